@@ -1,0 +1,49 @@
+/* gptvq/eval.h: perplexity and KL divergence on text. */
+#ifndef GPTVQ_EVAL_H
+#define GPTVQ_EVAL_H
+
+#include <gptvq/model.h>
+#include <gptvq/tokenizer.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct gptvq_eval_options {
+  size_t ctx;         /* tokens per window; 0 = min(2048, the model's context) */
+  size_t max_windows; /* 0 = all */
+  size_t score_from;  /* only predictions of positions >= this are scored (llama.cpp's protocol: ctx / 2) */
+  int bos;            /* 1: the tokenizer's template is applied to the text once. Default 0 */
+} gptvq_eval_options;
+
+typedef struct gptvq_eval_result {
+  double nll, perplexity; /* mean negative log likelihood (nats) per scored token; its exp */
+  uint64_t tokens;        /* scored predictions */
+  size_t windows, ctx, score_from;
+  double seconds;
+} gptvq_eval_result;
+
+typedef struct gptvq_compare_result {
+  gptvq_eval_result a, b;
+  double kl_mean, kl_stderr, kl_max; /* KL(A ‖ B) per scored token, nats */
+  double top1_agreement;   /* fraction of scored positions with the same argmax */
+} gptvq_compare_result;
+
+GPTVQ_API void gptvq_eval_options_init(gptvq_eval_options *options);
+
+/* Tokenizes the whole text once, cuts it into non-overlapping windows of ctx tokens (a shorter rest is dropped, as is usual;
+ * fewer than one window: GPTVQ_ERROR_DATA with both numbers), predicts each window from its own start. */
+GPTVQ_API gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *tokenizer,
+                                       const char *text, size_t size, const gptvq_eval_options *options,
+                                       const gptvq_callbacks *callbacks, gptvq_eval_result *result, gptvq_error *err);
+
+/* Both models on the same windows; they must have the same vocabulary size. */
+GPTVQ_API gptvq_status gptvq_compare_text(const gptvq_model *a, const gptvq_model *b,
+                                          const gptvq_tokenizer *tokenizer, const char *text, size_t size,
+                                          const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
+                                          gptvq_compare_result *result, gptvq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

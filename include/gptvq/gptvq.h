@@ -1,0 +1,9 @@
+/* gptvq/gptvq.h: everything. */
+#ifndef GPTVQ_GPTVQ_H
+#define GPTVQ_GPTVQ_H
+#include <gptvq/status.h>
+#include <gptvq/tokenizer.h>
+#include <gptvq/model.h>
+#include <gptvq/eval.h>
+#include <gptvq/quantize.h>
+#endif

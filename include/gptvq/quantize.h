@@ -1,0 +1,76 @@
+/* gptvq/quantize.h: compress a model folder into a packed one. */
+#ifndef GPTVQ_QUANTIZE_H
+#define GPTVQ_QUANTIZE_H
+
+#include <gptvq/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum gptvq_method {
+  GPTVQ_METHOD_GPTVQ = 0, /* vector quantization with error feedback (arXiv 2402.15319) */
+  GPTVQ_METHOD_GPTQ,      /* uniform, with error feedback (arXiv 2210.17323) */
+  GPTVQ_METHOD_RTN,       /* uniform, round to nearest, no data */
+  GPTVQ_METHOD_KMEANS     /* k-means vector quantization, no data */
+} gptvq_method;
+
+typedef enum gptvq_em_init { GPTVQ_INIT_MAHALANOBIS = 0, GPTVQ_INIT_KMEANSPP, GPTVQ_INIT_CDF } gptvq_em_init;
+
+/* Fill with gptvq_quantize_options_init first; then change what you need. 0 means "derive it" where so noted. */
+typedef struct gptvq_quantize_options {
+  gptvq_method method;
+  double bits;          /* target bits per value, indices + codebooks (+ scales); chooses k and l. 0: use those below */
+  unsigned dim;         /* d: 1, 2, 4 (VQ) */
+  unsigned index_bits;  /* log2 k, 0 = from bits */
+  size_t group_size;    /* l, weights per codebook (VQ) or per scale (uniform); 0 = from bits */
+  size_t group_cols;    /* columns per VQ group, 256 */
+  unsigned codebook_bits;  /* 8 or 16 */
+  unsigned scale_block;    /* N_s: block-wise scales every N_s weights, 0 = none */
+  gptvq_em_init em_init;
+  unsigned em_iterations;  /* at most; 100 */
+  int hessian_weights;     /* 1: E- and M-step weighted by the Hessian */
+  int exact_metric;        /* 1: d × d block metric and feedback; 0: its diagonal, as the published code */
+  int feedback;            /* 1: error feedback */
+  int codebook_update;     /* 1: optimise codebooks on the layer loss afterwards */
+  unsigned reassign_rounds; /* rounds of (update, coordinate-descent re-assignment) at most */
+  int act_order;           /* 1: columns by descending H_ii, permutation stored */
+  int true_sequential;     /* 1: each layer sees the quantized outputs of the layers before it inside the block */
+  double damping;          /* fraction of the mean diagonal of H, 0.01 */
+  const char *calib;       /* text file, or "self": sampled from the model itself */
+  size_t calib_samples;    /* windows, 128 */
+  size_t calib_length;     /* tokens per window; 0 = min(2048, the model's context) */
+  uint64_t seed;
+  int force;               /* replace an existing output folder */
+  int resume;              /* continue a killed run in the output folder */
+} gptvq_quantize_options;
+
+typedef struct gptvq_quantize_report {
+  uint64_t linear_values, linear_bytes;
+  double bits_per_value;   /* exact, from the bytes written */
+  double mean_error;       /* mean over layers of the relative layer error ‖WX − QX‖² / ‖WX‖² */
+  double seconds;
+  uint64_t peak_bytes;     /* peak resident memory of the process */
+  size_t layers, blocks_resumed;
+} gptvq_quantize_report;
+
+GPTVQ_API void gptvq_quantize_options_init(gptvq_quantize_options *options);
+
+/* Resolves bits/dim into index_bits and group_size for a layer of unlimited size and checks every member.
+ * GPTVQ_ERROR_ARGUMENT with an explanation and the nearest possible sizes otherwise. */
+GPTVQ_API gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *options, gptvq_error *err);
+
+/* MODEL_DIR is left untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for resume.
+ * callbacks and report may be NULL. */
+GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir,
+                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                      gptvq_quantize_report *report, gptvq_error *err);
+
+/* De-quantizes PACKED_DIR into a Hugging Face folder of bf16 weights at OUT_DIR (whole or not at all). */
+GPTVQ_API gptvq_status gptvq_export_hf(const char *packed_dir, const char *out_dir, int force,
+                                       const gptvq_callbacks *callbacks, gptvq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

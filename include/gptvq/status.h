@@ -1,0 +1,77 @@
+/* gptvq/status.h: error codes, error messages, log and progress callbacks.
+ *
+ * Every fallible function returns a gptvq_status and takes a caller-owned `gptvq_error *` (may be NULL) last.
+ * On failure the error holds one line of text: what was wrong, in which file and tensor, what to do.
+ * The library never exits, aborts or prints. */
+#ifndef GPTVQ_STATUS_H
+#define GPTVQ_STATUS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define GPTVQ_API __attribute__((visibility("default")))
+#else
+#define GPTVQ_API
+#endif
+
+/* The command line tool exits with these numbers too (see README, "Exit codes"). */
+typedef enum gptvq_status {
+  GPTVQ_OK = 0,
+  GPTVQ_ERROR_INTERNAL = 1,    /* a bug in gptvq */
+  GPTVQ_ERROR_ARGUMENT = 2,    /* an option or argument that makes no sense */
+  GPTVQ_ERROR_IO = 3,          /* cannot open, read, write, create; disk full; output exists */
+  GPTVQ_ERROR_FORMAT = 4,      /* a file is malformed, truncated, or contradicts another */
+  GPTVQ_ERROR_UNSUPPORTED = 5, /* well-formed, but not something gptvq can do (architecture, dtype, version) */
+  GPTVQ_ERROR_NUMERIC = 6,     /* NaN or infinity in weights or activations; a factorisation that failed */
+  GPTVQ_ERROR_MEMORY = 7,      /* allocation failed, or a size overflowed */
+  GPTVQ_ERROR_DATA = 8,        /* too little or unusable text, token ids out of range */
+  GPTVQ_ERROR_CANCELLED = 130  /* the progress callback asked to stop */
+} gptvq_status;
+
+typedef struct gptvq_error {
+  gptvq_status status;
+  char message[1024]; /* NUL-terminated, one line, no trailing newline */
+} gptvq_error;
+
+/* A constant name such as "GPTVQ_ERROR_IO"; never NULL. */
+GPTVQ_API const char *gptvq_status_name(gptvq_status status);
+
+typedef enum gptvq_log_level { GPTVQ_LOG_INFO = 0, GPTVQ_LOG_WARNING = 1 } gptvq_log_level;
+
+/* One step of long work. Strings live only for the duration of the call. */
+typedef struct gptvq_progress {
+  const char *phase; /* "calibrate", "quantize", "evaluate", "sample", … */
+  const char *item;  /* layer or file just finished, or "" */
+  size_t done, total;
+  double value; /* what the phase reports per item (relative layer error, running perplexity), or NaN */
+} gptvq_progress;
+
+/* Any member may be NULL. Callbacks are called on the thread that called the library. */
+typedef struct gptvq_callbacks {
+  void *user;
+  void (*log)(void *user, gptvq_log_level level, const char *line);
+  int (*progress)(void *user, const gptvq_progress *progress); /* non-zero: stop with GPTVQ_ERROR_CANCELLED */
+} gptvq_callbacks;
+
+/* "1.0.0"; static storage. */
+GPTVQ_API const char *gptvq_version(void);
+
+/* Number of threads for all later calls in this process; 0 = one per available core (the default).
+ * Results do not depend on it. Not to be called while another gptvq call runs. */
+GPTVQ_API void gptvq_set_threads(int threads);
+GPTVQ_API int gptvq_get_threads(void);
+
+/* Highest CPU level that kernels may use: "ref", "avx2", "avx512", "neon", "dotprod" or NULL/"auto" (default; also the
+ * environment variable GPTVQ_CPU). GPTVQ_ERROR_UNSUPPORTED when this machine lacks it. */
+GPTVQ_API gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err);
+GPTVQ_API const char *gptvq_get_cpu(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Runs all tests of a build folder and closes with a line "N passed, N failed".
+set -u
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+ctest --test-dir "$1" --output-on-failure -j "$(nproc)" 2>&1 | tee "$log"
+failed=$(grep -cE '\*\*\*(Failed|Timeout|Exception|Not Run)' "$log")
+passed=$(grep -cE '   Passed ' "$log")
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]

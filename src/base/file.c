@@ -1,0 +1,249 @@
+#define _GNU_SOURCE
+#include "base/file.h"
+#include "base/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static gptvq_status fail_errno(gptvq_error *err, const char *verb, const char *path) {
+  return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot %s %s: %s", verb, path, strerror(errno));
+}
+
+static gptvq_status open_regular(const char *path, int *fd, size_t *size, gptvq_error *err) {
+  *fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (*fd < 0) return fail_errno(err, "open", path);
+  struct stat info;
+  gptvq_status status = GPTVQ_OK;
+  if (fstat(*fd, &info) != 0) status = fail_errno(err, "stat", path);
+  else if (!S_ISREG(info.st_mode)) status = gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a regular file", path);
+  else *size = (size_t)info.st_size;
+  if (status != GPTVQ_OK) close(*fd);
+  return status;
+}
+
+gptvq_status gptvq_map_file(const char *path, gptvq_mapping *out, gptvq_error *err) {
+  int fd;
+  *out = (gptvq_mapping){NULL, 0};
+  GPTVQ_TRY(open_regular(path, &fd, &out->size, err));
+  gptvq_status status = GPTVQ_OK;
+  if (out->size > 0) {
+    void *data = mmap(NULL, out->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) {
+      status = fail_errno(err, "map", path);
+      out->size = 0;
+    } else {
+      out->data = data;
+    }
+  }
+  close(fd);
+  return status;
+}
+
+void gptvq_unmap_file(gptvq_mapping *mapping) {
+  if (mapping->data != NULL) munmap((void *)(uintptr_t)mapping->data, mapping->size);
+  *mapping = (gptvq_mapping){NULL, 0};
+}
+
+gptvq_status gptvq_read_file(const char *path, size_t max_size, char **data, size_t *size, gptvq_error *err) {
+  int fd;
+  size_t length = 0;
+  *data = NULL;
+  *size = 0;
+  GPTVQ_TRY(open_regular(path, &fd, &length, err));
+  gptvq_status status = GPTVQ_OK;
+  char *buffer = NULL;
+  if (length > max_size) {
+    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s is too large: %zu bytes, at most %zu are accepted", path, length,
+                        max_size);
+    goto done;
+  }
+  buffer = malloc(length + 1);
+  if (buffer == NULL) {
+    status = gptvq_fail_memory(err, path, length + 1);
+    goto done;
+  }
+  for (size_t at = 0; at < length;) {
+    ssize_t got = read(fd, buffer + at, length - at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      status = fail_errno(err, "read", path);
+      goto done;
+    }
+    if (got == 0) length = at; /* the file shrank while being read */
+    else at += (size_t)got;
+  }
+  buffer[length] = '\0';
+  *data = buffer;
+  *size = length;
+  buffer = NULL;
+done:
+  free(buffer);
+  close(fd);
+  return status;
+}
+
+struct gptvq_writer {
+  int fd;
+  char *path, *temporary;
+  size_t filled;
+  uint8_t buffer[1 << 16];
+};
+
+gptvq_status gptvq_writer_open(const char *path, gptvq_writer **out, gptvq_error *err) {
+  *out = NULL;
+  gptvq_writer *writer = malloc(sizeof *writer);
+  size_t length = strlen(path) + 32;
+  char *temporary = malloc(length);
+  char *copy = strdup(path);
+  if (writer == NULL || temporary == NULL || copy == NULL) {
+    free(writer);
+    free(temporary);
+    free(copy);
+    return gptvq_fail_memory(err, path, sizeof *writer);
+  }
+  (void)snprintf(temporary, length, "%s.tmp.%ld", path, (long)getpid());
+  int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd < 0) {
+    gptvq_status status = fail_errno(err, "create", path);
+    free(writer);
+    free(temporary);
+    free(copy);
+    return status;
+  }
+  writer->fd = fd;
+  writer->path = copy;
+  writer->temporary = temporary;
+  writer->filled = 0;
+  *out = writer;
+  return GPTVQ_OK;
+}
+
+static gptvq_status write_all(gptvq_writer *writer, const uint8_t *data, size_t size, gptvq_error *err) {
+  while (size > 0) {
+    ssize_t written = write(writer->fd, data, size);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return fail_errno(err, "write", writer->path);
+    data += written;
+    size -= (size_t)written;
+  }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_writer_write(gptvq_writer *writer, const void *data, size_t size, gptvq_error *err) {
+  if (writer->filled + size > sizeof writer->buffer || size >= sizeof writer->buffer) {
+    GPTVQ_TRY(write_all(writer, writer->buffer, writer->filled, err));
+    writer->filled = 0;
+    if (size >= sizeof writer->buffer) return write_all(writer, data, size, err);
+  }
+  if (size > 0) memcpy(writer->buffer + writer->filled, data, size);
+  writer->filled += size;
+  return GPTVQ_OK;
+}
+
+static gptvq_status sync_parent(const char *path, gptvq_error *err) {
+  char *parent = strdup(path);
+  if (parent == NULL) return gptvq_fail_memory(err, path, strlen(path));
+  char *slash = strrchr(parent, '/');
+  if (slash == NULL) strcpy(parent, ".");
+  else if (slash == parent) slash[1] = '\0';
+  else *slash = '\0';
+  gptvq_status status = GPTVQ_OK;
+  int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  /* some file systems cannot sync a folder (EINVAL): nothing more can be done there */
+  if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) status = fail_errno(err, "sync the folder of", path);
+  if (fd >= 0) close(fd);
+  free(parent);
+  return status;
+}
+
+static void release(gptvq_writer *writer) {
+  free(writer->path);
+  free(writer->temporary);
+  free(writer);
+}
+
+gptvq_status gptvq_writer_commit(gptvq_writer *writer, gptvq_error *err) {
+  gptvq_status status = write_all(writer, writer->buffer, writer->filled, err);
+  if (status == GPTVQ_OK && fsync(writer->fd) != 0) status = fail_errno(err, "sync", writer->path);
+  if (close(writer->fd) != 0 && status == GPTVQ_OK) status = fail_errno(err, "close", writer->path);
+  if (status == GPTVQ_OK && rename(writer->temporary, writer->path) != 0)
+    status = fail_errno(err, "create", writer->path);
+  if (status == GPTVQ_OK) status = sync_parent(writer->path, err);
+  else unlink(writer->temporary);
+  release(writer);
+  return status;
+}
+
+void gptvq_writer_abort(gptvq_writer *writer) {
+  if (writer == NULL) return;
+  close(writer->fd);
+  unlink(writer->temporary);
+  release(writer);
+}
+
+gptvq_status gptvq_write_file(const char *path, const void *data, size_t size, gptvq_error *err) {
+  gptvq_writer *writer;
+  GPTVQ_TRY(gptvq_writer_open(path, &writer, err));
+  gptvq_status status = gptvq_writer_write(writer, data, size, err);
+  if (status == GPTVQ_OK) return gptvq_writer_commit(writer, err);
+  gptvq_writer_abort(writer);
+  return status;
+}
+
+gptvq_status gptvq_copy_file(const char *from, const char *to, gptvq_error *err) {
+  gptvq_mapping mapping;
+  GPTVQ_TRY(gptvq_map_file(from, &mapping, err));
+  gptvq_status status = gptvq_write_file(to, mapping.data, mapping.size, err);
+  gptvq_unmap_file(&mapping);
+  return status;
+}
+
+bool gptvq_path_exists(const char *path) {
+  struct stat info;
+  return lstat(path, &info) == 0;
+}
+
+bool gptvq_is_folder(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+gptvq_status gptvq_make_folder(const char *path, gptvq_error *err) {
+  if (mkdir(path, 0777) == 0) return sync_parent(path, err);
+  if (errno == EEXIST && gptvq_is_folder(path)) return GPTVQ_OK;
+  return fail_errno(err, "create the folder", path);
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *walk) {
+  (void)info;
+  (void)type;
+  (void)walk;
+  return remove(path);
+}
+
+gptvq_status gptvq_remove_tree(const char *path, gptvq_error *err) {
+  if (!gptvq_path_exists(path)) return GPTVQ_OK;
+  if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0) return fail_errno(err, "remove", path);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_rename_path(const char *from, const char *to, gptvq_error *err) {
+  if (rename(from, to) != 0) return fail_errno(err, "create", to);
+  return sync_parent(to, err);
+}
+
+char *gptvq_join_path(const char *folder, const char *name) {
+  size_t a = strlen(folder), b = strlen(name);
+  char *path = malloc(a + b + 2);
+  if (path == NULL) return NULL;
+  memcpy(path, folder, a);
+  if (a > 0 && folder[a - 1] != '/') path[a++] = '/';
+  memcpy(path + a, name, b + 1);
+  return path;
+}

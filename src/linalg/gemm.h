@@ -1,0 +1,18 @@
+/* linalg/gemm.h: threaded matrix products over a single-threaded BLAS.
+ * The work is cut into fixed tiles, one BLAS call each, so results do not depend on the number of threads. Row-major; strides in
+ * elements; outputs must not alias inputs. */
+#ifndef GPTVQ_LINALG_GEMM_H
+#define GPTVQ_LINALG_GEMM_H
+
+#include <stddef.h>
+
+/* C[m × n] = alpha · A[m × k] · B[n × k]ᵀ + beta · C */
+void gptvq_gemm_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
+                   float beta, float *c, size_t ldc);
+/* C[m × n] = alpha · A[m × k] · B[k × n] + beta · C */
+void gptvq_gemm_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
+                   float beta, float *c, size_t ldc);
+/* H[c × c] += Xᵀ X for X[n × c] (fp32 products, n small enough that fp32 sums are fine; the caller cuts), both triangles. */
+void gptvq_gram_update(size_t c, size_t n, const float *x, size_t ldx, double *h);
+
+#endif
