@@ -1,0 +1,41 @@
+#!/bin/sh
+# Writes bench/quality.csv: exact bits per value, perplexity and KL divergence of every method and size on the example model.
+#   bench/quality.sh [MODEL CALIB EVAL]
+# Environment: QUALITY_OUT (the csv), QUALITY_CTX (512), QUALITY_SEEDS ("0 1 2"), QUALITY_SETTINGS (bench/quality.settings).
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+model=${1:-examples/stories-4m} calib=${2:-examples/text/calib.txt} text=${3:-examples/text/eval.txt}
+csv=${QUALITY_OUT:-bench/quality.csv} ctx=${QUALITY_CTX:-512} seeds=${QUALITY_SEEDS:-"0 1 2"}
+settings=${QUALITY_SETTINGS:-bench/quality.settings}
+gptvq=build/release/gptvq
+[ -x "$gptvq" ] || die "build first: make release"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$gptvq" eval "$model" --text "$text" --ctx "$ctx" --json --quiet > "$work/base.json"
+base=$(json_get perplexity < "$work/base.json")
+{
+  echo "# $(basename "$model"); calibration $(basename "$calib") (128 windows), evaluation $(basename "$text"); $ctx tokens per window, all predictions scored, no BOS"
+  echo "setting,seed,bits_per_value,perplexity,excess,kl,kl_stderr,top1_agreement,layer_error,seconds,peak_mb"
+  echo "bf16,,$(json_get bits_per_value < "$work/base.json"),$base,0,0,0,1,0,,"
+} > "$work/quality.csv"
+grep -v '^#' "$settings" | grep . > "$work/settings"
+while IFS='|' read -r setting options data; do
+  for seed in $seeds; do
+    [ "$data" = data ] || [ "$seed" = 0 ] || continue # without calibration data one seed says it all
+    # shellcheck disable=SC2086
+    "$gptvq" quantize "$model" -o "$work/packed" --force --quiet --json --calib "$calib" --calib-length "$ctx" \
+      --seed "$seed" $options > "$work/quantize.json" < /dev/null
+    "$gptvq" compare "$model" "$work/packed" --text "$text" --ctx "$ctx" --json --quiet > "$work/compare.json"
+    perplexity=$(json_get perplexity_b < "$work/compare.json")
+    excess=$(awk -v p="$perplexity" -v b="$base" 'BEGIN {printf "%.5f", p / b - 1}')
+    peak=$(json_get peak_bytes < "$work/quantize.json" | awk '{printf "%.0f", $1 / 1e6}')
+    row="$setting,$seed,$(json_get bits_per_value < "$work/quantize.json"),$perplexity,$excess"
+    for key in kl_mean kl_stderr top1_agreement; do row="$row,$(json_get $key < "$work/compare.json")"; done
+    for key in mean_error seconds; do row="$row,$(json_get $key < "$work/quantize.json")"; done
+    echo "$row,$peak" | tee -a "$work/quality.csv" >&2
+  done
+done < "$work/settings"
+mv "$work/quality.csv" "$csv"
+echo "wrote $csv" >&2
