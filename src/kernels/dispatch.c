@@ -1,0 +1,35 @@
+#include "kernels/table.h"
+
+#include <pthread.h>
+
+enum { LEVELS = GPTVQ_CPU_DOTPROD + 1 };
+static gptvq_kernel_table tables[LEVELS];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* Every level starts from the one below it; tables of levels that this build does not have stay at ref and are never chosen. */
+static void fill(void) {
+  for (int level = 0; level < LEVELS; level++) gptvq_kernels_init_ref(&tables[level]);
+}
+
+const gptvq_kernel_table *gptvq_kernels(gptvq_cpu_level level) {
+  pthread_once(&once, fill);
+  return &tables[level];
+}
+
+void gptvq_to_float(gptvq_dtype dtype, const void *in, size_t n, float *out) {
+  gptvq_kernels(gptvq_cpu())->to_float[dtype](in, n, out);
+}
+
+void gptvq_dense_matvec(gptvq_dtype dtype, const void *weights, size_t cols, size_t begin, size_t end, const float *x,
+                        float *y) {
+  const char *first = (const char *)weights + begin * cols * gptvq_dtype_size(dtype);
+  gptvq_kernels(gptvq_cpu())->dense_matvec[dtype](first, end - begin, cols, x, y);
+}
+
+void gptvq_packed_decode(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride) {
+  gptvq_kernels(gptvq_cpu())->packed_decode(packed, begin, end, out, stride);
+}
+
+void gptvq_packed_matvec(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y) {
+  gptvq_kernels(gptvq_cpu())->packed_matvec(packed, begin, end, x, y);
+}

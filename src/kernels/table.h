@@ -1,0 +1,25 @@
+/* kernels/table.h: the dispatch table. ref/ fills every entry; x86/ and arm/ overwrite entries upwards, level by level.
+ * One table per CPU level is built once; a call picks the table of gptvq_cpu(). */
+#ifndef GPTVQ_KERNELS_TABLE_H
+#define GPTVQ_KERNELS_TABLE_H
+
+#include "base/cpu.h"
+#include "kernels/kernels.h"
+
+/* rows × cols dense weights (perhaps unaligned, row stride cols) times x[cols] into y[rows] */
+typedef void (*gptvq_dense_matvec_fn)(const void *weights, size_t rows, size_t cols, const float *x, float *y);
+typedef void (*gptvq_to_float_fn)(const void *in, size_t n, float *out);
+
+typedef struct gptvq_kernel_table {
+  gptvq_to_float_fn to_float[3];         /* by gptvq_dtype */
+  gptvq_dense_matvec_fn dense_matvec[3]; /* by gptvq_dtype */
+  void (*packed_decode)(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
+  void (*packed_matvec)(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
+} gptvq_kernel_table;
+
+void gptvq_kernels_init_ref(gptvq_kernel_table *table);
+
+/* The table of a level that this machine has (for tests; the public functions use the level in force). */
+const gptvq_kernel_table *gptvq_kernels(gptvq_cpu_level level);
+
+#endif
