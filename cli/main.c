@@ -1,1 +1,52 @@
-int main(void) { return 0; }
+/* gptvq: compress Llama-family models by vector quantization, measure what was lost, run them. */
+#include "cli.h"
+
+#include <string.h>
+
+static const struct {
+  const char *name, *summary;
+  int (*run)(int argc, char **argv);
+} commands[] = {
+    {NULL, NULL, NULL},
+};
+
+static int help(void) {
+  printf("gptvq %s: compress Llama-family models by vector quantization, measure what was lost, run them.\n\n"
+         "  gptvq COMMAND [arguments] [options]\n\nCommands:\n",
+         gptvq_version());
+  for (size_t i = 0; commands[i].name != NULL; i++) printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+  printf("\nA first tour:\n"
+         "  gptvq quantize Llama-2-7b/ -o small/ --dim 2 --bits 2.25 --calib train.txt\n"
+         "  gptvq eval small/ --text test.txt\n"
+         "  gptvq compare Llama-2-7b/ small/ --text test.txt\n"
+         "  gptvq generate small/ -p \"Once upon a time\"\n\n"
+         "gptvq COMMAND --help explains a command. Exit codes: 0 done, 1 bug, 2 wrong option or argument,\n"
+         "3 file cannot be read or written, 4 malformed file, 5 not supported, 6 NaN or numeric failure,\n"
+         "7 out of memory, 8 unusable text or tokens, 130 interrupted.\n");
+  return gptvq_cli_flush();
+}
+
+int main(int argc, char **argv) {
+  gptvq_cli_catch_signals();
+  const char *name = argc > 1 ? argv[1] : "";
+  if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
+    printf("gptvq %s\n", gptvq_version());
+    return gptvq_cli_flush();
+  }
+  bool wants_help = strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
+  if (wants_help && argc == 2) return help();
+  if (argc < 2) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "no command; see gptvq --help");
+  char *help_arguments[2] = {NULL, (char[]){"--help"}};
+  if (wants_help) name = argv[2]; /* gptvq help COMMAND */
+  for (size_t i = 0; commands[i].name != NULL; i++) {
+    if (strcmp(name, commands[i].name) != 0) continue;
+    if (!wants_help) return commands[i].run(argc - 1, argv + 1);
+    help_arguments[0] = argv[2];
+    return commands[i].run(2, help_arguments);
+  }
+  const char *names[sizeof commands / sizeof commands[0]] = {NULL};
+  for (size_t i = 0; commands[i].name != NULL; i++) names[i] = commands[i].name;
+  const char *near = gptvq_cli_suggest(name, names);
+  if (near != NULL) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown command '%s'; did you mean %s?", name, near);
+  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown command '%s'; see gptvq --help", name);
+}

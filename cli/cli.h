@@ -1,0 +1,140 @@
+/* cli/cli.h: what the commands share: options, output, progress. Commands use only the public headers of the library.
+ *
+ * A command is `int gptvq_cmd_X(int argc, char **argv)` in cmd_X.c (argv[0] is the command's name); it returns the exit code,
+ * which is the number of a gptvq_status. Results go to standard output, everything else to standard error. */
+#ifndef GPTVQ_CLI_CLI_H
+#define GPTVQ_CLI_CLI_H
+
+#include <gptvq/gptvq.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* ---- options.c ---- */
+typedef enum gptvq_option_kind {
+  GPTVQ_OPTION_END = 0,  /* ends a table */
+  GPTVQ_OPTION_HEADING,  /* a line in the help, `help` is its text */
+  GPTVQ_OPTION_FLAG,     /* int: set to 1 by --name */
+  GPTVQ_OPTION_SWITCH,   /* int: 1 by --name, 0 by --no-name */
+  GPTVQ_OPTION_INT,      /* int, in [min, max] */
+  GPTVQ_OPTION_UNSIGNED, /* unsigned, in [min, max] */
+  GPTVQ_OPTION_SIZE,     /* size_t, in [min, max] */
+  GPTVQ_OPTION_SEED,     /* uint64_t, any */
+  GPTVQ_OPTION_FLOAT,    /* float, in [min, max] */
+  GPTVQ_OPTION_DOUBLE,   /* double, in [min, max] */
+  GPTVQ_OPTION_STRING,   /* const char *, not empty */
+  GPTVQ_OPTION_TEXT,     /* const char *, may be empty */
+  GPTVQ_OPTION_CHOICE    /* int: index into choices */
+} gptvq_option_kind;
+
+typedef struct gptvq_option {
+  gptvq_option_kind kind;
+  const char *name;           /* without dashes */
+  char letter;                /* short form, or 0 */
+  void *value;                /* where the result goes; left alone when the option is absent */
+  double min, max;            /* numbers */
+  const char *const *choices; /* CHOICE: NULL-terminated */
+  const char *argument;       /* what the help calls the value, e.g. "FILE"; not for FLAG and SWITCH */
+  const char *help;           /* one or more lines, separated by \n */
+  int *given;                 /* set to 1 when the option is present; may be NULL */
+} gptvq_option;
+
+enum { GPTVQ_CLI_MAX_ARGUMENTS = 2 };
+
+typedef struct gptvq_cli_command {
+  const char *name;
+  const char *usage;    /* what follows the name: "MODEL --text FILE [options]" */
+  const char *summary;  /* one line */
+  const char *examples; /* lines of the help, each ending in \n */
+  const gptvq_option *options;
+  const char *arguments[GPTVQ_CLI_MAX_ARGUMENTS + 1]; /* names of the positional arguments, all required; NULL-terminated */
+} gptvq_cli_command;
+
+/* Reads argv[1..]: --name VALUE, --name=VALUE, -x VALUE, -xVALUE, flags, --no-name, "--" ends options; positional[] gets the
+ * arguments. --threads, --cpu, --quiet and --help are added to every command and take effect here.
+ * Returns GPTVQ_OK to go on; otherwise *exit_code is the code to return at once (0 after --help; the error line is printed). */
+bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, const char **positional, int *exit_code);
+
+/* The candidate (NULL-terminated list) most like `word`, or NULL when none is close. */
+const char *gptvq_cli_suggest(const char *word, const char *const *candidates);
+
+/* ---- output.c ---- */
+/* Prints "gptvq: error: …" and returns `status` as an exit code. */
+int gptvq_cli_error(gptvq_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same for an error that the library reported. */
+int gptvq_cli_fail(const gptvq_error *err);
+void gptvq_cli_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* A line on standard error, unless --quiet. */
+void gptvq_cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void gptvq_cli_set_quiet(bool quiet);
+bool gptvq_cli_quiet(void);
+
+/* A number for JSON: null for NaN and infinity, which JSON does not have. */
+json_t *gptvq_cli_number(double value);
+/* Prints a JSON value in one piece and a newline to standard output, and releases it. NULL: out of memory. Returns an exit code. */
+int gptvq_cli_print_json(json_t *value);
+/* Flushes standard output; an exit code, with an error line when what was printed could not be written. */
+int gptvq_cli_flush(void);
+
+/* "1.23 GB", "456 bytes": into the caller's buffer, returned. */
+enum { GPTVQ_CLI_SIZE_TEXT = 32 };
+const char *gptvq_cli_size_text(uint64_t bytes, char buffer[GPTVQ_CLI_SIZE_TEXT]);
+/* "1:02:03", "4:05", "7.1 s" */
+const char *gptvq_cli_time_text(double seconds, char buffer[GPTVQ_CLI_SIZE_TEXT]);
+
+/* A whole file ("-": standard input) as a NUL-terminated buffer that the caller frees with free(). */
+gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gptvq_error *err);
+
+/* Wall clock in seconds from an arbitrary start. */
+double gptvq_cli_clock(void);
+
+/* ---- progress.c ---- */
+/* After Ctrl-C (or SIGTERM) gptvq_cli_interrupted() is true and the progress callback asks the library to stop; a second one ends
+ * the process at once. */
+void gptvq_cli_catch_signals(void);
+bool gptvq_cli_interrupted(void);
+
+typedef struct gptvq_cli_progress {
+  bool terminal;       /* a bar that is redrawn; otherwise plain lines now and then */
+  bool line_open;      /* a bar is on the screen */
+  double phase_start, last_print;
+  size_t phase_first;  /* items done when the phase began (after a resume) */
+  char phase[32];
+} gptvq_cli_progress;
+
+/* Callbacks that print to standard error; `progress` must outlive them. */
+gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress);
+/* Takes the bar off the screen; before any other output. */
+void gptvq_cli_progress_end(gptvq_cli_progress *progress);
+
+/* ---- eval_options.c ---- */
+/* The options of eval and compare, and what they share. */
+typedef struct gptvq_cli_eval {
+  gptvq_eval_options options;
+  gptvq_model_options model_options;
+  const char *text_path;
+  int compute, json;
+  char *text; /* free() */
+  size_t text_size;
+} gptvq_cli_eval;
+enum { GPTVQ_CLI_EVAL_OPTIONS = 8 };
+void gptvq_cli_eval_init(gptvq_cli_eval *eval);
+void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVAL_OPTIONS]);
+/* After parsing: reads the text into eval->text; an exit code. */
+int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command);
+/* Warns when the windows are longer than the model was trained for. */
+void gptvq_cli_eval_warn(const gptvq_cli_eval *eval, const char *path, const gptvq_model *model);
+/* One model's figures as a new JSON object; then those of the run added to an object. */
+json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model);
+void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result, double seconds);
+
+/* ---- commands ---- */
+int gptvq_cmd_quantize(int argc, char **argv);
+int gptvq_cmd_eval(int argc, char **argv);
+int gptvq_cmd_compare(int argc, char **argv);
+int gptvq_cmd_generate(int argc, char **argv);
+int gptvq_cmd_inspect(int argc, char **argv);
+int gptvq_cmd_tokenize(int argc, char **argv);
+int gptvq_cmd_export(int argc, char **argv);
+
+#endif

@@ -1,0 +1,136 @@
+#include "cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static bool is_quiet;
+
+void gptvq_cli_set_quiet(bool quiet) { is_quiet = quiet; }
+bool gptvq_cli_quiet(void) { return is_quiet; }
+
+/* One line, whatever the arguments hold. */
+static void print_line(const char *prefix, const char *format, va_list args) {
+  char line[1400];
+  (void)vsnprintf(line, sizeof line, format, args);
+  for (char *c = line; *c != '\0'; c++)
+    if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
+  (void)fflush(stdout);
+  (void)fprintf(stderr, "%s%s\n", prefix, line);
+}
+
+int gptvq_cli_error(gptvq_status status, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  print_line("gptvq: error: ", format, args);
+  va_end(args);
+  return (int)status;
+}
+
+int gptvq_cli_fail(const gptvq_error *err) { return gptvq_cli_error(err->status, "%s", err->message); }
+
+void gptvq_cli_warn(const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  print_line("gptvq: warning: ", format, args);
+  va_end(args);
+}
+
+void gptvq_cli_note(const char *format, ...) {
+  if (is_quiet) return;
+  va_list args;
+  va_start(args, format);
+  print_line("", format, args);
+  va_end(args);
+}
+
+json_t *gptvq_cli_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+int gptvq_cli_flush(void) {
+  if (fflush(stdout) != 0 || ferror(stdout))
+    return gptvq_cli_error(GPTVQ_ERROR_IO, "cannot write to standard output: %s", strerror(errno));
+  return 0;
+}
+
+int gptvq_cli_print_json(json_t *value) {
+  char *text = value != NULL ? json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) : NULL;
+  json_decref(value);
+  if (text == NULL) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: cannot make the JSON output");
+  (void)puts(text);
+  free(text);
+  return gptvq_cli_flush();
+}
+
+const char *gptvq_cli_size_text(uint64_t bytes, char buffer[GPTVQ_CLI_SIZE_TEXT]) {
+  static const char *const units[] = {"kB", "MB", "GB", "TB"};
+  if (bytes < 1000) {
+    (void)snprintf(buffer, GPTVQ_CLI_SIZE_TEXT, "%llu bytes", (unsigned long long)bytes);
+    return buffer;
+  }
+  double value = (double)bytes / 1e3;
+  size_t unit = 0;
+  while (value >= 999.995 && unit < 3) {
+    value /= 1e3;
+    unit++;
+  }
+  (void)snprintf(buffer, GPTVQ_CLI_SIZE_TEXT, "%.2f %s", value, units[unit]);
+  return buffer;
+}
+
+const char *gptvq_cli_time_text(double seconds, char buffer[GPTVQ_CLI_SIZE_TEXT]) {
+  if (seconds < 60) {
+    (void)snprintf(buffer, GPTVQ_CLI_SIZE_TEXT, "%.1f s", seconds);
+    return buffer;
+  }
+  unsigned long whole = seconds < 3.6e8 ? (unsigned long)(seconds + 0.5) : 360000000ul;
+  if (whole < 3600) (void)snprintf(buffer, GPTVQ_CLI_SIZE_TEXT, "%lu:%02lu", whole / 60, whole % 60);
+  else (void)snprintf(buffer, GPTVQ_CLI_SIZE_TEXT, "%lu:%02lu:%02lu", whole / 3600, whole / 60 % 60, whole % 60);
+  return buffer;
+}
+
+static gptvq_status fail(gptvq_error *err, gptvq_status status, const char *path, const char *reason) {
+  err->status = status;
+  (void)snprintf(err->message, sizeof err->message, "cannot read %s: %s", path, reason);
+  return status;
+}
+
+gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gptvq_error *err) {
+  bool standard = strcmp(path, "-") == 0;
+  FILE *file = standard ? stdin : fopen(path, "rb");
+  if (file == NULL) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+  size_t capacity = (size_t)1 << 16, used = 0;
+  char *buffer = malloc(capacity);
+  gptvq_status status = GPTVQ_OK;
+  while (buffer != NULL) {
+    errno = 0;
+    used += fread(buffer + used, 1, capacity - 1 - used, file);
+    if (ferror(file)) {
+      status = fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+      break;
+    }
+    if (feof(file)) break;
+    char *larger = capacity <= SIZE_MAX / 2 ? realloc(buffer, capacity * 2) : NULL;
+    if (larger == NULL) free(buffer);
+    buffer = larger;
+    capacity *= 2;
+  }
+  if (!standard) (void)fclose(file);
+  if (buffer == NULL) return fail(err, GPTVQ_ERROR_MEMORY, path, "out of memory");
+  if (status != GPTVQ_OK) {
+    free(buffer);
+    return status;
+  }
+  buffer[used] = '\0';
+  *data = buffer;
+  *size = used;
+  return GPTVQ_OK;
+}
+
+double gptvq_cli_clock(void) {
+  struct timespec now;
+  (void)clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}

@@ -1,0 +1,116 @@
+#define _GNU_SOURCE /* struct winsize */
+#include "cli.h"
+
+#include <math.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int signal_number) {
+  (void)signal_number;
+  interrupted = 1;
+}
+
+void gptvq_cli_catch_signals(void) {
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_signal;
+  action.sa_flags = (int)SA_RESETHAND; /* the second one ends the process at once */
+  (void)sigaction(SIGINT, &action, NULL);
+  (void)sigaction(SIGTERM, &action, NULL);
+}
+
+bool gptvq_cli_interrupted(void) { return interrupted != 0; }
+
+static size_t terminal_width(void) {
+  struct winsize size;
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 20) return size.ws_col;
+  return 80;
+}
+
+/* What the number of each phase is. */
+static const char *value_name(const char *phase) {
+  if (strcmp(phase, "evaluate") == 0) return "perplexity";
+  if (strcmp(phase, "compare") == 0) return "KL";
+  return "error";
+}
+
+static void draw(gptvq_cli_progress *state, const gptvq_progress *p, double eta) {
+  enum { BAR = 24 };
+  char bar[BAR + 1], line[512], value[48] = "", left[GPTVQ_CLI_SIZE_TEXT] = "";
+  size_t filled = p->total > 0 ? (size_t)((double)p->done / (double)p->total * BAR) : 0;
+  if (filled > BAR) filled = BAR;
+  memset(bar, '.', BAR);
+  memset(bar, '#', filled);
+  bar[BAR] = '\0';
+  if (!isnan(p->value)) (void)snprintf(value, sizeof value, "  %s %.4g", value_name(p->phase), p->value);
+  if (isfinite(eta)) (void)gptvq_cli_time_text(eta, left);
+  (void)snprintf(line, sizeof line, "%s [%s] %zu/%zu%s%s%s%s%s", p->phase, bar, p->done, p->total,
+                 left[0] != '\0' ? "  ETA " : "", left, value, p->item[0] != '\0' ? "  " : "", p->item);
+  size_t width = terminal_width() - 1;
+  if (width < strlen(line)) line[width] = '\0';
+  (void)fprintf(stderr, "\r%s\x1b[K", line);
+  (void)fflush(stderr);
+  state->line_open = true;
+}
+
+static void print_plain(const gptvq_progress *p, double eta) {
+  char value[48] = "", left[GPTVQ_CLI_SIZE_TEXT + 8] = "", text[GPTVQ_CLI_SIZE_TEXT];
+  if (!isnan(p->value)) (void)snprintf(value, sizeof value, ", %s %.4g", value_name(p->phase), p->value);
+  if (isfinite(eta) && p->done < p->total)
+    (void)snprintf(left, sizeof left, ", ETA %s", gptvq_cli_time_text(eta, text));
+  (void)fprintf(stderr, "%s %zu/%zu%s%s%s%s\n", p->phase, p->done, p->total, p->item[0] != '\0' ? ": " : "", p->item,
+                value, left);
+}
+
+static int on_progress(void *user, const gptvq_progress *p) {
+  gptvq_cli_progress *state = user;
+  if (interrupted) return 1;
+  if (gptvq_cli_quiet()) return 0;
+  double now = gptvq_cli_clock();
+  if (strncmp(state->phase, p->phase, sizeof state->phase - 1) != 0 || p->done < state->phase_first) {
+    (void)snprintf(state->phase, sizeof state->phase, "%s", p->phase);
+    state->phase_start = now;
+    state->phase_first = p->done;
+    state->last_print = now;
+    if (!state->terminal) return 0;
+  }
+  size_t done = p->done - state->phase_first;
+  double eta = done > 0 && p->total >= p->done
+                   ? (now - state->phase_start) / (double)done * (double)(p->total - p->done) : NAN;
+  bool last = p->done >= p->total;
+  if (state->terminal) {
+    if (!last && now - state->last_print < 0.1 && state->line_open) return 0;
+    draw(state, p, eta);
+  } else {
+    /* a log: every named item (a layer with its error) is worth a line, anything else one now and then */
+    bool named = p->item[0] != '\0' && !isnan(p->value);
+    if (!named && !last && now - state->last_print < 5.0) return 0;
+    print_plain(p, eta);
+  }
+  state->last_print = now;
+  return 0;
+}
+
+static void on_log(void *user, gptvq_log_level level, const char *line) {
+  gptvq_cli_progress *state = user;
+  gptvq_cli_progress_end(state);
+  if (level == GPTVQ_LOG_WARNING) gptvq_cli_warn("%s", line);
+  else gptvq_cli_note("%s", line);
+}
+
+gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress) {
+  memset(progress, 0, sizeof *progress);
+  progress->terminal = isatty(STDERR_FILENO) == 1;
+  return (gptvq_callbacks){.user = progress, .log = on_log, .progress = on_progress};
+}
+
+void gptvq_cli_progress_end(gptvq_cli_progress *progress) {
+  if (!progress->line_open) return;
+  (void)fputs("\r\x1b[K", stderr);
+  (void)fflush(stderr);
+  progress->line_open = false;
+}
