@@ -36,7 +36,14 @@ typedef struct gptvq_config {
   char dtype[16];               /* "bfloat16", … or "" */
 } gptvq_config;
 
-/* generation may be NULL; its eos list wins. GPTVQ_ERROR_FORMAT / GPTVQ_ERROR_UNSUPPORTED naming folder/config.json and the key. */
+/* architectures[0] alone, so that a caller can refuse an unknown architecture before its config is read.
+ * GPTVQ_ERROR_FORMAT: missing, or not text of 1 … 63 bytes. */
+gptvq_status gptvq_config_architecture(const char *folder, const json_t *config, char architecture[64],
+                                       gptvq_error *err);
+
+/* generation may be NULL; its eos list wins. GPTVQ_ERROR_FORMAT / GPTVQ_ERROR_UNSUPPORTED naming folder/config.json and the key.
+ * The caller releases *out after success; after a failure there is nothing to release. Keys that are absent or null take the default
+ * that transformers gives them for that architecture. */
 gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const json_t *generation, gptvq_config *out,
                                 gptvq_error *err);
 void gptvq_config_release(gptvq_config *config);
