@@ -51,6 +51,24 @@ void gptvq_gemm_nn(size_t m, size_t n, size_t k, float alpha, const float *a, si
   run(&job);
 }
 
+static void run_serial(CBLAS_TRANSPOSE trans_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                       const float *b, size_t ldb, float beta, float *c, size_t ldc) {
+  pthread_once(&once, use_one_blas_thread);
+  if (m == 0 || n == 0) return;
+  cblas_sgemm(CblasRowMajor, CblasNoTrans, trans_b, (blasint)m, (blasint)n, (blasint)k, alpha, a, (blasint)lda, b,
+              (blasint)ldb, beta, c, (blasint)ldc);
+}
+
+void gptvq_gemm_serial_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                          size_t ldb, float beta, float *c, size_t ldc) {
+  run_serial(CblasTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+void gptvq_gemm_serial_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                          size_t ldb, float beta, float *c, size_t ldc) {
+  run_serial(CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
 typedef struct gram_job {
   size_t c, n, ldx, tiles;
   const float *x;

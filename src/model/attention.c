@@ -1,0 +1,151 @@
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/gemm.h"
+#include "model/vector.h"
+#include "model/workspace.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Prompts: ROWS queries of one head against KEYS cached positions at a time, as matrix products. Fewer queries than FEW_ROWS go one by one. */
+enum { ROWS = 32, KEYS = 256, FEW_ROWS = 8 };
+
+typedef struct attention_job {
+  const gptvq_config *config;
+  const gptvq_block *block;
+  gptvq_workspace *workspace;
+  float *keys, *values; /* of this layer */
+  size_t position, n, ldq;
+  float *qkv;
+  size_t window; /* keys that a query sees, itself included; SIZE_MAX = all */
+} attention_job;
+
+static void normalise_heads(const float *weight, float eps, size_t heads, size_t dim, float *x) {
+  if (weight == NULL) return;
+  for (size_t h = 0; h < heads; h++) GPTVQ_MULTI_PICK(gptvq_rms_norm)(dim, x + h * dim, weight, eps, x + h * dim);
+}
+
+static void rotate_heads(const gptvq_workspace *w, size_t position, size_t heads, size_t dim, float *x) {
+  const float *cosines = w->cosines + position * w->rotary_half, *sines = w->sines + position * w->rotary_half;
+  for (size_t h = 0; h < heads; h++) GPTVQ_MULTI_PICK(gptvq_rotate)(w->rotary_half, cosines, sines, x + h * dim);
+}
+
+/* Rows [begin, end): q/k norms, rotation, keys and values to the cache. */
+static void prepare_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const attention_job *job = context;
+  const gptvq_config *c = job->config;
+  const gptvq_workspace *w = job->workspace;
+  size_t dim = c->head_dim;
+  for (size_t row = begin; row < end; row++) {
+    float *q = job->qkv + row * job->ldq, *k = q + c->heads * dim, *v = k + c->kv_heads * dim;
+    size_t position = job->position + row;
+    normalise_heads(job->block->q_norm, (float)c->rms_norm_eps, c->heads, dim, q);
+    normalise_heads(job->block->k_norm, (float)c->rms_norm_eps, c->kv_heads, dim, k);
+    rotate_heads(w, position, c->heads, dim, q);
+    rotate_heads(w, position, c->kv_heads, dim, k);
+    for (size_t h = 0; h < c->kv_heads; h++) {
+      size_t at = (h * w->max_positions + position) * dim;
+      memcpy(job->keys + at, k + h * dim, dim * sizeof(float));
+      memcpy(job->values + at, v + h * dim, dim * sizeof(float));
+    }
+  }
+}
+
+static size_t first_visible(const attention_job *job, size_t position) {
+  return position + 1 > job->window ? position + 1 - job->window : 0;
+}
+
+/* Items are (row, head). */
+static void attend_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const attention_job *job = context;
+  const gptvq_config *c = job->config;
+  size_t dim = c->head_dim, share = c->heads / c->kv_heads;
+  for (size_t item = begin; item < end; item++) {
+    size_t row = item / c->heads, head = item % c->heads, position = job->position + row;
+    size_t first = first_visible(job, position);
+    size_t at = (head / share * job->workspace->max_positions + first) * dim;
+    GPTVQ_MULTI_PICK(gptvq_attend)(position + 1 - first, dim, 1.0f / sqrtf((float)dim),
+                                   job->qkv + row * job->ldq + head * dim, job->keys + at, job->values + at,
+                                   job->workspace->heads + (row * c->heads + head) * dim);
+  }
+}
+
+/* Scores of `rows` queries for keys [begin, end): exponentials relative to each row's running maximum; earlier sums are shrunk. */
+static void soften_tile(const attention_job *job, size_t row0, size_t rows, size_t begin, size_t end, float *scores,
+                        float *maximum, float *sum, float *out, size_t ldo) {
+  for (size_t r = 0; r < rows; r++) {
+    float *score = scores + r * KEYS;
+    size_t position = job->position + row0 + r;
+    size_t low = gptvq_max_size(first_visible(job, position), begin) - begin;
+    size_t high = gptvq_min_size(position + 1, end);
+    high = high > begin ? high - begin : 0;
+    if (low >= high) { /* this row sees none of the tile */
+      memset(score, 0, (end - begin) * sizeof(float));
+      continue;
+    }
+    memset(score, 0, low * sizeof(float));
+    memset(score + high, 0, (end - begin - high) * sizeof(float));
+    float top = GPTVQ_MULTI_PICK(gptvq_max)(high - low, score + low);
+    if (top > maximum[r]) {
+      float shrink = expf(maximum[r] - top);
+      sum[r] *= shrink;
+      for (size_t i = 0; i < job->config->head_dim; i++) out[r * ldo + i] *= shrink;
+      maximum[r] = top;
+    }
+    sum[r] += GPTVQ_MULTI_PICK(gptvq_exp_sum)(high - low, maximum[r], score + low);
+  }
+}
+
+/* Items are (chunk of rows, head), the longest chunks first. */
+static void attend_tiles(void *context, size_t first, size_t last, size_t thread) {
+  (void)thread;
+  const attention_job *job = context;
+  const gptvq_config *c = job->config;
+  size_t dim = c->head_dim, share = c->heads / c->kv_heads, ldo = c->heads * dim;
+  size_t chunks = gptvq_ceil_div(job->n, ROWS);
+  float scores[ROWS * KEYS], maximum[ROWS], sum[ROWS];
+  for (size_t item = first; item < last; item++) {
+    size_t row0 = (chunks - 1 - item / c->heads) * ROWS, head = item % c->heads;
+    size_t rows = gptvq_min_size(ROWS, job->n - row0);
+    const float *q = job->qkv + row0 * job->ldq + head * dim;
+    float *out = job->workspace->heads + row0 * ldo + head * dim;
+    size_t cache = head / share * job->workspace->max_positions * dim;
+    for (size_t r = 0; r < rows; r++) {
+      maximum[r] = -INFINITY;
+      sum[r] = 0.0f;
+      memset(out + r * ldo, 0, dim * sizeof(float));
+    }
+    size_t limit = job->position + row0 + rows;
+    for (size_t begin = first_visible(job, job->position + row0); begin < limit; begin += KEYS) {
+      size_t end = gptvq_min_size(begin + KEYS, limit);
+      gptvq_gemm_serial_nt(rows, end - begin, dim, 1.0f / sqrtf((float)dim), q, job->ldq,
+                           job->keys + cache + begin * dim, dim, 0.0f, scores, KEYS);
+      soften_tile(job, row0, rows, begin, end, scores, maximum, sum, out, ldo);
+      gptvq_gemm_serial_nn(rows, dim, end - begin, 1.0f, scores, KEYS, job->values + cache + begin * dim, dim, 1.0f,
+                           out, ldo);
+    }
+    for (size_t r = 0; r < rows; r++)
+      for (size_t i = 0; i < dim; i++) out[r * ldo + i] /= sum[r];
+  }
+}
+
+void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
+                          size_t position, size_t n, float *qkv, size_t ldq) {
+  const gptvq_config *c = &model->config;
+  size_t cache = layer * c->kv_heads * workspace->max_positions * c->head_dim;
+  attention_job job = {.config = c,
+             .block = block,
+             .workspace = workspace,
+             .keys = workspace->keys + cache,
+             .values = workspace->values + cache,
+             .position = position,
+             .n = n,
+             .ldq = ldq,
+             .qkv = qkv,
+             .window = block->slides && c->sliding_window != 0 ? c->sliding_window : SIZE_MAX};
+  gptvq_parallel_for(n, 4, prepare_rows, &job);
+  if (n < FEW_ROWS) gptvq_parallel_for(n * c->heads, 1, attend_rows, &job);
+  else gptvq_parallel_for(gptvq_ceil_div(n, ROWS) * c->heads, 1, attend_tiles, &job);
+}

@@ -1,0 +1,224 @@
+#include "model/linear.h"
+#include "base/half.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/gemm.h"
+#include "linalg/gemm_bf16.h"
+
+#include <stdint.h>
+#include <string.h>
+
+/* Work is cut by the shapes alone. MATVEC_WEIGHTS: weights of one matrix × vector task, a few microseconds. PANEL_WEIGHTS: values of a decoded
+ * panel, 2 MiB as fp32: it stays in the second-level cache while all tokens pass. */
+enum { MATVEC_WEIGHTS = 1 << 15, PANEL_WEIGHTS = 1 << 19, PANEL_MIN = 32, PANEL_MAX = 128 };
+
+typedef struct part {
+  const gptvq_linear *linear;
+  const float *x; /* [n × ldx], in packed column order for matrix × vector products of permuted layers */
+  size_t ldx, rows_per_task, first_task;
+  float *y;
+} part;
+
+typedef struct linear_job {
+  part parts[GPTVQ_MAX_PARTS];
+  size_t count, tasks, n, ldy;
+  const uint16_t *x16; /* bf16 inputs [n × cols], or NULL */
+  bool round_weights;  /* to bf16 */
+  char *panels;        /* [threads × panel_bytes] */
+  size_t panel_bytes;
+} linear_job;
+
+static size_t panel_rows(size_t cols) {
+  size_t rows = PANEL_WEIGHTS / cols / 16 * 16;
+  return rows < PANEL_MIN ? PANEL_MIN : gptvq_min_size(rows, PANEL_MAX);
+}
+
+static size_t panel_bytes(size_t cols) { return panel_rows(cols) * gptvq_round_up(cols, 16) * sizeof(float); }
+
+/* Inputs are copied when they are permuted (matrix × vector only) or rounded. */
+static size_t input_bytes(size_t count, size_t cols, size_t n, gptvq_compute compute) {
+  size_t copies = (n <= GPTVQ_MATVEC_TOKENS ? count : 0) + (compute == GPTVQ_COMPUTE_BF16 ? 1 : 0);
+  return copies * n * gptvq_round_up(cols, 16) * sizeof(float);
+}
+
+size_t gptvq_linears_scratch(size_t count, size_t max_cols, size_t n, gptvq_compute compute) {
+  /* narrower layers have taller panels, but never more than PANEL_WEIGHTS values or PANEL_MIN rows */
+  size_t panel = gptvq_max_size(PANEL_WEIGHTS, PANEL_MIN * gptvq_round_up(max_cols, 16)) + 16 * PANEL_MAX;
+  size_t few = input_bytes(count, max_cols, gptvq_min_size(n, GPTVQ_MATVEC_TOKENS), compute);
+  size_t many = n > GPTVQ_MATVEC_TOKENS ? input_bytes(count, max_cols, n, compute) +
+                                              (size_t)gptvq_get_threads() * panel * sizeof(float)
+                                        : 0;
+  return gptvq_max_size(few, many);
+}
+
+static gptvq_status reserve(gptvq_scratch *scratch, size_t bytes, const char *name, gptvq_error *err) {
+  if (bytes <= scratch->bytes) return GPTVQ_OK;
+  free(scratch->data);
+  scratch->data = gptvq_alloc(bytes, 1);
+  scratch->bytes = scratch->data == NULL ? 0 : bytes;
+  return scratch->data == NULL ? gptvq_fail_memory(err, name, bytes) : GPTVQ_OK;
+}
+
+static float round_bf16(float x) { return gptvq_bf16_to_float(gptvq_float_to_bf16(x)); }
+
+static void add_bias(const float *bias, size_t begin, size_t end, size_t n, float *y, size_t ldy) {
+  if (bias == NULL) return;
+  for (size_t i = 0; i < n; i++)
+    for (size_t row = begin; row < end; row++) y[i * ldy + row] += bias[row];
+}
+
+static const void *dense_row(const gptvq_linear *linear, size_t row) {
+  return (const char *)linear->weights + row * linear->cols * gptvq_dtype_size(linear->dtype);
+}
+
+static void matvec_rows(const linear_job *job, const part *p, size_t begin, size_t end) {
+  const gptvq_linear *linear = p->linear;
+  for (size_t i = 0; i < job->n; i++) {
+    const float *x = p->x + i * p->ldx;
+    float *y = p->y + i * job->ldy + begin;
+    if (linear->is_packed) gptvq_packed_matvec(&linear->packed, begin, end, x, y);
+    else gptvq_dense_matvec(linear->dtype, linear->weights, linear->cols, begin, end, x, y);
+  }
+}
+
+static bool is_aligned(const void *pointer, size_t alignment) { return (uintptr_t)pointer % alignment == 0; }
+
+/* true: done with bf16 instructions */
+static bool panel_bf16(const linear_job *job, const part *p, size_t begin, size_t end, float *panel) {
+  const gptvq_linear *linear = p->linear;
+  if (job->x16 == NULL || linear->is_packed) return false;
+  const uint16_t *weights = dense_row(linear, begin);
+  size_t cols = linear->cols, values = (end - begin) * cols;
+  if (linear->dtype != GPTVQ_BF16 || !is_aligned(weights, 2)) {
+    /* rounded in place: element i of the bf16 panel never lies beyond element i of the fp32 one */
+    uint16_t *rounded = (uint16_t *)(void *)panel;
+    gptvq_to_float(linear->dtype, weights, values, panel);
+    for (size_t i = 0; i < values; i++) {
+      uint16_t h = gptvq_float_to_bf16(panel[i]);
+      memcpy(rounded + i, &h, sizeof h);
+    }
+    weights = rounded;
+  }
+  return gptvq_gemm_bf16_serial_nt(job->n, end - begin, cols, job->x16, cols, weights, cols, p->y + begin, job->ldy);
+}
+
+static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_t end, float *panel) {
+  const gptvq_linear *linear = p->linear;
+  const float *weights = panel;
+  size_t cols = linear->cols;
+  if (linear->is_packed) {
+    gptvq_packed_decode(&linear->packed, begin, end, panel, cols);
+  } else if (linear->dtype == GPTVQ_F32 && is_aligned(linear->weights, sizeof(float)) && !job->round_weights) {
+    weights = dense_row(linear, begin);
+  } else {
+    gptvq_to_float(linear->dtype, dense_row(linear, begin), (end - begin) * cols, panel);
+    if (job->round_weights && linear->dtype != GPTVQ_BF16)
+      for (size_t i = 0; i < (end - begin) * cols; i++) panel[i] = round_bf16(panel[i]);
+  }
+  gptvq_gemm_serial_nt(job->n, end - begin, cols, 1.0f, p->x, p->ldx, weights, cols, 0.0f, p->y + begin, job->ldy);
+}
+
+static void linear_task(void *context, size_t first, size_t last, size_t thread) {
+  const linear_job *job = context;
+  for (size_t task = first; task < last; task++) {
+    size_t i = job->count - 1;
+    while (task < job->parts[i].first_task) i--;
+    const part *p = &job->parts[i];
+    size_t begin = (task - p->first_task) * p->rows_per_task;
+    size_t end = gptvq_min_size(begin + p->rows_per_task, p->linear->rows);
+    if (job->n <= GPTVQ_MATVEC_TOKENS) {
+      matvec_rows(job, p, begin, end);
+    } else {
+      float *panel = (float *)(void *)(job->panels + thread * job->panel_bytes);
+      if (!panel_bf16(job, p, begin, end, panel)) panel_fp32(job, p, begin, end, panel);
+    }
+    add_bias(p->linear->bias, begin, end, job->n, p->y, job->ldy);
+  }
+}
+
+/* Copies of the inputs that the kernels want in another order or precision, from `memory` on; returns its end. */
+static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols, char *memory) {
+  size_t stride = gptvq_round_up(cols, 16);
+  if (compute == GPTVQ_COMPUTE_BF16) {
+    bool native = job->n > GPTVQ_MATVEC_TOKENS && gptvq_gemm_bf16_available();
+    float *rounded = (float *)(void *)memory;
+    uint16_t *bits = (uint16_t *)(void *)memory;
+    const float *x = job->parts[0].x;
+    size_t ldx = job->parts[0].ldx;
+    for (size_t i = 0; i < job->n; i++)
+      for (size_t c = 0; c < cols; c++) {
+        if (native) bits[i * cols + c] = gptvq_float_to_bf16(x[i * ldx + c]);
+        else rounded[i * stride + c] = round_bf16(x[i * ldx + c]);
+      }
+    memory += job->n * stride * sizeof(float);
+    if (native) job->x16 = bits;
+    job->round_weights = true;
+    for (size_t i = 0; i < job->count && !native; i++) {
+      if (job->parts[i].linear->is_packed) continue;
+      job->parts[i].x = rounded;
+      job->parts[i].ldx = stride;
+    }
+  }
+  for (size_t i = 0; i < job->count && job->n <= GPTVQ_MATVEC_TOKENS; i++) {
+    part *p = &job->parts[i];
+    const uint32_t *permutation = p->linear->is_packed ? p->linear->packed.permutation : NULL;
+    if (permutation == NULL) continue;
+    float *ordered = (float *)(void *)memory;
+    for (size_t t = 0; t < job->n; t++)
+      for (size_t c = 0; c < cols; c++) ordered[t * stride + c] = p->x[t * p->ldx + permutation[c]];
+    p->x = ordered;
+    p->ldx = stride;
+    memory += job->n * stride * sizeof(float);
+  }
+  return memory;
+}
+
+gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const size_t *offsets, size_t count,
+                                   gptvq_compute compute, size_t n, const float *x, size_t ldx, float *y, size_t ldy,
+                                   gptvq_scratch *scratch, gptvq_error *err) {
+  if (n == 0 || count == 0) return GPTVQ_OK;
+  linear_job job = {.count = count, .n = n, .ldy = ldy};
+  bool few = n <= GPTVQ_MATVEC_TOKENS;
+  size_t cols = linears[0]->cols;
+  for (size_t i = 0; i < count; i++) {
+    const gptvq_linear *linear = linears[i];
+    size_t rows = few ? gptvq_round_up(gptvq_max_size(MATVEC_WEIGHTS / cols, 1), 16) : panel_rows(cols);
+    job.parts[i] = (part){linear, x, ldx, rows, job.tasks, y + offsets[i]};
+    job.tasks += gptvq_ceil_div(linear->rows, rows);
+  }
+  job.panel_bytes = few ? 0 : panel_bytes(cols);
+  size_t bytes = input_bytes(count, cols, n, compute) + (size_t)gptvq_get_threads() * job.panel_bytes;
+  GPTVQ_TRY(reserve(scratch, bytes, linears[0]->name, err));
+  job.panels = prepare_inputs(&job, compute, cols, scratch->data);
+  gptvq_parallel_for(job.tasks, 1, linear_task, &job);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_linear_forward(const gptvq_linear *linear, gptvq_compute compute, size_t n, const float *x,
+                                  size_t ldx, float *y, size_t ldy, gptvq_error *err) {
+  gptvq_scratch scratch = {NULL, 0};
+  size_t offset = 0;
+  gptvq_status status = gptvq_linears_forward(&linear, &offset, 1, compute, n, x, ldx, y, ldy, &scratch, err);
+  free(scratch.data);
+  return status;
+}
+
+typedef struct decode_job {
+  const gptvq_linear *linear;
+  float *weights;
+} decode_job;
+
+static void decode_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const decode_job *job = context;
+  size_t cols = job->linear->cols;
+  if (job->linear->is_packed)
+    gptvq_packed_decode(&job->linear->packed, begin, end, job->weights + begin * cols, cols);
+  else
+    gptvq_to_float(job->linear->dtype, dense_row(job->linear, begin), (end - begin) * cols, job->weights + begin * cols);
+}
+
+void gptvq_linear_decode(const gptvq_linear *linear, float *weights) {
+  decode_job job = {linear, weights};
+  gptvq_parallel_for(linear->rows, PANEL_MIN, decode_rows, &job);
+}

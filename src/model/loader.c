@@ -1,0 +1,164 @@
+#include "model/loader.h"
+#include "base/memory.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Tensors up to this size are scanned for NaN and infinity when the model is opened (tens of milliseconds); embedding rows of larger ones when
+ * they are looked up, large linears by the quantizer. */
+enum { CHECK_VALUES = 1 << 25 };
+
+static gptvq_model_parts *parts_of(const gptvq_model *model) { return model->owned; }
+
+static bool keep(gptvq_model *model, void *memory) {
+  gptvq_owned *owned = memory == NULL ? NULL : malloc(sizeof *owned);
+  if (owned == NULL) {
+    free(memory);
+    return false;
+  }
+  *owned = (gptvq_owned){parts_of(model)->owned, memory};
+  parts_of(model)->owned = owned;
+  return true;
+}
+
+void *gptvq_model_alloc(gptvq_model *model, size_t count, size_t size) {
+  void *memory = gptvq_alloc_zero(count, size);
+  return keep(model, memory) ? memory : NULL;
+}
+
+const char *gptvq_model_name(gptvq_model *model, const char *format, ...) {
+  char name[256];
+  va_list arguments;
+  va_start(arguments, format);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+  vsnprintf(name, sizeof name, format, arguments);
+#pragma GCC diagnostic pop
+  va_end(arguments);
+  char *copy = strdup(name);
+  return keep(model, copy) ? copy : NULL;
+}
+
+/* Tensors are sorted by name: the first number whose name is not before `name`. */
+static size_t lower_bound(const gptvq_checkpoint *checkpoint, const char *name) {
+  size_t low = 0, high = gptvq_checkpoint_tensor_count(checkpoint);
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (strcmp(gptvq_checkpoint_tensor_at(checkpoint, middle)->name, name) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+static void mark_used(gptvq_model *model, const gptvq_tensor *tensor) {
+  parts_of(model)->used[lower_bound(model->checkpoint, tensor->name)] = true;
+}
+
+static void full_name(char out[288], const char *name, const char *suffix) { snprintf(out, 288, "%s%s", name, suffix); }
+
+gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out, gptvq_error *err) {
+  const gptvq_tensor *tensor;
+  gptvq_dtype dtype;
+  GPTVQ_TRY(gptvq_checkpoint_get(model->checkpoint, name, 1, &n, &tensor, &dtype, err));
+  GPTVQ_TRY(gptvq_tensor_check_finite(tensor, err));
+  float *values = gptvq_model_alloc(model, n, sizeof *values);
+  if (values == NULL) return gptvq_fail_memory(err, name, gptvq_saturated_size(n, sizeof *values));
+  gptvq_to_float(dtype, tensor->data, n, values);
+  mark_used(model, tensor);
+  model->info.parameters += n;
+  *out = values;
+  return GPTVQ_OK;
+}
+
+static gptvq_status load_weights(gptvq_model *model, const char *name, size_t rows, size_t cols, gptvq_linear *out,
+                                 const gptvq_tensor **tensor, gptvq_error *err) {
+  char full[288];
+  const size_t dims[2] = {rows, cols};
+  full_name(full, name, ".weight");
+  GPTVQ_TRY(gptvq_checkpoint_get(model->checkpoint, full, 2, dims, tensor, &out->dtype, err));
+  out->weights = (*tensor)->data;
+  mark_used(model, *tensor);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols, gptvq_linear *out,
+                              gptvq_error *err) {
+  const gptvq_tensor *tensor;
+  *out = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
+  GPTVQ_TRY(load_weights(model, name, rows, cols, out, &tensor, err));
+  if (tensor->count <= CHECK_VALUES) GPTVQ_TRY(gptvq_tensor_check_finite(tensor, err));
+  model->info.parameters += rows * cols;
+  return GPTVQ_OK;
+}
+
+static gptvq_status load_packed(gptvq_model *model, const char *name, gptvq_linear *out, gptvq_stored *stored,
+                                gptvq_error *err) {
+  gptvq_packed_info info;
+  void *owned = NULL;
+  char prefix[288];
+  out->is_packed = true;
+  GPTVQ_TRY(gptvq_checkpoint_get_packed(model->checkpoint, name, &out->packed, &info, &owned, err));
+  if (owned != NULL && !keep(model, owned)) return gptvq_fail_memory(err, name, sizeof(gptvq_owned));
+  const gptvq_packed_shape *shape = &out->packed.shape;
+  if (shape->rows != out->rows || shape->cols != out->cols)
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s: packed layer %s is %zu x %zu, but config.json makes it %zu x %zu",
+                      gptvq_checkpoint_folder(model->checkpoint), name, shape->rows, shape->cols, out->rows, out->cols);
+  full_name(prefix, name, ".");
+  size_t count = gptvq_checkpoint_tensor_count(model->checkpoint), length = strlen(prefix);
+  for (size_t i = lower_bound(model->checkpoint, prefix); i < count; i++) {
+    const char *other = gptvq_checkpoint_tensor_at(model->checkpoint, i)->name;
+    if (strncmp(other, prefix, length) != 0) break;
+    if (strcmp(other + length, "bias") != 0) parts_of(model)->used[i] = true;
+  }
+  stored->bytes = info.bytes;
+  stored->error = info.error;
+  memcpy(stored->method, info.method, sizeof stored->method);
+  model->info.packed = 1;
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows, size_t cols, bool bias,
+                               gptvq_linear *out, gptvq_error *err) {
+  gptvq_model_parts *parts = parts_of(model);
+  char full[288];
+  *out = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
+  if (parts->stored_count == parts->stored_room)
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: more linears than the architecture table counted", name);
+  gptvq_stored *stored = &parts->stored[parts->stored_count++];
+  *stored = (gptvq_stored){.linear = out, .error = (double)NAN};
+  full_name(full, name, ".weight");
+  if (gptvq_checkpoint_find(model->checkpoint, full) == NULL && gptvq_checkpoint_has_packed(model->checkpoint, name)) {
+    GPTVQ_TRY(load_packed(model, name, out, stored, err));
+  } else {
+    const gptvq_tensor *tensor;
+    GPTVQ_TRY(load_weights(model, name, rows, cols, out, &tensor, err));
+    stored->bytes = tensor->bytes;
+  }
+  model->info.parameters += rows * cols;
+  model->info.linear_values += rows * cols;
+  model->info.linear_bytes += stored->bytes;
+  if (!bias) return GPTVQ_OK;
+  full_name(full, name, ".bias");
+  return gptvq_load_vector(model, full, rows, &out->bias, err);
+}
+
+static bool ends_with(const char *text, const char *end) {
+  size_t length = strlen(text), tail = strlen(end);
+  return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+gptvq_status gptvq_check_unused(const gptvq_model *model, gptvq_error *err) {
+  size_t count = gptvq_checkpoint_tensor_count(model->checkpoint);
+  for (size_t i = 0; i < count; i++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
+    if (parts_of(model)->used[i] || ends_with(tensor->name, ".rotary_emb.inv_freq")) continue;
+    if (model->config.tie_embeddings && strcmp(tensor->name, "lm_head.weight") == 0) continue;
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s: tensor %s has no place in a %s of %zu layers as config.json describes it", tensor->file,
+                      tensor->name, model->config.architecture, model->config.layers);
+  }
+  return GPTVQ_OK;
+}

@@ -1,0 +1,47 @@
+/* model/loader.h: turning tensors of a checkpoint into the parts of a model; keeps account of what was used. */
+#ifndef GPTVQ_MODEL_LOADER_H
+#define GPTVQ_MODEL_LOADER_H
+
+#include "model/architecture.h"
+
+/* Allocations that live as long as the model, newest first. */
+typedef struct gptvq_owned gptvq_owned;
+struct gptvq_owned {
+  gptvq_owned *next;
+  void *memory;
+};
+
+/* What is known of a block linear beside its weights; [layers × per block] in the order of the blocks. */
+typedef struct gptvq_stored {
+  const gptvq_linear *linear;
+  uint64_t bytes;
+  char method[16];
+  double error;
+} gptvq_stored;
+
+/* model->owned points to this. */
+typedef struct gptvq_model_parts {
+  gptvq_owned *owned;
+  gptvq_stored *stored;
+  size_t stored_count, stored_room;
+  char *quantization; /* JSON text or NULL */
+  bool *used;         /* by tensor number, while loading */
+} gptvq_model_parts;
+
+/* count × size zeroed bytes owned by the model; NULL when out of memory. */
+void *gptvq_model_alloc(gptvq_model *model, size_t count, size_t size);
+/* A formatted name owned by the model; NULL when out of memory. */
+const char *gptvq_model_name(gptvq_model *model, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A vector tensor of n finite numbers as fp32, owned by the model. */
+gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out, gptvq_error *err);
+/* NAME.weight [rows × cols], dense; small ones are checked for NaN and infinity. */
+gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols, gptvq_linear *out,
+                              gptvq_error *err);
+/* NAME, dense or packed, with NAME.bias when `bias`; recorded in parts->stored. `out` must stay where it is. */
+gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows, size_t cols, bool bias,
+                               gptvq_linear *out, gptvq_error *err);
+/* GPTVQ_ERROR_FORMAT naming a tensor that no part of the model uses. */
+gptvq_status gptvq_check_unused(const gptvq_model *model, gptvq_error *err);
+
+#endif

@@ -1,0 +1,281 @@
+#include "base/memory.h"
+#include "model/loader.h"
+#include "model/rope.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool has_bias(gptvq_bias_rule rule, bool config) {
+  return rule == GPTVQ_BIAS_ALWAYS || (rule == GPTVQ_BIAS_CONFIG && config);
+}
+
+static size_t list_length(const char *const *names) {
+  size_t count = 0;
+  while (names[count] != NULL) count++;
+  return count;
+}
+
+static const char *layer_name(gptvq_model *model, size_t layer, const char *prefix, const char *name) {
+  return gptvq_model_name(model, "model.layers.%zu.%s%s", layer, prefix, name);
+}
+
+/* Loads the named linears side by side; widths of the parts are in `rows`, or their sum when they are fused into one. */
+static gptvq_status load_group(gptvq_model *model, gptvq_block *block, const char *prefix, const char *const *names,
+                               const size_t *rows, size_t parts, bool bias, gptvq_linear_group *group, gptvq_error *err) {
+  group->count = list_length(names);
+  group->width = 0;
+  for (size_t i = 0; i < parts; i++) group->width += rows[i];
+  size_t offset = 0;
+  for (size_t i = 0; i < group->count; i++) {
+    size_t width = group->count == 1 ? group->width : rows[i];
+    const char *name = layer_name(model, block->index, prefix, names[i]);
+    if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
+    group->linear[i] = block->linear_count;
+    group->offset[i] = offset;
+    offset += width;
+    GPTVQ_TRY(gptvq_load_linear(model, name, width, model->config.hidden, bias, &block->linears[block->linear_count++],
+                                err));
+  }
+  return GPTVQ_OK;
+}
+
+/* A linear back to the residual stream. */
+static gptvq_status load_output(gptvq_model *model, gptvq_block *block, const char *prefix, const char *relative,
+                                size_t cols, bool bias, size_t *index, gptvq_error *err) {
+  const char *name = layer_name(model, block->index, prefix, relative);
+  if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
+  *index = block->linear_count;
+  return gptvq_load_linear(model, name, model->config.hidden, cols, bias, &block->linears[block->linear_count++], err);
+}
+
+static gptvq_status load_layer_vector(gptvq_model *model, const gptvq_block *block, const char *relative, size_t n,
+                                      const float **out, gptvq_error *err) {
+  const char *name = layer_name(model, block->index, "", relative);
+  if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
+  return gptvq_load_vector(model, name, n, out, err);
+}
+
+static gptvq_status load_mlps(gptvq_model *model, const gptvq_architecture *row, gptvq_block *block, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  bool bias = has_bias(row->mlp_bias, c->mlp_bias);
+  const size_t widths[2] = {c->intermediate, c->intermediate};
+  if (row->router != NULL) {
+    const char *name = layer_name(model, block->index, "", row->router);
+    if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
+    GPTVQ_TRY(gptvq_load_dense(model, name, c->experts, c->hidden, &block->router, err));
+  }
+  for (size_t e = 0; e < block->mlp_count; e++) {
+    char prefix[64] = "";
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(prefix, sizeof prefix, row->experts, e); /* a constant of the architecture table */
+#pragma GCC diagnostic pop
+    gptvq_mlp *mlp = &block->mlps[e];
+    GPTVQ_TRY(load_group(model, block, prefix, row->gate_up, widths, 2, bias, &mlp->input, err));
+    GPTVQ_TRY(load_output(model, block, prefix, row->down, c->intermediate, bias, &mlp->down, err));
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status load_block(gptvq_model *model, const gptvq_architecture *row, size_t per_block, gptvq_block *block,
+                               gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
+  block->mlp_count = row->router == NULL ? 1 : c->experts;
+  block->mlps = gptvq_model_alloc(model, block->mlp_count, sizeof *block->mlps);
+  block->linears = gptvq_model_alloc(model, per_block, sizeof *block->linears);
+  if (block->mlps == NULL || block->linears == NULL)
+    return gptvq_fail_memory(err, "the list of linears", gptvq_saturated_size(per_block, sizeof *block->linears));
+  block->slides = row->slides && c->sliding_window > 0 && c->layer_slides != NULL && c->layer_slides[block->index];
+  GPTVQ_TRY(load_layer_vector(model, block, "input_layernorm.weight", c->hidden, &block->attention_norm, err));
+  GPTVQ_TRY(load_layer_vector(model, block, "post_attention_layernorm.weight", c->hidden, &block->mlp_norm, err));
+  if (row->qk_norm) {
+    GPTVQ_TRY(load_layer_vector(model, block, "self_attn.q_norm.weight", c->head_dim, &block->q_norm, err));
+    GPTVQ_TRY(load_layer_vector(model, block, "self_attn.k_norm.weight", c->head_dim, &block->k_norm, err));
+  }
+  GPTVQ_TRY(load_group(model, block, "", row->qkv, widths, GPTVQ_MAX_PARTS, has_bias(row->qkv_bias, c->attention_bias),
+                       &block->qkv, err));
+  GPTVQ_TRY(load_output(model, block, "", row->o, q, has_bias(row->o_bias, c->attention_out_bias), &block->o, err));
+  return load_mlps(model, row, block, err);
+}
+
+static gptvq_status load_blocks(gptvq_model *model, const gptvq_architecture *row, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  gptvq_model_parts *parts = model->owned;
+  size_t mlps = row->router == NULL ? 1 : c->experts;
+  size_t per_block = list_length(row->qkv) + 1 + mlps * (list_length(row->gate_up) + 1), total;
+  /* every layer and expert needs tensors of its own: refuses absurd numbers before memory is asked for */
+  size_t tensors = gptvq_checkpoint_tensor_count(model->checkpoint);
+  if (!gptvq_mul(c->layers, per_block, &total) || total > tensors)
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s: config.json describes %zu layers of %zu matrices, but there are only %zu tensors",
+                      gptvq_checkpoint_folder(model->checkpoint), c->layers, per_block, tensors);
+  parts->stored = gptvq_model_alloc(model, total, sizeof *parts->stored);
+  parts->stored_room = total;
+  model->blocks = gptvq_model_alloc(model, c->layers, sizeof *model->blocks);
+  if (parts->stored == NULL || model->blocks == NULL)
+    return gptvq_fail_memory(err, "the list of layers", gptvq_saturated_size(total, sizeof *parts->stored));
+  for (size_t i = 0; i < c->layers; i++) {
+    model->blocks[i].index = i;
+    GPTVQ_TRY(load_block(model, row, per_block, &model->blocks[i], err));
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status check_config(const gptvq_model *model, const char *folder, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  if (strcmp(c->hidden_act, "silu") != 0)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s/config.json: hidden_act %s is not supported; supported: silu", folder,
+                      c->hidden_act);
+  if (c->hidden == 0 || c->layers == 0 || c->heads == 0 || c->kv_heads == 0 || c->head_dim == 0 || c->vocab == 0 ||
+      c->intermediate == 0 || c->heads % c->kv_heads != 0 || (c->experts > 0 && c->experts_per_token == 0))
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: sizes of zero, or heads that the key-value heads do not divide", folder);
+  return gptvq_rope_check(c, folder, err);
+}
+
+/* quantization_config: ours is kept as text; that of another tool cannot be read. */
+static gptvq_status read_quantization(gptvq_model *model, const char *folder, gptvq_error *err) {
+  gptvq_model_parts *parts = model->owned;
+  const json_t *quantization = json_object_get(gptvq_checkpoint_config(model->checkpoint), "quantization_config");
+  if (quantization == NULL || json_is_null(quantization)) return GPTVQ_OK;
+  const char *method = json_string_value(json_object_get(quantization, "quant_method"));
+  if (method == NULL || strcmp(method, "gptvq") != 0)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s/config.json: the weights are already quantized (quant_method %s); gptvq reads original or its own folders",
+                      folder, method == NULL ? "unknown" : method);
+  parts->quantization = json_dumps(quantization, JSON_INDENT(2));
+  return parts->quantization == NULL ? gptvq_fail_memory(err, "quantization_config", 0) : GPTVQ_OK;
+}
+
+static void fill_info(gptvq_model *model) {
+  const gptvq_config *c = &model->config;
+  gptvq_model_info *info = &model->info;
+  memcpy(info->architecture, c->architecture, sizeof info->architecture);
+  info->layers = c->layers;
+  info->hidden = c->hidden;
+  info->intermediate = c->intermediate;
+  info->heads = c->heads;
+  info->kv_heads = c->kv_heads;
+  info->head_dim = c->head_dim;
+  info->vocab = c->vocab;
+  info->max_positions = c->max_positions;
+  info->experts = c->experts;
+  info->bos = c->bos;
+  for (size_t i = 0; i < 8; i++) info->eos[i] = i < c->eos_count ? c->eos[i] : -1;
+  info->eos_count = gptvq_min_size(c->eos_count, 8);
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++)
+    bytes += gptvq_checkpoint_tensor_at(model->checkpoint, i)->bytes;
+  info->other_bytes = bytes - info->linear_bytes;
+  info->bits_per_value = 8.0 * (double)info->linear_bytes / (double)info->linear_values;
+  info->model_bits_per_value = 8.0 * (double)bytes / (double)info->parameters;
+}
+
+static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_checkpoint_open(folder, &model->checkpoint, err));
+  const json_t *json = gptvq_checkpoint_config(model->checkpoint);
+  const gptvq_architecture *row;
+  gptvq_config *c = &model->config;
+  char architecture[64];
+  GPTVQ_TRY(gptvq_config_architecture(folder, json, architecture, err));
+  GPTVQ_TRY(gptvq_find_architecture(folder, architecture, &row, err));
+  GPTVQ_TRY(gptvq_config_parse(folder, json, gptvq_checkpoint_generation_config(model->checkpoint), c, err));
+  if (row->router == NULL) c->experts = c->experts_per_token = 0;
+  GPTVQ_TRY(check_config(model, folder, err));
+  GPTVQ_TRY(read_quantization(model, folder, err));
+  gptvq_model_parts *parts = model->owned;
+  parts->used = gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);
+  if (parts->used == NULL) return gptvq_fail_memory(err, "the list of tensors", gptvq_checkpoint_tensor_count(model->checkpoint));
+  GPTVQ_TRY(gptvq_load_dense(model, "model.embed_tokens", c->vocab, c->hidden, &model->embedding, err));
+  model->head = model->embedding;
+  if (!c->tie_embeddings) GPTVQ_TRY(gptvq_load_dense(model, "lm_head", c->vocab, c->hidden, &model->head, err));
+  GPTVQ_TRY(gptvq_load_vector(model, "model.norm.weight", c->hidden, &model->final_norm, err));
+  GPTVQ_TRY(load_blocks(model, row, err));
+  GPTVQ_TRY(gptvq_check_unused(model, err));
+  fill_info(model);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options, gptvq_model **out,
+                              gptvq_error *err) {
+  *out = NULL;
+  gptvq_compute compute = options != NULL ? options->compute : GPTVQ_COMPUTE_FP32;
+  if (compute != GPTVQ_COMPUTE_FP32 && compute != GPTVQ_COMPUTE_BF16)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "unknown compute precision %d", (int)compute);
+  gptvq_model *model = calloc(1, sizeof *model);
+  gptvq_model_parts *parts = calloc(1, sizeof *parts);
+  if (model == NULL || parts == NULL) {
+    free(model);
+    free(parts);
+    return gptvq_fail_memory(err, path, sizeof *model);
+  }
+  model->owned = parts;
+  model->compute = compute;
+  gptvq_status status = load_model(model, path, err);
+  if (status != GPTVQ_OK) {
+    gptvq_model_close(model);
+    return status;
+  }
+  *out = model;
+  return GPTVQ_OK;
+}
+
+void gptvq_model_close(gptvq_model *model) {
+  if (model == NULL) return;
+  gptvq_model_parts *parts = model->owned;
+  while (parts->owned != NULL) {
+    gptvq_owned *next = parts->owned->next;
+    free(parts->owned->memory);
+    free(parts->owned);
+    parts->owned = next;
+  }
+  free(parts->quantization);
+  free(parts);
+  gptvq_config_release(&model->config);
+  gptvq_checkpoint_close(model->checkpoint);
+  free(model);
+}
+
+void gptvq_model_get_info(const gptvq_model *model, gptvq_model_info *info) { *info = model->info; }
+
+size_t gptvq_model_layer_count(const gptvq_model *model) {
+  return ((const gptvq_model_parts *)model->owned)->stored_count;
+}
+
+void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info) {
+  static const char *const dense_formats[] = {[GPTVQ_F32] = "fp32", [GPTVQ_F16] = "fp16", [GPTVQ_BF16] = "bf16"};
+  const gptvq_model_parts *parts = model->owned;
+  memset(info, 0, sizeof *info);
+  info->error = (double)NAN;
+  info->name = info->format = info->method = "";
+  if (index >= parts->stored_count) return;
+  const gptvq_stored *stored = &parts->stored[index];
+  const gptvq_linear *linear = stored->linear;
+  info->name = linear->name;
+  info->method = stored->method;
+  info->rows = linear->rows;
+  info->cols = linear->cols;
+  info->bytes = stored->bytes;
+  info->bits_per_value = 8.0 * (double)stored->bytes / ((double)linear->rows * (double)linear->cols);
+  info->error = stored->error;
+  if (!linear->is_packed) {
+    info->format = dense_formats[linear->dtype];
+    info->dim = 1;
+    return;
+  }
+  const gptvq_packed_shape *shape = &linear->packed.shape;
+  bool is_vq = shape->kind == GPTVQ_PACKED_VQ;
+  info->format = is_vq ? "vq" : "uniform";
+  info->dim = shape->dim;
+  info->index_bits = shape->index_bits;
+  info->group_rows = shape->group_rows;
+  info->group_cols = shape->group_cols;
+  info->codebook_bits = is_vq ? shape->codebook_bits : 0;
+  info->scale_block = shape->scale_block;
+}
+
+const char *gptvq_model_quantization_json(const gptvq_model *model) {
+  return ((const gptvq_model_parts *)model->owned)->quantization;
+}

@@ -1,0 +1,116 @@
+#include "model/vector.h"
+
+#include "base/half.h"
+
+#include <math.h>
+#include <stdint.h>
+
+enum { LANES = 16, TILE = 64 };
+
+/* Lane sums added pairwise. */
+static inline float add_lanes(const float *lanes) {
+  float half[LANES / 2];
+  for (size_t j = 0; j < 8; j++) half[j] = lanes[j] + lanes[j + 8];
+  for (size_t j = 0; j < 4; j++) half[j] += half[j + 4];
+  return (half[0] + half[2]) + (half[1] + half[3]);
+}
+
+static inline float dot(size_t n, const float *a, const float *b) {
+  float lanes[LANES] = {0};
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    for (size_t j = 0; j < LANES; j++) lanes[j] += a[i + j] * b[i + j];
+  for (size_t j = 0; i + j < n; j++) lanes[j] += a[i + j] * b[i + j];
+  return add_lanes(lanes);
+}
+
+/* exp by x = k ln 2 + r, |r| <= ln 2 / 2, and the Taylor sum to r^7 / 7!: truncation below 6e-9 of the result. ln 2 is split in two so
+ * that k · high is exact. */
+static inline float exponential(float x) {
+  const float magic = 12582912.0f; /* 1.5 · 2^23: adding it rounds to an integer in the low bits */
+  x = x < -87.0f ? -87.0f : x; /* NaN stays NaN */
+  x = x > 88.0f ? 88.0f : x;
+  float shifted = x * 1.44269504f + magic, k = shifted - magic;
+  float r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
+  float p = 1.0f / 5040.0f;
+  p = p * r + 1.0f / 720.0f;
+  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 24.0f;
+  p = p * r + 1.0f / 6.0f;
+  p = p * r + 0.5f;
+  p = p * r * r + r + 1.0f;
+  uint32_t power = (gptvq_float_bits(shifted) - gptvq_float_bits(magic) + 127u) << 23;
+  return p * gptvq_bits_float(power);
+}
+
+void GPTVQ_MULTI(gptvq_rms_norm)(size_t n, const float *x, const float *weight, float eps, float *y) {
+  float scale = 1.0f / sqrtf(dot(n, x, x) / (float)n + eps);
+  for (size_t i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];
+}
+
+void GPTVQ_MULTI(gptvq_silu_mul)(size_t n, float *gate, const float *up) {
+  for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
+}
+
+void GPTVQ_MULTI(gptvq_add_scaled)(size_t n, float a, const float *x, float *y) {
+  for (size_t i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+void GPTVQ_MULTI(gptvq_rotate)(size_t half, const float *cosines, const float *sines, float *x) {
+  for (size_t i = 0; i < half; i++) {
+    float a = x[i], b = x[i + half];
+    x[i] = a * cosines[i] - b * sines[i];
+    x[i + half] = b * cosines[i] + a * sines[i];
+  }
+}
+
+float GPTVQ_MULTI(gptvq_exp_sum)(size_t n, float shift, float *x) {
+  float lanes[LANES] = {0};
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    for (size_t j = 0; j < LANES; j++) {
+      float e = exponential(x[i + j] - shift);
+      x[i + j] = e;
+      lanes[j] += e;
+    }
+  for (size_t j = 0; i + j < n; j++) lanes[j] += x[i + j] = exponential(x[i + j] - shift);
+  return add_lanes(lanes);
+}
+
+float GPTVQ_MULTI(gptvq_max)(size_t n, const float *x) {
+  float lanes[LANES];
+  for (size_t j = 0; j < LANES; j++) lanes[j] = -INFINITY;
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    for (size_t j = 0; j < LANES; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+  for (size_t j = 0; i + j < n; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+  for (size_t j = 1; j < LANES; j++) lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
+  return lanes[0];
+}
+
+void GPTVQ_MULTI(gptvq_attend)(size_t count, size_t dim, float scale, const float *q, const float *keys,
+                               const float *values, float *out) {
+  float scores[TILE], maximum = -INFINITY, sum = 0.0f;
+  for (size_t i = 0; i < dim; i++) out[i] = 0.0f;
+  for (size_t begin = 0; begin < count; begin += TILE) {
+    size_t tile = count - begin < TILE ? count - begin : TILE;
+    for (size_t j = 0; j < tile; j++) scores[j] = scale * dot(dim, q, keys + (begin + j) * dim);
+    float top = GPTVQ_MULTI(gptvq_max)(tile, scores);
+    if (top > maximum) {
+      float shrink = begin == 0 ? 0.0f : exponential(maximum - top);
+      sum *= shrink;
+      for (size_t i = 0; i < dim; i++) out[i] *= shrink;
+      maximum = top;
+    }
+    sum += GPTVQ_MULTI(gptvq_exp_sum)(tile, maximum, scores);
+    for (size_t j = 0; j < tile; j++) GPTVQ_MULTI(gptvq_add_scaled)(dim, scores[j], values + (begin + j) * dim, out);
+  }
+  float normalise = 1.0f / sum;
+  for (size_t i = 0; i < dim; i++) out[i] *= normalise;
+}
+
+bool GPTVQ_MULTI(gptvq_all_finite)(size_t n, const float *x) {
+  uint32_t bad = 0;
+  for (size_t i = 0; i < n; i++) bad |= (gptvq_float_bits(x[i]) & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
+  return bad == 0;
+}

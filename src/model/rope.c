@@ -1,0 +1,62 @@
+#include "model/rope.h"
+
+#include <math.h>
+
+static const double pi = 3.14159265358979323846;
+
+size_t gptvq_rope_half(const gptvq_config *config) {
+  return (size_t)((double)config->head_dim * config->rope.partial_rotary_factor) / 2;
+}
+
+gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gptvq_error *err) {
+  const gptvq_rope *rope = &config->rope;
+  if (rope->type == GPTVQ_ROPE_YARN)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s/config.json: RoPE scaling \"yarn\" is not supported; supported: default, linear, llama3, longrope", folder);
+  size_t half = gptvq_rope_half(config);
+  if (half == 0 || half * 2 > config->head_dim)
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: head_dim %zu with partial_rotary_factor %g leaves nothing to rotate", folder,
+                      config->head_dim, rope->partial_rotary_factor);
+  if (rope->type == GPTVQ_ROPE_LONGROPE &&
+      (rope->short_factor == NULL || rope->long_factor == NULL || rope->original_max_positions < 2))
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s/config.json: longrope needs short_factor, long_factor and original_max_position_embeddings", folder);
+  return GPTVQ_OK;
+}
+
+/* "Llama 3" scaling: wavelengths beyond the original context are stretched by `factor`, short ones kept, those between blended. */
+static double scale_llama3(const gptvq_rope *rope, double frequency) {
+  double wavelength = 2.0 * pi / frequency, context = (double)rope->original_max_positions;
+  if (wavelength < context / rope->high_freq_factor) return frequency;
+  if (wavelength > context / rope->low_freq_factor) return frequency / rope->factor;
+  double blend = (context / wavelength - rope->low_freq_factor) / (rope->high_freq_factor - rope->low_freq_factor);
+  return (1.0 - blend) * frequency / rope->factor + blend * frequency;
+}
+
+/* What LongRoPE multiplies cosines and sines by, when the config does not say it. */
+static double longrope_attention(const gptvq_config *config) {
+  double original = (double)config->rope.original_max_positions;
+  double factor = (double)config->max_positions / original;
+  return factor <= 1.0 ? 1.0 : sqrt(1.0 + log(factor) / log(original));
+}
+
+void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines) {
+  const gptvq_rope *rope = &config->rope;
+  size_t half = gptvq_rope_half(config);
+  double magnitude = 1.0;
+  const double *stretch = NULL;
+  if (rope->type == GPTVQ_ROPE_LONGROPE) {
+    stretch = positions > rope->original_max_positions ? rope->long_factor : rope->short_factor;
+    magnitude = rope->attention_factor > 0.0 ? rope->attention_factor : longrope_attention(config);
+  }
+  for (size_t i = 0; i < half; i++) {
+    double frequency = pow(rope->theta, -(double)i / (double)half);
+    if (rope->type == GPTVQ_ROPE_LINEAR) frequency /= rope->factor;
+    else if (rope->type == GPTVQ_ROPE_LLAMA3) frequency = scale_llama3(rope, frequency);
+    else if (stretch != NULL) frequency /= stretch[i];
+    for (size_t p = 0; p < positions; p++) {
+      cosines[p * half + i] = (float)(magnitude * cos((double)p * frequency));
+      sines[p * half + i] = (float)(magnitude * sin((double)p * frequency));
+    }
+  }
+}

@@ -1,0 +1,118 @@
+/* Sampling without memory of its own: top-k and top-p cut the sorted list of tokens at a value, which is found by radix selection on the
+ * bits of the logits, a few passes over them. */
+#include <gptvq/model.h>
+
+#include "base/half.h"
+#include "base/random.h"
+#include "base/status.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+enum { BUCKETS = 2048 };
+
+/* Unsigned numbers in the order of the floats. */
+static uint32_t order_key(float x) {
+  uint32_t bits = gptvq_float_bits(x + 0.0f); /* -0 becomes 0 */
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+typedef struct candidates {
+  const float *logits;
+  size_t vocab;
+  double maximum, inverse_temperature;
+  uint32_t key;  /* tokens above this key are in, below are out */
+  size_t ties;   /* of those with this key, so many are in, lowest ids first */
+} candidates;
+
+static double weight_of(const candidates *c, size_t i, bool counted) {
+  return counted ? 1.0 : exp(((double)c->logits[i] - c->maximum) * c->inverse_temperature);
+}
+
+/* Walks the kept tokens in the order of their ids. */
+static bool is_kept(const candidates *c, size_t i, size_t *ties_left) {
+  uint32_t key = order_key(c->logits[i]);
+  if (key != c->key) return key > c->key;
+  if (*ties_left == 0) return false;
+  --*ties_left;
+  return true;
+}
+
+/* Narrows the candidates to the fewest of largest logit whose weights (1 each, or the probabilities) reach `target`. */
+static void keep_top(candidates *c, bool counted, double target) {
+  static const unsigned shifts[] = {21, 10, 0}, widths[] = {11, 11, 10};
+  double above = 0.0; /* weight of all keys beyond the bucket being split */
+  uint32_t prefix = 0;
+  size_t tie_count = 0;
+  for (size_t level = 0; level < 3; level++) {
+    double weights[BUCKETS] = {0.0};
+    size_t counts[BUCKETS] = {0}, ties_left = c->ties;
+    uint32_t mask = (1u << widths[level]) - 1u;
+    unsigned high = shifts[level] + widths[level];
+    for (size_t i = 0; i < c->vocab; i++) {
+      if (!is_kept(c, i, &ties_left)) continue;
+      uint32_t key = order_key(c->logits[i]);
+      if (level > 0 && key >> high != prefix) continue;
+      uint32_t bucket = key >> shifts[level] & mask;
+      weights[bucket] += weight_of(c, i, counted);
+      counts[bucket]++;
+    }
+    uint32_t bucket = mask, lowest = mask;
+    for (uint32_t b = mask + 1; b-- > 0;)
+      if (counts[b] > 0) lowest = b; /* rounding of the sums must not lead past the last token */
+    while (bucket > lowest && (counts[bucket] == 0 || above + weights[bucket] < target)) above += weights[bucket--];
+    prefix = level == 0 ? bucket : prefix << widths[level] | bucket;
+    tie_count = counts[bucket];
+  }
+  /* all tokens of one key weigh the same */
+  size_t ties = tie_count, left = c->ties, needed = 1;
+  for (size_t i = 0; i < c->vocab; i++) {
+    if (!is_kept(c, i, &left) || order_key(c->logits[i]) != prefix) continue;
+    double weight = weight_of(c, i, counted);
+    while (needed < ties && above + weight * (double)needed < target) needed++;
+    break;
+  }
+  c->key = prefix;
+  c->ties = needed;
+}
+
+static double total_weight(const candidates *c) {
+  double sum = 0.0;
+  size_t ties_left = c->ties;
+  for (size_t i = 0; i < c->vocab; i++)
+    if (is_kept(c, i, &ties_left)) sum += weight_of(c, i, false);
+  return sum;
+}
+
+gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
+                          gptvq_error *err) {
+  if (vocab == 0 || vocab > INT32_MAX)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot sample from a vocabulary of %zu", vocab);
+  if (!(sampler->temperature >= 0.0f) || isinf(sampler->temperature))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "temperature %g must be a number >= 0", (double)sampler->temperature);
+  if (!(sampler->top_p > 0.0f && sampler->top_p <= 1.0f))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "top-p %g must be in (0, 1]", (double)sampler->top_p);
+  size_t best = 0;
+  for (size_t i = 0; i < vocab; i++) {
+    if (isnan(logits[i]) || logits[i] == INFINITY)
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "logit %zu is %g: the model's weights are damaged or too large", i,
+                        (double)logits[i]);
+    if (logits[i] > logits[best]) best = i;
+  }
+  if (logits[best] == -INFINITY) return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "all logits are minus infinity");
+  *token = (int32_t)best;
+  if (sampler->temperature == 0.0f) return GPTVQ_OK;
+  candidates c = {logits, vocab, (double)logits[best], 1.0 / (double)sampler->temperature, 0, 0};
+  if (sampler->top_k > 0 && sampler->top_k < vocab) keep_top(&c, true, (double)sampler->top_k);
+  if (sampler->top_p < 1.0f) keep_top(&c, false, (double)sampler->top_p * total_weight(&c));
+  double threshold = gptvq_random_unit(&sampler->state) * total_weight(&c), sum = 0.0;
+  size_t ties_left = c.ties;
+  for (size_t i = 0; i < vocab; i++) {
+    if (!is_kept(&c, i, &ties_left)) continue;
+    double weight = weight_of(&c, i, false);
+    if (weight > 0.0) *token = (int32_t)i; /* the last possible one when rounding leaves the sum below the threshold */
+    sum += weight;
+    if (sum > threshold) break;
+  }
+  return GPTVQ_OK;
+}

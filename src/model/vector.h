@@ -1,0 +1,29 @@
+/* model/vector.h: the element-wise and short-reduction work of the forward pass, compiled once per CPU level (multi/vector.c).
+ * Sums run in 16 fixed lanes: the same bits at every level. Lengths in elements; vectors need no alignment. */
+#ifndef GPTVQ_MODEL_VECTOR_H
+#define GPTVQ_MODEL_VECTOR_H
+
+#include "kernels/multi/multi.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* y = x / sqrt(mean(x²) + eps) · weight; y may be x. (RMSNorm, arXiv 1910.07467) */
+GPTVQ_MULTI_DECLARE(void, gptvq_rms_norm, size_t n, const float *x, const float *weight, float eps, float *y);
+/* gate = silu(gate) · up, silu(x) = x / (1 + exp(−x)) */
+GPTVQ_MULTI_DECLARE(void, gptvq_silu_mul, size_t n, float *gate, const float *up);
+/* y += a · x */
+GPTVQ_MULTI_DECLARE(void, gptvq_add_scaled, size_t n, float a, const float *x, float *y);
+/* Rotates the pairs (x[i], x[i + half]) by the angles whose cosines and sines are given, i < half. */
+GPTVQ_MULTI_DECLARE(void, gptvq_rotate, size_t half, const float *cosines, const float *sines, float *x);
+/* x = exp(x − shift), returns the sum; n may be 0. Relative error of exp below 2 ulp; results below 2^-126 are flushed to about that. */
+GPTVQ_MULTI_DECLARE(float, gptvq_exp_sum, size_t n, float shift, float *x);
+/* the largest element; −infinity for n = 0 */
+GPTVQ_MULTI_DECLARE(float, gptvq_max, size_t n, const float *x);
+/* One query over `count` keys and values [count × dim]: out[dim] = softmax(scale · q Kᵀ) V, by online softmax over fixed tiles. */
+GPTVQ_MULTI_DECLARE(void, gptvq_attend, size_t count, size_t dim, float scale, const float *q, const float *keys,
+                    const float *values, float *out);
+/* Are all numbers finite? */
+GPTVQ_MULTI_DECLARE(bool, gptvq_all_finite, size_t n, const float *x);
+
+#endif

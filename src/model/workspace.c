@@ -1,0 +1,162 @@
+#include "model/workspace.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "model/rope.h"
+#include "model/vector.h"
+
+#include <string.h>
+
+enum { AREAS = 13 };
+
+typedef struct layout {
+  size_t bytes[AREAS], total;
+  bool fits;
+} layout;
+
+static size_t widest_group(const gptvq_model *model) {
+  const gptvq_config *c = &model->config;
+  return gptvq_max_size((c->heads + 2 * c->kv_heads) * c->head_dim, 2 * c->intermediate);
+}
+
+static size_t widest_input(const gptvq_model *model) {
+  const gptvq_config *c = &model->config;
+  return gptvq_max_size(c->hidden, gptvq_max_size(c->heads * c->head_dim, c->intermediate));
+}
+
+static void put(layout *l, size_t area, size_t a, size_t b, size_t size) {
+  size_t bytes;
+  if (!gptvq_mul(a, b, &bytes) || !gptvq_mul(bytes, size, &bytes) || bytes > SIZE_MAX / 4 ||
+      !gptvq_add(l->total, gptvq_round_up(bytes, 64), &l->total)) {
+    l->fits = false;
+    return;
+  }
+  l->bytes[area] = gptvq_round_up(bytes, 64);
+}
+
+/* Sizes of the areas in the order of the pointers in `place`. */
+static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
+  const gptvq_config *c = &model->config;
+  layout l = {.fits = true};
+  size_t cache = layers;
+  l.fits = gptvq_mul(cache, c->kv_heads, &cache) && gptvq_mul(cache, c->head_dim, &cache);
+  if (!l.fits) return l;
+  put(&l, 0, max_positions, gptvq_rope_half(c), sizeof(float));
+  put(&l, 1, max_positions, gptvq_rope_half(c), sizeof(float));
+  put(&l, 2, cache, max_positions, sizeof(float));
+  put(&l, 3, cache, max_positions, sizeof(float));
+  put(&l, 4, max_rows, c->hidden, sizeof(float));
+  put(&l, 5, max_rows, widest_group(model), sizeof(float));
+  put(&l, 6, max_rows, c->heads * c->head_dim, sizeof(float));
+  put(&l, 7, max_rows, c->hidden, sizeof(float));
+  if (c->experts > 0) {
+    put(&l, 8, max_rows, c->experts, sizeof(float));
+    put(&l, 9, max_rows, c->hidden, sizeof(float));
+    put(&l, 10, max_rows, c->experts_per_token, sizeof(uint32_t) + sizeof(float));
+    put(&l, 11, max_rows, 1, sizeof(uint32_t));
+    put(&l, 12, max_rows, 1, sizeof(float));
+  }
+  return l;
+}
+
+size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
+  layout l = measure(model, layers, max_rows, max_positions);
+  size_t scratch = gptvq_linears_scratch(GPTVQ_MAX_PARTS, widest_input(model), max_rows, model->compute);
+  size_t total;
+  if (!l.fits || !gptvq_add(l.total, scratch, &total) || !gptvq_add(total, sizeof(gptvq_workspace), &total))
+    return SIZE_MAX;
+  return total;
+}
+
+static void place(gptvq_workspace *w, const layout *l, char *memory, size_t choices) {
+  char *area[AREAS];
+  for (size_t i = 0; i < AREAS; i++) {
+    area[i] = l->bytes[i] == 0 ? NULL : memory;
+    memory += l->bytes[i];
+  }
+  w->cosines = (float *)(void *)area[0];
+  w->sines = (float *)(void *)area[1];
+  w->keys = (float *)(void *)area[2];
+  w->values = (float *)(void *)area[3];
+  w->norm = (float *)(void *)area[4];
+  w->wide = (float *)(void *)area[5];
+  w->heads = (float *)(void *)area[6];
+  w->sum = (float *)(void *)area[7];
+  w->routing = (float *)(void *)area[8];
+  w->gathered = (float *)(void *)area[9];
+  w->chosen = (uint32_t *)(void *)area[10];
+  w->share = w->chosen == NULL ? NULL : (float *)(void *)(w->chosen + choices);
+  w->members = (uint32_t *)(void *)area[11];
+  w->member_share = (float *)(void *)area[12];
+}
+
+gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions,
+                                    gptvq_workspace **out, gptvq_error *err) {
+  *out = NULL;
+  if (layers == 0 || max_rows == 0 || max_positions == 0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a session needs room for at least one token");
+  layout l = measure(model, layers, max_rows, max_positions);
+  size_t scratch = gptvq_linears_scratch(GPTVQ_MAX_PARTS, widest_input(model), max_rows, model->compute);
+  size_t head = gptvq_round_up(sizeof(gptvq_workspace), 64);
+  char *memory = l.fits ? gptvq_alloc(head + l.total, 1) : NULL;
+  void *panels = memory != NULL ? gptvq_alloc(scratch, 1) : NULL;
+  if (panels == NULL) {
+    free(memory);
+    char context[64];
+    snprintf(context, sizeof context, "a session of %zu positions", max_positions);
+    return gptvq_fail_memory(err, context, gptvq_workspace_bytes(model, layers, max_rows, max_positions));
+  }
+  gptvq_workspace *w = (gptvq_workspace *)(void *)memory;
+  *w = (gptvq_workspace){.layers = layers,
+                         .max_rows = max_rows,
+                         .max_positions = max_positions,
+                         .rotary_half = gptvq_rope_half(&model->config),
+                         .scratch = {panels, scratch}};
+  place(w, &l, memory + head, max_rows * model->config.experts_per_token);
+  gptvq_rope_tables(&model->config, max_positions, w->cosines, w->sines);
+  *out = w;
+  return GPTVQ_OK;
+}
+
+void gptvq_workspace_destroy(gptvq_workspace *workspace) {
+  if (workspace == NULL) return;
+  free(workspace->scratch.data);
+  free(workspace);
+}
+
+typedef struct rows_job {
+  size_t hidden;
+  const float *x, *weight;
+  float eps, *y;
+} rows_job;
+
+static void norm_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const rows_job *job = context;
+  for (size_t i = begin; i < end; i++)
+    GPTVQ_MULTI_PICK(gptvq_rms_norm)(job->hidden, job->x + i * job->hidden, job->weight, job->eps, job->y + i * job->hidden);
+}
+
+void gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm) {
+  rows_job job = {hidden, x, weight, eps, norm};
+  gptvq_parallel_for(n, 16, norm_task, &job);
+}
+
+static void add_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const rows_job *job = context;
+  GPTVQ_MULTI_PICK(gptvq_add_scaled)((end - begin) * job->hidden, 1.0f, job->x + begin * job->hidden, job->y + begin * job->hidden);
+}
+
+void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x) {
+  rows_job job = {hidden, sum, NULL, 0.0f, x};
+  gptvq_parallel_for(n, 16, add_task, &job);
+}
+
+gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block, const gptvq_linear_group *group,
+                                 gptvq_workspace *workspace, size_t n, const float *x, size_t ldx, float *y, size_t ldy,
+                                 gptvq_error *err) {
+  const gptvq_linear *linears[GPTVQ_MAX_PARTS];
+  for (size_t i = 0; i < group->count; i++) linears[i] = &block->linears[group->linear[i]];
+  return gptvq_linears_forward(linears, group->offset, group->count, model->compute, n, x, ldx, y, ldy,
+                               &workspace->scratch, err);
+}

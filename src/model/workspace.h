@@ -1,0 +1,44 @@
+/* model/workspace.h: memory of a running text, shared by block.c, attention.c, mlp.c and session.c. */
+#ifndef GPTVQ_MODEL_WORKSPACE_H
+#define GPTVQ_MODEL_WORKSPACE_H
+
+#include "model/linear.h"
+
+struct gptvq_workspace {
+  size_t layers, max_rows, max_positions;
+  size_t rotary_half;
+  float *cosines, *sines; /* [max_positions × rotary_half] */
+  float *keys, *values;   /* [layers][kv_heads][max_positions][head_dim] */
+  float *norm;            /* [max_rows × hidden]: normalised inputs */
+  float *wide;            /* [max_rows × widest linear group]: q | k | v, gate | up */
+  float *heads;           /* [max_rows × heads · head_dim]: attention output */
+  float *sum;             /* [max_rows × hidden]: what a half block adds */
+  /* mixture of experts, else NULL */
+  float *routing;         /* [max_rows × experts]: router logits, then probabilities */
+  float *gathered;        /* [max_rows × hidden]: the inputs of one expert */
+  uint32_t *chosen;       /* [max_rows × experts_per_token] */
+  float *share;           /* [max_rows × experts_per_token] */
+  uint32_t *members;      /* [max_rows]: token of each gathered row */
+  float *member_share;    /* [max_rows] */
+  gptvq_scratch scratch;
+};
+
+/* Bytes that gptvq_workspace_create takes; SIZE_MAX on overflow. */
+size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions);
+
+/* Rows of x normalised into `norm` (threaded). */
+void gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm);
+/* x[n × hidden] += sum */
+void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x);
+
+/* Applies the group's linears to x[n × ldx] into y[n × ldy]. */
+gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block, const gptvq_linear_group *group,
+                                 gptvq_workspace *workspace, size_t n, const float *x, size_t ldx, float *y, size_t ldy,
+                                 gptvq_error *err);
+
+/* Softmax attention over the cache of `layer` for the n queries at `position` …, whose q | k | v lie in `qkv` (row stride ldq); rotates
+ * queries and keys, appends to the cache, writes workspace->heads. */
+void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
+                          size_t position, size_t n, float *qkv, size_t ldq);
+
+#endif
