@@ -1,0 +1,258 @@
+#include "checkpoint/checkpoint_internal.h"
+#include "checkpoint/config_values.h"
+#include "checkpoint/packed_parts.h"
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+static const gptvq_tensor *find_part(const gptvq_checkpoint *checkpoint, const char *name, const char *suffix) {
+  char *full = gptvq_part_name(name, suffix);
+  const gptvq_tensor *tensor = full != NULL ? gptvq_checkpoint_find(checkpoint, full) : NULL;
+  free(full);
+  return tensor;
+}
+
+bool gptvq_checkpoint_has_packed(const gptvq_checkpoint *checkpoint, const char *name) {
+  return find_part(checkpoint, name, ".indices") != NULL;
+}
+
+/* ---- the description in __metadata__ ---- */
+
+static gptvq_status read_unsigned(const gptvq_config_source *source, const char *key, unsigned *out, gptvq_error *err) {
+  size_t value = 0;
+  GPTVQ_TRY(gptvq_config_need(source, key, err));
+  GPTVQ_TRY(gptvq_config_size(source, key, 0, 1u << 30, &value, err));
+  *out = (unsigned)value;
+  return GPTVQ_OK;
+}
+
+static gptvq_status read_size(const gptvq_config_source *source, const char *key, size_t *out, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_config_need(source, key, err));
+  return gptvq_config_size(source, key, 0, (size_t)1 << 40, out, err);
+}
+
+static gptvq_status check_keys(const gptvq_config_source *source, gptvq_error *err) {
+  static const char *const known[] = {"format",        "version",     "rows",     "cols",   "dim",
+                                      "index_bits",    "group_rows",  "group_cols", "codebook_bits",
+                                      "scale_block",   "permuted",    "method",   "error"};
+  const char *key;
+  json_t *value;
+  json_object_foreach((json_t *)(uintptr_t)source->object, key, value) {
+    (void)value;
+    size_t i = 0;
+    while (i < sizeof known / sizeof known[0] && strcmp(key, known[i]) != 0) i++;
+    if (i == sizeof known / sizeof known[0])
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s has a property \"%s\" that this gptvq does not know",
+                        source->folder, source->file, key);
+  }
+  return GPTVQ_OK;
+}
+
+/* Messages read "FILE/gptvq.NAME: key …": the source's folder is the file, its file the metadata key. */
+static gptvq_status parse_description(const gptvq_config_source *source, gptvq_packed_shape *shape,
+                                      gptvq_packed_info *info, gptvq_error *err) {
+  unsigned version = 0;
+  char format[32] = "";
+  GPTVQ_TRY(read_unsigned(source, "version", &version, err));
+  if (version != GPTVQ_FORMAT_VERSION)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s: format version %u is not supported, only version %d; update gptvq",
+                      source->folder, source->file, version, GPTVQ_FORMAT_VERSION);
+  GPTVQ_TRY(gptvq_config_need(source, "format", err));
+  GPTVQ_TRY(gptvq_config_text(source, "format", format, sizeof format, err));
+  if (strcmp(format, "vq") == 0) shape->kind = GPTVQ_PACKED_VQ;
+  else if (strcmp(format, "uniform") == 0) shape->kind = GPTVQ_PACKED_UNIFORM;
+  else
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s: format \"%s\" is not supported; supported: vq, uniform",
+                      source->folder, source->file, format);
+  GPTVQ_TRY(check_keys(source, err));
+  GPTVQ_TRY(read_size(source, "rows", &shape->rows, err));
+  GPTVQ_TRY(read_size(source, "cols", &shape->cols, err));
+  GPTVQ_TRY(read_unsigned(source, "dim", &shape->dim, err));
+  GPTVQ_TRY(read_unsigned(source, "index_bits", &shape->index_bits, err));
+  GPTVQ_TRY(read_size(source, "group_rows", &shape->group_rows, err));
+  GPTVQ_TRY(read_size(source, "group_cols", &shape->group_cols, err));
+  GPTVQ_TRY(read_unsigned(source, "codebook_bits", &shape->codebook_bits, err));
+  GPTVQ_TRY(read_unsigned(source, "scale_block", &shape->scale_block, err));
+  GPTVQ_TRY(gptvq_config_need(source, "permuted", err));
+  GPTVQ_TRY(gptvq_config_bool(source, "permuted", &shape->permuted, err));
+  GPTVQ_TRY(gptvq_config_text(source, "method", info->method, sizeof info->method, err));
+  GPTVQ_TRY(gptvq_config_number(source, "error", 0.0, 1e300, &info->error, err));
+  if (shape->kind == GPTVQ_PACKED_UNIFORM && shape->codebook_bits != 0)
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: %s: a uniform layer has no codebooks, but codebook_bits is %u",
+                      source->folder, source->file, shape->codebook_bits);
+  gptvq_error detail; /* names the layer, not the file */
+  gptvq_status status = gptvq_packed_check(shape, source->file, &detail);
+  return status == GPTVQ_OK ? status : gptvq_fail(err, status, "%s: %s", source->folder, detail.message);
+}
+
+static gptvq_status read_description(const gptvq_checkpoint *checkpoint, const gptvq_tensor *indices, const char *name,
+                                     gptvq_packed_shape *shape, gptvq_packed_info *info, gptvq_error *err) {
+  char *key = gptvq_part_name(GPTVQ_PACKED_KEY, name);
+  if (key == NULL) return gptvq_fail_memory(err, name, strlen(name) + 8);
+  gptvq_status status = GPTVQ_OK;
+  json_t *json = NULL;
+  json_error_t where;
+  const char *text = gptvq_checkpoint_metadata(checkpoint, indices, key);
+  if (text == NULL) {
+    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: __metadata__ says nothing of the packed layer %s", indices->file,
+                        name);
+    goto done;
+  }
+  json = json_loads(text, JSON_REJECT_DUPLICATES, &where);
+  if (!json_is_object(json)) {
+    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: the description of %s in __metadata__ is not a JSON object",
+                        indices->file, name);
+    goto done;
+  }
+  const gptvq_config_source source = {indices->file, key, "", json};
+  status = parse_description(&source, shape, info, err);
+done:
+  json_decref(json);
+  free(key);
+  return status;
+}
+
+/* ---- the tensors ---- */
+
+/* Those the shape has, with the type and shape it says, and no others. */
+static gptvq_status collect_parts(const gptvq_checkpoint *checkpoint, const char *name,
+                                  const gptvq_packed_part *parts, const gptvq_tensor **tensors, gptvq_error *err) {
+  for (int i = 0; i < GPTVQ_PART_COUNT; i++) {
+    const gptvq_packed_part *part = &parts[i];
+    const gptvq_tensor *tensor = find_part(checkpoint, name, part->suffix);
+    tensors[i] = tensor;
+    if (!part->present && tensor != NULL)
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s contradicts the description of the packed layer",
+                        tensor->file, tensor->name);
+    if (!part->present) continue;
+    if (tensor == NULL)
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s%s of a packed layer is missing", checkpoint->folder,
+                        name, part->suffix);
+    if (tensor->type != part->type)
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is %s, the packed layer needs %s", tensor->file,
+                        tensor->name, gptvq_tensor_type_name(tensor->type), gptvq_tensor_type_name(part->type));
+    if (tensor->rank != part->rank || memcmp(tensor->dims, part->dims, part->rank * sizeof *part->dims) != 0) {
+      char has[GPTVQ_SHAPE_TEXT], wants[GPTVQ_SHAPE_TEXT];
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s has shape %s, the packed layer needs %s", tensor->file,
+                        tensor->name, gptvq_shape_text(tensor->rank, tensor->dims, has),
+                        gptvq_shape_text(part->rank, part->dims, wants));
+    }
+  }
+  return GPTVQ_OK;
+}
+
+/* Bytes that a tensor takes in the owned block: 0 when the mapping serves as it is. */
+static size_t owned_bytes(const gptvq_tensor *tensor, int part) {
+  if (part == GPTVQ_PART_PERMUTATION) return gptvq_round_up(tensor->count * sizeof(uint32_t), 64);
+  if ((uintptr_t)tensor->data % gptvq_tensor_type_size(tensor->type) == 0) return 0;
+  return gptvq_round_up(tensor->bytes, 64);
+}
+
+static void widen_permutation(const gptvq_tensor *tensor, uint32_t *out) {
+  for (size_t i = 0; i < tensor->count; i++) {
+    uint16_t narrow;
+    if (tensor->type == GPTVQ_T_U32) {
+      memcpy(&out[i], tensor->data + 4 * i, 4);
+    } else {
+      memcpy(&narrow, tensor->data + 2 * i, 2);
+      out[i] = narrow;
+    }
+  }
+}
+
+/* Pointers into the mapping, or into *owned where the file's alignment or width does not do. */
+static gptvq_status place_parts(const gptvq_tensor *const *tensors, const char *name, const void **data, void **owned,
+                                gptvq_error *err) {
+  size_t total = 0;
+  for (int i = 0; i < GPTVQ_PART_COUNT; i++)
+    if (tensors[i] != NULL) total += owned_bytes(tensors[i], i);
+  uint8_t *block = NULL;
+  if (total > 0) {
+    block = gptvq_alloc(total, 1);
+    if (block == NULL) return gptvq_fail_memory(err, name, total);
+    *owned = block;
+  }
+  for (int i = 0; i < GPTVQ_PART_COUNT; i++) {
+    const gptvq_tensor *tensor = tensors[i];
+    data[i] = tensor != NULL ? tensor->data : NULL;
+    size_t bytes = tensor != NULL ? owned_bytes(tensor, i) : 0;
+    if (bytes == 0) continue;
+    if (i == GPTVQ_PART_PERMUTATION) widen_permutation(tensor, (uint32_t *)(void *)block);
+    else memcpy(block, tensor->data, tensor->bytes);
+    data[i] = block;
+    block += bytes;
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status check_permutation(const gptvq_tensor *tensor, const uint32_t *permutation, gptvq_error *err) {
+  size_t cols = tensor->count;
+  gptvq_status status = GPTVQ_OK;
+  uint8_t *seen = calloc(cols, 1);
+  if (seen == NULL) return gptvq_fail_memory(err, tensor->name, cols);
+  for (size_t i = 0; i < cols && status == GPTVQ_OK; i++) {
+    uint32_t to = permutation[i];
+    if (to >= cols || seen[to])
+      status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is not a permutation: element %zu is %u, %s",
+                          tensor->file, tensor->name, i, (unsigned)to, to >= cols ? "out of range" : "for the second time");
+    else seen[to] = 1;
+  }
+  free(seen);
+  return status;
+}
+
+/* 4-bit exponents lo + step·code must give numbers that fp32 holds, with room for the products. */
+static gptvq_status check_range(const gptvq_tensor *tensor, const float *range, gptvq_error *err) {
+  float low = range[0], high = range[0] + 15.0f * range[1];
+  if (isfinite(low) && isfinite(high) && fabsf(low) <= 120.0f && fabsf(high) <= 120.0f) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s gives scales from 2^%g to 2^%g, beyond 2^±120",
+                    tensor->file, tensor->name, (double)low, (double)high);
+}
+
+static gptvq_status check_values(const gptvq_tensor *const *tensors, const gptvq_packed *packed, gptvq_error *err) {
+  static const int numbers[] = {GPTVQ_PART_BLOCK_SCALE_RANGE, GPTVQ_PART_CODEBOOK_SCALES, GPTVQ_PART_SCALES,
+                                GPTVQ_PART_CODEBOOKS};
+  for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+    if (tensors[numbers[i]] != NULL) GPTVQ_TRY(gptvq_tensor_check_finite(tensors[numbers[i]], err));
+  if (packed->block_scale_range != NULL)
+    GPTVQ_TRY(check_range(tensors[GPTVQ_PART_BLOCK_SCALE_RANGE], packed->block_scale_range, err));
+  if (packed->permutation != NULL)
+    GPTVQ_TRY(check_permutation(tensors[GPTVQ_PART_PERMUTATION], packed->permutation, err));
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, const char *name, gptvq_packed *packed,
+                                         gptvq_packed_info *info, void **owned, gptvq_error *err) {
+  const gptvq_tensor *tensors[GPTVQ_PART_COUNT];
+  const void *data[GPTVQ_PART_COUNT];
+  gptvq_packed_part parts[GPTVQ_PART_COUNT];
+  memset(packed, 0, sizeof *packed);
+  memset(info, 0, sizeof *info);
+  info->error = (double)NAN;
+  *owned = NULL;
+  const gptvq_tensor *indices = find_part(checkpoint, name, ".indices");
+  if (indices == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s.indices is missing", checkpoint->folder, name);
+  GPTVQ_TRY(read_description(checkpoint, indices, name, &packed->shape, info, err));
+  gptvq_packed_parts(&packed->shape, parts);
+  GPTVQ_TRY(collect_parts(checkpoint, name, parts, tensors, err));
+  gptvq_status status = place_parts(tensors, name, data, owned, err);
+  if (status == GPTVQ_OK) {
+    packed->indices = data[GPTVQ_PART_INDICES];
+    packed->codebooks = data[GPTVQ_PART_CODEBOOKS];
+    packed->codebook_scales = data[GPTVQ_PART_CODEBOOK_SCALES];
+    packed->block_scales = data[GPTVQ_PART_BLOCK_SCALES];
+    packed->block_scale_range = data[GPTVQ_PART_BLOCK_SCALE_RANGE];
+    packed->permutation = data[GPTVQ_PART_PERMUTATION];
+    packed->scales = data[GPTVQ_PART_SCALES];
+    packed->zeros = data[GPTVQ_PART_ZEROS];
+    for (int i = 0; i < GPTVQ_PART_COUNT; i++) info->bytes += tensors[i] != NULL ? tensors[i]->bytes : 0;
+    status = check_values(tensors, packed, err);
+  }
+  if (status != GPTVQ_OK) {
+    free(*owned);
+    *owned = NULL;
+  }
+  return status;
+}

@@ -1,0 +1,333 @@
+/* checkpoint: packed layers written and read back; descriptions and tensors that contradict each other are refused. */
+#include "packed_fixture.h"
+
+#include "base/file.h"
+#include "checkpoint/checkpoint.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+static const char config_text[] = "{\"architectures\": [\"LlamaForCausalLM\"], \"quantization_config\": "
+                                  "{\"quant_method\": \"gptvq\", \"version\": 1}}";
+
+static void write_text(const char *folder, const char *name, const char *text) {
+  gptvq_error err;
+  char *path = gptvq_join_path(folder, name);
+  assert_int_equal(gptvq_write_file(path, text, strlen(text), &err), GPTVQ_OK);
+  free(path);
+}
+
+static char *layer_name(size_t i) {
+  static char name[64];
+  (void)snprintf(name, sizeof name, "model.layers.%zu.mlp.up_proj", i);
+  return name;
+}
+
+/* Layers [begin, end) of the shapes table, with a tensor of an odd size before them to misalign everything. */
+static void write_shard(const char *folder, const char *file, size_t begin, size_t end) {
+  gptvq_error err;
+  gptvq_st_writer *writer;
+  char *path = gptvq_join_path(folder, file), odd[64];
+  const size_t three = 3;
+  assert_int_equal(gptvq_st_writer_create(path, &writer, &err), GPTVQ_OK);
+  (void)snprintf(odd, sizeof odd, "odd.%zu", begin);
+  assert_int_equal(gptvq_st_writer_declare(writer, odd, GPTVQ_T_U8, 1, &three, &err), GPTVQ_OK);
+  for (size_t i = begin; i < end; i++) {
+    fixture f = fixture_make(&fixture_shapes[i], i);
+    assert_int_equal(
+        gptvq_packed_declare(writer, layer_name(i), &f.packed, "gptvq", i == 3 ? (double)NAN : 0.25 + (double)i, &err),
+        GPTVQ_OK);
+    fixture_release(&f);
+  }
+  assert_int_equal(gptvq_st_writer_write(writer, "odd", 3, &err), GPTVQ_OK);
+  for (size_t i = begin; i < end; i++) {
+    fixture f = fixture_make(&fixture_shapes[i], i);
+    assert_int_equal(gptvq_packed_write(writer, &f.packed, &err), GPTVQ_OK);
+    fixture_release(&f);
+  }
+  assert_int_equal(gptvq_st_writer_commit(writer, &err), GPTVQ_OK);
+  free(path);
+}
+
+static void layers_round_trip(void **state) {
+  (void)state;
+  gptvq_error err;
+  char folder[] = "gptvq-test-XXXXXX";
+  assert_non_null(mkdtemp(folder));
+  write_text(folder, "config.json", config_text);
+  static const char *const shards[] = {"a.safetensors", "b.safetensors"};
+  write_shard(folder, shards[0], 0, 7);
+  write_shard(folder, shards[1], 7, FIXTURE_SHAPES);
+  assert_int_equal(gptvq_write_index(folder, shards, 2, &err), GPTVQ_OK);
+  gptvq_checkpoint *checkpoint;
+  if (gptvq_checkpoint_open(folder, &checkpoint, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  uint64_t total = 6; /* the two odd tensors */
+  for (size_t i = 0; i < FIXTURE_SHAPES; i++) {
+    fixture f = fixture_make(&fixture_shapes[i], i);
+    gptvq_packed packed;
+    gptvq_packed_info info;
+    void *owned;
+    assert_true(gptvq_checkpoint_has_packed(checkpoint, layer_name(i)));
+    if (gptvq_checkpoint_get_packed(checkpoint, layer_name(i), &packed, &info, &owned, &err) != GPTVQ_OK)
+      fail_msg("shape %zu: %s", i, err.message);
+    const gptvq_packed_shape *a = &packed.shape, *b = &f.packed.shape;
+    assert_int_equal(a->kind, b->kind);
+    assert_int_equal(a->rows, b->rows);
+    assert_int_equal(a->cols, b->cols);
+    assert_int_equal(a->dim, b->dim);
+    assert_int_equal(a->index_bits, b->index_bits);
+    assert_int_equal(a->group_rows, b->group_rows);
+    assert_int_equal(a->group_cols, b->group_cols);
+    assert_int_equal(a->codebook_bits, b->codebook_bits);
+    assert_int_equal(a->scale_block, b->scale_block);
+    assert_int_equal(a->permuted, b->permuted);
+    const fixture *g = &f;
+    struct {
+      const void *read, *written;
+      size_t bytes, align, in_file;
+    } arrays[] = {
+        {packed.indices, g->packed.indices, g->sizes.index_bytes, 1, g->sizes.index_bytes},
+        {packed.codebooks, g->packed.codebooks, g->sizes.codebook_bytes, a->codebook_bits == 16 ? 2 : 1,
+         g->sizes.codebook_bytes},
+        {packed.codebook_scales, g->packed.codebook_scales, g->sizes.codebook_scales * 2, 2,
+         g->sizes.codebook_scales * 2},
+        {packed.block_scales, g->packed.block_scales, g->sizes.block_scale_bytes, 1, g->sizes.block_scale_bytes},
+        {packed.block_scale_range, g->packed.block_scale_range, g->packed.block_scale_range ? 8 : 0, 4,
+         g->packed.block_scale_range ? 8 : 0},
+        {packed.permutation, g->packed.permutation, b->permuted ? b->cols * 4 : 0, 4, b->permuted ? b->cols * 2 : 0},
+        {packed.scales, g->packed.scales, g->sizes.uniform_scales * 2, 2, g->sizes.uniform_scales * 2},
+        {packed.zeros, g->packed.zeros, g->sizes.zero_bytes, 1, g->sizes.zero_bytes},
+    };
+    uint64_t bytes = 0;
+    for (size_t j = 0; j < sizeof arrays / sizeof arrays[0]; j++) {
+      assert_int_equal(arrays[j].read == NULL, arrays[j].written == NULL);
+      if (arrays[j].read == NULL) continue;
+      assert_memory_equal(arrays[j].read, arrays[j].written, arrays[j].bytes);
+      assert_int_equal((uintptr_t)arrays[j].read % arrays[j].align, 0);
+      bytes += arrays[j].in_file;
+    }
+    assert_int_equal(info.bytes, bytes);
+    assert_string_equal(info.method, "gptvq");
+    if (i == 3) assert_true(isnan(info.error));
+    else assert_true(info.error == 0.25 + (double)i);
+    total += bytes;
+    free(owned);
+    fixture_release(&f);
+  }
+  uint64_t in_tensors = 0;
+  for (size_t i = 0; i < gptvq_checkpoint_tensor_count(checkpoint); i++)
+    in_tensors += gptvq_checkpoint_tensor_at(checkpoint, i)->bytes;
+  assert_int_equal(in_tensors, total);
+  assert_false(gptvq_checkpoint_has_packed(checkpoint, "model.layers.0.mlp"));
+  gptvq_packed packed;
+  gptvq_packed_info info;
+  void *owned;
+  assert_int_equal(gptvq_checkpoint_get_packed(checkpoint, "absent", &packed, &info, &owned, &err), GPTVQ_ERROR_FORMAT);
+  assert_non_null(strstr(err.message, "absent.indices"));
+  gptvq_checkpoint_close(checkpoint);
+  assert_int_equal(gptvq_remove_tree(folder, &err), GPTVQ_OK);
+}
+
+/* One small layer whose description and tensors a test may falsify before they are written. */
+typedef struct layer_file {
+  char description[1024];
+  struct {
+    const char *name;
+    gptvq_tensor_type type;
+    size_t rank, dims[4];
+    const void *data;
+    size_t bytes;
+  } tensors[8];
+  size_t count;
+} layer_file;
+
+static const uint8_t zeros[256];
+static const uint16_t identity[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+static const uint16_t ones_bf16[2] = {0x3f80, 0x3f80};
+static const float range_data[2] = {-1.0f, 0.125f};
+
+/* 4 × 8, d = 2, k = 4, stripes of 2 rows, block scales every 4 columns, permuted */
+static layer_file good_layer(void) {
+  layer_file f = {.description = "{\"format\":\"vq\",\"version\":1,\"rows\":4,\"cols\":8,\"dim\":2,\"index_bits\":2,"
+                                 "\"group_rows\":2,\"group_cols\":8,\"codebook_bits\":8,\"scale_block\":4,"
+                                 "\"permuted\":true,\"method\":\"gptvq\",\"error\":0.5}",
+                  .tensors = {{"layer.block_scale_range", GPTVQ_T_F32, 1, {2}, range_data, 8},
+                              {"layer.codebook_scales", GPTVQ_T_BF16, 2, {2, 1}, ones_bf16, 4},
+                              {"layer.permutation", GPTVQ_T_U16, 1, {8}, identity, 16},
+                              {"layer.codebooks", GPTVQ_T_I8, 4, {2, 1, 4, 2}, zeros, 16},
+                              {"layer.indices", GPTVQ_T_U8, 1, {8}, zeros, 8},
+                              {"layer.block_scales", GPTVQ_T_U8, 1, {4}, zeros, 4}},
+                  .count = 6};
+  return f;
+}
+
+/* Writes, opens, reads; the message of a failure stays in err. */
+static gptvq_status try_layer(const layer_file *f, gptvq_error *err) {
+  char folder[] = "gptvq-test-XXXXXX";
+  assert_non_null(mkdtemp(folder));
+  write_text(folder, "config.json", config_text);
+  char *path = gptvq_join_path(folder, "model.safetensors");
+  gptvq_st_writer *writer;
+  assert_int_equal(gptvq_st_writer_create(path, &writer, err), GPTVQ_OK);
+  free(path);
+  if (f->description[0] != '\0')
+    assert_int_equal(gptvq_st_writer_metadata(writer, "gptvq.layer", f->description, err), GPTVQ_OK);
+  for (size_t i = 0; i < f->count; i++)
+    assert_int_equal(gptvq_st_writer_declare(writer, f->tensors[i].name, f->tensors[i].type, f->tensors[i].rank,
+                                             f->tensors[i].dims, err),
+                     GPTVQ_OK);
+  for (size_t i = 0; i < f->count; i++)
+    assert_int_equal(gptvq_st_writer_write(writer, f->tensors[i].data, f->tensors[i].bytes, err), GPTVQ_OK);
+  assert_int_equal(gptvq_st_writer_commit(writer, err), GPTVQ_OK);
+  gptvq_checkpoint *checkpoint;
+  gptvq_packed packed;
+  gptvq_packed_info info;
+  void *owned;
+  if (gptvq_checkpoint_open(folder, &checkpoint, err) != GPTVQ_OK) fail_msg("%s", err->message);
+  gptvq_status status = gptvq_checkpoint_get_packed(checkpoint, "layer", &packed, &info, &owned, err);
+  if (status == GPTVQ_OK) free(owned);
+  else assert_null(owned);
+  gptvq_checkpoint_close(checkpoint);
+  gptvq_error ignored;
+  assert_int_equal(gptvq_remove_tree(folder, &ignored), GPTVQ_OK);
+  return status;
+}
+
+static void refuse(const layer_file *f, gptvq_status status, const char *words) {
+  gptvq_error err = {GPTVQ_OK, ""};
+  gptvq_status got = try_layer(f, &err);
+  if (got != status || strstr(err.message, words) == NULL || strstr(err.message, "layer") == NULL)
+    fail_msg("expected %s with \"%s\", got %s: %s", gptvq_status_name(status), words, gptvq_status_name(got), err.message);
+}
+
+static void replace(layer_file *f, const char *from, const char *to) {
+  char *at = strstr(f->description, from);
+  assert_non_null(at);
+  char rest[1024];
+  (void)snprintf(rest, sizeof rest, "%s", at + strlen(from));
+  (void)snprintf(at, sizeof f->description - (size_t)(at - f->description), "%s%s", to, rest);
+}
+
+static void contradictions_are_refused(void **state) {
+  (void)state;
+  gptvq_error err;
+  layer_file f = good_layer();
+  if (try_layer(&f, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+
+  static const struct {
+    const char *from, *to;
+    gptvq_status status;
+    const char *words;
+  } edits[] = {
+      {"\"version\":1", "\"version\":2", GPTVQ_ERROR_UNSUPPORTED, "version 2"},
+      {"\"version\":1,", "", GPTVQ_ERROR_FORMAT, "version is missing"},
+      {"\"vq\"", "\"trellis\"", GPTVQ_ERROR_UNSUPPORTED, "trellis"},
+      {"\"rows\"", "\"sparse\":1,\"rows\"", GPTVQ_ERROR_UNSUPPORTED, "sparse"},
+      {"\"rows\":4", "\"rows\":5", GPTVQ_ERROR_FORMAT, "shape"},
+      {"\"rows\":4", "\"rows\":-4", GPTVQ_ERROR_FORMAT, "rows"},
+      {"\"rows\":4", "\"rows\":1099511627776", GPTVQ_ERROR_FORMAT, "1099511627776"},
+      {"\"rows\":4,", "", GPTVQ_ERROR_FORMAT, "rows is missing"},
+      {"\"rows\":4", "\"rows\":4,\"rows\":4", GPTVQ_ERROR_FORMAT, "not a JSON object"},
+      {"\"dim\":2", "\"dim\":3", GPTVQ_ERROR_FORMAT, "dimension 3"},
+      {"\"dim\":2", "\"dim\":1", GPTVQ_ERROR_FORMAT, "shape"},
+      {"\"index_bits\":2", "\"index_bits\":13", GPTVQ_ERROR_FORMAT, "13 index bits"},
+      {"\"codebook_bits\":8", "\"codebook_bits\":16", GPTVQ_ERROR_FORMAT, "F16"},
+      {"\"permuted\":true", "\"permuted\":false", GPTVQ_ERROR_FORMAT, "permutation"},
+      {"\"permuted\":true", "\"permuted\":1", GPTVQ_ERROR_FORMAT, "permuted"},
+      {"\"scale_block\":4", "\"scale_block\":0", GPTVQ_ERROR_FORMAT, "block_scale_range"},
+      {"\"format\":\"vq\"", "\"format\":\"uniform\"", GPTVQ_ERROR_FORMAT, "uniform"},
+      {"\"gptvq\"", "\"a method with a long name\"", GPTVQ_ERROR_FORMAT, "method"},
+      {"\"error\":0.5", "\"error\":-1", GPTVQ_ERROR_FORMAT, "error"},
+      {"{", "[", GPTVQ_ERROR_FORMAT, "not a JSON object"},
+  };
+  for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
+    f = good_layer();
+    replace(&f, edits[i].from, edits[i].to);
+    refuse(&f, edits[i].status, edits[i].words);
+  }
+  f = good_layer();
+  f.description[0] = '\0';
+  refuse(&f, GPTVQ_ERROR_FORMAT, "__metadata__");
+
+  for (size_t i = 0; i < 6; i++) { /* each tensor in turn: absent, or of another type */
+    f = good_layer();
+    f.tensors[i] = f.tensors[--f.count];
+    refuse(&f, GPTVQ_ERROR_FORMAT, "missing");
+    f = good_layer();
+    f.tensors[i].type = GPTVQ_T_I32;
+    f.tensors[i].data = zeros;
+    f.tensors[i].bytes = 4;
+    for (size_t d = 0; d < f.tensors[i].rank; d++) {
+      f.tensors[i].bytes *= f.tensors[i].dims[d];
+    }
+    refuse(&f, GPTVQ_ERROR_FORMAT, f.tensors[i].name);
+  }
+  f = good_layer();
+  f.tensors[f.count].name = "layer.zeros";
+  f.tensors[f.count].type = GPTVQ_T_U8;
+  f.tensors[f.count++].rank = 1;
+  refuse(&f, GPTVQ_ERROR_FORMAT, "contradicts");
+}
+
+static void bad_numbers_are_refused(void **state) {
+  (void)state;
+  static const uint16_t twice[8] = {0, 1, 2, 3, 4, 5, 6, 6}, beyond[8] = {0, 1, 2, 3, 4, 5, 6, 8};
+  static const uint16_t infinite[2] = {0x3f80, 0x7f80};
+  static const float nan_range[2] = {0.0f, NAN}, wide_range[2] = {0.0f, 10.0f};
+  layer_file f = good_layer();
+  f.tensors[2].data = twice;
+  refuse(&f, GPTVQ_ERROR_FORMAT, "second time");
+  f.tensors[2].data = beyond;
+  refuse(&f, GPTVQ_ERROR_FORMAT, "element 7 is 8");
+  f = good_layer();
+  f.tensors[1].data = infinite;
+  refuse(&f, GPTVQ_ERROR_NUMERIC, "codebook_scales holds NaN or infinity at element 1");
+  f = good_layer();
+  f.tensors[0].data = nan_range;
+  refuse(&f, GPTVQ_ERROR_NUMERIC, "block_scale_range");
+  f.tensors[0].data = wide_range;
+  refuse(&f, GPTVQ_ERROR_FORMAT, "2^150");
+}
+
+/* Permutations of more than 65536 columns are 32 bits wide in the file. */
+static void wide_permutations(void **state) {
+  (void)state;
+  gptvq_error err;
+  char folder[] = "gptvq-test-XXXXXX";
+  assert_non_null(mkdtemp(folder));
+  write_text(folder, "config.json", config_text);
+  char *path = gptvq_join_path(folder, "model.safetensors");
+  const gptvq_packed_shape shape = {GPTVQ_PACKED_VQ, 1, 65544, 4, 1, 1, 65544, 8, 0, true};
+  fixture f = fixture_make(&shape, 3);
+  gptvq_st_writer *writer;
+  assert_int_equal(gptvq_st_writer_create(path, &writer, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_packed_declare(writer, "layer", &f.packed, "kmeans", 0.0, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_packed_write(writer, &f.packed, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_st_writer_commit(writer, &err), GPTVQ_OK);
+  gptvq_checkpoint *checkpoint;
+  assert_int_equal(gptvq_checkpoint_open(folder, &checkpoint, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_checkpoint_find(checkpoint, "layer.permutation")->type, GPTVQ_T_U32);
+  gptvq_packed packed;
+  gptvq_packed_info info;
+  void *owned;
+  assert_int_equal(gptvq_checkpoint_get_packed(checkpoint, "layer", &packed, &info, &owned, &err), GPTVQ_OK);
+  assert_memory_equal(packed.permutation, f.packed.permutation, shape.cols * 4);
+  free(owned);
+  gptvq_checkpoint_close(checkpoint);
+  fixture_release(&f);
+  free(path);
+  assert_int_equal(gptvq_remove_tree(folder, &err), GPTVQ_OK);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(layers_round_trip),
+      cmocka_unit_test(contradictions_are_refused),
+      cmocka_unit_test(bad_numbers_are_refused),
+      cmocka_unit_test(wide_permutations),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,231 @@
+/* kernels/packed: the layout against a walk through memory in storage order, decoding against a second, naive definition. */
+#include "packed_fixture.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+static void units_round_trip(void **state) {
+  (void)state;
+  uint64_t seed = 1;
+  for (unsigned bits = 1; bits <= 12; bits++)
+    for (size_t n = 8; n <= 136; n += 8) {
+      uint16_t in[136], out[136];
+      uint8_t bytes[136 * 12 / 8 + 1];
+      size_t size = n / 8 * bits;
+      for (size_t i = 0; i < n; i++) in[i] = (uint16_t)(gptvq_random(&seed) & ((1u << bits) - 1u));
+      bytes[size] = 0xa5;
+      gptvq_pack_unit(in, n, bits, bytes);
+      assert_int_equal(bytes[size], 0xa5);
+      gptvq_unpack_unit(bytes, n, bits, out);
+      assert_memory_equal(in, out, n * sizeof in[0]);
+    }
+}
+
+/* The field layout bit by bit: each index has its low 8 (4, 2, 1) bits in the field of that width at byte j, bit f·i. */
+static void fields_lie_as_documented(void **state) {
+  (void)state;
+  static const unsigned fields[13][4] = {{0},    {1},       {2},    {2, 1},    {4},    {4, 1}, {4, 2},
+                                         {4, 2, 1}, {8}, {8, 1}, {8, 2}, {8, 2, 1}, {8, 4}};
+  enum { N = 24 };
+  for (unsigned bits = 1; bits <= 12; bits++)
+    for (size_t at = 0; at < N; at++)
+      for (unsigned bit = 0; bit < bits; bit++) {
+        uint16_t indices[N] = {0};
+        uint8_t bytes[N * 12 / 8];
+        indices[at] = (uint16_t)(1u << bit);
+        gptvq_pack_unit(indices, N, bits, bytes);
+        size_t base = 0;
+        unsigned shift = 0, field = 0;
+        while (bit >= shift + fields[bits][field]) {
+          shift += fields[bits][field];
+          base += N / 8 * fields[bits][field++];
+        }
+        unsigned f = fields[bits][field];
+        size_t count = N / 8 * f, byte = base + at % count;
+        unsigned place = f * (unsigned)(at / count) + bit - shift;
+        for (size_t i = 0; i < N / 8 * bits; i++) assert_int_equal(bytes[i], i == byte ? 1u << place : 0u);
+      }
+}
+
+/* The worked example of docs/FORMAT.md: 16 indices of 3 bits. */
+static void example_of_the_format_document(void **state) {
+  (void)state;
+  static const uint16_t indices[16] = {5, 2, 7, 0, 1, 6, 3, 4, 4, 3, 6, 1, 0, 7, 2, 5};
+  static const uint8_t expected[6] = {0x05, 0xfa, 0xaf, 0x50, 0x33, 0xcc};
+  uint8_t bytes[6];
+  gptvq_pack_unit(indices, 16, 3, bytes);
+  assert_memory_equal(bytes, expected, sizeof bytes);
+}
+
+/* Offsets equal a walk stripe by stripe, column group by column group, row by row; the walk ends at the measured sizes. */
+static void offsets_follow_the_walk(void **state) {
+  (void)state;
+  for (size_t i = 0; i < FIXTURE_SHAPES; i++) {
+    const gptvq_packed_shape *s = &fixture_shapes[i];
+    gptvq_error err;
+    assert_int_equal(gptvq_packed_check(s, "layer", &err), GPTVQ_OK);
+    gptvq_packed_sizes sizes;
+    gptvq_packed_measure(s, &sizes);
+    size_t at = 0, scale_at = 0, tiles = 0, covered = 0;
+    for (size_t row0 = 0; row0 < s->rows; row0 += s->group_rows)
+      for (size_t g = 0, col = 0; col < s->cols; g++, col += s->group_cols, tiles++)
+        for (size_t row = row0; row < s->rows && row < row0 + s->group_rows; row++) {
+          size_t width = s->cols - col < s->group_cols ? s->cols - col : s->group_cols;
+          size_t n = 0;
+          while (n * s->dim < width || n % 8 != 0) n++;
+          assert_int_equal(gptvq_packed_width(s, g), width);
+          assert_int_equal(gptvq_unit_indices(s, g), n);
+          assert_int_equal(gptvq_unit_bytes(s, g), n * s->index_bits / 8);
+          assert_int_equal(gptvq_unit_offset(s, row, g), at);
+          at += n * s->index_bits / 8;
+          covered += width;
+          if (s->kind == GPTVQ_PACKED_VQ) {
+            assert_int_equal(gptvq_block_scale_offset(s, row, g), scale_at);
+            size_t codes = 0;
+            while (s->scale_block > 0 && codes * s->scale_block < width) codes++;
+            scale_at += (codes + 1) / 2;
+          }
+        }
+    assert_int_equal(covered, s->rows * s->cols);
+    assert_int_equal(sizes.index_bytes, at);
+    assert_int_equal(sizes.block_scale_bytes, scale_at);
+    assert_int_equal(sizes.stripes * sizes.column_groups, tiles);
+    if (s->kind == GPTVQ_PACKED_VQ) {
+      assert_int_equal(sizes.codebook_scales, tiles);
+      assert_int_equal(sizes.codebook_values, tiles * ((size_t)1 << s->index_bits) * s->dim);
+      assert_int_equal(sizes.codebook_bytes, sizes.codebook_values * (s->codebook_bits / 8));
+    }
+  }
+}
+
+/* One value in double, from the whole layer unpacked in storage order. */
+static void naive_decode(const fixture *f, double *out) {
+  const gptvq_packed *p = &f->packed;
+  const gptvq_packed_shape *s = &p->shape;
+  const uint8_t *unit = p->indices, *scale_codes = p->block_scales;
+  uint16_t *zeros = NULL;
+  if (s->kind == GPTVQ_PACKED_UNIFORM) {
+    size_t n = (f->sizes.uniform_scales + 7) / 8 * 8;
+    zeros = calloc(n, sizeof *zeros);
+    gptvq_unpack_unit(p->zeros, n, s->index_bits, zeros);
+  }
+  size_t tile = 0, k = (size_t)1 << s->index_bits;
+  uint16_t *indices = calloc(s->cols + 64, sizeof *indices);
+  for (size_t row0 = 0; row0 < s->rows; row0 += s->group_rows)
+    for (size_t col0 = 0; col0 < s->cols; col0 += s->group_cols, tile++)
+      for (size_t row = row0; row < s->rows && row < row0 + s->group_rows; row++) {
+        size_t width = s->cols - col0 < s->group_cols ? s->cols - col0 : s->group_cols;
+        size_t n = ((width + s->dim - 1) / s->dim + 7) / 8 * 8;
+        gptvq_unpack_unit(unit, n, s->index_bits, indices);
+        unit += n * s->index_bits / 8;
+        for (size_t c = 0; c < width; c++) {
+          double value;
+          unsigned index = indices[c / s->dim];
+          if (s->kind == GPTVQ_PACKED_UNIFORM) {
+            size_t group = row * ((s->cols + s->scale_block - 1) / s->scale_block) + c / s->scale_block;
+            value = (double)gptvq_fp16_to_float(p->scales[group]) * ((int)index - (int)zeros[group]);
+          } else {
+            size_t at = (tile * k + index) * s->dim + c % s->dim;
+            double scale = (double)gptvq_bf16_to_float(p->codebook_scales[tile]);
+            value = s->codebook_bits == 8
+                        ? (double)((const int8_t *)p->codebooks)[at] / 127.0 * scale
+                        : (double)gptvq_fp16_to_float(((const uint16_t *)p->codebooks)[at]) * scale;
+            if (s->scale_block > 0) {
+              unsigned code = c / s->scale_block % 2 == 0 ? scale_codes[c / s->scale_block / 2] & 15u
+                                                          : scale_codes[c / s->scale_block / 2] >> 4;
+              value *= exp2((double)p->block_scale_range[0] + (double)p->block_scale_range[1] * code);
+            }
+          }
+          size_t to = p->permutation != NULL ? p->permutation[col0 + c] : col0 + c;
+          out[row * s->cols + to] = value;
+        }
+        if (s->kind == GPTVQ_PACKED_VQ && s->scale_block > 0)
+          scale_codes += ((width + s->scale_block - 1) / s->scale_block + 1) / 2;
+      }
+  free(indices);
+  free(zeros);
+}
+
+/* Roundings of scale / 127, the product, exp2f (within 1 ulp) and the last product: |error| <= 5 · 2^-24 · |value|. */
+static void decode_equals_the_naive_definition(void **state) {
+  (void)state;
+  for (size_t i = 0; i < FIXTURE_SHAPES; i++) {
+    const gptvq_packed_shape *s = &fixture_shapes[i];
+    fixture f = fixture_make(s, 100 + i);
+    size_t stride = s->cols + 3;
+    double *expected = calloc(s->rows * s->cols, sizeof *expected);
+    float *out = calloc(s->rows * stride, sizeof *out);
+    for (size_t j = 0; j < s->rows * stride; j++) out[j] = -7.0f;
+    naive_decode(&f, expected);
+    gptvq_packed_decode_ref(&f.packed, 0, s->rows, out, stride);
+    for (size_t row = 0; row < s->rows; row++) {
+      for (size_t col = 0; col < s->cols; col++) {
+        double want = expected[row * s->cols + col], got = (double)out[row * stride + col];
+        if (!(fabs(got - want) <= 5.0 * 0x1p-24 * fabs(want)))
+          fail_msg("shape %zu, row %zu, column %zu: %.9g, not %.9g", i, row, col, got, want);
+      }
+      for (size_t col = s->cols; col < stride; col++) assert_true(out[row * stride + col] == -7.0f);
+    }
+    /* a range of rows gives the same numbers as all of them */
+    if (s->rows > 2) {
+      float *part = calloc(s->cols, sizeof *part);
+      gptvq_packed_decode_ref(&f.packed, s->rows - 2, s->rows - 1, part, s->cols);
+      assert_memory_equal(part, out + (s->rows - 2) * stride, s->cols * sizeof *part);
+      free(part);
+    }
+    free(out);
+    free(expected);
+    fixture_release(&f);
+  }
+}
+
+static void impossible_shapes_are_refused(void **state) {
+  (void)state;
+  const gptvq_packed_shape good = {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 128, 8, 0, false};
+  const gptvq_packed_shape uniform = {GPTVQ_PACKED_UNIFORM, 16, 256, 1, 4, 1, 256, 0, 64, false};
+  gptvq_packed_shape bad[20];
+  size_t n = 0;
+  for (size_t i = 0; i < 20; i++) bad[i] = i < 16 ? good : uniform;
+  bad[n++].rows = 0;
+  bad[n++].cols = 0;
+  bad[n++].rows = SIZE_MAX;
+  bad[n++].rows = (size_t)1 << 34;
+  bad[n++].dim = 0;
+  bad[n++].dim = 3;
+  bad[n++].index_bits = 0;
+  bad[n++].index_bits = 13;
+  bad[n++].group_rows = 0;
+  bad[n++].group_rows = 17;
+  bad[n++].group_cols = 0;
+  bad[n++].group_cols = 100;
+  bad[n++].group_cols = SIZE_MAX;
+  bad[n++].codebook_bits = 4;
+  bad[n++].scale_block = 3;
+  bad[n++].scale_block = 96;
+  bad[n++].dim = 2;
+  bad[n++].index_bits = 9;
+  bad[n++].scale_block = 0;
+  bad[n++].group_rows = 2;
+  gptvq_error err;
+  assert_int_equal(gptvq_packed_check(&good, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_packed_check(&uniform, "layer", &err), GPTVQ_OK);
+  for (size_t i = 0; i < n; i++) {
+    if (gptvq_packed_check(&bad[i], "some.layer", &err) != GPTVQ_ERROR_FORMAT) fail_msg("shape %zu was accepted", i);
+    assert_non_null(strstr(err.message, "some.layer"));
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(units_round_trip),
+      cmocka_unit_test(fields_lie_as_documented),
+      cmocka_unit_test(example_of_the_format_document),
+      cmocka_unit_test(offsets_follow_the_walk),
+      cmocka_unit_test(decode_equals_the_naive_definition),
+      cmocka_unit_test(impossible_shapes_are_refused),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
