@@ -128,6 +128,13 @@ void gptvq_cli_eval_warn(const gptvq_cli_eval *eval, const char *path, const gpt
 json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model);
 void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result, double seconds);
 
+/* ---- folder.c ---- */
+typedef struct gptvq_cli_files {
+  size_t count;                 /* safetensors files that the model consists of */
+  uint64_t bytes, header_bytes; /* of all; the rest are tensors */
+} gptvq_cli_files;
+gptvq_status gptvq_cli_weigh_folder(const char *folder, gptvq_cli_files *files, gptvq_error *err);
+
 /* ---- commands ---- */
 int gptvq_cmd_quantize(int argc, char **argv);
 int gptvq_cmd_eval(int argc, char **argv);

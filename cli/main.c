@@ -7,6 +7,7 @@ static const struct {
   const char *name, *summary;
   int (*run)(int argc, char **argv);
 } commands[] = {
+    {"inspect", "layers, formats and sizes of a model", gptvq_cmd_inspect},
     {NULL, NULL, NULL},
 };
 

@@ -93,7 +93,7 @@ const char *gptvq_cli_time_text(double seconds, char buffer[GPTVQ_CLI_SIZE_TEXT]
 
 static gptvq_status fail(gptvq_error *err, gptvq_status status, const char *path, const char *reason) {
   err->status = status;
-  (void)snprintf(err->message, sizeof err->message, "cannot read %s: %s", path, reason);
+  (void)snprintf(err->message, sizeof err->message, "cannot read %.700s: %.300s", path, reason);
   return status;
 }
 

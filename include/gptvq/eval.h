@@ -12,7 +12,8 @@ extern "C" {
 typedef struct gptvq_eval_options {
   size_t ctx;         /* tokens per window; 0 = min(2048, the model's context) */
   size_t max_windows; /* 0 = all */
-  size_t score_from;  /* only predictions of positions >= this are scored (llama.cpp's protocol: ctx / 2) */
+  size_t score_from;  /* only predictions made at positions >= this are scored: the logits there, for the next token. 0 = all
+                       * ctx - 1 of a window; ctx / 2 is llama.cpp's protocol */
   int bos;            /* 1: the tokenizer's template is applied to the text once. Default 0 */
 } gptvq_eval_options;
 

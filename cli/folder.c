@@ -1,0 +1,60 @@
+/* What the files of a model folder weigh, read from their own headers: an account independent of the library's. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static gptvq_status fail(gptvq_error *err, gptvq_status status, const char *path, const char *reason) {
+  err->status = status;
+  (void)snprintf(err->message, sizeof err->message, "%.700s: %.300s", path, reason);
+  return status;
+}
+
+/* One safetensors file: an 8-byte little-endian header length, the header, then nothing but tensors. */
+static gptvq_status weigh(const char *folder, const char *name, gptvq_cli_files *files, gptvq_error *err) {
+  char path[4096];
+  if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
+    return fail(err, GPTVQ_ERROR_IO, name, "the path is too long");
+  FILE *file = fopen(path, "rb");
+  struct stat info;
+  unsigned char length[8];
+  if (file == NULL) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+  bool read = fread(length, 1, sizeof length, file) == sizeof length && fstat(fileno(file), &info) == 0;
+  (void)fclose(file);
+  if (!read) return fail(err, GPTVQ_ERROR_FORMAT, path, "shorter than a safetensors header");
+  uint64_t header = 0, size = (uint64_t)info.st_size;
+  for (size_t i = 0; i < 8; i++) header |= (uint64_t)length[i] << (8 * i);
+  if (header > size - 8) return fail(err, GPTVQ_ERROR_FORMAT, path, "the header is longer than the file");
+  files->count++;
+  files->bytes += size;
+  files->header_bytes += 8 + header;
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_cli_weigh_folder(const char *folder, gptvq_cli_files *files, gptvq_error *err) {
+  memset(files, 0, sizeof *files);
+  char path[4096];
+  if ((size_t)snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder) >= sizeof path)
+    return fail(err, GPTVQ_ERROR_IO, folder, "the path is too long");
+  struct stat info;
+  if (stat(path, &info) != 0) return weigh(folder, "model.safetensors", files, err);
+  json_error_t why;
+  json_t *index = json_load_file(path, 0, &why), *shards = json_object();
+  gptvq_status status = GPTVQ_OK;
+  const char *tensor, *shard;
+  json_t *value;
+  if (index == NULL || shards == NULL) status = fail(err, GPTVQ_ERROR_FORMAT, path, why.text);
+  if (status == GPTVQ_OK) { /* each shard once */
+    json_object_foreach(json_object_get(index, "weight_map"), tensor, value) {
+      if (json_is_string(value)) (void)json_object_set_new(shards, json_string_value(value), json_true());
+    }
+    json_object_foreach(shards, shard, value) {
+      if (status == GPTVQ_OK) status = weigh(folder, shard, files, err);
+    }
+  }
+  json_decref(shards);
+  json_decref(index);
+  return status;
+}

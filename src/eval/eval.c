@@ -1,0 +1,201 @@
+/* Perplexity: exp of the mean negative log likelihood of each token given those before it in its window. */
+#include "eval/eval.h"
+
+#include "base/memory.h"
+#include "base/threads.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+static double now(void) {
+  struct timespec time;
+  (void)clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* ---- scores of rows: threads fill arrays, sums are taken afterwards in order ---- */
+
+typedef struct row_score {
+  double nll_a, nll_b, kl; /* nats */
+  bool agree;
+} row_score;
+
+typedef struct row_job {
+  const float *a, *b; /* logits [n × vocab]; b is NULL for one model */
+  size_t vocab;
+  const int32_t *targets;
+  row_score *scores;
+} row_job;
+
+static size_t argmax(const float *x, size_t count) {
+  size_t best = 0;
+  for (size_t i = 1; i < count; i++)
+    if (x[i] > x[best]) best = i;
+  return best;
+}
+
+static void score_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const row_job *job = context;
+  for (size_t row = begin; row < end; row++) {
+    const float *a = job->a + row * job->vocab;
+    row_score *score = &job->scores[row];
+    double total_a = gptvq_log_sum_exp(a, job->vocab);
+    score->nll_a = total_a - (double)a[job->targets[row]];
+    if (job->b == NULL) continue;
+    const float *b = job->b + row * job->vocab;
+    double total_b = gptvq_log_sum_exp(b, job->vocab), kl = 0;
+    score->nll_b = total_b - (double)b[job->targets[row]];
+    /* KL(A ‖ B) = Σ p_A (log p_A − log p_B) */
+    for (size_t i = 0; i < job->vocab; i++) {
+      double log_a = (double)a[i] - total_a;
+      kl += exp(log_a) * (log_a - ((double)b[i] - total_b));
+    }
+    score->kl = kl;
+    score->agree = argmax(a, job->vocab) == argmax(b, job->vocab);
+  }
+}
+
+/* ---- sums over the text ---- */
+
+typedef struct sums {
+  double nll_a, nll_b;
+  double kl_mean, kl_squares, kl_max; /* running mean and sum of squared deviations (Welford) */
+  uint64_t count, agree;
+} sums;
+
+static gptvq_status add_scores(sums *total, const row_score *scores, size_t n, bool two, size_t window, size_t position,
+                               gptvq_error *err) {
+  for (size_t i = 0; i < n; i++) {
+    const row_score *score = &scores[i];
+    if (!isfinite(score->nll_a) || (two && (!isfinite(score->nll_b) || !isfinite(score->kl))))
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "the %slogits at position %zu of window %zu are NaN or infinite: the model's weights are damaged, or its "
+                        "activations overflow",
+                        !two ? "" : isfinite(score->nll_a) ? "second model's " : "first model's ", position + i, window);
+    total->nll_a += score->nll_a;
+    total->count++;
+    if (!two) continue;
+    total->nll_b += score->nll_b;
+    double delta = score->kl - total->kl_mean;
+    total->kl_mean += delta / (double)total->count;
+    total->kl_squares += delta * (score->kl - total->kl_mean);
+    if (score->kl > total->kl_max) total->kl_max = score->kl;
+    total->agree += score->agree;
+  }
+  return GPTVQ_OK;
+}
+
+typedef struct between_context {
+  const gptvq_callbacks *callbacks;
+  const char *phase;
+  size_t done, total;
+  double value;
+} between_context;
+
+/* Between two blocks nothing has changed that could be shown, but a request to stop is heard. */
+static gptvq_status between_blocks(void *context, gptvq_error *err) {
+  between_context *c = context;
+  return gptvq_report_progress(c->callbacks, c->phase, "", c->done, c->total, c->value, err);
+}
+
+static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner *a, gptvq_runner *b, row_score *scores,
+                        size_t rows, const gptvq_callbacks *callbacks, sums *total, gptvq_error *err) {
+  between_context between = {callbacks, b != NULL ? "compare" : "evaluate", 0, windows->count, NAN};
+  GPTVQ_TRY(between_blocks(&between, err));
+  for (size_t window = 0; window < windows->count; window++) {
+    const int32_t *tokens = windows->ids + window * windows->ctx;
+    GPTVQ_TRY(gptvq_runner_window(a, tokens, between_blocks, &between, err));
+    if (b != NULL) GPTVQ_TRY(gptvq_runner_window(b, tokens, between_blocks, &between, err));
+    for (size_t row = windows->first; row + 1 < windows->ctx; row += rows) {
+      size_t n = gptvq_min_size(rows, windows->ctx - 1 - row);
+      row_job job = {.vocab = vocab, .targets = tokens + row + 1, .scores = scores};
+      GPTVQ_TRY(gptvq_runner_logits(a, row, n, &job.a, err));
+      if (b != NULL) GPTVQ_TRY(gptvq_runner_logits(b, row, n, &job.b, err));
+      gptvq_parallel_for(n, 4, score_rows, &job);
+      GPTVQ_TRY(add_scores(total, scores, n, b != NULL, window, row, err));
+    }
+    between.done = window + 1;
+    between.value = b != NULL ? total->kl_mean : exp(total->nll_a / (double)total->count);
+    GPTVQ_TRY(between_blocks(&between, err));
+  }
+  return GPTVQ_OK;
+}
+
+/* ---- the two entry points ---- */
+
+static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
+                            const char *text, size_t size, const gptvq_eval_options *options,
+                            const gptvq_callbacks *callbacks, gptvq_compare_result *result, gptvq_error *err) {
+  double start = now();
+  gptvq_eval_options defaults;
+  gptvq_eval_options_init(&defaults);
+  gptvq_model_info info;
+  gptvq_model_get_info(a, &info);
+  gptvq_windows windows;
+  gptvq_runner *runners[2] = {NULL, NULL};
+  row_score *scores = NULL;
+  sums total = {0};
+  memset(result, 0, sizeof *result);
+  gptvq_status status =
+      gptvq_windows_create(a, tokenizer, text, size, options != NULL ? options : &defaults, &windows, err);
+  if (status != GPTVQ_OK) return status;
+  for (size_t i = 0; i < windows.count * windows.ctx; i++) {
+    if (windows.ids[i] >= 0 && (size_t)windows.ids[i] < info.vocab) continue;
+    status = gptvq_fail(err, GPTVQ_ERROR_DATA,
+                        "the text's token %zu has id %ld, but the model's vocabulary has %zu entries: does the tokenizer belong "
+                        "to the model?",
+                        i, (long)windows.ids[i], info.vocab);
+    goto done;
+  }
+  GPTVQ_TRY_GOTO(gptvq_runner_create(a, windows.ctx, &runners[0], err));
+  if (b != NULL) GPTVQ_TRY_GOTO(gptvq_runner_create(b, windows.ctx, &runners[1], err));
+  size_t rows = gptvq_runner_rows(runners[0]);
+  scores = gptvq_alloc_zero(rows, sizeof *scores);
+  if (scores == NULL) {
+    status = gptvq_fail_memory(err, "scores", rows * sizeof *scores);
+    goto done;
+  }
+  GPTVQ_TRY_GOTO(run(&windows, info.vocab, runners[0], runners[1], scores, rows, callbacks, &total, err));
+  double count = (double)total.count;
+  gptvq_eval_result common = {.tokens = total.count, .windows = windows.count, .ctx = windows.ctx,
+                              .score_from = windows.first, .seconds = now() - start};
+  result->a = result->b = common;
+  result->a.nll = total.nll_a / count;
+  result->a.perplexity = exp(result->a.nll);
+  result->b.nll = total.nll_b / count;
+  result->b.perplexity = exp(result->b.nll);
+  result->kl_mean = total.kl_mean;
+  result->kl_stderr = total.count > 1 ? sqrt(total.kl_squares / (count - 1) / count) : 0;
+  result->kl_max = total.kl_max;
+  result->top1_agreement = (double)total.agree / count;
+done:
+  free(scores);
+  for (size_t i = 0; i < 2; i++) gptvq_runner_destroy(runners[i]);
+  gptvq_free(windows.ids);
+  return status;
+}
+
+gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *tokenizer, const char *text, size_t size,
+                             const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
+                             gptvq_eval_result *result, gptvq_error *err) {
+  gptvq_compare_result both;
+  gptvq_status status = measure(model, NULL, tokenizer, text, size, options, callbacks, &both, err);
+  *result = both.a;
+  return status;
+}
+
+gptvq_status gptvq_compare_text(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
+                                const char *text, size_t size, const gptvq_eval_options *options,
+                                const gptvq_callbacks *callbacks, gptvq_compare_result *result, gptvq_error *err) {
+  gptvq_model_info info_a, info_b;
+  gptvq_model_get_info(a, &info_a);
+  gptvq_model_get_info(b, &info_b);
+  memset(result, 0, sizeof *result);
+  if (info_a.vocab != info_b.vocab)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "the models cannot be compared: the first has a vocabulary of %zu, the second of %zu", info_a.vocab,
+                      info_b.vocab);
+  return measure(a, b, tokenizer, text, size, options, callbacks, result, err);
+}
