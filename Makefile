@@ -1,8 +1,13 @@
 # Thin front of CMake: see README.md.
-.PHONY: release debug asan-ubsan tsan check check-sanitized demo quality deps clean
+.PHONY: release debug asan-ubsan tsan aarch64-cross check check-sanitized check-aarch64 demo quality deps clean
 JOBS ?= $(shell nproc)
 
 release debug asan-ubsan tsan: deps
+	@cmake --preset $@ >/dev/null
+	@cmake --build --preset $@ -j $(JOBS)
+
+aarch64-cross:
+	@scripts/install-deps.sh --aarch64
 	@cmake --preset $@ >/dev/null
 	@cmake --build --preset $@ -j $(JOBS)
 
@@ -14,6 +19,9 @@ check: release
 
 check-sanitized: asan-ubsan
 	@scripts/check.sh build/asan-ubsan
+
+check-aarch64: aarch64-cross
+	@scripts/check.sh build/aarch64-cross
 
 demo: release
 	@scripts/demo.sh

@@ -1,19 +1,27 @@
 #!/bin/sh
-# Installs what gptvq builds with (Debian/Ubuntu). Does nothing when everything is there already.
+# Installs what gptvq builds with (Debian/Ubuntu); does nothing when everything is there already.
+#   scripts/install-deps.sh              the native build, tests and demo
+#   scripts/install-deps.sh --aarch64    also the cross compiler, qemu-user and the arm64 libraries
 set -eu
 packages="gcc make cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libdnnl-dev libjansson-dev
 libpcre2-dev libutf8proc-dev libcmocka-dev"
+if [ "${1:-}" = --aarch64 ]; then
+  packages="$packages gcc-aarch64-linux-gnu qemu-user libopenblas-dev:arm64 liblapacke-dev:arm64 libjansson-dev:arm64
+libpcre2-dev:arm64 libutf8proc-dev:arm64 libcmocka-dev:arm64"
+fi
 missing=""
 for package in $packages; do
-  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
+  dpkg-query -W -f='${Status}\n' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 echo "installing:$missing" >&2
-sudo=""
-if [ "$(id -u)" != 0 ]; then
-  command -v sudo >/dev/null || { echo "install-deps.sh: run as root, or install:$missing" >&2; exit 1; }
-  sudo=sudo
-fi
-$sudo apt-get update -qq
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else echo "install-deps.sh: run as root, or install:$missing" >&2; exit 1
+  fi
+}
+[ "${1:-}" != --aarch64 ] || as_root dpkg --add-architecture arm64
+as_root apt-get update -qq
 # shellcheck disable=SC2086
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >&2
+as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2
