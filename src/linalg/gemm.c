@@ -10,6 +10,7 @@ enum { TILE_M = 256, TILE_N = 256, GRAM_TILE = 256 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void use_one_blas_thread(void) { openblas_set_num_threads(1); }
+void gptvq_blas_init(void) { (void)pthread_once(&once, use_one_blas_thread); }
 
 typedef struct gemm_job {
   size_t m, n, k, lda, ldb, ldc, tiles_n;

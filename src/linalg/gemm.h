@@ -23,4 +23,7 @@ void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, si
 /* H[c × c] += Xᵀ X for X[n × c] (fp32 products, n small enough that fp32 sums are fine; the caller cuts), both triangles. */
 void gptvq_gram_update(size_t c, size_t n, const float *x, size_t ldx, double *h);
 
+/* OpenBLAS uses one thread from now on, as all functions here need; to be called before any other BLAS or LAPACK call. */
+void gptvq_blas_init(void);
+
 #endif

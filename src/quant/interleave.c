@@ -1,0 +1,128 @@
+/* The GPTVQ loop: group by group a codebook, sub-vector by sub-vector nearest centroid and error feedback. */
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/gemm.h"
+#include "quant/layer.h"
+#include "quant/lookup.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Columns whose feedback among themselves is immediate; everything further on is one matrix product. A multiple of 4. */
+enum { LAZY = 128 };
+
+typedef struct loop {
+  gptvq_vq *q;
+  const gptvq_group *group;
+  size_t g, begin, end; /* group number; columns of the present lazy batch */
+  char *scratch;        /* per thread */
+  size_t scratch_bytes, points_bytes;
+} loop;
+
+static size_t lanes_of(size_t blocks) { return gptvq_round_up(blocks, GPTVQ_LOOKUP_LANES); }
+
+/* Codebooks of stripes [begin, end) of the group from the compensated weights */
+static void make_codebooks(void *context, size_t begin, size_t end, size_t thread) {
+  const loop *l = context;
+  gptvq_vq *q = l->q;
+  size_t d = q->dim, blocks = l->group->width / d, lanes = lanes_of(blocks), first = l->group->start / d;
+  char *scratch = l->scratch + thread * l->scratch_bytes;
+  float *x = (float *)(void *)scratch, *t = x + q->shape.group_rows * d * lanes, *weight = t + d * d * lanes,
+        *centroids = weight + q->shape.group_rows * lanes;
+  for (size_t stripe = begin; stripe < end; stripe++) {
+    size_t row_begin = stripe * q->shape.group_rows, row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
+    gptvq_em_points points = {row_end - row_begin, blocks, lanes, q->dim, x, t, q->scale_block ? weight : NULL};
+    if (q->scale_block) gptvq_vq_scale_group(q, l->group, row_begin, row_end);
+    memset(x, 0, points.rows * d * lanes * sizeof *x);
+    memset(t, 0, d * d * lanes * sizeof *t);
+    for (size_t b = 0; b < blocks; b++)
+      for (size_t i = 0; i < d * d; i++) t[i * lanes + b] = q->lookup[(first + b) * d * d + i];
+    for (size_t row = row_begin; row < row_end; row++)
+      for (size_t b = 0; b < blocks; b++) {
+        float scale = gptvq_vq_scale(q, row, first + b);
+        weight[(row - row_begin) * lanes + b] = scale * scale;
+        for (size_t j = 0; j < d; j++)
+          x[((row - row_begin) * d + j) * lanes + b] = q->work[row * q->padded + (first + b) * d + j] / scale;
+      }
+    gptvq_em(&points, q->k, q->options->em_init, q->options->em_iterations,
+             q->options->seed + 0x9e3779b97f4a7c15u * (stripe * q->groups + l->g + 1), centroids, NULL,
+             scratch + l->points_bytes);
+    gptvq_vq_store_codebook(q, stripe * q->groups + l->g, centroids);
+  }
+}
+
+/* Assigns the batch's columns in stripes [begin, end), feedback inside the batch */
+static void assign_batch(void *context, size_t begin, size_t end, size_t thread) {
+  const loop *l = context;
+  gptvq_vq *q = l->q;
+  size_t d = q->dim, k = q->k, padded = gptvq_round_up(k, GPTVQ_LOOKUP_LANES), n = q->padded;
+  float *table = (float *)(void *)(l->scratch + thread * l->scratch_bytes);
+  bool feedback = q->options->feedback && q->factor != NULL;
+  for (size_t i = 0; i < d * padded; i++) table[i] = INFINITY;
+  for (size_t stripe = begin; stripe < end; stripe++) {
+    const float *book = gptvq_vq_codebook(q, stripe, l->g);
+    size_t row_begin = stripe * q->shape.group_rows, row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
+    for (size_t b = l->begin / d; b < l->end / d; b++) {
+      const float *t = q->lookup + b * d * d, *metric = q->metric + b * d * d;
+      for (size_t j = 0; j < d; j++)
+        for (size_t m = 0; m < k; m++) {
+          float sum = book[m * d] * t[j];
+          for (size_t i = 1; i <= j; i++) sum += book[m * d + i] * t[i * d + j];
+          table[j * padded + m] = sum;
+        }
+      for (size_t row = row_begin; row < row_end; row++) {
+        float *w = q->work + row * n + b * d, scale = gptvq_vq_scale(q, row, b), x[4], delta[4];
+        for (size_t j = 0; j < d; j++) {
+          x[j] = w[0] / scale * t[j];
+          for (size_t i = 1; i <= j; i++) x[j] += w[i] / scale * t[i * d + j];
+        }
+        size_t m = GPTVQ_MULTI_PICK(gptvq_nearest)(q->dim, padded, table, x);
+        q->index[row * q->blocks + b] = (uint16_t)m;
+        if (!feedback) continue;
+        float *e = q->error + row * n + b * d;
+        for (size_t j = 0; j < d; j++) delta[j] = w[j] - book[m * d + j] * scale;
+        for (size_t j = 0; j < d; j++) {
+          e[j] = delta[0] * metric[j];
+          for (size_t i = 1; i <= j; i++) e[j] += delta[i] * metric[i * d + j];
+        }
+        size_t next = (b + 1) * d;
+        GPTVQ_MULTI_PICK(gptvq_feedback)(q->dim, l->end - next, e, q->factor->u + b * d * n + next, n, w + d);
+      }
+    }
+  }
+}
+
+/* work[:, begin … end) −= error[:, from … to) U[from … to, begin … end) */
+static void feed_back(gptvq_vq *q, size_t from, size_t to, size_t begin, size_t end) {
+  if (!q->options->feedback || q->factor == NULL || from == to) return;
+  size_t n = q->padded;
+  gptvq_gemm_nn(q->rows, end - begin, to - from, -1.0f, q->error + from, n, q->factor->u + from * n + begin, n, 1.0f,
+                q->work + begin, n);
+}
+
+gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
+  size_t widest = 0;
+  for (size_t g = 0; g < q->groups; g++) widest = gptvq_max_size(widest, q->group[g].width / q->dim);
+  size_t lanes = lanes_of(widest), d = q->dim, rows = q->shape.group_rows;
+  size_t floats = rows * d * lanes + d * d * lanes + rows * lanes + gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES) * d;
+  loop l = {.q = q};
+  l.points_bytes = gptvq_round_up(floats * sizeof(float), 64);
+  l.scratch_bytes = l.points_bytes + gptvq_round_up(gptvq_em_scratch(rows, lanes, q->dim, q->k), 64);
+  size_t threads = (size_t)gptvq_get_threads();
+  l.scratch = gptvq_alloc(threads, l.scratch_bytes);
+  if (l.scratch == NULL) return gptvq_fail_memory(err, "k-means", gptvq_saturated_size(threads, l.scratch_bytes));
+  memcpy(q->work, q->target, q->rows * q->padded * sizeof *q->work);
+  for (l.g = 0; l.g < q->groups; l.g++) {
+    l.group = &q->group[l.g];
+    size_t start = l.group->start, stop = start + l.group->width;
+    feed_back(q, 0, start, start, stop);
+    gptvq_parallel_for(q->stripes, 1, make_codebooks, &l);
+    for (l.begin = start; l.begin < stop; l.begin = l.end) {
+      l.end = gptvq_min_size(stop, l.begin + LAZY);
+      feed_back(q, start, l.begin, l.begin, l.end);
+      gptvq_parallel_for(q->stripes, 1, assign_batch, &l);
+    }
+  }
+  free(l.scratch);
+  return GPTVQ_OK;
+}

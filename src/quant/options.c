@@ -1,0 +1,199 @@
+/* Options: defaults, sizes from bits, and the shape that a layer gets. docs/METHOD.md, "Sizes". */
+#include "quant/layer.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Largest group: 4-D at 3.125 bits (k = 4096) needs 2^20 weights per codebook. */
+#define MAX_GROUP ((size_t)1 << 20)
+enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4 };
+
+void gptvq_quantize_options_init(gptvq_quantize_options *options) {
+  memset(options, 0, sizeof *options);
+  options->method = GPTVQ_METHOD_GPTVQ;
+  options->bits = 2.25;
+  options->dim = 2;
+  options->group_cols = 256;
+  options->codebook_bits = 8;
+  options->em_init = GPTVQ_INIT_MAHALANOBIS;
+  options->em_iterations = 100;
+  options->hessian_weights = 1;
+  options->exact_metric = 1;
+  options->feedback = 1;
+  options->codebook_update = 1;
+  options->reassign_rounds = 3;
+  options->act_order = 2;
+  options->true_sequential = 1;
+  options->damping = 0.01;
+  options->calib_samples = 128;
+}
+
+static bool is_uniform(const gptvq_quantize_options *o) {
+  return o->method == GPTVQ_METHOD_GPTQ || o->method == GPTVQ_METHOD_RTN;
+}
+
+/* Bits per value of a VQ setting, as the paper counts them (codebook scales, 16 / l, are left to the exact report). */
+static double vq_bits(const gptvq_quantize_options *o, unsigned index_bits, double group) {
+  double codebook = (double)((size_t)1 << index_bits) * o->dim * o->codebook_bits;
+  return (double)index_bits / o->dim + codebook / group + (o->scale_block ? (double)BLOCK_SCALE_BITS / o->scale_block : 0.0);
+}
+
+/* Group size that makes the setting cost `bits` (0: not possible). */
+static size_t vq_group(const gptvq_quantize_options *o, unsigned index_bits, double bits) {
+  double spare = bits - vq_bits(o, index_bits, INFINITY);
+  if (!(spare > 1e-9)) return 0;
+  double group = floor((double)((size_t)1 << index_bits) * o->dim * o->codebook_bits / spare + 0.5);
+  if (group > (double)MAX_GROUP || group < 8.0) return 0;
+  return (size_t)group;
+}
+
+/* Writes "2.125 (16 centroids, group 2048)"-like neighbours of an impossible size into text. */
+static gptvq_status no_such_size(const gptvq_quantize_options *o, gptvq_error *err) {
+  double below = 0.0, above = INFINITY; /* over all k, and groups of 2^7 … 2^17 weights at which the codebook costs at most 1 bit */
+  for (unsigned b = 1; b <= 12; b++)
+    for (unsigned e = 3; e <= 20; e++) {
+      double size = vq_bits(o, b, (double)((size_t)1 << e)), overhead = size - vq_bits(o, b, INFINITY);
+      if (overhead > 1.0 || overhead < 0.03) continue;
+      if (size <= o->bits && size > below) below = size;
+      if (size >= o->bits && size < above) above = size;
+    }
+  char nearest[96];
+  if (below > 0.0 && isfinite(above)) (void)snprintf(nearest, sizeof nearest, "%g or %g", below, above);
+  else (void)snprintf(nearest, sizeof nearest, "%g", below > 0.0 ? below : above);
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                    "bits %g is not possible with dim %u, codebooks of %u bits%s%s; the nearest possible size is %s",
+                    o->bits, o->dim, o->codebook_bits, o->index_bits ? " and this index_bits" : "",
+                    o->group_size ? " and this group_size" : "", nearest);
+}
+
+static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
+  if (o->dim != 1 && o->dim != 2 && o->dim != 4)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "dim %u is not possible: choose 1, 2 or 4", o->dim);
+  if (o->codebook_bits != 8 && o->codebook_bits != 16)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "codebook_bits %u is not possible: choose 8 or 16", o->codebook_bits);
+  if (o->index_bits > 12)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "index_bits %u is not possible: choose 1 to 12", o->index_bits);
+  if (o->group_cols < 8 || o->group_cols % 8 != 0 || o->group_cols > 65536)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "group_cols %zu is not possible: choose a multiple of 8 from 8 to 65536, such as %zu", o->group_cols,
+                      gptvq_min_size(65536, gptvq_max_size(8, gptvq_round_up(gptvq_min_size(o->group_cols, 65536), 8))));
+  if (o->group_size != 0 && (o->group_size < 8 || o->group_size > MAX_GROUP))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "group_size %zu is not possible: choose 8 to %zu", o->group_size, MAX_GROUP);
+  if (o->scale_block != 0 && (o->scale_block < 8 || (o->scale_block & (o->scale_block - 1)) != 0 ||
+                              o->group_cols % o->scale_block != 0))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "scale_block %u is not possible: choose 0 (none), 8, 16, 32, 64 … such that it divides group_cols %zu",
+                      o->scale_block, o->group_cols);
+  if (o->bits == 0.0 && (o->index_bits == 0 || o->group_size == 0))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "neither bits nor both of index_bits and group_size are given: set bits, such as 2.25");
+  if (o->index_bits == 0 && o->group_size == 0) {
+    for (unsigned b = 12; b >= 1 && o->group_size == 0; b--) {
+      o->group_size = vq_group(o, b, o->bits);
+      if (o->group_size != 0) o->index_bits = b;
+    }
+    if (o->group_size == 0) return no_such_size(o, err);
+    if (vq_bits(o, o->index_bits, (double)o->group_size) < o->bits - 0.01) { /* bits beyond what k = 4096 can use */
+      o->index_bits = 0, o->group_size = 0;
+      return no_such_size(o, err);
+    }
+  } else if (o->group_size == 0) {
+    o->group_size = vq_group(o, o->index_bits, o->bits);
+    if (o->group_size == 0) return no_such_size(o, err);
+  } else if (o->index_bits == 0) {
+    for (unsigned b = 12; b >= 1 && o->index_bits == 0; b--)
+      if (vq_bits(o, b, (double)o->group_size) <= o->bits + 1e-9) o->index_bits = b;
+    if (o->index_bits == 0) return no_such_size(o, err);
+  }
+  o->bits = vq_bits(o, o->index_bits, (double)o->group_size);
+  return GPTVQ_OK;
+}
+
+static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err) {
+  o->dim = 1;
+  o->scale_block = 0;
+  if (o->index_bits > 8)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "index_bits %u is not possible with uniform methods: choose 1 to 8", o->index_bits);
+  if (o->group_size > MAX_GROUP)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "group_size %zu is not possible: choose 1 to %zu", o->group_size, MAX_GROUP);
+  if (o->bits == 0.0 && (o->index_bits == 0 || o->group_size == 0))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "neither bits nor both of index_bits and group_size are given: set bits, such as 2.125");
+  if (o->bits != 0.0 && o->index_bits == 0) {
+    double spare = o->group_size ? (double)UNIFORM_GROUP_BITS / (double)o->group_size : 0.0;
+    double b = o->group_size ? floor(o->bits - spare + 1e-9) : ceil(o->bits - 1e-9) - 1.0;
+    if (b < 1.0 || b > 8.0)
+      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                        "bits %g is not possible with uniform methods%s; the nearest possible size is %g", o->bits,
+                        o->group_size ? " and this group_size" : "",
+                        b < 1.0 ? 1.0 + (spare > 0.0 ? spare : 0.125) : 8.0 + (spare > 0.0 ? spare : 0.125));
+    o->index_bits = (unsigned)b;
+  }
+  if (o->group_size == 0) {
+    double spare = o->bits - o->index_bits, group = spare > 0.0 ? floor(UNIFORM_GROUP_BITS / spare + 0.5) : 0.0;
+    if (group < 1.0 || group > (double)MAX_GROUP)
+      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                        "bits %g is not possible with index_bits %u: the nearest usual sizes are %g and %g", o->bits,
+                        o->index_bits, o->index_bits + 0.125, o->index_bits + 0.25);
+    o->group_size = (size_t)group;
+  }
+  o->bits = o->index_bits + (double)UNIFORM_GROUP_BITS / (double)o->group_size;
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_error *err) {
+  if ((unsigned)o->method > GPTVQ_METHOD_KMEANS)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "method %d is unknown: choose gptvq, gptq, rtn or kmeans", (int)o->method);
+  if (!(o->bits >= 0.0) || o->bits > 16.0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "bits %g is not possible: choose about 1 to 8, such as 2.25", o->bits);
+  if ((unsigned)o->em_init > GPTVQ_INIT_CDF)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "em_init %d is unknown: choose mahalanobis, kmeans++ or cdf", (int)o->em_init);
+  if (o->em_iterations > 100000)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "em_iterations %u is not possible: choose 0 to 100000", o->em_iterations);
+  if (o->reassign_rounds > 1000)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "reassign_rounds %u is not possible: choose 0 to 1000", o->reassign_rounds);
+  if (!(o->damping >= 0.0) || o->damping > 10.0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "damping %g is not possible: choose 0 to 10, such as 0.01", o->damping);
+  if (o->act_order < 0 || o->act_order > 2)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "act_order %d is unknown: choose 0 (off), 1 (permutation stored) or 2 (sub-vectors only, nothing stored)",
+                      o->act_order);
+  return is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
+}
+
+size_t gptvq_group_columns(size_t cols, const gptvq_quantize_options *o) {
+  if (is_uniform(o)) return cols;
+  size_t multiple = gptvq_max_size(8, o->scale_block);
+  size_t widest = gptvq_min_size(o->group_cols, gptvq_max_size(multiple, o->group_size / multiple * multiple));
+  if (cols <= widest) return cols;
+  return gptvq_round_up(gptvq_ceil_div(cols, gptvq_ceil_div(cols, widest)), multiple);
+}
+
+gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_quantize_options *options,
+                               gptvq_packed_shape *shape, gptvq_error *err) {
+  gptvq_quantize_options o = *options;
+  GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
+  if (rows == 0 || cols == 0) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a layer of %zu x %zu values is empty", rows, cols);
+  memset(shape, 0, sizeof *shape);
+  shape->rows = rows;
+  shape->cols = cols;
+  shape->dim = o.dim;
+  shape->index_bits = o.index_bits;
+  shape->permuted = o.act_order == 1 && (o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ);
+  shape->group_cols = gptvq_group_columns(cols, &o);
+  if (is_uniform(&o)) {
+    shape->kind = GPTVQ_PACKED_UNIFORM;
+    shape->group_rows = 1;
+    shape->scale_block = (unsigned)gptvq_min_size(o.group_size, cols);
+  } else {
+    shape->kind = GPTVQ_PACKED_VQ;
+    shape->codebook_bits = o.codebook_bits;
+    shape->scale_block = o.scale_block;
+    /* stripes of about l / width rows, as even as possible; the nearest number of them, at least one */
+    size_t area = gptvq_min_size(rows, ((size_t)-1 - o.group_size) / shape->group_cols) * shape->group_cols;
+    size_t stripes = gptvq_max_size(1, (area + o.group_size / 2) / o.group_size);
+    shape->group_rows = gptvq_ceil_div(rows, gptvq_min_size(stripes, rows));
+  }
+  return gptvq_packed_check(shape, "layer", err);
+}
