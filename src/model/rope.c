@@ -35,8 +35,7 @@ static double scale_llama3(const gptvq_rope *rope, double frequency) {
 
 /* What LongRoPE multiplies cosines and sines by, when the config does not say it. */
 static double longrope_attention(const gptvq_config *config) {
-  double original = (double)config->rope.original_max_positions;
-  double factor = (double)config->max_positions / original;
+  double factor = config->rope.factor, original = (double)config->rope.original_max_positions;
   return factor <= 1.0 ? 1.0 : sqrt(1.0 + log(factor) / log(original));
 }
 

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Makes the tiny random models and golden logits that tests/unit/test_model.c reads.
+
+    python3 tests/golden/model/make_models.py            needs torch, transformers 5 and safetensors
+
+Each folder is a Hugging Face model written by save_pretrained, with weights scaled so that every part of the forward pass matters, and
+one or two files golden*.bin (little-endian):
+
+    8 bytes "GPTVQGM1", u32 tokens, u32 vocabulary,
+    f64 largest |fp32 logits - true logits| of transformers itself, f64 the same for its bf16 logits,
+    i32 token ids [tokens], f64 true logits [tokens][vocabulary]
+
+The true logits come from the same transformers code run with every float32 in it replaced by float64.
+greedy.txt holds greedy continuations of examples/stories-4m: per line "count id … count id …" (prompt, continuation).
+"""
+import contextlib
+import importlib
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
+
+HERE = Path(__file__).resolve().parent
+SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=None,
+             tie_word_embeddings=False)
+
+
+class Double:
+    """The torch module, but its float32 is float64."""
+    float = float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+@contextlib.contextmanager
+def everything_in_double(model_type):
+    modules = [importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}"),
+               importlib.import_module("transformers.modeling_rope_utils")]
+    to_float = torch.Tensor.float
+    default = torch.get_default_dtype()
+    try:
+        for module in modules:
+            module.torch = Double()
+        torch.Tensor.float = torch.Tensor.double
+        torch.set_default_dtype(torch.float64)
+        yield
+    finally:
+        torch.set_default_dtype(default)
+        torch.Tensor.float = to_float
+        for module in modules:
+            module.torch = torch
+
+
+def run(folder, ids, dtype, model_type=None):
+    def load():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        model.set_experts_implementation("eager") if hasattr(model.config, "num_local_experts") else None
+        return model.eval()
+
+    with torch.no_grad():
+        if dtype != torch.float64:
+            return load()(torch.tensor([ids])).logits[0].double()
+        with everything_in_double(model_type):
+            model = load()
+            wrong = []
+
+            def check(module, inputs, output):
+                for t in output if isinstance(output, tuple) else (output,):
+                    if isinstance(t, torch.Tensor) and t.is_floating_point() and t.dtype != torch.float64:
+                        wrong.append(type(module).__name__)
+
+            for module in model.modules():
+                module.register_forward_hook(check)
+            logits = model(torch.tensor([ids])).logits[0]
+            assert not wrong, wrong
+            return logits
+
+
+def randomise(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        noise = torch.randn(p.shape, generator=generator)
+        with torch.no_grad():
+            if "embed_tokens" in name:
+                p.copy_(noise)
+            elif name.endswith("bias"):
+                p.copy_(0.3 * noise)
+            elif p.dim() == 1:
+                p.copy_(1 + 0.2 * noise)
+            else:
+                p.copy_(noise * 1.3 / p.shape[-1] ** 0.5)
+
+
+def write_golden(folder, file, count, seed, model_type):
+    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
+    ids = torch.randint(0, vocabulary, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+    truth = run(folder, ids, torch.float64, model_type)
+    error = (run(folder, ids, torch.float32) - truth).abs().max().item()
+    error_bf16 = (run(folder, ids, torch.bfloat16) - truth).abs().max().item()
+    print(f"{folder.name}/{file}: {count} tokens, |logits| up to {truth.abs().max():.2f}, "
+          f"fp32 error {error:.2e}, bf16 error {error_bf16:.2e}")
+    assert 0 < error < 1e-4 and error < error_bf16
+    with open(folder / file, "wb") as out:
+        out.write(b"GPTVQGM1" + struct.pack("<IIdd", count, vocabulary, error, error_bf16))
+        out.write(struct.pack(f"<{count}i", *ids))
+        out.write(truth.contiguous().numpy().tobytes())
+
+
+def old_style(folder, **extra):
+    """The config.json that the hub's older models have."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    rope.pop("partial_rotary_factor", None)
+    config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    config["torch_dtype"] = config.pop("dtype")
+    config.update(extra)
+    path.write_text(json.dumps({k: v for k, v in config.items() if v != "remove"}, indent=2, sort_keys=True) + "\n")
+
+
+def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None):
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    randomise(model, 1000 + seed)
+    model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if old is not None:
+        old_style(folder, **old)
+    for file, tokens in (goldens or {"golden.bin": count}).items():
+        write_golden(folder, file, tokens, 2000 + seed, config.model_type)
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    assert size < 100_000, (name, size)
+
+
+def rope(kind="default", theta=10000.0, **more):
+    return {"rope_type": kind, "rope_theta": theta, **more}
+
+
+def greedy():
+    folder = HERE.parents[2] / "examples" / "stories-4m"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    lines = []
+    for prompt in ("Once upon a time", "The little dog was very", "Lily and Tom went to the park. They"):
+        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        begin, margin = list(ids), float("inf")
+        with torch.no_grad():
+            while len(ids) < len(begin) + 64:
+                top = model(torch.tensor([ids])).logits[0, -1].topk(2)
+                margin = min(margin, (top.values[0] - top.values[1]).item())
+                ids.append(top.indices[0].item())
+        print(f"greedy: {prompt!r} … {tokenizer.decode(ids[len(begin):])!r}, smallest margin {margin:.4f}")
+        assert margin > 2e-3, "a tie that rounding could decide: choose another prompt"
+        lines.append(" ".join(map(str, [len(begin), *begin, 64, *ids[len(begin):]])))
+    (HERE / "greedy.txt").write_text("\n".join(lines) + "\n")
+
+
+def main():
+    torch.manual_seed(0)
+    make("llama", LlamaConfig(**SIZES), seed=1)
+    # Llama 1: as many key-value heads as heads and no key that says so; tied embeddings; fp16
+    make("llama-tied", LlamaConfig(**{**SIZES, "num_key_value_heads": 4, "tie_word_embeddings": True}), torch.float16, 2,
+         old={"num_key_value_heads": "remove", "head_dim": "remove"})
+    make("llama-head-dim-bias", LlamaConfig(**{**SIZES, "hidden_size": 24, "intermediate_size": 40}, head_dim=10,
+                                            attention_bias=True, mlp_bias=True), torch.float32, 3)
+    llama3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+    make("llama3-rope", LlamaConfig(**{**SIZES, "num_attention_heads": 2, "num_key_value_heads": 1},
+                                    rope_parameters=rope("llama3", 500.0, **llama3)), seed=4, count=60, old={})
+    make("llama-linear-rope", LlamaConfig(**SIZES, rope_parameters=rope("linear", factor=4.0)), seed=5, count=60, old={})
+    make("llama-sharded", LlamaConfig(**SIZES), seed=6, count=8, shard="16KB")
+    make("mistral", MistralConfig(**SIZES, sliding_window=7), seed=7, count=60)
+    make("qwen2", Qwen2Config(**SIZES, rope_parameters=rope(theta=1000000.0)), seed=8)
+    make("qwen2-window", Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=5, max_window_layers=1), seed=9, old={})
+    make("qwen3", Qwen3Config(**SIZES, head_dim=16), seed=10)
+    make("phi3", Phi3Config(**SIZES, sliding_window=9), seed=11, old={})
+    long = dict(short_factor=[1.0, 1.5], long_factor=[2.0, 5.0], original_max_position_embeddings=32)
+    make("phi3-longrope", Phi3Config(**SIZES, original_max_position_embeddings=32,
+                                     rope_parameters=rope("longrope", partial_rotary_factor=0.5, **long)), seed=12,
+         goldens={"golden.bin": 60, "golden-short.bin": 24})
+    make("mixtral", MixtralConfig(**{**SIZES, "intermediate_size": 32}, num_local_experts=4, num_experts_per_tok=2), seed=13)
+    greedy()
+
+
+main()

@@ -1,0 +1,186 @@
+/* gptvq_linear_forward: every storage, few and many tokens, against sums in double. */
+#include "base/half.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "model/linear.h"
+
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+static uint64_t seed = 7;
+static float uniform(void) { return (float)(2.0 * gptvq_random_unit(&seed) - 1.0); }
+
+static void *random_bytes(size_t n) {
+  uint8_t *bytes = gptvq_alloc(n, 1);
+  for (size_t i = 0; i < n; i++) bytes[i] = (uint8_t)gptvq_random(&seed);
+  return bytes;
+}
+
+static uint16_t *random_scales(size_t n, bool bf16) {
+  uint16_t *scales = gptvq_alloc(n, sizeof *scales);
+  for (size_t i = 0; i < n; i++) {
+    float scale = 0.5f + 0.4f * uniform();
+    scales[i] = bf16 ? gptvq_float_to_bf16(scale) : gptvq_float_to_fp16(scale);
+  }
+  return scales;
+}
+
+/* A packed layer of random content; every bit pattern of indices is one. */
+static gptvq_packed random_packed(gptvq_packed_shape shape) {
+  static const float range[2] = {-3.0f, 0.2f};
+  gptvq_packed p = {.shape = shape};
+  gptvq_packed_sizes sizes;
+  assert_int_equal(gptvq_packed_check(&shape, "test", NULL), GPTVQ_OK);
+  gptvq_packed_measure(&shape, &sizes);
+  p.indices = random_bytes(sizes.index_bytes);
+  if (shape.kind == GPTVQ_PACKED_VQ) {
+    p.codebook_scales = random_scales(sizes.codebook_scales, true);
+    if (shape.codebook_bits == 8) p.codebooks = random_bytes(sizes.codebook_bytes);
+    else p.codebooks = random_scales(sizes.codebook_values, false);
+    if (shape.scale_block != 0) {
+      p.block_scales = random_bytes(sizes.block_scale_bytes);
+      p.block_scale_range = range;
+    }
+  } else {
+    p.scales = random_scales(sizes.uniform_scales, false);
+    p.zeros = random_bytes(sizes.zero_bytes);
+  }
+  if (shape.permuted) {
+    uint32_t *permutation = gptvq_alloc(shape.cols, sizeof *permutation);
+    for (size_t i = 0; i < shape.cols; i++) permutation[i] = (uint32_t)i;
+    for (size_t i = shape.cols; i-- > 1;) {
+      size_t j = gptvq_random_below(&seed, i + 1);
+      uint32_t t = permutation[i];
+      permutation[i] = permutation[j];
+      permutation[j] = t;
+    }
+    p.permutation = permutation;
+  }
+  return p;
+}
+
+static void release_packed(gptvq_packed *p) {
+  free((void *)(uintptr_t)p->indices);
+  free((void *)(uintptr_t)p->codebooks);
+  free((void *)(uintptr_t)p->codebook_scales);
+  free((void *)(uintptr_t)p->block_scales);
+  free((void *)(uintptr_t)p->permutation);
+  free((void *)(uintptr_t)p->scales);
+  free((void *)(uintptr_t)p->zeros);
+}
+
+static float rounded(float x, bool bf16) { return bf16 ? gptvq_bf16_to_float(gptvq_float_to_bf16(x)) : x; }
+
+/* Token counts on both sides of the matrix × vector limit, strides wider than the rows, an output that starts inside a wider row. A sum of
+ * cols products, each product and decoded weight rounded a few times: |error| <= (cols + 16) · 2^-24 · Σ|w x| (+ bias). */
+static void check_linear(const gptvq_linear *linear, const float *weights, gptvq_compute compute, const char *what) {
+  static const size_t counts[] = {1, 2, 4, 5, 9, 70};
+  enum { MAX = 70 };
+  size_t rows = linear->rows, cols = linear->cols, ldx = cols + 3, ldy = rows + 5;
+  bool bf16 = compute == GPTVQ_COMPUTE_BF16 && !linear->is_packed;
+  float *x = gptvq_alloc(MAX * ldx, sizeof *x), *y = gptvq_alloc(MAX * ldy, sizeof *y);
+  float *again = gptvq_alloc(MAX * ldy, sizeof *y);
+  for (size_t i = 0; i < MAX * ldx; i++) x[i] = uniform();
+  for (size_t t = 0; t < sizeof counts / sizeof counts[0]; t++) {
+    size_t n = counts[t];
+    for (size_t i = 0; i < MAX * ldy; i++) y[i] = again[i] = -77.0f;
+    gptvq_set_threads(1);
+    assert_int_equal(gptvq_linear_forward(linear, compute, n, x, ldx, y + 2, ldy, NULL), GPTVQ_OK);
+    gptvq_set_threads(3);
+    assert_int_equal(gptvq_linear_forward(linear, compute, n, x, ldx, again + 2, ldy, NULL), GPTVQ_OK);
+    assert_memory_equal(y, again, MAX * ldy * sizeof *y);
+    for (size_t i = 0; i < MAX; i++)
+      for (size_t r = 0; r < ldy; r++) {
+        float got = y[i * ldy + r];
+        if (i >= n || r < 2 || r >= rows + 2) {
+          if (!(got == -77.0f)) fail_msg("%s, %zu tokens: wrote outside, token %zu column %zu", what, n, i, r);
+          continue;
+        }
+        double sum = linear->bias != NULL ? (double)linear->bias[r - 2] : 0.0, scale = fabs(sum);
+        for (size_t c = 0; c < cols; c++) {
+          float weight = rounded(weights[(r - 2) * cols + c], bf16 && n > GPTVQ_MATVEC_TOKENS);
+          double product = (double)weight * (double)rounded(x[i * ldx + c], bf16);
+          sum += product;
+          scale += fabs(product);
+        }
+        double bound = (double)(cols + 16) * (double)FLT_EPSILON / 2.0 * scale;
+        if (!(fabs((double)got - sum) <= bound))
+          fail_msg("%s, %zu tokens: token %zu row %zu is %.9g, should be %.9g (bound %.2g)", what, n, i, r - 2, (double)got,
+                   sum, bound);
+      }
+  }
+  gptvq_set_threads(0);
+  free(x);
+  free(y);
+  free(again);
+}
+
+static void dense_layers(void **state) {
+  (void)state;
+  static const char *const names[] = {"fp32", "fp16", "bf16"};
+  static const size_t shapes[][2] = {{1, 1}, {3, 17}, {150, 40}, {64, 256}, {300, 130}};
+  for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+    for (int dtype = GPTVQ_F32; dtype <= GPTVQ_BF16; dtype++)
+      for (size_t offset = 0; offset < 2; offset++) { /* a file may put weights at any byte */
+        size_t rows = shapes[s][0], cols = shapes[s][1], size = gptvq_dtype_size((gptvq_dtype)dtype);
+        char *stored = gptvq_alloc(rows * cols * size + offset, 1), what[64];
+        float *weights = gptvq_alloc(rows * cols, sizeof *weights), *bias = gptvq_alloc(rows, sizeof *bias);
+        float *decoded = gptvq_alloc(rows * cols, sizeof *decoded);
+        for (size_t i = 0; i < rows; i++) bias[i] = uniform();
+        for (size_t i = 0; i < rows * cols; i++) {
+          float w = uniform();
+          uint16_t h = dtype == GPTVQ_F16 ? gptvq_float_to_fp16(w) : gptvq_float_to_bf16(w);
+          weights[i] = dtype == GPTVQ_F32 ? w : dtype == GPTVQ_F16 ? gptvq_fp16_to_float(h) : gptvq_bf16_to_float(h);
+          if (dtype == GPTVQ_F32) memcpy(stored + offset + i * size, &w, size);
+          else memcpy(stored + offset + i * size, &h, size);
+        }
+        gptvq_linear linear = {.name = "test", .rows = rows, .cols = cols, .dtype = (gptvq_dtype)dtype,
+                               .weights = stored + offset, .bias = s % 2 ? bias : NULL};
+        gptvq_linear_decode(&linear, decoded);
+        assert_memory_equal(decoded, weights, rows * cols * sizeof *weights);
+        snprintf(what, sizeof what, "%s %zu x %zu at byte %zu", names[dtype], rows, cols, offset);
+        check_linear(&linear, weights, GPTVQ_COMPUTE_FP32, what);
+        check_linear(&linear, weights, GPTVQ_COMPUTE_BF16, what);
+        free(stored);
+        free(weights);
+        free(bias);
+        free(decoded);
+      }
+}
+
+static void packed_layers(void **state) {
+  (void)state;
+  static const gptvq_packed_shape shapes[] = {
+      {GPTVQ_PACKED_VQ, 200, 96, 2, 4, 64, 32, 8, 0, false},     {GPTVQ_PACKED_VQ, 200, 96, 2, 4, 64, 32, 8, 0, true},
+      {GPTVQ_PACKED_VQ, 33, 70, 2, 6, 16, 70, 16, 0, true},      {GPTVQ_PACKED_VQ, 40, 64, 4, 9, 40, 64, 8, 16, true},
+      {GPTVQ_PACKED_VQ, 17, 40, 1, 3, 17, 40, 8, 0, false},      {GPTVQ_PACKED_UNIFORM, 130, 96, 1, 3, 1, 96, 0, 32, false},
+      {GPTVQ_PACKED_UNIFORM, 130, 96, 1, 2, 1, 96, 0, 32, true},
+  };
+  for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+    gptvq_packed packed = random_packed(shapes[s]);
+    size_t rows = shapes[s].rows, cols = shapes[s].cols;
+    float *weights = gptvq_alloc(rows * cols, sizeof *weights), *decoded = gptvq_alloc(rows * cols, sizeof *decoded);
+    gptvq_packed_decode_ref(&packed, 0, rows, weights, cols);
+    gptvq_linear linear = {.name = "test", .rows = rows, .cols = cols, .is_packed = true, .packed = packed};
+    gptvq_linear_decode(&linear, decoded);
+    for (size_t i = 0; i < rows * cols; i++)
+      assert_true(fabsf(decoded[i] - weights[i]) <= 4.0f * FLT_EPSILON * fabsf(weights[i]));
+    char what[64];
+    snprintf(what, sizeof what, "packed shape %zu", s);
+    check_linear(&linear, weights, GPTVQ_COMPUTE_FP32, what);
+    check_linear(&linear, weights, GPTVQ_COMPUTE_BF16, what);
+    free(weights);
+    free(decoded);
+    release_packed(&packed);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(dense_layers), cmocka_unit_test(packed_layers)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
