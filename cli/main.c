@@ -7,7 +7,12 @@ static const struct {
   const char *name, *summary;
   int (*run)(int argc, char **argv);
 } commands[] = {
+    {"quantize", "compress a model folder into a packed one", gptvq_cmd_quantize},
+    {"eval", "perplexity of a model on a text", gptvq_cmd_eval},
+    {"compare", "KL divergence and agreement of two models on a text", gptvq_cmd_compare},
+    {"generate", "continue a prompt", gptvq_cmd_generate},
     {"inspect", "layers, formats and sizes of a model", gptvq_cmd_inspect},
+    {"export", "turn a packed folder into a plain Hugging Face one", gptvq_cmd_export},
     {NULL, NULL, NULL},
 };
 

@@ -21,6 +21,9 @@ void gptvq_cli_catch_signals(void) {
   action.sa_flags = (int)SA_RESETHAND; /* the second one ends the process at once */
   (void)sigaction(SIGINT, &action, NULL);
   (void)sigaction(SIGTERM, &action, NULL);
+  action.sa_handler = SIG_IGN; /* a file-size limit is an error of write(), not a death that leaves half a file */
+  action.sa_flags = 0;
+  (void)sigaction(SIGXFSZ, &action, NULL);
 }
 
 bool gptvq_cli_interrupted(void) { return interrupted != 0; }
@@ -76,7 +79,7 @@ static int on_progress(void *user, const gptvq_progress *p) {
     state->phase_start = now;
     state->phase_first = p->done;
     state->last_print = now;
-    if (!state->terminal) return 0;
+    if (!state->terminal && (p->item[0] == '\0' || isnan(p->value))) return 0;
   }
   size_t done = p->done - state->phase_first;
   double eta = done > 0 && p->total >= p->done

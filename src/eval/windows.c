@@ -15,7 +15,7 @@ gptvq_status gptvq_windows_create(const gptvq_model *model, const gptvq_tokenize
   if (ctx == 0) ctx = info.max_positions > 0 && info.max_positions < DEFAULT_CTX ? info.max_positions : DEFAULT_CTX;
   if (ctx < 2 || ctx > MOST_CTX)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a window of %zu tokens makes no sense: ctx must be 2 to %d", ctx, MOST_CTX);
-  if (options->score_from + 1 >= ctx)
+  if (options->score_from >= ctx - 1)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "nothing to score: score_from is %zu, the last prediction of a window of %zu tokens is made at position %zu",
                       options->score_from, ctx, ctx - 2);

@@ -1,0 +1,73 @@
+#include "cli.h"
+
+#include <string.h>
+
+static const char *const compute_names[] = {"fp32", "bf16", NULL};
+
+void gptvq_cli_eval_init(gptvq_cli_eval *eval) {
+  memset(eval, 0, sizeof *eval);
+  gptvq_eval_options_init(&eval->options);
+}
+
+void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVAL_OPTIONS]) {
+  const gptvq_option options[GPTVQ_CLI_EVAL_OPTIONS] = {
+      {GPTVQ_OPTION_STRING, "text", .value = &eval->text_path, .argument = "FILE",
+       .help = "the text to predict (UTF-8; - for standard input)"},
+      {GPTVQ_OPTION_SIZE, "ctx", .value = &eval->options.ctx, .min = 2, .max = 1 << 24, .argument = "N",
+       .help = "tokens per window (default: 2048, or the model's context if smaller)"},
+      {GPTVQ_OPTION_SIZE, "max-windows", .value = &eval->options.max_windows, .min = 1, .max = 1e15, .argument = "N",
+       .help = "only the first N windows (default: all)"},
+      {GPTVQ_OPTION_SIZE, "score-from", .value = &eval->options.score_from, .min = 0, .max = 1 << 24, .argument = "P",
+       .help = "score only predictions made at positions >= P of each window (default 0: all ctx - 1;\n"
+               "--ctx 512 --score-from 256 is llama.cpp's protocol)"},
+      {GPTVQ_OPTION_SWITCH, "bos", .value = &eval->options.bos,
+       .help = "put the tokenizer's BOS before the text, once (default: --no-bos)"},
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = compute_names, .argument = "fp32|bf16",
+       .help = "precision of the products with dense weights (default fp32; sums are fp32)"},
+      {GPTVQ_OPTION_FLAG, "json", .value = &eval->json, .help = "the result as JSON"},
+      {GPTVQ_OPTION_END}};
+  memcpy(table, options, sizeof options);
+}
+
+int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
+  if (eval->text_path == NULL)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--text FILE is missing; see gptvq %s --help", command);
+  eval->model_options.compute = eval->compute == 1 ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
+  gptvq_error err;
+  if (gptvq_cli_read_file(eval->text_path, &eval->text, &eval->text_size, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  if (eval->text_size == 0) return gptvq_cli_error(GPTVQ_ERROR_DATA, "%s is empty: there is no text to predict", eval->text_path);
+  return 0;
+}
+
+void gptvq_cli_eval_warn(const gptvq_cli_eval *eval, const char *path, const gptvq_model *model) {
+  gptvq_model_info info;
+  gptvq_model_get_info(model, &info);
+  if (info.max_positions > 0 && eval->options.ctx > info.max_positions)
+    gptvq_cli_warn("--ctx %zu is more than the %zu positions that %s was trained for", eval->options.ctx,
+                   info.max_positions, path);
+}
+
+json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model) {
+  gptvq_model_info info;
+  gptvq_model_get_info(model, &info);
+  json_t *object = json_object();
+  (void)json_object_set_new(object, "model", json_string(path));
+  (void)json_object_set_new(object, "perplexity", gptvq_cli_number(result->perplexity));
+  (void)json_object_set_new(object, "nll", gptvq_cli_number(result->nll));
+  (void)json_object_set_new(object, "tokens", json_integer((json_int_t)result->tokens));
+  (void)json_object_set_new(object, "bits_per_value", gptvq_cli_number(info.bits_per_value));
+  (void)json_object_set_new(object, "model_bits_per_value", gptvq_cli_number(info.model_bits_per_value));
+  return object;
+}
+
+void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result, double seconds) {
+  (void)json_object_set_new(object, "windows", json_integer((json_int_t)result->windows));
+  (void)json_object_set_new(object, "ctx", json_integer((json_int_t)result->ctx));
+  (void)json_object_set_new(object, "score_from", json_integer((json_int_t)result->score_from));
+  (void)json_object_set_new(object, "bos", json_boolean(eval->options.bos));
+  (void)json_object_set_new(object, "text", json_string(eval->text_path));
+  (void)json_object_set_new(object, "compute", json_string(compute_names[eval->compute]));
+  (void)json_object_set_new(object, "seconds", gptvq_cli_number(seconds));
+  double predicted = (double)result->windows * (double)result->ctx;
+  (void)json_object_set_new(object, "tokens_per_second", gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));
+}
