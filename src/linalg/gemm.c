@@ -17,7 +17,7 @@ typedef struct gemm_job {
   float alpha, beta;
   const float *a, *b;
   float *c;
-  CBLAS_TRANSPOSE trans_b;
+  CBLAS_TRANSPOSE trans_a, trans_b;
 } gemm_job;
 
 static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
@@ -26,9 +26,10 @@ static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
   for (size_t tile = begin; tile < end; tile++) {
     size_t i = tile / job->tiles_n * TILE_M, j = tile % job->tiles_n * TILE_N;
     size_t m = gptvq_min_size(TILE_M, job->m - i), n = gptvq_min_size(TILE_N, job->n - j);
+    const float *a = job->a + (job->trans_a == CblasTrans ? i : i * job->lda);
     const float *b = job->b + (job->trans_b == CblasTrans ? j * job->ldb : j);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, job->trans_b, (blasint)m, (blasint)n, (blasint)job->k, job->alpha,
-                job->a + i * job->lda, (blasint)job->lda, b, (blasint)job->ldb, job->beta, job->c + i * job->ldc + j,
+    cblas_sgemm(CblasRowMajor, job->trans_a, job->trans_b, (blasint)m, (blasint)n, (blasint)job->k, job->alpha, a,
+                (blasint)job->lda, b, (blasint)job->ldb, job->beta, job->c + i * job->ldc + j,
                 (blasint)job->ldc);
   }
 }
@@ -42,13 +43,19 @@ static void run(gemm_job *job) {
 
 void gptvq_gemm_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
                    float beta, float *c, size_t ldc) {
-  gemm_job job = {m, n, k, lda, ldb, ldc, 0, alpha, beta, a, b, c, CblasTrans};
+  gemm_job job = {m, n, k, lda, ldb, ldc, 0, alpha, beta, a, b, c, CblasNoTrans, CblasTrans};
   run(&job);
 }
 
 void gptvq_gemm_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
                    float beta, float *c, size_t ldc) {
-  gemm_job job = {m, n, k, lda, ldb, ldc, 0, alpha, beta, a, b, c, CblasNoTrans};
+  gemm_job job = {m, n, k, lda, ldb, ldc, 0, alpha, beta, a, b, c, CblasNoTrans, CblasNoTrans};
+  run(&job);
+}
+
+void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
+                   float beta, float *c, size_t ldc) {
+  gemm_job job = {m, n, k, lda, ldb, ldc, 0, alpha, beta, a, b, c, CblasTrans, CblasNoTrans};
   run(&job);
 }
 

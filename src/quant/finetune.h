@@ -1,0 +1,38 @@
+/* quant/finetune.h: after a block's linears are quantized, its continuous parameters (codebooks, uniform scales, norms, biases) are
+ * optimised by back-propagation through the block, so that its outputs on the quantized model's activations match those of the
+ * original block on the original model's activations. Indices stay as they are. Formulas: docs/METHOD.md. */
+#ifndef GPTVQ_QUANT_FINETUNE_H
+#define GPTVQ_QUANT_FINETUNE_H
+
+#include "model/model_internal.h"
+
+typedef struct gptvq_finetune_options {
+  size_t steps;          /* Adam steps at most */
+  size_t batch;          /* windows per step */
+  size_t holdout;        /* windows, evenly spread, that are never trained on and decide which parameters are kept */
+  size_t evaluate_every; /* steps between two looks at the held-out windows */
+  size_t patience;       /* stop after so many looks without a new best */
+  double table_rate;     /* learning rate of codebooks and scales, relative to a codebook's rms value */
+  double vector_rate;    /* of norms and biases, relative to the vector's rms value; 0 = leave them */
+  size_t max_tokens;     /* tokens that go through the block at once: bounds the memory */
+  uint64_t seed;
+} gptvq_finetune_options;
+void gptvq_finetune_options_init(gptvq_finetune_options *options);
+
+typedef struct gptvq_finetune_result {
+  /* Σ‖block(x) − target‖² / Σ‖target − mean target‖² over the held-out windows (the training windows when there are none) */
+  double before, after;
+  size_t steps, best_step; /* best_step 0: nothing was gained and the block is as it was */
+  double seconds;
+} gptvq_finetune_result;
+
+/* inputs, targets: [windows × length × hidden]. The block's packed codebooks and scales, its norms and its biases are overwritten:
+ * the caller has put writable memory there (a linear's bias may be shared by no other block). Norms and biases are kept at the
+ * precision of `vector_dtype`. The same bytes for any number of threads. The block is left as it was on failure and when nothing is gained.
+ * GPTVQ_ERROR_UNSUPPORTED: mixture of experts. GPTVQ_ERROR_NUMERIC: NaN in inputs or targets. GPTVQ_ERROR_DATA: too few windows. */
+gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block, gptvq_dtype vector_dtype, size_t windows,
+                                  size_t length, const float *inputs, const float *targets,
+                                  const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
+                                  gptvq_finetune_result *result, gptvq_error *err);
+
+#endif

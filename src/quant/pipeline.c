@@ -1,0 +1,332 @@
+/* gptvq_quantize: from one model folder to a packed one, block after block. */
+#define _GNU_SOURCE /* clock_gettime, sysconf */
+#include "quant/pipeline.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "quant/resume.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const size_t hessian_budget = (size_t)4 << 30;
+
+typedef struct run {
+  gptvq_quantize_options options;
+  const char *model_dir, *out_dir;
+  const gptvq_callbacks *callbacks;
+  gptvq_model *model;
+  gptvq_output out;
+  gptvq_tensor_plan plan;
+  gptvq_run_state state;
+  gptvq_calibration calibration;
+  bool needs_data, resumed, keep; /* keep: the work folder is worth resuming */
+  gptvq_pipeline pipeline;
+  gptvq_workspace *workspace;
+} run;
+
+static double now_seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static gptvq_status open_input(run *r, gptvq_error *err) {
+  gptvq_model_options options = {GPTVQ_COMPUTE_FP32};
+  GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
+  const json_t *before = json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
+  if (r->model->info.packed || json_is_object(before)) {
+    const char *method = json_string_value(json_object_get(before, "quant_method"));
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
+                      r->model_dir, method != NULL ? method : "quantization_config in config.json");
+  }
+  if (r->needs_data) GPTVQ_TRY(gptvq_calibration_length(r->model, &r->options, &r->options.calib_length, err));
+  return gptvq_plan_create(r->model, &r->plan, err);
+}
+
+/* Opens OUT.partial: a new run, or an interrupted one to go on with. */
+static gptvq_status open_output(run *r, gptvq_error *err) {
+  gptvq_output *out = &r->out;
+  bool existed = gptvq_path_exists(out->work), found;
+  gptvq_run_state before = {0};
+  if (existed && !gptvq_is_folder(out->work))
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a folder: remove it", out->work);
+  r->keep = existed; /* until we know what it is */
+  GPTVQ_TRY(gptvq_output_open(out, err));
+  json_t *identity = gptvq_run_identity(r->model, &r->options);
+  if (identity == NULL) return gptvq_fail_memory(err, "the description of the run", 0);
+  r->state.identity = identity;
+  gptvq_status status = GPTVQ_OK;
+  if (existed) {
+    status = gptvq_run_state_read(out, &found, &before, err);
+    if (status != GPTVQ_OK && r->options.force && !r->options.resume) {
+      found = true; /* damaged, but ours */
+      status = GPTVQ_OK;
+    }
+    GPTVQ_TRY_GOTO(status);
+    if (!found && rmdir(out->work) != 0) {
+      status = gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not an interrupted run: remove it", out->work);
+      goto done;
+    }
+    if (found && r->options.resume) {
+      GPTVQ_TRY_GOTO(gptvq_run_identity_compare(out, before.identity, identity, err));
+      if (before.blocks > r->plan.blocks) {
+        status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/resume.json is damaged: %zu of %zu blocks are finished",
+                            out->work, before.blocks, r->plan.blocks);
+        goto done;
+      }
+      r->resumed = true;
+      r->state.blocks = before.blocks;
+      memcpy(r->state.calibration_hash, before.calibration_hash, sizeof before.calibration_hash);
+      r->keep = before.blocks > 0;
+      goto done;
+    }
+    if (found && before.blocks > 0 && !r->options.force) {
+      status = gptvq_fail(err, GPTVQ_ERROR_IO,
+                          "%s holds %zu finished blocks of an interrupted run: continue it with --resume or start "
+                          "over with --force",
+                          out->work, before.blocks);
+      goto done;
+    }
+    /* nothing worth keeping: a fresh folder under a fresh lock */
+    char *path = strdup(out->path), *work = strdup(out->work);
+    if (path == NULL || work == NULL) {
+      free(path);
+      free(work);
+      status = gptvq_fail_memory(err, "the output path", 0);
+      goto done;
+    }
+    status = gptvq_remove_tree(out->work, err);
+    gptvq_output_release(out);
+    out->path = path;
+    out->work = work;
+    GPTVQ_TRY_GOTO(status);
+    r->keep = false;
+    GPTVQ_TRY_GOTO(gptvq_output_open(out, err));
+  }
+  r->keep = false;
+  if (r->options.resume)
+    gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "nothing to resume in %s: starting from the first block", out->work);
+  GPTVQ_TRY_GOTO(gptvq_run_state_write(out, &r->state, err));
+done:
+  gptvq_run_state_release(&before);
+  return status;
+}
+
+static gptvq_status check_memory(const run *r, gptvq_error *err) {
+  size_t tokens = r->options.calib_samples * r->options.calib_length, bytes;
+  long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  if (!gptvq_mul(tokens, r->model->config.hidden * sizeof(float), &bytes)) bytes = SIZE_MAX;
+  if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
+    return gptvq_fail(err, GPTVQ_ERROR_MEMORY,
+                      "the activations of %zu calibration windows of %zu tokens take %zu bytes, more than this "
+                      "machine's memory: use fewer (--calib-samples, --calib-length)",
+                      r->options.calib_samples, r->options.calib_length, bytes);
+  return GPTVQ_OK;
+}
+
+static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
+  gptvq_calibration *c = &r->calibration;
+  *c = (gptvq_calibration){.samples = r->options.calib_samples, .length = r->options.calib_length, .source = "self"};
+  c->tokens = gptvq_alloc(c->samples * c->length, sizeof *c->tokens);
+  if (c->tokens == NULL)
+    return gptvq_fail_memory(err, "calibration windows", c->samples * c->length * sizeof *c->tokens);
+  GPTVQ_TRY(gptvq_saved_tokens_read(&r->out, r->state.calibration_hash, c, found, err));
+  if (!*found) gptvq_calibration_release(c);
+  return GPTVQ_OK;
+}
+
+/* Calibration tokens, the same ones as before when a run is resumed, and their embeddings. */
+static gptvq_status prepare_data(run *r, gptvq_error *err) {
+  bool found = false, self = r->options.calib != NULL && strcmp(r->options.calib, "self") == 0;
+  GPTVQ_TRY(check_memory(r, err));
+  if (r->resumed && self && r->state.calibration_hash[0] != '\0') GPTVQ_TRY(load_saved_tokens(r, &found, err));
+  if (!found)
+    GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, &r->options, r->callbacks, &r->calibration, err));
+  gptvq_calibration *c = &r->calibration;
+  char hash[sizeof r->state.calibration_hash];
+  (void)snprintf(hash, sizeof hash, "%016llx", (unsigned long long)c->hash);
+  if (r->state.calibration_hash[0] != '\0' && strcmp(hash, r->state.calibration_hash) != 0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "%s cannot be resumed: the calibration text gives other tokens than in the first run; give the "
+                      "same text, or start over with --force",
+                      r->out.work);
+  if (self && !found) GPTVQ_TRY(gptvq_saved_tokens_write(&r->out, c, err));
+  memcpy(r->state.calibration_hash, hash, sizeof hash);
+
+  gptvq_pipeline *p = &r->pipeline;
+  size_t hidden = r->model->config.hidden;
+  p->samples = c->samples;
+  p->length = c->length;
+  p->x = gptvq_alloc(c->samples * c->length, hidden * sizeof *p->x);
+  if (p->x == NULL)
+    return gptvq_fail_memory(err, "calibration activations",
+                             gptvq_saturated_size(c->samples * c->length, hidden * sizeof *p->x));
+  GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
+  p->workspace = r->workspace;
+  for (size_t w = 0; w < c->samples; w++)
+    GPTVQ_TRY(gptvq_embed(r->model, c->tokens + w * c->length, c->length, p->x + w * c->length * hidden, err));
+  return GPTVQ_OK;
+}
+
+static size_t first_layer(const run *r, size_t block) {
+  size_t n = 0;
+  for (size_t b = 0; b < block; b++) n += r->model->blocks[b].linear_count;
+  return n;
+}
+
+/* Activations through the blocks that are finished, read back from their shards. */
+static gptvq_status replay_finished(run *r, gptvq_error *err) {
+  r->pipeline.layers_done = first_layer(r, r->state.blocks);
+  if (r->state.blocks == 0) return GPTVQ_OK;
+  gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "resuming after %zu of %zu blocks", r->state.blocks, r->plan.blocks);
+  if (r->pipeline.x == NULL || r->state.blocks == r->plan.blocks) return GPTVQ_OK; /* nobody needs the activations */
+  gptvq_checkpoint *shards = NULL;
+  gptvq_block copy = {0};
+  void **owned = NULL;
+  size_t owned_count = 0;
+  gptvq_status status;
+  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, NULL, -1, err));
+  GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->state.blocks, err));
+  GPTVQ_TRY(gptvq_checkpoint_open(r->out.work, &shards, err));
+  for (size_t b = 0; b < r->state.blocks; b++) {
+    const gptvq_block *block = &r->model->blocks[b];
+    GPTVQ_TRY_GOTO(gptvq_block_copy(block, &copy, err));
+    owned = calloc(block->linear_count, sizeof *owned);
+    if (owned == NULL) {
+      status = gptvq_fail_memory(err, "a block", block->linear_count * sizeof *owned);
+      goto done;
+    }
+    owned_count = block->linear_count;
+    for (size_t i = 0; i < block->linear_count; i++) {
+      gptvq_packed packed;
+      gptvq_packed_info info;
+      GPTVQ_TRY_GOTO(gptvq_checkpoint_get_packed(shards, block->linears[i].name, &packed, &info, &owned[i], err));
+      if (packed.shape.rows != block->linears[i].rows || packed.shape.cols != block->linears[i].cols) {
+        status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: %s has another shape than the model's; start over with --force",
+                            r->out.work, block->linears[i].name);
+        goto done;
+      }
+      gptvq_linear_set_packed(&copy.linears[i], &packed);
+    }
+    GPTVQ_TRY_GOTO(gptvq_pipeline_run(&r->pipeline, &copy, err));
+    for (size_t i = 0; i < owned_count; i++) free(owned[i]);
+    free(owned);
+    free(copy.linears);
+    owned = NULL;
+    owned_count = 0;
+    copy.linears = NULL;
+  }
+  status = GPTVQ_OK;
+done:
+  for (size_t i = 0; i < owned_count; i++) free(owned[i]);
+  free(owned);
+  free(copy.linears);
+  gptvq_checkpoint_close(shards);
+  return status;
+}
+
+static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
+  const char *method = gptvq_method_name(r->options.method);
+  for (size_t b = r->state.blocks; b < r->plan.blocks; b++) {
+    const gptvq_block *block = &r->model->blocks[b];
+    gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
+    if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
+    gptvq_status status = gptvq_pipeline_block(&r->pipeline, block, results, err);
+    if (status == GPTVQ_OK) {
+      status = gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, err);
+      for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);
+    }
+    free(results);
+    GPTVQ_TRY(status);
+    r->state.blocks = b + 1;
+    GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+    r->keep = true;
+  }
+  return GPTVQ_OK;
+}
+
+/* Everything but the blocks; then the folder is opened as any reader will, and what it says is the report. */
+static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *err) {
+  const gptvq_calibration *calibration = r->needs_data ? &r->calibration : NULL;
+  GPTVQ_TRY(gptvq_write_shard(&r->out, r->model, &r->plan, r->plan.blocks, NULL, NULL, err));
+  GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
+  GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
+  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, -1, err));
+  gptvq_model *packed;
+  GPTVQ_TRY(gptvq_model_open(r->out.work, NULL, &packed, err));
+  double sum = 0;
+  size_t layers = gptvq_model_layer_count(packed);
+  for (size_t i = 0; i < layers; i++) {
+    gptvq_layer_info info;
+    gptvq_model_get_layer(packed, i, &info);
+    sum += info.error;
+  }
+  report->linear_values = packed->info.linear_values;
+  report->linear_bytes = packed->info.linear_bytes;
+  report->bits_per_value = packed->info.bits_per_value;
+  report->mean_error = layers > 0 ? sum / (double)layers : NAN;
+  report->layers = layers;
+  gptvq_model_close(packed);
+  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, report->bits_per_value, err));
+  GPTVQ_TRY(gptvq_output_publish(&r->out, err));
+  gptvq_run_state_remove(r->out.path); /* last: a kill before leaves a run to resume, a kill here a harmless file */
+  return GPTVQ_OK;
+}
+
+static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error *err) {
+  uint64_t bytes;
+  GPTVQ_TRY(gptvq_quantize_options_resolve(&r->options, err));
+  r->needs_data = r->options.method == GPTVQ_METHOD_GPTVQ || r->options.method == GPTVQ_METHOD_GPTQ;
+  if (r->needs_data && (r->options.calib == NULL || r->options.calib[0] == '\0'))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "%s needs calibration text: give a text file, or \"self\" to sample it from the model "
+                      "(--calib FILE|self)",
+                      gptvq_method_name(r->options.method));
+  if (!gptvq_is_folder(r->model_dir))
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
+  GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, &r->out, err));
+  GPTVQ_TRY(open_input(r, err));
+  GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->options, &bytes, err));
+  GPTVQ_TRY(open_output(r, err));
+  if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
+  r->pipeline = (gptvq_pipeline){.model = r->model,
+                                 .options = &r->options,
+                                 .callbacks = r->callbacks,
+                                 .hessian_budget = hessian_budget,
+                                 .layers_total = gptvq_model_layer_count(r->model)};
+  if (r->needs_data) {
+    GPTVQ_TRY(prepare_data(r, err));
+    GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+  }
+  report->blocks_resumed = r->state.blocks;
+  GPTVQ_TRY(replay_finished(r, err));
+  GPTVQ_TRY(quantize_blocks(r, err));
+  return finish(r, report, err);
+}
+
+gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gptvq_quantize_options *options,
+                            const gptvq_callbacks *callbacks, gptvq_quantize_report *report, gptvq_error *err) {
+  if (model_dir == NULL || options == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
+  double start = now_seconds();
+  gptvq_quantize_report result = {0};
+  run r = {.options = *options, .model_dir = model_dir, .out_dir = out_dir, .callbacks = callbacks, .out.lock = -1};
+  gptvq_status status = quantize(&r, &result, err);
+  if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
+  free(r.pipeline.x);
+  gptvq_workspace_destroy(r.workspace);
+  gptvq_calibration_release(&r.calibration);
+  gptvq_run_state_release(&r.state);
+  gptvq_plan_release(&r.plan);
+  gptvq_output_release(&r.out);
+  gptvq_model_close(r.model);
+  if (status == GPTVQ_OK && report != NULL) {
+    result.seconds = now_seconds() - start;
+    result.peak_bytes = gptvq_peak_memory();
+    *report = result;
+  }
+  return status;
+}

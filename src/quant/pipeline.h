@@ -1,0 +1,62 @@
+/* quant/pipeline.h: the parts of gptvq_quantize: one block (pipeline_block.c), its files (pipeline_write.c), the whole (pipeline.c). */
+#ifndef GPTVQ_QUANT_PIPELINE_H
+#define GPTVQ_QUANT_PIPELINE_H
+
+#include "model/model_internal.h"
+#include "quant/calib.h"
+#include "quant/pipeline_folder.h"
+#include "quant/solver.h"
+
+/* What quantizing the blocks of one model takes. `x` holds the activations of all calibration windows as they enter the current
+ * block: [samples × length][hidden], fp32. It and the workspace are NULL for the methods without data. */
+typedef struct gptvq_pipeline {
+  const gptvq_model *model;
+  const gptvq_quantize_options *options; /* resolved */
+  const gptvq_callbacks *callbacks;
+  size_t samples, length;
+  float *x;
+  gptvq_workspace *workspace; /* one block, `length` positions */
+  size_t hessian_budget;      /* bytes of Hessians kept at a time (at least one is); more take further passes */
+  size_t layers_done, layers_total;
+} gptvq_pipeline;
+
+/* Quantizes all linears of `block` into results[block->linear_count] and, with data, moves x through the quantized block.
+ * Every layer is reported as progress ("quantize"), every window of a calibration pass too ("calibrate"). On success the caller
+ * releases all results; on failure there is nothing to release and x is unspecified. */
+gptvq_status gptvq_pipeline_block(gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_layer_result *results,
+                                  gptvq_error *err);
+/* x moves through `block` (with data only). */
+gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_error *err);
+
+/* A copy of `block` whose linears may be replaced; the rest is shared. GPTVQ_ERROR_MEMORY. Release with free(copy->linears). */
+gptvq_status gptvq_block_copy(const gptvq_block *block, gptvq_block *copy, gptvq_error *err);
+void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed);
+
+/* ---- files (pipeline_write.c) ---- */
+/* Which tensors of the original folder go where. */
+typedef struct gptvq_tensor_plan {
+  size_t count, blocks;
+  size_t *place; /* [count] by checkpoint order: block index, gptvq_place_rest or gptvq_place_replaced */
+} gptvq_tensor_plan;
+#define gptvq_place_rest SIZE_MAX             /* embeddings, head, final norm: the last shard */
+#define gptvq_place_replaced (SIZE_MAX - 1)   /* NAME.weight of a linear that is quantized */
+gptvq_status gptvq_plan_create(const gptvq_model *model, gptvq_tensor_plan *plan, gptvq_error *err);
+void gptvq_plan_release(gptvq_tensor_plan *plan);
+
+enum { GPTVQ_SHARD_NAME = 48 };
+void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard, char name[GPTVQ_SHARD_NAME]); /* shard == blocks: the rest */
+/* Packed layers of the block, then its other tensors in their original types. results NULL for the last shard (the rest). */
+gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model, const gptvq_tensor_plan *plan,
+                               size_t shard, const gptvq_layer_result *results, const char *method, gptvq_error *err);
+/* The index over the first `shards` shards. */
+gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor_plan *plan, size_t shards,
+                                     gptvq_error *err);
+/* config.json: the original's plus "quantization_config". calibration NULL: none; bits_per_value < 0: not known yet. */
+gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
+                                       const gptvq_quantize_options *options, const gptvq_calibration *calibration,
+                                       double bits_per_value, gptvq_error *err);
+/* Bytes that the output will take, headers aside. */
+gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
+                                  const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err);
+
+#endif

@@ -1,0 +1,251 @@
+/* One transformer block: Hessians of the inputs of its linears as the calibration windows pass through it, then the solver. */
+#include "quant/pipeline.h"
+#include "base/memory.h"
+#include "quant/hessian.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Linears that read the same input and so share a Hessian. */
+typedef struct input {
+  const size_t *linears; /* indices into block->linears, not owned */
+  size_t count;
+  bool after_attention, output; /* which part of the block and which of its two stages produces it */
+  gptvq_hessian hessian;        /* tokens 0 and values NULL outside of a pass */
+} input;
+
+typedef struct block_work {
+  gptvq_pipeline *pipeline;
+  const gptvq_block *original;
+  gptvq_block block;  /* the copy whose linears become packed one by one */
+  input *inputs;      /* in the order in which a token meets them: qkv, o, then gate|up of every expert, then every down */
+  size_t input_count;
+  size_t *input_of;   /* [linear_count]: index into inputs */
+  gptvq_layer_result *results;
+  bool *solved;       /* [linear_count] */
+} block_work;
+
+gptvq_status gptvq_block_copy(const gptvq_block *block, gptvq_block *copy, gptvq_error *err) {
+  *copy = *block;
+  copy->linears = gptvq_alloc(block->linear_count, sizeof *copy->linears);
+  if (copy->linears == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *copy->linears);
+  memcpy(copy->linears, block->linears, block->linear_count * sizeof *copy->linears);
+  return GPTVQ_OK;
+}
+
+void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed) {
+  linear->is_packed = true;
+  linear->weights = NULL;
+  linear->packed = *packed;
+}
+
+static void add_input(block_work *work, const size_t *linears, size_t count, bool after_attention, bool output) {
+  work->inputs[work->input_count] = (input){linears, count, after_attention, output, {0}};
+  for (size_t i = 0; i < count; i++) work->input_of[linears[i]] = work->input_count;
+  work->input_count++;
+}
+
+static void release_work(block_work *work) {
+  if (work->inputs != NULL)
+    for (size_t i = 0; i < work->input_count; i++) gptvq_hessian_release(&work->inputs[i].hessian);
+  free(work->inputs);
+  free(work->input_of);
+  free(work->solved);
+  free(work->block.linears);
+}
+
+static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
+  const gptvq_block *block = work->original;
+  size_t count = block->linear_count, inputs = 2 + 2 * block->mlp_count;
+  GPTVQ_TRY(gptvq_block_copy(block, &work->block, err));
+  work->inputs = calloc(inputs, sizeof *work->inputs);
+  work->input_of = calloc(count, sizeof *work->input_of);
+  work->solved = calloc(count, sizeof *work->solved);
+  if (work->inputs == NULL || work->input_of == NULL || work->solved == NULL)
+    return gptvq_fail_memory(err, "a block", inputs * sizeof *work->inputs);
+  add_input(work, block->qkv.linear, block->qkv.count, false, false);
+  add_input(work, &block->o, 1, false, true);
+  for (size_t e = 0; e < block->mlp_count; e++)
+    add_input(work, block->mlps[e].input.linear, block->mlps[e].input.count, true, false);
+  for (size_t e = 0; e < block->mlp_count; e++) add_input(work, &block->mlps[e].down, 1, true, true);
+  return GPTVQ_OK;
+}
+
+/* gptvq_capture: adds x to the Hessian of these linears when this pass collects it. */
+static gptvq_status add_captured(void *context, const gptvq_block *block, const size_t *linears, size_t count,
+                                 const float *x, size_t n, size_t ldx, gptvq_error *err) {
+  (void)err;
+  block_work *work = context;
+  if (count == 0 || n == 0 || linears[0] >= block->linear_count) return GPTVQ_OK;
+  input *in = &work->inputs[work->input_of[linears[0]]];
+  if (in->hessian.values != NULL && linears[0] == in->linears[0]) gptvq_hessian_add(&in->hessian, n, x, ldx);
+  return GPTVQ_OK;
+}
+
+/* All windows once through the part of the block that produces inputs [begin, end). x keeps its values; with `whole` it enters the
+ * attention, else the half of the block that the inputs belong to. */
+static gptvq_status collect(block_work *work, size_t begin, size_t end, bool whole, gptvq_error *err) {
+  const gptvq_pipeline *p = work->pipeline;
+  const input *first = &work->inputs[begin], *last = &work->inputs[end - 1];
+  const char *name = work->block.linears[first->linears[0]].name;
+  size_t hidden = p->model->config.hidden, values = p->length * hidden;
+  bool both = whole && last->after_attention;
+  float *copy = NULL;
+  gptvq_status status = GPTVQ_OK;
+  if (both) { /* attention has to run for real: on a copy */
+    copy = gptvq_alloc(values, sizeof *copy);
+    if (copy == NULL) return gptvq_fail_memory(err, "calibration activations", values * sizeof *copy);
+  }
+  gptvq_stop stop = last->output ? GPTVQ_STOP_AT_OUTPUT : GPTVQ_STOP_AT_INPUT;
+  for (size_t w = 0; w < p->samples; w++) {
+    float *x = p->x + w * values;
+    if (both) {
+      memcpy(copy, x, values * sizeof *copy);
+      x = copy;
+      GPTVQ_TRY_GOTO(gptvq_block_attention(p->model, &work->block, p->workspace, 0, 0, p->length, x, GPTVQ_RUN_ALL,
+                                           add_captured, work, err));
+    }
+    if (both || first->after_attention)
+      GPTVQ_TRY_GOTO(
+          gptvq_block_mlp(p->model, &work->block, p->workspace, p->length, x, stop, add_captured, work, err));
+    else
+      GPTVQ_TRY_GOTO(gptvq_block_attention(p->model, &work->block, p->workspace, 0, 0, p->length, x, stop,
+                                           add_captured, work, err));
+    GPTVQ_TRY_GOTO(gptvq_report_progress(p->callbacks, "calibrate", name, w + 1, p->samples, NAN, err));
+  }
+done:
+  free(copy);
+  return status;
+}
+
+static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_factor *factor, gptvq_error *err) {
+  gptvq_pipeline *p = work->pipeline;
+  const gptvq_linear *linear = &work->original->linears[index];
+  size_t values = linear->rows * linear->cols;
+  float *weights = gptvq_alloc(values, sizeof *weights);
+  if (weights == NULL) return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *weights));
+  gptvq_linear_decode(linear, weights);
+  gptvq_status status = gptvq_solve_layer(linear->name, linear->rows, linear->cols, weights, factor, p->options,
+                                          p->callbacks, &work->results[index], err);
+  free(weights);
+  if (status != GPTVQ_OK) return status;
+  work->solved[index] = true;
+  gptvq_linear_set_packed(&work->block.linears[index], &work->results[index].packed);
+  return gptvq_report_progress(p->callbacks, "quantize", linear->name, ++p->layers_done, p->layers_total,
+                               work->results[index].error, err);
+}
+
+/* "a, b and c" for a warning */
+static void list_names(const block_work *work, const input *in, char *text, size_t size) {
+  size_t used = 0;
+  text[0] = '\0';
+  for (size_t i = 0; i < in->count && used < size; i++) {
+    int written = snprintf(text + used, size - used, "%s%s", i > 0 ? ", " : "", work->block.linears[in->linears[i]].name);
+    used += written > 0 ? (size_t)written : 0;
+  }
+}
+
+/* The linears of one input; `with_data`: its Hessian was collected. */
+static gptvq_status solve_input(block_work *work, input *in, bool with_data, gptvq_error *err) {
+  const gptvq_pipeline *p = work->pipeline;
+  const gptvq_linear *linear = &work->original->linears[in->linears[0]];
+  gptvq_factor *factor = NULL;
+  gptvq_status status = GPTVQ_OK;
+  if (with_data) {
+    char names[512];
+    size_t tokens = in->hessian.tokens;
+    if (tokens < linear->cols) list_names(work, in, names, sizeof names);
+    if (tokens == 0)
+      gptvq_log(p->callbacks, GPTVQ_LOG_WARNING,
+                "no calibration token reaches %s: quantized without data (identity Hessian)", names);
+    else if (tokens < linear->cols)
+      gptvq_log(p->callbacks, GPTVQ_LOG_WARNING, "only %zu calibration tokens for the %zu input columns of %s", tokens,
+                linear->cols, names);
+    if (tokens > 0) {
+      GPTVQ_TRY_GOTO(gptvq_hessian_finish(&in->hessian, linear->name, err));
+      GPTVQ_TRY_GOTO(gptvq_factor_create(linear->name, linear->cols, in->hessian.values, p->options, p->callbacks,
+                                         &factor, err));
+    }
+    gptvq_hessian_release(&in->hessian);
+  }
+  for (size_t i = 0; i < in->count; i++) GPTVQ_TRY_GOTO(solve_linear(work, in->linears[i], factor, err));
+done:
+  gptvq_factor_destroy(factor);
+  return status;
+}
+
+/* Inputs [begin, end): as many Hessians at a time as the budget allows, at least one. Without true_sequential the whole block is
+ * one such range, and passes after the first must still see the original weights. */
+static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool keep_original, gptvq_error *err) {
+  const gptvq_pipeline *p = work->pipeline;
+  for (size_t first = begin, last; first < end; first = last) {
+    size_t bytes = 0;
+    for (last = first; last < end; last++) {
+      size_t cols = work->block.linears[work->inputs[last].linears[0]].cols, one = gptvq_hessian_bytes(cols);
+      if (last > first && (one > p->hessian_budget || bytes > p->hessian_budget - one)) break;
+      GPTVQ_TRY(gptvq_hessian_init(&work->inputs[last].hessian, cols,
+                                   work->block.linears[work->inputs[last].linears[0]].name, err));
+      bytes += one;
+    }
+    if (keep_original)
+      memcpy(work->block.linears, work->original->linears, work->block.linear_count * sizeof *work->block.linears);
+    GPTVQ_TRY(collect(work, first, last, keep_original, err));
+    for (size_t i = first; i < last; i++) GPTVQ_TRY(solve_input(work, &work->inputs[i], true, err));
+  }
+  if (keep_original) /* what the last passes put back */
+    for (size_t i = 0; i < work->block.linear_count; i++)
+      if (work->solved[i]) gptvq_linear_set_packed(&work->block.linears[i], &work->results[i].packed);
+  return GPTVQ_OK;
+}
+
+static gptvq_status run_windows(const gptvq_pipeline *p, const gptvq_block *block, bool attention, bool mlp,
+                                gptvq_error *err) {
+  size_t values = p->length * p->model->config.hidden;
+  for (size_t w = 0; w < p->samples; w++) {
+    float *x = p->x + w * values;
+    if (attention)
+      GPTVQ_TRY(gptvq_block_attention(p->model, block, p->workspace, 0, 0, p->length, x, GPTVQ_RUN_ALL, NULL, NULL,
+                                      err));
+    if (mlp) GPTVQ_TRY(gptvq_block_mlp(p->model, block, p->workspace, p->length, x, GPTVQ_RUN_ALL, NULL, NULL, err));
+    GPTVQ_TRY(gptvq_report_progress(p->callbacks, "calibrate", "", w + 1, p->samples, NAN, err));
+  }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_error *err) {
+  if (pipeline->x == NULL) return GPTVQ_OK;
+  return run_windows(pipeline, block, true, true, err);
+}
+
+static gptvq_status with_data(block_work *work, gptvq_error *err) {
+  const gptvq_pipeline *p = work->pipeline;
+  size_t experts = work->original->mlp_count;
+  if (!p->options->true_sequential) {
+    GPTVQ_TRY(solve_range(work, 0, work->input_count, true, err));
+    return run_windows(p, &work->block, true, true, err);
+  }
+  GPTVQ_TRY(solve_range(work, 0, 1, false, err));
+  GPTVQ_TRY(solve_range(work, 1, 2, false, err));
+  GPTVQ_TRY(run_windows(p, &work->block, true, false, err));
+  GPTVQ_TRY(solve_range(work, 2, 2 + experts, false, err));
+  GPTVQ_TRY(solve_range(work, 2 + experts, work->input_count, false, err));
+  return run_windows(p, &work->block, false, true, err);
+}
+
+gptvq_status gptvq_pipeline_block(gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_layer_result *results,
+                                  gptvq_error *err) {
+  block_work work = {.pipeline = pipeline, .original = block, .results = results};
+  gptvq_status status = prepare_work(&work, err);
+  if (status == GPTVQ_OK && pipeline->x != NULL) {
+    status = with_data(&work, err);
+  } else if (status == GPTVQ_OK) {
+    for (size_t i = 0; i < work.input_count && status == GPTVQ_OK; i++)
+      status = solve_input(&work, &work.inputs[i], false, err);
+  }
+  if (status != GPTVQ_OK && work.solved != NULL)
+    for (size_t i = 0; i < block->linear_count; i++)
+      if (work.solved[i]) gptvq_layer_result_release(&results[i]);
+  release_work(&work);
+  return status;
+}

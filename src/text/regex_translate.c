@@ -1,0 +1,240 @@
+#include "text/regex.h"
+
+/* Oniguruma's classes for UTF-8 text, spelt out: PCRE2's own differ by version and contain, for example, U+180E in \s and
+ * no combining marks in \w. */
+#define SPACE "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define NOT_SPACE                                                                                                  \
+  "\\x{0}-\\x{8}\\x{e}-\\x{1f}!-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"     \
+  "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{d7ff}\\x{e000}-\\x{10ffff}"
+#define WORD                                                                                                       \
+  "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define AT_WORD_EDGE "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))"
+#define NOT_AT_WORD_EDGE "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))"
+
+enum { MAX_DEPTH = 100, MAX_PATTERN = 65536 };
+
+typedef struct translation {
+  const char *p;
+  size_t size, i;
+  gptvq_bytes *out;
+  size_t atom; /* where the last atom starts in `out`; SIZE_MAX: none that a quantifier could follow */
+  size_t groups[MAX_DEPTH], depth;
+  gptvq_error *err;
+} translation;
+
+static void put(translation *t, const char *text) { gptvq_bytes_append(t->out, text, strlen(text)); }
+static bool next_is(const translation *t, size_t offset, char c) {
+  return t->i + offset < t->size && t->p[t->i + offset] == c;
+}
+static gptvq_status refuse(translation *t, const char *what) {
+  return gptvq_fail(t->err, GPTVQ_ERROR_UNSUPPORTED, "regular expression: %s is not supported", what);
+}
+
+/* An escape, at t->i = the backslash. */
+static gptvq_status escape(translation *t, bool in_class) {
+  if (t->i + 1 >= t->size) return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: ends in a backslash");
+  char c = t->p[t->i + 1];
+  const char *plain = NULL;
+  switch (c) {
+  case 's': plain = in_class ? SPACE : "[" SPACE "]"; break;
+  case 'S': plain = in_class ? NOT_SPACE : "[^" SPACE "]"; break;
+  case 'w': plain = in_class ? WORD : "[" WORD "]"; break;
+  case 'W':
+    if (in_class) return refuse(t, "\\W inside a class");
+    plain = "[^" WORD "]";
+    break;
+  case 'd': plain = "\\p{Nd}"; break;
+  case 'D': plain = "\\P{Nd}"; break;
+  case 'h': plain = in_class ? "0-9a-fA-F" : "[0-9a-fA-F]"; break;
+  case 'H':
+    if (in_class) return refuse(t, "\\H inside a class");
+    plain = "[^0-9a-fA-F]";
+    break;
+  case 'b': plain = in_class ? "\\x08" : AT_WORD_EDGE; break;
+  case 'B': plain = in_class ? NULL : NOT_AT_WORD_EDGE; break;
+  case 'v': plain = "\\x0b"; break;
+  default: break;
+  }
+  if (plain != NULL) {
+    put(t, plain);
+    t->i += 2;
+    return GPTVQ_OK;
+  }
+  if (c == 'u' && t->i + 5 < t->size) { /* \uHHHH */
+    put(t, "\\x{");
+    gptvq_bytes_append(t->out, t->p + t->i + 2, 4);
+    put(t, "}");
+    t->i += 6;
+    return GPTVQ_OK;
+  }
+  size_t length = 2;
+  if ((c == 'p' || c == 'P' || c == 'x') && next_is(t, 2, '{')) { /* copied with its braces */
+    while (t->i + length < t->size && t->p[t->i + length] != '}') length++;
+    if (t->i + length >= t->size)
+      return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: \\%c{ is not closed", c);
+    length++;
+  } else if (c == 'k' || c == 'g' || c == 'K' || c == 'y' || c == 'Y') {
+    return refuse(t, "\\k, \\g, \\K, \\y or \\Y");
+  } else {
+    while (t->i + length < t->size && ((unsigned char)t->p[t->i + length] & 0xc0) == 0x80) length++;
+  }
+  gptvq_bytes_append(t->out, t->p + t->i, length);
+  t->i += length;
+  return GPTVQ_OK;
+}
+
+/* The inside of a class, up to and including its closing bracket, which is not copied. Nested classes are flattened. */
+static gptvq_status class_items(translation *t, size_t depth) {
+  if (depth > MAX_DEPTH) return refuse(t, "nesting this deep");
+  bool first = true;
+  for (;; first = false) {
+    if (t->i >= t->size) return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: [ is not closed");
+    char c = t->p[t->i];
+    if (c == ']' && !first) {
+      t->i++;
+      return GPTVQ_OK;
+    }
+    if (c == '\\') {
+      GPTVQ_TRY(escape(t, true));
+    } else if (c == '[' && next_is(t, 1, ':')) {
+      size_t length = 2;
+      while (t->i + length < t->size && t->p[t->i + length] != ']') length++;
+      if (t->i + length >= t->size)
+        return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: [: is not closed");
+      gptvq_bytes_append(t->out, t->p + t->i, length + 1);
+      t->i += length + 1;
+    } else if (c == '[') {
+      if (next_is(t, 1, '^')) return refuse(t, "a negated class inside a class");
+      t->i++;
+      GPTVQ_TRY(class_items(t, depth + 1));
+    } else if (c == '&' && next_is(t, 1, '&')) {
+      return refuse(t, "&& inside a class");
+    } else {
+      if (c == ']') put(t, "\\");
+      gptvq_bytes_append(t->out, &c, 1);
+      t->i++;
+    }
+  }
+}
+
+/* "(": remembers where the group starts, and turns Ruby's option m (dot matches newline) into PCRE's s. */
+static gptvq_status open_group(translation *t) {
+  if (t->depth == MAX_DEPTH) return refuse(t, "nesting this deep");
+  size_t start = t->out->size, i = t->i + 1;
+  put(t, "(");
+  if (i < t->size && t->p[i] == '?') {
+    put(t, "?");
+    i++;
+    if (i < t->size && (t->p[i] == '#' || t->p[i] == '~' || t->p[i] == '(' || t->p[i] == '@'))
+      return refuse(t, "(?#, (?~, (?( or (?@");
+    bool options = false; /* (?imx-imx) or (?imx-imx: */
+    size_t k = i;
+    while (k < t->size && (t->p[k] == 'i' || t->p[k] == 'm' || t->p[k] == 'x' || t->p[k] == '-')) k++;
+    options = k > i && k < t->size && (t->p[k] == ')' || t->p[k] == ':');
+    for (; options && i < k; i++) gptvq_bytes_append(t->out, t->p[i] == 'm' ? "s" : t->p + i, 1);
+    if (i < t->size && t->p[i] == ')') { /* options for the rest of the group */
+      put(t, ")");
+      t->i = i + 1;
+      t->atom = SIZE_MAX;
+      return GPTVQ_OK;
+    }
+    while (i < t->size && (t->p[i] == ':' || t->p[i] == '=' || t->p[i] == '!' || t->p[i] == '<' || t->p[i] == '>')) {
+      gptvq_bytes_append(t->out, t->p + i, 1);
+      i++;
+    }
+  }
+  t->groups[t->depth++] = start;
+  t->atom = SIZE_MAX;
+  t->i = i;
+  return GPTVQ_OK;
+}
+
+static void wrap_atom(translation *t) {
+  gptvq_bytes_append(t->out, "(?:", 3);
+  if (t->out->failed) return;
+  memmove(t->out->data + t->atom + 3, t->out->data + t->atom, t->out->size - 3 - t->atom);
+  memcpy(t->out->data + t->atom, "(?:", 3);
+}
+
+/* "{" at t->i: true when it begins an interval {n}, {n,}, {,m} or {n,m}; *end is behind the brace. */
+static bool interval(const translation *t, size_t *end, bool *fixed, bool *no_low) {
+  size_t i = t->i + 1, low = i;
+  while (i < t->size && t->p[i] >= '0' && t->p[i] <= '9') i++;
+  *no_low = i == low;
+  *fixed = true;
+  if (i < t->size && t->p[i] == ',') {
+    *fixed = false;
+    size_t high = ++i;
+    while (i < t->size && t->p[i] >= '0' && t->p[i] <= '9') i++;
+    if (*no_low && i == high) return false;
+  } else if (*no_low) {
+    return false;
+  }
+  if (i >= t->size || t->p[i] != '}') return false;
+  *end = i + 1;
+  return true;
+}
+
+static void quantifier_interval(translation *t, size_t end, bool fixed, bool no_low) {
+  put(t, no_low ? "{0" : "{");
+  gptvq_bytes_append(t->out, t->p + t->i + 1, end - t->i - 1);
+  t->i = end;
+  if (next_is(t, 0, '+')) { /* in Ruby a second, greedy repetition; in PCRE possessive */
+    wrap_atom(t);
+    put(t, ")+");
+    t->i++;
+  } else if (next_is(t, 0, '?')) {
+    if (fixed) { /* in Ruby: all of it may be absent; in PCRE: lazy */
+      wrap_atom(t);
+      put(t, ")?");
+    } else {
+      put(t, "?");
+    }
+    t->i++;
+  }
+}
+
+gptvq_status gptvq_regex_translate(const char *pattern, size_t size, gptvq_bytes *out, gptvq_error *err) {
+  if (size > MAX_PATTERN)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "regular expression: %zu bytes are too many", size);
+  translation t = {.p = pattern, .size = size, .out = out, .atom = SIZE_MAX, .err = err};
+  while (t.i < t.size) {
+    char c = t.p[t.i];
+    size_t end;
+    bool fixed, no_low;
+    if (c == '\\') {
+      t.atom = out->size;
+      GPTVQ_TRY(escape(&t, false));
+    } else if (c == '[') {
+      t.atom = out->size;
+      put(&t, "[");
+      t.i++;
+      if (next_is(&t, 0, '^')) {
+        put(&t, "^");
+        t.i++;
+      }
+      GPTVQ_TRY(class_items(&t, 0));
+      put(&t, "]");
+    } else if (c == '(') {
+      GPTVQ_TRY(open_group(&t));
+    } else if (c == ')') {
+      put(&t, ")");
+      t.atom = t.depth > 0 ? t.groups[--t.depth] : SIZE_MAX;
+      t.i++;
+    } else if (c == '{' && t.atom != SIZE_MAX && interval(&t, &end, &fixed, &no_low)) {
+      quantifier_interval(&t, end, fixed, no_low);
+    } else if (c == '{') {
+      t.atom = out->size;
+      put(&t, "\\{");
+      t.i++;
+    } else {
+      if (c == '|' || c == '^' || c == '$') t.atom = SIZE_MAX;
+      else if (c != '*' && c != '+' && c != '?') t.atom = out->size;
+      size_t length = 1;
+      while (t.i + length < t.size && ((unsigned char)t.p[t.i + length] & 0xc0) == 0x80) length++;
+      gptvq_bytes_append(out, t.p + t.i, length);
+      t.i += length;
+    }
+  }
+  return out->failed ? gptvq_fail_memory(err, "a regular expression", size) : GPTVQ_OK;
+}

@@ -1,0 +1,328 @@
+/* checkpoint/config: config.json of the families, old and new spellings, and values that make no sense. */
+#include "checkpoint/config.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+/* One quote character in these texts stands for a double quote, so that they can be read. */
+static json_t *parse_text(const char *text) {
+  char json[4096];
+  size_t n = strlen(text);
+  assert_true(n < sizeof json);
+  for (size_t i = 0; i <= n; i++) json[i] = text[i] == '\'' ? '"' : text[i];
+  json_error_t where;
+  json_t *value = json_loads(json, 0, &where);
+  if (value == NULL) fail_msg("%s: %s", where.text, json);
+  return value;
+}
+
+/* base with the keys of `changes` put over it; a key with the value 'absent' is removed */
+static gptvq_status parse(const char *base, const char *changes, const char *generation, gptvq_config *out,
+                          gptvq_error *err) {
+  json_t *config = parse_text(base), *over = parse_text(changes), *value;
+  const char *key;
+  json_object_foreach(over, key, value) {
+    const char *text = json_string_value(value);
+    if (text != NULL && strcmp(text, "absent") == 0) json_object_del(config, key);
+    else json_object_set(config, key, value);
+  }
+  json_t *second = generation != NULL ? parse_text(generation) : NULL;
+  gptvq_status status = gptvq_config_parse("some/model", config, second, out, err);
+  json_decref(second);
+  json_decref(over);
+  json_decref(config);
+  return status;
+}
+
+static gptvq_config accept(const char *base, const char *changes, const char *generation) {
+  gptvq_error err;
+  gptvq_config config;
+  if (parse(base, changes, generation, &config, &err) != GPTVQ_OK) fail_msg("%s: %s", changes, err.message);
+  return config;
+}
+
+static const char llama[] = "{'architectures': ['LlamaForCausalLM'], 'hidden_size': 64, 'intermediate_size': 96,"
+                            "'num_hidden_layers': 3, 'num_attention_heads': 8, 'vocab_size': 100,"
+                            "'max_position_embeddings': 512, 'rms_norm_eps': 1e-5}";
+
+static void defaults_of_llama(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{}", NULL);
+  assert_string_equal(c.architecture, "LlamaForCausalLM");
+  assert_int_equal(c.hidden, 64);
+  assert_int_equal(c.intermediate, 96);
+  assert_int_equal(c.layers, 3);
+  assert_int_equal(c.heads, 8);
+  assert_int_equal(c.kv_heads, 8);
+  assert_int_equal(c.head_dim, 8);
+  assert_int_equal(c.vocab, 100);
+  assert_int_equal(c.max_positions, 512);
+  assert_true(c.rms_norm_eps == 1e-5);
+  assert_false(c.tie_embeddings || c.attention_bias || c.attention_out_bias || c.mlp_bias);
+  assert_int_equal(c.sliding_window, 0);
+  for (size_t i = 0; i < 3; i++) assert_false(c.layer_slides[i]);
+  assert_int_equal(c.experts, 0);
+  assert_string_equal(c.hidden_act, "silu");
+  assert_int_equal(c.rope.type, GPTVQ_ROPE_DEFAULT);
+  assert_true(c.rope.theta == 10000.0 && c.rope.partial_rotary_factor == 1.0);
+  assert_int_equal(c.bos, -1);
+  assert_int_equal(c.eos_count, 0);
+  assert_string_equal(c.dtype, "");
+  gptvq_config_release(&c);
+  /* a first LLaMA's config: no context length, no kv heads, null where newer ones have values */
+  c = accept(llama, "{'max_position_embeddings': 'absent', 'rms_norm_eps': 'absent', 'head_dim': null,"
+                    "'num_key_value_heads': null, 'rope_scaling': null, 'sliding_window': null, 'hidden_act': null}", NULL);
+  assert_int_equal(c.max_positions, 2048);
+  assert_true(c.rms_norm_eps == 1e-6);
+  assert_int_equal(c.kv_heads, 8);
+  gptvq_config_release(&c);
+}
+
+static void explicit_values(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{'num_key_value_heads': 2, 'head_dim': 32, 'tie_word_embeddings': true,"
+                                 "'attention_bias': true, 'mlp_bias': true, 'torch_dtype': 'bfloat16',"
+                                 "'hidden_act': 'gelu', 'bos_token_id': 1, 'eos_token_id': 2}", NULL);
+  assert_int_equal(c.kv_heads, 2);
+  assert_int_equal(c.head_dim, 32);
+  assert_true(c.tie_embeddings && c.attention_bias && c.attention_out_bias && c.mlp_bias);
+  assert_string_equal(c.dtype, "bfloat16");
+  assert_string_equal(c.hidden_act, "gelu");
+  assert_int_equal(c.bos, 1);
+  assert_int_equal(c.eos_count, 1);
+  assert_int_equal(c.eos[0], 2);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'dtype': 'float16', 'eos_token_id': [7, 8, 9], 'bos_token_id': -1}", NULL);
+  assert_string_equal(c.dtype, "float16");
+  assert_int_equal(c.bos, -1);
+  assert_int_equal(c.eos_count, 3);
+  assert_int_equal(c.eos[2], 9);
+  gptvq_config_release(&c);
+  /* the generation config wins, where it says something */
+  c = accept(llama, "{'eos_token_id': 2, 'bos_token_id': 1}", "{'eos_token_id': [5, 6]}");
+  assert_int_equal(c.bos, 1);
+  assert_int_equal(c.eos_count, 2);
+  assert_int_equal(c.eos[0], 5);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'eos_token_id': 2}", "{'eos_token_id': null}");
+  assert_int_equal(c.eos[0], 2);
+  gptvq_config_release(&c);
+}
+
+static void rope_of_both_spellings(void **state) {
+  (void)state;
+  static const char *const spellings[] = {
+      "{'rope_theta': 5e5, 'rope_scaling': {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0,"
+      "'high_freq_factor': 4.0, 'original_max_position_embeddings': 128}}",
+      "{'rope_parameters': {'rope_theta': 500000, 'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1,"
+      "'high_freq_factor': 4, 'original_max_position_embeddings': 128}}",
+      "{'rope_theta': 77.0, 'rope_scaling': {'type': 'linear', 'factor': 2.0}, 'rope_parameters': {'rope_theta': 5e5,"
+      "'type': 'default', 'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0,"
+      "'original_max_position_embeddings': 128}}"};
+  for (size_t i = 0; i < 3; i++) {
+    gptvq_config c = accept(llama, spellings[i], NULL);
+    assert_int_equal(c.rope.type, GPTVQ_ROPE_LLAMA3);
+    assert_true(c.rope.theta == 5e5 && c.rope.factor == 8.0);
+    assert_true(c.rope.low_freq_factor == 1.0 && c.rope.high_freq_factor == 4.0);
+    assert_int_equal(c.rope.original_max_positions, 128);
+    gptvq_config_release(&c);
+  }
+  gptvq_config c = accept(llama, "{'rope_scaling': {'type': 'linear', 'factor': 2.5}}", NULL);
+  assert_int_equal(c.rope.type, GPTVQ_ROPE_LINEAR);
+  assert_true(c.rope.factor == 2.5);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'partial_rotary_factor': 0.75}", NULL);
+  assert_true(c.rope.partial_rotary_factor == 0.75);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'rope_parameters': {'rope_theta': 1e6, 'partial_rotary_factor': 0.5}}", NULL);
+  assert_true(c.rope.theta == 1e6 && c.rope.partial_rotary_factor == 0.5);
+  assert_int_equal(c.rope.type, GPTVQ_ROPE_DEFAULT);
+  gptvq_config_release(&c);
+}
+
+static void longrope_of_phi3(void **state) {
+  (void)state;
+  static const char *const names[] = {"'type': 'longrope'", "'rope_type': 'longrope'", "'type': 'su'", "'type': 'yarn'"};
+  for (size_t i = 0; i < 4; i++) {
+    char changes[512];
+    (void)snprintf(changes, sizeof changes,
+                   "{'architectures': ['Phi3ForCausalLM'], 'original_max_position_embeddings': 256, 'sliding_window': 100,"
+                   "'rope_scaling': {%s, 'short_factor': [1, 1.5, 2.0], 'long_factor': [4, 5, 6]}, 'partial_rotary_factor': 0.75}",
+                   names[i]);
+    gptvq_config c = accept(llama, changes, NULL);
+    assert_int_equal(c.rope.type, GPTVQ_ROPE_LONGROPE);
+    assert_int_equal(c.rope.original_max_positions, 256);
+    assert_true(c.rope.factor == 2.0 && c.rope.attention_factor == 0.0);
+    assert_true(c.rope.short_factor[1] == 1.5 && c.rope.long_factor[2] == 6.0);
+    assert_int_equal(c.sliding_window, 100);
+    assert_true(c.layer_slides[0] && c.layer_slides[2]);
+    gptvq_config_release(&c);
+  }
+  gptvq_config c = accept(llama, "{'rope_parameters': {'rope_type': 'longrope', 'original_max_position_embeddings': 64,"
+                                 "'attention_factor': 1.25, 'short_factor': [1,1,1,1], 'long_factor': [1,2,3,4]}}", NULL);
+  assert_int_equal(c.rope.original_max_positions, 64);
+  assert_true(c.rope.attention_factor == 1.25);
+  gptvq_config_release(&c);
+}
+
+static void sliding_windows(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{'architectures': ['MistralForCausalLM'], 'sliding_window': 128}", NULL);
+  assert_int_equal(c.sliding_window, 128);
+  for (size_t i = 0; i < 3; i++) assert_true(c.layer_slides[i]);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['MistralForCausalLM'], 'sliding_window': null}", NULL);
+  assert_int_equal(c.sliding_window, 0);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['MistralForCausalLM']}", NULL); /* what the architecture assumes */
+  assert_int_equal(c.sliding_window, 4096);
+  gptvq_config_release(&c);
+
+  static const char *const off[] = {
+      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128}",
+      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': false, 'max_window_layers': 0}",
+      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true}", /* from layer 28 on */
+      "{'architectures': ['Qwen3ForCausalLM'], 'sliding_window': null, 'use_sliding_window': true, 'max_window_layers': 0}",
+      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true,"
+      "'layer_types': ['full_attention', 'full_attention', 'full_attention']}"};
+  for (size_t i = 0; i < sizeof off / sizeof off[0]; i++) {
+    c = accept(llama, off[i], NULL);
+    assert_int_equal(c.sliding_window, 0);
+    for (size_t j = 0; j < 3; j++) assert_false(c.layer_slides[j]);
+    gptvq_config_release(&c);
+  }
+  static const char *const last_two[] = {
+      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true, 'max_window_layers': 1}",
+      "{'architectures': ['Qwen3ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true,"
+      "'layer_types': ['full_attention', 'sliding_attention', 'sliding_attention'], 'max_window_layers': 28}"};
+  for (size_t i = 0; i < 2; i++) {
+    c = accept(llama, last_two[i], NULL);
+    assert_int_equal(c.sliding_window, 128);
+    assert_false(c.layer_slides[0]);
+    assert_true(c.layer_slides[1] && c.layer_slides[2]);
+    gptvq_config_release(&c);
+  }
+}
+
+static void families(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{'architectures': ['MixtralForCausalLM'], 'num_local_experts': 4, 'num_experts_per_tok': 3,"
+                                 "'rms_norm_eps': 'absent'}", NULL);
+  assert_int_equal(c.experts, 4);
+  assert_int_equal(c.experts_per_token, 3);
+  assert_true(c.rms_norm_eps == 1e-5 && c.rope.theta == 1e6);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['MixtralForCausalLM']}", NULL);
+  assert_int_equal(c.experts, 8);
+  assert_int_equal(c.experts_per_token, 2);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['Qwen3ForCausalLM']}", NULL);
+  assert_int_equal(c.head_dim, 128);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['Qwen2ForCausalLM']}", NULL);
+  assert_int_equal(c.head_dim, 8);
+  gptvq_config_release(&c);
+}
+
+static void nonsense_is_refused(void **state) {
+  (void)state;
+  static const struct {
+    const char *changes;
+    gptvq_status status;
+    const char *words[2];
+  } cases[] = {
+      {"{'architectures': 'absent'}", GPTVQ_ERROR_FORMAT, {"architectures"}},
+      {"{'architectures': []}", GPTVQ_ERROR_FORMAT, {"architectures"}},
+      {"{'architectures': 'Llama'}", GPTVQ_ERROR_FORMAT, {"architectures"}},
+      {"{'architectures': ['an architecture whose name is far too long to be one of those that exist']}", GPTVQ_ERROR_FORMAT, {"architectures"}},
+      {"{'hidden_size': 'absent'}", GPTVQ_ERROR_FORMAT, {"hidden_size is missing"}},
+      {"{'hidden_size': null}", GPTVQ_ERROR_FORMAT, {"hidden_size is missing"}},
+      {"{'hidden_size': 'wide'}", GPTVQ_ERROR_FORMAT, {"hidden_size is not a whole number"}},
+      {"{'hidden_size': 64.0}", GPTVQ_ERROR_FORMAT, {"hidden_size is not a whole number"}},
+      {"{'hidden_size': 0}", GPTVQ_ERROR_FORMAT, {"hidden_size is 0"}},
+      {"{'hidden_size': -64}", GPTVQ_ERROR_FORMAT, {"hidden_size is -64"}},
+      {"{'hidden_size': 9223372036854775807}", GPTVQ_ERROR_FORMAT, {"hidden_size is 9223372036854775807"}},
+      {"{'intermediate_size': 0}", GPTVQ_ERROR_FORMAT, {"intermediate_size"}},
+      {"{'num_hidden_layers': 0}", GPTVQ_ERROR_FORMAT, {"num_hidden_layers is 0"}},
+      {"{'num_hidden_layers': 1000000000}", GPTVQ_ERROR_FORMAT, {"num_hidden_layers"}},
+      {"{'num_attention_heads': 0}", GPTVQ_ERROR_FORMAT, {"num_attention_heads"}},
+      {"{'num_attention_heads': 7}", GPTVQ_ERROR_FORMAT, {"not a multiple of num_attention_heads 7"}},
+      {"{'num_key_value_heads': 3}", GPTVQ_ERROR_FORMAT, {"num_key_value_heads 3"}},
+      {"{'num_key_value_heads': 16}", GPTVQ_ERROR_FORMAT, {"num_key_value_heads 16"}},
+      {"{'num_key_value_heads': 0}", GPTVQ_ERROR_FORMAT, {"num_key_value_heads"}},
+      {"{'head_dim': 0}", GPTVQ_ERROR_FORMAT, {"head_dim"}},
+      {"{'head_dim': 7}", GPTVQ_ERROR_FORMAT, {"7 dimensions"}},
+      {"{'vocab_size': -1}", GPTVQ_ERROR_FORMAT, {"vocab_size"}},
+      {"{'max_position_embeddings': 0}", GPTVQ_ERROR_FORMAT, {"max_position_embeddings"}},
+      {"{'rms_norm_eps': 0}", GPTVQ_ERROR_FORMAT, {"rms_norm_eps"}},
+      {"{'rms_norm_eps': -1e-5}", GPTVQ_ERROR_FORMAT, {"rms_norm_eps"}},
+      {"{'rms_norm_eps': 10}", GPTVQ_ERROR_FORMAT, {"rms_norm_eps"}},
+      {"{'rms_norm_eps': '1e-5'}", GPTVQ_ERROR_FORMAT, {"rms_norm_eps is not a number"}},
+      {"{'tie_word_embeddings': 1}", GPTVQ_ERROR_FORMAT, {"tie_word_embeddings"}},
+      {"{'hidden_act': 3}", GPTVQ_ERROR_FORMAT, {"hidden_act"}},
+      {"{'sliding_window': -1}", GPTVQ_ERROR_FORMAT, {"sliding_window"}},
+      {"{'layer_types': ['full_attention']}", GPTVQ_ERROR_FORMAT, {"layer_types", "= 3"}},
+      {"{'layer_types': ['full_attention', 'sliding_attention', 'full_attention']}", GPTVQ_ERROR_FORMAT, {"layer_types[1]", "no sliding_window"}},
+      {"{'layer_types': ['full_attention', 'linear_attention', 'full_attention']}", GPTVQ_ERROR_UNSUPPORTED, {"layer_types[1] is linear_attention"}},
+      {"{'num_local_experts': 4}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is missing"}},
+      {"{'num_local_experts': 4, 'num_experts_per_tok': 5}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is 5"}},
+      {"{'architectures': ['MixtralForCausalLM'], 'num_local_experts': 0}", GPTVQ_ERROR_FORMAT, {"num_local_experts"}},
+      {"{'rope_theta': 0}", GPTVQ_ERROR_FORMAT, {"rope_theta"}},
+      {"{'rope_theta': -1e4}", GPTVQ_ERROR_FORMAT, {"rope_theta"}},
+      {"{'rope_scaling': 2}", GPTVQ_ERROR_FORMAT, {"rope_scaling is not an object"}},
+      {"{'rope_parameters': []}", GPTVQ_ERROR_FORMAT, {"rope_parameters is not an object"}},
+      {"{'rope_parameters': {'full_attention': {}}}", GPTVQ_ERROR_UNSUPPORTED, {"rope_parameters.full_attention"}},
+      {"{'rope_scaling': {'type': 'dynamic', 'factor': 2}}", GPTVQ_ERROR_UNSUPPORTED, {"rope type dynamic is not supported"}},
+      {"{'rope_scaling': {'rope_type': 'yarn', 'factor': 2}}", GPTVQ_ERROR_UNSUPPORTED, {"rope type yarn is not supported"}},
+      {"{'rope_scaling': {'type': 'linear'}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor is missing"}},
+      {"{'rope_scaling': {'type': 'linear', 'factor': 0}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor"}},
+      {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 4, 'high_freq_factor': 4,"
+       "'original_max_position_embeddings': 128}}", GPTVQ_ERROR_FORMAT, {"high_freq_factor"}},
+      {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1, 'high_freq_factor': 4}}", GPTVQ_ERROR_FORMAT,
+       {"rope_scaling.original_max_position_embeddings is missing"}},
+      {"{'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1], 'long_factor': [1,1,1,1]}}", GPTVQ_ERROR_FORMAT,
+       {"original_max_position_embeddings is missing"}},
+      {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1], 'long_factor': [1,1,1,1]}}",
+       GPTVQ_ERROR_FORMAT, {"short_factor is not a list of 4"}},
+      {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1], 'long_factor': [1,1,0,1]}}",
+       GPTVQ_ERROR_FORMAT, {"long_factor[2]"}},
+      {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1], 'long_factor': [1,'x',1,1]}}",
+       GPTVQ_ERROR_FORMAT, {"long_factor[1]"}},
+      {"{'partial_rotary_factor': 0.4}", GPTVQ_ERROR_FORMAT, {"partial_rotary_factor 0.4"}},
+      {"{'partial_rotary_factor': 2}", GPTVQ_ERROR_FORMAT, {"partial_rotary_factor"}},
+      {"{'bos_token_id': 'a'}", GPTVQ_ERROR_FORMAT, {"bos_token_id"}},
+      {"{'eos_token_id': -2}", GPTVQ_ERROR_FORMAT, {"eos_token_id"}},
+      {"{'eos_token_id': [1, 4294967296]}", GPTVQ_ERROR_FORMAT, {"eos_token_id"}},
+      {"{'eos_token_id': [1,2,3,4,5,6,7,8,9]}", GPTVQ_ERROR_UNSUPPORTED, {"eos_token_id lists 9"}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    gptvq_error err = {GPTVQ_OK, ""};
+    gptvq_config config;
+    gptvq_status status = parse(llama, cases[i].changes, NULL, &config, &err);
+    if (status == GPTVQ_OK) gptvq_config_release(&config);
+    if (status != cases[i].status)
+      fail_msg("%s: %s: %s", cases[i].changes, gptvq_status_name(status), err.message);
+    assert_null(config.layer_slides);
+    assert_non_null(strstr(err.message, "some/model/config.json: "));
+    for (size_t w = 0; w < 2 && cases[i].words[w] != NULL; w++)
+      if (strstr(err.message, cases[i].words[w]) == NULL)
+        fail_msg("%s: \"%s\" is not in: %s", cases[i].changes, cases[i].words[w], err.message);
+  }
+  gptvq_error err;
+  gptvq_config config;
+  assert_int_equal(parse(llama, "{}", "{'eos_token_id': 'x'}", &config, &err), GPTVQ_ERROR_FORMAT);
+  assert_non_null(strstr(err.message, "some/model/generation_config.json: eos_token_id"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(defaults_of_llama), cmocka_unit_test(explicit_values), cmocka_unit_test(rope_of_both_spellings),
+      cmocka_unit_test(longrope_of_phi3),  cmocka_unit_test(sliding_windows), cmocka_unit_test(families),
+      cmocka_unit_test(nonsense_is_refused),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,567 @@
+/* Fine-tuning: the block's forward pass against a double-precision definition of its own, every gradient against finite
+ * differences of that definition, and the training loop. */
+#include "base/half.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "quant/finetune_internal.h"
+
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { HIDDEN = 24, INTERMEDIATE = 20, LENGTH = 11, WINDOWS = 2, TOKENS = WINDOWS * LENGTH, LINEARS = 7 };
+
+static uint64_t seed;
+static float uniform(float scale) { return scale * (2.0f * (float)gptvq_random_unit(&seed) - 1.0f); }
+static float *random_vector(size_t n, float middle, float scale) {
+  float *x = gptvq_alloc(n, sizeof *x);
+  for (size_t i = 0; i < n; i++) x[i] = gptvq_bf16_to_float(gptvq_float_to_bf16(middle + uniform(scale)));
+  return x;
+}
+static void *random_bytes(size_t n) {
+  uint8_t *x = gptvq_alloc(n, 1);
+  for (size_t i = 0; i < n; i++) x[i] = (uint8_t)gptvq_random(&seed);
+  return x;
+}
+
+/* ---- a random block with one of the features of the architecture table ---- */
+
+typedef struct variant {
+  const char *name;
+  size_t heads, kv_heads, head_dim, rotary, window;
+  bool fused, biases, head_norms;
+  unsigned dim, index_bits, codebook_bits, scale_block;
+  bool permuted, uniform, dense_o;
+  size_t group_rows, group_cols;
+} variant;
+
+static const variant variants[] = {
+    {"llama", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8},
+    {"mistral, sliding window, 1-D, ragged stripes", 4, 4, 6, 6, 4, false, false, false, 1, 2, 8, 0, false, false, false, 5, 16},
+    {"qwen2, biases, fp16 codebooks, permuted", 4, 1, 8, 8, 0, false, true, false, 2, 4, 16, 0, true, false, false, 8, 24},
+    {"qwen3, head norms, 4-D, block scales", 2, 1, 16, 16, 0, false, false, true, 4, 3, 8, 8, true, false, false, 20, 8},
+    {"phi3, fused, partial rotation", 4, 2, 8, 4, 5, true, false, false, 2, 5, 8, 0, false, false, false, 4, 16},
+    {"uniform, dense output", 3, 3, 8, 8, 0, false, true, true, 1, 3, 0, 8, true, true, true, 1, 32},
+};
+enum { VARIANTS = sizeof variants / sizeof variants[0] };
+
+typedef struct fixture {
+  const variant *v;
+  gptvq_ft_dims dims;
+  gptvq_block block;
+  gptvq_mlp mlp;
+  gptvq_linear linears[LINEARS];
+  float *rope;
+  float *x;
+  void *owned[128];
+  size_t owned_count;
+} fixture;
+
+static void *keep(fixture *f, void *memory) {
+  assert_non_null(memory);
+  assert_true(f->owned_count < 128);
+  f->owned[f->owned_count++] = memory;
+  return memory;
+}
+
+static void make_linear(fixture *f, size_t index, size_t rows, size_t cols, bool bias, bool dense) {
+  const variant *v = f->v;
+  gptvq_linear *linear = &f->linears[index];
+  *linear = (gptvq_linear){.name = "test", .rows = rows, .cols = cols};
+  if (bias) linear->bias = keep(f, random_vector(rows, 0, 0.5f));
+  if (dense) {
+    linear->dtype = GPTVQ_F32;
+    linear->weights = keep(f, random_vector(rows * cols, 0, 0.4f));
+    return;
+  }
+  linear->is_packed = true;
+  gptvq_packed *p = &linear->packed;
+  p->shape = (gptvq_packed_shape){.kind = v->uniform ? GPTVQ_PACKED_UNIFORM : GPTVQ_PACKED_VQ,
+                                  .rows = rows, .cols = cols, .dim = v->dim, .index_bits = v->index_bits,
+                                  .group_rows = gptvq_min_size(v->group_rows, rows),
+                                  .group_cols = v->uniform ? cols : v->group_cols,
+                                  .codebook_bits = v->codebook_bits, .scale_block = v->scale_block,
+                                  .permuted = v->permuted};
+  gptvq_error err;
+  assert_int_equal(gptvq_packed_check(&p->shape, "test", &err), GPTVQ_OK);
+  gptvq_packed_sizes sizes;
+  gptvq_packed_measure(&p->shape, &sizes);
+  p->indices = keep(f, random_bytes(sizes.index_bytes));
+  if (v->permuted) {
+    uint32_t *permutation = keep(f, gptvq_alloc(cols, sizeof *permutation));
+    for (size_t i = 0; i < cols; i++) permutation[i] = (uint32_t)i;
+    for (size_t i = cols; i > 1; i--) {
+      size_t j = gptvq_random_below(&seed, i);
+      uint32_t swap = permutation[i - 1];
+      permutation[i - 1] = permutation[j];
+      permutation[j] = swap;
+    }
+    p->permutation = permutation;
+  }
+  if (v->uniform) {
+    uint16_t *scales = keep(f, gptvq_alloc(sizes.uniform_scales, sizeof *scales));
+    for (size_t i = 0; i < sizes.uniform_scales; i++) scales[i] = gptvq_float_to_fp16(0.12f + uniform(0.04f));
+    p->scales = scales;
+    p->zeros = keep(f, random_bytes(sizes.zero_bytes));
+    return;
+  }
+  uint16_t *scales = keep(f, gptvq_alloc(sizes.codebook_scales, sizeof *scales));
+  for (size_t i = 0; i < sizes.codebook_scales; i++) scales[i] = gptvq_float_to_bf16(0.4f + uniform(0.1f));
+  p->codebook_scales = scales;
+  if (v->codebook_bits == 8) {
+    int8_t *codes = keep(f, gptvq_alloc(sizes.codebook_values, 1));
+    for (size_t i = 0; i < sizes.codebook_values; i++) codes[i] = (int8_t)((int)gptvq_random_below(&seed, 255) - 127);
+    p->codebooks = codes;
+  } else {
+    uint16_t *values = keep(f, gptvq_alloc(sizes.codebook_values, sizeof *values));
+    for (size_t i = 0; i < sizes.codebook_values; i++) values[i] = gptvq_float_to_fp16(uniform(1.0f));
+    p->codebooks = values;
+  }
+  if (v->scale_block != 0) {
+    p->block_scales = keep(f, random_bytes(sizes.block_scale_bytes));
+    float *range = keep(f, gptvq_alloc(2, sizeof *range));
+    range[0] = -1.0f;
+    range[1] = 0.125f;
+    p->block_scale_range = range;
+  }
+}
+
+static void make_fixture(fixture *f, const variant *v, size_t windows) {
+  *f = (fixture){.v = v};
+  size_t q = v->heads * v->head_dim, kv = v->kv_heads * v->head_dim, half = v->rotary / 2;
+  f->rope = keep(f, gptvq_alloc(LENGTH * half, 2 * sizeof(float)));
+  for (size_t t = 0; t < LENGTH; t++)
+    for (size_t i = 0; i < half; i++) {
+      double angle = (double)t * pow(100.0, -(double)i / (double)half);
+      f->rope[t * half + i] = (float)cos(angle);
+      f->rope[(LENGTH + t) * half + i] = (float)sin(angle);
+    }
+  f->dims = (gptvq_ft_dims){.hidden = HIDDEN, .heads = v->heads, .kv_heads = v->kv_heads, .head_dim = v->head_dim,
+                            .intermediate = INTERMEDIATE, .length = LENGTH, .sliding_window = v->window, .eps = 1e-5f,
+                            .has_norm = {true, true, v->head_norms, v->head_norms},
+                            .has_bias = {v->biases, v->biases, v->biases, v->biases},
+                            .rotary = v->rotary, .cosine = f->rope, .sine = f->rope + LENGTH * half};
+  gptvq_block *b = &f->block;
+  b->linears = f->linears;
+  b->mlp_count = 1;
+  b->mlps = &f->mlp;
+  b->attention_norm = keep(f, random_vector(HIDDEN, 1, 0.3f));
+  b->mlp_norm = keep(f, random_vector(HIDDEN, 1, 0.3f));
+  if (v->head_norms) {
+    b->q_norm = keep(f, random_vector(v->head_dim, 1, 0.3f));
+    b->k_norm = keep(f, random_vector(v->head_dim, 1, 0.3f));
+  }
+  size_t n = 0;
+  if (v->fused) {
+    make_linear(f, n, q + 2 * kv, HIDDEN, v->biases, false);
+    b->qkv = (gptvq_linear_group){1, {n++}, {0}, q + 2 * kv};
+  } else {
+    for (size_t i = 0; i < 3; i++) make_linear(f, n + i, i == 0 ? q : kv, HIDDEN, v->biases, false);
+    b->qkv = (gptvq_linear_group){3, {n, n + 1, n + 2}, {0, q, q + kv}, q + 2 * kv};
+    n += 3;
+  }
+  make_linear(f, n, HIDDEN, q, v->biases, v->dense_o);
+  b->o = n++;
+  if (v->fused) {
+    make_linear(f, n, 2 * INTERMEDIATE, HIDDEN, v->biases, false);
+    f->mlp.input = (gptvq_linear_group){1, {n++}, {0}, 2 * INTERMEDIATE};
+  } else {
+    for (size_t i = 0; i < 2; i++) make_linear(f, n + i, INTERMEDIATE, HIDDEN, v->biases && i == 1, false);
+    f->mlp.input = (gptvq_linear_group){2, {n, n + 1}, {0, INTERMEDIATE}, 2 * INTERMEDIATE};
+    n += 2;
+  }
+  make_linear(f, n, HIDDEN, INTERMEDIATE, v->biases, false);
+  f->mlp.down = n++;
+  b->linear_count = n;
+  f->x = keep(f, random_vector(windows * LENGTH * HIDDEN, 0, 1.5f));
+}
+
+static void free_fixture(fixture *f) {
+  for (size_t i = 0; i < f->owned_count; i++) free(f->owned[i]);
+}
+
+/* ---- the definition, in double ---- */
+
+static void ref_norm(size_t n, const double *x, const float *gain, double eps, double *y) {
+  double sum = 0;
+  for (size_t i = 0; i < n; i++) sum += x[i] * x[i];
+  for (size_t i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / (double)n + eps) * (double)gain[i];
+}
+
+static void ref_linear(const gptvq_ft_dims *d, const gptvq_ft_weights *w, gptvq_ft_matrix m, const double *x, double *y) {
+  size_t rows = gptvq_ft_rows(d, m), cols = gptvq_ft_cols(d, m);
+  for (size_t r = 0; r < rows; r++) {
+    y[r] = w->bias[m] != NULL ? (double)w->bias[m][r] : 0.0;
+    for (size_t c = 0; c < cols; c++) y[r] += (double)w->matrix[m][r * cols + c] * x[c];
+  }
+}
+
+/* out[tokens × HIDDEN] */
+static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t tokens, const double *x, double *out) {
+  size_t hd = d->head_dim, width = (d->heads + 2 * d->kv_heads) * hd, half = d->rotary / 2;
+  double *qkv = gptvq_alloc(LENGTH * width, sizeof *qkv), heads[128], normed[HIDDEN], gate[2 * INTERMEDIATE];
+  assert_non_null(qkv);
+  for (size_t start = 0; start < tokens; start += LENGTH) {
+    for (size_t t = 0; t < LENGTH; t++) {
+      double *row = qkv + t * width;
+      ref_norm(HIDDEN, x + (start + t) * HIDDEN, w->norm[GPTVQ_FT_ATTENTION_NORM], (double)d->eps, normed);
+      ref_linear(d, w, GPTVQ_FT_QKV, normed, row);
+      for (size_t h = 0; h < d->heads + d->kv_heads; h++) {
+        double *head = row + h * hd;
+        const float *gain = w->norm[h < d->heads ? GPTVQ_FT_Q_NORM : GPTVQ_FT_K_NORM];
+        if (gain != NULL) ref_norm(hd, head, gain, (double)d->eps, head);
+        for (size_t i = 0; i < half; i++) {
+          double a = head[i], b = head[i + half], c = (double)d->cosine[t * half + i], s = (double)d->sine[t * half + i];
+          head[i] = a * c - b * s;
+          head[i + half] = b * c + a * s;
+        }
+      }
+    }
+    for (size_t t = 0; t < LENGTH; t++) {
+      const double *in = x + (start + t) * HIDDEN;
+      double *y = out + (start + t) * HIDDEN, middle[HIDDEN], down[HIDDEN];
+      for (size_t h = 0; h < d->heads; h++) {
+        size_t key = (d->heads + h / (d->heads / d->kv_heads)) * hd, value = key + d->kv_heads * hd;
+        double total = 0;
+        memset(heads + h * hd, 0, hd * sizeof *heads);
+        for (size_t j = 0; j <= t; j++) {
+          if (d->sliding_window != 0 && j + d->sliding_window <= t) continue;
+          double score = 0;
+          for (size_t i = 0; i < hd; i++) score += qkv[t * width + h * hd + i] * qkv[j * width + key + i];
+          double e = exp(score / sqrt((double)hd));
+          total += e;
+          for (size_t i = 0; i < hd; i++) heads[h * hd + i] += e * qkv[j * width + value + i];
+        }
+        for (size_t i = 0; i < hd; i++) heads[h * hd + i] /= total;
+      }
+      ref_linear(d, w, GPTVQ_FT_O, heads, middle);
+      for (size_t i = 0; i < HIDDEN; i++) middle[i] += in[i];
+      ref_norm(HIDDEN, middle, w->norm[GPTVQ_FT_MLP_NORM], (double)d->eps, normed);
+      ref_linear(d, w, GPTVQ_FT_GATE_UP, normed, gate);
+      for (size_t i = 0; i < INTERMEDIATE; i++) gate[i] = gate[i] / (1.0 + exp(-gate[i])) * gate[INTERMEDIATE + i];
+      ref_linear(d, w, GPTVQ_FT_DOWN, gate, down);
+      for (size_t i = 0; i < HIDDEN; i++) y[i] = middle[i] + down[i];
+    }
+  }
+  free(qkv);
+}
+
+/* ---- tests ---- */
+
+/* Each output is a chain of a handful of sums of at most WIDTH products: c · WIDTH · ε of the largest value around. */
+enum { WIDTH = 64, CHAIN = 8 };
+
+static void forward_is_the_definition(void **state) {
+  (void)state;
+  for (size_t i = 0; i < VARIANTS; i++) {
+    fixture f;
+    gptvq_error err;
+    gptvq_ft_params params;
+    gptvq_ft_tape *tape;
+    seed = i;
+    make_fixture(&f, &variants[i], WINDOWS);
+    assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+    assert_int_equal(gptvq_ft_tape_create(&f.dims, TOKENS, false, &tape, &err), GPTVQ_OK);
+    double x[TOKENS * HIDDEN], expected[TOKENS * HIDDEN], largest = 0;
+    for (size_t j = 0; j < TOKENS * HIDDEN; j++) x[j] = (double)f.x[j];
+    ref_block(&f.dims, &params.weights, TOKENS, x, expected);
+    for (size_t j = 0; j < TOKENS * HIDDEN; j++) largest = fmax(largest, fabs(expected[j]));
+    const float *y = gptvq_ft_forward(&f.dims, &params.weights, tape, TOKENS, f.x);
+    for (size_t j = 0; j < TOKENS * HIDDEN; j++)
+      if (!(fabs((double)y[j] - expected[j]) <= CHAIN * WIDTH * (double)FLT_EPSILON * largest))
+        fail_msg("%s: output %zu is %.9g, not %.9g", variants[i].name, j, (double)y[j], expected[j]);
+    gptvq_ft_tape_destroy(tape);
+    gptvq_ft_params_release(&params);
+    free_fixture(&f);
+  }
+}
+
+/* Building the weights from theta gives the decoded packed weights exactly (no scale changes before a step). */
+static void theta_starts_as_the_packed_weights(void **state) {
+  (void)state;
+  for (size_t i = 0; i < VARIANTS; i++) {
+    fixture f;
+    gptvq_error err;
+    gptvq_ft_params params;
+    seed = i;
+    make_fixture(&f, &variants[i], WINDOWS);
+    assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+    for (size_t t = 0; t < params.table_count; t++) {
+      const gptvq_ft_table *table = &params.tables[t];
+      const gptvq_packed_shape *shape = &table->packed->shape;
+      float *expected = gptvq_alloc(shape->rows * shape->cols, sizeof *expected);
+      float *built = params.weights.matrix[table->matrix] + table->row_offset * shape->cols;
+      gptvq_packed_decode_ref(table->packed, 0, shape->rows, expected, shape->cols);
+      memset(built, 0x7f, shape->rows * shape->cols * sizeof *built);
+      gptvq_ft_params_build(&params, false);
+      assert_memory_equal(built, expected, shape->rows * shape->cols * sizeof *built);
+      free(expected);
+    }
+    gptvq_ft_params_release(&params);
+    free_fixture(&f);
+  }
+}
+
+static double functional(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights, const double *x, const float *r) {
+  double out[TOKENS * HIDDEN], sum = 0;
+  ref_block(dims, weights, TOKENS, x, out);
+  for (size_t i = 0; i < TOKENS * HIDDEN; i++) sum += (double)r[i] * out[i];
+  return sum;
+}
+
+/* L = Σ r ∘ block(x). The four-point stencil's own error is h⁴/30 · L⁽⁵⁾: with h = 2⁻⁸ of values around one, far below the rounding
+ * errors of the fp32 gradients, which are sums of at most TOKENS · WIDTH products behind a CHAIN of sums and whose rounding errors add up
+ * like a random walk: CHAIN · √(TOKENS · WIDTH) · ε of the largest gradient of the same array. */
+static void gradients_are_finite_differences(void **state) {
+  (void)state;
+  const double tolerance = CHAIN * sqrt((double)TOKENS * WIDTH) * (double)FLT_EPSILON;
+  for (size_t v = 0; v < VARIANTS; v++) {
+    fixture f;
+    gptvq_error err;
+    gptvq_ft_params params;
+    gptvq_ft_tape *tape;
+    seed = 100 + v;
+    make_fixture(&f, &variants[v], WINDOWS);
+    assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+    assert_int_equal(gptvq_ft_tape_create(&f.dims, TOKENS, true, &tape, &err), GPTVQ_OK);
+    float *r = random_vector(TOKENS * HIDDEN, 0, 1), gradient_in[TOKENS * HIDDEN];
+    double x[TOKENS * HIDDEN];
+    for (size_t i = 0; i < TOKENS * HIDDEN; i++) x[i] = (double)f.x[i];
+    gptvq_ft_params_begin(&params);
+    gptvq_ft_forward(&f.dims, &params.weights, tape, TOKENS, f.x);
+    gptvq_ft_backward(&f.dims, &params.weights, tape, r, &params.vector_gradients, gptvq_ft_params_scatter, &params,
+                      gradient_in);
+    gptvq_ft_params_finish(&params);
+
+    /* arrays of parameters, each with its own largest gradient */
+    size_t starts[64], arrays = 0;
+    for (size_t t = 0; t < params.table_count; t++) starts[arrays++] = params.tables[t].first;
+    for (size_t t = 0; t < params.vector_count; t++) starts[arrays++] = params.vectors[t].first;
+    starts[arrays] = params.count;
+    for (size_t a = 0; a < arrays; a++) {
+      double largest = 0;
+      for (size_t i = starts[a]; i < starts[a + 1]; i++) largest = fmax(largest, fabs((double)params.gradient[i]));
+      assert_true(largest > 0.0);
+      for (size_t i = starts[a]; i < starts[a + 1]; i += 3) {
+        float start = params.theta[i], h = 0x1p-8f;
+        double value[4];
+        for (int k = 0; k < 4; k++) {
+          params.theta[i] = start + h * (float)(k < 2 ? k - 2 : k - 1);
+          gptvq_ft_params_build(&params, false);
+          value[k] = functional(&f.dims, &params.weights, x, r);
+        }
+        params.theta[i] = start;
+        double expected = (8.0 * (value[2] - value[1]) - (value[3] - value[0])) / (12.0 * (double)h);
+        if (!(fabs((double)params.gradient[i] - expected) <= tolerance * largest))
+          fail_msg("%s: array %zu, parameter %zu: gradient %.9g, finite difference %.9g, largest %.9g", variants[v].name, a,
+                   i - starts[a], (double)params.gradient[i], expected, largest);
+      }
+    }
+    gptvq_ft_params_build(&params, false);
+    double largest = 0;
+    for (size_t i = 0; i < TOKENS * HIDDEN; i++) largest = fmax(largest, fabs((double)gradient_in[i]));
+    for (size_t i = 0; i < TOKENS * HIDDEN; i += 5) {
+      double start = x[i], h = 0x1p-8, value[4];
+      for (int k = 0; k < 4; k++) {
+        x[i] = start + h * (double)(k < 2 ? k - 2 : k - 1);
+        value[k] = functional(&f.dims, &params.weights, x, r);
+      }
+      x[i] = start;
+      double expected = (8.0 * (value[2] - value[1]) - (value[3] - value[0])) / (12.0 * h);
+      if (!(fabs((double)gradient_in[i] - expected) <= tolerance * largest))
+        fail_msg("%s: input %zu: gradient %.9g, finite difference %.9g", variants[v].name, i, (double)gradient_in[i], expected);
+    }
+    free(r);
+    gptvq_ft_tape_destroy(tape);
+    gptvq_ft_params_release(&params);
+    free_fixture(&f);
+  }
+}
+
+/* ---- training ---- */
+
+enum { MANY = 24 };
+
+/* targets = outputs of the block as it is; then every codebook and norm is disturbed. */
+static float *disturb(fixture *f) {
+  gptvq_error err;
+  gptvq_ft_params params;
+  gptvq_ft_tape *tape;
+  float *targets = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *targets);
+  assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_ft_tape_create(&f->dims, MANY * LENGTH, false, &tape, &err), GPTVQ_OK);
+  memcpy(targets, gptvq_ft_forward(&f->dims, &params.weights, tape, MANY * LENGTH, f->x), MANY * LENGTH * HIDDEN * sizeof *targets);
+  gptvq_ft_tape_destroy(tape);
+  for (size_t i = 0; i < params.count; i++) params.theta[i] += 0.15f * params.unit[i] * uniform(1.0f);
+  gptvq_ft_params_store(&params);
+  gptvq_ft_params_release(&params);
+  return targets;
+}
+
+/* The relative error of the block as stored, over the held-out windows (every third one), by the definition. */
+static double stored_error(fixture *f, const float *targets) {
+  gptvq_error err;
+  gptvq_ft_params params;
+  assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+  double *x = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *x), *out = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *out);
+  for (size_t i = 0; i < MANY * LENGTH * HIDDEN; i++) x[i] = (double)f->x[i];
+  ref_block(&f->dims, &params.weights, MANY * LENGTH, x, out);
+  double errors = 0, deviation = 0;
+  for (size_t j = 0; j < HIDDEN; j++) {
+    double sum = 0, squares = 0;
+    for (size_t t = 0; t < MANY * LENGTH; t++) {
+      double y = (double)targets[t * HIDDEN + j], e = out[t * HIDDEN + j] - y;
+      sum += y;
+      squares += y * y;
+      if (t / LENGTH % 3 == 2) errors += e * e;
+    }
+    deviation += squares - sum * sum / (MANY * LENGTH);
+  }
+  free(x);
+  free(out);
+  gptvq_ft_params_release(&params);
+  return errors / (MANY / 3) / (deviation / MANY);
+}
+
+static gptvq_finetune_options training_options(void) {
+  gptvq_finetune_options options;
+  gptvq_finetune_options_init(&options);
+  options.steps = 60;
+  options.batch = 5;
+  options.holdout = MANY / 3;
+  options.evaluate_every = 10;
+  options.table_rate = options.vector_rate = 0.02;
+  options.max_tokens = 3 * LENGTH; /* so that a batch takes two parts */
+  return options;
+}
+
+static void train(fixture *f, const float *targets, const gptvq_finetune_options *options, gptvq_finetune_result *result) {
+  gptvq_error err;
+  gptvq_ft_params params;
+  assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_ft_train(&params, MANY, f->x, targets, options, NULL, result, &err), GPTVQ_OK);
+  gptvq_ft_params_release(&params);
+}
+
+static void training_lowers_the_stored_error(void **state) {
+  (void)state;
+  for (size_t v = 0; v < VARIANTS; v++) {
+    fixture f;
+    gptvq_finetune_result result;
+    gptvq_finetune_options options = training_options();
+    seed = 200 + v;
+    make_fixture(&f, &variants[v], MANY);
+    float *targets = disturb(&f);
+    double before = stored_error(&f, targets);
+    train(&f, targets, &options, &result);
+    double after = stored_error(&f, targets);
+    if (!(after < 0.5 * before)) fail_msg("%s: error %.6g became %.6g only", variants[v].name, before, after);
+    assert_true(result.best_step > 0);
+    /* what is reported is what is stored; squared errors carry twice the forward pass's relative rounding error, seen through the
+     * ratio of the outputs to their error, at most 1 / sqrt(after) */
+    double slack = 2.0 * CHAIN * WIDTH * (double)FLT_EPSILON / sqrt(after);
+    assert_true(fabs(result.before - before) <= slack * before);
+    assert_true(fabs(result.after - after) <= slack * after);
+    free(targets);
+    free_fixture(&f);
+  }
+}
+
+static uint64_t fingerprint(const fixture *f) {
+  uint64_t hash = 14695981039346656037u;
+  for (size_t i = 0; i < f->block.linear_count; i++) {
+    const gptvq_packed *p = &f->linears[i].packed;
+    gptvq_packed_sizes sizes;
+    if (!f->linears[i].is_packed) continue;
+    gptvq_packed_measure(&p->shape, &sizes);
+    const uint8_t *parts[] = {p->codebooks, (const uint8_t *)p->codebook_scales, (const uint8_t *)p->scales,
+                              (const uint8_t *)f->block.attention_norm};
+    size_t bytes[] = {sizes.codebook_bytes, 2 * sizes.codebook_scales, 2 * sizes.uniform_scales, HIDDEN * sizeof(float)};
+    for (size_t part = 0; part < 4; part++)
+      for (size_t j = 0; j < bytes[part]; j++) hash = (hash ^ parts[part][j]) * 1099511628211u;
+  }
+  return hash;
+}
+
+static void same_bytes_for_any_threads(void **state) {
+  (void)state;
+  for (size_t v = 0; v < VARIANTS; v++) {
+    uint64_t first = 0;
+    for (int threads = 1; threads <= 3; threads++) {
+      fixture f;
+      gptvq_finetune_result result;
+      gptvq_finetune_options options = training_options();
+      options.steps = 10;
+      gptvq_set_threads(threads);
+      seed = 300 + v;
+      make_fixture(&f, &variants[v], MANY);
+      float *targets = disturb(&f);
+      uint64_t before = fingerprint(&f);
+      train(&f, targets, &options, &result);
+      if (threads == 1) first = fingerprint(&f);
+      assert_true(fingerprint(&f) == first && first != before);
+      free(targets);
+      free_fixture(&f);
+    }
+  }
+  gptvq_set_threads(0);
+}
+
+static void a_useless_training_changes_nothing(void **state) {
+  (void)state;
+  fixture f;
+  gptvq_finetune_result result;
+  gptvq_finetune_options options = training_options();
+  options.table_rate = options.vector_rate = 50.0;
+  options.patience = 2;
+  seed = 7;
+  make_fixture(&f, &variants[0], MANY);
+  float *targets = disturb(&f);
+  uint64_t before = fingerprint(&f);
+  train(&f, targets, &options, &result);
+  assert_int_equal(result.best_step, 0);
+  assert_int_equal(result.steps, 20); /* two looks at the held-out windows */
+  assert_true(result.after == result.before);
+  assert_true(fingerprint(&f) == before);
+  free(targets);
+  free_fixture(&f);
+}
+
+static void bad_input_is_refused(void **state) {
+  (void)state;
+  fixture f;
+  gptvq_error err;
+  gptvq_ft_params params;
+  gptvq_finetune_result result;
+  gptvq_finetune_options options = training_options();
+  seed = 8;
+  make_fixture(&f, &variants[0], MANY);
+  float *targets = disturb(&f);
+  uint64_t before = fingerprint(&f);
+  assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_ft_train(&params, 0, f.x, targets, &options, NULL, &result, &err), GPTVQ_ERROR_DATA);
+  targets[17] = NAN;
+  assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err), GPTVQ_ERROR_NUMERIC);
+  targets[17] = 0;
+  f.x[2 * LENGTH * HIDDEN + 3] = INFINITY; /* in a held-out window */
+  assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err), GPTVQ_ERROR_NUMERIC);
+  gptvq_ft_params_release(&params);
+  assert_true(fingerprint(&f) == before);
+  f.block.mlp_count = 4;
+  assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_ERROR_UNSUPPORTED);
+  free(targets);
+  free_fixture(&f);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(forward_is_the_definition),        cmocka_unit_test(theta_starts_as_the_packed_weights),
+      cmocka_unit_test(gradients_are_finite_differences), cmocka_unit_test(training_lowers_the_stored_error),
+      cmocka_unit_test(same_bytes_for_any_threads),       cmocka_unit_test(a_useless_training_changes_nothing),
+      cmocka_unit_test(bad_input_is_refused)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
