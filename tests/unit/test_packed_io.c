@@ -8,6 +8,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <fcntl.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static const char config_text[] = "{\"architectures\": [\"LlamaForCausalLM\"], \"quantization_config\": "
@@ -322,12 +324,76 @@ static void wide_permutations(void **state) {
   assert_int_equal(gptvq_remove_tree(folder, &err), GPTVQ_OK);
 }
 
+/* Every byte of the header of a packed file damaged in several ways, and every truncation: refused with one line, or read and decoded
+ * within bounds (asan-ubsan watches). */
+static void damaged_files_never_crash(void **state) {
+  (void)state;
+  gptvq_error err;
+  char folder[] = "gptvq-test-XXXXXX", *data;
+  assert_non_null(mkdtemp(folder));
+  write_text(folder, "config.json", config_text);
+  char *path = gptvq_join_path(folder, "model.safetensors");
+  const gptvq_packed_shape shape = {GPTVQ_PACKED_VQ, 3, 24, 2, 3, 2, 16, 16, 8, true};
+  fixture f = fixture_make(&shape, 5);
+  gptvq_st_writer *writer;
+  assert_int_equal(gptvq_st_writer_create(path, &writer, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_packed_declare(writer, "layer", &f.packed, "gptvq", 0.25, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_packed_write(writer, &f.packed, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_st_writer_commit(writer, &err), GPTVQ_OK);
+  fixture_release(&f);
+  size_t size, accepted = 0, refused = 0;
+  assert_int_equal(gptvq_read_file(path, 1 << 20, &data, &size, &err), GPTVQ_OK);
+  size_t header = 8 + ((uint8_t)data[0] | (size_t)(uint8_t)data[1] << 8);
+  static const char values[] = {'0', '9', '"', '-'};
+  int file = open(path, O_WRONLY);
+  assert_true(file >= 0);
+  for (size_t at = 0; at < header + size; at++) { /* beyond the header: shorter and shorter */
+    for (size_t v = 0; v < (at < header ? 3 + sizeof values : 1); v++) {
+      if (at < header) {
+        char bad = v < 3 ? (char)0 : values[v - 3];
+        if (v < 3) bad = (char)((uint8_t)data[at] ^ (1u << 2 * v));
+        assert_int_equal(pwrite(file, &bad, 1, (off_t)at), 1);
+      } else {
+        assert_int_equal(ftruncate(file, (off_t)(size - 1 - (at - header))), 0);
+      }
+      gptvq_checkpoint *checkpoint;
+      gptvq_packed packed;
+      gptvq_packed_info info;
+      void *owned = NULL;
+      err.message[0] = '\0';
+      gptvq_status status = gptvq_checkpoint_open(folder, &checkpoint, &err);
+      if (status == GPTVQ_OK) status = gptvq_checkpoint_get_packed(checkpoint, "layer", &packed, &info, &owned, &err);
+      if (status == GPTVQ_OK) {
+        size_t cols = packed.shape.cols;
+        float *out = calloc(packed.shape.rows * cols, sizeof *out);
+        assert_non_null(out);
+        gptvq_packed_decode_ref(&packed, 0, packed.shape.rows, out, cols);
+        free(out);
+        accepted++;
+      } else {
+        assert_true(status == GPTVQ_ERROR_FORMAT || status == GPTVQ_ERROR_UNSUPPORTED || status == GPTVQ_ERROR_NUMERIC);
+        assert_non_null(strstr(err.message, folder));
+        refused++;
+      }
+      free(owned);
+      gptvq_checkpoint_close(checkpoint);
+      if (at < header) assert_int_equal(pwrite(file, data + at, 1, (off_t)at), 1);
+    }
+  }
+  assert_int_equal(close(file), 0);
+  assert_true(accepted > 0 && refused > 5 * accepted);
+  free(data);
+  free(path);
+  assert_int_equal(gptvq_remove_tree(folder, &err), GPTVQ_OK);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(layers_round_trip),
       cmocka_unit_test(contradictions_are_refused),
       cmocka_unit_test(bad_numbers_are_refused),
       cmocka_unit_test(wide_permutations),
+      cmocka_unit_test(damaged_files_never_crash),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -260,7 +261,7 @@ static uint64_t probe(const char *path) {
 
 static void damaged_files_never_crash(void **state) {
   (void)state;
-  static uint8_t good[512], bytes[512];
+  static uint8_t good[512];
   const char header[] = "{\"__metadata__\":{\"format\":\"pt\"},\"model.w\":" ENTRY("BF16", "[3,5]", "0", "30")
       ",\"model.b\":" ENTRY("F32", "[2]", "30", "38") ",\"e\":" ENTRY("I64", "[0]", "38", "38") "}";
   size_t length = sizeof header - 1, size = 8 + length + 38, accepted = 0;
@@ -269,19 +270,26 @@ static void damaged_files_never_crash(void **state) {
   memcpy(good + 8, header, length);
   for (size_t i = 0; i < 38; i++) good[8 + length + i] = (uint8_t)(i + 1);
   assert_int_equal(probe(put("whole", good, size)), 38 * 39 / 2);
-  for (size_t n = 0; n < size; n++) assert_int_equal(probe(put("cut", good, n)), UINT64_MAX);
+  /* the file is changed in place: thousands of new files would be slow */
+  const char *path = put("cut", good, size);
+  int file = open(path, O_WRONLY);
+  assert_true(file >= 0);
   static const uint8_t values[] = {0, 0xff, '"', '}', ']', ',', '9', '-', ' ', '\\'};
   for (size_t at = 0; at < 8 + length; at++)
     for (size_t v = 0; v < 8 + sizeof values; v++) {
-      memcpy(bytes, good, size);
-      if (v < 8) bytes[at] ^= (uint8_t)(1u << v);
-      else bytes[at] = values[v - 8];
-      if (bytes[at] == good[at]) continue;
-      uint64_t sum = probe(put("flipped", bytes, size));
-      if (sum != UINT64_MAX) accepted++;
+      uint8_t bad = (uint8_t)(v < 8 ? good[at] ^ (1u << v) : values[v - 8]);
+      if (bad == good[at]) continue;
+      assert_int_equal(pwrite(file, &bad, 1, (off_t)at), 1);
+      if (probe(path) != UINT64_MAX) accepted++;
+      assert_int_equal(pwrite(file, good + at, 1, (off_t)at), 1);
     }
   /* letters of names and of the metadata may change, little else */
   assert_true(accepted > 0 && accepted < 600);
+  for (size_t n = size; n-- > 0;) {
+    assert_int_equal(ftruncate(file, (off_t)n), 0);
+    assert_int_equal(probe(path), UINT64_MAX);
+  }
+  assert_int_equal(close(file), 0);
 }
 
 /* ---- folders ---- */
