@@ -1,4 +1,7 @@
 #include "kernels/table.h"
+#if defined(__x86_64__)
+#include "kernels/x86/x86.h"
+#endif
 
 #include <pthread.h>
 
@@ -9,6 +12,11 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 /* Every level starts from the one below it; tables of levels that this build does not have stay at ref and are never chosen. */
 static void fill(void) {
   for (int level = 0; level < LEVELS; level++) gptvq_kernels_init_ref(&tables[level]);
+#if defined(__x86_64__)
+  for (int level = GPTVQ_CPU_AVX2; level <= GPTVQ_CPU_AVX512; level++) gptvq_kernels_init_dense_avx2(&tables[level]);
+  gptvq_kernels_init_dense_avx512(&tables[GPTVQ_CPU_AVX512]);
+  gptvq_kernels_init_i8_avx512(&tables[GPTVQ_CPU_AVX512]);
+#endif
 }
 
 const gptvq_kernel_table *gptvq_kernels(gptvq_cpu_level level) {

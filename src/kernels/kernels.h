@@ -23,4 +23,21 @@ void gptvq_packed_decode(const gptvq_packed *packed, size_t begin, size_t end, f
  * (x_packed[c] = x[permutation[c]]). fp32 activations. */
 void gptvq_packed_matvec(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
 
+/* ---- int8 activations: the fast path of decoding; relative error about 0.3 % of a row's norm product (docs/KERNELS.md) ---- */
+
+/* Is there an int8 path for this shape? (VQ, int8 codebooks, groups of at most 1024 columns, block scales of a multiple of
+ * 4·dim columns.) Otherwise use gptvq_packed_matvec. The functions below need a shape for which this is true. */
+bool gptvq_packed_has_i8(const gptvq_packed_shape *shape);
+/* Bytes of the prepared form of one token's activations, a multiple of 64. */
+size_t gptvq_packed_input_bytes(const gptvq_packed_shape *shape);
+/* May two layers share prepared inputs? */
+bool gptvq_packed_same_input(const gptvq_packed *a, const gptvq_packed *b);
+/* x[cols] in *original* column order to the prepared form, 64-byte aligned. An x that is not finite makes every result NaN. */
+void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *input);
+/* y[row − begin] for rows [begin, end) from one prepared input. Same bytes at every CPU level. */
+void gptvq_packed_matvec_i8(const gptvq_packed *packed, const void *input, size_t begin, size_t end, float *y);
+/* The same for `count` prepared inputs that follow each other: y[token · ldy + row − begin]; equal to `count` single calls. */
+void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end,
+                            float *y, size_t ldy);
+
 #endif

@@ -4,6 +4,7 @@
 #define GPTVQ_KERNELS_TABLE_H
 
 #include "base/cpu.h"
+#include "kernels/i8.h"
 #include "kernels/kernels.h"
 
 /* rows × cols dense weights (perhaps unaligned, row stride cols) times x[cols] into y[rows] */
@@ -15,6 +16,7 @@ typedef struct gptvq_kernel_table {
   gptvq_dense_matvec_fn dense_matvec[3]; /* by gptvq_dtype */
   void (*packed_decode)(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
   void (*packed_matvec)(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
+  void (*i8_tile)(const gptvq_i8_tile *tile);
 } gptvq_kernel_table;
 
 void gptvq_kernels_init_ref(gptvq_kernel_table *table);

@@ -56,4 +56,5 @@ void gptvq_kernels_init_ref(gptvq_kernel_table *table) {
   table->dense_matvec[GPTVQ_BF16] = matvec_bf16;
   table->packed_decode = gptvq_packed_decode_scalar;
   table->packed_matvec = gptvq_packed_matvec_scalar;
+  table->i8_tile = gptvq_i8_tile_scalar;
 }

@@ -10,6 +10,8 @@ void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t beg
 void gptvq_packed_decode_scalar(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
 void gptvq_packed_matvec_scalar(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
 
+void gptvq_i8_tile_scalar(const gptvq_i8_tile *tile);
+
 /* 2^(lo + step·code) for the 16 block-scale codes; all 1 when the layer has no block scales. */
 void gptvq_block_scale_table(const gptvq_packed *packed, float table[16]);
 

@@ -1,0 +1,15 @@
+/* kernels/multi/quantize_input.h: activations of one column group to int8. */
+#ifndef GPTVQ_KERNELS_QUANTIZE_INPUT_H
+#define GPTVQ_KERNELS_QUANTIZE_INPUT_H
+
+#include "kernels/multi/multi.h"
+#include <stddef.h>
+#include <stdint.h>
+
+/* scale = max |x| / 127, code = x / scale rounded to nearest even, for `width` numbers; index i, component e goes to
+ * codes[e·plane + i]; the plane's rest is zeroed. correction[16]: see i8.h. `plane` is a multiple of 64. Returns the scale; NaN
+ * (and codes of 0) when an x is not finite. */
+GPTVQ_MULTI_DECLARE(float, gptvq_quantize_group, const float *x, size_t width, size_t dim, size_t plane, int8_t *codes,
+                    int32_t *correction);
+
+#endif

@@ -1,0 +1,143 @@
+/* Integer products: the same bytes at every CPU level; the prepared input as documented; and the whole within the error of the
+ * activations' rounding from the exact product. */
+#define _GNU_SOURCE
+#include "support.h"
+
+/* Lets inputs be ordinary, extreme (all codes ±127) or mostly zero. */
+static void fill_input(float *x, size_t n, uint64_t *state) {
+  size_t kind = gptvq_random_below(state, 5);
+  for (size_t i = 0; i < n; i++) {
+    float value = random_normal(state);
+    if (kind == 0) value = value < 0 ? -1.0f : 1.0f;
+    if (kind == 1) value = 3.0f;
+    if (kind == 2 && gptvq_random_below(state, 8)) value = 0.0f;
+    if (kind == 3 && i < n / 2) value *= 1e-20f;
+    x[i] = value;
+  }
+}
+
+static void check(const gptvq_packed_shape *shape, uint64_t *state) {
+  random_layer layer;
+  random_layer_new(&layer, shape, state);
+  const gptvq_packed *p = &layer.packed;
+  size_t count = 1 + gptvq_random_below(state, 3) % 2 * gptvq_random_below(state, 12);
+  size_t bytes = gptvq_packed_input_bytes(shape), cols = shape->cols;
+  guarded x = guarded_new(count * cols * sizeof(float)), inputs = guarded_new(count * bytes);
+  fill_input((float *)x.data, count * cols, state);
+  size_t begin = gptvq_random_below(state, shape->rows), end = begin + 1 + gptvq_random_below(state, shape->rows - begin);
+  size_t ldy = end - begin + gptvq_random_below(state, 3), total = (count - 1) * ldy + end - begin;
+  float *expected = gptvq_alloc(total, sizeof *expected);
+  unsigned char *first_inputs = gptvq_alloc(count * bytes, 1);
+  assert_true(expected != NULL && first_inputs != NULL);
+  FOR_EACH_LEVEL(level) {
+    memset(inputs.data, 0x55, count * bytes);
+    for (size_t t = 0; t < count; t++) gptvq_packed_prepare(p, (float *)x.data + t * cols, inputs.data + t * bytes);
+    guarded y = guarded_new(total * sizeof(float));
+    for (size_t i = 0; i < total; i++) ((float *)y.data)[i] = -77.0f;
+    gptvq_packed_matmul_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy);
+    if (level == 0) memcpy(expected, y.data, total * sizeof *expected);
+    for (size_t i = 0; i < total; i++) {
+      if (memcmp(&expected[i], y.data + i * 4, 4) == 0) continue;
+      print_shape(shape, level_names[level]);
+      fail_msg("rows %zu-%zu of %zu tokens: row %zu of token %zu is %.9g, not %.9g", begin, end, count, i % ldy, i / ldy,
+               (double)((float *)y.data)[i], (double)expected[i]);
+    }
+    /* one token alone gives the same bytes */
+    size_t t = gptvq_random_below(state, count);
+    gptvq_packed_matvec_i8(p, inputs.data + t * bytes, begin, end, (float *)y.data);
+    assert_memory_equal(y.data, expected + t * ldy, (end - begin) * sizeof *expected);
+    guarded_free(&y);
+  }
+  /* |y − exact| <= Σ_groups (activation scale / 2) · Σ |w| + rounding; the scale is max |x| / 127 of the group */
+  float *weights = gptvq_alloc(shape->rows * cols, sizeof *weights);
+  assert_non_null(weights);
+  gptvq_packed_decode_ref(p, 0, shape->rows, weights, cols);
+  size_t width = gptvq_min_size(shape->group_cols, cols);
+  for (size_t t = 0; t < count; t++)
+    for (size_t row = begin; row < end; row++) {
+      double sum = 0.0, limit = 0.0;
+      for (size_t g = 0; g * width < cols; g++) {
+        double largest = 0.0, absolute = 0.0, magnitude = 0.0;
+        for (size_t c = g * width; c < cols && c < (g + 1) * width; c++) {
+          size_t from = p->permutation ? p->permutation[c] : c;
+          double w = (double)weights[row * cols + from], v = (double)((float *)x.data)[t * cols + from];
+          sum += w * v;
+          largest = fmax(largest, fabs(v));
+          absolute += fabs(w);
+          magnitude += fabs(w * v);
+        }
+        limit += largest / 254.0 * absolute * 1.0001 + 1e-4 * magnitude * 1e-1;
+      }
+      double got = (double)expected[t * ldy + row - begin];
+      if (!(fabs(got - sum) <= limit)) {
+        print_shape(shape, "ref");
+        fail_msg("token %zu row %zu: %.9g, not %.9g (bound %.3g)", t, row, got, sum, limit);
+      }
+    }
+  free(weights);
+  free(expected);
+  free(first_inputs);
+  guarded_free(&x);
+  guarded_free(&inputs);
+  random_layer_free(&layer);
+}
+
+static void formats(void **test) {
+  (void)test;
+  uint64_t state = 11;
+  for (unsigned dim = 1; dim <= 4; dim *= 2)
+    for (unsigned bits = 1; bits <= 12; bits++)
+      for (int variant = 0; variant < 8; variant++) {
+        static const unsigned blocks[] = {0, 0, 0, 16, 32, 64, 128, 256};
+        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 13, .cols = variant == 1 ? 256 + 128 + 13 : 512, .dim = dim,
+                                .index_bits = bits, .group_rows = variant == 2 ? 13 : 4, .group_cols = 256,
+                                .codebook_bits = 8, .scale_block = blocks[variant]};
+        check(&s, &state);
+      }
+}
+
+static void random_shapes(void **test) {
+  (void)test;
+  uint64_t state = 12;
+  for (int done = 0; done < 400;) {
+    gptvq_packed_shape s = random_shape(&state, 40, 1200);
+    s.codebook_bits = 8;
+    if (gptvq_random_below(&state, 2)) {
+      s.group_cols = 256;
+      if (s.scale_block && 256 % s.scale_block) s.scale_block = 64;
+    }
+    if (s.kind == GPTVQ_PACKED_UNIFORM || !gptvq_packed_has_i8(&s)) continue;
+    check(&s, &state);
+    done++;
+  }
+}
+
+/* Infinite and NaN activations must not look like numbers. */
+static void bad_activations(void **test) {
+  (void)test;
+  uint64_t state = 13;
+  gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 4, .cols = 512, .dim = 2, .index_bits = 4, .group_rows = 4,
+                          .group_cols = 256, .codebook_bits = 8};
+  random_layer layer;
+  random_layer_new(&layer, &s, &state);
+  float x[512], y[4];
+  static const float bad[] = {INFINITY, -INFINITY, NAN};
+  void *input = gptvq_alloc(gptvq_packed_input_bytes(&s), 1);
+  assert_non_null(input);
+  FOR_EACH_LEVEL(level)
+  for (int i = 0; i < 3; i++) {
+    for (size_t c = 0; c < 512; c++) x[c] = 1.0f;
+    x[300 + i] = bad[i];
+    gptvq_packed_prepare(&layer.packed, x, input);
+    gptvq_packed_matvec_i8(&layer.packed, input, 0, 4, y);
+    for (int row = 0; row < 4; row++) assert_true(isnan(y[row]));
+  }
+  free(input);
+  random_layer_free(&layer);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(random_shapes),
+                                     cmocka_unit_test(bad_activations)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
