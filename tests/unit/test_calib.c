@@ -1,0 +1,240 @@
+/* quant: Hessians, calibration windows, the state of a run, output folders. */
+#include "tiny_model.h"
+#include "base/memory.h"
+#include "quant/calib.h"
+#include "quant/hessian.h"
+#include "quant/pipeline_folder.h"
+#include "quant/resume.h"
+
+#include <unistd.h>
+
+static char scratch[] = "gptvq-test-XXXXXX";
+static int make_scratch(void **state) {
+  (void)state;
+  return mkdtemp(scratch) == NULL || chdir(scratch) != 0;
+}
+static int drop_scratch(void **state) {
+  (void)state;
+  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
+}
+
+/* Against a double loop. Every fp32 product sum over at most 256 rows is off by at most 256·2^-24 of Σ|x_i x_j|. */
+static void hessian_is_the_mean_of_outer_products(void **state) {
+  (void)state;
+  enum { COLS = 37, LD = 41, N = 611 };
+  static float x[N * LD];
+  static double sum[COLS * COLS], absolute[COLS * COLS];
+  uint64_t random = 7;
+  for (size_t i = 0; i < N * LD; i++) x[i] = (float)(gptvq_random_unit(&random) - 0.3);
+  for (size_t n = 0; n < N; n++)
+    for (size_t i = 0; i < COLS; i++)
+      for (size_t j = 0; j < COLS; j++) {
+        double product = (double)x[n * LD + i] * (double)x[n * LD + j];
+        sum[i * COLS + j] += product;
+        absolute[i * COLS + j] += fabs(product);
+      }
+  gptvq_hessian h;
+  ok(gptvq_hessian_init(&h, COLS, "layer", err));
+  gptvq_hessian_add(&h, 300, x, LD);
+  gptvq_hessian_add(&h, 0, x, LD);
+  gptvq_hessian_add(&h, N - 300, x + 300 * LD, LD);
+  assert_int_equal(h.tokens, N);
+  ok(gptvq_hessian_finish(&h, "layer", err));
+  for (size_t i = 0; i < COLS * COLS; i++) {
+    double bound = 256 * 0x1p-24 * absolute[i] / N;
+    if (!(fabs(h.values[i] - sum[i] / N) <= bound)) fail_msg("element %zu: %.9g, not %.9g", i, h.values[i], sum[i] / N);
+  }
+  for (size_t i = 0; i < COLS; i++)
+    for (size_t j = 0; j < COLS; j++) assert_true(h.values[i * COLS + j] == h.values[j * COLS + i]);
+  gptvq_hessian_release(&h);
+}
+
+static void hessian_names_bad_activations(void **state) {
+  (void)state;
+  const float bad[] = {NAN, INFINITY, 1e30f};
+  for (size_t i = 0; i < 3; i++) {
+    float x[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, bad[i], 12};
+    gptvq_hessian h;
+    gptvq_error error = {0};
+    ok(gptvq_hessian_init(&h, 4, "layer", err));
+    gptvq_hessian_add(&h, 3, x, 4);
+    assert_int_equal(gptvq_hessian_finish(&h, "model.layers.3.mlp.down_proj", &error), GPTVQ_ERROR_NUMERIC);
+    assert_non_null(strstr(error.message, "model.layers.3.mlp.down_proj"));
+    assert_non_null(strstr(error.message, "column 2"));
+    gptvq_hessian_release(&h);
+  }
+}
+
+static void windows_spread_over_the_text(void **state) {
+  (void)state;
+  size_t a[10], b[10], c[10];
+  gptvq_calibration_offsets(10000, 10, 100, 0, a);
+  gptvq_calibration_offsets(10000, 10, 100, 0, b);
+  gptvq_calibration_offsets(10000, 10, 100, 1, c);
+  size_t different = 0;
+  for (size_t i = 0; i < 10; i++) {
+    assert_int_equal(a[i], b[i]);
+    different += a[i] != c[i];
+    assert_in_range(a[i], 9901 * i / 10, 9901 * (i + 1) / 10 - 1);
+    assert_true(a[i] + 100 <= 10000);
+  }
+  assert_true(different >= 8); /* two of them agree by chance about once in 10^3 seeds */
+  gptvq_calibration_offsets(100, 10, 100, 5, a); /* the only window there is, ten times */
+  for (size_t i = 0; i < 10; i++) assert_int_equal(a[i], 0);
+  gptvq_calibration_offsets(103, 10, 100, 5, a); /* fewer starts than windows */
+  for (size_t i = 0; i < 10; i++) assert_in_range(a[i], 0, 3);
+}
+
+static void token_hash_sees_every_token_and_the_cut(void **state) {
+  (void)state;
+  int32_t tokens[12];
+  for (int32_t i = 0; i < 12; i++) tokens[i] = i;
+  uint64_t hash = gptvq_calibration_hash(3, 4, tokens);
+  assert_true(hash != gptvq_calibration_hash(4, 3, tokens));
+  for (size_t i = 0; i < 12; i++) {
+    tokens[i]++;
+    assert_true(hash != gptvq_calibration_hash(3, 4, tokens));
+    tokens[i]--;
+  }
+  assert_true(hash == gptvq_calibration_hash(3, 4, tokens));
+}
+
+static void run_state_survives_the_file_and_differences_are_named(void **state) {
+  (void)state;
+  gptvq_quantize_options options;
+  gptvq_error error = {0};
+  gptvq_output out;
+  memset(&options, 0, sizeof options);
+  options.bits = 2.25;
+  options.dim = 2;
+  ok(gptvq_output_check("run", ".", 0, &out, err));
+  ok(gptvq_output_open(&out, err));
+  bool found = true;
+  gptvq_run_state empty;
+  ok(gptvq_run_state_read(&out, &found, &empty, err));
+  assert_false(found);
+
+  gptvq_run_state written = {json_pack("{s:i, s:o}", "format", 1, "options", gptvq_options_json(&options)), "0123456789abcdef", 7};
+  gptvq_run_state read;
+  assert_non_null(written.identity);
+  ok(gptvq_run_state_write(&out, &written, err));
+  ok(gptvq_run_state_read(&out, &found, &read, err));
+  assert_true(found);
+  assert_int_equal(read.blocks, 7);
+  assert_string_equal(read.calibration_hash, "0123456789abcdef");
+  ok(gptvq_run_identity_compare(&out, read.identity, written.identity, err));
+
+  options.bits = 3.125;
+  options.act_order = 1;
+  json_t *other = json_pack("{s:i, s:o}", "format", 1, "options", gptvq_options_json(&options));
+  assert_int_equal(gptvq_run_identity_compare(&out, read.identity, other, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "bits was 2.25, is now 3.125"));
+  assert_non_null(strstr(error.message, "act_order was 0, is now 1"));
+  json_decref(other);
+  gptvq_run_state_release(&read);
+  gptvq_run_state_release(&written);
+
+  tiny_write_text("run.partial", "resume.json", "{\"blocks\": -1}");
+  assert_int_equal(gptvq_run_state_read(&out, &found, &read, &error), GPTVQ_ERROR_FORMAT);
+  assert_non_null(strstr(error.message, "resume.json"));
+  gptvq_output_discard(&out);
+  gptvq_output_release(&out);
+  assert_false(gptvq_path_exists("run.partial"));
+}
+
+static void output_folders_are_checked_before_any_work(void **state) {
+  (void)state;
+  gptvq_error error = {0};
+  gptvq_output out, second;
+  ok(gptvq_make_folder("model", err));
+  ok(gptvq_make_folder("model/inner", err));
+  tiny_write_text("model", "config.json", "{}");
+  ok(gptvq_make_folder("other", err));
+  tiny_write_text("other", "thesis.doc", "years of work");
+
+  assert_int_equal(gptvq_output_check("model", "model/inner", 0, &out, &error), GPTVQ_ERROR_ARGUMENT);
+  gptvq_output_release(&out);
+  assert_int_equal(gptvq_output_check("model", "model", 1, &out, &error), GPTVQ_ERROR_ARGUMENT);
+  gptvq_output_release(&out);
+  assert_int_equal(gptvq_output_check("..", "model", 1, &out, &error), GPTVQ_ERROR_ARGUMENT);
+  gptvq_output_release(&out);
+  assert_int_equal(gptvq_output_check("", "model", 1, &out, &error), GPTVQ_ERROR_ARGUMENT);
+  gptvq_output_release(&out);
+  assert_int_equal(gptvq_output_check("other", "model", 0, &out, &error), GPTVQ_ERROR_IO);
+  assert_non_null(strstr(error.message, "--force"));
+  gptvq_output_release(&out);
+  assert_int_equal(gptvq_output_check("other", "model", 1, &out, &error), GPTVQ_ERROR_IO); /* not a model: never replaced */
+  assert_non_null(strstr(error.message, "not a model folder"));
+  gptvq_output_release(&out);
+  assert_int_equal(gptvq_output_check("absent/out", "model", 0, &out, &error), GPTVQ_OK);
+  assert_int_equal(gptvq_output_open(&out, &error), GPTVQ_ERROR_IO);
+  gptvq_output_release(&out);
+
+  ok(gptvq_output_check("fresh///", "model", 0, &out, err));
+  assert_string_equal(out.path, "fresh");
+  ok(gptvq_output_open(&out, err));
+  ok(gptvq_output_check("fresh", "model", 0, &second, err));
+  assert_int_equal(gptvq_output_open(&second, &error), GPTVQ_ERROR_IO); /* locked */
+  gptvq_output_discard(&second);
+  gptvq_output_release(&second);
+  assert_true(gptvq_is_folder("fresh.partial"));
+  assert_int_equal(gptvq_output_check_space(&out, UINT64_MAX, &error), GPTVQ_ERROR_IO);
+  ok(gptvq_output_check_space(&out, 1, err));
+  gptvq_output_discard(&out);
+  gptvq_output_release(&out);
+  assert_false(gptvq_path_exists("fresh.partial"));
+}
+
+static void publishing_replaces_a_folder_whole(void **state) {
+  (void)state;
+  gptvq_output out;
+  ok(gptvq_make_folder("target", err));
+  tiny_write_text("target", "config.json", "old");
+  tiny_write_text("target", "old.txt", "old");
+  ok(gptvq_make_folder("source", err));
+  ok(gptvq_output_check("target", "source", 1, &out, err));
+  ok(gptvq_output_open(&out, err));
+  tiny_write_text("target.partial", "config.json", "new");
+  ok(gptvq_output_publish(&out, err));
+  gptvq_output_release(&out);
+  assert_int_equal(file_count("target"), 1);
+  char *text;
+  size_t size;
+  ok(gptvq_read_file("target/config.json", 100, &text, &size, err));
+  assert_string_equal(text, "new");
+  free(text);
+  assert_false(gptvq_path_exists("target.partial"));
+}
+
+static void side_files_travel_and_weights_do_not(void **state) {
+  (void)state;
+  ok(gptvq_make_folder("from", err));
+  ok(gptvq_make_folder("to", err));
+  ok(gptvq_make_folder("from/folder.json", err));
+  const char *names[] = {"config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json",
+                         "tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja", "generation_config.json",
+                         "README.md", ".hidden.json"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) tiny_write_text("from", names[i], names[i]);
+  ok(gptvq_copy_side_files("from", "to", err));
+  assert_int_equal(file_count("to"), 5);
+  for (size_t i = 4; i < 9; i++) {
+    char *a = gptvq_join_path("from", names[i]), *b = gptvq_join_path("to", names[i]);
+    assert_same_file(a, b);
+    free(a);
+    free(b);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(hessian_is_the_mean_of_outer_products),
+      cmocka_unit_test(hessian_names_bad_activations),
+      cmocka_unit_test(windows_spread_over_the_text),
+      cmocka_unit_test(token_hash_sees_every_token_and_the_cut),
+      cmocka_unit_test(run_state_survives_the_file_and_differences_are_named),
+      cmocka_unit_test(output_folders_are_checked_before_any_work),
+      cmocka_unit_test(publishing_replaces_a_folder_whole),
+      cmocka_unit_test(side_files_travel_and_weights_do_not),
+  };
+  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+}

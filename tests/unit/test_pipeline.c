@@ -1,0 +1,472 @@
+/* quant: whole models through gptvq_quantize and gptvq_export_hf. */
+#include "tiny_model.h"
+#include "base/memory.h"
+#include "quant/pipeline.h"
+
+#include <gptvq/gptvq.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static char scratch[] = "gptvq-test-XXXXXX";
+static int make_scratch(void **state) {
+  (void)state;
+  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  tiny_write(&tiny_llama, "llama");
+  tiny_write(&tiny_mixtral, "mixtral");
+  tiny_write_corpus("corpus.txt", 4000);
+  return 0;
+}
+static int drop_scratch(void **state) {
+  (void)state;
+  gptvq_set_threads(0);
+  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
+}
+
+static gptvq_quantize_options tiny_options(gptvq_method method) {
+  gptvq_quantize_options o;
+  gptvq_quantize_options_init(&o);
+  o.method = method;
+  o.bits = 0;
+  bool uniform = method == GPTVQ_METHOD_GPTQ || method == GPTVQ_METHOD_RTN;
+  o.dim = uniform ? 1 : 2;
+  o.index_bits = uniform ? 4 : 6;
+  o.group_size = uniform ? 32 : 1024;
+  o.em_iterations = 10;
+  o.reassign_rounds = 1;
+  o.calib = "corpus.txt";
+  o.calib_samples = 6;
+  o.calib_length = 48;
+  o.seed = 3;
+  return o;
+}
+
+/* Logits of 40 fixed tokens. */
+enum { TOKENS = 40 };
+static void logits_of(const char *folder, float *logits) {
+  gptvq_model *model;
+  gptvq_session *session;
+  int32_t tokens[TOKENS];
+  uint64_t state = 9;
+  for (size_t i = 0; i < TOKENS; i++) tokens[i] = (int32_t)gptvq_random_below(&state, TINY_VOCAB);
+  ok(gptvq_model_open(folder, NULL, &model, err));
+  ok(gptvq_session_create(model, TOKENS, &session, err));
+  ok(gptvq_session_forward(session, tokens, TOKENS, logits, 1, err));
+  gptvq_session_destroy(session);
+  gptvq_model_close(model);
+}
+
+/* ‖a − b‖ / ‖b‖ over the logits of two folders; NaN when one of them is not finite */
+static double logit_distance(const char *a, const char *b) {
+  static float x[TOKENS * TINY_VOCAB], y[TOKENS * TINY_VOCAB];
+  logits_of(a, x);
+  logits_of(b, y);
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < TOKENS * TINY_VOCAB; i++) {
+    difference += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    norm += (double)y[i] * (double)y[i];
+  }
+  return sqrt(difference / norm);
+}
+
+/* Bytes of everything named LINEAR.*, counted from the tensors of the folder, biases aside. */
+static uint64_t linear_bytes(const char *folder) {
+  gptvq_checkpoint *checkpoint;
+  uint64_t bytes = 0;
+  ok(gptvq_checkpoint_open(folder, &checkpoint, err));
+  for (size_t i = 0; i < gptvq_checkpoint_tensor_count(checkpoint); i++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(checkpoint, i);
+    const char *dot = strrchr(tensor->name, '.');
+    if (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0) bytes += tensor->bytes;
+  }
+  gptvq_checkpoint_close(checkpoint);
+  return bytes;
+}
+
+/* The loss is that of random weights, which nothing compresses well: 4 bits leave about 10 % per layer in amplitude, and
+ * 2 blocks of 4 such steps add up to less than 50 %. 3-bit 2-D VQ: about twice that. A wrong tensor gives more than 100 %. */
+static void every_architecture_and_method(void **state) {
+  (void)state;
+  const tiny_model *models[] = {&tiny_llama, &tiny_tied, &tiny_mixtral, &tiny_qwen2, &tiny_qwen3, &tiny_phi3};
+  const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN, GPTVQ_METHOD_KMEANS};
+  for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+    tiny_write(models[m], "any");
+    for (size_t method = 0; method < 4; method++) {
+      gptvq_quantize_options o = tiny_options(methods[method]);
+      gptvq_quantize_report report = {0};
+      if (methods[method] == GPTVQ_METHOD_RTN || methods[method] == GPTVQ_METHOD_KMEANS) o.calib = NULL;
+      o.force = 1;
+      ok(gptvq_quantize("any", "any-packed", &o, NULL, &report, err));
+      double distance = logit_distance("any-packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
+      if (!(distance < bound)) fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
+      uint64_t bytes = linear_bytes("any-packed");
+      assert_int_equal(report.linear_bytes, bytes);
+      assert_true(report.bits_per_value == 8.0 * (double)bytes / (double)report.linear_values);
+      assert_true(report.mean_error > 0 && report.mean_error < 0.3);
+      assert_true(report.peak_bytes > 0);
+      assert_false(gptvq_path_exists("any-packed.partial"));
+      assert_false(gptvq_path_exists("any-packed/resume.json"));
+      assert_true(gptvq_path_exists("any-packed/tokenizer.json"));
+
+      gptvq_model *packed;
+      gptvq_model_info info;
+      ok(gptvq_model_open("any-packed", NULL, &packed, err));
+      gptvq_model_get_info(packed, &info);
+      assert_true(info.packed);
+      assert_int_equal(info.linear_bytes, bytes);
+      assert_null(strchr(gptvq_model_quantization_json(packed), '/'));
+      assert_non_null(strstr(gptvq_model_quantization_json(packed), "bits_per_value"));
+      gptvq_model_close(packed);
+
+      /* every weight is rounded once to bf16: 2^-9 relative each, and no more than a few times that in the end */
+      ok(gptvq_export_hf("any-packed", "any-hf", 1, NULL, err));
+      distance = logit_distance("any-hf", "any-packed");
+      if (!(distance < 0.03)) fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
+      ok(gptvq_model_open("any-hf", NULL, &packed, err));
+      gptvq_model_get_info(packed, &info);
+      assert_false(info.packed);
+      assert_null(gptvq_model_quantization_json(packed));
+      gptvq_model_close(packed);
+    }
+    ok(gptvq_remove_tree("any", err));
+  }
+}
+
+static void threads_do_not_change_a_byte(void **state) {
+  (void)state;
+  for (int self = 0; self < 2; self++) {
+    gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+    if (self) o.calib = "self";
+    o.force = 1;
+    gptvq_set_threads(1);
+    ok(gptvq_quantize("mixtral", "one", &o, NULL, NULL, err));
+    gptvq_set_threads(2);
+    ok(gptvq_quantize("mixtral", "two", &o, NULL, NULL, err));
+    gptvq_set_threads(3);
+    o.seed++;
+    ok(gptvq_quantize("mixtral", "three", &o, NULL, NULL, err));
+    gptvq_set_threads(0);
+    assert_same_folder("one", "two");
+    assert_true(logit_distance("one", "three") > 0); /* another seed is another calibration */
+  }
+}
+
+typedef struct watcher {
+  size_t stop_after, layers; /* cancels at this "quantize" event */
+  char warnings[4096];
+} watcher;
+
+static int watch_progress(void *user, const gptvq_progress *progress) {
+  watcher *w = user;
+  if (strcmp(progress->phase, "quantize") != 0) return 0;
+  assert_true(progress->value >= 0);
+  assert_int_equal(progress->done, progress->done <= progress->total ? progress->done : 0);
+  w->layers++;
+  return w->layers == w->stop_after;
+}
+
+static void watch_log(void *user, gptvq_log_level level, const char *line) {
+  watcher *w = user;
+  size_t used = strlen(w->warnings);
+  if (level == GPTVQ_LOG_WARNING) (void)snprintf(w->warnings + used, sizeof w->warnings - used, "%s\n", line);
+}
+
+static gptvq_status watched(const char *in, const char *out, const gptvq_quantize_options *o, watcher *w,
+                            gptvq_quantize_report *report, gptvq_error *error) {
+  gptvq_callbacks callbacks = {w, watch_log, watch_progress};
+  return gptvq_quantize(in, out, o, &callbacks, report, error);
+}
+
+enum { LAYERS = 21, PER_BLOCK = 7 }; /* of the tiny Llama */
+
+static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
+  (void)state;
+  for (int variant = 0; variant < 4; variant++) {
+    gptvq_quantize_options o = tiny_options(variant == 3 ? GPTVQ_METHOD_KMEANS : GPTVQ_METHOD_GPTVQ);
+    gptvq_error error;
+    o.true_sequential = variant != 1;
+    if (variant == 2) o.calib = "self";
+    ok(gptvq_quantize("llama", "whole", &o, NULL, NULL, err));
+    const size_t stops[] = {1, 7, 8, 14, 17, 21};
+    for (size_t s = 0; s < sizeof stops / sizeof stops[0]; s++) {
+      watcher w = {.stop_after = stops[s]};
+      gptvq_quantize_report report = {0};
+      assert_int_equal(watched("llama", "cut", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
+      assert_int_equal(w.layers, stops[s]);
+      assert_false(gptvq_path_exists("cut"));
+      size_t finished = (stops[s] - 1) / PER_BLOCK;
+      if (finished == 0) assert_false(gptvq_path_exists("cut.partial")); /* nothing to resume: nothing stays */
+      else assert_true(gptvq_path_exists("cut.partial/resume.json"));
+      o.resume = 1;
+      w = (watcher){0};
+      ok(watched("llama", "cut", &o, &w, &report, err));
+      assert_int_equal(w.layers, LAYERS - finished * PER_BLOCK);
+      assert_int_equal(report.blocks_resumed, finished);
+      assert_int_equal(report.layers, LAYERS);
+      assert_same_folder("whole", "cut");
+      assert_false(gptvq_path_exists("cut.partial"));
+      ok(gptvq_remove_tree("cut", err));
+      o.resume = 0;
+    }
+    ok(gptvq_remove_tree("whole", err));
+  }
+}
+
+static void a_partial_run_is_not_lost_or_mixed_up(void **state) {
+  (void)state;
+  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ), other;
+  gptvq_error error;
+  watcher w = {.stop_after = 10};
+  assert_int_equal(watched("llama", "p", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
+  /* without --resume or --force it stays as it is */
+  assert_int_equal(gptvq_quantize("llama", "p", &o, NULL, NULL, &error), GPTVQ_ERROR_IO);
+  assert_non_null(strstr(error.message, "--resume"));
+  other = o;
+  other.resume = 1;
+  other.index_bits = 5;
+  assert_int_equal(gptvq_quantize("llama", "p", &other, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "index_bits was 6, is now 5"));
+  other = o;
+  other.resume = 1;
+  other.calib_length = 47;
+  assert_int_equal(gptvq_quantize("llama", "p", &other, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "calib_length was 48, is now 47"));
+  tiny_write_corpus("corpus2.txt", 3999);
+  other = o;
+  other.resume = 1;
+  other.calib = "corpus2.txt";
+  assert_int_equal(gptvq_quantize("llama", "p", &other, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "other tokens"));
+  other = o;
+  other.resume = 1;
+  tiny_model changed = tiny_llama; /* the same config and shapes, other weights */
+  changed.bad_name = "layers.2.input_layernorm";
+  changed.bad = 0.25f;
+  tiny_write(&changed, "sibling");
+  assert_int_equal(gptvq_quantize("sibling", "p", &other, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "model.tensors was"));
+  assert_true(gptvq_path_exists("p.partial/model-block-00000.safetensors"));
+  /* cut again, and again, and it still ends the same */
+  w = (watcher){.stop_after = 9};
+  assert_int_equal(watched("llama", "p", &other, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
+  ok(gptvq_quantize("llama", "p", &other, NULL, NULL, err));
+  ok(gptvq_quantize("llama", "whole", &o, NULL, NULL, err));
+  assert_same_folder("whole", "p");
+  /* --force starts over and replaces */
+  w = (watcher){.stop_after = 10};
+  o.force = 1;
+  assert_int_equal(watched("llama", "p", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
+  assert_same_folder("whole", "p"); /* the old output is untouched until the end */
+  o.seed = 99;
+  ok(gptvq_quantize("llama", "p", &o, NULL, NULL, err));
+  assert_true(logit_distance("whole", "p") > 0);
+  /* a folder that is not ours is left alone */
+  ok(gptvq_make_folder("q.partial", err));
+  tiny_write_text("q.partial", "thesis.doc", "years of work");
+  assert_int_equal(gptvq_quantize("llama", "q", &o, NULL, NULL, &error), GPTVQ_ERROR_IO);
+  assert_true(gptvq_path_exists("q.partial/thesis.doc"));
+}
+
+static void expect_refused(const char *in, const char *out, const gptvq_quantize_options *o, gptvq_status expected,
+                           const char *message) {
+  gptvq_error error = {0};
+  bool existed = gptvq_path_exists(out);
+  char partial[256];
+  (void)snprintf(partial, sizeof partial, "%s.partial", out);
+  gptvq_status status = gptvq_quantize(in, out, o, NULL, NULL, &error);
+  if (status != expected || strstr(error.message, message) == NULL)
+    fail_msg("%s -> %s: %s \"%s\", expected %s with \"%s\"", in, out, gptvq_status_name(status), error.message,
+             gptvq_status_name(expected), message);
+  assert_true(gptvq_path_exists(out) == existed);
+  assert_false(gptvq_path_exists(partial));
+}
+
+static void refusals_leave_nothing_behind(void **state) {
+  (void)state;
+  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_RTN), bad;
+  ok(gptvq_quantize("llama", "done", &o, NULL, NULL, err));
+  expect_refused("llama", "done", &o, GPTVQ_ERROR_IO, "--force");
+  expect_refused("done", "again", &o, GPTVQ_ERROR_UNSUPPORTED, "already quantized");
+  expect_refused("absent", "out", &o, GPTVQ_ERROR_IO, "absent");
+  expect_refused("llama", "absent/out", &o, GPTVQ_ERROR_IO, "absent/out");
+  expect_refused("corpus.txt", "out", &o, GPTVQ_ERROR_IO, "not a model folder");
+  bad = o;
+  bad.bits = -1;
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "bits");
+  bad = tiny_options(GPTVQ_METHOD_GPTVQ);
+  bad.calib = NULL;
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "--calib");
+  bad.calib = "absent.txt";
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_IO, "absent.txt");
+  tiny_write_text(".", "empty.txt", "");
+  bad.calib = "empty.txt";
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_DATA, "0 tokens, at least 48");
+  tiny_write_corpus("short.txt", 47);
+  bad.calib = "short.txt";
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_DATA, "47 tokens, one window needs 48");
+  bad.calib = "corpus.txt";
+  bad.calib_samples = 0;
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "--calib-samples");
+  bad.calib_samples = SIZE_MAX / 4;
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "--calib-samples");
+  bad.calib_samples = (size_t)1 << 32;
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_MEMORY, "--calib-samples");
+  bad.calib_samples = 1;
+  bad.calib_length = 129;
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "context of 128");
+}
+
+static void numbers_that_are_not_finite_stop_the_run(void **state) {
+  (void)state;
+  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+  tiny_model m = tiny_llama;
+  m.bad_name = "layers.0.mlp.up_proj";
+  m.bad = NAN;
+  tiny_write(&m, "nan");
+  /* the first layers only: an early NaN must be found by whoever sees it first, and nothing stays */
+  gptvq_error error = {0};
+  assert_int_equal(gptvq_quantize("nan", "nan-out", &o, NULL, NULL, &error), GPTVQ_ERROR_NUMERIC);
+  assert_non_null(strstr(error.message, "model.layers.0.mlp.up_proj"));
+  assert_false(gptvq_path_exists("nan-out.partial"));
+  /* finite weights, infinite activations in block 1: block 0 is done and stays */
+  m.bad_name = "layers.1.input_layernorm";
+  m.bad = 3e38f;
+  ok(gptvq_remove_tree("nan", err));
+  tiny_write(&m, "nan");
+  assert_int_equal(gptvq_quantize("nan", "nan-out", &o, NULL, NULL, &error), GPTVQ_ERROR_NUMERIC);
+  assert_non_null(strstr(error.message, "model.layers.1.self_attn.q_proj"));
+  assert_true(gptvq_path_exists("nan-out.partial/model-block-00000.safetensors"));
+  assert_false(gptvq_path_exists("nan-out.partial/model-block-00001.safetensors"));
+}
+
+static void thin_calibration_is_said(void **state) {
+  (void)state;
+  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+  gptvq_error error;
+  static watcher w;
+  o.calib_samples = 1;
+  o.calib_length = 16;
+  if (watched("mixtral", "thin", &o, &w, NULL, &error) != GPTVQ_OK) fail_msg("%s", error.message);
+  assert_non_null(strstr(w.warnings, "only 16 calibration tokens for the 64 input columns of model.layers.0.self_attn.q_proj"));
+  assert_non_null(strstr(w.warnings, "no calibration token reaches model.layers.0.block_sparse_moe.experts.3.w1, "
+                                     "model.layers.0.block_sparse_moe.experts.3.w3"));
+  assert_non_null(strstr(w.warnings, "no calibration token reaches model.layers.1.block_sparse_moe.experts.3.w2"));
+  assert_true(logit_distance("thin", "mixtral") < 1.0); /* a complete model all the same */
+}
+
+/* A file that may not grow beyond 4 KiB stands for a full disk. */
+static void a_full_disk_leaves_nothing(void **state) {
+  (void)state;
+  struct rlimit before, low;
+  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_RTN);
+  gptvq_error error = {0};
+  ok(gptvq_quantize("llama", "for-export", &o, NULL, NULL, err));
+  assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+  void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+  low = before;
+  low.rlim_cur = 4096;
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
+  gptvq_status status = gptvq_quantize("llama", "full", &o, NULL, NULL, &error);
+  gptvq_status exported = gptvq_export_hf("for-export", "full-hf", 0, NULL, NULL);
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+  (void)signal(SIGXFSZ, handler);
+  assert_int_equal(status, GPTVQ_ERROR_IO);
+  assert_non_null(strstr(error.message, "model-block-00000.safetensors"));
+  assert_false(gptvq_path_exists("full"));
+  assert_false(gptvq_path_exists("full.partial"));
+  assert_int_equal(exported, GPTVQ_ERROR_IO);
+  assert_false(gptvq_path_exists("full-hf"));
+  assert_false(gptvq_path_exists("full-hf.partial"));
+}
+
+static void export_refuses_what_it_cannot_do(void **state) {
+  (void)state;
+  gptvq_error error = {0};
+  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_RTN);
+  assert_int_equal(gptvq_export_hf("llama", "e", 0, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "not a packed model"));
+  ok(gptvq_quantize("llama", "e", &o, NULL, NULL, err));
+  assert_int_equal(gptvq_export_hf("e", "llama", 0, NULL, &error), GPTVQ_ERROR_IO);
+  assert_non_null(strstr(error.message, "--force"));
+  assert_int_equal(gptvq_export_hf("e", "e", 1, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+  /* what comes out is the decoded weights, rounded once, under the original's tensors */
+  ok(gptvq_export_hf("e", "e-hf", 0, NULL, err));
+  gptvq_checkpoint *original, *exported;
+  gptvq_model *packed;
+  ok(gptvq_checkpoint_open("llama", &original, err));
+  ok(gptvq_checkpoint_open("e-hf", &exported, err));
+  ok(gptvq_model_open("e", NULL, &packed, err));
+  assert_int_equal(gptvq_checkpoint_tensor_count(original), gptvq_checkpoint_tensor_count(exported));
+  for (size_t i = 0; i < gptvq_checkpoint_tensor_count(original); i++) {
+    const gptvq_tensor *a = gptvq_checkpoint_tensor_at(original, i), *b = gptvq_checkpoint_tensor_at(exported, i);
+    assert_string_equal(a->name, b->name);
+    assert_int_equal(a->type, b->type);
+    assert_int_equal(a->bytes, b->bytes);
+  }
+  const gptvq_linear *linear = &packed->blocks[1].linears[packed->blocks[1].o];
+  static float weights[TINY_HIDDEN * TINY_HEADS * TINY_HEAD];
+  static uint16_t rounded[TINY_HIDDEN * TINY_HEADS * TINY_HEAD];
+  gptvq_linear_decode(linear, weights);
+  const gptvq_tensor *tensor = gptvq_checkpoint_find(exported, "model.layers.1.self_attn.o_proj.weight");
+  assert_int_equal(tensor->bytes, sizeof rounded);
+  memcpy(rounded, tensor->data, sizeof rounded);
+  for (size_t i = 0; i < linear->rows * linear->cols; i++) assert_int_equal(rounded[i], gptvq_float_to_bf16(weights[i]));
+  gptvq_model_close(packed);
+  gptvq_checkpoint_close(exported);
+  gptvq_checkpoint_close(original);
+}
+
+/* One Hessian at a time or all of a block at once: the same results. */
+static void hessian_budget_does_not_change_results(void **state) {
+  (void)state;
+  enum { SAMPLES = 3, LENGTH = 48, LINEARS = 16 };
+  for (int sequential = 0; sequential < 2; sequential++) {
+    gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTQ);
+    o.true_sequential = sequential;
+    ok(gptvq_quantize_options_resolve(&o, err));
+    gptvq_model *model;
+    ok(gptvq_model_open("mixtral", NULL, &model, err));
+    const gptvq_block *block = &model->blocks[0];
+    assert_int_equal(block->linear_count, LINEARS);
+    static float x[2][SAMPLES * LENGTH * TINY_HIDDEN];
+    gptvq_layer_result results[2][LINEARS] = {0};
+    for (size_t pass = 0; pass < 2; pass++) {
+      gptvq_workspace *workspace;
+      ok(gptvq_workspace_create(model, 1, LENGTH, LENGTH, &workspace, err));
+      uint64_t random = 5;
+      for (size_t i = 0; i < SAMPLES * LENGTH * TINY_HIDDEN; i++) x[pass][i] = (float)(gptvq_random_unit(&random) - 0.5);
+      gptvq_pipeline p = {.model = model, .options = &o, .samples = SAMPLES, .length = LENGTH, .x = x[pass],
+                          .workspace = workspace, .hessian_budget = pass == 0 ? 1 : SIZE_MAX, .layers_total = LINEARS};
+      ok(gptvq_pipeline_block(&p, block, results[pass], err));
+      assert_int_equal(p.layers_done, LINEARS);
+      gptvq_workspace_destroy(workspace);
+    }
+    assert_memory_equal(x[0], x[1], sizeof x[0]);
+    for (size_t i = 0; i < LINEARS; i++) {
+      gptvq_packed_sizes sizes;
+      gptvq_packed_measure(&results[0][i].packed.shape, &sizes);
+      assert_memory_equal(results[0][i].packed.indices, results[1][i].packed.indices, sizes.index_bytes);
+      assert_memory_equal(results[0][i].packed.scales, results[1][i].packed.scales, sizes.uniform_scales * 2);
+      assert_true(results[0][i].error == results[1][i].error);
+      gptvq_layer_result_release(&results[0][i]);
+      gptvq_layer_result_release(&results[1][i]);
+    }
+    gptvq_model_close(model);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_architecture_and_method),
+      cmocka_unit_test(threads_do_not_change_a_byte),
+      cmocka_unit_test(interrupted_and_resumed_ends_with_the_same_bytes),
+      cmocka_unit_test(a_partial_run_is_not_lost_or_mixed_up),
+      cmocka_unit_test(refusals_leave_nothing_behind),
+      cmocka_unit_test(numbers_that_are_not_finite_stop_the_run),
+      cmocka_unit_test(thin_calibration_is_said),
+      cmocka_unit_test(a_full_disk_leaves_nothing),
+      cmocka_unit_test(export_refuses_what_it_cannot_do),
+      cmocka_unit_test(hessian_budget_does_not_change_results),
+  };
+  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+}

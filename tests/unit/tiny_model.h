@@ -1,0 +1,223 @@
+/* Tiny random models of every architecture, written with the library's own writer, and helpers for folders. */
+#ifndef TINY_MODEL_H
+#define TINY_MODEL_H
+
+#include "base/file.h"
+#include "base/half.h"
+#include "base/random.h"
+#include "checkpoint/checkpoint.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { TINY_HIDDEN = 64, TINY_MLP = 96, TINY_HEADS = 4, TINY_KV = 2, TINY_HEAD = 16, TINY_VOCAB = 96, TINY_EXPERTS = 4 };
+
+typedef struct tiny_model {
+  const char *architecture;
+  size_t layers;
+  int tied, fused, experts, qkv_bias, qk_norm;
+  const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
+  float bad;
+} tiny_model;
+
+static const tiny_model tiny_llama = {.architecture = "LlamaForCausalLM", .layers = 3};
+static const tiny_model tiny_tied = {.architecture = "LlamaForCausalLM", .layers = 2, .tied = 1};
+static const tiny_model tiny_mixtral = {.architecture = "MixtralForCausalLM", .layers = 2, .experts = TINY_EXPERTS};
+static const tiny_model tiny_qwen2 = {.architecture = "Qwen2ForCausalLM", .layers = 2, .qkv_bias = 1};
+static const tiny_model tiny_qwen3 = {.architecture = "Qwen3ForCausalLM", .layers = 2, .qk_norm = 1};
+static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
+
+#define ok(expression)                                                                                                 \
+  do {                                                                                                                 \
+    gptvq_error err_ = {0};                                                                                            \
+    gptvq_error *err = &err_;                                                                                          \
+    gptvq_status status_ = (expression);                                                                               \
+    if (status_ != GPTVQ_OK) fail_msg("%s: %s", gptvq_status_name(status_), err_.message);                             \
+  } while (0)
+
+typedef struct tiny_tensor {
+  char name[96];
+  size_t rank, dims[2];
+  float centre, spread; /* uniform numbers in centre ± spread */
+  int zero_row;         /* >= 0: that row is zero (a router row that never wins) */
+} tiny_tensor;
+
+typedef struct tiny_list {
+  tiny_tensor tensors[256];
+  size_t count;
+} tiny_list;
+
+static inline void tiny_add(tiny_list *list, size_t rows, size_t cols, float centre, float spread, const char *format, ...) {
+  tiny_tensor *tensor = &list->tensors[list->count++];
+  assert_true(list->count <= 256);
+  *tensor = (tiny_tensor){.rank = cols > 0 ? 2 : 1, .dims = {rows, cols}, .centre = centre, .spread = spread, .zero_row = -1};
+  va_list args;
+  va_start(args, format);
+  (void)vsnprintf(tensor->name, sizeof tensor->name, format, args);
+  va_end(args);
+}
+
+static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
+  size_t q = TINY_HEADS * TINY_HEAD, kv = TINY_KV * TINY_HEAD, h = TINY_HIDDEN, mlp = TINY_MLP;
+  tiny_add(list, TINY_VOCAB, h, 0, 1.0f, "model.embed_tokens.weight");
+  if (!m->tied) tiny_add(list, TINY_VOCAB, h, 0, 0.2f, "lm_head.weight");
+  tiny_add(list, h, 0, 1, 0.1f, "model.norm.weight");
+  for (size_t l = 0; l < m->layers; l++) {
+    char p[40];
+    (void)snprintf(p, sizeof p, "model.layers.%zu", l);
+    tiny_add(list, h, 0, 1, 0.1f, "%s.input_layernorm.weight", p);
+    tiny_add(list, h, 0, 1, 0.1f, "%s.post_attention_layernorm.weight", p);
+    if (m->fused) {
+      tiny_add(list, q + 2 * kv, h, 0, 0.2f, "%s.self_attn.qkv_proj.weight", p);
+    } else {
+      tiny_add(list, q, h, 0, 0.2f, "%s.self_attn.q_proj.weight", p);
+      tiny_add(list, kv, h, 0, 0.2f, "%s.self_attn.k_proj.weight", p);
+      tiny_add(list, kv, h, 0, 0.2f, "%s.self_attn.v_proj.weight", p);
+    }
+    if (m->qkv_bias) {
+      tiny_add(list, q, 0, 0, 0.2f, "%s.self_attn.q_proj.bias", p);
+      tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.k_proj.bias", p);
+      tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.v_proj.bias", p);
+    }
+    if (m->qk_norm) {
+      tiny_add(list, TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.q_norm.weight", p);
+      tiny_add(list, TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.k_norm.weight", p);
+    }
+    tiny_add(list, h, q, 0, 0.2f, "%s.self_attn.o_proj.weight", p);
+    if (m->experts) {
+      tiny_add(list, TINY_EXPERTS, h, 0, 0.2f, "%s.block_sparse_moe.gate.weight", p);
+      list->tensors[list->count - 1].zero_row = TINY_EXPERTS; /* see tiny_write: a router with an expert that never wins */
+      for (size_t e = 0; e < TINY_EXPERTS; e++) {
+        tiny_add(list, mlp, h, 0, 0.2f, "%s.block_sparse_moe.experts.%zu.w1.weight", p, e);
+        tiny_add(list, mlp, h, 0, 0.2f, "%s.block_sparse_moe.experts.%zu.w3.weight", p, e);
+        tiny_add(list, h, mlp, 0, 0.2f, "%s.block_sparse_moe.experts.%zu.w2.weight", p, e);
+      }
+    } else {
+      if (m->fused) {
+        tiny_add(list, 2 * mlp, h, 0, 0.2f, "%s.mlp.gate_up_proj.weight", p);
+      } else {
+        tiny_add(list, mlp, h, 0, 0.2f, "%s.mlp.gate_proj.weight", p);
+        tiny_add(list, mlp, h, 0, 0.2f, "%s.mlp.up_proj.weight", p);
+      }
+      tiny_add(list, h, mlp, 0, 0.2f, "%s.mlp.down_proj.weight", p);
+    }
+  }
+}
+
+static inline void tiny_write_text(const char *folder, const char *name, const char *text) {
+  char *path = gptvq_join_path(folder, name);
+  ok(gptvq_write_file(path, text, strlen(text), err));
+  free(path);
+}
+
+/* Byte-level, no merges: the printable ASCII characters from '!' on are tokens 2 … 95. */
+static inline void tiny_write_tokenizer(const char *folder) {
+  char text[4096], vocab[2048];
+  size_t used = 0;
+  for (int c = '!'; c <= '~'; c++)
+    used += (size_t)snprintf(vocab + used, sizeof vocab - used, ", \"%s%c\": %d", c == '"' || c == '\\' ? "\\" : "", c, c - '!' + 2);
+  (void)snprintf(text, sizeof text,
+                 "{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\","
+                 " \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}, \"post_processor\": null,"
+                 " \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"<s>\": 0, \"</s>\": 1%s},"
+                 " \"merges\": []}}\n",
+                 vocab);
+  tiny_write_text(folder, "tokenizer.json", text);
+}
+
+/* `count` random characters of that tokenizer */
+static inline void tiny_write_corpus(const char *path, size_t count) {
+  char *text = malloc(count + 1);
+  uint64_t state = 11;
+  assert_non_null(text);
+  for (size_t i = 0; i < count; i++) text[i] = (char)('!' + gptvq_random_below(&state, 94));
+  ok(gptvq_write_file(path, text, count, err));
+  free(text);
+}
+
+/* bf16 weights; router rows u, −u, 0, 0: with two experts per token the fourth never wins (ties go to the lower index). */
+static inline void tiny_write(const tiny_model *m, const char *folder) {
+  static tiny_list list;
+  list.count = 0;
+  tiny_tensors(m, &list);
+  ok(gptvq_make_folder(folder, err));
+  char *path = gptvq_join_path(folder, "model.safetensors");
+  gptvq_st_writer *writer;
+  ok(gptvq_st_writer_create(path, &writer, err));
+  for (size_t t = 0; t < list.count; t++)
+    ok(gptvq_st_writer_declare(writer, list.tensors[t].name, GPTVQ_T_BF16, list.tensors[t].rank, list.tensors[t].dims, err));
+  uint64_t state = 42;
+  for (size_t t = 0; t < list.count; t++) {
+    const tiny_tensor *tensor = &list.tensors[t];
+    size_t cols = tensor->rank == 2 ? tensor->dims[1] : 1, count = tensor->dims[0] * cols;
+    uint16_t *values = calloc(count, sizeof *values);
+    assert_non_null(values);
+    for (size_t i = 0; i < count; i++)
+      values[i] = gptvq_float_to_bf16(tensor->centre + tensor->spread * (float)(2.0 * gptvq_random_unit(&state) - 1.0));
+    if (tensor->zero_row >= 0)
+      for (size_t i = 0; i < cols; i++) {
+        values[cols + i] = values[i] ^ 0x8000u;
+        for (size_t row = 2; row < tensor->dims[0]; row++) values[row * cols + i] = 0;
+      }
+    if (m->bad_name != NULL && strstr(tensor->name, m->bad_name) != NULL) values[count / 2] = gptvq_float_to_bf16(m->bad);
+    ok(gptvq_st_writer_write(writer, values, count * sizeof *values, err));
+    free(values);
+  }
+  ok(gptvq_st_writer_commit(writer, err));
+  free(path);
+  char config[2048];
+  (void)snprintf(config, sizeof config,
+                 "{\"architectures\": [\"%s\"], \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %zu,"
+                 " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,"
+                 " \"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\","
+                 " \"tie_word_embeddings\": %s, \"rope_theta\": 10000.0, \"bos_token_id\": 0, \"eos_token_id\": 1,"
+                 " \"num_local_experts\": %d, \"num_experts_per_tok\": 2, \"sliding_window\": null, \"dtype\": \"bfloat16\"}\n",
+                 m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, TINY_KV, TINY_HEAD, TINY_VOCAB,
+                 m->tied ? "true" : "false", TINY_EXPERTS);
+  tiny_write_text(folder, "config.json", config);
+  tiny_write_tokenizer(folder);
+  tiny_write_text(folder, "generation_config.json", "{\"bos_token_id\": 0, \"eos_token_id\": 1}\n");
+}
+
+/* Regular files in a folder; 0 when it does not exist. */
+static inline size_t file_count(const char *folder) {
+  DIR *dir = opendir(folder);
+  size_t count = 0;
+  if (dir == NULL) return 0;
+  for (struct dirent *entry; (entry = readdir(dir)) != NULL;) count += entry->d_name[0] != '.';
+  closedir(dir);
+  return count;
+}
+
+static inline void assert_same_file(const char *a, const char *b) {
+  gptvq_mapping x, y;
+  ok(gptvq_map_file(a, &x, err));
+  ok(gptvq_map_file(b, &y, err));
+  if (x.size != y.size || (x.size > 0 && memcmp(x.data, y.data, x.size) != 0)) fail_msg("%s and %s differ", a, b);
+  gptvq_unmap_file(&x);
+  gptvq_unmap_file(&y);
+}
+
+/* The same file names with the same bytes. */
+static inline void assert_same_folder(const char *a, const char *b) {
+  assert_true(file_count(a) > 0);
+  assert_int_equal(file_count(a), file_count(b));
+  DIR *dir = opendir(a);
+  assert_non_null(dir);
+  for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+    if (entry->d_name[0] == '.') continue;
+    char *x = gptvq_join_path(a, entry->d_name), *y = gptvq_join_path(b, entry->d_name);
+    assert_same_file(x, y);
+    free(x);
+    free(y);
+  }
+  closedir(dir);
+}
+
+#endif
