@@ -83,6 +83,32 @@ static gptvq_status escape(translation *t, bool in_class) {
   return GPTVQ_OK;
 }
 
+/* "[:name:]" inside a class, at t->i. Oniguruma's sets by their Unicode properties. */
+static gptvq_status posix_set(translation *t) {
+  static const struct {
+    const char *name, *set;
+  } sets[] = {{"[:space:]", SPACE},
+              {"[:word:]", WORD},
+              {"[:digit:]", "\\p{Nd}"},
+              {"[:punct:]", "\\p{P}\\p{S}"},
+              {"[:alpha:]", "\\p{Alphabetic}"},
+              {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"},
+              {"[:upper:]", "\\p{Uppercase}"},
+              {"[:lower:]", "\\p{Lowercase}"},
+              {"[:blank:]", "\\t\\p{Zs}"},
+              {"[:cntrl:]", "\\p{Cc}"},
+              {"[:ascii:]", "\\x{0}-\\x{7f}"},
+              {"[:xdigit:]", "0-9a-fA-F"}};
+  for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+    size_t length = strlen(sets[i].name);
+    if (t->size - t->i < length || memcmp(t->p + t->i, sets[i].name, length) != 0) continue;
+    put(t, sets[i].set);
+    t->i += length;
+    return GPTVQ_OK;
+  }
+  return refuse(t, "this [:name:]");
+}
+
 /* The inside of a class, up to and including its closing bracket, which is not copied. Nested classes are flattened. */
 static gptvq_status class_items(translation *t, size_t depth) {
   if (depth > MAX_DEPTH) return refuse(t, "nesting this deep");
@@ -97,12 +123,7 @@ static gptvq_status class_items(translation *t, size_t depth) {
     if (c == '\\') {
       GPTVQ_TRY(escape(t, true));
     } else if (c == '[' && next_is(t, 1, ':')) {
-      size_t length = 2;
-      while (t->i + length < t->size && t->p[t->i + length] != ']') length++;
-      if (t->i + length >= t->size)
-        return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: [: is not closed");
-      gptvq_bytes_append(t->out, t->p + t->i, length + 1);
-      t->i += length + 1;
+      GPTVQ_TRY(posix_set(t));
     } else if (c == '[') {
       if (next_is(t, 1, '^')) return refuse(t, "a negated class inside a class");
       t->i++;
