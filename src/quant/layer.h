@@ -109,6 +109,11 @@ size_t gptvq_em_scratch(size_t rows, size_t lanes, unsigned dim, size_t k);
 void gptvq_em(const gptvq_em_points *points, size_t k, gptvq_em_init init, unsigned iterations, uint64_t seed,
               float *centroids, double *trace, void *scratch);
 
+/* solver.c: fills *q, whose name, options (resolved), factor and shape are set and whose rest is zero; 3 floats per weight, 2 / dim
+ * bytes of index, the codebooks. The caller releases *q also after a failure. */
+gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err);
+void gptvq_vq_release(gptvq_vq *q);
+
 /* uniform.c: RTN and GPTQ. */
 gptvq_status gptvq_solve_uniform(const char *name, const gptvq_packed_shape *shape, const float *weights,
                                  const gptvq_factor *factor, const gptvq_quantize_options *options,

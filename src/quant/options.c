@@ -9,6 +9,7 @@
 
 /* Largest group: 4-D at 3.125 bits (k = 4096) needs 2^20 weights per codebook. */
 #define MAX_GROUP ((size_t)1 << 20)
+#define MAX_CODEBOOK_COST 2.0 /* bits per value; more would be better spent on indices */
 enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4 };
 
 void gptvq_quantize_options_init(gptvq_quantize_options *options) {
@@ -44,15 +45,15 @@ static double vq_bits(const gptvq_quantize_options *o, unsigned index_bits, doub
 /* Group size that makes the setting cost `bits` (0: not possible). */
 static size_t vq_group(const gptvq_quantize_options *o, unsigned index_bits, double bits) {
   double spare = bits - vq_bits(o, index_bits, INFINITY);
-  if (!(spare > 1e-9)) return 0;
+  if (!(spare > 1e-9) || spare > MAX_CODEBOOK_COST) return 0;
   double group = floor((double)((size_t)1 << index_bits) * o->dim * o->codebook_bits / spare + 0.5);
   if (group > (double)MAX_GROUP || group < 8.0) return 0;
   return (size_t)group;
 }
 
-/* Writes "2.125 (16 centroids, group 2048)"-like neighbours of an impossible size into text. */
+/* The message names the nearest sizes that usual groups (powers of two, codebooks of 0.03 to 1 bit per value) give. */
 static gptvq_status no_such_size(const gptvq_quantize_options *o, gptvq_error *err) {
-  double below = 0.0, above = INFINITY; /* over all k, and groups of 2^7 … 2^17 weights at which the codebook costs at most 1 bit */
+  double below = 0.0, above = INFINITY;
   for (unsigned b = 1; b <= 12; b++)
     for (unsigned e = 3; e <= 20; e++) {
       double size = vq_bits(o, b, (double)((size_t)1 << e)), overhead = size - vq_bits(o, b, INFINITY);
@@ -95,10 +96,6 @@ static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
       if (o->group_size != 0) o->index_bits = b;
     }
     if (o->group_size == 0) return no_such_size(o, err);
-    if (vq_bits(o, o->index_bits, (double)o->group_size) < o->bits - 0.01) { /* bits beyond what k = 4096 can use */
-      o->index_bits = 0, o->group_size = 0;
-      return no_such_size(o, err);
-    }
   } else if (o->group_size == 0) {
     o->group_size = vq_group(o, o->index_bits, o->bits);
     if (o->group_size == 0) return no_such_size(o, err);
@@ -190,10 +187,11 @@ gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_quantize_op
     shape->kind = GPTVQ_PACKED_VQ;
     shape->codebook_bits = o.codebook_bits;
     shape->scale_block = o.scale_block;
-    /* stripes of about l / width rows, as even as possible; the nearest number of them, at least one */
-    size_t area = gptvq_min_size(rows, ((size_t)-1 - o.group_size) / shape->group_cols) * shape->group_cols;
-    size_t stripes = gptvq_max_size(1, (area + o.group_size / 2) / o.group_size);
-    shape->group_rows = gptvq_ceil_div(rows, gptvq_min_size(stripes, rows));
+    /* stripes of l / width rows, the nearest number, then evened out over the rows */
+    size_t stripe = gptvq_max_size(1, (o.group_size + shape->group_cols / 2) / shape->group_cols);
+    size_t stripes = rows > stripe ? (rows + stripe / 2) / stripe : 1;
+    shape->group_rows = gptvq_ceil_div(rows, stripes);
+    if (gptvq_ceil_div(rows, shape->group_rows) != stripes) shape->group_rows = stripe; /* many low stripes: rounding up would tell */
   }
   return gptvq_packed_check(shape, "layer", err);
 }

@@ -86,7 +86,7 @@ gptvq_status gptvq_packed_error(const gptvq_packed *packed, const float *weights
   return GPTVQ_OK;
 }
 
-static void release(gptvq_vq *q) {
+void gptvq_vq_release(gptvq_vq *q) {
   free(q->group);
   free(q->target);
   free(q->work);
@@ -110,8 +110,7 @@ static size_t storage_column(const gptvq_vq *q, size_t block) {
   return q->factor != NULL && !q->factor->stored_permutation ? q->factor->order[first] : first;
 }
 
-/* Memory: 3 floats per weight, 2 / dim bytes of index, and the codebooks. */
-static gptvq_status set_up(gptvq_vq *q, const float *weights, gptvq_error *err) {
+gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err) {
   const gptvq_packed_shape *s = &q->shape;
   size_t cols = s->cols, d = s->dim;
   q->rows = s->rows;
@@ -232,7 +231,7 @@ static gptvq_status solve_vq(const char *name, const gptvq_packed_shape *shape, 
   gptvq_vq q = {.name = name, .options = options, .factor = factor, .shape = *shape};
   uint16_t *unit = NULL;
   gptvq_status status;
-  GPTVQ_TRY_GOTO(set_up(&q, weights, err));
+  GPTVQ_TRY_GOTO(gptvq_vq_set_up(&q, weights, err));
   unit = gptvq_alloc(gptvq_unit_indices(shape, 0), sizeof *unit);
   if (unit == NULL) {
     status = gptvq_fail_memory(err, name, gptvq_unit_indices(shape, 0) * sizeof *unit);
@@ -243,7 +242,7 @@ static gptvq_status solve_vq(const char *name, const gptvq_packed_shape *shape, 
   pack(&q, &result->packed, unit);
 done:
   free(unit);
-  release(&q);
+  gptvq_vq_release(&q);
   return status;
 }
 

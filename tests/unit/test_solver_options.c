@@ -1,0 +1,184 @@
+/* Sizes from bits, shapes of layers, refused options. */
+#include "solver_fixture.h"
+
+static gptvq_quantize_options asked(gptvq_method method, double bits, unsigned dim, unsigned scale_block) {
+  gptvq_quantize_options o;
+  gptvq_quantize_options_init(&o);
+  o.method = method;
+  o.bits = bits;
+  o.dim = dim;
+  o.index_bits = 0;
+  o.group_size = 0;
+  o.scale_block = scale_block;
+  return o;
+}
+
+/* The settings of the paper, and neighbours. */
+static void bits_give_the_paper_s_sizes(void **state) {
+  (void)state;
+  static const struct {
+    gptvq_method method;
+    double bits;
+    unsigned dim, scale_block, index_bits;
+    size_t group;
+  } cases[] = {
+      {GPTVQ_METHOD_GPTVQ, 2.125, 1, 0, 2, 256},    {GPTVQ_METHOD_GPTVQ, 2.25, 1, 0, 2, 128},
+      {GPTVQ_METHOD_GPTVQ, 2.125, 2, 0, 4, 2048},   {GPTVQ_METHOD_GPTVQ, 2.25, 2, 0, 4, 1024},
+      {GPTVQ_METHOD_GPTVQ, 2.25, 4, 0, 8, 32768},   {GPTVQ_METHOD_GPTVQ, 2.125, 4, 0, 8, 65536},
+      {GPTVQ_METHOD_GPTVQ, 3.125, 1, 0, 3, 512},    {GPTVQ_METHOD_GPTVQ, 3.125, 2, 0, 6, 8192},
+      {GPTVQ_METHOD_GPTVQ, 4.125, 1, 0, 4, 1024},   {GPTVQ_METHOD_GPTVQ, 4.125, 2, 0, 8, 32768},
+      {GPTVQ_METHOD_GPTVQ, 2.125, 2, 64, 4, 4096},  {GPTVQ_METHOD_GPTVQ, 3.125, 4, 0, 12, 1048576},
+      {GPTVQ_METHOD_KMEANS, 2.0, 2, 0, 3, 256},     {GPTVQ_METHOD_GPTVQ, 2.3, 2, 0, 4, 853},
+      {GPTVQ_METHOD_GPTQ, 2.125, 2, 0, 2, 128},     {GPTVQ_METHOD_RTN, 2.25, 1, 0, 2, 64},
+      {GPTVQ_METHOD_GPTQ, 3.125, 4, 64, 3, 128},    {GPTVQ_METHOD_RTN, 4.125, 1, 0, 4, 128},
+      {GPTVQ_METHOD_RTN, 8.5, 1, 0, 8, 32},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    gptvq_quantize_options o = asked(cases[i].method, cases[i].bits, cases[i].dim, cases[i].scale_block), again;
+    gptvq_error err;
+    assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_OK);
+    assert_int_equal(o.index_bits, cases[i].index_bits);
+    assert_int_equal(o.group_size, cases[i].group);
+    assert_true(fabs(o.bits - cases[i].bits) < 1e-3);
+    again = o;
+    assert_int_equal(gptvq_quantize_options_resolve(&again, &err), GPTVQ_OK);
+    assert_memory_equal(&again, &o, sizeof o);
+  }
+}
+
+static void part_of_the_sizes_may_be_given(void **state) {
+  (void)state;
+  gptvq_error err;
+  gptvq_quantize_options o = asked(GPTVQ_METHOD_GPTVQ, 2.25, 2, 0);
+  o.index_bits = 3;
+  assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_OK);
+  assert_int_equal(o.group_size, 171); /* 8 · 2 · 8 / 0.75 = 170.67 */
+  o = asked(GPTVQ_METHOD_GPTVQ, 2.25, 2, 0);
+  o.group_size = 4096;
+  assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_OK);
+  assert_int_equal(o.index_bits, 4);
+  o = asked(GPTVQ_METHOD_GPTVQ, 0.0, 2, 0);
+  o.index_bits = 5;
+  o.group_size = 10240;
+  assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_OK);
+  assert_true(fabs(o.bits - 2.55) < 1e-12);
+  o = asked(GPTVQ_METHOD_GPTVQ, 2.25, 2, 0);
+  o.codebook_bits = 16;
+  assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_OK);
+  assert_int_equal(o.group_size, 2048);
+}
+
+static void refused(gptvq_quantize_options o, const char *named, const char *value) {
+  gptvq_error err = {.message = ""};
+  assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_ERROR_ARGUMENT);
+  if (strstr(err.message, named) == NULL || strstr(err.message, value) == NULL) fail_msg("message: %s", err.message);
+}
+
+static void absurd_values_are_named(void **state) {
+  (void)state;
+  gptvq_quantize_options o;
+#define REFUSED(member, setting, value)                                                                           \
+  o = asked(GPTVQ_METHOD_GPTVQ, 2.25, 2, 0);                                                                      \
+  o.member = setting;                                                                                             \
+  refused(o, #member, value)
+  REFUSED(dim, 3, "3");
+  REFUSED(dim, 0, "0");
+  REFUSED(bits, -1.0, "-1");
+  REFUSED(bits, (double)NAN, "nan");
+  REFUSED(bits, 0.0, "bits");
+  REFUSED(bits, 0.1, "nearest possible size is 0.5");
+  REFUSED(bits, 15.0, "nearest possible size is 7");
+  REFUSED(index_bits, 13, "13");
+  REFUSED(index_bits, 8, "8");
+  REFUSED(group_size, 7, "7");
+  REFUSED(group_cols, 100, "100");
+  REFUSED(codebook_bits, 4, "4");
+  REFUSED(scale_block, 24, "24");
+  REFUSED(scale_block, 512, "512");
+  REFUSED(damping, -0.5, "-0.5");
+  REFUSED(damping, (double)NAN, "nan");
+  REFUSED(act_order, 7, "7");
+  REFUSED(reassign_rounds, 100000, "100000");
+  REFUSED(em_iterations, 1000000, "1000000");
+  REFUSED(em_init, (gptvq_em_init)9, "9");
+  REFUSED(method, (gptvq_method)9, "9");
+  o = asked(GPTVQ_METHOD_RTN, 0.5, 1, 0);
+  refused(o, "bits", "nearest");
+  o = asked(GPTVQ_METHOD_GPTQ, 12.0, 1, 0);
+  refused(o, "bits", "8.125");
+}
+
+static gptvq_packed_shape shape_of(size_t rows, size_t cols, const gptvq_quantize_options *o) {
+  gptvq_packed_shape shape;
+  gptvq_error err = {.message = ""};
+  if (gptvq_layer_shape(rows, cols, o, &shape, &err) != GPTVQ_OK) fail_msg("%zu x %zu: %s", rows, cols, err.message);
+  return shape;
+}
+
+static void layers_get_even_groups(void **state) {
+  (void)state;
+  gptvq_quantize_options o = asked(GPTVQ_METHOD_GPTVQ, 2.125, 2, 0); /* l = 2048 */
+  gptvq_packed_shape s = shape_of(4096, 4096, &o);
+  assert_int_equal(s.group_rows, 8);
+  assert_int_equal(s.group_cols, 256);
+  s = shape_of(256, 768, &o);
+  assert_int_equal(s.group_rows, 8);
+  assert_int_equal(s.group_cols, 256);
+  s = shape_of(64, 100, &o); /* narrower than a group: the codebook covers 2048 / 100 rows, evened out to 3 stripes */
+  assert_int_equal(s.group_cols, 100);
+  assert_int_equal(s.group_rows, 22);
+  s = shape_of(3, 256, &o); /* shorter than a group */
+  assert_int_equal(s.group_rows, 3);
+  s = shape_of(10, 300, &o); /* two even column groups of a multiple of 8; l / 152 = 13 rows are more than there are */
+  assert_int_equal(s.group_cols, 152);
+  assert_int_equal(s.group_rows, 10);
+  s = shape_of(1, 1, &o);
+  assert_int_equal(s.group_cols, 1);
+  assert_int_equal(s.group_rows, 1);
+  o = asked(GPTVQ_METHOD_GPTVQ, 2.25, 1, 0); /* l = 128: groups of one row and 128 columns */
+  s = shape_of(16, 512, &o);
+  assert_int_equal(s.group_cols, 128);
+  assert_int_equal(s.group_rows, 1);
+  o = asked(GPTVQ_METHOD_GPTVQ, 2.125, 2, 64); /* l = 4096 with scales every 64 columns */
+  s = shape_of(64, 320, &o);
+  assert_int_equal(s.group_cols, 192);
+  assert_int_equal(s.scale_block, 64);
+  o = asked(GPTVQ_METHOD_GPTQ, 2.125, 2, 0);
+  s = shape_of(5, 100, &o);
+  assert_int_equal(s.kind, GPTVQ_PACKED_UNIFORM);
+  assert_int_equal(s.scale_block, 100);
+  assert_int_equal(s.dim, 1);
+}
+
+/* Every shape is one that the packed format accepts, and the bits of a large layer are the nominal ones plus the codebook scales. */
+static void shapes_are_valid_and_sized(void **state) {
+  (void)state;
+  static const double sizes[] = {2.125, 2.25, 3.125, 4.125};
+  for (unsigned dim = 1; dim <= 4; dim *= 2)
+    for (size_t b = 0; b < 4; b++)
+      for (unsigned scale_block = 0; scale_block <= 64; scale_block += 64) {
+        if (dim == 4 && sizes[b] > 4.0) continue;        /* k = 65536 */
+        if (dim == 1 && scale_block != 0) continue; /* l is not a multiple of the blocks' columns */
+        gptvq_quantize_options o = asked(GPTVQ_METHOD_GPTVQ, sizes[b], dim, scale_block);
+        for (size_t rows = 1; rows < 2000; rows = rows * 3 + 1)
+          for (size_t cols = 1; cols < 3000; cols = cols * 2 + 3) {
+            gptvq_packed_shape s = shape_of(rows, cols, &o);
+            assert_in_range(s.group_rows, 1, rows);
+          }
+        gptvq_packed_shape s = shape_of(8192, 8192, &o);
+        gptvq_packed_sizes bytes;
+        gptvq_packed_measure(&s, &bytes);
+        double values = 8192.0 * 8192.0;
+        double bits = 8.0 * (double)(bytes.index_bytes + bytes.codebook_bytes + bytes.block_scale_bytes) / values;
+        if (fabs(bits - sizes[b]) >= 0.02) fail_msg("dim %u, %g bits, scales %u: %g stored", dim, sizes[b], scale_block, bits);
+        assert_int_equal(bytes.codebook_scales, gptvq_ceil_div(8192, s.group_rows) * gptvq_ceil_div(8192, s.group_cols));
+      }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(bits_give_the_paper_s_sizes), cmocka_unit_test(part_of_the_sizes_may_be_given),
+      cmocka_unit_test(absurd_values_are_named), cmocka_unit_test(layers_get_even_groups),
+      cmocka_unit_test(shapes_are_valid_and_sized)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

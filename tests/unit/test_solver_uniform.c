@@ -1,0 +1,250 @@
+/* RTN and GPTQ against independent code; layers at the edges of what may come. */
+#include "solver_fixture.h"
+
+static void read_codes(const gptvq_packed *p, size_t row, uint16_t *out) {
+  gptvq_unpack_unit(p->indices + gptvq_unit_offset(&p->shape, row, 0), gptvq_unit_indices(&p->shape, 0), p->shape.index_bits, out);
+}
+
+/* Rounds one number to a grid with fp16 scale and integer zero point, as the stored format defines it */
+static double to_grid(double w, double scale, int zero, int top, int *code) {
+  int c = (int)rint(w / scale) + zero;
+  *code = c < 0 ? 0 : c > top ? top : c;
+  return scale * (*code - zero);
+}
+
+static void grid_of(const double *w, size_t n, int top, double *scale, int *zero) {
+  double low = 0.0, high = 0.0;
+  for (size_t i = 0; i < n; i++) low = fmin(low, w[i]), high = fmax(high, w[i]);
+  if (low == 0.0 && high == 0.0) low = -1.0, high = 1.0;
+  *scale = (double)gptvq_fp16_to_float(gptvq_float_to_fp16((float)((high - low) / top)));
+  *zero = (int)rint(-low / *scale);
+}
+
+/* GPTQ as optimal brain surgeon: explicit inverse of the remaining Hessian per column; RTN is the same with H diagonal. */
+static void naive_row(size_t cols, size_t group, int top, const float *w, const double *hd, int *codes) {
+  double *row = gptvq_alloc(cols, sizeof *row), *rest = gptvq_alloc(cols, cols * sizeof *rest), scale = 1.0;
+  int zero = 0;
+  for (size_t c = 0; c < cols; c++) row[c] = (double)w[c];
+  for (size_t at = 0; at < cols; at++) {
+    if (at % group == 0) grid_of(row + at, gptvq_min_size(group, cols - at), top, &scale, &zero);
+    double q = to_grid(row[at], scale, zero, top, &codes[at]);
+    if (hd == NULL) continue;
+    size_t n = cols - at;
+    for (size_t a = 0; a < n; a++)
+      for (size_t b = 0; b < n; b++) rest[a * n + b] = hd[(at + a) * cols + at + b];
+    invert(n, rest);
+    double e = (row[at] - q) / rest[0];
+    for (size_t c = 0; c < n; c++) row[at + c] -= e * rest[c];
+  }
+  free(row);
+  free(rest);
+}
+
+static void gptq_and_rtn_equal_the_naive_ones(void **state) {
+  (void)state;
+  enum { ROWS = 7, COLS = 150 };
+  float *w = random_weights(ROWS, COLS, 3);
+  double *h = random_hessian(COLS, 300, 4), *hd = gptvq_alloc(COLS, COLS * sizeof *hd);
+  for (unsigned bits = 2; bits <= 4; bits++)
+    for (size_t group = 32; group <= 160; group *= 5) /* narrower than a lazy batch; one group for the whole row */
+      for (int gptq = 0; gptq < 2; gptq++) {
+        gptvq_quantize_options o;
+        gptvq_quantize_options_init(&o);
+        o.method = gptq ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_RTN;
+        o.bits = 0.0;
+        o.index_bits = bits;
+        o.group_size = group;
+        gptvq_layer_result r = solve(ROWS, COLS, w, h, &o);
+        memcpy(hd, h, COLS * COLS * sizeof *hd);
+        double lambda = o.damping * mean_diagonal(COLS, h);
+        for (size_t i = 0; i < COLS; i++) hd[i * COLS + i] += lambda;
+        for (size_t row = 0; row < ROWS; row++) {
+          uint16_t got[COLS + 8];
+          int want[COLS];
+          read_codes(&r.packed, row, got);
+          naive_row(COLS, group, (1 << bits) - 1, w + row * COLS, gptq ? hd : NULL, want);
+          for (size_t c = 0; c < COLS; c++)
+            if (got[c] != want[c]) fail_msg("bits %u group %zu gptq %d row %zu column %zu: %u, not %d", bits, group, gptq, row, c, got[c], want[c]);
+        }
+        double truth = relative_error(&r.packed, w, h);
+        assert_true(fabs(r.error - truth) <= 1e-4 * truth);
+        gptvq_layer_result_release(&r);
+      }
+  free(w);
+  free(h);
+  free(hd);
+}
+
+static void act_order_gptq_is_consistent(void **state) {
+  (void)state;
+  enum { ROWS = 7, COLS = 150 };
+  float *w = random_weights(ROWS, COLS, 3);
+  double *h = random_hessian(COLS, 300, 4);
+  gptvq_quantize_options o;
+  gptvq_quantize_options_init(&o);
+  o.method = GPTVQ_METHOD_GPTQ;
+  o.bits = 3.125;
+  o.act_order = 1;
+  gptvq_layer_result r = solve(ROWS, COLS, w, h, &o);
+  for (size_t c = 1; c < COLS; c++)
+    assert_true(h[r.packed.permutation[c] * (COLS + 1)] <= h[r.packed.permutation[c - 1] * (COLS + 1)]);
+  double truth = relative_error(&r.packed, w, h);
+  assert_true(fabs(r.error - truth) <= 1e-4 * truth);
+  gptvq_layer_result_release(&r);
+  free(w);
+  free(h);
+}
+
+/* Values on the grid come back exactly: powers of two, constants, zeros. */
+static void exact_cases(void **state) {
+  (void)state;
+  enum { ROWS = 4, COLS = 64 };
+  float w[ROWS * COLS];
+  double *h = random_hessian(COLS, 128, 8);
+  for (size_t i = 0; i < ROWS * COLS; i++) w[i] = i % 4 == 0 ? -0.25f : i % 4 == 1 ? 0.0f : i % 4 == 2 ? 0.25f : 0.5f;
+  static const gptvq_method methods[] = {GPTVQ_METHOD_RTN, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_KMEANS, GPTVQ_METHOD_GPTVQ};
+  for (int kind = 0; kind < 3; kind++) { /* four levels; constant rows; all zero */
+    for (size_t i = 0; i < ROWS * COLS && kind > 0; i++) w[i] = kind == 1 ? ldexpf(1.0f, (int)(i / COLS) % 2) : 0.0f;
+    for (size_t m = 0; m < 4; m++)
+      for (unsigned dim = 1; dim <= 4; dim *= 2) {
+        gptvq_quantize_options o = small_options(dim, m < 2 ? 2 : 4, 64);
+        o.method = methods[m];
+        o.em_init = kind == 0 ? GPTVQ_INIT_KMEANSPP : GPTVQ_INIT_MAHALANOBIS;
+        gptvq_layer_result r = solve(ROWS, COLS, w, h, &o);
+        float out[ROWS * COLS];
+        gptvq_packed_decode_ref(&r.packed, 0, ROWS, out, COLS);
+        for (size_t i = 0; i < ROWS * COLS; i++) {
+          /* int8 codes of half the largest value are 1/254 of it off; a third of 1 or 2 is rounded to fp16 */
+          float bound = m < 2 ? kind == 1 ? 0x1p-11f * w[i] : 0.0f : kind == 0 ? 0.5f / 254.0f + 1e-6f : 0.0f;
+          if (fabsf(out[i] - w[i]) > bound) fail_msg("kind %d method %zu dim %u: %g for %g", kind, m, dim, (double)out[i], (double)w[i]);
+        }
+        if (kind == 2 || (kind == 1 && m >= 2)) assert_true(r.error == 0.0);
+        gptvq_layer_result_release(&r);
+      }
+  }
+  free(h);
+}
+
+static char last_log[1024];
+static void keep_log(void *user, gptvq_log_level level, const char *line) {
+  (void)user;
+  assert_int_equal(level, GPTVQ_LOG_WARNING);
+  (void)snprintf(last_log, sizeof last_log, "%s", line);
+}
+
+/* Every shape, dimension and method ends with finite values and its true error, also where nothing divides anything. */
+static void all_shapes_work(void **state) {
+  (void)state;
+  static const size_t rows[] = {1, 3, 17}, cols[] = {1, 2, 7, 8, 33, 257, 300};
+  for (size_t a = 0; a < 3; a++)
+    for (size_t b = 0; b < 7; b++)
+      for (int m = 0; m < 6; m++) {
+        float *w = random_weights(rows[a], cols[b], a + b + 1);
+        double *h = random_hessian(cols[b], cols[b] / 2 + 1, 9); /* singular for wide layers */
+        gptvq_quantize_options o;
+        gptvq_quantize_options_init(&o);
+        o.method = m < 3 ? GPTVQ_METHOD_GPTVQ : (gptvq_method)(m - 2);
+        o.dim = m < 3 ? 1u << m : 2;
+        o.scale_block = m < 3 && b % 2 ? 32 : 0;
+        o.act_order = (int)(a + b) % 3;
+        o.bits = 2.25;
+        gptvq_layer_result r = solve(rows[a], cols[b], w, h, &o);
+        double truth = relative_error(&r.packed, w, h);
+        /* k-means alone may fit every value of a tiny layer: the error is then rounding, 1e-6 of fp32 sums */
+        if (!(fabs(r.error - truth) <= 1e-3 * truth + 1e-6)) fail_msg("%zu x %zu method %d: %g, not %g", rows[a], cols[b], m, r.error, truth);
+        gptvq_layer_result_release(&r);
+        free(w);
+        free(h);
+      }
+}
+
+static void bad_input_is_named(void **state) {
+  (void)state;
+  enum { ROWS = 4, COLS = 16 };
+  float *w = random_weights(ROWS, COLS, 1);
+  double *h = random_hessian(COLS, 32, 2);
+  gptvq_quantize_options o = small_options(2, 2, 64);
+  gptvq_error err;
+  gptvq_factor *f;
+  gptvq_layer_result r;
+  gptvq_callbacks callbacks = {.log = keep_log};
+  w[2 * COLS + 5] = NAN;
+  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, NULL, &o, NULL, &r, &err), GPTVQ_ERROR_NUMERIC);
+  assert_non_null(strstr(err.message, "layer.x: the weight at row 2, column 5 is NaN"));
+  assert_null(r.storage);
+  w[2 * COLS + 5] = -INFINITY;
+  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, NULL, &o, NULL, &r, &err), GPTVQ_ERROR_NUMERIC);
+  assert_non_null(strstr(err.message, "infinite"));
+  h[3 * COLS + 4] = NAN;
+  assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, NULL, &f, &err), GPTVQ_ERROR_NUMERIC);
+  assert_non_null(strstr(err.message, "layer.x"));
+  assert_non_null(strstr(err.message, "row 3, column 4"));
+  free(w);
+  free(h);
+  /* no calibration input at all: identity, said in the log */
+  w = random_weights(ROWS, COLS, 1);
+  h = gptvq_alloc_zero(COLS, COLS * sizeof *h);
+  assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
+  assert_non_null(strstr(last_log, "layer.x: no calibration input"));
+  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &o, NULL, &r, &err), GPTVQ_OK);
+  for (size_t i = 0; i < COLS; i++) h[i * COLS + i] = 1.0;
+  double truth = relative_error(&r.packed, w, h);
+  assert_true(fabs(r.error - truth) <= 1e-5 * truth);
+  gptvq_layer_result_release(&r);
+  gptvq_factor_destroy(f);
+  /* not positive definite: more damping, named in the log */
+  for (size_t i = 0; i < COLS * COLS; i++) h[i] = i % (COLS + 1) == 0 ? 1.0 : 1.02;
+  assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
+  assert_non_null(strstr(last_log, "trying 0.1"));
+  assert_false(f->diagonal);
+  gptvq_factor_destroy(f);
+  /* beyond repair: the diagonal */
+  o.damping = 0.0;
+  for (size_t i = 0; i < COLS * COLS; i++) h[i] = i % (COLS + 1) == 0 ? 1.0 : 2.0;
+  assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
+  assert_non_null(strstr(last_log, "only its diagonal"));
+  assert_true(f->diagonal);
+  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &o, NULL, &r, &err), GPTVQ_OK);
+  gptvq_layer_result_release(&r);
+  /* a factor of other sizes is refused */
+  gptvq_quantize_options other = small_options(4, 2, 64);
+  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &other, NULL, &r, &err), GPTVQ_ERROR_INTERNAL);
+  gptvq_factor_destroy(f);
+  free(w);
+  free(h);
+}
+
+/* Dead inputs: their weights cost nothing, the others are as well served as without them. */
+static void dead_columns_are_harmless(void **state) {
+  (void)state;
+  enum { ROWS = 8, COLS = 64 };
+  float *w = random_weights(ROWS, COLS, 6);
+  double *h = random_hessian(COLS, 128, 7);
+  gptvq_callbacks callbacks = {.log = keep_log};
+  for (size_t i = 0; i < COLS; i++)
+    for (size_t c = 5; c < COLS; c += 8) h[c * COLS + i] = h[i * COLS + c] = 0.0;
+  gptvq_quantize_options o = small_options(2, 4, ROWS * COLS);
+  gptvq_error err;
+  gptvq_factor *f;
+  gptvq_layer_result r;
+  assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
+  assert_non_null(strstr(last_log, "8 of 64 inputs are always zero"));
+  for (int scaled = 0; scaled < 2; scaled++) { /* dead weights 100 times larger must not disturb the live ones much */
+    for (size_t row = 0; row < ROWS && scaled; row++)
+      for (size_t c = 5; c < COLS; c += 8) w[row * COLS + c] *= 1.5f;
+    assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &o, NULL, &r, &err), GPTVQ_OK);
+    assert_true(r.error < 0.05);
+    gptvq_layer_result_release(&r);
+  }
+  gptvq_factor_destroy(f);
+  free(w);
+  free(h);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(gptq_and_rtn_equal_the_naive_ones), cmocka_unit_test(act_order_gptq_is_consistent),
+      cmocka_unit_test(exact_cases), cmocka_unit_test(all_shapes_work), cmocka_unit_test(bad_input_is_named),
+      cmocka_unit_test(dead_columns_are_harmless)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
