@@ -1,8 +1,9 @@
 #include "kernels/i8.h"
-#include "base/half.h"
 #include "base/memory.h"
 #include "kernels/multi/quantize_input.h"
 #include "kernels/ref/ref.h"
+
+#include <string.h>
 
 enum { MAX_ROWS = 256, SUMS = 256 * GPTVQ_I8_LANES }; /* 16 KiB of sums stay in the first-level cache */
 
@@ -60,48 +61,37 @@ static float fold(float *sums) {
   return sums[0];
 }
 
-/* The tile's fields that depend on the width of a column group only. */
-static void set_group(const gptvq_packed_shape *s, size_t g, gptvq_i8_tile *tile) {
-  tile->indices = gptvq_unit_indices(s, g);
-  tile->sets = gptvq_ceil_div(tile->indices, GPTVQ_I8_SET);
-  tile->unit_bytes = gptvq_unit_bytes(s, g);
-  if (s->scale_block != 0)
-    tile->block_bytes = gptvq_ceil_div(gptvq_ceil_div(gptvq_packed_width(s, g), s->scale_block), 2);
-}
+typedef struct product {
+  const gptvq_input_layout *layout;
+  void (*run)(const gptvq_i8_tile *);
+  gptvq_i8_tile job;
+  const int8_t *input; /* of the first token of this pass */
+  float *sums, *y;     /* y of the first token of this pass */
+  size_t begin, ldy;
+} product;
 
-/* Rows [begin, begin + rows) of one stripe, all column groups. Divisions stay out of the loop. */
-static void multiply_rows(const gptvq_packed *p, const gptvq_input_layout *layout, gptvq_i8_tile *tile,
-                          const int8_t *input, size_t begin, float *sums) {
-  const gptvq_packed_shape *s = &p->shape;
-  void (*run)(const gptvq_i8_tile *) = gptvq_kernels(gptvq_cpu())->i8_tile;
-  size_t stripe = begin / s->group_rows, first = stripe * s->group_rows, last = layout->groups - 1;
-  size_t height = gptvq_min_size(s->group_rows, s->rows - first); /* units of a tile */
-  const uint8_t *units = p->indices + gptvq_unit_offset(s, first, 0);
-  const uint8_t *block_codes = s->scale_block ? p->block_scales + gptvq_block_scale_offset(s, first, 0) : NULL;
-  const uint16_t *codebook_scales = p->codebook_scales + stripe * layout->groups;
-  const size_t codebook_bytes = s->dim << s->index_bits;
-  tile->codebook = (const int8_t *)p->codebooks + stripe * layout->groups * codebook_bytes;
-  tile->x = input;
-  tile->correction = (const int32_t *)(const void *)(input + layout->corrections);
+static void multiply_tile(void *context, const gptvq_tile *tile) {
+  product *p = context;
+  const gptvq_input_layout *layout = p->layout;
+  gptvq_i8_tile *job = &p->job;
   float scales[GPTVQ_I8_MAX_TOKENS];
-  tile->scales = scales;
-  tile->sums = sums;
-  memset(sums, 0, tile->rows * tile->tokens * GPTVQ_I8_LANES * sizeof *sums);
-  set_group(s, 0, tile);
-  for (size_t g = 0; g <= last; g++) {
-    if (g == last && g > 0) set_group(s, g, tile);
-    float scale = gptvq_bf16_to_float(codebook_scales[g]) / 127.0f;
-    for (size_t t = 0; t < tile->tokens; t++)
-      scales[t] = scale * ((const float *)(const void *)(input + t * tile->input_stride + layout->scales))[g];
-    tile->units = units + (begin - first) * tile->unit_bytes;
-    if (block_codes != NULL) tile->block_codes = block_codes + (begin - first) * tile->block_bytes;
-    run(tile);
-    units += height * tile->unit_bytes;
-    if (block_codes != NULL) block_codes += height * tile->block_bytes;
-    tile->codebook += codebook_bytes;
-    tile->x += layout->group_codes;
-    tile->correction += GPTVQ_I8_LANES;
-  }
+  size_t values = tile->rows * job->tokens;
+  if (tile->group == 0) memset(p->sums, 0, values * GPTVQ_I8_LANES * sizeof *p->sums);
+  float scale = tile->scale / 127.0f;
+  const int8_t *x_scales = p->input + layout->scales + tile->group * sizeof(float);
+  for (size_t t = 0; t < job->tokens; t++)
+    scales[t] = scale * *(const float *)(const void *)(x_scales + t * job->input_stride);
+  job->tile = tile;
+  job->sets = gptvq_ceil_div(tile->indices, GPTVQ_I8_SET);
+  job->scales = scales;
+  job->sums = p->sums;
+  job->x = p->input + tile->group * layout->group_codes;
+  job->correction = (const int32_t *)(const void *)(p->input + layout->corrections) + tile->group * GPTVQ_I8_LANES;
+  p->run(job);
+  if (!tile->is_last) return;
+  for (size_t r = 0; r < tile->rows; r++)
+    for (size_t t = 0; t < job->tokens; t++)
+      p->y[t * p->ldy + tile->row - p->begin + r] = fold(p->sums + (r * job->tokens + t) * GPTVQ_I8_LANES);
 }
 
 void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end,
@@ -112,20 +102,13 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
   gptvq_input_layout layout;
   gptvq_input_measure(s, &layout);
   gptvq_block_scale_table(packed, block_table);
-  gptvq_i8_tile tile = {.dim = s->dim, .index_bits = s->index_bits, .input_stride = layout.bytes,
-                        .block_vectors = s->scale_block / s->dim, .block_table = block_table};
-  for (size_t token = 0; token < count; token += tile.tokens) {
-    tile.tokens = gptvq_min_size(GPTVQ_I8_MAX_TOKENS, count - token);
-    const int8_t *input = (const int8_t *)inputs + token * layout.bytes;
-    size_t at_once = MAX_ROWS / tile.tokens;
-    for (size_t row = begin; row < end; row += tile.rows) {
-      size_t stripe_end = (row / s->group_rows + 1) * s->group_rows;
-      tile.rows = gptvq_min_size(at_once, gptvq_min_size(stripe_end, end) - row);
-      multiply_rows(packed, &layout, &tile, input, row, sums);
-      for (size_t r = 0; r < tile.rows; r++)
-        for (size_t t = 0; t < tile.tokens; t++)
-          y[(token + t) * ldy + row - begin + r] = fold(sums + (r * tile.tokens + t) * GPTVQ_I8_LANES);
-    }
+  product p = {.layout = &layout, .run = gptvq_kernels(gptvq_cpu())->i8_tile, .sums = sums, .begin = begin, .ldy = ldy,
+               .job = {.input_stride = layout.bytes, .block_vectors = s->scale_block / s->dim, .block_table = block_table}};
+  for (size_t token = 0; token < count; token += p.job.tokens) {
+    p.job.tokens = gptvq_min_size(GPTVQ_I8_MAX_TOKENS, count - token);
+    p.input = (const int8_t *)inputs + token * layout.bytes;
+    p.y = y + token * ldy;
+    gptvq_walk_tiles(packed, begin, end, MAX_ROWS / p.job.tokens, multiply_tile, &p);
   }
 }
 

@@ -12,7 +12,7 @@
 #ifndef GPTVQ_KERNELS_I8_H
 #define GPTVQ_KERNELS_I8_H
 
-#include "kernels/packed.h"
+#include "kernels/tile.h"
 
 enum {
   GPTVQ_I8_LANES = 16,
@@ -29,22 +29,17 @@ typedef struct gptvq_input_layout {
 } gptvq_input_layout;
 void gptvq_input_measure(const gptvq_packed_shape *shape, gptvq_input_layout *layout);
 
-/* Rows of one tile. */
+/* Some rows of one tile times the activations of its column group. */
 typedef struct gptvq_i8_tile {
-  unsigned dim, index_bits;
-  size_t indices, sets;      /* n, ceil(n / 64) */
-  size_t rows, unit_bytes;
-  const uint8_t *units;      /* rows × unit_bytes */
-  const int8_t *codebook;    /* [k][dim] */
+  const gptvq_tile *tile;
+  size_t sets;               /* ceil(indices / 64) */
   size_t tokens, input_stride;
   const int8_t *x;           /* codes of token 0 for this group; token t is input_stride bytes further; 64-byte aligned */
   const int32_t *correction; /* [16] of token 0: −128 · Σ of the codes of each lane over sets and components */
   const float *scales;       /* [tokens] */
   size_t block_vectors;      /* indices per block scale, a multiple of 4; 0: no block scales */
-  size_t block_bytes;        /* bytes of a unit's block-scale codes */
-  const uint8_t *block_codes;
   const float *block_table;  /* [16] */
-  float *sums;               /* [rows][tokens][16] */
+  float *sums;               /* [rows][tokens][16], 64-byte aligned */
 } gptvq_i8_tile;
 
 #endif

@@ -91,7 +91,7 @@ static inline void random_layer_new(random_layer *layer, const gptvq_packed_shap
     p->codebooks = layer->memory[1].data;
     for (size_t i = 0; i < sizes->codebook_values; i++) {
       if (shape->codebook_bits == 8) {
-        int code = (int)gptvq_random_below(state, 255) - 127; /* both extremes occur */
+        int code = (int)gptvq_random_below(state, 256) - 128; /* both extremes occur */
         ((int8_t *)layer->memory[1].data)[i] = (int8_t)code;
       } else {
         uint16_t h = gptvq_float_to_fp16(random_normal(state) * 0.3f);

@@ -4,8 +4,6 @@
 #include "base/memory.h"
 #include "kernels/ref/ref.h"
 
-#include <math.h>
-
 enum { CHUNK = 256 }; /* indices unpacked at a time */
 
 void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t begin, size_t count, uint16_t *indices) {
@@ -24,13 +22,6 @@ void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t beg
     unit += size;
     shift += f;
   }
-}
-
-void gptvq_block_scale_table(const gptvq_packed *packed, float table[16]) {
-  for (unsigned code = 0; code < 16; code++)
-    table[code] = packed->block_scale_range == NULL
-                      ? 1.0f
-                      : exp2f(packed->block_scale_range[0] + packed->block_scale_range[1] * (float)code);
 }
 
 /* A part of one unit: `count` values from column `column` of the packed row on. */

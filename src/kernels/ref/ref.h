@@ -3,6 +3,7 @@
 #define GPTVQ_KERNELS_REF_H
 
 #include "kernels/table.h"
+#include "kernels/tile.h"
 
 /* Indices [begin, begin + count) of a packed unit of n indices (see packed.h). */
 void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t begin, size_t count, uint16_t *indices);
@@ -10,9 +11,10 @@ void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t beg
 void gptvq_packed_decode_scalar(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
 void gptvq_packed_matvec_scalar(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
 
-void gptvq_i8_tile_scalar(const gptvq_i8_tile *tile);
-
-/* 2^(lo + step·code) for the 16 block-scale codes; all 1 when the layer has no block scales. */
-void gptvq_block_scale_table(const gptvq_packed *packed, float table[16]);
+void gptvq_i8_tile_scalar(const gptvq_i8_tile *job);
+/* Codes of one row's unit, planar: component e of index i at codes[e·64·sets + i]; zeros after the last index. */
+void gptvq_i8_look_up(const gptvq_i8_tile *job, size_t row, int8_t *codes);
+/* Block scale of every lane of every set of one row: by_lane[sets × 16]. */
+void gptvq_i8_lane_scales(const gptvq_i8_tile *job, size_t row, float *by_lane);
 
 #endif

@@ -6,59 +6,133 @@
 
 #include <string.h>
 
-/* One unit's block-scale codes, 4 bits each, in one word. */
-GPTVQ_INLINE uint64_t block_word(const uint8_t *codes, size_t bytes) {
-  uint64_t word = 0;
-  switch (bytes) {
-  case 1: return codes[0];
-  case 2: memcpy(&word, codes, 2); return word;
-  case 4: memcpy(&word, codes, 4); return word;
-  default: memcpy(&word, codes, 8); return word;
+/* Block scales: lane L of set s has the block (64 s + 4 L) / (vectors per block); its 4-bit code lies in one 64-bit word. */
+typedef struct block_scales {
+  __m512 table;
+  __m512i shift[4]; /* [set] */
+} block_scales;
+
+GPTVQ_INLINE void load_block_scales(const gptvq_i8_tile *job, size_t sets, block_scales *blocks) {
+  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m128i log_block = _mm_cvtsi32_si128(__builtin_ctzll(job->block_vectors));
+  blocks->table = _mm512_loadu_ps(job->block_table);
+  for (size_t s = 0; s < sets; s++) {
+    __m512i first = _mm512_add_epi32(_mm512_slli_epi32(lane, 2), _mm512_set1_epi32((int)(64 * s)));
+    blocks->shift[s] = _mm512_slli_epi32(_mm512_srl_epi32(first, log_block), 2);
   }
 }
 
-/* The usual units: 256 columns, so n = 256 / dim indices and always 4 registers of activations. */
-GPTVQ_INLINE void full_tile(const gptvq_i8_tile *tile, unsigned bits, unsigned dim, int scaled) {
+GPTVQ_INLINE uint64_t load_block_codes(const uint8_t *codes, size_t bytes) {
+  uint64_t word = 0;
+  if (bytes == 1) return codes[0];
+  if (bytes == 2) memcpy(&word, codes, 2);
+  else if (bytes == 4) memcpy(&word, codes, 4);
+  else memcpy(&word, codes, 8);
+  return word;
+}
+
+/* The scales of a set's lanes. The word's half that holds them is chosen first; a set has at most 8 blocks. */
+GPTVQ_INLINE __m512 lane_scales(const block_scales *blocks, uint64_t codes, size_t vectors, size_t s) {
+  unsigned base = (unsigned)(64 * s / vectors * 4) & 32u;
+  __m512i shift = _mm512_sub_epi32(blocks->shift[s], _mm512_set1_epi32((int)base));
+  __m512i code = _mm512_srlv_epi32(_mm512_set1_epi32((int)(uint32_t)(codes >> base)), shift);
+  return _mm512_permutexvar_ps(code, blocks->table); /* looks at 4 bits */
+}
+
+/* The usual units: 256 columns, so n = 256 / dim indices and always 4 registers of activations per token. */
+GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled, int single) {
+  const gptvq_tile *tile = job->tile;
   const size_t n = 256 / dim, sets = n / 64, unit_bytes = n / 8 * bits;
   gptvq_table512 table;
   gptvq_spread512 spread;
   gptvq_load_table512(tile->codebook, bits, dim, 0x80, &table);
   gptvq_prepare_spread512(bits, n, &spread);
-  __m512i block_shift[4];
-  __m512 block_table = _mm512_setzero_ps();
-  if (scaled) {
-    block_table = _mm512_loadu_ps(tile->block_table);
-    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const unsigned log_block = (unsigned)__builtin_ctzll(tile->block_vectors);
-    for (size_t s = 0; s < sets; s++) { /* block of lane L = (64 s + 4 L) / vectors per block; 4 bits each */
-      __m512i first = _mm512_add_epi32(_mm512_slli_epi32(lane, 2), _mm512_set1_epi32((int)(64 * s)));
-      block_shift[s] = _mm512_slli_epi32(_mm512_srl_epi32(first, _mm_cvtsi32_si128((int)log_block)), 2);
+  block_scales blocks;
+  if (scaled) load_block_scales(job, sets, &blocks);
+  const uint8_t *unit = tile->units, *codes = tile->block_codes;
+  float *sums = job->sums;
+  __m512i x[4], correction = _mm512_loadu_si512(job->correction);
+  for (int i = 0; i < 4; i++) x[i] = _mm512_load_si512(job->x + 64 * i);
+  __m512 scale = _mm512_set1_ps(job->scales[0]);
+  for (size_t row = tile->rows; row > 0; row--, unit += unit_bytes) {
+    __m512i weights[4]; /* as x: component e of set s at e·sets + s */
+    __m512 by_lane[4];
+    for (size_t s = 0; s < sets; s++) {
+      __m512i index = gptvq_indices512(unit, bits, n, s, &spread);
+      for (unsigned e = 0; e < dim; e++) weights[e * sets + s] = gptvq_look_up512(&table, bits, e, index);
     }
-  }
-  const uint8_t *unit = tile->units, *block_codes = tile->block_codes;
-  float *sums = tile->sums;
-  if (tile->tokens == 1) {
-    __m512i x[4];
-    for (int i = 0; i < 4; i++) x[i] = _mm512_load_si512(tile->x + 64 * i);
-    const __m512i correction = _mm512_loadu_si512(tile->correction);
-    const __m512 scale = _mm512_set1_ps(tile->scales[0]);
-    for (size_t row = 0; row < tile->rows; row++, unit += unit_bytes, sums += 16) {
-      __m512i total = correction;
-      for (size_t s = 0; s < sets; s++) {
-        __m512i index = gptvq_indices512(unit, bits, n, s, &spread);
-        for (unsigned e = 0; e < dim; e++)
-          total = _mm512_dpbusd_epi32(total, gptvq_look_up512(&table, bits, e, index), x[e * sets + s]);
+    if (scaled) {
+      uint64_t word = load_block_codes(codes, tile->block_bytes);
+      for (size_t s = 0; s < sets; s++) by_lane[s] = lane_scales(&blocks, word, job->block_vectors, s);
+      codes += tile->block_bytes;
+    }
+    for (size_t t = 0; t < (single ? 1 : job->tokens); t++, sums += 16) {
+      if (!single) {
+        const int8_t *from = job->x + t * job->input_stride;
+        for (int i = 0; i < 4; i++) x[i] = _mm512_load_si512(from + 64 * i);
+        correction = _mm512_loadu_si512((const char *)job->correction + t * job->input_stride);
+        scale = _mm512_set1_ps(job->scales[t]);
       }
-      _mm512_store_ps(sums, _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), scale, _mm512_load_ps(sums)));
+      __m512 value;
+      if (!scaled) {
+        __m512i total = correction;
+        for (size_t i = 0; i < 4; i++) total = _mm512_dpbusd_epi32(total, weights[i], x[i]);
+        value = _mm512_cvtepi32_ps(total);
+      } else {
+        /* each set has its own scales, so its own correction: weights back to signed by −128 · Σ x of the set */
+        value = _mm512_setzero_ps();
+        for (size_t s = 0; s < sets; s++) {
+          const __m512i bias = _mm512_set1_epi8((char)0x80);
+          __m512i total = _mm512_setzero_si512(), sum = total;
+          for (size_t e = 0; e < dim; e++) {
+            total = _mm512_dpbusd_epi32(total, weights[e * sets + s], x[e * sets + s]);
+            sum = _mm512_dpbusd_epi32(sum, bias, x[e * sets + s]);
+          }
+          value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(total, sum)), by_lane[s], value);
+        }
+      }
+      _mm512_store_ps(sums, _mm512_fmadd_ps(value, scale, _mm512_load_ps(sums)));
     }
   }
-  (void)block_shift;
-  (void)block_table;
-  (void)block_codes;
 }
 
-#define TILE(bits, dim) \
-  static void tile_##bits##_##dim(const gptvq_i8_tile *tile) { full_tile(tile, bits, dim, 0); }
+/* Any other unit: scalar look-ups, then the same sums. */
+static void any_tile(const gptvq_i8_tile *job) {
+  const gptvq_tile *tile = job->tile;
+  const size_t sets = job->sets;
+  _Alignas(64) int8_t codes[GPTVQ_I8_MAX_WIDTH + 4 * GPTVQ_I8_SET];
+  _Alignas(64) float by_lane[GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET * 16];
+  float *sums = job->sums;
+  for (size_t row = 0; row < tile->rows; row++) {
+    gptvq_i8_look_up(job, row, codes);
+    if (job->block_vectors != 0) gptvq_i8_lane_scales(job, row, by_lane);
+    for (size_t t = 0; t < job->tokens; t++, sums += 16) {
+      const int8_t *x = job->x + t * job->input_stride;
+      __m512i all = _mm512_setzero_si512();
+      __m512 value = _mm512_setzero_ps();
+      for (size_t s = 0; s < sets; s++) {
+        __m512i total = _mm512_setzero_si512();
+        for (size_t e = 0; e < tile->dim; e++) { /* |w| · (sign(w) x): the sign moves to the signed operand */
+          __m512i w = _mm512_load_si512(codes + (e * sets + s) * 64), q = _mm512_load_si512(x + (e * sets + s) * 64);
+          __m512i signed_q = _mm512_mask_sub_epi8(q, _mm512_movepi8_mask(w), _mm512_setzero_si512(), q);
+          total = _mm512_dpbusd_epi32(total, _mm512_abs_epi8(w), signed_q);
+        }
+        if (job->block_vectors != 0)
+          value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), _mm512_load_ps(by_lane + 16 * s), value);
+        else all = _mm512_add_epi32(all, total);
+      }
+      if (job->block_vectors == 0) value = _mm512_cvtepi32_ps(all);
+      _mm512_store_ps(sums, _mm512_fmadd_ps(value, _mm512_set1_ps(job->scales[t]), _mm512_load_ps(sums)));
+    }
+  }
+}
+
+#define TILE(bits, dim)                                                                                              \
+  static void tile_##bits##_##dim(const gptvq_i8_tile *job) {                                                        \
+    if (job->block_vectors != 0) full_tile(job, bits, dim, 1, 0);                                                    \
+    else if (job->tokens > 1) full_tile(job, bits, dim, 0, 0);                                                       \
+    else full_tile(job, bits, dim, 0, 1);                                                                            \
+  }
 #define TILES(bits) TILE(bits, 1) TILE(bits, 2) TILE(bits, 4)
 TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6) TILES(7) TILES(8)
 
@@ -66,11 +140,13 @@ typedef void (*tile_fn)(const gptvq_i8_tile *tile);
 #define ROW(bits) {tile_##bits##_1, tile_##bits##_2, tile_##bits##_4}
 static const tile_fn full_tiles[8][3] = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7), ROW(8)};
 
-static void i8_tile(const gptvq_i8_tile *tile) {
-  if (tile->index_bits <= 8 && tile->indices == 256 / tile->dim && tile->block_vectors == 0 && tile->tokens == 1)
-    full_tiles[tile->index_bits - 1][tile->dim / 2](tile);
-  else gptvq_i8_tile_scalar(tile);
-  (void)block_word;
+static void i8_tile(const gptvq_i8_tile *job) {
+  const gptvq_tile *tile = job->tile;
+  /* block scales by shifts: 8, 16, 32 … vectors per block, so at most 8 blocks per set; at most 16 per unit */
+  bool shifts = job->block_vectors == 0 || (job->block_vectors >= 8 && tile->block_bytes <= 8 &&
+                                            (job->block_vectors & (job->block_vectors - 1)) == 0);
+  if (tile->index_bits <= 8 && tile->width == 256 && shifts) full_tiles[tile->index_bits - 1][tile->dim / 2](job);
+  else any_tile(job);
 }
 
 void gptvq_kernels_init_i8_avx512(gptvq_kernel_table *table) { table->i8_tile = i8_tile; }
