@@ -1,0 +1,70 @@
+# Outputs that cannot be written, sizes that cannot be reached, calibration that cannot be used: nothing is left behind.
+. "$SOURCE/tests/cli/lib.sh"
+
+quantize() { "$GPTVQ" quantize "$@"; }
+rtn="--method rtn --bits 3.125 --quiet"
+calib=$SOURCE/examples/text/calib.txt
+copy_model m
+printf 'Once upon a time' > short.txt
+: > empty.txt
+
+# shellcheck disable=SC2086
+{
+  expect_fail 2 '-o OUT is missing' quantize m $rtn
+  expect_fail 2 "option -o: the value is empty" quantize m -o "" $rtn
+  expect_fail 3 'nowhere' quantize nowhere -o out $rtn
+  expect_fail 3 'short\.txt' quantize m -o short.txt/out $rtn
+  expect_fail 3 'absent' quantize m -o absent/deep/out $rtn
+  mkdir out && printf 'keep me' > out/file
+  expect_fail 3 'out.*exists.*--force' quantize m -o out $rtn
+  expect_fail '[23]' '(m|itself|source|original)' quantize m -o m $rtn --force
+  expect_fail '[23]' '(m|itself|source|original)' quantize m -o ./m/ $rtn --force
+  ln -s m link
+  expect_fail '[23]' '.' quantize m -o link $rtn --force
+  rm link
+
+  # full disk: a file-size limit of 256 kB
+  limited() { (ulimit -f 512 && exec "$GPTVQ" quantize "$@"); }
+  expect_fail 3 '(write|File too large|space)' limited m -o full $rtn
+  limited_export() { (ulimit -f 512 && exec "$GPTVQ" export "$@"); }
+  expect_ok quantize m -o packed $rtn
+  expect_fail 3 '(write|File too large|space)' limited_export packed -o full --quiet
+  expect_fail 3 'short\.txt' "$GPTVQ" export packed -o short.txt/out --quiet
+  expect_fail 2 '-o DIR is missing' "$GPTVQ" export packed
+  expect_fail '[25]' '(packed|quantized)' "$GPTVQ" export m -o plain
+  expect_fail '[25]' '(packed|already|quantized)' quantize packed -o again $rtn
+  if [ "$(id -u)" != 0 ]; then
+    mkdir locked && chmod a-w locked
+    expect_fail 3 'locked.*[Pp]ermission' quantize m -o locked/out $rtn
+    chmod u+w locked
+  fi
+}
+
+# options that make no sense together or at all
+expect_fail 2 'dim 3 ' quantize m -o x --dim 3
+expect_fail 2 'bits 0\.2 ' quantize m -o x --bits 0.2 --dim 2
+expect_fail 2 'bits 15 ' quantize m -o x --bits 15 --dim 4
+expect_fail 2 '--centroids: 100 is not a power of two' quantize m -o x --centroids 100
+expect_fail 2 'say the same thing' quantize m -o x --centroids 16 --index-bits 4
+expect_fail 2 '--bits follows' quantize m -o x --centroids 16 --group-size 2048 --bits 2
+expect_fail 2 'codebook.bits 12 ' quantize m -o x --codebook-bits 12
+expect_fail 2 'scale.block 24 ' quantize m -o x --scale-block 24
+expect_fail 2 'group.col' quantize m -o x --group-columns 3
+expect_fail 2 'option --damping: -1 is out of range' quantize m -o x --damping -1
+expect_fail 2 'option --calib-samples: 0 is out of range' quantize m -o x --calib-samples 0
+
+# calibration
+gptvq="--dim 2 --bits 2.25 --quiet --calib-length 64 --calib-samples 2"
+# shellcheck disable=SC2086
+{
+  expect_fail 2 'calib' quantize m -o x --dim 2 --bits 2.25 --quiet
+  expect_fail 3 'nothing\.txt' quantize m -o x $gptvq --calib nothing.txt
+  expect_fail 8 'empty\.txt is empty' quantize m -o x $gptvq --calib empty.txt
+  expect_fail 8 'short\.txt is too short: [0-9]+ tokens, one window needs 64' quantize m -o x $gptvq --calib short.txt
+  expect_fail '[28]' '4096' quantize m -o x --dim 2 --bits 2.25 --quiet --calib "$calib" --calib-length 4096
+
+  # weights that are not numbers
+  poke m/model.safetensors $(($(data_offset m/model.safetensors model.layers.0.mlp.up_proj.weight) + 4000)) '\300\177'
+  expect_fail 6 'model\.layers\.0\.mlp\.up_proj.*(NaN|finite|infinit)' quantize m -o x $rtn
+  expect_fail 6 '(NaN|finite|infinit)' quantize m -o x $gptvq --calib "$calib"
+}

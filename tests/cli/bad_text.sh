@@ -1,0 +1,52 @@
+# Texts and windows that cannot be evaluated; weights that are not numbers; standard output that is full.
+. "$SOURCE/tests/cli/lib.sh"
+
+: > empty.txt
+printf 'Once upon a time' > short.txt
+expect_fail 2 '--text FILE is missing' "$GPTVQ" eval "$model"
+expect_fail 3 'nothing\.txt' "$GPTVQ" eval "$model" --text nothing.txt
+expect_fail 3 'cannot read .*: Is a directory' "$GPTVQ" eval "$model" --text .
+expect_fail 8 'empty\.txt is empty' "$GPTVQ" eval "$model" --text empty.txt
+expect_fail 8 'too short: it has [0-9]+ tokens, one window has 512' "$GPTVQ" eval "$model" --text short.txt --ctx 512
+expect_fail 2 'nothing to score: score_from is 511' "$GPTVQ" eval "$model" --text "$text" --ctx 512 --score-from 511
+expect_fail 2 'nothing to score' "$GPTVQ" eval "$model" --text "$text" --ctx 512 --score-from 600
+expect_fail 8 'too short' "$GPTVQ" compare "$model" "$model" --text short.txt --ctx 512
+expect_fail 3 'nowhere' "$GPTVQ" eval nowhere --text "$text"
+expect_fail 3 'nowhere' "$GPTVQ" compare "$model" nowhere --text "$text"
+
+# the tokenizer
+copy_model m
+rm m/tokenizer.json
+expect_fail 3 'tokenizer\.json' "$GPTVQ" eval m --text "$text"
+printf '{' > m/tokenizer.json
+expect_fail 4 'tokenizer\.json' "$GPTVQ" eval m --text "$text"
+
+# ids beyond the vocabulary: a tokenizer that does not belong to the model
+cp "$model/tokenizer.json" m/tokenizer.json
+edit m/tokenizer.json 's/: 1023\([,}]\)/: 1500\1/; s/: 1023$/: 1500/; s/"Lily": [0-9]*/"Lily": 1500/; s/\(Once": \)[0-9]*/\11500/'
+run "$GPTVQ" eval m --text "$text" --ctx 64 --quiet
+case $code in
+4 | 8) ;;
+*) die "ids beyond the vocabulary: exit code $code" ;;
+esac
+
+# weights: a NaN in a small tensor is found at once, one in a matrix when its products are
+cp "$model/tokenizer.json" m/tokenizer.json
+poke m/model.safetensors $(($(data_offset m/model.safetensors model.norm.weight) + 20)) '\300\177'
+expect_fail 6 'model\.norm\.weight.*(NaN|infinit)' "$GPTVQ" inspect m
+rm -rf m
+copy_model m
+poke m/model.safetensors $(($(data_offset m/model.safetensors model.layers.2.mlp.up_proj.weight) + 4000)) '\300\177'
+expect_fail 6 '(NaN|infinit)' "$GPTVQ" eval m --text "$text" --ctx 64 --max-windows 1 --quiet
+expect_fail 6 'second model.*(NaN|infinit)' "$GPTVQ" compare "$model" m --text "$text" --ctx 64 --max-windows 1 --quiet
+expect_fail 6 '(NaN|infinit)' "$GPTVQ" generate m -p 'Once upon' -n 3 --quiet --no-echo --json
+
+# a full standard output
+if [ -w /dev/full ]; then
+  for command in "inspect $model" "inspect $model --json" 'eval --help' '--help'; do
+    # shellcheck disable=SC2086
+    run sh -c 'exec "$@" > /dev/full' sh "$GPTVQ" $command
+    [ "$code" = 3 ] || die "full standard output: exit code $code from $command"
+    expect_err '^gptvq: error: cannot write to standard output: '
+  done
+fi

@@ -1,0 +1,15 @@
+# The account of a model folder equals what is on disk.
+. "$SOURCE/tests/cli/lib.sh"
+
+expect_ok "$GPTVQ" inspect "$model"
+expect_out '^LlamaForCausalLM, 4 blocks, hidden 256, MLP 768, 8 heads of 32 \(4 for keys and values\), vocabulary 1024'
+expect_out '^model\.layers\.3\.mlp\.down_proj +256 x 768 +bf16 .* 16\.0000 +393216 '
+expect_out '^block linears +3145728 values in 6\.29 MB: 16\.0000 bits per value$'
+[ "$(grep -c '_proj ' "$capture/out")" = 28 ] || die "expected 28 layers"
+
+expect_ok "$GPTVQ" inspect "$model" --json
+[ "$(json verified)" = true ] || die "sums do not agree"
+[ "$(json file_bytes)" = "$(wc -c < "$model/model.safetensors" | tr -d ' ')" ] || die "file size is wrong"
+[ "$(($(json linear_bytes) + $(json other_bytes) + $(json header_bytes)))" = "$(json file_bytes)" ] || die "bytes do not add up"
+[ "$(json linear_values)" = 3145728 ] && [ "$(json parameters)" = 3672320 ] || die "number of values is wrong"
+[ "$(json packed)" = false ] || die "not a packed model"

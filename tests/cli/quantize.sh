@@ -1,0 +1,69 @@
+# Quantize, inspect, evaluate, generate, export: the main job on small calibration, every method; same bytes for any number of threads.
+. "$SOURCE/tests/cli/lib.sh"
+
+quick="--calib $SOURCE/examples/text/calib.txt --calib-samples 4 --calib-length 128 --em-iterations 4 --reassign-rounds 1 --quiet --json"
+quantize() { # OUT OPTIONS…
+  out=$1
+  shift
+  # shellcheck disable=SC2086
+  expect_ok "$GPTVQ" quantize "$model" -o "$out" $quick "$@"
+}
+# check FOLDER LOW HIGH: exact bits within the range, counted from the files, error known, and the model still works
+check() {
+  bits=$(json bits_per_value)
+  awk -v b="$bits" -v l="$2" -v h="$3" 'BEGIN {exit !(b >= l && b <= h)}' || die "$1 has $bits bits per value, expected $2 to $3"
+  bytes=$(json linear_bytes) error=$(json mean_error)
+  [ "$(json linear_values)" = 3145728 ] && [ "$(json layers)" = 28 ] || die "$1: wrong number of values or layers"
+  [ ! -e "$1.partial" ] || die "$1.partial is left"
+  expect_ok "$GPTVQ" inspect "$1" --json
+  [ "$(json verified) $(json packed)" = "true true" ] || die "$1: the account is wrong"
+  [ "$(json linear_bytes)" = "$bytes" ] || die "$1: report and files disagree about the bytes"
+  near "$(json bits_per_value)" "$bits" 1e-9
+  near "$bits" "$(awk -v b="$bytes" 'BEGIN {printf "%.12f", 8 * b / 3145728}')" 1e-9
+  near "$(json mean_error)" "$error" 1e-6
+  expect_ok "$GPTVQ" compare "$model" "$1" --text "$text" --ctx 256 --max-windows 4 --json --quiet
+  awk -v a="$(json perplexity_a)" -v b="$(json perplexity_b)" -v f="$4" 'BEGIN {exit !(b > 0.97 * a && b < f * a)}' ||
+    die "$1: perplexity $(json perplexity_b) against $(json perplexity_a), expected at most $4 times that"
+}
+quantize rtn-4 --method rtn --bits 4.125
+check rtn-4 4.12 4.17 1.05
+quantize kmeans-3 --method kmeans --dim 2 --bits 3.125
+check kmeans-3 3.1 3.2 1.2
+quantize gptq-3 --method gptq --bits 3.125
+check gptq-3 3.12 3.16 1.1
+quantize vq-1 --dim 1 --bits 2.25
+check vq-1 2.2 2.4 1.4
+quantize vq-2 --dim 2 --bits 2.25 --threads 1
+check vq-2 2.2 2.3 1.4
+vq_2=$(json perplexity_b)
+quantize vq-2-paper --recipe paper --em-iterations 4 --dim 2 --bits 2.25
+check vq-2-paper 2.2 2.3 1.5
+quantize vq-4 --dim 4 --centroids 256 --group-size 32768
+check vq-4 2.2 2.4 1.4
+
+# the same bytes with two threads; another seed is another result
+quantize vq-2-b --dim 2 --bits 2.25 --threads 2
+for file in vq-2/*; do
+  cmp "$file" "vq-2-b/$(basename "$file")" || die "$file depends on the number of threads"
+done
+quantize vq-2-b --dim 2 --bits 2.25 --seed 5 --force
+! cmp -s vq-2/model.safetensors vq-2-b/model.safetensors || die "the seed changes nothing"
+
+# generation from packed weights, and export: plain bf16 weights of the same model
+expect_ok "$GPTVQ" generate vq-2 -p 'Once upon a time' -n 16 --temp 0 --json
+[ "$(json tokens)" = 16 ] || die "no text from packed weights"
+expect_ok "$GPTVQ" export vq-2 -o plain --format hf
+expect_ok "$GPTVQ" inspect plain --json
+[ "$(json packed) $(json bits_per_value) $(json verified)" = "false 16.0 true" ] || die "the export is not a plain bf16 folder"
+expect_ok "$GPTVQ" compare vq-2 plain --text "$text" --ctx 256 --max-windows 4 --json --quiet
+near "$(json perplexity_b)" "$vq_2" 1e-3 # centroids times scales, rounded to bf16
+awk -v kl="$(json kl_mean)" 'BEGIN {exit !(kl < 1e-3)}' || die "the export differs: KL $(json kl_mean)"
+expect_fail 3 'plain.*exists.*--force' "$GPTVQ" export vq-2 -o plain
+expect_ok "$GPTVQ" export vq-2 -o plain --force --quiet
+
+# what a person sees
+expect_ok "$GPTVQ" quantize "$model" -o words --method rtn --bits 3.125
+expect_out '^bits per value +3\.[0-9]{4} in 3145728 weights of 28 linear layers'
+expect_out '^whole model +7\.34 MB -> '
+expect_out '^peak memory +[0-9.]+ [MG]B$'
+expect_err '^quantize [0-9]+/[0-9]+: model\.layers\.3\.mlp\.down_proj, error 0\.[0-9]+'
