@@ -1,3 +1,5 @@
+#include "kernels/multi/row_values.h"
+#include "kernels/rows.h"
 #include "kernels/table.h"
 #if defined(__x86_64__)
 #include "kernels/x86/x86.h"
@@ -9,14 +11,26 @@ enum { LEVELS = GPTVQ_CPU_DOTPROD + 1 };
 static gptvq_kernel_table tables[LEVELS];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* Every level starts from the one below it; tables of levels that this build does not have stay at ref and are never chosen. */
+/* Every level starts from the one below it; tables of levels that this build does not have are never chosen. */
 static void fill(void) {
-  for (int level = 0; level < LEVELS; level++) gptvq_kernels_init_ref(&tables[level]);
+  for (int level = 0; level < LEVELS; level++) {
+    gptvq_kernel_table *table = &tables[level];
+    gptvq_kernels_init_ref(table);
+    if (level == GPTVQ_CPU_REF) continue;
+    table->packed_decode = gptvq_rows_decode;
+    table->packed_matvec = gptvq_rows_matvec;
 #if defined(__x86_64__)
-  for (int level = GPTVQ_CPU_AVX2; level <= GPTVQ_CPU_AVX512; level++) gptvq_kernels_init_dense_avx2(&tables[level]);
-  gptvq_kernels_init_dense_avx512(&tables[GPTVQ_CPU_AVX512]);
-  gptvq_kernels_init_i8_avx512(&tables[GPTVQ_CPU_AVX512]);
+    if (level > GPTVQ_CPU_AVX512) continue;
+    gptvq_kernels_init_dense_avx2(table);
+    table->tile_codes = gptvq_tile_codes_avx2;
+    if (level < GPTVQ_CPU_AVX512) continue;
+    gptvq_kernels_init_dense_avx512(table);
+    gptvq_kernels_init_codes_avx512(table);
+    gptvq_kernels_init_i8_avx512(table);
+#else
+    table->tile_codes = gptvq_tile_codes_base;
 #endif
+  }
 }
 
 const gptvq_kernel_table *gptvq_kernels(gptvq_cpu_level level) {

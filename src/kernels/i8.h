@@ -17,7 +17,7 @@
 enum {
   GPTVQ_I8_LANES = 16,
   GPTVQ_I8_SET = 64,
-  GPTVQ_I8_MAX_WIDTH = 1024, /* widest column group */
+  GPTVQ_I8_MAX_WIDTH = GPTVQ_TILE_MAX_WIDTH,
   GPTVQ_I8_MAX_TOKENS = 8    /* tokens per pass over the weights */
 };
 

@@ -16,6 +16,8 @@ typedef struct gptvq_kernel_table {
   gptvq_dense_matvec_fn dense_matvec[3]; /* by gptvq_dtype */
   void (*packed_decode)(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
   void (*packed_matvec)(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
+  /* int8 codes of the rows of a tile in column order, padding indices included; used by rows.c, not at level ref */
+  void (*tile_codes)(const gptvq_tile *tile, int8_t *codes, size_t stride);
   void (*i8_tile)(const gptvq_i8_tile *tile);
 } gptvq_kernel_table;
 

@@ -35,7 +35,8 @@ void gptvq_walk_tiles(const gptvq_packed *packed, size_t begin, size_t end, size
     if (row - first >= s->group_rows) first += s->group_rows, stripe++;
     size_t height = gptvq_min_size(s->group_rows, s->rows - first); /* units of a tile */
     rows = gptvq_min_size(most, gptvq_min_size(first + height, end) - row);
-    const uint8_t *units = packed->indices + first * row_bytes, *block_codes = packed->block_scales;
+    const uint8_t *units = packed->indices + first * row_bytes;
+    const uint8_t *block_codes = s->scale_block ? packed->block_scales : NULL;
     if (block_codes != NULL) block_codes += first * row_block_bytes;
     const uint8_t *codebook = (const uint8_t *)packed->codebooks + stripe * groups * codebook_bytes;
     const uint16_t *scales = packed->codebook_scales + stripe * groups;

@@ -4,6 +4,11 @@
 
 #include "kernels/packed.h"
 
+enum {
+  GPTVQ_TILE_MAX_WIDTH = 1024,                  /* columns of a group that the fast kernels take */
+  GPTVQ_TILE_CODES = GPTVQ_TILE_MAX_WIDTH + 32, /* room for the codes of a row, padding indices included */
+};
+
 /* Some consecutive rows of one tile. */
 typedef struct gptvq_tile {
   unsigned dim, index_bits;

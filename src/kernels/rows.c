@@ -1,0 +1,131 @@
+#include "kernels/rows.h"
+#include "base/half.h"
+#include "base/memory.h"
+#include "kernels/multi/row_values.h"
+#include "kernels/ref/ref.h"
+
+enum { ROWS = 8, MAX_TABLE = 1024 };
+
+/* One pass: either out (decode) or x and y (matvec) is set. */
+typedef struct pass {
+  const gptvq_packed *packed;
+  size_t begin;
+  float *out, *y;
+  const float *x;
+  size_t stride;
+  float block_table[16];
+} pass;
+
+static void add(pass *p, size_t row, size_t column, float sum) {
+  float *y = p->y + (row - p->begin);
+  *y = column == 0 ? sum : *y + sum;
+}
+
+/* values of `width` columns of a row, in packed order, to where they belong */
+static void finish(pass *p, size_t row, size_t column, size_t width, const float *values) {
+  if (p->out == NULL) {
+    add(p, row, column, GPTVQ_MULTI_PICK(gptvq_dot_values)(values, p->x + column, width));
+    return;
+  }
+  float *out = p->out + (row - p->begin) * p->stride;
+  const uint32_t *permutation = p->packed->permutation;
+  if (permutation == NULL) {
+    if (values != out + column) memcpy(out + column, values, width * sizeof *out);
+  } else {
+    for (size_t c = 0; c < width; c++) out[permutation[column + c]] = values[c];
+  }
+}
+
+static void apply_block_scales(const pass *p, const gptvq_tile *tile, size_t r, float *values) {
+  const uint8_t *codes = tile->block_codes + r * tile->block_bytes;
+  size_t step = p->packed->shape.scale_block;
+  for (size_t c = 0, block = 0; c < tile->width; c += step, block++)
+    GPTVQ_MULTI_PICK(gptvq_multiply)(values + c, gptvq_min_size(step, tile->width - c),
+                                     p->block_table[gptvq_block_code(codes, block)]);
+}
+
+static void codes_tile(void *context, const gptvq_tile *tile) {
+  pass *p = context;
+  int8_t codes[ROWS * GPTVQ_TILE_CODES];
+  float values[GPTVQ_TILE_MAX_WIDTH];
+  gptvq_kernels(gptvq_cpu())->tile_codes(tile, codes, GPTVQ_TILE_CODES);
+  float scale = tile->scale / 127.0f;
+  bool in_place = p->out != NULL && p->packed->permutation == NULL;
+  for (size_t r = 0; r < tile->rows; r++) {
+    const int8_t *row_codes = codes + r * GPTVQ_TILE_CODES;
+    size_t row = tile->row + r;
+    if (p->out == NULL && tile->block_codes == NULL) {
+      add(p, row, tile->column, scale * GPTVQ_MULTI_PICK(gptvq_dot_codes)(row_codes, p->x + tile->column, tile->width));
+      continue;
+    }
+    float *to = in_place ? p->out + (row - p->begin) * p->stride + tile->column : values;
+    GPTVQ_MULTI_PICK(gptvq_scale_codes)(row_codes, tile->width, scale, to);
+    if (tile->block_codes != NULL) apply_block_scales(p, tile, r, to);
+    finish(p, row, tile->column, tile->width, to);
+  }
+}
+
+/* fp16 codebooks: the table as fp32 once per tile, then copies of whole centroids. */
+static void halves_tile(void *context, const gptvq_tile *tile) {
+  pass *p = context;
+  uint16_t indices[GPTVQ_TILE_MAX_WIDTH + 32];
+  float values[GPTVQ_TILE_MAX_WIDTH + 32], table[MAX_TABLE];
+  const size_t dim = tile->dim, entries = dim << tile->index_bits;
+  gptvq_kernels(gptvq_cpu())->to_float[GPTVQ_F16](tile->codebook, entries, table);
+  GPTVQ_MULTI_PICK(gptvq_multiply)(table, entries, tile->scale);
+  for (size_t r = 0; r < tile->rows; r++) {
+    GPTVQ_MULTI_PICK(gptvq_unpack_words)(tile->units + r * tile->unit_bytes, tile->indices, tile->index_bits, indices);
+    for (size_t i = 0; i < tile->indices; i++)
+      for (size_t e = 0; e < dim; e++) values[i * dim + e] = table[indices[i] * dim + e];
+    if (tile->block_codes != NULL) apply_block_scales(p, tile, r, values);
+    finish(p, tile->row + r, tile->column, tile->width, values);
+  }
+}
+
+/* Uniform rows: the whole row is one unit; its scale groups follow each other. */
+static void uniform_rows(pass *p, size_t begin, size_t end) {
+  const gptvq_packed_shape *s = &p->packed->shape;
+  enum { CHUNK = 512 };
+  size_t groups = gptvq_ceil_div(s->cols, s->scale_block), n = gptvq_unit_indices(s, 0);
+  size_t zero_count = gptvq_round_up(s->rows * groups, 8), unit_bytes = gptvq_unit_bytes(s, 0);
+  uint16_t words[CHUNK], zero;
+  uint8_t codes[CHUNK];
+  float values[CHUNK];
+  for (size_t row = begin; row < end; row++)
+    for (size_t g = 0; g < groups; g++) {
+      size_t first = g * s->scale_block, last = gptvq_min_size(s->cols, first + s->scale_block);
+      gptvq_unpack_range(p->packed->zeros, zero_count, s->index_bits, row * groups + g, 1, &zero);
+      float scale = gptvq_fp16_to_float(p->packed->scales[row * groups + g]);
+      for (size_t c = first; c < last; c += CHUNK) {
+        size_t count = gptvq_min_size(CHUNK, last - c);
+        gptvq_unpack_range(p->packed->indices + row * unit_bytes, n, s->index_bits, c, count, words);
+        for (size_t i = 0; i < count; i++) codes[i] = (uint8_t)words[i];
+        GPTVQ_MULTI_PICK(gptvq_scale_uniform)(codes, count, zero, scale, values);
+        finish(p, row, c, count, values);
+      }
+    }
+}
+
+/* false: not covered here */
+static bool run(pass *p, size_t begin, size_t end) {
+  const gptvq_packed_shape *s = &p->packed->shape;
+  if (s->kind == GPTVQ_PACKED_UNIFORM) {
+    uniform_rows(p, begin, end);
+    return true;
+  }
+  if (gptvq_min_size(s->group_cols, s->cols) > GPTVQ_TILE_MAX_WIDTH) return false;
+  if (s->codebook_bits == 16 && (size_t)s->dim << s->index_bits > MAX_TABLE) return false;
+  gptvq_block_scale_table(p->packed, p->block_table);
+  gptvq_walk_tiles(p->packed, begin, end, ROWS, s->codebook_bits == 8 ? codes_tile : halves_tile, p);
+  return true;
+}
+
+void gptvq_rows_decode(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride) {
+  pass p = {.packed = packed, .begin = begin, .out = out, .stride = stride};
+  if (!run(&p, begin, end)) gptvq_packed_decode_scalar(packed, begin, end, out, stride);
+}
+
+void gptvq_rows_matvec(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y) {
+  pass p = {.packed = packed, .begin = begin, .x = x, .y = y};
+  if (!run(&p, begin, end)) gptvq_packed_matvec_scalar(packed, begin, end, x, y);
+}
