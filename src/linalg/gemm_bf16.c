@@ -9,16 +9,7 @@
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static dnnl_engine_t engine; /* lives as long as the process */
-
-static void make_engine(void) {
-  if (dnnl_engine_create(&engine, dnnl_cpu, 0) != dnnl_success) engine = NULL;
-}
-
-bool gptvq_gemm_bf16_available(void) {
-  if (!(gptvq_cpu_extras() & GPTVQ_CPU_HAS_AVX512_BF16) || gptvq_cpu() < GPTVQ_CPU_AVX512) return false;
-  pthread_once(&once, make_engine);
-  return engine != NULL;
-}
+static bool works;
 
 /* A rows × cols matrix in memory, as oneDNN names it; version 3 made descriptors opaque. */
 typedef struct matrix {
@@ -76,9 +67,8 @@ static bool multiply(const matrix *a, const matrix *b, const matrix *c) {
   return done;
 }
 
-bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                               size_t ldb, float *c, size_t ldc) {
-  if (!gptvq_gemm_bf16_available()) return false;
+static bool product(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b, size_t ldb, float *c,
+                    size_t ldc) {
   matrix x = {.memory = NULL}, y = {.memory = NULL}, z = {.memory = NULL};
   int threads = omp_get_max_threads(); /* of this thread; oneDNN's own threads would change the cut of the sums */
   omp_set_num_threads(1);
@@ -90,6 +80,25 @@ bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, 
   matrix_release(&y);
   matrix_release(&z);
   return done;
+}
+
+/* The first product makes oneDNN set up its global state, before several threads use it. */
+static void make_engine(void) {
+  const uint16_t one = 0x3f80;
+  float result = 0.0f;
+  if (dnnl_engine_create(&engine, dnnl_cpu, 0) != dnnl_success) engine = NULL;
+  else works = product(1, 1, 1, &one, 1, &one, 1, &result, 1) && result > 0.5f;
+}
+
+bool gptvq_gemm_bf16_available(void) {
+  if (!(gptvq_cpu_extras() & GPTVQ_CPU_HAS_AVX512_BF16) || gptvq_cpu() < GPTVQ_CPU_AVX512) return false;
+  pthread_once(&once, make_engine);
+  return works;
+}
+
+bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                               size_t ldb, float *c, size_t ldc) {
+  return gptvq_gemm_bf16_available() && product(m, n, k, a, lda, b, ldb, c, ldc);
 }
 
 #else
