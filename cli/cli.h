@@ -71,6 +71,8 @@ bool gptvq_cli_quiet(void);
 
 /* A number for JSON: null for NaN and infinity, which JSON does not have. */
 json_t *gptvq_cli_number(double value);
+/* A string for JSON: a path may hold bytes that are not UTF-8, they become '?'. */
+json_t *gptvq_cli_text(const char *text);
 /* Prints a JSON value in one piece and a newline to standard output, and releases it. NULL: out of memory. Returns an exit code. */
 int gptvq_cli_print_json(json_t *value);
 /* Flushes standard output; an exit code, with an error line when what was printed could not be written. */
@@ -97,8 +99,9 @@ bool gptvq_cli_interrupted(void);
 typedef struct gptvq_cli_progress {
   bool terminal;       /* a bar that is redrawn; otherwise plain lines now and then */
   bool line_open;      /* a bar is on the screen */
-  double phase_start, last_print;
+  double phase_start, last_print, last_item;
   size_t phase_first;  /* items done when the phase began (after a resume) */
+  size_t done;         /* items done at last_item, the time of the last change */
   char phase[32];
 } gptvq_cli_progress;
 

@@ -20,7 +20,8 @@ static int run(gptvq_cli_eval *eval, const char *const paths[2], gptvq_model *co
     gptvq_model_info info[2];
     for (size_t i = 0; i < 2; i++) gptvq_model_get_info(models[i], &info[i]);
     json_t *object = json_pack(
-        "{s:s, s:s, s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:f, s:f, s:I}", "model_a", paths[0], "model_b", paths[1],
+        "{s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:f, s:f, s:I}", "model_a", gptvq_cli_text(paths[0]), "model_b",
+        gptvq_cli_text(paths[1]),
         "kl_mean", gptvq_cli_number(result.kl_mean), "kl_stderr", gptvq_cli_number(result.kl_stderr), "kl_max",
         gptvq_cli_number(result.kl_max), "top1_agreement", result.top1_agreement, "perplexity_a",
         gptvq_cli_number(result.a.perplexity), "perplexity_b", gptvq_cli_number(result.b.perplexity), "nll_a",

@@ -169,7 +169,7 @@ static int report(generation *job, const char *path) {
     return 0;
   }
   json_t *object = json_object();
-  (void)json_object_set_new(object, "model", json_string(path));
+  (void)json_object_set_new(object, "model", gptvq_cli_text(path));
   (void)json_object_set_new(object, "text", json_stringn(job->text != NULL ? job->text : "", job->text_size));
   json_t *prompt_ids = json_array();
   for (size_t i = 0; i < job->prompt_count; i++) (void)json_array_append_new(prompt_ids, json_integer(job->prompt_ids[i]));

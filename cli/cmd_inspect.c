@@ -96,7 +96,7 @@ static int print_json(const char *path, const gptvq_model *model, const gptvq_mo
   const char *quantization = gptvq_model_quantization_json(model);
   json_t *parsed = quantization != NULL ? json_loads(quantization, 0, NULL) : NULL;
   json_t *object = json_pack(
-      "{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "model", path, "architecture", info->architecture, "packed",
+      "{s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "model", gptvq_cli_text(path), "architecture", info->architecture, "packed",
       info->packed, "blocks", (json_int_t)info->layers, "hidden", (json_int_t)info->hidden, "intermediate",
       (json_int_t)info->intermediate, "heads", (json_int_t)info->heads, "kv_heads", (json_int_t)info->kv_heads, "head_dim",
       (json_int_t)info->head_dim, "vocab", (json_int_t)info->vocab, "max_positions", (json_int_t)info->max_positions, "experts",

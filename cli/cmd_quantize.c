@@ -169,7 +169,8 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   uint64_t before = info[0].linear_bytes + info[0].other_bytes, after = info[1].linear_bytes + info[1].other_bytes;
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
-        "{s:s, s:s, s:s, s:f, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I}", "model", path, "output", line->out,
+        "{s:o, s:o, s:s, s:f, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I}", "model", gptvq_cli_text(path), "output",
+        gptvq_cli_text(line->out),
         "method", methods[line->method], "bits_per_value", r->bits_per_value, "model_bits_per_value",
         info[1].model_bits_per_value, "mean_error", gptvq_cli_number(r->mean_error), "linear_values",
         (json_int_t)r->linear_values, "linear_bytes", (json_int_t)r->linear_bytes, "linear_bytes_before",

@@ -51,7 +51,7 @@ json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, c
   gptvq_model_info info;
   gptvq_model_get_info(model, &info);
   json_t *object = json_object();
-  (void)json_object_set_new(object, "model", json_string(path));
+  (void)json_object_set_new(object, "model", gptvq_cli_text(path));
   (void)json_object_set_new(object, "perplexity", gptvq_cli_number(result->perplexity));
   (void)json_object_set_new(object, "nll", gptvq_cli_number(result->nll));
   (void)json_object_set_new(object, "tokens", json_integer((json_int_t)result->tokens));
@@ -65,7 +65,7 @@ void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const g
   (void)json_object_set_new(object, "ctx", json_integer((json_int_t)result->ctx));
   (void)json_object_set_new(object, "score_from", json_integer((json_int_t)result->score_from));
   (void)json_object_set_new(object, "bos", json_boolean(eval->options.bos));
-  (void)json_object_set_new(object, "text", json_string(eval->text_path));
+  (void)json_object_set_new(object, "text", gptvq_cli_text(eval->text_path));
   (void)json_object_set_new(object, "compute", json_string(compute_names[eval->compute]));
   (void)json_object_set_new(object, "seconds", gptvq_cli_number(seconds));
   double predicted = (double)result->windows * (double)result->ctx;

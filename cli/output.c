@@ -55,6 +55,16 @@ int gptvq_cli_flush(void) {
   return 0;
 }
 
+json_t *gptvq_cli_text(const char *text) {
+  json_t *string = json_string(text);
+  char *copy = string == NULL ? malloc(strlen(text) + 1) : NULL;
+  if (copy == NULL) return string;
+  for (size_t i = 0; i <= strlen(text); i++) copy[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
+  string = json_string(copy);
+  free(copy);
+  return string;
+}
+
 int gptvq_cli_print_json(json_t *value) {
   char *text = value != NULL ? json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) : NULL;
   json_decref(value);

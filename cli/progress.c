@@ -79,11 +79,20 @@ static int on_progress(void *user, const gptvq_progress *p) {
     state->phase_start = now;
     state->phase_first = p->done;
     state->last_print = now;
+    state->last_item = now;
+    state->done = p->done;
     if (!state->terminal && (p->item[0] == '\0' || isnan(p->value))) return 0;
   }
-  size_t done = p->done - state->phase_first;
-  double eta = done > 0 && p->total >= p->done
-                   ? (now - state->phase_start) / (double)done * (double)(p->total - p->done) : NAN;
+  if (p->done != state->done) {
+    state->last_item = now;
+    state->done = p->done;
+  }
+  /* the time of the items so far, less what the current one has already taken */
+  double eta = NAN;
+  if (p->done > state->phase_first && p->total >= p->done) {
+    eta = (state->last_item - state->phase_start) / (double)(p->done - state->phase_first) * (double)(p->total - p->done);
+    eta = fmax(eta - (now - state->last_item), 0);
+  }
   bool last = p->done >= p->total;
   if (state->terminal) {
     if (!last && now - state->last_print < 0.1 && state->line_open) return 0;
