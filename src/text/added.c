@@ -103,15 +103,18 @@ void gptvq_added_split(const gptvq_added *added, const gptvq_trie *trie, const c
     size_t begin = i, end = i + length, step;
     i = end; /* the search goes on behind the match itself, even inside white space that rstrip takes */
     if (token->single_word && (word_before(text, begin) || word_after(text, size, end))) continue;
-    while (token->lstrip && begin > done) {
-      size_t before = gptvq_utf8_previous(text, begin);
-      if (!gptvq_is_space(gptvq_utf8_get(text + before, &step))) break;
-      begin = gptvq_max_size(before, done);
+    if (token->lstrip) {
+      while (begin > 0) {
+        size_t before = gptvq_utf8_previous(text, begin);
+        if (!gptvq_is_space(gptvq_utf8_get(text + before, &step))) break;
+        begin = before;
+      }
+      begin = gptvq_max_size(begin, done);
     }
     while (token->rstrip && end < size && gptvq_is_space(gptvq_utf8_get(text + end, &step))) end += step;
     if (done < begin) gptvq_pieces_push(out, offset + done, offset + begin, -1, origin && done == 0);
-    gptvq_pieces_push(out, 0, 0, token->id, false);
-    done = end;
+    if (begin < end) gptvq_pieces_push(out, 0, 0, token->id, false); /* else the token before has taken all of it */
+    done = gptvq_max_size(done, end);
   }
   if (done < size) gptvq_pieces_push(out, offset + done, offset + size, -1, origin && done == 0);
 }

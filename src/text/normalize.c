@@ -92,6 +92,12 @@ static void order_marks(code_points *points, size_t count) {
   }
 }
 
+/* Decompositions that Unicode has gained since 12.0, whose tables the tokenizers package uses: it leaves these as they are. */
+static bool is_newer(uint32_t c) {
+  return c == 0x32ff || (c >= 0xa7f2 && c <= 0xa7f4) || c == 0xab69 || (c >= 0x10781 && c <= 0x107ba) || c == 0x11938 ||
+         c == 0x1f16c || (c >= 0x1fbf0 && c <= 0x1fbf9) || (c >= 0x1e030 && c <= 0x1e06d);
+}
+
 /* A stretch without two adjacent ASCII characters inside: what surrounds it cannot interact with it. */
 static bool normalize_stretch(const char *text, size_t size, int options, code_points *points, gptvq_bytes *out) {
   const int compose = options & UTF8PROC_COMPOSE;
@@ -104,7 +110,7 @@ static bool normalize_stretch(const char *text, size_t size, int options, code_p
     i += length;
     if (!code_points_reserve(points, count + LONGEST_DECOMPOSITION)) return false;
     utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, points->data + count, LONGEST_DECOMPOSITION, decompose, NULL);
-    if (n < 0 || n > LONGEST_DECOMPOSITION) { /* cannot happen for a scalar value; keep it as it is */
+    if (n < 0 || n > LONGEST_DECOMPOSITION || is_newer(c)) { /* the first two cannot happen for a scalar value */
       points->data[count] = (int32_t)c;
       n = 1;
     }

@@ -1,4 +1,7 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/regex.h"
+
+#include <pcre2.h>
 
 /* Oniguruma's classes for UTF-8 text, spelt out: PCRE2's own differ by version and contain, for example, U+180E in \s and
  * no combining marks in \w. */
@@ -8,8 +11,10 @@
   "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{d7ff}\\x{e000}-\\x{10ffff}"
 #define WORD                                                                                                       \
   "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
-#define AT_WORD_EDGE "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))"
-#define NOT_AT_WORD_EDGE "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))"
+/* outside of classes Oniguruma counts these among \w, inside not */
+#define WORD_ALONE WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+#define AT_WORD_EDGE "(?:(?<=[" WORD_ALONE "])(?![" WORD_ALONE "])|(?<![" WORD_ALONE "])(?=[" WORD_ALONE "]))"
+#define NOT_AT_WORD_EDGE "(?:(?<=[" WORD_ALONE "])(?=[" WORD_ALONE "])|(?<![" WORD_ALONE "])(?![" WORD_ALONE "]))"
 
 enum { MAX_DEPTH = 100, MAX_PATTERN = 65536 };
 
@@ -30,6 +35,47 @@ static gptvq_status refuse(translation *t, const char *what) {
   return gptvq_fail(t->err, GPTVQ_ERROR_UNSUPPORTED, "regular expression: %s is not supported", what);
 }
 
+/* \p{name} or \P{name}, at t->i. A script means the script itself: PCRE2 10.40 and later would take its extensions too. */
+static gptvq_status property(translation *t) {
+  static const char *const same[] = {"Any", "Alphabetic", "Uppercase", "Lowercase", "White_Space", "Emoji", "Emoji_Presentation",
+                                     "Extended_Pictographic", "Ideographic"};
+  static const char *const long_names[][2] = {{"Letter", "L"}, {"Mark", "M"},      {"Number", "N"}, {"Punctuation", "P"},
+                                              {"Symbol", "S"}, {"Separator", "Z"}, {"Other", "C"},  {"Digit", "Nd"},
+                                              {"Alpha", "Alphabetic"}, {"Upper", "Uppercase"}, {"Lower", "Lowercase"}};
+  size_t begin = t->i + 3, end = begin;
+  while (end < t->size && t->p[end] != '}') end++;
+  if (end >= t->size)
+    return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: \\%c{ is not closed", t->p[t->i + 1]);
+  gptvq_bytes_append(t->out, t->p + t->i, 3);
+  t->i = end + 1;
+  if (begin < end && t->p[begin] == '^') {
+    put(t, "^");
+    begin++;
+  }
+  size_t size = end - begin;
+  const char *name = t->p + begin;
+  bool script = size > 2;
+  for (size_t i = 0; i < size; i++)
+    if (!((name[i] | 0x20) >= 'a' && (name[i] | 0x20) <= 'z') && name[i] != '_') script = false;
+  for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+    if (size == strlen(same[i]) && memcmp(name, same[i], size) == 0) script = false;
+  for (size_t i = 0; i < sizeof long_names / sizeof *long_names; i++)
+    if (size == strlen(long_names[i][0]) && memcmp(name, long_names[i][0], size) == 0) {
+      name = long_names[i][1];
+      size = strlen(name);
+      script = false;
+      break;
+    }
+#if PCRE2_MAJOR > 10 || (PCRE2_MAJOR == 10 && PCRE2_MINOR >= 40)
+  if (script) put(t, "sc:");
+#else
+  (void)script;
+#endif
+  gptvq_bytes_append(t->out, name, size);
+  put(t, "}");
+  return GPTVQ_OK;
+}
+
 /* An escape, at t->i = the backslash. */
 static gptvq_status escape(translation *t, bool in_class) {
   if (t->i + 1 >= t->size) return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: ends in a backslash");
@@ -38,10 +84,10 @@ static gptvq_status escape(translation *t, bool in_class) {
   switch (c) {
   case 's': plain = in_class ? SPACE : "[" SPACE "]"; break;
   case 'S': plain = in_class ? NOT_SPACE : "[^" SPACE "]"; break;
-  case 'w': plain = in_class ? WORD : "[" WORD "]"; break;
+  case 'w': plain = in_class ? WORD : "[" WORD_ALONE "]"; break;
   case 'W':
     if (in_class) return refuse(t, "\\W inside a class");
-    plain = "[^" WORD "]";
+    plain = "[^" WORD_ALONE "]";
     break;
   case 'd': plain = "\\p{Nd}"; break;
   case 'D': plain = "\\P{Nd}"; break;
@@ -68,7 +114,8 @@ static gptvq_status escape(translation *t, bool in_class) {
     return GPTVQ_OK;
   }
   size_t length = 2;
-  if ((c == 'p' || c == 'P' || c == 'x') && next_is(t, 2, '{')) { /* copied with its braces */
+  if ((c == 'p' || c == 'P') && next_is(t, 2, '{')) return property(t);
+  if (c == 'x' && next_is(t, 2, '{')) { /* copied with its braces */
     while (t->i + length < t->size && t->p[t->i + length] != '}') length++;
     if (t->i + length >= t->size)
       return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: \\%c{ is not closed", c);
