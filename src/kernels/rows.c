@@ -24,7 +24,9 @@ static void add(pass *p, size_t row, size_t column, float sum) {
 /* values of `width` columns of a row, in packed order, to where they belong */
 static void finish(pass *p, size_t row, size_t column, size_t width, const float *values) {
   if (p->out == NULL) {
-    add(p, row, column, GPTVQ_MULTI_PICK(gptvq_dot_values)(values, p->x + column, width));
+    float sum;
+    gptvq_kernels(gptvq_cpu())->dense_matvec[GPTVQ_F32](values, 1, width, p->x + column, &sum);
+    add(p, row, column, sum);
     return;
   }
   float *out = p->out + (row - p->begin) * p->stride;
@@ -48,14 +50,17 @@ static void codes_tile(void *context, const gptvq_tile *tile) {
   pass *p = context;
   int8_t codes[ROWS * GPTVQ_TILE_CODES];
   float values[GPTVQ_TILE_MAX_WIDTH];
-  gptvq_kernels(gptvq_cpu())->tile_codes(tile, codes, GPTVQ_TILE_CODES);
+  const gptvq_kernel_table *kernels = gptvq_kernels(gptvq_cpu());
+  kernels->tile_codes(tile, codes, GPTVQ_TILE_CODES);
   float scale = tile->scale / 127.0f;
   bool in_place = p->out != NULL && p->packed->permutation == NULL;
   for (size_t r = 0; r < tile->rows; r++) {
     const int8_t *row_codes = codes + r * GPTVQ_TILE_CODES;
     size_t row = tile->row + r;
     if (p->out == NULL && tile->block_codes == NULL) {
-      add(p, row, tile->column, scale * GPTVQ_MULTI_PICK(gptvq_dot_codes)(row_codes, p->x + tile->column, tile->width));
+      float sum;
+      kernels->codes_matvec(row_codes, 1, tile->width, p->x + tile->column, &sum);
+      add(p, row, tile->column, scale * sum);
       continue;
     }
     float *to = in_place ? p->out + (row - p->begin) * p->stride + tile->column : values;
@@ -63,6 +68,11 @@ static void codes_tile(void *context, const gptvq_tile *tile) {
     if (tile->block_codes != NULL) apply_block_scales(p, tile, r, to);
     finish(p, row, tile->column, tile->width, to);
   }
+}
+
+/* inlined with constant dim */
+static inline void look_up(const float *table, const uint16_t *indices, size_t n, size_t dim, float *out) {
+  for (size_t i = 0; i < n; i++) memcpy(out + i * dim, table + indices[i] * dim, dim * sizeof *out);
 }
 
 /* fp16 codebooks: the table as fp32 once per tile, then copies of whole centroids. */
@@ -75,8 +85,9 @@ static void halves_tile(void *context, const gptvq_tile *tile) {
   GPTVQ_MULTI_PICK(gptvq_multiply)(table, entries, tile->scale);
   for (size_t r = 0; r < tile->rows; r++) {
     GPTVQ_MULTI_PICK(gptvq_unpack_words)(tile->units + r * tile->unit_bytes, tile->indices, tile->index_bits, indices);
-    for (size_t i = 0; i < tile->indices; i++)
-      for (size_t e = 0; e < dim; e++) values[i * dim + e] = table[indices[i] * dim + e];
+    if (dim == 1) look_up(table, indices, tile->indices, 1, values);
+    else if (dim == 2) look_up(table, indices, tile->indices, 2, values);
+    else look_up(table, indices, tile->indices, 4, values);
     if (tile->block_codes != NULL) apply_block_scales(p, tile, r, values);
     finish(p, tile->row + r, tile->column, tile->width, values);
   }

@@ -14,6 +14,7 @@ typedef void (*gptvq_to_float_fn)(const void *in, size_t n, float *out);
 typedef struct gptvq_kernel_table {
   gptvq_to_float_fn to_float[3];         /* by gptvq_dtype */
   gptvq_dense_matvec_fn dense_matvec[3]; /* by gptvq_dtype */
+  gptvq_dense_matvec_fn codes_matvec;    /* weights int8, taken as integers */
   void (*packed_decode)(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
   void (*packed_matvec)(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
   /* int8 codes of the rows of a tile in column order, padding indices included; used by rows.c, not at level ref */

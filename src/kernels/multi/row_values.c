@@ -38,6 +38,7 @@ void GPTVQ_MULTI(gptvq_unpack_words)(const uint8_t *unit, size_t n, unsigned bit
   }
 }
 
+/* inlined with constant dim */
 static inline void look_up(const int8_t *codebook, const uint16_t *indices, size_t n, size_t dim, int8_t *out) {
   for (size_t i = 0; i < n; i++) memcpy(out + i * dim, codebook + indices[i] * dim, dim);
 }
@@ -53,6 +54,28 @@ void GPTVQ_MULTI(gptvq_tile_codes)(const gptvq_tile *tile, int8_t *codes, size_t
   }
 }
 
+/* Whole centroids are fetched and then taken apart, which the compiler vectorises. */
+void GPTVQ_MULTI(gptvq_planar_codes)(const gptvq_tile *tile, size_t row, size_t plane, int8_t *codes) {
+  int8_t centroids[GPTVQ_TILE_CODES];
+  gptvq_tile one = *tile;
+  one.units += row * tile->unit_bytes;
+  one.rows = 1;
+  const size_t n = tile->indices;
+  GPTVQ_MULTI(gptvq_tile_codes)(&one, centroids, 0);
+  if (tile->dim == 1)
+    memcpy(codes, centroids, n);
+  else if (tile->dim == 2)
+    for (size_t i = 0; i < n; i++) codes[i] = centroids[2 * i], codes[plane + i] = centroids[2 * i + 1];
+  else
+    for (size_t i = 0; i < n; i++) {
+      codes[i] = centroids[4 * i];
+      codes[plane + i] = centroids[4 * i + 1];
+      codes[2 * plane + i] = centroids[4 * i + 2];
+      codes[3 * plane + i] = centroids[4 * i + 3];
+    }
+  for (size_t e = 0; e < tile->dim; e++) memset(codes + e * plane + n, 0, plane - n);
+}
+
 void GPTVQ_MULTI(gptvq_scale_codes)(const int8_t *codes, size_t n, float scale, float *out) {
   for (size_t i = 0; i < n; i++) out[i] = (float)codes[i] * scale;
 }
@@ -64,48 +87,3 @@ void GPTVQ_MULTI(gptvq_scale_uniform)(const uint8_t *codes, size_t n, int zero, 
 void GPTVQ_MULTI(gptvq_multiply)(float *values, size_t n, float factor) {
   for (size_t i = 0; i < n; i++) values[i] *= factor;
 }
-
-/* The compiler maps these to whatever registers the level has. By pointer: passing them by value would depend on the level. */
-typedef float floats __attribute__((vector_size(64)));
-typedef int32_t words __attribute__((vector_size(64)));
-typedef int8_t bytes __attribute__((vector_size(16)));
-
-static inline void add_product_values(const float *values, const float *x, floats *sum) {
-  floats v, w;
-  memcpy(&v, values, sizeof v);
-  memcpy(&w, x, sizeof w);
-  *sum += v * w;
-}
-static inline void add_product_codes(const int8_t *codes, const float *x, floats *sum) {
-  bytes v;
-  floats w;
-  memcpy(&v, codes, sizeof v);
-  memcpy(&w, x, sizeof w);
-  *sum += __builtin_convertvector(__builtin_convertvector(v, words), floats) * w;
-}
-
-static inline float fold(const floats *sums) {
-  float lanes[16];
-  floats sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
-  memcpy(lanes, &sum, sizeof lanes);
-  for (size_t half = 8; half > 0; half /= 2)
-    for (size_t i = 0; i < half; i++) lanes[i] += lanes[i + half];
-  return lanes[0];
-}
-
-#define DOT(type, add_product)                                                                                       \
-  floats sums[4] = {{0}, {0}, {0}, {0}};                                                                             \
-  size_t i = 0;                                                                                                      \
-  for (; i + 64 <= n; i += 64)                                                                                       \
-    for (size_t j = 0; j < 4; j++) add_product(values + i + 16 * j, x + i + 16 * j, &sums[j]);                       \
-  if (i < n) {                                                                                                       \
-    type last[64] = {0};                                                                                             \
-    float last_x[64] = {0};                                                                                          \
-    memcpy(last, values + i, (n - i) * sizeof *last);                                                                \
-    memcpy(last_x, x + i, (n - i) * sizeof *last_x);                                                                 \
-    for (size_t j = 0; j < 4; j++) add_product(last + 16 * j, last_x + 16 * j, &sums[j]);                            \
-  }                                                                                                                  \
-  return fold(sums);
-
-float GPTVQ_MULTI(gptvq_dot_codes)(const int8_t *values, const float *x, size_t n) { DOT(int8_t, add_product_codes) }
-float GPTVQ_MULTI(gptvq_dot_values)(const float *values, const float *x, size_t n) { DOT(float, add_product_values) }

@@ -1,5 +1,5 @@
-/* kernels/multi/row_values.h: portable pieces of the fp32 path, fast where the compiler's vectors are. Sums are made of 64 lanes
- * (element i in lane i mod 64), folded in halves: the same bits at every CPU level. No alignment is needed. */
+/* kernels/multi/row_values.h: portable pieces of the fp32 path, fast where the compiler's vectors are. No
+ * alignment is needed. */
 #ifndef GPTVQ_KERNELS_ROW_VALUES_H
 #define GPTVQ_KERNELS_ROW_VALUES_H
 
@@ -13,14 +13,13 @@ GPTVQ_MULTI_DECLARE(void, gptvq_unpack_words, const uint8_t *unit, size_t n, uns
 /* int8 codes of the rows of a tile, column by column (padding indices included): codes[rows][stride]. At most
  * GPTVQ_TILE_MAX_WIDTH columns. */
 GPTVQ_MULTI_DECLARE(void, gptvq_tile_codes, const gptvq_tile *tile, int8_t *codes, size_t stride);
+/* int8 codes of one row of a tile by component: codes[e · plane + i], zero from the last index to `plane` (a multiple of 8). */
+GPTVQ_MULTI_DECLARE(void, gptvq_planar_codes, const gptvq_tile *tile, size_t row, size_t plane, int8_t *codes);
 /* out[i] = codes[i] · scale */
 GPTVQ_MULTI_DECLARE(void, gptvq_scale_codes, const int8_t *codes, size_t n, float scale, float *out);
 /* out[i] = (codes[i] − zero) · scale */
 GPTVQ_MULTI_DECLARE(void, gptvq_scale_uniform, const uint8_t *codes, size_t n, int zero, float scale, float *out);
 /* values[i] *= factor */
 GPTVQ_MULTI_DECLARE(void, gptvq_multiply, float *values, size_t n, float factor);
-/* Σ codes[i] · x[i], Σ values[i] · x[i] */
-GPTVQ_MULTI_DECLARE(float, gptvq_dot_codes, const int8_t *codes, const float *x, size_t n);
-GPTVQ_MULTI_DECLARE(float, gptvq_dot_values, const float *values, const float *x, size_t n);
 
 #endif

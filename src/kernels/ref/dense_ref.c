@@ -22,6 +22,10 @@ static void to_float_bf16(const void *in, size_t n, float *out) {
   }
 }
 
+static void to_float_i8(const void *in, size_t n, float *out) {
+  for (size_t i = 0; i < n; i++) out[i] = (float)((const int8_t *)in)[i];
+}
+
 static void dense_matvec(gptvq_to_float_fn convert, size_t size, const char *weights, size_t rows, size_t cols,
                          const float *x, float *y) {
   enum { CHUNK = 256 };
@@ -46,6 +50,9 @@ static void matvec_f16(const void *weights, size_t rows, size_t cols, const floa
 static void matvec_bf16(const void *weights, size_t rows, size_t cols, const float *x, float *y) {
   dense_matvec(to_float_bf16, 2, weights, rows, cols, x, y);
 }
+static void matvec_i8(const void *weights, size_t rows, size_t cols, const float *x, float *y) {
+  dense_matvec(to_float_i8, 1, weights, rows, cols, x, y);
+}
 
 void gptvq_kernels_init_ref(gptvq_kernel_table *table) {
   table->to_float[GPTVQ_F32] = to_float_f32;
@@ -54,6 +61,7 @@ void gptvq_kernels_init_ref(gptvq_kernel_table *table) {
   table->dense_matvec[GPTVQ_F32] = matvec_f32;
   table->dense_matvec[GPTVQ_F16] = matvec_f16;
   table->dense_matvec[GPTVQ_BF16] = matvec_bf16;
+  table->codes_matvec = matvec_i8;
   table->packed_decode = gptvq_packed_decode_scalar;
   table->packed_matvec = gptvq_packed_matvec_scalar;
   table->i8_tile = gptvq_i8_tile_scalar;

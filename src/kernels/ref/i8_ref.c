@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-void gptvq_i8_look_up(const gptvq_i8_tile *job, size_t row, int8_t *codes) {
+static void look_up(const gptvq_i8_tile *job, size_t row, int8_t *codes) {
   const gptvq_tile *tile = job->tile;
   const int8_t *codebook = tile->codebook;
   uint16_t indices[GPTVQ_I8_MAX_WIDTH];
@@ -48,7 +48,7 @@ void gptvq_i8_tile_scalar(const gptvq_i8_tile *job) {
   int8_t codes[GPTVQ_I8_MAX_WIDTH + 4 * GPTVQ_I8_SET];
   float by_lane[GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET * GPTVQ_I8_LANES];
   for (size_t row = 0; row < job->tile->rows; row++) {
-    gptvq_i8_look_up(job, row, codes);
+    look_up(job, row, codes);
     if (job->block_vectors != 0) gptvq_i8_lane_scales(job, row, by_lane);
     for (size_t t = 0; t < job->tokens; t++)
       add_row(job, codes, by_lane, job->x + t * job->input_stride, job->scales[t],

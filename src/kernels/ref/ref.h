@@ -12,8 +12,6 @@ void gptvq_packed_decode_scalar(const gptvq_packed *packed, size_t begin, size_t
 void gptvq_packed_matvec_scalar(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
 
 void gptvq_i8_tile_scalar(const gptvq_i8_tile *job);
-/* Codes of one row's unit, planar: component e of index i at codes[e·64·sets + i]; zeros after the last index. */
-void gptvq_i8_look_up(const gptvq_i8_tile *job, size_t row, int8_t *codes);
 /* Block scale of every lane of every set of one row: by_lane[sets × 16]. */
 void gptvq_i8_lane_scales(const gptvq_i8_tile *job, size_t row, float *by_lane);
 

@@ -9,6 +9,10 @@ static inline __m512 load_f16(const char *p) { return _mm512_cvtph_ps(_mm256_loa
 static inline __m512 widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
 static inline __m512 load_bf16(const char *p) { return widen_bf16(_mm256_loadu_si256((const void *)p)); }
 
+static inline __m512 load_i8(const char *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+}
+
 static inline __mmask16 first_lanes(size_t n) { return (__mmask16)((1u << n) - 1u); }
 static inline __m512 part_f32(const char *p, size_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
 static inline __m512 part_f16(const char *p, size_t n) {
@@ -16,13 +20,18 @@ static inline __m512 part_f16(const char *p, size_t n) {
 }
 static inline __m512 part_bf16(const char *p, size_t n) { return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
 
-#define DENSE(type, size)                                                                                            \
+static inline __m512 part_i8(const char *p, size_t n) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p)));
+}
+
+#define CONVERT(type, size)                                                                                          \
   static void to_float_##type(const void *in, size_t n, float *out) {                                                \
     const char *p = in;                                                                                              \
     size_t i = 0;                                                                                                    \
     for (; i + 16 <= n; i += 16) _mm512_storeu_ps(out + i, load_##type(p + i * size));                               \
     if (i < n) _mm512_mask_storeu_ps(out + i, first_lanes(n - i), part_##type(p + i * size, n - i));                 \
-  }                                                                                                                  \
+  }
+#define MATVEC(type, size)                                                                                           \
   static void matvec_##type(const void *weights, size_t rows, size_t cols, const float *x, float *y) {               \
     const char *w = weights;                                                                                         \
     for (size_t row = 0; row < rows; row++, w += cols * size) {                                                      \
@@ -41,9 +50,13 @@ static inline __m512 part_bf16(const char *p, size_t n) { return widen_bf16(_mm2
     }                                                                                                                \
   }
 
-DENSE(f32, 4)
-DENSE(f16, 2)
-DENSE(bf16, 2)
+CONVERT(f32, 4)
+CONVERT(f16, 2)
+CONVERT(bf16, 2)
+MATVEC(f32, 4)
+MATVEC(f16, 2)
+MATVEC(bf16, 2)
+MATVEC(i8, 1)
 
 void gptvq_kernels_init_dense_avx512(gptvq_kernel_table *table) {
   table->to_float[GPTVQ_F16] = to_float_f16;
@@ -51,5 +64,6 @@ void gptvq_kernels_init_dense_avx512(gptvq_kernel_table *table) {
   table->dense_matvec[GPTVQ_F32] = matvec_f32;
   table->dense_matvec[GPTVQ_F16] = matvec_f16;
   table->dense_matvec[GPTVQ_BF16] = matvec_bf16;
+  table->codes_matvec = matvec_i8;
   table->to_float[GPTVQ_F32] = to_float_f32;
 }

@@ -1,5 +1,6 @@
 /* Packed rows × int8 activations with AVX-512 VBMI and VNNI.
  * vpdpbusd multiplies unsigned by signed bytes: the tables hold code + 128, and the sums start at −128 · Σ q instead of 0. */
+#include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
 #include "kernels/x86/lookup_avx512.h"
 #include "kernels/x86/x86.h"
@@ -96,7 +97,7 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
   }
 }
 
-/* Any other unit: scalar look-ups, then the same sums. */
+/* Any other unit: look-ups one by one, then the same sums. */
 static void any_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
   const size_t sets = job->sets;
@@ -104,7 +105,7 @@ static void any_tile(const gptvq_i8_tile *job) {
   _Alignas(64) float by_lane[GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET * 16];
   float *sums = job->sums;
   for (size_t row = 0; row < tile->rows; row++) {
-    gptvq_i8_look_up(job, row, codes);
+    gptvq_planar_codes_avx512(tile, row, sets * GPTVQ_I8_SET, codes);
     if (job->block_vectors != 0) gptvq_i8_lane_scales(job, row, by_lane);
     for (size_t t = 0; t < job->tokens; t++, sums += 16) {
       const int8_t *x = job->x + t * job->input_stride;
