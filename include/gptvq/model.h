@@ -14,7 +14,8 @@ typedef struct gptvq_session gptvq_session; /* KV cache and scratch memory of on
 typedef enum gptvq_compute { GPTVQ_COMPUTE_FP32 = 0, GPTVQ_COMPUTE_BF16 = 1 } gptvq_compute;
 
 typedef struct gptvq_model_options {
-  gptvq_compute compute; /* precision of the matrix products over dense weights; accumulation is always fp32 */
+  gptvq_compute compute; /* BF16: inputs of matrix products over dense weights are rounded to bf16, those of packed weights to int8
+                            codes while tokens come one by one; sums are fp32 */
 } gptvq_model_options;
 
 typedef struct gptvq_model_info {

@@ -8,13 +8,14 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Work is cut by the shapes alone. MATVEC_WEIGHTS: weights of one matrix × vector task, a few microseconds. PANEL_WEIGHTS: values of a decoded
+/* Work is cut by the shapes alone. …_WEIGHTS: weights of one matrix × vector task, some ten microseconds. PANEL_WEIGHTS: values of a decoded
  * panel, 2 MiB as fp32: it stays in the second-level cache while all tokens pass. */
-enum { MATVEC_WEIGHTS = 1 << 15, PANEL_WEIGHTS = 1 << 19, PANEL_MIN = 32, PANEL_MAX = 128 };
+enum { DENSE_WEIGHTS = 1 << 15, PACKED_WEIGHTS = 1 << 17, PANEL_WEIGHTS = 1 << 19, PANEL_MIN = 32, PANEL_MAX = 128 };
 
 typedef struct part {
   const gptvq_linear *linear;
-  const float *x; /* [n × ldx], in packed column order for matrix × vector products of permuted layers */
+  const float *x;    /* [n × ldx], in packed column order for matrix × vector products of permuted layers */
+  const void *input; /* int8 form of x, when the kernels take that; else NULL */
   size_t ldx, rows_per_task, first_task;
   float *y;
 } part;
@@ -34,6 +35,12 @@ static size_t panel_rows(size_t cols) {
 }
 
 static size_t panel_bytes(size_t cols) { return panel_rows(cols) * gptvq_round_up(cols, 16) * sizeof(float); }
+
+/* Few tokens, reduced precision, and a packed layer for which there are int8 kernels. */
+static bool takes_int8(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  return compute == GPTVQ_COMPUTE_BF16 && n <= GPTVQ_MATVEC_TOKENS && linear->is_packed &&
+         gptvq_packed_has_i8(&linear->packed.shape);
+}
 
 /* Inputs are copied when they are permuted (matrix × vector only) or rounded. */
 static size_t input_bytes(size_t count, size_t cols, size_t n, gptvq_compute compute) {
@@ -73,6 +80,10 @@ static const void *dense_row(const gptvq_linear *linear, size_t row) {
 
 static void matvec_rows(const linear_job *job, const part *p, size_t begin, size_t end) {
   const gptvq_linear *linear = p->linear;
+  if (p->input != NULL) {
+    gptvq_packed_matmul_i8(&linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy);
+    return;
+  }
   for (size_t i = 0; i < job->n; i++) {
     const float *x = p->x + i * p->ldx;
     float *y = p->y + i * job->ldy + begin;
@@ -136,39 +147,63 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
   }
 }
 
+/* Inputs of dense layers rounded to bf16: as bits for the bf16 product, else as fp32. Returns the end of the memory used. */
+static char *round_inputs(linear_job *job, size_t cols, char *memory) {
+  size_t stride = gptvq_round_up(cols, 16), ldx = job->parts[0].ldx;
+  bool native = job->n > GPTVQ_MATVEC_TOKENS && gptvq_gemm_bf16_available();
+  float *rounded = (float *)(void *)memory;
+  uint16_t *bits = (uint16_t *)(void *)memory;
+  const float *x = job->parts[0].x;
+  for (size_t i = 0; i < job->n; i++)
+    for (size_t c = 0; c < cols; c++) {
+      if (native) bits[i * cols + c] = gptvq_float_to_bf16(x[i * ldx + c]);
+      else rounded[i * stride + c] = round_bf16(x[i * ldx + c]);
+    }
+  if (native) job->x16 = bits;
+  job->round_weights = true;
+  for (size_t i = 0; i < job->count && !native; i++) {
+    if (job->parts[i].linear->is_packed) continue;
+    job->parts[i].x = rounded;
+    job->parts[i].ldx = stride;
+  }
+  return memory + job->n * stride * sizeof(float);
+}
+
+static char *order_inputs(linear_job *job, part *p, char *memory) {
+  size_t cols = p->linear->cols, stride = gptvq_round_up(cols, 16);
+  const uint32_t *permutation = p->linear->packed.permutation;
+  float *ordered = (float *)(void *)memory;
+  for (size_t t = 0; t < job->n; t++)
+    for (size_t c = 0; c < cols; c++) ordered[t * stride + c] = p->x[t * p->ldx + permutation[c]];
+  p->x = ordered;
+  p->ldx = stride;
+  return memory + job->n * stride * sizeof(float);
+}
+
+/* Layers that permute and group their columns alike share one prepared input. */
+static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
+  part *p = &job->parts[at];
+  for (size_t i = 0; i < at; i++)
+    if (job->parts[i].input != NULL && gptvq_packed_same_input(&job->parts[i].linear->packed, &p->linear->packed)) {
+      p->input = job->parts[i].input;
+      return memory;
+    }
+  size_t bytes = gptvq_packed_input_bytes(&p->linear->packed.shape);
+  for (size_t t = 0; t < job->n; t++)
+    gptvq_packed_prepare(&p->linear->packed, p->x + t * p->ldx, memory + t * bytes);
+  p->input = memory;
+  return memory + job->n * bytes;
+}
+
 /* Copies of the inputs that the kernels want in another order or precision, from `memory` on; returns its end. */
 static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols, char *memory) {
-  size_t stride = gptvq_round_up(cols, 16);
-  if (compute == GPTVQ_COMPUTE_BF16) {
-    bool native = job->n > GPTVQ_MATVEC_TOKENS && gptvq_gemm_bf16_available();
-    float *rounded = (float *)(void *)memory;
-    uint16_t *bits = (uint16_t *)(void *)memory;
-    const float *x = job->parts[0].x;
-    size_t ldx = job->parts[0].ldx;
-    for (size_t i = 0; i < job->n; i++)
-      for (size_t c = 0; c < cols; c++) {
-        if (native) bits[i * cols + c] = gptvq_float_to_bf16(x[i * ldx + c]);
-        else rounded[i * stride + c] = round_bf16(x[i * ldx + c]);
-      }
-    memory += job->n * stride * sizeof(float);
-    if (native) job->x16 = bits;
-    job->round_weights = true;
-    for (size_t i = 0; i < job->count && !native; i++) {
-      if (job->parts[i].linear->is_packed) continue;
-      job->parts[i].x = rounded;
-      job->parts[i].ldx = stride;
-    }
-  }
-  for (size_t i = 0; i < job->count && job->n <= GPTVQ_MATVEC_TOKENS; i++) {
+  bool few = job->n <= GPTVQ_MATVEC_TOKENS, dense = false;
+  for (size_t i = 0; i < job->count; i++) dense = dense || !job->parts[i].linear->is_packed;
+  if (compute == GPTVQ_COMPUTE_BF16 && dense) memory = round_inputs(job, cols, memory);
+  for (size_t i = 0; i < job->count && few; i++) {
     part *p = &job->parts[i];
-    const uint32_t *permutation = p->linear->is_packed ? p->linear->packed.permutation : NULL;
-    if (permutation == NULL) continue;
-    float *ordered = (float *)(void *)memory;
-    for (size_t t = 0; t < job->n; t++)
-      for (size_t c = 0; c < cols; c++) ordered[t * stride + c] = p->x[t * p->ldx + permutation[c]];
-    p->x = ordered;
-    p->ldx = stride;
-    memory += job->n * stride * sizeof(float);
+    if (takes_int8(p->linear, job->n, compute)) memory = quantize_inputs(job, i, memory);
+    else if (p->linear->is_packed && p->linear->packed.permutation != NULL) memory = order_inputs(job, p, memory);
   }
   return memory;
 }
@@ -179,15 +214,18 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
   if (n == 0 || count == 0) return GPTVQ_OK;
   linear_job job = {.count = count, .n = n, .ldy = ldy};
   bool few = n <= GPTVQ_MATVEC_TOKENS;
-  size_t cols = linears[0]->cols;
+  size_t cols = linears[0]->cols, bytes = input_bytes(count, cols, n, compute);
   for (size_t i = 0; i < count; i++) {
     const gptvq_linear *linear = linears[i];
-    size_t rows = few ? gptvq_round_up(gptvq_max_size(MATVEC_WEIGHTS / cols, 1), 16) : panel_rows(cols);
-    job.parts[i] = (part){linear, x, ldx, rows, job.tasks, y + offsets[i]};
+    size_t weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
+    size_t rows = few ? gptvq_round_up(gptvq_max_size(weights / cols, 1), 16) : panel_rows(cols);
+    job.parts[i] = (part){.linear = linear, .x = x, .ldx = ldx, .rows_per_task = rows, .first_task = job.tasks,
+                          .y = y + offsets[i]};
     job.tasks += gptvq_ceil_div(linear->rows, rows);
+    if (takes_int8(linear, n, compute)) bytes += n * gptvq_packed_input_bytes(&linear->packed.shape);
   }
   job.panel_bytes = few ? 0 : panel_bytes(cols);
-  size_t bytes = input_bytes(count, cols, n, compute) + (size_t)gptvq_get_threads() * job.panel_bytes;
+  bytes += (size_t)gptvq_get_threads() * job.panel_bytes;
   GPTVQ_TRY(reserve(scratch, bytes, linears[0]->name, err));
   job.panels = prepare_inputs(&job, compute, cols, scratch->data);
   gptvq_parallel_for(job.tasks, 1, linear_task, &job);

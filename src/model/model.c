@@ -20,6 +20,13 @@ static const char *layer_name(gptvq_model *model, size_t layer, const char *pref
   return gptvq_model_name(model, "model.layers.%zu.%s%s", layer, prefix, name);
 }
 
+/* Layers that read the same input were given the same column order: they share one permutation, and then one prepared input. */
+static void share_permutation(const gptvq_linear *first, gptvq_linear *other) {
+  if (!first->is_packed || !other->is_packed) return;
+  const uint32_t *a = first->packed.permutation, *b = other->packed.permutation;
+  if (a != NULL && b != NULL && memcmp(a, b, first->cols * sizeof *a) == 0) other->packed.permutation = a;
+}
+
 /* Loads the named linears side by side; widths of the parts are in `rows`, or their sum when they are fused into one. */
 static gptvq_status load_group(gptvq_model *model, gptvq_block *block, const char *prefix, const char *const *names,
                                const size_t *rows, size_t parts, bool bias, gptvq_linear_group *group, gptvq_error *err) {
@@ -36,6 +43,7 @@ static gptvq_status load_group(gptvq_model *model, gptvq_block *block, const cha
     offset += width;
     GPTVQ_TRY(gptvq_load_linear(model, name, width, model->config.hidden, bias, &block->linears[block->linear_count++],
                                 err));
+    if (i > 0) share_permutation(&block->linears[group->linear[0]], &block->linears[group->linear[i]]);
   }
   return GPTVQ_OK;
 }

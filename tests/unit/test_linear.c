@@ -1,7 +1,6 @@
 /* gptvq_linear_forward: every storage, few and many tokens, against sums in double. */
-#include "base/half.h"
-#include "base/memory.h"
-#include "base/random.h"
+#include "packed_fixture.h"
+
 #include "model/linear.h"
 
 #include <float.h>
@@ -15,69 +14,11 @@
 static uint64_t seed = 7;
 static float uniform(void) { return (float)(2.0 * gptvq_random_unit(&seed) - 1.0); }
 
-static void *random_bytes(size_t n) {
-  uint8_t *bytes = gptvq_alloc(n, 1);
-  for (size_t i = 0; i < n; i++) bytes[i] = (uint8_t)gptvq_random(&seed);
-  return bytes;
-}
-
-static uint16_t *random_scales(size_t n, bool bf16) {
-  uint16_t *scales = gptvq_alloc(n, sizeof *scales);
-  for (size_t i = 0; i < n; i++) {
-    float scale = 0.5f + 0.4f * uniform();
-    scales[i] = bf16 ? gptvq_float_to_bf16(scale) : gptvq_float_to_fp16(scale);
-  }
-  return scales;
-}
-
-/* A packed layer of random content; every bit pattern of indices is one. */
-static gptvq_packed random_packed(gptvq_packed_shape shape) {
-  static const float range[2] = {-3.0f, 0.2f};
-  gptvq_packed p = {.shape = shape};
-  gptvq_packed_sizes sizes;
-  assert_int_equal(gptvq_packed_check(&shape, "test", NULL), GPTVQ_OK);
-  gptvq_packed_measure(&shape, &sizes);
-  p.indices = random_bytes(sizes.index_bytes);
-  if (shape.kind == GPTVQ_PACKED_VQ) {
-    p.codebook_scales = random_scales(sizes.codebook_scales, true);
-    if (shape.codebook_bits == 8) p.codebooks = random_bytes(sizes.codebook_bytes);
-    else p.codebooks = random_scales(sizes.codebook_values, false);
-    if (shape.scale_block != 0) {
-      p.block_scales = random_bytes(sizes.block_scale_bytes);
-      p.block_scale_range = range;
-    }
-  } else {
-    p.scales = random_scales(sizes.uniform_scales, false);
-    p.zeros = random_bytes(sizes.zero_bytes);
-  }
-  if (shape.permuted) {
-    uint32_t *permutation = gptvq_alloc(shape.cols, sizeof *permutation);
-    for (size_t i = 0; i < shape.cols; i++) permutation[i] = (uint32_t)i;
-    for (size_t i = shape.cols; i-- > 1;) {
-      size_t j = gptvq_random_below(&seed, i + 1);
-      uint32_t t = permutation[i];
-      permutation[i] = permutation[j];
-      permutation[j] = t;
-    }
-    p.permutation = permutation;
-  }
-  return p;
-}
-
-static void release_packed(gptvq_packed *p) {
-  free((void *)(uintptr_t)p->indices);
-  free((void *)(uintptr_t)p->codebooks);
-  free((void *)(uintptr_t)p->codebook_scales);
-  free((void *)(uintptr_t)p->block_scales);
-  free((void *)(uintptr_t)p->permutation);
-  free((void *)(uintptr_t)p->scales);
-  free((void *)(uintptr_t)p->zeros);
-}
-
 static float rounded(float x, bool bf16) { return bf16 ? gptvq_bf16_to_float(gptvq_float_to_bf16(x)) : x; }
 
 /* Token counts on both sides of the matrix × vector limit, strides wider than the rows, an output that starts inside a wider row. A sum of
- * cols products, each product and decoded weight rounded a few times: |error| <= (cols + 16) · 2^-24 · Σ|w x| (+ bias). */
+ * cols products, each product and decoded weight rounded a few times: |error| <= (cols + 16) · 2^-24 · Σ|w x| (+ bias). Inputs as int8 codes are
+ * off by half a step of max|x| / 127 each, max|x| <= 1. */
 static void check_linear(const gptvq_linear *linear, const float *weights, gptvq_compute compute, const char *what) {
   static const size_t counts[] = {1, 2, 4, 5, 9, 70};
   enum { MAX = 70 };
@@ -88,6 +29,8 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
   for (size_t i = 0; i < MAX * ldx; i++) x[i] = uniform();
   for (size_t t = 0; t < sizeof counts / sizeof counts[0]; t++) {
     size_t n = counts[t];
+    bool int8 = compute == GPTVQ_COMPUTE_BF16 && n <= GPTVQ_MATVEC_TOKENS && linear->is_packed &&
+                gptvq_packed_has_i8(&linear->packed.shape);
     for (size_t i = 0; i < MAX * ldy; i++) y[i] = again[i] = -77.0f;
     gptvq_set_threads(1);
     assert_int_equal(gptvq_linear_forward(linear, compute, n, x, ldx, y + 2, ldy, NULL), GPTVQ_OK);
@@ -101,14 +44,15 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
           if (!(got == -77.0f)) fail_msg("%s, %zu tokens: wrote outside, token %zu column %zu", what, n, i, r);
           continue;
         }
-        double sum = linear->bias != NULL ? (double)linear->bias[r - 2] : 0.0, scale = fabs(sum);
+        double codes = 0.0, sum = linear->bias != NULL ? (double)linear->bias[r - 2] : 0.0, scale = fabs(sum);
         for (size_t c = 0; c < cols; c++) {
           float weight = rounded(weights[(r - 2) * cols + c], bf16 && n > GPTVQ_MATVEC_TOKENS);
           double product = (double)weight * (double)rounded(x[i * ldx + c], bf16);
           sum += product;
           scale += fabs(product);
+          if (int8) codes += fabs((double)weight) / 254.0;
         }
-        double bound = (double)(cols + 16) * (double)FLT_EPSILON / 2.0 * scale;
+        double bound = (double)(cols + 16) * (double)FLT_EPSILON / 2.0 * (scale + codes) + codes;
         if (!(fabs((double)got - sum) <= bound))
           fail_msg("%s, %zu tokens: token %zu row %zu is %.9g, should be %.9g (bound %.2g)", what, n, i, r - 2, (double)got,
                    sum, bound);
@@ -155,18 +99,18 @@ static void dense_layers(void **state) {
 
 static void packed_layers(void **state) {
   (void)state;
-  static const gptvq_packed_shape shapes[] = {
-      {GPTVQ_PACKED_VQ, 200, 96, 2, 4, 64, 32, 8, 0, false},     {GPTVQ_PACKED_VQ, 200, 96, 2, 4, 64, 32, 8, 0, true},
-      {GPTVQ_PACKED_VQ, 33, 70, 2, 6, 16, 70, 16, 0, true},      {GPTVQ_PACKED_VQ, 40, 64, 4, 9, 40, 64, 8, 16, true},
-      {GPTVQ_PACKED_VQ, 17, 40, 1, 3, 17, 40, 8, 0, false},      {GPTVQ_PACKED_UNIFORM, 130, 96, 1, 3, 1, 96, 0, 32, false},
-      {GPTVQ_PACKED_UNIFORM, 130, 96, 1, 2, 1, 96, 0, 32, true},
-  };
-  for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-    gptvq_packed packed = random_packed(shapes[s]);
-    size_t rows = shapes[s].rows, cols = shapes[s].cols;
+  static const gptvq_packed_shape more[] = { /* several tasks and panels */
+      {GPTVQ_PACKED_VQ, 200, 96, 2, 4, 64, 32, 8, 0, true},
+      {GPTVQ_PACKED_VQ, 150, 1030, 4, 8, 32, 256, 8, 16, true},
+      {GPTVQ_PACKED_UNIFORM, 130, 1030, 1, 3, 1, 1030, 0, 32, true}};
+  enum { MORE = sizeof more / sizeof more[0] };
+  for (size_t s = 0; s < FIXTURE_SHAPES + MORE; s++) {
+    const gptvq_packed_shape *shape = s < FIXTURE_SHAPES ? &fixture_shapes[s] : &more[s - FIXTURE_SHAPES];
+    fixture f = fixture_make(shape, s + 1);
+    size_t rows = shape->rows, cols = shape->cols;
     float *weights = gptvq_alloc(rows * cols, sizeof *weights), *decoded = gptvq_alloc(rows * cols, sizeof *decoded);
-    gptvq_packed_decode_ref(&packed, 0, rows, weights, cols);
-    gptvq_linear linear = {.name = "test", .rows = rows, .cols = cols, .is_packed = true, .packed = packed};
+    gptvq_packed_decode_ref(&f.packed, 0, rows, weights, cols);
+    gptvq_linear linear = {.name = "test", .rows = rows, .cols = cols, .is_packed = true, .packed = f.packed};
     gptvq_linear_decode(&linear, decoded);
     for (size_t i = 0; i < rows * cols; i++)
       assert_true(fabsf(decoded[i] - weights[i]) <= 4.0f * FLT_EPSILON * fabsf(weights[i]));
@@ -176,7 +120,7 @@ static void packed_layers(void **state) {
     check_linear(&linear, weights, GPTVQ_COMPUTE_BF16, what);
     free(weights);
     free(decoded);
-    release_packed(&packed);
+    fixture_release(&f);
   }
 }
 
