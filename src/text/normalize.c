@@ -25,6 +25,10 @@ gptvq_status gptvq_replace(const gptvq_regex *regex, const gptvq_bytes *content,
     gptvq_bytes_append(out, text + done, begin - done);
     gptvq_bytes_append(out, content->data, content->size);
     done = end;
+    if (out->size > UINT32_MAX) {
+      status = gptvq_fail(err, GPTVQ_ERROR_DATA, "replacing a pattern blows a text of %zu bytes up beyond 4 GiB", size);
+      goto done;
+    }
   }
   if (size > done) gptvq_bytes_append(out, text + done, size - done);
 done:
@@ -230,6 +234,12 @@ static gptvq_status apply(const gptvq_normalizer *n, gptvq_bytes *text, bool *or
 
 gptvq_status gptvq_normalize(const gptvq_normalizer *normalizers, size_t count, gptvq_bytes *text, bool *origin,
                              gptvq_error *err) {
-  for (size_t i = 0; i < count; i++) GPTVQ_TRY(apply(&normalizers[i], text, origin, err));
+  enum { MOST_GROWTH = 256 }; /* far beyond any Unicode form; steps that feed each other could double the text every time */
+  size_t start = gptvq_max_size(text->size, (size_t)1 << 16);
+  for (size_t i = 0; i < count; i++) {
+    GPTVQ_TRY(apply(&normalizers[i], text, origin, err));
+    if (text->size / MOST_GROWTH > start)
+      return gptvq_fail(err, GPTVQ_ERROR_DATA, "the tokenizer's normalizer blows a text up to %zu bytes", text->size);
+  }
   return GPTVQ_OK;
 }

@@ -329,6 +329,27 @@ static void bad_files_are_named(void **state) {
   (void)unlink("bad-tokenizer.json");
 }
 
+/* Twenty steps that each turn one character into ten: an error, not the machine's memory. */
+static void explosive_normalizers_are_stopped(void **state) {
+  (void)state;
+  char text[4096] = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[";
+  for (int i = 0; i < 20; i++)
+    (void)snprintf(text + strlen(text), sizeof text - strlen(text),
+                   "%s{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aaaaaaaaaa\"}", i == 0 ? "" : ",");
+  (void)snprintf(text + strlen(text), sizeof text - strlen(text), "]}}");
+  gptvq_error err;
+  gptvq_tokenizer *t;
+  int32_t *ids = &(int32_t){0};
+  size_t count;
+  assert_int_equal(gptvq_write_file("bad-tokenizer.json", text, strlen(text), &err), GPTVQ_OK);
+  assert_int_equal(gptvq_tokenizer_open("bad-tokenizer.json", &t, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_tokenizer_encode(t, "a", 1, 0, &ids, &count, &err), GPTVQ_ERROR_DATA);
+  assert_null(ids);
+  assert_non_null(strstr(err.message, "blows a text up"));
+  gptvq_tokenizer_close(t);
+  (void)unlink("bad-tokenizer.json");
+}
+
 /* Nesting deeper than any parser's stack, as JSON, as Sequence and inside a regular expression. */
 static void hostile_nesting_is_refused(void **state) {
   (void)state;
@@ -396,6 +417,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_fixture_is_equal_to_the_package), cmocka_unit_test(special_ids),
       cmocka_unit_test(long_texts_come_back),                  cmocka_unit_test(bad_files_are_named),
+      cmocka_unit_test(explosive_normalizers_are_stopped),
       cmocka_unit_test(hostile_nesting_is_refused),            cmocka_unit_test(damaged_files_do_no_harm)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
