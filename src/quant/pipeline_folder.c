@@ -168,8 +168,21 @@ gptvq_status gptvq_copy_side_files(const char *from, const char *to, gptvq_error
   return status;
 }
 
+/* With the fewest digits that keep every number exactly: 1e-05 does not become 1.0000000000000001e-5. */
+static char *dump_json(const json_t *json) {
+  for (size_t digits = 15; digits < 17; digits++) {
+    char *text = json_dumps(json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(digits));
+    json_t *again = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    bool same = json_equal(json, again) != 0;
+    json_decref(again);
+    if (same) return text;
+    free(text);
+  }
+  return json_dumps(json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(17));
+}
+
 gptvq_status gptvq_write_json(const char *path, const json_t *json, gptvq_error *err) {
-  char *text = json_dumps(json, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+  char *text = dump_json(json);
   if (text == NULL) return gptvq_fail_memory(err, path, 0);
   size_t length = strlen(text);
   text[length] = '\n'; /* in the place of the NUL: the text is written by length */
