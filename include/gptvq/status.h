@@ -45,8 +45,8 @@ typedef enum gptvq_log_level { GPTVQ_LOG_INFO = 0, GPTVQ_LOG_WARNING = 1 } gptvq
 
 /* One step of long work. Strings live only for the duration of the call. */
 typedef struct gptvq_progress {
-  const char *phase; /* "calibrate", "quantize", "evaluate", "sample", … */
-  const char *item;  /* layer or file just finished, or "" */
+  const char *phase; /* "sample", "quantize", "evaluate", "export", … */
+  const char *item;  /* layer or file just finished, or being worked on (value NaN, done unchanged), or "" */
   size_t done, total;
   double value; /* what the phase reports per item (relative layer error, running perplexity), or NaN */
 } gptvq_progress;

@@ -21,7 +21,8 @@ typedef struct gptvq_pipeline {
 } gptvq_pipeline;
 
 /* Quantizes all linears of `block` into results[block->linear_count] and, with data, moves x through the quantized block.
- * Every layer is reported as progress ("quantize"), every window of a calibration pass too ("calibrate"). On success the caller
+ * Every layer is reported as progress ("quantize", its relative error), every window of a calibration pass too
+ * (value NaN). On success the caller
  * releases all results; on failure there is nothing to release and x is unspecified. */
 gptvq_status gptvq_pipeline_block(gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_layer_result *results,
                                   gptvq_error *err);

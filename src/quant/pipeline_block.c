@@ -83,6 +83,11 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
   return GPTVQ_OK;
 }
 
+/* After every window: the count of layers stands still, but the caller sees that work goes on, and may stop it. */
+static gptvq_status report_pass(const gptvq_pipeline *p, const char *name, gptvq_error *err) {
+  return gptvq_report_progress(p->callbacks, "quantize", name, p->layers_done, p->layers_total, NAN, err);
+}
+
 /* All windows once through the part of the block that produces inputs [begin, end). x keeps its values; with `whole` it enters the
  * attention, else the half of the block that the inputs belong to. */
 static gptvq_status collect(block_work *work, size_t begin, size_t end, bool whole, gptvq_error *err) {
@@ -112,7 +117,7 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
     else
       GPTVQ_TRY_GOTO(gptvq_block_attention(p->model, &work->block, p->workspace, 0, 0, p->length, x, stop,
                                            add_captured, work, err));
-    GPTVQ_TRY_GOTO(gptvq_report_progress(p->callbacks, "calibrate", name, w + 1, p->samples, NAN, err));
+    GPTVQ_TRY_GOTO(report_pass(p, name, err));
   }
 done:
   free(copy);
@@ -208,7 +213,7 @@ static gptvq_status run_windows(const gptvq_pipeline *p, const gptvq_block *bloc
       GPTVQ_TRY(gptvq_block_attention(p->model, block, p->workspace, 0, 0, p->length, x, GPTVQ_RUN_ALL, NULL, NULL,
                                       err));
     if (mlp) GPTVQ_TRY(gptvq_block_mlp(p->model, block, p->workspace, p->length, x, GPTVQ_RUN_ALL, NULL, NULL, err));
-    GPTVQ_TRY(gptvq_report_progress(p->callbacks, "calibrate", "", w + 1, p->samples, NAN, err));
+    GPTVQ_TRY(report_pass(p, block->linears[block->o].name, err));
   }
   return GPTVQ_OK;
 }

@@ -197,13 +197,15 @@ static void threads_do_not_change_a_byte(void **state) {
 }
 
 typedef struct watcher {
-  size_t stop_after, layers; /* cancels at this "quantize" event */
+  size_t stop_after, layers; /* cancels when this layer is done */
+  size_t stop_at, events;    /* cancels at this call, whatever it reports */
   char warnings[4096];
 } watcher;
 
 static int watch_progress(void *user, const gptvq_progress *progress) {
   watcher *w = user;
-  if (strcmp(progress->phase, "quantize") != 0) return 0;
+  if (++w->events == w->stop_at) return 1;
+  if (strcmp(progress->phase, "quantize") != 0 || isnan(progress->value)) return 0; /* NaN: a calibration pass */
   assert_true(progress->value >= 0);
   assert_int_equal(progress->done, progress->done <= progress->total ? progress->done : 0);
   w->layers++;
@@ -252,6 +254,17 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
       assert_false(gptvq_path_exists("cut.partial"));
       ok(gptvq_remove_tree("cut", err));
       o.resume = 0;
+    }
+    /* in the middle of calibration passes: 6 (or 2) of them with 6 windows, and 7 layers, make 43 (or 19) calls a block */
+    const size_t calls[] = {2, 30, 45, 55};
+    for (size_t s = 0; variant < 2 && s < sizeof calls / sizeof calls[0]; s++) {
+      watcher w = {.stop_at = calls[s]};
+      assert_int_equal(watched("llama", "cut", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
+      o.resume = 1;
+      ok(gptvq_quantize("llama", "cut", &o, NULL, NULL, err));
+      o.resume = 0;
+      assert_same_folder("whole", "cut");
+      ok(gptvq_remove_tree("cut", err));
     }
     ok(gptvq_remove_tree("whole", err));
   }
