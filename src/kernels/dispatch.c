@@ -23,10 +23,12 @@ static void fill(void) {
     if (level > GPTVQ_CPU_AVX512) continue;
     gptvq_kernels_init_dense_avx2(table);
     gptvq_kernels_init_i8_avx2(table);
+    gptvq_kernels_init_uniform_avx2(table);
     if (level < GPTVQ_CPU_AVX512) continue;
     gptvq_kernels_init_dense_avx512(table);
     gptvq_kernels_init_codes_avx512(table);
     gptvq_kernels_init_i8_avx512(table);
+    gptvq_kernels_init_uniform_avx512(table);
 #else
     table->tile_codes = gptvq_tile_codes_base;
 #endif

@@ -8,17 +8,19 @@
 enum { MAX_ROWS = 256, SUMS = 256 * GPTVQ_I8_LANES }; /* 16 KiB of sums stay in the first-level cache */
 
 bool gptvq_packed_has_i8(const gptvq_packed_shape *s) {
-  if (s->kind != GPTVQ_PACKED_VQ || s->codebook_bits != 8) return false;
+  if (s->kind == GPTVQ_PACKED_UNIFORM) return gptvq_uniform_has_i8(s);
+  if (s->codebook_bits != 8) return false;
   if (gptvq_min_size(s->group_cols, s->cols) > GPTVQ_I8_MAX_WIDTH) return false;
   return s->scale_block == 0 || s->scale_block / s->dim % 4 == 0;
 }
 
 void gptvq_input_measure(const gptvq_packed_shape *s, gptvq_input_layout *layout) {
-  layout->width = gptvq_min_size(s->group_cols, s->cols);
+  const bool uniform = s->kind == GPTVQ_PACKED_UNIFORM;
+  layout->width = gptvq_min_size(uniform ? s->scale_block : s->group_cols, s->cols);
   layout->groups = gptvq_ceil_div(s->cols, layout->width);
-  layout->group_codes = s->dim * gptvq_round_up(gptvq_ceil_div(layout->width, s->dim), GPTVQ_I8_SET);
+  layout->group_codes = uniform ? layout->width : s->dim * gptvq_round_up(gptvq_ceil_div(layout->width, s->dim), GPTVQ_I8_SET);
   layout->corrections = layout->groups * layout->group_codes;
-  layout->scales = layout->corrections + layout->groups * GPTVQ_I8_LANES * sizeof(int32_t);
+  layout->scales = layout->corrections + layout->groups * (uniform ? sizeof(float) : GPTVQ_I8_LANES * sizeof(int32_t));
   layout->bytes = gptvq_round_up(layout->scales + layout->groups * sizeof(float), 64);
 }
 
@@ -31,7 +33,9 @@ size_t gptvq_packed_input_bytes(const gptvq_packed_shape *shape) {
 bool gptvq_packed_same_input(const gptvq_packed *a, const gptvq_packed *b) {
   return a->shape.kind == b->shape.kind && a->shape.cols == b->shape.cols && a->shape.dim == b->shape.dim &&
          a->permutation == b->permutation &&
-         gptvq_min_size(a->shape.group_cols, a->shape.cols) == gptvq_min_size(b->shape.group_cols, b->shape.cols);
+         (a->shape.kind == GPTVQ_PACKED_UNIFORM
+              ? a->shape.scale_block == b->shape.scale_block
+              : gptvq_min_size(a->shape.group_cols, a->shape.cols) == gptvq_min_size(b->shape.group_cols, b->shape.cols));
 }
 
 void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *input) {
@@ -39,26 +43,25 @@ void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *inpu
   gptvq_input_layout layout;
   gptvq_input_measure(s, &layout);
   int8_t *codes = input;
-  int32_t *corrections = (int32_t *)(void *)(codes + layout.corrections);
+  void *corrections = codes + layout.corrections;
   float *scales = (float *)(void *)(codes + layout.scales);
   float gathered[GPTVQ_I8_MAX_WIDTH];
-  for (size_t g = 0; g < layout.groups; g++, codes += layout.group_codes, corrections += GPTVQ_I8_LANES) {
+  for (size_t g = 0; g < layout.groups; g++, codes += layout.group_codes) {
     size_t first = g * layout.width, width = gptvq_min_size(layout.width, s->cols - first);
     const float *from = x + first;
     if (packed->permutation != NULL) {
       for (size_t c = 0; c < width; c++) gathered[c] = x[packed->permutation[first + c]];
       from = gathered;
     }
-    size_t plane = gptvq_round_up(gptvq_ceil_div(width, s->dim), GPTVQ_I8_SET);
-    scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, s->dim, plane, codes, corrections);
+    if (s->kind == GPTVQ_PACKED_UNIFORM) {
+      scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, 1, width, codes);
+      ((float *)corrections)[g] = (float)GPTVQ_MULTI_PICK(gptvq_sum_codes)(codes, width);
+    } else {
+      size_t plane = gptvq_round_up(gptvq_ceil_div(width, s->dim), GPTVQ_I8_SET);
+      scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, s->dim, plane, codes);
+      GPTVQ_MULTI_PICK(gptvq_correct_lanes)(codes, s->dim * plane, (int32_t *)corrections + g * GPTVQ_I8_LANES);
+    }
   }
-}
-
-/* the sums of one row and token, folded */
-static float fold(float *sums) {
-  for (size_t half = GPTVQ_I8_LANES / 2; half > 0; half /= 2)
-    for (size_t i = 0; i < half; i++) sums[i] += sums[i + half];
-  return sums[0];
 }
 
 typedef struct product {
@@ -91,7 +94,27 @@ static void multiply_tile(void *context, const gptvq_tile *tile) {
   if (!tile->is_last) return;
   for (size_t r = 0; r < tile->rows; r++)
     for (size_t t = 0; t < job->tokens; t++)
-      p->y[t * p->ldy + tile->row - p->begin + r] = fold(p->sums + (r * job->tokens + t) * GPTVQ_I8_LANES);
+      p->y[t * p->ldy + tile->row - p->begin + r] = gptvq_fold16(p->sums + (r * job->tokens + t) * GPTVQ_I8_LANES);
+}
+
+static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layout *layout, const int8_t *inputs,
+                             size_t count, size_t begin, size_t end, float *y, size_t ldy) {
+  const gptvq_packed_shape *s = &packed->shape;
+  float (*run)(const gptvq_uniform_row *) = gptvq_kernels(gptvq_cpu())->uniform_row;
+  gptvq_uniform_row job = {.bits = s->index_bits, .bytes = gptvq_unit_bytes(s, 0), .block = s->scale_block,
+                           .blocks = layout->groups, .zeros = packed->zeros,
+                           .zero_count = gptvq_round_up(s->rows * layout->groups, 8)};
+  for (size_t row = begin; row < end; row++) {
+    job.unit = packed->indices + row * job.bytes;
+    job.scales = packed->scales + row * layout->groups;
+    job.zero_at = row * layout->groups;
+    for (size_t t = 0; t < count; t++) {
+      job.x = inputs + t * layout->bytes;
+      job.x_sums = (const float *)(const void *)(job.x + layout->corrections);
+      job.x_scales = (const float *)(const void *)(job.x + layout->scales);
+      y[t * ldy + row - begin] = run(&job);
+    }
+  }
 }
 
 void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end,
@@ -101,6 +124,10 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
   float block_table[16];
   gptvq_input_layout layout;
   gptvq_input_measure(s, &layout);
+  if (s->kind == GPTVQ_PACKED_UNIFORM) {
+    multiply_uniform(packed, &layout, inputs, count, begin, end, y, ldy);
+    return;
+  }
   gptvq_block_scale_table(packed, block_table);
   product p = {.layout = &layout, .run = gptvq_kernels(gptvq_cpu())->i8_tile, .sums = sums, .begin = begin, .ldy = ldy,
                .job = {.input_stride = layout.bytes, .block_vectors = s->scale_block / s->dim, .block_table = block_table}};

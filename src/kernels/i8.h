@@ -21,7 +21,8 @@ enum {
   GPTVQ_I8_MAX_TOKENS = 8    /* tokens per pass over the weights */
 };
 
-/* Where things are in a prepared input of a layer; byte offsets. */
+/* Where things are in a prepared input of a layer; byte offsets. `corrections` holds, per group, 16 int32 as in gptvq_i8_tile; of
+ * uniform layers one float, the sum of the group's codes. */
 typedef struct gptvq_input_layout {
   size_t groups, width;      /* activation blocks and their columns (the last may be narrower) */
   size_t group_codes;        /* bytes of codes of a full group, a multiple of 64 */

@@ -6,6 +6,7 @@
 #include "base/cpu.h"
 #include "kernels/i8.h"
 #include "kernels/kernels.h"
+#include "kernels/uniform.h"
 
 /* rows × cols dense weights (perhaps unaligned, row stride cols) times x[cols] into y[rows] */
 typedef void (*gptvq_dense_matvec_fn)(const void *weights, size_t rows, size_t cols, const float *x, float *y);
@@ -20,6 +21,7 @@ typedef struct gptvq_kernel_table {
   /* int8 codes of the rows of a tile in column order, padding indices included; used by rows.c, not at level ref */
   void (*tile_codes)(const gptvq_tile *tile, int8_t *codes, size_t stride);
   void (*i8_tile)(const gptvq_i8_tile *tile);
+  float (*uniform_row)(const gptvq_uniform_row *row);
 } gptvq_kernel_table;
 
 void gptvq_kernels_init_ref(gptvq_kernel_table *table);

@@ -52,7 +52,7 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
   float *weights = gptvq_alloc(shape->rows * cols, sizeof *weights);
   assert_non_null(weights);
   gptvq_packed_decode_ref(p, 0, shape->rows, weights, cols);
-  size_t width = gptvq_min_size(shape->group_cols, cols);
+  size_t width = gptvq_min_size(shape->kind == GPTVQ_PACKED_UNIFORM ? shape->scale_block : shape->group_cols, cols);
   for (size_t t = 0; t < count; t++)
     for (size_t row = begin; row < end; row++) {
       double sum = 0.0, limit = 0.0;
@@ -66,7 +66,8 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
           absolute += fabs(w);
           magnitude += fabs(w * v);
         }
-        limit += largest / 254.0 * absolute * 1.0001 + 1e-4 * magnitude * 1e-1;
+        limit += largest / 254.0 * absolute * 1.0001 + 1e-5 * magnitude;
+        if (shape->kind == GPTVQ_PACKED_UNIFORM) limit += 1e-4 * largest * (double)width; /* code and zero part cancel */
       }
       double got = (double)expected[t * ldy + row - begin];
       if (!(fabs(got - sum) <= limit)) {
@@ -92,6 +93,21 @@ static void formats(void **test) {
         gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 13, .cols = variant == 1 ? 256 + 128 + 13 : 512, .dim = dim,
                                 .index_bits = bits, .group_rows = variant == 2 ? 13 : 4, .group_cols = 256,
                                 .codebook_bits = 8, .scale_block = blocks[variant]};
+        check(&s, &state);
+      }
+}
+
+static void uniform_formats(void **test) {
+  (void)test;
+  uint64_t state = 14;
+  static const unsigned blocks[] = {32, 64, 128, 256};
+  for (unsigned bits = 2; bits <= 4; bits += 2)
+    for (int b = 0; b < 4; b++)
+      for (size_t times = 1; times <= 9; times++) {
+        size_t cols = times * 8 / bits * (blocks[b] == 32 ? 64 : blocks[b]);
+        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_UNIFORM, .rows = 7 + times, .cols = cols, .dim = 1, .index_bits = bits,
+                                .group_rows = 1, .group_cols = cols, .scale_block = blocks[b], .permuted = times % 3 == 0};
+        assert_true(gptvq_packed_has_i8(&s));
         check(&s, &state);
       }
 }
@@ -137,7 +153,7 @@ static void bad_activations(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(random_shapes),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(uniform_formats), cmocka_unit_test(random_shapes),
                                      cmocka_unit_test(bad_activations)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
