@@ -88,8 +88,20 @@ float GPTVQ_MULTI(gptvq_max)(size_t n, const float *x) {
   return lanes[0];
 }
 
+/* out[dim] += Σ weights[j] · values[j][dim]; four rows at a time, so that `out` is read and written less often. */
+static inline void add_rows(size_t count, size_t dim, const float *weights, const float *values, float *restrict out) {
+  size_t j = 0;
+  for (; j + 4 <= count; j += 4) {
+    const float *a = values + j * dim, *b = a + dim, *c = b + dim, *d = c + dim;
+    for (size_t i = 0; i < dim; i++)
+      out[i] += (weights[j] * a[i] + weights[j + 1] * b[i]) + (weights[j + 2] * c[i] + weights[j + 3] * d[i]);
+  }
+  for (; j < count; j++)
+    for (size_t i = 0; i < dim; i++) out[i] += weights[j] * values[j * dim + i];
+}
+
 void GPTVQ_MULTI(gptvq_attend)(size_t count, size_t dim, float scale, const float *q, const float *keys,
-                               const float *values, float *out) {
+                               const float *values, float *restrict out) {
   float scores[TILE], maximum = -INFINITY, sum = 0.0f;
   for (size_t i = 0; i < dim; i++) out[i] = 0.0f;
   for (size_t begin = 0; begin < count; begin += TILE) {
@@ -103,7 +115,7 @@ void GPTVQ_MULTI(gptvq_attend)(size_t count, size_t dim, float scale, const floa
       maximum = top;
     }
     sum += GPTVQ_MULTI(gptvq_exp_sum)(tile, maximum, scores);
-    for (size_t j = 0; j < tile; j++) GPTVQ_MULTI(gptvq_add_scaled)(dim, scores[j], values + (begin + j) * dim, out);
+    add_rows(tile, dim, scores, values + begin * dim, out);
   }
   float normalise = 1.0f / sum;
   for (size_t i = 0; i < dim; i++) out[i] *= normalise;
