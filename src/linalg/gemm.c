@@ -89,16 +89,12 @@ static void gram_tile(void *context, size_t begin, size_t end, size_t thread) {
   static _Thread_local float product[GRAM_TILE * GRAM_TILE];
   for (size_t tile = begin; tile < end; tile++) {
     size_t i = tile / job->tiles * GRAM_TILE, j = tile % job->tiles * GRAM_TILE;
-    if (j < i) continue; /* the upper triangle; mirrored below */
+    if (j < i) continue; /* the upper triangle */
     size_t m = gptvq_min_size(GRAM_TILE, job->c - i), n = gptvq_min_size(GRAM_TILE, job->c - j);
     cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)m, (blasint)n, (blasint)job->n, 1.0f, job->x + i,
                 (blasint)job->ldx, job->x + j, (blasint)job->ldx, 0.0f, product, GRAM_TILE);
     for (size_t a = 0; a < m; a++)
-      for (size_t b = i == j ? a : 0; b < n; b++) {
-        double sum = job->h[(i + a) * job->c + j + b] + (double)product[a * GRAM_TILE + b];
-        job->h[(i + a) * job->c + j + b] = sum;
-        job->h[(j + b) * job->c + i + a] = sum;
-      }
+      for (size_t b = i == j ? a : 0; b < n; b++) job->h[(i + a) * job->c + j + b] += (double)product[a * GRAM_TILE + b];
   }
 }
 

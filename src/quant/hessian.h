@@ -4,10 +4,10 @@
 
 #include "base/status.h"
 
-/* After gptvq_hessian_init: the running sum over `tokens` rows; after gptvq_hessian_finish: their mean. */
+/* After gptvq_hessian_init: the running sum over `tokens` rows (upper triangle); after gptvq_hessian_finish: their mean. */
 typedef struct gptvq_hessian {
   size_t cols, tokens;
-  double *values; /* [cols × cols], symmetric, owned */
+  double *values; /* [cols × cols], owned; symmetric once finished */
 } gptvq_hessian;
 
 /* Bytes that one takes; SIZE_MAX on overflow. */
