@@ -1,7 +1,7 @@
 # Ctrl-C and kill: exit code 130, nothing that looks finished, and --resume ends with the bytes of an undisturbed run.
 . "$SOURCE/tests/cli/lib.sh"
 
-options="--dim 2 --bits 2.25 --calib $SOURCE/examples/text/calib.txt --calib-samples 4 --calib-length 128 --em-iterations 10 --reassign-rounds 1 --quiet"
+options="--dim 2 --bits 2.25 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 4 --reassign-rounds 1 --quiet"
 # shellcheck disable=SC2086
 expect_ok "$GPTVQ" quantize "$model" -o whole $options
 

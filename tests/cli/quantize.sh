@@ -1,7 +1,7 @@
 # Quantize, inspect, evaluate, generate, export: the main job on small calibration, every method; same bytes for any number of threads.
 . "$SOURCE/tests/cli/lib.sh"
 
-quick="--calib $SOURCE/examples/text/calib.txt --calib-samples 4 --calib-length 128 --em-iterations 4 --reassign-rounds 1 --quiet --json"
+quick="--calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --quiet --json"
 quantize() { # OUT OPTIONS…
   out=$1
   shift
