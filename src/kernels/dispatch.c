@@ -28,6 +28,7 @@ static void fill(void) {
     gptvq_kernels_init_dense_avx512(table);
     gptvq_kernels_init_codes_avx512(table);
     gptvq_kernels_init_i8_avx512(table);
+    gptvq_kernels_init_stripe_avx512(table);
     gptvq_kernels_init_uniform_avx512(table);
 #else
     table->tile_codes = gptvq_tile_codes_base;

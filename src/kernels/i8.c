@@ -97,6 +97,32 @@ static void multiply_tile(void *context, const gptvq_tile *tile) {
       p->y[t * p->ldy + tile->row - p->begin + r] = gptvq_fold16(p->sums + (r * job->tokens + t) * GPTVQ_I8_LANES);
 }
 
+/* The rows [begin, end) by whole stripes; false when this level has no such kernel for the shape. */
+static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout, const int8_t *input,
+                             size_t begin, size_t end, float *y) {
+  const gptvq_packed_shape *s = &packed->shape;
+  bool (*run)(const gptvq_i8_stripe *) = gptvq_kernels(gptvq_cpu())->i8_stripe;
+  if (run == NULL || s->scale_block != 0 || layout->width != 256 || s->cols % 256 != 0) return false;
+  _Alignas(64) float sums[8 * GPTVQ_I8_LANES];
+  const size_t unit_bytes = gptvq_unit_bytes(s, 0), codebook_bytes = layout->groups * s->dim << s->index_bits;
+  gptvq_i8_stripe job = {.dim = s->dim, .index_bits = s->index_bits, .groups = layout->groups, .x = input, .sums = sums};
+  job.corrections = (const int32_t *)(const void *)(input + layout->corrections);
+  job.x_scales = (const float *)(const void *)(input + layout->scales);
+  size_t stripe = begin / s->group_rows, first = stripe * s->group_rows;
+  for (size_t row = begin; row < end; row += job.rows) {
+    if (row - first >= s->group_rows) first += s->group_rows, stripe++;
+    size_t height = gptvq_min_size(s->group_rows, s->rows - first), left = gptvq_min_size(first + height, end) - row;
+    job.rows = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    job.units = packed->indices + (first * layout->groups + row - first) * unit_bytes;
+    job.unit_step = height * unit_bytes;
+    job.codebook = (const int8_t *)packed->codebooks + stripe * codebook_bytes;
+    job.codebook_scales = packed->codebook_scales + stripe * layout->groups;
+    if (!run(&job)) return false;
+    for (size_t r = 0; r < job.rows; r++) y[row - begin + r] = gptvq_fold16(sums + r * GPTVQ_I8_LANES);
+  }
+  return true;
+}
+
 static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layout *layout, const int8_t *inputs,
                              size_t count, size_t begin, size_t end, float *y, size_t ldy) {
   const gptvq_packed_shape *s = &packed->shape;
@@ -128,6 +154,7 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
     multiply_uniform(packed, &layout, inputs, count, begin, end, y, ldy);
     return;
   }
+  if (count == 1 && s->group_rows <= 16 && multiply_stripes(packed, &layout, inputs, begin, end, y)) return;
   gptvq_block_scale_table(packed, block_table);
   product p = {.layout = &layout, .run = gptvq_kernels(gptvq_cpu())->i8_tile, .sums = sums, .begin = begin, .ldy = ldy,
                .job = {.input_stride = layout.bytes, .block_vectors = s->scale_block / s->dim, .block_table = block_table}};

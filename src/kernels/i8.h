@@ -43,4 +43,18 @@ typedef struct gptvq_i8_tile {
   float *sums;               /* [rows][tokens][16], 64-byte aligned */
 } gptvq_i8_tile;
 
+/* All full column groups (256 columns) of some rows of a stripe, one token, no block scales. */
+typedef struct gptvq_i8_stripe {
+  unsigned dim, index_bits;
+  size_t rows, groups;
+  const uint8_t *units;            /* of the first group: rows × unit bytes; of the next: unit_step bytes further */
+  size_t unit_step;
+  const int8_t *codebook;          /* [groups][k][dim] */
+  const uint16_t *codebook_scales; /* [groups] bf16 */
+  const int8_t *x;                 /* [groups × 256] */
+  const int32_t *corrections;      /* [groups][16] */
+  const float *x_scales;           /* [groups] */
+  float *sums;                     /* [rows][16], 64-byte aligned; overwritten */
+} gptvq_i8_stripe;
+
 #endif
