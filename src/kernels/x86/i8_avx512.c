@@ -40,6 +40,13 @@ GPTVQ_INLINE __m512 lane_scales(const block_scales *blocks, uint64_t codes, size
   return _mm512_permutexvar_ps(code, blocks->table); /* looks at 4 bits */
 }
 
+/* 128 · Σ_e q of the lanes of set s: what the bias of the weights adds */
+GPTVQ_INLINE __m512i bias_of_set(const __m512i *x, size_t sets, unsigned dim, size_t s) {
+  __m512i sum = _mm512_setzero_si512();
+  for (unsigned e = 0; e < dim; e++) sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8((char)0x80), x[e * sets + s]);
+  return sum;
+}
+
 /* The usual units: 256 columns, so n = 256 / dim indices and always 4 registers of activations per token. */
 GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled, int single) {
   const gptvq_tile *tile = job->tile;
@@ -55,6 +62,8 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
   __m512i x[4], correction = _mm512_loadu_si512(job->correction);
   for (int i = 0; i < 4; i++) x[i] = _mm512_load_si512(job->x + 64 * i);
   __m512 scale = _mm512_set1_ps(job->scales[0]);
+  __m512i bias[4]; /* each set has its own scales, so its own correction */
+  for (size_t s = 0; scaled && single && s < sets; s++) bias[s] = bias_of_set(x, sets, dim, s);
   for (size_t row = tile->rows; row > 0; row--, unit += unit_bytes) {
     __m512i weights[4]; /* as x: component e of set s at e·sets + s */
     __m512 by_lane[4];
@@ -80,16 +89,13 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
         for (size_t i = 0; i < 4; i++) total = _mm512_dpbusd_epi32(total, weights[i], x[i]);
         value = _mm512_cvtepi32_ps(total);
       } else {
-        /* each set has its own scales, so its own correction: weights back to signed by −128 · Σ x of the set */
         value = _mm512_setzero_ps();
         for (size_t s = 0; s < sets; s++) {
-          const __m512i bias = _mm512_set1_epi8((char)0x80);
-          __m512i total = _mm512_setzero_si512(), sum = total;
-          for (size_t e = 0; e < dim; e++) {
+          __m512i total = _mm512_setzero_si512();
+          for (unsigned e = 0; e < dim; e++)
             total = _mm512_dpbusd_epi32(total, weights[e * sets + s], x[e * sets + s]);
-            sum = _mm512_dpbusd_epi32(sum, bias, x[e * sets + s]);
-          }
-          value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(total, sum)), by_lane[s], value);
+          total = _mm512_sub_epi32(total, single ? bias[s] : bias_of_set(x, sets, dim, s));
+          value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), by_lane[s], value);
         }
       }
       _mm512_store_ps(sums, _mm512_fmadd_ps(value, scale, _mm512_load_ps(sums)));
@@ -130,7 +136,8 @@ static void any_tile(const gptvq_i8_tile *job) {
 
 #define TILE(bits, dim)                                                                                              \
   static void tile_##bits##_##dim(const gptvq_i8_tile *job) {                                                        \
-    if (job->block_vectors != 0) full_tile(job, bits, dim, 1, 0);                                                    \
+    if (job->block_vectors != 0 && job->tokens > 1) full_tile(job, bits, dim, 1, 0);                                 \
+    else if (job->block_vectors != 0) full_tile(job, bits, dim, 1, 1);                                               \
     else if (job->tokens > 1) full_tile(job, bits, dim, 0, 0);                                                       \
     else full_tile(job, bits, dim, 0, 1);                                                                            \
   }
