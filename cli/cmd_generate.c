@@ -223,7 +223,7 @@ int gptvq_cmd_generate(int argc, char **argv) {
       {GPTVQ_OPTION_SWITCH, "echo", .value = &job.echo, .help = "print the prompt too (default)"},
       {GPTVQ_OPTION_FLAG, "ignore-eos", .value = &job.ignore_eos, .help = "go on after the end-of-text token"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = compute_names, .argument = "fp32|bf16",
-       .help = "precision of the products with dense weights (default fp32)"},
+       .help = "bf16: inputs rounded to bf16, for packed weights to int8 codes; faster (default fp32)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "text, ids and speed as JSON, at the end"},
       {GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {

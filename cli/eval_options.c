@@ -23,7 +23,7 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
       {GPTVQ_OPTION_SWITCH, "bos", .value = &eval->options.bos,
        .help = "put the tokenizer's BOS before the text, once (default: --no-bos)"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = compute_names, .argument = "fp32|bf16",
-       .help = "precision of the products with dense weights (default fp32; sums are fp32)"},
+       .help = "bf16: inputs of products rounded to bf16; faster (default fp32; sums are always fp32)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &eval->json, .help = "the result as JSON"},
       {GPTVQ_OPTION_END}};
   memcpy(table, options, sizeof options);
