@@ -83,6 +83,7 @@ static int on_progress(void *user, const gptvq_progress *p) {
     state->done = p->done;
     if (!state->terminal && (p->item[0] == '\0' || isnan(p->value))) return 0;
   }
+  bool changed = p->done != state->done || p->done == state->phase_first;
   if (p->done != state->done) {
     state->last_item = now;
     state->done = p->done;
@@ -93,7 +94,7 @@ static int on_progress(void *user, const gptvq_progress *p) {
     eta = (state->last_item - state->phase_start) / (double)(p->done - state->phase_first) * (double)(p->total - p->done);
     eta = fmax(eta - (now - state->last_item), 0);
   }
-  bool last = p->done >= p->total;
+  bool last = p->done >= p->total && changed;
   if (state->terminal) {
     if (!last && now - state->last_print < 0.1 && state->line_open) return 0;
     draw(state, p, eta);
