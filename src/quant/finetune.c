@@ -1,7 +1,6 @@
 #include "quant/finetune.h"
 
 #include "base/memory.h"
-#include "base/random.h"
 #include "base/threads.h"
 #include "quant/finetune_internal.h"
 
@@ -22,7 +21,7 @@ typedef struct trainer {
   float *x, *target, *gradient; /* [micro · length × hidden] */
   double *losses;        /* [micro · length] */
   double weight;         /* of a squared error: one over the mean squared deviation of the targets, per window */
-  size_t *training, training_count, *held, held_count; /* window numbers */
+  gptvq_ft_windows split;
 } trainer;
 
 typedef struct row_job {
@@ -63,8 +62,8 @@ static double run_windows(trainer *t, const size_t *list, size_t count, double s
 
 /* Relative error over the held-out windows. */
 static double evaluate(trainer *t) {
-  const size_t *list = t->held_count > 0 ? t->held : t->training;
-  size_t count = t->held_count > 0 ? t->held_count : t->training_count;
+  const size_t *list = t->split.held_count > 0 ? t->split.held : t->split.training;
+  size_t count = t->split.held_count > 0 ? t->split.held_count : t->split.training_count;
   double sum = 0;
   for (size_t i = 0; i < count; i += t->micro) sum += run_windows(t, list + i, gptvq_min_size(t->micro, count - i), 0.0);
   return sum * t->weight / (double)count;
@@ -88,21 +87,6 @@ static gptvq_status measure_targets(trainer *t, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-static gptvq_status split_windows(trainer *t, const gptvq_finetune_options *options, gptvq_error *err) {
-  size_t held = options->holdout;
-  if (t->windows < 2) held = 0;
-  if (held > t->windows / 2) held = t->windows / 2;
-  t->training = gptvq_alloc(t->windows, sizeof(size_t));
-  t->held = gptvq_alloc(held + 1, sizeof(size_t));
-  if (t->training == NULL || t->held == NULL) return gptvq_fail_memory(err, "fine-tuning", t->windows * sizeof(size_t));
-  for (size_t w = 0; w < t->windows; w++) {
-    bool hold = t->held_count < held && (w + 1) * held / t->windows > w * held / t->windows;
-    if (hold) t->held[t->held_count++] = w;
-    else t->training[t->training_count++] = w;
-  }
-  return GPTVQ_OK;
-}
-
 static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *options, gptvq_error *err) {
   const gptvq_ft_dims *d = t->dims;
   if (t->windows == 0) return gptvq_fail(err, GPTVQ_ERROR_DATA, "fine-tuning needs at least one calibration window");
@@ -110,7 +94,7 @@ static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *opt
   t->micro = gptvq_min_size(t->micro, gptvq_max_size(options->batch, 1));
   size_t tokens = t->micro * d->length;
   GPTVQ_TRY(measure_targets(t, err));
-  GPTVQ_TRY(split_windows(t, options, err));
+  GPTVQ_TRY(gptvq_ft_windows_create(t->windows, options->holdout, options->seed, &t->split, err));
   GPTVQ_TRY(gptvq_ft_tape_create(d, tokens, true, &t->tape, err));
   t->x = gptvq_alloc(tokens * d->hidden, sizeof(float));
   t->target = gptvq_alloc(tokens * d->hidden, sizeof(float));
@@ -127,8 +111,7 @@ static void trainer_release(trainer *t) {
   free(t->target);
   free(t->gradient);
   free(t->losses);
-  free(t->training);
-  free(t->held);
+  gptvq_ft_windows_release(&t->split);
 }
 
 /* Gradient of the mean relative error over `count` windows into params->gradient. */
@@ -140,12 +123,6 @@ static void add_gradients(trainer *t, const size_t *list, size_t count) {
                       gptvq_ft_params_scatter, t->params, NULL);
   }
   gptvq_ft_params_finish(t->params);
-}
-
-static size_t count_table_values(const gptvq_ft_params *params) {
-  size_t count = 0;
-  for (size_t i = 0; i < params->table_count; i++) count += params->tables[i].count;
-  return count;
 }
 
 gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float *inputs, const float *targets,
@@ -168,21 +145,11 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float
     status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "fine-tuning: NaN or infinity in the quantized block's activations");
     goto done;
   }
-  size_t tables = count_table_values(params), batch = gptvq_min_size(gptvq_max_size(options->batch, 1), t.training_count);
-  size_t at = t.training_count, stale = 0;
-  uint64_t random = options->seed;
+  size_t tables = gptvq_ft_table_values(params), stale = 0;
+  size_t batch = gptvq_min_size(gptvq_max_size(options->batch, 1), t.split.training_count);
   for (size_t step = 0; step < options->steps; step++) {
-    if (at + batch > t.training_count) { /* the next epoch, shuffled */
-      for (size_t i = t.training_count; i > 1; i--) {
-        size_t j = gptvq_random_below(&random, i), swap = t.training[i - 1];
-        t.training[i - 1] = t.training[j];
-        t.training[j] = swap;
-      }
-      at = 0;
-    }
     if (step > 0) gptvq_ft_params_build(params, true);
-    add_gradients(&t, t.training + at, batch);
-    at += batch;
+    add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch);
     double factor = gptvq_ft_schedule(step, options->steps);
     gptvq_ft_adam_update(&adam, tables, factor * options->table_rate, factor * options->vector_rate, params->unit,
                          params->gradient, params->theta);

@@ -35,4 +35,13 @@ gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block, 
                                   const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
                                   gptvq_finetune_result *result, gptvq_error *err);
 
+/* The whole model at once: the continuous parameters of all blocks and the final norm are optimised so that the quantized model's next
+ * token distribution matches the original's: mean KL divergence over all positions of the windows. blocks: [layers] copies of the
+ * original's blocks whose linears are packed, writable as above; final_norm[hidden] is writable. tokens: [windows × length].
+ * result->before and after are nats per token over the held-out windows. Needs the fp32 weights of all blocks in memory. */
+gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *blocks, float *final_norm,
+                                  gptvq_dtype vector_dtype, size_t windows, size_t length, const int32_t *tokens,
+                                  const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
+                                  gptvq_finetune_result *result, gptvq_error *err);
+
 #endif

@@ -73,12 +73,13 @@ static void norm_task(void *context, size_t begin, size_t end, size_t thread) {
   const norm_job *job = context;
   for (size_t t = begin; t < end; t++) {
     size_t at = t * job->size;
-    norm_row(job->size, job->x + at, job->gain, job->dy + at, job->scale[t], job->base + at, job->out + at);
+    norm_row(job->size, job->x + at, job->gain, job->dy + at, job->scale[t],
+             job->base != NULL ? job->base + at : NULL, job->out + at);
   }
 }
 
-static void norm_backward(const gptvq_ft_dims *d, size_t tokens, const float *x, const float *gain, const float *scale,
-                          const float *dy, const float *base, float *gain_gradient, float *out) {
+void gptvq_ft_norm_backward(const gptvq_ft_dims *d, size_t tokens, const float *x, const float *gain, const float *scale,
+                            const float *dy, const float *base, float *gain_gradient, float *out) {
   sum_job sum = {tokens, d->hidden, d->hidden, d->hidden, dy, x, scale, gain_gradient};
   gptvq_parallel_for(gptvq_ceil_div(d->hidden, COLUMNS), 1, sum_task, &sum);
   norm_job job = {d->hidden, x, gain, dy, scale, base, out};
@@ -173,7 +174,7 @@ void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, 
   gptvq_parallel_for(tokens, 16, gate_task, &gate);
   matrix_gradient(d, tape, GPTVQ_FT_GATE_UP, tape->d_wide, tape->normed[1], vectors, sink, context);
   input_gradient(d, weights, GPTVQ_FT_GATE_UP, tokens, tape->d_wide, tape->d_hidden);
-  norm_backward(d, tokens, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM], tape->inverse_rms[1], tape->d_hidden,
+  gptvq_ft_norm_backward(d, tokens, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM], tape->inverse_rms[1], tape->d_hidden,
                 gradient_out, vectors->norm[GPTVQ_FT_MLP_NORM], tape->d_middle);
 
   matrix_gradient(d, tape, GPTVQ_FT_O, tape->d_middle, tape->attention, vectors, sink, context);
@@ -185,6 +186,6 @@ void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, 
   head_norm_backward(d, weights, tape, GPTVQ_FT_K_NORM, d->kv_heads, d->heads * d->head_dim, vectors);
   matrix_gradient(d, tape, GPTVQ_FT_QKV, tape->d_wide, tape->normed[0], vectors, sink, context);
   input_gradient(d, weights, GPTVQ_FT_QKV, tokens, tape->d_wide, tape->d_hidden);
-  norm_backward(d, tokens, tape->x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->inverse_rms[0], tape->d_hidden,
+  gptvq_ft_norm_backward(d, tokens, tape->x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->inverse_rms[0], tape->d_hidden,
                 tape->d_middle, vectors->norm[GPTVQ_FT_ATTENTION_NORM], gradient_in != NULL ? gradient_in : tape->d_hidden);
 }

@@ -140,6 +140,12 @@ static void norm_task(void *context, size_t begin, size_t end, size_t thread) {
     }
 }
 
+void gptvq_ft_norm_forward(const gptvq_ft_dims *d, size_t tokens, const float *x, const float *gain, float *y,
+                           float *scale) {
+  norm_job job = {d->hidden, 1, d->hidden, d->hidden, x, gain, y, scale, d->eps};
+  gptvq_parallel_for(tokens, 16, norm_task, &job);
+}
+
 typedef struct row_job {
   size_t width;
   const float *a, *b;
@@ -186,9 +192,7 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *we
   size_t width = gptvq_ft_rows(d, GPTVQ_FT_QKV);
   tape->x = x;
   tape->tokens = tokens;
-  norm_job norm = {d->hidden, 1, d->hidden, d->hidden, x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->normed[0],
-                   tape->inverse_rms[0], d->eps};
-  gptvq_parallel_for(tokens, 16, norm_task, &norm);
+  gptvq_ft_norm_forward(d, tokens, x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->normed[0], tape->inverse_rms[0]);
   linear(d, weights, GPTVQ_FT_QKV, tokens, tape->normed[0], tape->qkv);
   if (tape->raw != NULL) memcpy(tape->raw, tape->qkv, tokens * width * sizeof(float));
   if (d->has_norm[GPTVQ_FT_Q_NORM]) {
@@ -206,9 +210,7 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *we
   linear(d, weights, GPTVQ_FT_O, tokens, tape->attention, tape->middle);
   row_job residual = {d->hidden, x, NULL, tape->middle};
   gptvq_parallel_for(tokens, 16, add_task, &residual);
-  norm_job norm2 = {d->hidden, 1, d->hidden, d->hidden, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM],
-                    tape->normed[1], tape->inverse_rms[1], d->eps};
-  gptvq_parallel_for(tokens, 16, norm_task, &norm2);
+  gptvq_ft_norm_forward(d, tokens, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM], tape->normed[1], tape->inverse_rms[1]);
   linear(d, weights, GPTVQ_FT_GATE_UP, tokens, tape->normed[1], tape->gate_up);
   row_job gate = {d->intermediate, tape->gate_up, NULL, tape->product};
   gptvq_parallel_for(tokens, 16, gate_task, &gate);

@@ -146,6 +146,10 @@ typedef struct gptvq_ft_params {
 gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block, gptvq_dtype vector_dtype,
                                     gptvq_ft_params *params, gptvq_error *err);
 void gptvq_ft_params_release(gptvq_ft_params *params);
+/* How many of theta's values are codebooks and scales; they come first. */
+size_t gptvq_ft_table_values(const gptvq_ft_params *params);
+/* x as it is stored in that precision */
+float gptvq_ft_round(gptvq_dtype dtype, float x);
 
 /* theta → weights; with `rounding` as the packed format will hold it, without exactly. */
 void gptvq_ft_params_build(gptvq_ft_params *params, bool rounding);
@@ -180,5 +184,23 @@ gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *b
 gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float *inputs, const float *targets,
                             const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
                             gptvq_finetune_result *result, gptvq_error *err);
+
+/* Windows of a training run: which are held out, and the order in which the others come (finetune_windows.c). */
+typedef struct gptvq_ft_windows {
+  size_t *training, training_count, *held, held_count, at;
+  uint64_t random;
+} gptvq_ft_windows;
+gptvq_status gptvq_ft_windows_create(size_t windows, size_t holdout, uint64_t seed, gptvq_ft_windows *out, gptvq_error *err);
+void gptvq_ft_windows_release(gptvq_ft_windows *windows);
+/* `batch` (at most training_count) window numbers for the next step; each epoch is shuffled anew. */
+const size_t *gptvq_ft_windows_next(gptvq_ft_windows *windows, size_t batch);
+
+/* Backward pass of y = gain ∘ x / rms(x) over tokens of dims->hidden values: gain_gradient += …; out = base + dx (base may be NULL; out
+ * may be dy). scale: [tokens] 1 / rms. */
+void gptvq_ft_norm_backward(const gptvq_ft_dims *dims, size_t tokens, const float *x, const float *gain, const float *scale,
+                            const float *dy, const float *base, float *gain_gradient, float *out);
+/* The forward pass of the same. */
+void gptvq_ft_norm_forward(const gptvq_ft_dims *dims, size_t tokens, const float *x, const float *gain, float *y,
+                           float *scale);
 
 #endif

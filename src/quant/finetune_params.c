@@ -173,6 +173,12 @@ void gptvq_ft_params_release(gptvq_ft_params *params) {
   memset(params, 0, sizeof *params);
 }
 
+size_t gptvq_ft_table_values(const gptvq_ft_params *params) {
+  size_t count = 0;
+  for (size_t i = 0; i < params->table_count; i++) count += params->tables[i].count;
+  return count;
+}
+
 /* ---- theta to the packed format's numbers ---- */
 
 /* The smallest bf16 number >= x >= 0, so that no code is clipped. */
@@ -194,7 +200,7 @@ static int8_t codebook_code(float value, float scale) {
   return (int8_t)(code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : code);
 }
 
-static float round_vector_value(gptvq_dtype dtype, float x) {
+float gptvq_ft_round(gptvq_dtype dtype, float x) {
   if (dtype == GPTVQ_BF16) return gptvq_bf16_to_float(gptvq_float_to_bf16(x));
   if (dtype == GPTVQ_F16) return gptvq_fp16_to_float(gptvq_float_to_fp16(x));
   return x;
@@ -239,7 +245,7 @@ static void round_values(gptvq_ft_params *params, bool rounding) {
   }
   for (size_t v = 0; v < params->vector_count; v++)
     for (size_t i = params->vectors[v].first; i < params->vectors[v].first + params->vectors[v].count; i++)
-      params->rounded[i] = rounding ? round_vector_value(params->vector_dtype, params->theta[i]) : params->theta[i];
+      params->rounded[i] = rounding ? gptvq_ft_round(params->vector_dtype, params->theta[i]) : params->theta[i];
 }
 
 /* ---- tables to matrices and back ---- */
@@ -359,5 +365,5 @@ void gptvq_ft_params_store(gptvq_ft_params *params) {
   }
   for (size_t v = 0; v < params->vector_count; v++)
     for (size_t i = 0; i < params->vectors[v].count; i++)
-      params->vectors[v].target[i] = round_vector_value(params->vector_dtype, params->theta[params->vectors[v].first + i]);
+      params->vectors[v].target[i] = gptvq_ft_round(params->vector_dtype, params->theta[params->vectors[v].first + i]);
 }
