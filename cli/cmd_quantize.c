@@ -1,6 +1,7 @@
 /* gptvq quantize: compress a model folder into a packed one. */
 #include "cli.h"
 
+#include <math.h>
 #include <string.h>
 
 static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
@@ -83,6 +84,15 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       {GPTVQ_OPTION_SIZE, "calib-length", .value = &o->calib_length, .min = 2, .max = 1 << 24, .argument = "N",
        .help = "tokens per window (default: 2048, or the model's context if smaller)"},
       {GPTVQ_OPTION_SEED, "seed", .value = &o->seed, .argument = "S", .help = "chooses windows and initial centroids (default 0)"},
+
+      {GPTVQ_OPTION_HEADING, .help = "Fine-tuning (gptvq and gptq)"},
+      {GPTVQ_OPTION_SIZE, "finetune-steps", .value = &o->finetune_steps, .min = 0, .max = 1 << 24, .argument = "N",
+       .help = "codebooks, scales and norms of the whole model are optimised against the original's\n"
+               "predictions for N steps; needs the model's weights in memory in fp32; 0 = off (default)"},
+      {GPTVQ_OPTION_SIZE, "finetune-batch", .value = &o->finetune_batch, .min = 1, .max = 1 << 20, .argument = "N",
+       .help = "calibration windows per step (default 4)"},
+      {GPTVQ_OPTION_DOUBLE, "finetune-rate", .value = &o->finetune_rate, .min = 1e-9, .max = 1, .argument = "F",
+       .help = "learning rate, relative to a codebook's values (default 0.004)"},
 
       {GPTVQ_OPTION_HEADING, .help = "Method (the defaults are the best known)"},
       {GPTVQ_OPTION_CHOICE, "recipe", .value = &line->recipe, .choices = recipes, .argument = "default|paper",
@@ -169,14 +179,15 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   uint64_t before = info[0].linear_bytes + info[0].other_bytes, after = info[1].linear_bytes + info[1].other_bytes;
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
-        "{s:o, s:o, s:s, s:f, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I}", "model", gptvq_cli_text(path), "output",
+        "{s:o, s:o, s:s, s:f, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:o, s:o}", "model", gptvq_cli_text(path), "output",
         gptvq_cli_text(line->out),
         "method", methods[line->method], "bits_per_value", r->bits_per_value, "model_bits_per_value",
         info[1].model_bits_per_value, "mean_error", gptvq_cli_number(r->mean_error), "linear_values",
         (json_int_t)r->linear_values, "linear_bytes", (json_int_t)r->linear_bytes, "linear_bytes_before",
         (json_int_t)info[0].linear_bytes, "tensor_bytes_before", (json_int_t)before, "tensor_bytes", (json_int_t)after,
         "seconds", r->seconds, "peak_bytes", (json_int_t)r->peak_bytes, "layers", (json_int_t)r->layers, "blocks_resumed",
-        (json_int_t)r->blocks_resumed));
+        (json_int_t)r->blocks_resumed, "finetune_before", gptvq_cli_number(r->finetune_before), "finetune_after",
+        gptvq_cli_number(r->finetune_after)));
   }
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("wrote            %s (%s)\n", line->out, methods[line->method]);
@@ -186,6 +197,8 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   printf("whole model      %s -> %s (%.4f bits per value)\n", gptvq_cli_size_text(before, a), gptvq_cli_size_text(after, b),
          info[1].model_bits_per_value);
   printf("mean error       %.5f of a layer's output\n", r->mean_error);
+  if (isfinite(r->finetune_before))
+    printf("fine-tuning      KL divergence %.5f -> %.5f on held-out calibration windows\n", r->finetune_before, r->finetune_after);
   printf("time             %s", gptvq_cli_time_text(r->seconds, a));
   if (r->blocks_resumed > 0) printf(" (%zu blocks were already there)", r->blocks_resumed);
   printf("\npeak memory      %s\n", gptvq_cli_size_text(r->peak_bytes, a));

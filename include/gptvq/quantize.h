@@ -43,6 +43,10 @@ typedef struct gptvq_quantize_options {
   uint64_t seed;
   int force;               /* replace an existing output folder */
   int resume;              /* continue a killed run in the output folder */
+  /* Fine-tuning of codebooks, uniform scales, norms and biases by back-propagation; needs calibration data. */
+  size_t finetune_steps;       /* Adam steps on the whole model against the original's predictions, at the end; 0 = none */
+  size_t finetune_batch;       /* windows per step, 4 */
+  double finetune_rate;        /* learning rate relative to a codebook's rms value, 0.004 */
 } gptvq_quantize_options;
 
 typedef struct gptvq_quantize_report {
@@ -52,6 +56,8 @@ typedef struct gptvq_quantize_report {
   double seconds;
   uint64_t peak_bytes;     /* peak resident memory of the process */
   size_t layers, blocks_resumed;
+  /* KL divergence per token on the held-out calibration windows, nats, before and after fine-tuning; both NaN without it */
+  double finetune_before, finetune_after;
 } gptvq_quantize_report;
 
 GPTVQ_API void gptvq_quantize_options_init(gptvq_quantize_options *options);

@@ -44,4 +44,8 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
                                   const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
                                   gptvq_finetune_result *result, gptvq_error *err);
 
+/* Bytes that gptvq_finetune_model needs beside the original model's own mapping; SIZE_MAX on overflow. */
+size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, size_t length,
+                                  const gptvq_finetune_options *options);
+
 #endif

@@ -244,6 +244,24 @@ static gptvq_status train(whole *w, const gptvq_finetune_options *options, const
   return GPTVQ_OK;
 }
 
+static size_t windows_at_once(const gptvq_finetune_options *options, size_t length) {
+  return gptvq_min_size(gptvq_max_size(1, options->max_tokens / length), gptvq_max_size(options->batch, 1));
+}
+
+size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, size_t length,
+                                  const gptvq_finetune_options *options) {
+  const gptvq_config *c = &original->config;
+  size_t tokens = windows_at_once(options, length) * length, attention = (c->heads + 2 * c->kv_heads) * c->head_dim;
+  /* per token and block, in floats: what the tape keeps, and what its backward part needs */
+  size_t kept = 4 * c->hidden + attention + c->heads * (c->head_dim + 1) + 3 * c->intermediate;
+  size_t backward = 2 * c->hidden + gptvq_max_size(attention, 2 * c->intermediate) + gptvq_max_size(c->heads * c->head_dim, c->intermediate);
+  double bytes = (double)original->info.linear_values * (sizeof(float) + sizeof(uint16_t)) +
+                 sizeof(float) * ((double)c->layers * (double)tokens * (double)(kept + backward) +
+                                  (double)windows * (double)length * (double)c->hidden + 3.0 * (double)tokens * (double)c->hidden +
+                                  (double)c->vocab * (double)(c->hidden + 2 * HEAD_TOKENS));
+  return bytes < 9e18 ? (size_t)bytes : SIZE_MAX;
+}
+
 gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *blocks, float *final_norm,
                                   gptvq_dtype vector_dtype, size_t windows, size_t length, const int32_t *tokens,
                                   const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
@@ -252,9 +270,8 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
   clock_gettime(CLOCK_MONOTONIC, &start);
   *result = (gptvq_finetune_result){0};
   const gptvq_config *c = &original->config;
-  size_t micro = gptvq_min_size(gptvq_max_size(1, options->max_tokens / length), gptvq_max_size(options->batch, 1));
   whole w = {.original = original, .layers = c->layers, .length = length, .hidden = c->hidden, .vocab = c->vocab,
-             .micro = micro, .tokens = tokens, .vector_dtype = vector_dtype};
+             .micro = windows_at_once(options, length), .tokens = tokens, .vector_dtype = vector_dtype};
   gptvq_status status = create(&w, blocks, final_norm, windows, options, err);
   if (status == GPTVQ_OK) status = train(&w, options, callbacks, result, err);
   if (status == GPTVQ_OK && result->best_step > 0) {

@@ -30,6 +30,8 @@ void gptvq_quantize_options_init(gptvq_quantize_options *options) {
   options->true_sequential = 1;
   options->damping = 0.01;
   options->calib_samples = 128;
+  options->finetune_batch = 4;
+  options->finetune_rate = 0.004;
 }
 
 static bool is_uniform(const gptvq_quantize_options *o) {

@@ -79,6 +79,9 @@ static gptvq_status open_output(run *r, gptvq_error *err) {
       }
       r->resumed = true;
       r->state.blocks = before.blocks;
+      r->state.finetuned = before.finetuned;
+      r->state.finetune_before = before.finetune_before;
+      r->state.finetune_after = before.finetune_after;
       memcpy(r->state.calibration_hash, before.calibration_hash, sizeof before.calibration_hash);
       r->keep = before.blocks > 0;
       goto done;
@@ -236,7 +239,7 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_status status = gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
-      status = gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, err);
+      status = gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, NULL, err);
       for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);
     }
     free(results);
@@ -248,13 +251,34 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
+/* The folder is complete and readable; afterwards it is so with fine-tuned shards. */
+static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error *err) {
+  if (r->model->config.experts > 0) {
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "fine-tuning of mixture-of-experts models is not supported: left out");
+    return GPTVQ_OK;
+  }
+  free(r->pipeline.x); /* nobody needs the activations any more */
+  r->pipeline.x = NULL;
+  if (!r->state.finetuned) {
+    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->options, &r->calibration, r->callbacks,
+                                      &r->state.finetune_before, &r->state.finetune_after, err));
+    r->state.finetuned = true;
+    GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+  }
+  report->finetune_before = r->state.finetune_before;
+  report->finetune_after = r->state.finetune_after;
+  return gptvq_pipeline_take_tuned(&r->out, &r->plan, err);
+}
+
 /* Everything but the blocks; then the folder is opened as any reader will, and what it says is the report. */
 static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   const gptvq_calibration *calibration = r->needs_data ? &r->calibration : NULL;
-  GPTVQ_TRY(gptvq_write_shard(&r->out, r->model, &r->plan, r->plan.blocks, NULL, NULL, err));
+  if (!r->state.finetuned)
+    GPTVQ_TRY(gptvq_write_shard(&r->out, r->model, &r->plan, r->plan.blocks, NULL, NULL, NULL, err));
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
   GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, -1, err));
+  if (r->options.finetune_steps > 0) GPTVQ_TRY(finetune(r, report, err));
   gptvq_model *packed;
   GPTVQ_TRY(gptvq_model_open(r->out.work, NULL, &packed, err));
   double sum = 0;
@@ -285,6 +309,11 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
                       "%s needs calibration text: give a text file, or \"self\" to sample it from the model "
                       "(--calib FILE|self)",
                       gptvq_method_name(r->options.method));
+  if (r->options.finetune_steps > 0 && !r->needs_data)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "fine-tuning needs calibration data: --method gptvq or gptq, not %s",
+                      gptvq_method_name(r->options.method));
+  if (r->options.finetune_steps > 0 && (r->options.finetune_batch == 0 || !(r->options.finetune_rate > 0 && r->options.finetune_rate <= 1)))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "fine-tuning takes at least one window per step and a rate above 0 and at most 1");
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, &r->out, err));
@@ -312,7 +341,7 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   if (model_dir == NULL || options == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
   double start = now_seconds();
-  gptvq_quantize_report result = {0};
+  gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
   run r = {.options = *options, .model_dir = model_dir, .out_dir = out_dir, .callbacks = callbacks, .out.lock = -1};
   gptvq_status status = quantize(&r, &result, err);
   if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);

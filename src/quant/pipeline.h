@@ -46,9 +46,16 @@ void gptvq_plan_release(gptvq_tensor_plan *plan);
 
 enum { GPTVQ_SHARD_NAME = 48 };
 void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard, char name[GPTVQ_SHARD_NAME]); /* shard == blocks: the rest */
-/* Packed layers of the block, then its other tensors in their original types. results NULL for the last shard (the rest). */
+/* Fine-tuned vectors that take the place of the original's: norms and biases of a block, the final norm. */
+typedef struct gptvq_tuned {
+  const gptvq_block *block; /* or NULL */
+  const float *final_norm;  /* or NULL */
+} gptvq_tuned;
+/* Packed layers of the block, then its other tensors in their original types. results NULL for the last shard (the rest); tuned NULL:
+ * all other tensors as they were. */
 gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model, const gptvq_tensor_plan *plan,
-                               size_t shard, const gptvq_layer_result *results, const char *method, gptvq_error *err);
+                               size_t shard, const gptvq_layer_result *results, const char *method,
+                               const gptvq_tuned *tuned, gptvq_error *err);
 /* The index over the first `shards` shards. */
 gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor_plan *plan, size_t shards,
                                      gptvq_error *err);
@@ -59,5 +66,13 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
 /* Bytes that the output will take, headers aside. */
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
                                   const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err);
+
+/* ---- fine-tuning (pipeline_finetune.c) ---- */
+/* Fine-tunes the finished packed model in out->work and writes all its shards anew into the folder "finetuned" inside out->work. The result's figures go to *before and *after. GPTVQ_ERROR_MEMORY before any work when it cannot fit. */
+gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out, const gptvq_tensor_plan *plan,
+                                     const gptvq_quantize_options *options, const gptvq_calibration *calibration,
+                                     const gptvq_callbacks *callbacks, double *before, double *after, gptvq_error *err);
+/* Moves those shards over the first ones. May be repeated after an interruption. */
+gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tensor_plan *plan, gptvq_error *err);
 
 #endif

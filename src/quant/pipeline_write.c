@@ -1,5 +1,6 @@
 /* The files of a packed folder. */
 #include "quant/pipeline.h"
+#include "base/half.h"
 #include "base/memory.h"
 #include "quant/resume.h"
 
@@ -73,8 +74,41 @@ void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard, char name[GPT
   else (void)snprintf(name, GPTVQ_SHARD_NAME, "model-block-%05zu.safetensors", shard);
 }
 
+/* The fine-tuned values of a tensor, or NULL. */
+static const float *tuned_values(const gptvq_tuned *tuned, const char *name) {
+  if (tuned == NULL) return NULL;
+  if (strcmp(name, "model.norm.weight") == 0) return tuned->final_norm;
+  const gptvq_block *block = tuned->block;
+  const char *at = strstr(name, "layers.");
+  if (block == NULL || at == NULL || (at = strchr(at + strlen("layers."), '.')) == NULL) return NULL;
+  if (strcmp(at, ".input_layernorm.weight") == 0) return block->attention_norm;
+  if (strcmp(at, ".post_attention_layernorm.weight") == 0) return block->mlp_norm;
+  if (strcmp(at, ".self_attn.q_norm.weight") == 0) return block->q_norm;
+  if (strcmp(at, ".self_attn.k_norm.weight") == 0) return block->k_norm;
+  for (size_t i = 0; i < block->linear_count; i++) {
+    size_t length = strlen(block->linears[i].name);
+    if (strncmp(name, block->linears[i].name, length) == 0 && strcmp(name + length, ".bias") == 0)
+      return block->linears[i].bias;
+  }
+  return NULL;
+}
+
+/* `values` in the tensor's type */
+static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_tensor *tensor, const float *values,
+                                 gptvq_error *err) {
+  if (tensor->type == GPTVQ_T_F32) return gptvq_st_writer_write(writer, values, tensor->bytes, err);
+  uint16_t *halves = gptvq_alloc(tensor->count, sizeof *halves);
+  if (halves == NULL) return gptvq_fail_memory(err, tensor->name, tensor->bytes);
+  for (size_t i = 0; i < tensor->count; i++)
+    halves[i] = tensor->type == GPTVQ_T_F16 ? gptvq_float_to_fp16(values[i]) : gptvq_float_to_bf16(values[i]);
+  gptvq_status status = gptvq_st_writer_write(writer, halves, tensor->bytes, err);
+  free(halves);
+  return status;
+}
+
 gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model, const gptvq_tensor_plan *plan,
-                               size_t shard, const gptvq_layer_result *results, const char *method, gptvq_error *err) {
+                               size_t shard, const gptvq_layer_result *results, const char *method,
+                               const gptvq_tuned *tuned, gptvq_error *err) {
   char name[GPTVQ_SHARD_NAME], path[GPTVQ_PATH_MAX];
   gptvq_st_writer *writer = NULL;
   gptvq_status status;
@@ -93,7 +127,10 @@ gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model
   for (size_t i = 0; i < linears; i++) GPTVQ_TRY_GOTO(gptvq_packed_write(writer, &results[i].packed, err));
   for (size_t t = 0; t < plan->count; t++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
-    if (plan->place[t] == place) GPTVQ_TRY_GOTO(gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
+    if (plan->place[t] != place) continue;
+    const float *values = tuned_values(tuned, tensor->name);
+    if (values != NULL) GPTVQ_TRY_GOTO(write_values(writer, tensor, values, err));
+    else GPTVQ_TRY_GOTO(gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
   }
   return gptvq_st_writer_commit(writer, err);
 done:

@@ -29,7 +29,7 @@ static const char *init_name(gptvq_em_init init) {
 }
 
 json_t *gptvq_options_json(const gptvq_quantize_options *o) {
-  return json_pack("{s:s, s:f, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:b, s:i, s:i, s:b, s:f, s:I}",
+  return json_pack("{s:s, s:f, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:b, s:i, s:i, s:b, s:f, s:I, s:I, s:I, s:f}",
                    "method", gptvq_method_name(o->method), "bits", o->bits, "dim", (int)o->dim, "index_bits",
                    (int)o->index_bits, "group_size", (json_int_t)o->group_size, "group_cols",
                    (json_int_t)o->group_cols, "codebook_bits", (int)o->codebook_bits, "scale_block",
@@ -37,7 +37,9 @@ json_t *gptvq_options_json(const gptvq_quantize_options *o) {
                    "hessian_weights", o->hessian_weights != 0, "exact_metric", o->exact_metric != 0, "feedback",
                    o->feedback != 0, "codebook_update", o->codebook_update != 0, "reassign_rounds",
                    (int)o->reassign_rounds, "act_order", o->act_order, "true_sequential",
-                   o->true_sequential != 0, "damping", o->damping, "seed", (json_int_t)o->seed);
+                   o->true_sequential != 0, "damping", o->damping, "seed", (json_int_t)o->seed,
+                   "finetune_steps", (json_int_t)o->finetune_steps, "finetune_batch", (json_int_t)o->finetune_batch,
+                   "finetune_rate", o->finetune_rate);
 }
 
 json_t *gptvq_calibration_json(const gptvq_calibration *c, uint64_t seed) {
@@ -107,6 +109,9 @@ gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_ru
     *found = true;
     strcpy(state->calibration_hash, hash);
     state->blocks = (size_t)json_integer_value(blocks);
+    state->finetuned = json_is_true(json_object_get(root, "finetuned"));
+    state->finetune_before = json_number_value(json_object_get(root, "finetune_before"));
+    state->finetune_after = json_number_value(json_object_get(root, "finetune_after"));
     state->identity = json_incref(identity);
   }
   json_decref(root);
@@ -116,8 +121,9 @@ gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_ru
 gptvq_status gptvq_run_state_write(const gptvq_output *out, const gptvq_run_state *state, gptvq_error *err) {
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, state_name, path, err));
-  json_t *root = json_pack("{s:O, s:s, s:I}", "run", state->identity, "calibration_hash", state->calibration_hash,
-                           "blocks", (json_int_t)state->blocks);
+  json_t *root = json_pack("{s:O, s:s, s:I, s:b, s:f, s:f}", "run", state->identity, "calibration_hash",
+                           state->calibration_hash, "blocks", (json_int_t)state->blocks, "finetuned", state->finetuned,
+                           "finetune_before", state->finetune_before, "finetune_after", state->finetune_after);
   if (root == NULL) return gptvq_fail_memory(err, path, 0);
   gptvq_status status = gptvq_write_json(path, root, err);
   json_decref(root);

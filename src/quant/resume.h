@@ -22,6 +22,8 @@ typedef struct gptvq_run_state {
   json_t *identity;
   char calibration_hash[17]; /* hex; "" when not known yet or not needed */
   size_t blocks;             /* finished, each in a shard of its own */
+  bool finetuned;            /* all shards are there a second time, fine-tuned, or have taken the place of the first ones */
+  double finetune_before, finetune_after;
 } gptvq_run_state;
 
 /* Reads WORK/resume.json. *found is false when there is none. GPTVQ_ERROR_FORMAT when it is damaged. The caller releases. */

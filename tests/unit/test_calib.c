@@ -114,7 +114,8 @@ static void run_state_survives_the_file_and_differences_are_named(void **state) 
   ok(gptvq_run_state_read(&out, &found, &empty, err));
   assert_false(found);
 
-  gptvq_run_state written = {json_pack("{s:i, s:o}", "format", 1, "options", gptvq_options_json(&options)), "0123456789abcdef", 7};
+  gptvq_run_state written = {.identity = json_pack("{s:i, s:o}", "format", 1, "options", gptvq_options_json(&options)),
+                             .calibration_hash = "0123456789abcdef", .blocks = 7, .finetuned = true, .finetune_after = 0.25};
   gptvq_run_state read;
   assert_non_null(written.identity);
   ok(gptvq_run_state_write(&out, &written, err));

@@ -1,0 +1,232 @@
+/* Fine-tuning of models: the differentiable block is the model's own block, and fine-tuning inside gptvq_quantize. */
+#include "tiny_model.h"
+#include "base/memory.h"
+#include "quant/finetune_internal.h"
+
+#include <float.h>
+#include <gptvq/gptvq.h>
+#include <unistd.h>
+
+static char scratch[] = "gptvq-test-XXXXXX";
+static int make_scratch(void **state) {
+  (void)state;
+  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  tiny_write(&tiny_llama, "llama");
+  tiny_write(&tiny_mixtral, "mixtral");
+  tiny_write_corpus("corpus.txt", 4000);
+  return 0;
+}
+static int drop_scratch(void **state) {
+  (void)state;
+  gptvq_set_threads(0);
+  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
+}
+
+/* Both are chains of a handful of fp32 sums of at most 64 products: 2 · CHAIN · 64 · ε of the largest value around. */
+enum { LENGTH = 40, CHAIN = 8, WIDTH = 64 };
+
+static void compare_block(const char *name, const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                          float *x) {
+  size_t hidden = model->config.hidden, n = LENGTH * hidden;
+  gptvq_ft_dims dims;
+  gptvq_ft_params params;
+  gptvq_ft_tape *tape;
+  float *rope;
+  ok(gptvq_ft_dims_create(model, block, LENGTH, &dims, &rope, err));
+  ok(gptvq_ft_params_create(&dims, block, GPTVQ_F32, &params, err));
+  ok(gptvq_ft_tape_create(&dims, LENGTH, false, &tape, err));
+  const float *y = gptvq_ft_forward(&dims, &params.weights, tape, LENGTH, x);
+  float *expected = gptvq_alloc(n, sizeof *expected);
+  assert_non_null(expected);
+  memcpy(expected, x, n * sizeof *x);
+  ok(gptvq_block_attention(model, block, workspace, 0, 0, LENGTH, expected, GPTVQ_RUN_ALL, NULL, NULL, err));
+  ok(gptvq_block_mlp(model, block, workspace, LENGTH, expected, GPTVQ_RUN_ALL, NULL, NULL, err));
+  float largest = 0;
+  for (size_t i = 0; i < n; i++) largest = fmaxf(largest, fabsf(expected[i]));
+  for (size_t i = 0; i < n; i++)
+    if (!(fabsf(y[i] - expected[i]) <= 2 * CHAIN * WIDTH * FLT_EPSILON * largest))
+      fail_msg("%s, block %zu: output %zu is %.9g, not %.9g", name, block->index, i, (double)y[i], (double)expected[i]);
+  memcpy(x, expected, n * sizeof *x);
+  free(expected);
+  gptvq_ft_tape_destroy(tape);
+  gptvq_ft_params_release(&params);
+  free(rope);
+}
+
+static void forward_is_the_models_block(void **state) {
+  (void)state;
+  static const char *const names[] = {"llama", "llama-head-dim-bias", "llama-linear-rope", "llama3-rope", "mistral",
+                                      "phi3", "phi3-longrope", "qwen2", "qwen2-window", "qwen3"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    char path[512];
+    gptvq_model *model;
+    gptvq_workspace *workspace;
+    (void)snprintf(path, sizeof path, "%s/tests/golden/model/%s", TEST_SOURCE_DIR, names[i]);
+    ok(gptvq_model_open(path, NULL, &model, err));
+    ok(gptvq_workspace_create(model, 1, LENGTH, LENGTH, &workspace, err));
+    int32_t tokens[LENGTH];
+    uint64_t random = i;
+    for (size_t t = 0; t < LENGTH; t++) tokens[t] = (int32_t)gptvq_random_below(&random, model->config.vocab);
+    float *x = gptvq_alloc(LENGTH * model->config.hidden, sizeof *x);
+    assert_non_null(x);
+    ok(gptvq_embed(model, tokens, LENGTH, x, err));
+    for (size_t b = 0; b < model->config.layers; b++) compare_block(names[i], model, &model->blocks[b], workspace, x);
+    free(x);
+    gptvq_workspace_destroy(workspace);
+    gptvq_model_close(model);
+  }
+}
+
+/* ---- gptvq_quantize with fine-tuning ---- */
+
+static gptvq_quantize_options tuned_options(gptvq_method method) {
+  gptvq_quantize_options o;
+  gptvq_quantize_options_init(&o);
+  o.method = method;
+  o.bits = 0;
+  o.dim = method == GPTVQ_METHOD_GPTQ ? 1 : 2;
+  o.index_bits = method == GPTVQ_METHOD_GPTQ ? 3 : 4;
+  o.group_size = method == GPTVQ_METHOD_GPTQ ? 32 : 1024;
+  o.em_iterations = 10;
+  o.reassign_rounds = 1;
+  o.calib = "corpus.txt";
+  o.calib_samples = 16;
+  o.calib_length = 48;
+  o.seed = 3;
+  o.finetune_steps = 40;
+  o.finetune_batch = 2;
+  o.finetune_rate = method == GPTVQ_METHOD_GPTQ ? 0.001 : 0.01; /* few tokens for many scales */
+  return o;
+}
+
+/* KL divergence of two folders on the corpus, by the evaluation's own code */
+static double divergence(const char *a, const char *b) {
+  gptvq_model *models[2];
+  gptvq_tokenizer *tokenizer;
+  gptvq_eval_options options;
+  gptvq_compare_result result;
+  char *text;
+  size_t size;
+  ok(gptvq_model_open(a, NULL, &models[0], err));
+  ok(gptvq_model_open(b, NULL, &models[1], err));
+  ok(gptvq_tokenizer_open(a, &tokenizer, err));
+  ok(gptvq_read_file("corpus.txt", 1 << 20, &text, &size, err));
+  gptvq_eval_options_init(&options);
+  options.ctx = 48;
+  ok(gptvq_compare_text(models[0], models[1], tokenizer, text, size, &options, NULL, &result, err));
+  free(text);
+  gptvq_tokenizer_close(tokenizer);
+  for (size_t i = 0; i < 2; i++) gptvq_model_close(models[i]);
+  return result.kl_mean;
+}
+
+/* Is that tensor the same in both folders? The types must be. */
+static bool same_tensor(const char *a, const char *b, const char *name) {
+  gptvq_checkpoint *checkpoints[2];
+  ok(gptvq_checkpoint_open(a, &checkpoints[0], err));
+  ok(gptvq_checkpoint_open(b, &checkpoints[1], err));
+  const gptvq_tensor *x = gptvq_checkpoint_find(checkpoints[0], name), *y = gptvq_checkpoint_find(checkpoints[1], name);
+  assert_true(x != NULL && y != NULL && x->type == y->type && x->bytes == y->bytes);
+  bool same = memcmp(x->data, y->data, x->bytes) == 0;
+  for (size_t i = 0; i < 2; i++) gptvq_checkpoint_close(checkpoints[i]);
+  return same;
+}
+
+static void every_architecture_gains(void **state) {
+  (void)state;
+  const tiny_model *models[] = {&tiny_llama, &tiny_tied, &tiny_qwen2, &tiny_qwen3, &tiny_phi3};
+  for (size_t m = 0; m < sizeof models / sizeof models[0]; m++)
+    for (int uniform = 0; uniform < (m == 0 ? 2 : 1); uniform++) {
+      gptvq_quantize_options o = tuned_options(uniform ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_GPTVQ);
+      gptvq_quantize_report plain = {0}, tuned = {0};
+      tiny_write(models[m], "any");
+      o.force = 1;
+      ok(gptvq_quantize("any", "tuned", &o, NULL, &tuned, err));
+      o.finetune_steps = 0;
+      ok(gptvq_quantize("any", "plain", &o, NULL, &plain, err));
+      assert_true(isnan(plain.finetune_before) && isnan(plain.finetune_after));
+      if (!(tuned.finetune_after < tuned.finetune_before))
+        fail_msg("%s, uniform %d: held-out KL stayed at %g", models[m]->architecture, uniform, tuned.finetune_before);
+      assert_true(tuned.bits_per_value == plain.bits_per_value && tuned.linear_bytes == plain.linear_bytes);
+      double before = divergence("any", "plain"), after = divergence("any", "tuned");
+      /* the held-out windows are part of the corpus: a gain there is one here; small, as 768 tokens teach little */
+      if (!(after < 0.97 * before)) fail_msg("%s, uniform %d: KL %g became %g", models[m]->architecture, uniform, before, after);
+      assert_false(same_tensor("plain", "tuned", "model.norm.weight"));
+      assert_false(same_tensor("plain", "tuned", "model.layers.0.input_layernorm.weight"));
+      assert_false(same_tensor("plain", "tuned", "model.layers.1.post_attention_layernorm.weight"));
+      if (models[m]->qk_norm) assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.k_norm.weight"));
+      if (models[m]->qkv_bias) assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.q_proj.bias"));
+      assert_true(same_tensor("plain", "tuned", "model.embed_tokens.weight"));
+      assert_false(gptvq_path_exists("tuned/finetuned"));
+    }
+}
+
+static void assert_same_shards(const char *a, const char *b) {
+  gptvq_checkpoint *checkpoint;
+  ok(gptvq_checkpoint_open(a, &checkpoint, err));
+  for (size_t i = 0; i < gptvq_checkpoint_tensor_count(checkpoint); i++)
+    assert_true(same_tensor(a, b, gptvq_checkpoint_tensor_at(checkpoint, i)->name));
+  gptvq_checkpoint_close(checkpoint);
+}
+
+static int stop_while_tuning(void *user, const gptvq_progress *progress) {
+  size_t *looks = user;
+  return strcmp(progress->phase, "finetune") == 0 && --*looks == 0;
+}
+
+static void threads_and_interruptions_change_nothing(void **state) {
+  (void)state;
+  gptvq_quantize_options o = tuned_options(GPTVQ_METHOD_GPTVQ);
+  gptvq_quantize_report whole = {0}, report = {0};
+  o.finetune_steps = 60;
+  gptvq_set_threads(1);
+  ok(gptvq_quantize("llama", "whole", &o, NULL, &whole, err));
+  gptvq_set_threads(3);
+  ok(gptvq_quantize("llama", "three", &o, NULL, NULL, err));
+  assert_same_shards("whole", "three");
+  gptvq_set_threads(0);
+  for (size_t stop = 1; stop <= 3; stop += 2) {
+    gptvq_error error;
+    size_t looks = stop;
+    gptvq_callbacks callbacks = {.user = &looks, .progress = stop_while_tuning};
+    assert_int_equal(gptvq_quantize("llama", "cut", &o, &callbacks, NULL, &error), GPTVQ_ERROR_CANCELLED);
+    assert_true(gptvq_path_exists("cut.partial/resume.json"));
+    o.resume = 1;
+    ok(gptvq_quantize("llama", "cut", &o, NULL, &report, err));
+    assert_int_equal(report.blocks_resumed, 3);
+    assert_true(report.finetune_after == whole.finetune_after);
+    assert_same_shards("whole", "cut");
+    ok(gptvq_remove_tree("cut", err));
+    o.resume = 0;
+  }
+}
+
+static void watch_warnings(void *user, gptvq_log_level level, const char *line) {
+  if (level == GPTVQ_LOG_WARNING && strstr(line, "mixture-of-experts") != NULL) *(bool *)user = true;
+}
+
+static void refusals(void **state) {
+  (void)state;
+  gptvq_error error;
+  gptvq_quantize_options o = tuned_options(GPTVQ_METHOD_KMEANS);
+  o.calib = NULL;
+  assert_int_equal(gptvq_quantize("llama", "out", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "fine-tuning needs calibration data"));
+  o = tuned_options(GPTVQ_METHOD_GPTVQ);
+  o.finetune_rate = 0;
+  assert_int_equal(gptvq_quantize("llama", "out", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "rate"));
+  assert_false(gptvq_path_exists("out.partial"));
+  /* a model that cannot be fine-tuned is still quantized */
+  bool warned = false;
+  gptvq_callbacks callbacks = {.user = &warned, .log = watch_warnings};
+  o = tuned_options(GPTVQ_METHOD_GPTVQ);
+  ok(gptvq_quantize("mixtral", "out", &o, &callbacks, NULL, err));
+  assert_true(warned);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(forward_is_the_models_block), cmocka_unit_test(every_architecture_gains),
+                                     cmocka_unit_test(threads_and_interruptions_change_nothing), cmocka_unit_test(refusals)};
+  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+}
