@@ -3,6 +3,8 @@
 #include "kernels/table.h"
 #if defined(__x86_64__)
 #include "kernels/x86/x86.h"
+#elif defined(__aarch64__)
+#include "kernels/arm/arm.h"
 #endif
 
 #include <pthread.h>
@@ -30,6 +32,12 @@ static void fill(void) {
     gptvq_kernels_init_i8_avx512(table);
     gptvq_kernels_init_stripe_avx512(table);
     gptvq_kernels_init_uniform_avx512(table);
+#elif defined(__aarch64__)
+    if (level < GPTVQ_CPU_NEON) continue;
+    gptvq_kernels_init_dense_neon(table);
+    gptvq_kernels_init_i8_neon(table);
+    if (level < GPTVQ_CPU_DOTPROD) continue;
+    gptvq_kernels_init_i8_dotprod(table);
 #else
     table->tile_codes = gptvq_tile_codes_base;
 #endif

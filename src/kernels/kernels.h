@@ -23,7 +23,7 @@ void gptvq_packed_decode(const gptvq_packed *packed, size_t begin, size_t end, f
  * (x_packed[c] = x[permutation[c]]). fp32 activations. */
 void gptvq_packed_matvec(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
 
-/* ---- int8 activations: the fast path of decoding; relative error about 0.3 % of a row's norm product (docs/KERNELS.md) ---- */
+/* ---- int8 activations: the fast path of decoding; docs/KERNELS.md derives their error ---- */
 
 /* Is there an int8 path for this shape? (VQ, int8 codebooks, groups of at most 1024 columns, block scales of a multiple of
  * 4·dim columns.) Otherwise use gptvq_packed_matvec. The functions below need a shape for which this is true. */

@@ -1,0 +1,11 @@
+/* Integer products with SDOT (Armv8.2). */
+#include <arm_neon.h>
+
+static inline int32x4_t dot4(int32x4_t sum, int8x16_t a, int8x16_t b) { return vdotq_s32(sum, a, b); }
+
+#include "kernels/arm/i8_template.h"
+
+void gptvq_kernels_init_i8_dotprod(gptvq_kernel_table *table) {
+  table->i8_tile = i8_tile;
+  table->uniform_row = uniform_row;
+}
