@@ -47,6 +47,7 @@ typedef struct gptvq_quantize_options {
   size_t finetune_steps;       /* Adam steps on the whole model against the original's predictions, at the end; 0 = none */
   size_t finetune_batch;       /* windows per step, 4 */
   double finetune_rate;        /* learning rate relative to a codebook's rms value, 0.004 */
+  unsigned beam;           /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published */
 } gptvq_quantize_options;
 
 typedef struct gptvq_quantize_report {

@@ -102,8 +102,7 @@ static void reverse_rows(void *context, size_t begin, size_t end, size_t thread)
   }
 }
 
-/* d × d upper triangular inverse (the diagonal of u is positive) */
-static void invert_upper(size_t d, const double *u, double *t) {
+void gptvq_invert_upper(size_t d, const double *u, double *t) {
   memset(t, 0, d * d * sizeof *t);
   for (size_t c = 0; c < d; c++)
     for (size_t r = c + 1; r-- > 0;) {
@@ -136,7 +135,7 @@ static void make_metrics(gptvq_factor *f, const double *work) {
         if (i == j) h[i * d + j] += gptvq_factor_ridge(f, r);
         if (j >= i) u[i * d + j] = work != NULL ? work[(n - 1 - r) * n + (n - 1 - c)] : i == j ? (double)f->u[r * n + r] : 0.0;
       }
-    invert_upper(d, u, f->metric + b * d * d);
+    gptvq_invert_upper(d, u, f->metric + b * d * d);
     factor_upper(d, h, f->metric_h + b * d * d);
   }
 }

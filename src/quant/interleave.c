@@ -2,21 +2,19 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
+#include "quant/beam.h"
 #include "quant/layer.h"
 #include "quant/lookup.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Columns whose feedback among themselves is immediate; everything further on is one matrix product. A multiple of 4. */
-enum { LAZY = 128 };
-
 typedef struct loop {
   gptvq_vq *q;
   const gptvq_group *group;
-  size_t g, begin, end; /* group number; columns of the present lazy batch */
+  size_t g, begin, end; /* group number; columns of the present batch, whose feedback among themselves is immediate */
   char *scratch;        /* per thread */
-  size_t scratch_bytes, points_bytes;
+  size_t scratch_bytes, points_bytes, beam_bytes;
 } loop;
 
 static size_t lanes_of(size_t blocks) { return gptvq_round_up(blocks, GPTVQ_LOOKUP_LANES); }
@@ -55,39 +53,21 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
 static void assign_batch(void *context, size_t begin, size_t end, size_t thread) {
   const loop *l = context;
   gptvq_vq *q = l->q;
-  size_t d = q->dim, k = q->k, padded = gptvq_round_up(k, GPTVQ_LOOKUP_LANES), n = q->padded;
-  float *table = (float *)(void *)(l->scratch + thread * l->scratch_bytes);
-  bool feedback = q->options->feedback && q->factor != NULL;
-  for (size_t i = 0; i < d * padded; i++) table[i] = INFINITY;
+  size_t d = q->dim, n = q->padded, first = l->begin / d;
+  char *scratch = l->scratch + thread * l->scratch_bytes;
+  gptvq_batch batch = {.dim = q->dim, .k = q->k, .padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES), .width = q->beam,
+                       .blocks = (l->end - l->begin) / d, .lookup = q->lookup + first * d * d, .metric = q->metric + first * d * d,
+                       .u_stride = n, .table = (float *)(void *)(scratch + l->beam_bytes), .scratch = scratch};
+  if (q->options->feedback && q->factor != NULL) batch.u = q->factor->u + l->begin * n + l->begin;
   for (size_t stripe = begin; stripe < end; stripe++) {
-    const float *book = gptvq_vq_codebook(q, stripe, l->g);
+    batch.book = gptvq_vq_codebook(q, stripe, l->g);
+    gptvq_batch_prepare(&batch);
     size_t row_begin = stripe * q->shape.group_rows, row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
-    for (size_t b = l->begin / d; b < l->end / d; b++) {
-      const float *t = q->lookup + b * d * d, *metric = q->metric + b * d * d;
-      for (size_t j = 0; j < d; j++)
-        for (size_t m = 0; m < k; m++) {
-          float sum = book[m * d] * t[j];
-          for (size_t i = 1; i <= j; i++) sum += book[m * d + i] * t[i * d + j];
-          table[j * padded + m] = sum;
-        }
-      for (size_t row = row_begin; row < row_end; row++) {
-        float *w = q->work + row * n + b * d, scale = gptvq_vq_scale(q, row, b), x[4], delta[4];
-        for (size_t j = 0; j < d; j++) {
-          x[j] = w[0] / scale * t[j];
-          for (size_t i = 1; i <= j; i++) x[j] += w[i] / scale * t[i * d + j];
-        }
-        size_t m = GPTVQ_MULTI_PICK(gptvq_nearest)(q->dim, padded, table, x);
-        q->index[row * q->blocks + b] = (uint16_t)m;
-        if (!feedback) continue;
-        float *e = q->error + row * n + b * d;
-        for (size_t j = 0; j < d; j++) delta[j] = w[j] - book[m * d + j] * scale;
-        for (size_t j = 0; j < d; j++) {
-          e[j] = delta[0] * metric[j];
-          for (size_t i = 1; i <= j; i++) e[j] += delta[i] * metric[i * d + j];
-        }
-        size_t next = (b + 1) * d;
-        GPTVQ_MULTI_PICK(gptvq_feedback)(q->dim, l->end - next, e, q->factor->u + b * d * n + next, n, w + d);
-      }
+    for (size_t row = row_begin; row < row_end; row++) {
+      float scale[GPTVQ_BATCH];
+      for (size_t b = 0; b < batch.blocks; b++) scale[b] = gptvq_vq_scale(q, row, first + b);
+      (void)gptvq_batch_assign(&batch, q->work + row * n + l->begin, scale, q->index + row * q->blocks + first,
+                               batch.u != NULL ? q->error + row * n + l->begin : NULL);
     }
   }
 }
@@ -104,10 +84,14 @@ gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
   size_t widest = 0;
   for (size_t g = 0; g < q->groups; g++) widest = gptvq_max_size(widest, q->group[g].width / q->dim);
   size_t lanes = lanes_of(widest), d = q->dim, rows = q->shape.group_rows;
-  size_t floats = rows * d * lanes + d * d * lanes + rows * lanes + gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES) * d;
+  size_t padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
+  size_t floats = rows * d * lanes + d * d * lanes + rows * lanes + padded * d;
   loop l = {.q = q};
   l.points_bytes = gptvq_round_up(floats * sizeof(float), 64);
-  l.scratch_bytes = l.points_bytes + gptvq_round_up(gptvq_em_scratch(rows, lanes, q->dim, q->k), 64);
+  l.beam_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64);
+  size_t making = l.points_bytes + gptvq_em_scratch(rows, lanes, q->dim, q->k);
+  size_t assigning = l.beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float);
+  l.scratch_bytes = gptvq_round_up(gptvq_max_size(making, assigning), 64);
   size_t threads = (size_t)gptvq_get_threads();
   l.scratch = gptvq_alloc(threads, l.scratch_bytes);
   if (l.scratch == NULL) return gptvq_fail_memory(err, "k-means", gptvq_saturated_size(threads, l.scratch_bytes));
@@ -118,7 +102,7 @@ gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
     feed_back(q, 0, start, start, stop);
     gptvq_parallel_for(q->stripes, 1, make_codebooks, &l);
     for (l.begin = start; l.begin < stop; l.begin = l.end) {
-      l.end = gptvq_min_size(stop, l.begin + LAZY);
+      l.end = gptvq_min_size(stop, l.begin + GPTVQ_BATCH);
       feed_back(q, start, l.begin, l.begin, l.end);
       gptvq_parallel_for(q->stripes, 1, assign_batch, &l);
     }

@@ -43,6 +43,7 @@ typedef struct gptvq_vq {
   const gptvq_factor *factor;
   gptvq_packed_shape shape;
   size_t rows, padded, blocks, groups, stripes, k;
+  size_t beam;              /* partial assignments kept per row; 1 = greedy */
   unsigned dim;
   gptvq_group *group;       /* [groups] in processing order */
   float *target, *work, *error; /* [rows × padded] weights; compensated weights, then scratch; scaled errors, then scratch */
@@ -89,6 +90,12 @@ double gptvq_vq_loss(gptvq_vq *q, double *row_loss);
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err);
 /* reassign.c: one coordinate-descent sweep over all sub-vectors under H + ridge; *gain = decrease of the loss, >= 0. */
 gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
+
+/* search.c: one sweep over all batches of columns, each searched as a whole with q->beam partial assignments; *gain likewise. */
+gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err);
+
+/* factor.c: t = u⁻¹, d × d upper triangular with a positive diagonal, row-major. */
+void gptvq_invert_upper(size_t d, const double *u, double *t);
 
 /* scales.c: range of the 4-bit codes from the weights, codes of one group's blocks from the compensated weights. */
 void gptvq_vq_scale_range(gptvq_vq *q);

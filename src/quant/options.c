@@ -2,6 +2,7 @@
 #include "quant/layer.h"
 
 #include "base/memory.h"
+#include "quant/beam.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -25,13 +26,14 @@ void gptvq_quantize_options_init(gptvq_quantize_options *options) {
   options->exact_metric = 1;
   options->feedback = 1;
   options->codebook_update = 1;
-  options->reassign_rounds = 3;
+  options->reassign_rounds = 5;
   options->act_order = 2;
   options->true_sequential = 1;
   options->damping = 0.01;
   options->calib_samples = 128;
   options->finetune_batch = 4;
   options->finetune_rate = 0.004;
+  options->beam = 8;
 }
 
 static bool is_uniform(const gptvq_quantize_options *o) {
@@ -158,6 +160,8 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_err
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "act_order %d is unknown: choose 0 (off), 1 (permutation stored) or 2 (sub-vectors only, nothing stored)",
                       o->act_order);
+  if (o->beam < 1 || o->beam > GPTVQ_BEAM_MAX)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "beam %u is not possible: choose 1 (greedy) to %d", o->beam, GPTVQ_BEAM_MAX);
   return is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
 }
 

@@ -69,7 +69,7 @@ static void sweep_stripe(sweep *s, size_t stripe, float *table) {
       }
       *index = (uint16_t)m;
       size_t next = (b + 1) * d;
-      GPTVQ_MULTI_PICK(gptvq_feedback)(q->dim, s->end - next, delta, f->h + b * d * n + next, n, g + d);
+      GPTVQ_MULTI_PICK(gptvq_feedback)(q->dim, s->end - next, delta, f->h + b * d * n + next, n, g + d, g + d);
     }
   }
 }

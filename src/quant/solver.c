@@ -120,6 +120,8 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
   q->groups = gptvq_ceil_div(cols, s->group_cols);
   q->stripes = gptvq_ceil_div(q->rows, s->group_rows);
   q->k = (size_t)1 << s->index_bits;
+  /* partial assignments can only be compared in the metric of the feedback */
+  q->beam = q->options->hessian_weights ? gptvq_max_size(1, q->options->beam) : 1;
   q->scale_block = s->scale_block;
   size_t per_group = s->scale_block ? gptvq_ceil_div(gptvq_packed_width(s, 0), s->scale_block) : 0;
   q->scale_blocks = per_group * q->groups;
@@ -182,12 +184,15 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
     double before = loss;
     if (o->codebook_update) GPTVQ_TRY(gptvq_vq_update(q, &loss, err));
     if (round >= o->reassign_rounds || (round > 0 && before - loss < ROUND_GAIN * loss && isfinite(before))) return GPTVQ_OK;
-    double gained = 0.0;
+    double gained = 0.0, gain;
     for (int sweep = 0; sweep < MAX_SWEEPS; sweep++) {
-      double gain;
       GPTVQ_TRY(gptvq_vq_reassign(q, &gain, err));
       gained += gain;
-      if (gain < SWEEP_GAIN * loss) break;
+      if (q->beam > 1 || gain < SWEEP_GAIN * loss) break;
+    }
+    if (q->beam > 1) {
+      GPTVQ_TRY(gptvq_vq_search(q, &gain, err));
+      gained += gain;
     }
     if (!o->codebook_update) {
       loss -= gained;

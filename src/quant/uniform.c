@@ -54,7 +54,8 @@ static void quantize_rows(void *context, size_t begin, size_t end, size_t thread
       const float *row_u = u->factor->u + c * n;
       float *e = u->error + row * n + c;
       *e = (w - scale * (code - zero)) / row_u[c];
-      GPTVQ_MULTI_PICK(gptvq_feedback)(1, u->end - c - 1, e, row_u + c + 1, n, u->work + row * n + c + 1);
+      GPTVQ_MULTI_PICK(gptvq_feedback)(1, u->end - c - 1, e, row_u + c + 1, n, u->work + row * n + c + 1,
+                                       u->work + row * n + c + 1);
     }
 }
 

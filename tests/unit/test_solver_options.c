@@ -97,6 +97,8 @@ static void absurd_values_are_named(void **state) {
   REFUSED(scale_block, 512, "512");
   REFUSED(damping, -0.5, "-0.5");
   REFUSED(damping, (double)NAN, "nan");
+  REFUSED(beam, 0, "0");
+  REFUSED(beam, 65, "65");
   REFUSED(act_order, 7, "7");
   REFUSED(reassign_rounds, 100000, "100000");
   REFUSED(em_iterations, 1000000, "1000000");

@@ -108,13 +108,26 @@ size_t GPTVQ_MULTI(gptvq_nearest)(unsigned dim, size_t padded, const float *tabl
   return dim == 1 ? nearest_1(padded, table, x) : dim == 2 ? nearest_2(padded, table, x) : nearest_4(padded, table, x);
 }
 
-void GPTVQ_MULTI(gptvq_feedback)(unsigned dim, size_t n, const float *e, const float *u, size_t stride, float *restrict w) {
-  if (dim == 1) {
-    for (size_t i = 0; i < n; i++) w[i] -= e[0] * u[i];
-  } else if (dim == 2) {
-    for (size_t i = 0; i < n; i++) w[i] -= e[0] * u[i] + e[1] * u[stride + i];
-  } else {
-    for (size_t i = 0; i < n; i++)
-      w[i] -= e[0] * u[i] + e[1] * u[stride + i] + e[2] * u[2 * stride + i] + e[3] * u[3 * stride + i];
+void GPTVQ_MULTI(gptvq_distances)(unsigned dim, size_t padded, const float *table, const float *x, float *restrict out) {
+  for (size_t m = 0; m < padded; m++) out[m] = (x[0] - table[m]) * (x[0] - table[m]);
+  for (size_t j = 1; j < dim; j++)
+    for (size_t m = 0; m < padded; m++) {
+      float delta = x[j] - table[j * padded + m];
+      out[m] += delta * delta;
+    }
+}
+
+/* from and to may be the same array, never overlap otherwise: strips through a register */
+void GPTVQ_MULTI(gptvq_feedback)(unsigned dim, size_t n, const float *e, const float *u, size_t stride, const float *from, float *to) {
+  size_t i = 0;
+  for (; i + V <= n; i += V) {
+    vfloat sum = e[0] * LOAD(u + i);
+    for (size_t j = 1; j < dim; j++) sum += e[j] * LOAD(u + j * stride + i);
+    *(vfloat *)(void *)(to + i) = LOAD(from + i) - sum;
+  }
+  for (; i < n; i++) {
+    float sum = e[0] * u[i];
+    for (size_t j = 1; j < dim; j++) sum += e[j] * u[j * stride + i];
+    to[i] = from[i] - sum;
   }
 }
