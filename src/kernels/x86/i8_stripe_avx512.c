@@ -9,7 +9,7 @@ enum { SCALES = 64, AHEAD = 2048 }; /* AHEAD: bytes of indices fetched in advanc
 /* codebook scale / 127 · activation scale for up to 64 groups */
 GPTVQ_INLINE void combine_scales(const uint16_t *codebook_scales, const float *x_scales, size_t count, float *scales) {
   for (size_t g = 0; g < count; g += 16) {
-    const __mmask16 lanes = count - g >= 16 ? 0xffff : (__mmask16)((1u << (count - g)) - 1u);
+    const __mmask16 lanes = (__mmask16)(count - g >= 16 ? 0xffffu : (1u << (count - g)) - 1u);
     __m512i bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, codebook_scales + g));
     __m512 scale = _mm512_div_ps(_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)), _mm512_set1_ps(127.0f));
     _mm512_store_ps(scales + g, _mm512_mul_ps(scale, _mm512_maskz_loadu_ps(lanes, x_scales + g)));

@@ -24,7 +24,7 @@ INLINE __m512 zero_points(const gptvq_uniform_row *row, size_t block, __mmask16 
 INLINE __m512 combine_scales(const gptvq_uniform_row *row, float *scales) {
   __m512 correction = _mm512_setzero_ps();
   for (size_t b = 0; b < row->blocks; b += 16) {
-    const __mmask16 lanes = row->blocks - b >= 16 ? 0xffff : (__mmask16)((1u << (row->blocks - b)) - 1u);
+    const __mmask16 lanes = (__mmask16)(row->blocks - b >= 16 ? 0xffffu : (1u << (row->blocks - b)) - 1u);
     __m512 weight = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, row->scales + b));
     __m512 scale = _mm512_mul_ps(weight, _mm512_maskz_loadu_ps(lanes, row->x_scales + b));
     _mm512_store_ps(scales + b, scale);
