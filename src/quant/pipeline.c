@@ -77,6 +77,7 @@ static gptvq_status open_output(run *r, gptvq_error *err) {
                             out->work, before.blocks, r->plan.blocks);
         goto done;
       }
+      gptvq_output_clean(out);
       r->resumed = true;
       r->state.blocks = before.blocks;
       r->state.finetuned = before.finetuned;

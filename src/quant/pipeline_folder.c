@@ -91,6 +91,14 @@ gptvq_status gptvq_output_open(gptvq_output *out, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
+void gptvq_output_clean(const gptvq_output *out) {
+  DIR *folder = opendir(out->work);
+  if (folder == NULL) return;
+  for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
+    if (strstr(entry->d_name, ".tmp.") != NULL) (void)unlinkat(dirfd(folder), entry->d_name, 0);
+  closedir(folder);
+}
+
 gptvq_status gptvq_output_check_space(const gptvq_output *out, uint64_t bytes, gptvq_error *err) {
   struct statvfs info;
   if (statvfs(out->work, &info) != 0) return GPTVQ_OK; /* unknown: the writes will tell */

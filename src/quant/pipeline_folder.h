@@ -19,6 +19,8 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
                                 gptvq_error *err);
 /* Creates the work folder if it is not there and locks it. GPTVQ_ERROR_IO also when another process holds it. */
 gptvq_status gptvq_output_open(gptvq_output *out, gptvq_error *err);
+/* Removes files NAME.tmp.PID that a killed process left in the work folder (the lock says that nobody is writing them). */
+void gptvq_output_clean(const gptvq_output *out);
 /* GPTVQ_ERROR_IO when the file system has clearly less than `bytes` free. */
 gptvq_status gptvq_output_check_space(const gptvq_output *out, uint64_t bytes, gptvq_error *err);
 /* The work folder becomes OUT: an OUT that is there is exchanged in one step where the system can do that, and then removed. */

@@ -245,6 +245,7 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
       if (finished == 0) assert_false(gptvq_path_exists("cut.partial")); /* nothing to resume: nothing stays */
       else assert_true(gptvq_path_exists("cut.partial/resume.json"));
       o.resume = 1;
+      if (finished > 0) tiny_write_text("cut.partial", "model-rest.safetensors.tmp.4711", "what a killed process leaves");
       w = (watcher){0};
       ok(watched("llama", "cut", &o, &w, &report, err));
       assert_int_equal(w.layers, LAYERS - finished * PER_BLOCK);
