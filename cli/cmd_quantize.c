@@ -38,6 +38,7 @@ static void apply_recipe(command_line *line) {
     o->reassign_rounds = 0;
     o->act_order = 0;
     o->true_sequential = 0;
+    o->mismatch = o->mismatch_stream = 0;
     o->damping = 0.01;
   }
   line->method = (int)line->options.method;
@@ -115,6 +116,10 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       {GPTVQ_OPTION_FLAG, "no-act-order", .value = &line->no_act_order, .help = "the same as --act-order off"},
       {GPTVQ_OPTION_SWITCH, "true-sequential", .value = &o->true_sequential,
        .help = "each layer is calibrated on the quantized outputs of those before it"},
+      {GPTVQ_OPTION_DOUBLE, "mismatch", .value = &o->mismatch, .min = 0, .max = 1, .argument = "F",
+       .help = "share by which layers make up for what quantization did to their inputs; 0 = not"},
+      {GPTVQ_OPTION_DOUBLE, "mismatch-stream", .value = &o->mismatch_stream, .min = 0, .max = 1, .argument = "F",
+       .help = "the same for the residual stream's own error, by o_proj and down_proj"},
       {GPTVQ_OPTION_DOUBLE, "damping", .value = &o->damping, .min = 0, .max = 10, .argument = "F",
        .help = "added to the Hessian's diagonal, as a fraction of its mean (default 0.01)"},
       {GPTVQ_OPTION_END}};

@@ -48,6 +48,9 @@ typedef struct gptvq_quantize_options {
   size_t finetune_batch;       /* windows per step, 4 */
   double finetune_rate;        /* learning rate relative to a codebook's rms value, 0.004 */
   unsigned beam;           /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published */
+  double mismatch;         /* 0 … 1: share by which each layer makes up for its inputs' deviation from the original model's (with
+                            * true_sequential only; twice the activations and forward passes) */
+  double mismatch_stream;  /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
 } gptvq_quantize_options;
 
 typedef struct gptvq_quantize_report {

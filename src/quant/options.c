@@ -156,6 +156,10 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_err
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "reassign_rounds %u is not possible: choose 0 to 1000", o->reassign_rounds);
   if (!(o->damping >= 0.0) || o->damping > 10.0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "damping %g is not possible: choose 0 to 10, such as 0.01", o->damping);
+  if (!(o->mismatch >= 0.0 && o->mismatch <= 1.0))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "mismatch %g is not possible: choose 0 to 1", o->mismatch);
+  if (!(o->mismatch_stream >= 0.0 && o->mismatch_stream <= 1.0))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "mismatch_stream %g is not possible: choose 0 to 1", o->mismatch_stream);
   if (o->act_order < 0 || o->act_order > 2)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "act_order %d is unknown: choose 0 (off), 1 (permutation stored) or 2 (sub-vectors only, nothing stored)",

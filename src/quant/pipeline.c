@@ -119,8 +119,13 @@ done:
   return status;
 }
 
+/* Does anything need the original model's activations? */
+static bool both_streams(const run *r) {
+  return r->options.true_sequential && (r->options.mismatch > 0.0 || r->options.mismatch_stream > 0.0);
+}
+
 static gptvq_status check_memory(const run *r, gptvq_error *err) {
-  size_t tokens = r->options.calib_samples * r->options.calib_length, bytes;
+  size_t tokens = r->options.calib_samples * r->options.calib_length * (both_streams(r) ? 2 : 1), bytes;
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
   if (!gptvq_mul(tokens, r->model->config.hidden * sizeof(float), &bytes)) bytes = SIZE_MAX;
   if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
@@ -168,10 +173,17 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   if (p->x == NULL)
     return gptvq_fail_memory(err, "calibration activations",
                              gptvq_saturated_size(c->samples * c->length, hidden * sizeof *p->x));
+  if (both_streams(r)) {
+    p->x_original = gptvq_alloc(c->samples * c->length, hidden * sizeof *p->x);
+    if (p->x_original == NULL)
+      return gptvq_fail_memory(err, "calibration activations of the original model",
+                               gptvq_saturated_size(c->samples * c->length, hidden * sizeof *p->x));
+  }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
   p->workspace = r->workspace;
   for (size_t w = 0; w < c->samples; w++)
     GPTVQ_TRY(gptvq_embed(r->model, c->tokens + w * c->length, c->length, p->x + w * c->length * hidden, err));
+  if (p->x_original != NULL) memcpy(p->x_original, p->x, c->samples * c->length * hidden * sizeof *p->x);
   return GPTVQ_OK;
 }
 
@@ -215,7 +227,7 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
       }
       gptvq_linear_set_packed(&copy.linears[i], &packed);
     }
-    GPTVQ_TRY_GOTO(gptvq_pipeline_run(&r->pipeline, &copy, err));
+    GPTVQ_TRY_GOTO(gptvq_pipeline_run(&r->pipeline, &copy, block, err));
     for (size_t i = 0; i < owned_count; i++) free(owned[i]);
     free(owned);
     free(copy.linears);
@@ -347,6 +359,7 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   gptvq_status status = quantize(&r, &result, err);
   if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
   free(r.pipeline.x);
+  free(r.pipeline.x_original);
   gptvq_workspace_destroy(r.workspace);
   gptvq_calibration_release(&r.calibration);
   gptvq_run_state_release(&r.state);

@@ -15,6 +15,7 @@ typedef struct gptvq_pipeline {
   const gptvq_callbacks *callbacks;
   size_t samples, length;
   float *x;
+  float *x_original; /* the same windows as the original model's blocks pass them on; NULL: not needed */
   gptvq_workspace *workspace; /* one block, `length` positions */
   size_t hessian_budget;      /* bytes of Hessians kept at a time (at least one is); more take further passes */
   size_t layers_done, layers_total;
@@ -26,8 +27,9 @@ typedef struct gptvq_pipeline {
  * releases all results; on failure there is nothing to release and x is unspecified. */
 gptvq_status gptvq_pipeline_block(gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_layer_result *results,
                                   gptvq_error *err);
-/* x moves through `block` (with data only). */
-gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_error *err);
+/* x moves through `block` and x_original through `original` (with data only). */
+gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block, const gptvq_block *original,
+                                gptvq_error *err);
 
 /* A copy of `block` whose linears may be replaced; the rest is shared. GPTVQ_ERROR_MEMORY. Release with free(copy->linears). */
 gptvq_status gptvq_block_copy(const gptvq_block *block, gptvq_block *copy, gptvq_error *err);

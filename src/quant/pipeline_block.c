@@ -2,6 +2,7 @@
 #include "quant/pipeline.h"
 #include "base/memory.h"
 #include "quant/hessian.h"
+#include "quant/mismatch.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@ typedef struct input {
   size_t count;
   bool after_attention, output; /* which part of the block and which of its two stages produces it */
   gptvq_hessian hessian;        /* tokens 0 and values NULL outside of a pass */
+  gptvq_mismatch mismatch;      /* cols 0 when it is not corrected */
 } input;
 
 typedef struct block_work {
@@ -24,6 +26,8 @@ typedef struct block_work {
   size_t *input_of;   /* [linear_count]: index into inputs */
   gptvq_layer_result *results;
   bool *solved;       /* [linear_count] */
+  float *reference;   /* [length × cols of the input at work]: what the original block gives, for one window */
+  const float *stream_original, *stream; /* that window's residual stream */
 } block_work;
 
 gptvq_status gptvq_block_copy(const gptvq_block *block, gptvq_block *copy, gptvq_error *err) {
@@ -41,14 +45,18 @@ void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed) {
 }
 
 static void add_input(block_work *work, const size_t *linears, size_t count, bool after_attention, bool output) {
-  work->inputs[work->input_count] = (input){linears, count, after_attention, output, {0}};
+  work->inputs[work->input_count] = (input){linears, count, after_attention, output, {0}, {0}};
   for (size_t i = 0; i < count; i++) work->input_of[linears[i]] = work->input_count;
   work->input_count++;
 }
 
 static void release_work(block_work *work) {
   if (work->inputs != NULL)
-    for (size_t i = 0; i < work->input_count; i++) gptvq_hessian_release(&work->inputs[i].hessian);
+    for (size_t i = 0; i < work->input_count; i++) {
+      gptvq_hessian_release(&work->inputs[i].hessian);
+      gptvq_mismatch_release(&work->inputs[i].mismatch);
+    }
+  free(work->reference);
   free(work->inputs);
   free(work->input_of);
   free(work->solved);
@@ -79,7 +87,14 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
   block_work *work = context;
   if (count == 0 || n == 0 || linears[0] >= block->linear_count) return GPTVQ_OK;
   input *in = &work->inputs[work->input_of[linears[0]]];
-  if (in->hessian.values != NULL && linears[0] == in->linears[0]) gptvq_hessian_add(&in->hessian, n, x, ldx);
+  if (in->hessian.values == NULL || linears[0] != in->linears[0]) return GPTVQ_OK;
+  if (block == work->original) { /* the original's turn */
+    for (size_t t = 0; t < n; t++) memcpy(work->reference + t * in->mismatch.cols, x + t * ldx, in->mismatch.cols * sizeof *x);
+    return GPTVQ_OK;
+  }
+  gptvq_hessian_add(&in->hessian, n, x, ldx);
+  if (in->mismatch.cols > 0)
+    gptvq_mismatch_add(&in->mismatch, n, work->reference, x, ldx, work->stream_original, work->stream);
   return GPTVQ_OK;
 }
 
@@ -105,6 +120,17 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
   gptvq_stop stop = last->output ? GPTVQ_STOP_AT_OUTPUT : GPTVQ_STOP_AT_INPUT;
   for (size_t w = 0; w < p->samples; w++) {
     float *x = p->x + w * values;
+    if (first->mismatch.cols > 0) {
+      float *original = p->x_original + w * values;
+      if (first->after_attention)
+        GPTVQ_TRY_GOTO(gptvq_block_mlp(p->model, work->original, p->workspace, p->length, original, stop, add_captured,
+                                       work, err));
+      else
+        GPTVQ_TRY_GOTO(gptvq_block_attention(p->model, work->original, p->workspace, 0, 0, p->length, original, stop,
+                                             add_captured, work, err));
+      work->stream_original = original;
+      work->stream = x;
+    }
     if (both) {
       memcpy(copy, x, values * sizeof *copy);
       x = copy;
@@ -124,15 +150,21 @@ done:
   return status;
 }
 
-static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_factor *factor, gptvq_error *err) {
+static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_factor *factor, const gptvq_mismatch *mismatch,
+                                 gptvq_error *err) {
   gptvq_pipeline *p = work->pipeline;
   const gptvq_linear *linear = &work->original->linears[index];
   size_t values = linear->rows * linear->cols;
   float *weights = gptvq_alloc(values, sizeof *weights);
   if (weights == NULL) return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *weights));
   gptvq_linear_decode(linear, weights);
-  gptvq_status status = gptvq_solve_layer(linear->name, linear->rows, linear->cols, weights, factor, p->options,
-                                          p->callbacks, &work->results[index], err);
+  gptvq_status status = GPTVQ_OK;
+  if (mismatch->map != NULL)
+    status = gptvq_mismatch_apply(mismatch, p->options->mismatch, p->options->mismatch_stream, linear->rows, weights,
+                                  linear->name, err);
+  if (status == GPTVQ_OK)
+    status = gptvq_solve_layer(linear->name, linear->rows, linear->cols, weights, factor, p->options, p->callbacks,
+                               &work->results[index], err);
   free(weights);
   if (status != GPTVQ_OK) return status;
   work->solved[index] = true;
@@ -171,13 +203,26 @@ static gptvq_status solve_input(block_work *work, input *in, bool with_data, gpt
       GPTVQ_TRY_GOTO(gptvq_hessian_finish(&in->hessian, linear->name, err));
       GPTVQ_TRY_GOTO(gptvq_factor_create(linear->name, linear->cols, in->hessian.values, p->options, p->callbacks,
                                          &factor, err));
+      if (in->mismatch.cols > 0)
+        GPTVQ_TRY_GOTO(gptvq_mismatch_finish(&in->mismatch, in->hessian.values, p->options->damping, linear->name, err));
     }
     gptvq_hessian_release(&in->hessian);
   }
-  for (size_t i = 0; i < in->count; i++) GPTVQ_TRY_GOTO(solve_linear(work, in->linears[i], factor, err));
+  for (size_t i = 0; i < in->count; i++) GPTVQ_TRY_GOTO(solve_linear(work, in->linears[i], factor, &in->mismatch, err));
 done:
+  gptvq_mismatch_release(&in->mismatch);
   gptvq_factor_destroy(factor);
   return status;
+}
+
+/* Inputs of experts are left out: the two streams may not route a token to the same ones. */
+static gptvq_status prepare_mismatch(block_work *work, input *in, gptvq_error *err) {
+  const gptvq_linear *linear = &work->original->linears[in->linears[0]];
+  size_t values = work->pipeline->length * linear->cols;
+  free(work->reference);
+  work->reference = gptvq_alloc(values, sizeof *work->reference);
+  if (work->reference == NULL) return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *work->reference));
+  return gptvq_mismatch_init(&in->mismatch, linear->cols, in->output ? linear->rows : 0, linear->name, err);
 }
 
 /* Inputs [begin, end): as many Hessians at a time as the budget allows, at least one. Without true_sequential the whole block is
@@ -193,6 +238,8 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
                                    work->block.linears[work->inputs[last].linears[0]].name, err));
       bytes += one;
     }
+    if (p->x_original != NULL && !keep_original && last == first + 1 && work->original->mlp_count == 1)
+      GPTVQ_TRY(prepare_mismatch(work, &work->inputs[first], err));
     if (keep_original)
       memcpy(work->block.linears, work->original->linears, work->block.linear_count * sizeof *work->block.linears);
     GPTVQ_TRY(collect(work, first, last, keep_original, err));
@@ -204,11 +251,12 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
   return GPTVQ_OK;
 }
 
-static gptvq_status run_windows(const gptvq_pipeline *p, const gptvq_block *block, bool attention, bool mlp,
-                                gptvq_error *err) {
+/* All windows of x (p->x or p->x_original) through these halves of the block. */
+static gptvq_status run_stream(const gptvq_pipeline *p, float *stream, const gptvq_block *block, bool attention, bool mlp,
+                               gptvq_error *err) {
   size_t values = p->length * p->model->config.hidden;
   for (size_t w = 0; w < p->samples; w++) {
-    float *x = p->x + w * values;
+    float *x = stream + w * values;
     if (attention)
       GPTVQ_TRY(gptvq_block_attention(p->model, block, p->workspace, 0, 0, p->length, x, GPTVQ_RUN_ALL, NULL, NULL,
                                       err));
@@ -218,9 +266,16 @@ static gptvq_status run_windows(const gptvq_pipeline *p, const gptvq_block *bloc
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_error *err) {
+static gptvq_status run_windows(const gptvq_pipeline *p, const gptvq_block *block, const gptvq_block *original,
+                                bool attention, bool mlp, gptvq_error *err) {
+  GPTVQ_TRY(run_stream(p, p->x, block, attention, mlp, err));
+  return p->x_original != NULL ? run_stream(p, p->x_original, original, attention, mlp, err) : GPTVQ_OK;
+}
+
+gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block, const gptvq_block *original,
+                                gptvq_error *err) {
   if (pipeline->x == NULL) return GPTVQ_OK;
-  return run_windows(pipeline, block, true, true, err);
+  return run_windows(pipeline, block, original, true, true, err);
 }
 
 static gptvq_status with_data(block_work *work, gptvq_error *err) {
@@ -228,14 +283,14 @@ static gptvq_status with_data(block_work *work, gptvq_error *err) {
   size_t experts = work->original->mlp_count;
   if (!p->options->true_sequential) {
     GPTVQ_TRY(solve_range(work, 0, work->input_count, true, err));
-    return run_windows(p, &work->block, true, true, err);
+    return run_windows(p, &work->block, work->original, true, true, err);
   }
   GPTVQ_TRY(solve_range(work, 0, 1, false, err));
   GPTVQ_TRY(solve_range(work, 1, 2, false, err));
-  GPTVQ_TRY(run_windows(p, &work->block, true, false, err));
+  GPTVQ_TRY(run_windows(p, &work->block, work->original, true, false, err));
   GPTVQ_TRY(solve_range(work, 2, 2 + experts, false, err));
   GPTVQ_TRY(solve_range(work, 2 + experts, work->input_count, false, err));
-  return run_windows(p, &work->block, false, true, err);
+  return run_windows(p, &work->block, work->original, false, true, err);
 }
 
 gptvq_status gptvq_pipeline_block(gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_layer_result *results,
