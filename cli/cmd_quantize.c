@@ -98,7 +98,8 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       {GPTVQ_OPTION_HEADING, .help = "Method (the defaults are the best known)"},
       {GPTVQ_OPTION_CHOICE, "recipe", .value = &line->recipe, .choices = recipes, .argument = "default|paper",
        .help = "paper: as published (arXiv 2402.15319): --metric diagonal, --codebook-update,\n"
-               "--reassign-rounds 0, --no-act-order, --no-true-sequential; other options override it"},
+               "--reassign-rounds 0, --no-act-order, --no-true-sequential, --mismatch 0,\n"
+               "--mismatch-stream 0; other options override it"},
       {GPTVQ_OPTION_CHOICE, "em-init", .value = &line->em_init, .choices = inits, .argument = "INIT",
        .help = "mahalanobis (default), kmeans++ or cdf: where the centroids start"},
       {GPTVQ_OPTION_UNSIGNED, "em-iterations", .value = &o->em_iterations, .min = 0, .max = 100000, .argument = "N",
@@ -117,9 +118,10 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       {GPTVQ_OPTION_SWITCH, "true-sequential", .value = &o->true_sequential,
        .help = "each layer is calibrated on the quantized outputs of those before it"},
       {GPTVQ_OPTION_DOUBLE, "mismatch", .value = &o->mismatch, .min = 0, .max = 1, .argument = "F",
-       .help = "share by which layers make up for what quantization did to their inputs; 0 = not"},
+       .help = "share by which a layer makes up for what quantization did to its inputs (default 1,\n"
+               "0 = not; needs --true-sequential and twice the activations)"},
       {GPTVQ_OPTION_DOUBLE, "mismatch-stream", .value = &o->mismatch_stream, .min = 0, .max = 1, .argument = "F",
-       .help = "the same for the residual stream's own error, by o_proj and down_proj"},
+       .help = "the same for the error of the residual stream, by o_proj and down_proj (default 1)"},
       {GPTVQ_OPTION_DOUBLE, "damping", .value = &o->damping, .min = 0, .max = 10, .argument = "F",
        .help = "added to the Hessian's diagonal, as a fraction of its mean (default 0.01)"},
       {GPTVQ_OPTION_END}};

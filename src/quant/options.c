@@ -34,6 +34,8 @@ void gptvq_quantize_options_init(gptvq_quantize_options *options) {
   options->finetune_batch = 4;
   options->finetune_rate = 0.004;
   options->beam = 8;
+  options->mismatch = 1.0;
+  options->mismatch_stream = 1.0;
 }
 
 static bool is_uniform(const gptvq_quantize_options *o) {

@@ -1,0 +1,158 @@
+/* quant/mismatch.h against its definition in double precision. */
+#include "base/memory.h"
+#include "base/random.h"
+#include "quant/mismatch.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { COLS = 21, LDX = 24, STREAM = 7, ROWS = 7, TOKENS = 700 };
+
+typedef struct fixture {
+  float x_original[TOKENS * COLS], x[TOKENS * LDX], stream_original[TOKENS * STREAM], stream[TOKENS * STREAM], w[ROWS * COLS];
+  double h[COLS * COLS], a[COLS * COLS], d[STREAM * COLS];
+} fixture;
+static fixture f;
+
+static float number(uint64_t *state) { return (float)gptvq_random_below(state, 2001) / 1000.0f - 1.0f; }
+
+/* x = (1 + noise)-mixed x_original; `noise` 0: both streams are the same */
+static void make_fixture(float noise, size_t dead) {
+  uint64_t state = 5;
+  memset(&f, 0, sizeof f);
+  for (size_t i = 0; i < ROWS * COLS; i++) f.w[i] = number(&state);
+  for (size_t t = 0; t < TOKENS; t++) {
+    float common = number(&state);
+    for (size_t c = 0; c < COLS; c++) {
+      float original = c == dead ? 0.0f : number(&state) + common;
+      f.x_original[t * COLS + c] = original;
+      f.x[t * LDX + c] = c == dead ? 0.0f : original + noise * (number(&state) + 0.3f * f.x_original[t * COLS + c / 2]);
+    }
+    for (size_t c = 0; c < STREAM; c++) {
+      f.stream_original[t * STREAM + c] = number(&state);
+      f.stream[t * STREAM + c] = f.stream_original[t * STREAM + c] + noise * (number(&state) + 2.0f * f.x[t * LDX + c]);
+    }
+  }
+  for (size_t t = 0; t < TOKENS; t++)
+    for (size_t j = 0; j < COLS; j++) {
+      double x = (double)f.x[t * LDX + j] / TOKENS;
+      for (size_t i = 0; i < COLS; i++) {
+        f.h[i * COLS + j] += (double)f.x[t * LDX + i] * x;
+        f.a[i * COLS + j] += ((double)f.x_original[t * COLS + i] - (double)f.x[t * LDX + i]) * x;
+      }
+      for (size_t i = 0; i < STREAM; i++)
+        f.d[i * COLS + j] += ((double)f.stream_original[t * STREAM + i] - (double)f.stream[t * STREAM + i]) * x;
+    }
+}
+
+/* The corrected weights. Tokens come in two calls. */
+static void correct(double inputs_share, double stream_share, size_t rows_of_stream, double damping, float *w) {
+  gptvq_mismatch m;
+  gptvq_error err;
+  memcpy(w, f.w, sizeof f.w);
+  assert_int_equal(gptvq_mismatch_init(&m, COLS, rows_of_stream, "layer", &err), GPTVQ_OK);
+  const size_t cut = 300;
+  gptvq_mismatch_add(&m, cut, f.x_original, f.x, LDX, f.stream_original, f.stream);
+  gptvq_mismatch_add(&m, TOKENS - cut, f.x_original + cut * COLS, f.x + cut * LDX, LDX, f.stream_original + cut * STREAM,
+                     f.stream + cut * STREAM);
+  assert_int_equal(gptvq_mismatch_finish(&m, f.h, damping, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_apply(&m, inputs_share, stream_share, ROWS, w, "layer", &err), GPTVQ_OK);
+  gptvq_mismatch_release(&m);
+}
+
+static void equal_streams_change_nothing(void **state) {
+  (void)state;
+  float w[ROWS * COLS];
+  make_fixture(0.0f, SIZE_MAX);
+  correct(1.0, 1.0, STREAM, 0.01, w);
+  assert_memory_equal(w, f.w, sizeof w);
+}
+
+/* (W' − W)(H + λ) = share · W A + share · D, the normal equations. fp32 sums over 256 tokens of products below 4 and fp32
+ * products with the inverse, whose norm is at most 1/λ: an error of c · ε · 4 · COLS in each term, c = 16 for their number. */
+static void weights_solve_the_normal_equations(void **state) {
+  (void)state;
+  float w[ROWS * COLS];
+  make_fixture(0.4f, 4);
+  double mean = 0;
+  for (size_t c = 0; c < COLS; c++) mean += f.h[c * COLS + c] / COLS;
+  const double damping = 0.02, shares[4][2] = {{1, 0}, {0, 1}, {1, 1}, {0.5, 0.25}};
+  for (int s = 0; s < 4; s++) {
+    correct(shares[s][0], shares[s][1], STREAM, damping, w);
+    for (size_t r = 0; r < ROWS; r++)
+      for (size_t j = 0; j < COLS; j++) {
+        double left = 0, right = shares[s][1] * f.d[r * COLS + j];
+        for (size_t i = 0; i < COLS; i++) {
+          double change = (double)w[r * COLS + i] - (double)f.w[r * COLS + i];
+          left += change * (f.h[i * COLS + j] + (i == j ? damping * mean : 0.0));
+          right += shares[s][0] * (double)f.w[r * COLS + i] * f.a[i * COLS + j];
+        }
+        double bound = 16 * 4 * COLS * 0x1p-24 / damping;
+        if (fabs(left - right) > bound) fail_msg("row %zu, column %zu: %g instead of %g (bound %g)", r, j, left, right, bound);
+      }
+    for (size_t r = 0; r < ROWS; r++) assert_true(w[r * COLS + 4] == f.w[r * COLS + 4]); /* the dead column */
+  }
+}
+
+/* mean ‖W x_o + s_o − W' x − s‖² */
+static double loss(const float *w, int with_stream) {
+  double sum = 0;
+  for (size_t t = 0; t < TOKENS; t++)
+    for (size_t r = 0; r < ROWS; r++) {
+      double e = with_stream ? (double)f.stream_original[t * STREAM + r] - (double)f.stream[t * STREAM + r] : 0.0;
+      for (size_t c = 0; c < COLS; c++)
+        e += (double)f.w[r * COLS + c] * (double)f.x_original[t * COLS + c] - (double)w[r * COLS + c] * (double)f.x[t * LDX + c];
+      sum += e * e / TOKENS;
+    }
+  return sum;
+}
+
+static void the_match_improves(void **state) {
+  (void)state;
+  float w[ROWS * COLS], both[ROWS * COLS], half[ROWS * COLS];
+  make_fixture(0.4f, SIZE_MAX);
+  correct(1.0, 0.0, 0, 1e-4, w);
+  correct(0.5, 0.0, 0, 1e-4, half);
+  assert_true(loss(half, 0) < 0.95 * loss(f.w, 0));
+  assert_true(loss(w, 0) < loss(half, 0));
+  correct(1.0, 1.0, STREAM, 1e-4, both);
+  assert_true(loss(both, 1) < 0.98 * loss(w, 1));
+}
+
+static void no_token_no_change(void **state) {
+  (void)state;
+  gptvq_mismatch m;
+  gptvq_error err;
+  float w[ROWS * COLS];
+  make_fixture(0.4f, SIZE_MAX);
+  memcpy(w, f.w, sizeof w);
+  memset(f.h, 0, sizeof f.h);
+  assert_int_equal(gptvq_mismatch_init(&m, COLS, STREAM, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_finish(&m, f.h, 0.01, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_apply(&m, 1.0, 1.0, ROWS, w, "layer", &err), GPTVQ_OK);
+  assert_memory_equal(w, f.w, sizeof w);
+  gptvq_mismatch_release(&m);
+}
+
+static void impossible_sizes_are_refused(void **state) {
+  (void)state;
+  gptvq_mismatch m;
+  gptvq_error err;
+  assert_int_equal(gptvq_mismatch_bytes(SIZE_MAX / 2, 1), SIZE_MAX);
+  assert_int_equal(gptvq_mismatch_init(&m, (size_t)1 << 31, 0, "layer", &err), GPTVQ_ERROR_MEMORY);
+  assert_non_null(strstr(err.message, "layer"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(equal_streams_change_nothing), cmocka_unit_test(weights_solve_the_normal_equations),
+      cmocka_unit_test(the_match_improves),           cmocka_unit_test(no_token_no_change),
+      cmocka_unit_test(impossible_sizes_are_refused),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
