@@ -18,7 +18,7 @@ enum {
   GPTVQ_I8_LANES = 16,
   GPTVQ_I8_SET = 64,
   GPTVQ_I8_MAX_WIDTH = GPTVQ_TILE_MAX_WIDTH,
-  GPTVQ_I8_MAX_TOKENS = 8    /* tokens per pass over the weights */
+  GPTVQ_I8_MAX_TOKENS = 32 /* tokens per pass over the weights */
 };
 
 /* Where things are in a prepared input of a layer; byte offsets. `corrections` holds, per group, 16 int32 as in gptvq_i8_tile; of

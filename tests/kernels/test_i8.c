@@ -20,7 +20,7 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
   random_layer layer;
   random_layer_new(&layer, shape, state);
   const gptvq_packed *p = &layer.packed;
-  size_t count = 1 + gptvq_random_below(state, 3) % 2 * gptvq_random_below(state, 12);
+  size_t count = 1 + gptvq_random_below(state, 3) % 2 * gptvq_random_below(state, gptvq_random_below(state, 8) == 0 ? 70 : 12);
   size_t bytes = gptvq_packed_input_bytes(shape), cols = shape->cols;
   guarded x = guarded_new(count * cols * sizeof(float)), inputs = guarded_new(count * bytes);
   fill_input((float *)x.data, count * cols, state);

@@ -48,58 +48,88 @@ GPTVQ_INLINE __m512i bias_of_set(const __m512i *x, size_t sets, unsigned dim, si
 }
 
 /* The usual units: 256 columns, so n = 256 / dim indices and always 4 registers of activations per token. */
-GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled, int single) {
-  const gptvq_tile *tile = job->tile;
-  const size_t n = 256 / dim, sets = n / 64, unit_bytes = n / 8 * bits;
+typedef struct unit_kernel {
   gptvq_table512 table;
   gptvq_spread512 spread;
-  gptvq_load_table512(tile->codebook, bits, dim, 0x80, &table);
-  gptvq_prepare_spread512(bits, n, &spread);
   block_scales blocks;
-  if (scaled) load_block_scales(job, sets, &blocks);
+} unit_kernel;
+
+/* weights + 128 of one unit, as activations are ordered: component e of set s at e·sets + s */
+GPTVQ_INLINE void look_up_unit(const unit_kernel *k, const uint8_t *unit, unsigned bits, unsigned dim, __m512i *weights) {
+  const size_t n = 256 / dim, sets = n / 64;
+  for (size_t s = 0; s < sets; s++) {
+    __m512i index = gptvq_indices512(unit, bits, n, s, &k->spread);
+    for (unsigned e = 0; e < dim; e++) weights[e * sets + s] = gptvq_look_up512(&k->table, bits, e, index);
+  }
+}
+
+/* scales of the lanes of all sets of one row */
+GPTVQ_INLINE void look_up_scales(const unit_kernel *k, const gptvq_i8_tile *job, const uint8_t *codes, size_t sets,
+                                 __m512 *by_lane) {
+  uint64_t word = load_block_codes(codes, job->tile->block_bytes);
+  for (size_t s = 0; s < sets; s++) by_lane[s] = lane_scales(&k->blocks, word, job->block_vectors, s);
+}
+
+/* with block scales each set has its own scales, so its own correction, bias[s] */
+GPTVQ_INLINE void add_product(const __m512i *weights, const __m512 *by_lane, const __m512i *x, const __m512i *bias,
+                              __m512i correction, __m512 scale, unsigned dim, int scaled, float *sums) {
+  const size_t sets = 4 / dim;
+  __m512 value = _mm512_setzero_ps();
+  if (!scaled) {
+    for (size_t i = 0; i < 4; i++) correction = _mm512_dpbusd_epi32(correction, weights[i], x[i]);
+    value = _mm512_cvtepi32_ps(correction);
+  } else {
+    for (size_t s = 0; s < sets; s++) {
+      __m512i total = _mm512_setzero_si512();
+      for (unsigned e = 0; e < dim; e++) total = _mm512_dpbusd_epi32(total, weights[e * sets + s], x[e * sets + s]);
+      value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(total, bias[s])), by_lane[s], value);
+    }
+  }
+  _mm512_store_ps(sums, _mm512_fmadd_ps(value, scale, _mm512_load_ps(sums)));
+}
+
+GPTVQ_INLINE void load_input(const gptvq_i8_tile *job, size_t t, unsigned dim, int scaled, __m512i *x, __m512i *bias,
+                             __m512i *correction, __m512 *scale) {
+  for (int i = 0; i < 4; i++) x[i] = _mm512_load_si512(job->x + t * job->input_stride + 64 * i);
+  *correction = _mm512_loadu_si512((const char *)job->correction + t * job->input_stride);
+  *scale = _mm512_set1_ps(job->scales[t]);
+  for (size_t s = 0; scaled && s < 4 / dim; s++) bias[s] = bias_of_set(x, 4 / dim, dim, s);
+}
+
+/* One token: its activations stay in registers. Several: two rows at a time share each load of activations. */
+GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled, int single) {
+  const gptvq_tile *tile = job->tile;
+  const size_t sets = 4 / dim, unit_bytes = 32 / dim * bits, tokens = job->tokens;
+  unit_kernel k;
+  gptvq_load_table512(tile->codebook, bits, dim, 0x80, &k.table);
+  gptvq_prepare_spread512(bits, 64 * sets, &k.spread);
+  if (scaled) load_block_scales(job, sets, &k.blocks);
   const uint8_t *unit = tile->units, *codes = tile->block_codes;
   float *sums = job->sums;
-  __m512i x[4], correction = _mm512_loadu_si512(job->correction);
-  for (int i = 0; i < 4; i++) x[i] = _mm512_load_si512(job->x + 64 * i);
-  __m512 scale = _mm512_set1_ps(job->scales[0]);
-  __m512i bias[4]; /* each set has its own scales, so its own correction */
-  for (size_t s = 0; scaled && single && s < sets; s++) bias[s] = bias_of_set(x, sets, dim, s);
-  for (size_t row = tile->rows; row > 0; row--, unit += unit_bytes) {
-    __m512i weights[4]; /* as x: component e of set s at e·sets + s */
-    __m512 by_lane[4];
-    for (size_t s = 0; s < sets; s++) {
-      __m512i index = gptvq_indices512(unit, bits, n, s, &spread);
-      for (unsigned e = 0; e < dim; e++) weights[e * sets + s] = gptvq_look_up512(&table, bits, e, index);
+  __m512i x[4], bias[4], correction, weights[2][4];
+  __m512 scale, by_lane[2][4];
+  if (single) load_input(job, 0, dim, scaled, x, bias, &correction, &scale);
+  for (size_t row = 0, rows; row < tile->rows; row += rows) {
+    rows = single || row + 1 == tile->rows ? 1 : 2;
+    for (size_t r = 0; r < rows; r++, unit += unit_bytes) {
+      look_up_unit(&k, unit, bits, dim, weights[r]);
+      if (scaled) look_up_scales(&k, job, codes, sets, by_lane[r]), codes += tile->block_bytes;
     }
-    if (scaled) {
-      uint64_t word = load_block_codes(codes, tile->block_bytes);
-      for (size_t s = 0; s < sets; s++) by_lane[s] = lane_scales(&blocks, word, job->block_vectors, s);
-      codes += tile->block_bytes;
-    }
-    for (size_t t = 0; t < (single ? 1 : job->tokens); t++, sums += 16) {
-      if (!single) {
-        const int8_t *from = job->x + t * job->input_stride;
-        for (int i = 0; i < 4; i++) x[i] = _mm512_load_si512(from + 64 * i);
-        correction = _mm512_loadu_si512((const char *)job->correction + t * job->input_stride);
-        scale = _mm512_set1_ps(job->scales[t]);
+    if (single) {
+      add_product(weights[0], by_lane[0], x, bias, correction, scale, dim, scaled, sums);
+    } else if (rows == 1) {
+      for (size_t t = 0; t < tokens; t++) {
+        load_input(job, t, dim, scaled, x, bias, &correction, &scale);
+        add_product(weights[0], by_lane[0], x, bias, correction, scale, dim, scaled, sums + 16 * t);
       }
-      __m512 value;
-      if (!scaled) {
-        __m512i total = correction;
-        for (size_t i = 0; i < 4; i++) total = _mm512_dpbusd_epi32(total, weights[i], x[i]);
-        value = _mm512_cvtepi32_ps(total);
-      } else {
-        value = _mm512_setzero_ps();
-        for (size_t s = 0; s < sets; s++) {
-          __m512i total = _mm512_setzero_si512();
-          for (unsigned e = 0; e < dim; e++)
-            total = _mm512_dpbusd_epi32(total, weights[e * sets + s], x[e * sets + s]);
-          total = _mm512_sub_epi32(total, single ? bias[s] : bias_of_set(x, sets, dim, s));
-          value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), by_lane[s], value);
-        }
+    } else {
+      for (size_t t = 0; t < tokens; t++) {
+        load_input(job, t, dim, scaled, x, bias, &correction, &scale);
+        add_product(weights[0], by_lane[0], x, bias, correction, scale, dim, scaled, sums + 16 * t);
+        add_product(weights[1], by_lane[1], x, bias, correction, scale, dim, scaled, sums + 16 * (tokens + t));
       }
-      _mm512_store_ps(sums, _mm512_fmadd_ps(value, scale, _mm512_load_ps(sums)));
     }
+    sums += 16 * rows * tokens;
   }
 }
 
