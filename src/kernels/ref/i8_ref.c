@@ -19,9 +19,11 @@ static void look_up(const gptvq_i8_tile *job, size_t row, int8_t *codes) {
 
 void gptvq_i8_lane_scales(const gptvq_i8_tile *job, size_t row, float *by_lane) {
   const uint8_t *codes = job->tile->block_codes + row * job->tile->block_bytes;
-  for (size_t i = 0; i < job->sets * GPTVQ_I8_LANES; i++) {
-    size_t block = 4 * i / job->block_vectors; /* beyond the last column all products are 0 */
-    by_lane[i] = block / 2 < job->tile->block_bytes ? job->block_table[gptvq_block_code(codes, block)] : 0.0f;
+  const size_t lanes = job->sets * GPTVQ_I8_LANES, step = job->block_vectors / 4;
+  for (size_t first = 0, block = 0; first < lanes; first += step, block++) {
+    /* beyond the last column all products are 0 */
+    const float scale = block / 2 < job->tile->block_bytes ? job->block_table[gptvq_block_code(codes, block)] : 0.0f;
+    for (size_t i = first; i < first + step && i < lanes; i++) by_lane[i] = scale;
   }
 }
 

@@ -63,15 +63,12 @@ static look_up_fn choose(unsigned bits, unsigned dim) {
 
 static bool by_shuffles(const gptvq_tile *tile) { return tile->index_bits <= 6 && tile->indices % 64 == 0; }
 
-/* Σ over components of one half of a set: 8 lanes */
-INLINE __m256i half_set(const int8_t *codes, const int8_t *x, size_t plane, unsigned dim) {
-  __m256i sum = _mm256_setzero_si256();
-  for (unsigned e = 0; e < dim; e++) {
-    __m256i w = _mm256_load_si256((const void *)(codes + e * plane)), q = _mm256_load_si256((const void *)(x + e * plane));
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-  }
-  return sum;
+INLINE __m256i load(const int8_t *p) { return _mm256_load_si256((const void *)p); }
+
+/* sum + the products of four neighbouring bytes */
+INLINE __m256i dot4(__m256i sum, __m256i w, __m256i q) {
+  __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 INLINE void add_token(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, size_t t, unsigned dim,
@@ -84,7 +81,8 @@ INLINE void add_token(const gptvq_i8_tile *job, const int8_t *codes, const float
     __m256 value = _mm256_setzero_ps();
     for (size_t s = 0; s < job->sets; s++) {
       const size_t at = s * GPTVQ_I8_SET + 32 * half;
-      __m256i sum = half_set(codes + at, x + at, plane, dim);
+      __m256i sum = _mm256_setzero_si256();
+      for (unsigned e = 0; e < dim; e++) sum = dot4(sum, load(codes + at + e * plane), load(x + at + e * plane));
       if (by_lane != NULL)
         value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_load_ps(by_lane + s * GPTVQ_I8_LANES + 8 * half), value);
       else all = _mm256_add_epi32(all, sum);
@@ -94,8 +92,67 @@ INLINE void add_token(const gptvq_i8_tile *job, const int8_t *codes, const float
   }
 }
 
+/* Indices at … at + 31 of a unit of n; the fields' bytes must be multiples of 32. Bits above `bits` are garbage. */
+INLINE __m256i indices32(const uint8_t *unit, unsigned bits, size_t n, size_t at) {
+  __m256i index = _mm256_setzero_si256();
+  unsigned shift = 0;
+  for (unsigned f = 8; f >= 1; f /= 2) {
+    if (!(bits & f)) continue;
+    const size_t size = n / 8 * f;
+    const int move = (int)(f * (at / size)) - (int)shift;
+    __m256i v = _mm256_loadu_si256((const void *)(unit + at % size));
+    if (move > 0) v = _mm256_srli_epi16(v, move);
+    if (move < 0) v = _mm256_slli_epi16(v, -move);
+    if (shift == 0) {
+      index = v;
+    } else {
+      const __m256i low = _mm256_set1_epi8((char)((1 << shift) - 1));
+      index = _mm256_or_si256(_mm256_and_si256(low, index), _mm256_andnot_si256(low, v));
+    }
+    unit += size;
+    shift += f;
+  }
+  return index;
+}
+
+/* Units of 256 columns, one token, no block scales: codes go from the tables into the products. */
+INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
+  const gptvq_tile *tile = job->tile;
+  const size_t n = 256 / dim, sets = n / 64;
+  table256 table;
+  load_table(tile->codebook, bits, dim, &table);
+  const uint8_t *unit = tile->units;
+  const __m256 scale = _mm256_set1_ps(job->scales[0]);
+  float *sums = job->sums;
+  for (size_t row = tile->rows; row > 0; row--, unit += n / 8 * bits) {
+    __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (size_t s = 0; s < sets; s++)
+      for (size_t half = 0; half < 2; half++) {
+        __m256i index = indices32(unit, bits, n, 64 * s + 32 * half);
+        for (unsigned e = 0; e < dim; e++)
+          totals[half] = dot4(totals[half], look_up(table.part[e], bits, index), load(job->x + (e * sets + s) * 64 + 32 * half));
+      }
+    for (size_t half = 0; half < 2; half++, sums += 8)
+      _mm256_store_ps(sums, _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[half]), scale, _mm256_load_ps(sums)));
+  }
+}
+
+#define TILE(bits, dim) \
+  static void tile_##bits##_##dim(const gptvq_i8_tile *job) { full_tile(job, bits, dim); }
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(2, 2) TILE(4, 2) TILE(6, 2) TILE(4, 4)
+
+/* NULL: fields of fewer than 32 bytes */
+static void (*const full_tiles[6][3])(const gptvq_i8_tile *) = {{tile_1_1, NULL, NULL},     {tile_2_1, tile_2_2, NULL},
+                                                                {tile_3_1, NULL, NULL},     {tile_4_1, tile_4_2, tile_4_4},
+                                                                {tile_5_1, NULL, NULL},     {tile_6_1, tile_6_2, NULL}};
+
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
+  if (tile->index_bits <= 6 && tile->width == 256 && job->tokens == 1 && job->block_vectors == 0 &&
+      full_tiles[tile->index_bits - 1][tile->dim / 2] != NULL) {
+    full_tiles[tile->index_bits - 1][tile->dim / 2](job);
+    return;
+  }
   _Alignas(64) uint8_t indices[GPTVQ_I8_MAX_WIDTH];
   _Alignas(64) int8_t codes[GPTVQ_I8_MAX_WIDTH + 4 * GPTVQ_I8_SET];
   _Alignas(64) float by_lane[GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET * GPTVQ_I8_LANES];
