@@ -10,6 +10,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* bench/arm-mca.sh marks the loops that it has analysed. */
+#ifndef GPTVQ_MCA_BEGIN
+#define GPTVQ_MCA_BEGIN(name) ((void)0)
+#define GPTVQ_MCA_END(name) ((void)0)
+#endif
+
 /* ---- look-ups ---- */
 typedef struct tables {
   int8x16x4_t part[4][4]; /* [component][64 entries each]; fewer entries: repeated */
@@ -84,20 +90,26 @@ INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
   load_tables(tile->codebook, bits, dim, &t);
   const uint8_t *unit = tile->units;
   float *sums = job->sums;
-  for (size_t row = 0; row < tile->rows; row++, unit += n / 8 * bits) {
-    if (job->tokens == 1 && job->block_vectors == 0) {
+  if (job->tokens == 1 && job->block_vectors == 0) {
+    int8x16_t x[16]; /* for all rows */
+    for (size_t i = 0; i < 16; i++) x[i] = vld1q_s8(job->x + 16 * i);
+    const float scale = job->scales[0];
+    for (size_t row = tile->rows; row > 0; row--, unit += n / 8 * bits, sums += GPTVQ_I8_LANES) {
+      GPTVQ_MCA_BEGIN("vq");
+#pragma GCC unroll 4
       for (size_t quarter = 0; quarter < 4; quarter++) {
         int32x4_t sum = vdupq_n_s32(0);
         for (size_t s = 0; s < sets; s++) {
           uint8x16_t index = indices16(unit, bits, n, 64 * s + 16 * quarter);
-          for (unsigned e = 0; e < dim; e++)
-            sum = dot4(sum, look_up(&t, bits, e, index), vld1q_s8(job->x + (e * sets + s) * 64 + 16 * quarter));
+          for (unsigned e = 0; e < dim; e++) sum = dot4(sum, look_up(&t, bits, e, index), x[(e * sets + s) * 4 + quarter]);
         }
-        vst1q_f32(sums + 4 * quarter, vfmaq_n_f32(vld1q_f32(sums + 4 * quarter), vcvtq_f32_s32(sum), job->scales[0]));
+        vst1q_f32(sums + 4 * quarter, vfmaq_n_f32(vld1q_f32(sums + 4 * quarter), vcvtq_f32_s32(sum), scale));
       }
-      sums += GPTVQ_I8_LANES;
-      continue;
+      GPTVQ_MCA_END("vq");
     }
+    return;
+  }
+  for (size_t row = 0; row < tile->rows; row++, unit += n / 8 * bits) {
     int8_t codes[256];
     float by_lane[4 * GPTVQ_I8_LANES];
     for (size_t i = 0; i < n; i += 16) {
@@ -140,10 +152,12 @@ static void i8_tile(const gptvq_i8_tile *job) {
 }
 
 /* ---- uniform rows ---- */
-INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narrow) {
+/* block: 32, 128 (constants: unrolled) or row->block */
+INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, size_t block_columns) {
+  const bool narrow = block_columns == 32;
   float scales[GPTVQ_UNIFORM_MAX_BLOCKS + 4], correction[16] = {0}, folded[16];
   uint16_t zeros[16];
-  const size_t parts = 8 / bits, step = narrow ? 64 : row->block, per_part = row->bytes / (narrow ? 32 : row->block);
+  const size_t parts = 8 / bits, step = narrow ? 64 : block_columns, per_part = row->bytes / block_columns;
   for (size_t b = 0; b < row->blocks; b += 16) {
     size_t count = row->blocks - b < 16 ? row->blocks - b : 16;
     float wide[16];
@@ -159,11 +173,15 @@ INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narro
   for (size_t i = 0; i < parts; i++)
     for (size_t quarter = 0; quarter < 4; quarter++) sums[i][quarter] = vdupq_n_f32(0);
   size_t block = 0;
-  for (size_t at = 0; at < row->bytes; at += step, block += narrow ? 2 : 1)
+  for (size_t at = 0; at < row->bytes; at += step, block += narrow ? 2 : 1) {
+    GPTVQ_MCA_BEGIN("int4");
+#pragma GCC unroll 4
     for (size_t quarter = 0; quarter < 4; quarter++) {
       int32x4_t totals[4];
       for (size_t i = 0; i < parts; i++) totals[i] = vdupq_n_s32(0);
-      for (size_t j = at + 16 * quarter; j < at + step; j += 64) {
+#pragma GCC unroll 2
+      for (size_t set = 0; set < step; set += 64) {
+        const size_t j = at + set + 16 * quarter;
         const uint8x16_t bytes = vld1q_u8(row->unit + j);
         for (size_t i = 0; i < parts; i++) {
           uint8x16_t code = i == 0 ? bytes : vshlq_u8(bytes, vdupq_n_s8((int8_t) - (int)(i * bits)));
@@ -175,6 +193,8 @@ INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narro
         sums[i][quarter] = vfmaq_n_f32(sums[i][quarter], vcvtq_f32_s32(totals[i]),
                                        scales[i * per_part + block + (narrow ? quarter / 2 : 0)]);
     }
+    GPTVQ_MCA_END("int4");
+  }
   for (size_t quarter = 0; quarter < 4; quarter++) {
     for (size_t i = 1; i < parts; i++) sums[0][quarter] = vaddq_f32(sums[0][quarter], sums[i][quarter]);
     vst1q_f32(folded + 4 * quarter, sums[0][quarter]);
@@ -182,7 +202,15 @@ INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narro
   return gptvq_fold16(folded) - gptvq_fold16(correction);
 }
 
+static float uniform_4_128(const gptvq_uniform_row *row) { return multiply_row(row, 4, 128); }
+static float uniform_2_128(const gptvq_uniform_row *row) { return multiply_row(row, 2, 128); }
+static float uniform_4_32(const gptvq_uniform_row *row) { return multiply_row(row, 4, 32); }
+static float uniform_2_32(const gptvq_uniform_row *row) { return multiply_row(row, 2, 32); }
+static float uniform_any(const gptvq_uniform_row *row) { return multiply_row(row, row->bits, row->block); }
+
+static float (*const uniform_rows[3][2])(const gptvq_uniform_row *) = {
+    {uniform_2_32, uniform_4_32}, {uniform_2_128, uniform_4_128}, {uniform_any, uniform_any}};
+
 static float uniform_row(const gptvq_uniform_row *row) {
-  if (row->bits == 4) return row->block == 32 ? multiply_row(row, 4, 1) : multiply_row(row, 4, 0);
-  return row->block == 32 ? multiply_row(row, 2, 1) : multiply_row(row, 2, 0);
+  return uniform_rows[row->block == 32 ? 0 : row->block == 128 ? 1 : 2][row->bits == 4](row);
 }

@@ -66,7 +66,18 @@ GPTVQ_INLINE void look_up_unit(const unit_kernel *k, const uint8_t *unit, unsign
 /* scales of the lanes of all sets of one row */
 GPTVQ_INLINE void look_up_scales(const unit_kernel *k, const gptvq_i8_tile *job, const uint8_t *codes, size_t sets,
                                  __m512 *by_lane) {
-  uint64_t word = load_block_codes(codes, job->tile->block_bytes);
+  const size_t bytes = job->tile->block_bytes;
+  if (bytes == 2 || bytes == 4) { /* broadcast straight from memory: 256 columns in blocks of 64 or 32 */
+    uint16_t half;
+    uint32_t word;
+    memcpy(&half, codes, sizeof half);
+    __m512i all = _mm512_set1_epi16((short)half);
+    if (bytes == 4) memcpy(&word, codes, sizeof word), all = _mm512_set1_epi32((int)word);
+    for (size_t s = 0; s < sets; s++)
+      by_lane[s] = _mm512_permutexvar_ps(_mm512_srlv_epi32(all, k->blocks.shift[s]), k->blocks.table);
+    return;
+  }
+  uint64_t word = load_block_codes(codes, bytes);
   for (size_t s = 0; s < sets; s++) by_lane[s] = lane_scales(&k->blocks, word, job->block_vectors, s);
 }
 
