@@ -36,6 +36,7 @@ static void apply_recipe(command_line *line) {
     o->feedback = 1;
     o->codebook_update = 1;
     o->reassign_rounds = 0;
+    o->beam = 1;
     o->act_order = 0;
     o->true_sequential = 0;
     o->mismatch = o->mismatch_stream = 0;
@@ -111,6 +112,8 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       {GPTVQ_OPTION_SWITCH, "codebook-update", .value = &o->codebook_update, .help = "optimise the codebooks on the layer loss"},
       {GPTVQ_OPTION_UNSIGNED, "reassign-rounds", .value = &o->reassign_rounds, .min = 0, .max = 1000, .argument = "N",
        .help = "rounds of update and re-assignment afterwards, at most"},
+      {GPTVQ_OPTION_UNSIGNED, "beam", .value = &o->beam, .min = 1, .max = 64, .argument = "N",
+       .help = "partial assignments kept per row (1: greedy, as published; default 8)"},
       {GPTVQ_OPTION_CHOICE, "act-order", .value = &o->act_order, .choices = orders, .argument = "ORDER",
        .help = "columns in the order of their weight in the loss: columns (permutation stored),\n"
                "blocks (whole groups and sub-vectors only, nothing stored) or off"},
