@@ -229,12 +229,12 @@ static int bench_shape(const pool *memory, size_t rows, size_t cols, size_t roun
 
 int main(int argc, char **argv) {
   bool json = false;
-  size_t rounds = 9, count = 3;
+  size_t rounds = 0, count = 3;
   int threads = 0;
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--json") == 0) json = true;
     else if (strcmp(argv[i], "--all") == 0) count = SHAPES;
-    else if (strcmp(argv[i], "--quick") == 0) count = 1, rounds = 3;
+    else if (strcmp(argv[i], "--quick") == 0) count = 1, rounds = rounds ? rounds : 3;
     else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc) rounds = (size_t)strtoul(argv[++i], NULL, 10);
     else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) threads = (int)strtol(argv[++i], NULL, 10);
     else {

@@ -27,7 +27,9 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
   const int8_t *codebook = job->codebook, *x = job->x;
   const int32_t *correction = job->corrections;
   for (size_t g = 0; g < job->groups; g++) {
-    if (g % SCALES == 0) combine_scales(job->codebook_scales + g, job->x_scales + g, job->groups - g < SCALES ? job->groups - g : SCALES, scales);
+    if (g % SCALES == 0)
+      combine_scales(job->codebook_scales + g, job->x_scales + g, job->groups - g < SCALES ? job->groups - g : SCALES,
+                     scales);
     gptvq_table512 table;
     gptvq_load_table512(codebook, bits, dim, 0x80, &table);
     __m512i q[4];
