@@ -1,5 +1,5 @@
 # Thin front of CMake: see README.md.
-.PHONY: release debug asan-ubsan tsan aarch64-cross check check-sanitized check-aarch64 demo quality deps clean
+.PHONY: release debug asan-ubsan tsan aarch64-cross check check-sanitized check-aarch64 demo quality reproduce-paper deps clean
 JOBS ?= $(shell nproc)
 
 release debug asan-ubsan tsan: deps
@@ -25,6 +25,9 @@ check-aarch64: aarch64-cross
 
 demo: release
 	@scripts/demo.sh
+
+reproduce-paper: release
+	@bench/reproduce-paper.sh
 
 quality: release
 	@bench/quality.sh

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Writes bench/quality.csv: exact bits per value, perplexity and KL divergence of every method and size on the example model.
 #   bench/quality.sh [MODEL CALIB EVAL]
-# Environment: QUALITY_OUT (the csv), QUALITY_CTX (512), QUALITY_SEEDS ("0 1 2"), QUALITY_SETTINGS (bench/quality.settings).
+# Environment: QUALITY_OUT (the csv), QUALITY_CTX (512), QUALITY_SEEDS ("0 1 2"; a setting uses as many of them as it asks for),
+# QUALITY_SETTINGS (bench/quality.settings).
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -21,9 +22,8 @@ base=$(json_get perplexity < "$work/base.json")
   echo "bf16,,$(json_get bits_per_value < "$work/base.json"),$base,0,0,0,1,0,,"
 } > "$work/quality.csv"
 grep -v '^#' "$settings" | grep . > "$work/settings"
-while IFS='|' read -r setting options data; do
-  for seed in $seeds; do
-    [ "$data" = data ] || [ "$seed" = 0 ] || continue # without calibration data one seed says it all
+while IFS='|' read -r setting options count; do
+  for seed in $(echo "$seeds" | cut -d' ' -f-"$count"); do
     # shellcheck disable=SC2086
     "$gptvq" quantize "$model" -o "$work/packed" --force --quiet --json --calib "$calib" --calib-length "$ctx" \
       --seed "$seed" $options > "$work/quantize.json" < /dev/null
