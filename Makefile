@@ -31,6 +31,7 @@ reproduce-paper: release
 
 quality: release
 	@bench/quality.sh
+	@bench/update-readme.sh
 
 clean:
 	rm -rf build out
