@@ -77,7 +77,7 @@ static int encode_prompt(generation *job) {
 
 static int prepare(generation *job, const char *path) {
   gptvq_error err;
-  gptvq_model_options options = {job->compute == 1 ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32};
+  gptvq_model_options options = {.compute = (gptvq_compute)job->compute};
   if (gptvq_model_open(path, &options, &job->model, &err) != GPTVQ_OK ||
       gptvq_tokenizer_open(path, &job->tokenizer, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
@@ -203,8 +203,9 @@ static void release(generation *job) {
 }
 
 int gptvq_cmd_generate(int argc, char **argv) {
-  static const char *const compute_names[] = {"fp32", "bf16", NULL};
-  generation job = {.count = 128, .sampler = {.temperature = 0.8f, .top_p = 0.95f}, .bos = 1, .echo = 1};
+  static const char *const compute_names[] = {"fp32", "bf16", "int8", "auto", NULL};
+  generation job = {.count = 128, .sampler = {.temperature = 0.8f, .top_p = 0.95f}, .bos = 1, .echo = 1,
+                    .compute = GPTVQ_COMPUTE_AUTO};
   const gptvq_option options[] = {
       {GPTVQ_OPTION_TEXT, "prompt", 'p', .value = &job.prompt, .argument = "TEXT", .help = "the text to continue"},
       {GPTVQ_OPTION_STRING, "prompt-file", .value = &job.prompt_file, .argument = "FILE",
@@ -222,8 +223,8 @@ int gptvq_cmd_generate(int argc, char **argv) {
       {GPTVQ_OPTION_SWITCH, "bos", .value = &job.bos, .help = "begin as the tokenizer's template says (default)"},
       {GPTVQ_OPTION_SWITCH, "echo", .value = &job.echo, .help = "print the prompt too (default)"},
       {GPTVQ_OPTION_FLAG, "ignore-eos", .value = &job.ignore_eos, .help = "go on after the end-of-text token"},
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = compute_names, .argument = "fp32|bf16",
-       .help = "bf16: inputs rounded to bf16, for packed weights to int8 codes; faster (default fp32)"},
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = compute_names, .argument = "fp32|bf16|int8|auto",
+       .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 for others"},
       {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "text, ids and speed as JSON, at the end"},
       {GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-static const char *const compute_names[] = {"fp32", "bf16", NULL};
+static const char *const compute_names[] = {"fp32", "bf16", "int8", "auto", NULL};
 
 void gptvq_cli_eval_init(gptvq_cli_eval *eval) {
   memset(eval, 0, sizeof *eval);
@@ -22,8 +22,9 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
                "--ctx 512 --score-from 256 is llama.cpp's protocol)"},
       {GPTVQ_OPTION_SWITCH, "bos", .value = &eval->options.bos,
        .help = "put the tokenizer's BOS before the text, once (default: --no-bos)"},
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = compute_names, .argument = "fp32|bf16",
-       .help = "bf16: inputs of products rounded to bf16; faster (default fp32; sums are always fp32)"},
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = compute_names, .argument = "fp32|bf16|int8|auto",
+       .help = "precision of the inputs of matrix products; sums are fp32 always; int8 is for packed layers\n"
+               "(default fp32)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &eval->json, .help = "the result as JSON"},
       {GPTVQ_OPTION_END}};
   memcpy(table, options, sizeof options);
@@ -32,7 +33,7 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
 int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
   if (eval->text_path == NULL)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--text FILE is missing; see gptvq %s --help", command);
-  eval->model_options.compute = eval->compute == 1 ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
+  eval->model_options.compute = (gptvq_compute)eval->compute;
   gptvq_error err;
   if (gptvq_cli_read_file(eval->text_path, &eval->text, &eval->text_size, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
   if (eval->text_size == 0) return gptvq_cli_error(GPTVQ_ERROR_DATA, "%s is empty: there is no text to predict", eval->text_path);

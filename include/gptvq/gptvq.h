@@ -6,4 +6,5 @@
 #include <gptvq/model.h>
 #include <gptvq/eval.h>
 #include <gptvq/quantize.h>
+#include <gptvq/bench.h>
 #endif

@@ -11,11 +11,18 @@ extern "C" {
 typedef struct gptvq_model gptvq_model;     /* immutable, memory-mapped weights; may be shared between sessions */
 typedef struct gptvq_session gptvq_session; /* KV cache and scratch memory of one running text; one thread at a time */
 
-typedef enum gptvq_compute { GPTVQ_COMPUTE_FP32 = 0, GPTVQ_COMPUTE_BF16 = 1 } gptvq_compute;
+typedef enum gptvq_compute {
+  GPTVQ_COMPUTE_FP32 = 0,
+  GPTVQ_COMPUTE_BF16 = 1, /* inputs of matrix products over dense weights are rounded to bf16; sums are fp32 */
+  GPTVQ_COMPUTE_INT8 = 2, /* as BF16, and inputs of packed layers are int8 codes with a scale per column group where there are kernels
+                             for the format; keys and values are kept as fp16 */
+  GPTVQ_COMPUTE_AUTO = 3  /* INT8 for packed folders, FP32 for others */
+} gptvq_compute;
 
 typedef struct gptvq_model_options {
-  gptvq_compute compute; /* BF16: inputs of matrix products over dense weights are rounded to bf16, those of packed weights to int8
-                            codes while tokens come one by one; sums are fp32 */
+  gptvq_compute compute;
+  unsigned head_bits; /* weights of the output head: 16 = as stored, 8 = int8 with a scale per 256 columns, made when the model is
+                         opened; 0 = 8 when computing in INT8, else 16 */
 } gptvq_model_options;
 
 typedef struct gptvq_model_info {
@@ -30,6 +37,8 @@ typedef struct gptvq_model_info {
   int packed;                /* 1: a gptvq folder */
   int32_t bos, eos[8];       /* from config.json / generation_config.json; -1 where absent */
   size_t eos_count;
+  gptvq_compute compute;     /* in force: never AUTO */
+  unsigned head_bits;        /* 16: as stored */
 } gptvq_model_info;
 
 /* One block linear (or expert) as stored; strings live as long as the model. */

@@ -18,7 +18,11 @@ static void fill(void) {
   for (int level = 0; level < LEVELS; level++) {
     gptvq_kernel_table *table = &tables[level];
     gptvq_kernels_init_ref(table);
-    if (level == GPTVQ_CPU_REF) continue;
+    if (level == GPTVQ_CPU_REF) {
+      table->gemm_pack = gptvq_gemm_pack_ref;
+      table->gemm_block = gptvq_gemm_block_ref;
+      continue;
+    }
     table->packed_decode = gptvq_rows_decode;
     table->packed_matvec = gptvq_rows_matvec;
 #if defined(__x86_64__)
@@ -32,6 +36,7 @@ static void fill(void) {
     gptvq_kernels_init_i8_avx512(table);
     gptvq_kernels_init_stripe_avx512(table);
     gptvq_kernels_init_uniform_avx512(table);
+    gptvq_kernels_init_gemm_avx512(table);
 #elif defined(__aarch64__)
     if (level < GPTVQ_CPU_NEON) continue;
     gptvq_kernels_init_dense_neon(table);

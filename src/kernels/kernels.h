@@ -40,4 +40,23 @@ void gptvq_packed_matvec_i8(const gptvq_packed *packed, const void *input, size_
 void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end,
                             float *y, size_t ldy);
 
+/* ---- the same for prompts: weights are decoded once for all tokens ---- */
+
+/* Is there such a kernel for this shape at the level in force? Otherwise use gptvq_packed_matmul_i8. */
+bool gptvq_packed_has_gemm_i8(const gptvq_packed_shape *shape);
+/* Tokens are prepared in blocks of this many; bytes of a block, a multiple of 64. */
+enum { GPTVQ_GEMM_BLOCK = 12 };
+size_t gptvq_packed_gemm_input_bytes(const gptvq_packed_shape *shape);
+/* May two layers share prepared blocks? */
+bool gptvq_packed_same_gemm_input(const gptvq_packed *a, const gptvq_packed *b);
+/* x[count × ldx], count <= GPTVQ_GEMM_BLOCK, in original column order to a block, 64-byte aligned: the same codes and scales as
+ * gptvq_packed_prepare. */
+void gptvq_packed_gemm_prepare(const gptvq_packed *packed, const float *x, size_t ldx, size_t count, void *input);
+/* Bytes of memory that gptvq_packed_gemm_i8 needs for that many rows, 64-byte aligned. */
+size_t gptvq_packed_gemm_panel_bytes(const gptvq_packed_shape *shape, size_t rows);
+/* y[token · ldy + row − begin] for `count` tokens in blocks that follow each other; a row's result depends on that row and token
+ * alone. Equal to gptvq_packed_matmul_i8 but for the order of the fp32 sums. */
+void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
+                          size_t ldy, void *panel);
+
 #endif

@@ -4,6 +4,7 @@
 #define GPTVQ_KERNELS_TABLE_H
 
 #include "base/cpu.h"
+#include "kernels/gemm_i8.h"
 #include "kernels/i8.h"
 #include "kernels/kernels.h"
 #include "kernels/uniform.h"
@@ -24,6 +25,8 @@ typedef struct gptvq_kernel_table {
   /* the same as i8_tile over all groups; false: not covered, nothing done. NULL where there is none */
   bool (*i8_stripe)(const gptvq_i8_stripe *stripe);
   float (*uniform_row)(const gptvq_uniform_row *row);
+  gptvq_gemm_pack_fn gemm_pack;   /* NULL, both, where matmul_i8 is the better way */
+  gptvq_gemm_block_fn gemm_block;
 } gptvq_kernel_table;
 
 void gptvq_kernels_init_ref(gptvq_kernel_table *table);

@@ -12,13 +12,28 @@
  * panel, 2 MiB as fp32: it stays in the second-level cache while all tokens pass. */
 enum { DENSE_WEIGHTS = 1 << 15, PACKED_WEIGHTS = 1 << 17, PANEL_WEIGHTS = 1 << 19, PANEL_MIN = 32, PANEL_MAX = 128 };
 
+typedef enum path {
+  PATH_VECTORS, /* matrix × vector kernels, token by token */
+  PATH_CODES,   /* the same on int8 inputs, up to 8 tokens per pass */
+  PATH_BLOCKS,  /* int8 inputs, weights decoded once for all tokens */
+  PATH_PANELS   /* weights decoded or converted once for all tokens, then a matrix product in fp32 or bf16 */
+} path;
+
 typedef struct part {
   const gptvq_linear *linear;
+  path path;
   const float *x;    /* [n × ldx], in packed column order for matrix × vector products of permuted layers */
-  const void *input; /* int8 form of x, when the kernels take that; else NULL */
+  const void *input; /* int8 form of x for PATH_CODES and PATH_BLOCKS */
+  size_t input_bytes; /* of one token or block of tokens */
   size_t ldx, rows_per_task, first_task;
   float *y;
 } part;
+
+typedef struct quantizing {
+  const part *part;
+  char *memory;
+  size_t n;
+} quantizing;
 
 typedef struct linear_job {
   part parts[GPTVQ_MAX_PARTS];
@@ -36,15 +51,19 @@ static size_t panel_rows(size_t cols) {
 
 static size_t panel_bytes(size_t cols) { return panel_rows(cols) * gptvq_round_up(cols, 16) * sizeof(float); }
 
-/* Few tokens, reduced precision, and a packed layer for which there are int8 kernels. */
-static bool takes_int8(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
-  return compute == GPTVQ_COMPUTE_BF16 && n <= GPTVQ_MATVEC_TOKENS && linear->is_packed &&
-         gptvq_packed_has_i8(&linear->packed.shape);
+/* Packed layers take int8 codes where there are kernels; those of uniform layers are for few tokens. */
+static path choose_path(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  const gptvq_packed_shape *shape = &linear->packed.shape;
+  if (compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(shape)) {
+    if (n > GPTVQ_CODES_TOKENS && gptvq_packed_has_gemm_i8(shape)) return PATH_BLOCKS;
+    if (n <= GPTVQ_CODES_TOKENS || shape->kind == GPTVQ_PACKED_VQ) return PATH_CODES;
+  }
+  return n <= GPTVQ_MATVEC_TOKENS ? PATH_VECTORS : PATH_PANELS;
 }
 
 /* Inputs are copied when they are permuted (matrix × vector only) or rounded. */
 static size_t input_bytes(size_t count, size_t cols, size_t n, gptvq_compute compute) {
-  size_t copies = (n <= GPTVQ_MATVEC_TOKENS ? count : 0) + (compute == GPTVQ_COMPUTE_BF16 ? 1 : 0);
+  size_t copies = (n <= GPTVQ_MATVEC_TOKENS ? count : 0) + (compute != GPTVQ_COMPUTE_FP32 ? 1 : 0);
   return copies * n * gptvq_round_up(cols, 16) * sizeof(float);
 }
 
@@ -80,10 +99,6 @@ static const void *dense_row(const gptvq_linear *linear, size_t row) {
 
 static void matvec_rows(const linear_job *job, const part *p, size_t begin, size_t end) {
   const gptvq_linear *linear = p->linear;
-  if (p->input != NULL) {
-    gptvq_packed_matmul_i8(&linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy);
-    return;
-  }
   for (size_t i = 0; i < job->n; i++) {
     const float *x = p->x + i * p->ldx;
     float *y = p->y + i * job->ldy + begin;
@@ -137,11 +152,15 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
     const part *p = &job->parts[i];
     size_t begin = (task - p->first_task) * p->rows_per_task;
     size_t end = gptvq_min_size(begin + p->rows_per_task, p->linear->rows);
-    if (job->n <= GPTVQ_MATVEC_TOKENS) {
-      matvec_rows(job, p, begin, end);
-    } else {
-      float *panel = (float *)(void *)(job->panels + thread * job->panel_bytes);
+    float *panel = (float *)(void *)(job->panels + thread * job->panel_bytes);
+    const gptvq_packed *packed = &p->linear->packed;
+    switch (p->path) {
+    case PATH_VECTORS: matvec_rows(job, p, begin, end); break;
+    case PATH_CODES: gptvq_packed_matmul_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy); break;
+    case PATH_BLOCKS: gptvq_packed_gemm_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel); break;
+    case PATH_PANELS:
       if (!panel_bf16(job, p, begin, end, panel)) panel_fp32(job, p, begin, end, panel);
+      break;
     }
     add_bias(p->linear->bias, begin, end, job->n, p->y, job->ldy);
   }
@@ -180,32 +199,72 @@ static char *order_inputs(linear_job *job, part *p, char *memory) {
   return memory + job->n * stride * sizeof(float);
 }
 
+static void quantize_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const quantizing *job = context;
+  const part *p = job->part;
+  const gptvq_packed *packed = &p->linear->packed;
+  for (size_t i = begin; i < end; i++) {
+    char *out = job->memory + i * p->input_bytes;
+    if (p->path == PATH_CODES) gptvq_packed_prepare(packed, p->x + i * p->ldx, out);
+    else
+      gptvq_packed_gemm_prepare(packed, p->x + i * GPTVQ_GEMM_BLOCK * p->ldx, p->ldx,
+                                gptvq_min_size(GPTVQ_GEMM_BLOCK, job->n - i * GPTVQ_GEMM_BLOCK), out);
+  }
+}
+
+static size_t input_count(path how, size_t n) { return how == PATH_BLOCKS ? gptvq_ceil_div(n, GPTVQ_GEMM_BLOCK) : n; }
+
 /* Layers that permute and group their columns alike share one prepared input. */
 static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
   part *p = &job->parts[at];
-  for (size_t i = 0; i < at; i++)
-    if (job->parts[i].input != NULL && gptvq_packed_same_input(&job->parts[i].linear->packed, &p->linear->packed)) {
-      p->input = job->parts[i].input;
-      return memory;
-    }
-  size_t bytes = gptvq_packed_input_bytes(&p->linear->packed.shape);
-  for (size_t t = 0; t < job->n; t++)
-    gptvq_packed_prepare(&p->linear->packed, p->x + t * p->ldx, memory + t * bytes);
+  for (size_t i = 0; i < at; i++) {
+    const part *other = &job->parts[i];
+    bool (*same)(const gptvq_packed *, const gptvq_packed *) =
+        p->path == PATH_BLOCKS ? gptvq_packed_same_gemm_input : gptvq_packed_same_input;
+    if (other->path != p->path || !same(&other->linear->packed, &p->linear->packed)) continue;
+    p->input = other->input;
+    return memory;
+  }
+  quantizing inputs = {p, memory, job->n};
+  size_t count = input_count(p->path, job->n);
+  gptvq_parallel_for(count, p->path == PATH_CODES ? GPTVQ_CODES_TOKENS : 1, quantize_task, &inputs);
   p->input = memory;
-  return memory + job->n * bytes;
+  return memory + count * p->input_bytes;
 }
 
 /* Copies of the inputs that the kernels want in another order or precision, from `memory` on; returns its end. */
 static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols, char *memory) {
-  bool few = job->n <= GPTVQ_MATVEC_TOKENS, dense = false;
+  bool dense = false;
   for (size_t i = 0; i < job->count; i++) dense = dense || !job->parts[i].linear->is_packed;
-  if (compute == GPTVQ_COMPUTE_BF16 && dense) memory = round_inputs(job, cols, memory);
-  for (size_t i = 0; i < job->count && few; i++) {
+  if (compute != GPTVQ_COMPUTE_FP32 && dense) memory = round_inputs(job, cols, memory);
+  for (size_t i = 0; i < job->count; i++) {
     part *p = &job->parts[i];
-    if (takes_int8(p->linear, job->n, compute)) memory = quantize_inputs(job, i, memory);
-    else if (p->linear->is_packed && p->linear->packed.permutation != NULL) memory = order_inputs(job, p, memory);
+    bool permuted = p->linear->is_packed && p->linear->packed.permutation != NULL;
+    if (p->path == PATH_CODES || p->path == PATH_BLOCKS) memory = quantize_inputs(job, i, memory);
+    else if (p->path == PATH_VECTORS && permuted) memory = order_inputs(job, p, memory);
   }
   return memory;
+}
+
+/* Fills in part i; returns the bytes of its int8 inputs. */
+static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, gptvq_compute compute) {
+  const gptvq_packed_shape *shape = &linear->packed.shape;
+  part *p = &job->parts[i];
+  size_t cols = linear->cols, weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
+  p->linear = linear;
+  p->path = choose_path(linear, job->n, compute);
+  p->first_task = job->tasks;
+  bool panels = p->path == PATH_BLOCKS || p->path == PATH_PANELS;
+  p->rows_per_task = panels ? panel_rows(cols) : gptvq_round_up(gptvq_max_size(weights / cols, 1), 16);
+  job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
+  if (p->path == PATH_CODES) p->input_bytes = gptvq_packed_input_bytes(shape);
+  if (p->path == PATH_BLOCKS) p->input_bytes = gptvq_packed_gemm_input_bytes(shape);
+  size_t panel = p->path == PATH_PANELS   ? panel_bytes(cols)
+                 : p->path == PATH_BLOCKS ? gptvq_packed_gemm_panel_bytes(shape, p->rows_per_task)
+                                          : 0;
+  job->panel_bytes = gptvq_max_size(job->panel_bytes, gptvq_round_up(panel, 64));
+  return input_count(p->path, job->n) * p->input_bytes;
 }
 
 gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const size_t *offsets, size_t count,
@@ -213,18 +272,11 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
                                    gptvq_scratch *scratch, gptvq_error *err) {
   if (n == 0 || count == 0) return GPTVQ_OK;
   linear_job job = {.count = count, .n = n, .ldy = ldy};
-  bool few = n <= GPTVQ_MATVEC_TOKENS;
   size_t cols = linears[0]->cols, bytes = input_bytes(count, cols, n, compute);
   for (size_t i = 0; i < count; i++) {
-    const gptvq_linear *linear = linears[i];
-    size_t weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
-    size_t rows = few ? gptvq_round_up(gptvq_max_size(weights / cols, 1), 16) : panel_rows(cols);
-    job.parts[i] = (part){.linear = linear, .x = x, .ldx = ldx, .rows_per_task = rows, .first_task = job.tasks,
-                          .y = y + offsets[i]};
-    job.tasks += gptvq_ceil_div(linear->rows, rows);
-    if (takes_int8(linear, n, compute)) bytes += n * gptvq_packed_input_bytes(&linear->packed.shape);
+    job.parts[i] = (part){.x = x, .ldx = ldx, .y = y + offsets[i]};
+    bytes += plan_part(&job, i, linears[i], compute);
   }
-  job.panel_bytes = few ? 0 : panel_bytes(cols);
   bytes += (size_t)gptvq_get_threads() * job.panel_bytes;
   GPTVQ_TRY(reserve(scratch, bytes, linears[0]->name, err));
   job.panels = prepare_inputs(&job, compute, cols, scratch->data);

@@ -210,7 +210,7 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
                               gptvq_error *err) {
   *out = NULL;
   gptvq_compute compute = options != NULL ? options->compute : GPTVQ_COMPUTE_FP32;
-  if (compute != GPTVQ_COMPUTE_FP32 && compute != GPTVQ_COMPUTE_BF16)
+  if ((unsigned)compute > GPTVQ_COMPUTE_AUTO)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "unknown compute precision %d", (int)compute);
   gptvq_model *model = calloc(1, sizeof *model);
   gptvq_model_parts *parts = calloc(1, sizeof *parts);
@@ -226,6 +226,9 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
     gptvq_model_close(model);
     return status;
   }
+  if (compute == GPTVQ_COMPUTE_AUTO) model->compute = model->info.packed ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32;
+  model->info.compute = model->compute;
+  model->info.head_bits = (unsigned)gptvq_dtype_size(model->head.dtype) * 8;
   *out = model;
   return GPTVQ_OK;
 }

@@ -34,7 +34,7 @@ static double now_seconds(void) {
 }
 
 static gptvq_status open_input(run *r, gptvq_error *err) {
-  gptvq_model_options options = {GPTVQ_COMPUTE_FP32};
+  gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32};
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
   const json_t *before = json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
   if (r->model->info.packed || json_is_object(before)) {

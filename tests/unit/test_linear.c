@@ -23,14 +23,14 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
   static const size_t counts[] = {1, 2, 4, 5, 9, 70};
   enum { MAX = 70 };
   size_t rows = linear->rows, cols = linear->cols, ldx = cols + 3, ldy = rows + 5;
-  bool bf16 = compute == GPTVQ_COMPUTE_BF16 && !linear->is_packed;
+  bool bf16 = compute != GPTVQ_COMPUTE_FP32 && !linear->is_packed;
   float *x = gptvq_alloc(MAX * ldx, sizeof *x), *y = gptvq_alloc(MAX * ldy, sizeof *y);
   float *again = gptvq_alloc(MAX * ldy, sizeof *y);
   for (size_t i = 0; i < MAX * ldx; i++) x[i] = uniform();
   for (size_t t = 0; t < sizeof counts / sizeof counts[0]; t++) {
     size_t n = counts[t];
-    bool int8 = compute == GPTVQ_COMPUTE_BF16 && n <= GPTVQ_MATVEC_TOKENS && linear->is_packed &&
-                gptvq_packed_has_i8(&linear->packed.shape);
+    bool int8 = compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(&linear->packed.shape) &&
+                (n <= GPTVQ_CODES_TOKENS || linear->packed.shape.kind == GPTVQ_PACKED_VQ);
     for (size_t i = 0; i < MAX * ldy; i++) y[i] = again[i] = -77.0f;
     gptvq_set_threads(1);
     assert_int_equal(gptvq_linear_forward(linear, compute, n, x, ldx, y + 2, ldy, NULL), GPTVQ_OK);
@@ -118,6 +118,7 @@ static void packed_layers(void **state) {
     snprintf(what, sizeof what, "packed shape %zu", s);
     check_linear(&linear, weights, GPTVQ_COMPUTE_FP32, what);
     check_linear(&linear, weights, GPTVQ_COMPUTE_BF16, what);
+    check_linear(&linear, weights, GPTVQ_COMPUTE_INT8, what);
     free(weights);
     free(decoded);
     fixture_release(&f);

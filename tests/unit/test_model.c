@@ -67,7 +67,7 @@ static void release_golden(golden *g) {
 static gptvq_model *open_model(const char *folder, gptvq_compute compute) {
   gptvq_model *model;
   gptvq_error err = {GPTVQ_OK, ""};
-  const gptvq_model_options options = {compute};
+  const gptvq_model_options options = {.compute = compute};
   if (gptvq_model_open(folder, &options, &model, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   return model;
 }

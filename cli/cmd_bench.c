@@ -1,0 +1,247 @@
+/* gptvq bench: tokens per second of a model, and models of random weights to measure on. */
+#include "cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- bench model ---- */
+
+enum { MAX_SAMPLES = 1 << 16 };
+
+typedef struct series {
+  double *seconds; /* [MAX_SAMPLES] */
+  size_t count;
+} series;
+
+typedef struct speed {
+  size_t prompt, tokens, depth, repeats, head_bits;
+  int compute, json;
+  gptvq_model *model;
+  gptvq_session *session;
+  gptvq_model_info info;
+  int32_t *ids;
+  float *logits;
+  series prompts, steps;
+  double load_seconds, bandwidth;
+} speed;
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static void record(series *s, double seconds) {
+  if (s->count < MAX_SAMPLES) s->seconds[s->count++] = seconds;
+}
+
+/* Runs `count` tokens from position `at` on; the time goes to *series (NULL: nowhere). */
+static int step(speed *job, size_t at, size_t count, series *into) {
+  gptvq_error err;
+  double start = gptvq_cli_clock();
+  if (gptvq_session_forward(job->session, job->ids + at, count, job->logits, 0, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  if (into != NULL) record(into, gptvq_cli_clock() - start);
+  return 0;
+}
+
+/* One turn: the prompt from an empty context, then single tokens after `depth` positions. */
+static int run_turn(speed *job, int warm_up) {
+  int code = 0;
+  if (job->prompt > 0) {
+    gptvq_session_reset(job->session);
+    code = step(job, 0, job->prompt, warm_up ? NULL : &job->prompts);
+  }
+  gptvq_session_reset(job->session);
+  if (code == 0 && job->depth > 0) code = step(job, 0, job->depth, NULL);
+  for (size_t i = 0; i < job->tokens && code == 0 && !gptvq_cli_interrupted(); i++)
+    code = step(job, job->depth + i, 1, warm_up ? NULL : &job->steps);
+  return code;
+}
+
+static int prepare(speed *job, const char *path) {
+  gptvq_error err;
+  gptvq_model_options options = {.compute = (gptvq_compute)job->compute, .head_bits = (unsigned)job->head_bits};
+  double start = gptvq_cli_clock();
+  if (gptvq_model_open(path, &options, &job->model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  job->load_seconds = gptvq_cli_clock() - start;
+  gptvq_model_get_info(job->model, &job->info);
+  size_t positions = job->depth + job->tokens > job->prompt ? job->depth + job->tokens : job->prompt;
+  if (positions == 0) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "nothing to measure: --prompt and --tokens are 0");
+  if (gptvq_session_create(job->model, positions, &job->session, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  job->ids = malloc(positions * sizeof *job->ids);
+  job->logits = malloc(job->info.vocab * sizeof *job->logits);
+  job->prompts.seconds = malloc(MAX_SAMPLES * sizeof(double));
+  job->steps.seconds = malloc(MAX_SAMPLES * sizeof(double));
+  if (job->ids == NULL || job->logits == NULL || job->prompts.seconds == NULL || job->steps.seconds == NULL)
+    return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: tokens and logits");
+  uint64_t state = 1;
+  for (size_t i = 0; i < positions; i++) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    job->ids[i] = (int32_t)((state >> 33) % job->info.vocab);
+  }
+  return 0;
+}
+
+static json_t *series_json(series *s, size_t tokens) {
+  json_t *object = json_object();
+  qsort(s->seconds, s->count, sizeof *s->seconds, by_value);
+  double least = s->count > 0 ? s->seconds[0] : 0, median = s->count > 0 ? s->seconds[s->count / 2] : 0;
+  (void)json_object_set_new(object, "tokens", json_integer((json_int_t)tokens));
+  (void)json_object_set_new(object, "samples", json_integer((json_int_t)s->count));
+  (void)json_object_set_new(object, "min_ms", gptvq_cli_number(1e3 * least));
+  (void)json_object_set_new(object, "median_ms", gptvq_cli_number(1e3 * median));
+  (void)json_object_set_new(object, "tokens_per_second", gptvq_cli_number(median > 0 ? (double)tokens / median : 0));
+  (void)json_object_set_new(object, "best_tokens_per_second", gptvq_cli_number(least > 0 ? (double)tokens / least : 0));
+  return object;
+}
+
+static void print_series(const char *name, series *s, size_t tokens) {
+  if (s->count == 0) return;
+  qsort(s->seconds, s->count, sizeof *s->seconds, by_value);
+  double least = s->seconds[0], median = s->seconds[s->count / 2];
+  printf("%-10s %5zu tokens: least %9.3f ms, median %9.3f ms of %zu; %.1f tokens/s (best %.1f)\n", name, tokens, 1e3 * least,
+         1e3 * median, s->count, (double)tokens / median, (double)tokens / least);
+}
+
+static int report(speed *job, const char *path) {
+  static const char *const names[] = {"fp32", "bf16", "int8"};
+  const gptvq_model_info *info = &job->info;
+  if (!job->json) {
+    printf("%s: %zu layers, %.4f bits per value, head %u bits; compute %s, %s, %d threads; reads %.1f GB/s\n", path, info->layers,
+           info->bits_per_value, info->head_bits, names[info->compute], gptvq_get_cpu(), gptvq_get_threads(), 1e-9 * job->bandwidth);
+    print_series("prompt", &job->prompts, job->prompt);
+    print_series("decoding", &job->steps, 1);
+    return gptvq_cli_flush();
+  }
+  json_t *object = json_object();
+  (void)json_object_set_new(object, "model", gptvq_cli_text(path));
+  (void)json_object_set_new(object, "layers", json_integer((json_int_t)info->layers));
+  (void)json_object_set_new(object, "bits_per_value", gptvq_cli_number(info->bits_per_value));
+  (void)json_object_set_new(object, "linear_bytes", json_integer((json_int_t)info->linear_bytes));
+  (void)json_object_set_new(object, "head_bits", json_integer((json_int_t)info->head_bits));
+  (void)json_object_set_new(object, "compute", json_string(names[info->compute]));
+  (void)json_object_set_new(object, "cpu", json_string(gptvq_get_cpu()));
+  (void)json_object_set_new(object, "threads", json_integer(gptvq_get_threads()));
+  (void)json_object_set_new(object, "depth", json_integer((json_int_t)job->depth));
+  (void)json_object_set_new(object, "load_seconds", gptvq_cli_number(job->load_seconds));
+  (void)json_object_set_new(object, "bandwidth_gb_per_s", gptvq_cli_number(1e-9 * job->bandwidth));
+  (void)json_object_set_new(object, "prompt", series_json(&job->prompts, job->prompt));
+  (void)json_object_set_new(object, "decode", series_json(&job->steps, 1));
+  return gptvq_cli_print_json(object);
+}
+
+static int bench_model(int argc, char **argv) {
+  static const char *const computes[] = {"fp32", "bf16", "int8", "auto", NULL};
+  speed job = {.prompt = 512, .tokens = 32, .repeats = 5, .compute = GPTVQ_COMPUTE_AUTO};
+  const gptvq_option options[] = {
+      {GPTVQ_OPTION_SIZE, "prompt", .value = &job.prompt, .min = 0, .max = 1 << 20, .argument = "N",
+       .help = "tokens of the prompt (default 512); 0 = no prompt"},
+      {GPTVQ_OPTION_SIZE, "tokens", 'n', .value = &job.tokens, .min = 0, .max = 1 << 20, .argument = "N",
+       .help = "single tokens per repeat (default 32); 0 = none"},
+      {GPTVQ_OPTION_SIZE, "depth", .value = &job.depth, .min = 0, .max = 1 << 20, .argument = "N",
+       .help = "positions already in the context when single tokens are measured (default 0)"},
+      {GPTVQ_OPTION_SIZE, "repeats", .value = &job.repeats, .min = 1, .max = 1 << 16, .argument = "N",
+       .help = "turns of prompt and single tokens (default 5), after one to warm up"},
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = computes, .argument = "fp32|bf16|int8|auto",
+       .help = "arithmetic (default auto: int8 for packed folders, fp32 for others)"},
+      {GPTVQ_OPTION_SIZE, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
+       .help = "weights of the output head (default: 8 with int8, else as stored)"},
+      {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "everything as JSON"},
+      {GPTVQ_OPTION_END}};
+  const gptvq_cli_command command = {
+      .name = "bench model",
+      .usage = "MODEL [--prompt N] [--tokens N] [options]",
+      .summary = "tokens per second of a model folder, on random tokens",
+      .examples = "  gptvq bench model small/\n"
+                  "  gptvq bench model small/ --prompt 0 --tokens 64 --depth 1024 --threads 2 --json\n",
+      .options = options,
+      .arguments = {"MODEL"}};
+  const char *path;
+  int code;
+  if (!gptvq_cli_parse(&command, argc, argv, &path, &code)) return code;
+  code = prepare(&job, path);
+  if (code == 0) job.bandwidth = gptvq_measure_bandwidth(2);
+  for (size_t i = 0; i <= job.repeats && code == 0 && !gptvq_cli_interrupted(); i++) code = run_turn(&job, i == 0);
+  if (code == 0 && gptvq_cli_interrupted()) code = gptvq_cli_error(GPTVQ_ERROR_CANCELLED, "stopped on request");
+  if (code == 0) code = report(&job, path);
+  free(job.steps.seconds);
+  free(job.prompts.seconds);
+  free(job.logits);
+  free(job.ids);
+  gptvq_session_destroy(job.session);
+  gptvq_model_close(job.model);
+  return code;
+}
+
+/* ---- bench make-model ---- */
+
+static int make_model(int argc, char **argv) {
+  static const char *const methods[] = {"gptvq", "gptq", NULL};
+  gptvq_random_model model;
+  gptvq_random_model_init(&model);
+  gptvq_quantize_options *format = &model.format;
+  int shape = 0, method = 0, group_given = 0, index_given = 0, bits_given = 0;
+  const char *out = NULL;
+  const gptvq_option options[] = {
+      {GPTVQ_OPTION_STRING, "output", 'o', .value = &out, .argument = "DIR", .help = "where the model is written"},
+      {GPTVQ_OPTION_CHOICE, "shape", .value = &shape, .choices = gptvq_random_shapes(), .argument = "NAME",
+       .help = "llama-2-7b (default), mistral-7b, llama-3-8b or stories (the example model)"},
+      {GPTVQ_OPTION_SIZE, "layers", .value = &model.layers, .min = 1, .max = 1000, .argument = "N",
+       .help = "decoder blocks (default: as many as the real model)"},
+      {GPTVQ_OPTION_FLAG, "dense", .value = &model.dense, .help = "bf16 weights, not packed"},
+      {GPTVQ_OPTION_CHOICE, "method", .value = &method, .choices = methods, .argument = "gptvq|gptq",
+       .help = "vector or uniform quantization (default gptvq)"},
+      {GPTVQ_OPTION_DOUBLE, "bits", .value = &format->bits, .min = 0.1, .max = 16, .argument = "B", .given = &bits_given,
+       .help = "bits per value (default 2.25)"},
+      {GPTVQ_OPTION_UNSIGNED, "dim", .value = &format->dim, .min = 1, .max = 64, .argument = "D",
+       .help = "weights per index: 1, 2 or 4 (default 2)"},
+      {GPTVQ_OPTION_UNSIGNED, "index-bits", .value = &format->index_bits, .min = 1, .max = 12, .argument = "N", .given = &index_given,
+       .help = "bits of an index (default: from --bits)"},
+      {GPTVQ_OPTION_SIZE, "group-size", .value = &format->group_size, .min = 1, .max = 1 << 28, .argument = "L", .given = &group_given,
+       .help = "weights per codebook or per scale (default: from --bits)"},
+      {GPTVQ_OPTION_UNSIGNED, "scale-block", .value = &format->scale_block, .min = 0, .max = 1 << 20, .argument = "N",
+       .help = "one 4-bit scale per N weights; 0 = none (default)"},
+      {GPTVQ_OPTION_SEED, "seed", .value = &model.seed, .argument = "S", .help = "other random weights"},
+      {GPTVQ_OPTION_FLAG, "force", .value = &model.force, .help = "replace an existing model folder"},
+      {GPTVQ_OPTION_END}};
+  const gptvq_cli_command command = {
+      .name = "bench make-model",
+      .usage = "-o DIR [--shape NAME] [--layers N] [options]",
+      .summary = "write a model of random weights, to measure speed",
+      .examples = "  gptvq bench make-model --shape llama-2-7b --layers 2 -o two/\n"
+                  "  gptvq bench make-model --shape llama-2-7b --layers 4 --bits 3.125 -o four/\n"
+                  "      time per layer = (four - two) / 2; the whole model = two + 30 layers\n"
+                  "  gptvq bench make-model --shape mistral-7b --layers 2 --dense -o dense/\n",
+      .options = options,
+      .arguments = {NULL}};
+  int code;
+  if (!gptvq_cli_parse(&command, argc, argv, NULL, &code)) return code;
+  if (out == NULL) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "give an output folder: -o DIR");
+  model.shape = gptvq_random_shapes()[shape];
+  format->method = method == 1 ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_GPTVQ;
+  if (!bits_given && group_given && index_given) format->bits = 0; /* they say it all */
+  gptvq_error err;
+  return gptvq_write_random_model(&model, out, &err) == GPTVQ_OK ? 0 : gptvq_cli_fail(&err);
+}
+
+/* ---- bench ---- */
+
+static int help(void) {
+  printf("gptvq bench: how fast this machine runs models.\n\n"
+         "  gptvq bench model MODEL [options]        tokens per second, prompt and decoding\n"
+         "  gptvq bench make-model -o DIR [options]  a model of random weights in the shape of a known one\n\n"
+         "gptvq bench model --help and gptvq bench make-model --help explain them. The kernels alone are measured by\n"
+         "gptvq-bench-kernels, which is built beside this program.\n");
+  return gptvq_cli_flush();
+}
+
+int gptvq_cmd_bench(int argc, char **argv) {
+  static const char *const names[] = {"model", "make-model", NULL};
+  const char *name = argc > 1 ? argv[1] : "";
+  if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return help();
+  if (strcmp(name, names[0]) == 0) return bench_model(argc - 1, argv + 1);
+  if (strcmp(name, names[1]) == 0) return make_model(argc - 1, argv + 1);
+  if (argc < 2) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "bench what? model or make-model; see gptvq bench --help");
+  const char *near = gptvq_cli_suggest(name, names);
+  if (near != NULL) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s'; did you mean %s?", name, near);
+  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s': model or make-model; see gptvq bench --help", name);
+}

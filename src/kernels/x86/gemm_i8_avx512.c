@@ -1,0 +1,92 @@
+/* Packed rows × many tokens with AVX-512 VNNI: 2 × 12 accumulators, two registers of weights, one broadcast of activations. */
+#include "kernels/gemm_i8.h"
+#include "kernels/x86/x86.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+enum { ROWS = GPTVQ_GEMM_ROWS, TOKENS = GPTVQ_GEMM_TOKENS };
+
+/* 16 rows of 64 bytes at `from` (row stride in bytes) to 16 quads of 16 rows at `to` (64 bytes each, `step` bytes apart). */
+static inline void transpose(const int8_t *from, size_t stride, uint8_t *to, size_t step) {
+  const __m512i flip = _mm512_set1_epi8((char)0x80);
+  __m512i a[16], b[16];
+#pragma GCC unroll 16
+  for (size_t i = 0; i < 16; i++) a[i] = _mm512_xor_si512(_mm512_load_si512(from + i * stride), flip);
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 16; i += 4) { /* a[i + j]: column j of each 128-bit lane, rows i … i + 3 */
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (size_t j = 0; j < 4; j++) { /* lanes 0 … 3 are columns j, 4 + j, 8 + j, 12 + j */
+    __m512i low0 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x44), high0 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xee);
+    __m512i low1 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x44), high1 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xee);
+    _mm512_store_si512(to + j * step, _mm512_shuffle_i32x4(low0, low1, 0x88));
+    _mm512_store_si512(to + (4 + j) * step, _mm512_shuffle_i32x4(low0, low1, 0xdd));
+    _mm512_store_si512(to + (8 + j) * step, _mm512_shuffle_i32x4(high0, high1, 0x88));
+    _mm512_store_si512(to + (12 + j) * step, _mm512_shuffle_i32x4(high0, high1, 0xdd));
+  }
+}
+
+static void pack(const int8_t *codes, size_t stride, size_t quads, uint8_t *weights) {
+  size_t q = 0;
+  for (; q + 16 <= quads; q += 16) {
+    transpose(codes + 4 * q, stride, weights + q * ROWS * 4, ROWS * 4);
+    transpose(codes + 16 * stride + 4 * q, stride, weights + q * ROWS * 4 + 64, ROWS * 4);
+  }
+  for (; q < quads; q++)
+    for (size_t r = 0; r < ROWS; r++) {
+      uint32_t word;
+      memcpy(&word, codes + r * stride + 4 * q, sizeof word);
+      word ^= 0x80808080u;
+      memcpy(weights + (q * ROWS + r) * 4, &word, sizeof word);
+    }
+}
+
+static void multiply(const gptvq_gemm_block *block) {
+  const uint8_t *weights = block->weights;
+  const int8_t *x = block->x;
+  float *sums = block->sums;
+  memset(sums, 0, TOKENS * ROWS * sizeof *sums);
+  for (size_t s = 0; s < block->segments; s++) {
+    const int32_t *corrections = block->corrections + s * TOKENS;
+    const float *scales = block->x_scales + s * TOKENS;
+    __m512i low[TOKENS], high[TOKENS];
+#pragma GCC unroll 12
+    for (size_t t = 0; t < TOKENS; t++) low[t] = high[t] = _mm512_set1_epi32(corrections[t]);
+    for (size_t q = s + 1 == block->segments ? block->last_quads : block->quads; q > 0; q--) {
+      __m512i a = _mm512_load_si512(weights), b = _mm512_load_si512(weights + 64);
+#pragma GCC unroll 12
+      for (size_t t = 0; t < TOKENS; t++) {
+        int32_t quad;
+        memcpy(&quad, x + 4 * t, sizeof quad);
+        __m512i v = _mm512_set1_epi32(quad);
+        low[t] = _mm512_dpbusd_epi32(low[t], a, v);
+        high[t] = _mm512_dpbusd_epi32(high[t], b, v);
+      }
+      weights += ROWS * 4;
+      x += TOKENS * 4;
+    }
+    __m512 a = _mm512_load_ps(block->weight_scales + s * ROWS), b = _mm512_load_ps(block->weight_scales + s * ROWS + 16);
+#pragma GCC unroll 12
+    for (size_t t = 0; t < TOKENS; t++) {
+      __m512 scale = _mm512_set1_ps(scales[t]);
+      float *y = sums + t * ROWS;
+      _mm512_store_ps(y, _mm512_fmadd_ps(_mm512_cvtepi32_ps(low[t]), _mm512_mul_ps(a, scale), _mm512_load_ps(y)));
+      _mm512_store_ps(y + 16, _mm512_fmadd_ps(_mm512_cvtepi32_ps(high[t]), _mm512_mul_ps(b, scale), _mm512_load_ps(y + 16)));
+    }
+  }
+}
+
+void gptvq_kernels_init_gemm_avx512(gptvq_kernel_table *table) {
+  table->gemm_pack = pack;
+  table->gemm_block = multiply;
+}

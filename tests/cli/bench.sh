@@ -1,0 +1,37 @@
+# Models of random weights and the speed of a model: folders that the other commands read, sizes as asked for, sane figures.
+. "$SOURCE/tests/cli/lib.sh"
+
+expect_ok "$GPTVQ" bench make-model --shape stories --layers 2 --bits 2.25 -o vq
+expect_ok "$GPTVQ" bench model vq --prompt 1 --tokens 1 --repeats 1 --json
+[ "$(json layers)" = 2 ] || die "not two layers"
+expect_ok "$GPTVQ" inspect vq --json
+near "$(json bits_per_value)" 2.25 0.03
+expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --dense -o dense
+expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --method gptq --index-bits 4 --group-size 128 -o int4
+expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --dim 4 --bits 2.5 --scale-block 32 -o vq4
+expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --seed 1 -o again --bits 2.25
+expect_ok "$GPTVQ" bench make-model --shape stories --layers 2 -o again --force
+cmp vq/model-block-00001.safetensors again/model-block-00001.safetensors || die "the same seed gives other weights"
+
+for name in vq dense int4 vq4; do
+  for compute in fp32 bf16 int8 auto; do
+    expect_ok "$GPTVQ" bench model $name --prompt 20 --tokens 3 --repeats 2 --compute $compute --json
+    want=$compute
+    [ $compute != auto ] || { want=int8; [ $name != dense ] || want=fp32; }
+    [ "$(json compute)" = $want ] || die "$name: computes in $(json compute), not $want"
+    awk -v t="$(json median_ms)" -v b="$(json bandwidth_gb_per_s)" 'BEGIN {exit !(t > 0 && b > 0)}' || die "no time was measured"
+  done
+done
+expect_ok "$GPTVQ" bench model vq --prompt 0 --tokens 4 --depth 5 --repeats 1
+expect_out '^decoding +1 tokens: least +[0-9.]+ ms, median +[0-9.]+ ms of 4; '
+expect_ok "$GPTVQ" bench --help
+expect_out 'bench make-model'
+
+expect_fail 2 'bench what' "$GPTVQ" bench
+expect_fail 2 "did you mean model" "$GPTVQ" bench modle
+expect_fail 2 'MODEL is missing' "$GPTVQ" bench model
+expect_fail 2 'nothing to measure' "$GPTVQ" bench model vq --prompt 0 --tokens 0
+expect_fail 2 'give an output folder' "$GPTVQ" bench make-model
+expect_fail 2 'is not one of' "$GPTVQ" bench make-model --shape llama-9 -o x
+expect_fail 2 'dim 3 is not possible' "$GPTVQ" bench make-model --shape stories --dim 3 -o x
+expect_fail 3 'exists; use --force' "$GPTVQ" bench make-model --shape stories -o vq
