@@ -19,29 +19,9 @@ typedef struct command_line {
   int bits_given, centroids_given, index_bits_given, group_size_given;
 } command_line;
 
-/* The published algorithm as the authors ran it: diagonal metric and feedback, 100 EM iterations from Mahalanobis seeds, codebook
- * update, columns in their own order, calibrated on what the original layers produce inside a block. */
 static void apply_recipe(command_line *line) {
-  gptvq_quantize_options_init(&line->options);
   line->recipe = line->recipe == 1;
-  if (line->recipe == 1) {
-    gptvq_quantize_options *o = &line->options;
-    o->group_cols = 256;
-    o->codebook_bits = 8;
-    o->scale_block = 0;
-    o->em_init = GPTVQ_INIT_MAHALANOBIS;
-    o->em_iterations = 100;
-    o->hessian_weights = 1;
-    o->exact_metric = 0;
-    o->feedback = 1;
-    o->codebook_update = 1;
-    o->reassign_rounds = 0;
-    o->beam = 1;
-    o->act_order = 0;
-    o->true_sequential = 0;
-    o->mismatch = o->mismatch_stream = 0;
-    o->damping = 0.01;
-  }
+  gptvq_quantize_options_recipe(&line->options, line->recipe == 1 ? GPTVQ_RECIPE_PAPER : GPTVQ_RECIPE_DEFAULT);
   line->method = (int)line->options.method;
   line->em_init = (int)line->options.em_init;
 }
@@ -99,7 +79,7 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       {GPTVQ_OPTION_HEADING, .help = "Method (the defaults are the best known)"},
       {GPTVQ_OPTION_CHOICE, "recipe", .value = &line->recipe, .choices = recipes, .argument = "default|paper",
        .help = "paper: as published (arXiv 2402.15319): --metric diagonal, --codebook-update,\n"
-               "--reassign-rounds 0, --no-act-order, --no-true-sequential, --mismatch 0,\n"
+               "--reassign-rounds 0, --beam 1, --no-act-order, --no-true-sequential, --mismatch 0,\n"
                "--mismatch-stream 0; other options override it"},
       {GPTVQ_OPTION_CHOICE, "em-init", .value = &line->em_init, .choices = inits, .argument = "INIT",
        .help = "mahalanobis (default), kmeans++ or cdf: where the centroids start"},

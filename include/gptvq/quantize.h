@@ -66,6 +66,14 @@ typedef struct gptvq_quantize_report {
 
 GPTVQ_API void gptvq_quantize_options_init(gptvq_quantize_options *options);
 
+typedef enum gptvq_recipe {
+  GPTVQ_RECIPE_DEFAULT = 0, /* the best known: what gptvq_quantize_options_init gives */
+  GPTVQ_RECIPE_PAPER        /* the published algorithm, everything that goes beyond it off */
+} gptvq_recipe;
+
+/* Fills all members, like gptvq_quantize_options_init. */
+GPTVQ_API void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe recipe);
+
 /* Resolves bits/dim into index_bits and group_size for a layer of unlimited size and checks every member.
  * GPTVQ_ERROR_ARGUMENT with an explanation and the nearest possible sizes otherwise. */
 GPTVQ_API gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *options, gptvq_error *err);

@@ -207,6 +207,7 @@ static void update(em *s, float *centroids) {
       }
     }
   }
+  bool served = false; /* nothing is left that an empty cluster could improve */
   for (size_t m = 0; m < s->k; m++) {
     double *sum = s->sums + m * stride;
     bool empty = true; /* or irrelevant: zero metric */
@@ -216,6 +217,7 @@ static void update(em *s, float *centroids) {
       for (size_t j = 0; j < d; j++) centroids[m * d + j] = (float)sum[d * d + j];
       continue;
     }
+    if (served) continue;
     size_t worst = 0;
     double most = 0.0;
     for (size_t row = 0; row < p->rows; row++)
@@ -226,7 +228,8 @@ static void update(em *s, float *centroids) {
           worst = row * p->blocks + b;
         }
       }
-    if (most == 0.0) continue;
+    served = most == 0.0;
+    if (served) continue;
     copy_point(p, worst, centroids + m * d);
     s->distance[worst / p->blocks * lanes + worst % p->blocks] = 0.0f; /* the next empty one takes another point */
   }

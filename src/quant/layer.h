@@ -53,6 +53,7 @@ typedef struct gptvq_vq {
   float *centroids;         /* [stripes][groups, processing order][k][dim]: as stored, decoded */
   void *codes;              /* int8_t or fp16 bits, same layout */
   uint16_t *codebook_scales; /* bf16 bits [stripes][groups] */
+  int exponent;             /* target = weights · 2^−exponent; 0 but for weights whose squares leave the range of fp32 */
   unsigned scale_block;     /* N_s in columns, 0 = none */
   size_t scale_blocks;      /* scale codes per row */
   uint32_t *block_scale_of; /* [blocks] which scale code of its row a block uses */

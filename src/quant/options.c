@@ -13,7 +13,9 @@
 #define MAX_CODEBOOK_COST 2.0 /* bits per value; more would be better spent on indices */
 enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4 };
 
-void gptvq_quantize_options_init(gptvq_quantize_options *options) {
+/* The published algorithm. All that is not named here is zero, and zero is "off" for everything that goes beyond it: an option added
+ * later joins the paper's recipe only by being named here. */
+static void published(gptvq_quantize_options *options) {
   memset(options, 0, sizeof *options);
   options->method = GPTVQ_METHOD_GPTVQ;
   options->bits = 2.25;
@@ -23,19 +25,29 @@ void gptvq_quantize_options_init(gptvq_quantize_options *options) {
   options->em_init = GPTVQ_INIT_MAHALANOBIS;
   options->em_iterations = 100;
   options->hessian_weights = 1;
-  options->exact_metric = 1;
   options->feedback = 1;
   options->codebook_update = 1;
+  options->damping = 0.01;
+  options->calib_samples = 128;
+  options->beam = 1;
+  options->finetune_batch = 4; /* of use only with finetune_steps */
+  options->finetune_rate = 0.004;
+}
+
+void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe recipe) {
+  published(options);
+  if (recipe == GPTVQ_RECIPE_PAPER) return;
+  options->exact_metric = 1;
   options->reassign_rounds = 5;
   options->act_order = 2;
   options->true_sequential = 1;
-  options->damping = 0.01;
-  options->calib_samples = 128;
-  options->finetune_batch = 4;
-  options->finetune_rate = 0.004;
   options->beam = 8;
   options->mismatch = 1.0;
   options->mismatch_stream = 1.0;
+}
+
+void gptvq_quantize_options_init(gptvq_quantize_options *options) {
+  gptvq_quantize_options_recipe(options, GPTVQ_RECIPE_DEFAULT);
 }
 
 static bool is_uniform(const gptvq_quantize_options *o) {

@@ -1,5 +1,6 @@
 /* One layer from weights to packed arrays: checks, set-up, the stages in order, packing, the reported error. */
 #define _GNU_SOURCE
+#include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
@@ -12,7 +13,8 @@
 /* A round of update and sweeps that gains less than this fraction of the loss is the last; so is a sweep inside a round. */
 #define ROUND_GAIN 2e-3
 #define SWEEP_GAIN 1e-3
-enum { MAX_SWEEPS = 4 };
+#define MAX_BF16 0x1.fep127f
+enum { MAX_SWEEPS = 4, PLAIN_EXPONENT = 30 };
 
 static double now(void) {
   struct timespec t;
@@ -110,6 +112,15 @@ static size_t storage_column(const gptvq_vq *q, size_t block) {
   return q->factor != NULL && !q->factor->stored_permutation ? q->factor->order[first] : first;
 }
 
+/* The power of two that brings the largest weight near 1; 0 for weights of usual size, which stay as they are. */
+static int weight_exponent(size_t rows, size_t cols, const float *weights) {
+  float most = 0.0f;
+  for (size_t i = 0; i < rows * cols; i++) most = fmaxf(most, fabsf(weights[i]));
+  if (most == 0.0f) return 0;
+  int exponent = ilogbf(most);
+  return exponent >= -PLAIN_EXPONENT && exponent <= PLAIN_EXPONENT ? 0 : exponent;
+}
+
 gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err) {
   const gptvq_packed_shape *s = &q->shape;
   size_t cols = s->cols, d = s->dim;
@@ -160,10 +171,12 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
         q->lookup[b * d * d + i * d + j] = phantom ? 0.0f : (float)t;
       }
   }
+  q->exponent = weight_exponent(q->rows, cols, weights);
   for (size_t row = 0; row < q->rows; row++)
     for (size_t c = 0; c < q->padded; c++) {
       uint32_t column = input_column(q, c);
-      q->target[row * q->padded + c] = column == GPTVQ_NO_COLUMN ? 0.0f : weights[row * cols + column];
+      float w = column == GPTVQ_NO_COLUMN ? 0.0f : weights[row * cols + column];
+      q->target[row * q->padded + c] = q->exponent == 0 ? w : ldexpf(w, -q->exponent);
     }
   if (q->scale_block) gptvq_vq_scale_range(q);
   return GPTVQ_OK;
@@ -209,7 +222,9 @@ static void pack(const gptvq_vq *q, gptvq_packed *packed, uint16_t *unit) {
     for (size_t g = 0; g < q->groups; g++) {
       size_t from = stripe * q->groups + g, to = stripe * q->groups + q->group[g].id;
       memcpy((char *)packed->codebooks + to * values * code_size, (char *)q->codes + from * values * code_size, values * code_size);
-      ((uint16_t *)packed->codebook_scales)[to] = q->codebook_scales[from];
+      uint16_t scale = q->codebook_scales[from];
+      if (q->exponent != 0) scale = gptvq_float_to_bf16(fminf(ldexpf(gptvq_bf16_to_float(scale), q->exponent), MAX_BF16));
+      ((uint16_t *)packed->codebook_scales)[to] = scale;
     }
   size_t per_group = q->scale_blocks / q->groups;
   for (size_t row = 0; row < q->rows; row++)

@@ -229,7 +229,7 @@ static void dead_columns_are_harmless(void **state) {
   gptvq_layer_result r;
   assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
   assert_non_null(strstr(last_log, "8 of 64 inputs are always zero"));
-  for (int scaled = 0; scaled < 2; scaled++) { /* dead weights 100 times larger must not disturb the live ones much */
+  for (int scaled = 0; scaled < 2; scaled++) { /* larger dead weights must not disturb the live ones much */
     for (size_t row = 0; row < ROWS && scaled; row++)
       for (size_t c = 5; c < COLS; c += 8) w[row * COLS + c] *= 1.5f;
     assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &o, NULL, &r, &err), GPTVQ_OK);
@@ -241,10 +241,68 @@ static void dead_columns_are_harmless(void **state) {
   free(h);
 }
 
+/* Weights that are a power of two times as large give the same indices and codes, the power in the codebook scales, also where
+ * squares of fp32 numbers overflow or vanish. Scales of bf16 have 8 bits: 2^±100 keeps the smallest of them normal. */
+static void magnitude_does_not_matter(void **state) {
+  (void)state;
+  enum { ROWS = 12, COLS = 48 };
+  static const int exponents[] = {-100, -60, 20, 60, 100};
+  float *w = random_weights(ROWS, COLS, 8), *scaled = gptvq_alloc(ROWS * COLS, sizeof *scaled);
+  double *h = random_hessian(COLS, 96, 9);
+  for (int method = 0; method < 2; method++) {
+    gptvq_quantize_options o = small_options(2, 4, 288);
+    if (method == 1) o.method = GPTVQ_METHOD_KMEANS;
+    gptvq_layer_result plain = solve(ROWS, COLS, w, h, &o);
+    gptvq_packed_sizes s;
+    gptvq_packed_measure(&plain.packed.shape, &s);
+    assert_true(plain.error > 0.0 && plain.error < 0.2);
+    for (size_t i = 0; i < sizeof exponents / sizeof *exponents; i++) {
+      for (size_t j = 0; j < ROWS * COLS; j++) scaled[j] = ldexpf(w[j], exponents[i]);
+      gptvq_layer_result r = solve(ROWS, COLS, scaled, h, &o);
+      assert_memory_equal(r.packed.indices, plain.packed.indices, s.index_bytes);
+      assert_memory_equal(r.packed.codebooks, plain.packed.codebooks, s.codebook_bytes);
+      for (size_t j = 0; j < s.codebook_scales; j++)
+        assert_true(gptvq_bf16_to_float(r.packed.codebook_scales[j]) ==
+                    ldexpf(gptvq_bf16_to_float(plain.packed.codebook_scales[j]), exponents[i]));
+      assert_true(fabs(r.error - plain.error) <= 1e-5 * plain.error); /* fp32 sums of 48 products */
+      gptvq_layer_result_release(&r);
+    }
+    gptvq_layer_result_release(&plain);
+  }
+  free(w);
+  free(scaled);
+  free(h);
+}
+
+/* Layers with next to nothing in them: every dimension, init, with and without block scales; exact where few values suffice. */
+static void degenerate_layers_are_exact(void **state) {
+  (void)state;
+  enum { ROWS = 9, COLS = 40 };
+  float w[ROWS * COLS];
+  double *h = random_hessian(COLS, 80, 10);
+  for (unsigned d = 1; d <= 4; d *= 2)
+    for (int kind = 0; kind < 4; kind++)
+      for (int init = 0; init < 3; init++)
+        for (unsigned scale_block = 0; scale_block <= 8; scale_block += 8) {
+          static const float values[] = {0.0f, 0.5f, 0x1p-118f, -0x1p120f}; /* their squares vanish, overflow */
+          size_t cols = kind == 3 ? 1 : COLS;
+          for (size_t i = 0; i < ROWS * COLS; i++) w[i] = values[kind];
+          gptvq_quantize_options o = small_options(d, 5, ROWS * COLS);
+          o.em_init = (gptvq_em_init)init;
+          o.scale_block = scale_block;
+          gptvq_layer_result r = solve(ROWS, cols, w, h, &o);
+          /* the codebook scale is bf16, rounded up; with block scales exp2 comes in addition: (2^-8)² of the norm */
+          if (!(r.error <= 0x1p-14)) fail_msg("d %u kind %d init %d scales %u: error %g", d, kind, init, scale_block, r.error);
+          gptvq_layer_result_release(&r);
+        }
+  free(h);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(gptq_and_rtn_equal_the_naive_ones), cmocka_unit_test(act_order_gptq_is_consistent),
       cmocka_unit_test(exact_cases), cmocka_unit_test(all_shapes_work), cmocka_unit_test(bad_input_is_named),
-      cmocka_unit_test(dead_columns_are_harmless)};
+      cmocka_unit_test(dead_columns_are_harmless), cmocka_unit_test(magnitude_does_not_matter),
+      cmocka_unit_test(degenerate_layers_are_exact)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
