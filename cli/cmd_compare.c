@@ -37,8 +37,8 @@ static int run(gptvq_cli_eval *eval, const char *const paths[2], gptvq_model *co
   printf("ratio B / A       %.5f\n", result.b.perplexity / result.a.perplexity);
   printf("KL(A || B)        %.6f +- %.6f nats per token, largest %.3f\n", result.kl_mean, result.kl_stderr, result.kl_max);
   printf("top-1 agreement   %.2f %%\n", 100 * result.top1_agreement);
-  printf("predictions       %llu (%zu windows of %zu tokens", (unsigned long long)result.a.tokens, result.a.windows,
-         result.a.ctx);
+  printf("predictions       %llu (%zu window%s of %zu tokens", (unsigned long long)result.a.tokens, result.a.windows,
+         result.a.windows == 1 ? "" : "s", result.a.ctx);
   if (result.a.score_from > 1) printf(", scored from position %zu", result.a.score_from);
   char time[GPTVQ_CLI_SIZE_TEXT];
   printf(")\ntime              %s\n", gptvq_cli_time_text(seconds, time));

@@ -23,7 +23,8 @@ static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,
   gptvq_model_get_info(model, &info);
   printf("perplexity      %.4f\n", result.perplexity);
   printf("nll             %.6f nats per token\n", result.nll);
-  printf("predictions     %llu (%zu windows of %zu tokens", (unsigned long long)result.tokens, result.windows, result.ctx);
+  printf("predictions     %llu (%zu window%s of %zu tokens", (unsigned long long)result.tokens, result.windows,
+         result.windows == 1 ? "" : "s", result.ctx);
   if (result.score_from > 1) printf(", scored from position %zu", result.score_from);
   printf(")\nbits per value  %.4f in the block linears, %.4f in the whole model\n", info.bits_per_value,
          info.model_bits_per_value);

@@ -289,6 +289,10 @@ bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, co
       *exit_code = gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unexpected argument '%s'; see gptvq %s --help", argument,
                                    command->name);
       return false;
+    } else if (argument[0] == '\0') { /* usually a shell variable that is not set */
+      *exit_code = gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "%s is empty: gptvq %s %s", command->arguments[count],
+                                   command->name, command->usage);
+      return false;
     } else {
       positional[count++] = argument;
     }

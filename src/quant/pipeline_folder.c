@@ -48,6 +48,15 @@ static bool contains(const char *outer, const char *inner) {
   return inside;
 }
 
+/* Is path[0..length), the path without its final slashes, a symbolic link to a folder? */
+static bool is_link_to_folder(const char *path, size_t length) {
+  char *name = strndup(path, length);
+  struct stat info;
+  bool is_link = name != NULL && lstat(name, &info) == 0 && S_ISLNK(info.st_mode) && gptvq_is_folder(name);
+  free(name);
+  return is_link;
+}
+
 gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int force, gptvq_output *out,
                                 gptvq_error *err) {
   *out = (gptvq_output){.lock = -1};
@@ -55,11 +64,12 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no output folder was given");
   size_t length = strlen(out_dir);
   while (length > 1 && out_dir[length - 1] == '/') length--;
-  out->path = malloc(length + 1);
+  /* a link stays one: what it points to is replaced, on its own disk */
+  out->path = is_link_to_folder(out_dir, length) ? realpath(out_dir, NULL) : strndup(out_dir, length);
+  if (out->path == NULL) return gptvq_fail_memory(err, "the output path", length);
+  length = strlen(out->path);
   out->work = malloc(length + sizeof ".partial");
-  if (out->path == NULL || out->work == NULL) return gptvq_fail_memory(err, "the output path", length);
-  memcpy(out->path, out_dir, length);
-  out->path[length] = '\0';
+  if (out->work == NULL) return gptvq_fail_memory(err, "the output path", length);
   (void)snprintf(out->work, length + sizeof ".partial", "%s.partial", out->path);
   const char *last = strrchr(out->path, '/');
   last = last != NULL ? last + 1 : out->path;

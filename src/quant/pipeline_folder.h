@@ -13,8 +13,8 @@ typedef struct gptvq_output {
 } gptvq_output;
 
 /* Paths and the checks that need no work: OUT is neither the source folder nor around it; it does not exist, or `force` is set and
- * it is a model folder or empty (anything else is never replaced); its parent exists. GPTVQ_ERROR_IO or _ARGUMENT. The caller
- * releases *out, also on failure. */
+ * it is a model folder or empty (anything else is never replaced); its parent exists. When OUT is a link to a folder, that folder
+ * is the output and the link stays. GPTVQ_ERROR_IO or _ARGUMENT. The caller releases *out, also on failure. */
 gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int force, gptvq_output *out,
                                 gptvq_error *err);
 /* Creates the work folder if it is not there and locks it. GPTVQ_ERROR_IO also when another process holds it. */

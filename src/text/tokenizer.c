@@ -85,7 +85,13 @@ gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq
   gptvq_bpe_init(&t->bpe);
   t->bos = t->eos = -1;
   if (in_folder && !gptvq_path_exists(file)) {
-    status = gptvq_fail(err, GPTVQ_ERROR_IO, "%s: no tokenizer.json in this folder", path);
+    char *other = gptvq_join_path(path, "tokenizer.model");
+    bool convertible = other != NULL && gptvq_path_exists(other);
+    free(other);
+    status = gptvq_fail(err, GPTVQ_ERROR_IO, "%s: no tokenizer.json in this folder%s", path,
+                        convertible ? "; tokenizer.model is not read: convert it (transformers writes tokenizer.json with "
+                                      "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))"
+                                    : "");
     goto done;
   }
   GPTVQ_TRY_GOTO(read_json(file, MAX_TOKENIZER_BYTES, &json, err));

@@ -28,6 +28,13 @@ printf 'Once upon a time' > short.txt
   expect_fail 3 '(write|File too large|space)' limited m -o full $rtn
   limited_export() { (ulimit -f 512 && exec "$GPTVQ" export "$@"); }
   expect_ok quantize m -o packed $rtn
+  # a link to an output folder stays a link: what it points to is replaced
+  ln -s packed alias
+  expect_fail 3 'packed exists; use --force' quantize m -o alias $rtn
+  touch packed/old
+  expect_ok quantize m -o alias/ $rtn --force
+  [ -L alias ] && [ ! -e packed/old ] && [ -e packed/config.json ] || die "the folder behind a link was not replaced"
+  rm alias
   expect_fail 3 '(write|File too large|space)' limited_export packed -o full --quiet
   expect_fail 3 'short\.txt' "$GPTVQ" export packed -o short.txt/out --quiet
   expect_fail 2 '-o DIR is missing' "$GPTVQ" export packed

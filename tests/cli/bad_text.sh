@@ -18,6 +18,8 @@ expect_fail 3 'nowhere' "$GPTVQ" compare "$model" nowhere --text "$text"
 copy_model m
 rm m/tokenizer.json
 expect_fail 3 'tokenizer\.json' "$GPTVQ" eval m --text "$text"
+: > m/tokenizer.model
+expect_fail 3 'm: no tokenizer\.json in this folder; tokenizer\.model is not read: convert it' "$GPTVQ" eval m --text "$text"
 printf '{' > m/tokenizer.json
 expect_fail 4 'tokenizer\.json' "$GPTVQ" eval m --text "$text"
 

@@ -17,6 +17,7 @@ expect_fail 2 "unknown command 'evl'; did you mean eval\?" "$GPTVQ" evl
 expect_fail 2 "unknown command 'xyzzy'; see gptvq --help" "$GPTVQ" xyzzy
 
 expect_fail 2 'MODEL is missing: gptvq eval MODEL' "$GPTVQ" eval
+expect_fail 2 'MODEL is empty: gptvq eval MODEL' "$GPTVQ" eval "" --text f
 expect_fail 2 'B is missing' "$GPTVQ" compare a
 expect_fail 2 "unexpected argument 'b'" "$GPTVQ" inspect a b
 expect_fail 2 'unknown option --txt; did you mean --text\?' "$GPTVQ" eval m --txt f
