@@ -93,7 +93,7 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       {GPTVQ_OPTION_UNSIGNED, "reassign-rounds", .value = &o->reassign_rounds, .min = 0, .max = 1000, .argument = "N",
        .help = "rounds of update and re-assignment afterwards, at most"},
       {GPTVQ_OPTION_UNSIGNED, "beam", .value = &o->beam, .min = 1, .max = 64, .argument = "N",
-       .help = "partial assignments kept per row (1: greedy, as published; default 8)"},
+       .help = "partial assignments kept per row (1: greedy, as published; default 4)"},
       {GPTVQ_OPTION_CHOICE, "act-order", .value = &o->act_order, .choices = orders, .argument = "ORDER",
        .help = "columns in the order of their weight in the loss: columns (permutation stored),\n"
                "blocks (whole groups and sub-vectors only, nothing stored) or off"},

@@ -38,10 +38,10 @@ void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe
   published(options);
   if (recipe == GPTVQ_RECIPE_PAPER) return;
   options->exact_metric = 1;
-  options->reassign_rounds = 5;
+  options->reassign_rounds = 3;
   options->act_order = 2;
   options->true_sequential = 1;
-  options->beam = 8;
+  options->beam = 4;
   options->mismatch = 1.0;
   options->mismatch_stream = 1.0;
 }
