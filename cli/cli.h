@@ -120,7 +120,7 @@ typedef struct gptvq_cli_eval {
   char *text; /* free() */
   size_t text_size;
 } gptvq_cli_eval;
-enum { GPTVQ_CLI_EVAL_OPTIONS = 8 };
+enum { GPTVQ_CLI_EVAL_OPTIONS = 9 };
 void gptvq_cli_eval_init(gptvq_cli_eval *eval);
 void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVAL_OPTIONS]);
 /* After parsing: reads the text into eval->text; an exit code. */

@@ -14,7 +14,8 @@ typedef struct series {
 } series;
 
 typedef struct speed {
-  size_t prompt, tokens, depth, repeats, head_bits;
+  size_t prompt, tokens, depth, repeats;
+  unsigned head_bits;
   int compute, json;
   gptvq_model *model;
   gptvq_session *session;
@@ -59,7 +60,7 @@ static int run_turn(speed *job, int warm_up) {
 
 static int prepare(speed *job, const char *path) {
   gptvq_error err;
-  gptvq_model_options options = {.compute = (gptvq_compute)job->compute, .head_bits = (unsigned)job->head_bits};
+  gptvq_model_options options = {.compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
   double start = gptvq_cli_clock();
   if (gptvq_model_open(path, &options, &job->model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
   job->load_seconds = gptvq_cli_clock() - start;
@@ -143,7 +144,7 @@ static int bench_model(int argc, char **argv) {
        .help = "turns of prompt and single tokens (default 5), after one to warm up"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = computes, .argument = "fp32|bf16|int8|auto",
        .help = "arithmetic (default auto: int8 for packed folders, fp32 for others)"},
-      {GPTVQ_OPTION_SIZE, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
+      {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
        .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "everything as JSON"},
       {GPTVQ_OPTION_END}};

@@ -12,6 +12,7 @@ typedef struct generation {
   size_t count;
   gptvq_sampler sampler;
   uint64_t seed;
+  unsigned head_bits;
   int bos, echo, ignore_eos, compute, json, seed_given;
   /* state; all owned */
   gptvq_model *model;
@@ -77,7 +78,7 @@ static int encode_prompt(generation *job) {
 
 static int prepare(generation *job, const char *path) {
   gptvq_error err;
-  gptvq_model_options options = {.compute = (gptvq_compute)job->compute};
+  gptvq_model_options options = {.compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
   if (gptvq_model_open(path, &options, &job->model, &err) != GPTVQ_OK ||
       gptvq_tokenizer_open(path, &job->tokenizer, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
@@ -225,6 +226,8 @@ int gptvq_cmd_generate(int argc, char **argv) {
       {GPTVQ_OPTION_FLAG, "ignore-eos", .value = &job.ignore_eos, .help = "go on after the end-of-text token"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = compute_names, .argument = "fp32|bf16|int8|auto",
        .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 for others"},
+      {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
+       .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "text, ids and speed as JSON, at the end"},
       {GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {

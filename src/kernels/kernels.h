@@ -59,4 +59,18 @@ size_t gptvq_packed_gemm_panel_bytes(const gptvq_packed_shape *shape, size_t row
 void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
                           size_t ldy, void *panel);
 
+/* ---- dense matrices as int8 codes: the output head ---- */
+
+/* Columns that share a scale. */
+enum { GPTVQ_ROWS_GROUP = 256 };
+/* One row: codes[cols] (code + 128, codes in −127 … 127) and scales[ceil(cols / GPTVQ_ROWS_GROUP)]. */
+void gptvq_rows_quantize(size_t cols, const float *weights, uint8_t *codes, float *scales);
+/* The prepared form of x[cols], 64-byte aligned; its bytes, a multiple of 64. */
+size_t gptvq_rows_input_bytes(size_t cols);
+void gptvq_rows_prepare(size_t cols, const float *x, void *input);
+/* y[token · ldy + row − begin] for rows [begin, end) of codes[rows × cols] and `count` prepared inputs that follow each other. Same
+ * bytes at every CPU level. */
+void gptvq_rows_matmul(const uint8_t *codes, const float *scales, size_t cols, size_t begin, size_t end, const void *inputs,
+                       size_t count, float *y, size_t ldy);
+
 #endif

@@ -16,6 +16,7 @@ typedef enum path {
   PATH_VECTORS, /* matrix × vector kernels, token by token */
   PATH_CODES,   /* the same on int8 inputs, up to 8 tokens per pass */
   PATH_BLOCKS,  /* int8 inputs, weights decoded once for all tokens */
+  PATH_ROWS,    /* int8 inputs and int8 weights */
   PATH_PANELS   /* weights decoded or converted once for all tokens, then a matrix product in fp32 or bf16 */
 } path;
 
@@ -23,7 +24,7 @@ typedef struct part {
   const gptvq_linear *linear;
   path path;
   const float *x;    /* [n × ldx], in packed column order for matrix × vector products of permuted layers */
-  const void *input; /* int8 form of x for PATH_CODES and PATH_BLOCKS */
+  const void *input; /* int8 form of x for PATH_CODES, PATH_BLOCKS and PATH_ROWS */
   size_t input_bytes; /* of one token or block of tokens */
   size_t ldx, rows_per_task, first_task;
   float *y;
@@ -54,6 +55,7 @@ static size_t panel_bytes(size_t cols) { return panel_rows(cols) * gptvq_round_u
 /* Packed layers take int8 codes where there are kernels; those of uniform layers are for few tokens. */
 static path choose_path(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
   const gptvq_packed_shape *shape = &linear->packed.shape;
+  if (linear->codes != NULL) return PATH_ROWS;
   if (compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(shape)) {
     if (n > GPTVQ_CODES_TOKENS && gptvq_packed_has_gemm_i8(shape)) return PATH_BLOCKS;
     if (n <= GPTVQ_CODES_TOKENS || shape->kind == GPTVQ_PACKED_VQ) return PATH_CODES;
@@ -158,6 +160,10 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
     case PATH_VECTORS: matvec_rows(job, p, begin, end); break;
     case PATH_CODES: gptvq_packed_matmul_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy); break;
     case PATH_BLOCKS: gptvq_packed_gemm_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel); break;
+    case PATH_ROWS:
+      gptvq_rows_matmul(p->linear->codes, p->linear->code_scales, p->linear->cols, begin, end, p->input, job->n, p->y + begin,
+                        job->ldy);
+      break;
     case PATH_PANELS:
       if (!panel_bf16(job, p, begin, end, panel)) panel_fp32(job, p, begin, end, panel);
       break;
@@ -207,6 +213,7 @@ static void quantize_task(void *context, size_t begin, size_t end, size_t thread
   for (size_t i = begin; i < end; i++) {
     char *out = job->memory + i * p->input_bytes;
     if (p->path == PATH_CODES) gptvq_packed_prepare(packed, p->x + i * p->ldx, out);
+    else if (p->path == PATH_ROWS) gptvq_rows_prepare(p->linear->cols, p->x + i * p->ldx, out);
     else
       gptvq_packed_gemm_prepare(packed, p->x + i * GPTVQ_GEMM_BLOCK * p->ldx, p->ldx,
                                 gptvq_min_size(GPTVQ_GEMM_BLOCK, job->n - i * GPTVQ_GEMM_BLOCK), out);
@@ -222,13 +229,13 @@ static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
     const part *other = &job->parts[i];
     bool (*same)(const gptvq_packed *, const gptvq_packed *) =
         p->path == PATH_BLOCKS ? gptvq_packed_same_gemm_input : gptvq_packed_same_input;
-    if (other->path != p->path || !same(&other->linear->packed, &p->linear->packed)) continue;
+    if (p->path == PATH_ROWS || other->path != p->path || !same(&other->linear->packed, &p->linear->packed)) continue;
     p->input = other->input;
     return memory;
   }
   quantizing inputs = {p, memory, job->n};
   size_t count = input_count(p->path, job->n);
-  gptvq_parallel_for(count, p->path == PATH_CODES ? GPTVQ_CODES_TOKENS : 1, quantize_task, &inputs);
+  gptvq_parallel_for(count, p->path == PATH_BLOCKS ? 1 : GPTVQ_CODES_TOKENS, quantize_task, &inputs);
   p->input = memory;
   return memory + count * p->input_bytes;
 }
@@ -236,12 +243,12 @@ static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
 /* Copies of the inputs that the kernels want in another order or precision, from `memory` on; returns its end. */
 static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols, char *memory) {
   bool dense = false;
-  for (size_t i = 0; i < job->count; i++) dense = dense || !job->parts[i].linear->is_packed;
+  for (size_t i = 0; i < job->count; i++) dense = dense || (!job->parts[i].linear->is_packed && job->parts[i].path != PATH_ROWS);
   if (compute != GPTVQ_COMPUTE_FP32 && dense) memory = round_inputs(job, cols, memory);
   for (size_t i = 0; i < job->count; i++) {
     part *p = &job->parts[i];
     bool permuted = p->linear->is_packed && p->linear->packed.permutation != NULL;
-    if (p->path == PATH_CODES || p->path == PATH_BLOCKS) memory = quantize_inputs(job, i, memory);
+    if (p->path == PATH_CODES || p->path == PATH_BLOCKS || p->path == PATH_ROWS) memory = quantize_inputs(job, i, memory);
     else if (p->path == PATH_VECTORS && permuted) memory = order_inputs(job, p, memory);
   }
   return memory;
@@ -259,6 +266,7 @@ static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, g
   p->rows_per_task = panels ? panel_rows(cols) : gptvq_round_up(gptvq_max_size(weights / cols, 1), 16);
   job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
   if (p->path == PATH_CODES) p->input_bytes = gptvq_packed_input_bytes(shape);
+  if (p->path == PATH_ROWS) p->input_bytes = gptvq_rows_input_bytes(cols);
   if (p->path == PATH_BLOCKS) p->input_bytes = gptvq_packed_gemm_input_bytes(shape);
   size_t panel = p->path == PATH_PANELS   ? panel_bytes(cols)
                  : p->path == PATH_BLOCKS ? gptvq_packed_gemm_panel_bytes(shape, p->rows_per_task)

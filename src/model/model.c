@@ -212,6 +212,9 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
   gptvq_compute compute = options != NULL ? options->compute : GPTVQ_COMPUTE_FP32;
   if ((unsigned)compute > GPTVQ_COMPUTE_AUTO)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "unknown compute precision %d", (int)compute);
+  unsigned head_bits = options != NULL ? options->head_bits : 0;
+  if (head_bits != 0 && head_bits != 8 && head_bits != 16)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "an output head of %u bits is not possible: choose 8 or 16", head_bits);
   gptvq_model *model = calloc(1, sizeof *model);
   gptvq_model_parts *parts = calloc(1, sizeof *parts);
   if (model == NULL || parts == NULL) {
@@ -229,6 +232,14 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
   if (compute == GPTVQ_COMPUTE_AUTO) model->compute = model->info.packed ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32;
   model->info.compute = model->compute;
   model->info.head_bits = (unsigned)gptvq_dtype_size(model->head.dtype) * 8;
+  if (head_bits == 8 || (head_bits == 0 && model->compute == GPTVQ_COMPUTE_INT8)) {
+    status = gptvq_quantize_head(model, err);
+    model->info.head_bits = 8;
+  }
+  if (status != GPTVQ_OK) {
+    gptvq_model_close(model);
+    return status;
+  }
   *out = model;
   return GPTVQ_OK;
 }

@@ -19,6 +19,8 @@ typedef struct gptvq_linear {
   const void *weights;  /* dense: [rows][cols], perhaps unaligned */
   gptvq_packed packed;  /* packed */
   const float *bias;    /* [rows] fp32, or NULL; not owned by this struct */
+  const uint8_t *codes;     /* the same weights as int8 codes (gptvq_rows_quantize), used instead of them; or NULL */
+  const float *code_scales;
 } gptvq_linear;
 
 /* Y[n × rows] = X[n × cols] Wᵀ + b. Strides in elements. Few tokens: matrix × vector kernels on the stored weights; many: panels of

@@ -125,7 +125,42 @@ static void packed_layers(void **state) {
   }
 }
 
+/* A head of int8 codes: single tokens and many give the same bytes, threads too (check_linear's other bounds are the kernels' test). */
+static void int8_codes(void **state) {
+  (void)state;
+  enum { ROWS = 150, COLS = 300, N = 20 };
+  size_t groups = gptvq_ceil_div(COLS, GPTVQ_ROWS_GROUP);
+  float *weights = gptvq_alloc(ROWS * COLS, sizeof *weights), *x = gptvq_alloc(N * COLS, sizeof *x);
+  float *y = gptvq_alloc(N * ROWS, sizeof *y), *one = gptvq_alloc(ROWS, sizeof *one), *scales = gptvq_alloc(ROWS * groups, sizeof *scales);
+  uint8_t *codes = gptvq_alloc(ROWS, COLS);
+  for (size_t i = 0; i < ROWS * COLS; i++) weights[i] = uniform();
+  for (size_t i = 0; i < N * COLS; i++) x[i] = uniform();
+  for (size_t r = 0; r < ROWS; r++) gptvq_rows_quantize(COLS, weights + r * COLS, codes + r * COLS, scales + r * groups);
+  gptvq_linear linear = {.name = "head", .rows = ROWS, .cols = COLS, .dtype = GPTVQ_F32, .weights = weights, .codes = codes,
+                         .code_scales = scales};
+  for (int threads = 1; threads <= 3; threads += 2) {
+    gptvq_set_threads(threads);
+    assert_int_equal(gptvq_linear_forward(&linear, GPTVQ_COMPUTE_INT8, N, x, COLS, y, ROWS, NULL), GPTVQ_OK);
+    for (size_t t = 0; t < N; t++) {
+      assert_int_equal(gptvq_linear_forward(&linear, GPTVQ_COMPUTE_FP32, 1, x + t * COLS, COLS, one, ROWS, NULL), GPTVQ_OK);
+      assert_memory_equal(one, y + t * ROWS, ROWS * sizeof *one);
+      for (size_t r = 0; r < ROWS; r++) { /* |x|, |w| <= 1: each of 300 products is off by at most 1 / 127 */
+        double sum = 0.0;
+        for (size_t c = 0; c < COLS; c++) sum += (double)weights[r * COLS + c] * (double)x[t * COLS + c];
+        assert_true(fabs((double)one[r] - sum) <= COLS / 127.0);
+      }
+    }
+  }
+  gptvq_set_threads(0);
+  free(weights);
+  free(x);
+  free(y);
+  free(one);
+  free(scales);
+  free(codes);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(dense_layers), cmocka_unit_test(packed_layers)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(dense_layers), cmocka_unit_test(packed_layers), cmocka_unit_test(int8_codes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
