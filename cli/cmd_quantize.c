@@ -71,10 +71,16 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       {GPTVQ_OPTION_SIZE, "finetune-steps", .value = &o->finetune_steps, .min = 0, .max = 1 << 24, .argument = "N",
        .help = "codebooks, scales and norms of the whole model are optimised against the original's\n"
                "predictions for N steps; needs the model's weights in memory in fp32; 0 = off (default)"},
+      {GPTVQ_OPTION_SIZE, "finetune-block-steps", .value = &o->finetune_block_steps, .min = 0, .max = 1 << 24, .argument = "N",
+       .help = "the same block after block, against the original block's outputs, for N steps each;\n"
+               "needs one block in fp32 and three times the activations; 0 = off (default)"},
       {GPTVQ_OPTION_SIZE, "finetune-batch", .value = &o->finetune_batch, .min = 1, .max = 1 << 20, .argument = "N",
        .help = "calibration windows per step (default 4)"},
       {GPTVQ_OPTION_DOUBLE, "finetune-rate", .value = &o->finetune_rate, .min = 1e-9, .max = 1, .argument = "F",
-       .help = "learning rate, relative to a codebook's values (default 0.004)"},
+       .help = "learning rate, relative to a codebook's values (default 0.01)"},
+      {GPTVQ_OPTION_DOUBLE, "finetune-index-rate", .value = &o->finetune_index_rate, .min = 0, .max = 1, .argument = "F",
+       .help = "the same for the indices, which then may change too; takes three times the memory;\n"
+               "0 = they stay (default)"},
 
       {GPTVQ_OPTION_HEADING, .help = "Method (the defaults are the best known)"},
       {GPTVQ_OPTION_CHOICE, "recipe", .value = &line->recipe, .choices = recipes, .argument = "default|paper",

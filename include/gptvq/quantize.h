@@ -45,8 +45,10 @@ typedef struct gptvq_quantize_options {
   int resume;              /* continue a killed run in the output folder */
   /* Fine-tuning of codebooks, uniform scales, norms and biases by back-propagation; needs calibration data. */
   size_t finetune_steps;       /* Adam steps on the whole model against the original's predictions, at the end; 0 = none */
+  size_t finetune_block_steps; /* on each block against the original block's outputs, as soon as it is quantized; 0 = none */
   size_t finetune_batch;       /* windows per step, 4 */
-  double finetune_rate;        /* learning rate relative to a codebook's rms value, 0.004 */
+  double finetune_rate;        /* learning rate relative to a codebook's rms value, 0.01; half of it for norms and biases */
+  double finetune_index_rate;  /* the same for the weights behind the VQ indices; 0 = indices stay */
   unsigned beam;           /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published */
   double mismatch;         /* 0 … 1: share by which each layer makes up for its inputs' deviation from the original model's (with
                             * true_sequential only; twice the activations and forward passes) */

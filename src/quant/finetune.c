@@ -9,7 +9,7 @@
 
 void gptvq_finetune_options_init(gptvq_finetune_options *options) {
   *options = (gptvq_finetune_options){.steps = 200, .batch = 8, .holdout = 16, .evaluate_every = 20, .patience = 5,
-                                      .table_rate = 2e-3, .vector_rate = 2e-3, .max_tokens = 4096, .seed = 0};
+                                      .table_rate = 0.01, .vector_rate = 0.005, .index_pull = 0.4, .max_tokens = 4096, .seed = 0};
 }
 
 typedef struct trainer {
@@ -22,6 +22,8 @@ typedef struct trainer {
   double *losses;        /* [micro · length] */
   double weight;         /* of a squared error: one over the mean squared deviation of the targets, per window */
   gptvq_ft_windows split;
+  double index_rate;     /* of the current step */
+  size_t passes;         /* backward passes so far */
 } trainer;
 
 typedef struct row_job {
@@ -94,7 +96,7 @@ static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *opt
   t->micro = gptvq_min_size(t->micro, gptvq_max_size(options->batch, 1));
   size_t tokens = t->micro * d->length;
   GPTVQ_TRY(measure_targets(t, err));
-  GPTVQ_TRY(gptvq_ft_windows_create(t->windows, options->holdout, options->seed, &t->split, err));
+  GPTVQ_TRY(gptvq_ft_windows_create(t->windows, options, &t->split, err));
   GPTVQ_TRY(gptvq_ft_tape_create(d, tokens, true, &t->tape, err));
   t->x = gptvq_alloc(tokens * d->hidden, sizeof(float));
   t->target = gptvq_alloc(tokens * d->hidden, sizeof(float));
@@ -114,13 +116,20 @@ static void trainer_release(trainer *t) {
   gptvq_ft_windows_release(&t->split);
 }
 
+static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gradient) {
+  trainer *t = context;
+  gptvq_ft_params_scatter(t->params, matrix, gradient);
+  gptvq_ft_indices_update(t->params, matrix, gradient, t->index_rate, t->passes);
+}
+
 /* Gradient of the mean relative error over `count` windows into params->gradient. */
 static void add_gradients(trainer *t, const size_t *list, size_t count) {
   gptvq_ft_params_begin(t->params);
   for (size_t i = 0; i < count; i += t->micro) {
     run_windows(t, list + i, gptvq_min_size(t->micro, count - i), t->weight / (double)count);
+    t->passes++;
     gptvq_ft_backward(t->dims, &t->params->weights, t->tape, t->gradient, &t->params->vector_gradients,
-                      gptvq_ft_params_scatter, t->params, NULL);
+                      take_gradient, t, NULL);
   }
   gptvq_ft_params_finish(t->params);
 }
@@ -149,8 +158,9 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float
   size_t batch = gptvq_min_size(gptvq_max_size(options->batch, 1), t.split.training_count);
   for (size_t step = 0; step < options->steps; step++) {
     if (step > 0) gptvq_ft_params_build(params, true);
-    add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch);
     double factor = gptvq_ft_schedule(step, options->steps);
+    t.index_rate = factor * options->index_rate;
+    add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch);
     gptvq_ft_adam_update(&adam, tables, factor * options->table_rate, factor * options->vector_rate, params->unit,
                          params->gradient, params->theta);
     result->steps = step + 1;
@@ -162,11 +172,13 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float
       result->after = error;
       result->best_step = step + 1;
       memcpy(best, params->theta, params->count * sizeof(float));
+      gptvq_ft_indices_keep(params);
       stale = 0;
     } else if (++stale >= options->patience) break;
   }
   if (result->best_step > 0) {
     memcpy(params->theta, best, params->count * sizeof(float));
+    gptvq_ft_indices_restore(params);
     gptvq_ft_params_store(params);
   }
 done:

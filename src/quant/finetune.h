@@ -9,11 +9,14 @@
 typedef struct gptvq_finetune_options {
   size_t steps;          /* Adam steps at most */
   size_t batch;          /* windows per step */
-  size_t holdout;        /* windows, evenly spread, that are never trained on and decide which parameters are kept */
+  size_t holdout;        /* windows that are never trained on and decide which parameters are kept */
+  bool holdout_last;     /* they are the last ones; else they are spread evenly */
   size_t evaluate_every; /* steps between two looks at the held-out windows */
   size_t patience;       /* stop after so many looks without a new best */
   double table_rate;     /* learning rate of codebooks and scales, relative to a codebook's rms value */
   double vector_rate;    /* of norms and biases, relative to the vector's rms value; 0 = leave them */
+  double index_rate;     /* learning rate of the weights behind the indices, relative to a codebook's rms value; 0 = indices stay */
+  double index_pull;     /* where those weights start: 0 = at the quantized, 1 = at the original weights */
   size_t max_tokens;     /* tokens that go through the block at once: bounds the memory */
   uint64_t seed;
 } gptvq_finetune_options;

@@ -46,7 +46,9 @@ gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block, 
   GPTVQ_TRY(gptvq_ft_dims_create(model, block, length, &dims, &tables, err));
   gptvq_status status = gptvq_ft_params_create(&dims, block, vector_dtype, &params, err);
   if (status == GPTVQ_OK) {
-    status = gptvq_ft_train(&params, windows, inputs, targets, options, callbacks, result, err);
+    if (options->index_rate > 0)
+      status = gptvq_ft_indices_create(&params, &model->blocks[block->index], (float)options->index_pull, err);
+    if (status == GPTVQ_OK) status = gptvq_ft_train(&params, windows, inputs, targets, options, callbacks, result, err);
     gptvq_ft_params_release(&params);
   }
   free(tables);

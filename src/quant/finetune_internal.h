@@ -112,12 +112,17 @@ struct gptvq_ft_tape {
 typedef struct gptvq_ft_table {
   const gptvq_packed *packed; /* borrowed; gptvq_ft_params_store writes its codebooks and scales */
   gptvq_packed_sizes sizes;
+  size_t linear;              /* index into the block's linears */
   gptvq_ft_matrix matrix;
   size_t row_offset;          /* of its first row in the stacked matrix */
   size_t first, count;        /* its range of theta: [tile][k][dim] or [row][group] */
   uint16_t *indices;          /* unpacked, units in stored order */
   uint16_t *zeros;            /* uniform: unpacked zero points */
   float block_scale[16];      /* what each block-scale code multiplies with; 1 without block scales */
+  /* Where indices are trained too (finetune_indices.c), else NULL: for each weight, in the order of the indices, a continuous value whose
+   * nearest centroid is the index, and Adam's two averages of its gradient. */
+  float *shadow, *shadow_mean, *shadow_square;
+  uint16_t *kept;             /* indices of the best step */
 } gptvq_ft_table;
 
 /* A norm or a bias. */
@@ -161,6 +166,22 @@ void gptvq_ft_params_finish(gptvq_ft_params *params);
 /* Writes theta, rounded, into the block's packed arrays, norms and biases. */
 void gptvq_ft_params_store(gptvq_ft_params *params);
 
+/* ---- indices (finetune_indices.c) ---- */
+
+/* Makes the VQ indices of all tables trainable. Shadow values start from the quantized weights, moved by the fraction `pull` of the way
+ * towards the original weights (block `original`, not modified), less far where the index would not stay the nearest. */
+gptvq_status gptvq_ft_indices_create(gptvq_ft_params *params, const gptvq_block *original, float pull, gptvq_error *err);
+void gptvq_ft_indices_release(gptvq_ft_params *params);
+/* One Adam step of the shadow values of `matrix` by its gradient; `step` counts from 1. */
+void gptvq_ft_indices_update(gptvq_ft_params *params, gptvq_ft_matrix matrix, const float *gradient, double rate, size_t step);
+/* indices = nearest centroids among params->rounded (tables without shadow values are left alone). */
+void gptvq_ft_indices_assign(gptvq_ft_params *params);
+/* Remembers the indices; brings them back. */
+void gptvq_ft_indices_keep(gptvq_ft_params *params);
+void gptvq_ft_indices_restore(gptvq_ft_params *params);
+/* Writes the indices into the packed arrays, which must be writable. */
+void gptvq_ft_indices_store(gptvq_ft_params *params);
+
 /* ---- training ---- */
 
 /* Adam (arXiv 1412.6980) without weight decay. */
@@ -180,7 +201,7 @@ double gptvq_ft_schedule(size_t step, size_t steps);
 gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *block, size_t length, gptvq_ft_dims *dims,
                                   float **tables, gptvq_error *err);
 
-/* The loop of gptvq_finetune_block. */
+/* The loop of gptvq_finetune_block. Indices are trained where shadow values are there (gptvq_ft_indices_create). */
 gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float *inputs, const float *targets,
                             const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
                             gptvq_finetune_result *result, gptvq_error *err);
@@ -190,7 +211,8 @@ typedef struct gptvq_ft_windows {
   size_t *training, training_count, *held, held_count, at;
   uint64_t random;
 } gptvq_ft_windows;
-gptvq_status gptvq_ft_windows_create(size_t windows, size_t holdout, uint64_t seed, gptvq_ft_windows *out, gptvq_error *err);
+gptvq_status gptvq_ft_windows_create(size_t windows, const gptvq_finetune_options *options, gptvq_ft_windows *out,
+                                     gptvq_error *err);
 void gptvq_ft_windows_release(gptvq_ft_windows *windows);
 /* `batch` (at most training_count) window numbers for the next step; each epoch is shuffled anew. */
 const size_t *gptvq_ft_windows_next(gptvq_ft_windows *windows, size_t batch);

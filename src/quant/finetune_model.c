@@ -30,6 +30,8 @@ typedef struct whole {
   float *logits, *teacher_logits;       /* [HEAD_TOKENS × vocab] */
   double *losses;                       /* [HEAD_TOKENS] */
   gptvq_ft_windows split;
+  double index_rate;  /* of the current step; 0: indices stay */
+  size_t passes;      /* backward passes so far */
 } whole;
 
 static gptvq_status run_teacher(whole *w, size_t windows, gptvq_error *err) {
@@ -85,6 +87,18 @@ static void divergence_task(void *context, size_t begin, size_t end, size_t thre
   }
 }
 
+typedef struct sink_context {
+  whole *w;
+  size_t block;
+} sink_context;
+
+static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gradient) {
+  const sink_context *sink = context;
+  gptvq_ft_params *params = &sink->w->params[sink->block];
+  gptvq_ft_params_scatter(params, matrix, gradient);
+  if (sink->w->index_rate > 0) gptvq_ft_indices_update(params, matrix, gradient, sink->w->index_rate, sink->w->passes);
+}
+
 /* Runs windows list[0 … count) forward; returns the sum of their tokens' divergences. With `scale` != 0 gradients are added. */
 static gptvq_status run_windows(whole *w, const size_t *list, size_t count, double scale, double *sum, gptvq_error *err) {
   size_t tokens = count * w->length, each = w->length * w->hidden;
@@ -113,9 +127,12 @@ static gptvq_status run_windows(whole *w, const size_t *list, size_t count, doub
   }
   if (scale == 0.0) return GPTVQ_OK;
   gptvq_ft_norm_backward(&w->dims[0], tokens, x, w->norm, w->scale, w->gradient, NULL, w->norm_gradient, w->gradient);
-  for (size_t b = w->layers; b-- > 0;)
+  w->passes++;
+  for (size_t b = w->layers; b-- > 0;) {
+    sink_context sink = {w, b};
     gptvq_ft_backward(&w->dims[b], &w->params[b].weights, w->tapes[b], w->gradient, &w->params[b].vector_gradients,
-                      gptvq_ft_params_scatter, &w->params[b], b > 0 ? w->gradient : NULL);
+                      take_gradient, &sink, b > 0 ? w->gradient : NULL);
+  }
   return GPTVQ_OK;
 }
 
@@ -135,14 +152,17 @@ static void build(whole *w) {
 }
 
 static void keep_best(whole *w) {
-  for (size_t b = 0; b < w->layers; b++) memcpy(w->best[b], w->params[b].theta, w->params[b].count * sizeof(float));
+  for (size_t b = 0; b < w->layers; b++) {
+    memcpy(w->best[b], w->params[b].theta, w->params[b].count * sizeof(float));
+    gptvq_ft_indices_keep(&w->params[b]);
+  }
   memcpy(w->best[w->layers], w->norm_theta, w->hidden * sizeof(float));
 }
 
 static gptvq_status create(whole *w, gptvq_block *blocks, const float *final_norm, size_t windows,
                            const gptvq_finetune_options *options, gptvq_error *err) {
   size_t tokens = w->micro * w->length;
-  GPTVQ_TRY(gptvq_ft_windows_create(windows, options->holdout, options->seed, &w->split, err));
+  GPTVQ_TRY(gptvq_ft_windows_create(windows, options, &w->split, err));
   w->batch = gptvq_min_size(gptvq_max_size(options->batch, 1), w->split.training_count);
   w->dims = calloc(w->layers, sizeof *w->dims);
   w->rope = calloc(w->layers, sizeof *w->rope);
@@ -155,6 +175,8 @@ static gptvq_status create(whole *w, gptvq_block *blocks, const float *final_nor
   for (size_t b = 0; b < w->layers; b++) {
     GPTVQ_TRY(gptvq_ft_dims_create(w->original, &blocks[b], w->length, &w->dims[b], &w->rope[b], err));
     GPTVQ_TRY(gptvq_ft_params_create(&w->dims[b], &blocks[b], w->vector_dtype, &w->params[b], err));
+    if (options->index_rate > 0)
+      GPTVQ_TRY(gptvq_ft_indices_create(&w->params[b], &w->original->blocks[b], (float)options->index_pull, err));
     GPTVQ_TRY(gptvq_ft_adam_create(w->params[b].count, &w->adams[b], err));
     GPTVQ_TRY(gptvq_ft_tape_create(&w->dims[b], tokens, true, &w->tapes[b], err));
     if ((w->best[b] = gptvq_alloc(w->params[b].count, sizeof(float))) == NULL)
@@ -228,6 +250,7 @@ static gptvq_status train(whole *w, const gptvq_finetune_options *options, const
   for (size_t step = 0; step < options->steps; step++) {
     if (step > 0) build(w);
     double factor = gptvq_ft_schedule(step, options->steps), divergence;
+    w->index_rate = factor * options->index_rate;
     GPTVQ_TRY(take_step(w, factor * options->table_rate, factor * options->vector_rate, err));
     result->steps = step + 1;
     if ((step + 1) % gptvq_max_size(options->evaluate_every, 1) != 0 && step + 1 != options->steps) continue;
@@ -255,7 +278,7 @@ size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, s
   /* per token and block, in floats: what the tape keeps, and what its backward part needs */
   size_t kept = 4 * c->hidden + attention + c->heads * (c->head_dim + 1) + 3 * c->intermediate;
   size_t backward = 2 * c->hidden + gptvq_max_size(attention, 2 * c->intermediate) + gptvq_max_size(c->heads * c->head_dim, c->intermediate);
-  double bytes = (double)original->info.linear_values * (sizeof(float) + sizeof(uint16_t)) +
+  double bytes = (double)original->info.linear_values * (options->index_rate > 0 ? 20.0 : 6.0) + /* weights, indices, shadow values */
                  sizeof(float) * ((double)c->layers * (double)tokens * (double)(kept + backward) +
                                   (double)windows * (double)length * (double)c->hidden + 3.0 * (double)tokens * (double)c->hidden +
                                   (double)c->vocab * (double)(c->hidden + 2 * HEAD_TOKENS));
@@ -277,6 +300,7 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
   if (status == GPTVQ_OK && result->best_step > 0) {
     for (size_t b = 0; b < w.layers; b++) {
       memcpy(w.params[b].theta, w.best[b], w.params[b].count * sizeof(float));
+      gptvq_ft_indices_restore(&w.params[b]);
       gptvq_ft_params_store(&w.params[b]);
     }
     for (size_t i = 0; i < w.hidden; i++) final_norm[i] = gptvq_ft_round(vector_dtype, w.best[w.layers][i]);

@@ -14,12 +14,13 @@ static size_t uniform_groups(const gptvq_packed_shape *shape) { return gptvq_cei
 
 /* ---- creation ---- */
 
-static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linear, gptvq_ft_matrix matrix,
+static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linear, size_t index, gptvq_ft_matrix matrix,
                               size_t row_offset, gptvq_error *err) {
   gptvq_ft_table *table = &params->tables[params->table_count++];
   const gptvq_packed *packed = &linear->packed;
   const gptvq_packed_shape *shape = &packed->shape;
   table->packed = packed;
+  table->linear = index;
   table->matrix = matrix;
   table->row_offset = row_offset;
   gptvq_packed_measure(shape, &table->sizes);
@@ -65,7 +66,7 @@ static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block
     params->vectors[params->vector_count++] =
         (gptvq_ft_vector){(float *)linear->bias, place, params->vector_gradients.bias[matrix] + row_offset, 0, linear->rows};
   }
-  return linear->is_packed ? add_table(params, linear, matrix, row_offset, err) : GPTVQ_OK;
+  return linear->is_packed ? add_table(params, linear, index, matrix, row_offset, err) : GPTVQ_OK;
 }
 
 static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block, const gptvq_linear_group *group,
@@ -158,6 +159,7 @@ done:
 }
 
 void gptvq_ft_params_release(gptvq_ft_params *params) {
+  gptvq_ft_indices_release(params);
   for (size_t t = 0; t < params->table_count; t++) {
     free(params->tables[t].indices);
     free(params->tables[t].zeros);
@@ -315,6 +317,7 @@ static size_t task_count(const gptvq_ft_table *table) {
 
 void gptvq_ft_params_build(gptvq_ft_params *params, bool rounding) {
   round_values(params, rounding);
+  gptvq_ft_indices_assign(params);
   for (size_t t = 0; t < params->table_count; t++) {
     table_job job = {params, &params->tables[t], rounding, NULL};
     gptvq_parallel_for(task_count(job.table), 4, build_task, &job);
@@ -344,6 +347,7 @@ void gptvq_ft_params_finish(gptvq_ft_params *params) {
 }
 
 void gptvq_ft_params_store(gptvq_ft_params *params) {
+  gptvq_ft_indices_store(params);
   for (size_t t = 0; t < params->table_count; t++) {
     const gptvq_ft_table *table = &params->tables[t];
     const gptvq_packed *packed = table->packed;

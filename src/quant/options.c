@@ -31,7 +31,7 @@ static void published(gptvq_quantize_options *options) {
   options->calib_samples = 128;
   options->beam = 1;
   options->finetune_batch = 4; /* of use only with finetune_steps */
-  options->finetune_rate = 0.004;
+  options->finetune_rate = 0.01;
 }
 
 void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe recipe) {

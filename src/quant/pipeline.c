@@ -121,11 +121,13 @@ done:
 
 /* Does anything need the original model's activations? */
 static bool both_streams(const run *r) {
+  if (r->options.finetune_block_steps > 0 && r->model->config.experts == 0) return true;
   return r->options.true_sequential && (r->options.mismatch > 0.0 || r->options.mismatch_stream > 0.0);
 }
 
 static gptvq_status check_memory(const run *r, gptvq_error *err) {
   size_t tokens = r->options.calib_samples * r->options.calib_length * (both_streams(r) ? 2 : 1), bytes;
+  if (r->options.finetune_block_steps > 0) tokens += r->options.calib_samples * r->options.calib_length;
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
   if (!gptvq_mul(tokens, r->model->config.hidden * sizeof(float), &bytes)) bytes = SIZE_MAX;
   if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
@@ -201,6 +203,7 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
   if (r->pipeline.x == NULL || r->state.blocks == r->plan.blocks) return GPTVQ_OK; /* nobody needs the activations */
   gptvq_checkpoint *shards = NULL;
   gptvq_block copy = {0};
+  gptvq_copies copies = {0};
   void **owned = NULL;
   size_t owned_count = 0;
   gptvq_status status;
@@ -227,6 +230,8 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
       }
       gptvq_linear_set_packed(&copy.linears[i], &packed);
     }
+    if (r->options.finetune_block_steps > 0)
+      GPTVQ_TRY_GOTO(gptvq_copy_vectors(r->model, shards, &copy, &copies, err));
     GPTVQ_TRY_GOTO(gptvq_pipeline_run(&r->pipeline, &copy, block, err));
     for (size_t i = 0; i < owned_count; i++) free(owned[i]);
     free(owned);
@@ -234,12 +239,14 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
     owned = NULL;
     owned_count = 0;
     copy.linears = NULL;
+    gptvq_copies_release(&copies);
   }
   status = GPTVQ_OK;
 done:
   for (size_t i = 0; i < owned_count; i++) free(owned[i]);
   free(owned);
   free(copy.linears);
+  gptvq_copies_release(&copies);
   gptvq_checkpoint_close(shards);
   return status;
 }
@@ -250,10 +257,15 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     const gptvq_block *block = &r->model->blocks[b];
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
-    gptvq_status status = gptvq_pipeline_block(&r->pipeline, block, results, err);
+    gptvq_tuned_block tuned = {0};
+    bool tune = r->options.finetune_block_steps > 0 && r->pipeline.x_original != NULL && block->mlp_count == 1;
+    gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
+                               : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
-      status = gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, NULL, err);
+      gptvq_tuned vectors = {.block = &tuned.block};
+      status = gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, tune ? &vectors : NULL, err);
       for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);
+      gptvq_copies_release(&tuned.copies);
     }
     free(results);
     GPTVQ_TRY(status);
@@ -266,14 +278,11 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
 
 /* The folder is complete and readable; afterwards it is so with fine-tuned shards. */
 static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error *err) {
-  if (r->model->config.experts > 0) {
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "fine-tuning of mixture-of-experts models is not supported: left out");
-    return GPTVQ_OK;
-  }
   free(r->pipeline.x); /* nobody needs the activations any more */
-  r->pipeline.x = NULL;
+  free(r->pipeline.x_original);
+  r->pipeline.x = r->pipeline.x_original = NULL;
   if (!r->state.finetuned) {
-    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->options, &r->calibration, r->callbacks,
+    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, r->model_dir, &r->out, &r->plan, &r->options, &r->calibration, r->callbacks,
                                       &r->state.finetune_before, &r->state.finetune_after, err));
     r->state.finetuned = true;
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
@@ -291,7 +300,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
   GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, -1, err));
-  if (r->options.finetune_steps > 0) GPTVQ_TRY(finetune(r, report, err));
+  if (r->options.finetune_steps > 0 && r->model->config.experts == 0) GPTVQ_TRY(finetune(r, report, err));
   gptvq_model *packed;
   GPTVQ_TRY(gptvq_model_open(r->out.work, NULL, &packed, err));
   double sum = 0;
@@ -322,11 +331,13 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
                       "%s needs calibration text: give a text file, or \"self\" to sample it from the model "
                       "(--calib FILE|self)",
                       gptvq_method_name(r->options.method));
-  if (r->options.finetune_steps > 0 && !r->needs_data)
+  bool tunes = r->options.finetune_steps > 0 || r->options.finetune_block_steps > 0;
+  if (tunes && !r->needs_data)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "fine-tuning needs calibration data: --method gptvq or gptq, not %s",
                       gptvq_method_name(r->options.method));
-  if (r->options.finetune_steps > 0 && (r->options.finetune_batch == 0 || !(r->options.finetune_rate > 0 && r->options.finetune_rate <= 1)))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "fine-tuning takes at least one window per step and a rate above 0 and at most 1");
+  if (tunes && (r->options.finetune_batch == 0 || !(r->options.finetune_rate > 0 && r->options.finetune_rate <= 1) ||
+                !(r->options.finetune_index_rate >= 0 && r->options.finetune_index_rate <= 1)))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "fine-tuning takes at least one window per step and rates between 0 and 1");
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, &r->out, err));
@@ -344,6 +355,8 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }
   report->blocks_resumed = r->state.blocks;
+  if (tunes && r->model->config.experts > 0)
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "fine-tuning of mixture-of-experts models is not supported: left out");
   GPTVQ_TRY(replay_finished(r, err));
   GPTVQ_TRY(quantize_blocks(r, err));
   return finish(r, report, err);

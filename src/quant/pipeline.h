@@ -70,9 +70,27 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
                                   const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err);
 
 /* ---- fine-tuning (pipeline_finetune.c) ---- */
+typedef struct gptvq_copies { /* memory that belongs together */
+  void **items;
+  size_t count, size;
+} gptvq_copies;
+void gptvq_copies_release(gptvq_copies *copies);
+/* A block whose norms and biases are its own. */
+typedef struct gptvq_tuned_block {
+  gptvq_block block;
+  gptvq_copies copies;
+} gptvq_tuned_block;
+
+/* As gptvq_pipeline_block, and then the block is fine-tuned for options->finetune_block_steps steps towards x_original (needed), which
+ * changes the results' codebooks and scales in place. On success the caller also releases tuned->copies. */
+gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_layer_result *results,
+                                        gptvq_tuned_block *tuned, gptvq_error *err);
+/* Norms and biases of `block` become copies, with the values that `shards` has for them if it is not NULL. */
+gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint *shards, gptvq_block *block,
+                                gptvq_copies *copies, gptvq_error *err);
 /* Fine-tunes the finished packed model in out->work and writes all its shards anew into the folder "finetuned" inside out->work. The result's figures go to *before and *after. GPTVQ_ERROR_MEMORY before any work when it cannot fit. */
-gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out, const gptvq_tensor_plan *plan,
-                                     const gptvq_quantize_options *options, const gptvq_calibration *calibration,
+gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const char *model_dir, const gptvq_output *out,
+                                     const gptvq_tensor_plan *plan, const gptvq_quantize_options *options, const gptvq_calibration *calibration,
                                      const gptvq_callbacks *callbacks, double *before, double *after, gptvq_error *err);
 /* Moves those shards over the first ones. May be repeated after an interruption. */
 gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tensor_plan *plan, gptvq_error *err);

@@ -238,7 +238,8 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
                                    work->block.linears[work->inputs[last].linears[0]].name, err));
       bytes += one;
     }
-    if (p->x_original != NULL && !keep_original && last == first + 1 && work->original->mlp_count == 1)
+    bool corrects = p->options->mismatch > 0.0 || p->options->mismatch_stream > 0.0;
+    if (corrects && p->x_original != NULL && !keep_original && last == first + 1 && work->original->mlp_count == 1)
       GPTVQ_TRY(prepare_mismatch(work, &work->inputs[first], err));
     if (keep_original)
       memcpy(work->block.linears, work->original->linears, work->block.linear_count * sizeof *work->block.linears);

@@ -1,5 +1,5 @@
-/* Fine-tuning inside gptvq_quantize: the packed folder is read back, its codebooks and norms are copied to where they can be changed,
- * and the shards are written anew. */
+/* Fine-tuning inside gptvq_quantize: of a block when it has been quantized, and of the whole model at the end, for which the packed
+ * folder is read back and its shards are written anew. */
 #include "quant/pipeline.h"
 #include "base/file.h"
 #include "base/memory.h"
@@ -11,76 +11,91 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct tuning {
-  const gptvq_model *model;
-  gptvq_model *packed;
-  gptvq_block *blocks; /* [layers] */
-  float *final_norm;
-  void **owned;        /* every copy below */
-  size_t owned_count;
-} tuning;
+/* ---- copies of what is read-only elsewhere ---- */
 
-static gptvq_status copy_bytes(tuning *t, const void **place, size_t bytes, gptvq_error *err) {
+static gptvq_status keep(gptvq_copies *copies, void *memory, size_t bytes, gptvq_error *err) {
+  if (memory != NULL && copies->count == copies->size) {
+    size_t size = 2 * copies->size + 16;
+    void **items = realloc(copies->items, size * sizeof *items);
+    if (items == NULL) {
+      free(memory);
+      memory = NULL;
+    } else {
+      copies->items = items;
+      copies->size = size;
+    }
+  }
+  if (memory == NULL) return gptvq_fail_memory(err, "fine-tuning: a copy of codebooks and norms", bytes);
+  copies->items[copies->count++] = memory;
+  return GPTVQ_OK;
+}
+
+void gptvq_copies_release(gptvq_copies *copies) {
+  for (size_t i = 0; i < copies->count; i++) free(copies->items[i]);
+  free(copies->items);
+  *copies = (gptvq_copies){0};
+}
+
+static gptvq_status copy_bytes(gptvq_copies *copies, const void **place, size_t bytes, gptvq_error *err) {
   if (*place == NULL || bytes == 0) return GPTVQ_OK;
   void *copy = gptvq_alloc(bytes, 1);
-  if (copy == NULL) return gptvq_fail_memory(err, "fine-tuning: codebooks", bytes);
-  t->owned[t->owned_count++] = copy;
+  GPTVQ_TRY(keep(copies, copy, bytes, err));
   memcpy(copy, *place, bytes);
   *place = copy;
   return GPTVQ_OK;
 }
 
-static gptvq_status copy_floats(tuning *t, const float **place, size_t count, gptvq_error *err) {
+static gptvq_status copy_floats(gptvq_copies *copies, const float **place, size_t count, gptvq_error *err) {
   const void *bytes = *place;
-  gptvq_status status = copy_bytes(t, &bytes, count * sizeof(float), err);
+  gptvq_status status = copy_bytes(copies, &bytes, count * sizeof(float), err);
   *place = bytes;
   return status;
 }
 
-static gptvq_status copy_block(tuning *t, const gptvq_block *from, gptvq_block *to, gptvq_error *err) {
-  const gptvq_config *c = &t->model->config;
-  GPTVQ_TRY(gptvq_block_copy(from, to, err));
-  t->owned[t->owned_count++] = to->linears;
-  GPTVQ_TRY(copy_floats(t, &to->attention_norm, c->hidden, err));
-  GPTVQ_TRY(copy_floats(t, &to->mlp_norm, c->hidden, err));
-  GPTVQ_TRY(copy_floats(t, &to->q_norm, c->head_dim, err));
-  GPTVQ_TRY(copy_floats(t, &to->k_norm, c->head_dim, err));
-  for (size_t i = 0; i < to->linear_count; i++) {
-    gptvq_linear *linear = &to->linears[i];
-    gptvq_packed *packed = &linear->packed;
-    gptvq_packed_sizes sizes;
-    GPTVQ_TRY(copy_floats(t, &linear->bias, linear->rows, err));
-    if (!linear->is_packed) continue;
-    gptvq_packed_measure(&packed->shape, &sizes);
-    const void *scales = packed->codebook_scales, *uniform = packed->scales;
-    GPTVQ_TRY(copy_bytes(t, &packed->codebooks, sizes.codebook_bytes, err));
-    GPTVQ_TRY(copy_bytes(t, &scales, sizes.codebook_scales * sizeof(uint16_t), err));
-    GPTVQ_TRY(copy_bytes(t, &uniform, sizes.uniform_scales * sizeof(uint16_t), err));
-    packed->codebook_scales = scales;
-    packed->scales = uniform;
+/* Norms and biases of `block` become copies, with the values that `shards` has for them if it is not NULL. */
+gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint *shards, gptvq_block *block,
+                                gptvq_copies *copies, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  struct { const float **place; size_t count; const char *name; } norms[] = {
+      {&block->attention_norm, c->hidden, "input_layernorm.weight"},
+      {&block->mlp_norm, c->hidden, "post_attention_layernorm.weight"},
+      {&block->q_norm, c->head_dim, "self_attn.q_norm.weight"},
+      {&block->k_norm, c->head_dim, "self_attn.k_norm.weight"}};
+  for (size_t i = 0; i < 4 + block->linear_count; i++) {
+    gptvq_linear *linear = i < 4 ? NULL : &block->linears[i - 4];
+    const float **place = i < 4 ? norms[i].place : &linear->bias;
+    size_t count = i < 4 ? norms[i].count : linear->rows;
+    if (*place == NULL) continue;
+    GPTVQ_TRY(copy_floats(copies, place, count, err));
+    if (shards == NULL) continue;
+    char name[512];
+    const gptvq_tensor *tensor;
+    gptvq_dtype dtype;
+    if (i < 4) (void)snprintf(name, sizeof name, "model.layers.%zu.%s", block->index, norms[i].name);
+    else (void)snprintf(name, sizeof name, "%s.bias", linear->name);
+    GPTVQ_TRY(gptvq_checkpoint_get(shards, name, 1, &count, &tensor, &dtype, err));
+    gptvq_to_float(dtype, tensor->data, count, (float *)*place);
   }
   return GPTVQ_OK;
 }
 
-static gptvq_status open_tuning(tuning *t, const gptvq_output *out, gptvq_error *err) {
-  GPTVQ_TRY(gptvq_model_open(out->work, NULL, &t->packed, err));
-  size_t layers = t->model->config.layers, slots = 2;
-  for (size_t b = 0; b < layers; b++) slots += 5 + 4 * t->packed->blocks[b].linear_count;
-  t->blocks = calloc(layers, sizeof *t->blocks);
-  t->owned = calloc(slots, sizeof *t->owned);
-  if (t->blocks == NULL || t->owned == NULL) return gptvq_fail_memory(err, "fine-tuning: blocks", layers * sizeof *t->blocks);
-  for (size_t b = 0; b < layers; b++) GPTVQ_TRY(copy_block(t, &t->packed->blocks[b], &t->blocks[b], err));
-  const float *norm = t->packed->final_norm;
-  GPTVQ_TRY(copy_floats(t, &norm, t->model->config.hidden, err));
-  t->final_norm = (float *)norm;
+/* The packed linears' codebooks and scales become copies. */
+static gptvq_status copy_tables(gptvq_block *block, gptvq_copies *copies, gptvq_error *err) {
+  for (size_t i = 0; i < block->linear_count; i++) {
+    gptvq_packed *packed = &block->linears[i].packed;
+    gptvq_packed_sizes sizes;
+    if (!block->linears[i].is_packed) continue;
+    gptvq_packed_measure(&packed->shape, &sizes);
+    const void *scales = packed->codebook_scales, *uniform = packed->scales, *indices = packed->indices;
+    GPTVQ_TRY(copy_bytes(copies, &packed->codebooks, sizes.codebook_bytes, err));
+    GPTVQ_TRY(copy_bytes(copies, &scales, sizes.codebook_scales * sizeof(uint16_t), err));
+    GPTVQ_TRY(copy_bytes(copies, &uniform, sizes.uniform_scales * sizeof(uint16_t), err));
+    GPTVQ_TRY(copy_bytes(copies, &indices, sizes.index_bytes, err));
+    packed->codebook_scales = scales;
+    packed->scales = uniform;
+    packed->indices = indices;
+  }
   return GPTVQ_OK;
-}
-
-static void close_tuning(tuning *t) {
-  for (size_t i = 0; i < t->owned_count; i++) free(t->owned[i]);
-  free(t->owned);
-  free(t->blocks);
-  gptvq_model_close(t->packed);
 }
 
 /* Precision of the norms in the files, which fine-tuning keeps. */
@@ -88,6 +103,92 @@ static gptvq_dtype norm_dtype(const gptvq_model *model) {
   const gptvq_tensor *tensor = gptvq_checkpoint_find(model->checkpoint, "model.norm.weight");
   if (tensor != NULL && tensor->type == GPTVQ_T_BF16) return GPTVQ_BF16;
   return tensor != NULL && tensor->type == GPTVQ_T_F16 ? GPTVQ_F16 : GPTVQ_F32;
+}
+
+static gptvq_finetune_options settings_of(const gptvq_quantize_options *options, size_t steps, size_t samples) {
+  gptvq_finetune_options settings;
+  gptvq_finetune_options_init(&settings);
+  settings.steps = steps;
+  settings.batch = options->finetune_batch;
+  settings.table_rate = options->finetune_rate;
+  settings.vector_rate = 0.5 * options->finetune_rate;
+  settings.index_rate = options->finetune_index_rate;
+  settings.holdout = gptvq_ceil_div(samples, 8);
+  settings.seed = options->seed;
+  return settings;
+}
+
+/* ---- one block ---- */
+
+gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *block, gptvq_layer_result *results,
+                                        gptvq_tuned_block *tuned, gptvq_error *err) {
+  size_t values = p->samples * p->length * p->model->config.hidden;
+  gptvq_finetune_options settings = settings_of(p->options, p->options->finetune_block_steps, p->samples);
+  gptvq_finetune_result result;
+  *tuned = (gptvq_tuned_block){0};
+  float *enter = gptvq_alloc(values, sizeof *enter);
+  if (enter == NULL) return gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(values, sizeof *enter));
+  memcpy(enter, p->x, values * sizeof *enter);
+  gptvq_status status = gptvq_pipeline_block(p, block, results, err);
+  if (status != GPTVQ_OK) {
+    free(enter);
+    return status;
+  }
+  GPTVQ_TRY_GOTO(gptvq_block_copy(block, &tuned->block, err));
+  GPTVQ_TRY_GOTO(keep(&tuned->copies, tuned->block.linears, 0, err));
+  GPTVQ_TRY_GOTO(gptvq_copy_vectors(p->model, NULL, &tuned->block, &tuned->copies, err));
+  for (size_t i = 0; i < block->linear_count; i++) gptvq_linear_set_packed(&tuned->block.linears[i], &results[i].packed);
+  GPTVQ_TRY_GOTO(gptvq_finetune_block(p->model, &tuned->block, norm_dtype(p->model), p->samples, p->length, enter,
+                                      p->x_original, &settings, p->callbacks, &result, err));
+  gptvq_log(p->callbacks, GPTVQ_LOG_INFO, "block %zu fine-tuned: error on held-out windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
+            block->index, result.before, result.after, result.best_step, result.steps, result.seconds);
+  if (result.best_step > 0) { /* through the block once more, as it is now */
+    float *x_original = p->x_original;
+    memcpy(p->x, enter, values * sizeof *enter);
+    p->x_original = NULL; /* has been there already */
+    status = gptvq_pipeline_run(p, &tuned->block, block, err);
+    p->x_original = x_original;
+  }
+done:
+  free(enter);
+  if (status != GPTVQ_OK) {
+    gptvq_copies_release(&tuned->copies);
+    for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);
+  }
+  return status;
+}
+
+/* ---- the whole model ---- */
+
+typedef struct tuning {
+  const gptvq_model *model;
+  gptvq_model *packed;
+  gptvq_block *blocks; /* [layers] */
+  float *final_norm;
+  gptvq_copies copies; /* what they own */
+} tuning;
+
+static gptvq_status open_tuning(tuning *t, const gptvq_output *out, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_model_open(out->work, NULL, &t->packed, err));
+  size_t layers = t->model->config.layers;
+  t->blocks = calloc(layers, sizeof *t->blocks);
+  if (t->blocks == NULL) return gptvq_fail_memory(err, "fine-tuning: blocks", layers * sizeof *t->blocks);
+  for (size_t b = 0; b < layers; b++) {
+    GPTVQ_TRY(gptvq_block_copy(&t->packed->blocks[b], &t->blocks[b], err));
+    GPTVQ_TRY(keep(&t->copies, t->blocks[b].linears, 0, err));
+    GPTVQ_TRY(gptvq_copy_vectors(t->model, NULL, &t->blocks[b], &t->copies, err));
+    GPTVQ_TRY(copy_tables(&t->blocks[b], &t->copies, err));
+  }
+  const float *norm = t->packed->final_norm;
+  GPTVQ_TRY(copy_floats(&t->copies, &norm, t->model->config.hidden, err));
+  t->final_norm = (float *)norm;
+  return GPTVQ_OK;
+}
+
+static void close_tuning(tuning *t) {
+  gptvq_copies_release(&t->copies);
+  free(t->blocks);
+  gptvq_model_close(t->packed);
 }
 
 static gptvq_status tuned_output(const gptvq_output *out, char folder[GPTVQ_PATH_MAX], gptvq_output *sub, gptvq_error *err) {
@@ -133,29 +234,50 @@ static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out, const gptvq_tensor_plan *plan,
+/* The calibration windows followed by `held` others that quantization has not seen: chosen with another seed, from the same text or
+ * the model itself. The caller frees *tokens. */
+static gptvq_status add_held_out(const gptvq_model *model, const char *model_dir, const gptvq_quantize_options *options,
+                                 const gptvq_calibration *calibration, size_t held, const gptvq_callbacks *callbacks,
+                                 int32_t **tokens, gptvq_error *err) {
+  gptvq_quantize_options other = *options;
+  gptvq_calibration fresh;
+  size_t seen = calibration->samples * calibration->length, more = held * calibration->length;
+  other.seed = options->seed ^ 0x686f6c646f7574u;
+  other.calib_samples = held;
+  GPTVQ_TRY(gptvq_calibration_create(model, model_dir, &other, callbacks, &fresh, err));
+  *tokens = gptvq_alloc(seen + more, sizeof **tokens);
+  if (*tokens == NULL) {
+    gptvq_calibration_release(&fresh);
+    return gptvq_fail_memory(err, "fine-tuning: windows", gptvq_saturated_size(seen + more, sizeof **tokens));
+  }
+  memcpy(*tokens, calibration->tokens, seen * sizeof **tokens);
+  memcpy(*tokens + seen, fresh.tokens, more * sizeof **tokens);
+  gptvq_calibration_release(&fresh);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const char *model_dir, const gptvq_output *out, const gptvq_tensor_plan *plan,
                                      const gptvq_quantize_options *options, const gptvq_calibration *calibration,
                                      const gptvq_callbacks *callbacks, double *before, double *after, gptvq_error *err) {
   tuning t = {.model = model};
-  gptvq_finetune_options settings;
+  gptvq_finetune_options settings = settings_of(options, options->finetune_steps, calibration->samples);
   gptvq_finetune_result result = {0};
   gptvq_status status;
-  gptvq_finetune_options_init(&settings);
-  settings.steps = options->finetune_steps;
-  settings.batch = options->finetune_batch;
-  settings.table_rate = settings.vector_rate = options->finetune_rate;
-  settings.holdout = gptvq_ceil_div(calibration->samples, 8);
-  settings.seed = options->seed;
-  GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, calibration->samples, calibration->length, &settings), err));
+  int32_t *tokens = NULL;
+  size_t windows = calibration->samples + settings.holdout;
+  settings.holdout_last = true;
+  GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows, calibration->length, &settings), err));
+  GPTVQ_TRY_GOTO(add_held_out(model, model_dir, options, calibration, settings.holdout, callbacks, &tokens, err));
   GPTVQ_TRY_GOTO(open_tuning(&t, out, err));
-  GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, norm_dtype(model), calibration->samples,
-                                      calibration->length, calibration->tokens, &settings, callbacks, &result, err));
+  GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, norm_dtype(model), windows, calibration->length,
+                                      tokens, &settings, callbacks, &result, err));
   *before = result.before;
   *after = result.after;
   gptvq_log(callbacks, GPTVQ_LOG_INFO, "fine-tuning: KL divergence on held-out windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
             result.before, result.after, result.best_step, result.steps, result.seconds);
   GPTVQ_TRY_GOTO(write_tuned(&t, out, plan, gptvq_method_name(options->method), err));
 done:
+  free(tokens);
   close_tuning(&t);
   return status;
 }

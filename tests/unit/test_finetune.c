@@ -471,6 +471,43 @@ static void training_lowers_the_stored_error(void **state) {
   }
 }
 
+/* Some indices are wrong: only training of the indices can repair that. */
+static void training_of_indices_repairs_them(void **state) {
+  (void)state;
+  for (size_t v = 0; v + 1 < VARIANTS; v++) { /* the last one has no indices into codebooks */
+    double after[2], before = 0;
+    for (int indices = 0; indices < 2; indices++) {
+      fixture f;
+      gptvq_error err;
+      gptvq_ft_params params;
+      gptvq_finetune_result result;
+      gptvq_finetune_options options = training_options();
+      options.steps = 80;
+      options.index_rate = indices ? 0.03 : 0;
+      seed = 400 + v;
+      make_fixture(&f, &variants[v], MANY);
+      float *targets = disturb(&f);
+      for (size_t i = 0; i < f.block.linear_count; i++) {
+        gptvq_packed_sizes sizes;
+        gptvq_packed_measure(&f.linears[i].packed.shape, &sizes);
+        for (size_t j = 0; j < sizes.index_bytes; j += 16) ((uint8_t *)f.linears[i].packed.indices)[j] ^= 1;
+      }
+      before = stored_error(&f, targets);
+      assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+      if (indices) assert_int_equal(gptvq_ft_indices_create(&params, &f.block, 0.5f, &err), GPTVQ_OK);
+      assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err), GPTVQ_OK);
+      gptvq_ft_params_release(&params);
+      after[indices] = stored_error(&f, targets);
+      double slack = 2.0 * CHAIN * WIDTH * (double)FLT_EPSILON / sqrt(after[indices]);
+      assert_true(fabs(result.after - after[indices]) <= slack * after[indices]);
+      free(targets);
+      free_fixture(&f);
+    }
+    if (!(after[1] < 0.9 * after[0]))
+      fail_msg("%s: error %.6g became %.6g, with trained indices %.6g", variants[v].name, before, after[0], after[1]);
+  }
+}
+
 static uint64_t fingerprint(const fixture *f) {
   uint64_t hash = 14695981039346656037u;
   for (size_t i = 0; i < f->block.linear_count; i++) {
@@ -561,7 +598,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(forward_is_the_definition),        cmocka_unit_test(theta_starts_as_the_packed_weights),
       cmocka_unit_test(gradients_are_finite_differences), cmocka_unit_test(training_lowers_the_stored_error),
-      cmocka_unit_test(same_bytes_for_any_threads),       cmocka_unit_test(a_useless_training_changes_nothing),
+      cmocka_unit_test(training_of_indices_repairs_them), cmocka_unit_test(same_bytes_for_any_threads),       cmocka_unit_test(a_useless_training_changes_nothing),
       cmocka_unit_test(bad_input_is_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
