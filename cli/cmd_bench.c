@@ -16,7 +16,7 @@ typedef struct series {
 typedef struct speed {
   size_t prompt, tokens, depth, repeats;
   unsigned head_bits;
-  int compute, json;
+  int compute, json, samples;
   gptvq_model *model;
   gptvq_session *session;
   gptvq_model_info info;
@@ -82,8 +82,11 @@ static int prepare(speed *job, const char *path) {
   return 0;
 }
 
-static json_t *series_json(series *s, size_t tokens) {
+static json_t *series_json(const speed *job, series *s, size_t tokens) {
   json_t *object = json_object();
+  json_t *all = job->samples ? json_array() : NULL; /* in the order of time */
+  for (size_t i = 0; i < s->count && all != NULL; i++) (void)json_array_append_new(all, json_real(s->seconds[i]));
+  if (all != NULL) (void)json_object_set_new(object, "seconds", all);
   qsort(s->seconds, s->count, sizeof *s->seconds, by_value);
   double least = s->count > 0 ? s->seconds[0] : 0, median = s->count > 0 ? s->seconds[s->count / 2] : 0;
   (void)json_object_set_new(object, "tokens", json_integer((json_int_t)tokens));
@@ -125,8 +128,8 @@ static int report(speed *job, const char *path) {
   (void)json_object_set_new(object, "depth", json_integer((json_int_t)job->depth));
   (void)json_object_set_new(object, "load_seconds", gptvq_cli_number(job->load_seconds));
   (void)json_object_set_new(object, "bandwidth_gb_per_s", gptvq_cli_number(1e-9 * job->bandwidth));
-  (void)json_object_set_new(object, "prompt", series_json(&job->prompts, job->prompt));
-  (void)json_object_set_new(object, "decode", series_json(&job->steps, 1));
+  (void)json_object_set_new(object, "prompt", series_json(job, &job->prompts, job->prompt));
+  (void)json_object_set_new(object, "decode", series_json(job, &job->steps, 1));
   return gptvq_cli_print_json(object);
 }
 
@@ -147,6 +150,7 @@ static int bench_model(int argc, char **argv) {
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
        .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "everything as JSON"},
+      {GPTVQ_OPTION_FLAG, "samples", .value = &job.samples, .help = "every single time in the JSON"},
       {GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {
       .name = "bench model",

@@ -9,7 +9,12 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { MAX_THREADS = 256, SPINS = 4000 };
+/* SPINS: some hundred microseconds, longer than the serial work between two tokens: a token loop never sleeps. */
+enum { MAX_THREADS = 256, SPINS = 16000 };
+
+/* Everything that workers have to agree on is one word: generation of the job << 32 | closed | workers inside. A worker enters a job that
+ * is not closed; the caller closes it when no chunk is left and waits for those inside, not for those that are still asleep. */
+static const uint64_t closed = (uint64_t)1 << 31, inside_mask = ((uint64_t)1 << 31) - 1;
 
 static struct {
   pthread_mutex_t call;   /* held by the one running gptvq_parallel_for */
@@ -18,14 +23,15 @@ static struct {
   pthread_t workers[MAX_THREADS];
   size_t worker_count; /* running workers: wanted threads - 1 */
   int wanted;          /* 0: not decided yet */
-  _Atomic size_t generation, next, finished;
+  _Atomic uint64_t state;
+  _Atomic size_t next, sleeping;
   _Atomic bool stop;
-  size_t sleeping;
   /* the current job */
   gptvq_task task;
   void *context;
   size_t count, grain;
-} pool = {.call = PTHREAD_MUTEX_INITIALIZER, .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} pool = {.call = PTHREAD_MUTEX_INITIALIZER, .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
+        .state = (uint64_t)1 << 31};
 
 static _Thread_local bool inside_task;
 
@@ -45,41 +51,52 @@ static void run_chunks(size_t thread) {
   }
 }
 
+/* The state once its generation is no longer `seen`; spins, then sleeps. */
+static uint64_t wait_for_job(uint32_t seen) {
+  uint64_t state;
+  for (size_t spins = 0; spins < SPINS; spins++) {
+    state = atomic_load_explicit(&pool.state, memory_order_acquire);
+    if ((uint32_t)(state >> 32) != seen) return state;
+    relax();
+  }
+  pthread_mutex_lock(&pool.mutex);
+  atomic_fetch_add(&pool.sleeping, 1); /* before the state is looked at again: publish does it the other way round */
+  while ((uint32_t)((state = atomic_load(&pool.state)) >> 32) == seen) pthread_cond_wait(&pool.wake, &pool.mutex);
+  atomic_fetch_sub(&pool.sleeping, 1);
+  pthread_mutex_unlock(&pool.mutex);
+  return state;
+}
+
 static void *worker(void *argument) {
-  size_t thread = (size_t)(uintptr_t)argument & 0xffff, seen = (size_t)(uintptr_t)argument >> 16;
+  size_t thread = (size_t)(uintptr_t)argument & 0xffff;
+  uint32_t seen = (uint32_t)((uintptr_t)argument >> 16);
   inside_task = true;
   for (;;) {
-    size_t spins = 0;
-    while (atomic_load_explicit(&pool.generation, memory_order_acquire) == seen) {
-      if (++spins < SPINS) {
-        relax();
-        continue;
-      }
-      pthread_mutex_lock(&pool.mutex);
-      pool.sleeping++;
-      while (atomic_load_explicit(&pool.generation, memory_order_acquire) == seen)
-        pthread_cond_wait(&pool.wake, &pool.mutex);
-      pool.sleeping--;
-      pthread_mutex_unlock(&pool.mutex);
-    }
-    seen++;
+    uint64_t state = wait_for_job(seen);
     if (atomic_load_explicit(&pool.stop, memory_order_acquire)) return NULL;
+    while (!(state & closed) && !atomic_compare_exchange_weak_explicit(&pool.state, &state, state + 1, memory_order_acq_rel,
+                                                                       memory_order_acquire)) continue;
+    seen = (uint32_t)(state >> 32);
+    if (state & closed) continue;
     run_chunks(thread);
-    atomic_fetch_add_explicit(&pool.finished, 1, memory_order_release);
+    atomic_fetch_sub_explicit(&pool.state, 1, memory_order_release);
   }
 }
 
-static void publish(void) {
-  atomic_fetch_add_explicit(&pool.generation, 1, memory_order_release);
+/* Starts the next generation; nobody is inside the last one. */
+static void publish(uint64_t flags) {
+  uint32_t generation = (uint32_t)(atomic_load_explicit(&pool.state, memory_order_relaxed) >> 32) + 1;
+  atomic_store(&pool.state, (uint64_t)generation << 32 | flags);
+  if (atomic_load(&pool.sleeping) == 0) return;
   pthread_mutex_lock(&pool.mutex);
-  if (pool.sleeping > 0) pthread_cond_broadcast(&pool.wake);
+  pthread_cond_broadcast(&pool.wake);
   pthread_mutex_unlock(&pool.mutex);
 }
 
 static void stop_workers(void) {
   if (pool.worker_count == 0) return;
   atomic_store_explicit(&pool.stop, true, memory_order_release);
-  publish();
+  publish(closed);
   for (size_t i = 0; i < pool.worker_count; i++) pthread_join(pool.workers[i], NULL);
   atomic_store_explicit(&pool.stop, false, memory_order_release);
   pool.worker_count = 0;
@@ -88,7 +105,7 @@ static void stop_workers(void) {
 static void start_workers(void) {
   size_t wanted = (size_t)gptvq_get_threads() - 1;
   while (pool.worker_count < wanted) {
-    uintptr_t argument = (uintptr_t)atomic_load(&pool.generation) << 16 | (pool.worker_count + 1);
+    uintptr_t argument = (uintptr_t)(atomic_load(&pool.state) >> 32) << 16 | (pool.worker_count + 1);
     if (pthread_create(&pool.workers[pool.worker_count], NULL, worker, (void *)argument) != 0) return;
     pool.worker_count++;
   }
@@ -125,12 +142,12 @@ void gptvq_parallel_for(size_t count, size_t grain, gptvq_task task, void *conte
   pool.count = count;
   pool.grain = grain;
   atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
-  atomic_store_explicit(&pool.finished, 0, memory_order_relaxed);
-  publish();
+  publish(0);
   inside_task = true;
   run_chunks(0);
   inside_task = false;
-  for (size_t spins = 0; atomic_load_explicit(&pool.finished, memory_order_acquire) < pool.worker_count; spins++) {
+  atomic_fetch_or_explicit(&pool.state, closed, memory_order_acq_rel);
+  for (size_t spins = 0; (atomic_load_explicit(&pool.state, memory_order_acquire) & inside_mask) != 0; spins++) {
     if (spins < SPINS) relax();
     else sched_yield(); /* more threads than cores: let the others finish */
   }

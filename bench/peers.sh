@@ -1,0 +1,25 @@
+#!/bin/sh
+# Speed beside llama.cpp: the same shapes, the same threads, in turns in one run; writes bench/speed/<cpu>.csv.
+#
+#   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b] [--rounds N] [--threads N] [--prompt N] [--tokens N]
+#
+# $PYTHON (default python3) needs numpy, gguf and llama-cpp-python, the last one built for this machine:
+#   CMAKE_ARGS=-DGGML_NATIVE=ON python3 -m pip install --no-binary llama-cpp-python llama-cpp-python gguf numpy
+# Models of random weights, about 6 GB per shape, go to $SCRATCH (default: a folder that is removed afterwards).
+set -eu
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+gptvq=${GPTVQ:-build/release/gptvq}
+[ -x "$gptvq" ] || { echo "peers.sh: $gptvq is not built: make release" >&2; exit 2; }
+"$python" -c 'import numpy, gguf, llama_cpp' 2> /dev/null || {
+  echo "peers.sh: $python lacks numpy, gguf or llama-cpp-python; see the head of bench/peers.sh" >&2
+  exit 2
+}
+cpu=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+family=$(sed -n 's/^cpu family[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+number=$(sed -n 's/^model[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+name=$(printf '%s' "${CPU_NAME:-$cpu $family-$number}" | tr 'A-Z' 'a-z' | tr -cs 'a-z0-9.' '-' | sed 's/^-//; s/-$//')
+[ -n "${SCRATCH:-}" ] || { SCRATCH=$(mktemp -d); trap 'rm -rf "$SCRATCH"' EXIT; }
+mkdir -p bench/speed
+"$python" bench/peers.py --gptvq "$gptvq" --scratch "$SCRATCH" --out "bench/speed/$name.csv" "$@"
+echo "bench/speed/$name.csv"

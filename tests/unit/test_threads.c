@@ -1,0 +1,99 @@
+/* The thread pool: every item exactly once, for any number of threads, sleeping or awake workers and concurrent callers. */
+#include "base/threads.h"
+
+#include <gptvq/status.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <cmocka.h>
+
+enum { MOST = 5000, THREADS = 5 };
+
+typedef struct job {
+  _Atomic int visits[MOST], inside[THREADS];
+  _Atomic int clashes;
+  size_t count, grain;
+} job;
+
+static void visit(void *context, size_t begin, size_t end, size_t thread) {
+  job *j = context;
+  if (thread >= THREADS || atomic_fetch_add(&j->inside[thread], 1) != 0) atomic_fetch_add(&j->clashes, 1);
+  if (begin >= end || end > j->count || end - begin > (j->grain > 0 ? j->grain : 1)) atomic_fetch_add(&j->clashes, 1);
+  for (size_t i = begin; i < end && i < MOST; i++) atomic_fetch_add(&j->visits[i], 1);
+  if (thread < THREADS) atomic_fetch_sub(&j->inside[thread], 1);
+}
+
+static void check(job *j, size_t count, size_t grain) {
+  memset(j, 0, sizeof *j);
+  j->count = count;
+  j->grain = grain;
+  gptvq_parallel_for(count, grain, visit, j);
+  assert_int_equal(atomic_load(&j->clashes), 0);
+  for (size_t i = 0; i < MOST; i++) assert_int_equal(atomic_load(&j->visits[i]), i < count);
+}
+
+static void every_item_once(void **state) {
+  (void)state;
+  static job j;
+  for (int threads = 1; threads <= THREADS; threads++) {
+    gptvq_set_threads(threads);
+    for (size_t count = 0; count <= MOST; count = count * 3 + 1)
+      for (size_t grain = 0; grain <= 100; grain = grain * 4 + 1) check(&j, count, grain);
+  }
+}
+
+static void add_one(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  atomic_fetch_add((_Atomic size_t *)context, end - begin);
+}
+
+/* Short jobs in a row: workers that come late must neither miss a job that waits for them nor enter one that is over. */
+static void many_short_jobs(void **state) {
+  (void)state;
+  const struct timespec nap = {0, 3000000}; /* long enough to fall asleep */
+  gptvq_set_threads(3);
+  _Atomic size_t sum = 0;
+  size_t expected = 0;
+  for (size_t i = 0; i < 20000; i++) {
+    gptvq_parallel_for(2 + i % 7, 1, add_one, &sum);
+    expected += 2 + i % 7;
+    if (atomic_load(&sum) != expected) fail_msg("after job %zu: %zu items, not %zu", i, atomic_load(&sum), expected);
+    if (i % 1000 == 0) nanosleep(&nap, NULL);
+    if (i % 5000 == 0) gptvq_set_threads(2 + (int)(i / 5000));
+  }
+}
+
+static void *caller(void *context) {
+  _Atomic size_t *sum = context;
+  for (size_t i = 0; i < 3000; i++) {
+    size_t before = atomic_load(sum);
+    gptvq_parallel_for(5, 1, add_one, sum);
+    if (atomic_load(sum) != before + 5) return context;
+  }
+  return NULL;
+}
+
+static void concurrent_callers(void **state) {
+  (void)state;
+  enum { CALLERS = 3 };
+  _Atomic size_t sums[CALLERS] = {0};
+  pthread_t threads[CALLERS];
+  gptvq_set_threads(2);
+  for (size_t i = 0; i < CALLERS; i++) assert_int_equal(pthread_create(&threads[i], NULL, caller, &sums[i]), 0);
+  for (size_t i = 0; i < CALLERS; i++) {
+    void *result;
+    pthread_join(threads[i], &result);
+    assert_null(result);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(many_short_jobs),
+                                     cmocka_unit_test(concurrent_callers)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
