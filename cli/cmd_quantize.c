@@ -8,6 +8,7 @@ static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
 static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
 static const char *const metrics[] = {"diagonal", "exact", NULL};
 static const char *const orders[] = {"off", "columns", "blocks", NULL};
+static const char *const allocations[] = {"uniform", "sensitivity", NULL};
 static const char *const recipes[] = {"default", "paper", NULL};
 
 /* The command line before it becomes gptvq_quantize_options: choices are ints, some options have two spellings. */
@@ -57,6 +58,9 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
        .help = "bits of a stored centroid value (default 8)"},
       {GPTVQ_OPTION_UNSIGNED, "scale-block", .value = &o->scale_block, .min = 0, .max = 1 << 20, .argument = "N",
        .help = "one 4-bit scale per N weights; 0 = none (default)"},
+
+      {GPTVQ_OPTION_CHOICE, "allocate", .value = &o->allocate, .choices = allocations, .argument = "uniform|sensitivity",
+       .help = "the same size for every layer, or more bits where the loss feels them (gptvq)"},
 
       {GPTVQ_OPTION_HEADING, .help = "Calibration (gptvq and gptq)"},
       {GPTVQ_OPTION_STRING, "calib", .value = &o->calib, .argument = "FILE|self",
@@ -111,6 +115,8 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
                "0 = not; needs --true-sequential and twice the activations)"},
       {GPTVQ_OPTION_DOUBLE, "mismatch-stream", .value = &o->mismatch_stream, .min = 0, .max = 1, .argument = "F",
        .help = "the same for the error of the residual stream, by o_proj and down_proj (default 1)"},
+      {GPTVQ_OPTION_DOUBLE, "guide", .value = &o->guide, .min = 0, .max = 1, .argument = "F",
+       .help = "calibration tokens weigh by the squared gradient of the loss, to this power; 0 = all the same"},
       {GPTVQ_OPTION_DOUBLE, "damping", .value = &o->damping, .min = 0, .max = 10, .argument = "F",
        .help = "added to the Hessian's diagonal, as a fraction of its mean (default 0.01)"},
       {GPTVQ_OPTION_END}};

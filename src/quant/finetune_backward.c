@@ -152,6 +152,8 @@ static void matrix_gradient(const gptvq_ft_dims *dims, gptvq_ft_tape *tape, gptv
                             const float *x, gptvq_ft_weights *vectors, gptvq_ft_sink sink, void *context) {
   size_t rows = gptvq_ft_rows(dims, matrix), cols = gptvq_ft_cols(dims, matrix);
   add_bias_gradient(dims, vectors, matrix, tape->tokens, dy);
+  if (tape->watch != NULL) tape->watch(tape->watch_context, matrix, tape->tokens, rows, dy);
+  if (sink == NULL) return;
   gptvq_gemm_tn(rows, cols, tape->tokens, 1.0f, dy, rows, x, cols, 0.0f, tape->d_matrix, cols);
   sink(context, matrix, tape->d_matrix);
 }

@@ -52,8 +52,11 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *dims, const gptvq_ft_weights 
 /* Called with each matrix's gradient dW[rows × cols] as soon as it is known; the memory is reused afterwards. */
 typedef void (*gptvq_ft_sink)(void *context, gptvq_ft_matrix matrix, const float *gradient);
 
+/* Called with the gradient dy[tokens × width] of each matrix's outputs (before norms and rotation), for those who want it per token. */
+typedef void (*gptvq_ft_watch)(void *context, gptvq_ft_matrix matrix, size_t tokens, size_t width, const float *dy);
+
 /* Back-propagation through the last forward call. gradient_out[tokens × hidden] = dL/d block(x). Adds to `vectors` (norms and
- * biases); gives dL/dW of every matrix to `sink`; gradient_in[tokens × hidden] = dL/dx, or NULL: not wanted. gradient_in may be
+ * biases); gives dL/dW of every matrix to `sink` (NULL: not wanted); gradient_in[tokens × hidden] = dL/dx, or NULL: not wanted. gradient_in may be
  * gradient_out. */
 void gptvq_ft_backward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
                        const float *gradient_out, gptvq_ft_weights *vectors, gptvq_ft_sink sink, void *context,
@@ -104,6 +107,8 @@ struct gptvq_ft_tape {
   /* backward only */
   float *d_hidden, *d_middle, *d_wide, *d_matrix;
   double *partial; /* [tokens / 64 × head_dim] */
+  gptvq_ft_watch watch; /* NULL unless somebody sets it */
+  void *watch_context;
 };
 
 /* ---- parameters (finetune_params.c) ---- */

@@ -65,24 +65,25 @@ static void add_rows(void *context, size_t begin, size_t end, size_t thread) {
   for (size_t i = begin * job->cols; i < end * job->cols; i++) job->sum[i] += (double)job->product[i];
 }
 
-/* sum[width × cols] += Σ (a − b) xᵀ over n <= TOKENS tokens */
+/* sum[width × cols] += Σ w (a − b) xᵀ over n <= TOKENS tokens */
 static void add_products(gptvq_mismatch *m, size_t n, size_t width, const float *a, const float *b, size_t ldb,
-                         const float *x, size_t ldx, double *sum) {
+                         const float *x, size_t ldx, const float *weight, double *sum) {
   float *difference = m->scratch, *product = difference + TOKENS * gptvq_max_size(m->cols, m->rows);
   for (size_t t = 0; t < n; t++)
-    for (size_t i = 0; i < width; i++) difference[t * width + i] = a[t * width + i] - b[t * ldb + i];
+    for (size_t i = 0; i < width; i++) difference[t * width + i] = (a[t * width + i] - b[t * ldb + i]) * (weight != NULL ? weight[t] : 1.0f);
   gptvq_gemm_tn(width, m->cols, n, 1.0f, difference, width, x, ldx, 0.0f, product, m->cols);
   sum_job job = {m->cols, product, sum};
   gptvq_parallel_for(width, 16, add_rows, &job);
 }
 
 void gptvq_mismatch_add(gptvq_mismatch *m, size_t n, const float *x_original, const float *x, size_t ldx,
-                        const float *stream_original, const float *stream) {
+                        const float *stream_original, const float *stream, const float *weight) {
   for (size_t t = 0; t < n; t += TOKENS) {
     size_t count = gptvq_min_size(TOKENS, n - t);
-    add_products(m, count, m->cols, x_original + t * m->cols, x + t * ldx, ldx, x + t * ldx, ldx, m->inputs);
+    const float *w = weight != NULL ? weight + t : NULL;
+    add_products(m, count, m->cols, x_original + t * m->cols, x + t * ldx, ldx, x + t * ldx, ldx, w, m->inputs);
     if (m->rows > 0)
-      add_products(m, count, m->rows, stream_original + t * m->rows, stream + t * m->rows, m->rows, x + t * ldx, ldx,
+      add_products(m, count, m->rows, stream_original + t * m->rows, stream + t * m->rows, m->rows, x + t * ldx, ldx, w,
                    m->stream);
   }
   m->tokens += n;

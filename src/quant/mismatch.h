@@ -19,10 +19,10 @@ typedef struct gptvq_mismatch {
 size_t gptvq_mismatch_bytes(size_t cols, size_t rows); /* SIZE_MAX on overflow */
 /* Zeros. `name`: the layer, for messages. On failure nothing is left allocated. */
 gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, size_t cols, size_t rows, const char *name, gptvq_error *err);
-/* n tokens: x_original[n × cols], x[n × ldx] (ldx >= cols); stream_original and stream [n × rows], ignored without rows. The result
- * depends on how tokens are cut into calls, not on the number of threads. */
+/* n tokens: x_original[n × cols], x[n × ldx] (ldx >= cols); stream_original and stream [n × rows], ignored without rows;
+ * weight[n]: tokens' weights in all means, NULL = 1. The result depends on how tokens are cut into calls, not on the number of threads. */
 void gptvq_mismatch_add(gptvq_mismatch *mismatch, size_t n, const float *x_original, const float *x, size_t ldx,
-                        const float *stream_original, const float *stream);
+                        const float *stream_original, const float *stream, const float *weight);
 /* hessian[cols × cols]: mean x xᵀ over the same tokens; λ = damping · its mean diagonal, raised tenfold until H + λ can be
  * factorised (never: the maps stay zero, and the layer as it is). */
 gptvq_status gptvq_mismatch_finish(gptvq_mismatch *mismatch, const double *hessian, double damping, const char *name,

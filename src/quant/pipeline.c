@@ -3,6 +3,8 @@
 #include "quant/pipeline.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "quant/guide.h"
+#include "quant/pipeline_allocate.h"
 #include "quant/resume.h"
 
 #include <math.h>
@@ -11,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const size_t hessian_budget = (size_t)4 << 30;
+static const size_t hessian_budget = (size_t)4 << 30, guide_budget = (size_t)1 << 30, allocation_windows = 32;
 
 typedef struct run {
   gptvq_quantize_options options;
@@ -24,6 +26,8 @@ typedef struct run {
   gptvq_calibration calibration;
   bool needs_data, resumed, keep; /* keep: the work folder is worth resuming */
   gptvq_pipeline pipeline;
+  gptvq_guide guide;
+  gptvq_allocation allocation;
   gptvq_workspace *workspace;
 } run;
 
@@ -125,6 +129,9 @@ static bool both_streams(const run *r) {
   return r->options.true_sequential && (r->options.mismatch > 0.0 || r->options.mismatch_stream > 0.0);
 }
 
+/* Are tokens weighted by the gradients of the loss? Not in models with experts. */
+static bool guided(const run *r) { return r->options.guide > 0.0 && r->model->blocks[0].mlp_count == 1; }
+
 static gptvq_status check_memory(const run *r, gptvq_error *err) {
   size_t tokens = r->options.calib_samples * r->options.calib_length * (both_streams(r) ? 2 : 1), bytes;
   if (r->options.finetune_block_steps > 0) tokens += r->options.calib_samples * r->options.calib_length;
@@ -147,6 +154,36 @@ static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
   GPTVQ_TRY(gptvq_saved_tokens_read(&r->out, r->state.calibration_hash, c, found, err));
   if (!*found) gptvq_calibration_release(c);
   return GPTVQ_OK;
+}
+
+/* Sizes layer by layer, from a spread of the calibration windows. */
+static gptvq_status allocate_bits(run *r, gptvq_error *err) {
+  const gptvq_calibration *c = &r->calibration;
+  gptvq_pipeline *p = &r->pipeline;
+  if (r->options.allocate == 0 || r->options.method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
+  if (r->model->blocks[0].mlp_count != 1) {
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "bits are not allocated by sensitivity in models with experts: all layers get the same size");
+    return GPTVQ_OK;
+  }
+  size_t count = gptvq_min_size(allocation_windows, c->samples);
+  int32_t *tokens = gptvq_alloc(count * c->length, sizeof *tokens);
+  if (tokens == NULL) return gptvq_fail_memory(err, "calibration windows", count * c->length * sizeof *tokens);
+  for (size_t i = 0; i < count; i++)
+    memcpy(tokens + i * c->length, c->tokens + i * c->samples / count * c->length, c->length * sizeof *tokens);
+  gptvq_guide guide = {0};
+  gptvq_status status;
+  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, count, c->length, tokens, 1.0, guide_budget, 0, p->layers_total, r->callbacks, &guide, err));
+  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(r->model, count, c->length, tokens, &guide, &r->options, 0, p->layers_total, r->callbacks,
+                                         &r->allocation, err));
+  p->allocation = &r->allocation;
+  gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
+            "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f instead of %.4f",
+            8.0 * (double)r->allocation.bytes / (double)r->model->info.linear_values,
+            8.0 * (double)r->allocation.budget / (double)r->model->info.linear_values, r->allocation.loss, r->allocation.loss_uniform);
+done:
+  gptvq_guide_release(&guide);
+  free(tokens);
+  return status;
 }
 
 /* Calibration tokens, the same ones as before when a run is resumed, and their embeddings. */
@@ -180,6 +217,12 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
     if (p->x_original == NULL)
       return gptvq_fail_memory(err, "calibration activations of the original model",
                                gptvq_saturated_size(c->samples * c->length, hidden * sizeof *p->x));
+  }
+  GPTVQ_TRY(allocate_bits(r, err));
+  if (guided(r)) {
+    GPTVQ_TRY(gptvq_guide_create(r->model, c->samples, c->length, c->tokens, r->options.guide, guide_budget, p->layers_done,
+                                 p->layers_total, r->callbacks, &r->guide, err));
+    p->guide = &r->guide;
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
   p->workspace = r->workspace;
@@ -373,6 +416,8 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
   free(r.pipeline.x);
   free(r.pipeline.x_original);
+  gptvq_guide_release(&r.guide);
+  gptvq_allocation_release(&r.allocation);
   gptvq_workspace_destroy(r.workspace);
   gptvq_calibration_release(&r.calibration);
   gptvq_run_state_release(&r.state);

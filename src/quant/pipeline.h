@@ -16,6 +16,8 @@ typedef struct gptvq_pipeline {
   size_t samples, length;
   float *x;
   float *x_original; /* the same windows as the original model's blocks pass them on; NULL: not needed */
+  const struct gptvq_allocation *allocation; /* sizes layer by layer; NULL: those of the options */
+  const struct gptvq_guide *guide; /* token weights of the Hessians; NULL: all 1 */
   gptvq_workspace *workspace; /* one block, `length` positions */
   size_t hessian_budget;      /* bytes of Hessians kept at a time (at least one is); more take further passes */
   size_t layers_done, layers_total;

@@ -2,7 +2,9 @@
 #include "quant/pipeline.h"
 #include "base/memory.h"
 #include "quant/hessian.h"
+#include "quant/guide.h"
 #include "quant/mismatch.h"
+#include "quant/pipeline_allocate.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -28,6 +30,8 @@ typedef struct block_work {
   bool *solved;       /* [linear_count] */
   float *reference;   /* [length × cols of the input at work]: what the original block gives, for one window */
   const float *stream_original, *stream; /* that window's residual stream */
+  size_t window;      /* the window at work */
+  float *weighted;    /* [length × cols of the input at work], with a guide */
 } block_work;
 
 gptvq_status gptvq_block_copy(const gptvq_block *block, gptvq_block *copy, gptvq_error *err) {
@@ -57,6 +61,7 @@ static void release_work(block_work *work) {
       gptvq_mismatch_release(&work->inputs[i].mismatch);
     }
   free(work->reference);
+  free(work->weighted);
   free(work->inputs);
   free(work->input_of);
   free(work->solved);
@@ -80,6 +85,15 @@ static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
+/* Weights of the current window's tokens for this input; NULL without a guide. */
+static const float *token_weights(const block_work *work, const input *in) {
+  const gptvq_pipeline *p = work->pipeline;
+  if (p->guide == NULL) return NULL;
+  gptvq_guide_input which = in->after_attention ? (in->output ? GPTVQ_GUIDE_DOWN : GPTVQ_GUIDE_GATE_UP)
+                                                : (in->output ? GPTVQ_GUIDE_O : GPTVQ_GUIDE_QKV);
+  return gptvq_guide_weights(p->guide, work->original->index, which) + work->window * p->length;
+}
+
 /* gptvq_capture: adds x to the Hessian of these linears when this pass collects it. */
 static gptvq_status add_captured(void *context, const gptvq_block *block, const size_t *linears, size_t count,
                                  const float *x, size_t n, size_t ldx, gptvq_error *err) {
@@ -92,9 +106,19 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
     for (size_t t = 0; t < n; t++) memcpy(work->reference + t * in->mismatch.cols, x + t * ldx, in->mismatch.cols * sizeof *x);
     return GPTVQ_OK;
   }
-  gptvq_hessian_add(&in->hessian, n, x, ldx);
+  const float *weight = token_weights(work, in);
+  if (weight == NULL) {
+    gptvq_hessian_add(&in->hessian, n, x, ldx);
+  } else { /* the mean of w x xᵀ */
+    size_t cols = in->hessian.cols;
+    for (size_t t = 0; t < n; t++) {
+      float root = sqrtf(weight[t]);
+      for (size_t c = 0; c < cols; c++) work->weighted[t * cols + c] = root * x[t * ldx + c];
+    }
+    gptvq_hessian_add(&in->hessian, n, work->weighted, cols);
+  }
   if (in->mismatch.cols > 0)
-    gptvq_mismatch_add(&in->mismatch, n, work->reference, x, ldx, work->stream_original, work->stream);
+    gptvq_mismatch_add(&in->mismatch, n, work->reference, x, ldx, work->stream_original, work->stream, weight);
   return GPTVQ_OK;
 }
 
@@ -120,6 +144,7 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
   gptvq_stop stop = last->output ? GPTVQ_STOP_AT_OUTPUT : GPTVQ_STOP_AT_INPUT;
   for (size_t w = 0; w < p->samples; w++) {
     float *x = p->x + w * values;
+    work->window = w;
     if (first->mismatch.cols > 0) {
       float *original = p->x_original + w * values;
       if (first->after_attention)
@@ -158,12 +183,17 @@ static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_fac
   float *weights = gptvq_alloc(values, sizeof *weights);
   if (weights == NULL) return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *weights));
   gptvq_linear_decode(linear, weights);
+  gptvq_quantize_options options = *p->options;
+  if (p->allocation != NULL) {
+    options.index_bits = p->allocation->layers[work->original->index][index].index_bits;
+    options.group_size = p->allocation->layers[work->original->index][index].group_size;
+  }
   gptvq_status status = GPTVQ_OK;
   if (mismatch->map != NULL)
     status = gptvq_mismatch_apply(mismatch, p->options->mismatch, p->options->mismatch_stream, linear->rows, weights,
                                   linear->name, err);
   if (status == GPTVQ_OK)
-    status = gptvq_solve_layer(linear->name, linear->rows, linear->cols, weights, factor, p->options, p->callbacks,
+    status = gptvq_solve_layer(linear->name, linear->rows, linear->cols, weights, factor, &options, p->callbacks,
                                &work->results[index], err);
   free(weights);
   if (status != GPTVQ_OK) return status;
@@ -215,6 +245,15 @@ done:
   return status;
 }
 
+static gptvq_status prepare_weighted(block_work *work, size_t first, size_t last, gptvq_error *err) {
+  size_t cols = 0;
+  for (size_t i = first; i < last; i++) cols = gptvq_max_size(cols, work->inputs[i].hessian.cols);
+  free(work->weighted);
+  work->weighted = gptvq_alloc(work->pipeline->length, gptvq_saturated_size(cols, sizeof(float)));
+  if (work->weighted == NULL) return gptvq_fail_memory(err, "weighted activations", work->pipeline->length * cols * sizeof(float));
+  return GPTVQ_OK;
+}
+
 /* Inputs of experts are left out: the two streams may not route a token to the same ones. */
 static gptvq_status prepare_mismatch(block_work *work, input *in, gptvq_error *err) {
   const gptvq_linear *linear = &work->original->linears[in->linears[0]];
@@ -243,6 +282,7 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
       GPTVQ_TRY(prepare_mismatch(work, &work->inputs[first], err));
     if (keep_original)
       memcpy(work->block.linears, work->original->linears, work->block.linear_count * sizeof *work->block.linears);
+    if (p->guide != NULL) GPTVQ_TRY(prepare_weighted(work, first, last, err));
     GPTVQ_TRY(collect(work, first, last, keep_original, err));
     for (size_t i = first; i < last; i++) GPTVQ_TRY(solve_input(work, &work->inputs[i], true, err));
   }

@@ -57,9 +57,9 @@ static void correct(double inputs_share, double stream_share, size_t rows_of_str
   memcpy(w, f.w, sizeof f.w);
   assert_int_equal(gptvq_mismatch_init(&m, COLS, rows_of_stream, "layer", &err), GPTVQ_OK);
   const size_t cut = 300;
-  gptvq_mismatch_add(&m, cut, f.x_original, f.x, LDX, f.stream_original, f.stream);
+  gptvq_mismatch_add(&m, cut, f.x_original, f.x, LDX, f.stream_original, f.stream, NULL);
   gptvq_mismatch_add(&m, TOKENS - cut, f.x_original + cut * COLS, f.x + cut * LDX, LDX, f.stream_original + cut * STREAM,
-                     f.stream + cut * STREAM);
+                     f.stream + cut * STREAM, NULL);
   assert_int_equal(gptvq_mismatch_finish(&m, f.h, damping, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_mismatch_apply(&m, inputs_share, stream_share, ROWS, w, "layer", &err), GPTVQ_OK);
   gptvq_mismatch_release(&m);

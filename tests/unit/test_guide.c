@@ -1,0 +1,129 @@
+/* quant/guide.h: gradients of the loss against finite differences, and what becomes of them. */
+#include "tiny_model.h"
+#include "base/memory.h"
+#include "quant/guide.h"
+
+#include <gptvq/gptvq.h>
+#include <unistd.h>
+
+static char scratch[] = "gptvq-test-XXXXXX";
+static int make_scratch(void **state) {
+  (void)state;
+  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  tiny_write(&tiny_llama, "llama");
+  tiny_write(&tiny_qwen3, "qwen3");
+  tiny_write(&tiny_phi3, "phi3");
+  tiny_write(&tiny_mixtral, "mixtral");
+  return 0;
+}
+static int drop_scratch(void **state) {
+  (void)state;
+  gptvq_set_threads(0);
+  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
+}
+
+/* −log p(token 1 | token 0) */
+static double pair_loss(const gptvq_model *model, const int32_t tokens[2]) {
+  float logits[TINY_VOCAB];
+  gptvq_session *session;
+  double sum = 0;
+  ok(gptvq_session_create(model, 1, &session, err));
+  ok(gptvq_session_forward(session, tokens, 1, logits, 0, err));
+  gptvq_session_destroy(session);
+  for (size_t i = 0; i < TINY_VOCAB; i++) sum += exp((double)logits[i] - (double)logits[tokens[1]]);
+  return log(sum);
+}
+
+/* One window of two tokens: the loss depends on token 0 alone, so that adding to a linear's bias adds to the output z_0i alone and dL/dbias_i
+ * is the gradient that the guide squares. Central differences of step s on fp32 logits: error about 2^-20 / s + s² / 6 · third derivative. */
+static void squares_match_finite_differences(void **state) {
+  (void)state;
+  const char *const folders[] = {"llama", "qwen3", "phi3"};
+  const int32_t tokens[2] = {17, 40};
+  const float step = 0.02f;
+  for (size_t f = 0; f < sizeof folders / sizeof folders[0]; f++) {
+    gptvq_model *model;
+    gptvq_guide guide;
+    ok(gptvq_model_open(folders[f], NULL, &model, err));
+    ok(gptvq_guide_create(model, 1, 2, tokens, 1.0, (size_t)1 << 20, 0, 1, NULL, &guide, err));
+    assert_true(fabs(guide.loss - pair_loss(model, tokens)) < 1e-4);
+    for (size_t b = 0; b < model->config.layers; b++) {
+      gptvq_block *block = &model->blocks[b];
+      for (size_t i = 0; i < block->linear_count; i++) {
+        gptvq_linear *linear = &block->linears[i];
+        float bias[4 * TINY_MLP] = {0};
+        double sum = 0;
+        assert_true(linear->rows <= sizeof bias / sizeof bias[0]);
+        const float *before = linear->bias;
+        linear->bias = bias;
+        for (size_t r = 0; r < linear->rows; r++) {
+          bias[r] = step;
+          double up = pair_loss(model, tokens);
+          bias[r] = -step;
+          double down = pair_loss(model, tokens);
+          bias[r] = 0.0f;
+          double gradient = (up - down) / (2.0 * (double)step);
+          sum += gradient * gradient;
+        }
+        linear->bias = before;
+        /* the second token adds nothing: the mean over two tokens */
+        double expected = sum / (double)linear->rows / 2.0, got = guide.energy[b][i];
+        if (fabs(got - expected) > 0.02 * expected + 1e-8) fail_msg("%s: %g instead of %g", linear->name, got, expected);
+      }
+      for (int input = 0; input < GPTVQ_GUIDE_INPUTS; input++) {
+        const float *weight = gptvq_guide_weights(&guide, b, (gptvq_guide_input)input);
+        assert_true(fabsf(weight[0] - 2.0f) < 1e-6f && weight[1] == 0.0f);
+      }
+    }
+    gptvq_guide_release(&guide);
+    gptvq_model_close(model);
+  }
+}
+
+/* Same bytes whatever the threads, and whatever the number of windows at a time; means of 1; power 0 is no weighting. */
+static void weights_are_deterministic_and_normalised(void **state) {
+  (void)state;
+  enum { SAMPLES = 5, LENGTH = 20 };
+  int32_t tokens[SAMPLES * LENGTH];
+  uint64_t random = 3;
+  gptvq_model *model;
+  gptvq_guide guides[3], flat;
+  for (size_t i = 0; i < SAMPLES * LENGTH; i++) tokens[i] = (int32_t)gptvq_random_below(&random, TINY_VOCAB);
+  ok(gptvq_model_open("llama", NULL, &model, err));
+  for (int i = 0; i < 3; i++) {
+    gptvq_set_threads(i == 0 ? 1 : 3);
+    ok(gptvq_guide_create(model, SAMPLES, LENGTH, tokens, 0.5, i == 2 ? 1 : (size_t)1 << 24, 0, 1, NULL, &guides[i], err));
+  }
+  size_t rows = guides[0].blocks * GPTVQ_GUIDE_INPUTS, bytes = rows * SAMPLES * LENGTH * sizeof(float);
+  for (int i = 1; i < 3; i++) assert_memory_equal(guides[i].weights, guides[0].weights, bytes);
+  for (size_t row = 0; row < rows; row++) {
+    double sum = 0;
+    for (size_t t = 0; t < SAMPLES * LENGTH; t++) sum += (double)guides[0].weights[row * SAMPLES * LENGTH + t];
+    assert_true(fabs(sum / (SAMPLES * LENGTH) - 1.0) < 1e-5);
+  }
+  ok(gptvq_guide_create(model, SAMPLES, LENGTH, tokens, 0.0, (size_t)1 << 24, 0, 1, NULL, &flat, err));
+  for (size_t i = 0; i < rows * SAMPLES * LENGTH; i++) assert_true(flat.weights[i] == 1.0f);
+  gptvq_guide_release(&flat);
+  for (int i = 0; i < 3; i++) gptvq_guide_release(&guides[i]);
+  gptvq_model_close(model);
+}
+
+static void experts_are_refused(void **state) {
+  (void)state;
+  const int32_t tokens[4] = {1, 2, 3, 4};
+  gptvq_model *model;
+  gptvq_guide guide;
+  gptvq_error failure;
+  ok(gptvq_model_open("mixtral", NULL, &model, err));
+  assert_int_equal(gptvq_guide_create(model, 1, 4, tokens, 1.0, 1 << 20, 0, 1, NULL, &guide, &failure), GPTVQ_ERROR_UNSUPPORTED);
+  gptvq_model_close(model);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(squares_match_finite_differences),
+      cmocka_unit_test(weights_are_deterministic_and_normalised),
+      cmocka_unit_test(experts_are_refused),
+  };
+  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+}
