@@ -1,0 +1,171 @@
+/* Ingredients that look at the whole model, through gptvq_quantize: allocation of bits, guided Hessians, mismatch correction. */
+#include "tiny_model.h"
+
+#include <gptvq/gptvq.h>
+#include <unistd.h>
+
+static char scratch[] = "gptvq-test-XXXXXX";
+static int make_scratch(void **state) {
+  (void)state;
+  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  tiny_write(&tiny_llama, "llama");
+  tiny_write(&tiny_mixtral, "mixtral");
+  tiny_write_corpus("corpus.txt", 4000);
+  return 0;
+}
+static int drop_scratch(void **state) {
+  (void)state;
+  gptvq_set_threads(0);
+  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
+}
+
+static gptvq_quantize_options tiny_options(void) {
+  gptvq_quantize_options o;
+  gptvq_quantize_options_init(&o);
+  o.bits = 0;
+  o.dim = 2;
+  o.index_bits = 4;
+  o.group_size = 1024;
+  o.em_iterations = 10;
+  o.reassign_rounds = 1;
+  o.beam = 2;
+  o.calib = "corpus.txt";
+  o.calib_samples = 6;
+  o.calib_length = 48;
+  o.seed = 3;
+  o.force = 1;
+  return o;
+}
+
+typedef struct watcher {
+  size_t layers, stop_after;
+  char warnings[2048];
+} watcher;
+static int watch_progress(void *user, const gptvq_progress *progress) {
+  watcher *w = user;
+  return !isnan(progress->value) && ++w->layers == w->stop_after;
+}
+static void watch_log(void *user, gptvq_log_level level, const char *line) {
+  watcher *w = user;
+  size_t used = strlen(w->warnings);
+  if (level == GPTVQ_LOG_WARNING) (void)snprintf(w->warnings + used, sizeof w->warnings - used, "%s\n", line);
+}
+static gptvq_status watched(const char *in, const char *out, const gptvq_quantize_options *o, watcher *w,
+                            gptvq_quantize_report *report, gptvq_error *err) {
+  const gptvq_callbacks callbacks = {w, watch_log, watch_progress};
+  return gptvq_quantize(in, out, o, &callbacks, report, err);
+}
+
+/* How many different index widths a folder has. */
+static size_t index_widths(const char *folder) {
+  gptvq_model *model;
+  unsigned seen = 0;
+  ok(gptvq_model_open(folder, NULL, &model, err));
+  for (size_t i = 0; i < gptvq_model_layer_count(model); i++) {
+    gptvq_layer_info info;
+    gptvq_model_get_layer(model, i, &info);
+    seen |= 1u << info.index_bits;
+  }
+  gptvq_model_close(model);
+  size_t count = 0;
+  for (; seen != 0; seen >>= 1) count += seen & 1;
+  return count;
+}
+
+static void allocation_stays_within_the_bytes_of_equal_sizes(void **state) {
+  (void)state;
+  gptvq_quantize_options o = tiny_options();
+  gptvq_quantize_report equal, allocated;
+  o.allocate = 0;
+  ok(gptvq_quantize("llama", "equal", &o, NULL, &equal, err));
+  o.allocate = 1;
+  ok(gptvq_quantize("llama", "allocated", &o, NULL, &allocated, err));
+  assert_true(allocated.linear_bytes <= equal.linear_bytes);
+  assert_true(allocated.linear_bytes > equal.linear_bytes * 9 / 10);
+  assert_int_equal(index_widths("equal"), 1);
+  assert_true(index_widths("allocated") > 1);
+}
+
+static void same_bytes_for_any_thread_count_and_after_resuming(void **state) {
+  (void)state;
+  for (int variant = 0; variant < 3; variant++) {
+    gptvq_quantize_options o = tiny_options();
+    o.allocate = variant != 1;
+    o.guide = variant == 0 ? 0.0 : 0.5;
+    o.mismatch = variant == 2 ? 0.0 : 1.0;
+    gptvq_set_threads(1);
+    ok(gptvq_quantize("llama", "one", &o, NULL, NULL, err));
+    gptvq_set_threads(3);
+    ok(gptvq_quantize("llama", "three", &o, NULL, NULL, err));
+    gptvq_set_threads(0);
+    assert_same_folder("one", "three");
+    watcher w = {.stop_after = 9};
+    gptvq_error error;
+    gptvq_quantize_report report;
+    assert_int_equal(watched("llama", "cut", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
+    o.resume = 1;
+    o.force = 0;
+    w = (watcher){0};
+    ok(watched("llama", "cut", &o, &w, &report, err));
+    assert_int_equal(report.blocks_resumed, 1);
+    assert_same_folder("one", "cut");
+    ok(gptvq_remove_tree("cut", err));
+  }
+}
+
+/* Another share is another result; a resumed run must not mix them. */
+static void options_belong_to_the_run(void **state) {
+  (void)state;
+  for (int variant = 0; variant < 4; variant++) {
+    gptvq_quantize_options o = tiny_options();
+    gptvq_error error;
+    watcher w = {.stop_after = 9};
+    assert_int_equal(watched("llama", "cut", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
+    o.resume = 1;
+    o.force = 0;
+    if (variant == 0) o.mismatch = 0.5;
+    if (variant == 1) o.mismatch_stream = 0.5;
+    if (variant == 2) o.guide = 0.75;
+    if (variant == 3) o.allocate = !o.allocate;
+    assert_int_equal(gptvq_quantize("llama", "cut", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+    ok(gptvq_remove_tree("cut.partial", err));
+  }
+}
+
+static void experts_are_left_out(void **state) {
+  (void)state;
+  gptvq_quantize_options o = tiny_options();
+  watcher w = {0};
+  o.allocate = 0;
+  o.guide = 0;
+  ok(gptvq_quantize("mixtral", "equal", &o, NULL, NULL, err));
+  o.allocate = 1;
+  o.guide = 0.5;
+  ok(watched("mixtral", "allocated", &o, &w, NULL, err));
+  assert_non_null(strstr(w.warnings, "experts"));
+  assert_int_equal(index_widths("allocated"), 1);
+}
+
+static void absurd_values_are_refused(void **state) {
+  (void)state;
+  for (int variant = 0; variant < 4; variant++) {
+    gptvq_quantize_options o = tiny_options();
+    gptvq_error error;
+    if (variant == 0) o.mismatch = 1.5;
+    if (variant == 1) o.mismatch_stream = (double)NAN;
+    if (variant == 2) o.guide = -0.1;
+    if (variant == 3) o.allocate = 7;
+    assert_int_equal(gptvq_quantize_options_resolve(&o, &error), GPTVQ_ERROR_ARGUMENT);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(allocation_stays_within_the_bytes_of_equal_sizes),
+      cmocka_unit_test(same_bytes_for_any_thread_count_and_after_resuming),
+      cmocka_unit_test(options_belong_to_the_run),
+      cmocka_unit_test(experts_are_left_out),
+      cmocka_unit_test(absurd_values_are_refused),
+  };
+  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+}
