@@ -8,7 +8,7 @@ static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
 static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
 static const char *const metrics[] = {"diagonal", "exact", NULL};
 static const char *const orders[] = {"off", "columns", "blocks", NULL};
-static const char *const allocations[] = {"uniform", "sensitivity", NULL};
+static const char *const allocations[] = {"uniform", "sensitivity", "auto", NULL};
 static const char *const recipes[] = {"default", "paper", NULL};
 
 /* The command line before it becomes gptvq_quantize_options: choices are ints, some options have two spellings. */
@@ -60,7 +60,8 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
        .help = "one 4-bit scale per N weights; 0 = none (default)"},
 
       {GPTVQ_OPTION_CHOICE, "allocate", .value = &o->allocate, .choices = allocations, .argument = "uniform|sensitivity",
-       .help = "the same size for every layer, or more bits where the loss feels them (gptvq)"},
+       .help = "the same size for every layer, or more bits where the loss feels them (gptvq);\n"
+               "default: sensitivity, unless sizes of index or group are given"},
 
       {GPTVQ_OPTION_HEADING, .help = "Calibration (gptvq and gptq)"},
       {GPTVQ_OPTION_STRING, "calib", .value = &o->calib, .argument = "FILE|self",
@@ -90,7 +91,7 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       {GPTVQ_OPTION_CHOICE, "recipe", .value = &line->recipe, .choices = recipes, .argument = "default|paper",
        .help = "paper: as published (arXiv 2402.15319): --metric diagonal, --codebook-update,\n"
                "--reassign-rounds 0, --beam 1, --no-act-order, --no-true-sequential, --mismatch 0,\n"
-               "--mismatch-stream 0; other options override it"},
+               "--mismatch-stream 0, --guide 0, --allocate uniform; other options override it"},
       {GPTVQ_OPTION_CHOICE, "em-init", .value = &line->em_init, .choices = inits, .argument = "INIT",
        .help = "mahalanobis (default), kmeans++ or cdf: where the centroids start"},
       {GPTVQ_OPTION_UNSIGNED, "em-iterations", .value = &o->em_iterations, .min = 0, .max = 100000, .argument = "N",

@@ -9,7 +9,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { SAMPLE_ROWS = 256, QUICK_EM = 8, MAX_SETTINGS = 32 };
+/* Indices of more than FAST_BITS bits decode slowly: only where the options ask for such. */
+enum { SAMPLE_ROWS = 256, QUICK_EM = 8, MAX_SETTINGS = 32, FAST_BITS = 8 };
 
 typedef struct work {
   const gptvq_model *model;
@@ -38,17 +39,17 @@ static gptvq_quantize_options with_setting(const work *w, const gptvq_allocated 
   return o;
 }
 
-/* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options' codebook cost, half and a quarter
- * of it. Column groups stay as they are, so that one Hessian factor serves all. */
+/* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options' codebook cost and a half, a
+ * quarter and an eighth of it. Column groups stay as they are, so that one Hessian factor serves all. */
 static void list_settings(work *w) {
   const gptvq_quantize_options *o = w->options;
   int reach = o->dim > 2 ? (int)o->dim / 2 : 1;
   w->settings[w->setting_count++] = (gptvq_allocated){o->index_bits, o->group_size};
   for (int step = -reach; step <= reach; step++)
-    for (unsigned larger = 0; larger < 3; larger++) {
+    for (unsigned larger = 0; larger < 4; larger++) {
       int bits = (int)o->index_bits + step;
       size_t group = step < 0 ? o->group_size >> -step : o->group_size << step;
-      if (bits < 1 || bits > 12 || (step == 0 && larger == 0) || w->setting_count == MAX_SETTINGS) continue;
+      if (bits < 1 || (bits > FAST_BITS && o->index_bits <= FAST_BITS) || (step == 0 && larger == 0) || w->setting_count == MAX_SETTINGS) continue;
       gptvq_allocated setting = {(unsigned)bits, group << larger};
       gptvq_quantize_options changed = with_setting(w, &setting);
       if (setting.group_size < o->group_cols || gptvq_quantize_options_resolve(&changed, NULL) != GPTVQ_OK ||
