@@ -39,14 +39,14 @@ static gptvq_quantize_options with_setting(const work *w, const gptvq_allocated 
   return o;
 }
 
-/* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options' codebook cost and a half, a
- * quarter and an eighth of it. Column groups stay as they are, so that one Hessian factor serves all. */
+/* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options' codebook cost, half and a quarter
+ * of it. Column groups stay as they are, so that one Hessian factor serves all. */
 static void list_settings(work *w) {
   const gptvq_quantize_options *o = w->options;
   int reach = o->dim > 2 ? (int)o->dim / 2 : 1;
   w->settings[w->setting_count++] = (gptvq_allocated){o->index_bits, o->group_size};
   for (int step = -reach; step <= reach; step++)
-    for (unsigned larger = 0; larger < 4; larger++) {
+    for (unsigned larger = 0; larger < 3; larger++) {
       int bits = (int)o->index_bits + step;
       size_t group = step < 0 ? o->group_size >> -step : o->group_size << step;
       if (bits < 1 || (bits > FAST_BITS && o->index_bits <= FAST_BITS) || (step == 0 && larger == 0) || w->setting_count == MAX_SETTINGS) continue;
@@ -114,7 +114,10 @@ static gptvq_status output_power(size_t rows, size_t cols, const float *weights,
 /* Bytes and predicted loss of one linear at every setting. */
 static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hessian *hessian, const gptvq_factor *factor, double energy,
                             gptvq_setting_cost *costs, gptvq_error *err) {
-  size_t rows = gptvq_min_size(linear->rows, SAMPLE_ROWS), cols = linear->cols;
+  size_t cols = linear->cols;
+  gptvq_packed_shape shape;
+  GPTVQ_TRY(gptvq_layer_shape(linear->rows, cols, w->options, &shape, err));
+  size_t rows = gptvq_min_size(linear->rows, gptvq_max_size(shape.group_rows, SAMPLE_ROWS));
   float *weights = gptvq_alloc(linear->rows, cols * sizeof *weights);
   if (weights == NULL) return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, cols * sizeof *weights));
   gptvq_linear_decode(linear, weights);
@@ -123,13 +126,14 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
   gptvq_status status = output_power(rows, cols, weights, hessian->values, &power, err);
   for (size_t s = 0; s < w->setting_count && status == GPTVQ_OK; s++) {
     gptvq_quantize_options o = with_setting(w, &w->settings[s]);
-    gptvq_packed_shape shape;
     gptvq_packed_sizes sizes;
     status = gptvq_layer_shape(linear->rows, cols, &o, &shape, err);
     if (status != GPTVQ_OK) break;
     gptvq_packed_measure(&shape, &sizes);
     costs[s].bytes = sizes.index_bytes + sizes.codebook_bytes + 2 * sizes.codebook_scales + sizes.block_scale_bytes +
                      (shape.permuted ? 2 * cols : 0);
+    costs[s].loss = NAN;
+    if (rows < linear->rows && shape.group_rows > rows) continue; /* a codebook for fewer rows would look too good */
     o.em_iterations = QUICK_EM < o.em_iterations ? QUICK_EM : o.em_iterations;
     o.codebook_update = 0;
     o.reassign_rounds = 0;

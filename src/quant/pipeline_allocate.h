@@ -20,7 +20,7 @@ typedef struct gptvq_allocation {
 } gptvq_allocation;
 
 /* The layers' inputs are those of the original model on the given windows, weighted by `guide` (made from the same windows). Every layer (at
- * most 256 of its rows) is quantized at each setting, without the refinements of the full method; error times energy is the loss
+ * most 256 of its rows, or one group of them) is quantized at each setting, without the refinements of the full method; error times energy is the loss
  * that gptvq_allocate works with. Options: resolved, VQ. The caller releases *out. */
 gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, size_t length, const int32_t *tokens,
                                      const gptvq_guide *guide, const gptvq_quantize_options *options, size_t done, size_t total,
