@@ -15,7 +15,7 @@ typedef enum gptvq_compute {
   GPTVQ_COMPUTE_FP32 = 0,
   GPTVQ_COMPUTE_BF16 = 1, /* inputs of matrix products over dense weights are rounded to bf16; sums are fp32 */
   GPTVQ_COMPUTE_INT8 = 2, /* as BF16, and inputs of packed layers are int8 codes with a scale per column group where there are kernels
-                             for the format */
+                             for the format; keys and values are kept as fp16 */
   GPTVQ_COMPUTE_AUTO = 3  /* INT8 for packed folders, FP32 for others */
 } gptvq_compute;
 

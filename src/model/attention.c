@@ -14,7 +14,8 @@ typedef struct attention_job {
   const gptvq_config *config;
   const gptvq_block *block;
   gptvq_workspace *workspace;
-  float *keys, *values; /* of this layer */
+  char *keys, *values; /* of this layer: fp16 or fp32 */
+  size_t size;         /* bytes of a number there */
   size_t position, n, ldq;
   float *qkv;
   size_t window; /* keys that a query sees, itself included; SIZE_MAX = all */
@@ -28,6 +29,11 @@ static void normalise_heads(const float *weight, float eps, size_t heads, size_t
 static void rotate_heads(const gptvq_workspace *w, size_t position, size_t heads, size_t dim, float *x) {
   const float *cosines = w->cosines + position * w->rotary_half, *sines = w->sines + position * w->rotary_half;
   for (size_t h = 0; h < heads; h++) GPTVQ_MULTI_PICK(gptvq_rotate)(w->rotary_half, cosines, sines, x + h * dim);
+}
+
+static void store_row(bool half, size_t dim, const float *x, void *to) {
+  if (half) GPTVQ_MULTI_PICK(gptvq_to_half)(dim, x, to);
+  else memcpy(to, x, dim * sizeof *x);
 }
 
 /* Rows [begin, end): q/k norms, rotation, keys and values to the cache. */
@@ -45,9 +51,9 @@ static void prepare_rows(void *context, size_t begin, size_t end, size_t thread)
     rotate_heads(w, position, c->heads, dim, q);
     rotate_heads(w, position, c->kv_heads, dim, k);
     for (size_t h = 0; h < c->kv_heads; h++) {
-      size_t at = (h * w->max_positions + position) * dim;
-      memcpy(job->keys + at, k + h * dim, dim * sizeof(float));
-      memcpy(job->values + at, v + h * dim, dim * sizeof(float));
+      size_t at = (h * w->max_positions + position) * dim * job->size;
+      store_row(w->half, dim, k + h * dim, job->keys + at);
+      store_row(w->half, dim, v + h * dim, job->values + at);
     }
   }
 }
@@ -65,10 +71,12 @@ static void attend_rows(void *context, size_t begin, size_t end, size_t thread) 
   for (size_t item = begin; item < end; item++) {
     size_t row = item / c->heads, head = item % c->heads, position = job->position + row;
     size_t first = first_visible(job, position);
-    size_t at = (head / share * job->workspace->max_positions + first) * dim;
-    GPTVQ_MULTI_PICK(gptvq_attend)(position + 1 - first, dim, 1.0f / sqrtf((float)dim),
-                                   job->qkv + row * job->ldq + head * dim, job->keys + at, job->values + at,
-                                   job->workspace->heads + (row * c->heads + head) * dim);
+    const void *keys = job->keys + (head / share * job->workspace->max_positions + first) * dim * job->size;
+    const void *values = job->values + (head / share * job->workspace->max_positions + first) * dim * job->size;
+    const float *q = job->qkv + row * job->ldq + head * dim;
+    float *out = job->workspace->heads + (row * c->heads + head) * dim, scale = 1.0f / sqrtf((float)dim);
+    if (job->workspace->half) GPTVQ_MULTI_PICK(gptvq_attend_half)(position + 1 - first, dim, scale, q, keys, values, out);
+    else GPTVQ_MULTI_PICK(gptvq_attend)(position + 1 - first, dim, scale, q, keys, values, out);
   }
 }
 
@@ -98,6 +106,15 @@ static void soften_tile(const attention_job *job, size_t row0, size_t rows, size
   }
 }
 
+/* Positions [begin, end) of a head's keys or values as fp32: in place, or in decoded[KEYS × GPTVQ_HALF_DIM]. */
+static const float *tile_numbers(const attention_job *job, const char *head, size_t begin, size_t end, float *decoded) {
+  size_t dim = job->config->head_dim;
+  const void *from = head + begin * dim * job->size;
+  if (!job->workspace->half) return from;
+  GPTVQ_MULTI_PICK(gptvq_from_half)((end - begin) * dim, from, decoded);
+  return decoded;
+}
+
 /* Items are (chunk of rows, head), the longest chunks first. */
 static void attend_tiles(void *context, size_t first, size_t last, size_t thread) {
   (void)thread;
@@ -105,13 +122,13 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
   const gptvq_config *c = job->config;
   size_t dim = c->head_dim, share = c->heads / c->kv_heads, ldo = c->heads * dim;
   size_t chunks = gptvq_ceil_div(job->n, ROWS);
-  float scores[ROWS * KEYS], maximum[ROWS], sum[ROWS];
+  float scores[ROWS * KEYS], maximum[ROWS], sum[ROWS], decoded[KEYS * GPTVQ_HALF_DIM];
   for (size_t item = first; item < last; item++) {
     size_t row0 = (chunks - 1 - item / c->heads) * ROWS, head = item % c->heads;
     size_t rows = gptvq_min_size(ROWS, job->n - row0);
     const float *q = job->qkv + row0 * job->ldq + head * dim;
     float *out = job->workspace->heads + row0 * ldo + head * dim;
-    size_t cache = head / share * job->workspace->max_positions * dim;
+    size_t cache = head / share * job->workspace->max_positions * dim * job->size;
     for (size_t r = 0; r < rows; r++) {
       maximum[r] = -INFINITY;
       sum[r] = 0.0f;
@@ -120,11 +137,11 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
     size_t limit = job->position + row0 + rows;
     for (size_t begin = first_visible(job, job->position + row0); begin < limit; begin += KEYS) {
       size_t end = gptvq_min_size(begin + KEYS, limit);
-      gptvq_gemm_serial_nt(rows, end - begin, dim, 1.0f / sqrtf((float)dim), q, job->ldq,
-                           job->keys + cache + begin * dim, dim, 0.0f, scores, KEYS);
+      const float *keys = tile_numbers(job, job->keys + cache, begin, end, decoded);
+      gptvq_gemm_serial_nt(rows, end - begin, dim, 1.0f / sqrtf((float)dim), q, job->ldq, keys, dim, 0.0f, scores, KEYS);
       soften_tile(job, row0, rows, begin, end, scores, maximum, sum, out, ldo);
-      gptvq_gemm_serial_nn(rows, dim, end - begin, 1.0f, scores, KEYS, job->values + cache + begin * dim, dim, 1.0f,
-                           out, ldo);
+      const float *values = tile_numbers(job, job->values + cache, begin, end, decoded);
+      gptvq_gemm_serial_nn(rows, dim, end - begin, 1.0f, scores, KEYS, values, dim, 1.0f, out, ldo);
     }
     for (size_t r = 0; r < rows; r++)
       for (size_t i = 0; i < dim; i++) out[r * ldo + i] /= sum[r];
@@ -134,12 +151,14 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
 void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
                           size_t position, size_t n, float *qkv, size_t ldq) {
   const gptvq_config *c = &model->config;
-  size_t cache = layer * c->kv_heads * workspace->max_positions * c->head_dim;
+  size_t size = workspace->half ? sizeof(uint16_t) : sizeof(float);
+  size_t cache = layer * c->kv_heads * workspace->max_positions * c->head_dim * size;
   attention_job job = {.config = c,
              .block = block,
              .workspace = workspace,
-             .keys = workspace->keys + cache,
-             .values = workspace->values + cache,
+             .keys = (char *)workspace->keys + cache,
+             .values = (char *)workspace->values + cache,
+             .size = size,
              .position = position,
              .n = n,
              .ldq = ldq,

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* y = x / sqrt(mean(x²) + eps) · weight; y may be x. (RMSNorm, arXiv 1910.07467) */
 GPTVQ_MULTI_DECLARE(void, gptvq_rms_norm, size_t n, const float *x, const float *weight, float eps, float *y);
@@ -23,6 +24,13 @@ GPTVQ_MULTI_DECLARE(float, gptvq_max, size_t n, const float *x);
 /* One query over `count` keys and values [count × dim]: out[dim] = softmax(scale · q Kᵀ) V, by online softmax over fixed tiles. */
 GPTVQ_MULTI_DECLARE(void, gptvq_attend, size_t count, size_t dim, float scale, const float *q, const float *keys,
                     const float *values, float *out);
+/* The same over keys and values kept as fp16; dim at most GPTVQ_HALF_DIM. */
+enum { GPTVQ_HALF_DIM = 128 };
+GPTVQ_MULTI_DECLARE(void, gptvq_attend_half, size_t count, size_t dim, float scale, const float *q, const uint16_t *keys,
+                    const uint16_t *values, float *out);
+/* fp32 to fp16, to nearest even, too large becomes infinity; and back, exactly. */
+GPTVQ_MULTI_DECLARE(void, gptvq_to_half, size_t n, const float *x, uint16_t *half);
+GPTVQ_MULTI_DECLARE(void, gptvq_from_half, size_t n, const uint16_t *half, float *x);
 /* Are all numbers finite? */
 GPTVQ_MULTI_DECLARE(bool, gptvq_all_finite, size_t n, const float *x);
 

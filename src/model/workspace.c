@@ -33,6 +33,10 @@ static void put(layout *l, size_t area, size_t a, size_t b, size_t size) {
   l->bytes[area] = gptvq_round_up(bytes, 64);
 }
 
+static bool keeps_half(const gptvq_model *model) {
+  return model->compute == GPTVQ_COMPUTE_INT8 && model->config.head_dim <= GPTVQ_HALF_DIM;
+}
+
 /* Sizes of the areas in the order of the pointers in `place`. */
 static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
   const gptvq_config *c = &model->config;
@@ -42,8 +46,8 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   if (!l.fits) return l;
   put(&l, 0, max_positions, gptvq_rope_half(c), sizeof(float));
   put(&l, 1, max_positions, gptvq_rope_half(c), sizeof(float));
-  put(&l, 2, cache, max_positions, sizeof(float));
-  put(&l, 3, cache, max_positions, sizeof(float));
+  put(&l, 2, cache, max_positions, keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
+  put(&l, 3, cache, max_positions, keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
   put(&l, 4, max_rows, c->hidden, sizeof(float));
   put(&l, 5, max_rows, widest_group(model), sizeof(float));
   put(&l, 6, max_rows, c->heads * c->head_dim, sizeof(float));
@@ -75,8 +79,8 @@ static void place(gptvq_workspace *w, const layout *l, char *memory, size_t choi
   }
   w->cosines = (float *)(void *)area[0];
   w->sines = (float *)(void *)area[1];
-  w->keys = (float *)(void *)area[2];
-  w->values = (float *)(void *)area[3];
+  w->keys = area[2];
+  w->values = area[3];
   w->norm = (float *)(void *)area[4];
   w->wide = (float *)(void *)area[5];
   w->heads = (float *)(void *)area[6];
@@ -110,6 +114,7 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
                          .max_rows = max_rows,
                          .max_positions = max_positions,
                          .rotary_half = gptvq_rope_half(&model->config),
+                         .half = keeps_half(model),
                          .scratch = {panels, scratch}};
   place(w, &l, memory + head, max_rows * model->config.experts_per_token);
   gptvq_rope_tables(&model->config, max_positions, w->cosines, w->sines);

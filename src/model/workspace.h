@@ -8,7 +8,8 @@ struct gptvq_workspace {
   size_t layers, max_rows, max_positions;
   size_t rotary_half;
   float *cosines, *sines; /* [max_positions × rotary_half] */
-  float *keys, *values;   /* [layers][kv_heads][max_positions][head_dim] */
+  bool half;              /* keys and values are fp16, else fp32 */
+  void *keys, *values;    /* [layers][kv_heads][max_positions][head_dim] */
   float *norm;            /* [max_rows × hidden]: normalised inputs */
   float *wide;            /* [max_rows × widest linear group]: q | k | v, gate | up */
   float *heads;           /* [max_rows × heads · head_dim]: attention output */

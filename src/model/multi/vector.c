@@ -100,25 +100,71 @@ static inline void add_rows(size_t count, size_t dim, const float *weights, cons
     for (size_t i = 0; i < dim; i++) out[i] += weights[j] * values[j * dim + i];
 }
 
+/* Running softmax: largest score so far, sum of exponentials relative to it; `out` holds the weighted values. */
+typedef struct running {
+  float maximum, sum;
+} running;
+
+/* One tile of at most TILE keys and values. */
+static inline void attend_tile(running *run, size_t tile, size_t dim, float scale, const float *q, const float *keys,
+                               const float *values, float *restrict out) {
+  float scores[TILE];
+  for (size_t j = 0; j < tile; j++) scores[j] = scale * dot(dim, q, keys + j * dim);
+  float top = GPTVQ_MULTI(gptvq_max)(tile, scores);
+  if (top > run->maximum) {
+    float shrink = run->maximum == -INFINITY ? 0.0f : exponential(run->maximum - top);
+    run->sum *= shrink;
+    for (size_t i = 0; i < dim; i++) out[i] *= shrink;
+    run->maximum = top;
+  }
+  run->sum += GPTVQ_MULTI(gptvq_exp_sum)(tile, run->maximum, scores);
+  add_rows(tile, dim, scores, values, out);
+}
+
 void GPTVQ_MULTI(gptvq_attend)(size_t count, size_t dim, float scale, const float *q, const float *keys,
                                const float *values, float *restrict out) {
-  float scores[TILE], maximum = -INFINITY, sum = 0.0f;
+  running run = {-INFINITY, 0.0f};
+  for (size_t i = 0; i < dim; i++) out[i] = 0.0f;
+  for (size_t begin = 0; begin < count; begin += TILE)
+    attend_tile(&run, count - begin < TILE ? count - begin : TILE, dim, scale, q, keys + begin * dim, values + begin * dim, out);
+  float normalise = 1.0f / run.sum;
+  for (size_t i = 0; i < dim; i++) out[i] *= normalise;
+}
+
+void GPTVQ_MULTI(gptvq_attend_half)(size_t count, size_t dim, float scale, const float *q, const uint16_t *keys,
+                                    const uint16_t *values, float *restrict out) {
+  float k[TILE * GPTVQ_HALF_DIM], v[TILE * GPTVQ_HALF_DIM]; /* stay in the first- and second-level caches */
+  running run = {-INFINITY, 0.0f};
   for (size_t i = 0; i < dim; i++) out[i] = 0.0f;
   for (size_t begin = 0; begin < count; begin += TILE) {
     size_t tile = count - begin < TILE ? count - begin : TILE;
-    for (size_t j = 0; j < tile; j++) scores[j] = scale * dot(dim, q, keys + (begin + j) * dim);
-    float top = GPTVQ_MULTI(gptvq_max)(tile, scores);
-    if (top > maximum) {
-      float shrink = begin == 0 ? 0.0f : exponential(maximum - top);
-      sum *= shrink;
-      for (size_t i = 0; i < dim; i++) out[i] *= shrink;
-      maximum = top;
-    }
-    sum += GPTVQ_MULTI(gptvq_exp_sum)(tile, maximum, scores);
-    add_rows(tile, dim, scores, values + begin * dim, out);
+    GPTVQ_MULTI(gptvq_from_half)(tile * dim, keys + begin * dim, k);
+    GPTVQ_MULTI(gptvq_from_half)(tile * dim, values + begin * dim, v);
+    attend_tile(&run, tile, dim, scale, q, k, v, out);
   }
-  float normalise = 1.0f / sum;
+  float normalise = 1.0f / run.sum;
   for (size_t i = 0; i < dim; i++) out[i] *= normalise;
+}
+
+/* Normal numbers: the exponent is moved by 112 and the mantissa rounded by an addition; below 2^-14 adding 0.5 rounds in the FPU. */
+void GPTVQ_MULTI(gptvq_to_half)(size_t n, const float *x, uint16_t *half) {
+  for (size_t i = 0; i < n; i++) {
+    uint32_t bits = gptvq_float_bits(x[i]), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    uint32_t normal = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+    uint32_t tiny = gptvq_float_bits(gptvq_bits_float(magnitude) + 0.5f) - 0x3f000000u;
+    uint32_t large = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    uint32_t result = magnitude < 0x38800000u ? tiny : normal;
+    half[i] = (uint16_t)(sign | (magnitude >= 0x47800000u ? large : result));
+  }
+}
+
+void GPTVQ_MULTI(gptvq_from_half)(size_t n, const uint16_t *half, float *x) {
+  for (size_t i = 0; i < n; i++) {
+    uint32_t h = half[i], magnitude = (h & 0x7fffu) << 13;
+    uint32_t finite = gptvq_float_bits(gptvq_bits_float(magnitude) * 0x1p112f); /* also of subnormal numbers, exactly */
+    uint32_t bits = (h & 0x7c00u) == 0x7c00u ? magnitude | 0x7f800000u : finite;
+    x[i] = gptvq_bits_float(bits | (h & 0x8000u) << 16);
+  }
 }
 
 bool GPTVQ_MULTI(gptvq_all_finite)(size_t n, const float *x) {
