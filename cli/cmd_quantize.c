@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
 static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
@@ -208,6 +209,15 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   return gptvq_cli_flush();
 }
 
+/* Did the interrupted run leave finished blocks (OUT.partial)? */
+static bool has_partial(const char *out) {
+  char path[4096];
+  size_t length = strlen(out);
+  while (length > 1 && out[length - 1] == '/') length--;
+  int written = snprintf(path, sizeof path, "%.*s.partial", (int)length, out);
+  return written > 0 && (size_t)written < sizeof path && access(path, F_OK) == 0;
+}
+
 int gptvq_cmd_quantize(int argc, char **argv) {
   command_line line;
   memset(&line, 0, sizeof line);
@@ -222,7 +232,7 @@ int gptvq_cmd_quantize(int argc, char **argv) {
   gptvq_error err;
   gptvq_status status = gptvq_quantize(path, line.out, &line.options, &callbacks, &result, &err);
   gptvq_cli_progress_end(&progress);
-  if (status == GPTVQ_ERROR_CANCELLED)
+  if (status == GPTVQ_ERROR_CANCELLED && has_partial(line.out))
     return gptvq_cli_error(status, "%s; the same command with --resume goes on after the last finished block", err.message);
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
   return report(&line, path, &result);

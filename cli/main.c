@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
   const char *name, *summary;
@@ -34,8 +35,7 @@ static int help(void) {
   return gptvq_cli_flush();
 }
 
-int main(int argc, char **argv) {
-  gptvq_cli_catch_signals();
+static int run(int argc, char **argv) {
   const char *name = argc > 1 ? argv[1] : "";
   if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
     printf("gptvq %s\n", gptvq_version());
@@ -57,4 +57,14 @@ int main(int argc, char **argv) {
   const char *near = gptvq_cli_suggest(name, names);
   if (near != NULL) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown command '%s'; did you mean %s?", name, near);
   return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown command '%s'; see gptvq --help", name);
+}
+
+int main(int argc, char **argv) {
+  gptvq_cli_catch_signals();
+  int code = run(argc, argv);
+  if (code == GPTVQ_ERROR_MEMORY) { /* OpenBLAS's exit handler can wait for ever for its helper threads when memory is short */
+    (void)fflush(NULL);
+    _exit(code);
+  }
+  return code;
 }
