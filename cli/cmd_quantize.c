@@ -61,8 +61,8 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
        .help = "one 4-bit scale per N weights; 0 = none (default)"},
 
       {GPTVQ_OPTION_CHOICE, "allocate", .value = &o->allocate, .choices = allocations, .argument = "uniform|sensitivity",
-       .help = "the same size for every layer, or more bits where the loss feels them (gptvq);\n"
-               "default: sensitivity, unless sizes of index or group are given"},
+       .help = "the same size for every layer (default), or more bits where the loss feels them,\n"
+               "for the same total (gptvq; holds the model's gradients in memory)"},
 
       {GPTVQ_OPTION_HEADING, .help = "Calibration (gptvq and gptq)"},
       {GPTVQ_OPTION_STRING, "calib", .value = &o->calib, .argument = "FILE|self",

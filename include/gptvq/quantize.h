@@ -56,8 +56,7 @@ typedef struct gptvq_quantize_options {
   double guide;            /* 0 … 1: calibration tokens are weighted by (squared gradient of the loss by the layer's outputs)^guide; 0 = equally.
                             * Not in models with experts */
   int allocate;            /* 1: index bits and group sizes layer by layer, by measured sensitivity, within the bytes that equal sizes
-                            * would take (GPTVQ only, not in models with experts); 0: the same for all layers; 2 (default): 1 when
-                            * the sizes come from `bits` alone */
+                            * would take (GPTVQ only, not in models with experts); 0 (default): the same for all layers */
 } gptvq_quantize_options;
 
 typedef struct gptvq_quantize_report {

@@ -44,7 +44,6 @@ void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe
   options->beam = 4;
   options->mismatch = 1.0;
   options->mismatch_stream = 1.0;
-  options->allocate = 2;
 }
 
 void gptvq_quantize_options_init(gptvq_quantize_options *options) {
@@ -177,9 +176,8 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_err
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "mismatch_stream %g is not possible: choose 0 to 1", o->mismatch_stream);
   if (!(o->guide >= 0.0 && o->guide <= 1.0))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "guide %g is not possible: choose 0 to 1", o->guide);
-  if (o->allocate < 0 || o->allocate > 2)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "allocate %d is unknown: choose 0 (the same for all layers), 1 (by sensitivity) or 2 (by sensitivity"
-                      " when sizes come from bits)", o->allocate);
+  if (o->allocate < 0 || o->allocate > 1)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "allocate %d is unknown: choose 0 (the same for all layers) or 1 (by sensitivity)", o->allocate);
   if (o->act_order < 0 || o->act_order > 2)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "act_order %d is unknown: choose 0 (off), 1 (permutation stored) or 2 (sub-vectors only, nothing stored)",

@@ -367,9 +367,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
 
 static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   uint64_t bytes;
-  bool sizes_from_bits = r->options.index_bits == 0 && r->options.group_size == 0;
   GPTVQ_TRY(gptvq_quantize_options_resolve(&r->options, err));
-  if (r->options.allocate == 2) r->options.allocate = sizes_from_bits;
   r->needs_data = r->options.method == GPTVQ_METHOD_GPTVQ || r->options.method == GPTVQ_METHOD_GPTQ;
   if (r->needs_data && (r->options.calib == NULL || r->options.calib[0] == '\0'))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,

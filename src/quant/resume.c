@@ -43,7 +43,7 @@ json_t *gptvq_options_json(const gptvq_quantize_options *o) {
                    (json_int_t)o->finetune_block_steps, "finetune_batch", (json_int_t)o->finetune_batch,
                    "finetune_rate", o->finetune_rate, "mismatch", o->mismatch, "mismatch_stream", o->mismatch_stream, "beam",
                    (int)o->beam, "finetune_index_rate", o->finetune_index_rate, "guide", o->guide, "allocate",
-                   o->allocate != 0);
+                   o->allocate);
 }
 
 json_t *gptvq_calibration_json(const gptvq_calibration *c, uint64_t seed) {

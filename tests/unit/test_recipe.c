@@ -126,7 +126,7 @@ static void options_belong_to_the_run(void **state) {
     if (variant == 0) o.mismatch = 0.5;
     if (variant == 1) o.mismatch_stream = 0.5;
     if (variant == 2) o.guide = 0.75;
-    if (variant == 3) o.allocate = 1; /* sizes are given: 0 by default */
+    if (variant == 3) o.allocate = 1;
     assert_int_equal(gptvq_quantize("llama", "cut", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
     ok(gptvq_remove_tree("cut.partial", err));
   }
