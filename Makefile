@@ -31,7 +31,7 @@ reproduce-paper: release
 
 quality: release
 	@bench/quality.sh
-	@bench/update-readme.sh
+	@bench/update-tables.sh
 
 clean:
 	rm -rf build out

@@ -68,6 +68,7 @@ typedef struct gptvq_quantize_report {
   size_t layers, blocks_resumed;
   /* KL divergence per token on the held-out calibration windows, nats, before and after fine-tuning; both NaN without it */
   double finetune_before, finetune_after;
+  double cpu_seconds;      /* of all threads */
 } gptvq_quantize_report;
 
 GPTVQ_API void gptvq_quantize_options_init(gptvq_quantize_options *options);

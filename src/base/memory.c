@@ -28,4 +28,10 @@ uint64_t gptvq_peak_memory(void) {
   return (uint64_t)usage.ru_maxrss * 1024u; /* Linux reports KiB */
 }
 
+double gptvq_cpu_seconds(void) {
+  struct rusage usage;
+  if (getrusage(RUSAGE_SELF, &usage) != 0) return 0.0;
+  return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
 void gptvq_free(void *memory) { free(memory); }

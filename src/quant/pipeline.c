@@ -409,7 +409,7 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
                             const gptvq_callbacks *callbacks, gptvq_quantize_report *report, gptvq_error *err) {
   if (model_dir == NULL || options == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
-  double start = now_seconds();
+  double start = now_seconds(), cpu_start = gptvq_cpu_seconds();
   gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
   run r = {.options = *options, .model_dir = model_dir, .out_dir = out_dir, .callbacks = callbacks, .out.lock = -1};
   gptvq_status status = quantize(&r, &result, err);
@@ -426,6 +426,7 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   gptvq_model_close(r.model);
   if (status == GPTVQ_OK && report != NULL) {
     result.seconds = now_seconds() - start;
+    result.cpu_seconds = gptvq_cpu_seconds() - cpu_start;
     result.peak_bytes = gptvq_peak_memory();
     *report = result;
   }

@@ -104,6 +104,7 @@ static void every_architecture_and_method(void **state) {
       assert_true(report.bits_per_value == 8.0 * (double)bytes / (double)report.linear_values);
       assert_true(report.mean_error > 0 && report.mean_error < 0.3);
       assert_true(report.peak_bytes > 0);
+      assert_true(report.cpu_seconds > 0 && report.cpu_seconds < 100.0 * report.seconds);
       assert_false(gptvq_path_exists("any-packed.partial"));
       assert_false(gptvq_path_exists("any-packed/resume.json"));
       assert_true(gptvq_path_exists("any-packed/tokenizer.json"));

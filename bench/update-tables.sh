@@ -1,0 +1,88 @@
+#!/bin/sh
+# Renews the tables between the markers of README.md and docs/METHOD.md from bench/*.csv: mean over the seeds, ± half their range.
+set -eu
+cd "$(dirname "$0")/.."
+
+# means CSV: setting, runs, then the means of bits, perplexity, excess, half its range, KL, half its range, same top token, excess_2nd, CPU seconds
+means() {
+  awk -F, '
+    /^#/ || $1 == "setting" { next }
+    { s = $1
+      if (!(s in n)) { order[++rows] = s; low[s] = high[s] = $5; klow[s] = khigh[s] = $6 }
+      n[s]++; bits[s] += $3; ppl[s] += $4; excess[s] += $5; kl[s] += $6; top[s] += $8; second[s] += $10; cpu[s] += $12
+      if ($5 + 0 < low[s]) low[s] = $5
+      if ($5 + 0 > high[s]) high[s] = $5
+      if ($6 + 0 < klow[s]) klow[s] = $6
+      if ($6 + 0 > khigh[s]) khigh[s] = $6 }
+    END { for (i = 1; i <= rows; i++) { s = order[i]; c = n[s]
+      printf "%s,%d,%.4f,%.4f,%.5f,%.5f,%.5f,%.5f,%.4f,%.5f,%.1f\n", s, c, bits[s] / c, ppl[s] / c, excess[s] / c, (high[s] - low[s]) / 2,
+        kl[s] / c, (khigh[s] - klow[s]) / 2, top[s] / c, second[s] / c, cpu[s] / c } }' "$1"
+}
+
+# insert FILE NAME: replaces what stands between the markers of NAME by standard input
+insert() {
+  cat > "$work/table"
+  grep -q "<!-- $2 begin" "$1" || { echo "$1 has no marker for $2" >&2; exit 1; }
+  awk -v name="$2" -v table="$work/table" '
+    index($0, "<!-- " name " begin") { print; while ((getline line < table) > 0) print line; skip = 1; next }
+    index($0, "<!-- " name " end") { skip = 0 }
+    !skip { print }' "$1" > "$work/new"
+  cat "$work/new" > "$1"
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+means bench/quality.csv > "$work/means"
+
+grep -v ':' "$work/means" | awk -F, '
+  BEGIN {
+    print "| method and nominal size | exact bits per value | perplexity | excess | KL divergence | same top token | seeds |"
+    print "| --- | --- | --- | --- | --- | --- | --- |" }
+  { printf "| %s | %.4f | %.3f | %.2f %%%s | %.4f | %.1f %% | %d |\n", $1, $3, $4, 100 * $5, $2 > 1 ? sprintf(" ± %.2f", 100 * $6) : "", $7, 100 * $9, $2 }' |
+  insert README.md quality
+
+# every ingredient beside the same setting without it
+awk -F, '
+  BEGIN {
+    print "| setting | bits | excess | change | KL divergence | change | CPU seconds |"
+    print "| --- | --- | --- | --- | --- | --- | --- |" }
+  { line[$1] = $0; order[++n] = $1 }
+  END {
+    for (i = 1; i <= n; i++) {
+      s = order[i]; at = index(s, ": ")
+      if (at == 0) continue
+      base = substr(s, 1, at - 1)
+      split(line[base], b, ","); split(line[s], a, ",")
+      if (base != last) { printf "| **%s** | %.4f | %.2f %% ± %.2f | | %.4f ± %.4f | | %.0f |\n", base, b[3], 100 * b[5], 100 * b[6], b[7], b[8], b[11]; last = base }
+      printf "| %s | %.4f | %.2f %% ± %.2f | %+.2f | %.4f ± %.4f | %+.1f %% | %.0f |\n", substr(s, at + 2), a[3], 100 * a[5], 100 * a[6], 100 * (a[5] - b[5]),
+        a[7], a[8], 100 * (a[7] / b[7] - 1), a[11] } }' "$work/means" | insert docs/METHOD.md ingredients
+
+# beside the code of the authors
+grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
+  BEGIN {
+    while ((getline line < means) > 0) { split(line, a, ","); excess[a[1]] = a[5]; range[a[1]] = a[6]; bits[a[1]] = a[3] }
+    print "| setting | their bits | their excess | our bits | our excess | ratio | with fine-tuning | ratio |"
+    print "| --- | --- | --- | --- | --- | --- | --- | --- |" }
+  { f = $5 ": fine-tuning"
+    printf "| %s | %.4f | %.2f %% | %.4f | %.2f %% ± %.2f | %.0f %% |", $2, $3, 100 * $4, bits[$5], 100 * excess[$5], 100 * range[$5], 100 * excess[$5] / $4
+    if (f in excess) printf " %.2f %% ± %.2f | %.0f %% |\n", 100 * excess[f], 100 * range[f], 100 * excess[f] / $4
+    else print " | |" }' | insert docs/METHOD.md authors
+
+# beside the types of llama.cpp, by size
+{
+  grep '^llama' bench/others.csv | awk -F, '{ printf "%.4f| | %.2f %% | llama.cpp %s |\n", $3, 100 * $4, $2 }'
+  awk -F, '$1 ~ /^gptvq/ && ($1 !~ /:/ || $1 ~ /: (allocation|fine-tuning|allocation and fine-tuning)$/) { printf "%.4f| %.2f %% | | %s |\n", $3, 100 * $10, $1 }' "$work/means"
+} | sort -n | awk '
+  BEGIN { print "| bits | excess, gptvq | excess, llama.cpp | |"; print "| --- | --- | --- | --- |" }
+  { print "| " $0 }' | insert docs/METHOD.md llama
+
+# the published algorithm and its ablations
+[ ! -e bench/paper.csv ] || means bench/paper.csv | awk -F, '
+  BEGIN { print "| setting | bits | perplexity | excess | KL divergence | CPU seconds | seeds |"; print "| --- | --- | --- | --- | --- | --- | --- |" }
+  { printf "| %s | %.4f | %.3f | %.2f %%%s | %.4f | %.0f | %d |\n", $1, $3, $4, 100 * $5, $2 > 1 ? sprintf(" ± %.2f", 100 * $6) : "", $7, $11, $2 }' |
+  insert docs/METHOD.md paper
+
+# texts swapped
+[ ! -e bench/halves.csv ] || means bench/halves.csv | awk -F, '
+  BEGIN { print "| setting | bits | excess, mean of both directions | KL divergence |"; print "| --- | --- | --- | --- |" }
+  $1 != "bf16" { printf "| %s | %.4f | %.2f %% ± %.2f | %.4f ± %.4f |\n", $1, $3, 100 * $5, 100 * $6, $7, $8 }' | insert docs/METHOD.md halves
