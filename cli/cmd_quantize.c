@@ -8,7 +8,8 @@
 static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
 static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
 static const char *const metrics[] = {"diagonal", "exact", NULL};
-static const char *const orders[] = {"off", "columns", "blocks", NULL};
+static const char *const orders[] = {"off", "columns", "blocks", "absorb", NULL};
+static const char *const rotations[] = {"none", "residual", "heads", "all", NULL};
 static const char *const allocations[] = {"uniform", "sensitivity", "auto", NULL};
 static const char *const recipes[] = {"default", "paper", NULL};
 
@@ -108,8 +109,13 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
        .help = "partial assignments kept per row (1: greedy, as published; default 4)"},
       {GPTVQ_OPTION_CHOICE, "act-order", .value = &o->act_order, .choices = orders, .argument = "ORDER",
        .help = "columns in the order of their weight in the loss: columns (permutation stored),\n"
-               "blocks (whole groups and sub-vectors only, nothing stored) or off"},
+               "blocks (whole groups and sub-vectors only, nothing stored; default), absorb (blocks, and\n"
+               "columns of down_proj and o_proj with the order taken up by the layers before) or off"},
       {GPTVQ_OPTION_FLAG, "no-act-order", .value = &line->no_act_order, .help = "the same as --act-order off"},
+      {GPTVQ_OPTION_CHOICE, "rotate", .value = &o->rotate, .choices = rotations, .argument = "WHAT",
+       .help = "Hadamard rotation, folded into the weights, of the residual stream, of the values in\n"
+               "each attention head, or of both (all); default none. Takes a temporary fp32 copy\n"
+               "of the model on disk"},
       {GPTVQ_OPTION_SWITCH, "true-sequential", .value = &o->true_sequential,
        .help = "each layer is calibrated on the quantized outputs of those before it"},
       {GPTVQ_OPTION_DOUBLE, "mismatch", .value = &o->mismatch, .min = 0, .max = 1, .argument = "F",

@@ -17,6 +17,14 @@ typedef enum gptvq_method {
 
 typedef enum gptvq_em_init { GPTVQ_INIT_MAHALANOBIS = 0, GPTVQ_INIT_KMEANSPP, GPTVQ_INIT_CDF } gptvq_em_init;
 
+/* Hadamard rotations folded into the weights; bits. */
+typedef enum gptvq_rotate {
+  GPTVQ_ROTATE_NONE = 0,
+  GPTVQ_ROTATE_RESIDUAL = 1, /* of the residual stream */
+  GPTVQ_ROTATE_HEADS = 2,    /* of the values inside each attention head */
+  GPTVQ_ROTATE_ALL = 3
+} gptvq_rotate;
+
 /* Fill with gptvq_quantize_options_init first; then change what you need. 0 means "derive it" where so noted. */
 typedef struct gptvq_quantize_options {
   gptvq_method method;
@@ -34,7 +42,8 @@ typedef struct gptvq_quantize_options {
   int feedback;            /* 1: error feedback */
   int codebook_update;     /* 1: optimise codebooks on the layer loss afterwards */
   unsigned reassign_rounds; /* rounds of (update, coordinate-descent re-assignment) at most */
-  int act_order;           /* by descending H_ii: 0 off, 1 columns (permutation stored), 2 whole groups and sub-vectors (nothing stored) */
+  int act_order;           /* by descending H_ii: 0 off, 1 columns (permutation stored), 2 whole groups and sub-vectors (nothing stored),
+                            * 3 as 2, after the columns of o_proj and down_proj were sorted and the order taken up by v_proj, gate and up (nothing stored) */
   int true_sequential;     /* 1: each layer sees the quantized outputs of the layers before it inside the block */
   double damping;          /* fraction of the mean diagonal of H, 0.01 */
   const char *calib;       /* text file, or "self": sampled from the model itself */
@@ -57,6 +66,7 @@ typedef struct gptvq_quantize_options {
                             * Not in models with experts */
   int allocate;            /* 1: index bits and group sizes layer by layer, by measured sensitivity, within the bytes that equal sizes
                             * would take (GPTVQ only, not in models with experts); 0 (default): the same for all layers */
+  int rotate;              /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
 } gptvq_quantize_options;
 
 typedef struct gptvq_quantize_report {

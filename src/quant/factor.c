@@ -48,7 +48,7 @@ static void order_blocks(gptvq_factor *f, const double *diagonal, keyed *groups,
 
 static gptvq_status make_order(gptvq_factor *f, const double *diagonal, int act_order, gptvq_error *err) {
   for (size_t c = 0; c < f->padded; c++) f->order[c] = c < f->cols ? (uint32_t)c : GPTVQ_NO_COLUMN;
-  if (act_order == 0 || (act_order == 2 && f->group_cols == 0)) return GPTVQ_OK;
+  if (act_order == 0 || (act_order >= 2 && f->group_cols == 0)) return GPTVQ_OK;
   keyed *keys = gptvq_alloc(2 * f->padded, sizeof *keys);
   if (keys == NULL) return gptvq_fail_memory(err, "column order", 2 * f->padded * sizeof *keys);
   if (act_order == 1) {

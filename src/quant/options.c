@@ -178,10 +178,14 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_err
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "guide %g is not possible: choose 0 to 1", o->guide);
   if (o->allocate < 0 || o->allocate > 1)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "allocate %d is unknown: choose 0 (the same for all layers) or 1 (by sensitivity)", o->allocate);
-  if (o->act_order < 0 || o->act_order > 2)
+  if (o->act_order < 0 || o->act_order > 3)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "act_order %d is unknown: choose 0 (off), 1 (permutation stored) or 2 (sub-vectors only, nothing stored)",
+                      "act_order %d is unknown: choose 0 (off), 1 (permutation stored), 2 (sub-vectors only, nothing stored) or 3 (as 2, "
+                      "and columns sorted where a neighbouring layer takes up the order)",
                       o->act_order);
+  if (o->rotate < GPTVQ_ROTATE_NONE || o->rotate > GPTVQ_ROTATE_ALL)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "rotate %d is unknown: choose 0 (none), 1 (residual stream), 2 (heads) or 3 (both)",
+                      o->rotate);
   if (o->beam < 1 || o->beam > GPTVQ_BEAM_MAX)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "beam %u is not possible: choose 1 (greedy) to %d", o->beam, GPTVQ_BEAM_MAX);
   return is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);

@@ -186,8 +186,8 @@ done:
   return status;
 }
 
-/* Calibration tokens, the same ones as before when a run is resumed, and their embeddings. */
-static gptvq_status prepare_data(run *r, gptvq_error *err) {
+/* Calibration tokens, the same ones as before when a run is resumed. */
+static gptvq_status load_calibration(run *r, gptvq_error *err) {
   bool found = false, self = r->options.calib != NULL && strcmp(r->options.calib, "self") == 0;
   GPTVQ_TRY(check_memory(r, err));
   if (r->resumed && self && r->state.calibration_hash[0] != '\0') GPTVQ_TRY(load_saved_tokens(r, &found, err));
@@ -203,7 +203,23 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
                       r->out.work);
   if (self && !found) GPTVQ_TRY(gptvq_saved_tokens_write(&r->out, c, err));
   memcpy(r->state.calibration_hash, hash, sizeof hash);
+  return GPTVQ_OK;
+}
 
+/* From here on the transformed model, if one is asked for, is the original. */
+static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *err) {
+  gptvq_model *prepared;
+  GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->options, &r->calibration, output_bytes, r->callbacks, &prepared, err));
+  if (prepared == NULL) return GPTVQ_OK;
+  gptvq_model_close(r->model);
+  r->model = prepared;
+  gptvq_plan_release(&r->plan);
+  return gptvq_plan_create(r->model, &r->plan, err);
+}
+
+/* The windows' embeddings, and what else is known of them beforehand. */
+static gptvq_status prepare_data(run *r, gptvq_error *err) {
+  const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
   size_t hidden = r->model->config.hidden;
   p->samples = c->samples;
@@ -360,6 +376,9 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   report->layers = layers;
   gptvq_model_close(packed);
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, report->bits_per_value, err));
+  gptvq_model_close(r->model);
+  r->model = NULL;
+  GPTVQ_TRY(gptvq_pipeline_drop_prepared(&r->out, err));
   GPTVQ_TRY(gptvq_output_publish(&r->out, err));
   gptvq_run_state_remove(r->out.path); /* last: a kill before leaves a run to resume, a kill here a harmless file */
   return GPTVQ_OK;
@@ -388,6 +407,8 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->options, &bytes, err));
   GPTVQ_TRY(open_output(r, err));
   if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
+  if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
+  GPTVQ_TRY(prepare_model(r, bytes, err));
   r->pipeline = (gptvq_pipeline){.model = r->model,
                                  .options = &r->options,
                                  .callbacks = r->callbacks,

@@ -71,6 +71,16 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
                                   const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err);
 
+/* ---- the model to quantize (pipeline_prepare.c) ---- */
+/* The transformed model (quant/transform.h) that the options ask for, as a folder inside out->work, written unless an interrupted run
+ * has left it there whole; *prepared is NULL when they ask for none. calibration->samples 0: without data. output_bytes: room that the
+ * output itself will need. The caller closes *prepared. */
+gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out, const gptvq_quantize_options *options,
+                                    const gptvq_calibration *calibration, uint64_t output_bytes,
+                                    const gptvq_callbacks *callbacks, gptvq_model **prepared, gptvq_error *err);
+/* Removes that folder, if it is there; the model has been closed. */
+gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err);
+
 /* ---- fine-tuning (pipeline_finetune.c) ---- */
 typedef struct gptvq_copies { /* memory that belongs together */
   void **items;

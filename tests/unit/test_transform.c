@@ -1,0 +1,435 @@
+/* quant: rotations and orders leave the model's function as it is, and whole quantizations with them. */
+#include "tiny_model.h"
+#include "base/memory.h"
+#include "linalg/hadamard.h"
+#include "quant/transform.h"
+
+#include <float.h>
+#include <gptvq/gptvq.h>
+#include <unistd.h>
+
+#define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
+
+static char scratch[] = "gptvq-test-XXXXXX";
+static int make_scratch(void **state) {
+  (void)state;
+  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  tiny_write_corpus("corpus.txt", 4000);
+  return 0;
+}
+static int drop_scratch(void **state) {
+  (void)state;
+  gptvq_set_threads(0);
+  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
+}
+
+/* Q Qᵀ = 1. An entry of Q passes log₂ p additions and m products: its error is below (log₂ p + 3 m) ε of a number below 1, and that of a sum of
+ * n products of two such entries below 2 n times as much. */
+static void rotations_are_orthogonal(void **state) {
+  (void)state;
+  const size_t sizes[] = {1, 2, 8, 64, 3, 12, 7, 96, 56, 80, 105};
+  for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+    size_t n = sizes[s];
+    gptvq_rotation r;
+    ok(gptvq_rotation_init(&r, n, 17, "a size", err));
+    assert_int_equal(r.power * r.odd, n);
+    double *q = calloc(n * n, sizeof *q), *rest = calloc(n, sizeof *rest);
+    double bound = 2.0 * (double)n * (log2((double)r.power) + 3.0 * (double)r.odd) * DBL_EPSILON;
+    for (size_t i = 0; i < n; i++) {
+      q[i * n + i] = 1.0;
+      gptvq_rotation_apply(&r, q + i * n, rest);
+      for (size_t j = 0; j < n; j++) {
+        double entry = fabs(q[i * n + j]);
+        assert_true(entry <= sqrt((r.odd > 1 ? 2.0 : 1.0) / (double)n) + bound);
+        if (r.odd == 1) assert_true(entry >= sqrt(1.0 / (double)n) - bound); /* all of the same size */
+      }
+    }
+    for (size_t i = 0; i < n; i++)
+      for (size_t j = 0; j <= i; j++) {
+        double sum = 0;
+        for (size_t k = 0; k < n; k++) sum += q[i * n + k] * q[j * n + k];
+        assert_true(fabs(sum - (i == j ? 1.0 : 0.0)) <= bound + DBL_EPSILON);
+      }
+    free(q);
+    free(rest);
+    gptvq_rotation_release(&r);
+  }
+  gptvq_rotation a, b;
+  ok(gptvq_rotation_init(&a, 64, 1, "a size", err));
+  ok(gptvq_rotation_init(&b, 64, 2, "a size", err));
+  assert_memory_not_equal(a.signs, b.signs, 64 * sizeof *a.signs);
+  gptvq_rotation_release(&a);
+  gptvq_rotation_release(&b);
+  gptvq_error error = {0};
+  assert_int_equal(gptvq_rotation_init(&a, 2 * 4097, 1, "a hidden size", &error), GPTVQ_ERROR_UNSUPPORTED);
+  assert_non_null(strstr(error.message, "a hidden size of 8194 cannot be rotated"));
+  assert_int_equal(gptvq_rotation_init(&a, 0, 1, "a size", &error), GPTVQ_ERROR_UNSUPPORTED);
+}
+
+/* The same model with every number as fp32. */
+static void write_as_fp32(const char *from, const char *to) {
+  gptvq_checkpoint *source;
+  gptvq_st_writer *writer;
+  ok(gptvq_remove_tree(to, err));
+  ok(gptvq_make_folder(to, err));
+  ok(gptvq_checkpoint_open(from, &source, err));
+  char *path = gptvq_join_path(to, "model.safetensors"), *config = gptvq_join_path(from, "config.json");
+  char *copy = gptvq_join_path(to, "config.json");
+  ok(gptvq_copy_file(config, copy, err));
+  ok(gptvq_st_writer_create(path, &writer, err));
+  size_t count = gptvq_checkpoint_tensor_count(source);
+  for (size_t i = 0; i < count; i++) {
+    const gptvq_tensor *t = gptvq_checkpoint_tensor_at(source, i);
+    ok(gptvq_st_writer_declare(writer, t->name, GPTVQ_T_F32, t->rank, t->dims, err));
+  }
+  for (size_t i = 0; i < count; i++) {
+    const gptvq_tensor *t = gptvq_checkpoint_tensor_at(source, i);
+    gptvq_dtype dtype = t->type == GPTVQ_T_F32 ? GPTVQ_F32 : t->type == GPTVQ_T_F16 ? GPTVQ_F16 : GPTVQ_BF16;
+    float *values = malloc(t->count * sizeof *values);
+    gptvq_to_float(dtype, t->data, t->count, values);
+    ok(gptvq_st_writer_write(writer, values, t->count * sizeof *values, err));
+    free(values);
+  }
+  ok(gptvq_st_writer_commit(writer, err));
+  gptvq_checkpoint_close(source);
+  free(path);
+  free(config);
+  free(copy);
+}
+
+typedef struct golden {
+  uint32_t count, vocab;
+  double error;
+  int32_t ids[256];
+  double *logits;
+  char *data;
+} golden;
+
+static void read_golden(const char *path, golden *g) {
+  size_t size;
+  ok(gptvq_read_file(path, 1 << 20, &g->data, &size, err));
+  memcpy(&g->count, g->data + 8, 4);
+  memcpy(&g->vocab, g->data + 12, 4);
+  memcpy(&g->error, g->data + 16, 8);
+  assert_true(g->count <= 256);
+  memcpy(g->ids, g->data + 32, g->count * 4);
+  g->logits = malloc((size_t)g->count * g->vocab * sizeof *g->logits);
+  memcpy(g->logits, g->data + 32 + g->count * 4, (size_t)g->count * g->vocab * sizeof *g->logits);
+}
+
+static void run_logits(const char *folder, const golden *g, float *logits) {
+  gptvq_model *model;
+  gptvq_session *session;
+  ok(gptvq_model_open(folder, NULL, &model, err));
+  ok(gptvq_session_create(model, g->count, &session, err));
+  ok(gptvq_session_forward(session, g->ids, g->count, logits, 1, err));
+  gptvq_session_destroy(session);
+  gptvq_model_close(model);
+}
+
+/* The sums of squares of what o_proj and down_proj of the block read. */
+typedef struct energies {
+  const gptvq_block *block;
+  double o[512], down[512];
+} energies;
+
+static gptvq_status add_energy(void *context, const gptvq_block *block, const size_t *linears, size_t count, const float *x,
+                               size_t n, size_t ldx, gptvq_error *err) {
+  (void)err;
+  (void)count;
+  energies *e = context;
+  double *sums = linears[0] == block->o ? e->o : linears[0] == block->mlps[0].down ? e->down : NULL;
+  for (size_t t = 0; sums != NULL && t < n; t++)
+    for (size_t c = 0; c < block->linears[linears[0]].cols; c++) sums[c] += (double)x[t * ldx + c] * (double)x[t * ldx + c];
+  return GPTVQ_OK;
+}
+
+/* In the transformed model those sums fall; 1e-4: of fp32 sums in another order. */
+static void assert_sorted(const char *folder, const golden *g, bool heads) {
+  gptvq_model *model;
+  gptvq_workspace *workspace;
+  ok(gptvq_model_open(folder, NULL, &model, err));
+  const gptvq_config *c = &model->config;
+  float *x = malloc(g->count * c->hidden * sizeof *x);
+  ok(gptvq_workspace_create(model, 1, g->count, g->count, &workspace, err));
+  ok(gptvq_embed(model, g->ids, g->count, x, err));
+  size_t shared = c->heads / c->kv_heads;
+  for (size_t b = 0; b < c->layers; b++) {
+    energies e = {0};
+    ok(gptvq_block_attention(model, &model->blocks[b], workspace, 0, 0, g->count, x, GPTVQ_RUN_ALL, add_energy, &e, err));
+    ok(gptvq_block_mlp(model, &model->blocks[b], workspace, g->count, x, GPTVQ_RUN_ALL, add_energy, &e, err));
+    for (size_t i = 1; i < c->intermediate; i++) assert_true(e.down[i] <= e.down[i - 1] * (1 + 1e-4));
+    for (size_t h = 0; heads && h < c->kv_heads; h++)
+      for (size_t j = 1; j < c->head_dim; j++) {
+        double before = 0, sum = 0;
+        for (size_t q = h * shared; q < (h + 1) * shared; q++) {
+          before += e.o[q * c->head_dim + j - 1];
+          sum += e.o[q * c->head_dim + j];
+        }
+        assert_true(sum <= before * (1 + 1e-4));
+      }
+  }
+  free(x);
+  gptvq_workspace_destroy(workspace);
+  gptvq_model_close(model);
+}
+
+/* Rounding a transformed weight to fp32, at most twice, moves a dot product of n terms by 2 ε Σ |w x|, less than its own rounding error, for which the
+ * fixtures have the oracle's sample: the bound is twice that of tests/unit/test_model.c. A wrong sign or place moves logits by more than 1e-2. */
+static void the_function_stays(void **state) {
+  (void)state;
+  const char *models[] = {"llama", "llama-tied", "llama-head-dim-bias", "llama3-rope", "llama-sharded", "mistral",
+                          "qwen2", "qwen2-window", "qwen3", "phi3", "phi3-longrope", "mixtral"};
+  const double slack = 8.0;
+  for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+    char from[512], path[600];
+    (void)snprintf(from, sizeof from, GOLDEN "%s", models[m]);
+    (void)snprintf(path, sizeof path, "%s/golden.bin", from);
+    golden g = {0};
+    read_golden(path, &g);
+    write_as_fp32(from, "source");
+    gptvq_model *model;
+    ok(gptvq_model_open("source", NULL, &model, err));
+    float *logits = malloc((size_t)g.count * g.vocab * sizeof *logits);
+    for (int rotate = 0; rotate < 4; rotate++)
+      for (int act_order = 2; act_order < 4; act_order++) {
+        gptvq_quantize_options o;
+        gptvq_quantize_options_init(&o);
+        o.rotate = rotate;
+        o.act_order = act_order;
+        o.seed = 5;
+        assert_int_equal(gptvq_transform_wanted(&o), rotate != 0 || act_order == 3);
+        gptvq_transform transform;
+        uint64_t bytes, counted = 0;
+        ok(gptvq_remove_tree("changed", err));
+        ok(gptvq_make_folder("changed", err));
+        ok(gptvq_transform_create(model, &o, 1, g.count, g.ids, NULL, &transform, err));
+        ok(gptvq_transform_bytes(&transform, &bytes, err));
+        ok(gptvq_transform_write(&transform, "changed", NULL, err));
+        gptvq_transform_release(&transform);
+        run_logits("changed", &g, logits);
+        for (size_t i = 0; i < (size_t)g.count * g.vocab; i++) {
+          double distance = fabs((double)logits[i] - g.logits[i]);
+          if (!(distance <= slack * g.error))
+            fail_msg("%s, rotate %d, act_order %d: logit %zu is %.9g, should be %.9g (bound %.2g)", models[m], rotate, act_order, i,
+                     (double)logits[i], g.logits[i], slack * g.error);
+        }
+        gptvq_checkpoint *changed;
+        ok(gptvq_checkpoint_open("changed", &changed, err));
+        for (size_t t = 0; t < gptvq_checkpoint_tensor_count(changed); t++) counted += gptvq_checkpoint_tensor_at(changed, t)->bytes;
+        assert_int_equal(bytes, counted);
+        const gptvq_tensor *norm = gptvq_checkpoint_find(changed, "model.layers.1.post_attention_layernorm.weight");
+        float first;
+        memcpy(&first, norm->data, sizeof first);
+        assert_true((first == 1.0f) == ((rotate & GPTVQ_ROTATE_RESIDUAL) != 0));
+        gptvq_checkpoint_close(changed);
+        if (act_order == 3 && model->blocks[0].mlp_count == 1) assert_sorted("changed", &g, (rotate & GPTVQ_ROTATE_HEADS) == 0);
+      }
+    gptvq_model_close(model);
+    free(logits);
+    free(g.logits);
+    free(g.data);
+  }
+}
+
+/* Without a rotation all values are moved, none is changed: the same numbers in each tensor, in bf16. */
+static void orders_are_exact(void **state) {
+  (void)state;
+  tiny_write(&tiny_qwen2, "qwen2");
+  gptvq_model *model;
+  gptvq_transform transform;
+  gptvq_checkpoint *changed;
+  gptvq_quantize_options o;
+  int32_t tokens[48];
+  gptvq_quantize_options_init(&o);
+  o.act_order = 3;
+  for (int32_t i = 0; i < 48; i++) tokens[i] = (i * 29 + 3) % TINY_VOCAB;
+  ok(gptvq_model_open("qwen2", NULL, &model, err));
+  ok(gptvq_make_folder("ordered", err));
+  ok(gptvq_transform_create(model, &o, 2, 24, tokens, NULL, &transform, err));
+  ok(gptvq_transform_write(&transform, "ordered", NULL, err));
+  ok(gptvq_checkpoint_open("ordered", &changed, err));
+  size_t moved = 0;
+  for (size_t t = 0; t < gptvq_checkpoint_tensor_count(changed); t++) {
+    const gptvq_tensor *a = gptvq_checkpoint_tensor_at(changed, t), *b = gptvq_checkpoint_tensor_at(model->checkpoint, t);
+    assert_string_equal(a->name, b->name);
+    assert_int_equal(a->type, GPTVQ_T_BF16);
+    uint64_t sum_a = 0, sum_b = 0; /* of the bit patterns, mixed: equal for equal sets */
+    for (size_t i = 0; i < a->count; i++) {
+      uint64_t x = 0, y = 0;
+      memcpy(&x, a->data + 2 * i, 2);
+      memcpy(&y, b->data + 2 * i, 2);
+      sum_a += gptvq_random(&x);
+      sum_b += gptvq_random(&y);
+    }
+    assert_true(sum_a == sum_b);
+    moved += memcmp(a->data, b->data, a->bytes) != 0;
+  }
+  assert_int_equal(moved, 2 * 6); /* v and its bias, o, gate, up, down */
+  gptvq_checkpoint_close(changed);
+  gptvq_transform_release(&transform);
+  gptvq_model_close(model);
+}
+
+static gptvq_quantize_options tiny_options(gptvq_method method) {
+  gptvq_quantize_options o;
+  gptvq_quantize_options_init(&o);
+  o.method = method;
+  o.bits = 0;
+  bool uniform = method == GPTVQ_METHOD_GPTQ || method == GPTVQ_METHOD_RTN;
+  o.dim = uniform ? 1 : 2;
+  o.index_bits = uniform ? 4 : 6;
+  o.group_size = uniform ? 32 : 1024;
+  o.em_iterations = 10;
+  o.reassign_rounds = 1;
+  o.calib = "corpus.txt";
+  o.calib_samples = 6;
+  o.calib_length = 48;
+  o.seed = 3;
+  o.rotate = GPTVQ_ROTATE_ALL;
+  o.act_order = 3;
+  return o;
+}
+
+/* ‖a − b‖ / ‖b‖ over the logits of 40 tokens */
+static double logit_distance(const char *a, const char *b) {
+  enum { TOKENS = 40 };
+  static float x[TOKENS * TINY_VOCAB], y[TOKENS * TINY_VOCAB];
+  golden g = {.count = TOKENS, .vocab = TINY_VOCAB};
+  uint64_t state = 9;
+  for (size_t i = 0; i < TOKENS; i++) g.ids[i] = (int32_t)gptvq_random_below(&state, TINY_VOCAB);
+  run_logits(a, &g, x);
+  run_logits(b, &g, y);
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < TOKENS * TINY_VOCAB; i++) {
+    difference += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    norm += (double)y[i] * (double)y[i];
+  }
+  return sqrt(difference / norm);
+}
+
+/* Bounds as in tests/unit/test_pipeline.c. */
+static void every_architecture_is_quantized(void **state) {
+  (void)state;
+  const tiny_model *models[] = {&tiny_llama, &tiny_tied, &tiny_mixtral, &tiny_qwen2, &tiny_qwen3, &tiny_phi3};
+  const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN};
+  for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+    ok(gptvq_remove_tree("any", err));
+    tiny_write(models[m], "any");
+    for (size_t method = 0; method < 3; method++) {
+      gptvq_quantize_options o = tiny_options(methods[method]);
+      if (methods[method] == GPTVQ_METHOD_RTN) o.calib = NULL;
+      o.force = 1;
+      gptvq_quantize_report report;
+      ok(gptvq_quantize("any", "packed", &o, NULL, &report, err));
+      double distance = logit_distance("packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
+      if (!(distance < bound)) fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
+      assert_true(report.mean_error > 0 && report.mean_error < 0.3);
+      assert_false(gptvq_path_exists("packed/transformed"));
+      assert_false(gptvq_path_exists("packed.partial"));
+      gptvq_model *packed, *original;
+      ok(gptvq_model_open("packed", NULL, &packed, err));
+      ok(gptvq_model_open("any", NULL, &original, err));
+      size_t untied = models[m]->tied ? TINY_VOCAB * TINY_HIDDEN : 0;
+      assert_false(packed->config.tie_embeddings);
+      assert_int_equal(packed->info.parameters, original->info.parameters + untied);
+      assert_int_equal(packed->embedding.dtype, GPTVQ_BF16);
+      assert_int_equal(packed->head.dtype, GPTVQ_BF16);
+      for (size_t b = 0; b < packed->config.layers; b++) {
+        for (size_t i = 0; i < TINY_HIDDEN; i++) assert_true(packed->blocks[b].attention_norm[i] == 1.0f);
+        for (size_t i = 0; i < packed->blocks[b].linear_count; i++) {
+          assert_true(packed->blocks[b].linears[i].is_packed);
+          assert_null(packed->blocks[b].linears[i].packed.permutation);
+        }
+      }
+      gptvq_model_close(original);
+      gptvq_model_close(packed);
+      ok(gptvq_export_hf("packed", "plain", 1, NULL, err));
+      distance = logit_distance("plain", "packed");
+      /* a rounded input may turn a token to another expert, whose output is another one */
+      if (!(distance < (models[m]->experts ? 0.3 : 0.03))) fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
+    }
+  }
+}
+
+typedef struct watcher {
+  size_t stop_after, layers, stop_at, events;
+} watcher;
+static int watch(void *user, const gptvq_progress *progress) {
+  watcher *w = user;
+  if (++w->events == w->stop_at) return 1;
+  if (strcmp(progress->phase, "quantize") != 0 || isnan(progress->value)) return 0;
+  return ++w->layers == w->stop_after;
+}
+
+/* Two threads, a run that was cut after its first block, and one that was cut while it wrote the transformed model. */
+static void the_same_bytes(void **state) {
+  (void)state;
+  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ), other;
+  gptvq_error error;
+  tiny_write(&tiny_tied, "tied");
+  gptvq_set_threads(1);
+  ok(gptvq_quantize("tied", "whole", &o, NULL, NULL, err));
+  gptvq_set_threads(2);
+  ok(gptvq_quantize("tied", "two", &o, NULL, NULL, err));
+  assert_same_folder("whole", "two");
+  gptvq_set_threads(0);
+  for (int gone = 0; gone < 2; gone++) {
+    watcher w = {.stop_after = 9};
+    const gptvq_callbacks callbacks = {&w, NULL, watch};
+    assert_int_equal(gptvq_quantize("tied", "cut", &o, &callbacks, NULL, &error), GPTVQ_ERROR_CANCELLED);
+    assert_true(gptvq_path_exists("cut.partial/transformed/model.safetensors"));
+    if (gone) ok(gptvq_remove_tree("cut.partial/transformed", err)); /* then it is made again */
+    other = o;
+    other.resume = 1;
+    other.rotate = GPTVQ_ROTATE_HEADS;
+    assert_int_equal(gptvq_quantize("tied", "cut", &other, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "rotate was 3, is now 2"));
+    other.rotate = GPTVQ_ROTATE_ALL;
+    ok(gptvq_quantize("tied", "cut", &other, NULL, NULL, err));
+    assert_same_folder("whole", "cut");
+    ok(gptvq_remove_tree("cut", err));
+  }
+  const size_t events[] = {3, 15, 30};
+  for (size_t i = 0; i < 3; i++) {
+    watcher w = {.stop_at = events[i]};
+    const gptvq_callbacks callbacks = {&w, NULL, watch};
+    assert_int_equal(gptvq_quantize("tied", "cut", &o, &callbacks, NULL, &error), GPTVQ_ERROR_CANCELLED);
+    assert_int_equal(w.layers, 0);
+    assert_false(gptvq_path_exists("cut.partial")); /* nothing to resume: nothing stays */
+  }
+  o.seed++;
+  ok(gptvq_quantize("tied", "three", &o, NULL, NULL, err));
+  assert_true(logit_distance("whole", "three") > 0);
+}
+
+static void bad_numbers_are_named(void **state) {
+  (void)state;
+  tiny_model m = tiny_llama;
+  m.bad_name = "layers.1.mlp.up_proj";
+  m.bad = NAN;
+  tiny_write(&m, "nan");
+  for (int variant = 0; variant < 2; variant++) {
+    gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+    gptvq_error error = {0};
+    if (variant == 0) o.act_order = 2; /* the rotation meets it first */
+    else o.rotate = 0;                 /* the activations do */
+    assert_int_equal(gptvq_quantize("nan", "out", &o, NULL, NULL, &error), GPTVQ_ERROR_NUMERIC);
+    if (strstr(error.message, variant == 0 ? "model.layers.1.mlp.up_proj" : "model.layers.1.mlp.down_proj") == NULL)
+      fail_msg("%s", error.message);
+    assert_false(gptvq_path_exists("out.partial"));
+  }
+  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+  gptvq_error error = {0};
+  o.rotate = 4;
+  assert_int_equal(gptvq_quantize("nan", "out", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "rotate 4"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(rotations_are_orthogonal), cmocka_unit_test(the_function_stays), cmocka_unit_test(orders_are_exact),
+      cmocka_unit_test(every_architecture_is_quantized), cmocka_unit_test(the_same_bytes), cmocka_unit_test(bad_numbers_are_named),
+  };
+  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+}
