@@ -229,13 +229,14 @@ static int bench_shape(const pool *memory, size_t rows, size_t cols, size_t roun
 
 int main(int argc, char **argv) {
   bool json = false;
-  size_t rounds = 0, count = 3;
+  size_t rounds = 0, count = 3, megabytes = 256;
   int threads = 0;
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--json") == 0) json = true;
     else if (strcmp(argv[i], "--all") == 0) count = SHAPES;
     else if (strcmp(argv[i], "--quick") == 0) count = 1, rounds = rounds ? rounds : 3;
     else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc) rounds = (size_t)strtoul(argv[++i], NULL, 10);
+    else if (strcmp(argv[i], "--memory") == 0 && i + 1 < argc) megabytes = (size_t)strtoul(argv[++i], NULL, 10);
     else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) threads = (int)strtol(argv[++i], NULL, 10);
     else {
       fprintf(stderr, "usage: gptvq-bench-kernels [--json] [--all | --quick] [--rounds N] [--threads N]\n"
@@ -245,7 +246,7 @@ int main(int argc, char **argv) {
   }
   if (rounds < 1 || rounds > MAX_ROUNDS) rounds = 9;
   gptvq_set_threads(threads);
-  pool memory = {.code_bytes = (size_t)256 << 20, .scale_bytes = (size_t)32 << 20};
+  pool memory = {.code_bytes = megabytes << 20, .scale_bytes = (size_t)32 << 20};
   memory.codes = gptvq_alloc(memory.code_bytes, 1);
   memory.scales = gptvq_alloc(memory.scale_bytes, 1);
   if (memory.codes == NULL || memory.scales == NULL) {

@@ -13,8 +13,9 @@ static const gptvq_option common_options[] = {
     {GPTVQ_OPTION_HEADING, .help = "Everywhere"},
     {GPTVQ_OPTION_INT, "threads", .value = &threads, .min = 0, .max = 256, .argument = "N",
      .help = "threads to use; 0 = one per core (default). Results do not depend on it"},
-    {GPTVQ_OPTION_STRING, "cpu", .value = &cpu, .argument = "LEVEL",
-     .help = "highest instruction set to use: auto, ref, avx2, avx512, neon, dotprod\n(default: $GPTVQ_CPU or auto)"},
+    {GPTVQ_OPTION_STRING, "cpu", .value = &cpu, .argument = "LIST|LEVEL",
+     .help = "CPUs to use, such as 0-3,6: one thread bound to each. Or the highest instruction set: auto, ref,\n"
+             "avx2, avx512, neon, dotprod (default: $GPTVQ_CPU or auto; for both, set the variable)"},
     {GPTVQ_OPTION_FLAG, "quiet", .value = &quiet, .help = "no progress, only warnings and errors"},
     {GPTVQ_OPTION_END}};
 
@@ -258,10 +259,15 @@ static int parse_option(const gptvq_cli_command *command, int argc, char **argv,
 static int apply_common(void) {
   gptvq_error err;
   gptvq_cli_set_quiet(quiet != 0);
+  bool list = cpu != NULL && cpu[0] >= '0' && cpu[0] <= '9';
+  if (list && gptvq_set_affinity(cpu, &err) != GPTVQ_OK) return gptvq_cli_error(err.status, "option --cpu: %s", err.message);
+  if (list && threads > gptvq_get_threads())
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--threads %d needs as many CPUs, but --cpu %s names %d", threads, cpu,
+                           gptvq_get_threads());
   gptvq_set_threads(threads);
-  const char *level = cpu != NULL ? cpu : getenv("GPTVQ_CPU");
+  const char *level = cpu != NULL && !list ? cpu : getenv("GPTVQ_CPU");
   if (level != NULL && level[0] != '\0' && gptvq_set_cpu(level, &err) != GPTVQ_OK) {
-    if (cpu != NULL) return gptvq_cli_error(err.status, "option --cpu: %s", err.message);
+    if (level == cpu) return gptvq_cli_error(err.status, "option --cpu: %s", err.message);
     return gptvq_cli_error(err.status, "environment variable GPTVQ_CPU: %s", err.message);
   }
   return 0;

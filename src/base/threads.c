@@ -1,5 +1,5 @@
-#define _GNU_SOURCE
 #include "base/threads.h"
+#include "base/affinity.h"
 #include "base/memory.h"
 
 #include <gptvq/status.h>
@@ -71,6 +71,7 @@ static void *worker(void *argument) {
   size_t thread = (size_t)(uintptr_t)argument & 0xffff;
   uint32_t seen = (uint32_t)((uintptr_t)argument >> 16);
   inside_task = true;
+  gptvq_affinity_bind(thread);
   for (;;) {
     uint64_t state = wait_for_job(seen);
     if (atomic_load_explicit(&pool.stop, memory_order_acquire)) return NULL;
@@ -111,15 +112,29 @@ static void start_workers(void) {
   }
 }
 
+static void choose_threads(int threads) {
+  size_t wanted = threads > 0 ? (size_t)threads : gptvq_affinity_count();
+  if (wanted == 0) wanted = gptvq_affinity_available();
+  pool.wanted = (int)gptvq_min_size(wanted, MAX_THREADS);
+}
+
 void gptvq_set_threads(int threads) {
   pthread_mutex_lock(&pool.call);
   stop_workers();
-  if (threads <= 0) {
-    cpu_set_t set;
-    threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  }
-  pool.wanted = threads > MAX_THREADS ? MAX_THREADS : threads;
+  choose_threads(threads);
   pthread_mutex_unlock(&pool.call);
+}
+
+gptvq_status gptvq_set_affinity(const char *cpus, gptvq_error *err) {
+  pthread_mutex_lock(&pool.call);
+  gptvq_status status = gptvq_affinity_set(cpus, err);
+  if (status == GPTVQ_OK) {
+    stop_workers(); /* those that start from now on bind themselves */
+    gptvq_affinity_bind(0);
+    choose_threads(0);
+  }
+  pthread_mutex_unlock(&pool.call);
+  return status;
 }
 
 int gptvq_get_threads(void) {

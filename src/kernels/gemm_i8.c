@@ -1,8 +1,10 @@
 #include "kernels/gemm_i8.h"
+#include "base/half.h"
 #include "base/memory.h"
 #include "kernels/i8.h"
 #include "kernels/multi/quantize_input.h"
 #include "kernels/multi/row_values.h"
+#include "kernels/ref/ref.h"
 #include "kernels/table.h"
 
 #include <string.h>
@@ -16,6 +18,11 @@ typedef struct layout {
   size_t weight_scales, panel_bytes;            /* of ROWS rows */
   size_t stride;                                /* of decoded rows */
 } layout;
+
+/* Columns of activations that share a scale. */
+static size_t input_group(const gptvq_packed_shape *s) {
+  return gptvq_min_size(s->kind == GPTVQ_PACKED_UNIFORM ? s->scale_block : s->group_cols, s->cols);
+}
 
 static layout measure(const gptvq_packed_shape *s) {
   layout l;
@@ -34,7 +41,7 @@ static layout measure(const gptvq_packed_shape *s) {
 }
 
 bool gptvq_packed_has_gemm_i8(const gptvq_packed_shape *shape) {
-  return shape->kind == GPTVQ_PACKED_VQ && gptvq_packed_has_i8(shape) && gptvq_kernels(gptvq_cpu())->gemm_block != NULL;
+  return gptvq_packed_has_i8(shape) && gptvq_kernels(gptvq_cpu())->gemm_block != NULL;
 }
 
 bool gptvq_packed_same_gemm_input(const gptvq_packed *a, const gptvq_packed *b) {
@@ -56,7 +63,7 @@ void gptvq_packed_gemm_prepare(const gptvq_packed *packed, const float *x, size_
   int32_t *corrections = (int32_t *)(void *)(out + l.corrections);
   float *scales = (float *)(void *)(out + l.x_scales);
   memset(input, 0, l.input_bytes);
-  size_t group = gptvq_min_size(s->group_cols, s->cols);
+  size_t group = input_group(s);
   for (size_t t = 0; t < count; t++, x += ldx)
     for (size_t first = 0; first < s->cols; first += group) {
       size_t width = gptvq_min_size(group, s->cols - first);
@@ -99,6 +106,25 @@ static void decode_tile(void *context, const gptvq_tile *tile) {
     }
 }
 
+/* Row `row` of a uniform layer: code − zero point, which has a sign and at most 4 bits more. */
+static void decode_uniform(const decoding *d, const gptvq_packed *packed, size_t row) {
+  enum { PIECE = 64 };
+  const gptvq_packed_shape *s = &packed->shape;
+  size_t lane = row - d->begin, groups = d->layout->segments, zero_count = gptvq_round_up(s->rows * groups, 8);
+  uint8_t *codes = (uint8_t *)d->codes + lane * d->layout->stride;
+  uint16_t zeros[PIECE];
+  GPTVQ_MULTI_PICK(gptvq_unpack_bytes)(packed->indices + row * gptvq_unit_bytes(s, 0), gptvq_unit_indices(s, 0), s->index_bits, codes);
+  for (size_t first = 0; first < groups; first += PIECE) {
+    size_t count = gptvq_min_size(PIECE, groups - first);
+    gptvq_unpack_range(packed->zeros, zero_count, s->index_bits, row * groups + first, count, zeros);
+    for (size_t g = 0; g < count; g++) {
+      uint8_t *block = codes + (first + g) * s->scale_block, zero = (uint8_t)zeros[g];
+      for (size_t c = 0; c < s->scale_block; c++) block[c] = (uint8_t)(block[c] - zero); /* read as int8_t from here on */
+      d->scales[(first + g) * ROWS + lane] = gptvq_fp16_to_float(packed->scales[row * groups + first + g]);
+    }
+  }
+}
+
 void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
                           size_t ldy, void *panel) {
   const gptvq_kernel_table *table = gptvq_kernels(gptvq_cpu());
@@ -118,7 +144,8 @@ void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t
       memset(d.codes, 0, ROWS * l.stride);
       memset(d.scales, 0, l.segments * ROWS * sizeof *d.scales);
     }
-    gptvq_walk_tiles(packed, d.begin, last, ROWS, decode_tile, &d);
+    if (packed->shape.kind == GPTVQ_PACKED_VQ) gptvq_walk_tiles(packed, d.begin, last, ROWS, decode_tile, &d);
+    else for (size_t row = d.begin; row < last; row++) decode_uniform(&d, packed, row);
     table->gemm_pack(d.codes, l.stride, l.all_quads, weights + b * l.panel_bytes);
   }
   gptvq_gemm_block job = {.segments = l.segments, .quads = l.quads, .last_quads = l.last_quads, .sums = sums};

@@ -1,7 +1,7 @@
-/* kernels/gemm_i8.h: packed VQ layers times the int8 activations of many tokens (docs/KERNELS.md, "Many tokens").
+/* kernels/gemm_i8.h: packed layers times the int8 activations of many tokens (docs/KERNELS.md, "Many tokens").
  *
- * Columns are cut into segments: a block of scale_block columns that shares a block scale, or a whole column group. Weights are decoded
- * once into a panel, four columns (a quad) of ROWS rows at a time; the codes of TOKENS tokens lie in the same order:
+ * Columns are cut into segments: a block of scale_block columns that shares a scale, or a whole column group. Weights (of uniform
+ * layers: code − zero point) are decoded once into a panel, four columns (a quad) of ROWS rows at a time; the codes of TOKENS tokens lie in the same order:
  *   sum(t, r) = fma(float(Σ_c w[r][c] · q[t][c]), weight_scale[s][r] · x_scale[s][t], sum(t, r)) over segments s ascending from 0,
  * the inner sum in int32, exact: at most 1024 · 128 · 127 < 2^24. */
 #ifndef GPTVQ_KERNELS_GEMM_I8_H

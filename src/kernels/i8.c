@@ -67,6 +67,7 @@ void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *inpu
 typedef struct product {
   const gptvq_input_layout *layout;
   void (*run)(const gptvq_i8_tile *);
+  void (*fold)(const float *sums, size_t n, float *out);
   gptvq_i8_tile job;
   const int8_t *input; /* of the first token of this pass */
   float *sums, *y;     /* y of the first token of this pass */
@@ -92,9 +93,15 @@ static void multiply_tile(void *context, const gptvq_tile *tile) {
   job->correction = (const int32_t *)(const void *)(p->input + layout->corrections) + tile->group * GPTVQ_I8_LANES;
   p->run(job);
   if (!tile->is_last) return;
+  float *y = p->y + (tile->row - p->begin);
+  if (job->tokens == 1) {
+    p->fold(p->sums, tile->rows, y);
+    return;
+  }
+  float folded[MAX_ROWS];
+  p->fold(p->sums, values, folded);
   for (size_t r = 0; r < tile->rows; r++)
-    for (size_t t = 0; t < job->tokens; t++)
-      p->y[t * p->ldy + tile->row - p->begin + r] = gptvq_fold16(p->sums + (r * job->tokens + t) * GPTVQ_I8_LANES);
+    for (size_t t = 0; t < job->tokens; t++) y[t * p->ldy + r] = folded[r * job->tokens + t];
 }
 
 /* The rows [begin, end) by whole stripes; false when this level has no such kernel for the shape. */
@@ -103,9 +110,8 @@ static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layou
   const gptvq_packed_shape *s = &packed->shape;
   bool (*run)(const gptvq_i8_stripe *) = gptvq_kernels(gptvq_cpu())->i8_stripe;
   if (run == NULL || s->scale_block != 0 || layout->width != 256 || s->cols % 256 != 0) return false;
-  _Alignas(64) float sums[8 * GPTVQ_I8_LANES];
   const size_t unit_bytes = gptvq_unit_bytes(s, 0), codebook_bytes = layout->groups * s->dim << s->index_bits;
-  gptvq_i8_stripe job = {.dim = s->dim, .index_bits = s->index_bits, .groups = layout->groups, .x = input, .sums = sums};
+  gptvq_i8_stripe job = {.dim = s->dim, .index_bits = s->index_bits, .groups = layout->groups, .x = input};
   job.corrections = (const int32_t *)(const void *)(input + layout->corrections);
   job.x_scales = (const float *)(const void *)(input + layout->scales);
   size_t stripe = begin / s->group_rows, first = stripe * s->group_rows;
@@ -117,8 +123,8 @@ static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layou
     job.unit_step = height * unit_bytes;
     job.codebook = (const int8_t *)packed->codebooks + stripe * codebook_bytes;
     job.codebook_scales = packed->codebook_scales + stripe * layout->groups;
+    job.y = y + (row - begin);
     if (!run(&job)) return false;
-    for (size_t r = 0; r < job.rows; r++) y[row - begin + r] = gptvq_fold16(sums + r * GPTVQ_I8_LANES);
   }
   return true;
 }
@@ -156,7 +162,8 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
   }
   if (count == 1 && s->group_rows <= 16 && multiply_stripes(packed, &layout, inputs, begin, end, y)) return;
   gptvq_block_scale_table(packed, block_table);
-  product p = {.layout = &layout, .run = gptvq_kernels(gptvq_cpu())->i8_tile, .sums = sums, .begin = begin, .ldy = ldy,
+  product p = {.layout = &layout, .run = gptvq_kernels(gptvq_cpu())->i8_tile, .fold = gptvq_kernels(gptvq_cpu())->i8_fold,
+               .sums = sums, .begin = begin, .ldy = ldy,
                .job = {.input_stride = layout.bytes, .block_vectors = s->scale_block / s->dim, .block_table = block_table}};
   for (size_t token = 0; token < count; token += p.job.tokens) {
     p.job.tokens = gptvq_min_size(GPTVQ_I8_MAX_TOKENS, count - token);

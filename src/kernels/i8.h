@@ -54,7 +54,7 @@ typedef struct gptvq_i8_stripe {
   const int8_t *x;                 /* [groups × 256] */
   const int32_t *corrections;      /* [groups][16] */
   const float *x_scales;           /* [groups] */
-  float *sums;                     /* [rows][16], 64-byte aligned; overwritten */
+  float *y;                        /* [rows], overwritten */
 } gptvq_i8_stripe;
 
 #endif

@@ -26,7 +26,7 @@ void gptvq_packed_matvec(const gptvq_packed *packed, size_t begin, size_t end, c
 /* ---- int8 activations: the fast path of decoding; docs/KERNELS.md derives their error ---- */
 
 /* Is there an int8 path for this shape? (VQ, int8 codebooks, groups of at most 1024 columns, block scales of a multiple of
- * 4·dim columns.) Otherwise use gptvq_packed_matvec. The functions below need a shape for which this is true. */
+ * 4·dim columns; uniform: see uniform.h.) Otherwise use gptvq_packed_matvec. The functions below need a shape for which this is true. */
 bool gptvq_packed_has_i8(const gptvq_packed_shape *shape);
 /* Bytes of the prepared form of one token's activations, a multiple of 64. */
 size_t gptvq_packed_input_bytes(const gptvq_packed_shape *shape);

@@ -22,6 +22,8 @@ typedef struct gptvq_kernel_table {
   /* int8 codes of the rows of a tile in column order, padding indices included; used by rows.c, not at level ref */
   void (*tile_codes)(const gptvq_tile *tile, int8_t *codes, size_t stride);
   void (*i8_tile)(const gptvq_i8_tile *tile);
+  /* out[i] = the 16 sums at sums + 16 i (64-byte aligned), folded as i8.h says, i < n */
+  void (*i8_fold)(const float *sums, size_t n, float *out);
   /* the same as i8_tile over all groups; false: not covered, nothing done. NULL where there is none */
   bool (*i8_stripe)(const gptvq_i8_stripe *stripe);
   float (*uniform_row)(const gptvq_uniform_row *row);

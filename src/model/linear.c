@@ -52,7 +52,7 @@ static size_t panel_rows(size_t cols) {
 
 static size_t panel_bytes(size_t cols) { return panel_rows(cols) * gptvq_round_up(cols, 16) * sizeof(float); }
 
-/* Packed layers take int8 codes where there are kernels; those of uniform layers are for few tokens. */
+/* Packed layers take int8 codes where there are kernels; those of uniform layers without PATH_BLOCKS are for few tokens. */
 static path choose_path(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
   const gptvq_packed_shape *shape = &linear->packed.shape;
   if (linear->codes != NULL) return PATH_ROWS;

@@ -66,3 +66,12 @@ case $(uname -m) in aarch64 | arm64) other=avx2 ;; *) other=neon ;; esac
 expect_fail 5 "option --cpu: .*$other" "$GPTVQ" inspect "$model" --cpu $other
 expect_ok env GPTVQ_CPU=ref "$GPTVQ" inspect "$model"
 expect_ok "$GPTVQ" inspect "$model" --cpu ref --threads=1 --quiet
+
+# lists of CPUs: the first one that this process may use, then none
+one=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*\([0-9]*\).*/\1/p' /proc/self/status)
+expect_ok "$GPTVQ" eval "$model" --text "$model/../text/eval.txt" --ctx 32 --max-windows 1 --cpu "$one" --json
+expect_ok "$GPTVQ" inspect "$model" --cpu "$one" --threads 1
+expect_fail 2 "--threads 2 needs as many CPUs, but --cpu $one names 1" "$GPTVQ" inspect "$model" --cpu "$one" --threads 2
+expect_fail 2 'option --cpu: .*there is no CPU 999' "$GPTVQ" inspect "$model" --cpu "$one,999"
+expect_fail 2 'option --cpu: .*not a list of CPUs' "$GPTVQ" inspect "$model" --cpu 0-
+expect_fail 2 'option --cpu: .*twice' "$GPTVQ" inspect "$model" --cpu "$one,$one"

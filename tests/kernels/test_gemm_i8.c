@@ -2,6 +2,17 @@
 #define _GNU_SOURCE
 #include "support.h"
 
+/* Σ|w| of a row as the single-token kernel adds it up: uniform layers subtract the zero points last, so both parts count. */
+static double sum_of_weights(const gptvq_packed *p, size_t row, const float *weights) {
+  const gptvq_packed_shape *s = &p->shape;
+  double sum = 0.0, most = 2.0 * (double)((1u << s->index_bits) - 1u); /* code + zero point */
+  for (size_t c = 0; c < s->cols; c++)
+    sum += s->kind == GPTVQ_PACKED_VQ
+               ? fabs((double)weights[row * s->cols + c])
+               : most * (double)gptvq_fp16_to_float(p->scales[row * (s->cols / s->scale_block) + c / s->scale_block]);
+  return sum;
+}
+
 /* The bound compares two sums of the same exact int32 products: at most one rounding per segment, scale and fold on each side, so
  * |difference| <= (segments + 24) · 2^-23 · Σ|w| · max|x|. */
 static void check(const gptvq_packed_shape *shape, uint64_t *state) {
@@ -50,8 +61,7 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
     gptvq_packed_prepare(p, from + t * ldx, input);
     gptvq_packed_matvec_i8(p, input, begin, end, single);
     for (size_t r = 0; r < rows; r++) {
-      double sum = 0.0, got = (double)expected[t * ldy + r];
-      for (size_t c = 0; c < cols; c++) sum += fabs((double)weights[(begin + r) * cols + c]);
+      double sum = sum_of_weights(p, begin + r, weights), got = (double)expected[t * ldy + r];
       if (fabs(got - (double)single[r]) <= (double)(segments + 24) * (double)FLT_EPSILON * sum * largest) continue;
       print_shape(shape, "ref");
       fail_msg("token %zu row %zu: %.9g, alone %.9g", t, begin + r, got, (double)single[r]);
@@ -80,6 +90,19 @@ static void formats(void **test) {
       }
 }
 
+static void uniform_formats(void **test) {
+  (void)test;
+  static const unsigned blocks[] = {32, 64, 128, 1024};
+  uint64_t state = 23;
+  for (unsigned bits = 2; bits <= 4; bits += 2)
+    for (int variant = 0; variant < 8; variant++) {
+      gptvq_packed_shape s = {.kind = GPTVQ_PACKED_UNIFORM, .rows = 70, .dim = 1, .index_bits = bits, .group_rows = 1,
+                              .scale_block = blocks[variant % 4], .permuted = variant >= 4};
+      s.cols = s.group_cols = 8 / bits * (s.scale_block == 32 ? 64 : s.scale_block) * (variant < 4 ? 1 : 3);
+      check(&s, &state);
+    }
+}
+
 static void random_shapes(void **test) {
   (void)test;
   uint64_t state = 22;
@@ -94,6 +117,6 @@ static void random_shapes(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(random_shapes)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(uniform_formats), cmocka_unit_test(random_shapes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,12 +1,16 @@
-/* The thread pool: every item exactly once, for any number of threads, sleeping or awake workers and concurrent callers. */
+/* The thread pool: every item exactly once, for any number of threads, sleeping or awake workers and concurrent callers; and
+ * bound to the CPUs that were asked for. */
+#define _GNU_SOURCE
 #include "base/threads.h"
 
 #include <gptvq/status.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -92,8 +96,75 @@ static void concurrent_callers(void **state) {
   }
 }
 
+/* ---- CPUs ---- */
+
+static cpu_set_t allowed; /* of the process when the test began */
+
+static int nth_cpu(int n) {
+  for (int i = 0; i < CPU_SETSIZE; i++)
+    if (CPU_ISSET(i, &allowed) && n-- == 0) return i;
+  return -1;
+}
+
+static _Atomic int seen_cpus[CPU_SETSIZE];
+static _Atomic size_t misplaced;
+
+/* Is this thread bound to exactly the CPU that its number says? */
+static void look_where(void *context, size_t begin, size_t end, size_t thread) {
+  (void)begin;
+  (void)end;
+  const int *wanted = context;
+  cpu_set_t mine;
+  struct timespec nap = {0, 2000000}; /* lets the others in */
+  nanosleep(&nap, NULL);
+  if (sched_getaffinity(0, sizeof mine, &mine) != 0 || CPU_COUNT(&mine) != 1 || !CPU_ISSET(wanted[thread], &mine)) atomic_fetch_add(&misplaced, 1);
+  else atomic_store(&seen_cpus[wanted[thread]], 1);
+}
+
+static void one_thread_per_cpu(void **state) {
+  (void)state;
+  char list[64];
+  gptvq_error err;
+  int count = CPU_COUNT(&allowed) >= 2 ? 2 : 1, wanted[2];
+  for (int i = 0; i < count; i++) wanted[i] = nth_cpu(count - 1 - i); /* not in ascending order */
+  (void)snprintf(list, sizeof list, count == 2 ? "%d,%d" : "%d", wanted[0], wanted[1 % count]);
+  assert_int_equal(gptvq_set_affinity(list, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_get_threads(), count);
+  gptvq_parallel_for(64, 1, look_where, wanted);
+  assert_int_equal(atomic_load(&misplaced), 0);
+  for (int i = 0; i < count; i++)
+    if (!atomic_load(&seen_cpus[wanted[i]])) fail_msg("no task ran on CPU %d", wanted[i]);
+  gptvq_set_threads(0); /* still as many as CPUs were named */
+  assert_int_equal(gptvq_get_threads(), count);
+  assert_int_equal(gptvq_set_affinity(NULL, &err), GPTVQ_OK);
+  cpu_set_t now;
+  assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
+  assert_true(CPU_EQUAL(&now, &allowed));
+  assert_int_equal(gptvq_get_threads(), CPU_COUNT(&allowed) < 256 ? CPU_COUNT(&allowed) : 256);
+}
+
+static void wrong_lists(void **state) {
+  (void)state;
+  static const char *const lists[] = {"", "a", "-1", "0-", "0,", ",0", "1-0", "0 ", "0,,1", "0-x", "99999999999999999999", "1023-1024"};
+  gptvq_error err;
+  char list[32];
+  int before = gptvq_get_threads();
+  for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+    if (gptvq_set_affinity(lists[i], &err) != GPTVQ_ERROR_ARGUMENT) fail_msg("'%s' was taken for a list of CPUs", lists[i]);
+  int first = nth_cpu(0);
+  (void)snprintf(list, sizeof list, "%d,%d", first, first);
+  assert_int_equal(gptvq_set_affinity(list, &err), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(err.message, "twice"));
+  assert_int_equal(gptvq_get_threads(), before);
+  cpu_set_t now;
+  assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
+  assert_true(CPU_EQUAL(&now, &allowed));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(many_short_jobs),
-                                     cmocka_unit_test(concurrent_callers)};
+                                     cmocka_unit_test(concurrent_callers), cmocka_unit_test(one_thread_per_cpu),
+                                     cmocka_unit_test(wrong_lists)};
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,6 +65,7 @@ void gptvq_kernels_init_ref(gptvq_kernel_table *table) {
   table->packed_decode = gptvq_packed_decode_scalar;
   table->packed_matvec = gptvq_packed_matvec_scalar;
   table->i8_tile = gptvq_i8_tile_scalar;
+  table->i8_fold = gptvq_i8_fold_scalar;
   table->i8_stripe = NULL;
   table->uniform_row = gptvq_uniform_row_scalar;
 }

@@ -57,3 +57,11 @@ void gptvq_i8_tile_scalar(const gptvq_i8_tile *job) {
               job->sums + (row * job->tokens + t) * GPTVQ_I8_LANES);
   }
 }
+
+void gptvq_i8_fold_scalar(const float *sums, size_t n, float *out) {
+  for (size_t i = 0; i < n; i++) {
+    float row[GPTVQ_I8_LANES];
+    memcpy(row, sums + i * GPTVQ_I8_LANES, sizeof row);
+    out[i] = gptvq_fold16(row);
+  }
+}

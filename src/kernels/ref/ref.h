@@ -12,6 +12,7 @@ void gptvq_packed_decode_scalar(const gptvq_packed *packed, size_t begin, size_t
 void gptvq_packed_matvec_scalar(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
 
 void gptvq_i8_tile_scalar(const gptvq_i8_tile *job);
+void gptvq_i8_fold_scalar(const float *sums, size_t n, float *out);
 /* Block scale of every lane of every set of one row: by_lane[sets × 16]. */
 void gptvq_i8_lane_scales(const gptvq_i8_tile *job, size_t row, float *by_lane);
 

@@ -2,6 +2,7 @@
  * vpdpbusd multiplies unsigned by signed bytes: the tables hold code + 128, and the sums start at −128 · Σ q instead of 0. */
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
+#include "kernels/x86/fold_avx512.h"
 #include "kernels/x86/lookup_avx512.h"
 #include "kernels/x86/x86.h"
 
@@ -46,6 +47,8 @@ GPTVQ_INLINE __m512i bias_of_set(const __m512i *x, size_t sets, unsigned dim, si
   for (unsigned e = 0; e < dim; e++) sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8((char)0x80), x[e * sets + s]);
   return sum;
 }
+
+enum { AHEAD = 2048 }; /* bytes of indices fetched in advance, across page ends */
 
 /* The usual units: 256 columns, so n = 256 / dim indices and always 4 registers of activations per token. */
 typedef struct unit_kernel {
@@ -123,6 +126,8 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
   for (size_t row = 0, rows; row < tile->rows; row += rows) {
     rows = single || row + 1 == tile->rows ? 1 : 2;
     for (size_t r = 0; r < rows; r++, unit += unit_bytes) {
+      _mm_prefetch((const char *)unit + AHEAD, _MM_HINT_T0);
+      if (unit_bytes > 64) _mm_prefetch((const char *)unit + AHEAD + 64, _MM_HINT_T0);
       look_up_unit(&k, unit, bits, dim, weights[r]);
       if (scaled) look_up_scales(&k, job, codes, sets, by_lane[r]), codes += tile->block_bytes;
     }
@@ -198,4 +203,21 @@ static void i8_tile(const gptvq_i8_tile *job) {
   else any_tile(job);
 }
 
-void gptvq_kernels_init_i8_avx512(gptvq_kernel_table *table) { table->i8_tile = i8_tile; }
+static void i8_fold(const float *sums, size_t n, float *out) {
+  size_t i = 0;
+  __m512 row[8];
+  for (; i + 8 <= n; i += 8) {
+#pragma GCC unroll 8
+    for (size_t j = 0; j < 8; j++) row[j] = _mm512_load_ps(sums + (i + j) * 16);
+    _mm256_storeu_ps(out + i, gptvq_fold8x16(row));
+  }
+  if (i == n) return;
+#pragma GCC unroll 8
+  for (size_t j = 0; j < 8; j++) row[j] = i + j < n ? _mm512_load_ps(sums + (i + j) * 16) : _mm512_setzero_ps();
+  _mm256_mask_storeu_ps(out + i, (__mmask8)((1u << (n - i)) - 1u), gptvq_fold8x16(row));
+}
+
+void gptvq_kernels_init_i8_avx512(gptvq_kernel_table *table) {
+  table->i8_tile = i8_tile;
+  table->i8_fold = i8_fold;
+}

@@ -1,6 +1,7 @@
 /* Stripes of few rows × int8 activations with AVX-512: one call for all column groups, a row's sums in a register. With 4 or 8
  * rows per codebook a call per tile would cost as much as the tile. */
 #include "kernels/ref/ref.h"
+#include "kernels/x86/fold_avx512.h"
 #include "kernels/x86/lookup_avx512.h"
 #include "kernels/x86/x86.h"
 
@@ -22,7 +23,8 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
   gptvq_spread512 spread;
   gptvq_prepare_spread512(bits, n, &spread);
   __m512 sums[8];
-  for (size_t r = 0; r < rows; r++) sums[r] = _mm512_setzero_ps();
+#pragma GCC unroll 8
+  for (size_t r = 0; r < 8; r++) sums[r] = _mm512_setzero_ps();
   const uint8_t *units = job->units;
   const int8_t *codebook = job->codebook, *x = job->x;
   const int32_t *correction = job->corrections;
@@ -36,10 +38,12 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
     for (int i = 0; i < 4; i++) q[i] = _mm512_load_si512(x + 64 * i);
     const __m512i start = _mm512_loadu_si512(correction);
     const __m512 scale = _mm512_set1_ps(scales[g % SCALES]);
+#pragma GCC unroll 8
     for (size_t r = 0; r < rows; r++) {
       const uint8_t *unit = units + r * unit_bytes;
       _mm_prefetch((const char *)unit + AHEAD, _MM_HINT_T0);
       __m512i total = start;
+#pragma GCC unroll 4
       for (size_t s = 0; s < sets; s++) {
         __m512i index = gptvq_indices512(unit, bits, n, s, &spread);
         for (unsigned e = 0; e < dim; e++)
@@ -52,7 +56,7 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
     x += 256;
     correction += 16;
   }
-  for (size_t r = 0; r < rows; r++) _mm512_store_ps(job->sums + 16 * r, sums[r]);
+  _mm256_mask_storeu_ps(job->y, (__mmask8)((1u << rows) - 1u), gptvq_fold8x16(sums));
 }
 
 #define STRIPE(bits, dim, rows)                                                                                      \

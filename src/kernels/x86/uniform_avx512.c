@@ -1,5 +1,6 @@
 /* Uniform rows of 2 or 4 bits × int8 activations with AVX-512 VNNI: codes are the unsigned operand of vpdpbusd as they are. */
 #include "kernels/ref/ref.h"
+#include "kernels/x86/fold_avx512.h"
 #include "kernels/x86/x86.h"
 
 #include <immintrin.h>
@@ -35,7 +36,7 @@ INLINE __m512 combine_scales(const gptvq_uniform_row *row, float *scales) {
 }
 
 INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narrow) {
-  _Alignas(64) float scales[GPTVQ_UNIFORM_MAX_BLOCKS + 16], folded[2][16];
+  _Alignas(64) float scales[GPTVQ_UNIFORM_MAX_BLOCKS + 16];
   const size_t parts = 8 / bits, step = narrow ? 64 : row->block, per_part = row->bytes / (narrow ? 32 : row->block);
   const __m512i mask = _mm512_set1_epi8((char)((1 << bits) - 1));
   __m512 correction = combine_scales(row, scales), sums[4];
@@ -59,9 +60,7 @@ INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narro
     }
   }
   for (size_t i = 1; i < parts; i++) sums[0] = _mm512_add_ps(sums[0], sums[i]);
-  _mm512_store_ps(folded[0], sums[0]);
-  _mm512_store_ps(folded[1], correction);
-  return gptvq_fold16(folded[0]) - gptvq_fold16(folded[1]);
+  return gptvq_fold_difference(sums[0], correction);
 }
 
 static float uniform_row(const gptvq_uniform_row *row) {
