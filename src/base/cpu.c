@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "base/cpu.h"
 #include "base/status.h"
 
@@ -21,6 +22,18 @@ static unsigned extras;
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Linux saves the tile registers only of processes that asked for it; what was granted holds for all threads. */
+static int tiles_permitted(void) {
+  enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+#else
+static int tiles_permitted(void) { return 1; }
+#endif
 
 static uint64_t xcr0(void) {
   uint32_t low, high;
@@ -42,7 +55,7 @@ static void detect(void) {
   unsigned edx7 = d;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5))) extras |= GPTVQ_CPU_HAS_AVX512_BF16;
   const unsigned amx = 1u << 24 | 1u << 25; /* AMX-TILE, AMX-INT8 */
-  if ((saved & 0x60000) == 0x60000 && (edx7 & amx) == amx) extras |= GPTVQ_CPU_HAS_AMX;
+  if ((saved & 0x60000) == 0x60000 && (edx7 & amx) == amx && tiles_permitted()) extras |= GPTVQ_CPU_HAS_AMX;
 }
 #elif defined(__aarch64__)
 #include <sys/auxv.h>

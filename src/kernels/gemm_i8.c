@@ -125,6 +125,17 @@ static void decode_uniform(const decoding *d, const gptvq_packed *packed, size_t
   }
 }
 
+/* Rows [first, last), at most ROWS, to d->codes and d->scales; what is missing to ROWS is set to zero. */
+static void decode_rows(decoding *d, const gptvq_packed *packed, size_t first, size_t last) {
+  d->begin = first;
+  if (last - first < ROWS) {
+    memset(d->codes, 0, ROWS * d->layout->stride);
+    memset(d->scales, 0, d->layout->segments * ROWS * sizeof *d->scales);
+  }
+  if (packed->shape.kind == GPTVQ_PACKED_VQ) gptvq_walk_tiles(packed, first, last, ROWS, decode_tile, d);
+  else for (size_t row = first; row < last; row++) decode_uniform(d, packed, row);
+}
+
 void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
                           size_t ldy, void *panel) {
   const gptvq_kernel_table *table = gptvq_kernels(gptvq_cpu());
@@ -137,15 +148,9 @@ void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t
   decoding d = {.layout = &l, .block_table = block_table, .block_columns = packed->shape.scale_block,
                 .codes = (int8_t *)(weights + blocks * l.panel_bytes)};
   for (size_t b = 0; b < blocks; b++) {
-    d.begin = begin + b * ROWS;
+    size_t first = begin + b * ROWS;
     d.scales = (float *)(void *)(weights + b * l.panel_bytes + l.weight_scales);
-    size_t last = gptvq_min_size(d.begin + ROWS, end);
-    if (last - d.begin < ROWS) {
-      memset(d.codes, 0, ROWS * l.stride);
-      memset(d.scales, 0, l.segments * ROWS * sizeof *d.scales);
-    }
-    if (packed->shape.kind == GPTVQ_PACKED_VQ) gptvq_walk_tiles(packed, d.begin, last, ROWS, decode_tile, &d);
-    else for (size_t row = d.begin; row < last; row++) decode_uniform(&d, packed, row);
+    decode_rows(&d, packed, first, gptvq_min_size(first + ROWS, end));
     table->gemm_pack(d.codes, l.stride, l.all_quads, weights + b * l.panel_bytes);
   }
   gptvq_gemm_block job = {.segments = l.segments, .quads = l.quads, .last_quads = l.last_quads, .sums = sums};
@@ -163,4 +168,73 @@ void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t
       for (size_t t = 0; t < tokens; t++) memcpy(y + (first + t) * ldy + b * ROWS, sums + t * ROWS, rows * sizeof *y);
     }
   }
+}
+
+/* ---- by a product from outside ---- */
+
+enum { PLAIN_TOKENS = 256 }; /* per product: their int32 sums stay in the second-level cache */
+
+bool gptvq_packed_has_plain_i8(const gptvq_packed_shape *shape) {
+  return gptvq_packed_has_i8(shape) && measure(shape).segment >= 64;
+}
+
+static size_t plain_scales(const gptvq_packed_shape *s) { return gptvq_round_up(s->cols, 64); }
+
+size_t gptvq_packed_plain_input_bytes(const gptvq_packed_shape *shape) {
+  return plain_scales(shape) + gptvq_round_up(measure(shape).segments * sizeof(float), 64);
+}
+
+void gptvq_packed_plain_prepare(const gptvq_packed *packed, const float *x, void *input) {
+  const gptvq_packed_shape *s = &packed->shape;
+  layout l = measure(s);
+  int8_t *out = input, codes[GPTVQ_I8_MAX_WIDTH + 64];
+  float gathered[GPTVQ_I8_MAX_WIDTH], *scales = (float *)(void *)(out + plain_scales(s));
+  for (size_t first = 0; first < s->cols; first += input_group(s)) {
+    size_t width = gptvq_min_size(input_group(s), s->cols - first);
+    const float *from = x + first;
+    if (packed->permutation != NULL) {
+      for (size_t c = 0; c < width; c++) gathered[c] = x[packed->permutation[first + c]];
+      from = gathered;
+    }
+    float scale = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, 1, gptvq_round_up(width, 64), codes);
+    memcpy(out + first, codes, width);
+    for (size_t c = 0; c < width; c += l.segment) scales[(first + c) / l.segment] = scale;
+  }
+}
+
+size_t gptvq_packed_plain_panel_bytes(const gptvq_packed_shape *shape, size_t rows) {
+  layout l = measure(shape);
+  size_t blocks = gptvq_ceil_div(rows, ROWS);
+  return blocks * ROWS * (l.stride + l.segments * sizeof(float)) + PLAIN_TOKENS * blocks * ROWS * sizeof(int32_t);
+}
+
+bool gptvq_packed_plain_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
+                           size_t ldy, void *panel, gptvq_int8_product product) {
+  const gptvq_packed_shape *s = &packed->shape;
+  layout l = measure(s);
+  const size_t rows = end - begin, blocks = gptvq_ceil_div(rows, ROWS), bytes = gptvq_packed_plain_input_bytes(s);
+  float block_table[16], *scales = (float *)(void *)((int8_t *)panel + blocks * ROWS * l.stride);
+  int32_t *sums = (int32_t *)(void *)(scales + blocks * ROWS * l.segments);
+  gptvq_block_scale_table(packed, block_table);
+  decoding d = {.layout = &l, .block_table = block_table, .block_columns = s->scale_block};
+  for (size_t b = 0; b < blocks; b++) {
+    d.codes = (int8_t *)panel + b * ROWS * l.stride;
+    d.scales = scales + b * ROWS * l.segments;
+    decode_rows(&d, packed, begin + b * ROWS, gptvq_min_size(begin + (b + 1) * ROWS, end));
+  }
+  for (size_t first = 0; first < count; first += PLAIN_TOKENS) {
+    const size_t tokens = gptvq_min_size(PLAIN_TOKENS, count - first);
+    const int8_t *x = (const int8_t *)inputs + first * bytes;
+    for (size_t segment = 0; segment < l.segments; segment++) {
+      const size_t column = segment * l.segment, width = gptvq_min_size(l.segment, s->cols - column);
+      if (!product(tokens, rows, width, x + column, bytes, (const int8_t *)panel + column, l.stride, sums, rows)) return false;
+      for (size_t t = 0; t < tokens; t++) {
+        const float x_scale = ((const float *)(const void *)(x + t * bytes + plain_scales(s)))[segment];
+        for (size_t r = 0; r < rows; r += ROWS)
+          GPTVQ_MULTI_PICK(gptvq_add_products)(sums + t * rows + r, scales + (r * l.segments + segment * ROWS), x_scale,
+                                             gptvq_min_size(ROWS, rows - r), segment == 0, y + (first + t) * ldy + r);
+      }
+    }
+  }
+  return true;
 }

@@ -59,6 +59,23 @@ size_t gptvq_packed_gemm_panel_bytes(const gptvq_packed_shape *shape, size_t row
 void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
                           size_t ldy, void *panel);
 
+/* ---- the same once more, the int8 products by a function from outside (AMX, through linalg) ---- */
+
+/* C[m × n] = A[m × k] · B[n × k]ᵀ, exact int32 sums; strides in elements; false: not possible. */
+typedef bool (*gptvq_int8_product)(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b, size_t ldb,
+                                   int32_t *c, size_t ldc);
+/* Shapes with an int8 path whose scales cover at least 64 columns, at any level. */
+bool gptvq_packed_has_plain_i8(const gptvq_packed_shape *shape);
+/* Bytes of one token's prepared input, a multiple of 64; layers share them as gptvq_packed_same_gemm_input says. */
+size_t gptvq_packed_plain_input_bytes(const gptvq_packed_shape *shape);
+/* x[cols] in original column order: the same codes and scales as gptvq_packed_gemm_prepare, row-major. */
+void gptvq_packed_plain_prepare(const gptvq_packed *packed, const float *x, void *input);
+size_t gptvq_packed_plain_panel_bytes(const gptvq_packed_shape *shape, size_t rows);
+/* y as gptvq_packed_gemm_i8 gives it, bit for bit; `count` prepared inputs that follow each other. False, and y undefined, when a
+ * product fails. */
+bool gptvq_packed_plain_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
+                           size_t ldy, void *panel, gptvq_int8_product product);
+
 /* ---- dense matrices as int8 codes: the output head ---- */
 
 /* Columns that share a scale. */

@@ -4,7 +4,9 @@
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "linalg/gemm_bf16.h"
+#include "linalg/gemm_int8.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -16,6 +18,7 @@ typedef enum path {
   PATH_VECTORS, /* matrix × vector kernels, token by token */
   PATH_CODES,   /* the same on int8 inputs, up to 8 tokens per pass */
   PATH_BLOCKS,  /* int8 inputs, weights decoded once for all tokens */
+  PATH_PLAIN,   /* the same with the products by oneDNN, where the processor has AMX */
   PATH_ROWS,    /* int8 inputs and int8 weights */
   PATH_PANELS   /* weights decoded or converted once for all tokens, then a matrix product in fp32 or bf16 */
 } path;
@@ -24,7 +27,7 @@ typedef struct part {
   const gptvq_linear *linear;
   path path;
   const float *x;    /* [n × ldx], in packed column order for matrix × vector products of permuted layers */
-  const void *input; /* int8 form of x for PATH_CODES, PATH_BLOCKS and PATH_ROWS */
+  const void *input; /* int8 form of x for all but PATH_VECTORS and PATH_PANELS */
   size_t input_bytes; /* of one token or block of tokens */
   size_t ldx, rows_per_task, first_task;
   float *y;
@@ -43,6 +46,7 @@ typedef struct linear_job {
   bool round_weights;  /* to bf16 */
   char *panels;        /* [threads × panel_bytes] */
   size_t panel_bytes;
+  _Atomic(const char *) failed; /* name of a layer whose product oneDNN refused */
 } linear_job;
 
 static size_t panel_rows(size_t cols) {
@@ -57,6 +61,7 @@ static path choose_path(const gptvq_linear *linear, size_t n, gptvq_compute comp
   const gptvq_packed_shape *shape = &linear->packed.shape;
   if (linear->codes != NULL) return PATH_ROWS;
   if (compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(shape)) {
+    if (n > GPTVQ_CODES_TOKENS && gptvq_packed_has_plain_i8(shape) && gptvq_gemm_int8_wanted()) return PATH_PLAIN;
     if (n > GPTVQ_CODES_TOKENS && gptvq_packed_has_gemm_i8(shape)) return PATH_BLOCKS;
     if (n <= GPTVQ_CODES_TOKENS || shape->kind == GPTVQ_PACKED_VQ) return PATH_CODES;
   }
@@ -147,7 +152,7 @@ static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_
 }
 
 static void linear_task(void *context, size_t first, size_t last, size_t thread) {
-  const linear_job *job = context;
+  linear_job *job = context;
   for (size_t task = first; task < last; task++) {
     size_t i = job->count - 1;
     while (task < job->parts[i].first_task) i--;
@@ -160,6 +165,10 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
     case PATH_VECTORS: matvec_rows(job, p, begin, end); break;
     case PATH_CODES: gptvq_packed_matmul_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy); break;
     case PATH_BLOCKS: gptvq_packed_gemm_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel); break;
+    case PATH_PLAIN:
+      if (!gptvq_packed_plain_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel, gptvq_gemm_int8_serial_nt))
+        atomic_store(&job->failed, p->linear->name);
+      break;
     case PATH_ROWS:
       gptvq_rows_matmul(p->linear->codes, p->linear->code_scales, p->linear->cols, begin, end, p->input, job->n, p->y + begin,
                         job->ldy);
@@ -213,6 +222,7 @@ static void quantize_task(void *context, size_t begin, size_t end, size_t thread
   for (size_t i = begin; i < end; i++) {
     char *out = job->memory + i * p->input_bytes;
     if (p->path == PATH_CODES) gptvq_packed_prepare(packed, p->x + i * p->ldx, out);
+    else if (p->path == PATH_PLAIN) gptvq_packed_plain_prepare(packed, p->x + i * p->ldx, out);
     else if (p->path == PATH_ROWS) gptvq_rows_prepare(p->linear->cols, p->x + i * p->ldx, out);
     else
       gptvq_packed_gemm_prepare(packed, p->x + i * GPTVQ_GEMM_BLOCK * p->ldx, p->ldx,
@@ -228,7 +238,7 @@ static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
   for (size_t i = 0; i < at; i++) {
     const part *other = &job->parts[i];
     bool (*same)(const gptvq_packed *, const gptvq_packed *) =
-        p->path == PATH_BLOCKS ? gptvq_packed_same_gemm_input : gptvq_packed_same_input;
+        p->path == PATH_CODES ? gptvq_packed_same_input : gptvq_packed_same_gemm_input;
     if (p->path == PATH_ROWS || other->path != p->path || !same(&other->linear->packed, &p->linear->packed)) continue;
     p->input = other->input;
     return memory;
@@ -248,7 +258,7 @@ static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols,
   for (size_t i = 0; i < job->count; i++) {
     part *p = &job->parts[i];
     bool permuted = p->linear->is_packed && p->linear->packed.permutation != NULL;
-    if (p->path == PATH_CODES || p->path == PATH_BLOCKS || p->path == PATH_ROWS) memory = quantize_inputs(job, i, memory);
+    if (p->path != PATH_VECTORS && p->path != PATH_PANELS) memory = quantize_inputs(job, i, memory);
     else if (p->path == PATH_VECTORS && permuted) memory = order_inputs(job, p, memory);
   }
   return memory;
@@ -262,14 +272,16 @@ static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, g
   p->linear = linear;
   p->path = choose_path(linear, job->n, compute);
   p->first_task = job->tasks;
-  bool panels = p->path == PATH_BLOCKS || p->path == PATH_PANELS;
+  bool panels = p->path == PATH_BLOCKS || p->path == PATH_PLAIN || p->path == PATH_PANELS;
   p->rows_per_task = panels ? panel_rows(cols) : gptvq_round_up(gptvq_max_size(weights / cols, 1), 16);
   job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
   if (p->path == PATH_CODES) p->input_bytes = gptvq_packed_input_bytes(shape);
   if (p->path == PATH_ROWS) p->input_bytes = gptvq_rows_input_bytes(cols);
   if (p->path == PATH_BLOCKS) p->input_bytes = gptvq_packed_gemm_input_bytes(shape);
+  if (p->path == PATH_PLAIN) p->input_bytes = gptvq_packed_plain_input_bytes(shape);
   size_t panel = p->path == PATH_PANELS   ? panel_bytes(cols)
                  : p->path == PATH_BLOCKS ? gptvq_packed_gemm_panel_bytes(shape, p->rows_per_task)
+                 : p->path == PATH_PLAIN  ? gptvq_packed_plain_panel_bytes(shape, p->rows_per_task)
                                           : 0;
   job->panel_bytes = gptvq_max_size(job->panel_bytes, gptvq_round_up(panel, 64));
   return input_count(p->path, job->n) * p->input_bytes;
@@ -289,6 +301,8 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
   GPTVQ_TRY(reserve(scratch, bytes, linears[0]->name, err));
   job.panels = prepare_inputs(&job, compute, cols, scratch->data);
   gptvq_parallel_for(job.tasks, 1, linear_task, &job);
+  const char *failed = atomic_load(&job.failed);
+  if (failed != NULL) return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "%s: oneDNN could not multiply %zu tokens; out of memory?", failed, n);
   return GPTVQ_OK;
 }
 

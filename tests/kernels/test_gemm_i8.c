@@ -13,6 +13,44 @@ static double sum_of_weights(const gptvq_packed *p, size_t row, const float *wei
   return sum;
 }
 
+/* The product from outside, spelled out. Refuses the n-th call when fail_at is n. */
+static size_t calls, fail_at;
+static bool scalar_product(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b, size_t ldb, int32_t *c, size_t ldc) {
+  for (size_t i = 0; i < m; i++)
+    for (size_t j = 0; j < n; j++) {
+      int32_t sum = 0;
+      for (size_t l = 0; l < k; l++) sum += (int32_t)a[i * lda + l] * b[j * ldb + l];
+      c[i * ldc + j] = sum;
+    }
+  return ++calls != fail_at;
+}
+
+/* The same bytes through products from outside. */
+static void check_plain(const gptvq_packed *p, const float *x, size_t ldx, size_t count, size_t begin, size_t end, const float *expected,
+                        size_t ldy, size_t total) {
+  const gptvq_packed_shape *shape = &p->shape;
+  if (!gptvq_packed_has_plain_i8(shape)) return;
+  size_t input_bytes = gptvq_packed_plain_input_bytes(shape), panel_bytes = gptvq_packed_plain_panel_bytes(shape, end - begin);
+  guarded inputs = guarded_new(count * input_bytes), panel = guarded_new(gptvq_round_up(panel_bytes, 64));
+  guarded y = guarded_new(total * sizeof(float));
+  memset(inputs.data, 0x55, count * input_bytes);
+  memset(panel.data, 0x55, panel_bytes);
+  for (size_t i = 0; i < total; i++) ((float *)y.data)[i] = -77.0f;
+  for (size_t t = 0; t < count; t++) gptvq_packed_plain_prepare(p, x + t * ldx, inputs.data + t * input_bytes);
+  calls = fail_at = 0;
+  assert_true(gptvq_packed_plain_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data, scalar_product));
+  if (memcmp(expected, y.data, total * sizeof *expected) != 0) {
+    print_shape(shape, gptvq_get_cpu());
+    fail_msg("rows %zu-%zu of %zu tokens: other bytes with a product from outside", begin, end, count);
+  }
+  fail_at = calls;
+  calls = 0;
+  assert_false(gptvq_packed_plain_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data, scalar_product));
+  guarded_free(&inputs);
+  guarded_free(&panel);
+  guarded_free(&y);
+}
+
 /* The bound compares two sums of the same exact int32 products: at most one rounding per segment, scale and fold on each side, so
  * |difference| <= (segments + 24) · 2^-23 · Σ|w| · max|x|. */
 static void check(const gptvq_packed_shape *shape, uint64_t *state) {
@@ -51,6 +89,7 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
     guarded_free(&inputs);
     guarded_free(&panel);
     guarded_free(&y);
+    check_plain(p, from, ldx, count, begin, end, expected, ldy, total);
   }
   assert_false(first);
   gptvq_set_cpu("ref", NULL);

@@ -1,5 +1,6 @@
 #include "kernels/multi/row_values.h"
 
+#include <math.h>
 #include <string.h>
 
 void GPTVQ_MULTI(gptvq_unpack_bytes)(const uint8_t *unit, size_t n, unsigned bits, uint8_t *indices) {
@@ -82,6 +83,13 @@ void GPTVQ_MULTI(gptvq_scale_codes)(const int8_t *codes, size_t n, float scale, 
 
 void GPTVQ_MULTI(gptvq_scale_uniform)(const uint8_t *codes, size_t n, int zero, float scale, float *out) {
   for (size_t i = 0; i < n; i++) out[i] = scale * (float)((int)codes[i] - zero);
+}
+
+void GPTVQ_MULTI(gptvq_add_products)(const int32_t *sums, const float *scales, float factor, size_t n, bool first, float *y) {
+  if (first)
+    for (size_t i = 0; i < n; i++) y[i] = fmaf((float)sums[i], scales[i] * factor, 0.0f);
+  else
+    for (size_t i = 0; i < n; i++) y[i] = fmaf((float)sums[i], scales[i] * factor, y[i]);
 }
 
 void GPTVQ_MULTI(gptvq_multiply)(float *values, size_t n, float factor) {
