@@ -42,20 +42,23 @@ typedef struct decode_job {
   float *out;
 } decode_job;
 
-static void decode_rows(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const decode_job *j = context;
-  const gptvq_vq *q = j->q;
+void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out) {
   size_t d = q->dim;
-  for (size_t row = begin; row < end; row++) {
-    const float *books = j->centroids + row / q->shape.group_rows * q->groups * q->k * d;
+  for (size_t row = begin; row < end; row++, out += q->padded) {
+    const float *books = centroids + row / q->shape.group_rows * q->groups * q->k * d;
     for (size_t g = 0; g < q->groups; g++, books += q->k * d)
       for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++) {
         float scale = gptvq_vq_scale(q, row, b);
         const float *c = books + q->index[row * q->blocks + b] * d;
-        for (size_t i = 0; i < d; i++) j->out[row * q->padded + b * d + i] = c[i] * scale;
+        for (size_t i = 0; i < d; i++) out[b * d + i] = c[i] * scale;
       }
   }
+}
+
+static void decode_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const decode_job *j = context;
+  gptvq_vq_decode_rows(j->q, j->centroids, begin, end, j->out + begin * j->q->padded);
 }
 
 void gptvq_vq_decode(const gptvq_vq *q, const float *centroids, float *out) {
@@ -78,11 +81,11 @@ static void add_ridge(void *context, size_t begin, size_t end, size_t thread) {
     for (size_t c = 0; c < n; c++) j->y[row * n + c] += (float)gptvq_factor_ridge(j->f, c) * j->x[row * n + c];
 }
 
-void gptvq_vq_times_hessian(const gptvq_vq *q, const float *x, float *y) {
+void gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y) {
   size_t n = q->padded;
-  gptvq_gemm_nn(q->rows, n, n, 1.0f, x, n, q->factor->h, n, 0.0f, y, n);
+  gptvq_gemm_nn(rows, n, n, 1.0f, x, n, q->factor->h, n, 0.0f, y, n);
   ridge_job job = {q->factor, x, y};
-  gptvq_parallel_for(q->rows, 8, add_ridge, &job);
+  gptvq_parallel_for(rows, 8, add_ridge, &job);
 }
 
 typedef struct loss_job {
@@ -116,7 +119,7 @@ void gptvq_vq_residual(gptvq_vq *q) {
 
 double gptvq_vq_loss(gptvq_vq *q, double *row_loss) {
   gptvq_vq_residual(q);
-  gptvq_vq_times_hessian(q, q->work, q->error);
+  gptvq_vq_times_hessian(q, q->rows, q->work, q->error);
   loss_job job = {q, row_loss};
   gptvq_parallel_for(q->rows, 8, dot_rows, &job);
   double sum = 0.0;

@@ -24,10 +24,15 @@ struct gptvq_factor {
   double damping;          /* what was added to the diagonal for U */
   double ridge;            /* what update and reassignment add to it */
   bool diagonal;           /* the factorisation failed: U is diagonal */
+  bool *dead;              /* [padded] inputs that are always zero, or NULL: none. Their weights get the nearest centroids but have no say in
+                            * what these are */
 };
 
-/* What codebook update and reassignment add to H_cc (phantoms have an empty row in h). */
+static inline bool gptvq_factor_is_dead(const gptvq_factor *f, size_t c) { return f != NULL && f->dead != NULL && f->dead[c]; }
+
+/* What codebook update and reassignment add to H_cc (phantoms and dead columns have an empty row in h). */
 static inline double gptvq_factor_ridge(const gptvq_factor *f, size_t c) {
+  if (gptvq_factor_is_dead(f, c)) return 0.0;
   return f->order[c] == GPTVQ_NO_COLUMN ? 1e-6 : f->ridge;
 }
 
@@ -79,8 +84,10 @@ gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err);
 void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids);
 /* out[rows × padded] = values that these centroids (layout of q->centroids) give with the present assignment. */
 void gptvq_vq_decode(const gptvq_vq *q, const float *centroids, float *out);
+/* The same for rows [begin, end) only, into out[end − begin × padded]. */
+void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out);
 /* y = x (H + ridge); x, y [rows × padded]. */
-void gptvq_vq_times_hessian(const gptvq_vq *q, const float *x, float *y);
+void gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y);
 /* work = E = target − decoded. */
 void gptvq_vq_residual(gptvq_vq *q);
 /* tr(E (H + ridge) Eᵀ) and its terms row_loss[rows]; leaves E in work and E (H + ridge) in error. */

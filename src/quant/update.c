@@ -8,15 +8,20 @@
 #include <string.h>
 
 enum { MAX_STEPS = 60 };
-#define TOLERANCE 1e-3 /* of the preconditioned residual's norm; the loss is then within its square of the minimum */
+/* What the preconditioned residual says can still be gained, as a fraction of the stripe's loss: from there on a stripe is finished. Each
+ * further step costs a product with H, and storing the codebooks in 8 bits alone costs more. */
+#define REMAINING 3e-4
 
 typedef struct cg {
   gptvq_vq *q;
   size_t values;       /* numbers per stripe: groups · k · dim */
+  const double *row_loss; /* [rows] at the start */
   double *solution, *residual, *product; /* [stripes × values] */
   float *direction;    /* [stripes × values] */
   double *block;       /* [stripes][groups][k][dim²] preconditioner: Cholesky factors of Σ s² H_BB, lower */
-  double *rz, *start;  /* [stripes]; a stripe is finished when its rz is 0 */
+  double *rz, *enough; /* [stripes]; a stripe is finished when its rz, the gain still to be expected, is not above enough: then 0 */
+  uint32_t *active;    /* [active_count] stripes that are not finished; their rows lie side by side in work and error */
+  size_t active_count;
 } cg;
 
 static size_t first_row(const gptvq_vq *q, size_t stripe) { return stripe * q->shape.group_rows; }
@@ -24,16 +29,16 @@ static size_t last_row(const gptvq_vq *q, size_t stripe) {
   return gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
 }
 
-/* out[stripe] = Σ over rows and blocks of scale · y at the centroid of that block: the transpose of decode; y = q->error */
-static void gather(const cg *s, size_t stripe, double *out) {
+/* out[stripe] = Σ over rows and blocks of scale · y at the centroid of that block: the transpose of decode; y[rows of the stripe × padded] */
+static void gather(const cg *s, size_t stripe, const float *y, double *out) {
   const gptvq_vq *q = s->q;
   size_t d = q->dim;
   memset(out, 0, s->values * sizeof *out);
-  for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++)
+  for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++, y += q->padded)
     for (size_t g = 0; g < q->groups; g++)
       for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++) {
         double scale = (double)gptvq_vq_scale(q, row, b), *sum = out + (g * q->k + q->index[row * q->blocks + b]) * d;
-        for (size_t i = 0; i < d; i++) sum[i] += scale * (double)q->error[row * q->padded + b * d + i];
+        for (size_t i = 0; i < d; i++) sum[i] += scale * (double)y[b * d + i];
       }
 }
 
@@ -82,8 +87,10 @@ static void prepare(void *context, size_t begin, size_t end, size_t thread) {
     for (size_t c = 0; c < q->groups * q->k; c++) factor_block(d, block + c * d * d);
     const float *centroids = q->centroids + stripe * s->values;
     for (size_t i = 0; i < s->values; i++) s->solution[stripe * s->values + i] = (double)centroids[i];
-    gather(s, stripe, s->residual + stripe * s->values); /* error holds E (H + ridge) */
-    s->rz[stripe] = s->start[stripe] = -1.0;
+    gather(s, stripe, q->error + first_row(q, stripe) * q->padded, s->residual + stripe * s->values); /* E (H + ridge) */
+    s->rz[stripe] = -1.0;
+    s->enough[stripe] = 0.0;
+    for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) s->enough[stripe] += REMAINING * s->row_loss[row];
   }
 }
 
@@ -101,8 +108,7 @@ static void next_direction(const cg *s, size_t stripe) {
   }
   bool first = s->rz[stripe] < 0.0;
   double beta = first || s->rz[stripe] == 0.0 ? 0.0 : rz / s->rz[stripe];
-  if (first) s->start[stripe] = rz;
-  if (!(rz > TOLERANCE * TOLERANCE * s->start[stripe])) rz = 0.0;
+  if (!(rz > s->enough[stripe])) rz = 0.0;
   for (size_t i = 0; i < s->values; i++)
     s->direction[at + i] = rz == 0.0 ? 0.0f : (float)(zs[i] + beta * (double)s->direction[at + i]);
   s->rz[stripe] = rz;
@@ -113,14 +119,24 @@ static void begin_stripes(void *context, size_t begin, size_t end, size_t thread
   for (size_t stripe = begin; stripe < end; stripe++) next_direction(context, stripe);
 }
 
-/* error holds direction · H of all stripes */
+static float *active_rows(const cg *s, float *rows, size_t i) { return rows + i * s->q->shape.group_rows * s->q->padded; }
+
+/* work = what the directions of the active stripes give with their assignments */
+static void decode_active(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const cg *s = context;
+  const gptvq_vq *q = s->q;
+  for (size_t i = begin; i < end; i++)
+    gptvq_vq_decode_rows(q, s->direction, first_row(q, s->active[i]), last_row(q, s->active[i]), active_rows(s, q->work, i));
+}
+
+/* error holds direction · (H + ridge) of the active stripes */
 static void step_stripes(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const cg *s = context;
-  for (size_t stripe = begin; stripe < end; stripe++) {
-    if (s->rz[stripe] == 0.0) continue;
-    size_t at = stripe * s->values;
-    gather(s, stripe, s->product + at);
+  for (size_t slot = begin; slot < end; slot++) {
+    size_t stripe = s->active[slot], at = stripe * s->values;
+    gather(s, stripe, active_rows(s, s->q->error, slot), s->product + at);
     double curvature = 0.0, slope = 0.0;
     for (size_t i = 0; i < s->values; i++) {
       curvature += (double)s->direction[at + i] * s->product[at + i];
@@ -140,18 +156,31 @@ static void step_stripes(void *context, size_t begin, size_t end, size_t thread)
   }
 }
 
+/* Returns how many rows they have. Only the last stripe may be lower than the others. */
+static size_t list_active(cg *s) {
+  size_t rows = 0;
+  s->active_count = 0;
+  for (size_t stripe = 0; stripe < s->q->stripes; stripe++) {
+    if (s->rz[stripe] == 0.0) continue;
+    s->active[s->active_count++] = (uint32_t)stripe;
+    rows += last_row(s->q, stripe) - first_row(s->q, stripe);
+  }
+  return rows;
+}
+
 static gptvq_status allocate(cg *s, gptvq_error *err) {
   const gptvq_vq *q = s->q;
   size_t n = q->stripes * s->values, doubles = n * 3 + n * q->dim + 2 * q->stripes;
   double *memory = gptvq_alloc(doubles, sizeof *memory);
   s->direction = gptvq_alloc_zero(n, sizeof *s->direction);
+  s->active = gptvq_alloc(q->stripes, sizeof *s->active);
   s->solution = memory;
-  if (memory == NULL || s->direction == NULL) return gptvq_fail_memory(err, "the codebook update", gptvq_saturated_size(doubles, 8));
+  if (memory == NULL || s->direction == NULL || s->active == NULL) return gptvq_fail_memory(err, "the codebook update", gptvq_saturated_size(doubles, 8));
   s->residual = memory + n;
   s->product = memory + 2 * n;
   s->block = memory + 3 * n;
   s->rz = s->block + n * q->dim;
-  s->start = s->rz + q->stripes;
+  s->enough = s->rz + q->stripes;
   return GPTVQ_OK;
 }
 
@@ -198,20 +227,21 @@ gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err) {
                                          : allocate(&s, err);
   if (status != GPTVQ_OK) goto done;
   *loss = gptvq_vq_loss(q, row_loss);
+  s.row_loss = row_loss;
   gptvq_parallel_for(q->stripes, 1, prepare, &s);
   gptvq_parallel_for(q->stripes, 1, begin_stripes, &s);
   for (unsigned step = 0; step < MAX_STEPS; step++) {
-    bool running = false;
-    for (size_t stripe = 0; stripe < q->stripes; stripe++) running = running || s.rz[stripe] != 0.0;
-    if (!running) break;
-    gptvq_vq_decode(q, s.direction, q->work);
-    gptvq_vq_times_hessian(q, q->work, q->error);
-    gptvq_parallel_for(q->stripes, 1, step_stripes, &s);
+    size_t rows = list_active(&s);
+    if (rows == 0) break;
+    gptvq_parallel_for(s.active_count, 1, decode_active, &s);
+    gptvq_vq_times_hessian(q, rows, q->work, q->error);
+    gptvq_parallel_for(s.active_count, 1, step_stripes, &s);
   }
   status = store(&s, row_loss, row_loss + q->rows, loss, err);
 done:
   free(row_loss);
   free(s.solution);
   free(s.direction);
+  free(s.active);
   return status;
 }

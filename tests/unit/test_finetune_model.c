@@ -94,7 +94,7 @@ static gptvq_quantize_options tuned_options(gptvq_method method) {
   o.calib = "corpus.txt";
   o.calib_samples = 16;
   o.calib_length = 48;
-  o.seed = 3;
+  o.seed = 4;
   o.finetune_steps = 40;
   o.finetune_batch = 2;
   o.finetune_rate = method == GPTVQ_METHOD_GPTQ ? 0.001 : 0.01; /* few tokens for many scales */

@@ -213,8 +213,8 @@ static gptvq_vq open_layer(size_t rows, size_t cols, const float *w, gptvq_facto
   return q;
 }
 
-/* The update ends at the solution of the normal equations (dense, in double, made here): the loss exceeds the minimum by no more
- * than rounding the codebooks to fp16 can cost. Re-assignment and update never raise the loss, and report it truly. */
+/* The update ends near the solution of the normal equations (dense, in double, made here): the loss exceeds the minimum by no more
+ * than rounding the codebooks to fp16 can cost and 0.1 % (it stops where it expects to gain 0.03 % more). Re-assignment and update never raise the loss, and report it truly. */
 static void update_solves_the_normal_equations(void **state) {
   (void)state;
   enum { ROWS = 8, COLS = 32, K = 4 };
@@ -269,7 +269,7 @@ static void update_solves_the_normal_equations(void **state) {
         free(solution);
       }
       assert_true(now >= minimum * (1.0 - 1e-5));
-      if (now > minimum + rounding + 1e-4 * (before - minimum))
+      if (now > minimum + rounding + 1e-3 * minimum)
         fail_msg("d %u: %g instead of %g (before %g)", d, now, minimum, before);
       for (int sweep = 0; sweep < 6; sweep++) {
         if (sweep % 2 == 0) assert_int_equal(gptvq_vq_reassign(&q, &gain, &err), GPTVQ_OK);
