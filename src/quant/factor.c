@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-/* A phantom column weighs this fraction of a mean one; damping starts here when it is 0 and the factorisation fails. */
+/* A phantom or dead column weighs this fraction of a mean one; damping starts here when it is 0 and the factorisation fails. */
 #define TINY 1e-6
 
 typedef struct keyed {
@@ -65,10 +65,17 @@ static gptvq_status make_order(gptvq_factor *f, const double *diagonal, int act_
 
 typedef struct job {
   const gptvq_factor *f;
-  const double *hessian;
-  double *work; /* [padded²] */
+  const double *hessian, *diagonal;
+  double *work;  /* [padded²]; hessian itself when it is the solver's to overwrite */
+  double *saved; /* then: its diagonal blocks, whose upper parts the factorisation does not spare */
   double scale, damping;
 } job;
+
+/* An element, from the upper triangle: the lower one may be at work. */
+static double element(const job *j, uint32_t row, uint32_t column) {
+  if (row == column) return j->diagonal[row];
+  return row < column ? j->hessian[row * j->f->cols + column] : j->hessian[column * j->f->cols + row];
+}
 
 /* H in processing order, scaled, as fp32; phantoms are isolated */
 static void reorder_rows(void *context, size_t begin, size_t end, size_t thread) {
@@ -96,9 +103,9 @@ static void reverse_rows(void *context, size_t begin, size_t end, size_t thread)
     uint32_t from = f->order[n - 1 - a];
     for (size_t b = 0; b <= a; b++) {
       uint32_t to = f->order[n - 1 - b];
-      row[b] = from == GPTVQ_NO_COLUMN || to == GPTVQ_NO_COLUMN ? 0.0 : j->hessian[(size_t)from * f->cols + to] * j->scale;
+      row[b] = from == GPTVQ_NO_COLUMN || to == GPTVQ_NO_COLUMN ? 0.0 : element(j, from, to) * j->scale;
     }
-    row[a] += from == GPTVQ_NO_COLUMN ? TINY : j->damping;
+    row[a] += from == GPTVQ_NO_COLUMN || gptvq_factor_is_dead(f, n - 1 - a) ? TINY : j->damping;
   }
 }
 
@@ -168,15 +175,29 @@ static bool finite_triangle(const double *a, size_t n) {
   return true;
 }
 
+/* Rows of `saved` are what stands right of the diagonal inside its block of GPTVQ_CHOLESKY_BLOCK columns. */
+static void copy_diagonal_blocks(const job *j, bool back) {
+  size_t n = j->f->padded;
+  for (size_t r = 0; r < n; r++) {
+    size_t end = gptvq_min_size(n, gptvq_round_up(r + 1, GPTVQ_CHOLESKY_BLOCK)), count = end - r - 1;
+    double *row = j->work + r * n + r + 1, *copy = j->saved + r * GPTVQ_CHOLESKY_BLOCK;
+    memcpy(back ? row : copy, back ? copy : row, count * sizeof *row);
+  }
+}
+
 static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const gptvq_callbacks *callbacks, gptvq_error *err) {
   size_t n = f->padded, bytes = gptvq_saturated_size(gptvq_saturated_size(n, n), sizeof(double));
+  bool in_place = j->work != NULL;
   double *scratch = gptvq_alloc(gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK), GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
-  j->work = gptvq_alloc(n, n * sizeof *j->work);
-  if (scratch == NULL || j->work == NULL) {
+  if (in_place) j->saved = gptvq_alloc(n, GPTVQ_CHOLESKY_BLOCK * sizeof *j->saved);
+  else j->work = gptvq_alloc(n, n * sizeof *j->work);
+  if (scratch == NULL || j->work == NULL || (in_place && j->saved == NULL)) {
     free(scratch);
+    free(j->saved);
     free(j->work);
     return gptvq_fail_memory(err, "the Hessian factorisation", bytes);
   }
+  if (in_place) copy_diagonal_blocks(j, false);
   bool done = false;
   for (int attempt = 0; attempt < 6 && !done; attempt++) {
     if (attempt > 0) {
@@ -184,6 +205,7 @@ static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const g
       gptvq_log(callbacks, GPTVQ_LOG_WARNING,
                 "%s: the Hessian is not positive definite with damping %g of its mean diagonal; trying %g", name, j->damping, next);
       j->damping = next;
+      if (in_place) copy_diagonal_blocks(j, true);
     }
     gptvq_parallel_for(n, 16, reverse_rows, j);
     done = gptvq_cholesky(n, j->work);
@@ -191,6 +213,7 @@ static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const g
     gptvq_invert_lower(n, j->work, scratch);
     done = finite_triangle(j->work, n);
   }
+  free(j->saved);
   free(scratch);
   f->damping = j->damping;
   if (done) {
@@ -205,21 +228,15 @@ static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const g
   f->u = (float *)(void *)j->work;
   for (size_t c = 0; c < n; c++) {
     double h = fmax((double)f->h[c * n + c], 0.0);
-    f->u[c * n + c] = (float)(1.0 / sqrt(h + (f->order[c] == GPTVQ_NO_COLUMN ? TINY : f->damping)));
+    f->u[c * n + c] = (float)(1.0 / sqrt(h + (f->order[c] == GPTVQ_NO_COLUMN || gptvq_factor_is_dead(f, c) ? TINY : f->damping)));
   }
   make_metrics(f, NULL);
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *hessian,
-                                 const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
-                                 gptvq_factor **out, gptvq_error *err) {
-  gptvq_quantize_options o = *options;
-  GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
-  *out = NULL;
-  if (cols == 0) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: a Hessian without columns", name);
-  double mean = 0.0;
-  size_t dead = 0;
+/* Its mean diagonal, and how many inputs are always zero. */
+static gptvq_status check_hessian(const char *name, size_t cols, const double *hessian, double *mean, size_t *dead,
+                                  gptvq_error *err) {
   for (size_t i = 0; i < cols; i++) {
     for (size_t j = 0; j < cols; j++)
       if (!isfinite(hessian[i * cols + j]))
@@ -228,16 +245,32 @@ gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *he
     double h = hessian[i * cols + i];
     if (h < 0.0)
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the Hessian's diagonal is negative (%g) at column %zu", name, h, i);
-    mean += h / (double)cols;
-    dead += h == 0.0;
+    *mean += h / (double)cols;
+    *dead += h == 0.0;
   }
+  return GPTVQ_OK;
+}
+
+/* spare: the Hessian itself where it may be overwritten; it is then released in any case */
+static gptvq_status create(const char *name, size_t cols, const double *hessian, double *spare,
+                           const gptvq_quantize_options *options, const gptvq_callbacks *callbacks, gptvq_factor **out,
+                           gptvq_error *err) {
+  gptvq_quantize_options o = *options;
+  double mean = 0.0, *diagonal = NULL;
+  size_t dead = 0;
+  gptvq_factor *f = NULL;
+  gptvq_status status;
+  *out = NULL;
+  GPTVQ_TRY_GOTO(gptvq_quantize_options_resolve(&o, err));
+  GPTVQ_TRY_GOTO(cols > 0 ? GPTVQ_OK : gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: a Hessian without columns", name));
+  GPTVQ_TRY_GOTO(check_hessian(name, cols, hessian, &mean, &dead, err));
   if (dead == cols) {
     gptvq_log(callbacks, GPTVQ_LOG_WARNING, "%s: no calibration input reached this layer; the identity takes the place of its Hessian", name);
   } else if (dead > 0) {
-    gptvq_log(callbacks, GPTVQ_LOG_WARNING, "%s: %zu of %zu inputs are always zero; their weights hardly count", name, dead, cols);
+    gptvq_log(callbacks, GPTVQ_LOG_WARNING, "%s: %zu of %zu inputs are always zero; their weights do not count", name, dead, cols);
   }
-  gptvq_factor *f = gptvq_alloc_zero(1, sizeof *f);
-  if (f == NULL) return gptvq_fail_memory(err, "a Hessian factor", sizeof *f);
+  f = gptvq_alloc_zero(1, sizeof *f);
+  GPTVQ_TRY_GOTO(f != NULL ? GPTVQ_OK : gptvq_fail_memory(err, "a Hessian factor", sizeof *f));
   f->ridge = o.damping;
   bool uniform = o.method == GPTVQ_METHOD_GPTQ || o.method == GPTVQ_METHOD_RTN;
   f->cols = cols;
@@ -249,14 +282,14 @@ gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *he
   f->metric = gptvq_alloc(n, o.dim * sizeof *f->metric);
   f->metric_h = gptvq_alloc(n, o.dim * sizeof *f->metric_h);
   f->h = gptvq_alloc(n, n * sizeof *f->h);
-  double *diagonal = gptvq_alloc(cols, sizeof *diagonal), *identity = NULL;
-  gptvq_status status = GPTVQ_OK;
+  diagonal = gptvq_alloc(cols, sizeof *diagonal);
   if (dead == cols) { /* the same path as any other H */
-    identity = gptvq_alloc_zero(cols, cols * sizeof *identity);
-    if (identity != NULL)
-      for (size_t c = 0; c < cols; c++) identity[c * cols + c] = 1.0;
+    free(spare);
+    spare = gptvq_alloc_zero(cols, cols * sizeof *spare);
+    if (spare != NULL)
+      for (size_t c = 0; c < cols; c++) spare[c * cols + c] = 1.0;
     mean = 1.0;
-    hessian = identity;
+    hessian = spare;
   }
   if (f->order == NULL || f->metric == NULL || f->metric_h == NULL || f->h == NULL || diagonal == NULL || hessian == NULL) {
     status = gptvq_fail_memory(err, "the Hessian of a layer", gptvq_saturated_size(gptvq_saturated_size(n, n), sizeof(double)));
@@ -264,24 +297,46 @@ gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *he
   }
   for (size_t c = 0; c < cols; c++) diagonal[c] = hessian[c * cols + c];
   GPTVQ_TRY_GOTO(make_order(f, diagonal, o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ ? o.act_order : 0, err));
-  job j = {f, hessian, NULL, 1.0 / mean, o.damping};
+  if (dead > 0 && dead < cols) {
+    f->dead = gptvq_alloc_zero(n, sizeof *f->dead);
+    GPTVQ_TRY_GOTO(f->dead != NULL ? GPTVQ_OK : gptvq_fail_memory(err, "the Hessian of a layer", n * sizeof *f->dead));
+    for (size_t c = 0; c < n; c++) f->dead[c] = f->order[c] != GPTVQ_NO_COLUMN && diagonal[f->order[c]] == 0.0;
+  }
+  job j = {.f = f, .hessian = hessian, .diagonal = diagonal, .scale = 1.0 / mean, .damping = o.damping};
   if (!isfinite(j.scale)) { /* a subnormal mean */
     status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the Hessian's mean diagonal %g is too small to be used", name, mean);
     goto done;
   }
   gptvq_parallel_for(n, 16, reorder_rows, &j);
+  if (spare != NULL && n == cols) {
+    j.work = spare;
+    spare = NULL; /* becomes U, or is released */
+  }
   GPTVQ_TRY_GOTO(factorise(name, f, &j, callbacks, err));
   *out = f;
 done:
   free(diagonal);
-  free(identity);
+  free(spare);
   if (status != GPTVQ_OK) gptvq_factor_destroy(f);
   return status;
+}
+
+gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *hessian,
+                                 const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                 gptvq_factor **out, gptvq_error *err) {
+  return create(name, cols, hessian, NULL, options, callbacks, out, err);
+}
+
+gptvq_status gptvq_factor_create_over(const char *name, size_t cols, double *hessian,
+                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                      gptvq_factor **out, gptvq_error *err) {
+  return create(name, cols, hessian, hessian, options, callbacks, out, err);
 }
 
 void gptvq_factor_destroy(gptvq_factor *factor) {
   if (factor == NULL) return;
   free(factor->order);
+  free(factor->dead);
   free(factor->h);
   free(factor->u);
   free(factor->metric);

@@ -12,6 +12,8 @@
 typedef struct loop {
   gptvq_vq *q;
   const gptvq_group *group;
+  uint32_t *live; /* [live_count] the group's sub-vectors that its codebooks are made from */
+  size_t live_count;
   size_t g, begin, end; /* group number; columns of the present batch, whose feedback among themselves is immediate */
   char *scratch;        /* per thread */
   size_t scratch_bytes, points_bytes, beam_bytes;
@@ -19,11 +21,24 @@ typedef struct loop {
 
 static size_t lanes_of(size_t blocks) { return gptvq_round_up(blocks, GPTVQ_LOOKUP_LANES); }
 
+/* Sub-vectors of the group that count, in order: all but those of dead columns only (unless there are no others). */
+static size_t live_blocks(const gptvq_vq *q, const gptvq_group *group, uint32_t *live) {
+  size_t d = q->dim, first = group->start / d, blocks = group->width / d, n = 0;
+  for (size_t b = first; b < first + blocks; b++) {
+    bool dead = true;
+    for (size_t i = 0; i < d; i++) dead = dead && gptvq_factor_is_dead(q->factor, b * d + i);
+    if (!dead) live[n++] = (uint32_t)b;
+  }
+  if (n > 0) return n;
+  for (size_t b = 0; b < blocks; b++) live[b] = (uint32_t)(first + b);
+  return blocks;
+}
+
 /* Codebooks of stripes [begin, end) of the group from the compensated weights */
 static void make_codebooks(void *context, size_t begin, size_t end, size_t thread) {
   const loop *l = context;
   gptvq_vq *q = l->q;
-  size_t d = q->dim, blocks = l->group->width / d, lanes = lanes_of(blocks), first = l->group->start / d;
+  size_t d = q->dim, blocks = l->live_count, lanes = lanes_of(blocks);
   char *scratch = l->scratch + thread * l->scratch_bytes;
   float *x = (float *)(void *)scratch, *t = x + q->shape.group_rows * d * lanes, *weight = t + d * d * lanes,
         *centroids = weight + q->shape.group_rows * lanes;
@@ -34,13 +49,17 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
     memset(x, 0, points.rows * d * lanes * sizeof *x);
     memset(t, 0, d * d * lanes * sizeof *t);
     for (size_t b = 0; b < blocks; b++)
-      for (size_t i = 0; i < d * d; i++) t[i * lanes + b] = q->lookup[(first + b) * d * d + i];
+      for (size_t i = 0; i < d; i++)
+        for (size_t j = 0; j < d; j++)
+          if (!gptvq_factor_is_dead(q->factor, l->live[b] * d + i) && !gptvq_factor_is_dead(q->factor, l->live[b] * d + j))
+            t[(i * d + j) * lanes + b] = q->lookup[(l->live[b] * d + i) * d + j];
     for (size_t row = row_begin; row < row_end; row++)
       for (size_t b = 0; b < blocks; b++) {
-        float scale = gptvq_vq_scale(q, row, first + b);
+        float scale = gptvq_vq_scale(q, row, l->live[b]);
         weight[(row - row_begin) * lanes + b] = scale * scale;
         for (size_t j = 0; j < d; j++)
-          x[((row - row_begin) * d + j) * lanes + b] = q->work[row * q->padded + (first + b) * d + j] / scale;
+          if (!gptvq_factor_is_dead(q->factor, l->live[b] * d + j))
+            x[((row - row_begin) * d + j) * lanes + b] = q->work[row * q->padded + l->live[b] * d + j] / scale;
       }
     gptvq_em(&points, q->k, q->options->em_init, q->options->em_iterations,
              q->options->seed + 0x9e3779b97f4a7c15u * (stripe * q->groups + l->g + 1), centroids, NULL,
@@ -94,12 +113,18 @@ gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
   l.scratch_bytes = gptvq_round_up(gptvq_max_size(making, assigning), 64);
   size_t threads = (size_t)gptvq_get_threads();
   l.scratch = gptvq_alloc(threads, l.scratch_bytes);
-  if (l.scratch == NULL) return gptvq_fail_memory(err, "k-means", gptvq_saturated_size(threads, l.scratch_bytes));
+  l.live = gptvq_alloc(widest, sizeof *l.live);
+  if (l.scratch == NULL || l.live == NULL) {
+    free(l.scratch);
+    free(l.live);
+    return gptvq_fail_memory(err, "k-means", gptvq_saturated_size(threads, l.scratch_bytes));
+  }
   memcpy(q->work, q->target, q->rows * q->padded * sizeof *q->work);
   for (l.g = 0; l.g < q->groups; l.g++) {
     l.group = &q->group[l.g];
     size_t start = l.group->start, stop = start + l.group->width;
     feed_back(q, 0, start, start, stop);
+    l.live_count = live_blocks(q, l.group, l.live);
     gptvq_parallel_for(q->stripes, 1, make_codebooks, &l);
     for (l.begin = start; l.begin < stop; l.begin = l.end) {
       l.end = gptvq_min_size(stop, l.begin + GPTVQ_BATCH);
@@ -107,6 +132,7 @@ gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
       gptvq_parallel_for(q->stripes, 1, assign_batch, &l);
     }
   }
+  free(l.live);
   free(l.scratch);
   return GPTVQ_OK;
 }

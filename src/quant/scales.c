@@ -14,12 +14,13 @@ static void set_range(gptvq_vq *q, double low, double high) {
     q->scale_table[code] = exp2f(q->scale_range[0] + q->scale_range[1] * (float)code);
 }
 
-/* max-norm of one row's scale block */
+/* max-norm of one row's scale block, dead columns left out */
 static float block_norm(const gptvq_vq *q, const float *row, size_t begin, size_t end, uint32_t scale_block) {
   float most = 0.0f;
   for (size_t b = begin; b < end; b++)
     if (q->block_scale_of[b] == scale_block)
-      for (size_t i = b * q->dim; i < (b + 1) * q->dim; i++) most = fmaxf(most, fabsf(row[i]));
+      for (size_t i = b * q->dim; i < (b + 1) * q->dim; i++)
+        if (!gptvq_factor_is_dead(q->factor, i)) most = fmaxf(most, fabsf(row[i]));
   return most;
 }
 
@@ -29,13 +30,11 @@ void gptvq_vq_scale_range(gptvq_vq *q) {
   for (size_t row = 0; row < q->rows; row++)
     for (size_t g = 0; g < q->groups; g++) {
       size_t begin = q->group[g].start / q->dim, end = begin + q->group[g].width / q->dim;
-     
       uint32_t first = UINT32_MAX, last = 0;
       for (size_t b = begin; b < end; b++) {
         if (q->block_scale_of[b] < first) first = q->block_scale_of[b];
         if (q->block_scale_of[b] > last) last = q->block_scale_of[b];
       }
-     
       for (uint32_t s = first; s <= last; s++) {
         double x = log2((double)block_norm(q, q->target + row * q->padded, begin, end, s));
         if (!isfinite(x)) continue;

@@ -11,6 +11,8 @@
 #include <math.h>
 #include <string.h>
 
+#define LEAST_RIDGE 1e-6 /* dead columns have none of their own */
+
 typedef struct search {
   gptvq_vq *q;
   size_t group, begin, end;       /* columns of the batch */
@@ -30,7 +32,7 @@ static bool factor_batch(search *s) {
   for (size_t i = 0; i < m; i++) /* reversed, as in factor.c */
     for (size_t j = 0; j <= i; j++) {
       size_t r = s->end - 1 - i, c = s->end - 1 - j;
-      s->a[i * m + j] = (double)f->h[r * n + c] + (i == j ? gptvq_factor_ridge(f, r) : 0.0);
+      s->a[i * m + j] = (double)f->h[r * n + c] + (i == j ? fmax(gptvq_factor_ridge(f, r), LEAST_RIDGE) : 0.0);
     }
   if (!gptvq_cholesky(m, s->a)) return false;
   gptvq_invert_lower(m, s->a, s->scratch);

@@ -17,6 +17,10 @@ typedef struct gptvq_factor gptvq_factor;
 gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *hessian,
                                  const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                  gptvq_factor **out, gptvq_error *err);
+/* The same in the memory of `hessian` (from gptvq_alloc), which belongs to the factor or is released afterwards, also on failure. */
+gptvq_status gptvq_factor_create_over(const char *name, size_t cols, double *hessian,
+                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                      gptvq_factor **out, gptvq_error *err);
 void gptvq_factor_destroy(gptvq_factor *factor);
 
 typedef struct gptvq_layer_result {
