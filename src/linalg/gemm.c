@@ -4,9 +4,10 @@
 
 #include <cblas.h>
 #include <pthread.h>
+#include <stdbool.h>
 
 /* Tiles large enough for BLAS to reach its peak, small enough to share out. */
-enum { TILE_M = 256, TILE_N = 256, GRAM_TILE = 256 };
+enum { TILE_M = 256, TILE_N = 256, SUMS_TILE = 256 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void use_one_blas_thread(void) { openblas_set_num_threads(1); }
@@ -77,29 +78,47 @@ void gptvq_gemm_serial_nn(size_t m, size_t n, size_t k, float alpha, const float
   run_serial(CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
-typedef struct gram_job {
-  size_t c, n, ldx, tiles;
-  const float *x;
-  double *h;
-} gram_job;
+typedef struct sums_job {
+  size_t m, n, tokens, chunk, lda, ldb, tiles_n;
+  bool upper;
+  const float *a, *b;
+  double *sums;
+} sums_job;
 
-static void gram_tile(void *context, size_t begin, size_t end, size_t thread) {
+/* One tile of the sums meets all chunks while it is in the cache; every chunk's product in fp32, then added. */
+static void sums_tile(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
-  const gram_job *job = context;
-  static _Thread_local float product[GRAM_TILE * GRAM_TILE];
+  const sums_job *job = context;
+  static _Thread_local float product[SUMS_TILE * SUMS_TILE];
   for (size_t tile = begin; tile < end; tile++) {
-    size_t i = tile / job->tiles * GRAM_TILE, j = tile % job->tiles * GRAM_TILE;
-    if (j < i) continue; /* the upper triangle */
-    size_t m = gptvq_min_size(GRAM_TILE, job->c - i), n = gptvq_min_size(GRAM_TILE, job->c - j);
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)m, (blasint)n, (blasint)job->n, 1.0f, job->x + i,
-                (blasint)job->ldx, job->x + j, (blasint)job->ldx, 0.0f, product, GRAM_TILE);
-    for (size_t a = 0; a < m; a++)
-      for (size_t b = i == j ? a : 0; b < n; b++) job->h[(i + a) * job->c + j + b] += (double)product[a * GRAM_TILE + b];
+    size_t i = tile / job->tiles_n * SUMS_TILE, j = tile % job->tiles_n * SUMS_TILE;
+    if (job->upper && j < i) continue;
+    size_t m = gptvq_min_size(SUMS_TILE, job->m - i), n = gptvq_min_size(SUMS_TILE, job->n - j);
+    for (size_t t = 0; t < job->tokens; t += job->chunk) {
+      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)m, (blasint)n,
+                  (blasint)gptvq_min_size(job->chunk, job->tokens - t), 1.0f, job->a + t * job->lda + i, (blasint)job->lda,
+                  job->b + t * job->ldb + j, (blasint)job->ldb, 0.0f, product, SUMS_TILE);
+      for (size_t r = 0; r < m; r++)
+        for (size_t c = job->upper && i == j ? r : 0; c < n; c++)
+          job->sums[(i + r) * job->n + j + c] += (double)product[r * SUMS_TILE + c];
+    }
   }
 }
 
-void gptvq_gram_update(size_t c, size_t n, const float *x, size_t ldx, double *h) {
+static void run_sums(sums_job *job) {
   pthread_once(&once, use_one_blas_thread);
-  gram_job job = {c, n, ldx, gptvq_ceil_div(c, GRAM_TILE), x, h};
-  gptvq_parallel_for(job.tiles * job.tiles, 1, gram_tile, &job);
+  if (job->m == 0 || job->n == 0) return;
+  job->tiles_n = gptvq_ceil_div(job->n, SUMS_TILE);
+  gptvq_parallel_for(gptvq_ceil_div(job->m, SUMS_TILE) * job->tiles_n, 1, sums_tile, job);
+}
+
+void gptvq_gram_update(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h) {
+  sums_job job = {c, c, n, chunk, ldx, ldx, 0, true, x, x, h};
+  run_sums(&job);
+}
+
+void gptvq_cross_update(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy, const float *x, size_t ldx,
+                        double *sums) {
+  sums_job job = {m, c, n, chunk, ldy, ldx, 0, false, y, x, sums};
+  run_sums(&job);
 }

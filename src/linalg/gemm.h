@@ -20,8 +20,12 @@ void gptvq_gemm_serial_nn(size_t m, size_t n, size_t k, float alpha, const float
 /* C[m × n] = alpha · A[k × m]ᵀ · B[k × n] + beta · C */
 void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
                    float beta, float *c, size_t ldc);
-/* H[c × c] += Xᵀ X for X[n × c] (fp32 products, n small enough that fp32 sums are fine; the caller cuts), upper triangle. */
-void gptvq_gram_update(size_t c, size_t n, const float *x, size_t ldx, double *h);
+/* H[c × c] += Xᵀ X for X[n × c], upper triangle: products in fp32 over `chunk` rows at a time (few enough that fp32 sums are fine),
+ * added in double one chunk after the other. */
+void gptvq_gram_update(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h);
+/* S[m × c] += Yᵀ X for Y[n × m], X[n × c], likewise. */
+void gptvq_cross_update(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy, const float *x, size_t ldx,
+                        double *sums);
 
 /* OpenBLAS uses one thread from now on, as all functions here need; to be called before any other BLAS or LAPACK call. */
 void gptvq_blas_init(void);

@@ -130,3 +130,13 @@ gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block,
   if (stop == GPTVQ_RUN_ALL) gptvq_add_rows(n, c->hidden, w->sum, x);
   return GPTVQ_OK;
 }
+
+gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, bool mlp, size_t n,
+                                const float *input, float *x, gptvq_error *err) {
+  size_t hidden = model->config.hidden, index = mlp ? block->mlps[0].down : block->o;
+  const gptvq_linear_group output = {.count = 1, .linear = {index}, .width = hidden};
+  GPTVQ_TRY(check_rows(workspace, block, n, err));
+  GPTVQ_TRY(gptvq_group_forward(model, block, &output, workspace, n, input, block->linears[index].cols, workspace->sum, hidden, err));
+  gptvq_add_rows(n, hidden, workspace->sum, x);
+  return GPTVQ_OK;
+}

@@ -95,6 +95,11 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
 gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t n,
                              float *x, gptvq_stop stop, gptvq_capture capture, void *context, gptvq_error *err);
 
+/* The last step of either half from its captured input on: x[n × hidden] += o_proj(input[n × cols]), or down_proj (the block's only
+ * MLP). The same numbers as from running the half again. */
+gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, bool mlp, size_t n,
+                                const float *input, float *x, gptvq_error *err);
+
 /* x[n × hidden] = embedding rows. GPTVQ_ERROR_DATA for an id outside the vocabulary. */
 gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x, gptvq_error *err);
 /* logits[n × vocab] = head(norm(x)); x is left as it was. */

@@ -27,8 +27,7 @@ gptvq_status gptvq_hessian_init(gptvq_hessian *hessian, size_t cols, const char 
 }
 
 void gptvq_hessian_add(gptvq_hessian *hessian, size_t n, const float *x, size_t ldx) {
-  for (size_t row = 0; row < n; row += GRAM_ROWS)
-    gptvq_gram_update(hessian->cols, gptvq_min_size(GRAM_ROWS, n - row), x + row * ldx, ldx, hessian->values);
+  gptvq_gram_update(hessian->cols, n, GRAM_ROWS, x, ldx, hessian->values);
   hessian->tokens += n;
 }
 

@@ -5,24 +5,25 @@
 #include "linalg/gemm.h"
 #include "quant/cholesky.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Products of so many tokens are summed in fp32, the sums in double (as quant/hessian.c). */
-enum { TOKENS = 256, ATTEMPTS = 6 };
+/* Products of CHUNK tokens are summed in fp32, the sums in double (as quant/hessian.c). TOKENS: that are worked on together. SLAB: rows
+ * of a map that are divided together, a multiple of the tiles of linalg/gemm.c. */
+enum { CHUNK = 256, TOKENS = 2048, SLAB = 1024, ATTEMPTS = 6 };
 
-/* doubles of the two sums; floats of scratch: differences of TOKENS tokens and one product */
-static bool sizes(size_t cols, size_t rows, size_t *sums, size_t *scratch) {
-  size_t wide = gptvq_max_size(cols, rows), product;
-  return gptvq_mul(cols, cols, sums) && gptvq_mul(rows, cols, scratch) && gptvq_add(*sums, *scratch, sums) &&
-         gptvq_mul(wide, cols, &product) && gptvq_mul(wide, TOKENS, scratch) && gptvq_add(*scratch, product, scratch) &&
-         *sums <= SIZE_MAX / 32 && *scratch <= SIZE_MAX / 32;
+/* doubles of the two sums; floats of the differences */
+static bool sizes(size_t cols, size_t rows, size_t *sums, size_t *differences) {
+  size_t product;
+  return gptvq_mul(cols, cols, sums) && gptvq_mul(rows, cols, &product) && gptvq_add(*sums, product, sums) &&
+         gptvq_mul(gptvq_max_size(cols, rows), TOKENS, differences) && *sums <= SIZE_MAX / 32 && *differences <= SIZE_MAX / 32;
 }
 
 size_t gptvq_mismatch_bytes(size_t cols, size_t rows) {
-  size_t sums, scratch;
-  if (!sizes(cols, rows, &sums, &scratch)) return SIZE_MAX;
-  return sums * sizeof(double) + scratch * sizeof(float);
+  size_t sums, differences;
+  if (!sizes(cols, rows, &sums, &differences)) return SIZE_MAX;
+  return sums * sizeof(double) + differences * sizeof(float);
 }
 
 static gptvq_status out_of_memory(const char *name, size_t bytes, gptvq_error *err) {
@@ -32,13 +33,13 @@ static gptvq_status out_of_memory(const char *name, size_t bytes, gptvq_error *e
 }
 
 gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, size_t cols, size_t rows, const char *name, gptvq_error *err) {
-  size_t sums, scratch;
+  size_t sums, differences;
   *mismatch = (gptvq_mismatch){.cols = cols, .rows = rows};
-  if (sizes(cols, rows, &sums, &scratch)) {
+  if (sizes(cols, rows, &sums, &differences)) {
     mismatch->inputs = gptvq_alloc_zero(sums, sizeof *mismatch->inputs);
-    mismatch->scratch = gptvq_alloc(scratch, sizeof *mismatch->scratch);
+    mismatch->difference = gptvq_alloc(differences, sizeof *mismatch->difference);
   }
-  if (mismatch->inputs == NULL || mismatch->scratch == NULL) {
+  if (mismatch->inputs == NULL || mismatch->difference == NULL) {
     gptvq_mismatch_release(mismatch);
     return out_of_memory(name, gptvq_mismatch_bytes(cols, rows), err);
   }
@@ -48,32 +49,34 @@ gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, size_t cols, size_t r
 
 void gptvq_mismatch_release(gptvq_mismatch *mismatch) {
   free(mismatch->inputs);
-  free(mismatch->scratch);
+  free(mismatch->difference);
   free(mismatch->map);
   *mismatch = (gptvq_mismatch){0};
 }
 
-typedef struct sum_job {
-  size_t cols;
-  const float *product;
-  double *sum;
-} sum_job;
+typedef struct difference_job {
+  size_t width, ldb;
+  const float *a, *b, *weight;
+  float *out;
+} difference_job;
 
-static void add_rows(void *context, size_t begin, size_t end, size_t thread) {
+/* w (a − b) */
+static void subtract(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
-  const sum_job *job = context;
-  for (size_t i = begin * job->cols; i < end * job->cols; i++) job->sum[i] += (double)job->product[i];
+  const difference_job *job = context;
+  for (size_t t = begin; t < end; t++) {
+    float weight = job->weight != NULL ? job->weight[t] : 1.0f;
+    for (size_t i = 0; i < job->width; i++)
+      job->out[t * job->width + i] = (job->a[t * job->width + i] - job->b[t * job->ldb + i]) * weight;
+  }
 }
 
 /* sum[width × cols] += Σ w (a − b) xᵀ over n <= TOKENS tokens */
-static void add_products(gptvq_mismatch *m, size_t n, size_t width, const float *a, const float *b, size_t ldb,
+static void add_products(const gptvq_mismatch *m, size_t n, size_t width, const float *a, const float *b, size_t ldb,
                          const float *x, size_t ldx, const float *weight, double *sum) {
-  float *difference = m->scratch, *product = difference + TOKENS * gptvq_max_size(m->cols, m->rows);
-  for (size_t t = 0; t < n; t++)
-    for (size_t i = 0; i < width; i++) difference[t * width + i] = (a[t * width + i] - b[t * ldb + i]) * (weight != NULL ? weight[t] : 1.0f);
-  gptvq_gemm_tn(width, m->cols, n, 1.0f, difference, width, x, ldx, 0.0f, product, m->cols);
-  sum_job job = {m->cols, product, sum};
-  gptvq_parallel_for(width, 16, add_rows, &job);
+  difference_job job = {width, ldb, a, b, weight, m->difference};
+  gptvq_parallel_for(n, 16, subtract, &job);
+  gptvq_cross_update(width, m->cols, n, CHUNK, m->difference, width, x, ldx, sum);
 }
 
 void gptvq_mismatch_add(gptvq_mismatch *m, size_t n, const float *x_original, const float *x, size_t ldx,
@@ -89,67 +92,122 @@ void gptvq_mismatch_add(gptvq_mismatch *m, size_t n, const float *x_original, co
   m->tokens += n;
 }
 
-/* inverse[cols × cols] = L⁻¹ of H + λ = L Lᵀ as fp32; false: not positive definite at any λ */
-static bool invert_factor(const gptvq_mismatch *m, const double *hessian, double damping, double *work, double *scratch,
-                          float *inverse) {
+/* Columns of a row's diagonal block of the factorisation, right of the diagonal: it does not spare them. */
+static size_t block_end(size_t n, size_t row) { return gptvq_min_size(n, gptvq_round_up(row + 1, GPTVQ_CHOLESKY_BLOCK)); }
+
+typedef struct triangle_job {
+  size_t n;
+  double *hessian;
+  const double *saved; /* [n × GPTVQ_CHOLESKY_BLOCK] diagonal and what stands right of it in its block */
+} triangle_job;
+
+/* Lower triangle from the upper one. Tiles, for the caches' sake. */
+static void mirror(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const triangle_job *job = context;
+  enum { TILE = 32 };
+  size_t n = job->n;
+  for (size_t i = begin * TILE; i < gptvq_min_size(end * TILE, n); i += TILE)
+    for (size_t j = 0; j <= i; j += TILE)
+      for (size_t r = i; r < gptvq_min_size(i + TILE, n); r++)
+        for (size_t c = j; c < gptvq_min_size(j + TILE, r); c++) job->hessian[r * n + c] = job->hessian[c * n + r];
+}
+
+static void restore(const triangle_job *job) {
+  for (size_t r = 0; r < job->n; r++)
+    memcpy(job->hessian + r * job->n + r, job->saved + r * GPTVQ_CHOLESKY_BLOCK, (block_end(job->n, r) - r) * sizeof *job->saved);
+  gptvq_parallel_for(gptvq_ceil_div(job->n, 32), 1, mirror, (void *)(uintptr_t)job);
+}
+
+/* inverse[cols × cols] = L⁻¹ of H + λ = L Lᵀ as fp32; false: not positive definite at any λ. saved, scratch: [cols × block] */
+static bool invert_factor(const gptvq_mismatch *m, double *hessian, double damping, double *saved, double *scratch, float *inverse) {
   size_t n = m->cols;
   double mean = 0.0;
   for (size_t c = 0; c < n; c++) mean += hessian[c * n + c] / (double)n;
   if (!(mean > 0.0)) return false;
+  for (size_t r = 0; r < n; r++)
+    memcpy(saved + r * GPTVQ_CHOLESKY_BLOCK, hessian + r * n + r, (block_end(n, r) - r) * sizeof *saved);
+  triangle_job job = {n, hessian, saved};
   double lambda = damping > 0.0 ? damping * mean : 1e-6 * mean;
   bool done = false;
   for (int attempt = 0; attempt < ATTEMPTS && !done; attempt++, lambda *= 10.0) {
-    memcpy(work, hessian, n * n * sizeof *work);
-    for (size_t c = 0; c < n; c++) work[c * n + c] += lambda;
-    done = gptvq_cholesky(n, work);
+    if (attempt > 0) restore(&job);
+    for (size_t c = 0; c < n; c++) hessian[c * n + c] += lambda;
+    done = gptvq_cholesky(n, hessian);
   }
-  if (!done) return false;
-  gptvq_invert_lower(n, work, scratch);
-  for (size_t r = 0; r < n; r++)
-    for (size_t c = 0; c < n; c++) inverse[r * n + c] = c <= r ? (float)work[r * n + c] : 0.0f;
-  return true;
+  if (done) {
+    gptvq_invert_lower(n, hessian, scratch);
+    for (size_t r = 0; r < n; r++)
+      for (size_t c = 0; c < n; c++) inverse[r * n + c] = c <= r ? (float)hessian[r * n + c] : 0.0f;
+  }
+  restore(&job);
+  return done;
 }
 
-/* map[rows × cols] = sum / tokens · L⁻ᵀ L⁻¹; uses a and b, [rows × cols] */
-static void divide(const gptvq_mismatch *m, size_t rows, const double *sum, const float *inverse, float *a, float *map) {
-  double scale = 1.0 / (double)m->tokens;
-  for (size_t i = 0; i < rows * m->cols; i++) map[i] = (float)(sum[i] * scale);
-  gptvq_gemm_nt(rows, m->cols, m->cols, 1.0f, map, m->cols, inverse, m->cols, 0.0f, a, m->cols);
-  gptvq_gemm_nn(rows, m->cols, m->cols, 1.0f, a, m->cols, inverse, m->cols, 0.0f, map, m->cols);
+/* The sums become fp32 means in the same memory. */
+static void narrow_sums(gptvq_mismatch *m) {
+  size_t values = (m->cols + m->rows) * m->cols;
+  double scale = m->tokens > 0 ? 1.0 / (double)m->tokens : 0.0;
+  char *bytes = (char *)m->inputs;
+  for (size_t i = 0; i < values; i++) {
+    double value;
+    memcpy(&value, bytes + i * sizeof value, sizeof value);
+    float mean = (float)(value * scale);
+    memcpy(bytes + i * sizeof mean, &mean, sizeof mean);
+  }
+  float *shrunk = realloc(m->inputs, values * sizeof *shrunk);
+  m->map = shrunk != NULL ? shrunk : (float *)(void *)m->inputs;
+  if (m->rows > 0) m->shift = m->map + m->cols * m->cols;
+  m->inputs = m->stream = NULL;
 }
 
-gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, const double *hessian, double damping, const char *name,
-                                   gptvq_error *err) {
-  size_t n = m->cols, square = n * n, values = square + m->rows * n;
-  m->map = gptvq_alloc_zero(values, sizeof *m->map);
-  if (m->map == NULL) return out_of_memory(name, values * sizeof *m->map, err);
-  if (m->rows > 0) m->shift = m->map + square;
+/* map[rows × n] · L⁻ᵀ L⁻¹ in place; half: [SLAB × n] */
+static void divide(size_t n, size_t rows, const float *inverse, float *half, float *map) {
+  for (size_t r = 0; r < rows; r += SLAB) {
+    size_t count = gptvq_min_size(SLAB, rows - r);
+    gptvq_gemm_nt(count, n, n, 1.0f, map + r * n, n, inverse, n, 0.0f, half, n);
+    gptvq_gemm_nn(count, n, n, 1.0f, half, n, inverse, n, 0.0f, map + r * n, n);
+  }
+}
+
+gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, double damping, const char *name, gptvq_error *err) {
+  size_t n = m->cols, rows = n + m->rows;
+  free(m->difference);
+  m->difference = NULL;
+  narrow_sums(m);
   if (m->tokens == 0) return GPTVQ_OK;
-  double *work = gptvq_alloc(n, n * sizeof *work);
+  double *saved = gptvq_alloc(n, GPTVQ_CHOLESKY_BLOCK * sizeof *saved);
   double *scratch = gptvq_alloc(gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK), GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
-  float *inverse = gptvq_alloc(n, n * sizeof *inverse);
+  float *inverse = gptvq_alloc(n, n * sizeof *inverse), *half = gptvq_alloc(SLAB, n * sizeof *half);
   gptvq_status status = GPTVQ_OK;
-  if (work == NULL || scratch == NULL || inverse == NULL) {
-    status = out_of_memory(name, square * sizeof *work, err);
-  } else if (invert_factor(m, hessian, damping, work, scratch, inverse)) {
-    divide(m, n, m->inputs, inverse, m->scratch, m->map);
-    if (m->rows > 0) divide(m, m->rows, m->stream, inverse, m->scratch, m->shift);
+  if (saved == NULL || scratch == NULL || inverse == NULL || half == NULL) {
+    status = out_of_memory(name, gptvq_saturated_size(n, n * sizeof *inverse), err);
+  } else if (invert_factor(m, hessian, damping, saved, scratch, inverse)) {
+    divide(n, n, inverse, half, m->map);
+    if (m->rows > 0) divide(n, m->rows, inverse, half, m->shift);
+  } else {
+    memset(m->map, 0, rows * n * sizeof *m->map);
   }
-  free(work);
+  free(saved);
   free(scratch);
   free(inverse);
+  free(half);
   return status;
 }
 
 gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, double inputs_share, double stream_share, size_t rows,
                                   float *weights, const char *name, gptvq_error *err) {
-  size_t values = rows * m->cols;
-  float *change = gptvq_alloc(values, sizeof *change);
-  if (change == NULL) return out_of_memory(name, gptvq_saturated_size(values, sizeof *change), err);
-  gptvq_gemm_nn(rows, m->cols, m->cols, (float)inputs_share, weights, m->cols, m->map, m->cols, 0.0f, change, m->cols);
-  for (size_t i = 0; i < values; i++) weights[i] += change[i];
-  if (m->rows > 0)
-    for (size_t i = 0; i < values; i++) weights[i] += (float)stream_share * m->shift[i];
+  size_t slab = gptvq_min_size(rows, SLAB), cols = m->cols;
+  float *change = gptvq_alloc(slab, cols * sizeof *change);
+  if (change == NULL) return out_of_memory(name, gptvq_saturated_size(slab, cols * sizeof *change), err);
+  for (size_t r = 0; r < rows; r += slab) {
+    size_t count = gptvq_min_size(slab, rows - r);
+    float *w = weights + r * cols;
+    gptvq_gemm_nn(count, cols, cols, (float)inputs_share, w, cols, m->map, cols, 0.0f, change, cols);
+    for (size_t i = 0; i < count * cols; i++) w[i] += change[i];
+    if (m->rows > 0)
+      for (size_t i = 0; i < count * cols; i++) w[i] += (float)stream_share * m->shift[r * cols + i];
+  }
   free(change);
   return GPTVQ_OK;
 }

@@ -10,10 +10,10 @@
 
 typedef struct gptvq_mismatch {
   size_t cols, rows, tokens; /* rows: of the residual stream, 0 = the layer does not write to it */
-  double *inputs;            /* [cols × cols] Σ (x_o − x) xᵀ */
+  double *inputs;            /* [cols × cols] Σ (x_o − x) xᵀ; NULL after _finish */
   double *stream;            /* [rows × cols] Σ r xᵀ, or NULL */
   float *map, *shift;        /* after _finish: A (H + λ)⁻¹ and D (H + λ)⁻¹, same shapes */
-  float *scratch;
+  float *difference;         /* of so many tokens as are worked on together; NULL after _finish */
 } gptvq_mismatch;
 
 size_t gptvq_mismatch_bytes(size_t cols, size_t rows); /* SIZE_MAX on overflow */
@@ -23,9 +23,9 @@ gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, size_t cols, size_t r
  * weight[n]: tokens' weights in all means, NULL = 1. The result depends on how tokens are cut into calls, not on the number of threads. */
 void gptvq_mismatch_add(gptvq_mismatch *mismatch, size_t n, const float *x_original, const float *x, size_t ldx,
                         const float *stream_original, const float *stream, const float *weight);
-/* hessian[cols × cols]: mean x xᵀ over the same tokens; λ = damping · its mean diagonal, raised tenfold until H + λ can be
+/* hessian[cols × cols]: mean x xᵀ over the same tokens, symmetric; its lower triangle is used as scratch and afterwards what it was. λ = damping · its mean diagonal, raised tenfold until H + λ can be
  * factorised (never: the maps stay zero, and the layer as it is). */
-gptvq_status gptvq_mismatch_finish(gptvq_mismatch *mismatch, const double *hessian, double damping, const char *name,
+gptvq_status gptvq_mismatch_finish(gptvq_mismatch *mismatch, double *hessian, double damping, const char *name,
                                    gptvq_error *err);
 /* weights[rows × cols] += inputs_share · W A (H + λ)⁻¹ + stream_share · D (H + λ)⁻¹ (the latter only where the layer writes to the stream:
  * then rows must be those of the stream). */

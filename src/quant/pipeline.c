@@ -123,8 +123,9 @@ done:
   return status;
 }
 
-/* Does anything need the original model's activations? */
+/* Does anything need the original model's activations? Nothing does in models with experts. */
 static bool both_streams(const run *r) {
+  if (r->model->blocks[0].mlp_count != 1) return false;
   if (r->options.finetune_block_steps > 0 && r->model->config.experts == 0) return true;
   return r->options.true_sequential && (r->options.mismatch > 0.0 || r->options.mismatch_stream > 0.0);
 }

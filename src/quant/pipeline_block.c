@@ -29,7 +29,11 @@ typedef struct block_work {
   gptvq_layer_result *results;
   bool *solved;       /* [linear_count] */
   float *reference;   /* [length × cols of the input at work]: what the original block gives, for one window */
-  const float *stream_original, *stream; /* that window's residual stream */
+  float *stream_original;  /* [length × hidden] that window's residual stream in the original model, before the layer adds to it */
+  const float *stream;     /* and in the quantized one */
+  float *kept;             /* [kept_windows × length × cols] inputs of the output layer at work, to go on from */
+  size_t kept_windows;
+  bool original_passed;    /* x_original has passed the half at work */
   size_t window;      /* the window at work */
   float *weighted;    /* [length × cols of the input at work], with a guide */
 } block_work;
@@ -62,6 +66,8 @@ static void release_work(block_work *work) {
     }
   free(work->reference);
   free(work->weighted);
+  free(work->stream_original);
+  free(work->kept);
   free(work->inputs);
   free(work->input_of);
   free(work->solved);
@@ -106,6 +112,10 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
     for (size_t t = 0; t < n; t++) memcpy(work->reference + t * in->mismatch.cols, x + t * ldx, in->mismatch.cols * sizeof *x);
     return GPTVQ_OK;
   }
+  if (work->window < work->kept_windows) {
+    float *kept = work->kept + work->window * n * in->hessian.cols;
+    for (size_t t = 0; t < n; t++) memcpy(kept + t * in->hessian.cols, x + t * ldx, in->hessian.cols * sizeof *x);
+  }
   const float *weight = token_weights(work, in);
   if (weight == NULL) {
     gptvq_hessian_add(&in->hessian, n, x, ldx);
@@ -147,13 +157,15 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
     work->window = w;
     if (first->mismatch.cols > 0) {
       float *original = p->x_original + w * values;
+      gptvq_stop end_of_half = first->output ? GPTVQ_RUN_ALL : stop; /* the original's weights are known: no second pass */
+      if (first->output) memcpy(work->stream_original, original, values * sizeof *original);
       if (first->after_attention)
-        GPTVQ_TRY_GOTO(gptvq_block_mlp(p->model, work->original, p->workspace, p->length, original, stop, add_captured,
+        GPTVQ_TRY_GOTO(gptvq_block_mlp(p->model, work->original, p->workspace, p->length, original, end_of_half, add_captured,
                                        work, err));
       else
-        GPTVQ_TRY_GOTO(gptvq_block_attention(p->model, work->original, p->workspace, 0, 0, p->length, original, stop,
+        GPTVQ_TRY_GOTO(gptvq_block_attention(p->model, work->original, p->workspace, 0, 0, p->length, original, end_of_half,
                                              add_captured, work, err));
-      work->stream_original = original;
+      work->original_passed = first->output;
       work->stream = x;
     }
     if (both) {
@@ -231,10 +243,11 @@ static gptvq_status solve_input(block_work *work, input *in, bool with_data, gpt
                 linear->cols, names);
     if (tokens > 0) {
       GPTVQ_TRY_GOTO(gptvq_hessian_finish(&in->hessian, linear->name, err));
-      GPTVQ_TRY_GOTO(gptvq_factor_create(linear->name, linear->cols, in->hessian.values, p->options, p->callbacks,
-                                         &factor, err));
       if (in->mismatch.cols > 0)
         GPTVQ_TRY_GOTO(gptvq_mismatch_finish(&in->mismatch, in->hessian.values, p->options->damping, linear->name, err));
+      double *hessian = in->hessian.values;
+      in->hessian.values = NULL; /* the factor's memory from now on */
+      GPTVQ_TRY_GOTO(gptvq_factor_create_over(linear->name, linear->cols, hessian, p->options, p->callbacks, &factor, err));
     }
     gptvq_hessian_release(&in->hessian);
   }
@@ -261,7 +274,21 @@ static gptvq_status prepare_mismatch(block_work *work, input *in, gptvq_error *e
   free(work->reference);
   work->reference = gptvq_alloc(values, sizeof *work->reference);
   if (work->reference == NULL) return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *work->reference));
+  values = work->pipeline->length * work->pipeline->model->config.hidden;
+  if (work->stream_original == NULL) work->stream_original = gptvq_alloc(values, sizeof *work->stream_original);
+  if (work->stream_original == NULL)
+    return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *work->stream_original));
   return gptvq_mismatch_init(&in->mismatch, linear->cols, in->output ? linear->rows : 0, linear->name, err);
+}
+
+/* Room for the inputs of an output layer, of as many windows as fit: what saves running the half again. */
+static void prepare_kept(block_work *work, const input *in) {
+  const gptvq_pipeline *p = work->pipeline;
+  if (!in->output || (in->after_attention && p->model->config.experts > 0)) return;
+  size_t window = gptvq_saturated_size(p->length, work->original->linears[in->linears[0]].cols * sizeof(float));
+  size_t windows = gptvq_min_size(p->samples, p->kept_budget / window);
+  if (windows > 0) work->kept = gptvq_alloc(windows, window);
+  work->kept_windows = work->kept != NULL ? windows : 0;
 }
 
 /* Inputs [begin, end): as many Hessians at a time as the budget allows, at least one. Without true_sequential the whole block is
@@ -282,6 +309,7 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
       GPTVQ_TRY(prepare_mismatch(work, &work->inputs[first], err));
     if (keep_original)
       memcpy(work->block.linears, work->original->linears, work->block.linear_count * sizeof *work->block.linears);
+    if (!keep_original && last == first + 1) prepare_kept(work, &work->inputs[first]);
     if (p->guide != NULL) GPTVQ_TRY(prepare_weighted(work, first, last, err));
     GPTVQ_TRY(collect(work, first, last, keep_original, err));
     for (size_t i = first; i < last; i++) GPTVQ_TRY(solve_input(work, &work->inputs[i], true, err));
@@ -307,6 +335,29 @@ static gptvq_status run_stream(const gptvq_pipeline *p, float *stream, const gpt
   return GPTVQ_OK;
 }
 
+/* x through the half that ends with the output layer just solved, from its kept inputs on where there are any; x_original too. */
+static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
+  const gptvq_pipeline *p = work->pipeline;
+  size_t values = p->length * p->model->config.hidden;
+  size_t output = mlp ? work->original->mlps[0].down : work->original->o, cols = work->original->linears[output].cols;
+  for (size_t w = 0; w < p->samples; w++) {
+    float *x = p->x + w * values;
+    if (w < work->kept_windows)
+      GPTVQ_TRY(gptvq_block_output(p->model, &work->block, p->workspace, mlp, p->length, work->kept + w * p->length * cols, x, err));
+    else if (mlp)
+      GPTVQ_TRY(gptvq_block_mlp(p->model, &work->block, p->workspace, p->length, x, GPTVQ_RUN_ALL, NULL, NULL, err));
+    else
+      GPTVQ_TRY(gptvq_block_attention(p->model, &work->block, p->workspace, 0, 0, p->length, x, GPTVQ_RUN_ALL, NULL, NULL, err));
+    GPTVQ_TRY(report_pass(p, work->block.linears[output].name, err));
+  }
+  free(work->kept);
+  work->kept = NULL;
+  work->kept_windows = 0;
+  if (p->x_original != NULL && !work->original_passed) GPTVQ_TRY(run_stream(p, p->x_original, work->original, !mlp, mlp, err));
+  work->original_passed = false;
+  return GPTVQ_OK;
+}
+
 static gptvq_status run_windows(const gptvq_pipeline *p, const gptvq_block *block, const gptvq_block *original,
                                 bool attention, bool mlp, gptvq_error *err) {
   GPTVQ_TRY(run_stream(p, p->x, block, attention, mlp, err));
@@ -328,10 +379,10 @@ static gptvq_status with_data(block_work *work, gptvq_error *err) {
   }
   GPTVQ_TRY(solve_range(work, 0, 1, false, err));
   GPTVQ_TRY(solve_range(work, 1, 2, false, err));
-  GPTVQ_TRY(run_windows(p, &work->block, work->original, true, false, err));
+  GPTVQ_TRY(advance(work, false, err));
   GPTVQ_TRY(solve_range(work, 2, 2 + experts, false, err));
   GPTVQ_TRY(solve_range(work, 2 + experts, work->input_count, false, err));
-  return run_windows(p, &work->block, work->original, false, true, err);
+  return advance(work, true, err);
 }
 
 gptvq_status gptvq_pipeline_block(gptvq_pipeline *pipeline, const gptvq_block *block, gptvq_layer_result *results,
