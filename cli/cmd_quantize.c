@@ -60,7 +60,8 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
        .help = "bits of a stored centroid value (default 8)"},
       {GPTVQ_OPTION_UNSIGNED, "scale-block", .value = &o->scale_block, .min = 0, .max = 1 << 20, .argument = "N",
        .help = "one 4-bit scale per N weights; 0 = none (default)"},
-
+      {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &o->head_bits, .min = 8, .max = 16, .argument = "8|16",
+       .help = "the output head as int8 codes (half its size), or as the original has it (default 16)"},
       {GPTVQ_OPTION_CHOICE, "allocate", .value = &o->allocate, .choices = allocations, .argument = "uniform|sensitivity",
        .help = "the same size for every layer (default), or more bits where the loss feels them,\n"
                "for the same total (gptvq; holds the model's gradients in memory)"},

@@ -67,6 +67,7 @@ typedef struct gptvq_quantize_options {
   int allocate;            /* 1: index bits and group sizes layer by layer, by measured sensitivity, within the bytes that equal sizes
                             * would take (GPTVQ only, not in models with experts); 0 (default): the same for all layers */
   int rotate;              /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
+  unsigned head_bits;      /* of the output head in the file: 16 (default): as the original has it; 8: int8 codes. Tied heads stay */
 } gptvq_quantize_options;
 
 typedef struct gptvq_quantize_report {

@@ -1,4 +1,5 @@
 /* The output head as int8 codes: half the memory traffic of the largest matrix that stays unquantized. */
+#include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "model/loader.h"
@@ -25,9 +26,31 @@ static void quantize_rows(void *context, size_t begin, size_t end, size_t thread
   }
 }
 
+/* A head stored as 8-bit codes in the way of quant/head.c: its bytes are the codes that the kernels take. False: stored otherwise. */
+static bool use_stored(gptvq_model *model, float *scales, size_t groups) {
+  gptvq_linear *head = &model->head;
+  const gptvq_packed *p = &head->packed;
+  const gptvq_packed_shape *s = &p->shape;
+  if (s->kind != GPTVQ_PACKED_UNIFORM || s->index_bits != 8 || s->scale_block != GPTVQ_ROWS_GROUP || s->permuted) return false;
+  if (gptvq_unit_bytes(s, 0) != s->cols) return false;
+  for (size_t i = 0; i < s->rows * groups; i++) {
+    if (p->zeros[i] != 128) return false;
+    scales[i] = gptvq_fp16_to_float(p->scales[i]);
+  }
+  head->codes = p->indices;
+  head->code_scales = scales;
+  return true;
+}
+
 gptvq_status gptvq_quantize_head(gptvq_model *model, gptvq_error *err) {
   gptvq_linear *head = &model->head;
   size_t groups = gptvq_ceil_div(head->cols, GPTVQ_ROWS_GROUP);
+  if (head->is_packed) { /* no kernel for its codes as they are stored: it is decoded as it is used */
+    float *scales = gptvq_model_alloc(model, head->rows * groups, sizeof *scales);
+    if (scales == NULL) return gptvq_fail_memory(err, "the output head's scales", head->rows * groups * sizeof *scales);
+    (void)use_stored(model, scales, groups);
+    return GPTVQ_OK;
+  }
   head_job job = {.head = head, .rows = gptvq_alloc((size_t)gptvq_get_threads() * head->cols, sizeof(float))};
   job.codes = gptvq_model_alloc(model, head->rows, head->cols);
   job.scales = gptvq_model_alloc(model, head->rows * groups, sizeof *job.scales);

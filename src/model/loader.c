@@ -145,6 +145,18 @@ gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows
   return gptvq_load_vector(model, full, rows, &out->bias, err);
 }
 
+gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err) {
+  static const char name[] = "lm_head";
+  const size_t rows = model->config.vocab, cols = model->config.hidden;
+  if (gptvq_checkpoint_find(model->checkpoint, "lm_head.weight") != NULL || !gptvq_checkpoint_has_packed(model->checkpoint, name))
+    return gptvq_load_dense(model, name, rows, cols, &model->head, err);
+  gptvq_stored stored = {.linear = &model->head};
+  model->head = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
+  GPTVQ_TRY(load_packed(model, name, &model->head, &stored, err));
+  model->info.parameters += rows * cols;
+  return GPTVQ_OK;
+}
+
 static bool ends_with(const char *text, const char *end) {
   size_t length = strlen(text), tail = strlen(end);
   return length >= tail && strcmp(text + length - tail, end) == 0;

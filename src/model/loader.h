@@ -41,6 +41,8 @@ gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows,
 /* NAME, dense or packed, with NAME.bias when `bias`; recorded in parts->stored. `out` must stay where it is. */
 gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows, size_t cols, bool bias,
                                gptvq_linear *out, gptvq_error *err);
+/* A head of its own: lm_head.weight, or the packed layer lm_head. */
+gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err);
 /* Gives model->head int8 codes, owned by the model; the embedding stays as it is. GPTVQ_ERROR_MEMORY; _NUMERIC naming a row. */
 gptvq_status gptvq_quantize_head(gptvq_model *model, gptvq_error *err);
 /* GPTVQ_ERROR_FORMAT naming a tensor that no part of the model uses. */

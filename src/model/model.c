@@ -198,7 +198,7 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   if (parts->used == NULL) return gptvq_fail_memory(err, "the list of tensors", gptvq_checkpoint_tensor_count(model->checkpoint));
   GPTVQ_TRY(gptvq_load_dense(model, "model.embed_tokens", c->vocab, c->hidden, &model->embedding, err));
   model->head = model->embedding;
-  if (!c->tie_embeddings) GPTVQ_TRY(gptvq_load_dense(model, "lm_head", c->vocab, c->hidden, &model->head, err));
+  if (!c->tie_embeddings) GPTVQ_TRY(gptvq_load_head(model, err));
   GPTVQ_TRY(gptvq_load_vector(model, "model.norm.weight", c->hidden, &model->final_norm, err));
   GPTVQ_TRY(load_blocks(model, row, err));
   GPTVQ_TRY(gptvq_check_unused(model, err));
@@ -231,8 +231,11 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
   }
   if (compute == GPTVQ_COMPUTE_AUTO) model->compute = model->info.packed ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32;
   model->info.compute = model->compute;
-  model->info.head_bits = (unsigned)gptvq_dtype_size(model->head.dtype) * 8;
-  if (head_bits == 8 || (head_bits == 0 && model->compute == GPTVQ_COMPUTE_INT8)) {
+  model->info.head_bits = model->head.is_packed ? model->head.packed.shape.index_bits : (unsigned)gptvq_dtype_size(model->head.dtype) * 8;
+  if (head_bits == 16 && model->head.is_packed)
+    status = gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: the output head is stored with %u bits: it cannot be used with 16", path,
+                        model->info.head_bits);
+  else if (head_bits == 8 || (head_bits == 0 && model->compute == GPTVQ_COMPUTE_INT8)) {
     status = gptvq_quantize_head(model, err);
     model->info.head_bits = 8;
   }

@@ -32,6 +32,7 @@ static void published(gptvq_quantize_options *options) {
   options->beam = 1;
   options->finetune_batch = 4; /* of use only with finetune_steps */
   options->finetune_rate = 0.01;
+  options->head_bits = 16;
 }
 
 void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe recipe) {
@@ -183,6 +184,8 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_err
                       "act_order %d is unknown: choose 0 (off), 1 (permutation stored), 2 (sub-vectors only, nothing stored) or 3 (as 2, "
                       "and columns sorted where a neighbouring layer takes up the order)",
                       o->act_order);
+  if (o->head_bits != 8 && o->head_bits != 16)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "an output head of %u bits is not possible: choose 8 or 16", o->head_bits);
   if (o->rotate < GPTVQ_ROTATE_NONE || o->rotate > GPTVQ_ROTATE_ALL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "rotate %d is unknown: choose 0 (none), 1 (residual stream), 2 (heads) or 3 (both)",
                       o->rotate);

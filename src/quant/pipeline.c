@@ -47,7 +47,7 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
                       r->model_dir, method != NULL ? method : "quantization_config in config.json");
   }
   if (r->needs_data) GPTVQ_TRY(gptvq_calibration_length(r->model, &r->options, &r->options.calib_length, err));
-  return gptvq_plan_create(r->model, &r->plan, err);
+  return gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err);
 }
 
 /* Opens OUT.partial: a new run, or an interrupted one to go on with. */
@@ -215,7 +215,7 @@ static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *er
   gptvq_model_close(r->model);
   r->model = prepared;
   gptvq_plan_release(&r->plan);
-  return gptvq_plan_create(r->model, &r->plan, err);
+  return gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err);
 }
 
 /* The windows' embeddings, and what else is known of them beforehand. */

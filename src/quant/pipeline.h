@@ -42,11 +42,13 @@ void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed);
 /* Which tensors of the original folder go where. */
 typedef struct gptvq_tensor_plan {
   size_t count, blocks;
-  size_t *place; /* [count] by checkpoint order: block index, gptvq_place_rest or gptvq_place_replaced */
+  size_t *place; /* [count] by checkpoint order: block index, gptvq_place_rest gptvq_place_head or gptvq_place_replaced */
 } gptvq_tensor_plan;
 #define gptvq_place_rest SIZE_MAX             /* embeddings, head, final norm: the last shard */
 #define gptvq_place_replaced (SIZE_MAX - 1)   /* NAME.weight of a linear that is quantized */
-gptvq_status gptvq_plan_create(const gptvq_model *model, gptvq_tensor_plan *plan, gptvq_error *err);
+#define gptvq_place_head (SIZE_MAX - 2)       /* lm_head.weight that is stored as int8 codes, in the last shard */
+/* head_bits 8: an output head of its own is packed. */
+gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gptvq_tensor_plan *plan, gptvq_error *err);
 void gptvq_plan_release(gptvq_tensor_plan *plan);
 
 enum { GPTVQ_SHARD_NAME = 48 };

@@ -2,9 +2,11 @@
 #include "quant/pipeline.h"
 #include "base/half.h"
 #include "base/memory.h"
+#include "quant/head.h"
 #include "quant/resume.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +25,7 @@ static size_t block_of(const char *name) {
   return digits > 0 && *at == '.' ? index : SIZE_MAX;
 }
 
-gptvq_status gptvq_plan_create(const gptvq_model *model, gptvq_tensor_plan *plan, gptvq_error *err) {
+gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gptvq_tensor_plan *plan, gptvq_error *err) {
   const gptvq_checkpoint *checkpoint = model->checkpoint;
   *plan = (gptvq_tensor_plan){gptvq_checkpoint_tensor_count(checkpoint), model->config.layers, NULL};
   size_t linears = gptvq_model_layer_count(model), n = 0;
@@ -42,6 +44,7 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, gptvq_tensor_plan *plan
     const char *name = gptvq_checkpoint_tensor_at(checkpoint, t)->name;
     size_t length = strlen(name), block = block_of(name);
     plan->place[t] = block < plan->blocks ? block : gptvq_place_rest;
+    if (head_bits == 8 && !model->config.tie_embeddings && strcmp(name, "lm_head.weight") == 0) plan->place[t] = gptvq_place_head;
     static const char suffix[] = ".weight";
     if (length <= strlen(suffix) || strcmp(name + length - strlen(suffix), suffix) != 0) continue;
     char *base = strdup(name);
@@ -106,6 +109,12 @@ static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_tensor *te
   return status;
 }
 
+static bool packs_head(const gptvq_tensor_plan *plan) {
+  for (size_t t = 0; t < plan->count; t++)
+    if (plan->place[t] == gptvq_place_head) return true;
+  return false;
+}
+
 gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model, const gptvq_tensor_plan *plan,
                                size_t shard, const gptvq_layer_result *results, const char *method,
                                const gptvq_tuned *tuned, gptvq_error *err) {
@@ -115,15 +124,20 @@ gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model
   bool rest = shard == plan->blocks;
   const gptvq_block *block = rest ? NULL : &model->blocks[shard];
   size_t linears = rest ? 0 : block->linear_count, place = rest ? gptvq_place_rest : shard;
+  gptvq_packed head = {0};
+  void *head_memory = NULL;
   gptvq_shard_name(plan, shard, name);
   GPTVQ_TRY(gptvq_output_path(out, name, path, err));
-  GPTVQ_TRY(gptvq_st_writer_create(path, &writer, err));
+  if (rest && packs_head(plan)) GPTVQ_TRY(gptvq_pack_head(&model->head, &head, &head_memory, err));
+  GPTVQ_TRY_GOTO(gptvq_st_writer_create(path, &writer, err));
+  if (head_memory != NULL) GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, "lm_head", &head, "rtn", NAN, err));
   for (size_t i = 0; i < linears; i++)
     GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, block->linears[i].name, &results[i].packed, method, results[i].error,
                                         err));
   for (size_t t = 0; t < plan->count; t++)
     if (plan->place[t] == place)
       GPTVQ_TRY_GOTO(gptvq_declare_tensor(writer, gptvq_checkpoint_tensor_at(model->checkpoint, t), err));
+  if (head_memory != NULL) GPTVQ_TRY_GOTO(gptvq_packed_write(writer, &head, err));
   for (size_t i = 0; i < linears; i++) GPTVQ_TRY_GOTO(gptvq_packed_write(writer, &results[i].packed, err));
   for (size_t t = 0; t < plan->count; t++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
@@ -132,8 +146,10 @@ gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model
     if (values != NULL) GPTVQ_TRY_GOTO(write_values(writer, tensor, values, err));
     else GPTVQ_TRY_GOTO(gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
   }
+  free(head_memory);
   return gptvq_st_writer_commit(writer, err);
 done:
+  free(head_memory);
   gptvq_st_writer_abort(writer);
   return status;
 }
@@ -184,7 +200,8 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
                                   const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err) {
   uint64_t total = 0;
   for (size_t t = 0; t < plan->count; t++)
-    if (plan->place[t] != gptvq_place_replaced) total += gptvq_checkpoint_tensor_at(model->checkpoint, t)->bytes;
+    if (plan->place[t] != gptvq_place_replaced) /* the head at its full size: an upper bound */
+      total += gptvq_checkpoint_tensor_at(model->checkpoint, t)->bytes;
   for (size_t b = 0; b < model->config.layers; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];

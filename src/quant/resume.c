@@ -30,7 +30,7 @@ static const char *init_name(gptvq_em_init init) {
 
 json_t *gptvq_options_json(const gptvq_quantize_options *o) {
   return json_pack("{s:s, s:f, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:b, s:i, s:i, s:b, s:f, s:I, s:I, s:I, s:I, s:f,"
-                   " s:f, s:f, s:i, s:f, s:f, s:b, s:i}",
+                   " s:f, s:f, s:i, s:f, s:f, s:b, s:i, s:i}",
                    "method", gptvq_method_name(o->method), "bits", o->bits, "dim", (int)o->dim, "index_bits",
                    (int)o->index_bits, "group_size", (json_int_t)o->group_size, "group_cols",
                    (json_int_t)o->group_cols, "codebook_bits", (int)o->codebook_bits, "scale_block",
@@ -43,7 +43,7 @@ json_t *gptvq_options_json(const gptvq_quantize_options *o) {
                    (json_int_t)o->finetune_block_steps, "finetune_batch", (json_int_t)o->finetune_batch,
                    "finetune_rate", o->finetune_rate, "mismatch", o->mismatch, "mismatch_stream", o->mismatch_stream, "beam",
                    (int)o->beam, "finetune_index_rate", o->finetune_index_rate, "guide", o->guide, "allocate",
-                   o->allocate, "rotate", o->rotate);
+                   o->allocate, "rotate", o->rotate, "head_bits", (int)o->head_bits);
 }
 
 json_t *gptvq_calibration_json(const gptvq_calibration *c, uint64_t seed) {
