@@ -233,20 +233,21 @@ static int make_model(int argc, char **argv) {
 static int help(void) {
   printf("gptvq bench: how fast this machine runs models.\n\n"
          "  gptvq bench model MODEL [options]        tokens per second, prompt and decoding\n"
-         "  gptvq bench make-model -o DIR [options]  a model of random weights in the shape of a known one\n\n"
-         "gptvq bench model --help and gptvq bench make-model --help explain them. The kernels alone are measured by\n"
-         "gptvq-bench-kernels, which is built beside this program.\n");
+         "  gptvq bench make-model -o DIR [options]  a model of random weights in the shape of a known one\n"
+         "  gptvq bench kernels [options]            the kernels alone, against memory and 4-bit integers\n\n"
+         "gptvq bench model --help and so on explain them.\n");
   return gptvq_cli_flush();
 }
 
 int gptvq_cmd_bench(int argc, char **argv) {
-  static const char *const names[] = {"model", "make-model", NULL};
+  static const char *const names[] = {"model", "make-model", "kernels", NULL};
   const char *name = argc > 1 ? argv[1] : "";
   if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return help();
   if (strcmp(name, names[0]) == 0) return bench_model(argc - 1, argv + 1);
   if (strcmp(name, names[1]) == 0) return make_model(argc - 1, argv + 1);
-  if (argc < 2) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "bench what? model or make-model; see gptvq bench --help");
+  if (strcmp(name, names[2]) == 0) return gptvq_cmd_bench_kernels(argc - 1, argv + 1);
+  if (argc < 2) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "bench what? model, make-model or kernels; see gptvq bench --help");
   const char *near = gptvq_cli_suggest(name, names);
   if (near != NULL) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s'; did you mean %s?", name, near);
-  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s': model or make-model; see gptvq bench --help", name);
+  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s': model, make-model or kernels; see gptvq bench --help", name);
 }

@@ -264,16 +264,24 @@ static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols,
   return memory;
 }
 
+/* Whole stripes of codebooks, where they are not too tall: a task then reads memory in one piece and sets up each codebook once. */
+static size_t vector_rows(const gptvq_linear *linear) {
+  enum { MOST = 128 };
+  size_t weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
+  size_t rows = gptvq_round_up(gptvq_max_size(weights / linear->cols, 1), 16);
+  return linear->is_packed ? gptvq_round_up(rows, gptvq_min_size(linear->packed.shape.group_rows, MOST)) : rows;
+}
+
 /* Fills in part i; returns the bytes of its int8 inputs. */
 static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, gptvq_compute compute) {
   const gptvq_packed_shape *shape = &linear->packed.shape;
   part *p = &job->parts[i];
-  size_t cols = linear->cols, weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
+  size_t cols = linear->cols;
   p->linear = linear;
   p->path = choose_path(linear, job->n, compute);
   p->first_task = job->tasks;
   bool panels = p->path == PATH_BLOCKS || p->path == PATH_PLAIN || p->path == PATH_PANELS;
-  p->rows_per_task = panels ? panel_rows(cols) : gptvq_round_up(gptvq_max_size(weights / cols, 1), 16);
+  p->rows_per_task = panels ? panel_rows(cols) : vector_rows(linear);
   job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
   if (p->path == PATH_CODES) p->input_bytes = gptvq_packed_input_bytes(shape);
   if (p->path == PATH_ROWS) p->input_bytes = gptvq_rows_input_bytes(cols);

@@ -40,3 +40,10 @@ expect_fail 2 'give an output folder' "$GPTVQ" bench make-model
 expect_fail 2 'is not one of' "$GPTVQ" bench make-model --shape llama-9 -o x
 expect_fail 2 'dim 3 is not possible' "$GPTVQ" bench make-model --shape stories --dim 3 -o x
 expect_fail 3 'exists; use --force' "$GPTVQ" bench make-model --shape stories -o vq
+
+# the kernels alone: every kernel of one shape, the yardstick first
+expect_ok "$GPTVQ" bench kernels --shapes 1 --rounds 1 --memory 64 --json
+expect_out '"kernel": "vq-2d-2.125"'
+expect_out '"int4_ratio_median"'
+expect_fail 2 'out of range' "$GPTVQ" bench kernels --memory 1
+expect_fail 2 'out of range' "$GPTVQ" bench kernels --shapes 9

@@ -1,20 +1,20 @@
-/* gptvq-bench-kernels: matrix × vector kernels from memory, against the measured read bandwidth and 4-bit integers.
+/* Matrix × vector kernels from memory, against the measured read bandwidth and 4-bit integers.
  *
  * Every kernel walks through many copies of its matrix, more than the caches hold, as decoding walks through the layers of a model. All
  * kernels and the bandwidth measurement take turns, round by round, so that ratios are taken under the same conditions; the
  * minimum of all single products and the median of the rounds' means are reported. Preparing the activations is part of the time. */
+#define _GNU_SOURCE
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
 #include "kernels/kernels.h"
-#include <gptvq/gptvq.h>
 
-#include <stdio.h>
+#include <gptvq/bench.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { MAX_TOKENS = 8, MAX_ROUNDS = 101 };
+enum { MAX_TOKENS = 8, MAX_ROUNDS = 1001 };
 
 typedef enum path { PATH_I8, PATH_FP32, PATH_DECODE } path;
 
@@ -51,6 +51,7 @@ static const kernel kernels[] = {
 };
 enum { KERNELS = sizeof kernels / sizeof kernels[0] };
 
+/* Llama-2-7B's, then Mistral-7B's */
 static const size_t shapes[][2] = {{4096, 4096}, {11008, 4096}, {4096, 11008}, {14336, 4096}, {4096, 14336}};
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -162,112 +163,104 @@ static double time_kernel(const pool *memory, job *j, void *inputs, size_t copie
   return (last - start) / (double)copies;
 }
 
-static int compare(const void *a, const void *b) {
+static int by_value(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
 }
 
-typedef struct result {
-  double bytes, minimum, median, ratio; /* seconds; ratio: to int4, of the minima */
-} result;
+/* Of values[n]; reorders them. */
+static double median(double *values, size_t n) {
+  qsort(values, n, sizeof *values, by_value);
+  return values[n / 2];
+}
 
-static int bench_shape(const pool *memory, size_t rows, size_t cols, size_t rounds, bool json, bool *first_line) {
-  static double times[KERNELS][MAX_ROUNDS], reads[MAX_ROUNDS], sorted[MAX_ROUNDS];
-  float *x = gptvq_alloc(MAX_TOKENS * cols, sizeof *x), *y = gptvq_alloc(MAX_TOKENS * gptvq_max_size(rows, 64 * cols), sizeof *y);
-  void *inputs = gptvq_alloc(MAX_TOKENS * 4, cols);
-  if (x == NULL || y == NULL || inputs == NULL) return 1;
-  uint64_t state = 1;
-  for (size_t i = 0; i < MAX_TOKENS * cols; i++) x[i] = (float)gptvq_random_unit(&state) - 0.5f;
+typedef struct timing {
+  pool memory;
+  size_t rounds;
+  double *reads, *times, *ratios; /* [rounds], [KERNELS][rounds], the same */
+  float *x, *y;
+  void *inputs;
+} timing;
+
+static gptvq_status bench_shape(timing *t, size_t rows, size_t cols, gptvq_kernel_report report, void *user, gptvq_error *err) {
   job jobs[KERNELS];
+  double least_read = 1e9, least[KERNELS];
   for (size_t k = 0; k < KERNELS; k++) {
-    jobs[k] = (job){.kernel = &kernels[k], .packed.shape = kernels[k].shape, .x = x, .inputs = inputs, .y = y};
+    jobs[k] = (job){.kernel = &kernels[k], .packed.shape = kernels[k].shape, .x = t->x, .inputs = t->inputs, .y = t->y};
     gptvq_packed_shape *shape = &jobs[k].packed.shape;
     shape->rows = rows;
     shape->cols = cols;
     if (shape->kind == GPTVQ_PACKED_UNIFORM) shape->group_cols = cols;
+    least[k] = 1e9;
   }
-  double least_read = 1e9, least[KERNELS];
-  for (size_t k = 0; k < KERNELS; k++) least[k] = 1e9;
-  for (size_t round = 0; round < rounds; round++) {
-    reads[round] = time_read(memory, memory->code_bytes / PIECE / 4, &least_read);
+  for (size_t round = 0; round < t->rounds; round++) {
+    t->reads[round] = time_read(&t->memory, gptvq_max_size(t->memory.code_bytes / PIECE / 4, 1), &least_read);
     for (size_t k = 0; k < KERNELS; k++) {
       size_t copies = gptvq_max_size(((size_t)32 << 20) / packed_bytes(&jobs[k].packed.shape), 1);
-      times[k][round] = time_kernel(memory, &jobs[k], inputs, copies, round * copies, &least[k]);
+      t->times[k * t->rounds + round] = time_kernel(&t->memory, &jobs[k], t->inputs, copies, round * copies, &least[k]);
     }
   }
-  memcpy(sorted, reads, rounds * sizeof *sorted);
-  qsort(sorted, rounds, sizeof *sorted, compare);
-  const double bandwidth = PIECE / least_read * 1e-9, bandwidth_median = PIECE / sorted[rounds / 2] * 1e-9;
-  if (!json)
-    printf("\n%zu x %zu: read bandwidth %.1f GB/s (median %.1f)\n%-22s %7s %9s %9s %7s %6s %9s %8s\n", rows, cols, bandwidth,
-           bandwidth_median, "kernel", "bits", "min us", "median us", "GB/s", "of bw", "Gweight/s", "/ int4");
+  double read_median = PIECE / median(t->reads, t->rounds);
+  for (size_t k = 0; k < KERNELS; k++)
+    for (size_t i = 0; i < t->rounds; i++) t->ratios[k * t->rounds + i] = t->times[k * t->rounds + i] / t->times[i];
   for (size_t k = 0; k < KERNELS; k++) {
-    result r = {.bytes = (double)packed_bytes(&jobs[k].packed.shape)};
-    memcpy(sorted, times[k], rounds * sizeof *sorted);
-    qsort(sorted, rounds, sizeof *sorted, compare);
-    r.minimum = least[k];
-    r.median = sorted[rounds / 2];
-    r.ratio = least[k] / least[0];
-    double weights = (double)rows * (double)cols, rate = r.bytes / r.minimum * 1e-9;
-    double throughput = weights * (double)kernels[k].tokens / r.minimum * 1e-9;
-    if (json)
-      printf("%s\n {\"kernel\": \"%s\", \"rows\": %zu, \"cols\": %zu, \"tokens\": %zu, \"bits\": %.4f, \"min_ns\": %.0f, "
-             "\"median_ns\": %.0f, \"gb_per_s\": %.2f, \"bandwidth_gb_per_s\": %.2f, \"gweights_per_s\": %.2f, "
-             "\"int4_ratio\": %.3f}",
-             *first_line ? "" : ",", kernels[k].name, rows, cols, kernels[k].tokens, 8.0 * r.bytes / weights,
-             r.minimum * 1e9, r.median * 1e9, rate, bandwidth, throughput, r.ratio);
-    else
-      printf("%-22s %7.3f %9.1f %9.1f %7.2f %5.0f%% %9.1f %8.2f\n", kernels[k].name, 8.0 * r.bytes / weights, r.minimum * 1e6,
-             r.median * 1e6, rate, 100.0 * rate / bandwidth, throughput, r.ratio);
-    *first_line = false;
+    gptvq_kernel_speed speed = {.kernel = kernels[k].name, .rows = rows, .cols = cols, .tokens = kernels[k].tokens,
+                                .bytes = (double)packed_bytes(&jobs[k].packed.shape), .min_seconds = least[k],
+                                .median_seconds = median(t->times + k * t->rounds, t->rounds), .bandwidth = PIECE / least_read,
+                                .bandwidth_median = read_median, .int4_ratio = least[k] / least[0],
+                                .int4_ratio_median = median(t->ratios + k * t->rounds, t->rounds)};
+    speed.bits = 8.0 * speed.bytes / ((double)rows * (double)cols);
+    if (report(user, &speed) != 0) return gptvq_fail(err, GPTVQ_ERROR_CANCELLED, "stopped on request");
   }
-  free(x);
-  free(y);
-  free(inputs);
-  return 0;
+  return GPTVQ_OK;
 }
 
-int main(int argc, char **argv) {
-  bool json = false;
-  size_t rounds = 0, count = 3, megabytes = 256;
-  int threads = 0;
-  for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--json") == 0) json = true;
-    else if (strcmp(argv[i], "--all") == 0) count = SHAPES;
-    else if (strcmp(argv[i], "--quick") == 0) count = 1, rounds = rounds ? rounds : 3;
-    else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc) rounds = (size_t)strtoul(argv[++i], NULL, 10);
-    else if (strcmp(argv[i], "--memory") == 0 && i + 1 < argc) megabytes = (size_t)strtoul(argv[++i], NULL, 10);
-    else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) threads = (int)strtol(argv[++i], NULL, 10);
-    else {
-      fprintf(stderr, "usage: gptvq-bench-kernels [--json] [--all | --quick] [--rounds N] [--threads N]\n"
-                      "GPTVQ_CPU=ref|avx2|avx512|neon|dotprod chooses the kernels.\n");
-      return 2;
+void gptvq_kernel_bench_init(gptvq_kernel_bench *options) {
+  *options = (gptvq_kernel_bench){.rounds = 9, .shapes = 3, .bytes = (size_t)256 << 20};
+}
+
+static gptvq_status check(const gptvq_kernel_bench *options, gptvq_error *err) {
+  if (options->rounds < 1 || options->rounds > MAX_ROUNDS)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu rounds are not possible: 1 to %d", options->rounds, (int)MAX_ROUNDS);
+  if (options->shapes < 1 || options->shapes > SHAPES)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu shapes are not possible: 1 to %d", options->shapes, (int)SHAPES);
+  if (options->bytes < (size_t)64 << 20)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu bytes are too few to hold a matrix: at least 64 MiB", options->bytes);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel_report report, void *user, gptvq_error *err) {
+  enum { WIDEST = 14336, TALLEST = 14336 };
+  GPTVQ_TRY(check(options, err));
+  timing t = {.memory = {.code_bytes = options->bytes / PIECE * PIECE, .scale_bytes = (size_t)32 << 20}, .rounds = options->rounds};
+  size_t panels = gptvq_max_size(MAX_TOKENS * TALLEST, 16 * WIDEST * (size_t)gptvq_get_threads());
+  t.memory.codes = gptvq_alloc(t.memory.code_bytes, 1);
+  t.memory.scales = gptvq_alloc(t.memory.scale_bytes, 1);
+  t.reads = gptvq_alloc((2 * KERNELS + 1) * t.rounds, sizeof *t.reads);
+  t.x = gptvq_alloc(MAX_TOKENS * WIDEST, sizeof *t.x);
+  t.y = gptvq_alloc(panels, sizeof *t.y);
+  t.inputs = gptvq_alloc(MAX_TOKENS * 4, WIDEST);
+  gptvq_status status = GPTVQ_OK;
+  if (t.memory.codes == NULL || t.memory.scales == NULL || t.reads == NULL || t.x == NULL || t.y == NULL || t.inputs == NULL)
+    status = gptvq_fail_memory(err, "the matrices to measure on", options->bytes);
+  if (status == GPTVQ_OK) {
+    uint64_t state = 2;
+    t.times = t.reads + t.rounds;
+    t.ratios = t.times + KERNELS * t.rounds;
+    for (size_t i = 0; i < t.memory.code_bytes; i += 8) {
+      uint64_t word = gptvq_random(&state);
+      memcpy(t.memory.codes + i, &word, 8);
     }
+    for (size_t i = 0; i < t.memory.scale_bytes / 2; i++) t.memory.scales[i] = 0x2c00; /* 2^-4 as fp16, 1.8e-12 as bf16 */
+    for (size_t i = 0; i < MAX_TOKENS * WIDEST; i++) t.x[i] = (float)gptvq_random_unit(&state) - 0.5f;
   }
-  if (rounds < 1 || rounds > MAX_ROUNDS) rounds = 9;
-  gptvq_set_threads(threads);
-  pool memory = {.code_bytes = megabytes << 20, .scale_bytes = (size_t)32 << 20};
-  memory.codes = gptvq_alloc(memory.code_bytes, 1);
-  memory.scales = gptvq_alloc(memory.scale_bytes, 1);
-  if (memory.codes == NULL || memory.scales == NULL) {
-    fprintf(stderr, "not enough memory\n");
-    return 1;
-  }
-  uint64_t state = 2;
-  for (size_t i = 0; i < memory.code_bytes; i += 8) {
-    uint64_t word = gptvq_random(&state);
-    memcpy(memory.codes + i, &word, 8);
-  }
-  for (size_t i = 0; i < memory.scale_bytes / 2; i++) memory.scales[i] = 0x2c00; /* 2^-4 as fp16, 1.8e-12 as bf16 */
-  bool first_line = true;
-  if (json) printf("{\"cpu\": \"%s\", \"threads\": %d, \"rounds\": %zu, \"results\": [", gptvq_get_cpu(), gptvq_get_threads(), rounds);
-  else printf("CPU level %s, %d threads, %zu rounds\n", gptvq_get_cpu(), gptvq_get_threads(), rounds);
-  int status = 0;
-  for (size_t i = 0; i < count && status == 0; i++)
-    status = bench_shape(&memory, shapes[i][0], shapes[i][1], rounds, json, &first_line);
-  if (json) printf("\n]}\n");
-  free(memory.codes);
-  free(memory.scales);
-  if (status != 0) fprintf(stderr, "not enough memory\n");
+  for (size_t i = 0; i < options->shapes && status == GPTVQ_OK; i++)
+    status = bench_shape(&t, shapes[i][0], shapes[i][1], report, user, err);
+  free(t.memory.codes);
+  free(t.memory.scales);
+  free(t.reads);
+  free(t.x);
+  free(t.y);
+  free(t.inputs);
   return status;
 }
