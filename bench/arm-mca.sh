@@ -1,12 +1,18 @@
 #!/bin/sh
 # Cycles per weight of the aarch64 inner loops, vector quantization against 4-bit integers, as llvm-mca predicts them: the loops of
-# src/kernels/arm are compiled with markers and cut out of the assembly. Needs aarch64-linux-gnu-gcc and llvm-mca.
-#   bench/arm-mca.sh [CPU …]      default: cortex-x2 cortex-a510 cortex-a76 cortex-a55 neoverse-n1
+# src/kernels/arm are compiled, cut out of the assembly at their markers and analysed. Memory is not part of it.
+# Needs aarch64-linux-gnu-gcc and an llvm-mca that knows the processors (Debian: llvm-19; those before 17 take the Cortex-A57's and
+# Cortex-A55's timing for nearly all).
+#   bench/arm-mca.sh [CPU …]      default: neoverse-v2 cortex-x2 cortex-a510 cortex-a55
 set -eu
 cd "$(dirname "$0")/.."
 compiler=${CC:-aarch64-linux-gnu-gcc}
-mca=${LLVM_MCA:-llvm-mca}
-[ $# -gt 0 ] || set -- cortex-x2 cortex-a510 cortex-a76 cortex-a55 neoverse-n1
+mca=${LLVM_MCA:-}
+for name in llvm-mca-22 llvm-mca-21 llvm-mca-20 llvm-mca-19 llvm-mca-18 llvm-mca-17 llvm-mca; do
+  [ -n "$mca" ] || ! command -v "$name" >/dev/null || mca=$name
+done
+[ -n "$mca" ] || { echo "arm-mca.sh: no llvm-mca; apt-get install llvm-19" >&2; exit 1; }
+[ $# -gt 0 ] || set -- neoverse-v2 cortex-x2 cortex-a510 cortex-a55
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat >"$work/markers.h" <<'MARKERS'
@@ -16,18 +22,44 @@ MARKERS
 "$compiler" -std=c11 -D_POSIX_C_SOURCE=200809L -O3 -ffp-contract=off -march=armv8.2-a+dotprod -include "$work/markers.h" \
   -Isrc -Iinclude -S src/kernels/arm/i8_dotprod.c -o "$work/all.s"
 
-# cycles CPU FUNCTION: of one pass through the marked loop, which covers 256 weights
+# cycles CPU FUNCTION MARKER: of one pass through the marked part of a function
 cycles() {
-  awk -v f="$2:" '$1 == f {on = 1} on && /LLVM-MCA-BEGIN/ {copy = 1} copy {print} on && /LLVM-MCA-END/ {exit}' "$work/all.s" |
+  awk -v f="$2:" -v m="LLVM-MCA-BEGIN $3" -v e="LLVM-MCA-END $3" '
+    $1 == f {on = 1} on && $1 == ".size" {exit} on && index($0, m) {copy = 1} copy {print} on && index($0, e) {exit}' "$work/all.s" |
     grep -v '^//\|^#' >"$work/loop.s" || true
-  "$mca" -mtriple=aarch64 -mcpu="$1" -mattr=+dotprod -iterations=200 "$work/loop.s" 2>/dev/null |
-    awk '/^Total Cycles:/ {print $3 / 200; exit}'
+  [ -s "$work/loop.s" ] || { echo "arm-mca.sh: no part $3 in $2" >&2; exit 1; }
+  "$mca" -mtriple=aarch64 -mcpu="$1" -mattr=+dotprod -iterations=100 "$work/loop.s" 2>/dev/null |
+    awk '/^Total Cycles:/ {print $3 / 100; exit}'
 }
 
-echo "| CPU | int4 g128 | 2-D k = 16 (2.125, 2.25 bits) | 2-D k = 64 (3.125 bits) | 4-D k = 256 (2.25 bits) | k = 16 / int4 | k = 64 / int4 |"
-echo "| --- | --- | --- | --- | --- | --- | --- |"
+# formats: name | bits | function | marker | the paper's latency relative to int4 (arXiv 2402.15319, section on latency)
+cat >"$work/formats" <<'FORMATS'
+2-D, k = 16|2.125, 2.25|vq_loop_16|vq|0.87
+2-D, k = 32|2.75|vq_loop_32|vq|0.96
+2-D, k = 64|3, 3.125|vq_loop_64|vq|0.98
+2-D, k = 256|4.125|gather_8_2|gather|
+4-D, k = 256|2.25|gather_8_4|gather|
+1-D, k = 4|2.125, 2.25|vq_loop_pairs|vq|
+1-D, k = 8|3.125|tile_3_1|vq|
+1-D, k = 16|4.125|tile_4_1|vq|
+FORMATS
+
+title="| format | bits |" rule="| --- | --- |" first="| int4, 128 columns per scale | 4.156 |" bases=""
 for cpu in "$@"; do
-  int4=$(cycles "$cpu" uniform_4_128) vq16=$(cycles "$cpu" tile_4_2) vq64=$(cycles "$cpu" tile_6_2) vq256=$(cycles "$cpu" tile_8_4)
-  awk -v cpu="$cpu" -v a="$int4" -v b="$vq16" -v c="$vq64" -v d="$vq256" 'BEGIN {
-    printf "| %s | %.3f | %.3f | %.3f | %.3f | %.2f | %.2f |\n", cpu, a / 256, b / 256, c / 256, d / 256, b / a, c / a}'
+  loop=$(cycles "$cpu" int4_loop int4)
+  scales=$(cycles "$cpu" int4_scales scales) # scales and zero points of 16 blocks of 128 weights
+  base=$(awk -v a="$loop" -v b="$scales" 'BEGIN {print a + b / 8}')
+  bases="$bases $base" title="$title $cpu |" rule="$rule --- |" first="$first $(awk -v c="$base" 'BEGIN {printf "%.3f", c / 256}') |"
 done
+echo "$title paper |"
+echo "$rule --- |"
+echo "$first |"
+while IFS='|' read -r name bits function marker paper; do
+  line="| $name | $bits |" rest=$bases
+  for cpu in "$@"; do
+    base=$(echo "$rest" | awk '{print $1}') rest=$(echo "$rest" | awk '{$1 = ""; print}')
+    line="$line $(awk -v c="$(cycles "$cpu" "$function" "$marker")" -v b="$base" 'BEGIN {printf "%.3f (%.2f)", c / 256, c / b}') |"
+  done
+  echo "$line${paper:+ $paper} |"
+done <"$work/formats"
+echo "Cycles per weight (and relative to int4), $("$mca" --version | sed -n 's/.*LLVM version \([0-9]*\).*/LLVM \1/p')"

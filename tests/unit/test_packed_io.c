@@ -274,6 +274,38 @@ static void contradictions_are_refused(void **state) {
   refuse(&f, GPTVQ_ERROR_FORMAT, "contradicts");
 }
 
+/* Folders of other versions of the format, and of other methods. */
+static void other_versions_are_refused(void **state) {
+  (void)state;
+  static const struct {
+    const char *quantization;
+    gptvq_status status;
+    const char *words;
+  } cases[] = {
+      {"{\"quant_method\": \"gptvq\", \"version\": 2}", GPTVQ_ERROR_UNSUPPORTED, "format version 2 is not supported, only version 1"},
+      {"{\"quant_method\": \"gptvq\", \"version\": 0}", GPTVQ_ERROR_UNSUPPORTED, "format version 0 is not supported, only version 1"},
+      {"{\"quant_method\": \"gptvq\", \"version\": \"1\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
+      {"{\"quant_method\": \"gptvq\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
+      {"{\"quant_method\": \"awq\", \"version\": 1}", GPTVQ_ERROR_UNSUPPORTED, "awq"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    gptvq_error err = {0};
+    gptvq_checkpoint *checkpoint;
+    char folder[] = "gptvq-test-XXXXXX", text[256];
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(text, sizeof text, "{\"architectures\": [\"LlamaForCausalLM\"], \"quantization_config\": %s}", cases[i].quantization);
+    write_text(folder, "config.json", text);
+    const gptvq_status status = gptvq_checkpoint_open(folder, &checkpoint, &err);
+    if (status != cases[i].status || strstr(err.message, cases[i].words) == NULL || strstr(err.message, folder) == NULL)
+      fail_msg("%s: status %d, %s", cases[i].quantization, (int)status, err.message);
+    assert_null(checkpoint);
+    char *path = gptvq_join_path(folder, "config.json");
+    assert_int_equal(unlink(path), 0);
+    free(path);
+    assert_int_equal(rmdir(folder), 0);
+  }
+}
+
 static void bad_numbers_are_refused(void **state) {
   (void)state;
   static const uint16_t twice[8] = {0, 1, 2, 3, 4, 5, 6, 6}, beyond[8] = {0, 1, 2, 3, 4, 5, 6, 8};
@@ -391,6 +423,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(layers_round_trip),
       cmocka_unit_test(contradictions_are_refused),
+      cmocka_unit_test(other_versions_are_refused),
       cmocka_unit_test(bad_numbers_are_refused),
       cmocka_unit_test(wide_permutations),
       cmocka_unit_test(damaged_files_never_crash),

@@ -1,14 +1,13 @@
 /* kernels/arm/i8_template.h: integer products for aarch64; included by i8_neon.c and i8_dotprod.c, which define dot4(sum, a, b):
- * four int32, each plus the products of four neighbouring bytes.
+ * four int32, each plus the products of four neighbouring bytes. The lanes of i8.h are four quarters of four int32.
  *
- * Tables are TBL registers of 16, 32 or 64 entries (256: four of 64). The lanes of i8.h are four quarters of four int32. */
+ * Sums of a tile or block stay below 2^21 (1024 / 16 products of at most 128 · 127), so they begin at the bits of 1.5 · 2^23: read as fp32
+ * they are 1.5 · 2^23 + sum, and one exact subtraction replaces the conversion, which big cores do at half speed. */
 #include "kernels/arm/arm.h"
+#include "kernels/arm/gather_neon.h"
+#include "kernels/arm/lookup_neon.h"
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
-
-#include <string.h>
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* bench/arm-mca.sh marks the loops that it has analysed. */
 #ifndef GPTVQ_MCA_BEGIN
@@ -16,48 +15,9 @@
 #define GPTVQ_MCA_END(name) ((void)0)
 #endif
 
-/* ---- look-ups ---- */
-typedef struct tables {
-  int8x16x4_t part[4][4]; /* [component][64 entries each]; fewer entries: repeated */
-} tables;
-
-INLINE void load_tables(const int8_t *codebook, unsigned bits, unsigned dim, tables *t) {
-  const unsigned k = 1u << bits, entries = k < 64 ? 64 : k;
-  int8_t plane[256];
-  for (unsigned e = 0; e < dim; e++) {
-    for (unsigned i = 0; i < entries; i++) plane[i] = codebook[(i & (k - 1)) * dim + e];
-    for (unsigned i = 0; i < entries / 64; i++)
-      for (unsigned j = 0; j < 4; j++) t->part[e][i].val[j] = vld1q_s8(plane + 64 * i + 16 * j);
-  }
-}
-
-INLINE int8x16_t look_up(const tables *t, unsigned bits, unsigned e, uint8x16_t index) {
-  const int8x16x4_t *part = t->part[e];
-  if (bits <= 4) return vqtbl1q_s8(part[0].val[0], index);
-  if (bits == 5) return vqtbl2q_s8((int8x16x2_t){{part[0].val[0], part[0].val[1]}}, index);
-  int8x16_t found = vqtbl4q_s8(part[0], index); /* 0 where the index is out of range, which vqtbx leaves alone */
-  for (unsigned i = 1; i < (1u << bits) / 64; i++)
-    found = vqtbx4q_s8(found, part[i], vsubq_u8(index, vdupq_n_u8((uint8_t)(64 * i))));
-  return found;
-}
-
-/* Indices at … at + 15 of a unit of n; the fields' bytes must be multiples of 16. */
-INLINE uint8x16_t indices16(const uint8_t *unit, unsigned bits, size_t n, size_t at) {
-  uint8x16_t index = vdupq_n_u8(0);
-  unsigned shift = 0;
-  for (unsigned f = 8; f >= 1; f /= 2) {
-    if (!(bits & f)) continue;
-    const size_t size = n / 8 * f;
-    const int down = (int)(f * (at / size));
-    uint8x16_t v = vld1q_u8(unit + at % size);
-    if (down != 0) v = vshlq_u8(v, vdupq_n_s8((int8_t)-down));
-    if (down + (int)f < 8) v = vandq_u8(v, vdupq_n_u8((uint8_t)((1u << f) - 1u)));
-    if (shift != 0) v = vshlq_u8(v, vdupq_n_s8((int8_t)shift));
-    index = vorrq_u8(index, v);
-    unit += size;
-    shift += f;
-  }
-  return index;
+enum { SUM_START = 0x4b400000 }; /* of integer sums: 1.5 · 2^23 as fp32 */
+INLINE float32x4_t sum_to_float(int32x4_t sum) {
+  return vsubq_f32(vreinterpretq_f32_s32(sum), vreinterpretq_f32_s32(vdupq_n_s32(SUM_START)));
 }
 
 /* ---- tiles ---- */
@@ -65,46 +25,75 @@ INLINE void add_token(const gptvq_i8_tile *job, const int8_t *codes, const float
                       float *sums) {
   const int8_t *x = job->x + t * job->input_stride;
   for (size_t quarter = 0; quarter < 4; quarter++) {
-    int32x4_t all = vdupq_n_s32(0);
+    int32x4_t all = vdupq_n_s32(SUM_START);
     float32x4_t value = vdupq_n_f32(0);
     for (size_t s = 0; s < sets; s++) {
-      int32x4_t sum = by_lane != NULL ? vdupq_n_s32(0) : all;
+      int32x4_t sum = by_lane != NULL ? vdupq_n_s32(SUM_START) : all;
       for (unsigned e = 0; e < dim; e++) {
         const size_t at = (e * sets + s) * GPTVQ_I8_SET + 16 * quarter;
         sum = dot4(sum, vld1q_s8(codes + at), vld1q_s8(x + at));
       }
       if (by_lane != NULL)
-        value = vfmaq_f32(value, vcvtq_f32_s32(sum), vld1q_f32(by_lane + s * GPTVQ_I8_LANES + 4 * quarter));
+        value = vfmaq_f32(value, sum_to_float(sum), vld1q_f32(by_lane + s * GPTVQ_I8_LANES + 4 * quarter));
       else all = sum;
     }
-    if (by_lane == NULL) value = vcvtq_f32_s32(all);
+    if (by_lane == NULL) value = sum_to_float(all);
     vst1q_f32(sums + 4 * quarter, vfmaq_n_f32(vld1q_f32(sums + 4 * quarter), value, job->scales[t]));
   }
+}
+
+INLINE void add_sums(const int32x4_t acc[4], float scale, float *sums) {
+  for (size_t quarter = 0; quarter < 4; quarter++)
+    vst1q_f32(sums + 4 * quarter, vfmaq_n_f32(vld1q_f32(sums + 4 * quarter), sum_to_float(acc[quarter]), scale));
+}
+
+/* The 16 look-ups of a unit of 256 columns are so ordered that four in a row use four indices and go to four quarters: look-up
+ * j has component e = j / 4 % dim of the indices 64 s + 16 (j % 4) …, s = j / 4 / dim. */
+INLINE size_t lookup_index(unsigned dim, size_t j) { return j / 4 / dim * 64 + j % 4 * 16; }
+INLINE size_t lookup_place(unsigned dim, size_t j) { return j / 4 % dim * (256 / dim) + lookup_index(dim, j); } /* in the planes */
+
+/* What look-up j looks for: an index, or the nibble that has it. */
+INLINE uint8x16_t unit_index(const uint8_t *unit, unsigned bits, unsigned dim, size_t j) {
+  const size_t n = 256 / dim, at = lookup_index(dim, j), bytes = n / 8 * bits;
+  if (bits != 1 && bits != 2 && bits != 4) return gptvq_indices_neon(unit, bits, n, at);
+  const uint8x16_t packed = vld1q_u8(unit + at % bytes);
+  return at / bytes < 4 / bits ? packed & 15 : packed >> 4;
+}
+INLINE int8x16_t unit_codes(const gptvq_tables_neon *t, unsigned bits, unsigned dim, size_t j, uint8x16_t index) {
+  const unsigned e = (unsigned)(j / 4 % dim);
+  if (bits != 1 && bits != 2 && bits != 4) return gptvq_look_up_neon(t, bits, e, index);
+  return vqtbl1q_s8(t->part[e][0].val[lookup_index(dim, j) / (32 * bits / dim) % (4 / bits)], index);
 }
 
 /* Units of 256 columns; one token and no block scales: codes go from the tables into the products. */
 INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
   const gptvq_tile *tile = job->tile;
   const size_t n = 256 / dim, sets = n / 64;
-  tables t;
-  load_tables(tile->codebook, bits, dim, &t);
+  gptvq_tables_neon t;
+  GPTVQ_MCA_BEGIN("tables");
+  gptvq_load_tables_neon(tile->codebook, bits, dim, &t);
   const uint8_t *unit = tile->units;
   float *sums = job->sums;
   if (job->tokens == 1 && job->block_vectors == 0) {
-    int8x16_t x[16]; /* for all rows */
-    for (size_t i = 0; i < 16; i++) x[i] = vld1q_s8(job->x + 16 * i);
     const float scale = job->scales[0];
+    GPTVQ_MCA_END("tables");
     for (size_t row = tile->rows; row > 0; row--, unit += n / 8 * bits, sums += GPTVQ_I8_LANES) {
       GPTVQ_MCA_BEGIN("vq");
-#pragma GCC unroll 4
-      for (size_t quarter = 0; quarter < 4; quarter++) {
-        int32x4_t sum = vdupq_n_s32(0);
-        for (size_t s = 0; s < sets; s++) {
-          uint8x16_t index = indices16(unit, bits, n, 64 * s + 16 * quarter);
-          for (unsigned e = 0; e < dim; e++) sum = dot4(sum, look_up(&t, bits, e, index), x[(e * sets + s) * 4 + quarter]);
+      int32x4_t acc[4];
+      /* indices come four look-ups before their use, and look-ups four before their products: little cores do not look ahead */
+      uint8x16_t index[16];
+      int8x16_t found[16], x[16];
+      for (size_t quarter = 0; quarter < 4; quarter++) acc[quarter] = vdupq_n_s32(SUM_START);
+#pragma GCC unroll 24
+      for (size_t step = 0; step < 24; step++) {
+        if (step < 16) index[step] = unit_index(unit, bits, dim, step);
+        if (step >= 4 && step < 20) {
+          x[step - 4] = vld1q_s8(job->x + lookup_place(dim, step - 4));
+          found[step - 4] = unit_codes(&t, bits, dim, step - 4, index[step - 4]);
         }
-        vst1q_f32(sums + 4 * quarter, vfmaq_n_f32(vld1q_f32(sums + 4 * quarter), vcvtq_f32_s32(sum), scale));
+        if (step >= 8) acc[step % 4] = dot4(acc[step % 4], found[step - 8], x[step - 8]);
       }
+      add_sums(acc, scale, sums);
       GPTVQ_MCA_END("vq");
     }
     return;
@@ -112,10 +101,8 @@ INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
   for (size_t row = 0; row < tile->rows; row++, unit += n / 8 * bits) {
     int8_t codes[256];
     float by_lane[4 * GPTVQ_I8_LANES];
-    for (size_t i = 0; i < n; i += 16) {
-      uint8x16_t index = indices16(unit, bits, n, i);
-      for (unsigned e = 0; e < dim; e++) vst1q_s8(codes + e * n + i, look_up(&t, bits, e, index));
-    }
+#pragma GCC unroll 16
+    for (size_t j = 0; j < 16; j++) vst1q_s8(codes + lookup_place(dim, j), unit_codes(&t, bits, dim, j, unit_index(unit, bits, dim, j)));
     if (job->block_vectors != 0) gptvq_i8_lane_scales(job, row, by_lane);
     for (size_t token = 0; token < job->tokens; token++, sums += GPTVQ_I8_LANES)
       add_token(job, codes, job->block_vectors != 0 ? by_lane : NULL, token, dim, sets, sums);
@@ -133,6 +120,39 @@ static void any_tile(const gptvq_i8_tile *job) {
   }
 }
 
+/* More than 64 centroids: units of 256 columns, one token, no block scales. `bits` 0: not a constant. */
+INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
+  const gptvq_tile *tile = job->tile;
+  const size_t n = 256 / dim;
+  const int8_t *codebook = tile->codebook;
+  const uint8_t *unit = tile->units;
+  int8_t ordered[256];
+  gptvq_order_inputs_neon(job->x, dim, ordered);
+  int8x16_t x[16];
+  for (size_t i = 0; i < 16; i++) x[i] = vld1q_s8(ordered + 16 * i);
+  float *sums = job->sums;
+  const float scale = job->scales[0];
+  for (size_t row = tile->rows; row > 0; row--, unit += tile->unit_bytes, sums += GPTVQ_I8_LANES) {
+    uint16_t unpacked[128];
+    const uint8_t *indices = unit;
+    if (bits != 8) {
+      gptvq_unpack_words_base(unit, n, tile->index_bits, unpacked);
+      indices = (const uint8_t *)unpacked;
+    }
+    GPTVQ_MCA_BEGIN("gather");
+    int32x4_t acc[4];
+    for (size_t quarter = 0; quarter < 4; quarter++) acc[quarter] = vdupq_n_s32(SUM_START);
+#pragma GCC unroll 8
+    for (size_t chunk = 0; chunk < n / 16; chunk++) {
+      int8x16_t parts[4];
+      gptvq_gather_chunk(codebook, dim, indices + chunk * (bits == 8 ? 16 : 32), bits != 8, parts);
+      for (unsigned p = 0; p < dim; p++) acc[chunk % 4] = dot4(acc[chunk % 4], parts[p], x[chunk * dim + p]);
+    }
+    add_sums(acc, scale, sums);
+    GPTVQ_MCA_END("gather");
+  }
+}
+
 #define TILE(bits, dim) \
   static void tile_##bits##_##dim(const gptvq_i8_tile *job) { full_tile(job, bits, dim); }
 #define TILES(bits) TILE(bits, 1) TILE(bits, 2) TILE(bits, 4)
@@ -144,30 +164,41 @@ static void (*const full_tiles[8][3])(const gptvq_i8_tile *) = {
     {tile_1_1, tile_1_2, NULL}, {tile_2_1, tile_2_2, tile_2_4}, {tile_3_1, tile_3_2, NULL}, {tile_4_1, tile_4_2, tile_4_4},
     {tile_5_1, tile_5_2, NULL}, {tile_6_1, tile_6_2, tile_6_4}, {tile_7_1, tile_7_2, NULL}, {tile_8_1, tile_8_2, tile_8_4}};
 
+static void gather_8_2(const gptvq_i8_tile *job) { gather_tile(job, 8, 2); }
+static void gather_8_4(const gptvq_i8_tile *job) { gather_tile(job, 8, 4); }
+static void gather_any_2(const gptvq_i8_tile *job) { gather_tile(job, 0, 2); }
+static void gather_any_4(const gptvq_i8_tile *job) { gather_tile(job, 0, 4); }
+
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
-  if (tile->index_bits <= 8 && tile->width == 256 && full_tiles[tile->index_bits - 1][tile->dim / 2] != NULL)
-    full_tiles[tile->index_bits - 1][tile->dim / 2](job);
+  const unsigned bits = tile->index_bits, dim = tile->dim;
+  if (tile->width != 256) any_tile(job);
+  else if (job->tokens == 1 && job->block_vectors == 0 && dim > 1 && bits > 6)
+    (bits == 8 ? dim == 2 ? gather_8_2 : gather_8_4 : dim == 2 ? gather_any_2 : gather_any_4)(job);
+  else if (bits <= 8 && full_tiles[bits - 1][dim / 2] != NULL) full_tiles[bits - 1][dim / 2](job);
   else any_tile(job);
 }
-
 /* ---- uniform rows ---- */
-/* block: 32, 128 (constants: unrolled) or row->block */
-INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, size_t block_columns) {
-  const bool narrow = block_columns == 32;
-  float scales[GPTVQ_UNIFORM_MAX_BLOCKS + 4], correction[16] = {0}, folded[16];
-  uint16_t zeros[16];
-  const size_t parts = 8 / bits, step = narrow ? 64 : block_columns, per_part = row->bytes / block_columns;
-  for (size_t b = 0; b < row->blocks; b += 16) {
-    size_t count = row->blocks - b < 16 ? row->blocks - b : 16;
-    float wide[16];
-    gptvq_kernels(GPTVQ_CPU_NEON)->to_float[GPTVQ_F16](row->scales + b, count, wide);
-    gptvq_unpack_range(row->zeros, row->zero_count, bits, row->zero_at + b, count, zeros);
+/* scales[first …]: weight scale times activation scale; correction[16] of uniform.h, of the blocks from `first`, a multiple of 16. */
+static void add_scales(const gptvq_uniform_row *row, size_t first, float *scales, float *correction) {
+  for (size_t b = first; b < row->blocks; b += 16) {
+    const size_t count = row->blocks - b < 16 ? row->blocks - b : 16;
+    uint16_t zeros[16];
+    gptvq_kernels(GPTVQ_CPU_NEON)->to_float[GPTVQ_F16](row->scales + b, count, scales + b);
+    gptvq_unpack_range(row->zeros, row->zero_count, row->bits, row->zero_at + b, count, zeros);
     for (size_t i = 0; i < count; i++) {
-      scales[b + i] = wide[i] * row->x_scales[b + i];
+      scales[b + i] *= row->x_scales[b + i];
       correction[i] = __builtin_fmaf(scales[b + i] * (float)zeros[i], row->x_sums[b + i], correction[i]);
     }
   }
+}
+
+/* block: 32, 128 (constants: unrolled) or row->block */
+INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, size_t block_columns) {
+  const bool narrow = block_columns == 32;
+  float scales[GPTVQ_UNIFORM_MAX_BLOCKS], correction[16] = {0}, folded[16];
+  const size_t parts = 8 / bits, step = narrow ? 64 : block_columns, per_part = row->bytes / block_columns;
+  add_scales(row, 0, scales, correction);
   const uint8x16_t mask = vdupq_n_u8((uint8_t)((1u << bits) - 1u));
   float32x4_t sums[4][4];
   for (size_t i = 0; i < parts; i++)
@@ -178,7 +209,7 @@ INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, size_t bl
 #pragma GCC unroll 4
     for (size_t quarter = 0; quarter < 4; quarter++) {
       int32x4_t totals[4];
-      for (size_t i = 0; i < parts; i++) totals[i] = vdupq_n_s32(0);
+      for (size_t i = 0; i < parts; i++) totals[i] = vdupq_n_s32(SUM_START);
 #pragma GCC unroll 2
       for (size_t set = 0; set < step; set += 64) {
         const size_t j = at + set + 16 * quarter;
@@ -190,7 +221,7 @@ INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, size_t bl
         }
       }
       for (size_t i = 0; i < parts; i++)
-        sums[i][quarter] = vfmaq_n_f32(sums[i][quarter], vcvtq_f32_s32(totals[i]),
+        sums[i][quarter] = vfmaq_n_f32(sums[i][quarter], sum_to_float(totals[i]),
                                        scales[i * per_part + block + (narrow ? quarter / 2 : 0)]);
     }
     GPTVQ_MCA_END("int4");
