@@ -1,5 +1,5 @@
 #!/bin/sh
-# Speed beside llama.cpp: the same shapes, the same threads, in turns in one run; writes bench/speed/<cpu>.csv.
+# Speed beside llama.cpp: the same shapes, the same threads, in turns in one run; writes bench/speed/<cpu>.csv and, with gnuplot, a picture of it.
 #
 #   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b] [--rounds N] [--threads N] [--prompt N] [--tokens N]
 #
@@ -23,3 +23,6 @@ name=$(printf '%s' "${CPU_NAME:-$cpu $family-$number}" | tr 'A-Z' 'a-z' | tr -cs
 mkdir -p bench/speed
 "$python" bench/peers.py --gptvq "$gptvq" --scratch "$SCRATCH" --out "bench/speed/$name.csv" "$@"
 echo "bench/speed/$name.csv"
+if command -v gnuplot >/dev/null; then bench/plot-speed.sh "bench/speed/$name.csv"
+else echo "peers.sh: no picture: gnuplot is missing (scripts/install-deps.sh --bench)" >&2
+fi

@@ -48,8 +48,6 @@ GPTVQ_INLINE __m512i bias_of_set(const __m512i *x, size_t sets, unsigned dim, si
   return sum;
 }
 
-enum { AHEAD = 2048 }; /* bytes of indices fetched in advance, across page ends */
-
 /* The usual units: 256 columns, so n = 256 / dim indices and always 4 registers of activations per token. */
 typedef struct unit_kernel {
   gptvq_table512 table;
@@ -126,8 +124,8 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
   for (size_t row = 0, rows; row < tile->rows; row += rows) {
     rows = single || row + 1 == tile->rows ? 1 : 2;
     for (size_t r = 0; r < rows; r++, unit += unit_bytes) {
-      _mm_prefetch((const char *)unit + AHEAD, _MM_HINT_T0);
-      if (unit_bytes > 64) _mm_prefetch((const char *)unit + AHEAD + 64, _MM_HINT_T0);
+      gptvq_fetch_ahead(unit);
+      if (unit_bytes > 64) gptvq_fetch_ahead(unit + 64);
       look_up_unit(&k, unit, bits, dim, weights[r]);
       if (scaled) look_up_scales(&k, job, codes, sets, by_lane[r]), codes += tile->block_bytes;
     }

@@ -5,7 +5,7 @@
 #include "kernels/x86/lookup_avx512.h"
 #include "kernels/x86/x86.h"
 
-enum { SCALES = 64, AHEAD = 2048 }; /* AHEAD: bytes of indices fetched in advance, across page ends */
+enum { SCALES = 64 };
 
 /* codebook scale / 127 · activation scale for up to 64 groups */
 GPTVQ_INLINE void combine_scales(const uint16_t *codebook_scales, const float *x_scales, size_t count, float *scales) {
@@ -41,7 +41,7 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
 #pragma GCC unroll 8
     for (size_t r = 0; r < rows; r++) {
       const uint8_t *unit = units + r * unit_bytes;
-      _mm_prefetch((const char *)unit + AHEAD, _MM_HINT_T0);
+      gptvq_fetch_ahead(unit);
       __m512i total = start;
 #pragma GCC unroll 4
       for (size_t s = 0; s < sets; s++) {

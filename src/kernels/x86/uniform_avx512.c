@@ -1,6 +1,7 @@
 /* Uniform rows of 2 or 4 bits × int8 activations with AVX-512 VNNI: codes are the unsigned operand of vpdpbusd as they are. */
 #include "kernels/ref/ref.h"
 #include "kernels/x86/fold_avx512.h"
+#include "kernels/x86/lookup_avx512.h"
 #include "kernels/x86/x86.h"
 
 #include <immintrin.h>
@@ -47,6 +48,7 @@ INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narro
     for (size_t i = 0; i < parts; i++) totals[i] = _mm512_setzero_si512();
     for (size_t j = at; j < at + step; j += 64) {
       const __m512i bytes = _mm512_loadu_si512(row->unit + j);
+      gptvq_fetch_ahead(row->unit + j);
       for (size_t i = 0; i < parts; i++) {
         __m512i code = _mm512_and_si512(i == 0 ? bytes : _mm512_srli_epi16(bytes, (unsigned)(i * bits)), mask);
         totals[i] = _mm512_dpbusd_epi32(totals[i], code, _mm512_loadu_si512(row->x + i * row->bytes + j));
