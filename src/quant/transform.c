@@ -27,7 +27,7 @@ gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quanti
       GPTVQ_TRY(gptvq_rotation_init(&out->heads[b], c->head_dim, (options->seed ^ VALUES_SALT) + ((uint64_t)b << 32), "a head size", err));
   }
   if (options->act_order == 3 && samples > 0)
-    GPTVQ_TRY(gptvq_transform_orders(out, samples, length, tokens, callbacks, err));
+    GPTVQ_TRY(gptvq_transform_orders(out, samples, length, tokens, options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1, callbacks, err));
   return GPTVQ_OK;
 }
 

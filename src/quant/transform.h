@@ -6,9 +6,11 @@
  * Qᵀ W, Qᵀ b; the embedding E Q, the head W diag(g) Q, as a matrix of its own where it was tied. Inside attention each head's
  * values v become v R: rows of v_proj, columns of o_proj, the same R for a key-value head and all its query heads.
  *
- * Order (act_order 3): columns of down_proj by descending H_ii of the original model's activations, with the rows of gate and up in
+ * Order (act_order 3): columns of down_proj by their weight in the loss on the original model's activations, with the rows of gate and up in
  * the same order; columns of o_proj inside each head, by the sum over the query heads of a key-value head, with the rows of
- * v_proj. Left out for o_proj when heads are rotated, which evens its columns out. */
+ * v_proj. Left out for o_proj when heads are rotated, which evens its columns out. For uniform methods and d = 1 that is descending H_ii. For
+ * sub-vectors of d > 1 columns, H_ii · ‖W_:i‖², and sub-vector i has the i-th column of each of d equal parts: all of them then are
+ * uneven in the same way, and a shared codebook can give the weightier column the finer steps. */
 #ifndef GPTVQ_QUANT_TRANSFORM_H
 #define GPTVQ_QUANT_TRANSFORM_H
 

@@ -4,9 +4,9 @@
 
 #include "quant/transform.h"
 
-/* Fills transform->value_order and mlp_order (transform_order.c); see gptvq_transform_create. */
+/* Fills transform->value_order and mlp_order (transform_order.c) for sub-vectors of dim columns; see gptvq_transform_create. */
 gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, size_t length, const int32_t *tokens,
-                                    const gptvq_callbacks *callbacks, gptvq_error *err);
+                                    unsigned dim, const gptvq_callbacks *callbacks, gptvq_error *err);
 
 /* One tensor of the transformed model: row r of the new one is row order(r) of the source, its columns gathered, multiplied by `gain`,
  * and every `across->n` of them rotated; then every `down->n` of the rows [down_begin, down_end). A vector has one column. */

@@ -52,13 +52,57 @@ static int by_key_descending(const void *a, const void *b) {
   return x->at < y->at ? -1 : x->at > y->at;
 }
 
-/* order[i] = offset + the place of the i-th largest of keys[n].key (at = 0 … n − 1) */
-static void sort_keys(keyed *keys, size_t n, size_t offset, uint32_t *order) {
+/* order[i] = offset + the place of the i-th largest of keys[n].key (at = 0 … n − 1); with dim > 1 sub-vector i has the i-th of each of dim
+ * equal parts of the sorted columns, what does not fill one stands at the end. */
+static void sort_keys(keyed *keys, size_t n, unsigned dim, size_t offset, uint32_t *order) {
+  size_t part = n / dim;
   qsort(keys, n, sizeof *keys, by_key_descending);
-  for (size_t i = 0; i < n; i++) order[i] = (uint32_t)offset + keys[i].at;
+  for (size_t i = 0; i < n; i++) {
+    size_t from = i < part * dim ? i % dim * part + i / dim : i;
+    order[i] = (uint32_t)offset + keys[from].at;
+  }
 }
 
-static void order_values(const gptvq_config *c, const double *sums, keyed *keys, uint32_t *order) {
+typedef struct column_job {
+  size_t rows, cols;
+  const float *weights;
+  double *sums;
+} column_job;
+
+static void weigh_columns(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const column_job *job = context;
+  for (size_t c = begin; c < end; c++) job->sums[c] = 0;
+  for (size_t r = 0; r < job->rows; r++) {
+    const float *row = job->weights + r * job->cols;
+    for (size_t c = begin; c < end; c++) job->sums[c] += (double)row[c] * (double)row[c];
+  }
+}
+
+/* sums[cols] times the squared norm of each column of the linear: what it adds to the outputs */
+static gptvq_status weigh(const gptvq_linear *linear, double *sums, gptvq_error *err) {
+  size_t rows = linear->rows, cols = linear->cols;
+  float *weights = gptvq_alloc(rows, cols * sizeof *weights);
+  double *norms = gptvq_alloc(cols, sizeof *norms);
+  gptvq_status status = GPTVQ_OK;
+  if (weights == NULL || norms == NULL) {
+    status = gptvq_fail_memory(err, linear->name, gptvq_saturated_size(rows, cols * sizeof *weights));
+  } else {
+    column_job job = {rows, cols, weights, norms};
+    gptvq_linear_decode(linear, weights);
+    gptvq_parallel_for(cols, 256, weigh_columns, &job);
+    for (size_t c = 0; c < cols && status == GPTVQ_OK; c++) {
+      sums[c] *= norms[c];
+      if (!isfinite(sums[c]))
+        status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: column %zu of the weights is NaN, infinite or too large", linear->name, c);
+    }
+  }
+  free(weights);
+  free(norms);
+  return status;
+}
+
+static void order_values(const gptvq_config *c, const double *sums, unsigned dim, keyed *keys, uint32_t *order) {
   size_t shared = c->heads / c->kv_heads, width = c->head_dim;
   for (size_t h = 0; h < c->kv_heads; h++) {
     for (size_t j = 0; j < width; j++) {
@@ -66,7 +110,7 @@ static void order_values(const gptvq_config *c, const double *sums, keyed *keys,
       for (size_t q = h * shared; q < (h + 1) * shared; q++) sum += sums[q * width + j];
       keys[j] = (keyed){sum, (uint32_t)j};
     }
-    sort_keys(keys, width, h * width, order + h * width);
+    sort_keys(keys, width, dim, h * width, order + h * width);
   }
 }
 
@@ -93,7 +137,7 @@ static gptvq_status run_block(const gptvq_model *model, const gptvq_block *block
 }
 
 gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, size_t length, const int32_t *tokens,
-                                    const gptvq_callbacks *callbacks, gptvq_error *err) {
+                                    unsigned dim, const gptvq_callbacks *callbacks, gptvq_error *err) {
   const gptvq_model *model = transform->model;
   const gptvq_config *c = &model->config;
   size_t mlps = model->blocks[0].mlp_count, wide = c->heads * c->head_dim, values = c->kv_heads * c->head_dim;
@@ -120,12 +164,15 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, 
     GPTVQ_TRY_GOTO(run_block(model, block, workspace, samples, length, x, &s, callbacks, err));
     GPTVQ_TRY_GOTO(check_sums(&block->linears[block->o], s.output, err));
     for (size_t e = 0; e < mlps; e++) {
-      const double *energy = s.down + e * c->intermediate;
-      GPTVQ_TRY_GOTO(check_sums(&block->linears[block->mlps[e].down], energy, err));
+      const gptvq_linear *linear = &block->linears[block->mlps[e].down];
+      double *energy = s.down + e * c->intermediate;
+      GPTVQ_TRY_GOTO(check_sums(linear, energy, err));
+      if (dim > 1) GPTVQ_TRY_GOTO(weigh(linear, energy, err));
       for (size_t i = 0; i < c->intermediate; i++) keys[i] = (keyed){energy[i], (uint32_t)i};
-      sort_keys(keys, c->intermediate, 0, transform->mlp_order + b * down + e * c->intermediate);
+      sort_keys(keys, c->intermediate, dim, 0, transform->mlp_order + b * down + e * c->intermediate);
     }
-    if (outputs) order_values(c, s.output, keys, transform->value_order + b * values);
+    if (outputs && dim > 1) GPTVQ_TRY_GOTO(weigh(&block->linears[block->o], s.output, err));
+    if (outputs) order_values(c, s.output, dim, keys, transform->value_order + b * values);
   }
 done:
   gptvq_workspace_destroy(workspace);
