@@ -5,13 +5,14 @@
 #include <math.h>
 #include <string.h>
 
-/* "gptvq vq d2 k64" / "rtn uniform 2 bits" / "bf16" */
+/* "gptvq vq d=2 k=64 c8" (c8 r2: factors of rank 2) / "rtn uniform 2 bits" / "bf16" */
 static void describe(const gptvq_layer_info *layer, char text[64]) {
   const char *space = layer->method[0] != '\0' ? " " : "";
-  if (strcmp(layer->format, "vq") == 0)
-    (void)snprintf(text, 64, "%s%s%s d=%u k=%zu c%u", layer->method, space, layer->format, layer->dim,
-                   (size_t)1 << layer->index_bits, layer->codebook_bits);
-  else if (layer->index_bits > 0)
+  if (strcmp(layer->format, "vq") == 0) {
+    int length = snprintf(text, 64, "%s%s%s d=%u k=%zu c%u", layer->method, space, layer->format, layer->dim,
+                          (size_t)1 << layer->index_bits, layer->codebook_bits);
+    if (layer->svd_rank > 0 && length > 0 && length < 64) (void)snprintf(text + length, 64 - (size_t)length, " r%u", layer->svd_rank);
+  } else if (layer->index_bits > 0)
     (void)snprintf(text, 64, "%s%s%s %u-bit", layer->method, space, layer->format, layer->index_bits);
   else (void)snprintf(text, 64, "%s%s%s", layer->method, space, layer->format);
 }
@@ -82,11 +83,12 @@ static json_t *layers_json(const gptvq_model *model) {
     gptvq_layer_info l;
     gptvq_model_get_layer(model, i, &l);
     (void)json_array_append_new(
-        array, json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:f, s:o}", "name", l.name, "format",
+        array, json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:f, s:o, s:i}", "name", l.name, "format",
                          l.format, "method", l.method, "rows", (json_int_t)l.rows, "cols", (json_int_t)l.cols, "dim", (int)l.dim,
                          "index_bits", (int)l.index_bits, "group_rows", (json_int_t)l.group_rows, "group_cols",
                          (json_int_t)l.group_cols, "codebook_bits", (int)l.codebook_bits, "scale_block", (int)l.scale_block,
-                         "bytes", (json_int_t)l.bytes, "bits_per_value", l.bits_per_value, "error", gptvq_cli_number(l.error)));
+                         "bytes", (json_int_t)l.bytes, "bits_per_value", l.bits_per_value, "error", gptvq_cli_number(l.error),
+                         "svd_rank", (int)l.svd_rank));
   }
   return array;
 }

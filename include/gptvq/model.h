@@ -55,6 +55,7 @@ typedef struct gptvq_layer_info {
   uint64_t bytes;            /* all of its tensors, in the files */
   double bits_per_value;
   double error;              /* relative layer error reported when it was quantized, NaN if unknown */
+  unsigned svd_rank;         /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
 } gptvq_layer_info;
 
 /* PATH: a Hugging Face folder. options may be NULL. On success the caller owns *out. */

@@ -158,10 +158,10 @@ static gptvq_status check_quantization(const gptvq_checkpoint *checkpoint, gptvq
   if (!json_is_integer(version))
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: quantization_config.version is missing",
                       checkpoint->folder);
-  if (json_integer_value(version) != GPTVQ_FORMAT_VERSION)
+  if (json_integer_value(version) < GPTVQ_FORMAT_VERSION_PLAIN || json_integer_value(version) > GPTVQ_FORMAT_VERSION)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s/config.json: packed format version %" JSON_INTEGER_FORMAT
-                      " is not supported, only version %d; update gptvq",
+                      " is not supported, only versions up to %d; update gptvq",
                       checkpoint->folder, json_integer_value(version), GPTVQ_FORMAT_VERSION);
   return GPTVQ_OK;
 }

@@ -48,6 +48,8 @@ gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char
 gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *err);
 
 /* ---- packed layers (docs/FORMAT.md) ---- */
+/* The newest version, which is written where codebooks are factored (svd_rank > 0); all else stays in the version that old readers know. */
+enum { GPTVQ_FORMAT_VERSION = 2, GPTVQ_FORMAT_VERSION_PLAIN = 1 };
 /* Is there a packed layer of that name (NAME.indices)? */
 bool gptvq_checkpoint_has_packed(const gptvq_checkpoint *checkpoint, const char *name);
 typedef struct gptvq_packed_info {
@@ -55,8 +57,8 @@ typedef struct gptvq_packed_info {
   double error;    /* relative layer error, NaN if unknown */
   uint64_t bytes;  /* of all its tensors */
 } gptvq_packed_info;
-/* Views into the mapping, plus a small heap block (*owned: permutation widened to u32, aligned copies of what the file
- * misaligns) that the caller frees with free(). Everything is validated: shape against metadata, every array's dtype and size,
+/* Views into the mapping, plus a small heap block (*owned: permutation widened to u32, codebooks made from their
+ * factors, aligned copies of what the file misaligns) that the caller frees with free(). Everything is validated: shape against metadata, every array's dtype and size,
  * permutation a permutation, finite scales. */
 gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, const char *name, gptvq_packed *packed,
                                          gptvq_packed_info *info, void **owned, gptvq_error *err);

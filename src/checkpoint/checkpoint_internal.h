@@ -16,6 +16,5 @@ struct gptvq_checkpoint {
 /* A __metadata__ text of the file that holds the tensor, or NULL. */
 const char *gptvq_checkpoint_metadata(const gptvq_checkpoint *checkpoint, const gptvq_tensor *tensor, const char *key);
 
-enum { GPTVQ_FORMAT_VERSION = 1 }; /* of the packed folder, docs/FORMAT.md */
 
 #endif

@@ -32,17 +32,18 @@ static gptvq_status read_size(const gptvq_config_source *source, const char *key
   return gptvq_config_size(source, key, 0, (size_t)1 << 40, out, err);
 }
 
-static gptvq_status check_keys(const gptvq_config_source *source, gptvq_error *err) {
+static gptvq_status check_keys(const gptvq_config_source *source, unsigned version, gptvq_error *err) {
   static const char *const known[] = {"format",        "version",     "rows",     "cols",   "dim",
                                       "index_bits",    "group_rows",  "group_cols", "codebook_bits",
-                                      "scale_block",   "permuted",    "method",   "error"};
+                                      "scale_block",   "permuted",    "method",   "error",  "svd_rank"};
+  const size_t count = sizeof known / sizeof known[0] - (version < GPTVQ_FORMAT_VERSION ? 1 : 0);
   const char *key;
   json_t *value;
   json_object_foreach((json_t *)(uintptr_t)source->object, key, value) {
     (void)value;
     size_t i = 0;
-    while (i < sizeof known / sizeof known[0] && strcmp(key, known[i]) != 0) i++;
-    if (i == sizeof known / sizeof known[0])
+    while (i < count && strcmp(key, known[i]) != 0) i++;
+    if (i == count)
       return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s has a property \"%s\" that this gptvq does not know",
                         source->folder, source->file, key);
   }
@@ -55,8 +56,8 @@ static gptvq_status parse_description(const gptvq_config_source *source, gptvq_p
   unsigned version = 0;
   char format[32] = "";
   GPTVQ_TRY(read_unsigned(source, "version", &version, err));
-  if (version != GPTVQ_FORMAT_VERSION)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s: format version %u is not supported, only version %d; update gptvq",
+  if (version < GPTVQ_FORMAT_VERSION_PLAIN || version > GPTVQ_FORMAT_VERSION)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s: format version %u is not supported, only versions up to %d; update gptvq",
                       source->folder, source->file, version, GPTVQ_FORMAT_VERSION);
   GPTVQ_TRY(gptvq_config_need(source, "format", err));
   GPTVQ_TRY(gptvq_config_text(source, "format", format, sizeof format, err));
@@ -65,7 +66,7 @@ static gptvq_status parse_description(const gptvq_config_source *source, gptvq_p
   else
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s: format \"%s\" is not supported; supported: vq, uniform",
                       source->folder, source->file, format);
-  GPTVQ_TRY(check_keys(source, err));
+  GPTVQ_TRY(check_keys(source, version, err));
   GPTVQ_TRY(read_size(source, "rows", &shape->rows, err));
   GPTVQ_TRY(read_size(source, "cols", &shape->cols, err));
   GPTVQ_TRY(read_unsigned(source, "dim", &shape->dim, err));
@@ -81,6 +82,7 @@ static gptvq_status parse_description(const gptvq_config_source *source, gptvq_p
   if (shape->kind == GPTVQ_PACKED_UNIFORM && shape->codebook_bits != 0)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: %s: a uniform layer has no codebooks, but codebook_bits is %u",
                       source->folder, source->file, shape->codebook_bits);
+  if (version >= GPTVQ_FORMAT_VERSION) GPTVQ_TRY(read_unsigned(source, "svd_rank", &shape->svd_rank, err));
   gptvq_error detail; /* names the layer, not the file */
   gptvq_status status = gptvq_packed_check(shape, source->file, &detail);
   return status == GPTVQ_OK ? status : gptvq_fail(err, status, "%s: %s", source->folder, detail.message);
@@ -161,10 +163,14 @@ static void widen_permutation(const gptvq_tensor *tensor, uint32_t *out) {
   }
 }
 
-/* Pointers into the mapping, or into *owned where the file's alignment or width does not do. */
-static gptvq_status place_parts(const gptvq_tensor *const *tensors, const char *name, const void **data, void **owned,
-                                gptvq_error *err) {
-  size_t total = 0;
+/* Pointers into the mapping, or into *owned where the file's alignment or width does not do. Codebooks that the file has as factors get
+ * their place there too, at its beginning; the file's left factor bounds their size. */
+static gptvq_status place_parts(const gptvq_tensor *const *tensors, const char *name, const gptvq_packed_shape *shape,
+                                const void **data, void **owned, gptvq_error *err) {
+  gptvq_packed_sizes sizes;
+  gptvq_packed_measure(shape, &sizes);
+  size_t codebooks = gptvq_round_up(sizes.codebook_bytes, 64), total = 0;
+  if (shape->svd_rank > 0) total = codebooks + gptvq_round_up(2 * sizes.codebook_scales, 64);
   for (int i = 0; i < GPTVQ_PART_COUNT; i++)
     if (tensors[i] != NULL) total += owned_bytes(tensors[i], i);
   uint8_t *block = NULL;
@@ -173,6 +179,8 @@ static gptvq_status place_parts(const gptvq_tensor *const *tensors, const char *
     if (block == NULL) return gptvq_fail_memory(err, name, total);
     *owned = block;
   }
+  uint8_t *made = block;
+  if (shape->svd_rank > 0) block += codebooks + gptvq_round_up(2 * sizes.codebook_scales, 64);
   for (int i = 0; i < GPTVQ_PART_COUNT; i++) {
     const gptvq_tensor *tensor = tensors[i];
     data[i] = tensor != NULL ? tensor->data : NULL;
@@ -183,6 +191,23 @@ static gptvq_status place_parts(const gptvq_tensor *const *tensors, const char *
     data[i] = block;
     block += bytes;
   }
+  if (shape->svd_rank > 0) {
+    data[GPTVQ_PART_CODEBOOKS] = made;
+    data[GPTVQ_PART_CODEBOOK_SCALES] = made + codebooks;
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status make_codebooks(const gptvq_tensor *scales, const gptvq_packed *packed, gptvq_error *err) {
+  const gptvq_packed_shape *s = &packed->shape;
+  gptvq_packed_sizes sizes;
+  gptvq_packed_measure(s, &sizes);
+  GPTVQ_TRY(gptvq_tensor_check_finite(scales, err));
+  if (!gptvq_factor_scales_fit(packed->factor_scales, s->svd_rank))
+    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s gives centroids beyond 2^127", scales->file, scales->name);
+  gptvq_codebooks_from_factors(sizes.codebook_scales, (size_t)1 << s->index_bits, s->svd_rank, packed->codebook_left, packed->codebook_right,
+                               packed->factor_scales, s->codebook_bits, (void *)(uintptr_t)packed->codebooks,
+                               (uint16_t *)(uintptr_t)packed->codebook_scales);
   return GPTVQ_OK;
 }
 
@@ -225,7 +250,7 @@ static gptvq_status check_values(const gptvq_tensor *const *tensors, const gptvq
 gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, const char *name, gptvq_packed *packed,
                                          gptvq_packed_info *info, void **owned, gptvq_error *err) {
   const gptvq_tensor *tensors[GPTVQ_PART_COUNT];
-  const void *data[GPTVQ_PART_COUNT];
+  const void *data[GPTVQ_PART_COUNT] = {NULL};
   gptvq_packed_part parts[GPTVQ_PART_COUNT];
   memset(packed, 0, sizeof *packed);
   memset(info, 0, sizeof *info);
@@ -237,7 +262,7 @@ gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, con
   GPTVQ_TRY(read_description(checkpoint, indices, name, &packed->shape, info, err));
   gptvq_packed_parts(&packed->shape, parts);
   GPTVQ_TRY(collect_parts(checkpoint, name, parts, tensors, err));
-  gptvq_status status = place_parts(tensors, name, data, owned, err);
+  gptvq_status status = place_parts(tensors, name, &packed->shape, data, owned, err);
   if (status == GPTVQ_OK) {
     packed->indices = data[GPTVQ_PART_INDICES];
     packed->codebooks = data[GPTVQ_PART_CODEBOOKS];
@@ -247,8 +272,12 @@ gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, con
     packed->permutation = data[GPTVQ_PART_PERMUTATION];
     packed->scales = data[GPTVQ_PART_SCALES];
     packed->zeros = data[GPTVQ_PART_ZEROS];
+    packed->codebook_left = data[GPTVQ_PART_CODEBOOK_LEFT];
+    packed->codebook_right = data[GPTVQ_PART_CODEBOOK_RIGHT];
+    packed->factor_scales = data[GPTVQ_PART_FACTOR_SCALES];
     for (int i = 0; i < GPTVQ_PART_COUNT; i++) info->bytes += tensors[i] != NULL ? tensors[i]->bytes : 0;
     status = check_values(tensors, packed, err);
+    if (status == GPTVQ_OK && packed->shape.svd_rank > 0) status = make_codebooks(tensors[GPTVQ_PART_FACTOR_SCALES], packed, err);
   }
   if (status != GPTVQ_OK) {
     free(*owned);

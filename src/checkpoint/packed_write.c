@@ -7,6 +7,9 @@
 
 static const void *part_data(const gptvq_packed *p, enum gptvq_part part) {
   switch (part) {
+  case GPTVQ_PART_FACTOR_SCALES: return p->factor_scales;
+  case GPTVQ_PART_CODEBOOK_LEFT: return p->codebook_left;
+  case GPTVQ_PART_CODEBOOK_RIGHT: return p->codebook_right;
   case GPTVQ_PART_BLOCK_SCALE_RANGE: return p->block_scale_range;
   case GPTVQ_PART_CODEBOOK_SCALES: return p->codebook_scales;
   case GPTVQ_PART_SCALES: return p->scales;
@@ -25,10 +28,14 @@ static gptvq_status declare_description(gptvq_st_writer *writer, const char *nam
   bool vq = s->kind == GPTVQ_PACKED_VQ;
   json_t *json = json_pack(
       "{s:s, s:i, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:b, s:s, s:o}", "format", vq ? "vq" : "uniform", "version",
-      GPTVQ_FORMAT_VERSION, "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols, "dim", (int)s->dim, "index_bits",
+      s->svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN, "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols, "dim", (int)s->dim, "index_bits",
       (int)s->index_bits, "group_rows", (json_int_t)s->group_rows, "group_cols", (json_int_t)s->group_cols,
       "codebook_bits", vq ? (int)s->codebook_bits : 0, "scale_block", (int)s->scale_block, "permuted", (int)s->permuted,
       "method", method, "error", isfinite(error) ? json_real(error) : json_null());
+  if (json != NULL && s->svd_rank > 0 && json_object_set_new(json, "svd_rank", json_integer((json_int_t)s->svd_rank)) != 0) {
+    json_decref(json);
+    json = NULL;
+  }
   char *text = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL, *key = gptvq_part_name(GPTVQ_PACKED_KEY, name);
   gptvq_status status = text == NULL || key == NULL ? gptvq_fail_memory(err, name, 512)
                                                     : gptvq_st_writer_metadata(writer, key, text, err);

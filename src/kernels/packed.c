@@ -74,9 +74,12 @@ gptvq_status gptvq_packed_check(const gptvq_packed_shape *s, const char *name, g
     size_t codebooks = gptvq_ceil_div(s->rows, s->group_rows) * gptvq_ceil_div(s->cols, s->group_cols);
     if (codebooks > limit >> s->index_bits)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible number of codebooks %zu", name, codebooks);
+    if (s->svd_rank > 0 && (s->dim != 1 || s->index_bits > 8 || s->svd_rank > (size_t)1 << s->index_bits || s->svd_rank > codebooks))
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: codebooks of rank %u are not possible with %zu codebooks of %zu centroids of dimension %u",
+                        name, s->svd_rank, codebooks, (size_t)1 << s->index_bits, s->dim);
   } else if (s->kind == GPTVQ_PACKED_UNIFORM) {
     if (s->dim != 1 || s->index_bits < 1 || s->index_bits > 8 || s->group_rows != 1 || s->group_cols < s->cols ||
-        s->group_cols > limit || s->scale_block == 0)
+        s->group_cols > limit || s->scale_block == 0 || s->svd_rank != 0)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible uniform format (%u bits, scales every %u columns)",
                         name, s->index_bits, s->scale_block);
   } else {
@@ -95,10 +98,17 @@ void gptvq_packed_measure(const gptvq_packed_shape *s, gptvq_packed_sizes *sizes
     sizes->codebook_values = (sizes->codebook_scales << s->index_bits) * s->dim;
     sizes->codebook_bytes = sizes->codebook_values * s->codebook_bits / 8;
     sizes->block_scale_bytes = s->rows * row_scale_bytes(s);
+    sizes->left_bytes = sizes->codebook_scales * s->svd_rank;
+    sizes->right_bytes = (size_t)s->svd_rank << s->index_bits;
+    sizes->stored_bytes = s->svd_rank > 0 ? sizes->left_bytes + sizes->right_bytes + s->svd_rank * sizeof(float)
+                                          : sizes->codebook_bytes + 2 * sizes->codebook_scales;
+    sizes->stored_bytes += sizes->block_scale_bytes + (s->scale_block > 0 ? 2 * sizeof(float) : 0);
   } else {
     sizes->uniform_scales = s->rows * gptvq_ceil_div(s->cols, s->scale_block);
     sizes->zero_bytes = gptvq_round_up(sizes->uniform_scales, 8) / 8 * s->index_bits;
+    sizes->stored_bytes = 2 * sizes->uniform_scales + sizes->zero_bytes;
   }
+  sizes->stored_bytes += sizes->index_bytes + (s->permuted ? s->cols * (s->cols <= 65536 ? 2u : 4u) : 0);
 }
 
 /* The widths 8, 4, 2, 1 that make up `bits`, in descending order (8 may come once: bits <= 12). */

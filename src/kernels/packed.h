@@ -18,6 +18,10 @@
  *   block of N columns (N a multiple of dim), lo, step = block_scale_range[0], [1].
  * Column c of the packed matrix is input column permutation[c] (permutation != NULL).
  *
+ * svd_rank R > 0 (dim 1 only): files hold, instead of codebooks and their scales, the factors of the matrix [tiles × k] of all centroids:
+ *   v[tile][m] = Σ_r factor_scales[r] · (codebook_left[tile][r] · codebook_right[r][m]), r ascending, fp32;
+ * codebooks and codebook_scales are what gptvq_round_codebook makes of v[tile]: computed once, when a layer is read or quantized.
+ *
  * UNIFORM. dim 1, index = code of index_bits bits. scale_block columns share (row-wise) one scale (fp16) and one zero point of
  * index_bits bits: value = scale · (code − zero). group_rows = 1; group_cols = cols. scales[row · groups + group]; the
  * zero points of all rows × groups are one unit, packed as above. */
@@ -39,6 +43,7 @@ typedef struct gptvq_packed_shape {
   unsigned codebook_bits; /* 8 or 16 (VQ) */
   unsigned scale_block;   /* N; VQ: 0 = none, else divides group_cols; uniform: columns per scale, >= 1 */
   bool permuted;
+  unsigned svd_rank;      /* R: VQ of dim 1 with at most 8 index bits: 1 … min(k, tiles), or 0 = none; otherwise 0 */
 } gptvq_packed_shape;
 
 /* Arrays of a layer; those that its shape does not have are NULL. Not owned by this struct. */
@@ -52,15 +57,20 @@ typedef struct gptvq_packed {
   const uint32_t *permutation;      /* [cols]; in files U16 when cols <= 65536 */
   const uint16_t *scales;           /* uniform: fp16 [rows][ceil(cols / scale_block)] */
   const uint8_t *zeros;             /* uniform: packed codes */
+  const int8_t *codebook_left;      /* svd_rank > 0: [stripes][column groups][R] */
+  const int8_t *codebook_right;     /* [R][k] */
+  const float *factor_scales;       /* [R] */
 } gptvq_packed;
 
 /* Checks the shape (GPTVQ_ERROR_FORMAT, `name` in the message) and that no size below overflows. */
 gptvq_status gptvq_packed_check(const gptvq_packed_shape *shape, const char *name, gptvq_error *err);
 
-/* Sizes; valid for checked shapes. */
+/* Sizes; valid for checked shapes. codebook_bytes and codebook_scales: in memory, where svd_rank > 0 as well. */
 typedef struct gptvq_packed_sizes {
   size_t stripes, column_groups;
   size_t index_bytes, codebook_values, codebook_bytes, codebook_scales, block_scale_bytes, uniform_scales, zero_bytes;
+  size_t left_bytes, right_bytes; /* svd_rank > 0 */
+  size_t stored_bytes;            /* of all tensors in a file */
 } gptvq_packed_sizes;
 void gptvq_packed_measure(const gptvq_packed_shape *shape, gptvq_packed_sizes *sizes);
 
@@ -76,6 +86,17 @@ size_t gptvq_block_scale_offset(const gptvq_packed_shape *shape, size_t row, siz
 /* n indices (n a multiple of 8) of `bits` bits to and from n·bits/8 bytes in the field layout above. */
 void gptvq_pack_unit(const uint16_t *indices, size_t n, unsigned bits, uint8_t *bytes);
 void gptvq_unpack_unit(const uint8_t *bytes, size_t n, unsigned bits, uint16_t *indices);
+
+/* n values of one codebook (finite) as they are stored in `bits` = 8 or 16 bits each: scale = the smallest bf16 number that is not below the
+ * largest magnitude (the largest finite one when there is none); codes: int8 of value / scale · 127 rounded to even, or fp16 of value / scale. */
+void gptvq_round_codebook(const float *values, size_t n, unsigned bits, void *codes, uint16_t *scale);
+/* The other way: values[n] in fp32. */
+void gptvq_expand_codebook(const void *codes, size_t n, unsigned bits, uint16_t scale, float *values);
+/* Codebooks [tiles][k] of `bits` bits and their scales [tiles] from the factors: the equation above, the same bits on every machine. */
+void gptvq_codebooks_from_factors(size_t tiles, size_t k, size_t rank, const int8_t *left, const int8_t *right, const float *scales,
+                                  unsigned bits, void *codebooks, uint16_t *codebook_scales);
+/* Do these factor scales keep every value within bf16's range? */
+bool gptvq_factor_scales_fit(const float *scales, size_t rank);
 
 /* Scalar definition: rows [begin, end) as fp32 in *original* column order (permutation undone), out[(end − begin) × stride],
  * stride >= cols in elements. The fast variants are in kernels.h. */

@@ -299,6 +299,7 @@ void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_i
   info->group_cols = shape->group_cols;
   info->codebook_bits = is_vq ? shape->codebook_bits : 0;
   info->scale_block = shape->scale_block;
+  info->svd_rank = shape->svd_rank;
 }
 
 const char *gptvq_model_quantization_json(const gptvq_model *model) {

@@ -1,39 +1,17 @@
 /* Stored codebooks, decoding in processing order, loss of a layer. */
-#include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "quant/layer.h"
 
-#include <math.h>
 #include <string.h>
-
-/* smallest bf16 number >= x (x >= 0); the largest finite one when x is above it */
-static uint16_t bf16_above(float x) {
-  uint16_t h = gptvq_float_to_bf16(x);
-  if (gptvq_bf16_to_float(h) < x) h++;
-  return h < 0x7f80u ? h : 0x7f7fu;
-}
 
 void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids) {
   size_t n = q->k * q->dim;
-  float most = 0.0f, *decoded = q->centroids + tile * n;
-  for (size_t i = 0; i < n; i++) most = fmaxf(most, fabsf(centroids[i]));
-  uint16_t stored = bf16_above(most);
-  float scale = gptvq_bf16_to_float(stored);
-  q->codebook_scales[tile] = stored;
-  for (size_t i = 0; i < n; i++) {
-    float ratio = scale > 0.0f ? centroids[i] / scale : 0.0f;
-    if (q->shape.codebook_bits == 8) {
-      int8_t code = (int8_t)fminf(127.0f, fmaxf(-127.0f, rintf(ratio * 127.0f)));
-      ((int8_t *)q->codes)[tile * n + i] = code;
-      decoded[i] = (float)code * (scale / 127.0f);
-    } else {
-      uint16_t code = gptvq_float_to_fp16(ratio);
-      ((uint16_t *)q->codes)[tile * n + i] = code;
-      decoded[i] = gptvq_fp16_to_float(code) * scale;
-    }
-  }
+  unsigned bits = q->shape.codebook_bits;
+  void *codes = (char *)q->codes + tile * n * (bits / 8);
+  gptvq_round_codebook(centroids, n, bits, codes, &q->codebook_scales[tile]);
+  gptvq_expand_codebook(codes, n, bits, q->codebook_scales[tile], q->centroids + tile * n);
 }
 
 typedef struct decode_job {
@@ -83,6 +61,10 @@ static void add_ridge(void *context, size_t begin, size_t end, size_t thread) {
 
 void gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y) {
   size_t n = q->padded;
+  if (q->factor == NULL) {
+    memcpy(y, x, rows * n * sizeof *y);
+    return;
+  }
   gptvq_gemm_nn(rows, n, n, 1.0f, x, n, q->factor->h, n, 0.0f, y, n);
   ridge_job job = {q->factor, x, y};
   gptvq_parallel_for(rows, 8, add_ridge, &job);

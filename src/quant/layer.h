@@ -64,6 +64,9 @@ typedef struct gptvq_vq {
   uint32_t *block_scale_of; /* [blocks] which scale code of its row a block uses */
   uint8_t *scale_codes;     /* [rows × scale_blocks] 0 … 15 */
   float scale_range[2], scale_table[16];
+  size_t rank;              /* > 0: codebooks are the product of the factors below (compress.c); 0: not (yet) */
+  int8_t *left, *right;     /* [stripes × groups, processing order][rank], [rank][k] */
+  float *factor_scales;     /* [rank] */
 } gptvq_vq;
 
 /* Columns per VQ group of a layer with `cols` inputs (resolved options). */
@@ -86,7 +89,7 @@ void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids);
 void gptvq_vq_decode(const gptvq_vq *q, const float *centroids, float *out);
 /* The same for rows [begin, end) only, into out[end − begin × padded]. */
 void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out);
-/* y = x (H + ridge); x, y [rows × padded]. */
+/* y = x (H + ridge), without a factor y = x; x, y [rows × padded]. */
 void gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y);
 /* work = E = target − decoded. */
 void gptvq_vq_residual(gptvq_vq *q);
@@ -96,6 +99,26 @@ double gptvq_vq_loss(gptvq_vq *q, double *row_loss);
 /* update.c: minimises the layer loss over all codebooks, assignments fixed, by conjugate gradients; stripes where the stored
  * (rounded) result is not better keep what they had. *loss: afterwards. */
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err);
+/* update.c, for one stripe: out[groups × k × dim] = the transpose of decode applied to y[rows of the stripe × padded]; blocks[groups × k][dim²] = Σ s² H_BB over the
+ * sub-vectors of each centroid, lower triangles. */
+void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *out);
+void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks);
+
+/* compress.c (dim 1). Sorts each codebook in ascending order and relabels the indices: no value changes. */
+gptvq_status gptvq_vq_sort(gptvq_vq *q, gptvq_error *err);
+/* Sorts, and replaces the codebooks by the product of int8 factors of rank q->shape.svd_rank, from the singular value decomposition. */
+gptvq_status gptvq_vq_compress(gptvq_vq *q, gptvq_error *err);
+/* Then: minimises the layer loss over the factors, assignments fixed, and stores them when the result is better. *loss: afterwards. */
+gptvq_status gptvq_vq_update_factors(gptvq_vq *q, double *loss, gptvq_error *err);
+/* The continuous part of it: alternates between left[tiles × rank] and right[rank × k], at most `rounds` times, each by conjugate gradients;
+ * half a round that would raise the loss is the last and is undone. trace (may be NULL): the loss before and after each half, 2 · rounds + 1
+ * numbers, rest NaN. Leaves q->centroids undefined. */
+gptvq_status gptvq_vq_fit_factors(gptvq_vq *q, double *left, double *right, unsigned rounds, double *trace, gptvq_error *err);
+
+/* svd.c: c[rows × cols] ≈ left[rows × rank] right[rank × cols], the best approximation of that rank; rank <= min(rows, cols). right has
+ * orthonormal rows, in descending order of their weight. c is destroyed. GPTVQ_ERROR_NUMERIC when LAPACK gives up. */
+gptvq_status gptvq_svd(size_t rows, size_t cols, size_t rank, double *c, double *left, double *right, gptvq_error *err);
+
 /* reassign.c: one coordinate-descent sweep over all sub-vectors under H + ridge; *gain = decrease of the loss, >= 0. */
 gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
 

@@ -11,7 +11,7 @@
 /* Largest group: 4-D at 3.125 bits (k = 4096) needs 2^20 weights per codebook. */
 #define MAX_GROUP ((size_t)1 << 20)
 #define MAX_CODEBOOK_COST 2.0 /* bits per value; more would be better spent on indices */
-enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4 };
+enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4, MAX_SVD_K = 256 };
 
 /* The published algorithm. All that is not named here is zero, and zero is "off" for everything that goes beyond it: an option added
  * later joins the paper's recipe only by being named here. */
@@ -55,9 +55,14 @@ static bool is_uniform(const gptvq_quantize_options *o) {
   return o->method == GPTVQ_METHOD_GPTQ || o->method == GPTVQ_METHOD_RTN;
 }
 
+/* Bits of one stored codebook; with factors of rank R its row of the left one (the right one is shared by the layer). */
+static double codebook_cost(const gptvq_quantize_options *o, unsigned index_bits) {
+  return o->svd_rank > 0 ? 8.0 * o->svd_rank : (double)((size_t)1 << index_bits) * o->dim * o->codebook_bits;
+}
+
 /* Bits per value of a VQ setting, as the paper counts them (codebook scales, 16 / l, are left to the exact report). */
 static double vq_bits(const gptvq_quantize_options *o, unsigned index_bits, double group) {
-  double codebook = (double)((size_t)1 << index_bits) * o->dim * o->codebook_bits;
+  double codebook = codebook_cost(o, index_bits);
   return (double)index_bits / o->dim + codebook / group + (o->scale_block ? (double)BLOCK_SCALE_BITS / o->scale_block : 0.0);
 }
 
@@ -65,7 +70,7 @@ static double vq_bits(const gptvq_quantize_options *o, unsigned index_bits, doub
 static size_t vq_group(const gptvq_quantize_options *o, unsigned index_bits, double bits) {
   double spare = bits - vq_bits(o, index_bits, INFINITY);
   if (!(spare > 1e-9) || spare > MAX_CODEBOOK_COST) return 0;
-  double group = floor((double)((size_t)1 << index_bits) * o->dim * o->codebook_bits / spare + 0.5);
+  double group = floor(codebook_cost(o, index_bits) / spare + 0.5);
   if (group > (double)MAX_GROUP || group < 8.0) return 0;
   return (size_t)group;
 }
@@ -84,9 +89,26 @@ static gptvq_status no_such_size(const gptvq_quantize_options *o, gptvq_error *e
   if (below > 0.0 && isfinite(above)) (void)snprintf(nearest, sizeof nearest, "%g or %g", below, above);
   else (void)snprintf(nearest, sizeof nearest, "%g", below > 0.0 ? below : above);
   return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                    "bits %g is not possible with dim %u, codebooks of %u bits%s%s; the nearest possible size is %s",
-                    o->bits, o->dim, o->codebook_bits, o->index_bits ? " and this index_bits" : "",
+                    "bits %g is not possible with dim %u, codebooks of %u bits%s%s%s; the nearest possible size is %s",
+                    o->bits, o->dim, o->codebook_bits, o->svd_rank ? ", this svd_rank" : "", o->index_bits ? " and this index_bits" : "",
                     o->group_size ? " and this group_size" : "", nearest);
+}
+
+/* Before any size is known. */
+static gptvq_status check_svd(const gptvq_quantize_options *o, gptvq_error *err) {
+  if (o->svd_rank == 0) return GPTVQ_OK;
+  if (is_uniform(o))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible: uniform methods have no codebooks", o->svd_rank);
+  if (o->dim != 1)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible with dim %u: only codebooks of dim 1 can be sorted and stacked",
+                      o->svd_rank, o->dim);
+  if (o->svd_rank > MAX_SVD_K)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible: choose 1 to the number of centroids, at most %d", o->svd_rank,
+                      MAX_SVD_K);
+  if (o->finetune_steps > 0 || o->finetune_block_steps > 0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "svd_rank %u is not possible with fine-tuning, which moves every centroid by itself: give one of the two", o->svd_rank);
+  return GPTVQ_OK;
 }
 
 static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
@@ -123,6 +145,9 @@ static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
       if (vq_bits(o, b, (double)o->group_size) <= o->bits + 1e-9) o->index_bits = b;
     if (o->index_bits == 0) return no_such_size(o, err);
   }
+  if (o->svd_rank > 0 && (o->index_bits > 8 || o->svd_rank > 1u << o->index_bits))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible with %u centroids: %s", o->svd_rank, 1u << o->index_bits,
+                      o->index_bits > 8 ? "factored codebooks have at most 256" : "the rank is at most their number");
   o->bits = vq_bits(o, o->index_bits, (double)o->group_size);
   return GPTVQ_OK;
 }
@@ -191,6 +216,7 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_err
                       o->rotate);
   if (o->beam < 1 || o->beam > GPTVQ_BEAM_MAX)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "beam %u is not possible: choose 1 (greedy) to %d", o->beam, GPTVQ_BEAM_MAX);
+  GPTVQ_TRY(check_svd(o, err));
   return is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
 }
 
@@ -227,6 +253,8 @@ gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_quantize_op
     size_t stripes = rows > stripe ? (rows + stripe / 2) / stripe : 1;
     shape->group_rows = gptvq_ceil_div(rows, stripes);
     if (gptvq_ceil_div(rows, shape->group_rows) != stripes) shape->group_rows = stripe; /* many low stripes: rounding up would tell */
+    size_t tiles = gptvq_ceil_div(rows, shape->group_rows) * gptvq_ceil_div(cols, shape->group_cols);
+    shape->svd_rank = (unsigned)gptvq_min_size(o.svd_rank, tiles);
   }
   return gptvq_packed_check(shape, "layer", err);
 }

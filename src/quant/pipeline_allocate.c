@@ -40,7 +40,8 @@ static gptvq_quantize_options with_setting(const work *w, const gptvq_allocated 
 }
 
 /* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options' codebook cost, half and a quarter
- * of it. Column groups stay as they are, so that one Hessian factor serves all. */
+ * of it. Column groups stay as they are, so that one Hessian factor serves all. A factored codebook costs the same for any
+ * number of centroids. */
 static void list_settings(work *w) {
   const gptvq_quantize_options *o = w->options;
   int reach = o->dim > 2 ? (int)o->dim / 2 : 1;
@@ -48,7 +49,7 @@ static void list_settings(work *w) {
   for (int step = -reach; step <= reach; step++)
     for (unsigned larger = 0; larger < 3; larger++) {
       int bits = (int)o->index_bits + step;
-      size_t group = step < 0 ? o->group_size >> -step : o->group_size << step;
+      size_t group = o->svd_rank > 0 ? o->group_size : step < 0 ? o->group_size >> -step : o->group_size << step;
       if (bits < 1 || (bits > FAST_BITS && o->index_bits <= FAST_BITS) || (step == 0 && larger == 0) || w->setting_count == MAX_SETTINGS) continue;
       gptvq_allocated setting = {(unsigned)bits, group << larger};
       gptvq_quantize_options changed = with_setting(w, &setting);
@@ -130,8 +131,7 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
     status = gptvq_layer_shape(linear->rows, cols, &o, &shape, err);
     if (status != GPTVQ_OK) break;
     gptvq_packed_measure(&shape, &sizes);
-    costs[s].bytes = sizes.index_bytes + sizes.codebook_bytes + 2 * sizes.codebook_scales + sizes.block_scale_bytes +
-                     (shape.permuted ? 2 * cols : 0);
+    costs[s].bytes = sizes.stored_bytes;
     costs[s].loss = NAN;
     if (rows < linear->rows && shape.group_rows > rows) continue; /* a codebook for fewer rows would look too good */
     o.em_iterations = QUICK_EM < o.em_iterations ? QUICK_EM : o.em_iterations;

@@ -179,7 +179,8 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, "config.json", path, err));
   json_t *config = json_deep_copy(gptvq_checkpoint_config(model->checkpoint));
-  json_t *quantization = json_pack("{s:s, s:i}", "quant_method", "gptvq", "version", 1);
+  json_t *quantization = json_pack("{s:s, s:i}", "quant_method", "gptvq", "version",
+                                   options->svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN);
   json_t *settings = gptvq_options_json(options);
   bool fine = config != NULL && quantization != NULL && settings != NULL;
   if (fine && bits_per_value >= 0)
@@ -209,8 +210,7 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
       gptvq_packed_sizes sizes;
       GPTVQ_TRY(gptvq_layer_shape(linear->rows, linear->cols, options, &shape, err));
       gptvq_packed_measure(&shape, &sizes);
-      total += sizes.index_bytes + sizes.codebook_bytes + 2 * sizes.codebook_scales + sizes.block_scale_bytes +
-               2 * sizes.uniform_scales + sizes.zero_bytes + (shape.permuted ? 2 * shape.cols : 0);
+      total += sizes.stored_bytes;
     }
   *bytes = total;
   return GPTVQ_OK;

@@ -85,6 +85,7 @@ static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p,
   memset(p, 0, sizeof *p);
   *block = NULL;
   GPTVQ_TRY(gptvq_layer_shape(f->rows, f->cols, &j->model->format, &p->shape, err));
+  p->shape.svd_rank = 0; /* the same speed: factored codebooks are multiplied out when a model is opened */
   gptvq_packed_measure(&p->shape, &sizes);
   bool vq = p->shape.kind == GPTVQ_PACKED_VQ;
   size_t indices = gptvq_round_up(sizes.index_bytes, 64), codebooks = gptvq_round_up(sizes.codebook_bytes, 64);

@@ -29,7 +29,7 @@ static const char *init_name(gptvq_em_init init) {
 }
 
 json_t *gptvq_options_json(const gptvq_quantize_options *o) {
-  return json_pack("{s:s, s:f, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:b, s:i, s:i, s:b, s:f, s:I, s:I, s:I, s:I, s:f,"
+  json_t *json = json_pack("{s:s, s:f, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:b, s:i, s:i, s:b, s:f, s:I, s:I, s:I, s:I, s:f,"
                    " s:f, s:f, s:i, s:f, s:f, s:b, s:i, s:i}",
                    "method", gptvq_method_name(o->method), "bits", o->bits, "dim", (int)o->dim, "index_bits",
                    (int)o->index_bits, "group_size", (json_int_t)o->group_size, "group_cols",
@@ -44,6 +44,11 @@ json_t *gptvq_options_json(const gptvq_quantize_options *o) {
                    "finetune_rate", o->finetune_rate, "mismatch", o->mismatch, "mismatch_stream", o->mismatch_stream, "beam",
                    (int)o->beam, "finetune_index_rate", o->finetune_index_rate, "guide", o->guide, "allocate",
                    o->allocate, "rotate", o->rotate, "head_bits", (int)o->head_bits);
+  if (json != NULL && o->svd_rank > 0 && json_object_set_new(json, "svd_rank", json_integer((json_int_t)o->svd_rank)) != 0) {
+    json_decref(json); /* absent means none: folders without factors stay byte for byte what they were */
+    json = NULL;
+  }
+  return json;
 }
 
 json_t *gptvq_calibration_json(const gptvq_calibration *c, uint64_t seed) {

@@ -14,7 +14,7 @@
 #define ROUND_GAIN 2e-3
 #define SWEEP_GAIN 1e-3
 #define MAX_BF16 0x1.fep127f
-enum { MAX_SWEEPS = 4, PLAIN_EXPONENT = 30 };
+enum { MAX_SWEEPS = 4, PLAIN_EXPONENT = 30, PARTS = 11 };
 
 static double now(void) {
   struct timespec t;
@@ -30,19 +30,21 @@ void gptvq_layer_result_release(gptvq_layer_result *result) {
 gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_result *result, gptvq_error *err) {
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(shape, &sizes);
-  size_t parts[8] = {sizes.index_bytes,         sizes.codebook_bytes,   2 * sizes.codebook_scales,
+  size_t parts[PARTS] = {sizes.index_bytes,         sizes.codebook_bytes,   2 * sizes.codebook_scales,
                      sizes.block_scale_bytes,   sizes.block_scale_bytes > 0 ? 2 * sizeof(float) : 0,
-                     shape->permuted ? shape->cols * sizeof(uint32_t) : 0, 2 * sizes.uniform_scales, sizes.zero_bytes};
+                     shape->permuted ? shape->cols * sizeof(uint32_t) : 0, 2 * sizes.uniform_scales, sizes.zero_bytes,
+                     sizes.left_bytes,          sizes.right_bytes,      shape->svd_rank * sizeof(float)};
   size_t total = 0;
-  for (int i = 0; i < 8; i++) total += gptvq_round_up(parts[i], 64);
+  for (int i = 0; i < PARTS; i++) total += gptvq_round_up(parts[i], 64);
   char *at = result->storage = gptvq_alloc_zero(total, 1);
   if (at == NULL) return gptvq_fail_memory(err, "a packed layer", total);
-  void *part[8];
-  for (int i = 0; i < 8; i++) {
+  void *part[PARTS];
+  for (int i = 0; i < PARTS; i++) {
     part[i] = parts[i] > 0 ? at : NULL;
     at += gptvq_round_up(parts[i], 64);
   }
-  result->packed = (gptvq_packed){*shape,  part[0], part[1], part[2], part[3], part[4], part[5], part[6], part[7]};
+  result->packed = (gptvq_packed){*shape,  part[0], part[1], part[2], part[3], part[4], part[5], part[6], part[7],
+                                  part[8], part[9], part[10]};
   return GPTVQ_OK;
 }
 
@@ -101,6 +103,9 @@ void gptvq_vq_release(gptvq_vq *q) {
   free(q->codebook_scales);
   free(q->block_scale_of);
   free(q->scale_codes);
+  free(q->left);
+  free(q->right);
+  free(q->factor_scales);
 }
 
 static uint32_t input_column(const gptvq_vq *q, size_t c) {
@@ -140,7 +145,8 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
   q->group = gptvq_alloc(q->groups, sizeof *q->group);
   q->target = gptvq_alloc(q->rows, q->padded * sizeof *q->target);
   q->work = gptvq_alloc(q->rows, q->padded * sizeof *q->work);
-  q->error = q->factor != NULL ? gptvq_alloc(q->rows, q->padded * sizeof *q->error) : NULL;
+  bool scores = q->factor != NULL || s->svd_rank > 0;
+  q->error = scores ? gptvq_alloc(q->rows, q->padded * sizeof *q->error) : NULL;
   q->lookup = gptvq_alloc_zero(q->blocks, d * d * sizeof *q->lookup);
   q->metric = gptvq_alloc_zero(q->blocks, d * d * sizeof *q->metric);
   q->index = gptvq_alloc(q->rows, q->blocks * sizeof *q->index);
@@ -149,7 +155,11 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
   q->codebook_scales = gptvq_alloc(tiles, sizeof *q->codebook_scales);
   q->block_scale_of = gptvq_alloc(q->blocks, sizeof *q->block_scale_of);
   q->scale_codes = gptvq_alloc_zero(q->rows, q->scale_blocks);
-  if (q->group == NULL || q->target == NULL || q->work == NULL || (q->factor != NULL && q->error == NULL) || q->lookup == NULL ||
+  q->left = gptvq_alloc(tiles, s->svd_rank);
+  q->right = gptvq_alloc(q->k, s->svd_rank);
+  q->factor_scales = gptvq_alloc(s->svd_rank, sizeof *q->factor_scales);
+  if (q->left == NULL || q->right == NULL || q->factor_scales == NULL) return gptvq_fail_memory(err, q->name, gptvq_saturated_size(tiles, s->svd_rank));
+  if (q->group == NULL || q->target == NULL || q->work == NULL || (scores && q->error == NULL) || q->lookup == NULL ||
       q->metric == NULL || q->index == NULL || q->centroids == NULL || q->codes == NULL || q->codebook_scales == NULL ||
       q->block_scale_of == NULL || q->scale_codes == NULL)
     return gptvq_fail_memory(err, q->name, gptvq_saturated_size(q->rows, q->padded * 3 * sizeof(float)));
@@ -182,9 +192,14 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
   return GPTVQ_OK;
 }
 
+static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
+  return q->rank > 0 ? gptvq_vq_update_factors(q, loss, err) : gptvq_vq_update(q, loss, err);
+}
+
 /* Rounds of codebook update and re-assignment sweeps; ends with an update, so that the codebooks fit the last assignment. */
 static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
   const gptvq_quantize_options *o = q->options;
+  if (q->factor == NULL && q->rank > 0 && o->codebook_update) return update(q, &(double){0.0}, err); /* k-means */
   if (q->factor == NULL || (!o->codebook_update && o->reassign_rounds == 0)) return GPTVQ_OK;
   double loss = INFINITY, *row_loss = NULL;
   if (!o->codebook_update) {
@@ -195,7 +210,7 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
   }
   for (unsigned round = 0;; round++) {
     double before = loss;
-    if (o->codebook_update) GPTVQ_TRY(gptvq_vq_update(q, &loss, err));
+    if (o->codebook_update) GPTVQ_TRY(update(q, &loss, err));
     if (round >= o->reassign_rounds || (round > 0 && before - loss < ROUND_GAIN * loss && isfinite(before))) return GPTVQ_OK;
     double gained = 0.0, gain;
     for (int sweep = 0; sweep < MAX_SWEEPS; sweep++) {
@@ -213,6 +228,23 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
     }
     if (gained == 0.0) return GPTVQ_OK;
   }
+}
+
+/* The factors in storage order, and the codebooks that a reader will make of them. */
+static gptvq_status pack_factors(const gptvq_vq *q, gptvq_packed *packed, gptvq_error *err) {
+  size_t rank = q->rank, tiles = q->stripes * q->groups;
+  int8_t *left = (int8_t *)packed->codebook_left;
+  float *scales = (float *)packed->factor_scales;
+  for (size_t stripe = 0; stripe < q->stripes; stripe++)
+    for (size_t g = 0; g < q->groups; g++)
+      memcpy(left + (stripe * q->groups + q->group[g].id) * rank, q->left + (stripe * q->groups + g) * rank, rank);
+  memcpy((int8_t *)packed->codebook_right, q->right, rank * q->k);
+  for (size_t r = 0; r < rank; r++) scales[r] = q->exponent == 0 ? q->factor_scales[r] : ldexpf(q->factor_scales[r], q->exponent);
+  if (!gptvq_factor_scales_fit(scales, rank))
+    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the weights are too large for factored codebooks: leave out --svd-rank", q->name);
+  gptvq_codebooks_from_factors(tiles, q->k, rank, packed->codebook_left, packed->codebook_right, scales, q->shape.codebook_bits,
+                               (void *)(uintptr_t)packed->codebooks, (uint16_t *)packed->codebook_scales);
+  return GPTVQ_OK;
 }
 
 static void pack(const gptvq_vq *q, gptvq_packed *packed, uint16_t *unit) {
@@ -259,7 +291,12 @@ static gptvq_status solve_vq(const char *name, const gptvq_packed_shape *shape, 
   }
   GPTVQ_TRY_GOTO(gptvq_vq_interleave(&q, err));
   GPTVQ_TRY_GOTO(refine(&q, err));
+  if (shape->svd_rank > 0) {
+    GPTVQ_TRY_GOTO(gptvq_vq_compress(&q, err));
+    GPTVQ_TRY_GOTO(refine(&q, err));
+  }
   pack(&q, &result->packed, unit);
+  if (shape->svd_rank > 0) status = pack_factors(&q, &result->packed, err);
 done:
   free(unit);
   gptvq_vq_release(&q);

@@ -98,6 +98,11 @@ static inline void assert_same_bytes(const gptvq_layer_result *a, const gptvq_la
   assert_memory_equal(a->packed.indices, b->packed.indices, s.index_bytes);
   if (s.codebook_bytes > 0) assert_memory_equal(a->packed.codebooks, b->packed.codebooks, s.codebook_bytes);
   if (s.codebook_scales > 0) assert_memory_equal(a->packed.codebook_scales, b->packed.codebook_scales, 2 * s.codebook_scales);
+  if (s.left_bytes > 0) {
+    assert_memory_equal(a->packed.codebook_left, b->packed.codebook_left, s.left_bytes);
+    assert_memory_equal(a->packed.codebook_right, b->packed.codebook_right, s.right_bytes);
+    assert_memory_equal(a->packed.factor_scales, b->packed.factor_scales, a->packed.shape.svd_rank * sizeof(float));
+  }
   if (s.block_scale_bytes > 0) {
     assert_memory_equal(a->packed.block_scales, b->packed.block_scales, s.block_scale_bytes);
     assert_memory_equal(a->packed.block_scale_range, b->packed.block_scale_range, 8);

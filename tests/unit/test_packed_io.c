@@ -93,9 +93,12 @@ static void layers_round_trip(void **state) {
     } arrays[] = {
         {packed.indices, g->packed.indices, g->sizes.index_bytes, 1, g->sizes.index_bytes},
         {packed.codebooks, g->packed.codebooks, g->sizes.codebook_bytes, a->codebook_bits == 16 ? 2 : 1,
-         g->sizes.codebook_bytes},
+         a->svd_rank > 0 ? 0 : g->sizes.codebook_bytes},
         {packed.codebook_scales, g->packed.codebook_scales, g->sizes.codebook_scales * 2, 2,
-         g->sizes.codebook_scales * 2},
+         a->svd_rank > 0 ? 0 : g->sizes.codebook_scales * 2},
+        {packed.codebook_left, g->packed.codebook_left, g->sizes.left_bytes, 1, g->sizes.left_bytes},
+        {packed.codebook_right, g->packed.codebook_right, g->sizes.right_bytes, 1, g->sizes.right_bytes},
+        {packed.factor_scales, g->packed.factor_scales, a->svd_rank * 4, 4, a->svd_rank * 4},
         {packed.block_scales, g->packed.block_scales, g->sizes.block_scale_bytes, 1, g->sizes.block_scale_bytes},
         {packed.block_scale_range, g->packed.block_scale_range, g->packed.block_scale_range ? 8 : 0, 4,
          g->packed.block_scale_range ? 8 : 0},
@@ -112,6 +115,8 @@ static void layers_round_trip(void **state) {
       bytes += arrays[j].in_file;
     }
     assert_int_equal(info.bytes, bytes);
+    assert_int_equal(bytes, g->sizes.stored_bytes);
+    assert_int_equal(a->svd_rank, b->svd_rank);
     assert_string_equal(info.method, "gptvq");
     if (i == 3) assert_true(isnan(info.error));
     else assert_true(info.error == 0.25 + (double)i);
@@ -136,7 +141,7 @@ static void layers_round_trip(void **state) {
 /* One small layer whose description and tensors a test may falsify before they are written. */
 typedef struct layer_file {
   char description[1024];
-  struct {
+  struct layer_tensor {
     const char *name;
     gptvq_tensor_type type;
     size_t rank, dims[4];
@@ -224,7 +229,11 @@ static void contradictions_are_refused(void **state) {
     gptvq_status status;
     const char *words;
   } edits[] = {
-      {"\"version\":1", "\"version\":2", GPTVQ_ERROR_UNSUPPORTED, "version 2"},
+      {"\"version\":1", "\"version\":3", GPTVQ_ERROR_UNSUPPORTED, "version 3"},
+      {"\"version\":1", "\"version\":0", GPTVQ_ERROR_UNSUPPORTED, "version 0"},
+      {"\"version\":1", "\"version\":2", GPTVQ_ERROR_FORMAT, "svd_rank is missing"},
+      {"\"version\":1", "\"svd_rank\":1,\"version\":1", GPTVQ_ERROR_UNSUPPORTED, "svd_rank"},
+      {"\"version\":1", "\"svd_rank\":1,\"version\":2", GPTVQ_ERROR_FORMAT, "dimension 2"},
       {"\"version\":1,", "", GPTVQ_ERROR_FORMAT, "version is missing"},
       {"\"vq\"", "\"trellis\"", GPTVQ_ERROR_UNSUPPORTED, "trellis"},
       {"\"rows\"", "\"sparse\":1,\"rows\"", GPTVQ_ERROR_UNSUPPORTED, "sparse"},
@@ -326,6 +335,74 @@ static void bad_numbers_are_refused(void **state) {
   refuse(&f, GPTVQ_ERROR_FORMAT, "2^150");
 }
 
+/* 4 × 16, d = 1, k = 4, codebooks of one row and 8 columns as factors of rank 2 */
+static layer_file factored_layer(void) {
+  static const float steps[2] = {0.5f, 0.25f};
+  layer_file f = {.description = "{\"format\":\"vq\",\"version\":2,\"rows\":4,\"cols\":16,\"dim\":1,\"index_bits\":2,"
+                                 "\"group_rows\":1,\"group_cols\":8,\"codebook_bits\":8,\"scale_block\":0,"
+                                 "\"permuted\":false,\"method\":\"gptvq\",\"error\":0.5,\"svd_rank\":2}",
+                  .tensors = {{"layer.codebook_factor_scales", GPTVQ_T_F32, 1, {2}, steps, 8},
+                              {"layer.codebook_left", GPTVQ_T_I8, 3, {4, 2, 2}, zeros, 16},
+                              {"layer.codebook_right", GPTVQ_T_I8, 2, {2, 4}, zeros, 8},
+                              {"layer.indices", GPTVQ_T_U8, 1, {16}, zeros, 16}},
+                  .count = 4};
+  return f;
+}
+
+static void bad_factors_are_refused(void **state) {
+  (void)state;
+  static const float nan_step[2] = {0.5f, NAN}, huge_step[2] = {0x1p100f, 0x1p120f};
+  gptvq_error err;
+  layer_file f = factored_layer();
+  if (try_layer(&f, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  static const struct {
+    const char *from, *to;
+    gptvq_status status;
+    const char *words;
+  } edits[] = {
+      {"\"svd_rank\":2", "\"svd_rank\":0", GPTVQ_ERROR_FORMAT, "contradicts"},
+      {"\"svd_rank\":2", "\"svd_rank\":1", GPTVQ_ERROR_FORMAT, "shape"},
+      {"\"svd_rank\":2", "\"svd_rank\":5", GPTVQ_ERROR_FORMAT, "rank 5"},
+      {"\"svd_rank\":2", "\"svd_rank\":-2", GPTVQ_ERROR_FORMAT, "svd_rank"},
+      {"\"svd_rank\":2", "\"svd_rank\":1e9", GPTVQ_ERROR_FORMAT, "svd_rank"},
+      {"\"svd_rank\":2", "\"svd_rank\":1073741824", GPTVQ_ERROR_FORMAT, "rank 1073741824"},
+      {",\"svd_rank\":2", "", GPTVQ_ERROR_FORMAT, "svd_rank is missing"},
+      {"\"version\":2", "\"version\":1", GPTVQ_ERROR_UNSUPPORTED, "svd_rank"},
+      {"\"index_bits\":2", "\"index_bits\":9", GPTVQ_ERROR_FORMAT, "512 centroids"},
+      {"\"index_bits\":2", "\"index_bits\":1", GPTVQ_ERROR_FORMAT, "shape"},
+      {"\"group_rows\":1", "\"group_rows\":2", GPTVQ_ERROR_FORMAT, "codebook_left has shape"},
+      {"\"vq\"", "\"uniform\"", GPTVQ_ERROR_FORMAT, "uniform"},
+  };
+  for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
+    f = factored_layer();
+    replace(&f, edits[i].from, edits[i].to);
+    refuse(&f, edits[i].status, edits[i].words);
+  }
+  for (size_t i = 0; i < 4; i++) {
+    f = factored_layer();
+    f.tensors[i] = f.tensors[--f.count];
+    refuse(&f, GPTVQ_ERROR_FORMAT, "missing");
+    f = factored_layer();
+    f.tensors[i].type = GPTVQ_T_I32;
+    f.tensors[i].data = zeros;
+    f.tensors[i].bytes = 4;
+    for (size_t d = 0; d < f.tensors[i].rank; d++) f.tensors[i].bytes *= f.tensors[i].dims[d];
+    refuse(&f, GPTVQ_ERROR_FORMAT, f.tensors[i].name);
+    f = factored_layer();
+    f.tensors[i].dims[0]--; /* cut short */
+    f.tensors[i].bytes = f.tensors[i].bytes / (f.tensors[i].dims[0] + 1) * f.tensors[i].dims[0];
+    refuse(&f, GPTVQ_ERROR_FORMAT, "shape");
+  }
+  f = factored_layer(); /* both the codebooks and their factors */
+  f.tensors[f.count++] = (struct layer_tensor){"layer.codebook_scales", GPTVQ_T_BF16, 2, {4, 2}, zeros, 16};
+  refuse(&f, GPTVQ_ERROR_FORMAT, "contradicts");
+  f = factored_layer();
+  f.tensors[0].data = nan_step;
+  refuse(&f, GPTVQ_ERROR_NUMERIC, "codebook_factor_scales holds NaN");
+  f.tensors[0].data = huge_step;
+  refuse(&f, GPTVQ_ERROR_NUMERIC, "codebook_factor_scales gives centroids beyond");
+}
+
 /* Permutations of more than 65536 columns are 32 bits wide in the file. */
 static void wide_permutations(void **state) {
   (void)state;
@@ -334,7 +411,7 @@ static void wide_permutations(void **state) {
   assert_non_null(mkdtemp(folder));
   write_text(folder, "config.json", config_text);
   char *path = gptvq_join_path(folder, "model.safetensors");
-  const gptvq_packed_shape shape = {GPTVQ_PACKED_VQ, 1, 65544, 4, 1, 1, 65544, 8, 0, true};
+  const gptvq_packed_shape shape = {GPTVQ_PACKED_VQ, 1, 65544, 4, 1, 1, 65544, 8, 0, true, 0};
   fixture f = fixture_make(&shape, 3);
   gptvq_st_writer *writer;
   assert_int_equal(gptvq_st_writer_create(path, &writer, &err), GPTVQ_OK);
@@ -358,15 +435,13 @@ static void wide_permutations(void **state) {
 
 /* Every byte of the header of a packed file damaged in several ways, and every truncation: refused with one line, or read and decoded
  * within bounds (asan-ubsan watches). */
-static void damaged_files_never_crash(void **state) {
-  (void)state;
+static void damage_everything(const gptvq_packed_shape *shape) {
   gptvq_error err;
   char folder[] = "gptvq-test-XXXXXX", *data;
   assert_non_null(mkdtemp(folder));
   write_text(folder, "config.json", config_text);
   char *path = gptvq_join_path(folder, "model.safetensors");
-  const gptvq_packed_shape shape = {GPTVQ_PACKED_VQ, 3, 24, 2, 3, 2, 16, 16, 8, true};
-  fixture f = fixture_make(&shape, 5);
+  fixture f = fixture_make(shape, 5);
   gptvq_st_writer *writer;
   assert_int_equal(gptvq_st_writer_create(path, &writer, &err), GPTVQ_OK);
   assert_int_equal(gptvq_packed_declare(writer, "layer", &f.packed, "gptvq", 0.25, &err), GPTVQ_OK);
@@ -419,12 +494,19 @@ static void damaged_files_never_crash(void **state) {
   assert_int_equal(gptvq_remove_tree(folder, &err), GPTVQ_OK);
 }
 
+static void damaged_files_never_crash(void **state) {
+  (void)state;
+  damage_everything(&(gptvq_packed_shape){GPTVQ_PACKED_VQ, 3, 24, 2, 3, 2, 16, 16, 8, true, 0});
+  damage_everything(&(gptvq_packed_shape){GPTVQ_PACKED_VQ, 3, 24, 1, 3, 1, 16, 8, 0, false, 2});
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(layers_round_trip),
       cmocka_unit_test(contradictions_are_refused),
       cmocka_unit_test(other_versions_are_refused),
       cmocka_unit_test(bad_numbers_are_refused),
+      cmocka_unit_test(bad_factors_are_refused),
       cmocka_unit_test(wide_permutations),
       cmocka_unit_test(damaged_files_never_crash),
   };

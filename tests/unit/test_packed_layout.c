@@ -93,6 +93,11 @@ static void offsets_follow_the_walk(void **state) {
     assert_int_equal(sizes.index_bytes, at);
     assert_int_equal(sizes.block_scale_bytes, scale_at);
     assert_int_equal(sizes.stripes * sizes.column_groups, tiles);
+    size_t stored = sizes.index_bytes + sizes.block_scale_bytes + (sizes.block_scale_bytes > 0 ? 8 : 0) + (s->permuted ? 2 * s->cols : 0) +
+                    2 * sizes.uniform_scales + sizes.zero_bytes;
+    if (s->svd_rank > 0) stored += s->svd_rank * (tiles + ((size_t)1 << s->index_bits) + 4);
+    else stored += sizes.codebook_bytes + 2 * sizes.codebook_scales;
+    assert_int_equal(sizes.stored_bytes, stored);
     if (s->kind == GPTVQ_PACKED_VQ) {
       assert_int_equal(sizes.codebook_scales, tiles);
       assert_int_equal(sizes.codebook_values, tiles * ((size_t)1 << s->index_bits) * s->dim);
@@ -182,13 +187,63 @@ static void decode_equals_the_naive_definition(void **state) {
   }
 }
 
+/* The fp32 sum rounded to int8 or fp16 against sums in double: R terms, each product and addition within 2^-24 of the sum of magnitudes; the
+ * scale at most 2^-7 above the largest value; codes within half a step. Small whole numbers come out exactly. */
+static void codebooks_of_factors(void **state) {
+  (void)state;
+  enum { TILES = 50, K = 16, RANK = 5 };
+  uint64_t seed = 3;
+  int8_t left[TILES * RANK], right[RANK * K], codes[TILES * K];
+  uint16_t halves[TILES * K], scales[TILES];
+  float steps[RANK], values[K];
+  for (size_t i = 0; i < TILES * RANK; i++) left[i] = (int8_t)((int)gptvq_random_below(&seed, 256) - 128);
+  for (size_t i = 0; i < RANK * K; i++) right[i] = (int8_t)((int)gptvq_random_below(&seed, 256) - 128);
+  for (size_t i = 0; i < RANK; i++) steps[i] = (float)(0.01 * (gptvq_random_unit(&seed) - 0.5));
+  memset(left, 0, RANK); /* a codebook of zeros */
+  for (unsigned bits = 8; bits <= 16; bits += 8) {
+    void *made = bits == 8 ? (void *)codes : (void *)halves;
+    gptvq_codebooks_from_factors(TILES, K, RANK, left, right, steps, bits, made, scales);
+    for (size_t t = 0; t < TILES; t++) {
+      double most = 0.0, bound = 0.0;
+      gptvq_expand_codebook((char *)made + t * K * (bits / 8), K, bits, scales[t], values);
+      double scale = (double)gptvq_bf16_to_float(scales[t]);
+      for (size_t m = 0; m < K; m++) {
+        double sum = 0.0, magnitude = 0.0;
+        for (size_t r = 0; r < RANK; r++) {
+          double term = (double)steps[r] * left[t * RANK + r] * right[r * K + m];
+          sum += term;
+          magnitude += fabs(term);
+        }
+        double rounding = 2.0 * RANK * 0x1p-24 * magnitude, step = bits == 8 ? scale / 254.0 : scale * 0x1p-11;
+        most = fmax(most, fabs(sum));
+        bound = fmax(bound, rounding);
+        assert_true(fabs((double)values[m] - sum) <= rounding + step * 1.000001 + 4.0 * 0x1p-24 * scale);
+      }
+      assert_true(scale >= most - bound && scale <= (most + bound) * (1.0 + 0x1p-7));
+      if (t == 0) assert_true(scale == 0.0);
+    }
+  }
+  static const int8_t one_left[2] = {2, -3}, one_right[4] = {-1, 0, 1, 4};
+  static const float one[1] = {0.25f};
+  gptvq_codebooks_from_factors(2, 4, 1, one_left, one_right, one, 16, halves, scales);
+  assert_int_equal(scales[0], 0x4000); /* 2 · 4 / 4 */
+  assert_int_equal(scales[1], 0x4040); /* 3 */
+  gptvq_expand_codebook(halves, 4, 16, scales[0], values);
+  for (size_t m = 0; m < 4; m++) assert_true(values[m] == 0.5f * (float)one_right[m]);
+  static const float wide[2] = {0x1p111f, 0x1p112f}, wider[2] = {0x1p113f, 0x1p113f}, infinite[1] = {INFINITY};
+  assert_true(gptvq_factor_scales_fit(wide, 2));
+  assert_false(gptvq_factor_scales_fit(wider, 2));
+  assert_false(gptvq_factor_scales_fit(infinite, 1));
+}
+
 static void impossible_shapes_are_refused(void **state) {
   (void)state;
-  const gptvq_packed_shape good = {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 128, 8, 0, false};
-  const gptvq_packed_shape uniform = {GPTVQ_PACKED_UNIFORM, 16, 256, 1, 4, 1, 256, 0, 64, false};
-  gptvq_packed_shape bad[20];
+  const gptvq_packed_shape good = {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 128, 8, 0, false, 0};
+  const gptvq_packed_shape uniform = {GPTVQ_PACKED_UNIFORM, 16, 256, 1, 4, 1, 256, 0, 64, false, 0};
+  const gptvq_packed_shape factored = {GPTVQ_PACKED_VQ, 16, 256, 1, 3, 4, 128, 8, 0, false, 8}; /* 8 codebooks of 8 */
+  gptvq_packed_shape bad[25];
   size_t n = 0;
-  for (size_t i = 0; i < 20; i++) bad[i] = i < 16 ? good : uniform;
+  for (size_t i = 0; i < 25; i++) bad[i] = i < 16 ? good : i < 20 ? uniform : factored;
   bad[n++].rows = 0;
   bad[n++].cols = 0;
   bad[n++].rows = SIZE_MAX;
@@ -209,7 +264,13 @@ static void impossible_shapes_are_refused(void **state) {
   bad[n++].index_bits = 9;
   bad[n++].scale_block = 0;
   bad[n++].group_rows = 2;
+  bad[n++].svd_rank = 9;
+  bad[n++].group_rows = 16; /* 2 codebooks */
+  bad[n++].dim = 2;
+  bad[n++].index_bits = 9;
+  bad[n++].index_bits = 2;
   gptvq_error err;
+  assert_int_equal(gptvq_packed_check(&factored, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_packed_check(&good, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_packed_check(&uniform, "layer", &err), GPTVQ_OK);
   for (size_t i = 0; i < n; i++) {
@@ -225,6 +286,7 @@ int main(void) {
       cmocka_unit_test(example_of_the_format_document),
       cmocka_unit_test(offsets_follow_the_walk),
       cmocka_unit_test(decode_equals_the_naive_definition),
+      cmocka_unit_test(codebooks_of_factors),
       cmocka_unit_test(impossible_shapes_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
