@@ -24,6 +24,8 @@ size_t gptvq_saturated_size(size_t count, size_t size);
 
 /* Peak resident memory of this process in bytes (0 when unknown). */
 uint64_t gptvq_peak_memory(void);
+/* Bytes that a program may still take: what the system says is available, or a container's limit where that is less; 0: unknown. */
+uint64_t gptvq_available_memory(void);
 /* CPU seconds of this process so far, all threads (0 when unknown). */
 double gptvq_cpu_seconds(void);
 

@@ -12,7 +12,8 @@
 
 /* Work is cut by the shapes alone. …_WEIGHTS: weights of one matrix × vector task, some ten microseconds. PANEL_WEIGHTS: values of a decoded
  * panel, 2 MiB as fp32: it stays in the second-level cache while all tokens pass. */
-enum { DENSE_WEIGHTS = 1 << 15, PACKED_WEIGHTS = 1 << 17, PANEL_WEIGHTS = 1 << 19, PANEL_MIN = 32, PANEL_MAX = 128 };
+enum { DENSE_WEIGHTS = 1 << 15, PACKED_WEIGHTS = 1 << 17, PANEL_WEIGHTS = 1 << 19, PANEL_MIN = 32, PANEL_MAX = 128,
+       MANY_TOKENS = 512, MANY_ROWS = 2048, PANEL_MANY = 256 };
 
 typedef enum path {
   PATH_VECTORS, /* matrix × vector kernels, token by token */
@@ -54,7 +55,11 @@ static size_t panel_rows(size_t cols) {
   return rows < PANEL_MIN ? PANEL_MIN : gptvq_min_size(rows, PANEL_MAX);
 }
 
-static size_t panel_bytes(size_t cols) { return panel_rows(cols) * gptvq_round_up(cols, 16) * sizeof(float); }
+/* For every panel BLAS rearranges all inputs: with many tokens and rows enough for many threads panels are high, so that it does not tell
+ * (86 instead of 50 to 76 GFLOP/s a core). */
+static size_t float_panel_rows(const gptvq_linear *linear, size_t n) {
+  return n >= MANY_TOKENS && linear->rows >= MANY_ROWS ? PANEL_MANY : panel_rows(linear->cols);
+}
 
 /* Packed layers take int8 codes where there are kernels; those of uniform layers without PATH_BLOCKS are for few tokens. */
 static path choose_path(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
@@ -75,8 +80,9 @@ static size_t input_bytes(size_t count, size_t cols, size_t n, gptvq_compute com
 }
 
 size_t gptvq_linears_scratch(size_t count, size_t max_cols, size_t n, gptvq_compute compute) {
-  /* narrower layers have taller panels, but never more than PANEL_WEIGHTS values or PANEL_MIN rows */
-  size_t panel = gptvq_max_size(PANEL_WEIGHTS, PANEL_MIN * gptvq_round_up(max_cols, 16)) + 16 * PANEL_MAX;
+  /* narrower layers have taller panels, but never more than PANEL_WEIGHTS values or PANEL_MIN (or PANEL_MANY) rows */
+  size_t least = n >= MANY_TOKENS ? PANEL_MANY : PANEL_MIN;
+  size_t panel = gptvq_max_size(PANEL_WEIGHTS, least * gptvq_round_up(max_cols, 16)) + 16 * PANEL_MAX;
   size_t few = input_bytes(count, max_cols, gptvq_min_size(n, GPTVQ_MATVEC_TOKENS), compute);
   size_t many = n > GPTVQ_MATVEC_TOKENS ? input_bytes(count, max_cols, n, compute) +
                                               (size_t)gptvq_get_threads() * panel * sizeof(float)
@@ -281,13 +287,13 @@ static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, g
   p->path = choose_path(linear, job->n, compute);
   p->first_task = job->tasks;
   bool panels = p->path == PATH_BLOCKS || p->path == PATH_PLAIN || p->path == PATH_PANELS;
-  p->rows_per_task = panels ? panel_rows(cols) : vector_rows(linear);
+  p->rows_per_task = p->path == PATH_PANELS ? float_panel_rows(linear, job->n) : panels ? panel_rows(cols) : vector_rows(linear);
   job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
   if (p->path == PATH_CODES) p->input_bytes = gptvq_packed_input_bytes(shape);
   if (p->path == PATH_ROWS) p->input_bytes = gptvq_rows_input_bytes(cols);
   if (p->path == PATH_BLOCKS) p->input_bytes = gptvq_packed_gemm_input_bytes(shape);
   if (p->path == PATH_PLAIN) p->input_bytes = gptvq_packed_plain_input_bytes(shape);
-  size_t panel = p->path == PATH_PANELS   ? panel_bytes(cols)
+  size_t panel = p->path == PATH_PANELS   ? p->rows_per_task * gptvq_round_up(cols, 16) * sizeof(float)
                  : p->path == PATH_BLOCKS ? gptvq_packed_gemm_panel_bytes(shape, p->rows_per_task)
                  : p->path == PATH_PLAIN  ? gptvq_packed_plain_panel_bytes(shape, p->rows_per_task)
                                           : 0;

@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Products of CHUNK tokens are summed in fp32, the sums in double (as quant/hessian.c). TOKENS: that are worked on together. SLAB: rows
- * of a map that are divided together, a multiple of the tiles of linalg/gemm.c. */
-enum { CHUNK = 256, TOKENS = 2048, SLAB = 1024, ATTEMPTS = 6 };
+/* Products of CHUNK tokens are summed in fp32, the sums in double (as quant/hessian.c). TOKENS: that are worked on together. SLAB, STRIP: rows
+ * and columns of a map that are divided together, multiples of the tiles of linalg/gemm.c. */
+enum { CHUNK = 256, TOKENS = 2048, SLAB = 2048, STRIP = 2048, ATTEMPTS = 6 };
 
 /* doubles of the two sums; floats of the differences */
 static bool sizes(size_t cols, size_t rows, size_t *sums, size_t *differences) {
@@ -161,12 +161,19 @@ static void narrow_sums(gptvq_mismatch *m) {
   m->inputs = m->stream = NULL;
 }
 
-/* map[rows × n] · L⁻ᵀ L⁻¹ in place; half: [SLAB × n] */
+/* map[rows × n] · L⁻ᵀ L⁻¹ in place; half: [SLAB × n]. In strips of columns: of L⁻¹ only what is not zero is used. */
 static void divide(size_t n, size_t rows, const float *inverse, float *half, float *map) {
   for (size_t r = 0; r < rows; r += SLAB) {
     size_t count = gptvq_min_size(SLAB, rows - r);
-    gptvq_gemm_nt(count, n, n, 1.0f, map + r * n, n, inverse, n, 0.0f, half, n);
-    gptvq_gemm_nn(count, n, n, 1.0f, half, n, inverse, n, 0.0f, map + r * n, n);
+    float *out = map + r * n;
+    for (size_t c = 0, end; c < n; c = end) {
+      end = gptvq_min_size(n, c + STRIP);
+      gptvq_gemm_nt(count, end - c, end, 1.0f, out, n, inverse + c * n, n, 0.0f, half + c, n);
+    }
+    for (size_t c = 0, end; c < n; c = end) {
+      end = gptvq_min_size(n, c + STRIP);
+      gptvq_gemm_nn(count, end - c, n - c, 1.0f, half + c, n, inverse + c * n + c, n, 0.0f, out + c, n);
+    }
   }
 }
 

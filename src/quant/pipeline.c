@@ -146,6 +146,18 @@ static gptvq_status check_memory(const run *r, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
+/* Says so before hours of work when memory will not do; what is left over may save forward passes. */
+static void plan_memory(run *r) {
+  gptvq_quantize_options without = r->options;
+  without.mismatch = without.mismatch_stream = 0.0;
+  bool two = both_streams(r), two_without = two && r->options.finetune_block_steps > 0;
+  double available = (double)gptvq_available_memory(), peak = gptvq_pipeline_peak(r->model, &r->options, two, hessian_budget);
+  char text[256];
+  if (gptvq_memory_warning(peak, gptvq_pipeline_peak(r->model, &without, two_without, hessian_budget), available, text, sizeof text))
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "%s", text);
+  r->pipeline.kept_budget = available > peak ? (size_t)((available - peak) / 2.0) : 0;
+}
+
 static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
   gptvq_calibration *c = &r->calibration;
   *c = (gptvq_calibration){.samples = r->options.calib_samples, .length = r->options.calib_length, .source = "self"};
@@ -191,6 +203,7 @@ done:
 static gptvq_status load_calibration(run *r, gptvq_error *err) {
   bool found = false, self = r->options.calib != NULL && strcmp(r->options.calib, "self") == 0;
   GPTVQ_TRY(check_memory(r, err));
+  plan_memory(r);
   if (r->resumed && self && r->state.calibration_hash[0] != '\0') GPTVQ_TRY(load_saved_tokens(r, &found, err));
   if (!found)
     GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, &r->options, r->callbacks, &r->calibration, err));

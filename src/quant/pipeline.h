@@ -38,6 +38,12 @@ gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_bloc
 gptvq_status gptvq_block_copy(const gptvq_block *block, gptvq_block *copy, gptvq_error *err);
 void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed);
 
+/* ---- memory (pipeline_memory.c) ---- */
+/* Bytes that quantizing takes at its peak beside the mapped files and kept_budget. options resolved, calib_length set. */
+double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_quantize_options *options, bool two_streams, size_t hessian_budget);
+/* true and one line that says so and what to do when `peak` exceeds what is available (0: unknown). without_mismatch: the peak then. */
+bool gptvq_memory_warning(double peak, double without_mismatch, double available, char *text, size_t size);
+
 /* ---- files (pipeline_write.c) ---- */
 /* Which tensors of the original folder go where. */
 typedef struct gptvq_tensor_plan {
