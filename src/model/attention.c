@@ -17,6 +17,7 @@ typedef struct attention_job {
   char *keys, *values; /* of this layer: fp16 or fp32 */
   size_t size;         /* bytes of a number there */
   size_t position, n, ldq;
+  size_t cache_step; /* bytes from one row's cache to the next one's: 0, or rows are the tokens at `position` of as many sequences */
   float *qkv;
   size_t window; /* keys that a query sees, itself included; SIZE_MAX = all */
 } attention_job;
@@ -30,6 +31,8 @@ static void rotate_heads(const gptvq_workspace *w, size_t position, size_t heads
   const float *cosines = w->cosines + position * w->rotary_half, *sines = w->sines + position * w->rotary_half;
   for (size_t h = 0; h < heads; h++) GPTVQ_MULTI_PICK(gptvq_rotate)(w->rotary_half, cosines, sines, x + h * dim);
 }
+
+static size_t position_of(const attention_job *job, size_t row) { return job->position + (job->cache_step == 0 ? row : 0); }
 
 static void store_row(bool half, size_t dim, const float *x, void *to) {
   if (half) GPTVQ_MULTI_PICK(gptvq_to_half)(dim, x, to);
@@ -45,13 +48,13 @@ static void prepare_rows(void *context, size_t begin, size_t end, size_t thread)
   size_t dim = c->head_dim;
   for (size_t row = begin; row < end; row++) {
     float *q = job->qkv + row * job->ldq, *k = q + c->heads * dim, *v = k + c->kv_heads * dim;
-    size_t position = job->position + row;
+    size_t position = position_of(job, row);
     normalise_heads(job->block->q_norm, (float)c->rms_norm_eps, c->heads, dim, q);
     normalise_heads(job->block->k_norm, (float)c->rms_norm_eps, c->kv_heads, dim, k);
     rotate_heads(w, position, c->heads, dim, q);
     rotate_heads(w, position, c->kv_heads, dim, k);
     for (size_t h = 0; h < c->kv_heads; h++) {
-      size_t at = (h * w->max_positions + position) * dim * job->size;
+      size_t at = row * job->cache_step + (h * w->max_positions + position) * dim * job->size;
       store_row(w->half, dim, k + h * dim, job->keys + at);
       store_row(w->half, dim, v + h * dim, job->values + at);
     }
@@ -69,10 +72,10 @@ static void attend_rows(void *context, size_t begin, size_t end, size_t thread) 
   const gptvq_config *c = job->config;
   size_t dim = c->head_dim, share = c->heads / c->kv_heads;
   for (size_t item = begin; item < end; item++) {
-    size_t row = item / c->heads, head = item % c->heads, position = job->position + row;
+    size_t row = item / c->heads, head = item % c->heads, position = position_of(job, row);
     size_t first = first_visible(job, position);
-    const void *keys = job->keys + (head / share * job->workspace->max_positions + first) * dim * job->size;
-    const void *values = job->values + (head / share * job->workspace->max_positions + first) * dim * job->size;
+    size_t at = row * job->cache_step + (head / share * job->workspace->max_positions + first) * dim * job->size;
+    const void *keys = job->keys + at, *values = job->values + at;
     const float *q = job->qkv + row * job->ldq + head * dim;
     float *out = job->workspace->heads + (row * c->heads + head) * dim, scale = 1.0f / sqrtf((float)dim);
     if (job->workspace->half) GPTVQ_MULTI_PICK(gptvq_attend_half)(position + 1 - first, dim, scale, q, keys, values, out);
@@ -148,23 +151,36 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
   }
 }
 
-void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
-                          size_t position, size_t n, float *qkv, size_t ldq) {
+static attention_job make_job(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t slot,
+                              size_t position, size_t n, float *qkv, size_t ldq) {
   const gptvq_config *c = &model->config;
   size_t size = workspace->half ? sizeof(uint16_t) : sizeof(float);
-  size_t cache = layer * c->kv_heads * workspace->max_positions * c->head_dim * size;
-  attention_job job = {.config = c,
-             .block = block,
-             .workspace = workspace,
-             .keys = (char *)workspace->keys + cache,
-             .values = (char *)workspace->values + cache,
-             .size = size,
-             .position = position,
-             .n = n,
-             .ldq = ldq,
-             .qkv = qkv,
-             .window = block->slides && c->sliding_window != 0 ? c->sliding_window : SIZE_MAX};
+  size_t cache = slot * c->kv_heads * workspace->max_positions * c->head_dim * size;
+  return (attention_job){.config = c,
+                         .block = block,
+                         .workspace = workspace,
+                         .keys = (char *)workspace->keys + cache,
+                         .values = (char *)workspace->values + cache,
+                         .size = size,
+                         .position = position,
+                         .n = n,
+                         .ldq = ldq,
+                         .qkv = qkv,
+                         .window = block->slides && c->sliding_window != 0 ? c->sliding_window : SIZE_MAX};
+}
+
+void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
+                          size_t position, size_t n, float *qkv, size_t ldq) {
+  attention_job job = make_job(model, block, workspace, layer, position, n, qkv, ldq);
   gptvq_parallel_for(n, 4, prepare_rows, &job);
-  if (n < FEW_ROWS) gptvq_parallel_for(n * c->heads, 1, attend_rows, &job);
-  else gptvq_parallel_for(gptvq_ceil_div(n, ROWS) * c->heads, 1, attend_tiles, &job);
+  if (n < FEW_ROWS) gptvq_parallel_for(n * model->config.heads, 1, attend_rows, &job);
+  else gptvq_parallel_for(gptvq_ceil_div(n, ROWS) * model->config.heads, 1, attend_tiles, &job);
+}
+
+void gptvq_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
+                          size_t position, size_t sequences, float *qkv, size_t ldq) {
+  attention_job job = make_job(model, block, workspace, layer * sequences, position, sequences, qkv, ldq);
+  job.cache_step = model->config.kv_heads * workspace->max_positions * model->config.head_dim * job.size;
+  gptvq_parallel_for(sequences, 4, prepare_rows, &job);
+  gptvq_parallel_for(sequences * model->config.heads, 1, attend_rows, &job);
 }

@@ -41,6 +41,25 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
   return GPTVQ_OK;
 }
 
+gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                                        size_t layer, size_t position, size_t sequences, float *x, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  gptvq_workspace *w = workspace;
+  size_t width = block->qkv.width, heads = c->heads * c->head_dim;
+  GPTVQ_TRY(check_rows(w, block, sequences, err));
+  if (sequences == 0) return GPTVQ_OK;
+  if (layer >= w->layers / sequences || position >= w->max_positions)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "block %zu: position %zu of %zu texts, but there is room for %zu positions and %zu caches",
+                      block->index, position, sequences, w->max_positions, w->layers);
+  gptvq_norm_rows(sequences, c->hidden, x, block->attention_norm, (float)c->rms_norm_eps, w->norm);
+  GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, sequences, w->norm, c->hidden, w->wide, width, err));
+  gptvq_attention_step(model, block, w, layer, position, sequences, w->wide, width);
+  const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
+  GPTVQ_TRY(gptvq_group_forward(model, block, &output, w, sequences, w->heads, heads, w->sum, c->hidden, err));
+  gptvq_add_rows(sequences, c->hidden, w->sum, x);
+  return GPTVQ_OK;
+}
+
 typedef struct gate_job {
   float *wide;
   size_t width;

@@ -91,6 +91,10 @@ typedef enum gptvq_stop { GPTVQ_STOP_AT_INPUT, GPTVQ_STOP_AT_OUTPUT, GPTVQ_RUN_A
 gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
                                    size_t layer, size_t position, size_t n, float *x, gptvq_stop stop,
                                    gptvq_capture capture, void *context, gptvq_error *err);
+/* The same for one token each of `sequences` texts, all at `position` (the mlp half asks nothing of the kind). The workspace is made for
+ * sequences · config.layers layers. */
+gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                                        size_t layer, size_t position, size_t sequences, float *x, gptvq_error *err);
 /* x[n × hidden] += mlp(norm(x)) */
 gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t n,
                              float *x, gptvq_stop stop, gptvq_capture capture, void *context, gptvq_error *err);

@@ -41,5 +41,8 @@ gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *bl
  * queries and keys, appends to the cache, writes workspace->heads. */
 void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
                           size_t position, size_t n, float *qkv, size_t ldq);
+/* The same for one token each of `sequences` texts, all at `position`; text i of a layer has the cache layer · sequences + i. */
+void gptvq_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
+                          size_t position, size_t sequences, float *qkv, size_t ldq);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
+#include "model/workspace.h"
 
 #include <gptvq/tokenizer.h>
 #include <math.h>
@@ -101,19 +102,21 @@ done:
 }
 
 /* ---- sampling from the model itself ---- */
-typedef struct sampling_thread {
-  gptvq_session *session;
-  float *logits;
-  size_t failed; /* first window that failed, SIZE_MAX: none */
-  gptvq_error error;
-} sampling_thread;
+/* Windows that are written side by side, token by token, so that the weights are read once for all of them: as many as their caches fit into
+ * CACHE_BYTES, by the model and the length alone, as the text depends on it in the last digits of the logits. */
+enum { TOGETHER = 32, REPORT_EVERY = 64 };
+static const size_t cache_bytes = (size_t)4 << 30;
 
 typedef struct sampling {
-  const gptvq_model *model;
-  sampling_thread *threads;
-  int32_t *tokens;
-  size_t length, first; /* first window of this batch */
-  uint64_t seed;
+  gptvq_model model; /* with inputs in bf16 and caches in fp16: the text need not be exact */
+  gptvq_workspace *workspace;
+  int32_t *tokens;   /* [count × length] */
+  size_t length, count, position;
+  uint64_t state[TOGETHER];
+  gptvq_sampler sampler[TOGETHER];
+  gptvq_error error[TOGETHER];
+  int32_t *last;     /* [count] */
+  float *x, *logits; /* [count × hidden], [count × vocab] */
 } sampling;
 
 static int32_t start_token(const gptvq_model *model, uint64_t *state) {
@@ -128,73 +131,91 @@ static bool ends_text(const gptvq_model *model, int32_t token) {
   return false;
 }
 
-static gptvq_status sample_window(const sampling *job, sampling_thread *thread, size_t window) {
-  const gptvq_model *model = job->model;
-  int32_t *tokens = job->tokens + window * job->length;
-  uint64_t state = job->seed ^ (window + 1) * 0xd1342543de82ef95u; /* odd multiplier: distinct for all windows */
-  gptvq_sampler sampler = {.temperature = 1.0f, .top_p = 1.0f, .top_k = 0, .state = gptvq_random(&state)};
-  gptvq_session_reset(thread->session);
-  tokens[0] = start_token(model, &state);
-  for (size_t i = 1; i < job->length; i++) {
-    if (ends_text(model, tokens[i - 1])) { /* a new text; its start token still has to be appended to the cache */
-      GPTVQ_TRY(gptvq_session_forward(thread->session, tokens + i - 1, 1, NULL, 0, &thread->error));
-      tokens[i] = start_token(model, &state);
-      continue;
-    }
-    GPTVQ_TRY(gptvq_session_forward(thread->session, tokens + i - 1, 1, thread->logits, 0, &thread->error));
-    GPTVQ_TRY(gptvq_sample(&sampler, thread->logits, model->config.vocab, &tokens[i], &thread->error));
+/* Token position + 1 of each window. */
+static void choose(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  sampling *job = context;
+  size_t vocab = job->model.config.vocab;
+  for (size_t i = begin; i < end; i++) {
+    int32_t *token = job->tokens + i * job->length + job->position;
+    if (ends_text(&job->model, token[0])) token[1] = start_token(&job->model, &job->state[i]); /* a new text */
+    else (void)gptvq_sample(&job->sampler[i], job->logits + i * vocab, vocab, &token[1], &job->error[i]);
+  }
+}
+
+static gptvq_status sample_step(sampling *job, gptvq_error *err) {
+  const gptvq_model *model = &job->model;
+  for (size_t i = 0; i < job->count; i++) job->last[i] = job->tokens[i * job->length + job->position];
+  GPTVQ_TRY(gptvq_embed(model, job->last, job->count, job->x, err));
+  for (size_t b = 0; b < model->config.layers; b++) {
+    GPTVQ_TRY(gptvq_block_attention_step(model, &model->blocks[b], job->workspace, b, job->position, job->count, job->x, err));
+    GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL, NULL, NULL, err));
+  }
+  for (size_t i = 0; i < job->count * model->config.hidden; i++)
+    if (!isfinite(job->x[i]))
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "NaN or infinity in the activations: the weights are damaged or too large");
+  GPTVQ_TRY(gptvq_head(model, job->workspace, job->count, job->x, job->logits, err));
+  gptvq_parallel_for(job->count, 1, choose, job);
+  for (size_t i = 0; i < job->count; i++)
+    if (job->error[i].status != GPTVQ_OK) return gptvq_fail(err, job->error[i].status, "%s", job->error[i].message);
+  return GPTVQ_OK;
+}
+
+/* Windows [first, first + count) */
+static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, uint64_t seed, const gptvq_callbacks *callbacks,
+                                   gptvq_error *err) {
+  for (size_t i = 0; i < job->count; i++) {
+    job->state[i] = seed ^ (first + i + 1) * 0xd1342543de82ef95u; /* odd multiplier: distinct for all windows */
+    job->sampler[i] = (gptvq_sampler){.temperature = 1.0f, .top_p = 1.0f, .top_k = 0, .state = gptvq_random(&job->state[i])};
+    job->error[i] = (gptvq_error){.status = GPTVQ_OK};
+    job->tokens[i * job->length] = start_token(&job->model, &job->state[i]);
+  }
+  for (job->position = 0; job->position + 1 < job->length; job->position++) {
+    gptvq_error inner = {.status = GPTVQ_OK};
+    if (sample_step(job, &inner) != GPTVQ_OK)
+      return gptvq_fail(err, inner.status, "sampling calibration text from the model: %s", inner.message);
+    if (job->position % REPORT_EVERY == 0) /* the caller may stop it */
+      GPTVQ_TRY(gptvq_report_progress(callbacks, "sample", "", first, samples, NAN, err));
   }
   return GPTVQ_OK;
 }
 
-static void sample_task(void *context, size_t begin, size_t end, size_t thread_index) {
-  const sampling *job = context;
-  sampling_thread *thread = &job->threads[thread_index];
-  for (size_t i = begin; i < end; i++) {
-    if (thread->failed != SIZE_MAX) return;
-    if (sample_window(job, thread, job->first + i) != GPTVQ_OK) thread->failed = job->first + i;
-  }
-}
-
 static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_options *options,
                                 const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  size_t window = gptvq_saturated_size(2 * c->layers * c->kv_heads * c->head_dim, gptvq_saturated_size(out->length, sizeof(uint16_t)));
+  size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)), gptvq_min_size(TOGETHER, out->samples));
+  sampling *job = calloc(1, sizeof *job);
   gptvq_status status = GPTVQ_OK;
-  size_t threads = gptvq_min_size((size_t)gptvq_get_threads(), out->samples);
-  sampling job = {model, NULL, out->tokens, out->length, 0, options->seed};
-  /* every thread index that the pool may hand out has a slot; with fewer windows than threads the extra ones stay unused */
-  size_t slots = (size_t)gptvq_get_threads();
-  job.threads = calloc(slots, sizeof *job.threads);
-  if (job.threads == NULL) return gptvq_fail_memory(err, "sampling", slots * sizeof *job.threads);
-  for (size_t i = 0; i < slots; i++) {
-    job.threads[i].failed = SIZE_MAX;
-    GPTVQ_TRY_GOTO(gptvq_session_create(model, out->length, &job.threads[i].session, err));
-    job.threads[i].logits = gptvq_alloc(model->config.vocab, sizeof(float));
-    if (job.threads[i].logits == NULL) {
-      status = gptvq_fail_memory(err, "sampling", model->config.vocab * sizeof(float));
-      goto done;
-    }
+  if (job == NULL) return gptvq_fail_memory(err, "sampling", sizeof *job);
+  job->model = *model;
+  job->model.compute = GPTVQ_COMPUTE_INT8;
+  job->length = out->length;
+  job->last = gptvq_alloc(together, sizeof *job->last);
+  job->x = gptvq_alloc(together, c->hidden * sizeof *job->x);
+  job->logits = gptvq_alloc(together, c->vocab * sizeof *job->logits);
+  if (job->last == NULL || job->x == NULL || job->logits == NULL) {
+    status = gptvq_fail_memory(err, "sampling", gptvq_saturated_size(together, (c->hidden + c->vocab) * sizeof(float)));
+    goto done;
   }
-  for (size_t batch; job.first < out->samples; job.first += batch) {
-    batch = gptvq_min_size(2 * threads, out->samples - job.first);
-    gptvq_parallel_for(batch, 1, sample_task, &job);
-    const sampling_thread *failed = NULL; /* of the first window that failed */
-    for (size_t i = 0; i < slots; i++)
-      if (job.threads[i].failed != SIZE_MAX && (failed == NULL || job.threads[i].failed < failed->failed))
-        failed = &job.threads[i];
-    if (failed != NULL) {
-      status = gptvq_fail(err, failed->error.status, "sampling calibration text from the model: %s",
-                          failed->error.message);
-      goto done;
+  for (size_t first = 0; first < out->samples; first += job->count) {
+    size_t count = gptvq_min_size(together, out->samples - first);
+    if (count != job->count) { /* caches lie closer in the last, smaller batch */
+      gptvq_workspace_destroy(job->workspace);
+      job->workspace = NULL;
+      GPTVQ_TRY_GOTO(gptvq_workspace_create(&job->model, c->layers * count, count, out->length, &job->workspace, err));
     }
-    GPTVQ_TRY_GOTO(
-        gptvq_report_progress(callbacks, "sample", "", job.first + batch, out->samples, NAN, err));
+    job->count = count;
+    job->tokens = out->tokens + first * out->length;
+    GPTVQ_TRY_GOTO(sample_windows(job, first, out->samples, options->seed, callbacks, err));
+    GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "sample", "", first + count, out->samples, NAN, err));
   }
 done:
-  for (size_t i = 0; i < slots; i++) {
-    gptvq_session_destroy(job.threads[i].session);
-    free(job.threads[i].logits);
-  }
-  free(job.threads);
+  gptvq_workspace_destroy(job->workspace);
+  free(job->last);
+  free(job->x);
+  free(job->logits);
+  free(job);
   return status;
 }
 

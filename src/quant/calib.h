@@ -21,7 +21,8 @@ typedef struct gptvq_calibration {
  * text has fewer than samples × length tokens. GPTVQ_ERROR_DATA: fewer than `length` tokens, or an id that the model lacks.
  *
  * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a model without one) and restarted
- * so after each EOS; window i depends on the seed and i alone.
+ * so after each EOS. Up to 32 windows are written side by side (fewer where their caches exceed 4 GiB), with inputs in bf16 and caches in fp16. The
+ * text depends on the seed, the number of windows and their length, not on the number of threads.
  *
  * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, a length above the model's context. The caller releases *out. */
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,

@@ -184,8 +184,60 @@ static void failures_pass_through(void **state) {
   close_fixture(&f);
 }
 
+/* Texts that go side by side, token by token, see what each sees in a session of its own; sums of at most 128 fp32 products in another order
+ * over few layers: 1e-4 of the largest logit is far above their rounding, far below another text's logits. */
+static void texts_side_by_side_are_texts_alone(void **state) {
+  (void)state;
+  enum { TEXTS = 9, LENGTH = 7, VOCAB_MAX = 512 };
+  for (size_t i = 0; i < FOLDERS; i++) {
+    gptvq_model *model;
+    gptvq_workspace *workspace;
+    gptvq_error err = {GPTVQ_OK, ""};
+    char path[512];
+    snprintf(path, sizeof path, GOLDEN "%s", folders[i]);
+    assert_int_equal(gptvq_model_open(path, NULL, &model, &err), GPTVQ_OK);
+    size_t hidden = model->config.hidden, vocab = model->config.vocab, layers = model->config.layers;
+    assert_true(vocab <= VOCAB_MAX);
+    assert_int_equal(gptvq_workspace_create(model, layers * TEXTS, TEXTS, LENGTH, &workspace, &err), GPTVQ_OK);
+    static float logits[TEXTS * VOCAB_MAX], alone[VOCAB_MAX];
+    int32_t tokens[TEXTS][LENGTH], column[TEXTS];
+    float *x = gptvq_alloc(TEXTS, hidden * sizeof *x), other = 0.0f;
+    for (size_t t = 0; t < TEXTS; t++)
+      for (size_t p = 0; p < LENGTH; p++) tokens[t][p] = (int32_t)((t * 11 + p * (5 + t)) % 64);
+    for (size_t p = 0; p < LENGTH; p++) {
+      for (size_t t = 0; t < TEXTS; t++) column[t] = tokens[t][p];
+      assert_int_equal(gptvq_embed(model, column, TEXTS, x, &err), GPTVQ_OK);
+      for (size_t b = 0; b < layers; b++) {
+        assert_int_equal(gptvq_block_attention_step(model, &model->blocks[b], workspace, b, p, TEXTS, x, &err), GPTVQ_OK);
+        assert_int_equal(gptvq_block_mlp(model, &model->blocks[b], workspace, TEXTS, x, GPTVQ_RUN_ALL, NULL, NULL, &err), GPTVQ_OK);
+      }
+    }
+    assert_int_equal(gptvq_head(model, workspace, TEXTS, x, logits, &err), GPTVQ_OK);
+    for (size_t t = 0; t < TEXTS; t++) {
+      gptvq_session *session;
+      assert_int_equal(gptvq_session_create(model, LENGTH, &session, &err), GPTVQ_OK);
+      assert_int_equal(gptvq_session_forward(session, tokens[t], LENGTH, alone, 0, &err), GPTVQ_OK);
+      float most = 0.0f;
+      for (size_t v = 0; v < vocab; v++) most = fmaxf(most, fabsf(alone[v]));
+      for (size_t v = 0; v < vocab; v++) {
+        if (!(fabsf(alone[v] - logits[t * vocab + v]) <= 1e-4f * most))
+          fail_msg("%s, text %zu: logit %zu is %g, alone %g", folders[i], t, v, (double)logits[t * vocab + v], (double)alone[v]);
+        other = fmaxf(other, fabsf(alone[v] - logits[(t + 1) % TEXTS * vocab + v]) / most);
+      }
+      gptvq_session_destroy(session);
+    }
+    assert_true(other > 1e-2f);
+    assert_int_equal(gptvq_block_attention_step(model, &model->blocks[0], workspace, layers, 0, TEXTS, x, &err), GPTVQ_ERROR_ARGUMENT);
+    assert_int_equal(gptvq_block_attention_step(model, &model->blocks[0], workspace, 0, LENGTH, TEXTS, x, &err), GPTVQ_ERROR_ARGUMENT);
+    free(x);
+    gptvq_workspace_destroy(workspace);
+    gptvq_model_close(model);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(blocks_make_the_session), cmocka_unit_test(captures_are_the_inputs),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(texts_side_by_side_are_texts_alone),
+                                     cmocka_unit_test(blocks_make_the_session), cmocka_unit_test(captures_are_the_inputs),
                                      cmocka_unit_test(replaced_linears_are_used), cmocka_unit_test(failures_pass_through)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

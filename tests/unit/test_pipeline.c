@@ -476,7 +476,38 @@ static void export_refuses_what_it_cannot_do(void **state) {
   gptvq_checkpoint_close(original);
 }
 
-/* One Hessian at a time or all of a block at once: the same results. */
+/* The estimate counts what a wide layer needs, the correction's share of it can be saved, and a run that does not fit is told so. */
+static void memory_is_estimated(void **state) {
+  (void)state;
+  gptvq_model *model;
+  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ), plain;
+  ok(gptvq_model_open(TEST_SOURCE_DIR "/tests/golden/model/llama", NULL, &model, err));
+  o.calib_length = 32;
+  o.calib_samples = 4;
+  ok(gptvq_quantize_options_resolve(&o, err));
+  gptvq_linear *down = &model->blocks[0].linears[model->blocks[0].mlps[0].down];
+  down->cols = 20000; /* 4 bytes · 2 · (cols² + rows · cols) of mismatch sums and 8 cols² of Hessian, at least */
+  plain = o;
+  plain.mismatch = plain.mismatch_stream = 0.0;
+  double square = 20000.0 * 20000.0, with = gptvq_pipeline_peak(model, &o, true, 0), without = gptvq_pipeline_peak(model, &plain, false, 0);
+  assert_true(with > 16.0 * square && with < 18.0 * square);
+  assert_true(without > 12.0 * square && without < 14.0 * square);
+  o.calib_samples = 8;
+  double stream = 4.0 * 4.0 * 32.0 * (double)model->config.hidden;
+  assert_true(fabs(gptvq_pipeline_peak(model, &o, true, 0) - with - 2.0 * stream) <= 1e-9 * with);
+  char text[256];
+  assert_false(gptvq_memory_warning(5e9, 4e9, 6e9, text, sizeof text));
+  assert_false(gptvq_memory_warning(5e9, 4e9, 0.0, text, sizeof text));
+  assert_true(gptvq_memory_warning(5e9, 4e9, 4.5e9, text, sizeof text));
+  assert_string_equal(text, "this takes about 5.0 GB of memory at its peak, but only 4.5 GB are available: 4.0 GB with --mismatch 0 --mismatch-stream 0");
+  assert_true(gptvq_memory_warning(5e9, 4e9, 3e9, text, sizeof text));
+  assert_non_null(strstr(text, "--mismatch-stream 0 and less with fewer --calib-samples"));
+  assert_true(gptvq_memory_warning(5e9, 5e9, 3e9, text, sizeof text));
+  assert_non_null(strstr(text, "3.0 GB are available: give fewer --calib-samples"));
+  gptvq_model_close(model);
+}
+
+/* One Hessian at a time or all of a block at once, inputs of output layers kept (here for two windows of three) or not: the same results. */
 static void hessian_budget_does_not_change_results(void **state) {
   (void)state;
   enum { SAMPLES = 3, LENGTH = 48, LINEARS = 16 };
@@ -496,7 +527,8 @@ static void hessian_budget_does_not_change_results(void **state) {
       uint64_t random = 5;
       for (size_t i = 0; i < SAMPLES * LENGTH * TINY_HIDDEN; i++) x[pass][i] = (float)(gptvq_random_unit(&random) - 0.5);
       gptvq_pipeline p = {.model = model, .options = &o, .samples = SAMPLES, .length = LENGTH, .x = x[pass],
-                          .workspace = workspace, .hessian_budget = pass == 0 ? 1 : SIZE_MAX, .layers_total = LINEARS};
+                          .workspace = workspace, .hessian_budget = pass == 0 ? 1 : SIZE_MAX,
+                          .kept_budget = pass == 0 ? 0 : 2 * LENGTH * TINY_HIDDEN * sizeof(float), .layers_total = LINEARS};
       ok(gptvq_pipeline_block(&p, block, results[pass], err));
       assert_int_equal(p.layers_done, LINEARS);
       gptvq_workspace_destroy(workspace);
@@ -527,6 +559,7 @@ int main(void) {
       cmocka_unit_test(thin_calibration_is_said),
       cmocka_unit_test(a_full_disk_leaves_nothing),
       cmocka_unit_test(export_refuses_what_it_cannot_do),
+      cmocka_unit_test(memory_is_estimated),
       cmocka_unit_test(hessian_budget_does_not_change_results),
   };
   return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
