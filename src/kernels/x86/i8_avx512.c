@@ -113,6 +113,8 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
   const gptvq_tile *tile = job->tile;
   const size_t sets = 4 / dim, unit_bytes = 32 / dim * bits, tokens = job->tokens;
   unit_kernel k;
+  const int8_t *next = (const int8_t *)tile->codebook + ((size_t)dim << bits); /* the next tile's */
+  for (size_t i = 0; i < (size_t)dim << bits; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T0);
   gptvq_load_table512(tile->codebook, bits, dim, 0x80, &k.table);
   gptvq_prepare_spread512(bits, 64 * sets, &k.spread);
   if (scaled) load_block_scales(job, sets, &k.blocks);

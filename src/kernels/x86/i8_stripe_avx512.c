@@ -5,7 +5,7 @@
 #include "kernels/x86/lookup_avx512.h"
 #include "kernels/x86/x86.h"
 
-enum { SCALES = 64 };
+enum { SCALES = 64, CODEBOOKS_AHEAD = 1024 /* bytes: a stream of their own, too thin for the hardware to follow */ };
 
 /* codebook scale / 127 · activation scale for up to 64 groups */
 GPTVQ_INLINE void combine_scales(const uint16_t *codebook_scales, const float *x_scales, size_t count, float *scales) {
@@ -28,10 +28,12 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
   const uint8_t *units = job->units;
   const int8_t *codebook = job->codebook, *x = job->x;
   const int32_t *correction = job->corrections;
+  _mm_prefetch((const char *)(job->codebook_scales + job->groups) + 64, _MM_HINT_T0);
   for (size_t g = 0; g < job->groups; g++) {
     if (g % SCALES == 0)
       combine_scales(job->codebook_scales + g, job->x_scales + g, job->groups - g < SCALES ? job->groups - g : SCALES,
                      scales);
+    _mm_prefetch((const char *)codebook + CODEBOOKS_AHEAD, _MM_HINT_T0);
     gptvq_table512 table;
     gptvq_load_table512(codebook, bits, dim, 0x80, &table);
     __m512i q[4];
