@@ -62,7 +62,7 @@ done
 # CPU levels
 expect_fail 2 'option --cpu: .*sse9' "$GPTVQ" inspect "$model" --cpu sse9
 expect_fail 2 'environment variable GPTVQ_CPU: .*sse9' env GPTVQ_CPU=sse9 "$GPTVQ" inspect "$model"
-case $(uname -m) in aarch64 | arm64) other=avx2 ;; *) other=neon ;; esac
+case ${MACHINE:-$(uname -m)} in aarch64 | arm64) other=avx2 ;; *) other=neon ;; esac
 expect_fail 5 "option --cpu: .*$other" "$GPTVQ" inspect "$model" --cpu $other
 expect_ok env GPTVQ_CPU=ref "$GPTVQ" inspect "$model"
 expect_ok "$GPTVQ" inspect "$model" --cpu ref --threads=1 --quiet
