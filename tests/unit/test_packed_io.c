@@ -291,8 +291,8 @@ static void other_versions_are_refused(void **state) {
     gptvq_status status;
     const char *words;
   } cases[] = {
-      {"{\"quant_method\": \"gptvq\", \"version\": 2}", GPTVQ_ERROR_UNSUPPORTED, "format version 2 is not supported, only version 1"},
-      {"{\"quant_method\": \"gptvq\", \"version\": 0}", GPTVQ_ERROR_UNSUPPORTED, "format version 0 is not supported, only version 1"},
+      {"{\"quant_method\": \"gptvq\", \"version\": 3}", GPTVQ_ERROR_UNSUPPORTED, "format version 3 is not supported, only versions up to 2"},
+      {"{\"quant_method\": \"gptvq\", \"version\": 0}", GPTVQ_ERROR_UNSUPPORTED, "format version 0 is not supported, only versions up to 2"},
       {"{\"quant_method\": \"gptvq\", \"version\": \"1\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
       {"{\"quant_method\": \"gptvq\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
       {"{\"quant_method\": \"awq\", \"version\": 1}", GPTVQ_ERROR_UNSUPPORTED, "awq"},
