@@ -127,9 +127,9 @@ void gptvq_set_threads(int threads) {
 
 gptvq_status gptvq_set_affinity(const char *cpus, gptvq_error *err) {
   pthread_mutex_lock(&pool.call);
+  stop_workers(); /* one that has only just started may still be reading the list; those that start from now on bind themselves */
   gptvq_status status = gptvq_affinity_set(cpus, err);
   if (status == GPTVQ_OK) {
-    stop_workers(); /* those that start from now on bind themselves */
     gptvq_affinity_bind(0);
     choose_threads(0);
   }

@@ -9,6 +9,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,7 +108,13 @@ static int nth_cpu(int n) {
 }
 
 static _Atomic int seen_cpus[CPU_SETSIZE];
-static _Atomic size_t misplaced;
+static _Atomic size_t misplaced, naps;
+
+static bool all_seen(const int *wanted, int count) {
+  for (int i = 0; i < count; i++)
+    if (!atomic_load(&seen_cpus[wanted[i]])) return false;
+  return true;
+}
 
 /* Is this thread bound to exactly the CPU that its number says? */
 static void look_where(void *context, size_t begin, size_t end, size_t thread) {
@@ -115,10 +122,10 @@ static void look_where(void *context, size_t begin, size_t end, size_t thread) {
   (void)end;
   const int *wanted = context;
   cpu_set_t mine;
-  struct timespec nap = {0, 2000000}; /* lets the others in */
-  nanosleep(&nap, NULL);
   if (sched_getaffinity(0, sizeof mine, &mine) != 0 || CPU_COUNT(&mine) != 1 || !CPU_ISSET(wanted[thread], &mine)) atomic_fetch_add(&misplaced, 1);
   else atomic_store(&seen_cpus[wanted[thread]], 1);
+  const struct timespec nap = {0, 2000000}; /* lets the others in: ten seconds together on a busy machine */
+  while (!all_seen(wanted, gptvq_get_threads()) && atomic_fetch_add(&naps, 1) < 5000) nanosleep(&nap, NULL);
 }
 
 static void one_thread_per_cpu(void **state) {
@@ -143,6 +150,27 @@ static void one_thread_per_cpu(void **state) {
   assert_int_equal(gptvq_get_threads(), CPU_COUNT(&allowed) < 256 ? CPU_COUNT(&allowed) : 256);
 }
 
+static void count_one(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  atomic_fetch_add((_Atomic size_t *)context, end - begin);
+}
+
+/* Lists that change while workers of the last job may not even have begun. */
+static void lists_come_and_go(void **state) {
+  (void)state;
+  char list[32];
+  _Atomic size_t done = 0;
+  (void)snprintf(list, sizeof list, "%d", nth_cpu(0));
+  for (size_t i = 0; i < 200; i++) {
+    assert_int_equal(gptvq_set_affinity(i % 2 == 0 ? list : NULL, NULL), GPTVQ_OK);
+    gptvq_set_threads(4);
+    gptvq_parallel_for(8, 1, count_one, &done);
+    assert_int_equal(atomic_load(&done), 8 * (i + 1));
+  }
+  gptvq_set_threads(0);
+  assert_int_equal(gptvq_get_threads(), CPU_COUNT(&allowed) < 256 ? CPU_COUNT(&allowed) : 256);
+}
+
 static void wrong_lists(void **state) {
   (void)state;
   static const char *const lists[] = {"", "a", "-1", "0-", "0,", ",0", "1-0", "0 ", "0,,1", "0-x", "99999999999999999999", "1023-1024"};
@@ -164,7 +192,7 @@ static void wrong_lists(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(many_short_jobs),
                                      cmocka_unit_test(concurrent_callers), cmocka_unit_test(one_thread_per_cpu),
-                                     cmocka_unit_test(wrong_lists)};
+                                     cmocka_unit_test(lists_come_and_go), cmocka_unit_test(wrong_lists)};
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
