@@ -48,7 +48,7 @@ int gptvq_cmd_bench_kernels(int argc, char **argv) {
       {GPTVQ_OPTION_SIZE, "rounds", .value = &bench.rounds, .min = 1, .max = 1001, .argument = "N",
        .help = "turns of all kernels and of reading memory (default 9)"},
       {GPTVQ_OPTION_SIZE, "memory", .value = &megabytes, .min = 64, .max = 1 << 20, .argument = "MIB",
-       .help = "memory to walk through (default 256); less than the caches hold shows the kernels' own speed"},
+       .help = "memory to walk through, several times what the caches hold (default 256)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &json, .help = "everything as JSON"},
       {GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {

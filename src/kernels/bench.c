@@ -1,8 +1,9 @@
 /* Matrix × vector kernels from memory, against the measured read bandwidth and 4-bit integers.
  *
- * Every kernel walks through many copies of its matrix, more than the caches hold, as decoding walks through the layers of a model. All
- * kernels and the bandwidth measurement take turns, round by round, so that ratios are taken under the same conditions; the
- * minimum of all single products and the median of the rounds' means are reported. Preparing the activations is part of the time. */
+ * Kernels walk through copies of their matrices, as decoding walks through the layers of a model. All kernels and the bandwidth
+ * measurement take turns, round by round, so that ratios are taken under the same conditions. Each goes on in memory where the one before it
+ * stopped: what a cache still holds is not what is read next. The minimum of all single products and the median of the rounds' means
+ * are reported. Preparing the activations is part of the time. */
 #define _GNU_SOURCE
 #include "base/memory.h"
 #include "base/random.h"
@@ -59,6 +60,7 @@ typedef struct pool {
   uint8_t *codes;   /* anything */
   uint16_t *scales; /* sane numbers, as bf16 and as fp16 */
   size_t code_bytes, scale_bytes;
+  size_t walked;    /* where in codes the next one goes on */
 } pool;
 
 typedef struct job {
@@ -104,14 +106,16 @@ static void read_task(void *context, size_t begin, size_t end, size_t thread) {
 
 /* Mean seconds of reading one of `pieces` pieces of the pool; the least goes to *least. */
 enum { PIECE = 4 << 20 };
-static double time_read(const pool *memory, size_t pieces, double *least) {
+static double time_read(pool *memory, size_t pieces, double *least) {
+  const size_t first = gptvq_ceil_div(memory->walked, PIECE), all = memory->code_bytes / PIECE;
   double start = now(), last = start;
   for (size_t i = 0; i < pieces; i++) {
-    gptvq_parallel_for(PIECE / 65536, 4, read_task, memory->codes + i * PIECE);
+    gptvq_parallel_for(PIECE / 65536, 4, read_task, memory->codes + (first + i) % all * PIECE);
     double t = now();
     if (t - last < *least) *least = t - last;
     last = t;
   }
+  memory->walked = (first + pieces) % all * PIECE;
   return (last - start) / (double)pieces;
 }
 
@@ -122,17 +126,24 @@ static size_t packed_bytes(const gptvq_packed_shape *shape) {
          2 * sizes.uniform_scales + sizes.zero_bytes;
 }
 
-/* Copy number `copy` of the layer: arrays follow each other, 64-byte aligned, and wrap around at the pool's end. */
+/* Memory that a copy of the layer takes in the pool: arrays follow each other, 64-byte aligned. */
+static size_t copy_bytes(const gptvq_packed_shape *shape) {
+  gptvq_packed_sizes sizes;
+  gptvq_packed_measure(shape, &sizes);
+  return gptvq_round_up(sizes.index_bytes, 64) + gptvq_round_up(sizes.codebook_bytes, 64) + gptvq_round_up(sizes.block_scale_bytes, 64) +
+         gptvq_round_up(sizes.zero_bytes, 64);
+}
+
+/* Copy number `copy` of the layer; copies wrap around at the pool's end. */
 static void place(const pool *memory, size_t copy, gptvq_packed *p) {
   static const float range[2] = {-1.0f, 0.125f};
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(&p->shape, &sizes);
-  size_t total = sizes.index_bytes + sizes.codebook_bytes + sizes.block_scale_bytes + sizes.zero_bytes + 256;
-  size_t copies = memory->code_bytes / total, scales = 2 * (sizes.codebook_scales + sizes.uniform_scales) + 64;
-  const uint8_t *at = memory->codes + copy % copies * (total / 64 * 64);
+  size_t total = copy_bytes(&p->shape), scales = gptvq_round_up(2 * (sizes.codebook_scales + sizes.uniform_scales), 64);
+  const uint8_t *at = memory->codes + copy % (memory->code_bytes / total) * total;
   p->indices = at;
   at += gptvq_round_up(sizes.index_bytes, 64);
-  const uint16_t *numbers = memory->scales + copy % (memory->scale_bytes / scales) * (scales / 64 * 32);
+  const uint16_t *numbers = memory->scales + copy % (memory->scale_bytes / scales) * (scales / 2);
   if (p->shape.kind == GPTVQ_PACKED_VQ) {
     p->codebooks = at;
     p->codebook_scales = numbers;
@@ -147,8 +158,9 @@ static void place(const pool *memory, size_t copy, gptvq_packed *p) {
 }
 
 /* Mean seconds of one product over `copies` copies; the least goes to *least. */
-static double time_kernel(const pool *memory, job *j, void *inputs, size_t copies, size_t first, double *least) {
+static double time_kernel(pool *memory, job *j, void *inputs, size_t copies, double *least) {
   const gptvq_packed_shape *shape = &j->packed.shape;
+  const size_t total = copy_bytes(shape), first = gptvq_ceil_div(memory->walked, total);
   size_t grain = gptvq_round_up(gptvq_max_size(65536 / shape->cols, 1), gptvq_min_size(shape->group_rows, 128));
   double start = now(), last = start;
   for (size_t copy = 0; copy < copies; copy++) {
@@ -160,6 +172,7 @@ static double time_kernel(const pool *memory, job *j, void *inputs, size_t copie
     if (t - last < *least) *least = t - last;
     last = t;
   }
+  memory->walked = (first + copies) % (memory->code_bytes / total) * total;
   return (last - start) / (double)copies;
 }
 
@@ -197,7 +210,7 @@ static gptvq_status bench_shape(timing *t, size_t rows, size_t cols, gptvq_kerne
     t->reads[round] = time_read(&t->memory, gptvq_max_size(t->memory.code_bytes / PIECE / 4, 1), &least_read);
     for (size_t k = 0; k < KERNELS; k++) {
       size_t copies = gptvq_max_size(((size_t)32 << 20) / packed_bytes(&jobs[k].packed.shape), 1);
-      t->times[k * t->rounds + round] = time_kernel(&t->memory, &jobs[k], t->inputs, copies, round * copies, &least[k]);
+      t->times[k * t->rounds + round] = time_kernel(&t->memory, &jobs[k], t->inputs, copies, &least[k]);
     }
   }
   double read_median = PIECE / median(t->reads, t->rounds);
