@@ -17,7 +17,7 @@ enum { DENSE_WEIGHTS = 1 << 15, PACKED_WEIGHTS = 1 << 17, PANEL_WEIGHTS = 1 << 1
 
 typedef enum path {
   PATH_VECTORS, /* matrix × vector kernels, token by token */
-  PATH_CODES,   /* the same on int8 inputs, up to 8 tokens per pass */
+  PATH_CODES,   /* the same on int8 inputs, up to 32 tokens per pass */
   PATH_BLOCKS,  /* int8 inputs, weights decoded once for all tokens */
   PATH_PLAIN,   /* the same with the products by oneDNN, where the processor has AMX */
   PATH_ROWS,    /* int8 inputs and int8 weights */
