@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /* Should prompts use it? True on processors with AMX (CPUID, XCR0 and the kernel's permission) when the build has oneDNN; the environment
- * variable GPTVQ_GEMM=own|onednn forces either, read once. */
+ * variable GPTVQ_GEMM=own|onednn forces either, read once; never where oneDNN's products are not exact (processors without VNNI). */
 bool gptvq_gemm_int8_wanted(void);
 
 /* C[m × n] = A[m × k] · B[n × k]ᵀ on the calling thread, exact; row-major, strides in elements. False when the product cannot be made:
