@@ -30,6 +30,9 @@ insert() {
   cat "$work/new" > "$1"
 }
 
+for csv in bench/quality.csv bench/paper.csv bench/halves.csv; do
+  [ ! -e $csv ] || grep -q '^setting,.*,excess_2nd,layer_error,cpu_seconds,' $csv || { echo "$csv has other columns than bench/quality.sh writes now: run that first" >&2; exit 1; }
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 means bench/quality.csv > "$work/means"

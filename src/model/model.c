@@ -237,7 +237,7 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
                         model->info.head_bits);
   else if (head_bits == 8 || (head_bits == 0 && model->compute == GPTVQ_COMPUTE_INT8)) {
     status = gptvq_quantize_head(model, err);
-    model->info.head_bits = 8;
+    if (!model->head.is_packed) model->info.head_bits = 8;
   }
   if (status != GPTVQ_OK) {
     gptvq_model_close(model);

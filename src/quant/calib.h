@@ -22,7 +22,8 @@ typedef struct gptvq_calibration {
  *
  * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a model without one) and restarted
  * so after each EOS. Up to 32 windows are written side by side (fewer where their caches exceed 4 GiB), with inputs in bf16 and caches in fp16. The
- * text depends on the seed, the number of windows and their length, not on the number of threads.
+ * text depends on the seed, the number of windows, their length and (by the last digits of the logits) the processor, not on the number of
+ * threads.
  *
  * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, a length above the model's context. The caller releases *out. */
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,

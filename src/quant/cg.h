@@ -1,5 +1,5 @@
 /* quant/cg.h: preconditioned conjugate gradients for the quadratics that the layer loss is in its codebooks (update.c) and in the factors of
- * its codebooks (factors.c). Several independent systems advance in step, so that they share the products with the Hessian. */
+ * its codebooks (compress.c). Several independent systems advance in step, so that they share the products with the Hessian. */
 #ifndef GPTVQ_QUANT_CG_H
 #define GPTVQ_QUANT_CG_H
 

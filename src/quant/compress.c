@@ -309,12 +309,13 @@ done:
 gptvq_status gptvq_vq_compress(gptvq_vq *q, gptvq_error *err) {
   size_t rank = q->shape.svd_rank, tiles = q->stripes * q->groups, n = tiles * q->k;
   GPTVQ_TRY(gptvq_vq_sort(q, err));
-  double *whole = gptvq_alloc(n, sizeof *whole), *left = gptvq_alloc(tiles + q->k, rank * sizeof *left), *right = left + tiles * rank;
+  double *whole = gptvq_alloc(n, sizeof *whole), *left = gptvq_alloc(tiles + q->k, rank * sizeof *left);
   gptvq_status status = GPTVQ_OK;
   if (whole == NULL || left == NULL) {
     status = gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(n, sizeof *whole));
     goto done;
   }
+  double *right = left + tiles * rank;
   for (size_t i = 0; i < n; i++) whole[i] = (double)q->centroids[i];
   GPTVQ_TRY_GOTO(gptvq_svd(tiles, q->k, rank, whole, left, right, err));
   status = store_factors(q, left, right, false, err);
@@ -326,7 +327,7 @@ done:
 
 gptvq_status gptvq_vq_update_factors(gptvq_vq *q, double *loss, gptvq_error *err) {
   size_t rank = q->rank, k = q->k, tiles = q->stripes * q->groups, codes = tiles * rank, all = codes + rank * k;
-  double *left = gptvq_alloc(tiles + k, rank * sizeof *left), *right = left + tiles * rank;
+  double *left = gptvq_alloc(tiles + k, rank * sizeof *left);
   double *row_loss = gptvq_alloc(q->rows, sizeof *row_loss);
   int8_t *saved = gptvq_alloc(all, 1);
   float *saved_scales = gptvq_alloc(rank, sizeof *saved_scales);
@@ -335,6 +336,7 @@ gptvq_status gptvq_vq_update_factors(gptvq_vq *q, double *loss, gptvq_error *err
     status = gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(tiles + k, rank * sizeof *left));
     goto done;
   }
+  double *right = left + tiles * rank;
   memcpy(saved, q->left, codes);
   memcpy(saved + codes, q->right, rank * k);
   memcpy(saved_scales, q->factor_scales, rank * sizeof *saved_scales);

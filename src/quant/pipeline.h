@@ -39,7 +39,8 @@ gptvq_status gptvq_block_copy(const gptvq_block *block, gptvq_block *copy, gptvq
 void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed);
 
 /* ---- memory (pipeline_memory.c) ---- */
-/* Bytes that quantizing takes at its peak beside the mapped files and kept_budget. options resolved, calib_length set. */
+/* Bytes that quantizing takes at its peak beside the mapped files and kept_budget, without the gradients of `allocate` and `guide` and
+ * without fine-tuning of the whole model. options resolved, calib_length set. */
 double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_quantize_options *options, bool two_streams, size_t hessian_budget);
 /* true and one line that says so and what to do when `peak` exceeds what is available (0: unknown). without_mismatch: the peak then. */
 bool gptvq_memory_warning(double peak, double without_mismatch, double available, char *text, size_t size);
@@ -48,7 +49,7 @@ bool gptvq_memory_warning(double peak, double without_mismatch, double available
 /* Which tensors of the original folder go where. */
 typedef struct gptvq_tensor_plan {
   size_t count, blocks;
-  size_t *place; /* [count] by checkpoint order: block index, gptvq_place_rest gptvq_place_head or gptvq_place_replaced */
+  size_t *place; /* [count] by checkpoint order: block index, gptvq_place_rest, gptvq_place_head or gptvq_place_replaced */
 } gptvq_tensor_plan;
 #define gptvq_place_rest SIZE_MAX             /* embeddings, head, final norm: the last shard */
 #define gptvq_place_replaced (SIZE_MAX - 1)   /* NAME.weight of a linear that is quantized */

@@ -26,8 +26,13 @@ static double solving(const run *r, const gptvq_linear *linear) {
   if (shape.kind != GPTVQ_PACKED_VQ) return 14.0 * values; /* weights, compensated weights, errors, codes */
   /* weights, targets, compensated weights, errors, indices; codebooks, and in the update solution, residual, product, direction, preconditioner, copies */
   double code = o->codebook_bits / 8.0, numbers = (double)sizes.codebook_values;
-  return 16.0 * values + 2.0 * values / o->dim + numbers * (4.0 + code) +
-         (o->codebook_update ? numbers * (8.0 * (3.0 + o->dim) + 8.0 + code) : 0.0) + 4.0 * 128.0 * rows;
+  double update = o->codebook_update ? numbers * (8.0 * (3.0 + o->dim) + 8.0 + code) : 0.0;
+  if (shape.svd_rank > 0) { /* all codebooks, gradient, curvature, change; of the left factor copies and the same numbers as of codebooks above */
+    double rank = shape.svd_rank, left = (double)sizes.left_bytes;
+    double factors = o->codebook_update ? 28.0 * numbers + left * (8.0 * (5.0 + rank) + 4.0) : 24.0 * numbers + 8.0 * left;
+    if (factors > update) update = factors;
+  }
+  return 16.0 * values + 2.0 * values / o->dim + numbers * (4.0 + code) + update + 4.0 * 128.0 * rows;
 }
 
 /* Bytes while the linears of one input are made: Hessians of `together` bytes are collected in the same pass. */

@@ -1,5 +1,6 @@
 /* Truncated singular value decomposition of a matrix with many rows and few columns. */
 #include "base/memory.h"
+#include "linalg/gemm.h"
 #include "quant/layer.h"
 
 #include <lapacke.h>
@@ -12,6 +13,7 @@ gptvq_status gptvq_svd(size_t rows, size_t cols, size_t rank, double *c, double 
   size_t doubles = gptvq_saturated_size(least, cols + rows + 1);
   double *u = gptvq_alloc(doubles, sizeof *u);
   if (u == NULL) return gptvq_fail_memory(err, "the decomposition of the codebooks", gptvq_saturated_size(doubles, sizeof *u));
+  gptvq_blas_init(); /* k-means comes here without any product before */
   double *vt = u + least * cols, *sigma = vt + least * rows;
   /* row-major [rows × cols] is column-major [cols × rows]: u [cols × least], vt [least × rows] */
   lapack_int info = LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'S', (lapack_int)cols, (lapack_int)rows, c, (lapack_int)cols, sigma, u, (lapack_int)cols,

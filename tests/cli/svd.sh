@@ -59,11 +59,13 @@ kill -KILL $pid 2> /dev/null || true
 wait $pid || true
 if [ -e again.partial ]; then
   # shellcheck disable=SC2086
-  run "$GPTVQ" quantize "$model" -o again $options --bits 2.125 --svd-rank 1 --resume
-  [ "$code" = 2 ] && expect_err 'svd_rank was 2, is now 1'
+  run "$GPTVQ" quantize "$model" -o again $options --index-bits 2 --group-size 128 --svd-rank 1 --resume
+  [ "$code" = 2 ] || die "resumed with another rank"
+  expect_err 'svd_rank was 2, is now 1'
   # shellcheck disable=SC2086
-  run "$GPTVQ" quantize "$model" -o again $options --bits 2.1875 --resume
+  run "$GPTVQ" quantize "$model" -o again $options --index-bits 2 --group-size 256 --resume
   [ "$code" = 2 ] || die "resumed without factors"
+  expect_err 'svd_rank was 2, is now absent'
   # shellcheck disable=SC2086
   expect_ok "$GPTVQ" quantize "$model" -o again $options --bits 2.125 --svd-rank 2 --threads 2 --resume
 fi

@@ -495,6 +495,22 @@ static void memory_is_estimated(void **state) {
   o.calib_samples = 8;
   double stream = 4.0 * 4.0 * 32.0 * (double)model->config.hidden;
   assert_true(fabs(gptvq_pipeline_peak(model, &o, true, 0) - with - 2.0 * stream) <= 1e-9 * with);
+  /* factored codebooks: in a layer high enough for solving to be the peak, at least the R × R blocks of all rows of the left factor; whole
+   * codebooks take 41 bytes a number (update) */
+  gptvq_quantize_options whole = plain, factored;
+  whole.dim = 1;
+  whole.bits = 0;
+  whole.index_bits = 4;
+  whole.group_size = 64;
+  factored = whole;
+  factored.svd_rank = 16;
+  ok(gptvq_quantize_options_resolve(&whole, err));
+  ok(gptvq_quantize_options_resolve(&factored, err));
+  size_t rows = down->rows;
+  down->rows = 60000;
+  double tiles = 60000.0 * 20000.0 / 64.0, more = gptvq_pipeline_peak(model, &factored, false, 0) - gptvq_pipeline_peak(model, &whole, false, 0);
+  assert_true(more > 8.0 * tiles * 16 * 16 - 41.0 * tiles * 16);
+  down->rows = rows;
   char text[256];
   assert_false(gptvq_memory_warning(5e9, 4e9, 6e9, text, sizeof text));
   assert_false(gptvq_memory_warning(5e9, 4e9, 0.0, text, sizeof text));
