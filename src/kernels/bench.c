@@ -3,7 +3,7 @@
  * Kernels walk through copies of their matrices, as decoding walks through the layers of a model. All kernels and the bandwidth
  * measurement take turns, round by round, so that ratios are taken under the same conditions. Each goes on in memory where the one before it
  * stopped: what a cache still holds is not what is read next. The minimum of all single products and the median of the rounds' means
- * are reported. Preparing the activations is part of the time. */
+ * are reported. Preparing the activations is part of the time. In a round each kernel walks through about an eighth of the memory. */
 #define _GNU_SOURCE
 #include "base/memory.h"
 #include "base/random.h"
@@ -209,7 +209,7 @@ static gptvq_status bench_shape(timing *t, size_t rows, size_t cols, gptvq_kerne
   for (size_t round = 0; round < t->rounds; round++) {
     t->reads[round] = time_read(&t->memory, gptvq_max_size(t->memory.code_bytes / PIECE / 4, 1), &least_read);
     for (size_t k = 0; k < KERNELS; k++) {
-      size_t copies = gptvq_max_size(((size_t)32 << 20) / packed_bytes(&jobs[k].packed.shape), 1);
+      size_t copies = gptvq_max_size(t->memory.code_bytes / 8 / packed_bytes(&jobs[k].packed.shape), 1);
       t->times[k * t->rounds + round] = time_kernel(&t->memory, &jobs[k], t->inputs, copies, &least[k]);
     }
   }

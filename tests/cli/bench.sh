@@ -45,5 +45,7 @@ expect_fail 3 'exists; use --force' "$GPTVQ" bench make-model --shape stories -o
 expect_ok "$GPTVQ" bench kernels --shapes 1 --rounds 1 --memory 64 --json
 expect_out '"kernel": "vq-2d-2.125"'
 expect_out '"int4_ratio_median"'
+[ "$(sed -n 's/.*"kernel": "\([^"]*\)".*/\1/p' "$capture/out" | head -n 1)" = int4-g128 ] || die "the first kernel is not the yardstick"
+[ "$(grep -c '"rows": 4096' "$capture/out")" = 16 ] || die "not every kernel was measured once"
 expect_fail 2 'out of range' "$GPTVQ" bench kernels --memory 1
 expect_fail 2 'out of range' "$GPTVQ" bench kernels --shapes 9
