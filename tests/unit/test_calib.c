@@ -143,6 +143,33 @@ static void run_state_survives_the_file_and_differences_are_named(void **state) 
   assert_false(gptvq_path_exists("run.partial"));
 }
 
+/* Each word of the options shows in the identity of a run, so that one added later cannot be forgotten: but where the text comes from (its tokens
+ * are hashed; samples and length stand beside), what to do with the output, and padding. Any bit changes a number of any type. */
+static void every_option_is_in_the_identity(void **state) {
+  (void)state;
+#define WORDS_OF(member) {offsetof(gptvq_quantize_options, member), sizeof((gptvq_quantize_options){0}.member)}
+  static const size_t left_out[][2] = {WORDS_OF(calib), WORDS_OF(calib_samples), WORDS_OF(calib_length), WORDS_OF(force), WORDS_OF(resume),
+                                       {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
+                                       {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
+                                       {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4}};
+#undef WORDS_OF
+  gptvq_quantize_options options;
+  memset(&options, 0, sizeof options);
+  json_t *none = gptvq_options_json(&options);
+  for (size_t at = 0; at < sizeof options; at += 4) {
+    const uint32_t one = 1;
+    bool expected = true;
+    for (size_t i = 0; i < sizeof left_out / sizeof left_out[0]; i++) expected = expected && (at < left_out[i][0] || at >= left_out[i][0] + left_out[i][1]);
+    memset(&options, 0, sizeof options);
+    memcpy((char *)&options + at, &one, sizeof one);
+    json_t *changed = gptvq_options_json(&options);
+    assert_non_null(changed);
+    if (expected == (bool)json_equal(none, changed)) fail_msg("the option at byte %zu of gptvq_quantize_options%s", at, expected ? " is in no identity" : " is known");
+    json_decref(changed);
+  }
+  json_decref(none);
+}
+
 static void output_folders_are_checked_before_any_work(void **state) {
   (void)state;
   gptvq_error error = {0};
@@ -233,6 +260,7 @@ int main(void) {
       cmocka_unit_test(windows_spread_over_the_text),
       cmocka_unit_test(token_hash_sees_every_token_and_the_cut),
       cmocka_unit_test(run_state_survives_the_file_and_differences_are_named),
+      cmocka_unit_test(every_option_is_in_the_identity),
       cmocka_unit_test(output_folders_are_checked_before_any_work),
       cmocka_unit_test(publishing_replaces_a_folder_whole),
       cmocka_unit_test(side_files_travel_and_weights_do_not),
