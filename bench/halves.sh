@@ -13,9 +13,6 @@ paper 2d-2.125|--recipe paper --dim 2 --bits 2.125|1
 gptvq-2d-2.125|--dim 2 --bits 2.125|1
 gptvq-2d-2.125: no mismatch correction|--dim 2 --bits 2.125 --mismatch 0 --mismatch-stream 0|1
 gptvq-2d-2.125: allocation|--dim 2 --bits 2.125 --allocate sensitivity|1
-gptvq-2d-2.125: fine-tuning|--dim 2 --bits 2.125 --finetune-steps 120 --finetune-batch 2 --finetune-index-rate 0.006|1
-paper 2d-2.25|--recipe paper --dim 2 --bits 2.25|1
-gptvq-2d-2.25|--dim 2 --bits 2.25|1
 paper 4d-2.25|--recipe paper --dim 4 --bits 2.25|1
 gptvq-4d-2.25|--dim 4 --bits 2.25|1
 paper 2d-3.125|--recipe paper --dim 2 --bits 3.125|1

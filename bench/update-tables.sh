@@ -46,9 +46,10 @@ grep -v ':' "$work/means" | awk -F, '
 
 # every ingredient beside the same setting without it
 awk -F, '
+  function spread(n, value, format) { return n > 1 ? sprintf(" ± " format, value) : "" }
   BEGIN {
-    print "| setting | bits | excess | change | KL divergence | change | CPU seconds |"
-    print "| --- | --- | --- | --- | --- | --- | --- |" }
+    print "| setting | bits | excess | change | KL divergence | change | CPU seconds | seeds |"
+    print "| --- | --- | --- | --- | --- | --- | --- | --- |" }
   { line[$1] = $0; order[++n] = $1 }
   END {
     for (i = 1; i <= n; i++) {
@@ -56,19 +57,22 @@ awk -F, '
       if (at == 0) continue
       base = substr(s, 1, at - 1)
       split(line[base], b, ","); split(line[s], a, ",")
-      if (base != last) { printf "| **%s** | %.4f | %.2f %% ± %.2f | | %.4f ± %.4f | | %.0f |\n", base, b[3], 100 * b[5], 100 * b[6], b[7], b[8], b[11]; last = base }
-      printf "| %s | %.4f | %.2f %% ± %.2f | %+.2f | %.4f ± %.4f | %+.1f %% | %.0f |\n", substr(s, at + 2), a[3], 100 * a[5], 100 * a[6], 100 * (a[5] - b[5]),
-        a[7], a[8], 100 * (a[7] / b[7] - 1), a[11] } }' "$work/means" | insert docs/METHOD.md ingredients
+      if (base != last) printf "| **%s** | %.4f | %.2f %%%s | | %.4f%s | | %.0f | %d |\n", base, b[3], 100 * b[5], spread(b[2], 100 * b[6], "%.2f"),
+          b[7], spread(b[2], b[8], "%.4f"), b[11], b[2]
+      last = base
+      printf "| %s | %.4f | %.2f %%%s | %+.2f | %.4f%s | %+.1f %% | %.0f | %d |\n", substr(s, at + 2), a[3], 100 * a[5], spread(a[2], 100 * a[6], "%.2f"),
+        100 * (a[5] - b[5]), a[7], spread(a[2], a[8], "%.4f"), 100 * (a[7] / b[7] - 1), a[11], a[2] } }' "$work/means" | insert docs/METHOD.md ingredients
 
 # beside the code of the authors
 grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
+  function spread(s) { return runs[s] > 1 ? sprintf(" ± %.2f", 100 * range[s]) : "" }
   BEGIN {
-    while ((getline line < means) > 0) { split(line, a, ","); excess[a[1]] = a[5]; range[a[1]] = a[6]; bits[a[1]] = a[3] }
+    while ((getline line < means) > 0) { split(line, a, ","); runs[a[1]] = a[2]; excess[a[1]] = a[5]; range[a[1]] = a[6]; bits[a[1]] = a[3] }
     print "| setting | their bits | their excess | our bits | our excess | ratio | with fine-tuning | ratio |"
     print "| --- | --- | --- | --- | --- | --- | --- | --- |" }
   { f = $5 ": fine-tuning"
-    printf "| %s | %.4f | %.2f %% | %.4f | %.2f %% ± %.2f | %.0f %% |", $2, $3, 100 * $4, bits[$5], 100 * excess[$5], 100 * range[$5], 100 * excess[$5] / $4
-    if (f in excess) printf " %.2f %% ± %.2f | %.0f %% |\n", 100 * excess[f], 100 * range[f], 100 * excess[f] / $4
+    printf "| %s | %.4f | %.2f %% | %.4f | %.2f %%%s | %.0f %% |", $2, $3, 100 * $4, bits[$5], 100 * excess[$5], spread($5), 100 * excess[$5] / $4
+    if (f in excess) printf " %.2f %%%s | %.0f %% |\n", 100 * excess[f], spread(f), 100 * excess[f] / $4
     else print " | |" }' | insert docs/METHOD.md authors
 
 # beside the types of llama.cpp, by size
