@@ -66,7 +66,7 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
        .help = "the output head as int8 codes (half its size), or as the original has it (default 16)"},
       {GPTVQ_OPTION_CHOICE, "allocate", .value = &o->allocate, .choices = allocations, .argument = "uniform|sensitivity",
        .help = "the same size for every layer (default), or more bits where the loss feels them,\n"
-               "for the same total (gptvq; holds the model's gradients in memory)"},
+               "for the same total (gptvq; takes a backward pass)"},
 
       {GPTVQ_OPTION_HEADING, .help = "Calibration (gptvq and gptq)"},
       {GPTVQ_OPTION_STRING, "calib", .value = &o->calib, .argument = "FILE|self",
