@@ -28,6 +28,7 @@ demo: release
 
 reproduce-paper: release
 	@bench/reproduce-paper.sh
+	@bench/update-tables.sh
 
 quality: release
 	@bench/quality.sh

@@ -9,8 +9,8 @@ out=bench/paper.csv
 [ "$name" = stories-4m ] || out=bench/paper-$name.csv
 QUALITY_SETTINGS=${QUALITY_SETTINGS:-bench/paper.settings} QUALITY_OUT=$out bench/quality.sh "$@"
 awk -F, -v model="$name" '
-  FNR == NR { if (tolower(model) ~ "^" tolower($1)) expected[$2] = $3; next }
-  /^#/ || $1 == "setting" { next }
+  /^#/ || $1 == "setting" || $1 == "model" { next }
+  FNR == NR { if (index(tolower(model), tolower($1)) == 1) expected[$2] = $3; next }
   { if (!($1 in sum)) order[++n] = $1; sum[$1] += $4; kl[$1] += $6; bits[$1] = $3; runs[$1]++ }
   END {
     printf "%-24s %10s %12s %10s %6s %12s\n", "setting", "bits", "perplexity", "KL", "seeds", "published"

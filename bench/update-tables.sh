@@ -41,7 +41,7 @@ grep -v ':' "$work/means" | awk -F, '
   BEGIN {
     print "| method and nominal size | exact bits per value | perplexity | excess | KL divergence | same top token | seeds |"
     print "| --- | --- | --- | --- | --- | --- | --- |" }
-  { printf "| %s | %.4f | %.3f | %.2f %%%s | %.4f | %.1f %% | %d |\n", $1, $3, $4, 100 * $5, $2 > 1 ? sprintf(" ± %.2f", 100 * $6) : "", $7, 100 * $9, $2 }' |
+  { printf "| %s | %.4f | %.3f | %.2f %%%s | %.4f | %.1f %% | %d |\n", $1, $3, $4, 100 * $5, ($2 > 1 ? sprintf(" ± %.2f", 100 * $6) : ""), $7, 100 * $9, $2 }' |
   insert README.md quality
 
 # every ingredient beside the same setting without it
@@ -86,7 +86,7 @@ grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
 # the published algorithm and its ablations
 [ ! -e bench/paper.csv ] || means bench/paper.csv | awk -F, '
   BEGIN { print "| setting | bits | perplexity | excess | KL divergence | CPU seconds | seeds |"; print "| --- | --- | --- | --- | --- | --- | --- |" }
-  { printf "| %s | %.4f | %.3f | %.2f %%%s | %.4f | %.0f | %d |\n", $1, $3, $4, 100 * $5, $2 > 1 ? sprintf(" ± %.2f", 100 * $6) : "", $7, $11, $2 }' |
+  { printf "| %s | %.4f | %.3f | %.2f %%%s | %.4f | %.0f | %d |\n", $1, $3, $4, 100 * $5, ($2 > 1 ? sprintf(" ± %.2f", 100 * $6) : ""), $7, $11, $2 }' |
   insert docs/METHOD.md paper
 
 # texts swapped
