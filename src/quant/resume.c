@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 static const char state_name[] = "resume.json", tokens_name[] = "calibration.tokens";
-enum { STATE_FORMAT = 1, SAMPLED_BYTES = 256 };
+enum { STATE_FORMAT = 2, SAMPLED_BYTES = 256 };
 
 const char *gptvq_method_name(gptvq_method method) {
   switch (method) {
