@@ -24,7 +24,7 @@ for csv; do
     echo "set terminal svg size $(($(echo "$shapes" | wc -l) * 520 + 20)),420 font 'sans-serif,12' background '#ffffff'"
     echo "set output '$work/plot.svg'"
     echo "set multiplot layout 1,$(echo "$shapes" | wc -l)"
-    echo "set datafile separator ','; set grid; set xrange [1.5:5]; set yrange [0:*]"
+    echo "set datafile separator ','; set grid; set xrange [1.5:5]; set yrange [0:*]; set offsets graph 0, 0, 0.08, 0"
     echo "set xlabel 'bits per value'; set ylabel 'tokens per second, decoding'; set key top right"
     for shape in $shapes; do
       for side in gptvq llama; do
