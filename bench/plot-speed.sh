@@ -20,11 +20,12 @@ for csv; do
   [ -n "$speed" ] && [ -n "$prompt" ] && [ -n "$reads" ] || { echo "plot-speed.sh: $csv is not a table of bench/peers.sh" >&2; exit 2; }
   shapes=$(awk -F, 'NR > 1 && !seen[$1]++ { print $1 }' "$csv")
   cpu=$(basename "$csv" .csv)
+  highest=$(awk -F, -v speed="$speed" 'NR > 1 && $speed + 0 > most { most = $speed } END { print 1.15 * most }' "$csv") # room for its label
   {
     echo "set terminal svg size $(($(echo "$shapes" | wc -l) * 520 + 20)),420 font 'sans-serif,12' background '#ffffff'"
     echo "set output '$work/plot.svg'"
     echo "set multiplot layout 1,$(echo "$shapes" | wc -l)"
-    echo "set datafile separator ','; set grid; set xrange [1.5:5]; set yrange [0:*]; set offsets graph 0, 0, 0.08, 0"
+    echo "set datafile separator ','; set grid; set xrange [1.5:5]; set yrange [0:$highest]"
     echo "set xlabel 'bits per value'; set ylabel 'tokens per second, decoding'; set key top right"
     for shape in $shapes; do
       for side in gptvq llama; do
