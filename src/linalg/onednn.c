@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_once_t once = PTHREAD_ONCE_INIT, once_int8 = PTHREAD_ONCE_INIT;
 static dnnl_engine_t engine; /* lives as long as the process */
 static bool works[2];        /* [kind] */
 
@@ -105,11 +105,13 @@ static void make_engine(void) {
     return;
   }
   works[GPTVQ_ONEDNN_BF16] = product(GPTVQ_ONEDNN_BF16, 1, 1, 1, &one, 1, &one, 1, &x, 1) && x > 0.5f;
-  works[GPTVQ_ONEDNN_INT8] = int8_is_exact(1) && int8_is_exact(16);
 }
+
+static void try_int8(void) { works[GPTVQ_ONEDNN_INT8] = engine != NULL && int8_is_exact(1) && int8_is_exact(16); }
 
 bool gptvq_onednn_works(gptvq_onednn_kind kind) {
   pthread_once(&once, make_engine);
+  if (kind == GPTVQ_ONEDNN_INT8) pthread_once(&once_int8, try_int8);
   return works[kind];
 }
 

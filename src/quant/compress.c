@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "quant/cg.h"
+#include "quant/keyed.h"
 
 #include <math.h>
 #include <string.h>
@@ -13,32 +14,21 @@ enum { MAX_K = 256, ROUNDS = 8, MAX_STEPS = 30 };
 
 /* ---- sorting ---- */
 
-typedef struct keyed {
-  float value;
-  uint16_t at;
-} keyed;
-
-static int ascending(const void *a, const void *b) {
-  const keyed *x = a, *y = b;
-  if (x->value != y->value) return x->value < y->value ? -1 : 1;
-  return x->at < y->at ? -1 : x->at > y->at;
-}
-
 static void sort_stripes(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   gptvq_vq *q = context;
   size_t k = q->k, size = q->shape.codebook_bits / 8;
-  keyed order[MAX_K];
+  gptvq_keyed order[MAX_K];
   uint16_t codes[MAX_K], label[MAX_K];
   for (size_t stripe = begin; stripe < end; stripe++)
     for (size_t g = 0; g < q->groups; g++) {
       float *book = gptvq_vq_codebook(q, stripe, g);
       char *stored = (char *)q->codes + (stripe * q->groups + g) * k * size;
-      for (size_t m = 0; m < k; m++) order[m] = (keyed){book[m], (uint16_t)m};
-      qsort(order, k, sizeof *order, ascending);
+      for (size_t m = 0; m < k; m++) order[m] = (gptvq_keyed){-(double)book[m], (uint32_t)m}; /* ascending values */
+      gptvq_sort_descending(order, k);
       memcpy(codes, stored, k * size);
       for (size_t m = 0; m < k; m++) {
-        book[m] = order[m].value;
+        book[m] = (float)-order[m].key;
         memcpy(stored + m * size, (const char *)codes + order[m].at * size, size);
         label[order[m].at] = (uint16_t)m;
       }

@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "quant/cholesky.h"
+#include "quant/keyed.h"
 #include "quant/layer.h"
 
 #include <math.h>
@@ -10,36 +11,25 @@
 /* A phantom or dead column weighs this fraction of a mean one; damping starts here when it is 0 and the factorisation fails. */
 #define TINY 1e-6
 
-typedef struct keyed {
-  double key;
-  uint32_t at;
-} keyed;
-
-static int by_key_descending(const void *a, const void *b) {
-  const keyed *x = a, *y = b;
-  if (x->key != y->key) return x->key > y->key ? -1 : 1;
-  return x->at < y->at ? -1 : x->at > y->at;
-}
-
 /* Block order: groups by descending mean diagonal, inside a group sub-vectors by descending diagonal sum. A block that holds
  * phantoms stays last in its group. */
-static void order_blocks(gptvq_factor *f, const double *diagonal, keyed *groups, keyed *blocks) {
+static void order_blocks(gptvq_factor *f, const double *diagonal, gptvq_keyed *groups, gptvq_keyed *blocks) {
   size_t width = f->group_cols, count = gptvq_ceil_div(f->cols, width), at = 0;
   for (size_t g = 0; g < count; g++) {
     size_t begin = g * width, end = gptvq_min_size(f->cols, begin + width);
     double sum = 0.0;
     for (size_t c = begin; c < end; c++) sum += diagonal[c];
-    groups[g] = (keyed){sum / (double)(end - begin), (uint32_t)g};
+    groups[g] = (gptvq_keyed){sum / (double)(end - begin), (uint32_t)g};
   }
-  qsort(groups, count, sizeof *groups, by_key_descending);
+  gptvq_sort_descending(groups, count);
   for (size_t i = 0; i < count; i++) {
     size_t begin = (size_t)groups[i].at * width, end = gptvq_min_size(f->cols, begin + width), n = 0;
     for (size_t c = begin; c < end; c += f->dim, n++) {
       double sum = 0.0;
       for (size_t j = c; j < gptvq_min_size(end, c + f->dim); j++) sum += diagonal[j];
-      blocks[n] = (keyed){c + f->dim > end ? -1.0 : sum, (uint32_t)c};
+      blocks[n] = (gptvq_keyed){c + f->dim > end ? -1.0 : sum, (uint32_t)c};
     }
-    qsort(blocks, n, sizeof *blocks, by_key_descending);
+    gptvq_sort_descending(blocks, n);
     for (size_t b = 0; b < n; b++)
       for (size_t j = 0; j < f->dim; j++, at++)
         f->order[at] = blocks[b].at + j < end ? (uint32_t)(blocks[b].at + j) : GPTVQ_NO_COLUMN;
@@ -49,11 +39,11 @@ static void order_blocks(gptvq_factor *f, const double *diagonal, keyed *groups,
 static gptvq_status make_order(gptvq_factor *f, const double *diagonal, int act_order, gptvq_error *err) {
   for (size_t c = 0; c < f->padded; c++) f->order[c] = c < f->cols ? (uint32_t)c : GPTVQ_NO_COLUMN;
   if (act_order == 0 || (act_order >= 2 && f->group_cols == 0)) return GPTVQ_OK;
-  keyed *keys = gptvq_alloc(2 * f->padded, sizeof *keys);
+  gptvq_keyed *keys = gptvq_alloc(2 * f->padded, sizeof *keys);
   if (keys == NULL) return gptvq_fail_memory(err, "column order", 2 * f->padded * sizeof *keys);
   if (act_order == 1) {
-    for (size_t c = 0; c < f->cols; c++) keys[c] = (keyed){diagonal[c], (uint32_t)c};
-    qsort(keys, f->cols, sizeof *keys, by_key_descending);
+    for (size_t c = 0; c < f->cols; c++) keys[c] = (gptvq_keyed){diagonal[c], (uint32_t)c};
+    gptvq_sort_descending(keys, f->cols);
     for (size_t c = 0; c < f->cols; c++) f->order[c] = keys[c].at;
     f->stored_permutation = true;
   } else {

@@ -1,6 +1,7 @@
 /* Columns by their weight in the loss, as far as the neighbouring layer can take up the order. */
 #include "base/memory.h"
 #include "base/threads.h"
+#include "quant/keyed.h"
 #include "quant/transform_internal.h"
 
 #include <math.h>
@@ -41,22 +42,11 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
   return GPTVQ_OK;
 }
 
-typedef struct keyed {
-  double key;
-  uint32_t at;
-} keyed;
-
-static int by_key_descending(const void *a, const void *b) {
-  const keyed *x = a, *y = b;
-  if (x->key != y->key) return x->key > y->key ? -1 : 1;
-  return x->at < y->at ? -1 : x->at > y->at;
-}
-
 /* order[i] = offset + the place of the i-th largest of keys[n].key (at = 0 … n − 1); with dim > 1 sub-vector i has the i-th of each of dim
  * equal parts of the sorted columns, what does not fill one stands at the end. */
-static void sort_keys(keyed *keys, size_t n, unsigned dim, size_t offset, uint32_t *order) {
+static void sort_keys(gptvq_keyed *keys, size_t n, unsigned dim, size_t offset, uint32_t *order) {
   size_t part = n / dim;
-  qsort(keys, n, sizeof *keys, by_key_descending);
+  gptvq_sort_descending(keys, n);
   for (size_t i = 0; i < n; i++) {
     size_t from = i < part * dim ? i % dim * part + i / dim : i;
     order[i] = (uint32_t)offset + keys[from].at;
@@ -102,13 +92,13 @@ static gptvq_status weigh(const gptvq_linear *linear, double *sums, gptvq_error 
   return status;
 }
 
-static void order_values(const gptvq_config *c, const double *sums, unsigned dim, keyed *keys, uint32_t *order) {
+static void order_values(const gptvq_config *c, const double *sums, unsigned dim, gptvq_keyed *keys, uint32_t *order) {
   size_t shared = c->heads / c->kv_heads, width = c->head_dim;
   for (size_t h = 0; h < c->kv_heads; h++) {
     for (size_t j = 0; j < width; j++) {
       double sum = 0;
       for (size_t q = h * shared; q < (h + 1) * shared; q++) sum += sums[q * width + j];
-      keys[j] = (keyed){sum, (uint32_t)j};
+      keys[j] = (gptvq_keyed){sum, (uint32_t)j};
     }
     sort_keys(keys, width, dim, h * width, order + h * width);
   }
@@ -147,7 +137,7 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, 
   gptvq_status status;
   float *x = gptvq_alloc(samples, window * sizeof *x);
   double *sums = gptvq_alloc(wide + down, sizeof *sums);
-  keyed *keys = gptvq_alloc(gptvq_max_size(c->intermediate, c->head_dim), sizeof *keys);
+  gptvq_keyed *keys = gptvq_alloc(gptvq_max_size(c->intermediate, c->head_dim), sizeof *keys);
   transform->mlp_order = gptvq_alloc(c->layers, down * sizeof *transform->mlp_order);
   if (outputs) transform->value_order = gptvq_alloc(c->layers, values * sizeof *transform->value_order);
   if (x == NULL || sums == NULL || keys == NULL || transform->mlp_order == NULL || (outputs && transform->value_order == NULL)) {
@@ -168,7 +158,7 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, 
       double *energy = s.down + e * c->intermediate;
       GPTVQ_TRY_GOTO(check_sums(linear, energy, err));
       if (dim > 1) GPTVQ_TRY_GOTO(weigh(linear, energy, err));
-      for (size_t i = 0; i < c->intermediate; i++) keys[i] = (keyed){energy[i], (uint32_t)i};
+      for (size_t i = 0; i < c->intermediate; i++) keys[i] = (gptvq_keyed){energy[i], (uint32_t)i};
       sort_keys(keys, c->intermediate, dim, 0, transform->mlp_order + b * down + e * c->intermediate);
     }
     if (outputs && dim > 1) GPTVQ_TRY_GOTO(weigh(&block->linears[block->o], s.output, err));

@@ -8,14 +8,9 @@
 
 #include <unistd.h>
 
-static char scratch[] = "gptvq-test-XXXXXX";
 static int make_scratch(void **state) {
   (void)state;
-  return mkdtemp(scratch) == NULL || chdir(scratch) != 0;
-}
-static int drop_scratch(void **state) {
-  (void)state;
-  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
+  return tiny_enter_scratch();
 }
 
 /* Against a double loop. Every fp32 product sum over at most 256 rows is off by at most 256·2^-24 of Σ|x_i x_j|. */
@@ -265,5 +260,5 @@ int main(void) {
       cmocka_unit_test(publishing_replaces_a_folder_whole),
       cmocka_unit_test(side_files_travel_and_weights_do_not),
   };
-  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+  return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

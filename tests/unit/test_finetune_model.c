@@ -7,20 +7,14 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
-static char scratch[] = "gptvq-test-XXXXXX";
 static int make_scratch(void **state) {
   (void)state;
-  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  if (tiny_enter_scratch() != 0) return -1;
   gptvq_set_threads(1); /* the work is too little to share out */
   tiny_write(&tiny_llama, "llama");
   tiny_write(&tiny_mixtral, "mixtral");
   tiny_write_corpus("corpus.txt", 4000);
   return 0;
-}
-static int drop_scratch(void **state) {
-  (void)state;
-  gptvq_set_threads(0);
-  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
 }
 
 /* Both are chains of a handful of fp32 sums of at most 64 products: 2 · CHAIN · 64 · ε of the largest value around. */
@@ -81,20 +75,10 @@ static void forward_is_the_models_block(void **state) {
 /* ---- gptvq_quantize with fine-tuning ---- */
 
 static gptvq_quantize_options tuned_options(gptvq_method method) {
-  gptvq_quantize_options o;
-  gptvq_quantize_options_init(&o);
-  o.method = method;
-  o.bits = 0;
-  o.dim = method == GPTVQ_METHOD_GPTQ ? 1 : 2;
+  gptvq_quantize_options o = tiny_quantize_options(method);
   o.index_bits = method == GPTVQ_METHOD_GPTQ ? 3 : 4;
-  o.group_size = method == GPTVQ_METHOD_GPTQ ? 32 : 1024;
-  o.em_iterations = 10;
-  o.reassign_rounds = 1;
   o.beam = 1;
-  o.calib = "corpus.txt";
   o.calib_samples = 16;
-  o.calib_length = 48;
-  o.seed = 3;
   o.finetune_steps = 40;
   o.finetune_batch = 2;
   o.finetune_rate = method == GPTVQ_METHOD_GPTQ ? 0.001 : 0.01; /* few tokens for many scales */
@@ -306,5 +290,5 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(forward_is_the_models_block), cmocka_unit_test(architectures_gain),
                                      cmocka_unit_test(blocks_gain),
                                      cmocka_unit_test(threads_and_interruptions_change_nothing), cmocka_unit_test(refusals)};
-  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+  return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -6,20 +6,14 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
-static char scratch[] = "gptvq-test-XXXXXX";
 static int make_scratch(void **state) {
   (void)state;
-  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  if (tiny_enter_scratch() != 0) return -1;
   tiny_write(&tiny_llama, "llama");
   tiny_write(&tiny_qwen3, "qwen3");
   tiny_write(&tiny_phi3, "phi3");
   tiny_write(&tiny_mixtral, "mixtral");
   return 0;
-}
-static int drop_scratch(void **state) {
-  (void)state;
-  gptvq_set_threads(0);
-  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
 }
 
 /* −log p(token 1 | token 0) */
@@ -125,5 +119,5 @@ int main(void) {
       cmocka_unit_test(weights_are_deterministic_and_normalised),
       cmocka_unit_test(experts_are_refused),
   };
-  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+  return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

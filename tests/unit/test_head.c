@@ -11,17 +11,12 @@
 
 enum { TOKENS = 12, LOGITS = TOKENS * TINY_VOCAB };
 
-static char scratch[] = "gptvq-test-XXXXXX";
 static int make_scratch(void **state) {
   (void)state;
-  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  if (tiny_enter_scratch() != 0) return -1;
   tiny_write(&tiny_llama, "llama");
   tiny_write(&tiny_tied, "tied");
   return 0;
-}
-static int drop_scratch(void **state) {
-  (void)state;
-  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
 }
 
 static void pack(const char *in, const char *out, unsigned head_bits) {
@@ -156,5 +151,5 @@ static void refusals(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(same_model), cmocka_unit_test(codes_as_stored), cmocka_unit_test(export_and_tied),
                                      cmocka_unit_test(refusals)};
-  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+  return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -218,17 +218,43 @@ static void replace(layer_file *f, const char *from, const char *to) {
   (void)snprintf(at, sizeof f->description - (size_t)(at - f->description), "%s%s", to, rest);
 }
 
+/* One replacement in the description of a good layer, and how it is refused. */
+typedef struct edit {
+  const char *from, *to;
+  gptvq_status status;
+  const char *words;
+} edit;
+
+static void refuse_edits(layer_file (*good)(void), const edit *edits, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    layer_file f = good();
+    replace(&f, edits[i].from, edits[i].to);
+    refuse(&f, edits[i].status, edits[i].words);
+  }
+}
+
+/* Each tensor of a good layer in turn: absent, or of another type. */
+static void refuse_tensors(layer_file (*good)(void)) {
+  for (size_t i = 0, count = good().count; i < count; i++) {
+    layer_file f = good();
+    f.tensors[i] = f.tensors[--f.count];
+    refuse(&f, GPTVQ_ERROR_FORMAT, "missing");
+    f = good();
+    f.tensors[i].type = GPTVQ_T_I32;
+    f.tensors[i].data = zeros;
+    f.tensors[i].bytes = 4;
+    for (size_t d = 0; d < f.tensors[i].rank; d++) f.tensors[i].bytes *= f.tensors[i].dims[d];
+    refuse(&f, GPTVQ_ERROR_FORMAT, f.tensors[i].name);
+  }
+}
+
 static void contradictions_are_refused(void **state) {
   (void)state;
   gptvq_error err;
   layer_file f = good_layer();
   if (try_layer(&f, &err) != GPTVQ_OK) fail_msg("%s", err.message);
 
-  static const struct {
-    const char *from, *to;
-    gptvq_status status;
-    const char *words;
-  } edits[] = {
+  static const edit edits[] = {
       {"\"version\":1", "\"version\":3", GPTVQ_ERROR_UNSUPPORTED, "version 3"},
       {"\"version\":1", "\"version\":0", GPTVQ_ERROR_UNSUPPORTED, "version 0"},
       {"\"version\":1", "\"version\":2", GPTVQ_ERROR_FORMAT, "svd_rank is missing"},
@@ -254,28 +280,12 @@ static void contradictions_are_refused(void **state) {
       {"\"error\":0.5", "\"error\":-1", GPTVQ_ERROR_FORMAT, "error"},
       {"{", "[", GPTVQ_ERROR_FORMAT, "not a JSON object"},
   };
-  for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
-    f = good_layer();
-    replace(&f, edits[i].from, edits[i].to);
-    refuse(&f, edits[i].status, edits[i].words);
-  }
+  refuse_edits(good_layer, edits, sizeof edits / sizeof edits[0]);
   f = good_layer();
   f.description[0] = '\0';
   refuse(&f, GPTVQ_ERROR_FORMAT, "__metadata__");
 
-  for (size_t i = 0; i < 6; i++) { /* each tensor in turn: absent, or of another type */
-    f = good_layer();
-    f.tensors[i] = f.tensors[--f.count];
-    refuse(&f, GPTVQ_ERROR_FORMAT, "missing");
-    f = good_layer();
-    f.tensors[i].type = GPTVQ_T_I32;
-    f.tensors[i].data = zeros;
-    f.tensors[i].bytes = 4;
-    for (size_t d = 0; d < f.tensors[i].rank; d++) {
-      f.tensors[i].bytes *= f.tensors[i].dims[d];
-    }
-    refuse(&f, GPTVQ_ERROR_FORMAT, f.tensors[i].name);
-  }
+  refuse_tensors(good_layer);
   f = good_layer();
   f.tensors[f.count].name = "layer.zeros";
   f.tensors[f.count].type = GPTVQ_T_U8;
@@ -355,11 +365,7 @@ static void bad_factors_are_refused(void **state) {
   gptvq_error err;
   layer_file f = factored_layer();
   if (try_layer(&f, &err) != GPTVQ_OK) fail_msg("%s", err.message);
-  static const struct {
-    const char *from, *to;
-    gptvq_status status;
-    const char *words;
-  } edits[] = {
+  static const edit edits[] = {
       {"\"svd_rank\":2", "\"svd_rank\":0", GPTVQ_ERROR_FORMAT, "contradicts"},
       {"\"svd_rank\":2", "\"svd_rank\":1", GPTVQ_ERROR_FORMAT, "shape"},
       {"\"svd_rank\":2", "\"svd_rank\":5", GPTVQ_ERROR_FORMAT, "rank 5"},
@@ -373,21 +379,9 @@ static void bad_factors_are_refused(void **state) {
       {"\"group_rows\":1", "\"group_rows\":2", GPTVQ_ERROR_FORMAT, "codebook_left has shape"},
       {"\"vq\"", "\"uniform\"", GPTVQ_ERROR_FORMAT, "uniform"},
   };
-  for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
-    f = factored_layer();
-    replace(&f, edits[i].from, edits[i].to);
-    refuse(&f, edits[i].status, edits[i].words);
-  }
+  refuse_edits(factored_layer, edits, sizeof edits / sizeof edits[0]);
+  refuse_tensors(factored_layer);
   for (size_t i = 0; i < 4; i++) {
-    f = factored_layer();
-    f.tensors[i] = f.tensors[--f.count];
-    refuse(&f, GPTVQ_ERROR_FORMAT, "missing");
-    f = factored_layer();
-    f.tensors[i].type = GPTVQ_T_I32;
-    f.tensors[i].data = zeros;
-    f.tensors[i].bytes = 4;
-    for (size_t d = 0; d < f.tensors[i].rank; d++) f.tensors[i].bytes *= f.tensors[i].dims[d];
-    refuse(&f, GPTVQ_ERROR_FORMAT, f.tensors[i].name);
     f = factored_layer();
     f.tensors[i].dims[0]--; /* cut short */
     f.tensors[i].bytes = f.tensors[i].bytes / (f.tensors[i].dims[0] + 1) * f.tensors[i].dims[0];

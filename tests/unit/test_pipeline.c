@@ -8,65 +8,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static char scratch[] = "gptvq-test-XXXXXX";
 static int make_scratch(void **state) {
   (void)state;
-  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  if (tiny_enter_scratch() != 0) return -1;
   tiny_write(&tiny_llama, "llama");
   tiny_write(&tiny_mixtral, "mixtral");
   tiny_write_corpus("corpus.txt", 4000);
   return 0;
-}
-static int drop_scratch(void **state) {
-  (void)state;
-  gptvq_set_threads(0);
-  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
-}
-
-static gptvq_quantize_options tiny_options(gptvq_method method) {
-  gptvq_quantize_options o;
-  gptvq_quantize_options_init(&o);
-  o.method = method;
-  o.bits = 0;
-  bool uniform = method == GPTVQ_METHOD_GPTQ || method == GPTVQ_METHOD_RTN;
-  o.dim = uniform ? 1 : 2;
-  o.index_bits = uniform ? 4 : 6;
-  o.group_size = uniform ? 32 : 1024;
-  o.em_iterations = 10;
-  o.reassign_rounds = 1;
-  o.calib = "corpus.txt";
-  o.calib_samples = 6;
-  o.calib_length = 48;
-  o.seed = 3;
-  return o;
-}
-
-/* Logits of 40 fixed tokens. */
-enum { TOKENS = 40 };
-static void logits_of(const char *folder, float *logits) {
-  gptvq_model *model;
-  gptvq_session *session;
-  int32_t tokens[TOKENS];
-  uint64_t state = 9;
-  for (size_t i = 0; i < TOKENS; i++) tokens[i] = (int32_t)gptvq_random_below(&state, TINY_VOCAB);
-  ok(gptvq_model_open(folder, NULL, &model, err));
-  ok(gptvq_session_create(model, TOKENS, &session, err));
-  ok(gptvq_session_forward(session, tokens, TOKENS, logits, 1, err));
-  gptvq_session_destroy(session);
-  gptvq_model_close(model);
-}
-
-/* ‖a − b‖ / ‖b‖ over the logits of two folders; NaN when one of them is not finite */
-static double logit_distance(const char *a, const char *b) {
-  static float x[TOKENS * TINY_VOCAB], y[TOKENS * TINY_VOCAB];
-  logits_of(a, x);
-  logits_of(b, y);
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < TOKENS * TINY_VOCAB; i++) {
-    difference += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
-    norm += (double)y[i] * (double)y[i];
-  }
-  return sqrt(difference / norm);
 }
 
 /* Bytes of everything named LINEAR.*, counted from the tensors of the folder, biases aside. */
@@ -92,12 +40,12 @@ static void every_architecture_and_method(void **state) {
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     tiny_write(models[m], "any");
     for (size_t method = 0; method < 4; method++) {
-      gptvq_quantize_options o = tiny_options(methods[method]);
+      gptvq_quantize_options o = tiny_quantize_options(methods[method]);
       gptvq_quantize_report report = {0};
       if (methods[method] == GPTVQ_METHOD_RTN || methods[method] == GPTVQ_METHOD_KMEANS) o.calib = NULL;
       o.force = 1;
       ok(gptvq_quantize("any", "any-packed", &o, NULL, &report, err));
-      double distance = logit_distance("any-packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
+      double distance = tiny_logit_distance("any-packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
       if (!(distance < bound)) fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
       uint64_t bytes = linear_bytes("any-packed");
       assert_int_equal(report.linear_bytes, bytes);
@@ -121,7 +69,7 @@ static void every_architecture_and_method(void **state) {
 
       /* every weight is rounded once to bf16: 2^-9 relative each, and no more than a few times that in the end */
       ok(gptvq_export_hf("any-packed", "any-hf", 1, NULL, err));
-      distance = logit_distance("any-hf", "any-packed");
+      distance = tiny_logit_distance("any-hf", "any-packed");
       if (!(distance < 0.03)) fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
       ok(gptvq_model_open("any-hf", NULL, &packed, err));
       gptvq_model_get_info(packed, &info);
@@ -143,7 +91,7 @@ static void every_golden_model(void **state) {
   for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
     char *folder = gptvq_join_path(root, entry->d_name);
     if (entry->d_name[0] != '.' && gptvq_is_folder(folder)) {
-      gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+      gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
       gptvq_quantize_report report;
       gptvq_error error = {0};
       gptvq_model *model, *original;
@@ -181,7 +129,7 @@ static void every_golden_model(void **state) {
 static void threads_do_not_change_a_byte(void **state) {
   (void)state;
   for (int self = 0; self < 2; self++) {
-    gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+    gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
     if (self) o.calib = "self";
     o.force = 1;
     gptvq_set_threads(1);
@@ -193,7 +141,7 @@ static void threads_do_not_change_a_byte(void **state) {
     ok(gptvq_quantize("mixtral", "three", &o, NULL, NULL, err));
     gptvq_set_threads(0);
     assert_same_folder("one", "two");
-    assert_true(logit_distance("one", "three") > 0); /* another seed is another calibration */
+    assert_true(tiny_logit_distance("one", "three") > 0); /* another seed is another calibration */
   }
 }
 
@@ -230,7 +178,7 @@ enum { LAYERS = 21, PER_BLOCK = 7 }; /* of the tiny Llama */
 static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
   (void)state;
   for (int variant = 0; variant < 4; variant++) {
-    gptvq_quantize_options o = tiny_options(variant == 3 ? GPTVQ_METHOD_KMEANS : GPTVQ_METHOD_GPTVQ);
+    gptvq_quantize_options o = tiny_quantize_options(variant == 3 ? GPTVQ_METHOD_KMEANS : GPTVQ_METHOD_GPTVQ);
     gptvq_error error;
     o.true_sequential = variant != 1;
     if (variant == 2) o.calib = "self";
@@ -274,7 +222,7 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
 
 static void a_partial_run_is_not_lost_or_mixed_up(void **state) {
   (void)state;
-  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ), other;
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ), other;
   gptvq_error error;
   watcher w = {.stop_after = 10};
   assert_int_equal(watched("llama", "p", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
@@ -319,7 +267,7 @@ static void a_partial_run_is_not_lost_or_mixed_up(void **state) {
   assert_same_folder("whole", "p"); /* the old output is untouched until the end */
   o.seed = 99;
   ok(gptvq_quantize("llama", "p", &o, NULL, NULL, err));
-  assert_true(logit_distance("whole", "p") > 0);
+  assert_true(tiny_logit_distance("whole", "p") > 0);
   /* a folder that is not ours is left alone */
   ok(gptvq_make_folder("q.partial", err));
   tiny_write_text("q.partial", "thesis.doc", "years of work");
@@ -343,7 +291,7 @@ static void expect_refused(const char *in, const char *out, const gptvq_quantize
 
 static void refusals_leave_nothing_behind(void **state) {
   (void)state;
-  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_RTN), bad;
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_RTN), bad;
   ok(gptvq_quantize("llama", "done", &o, NULL, NULL, err));
   expect_refused("llama", "done", &o, GPTVQ_ERROR_IO, "--force");
   expect_refused("done", "again", &o, GPTVQ_ERROR_UNSUPPORTED, "already quantized");
@@ -353,7 +301,7 @@ static void refusals_leave_nothing_behind(void **state) {
   bad = o;
   bad.bits = -1;
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "bits");
-  bad = tiny_options(GPTVQ_METHOD_GPTVQ);
+  bad = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
   bad.calib = NULL;
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "--calib");
   bad.calib = "absent.txt";
@@ -378,7 +326,7 @@ static void refusals_leave_nothing_behind(void **state) {
 
 static void numbers_that_are_not_finite_stop_the_run(void **state) {
   (void)state;
-  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
   tiny_model m = tiny_llama;
   m.bad_name = "layers.0.mlp.up_proj";
   m.bad = NAN;
@@ -401,7 +349,7 @@ static void numbers_that_are_not_finite_stop_the_run(void **state) {
 
 static void thin_calibration_is_said(void **state) {
   (void)state;
-  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
   gptvq_error error;
   static watcher w;
   o.calib_samples = 1;
@@ -411,14 +359,14 @@ static void thin_calibration_is_said(void **state) {
   assert_non_null(strstr(w.warnings, "no calibration token reaches model.layers.0.block_sparse_moe.experts.3.w1, "
                                      "model.layers.0.block_sparse_moe.experts.3.w3"));
   assert_non_null(strstr(w.warnings, "no calibration token reaches model.layers.1.block_sparse_moe.experts.3.w2"));
-  assert_true(logit_distance("thin", "mixtral") < 1.0); /* a complete model all the same */
+  assert_true(tiny_logit_distance("thin", "mixtral") < 1.0); /* a complete model all the same */
 }
 
 /* A file that may not grow beyond 4 KiB stands for a full disk. */
 static void a_full_disk_leaves_nothing(void **state) {
   (void)state;
   struct rlimit before, low;
-  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_RTN);
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_RTN);
   gptvq_error error = {0};
   ok(gptvq_quantize("llama", "for-export", &o, NULL, NULL, err));
   assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
@@ -442,7 +390,7 @@ static void a_full_disk_leaves_nothing(void **state) {
 static void export_refuses_what_it_cannot_do(void **state) {
   (void)state;
   gptvq_error error = {0};
-  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_RTN);
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_RTN);
   assert_int_equal(gptvq_export_hf("llama", "e", 0, NULL, &error), GPTVQ_ERROR_ARGUMENT);
   assert_non_null(strstr(error.message, "not a packed model"));
   ok(gptvq_quantize("llama", "e", &o, NULL, NULL, err));
@@ -480,7 +428,7 @@ static void export_refuses_what_it_cannot_do(void **state) {
 static void memory_is_estimated(void **state) {
   (void)state;
   gptvq_model *model;
-  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ), plain;
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ), plain;
   ok(gptvq_model_open(TEST_SOURCE_DIR "/tests/golden/model/llama", NULL, &model, err));
   o.calib_length = 32;
   o.calib_samples = 4;
@@ -528,7 +476,7 @@ static void hessian_budget_does_not_change_results(void **state) {
   (void)state;
   enum { SAMPLES = 3, LENGTH = 48, LINEARS = 16 };
   for (int sequential = 0; sequential < 2; sequential++) {
-    gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTQ);
+    gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTQ);
     o.true_sequential = sequential;
     ok(gptvq_quantize_options_resolve(&o, err));
     gptvq_model *model;
@@ -578,5 +526,5 @@ int main(void) {
       cmocka_unit_test(memory_is_estimated),
       cmocka_unit_test(hessian_budget_does_not_change_results),
   };
-  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+  return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

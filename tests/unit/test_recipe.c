@@ -4,35 +4,19 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
-static char scratch[] = "gptvq-test-XXXXXX";
 static int make_scratch(void **state) {
   (void)state;
-  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  if (tiny_enter_scratch() != 0) return -1;
   tiny_write(&tiny_llama, "llama");
   tiny_write(&tiny_mixtral, "mixtral");
   tiny_write_corpus("corpus.txt", 4000);
   return 0;
 }
-static int drop_scratch(void **state) {
-  (void)state;
-  gptvq_set_threads(0);
-  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
-}
 
-static gptvq_quantize_options tiny_options(void) {
-  gptvq_quantize_options o;
-  gptvq_quantize_options_init(&o);
-  o.bits = 0;
-  o.dim = 2;
+static gptvq_quantize_options recipe_options(void) {
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
   o.index_bits = 4;
-  o.group_size = 1024;
-  o.em_iterations = 10;
-  o.reassign_rounds = 1;
   o.beam = 2;
-  o.calib = "corpus.txt";
-  o.calib_samples = 6;
-  o.calib_length = 48;
-  o.seed = 3;
   o.force = 1;
   return o;
 }
@@ -74,7 +58,7 @@ static size_t index_widths(const char *folder) {
 
 static void allocation_stays_within_the_bytes_of_equal_sizes(void **state) {
   (void)state;
-  gptvq_quantize_options o = tiny_options();
+  gptvq_quantize_options o = recipe_options();
   gptvq_quantize_report equal, allocated;
   o.allocate = 0;
   ok(gptvq_quantize("llama", "equal", &o, NULL, &equal, err));
@@ -89,7 +73,7 @@ static void allocation_stays_within_the_bytes_of_equal_sizes(void **state) {
 static void same_bytes_for_any_thread_count_and_after_resuming(void **state) {
   (void)state;
   for (int variant = 0; variant < 3; variant++) {
-    gptvq_quantize_options o = tiny_options();
+    gptvq_quantize_options o = recipe_options();
     o.allocate = variant != 1;
     o.guide = variant == 0 ? 0.0 : 0.5;
     o.mismatch = variant == 2 ? 0.0 : 1.0;
@@ -117,7 +101,7 @@ static void same_bytes_for_any_thread_count_and_after_resuming(void **state) {
 static void options_belong_to_the_run(void **state) {
   (void)state;
   for (int variant = 0; variant < 4; variant++) {
-    gptvq_quantize_options o = tiny_options();
+    gptvq_quantize_options o = recipe_options();
     gptvq_error error;
     watcher w = {.stop_after = 9};
     assert_int_equal(watched("llama", "cut", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
@@ -134,7 +118,7 @@ static void options_belong_to_the_run(void **state) {
 
 static void experts_are_left_out(void **state) {
   (void)state;
-  gptvq_quantize_options o = tiny_options();
+  gptvq_quantize_options o = recipe_options();
   watcher w = {0};
   o.allocate = 0;
   o.guide = 0;
@@ -149,7 +133,7 @@ static void experts_are_left_out(void **state) {
 static void absurd_values_are_refused(void **state) {
   (void)state;
   for (int variant = 0; variant < 4; variant++) {
-    gptvq_quantize_options o = tiny_options();
+    gptvq_quantize_options o = recipe_options();
     gptvq_error error;
     if (variant == 0) o.mismatch = 1.5;
     if (variant == 1) o.mismatch_stream = (double)NAN;
@@ -167,5 +151,5 @@ int main(void) {
       cmocka_unit_test(experts_are_left_out),
       cmocka_unit_test(absurd_values_are_refused),
   };
-  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+  return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -10,17 +10,11 @@
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 
-static char scratch[] = "gptvq-test-XXXXXX";
 static int make_scratch(void **state) {
   (void)state;
-  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  if (tiny_enter_scratch() != 0) return -1;
   tiny_write_corpus("corpus.txt", 4000);
   return 0;
-}
-static int drop_scratch(void **state) {
-  (void)state;
-  gptvq_set_threads(0);
-  return chdir("..") != 0 || gptvq_remove_tree(scratch, NULL) != GPTVQ_OK;
 }
 
 /* Q Qᵀ = 1. An entry of Q passes log₂ p additions and m products: its error is below (log₂ p + 3 m) ε of a number below 1, and that of a sum of
@@ -115,16 +109,6 @@ static void read_golden(const char *path, golden *g) {
   memcpy(g->ids, g->data + 32, g->count * 4);
   g->logits = malloc((size_t)g->count * g->vocab * sizeof *g->logits);
   memcpy(g->logits, g->data + 32 + g->count * 4, (size_t)g->count * g->vocab * sizeof *g->logits);
-}
-
-static void run_logits(const char *folder, const golden *g, float *logits) {
-  gptvq_model *model;
-  gptvq_session *session;
-  ok(gptvq_model_open(folder, NULL, &model, err));
-  ok(gptvq_session_create(model, g->count, &session, err));
-  ok(gptvq_session_forward(session, g->ids, g->count, logits, 1, err));
-  gptvq_session_destroy(session);
-  gptvq_model_close(model);
 }
 
 /* The sums of squares of what o_proj and down_proj of the block read. */
@@ -226,7 +210,7 @@ static void the_function_stays(void **state) {
         ok(gptvq_transform_bytes(&transform, &bytes, err));
         ok(gptvq_transform_write(&transform, "changed", NULL, err));
         gptvq_transform_release(&transform);
-        run_logits("changed", &g, logits);
+        folder_logits("changed", g.ids, g.count, logits);
         for (size_t i = 0; i < (size_t)g.count * g.vocab; i++) {
           double distance = fabs((double)logits[i] - g.logits[i]);
           if (!(distance <= slack * g.error))
@@ -290,41 +274,11 @@ static void orders_are_exact(void **state) {
   gptvq_model_close(model);
 }
 
-static gptvq_quantize_options tiny_options(gptvq_method method) {
-  gptvq_quantize_options o;
-  gptvq_quantize_options_init(&o);
-  o.method = method;
-  o.bits = 0;
-  bool uniform = method == GPTVQ_METHOD_GPTQ || method == GPTVQ_METHOD_RTN;
-  o.dim = uniform ? 1 : 2;
-  o.index_bits = uniform ? 4 : 6;
-  o.group_size = uniform ? 32 : 1024;
-  o.em_iterations = 10;
-  o.reassign_rounds = 1;
-  o.calib = "corpus.txt";
-  o.calib_samples = 6;
-  o.calib_length = 48;
-  o.seed = 3;
+static gptvq_quantize_options transform_options(gptvq_method method) {
+  gptvq_quantize_options o = tiny_quantize_options(method);
   o.rotate = GPTVQ_ROTATE_ALL;
   o.act_order = 3;
   return o;
-}
-
-/* ‖a − b‖ / ‖b‖ over the logits of 40 tokens */
-static double logit_distance(const char *a, const char *b) {
-  enum { TOKENS = 40 };
-  static float x[TOKENS * TINY_VOCAB], y[TOKENS * TINY_VOCAB];
-  golden g = {.count = TOKENS, .vocab = TINY_VOCAB};
-  uint64_t state = 9;
-  for (size_t i = 0; i < TOKENS; i++) g.ids[i] = (int32_t)gptvq_random_below(&state, TINY_VOCAB);
-  run_logits(a, &g, x);
-  run_logits(b, &g, y);
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < TOKENS * TINY_VOCAB; i++) {
-    difference += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
-    norm += (double)y[i] * (double)y[i];
-  }
-  return sqrt(difference / norm);
 }
 
 /* Bounds as in tests/unit/test_pipeline.c. */
@@ -336,12 +290,12 @@ static void every_architecture_is_quantized(void **state) {
     ok(gptvq_remove_tree("any", err));
     tiny_write(models[m], "any");
     for (size_t method = 0; method < 3; method++) {
-      gptvq_quantize_options o = tiny_options(methods[method]);
+      gptvq_quantize_options o = transform_options(methods[method]);
       if (methods[method] == GPTVQ_METHOD_RTN) o.calib = NULL;
       o.force = 1;
       gptvq_quantize_report report;
       ok(gptvq_quantize("any", "packed", &o, NULL, &report, err));
-      double distance = logit_distance("packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
+      double distance = tiny_logit_distance("packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
       if (!(distance < bound)) fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
       assert_true(report.mean_error > 0 && report.mean_error < 0.3);
       assert_false(gptvq_path_exists("packed/transformed"));
@@ -364,7 +318,7 @@ static void every_architecture_is_quantized(void **state) {
       gptvq_model_close(original);
       gptvq_model_close(packed);
       ok(gptvq_export_hf("packed", "plain", 1, NULL, err));
-      distance = logit_distance("plain", "packed");
+      distance = tiny_logit_distance("plain", "packed");
       /* a rounded input may turn a token to another expert, whose output is another one */
       if (!(distance < (models[m]->experts ? 0.3 : 0.03))) fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
     }
@@ -384,7 +338,7 @@ static int watch(void *user, const gptvq_progress *progress) {
 /* Two threads, a run that was cut after its first block, and one that was cut while it wrote the transformed model. */
 static void the_same_bytes(void **state) {
   (void)state;
-  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ), other;
+  gptvq_quantize_options o = transform_options(GPTVQ_METHOD_GPTVQ), other;
   gptvq_error error;
   tiny_write(&tiny_tied, "tied");
   gptvq_set_threads(1);
@@ -419,7 +373,7 @@ static void the_same_bytes(void **state) {
   }
   o.seed++;
   ok(gptvq_quantize("tied", "three", &o, NULL, NULL, err));
-  assert_true(logit_distance("whole", "three") > 0);
+  assert_true(tiny_logit_distance("whole", "three") > 0);
 }
 
 static void bad_numbers_are_named(void **state) {
@@ -429,7 +383,7 @@ static void bad_numbers_are_named(void **state) {
   m.bad = NAN;
   tiny_write(&m, "nan");
   for (int variant = 0; variant < 2; variant++) {
-    gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+    gptvq_quantize_options o = transform_options(GPTVQ_METHOD_GPTVQ);
     gptvq_error error = {0};
     if (variant == 0) o.act_order = 2; /* the rotation meets it first */
     else o.rotate = 0;                 /* the activations do */
@@ -438,7 +392,7 @@ static void bad_numbers_are_named(void **state) {
       fail_msg("%s", error.message);
     assert_false(gptvq_path_exists("out.partial"));
   }
-  gptvq_quantize_options o = tiny_options(GPTVQ_METHOD_GPTVQ);
+  gptvq_quantize_options o = transform_options(GPTVQ_METHOD_GPTVQ);
   gptvq_error error = {0};
   o.rotate = 4;
   assert_int_equal(gptvq_quantize("nan", "out", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
@@ -450,5 +404,5 @@ int main(void) {
       cmocka_unit_test(rotations_are_orthogonal), cmocka_unit_test(the_function_stays), cmocka_unit_test(orders_are_exact),
       cmocka_unit_test(every_architecture_is_quantized), cmocka_unit_test(the_same_bytes), cmocka_unit_test(bad_numbers_are_named),
   };
-  return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
+  return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -8,12 +8,14 @@
 #include "checkpoint/checkpoint.h"
 
 #include <dirent.h>
+#include <gptvq/gptvq.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 enum { TINY_HIDDEN = 64, TINY_MLP = 96, TINY_HEADS = 4, TINY_KV = 2, TINY_HEAD = 16, TINY_VOCAB = 96, TINY_EXPERTS = 4 };
@@ -218,6 +220,62 @@ static inline void assert_same_folder(const char *a, const char *b) {
     free(y);
   }
   closedir(dir);
+}
+
+/* A fresh folder, entered; everything a test program writes lies in it. Set-up and tear-down of a group of tests. */
+static char tiny_scratch[] = "gptvq-test-XXXXXX";
+static inline int tiny_enter_scratch(void) { return mkdtemp(tiny_scratch) == NULL || chdir(tiny_scratch) != 0 ? -1 : 0; }
+static inline int tiny_drop_scratch(void **state) {
+  (void)state;
+  gptvq_set_threads(0);
+  return chdir("..") != 0 || gptvq_remove_tree(tiny_scratch, NULL) != GPTVQ_OK;
+}
+
+/* A quick run on corpus.txt; uniform methods with 4 bits, the others with 6 for two weights. */
+static inline gptvq_quantize_options tiny_quantize_options(gptvq_method method) {
+  gptvq_quantize_options o;
+  gptvq_quantize_options_init(&o);
+  bool uniform = method == GPTVQ_METHOD_GPTQ || method == GPTVQ_METHOD_RTN;
+  o.method = method;
+  o.bits = 0;
+  o.dim = uniform ? 1 : 2;
+  o.index_bits = uniform ? 4 : 6;
+  o.group_size = uniform ? 32 : 1024;
+  o.em_iterations = 10;
+  o.reassign_rounds = 1;
+  o.calib = "corpus.txt";
+  o.calib_samples = 6;
+  o.calib_length = 48;
+  o.seed = 3;
+  return o;
+}
+
+/* logits[count × vocabulary] of a folder */
+static inline void folder_logits(const char *folder, const int32_t *ids, size_t count, float *logits) {
+  gptvq_model *model;
+  gptvq_session *session;
+  ok(gptvq_model_open(folder, NULL, &model, err));
+  ok(gptvq_session_create(model, count, &session, err));
+  ok(gptvq_session_forward(session, ids, count, logits, 1, err));
+  gptvq_session_destroy(session);
+  gptvq_model_close(model);
+}
+
+/* ‖a − b‖ / ‖b‖ over the logits of 40 fixed tokens of two tiny folders; NaN when one of them is not finite */
+static inline double tiny_logit_distance(const char *a, const char *b) {
+  enum { TOKENS = 40 };
+  static float x[TOKENS * TINY_VOCAB], y[TOKENS * TINY_VOCAB];
+  int32_t ids[TOKENS];
+  uint64_t state = 9;
+  for (size_t i = 0; i < TOKENS; i++) ids[i] = (int32_t)gptvq_random_below(&state, TINY_VOCAB);
+  folder_logits(a, ids, TOKENS, x);
+  folder_logits(b, ids, TOKENS, y);
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < TOKENS * TINY_VOCAB; i++) {
+    difference += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    norm += (double)y[i] * (double)y[i];
+  }
+  return sqrt(difference / norm);
 }
 
 #endif
