@@ -16,6 +16,11 @@ enum { MAX_THREADS = 256, SPINS = 16000 };
  * is not closed; the caller closes it when no chunk is left and waits for those inside, not for those that are still asleep. */
 static const uint64_t closed = (uint64_t)1 << 31, inside_mask = ((uint64_t)1 << 31) - 1;
 
+/* Chunks [low, high) that a thread has before it: high << 32 | low. A line each, so that taking one's own chunks disturbs nobody. */
+typedef struct share {
+  _Alignas(64) _Atomic uint64_t range;
+} share;
+
 static struct {
   pthread_mutex_t call;   /* held by the one running gptvq_parallel_for */
   pthread_mutex_t mutex;  /* guards sleeping */
@@ -24,12 +29,13 @@ static struct {
   size_t worker_count; /* running workers: wanted threads - 1 */
   int wanted;          /* 0: not decided yet */
   _Atomic uint64_t state;
-  _Atomic size_t next, sleeping;
+  _Atomic size_t sleeping;
   _Atomic bool stop;
   /* the current job */
   gptvq_task task;
   void *context;
-  size_t count, grain;
+  size_t count, grain, share_count;
+  share shares[MAX_THREADS];
 } pool = {.call = PTHREAD_MUTEX_INITIALIZER, .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
         .state = (uint64_t)1 << 31};
 
@@ -43,12 +49,45 @@ static inline void relax(void) {
 #endif
 }
 
-static void run_chunks(size_t thread) {
+static uint64_t make_range(uint64_t low, uint64_t high) { return high << 32 | low; }
+static uint64_t range_size(uint64_t range) { return (range >> 32) - (uint32_t)range; }
+
+static bool take_first(share *from, size_t *chunk) {
+  uint64_t range = atomic_load_explicit(&from->range, memory_order_relaxed);
+  while (range_size(range) > 0)
+    if (atomic_compare_exchange_weak_explicit(&from->range, &range, range + 1, memory_order_relaxed, memory_order_relaxed)) {
+      *chunk = (uint32_t)range;
+      return true;
+    }
+  return false;
+}
+
+/* Moves the second half of the largest share to `to`, which is empty; false when nothing is left. */
+static bool steal_half(share *to) {
   for (;;) {
-    size_t begin = atomic_fetch_add_explicit(&pool.next, pool.grain, memory_order_relaxed);
-    if (begin >= pool.count) return;
-    pool.task(pool.context, begin, gptvq_min_size(begin + pool.grain, pool.count), thread);
+    share *victim = NULL;
+    uint64_t range = 0;
+    for (size_t i = 0; i < pool.share_count; i++) {
+      uint64_t other = atomic_load_explicit(&pool.shares[i].range, memory_order_relaxed);
+      if (range_size(other) > range_size(range)) range = other, victim = &pool.shares[i];
+    }
+    if (victim == NULL) return false;
+    uint64_t low = (uint32_t)range, high = range >> 32, middle = low + (high - low) / 2;
+    if (!atomic_compare_exchange_strong_explicit(&victim->range, &range, make_range(low, middle), memory_order_relaxed,
+                                                 memory_order_relaxed)) continue;
+    atomic_store_explicit(&to->range, make_range(middle, high), memory_order_relaxed);
+    return true;
   }
+}
+
+static void run_chunks(size_t thread) {
+  share *own = &pool.shares[thread];
+  do
+    for (size_t chunk; take_first(own, &chunk);) {
+      size_t begin = chunk * pool.grain;
+      pool.task(pool.context, begin, gptvq_min_size(begin + pool.grain, pool.count), thread);
+    }
+  while (steal_half(own));
 }
 
 /* The state once its generation is no longer `seen`; spins, then sleeps. */
@@ -145,7 +184,8 @@ int gptvq_get_threads(void) {
 void gptvq_parallel_for(size_t count, size_t grain, gptvq_task task, void *context) {
   if (count == 0) return;
   if (grain == 0) grain = 1;
-  if (inside_task || count <= grain || gptvq_get_threads() == 1) {
+  const size_t chunks = gptvq_ceil_div(count, grain);
+  if (inside_task || chunks == 1 || chunks > UINT32_MAX || gptvq_get_threads() == 1) {
     for (size_t begin = 0; begin < count; begin += grain)
       task(context, begin, gptvq_min_size(begin + grain, count), 0);
     return;
@@ -156,7 +196,10 @@ void gptvq_parallel_for(size_t count, size_t grain, gptvq_task task, void *conte
   pool.context = context;
   pool.count = count;
   pool.grain = grain;
-  atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
+  pool.share_count = pool.worker_count + 1;
+  for (size_t i = 0; i < pool.share_count; i++)
+    atomic_store_explicit(&pool.shares[i].range, make_range(chunks * i / pool.share_count, chunks * (i + 1) / pool.share_count),
+                          memory_order_relaxed);
   publish(0);
   inside_task = true;
   run_chunks(0);
