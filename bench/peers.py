@@ -1,9 +1,11 @@
 """Speed of packed models beside llama.cpp's, in one run: called by bench/peers.sh, which says how.
 
-Both run models of 2 and 4 blocks with random weights in the same shapes, in turns, round by round. From the least (and the median) times
+Both run models of 2 and 4 blocks with random weights in the same shapes, inside one process and in turns of some tokens:
     block = (4 blocks - 2 blocks) / 2,  whole model = 2 blocks + (depth - 2) * block.
-The output head has 8 bits on both sides (int8 codes; Q8_0)."""
-import argparse, csv, json, os, statistics, subprocess, sys, time
+A round takes every format once, its two models one right after the other, and gives one such figure per format and its ratios to the peers' of the
+same round: when the machine slows down for a second, both sides of a ratio slow down. The medians over the rounds are reported with their
+quartiles, and the same figure from the least times of all rounds. The output head has 8 bits on both sides (int8 codes; Q8_0)."""
+import argparse, csv, ctypes, os, statistics, subprocess, sys, time
 
 SHAPES = {
     "llama-2-7b": dict(hidden=4096, mlp=11008, heads=32, kv_heads=32, vocab=32000, depth=32),
@@ -18,6 +20,7 @@ PACKED = {  # name: options of gptvq bench make-model
     "own int4 g128": ["--method", "gptq", "--index-bits", "4", "--group-size", "128"],
 }
 PEERS = {"llama.cpp Q4_0": "Q4_0", "llama.cpp Q2_K": "Q2_K", "llama.cpp IQ2_XXS": "IQ2_XXS"}
+KINDS = ("decode", "prompt")
 BLOCKS = {"Q4_0": (32, 18, (0,)), "Q8_0": (32, 34, (0,)), "Q2_K": (256, 84, (80, 82)), "IQ2_XXS": (256, 66, (0,))}
 
 
@@ -66,143 +69,203 @@ def write_gguf(path, shape, layers, kind):
     writer.close()
 
 
-def time_llama(path, prompt, tokens, threads):
-    """Runs in a process of its own: the least and all times of prompts and single tokens, as JSON."""
-    import ctypes
-    import llama_cpp
-    import numpy
-    llama_cpp.llama_backend_init()
-    model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = max(prompt, tokens) + 8, max(prompt, 1), max(prompt, 1)
-    params.n_threads = params.n_threads_batch = threads
-    context = llama_cpp.llama_init_from_model(model, params)
-    if not context:
-        sys.exit(f"{path}: llama.cpp cannot open it")
-    ids = numpy.random.default_rng(1).integers(3, 900, max(prompt, tokens) + 1).astype(numpy.int32)
-    result = {"prompt": [], "decode": []}
-    for turn in range(2):
-        for kind, count, steps in (("prompt", prompt, 1), ("decode", 1, tokens)):
-            llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-            for i in range(steps if count > 0 else 0):
-                array = (ctypes.c_int32 * count)(*[int(x) for x in ids[i:i + count]])
-                batch = llama_cpp.llama_batch_get_one(array, count)
-                start = time.perf_counter()
-                if llama_cpp.llama_decode(context, batch) != 0:
-                    sys.exit(f"{path}: llama_decode failed")
-                llama_cpp.llama_get_logits_ith(context, -1)
-                if turn > 0:
-                    result[kind].append(time.perf_counter() - start)
-    print(json.dumps(result))
+class Gptvq:
+    """A packed folder through libgptvq: one session from its start."""
+    class Options(ctypes.Structure):
+        _fields_ = [("compute", ctypes.c_int), ("head_bits", ctypes.c_uint)]
+
+    class Info(ctypes.Structure):
+        _fields_ = [("architecture", ctypes.c_char * 64), ("sizes", ctypes.c_size_t * 9), ("counts", ctypes.c_uint64 * 4),
+                    ("bits_per_value", ctypes.c_double), ("rest", ctypes.c_byte * 256)]
+
+    class Error(ctypes.Structure):
+        _fields_ = [("status", ctypes.c_int), ("message", ctypes.c_char * 1024)]
+
+    library = None
+
+    @classmethod
+    def load(cls, path, threads):
+        cls.library = ctypes.CDLL(path)
+        cls.library.gptvq_measure_bandwidth.restype = ctypes.c_double
+        cls.library.gptvq_measure_bandwidth.argtypes = [ctypes.c_size_t]
+        cls.library.gptvq_session_forward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int,
+                                                      ctypes.c_void_p]
+        cls.library.gptvq_session_create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]
+        cls.library.gptvq_set_threads(threads)
+
+    def __init__(self, path, positions, vocab):
+        self.error, self.session, model = self.Error(), ctypes.c_void_p(), ctypes.c_void_p()
+        self.logits = (ctypes.c_float * vocab)()
+        options = self.Options(3, 8)  # GPTVQ_COMPUTE_AUTO
+        self.check(self.library.gptvq_model_open(path.encode(), ctypes.byref(options), ctypes.byref(model), ctypes.byref(self.error)))
+        self.check(self.library.gptvq_session_create(model, positions, ctypes.byref(self.session), ctypes.byref(self.error)))
+        info = self.Info()
+        self.library.gptvq_model_get_info(model, ctypes.byref(info))
+        self.bits = info.bits_per_value
+
+    def check(self, status):
+        if status != 0:
+            sys.exit(self.error.message.decode())
+
+    def reset(self):
+        self.library.gptvq_session_reset(self.session)
+
+    def forward(self, ids):
+        self.check(self.library.gptvq_session_forward(self.session, ids, len(ids), self.logits, 0, ctypes.byref(self.error)))
 
 
-def run_gptvq(program, path, prompt, tokens, threads):
-    out = subprocess.run([program, "bench", "model", path, "--prompt", str(prompt), "--tokens", str(tokens), "--repeats", "1",
-                          "--threads", str(threads), "--samples", "--json"], check=True, capture_output=True, text=True)
-    answer = json.loads(out.stdout)
-    return ({"prompt": answer["prompt"]["seconds"], "decode": answer["decode"]["seconds"]}, answer["bits_per_value"],
-            answer["bandwidth_gb_per_s"])
+class Llama:
+    """A gguf file through llama.cpp."""
+    def __init__(self, path, positions, batch, threads):
+        import llama_cpp
+        self.api, self.path = llama_cpp, path
+        model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = positions, batch, batch
+        params.n_threads = params.n_threads_batch = threads
+        self.context = llama_cpp.llama_init_from_model(model, params) if model else None
+        if not self.context:
+            sys.exit(f"{path}: llama.cpp cannot open it")
+
+    def reset(self):
+        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+
+    def forward(self, ids):
+        if self.api.llama_decode(self.context, self.api.llama_batch_get_one(ids, len(ids))) != 0:
+            sys.exit(f"{self.path}: llama_decode failed")
+        self.api.llama_get_logits_ith(self.context, -1)
 
 
-def run_llama(path, prompt, tokens, threads):
-    out = subprocess.run([sys.executable, __file__, "time", path, str(prompt), str(tokens), str(threads)], check=True,
-                         capture_output=True, text=True)
-    return json.loads(out.stdout)
+def timed(model, ids):
+    start = time.perf_counter()
+    model.forward(ids)
+    return time.perf_counter() - start
 
 
-KINDS, HOWS = ("prompt", "decode"), ("min", "median")
+def visit(model, ids, prompt, tokens):
+    """Seconds of a prompt (0: none) or of `tokens` single tokens, after one that wakes the threads up."""
+    time.sleep(0.02)  # the other library's threads stop spinning
+    model.reset()
+    one = [(ctypes.c_int32 * 1)(x) for x in ids[:tokens + 1]]
+    model.forward(one[0])
+    if prompt == 0:
+        return [timed(model, x) for x in one[1:]]
+    model.reset()
+    return [timed(model, (ctypes.c_int32 * prompt)(*ids[:prompt]))]
 
 
 def wanted(a, name):
     return not a.formats or name == "llama.cpp Q4_0" or any(part in name for part in a.formats.split(","))
 
 
-def show(value, digits):
-    return f"{value:.{digits}f}"
+def show(value):
+    return "" if value is None else f"{value:.2f}"
 
 
-def whole(two, four, depth):
-    block = (four - two) / 2
-    return block, two + (depth - 2) * block
-
-
-def measure(a):
-    rows, figures, bandwidth, bits = [], {}, 0.0, {}
-    s = SHAPES[a.shape]
-    packed = {name: options for name, options in PACKED.items() if wanted(a, name)}
-    peers = {name: kind for name, kind in PEERS.items() if wanted(a, name)}
-    for name, options in packed.items():
-        for layers in (2, 4):
+def open_models(a, s):
+    """{format: {2: model, 4: model}}; folders and files that are not there yet are made."""
+    models, positions = {}, max(a.prompt, a.tokens + 1) + 8
+    for name, options in PACKED.items():
+        for layers in (2, 4) if wanted(a, name) else ():
             path = f"{a.scratch}/{a.shape}-{name.replace(' ', '-')}-{layers}"
             if not os.path.exists(path):
                 subprocess.run([a.gptvq, "bench", "make-model", "--shape", a.shape, "--layers", str(layers), "-o", path] + options,
                                check=True)
-            figures[name, layers] = (path, {"prompt": [], "decode": []})
-    for name, kind in peers.items():
-        for layers in (2, 4):
+            models.setdefault(name, {})[layers] = Gptvq(path, positions, s["vocab"])
+    for name, kind in PEERS.items():
+        for layers in (2, 4) if wanted(a, name) else ():
             path = f"{a.scratch}/{a.shape}-{kind}-{layers}.gguf"
             if not os.path.exists(path):
                 write_gguf(path + ".tmp", a.shape, layers, kind)
                 os.replace(path + ".tmp", path)
-            figures[name, layers] = (path, {"prompt": [], "decode": []})
-        bits[name] = 8 * BLOCKS[kind][1] / BLOCKS[kind][0]
-    for turn in range(a.rounds):
-        for (name, layers), (path, times) in figures.items():
-            if name in PEERS:
-                got = run_llama(path, a.prompt, a.tokens, a.threads)
-            else:
-                got, bits[name], reads = run_gptvq(a.gptvq, path, a.prompt, a.tokens, a.threads)
-                bandwidth = max(bandwidth, reads)
-            for kind in times:
-                times[kind] += got[kind]
-        print(f"{a.shape}: round {turn + 1} of {a.rounds}", file=sys.stderr)
-    results = {}
-    for name in list(packed) + list(peers):
-        r = {"bits": bits[name]}
-        for kind in KINDS:
-            if not figures[name, 2][1][kind]:
-                continue
-            for how, reduce in (("min", min), ("median", statistics.median)):
-                two, four = (reduce(figures[name, layers][1][kind]) for layers in (2, 4))
-                r[kind, how, "block"], r[kind, how, "all"] = whole(two, four, s["depth"])
-                if four <= two: # noise larger than what is measured
-                    print(f"peers.py: {name}, {kind}, {how}: four blocks in {four:.4f} s, two in {two:.4f} s: the machine is too "
-                          "busy for this figure, it is left out", file=sys.stderr)
-                    del r[kind, how, "block"], r[kind, how, "all"]
-        results[name] = r
-    base = results["llama.cpp Q4_0"]
-    for name, r in results.items():
-        row = [a.shape, name, f"{r['bits']:.4f}", a.threads]
+            models.setdefault(name, {})[layers] = Llama(path, positions, max(a.prompt, 1), a.threads)
+            models[name][layers].bits = 8 * BLOCKS[kind][1] / BLOCKS[kind][0]
+    return models
+
+
+def measure(a):
+    import numpy
+    s = SHAPES[a.shape]
+    models = open_models(a, s)
+    ids = [int(x) for x in numpy.random.default_rng(1).integers(3, 900, max(a.prompt, a.tokens + 1))]
+    times = {(kind, name, layers): [] for kind in KINDS for name in models for layers in (2, 4)}
+    reads = []
+    for kind, rounds, prompt in (("decode", a.rounds, 0), ("prompt", a.prompt_rounds, a.prompt)):
+        for turn in range(rounds + 1 if kind == "decode" else rounds): # the first one reads the files
+            for name, pair in models.items():
+                for layers in (2, 4) if turn % 2 == 0 else (4, 2):
+                    times[kind, name, layers].append(visit(pair[layers], ids, prompt, a.tokens))
+            reads.append(1e-9 * Gptvq.library.gptvq_measure_bandwidth(1))
+            if turn % 10 == 0:
+                print(f"{a.shape}: {kind}, round {turn} of {rounds}", file=sys.stderr)
+    for name in models:
+        for layers in (2, 4):
+            del times["decode", name, layers][0]
+    results = {name: {kind: rounds_of(times[kind, name, 2], times[kind, name, 4], s["depth"]) for kind in KINDS} for name in models}
+    rows = []
+    for name, kinds in results.items():
+        lost = sum(x is None for kind in KINDS for x in kinds[kind]["rounds"])
+        if lost:
+            print(f"peers.py: {name}: {lost} rounds left out: four blocks took no longer than two; is the machine busy?", file=sys.stderr)
+        row = [a.shape, name, f"{models[name][2].bits:.4f}", a.threads]
         for kind, tokens in (("decode", 1), ("prompt", a.prompt)):
-            if kind == "decode":
-                row += [show(1e3 * r[kind, how, "block"], 3) if (kind, how, "block") in r else "" for how in HOWS]
-            row += [show(tokens / r[kind, how, "all"], 2) if (kind, how, "all") in r else "" for how in HOWS]
-            row += [show(base[kind, how, "all"] / r[kind, how, "all"], 2)
-                    if (kind, how, "all") in r and (kind, how, "all") in base else "" for how in HOWS]
-        rows.append(row + [f"{bandwidth:.1f}"])
+            row += [show(value) for value in speeds(kinds[kind], tokens)]
+            for peer in ("llama.cpp Q4_0", "llama.cpp Q2_K"):
+                row += [show(value) for value in (ratios(kinds[kind], results[peer][kind]) if peer in results else [None] * 4)]
+        rows.append(row + [f"{max(reads):.1f}", f"{statistics.median(reads):.1f}"])
     return rows
 
 
-HEADER = ["shape", "format", "bits_per_value", "threads", "block_ms_min", "block_ms_median", "decode_tokens_per_s_best",
-          "decode_tokens_per_s_median", "decode_vs_q4_0_best", "decode_vs_q4_0_median", "prompt_tokens_per_s_best",
-          "prompt_tokens_per_s_median", "prompt_vs_q4_0_best", "prompt_vs_q4_0_median", "read_gb_per_s"]
+def rounds_of(two, four, depth):
+    """Seconds of the whole model: from the least times of all rounds, and round by round; None where noise outweighs the difference."""
+    def seconds(two, four):
+        return None if four <= two else two + (depth - 2) * (four - two) / 2
+    least = seconds(min(map(min, two)), min(map(min, four))) if two else None
+    return {"least": least, "rounds": [seconds(statistics.median(x), statistics.median(y)) for x, y in zip(two, four)]}
+
+
+def quartiles(values):
+    values = sorted(v for v in values if v is not None)
+    if not values:
+        return [None] * 3
+    return [statistics.median(values)] + [values[round(q * (len(values) - 1))] for q in (0.25, 0.75)]
+
+
+def speeds(figure, tokens):
+    """Tokens per second: best, median, lower and upper quartile."""
+    best = tokens / figure["least"] if figure["least"] else None
+    return [best] + quartiles(tokens / x if x else None for x in figure["rounds"])
+
+
+def ratios(figure, base):
+    """Speed / speed of `base`: from the least times, then median and quartiles of the rounds' ratios."""
+    best = base["least"] / figure["least"] if figure["least"] and base["least"] else None
+    return [best] + quartiles(y / x if x and y else None for x, y in zip(figure["rounds"], base["rounds"]))
+
+
+HOWS = ("best", "median", "q1", "q3")
+HEADER = (["shape", "format", "bits_per_value", "threads"]
+          + [f"{kind}_{what}_{how}" for kind in ("decode", "prompt") for what in ("tokens_per_s", "vs_q4_0", "vs_q2_k") for how in HOWS]
+          + ["read_gb_per_s", "read_gb_per_s_median"])
 
 
 def main():
-    if len(sys.argv) > 1 and sys.argv[1] == "time":
-        return time_llama(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
     p = argparse.ArgumentParser()
     p.add_argument("--gptvq", required=True)
     p.add_argument("--scratch", required=True)
     p.add_argument("--out", required=True)
     p.add_argument("--shapes", default="llama-2-7b,mistral-7b")
     p.add_argument("--formats", default="", help="parts of the names of the formats to measure, comma-separated; default all")
-    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--rounds", type=int, default=60)
+    p.add_argument("--prompt-rounds", type=int, default=4)
     p.add_argument("--prompt", type=int, default=512)
-    p.add_argument("--tokens", type=int, default=32)
+    p.add_argument("--tokens", type=int, default=8, help="single tokens of a turn")
     p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()
     os.makedirs(a.scratch, exist_ok=True)
+    Gptvq.load(os.path.join(os.path.dirname(os.path.abspath(a.gptvq)), "libgptvq.so"), a.threads)
+    import llama_cpp
+    llama_cpp.llama_backend_init()
     rows = []
     for a.shape in a.shapes.split(","):
         rows += measure(a)

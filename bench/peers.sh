@@ -1,7 +1,8 @@
 #!/bin/sh
 # Speed beside llama.cpp: the same shapes, the same threads, in turns in one run; writes bench/speed/<cpu>.csv and, with gnuplot, a picture of it.
 #
-#   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b] [--rounds N] [--threads N] [--prompt N] [--tokens N]
+#   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b] [--rounds N] [--prompt-rounds N] [--threads N] [--prompt N] [--tokens N]
+#                                 [--formats PART,…]
 #
 # $PYTHON (default python3) needs numpy, gguf and llama-cpp-python, the last one built for this machine:
 #   CMAKE_ARGS=-DGGML_NATIVE=ON python3 -m pip install --no-binary llama-cpp-python llama-cpp-python gguf numpy
