@@ -249,12 +249,21 @@ HEADER = (["shape", "format", "bits_per_value", "threads"]
           + ["read_gb_per_s", "read_gb_per_s_median"])
 
 
+def earlier(path):
+    """The rows of another run, whose shapes may stay: every ratio is of one shape."""
+    if not os.path.exists(path):
+        return []
+    with open(path, newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    return rows if header == HEADER else []
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--gptvq", required=True)
     p.add_argument("--scratch", required=True)
     p.add_argument("--out", required=True)
-    p.add_argument("--shapes", default="llama-2-7b,mistral-7b")
+    p.add_argument("--shapes", default="llama-2-7b,mistral-7b,stories")
     p.add_argument("--formats", default="", help="parts of the names of the formats to measure, comma-separated; default all")
     p.add_argument("--rounds", type=int, default=60)
     p.add_argument("--prompt-rounds", type=int, default=4)
@@ -266,7 +275,7 @@ def main():
     Gptvq.load(os.path.join(os.path.dirname(os.path.abspath(a.gptvq)), "libgptvq.so"), a.threads)
     import llama_cpp
     llama_cpp.llama_backend_init()
-    rows = []
+    rows = [row for row in earlier(a.out) if row[0] not in a.shapes.split(",")]
     for a.shape in a.shapes.split(","):
         rows += measure(a)
     with open(a.out, "w", newline="") as file:

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Speed beside llama.cpp: the same shapes, the same threads, in turns in one run; writes bench/speed/<cpu>.csv and, with gnuplot, a picture of it.
+# Speed beside llama.cpp: the same shapes, the same threads, in turns in one run; writes bench/speed/<cpu>.csv, the table of docs/KERNELS.md and, with
+# gnuplot, a picture.
 #
-#   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b] [--rounds N] [--prompt-rounds N] [--threads N] [--prompt N] [--tokens N]
-#                                 [--formats PART,…]
+#   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b,stories] [--rounds N] [--prompt-rounds N] [--threads N] [--prompt N] [--tokens N]
+#                                 [--formats PART,…]        rows of shapes that are not measured stay in the table
 #
 # $PYTHON (default python3) needs numpy, gguf and llama-cpp-python, the last one built for this machine:
 #   CMAKE_ARGS=-DGGML_NATIVE=ON python3 -m pip install --no-binary llama-cpp-python llama-cpp-python gguf numpy
@@ -24,6 +25,7 @@ name=$(printf '%s' "${CPU_NAME:-$cpu $family-$number}" | tr 'A-Z' 'a-z' | tr -cs
 mkdir -p bench/speed
 "$python" bench/peers.py --gptvq "$gptvq" --scratch "$SCRATCH" --out "bench/speed/$name.csv" "$@"
 echo "bench/speed/$name.csv"
+bench/speed-table.sh "bench/speed/$name.csv"
 if command -v gnuplot >/dev/null; then bench/plot-speed.sh "bench/speed/$name.csv"
 else echo "peers.sh: no picture: gnuplot is missing (scripts/install-deps.sh --bench)" >&2
 fi

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Renews the table of docs/KERNELS.md between its markers from a file that bench/peers.sh has written.
+#   bench/speed-table.sh CSV
+set -eu
+cd "$(dirname "$0")/.."
+csv=${1:?usage: bench/speed-table.sh CSV}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+awk -F, -v cpu="$(basename "$csv" .csv)" '
+  function short(x) { return x >= 100 ? sprintf("%.0f", x) : x }
+  function range(what) { return v[what "_median"] == "" ? "" : short(v[what "_median"]) " (" short(v[what "_q1"]) "–" short(v[what "_q3"]) ")" }
+  NR == 1 { for (i = 1; i <= NF; i++) name[i] = $i; next }
+  { for (i = 1; i <= NF; i++) v[name[i]] = $i }
+  NR == 2 {
+    print "Processor " cpu ", " v["threads"] " threads; medians of the rounds, quartiles in brackets, then the figure from the least times."
+  }
+  v["shape"] != shape {
+    shape = v["shape"]
+    print "\n" shape ", memory reads " v["read_gb_per_s_median"] " GB/s (at best " v["read_gb_per_s"] "):\n"
+    print "| format | bits | decoding, tokens/s | best | / Q4_0 | best | / Q2_K | best | prompt, tokens/s | / Q4_0 |"
+    print "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+  }
+  { print "| " v["format"] " | " v["bits_per_value"] " | " range("decode_tokens_per_s") " | " short(v["decode_tokens_per_s_best"]) " | " range("decode_vs_q4_0") " | " \
+      v["decode_vs_q4_0_best"] " | " range("decode_vs_q2_k") " | " v["decode_vs_q2_k_best"] " | " range("prompt_tokens_per_s") " | " range("prompt_vs_q4_0") " |" }
+' "$csv" >"$work/table"
+grep -q '<!-- speed -->' docs/KERNELS.md || { echo "speed-table.sh: docs/KERNELS.md has no marker" >&2; exit 1; }
+awk -v table="$work/table" '
+  /<!-- speed -->/ { print; while ((getline line <table) > 0) print line; skip = 1; next }
+  /<!-- \/speed -->/ { skip = 0 }
+  !skip' docs/KERNELS.md >"$work/page"
+cat "$work/page" >docs/KERNELS.md
