@@ -1,0 +1,107 @@
+/* kernels/x86/lookup_avx2.h: indices of packed units and their centroids, 32 at a time, with AVX2.
+ * Everything here is meant to be inlined with constant `bits` (1 … 8), `dim` and `n`.
+ *
+ * Tables are 16 entries of one component each, in both halves of a register. Tables of fewer entries are repeated, so that index bits
+ * above `bits` may be garbage, but for 8-bit indices, which are whole bytes. */
+#ifndef GPTVQ_KERNELS_LOOKUP_AVX2_H
+#define GPTVQ_KERNELS_LOOKUP_AVX2_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define GPTVQ_INLINE static inline __attribute__((always_inline))
+
+typedef struct gptvq_table256 {
+  __m256i part[4][16]; /* [component][16 entries each] */
+} gptvq_table256;
+
+/* 16 bytes of a table of `bytes` bytes that repeats itself */
+GPTVQ_INLINE __m128i gptvq_repeated(const int8_t *table, size_t bytes, size_t at) {
+  uint16_t two;
+  uint32_t four;
+  if (bytes >= 16) return _mm_loadu_si128((const void *)(table + at % bytes));
+  if (bytes == 8) return _mm_set1_epi64x(*(const long long *)memcpy(&(long long){0}, table, 8));
+  memcpy(&two, table, 2);
+  if (bytes == 2) return _mm_set1_epi16((short)two);
+  memcpy(&four, table, 4);
+  return _mm_set1_epi32((int)four);
+}
+
+GPTVQ_INLINE void gptvq_load_table256(const int8_t *codebook, unsigned bits, unsigned dim, gptvq_table256 *table) {
+  const size_t bytes = (size_t)dim << bits, parts = bits <= 4 ? 1 : (size_t)1 << (bits - 4);
+  const __m128i low = _mm_set1_epi16(255);
+  for (size_t p = 0; p < parts; p++) {
+    __m128i raw[4], plane[4];
+    for (size_t i = 0; i < dim; i++) raw[i] = gptvq_repeated(codebook, bytes, 16 * (p * dim + i));
+    if (dim == 1) plane[0] = raw[0];
+    for (size_t i = 0; 2 * i < dim; i++) { /* bytes apart: even ones to plane[i], odd ones to plane[i + 2] (or 1) */
+      if (dim == 1) break;
+      __m128i a = raw[2 * i], b = raw[2 * i + 1];
+      plane[i] = _mm_packus_epi16(_mm_and_si128(a, low), _mm_and_si128(b, low));
+      plane[dim / 2 + i] = _mm_packus_epi16(_mm_srli_epi16(a, 8), _mm_srli_epi16(b, 8));
+    }
+    if (dim == 4) { /* components 0, 2 and 1, 3 side by side: apart once more */
+      __m128i a = plane[0], b = plane[1], c = plane[2], d = plane[3];
+      plane[0] = _mm_packus_epi16(_mm_and_si128(a, low), _mm_and_si128(b, low));
+      plane[2] = _mm_packus_epi16(_mm_srli_epi16(a, 8), _mm_srli_epi16(b, 8));
+      plane[1] = _mm_packus_epi16(_mm_and_si128(c, low), _mm_and_si128(d, low));
+      plane[3] = _mm_packus_epi16(_mm_srli_epi16(c, 8), _mm_srli_epi16(d, 8));
+    }
+    for (size_t e = 0; e < dim; e++) table->part[e][p] = _mm256_broadcastsi128_si256(plane[e]);
+  }
+}
+
+/* 32 fields of f bits from number `at` on of a field block of `size` bytes, moved up by `shift` bits; other bits are garbage. Blocks of 8 or 16 bytes
+ * are repeated, and each 8 bytes shifted as their part wants. */
+GPTVQ_INLINE __m256i gptvq_fields256(const uint8_t *block, size_t size, unsigned f, size_t at, unsigned shift) {
+  const long long part = (long long)(f * (at / size));
+  if (size < 32) {
+    __m256i v = size == 8 ? _mm256_set1_epi64x(*(const long long *)memcpy(&(long long){0}, block, 8))
+                          : _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)block));
+    const long long step = (long long)f;
+    v = _mm256_srlv_epi64(v, size == 8 ? _mm256_set_epi64x(part + 3 * step, part + 2 * step, part + step, part)
+                                       : _mm256_set_epi64x(part + step, part + step, part, part));
+    return _mm256_slli_epi16(v, (int)shift);
+  }
+  const int move = (int)part - (int)shift;
+  __m256i v = _mm256_loadu_si256((const void *)(block + at % size));
+  if (move > 0) v = _mm256_srli_epi16(v, move);
+  if (move < 0) v = _mm256_slli_epi16(v, -move);
+  return v;
+}
+
+/* Indices at … at + 31 of a unit of n. Bits above `bits` are garbage. */
+GPTVQ_INLINE __m256i gptvq_indices256(const uint8_t *unit, unsigned bits, size_t n, size_t at) {
+  __m256i index = _mm256_setzero_si256();
+  unsigned shift = 0;
+  for (unsigned f = 8; f >= 1; f /= 2) {
+    if (!(bits & f)) continue;
+    const size_t size = n / 8 * f;
+    __m256i v = gptvq_fields256(unit, size, f, at, shift);
+    if (shift == 0) {
+      index = v;
+    } else {
+      const __m256i low = _mm256_set1_epi8((char)((1 << shift) - 1));
+      index = _mm256_or_si256(_mm256_and_si256(low, index), _mm256_andnot_si256(low, v));
+    }
+    unit += size;
+    shift += f;
+  }
+  return index;
+}
+
+/* bits <= 6 */
+GPTVQ_INLINE __m256i gptvq_look_up256(const gptvq_table256 *table, unsigned bits, unsigned e, __m256i index) {
+  const __m256i *part = table->part[e], in = _mm256_and_si256(index, _mm256_set1_epi8(15));
+  __m256i low = _mm256_shuffle_epi8(part[0], in);
+  if (bits <= 4) return low;
+  __m256i bit4 = _mm256_slli_epi16(index, 3), bit5 = _mm256_slli_epi16(index, 2); /* to the top of each byte */
+  low = _mm256_blendv_epi8(low, _mm256_shuffle_epi8(part[1], in), bit4);
+  if (bits == 5) return low;
+  __m256i high = _mm256_blendv_epi8(_mm256_shuffle_epi8(part[2], in), _mm256_shuffle_epi8(part[3], in), bit4);
+  return _mm256_blendv_epi8(low, high, bit5);
+}
+
+#endif
