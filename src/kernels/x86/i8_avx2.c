@@ -4,6 +4,7 @@
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
 #include "kernels/x86/codes_avx2.h"
+#include "kernels/x86/fold_avx2.h"
 #include "kernels/x86/lookup_avx2.h"
 #include "kernels/x86/x86.h"
 
@@ -27,21 +28,28 @@ GPTVQ_INLINE void multiply_tokens(const gptvq_i8_tile *job, const int8_t *codes,
                                   size_t tokens, float *sums) {
   const size_t plane = sets * GPTVQ_I8_SET;
   const int8_t *x = job->x + t * job->input_stride;
+#pragma GCC unroll 2
   for (size_t half = 0; half < 2; half++) {
     __m256i totals[4];
     __m256 values[4];
+#pragma GCC unroll 4
     for (size_t i = 0; i < tokens; i++) totals[i] = _mm256_setzero_si256(), values[i] = _mm256_setzero_ps();
+#pragma GCC unroll 4
     for (size_t s = 0; s < sets; s++) {
       const size_t at = s * GPTVQ_I8_SET + 32 * half;
+#pragma GCC unroll 4
       for (unsigned e = 0; e < dim; e++) {
         const __m256i w = load(codes + at + e * plane);
-        for (size_t i = 0; i < tokens; i++) totals[i] = dot4(totals[i], w, load(x + i * job->input_stride + at + e * plane));
+    #pragma GCC unroll 4
+    for (size_t i = 0; i < tokens; i++) totals[i] = dot4(totals[i], w, load(x + i * job->input_stride + at + e * plane));
       }
+#pragma GCC unroll 4
       for (size_t i = 0; by_lane != NULL && i < tokens; i++) {
         values[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[i]), _mm256_loadu_ps(by_lane + s * GPTVQ_I8_LANES + 8 * half), values[i]);
         totals[i] = _mm256_setzero_si256();
       }
     }
+#pragma GCC unroll 4
     for (size_t i = 0; i < tokens; i++)
       add_sums(sums + i * GPTVQ_I8_LANES + 8 * half, by_lane != NULL ? values[i] : _mm256_cvtepi32_ps(totals[i]), job->scales[t + i]);
   }
@@ -120,4 +128,21 @@ static void i8_tile(const gptvq_i8_tile *job) {
   else any_tile(job);
 }
 
-void gptvq_kernels_init_i8_avx2(gptvq_kernel_table *table) { table->i8_tile = i8_tile; }
+static void i8_fold(const float *sums, size_t n, float *out) {
+  for (size_t i = 0; i < n; i += 8) {
+    __m256 rows[8];
+#pragma GCC unroll 8
+    for (size_t j = 0; j < 8; j++) { /* beyond the last row: that one again */
+      const float *row = sums + (i + j < n ? i + j : n - 1) * GPTVQ_I8_LANES;
+      rows[j] = _mm256_add_ps(_mm256_load_ps(row), _mm256_load_ps(row + 8));
+    }
+    float folded[8];
+    _mm256_storeu_ps(i + 8 <= n ? out + i : folded, gptvq_fold8x8(rows));
+    if (i + 8 > n) memcpy(out + i, folded, (n - i) * sizeof *out);
+  }
+}
+
+void gptvq_kernels_init_i8_avx2(gptvq_kernel_table *table) {
+  table->i8_tile = i8_tile;
+  table->i8_fold = i8_fold;
+}

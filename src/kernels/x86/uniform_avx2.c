@@ -1,6 +1,7 @@
 /* Uniform rows of 2 or 4 bits × int8 activations with AVX2: codes are the unsigned operand of vpmaddubsw as they are; a pair of
  * products is at most 2 · 15 · 127. */
 #include "kernels/ref/ref.h"
+#include "kernels/x86/fold_avx2.h"
 #include "kernels/x86/x86.h"
 
 #include <immintrin.h>
@@ -22,7 +23,7 @@ static void combine_scales(const gptvq_uniform_row *row, float *scales, float co
 }
 
 INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narrow) {
-  _Alignas(32) float scales[GPTVQ_UNIFORM_MAX_BLOCKS], correction[16] = {0}, folded[16];
+  _Alignas(32) float scales[GPTVQ_UNIFORM_MAX_BLOCKS], correction[16] = {0};
   const size_t parts = 8 / bits, step = narrow ? 64 : row->block, per_part = row->bytes / (narrow ? 32 : row->block);
   const __m256i mask = _mm256_set1_epi8((char)((1 << bits) - 1)), ones = _mm256_set1_epi16(1);
   combine_scales(row, scales, correction);
@@ -47,11 +48,10 @@ INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narro
         sums[i][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[i][half]), scale, sums[i][half]);
       }
   }
-  for (size_t half = 0; half < 2; half++) {
+  for (size_t half = 0; half < 2; half++)
     for (size_t i = 1; i < parts; i++) sums[0][half] = _mm256_add_ps(sums[0][half], sums[i][half]);
-    _mm256_storeu_ps(folded + 8 * half, sums[0][half]);
-  }
-  return gptvq_fold16(folded) - gptvq_fold16(correction);
+  return gptvq_fold_difference8(_mm256_add_ps(sums[0][0], sums[0][1]),
+                                _mm256_add_ps(_mm256_load_ps(correction), _mm256_load_ps(correction + 8)));
 }
 
 static float uniform_row(const gptvq_uniform_row *row) {
