@@ -29,6 +29,7 @@ static void fill(void) {
     if (level > GPTVQ_CPU_AVX512) continue;
     gptvq_kernels_init_dense_avx2(table);
     gptvq_kernels_init_codes_avx2(table);
+    gptvq_kernels_init_gemm_avx2(table);
     gptvq_kernels_init_i8_avx2(table);
     gptvq_kernels_init_uniform_avx2(table);
     if (level < GPTVQ_CPU_AVX512) continue;

@@ -8,6 +8,7 @@ void gptvq_kernels_init_dense_avx2(gptvq_kernel_table *table);
 void gptvq_kernels_init_dense_avx512(gptvq_kernel_table *table);
 void gptvq_kernels_init_i8_avx2(gptvq_kernel_table *table);
 void gptvq_kernels_init_codes_avx2(gptvq_kernel_table *table);
+void gptvq_kernels_init_gemm_avx2(gptvq_kernel_table *table);
 void gptvq_kernels_init_stripe_avx512(gptvq_kernel_table *table);
 void gptvq_kernels_init_gemm_avx512(gptvq_kernel_table *table);
 void gptvq_kernels_init_uniform_avx2(gptvq_kernel_table *table);
