@@ -69,25 +69,24 @@ INLINE void widen(const int8_t *x, size_t quads, wide_input *wide) {
   }
 }
 
+/* One pair of bytes of 16 rows times HALF tokens. */
+INLINE void multiply_pairs(__m256i a, __m256i b, const int32_t *x, __m256i totals[HALF][2]) {
+#pragma GCC unroll 6
+  for (size_t t = 0; t < HALF; t++) {
+    const __m256i q = _mm256_set1_epi32(x[t]);
+    totals[t][0] = _mm256_add_epi32(totals[t][0], _mm256_madd_epi16(a, q));
+    totals[t][1] = _mm256_add_epi32(totals[t][1], _mm256_madd_epi16(b, q));
+    __asm__ volatile("" : "+x"(totals[t][0]), "+x"(totals[t][1])); /* token by token: gcc would make all products first and run out of registers */
+  }
+}
+
 /* 16 rows × HALF tokens over some quads, on top of totals */
 INLINE void multiply_quads(const uint8_t *weights, const int32_t *even, const int32_t *odd, size_t quads, __m256i totals[HALF][2]) {
   const __m256i mask = _mm256_set1_epi16(255);
   for (; quads > 0; quads--, weights += ROWS * 4, even += TOKENS, odd += TOKENS) {
     const __m256i *w = (const void *)weights;
-    __m256i a = _mm256_and_si256(_mm256_load_si256(w), mask), b = _mm256_and_si256(_mm256_load_si256(w + 1), mask);
-#pragma GCC unroll 6
-    for (size_t t = 0; t < HALF; t++) {
-      const __m256i q = _mm256_set1_epi32(even[t]);
-      totals[t][0] = _mm256_add_epi32(totals[t][0], _mm256_madd_epi16(a, q));
-      totals[t][1] = _mm256_add_epi32(totals[t][1], _mm256_madd_epi16(b, q));
-    }
-    a = _mm256_srli_epi16(_mm256_load_si256(w), 8), b = _mm256_srli_epi16(_mm256_load_si256(w + 1), 8);
-#pragma GCC unroll 6
-    for (size_t t = 0; t < HALF; t++) {
-      const __m256i q = _mm256_set1_epi32(odd[t]);
-      totals[t][0] = _mm256_add_epi32(totals[t][0], _mm256_madd_epi16(a, q));
-      totals[t][1] = _mm256_add_epi32(totals[t][1], _mm256_madd_epi16(b, q));
-    }
+    multiply_pairs(_mm256_and_si256(_mm256_load_si256(w), mask), _mm256_and_si256(_mm256_load_si256(w + 1), mask), even, totals);
+    multiply_pairs(_mm256_srli_epi16(_mm256_load_si256(w), 8), _mm256_srli_epi16(_mm256_load_si256(w + 1), 8), odd, totals);
   }
 }
 
