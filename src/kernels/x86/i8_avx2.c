@@ -5,7 +5,7 @@
 #include "kernels/ref/ref.h"
 #include "kernels/x86/codes_avx2.h"
 #include "kernels/x86/fold_avx2.h"
-#include "kernels/x86/lookup_avx2.h"
+#include "kernels/x86/gather_avx2.h"
 #include "kernels/x86/x86.h"
 
 GPTVQ_INLINE __m256i load(const int8_t *p) { return _mm256_load_si256((const void *)p); }
@@ -95,36 +95,70 @@ static void any_tile(const gptvq_i8_tile *job) {
 
 /* ---- units of 256 columns, one token, no block scales ---- */
 
+/* At most 64 centroids; 128 or 256 of at most two components. */
 GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
   const gptvq_tile *tile = job->tile;
   const size_t n = 256 / dim, sets = n / 64;
   gptvq_table256 table;
   gptvq_load_table256(tile->codebook, bits, dim, &table);
+  if (bits > 6) gptvq_prepare_search256(&table, bits, dim);
   const uint8_t *unit = tile->units;
   float *sums = job->sums;
   for (size_t row = tile->rows; row > 0; row--, unit += n / 8 * bits, sums += GPTVQ_I8_LANES) {
     __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    for (size_t s = 0; s < sets; s++)
-      for (size_t half = 0; half < 2; half++) {
-        __m256i index = gptvq_indices256(unit, bits, n, 64 * s + 32 * half);
+    for (size_t s = 0; s < sets; s++) {
+      const __m256i index[2] = {gptvq_indices256(unit, bits, n, 64 * s), gptvq_indices256(unit, bits, n, 64 * s + 32)};
+      __m256i found[2][2];
+      if (bits > 6) gptvq_search256(&table, bits, dim, index, found);
+      for (size_t half = 0; half < 2; half++)
         for (unsigned e = 0; e < dim; e++)
-          totals[half] = dot4(totals[half], gptvq_look_up256(&table, bits, e, index), load(job->x + (e * sets + s) * 64 + 32 * half));
-      }
+          totals[half] = dot4(totals[half], bits > 6 ? found[e][half] : gptvq_look_up256(&table, bits, e, index[half]),
+                              load(job->x + (e * sets + s) * 64 + 32 * half));
+    }
     for (size_t half = 0; half < 2; half++) add_sums(sums + 8 * half, _mm256_cvtepi32_ps(totals[half]), job->scales[0]);
   }
 }
 
+/* 128 centroids or more of four components, whose activations are brought into their order. */
+GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits) {
+  const gptvq_tile *tile = job->tile;
+  const uint8_t *unit = tile->units;
+  float *sums = job->sums;
+  uint16_t room[64];
+  __m256i x[2][4];
+  for (size_t half = 0; half < 2; half++) {
+    for (size_t e = 0; e < 4; e++) x[half][e] = load(job->x + 64 * e + 32 * half);
+    gptvq_exchange_bytes(x[half]);
+  }
+  for (size_t row = tile->rows; row > 0; row--, unit += 8 * bits, sums += GPTVQ_I8_LANES) {
+    const void *indices = gptvq_gather_indices(unit, bits, room);
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; half++) {
+      __m256i total = _mm256_setzero_si256();
+#pragma GCC unroll 4
+      for (size_t j = 0; j < 4; j++) total = dot4(total, gptvq_gather8(tile->codebook, indices, bits, 32 * half + j), x[half][j]);
+      add_sums(sums + 8 * half, _mm256_cvtepi32_ps(total), job->scales[0]);
+    }
+  }
+}
+
+typedef void (*tile_fn)(const gptvq_i8_tile *job);
 #define TILE(bits, dim) \
   static void tile_##bits##_##dim(const gptvq_i8_tile *job) { full_tile(job, bits, dim); }
 #define TILES(bits) TILE(bits, 1) TILE(bits, 2) TILE(bits, 4)
-TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
+TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6) TILE(7, 1) TILE(7, 2) TILE(8, 1) TILE(8, 2)
+#define GATHER(bits) \
+  static void gather_##bits(const gptvq_i8_tile *job) { gather_tile(job, bits); }
+GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
 #define LIST(bits) {tile_##bits##_1, tile_##bits##_2, tile_##bits##_4}
-static void (*const full_tiles[6][3])(const gptvq_i8_tile *) = {LIST(1), LIST(2), LIST(3), LIST(4), LIST(5), LIST(6)};
+static const tile_fn full_tiles[12][3] = {
+    LIST(1), LIST(2), LIST(3), LIST(4), LIST(5), LIST(6), {tile_7_1, tile_7_2, gather_7}, {tile_8_1, tile_8_2, gather_8},
+    {NULL, NULL, gather_9}, {NULL, NULL, gather_10}, {NULL, NULL, gather_11}, {NULL, NULL, gather_12}};
 
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
-  if (tile->index_bits <= 6 && tile->width == 256 && job->tokens == 1 && job->block_vectors == 0)
-    full_tiles[tile->index_bits - 1][tile->dim / 2](job);
+  const tile_fn run = full_tiles[tile->index_bits - 1][tile->dim / 2];
+  if (run != NULL && tile->width == 256 && job->tokens == 1 && job->block_vectors == 0) run(job);
   else any_tile(job);
 }
 

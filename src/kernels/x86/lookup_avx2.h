@@ -104,4 +104,35 @@ GPTVQ_INLINE __m256i gptvq_look_up256(const gptvq_table256 *table, unsigned bits
   return _mm256_blendv_epi8(low, high, bit5);
 }
 
+/* 128 or 256 centroids of at most two components are searched for 16 at a time. A byte whose top bit is set finds 0: index − 16 t finds something in
+ * part t where it has not become negative. Parts hold entry xor the entry 16 below, so that what is found adds up to the entry; indices
+ * from 128 on have parts of their own. gptvq_prepare_search256 makes the parts so. */
+GPTVQ_INLINE void gptvq_prepare_search256(gptvq_table256 *table, unsigned bits, unsigned dim) {
+  for (unsigned e = 0; e < dim; e++)
+    for (size_t t = ((size_t)1 << (bits - 4)) - 1; t > 0; t--)
+      if (t != 8) table->part[e][t] = _mm256_xor_si256(table->part[e][t], table->part[e][t - 1]);
+}
+
+/* found[e][i]: component e of the 32 indices index[i] */
+GPTVQ_INLINE void gptvq_search256(const gptvq_table256 *table, unsigned bits, unsigned dim, const __m256i index[2], __m256i found[2][2]) {
+  const __m256i step = _mm256_set1_epi8(-16), seven = _mm256_set1_epi8(127);
+  __m256i at[2] = {_mm256_and_si256(index[0], seven), _mm256_and_si256(index[1], seven)}, high[2][2];
+  for (unsigned e = 0; e < dim; e++)
+    for (size_t i = 0; i < 2; i++) {
+      found[e][i] = _mm256_shuffle_epi8(table->part[e][0], at[i]);
+      if (bits == 8) high[e][i] = _mm256_shuffle_epi8(table->part[e][8], at[i]);
+    }
+#pragma GCC unroll 1 /* sixteen registers are enough for one round only */
+  for (size_t t = 1; t < 8; t++) {
+    for (size_t i = 0; i < 2; i++) at[i] = _mm256_add_epi8(at[i], step);
+    for (unsigned e = 0; e < dim; e++)
+      for (size_t i = 0; i < 2; i++) {
+        found[e][i] = _mm256_xor_si256(found[e][i], _mm256_shuffle_epi8(table->part[e][t], at[i]));
+        if (bits == 8) high[e][i] = _mm256_xor_si256(high[e][i], _mm256_shuffle_epi8(table->part[e][8 + t], at[i]));
+      }
+  }
+  for (unsigned e = 0; e < dim; e++)
+    for (size_t i = 0; bits == 8 && i < 2; i++) found[e][i] = _mm256_blendv_epi8(found[e][i], high[e][i], index[i]);
+}
+
 #endif
