@@ -97,6 +97,19 @@ static void formats(void **test) {
       }
 }
 
+/* Blocks that are no power of two of columns, which only a group that holds all columns can have. */
+static void odd_blocks(void **test) {
+  (void)test;
+  uint64_t state = 16;
+  for (unsigned dim = 1; dim <= 4; dim *= 2)
+    for (unsigned bits = 1; bits <= 12; bits++) {
+      gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 9, .cols = 256, .dim = dim, .index_bits = bits, .group_rows = 9,
+                              .group_cols = 256, .codebook_bits = 8, .scale_block = 48};
+      assert_true(gptvq_packed_has_i8(&s));
+      check(&s, &state);
+    }
+}
+
 static void uniform_formats(void **test) {
   (void)test;
   uint64_t state = 14;
@@ -184,7 +197,7 @@ static void bad_activations(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(uniform_formats), cmocka_unit_test(random_shapes),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(odd_blocks), cmocka_unit_test(uniform_formats), cmocka_unit_test(random_shapes),
                                      cmocka_unit_test(same_everywhere), cmocka_unit_test(bad_activations)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

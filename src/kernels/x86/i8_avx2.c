@@ -1,6 +1,6 @@
 /* Packed rows × int8 activations with AVX2. Codes are looked up for some rows at a time into the first-level cache and multiplied with all tokens
- * as |w| · (sign(w) x), which vpmaddubsw takes and which cannot overflow: 2 · 128 · 127 < 2^15. One token without block scales has its products
- * made as codes come out of the tables. */
+ * as |w| · (sign(w) x), which vpmaddubsw takes and which cannot overflow: 2 · 128 · 127 < 2^15. One token has its products made as codes come out
+ * of the tables. */
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
 #include "kernels/x86/codes_avx2.h"
@@ -19,6 +19,42 @@ GPTVQ_INLINE __m256i dot4(__m256i sum, __m256i w, __m256i q) {
 /* sums += float(total) · scale, of 8 lanes */
 GPTVQ_INLINE void add_sums(float *sums, __m256 value, float scale) {
   _mm256_store_ps(sums, _mm256_fmadd_ps(value, _mm256_set1_ps(scale), _mm256_load_ps(sums)));
+}
+
+/* ---- block scales of units of 256 columns, a power of two of indices per block ---- */
+
+/* Lane L of half set h has the block (32 h + 4 L) / (vectors per block), whose 4-bit code lies in a word of eight. */
+typedef struct block_scales {
+  __m256 low, high; /* the table */
+  __m256i shift[8]; /* [half set] */
+  size_t vectors, bytes;
+} block_scales;
+
+static bool by_shifts(const gptvq_i8_tile *job) {
+  return job->block_vectors != 0 && job->tile->width == 256 && (job->block_vectors & (job->block_vectors - 1)) == 0;
+}
+
+static void prepare_scales(const gptvq_i8_tile *job, block_scales *blocks) {
+  const __m256i lane = _mm256_set_epi32(28, 24, 20, 16, 12, 8, 4, 0), seven = _mm256_set1_epi32(7);
+  const __m128i log_vectors = _mm_cvtsi32_si128(__builtin_ctzll(job->block_vectors));
+  blocks->low = _mm256_loadu_ps(job->block_table);
+  blocks->high = _mm256_loadu_ps(job->block_table + 8);
+  blocks->vectors = job->block_vectors;
+  blocks->bytes = job->tile->block_bytes;
+  for (size_t h = 0; h < 2 * job->sets; h++) {
+    const __m256i block = _mm256_srl_epi32(_mm256_add_epi32(lane, _mm256_set1_epi32((int)(32 * h))), log_vectors);
+    blocks->shift[h] = _mm256_slli_epi32(_mm256_and_si256(block, seven), 2);
+  }
+}
+
+/* The scales of half set h of a unit whose block codes these are. */
+GPTVQ_INLINE __m256 look_up_scales(const block_scales *blocks, const uint8_t *codes, size_t h) {
+  uint32_t word = codes[0];
+  if (blocks->bytes == 2) word = (uint32_t)(codes[0] | codes[1] << 8);
+  if (blocks->bytes >= 4) memcpy(&word, codes + 32 * h / blocks->vectors / 8 * 4, sizeof word);
+  const __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32((int)word), blocks->shift[h]);
+  const __m256 low = _mm256_permutevar8x32_ps(blocks->low, code), high = _mm256_permutevar8x32_ps(blocks->high, code);
+  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
 }
 
 /* ---- codes in memory, any number of tokens ---- */
@@ -74,57 +110,73 @@ ROW(1) ROW(2) ROW(4)
 static const row_fn full_rows[3] = {full_1, full_2, full_4}, any_rows[3] = {any_1, any_2, any_4};
 
 static void any_tile(const gptvq_i8_tile *job) {
-  enum { ROWS = 8 };
+  enum { ROWS = 8, BYTES = ROWS * 256 }; /* one row of any other shape takes at most GPTVQ_I8_MAX_WIDTH + 4 sets */
   const gptvq_tile *tile = job->tile;
-  _Alignas(64) int8_t codes[ROWS * 256 > GPTVQ_I8_MAX_WIDTH + 4 * GPTVQ_I8_SET ? ROWS * 256 : GPTVQ_I8_MAX_WIDTH + 4 * GPTVQ_I8_SET];
+  _Alignas(64) int8_t codes[BYTES];
   _Alignas(64) float by_lane[GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET * GPTVQ_I8_LANES];
   const gptvq_unit_codes_fn look_up = gptvq_unit_codes_avx2(tile);
   const size_t most = look_up != NULL ? ROWS : 1;
   const row_fn multiply = (look_up != NULL ? full_rows : any_rows)[tile->dim / 2];
+  const bool scaled = job->block_vectors != 0, shifts = by_shifts(job);
+  block_scales blocks = {0};
+  if (shifts) prepare_scales(job, &blocks);
   float *sums = job->sums;
   for (size_t row = 0, rows; row < tile->rows; row += rows) {
     rows = tile->rows - row < most ? tile->rows - row : most;
     if (look_up != NULL) look_up(tile, row, rows, codes);
     else gptvq_planar_codes_avx2(tile, row, job->sets * GPTVQ_I8_SET, codes);
     for (size_t r = 0; r < rows; r++, sums += GPTVQ_I8_LANES * job->tokens) {
-      if (job->block_vectors != 0) gptvq_i8_lane_scales(job, row + r, by_lane);
-      multiply(job, codes + 256 * r, job->block_vectors != 0 ? by_lane : NULL, sums);
+      const uint8_t *block_codes = tile->block_codes + (row + r) * tile->block_bytes;
+      for (size_t h = 0; shifts && h < 2 * job->sets; h++) _mm256_store_ps(by_lane + 8 * h, look_up_scales(&blocks, block_codes, h));
+      if (scaled && !shifts) gptvq_i8_lane_scales(job, row + r, by_lane);
+      multiply(job, codes + 256 * r, scaled ? by_lane : NULL, sums);
     }
   }
 }
 
-/* ---- units of 256 columns, one token, no block scales ---- */
+/* ---- units of 256 columns, one token ---- */
 
 /* At most 64 centroids; 128 or 256 of at most two components. */
-GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
+GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled) {
   const gptvq_tile *tile = job->tile;
   const size_t n = 256 / dim, sets = n / 64;
   gptvq_table256 table;
   gptvq_load_table256(tile->codebook, bits, dim, &table);
   if (bits > 6) gptvq_prepare_search256(&table, bits, dim);
-  const uint8_t *unit = tile->units;
+  block_scales blocks;
+  if (scaled) prepare_scales(job, &blocks);
+  const uint8_t *unit = tile->units, *codes = tile->block_codes;
   float *sums = job->sums;
   for (size_t row = tile->rows; row > 0; row--, unit += n / 8 * bits, sums += GPTVQ_I8_LANES) {
     __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    __m256 values[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (size_t s = 0; s < sets; s++) {
       const __m256i index[2] = {gptvq_indices256(unit, bits, n, 64 * s), gptvq_indices256(unit, bits, n, 64 * s + 32)};
       __m256i found[2][2];
       if (bits > 6) gptvq_search256(&table, bits, dim, index, found);
-      for (size_t half = 0; half < 2; half++)
+      for (size_t half = 0; half < 2; half++) {
         for (unsigned e = 0; e < dim; e++)
           totals[half] = dot4(totals[half], bits > 6 ? found[e][half] : gptvq_look_up256(&table, bits, e, index[half]),
                               load(job->x + (e * sets + s) * 64 + 32 * half));
+        if (!scaled) continue;
+        values[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[half]), look_up_scales(&blocks, codes, 2 * s + half), values[half]);
+        totals[half] = _mm256_setzero_si256();
+      }
     }
-    for (size_t half = 0; half < 2; half++) add_sums(sums + 8 * half, _mm256_cvtepi32_ps(totals[half]), job->scales[0]);
+    for (size_t half = 0; half < 2; half++)
+      add_sums(sums + 8 * half, scaled ? values[half] : _mm256_cvtepi32_ps(totals[half]), job->scales[0]);
+    if (scaled) codes += tile->block_bytes;
   }
 }
 
 /* 128 centroids or more of four components, whose activations are brought into their order. */
-GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits) {
+GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int scaled) {
   const gptvq_tile *tile = job->tile;
-  const uint8_t *unit = tile->units;
+  const uint8_t *unit = tile->units, *codes = tile->block_codes;
   float *sums = job->sums;
   uint16_t room[64];
+  block_scales blocks;
+  if (scaled) prepare_scales(job, &blocks);
   __m256i x[2][4];
   for (size_t half = 0; half < 2; half++) {
     for (size_t e = 0; e < 4; e++) x[half][e] = load(job->x + 64 * e + 32 * half);
@@ -137,18 +189,27 @@ GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits) {
       __m256i total = _mm256_setzero_si256();
 #pragma GCC unroll 4
       for (size_t j = 0; j < 4; j++) total = dot4(total, gptvq_gather8(tile->codebook, indices, bits, 32 * half + j), x[half][j]);
-      add_sums(sums + 8 * half, _mm256_cvtepi32_ps(total), job->scales[0]);
+      __m256 value = _mm256_cvtepi32_ps(total);
+      if (scaled) value = _mm256_fmadd_ps(value, look_up_scales(&blocks, codes, half), _mm256_setzero_ps());
+      add_sums(sums + 8 * half, value, job->scales[0]);
     }
+    if (scaled) codes += tile->block_bytes;
   }
 }
 
 typedef void (*tile_fn)(const gptvq_i8_tile *job);
-#define TILE(bits, dim) \
-  static void tile_##bits##_##dim(const gptvq_i8_tile *job) { full_tile(job, bits, dim); }
+#define TILE(bits, dim)                                                                                              \
+  static void tile_##bits##_##dim(const gptvq_i8_tile *job) {                                                        \
+    if (job->block_vectors != 0) full_tile(job, bits, dim, 1);                                                       \
+    else full_tile(job, bits, dim, 0);                                                                               \
+  }
 #define TILES(bits) TILE(bits, 1) TILE(bits, 2) TILE(bits, 4)
 TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6) TILE(7, 1) TILE(7, 2) TILE(8, 1) TILE(8, 2)
-#define GATHER(bits) \
-  static void gather_##bits(const gptvq_i8_tile *job) { gather_tile(job, bits); }
+#define GATHER(bits)                                                                                                 \
+  static void gather_##bits(const gptvq_i8_tile *job) {                                                              \
+    if (job->block_vectors != 0) gather_tile(job, bits, 1);                                                          \
+    else gather_tile(job, bits, 0);                                                                                  \
+  }
 GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
 #define LIST(bits) {tile_##bits##_1, tile_##bits##_2, tile_##bits##_4}
 static const tile_fn full_tiles[12][3] = {
@@ -158,7 +219,7 @@ static const tile_fn full_tiles[12][3] = {
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
   const tile_fn run = full_tiles[tile->index_bits - 1][tile->dim / 2];
-  if (run != NULL && tile->width == 256 && job->tokens == 1 && job->block_vectors == 0) run(job);
+  if (run != NULL && tile->width == 256 && job->tokens == 1 && (job->block_vectors == 0 || by_shifts(job))) run(job);
   else any_tile(job);
 }
 
