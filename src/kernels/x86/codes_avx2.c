@@ -9,33 +9,18 @@
 
 GPTVQ_INLINE void store(int8_t *to, __m256i v) { _mm256_store_si256((void *)to, v); }
 
-/* 2^bits <= 64 centroids */
+/* 2^bits <= 64 centroids, or 128 or 256 of at most two components */
 GPTVQ_INLINE void shuffle_units(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes, unsigned bits, unsigned dim) {
   const size_t n = 256 / dim, unit_bytes = n / 8 * bits;
   const uint8_t *unit = tile->units + row * unit_bytes;
   gptvq_table256 table;
   gptvq_load_table256(tile->codebook, bits, dim, &table);
   for (; rows > 0; rows--, unit += unit_bytes, codes += 256)
-#pragma GCC unroll 8
-    for (size_t at = 0; at < n; at += 32) {
-      __m256i index = gptvq_indices256(unit, bits, n, at);
-      for (unsigned e = 0; e < dim; e++) store(codes + e * n + at, gptvq_look_up256(&table, bits, e, index));
-    }
-}
-
-/* 128 or 256 centroids, dim 1 or 2 */
-GPTVQ_INLINE void search_units(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes, unsigned bits, unsigned dim) {
-  const size_t n = 256 / dim, unit_bytes = n / 8 * bits;
-  const uint8_t *unit = tile->units + row * unit_bytes;
-  gptvq_table256 table;
-  gptvq_load_table256(tile->codebook, bits, dim, &table);
-  gptvq_prepare_search256(&table, bits, dim);
-  for (; rows > 0; rows--, unit += unit_bytes, codes += 256)
 #pragma GCC unroll 4
     for (size_t at = 0; at < n; at += 64) {
       const __m256i index[2] = {gptvq_indices256(unit, bits, n, at), gptvq_indices256(unit, bits, n, at + 32)};
-      __m256i found[2][2];
-      gptvq_search256(&table, bits, dim, index, found);
+      __m256i found[4][2];
+      gptvq_look_up256(&table, bits, dim, index, found);
       for (unsigned e = 0; e < dim; e++)
         for (size_t i = 0; i < 2; i++) store(codes + e * n + at + 32 * i, found[e][i]);
     }
@@ -57,13 +42,13 @@ GPTVQ_INLINE void gather_units(const gptvq_tile *tile, size_t row, size_t rows, 
   }
 }
 
-#define UNITS(how, bits, dim)                                                                                        \
-  static void how##_##bits##_##dim(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                 \
-    how##_units(tile, row, rows, codes, bits, dim);                                                                  \
+#define UNITS(bits, dim)                                                                                        \
+  static void shuffle_##bits##_##dim(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                 \
+    shuffle_units(tile, row, rows, codes, bits, dim);                                                                  \
   }
-#define SHUFFLE(bits) UNITS(shuffle, bits, 1) UNITS(shuffle, bits, 2) UNITS(shuffle, bits, 4)
+#define SHUFFLE(bits) UNITS(bits, 1) UNITS(bits, 2) UNITS(bits, 4)
 SHUFFLE(1) SHUFFLE(2) SHUFFLE(3) SHUFFLE(4) SHUFFLE(5) SHUFFLE(6)
-UNITS(search, 7, 1) UNITS(search, 7, 2) UNITS(search, 8, 1) UNITS(search, 8, 2)
+UNITS(7, 1) UNITS(7, 2) UNITS(8, 1) UNITS(8, 2)
 #define GATHER(bits)                                                                                                 \
   static void gather_##bits(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                        \
     gather_units(tile, row, rows, codes, bits);                                                                      \
@@ -72,7 +57,7 @@ GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
 
 #define LIST(bits) {shuffle_##bits##_1, shuffle_##bits##_2, shuffle_##bits##_4}
 static const gptvq_unit_codes_fn functions[12][3] = {
-    LIST(1), LIST(2), LIST(3), LIST(4), LIST(5), LIST(6), {search_7_1, search_7_2, gather_7}, {search_8_1, search_8_2, gather_8},
+    LIST(1), LIST(2), LIST(3), LIST(4), LIST(5), LIST(6), {shuffle_7_1, shuffle_7_2, gather_7}, {shuffle_8_1, shuffle_8_2, gather_8},
     {NULL, NULL, gather_9}, {NULL, NULL, gather_10}, {NULL, NULL, gather_11}, {NULL, NULL, gather_12}};
 
 gptvq_unit_codes_fn gptvq_unit_codes_avx2(const gptvq_tile *tile) {

@@ -142,7 +142,6 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
   const size_t n = 256 / dim, sets = n / 64;
   gptvq_table256 table;
   gptvq_load_table256(tile->codebook, bits, dim, &table);
-  if (bits > 6) gptvq_prepare_search256(&table, bits, dim);
   block_scales blocks;
   if (scaled) prepare_scales(job, &blocks);
   const uint8_t *unit = tile->units, *codes = tile->block_codes;
@@ -152,12 +151,11 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
     __m256 values[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (size_t s = 0; s < sets; s++) {
       const __m256i index[2] = {gptvq_indices256(unit, bits, n, 64 * s), gptvq_indices256(unit, bits, n, 64 * s + 32)};
-      __m256i found[2][2];
-      if (bits > 6) gptvq_search256(&table, bits, dim, index, found);
+      __m256i found[4][2];
+      gptvq_look_up256(&table, bits, dim, index, found);
       for (size_t half = 0; half < 2; half++) {
         for (unsigned e = 0; e < dim; e++)
-          totals[half] = dot4(totals[half], bits > 6 ? found[e][half] : gptvq_look_up256(&table, bits, e, index[half]),
-                              load(job->x + (e * sets + s) * 64 + 32 * half));
+          totals[half] = dot4(totals[half], found[e][half], load(job->x + (e * sets + s) * 64 + 32 * half));
         if (!scaled) continue;
         values[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[half]), look_up_scales(&blocks, codes, 2 * s + half), values[half]);
         totals[half] = _mm256_setzero_si256();

@@ -13,6 +13,9 @@
 
 #define GPTVQ_INLINE static inline __attribute__((always_inline))
 
+/* More than 16 entries are searched for 16 at a time. A byte whose top bit is set finds 0: index − 16 t finds something in part t where it has not
+ * become negative. Parts hold entry xor the entry 16 below, so that what is found adds up to the entry. Indices from 128 on have parts
+ * of their own. */
 typedef struct gptvq_table256 {
   __m256i part[4][16]; /* [component][16 entries each] */
 } gptvq_table256;
@@ -51,6 +54,9 @@ GPTVQ_INLINE void gptvq_load_table256(const int8_t *codebook, unsigned bits, uns
     }
     for (size_t e = 0; e < dim; e++) table->part[e][p] = _mm256_broadcastsi128_si256(plane[e]);
   }
+  for (size_t e = 0; e < dim; e++)
+    for (size_t p = parts - 1; p > 0; p--)
+      if (p != 8) table->part[e][p] = _mm256_xor_si256(table->part[e][p], table->part[e][p - 1]);
 }
 
 /* 32 fields of f bits from number `at` on of a field block of `size` bytes, moved up by `shift` bits; other bits are garbage. Blocks of 8 or 16 bytes
@@ -92,47 +98,36 @@ GPTVQ_INLINE __m256i gptvq_indices256(const uint8_t *unit, unsigned bits, size_t
   return index;
 }
 
-/* bits <= 6 */
-GPTVQ_INLINE __m256i gptvq_look_up256(const gptvq_table256 *table, unsigned bits, unsigned e, __m256i index) {
-  const __m256i *part = table->part[e], in = _mm256_and_si256(index, _mm256_set1_epi8(15));
-  __m256i low = _mm256_shuffle_epi8(part[0], in);
-  if (bits <= 4) return low;
-  __m256i bit4 = _mm256_slli_epi16(index, 3), bit5 = _mm256_slli_epi16(index, 2); /* to the top of each byte */
-  low = _mm256_blendv_epi8(low, _mm256_shuffle_epi8(part[1], in), bit4);
-  if (bits == 5) return low;
-  __m256i high = _mm256_blendv_epi8(_mm256_shuffle_epi8(part[2], in), _mm256_shuffle_epi8(part[3], in), bit4);
-  return _mm256_blendv_epi8(low, high, bit5);
-}
-
-/* 128 or 256 centroids of at most two components are searched for 16 at a time. A byte whose top bit is set finds 0: index − 16 t finds something in
- * part t where it has not become negative. Parts hold entry xor the entry 16 below, so that what is found adds up to the entry; indices
- * from 128 on have parts of their own. gptvq_prepare_search256 makes the parts so. */
-GPTVQ_INLINE void gptvq_prepare_search256(gptvq_table256 *table, unsigned bits, unsigned dim) {
+/* Part t, and part 8 + t of 8-bit indices, into what was found before. */
+GPTVQ_INLINE void gptvq_search_part256(const gptvq_table256 *table, unsigned bits, unsigned dim, size_t t, __m256i at[2], __m256i found[4][2],
+                                       __m256i high[4][2]) {
+  for (size_t i = 0; i < 2; i++) at[i] = _mm256_add_epi8(at[i], _mm256_set1_epi8(-16));
   for (unsigned e = 0; e < dim; e++)
-    for (size_t t = ((size_t)1 << (bits - 4)) - 1; t > 0; t--)
-      if (t != 8) table->part[e][t] = _mm256_xor_si256(table->part[e][t], table->part[e][t - 1]);
+    for (size_t i = 0; i < 2; i++) {
+      found[e][i] = _mm256_xor_si256(found[e][i], _mm256_shuffle_epi8(table->part[e][t], at[i]));
+      if (bits == 8) high[e][i] = _mm256_xor_si256(high[e][i], _mm256_shuffle_epi8(table->part[e][8 + t], at[i]));
+    }
 }
 
-/* found[e][i]: component e of the 32 indices index[i] */
-GPTVQ_INLINE void gptvq_search256(const gptvq_table256 *table, unsigned bits, unsigned dim, const __m256i index[2], __m256i found[2][2]) {
-  const __m256i step = _mm256_set1_epi8(-16), seven = _mm256_set1_epi8(127);
-  __m256i at[2] = {_mm256_and_si256(index[0], seven), _mm256_and_si256(index[1], seven)}, high[2][2];
+/* found[e][i]: component e of the 32 indices index[i]; bits <= 6, or at most two components */
+GPTVQ_INLINE void gptvq_look_up256(const gptvq_table256 *table, unsigned bits, unsigned dim, const __m256i index[2], __m256i found[4][2]) {
+  const __m256i mask = _mm256_set1_epi8((char)((1 << (bits < 4 ? 4 : bits < 7 ? bits : 7)) - 1));
+  __m256i at[2] = {_mm256_and_si256(index[0], mask), _mm256_and_si256(index[1], mask)}, high[4][2];
   for (unsigned e = 0; e < dim; e++)
     for (size_t i = 0; i < 2; i++) {
       found[e][i] = _mm256_shuffle_epi8(table->part[e][0], at[i]);
       if (bits == 8) high[e][i] = _mm256_shuffle_epi8(table->part[e][8], at[i]);
     }
+  if (bits == 5 || bits == 6) gptvq_search_part256(table, bits, dim, 1, at, found, high);
+  if (bits == 6) {
+    gptvq_search_part256(table, bits, dim, 2, at, found, high);
+    gptvq_search_part256(table, bits, dim, 3, at, found, high);
+  } else if (bits > 6) {
 #pragma GCC unroll 1 /* sixteen registers are enough for one round only */
-  for (size_t t = 1; t < 8; t++) {
-    for (size_t i = 0; i < 2; i++) at[i] = _mm256_add_epi8(at[i], step);
-    for (unsigned e = 0; e < dim; e++)
-      for (size_t i = 0; i < 2; i++) {
-        found[e][i] = _mm256_xor_si256(found[e][i], _mm256_shuffle_epi8(table->part[e][t], at[i]));
-        if (bits == 8) high[e][i] = _mm256_xor_si256(high[e][i], _mm256_shuffle_epi8(table->part[e][8 + t], at[i]));
-      }
+    for (size_t t = 1; t < 8; t++) gptvq_search_part256(table, bits, dim, t, at, found, high);
   }
-  for (unsigned e = 0; e < dim; e++)
-    for (size_t i = 0; bits == 8 && i < 2; i++) found[e][i] = _mm256_blendv_epi8(found[e][i], high[e][i], index[i]);
+  for (unsigned e = 0; bits == 8 && e < dim; e++)
+    for (size_t i = 0; i < 2; i++) found[e][i] = _mm256_blendv_epi8(found[e][i], high[e][i], index[i]);
 }
 
 #endif
