@@ -1,6 +1,7 @@
 /* Packed rows × int8 activations with AVX2. Codes are looked up for some rows at a time into the first-level cache and multiplied with all tokens
  * as |w| · (sign(w) x), which vpmaddubsw takes and which cannot overflow: 2 · 128 · 127 < 2^15. One token has its products made as codes come out
  * of the tables. */
+#include "base/half.h"
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
 #include "kernels/x86/codes_avx2.h"
@@ -136,27 +137,34 @@ static void any_tile(const gptvq_i8_tile *job) {
 
 /* ---- units of 256 columns, one token ---- */
 
+/* Set s of a unit times its activations onto the totals of both halves. */
+GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit, unsigned bits, unsigned dim, size_t s, const int8_t *x,
+                               __m256i totals[2]) {
+  const size_t n = 256 / dim, sets = n / 64;
+  const __m256i index[2] = {gptvq_indices256(unit, bits, n, 64 * s), gptvq_indices256(unit, bits, n, 64 * s + 32)};
+  __m256i found[4][2];
+  gptvq_look_up256(table, bits, dim, index, found);
+  for (unsigned e = 0; e < dim; e++)
+    for (size_t half = 0; half < 2; half++)
+      totals[half] = dot4(totals[half], found[e][half], load(x + (e * sets + s) * 64 + 32 * half));
+}
+
 /* At most 64 centroids; 128 or 256 of at most two components. */
 GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled) {
   const gptvq_tile *tile = job->tile;
-  const size_t n = 256 / dim, sets = n / 64;
+  const size_t sets = 4 / dim;
   gptvq_table256 table;
   gptvq_load_table256(tile->codebook, bits, dim, &table);
   block_scales blocks;
   if (scaled) prepare_scales(job, &blocks);
   const uint8_t *unit = tile->units, *codes = tile->block_codes;
   float *sums = job->sums;
-  for (size_t row = tile->rows; row > 0; row--, unit += n / 8 * bits, sums += GPTVQ_I8_LANES) {
+  for (size_t row = tile->rows; row > 0; row--, unit += 32 / dim * bits, sums += GPTVQ_I8_LANES) {
     __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     __m256 values[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (size_t s = 0; s < sets; s++) {
-      const __m256i index[2] = {gptvq_indices256(unit, bits, n, 64 * s), gptvq_indices256(unit, bits, n, 64 * s + 32)};
-      __m256i found[4][2];
-      gptvq_look_up256(&table, bits, dim, index, found);
-      for (size_t half = 0; half < 2; half++) {
-        for (unsigned e = 0; e < dim; e++)
-          totals[half] = dot4(totals[half], found[e][half], load(job->x + (e * sets + s) * 64 + 32 * half));
-        if (!scaled) continue;
+      multiply_set(&table, unit, bits, dim, s, job->x, totals);
+      for (size_t half = 0; scaled && half < 2; half++) {
         values[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[half]), look_up_scales(&blocks, codes, 2 * s + half), values[half]);
         totals[half] = _mm256_setzero_si256();
       }
@@ -235,7 +243,43 @@ static void i8_fold(const float *sums, size_t n, float *out) {
   }
 }
 
+/* ---- stripes of few rows: one call for all column groups ---- */
+
+GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim) {
+  _Alignas(64) float sums[8 * GPTVQ_I8_LANES];
+  memset(sums, 0, job->rows * GPTVQ_I8_LANES * sizeof *sums);
+  const uint8_t *units = job->units;
+  const int8_t *codebook = job->codebook, *x = job->x;
+  for (size_t g = 0; g < job->groups; g++, units += job->unit_step, codebook += (size_t)dim << bits, x += 256) {
+    gptvq_table256 table;
+    gptvq_load_table256(codebook, bits, dim, &table);
+    const float scale = gptvq_bf16_to_float(job->codebook_scales[g]) / 127.0f * job->x_scales[g];
+    for (size_t r = 0; r < job->rows; r++) {
+      __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+      for (size_t s = 0; s < 4 / dim; s++) multiply_set(&table, units + r * (32 / dim * bits), bits, dim, s, x, totals);
+      for (size_t half = 0; half < 2; half++)
+        add_sums(sums + r * GPTVQ_I8_LANES + 8 * half, _mm256_cvtepi32_ps(totals[half]), scale);
+    }
+  }
+  i8_fold(sums, job->rows, job->y);
+}
+
+typedef void (*stripe_fn)(const gptvq_i8_stripe *job);
+#define STRIPE(bits, dim) \
+  static void stripe_##bits##_##dim(const gptvq_i8_stripe *job) { multiply_stripe(job, bits, dim); }
+#define STRIPES(bits) STRIPE(bits, 1) STRIPE(bits, 2) STRIPE(bits, 4)
+STRIPES(1) STRIPES(2) STRIPES(3) STRIPES(4)
+#define LIST_STRIPES(bits) {stripe_##bits##_1, stripe_##bits##_2, stripe_##bits##_4}
+static const stripe_fn stripes[4][3] = {LIST_STRIPES(1), LIST_STRIPES(2), LIST_STRIPES(3), LIST_STRIPES(4)};
+
+static bool i8_stripe(const gptvq_i8_stripe *job) {
+  if (job->index_bits > 4) return false;
+  stripes[job->index_bits - 1][job->dim / 2](job);
+  return true;
+}
+
 void gptvq_kernels_init_i8_avx2(gptvq_kernel_table *table) {
   table->i8_tile = i8_tile;
   table->i8_fold = i8_fold;
+  table->i8_stripe = i8_stripe;
 }
