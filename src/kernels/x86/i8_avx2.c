@@ -60,11 +60,10 @@ GPTVQ_INLINE __m256 look_up_scales(const block_scales *blocks, const uint8_t *co
 
 /* ---- codes in memory, any number of tokens ---- */
 
-/* One row times `tokens` (a constant) tokens from t on. */
-GPTVQ_INLINE void multiply_tokens(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, size_t sets, unsigned dim, size_t t,
-                                  size_t tokens, float *sums) {
+/* One row times `tokens` (a constant) tokens. */
+GPTVQ_INLINE void multiply_tokens(const int8_t *codes, const float *by_lane, size_t sets, unsigned dim, const int8_t *x, size_t stride,
+                                  const float *scales, size_t tokens, float *sums) {
   const size_t plane = sets * GPTVQ_I8_SET;
-  const int8_t *x = job->x + t * job->input_stride;
 #pragma GCC unroll 2
   for (size_t half = 0; half < 2; half++) {
     __m256i totals[4];
@@ -77,8 +76,11 @@ GPTVQ_INLINE void multiply_tokens(const gptvq_i8_tile *job, const int8_t *codes,
 #pragma GCC unroll 4
       for (unsigned e = 0; e < dim; e++) {
         const __m256i w = load(codes + at + e * plane);
-    #pragma GCC unroll 4
-    for (size_t i = 0; i < tokens; i++) totals[i] = dot4(totals[i], w, load(x + i * job->input_stride + at + e * plane));
+#pragma GCC unroll 4
+        for (size_t i = 0; i < tokens; i++) {
+          totals[i] = dot4(totals[i], w, load(x + i * stride + at + e * plane));
+          GPTVQ_KEEP(totals[i]);
+        }
       }
 #pragma GCC unroll 4
       for (size_t i = 0; by_lane != NULL && i < tokens; i++) {
@@ -88,14 +90,20 @@ GPTVQ_INLINE void multiply_tokens(const gptvq_i8_tile *job, const int8_t *codes,
     }
 #pragma GCC unroll 4
     for (size_t i = 0; i < tokens; i++)
-      add_sums(sums + i * GPTVQ_I8_LANES + 8 * half, by_lane != NULL ? values[i] : _mm256_cvtepi32_ps(totals[i]), job->scales[t + i]);
+      add_sums(sums + i * GPTVQ_I8_LANES + 8 * half, by_lane != NULL ? values[i] : _mm256_cvtepi32_ps(totals[i]), scales[i]);
   }
 }
 
 GPTVQ_INLINE void multiply_row(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, size_t sets, unsigned dim, float *sums) {
+  const size_t tokens = job->tokens, stride = job->input_stride;
+  const int8_t *x = job->x;
+  const float *scales = job->scales;
   size_t t = 0;
-  for (; t + 4 <= job->tokens; t += 4) multiply_tokens(job, codes, by_lane, sets, dim, t, 4, sums + t * GPTVQ_I8_LANES);
-  for (; t < job->tokens; t++) multiply_tokens(job, codes, by_lane, sets, dim, t, 1, sums + t * GPTVQ_I8_LANES);
+  for (; t + 4 <= tokens; t += 4, sums += 4 * GPTVQ_I8_LANES)
+    multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 4, sums);
+  if (tokens - t == 3) multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 3, sums);
+  if (tokens - t == 2) multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 2, sums);
+  if (tokens - t == 1) multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 1, sums);
 }
 
 typedef void (*row_fn)(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, float *sums);
