@@ -1,6 +1,6 @@
-/* Packed rows × int8 activations with AVX2. Codes are looked up for some rows at a time into the first-level cache and multiplied with all tokens
- * as |w| · (sign(w) x), which vpmaddubsw takes and which cannot overflow: 2 · 128 · 127 < 2^15. One token has its products made as codes come out
- * of the tables. */
+/* Packed rows × int8 activations with AVX2: |w| · (sign(w) x), which vpmaddubsw takes and which cannot overflow: 2 · 128 · 127 < 2^15. Codes go from the
+ * tables into the products; with several tokens and more than 16 centroids, they are looked up once, some rows at a time, into the first-level
+ * cache. (Four tokens take as long with 16-bit codes and vpmaddwd.) */
 #include "base/half.h"
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
@@ -143,42 +143,58 @@ static void any_tile(const gptvq_i8_tile *job) {
   }
 }
 
-/* ---- units of 256 columns, one token ---- */
+/* ---- units of 256 columns, codes from the tables into the products: one token, or up to 16 centroids ---- */
 
-/* Set s of a unit times its activations onto the totals of both halves. */
+/* Set s of a unit times the activations of `tokens` tokens (a constant) onto the totals of both halves. */
 GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit, unsigned bits, unsigned dim, size_t s, const int8_t *x,
-                               __m256i totals[2]) {
+                               size_t stride, size_t tokens, __m256i totals[4][2]) {
   const size_t n = 256 / dim, sets = n / 64;
   const __m256i index[2] = {gptvq_indices256(unit, bits, n, 64 * s), gptvq_indices256(unit, bits, n, 64 * s + 32)};
   __m256i found[4][2];
   gptvq_look_up256(table, bits, dim, index, found);
+#pragma GCC unroll 4
   for (unsigned e = 0; e < dim; e++)
+#pragma GCC unroll 2
     for (size_t half = 0; half < 2; half++)
-      totals[half] = dot4(totals[half], found[e][half], load(x + (e * sets + s) * 64 + 32 * half));
+#pragma GCC unroll 4
+      for (size_t t = 0; t < tokens; t++) {
+        totals[t][half] = dot4(totals[t][half], found[e][half], load(x + t * stride + (e * sets + s) * 64 + 32 * half));
+        if (tokens > 1) GPTVQ_KEEP(totals[t][half]);
+      }
 }
 
-/* At most 64 centroids; 128 or 256 of at most two components. */
-GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled) {
+/* `tokens` tokens (a constant) from t on. At most 64 centroids; 128 or 256 of at most two components. */
+GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, unsigned dim, int scaled, size_t tokens) {
   const gptvq_tile *tile = job->tile;
-  const size_t sets = 4 / dim;
+  const size_t sets = 4 / dim, stride = job->input_stride, step = job->tokens * GPTVQ_I8_LANES;
+  const int8_t *x = job->x + t * stride;
+  const float *scales = job->scales + t;
   gptvq_table256 table;
   gptvq_load_table256(tile->codebook, bits, dim, &table);
   block_scales blocks;
   if (scaled) prepare_scales(job, &blocks);
   const uint8_t *unit = tile->units, *codes = tile->block_codes;
-  float *sums = job->sums;
-  for (size_t row = tile->rows; row > 0; row--, unit += 32 / dim * bits, sums += GPTVQ_I8_LANES) {
-    __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    __m256 values[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+  float *sums = job->sums + t * GPTVQ_I8_LANES;
+  for (size_t row = tile->rows; row > 0; row--, unit += 32 / dim * bits, sums += step) {
+    __m256i totals[4][2];
+    __m256 values[4][2];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < 2 * tokens; i++) totals[i / 2][i % 2] = _mm256_setzero_si256(), values[i / 2][i % 2] = _mm256_setzero_ps();
+#pragma GCC unroll 4
     for (size_t s = 0; s < sets; s++) {
-      multiply_set(&table, unit, bits, dim, s, job->x, totals);
+      multiply_set(&table, unit, bits, dim, s, x, stride, tokens, totals);
       for (size_t half = 0; scaled && half < 2; half++) {
-        values[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[half]), look_up_scales(&blocks, codes, 2 * s + half), values[half]);
-        totals[half] = _mm256_setzero_si256();
+        const __m256 by_lane = look_up_scales(&blocks, codes, 2 * s + half);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < tokens; i++) {
+          values[i][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[i][half]), by_lane, values[i][half]);
+          totals[i][half] = _mm256_setzero_si256();
+        }
       }
     }
-    for (size_t half = 0; half < 2; half++)
-      add_sums(sums + 8 * half, scaled ? values[half] : _mm256_cvtepi32_ps(totals[half]), job->scales[0]);
+#pragma GCC unroll 8
+    for (size_t i = 0; i < 2 * tokens; i++)
+      add_sums(sums + 8 * i, scaled ? values[i / 2][i % 2] : _mm256_cvtepi32_ps(totals[i / 2][i % 2]), scales[i / 2]);
     if (scaled) codes += tile->block_bytes;
   }
 }
@@ -211,11 +227,19 @@ GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int scale
   }
 }
 
+/* Up to 16 centroids are looked up faster than codes go through memory: again for every four tokens. */
+GPTVQ_INLINE void tokens_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled) {
+  size_t t = 0;
+  for (; bits <= 4 && t + 4 <= job->tokens; t += 4) full_tile(job, t, bits, dim, scaled, 4);
+  for (; bits <= 4 && t + 2 <= job->tokens; t += 2) full_tile(job, t, bits, dim, scaled, 2);
+  for (; t < job->tokens; t++) full_tile(job, t, bits, dim, scaled, 1);
+}
+
 typedef void (*tile_fn)(const gptvq_i8_tile *job);
 #define TILE(bits, dim)                                                                                              \
   static void tile_##bits##_##dim(const gptvq_i8_tile *job) {                                                        \
-    if (job->block_vectors != 0) full_tile(job, bits, dim, 1);                                                       \
-    else full_tile(job, bits, dim, 0);                                                                               \
+    if (job->block_vectors != 0) tokens_tile(job, bits, dim, 1);                                                     \
+    else tokens_tile(job, bits, dim, 0);                                                                             \
   }
 #define TILES(bits) TILE(bits, 1) TILE(bits, 2) TILE(bits, 4)
 TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6) TILE(7, 1) TILE(7, 2) TILE(8, 1) TILE(8, 2)
@@ -232,8 +256,9 @@ static const tile_fn full_tiles[12][3] = {
 
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
-  const tile_fn run = full_tiles[tile->index_bits - 1][tile->dim / 2];
-  if (run != NULL && tile->width == 256 && job->tokens == 1 && (job->block_vectors == 0 || by_shifts(job))) run(job);
+  const bool few = job->tokens == 1 || tile->index_bits <= 4;
+  const tile_fn run = few ? full_tiles[tile->index_bits - 1][tile->dim / 2] : NULL;
+  if (run != NULL && tile->width == 256 && (job->block_vectors == 0 || by_shifts(job))) run(job);
   else any_tile(job);
 }
 
@@ -263,10 +288,10 @@ GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, uns
     gptvq_load_table256(codebook, bits, dim, &table);
     const float scale = gptvq_bf16_to_float(job->codebook_scales[g]) / 127.0f * job->x_scales[g];
     for (size_t r = 0; r < job->rows; r++) {
-      __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-      for (size_t s = 0; s < 4 / dim; s++) multiply_set(&table, units + r * (32 / dim * bits), bits, dim, s, x, totals);
+      __m256i totals[4][2] = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+      for (size_t s = 0; s < 4 / dim; s++) multiply_set(&table, units + r * (32 / dim * bits), bits, dim, s, x, 0, 1, totals);
       for (size_t half = 0; half < 2; half++)
-        add_sums(sums + r * GPTVQ_I8_LANES + 8 * half, _mm256_cvtepi32_ps(totals[half]), scale);
+        add_sums(sums + r * GPTVQ_I8_LANES + 8 * half, _mm256_cvtepi32_ps(totals[0][half]), scale);
     }
   }
   i8_fold(sums, job->rows, job->y);
