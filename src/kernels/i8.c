@@ -104,9 +104,9 @@ static void multiply_tile(void *context, const gptvq_tile *tile) {
     for (size_t t = 0; t < job->tokens; t++) y[t * p->ldy + r] = folded[r * job->tokens + t];
 }
 
-/* The rows [begin, end) by whole stripes; false when this level has no such kernel for the shape. */
-static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout, const int8_t *input,
-                             size_t begin, size_t end, float *y) {
+/* The rows [begin, end) of one token by whole stripes; false when this level has no such kernel for the shape. */
+static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout, const int8_t *input,
+                                   size_t begin, size_t end, float *y) {
   const gptvq_packed_shape *s = &packed->shape;
   bool (*run)(const gptvq_i8_stripe *) = gptvq_kernels(gptvq_cpu())->i8_stripe;
   if (run == NULL || s->scale_block != 0 || layout->width != 256 || s->cols % 256 != 0) return false;
@@ -126,6 +126,13 @@ static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layou
     job.y = y + (row - begin);
     if (!run(&job)) return false;
   }
+  return true;
+}
+
+static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout, const int8_t *inputs, size_t count,
+                             size_t begin, size_t end, float *y, size_t ldy) {
+  for (size_t t = 0; t < count; t++)
+    if (!multiply_token_stripes(packed, layout, inputs + t * layout->bytes, begin, end, y + t * ldy)) return false;
   return true;
 }
 
@@ -160,7 +167,8 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
     multiply_uniform(packed, &layout, inputs, count, begin, end, y, ldy);
     return;
   }
-  if (count == 1 && s->group_rows <= 16 && multiply_stripes(packed, &layout, inputs, begin, end, y)) return;
+  const bool alone = count == 1 || (count <= 4 && s->group_rows == 1); /* tiles of one row are too small to be shared by few tokens */
+  if (alone && s->group_rows <= 16 && multiply_stripes(packed, &layout, inputs, count, begin, end, y, ldy)) return;
   gptvq_block_scale_table(packed, block_table);
   product p = {.layout = &layout, .run = gptvq_kernels(gptvq_cpu())->i8_tile, .fold = gptvq_kernels(gptvq_cpu())->i8_fold,
                .sums = sums, .begin = begin, .ldy = ldy,

@@ -110,6 +110,22 @@ static void odd_blocks(void **test) {
     }
 }
 
+/* Tiles of one row, and widths with whole sets other than 256. */
+static void small_and_wide_tiles(void **test) {
+  (void)test;
+  uint64_t state = 17;
+  static const size_t widths[] = {256, 64, 128, 512, 1024};
+  for (unsigned dim = 1; dim <= 4; dim *= 2)
+    for (unsigned bits = 1; bits <= 12; bits++)
+      for (int w = 0; w < 5; w++)
+        for (int scaled = 0; scaled < 2; scaled++) {
+          gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 9, .cols = 1024 + 64, .dim = dim, .index_bits = bits,
+                                  .group_rows = w == 0 ? 1 : 3, .group_cols = widths[w], .codebook_bits = 8, .scale_block = scaled ? 32 : 0};
+          if (w == 0) s.cols = 512;
+          check(&s, &state);
+        }
+}
+
 static void uniform_formats(void **test) {
   (void)test;
   uint64_t state = 14;
@@ -197,7 +213,8 @@ static void bad_activations(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(odd_blocks), cmocka_unit_test(uniform_formats), cmocka_unit_test(random_shapes),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(odd_blocks),
+                                     cmocka_unit_test(small_and_wide_tiles), cmocka_unit_test(uniform_formats), cmocka_unit_test(random_shapes),
                                      cmocka_unit_test(same_everywhere), cmocka_unit_test(bad_activations)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,23 +7,24 @@
 
 /* ---- by component ---- */
 
-GPTVQ_INLINE void store(int8_t *to, __m256i v) { _mm256_store_si256((void *)to, v); }
-
-/* 2^bits <= 64 centroids, or 128 or 256 of at most two components */
-GPTVQ_INLINE void shuffle_units(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes, unsigned bits, unsigned dim) {
-  const size_t n = 256 / dim, unit_bytes = n / 8 * bits;
+/* 2^bits <= 64 centroids, or 128 or 256 of at most two components; `full`: units of 256 columns */
+GPTVQ_INLINE void shuffle_units(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes, unsigned bits, unsigned dim, int full) {
+  const size_t n = full ? 256 / dim : tile->indices, unit_bytes = n / 8 * bits;
   const uint8_t *unit = tile->units + row * unit_bytes;
+  _Alignas(32) uint8_t bytes[GPTVQ_TILE_MAX_WIDTH];
   gptvq_table256 table;
   gptvq_load_table256(tile->codebook, bits, dim, &table);
-  for (; rows > 0; rows--, unit += unit_bytes, codes += 256)
-#pragma GCC unroll 4
+  for (; rows > 0; rows--, unit += unit_bytes, codes += dim * n) {
+    if (!full) gptvq_unpack_bytes_avx2(unit, n, bits, bytes);
     for (size_t at = 0; at < n; at += 64) {
-      const __m256i index[2] = {gptvq_indices256(unit, bits, n, at), gptvq_indices256(unit, bits, n, at + 32)};
-      __m256i found[4][2];
+      __m256i index[2], found[4][2];
+      for (size_t i = 0; i < 2; i++)
+        index[i] = full ? gptvq_indices256(unit, bits, 256 / dim, at + 32 * i) : _mm256_load_si256((const void *)(bytes + at + 32 * i));
       gptvq_look_up256(&table, bits, dim, index, found);
       for (unsigned e = 0; e < dim; e++)
-        for (size_t i = 0; i < 2; i++) store(codes + e * n + at + 32 * i, found[e][i]);
+        for (size_t i = 0; i < 2; i++) _mm256_store_si256((void *)(codes + e * n + at + 32 * i), found[e][i]);
     }
+  }
 }
 
 /* 128 centroids or more, dim 4 */
@@ -37,38 +38,42 @@ GPTVQ_INLINE void gather_units(const gptvq_tile *tile, size_t row, size_t rows, 
 #pragma GCC unroll 4
       for (size_t j = 0; j < 4; j++) v[j] = gptvq_gather8(tile->codebook, indices, bits, at + j);
       gptvq_exchange_bytes(v);
-      for (size_t e = 0; e < 4; e++) store(codes + 64 * e + at, v[e]);
+      for (size_t e = 0; e < 4; e++) _mm256_store_si256((void *)(codes + 64 * e + at), v[e]);
     }
   }
 }
 
-#define UNITS(bits, dim)                                                                                        \
-  static void shuffle_##bits##_##dim(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                 \
-    shuffle_units(tile, row, rows, codes, bits, dim);                                                                  \
+#define UNITS(bits, dim)                                                                                             \
+  static void full_##bits##_##dim(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                  \
+    shuffle_units(tile, row, rows, codes, bits, dim, 1);                                                             \
+  }                                                                                                                  \
+  static void any_##bits##_##dim(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                   \
+    shuffle_units(tile, row, rows, codes, bits, dim, 0);                                                             \
   }
 #define SHUFFLE(bits) UNITS(bits, 1) UNITS(bits, 2) UNITS(bits, 4)
-SHUFFLE(1) SHUFFLE(2) SHUFFLE(3) SHUFFLE(4) SHUFFLE(5) SHUFFLE(6)
-UNITS(7, 1) UNITS(7, 2) UNITS(8, 1) UNITS(8, 2)
+SHUFFLE(1) SHUFFLE(2) SHUFFLE(3) SHUFFLE(4) SHUFFLE(5) SHUFFLE(6) UNITS(7, 1) UNITS(7, 2) UNITS(8, 1) UNITS(8, 2)
 #define GATHER(bits)                                                                                                 \
   static void gather_##bits(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                        \
     gather_units(tile, row, rows, codes, bits);                                                                      \
   }
 GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
 
-#define LIST(bits) {shuffle_##bits##_1, shuffle_##bits##_2, shuffle_##bits##_4}
-static const gptvq_unit_codes_fn functions[12][3] = {
-    LIST(1), LIST(2), LIST(3), LIST(4), LIST(5), LIST(6), {shuffle_7_1, shuffle_7_2, gather_7}, {shuffle_8_1, shuffle_8_2, gather_8},
-    {NULL, NULL, gather_9}, {NULL, NULL, gather_10}, {NULL, NULL, gather_11}, {NULL, NULL, gather_12}};
+#define LIST(which, bits) {which##_##bits##_1, which##_##bits##_2, which##_##bits##_4}
+static const gptvq_unit_codes_fn full_units[12][3] = {
+    LIST(full, 1), LIST(full, 2), LIST(full, 3), LIST(full, 4), LIST(full, 5), LIST(full, 6), {full_7_1, full_7_2, gather_7},
+    {full_8_1, full_8_2, gather_8}, {NULL, NULL, gather_9}, {NULL, NULL, gather_10}, {NULL, NULL, gather_11}, {NULL, NULL, gather_12}};
+static const gptvq_unit_codes_fn any_units[12][3] = {LIST(any, 1), LIST(any, 2), LIST(any, 3), LIST(any, 4), LIST(any, 5), LIST(any, 6),
+                                                     {any_7_1, any_7_2, NULL}, {any_8_1, any_8_2, NULL}};
 
 gptvq_unit_codes_fn gptvq_unit_codes_avx2(const gptvq_tile *tile) {
-  return tile->width == 256 ? functions[tile->index_bits - 1][tile->dim / 2] : NULL;
+  if (tile->width == 256) return full_units[tile->index_bits - 1][tile->dim / 2];
+  return tile->indices % 64 == 0 ? any_units[tile->index_bits - 1][tile->dim / 2] : NULL;
 }
 
 /* ---- in column order ---- */
 
-/* planes of a unit of 256 columns to column order */
-GPTVQ_INLINE void interleave(const int8_t *planes, unsigned dim, int8_t *codes) {
-  const size_t n = 256 / dim;
+/* planes of n indices to column order */
+GPTVQ_INLINE void interleave(const int8_t *planes, size_t n, unsigned dim, int8_t *codes) {
   for (size_t i = 0; i < n; i += 32, codes += 32 * dim) {
     __m256i w[4], v[4];
     for (unsigned e = 0; e < dim; e++) w[e] = _mm256_load_si256((const void *)(planes + e * n + i));
@@ -91,21 +96,21 @@ GPTVQ_INLINE void interleave(const int8_t *planes, unsigned dim, int8_t *codes) 
 }
 
 static void tile_codes(const gptvq_tile *tile, int8_t *codes, size_t stride) {
-  enum { ROWS = 8 };
-  _Alignas(32) int8_t planes[ROWS * 256];
+  enum { BYTES = 2048 };
+  _Alignas(32) int8_t planes[BYTES];
+  const size_t n = tile->indices, unit = n * tile->dim, most = BYTES / unit;
   const gptvq_unit_codes_fn look_up = gptvq_unit_codes_avx2(tile);
-  /* centroids of many bits are as fast read whole */
-  if (look_up == NULL || (tile->dim == 4 && tile->index_bits > 6)) {
+  if (look_up == NULL || (tile->dim == 4 && tile->index_bits > 6)) { /* whole centroids are as well copied */
     gptvq_tile_codes_avx2(tile, codes, stride);
     return;
   }
-  for (size_t row = 0; row < tile->rows; row += ROWS) {
-    const size_t rows = tile->rows - row < ROWS ? tile->rows - row : ROWS;
+  for (size_t row = 0, rows; row < tile->rows; row += rows) {
+    rows = tile->rows - row < most ? tile->rows - row : most;
     look_up(tile, row, rows, planes);
     for (size_t r = 0; r < rows; r++, codes += stride) {
-      if (tile->dim == 1) memcpy(codes, planes + 256 * r, 256);
-      else if (tile->dim == 2) interleave(planes + 256 * r, 2, codes);
-      else interleave(planes + 256 * r, 4, codes);
+      if (tile->dim == 1) memcpy(codes, planes + r * unit, unit);
+      else if (tile->dim == 2) interleave(planes + r * unit, n, 2, codes);
+      else interleave(planes + r * unit, n, 4, codes);
     }
   }
 }

@@ -1,12 +1,13 @@
-/* kernels/x86/codes_avx2.h: int8 codes of units of 256 columns with AVX2. */
+/* kernels/x86/codes_avx2.h: int8 codes of packed units with AVX2. */
 #ifndef GPTVQ_KERNELS_CODES_AVX2_H
 #define GPTVQ_KERNELS_CODES_AVX2_H
 
 #include "kernels/tile.h"
 
-/* Codes of `rows` consecutive units of a tile by component: component e of index i at codes[256 · row + e · 256 / dim + i]; codes 32-byte aligned. */
+/* Codes of `rows` consecutive units of a tile by component: component e of index i at codes[(row · dim + e) · n + i], n indices a unit; codes
+ * 32-byte aligned. */
 typedef void (*gptvq_unit_codes_fn)(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes);
-/* NULL: not covered. */
+/* NULL: not covered. Otherwise n is a multiple of 64. */
 gptvq_unit_codes_fn gptvq_unit_codes_avx2(const gptvq_tile *tile);
 
 #endif

@@ -119,13 +119,13 @@ ROW(1) ROW(2) ROW(4)
 static const row_fn full_rows[3] = {full_1, full_2, full_4}, any_rows[3] = {any_1, any_2, any_4};
 
 static void any_tile(const gptvq_i8_tile *job) {
-  enum { ROWS = 8, BYTES = ROWS * 256 }; /* one row of any other shape takes at most GPTVQ_I8_MAX_WIDTH + 4 sets */
+  enum { BYTES = 2048 }; /* a row takes at most GPTVQ_I8_MAX_WIDTH + 4 sets */
   const gptvq_tile *tile = job->tile;
   _Alignas(64) int8_t codes[BYTES];
   _Alignas(64) float by_lane[GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET * GPTVQ_I8_LANES];
   const gptvq_unit_codes_fn look_up = gptvq_unit_codes_avx2(tile);
-  const size_t most = look_up != NULL ? ROWS : 1;
-  const row_fn multiply = (look_up != NULL ? full_rows : any_rows)[tile->dim / 2];
+  const size_t unit = job->sets * GPTVQ_I8_SET * tile->dim, most = look_up != NULL ? BYTES / unit : 1;
+  const row_fn multiply = (tile->width == 256 ? full_rows : any_rows)[tile->dim / 2];
   const bool scaled = job->block_vectors != 0, shifts = by_shifts(job);
   block_scales blocks = {0};
   if (shifts) prepare_scales(job, &blocks);
@@ -138,7 +138,7 @@ static void any_tile(const gptvq_i8_tile *job) {
       const uint8_t *block_codes = tile->block_codes + (row + r) * tile->block_bytes;
       for (size_t h = 0; shifts && h < 2 * job->sets; h++) _mm256_store_ps(by_lane + 8 * h, look_up_scales(&blocks, block_codes, h));
       if (scaled && !shifts) gptvq_i8_lane_scales(job, row + r, by_lane);
-      multiply(job, codes + 256 * r, scaled ? by_lane : NULL, sums);
+      multiply(job, codes + r * unit, scaled ? by_lane : NULL, sums);
     }
   }
 }
