@@ -14,11 +14,10 @@ GPTVQ_INLINE const void *gptvq_gather_indices(const uint8_t *unit, unsigned bits
   __m256i *to = (void *)room;
   for (size_t at = 0; at < 64; at += 32, to += bits > 8 ? 2 : 1) {
     if (bits < 8) {
-      _mm256_storeu_si256(to, _mm256_and_si256(gptvq_indices256(unit, bits, 64, at), _mm256_set1_epi8((char)((1 << bits) - 1))));
+      _mm256_storeu_si256(to, gptvq_indices256(unit, bits, 64, at));
       continue;
     }
-    const __m256i low = _mm256_loadu_si256((const void *)(unit + at)), mask = _mm256_set1_epi8((char)((1 << (bits - 8)) - 1));
-    const __m256i high = _mm256_and_si256(gptvq_indices256(unit + 64, bits - 8, 64, at), mask);
+    const __m256i low = _mm256_loadu_si256((const void *)(unit + at)), high = gptvq_indices256(unit + 64, bits - 8, 64, at);
     const __m256i a = _mm256_unpacklo_epi8(low, high), b = _mm256_unpackhi_epi8(low, high);
     _mm256_storeu_si256(to, _mm256_permute2x128_si256(a, b, 0x20));
     _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(a, b, 0x31));

@@ -1,8 +1,7 @@
 /* kernels/x86/lookup_avx2.h: indices of packed units and their centroids, 32 at a time, with AVX2.
  * Everything here is meant to be inlined with constant `bits` (1 … 8), `dim` and `n`.
  *
- * Tables are 16 entries of one component each, in both halves of a register. Tables of fewer entries are repeated, so that index bits
- * above `bits` may be garbage, but for 8-bit indices, which are whole bytes. */
+ * Tables are 16 entries of one component each, in both halves of a register; shorter ones are repeated. */
 #ifndef GPTVQ_KERNELS_LOOKUP_AVX2_H
 #define GPTVQ_KERNELS_LOOKUP_AVX2_H
 
@@ -80,7 +79,7 @@ GPTVQ_INLINE __m256i gptvq_fields256(const uint8_t *block, size_t size, unsigned
   return v;
 }
 
-/* Indices at … at + 31 of a unit of n. Bits above `bits` are garbage. */
+/* Indices at … at + 31 of a unit of n. */
 GPTVQ_INLINE __m256i gptvq_indices256(const uint8_t *unit, unsigned bits, size_t n, size_t at) {
   __m256i index = _mm256_setzero_si256();
   unsigned shift = 0;
@@ -88,12 +87,8 @@ GPTVQ_INLINE __m256i gptvq_indices256(const uint8_t *unit, unsigned bits, size_t
     if (!(bits & f)) continue;
     const size_t size = n / 8 * f;
     __m256i v = gptvq_fields256(unit, size, f, at, shift);
-    if (shift == 0) {
-      index = v;
-    } else {
-      const __m256i low = _mm256_set1_epi8((char)((1 << shift) - 1));
-      index = _mm256_or_si256(_mm256_and_si256(low, index), _mm256_andnot_si256(low, v));
-    }
+    if (f < 8) v = _mm256_and_si256(v, _mm256_set1_epi8((char)(((1 << f) - 1) << shift)));
+    index = shift == 0 ? v : _mm256_or_si256(index, v);
     unit += size;
     shift += f;
   }
@@ -107,14 +102,15 @@ GPTVQ_INLINE void gptvq_search_part256(const gptvq_table256 *table, unsigned bit
   for (unsigned e = 0; e < dim; e++)
     for (size_t i = 0; i < 2; i++) {
       found[e][i] = _mm256_xor_si256(found[e][i], _mm256_shuffle_epi8(table->part[e][t], at[i]));
+      GPTVQ_KEEP(found[e][i]);
       if (bits == 8) high[e][i] = _mm256_xor_si256(high[e][i], _mm256_shuffle_epi8(table->part[e][8 + t], at[i]));
     }
 }
 
 /* found[e][i]: component e of the 32 indices index[i]; bits <= 6, or at most two components */
 GPTVQ_INLINE void gptvq_look_up256(const gptvq_table256 *table, unsigned bits, unsigned dim, const __m256i index[2], __m256i found[4][2]) {
-  const __m256i mask = _mm256_set1_epi8((char)((1 << (bits < 4 ? 4 : bits < 7 ? bits : 7)) - 1));
-  __m256i at[2] = {_mm256_and_si256(index[0], mask), _mm256_and_si256(index[1], mask)}, high[4][2];
+  __m256i at[2], high[4][2];
+  for (size_t i = 0; i < 2; i++) at[i] = bits == 8 ? _mm256_and_si256(index[i], _mm256_set1_epi8(127)) : index[i];
   for (unsigned e = 0; e < dim; e++)
     for (size_t i = 0; i < 2; i++) {
       found[e][i] = _mm256_shuffle_epi8(table->part[e][0], at[i]);
