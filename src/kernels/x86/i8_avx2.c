@@ -1,6 +1,6 @@
-/* Packed rows × int8 activations with AVX2: |w| · (sign(w) x), which vpmaddubsw takes and which cannot overflow: 2 · 128 · 127 < 2^15. Codes go from the
- * tables into the products; with several tokens and more than 16 centroids, they are looked up once, some rows at a time, into the first-level
- * cache. (Four tokens take as long with 16-bit codes and vpmaddwd.) */
+/* Packed rows × int8 activations with AVX2: |w| · (sign(w) x), which vpmaddubsw takes and which cannot overflow: 2 · 128 · 127 < 2^15. (16-bit codes and
+ * vpmaddwd take as long.) Codes go from the tables into the products; with several tokens and more than 16 centroids, they are looked up
+ * once, some rows at a time, into the first-level cache. */
 #include "base/half.h"
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
