@@ -224,11 +224,15 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
 static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *err) {
   gptvq_model *prepared;
   GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->options, &r->calibration, output_bytes, r->callbacks, &prepared, err));
-  if (prepared == NULL) return GPTVQ_OK;
-  gptvq_model_close(r->model);
-  r->model = prepared;
-  gptvq_plan_release(&r->plan);
-  return gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err);
+  if (prepared != NULL) {
+    gptvq_model_close(r->model);
+    r->model = prepared;
+    gptvq_plan_release(&r->plan);
+    GPTVQ_TRY(gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err));
+  }
+  if (r->options.head_bits == 8 && r->model->config.tie_embeddings)
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "the output head is the embedding's matrix: it stays as it is, not in 8 bits");
+  return GPTVQ_OK;
 }
 
 /* The windows' embeddings, and what else is known of them beforehand. */
