@@ -99,9 +99,10 @@ static int on_progress(void *user, const gptvq_progress *p) {
     if (!last && now - state->last_print < 0.1 && state->line_open) return 0;
     draw(state, p, eta);
   } else {
-    /* a log: every named item (a layer with its error) is worth a line, anything else one now and then */
+    /* a log: every named item (a layer with its error) is worth a line, anything else one now and then, in a run of hours once a minute */
     bool named = p->item[0] != '\0' && !isnan(p->value);
-    if (!named && !last && now - state->last_print < 5.0) return 0;
+    double pause = fmin(fmax((now - state->phase_start) / 20, 5), 60);
+    if (!named && !last && now - state->last_print < pause) return 0;
     print_plain(p, eta);
   }
   state->last_print = now;
