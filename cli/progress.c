@@ -88,11 +88,14 @@ static int on_progress(void *user, const gptvq_progress *p) {
     state->last_item = now;
     state->done = p->done;
   }
-  /* the time of the items so far, less what the current one has already taken */
+  /* the mean time of the items so far for those that are left, less what the current one has already taken; of one that takes longer than
+   * the mean nobody knows */
   double eta = NAN;
   if (p->done > state->phase_first && p->total >= p->done) {
-    eta = (state->last_item - state->phase_start) / (double)(p->done - state->phase_first) * (double)(p->total - p->done);
-    eta = fmax(eta - (now - state->last_item), 0);
+    double mean = (state->last_item - state->phase_start) / (double)(p->done - state->phase_first), left = (double)(p->total - p->done);
+    double current = now - state->last_item;
+    if (current < mean || left == 0) eta = fmax(mean * left - current, 0);
+    else if (left > 1) eta = mean * (left - 1);
   }
   bool last = p->done >= p->total && changed;
   if (state->terminal) {
