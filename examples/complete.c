@@ -14,43 +14,69 @@ typedef struct run {
   gptvq_model *model;
   gptvq_session *session;
   gptvq_text_stream *stream;
-  int32_t *ids;
+  gptvq_model_info info;
+  int32_t *ids, bos;
   float *logits;
 } run;
 
-static int is_end(const gptvq_model_info *info, int32_t id) {
-  for (size_t i = 0; i < info->eos_count; i++)
-    if (info->eos[i] == id) return 1;
-  return 0;
+static gptvq_status fail(gptvq_error *err, gptvq_status status, const char *message) {
+  err->status = status;
+  snprintf(err->message, sizeof err->message, "%s", message);
+  return status;
+}
+
+static int is_end(const run *r, int32_t id) {
+  for (size_t i = 0; i < r->info.eos_count; i++)
+    if (r->info.eos[i] == id) return 1;
+  return id == gptvq_tokenizer_eos(r->tokenizer);
+}
+
+/* What a token looks like may depend on those before it: all of them, the prompt's too, go through the stream. */
+static gptvq_status print_tokens(run *r, const int32_t *ids, size_t count, gptvq_error *err) {
+  const char *piece;
+  size_t size;
+  for (size_t i = 0; i < count; i++) {
+    gptvq_status status = gptvq_text_stream_push(r->stream, ids[i], &piece, &size, err);
+    if (status != GPTVQ_OK) return status;
+    fwrite(piece, 1, size, stdout);
+  }
+  return GPTVQ_OK;
 }
 
 static gptvq_status complete(run *r, const char *path, const char *text, size_t tokens, gptvq_error *err) {
   const gptvq_model_options options = {.compute = GPTVQ_COMPUTE_AUTO};
   gptvq_sampler greedy = {.temperature = 0.0f, .top_p = 1.0f};
-  gptvq_model_info info;
   gptvq_status status;
   size_t count, size;
-  const char *piece;
+  if ((status = gptvq_model_open(path, &options, &r->model, err)) != GPTVQ_OK) return status;
+  gptvq_model_get_info(r->model, &r->info);
   if ((status = gptvq_tokenizer_open(path, &r->tokenizer, err)) != GPTVQ_OK) return status;
   if ((status = gptvq_tokenizer_encode(r->tokenizer, text, strlen(text), 1, &r->ids, &count, err)) != GPTVQ_OK) return status;
-  if ((status = gptvq_model_open(path, &options, &r->model, err)) != GPTVQ_OK) return status;
+  const int32_t *prompt = r->ids;
+  if (count == 0) { /* an empty text begins with BOS */
+    r->bos = r->info.bos >= 0 ? r->info.bos : gptvq_tokenizer_bos(r->tokenizer);
+    if (r->bos < 0) return fail(err, GPTVQ_ERROR_ARGUMENT, "there is nothing to continue");
+    prompt = &r->bos;
+    count = 1;
+  }
+  if (r->info.max_positions > 0 && count > r->info.max_positions) return fail(err, GPTVQ_ERROR_DATA, "the text is longer than the model's context");
+  if (r->info.max_positions > 0 && tokens > r->info.max_positions - count) tokens = r->info.max_positions - count;
   if ((status = gptvq_session_create(r->model, count + tokens, &r->session, err)) != GPTVQ_OK) return status;
   if ((status = gptvq_text_stream_create(r->tokenizer, 1, &r->stream, err)) != GPTVQ_OK) return status;
-  gptvq_model_get_info(r->model, &info);
-  r->logits = malloc(info.vocab * sizeof *r->logits);
-  if (r->logits == NULL) return GPTVQ_ERROR_MEMORY;
-  if ((status = gptvq_session_forward(r->session, r->ids, count, r->logits, 0, err)) != GPTVQ_OK) return status;
-  fputs(text, stdout);
+  if ((r->logits = malloc(r->info.vocab * sizeof *r->logits)) == NULL) return fail(err, GPTVQ_ERROR_MEMORY, "out of memory: logits");
+
+  if ((status = print_tokens(r, prompt, count, err)) != GPTVQ_OK) return status;
+  if ((status = gptvq_session_forward(r->session, prompt, count, r->logits, 0, err)) != GPTVQ_OK) return status;
   for (size_t i = 0; i < tokens; i++) {
     int32_t id;
-    if ((status = gptvq_sample(&greedy, r->logits, info.vocab, &id, err)) != GPTVQ_OK) return status;
-    if (is_end(&info, id)) break;
-    if ((status = gptvq_text_stream_push(r->stream, id, &piece, &size, err)) != GPTVQ_OK) return status;
-    fwrite(piece, 1, size, stdout);
+    if ((status = gptvq_sample(&greedy, r->logits, r->info.vocab, &id, err)) != GPTVQ_OK) return status;
+    if (is_end(r, id)) break;
+    if ((status = print_tokens(r, &id, 1, err)) != GPTVQ_OK) return status;
     if (i + 1 < tokens && (status = gptvq_session_forward(r->session, &id, 1, r->logits, 0, err)) != GPTVQ_OK) return status;
   }
-  if ((status = gptvq_text_stream_flush(r->stream, &piece, &size, err)) != GPTVQ_OK) return status;
-  fwrite(piece, 1, size, stdout);
+  const char *rest;
+  if ((status = gptvq_text_stream_flush(r->stream, &rest, &size, err)) != GPTVQ_OK) return status;
+  fwrite(rest, 1, size, stdout);
   putchar('\n');
   return GPTVQ_OK;
 }

@@ -62,8 +62,8 @@ static bool take_first(share *from, size_t *chunk) {
   return false;
 }
 
-/* Moves the second half of the largest share to `to`, which is empty; false when nothing is left. */
-static bool steal_half(share *to) {
+/* Takes the second half of the largest share: its first chunk, and the others to `to`, which is empty; false when nothing is left. */
+static bool steal_half(share *to, size_t *chunk) {
   for (;;) {
     share *victim = NULL;
     uint64_t range = 0;
@@ -75,19 +75,18 @@ static bool steal_half(share *to) {
     uint64_t low = (uint32_t)range, high = range >> 32, middle = low + (high - low) / 2;
     if (!atomic_compare_exchange_strong_explicit(&victim->range, &range, make_range(low, middle), memory_order_relaxed,
                                                  memory_order_relaxed)) continue;
-    atomic_store_explicit(&to->range, make_range(middle, high), memory_order_relaxed);
+    *chunk = middle;
+    atomic_store_explicit(&to->range, make_range(middle + 1, high), memory_order_relaxed);
     return true;
   }
 }
 
 static void run_chunks(size_t thread) {
   share *own = &pool.shares[thread];
-  do
-    for (size_t chunk; take_first(own, &chunk);) {
-      size_t begin = chunk * pool.grain;
-      pool.task(pool.context, begin, gptvq_min_size(begin + pool.grain, pool.count), thread);
-    }
-  while (steal_half(own));
+  for (size_t chunk; take_first(own, &chunk) || steal_half(own, &chunk);) {
+    size_t begin = chunk * pool.grain;
+    pool.task(pool.context, begin, gptvq_min_size(begin + pool.grain, pool.count), thread);
+  }
 }
 
 /* The state once its generation is no longer `seen`; spins, then sleeps. */
@@ -113,11 +112,13 @@ static void *worker(void *argument) {
   gptvq_affinity_bind(thread);
   for (;;) {
     uint64_t state = wait_for_job(seen);
-    if (atomic_load_explicit(&pool.stop, memory_order_acquire)) return NULL;
     while (!(state & closed) && !atomic_compare_exchange_weak_explicit(&pool.state, &state, state + 1, memory_order_acq_rel,
                                                                        memory_order_acquire)) continue;
     seen = (uint32_t)(state >> 32);
-    if (state & closed) continue;
+    if (state & closed) { /* asked only now: a failed exchange may have brought the generation that says stop */
+      if (atomic_load_explicit(&pool.stop, memory_order_acquire)) return NULL;
+      continue;
+    }
     run_chunks(thread);
     atomic_fetch_sub_explicit(&pool.state, 1, memory_order_release);
   }

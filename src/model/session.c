@@ -104,6 +104,7 @@ gptvq_status gptvq_session_forward(gptvq_session *session, const int32_t *tokens
                                    int all_logits, gptvq_error *err) {
   const gptvq_model *model = session->model;
   size_t hidden = model->config.hidden, vocab = model->config.vocab;
+  if (count == 0 && logits != NULL && !all_logits) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no tokens: there is nothing to predict from");
   if (count > session->max_tokens - session->position)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu tokens at position %zu do not fit a session of %zu positions", count,
                       session->position, session->max_tokens);

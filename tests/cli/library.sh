@@ -1,21 +1,41 @@
 # libgptvq as an engineer uses it: installed, found by pkg-config, linked with the example, which writes what the command writes.
 . "$SOURCE/tests/cli/lib.sh"
 
-prompt="Once upon a time there was a"
-expect_ok "$GPTVQ" generate "$model" -p "$prompt" -n 24 --temp 0
-cp "$capture/out" wanted
 complete=$BUILD/tests/complete
 if [ -n "$CC" ]; then
   expect_ok cmake --install "$BUILD" --prefix "$PWD/root"
-  export PKG_CONFIG_PATH="$PWD/root/lib/pkgconfig" LD_LIBRARY_PATH="$PWD/root/lib"
+  lib=$PWD/root/$LIBDIR
+  export PKG_CONFIG_PATH="$lib/pkgconfig" LD_LIBRARY_PATH="$lib"
   pkg-config --exists --print-errors gptvq || die "pkg-config does not find it"
   # shellcheck disable=SC2046
   expect_ok "$CC" -std=c11 -Wall -Wextra -Wpedantic -Werror "$SOURCE/examples/complete.c" $(pkg-config --cflags --libs gptvq) -o complete
   complete=./complete
-  [ -z "$(nm -D --defined-only root/lib/libgptvq.so | awk '{print $3}' | grep -v '^gptvq_')" ] || die "exports other names"
+  nm -D --defined-only "$lib/libgptvq.so" | awk '{print $3}' | sort > exported
+  cat root/include/gptvq/*.h | tr '\n' ' ' | grep -o 'GPTVQ_API [^;(]*[ *]gptvq_[a-z0-9_]*(' | grep -o 'gptvq_[a-z0-9_]*($' | tr -d '(' | sort > declared
+  cmp exported declared || die "exports other names than the headers declare: $(diff exported declared)"
 fi
-expect_ok "$complete" "$model" "$prompt" 24
-cmp "$capture/out" wanted || die "another text than the command's: $(cat "$capture/out")"
+
+# same_text FOLDER PROMPT TOKENS
+same_text() {
+  expect_ok "$GPTVQ" generate "$1" -p "$2" -n "$3" --temp 0
+  cp "$capture/out" wanted
+  expect_ok "$complete" "$1" "$2" "$3"
+  cmp "$capture/out" wanted || die "$1, '$2': '$(cat "$capture/out")', the command writes '$(cat wanted)'"
+}
+same_text "$model" "Once upon a time there was a" 24
+same_text "$model" "" 8
+same_text "$model" "$(printf 'The end.<|endoftext|> caf\303 "')" 8
+same_text "$model" "Tom was" 0
+same_text "$model" "Once upon a time" 400 # to the end of the story
+[ "$(wc -w < wanted)" -lt 300 ] || die "the story has no end: nothing was tested"
+expect_ok "$GPTVQ" quantize "$model" -o packed --method rtn --bits 4.25 --head-bits 8
+same_text packed "One day" 24
+cp -r "$model" sentencepiece # decodes a word with the space before it, but for the first
+cp "$SOURCE/tests/golden/text/llama2.json" sentencepiece/tokenizer.json
+rm -f sentencepiece/tokenizer_config.json
+same_text sentencepiece "Once upon a time" 24
+same_text sentencepiece "The" 24
+
 run "$complete" nowhere x
 [ "$code" = 3 ] || die "exit code $code for a missing folder"
-grep -q '^complete: cannot open nowhere' "$capture/err" || die "no message: $(cat "$capture/err")"
+grep -q '^complete: nowhere' "$capture/err" || die "no message: $(cat "$capture/err")"

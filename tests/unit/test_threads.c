@@ -73,6 +73,80 @@ static void many_short_jobs(void **state) {
   }
 }
 
+/* A pool that is taken down while its workers still look at the last job: none may sleep through it. Hangs when one does; it takes many
+ * tries to meet that moment (once in some 50,000 pools when the end was asked for too early), more of them with -fsanitize=thread. */
+static void short_lived_pools(void **state) {
+  (void)state;
+  enum { POOLS = 10000, JOBS = 10 };
+  _Atomic size_t sum = 0;
+  for (size_t i = 0; i < POOLS; i++) {
+    gptvq_set_threads(4);
+    for (size_t repeat = 0; repeat < JOBS; repeat++) gptvq_parallel_for(4, 1, add_one, &sum);
+  }
+  assert_int_equal(atomic_load(&sum), (size_t)POOLS * JOBS * 4);
+}
+
+enum { CHUNKS = 4096 };
+typedef struct division {
+  _Atomic size_t done, threads_in, order[THREADS][CHUNKS], counts[THREADS];
+  _Atomic int waited_in_vain;
+  size_t blocked; /* chunk that waits for all others, or CHUNKS */
+} division;
+
+static bool wait_until(const _Atomic size_t *value, size_t least) { /* ten seconds at most */
+  const struct timespec nap = {0, 1000000};
+  for (int i = 0; i < 10000 && atomic_load(value) < least; i++) nanosleep(&nap, NULL);
+  return atomic_load(value) >= least;
+}
+
+static void note_chunk(void *context, size_t begin, size_t end, size_t thread) {
+  (void)end;
+  division *d = context;
+  size_t at = atomic_fetch_add(&d->counts[thread], 1);
+  atomic_store(&d->order[thread][at], begin);
+  if (at == 0) { /* nobody goes on before both are there */
+    atomic_fetch_add(&d->threads_in, 1);
+    if (!wait_until(&d->threads_in, 2)) atomic_fetch_add(&d->waited_in_vain, 1);
+  }
+  if (begin == d->blocked && !wait_until(&d->done, CHUNKS - 1)) atomic_fetch_add(&d->waited_in_vain, 1);
+  atomic_fetch_add(&d->done, 1);
+}
+
+/* Two threads go through long runs of consecutive chunks: a run ends only where half of a share is taken. A share of n chunks can be halved
+ * log2 n = 12 times, and each thread may take each half: 4 · 12 runs are more than enough, dealing out in turns would make thousands. */
+static void long_runs(void **state) {
+  (void)state;
+  static division d;
+  memset(&d, 0, sizeof d);
+  d.blocked = CHUNKS;
+  gptvq_set_threads(2);
+  gptvq_parallel_for(CHUNKS, 1, note_chunk, &d);
+  assert_int_equal(atomic_load(&d.waited_in_vain), 0);
+  size_t runs = 0, chunks = 0;
+  for (size_t t = 0; t < 2; t++) {
+    size_t count = atomic_load(&d.counts[t]);
+    chunks += count;
+    for (size_t i = 0; i < count; i++) runs += i == 0 || atomic_load(&d.order[t][i]) != atomic_load(&d.order[t][i - 1]) + 1;
+  }
+  assert_int_equal(chunks, CHUNKS);
+  if (runs > 4 * 12) fail_msg("%zu chunks in %zu runs", chunks, runs);
+}
+
+/* A thread that does not come on keeps nothing but the chunk it is at. */
+static void nobody_waits_for_the_slow(void **state) {
+  (void)state;
+  static division d;
+  const size_t blocked[] = {0, CHUNKS / 2, CHUNKS / 2 - 1, CHUNKS - 1};
+  gptvq_set_threads(2);
+  for (size_t i = 0; i < sizeof blocked / sizeof blocked[0]; i++) {
+    memset(&d, 0, sizeof d);
+    d.blocked = blocked[i];
+    gptvq_parallel_for(CHUNKS, 1, note_chunk, &d);
+    assert_int_equal(atomic_load(&d.waited_in_vain), 0);
+    assert_int_equal(atomic_load(&d.done), CHUNKS);
+  }
+}
+
 static void *caller(void *context) {
   _Atomic size_t *sum = context;
   for (size_t i = 0; i < 3000; i++) {
@@ -190,7 +264,7 @@ static void wrong_lists(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(many_short_jobs),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(short_lived_pools), cmocka_unit_test(long_runs), cmocka_unit_test(nobody_waits_for_the_slow), cmocka_unit_test(many_short_jobs),
                                      cmocka_unit_test(concurrent_callers), cmocka_unit_test(one_thread_per_cpu),
                                      cmocka_unit_test(lists_come_and_go), cmocka_unit_test(wrong_lists)};
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
