@@ -2,9 +2,10 @@
 
 Both run models of 2 and 4 blocks with random weights in the same shapes, inside one process and in turns of some tokens:
     block = (4 blocks - 2 blocks) / 2,  whole model = 2 blocks + (depth - 2) * block.
-A round takes every format once, its two models one right after the other, and gives one such figure per format and its ratios to the peers' of the
-same round: when the machine slows down for a second, both sides of a ratio slow down. The medians over the rounds are reported with their
-quartiles, and the same figure from the least times of all rounds. The output head has 8 bits on both sides (int8 codes; Q8_0)."""
+A round takes every format once, its two models one right after the other, beginning with another format each time, and gives one such figure
+per format and its ratios to the peers' of the same round: when the machine slows down for some seconds, both sides of a ratio slow down. Reported are
+medians over the rounds with their quartiles, and, as "least", the same figure from the least times of all rounds, which do not come from the same
+moment. A round where 4 blocks took no longer than 2 counts as infinitely fast. The output head has 8 bits on both sides (int8 codes; Q8_0)."""
 import argparse, csv, ctypes, os, statistics, subprocess, sys, time
 
 SHAPES = {
@@ -20,7 +21,7 @@ PACKED = {  # name: options of gptvq bench make-model
     "own int4 g128": ["--method", "gptq", "--index-bits", "4", "--group-size", "128"],
 }
 PEERS = {"llama.cpp Q4_0": "Q4_0", "llama.cpp Q2_K": "Q2_K", "llama.cpp IQ2_XXS": "IQ2_XXS"}
-KINDS = ("decode", "prompt")
+KINDS, ENDLESS = ("decode", "prompt"), 1e12
 BLOCKS = {"Q4_0": (32, 18, (0,)), "Q8_0": (32, 34, (0,)), "Q2_K": (256, 84, (80, 82)), "IQ2_XXS": (256, 66, (0,))}
 
 
@@ -159,7 +160,7 @@ def wanted(a, name):
 
 
 def show(value):
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None or value >= ENDLESS else f"{value:.2f}"
 
 
 def open_models(a, s):
@@ -192,7 +193,9 @@ def measure(a):
     reads = []
     for kind, rounds, prompt in (("decode", a.rounds, 0), ("prompt", a.prompt_rounds, a.prompt)):
         for turn in range(rounds + 1 if kind == "decode" else rounds): # the first one reads the files
-            for name, pair in models.items():
+            names = list(models)
+            for name in names[turn % len(names):] + names[:turn % len(names)]:
+                pair = models[name]
                 for layers in (2, 4) if turn % 2 == 0 else (4, 2):
                     times[kind, name, layers].append(visit(pair[layers], ids, prompt, a.tokens))
             reads.append(1e-9 * Gptvq.library.gptvq_measure_bandwidth(1))
@@ -204,49 +207,51 @@ def measure(a):
     results = {name: {kind: rounds_of(times[kind, name, 2], times[kind, name, 4], s["depth"]) for kind in KINDS} for name in models}
     rows = []
     for name, kinds in results.items():
-        lost = sum(x is None for kind in KINDS for x in kinds[kind]["rounds"])
-        if lost:
-            print(f"peers.py: {name}: {lost} rounds left out: four blocks took no longer than two; is the machine busy?", file=sys.stderr)
+        lost = sum(x == 0 for x in kinds["decode"]["rounds"]), sum(x == 0 for x in kinds["prompt"]["rounds"])
         row = [a.shape, name, f"{models[name][2].bits:.4f}", a.threads]
         for kind, tokens in (("decode", 1), ("prompt", a.prompt)):
             row += [show(value) for value in speeds(kinds[kind], tokens)]
             for peer in ("llama.cpp Q4_0", "llama.cpp Q2_K"):
                 row += [show(value) for value in (ratios(kinds[kind], results[peer][kind]) if peer in results else [None] * 4)]
-        rows.append(row + [f"{max(reads):.1f}", f"{statistics.median(reads):.1f}"])
+        rows.append(row + [a.rounds, a.prompt_rounds, *lost, f"{max(reads):.1f}", f"{statistics.median(reads):.1f}"])
     return rows
 
 
 def rounds_of(two, four, depth):
-    """Seconds of the whole model: from the least times of all rounds, and round by round; None where noise outweighs the difference."""
+    """Seconds of the whole model: from the least times of all rounds (None: noise outweighs the difference), and round by round (0: the same)."""
     def seconds(two, four):
-        return None if four <= two else two + (depth - 2) * (four - two) / 2
-    least = seconds(min(map(min, two)), min(map(min, four))) if two else None
-    return {"least": least, "rounds": [seconds(statistics.median(x), statistics.median(y)) for x, y in zip(two, four)]}
+        return 0 if four <= two else two + (depth - 2) * (four - two) / 2
+    least = seconds(min(map(min, two)), min(map(min, four))) if two else 0
+    return {"least": least or None, "rounds": [seconds(statistics.median(x), statistics.median(y)) for x, y in zip(two, four)]}
 
 
 def quartiles(values):
-    values = sorted(v for v in values if v is not None)
-    if not values:
-        return [None] * 3
-    return [statistics.median(values)] + [values[round(q * (len(values) - 1))] for q in (0.25, 0.75)]
+    if len(values) < 2:
+        return (values or [None]) * 3
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return [median, low, high]
+
+
+def ratio(y, x):
+    return y / x if x else ENDLESS if y else 1.0
 
 
 def speeds(figure, tokens):
-    """Tokens per second: best, median, lower and upper quartile."""
-    best = tokens / figure["least"] if figure["least"] else None
-    return [best] + quartiles(tokens / x if x else None for x in figure["rounds"])
+    """Tokens per second: from the least times, median, lower and upper quartile."""
+    least = tokens / figure["least"] if figure["least"] else None
+    return [least] + quartiles([ratio(tokens, x) for x in figure["rounds"]])
 
 
 def ratios(figure, base):
     """Speed / speed of `base`: from the least times, then median and quartiles of the rounds' ratios."""
-    best = base["least"] / figure["least"] if figure["least"] and base["least"] else None
-    return [best] + quartiles(y / x if x and y else None for x, y in zip(figure["rounds"], base["rounds"]))
+    least = base["least"] / figure["least"] if figure["least"] and base["least"] else None
+    return [least] + quartiles([ratio(y, x) for x, y in zip(figure["rounds"], base["rounds"])])
 
 
-HOWS = ("best", "median", "q1", "q3")
+HOWS = ("least_times", "median", "q1", "q3")
 HEADER = (["shape", "format", "bits_per_value", "threads"]
           + [f"{kind}_{what}_{how}" for kind in ("decode", "prompt") for what in ("tokens_per_s", "vs_q4_0", "vs_q2_k") for how in HOWS]
-          + ["read_gb_per_s", "read_gb_per_s_median"])
+          + ["decode_rounds", "prompt_rounds", "decode_rounds_lost", "prompt_rounds_lost", "read_gb_per_s", "read_gb_per_s_median"])
 
 
 def earlier(path):
@@ -266,13 +271,17 @@ def main():
     p.add_argument("--shapes", default="llama-2-7b,mistral-7b,stories")
     p.add_argument("--formats", default="", help="parts of the names of the formats to measure, comma-separated; default all")
     p.add_argument("--rounds", type=int, default=60)
-    p.add_argument("--prompt-rounds", type=int, default=4)
+    p.add_argument("--prompt-rounds", type=int, default=7)
     p.add_argument("--prompt", type=int, default=512)
     p.add_argument("--tokens", type=int, default=8, help="single tokens of a turn")
     p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()
     os.makedirs(a.scratch, exist_ok=True)
-    Gptvq.load(os.path.join(os.path.dirname(os.path.abspath(a.gptvq)), "libgptvq.so"), a.threads)
+    beside = os.path.dirname(os.path.abspath(a.gptvq)) # in the build, or installed
+    found = [path for path in (f"{beside}/libgptvq.so", f"{beside}/../lib/libgptvq.so") if os.path.exists(path)]
+    if not found:
+        sys.exit(f"peers.py: there is no libgptvq.so beside {a.gptvq}")
+    Gptvq.load(found[0], a.threads)
     import llama_cpp
     llama_cpp.llama_backend_init()
     rows = [row for row in earlier(a.out) if row[0] not in a.shapes.split(",")]

@@ -24,7 +24,7 @@ static void count_warning(void *user, gptvq_log_level level, const char *line) {
 }
 
 /* Returns the number of warnings about the head. */
-static int pack(const char *in, const char *out, unsigned head_bits) {
+static int pack_rotated(const char *in, const char *out, unsigned head_bits, int rotate) {
   int warnings = 0;
   const gptvq_callbacks callbacks = {.user = &warnings, .log = count_warning};
   gptvq_quantize_options o;
@@ -34,10 +34,13 @@ static int pack(const char *in, const char *out, unsigned head_bits) {
   o.index_bits = 4;
   o.group_size = 32;
   o.head_bits = head_bits;
+  o.rotate = rotate;
   o.force = 1;
   ok(gptvq_quantize(in, out, &o, &callbacks, NULL, err));
   return warnings;
 }
+
+static int pack(const char *in, const char *out, unsigned head_bits) { return pack_rotated(in, out, head_bits, 0); }
 
 static void logits_of(const char *folder, gptvq_compute compute, float *logits, gptvq_model_info *info) {
   const gptvq_model_options options = {.compute = compute};
@@ -128,6 +131,9 @@ static void export_and_tied(void **state) {
   assert_int_equal(pack("llama", "half", 8), 0);
   assert_int_equal(pack("tied", "tied8", 8), 1);
   assert_same_file("tied16/model-rest.safetensors", "tied8/model-rest.safetensors"); /* the head is the embedding: it stays */
+  assert_int_equal(pack_rotated("tied", "rotated8", 8, GPTVQ_ROTATE_RESIDUAL), 0); /* a rotation makes it a matrix of its own */
+  logits_of("rotated8", GPTVQ_COMPUTE_FP32, half, &info);
+  assert_int_equal(info.head_bits, 8);
 }
 
 static void refusals(void **state) {

@@ -265,6 +265,8 @@ static void sessions_know_their_limits(void **state) {
   assert_int_equal(gptvq_session_forward(session, bad, 2, logits, 0, &err), GPTVQ_ERROR_DATA);
   assert_non_null(strstr(err.message, "64"));
   assert_int_equal(gptvq_session_forward(session, negative, 1, logits, 0, &err), GPTVQ_ERROR_DATA);
+  assert_int_equal(gptvq_session_forward(session, ids, 0, logits, 0, &err), GPTVQ_ERROR_ARGUMENT); /* they would stay unwritten */
+  forward(session, ids, 0, NULL, 0);
   assert_int_equal(gptvq_session_position(session), 0);
   forward(session, ids, 4, NULL, 0);
   assert_int_equal(gptvq_session_forward(session, ids, 1, logits, 0, &err), GPTVQ_ERROR_ARGUMENT);
