@@ -1,19 +1,32 @@
 #!/bin/sh
-# Measures the kernels and writes the table in docs/KERNELS.md, with the processor, the date and how busy the machine was.
-#   bench/kernels.sh [options of gptvq bench kernels]      default: --shapes 2 --rounds 101
+# Measures the kernels and writes the table in docs/KERNELS.md, with the processor, the date and how busy the machine was. Every figure is the median
+# over $RUNS processes (default 15): where a process's pages lie in memory decides about some 10 % of the speed, of each kernel in another way.
+#   bench/kernels.sh [options of gptvq bench kernels]      default: --shapes 2 --rounds 15
 set -eu
 cd "$(dirname "$0")/.."
 gptvq=${GPTVQ:-build/release/gptvq}
 [ -x "$gptvq" ] || { echo "kernels.sh: $gptvq is not built: make release" >&2; exit 2; }
-[ $# -gt 0 ] || set -- --shapes 2 --rounds 101
+[ $# -gt 0 ] || set -- --shapes 2 --rounds 15
+runs=${RUNS:-15}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 load=$(cut -d ' ' -f 1 /proc/loadavg)
 [ "$(nice)" -ge 0 ] || load="$load (nice $(nice))"
-"$gptvq" bench kernels --json "$@" >"$work/json"
+for run in $(seq "$runs"); do "$gptvq" bench kernels --json "$@"; done >"$work/json"
 cpu=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
 where="$cpu, family $(sed -n 's/^cpu family[[:space:]]*: //p' /proc/cpuinfo | head -n 1), model $(sed -n 's/^model[[:space:]]*: //p' /proc/cpuinfo | head -n 1)"
-awk -v where="$where" -v date="$(date +%Y-%m-%d)" -v load="$load" '
+awk -v where="$where" -v date="$(date +%Y-%m-%d)" -v load="$load" -v runs="$runs" '
+  # median WHAT of kernel k: over the processes
+  function median(what,   n, i, j, x) {
+    n = split(all[what, k], sorted, " ")
+    for (i = 2; i <= n; i++) {
+      x = sorted[i] + 0
+      for (j = i - 1; j > 0 && sorted[j] + 0 > x; j--) sorted[j + 1] = sorted[j]
+      sorted[j + 1] = x
+    }
+    return sorted[int((n + 1) / 2)] + 0
+  }
+  function keep(what, value) { all[what, k] = all[what, k] " " value }
   # one member a line, as gptvq prints JSON
   /^ *"[a-z0-9_]*":/ {
     key = $1; gsub(/[":]/, "", key)
@@ -21,20 +34,26 @@ awk -v where="$where" -v date="$(date +%Y-%m-%d)" -v load="$load" '
     v[key] = value
   }
   /^ *}/ && v["kernel"] != "" {
-    if (!head) {
-      print where ", " v["threads"] " threads, level " v["cpu"] ", " v["rounds"] " rounds, load before the run " load ", " date "; least times, and medians of the rounds in brackets."
-      head = 1
-    }
-    if (v["rows"] " x " v["cols"] != shape) {
-      shape = v["rows"] " x " v["cols"]
-      printf "\n%s, memory reads %.1f (%.1f) GB/s:\n\n| kernel | bits | µs | GB/s | of bandwidth | 10^9 weights/s | / int4-g128 |\n| --- | --- | --- | --- | --- | --- | --- |\n",
-             shape, v["bandwidth_gb_per_s"], v["bandwidth_median_gb_per_s"]
-    }
-    median = v["bytes"] / v["median_us"] / 1000 # GB/s
-    printf "| %s | %.3f | %.0f (%.0f) | %.1f (%.1f) | %.0f %% (%.0f %%) | %.1f | %.2f (%.2f) |\n", v["kernel"], v["bits"], v["min_us"], v["median_us"],
-           v["gb_per_s"], median, 100 * v["gb_per_s"] / v["bandwidth_gb_per_s"], 100 * median / v["bandwidth_median_gb_per_s"],
-           v["gweights_per_s"], v["int4_ratio"], v["int4_ratio_median"]
+    shape = v["rows"] " x " v["cols"]
+    k = shape SUBSEP v["kernel"]
+    if (!(k in name)) { order[++count] = k; name[k] = v["kernel"]; of[k] = shape; bits[k] = v["bits"]; bytes[k] = v["bytes"]; weights[k] = v["rows"] * v["cols"] * v["tokens"] }
+    keep("us", v["min_us"]); keep("us2", v["median_us"])
+    keep("reads", v["bandwidth_gb_per_s"]); keep("reads2", v["bandwidth_median_gb_per_s"])
+    keep("share", v["gb_per_s"] / v["bandwidth_gb_per_s"]); keep("share2", v["bytes"] / v["median_us"] / 1000 / v["bandwidth_median_gb_per_s"])
+    keep("int4", v["int4_ratio"]); keep("int42", v["int4_ratio_median"])
     v["kernel"] = ""
+  }
+  END {
+    print where ", " v["threads"] " threads, level " v["cpu"] ", " runs " processes of " v["rounds"] " rounds, load before the run " load ", " date "; least times, and medians of the rounds in brackets, of both the medians over the processes."
+    for (i = 1; i <= count; i++) {
+      k = order[i]
+      if (of[k] != of[order[i - 1]])
+        printf "\n%s, memory reads %.1f (%.1f) GB/s:\n\n| kernel | bits | µs | GB/s | of bandwidth | 10^9 weights/s | / int4-g128 |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+               of[k], median("reads"), median("reads2")
+      us = median("us"); us2 = median("us2")
+      printf "| %s | %.3f | %.0f (%.0f) | %.1f (%.1f) | %.0f %% (%.0f %%) | %.1f | %.2f (%.2f) |\n", name[k], bits[k], us, us2, bytes[k] / us / 1000, bytes[k] / us2 / 1000,
+             100 * median("share"), 100 * median("share2"), weights[k] / us / 1000, median("int4"), median("int42")
+    }
   }' "$work/json" >"$work/table"
 [ -s "$work/table" ] || { echo "kernels.sh: no table came out" >&2; exit 1; }
 awk -v table="$work/table" '
