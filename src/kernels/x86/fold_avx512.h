@@ -1,33 +1,24 @@
-/* kernels/x86/fold_avx512.h: the 16 sums of eight rows at once, in the order of gptvq_fold16. */
+/* kernels/x86/fold_avx512.h: the 16 sums of rows, in the order of gptvq_fold16: halves onto each other, then as with AVX2. */
 #ifndef GPTVQ_KERNELS_FOLD_AVX512_H
 #define GPTVQ_KERNELS_FOLD_AVX512_H
 
-#include <immintrin.h>
+#include "kernels/x86/fold_avx2.h"
+
+static inline __attribute__((always_inline)) __m256 gptvq_fold_half(__m512 sums) {
+  return _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps(sums, 1));
+}
 
 /* Lane i of the result: sums[i] folded 16 -> 8 -> 4 -> 2 -> 1, upper half onto lower half. */
 static inline __attribute__((always_inline)) __m256 gptvq_fold8x16(const __m512 sums[8]) {
-  __m256 a[8], b[4], c[2];
+  __m256 halves[8];
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; i++) a[i] = _mm256_add_ps(_mm512_castps512_ps256(sums[i]), _mm512_extractf32x8_ps(sums[i], 1));
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) /* rows i and i + 4 */
-    b[i] = _mm256_add_ps(_mm256_permute2f128_ps(a[i], a[i + 4], 0x20), _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; i++) { /* rows 2i, 2i + 1, 2i + 4, 2i + 5 */
-    __m256d x = _mm256_castps_pd(b[2 * i]), y = _mm256_castps_pd(b[2 * i + 1]);
-    c[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
-  }
-  return _mm256_add_ps(_mm256_shuffle_ps(c[0], c[1], 0x88), _mm256_shuffle_ps(c[0], c[1], 0xdd));
+  for (int i = 0; i < 8; i++) halves[i] = gptvq_fold_half(sums[i]);
+  return gptvq_fold8x8(halves);
 }
 
 /* fold(a) − fold(b) */
 static inline __attribute__((always_inline)) float gptvq_fold_difference(__m512 a, __m512 b) {
-  __m256 x = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-  __m256 y = _mm256_add_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps(b, 1));
-  x = _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
-  x = _mm256_add_ps(x, _mm256_permute_ps(x, 0x4e));
-  x = _mm256_add_ps(x, _mm256_permute_ps(x, 0xb1));
-  return _mm_cvtss_f32(_mm_sub_ss(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+  return gptvq_fold_difference8(gptvq_fold_half(a), gptvq_fold_half(b));
 }
 
 #endif

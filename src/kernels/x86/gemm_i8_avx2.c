@@ -40,13 +40,7 @@ static void pack(const int8_t *codes, size_t stride, size_t quads, uint8_t *weig
   size_t q = 0;
   for (; q + 8 <= quads; q += 8)
     for (size_t r = 0; r < ROWS; r += 8) transpose(codes + r * stride + 4 * q, stride, weights + (q * ROWS + r) * 4);
-  for (; q < quads; q++)
-    for (size_t r = 0; r < ROWS; r++) {
-      uint32_t word;
-      memcpy(&word, codes + r * stride + 4 * q, sizeof word);
-      word ^= 0x80808080u;
-      memcpy(weights + (q * ROWS + r) * 4, &word, sizeof word);
-    }
+  gptvq_gemm_pack_ref(codes + 4 * q, stride, quads - q, weights + q * ROWS * 4);
 }
 
 /* Widened activations of up to PIECE quads: of quad q and token t, bytes 0 and 2, and 1 and 3, as pairs of 16 bits. */

@@ -42,13 +42,7 @@ static void pack(const int8_t *codes, size_t stride, size_t quads, uint8_t *weig
     transpose(codes + 4 * q, stride, weights + q * ROWS * 4, ROWS * 4);
     transpose(codes + 16 * stride + 4 * q, stride, weights + q * ROWS * 4 + 64, ROWS * 4);
   }
-  for (; q < quads; q++)
-    for (size_t r = 0; r < ROWS; r++) {
-      uint32_t word;
-      memcpy(&word, codes + r * stride + 4 * q, sizeof word);
-      word ^= 0x80808080u;
-      memcpy(weights + (q * ROWS + r) * 4, &word, sizeof word);
-    }
+  gptvq_gemm_pack_ref(codes + 4 * q, stride, quads - q, weights + q * ROWS * 4);
 }
 
 static void multiply(const gptvq_gemm_block *block) {
