@@ -3,41 +3,26 @@
 #include <math.h>
 #include <string.h>
 
-void GPTVQ_MULTI(gptvq_unpack_bytes)(const uint8_t *unit, size_t n, unsigned bits, uint8_t *indices) {
-  unsigned shift = 0;
-  for (unsigned f = 8; f >= 1; f /= 2) {
-    if (!(bits & f)) continue;
-    const size_t size = n / 8 * f;
-    const unsigned mask = (1u << f) - 1u;
-    for (unsigned part = 0; part < 8 / f; part++) {
-      uint8_t *out = indices + part * size;
-      if (shift == 0)
-        for (size_t j = 0; j < size; j++) out[j] = (uint8_t)((unsigned)unit[j] >> (f * part) & mask);
-      else
-        for (size_t j = 0; j < size; j++) out[j] |= (uint8_t)(((unsigned)unit[j] >> (f * part) & mask) << shift);
-    }
-    unit += size;
-    shift += f;
+#define UNPACK(name, type)                                                                                           \
+  void GPTVQ_MULTI(name)(const uint8_t *unit, size_t n, unsigned bits, type *indices) {                              \
+    unsigned shift = 0;                                                                                              \
+    for (unsigned f = 8; f >= 1; f /= 2) {                                                                           \
+      if (!(bits & f)) continue;                                                                                     \
+      const size_t size = n / 8 * f;                                                                                 \
+      const unsigned mask = (1u << f) - 1u;                                                                          \
+      for (unsigned part = 0; part < 8 / f; part++) {                                                                \
+        type *out = indices + part * size;                                                                           \
+        if (shift == 0)                                                                                              \
+          for (size_t j = 0; j < size; j++) out[j] = (type)((unsigned)unit[j] >> (f * part) & mask);                 \
+        else                                                                                                         \
+          for (size_t j = 0; j < size; j++) out[j] = (type)(out[j] | ((unsigned)unit[j] >> (f * part) & mask) << shift);\
+      }                                                                                                              \
+      unit += size;                                                                                                  \
+      shift += f;                                                                                                    \
+    }                                                                                                                \
   }
-}
-
-void GPTVQ_MULTI(gptvq_unpack_words)(const uint8_t *unit, size_t n, unsigned bits, uint16_t *indices) {
-  unsigned shift = 0;
-  for (unsigned f = 8; f >= 1; f /= 2) {
-    if (!(bits & f)) continue;
-    const size_t size = n / 8 * f;
-    const unsigned mask = (1u << f) - 1u;
-    for (unsigned part = 0; part < 8 / f; part++) {
-      uint16_t *out = indices + part * size;
-      if (shift == 0)
-        for (size_t j = 0; j < size; j++) out[j] = (uint16_t)((unsigned)unit[j] >> (f * part) & mask);
-      else
-        for (size_t j = 0; j < size; j++) out[j] = (uint16_t)(out[j] | ((unsigned)unit[j] >> (f * part) & mask) << shift);
-    }
-    unit += size;
-    shift += f;
-  }
-}
+UNPACK(gptvq_unpack_bytes, uint8_t)
+UNPACK(gptvq_unpack_words, uint16_t)
 
 /* inlined with constant dim */
 static inline void look_up(const int8_t *codebook, const uint16_t *indices, size_t n, size_t dim, int8_t *out) {
