@@ -16,11 +16,10 @@ static void fill_input(float *x, size_t n, uint64_t *state) {
   }
 }
 
-static void check(const gptvq_packed_shape *shape, uint64_t *state) {
+static void check_tokens(const gptvq_packed_shape *shape, size_t count, uint64_t *state) {
   random_layer layer;
   random_layer_new(&layer, shape, state);
   const gptvq_packed *p = &layer.packed;
-  size_t count = 1 + gptvq_random_below(state, 3) % 2 * gptvq_random_below(state, gptvq_random_below(state, 8) == 0 ? 70 : 12);
   size_t bytes = gptvq_packed_input_bytes(shape), cols = shape->cols;
   guarded x = guarded_new(count * cols * sizeof(float)), inputs = guarded_new(count * bytes);
   fill_input((float *)x.data, count * cols, state);
@@ -83,6 +82,11 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
   random_layer_free(&layer);
 }
 
+static void check(const gptvq_packed_shape *shape, uint64_t *state) {
+  size_t count = 1 + gptvq_random_below(state, 3) % 2 * gptvq_random_below(state, gptvq_random_below(state, 8) == 0 ? 70 : 12);
+  check_tokens(shape, count, state);
+}
+
 static void formats(void **test) {
   (void)test;
   uint64_t state = 11;
@@ -94,10 +98,11 @@ static void formats(void **test) {
                                 .index_bits = bits, .group_rows = variant == 2 ? 13 : 4, .group_cols = 256,
                                 .codebook_bits = 8, .scale_block = blocks[variant]};
         check(&s, &state);
+        for (size_t count = 6; count <= 7; count++) check_tokens(&s, count, &state); /* 4 + 2, 4 + 3 and 4 + 2 + 1 at a time */
       }
 }
 
-/* Blocks that are no power of two of columns, which only a group that holds all columns can have. */
+/* Blocks that are no power of two of columns, which groups of 256 columns cannot have unless they hold all of them. */
 static void odd_blocks(void **test) {
   (void)test;
   uint64_t state = 16;

@@ -82,9 +82,11 @@ GPTVQ_INLINE void multiply_tokens(const int8_t *codes, const float *by_lane, siz
           GPTVQ_KEEP(totals[i]);
         }
       }
+      if (by_lane == NULL) continue;
+      const __m256 scale = _mm256_loadu_ps(by_lane + s * GPTVQ_I8_LANES + 8 * half);
 #pragma GCC unroll 4
-      for (size_t i = 0; by_lane != NULL && i < tokens; i++) {
-        values[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[i]), _mm256_loadu_ps(by_lane + s * GPTVQ_I8_LANES + 8 * half), values[i]);
+      for (size_t i = 0; i < tokens; i++) {
+        values[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[i]), scale, values[i]);
         totals[i] = _mm256_setzero_si256();
       }
     }
@@ -119,7 +121,7 @@ ROW(1) ROW(2) ROW(4)
 static const row_fn full_rows[3] = {full_1, full_2, full_4}, any_rows[3] = {any_1, any_2, any_4};
 
 static void any_tile(const gptvq_i8_tile *job) {
-  enum { BYTES = 2048 }; /* a row takes at most GPTVQ_I8_MAX_WIDTH + 4 sets */
+  enum { BYTES = 2048 }; /* a row takes at most GPTVQ_I8_MAX_WIDTH */
   const gptvq_tile *tile = job->tile;
   _Alignas(64) int8_t codes[BYTES];
   _Alignas(64) float by_lane[GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET * GPTVQ_I8_LANES];
@@ -135,7 +137,7 @@ static void any_tile(const gptvq_i8_tile *job) {
     if (look_up != NULL) look_up(tile, row, rows, codes);
     else gptvq_planar_codes_avx2(tile, row, job->sets * GPTVQ_I8_SET, codes);
     for (size_t r = 0; r < rows; r++, sums += GPTVQ_I8_LANES * job->tokens) {
-      const uint8_t *block_codes = tile->block_codes + (row + r) * tile->block_bytes;
+      const uint8_t *block_codes = scaled ? tile->block_codes + (row + r) * tile->block_bytes : NULL;
       for (size_t h = 0; shifts && h < 2 * job->sets; h++) _mm256_store_ps(by_lane + 8 * h, look_up_scales(&blocks, block_codes, h));
       if (scaled && !shifts) gptvq_i8_lane_scales(job, row + r, by_lane);
       multiply(job, codes + r * unit, scaled ? by_lane : NULL, sums);
