@@ -39,7 +39,7 @@ static double solving(const run *r, const gptvq_linear *linear) {
 static double input_peak(const run *r, const gptvq_block *block, const size_t *linears, size_t count, bool output, double together) {
   const gptvq_linear *first = &block->linears[linears[0]];
   double c = (double)first->cols, rows = output ? (double)first->rows : 0.0, length = (double)r->options->calib_length;
-  double square = c * c, hessians = gptvq_min_size((size_t)together, r->budget) < 8.0 * square ? 8.0 * square : (double)gptvq_min_size((size_t)together, r->budget);
+  double square = c * c, kept = (double)gptvq_min_size((size_t)together, r->budget), hessians = kept < 8.0 * square ? 8.0 * square : kept;
   double maps = r->corrects ? 4.0 * c * (c + rows) : 0.0, strips = 8.0 * c * GPTVQ_CHOLESKY_BLOCK;
   double captured = (r->options->guide > 0.0 ? 4.0 * length * c : 0.0) +
                     (r->corrects ? 4.0 * length * (c + (double)r->model->config.hidden) : 0.0);
