@@ -56,9 +56,5 @@ awk -v where="$where" -v date="$(date +%Y-%m-%d)" -v load="$load" -v runs="$runs
     }
   }' "$work/json" >"$work/table"
 [ -s "$work/table" ] || { echo "kernels.sh: no table came out" >&2; exit 1; }
-awk -v table="$work/table" '
-  /<!-- kernels -->/ { print; while ((getline line <table) > 0) print line; skip = 1; next }
-  /<!-- \/kernels -->/ { skip = 0 }
-  !skip' docs/KERNELS.md >"$work/page"
-cp "$work/page" docs/KERNELS.md
+bench/insert-table.sh docs/KERNELS.md kernels <"$work/table"
 cat "$work/table"

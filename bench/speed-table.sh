@@ -4,8 +4,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 csv=${1:?usage: bench/speed-table.sh CSV}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 awk -F, -v cpu="$(basename "$csv" .csv)" '
   function short(x) { return x >= 100 ? sprintf("%.0f", x) : x }
   function range(what) { return v[what "_median"] == "" ? "" : short(v[what "_median"]) " (" short(v[what "_q1"]) "–" short(v[what "_q3"]) ")" }
@@ -22,10 +20,4 @@ awk -F, -v cpu="$(basename "$csv" .csv)" '
   }
   { print "| " v["format"] " | " v["bits_per_value"] " | " range("decode_tokens_per_s") " | " short(v["decode_tokens_per_s_least_times"]) " | " range("decode_vs_q4_0") " | " \
       v["decode_vs_q4_0_least_times"] " | " range("decode_vs_q2_k") " | " v["decode_vs_q2_k_least_times"] " | " range("prompt_tokens_per_s") " | " range("prompt_vs_q4_0") " |" }
-' "$csv" >"$work/table"
-grep -q '<!-- speed -->' docs/KERNELS.md || { echo "speed-table.sh: docs/KERNELS.md has no marker" >&2; exit 1; }
-awk -v table="$work/table" '
-  /<!-- speed -->/ { print; while ((getline line <table) > 0) print line; skip = 1; next }
-  /<!-- \/speed -->/ { skip = 0 }
-  !skip' docs/KERNELS.md >"$work/page"
-cat "$work/page" >docs/KERNELS.md
+' "$csv" | bench/insert-table.sh docs/KERNELS.md speed

@@ -19,17 +19,6 @@ means() {
         kl[s] / c, (khigh[s] - klow[s]) / 2, top[s] / c, second[s] / c, cpu[s] / c } }' "$1"
 }
 
-# insert FILE NAME: replaces what stands between the markers of NAME by standard input
-insert() {
-  cat > "$work/table"
-  grep -q "<!-- $2 begin" "$1" || { echo "$1 has no marker for $2" >&2; exit 1; }
-  awk -v name="$2" -v table="$work/table" '
-    index($0, "<!-- " name " begin") { print; while ((getline line < table) > 0) print line; skip = 1; next }
-    index($0, "<!-- " name " end") { skip = 0 }
-    !skip { print }' "$1" > "$work/new"
-  cat "$work/new" > "$1"
-}
-
 for csv in bench/quality.csv bench/paper.csv bench/halves.csv; do
   [ ! -e $csv ] || grep -q '^setting,.*,excess_2nd,layer_error,cpu_seconds,' $csv || { echo "$csv has other columns than bench/quality.sh writes now: run that first" >&2; exit 1; }
 done
@@ -42,7 +31,7 @@ grep -v ':' "$work/means" | awk -F, '
     print "| method and nominal size | exact bits per value | perplexity | excess | KL divergence | same top token | seeds |"
     print "| --- | --- | --- | --- | --- | --- | --- |" }
   { printf "| %s | %.4f | %.3f | %.2f %%%s | %.4f | %.1f %% | %d |\n", $1, $3, $4, 100 * $5, ($2 > 1 ? sprintf(" ± %.2f", 100 * $6) : ""), $7, 100 * $9, $2 }' |
-  insert README.md quality
+  bench/insert-table.sh README.md quality
 
 # every ingredient beside the same setting without it
 awk -F, '
@@ -61,7 +50,7 @@ awk -F, '
           b[7], spread(b[2], b[8], "%.4f"), b[11], b[2]
       last = base
       printf "| %s | %.4f | %.2f %%%s | %+.2f | %.4f%s | %+.1f %% | %.0f | %d |\n", substr(s, at + 2), a[3], 100 * a[5], spread(a[2], 100 * a[6], "%.2f"),
-        100 * (a[5] - b[5]), a[7], spread(a[2], a[8], "%.4f"), 100 * (a[7] / b[7] - 1), a[11], a[2] } }' "$work/means" | insert docs/METHOD.md ingredients
+        100 * (a[5] - b[5]), a[7], spread(a[2], a[8], "%.4f"), 100 * (a[7] / b[7] - 1), a[11], a[2] } }' "$work/means" | bench/insert-table.sh docs/METHOD.md ingredients
 
 # beside the code of the authors
 grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
@@ -73,7 +62,7 @@ grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
   { f = $5 ": fine-tuning"
     printf "| %s | %.4f | %.2f %% | %.4f | %.2f %%%s | %.0f %% |", $2, $3, 100 * $4, bits[$5], 100 * excess[$5], spread($5), 100 * excess[$5] / $4
     if (f in excess) printf " %.2f %%%s | %.0f %% |\n", 100 * excess[f], spread(f), 100 * excess[f] / $4
-    else print " | |" }' | insert docs/METHOD.md authors
+    else print " | |" }' | bench/insert-table.sh docs/METHOD.md authors
 
 # beside the types of llama.cpp, by size
 {
@@ -81,15 +70,15 @@ grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
   awk -F, '$1 ~ /^gptvq/ && ($1 !~ /:/ || $1 ~ /: (allocation|fine-tuning|allocation and fine-tuning)$/) { printf "%.4f| %.2f %% | | %s |\n", $3, 100 * $10, $1 }' "$work/means"
 } | sort -n | awk '
   BEGIN { print "| bits | excess, gptvq | excess, llama.cpp | |"; print "| --- | --- | --- | --- |" }
-  { print "| " $0 }' | insert docs/METHOD.md llama
+  { print "| " $0 }' | bench/insert-table.sh docs/METHOD.md llama
 
 # the published algorithm and its ablations
 [ ! -e bench/paper.csv ] || means bench/paper.csv | awk -F, '
   BEGIN { print "| setting | bits | perplexity | excess | KL divergence | CPU seconds | seeds |"; print "| --- | --- | --- | --- | --- | --- | --- |" }
   { printf "| %s | %.4f | %.3f | %.2f %%%s | %.4f | %.0f | %d |\n", $1, $3, $4, 100 * $5, ($2 > 1 ? sprintf(" ± %.2f", 100 * $6) : ""), $7, $11, $2 }' |
-  insert docs/METHOD.md paper
+  bench/insert-table.sh docs/METHOD.md paper
 
 # texts swapped
 [ ! -e bench/halves.csv ] || means bench/halves.csv | awk -F, '
   BEGIN { print "| setting | bits | excess, mean of both directions | KL divergence |"; print "| --- | --- | --- | --- |" }
-  $1 != "bf16" { printf "| %s | %.4f | %.2f %% ± %.2f | %.4f ± %.4f |\n", $1, $3, 100 * $5, 100 * $6, $7, $8 }' | insert docs/METHOD.md halves
+  $1 != "bf16" { printf "| %s | %.4f | %.2f %% ± %.2f | %.4f ± %.4f |\n", $1, $3, 100 * $5, 100 * $6, $7, $8 }' | bench/insert-table.sh docs/METHOD.md halves

@@ -1,18 +1,12 @@
 /* Perplexity: exp of the mean negative log likelihood of each token given those before it in its window. */
 #include "eval/eval.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/threads.h"
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
-
-static double now(void) {
-  struct timespec time;
-  (void)clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 /* ---- scores of rows: threads fill arrays, sums are taken afterwards in order ---- */
 
@@ -128,7 +122,7 @@ static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner
 static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
                             const char *text, size_t size, const gptvq_eval_options *options,
                             const gptvq_callbacks *callbacks, gptvq_compare_result *result, gptvq_error *err) {
-  double start = now();
+  double start = gptvq_clock();
   gptvq_eval_options defaults;
   gptvq_eval_options_init(&defaults);
   gptvq_model_info info;
@@ -160,7 +154,7 @@ static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gp
   GPTVQ_TRY_GOTO(run(&windows, info.vocab, runners[0], runners[1], scores, rows, callbacks, &total, err));
   double count = (double)total.count;
   gptvq_eval_result common = {.tokens = total.count, .windows = windows.count, .ctx = windows.ctx,
-                              .score_from = windows.first, .seconds = now() - start};
+                              .score_from = windows.first, .seconds = gptvq_clock() - start};
   result->a = result->b = common;
   result->a.nll = total.nll_a / count;
   result->a.perplexity = exp(result->a.nll);

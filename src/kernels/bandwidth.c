@@ -1,33 +1,28 @@
 /* How fast all threads together read from memory: the ceiling of everything that goes through weights once. */
 #define _GNU_SOURCE
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "kernels/kernels.h"
 
 #include <gptvq/bench.h>
 #include <string.h>
-#include <time.h>
 
 enum { CHUNK = 1 << 13, LANES = 32 }; /* words of a task's step */
 static const size_t pool_words = (size_t)1 << 25;
 
-typedef struct reading {
-  const uint64_t *words;
-  uint64_t sums[256]; /* keeps the loads alive */
-} reading;
+static volatile uint64_t sink[256]; /* [thread] keeps the loads alive */
 
 static void read_chunks(void *context, size_t begin, size_t end, size_t thread) {
-  reading *job = context;
+  const uint64_t *words = context;
   uint64_t lanes[LANES] = {0};
   for (size_t i = begin * CHUNK; i < end * CHUNK; i += LANES)
-    for (size_t j = 0; j < LANES; j++) lanes[j] ^= job->words[i + j];
-  for (size_t j = 0; j < LANES; j++) job->sums[thread % 256] ^= lanes[j];
+    for (size_t j = 0; j < LANES; j++) lanes[j] ^= words[i + j];
+  for (size_t j = 1; j < LANES; j++) lanes[0] ^= lanes[j];
+  sink[thread] = lanes[0];
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+void gptvq_read_memory(void *memory, size_t bytes) { gptvq_parallel_for(bytes / (CHUNK * sizeof(uint64_t)), 4, read_chunks, memory); }
 
 double gptvq_measure_bandwidth(size_t rounds) {
   enum { PIECES = 16 };
@@ -35,17 +30,13 @@ double gptvq_measure_bandwidth(size_t rounds) {
   double best = 0.0;
   if (words == NULL) return 0.0;
   memset(words, 1, pool_words * sizeof *words);
-  reading job = {.words = words};
-  size_t piece = pool_words / PIECES;
+  const size_t piece = pool_words / PIECES, bytes = piece * sizeof *words;
   for (size_t i = 0; i < rounds * PIECES; i++) {
-    job.words = words + i % PIECES * piece;
-    double start = now();
-    gptvq_parallel_for(piece / CHUNK, 8, read_chunks, &job);
-    double rate = (double)(piece * sizeof *words) / (now() - start);
+    double start = gptvq_clock();
+    gptvq_read_memory(words + i % PIECES * piece, bytes);
+    double rate = (double)bytes / (gptvq_clock() - start);
     if (rate > best) best = rate;
   }
-  volatile uint64_t sink = job.sums[0];
-  (void)sink;
   free(words);
   return best;
 }

@@ -5,6 +5,7 @@
  * stopped: what a cache still holds is not what is read next. The minimum of all single products and the median of the rounds' means
  * are reported. Preparing the activations is part of the time. In a round each kernel walks through about an eighth of the memory. */
 #define _GNU_SOURCE
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -13,7 +14,6 @@
 #include <gptvq/bench.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_TOKENS = 8, MAX_ROUNDS = 1001 };
 
@@ -71,12 +71,6 @@ typedef struct job {
   float *y;
 } job;
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void rows_task(void *context, size_t begin, size_t end, size_t thread) {
   job *j = context;
   const gptvq_packed *p = &j->packed;
@@ -94,24 +88,14 @@ static void rows_task(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-static uint64_t sink[256];
-static void read_task(void *context, size_t begin, size_t end, size_t thread) {
-  const uint64_t *words = context;
-  uint64_t lanes[32] = {0};
-  for (size_t chunk = begin; chunk < end; chunk++)
-    for (size_t i = 0; i < 8192; i += 32)
-      for (size_t j = 0; j < 32; j++) lanes[j] ^= words[chunk * 8192 + i + j];
-  for (size_t j = 0; j < 32; j++) sink[thread % 256] ^= lanes[j];
-}
-
 /* Mean seconds of reading one of `pieces` pieces of the pool; the least goes to *least. */
 enum { PIECE = 4 << 20 };
 static double time_read(pool *memory, size_t pieces, double *least) {
   const size_t first = gptvq_ceil_div(memory->walked, PIECE), all = memory->code_bytes / PIECE;
-  double start = now(), last = start;
+  double start = gptvq_clock(), last = start;
   for (size_t i = 0; i < pieces; i++) {
-    gptvq_parallel_for(PIECE / 65536, 4, read_task, memory->codes + (first + i) % all * PIECE);
-    double t = now();
+    gptvq_read_memory(memory->codes + (first + i) % all * PIECE, PIECE);
+    double t = gptvq_clock();
     if (t - last < *least) *least = t - last;
     last = t;
   }
@@ -162,13 +146,13 @@ static double time_kernel(pool *memory, job *j, void *inputs, size_t copies, dou
   const gptvq_packed_shape *shape = &j->packed.shape;
   const size_t total = copy_bytes(shape), first = gptvq_ceil_div(memory->walked, total);
   size_t grain = gptvq_round_up(gptvq_max_size(65536 / shape->cols, 1), gptvq_min_size(shape->group_rows, 128));
-  double start = now(), last = start;
+  double start = gptvq_clock(), last = start;
   for (size_t copy = 0; copy < copies; copy++) {
     place(memory, first + copy, &j->packed);
     for (size_t t = 0; j->kernel->path == PATH_I8 && t < j->kernel->tokens; t++)
       gptvq_packed_prepare(&j->packed, j->x + t * shape->cols, (char *)inputs + t * gptvq_packed_input_bytes(shape));
     gptvq_parallel_for(shape->rows, grain, rows_task, j);
-    double t = now();
+    double t = gptvq_clock();
     if (t - last < *least) *least = t - last;
     last = t;
   }

@@ -1,11 +1,11 @@
 /* Fine-tuning of one block of a model. */
 #include "quant/finetune.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "model/rope.h"
 #include "quant/finetune_internal.h"
 
-#include <time.h>
 
 gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *block, size_t length, gptvq_ft_dims *dims,
                                   float **tables, gptvq_error *err) {
@@ -37,8 +37,7 @@ gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block, 
                                   size_t length, const float *inputs, const float *targets,
                                   const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
                                   gptvq_finetune_result *result, gptvq_error *err) {
-  struct timespec start, end;
-  clock_gettime(CLOCK_MONOTONIC, &start);
+  const double start = gptvq_clock();
   *result = (gptvq_finetune_result){0};
   gptvq_ft_dims dims;
   gptvq_ft_params params;
@@ -52,7 +51,6 @@ gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block, 
     gptvq_ft_params_release(&params);
   }
   free(tables);
-  clock_gettime(CLOCK_MONOTONIC, &end);
-  result->seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+  result->seconds = gptvq_clock() - start;
   return status;
 }

@@ -1,6 +1,7 @@
 /* Fine-tuning of all blocks at once against the original model's next-token distribution. */
 #include "quant/finetune.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
@@ -8,7 +9,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 enum { HEAD_TOKENS = 256 }; /* tokens whose logits are in memory at a time */
 
@@ -289,8 +289,7 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
                                   gptvq_dtype vector_dtype, size_t windows, size_t length, const int32_t *tokens,
                                   const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
                                   gptvq_finetune_result *result, gptvq_error *err) {
-  struct timespec start, end;
-  clock_gettime(CLOCK_MONOTONIC, &start);
+  const double start = gptvq_clock();
   *result = (gptvq_finetune_result){0};
   const gptvq_config *c = &original->config;
   whole w = {.original = original, .layers = c->layers, .length = length, .hidden = c->hidden, .vocab = c->vocab,
@@ -306,7 +305,6 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
     for (size_t i = 0; i < w.hidden; i++) final_norm[i] = gptvq_ft_round(vector_dtype, w.best[w.layers][i]);
   }
   release(&w);
-  clock_gettime(CLOCK_MONOTONIC, &end);
-  result->seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+  result->seconds = gptvq_clock() - start;
   return status;
 }

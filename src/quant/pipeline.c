@@ -1,6 +1,7 @@
 /* gptvq_quantize: from one model folder to a packed one, block after block. */
 #define _GNU_SOURCE /* clock_gettime, sysconf */
 #include "quant/pipeline.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "quant/guide.h"
@@ -10,7 +11,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static const size_t hessian_budget = (size_t)4 << 30, guide_budget = (size_t)1 << 30, allocation_windows = 32;
@@ -30,12 +30,6 @@ typedef struct run {
   gptvq_allocation allocation;
   gptvq_workspace *workspace;
 } run;
-
-static double now_seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static gptvq_status open_input(run *r, gptvq_error *err) {
   gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32};
@@ -448,7 +442,7 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
                             const gptvq_callbacks *callbacks, gptvq_quantize_report *report, gptvq_error *err) {
   if (model_dir == NULL || options == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
-  double start = now_seconds(), cpu_start = gptvq_cpu_seconds();
+  double start = gptvq_clock(), cpu_start = gptvq_cpu_seconds();
   gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
   run r = {.options = *options, .model_dir = model_dir, .out_dir = out_dir, .callbacks = callbacks, .out.lock = -1};
   gptvq_status status = quantize(&r, &result, err);
@@ -464,7 +458,7 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   gptvq_output_release(&r.out);
   gptvq_model_close(r.model);
   if (status == GPTVQ_OK && report != NULL) {
-    result.seconds = now_seconds() - start;
+    result.seconds = gptvq_clock() - start;
     result.cpu_seconds = gptvq_cpu_seconds() - cpu_start;
     result.peak_bytes = gptvq_peak_memory();
     *report = result;

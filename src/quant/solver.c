@@ -1,5 +1,6 @@
 /* One layer from weights to packed arrays: checks, set-up, the stages in order, packing, the reported error. */
 #define _GNU_SOURCE
+#include "base/clock.h"
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -8,19 +9,12 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 /* A round of update and sweeps that gains less than this fraction of the loss is the last; so is a sweep inside a round. */
 #define ROUND_GAIN 2e-3
 #define SWEEP_GAIN 1e-3
 #define MAX_BF16 0x1.fep127f
 enum { MAX_SWEEPS = 4, PLAIN_EXPONENT = 30, PARTS = 11 };
-
-static double now(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void gptvq_layer_result_release(gptvq_layer_result *result) {
   free(result->storage);
@@ -306,7 +300,7 @@ done:
 gptvq_status gptvq_solve_layer(const char *name, size_t rows, size_t cols, const float *weights,
                                const gptvq_factor *factor, const gptvq_quantize_options *options,
                                const gptvq_callbacks *callbacks, gptvq_layer_result *result, gptvq_error *err) {
-  double start = now();
+  double start = gptvq_clock();
   (void)callbacks;
   memset(result, 0, sizeof *result);
   gptvq_quantize_options o = *options;
@@ -327,7 +321,7 @@ gptvq_status gptvq_solve_layer(const char *name, size_t rows, size_t cols, const
   if (status == GPTVQ_OK && shape.permuted)
     memcpy((uint32_t *)result->packed.permutation, used->order, cols * sizeof(uint32_t));
   if (status == GPTVQ_OK) status = gptvq_packed_error(&result->packed, weights, factor, &result->error, err);
-  result->seconds = now() - start;
+  result->seconds = gptvq_clock() - start;
   if (status != GPTVQ_OK) gptvq_layer_result_release(result);
   return status;
 }

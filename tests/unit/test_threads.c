@@ -224,11 +224,6 @@ static void one_thread_per_cpu(void **state) {
   assert_int_equal(gptvq_get_threads(), CPU_COUNT(&allowed) < 256 ? CPU_COUNT(&allowed) : 256);
 }
 
-static void count_one(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  atomic_fetch_add((_Atomic size_t *)context, end - begin);
-}
-
 /* Lists that change while workers of the last job may not even have begun. */
 static void lists_come_and_go(void **state) {
   (void)state;
@@ -238,7 +233,7 @@ static void lists_come_and_go(void **state) {
   for (size_t i = 0; i < 200; i++) {
     assert_int_equal(gptvq_set_affinity(i % 2 == 0 ? list : NULL, NULL), GPTVQ_OK);
     gptvq_set_threads(4);
-    gptvq_parallel_for(8, 1, count_one, &done);
+    gptvq_parallel_for(8, 1, add_one, &done);
     assert_int_equal(atomic_load(&done), 8 * (i + 1));
   }
   gptvq_set_threads(0);
@@ -264,7 +259,8 @@ static void wrong_lists(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(short_lived_pools), cmocka_unit_test(long_runs), cmocka_unit_test(nobody_waits_for_the_slow), cmocka_unit_test(many_short_jobs),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(short_lived_pools), cmocka_unit_test(long_runs),
+                                     cmocka_unit_test(nobody_waits_for_the_slow), cmocka_unit_test(many_short_jobs),
                                      cmocka_unit_test(concurrent_callers), cmocka_unit_test(one_thread_per_cpu),
                                      cmocka_unit_test(lists_come_and_go), cmocka_unit_test(wrong_lists)};
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;

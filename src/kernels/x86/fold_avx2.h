@@ -2,10 +2,12 @@
 #ifndef GPTVQ_KERNELS_FOLD_AVX2_H
 #define GPTVQ_KERNELS_FOLD_AVX2_H
 
+#include "kernels/x86/x86.h"
+
 #include <immintrin.h>
 
 /* Lane i of the result: eight sums a[i] folded 8 -> 4 -> 2 -> 1, upper half onto lower half. */
-static inline __attribute__((always_inline)) __m256 gptvq_fold8x8(const __m256 a[8]) {
+GPTVQ_INLINE __m256 gptvq_fold8x8(const __m256 a[8]) {
   __m256 b[4], c[2];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; i++) /* rows i and i + 4 */
@@ -19,7 +21,7 @@ static inline __attribute__((always_inline)) __m256 gptvq_fold8x8(const __m256 a
 }
 
 /* fold(a) − fold(b) of 8 sums each */
-static inline __attribute__((always_inline)) float gptvq_fold_difference8(__m256 x, __m256 y) {
+GPTVQ_INLINE float gptvq_fold_difference8(__m256 x, __m256 y) {
   x = _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
   x = _mm256_add_ps(x, _mm256_permute_ps(x, 0x4e));
   x = _mm256_add_ps(x, _mm256_permute_ps(x, 0xb1));

@@ -4,12 +4,12 @@
 
 #include "kernels/x86/fold_avx2.h"
 
-static inline __attribute__((always_inline)) __m256 gptvq_fold_half(__m512 sums) {
+GPTVQ_INLINE __m256 gptvq_fold_half(__m512 sums) {
   return _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps(sums, 1));
 }
 
 /* Lane i of the result: sums[i] folded 16 -> 8 -> 4 -> 2 -> 1, upper half onto lower half. */
-static inline __attribute__((always_inline)) __m256 gptvq_fold8x16(const __m512 sums[8]) {
+GPTVQ_INLINE __m256 gptvq_fold8x16(const __m512 sums[8]) {
   __m256 halves[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; i++) halves[i] = gptvq_fold_half(sums[i]);
@@ -17,7 +17,7 @@ static inline __attribute__((always_inline)) __m256 gptvq_fold8x16(const __m512 
 }
 
 /* fold(a) − fold(b) */
-static inline __attribute__((always_inline)) float gptvq_fold_difference(__m512 a, __m512 b) {
+GPTVQ_INLINE float gptvq_fold_difference(__m512 a, __m512 b) {
   return gptvq_fold_difference8(gptvq_fold_half(a), gptvq_fold_half(b));
 }
 

@@ -7,12 +7,10 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
 enum { ROWS = GPTVQ_GEMM_ROWS, TOKENS = GPTVQ_GEMM_TOKENS, HALF = TOKENS / 2, PIECE = 64 /* quads */ };
 
 /* 8 rows of 32 bytes at `from` (row stride in bytes) to 8 quads of 8 rows at `to` (32 bytes each, ROWS · 4 bytes apart). */
-INLINE void transpose(const int8_t *from, size_t stride, uint8_t *to) {
+GPTVQ_INLINE void transpose(const int8_t *from, size_t stride, uint8_t *to) {
   const __m256i flip = _mm256_set1_epi8((char)0x80);
   __m256i a[8], b[8];
 #pragma GCC unroll 8
@@ -48,7 +46,7 @@ typedef struct wide_input {
   _Alignas(32) int32_t even[PIECE * TOKENS], odd[PIECE * TOKENS];
 } wide_input;
 
-INLINE void widen(const int8_t *x, size_t quads, wide_input *wide) {
+GPTVQ_INLINE void widen(const int8_t *x, size_t quads, wide_input *wide) {
   const size_t n = quads * TOKENS;
   size_t i = 0;
   for (; i + 8 <= n; i += 8) {
@@ -64,18 +62,19 @@ INLINE void widen(const int8_t *x, size_t quads, wide_input *wide) {
 }
 
 /* One pair of bytes of 16 rows times HALF tokens. */
-INLINE void multiply_pairs(__m256i a, __m256i b, const int32_t *x, __m256i totals[HALF][2]) {
+GPTVQ_INLINE void multiply_pairs(__m256i a, __m256i b, const int32_t *x, __m256i totals[HALF][2]) {
 #pragma GCC unroll 6
   for (size_t t = 0; t < HALF; t++) {
     const __m256i q = _mm256_set1_epi32(x[t]);
     totals[t][0] = _mm256_add_epi32(totals[t][0], _mm256_madd_epi16(a, q));
     totals[t][1] = _mm256_add_epi32(totals[t][1], _mm256_madd_epi16(b, q));
-    __asm__ volatile("" : "+x"(totals[t][0]), "+x"(totals[t][1])); /* token by token: gcc would make all products first and run out of registers */
+    GPTVQ_KEEP(totals[t][0]);
+    GPTVQ_KEEP(totals[t][1]);
   }
 }
 
 /* 16 rows × HALF tokens over some quads, on top of totals */
-INLINE void multiply_quads(const uint8_t *weights, const int32_t *even, const int32_t *odd, size_t quads, __m256i totals[HALF][2]) {
+GPTVQ_INLINE void multiply_quads(const uint8_t *weights, const int32_t *even, const int32_t *odd, size_t quads, __m256i totals[HALF][2]) {
   const __m256i mask = _mm256_set1_epi16(255);
   for (; quads > 0; quads--, weights += ROWS * 4, even += TOKENS, odd += TOKENS) {
     const __m256i *w = (const void *)weights;

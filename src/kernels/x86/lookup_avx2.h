@@ -5,14 +5,12 @@
 #ifndef GPTVQ_KERNELS_LOOKUP_AVX2_H
 #define GPTVQ_KERNELS_LOOKUP_AVX2_H
 
+#include "kernels/x86/x86.h"
+
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-
-#define GPTVQ_INLINE static inline __attribute__((always_inline))
-/* What is computed up to here is computed before what follows: gcc would otherwise make all products first and run out of registers. */
-#define GPTVQ_KEEP(v) __asm__ volatile("" : "+x"(v))
 
 /* More than 16 entries are searched for 16 at a time. A byte whose top bit is set finds 0: index − 16 t finds something in part t where it has not
  * become negative. Parts hold entry xor the entry 16 below, so that what is found adds up to the entry. Indices from 128 on have parts

@@ -6,11 +6,11 @@
 #ifndef GPTVQ_KERNELS_LOOKUP_AVX512_H
 #define GPTVQ_KERNELS_LOOKUP_AVX512_H
 
+#include "kernels/x86/x86.h"
+
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define GPTVQ_INLINE static inline __attribute__((always_inline))
 
 /* ---- memory ---- */
 /* The line of packed weights that is 8 KiB ahead into the second-level cache, the one 2 KiB ahead into the first: 5 to 10 % over the hardware's own

@@ -7,10 +7,8 @@
 #include <immintrin.h>
 #include <math.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* Zero points of 8 blocks as floats; they lie in 8 bytes unless a part of the unit ends between them. */
-INLINE __m256 zero_points(const gptvq_uniform_row *row, size_t block) {
+GPTVQ_INLINE __m256 zero_points(const gptvq_uniform_row *row, size_t block) {
   const size_t size = row->zero_count / 8 * row->bits, at = row->zero_at + block;
   if (at % size + 8 <= size) {
     __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(row->zeros + at % size)));
@@ -23,7 +21,7 @@ INLINE __m256 zero_points(const gptvq_uniform_row *row, size_t block) {
 }
 
 /* The products of the scales into scales[blocks]; the lanes of the correction. */
-INLINE void combine_scales(const gptvq_uniform_row *row, float *scales, __m256 correction[2]) {
+GPTVQ_INLINE void combine_scales(const gptvq_uniform_row *row, float *scales, __m256 correction[2]) {
   correction[0] = correction[1] = _mm256_setzero_ps();
   size_t b = 0;
   for (; b + 8 <= row->blocks; b += 8) {
@@ -44,7 +42,7 @@ INLINE void combine_scales(const gptvq_uniform_row *row, float *scales, __m256 c
   correction[b / 8 % 2] = _mm256_loadu_ps(last);
 }
 
-INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narrow) {
+GPTVQ_INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narrow) {
   _Alignas(32) float scales[GPTVQ_UNIFORM_MAX_BLOCKS];
   __m256 correction[2];
   const size_t parts = 8 / bits, step = narrow ? 64 : row->block, per_part = row->bytes / (narrow ? 32 : row->block);

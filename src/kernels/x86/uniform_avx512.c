@@ -6,10 +6,8 @@
 
 #include <immintrin.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* Zero points of 16 blocks as floats; they are spread over two bytes' worth of parts only where a part ends. */
-INLINE __m512 zero_points(const gptvq_uniform_row *row, size_t block, __mmask16 lanes) {
+GPTVQ_INLINE __m512 zero_points(const gptvq_uniform_row *row, size_t block, __mmask16 lanes) {
   const size_t size = row->zero_count / 8 * row->bits, at = row->zero_at + block;
   const size_t count = (size_t)__builtin_popcount(lanes), part = at / size;
   if (at % size + count <= size) {
@@ -23,7 +21,7 @@ INLINE __m512 zero_points(const gptvq_uniform_row *row, size_t block, __mmask16 
 }
 
 /* The products of the scales into scales[blocks]; returns the lanes of the correction. */
-INLINE __m512 combine_scales(const gptvq_uniform_row *row, float *scales) {
+GPTVQ_INLINE __m512 combine_scales(const gptvq_uniform_row *row, float *scales) {
   __m512 correction = _mm512_setzero_ps();
   for (size_t b = 0; b < row->blocks; b += 16) {
     const __mmask16 lanes = (__mmask16)(row->blocks - b >= 16 ? 0xffffu : (1u << (row->blocks - b)) - 1u);
@@ -36,7 +34,7 @@ INLINE __m512 combine_scales(const gptvq_uniform_row *row, float *scales) {
   return correction;
 }
 
-INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narrow) {
+GPTVQ_INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narrow) {
   _Alignas(64) float scales[GPTVQ_UNIFORM_MAX_BLOCKS + 16];
   const size_t parts = 8 / bits, step = narrow ? 64 : row->block, per_part = row->bytes / (narrow ? 32 : row->block);
   const __m512i mask = _mm512_set1_epi8((char)((1 << bits) - 1));

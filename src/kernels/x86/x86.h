@@ -1,8 +1,12 @@
-/* kernels/x86/x86.h: what each x86-64 file adds to the table of its level. */
+/* kernels/x86/x86.h: what each x86-64 file adds to the table of its level, and what they share. */
 #ifndef GPTVQ_KERNELS_X86_H
 #define GPTVQ_KERNELS_X86_H
 
 #include "kernels/table.h"
+
+#define GPTVQ_INLINE static inline __attribute__((always_inline))
+/* What is computed up to here is computed before what follows: gcc would otherwise make all products first and run out of registers. */
+#define GPTVQ_KEEP(v) __asm__ volatile("" : "+x"(v))
 
 void gptvq_kernels_init_dense_avx2(gptvq_kernel_table *table);
 void gptvq_kernels_init_dense_avx512(gptvq_kernel_table *table);
