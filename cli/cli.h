@@ -1,7 +1,9 @@
-/* cli/cli.h: what the commands share: options, output, progress. Commands use only the public headers of the library.
+/* cli/cli.h: what the commands share: options, output, progress. Commands use only the public headers of the
+ * library.
  *
- * A command is `int gptvq_cmd_X(int argc, char **argv)` in cmd_X.c (argv[0] is the command's name); it returns the exit code,
- * which is the number of a gptvq_status. Results go to standard output, everything else to standard error. */
+ * A command is `int gptvq_cmd_X(int argc, char **argv)` in cmd_X.c (argv[0] is the command's name); it
+ * returns the exit code, which is the number of a gptvq_status. Results go to standard output, everything
+ * else to standard error. */
 #ifndef GPTVQ_CLI_CLI_H
 #define GPTVQ_CLI_CLI_H
 
@@ -47,13 +49,16 @@ typedef struct gptvq_cli_command {
   const char *summary;  /* one line */
   const char *examples; /* lines of the help, each ending in \n */
   const gptvq_option *options;
-  const char *arguments[GPTVQ_CLI_MAX_ARGUMENTS + 1]; /* names of the positional arguments, all required; NULL-terminated */
+  const char *arguments[GPTVQ_CLI_MAX_ARGUMENTS +
+                        1]; /* names of the positional arguments, all required; NULL-terminated */
 } gptvq_cli_command;
 
-/* Reads argv[1..]: --name VALUE, --name=VALUE, -x VALUE, -xVALUE, flags, --no-name, "--" ends options; positional[] gets the
- * arguments. --threads, --cpu, --quiet and --help are added to every command and take effect here.
- * Returns GPTVQ_OK to go on; otherwise *exit_code is the code to return at once (0 after --help; the error line is printed). */
-bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, const char **positional, int *exit_code);
+/* Reads argv[1..]: --name VALUE, --name=VALUE, -x VALUE, -xVALUE, flags, --no-name, "--" ends options;
+ * positional[] gets the arguments. --threads, --cpu, --quiet and --help are added to every command and take
+ * effect here. Returns GPTVQ_OK to go on; otherwise *exit_code is the code to return at once (0 after --help;
+ * the error line is printed). */
+bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, const char **positional,
+                     int *exit_code);
 
 /* The candidate (NULL-terminated list) most like `word`, or NULL when none is close. */
 const char *gptvq_cli_suggest(const char *word, const char *const *candidates);
@@ -73,7 +78,8 @@ bool gptvq_cli_quiet(void);
 json_t *gptvq_cli_number(double value);
 /* A string for JSON: a path may hold bytes that are not UTF-8, they become '?'. */
 json_t *gptvq_cli_text(const char *text);
-/* Prints a JSON value in one piece and a newline to standard output, and releases it. NULL: out of memory. Returns an exit code. */
+/* Prints a JSON value in one piece and a newline to standard output, and releases it. NULL: out of memory.
+ * Returns an exit code. */
 int gptvq_cli_print_json(json_t *value);
 /* Flushes standard output; an exit code, with an error line when what was printed could not be written. */
 int gptvq_cli_flush(void);
@@ -91,17 +97,17 @@ gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gp
 double gptvq_cli_clock(void);
 
 /* ---- progress.c ---- */
-/* After Ctrl-C (or SIGTERM) gptvq_cli_interrupted() is true and the progress callback asks the library to stop; a second one ends
- * the process at once. */
+/* After Ctrl-C (or SIGTERM) gptvq_cli_interrupted() is true and the progress callback asks the library to
+ * stop; a second one ends the process at once. */
 void gptvq_cli_catch_signals(void);
 bool gptvq_cli_interrupted(void);
 
 typedef struct gptvq_cli_progress {
-  bool terminal;       /* a bar that is redrawn; otherwise plain lines now and then */
-  bool line_open;      /* a bar is on the screen */
+  bool terminal;  /* a bar that is redrawn; otherwise plain lines now and then */
+  bool line_open; /* a bar is on the screen */
   double phase_start, last_print, last_item;
-  size_t phase_first;  /* items done when the phase began (after a resume) */
-  size_t done;         /* items done at last_item, the time of the last change */
+  size_t phase_first; /* items done when the phase began (after a resume) */
+  size_t done;        /* items done at last_item, the time of the last change */
   char phase[32];
 } gptvq_cli_progress;
 
@@ -129,7 +135,8 @@ int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command);
 void gptvq_cli_eval_warn(const gptvq_cli_eval *eval, const char *path, const gptvq_model *model);
 /* One model's figures as a new JSON object; then those of the run added to an object. */
 json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model);
-void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result, double seconds);
+void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result,
+                             double seconds);
 
 /* ---- folder.c ---- */
 typedef struct gptvq_cli_files {

@@ -39,7 +39,8 @@ static void record(series *s, double seconds) {
 static int step(speed *job, size_t at, size_t count, series *into) {
   gptvq_error err;
   double start = gptvq_cli_clock();
-  if (gptvq_session_forward(job->session, job->ids + at, count, job->logits, 0, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  if (gptvq_session_forward(job->session, job->ids + at, count, job->logits, 0, &err) != GPTVQ_OK)
+    return gptvq_cli_fail(&err);
   if (into != NULL) record(into, gptvq_cli_clock() - start);
   return 0;
 }
@@ -66,8 +67,10 @@ static int prepare(speed *job, const char *path) {
   job->load_seconds = gptvq_cli_clock() - start;
   gptvq_model_get_info(job->model, &job->info);
   size_t positions = job->depth + job->tokens > job->prompt ? job->depth + job->tokens : job->prompt;
-  if (positions == 0) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "nothing to measure: --prompt and --tokens are 0");
-  if (gptvq_session_create(job->model, positions, &job->session, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  if (positions == 0)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "nothing to measure: --prompt and --tokens are 0");
+  if (gptvq_session_create(job->model, positions, &job->session, &err) != GPTVQ_OK)
+    return gptvq_cli_fail(&err);
   job->ids = malloc(positions * sizeof *job->ids);
   job->logits = malloc(job->info.vocab * sizeof *job->logits);
   job->prompts.seconds = malloc(MAX_SAMPLES * sizeof(double));
@@ -85,7 +88,8 @@ static int prepare(speed *job, const char *path) {
 static json_t *series_json(const speed *job, series *s, size_t tokens) {
   json_t *object = json_object();
   json_t *all = job->samples ? json_array() : NULL; /* in the order of time */
-  for (size_t i = 0; i < s->count && all != NULL; i++) (void)json_array_append_new(all, json_real(s->seconds[i]));
+  for (size_t i = 0; i < s->count && all != NULL; i++)
+    (void)json_array_append_new(all, json_real(s->seconds[i]));
   if (all != NULL) (void)json_object_set_new(object, "seconds", all);
   qsort(s->seconds, s->count, sizeof *s->seconds, by_value);
   double least = s->count > 0 ? s->seconds[0] : 0, median = s->count > 0 ? s->seconds[s->count / 2] : 0;
@@ -93,8 +97,10 @@ static json_t *series_json(const speed *job, series *s, size_t tokens) {
   (void)json_object_set_new(object, "samples", json_integer((json_int_t)s->count));
   (void)json_object_set_new(object, "min_ms", gptvq_cli_number(1e3 * least));
   (void)json_object_set_new(object, "median_ms", gptvq_cli_number(1e3 * median));
-  (void)json_object_set_new(object, "tokens_per_second", gptvq_cli_number(median > 0 ? (double)tokens / median : 0));
-  (void)json_object_set_new(object, "best_tokens_per_second", gptvq_cli_number(least > 0 ? (double)tokens / least : 0));
+  (void)json_object_set_new(object, "tokens_per_second",
+                            gptvq_cli_number(median > 0 ? (double)tokens / median : 0));
+  (void)json_object_set_new(object, "best_tokens_per_second",
+                            gptvq_cli_number(least > 0 ? (double)tokens / least : 0));
   return object;
 }
 
@@ -102,16 +108,17 @@ static void print_series(const char *name, series *s, size_t tokens) {
   if (s->count == 0) return;
   qsort(s->seconds, s->count, sizeof *s->seconds, by_value);
   double least = s->seconds[0], median = s->seconds[s->count / 2];
-  printf("%-10s %5zu tokens: least %9.3f ms, median %9.3f ms of %zu; %.1f tokens/s (best %.1f)\n", name, tokens, 1e3 * least,
-         1e3 * median, s->count, (double)tokens / median, (double)tokens / least);
+  printf("%-10s %5zu tokens: least %9.3f ms, median %9.3f ms of %zu; %.1f tokens/s (best %.1f)\n", name,
+         tokens, 1e3 * least, 1e3 * median, s->count, (double)tokens / median, (double)tokens / least);
 }
 
 static int report(speed *job, const char *path) {
   static const char *const names[] = {"fp32", "bf16", "int8"};
   const gptvq_model_info *info = &job->info;
   if (!job->json) {
-    printf("%s: %zu layers, %.4f bits per value, head %u bits; compute %s, %s, %d threads; reads %.1f GB/s\n", path, info->layers,
-           info->bits_per_value, info->head_bits, names[info->compute], gptvq_get_cpu(), gptvq_get_threads(), 1e-9 * job->bandwidth);
+    printf("%s: %zu layers, %.4f bits per value, head %u bits; compute %s, %s, %d threads; reads %.1f GB/s\n",
+           path, info->layers, info->bits_per_value, info->head_bits, names[info->compute], gptvq_get_cpu(),
+           gptvq_get_threads(), 1e-9 * job->bandwidth);
     print_series("prompt", &job->prompts, job->prompt);
     print_series("decoding", &job->steps, 1);
     return gptvq_cli_flush();
@@ -145,7 +152,8 @@ static int bench_model(int argc, char **argv) {
        .help = "positions already in the context when single tokens are measured (default 0)"},
       {GPTVQ_OPTION_SIZE, "repeats", .value = &job.repeats, .min = 1, .max = 1 << 16, .argument = "N",
        .help = "turns of prompt and single tokens (default 5), after one to warm up"},
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = computes, .argument = "fp32|bf16|int8|auto",
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = computes,
+       .argument = "fp32|bf16|int8|auto",
        .help = "arithmetic (default auto: int8 for packed folders, fp32 for others)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
        .help = "weights of the output head (default: 8 with int8, else as stored)"},
@@ -165,8 +173,10 @@ static int bench_model(int argc, char **argv) {
   if (!gptvq_cli_parse(&command, argc, argv, &path, &code)) return code;
   code = prepare(&job, path);
   if (code == 0) job.bandwidth = gptvq_measure_bandwidth(2);
-  for (size_t i = 0; i <= job.repeats && code == 0 && !gptvq_cli_interrupted(); i++) code = run_turn(&job, i == 0);
-  if (code == 0 && gptvq_cli_interrupted()) code = gptvq_cli_error(GPTVQ_ERROR_CANCELLED, "stopped on request");
+  for (size_t i = 0; i <= job.repeats && code == 0 && !gptvq_cli_interrupted(); i++)
+    code = run_turn(&job, i == 0);
+  if (code == 0 && gptvq_cli_interrupted())
+    code = gptvq_cli_error(GPTVQ_ERROR_CANCELLED, "stopped on request");
   if (code == 0) code = report(&job, path);
   free(job.steps.seconds);
   free(job.prompts.seconds);
@@ -187,7 +197,8 @@ static int make_model(int argc, char **argv) {
   int shape = 0, method = 0, group_given = 0, index_given = 0, bits_given = 0;
   const char *out = NULL;
   const gptvq_option options[] = {
-      {GPTVQ_OPTION_STRING, "output", 'o', .value = &out, .argument = "DIR", .help = "where the model is written"},
+      {GPTVQ_OPTION_STRING, "output", 'o', .value = &out, .argument = "DIR",
+       .help = "where the model is written"},
       {GPTVQ_OPTION_CHOICE, "shape", .value = &shape, .choices = gptvq_random_shapes(), .argument = "NAME",
        .help = "llama-2-7b (default), mistral-7b, llama-3-8b or stories (the example model)"},
       {GPTVQ_OPTION_SIZE, "layers", .value = &model.layers, .min = 1, .max = 1000, .argument = "N",
@@ -195,16 +206,17 @@ static int make_model(int argc, char **argv) {
       {GPTVQ_OPTION_FLAG, "dense", .value = &model.dense, .help = "bf16 weights, not packed"},
       {GPTVQ_OPTION_CHOICE, "method", .value = &method, .choices = methods, .argument = "gptvq|gptq",
        .help = "vector or uniform quantization (default gptvq)"},
-      {GPTVQ_OPTION_DOUBLE, "bits", .value = &format->bits, .min = 0.1, .max = 16, .argument = "B", .given = &bits_given,
-       .help = "bits per value (default 2.25)"},
+      {GPTVQ_OPTION_DOUBLE, "bits", .value = &format->bits, .min = 0.1, .max = 16, .argument = "B",
+       .given = &bits_given, .help = "bits per value (default 2.25)"},
       {GPTVQ_OPTION_UNSIGNED, "dim", .value = &format->dim, .min = 1, .max = 64, .argument = "D",
        .help = "weights per index: 1, 2 or 4 (default 2)"},
-      {GPTVQ_OPTION_UNSIGNED, "index-bits", .value = &format->index_bits, .min = 1, .max = 12, .argument = "N", .given = &index_given,
-       .help = "bits of an index (default: from --bits)"},
-      {GPTVQ_OPTION_SIZE, "group-size", .value = &format->group_size, .min = 1, .max = 1 << 28, .argument = "L", .given = &group_given,
+      {GPTVQ_OPTION_UNSIGNED, "index-bits", .value = &format->index_bits, .min = 1, .max = 12,
+       .argument = "N", .given = &index_given, .help = "bits of an index (default: from --bits)"},
+      {GPTVQ_OPTION_SIZE, "group-size", .value = &format->group_size, .min = 1, .max = 1 << 28,
+       .argument = "L", .given = &group_given,
        .help = "weights per codebook or per scale (default: from --bits)"},
-      {GPTVQ_OPTION_UNSIGNED, "scale-block", .value = &format->scale_block, .min = 0, .max = 1 << 20, .argument = "N",
-       .help = "one 4-bit scale per N weights; 0 = none (default)"},
+      {GPTVQ_OPTION_UNSIGNED, "scale-block", .value = &format->scale_block, .min = 0, .max = 1 << 20,
+       .argument = "N", .help = "one 4-bit scale per N weights; 0 = none (default)"},
       {GPTVQ_OPTION_SEED, "seed", .value = &model.seed, .argument = "S", .help = "other random weights"},
       {GPTVQ_OPTION_FLAG, "force", .value = &model.force, .help = "replace an existing model folder"},
       {GPTVQ_OPTION_END}};
@@ -246,8 +258,12 @@ int gptvq_cmd_bench(int argc, char **argv) {
   if (strcmp(name, names[0]) == 0) return bench_model(argc - 1, argv + 1);
   if (strcmp(name, names[1]) == 0) return make_model(argc - 1, argv + 1);
   if (strcmp(name, names[2]) == 0) return gptvq_cmd_bench_kernels(argc - 1, argv + 1);
-  if (argc < 2) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "bench what? model, make-model or kernels; see gptvq bench --help");
+  if (argc < 2)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT,
+                           "bench what? model, make-model or kernels; see gptvq bench --help");
   const char *near = gptvq_cli_suggest(name, names);
-  if (near != NULL) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s'; did you mean %s?", name, near);
-  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s': model, make-model or kernels; see gptvq bench --help", name);
+  if (near != NULL)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s'; did you mean %s?", name, near);
+  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT,
+                         "unknown bench '%s': model, make-model or kernels; see gptvq bench --help", name);
 }

@@ -4,21 +4,23 @@
 #include <stdlib.h>
 
 typedef struct output {
-  json_t *results; /* NULL: text */
+  json_t *results;   /* NULL: text */
   size_t rows, cols; /* of the last line */
 } output;
 
 static void print_speed(output *out, const gptvq_kernel_speed *s) {
   if (s->rows != out->rows || s->cols != out->cols)
-    printf("\n%zu x %zu: memory reads %.1f GB/s (median %.1f)\n%-22s %6s %9s %9s %6s %6s %6s %10s %7s %7s\n", s->rows, s->cols, 1e-9 * s->bandwidth,
-           1e-9 * s->bandwidth_median, "kernel", "bits", "least us", "median us", "GB/s", "of it", "median", "Gweight/s", "/ int4", "median");
+    printf("\n%zu x %zu: memory reads %.1f GB/s (median %.1f)\n%-22s %6s %9s %9s %6s %6s %6s %10s %7s %7s\n",
+           s->rows, s->cols, 1e-9 * s->bandwidth, 1e-9 * s->bandwidth_median, "kernel", "bits", "least us",
+           "median us", "GB/s", "of it", "median", "Gweight/s", "/ int4", "median");
   out->rows = s->rows;
   out->cols = s->cols;
   double weights = (double)s->rows * (double)s->cols * (double)s->tokens;
-  printf("%-22s %6.3f %9.1f %9.1f %6.2f %5.0f%% %5.0f%% %10.1f %7.2f %7.2f\n", s->kernel, s->bits, 1e6 * s->min_seconds, 1e6 * s->median_seconds,
-         1e-9 * s->bytes / s->min_seconds, 100 * s->bytes / s->min_seconds / s->bandwidth,
-         100 * s->bytes / s->median_seconds / s->bandwidth_median, 1e-9 * weights / s->min_seconds, s->int4_ratio,
-         s->int4_ratio_median);
+  printf("%-22s %6.3f %9.1f %9.1f %6.2f %5.0f%% %5.0f%% %10.1f %7.2f %7.2f\n", s->kernel, s->bits,
+         1e6 * s->min_seconds, 1e6 * s->median_seconds, 1e-9 * s->bytes / s->min_seconds,
+         100 * s->bytes / s->min_seconds / s->bandwidth,
+         100 * s->bytes / s->median_seconds / s->bandwidth_median, 1e-9 * weights / s->min_seconds,
+         s->int4_ratio, s->int4_ratio_median);
   (void)fflush(stdout);
 }
 
@@ -28,12 +30,14 @@ static int report(void *user, const gptvq_kernel_speed *s) {
   else
     (void)json_array_append_new(
         out->results,
-        json_pack("{s:s, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kernel", s->kernel, "rows", (json_int_t)s->rows, "cols",
-                  (json_int_t)s->cols, "tokens", (json_int_t)s->tokens, "bits", s->bits, "bytes", (json_int_t)s->bytes, "min_us",
-                  1e6 * s->min_seconds, "median_us", 1e6 * s->median_seconds, "gb_per_s", 1e-9 * s->bytes / s->min_seconds,
-                  "bandwidth_gb_per_s", 1e-9 * s->bandwidth, "bandwidth_median_gb_per_s", 1e-9 * s->bandwidth_median, "gweights_per_s",
-                  1e-9 * (double)s->rows * (double)s->cols * (double)s->tokens / s->min_seconds, "int4_ratio", s->int4_ratio,
-                  "int4_ratio_median", s->int4_ratio_median));
+        json_pack("{s:s, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kernel",
+                  s->kernel, "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols, "tokens",
+                  (json_int_t)s->tokens, "bits", s->bits, "bytes", (json_int_t)s->bytes, "min_us",
+                  1e6 * s->min_seconds, "median_us", 1e6 * s->median_seconds, "gb_per_s",
+                  1e-9 * s->bytes / s->min_seconds, "bandwidth_gb_per_s", 1e-9 * s->bandwidth,
+                  "bandwidth_median_gb_per_s", 1e-9 * s->bandwidth_median, "gweights_per_s",
+                  1e-9 * (double)s->rows * (double)s->cols * (double)s->tokens / s->min_seconds, "int4_ratio",
+                  s->int4_ratio, "int4_ratio_median", s->int4_ratio_median));
   return gptvq_cli_interrupted();
 }
 
@@ -44,7 +48,8 @@ int gptvq_cmd_bench_kernels(int argc, char **argv) {
   int json = 0;
   const gptvq_option options[] = {
       {GPTVQ_OPTION_SIZE, "shapes", .value = &bench.shapes, .min = 1, .max = 5, .argument = "N",
-       .help = "the first N of 4096 x 4096, 11008 x 4096, 4096 x 11008, 14336 x 4096, 4096 x 14336 (default 3)"},
+       .help =
+           "the first N of 4096 x 4096, 11008 x 4096, 4096 x 11008, 14336 x 4096, 4096 x 14336 (default 3)"},
       {GPTVQ_OPTION_SIZE, "rounds", .value = &bench.rounds, .min = 1, .max = 1001, .argument = "N",
        .help = "turns of all kernels and of reading memory (default 9)"},
       {GPTVQ_OPTION_SIZE, "memory", .value = &megabytes, .min = 64, .max = 1 << 20, .argument = "MIB",
@@ -70,6 +75,7 @@ int gptvq_cmd_bench_kernels(int argc, char **argv) {
     return gptvq_cli_fail(&err);
   }
   if (!json) return gptvq_cli_flush();
-  return gptvq_cli_print_json(json_pack("{s:s, s:i, s:I, s:o}", "cpu", gptvq_get_cpu(), "threads", gptvq_get_threads(), "rounds",
-                                        (json_int_t)bench.rounds, "results", out.results));
+  return gptvq_cli_print_json(json_pack("{s:s, s:i, s:I, s:o}", "cpu", gptvq_get_cpu(), "threads",
+                                        gptvq_get_threads(), "rounds", (json_int_t)bench.rounds, "results",
+                                        out.results));
 }

@@ -11,34 +11,38 @@ static int run(gptvq_cli_eval *eval, const char *const paths[2], gptvq_model *co
   gptvq_error err;
   for (size_t i = 0; i < 2; i++) gptvq_cli_eval_warn(eval, paths[i], models[i]);
   double start = gptvq_cli_clock();
-  gptvq_status status = gptvq_compare_text(models[0], models[1], tokenizer, eval->text, eval->text_size, &eval->options,
-                                           &callbacks, &result, &err);
+  gptvq_status status = gptvq_compare_text(models[0], models[1], tokenizer, eval->text, eval->text_size,
+                                           &eval->options, &callbacks, &result, &err);
   double seconds = gptvq_cli_clock() - start;
   gptvq_cli_progress_end(&progress);
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
   if (eval->json) {
     gptvq_model_info info[2];
     for (size_t i = 0; i < 2; i++) gptvq_model_get_info(models[i], &info[i]);
-    json_t *object = json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:f, s:f, s:I}", "model_a", gptvq_cli_text(paths[0]), "model_b",
-        gptvq_cli_text(paths[1]),
-        "kl_mean", gptvq_cli_number(result.kl_mean), "kl_stderr", gptvq_cli_number(result.kl_stderr), "kl_max",
-        gptvq_cli_number(result.kl_max), "top1_agreement", result.top1_agreement, "perplexity_a",
-        gptvq_cli_number(result.a.perplexity), "perplexity_b", gptvq_cli_number(result.b.perplexity), "nll_a",
-        gptvq_cli_number(result.a.nll), "nll_b", gptvq_cli_number(result.b.nll), "bits_per_value_a", info[0].bits_per_value,
-        "bits_per_value_b", info[1].bits_per_value, "tokens", (json_int_t)result.a.tokens);
+    json_t *object =
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:f, s:f, s:I}", "model_a",
+                  gptvq_cli_text(paths[0]), "model_b", gptvq_cli_text(paths[1]), "kl_mean",
+                  gptvq_cli_number(result.kl_mean), "kl_stderr", gptvq_cli_number(result.kl_stderr), "kl_max",
+                  gptvq_cli_number(result.kl_max), "top1_agreement", result.top1_agreement, "perplexity_a",
+                  gptvq_cli_number(result.a.perplexity), "perplexity_b",
+                  gptvq_cli_number(result.b.perplexity), "nll_a", gptvq_cli_number(result.a.nll), "nll_b",
+                  gptvq_cli_number(result.b.nll), "bits_per_value_a", info[0].bits_per_value,
+                  "bits_per_value_b", info[1].bits_per_value, "tokens", (json_int_t)result.a.tokens);
     gptvq_cli_eval_json_run(object, eval, &result.a, seconds);
     return gptvq_cli_print_json(object);
   }
   gptvq_model_info info[2];
   for (size_t i = 0; i < 2; i++) gptvq_model_get_info(models[i], &info[i]);
-  printf("perplexity A      %.4f  (%.4f bits per value)  %s\n", result.a.perplexity, info[0].bits_per_value, paths[0]);
-  printf("perplexity B      %.4f  (%.4f bits per value)  %s\n", result.b.perplexity, info[1].bits_per_value, paths[1]);
+  printf("perplexity A      %.4f  (%.4f bits per value)  %s\n", result.a.perplexity, info[0].bits_per_value,
+         paths[0]);
+  printf("perplexity B      %.4f  (%.4f bits per value)  %s\n", result.b.perplexity, info[1].bits_per_value,
+         paths[1]);
   printf("ratio B / A       %.5f\n", result.b.perplexity / result.a.perplexity);
-  printf("KL(A || B)        %.6f +- %.6f nats per token, largest %.3f\n", result.kl_mean, result.kl_stderr, result.kl_max);
+  printf("KL(A || B)        %.6f +- %.6f nats per token, largest %.3f\n", result.kl_mean, result.kl_stderr,
+         result.kl_max);
   printf("top-1 agreement   %.2f %%\n", 100 * result.top1_agreement);
-  printf("predictions       %llu (%zu window%s of %zu tokens", (unsigned long long)result.a.tokens, result.a.windows,
-         result.a.windows == 1 ? "" : "s", result.a.ctx);
+  printf("predictions       %llu (%zu window%s of %zu tokens", (unsigned long long)result.a.tokens,
+         result.a.windows, result.a.windows == 1 ? "" : "s", result.a.ctx);
   if (result.a.score_from > 1) printf(", scored from position %zu", result.a.score_from);
   char time[GPTVQ_CLI_SIZE_TEXT];
   printf(")\ntime              %s\n", gptvq_cli_time_text(seconds, time));
@@ -53,7 +57,8 @@ int gptvq_cmd_compare(int argc, char **argv) {
   const gptvq_cli_command command = {
       .name = "compare",
       .usage = "A B --text FILE [options]",
-      .summary = "KL divergence of model B's predictions from model A's, and how often their first choices agree",
+      .summary =
+          "KL divergence of model B's predictions from model A's, and how often their first choices agree",
       .examples = "  gptvq compare Llama-2-7b/ small/ --text wiki.test.txt --ctx 2048\n"
                   "      mean KL(A || B) with its standard error, top-1 agreement, both perplexities\n",
       .options = options,

@@ -3,14 +3,15 @@
 
 #include <stdlib.h>
 
-static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model, const gptvq_tokenizer *tokenizer) {
+static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,
+               const gptvq_tokenizer *tokenizer) {
   gptvq_cli_progress progress;
   gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
   gptvq_eval_result result;
   gptvq_error err;
   gptvq_cli_eval_warn(eval, path, model);
-  gptvq_status status =
-      gptvq_eval_text(model, tokenizer, eval->text, eval->text_size, &eval->options, &callbacks, &result, &err);
+  gptvq_status status = gptvq_eval_text(model, tokenizer, eval->text, eval->text_size, &eval->options,
+                                        &callbacks, &result, &err);
   gptvq_cli_progress_end(&progress);
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
   if (eval->json) {
@@ -23,8 +24,8 @@ static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,
   gptvq_model_get_info(model, &info);
   printf("perplexity      %.4f\n", result.perplexity);
   printf("nll             %.6f nats per token\n", result.nll);
-  printf("predictions     %llu (%zu window%s of %zu tokens", (unsigned long long)result.tokens, result.windows,
-         result.windows == 1 ? "" : "s", result.ctx);
+  printf("predictions     %llu (%zu window%s of %zu tokens", (unsigned long long)result.tokens,
+         result.windows, result.windows == 1 ? "" : "s", result.ctx);
   if (result.score_from > 1) printf(", scored from position %zu", result.score_from);
   printf(")\nbits per value  %.4f in the block linears, %.4f in the whole model\n", info.bits_per_value,
          info.model_bits_per_value);

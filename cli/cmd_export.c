@@ -12,14 +12,14 @@ int gptvq_cmd_export(int argc, char **argv) {
        .help = "hf: a Hugging Face folder of bf16 weights (default)"},
       {GPTVQ_OPTION_FLAG, "force", .value = &force, .help = "replace DIR if it exists"},
       {GPTVQ_OPTION_END}};
-  const gptvq_cli_command command = {
-      .name = "export",
-      .usage = "PACKED -o DIR [--format hf] [--force]",
-      .summary = "de-quantize a packed folder into one that other tools load",
-      .examples = "  gptvq export small/ -o small-bf16/ --format hf\n"
-                  "      a folder for transformers and others; as large as the original, as good as the packed model\n",
-      .options = options,
-      .arguments = {"PACKED"}};
+  const gptvq_cli_command command = {.name = "export",
+                                     .usage = "PACKED -o DIR [--format hf] [--force]",
+                                     .summary = "de-quantize a packed folder into one that other tools load",
+                                     .examples = "  gptvq export small/ -o small-bf16/ --format hf\n"
+                                                 "      a folder for transformers and others; as large as "
+                                                 "the original, as good as the packed model\n",
+                                     .options = options,
+                                     .arguments = {"PACKED"}};
   const char *path;
   int code;
   if (!gptvq_cli_parse(&command, argc, argv, &path, &code)) return code;

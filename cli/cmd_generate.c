@@ -58,10 +58,12 @@ static int encode_prompt(generation *job) {
   size_t size = job->prompt != NULL ? strlen(job->prompt) : 0;
   const char *text = job->prompt;
   if (job->prompt_file != NULL) {
-    if (gptvq_cli_read_file(job->prompt_file, &job->file_text, &size, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+    if (gptvq_cli_read_file(job->prompt_file, &job->file_text, &size, &err) != GPTVQ_OK)
+      return gptvq_cli_fail(&err);
     text = job->file_text;
   }
-  if (gptvq_tokenizer_encode(job->tokenizer, text, size, job->bos, &job->prompt_ids, &job->prompt_count, &err) != GPTVQ_OK)
+  if (gptvq_tokenizer_encode(job->tokenizer, text, size, job->bos, &job->prompt_ids, &job->prompt_count,
+                             &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
   if (job->prompt_count > 0) return 0;
   int32_t bos = job->info.bos >= 0 ? job->info.bos : gptvq_tokenizer_bos(job->tokenizer);
@@ -87,19 +89,22 @@ static int prepare(generation *job, const char *path) {
   if (code != 0) return code;
   size_t limit = job->info.max_positions > 0 ? job->info.max_positions : SIZE_MAX;
   if (job->prompt_count > limit)
-    return gptvq_cli_error(GPTVQ_ERROR_DATA, "the prompt has %zu tokens, the model's context %zu", job->prompt_count, limit);
+    return gptvq_cli_error(GPTVQ_ERROR_DATA, "the prompt has %zu tokens, the model's context %zu",
+                           job->prompt_count, limit);
   job->stop = "length";
   if (job->count > limit - job->prompt_count) {
     job->count = limit - job->prompt_count;
     job->stop = "context";
-    gptvq_cli_warn("the model's context of %zu tokens leaves room for %zu after the prompt", limit, job->count);
+    gptvq_cli_warn("the model's context of %zu tokens leaves room for %zu after the prompt", limit,
+                   job->count);
   }
   if (gptvq_session_create(job->model, job->prompt_count + job->count, &job->session, &err) != GPTVQ_OK ||
       gptvq_text_stream_create(job->tokenizer, 1, &job->stream, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
   job->logits = malloc(job->info.vocab * sizeof *job->logits);
   job->ids = json_array();
-  if (job->logits == NULL || job->ids == NULL) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: logits");
+  if (job->logits == NULL || job->ids == NULL)
+    return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: logits");
   return 0;
 }
 
@@ -109,14 +114,16 @@ static bool is_eos(const generation *job, int32_t id) {
   return id == gptvq_tokenizer_eos(job->tokenizer);
 }
 
-/* Runs the prompt. It goes through the text stream too: what a token looks like may depend on those before it. */
+/* Runs the prompt. It goes through the text stream too: what a token looks like may depend on those before
+ * it. */
 static int run_prompt(generation *job) {
   enum { CHUNK = 512 }; /* so that Ctrl-C is heard */
   gptvq_error err;
   const char *piece;
   size_t size;
   for (size_t i = 0; i < job->prompt_count; i++) {
-    if (gptvq_text_stream_push(job->stream, job->prompt_ids[i], &piece, &size, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+    if (gptvq_text_stream_push(job->stream, job->prompt_ids[i], &piece, &size, &err) != GPTVQ_OK)
+      return gptvq_cli_fail(&err);
     int code = job->echo ? emit(job, piece, size) : 0;
     if (code != 0) return code;
   }
@@ -124,7 +131,8 @@ static int run_prompt(generation *job) {
   for (size_t at = 0; at < job->prompt_count && !gptvq_cli_interrupted(); at += CHUNK) {
     size_t n = job->prompt_count - at < CHUNK ? job->prompt_count - at : CHUNK;
     float *logits = at + n == job->prompt_count && job->count > 0 ? job->logits : NULL;
-    if (gptvq_session_forward(job->session, job->prompt_ids + at, n, logits, 0, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+    if (gptvq_session_forward(job->session, job->prompt_ids + at, n, logits, 0, &err) != GPTVQ_OK)
+      return gptvq_cli_fail(&err);
   }
   job->prompt_seconds = gptvq_cli_clock() - start;
   return 0;
@@ -137,7 +145,8 @@ static int decode(generation *job) {
   double start = gptvq_cli_clock();
   for (size_t i = 0; i < job->count && !gptvq_cli_interrupted(); i++) {
     int32_t id;
-    if (gptvq_sample(&job->sampler, job->logits, job->info.vocab, &id, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+    if (gptvq_sample(&job->sampler, job->logits, job->info.vocab, &id, &err) != GPTVQ_OK)
+      return gptvq_cli_fail(&err);
     if (!job->ignore_eos && is_eos(job, id)) {
       job->stop = "eos";
       break;
@@ -148,7 +157,8 @@ static int decode(generation *job) {
     int code = emit(job, piece, size);
     if (code != 0) return code;
     if (i + 1 == job->count) break; /* nothing follows: no need to run it */
-    if (gptvq_session_forward(job->session, &id, 1, job->logits, 0, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+    if (gptvq_session_forward(job->session, &id, 1, job->logits, 0, &err) != GPTVQ_OK)
+      return gptvq_cli_fail(&err);
   }
   job->decode_seconds = gptvq_cli_clock() - start;
   if (gptvq_cli_interrupted()) job->stop = "interrupted";
@@ -159,7 +169,8 @@ static int decode(generation *job) {
 static double rate(size_t count, double seconds) { return seconds > 0 ? (double)count / seconds : 0; }
 
 static int report(generation *job, const char *path) {
-  size_t steps = job->generated > 0 ? job->generated - 1 : 0; /* the first token comes from the prompt's logits */
+  size_t steps =
+      job->generated > 0 ? job->generated - 1 : 0; /* the first token comes from the prompt's logits */
   if (!job->json) {
     (void)putchar('\n');
     int code = gptvq_cli_flush();
@@ -173,15 +184,17 @@ static int report(generation *job, const char *path) {
   (void)json_object_set_new(object, "model", gptvq_cli_text(path));
   (void)json_object_set_new(object, "text", json_stringn(job->text != NULL ? job->text : "", job->text_size));
   json_t *prompt_ids = json_array();
-  for (size_t i = 0; i < job->prompt_count; i++) (void)json_array_append_new(prompt_ids, json_integer(job->prompt_ids[i]));
+  for (size_t i = 0; i < job->prompt_count; i++)
+    (void)json_array_append_new(prompt_ids, json_integer(job->prompt_ids[i]));
   (void)json_object_set_new(object, "prompt_ids", prompt_ids);
   (void)json_object_set(object, "ids", job->ids);
   (void)json_object_set_new(object, "prompt_tokens", json_integer((json_int_t)job->prompt_count));
   (void)json_object_set_new(object, "tokens", json_integer((json_int_t)job->generated));
   (void)json_object_set_new(object, "stop", json_string(job->stop));
   /* a seed may need all 64 bits, JSON integers have 63 */
-  (void)json_object_set_new(object, "seed", job->seed <= INT64_MAX ? json_integer((json_int_t)job->seed)
-                                                                   : json_sprintf("%llu", (unsigned long long)job->seed));
+  (void)json_object_set_new(object, "seed",
+                            job->seed <= INT64_MAX ? json_integer((json_int_t)job->seed)
+                                                   : json_sprintf("%llu", (unsigned long long)job->seed));
   (void)json_object_set_new(object, "prompt_seconds", gptvq_cli_number(job->prompt_seconds));
   (void)json_object_set_new(object, "prompt_tokens_per_second",
                             gptvq_cli_number(rate(job->prompt_count, job->prompt_seconds)));
@@ -205,10 +218,14 @@ static void release(generation *job) {
 
 int gptvq_cmd_generate(int argc, char **argv) {
   static const char *const compute_names[] = {"fp32", "bf16", "int8", "auto", NULL};
-  generation job = {.count = 128, .sampler = {.temperature = 0.8f, .top_p = 0.95f}, .bos = 1, .echo = 1,
+  generation job = {.count = 128,
+                    .sampler = {.temperature = 0.8f, .top_p = 0.95f},
+                    .bos = 1,
+                    .echo = 1,
                     .compute = GPTVQ_COMPUTE_AUTO};
   const gptvq_option options[] = {
-      {GPTVQ_OPTION_TEXT, "prompt", 'p', .value = &job.prompt, .argument = "TEXT", .help = "the text to continue"},
+      {GPTVQ_OPTION_TEXT, "prompt", 'p', .value = &job.prompt, .argument = "TEXT",
+       .help = "the text to continue"},
       {GPTVQ_OPTION_STRING, "prompt-file", .value = &job.prompt_file, .argument = "FILE",
        .help = "the text to continue, from a file (- for standard input)"},
       {GPTVQ_OPTION_SIZE, "tokens", 'n', .value = &job.count, .min = 0, .max = 1 << 24, .argument = "N",
@@ -221,27 +238,31 @@ int gptvq_cmd_generate(int argc, char **argv) {
        .help = "sample from the K most likely tokens; 0 = all (default)"},
       {GPTVQ_OPTION_SEED, "seed", .value = &job.seed, .argument = "S", .given = &job.seed_given,
        .help = "the same seed gives the same text (default: from the clock, reported)"},
-      {GPTVQ_OPTION_SWITCH, "bos", .value = &job.bos, .help = "begin as the tokenizer's template says (default)"},
+      {GPTVQ_OPTION_SWITCH, "bos", .value = &job.bos,
+       .help = "begin as the tokenizer's template says (default)"},
       {GPTVQ_OPTION_SWITCH, "echo", .value = &job.echo, .help = "print the prompt too (default)"},
-      {GPTVQ_OPTION_FLAG, "ignore-eos", .value = &job.ignore_eos, .help = "go on after the end-of-text token"},
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = compute_names, .argument = "fp32|bf16|int8|auto",
-       .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 for others"},
+      {GPTVQ_OPTION_FLAG, "ignore-eos", .value = &job.ignore_eos,
+       .help = "go on after the end-of-text token"},
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = compute_names,
+       .argument = "fp32|bf16|int8|auto",
+       .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 "
+               "for others"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
        .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "text, ids and speed as JSON, at the end"},
       {GPTVQ_OPTION_END}};
-  const gptvq_cli_command command = {
-      .name = "generate",
-      .usage = "MODEL -p TEXT [-n N] [options]",
-      .summary = "continue a prompt with a model folder, original or packed",
-      .examples = "  gptvq generate small/ -p \"Once upon a time\"\n"
-                  "  gptvq generate small/ -p \"Once upon a time\" -n 64 --temp 0\n"
-                  "      greedy: the same text every time\n"
-                  "  gptvq generate small/ -p \"Dear\" --temp 1 --top-p 0.9 --seed 7\n"
-                  "  gptvq generate small/ -p \"\"\n"
-                  "      starts from the BOS token alone\n",
-      .options = options,
-      .arguments = {"MODEL"}};
+  const gptvq_cli_command command = {.name = "generate",
+                                     .usage = "MODEL -p TEXT [-n N] [options]",
+                                     .summary = "continue a prompt with a model folder, original or packed",
+                                     .examples =
+                                         "  gptvq generate small/ -p \"Once upon a time\"\n"
+                                         "  gptvq generate small/ -p \"Once upon a time\" -n 64 --temp 0\n"
+                                         "      greedy: the same text every time\n"
+                                         "  gptvq generate small/ -p \"Dear\" --temp 1 --top-p 0.9 --seed 7\n"
+                                         "  gptvq generate small/ -p \"\"\n"
+                                         "      starts from the BOS token alone\n",
+                                     .options = options,
+                                     .arguments = {"MODEL"}};
   const char *path;
   int code;
   if (!gptvq_cli_parse(&command, argc, argv, &path, &code)) return code;
@@ -253,7 +274,8 @@ int gptvq_cmd_generate(int argc, char **argv) {
   if (code == 0) code = run_prompt(&job);
   if (code == 0) code = decode(&job);
   if (code == 0) code = report(&job, path);
-  if (code == 0 && gptvq_cli_interrupted()) code = gptvq_cli_error(GPTVQ_ERROR_CANCELLED, "stopped on request");
+  if (code == 0 && gptvq_cli_interrupted())
+    code = gptvq_cli_error(GPTVQ_ERROR_CANCELLED, "stopped on request");
   release(&job);
   return code;
 }

@@ -11,7 +11,8 @@ static void describe(const gptvq_layer_info *layer, char text[64]) {
   if (strcmp(layer->format, "vq") == 0) {
     int length = snprintf(text, 64, "%s%s%s d=%u k=%zu c%u", layer->method, space, layer->format, layer->dim,
                           (size_t)1 << layer->index_bits, layer->codebook_bits);
-    if (layer->svd_rank > 0 && length > 0 && length < 64) (void)snprintf(text + length, 64 - (size_t)length, " r%u", layer->svd_rank);
+    if (layer->svd_rank > 0 && length > 0 && length < 64)
+      (void)snprintf(text + length, 64 - (size_t)length, " r%u", layer->svd_rank);
   } else if (layer->index_bits > 0)
     (void)snprintf(text, 64, "%s%s%s %u-bit", layer->method, space, layer->format, layer->index_bits);
   else (void)snprintf(text, 64, "%s%s%s", layer->method, space, layer->format);
@@ -27,8 +28,8 @@ static void print_layers(const gptvq_model *model) {
     if (strlen(layer.name) > width) width = strlen(layer.name);
     if (strlen(text) > format_width) format_width = strlen(text);
   }
-  printf("%-*s  %13s  %-*s  %11s  %5s  %8s  %11s  %8s\n", (int)width, "layer", "rows x cols", (int)format_width, "format",
-         "group", "scale", "bits", "bytes", "error");
+  printf("%-*s  %13s  %-*s  %11s  %5s  %8s  %11s  %8s\n", (int)width, "layer", "rows x cols",
+         (int)format_width, "format", "group", "scale", "bits", "bytes", "error");
   for (size_t i = 0; i < count; i++) {
     gptvq_model_get_layer(model, i, &layer);
     describe(&layer, text);
@@ -36,8 +37,9 @@ static void print_layers(const gptvq_model *model) {
     (void)snprintf(group, sizeof group, "%zu x %zu", layer.group_rows, layer.group_cols);
     (void)snprintf(scale, sizeof scale, "%u", layer.scale_block);
     (void)snprintf(error, sizeof error, "%.5f", layer.error);
-    printf("%-*s  %13s  %-*s  %11s  %5s  %8.4f  %11" PRIu64 "  %8s\n", (int)width, layer.name, shape, (int)format_width, text,
-           strcmp(layer.format, "vq") == 0 ? group : "-", layer.scale_block > 0 ? scale : "-", layer.bits_per_value, layer.bytes,
+    printf("%-*s  %13s  %-*s  %11s  %5s  %8.4f  %11" PRIu64 "  %8s\n", (int)width, layer.name, shape,
+           (int)format_width, text, strcmp(layer.format, "vq") == 0 ? group : "-",
+           layer.scale_block > 0 ? scale : "-", layer.bits_per_value, layer.bytes,
            isnan(layer.error) ? "-" : error);
   }
 }
@@ -53,12 +55,14 @@ static bool verify(const gptvq_model *model, const gptvq_model_info *info, const
   }
   uint64_t tensors = files->bytes - files->header_bytes, counted = info->linear_bytes + info->other_bytes;
   if (layers != info->linear_bytes || values != info->linear_values) {
-    gptvq_cli_warn("the layers have %" PRIu64 " bytes for %" PRIu64 " values, the model's account says %" PRIu64 " for %" PRIu64,
+    gptvq_cli_warn("the layers have %" PRIu64 " bytes for %" PRIu64
+                   " values, the model's account says %" PRIu64 " for %" PRIu64,
                    layers, values, info->linear_bytes, info->linear_values);
     return false;
   }
   if (tensors != counted) {
-    gptvq_cli_warn("the files hold %" PRIu64 " bytes of tensors, the model's account says %" PRIu64, tensors, counted);
+    gptvq_cli_warn("the files hold %" PRIu64 " bytes of tensors, the model's account says %" PRIu64, tensors,
+                   counted);
     return false;
   }
   return true;
@@ -83,32 +87,35 @@ static json_t *layers_json(const gptvq_model *model) {
     gptvq_layer_info l;
     gptvq_model_get_layer(model, i, &l);
     (void)json_array_append_new(
-        array, json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:f, s:o, s:i}", "name", l.name, "format",
-                         l.format, "method", l.method, "rows", (json_int_t)l.rows, "cols", (json_int_t)l.cols, "dim", (int)l.dim,
-                         "index_bits", (int)l.index_bits, "group_rows", (json_int_t)l.group_rows, "group_cols",
-                         (json_int_t)l.group_cols, "codebook_bits", (int)l.codebook_bits, "scale_block", (int)l.scale_block,
-                         "bytes", (json_int_t)l.bytes, "bits_per_value", l.bits_per_value, "error", gptvq_cli_number(l.error),
-                         "svd_rank", (int)l.svd_rank));
+        array, json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:f, s:o, s:i}",
+                         "name", l.name, "format", l.format, "method", l.method, "rows", (json_int_t)l.rows,
+                         "cols", (json_int_t)l.cols, "dim", (int)l.dim, "index_bits", (int)l.index_bits,
+                         "group_rows", (json_int_t)l.group_rows, "group_cols", (json_int_t)l.group_cols,
+                         "codebook_bits", (int)l.codebook_bits, "scale_block", (int)l.scale_block, "bytes",
+                         (json_int_t)l.bytes, "bits_per_value", l.bits_per_value, "error",
+                         gptvq_cli_number(l.error), "svd_rank", (int)l.svd_rank));
   }
   return array;
 }
 
-static int print_json(const char *path, const gptvq_model *model, const gptvq_model_info *info, const gptvq_cli_files *files,
-                      bool verified) {
+static int print_json(const char *path, const gptvq_model *model, const gptvq_model_info *info,
+                      const gptvq_cli_files *files, bool verified) {
   const char *quantization = gptvq_model_quantization_json(model);
   json_t *parsed = quantization != NULL ? json_loads(quantization, 0, NULL) : NULL;
-  json_t *object = json_pack(
-      "{s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "model", gptvq_cli_text(path), "architecture", info->architecture, "packed",
-      info->packed, "blocks", (json_int_t)info->layers, "hidden", (json_int_t)info->hidden, "intermediate",
-      (json_int_t)info->intermediate, "heads", (json_int_t)info->heads, "kv_heads", (json_int_t)info->kv_heads, "head_dim",
-      (json_int_t)info->head_dim, "vocab", (json_int_t)info->vocab, "max_positions", (json_int_t)info->max_positions, "experts",
-      (json_int_t)info->experts);
+  json_t *object = json_pack("{s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "model",
+                             gptvq_cli_text(path), "architecture", info->architecture, "packed", info->packed,
+                             "blocks", (json_int_t)info->layers, "hidden", (json_int_t)info->hidden,
+                             "intermediate", (json_int_t)info->intermediate, "heads", (json_int_t)info->heads,
+                             "kv_heads", (json_int_t)info->kv_heads, "head_dim", (json_int_t)info->head_dim,
+                             "vocab", (json_int_t)info->vocab, "max_positions",
+                             (json_int_t)info->max_positions, "experts", (json_int_t)info->experts);
   json_t *sizes = json_pack(
-      "{s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:I, s:b}", "parameters", (json_int_t)info->parameters, "linear_values",
-      (json_int_t)info->linear_values, "linear_bytes", (json_int_t)info->linear_bytes, "other_bytes",
-      (json_int_t)info->other_bytes, "bits_per_value", info->bits_per_value, "model_bits_per_value", info->model_bits_per_value,
-      "mean_error", gptvq_cli_number(mean_error(model)), "files", (json_int_t)files->count, "file_bytes", (json_int_t)files->bytes,
-      "header_bytes", (json_int_t)files->header_bytes, "verified", verified);
+      "{s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:I, s:b}", "parameters", (json_int_t)info->parameters,
+      "linear_values", (json_int_t)info->linear_values, "linear_bytes", (json_int_t)info->linear_bytes,
+      "other_bytes", (json_int_t)info->other_bytes, "bits_per_value", info->bits_per_value,
+      "model_bits_per_value", info->model_bits_per_value, "mean_error", gptvq_cli_number(mean_error(model)),
+      "files", (json_int_t)files->count, "file_bytes", (json_int_t)files->bytes, "header_bytes",
+      (json_int_t)files->header_bytes, "verified", verified);
   (void)json_object_update(object, sizes);
   json_decref(sizes);
   (void)json_object_set_new(object, "quantization", parsed != NULL ? parsed : json_null());
@@ -116,11 +123,13 @@ static int print_json(const char *path, const gptvq_model *model, const gptvq_mo
   return gptvq_cli_print_json(object);
 }
 
-static int print_text(const gptvq_model *model, const gptvq_model_info *info, const gptvq_cli_files *files, bool verified) {
+static int print_text(const gptvq_model *model, const gptvq_model_info *info, const gptvq_cli_files *files,
+                      bool verified) {
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
-  printf("%s, %zu blocks, hidden %zu, MLP %zu, %zu heads of %zu (%zu for keys and values), vocabulary %zu, context %zu",
-         info->architecture, info->layers, info->hidden, info->intermediate, info->heads, info->head_dim, info->kv_heads,
-         info->vocab, info->max_positions);
+  printf("%s, %zu blocks, hidden %zu, MLP %zu, %zu heads of %zu (%zu for keys and values), vocabulary %zu, "
+         "context %zu",
+         info->architecture, info->layers, info->hidden, info->intermediate, info->heads, info->head_dim,
+         info->kv_heads, info->vocab, info->max_positions);
   if (info->experts > 0) printf(", %zu experts", info->experts);
   printf("\n%s\n\n", info->packed ? "packed by gptvq" : "original weights");
   print_layers(model);
@@ -130,8 +139,9 @@ static int print_text(const gptvq_model *model, const gptvq_model_info *info, co
   printf("everything     %" PRIu64 " parameters in %s: %.4f bits per value\n", info->parameters,
          gptvq_cli_size_text(info->linear_bytes + info->other_bytes, a), info->model_bits_per_value);
   if (!isnan(error)) printf("mean error     %.5f of a layer's output\n", error);
-  printf("on disk        %zu file%s, %s, of which %s headers; %s\n", files->count, files->count == 1 ? "" : "s",
-         gptvq_cli_size_text(files->bytes, a), gptvq_cli_size_text(files->header_bytes, b),
+  printf("on disk        %zu file%s, %s, of which %s headers; %s\n", files->count,
+         files->count == 1 ? "" : "s", gptvq_cli_size_text(files->bytes, a),
+         gptvq_cli_size_text(files->header_bytes, b),
          verified ? "the rest is the sum of the tensors above" : "the sums do NOT agree, see the warning");
   return gptvq_cli_flush();
 }
@@ -161,7 +171,8 @@ int gptvq_cmd_inspect(int argc, char **argv) {
     gptvq_model_info info;
     gptvq_model_get_info(model, &info);
     bool verified = verify(model, &info, &files);
-    code = json ? print_json(path, model, &info, &files, verified) : print_text(model, &info, &files, verified);
+    code =
+        json ? print_json(path, model, &info, &files, verified) : print_text(model, &info, &files, verified);
   }
   gptvq_model_close(model);
   return code;

@@ -19,9 +19,10 @@ static int print_ids(const int32_t *ids, size_t count, bool json) {
   return gptvq_cli_flush();
 }
 
-/* The ids in text: separated by white space, commas and line breaks, with or without the brackets of a JSON list. */
-static gptvq_status parse_ids(const char *path, const char *text, size_t size, size_t vocab, int32_t **out, size_t *count,
-                              gptvq_error *err) {
+/* The ids in text: separated by white space, commas and line breaks, with or without the brackets of a JSON
+ * list. */
+static gptvq_status parse_ids(const char *path, const char *text, size_t size, size_t vocab, int32_t **out,
+                              size_t *count, gptvq_error *err) {
   size_t capacity = size / 2 + 1, n = 0;
   int32_t *ids = malloc(capacity * sizeof *ids);
   if (ids == NULL) {
@@ -40,10 +41,12 @@ static gptvq_status parse_ids(const char *path, const char *text, size_t size, s
     if (!number || errno != 0 || value < 0 || (unsigned long long)value >= vocab) {
       int shown = (int)strcspn(p, " \t\r\n,]");
       if (number)
-        (void)snprintf(err->message, sizeof err->message, "%s: token id %.*s is outside the vocabulary (0 to %zu)", path,
+        (void)snprintf(err->message, sizeof err->message,
+                       "%s: token id %.*s is outside the vocabulary (0 to %zu)", path,
                        shown < 30 ? shown : 30, p, vocab - 1);
       else
-        (void)snprintf(err->message, sizeof err->message, "%s: '%.*s' is not a token id", path, shown < 30 ? shown : 30, p);
+        (void)snprintf(err->message, sizeof err->message, "%s: '%.*s' is not a token id", path,
+                       shown < 30 ? shown : 30, p);
       free(ids);
       return err->status = GPTVQ_ERROR_DATA;
     }
@@ -55,7 +58,8 @@ static gptvq_status parse_ids(const char *path, const char *text, size_t size, s
   return GPTVQ_OK;
 }
 
-static int decode(const gptvq_tokenizer *tokenizer, const char *path, const char *data, size_t size, bool skip, bool json) {
+static int decode(const gptvq_tokenizer *tokenizer, const char *path, const char *data, size_t size,
+                  bool skip, bool json) {
   gptvq_error err;
   int32_t *ids;
   size_t count, text_size;
@@ -84,25 +88,30 @@ int gptvq_cmd_tokenize(int argc, char **argv) {
   const char *text_path = NULL;
   int bos = 1, json = 0, back = 0, skip = 0, skip_given = 0;
   const gptvq_option options[] = {
-      {GPTVQ_OPTION_STRING, "text", .value = &text_path, .argument = "FILE", .help = "the text, or with --decode the ids; - is standard input"},
+      {GPTVQ_OPTION_STRING, "text", .value = &text_path, .argument = "FILE",
+       .help = "the text, or with --decode the ids; - is standard input"},
       {GPTVQ_OPTION_SWITCH, "bos", .value = &bos,
        .help = "add what the tokenizer's template adds, usually a token in front\n(default: on)"},
-      {GPTVQ_OPTION_FLAG, "decode", .value = &back, .help = "ids to text; ids are separated by spaces or commas, or a JSON list"},
-      {GPTVQ_OPTION_FLAG, "skip-special", .value = &skip, .given = &skip_given, .help = "with --decode: leave special tokens out"},
-      {GPTVQ_OPTION_FLAG, "json", .value = &json, .help = "print a JSON list of ids, with --decode a JSON string"},
+      {GPTVQ_OPTION_FLAG, "decode", .value = &back,
+       .help = "ids to text; ids are separated by spaces or commas, or a JSON list"},
+      {GPTVQ_OPTION_FLAG, "skip-special", .value = &skip, .given = &skip_given,
+       .help = "with --decode: leave special tokens out"},
+      {GPTVQ_OPTION_FLAG, "json", .value = &json,
+       .help = "print a JSON list of ids, with --decode a JSON string"},
       {GPTVQ_OPTION_END}};
-  const gptvq_cli_command command = {
-      .name = "tokenize",
-      .usage = "MODEL --text FILE [options]",
-      .summary = "token ids of a text, and back",
-      .examples = "  gptvq tokenize Llama-2-7b/ --text story.txt\n"
-                  "  gptvq tokenize Llama-2-7b/ --text story.txt --no-bos --json | gptvq tokenize Llama-2-7b/ --text - --decode\n",
-      .options = options,
-      .arguments = {"MODEL", NULL}};
+  const gptvq_cli_command command = {.name = "tokenize",
+                                     .usage = "MODEL --text FILE [options]",
+                                     .summary = "token ids of a text, and back",
+                                     .examples = "  gptvq tokenize Llama-2-7b/ --text story.txt\n"
+                                                 "  gptvq tokenize Llama-2-7b/ --text story.txt --no-bos "
+                                                 "--json | gptvq tokenize Llama-2-7b/ --text - --decode\n",
+                                     .options = options,
+                                     .arguments = {"MODEL", NULL}};
   const char *positional[GPTVQ_CLI_MAX_ARGUMENTS];
   int code;
   if (!gptvq_cli_parse(&command, argc, argv, positional, &code)) return code;
-  if (text_path == NULL) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "tokenize needs --text FILE (- for standard input)");
+  if (text_path == NULL)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "tokenize needs --text FILE (- for standard input)");
   if (skip_given && !back) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--skip-special goes with --decode");
   gptvq_error err;
   gptvq_tokenizer *tokenizer;

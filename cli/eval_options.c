@@ -15,18 +15,20 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
        .help = "the text to predict (UTF-8; - for standard input)"},
       {GPTVQ_OPTION_SIZE, "ctx", .value = &eval->options.ctx, .min = 2, .max = 1 << 24, .argument = "N",
        .help = "tokens per window (default: 2048, or the model's context if smaller)"},
-      {GPTVQ_OPTION_SIZE, "max-windows", .value = &eval->options.max_windows, .min = 1, .max = 1e15, .argument = "N",
-       .help = "only the first N windows (default: all)"},
-      {GPTVQ_OPTION_SIZE, "score-from", .value = &eval->options.score_from, .min = 0, .max = 1 << 24, .argument = "P",
+      {GPTVQ_OPTION_SIZE, "max-windows", .value = &eval->options.max_windows, .min = 1, .max = 1e15,
+       .argument = "N", .help = "only the first N windows (default: all)"},
+      {GPTVQ_OPTION_SIZE, "score-from", .value = &eval->options.score_from, .min = 0, .max = 1 << 24,
+       .argument = "P",
        .help = "score only predictions made at positions >= P of each window (default 0: all ctx - 1;\n"
                "--ctx 512 --score-from 256 is llama.cpp's protocol)"},
       {GPTVQ_OPTION_SWITCH, "bos", .value = &eval->options.bos,
        .help = "put the tokenizer's BOS before the text, once (default: --no-bos)"},
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = compute_names, .argument = "fp32|bf16|int8|auto",
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = compute_names,
+       .argument = "fp32|bf16|int8|auto",
        .help = "precision of the inputs of matrix products; sums are fp32 always; int8 is for packed layers\n"
                "(default fp32)"},
-      {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &eval->model_options.head_bits, .min = 8, .max = 16, .argument = "8|16",
-       .help = "weights of the output head (default: 8 with int8, else as stored)"},
+      {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &eval->model_options.head_bits, .min = 8, .max = 16,
+       .argument = "8|16", .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &eval->json, .help = "the result as JSON"},
       {GPTVQ_OPTION_END}};
   memcpy(table, options, sizeof options);
@@ -37,8 +39,10 @@ int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--text FILE is missing; see gptvq %s --help", command);
   eval->model_options.compute = (gptvq_compute)eval->compute;
   gptvq_error err;
-  if (gptvq_cli_read_file(eval->text_path, &eval->text, &eval->text_size, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
-  if (eval->text_size == 0) return gptvq_cli_error(GPTVQ_ERROR_DATA, "%s is empty: there is no text to predict", eval->text_path);
+  if (gptvq_cli_read_file(eval->text_path, &eval->text, &eval->text_size, &err) != GPTVQ_OK)
+    return gptvq_cli_fail(&err);
+  if (eval->text_size == 0)
+    return gptvq_cli_error(GPTVQ_ERROR_DATA, "%s is empty: there is no text to predict", eval->text_path);
   return 0;
 }
 
@@ -63,7 +67,8 @@ json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, c
   return object;
 }
 
-void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result, double seconds) {
+void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result,
+                             double seconds) {
   (void)json_object_set_new(object, "windows", json_integer((json_int_t)result->windows));
   (void)json_object_set_new(object, "ctx", json_integer((json_int_t)result->ctx));
   (void)json_object_set_new(object, "score_from", json_integer((json_int_t)result->score_from));
@@ -72,5 +77,6 @@ void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const g
   (void)json_object_set_new(object, "compute", json_string(compute_names[eval->compute]));
   (void)json_object_set_new(object, "seconds", gptvq_cli_number(seconds));
   double predicted = (double)result->windows * (double)result->ctx;
-  (void)json_object_set_new(object, "tokens_per_second", gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));
+  (void)json_object_set_new(object, "tokens_per_second",
+                            gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));
 }

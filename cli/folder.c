@@ -1,4 +1,5 @@
-/* What the files of a model folder weigh, read from their own headers: an account independent of the library's. */
+/* What the files of a model folder weigh, read from their own headers: an account independent of the
+ * library's. */
 #include "cli.h"
 
 #include <errno.h>

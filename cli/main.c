@@ -23,7 +23,8 @@ static int help(void) {
   printf("gptvq %s: compress Llama-family models by vector quantization, measure what was lost, run them.\n\n"
          "  gptvq COMMAND [arguments] [options]\n\nCommands:\n",
          gptvq_version());
-  for (size_t i = 0; commands[i].name != NULL; i++) printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+  for (size_t i = 0; commands[i].name != NULL; i++)
+    printf("  %-10s %s\n", commands[i].name, commands[i].summary);
   printf("\nA first tour:\n"
          "  gptvq quantize Llama-2-7b/ -o small/ --dim 2 --bits 2.25 --calib train.txt\n"
          "  gptvq eval small/ --text test.txt\n"
@@ -55,14 +56,16 @@ static int run(int argc, char **argv) {
   const char *names[sizeof commands / sizeof commands[0]] = {NULL};
   for (size_t i = 0; commands[i].name != NULL; i++) names[i] = commands[i].name;
   const char *near = gptvq_cli_suggest(name, names);
-  if (near != NULL) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown command '%s'; did you mean %s?", name, near);
+  if (near != NULL)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown command '%s'; did you mean %s?", name, near);
   return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown command '%s'; see gptvq --help", name);
 }
 
 int main(int argc, char **argv) {
   gptvq_cli_catch_signals();
   int code = run(argc, argv);
-  if (code == GPTVQ_ERROR_MEMORY) { /* OpenBLAS's exit handler can wait for ever for its helper threads when memory is short */
+  if (code == GPTVQ_ERROR_MEMORY) { /* OpenBLAS's exit handler can wait for ever for its helper threads when
+                                       memory is short */
     (void)fflush(NULL);
     _exit(code);
   }

@@ -14,8 +14,9 @@ static const gptvq_option common_options[] = {
     {GPTVQ_OPTION_INT, "threads", .value = &threads, .min = 0, .max = 256, .argument = "N",
      .help = "threads to use; 0 = one per core (default). Results do not depend on it"},
     {GPTVQ_OPTION_STRING, "cpu", .value = &cpu, .argument = "LIST|LEVEL",
-     .help = "CPUs to use, such as 0-3,6: one thread bound to each. Or the highest instruction set: auto, ref,\n"
-             "avx2, avx512, neon, dotprod (default: $GPTVQ_CPU or auto; for both, set the variable)"},
+     .help =
+         "CPUs to use, such as 0-3,6: one thread bound to each. Or the highest instruction set: auto, ref,\n"
+         "avx2, avx512, neon, dotprod (default: $GPTVQ_CPU or auto; for both, set the variable)"},
     {GPTVQ_OPTION_FLAG, "quiet", .value = &quiet, .help = "no progress, only warnings and errors"},
     {GPTVQ_OPTION_END}};
 
@@ -35,8 +36,9 @@ static void print_options(const gptvq_option *options) {
     char left[96];
     char letter[8] = "";
     if (option->letter != 0) (void)snprintf(letter, sizeof letter, "-%c, ", option->letter);
-    (void)snprintf(left, sizeof left, "  %s--%s%s%s%s", letter, option->kind == GPTVQ_OPTION_SWITCH ? "[no-]" : "",
-                   option->name, takes_value(option) ? " " : "", takes_value(option) ? option->argument : "");
+    (void)snprintf(left, sizeof left, "  %s--%s%s%s%s", letter,
+                   option->kind == GPTVQ_OPTION_SWITCH ? "[no-]" : "", option->name,
+                   takes_value(option) ? " " : "", takes_value(option) ? option->argument : "");
     printf("%-*s", COLUMN, left);
     if (strlen(left) >= COLUMN) printf("\n%*s", COLUMN, "");
     for (const char *line = option->help; line != NULL;) {
@@ -125,9 +127,10 @@ static int bad_choice(const char *shown, const gptvq_option *option, const char 
 
 static int out_of_range(const char *shown, const gptvq_option *option, const char *text) {
   if (isinf(option->max) || option->max >= (double)SIZE_MAX)
-    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: %s is out of range, at least %.10g", shown, text, option->min);
-  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: %s is out of range, %.10g to %.10g", shown, text, option->min,
-                         option->max);
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: %s is out of range, at least %.10g", shown, text,
+                           option->min);
+  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: %s is out of range, %.10g to %.10g", shown, text,
+                         option->min, option->max);
 }
 
 static int set_number(const char *shown, const gptvq_option *option, const char *text) {
@@ -156,13 +159,15 @@ static int set_integer(const char *shown, const gptvq_option *option, const char
   }
   if (option->kind == GPTVQ_OPTION_SEED) {
     if (errno == ERANGE || negative)
-      return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: %s is out of range, 0 to %llu", shown, text, ULLONG_MAX);
+      return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: %s is out of range, 0 to %llu", shown, text,
+                             ULLONG_MAX);
     *(uint64_t *)option->value = value;
     return 0;
   }
   double wide = negative ? -(double)value : (double)value;
   if (errno == ERANGE || wide < option->min || wide > option->max) return out_of_range(shown, option, text);
-  if (option->kind == GPTVQ_OPTION_INT) *(int *)option->value = negative ? (int)-(long long)value : (int)value;
+  if (option->kind == GPTVQ_OPTION_INT)
+    *(int *)option->value = negative ? (int)-(long long)value : (int)value;
   else if (option->kind == GPTVQ_OPTION_UNSIGNED) *(unsigned *)option->value = (unsigned)value;
   else *(size_t *)option->value = (size_t)value;
   return 0;
@@ -196,7 +201,8 @@ static int set_value(const char *shown, const gptvq_option *option, const char *
 /* ---- the command line ---- */
 
 /* The option called name[0..length), or with *negated the switch called no-NAME. */
-static const gptvq_option *find(const gptvq_cli_command *command, const char *name, size_t length, bool *negated) {
+static const gptvq_option *find(const gptvq_cli_command *command, const char *name, size_t length,
+                                bool *negated) {
   const gptvq_option *tables[2] = {command->options, common_options};
   for (size_t t = 0; t < 2; t++) {
     for (const gptvq_option *option = tables[t]; option->kind != GPTVQ_OPTION_END; option++) {
@@ -250,7 +256,8 @@ static int parse_option(const gptvq_cli_command *command, int argc, char **argv,
   }
   if (attached == NULL) {
     if (*at + 1 >= argc || looks_like_option(command, argv[*at + 1]))
-      return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s needs a value: %s %s", shown, shown, option->argument);
+      return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s needs a value: %s %s", shown, shown,
+                             option->argument);
     attached = argv[++*at];
   }
   return set_value(shown, option, attached);
@@ -260,10 +267,11 @@ static int apply_common(void) {
   gptvq_error err;
   gptvq_cli_set_quiet(quiet != 0);
   bool list = cpu != NULL && cpu[0] >= '0' && cpu[0] <= '9';
-  if (list && gptvq_set_affinity(cpu, &err) != GPTVQ_OK) return gptvq_cli_error(err.status, "option --cpu: %s", err.message);
+  if (list && gptvq_set_affinity(cpu, &err) != GPTVQ_OK)
+    return gptvq_cli_error(err.status, "option --cpu: %s", err.message);
   if (list && threads > gptvq_get_threads())
-    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--threads %d needs as many CPUs, but --cpu %s names %d", threads, cpu,
-                           gptvq_get_threads());
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--threads %d needs as many CPUs, but --cpu %s names %d",
+                           threads, cpu, gptvq_get_threads());
   gptvq_set_threads(threads);
   const char *level = cpu != NULL && !list ? cpu : getenv("GPTVQ_CPU");
   if (level != NULL && level[0] != '\0' && gptvq_set_cpu(level, &err) != GPTVQ_OK) {
@@ -273,7 +281,8 @@ static int apply_common(void) {
   return 0;
 }
 
-bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, const char **positional, int *exit_code) {
+bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, const char **positional,
+                     int *exit_code) {
   size_t wanted = 0, count = 0;
   while (command->arguments[wanted] != NULL) wanted++;
   bool options_end = false;
@@ -292,20 +301,20 @@ bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, co
       *exit_code = parse_option(command, argc, argv, &at);
       if (*exit_code != 0) return false;
     } else if (count == wanted) {
-      *exit_code = gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unexpected argument '%s'; see gptvq %s --help", argument,
-                                   command->name);
+      *exit_code = gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unexpected argument '%s'; see gptvq %s --help",
+                                   argument, command->name);
       return false;
     } else if (argument[0] == '\0') { /* usually a shell variable that is not set */
-      *exit_code = gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "%s is empty: gptvq %s %s", command->arguments[count],
-                                   command->name, command->usage);
+      *exit_code = gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "%s is empty: gptvq %s %s",
+                                   command->arguments[count], command->name, command->usage);
       return false;
     } else {
       positional[count++] = argument;
     }
   }
   if (count < wanted) {
-    *exit_code = gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "%s is missing: gptvq %s %s", command->arguments[count],
-                                 command->name, command->usage);
+    *exit_code = gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "%s is missing: gptvq %s %s",
+                                 command->arguments[count], command->name, command->usage);
     return false;
   }
   *exit_code = apply_common();

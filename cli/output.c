@@ -97,7 +97,8 @@ const char *gptvq_cli_time_text(double seconds, char buffer[GPTVQ_CLI_SIZE_TEXT]
   }
   unsigned long whole = seconds < 3.6e8 ? (unsigned long)(seconds + 0.5) : 360000000ul;
   if (whole < 3600) (void)snprintf(buffer, GPTVQ_CLI_SIZE_TEXT, "%lu:%02lu", whole / 60, whole % 60);
-  else (void)snprintf(buffer, GPTVQ_CLI_SIZE_TEXT, "%lu:%02lu:%02lu", whole / 3600, whole / 60 % 60, whole % 60);
+  else
+    (void)snprintf(buffer, GPTVQ_CLI_SIZE_TEXT, "%lu:%02lu:%02lu", whole / 3600, whole / 60 % 60, whole % 60);
   return buffer;
 }
 

@@ -21,7 +21,8 @@ void gptvq_cli_catch_signals(void) {
   action.sa_flags = (int)SA_RESETHAND; /* the second one ends the process at once */
   (void)sigaction(SIGINT, &action, NULL);
   (void)sigaction(SIGTERM, &action, NULL);
-  action.sa_handler = SIG_IGN; /* a file-size limit is an error of write(), not a death that leaves half a file */
+  action.sa_handler =
+      SIG_IGN; /* a file-size limit is an error of write(), not a death that leaves half a file */
   action.sa_flags = 0;
   (void)sigaction(SIGXFSZ, &action, NULL);
 }
@@ -65,8 +66,8 @@ static void print_plain(const gptvq_progress *p, double eta) {
   if (!isnan(p->value)) (void)snprintf(value, sizeof value, ", %s %.4g", value_name(p->phase), p->value);
   if (isfinite(eta) && p->done < p->total)
     (void)snprintf(left, sizeof left, ", ETA %s", gptvq_cli_time_text(eta, text));
-  (void)fprintf(stderr, "%s %zu/%zu%s%s%s%s\n", p->phase, p->done, p->total, p->item[0] != '\0' ? ": " : "", p->item,
-                value, left);
+  (void)fprintf(stderr, "%s %zu/%zu%s%s%s%s\n", p->phase, p->done, p->total, p->item[0] != '\0' ? ": " : "",
+                p->item, value, left);
 }
 
 static int on_progress(void *user, const gptvq_progress *p) {
@@ -88,11 +89,12 @@ static int on_progress(void *user, const gptvq_progress *p) {
     state->last_item = now;
     state->done = p->done;
   }
-  /* the mean time of the items so far for those that are left, less what the current one has already taken; of one that takes longer than
-   * the mean nobody knows */
+  /* the mean time of the items so far for those that are left, less what the current one has already taken;
+   * of one that takes longer than the mean nobody knows */
   double eta = NAN;
   if (p->done > state->phase_first && p->total >= p->done) {
-    double mean = (state->last_item - state->phase_start) / (double)(p->done - state->phase_first), left = (double)(p->total - p->done);
+    double mean = (state->last_item - state->phase_start) / (double)(p->done - state->phase_first),
+           left = (double)(p->total - p->done);
     double current = now - state->last_item;
     if (current < mean || left == 0) eta = fmax(mean * left - current, 0);
     else if (left > 1) eta = mean * (left - 1);
@@ -102,7 +104,8 @@ static int on_progress(void *user, const gptvq_progress *p) {
     if (!last && now - state->last_print < 0.1 && state->line_open) return 0;
     draw(state, p, eta);
   } else {
-    /* a log: every named item (a layer with its error) is worth a line, anything else one now and then, in a run of hours once a minute */
+    /* a log: every named item (a layer with its error) is worth a line, anything else one now and then, in a
+     * run of hours once a minute */
     bool named = p->item[0] != '\0' && !isnan(p->value);
     double pause = fmin(fmax((now - state->phase_start) / 20, 5), 60);
     if (!named && !last && now - state->last_print < pause) return 0;

@@ -1,6 +1,7 @@
 /* The library in one page: continues a text, always with the most likely token.
  *
- *   cc complete.c $(pkg-config --cflags --libs gptvq) -o complete      after: cmake --install build/release --prefix PREFIX
+ *   cc complete.c $(pkg-config --cflags --libs gptvq) -o complete      after: cmake --install build/release
+ * --prefix PREFIX
  *   ./complete MODEL TEXT [TOKENS]
  *
  * It prints what `gptvq generate MODEL -p TEXT -n TOKENS --temp 0` prints. */
@@ -31,7 +32,8 @@ static int is_end(const run *r, int32_t id) {
   return id == gptvq_tokenizer_eos(r->tokenizer);
 }
 
-/* What a token looks like may depend on those before it: all of them, the prompt's too, go through the stream. */
+/* What a token looks like may depend on those before it: all of them, the prompt's too, go through the
+ * stream. */
 static gptvq_status print_tokens(run *r, const int32_t *ids, size_t count, gptvq_error *err) {
   const char *piece;
   size_t size;
@@ -51,7 +53,9 @@ static gptvq_status complete(run *r, const char *path, const char *text, size_t 
   if ((status = gptvq_model_open(path, &options, &r->model, err)) != GPTVQ_OK) return status;
   gptvq_model_get_info(r->model, &r->info);
   if ((status = gptvq_tokenizer_open(path, &r->tokenizer, err)) != GPTVQ_OK) return status;
-  if ((status = gptvq_tokenizer_encode(r->tokenizer, text, strlen(text), 1, &r->ids, &count, err)) != GPTVQ_OK) return status;
+  if ((status = gptvq_tokenizer_encode(r->tokenizer, text, strlen(text), 1, &r->ids, &count, err)) !=
+      GPTVQ_OK)
+    return status;
   const int32_t *prompt = r->ids;
   if (count == 0) { /* an empty text begins with BOS */
     r->bos = r->info.bos >= 0 ? r->info.bos : gptvq_tokenizer_bos(r->tokenizer);
@@ -59,20 +63,25 @@ static gptvq_status complete(run *r, const char *path, const char *text, size_t 
     prompt = &r->bos;
     count = 1;
   }
-  if (r->info.max_positions > 0 && count > r->info.max_positions) return fail(err, GPTVQ_ERROR_DATA, "the text is longer than the model's context");
-  if (r->info.max_positions > 0 && tokens > r->info.max_positions - count) tokens = r->info.max_positions - count;
+  if (r->info.max_positions > 0 && count > r->info.max_positions)
+    return fail(err, GPTVQ_ERROR_DATA, "the text is longer than the model's context");
+  if (r->info.max_positions > 0 && tokens > r->info.max_positions - count)
+    tokens = r->info.max_positions - count;
   if ((status = gptvq_session_create(r->model, count + tokens, &r->session, err)) != GPTVQ_OK) return status;
   if ((status = gptvq_text_stream_create(r->tokenizer, 1, &r->stream, err)) != GPTVQ_OK) return status;
-  if ((r->logits = malloc(r->info.vocab * sizeof *r->logits)) == NULL) return fail(err, GPTVQ_ERROR_MEMORY, "out of memory: logits");
+  if ((r->logits = malloc(r->info.vocab * sizeof *r->logits)) == NULL)
+    return fail(err, GPTVQ_ERROR_MEMORY, "out of memory: logits");
 
   if ((status = print_tokens(r, prompt, count, err)) != GPTVQ_OK) return status;
-  if ((status = gptvq_session_forward(r->session, prompt, count, r->logits, 0, err)) != GPTVQ_OK) return status;
+  if ((status = gptvq_session_forward(r->session, prompt, count, r->logits, 0, err)) != GPTVQ_OK)
+    return status;
   for (size_t i = 0; i < tokens; i++) {
     int32_t id;
     if ((status = gptvq_sample(&greedy, r->logits, r->info.vocab, &id, err)) != GPTVQ_OK) return status;
     if (is_end(r, id)) break;
     if ((status = print_tokens(r, &id, 1, err)) != GPTVQ_OK) return status;
-    if (i + 1 < tokens && (status = gptvq_session_forward(r->session, &id, 1, r->logits, 0, err)) != GPTVQ_OK) return status;
+    if (i + 1 < tokens && (status = gptvq_session_forward(r->session, &id, 1, r->logits, 0, err)) != GPTVQ_OK)
+      return status;
   }
   const char *rest;
   if ((status = gptvq_text_stream_flush(r->stream, &rest, &size, err)) != GPTVQ_OK) return status;

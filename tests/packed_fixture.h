@@ -25,7 +25,8 @@ static inline void *fixture_array(fixture *f, size_t count, size_t size) {
   return block;
 }
 
-/* Random contents everywhere (index padding included: readers must not use it). The shape must pass gptvq_packed_check. */
+/* Random contents everywhere (index padding included: readers must not use it). The shape must pass
+ * gptvq_packed_check. */
 static inline fixture fixture_make(const gptvq_packed_shape *shape, uint64_t seed) {
   fixture f;
   memset(&f, 0, sizeof f);
@@ -46,16 +47,20 @@ static inline fixture fixture_make(const gptvq_packed_shape *shape, uint64_t see
     f.packed.codebooks = codes;
     f.packed.codebook_scales = scales;
     if (shape->svd_rank > 0) {
-      int8_t *left = fixture_array(&f, f.sizes.left_bytes, 1), *right = fixture_array(&f, f.sizes.right_bytes, 1);
+      int8_t *left = fixture_array(&f, f.sizes.left_bytes, 1),
+             *right = fixture_array(&f, f.sizes.right_bytes, 1);
       float *steps = fixture_array(&f, shape->svd_rank, sizeof *steps);
-      for (size_t i = 0; i < f.sizes.left_bytes; i++) left[i] = (int8_t)((int)gptvq_random_below(&seed, 255) - 127);
-      for (size_t i = 0; i < f.sizes.right_bytes; i++) right[i] = (int8_t)((int)gptvq_random_below(&seed, 255) - 127);
-      for (size_t i = 0; i < shape->svd_rank; i++) steps[i] = (float)(1e-4 * (0.5 + gptvq_random_unit(&seed)));
+      for (size_t i = 0; i < f.sizes.left_bytes; i++)
+        left[i] = (int8_t)((int)gptvq_random_below(&seed, 255) - 127);
+      for (size_t i = 0; i < f.sizes.right_bytes; i++)
+        right[i] = (int8_t)((int)gptvq_random_below(&seed, 255) - 127);
+      for (size_t i = 0; i < shape->svd_rank; i++)
+        steps[i] = (float)(1e-4 * (0.5 + gptvq_random_unit(&seed)));
       f.packed.codebook_left = left;
       f.packed.codebook_right = right;
       f.packed.factor_scales = steps;
-      gptvq_codebooks_from_factors(f.sizes.codebook_scales, (size_t)1 << shape->index_bits, shape->svd_rank, left, right, steps,
-                                   shape->codebook_bits, codes, scales);
+      gptvq_codebooks_from_factors(f.sizes.codebook_scales, (size_t)1 << shape->index_bits, shape->svd_rank,
+                                   left, right, steps, shape->codebook_bits, codes, scales);
     }
     if (shape->scale_block > 0) {
       uint8_t *codes4 = fixture_array(&f, f.sizes.block_scale_bytes, 1);
@@ -92,19 +97,31 @@ static inline void fixture_release(fixture *f) {
   memset(f, 0, sizeof *f);
 }
 
-/* Shapes with every kind of edge: narrow last column group, short last stripe, groups larger than the matrix, odd columns. */
+/* Shapes with every kind of edge: narrow last column group, short last stripe, groups larger than the matrix,
+ * odd columns. */
 static const gptvq_packed_shape fixture_shapes[] = {
-    {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 256, 8, 0, false, 0},   {GPTVQ_PACKED_VQ, 13, 600, 2, 6, 4, 256, 8, 0, true, 0},
-    {GPTVQ_PACKED_VQ, 7, 40, 1, 2, 7, 256, 8, 0, false, 0},     {GPTVQ_PACKED_VQ, 5, 37, 1, 3, 2, 16, 16, 0, true, 0},
-    {GPTVQ_PACKED_VQ, 9, 130, 4, 8, 5, 64, 8, 0, false, 0},     {GPTVQ_PACKED_VQ, 3, 101, 4, 12, 3, 4096, 8, 0, true, 0},
-    {GPTVQ_PACKED_VQ, 11, 320, 2, 5, 4, 128, 16, 16, true, 0},  {GPTVQ_PACKED_VQ, 6, 72, 2, 7, 4, 32, 8, 32, false, 0},
-    {GPTVQ_PACKED_VQ, 4, 50, 1, 1, 3, 24, 8, 8, true, 0},       {GPTVQ_PACKED_VQ, 1, 1, 1, 1, 1, 8, 8, 0, false, 0},
-    {GPTVQ_PACKED_VQ, 2, 9, 4, 9, 1, 8, 16, 4, true, 0},        {GPTVQ_PACKED_VQ, 8, 52, 4, 10, 8, 24, 8, 12, false, 0},
-    {GPTVQ_PACKED_VQ, 9, 80, 1, 3, 2, 32, 8, 0, false, 3},      {GPTVQ_PACKED_VQ, 7, 50, 1, 2, 1, 24, 16, 8, true, 4},
-    {GPTVQ_PACKED_VQ, 3, 20, 1, 8, 3, 64, 8, 4, true, 1},       {GPTVQ_PACKED_VQ, 5, 33, 1, 1, 1, 8, 8, 0, false, 2},
-    {GPTVQ_PACKED_VQ, 8, 52, 2, 11, 3, 64, 8, 20, false, 0},    {GPTVQ_PACKED_UNIFORM, 6, 256, 1, 2, 1, 256, 0, 64, false, 0},
-    {GPTVQ_PACKED_UNIFORM, 7, 75, 1, 3, 1, 80, 0, 32, true, 0}, {GPTVQ_PACKED_UNIFORM, 3, 10, 1, 4, 1, 10, 0, 128, true, 0},
-    {GPTVQ_PACKED_UNIFORM, 5, 33, 1, 8, 1, 33, 0, 1, false, 0}, {GPTVQ_PACKED_UNIFORM, 1, 5, 1, 5, 1, 5, 0, 3, false, 0},
+    {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 256, 8, 0, false, 0},
+    {GPTVQ_PACKED_VQ, 13, 600, 2, 6, 4, 256, 8, 0, true, 0},
+    {GPTVQ_PACKED_VQ, 7, 40, 1, 2, 7, 256, 8, 0, false, 0},
+    {GPTVQ_PACKED_VQ, 5, 37, 1, 3, 2, 16, 16, 0, true, 0},
+    {GPTVQ_PACKED_VQ, 9, 130, 4, 8, 5, 64, 8, 0, false, 0},
+    {GPTVQ_PACKED_VQ, 3, 101, 4, 12, 3, 4096, 8, 0, true, 0},
+    {GPTVQ_PACKED_VQ, 11, 320, 2, 5, 4, 128, 16, 16, true, 0},
+    {GPTVQ_PACKED_VQ, 6, 72, 2, 7, 4, 32, 8, 32, false, 0},
+    {GPTVQ_PACKED_VQ, 4, 50, 1, 1, 3, 24, 8, 8, true, 0},
+    {GPTVQ_PACKED_VQ, 1, 1, 1, 1, 1, 8, 8, 0, false, 0},
+    {GPTVQ_PACKED_VQ, 2, 9, 4, 9, 1, 8, 16, 4, true, 0},
+    {GPTVQ_PACKED_VQ, 8, 52, 4, 10, 8, 24, 8, 12, false, 0},
+    {GPTVQ_PACKED_VQ, 9, 80, 1, 3, 2, 32, 8, 0, false, 3},
+    {GPTVQ_PACKED_VQ, 7, 50, 1, 2, 1, 24, 16, 8, true, 4},
+    {GPTVQ_PACKED_VQ, 3, 20, 1, 8, 3, 64, 8, 4, true, 1},
+    {GPTVQ_PACKED_VQ, 5, 33, 1, 1, 1, 8, 8, 0, false, 2},
+    {GPTVQ_PACKED_VQ, 8, 52, 2, 11, 3, 64, 8, 20, false, 0},
+    {GPTVQ_PACKED_UNIFORM, 6, 256, 1, 2, 1, 256, 0, 64, false, 0},
+    {GPTVQ_PACKED_UNIFORM, 7, 75, 1, 3, 1, 80, 0, 32, true, 0},
+    {GPTVQ_PACKED_UNIFORM, 3, 10, 1, 4, 1, 10, 0, 128, true, 0},
+    {GPTVQ_PACKED_UNIFORM, 5, 33, 1, 8, 1, 33, 0, 1, false, 0},
+    {GPTVQ_PACKED_UNIFORM, 1, 5, 1, 5, 1, 5, 0, 3, false, 0},
 };
 enum { FIXTURE_SHAPES = sizeof fixture_shapes / sizeof fixture_shapes[0] };
 

@@ -10,48 +10,55 @@ extern "C" {
 #endif
 
 typedef struct gptvq_random_model {
-  const char *shape; /* one of gptvq_random_shapes */
-  size_t layers;     /* blocks; 0 = as many as the real model has */
-  int dense;         /* 1: bf16 weights as in an original folder; 0: packed as `format` says */
+  const char *shape;             /* one of gptvq_random_shapes */
+  size_t layers;                 /* blocks; 0 = as many as the real model has */
+  int dense;                     /* 1: bf16 weights as in an original folder; 0: packed as `format` says */
   gptvq_quantize_options format; /* of packed layers; only what decides their shape is used */
   uint64_t seed;
-  int force;         /* replace an existing model folder */
+  int force; /* replace an existing model folder */
 } gptvq_random_model;
 
 /* Names for `shape`, NULL-terminated. */
 GPTVQ_API const char *const *gptvq_random_shapes(void);
 /* Llama-2-7B's figures, 2.25 bits in pairs of weights. */
 GPTVQ_API void gptvq_random_model_init(gptvq_random_model *model);
-/* A model folder without a tokenizer, written without running the quantizer: indices, codebooks and dense weights are random, small
- * enough for activations to stay finite. OUT_DIR appears whole or not at all. GPTVQ_ERROR_ARGUMENT for an unknown shape or an
- * impossible format. */
-GPTVQ_API gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir, gptvq_error *err);
+/* A model folder without a tokenizer, written without running the quantizer: indices, codebooks and dense
+ * weights are random, small enough for activations to stay finite. OUT_DIR appears whole or not at all.
+ * GPTVQ_ERROR_ARGUMENT for an unknown shape or an impossible format. */
+GPTVQ_API gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir,
+                                                gptvq_error *err);
 
-/* Bytes per second that this machine's threads read from memory: the fastest of `rounds` passes over 256 MiB. 0: out of memory. */
+/* Bytes per second that this machine's threads read from memory: the fastest of `rounds` passes over 256 MiB.
+ * 0: out of memory. */
 GPTVQ_API double gptvq_measure_bandwidth(size_t rounds);
 
-/* Matrix × vector kernels of the packed formats, walking through memory as decoding does, in turns with a plain read of memory and with a kernel
- * for 4-bit integers (int4-g128: a scale and a zero point per 128 weights). */
+/* Matrix × vector kernels of the packed formats, walking through memory as decoding does, in turns with a
+ * plain read of memory and with a kernel for 4-bit integers (int4-g128: a scale and a zero point per 128
+ * weights). */
 typedef struct gptvq_kernel_bench {
   size_t rounds; /* turns; 9 */
-  size_t shapes; /* how many of 4096 x 4096, 11008 x 4096, 4096 x 11008 (Llama-2-7B), 14336 x 4096, 4096 x 14336 (Mistral-7B); 3 */
+  size_t shapes; /* how many of 4096 x 4096, 11008 x 4096, 4096 x 11008 (Llama-2-7B), 14336 x 4096, 4096 x
+                    14336 (Mistral-7B); 3 */
   size_t bytes;  /* of memory to walk through, 256 MiB; at least 64 MiB */
 } gptvq_kernel_bench;
 
 typedef struct gptvq_kernel_speed {
-  const char *kernel;        /* static storage; the first of each shape is int4-g128 */
-  size_t rows, cols, tokens; /* tokens multiplied at a time */
-  double bits, bytes;        /* per weight; of the whole matrix with codebooks and scales */
+  const char *kernel;                 /* static storage; the first of each shape is int4-g128 */
+  size_t rows, cols, tokens;          /* tokens multiplied at a time */
+  double bits, bytes;                 /* per weight; of the whole matrix with codebooks and scales */
   double min_seconds, median_seconds; /* least of single products; median of the rounds' means */
   double bandwidth, bandwidth_median; /* bytes per second of the plain read, the same way */
-  double int4_ratio, int4_ratio_median; /* seconds / those of int4-g128: of the least times; median over the rounds */
+  double int4_ratio,
+      int4_ratio_median; /* seconds / those of int4-g128: of the least times; median over the rounds */
 } gptvq_kernel_speed;
 
-/* Called for each kernel of a shape when all its rounds are done; non-zero: stop with GPTVQ_ERROR_CANCELLED. */
+/* Called for each kernel of a shape when all its rounds are done; non-zero: stop with GPTVQ_ERROR_CANCELLED.
+ */
 typedef int (*gptvq_kernel_report)(void *user, const gptvq_kernel_speed *speed);
 
 GPTVQ_API void gptvq_kernel_bench_init(gptvq_kernel_bench *options);
-GPTVQ_API gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel_report report, void *user, gptvq_error *err);
+GPTVQ_API gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel_report report,
+                                           void *user, gptvq_error *err);
 
 #ifdef __cplusplus
 }

@@ -12,8 +12,8 @@ extern "C" {
 typedef struct gptvq_eval_options {
   size_t ctx;         /* tokens per window; 0 = min(2048, the model's context) */
   size_t max_windows; /* 0 = all */
-  size_t score_from;  /* only predictions made at positions >= this are scored: the logits there, for the next token. 0 = all
-                       * ctx - 1 of a window; ctx / 2 is llama.cpp's protocol */
+  size_t score_from;  /* only predictions made at positions >= this are scored: the logits there, for the next
+                       * token. 0 = all  ctx - 1 of a window; ctx / 2 is llama.cpp's protocol */
   int bos;            /* 1: the tokenizer's template is applied to the text once. Default 0 */
 } gptvq_eval_options;
 
@@ -27,16 +27,18 @@ typedef struct gptvq_eval_result {
 typedef struct gptvq_compare_result {
   gptvq_eval_result a, b;
   double kl_mean, kl_stderr, kl_max; /* KL(A ‖ B) per scored token, nats */
-  double top1_agreement;   /* fraction of scored positions with the same argmax */
+  double top1_agreement;             /* fraction of scored positions with the same argmax */
 } gptvq_compare_result;
 
 GPTVQ_API void gptvq_eval_options_init(gptvq_eval_options *options);
 
-/* Tokenizes the whole text once, cuts it into non-overlapping windows of ctx tokens (a shorter rest is dropped, as is usual;
- * fewer than one window: GPTVQ_ERROR_DATA with both numbers), predicts each window from its own start. */
+/* Tokenizes the whole text once, cuts it into non-overlapping windows of ctx tokens (a shorter rest is
+ * dropped, as is usual; fewer than one window: GPTVQ_ERROR_DATA with both numbers), predicts each window from
+ * its own start. */
 GPTVQ_API gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *tokenizer,
                                        const char *text, size_t size, const gptvq_eval_options *options,
-                                       const gptvq_callbacks *callbacks, gptvq_eval_result *result, gptvq_error *err);
+                                       const gptvq_callbacks *callbacks, gptvq_eval_result *result,
+                                       gptvq_error *err);
 
 /* Both models on the same windows; they must have the same vocabulary size. */
 GPTVQ_API gptvq_status gptvq_compare_text(const gptvq_model *a, const gptvq_model *b,

@@ -8,37 +8,39 @@
 extern "C" {
 #endif
 
-typedef struct gptvq_model gptvq_model;     /* immutable, memory-mapped weights; may be shared between sessions */
-typedef struct gptvq_session gptvq_session; /* KV cache and scratch memory of one running text; one thread at a time */
+typedef struct gptvq_model gptvq_model; /* immutable, memory-mapped weights; may be shared between sessions */
+typedef struct gptvq_session
+    gptvq_session; /* KV cache and scratch memory of one running text; one thread at a time */
 
 typedef enum gptvq_compute {
   GPTVQ_COMPUTE_FP32 = 0,
-  GPTVQ_COMPUTE_BF16 = 1, /* inputs of matrix products over dense weights are rounded to bf16; sums are fp32 */
-  GPTVQ_COMPUTE_INT8 = 2, /* as BF16, and inputs of packed layers are int8 codes with a scale per column group where there are kernels
-                             for the format; keys and values are kept as fp16 */
+  GPTVQ_COMPUTE_BF16 =
+      1, /* inputs of matrix products over dense weights are rounded to bf16; sums are fp32 */
+  GPTVQ_COMPUTE_INT8 = 2, /* as BF16, and inputs of packed layers are int8 codes with a scale per column group
+                             where there are kernels for the format; keys and values are kept as fp16 */
   GPTVQ_COMPUTE_AUTO = 3  /* INT8 for packed folders, FP32 for others */
 } gptvq_compute;
 
 typedef struct gptvq_model_options {
   gptvq_compute compute;
-  unsigned head_bits; /* weights of the output head: 16 = as stored, 8 = int8 with a scale per 256 columns, made when the model is
-                         opened; 0 = 8 when computing in INT8, else 16 */
+  unsigned head_bits; /* weights of the output head: 16 = as stored, 8 = int8 with a scale per 256 columns,
+                         made when the model is opened; 0 = 8 when computing in INT8, else 16 */
 } gptvq_model_options;
 
 typedef struct gptvq_model_info {
   char architecture[64]; /* "LlamaForCausalLM" */
   size_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, max_positions, experts;
-  uint64_t parameters;       /* values of the original model, tied tensors counted once */
-  uint64_t linear_values;    /* values in the block linears, the ones that are quantized */
-  uint64_t linear_bytes;     /* bytes that they take in the files */
-  uint64_t other_bytes;      /* bytes of all other tensors */
-  double bits_per_value;     /* 8 · linear_bytes / linear_values */
+  uint64_t parameters;         /* values of the original model, tied tensors counted once */
+  uint64_t linear_values;      /* values in the block linears, the ones that are quantized */
+  uint64_t linear_bytes;       /* bytes that they take in the files */
+  uint64_t other_bytes;        /* bytes of all other tensors */
+  double bits_per_value;       /* 8 · linear_bytes / linear_values */
   double model_bits_per_value; /* 8 · all tensor bytes / parameters */
-  int packed;                /* 1: a gptvq folder */
-  int32_t bos, eos[8];       /* from config.json / generation_config.json; -1 where absent */
+  int packed;                  /* 1: a gptvq folder */
+  int32_t bos, eos[8];         /* from config.json / generation_config.json; -1 where absent */
   size_t eos_count;
-  gptvq_compute compute;     /* in force: never AUTO */
-  unsigned head_bits;        /* 16: as stored */
+  gptvq_compute compute; /* in force: never AUTO */
+  unsigned head_bits;    /* 16: as stored */
 } gptvq_model_info;
 
 /* One block linear (or expert) as stored; strings live as long as the model. */
@@ -47,25 +49,26 @@ typedef struct gptvq_layer_info {
   const char *format; /* "bf16", "fp16", "fp32", "vq", "uniform" */
   const char *method; /* "gptvq", "gptq", "rtn", "kmeans", or "" */
   size_t rows, cols;
-  unsigned dim;              /* VQ dimension d; 1 for uniform and dense */
-  unsigned index_bits;       /* log2 k; code bits for uniform; 0 for dense */
+  unsigned dim;        /* VQ dimension d; 1 for uniform and dense */
+  unsigned index_bits; /* log2 k; code bits for uniform; 0 for dense */
   size_t group_rows, group_cols;
-  unsigned codebook_bits;    /* 8 or 16; 0 for others */
-  unsigned scale_block;      /* N_s, 0 = none; for uniform the group size */
-  uint64_t bytes;            /* all of its tensors, in the files */
+  unsigned codebook_bits; /* 8 or 16; 0 for others */
+  unsigned scale_block;   /* N_s, 0 = none; for uniform the group size */
+  uint64_t bytes;         /* all of its tensors, in the files */
   double bits_per_value;
-  double error;              /* relative layer error reported when it was quantized, NaN if unknown */
-  unsigned svd_rank;         /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
+  double error;      /* relative layer error reported when it was quantized, NaN if unknown */
+  unsigned svd_rank; /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
 } gptvq_layer_info;
 
 /* PATH: a Hugging Face folder. options may be NULL. On success the caller owns *out. */
-GPTVQ_API gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options, gptvq_model **out,
-                                        gptvq_error *err);
+GPTVQ_API gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options,
+                                        gptvq_model **out, gptvq_error *err);
 GPTVQ_API void gptvq_model_close(gptvq_model *model); /* after its sessions; NULL is fine */
 GPTVQ_API void gptvq_model_get_info(const gptvq_model *model, gptvq_model_info *info);
 GPTVQ_API size_t gptvq_model_layer_count(const gptvq_model *model); /* number of block linears */
 GPTVQ_API void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info);
-/* quantization_config of config.json as JSON text, or NULL for an original model; lives as long as the model. */
+/* quantization_config of config.json as JSON text, or NULL for an original model; lives as long as the model.
+ */
 GPTVQ_API const char *gptvq_model_quantization_json(const gptvq_model *model);
 
 /* A session for at most max_tokens positions. Bytes it will take: gptvq_session_estimate. */
@@ -76,9 +79,10 @@ GPTVQ_API void gptvq_session_destroy(gptvq_session *session);
 GPTVQ_API void gptvq_session_reset(gptvq_session *session); /* forget all positions */
 GPTVQ_API size_t gptvq_session_position(const gptvq_session *session);
 
-/* Appends `count` tokens. logits: caller's buffer of vocab floats (logits after the last token) or, with all_logits, of
- * count × vocab floats, row-major; NULL: not computed. GPTVQ_ERROR_DATA: id outside the vocabulary;
- * GPTVQ_ERROR_ARGUMENT: more positions than the session has; logits after the last of no tokens. */
+/* Appends `count` tokens. logits: caller's buffer of vocab floats (logits after the last token) or, with
+ * all_logits, of count × vocab floats, row-major; NULL: not computed. GPTVQ_ERROR_DATA: id outside the
+ * vocabulary; GPTVQ_ERROR_ARGUMENT: more positions than the session has; logits after the last of no tokens.
+ */
 GPTVQ_API gptvq_status gptvq_session_forward(gptvq_session *session, const int32_t *tokens, size_t count,
                                              float *logits, int all_logits, gptvq_error *err);
 

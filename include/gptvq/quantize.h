@@ -25,64 +25,75 @@ typedef enum gptvq_rotate {
   GPTVQ_ROTATE_ALL = 3
 } gptvq_rotate;
 
-/* Fill with gptvq_quantize_options_init first; then change what you need. 0 means "derive it" where so noted. */
+/* Fill with gptvq_quantize_options_init first; then change what you need. 0 means "derive it" where so noted.
+ */
 typedef struct gptvq_quantize_options {
   gptvq_method method;
-  double bits;          /* target bits per value, indices + codebooks (+ scales); chooses k and l. 0: use those below */
-  unsigned dim;         /* d: 1, 2, 4 (VQ) */
-  unsigned index_bits;  /* log2 k, 0 = from bits */
-  size_t group_size;    /* l, weights per codebook (VQ) or per scale (uniform); 0 = from bits */
-  size_t group_cols;    /* columns per VQ group, 256 */
-  unsigned codebook_bits;  /* 8 or 16 */
-  unsigned scale_block;    /* N_s: block-wise scales every N_s weights, 0 = none */
+  double
+      bits; /* target bits per value, indices + codebooks (+ scales); chooses k and l. 0: use those below */
+  unsigned dim;           /* d: 1, 2, 4 (VQ) */
+  unsigned index_bits;    /* log2 k, 0 = from bits */
+  size_t group_size;      /* l, weights per codebook (VQ) or per scale (uniform); 0 = from bits */
+  size_t group_cols;      /* columns per VQ group, 256 */
+  unsigned codebook_bits; /* 8 or 16 */
+  unsigned scale_block;   /* N_s: block-wise scales every N_s weights, 0 = none */
   gptvq_em_init em_init;
-  unsigned em_iterations;  /* at most; 100 */
-  int hessian_weights;     /* 1: E- and M-step weighted by the Hessian */
-  int exact_metric;        /* 1: d × d block metric and feedback; 0: its diagonal, as the published code */
-  int feedback;            /* 1: error feedback */
-  int codebook_update;     /* 1: optimise codebooks on the layer loss afterwards */
+  unsigned em_iterations;   /* at most; 100 */
+  int hessian_weights;      /* 1: E- and M-step weighted by the Hessian */
+  int exact_metric;         /* 1: d × d block metric and feedback; 0: its diagonal, as the published code */
+  int feedback;             /* 1: error feedback */
+  int codebook_update;      /* 1: optimise codebooks on the layer loss afterwards */
   unsigned reassign_rounds; /* rounds of (update, coordinate-descent re-assignment) at most */
-  int act_order;           /* by descending H_ii: 0 off, 1 columns (permutation stored), 2 whole groups and sub-vectors (nothing stored),
-                            * 3 as 2, after the columns of o_proj and down_proj were ordered and the order taken up by v_proj, gate and up (nothing stored) */
-  int true_sequential;     /* 1: each layer sees the quantized outputs of the layers before it inside the block */
-  double damping;          /* fraction of the mean diagonal of H, 0.01 */
-  const char *calib;       /* text file, or "self": sampled from the model itself */
-  size_t calib_samples;    /* windows, 128 */
-  size_t calib_length;     /* tokens per window; 0 = min(2048, the model's context) */
+  int act_order; /* by descending H_ii: 0 off, 1 columns (permutation stored), 2 whole groups and sub-vectors
+                  * (nothing stored), 3 as 2, after the columns of o_proj and down_proj were ordered and the
+                  * order taken up by v_proj, gate and up (nothing stored) */
+  int true_sequential; /* 1: each layer sees the quantized outputs of the layers before it inside the block */
+  double damping;      /* fraction of the mean diagonal of H, 0.01 */
+  const char *calib;   /* text file, or "self": sampled from the model itself */
+  size_t calib_samples; /* windows, 128 */
+  size_t calib_length;  /* tokens per window; 0 = min(2048, the model's context) */
   uint64_t seed;
-  int force;               /* replace an existing output folder */
-  int resume;              /* continue a killed run in the output folder */
-  /* Fine-tuning of codebooks, uniform scales, norms and biases by back-propagation; needs calibration data. */
-  size_t finetune_steps;       /* Adam steps on the whole model against the original's predictions, at the end; 0 = none */
-  size_t finetune_block_steps; /* on each block against the original block's outputs, as soon as it is quantized; 0 = none */
+  int force;  /* replace an existing output folder */
+  int resume; /* continue a killed run in the output folder */
+  /* Fine-tuning of codebooks, uniform scales, norms and biases by back-propagation; needs calibration data.
+   */
+  size_t finetune_steps; /* Adam steps on the whole model against the original's predictions, at the end; 0 =
+                            none */
+  size_t finetune_block_steps; /* on each block against the original block's outputs, as soon as it is
+                                  quantized; 0 = none */
   size_t finetune_batch;       /* windows per step, 4 */
-  double finetune_rate;        /* learning rate relative to a codebook's rms value, 0.01; half of it for norms and biases */
-  double finetune_index_rate;  /* the same for the weights behind the VQ indices; 0 = indices stay */
-  unsigned beam;           /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published */
-  double mismatch;         /* 0 … 1: share by which each layer makes up for its inputs' deviation from the original model's (with
-                            * true_sequential only; twice the activations and forward passes) */
-  double mismatch_stream;  /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
-  double guide;            /* 0 … 1: calibration tokens are weighted by (squared gradient of the loss by the layer's outputs)^guide; 0 = equally.
-                            * Not in models with experts */
-  int allocate;            /* 1: index bits and group sizes layer by layer, by measured sensitivity, within the bytes that equal sizes
-                            * would take (GPTVQ only, not in models with experts); 0 (default): the same for all layers */
-  int rotate;              /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
-  unsigned head_bits;      /* of the output head in the file: 16 (default): as the original has it; 8: int8 codes. Tied heads stay */
-  unsigned svd_rank;       /* R > 0: the codebooks of a layer, a matrix of one row per group, are stored as int8 factors of rank R
-                            * (dim 1, at most 256 centroids, no fine-tuning; layers with fewer groups than R: that many). codebook_bits
-                            * is then the precision of the codebooks that the factors are multiplied out to; 0 (default): none */
+  double finetune_rate; /* learning rate relative to a codebook's rms value, 0.01; half of it for norms and
+                           biases */
+  double finetune_index_rate; /* the same for the weights behind the VQ indices; 0 = indices stay */
+  unsigned beam;   /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published */
+  double mismatch; /* 0 … 1: share by which each layer makes up for its inputs' deviation from the original
+                    * model's (with true_sequential only; twice the activations and forward passes) */
+  double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
+  double guide; /* 0 … 1: calibration tokens are weighted by (squared gradient of the loss by the layer's
+                 * outputs)^guide; 0 = equally. Not in models with experts */
+  int allocate; /* 1: index bits and group sizes layer by layer, by measured sensitivity, within the bytes
+                 * that equal sizes would take (GPTVQ only, not in models with experts); 0 (default): the same
+                 * for all layers */
+  int rotate; /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
+  unsigned head_bits; /* of the output head in the file: 16 (default): as the original has it; 8: int8 codes.
+                         Tied heads stay */
+  unsigned svd_rank;  /* R > 0: the codebooks of a layer, a matrix of one row per group, are stored as int8
+                       * factors of rank R  (dim 1, at most 256 centroids, no fine-tuning; layers with fewer
+                       * groups than R: that many). codebook_bits  is then the precision of the codebooks that
+                       * the factors are multiplied out to; 0 (default): none */
 } gptvq_quantize_options;
 
 typedef struct gptvq_quantize_report {
   uint64_t linear_values, linear_bytes;
-  double bits_per_value;   /* exact, from the bytes written */
-  double mean_error;       /* mean over layers of the relative layer error ‖WX − QX‖² / ‖WX‖² */
+  double bits_per_value; /* exact, from the bytes written */
+  double mean_error;     /* mean over layers of the relative layer error ‖WX − QX‖² / ‖WX‖² */
   double seconds;
-  uint64_t peak_bytes;     /* peak resident memory of the process */
+  uint64_t peak_bytes; /* peak resident memory of the process */
   size_t layers, blocks_resumed;
-  /* KL divergence per token on the held-out calibration windows, nats, before and after fine-tuning; both NaN without it */
+  /* KL divergence per token on the held-out calibration windows, nats, before and after fine-tuning; both NaN
+   * without it */
   double finetune_before, finetune_after;
-  double cpu_seconds;      /* of all threads */
+  double cpu_seconds; /* of all threads */
 } gptvq_quantize_report;
 
 GPTVQ_API void gptvq_quantize_options_init(gptvq_quantize_options *options);
@@ -99,8 +110,8 @@ GPTVQ_API void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gp
  * GPTVQ_ERROR_ARGUMENT with an explanation and the nearest possible sizes otherwise. */
 GPTVQ_API gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *options, gptvq_error *err);
 
-/* MODEL_DIR is left untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for resume.
- * callbacks and report may be NULL. */
+/* MODEL_DIR is left untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for
+ * resume. callbacks and report may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_quantize_report *report, gptvq_error *err);

@@ -22,15 +22,16 @@ extern "C" {
 /* The command line tool exits with these numbers too (see README, "Exit codes"). */
 typedef enum gptvq_status {
   GPTVQ_OK = 0,
-  GPTVQ_ERROR_INTERNAL = 1,    /* a bug in gptvq */
-  GPTVQ_ERROR_ARGUMENT = 2,    /* an option or argument that makes no sense */
-  GPTVQ_ERROR_IO = 3,          /* cannot open, read, write, create; disk full; output exists */
-  GPTVQ_ERROR_FORMAT = 4,      /* a file is malformed, truncated, or contradicts another */
-  GPTVQ_ERROR_UNSUPPORTED = 5, /* well-formed, but not something gptvq can do (architecture, dtype, version) */
-  GPTVQ_ERROR_NUMERIC = 6,     /* NaN or infinity in weights or activations; a factorisation that failed */
-  GPTVQ_ERROR_MEMORY = 7,      /* allocation failed, or a size overflowed */
-  GPTVQ_ERROR_DATA = 8,        /* too little or unusable text, token ids out of range */
-  GPTVQ_ERROR_CANCELLED = 130  /* the progress callback asked to stop */
+  GPTVQ_ERROR_INTERNAL = 1, /* a bug in gptvq */
+  GPTVQ_ERROR_ARGUMENT = 2, /* an option or argument that makes no sense */
+  GPTVQ_ERROR_IO = 3,       /* cannot open, read, write, create; disk full; output exists */
+  GPTVQ_ERROR_FORMAT = 4,   /* a file is malformed, truncated, or contradicts another */
+  GPTVQ_ERROR_UNSUPPORTED =
+      5,                      /* well-formed, but not something gptvq can do (architecture, dtype, version) */
+  GPTVQ_ERROR_NUMERIC = 6,    /* NaN or infinity in weights or activations; a factorisation that failed */
+  GPTVQ_ERROR_MEMORY = 7,     /* allocation failed, or a size overflowed */
+  GPTVQ_ERROR_DATA = 8,       /* too little or unusable text, token ids out of range */
+  GPTVQ_ERROR_CANCELLED = 130 /* the progress callback asked to stop */
 } gptvq_status;
 
 typedef struct gptvq_error {
@@ -65,13 +66,14 @@ GPTVQ_API const char *gptvq_version(void);
  * Results do not depend on it. Not to be called while another gptvq call runs. */
 GPTVQ_API void gptvq_set_threads(int threads);
 GPTVQ_API int gptvq_get_threads(void);
-/* Binds threads to CPUs: LIST ("0-3,6") has one per thread, the calling thread's first; from now on as many threads as CPUs are used, or
- * as many as a later gptvq_set_threads says (its 0 means as many as CPUs). NULL: no longer bound. GPTVQ_ERROR_ARGUMENT, and nothing
- * changed, when it is not a list or names a CPU that this process may not use. Not to be called while another gptvq call runs. */
+/* Binds threads to CPUs: LIST ("0-3,6") has one per thread, the calling thread's first; from now on as many
+ * threads as CPUs are used, or as many as a later gptvq_set_threads says (its 0 means as many as CPUs). NULL:
+ * no longer bound. GPTVQ_ERROR_ARGUMENT, and nothing changed, when it is not a list or names a CPU that this
+ * process may not use. Not to be called while another gptvq call runs. */
 GPTVQ_API gptvq_status gptvq_set_affinity(const char *cpus, gptvq_error *err);
 
-/* Highest CPU level that kernels may use: "ref", "avx2", "avx512", "neon", "dotprod" or NULL/"auto" (default; also the
- * environment variable GPTVQ_CPU). GPTVQ_ERROR_UNSUPPORTED when this machine lacks it. */
+/* Highest CPU level that kernels may use: "ref", "avx2", "avx512", "neon", "dotprod" or NULL/"auto" (default;
+ * also the environment variable GPTVQ_CPU). GPTVQ_ERROR_UNSUPPORTED when this machine lacks it. */
 GPTVQ_API gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err);
 GPTVQ_API const char *gptvq_get_cpu(void);
 

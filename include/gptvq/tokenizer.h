@@ -1,4 +1,5 @@
-/* gptvq/tokenizer.h: text <-> token ids from a Hugging Face tokenizer.json (BPE, byte-level or byte-fallback). */
+/* gptvq/tokenizer.h: text <-> token ids from a Hugging Face tokenizer.json (BPE, byte-level or
+ * byte-fallback). */
 #ifndef GPTVQ_TOKENIZER_H
 #define GPTVQ_TOKENIZER_H
 
@@ -16,19 +17,22 @@ GPTVQ_API gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **
 GPTVQ_API void gptvq_tokenizer_close(gptvq_tokenizer *tokenizer); /* NULL is fine */
 
 /* Encodes `size` bytes. Invalid UTF-8 is first replaced by U+FFFD exactly as Python's bytes.decode("utf-8",
- * errors="replace") does. `add_special`: apply the post-processor's template (BOS/EOS). Special tokens written out in the text
- * are recognised, as the `tokenizers` package does. On success *ids is a malloc'd array of *count ids that the caller frees with
- * gptvq_free; on failure *ids is NULL. */
+ * errors="replace") does. `add_special`: apply the post-processor's template (BOS/EOS). Special tokens
+ * written out in the text are recognised, as the `tokenizers` package does. On success *ids is a malloc'd
+ * array of *count ids that the caller frees with gptvq_free; on failure *ids is NULL. */
 GPTVQ_API gptvq_status gptvq_tokenizer_encode(const gptvq_tokenizer *tokenizer, const char *text, size_t size,
-                                              int add_special, int32_t **ids, size_t *count, gptvq_error *err);
+                                              int add_special, int32_t **ids, size_t *count,
+                                              gptvq_error *err);
 
-/* Decodes ids to UTF-8 (NUL-terminated, *size excludes the NUL; free with gptvq_free). `skip_special` leaves special
- * tokens out. Equal to tokenizers' decode(), invalid byte sequences becoming U+FFFD. */
-GPTVQ_API gptvq_status gptvq_tokenizer_decode(const gptvq_tokenizer *tokenizer, const int32_t *ids, size_t count,
-                                              int skip_special, char **text, size_t *size, gptvq_error *err);
+/* Decodes ids to UTF-8 (NUL-terminated, *size excludes the NUL; free with gptvq_free). `skip_special` leaves
+ * special tokens out. Equal to tokenizers' decode(), invalid byte sequences becoming U+FFFD. */
+GPTVQ_API gptvq_status gptvq_tokenizer_decode(const gptvq_tokenizer *tokenizer, const int32_t *ids,
+                                              size_t count, int skip_special, char **text, size_t *size,
+                                              gptvq_error *err);
 
-/* Streaming: appends one id and returns the bytes that became certain (complete UTF-8 sequences only), in a buffer valid until
- * the next call on the stream. The concatenation of all pieces and of the flush equals gptvq_tokenizer_decode. */
+/* Streaming: appends one id and returns the bytes that became certain (complete UTF-8 sequences only), in a
+ * buffer valid until the next call on the stream. The concatenation of all pieces and of the flush equals
+ * gptvq_tokenizer_decode. */
 typedef struct gptvq_text_stream gptvq_text_stream;
 GPTVQ_API gptvq_status gptvq_text_stream_create(const gptvq_tokenizer *tokenizer, int skip_special,
                                                 gptvq_text_stream **out, gptvq_error *err);
@@ -41,7 +45,8 @@ GPTVQ_API void gptvq_text_stream_destroy(gptvq_text_stream *stream);
 /* Number of ids (largest id + 1, added tokens included); id of a token's text, or -1; is it special? */
 GPTVQ_API size_t gptvq_tokenizer_vocab_size(const gptvq_tokenizer *tokenizer);
 GPTVQ_API int32_t gptvq_tokenizer_token_to_id(const gptvq_tokenizer *tokenizer, const char *token);
-/* BOS id that the template puts first (or, without one, bos_token of tokenizer_config.json beside it), or -1. */
+/* BOS id that the template puts first (or, without one, bos_token of tokenizer_config.json beside it), or -1.
+ */
 GPTVQ_API int32_t gptvq_tokenizer_bos(const gptvq_tokenizer *tokenizer);
 /* EOS id from tokenizer_config.json beside the file, or -1. */
 GPTVQ_API int32_t gptvq_tokenizer_eos(const gptvq_tokenizer *tokenizer);

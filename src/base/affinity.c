@@ -15,7 +15,9 @@ static bool known;
 static int cpus[MAX_CPUS];
 static size_t count;
 
-static void look(void) { known = sched_getaffinity(0, sizeof original, &original) == 0 && CPU_COUNT(&original) > 0; }
+static void look(void) {
+  known = sched_getaffinity(0, sizeof original, &original) == 0 && CPU_COUNT(&original) > 0;
+}
 
 size_t gptvq_affinity_available(void) {
   (void)pthread_once(&once, look);
@@ -73,10 +75,12 @@ static gptvq_status read_list(const char *list, int *out, size_t *n, gptvq_error
     for (int i = first; i <= last; i++) {
       if (i >= MAX_CPUS || !CPU_ISSET(i, &original)) {
         describe(&original, allowed, sizeof allowed);
-        return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "'%.100s': there is no CPU %d%s that this process may use; it may use %s", list, i,
+        return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                          "'%.100s': there is no CPU %d%s that this process may use; it may use %s", list, i,
                           i >= MAX_CPUS ? " or above" : "", allowed);
       }
-      if (CPU_ISSET(i, &seen)) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "'%.100s' names CPU %d twice", list, i);
+      if (CPU_ISSET(i, &seen))
+        return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "'%.100s' names CPU %d twice", list, i);
       CPU_SET(i, &seen);
       out[(*n)++] = i;
     }
@@ -94,7 +98,9 @@ gptvq_status gptvq_affinity_set(const char *list, gptvq_error *err) {
     count = 0;
     return GPTVQ_OK;
   }
-  if (!known) return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "the system does not say which CPUs this process may use");
+  if (!known)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "the system does not say which CPUs this process may use");
   GPTVQ_TRY(read_list(list, wanted, &n, err));
   for (size_t i = 0; i < n; i++) cpus[i] = wanted[i];
   count = n;

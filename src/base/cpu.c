@@ -26,7 +26,8 @@ static unsigned extras;
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Linux saves the tile registers only of processes that asked for it; what was granted holds for all threads. */
+/* Linux saves the tile registers only of processes that asked for it; what was granted holds for all threads.
+ */
 static int tiles_permitted(void) {
   enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
   return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
@@ -101,13 +102,13 @@ gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err) {
   for (int i = 0; i < NAMES; i++) {
     if (strcmp(level, names[i].name) != 0) continue;
     if (!available(names[i].level))
-      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "this machine has no CPU level %s; its best is %s", level,
-                        names[best].name);
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "this machine has no CPU level %s; its best is %s",
+                        level, names[best].name);
     current = names[i].level;
     return GPTVQ_OK;
   }
-  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "unknown CPU level %s; known: ref, avx2, avx512, neon, dotprod, auto",
-                    level);
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                    "unknown CPU level %s; known: ref, avx2, avx512, neon, dotprod, auto", level);
 }
 
 const char *gptvq_get_cpu(void) { return names[gptvq_cpu()].name; }

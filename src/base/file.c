@@ -59,8 +59,8 @@ gptvq_status gptvq_read_file(const char *path, size_t max_size, char **data, siz
   gptvq_status status = GPTVQ_OK;
   char *buffer = NULL;
   if (length > max_size) {
-    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s is too large: %zu bytes, at most %zu are accepted", path, length,
-                        max_size);
+    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s is too large: %zu bytes, at most %zu are accepted", path,
+                        length, max_size);
     goto done;
   }
   buffer = malloc(length + 1);

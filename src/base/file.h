@@ -30,9 +30,11 @@ gptvq_status gptvq_copy_file(const char *from, const char *to, gptvq_error *err)
 
 bool gptvq_path_exists(const char *path);
 bool gptvq_is_folder(const char *path);
-gptvq_status gptvq_make_folder(const char *path, gptvq_error *err);  /* fine if it is there already */
-gptvq_status gptvq_remove_tree(const char *path, gptvq_error *err); /* fine if it is absent; never follows links */
-gptvq_status gptvq_rename_path(const char *from, const char *to, gptvq_error *err); /* rename + fsync of the parent folder */
+gptvq_status gptvq_make_folder(const char *path, gptvq_error *err); /* fine if it is there already */
+gptvq_status gptvq_remove_tree(const char *path,
+                               gptvq_error *err); /* fine if it is absent; never follows links */
+gptvq_status gptvq_rename_path(const char *from, const char *to,
+                               gptvq_error *err); /* rename + fsync of the parent folder */
 
 /* malloc'd "FOLDER/NAME"; NULL when out of memory */
 char *gptvq_join_path(const char *folder, const char *name);

@@ -1,4 +1,5 @@
-/* base/half.h: scalar conversions between fp32 and the 16-bit formats (round to nearest even; NaN stays NaN). */
+/* base/half.h: scalar conversions between fp32 and the 16-bit formats (round to nearest even; NaN stays NaN).
+ */
 #ifndef GPTVQ_BASE_HALF_H
 #define GPTVQ_BASE_HALF_H
 
@@ -34,7 +35,7 @@ static inline uint16_t gptvq_float_to_fp16(float x) {
   u &= 0x7fffffffu;
   if (u > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
   if (u >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* >= 65520 rounds to infinity */
-  if (u < 0x38800000u) {                                   /* below 2^-14: subnormal; adding 0.5 aligns and rounds */
+  if (u < 0x38800000u) { /* below 2^-14: subnormal; adding 0.5 aligns and rounds */
     return (uint16_t)(sign | (gptvq_float_bits(gptvq_bits_float(u) + 0.5f) - 0x3f000000u));
   }
   return (uint16_t)(sign | ((u - 0x38000000u + 0xfffu + ((u >> 13) & 1u)) >> 13));

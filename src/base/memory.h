@@ -15,8 +15,8 @@ static inline size_t gptvq_round_up(size_t a, size_t b) { return gptvq_ceil_div(
 static inline size_t gptvq_min_size(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t gptvq_max_size(size_t a, size_t b) { return a > b ? a : b; }
 
-/* count × size bytes, 64-byte aligned, not initialised / zeroed; NULL on overflow or when out of memory; never NULL for 0.
- * Release with free(). */
+/* count × size bytes, 64-byte aligned, not initialised / zeroed; NULL on overflow or when out of memory;
+ * never NULL for 0. Release with free(). */
 void *gptvq_alloc(size_t count, size_t size);
 void *gptvq_alloc_zero(size_t count, size_t size);
 /* count × size with saturation at SIZE_MAX, for messages (gptvq_fail_memory). */
@@ -24,7 +24,8 @@ size_t gptvq_saturated_size(size_t count, size_t size);
 
 /* Peak resident memory of this process in bytes (0 when unknown). */
 uint64_t gptvq_peak_memory(void);
-/* Bytes that a program may still take: what the system says is available, or a container's limit where that is less; 0: unknown. */
+/* Bytes that a program may still take: what the system says is available, or a container's limit where that
+ * is less; 0: unknown. */
 uint64_t gptvq_available_memory(void);
 /* CPU seconds of this process so far, all threads (0 when unknown). */
 double gptvq_cpu_seconds(void);

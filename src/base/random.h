@@ -12,7 +12,9 @@ static inline uint64_t gptvq_random(uint64_t *state) {
   return z ^ (z >> 31);
 }
 /* uniform in [0, 1) with 53 bits */
-static inline double gptvq_random_unit(uint64_t *state) { return (double)(gptvq_random(state) >> 11) * 0x1p-53; }
+static inline double gptvq_random_unit(uint64_t *state) {
+  return (double)(gptvq_random(state) >> 11) * 0x1p-53;
+}
 /* uniform in [0, bound), bound > 0; the bias of bound / 2^64 is below anything measurable */
 static inline size_t gptvq_random_below(uint64_t *state, size_t bound) {
   return (size_t)(((unsigned __int128)gptvq_random(state) * bound) >> 64);

@@ -45,7 +45,8 @@ gptvq_status gptvq_fail(gptvq_error *err, gptvq_status status, const char *forma
 }
 
 gptvq_status gptvq_fail_memory(gptvq_error *err, const char *context, size_t bytes) {
-  if (bytes == SIZE_MAX) return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "out of memory: the size of %s overflows", context);
+  if (bytes == SIZE_MAX)
+    return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "out of memory: the size of %s overflows", context);
   return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "out of memory: %s needs %zu bytes", context, bytes);
 }
 

@@ -9,21 +9,24 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* SPINS: some hundred microseconds, longer than the serial work between two tokens: a token loop never sleeps. */
+/* SPINS: some hundred microseconds, longer than the serial work between two tokens: a token loop never
+ * sleeps. */
 enum { MAX_THREADS = 256, SPINS = 16000 };
 
-/* Everything that workers have to agree on is one word: generation of the job << 32 | closed | workers inside. A worker enters a job that
- * is not closed; the caller closes it when no chunk is left and waits for those inside, not for those that are still asleep. */
+/* Everything that workers have to agree on is one word: generation of the job << 32 | closed | workers
+ * inside. A worker enters a job that is not closed; the caller closes it when no chunk is left and waits for
+ * those inside, not for those that are still asleep. */
 static const uint64_t closed = (uint64_t)1 << 31, inside_mask = ((uint64_t)1 << 31) - 1;
 
-/* Chunks [low, high) that a thread has before it: high << 32 | low. A line each, so that taking one's own chunks disturbs nobody. */
+/* Chunks [low, high) that a thread has before it: high << 32 | low. A line each, so that taking one's own
+ * chunks disturbs nobody. */
 typedef struct share {
   _Alignas(64) _Atomic uint64_t range;
 } share;
 
 static struct {
-  pthread_mutex_t call;   /* held by the one running gptvq_parallel_for */
-  pthread_mutex_t mutex;  /* guards sleeping */
+  pthread_mutex_t call;  /* held by the one running gptvq_parallel_for */
+  pthread_mutex_t mutex; /* guards sleeping */
   pthread_cond_t wake;
   pthread_t workers[MAX_THREADS];
   size_t worker_count; /* running workers: wanted threads - 1 */
@@ -36,8 +39,10 @@ static struct {
   void *context;
   size_t count, grain, share_count;
   share shares[MAX_THREADS];
-} pool = {.call = PTHREAD_MUTEX_INITIALIZER, .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
-        .state = (uint64_t)1 << 31};
+} pool = {.call = PTHREAD_MUTEX_INITIALIZER,
+          .mutex = PTHREAD_MUTEX_INITIALIZER,
+          .wake = PTHREAD_COND_INITIALIZER,
+          .state = (uint64_t)1 << 31};
 
 static _Thread_local bool inside_task;
 
@@ -55,14 +60,16 @@ static uint64_t range_size(uint64_t range) { return (range >> 32) - (uint32_t)ra
 static bool take_first(share *from, size_t *chunk) {
   uint64_t range = atomic_load_explicit(&from->range, memory_order_relaxed);
   while (range_size(range) > 0)
-    if (atomic_compare_exchange_weak_explicit(&from->range, &range, range + 1, memory_order_relaxed, memory_order_relaxed)) {
+    if (atomic_compare_exchange_weak_explicit(&from->range, &range, range + 1, memory_order_relaxed,
+                                              memory_order_relaxed)) {
       *chunk = (uint32_t)range;
       return true;
     }
   return false;
 }
 
-/* Takes the second half of the largest share: its first chunk, and the others to `to`, which is empty; false when nothing is left. */
+/* Takes the second half of the largest share: its first chunk, and the others to `to`, which is empty; false
+ * when nothing is left. */
 static bool steal_half(share *to, size_t *chunk) {
   for (;;) {
     share *victim = NULL;
@@ -73,8 +80,9 @@ static bool steal_half(share *to, size_t *chunk) {
     }
     if (victim == NULL) return false;
     uint64_t low = (uint32_t)range, high = range >> 32, middle = low + (high - low) / 2;
-    if (!atomic_compare_exchange_strong_explicit(&victim->range, &range, make_range(low, middle), memory_order_relaxed,
-                                                 memory_order_relaxed)) continue;
+    if (!atomic_compare_exchange_strong_explicit(&victim->range, &range, make_range(low, middle),
+                                                 memory_order_relaxed, memory_order_relaxed))
+      continue;
     *chunk = middle;
     atomic_store_explicit(&to->range, make_range(middle + 1, high), memory_order_relaxed);
     return true;
@@ -98,8 +106,10 @@ static uint64_t wait_for_job(uint32_t seen) {
     relax();
   }
   pthread_mutex_lock(&pool.mutex);
-  atomic_fetch_add(&pool.sleeping, 1); /* before the state is looked at again: publish does it the other way round */
-  while ((uint32_t)((state = atomic_load(&pool.state)) >> 32) == seen) pthread_cond_wait(&pool.wake, &pool.mutex);
+  atomic_fetch_add(&pool.sleeping,
+                   1); /* before the state is looked at again: publish does it the other way round */
+  while ((uint32_t)((state = atomic_load(&pool.state)) >> 32) == seen)
+    pthread_cond_wait(&pool.wake, &pool.mutex);
   atomic_fetch_sub(&pool.sleeping, 1);
   pthread_mutex_unlock(&pool.mutex);
   return state;
@@ -112,10 +122,13 @@ static void *worker(void *argument) {
   gptvq_affinity_bind(thread);
   for (;;) {
     uint64_t state = wait_for_job(seen);
-    while (!(state & closed) && !atomic_compare_exchange_weak_explicit(&pool.state, &state, state + 1, memory_order_acq_rel,
-                                                                       memory_order_acquire)) continue;
+    while (!(state & closed) &&
+           !atomic_compare_exchange_weak_explicit(&pool.state, &state, state + 1, memory_order_acq_rel,
+                                                  memory_order_acquire))
+      continue;
     seen = (uint32_t)(state >> 32);
-    if (state & closed) { /* asked only now: a failed exchange may have brought the generation that says stop */
+    if (state &
+        closed) { /* asked only now: a failed exchange may have brought the generation that says stop */
       if (atomic_load_explicit(&pool.stop, memory_order_acquire)) return NULL;
       continue;
     }
@@ -167,7 +180,8 @@ void gptvq_set_threads(int threads) {
 
 gptvq_status gptvq_set_affinity(const char *cpus, gptvq_error *err) {
   pthread_mutex_lock(&pool.call);
-  stop_workers(); /* one that has only just started may still be reading the list; those that start from now on bind themselves */
+  stop_workers(); /* one that has only just started may still be reading the list; those that start from now
+                     on bind themselves */
   gptvq_status status = gptvq_affinity_set(cpus, err);
   if (status == GPTVQ_OK) {
     gptvq_affinity_bind(0);
@@ -199,14 +213,16 @@ void gptvq_parallel_for(size_t count, size_t grain, gptvq_task task, void *conte
   pool.grain = grain;
   pool.share_count = pool.worker_count + 1;
   for (size_t i = 0; i < pool.share_count; i++)
-    atomic_store_explicit(&pool.shares[i].range, make_range(chunks * i / pool.share_count, chunks * (i + 1) / pool.share_count),
+    atomic_store_explicit(&pool.shares[i].range,
+                          make_range(chunks * i / pool.share_count, chunks * (i + 1) / pool.share_count),
                           memory_order_relaxed);
   publish(0);
   inside_task = true;
   run_chunks(0);
   inside_task = false;
   atomic_fetch_or_explicit(&pool.state, closed, memory_order_acq_rel);
-  for (size_t spins = 0; (atomic_load_explicit(&pool.state, memory_order_acquire) & inside_mask) != 0; spins++) {
+  for (size_t spins = 0; (atomic_load_explicit(&pool.state, memory_order_acquire) & inside_mask) != 0;
+       spins++) {
     if (spins < SPINS) relax();
     else sched_yield(); /* more threads than cores: let the others finish */
   }

@@ -30,15 +30,17 @@ static gptvq_status open_shard(gptvq_checkpoint *checkpoint, const char *name, g
   return status;
 }
 
-/* The distinct shard names of weight_map, in the order of first mention, opened. The names' object maps name -> position. */
-static gptvq_status open_shards(gptvq_checkpoint *checkpoint, const json_t *map, json_t *names, gptvq_error *err) {
+/* The distinct shard names of weight_map, in the order of first mention, opened. The names' object maps name
+ * -> position. */
+static gptvq_status open_shards(gptvq_checkpoint *checkpoint, const json_t *map, json_t *names,
+                                gptvq_error *err) {
   const char *folder = checkpoint->folder, *tensor;
   json_t *value;
   json_object_foreach((json_t *)(uintptr_t)map, tensor, value) {
     const char *shard = json_string_value(value);
     if (shard == NULL)
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: the shard of tensor %s is not text", folder, index_name,
-                        tensor);
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: the shard of tensor %s is not text", folder,
+                        index_name, tensor);
     if (!is_plain_name(shard))
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                         "%s/%s: the shard \"%s\" of tensor %s is not a plain file name in the folder", folder,
@@ -49,8 +51,8 @@ static gptvq_status open_shards(gptvq_checkpoint *checkpoint, const json_t *map,
   }
   size_t count = json_object_size(names);
   if (count == 0 || count > MAX_SHARDS)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %zu shards, not between 1 and %d", folder, index_name, count,
-                      MAX_SHARDS);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %zu shards, not between 1 and %d", folder, index_name,
+                      count, MAX_SHARDS);
   checkpoint->files = calloc(count, sizeof *checkpoint->files);
   if (checkpoint->files == NULL)
     return gptvq_fail_memory(err, index_name, gptvq_saturated_size(count, sizeof *checkpoint->files));
@@ -85,15 +87,15 @@ static gptvq_status check_index(const gptvq_checkpoint *checkpoint, const json_t
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is missing, though %s/%s lists it there",
                         checkpoint->files[f].path, tensor, folder, index_name);
   }
-  return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %zu tensors are listed, the shards hold %zu", folder, index_name,
-                    json_object_size(map), total);
+  return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %zu tensors are listed, the shards hold %zu", folder,
+                    index_name, json_object_size(map), total);
 }
 
 static gptvq_status open_sharded(gptvq_checkpoint *checkpoint, const json_t *index, gptvq_error *err) {
   const json_t *map = json_object_get(index, "weight_map");
   if (!json_is_object(map))
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: \"weight_map\" is missing or not an object", checkpoint->folder,
-                      index_name);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: \"weight_map\" is missing or not an object",
+                      checkpoint->folder, index_name);
   json_t *names = json_object();
   if (names == NULL) return gptvq_fail_memory(err, index_name, 64);
   gptvq_status status = open_shards(checkpoint, map, names, err);
@@ -114,7 +116,8 @@ static gptvq_status open_single(gptvq_checkpoint *checkpoint, gptvq_error *err) 
   if (!has_file(folder, single_name)) {
     bool torch = has_file(folder, "pytorch_model.bin") || has_file(folder, "pytorch_model.bin.index.json");
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds neither %s nor %s%s", folder, single_name, index_name,
-                      torch ? "; pytorch_model.bin files are not supported: convert the model to safetensors" : "");
+                      torch ? "; pytorch_model.bin files are not supported: convert the model to safetensors"
+                            : "");
   }
   checkpoint->files = calloc(1, sizeof *checkpoint->files);
   if (checkpoint->files == NULL) return gptvq_fail_memory(err, folder, sizeof *checkpoint->files);
@@ -130,11 +133,13 @@ static gptvq_status collect_tensors(gptvq_checkpoint *checkpoint, gptvq_error *e
   for (size_t f = 0; f < checkpoint->file_count; f++) count += checkpoint->files[f].count;
   checkpoint->tensors = calloc(count + 1, sizeof *checkpoint->tensors);
   if (checkpoint->tensors == NULL)
-    return gptvq_fail_memory(err, checkpoint->folder, gptvq_saturated_size(count + 1, sizeof *checkpoint->tensors));
+    return gptvq_fail_memory(err, checkpoint->folder,
+                             gptvq_saturated_size(count + 1, sizeof *checkpoint->tensors));
   for (size_t f = 0; f < checkpoint->file_count; f++) {
     const gptvq_st_file *file = &checkpoint->files[f];
     if (file->count > 0)
-      memcpy(checkpoint->tensors + checkpoint->tensor_count, file->tensors, file->count * sizeof *file->tensors);
+      memcpy(checkpoint->tensors + checkpoint->tensor_count, file->tensors,
+             file->count * sizeof *file->tensors);
     checkpoint->tensor_count += file->count;
   }
   /* no name twice: a header refuses duplicates, and the index gives each name one shard */
@@ -158,7 +163,8 @@ static gptvq_status check_quantization(const gptvq_checkpoint *checkpoint, gptvq
   if (!json_is_integer(version))
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: quantization_config.version is missing",
                       checkpoint->folder);
-  if (json_integer_value(version) < GPTVQ_FORMAT_VERSION_PLAIN || json_integer_value(version) > GPTVQ_FORMAT_VERSION)
+  if (json_integer_value(version) < GPTVQ_FORMAT_VERSION_PLAIN ||
+      json_integer_value(version) > GPTVQ_FORMAT_VERSION)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s/config.json: packed format version %" JSON_INTEGER_FORMAT
                       " is not supported, only versions up to %d; update gptvq",
@@ -170,10 +176,12 @@ static gptvq_status open_all(gptvq_checkpoint *checkpoint, gptvq_error *err) {
   const char *folder = checkpoint->folder;
   if (!gptvq_path_exists(folder)) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s does not exist", folder);
   if (!gptvq_is_folder(folder))
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a folder; give the model's folder with config.json", folder);
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a folder; give the model's folder with config.json",
+                      folder);
   GPTVQ_TRY(load_optional(folder, "config.json", MAX_CONFIG, &checkpoint->config, err));
   if (checkpoint->config == NULL)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds no config.json: it is not a Hugging Face model folder", folder);
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds no config.json: it is not a Hugging Face model folder",
+                      folder);
   GPTVQ_TRY(check_quantization(checkpoint, err));
   GPTVQ_TRY(load_optional(folder, "generation_config.json", MAX_CONFIG, &checkpoint->generation, err));
   json_t *index = NULL;
@@ -209,7 +217,9 @@ void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint) {
 
 const char *gptvq_checkpoint_folder(const gptvq_checkpoint *checkpoint) { return checkpoint->folder; }
 const json_t *gptvq_checkpoint_config(const gptvq_checkpoint *checkpoint) { return checkpoint->config; }
-const json_t *gptvq_checkpoint_generation_config(const gptvq_checkpoint *checkpoint) { return checkpoint->generation; }
+const json_t *gptvq_checkpoint_generation_config(const gptvq_checkpoint *checkpoint) {
+  return checkpoint->generation;
+}
 size_t gptvq_checkpoint_tensor_count(const gptvq_checkpoint *checkpoint) { return checkpoint->tensor_count; }
 
 const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoint, size_t i) {
@@ -222,22 +232,25 @@ const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint, co
   return bsearch(&key, checkpoint->tensors, checkpoint->tensor_count, sizeof key, by_name);
 }
 
-const char *gptvq_checkpoint_metadata(const gptvq_checkpoint *checkpoint, const gptvq_tensor *tensor, const char *key) {
+const char *gptvq_checkpoint_metadata(const gptvq_checkpoint *checkpoint, const gptvq_tensor *tensor,
+                                      const char *key) {
   for (size_t f = 0; f < checkpoint->file_count; f++)
     if (checkpoint->files[f].path == tensor->file)
       return json_string_value(json_object_get(checkpoint->files[f].metadata, key));
   return NULL;
 }
 
-gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char *name, size_t rank, const size_t *dims,
-                                  const gptvq_tensor **out, gptvq_dtype *dtype, gptvq_error *err) {
+gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char *name, size_t rank,
+                                  const size_t *dims, const gptvq_tensor **out, gptvq_dtype *dtype,
+                                  gptvq_error *err) {
   const gptvq_tensor *tensor = gptvq_checkpoint_find(checkpoint, name);
   if (tensor == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is missing", checkpoint->folder, name);
   if (tensor->rank != rank || (rank > 0 && memcmp(tensor->dims, dims, rank * sizeof *dims) != 0)) {
     char has[GPTVQ_SHAPE_TEXT], wants[GPTVQ_SHAPE_TEXT];
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s has shape %s, config.json implies %s", tensor->file, name,
-                      gptvq_shape_text(tensor->rank, tensor->dims, has), gptvq_shape_text(rank, dims, wants));
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s has shape %s, config.json implies %s",
+                      tensor->file, name, gptvq_shape_text(tensor->rank, tensor->dims, has),
+                      gptvq_shape_text(rank, dims, wants));
   }
   switch (tensor->type) {
   case GPTVQ_T_F32: *dtype = GPTVQ_F32; break;
@@ -251,7 +264,8 @@ gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char
   return GPTVQ_OK;
 }
 
-/* Is there a number with all exponent bits set among n? One pass without branches, so that the compiler vectorises it. */
+/* Is there a number with all exponent bits set among n? One pass without branches, so that the compiler
+ * vectorises it. */
 static bool has_special16(const uint8_t *data, size_t n, uint16_t exponent) {
   unsigned found = 0;
   for (size_t i = 0; i < n; i++) {

@@ -1,4 +1,5 @@
-/* checkpoint/checkpoint.h: a Hugging Face model folder: config.json, safetensors (single or sharded), packed layers. */
+/* checkpoint/checkpoint.h: a Hugging Face model folder: config.json, safetensors (single or sharded), packed
+ * layers. */
 #ifndef GPTVQ_CHECKPOINT_CHECKPOINT_H
 #define GPTVQ_CHECKPOINT_CHECKPOINT_H
 
@@ -8,8 +9,20 @@
 
 /* ---- safetensors ---- */
 typedef enum gptvq_tensor_type { /* element types that safetensors names; sizes in gptvq_tensor_type_size */
-  GPTVQ_T_F32, GPTVQ_T_F16, GPTVQ_T_BF16, GPTVQ_T_F64, GPTVQ_T_I8, GPTVQ_T_U8, GPTVQ_T_I16, GPTVQ_T_U16, GPTVQ_T_I32,
-  GPTVQ_T_U32, GPTVQ_T_I64, GPTVQ_T_U64, GPTVQ_T_BOOL, GPTVQ_T_OTHER
+                                 GPTVQ_T_F32,
+                                 GPTVQ_T_F16,
+                                 GPTVQ_T_BF16,
+                                 GPTVQ_T_F64,
+                                 GPTVQ_T_I8,
+                                 GPTVQ_T_U8,
+                                 GPTVQ_T_I16,
+                                 GPTVQ_T_U16,
+                                 GPTVQ_T_I32,
+                                 GPTVQ_T_U32,
+                                 GPTVQ_T_I64,
+                                 GPTVQ_T_U64,
+                                 GPTVQ_T_BOOL,
+                                 GPTVQ_T_OTHER
 } gptvq_tensor_type;
 size_t gptvq_tensor_type_size(gptvq_tensor_type type); /* bytes; 0 for OTHER */
 const char *gptvq_tensor_type_name(gptvq_tensor_type type);
@@ -17,8 +30,8 @@ const char *gptvq_tensor_type_name(gptvq_tensor_type type);
 enum { GPTVQ_MAX_RANK = 8 };
 
 typedef struct gptvq_tensor {
-  const char *name;  /* owned by the checkpoint */
-  const char *file;  /* path of the file that holds it, for messages */
+  const char *name; /* owned by the checkpoint */
+  const char *file; /* path of the file that holds it, for messages */
   gptvq_tensor_type type;
   size_t rank, dims[GPTVQ_MAX_RANK];
   size_t count, bytes;
@@ -28,61 +41,71 @@ typedef struct gptvq_tensor {
 /* ---- a folder ---- */
 typedef struct gptvq_checkpoint gptvq_checkpoint;
 
-/* Opens config.json, model.safetensors.index.json or model.safetensors (a packed folder: its shards by the index), maps all
- * shards, validates every header: sizes, offsets in range, no overlaps and no holes, shapes × type = bytes, index and shards agree. */
+/* Opens config.json, model.safetensors.index.json or model.safetensors (a packed folder: its shards by the
+ * index), maps all shards, validates every header: sizes, offsets in range, no overlaps and no holes, shapes
+ * × type = bytes, index and shards agree. */
 gptvq_status gptvq_checkpoint_open(const char *folder, gptvq_checkpoint **out, gptvq_error *err);
 void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint); /* NULL is fine */
 const char *gptvq_checkpoint_folder(const gptvq_checkpoint *checkpoint);
-const json_t *gptvq_checkpoint_config(const gptvq_checkpoint *checkpoint);            /* parsed config.json, an object */
+const json_t *gptvq_checkpoint_config(const gptvq_checkpoint *checkpoint); /* parsed config.json, an object */
 const json_t *gptvq_checkpoint_generation_config(const gptvq_checkpoint *checkpoint); /* or NULL */
 
 size_t gptvq_checkpoint_tensor_count(const gptvq_checkpoint *checkpoint);
-const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoint, size_t i); /* sorted by name */
-const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint, const char *name); /* NULL: absent */
+const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoint,
+                                               size_t i); /* sorted by name */
+const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint,
+                                          const char *name); /* NULL: absent */
 
-/* A floating tensor (F32, F16, BF16) of exactly these dims. GPTVQ_ERROR_FORMAT naming file and tensor: missing, wrong shape
- * (both shapes in the message); GPTVQ_ERROR_UNSUPPORTED: another dtype. */
-gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char *name, size_t rank, const size_t *dims,
-                                  const gptvq_tensor **out, gptvq_dtype *dtype, gptvq_error *err);
+/* A floating tensor (F32, F16, BF16) of exactly these dims. GPTVQ_ERROR_FORMAT naming file and tensor:
+ * missing, wrong shape (both shapes in the message); GPTVQ_ERROR_UNSUPPORTED: another dtype. */
+gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char *name, size_t rank,
+                                  const size_t *dims, const gptvq_tensor **out, gptvq_dtype *dtype,
+                                  gptvq_error *err);
 /* GPTVQ_ERROR_NUMERIC naming file, tensor and index of the first NaN or infinity. */
 gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *err);
 
 /* ---- packed layers (docs/FORMAT.md) ---- */
-/* The newest version, which is written where codebooks are factored (svd_rank > 0); all else stays in the version that old readers know. */
+/* The newest version, which is written where codebooks are factored (svd_rank > 0); all else stays in the
+ * version that old readers know. */
 enum { GPTVQ_FORMAT_VERSION = 2, GPTVQ_FORMAT_VERSION_PLAIN = 1 };
 /* Is there a packed layer of that name (NAME.indices)? */
 bool gptvq_checkpoint_has_packed(const gptvq_checkpoint *checkpoint, const char *name);
 typedef struct gptvq_packed_info {
   char method[16];
-  double error;    /* relative layer error, NaN if unknown */
-  uint64_t bytes;  /* of all its tensors */
+  double error;   /* relative layer error, NaN if unknown */
+  uint64_t bytes; /* of all its tensors */
 } gptvq_packed_info;
-/* Views into the mapping, plus a small heap block (*owned: permutation widened to u32, codebooks made from their
- * factors, aligned copies of what the file misaligns) that the caller frees with free(). Everything is validated: shape against metadata, every array's dtype and size,
- * permutation a permutation, finite scales. */
-gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, const char *name, gptvq_packed *packed,
-                                         gptvq_packed_info *info, void **owned, gptvq_error *err);
+/* Views into the mapping, plus a small heap block (*owned: permutation widened to u32, codebooks made from
+ * their factors, aligned copies of what the file misaligns) that the caller frees with free(). Everything is
+ * validated: shape against metadata, every array's dtype and size, permutation a permutation, finite scales.
+ */
+gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, const char *name,
+                                         gptvq_packed *packed, gptvq_packed_info *info, void **owned,
+                                         gptvq_error *err);
 
 /* ---- writing ---- */
-/* One safetensors file: declare all tensors in order, then write their bytes in the same order. Appears whole on commit. */
+/* One safetensors file: declare all tensors in order, then write their bytes in the same order. Appears whole
+ * on commit. */
 typedef struct gptvq_st_writer gptvq_st_writer;
 gptvq_status gptvq_st_writer_create(const char *path, gptvq_st_writer **out, gptvq_error *err);
-gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, gptvq_tensor_type type, size_t rank,
-                                     const size_t *dims, gptvq_error *err);
-gptvq_status gptvq_st_writer_metadata(gptvq_st_writer *writer, const char *key, const char *value, gptvq_error *err);
+gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, gptvq_tensor_type type,
+                                     size_t rank, const size_t *dims, gptvq_error *err);
+gptvq_status gptvq_st_writer_metadata(gptvq_st_writer *writer, const char *key, const char *value,
+                                      gptvq_error *err);
 /* the next declared tensor's bytes, in one or more calls; the first call ends the declarations */
 gptvq_status gptvq_st_writer_write(gptvq_st_writer *writer, const void *data, size_t bytes, gptvq_error *err);
 /* Both release the writer. Commit fails (GPTVQ_ERROR_INTERNAL) when bytes are missing. */
 gptvq_status gptvq_st_writer_commit(gptvq_st_writer *writer, gptvq_error *err);
 void gptvq_st_writer_abort(gptvq_st_writer *writer);
 
-/* A packed layer in two steps, in the same order of layers; metadata carries shape, method and error as JSON under the key
- * "gptvq.NAME". */
+/* A packed layer in two steps, in the same order of layers; metadata carries shape, method and error as JSON
+ * under the key "gptvq.NAME". */
 gptvq_status gptvq_packed_declare(gptvq_st_writer *writer, const char *name, const gptvq_packed *packed,
                                   const char *method, double error, gptvq_error *err);
 gptvq_status gptvq_packed_write(gptvq_st_writer *writer, const gptvq_packed *packed, gptvq_error *err);
 
-/* model.safetensors.index.json for the listed shard files (names relative to the folder), from their headers. */
+/* model.safetensors.index.json for the listed shard files (names relative to the folder), from their headers.
+ */
 gptvq_status gptvq_write_index(const char *folder, const char *const *shards, size_t count, gptvq_error *err);
 
 /* ---- config.json as the model needs it ---- */

@@ -14,6 +14,7 @@ struct gptvq_checkpoint {
 };
 
 /* A __metadata__ text of the file that holds the tensor, or NULL. */
-const char *gptvq_checkpoint_metadata(const gptvq_checkpoint *checkpoint, const gptvq_tensor *tensor, const char *key);
+const char *gptvq_checkpoint_metadata(const gptvq_checkpoint *checkpoint, const gptvq_tensor *tensor,
+                                      const char *key);
 
 #endif

@@ -9,7 +9,8 @@ static const struct defaults {
   double rms_norm_eps, rope_theta;
   size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
   size_t sliding_window;
-  bool window_needs_switch; /* the window counts only with use_sliding_window, from layer max_window_layers on */
+  bool window_needs_switch; /* the window counts only with use_sliding_window, from layer max_window_layers on
+                             */
 } known_defaults[] = {
     {"Mistral", 1e-6, 1e4, 131072, 0, 4096, false}, {"Mixtral", 1e-5, 1e6, 131072, 0, 0, false},
     {"Qwen2", 1e-6, 1e4, 32768, 0, 4096, true},     {"Qwen3", 1e-6, 1e4, 32768, 128, 4096, true},
@@ -19,8 +20,13 @@ enum { DEFAULT_WINDOW_LAYERS = 28 }; /* max_window_layers of Qwen */
 
 /* Ceilings far above any model: they only keep products of these sizes from overflowing. */
 enum {
-  MAX_WIDTH = 1 << 22, MAX_LAYERS = 1 << 12, MAX_HEADS = 1 << 14, MAX_HEAD_DIM = 1 << 14, MAX_VOCAB = 1 << 26,
-  MAX_POSITIONS = 1 << 30, MAX_EXPERTS = 1 << 12
+  MAX_WIDTH = 1 << 22,
+  MAX_LAYERS = 1 << 12,
+  MAX_HEADS = 1 << 14,
+  MAX_HEAD_DIM = 1 << 14,
+  MAX_VOCAB = 1 << 26,
+  MAX_POSITIONS = 1 << 30,
+  MAX_EXPERTS = 1 << 12
 };
 
 static const struct defaults *find_defaults(const char *architecture) {
@@ -34,24 +40,24 @@ gptvq_status gptvq_config_architecture(const char *folder, const json_t *config,
   const json_t *list = json_object_get(config, "architectures");
   const json_t *first = json_array_get(list, 0);
   if (!json_is_string(first))
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: architectures is missing or not a list of names",
-                      folder);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s/config.json: architectures is missing or not a list of names", folder);
   size_t length = json_string_length(first);
   if (length == 0 || length > 63)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: the name in architectures has %zu bytes, not 1 to 63",
-                      folder, length);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s/config.json: the name in architectures has %zu bytes, not 1 to 63", folder, length);
   memcpy(architecture, json_string_value(first), length + 1);
   return GPTVQ_OK;
 }
 
-static gptvq_status required_size(const gptvq_config_source *source, const char *key, size_t high, size_t *out,
-                                  gptvq_error *err) {
+static gptvq_status required_size(const gptvq_config_source *source, const char *key, size_t high,
+                                  size_t *out, gptvq_error *err) {
   GPTVQ_TRY(gptvq_config_need(source, key, err));
   return gptvq_config_size(source, key, 1, high, out, err);
 }
 
-static gptvq_status parse_sizes(const gptvq_config_source *source, const struct defaults *defaults, gptvq_config *c,
-                                gptvq_error *err) {
+static gptvq_status parse_sizes(const gptvq_config_source *source, const struct defaults *defaults,
+                                gptvq_config *c, gptvq_error *err) {
   GPTVQ_TRY(required_size(source, "hidden_size", MAX_WIDTH, &c->hidden, err));
   GPTVQ_TRY(required_size(source, "intermediate_size", MAX_WIDTH, &c->intermediate, err));
   GPTVQ_TRY(required_size(source, "num_hidden_layers", MAX_LAYERS, &c->layers, err));
@@ -61,15 +67,16 @@ static gptvq_status parse_sizes(const gptvq_config_source *source, const struct 
   GPTVQ_TRY(gptvq_config_size(source, "num_key_value_heads", 1, MAX_HEADS, &c->kv_heads, err));
   if (c->heads % c->kv_heads != 0)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                      "%s/%s: num_attention_heads %zu is not a multiple of num_key_value_heads %zu", source->folder,
-                      source->file, c->heads, c->kv_heads);
+                      "%s/%s: num_attention_heads %zu is not a multiple of num_key_value_heads %zu",
+                      source->folder, source->file, c->heads, c->kv_heads);
   c->head_dim = defaults->head_dim;
   GPTVQ_TRY(gptvq_config_size(source, "head_dim", 1, MAX_HEAD_DIM, &c->head_dim, err));
   if (c->head_dim == 0) {
     if (c->hidden % c->heads != 0)
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                        "%s/%s: hidden_size %zu is not a multiple of num_attention_heads %zu, and head_dim is missing",
-                        source->folder, source->file, c->hidden, c->heads);
+      return gptvq_fail(
+          err, GPTVQ_ERROR_FORMAT,
+          "%s/%s: hidden_size %zu is not a multiple of num_attention_heads %zu, and head_dim is missing",
+          source->folder, source->file, c->hidden, c->heads);
     c->head_dim = c->hidden / c->heads;
   }
   c->max_positions = defaults->max_positions;
@@ -82,30 +89,32 @@ static gptvq_status parse_sizes(const gptvq_config_source *source, const struct 
 static gptvq_status parse_layer_types(const gptvq_config_source *source, const json_t *types, gptvq_config *c,
                                       gptvq_error *err) {
   if (!json_is_array(types) || json_array_size(types) != c->layers)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: layer_types is not a list of num_hidden_layers = %zu names",
-                      source->folder, source->file, c->layers);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s/%s: layer_types is not a list of num_hidden_layers = %zu names", source->folder,
+                      source->file, c->layers);
   for (size_t i = 0; i < c->layers; i++) {
     const char *type = json_string_value(json_array_get(types, i));
     bool slides = type != NULL && strcmp(type, "sliding_attention") == 0;
     if (!slides && (type == NULL || strcmp(type, "full_attention") != 0))
       return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                        "%s/%s: layer_types[%zu] is %s; supported: full_attention, sliding_attention", source->folder,
-                        source->file, i, type != NULL ? type : "not text");
+                        "%s/%s: layer_types[%zu] is %s; supported: full_attention, sliding_attention",
+                        source->folder, source->file, i, type != NULL ? type : "not text");
     if (slides && c->sliding_window == 0)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                        "%s/%s: layer_types[%zu] is sliding_attention, but there is no sliding_window", source->folder,
-                        source->file, i);
+                        "%s/%s: layer_types[%zu] is sliding_attention, but there is no sliding_window",
+                        source->folder, source->file, i);
     c->layer_slides[i] = slides;
   }
   return GPTVQ_OK;
 }
 
-static gptvq_status parse_window(const gptvq_config_source *source, const struct defaults *defaults, gptvq_config *c,
-                                 gptvq_error *err) {
+static gptvq_status parse_window(const gptvq_config_source *source, const struct defaults *defaults,
+                                 gptvq_config *c, gptvq_error *err) {
   c->layer_slides = calloc(c->layers, sizeof *c->layer_slides);
   if (c->layer_slides == NULL) return gptvq_fail_memory(err, "layer_types", c->layers);
   /* an explicit null means none, a key that is not there the architecture's default */
-  c->sliding_window = json_is_null(json_object_get(source->object, "sliding_window")) ? 0 : defaults->sliding_window;
+  c->sliding_window =
+      json_is_null(json_object_get(source->object, "sliding_window")) ? 0 : defaults->sliding_window;
   GPTVQ_TRY(gptvq_config_size(source, "sliding_window", 0, MAX_POSITIONS, &c->sliding_window, err));
   bool used = !defaults->window_needs_switch;
   GPTVQ_TRY(gptvq_config_bool(source, "use_sliding_window", &used, err));
@@ -134,11 +143,12 @@ static gptvq_status parse_experts(const gptvq_config_source *source, gptvq_confi
 }
 
 /* One token id, or -1. Ids beyond the vocabulary are harmless: they never come up. */
-static gptvq_status token_id(const gptvq_config_source *source, const char *key, const json_t *value, int32_t *out,
-                             gptvq_error *err) {
+static gptvq_status token_id(const gptvq_config_source *source, const char *key, const json_t *value,
+                             int32_t *out, gptvq_error *err) {
   json_int_t id = json_integer_value(value);
   if (!json_is_integer(value) || id < -1 || id > INT32_MAX)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s is not a token id", source->folder, source->file, key);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s is not a token id", source->folder, source->file,
+                      key);
   *out = (int32_t)id;
   return GPTVQ_OK;
 }
@@ -146,13 +156,15 @@ static gptvq_status token_id(const gptvq_config_source *source, const char *key,
 /* bos_token_id and eos_token_id (a number or a list) where present; a list replaces what was there */
 static gptvq_status parse_tokens(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
   const size_t room = sizeof c->eos / sizeof c->eos[0];
-  const json_t *bos = gptvq_config_value(source, "bos_token_id"), *eos = gptvq_config_value(source, "eos_token_id");
+  const json_t *bos = gptvq_config_value(source, "bos_token_id"),
+               *eos = gptvq_config_value(source, "eos_token_id");
   if (bos != NULL) GPTVQ_TRY(token_id(source, "bos_token_id", bos, &c->bos, err));
   if (eos == NULL) return GPTVQ_OK;
   size_t count = json_is_array(eos) ? json_array_size(eos) : 1;
   if (count > room)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s/%s: eos_token_id lists %zu tokens, at most %zu are supported",
-                      source->folder, source->file, count, room);
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s/%s: eos_token_id lists %zu tokens, at most %zu are supported", source->folder,
+                      source->file, count, room);
   c->eos_count = 0;
   for (size_t i = 0; i < count; i++) {
     int32_t id = -1;
@@ -162,8 +174,8 @@ static gptvq_status parse_tokens(const gptvq_config_source *source, gptvq_config
   return GPTVQ_OK;
 }
 
-static gptvq_status parse_all(const char *folder, const json_t *config, const json_t *generation, gptvq_config *c,
-                              gptvq_error *err) {
+static gptvq_status parse_all(const char *folder, const json_t *config, const json_t *generation,
+                              gptvq_config *c, gptvq_error *err) {
   const gptvq_config_source source = {folder, "config.json", "", config};
   GPTVQ_TRY(gptvq_config_architecture(folder, config, c->architecture, err));
   const struct defaults *defaults = find_defaults(c->architecture);
@@ -186,8 +198,8 @@ static gptvq_status parse_all(const char *folder, const json_t *config, const js
   return parse_tokens(&second, c, err);
 }
 
-gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const json_t *generation, gptvq_config *out,
-                                gptvq_error *err) {
+gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const json_t *generation,
+                                gptvq_config *out, gptvq_error *err) {
   memset(out, 0, sizeof *out);
   gptvq_status status = parse_all(folder, config, generation, out, err);
   if (status != GPTVQ_OK) gptvq_config_release(out);

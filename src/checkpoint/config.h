@@ -1,4 +1,5 @@
-/* checkpoint/config.h: config.json in gptvq's terms. Values are checked for range, not yet against the tensors. */
+/* checkpoint/config.h: config.json in gptvq's terms. Values are checked for range, not yet against the
+ * tensors. */
 #ifndef GPTVQ_CHECKPOINT_CONFIG_H
 #define GPTVQ_CHECKPOINT_CONFIG_H
 
@@ -6,17 +7,23 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-typedef enum gptvq_rope_type { GPTVQ_ROPE_DEFAULT, GPTVQ_ROPE_LINEAR, GPTVQ_ROPE_LLAMA3, GPTVQ_ROPE_LONGROPE, GPTVQ_ROPE_YARN } gptvq_rope_type;
+typedef enum gptvq_rope_type {
+  GPTVQ_ROPE_DEFAULT,
+  GPTVQ_ROPE_LINEAR,
+  GPTVQ_ROPE_LLAMA3,
+  GPTVQ_ROPE_LONGROPE,
+  GPTVQ_ROPE_YARN
+} gptvq_rope_type;
 
 typedef struct gptvq_rope {
   gptvq_rope_type type;
   double theta;
-  double factor;                                   /* linear, llama3, yarn */
-  double low_freq_factor, high_freq_factor;        /* llama3 */
-  size_t original_max_positions;                   /* llama3, longrope, yarn */
-  double partial_rotary_factor;                    /* fraction of head_dim that is rotated, 1 */
-  double *short_factor, *long_factor;              /* longrope: [rotated dims / 2], owned by the config; else NULL */
-  double attention_factor;                         /* longrope, yarn: multiplies cos and sin; 0 = derive it */
+  double factor;                            /* linear, llama3, yarn */
+  double low_freq_factor, high_freq_factor; /* llama3 */
+  size_t original_max_positions;            /* llama3, longrope, yarn */
+  double partial_rotary_factor;             /* fraction of head_dim that is rotated, 1 */
+  double *short_factor, *long_factor;       /* longrope: [rotated dims / 2], owned by the config; else NULL */
+  double attention_factor;                  /* longrope, yarn: multiplies cos and sin; 0 = derive it */
 } gptvq_rope;
 
 typedef struct gptvq_config {
@@ -24,16 +31,18 @@ typedef struct gptvq_config {
   size_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
   double rms_norm_eps;
   bool tie_embeddings;
-  bool attention_bias, attention_out_bias, mlp_bias; /* as the config states; the architecture table may force them */
-  size_t sliding_window;        /* 0 = none */
-  bool *layer_slides;           /* [layers] owned; which layers use the window (all, unless layer_types/max_window_layers say otherwise) */
+  bool attention_bias, attention_out_bias,
+      mlp_bias;                      /* as the config states; the architecture table may force them */
+  size_t sliding_window;             /* 0 = none */
+  bool *layer_slides;                /* [layers] owned; which layers use the window (all, unless
+                                        layer_types/max_window_layers say otherwise) */
   size_t experts, experts_per_token; /* 0, 0 for dense models */
   char hidden_act[32];
   gptvq_rope rope;
-  int32_t bos;                  /* -1 = absent */
+  int32_t bos; /* -1 = absent */
   int32_t eos[8];
   size_t eos_count;
-  char dtype[16];               /* "bfloat16", … or "" */
+  char dtype[16]; /* "bfloat16", … or "" */
 } gptvq_config;
 
 /* architectures[0] alone, so that a caller can refuse an unknown architecture before its config is read.
@@ -41,11 +50,12 @@ typedef struct gptvq_config {
 gptvq_status gptvq_config_architecture(const char *folder, const json_t *config, char architecture[64],
                                        gptvq_error *err);
 
-/* generation may be NULL; its eos list wins. GPTVQ_ERROR_FORMAT / GPTVQ_ERROR_UNSUPPORTED naming folder/config.json and the key.
- * The caller releases *out after success; after a failure there is nothing to release. Keys that are absent or null take the default
- * that transformers gives them for that architecture. */
-gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const json_t *generation, gptvq_config *out,
-                                gptvq_error *err);
+/* generation may be NULL; its eos list wins. GPTVQ_ERROR_FORMAT / GPTVQ_ERROR_UNSUPPORTED naming
+ * folder/config.json and the key. The caller releases *out after success; after a failure there is nothing to
+ * release. Keys that are absent or null take the default that transformers gives them for that architecture.
+ */
+gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const json_t *generation,
+                                gptvq_config *out, gptvq_error *err);
 void gptvq_config_release(gptvq_config *config);
 
 #endif

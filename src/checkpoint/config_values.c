@@ -8,17 +8,18 @@ const json_t *gptvq_config_value(const gptvq_config_source *source, const char *
   return json_is_null(value) ? NULL : value;
 }
 
-gptvq_status gptvq_config_size(const gptvq_config_source *source, const char *key, size_t low, size_t high, size_t *out,
-                               gptvq_error *err) {
+gptvq_status gptvq_config_size(const gptvq_config_source *source, const char *key, size_t low, size_t high,
+                               size_t *out, gptvq_error *err) {
   const json_t *value = gptvq_config_value(source, key);
   if (value == NULL) return GPTVQ_OK;
   if (!json_is_integer(value))
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s%s is not a whole number", source->folder, source->file,
-                      source->prefix, key);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s%s is not a whole number", source->folder,
+                      source->file, source->prefix, key);
   json_int_t number = json_integer_value(value);
   if (number < 0 || (size_t)number < low || (size_t)number > high)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s%s is %" JSON_INTEGER_FORMAT ", not between %zu and %zu",
-                      source->folder, source->file, source->prefix, key, number, low, high);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s/%s: %s%s is %" JSON_INTEGER_FORMAT ", not between %zu and %zu", source->folder,
+                      source->file, source->prefix, key, number, low, high);
   *out = (size_t)number;
   return GPTVQ_OK;
 }
@@ -38,12 +39,13 @@ gptvq_status gptvq_config_number(const gptvq_config_source *source, const char *
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_config_bool(const gptvq_config_source *source, const char *key, bool *out, gptvq_error *err) {
+gptvq_status gptvq_config_bool(const gptvq_config_source *source, const char *key, bool *out,
+                               gptvq_error *err) {
   const json_t *value = gptvq_config_value(source, key);
   if (value == NULL) return GPTVQ_OK;
   if (!json_is_boolean(value))
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s%s is neither true nor false", source->folder, source->file,
-                      source->prefix, key);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s%s is neither true nor false", source->folder,
+                      source->file, source->prefix, key);
   *out = json_is_true(value);
   return GPTVQ_OK;
 }
@@ -61,6 +63,6 @@ gptvq_status gptvq_config_text(const gptvq_config_source *source, const char *ke
 
 gptvq_status gptvq_config_need(const gptvq_config_source *source, const char *key, gptvq_error *err) {
   if (gptvq_config_value(source, key) != NULL) return GPTVQ_OK;
-  return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s%s is missing", source->folder, source->file, source->prefix,
-                    key);
+  return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s%s is missing", source->folder, source->file,
+                    source->prefix, key);
 }

@@ -1,4 +1,5 @@
-/* checkpoint/config_values.h: typed, range-checked values out of a JSON object. An absent key and null are the same. */
+/* checkpoint/config_values.h: typed, range-checked values out of a JSON object. An absent key and null are
+ * the same. */
 #ifndef GPTVQ_CHECKPOINT_CONFIG_VALUES_H
 #define GPTVQ_CHECKPOINT_CONFIG_VALUES_H
 
@@ -13,12 +14,14 @@ typedef struct gptvq_config_source {
 /* The value, NULL when absent or null. */
 const json_t *gptvq_config_value(const gptvq_config_source *source, const char *key);
 
-/* Each leaves *out as it is when the key is absent; GPTVQ_ERROR_FORMAT for another type or a value outside [low, high]. */
-gptvq_status gptvq_config_size(const gptvq_config_source *source, const char *key, size_t low, size_t high, size_t *out,
-                               gptvq_error *err);
+/* Each leaves *out as it is when the key is absent; GPTVQ_ERROR_FORMAT for another type or a value outside
+ * [low, high]. */
+gptvq_status gptvq_config_size(const gptvq_config_source *source, const char *key, size_t low, size_t high,
+                               size_t *out, gptvq_error *err);
 gptvq_status gptvq_config_number(const gptvq_config_source *source, const char *key, double low, double high,
                                  double *out, gptvq_error *err);
-gptvq_status gptvq_config_bool(const gptvq_config_source *source, const char *key, bool *out, gptvq_error *err);
+gptvq_status gptvq_config_bool(const gptvq_config_source *source, const char *key, bool *out,
+                               gptvq_error *err);
 /* text of at most size − 1 bytes */
 gptvq_status gptvq_config_text(const gptvq_config_source *source, const char *key, char *out, size_t size,
                                gptvq_error *err);
@@ -26,8 +29,9 @@ gptvq_status gptvq_config_text(const gptvq_config_source *source, const char *ke
 /* "… FOLDER/FILE: PREFIXkey is missing" when the key is absent, else GPTVQ_OK. */
 gptvq_status gptvq_config_need(const gptvq_config_source *source, const char *key, gptvq_error *err);
 
-/* config->rope from rope_parameters, or from rope_scaling, rope_theta and partial_rotary_factor. Needs head_dim, max_positions and
- * architecture; theta is the default. On failure the factors that were allocated stay in config (gptvq_config_release). */
+/* config->rope from rope_parameters, or from rope_scaling, rope_theta and partial_rotary_factor. Needs
+ * head_dim, max_positions and architecture; theta is the default. On failure the factors that were allocated
+ * stay in config (gptvq_config_release). */
 gptvq_status gptvq_config_parse_rope(const gptvq_config_source *source, double theta, gptvq_config *config,
                                      gptvq_error *err);
 

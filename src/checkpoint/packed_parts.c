@@ -6,20 +6,33 @@
 void gptvq_packed_parts(const gptvq_packed_shape *shape, gptvq_packed_part parts[GPTVQ_PART_COUNT]) {
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(shape, &sizes);
-  bool vq = shape->kind == GPTVQ_PACKED_VQ, scaled = vq && shape->scale_block > 0, factored = vq && shape->svd_rank > 0;
+  bool vq = shape->kind == GPTVQ_PACKED_VQ, scaled = vq && shape->scale_block > 0,
+       factored = vq && shape->svd_rank > 0;
   size_t k = (size_t)1 << shape->index_bits, s = sizes.stripes, g = sizes.column_groups;
   size_t rank = shape->svd_rank;
-  parts[GPTVQ_PART_FACTOR_SCALES] = (gptvq_packed_part){factored, ".codebook_factor_scales", GPTVQ_T_F32, 1, {rank}};
-  parts[GPTVQ_PART_CODEBOOK_LEFT] = (gptvq_packed_part){factored, ".codebook_left", GPTVQ_T_I8, 3, {s, g, rank}};
-  parts[GPTVQ_PART_CODEBOOK_RIGHT] = (gptvq_packed_part){factored, ".codebook_right", GPTVQ_T_I8, 2, {rank, k}};
-  parts[GPTVQ_PART_BLOCK_SCALE_RANGE] = (gptvq_packed_part){scaled, ".block_scale_range", GPTVQ_T_F32, 1, {2}};
-  parts[GPTVQ_PART_CODEBOOK_SCALES] = (gptvq_packed_part){vq && !factored, ".codebook_scales", GPTVQ_T_BF16, 2, {s, g}};
-  parts[GPTVQ_PART_SCALES] = (gptvq_packed_part){
-      !vq, ".scales", GPTVQ_T_F16, 2, {shape->rows, vq ? 0 : gptvq_ceil_div(shape->cols, shape->scale_block)}};
+  parts[GPTVQ_PART_FACTOR_SCALES] =
+      (gptvq_packed_part){factored, ".codebook_factor_scales", GPTVQ_T_F32, 1, {rank}};
+  parts[GPTVQ_PART_CODEBOOK_LEFT] =
+      (gptvq_packed_part){factored, ".codebook_left", GPTVQ_T_I8, 3, {s, g, rank}};
+  parts[GPTVQ_PART_CODEBOOK_RIGHT] =
+      (gptvq_packed_part){factored, ".codebook_right", GPTVQ_T_I8, 2, {rank, k}};
+  parts[GPTVQ_PART_BLOCK_SCALE_RANGE] =
+      (gptvq_packed_part){scaled, ".block_scale_range", GPTVQ_T_F32, 1, {2}};
+  parts[GPTVQ_PART_CODEBOOK_SCALES] =
+      (gptvq_packed_part){vq && !factored, ".codebook_scales", GPTVQ_T_BF16, 2, {s, g}};
+  parts[GPTVQ_PART_SCALES] =
+      (gptvq_packed_part){!vq,
+                          ".scales",
+                          GPTVQ_T_F16,
+                          2,
+                          {shape->rows, vq ? 0 : gptvq_ceil_div(shape->cols, shape->scale_block)}};
   parts[GPTVQ_PART_PERMUTATION] = (gptvq_packed_part){
       shape->permuted, ".permutation", shape->cols <= 65536 ? GPTVQ_T_U16 : GPTVQ_T_U32, 1, {shape->cols}};
-  parts[GPTVQ_PART_CODEBOOKS] = (gptvq_packed_part){
-      vq && !factored, ".codebooks", shape->codebook_bits == 8 ? GPTVQ_T_I8 : GPTVQ_T_F16, 4, {s, g, k, shape->dim}};
+  parts[GPTVQ_PART_CODEBOOKS] = (gptvq_packed_part){vq && !factored,
+                                                    ".codebooks",
+                                                    shape->codebook_bits == 8 ? GPTVQ_T_I8 : GPTVQ_T_F16,
+                                                    4,
+                                                    {s, g, k, shape->dim}};
   parts[GPTVQ_PART_INDICES] = (gptvq_packed_part){true, ".indices", GPTVQ_T_U8, 1, {sizes.index_bytes}};
   parts[GPTVQ_PART_BLOCK_SCALES] =
       (gptvq_packed_part){scaled, ".block_scales", GPTVQ_T_U8, 1, {sizes.block_scale_bytes}};

@@ -6,7 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-static const gptvq_tensor *find_part(const gptvq_checkpoint *checkpoint, const char *name, const char *suffix) {
+static const gptvq_tensor *find_part(const gptvq_checkpoint *checkpoint, const char *name,
+                                     const char *suffix) {
   char *full = gptvq_part_name(name, suffix);
   const gptvq_tensor *tensor = full != NULL ? gptvq_checkpoint_find(checkpoint, full) : NULL;
   free(full);
@@ -19,7 +20,8 @@ bool gptvq_checkpoint_has_packed(const gptvq_checkpoint *checkpoint, const char 
 
 /* ---- the description in __metadata__ ---- */
 
-static gptvq_status read_unsigned(const gptvq_config_source *source, const char *key, unsigned *out, gptvq_error *err) {
+static gptvq_status read_unsigned(const gptvq_config_source *source, const char *key, unsigned *out,
+                                  gptvq_error *err) {
   size_t value = 0;
   GPTVQ_TRY(gptvq_config_need(source, key, err));
   GPTVQ_TRY(gptvq_config_size(source, key, 0, 1u << 30, &value, err));
@@ -27,15 +29,16 @@ static gptvq_status read_unsigned(const gptvq_config_source *source, const char 
   return GPTVQ_OK;
 }
 
-static gptvq_status read_size(const gptvq_config_source *source, const char *key, size_t *out, gptvq_error *err) {
+static gptvq_status read_size(const gptvq_config_source *source, const char *key, size_t *out,
+                              gptvq_error *err) {
   GPTVQ_TRY(gptvq_config_need(source, key, err));
   return gptvq_config_size(source, key, 0, (size_t)1 << 40, out, err);
 }
 
 static gptvq_status check_keys(const gptvq_config_source *source, unsigned version, gptvq_error *err) {
-  static const char *const known[] = {"format",        "version",     "rows",     "cols",   "dim",
-                                      "index_bits",    "group_rows",  "group_cols", "codebook_bits",
-                                      "scale_block",   "permuted",    "method",   "error",  "svd_rank"};
+  static const char *const known[] = {
+      "format",     "version",       "rows",        "cols",     "dim",    "index_bits", "group_rows",
+      "group_cols", "codebook_bits", "scale_block", "permuted", "method", "error",      "svd_rank"};
   const size_t count = sizeof known / sizeof known[0] - (version < GPTVQ_FORMAT_VERSION ? 1 : 0);
   const char *key;
   json_t *value;
@@ -44,8 +47,9 @@ static gptvq_status check_keys(const gptvq_config_source *source, unsigned versi
     size_t i = 0;
     while (i < count && strcmp(key, known[i]) != 0) i++;
     if (i == count)
-      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s has a property \"%s\" that this gptvq does not know",
-                        source->folder, source->file, key);
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                        "%s: %s has a property \"%s\" that this gptvq does not know", source->folder,
+                        source->file, key);
   }
   return GPTVQ_OK;
 }
@@ -57,15 +61,17 @@ static gptvq_status parse_description(const gptvq_config_source *source, gptvq_p
   char format[32] = "";
   GPTVQ_TRY(read_unsigned(source, "version", &version, err));
   if (version < GPTVQ_FORMAT_VERSION_PLAIN || version > GPTVQ_FORMAT_VERSION)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s: format version %u is not supported, only versions up to %d; update gptvq",
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s: %s: format version %u is not supported, only versions up to %d; update gptvq",
                       source->folder, source->file, version, GPTVQ_FORMAT_VERSION);
   GPTVQ_TRY(gptvq_config_need(source, "format", err));
   GPTVQ_TRY(gptvq_config_text(source, "format", format, sizeof format, err));
   if (strcmp(format, "vq") == 0) shape->kind = GPTVQ_PACKED_VQ;
   else if (strcmp(format, "uniform") == 0) shape->kind = GPTVQ_PACKED_UNIFORM;
   else
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s: format \"%s\" is not supported; supported: vq, uniform",
-                      source->folder, source->file, format);
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s: %s: format \"%s\" is not supported; supported: vq, uniform", source->folder,
+                      source->file, format);
   GPTVQ_TRY(check_keys(source, version, err));
   GPTVQ_TRY(read_size(source, "rows", &shape->rows, err));
   GPTVQ_TRY(read_size(source, "cols", &shape->cols, err));
@@ -80,16 +86,18 @@ static gptvq_status parse_description(const gptvq_config_source *source, gptvq_p
   GPTVQ_TRY(gptvq_config_text(source, "method", info->method, sizeof info->method, err));
   GPTVQ_TRY(gptvq_config_number(source, "error", 0.0, 1e300, &info->error, err));
   if (shape->kind == GPTVQ_PACKED_UNIFORM && shape->codebook_bits != 0)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: %s: a uniform layer has no codebooks, but codebook_bits is %u",
-                      source->folder, source->file, shape->codebook_bits);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s: %s: a uniform layer has no codebooks, but codebook_bits is %u", source->folder,
+                      source->file, shape->codebook_bits);
   if (version >= GPTVQ_FORMAT_VERSION) GPTVQ_TRY(read_unsigned(source, "svd_rank", &shape->svd_rank, err));
   gptvq_error detail; /* names the layer, not the file */
   gptvq_status status = gptvq_packed_check(shape, source->file, &detail);
   return status == GPTVQ_OK ? status : gptvq_fail(err, status, "%s: %s", source->folder, detail.message);
 }
 
-static gptvq_status read_description(const gptvq_checkpoint *checkpoint, const gptvq_tensor *indices, const char *name,
-                                     gptvq_packed_shape *shape, gptvq_packed_info *info, gptvq_error *err) {
+static gptvq_status read_description(const gptvq_checkpoint *checkpoint, const gptvq_tensor *indices,
+                                     const char *name, gptvq_packed_shape *shape, gptvq_packed_info *info,
+                                     gptvq_error *err) {
   char *key = gptvq_part_name(GPTVQ_PACKED_KEY, name);
   if (key == NULL) return gptvq_fail_memory(err, name, strlen(name) + 8);
   gptvq_status status = GPTVQ_OK;
@@ -97,14 +105,15 @@ static gptvq_status read_description(const gptvq_checkpoint *checkpoint, const g
   json_error_t where;
   const char *text = gptvq_checkpoint_metadata(checkpoint, indices, key);
   if (text == NULL) {
-    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: __metadata__ says nothing of the packed layer %s", indices->file,
-                        name);
+    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: __metadata__ says nothing of the packed layer %s",
+                        indices->file, name);
     goto done;
   }
   json = json_loads(text, JSON_REJECT_DUPLICATES, &where);
   if (!json_is_object(json)) {
-    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: the description of %s in __metadata__ is not a JSON object",
-                        indices->file, name);
+    status =
+        gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: the description of %s in __metadata__ is not a JSON object",
+                   indices->file, name);
     goto done;
   }
   const gptvq_config_source source = {indices->file, key, "", json};
@@ -119,25 +128,29 @@ done:
 
 /* Those the shape has, with the type and shape it says, and no others. */
 static gptvq_status collect_parts(const gptvq_checkpoint *checkpoint, const char *name,
-                                  const gptvq_packed_part *parts, const gptvq_tensor **tensors, gptvq_error *err) {
+                                  const gptvq_packed_part *parts, const gptvq_tensor **tensors,
+                                  gptvq_error *err) {
   for (int i = 0; i < GPTVQ_PART_COUNT; i++) {
     const gptvq_packed_part *part = &parts[i];
     const gptvq_tensor *tensor = find_part(checkpoint, name, part->suffix);
     tensors[i] = tensor;
     if (!part->present && tensor != NULL)
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s contradicts the description of the packed layer",
-                        tensor->file, tensor->name);
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                        "%s: tensor %s contradicts the description of the packed layer", tensor->file,
+                        tensor->name);
     if (!part->present) continue;
     if (tensor == NULL)
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s%s of a packed layer is missing", checkpoint->folder,
-                        name, part->suffix);
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s%s of a packed layer is missing",
+                        checkpoint->folder, name, part->suffix);
     if (tensor->type != part->type)
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is %s, the packed layer needs %s", tensor->file,
-                        tensor->name, gptvq_tensor_type_name(tensor->type), gptvq_tensor_type_name(part->type));
-    if (tensor->rank != part->rank || memcmp(tensor->dims, part->dims, part->rank * sizeof *part->dims) != 0) {
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is %s, the packed layer needs %s",
+                        tensor->file, tensor->name, gptvq_tensor_type_name(tensor->type),
+                        gptvq_tensor_type_name(part->type));
+    if (tensor->rank != part->rank ||
+        memcmp(tensor->dims, part->dims, part->rank * sizeof *part->dims) != 0) {
       char has[GPTVQ_SHAPE_TEXT], wants[GPTVQ_SHAPE_TEXT];
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s has shape %s, the packed layer needs %s", tensor->file,
-                        tensor->name, gptvq_shape_text(tensor->rank, tensor->dims, has),
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s has shape %s, the packed layer needs %s",
+                        tensor->file, tensor->name, gptvq_shape_text(tensor->rank, tensor->dims, has),
                         gptvq_shape_text(part->rank, part->dims, wants));
     }
   }
@@ -163,10 +176,12 @@ static void widen_permutation(const gptvq_tensor *tensor, uint32_t *out) {
   }
 }
 
-/* Pointers into the mapping, or into *owned where the file's alignment or width does not do. Codebooks that the file has as factors get
- * their place there too, at its beginning; the file's left factor bounds their size. */
-static gptvq_status place_parts(const gptvq_tensor *const *tensors, const char *name, const gptvq_packed_shape *shape,
-                                const void **data, void **owned, gptvq_error *err) {
+/* Pointers into the mapping, or into *owned where the file's alignment or width does not do. Codebooks that
+ * the file has as factors get their place there too, at its beginning; the file's left factor bounds their
+ * size. */
+static gptvq_status place_parts(const gptvq_tensor *const *tensors, const char *name,
+                                const gptvq_packed_shape *shape, const void **data, void **owned,
+                                gptvq_error *err) {
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(shape, &sizes);
   size_t codebooks = gptvq_round_up(sizes.codebook_bytes, 64), total = 0;
@@ -204,14 +219,17 @@ static gptvq_status make_codebooks(const gptvq_tensor *scales, const gptvq_packe
   gptvq_packed_measure(s, &sizes);
   GPTVQ_TRY(gptvq_tensor_check_finite(scales, err));
   if (!gptvq_factor_scales_fit(packed->factor_scales, s->svd_rank))
-    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s gives centroids beyond 2^127", scales->file, scales->name);
-  gptvq_codebooks_from_factors(sizes.codebook_scales, (size_t)1 << s->index_bits, s->svd_rank, packed->codebook_left, packed->codebook_right,
-                               packed->factor_scales, s->codebook_bits, (void *)(uintptr_t)packed->codebooks,
+    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s gives centroids beyond 2^127", scales->file,
+                      scales->name);
+  gptvq_codebooks_from_factors(sizes.codebook_scales, (size_t)1 << s->index_bits, s->svd_rank,
+                               packed->codebook_left, packed->codebook_right, packed->factor_scales,
+                               s->codebook_bits, (void *)(uintptr_t)packed->codebooks,
                                (uint16_t *)(uintptr_t)packed->codebook_scales);
   return GPTVQ_OK;
 }
 
-static gptvq_status check_permutation(const gptvq_tensor *tensor, const uint32_t *permutation, gptvq_error *err) {
+static gptvq_status check_permutation(const gptvq_tensor *tensor, const uint32_t *permutation,
+                                      gptvq_error *err) {
   size_t cols = tensor->count;
   gptvq_status status = GPTVQ_OK;
   uint8_t *seen = calloc(cols, 1);
@@ -219,8 +237,9 @@ static gptvq_status check_permutation(const gptvq_tensor *tensor, const uint32_t
   for (size_t i = 0; i < cols && status == GPTVQ_OK; i++) {
     uint32_t to = permutation[i];
     if (to >= cols || seen[to])
-      status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is not a permutation: element %zu is %u, %s",
-                          tensor->file, tensor->name, i, (unsigned)to, to >= cols ? "out of range" : "for the second time");
+      status = gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                          "%s: tensor %s is not a permutation: element %zu is %u, %s", tensor->file,
+                          tensor->name, i, (unsigned)to, to >= cols ? "out of range" : "for the second time");
     else seen[to] = 1;
   }
   free(seen);
@@ -235,7 +254,8 @@ static gptvq_status check_range(const gptvq_tensor *tensor, const float *range, 
                     tensor->file, tensor->name, (double)low, (double)high);
 }
 
-static gptvq_status check_values(const gptvq_tensor *const *tensors, const gptvq_packed *packed, gptvq_error *err) {
+static gptvq_status check_values(const gptvq_tensor *const *tensors, const gptvq_packed *packed,
+                                 gptvq_error *err) {
   static const int numbers[] = {GPTVQ_PART_BLOCK_SCALE_RANGE, GPTVQ_PART_CODEBOOK_SCALES, GPTVQ_PART_SCALES,
                                 GPTVQ_PART_CODEBOOKS};
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
@@ -247,8 +267,9 @@ static gptvq_status check_values(const gptvq_tensor *const *tensors, const gptvq
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, const char *name, gptvq_packed *packed,
-                                         gptvq_packed_info *info, void **owned, gptvq_error *err) {
+gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, const char *name,
+                                         gptvq_packed *packed, gptvq_packed_info *info, void **owned,
+                                         gptvq_error *err) {
   const gptvq_tensor *tensors[GPTVQ_PART_COUNT];
   const void *data[GPTVQ_PART_COUNT] = {NULL};
   gptvq_packed_part parts[GPTVQ_PART_COUNT];
@@ -277,7 +298,8 @@ gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, con
     packed->factor_scales = data[GPTVQ_PART_FACTOR_SCALES];
     for (int i = 0; i < GPTVQ_PART_COUNT; i++) info->bytes += tensors[i] != NULL ? tensors[i]->bytes : 0;
     status = check_values(tensors, packed, err);
-    if (status == GPTVQ_OK && packed->shape.svd_rank > 0) status = make_codebooks(tensors[GPTVQ_PART_FACTOR_SCALES], packed, err);
+    if (status == GPTVQ_OK && packed->shape.svd_rank > 0)
+      status = make_codebooks(tensors[GPTVQ_PART_FACTOR_SCALES], packed, err);
   }
   if (status != GPTVQ_OK) {
     free(*owned);

@@ -23,20 +23,24 @@ static const void *part_data(const gptvq_packed *p, enum gptvq_part part) {
   return NULL;
 }
 
-static gptvq_status declare_description(gptvq_st_writer *writer, const char *name, const gptvq_packed_shape *s,
-                                        const char *method, double error, gptvq_error *err) {
+static gptvq_status declare_description(gptvq_st_writer *writer, const char *name,
+                                        const gptvq_packed_shape *s, const char *method, double error,
+                                        gptvq_error *err) {
   bool vq = s->kind == GPTVQ_PACKED_VQ;
   json_t *json = json_pack(
-      "{s:s, s:i, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:b, s:s, s:o}", "format", vq ? "vq" : "uniform", "version",
-      s->svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN, "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols, "dim", (int)s->dim, "index_bits",
-      (int)s->index_bits, "group_rows", (json_int_t)s->group_rows, "group_cols", (json_int_t)s->group_cols,
-      "codebook_bits", vq ? (int)s->codebook_bits : 0, "scale_block", (int)s->scale_block, "permuted", (int)s->permuted,
+      "{s:s, s:i, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:b, s:s, s:o}", "format", vq ? "vq" : "uniform",
+      "version", s->svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN, "rows",
+      (json_int_t)s->rows, "cols", (json_int_t)s->cols, "dim", (int)s->dim, "index_bits", (int)s->index_bits,
+      "group_rows", (json_int_t)s->group_rows, "group_cols", (json_int_t)s->group_cols, "codebook_bits",
+      vq ? (int)s->codebook_bits : 0, "scale_block", (int)s->scale_block, "permuted", (int)s->permuted,
       "method", method, "error", isfinite(error) ? json_real(error) : json_null());
-  if (json != NULL && s->svd_rank > 0 && json_object_set_new(json, "svd_rank", json_integer((json_int_t)s->svd_rank)) != 0) {
+  if (json != NULL && s->svd_rank > 0 &&
+      json_object_set_new(json, "svd_rank", json_integer((json_int_t)s->svd_rank)) != 0) {
     json_decref(json);
     json = NULL;
   }
-  char *text = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL, *key = gptvq_part_name(GPTVQ_PACKED_KEY, name);
+  char *text = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL,
+       *key = gptvq_part_name(GPTVQ_PACKED_KEY, name);
   gptvq_status status = text == NULL || key == NULL ? gptvq_fail_memory(err, name, 512)
                                                     : gptvq_st_writer_metadata(writer, key, text, err);
   free(key);
@@ -60,7 +64,8 @@ gptvq_status gptvq_packed_declare(gptvq_st_writer *writer, const char *name, con
       return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s%s is not there to be written", name, parts[i].suffix);
     char *full = gptvq_part_name(name, parts[i].suffix);
     if (full == NULL) return gptvq_fail_memory(err, name, strlen(name) + 32);
-    gptvq_status status = gptvq_st_writer_declare(writer, full, parts[i].type, parts[i].rank, parts[i].dims, err);
+    gptvq_status status =
+        gptvq_st_writer_declare(writer, full, parts[i].type, parts[i].rank, parts[i].dims, err);
     free(full);
     GPTVQ_TRY(status);
   }
@@ -68,7 +73,8 @@ gptvq_status gptvq_packed_declare(gptvq_st_writer *writer, const char *name, con
 }
 
 /* u32 in memory, u16 in the file */
-static gptvq_status write_narrow(gptvq_st_writer *writer, const uint32_t *values, size_t count, gptvq_error *err) {
+static gptvq_status write_narrow(gptvq_st_writer *writer, const uint32_t *values, size_t count,
+                                 gptvq_error *err) {
   uint16_t chunk[512];
   const size_t room = sizeof chunk / sizeof chunk[0];
   for (size_t at = 0; at < count; at += room) {

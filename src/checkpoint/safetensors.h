@@ -1,14 +1,17 @@
 /* checkpoint/safetensors.h: one safetensors file, mapped and checked; and the JSON files beside it.
  *
- * A file is: u64 little-endian header size n; n bytes of JSON {NAME: {"dtype", "shape", "data_offsets": [begin, end)}, …,
- * "__metadata__": {KEY: TEXT}}, padded with spaces; then the data, which the tensors cover completely and without overlap. */
+ * A file is: u64 little-endian header size n; n bytes of JSON {NAME: {"dtype", "shape", "data_offsets":
+ * [begin, end)}, …,
+ * "__metadata__": {KEY: TEXT}}, padded with spaces; then the data, which the tensors cover completely and
+ * without overlap. */
 #ifndef GPTVQ_CHECKPOINT_SAFETENSORS_H
 #define GPTVQ_CHECKPOINT_SAFETENSORS_H
 
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
 
-/* Names and data of the tensors point into `header` and `mapping`; file points to `path`. Sorted by offset. */
+/* Names and data of the tensors point into `header` and `mapping`; file points to `path`. Sorted by offset.
+ */
 typedef struct gptvq_st_file {
   char *path;
   gptvq_mapping mapping;
@@ -18,8 +21,9 @@ typedef struct gptvq_st_file {
   size_t count;
 } gptvq_st_file;
 
-/* Maps and validates the whole header. GPTVQ_ERROR_IO: cannot be opened; GPTVQ_ERROR_FORMAT: anything wrong in it, with file, tensor
- * and both numbers; GPTVQ_ERROR_UNSUPPORTED: a dtype that is not known. On failure nothing needs to be closed. */
+/* Maps and validates the whole header. GPTVQ_ERROR_IO: cannot be opened; GPTVQ_ERROR_FORMAT: anything wrong
+ * in it, with file, tensor and both numbers; GPTVQ_ERROR_UNSUPPORTED: a dtype that is not known. On failure
+ * nothing needs to be closed. */
 gptvq_status gptvq_st_open(const char *path, gptvq_st_file *out, gptvq_error *err);
 void gptvq_st_close(gptvq_st_file *file); /* a zeroed or already closed file is fine */
 

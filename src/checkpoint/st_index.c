@@ -3,7 +3,8 @@
 #include <string.h>
 
 /* Adds the tensors of one shard to the weight map. */
-static gptvq_status add_shard(const char *folder, const char *shard, json_t *map, json_int_t *total, gptvq_error *err) {
+static gptvq_status add_shard(const char *folder, const char *shard, json_t *map, json_int_t *total,
+                              gptvq_error *err) {
   char *path = gptvq_join_path(folder, shard);
   if (path == NULL) return gptvq_fail_memory(err, shard, strlen(folder) + strlen(shard) + 2);
   gptvq_st_file file;
@@ -14,7 +15,8 @@ static gptvq_status add_shard(const char *folder, const char *shard, json_t *map
     const gptvq_tensor *tensor = &file.tensors[i];
     const char *other = json_string_value(json_object_get(map, tensor->name));
     if (other != NULL)
-      status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is in %s too", file.path, tensor->name, other);
+      status =
+          gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is in %s too", file.path, tensor->name, other);
     else if (json_object_set_new(map, tensor->name, json_string(shard)) != 0)
       status = gptvq_fail_memory(err, tensor->name, strlen(shard));
     *total += (json_int_t)tensor->bytes;
@@ -23,7 +25,8 @@ static gptvq_status add_shard(const char *folder, const char *shard, json_t *map
   return status;
 }
 
-gptvq_status gptvq_write_index(const char *folder, const char *const *shards, size_t count, gptvq_error *err) {
+gptvq_status gptvq_write_index(const char *folder, const char *const *shards, size_t count,
+                               gptvq_error *err) {
   gptvq_status status = GPTVQ_OK;
   json_int_t total = 0;
   json_t *map = json_object(), *index = NULL;

@@ -33,12 +33,13 @@ gptvq_status gptvq_st_writer_create(const char *path, gptvq_st_writer **out, gpt
   return GPTVQ_OK;
 }
 
-static gptvq_status misuse(const gptvq_st_writer *writer, const char *name, const char *what, gptvq_error *err) {
+static gptvq_status misuse(const gptvq_st_writer *writer, const char *name, const char *what,
+                           gptvq_error *err) {
   return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "writing %s: %s %s", writer->path, name, what);
 }
 
-gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, gptvq_tensor_type type, size_t rank,
-                                     const size_t *dims, gptvq_error *err) {
+gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, gptvq_tensor_type type,
+                                     size_t rank, const size_t *dims, gptvq_error *err) {
   if (writer->started) return misuse(writer, name, "is declared after the first write", err);
   if (rank > GPTVQ_MAX_RANK) return misuse(writer, name, "has too many dimensions", err);
   if (strcmp(name, "__metadata__") == 0 || json_object_get(writer->header, name) != NULL)
@@ -51,21 +52,25 @@ gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, 
     if (dims[i] > INT64_MAX || (!empty && !gptvq_mul(bytes, dims[i], &bytes)))
       return misuse(writer, name, "is too large", err);
   if (empty) bytes = 0;
-  if (!gptvq_add(writer->declared, bytes, &end) || end > INT64_MAX) return misuse(writer, name, "is too large", err);
+  if (!gptvq_add(writer->declared, bytes, &end) || end > INT64_MAX)
+    return misuse(writer, name, "is too large", err);
   json_t *shape = json_array();
   int failed = shape == NULL;
-  for (size_t i = 0; i < rank && !failed; i++) failed = json_array_append_new(shape, json_integer((json_int_t)dims[i]));
+  for (size_t i = 0; i < rank && !failed; i++)
+    failed = json_array_append_new(shape, json_integer((json_int_t)dims[i]));
   json_t *entry = failed ? NULL
-                         : json_pack("{s:s, s:O, s:[I, I]}", "dtype", gptvq_tensor_type_name(type), "shape", shape,
-                                     "data_offsets", (json_int_t)writer->declared, (json_int_t)end);
+                         : json_pack("{s:s, s:O, s:[I, I]}", "dtype", gptvq_tensor_type_name(type), "shape",
+                                     shape, "data_offsets", (json_int_t)writer->declared, (json_int_t)end);
   json_decref(shape);
   if (entry == NULL) return gptvq_fail_memory(err, name, 256);
-  if (json_object_set_new(writer->header, name, entry) != 0) return misuse(writer, name, "is not valid UTF-8", err);
+  if (json_object_set_new(writer->header, name, entry) != 0)
+    return misuse(writer, name, "is not valid UTF-8", err);
   writer->declared = end;
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_st_writer_metadata(gptvq_st_writer *writer, const char *key, const char *value, gptvq_error *err) {
+gptvq_status gptvq_st_writer_metadata(gptvq_st_writer *writer, const char *key, const char *value,
+                                      gptvq_error *err) {
   if (writer->started) return misuse(writer, key, "is metadata given after the first write", err);
   if (json_object_set_new(writer->metadata, key, json_string(value)) != 0)
     return misuse(writer, key, "is metadata that is not valid UTF-8", err);
@@ -95,7 +100,8 @@ done:
   return status;
 }
 
-gptvq_status gptvq_st_writer_write(gptvq_st_writer *writer, const void *data, size_t bytes, gptvq_error *err) {
+gptvq_status gptvq_st_writer_write(gptvq_st_writer *writer, const void *data, size_t bytes,
+                                   gptvq_error *err) {
   if (!writer->started) GPTVQ_TRY(start(writer, err));
   if (bytes > writer->declared - writer->written)
     return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "writing %s: more than the declared %zu bytes", writer->path,

@@ -59,15 +59,19 @@ typedef struct sums {
   uint64_t count, agree;
 } sums;
 
-static gptvq_status add_scores(sums *total, const row_score *scores, size_t n, bool two, size_t window, size_t position,
-                               gptvq_error *err) {
+static gptvq_status add_scores(sums *total, const row_score *scores, size_t n, bool two, size_t window,
+                               size_t position, gptvq_error *err) {
   for (size_t i = 0; i < n; i++) {
     const row_score *score = &scores[i];
     if (!isfinite(score->nll_a) || (two && (!isfinite(score->nll_b) || !isfinite(score->kl))))
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "the %slogits at position %zu of window %zu are NaN or infinite: the model's weights are damaged, or its "
+                        "the %slogits at position %zu of window %zu are NaN or infinite: the model's weights "
+                        "are damaged, or its "
                         "activations overflow",
-                        !two ? "" : isfinite(score->nll_a) ? "second model's " : "first model's ", position + i, window);
+                        !two                     ? ""
+                        : isfinite(score->nll_a) ? "second model's "
+                                                 : "first model's ",
+                        position + i, window);
     total->nll_a += score->nll_a;
     total->count++;
     if (!two) continue;
@@ -94,8 +98,9 @@ static gptvq_status between_blocks(void *context, gptvq_error *err) {
   return gptvq_report_progress(c->callbacks, c->phase, "", c->done, c->total, c->value, err);
 }
 
-static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner *a, gptvq_runner *b, row_score *scores,
-                        size_t rows, const gptvq_callbacks *callbacks, sums *total, gptvq_error *err) {
+static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner *a, gptvq_runner *b,
+                        row_score *scores, size_t rows, const gptvq_callbacks *callbacks, sums *total,
+                        gptvq_error *err) {
   between_context between = {callbacks, b != NULL ? "compare" : "evaluate", 0, windows->count, NAN};
   GPTVQ_TRY(between_blocks(&between, err));
   for (size_t window = 0; window < windows->count; window++) {
@@ -121,7 +126,8 @@ static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner
 
 static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
                             const char *text, size_t size, const gptvq_eval_options *options,
-                            const gptvq_callbacks *callbacks, gptvq_compare_result *result, gptvq_error *err) {
+                            const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                            gptvq_error *err) {
   double start = gptvq_clock();
   gptvq_eval_options defaults;
   gptvq_eval_options_init(&defaults);
@@ -138,7 +144,8 @@ static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gp
   for (size_t i = 0; i < windows.count * windows.ctx; i++) {
     if (windows.ids[i] >= 0 && (size_t)windows.ids[i] < info.vocab) continue;
     status = gptvq_fail(err, GPTVQ_ERROR_DATA,
-                        "the text's token %zu has id %ld, but the model's vocabulary has %zu entries: does the tokenizer belong "
+                        "the text's token %zu has id %ld, but the model's vocabulary has %zu entries: does "
+                        "the tokenizer belong "
                         "to the model?",
                         i, (long)windows.ids[i], info.vocab);
     goto done;
@@ -153,8 +160,11 @@ static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gp
   }
   GPTVQ_TRY_GOTO(run(&windows, info.vocab, runners[0], runners[1], scores, rows, callbacks, &total, err));
   double count = (double)total.count;
-  gptvq_eval_result common = {.tokens = total.count, .windows = windows.count, .ctx = windows.ctx,
-                              .score_from = windows.first, .seconds = gptvq_clock() - start};
+  gptvq_eval_result common = {.tokens = total.count,
+                              .windows = windows.count,
+                              .ctx = windows.ctx,
+                              .score_from = windows.first,
+                              .seconds = gptvq_clock() - start};
   result->a = result->b = common;
   result->a.nll = total.nll_a / count;
   result->a.perplexity = exp(result->a.nll);
@@ -171,8 +181,8 @@ done:
   return status;
 }
 
-gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *tokenizer, const char *text, size_t size,
-                             const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
+gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *tokenizer, const char *text,
+                             size_t size, const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
                              gptvq_eval_result *result, gptvq_error *err) {
   gptvq_compare_result both;
   gptvq_status status = measure(model, NULL, tokenizer, text, size, options, callbacks, &both, err);
@@ -182,14 +192,15 @@ gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *to
 
 gptvq_status gptvq_compare_text(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
                                 const char *text, size_t size, const gptvq_eval_options *options,
-                                const gptvq_callbacks *callbacks, gptvq_compare_result *result, gptvq_error *err) {
+                                const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                                gptvq_error *err) {
   gptvq_model_info info_a, info_b;
   gptvq_model_get_info(a, &info_a);
   gptvq_model_get_info(b, &info_b);
   memset(result, 0, sizeof *result);
   if (info_a.vocab != info_b.vocab)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "the models cannot be compared: the first has a vocabulary of %zu, the second of %zu", info_a.vocab,
-                      info_b.vocab);
+                      "the models cannot be compared: the first has a vocabulary of %zu, the second of %zu",
+                      info_a.vocab, info_b.vocab);
   return measure(a, b, tokenizer, text, size, options, callbacks, result, err);
 }

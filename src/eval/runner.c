@@ -6,8 +6,8 @@
 #include <string.h>
 
 enum {
-  BLOCK_ROWS = 1024,      /* rows that go through a block together: bounds its scratch memory for long windows */
-  LOGIT_ROWS = 256,       /* rows of logits at most … */
+  BLOCK_ROWS = 1024, /* rows that go through a block together: bounds its scratch memory for long windows */
+  LOGIT_ROWS = 256,  /* rows of logits at most … */
   LOGIT_FLOATS = 16 << 20 /* … and 64 MB of them at most */
 };
 
@@ -31,7 +31,8 @@ gptvq_status gptvq_runner_create(const gptvq_model *model, size_t ctx, gptvq_run
   runner->vocab = info.vocab;
   runner->layers = info.layers;
   runner->block_rows = gptvq_min_size(ctx, BLOCK_ROWS);
-  runner->logit_rows = gptvq_max_size(1, gptvq_min_size(gptvq_min_size(ctx, LOGIT_ROWS), LOGIT_FLOATS / info.vocab));
+  runner->logit_rows =
+      gptvq_max_size(1, gptvq_min_size(gptvq_min_size(ctx, LOGIT_ROWS), LOGIT_FLOATS / info.vocab));
   size_t x_size, logits_size;
   gptvq_status status = GPTVQ_OK;
   if (!gptvq_mul(ctx, info.hidden, &x_size) || !gptvq_mul(runner->logit_rows, info.vocab, &logits_size)) {
@@ -60,19 +61,20 @@ void gptvq_runner_destroy(gptvq_runner *runner) {
   free(runner);
 }
 
-/* Block after block rather than token after token: the weights of a block are decoded once per BLOCK_ROWS tokens, and one
- * block's keys and values are all the cache there is. */
-gptvq_status gptvq_runner_window(gptvq_runner *runner, const int32_t *tokens, gptvq_between between, void *context,
-                                 gptvq_error *err) {
+/* Block after block rather than token after token: the weights of a block are decoded once per BLOCK_ROWS
+ * tokens, and one block's keys and values are all the cache there is. */
+gptvq_status gptvq_runner_window(gptvq_runner *runner, const int32_t *tokens, gptvq_between between,
+                                 void *context, gptvq_error *err) {
   GPTVQ_TRY(gptvq_embed(runner->model, tokens, runner->ctx, runner->x, err));
   for (size_t layer = 0; layer < runner->layers; layer++) {
     const gptvq_block *block = &runner->model->blocks[layer];
     for (size_t row = 0; row < runner->ctx; row += runner->block_rows) {
       size_t n = gptvq_min_size(runner->block_rows, runner->ctx - row);
       float *x = runner->x + row * runner->hidden;
-      GPTVQ_TRY(gptvq_block_attention(runner->model, block, runner->workspace, 0, row, n, x, GPTVQ_RUN_ALL, NULL, NULL,
-                                      err));
-      GPTVQ_TRY(gptvq_block_mlp(runner->model, block, runner->workspace, n, x, GPTVQ_RUN_ALL, NULL, NULL, err));
+      GPTVQ_TRY(gptvq_block_attention(runner->model, block, runner->workspace, 0, row, n, x, GPTVQ_RUN_ALL,
+                                      NULL, NULL, err));
+      GPTVQ_TRY(
+          gptvq_block_mlp(runner->model, block, runner->workspace, n, x, GPTVQ_RUN_ALL, NULL, NULL, err));
     }
     if (between != NULL) GPTVQ_TRY(between(context, err));
   }
@@ -81,9 +83,11 @@ gptvq_status gptvq_runner_window(gptvq_runner *runner, const int32_t *tokens, gp
 
 size_t gptvq_runner_rows(const gptvq_runner *runner) { return runner->logit_rows; }
 
-gptvq_status gptvq_runner_logits(gptvq_runner *runner, size_t begin, size_t n, const float **logits, gptvq_error *err) {
+gptvq_status gptvq_runner_logits(gptvq_runner *runner, size_t begin, size_t n, const float **logits,
+                                 gptvq_error *err) {
   *logits = runner->logits;
-  return gptvq_head(runner->model, runner->workspace, n, runner->x + begin * runner->hidden, runner->logits, err);
+  return gptvq_head(runner->model, runner->workspace, n, runner->x + begin * runner->hidden, runner->logits,
+                    err);
 }
 
 double gptvq_log_sum_exp(const float *logits, size_t count) {

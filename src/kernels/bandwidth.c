@@ -1,4 +1,5 @@
-/* How fast all threads together read from memory: the ceiling of everything that goes through weights once. */
+/* How fast all threads together read from memory: the ceiling of everything that goes through weights once.
+ */
 #define _GNU_SOURCE
 #include "base/clock.h"
 #include "base/memory.h"
@@ -22,7 +23,9 @@ static void read_chunks(void *context, size_t begin, size_t end, size_t thread) 
   sink[thread] = lanes[0];
 }
 
-void gptvq_read_memory(void *memory, size_t bytes) { gptvq_parallel_for(bytes / (CHUNK * sizeof(uint64_t)), 4, read_chunks, memory); }
+void gptvq_read_memory(void *memory, size_t bytes) {
+  gptvq_parallel_for(bytes / (CHUNK * sizeof(uint64_t)), 4, read_chunks, memory);
+}
 
 double gptvq_measure_bandwidth(size_t rounds) {
   enum { PIECES = 16 };

@@ -1,9 +1,10 @@
 /* Matrix × vector kernels from memory, against the measured read bandwidth and 4-bit integers.
  *
- * Kernels walk through copies of their matrices, as decoding walks through the layers of a model. All kernels and the bandwidth
- * measurement take turns, round by round, so that ratios are taken under the same conditions. Each goes on in memory where the one before it
- * stopped: what a cache still holds is not what is read next. The minimum of all single products and the median of the rounds' means
- * are reported. Preparing the activations is part of the time. In a round each kernel walks through about an eighth of the memory. */
+ * Kernels walk through copies of their matrices, as decoding walks through the layers of a model. All kernels
+ * and the bandwidth measurement take turns, round by round, so that ratios are taken under the same
+ * conditions. Each goes on in memory where the one before it stopped: what a cache still holds is not what is
+ * read next. The minimum of all single products and the median of the rounds' means are reported. Preparing
+ * the activations is part of the time. In a round each kernel walks through about an eighth of the memory. */
 #define _GNU_SOURCE
 #include "base/clock.h"
 #include "base/memory.h"
@@ -26,11 +27,13 @@ typedef struct kernel {
   size_t tokens;
 } kernel;
 
-#define VQ(d, bits, height, block)                                                                                   \
-  {.kind = GPTVQ_PACKED_VQ, .dim = d, .index_bits = bits, .group_rows = height, .group_cols = 256, .codebook_bits = 8,   \
-   .scale_block = block}
-#define UNIFORM(bits, block)                                                                                         \
-  {.kind = GPTVQ_PACKED_UNIFORM, .dim = 1, .index_bits = bits, .group_rows = 1, .scale_block = block}
+#define VQ(d, bits, height, block) \
+  { \
+    .kind = GPTVQ_PACKED_VQ, .dim = d, .index_bits = bits, .group_rows = height, .group_cols = 256, \
+    .codebook_bits = 8, .scale_block = block \
+  }
+#define UNIFORM(bits, block) \
+  { .kind = GPTVQ_PACKED_UNIFORM, .dim = 1, .index_bits = bits, .group_rows = 1, .scale_block = block }
 
 static const kernel kernels[] = {
     {"int4-g128", PATH_I8, UNIFORM(4, 128), 1}, /* the yardstick comes first */
@@ -60,7 +63,7 @@ typedef struct pool {
   uint8_t *codes;   /* anything */
   uint16_t *scales; /* sane numbers, as bf16 and as fp16 */
   size_t code_bytes, scale_bytes;
-  size_t walked;    /* where in codes the next one goes on */
+  size_t walked; /* where in codes the next one goes on */
 } pool;
 
 typedef struct job {
@@ -114,8 +117,8 @@ static size_t packed_bytes(const gptvq_packed_shape *shape) {
 static size_t copy_bytes(const gptvq_packed_shape *shape) {
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(shape, &sizes);
-  return gptvq_round_up(sizes.index_bytes, 64) + gptvq_round_up(sizes.codebook_bytes, 64) + gptvq_round_up(sizes.block_scale_bytes, 64) +
-         gptvq_round_up(sizes.zero_bytes, 64);
+  return gptvq_round_up(sizes.index_bytes, 64) + gptvq_round_up(sizes.codebook_bytes, 64) +
+         gptvq_round_up(sizes.block_scale_bytes, 64) + gptvq_round_up(sizes.zero_bytes, 64);
 }
 
 /* Copy number `copy` of the layer; copies wrap around at the pool's end. */
@@ -123,7 +126,8 @@ static void place(const pool *memory, size_t copy, gptvq_packed *p) {
   static const float range[2] = {-1.0f, 0.125f};
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(&p->shape, &sizes);
-  size_t total = copy_bytes(&p->shape), scales = gptvq_round_up(2 * (sizes.codebook_scales + sizes.uniform_scales), 64);
+  size_t total = copy_bytes(&p->shape),
+         scales = gptvq_round_up(2 * (sizes.codebook_scales + sizes.uniform_scales), 64);
   const uint8_t *at = memory->codes + copy % (memory->code_bytes / total) * total;
   p->indices = at;
   at += gptvq_round_up(sizes.index_bytes, 64);
@@ -145,12 +149,14 @@ static void place(const pool *memory, size_t copy, gptvq_packed *p) {
 static double time_kernel(pool *memory, job *j, void *inputs, size_t copies, double *least) {
   const gptvq_packed_shape *shape = &j->packed.shape;
   const size_t total = copy_bytes(shape), first = gptvq_ceil_div(memory->walked, total);
-  size_t grain = gptvq_round_up(gptvq_max_size(65536 / shape->cols, 1), gptvq_min_size(shape->group_rows, 128));
+  size_t grain =
+      gptvq_round_up(gptvq_max_size(65536 / shape->cols, 1), gptvq_min_size(shape->group_rows, 128));
   double start = gptvq_clock(), last = start;
   for (size_t copy = 0; copy < copies; copy++) {
     place(memory, first + copy, &j->packed);
     for (size_t t = 0; j->kernel->path == PATH_I8 && t < j->kernel->tokens; t++)
-      gptvq_packed_prepare(&j->packed, j->x + t * shape->cols, (char *)inputs + t * gptvq_packed_input_bytes(shape));
+      gptvq_packed_prepare(&j->packed, j->x + t * shape->cols,
+                           (char *)inputs + t * gptvq_packed_input_bytes(shape));
     gptvq_parallel_for(shape->rows, grain, rows_task, j);
     double t = gptvq_clock();
     if (t - last < *least) *least = t - last;
@@ -179,11 +185,13 @@ typedef struct timing {
   void *inputs;
 } timing;
 
-static gptvq_status bench_shape(timing *t, size_t rows, size_t cols, gptvq_kernel_report report, void *user, gptvq_error *err) {
+static gptvq_status bench_shape(timing *t, size_t rows, size_t cols, gptvq_kernel_report report, void *user,
+                                gptvq_error *err) {
   job jobs[KERNELS];
   double least_read = 1e9, least[KERNELS];
   for (size_t k = 0; k < KERNELS; k++) {
-    jobs[k] = (job){.kernel = &kernels[k], .packed.shape = kernels[k].shape, .x = t->x, .inputs = t->inputs, .y = t->y};
+    jobs[k] = (job){
+        .kernel = &kernels[k], .packed.shape = kernels[k].shape, .x = t->x, .inputs = t->inputs, .y = t->y};
     gptvq_packed_shape *shape = &jobs[k].packed.shape;
     shape->rows = rows;
     shape->cols = cols;
@@ -199,12 +207,19 @@ static gptvq_status bench_shape(timing *t, size_t rows, size_t cols, gptvq_kerne
   }
   double read_median = PIECE / median(t->reads, t->rounds);
   for (size_t k = 0; k < KERNELS; k++)
-    for (size_t i = 0; i < t->rounds; i++) t->ratios[k * t->rounds + i] = t->times[k * t->rounds + i] / t->times[i];
+    for (size_t i = 0; i < t->rounds; i++)
+      t->ratios[k * t->rounds + i] = t->times[k * t->rounds + i] / t->times[i];
   for (size_t k = 0; k < KERNELS; k++) {
-    gptvq_kernel_speed speed = {.kernel = kernels[k].name, .rows = rows, .cols = cols, .tokens = kernels[k].tokens,
-                                .bytes = (double)packed_bytes(&jobs[k].packed.shape), .min_seconds = least[k],
-                                .median_seconds = median(t->times + k * t->rounds, t->rounds), .bandwidth = PIECE / least_read,
-                                .bandwidth_median = read_median, .int4_ratio = least[k] / least[0],
+    gptvq_kernel_speed speed = {.kernel = kernels[k].name,
+                                .rows = rows,
+                                .cols = cols,
+                                .tokens = kernels[k].tokens,
+                                .bytes = (double)packed_bytes(&jobs[k].packed.shape),
+                                .min_seconds = least[k],
+                                .median_seconds = median(t->times + k * t->rounds, t->rounds),
+                                .bandwidth = PIECE / least_read,
+                                .bandwidth_median = read_median,
+                                .int4_ratio = least[k] / least[0],
                                 .int4_ratio_median = median(t->ratios + k * t->rounds, t->rounds)};
     speed.bits = 8.0 * speed.bytes / ((double)rows * (double)cols);
     if (report(user, &speed) != 0) return gptvq_fail(err, GPTVQ_ERROR_CANCELLED, "stopped on request");
@@ -218,18 +233,23 @@ void gptvq_kernel_bench_init(gptvq_kernel_bench *options) {
 
 static gptvq_status check(const gptvq_kernel_bench *options, gptvq_error *err) {
   if (options->rounds < 1 || options->rounds > MAX_ROUNDS)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu rounds are not possible: 1 to %d", options->rounds, (int)MAX_ROUNDS);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu rounds are not possible: 1 to %d", options->rounds,
+                      (int)MAX_ROUNDS);
   if (options->shapes < 1 || options->shapes > SHAPES)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu shapes are not possible: 1 to %d", options->shapes, (int)SHAPES);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu shapes are not possible: 1 to %d", options->shapes,
+                      (int)SHAPES);
   if (options->bytes < (size_t)64 << 20)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu bytes are too few to hold a matrix: at least 64 MiB", options->bytes);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu bytes are too few to hold a matrix: at least 64 MiB",
+                      options->bytes);
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel_report report, void *user, gptvq_error *err) {
+gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel_report report, void *user,
+                                 gptvq_error *err) {
   enum { WIDEST = 14336, TALLEST = 14336 };
   GPTVQ_TRY(check(options, err));
-  timing t = {.memory = {.code_bytes = options->bytes / PIECE * PIECE, .scale_bytes = (size_t)32 << 20}, .rounds = options->rounds};
+  timing t = {.memory = {.code_bytes = options->bytes / PIECE * PIECE, .scale_bytes = (size_t)32 << 20},
+              .rounds = options->rounds};
   size_t panels = gptvq_max_size(MAX_TOKENS * TALLEST, 16 * WIDEST * (size_t)gptvq_get_threads());
   t.memory.codes = gptvq_alloc(t.memory.code_bytes, 1);
   t.memory.scales = gptvq_alloc(t.memory.scale_bytes, 1);
@@ -238,7 +258,8 @@ gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel
   t.y = gptvq_alloc(panels, sizeof *t.y);
   t.inputs = gptvq_alloc(MAX_TOKENS * 4, WIDEST);
   gptvq_status status = GPTVQ_OK;
-  if (t.memory.codes == NULL || t.memory.scales == NULL || t.reads == NULL || t.x == NULL || t.y == NULL || t.inputs == NULL)
+  if (t.memory.codes == NULL || t.memory.scales == NULL || t.reads == NULL || t.x == NULL || t.y == NULL ||
+      t.inputs == NULL)
     status = gptvq_fail_memory(err, "the matrices to measure on", options->bytes);
   if (status == GPTVQ_OK) {
     uint64_t state = 2;
@@ -248,7 +269,8 @@ gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel
       uint64_t word = gptvq_random(&state);
       memcpy(t.memory.codes + i, &word, 8);
     }
-    for (size_t i = 0; i < t.memory.scale_bytes / 2; i++) t.memory.scales[i] = 0x2c00; /* 2^-4 as fp16, 1.8e-12 as bf16 */
+    for (size_t i = 0; i < t.memory.scale_bytes / 2; i++)
+      t.memory.scales[i] = 0x2c00; /* 2^-4 as fp16, 1.8e-12 as bf16 */
     for (size_t i = 0; i < MAX_TOKENS * WIDEST; i++) t.x[i] = (float)gptvq_random_unit(&state) - 0.5f;
   }
   for (size_t i = 0; i < options->shapes && status == GPTVQ_OK; i++)

@@ -33,8 +33,9 @@ void gptvq_expand_codebook(const void *codes, size_t n, unsigned bits, uint16_t 
                           : gptvq_fp16_to_float(((const uint16_t *)codes)[i]) * scale;
 }
 
-void gptvq_codebooks_from_factors(size_t tiles, size_t k, size_t rank, const int8_t *left, const int8_t *right, const float *scales,
-                                  unsigned bits, void *codebooks, uint16_t *codebook_scales) {
+void gptvq_codebooks_from_factors(size_t tiles, size_t k, size_t rank, const int8_t *left,
+                                  const int8_t *right, const float *scales, unsigned bits, void *codebooks,
+                                  uint16_t *codebook_scales) {
   float values[MAX_K];
   for (size_t tile = 0; tile < tiles; tile++) {
     for (size_t m = 0; m < k; m++) {

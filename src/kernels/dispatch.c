@@ -13,7 +13,8 @@ enum { LEVELS = GPTVQ_CPU_DOTPROD + 1 };
 static gptvq_kernel_table tables[LEVELS];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* Every level starts from the one below it; tables of levels that this build does not have are never chosen. */
+/* Every level starts from the one below it; tables of levels that this build does not have are never chosen.
+ */
 static void fill(void) {
   for (int level = 0; level < LEVELS; level++) {
     gptvq_kernel_table *table = &tables[level];
@@ -60,8 +61,8 @@ void gptvq_to_float(gptvq_dtype dtype, const void *in, size_t n, float *out) {
   gptvq_kernels(gptvq_cpu())->to_float[dtype](in, n, out);
 }
 
-void gptvq_dense_matvec(gptvq_dtype dtype, const void *weights, size_t cols, size_t begin, size_t end, const float *x,
-                        float *y) {
+void gptvq_dense_matvec(gptvq_dtype dtype, const void *weights, size_t cols, size_t begin, size_t end,
+                        const float *x, float *y) {
   const char *first = (const char *)weights + begin * cols * gptvq_dtype_size(dtype);
   gptvq_kernels(gptvq_cpu())->dense_matvec[dtype](first, end - begin, cols, x, y);
 }

@@ -14,9 +14,9 @@ enum { ROWS = GPTVQ_GEMM_ROWS, TOKENS = GPTVQ_GEMM_TOKENS };
 /* Sizes of a layer's panels and prepared inputs; offsets in bytes. */
 typedef struct layout {
   size_t segment, segments, quads, last_quads, all_quads;
-  size_t corrections, x_scales, input_bytes;    /* of one block of tokens */
-  size_t weight_scales, panel_bytes;            /* of ROWS rows */
-  size_t stride;                                /* of decoded rows */
+  size_t corrections, x_scales, input_bytes; /* of one block of tokens */
+  size_t weight_scales, panel_bytes;         /* of ROWS rows */
+  size_t stride;                             /* of decoded rows */
 } layout;
 
 /* Columns of activations that share a scale. */
@@ -55,7 +55,8 @@ size_t gptvq_packed_gemm_panel_bytes(const gptvq_packed_shape *shape, size_t row
   return gptvq_ceil_div(rows, ROWS) * l.panel_bytes + ROWS * l.stride;
 }
 
-void gptvq_packed_gemm_prepare(const gptvq_packed *packed, const float *x, size_t ldx, size_t count, void *input) {
+void gptvq_packed_gemm_prepare(const gptvq_packed *packed, const float *x, size_t ldx, size_t count,
+                               void *input) {
   const gptvq_packed_shape *s = &packed->shape;
   layout l = measure(s);
   int8_t *out = input, codes[GPTVQ_I8_MAX_WIDTH + 64];
@@ -73,10 +74,12 @@ void gptvq_packed_gemm_prepare(const gptvq_packed *packed, const float *x, size_
         from = gathered;
       }
       float scale = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, 1, gptvq_round_up(width, 64), codes);
-      for (size_t q = 0; 4 * q < width; q++) memcpy(out + ((first / 4 + q) * TOKENS + t) * 4, codes + 4 * q, 4);
+      for (size_t q = 0; 4 * q < width; q++)
+        memcpy(out + ((first / 4 + q) * TOKENS + t) * 4, codes + 4 * q, 4);
       for (size_t c = 0; c < width; c += l.segment) {
         size_t at = (first + c) / l.segment * TOKENS + t;
-        corrections[at] = -128 * GPTVQ_MULTI_PICK(gptvq_sum_codes)(codes + c, gptvq_min_size(l.segment, width - c));
+        corrections[at] =
+            -128 * GPTVQ_MULTI_PICK(gptvq_sum_codes)(codes + c, gptvq_min_size(l.segment, width - c));
         scales[at] = scale;
       }
     }
@@ -86,8 +89,8 @@ typedef struct decoding {
   const layout *layout;
   const float *block_table;
   size_t begin, block_columns;
-  int8_t *codes;  /* [ROWS][stride] */
-  float *scales;  /* [segments][ROWS] */
+  int8_t *codes; /* [ROWS][stride] */
+  float *scales; /* [segments][ROWS] */
 } decoding;
 
 static void decode_tile(void *context, const gptvq_tile *tile) {
@@ -101,7 +104,8 @@ static void decode_tile(void *context, const gptvq_tile *tile) {
     for (size_t c = 0; c < tile->width; c += segment) {
       float scale = tile->scale / 127.0f;
       if (d->block_columns != 0)
-        scale *= d->block_table[gptvq_block_code(tile->block_codes + r * tile->block_bytes, c / d->block_columns)];
+        scale *=
+            d->block_table[gptvq_block_code(tile->block_codes + r * tile->block_bytes, c / d->block_columns)];
       d->scales[(tile->column + c) / segment * ROWS + lane + r] = scale;
     }
 }
@@ -110,16 +114,19 @@ static void decode_tile(void *context, const gptvq_tile *tile) {
 static void decode_uniform(const decoding *d, const gptvq_packed *packed, size_t row) {
   enum { PIECE = 64 };
   const gptvq_packed_shape *s = &packed->shape;
-  size_t lane = row - d->begin, groups = d->layout->segments, zero_count = gptvq_round_up(s->rows * groups, 8);
+  size_t lane = row - d->begin, groups = d->layout->segments,
+         zero_count = gptvq_round_up(s->rows * groups, 8);
   uint8_t *codes = (uint8_t *)d->codes + lane * d->layout->stride;
   uint16_t zeros[PIECE];
-  GPTVQ_MULTI_PICK(gptvq_unpack_bytes)(packed->indices + row * gptvq_unit_bytes(s, 0), gptvq_unit_indices(s, 0), s->index_bits, codes);
+  GPTVQ_MULTI_PICK(gptvq_unpack_bytes)
+  (packed->indices + row * gptvq_unit_bytes(s, 0), gptvq_unit_indices(s, 0), s->index_bits, codes);
   for (size_t first = 0; first < groups; first += PIECE) {
     size_t count = gptvq_min_size(PIECE, groups - first);
     gptvq_unpack_range(packed->zeros, zero_count, s->index_bits, row * groups + first, count, zeros);
     for (size_t g = 0; g < count; g++) {
       uint8_t *block = codes + (first + g) * s->scale_block, zero = (uint8_t)zeros[g];
-      for (size_t c = 0; c < s->scale_block; c++) block[c] = (uint8_t)(block[c] - zero); /* read as int8_t from here on */
+      for (size_t c = 0; c < s->scale_block; c++)
+        block[c] = (uint8_t)(block[c] - zero); /* read as int8_t from here on */
       d->scales[(first + g) * ROWS + lane] = gptvq_fp16_to_float(packed->scales[row * groups + first + g]);
     }
   }
@@ -133,11 +140,12 @@ static void decode_rows(decoding *d, const gptvq_packed *packed, size_t first, s
     memset(d->scales, 0, d->layout->segments * ROWS * sizeof *d->scales);
   }
   if (packed->shape.kind == GPTVQ_PACKED_VQ) gptvq_walk_tiles(packed, first, last, ROWS, decode_tile, d);
-  else for (size_t row = first; row < last; row++) decode_uniform(d, packed, row);
+  else
+    for (size_t row = first; row < last; row++) decode_uniform(d, packed, row);
 }
 
-void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
-                          size_t ldy, void *panel) {
+void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
+                          size_t end, float *y, size_t ldy, void *panel) {
   const gptvq_kernel_table *table = gptvq_kernels(gptvq_cpu());
   _Alignas(64) float sums[TOKENS * ROWS];
   float block_table[16];
@@ -145,7 +153,9 @@ void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t
   size_t blocks = gptvq_ceil_div(end - begin, ROWS);
   uint8_t *weights = panel;
   gptvq_block_scale_table(packed, block_table);
-  decoding d = {.layout = &l, .block_table = block_table, .block_columns = packed->shape.scale_block,
+  decoding d = {.layout = &l,
+                .block_table = block_table,
+                .block_columns = packed->shape.scale_block,
                 .codes = (int8_t *)(weights + blocks * l.panel_bytes)};
   for (size_t b = 0; b < blocks; b++) {
     size_t first = begin + b * ROWS;
@@ -165,7 +175,8 @@ void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t
       job.weight_scales = (const float *)(const void *)(job.weights + l.weight_scales);
       table->gemm_block(&job);
       size_t rows = gptvq_min_size(ROWS, end - begin - b * ROWS);
-      for (size_t t = 0; t < tokens; t++) memcpy(y + (first + t) * ldy + b * ROWS, sums + t * ROWS, rows * sizeof *y);
+      for (size_t t = 0; t < tokens; t++)
+        memcpy(y + (first + t) * ldy + b * ROWS, sums + t * ROWS, rows * sizeof *y);
     }
   }
 }
@@ -205,14 +216,16 @@ void gptvq_packed_plain_prepare(const gptvq_packed *packed, const float *x, void
 size_t gptvq_packed_plain_panel_bytes(const gptvq_packed_shape *shape, size_t rows) {
   layout l = measure(shape);
   size_t blocks = gptvq_ceil_div(rows, ROWS);
-  return blocks * ROWS * (l.stride + l.segments * sizeof(float)) + PLAIN_TOKENS * blocks * ROWS * sizeof(int32_t);
+  return blocks * ROWS * (l.stride + l.segments * sizeof(float)) +
+         PLAIN_TOKENS * blocks * ROWS * sizeof(int32_t);
 }
 
-bool gptvq_packed_plain_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
-                           size_t ldy, void *panel, gptvq_int8_product product) {
+bool gptvq_packed_plain_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
+                           size_t end, float *y, size_t ldy, void *panel, gptvq_int8_product product) {
   const gptvq_packed_shape *s = &packed->shape;
   layout l = measure(s);
-  const size_t rows = end - begin, blocks = gptvq_ceil_div(rows, ROWS), bytes = gptvq_packed_plain_input_bytes(s);
+  const size_t rows = end - begin, blocks = gptvq_ceil_div(rows, ROWS),
+               bytes = gptvq_packed_plain_input_bytes(s);
   float block_table[16], *scales = (float *)(void *)((int8_t *)panel + blocks * ROWS * l.stride);
   int32_t *sums = (int32_t *)(void *)(scales + blocks * ROWS * l.segments);
   gptvq_block_scale_table(packed, block_table);
@@ -227,12 +240,14 @@ bool gptvq_packed_plain_i8(const gptvq_packed *packed, const void *inputs, size_
     const int8_t *x = (const int8_t *)inputs + first * bytes;
     for (size_t segment = 0; segment < l.segments; segment++) {
       const size_t column = segment * l.segment, width = gptvq_min_size(l.segment, s->cols - column);
-      if (!product(tokens, rows, width, x + column, bytes, (const int8_t *)panel + column, l.stride, sums, rows)) return false;
+      if (!product(tokens, rows, width, x + column, bytes, (const int8_t *)panel + column, l.stride, sums,
+                   rows))
+        return false;
       for (size_t t = 0; t < tokens; t++) {
         const float x_scale = ((const float *)(const void *)(x + t * bytes + plain_scales(s)))[segment];
-        for (size_t r = 0; r < rows; r += ROWS)
-          GPTVQ_MULTI_PICK(gptvq_add_products)(sums + t * rows + r, scales + (r * l.segments + segment * ROWS), x_scale,
-                                             gptvq_min_size(ROWS, rows - r), segment == 0, y + (first + t) * ldy + r);
+        for (size_t r = 0; r < rows; r += ROWS) GPTVQ_MULTI_PICK(gptvq_add_products)
+        (sums + t * rows + r, scales + (r * l.segments + segment * ROWS), x_scale,
+         gptvq_min_size(ROWS, rows - r), segment == 0, y + (first + t) * ldy + r);
       }
     }
   }

@@ -1,9 +1,11 @@
-/* kernels/gemm_i8.h: packed layers times the int8 activations of many tokens (docs/KERNELS.md, "Many tokens").
+/* kernels/gemm_i8.h: packed layers times the int8 activations of many tokens (docs/KERNELS.md, "Many
+ * tokens").
  *
- * Columns are cut into segments: a block of scale_block columns that shares a scale, or a whole column group. Weights (of uniform
- * layers: code − zero point) are decoded once into a panel, four columns (a quad) of ROWS rows at a time; the codes of TOKENS tokens lie in the same order:
- *   sum(t, r) = fma(float(Σ_c w[r][c] · q[t][c]), weight_scale[s][r] · x_scale[s][t], sum(t, r)) over segments s ascending from 0,
- * the inner sum in int32, exact: at most 1024 · 128 · 127 < 2^24. */
+ * Columns are cut into segments: a block of scale_block columns that shares a scale, or a whole column group.
+ * Weights (of uniform layers: code − zero point) are decoded once into a panel, four columns (a quad) of ROWS
+ * rows at a time; the codes of TOKENS tokens lie in the same order: sum(t, r) = fma(float(Σ_c w[r][c] ·
+ * q[t][c]), weight_scale[s][r] · x_scale[s][t], sum(t, r)) over segments s ascending from 0, the inner sum in
+ * int32, exact: at most 1024 · 128 · 127 < 2^24. */
 #ifndef GPTVQ_KERNELS_GEMM_I8_H
 #define GPTVQ_KERNELS_GEMM_I8_H
 
@@ -22,8 +24,8 @@ typedef struct gptvq_gemm_block {
   float *sums;                        /* [TOKENS][ROWS], overwritten */
 } gptvq_gemm_block;
 
-/* codes[ROWS][stride] of signed codes to weights[quads][ROWS][4] of code + 128; stride a multiple of 64 and at least 4 · quads,
- * codes 64-byte aligned. */
+/* codes[ROWS][stride] of signed codes to weights[quads][ROWS][4] of code + 128; stride a multiple of 64 and
+ * at least 4 · quads, codes 64-byte aligned. */
 typedef void (*gptvq_gemm_pack_fn)(const int8_t *codes, size_t stride, size_t quads, uint8_t *weights);
 typedef void (*gptvq_gemm_block_fn)(const gptvq_gemm_block *block);
 

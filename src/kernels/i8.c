@@ -18,9 +18,11 @@ void gptvq_input_measure(const gptvq_packed_shape *s, gptvq_input_layout *layout
   const bool uniform = s->kind == GPTVQ_PACKED_UNIFORM;
   layout->width = gptvq_min_size(uniform ? s->scale_block : s->group_cols, s->cols);
   layout->groups = gptvq_ceil_div(s->cols, layout->width);
-  layout->group_codes = uniform ? layout->width : s->dim * gptvq_round_up(gptvq_ceil_div(layout->width, s->dim), GPTVQ_I8_SET);
+  layout->group_codes =
+      uniform ? layout->width : s->dim * gptvq_round_up(gptvq_ceil_div(layout->width, s->dim), GPTVQ_I8_SET);
   layout->corrections = layout->groups * layout->group_codes;
-  layout->scales = layout->corrections + layout->groups * (uniform ? sizeof(float) : GPTVQ_I8_LANES * sizeof(int32_t));
+  layout->scales =
+      layout->corrections + layout->groups * (uniform ? sizeof(float) : GPTVQ_I8_LANES * sizeof(int32_t));
   layout->bytes = gptvq_round_up(layout->scales + layout->groups * sizeof(float), 64);
 }
 
@@ -33,9 +35,9 @@ size_t gptvq_packed_input_bytes(const gptvq_packed_shape *shape) {
 bool gptvq_packed_same_input(const gptvq_packed *a, const gptvq_packed *b) {
   return a->shape.kind == b->shape.kind && a->shape.cols == b->shape.cols && a->shape.dim == b->shape.dim &&
          a->permutation == b->permutation &&
-         (a->shape.kind == GPTVQ_PACKED_UNIFORM
-              ? a->shape.scale_block == b->shape.scale_block
-              : gptvq_min_size(a->shape.group_cols, a->shape.cols) == gptvq_min_size(b->shape.group_cols, b->shape.cols));
+         (a->shape.kind == GPTVQ_PACKED_UNIFORM ? a->shape.scale_block == b->shape.scale_block
+                                                : gptvq_min_size(a->shape.group_cols, a->shape.cols) ==
+                                                      gptvq_min_size(b->shape.group_cols, b->shape.cols));
 }
 
 void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *input) {
@@ -59,7 +61,8 @@ void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *inpu
     } else {
       size_t plane = gptvq_round_up(gptvq_ceil_div(width, s->dim), GPTVQ_I8_SET);
       scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, s->dim, plane, codes);
-      GPTVQ_MULTI_PICK(gptvq_correct_lanes)(codes, s->dim * plane, (int32_t *)corrections + g * GPTVQ_I8_LANES);
+      GPTVQ_MULTI_PICK(gptvq_correct_lanes)
+      (codes, s->dim * plane, (int32_t *)corrections + g * GPTVQ_I8_LANES);
     }
   }
 }
@@ -90,7 +93,8 @@ static void multiply_tile(void *context, const gptvq_tile *tile) {
   job->scales = scales;
   job->sums = p->sums;
   job->x = p->input + tile->group * layout->group_codes;
-  job->correction = (const int32_t *)(const void *)(p->input + layout->corrections) + tile->group * GPTVQ_I8_LANES;
+  job->correction =
+      (const int32_t *)(const void *)(p->input + layout->corrections) + tile->group * GPTVQ_I8_LANES;
   p->run(job);
   if (!tile->is_last) return;
   float *y = p->y + (tile->row - p->begin);
@@ -104,9 +108,10 @@ static void multiply_tile(void *context, const gptvq_tile *tile) {
     for (size_t t = 0; t < job->tokens; t++) y[t * p->ldy + r] = folded[r * job->tokens + t];
 }
 
-/* The rows [begin, end) of one token by whole stripes; false when this level has no such kernel for the shape. */
-static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout, const int8_t *input,
-                                   size_t begin, size_t end, float *y) {
+/* The rows [begin, end) of one token by whole stripes; false when this level has no such kernel for the
+ * shape. */
+static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout,
+                                   const int8_t *input, size_t begin, size_t end, float *y) {
   const gptvq_packed_shape *s = &packed->shape;
   bool (*run)(const gptvq_i8_stripe *) = gptvq_kernels(gptvq_cpu())->i8_stripe;
   if (run == NULL || s->scale_block != 0 || layout->width != 256 || s->cols % 256 != 0) return false;
@@ -117,7 +122,8 @@ static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input
   size_t stripe = begin / s->group_rows, first = stripe * s->group_rows;
   for (size_t row = begin; row < end; row += job.rows) {
     if (row - first >= s->group_rows) first += s->group_rows, stripe++;
-    size_t height = gptvq_min_size(s->group_rows, s->rows - first), left = gptvq_min_size(first + height, end) - row;
+    size_t height = gptvq_min_size(s->group_rows, s->rows - first),
+           left = gptvq_min_size(first + height, end) - row;
     job.rows = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
     job.units = packed->indices + (first * layout->groups + row - first) * unit_bytes;
     job.unit_step = height * unit_bytes;
@@ -129,19 +135,25 @@ static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input
   return true;
 }
 
-static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout, const int8_t *inputs, size_t count,
-                             size_t begin, size_t end, float *y, size_t ldy) {
+static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout,
+                             const int8_t *inputs, size_t count, size_t begin, size_t end, float *y,
+                             size_t ldy) {
   for (size_t t = 0; t < count; t++)
-    if (!multiply_token_stripes(packed, layout, inputs + t * layout->bytes, begin, end, y + t * ldy)) return false;
+    if (!multiply_token_stripes(packed, layout, inputs + t * layout->bytes, begin, end, y + t * ldy))
+      return false;
   return true;
 }
 
-static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layout *layout, const int8_t *inputs,
-                             size_t count, size_t begin, size_t end, float *y, size_t ldy) {
+static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layout *layout,
+                             const int8_t *inputs, size_t count, size_t begin, size_t end, float *y,
+                             size_t ldy) {
   const gptvq_packed_shape *s = &packed->shape;
   float (*run)(const gptvq_uniform_row *) = gptvq_kernels(gptvq_cpu())->uniform_row;
-  gptvq_uniform_row job = {.bits = s->index_bits, .bytes = gptvq_unit_bytes(s, 0), .block = s->scale_block,
-                           .blocks = layout->groups, .zeros = packed->zeros,
+  gptvq_uniform_row job = {.bits = s->index_bits,
+                           .bytes = gptvq_unit_bytes(s, 0),
+                           .block = s->scale_block,
+                           .blocks = layout->groups,
+                           .zeros = packed->zeros,
                            .zero_count = gptvq_round_up(s->rows * layout->groups, 8)};
   for (size_t row = begin; row < end; row++) {
     job.unit = packed->indices + row * job.bytes;
@@ -156,8 +168,8 @@ static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layou
   }
 }
 
-void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end,
-                            float *y, size_t ldy) {
+void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
+                            size_t end, float *y, size_t ldy) {
   const gptvq_packed_shape *s = &packed->shape;
   _Alignas(64) float sums[SUMS];
   float block_table[16];
@@ -167,12 +179,21 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
     multiply_uniform(packed, &layout, inputs, count, begin, end, y, ldy);
     return;
   }
-  const bool alone = count == 1 || (count <= 4 && s->group_rows == 1); /* tiles of one row are too small to be shared by few tokens */
-  if (alone && s->group_rows <= 16 && multiply_stripes(packed, &layout, inputs, count, begin, end, y, ldy)) return;
+  const bool alone =
+      count == 1 ||
+      (count <= 4 && s->group_rows == 1); /* tiles of one row are too small to be shared by few tokens */
+  if (alone && s->group_rows <= 16 && multiply_stripes(packed, &layout, inputs, count, begin, end, y, ldy))
+    return;
   gptvq_block_scale_table(packed, block_table);
-  product p = {.layout = &layout, .run = gptvq_kernels(gptvq_cpu())->i8_tile, .fold = gptvq_kernels(gptvq_cpu())->i8_fold,
-               .sums = sums, .begin = begin, .ldy = ldy,
-               .job = {.input_stride = layout.bytes, .block_vectors = s->scale_block / s->dim, .block_table = block_table}};
+  product p = {.layout = &layout,
+               .run = gptvq_kernels(gptvq_cpu())->i8_tile,
+               .fold = gptvq_kernels(gptvq_cpu())->i8_fold,
+               .sums = sums,
+               .begin = begin,
+               .ldy = ldy,
+               .job = {.input_stride = layout.bytes,
+                       .block_vectors = s->scale_block / s->dim,
+                       .block_table = block_table}};
   for (size_t token = 0; token < count; token += p.job.tokens) {
     p.job.tokens = gptvq_min_size(GPTVQ_I8_MAX_TOKENS, count - token);
     p.input = (const int8_t *)inputs + token * layout.bytes;
@@ -181,6 +202,7 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
   }
 }
 
-void gptvq_packed_matvec_i8(const gptvq_packed *packed, const void *input, size_t begin, size_t end, float *y) {
+void gptvq_packed_matvec_i8(const gptvq_packed *packed, const void *input, size_t begin, size_t end,
+                            float *y) {
   gptvq_packed_matmul_i8(packed, input, 1, begin, end, y, 0);
 }

@@ -1,6 +1,6 @@
 /* kernels/kernels.h: the dispatched kernels. docs/KERNELS.md is the contract; ref/ is the definition of each.
- * Every function may be called from several threads at once on disjoint outputs. Indices and rows must be in range: kernels
- * check nothing. Vectors need no alignment. */
+ * Every function may be called from several threads at once on disjoint outputs. Indices and rows must be in
+ * range: kernels check nothing. Vectors need no alignment. */
 #ifndef GPTVQ_KERNELS_KERNELS_H
 #define GPTVQ_KERNELS_KERNELS_H
 
@@ -12,33 +12,38 @@ static inline size_t gptvq_dtype_size(gptvq_dtype dtype) { return dtype == GPTVQ
 /* n numbers of the given type to fp32. */
 void gptvq_to_float(gptvq_dtype dtype, const void *in, size_t n, float *out);
 
-/* y[r] = Σ_c W[r][c] x[c] for rows [begin, end) of a dense row-major matrix; y is indexed from 0 for `begin`. */
-void gptvq_dense_matvec(gptvq_dtype dtype, const void *weights, size_t cols, size_t begin, size_t end, const float *x,
-                        float *y);
+/* y[r] = Σ_c W[r][c] x[c] for rows [begin, end) of a dense row-major matrix; y is indexed from 0 for `begin`.
+ */
+void gptvq_dense_matvec(gptvq_dtype dtype, const void *weights, size_t cols, size_t begin, size_t end,
+                        const float *x, float *y);
 
 /* Rows [begin, end) as fp32 in original column order: out[(end − begin) × stride]. */
 void gptvq_packed_decode(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
 
-/* y[row − begin] = Σ_c value(row, c) x[c]. `x` is in *packed* column order: the caller has applied the permutation
- * (x_packed[c] = x[permutation[c]]). fp32 activations. */
+/* y[row − begin] = Σ_c value(row, c) x[c]. `x` is in *packed* column order: the caller has applied the
+ * permutation (x_packed[c] = x[permutation[c]]). fp32 activations. */
 void gptvq_packed_matvec(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
 
 /* ---- int8 activations: the fast path of decoding; docs/KERNELS.md derives their error ---- */
 
-/* Is there an int8 path for this shape? (VQ, int8 codebooks, groups of at most 1024 columns, block scales of a multiple of
- * 4·dim columns; uniform: see uniform.h.) Otherwise use gptvq_packed_matvec. The functions below need a shape for which this is true. */
+/* Is there an int8 path for this shape? (VQ, int8 codebooks, groups of at most 1024 columns, block scales of
+ * a multiple of 4·dim columns; uniform: see uniform.h.) Otherwise use gptvq_packed_matvec. The functions
+ * below need a shape for which this is true. */
 bool gptvq_packed_has_i8(const gptvq_packed_shape *shape);
 /* Bytes of the prepared form of one token's activations, a multiple of 64. */
 size_t gptvq_packed_input_bytes(const gptvq_packed_shape *shape);
 /* May two layers share prepared inputs? */
 bool gptvq_packed_same_input(const gptvq_packed *a, const gptvq_packed *b);
-/* x[cols] in *original* column order to the prepared form, 64-byte aligned. An x that is not finite makes every result NaN. */
+/* x[cols] in *original* column order to the prepared form, 64-byte aligned. An x that is not finite makes
+ * every result NaN. */
 void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *input);
 /* y[row − begin] for rows [begin, end) from one prepared input. Same bytes at every CPU level. */
-void gptvq_packed_matvec_i8(const gptvq_packed *packed, const void *input, size_t begin, size_t end, float *y);
-/* The same for `count` prepared inputs that follow each other: y[token · ldy + row − begin]; equal to `count` single calls. */
-void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end,
-                            float *y, size_t ldy);
+void gptvq_packed_matvec_i8(const gptvq_packed *packed, const void *input, size_t begin, size_t end,
+                            float *y);
+/* The same for `count` prepared inputs that follow each other: y[token · ldy + row − begin]; equal to `count`
+ * single calls. */
+void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
+                            size_t end, float *y, size_t ldy);
 
 /* ---- the same for prompts: weights are decoded once for all tokens ---- */
 
@@ -49,32 +54,34 @@ enum { GPTVQ_GEMM_BLOCK = 12 };
 size_t gptvq_packed_gemm_input_bytes(const gptvq_packed_shape *shape);
 /* May two layers share prepared blocks? */
 bool gptvq_packed_same_gemm_input(const gptvq_packed *a, const gptvq_packed *b);
-/* x[count × ldx], count <= GPTVQ_GEMM_BLOCK, in original column order to a block, 64-byte aligned: the same codes and scales as
- * gptvq_packed_prepare. */
-void gptvq_packed_gemm_prepare(const gptvq_packed *packed, const float *x, size_t ldx, size_t count, void *input);
+/* x[count × ldx], count <= GPTVQ_GEMM_BLOCK, in original column order to a block, 64-byte aligned: the same
+ * codes and scales as gptvq_packed_prepare. */
+void gptvq_packed_gemm_prepare(const gptvq_packed *packed, const float *x, size_t ldx, size_t count,
+                               void *input);
 /* Bytes of memory that gptvq_packed_gemm_i8 needs for that many rows, 64-byte aligned. */
 size_t gptvq_packed_gemm_panel_bytes(const gptvq_packed_shape *shape, size_t rows);
-/* y[token · ldy + row − begin] for `count` tokens in blocks that follow each other; a row's result depends on that row and token
- * alone. Equal to gptvq_packed_matmul_i8 but for the order of the fp32 sums. */
-void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
-                          size_t ldy, void *panel);
+/* y[token · ldy + row − begin] for `count` tokens in blocks that follow each other; a row's result depends on
+ * that row and token alone. Equal to gptvq_packed_matmul_i8 but for the order of the fp32 sums. */
+void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
+                          size_t end, float *y, size_t ldy, void *panel);
 
 /* ---- the same once more, the int8 products by a function from outside (AMX, through linalg) ---- */
 
 /* C[m × n] = A[m × k] · B[n × k]ᵀ, exact int32 sums; strides in elements; false: not possible. */
-typedef bool (*gptvq_int8_product)(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b, size_t ldb,
-                                   int32_t *c, size_t ldc);
+typedef bool (*gptvq_int8_product)(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b,
+                                   size_t ldb, int32_t *c, size_t ldc);
 /* Shapes with an int8 path whose scales cover at least 64 columns, at any level. */
 bool gptvq_packed_has_plain_i8(const gptvq_packed_shape *shape);
-/* Bytes of one token's prepared input, a multiple of 64; layers share them as gptvq_packed_same_gemm_input says. */
+/* Bytes of one token's prepared input, a multiple of 64; layers share them as gptvq_packed_same_gemm_input
+ * says. */
 size_t gptvq_packed_plain_input_bytes(const gptvq_packed_shape *shape);
 /* x[cols] in original column order: the same codes and scales as gptvq_packed_gemm_prepare, row-major. */
 void gptvq_packed_plain_prepare(const gptvq_packed *packed, const float *x, void *input);
 size_t gptvq_packed_plain_panel_bytes(const gptvq_packed_shape *shape, size_t rows);
-/* y as gptvq_packed_gemm_i8 gives it, bit for bit; `count` prepared inputs that follow each other. False, and y undefined, when a
- * product fails. */
-bool gptvq_packed_plain_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin, size_t end, float *y,
-                           size_t ldy, void *panel, gptvq_int8_product product);
+/* y as gptvq_packed_gemm_i8 gives it, bit for bit; `count` prepared inputs that follow each other. False, and
+ * y undefined, when a product fails. */
+bool gptvq_packed_plain_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
+                           size_t end, float *y, size_t ldy, void *panel, gptvq_int8_product product);
 
 /* ---- dense matrices as int8 codes: the output head ---- */
 
@@ -85,10 +92,10 @@ void gptvq_rows_quantize(size_t cols, const float *weights, uint8_t *codes, floa
 /* The prepared form of x[cols], 64-byte aligned; its bytes, a multiple of 64. */
 size_t gptvq_rows_input_bytes(size_t cols);
 void gptvq_rows_prepare(size_t cols, const float *x, void *input);
-/* y[token · ldy + row − begin] for rows [begin, end) of codes[rows × cols] and `count` prepared inputs that follow each other. Same
- * bytes at every CPU level. */
-void gptvq_rows_matmul(const uint8_t *codes, const float *scales, size_t cols, size_t begin, size_t end, const void *inputs,
-                       size_t count, float *y, size_t ldy);
+/* y[token · ldy + row − begin] for rows [begin, end) of codes[rows × cols] and `count` prepared inputs that
+ * follow each other. Same bytes at every CPU level. */
+void gptvq_rows_matmul(const uint8_t *codes, const float *scales, size_t cols, size_t begin, size_t end,
+                       const void *inputs, size_t count, float *y, size_t ldy);
 
 /* ---- to measure against ---- */
 

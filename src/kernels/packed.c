@@ -44,44 +44,54 @@ static size_t row_scale_bytes(const gptvq_packed_shape *shape) {
 }
 
 size_t gptvq_unit_offset(const gptvq_packed_shape *shape, size_t row, size_t g) {
-  return unit_place(shape, row, g, gptvq_unit_bytes(shape, 0), row_index_bytes(shape), gptvq_unit_bytes(shape, g));
+  return unit_place(shape, row, g, gptvq_unit_bytes(shape, 0), row_index_bytes(shape),
+                    gptvq_unit_bytes(shape, g));
 }
 
 size_t gptvq_block_scale_offset(const gptvq_packed_shape *shape, size_t row, size_t g) {
-  return unit_place(shape, row, g, unit_scale_bytes(shape, 0), row_scale_bytes(shape), unit_scale_bytes(shape, g));
+  return unit_place(shape, row, g, unit_scale_bytes(shape, 0), row_scale_bytes(shape),
+                    unit_scale_bytes(shape, g));
 }
 
 gptvq_status gptvq_packed_check(const gptvq_packed_shape *s, const char *name, gptvq_error *err) {
-  const size_t limit = (size_t)1 << 40; /* values; far above any layer, far below overflow of the sums in this file */
+  const size_t limit =
+      (size_t)1 << 40; /* values; far above any layer, far below overflow of the sums in this file */
   size_t values;
   if (s->rows == 0 || s->cols == 0 || !gptvq_mul(s->rows, s->cols, &values) || values > limit)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible packed shape %zu x %zu", name, s->rows, s->cols);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible packed shape %zu x %zu", name, s->rows,
+                      s->cols);
   if (s->kind == GPTVQ_PACKED_VQ) {
     if (s->dim != 1 && s->dim != 2 && s->dim != 4)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: VQ dimension %u is not 1, 2 or 4", name, s->dim);
     if (s->index_bits < 1 || s->index_bits > 12)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: %u index bits are not in 1 … 12", name, s->index_bits);
     if (s->codebook_bits != 8 && s->codebook_bits != 16)
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: codebooks of %u bits are not 8 or 16", name, s->codebook_bits);
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: codebooks of %u bits are not 8 or 16", name,
+                        s->codebook_bits);
     if (s->group_rows == 0 || s->group_rows > s->rows || s->group_cols == 0 ||
-        (s->group_cols < s->cols && (s->group_cols % s->dim != 0 || s->group_cols % 8 != 0)) || s->group_cols > limit)
+        (s->group_cols < s->cols && (s->group_cols % s->dim != 0 || s->group_cols % 8 != 0)) ||
+        s->group_cols > limit)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible groups of %zu rows x %zu columns", name,
                         s->group_rows, s->group_cols);
-    if (s->scale_block != 0 && (s->scale_block % s->dim != 0 ||
-                                (s->group_cols < s->cols && s->group_cols % s->scale_block != 0)))
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: block scales every %u columns do not fit the groups", name,
-                        s->scale_block);
+    if (s->scale_block != 0 &&
+        (s->scale_block % s->dim != 0 || (s->group_cols < s->cols && s->group_cols % s->scale_block != 0)))
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: block scales every %u columns do not fit the groups",
+                        name, s->scale_block);
     size_t codebooks = gptvq_ceil_div(s->rows, s->group_rows) * gptvq_ceil_div(s->cols, s->group_cols);
     if (codebooks > limit >> s->index_bits)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible number of codebooks %zu", name, codebooks);
-    if (s->svd_rank > 0 && (s->dim != 1 || s->index_bits > 8 || s->svd_rank > (size_t)1 << s->index_bits || s->svd_rank > codebooks))
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: codebooks of rank %u are not possible with %zu codebooks of %zu centroids of dimension %u",
-                        name, s->svd_rank, codebooks, (size_t)1 << s->index_bits, s->dim);
+    if (s->svd_rank > 0 && (s->dim != 1 || s->index_bits > 8 || s->svd_rank > (size_t)1 << s->index_bits ||
+                            s->svd_rank > codebooks))
+      return gptvq_fail(
+          err, GPTVQ_ERROR_FORMAT,
+          "%s: codebooks of rank %u are not possible with %zu codebooks of %zu centroids of dimension %u",
+          name, s->svd_rank, codebooks, (size_t)1 << s->index_bits, s->dim);
   } else if (s->kind == GPTVQ_PACKED_UNIFORM) {
-    if (s->dim != 1 || s->index_bits < 1 || s->index_bits > 8 || s->group_rows != 1 || s->group_cols < s->cols ||
-        s->group_cols > limit || s->scale_block == 0 || s->svd_rank != 0)
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible uniform format (%u bits, scales every %u columns)",
-                        name, s->index_bits, s->scale_block);
+    if (s->dim != 1 || s->index_bits < 1 || s->index_bits > 8 || s->group_rows != 1 ||
+        s->group_cols < s->cols || s->group_cols > limit || s->scale_block == 0 || s->svd_rank != 0)
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                        "%s: impossible uniform format (%u bits, scales every %u columns)", name,
+                        s->index_bits, s->scale_block);
   } else {
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: unknown packed format %d", name, (int)s->kind);
   }
@@ -100,8 +110,9 @@ void gptvq_packed_measure(const gptvq_packed_shape *s, gptvq_packed_sizes *sizes
     sizes->block_scale_bytes = s->rows * row_scale_bytes(s);
     sizes->left_bytes = sizes->codebook_scales * s->svd_rank;
     sizes->right_bytes = (size_t)s->svd_rank << s->index_bits;
-    sizes->stored_bytes = s->svd_rank > 0 ? sizes->left_bytes + sizes->right_bytes + s->svd_rank * sizeof(float)
-                                          : sizes->codebook_bytes + 2 * sizes->codebook_scales;
+    sizes->stored_bytes = s->svd_rank > 0
+                              ? sizes->left_bytes + sizes->right_bytes + s->svd_rank * sizeof(float)
+                              : sizes->codebook_bytes + 2 * sizes->codebook_scales;
     sizes->stored_bytes += sizes->block_scale_bytes + (s->scale_block > 0 ? 2 * sizeof(float) : 0);
   } else {
     sizes->uniform_scales = s->rows * gptvq_ceil_div(s->cols, s->scale_block);
@@ -127,7 +138,8 @@ void gptvq_pack_unit(const uint16_t *indices, size_t n, unsigned bits, uint8_t *
     size_t size = n / 8 * f;
     for (size_t j = 0; j < size; j++) {
       unsigned byte = 0;
-      for (unsigned i = 0; i < 8 / f; i++) byte |= ((unsigned)indices[j + i * size] >> shift & mask) << (f * i);
+      for (unsigned i = 0; i < 8 / f; i++)
+        byte |= ((unsigned)indices[j + i * size] >> shift & mask) << (f * i);
       bytes[j] = (uint8_t)byte;
     }
     bytes += size;
@@ -144,7 +156,8 @@ void gptvq_unpack_unit(const uint8_t *bytes, size_t n, unsigned bits, uint16_t *
     size_t size = n / 8 * f;
     for (size_t j = 0; j < size; j++)
       for (unsigned i = 0; i < 8 / f; i++)
-        indices[j + i * size] = (uint16_t)(indices[j + i * size] | ((unsigned)bytes[j] >> (f * i) & mask) << shift);
+        indices[j + i * size] =
+            (uint16_t)(indices[j + i * size] | ((unsigned)bytes[j] >> (f * i) & mask) << shift);
     bytes += size;
     shift += f;
   }
@@ -168,10 +181,12 @@ static void decode_row_vq(const gptvq_packed *p, size_t row, float *out) {
   const gptvq_packed_shape *s = &p->shape;
   size_t groups = gptvq_ceil_div(s->cols, s->group_cols), k = (size_t)1 << s->index_bits;
   for (size_t g = 0; g < groups; g++) {
-    size_t tile = row / s->group_rows * groups + g, width = gptvq_packed_width(s, g), n = gptvq_unit_indices(s, g);
+    size_t tile = row / s->group_rows * groups + g, width = gptvq_packed_width(s, g),
+           n = gptvq_unit_indices(s, g);
     const uint8_t *unit = p->indices + gptvq_unit_offset(s, row, g);
     float scale = gptvq_bf16_to_float(p->codebook_scales[tile]);
-    const uint8_t *block_scales = s->scale_block ? p->block_scales + gptvq_block_scale_offset(s, row, g) : NULL;
+    const uint8_t *block_scales =
+        s->scale_block ? p->block_scales + gptvq_block_scale_offset(s, row, g) : NULL;
     for (size_t c = 0; c < width; c++) {
       size_t at = (tile * k + unit_index(unit, n, s->index_bits, c / s->dim)) * s->dim + c % s->dim;
       float value = s->codebook_bits == 8 ? (float)((const int8_t *)p->codebooks)[at] * (scale / 127.0f)
@@ -194,12 +209,15 @@ static void decode_row_uniform(const gptvq_packed *p, size_t row, float *out) {
   const uint8_t *unit = p->indices + gptvq_unit_offset(s, row, 0);
   for (size_t c = 0; c < s->cols; c++) {
     size_t at = row * groups + c / s->scale_block;
-    int code = (int)unit_index(unit, n, s->index_bits, c), zero = (int)unit_index(p->zeros, zero_count, s->index_bits, at);
-    out[p->permutation != NULL ? p->permutation[c] : c] = gptvq_fp16_to_float(p->scales[at]) * (float)(code - zero);
+    int code = (int)unit_index(unit, n, s->index_bits, c),
+        zero = (int)unit_index(p->zeros, zero_count, s->index_bits, at);
+    out[p->permutation != NULL ? p->permutation[c] : c] =
+        gptvq_fp16_to_float(p->scales[at]) * (float)(code - zero);
   }
 }
 
-void gptvq_packed_decode_ref(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride) {
+void gptvq_packed_decode_ref(const gptvq_packed *packed, size_t begin, size_t end, float *out,
+                             size_t stride) {
   for (size_t row = begin; row < end; row++, out += stride) {
     if (packed->shape.kind == GPTVQ_PACKED_VQ) decode_row_vq(packed, row, out);
     else decode_row_uniform(packed, row, out);

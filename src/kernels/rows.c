@@ -41,9 +41,8 @@ static void finish(pass *p, size_t row, size_t column, size_t width, const float
 static void apply_block_scales(const pass *p, const gptvq_tile *tile, size_t r, float *values) {
   const uint8_t *codes = tile->block_codes + r * tile->block_bytes;
   size_t step = p->packed->shape.scale_block;
-  for (size_t c = 0, block = 0; c < tile->width; c += step, block++)
-    GPTVQ_MULTI_PICK(gptvq_multiply)(values + c, gptvq_min_size(step, tile->width - c),
-                                     p->block_table[gptvq_block_code(codes, block)]);
+  for (size_t c = 0, block = 0; c < tile->width; c += step, block++) GPTVQ_MULTI_PICK(gptvq_multiply)
+  (values + c, gptvq_min_size(step, tile->width - c), p->block_table[gptvq_block_code(codes, block)]);
 }
 
 static void codes_tile(void *context, const gptvq_tile *tile) {
@@ -84,7 +83,8 @@ static void halves_tile(void *context, const gptvq_tile *tile) {
   gptvq_kernels(gptvq_cpu())->to_float[GPTVQ_F16](tile->codebook, entries, table);
   GPTVQ_MULTI_PICK(gptvq_multiply)(table, entries, tile->scale);
   for (size_t r = 0; r < tile->rows; r++) {
-    GPTVQ_MULTI_PICK(gptvq_unpack_words)(tile->units + r * tile->unit_bytes, tile->indices, tile->index_bits, indices);
+    GPTVQ_MULTI_PICK(gptvq_unpack_words)
+    (tile->units + r * tile->unit_bytes, tile->indices, tile->index_bits, indices);
     if (dim == 1) look_up(table, indices, tile->indices, 1, values);
     else if (dim == 2) look_up(table, indices, tile->indices, 2, values);
     else look_up(table, indices, tile->indices, 4, values);

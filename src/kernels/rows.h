@@ -1,5 +1,5 @@
-/* kernels/rows.h: the fp32 path over packed rows for every CPU level but ref. Shapes that it does not cover (very wide column
- * groups, large fp16 codebooks) go to the scalar kernels. Signatures as in kernels.h. */
+/* kernels/rows.h: the fp32 path over packed rows for every CPU level but ref. Shapes that it does not cover
+ * (very wide column groups, large fp16 codebooks) go to the scalar kernels. Signatures as in kernels.h. */
 #ifndef GPTVQ_KERNELS_ROWS_H
 #define GPTVQ_KERNELS_ROWS_H
 

@@ -31,19 +31,21 @@ void gptvq_rows_quantize(size_t cols, const float *weights, uint8_t *codes, floa
   for (size_t g = 0; g < group_count(cols); g++) {
     size_t first = g * GROUP, width = gptvq_min_size(GROUP, cols - first);
     int8_t group[GROUP];
-    scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(weights + first, width, 1, gptvq_round_up(width, 64), group);
+    scales[g] =
+        GPTVQ_MULTI_PICK(gptvq_quantize_group)(weights + first, width, 1, gptvq_round_up(width, 64), group);
     for (size_t i = 0; i < width; i++) codes[first + i] = (uint8_t)(group[i] + 128);
   }
 }
 
-void gptvq_rows_matmul(const uint8_t *codes, const float *scales, size_t cols, size_t begin, size_t end, const void *inputs,
-                       size_t count, float *y, size_t ldy) {
+void gptvq_rows_matmul(const uint8_t *codes, const float *scales, size_t cols, size_t begin, size_t end,
+                       const void *inputs, size_t count, float *y, size_t ldy) {
   size_t groups = group_count(cols), bytes = gptvq_rows_input_bytes(cols);
   for (size_t row = begin; row < end; row++)
     for (size_t t = 0; t < count; t++) {
       const int8_t *x = (const int8_t *)inputs + t * bytes;
       const int32_t *corrections = (const int32_t *)(const void *)(x + gptvq_round_up(cols, 64));
-      y[t * ldy + row - begin] = GPTVQ_MULTI_PICK(gptvq_row_i8)(cols, codes + row * cols, scales + row * groups, x, corrections,
-                                                                (const float *)(corrections + groups));
+      y[t * ldy + row - begin] =
+          GPTVQ_MULTI_PICK(gptvq_row_i8)(cols, codes + row * cols, scales + row * groups, x, corrections,
+                                         (const float *)(corrections + groups));
     }
 }

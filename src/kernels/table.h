@@ -1,5 +1,5 @@
-/* kernels/table.h: the dispatch table. ref/ fills every entry; x86/ and arm/ overwrite entries upwards, level by level.
- * One table per CPU level is built once; a call picks the table of gptvq_cpu(). */
+/* kernels/table.h: the dispatch table. ref/ fills every entry; x86/ and arm/ overwrite entries upwards, level
+ * by level. One table per CPU level is built once; a call picks the table of gptvq_cpu(). */
 #ifndef GPTVQ_KERNELS_TABLE_H
 #define GPTVQ_KERNELS_TABLE_H
 
@@ -10,7 +10,8 @@
 #include "kernels/uniform.h"
 
 /* rows × cols dense weights (perhaps unaligned, row stride cols) times x[cols] into y[rows] */
-typedef void (*gptvq_dense_matvec_fn)(const void *weights, size_t rows, size_t cols, const float *x, float *y);
+typedef void (*gptvq_dense_matvec_fn)(const void *weights, size_t rows, size_t cols, const float *x,
+                                      float *y);
 typedef void (*gptvq_to_float_fn)(const void *in, size_t n, float *out);
 
 typedef struct gptvq_kernel_table {
@@ -19,7 +20,8 @@ typedef struct gptvq_kernel_table {
   gptvq_dense_matvec_fn codes_matvec;    /* weights int8, taken as integers */
   void (*packed_decode)(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
   void (*packed_matvec)(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
-  /* int8 codes of the rows of a tile in column order, padding indices included; used by rows.c, not at level ref */
+  /* int8 codes of the rows of a tile in column order, padding indices included; used by rows.c, not at level
+   * ref */
   void (*tile_codes)(const gptvq_tile *tile, int8_t *codes, size_t stride);
   void (*i8_tile)(const gptvq_i8_tile *tile);
   /* out[i] = the 16 sums at sums + 16 i (64-byte aligned), folded as i8.h says, i < n */
@@ -27,7 +29,7 @@ typedef struct gptvq_kernel_table {
   /* the same as i8_tile over all groups; false: not covered, nothing done. NULL where there is none */
   bool (*i8_stripe)(const gptvq_i8_stripe *stripe);
   float (*uniform_row)(const gptvq_uniform_row *row);
-  gptvq_gemm_pack_fn gemm_pack;   /* NULL, both, where matmul_i8 is the better way */
+  gptvq_gemm_pack_fn gemm_pack; /* NULL, both, where matmul_i8 is the better way */
   gptvq_gemm_block_fn gemm_block;
 } gptvq_kernel_table;
 

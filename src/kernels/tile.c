@@ -22,8 +22,8 @@ static gptvq_tile group_template(const gptvq_packed_shape *s, size_t g) {
 }
 
 /* Divisions stay out of the loops: with small groups there are few weights per tile to hide them behind. */
-void gptvq_walk_tiles(const gptvq_packed *packed, size_t begin, size_t end, size_t most, gptvq_visit_tile visit,
-                      void *context) {
+void gptvq_walk_tiles(const gptvq_packed *packed, size_t begin, size_t end, size_t most,
+                      gptvq_visit_tile visit, void *context) {
   const gptvq_packed_shape *s = &packed->shape;
   size_t groups = gptvq_ceil_div(s->cols, s->group_cols), rows;
   gptvq_tile full = group_template(s, 0), last = group_template(s, groups - 1);

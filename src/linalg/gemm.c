@@ -6,8 +6,8 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-/* Tiles large enough for BLAS to reach its peak, small enough to share out; products of LARGE rows and columns have enough of twice that size, for which
- * less is packed (91 instead of 85 GFLOP/s a core). */
+/* Tiles large enough for BLAS to reach its peak, small enough to share out; products of LARGE rows and
+ * columns have enough of twice that size, for which less is packed (91 instead of 85 GFLOP/s a core). */
 enum { TILE = 256, LARGE = 1024, SUMS_TILE = 256 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -30,8 +30,8 @@ static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
     size_t m = gptvq_min_size(job->tile, job->m - i), n = gptvq_min_size(job->tile, job->n - j);
     const float *a = job->a + (job->trans_a == CblasTrans ? i : i * job->lda);
     const float *b = job->b + (job->trans_b == CblasTrans ? j * job->ldb : j);
-    cblas_sgemm(CblasRowMajor, job->trans_a, job->trans_b, (blasint)m, (blasint)n, (blasint)job->k, job->alpha, a,
-                (blasint)job->lda, b, (blasint)job->ldb, job->beta, job->c + i * job->ldc + j,
+    cblas_sgemm(CblasRowMajor, job->trans_a, job->trans_b, (blasint)m, (blasint)n, (blasint)job->k,
+                job->alpha, a, (blasint)job->lda, b, (blasint)job->ldb, job->beta, job->c + i * job->ldc + j,
                 (blasint)job->ldc);
   }
 }
@@ -44,39 +44,39 @@ static void run(gemm_job *job) {
   gptvq_parallel_for(gptvq_ceil_div(job->m, job->tile) * job->tiles_n, 1, gemm_tile, job);
 }
 
-void gptvq_gemm_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
-                   float beta, float *c, size_t ldc) {
+void gptvq_gemm_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                   size_t ldb, float beta, float *c, size_t ldc) {
   gemm_job job = {m, n, k, lda, ldb, ldc, 0, 0, alpha, beta, a, b, c, CblasNoTrans, CblasTrans};
   run(&job);
 }
 
-void gptvq_gemm_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
-                   float beta, float *c, size_t ldc) {
+void gptvq_gemm_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                   size_t ldb, float beta, float *c, size_t ldc) {
   gemm_job job = {m, n, k, lda, ldb, ldc, 0, 0, alpha, beta, a, b, c, CblasNoTrans, CblasNoTrans};
   run(&job);
 }
 
-void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
-                   float beta, float *c, size_t ldc) {
+void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                   size_t ldb, float beta, float *c, size_t ldc) {
   gemm_job job = {m, n, k, lda, ldb, ldc, 0, 0, alpha, beta, a, b, c, CblasTrans, CblasNoTrans};
   run(&job);
 }
 
-static void run_serial(CBLAS_TRANSPOSE trans_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                       const float *b, size_t ldb, float beta, float *c, size_t ldc) {
+static void run_serial(CBLAS_TRANSPOSE trans_b, size_t m, size_t n, size_t k, float alpha, const float *a,
+                       size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc) {
   pthread_once(&once, use_one_blas_thread);
   if (m == 0 || n == 0) return;
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, trans_b, (blasint)m, (blasint)n, (blasint)k, alpha, a, (blasint)lda, b,
-              (blasint)ldb, beta, c, (blasint)ldc);
+  cblas_sgemm(CblasRowMajor, CblasNoTrans, trans_b, (blasint)m, (blasint)n, (blasint)k, alpha, a,
+              (blasint)lda, b, (blasint)ldb, beta, c, (blasint)ldc);
 }
 
-void gptvq_gemm_serial_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
-                          size_t ldb, float beta, float *c, size_t ldc) {
+void gptvq_gemm_serial_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                          const float *b, size_t ldb, float beta, float *c, size_t ldc) {
   run_serial(CblasTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
-void gptvq_gemm_serial_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
-                          size_t ldb, float beta, float *c, size_t ldc) {
+void gptvq_gemm_serial_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                          const float *b, size_t ldb, float beta, float *c, size_t ldc) {
   run_serial(CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
@@ -87,7 +87,8 @@ typedef struct sums_job {
   double *sums;
 } sums_job;
 
-/* One tile of the sums meets all chunks while it is in the cache; every chunk's product in fp32, then added. */
+/* One tile of the sums meets all chunks while it is in the cache; every chunk's product in fp32, then added.
+ */
 static void sums_tile(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const sums_job *job = context;
@@ -98,8 +99,8 @@ static void sums_tile(void *context, size_t begin, size_t end, size_t thread) {
     size_t m = gptvq_min_size(SUMS_TILE, job->m - i), n = gptvq_min_size(SUMS_TILE, job->n - j);
     for (size_t t = 0; t < job->tokens; t += job->chunk) {
       cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)m, (blasint)n,
-                  (blasint)gptvq_min_size(job->chunk, job->tokens - t), 1.0f, job->a + t * job->lda + i, (blasint)job->lda,
-                  job->b + t * job->ldb + j, (blasint)job->ldb, 0.0f, product, SUMS_TILE);
+                  (blasint)gptvq_min_size(job->chunk, job->tokens - t), 1.0f, job->a + t * job->lda + i,
+                  (blasint)job->lda, job->b + t * job->ldb + j, (blasint)job->ldb, 0.0f, product, SUMS_TILE);
       for (size_t r = 0; r < m; r++)
         for (size_t c = job->upper && i == j ? r : 0; c < n; c++)
           job->sums[(i + r) * job->n + j + c] += (double)product[r * SUMS_TILE + c];
@@ -119,8 +120,8 @@ void gptvq_gram_update(size_t c, size_t n, size_t chunk, const float *x, size_t 
   run_sums(&job);
 }
 
-void gptvq_cross_update(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy, const float *x, size_t ldx,
-                        double *sums) {
+void gptvq_cross_update(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy,
+                        const float *x, size_t ldx, double *sums) {
   sums_job job = {m, c, n, chunk, ldy, ldx, 0, false, y, x, sums};
   run_sums(&job);
 }

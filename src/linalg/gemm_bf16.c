@@ -9,5 +9,6 @@ bool gptvq_gemm_bf16_available(void) {
 
 bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc) {
-  return gptvq_gemm_bf16_available() && gptvq_onednn_product(GPTVQ_ONEDNN_BF16, m, n, k, a, lda, b, ldb, c, ldc);
+  return gptvq_gemm_bf16_available() &&
+         gptvq_onednn_product(GPTVQ_ONEDNN_BF16, m, n, k, a, lda, b, ldb, c, ldc);
 }

@@ -21,7 +21,7 @@ bool gptvq_gemm_int8_wanted(void) {
   return gptvq_onednn_works(GPTVQ_ONEDNN_INT8);
 }
 
-bool gptvq_gemm_int8_serial_nt(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b, size_t ldb, int32_t *c,
-                               size_t ldc) {
+bool gptvq_gemm_int8_serial_nt(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b,
+                               size_t ldb, int32_t *c, size_t ldc) {
   return gptvq_onednn_product(GPTVQ_ONEDNN_INT8, m, n, k, a, lda, b, ldb, c, ldc);
 }

@@ -4,7 +4,8 @@
 
 #include <math.h>
 
-gptvq_status gptvq_rotation_init(gptvq_rotation *rotation, size_t n, uint64_t seed, const char *what, gptvq_error *err) {
+gptvq_status gptvq_rotation_init(gptvq_rotation *rotation, size_t n, uint64_t seed, const char *what,
+                                 gptvq_error *err) {
   size_t odd = n, power = 1;
   *rotation = (gptvq_rotation){0};
   while (odd > 0 && odd % 2 == 0) {
@@ -12,14 +13,17 @@ gptvq_status gptvq_rotation_init(gptvq_rotation *rotation, size_t n, uint64_t se
     power *= 2;
   }
   if (odd == 0 || odd > GPTVQ_ROTATION_ODD_MAX)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s of %zu cannot be rotated: it is not a power of two times an odd number of at most %d", what, n,
-                      GPTVQ_ROTATION_ODD_MAX);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_UNSUPPORTED,
+        "%s of %zu cannot be rotated: it is not a power of two times an odd number of at most %d", what, n,
+        GPTVQ_ROTATION_ODD_MAX);
   double *memory = gptvq_alloc(n + odd * odd, sizeof *memory);
-  if (memory == NULL) return gptvq_fail_memory(err, "a rotation", gptvq_saturated_size(n + odd * odd, sizeof *memory));
+  if (memory == NULL)
+    return gptvq_fail_memory(err, "a rotation", gptvq_saturated_size(n + odd * odd, sizeof *memory));
   *rotation = (gptvq_rotation){.n = n, .power = power, .odd = odd, .signs = memory, .hartley = memory + n};
   uint64_t state = seed;
-  double scale = 1.0 / sqrt((double)power), root = 1.0 / sqrt((double)odd), turn = 2.0 * acos(-1.0) / (double)odd;
+  double scale = 1.0 / sqrt((double)power), root = 1.0 / sqrt((double)odd),
+         turn = 2.0 * acos(-1.0) / (double)odd;
   for (size_t i = 0; i < n; i++) rotation->signs[i] = gptvq_random(&state) >> 63 ? -scale : scale;
   for (size_t j = 0; j < odd; j++)
     for (size_t k = 0; k < odd; k++) {

@@ -43,7 +43,8 @@ static void matrix_release(matrix *x) {
 
 static bool make_product(const matrix *a, const matrix *b, const matrix *c, dnnl_primitive_desc_t *out) {
 #if DNNL_VERSION_MAJOR >= 3
-  return dnnl_matmul_primitive_desc_create(out, engine, a->desc, b->desc, NULL, c->desc, NULL) == dnnl_success;
+  return dnnl_matmul_primitive_desc_create(out, engine, a->desc, b->desc, NULL, c->desc, NULL) ==
+         dnnl_success;
 #else
   dnnl_matmul_desc_t desc;
   return dnnl_matmul_desc_init(&desc, a->desc, b->desc, NULL, c->desc) == dnnl_success &&
@@ -56,7 +57,8 @@ static bool multiply(const matrix *a, const matrix *b, const matrix *c) {
   dnnl_primitive_desc_t desc = NULL;
   dnnl_primitive_t primitive = NULL;
   dnnl_stream_t stream = NULL;
-  const dnnl_exec_arg_t arguments[3] = {{DNNL_ARG_SRC, a->memory}, {DNNL_ARG_WEIGHTS, b->memory}, {DNNL_ARG_DST, c->memory}};
+  const dnnl_exec_arg_t arguments[3] = {
+      {DNNL_ARG_SRC, a->memory}, {DNNL_ARG_WEIGHTS, b->memory}, {DNNL_ARG_DST, c->memory}};
   bool done = make_product(a, b, c, &desc) && dnnl_primitive_create(&primitive, desc) == dnnl_success &&
               dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) == dnnl_success &&
               dnnl_primitive_execute(primitive, stream, 3, arguments) == dnnl_success &&
@@ -67,11 +69,13 @@ static bool multiply(const matrix *a, const matrix *b, const matrix *c) {
   return done;
 }
 
-static bool product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b, size_t ldb,
-                    void *c, size_t ldc) {
-  const dnnl_data_type_t in = kind == GPTVQ_ONEDNN_BF16 ? dnnl_bf16 : dnnl_s8, out = kind == GPTVQ_ONEDNN_BF16 ? dnnl_f32 : dnnl_s32;
+static bool product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda,
+                    const void *b, size_t ldb, void *c, size_t ldc) {
+  const dnnl_data_type_t in = kind == GPTVQ_ONEDNN_BF16 ? dnnl_bf16 : dnnl_s8,
+                         out = kind == GPTVQ_ONEDNN_BF16 ? dnnl_f32 : dnnl_s32;
   matrix x = {.memory = NULL}, y = {.memory = NULL}, z = {.memory = NULL};
-  int threads = omp_get_max_threads(); /* of this thread; oneDNN's own threads would change the cut of the sums */
+  int threads =
+      omp_get_max_threads(); /* of this thread; oneDNN's own threads would change the cut of the sums */
   omp_set_num_threads(1);
   bool done = matrix_init(&x, m, k, in, lda, 1, (void *)(uintptr_t)a) &&
               matrix_init(&y, k, n, in, 1, ldb, (void *)(uintptr_t)b) &&
@@ -107,7 +111,9 @@ static void make_engine(void) {
   works[GPTVQ_ONEDNN_BF16] = product(GPTVQ_ONEDNN_BF16, 1, 1, 1, &one, 1, &one, 1, &x, 1) && x > 0.5f;
 }
 
-static void try_int8(void) { works[GPTVQ_ONEDNN_INT8] = engine != NULL && int8_is_exact(1) && int8_is_exact(16); }
+static void try_int8(void) {
+  works[GPTVQ_ONEDNN_INT8] = engine != NULL && int8_is_exact(1) && int8_is_exact(16);
+}
 
 bool gptvq_onednn_works(gptvq_onednn_kind kind) {
   pthread_once(&once, make_engine);
@@ -115,8 +121,8 @@ bool gptvq_onednn_works(gptvq_onednn_kind kind) {
   return works[kind];
 }
 
-bool gptvq_onednn_product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
-                          size_t ldb, void *c, size_t ldc) {
+bool gptvq_onednn_product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda,
+                          const void *b, size_t ldb, void *c, size_t ldc) {
   return gptvq_onednn_works(kind) && product(kind, m, n, k, a, lda, b, ldb, c, ldc);
 }
 
@@ -127,8 +133,8 @@ bool gptvq_onednn_works(gptvq_onednn_kind kind) {
   return false;
 }
 
-bool gptvq_onednn_product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
-                          size_t ldb, void *c, size_t ldc) {
+bool gptvq_onednn_product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda,
+                          const void *b, size_t ldb, void *c, size_t ldc) {
   (void)kind, (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
   return false;
 }

@@ -7,7 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Prompts: ROWS queries of one head against KEYS cached positions at a time, as matrix products. Fewer queries than FEW_ROWS go one by one. */
+/* Prompts: ROWS queries of one head against KEYS cached positions at a time, as matrix products. Fewer
+ * queries than FEW_ROWS go one by one. */
 enum { ROWS = 32, KEYS = 256, FEW_ROWS = 8 };
 
 typedef struct attention_job {
@@ -17,22 +18,28 @@ typedef struct attention_job {
   char *keys, *values; /* of this layer: fp16 or fp32 */
   size_t size;         /* bytes of a number there */
   size_t position, n, ldq;
-  size_t cache_step; /* bytes from one row's cache to the next one's: 0, or rows are the tokens at `position` of as many sequences */
+  size_t cache_step; /* bytes from one row's cache to the next one's: 0, or rows are the tokens at `position`
+                        of as many sequences */
   float *qkv;
   size_t window; /* keys that a query sees, itself included; SIZE_MAX = all */
 } attention_job;
 
 static void normalise_heads(const float *weight, float eps, size_t heads, size_t dim, float *x) {
   if (weight == NULL) return;
-  for (size_t h = 0; h < heads; h++) GPTVQ_MULTI_PICK(gptvq_rms_norm)(dim, x + h * dim, weight, eps, x + h * dim);
+  for (size_t h = 0; h < heads; h++)
+    GPTVQ_MULTI_PICK(gptvq_rms_norm)(dim, x + h * dim, weight, eps, x + h * dim);
 }
 
 static void rotate_heads(const gptvq_workspace *w, size_t position, size_t heads, size_t dim, float *x) {
-  const float *cosines = w->cosines + position * w->rotary_half, *sines = w->sines + position * w->rotary_half;
-  for (size_t h = 0; h < heads; h++) GPTVQ_MULTI_PICK(gptvq_rotate)(w->rotary_half, cosines, sines, x + h * dim);
+  const float *cosines = w->cosines + position * w->rotary_half,
+              *sines = w->sines + position * w->rotary_half;
+  for (size_t h = 0; h < heads; h++)
+    GPTVQ_MULTI_PICK(gptvq_rotate)(w->rotary_half, cosines, sines, x + h * dim);
 }
 
-static size_t position_of(const attention_job *job, size_t row) { return job->position + (job->cache_step == 0 ? row : 0); }
+static size_t position_of(const attention_job *job, size_t row) {
+  return job->position + (job->cache_step == 0 ? row : 0);
+}
 
 static void store_row(bool half, size_t dim, const float *x, void *to) {
   if (half) GPTVQ_MULTI_PICK(gptvq_to_half)(dim, x, to);
@@ -74,18 +81,21 @@ static void attend_rows(void *context, size_t begin, size_t end, size_t thread) 
   for (size_t item = begin; item < end; item++) {
     size_t row = item / c->heads, head = item % c->heads, position = position_of(job, row);
     size_t first = first_visible(job, position);
-    size_t at = row * job->cache_step + (head / share * job->workspace->max_positions + first) * dim * job->size;
+    size_t at =
+        row * job->cache_step + (head / share * job->workspace->max_positions + first) * dim * job->size;
     const void *keys = job->keys + at, *values = job->values + at;
     const float *q = job->qkv + row * job->ldq + head * dim;
     float *out = job->workspace->heads + (row * c->heads + head) * dim, scale = 1.0f / sqrtf((float)dim);
-    if (job->workspace->half) GPTVQ_MULTI_PICK(gptvq_attend_half)(position + 1 - first, dim, scale, q, keys, values, out);
+    if (job->workspace->half)
+      GPTVQ_MULTI_PICK(gptvq_attend_half)(position + 1 - first, dim, scale, q, keys, values, out);
     else GPTVQ_MULTI_PICK(gptvq_attend)(position + 1 - first, dim, scale, q, keys, values, out);
   }
 }
 
-/* Scores of `rows` queries for keys [begin, end): exponentials relative to each row's running maximum; earlier sums are shrunk. */
-static void soften_tile(const attention_job *job, size_t row0, size_t rows, size_t begin, size_t end, float *scores,
-                        float *maximum, float *sum, float *out, size_t ldo) {
+/* Scores of `rows` queries for keys [begin, end): exponentials relative to each row's running maximum;
+ * earlier sums are shrunk. */
+static void soften_tile(const attention_job *job, size_t row0, size_t rows, size_t begin, size_t end,
+                        float *scores, float *maximum, float *sum, float *out, size_t ldo) {
   for (size_t r = 0; r < rows; r++) {
     float *score = scores + r * KEYS;
     size_t position = job->position + row0 + r;
@@ -109,8 +119,10 @@ static void soften_tile(const attention_job *job, size_t row0, size_t rows, size
   }
 }
 
-/* Positions [begin, end) of a head's keys or values as fp32: in place, or in decoded[KEYS × GPTVQ_HALF_DIM]. */
-static const float *tile_numbers(const attention_job *job, const char *head, size_t begin, size_t end, float *decoded) {
+/* Positions [begin, end) of a head's keys or values as fp32: in place, or in decoded[KEYS × GPTVQ_HALF_DIM].
+ */
+static const float *tile_numbers(const attention_job *job, const char *head, size_t begin, size_t end,
+                                 float *decoded) {
   size_t dim = job->config->head_dim;
   const void *from = head + begin * dim * job->size;
   if (!job->workspace->half) return from;
@@ -141,7 +153,8 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
     for (size_t begin = first_visible(job, job->position + row0); begin < limit; begin += KEYS) {
       size_t end = gptvq_min_size(begin + KEYS, limit);
       const float *keys = tile_numbers(job, job->keys + cache, begin, end, decoded);
-      gptvq_gemm_serial_nt(rows, end - begin, dim, 1.0f / sqrtf((float)dim), q, job->ldq, keys, dim, 0.0f, scores, KEYS);
+      gptvq_gemm_serial_nt(rows, end - begin, dim, 1.0f / sqrtf((float)dim), q, job->ldq, keys, dim, 0.0f,
+                           scores, KEYS);
       soften_tile(job, row0, rows, begin, end, scores, maximum, sum, out, ldo);
       const float *values = tile_numbers(job, job->values + cache, begin, end, decoded);
       gptvq_gemm_serial_nn(rows, dim, end - begin, 1.0f, scores, KEYS, values, dim, 1.0f, out, ldo);
@@ -151,8 +164,8 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
   }
 }
 
-static attention_job make_job(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t slot,
-                              size_t position, size_t n, float *qkv, size_t ldq) {
+static attention_job make_job(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                              size_t slot, size_t position, size_t n, float *qkv, size_t ldq) {
   const gptvq_config *c = &model->config;
   size_t size = workspace->half ? sizeof(uint16_t) : sizeof(float);
   size_t cache = slot * c->kv_heads * workspace->max_positions * c->head_dim * size;
@@ -169,16 +182,16 @@ static attention_job make_job(const gptvq_model *model, const gptvq_block *block
                          .window = block->slides && c->sliding_window != 0 ? c->sliding_window : SIZE_MAX};
 }
 
-void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
-                          size_t position, size_t n, float *qkv, size_t ldq) {
+void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                          size_t layer, size_t position, size_t n, float *qkv, size_t ldq) {
   attention_job job = make_job(model, block, workspace, layer, position, n, qkv, ldq);
   gptvq_parallel_for(n, 4, prepare_rows, &job);
   if (n < FEW_ROWS) gptvq_parallel_for(n * model->config.heads, 1, attend_rows, &job);
   else gptvq_parallel_for(gptvq_ceil_div(n, ROWS) * model->config.heads, 1, attend_tiles, &job);
 }
 
-void gptvq_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
-                          size_t position, size_t sequences, float *qkv, size_t ldq) {
+void gptvq_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                          size_t layer, size_t position, size_t sequences, float *qkv, size_t ldq) {
   attention_job job = make_job(model, block, workspace, layer * sequences, position, sequences, qkv, ldq);
   job.cache_step = model->config.kv_heads * workspace->max_positions * model->config.head_dim * job.size;
   gptvq_parallel_for(sequences, 4, prepare_rows, &job);

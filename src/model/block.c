@@ -1,4 +1,5 @@
-/* The two halves of a decoder block: attention and (mixture-of-experts) MLP, each with its pre-norm and residual. */
+/* The two halves of a decoder block: attention and (mixture-of-experts) MLP, each with its pre-norm and
+ * residual. */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "model/vector.h"
@@ -7,28 +8,33 @@
 #include <math.h>
 #include <string.h>
 
-static gptvq_status check_rows(const gptvq_workspace *workspace, const gptvq_block *block, size_t n, gptvq_error *err) {
+static gptvq_status check_rows(const gptvq_workspace *workspace, const gptvq_block *block, size_t n,
+                               gptvq_error *err) {
   if (n <= workspace->max_rows) return GPTVQ_OK;
-  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "block %zu: %zu tokens in one call, but the workspace is for %zu", block->index,
-                    n, workspace->max_rows);
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                    "block %zu: %zu tokens in one call, but the workspace is for %zu", block->index, n,
+                    workspace->max_rows);
 }
 
-static gptvq_status capture_inputs(gptvq_capture capture, void *context, const gptvq_block *block, const size_t *linears,
-                                   size_t count, const float *x, size_t n, size_t ldx, gptvq_error *err) {
+static gptvq_status capture_inputs(gptvq_capture capture, void *context, const gptvq_block *block,
+                                   const size_t *linears, size_t count, const float *x, size_t n, size_t ldx,
+                                   gptvq_error *err) {
   return capture == NULL ? GPTVQ_OK : capture(context, block, linears, count, x, n, ldx, err);
 }
 
-gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                                   size_t layer, size_t position, size_t n, float *x, gptvq_stop stop,
-                                   gptvq_capture capture, void *context, gptvq_error *err) {
+gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block,
+                                   gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
+                                   float *x, gptvq_stop stop, gptvq_capture capture, void *context,
+                                   gptvq_error *err) {
   const gptvq_config *c = &model->config;
   gptvq_workspace *w = workspace;
   GPTVQ_TRY(check_rows(w, block, n, err));
   if (layer >= w->layers || position > w->max_positions || n > w->max_positions - position)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "block %zu: positions %zu … %zu, but the session is for %zu", block->index,
-                      position, position + n, w->max_positions);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "block %zu: positions %zu … %zu, but the session is for %zu",
+                      block->index, position, position + n, w->max_positions);
   gptvq_norm_rows(n, c->hidden, x, block->attention_norm, (float)c->rms_norm_eps, w->norm);
-  GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n, c->hidden, err));
+  GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n,
+                           c->hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
   size_t width = block->qkv.width, heads = c->heads * c->head_dim;
   GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
@@ -41,21 +47,26 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                                        size_t layer, size_t position, size_t sequences, float *x, gptvq_error *err) {
+gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block,
+                                        gptvq_workspace *workspace, size_t layer, size_t position,
+                                        size_t sequences, float *x, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   gptvq_workspace *w = workspace;
   size_t width = block->qkv.width, heads = c->heads * c->head_dim;
   GPTVQ_TRY(check_rows(w, block, sequences, err));
   if (sequences == 0) return GPTVQ_OK;
   if (layer >= w->layers / sequences || position >= w->max_positions)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "block %zu: position %zu of %zu texts, but there is room for %zu positions and %zu caches",
-                      block->index, position, sequences, w->max_positions, w->layers);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "block %zu: position %zu of %zu texts, but there is room for %zu positions and %zu caches",
+        block->index, position, sequences, w->max_positions, w->layers);
   gptvq_norm_rows(sequences, c->hidden, x, block->attention_norm, (float)c->rms_norm_eps, w->norm);
-  GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, sequences, w->norm, c->hidden, w->wide, width, err));
+  GPTVQ_TRY(
+      gptvq_group_forward(model, block, &block->qkv, w, sequences, w->norm, c->hidden, w->wide, width, err));
   gptvq_attention_step(model, block, w, layer, position, sequences, w->wide, width);
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
-  GPTVQ_TRY(gptvq_group_forward(model, block, &output, w, sequences, w->heads, heads, w->sum, c->hidden, err));
+  GPTVQ_TRY(
+      gptvq_group_forward(model, block, &output, w, sequences, w->heads, heads, w->sum, c->hidden, err));
   gptvq_add_rows(sequences, c->hidden, w->sum, x);
   return GPTVQ_OK;
 }
@@ -74,10 +85,11 @@ static void gate_rows(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-/* One MLP on x[n × hidden] into out[n × hidden], which is written only when it runs to the end; out may be x. */
-static gptvq_status run_mlp(const gptvq_model *model, const gptvq_block *block, const gptvq_mlp *mlp, gptvq_workspace *w,
-                            size_t n, const float *x, float *out, gptvq_stop stop, gptvq_capture capture, void *context,
-                            gptvq_error *err) {
+/* One MLP on x[n × hidden] into out[n × hidden], which is written only when it runs to the end; out may be x.
+ */
+static gptvq_status run_mlp(const gptvq_model *model, const gptvq_block *block, const gptvq_mlp *mlp,
+                            gptvq_workspace *w, size_t n, const float *x, float *out, gptvq_stop stop,
+                            gptvq_capture capture, void *context, gptvq_error *err) {
   size_t hidden = model->config.hidden, width = mlp->input.width;
   GPTVQ_TRY(capture_inputs(capture, context, block, mlp->input.linear, mlp->input.count, x, n, hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT) return GPTVQ_OK;
@@ -91,7 +103,8 @@ static gptvq_status run_mlp(const gptvq_model *model, const gptvq_block *block, 
 }
 
 /* The `used` largest of `probabilities`, lowest expert first among equals, and their shares of the sum. */
-static void choose_experts(size_t experts, size_t used, float *probabilities, uint32_t *chosen, float *share) {
+static void choose_experts(size_t experts, size_t used, float *probabilities, uint32_t *chosen,
+                           float *share) {
   float maximum = GPTVQ_MULTI_PICK(gptvq_max)(experts, probabilities), sum = 0.0f;
   GPTVQ_MULTI_PICK(gptvq_exp_sum)(experts, maximum, probabilities);
   for (size_t i = 0; i < used; i++) {
@@ -106,15 +119,17 @@ static void choose_experts(size_t experts, size_t used, float *probabilities, ui
   for (size_t i = 0; i < used; i++) share[i] /= sum;
 }
 
-/* Experts one after the other, each on the tokens that chose it; their outputs are added in the order of the experts. */
-static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w, size_t n,
-                                gptvq_stop stop, gptvq_capture capture, void *context, gptvq_error *err) {
+/* Experts one after the other, each on the tokens that chose it; their outputs are added in the order of the
+ * experts. */
+static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                                size_t n, gptvq_stop stop, gptvq_capture capture, void *context,
+                                gptvq_error *err) {
   const gptvq_config *c = &model->config;
   size_t hidden = c->hidden, experts = block->mlp_count, used = c->experts_per_token, zero = 0;
   const gptvq_linear *router = &block->router;
   /* in fp32 always: it is small, and a rounded choice between experts is not a rounding error */
-  GPTVQ_TRY(gptvq_linears_forward(&router, &zero, 1, GPTVQ_COMPUTE_FP32, n, w->norm, hidden, w->routing, experts, &w->scratch,
-                                  err));
+  GPTVQ_TRY(gptvq_linears_forward(&router, &zero, 1, GPTVQ_COMPUTE_FP32, n, w->norm, hidden, w->routing,
+                                  experts, &w->scratch, err));
   for (size_t i = 0; i < n; i++)
     choose_experts(experts, used, w->routing + i * experts, w->chosen + i * used, w->share + i * used);
   memset(w->sum, 0, n * hidden * sizeof(float));
@@ -128,34 +143,36 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
       members++;
     }
     /* the expert's outputs replace its gathered inputs */
-    GPTVQ_TRY(run_mlp(model, block, &block->mlps[e], w, members, w->gathered, w->gathered, stop, capture, context, err));
+    GPTVQ_TRY(run_mlp(model, block, &block->mlps[e], w, members, w->gathered, w->gathered, stop, capture,
+                      context, err));
     if (stop != GPTVQ_RUN_ALL) continue;
-    for (size_t m = 0; m < members; m++)
-      GPTVQ_MULTI_PICK(gptvq_add_scaled)(hidden, w->member_share[m], w->gathered + m * hidden, w->sum + w->members[m] * hidden);
+    for (size_t m = 0; m < members; m++) GPTVQ_MULTI_PICK(gptvq_add_scaled)
+    (hidden, w->member_share[m], w->gathered + m * hidden, w->sum + w->members[m] * hidden);
   }
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t n,
-                             float *x, gptvq_stop stop, gptvq_capture capture, void *context, gptvq_error *err) {
+gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                             size_t n, float *x, gptvq_stop stop, gptvq_capture capture, void *context,
+                             gptvq_error *err) {
   const gptvq_config *c = &model->config;
   gptvq_workspace *w = workspace;
   GPTVQ_TRY(check_rows(w, block, n, err));
   gptvq_norm_rows(n, c->hidden, x, block->mlp_norm, (float)c->rms_norm_eps, w->norm);
-  if (c->experts > 0)
-    GPTVQ_TRY(run_experts(model, block, w, n, stop, capture, context, err));
-  else
-    GPTVQ_TRY(run_mlp(model, block, &block->mlps[0], w, n, w->norm, w->sum, stop, capture, context, err));
+  if (c->experts > 0) GPTVQ_TRY(run_experts(model, block, w, n, stop, capture, context, err));
+  else GPTVQ_TRY(run_mlp(model, block, &block->mlps[0], w, n, w->norm, w->sum, stop, capture, context, err));
   if (stop == GPTVQ_RUN_ALL) gptvq_add_rows(n, c->hidden, w->sum, x);
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, bool mlp, size_t n,
-                                const float *input, float *x, gptvq_error *err) {
+gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *block,
+                                gptvq_workspace *workspace, bool mlp, size_t n, const float *input, float *x,
+                                gptvq_error *err) {
   size_t hidden = model->config.hidden, index = mlp ? block->mlps[0].down : block->o;
   const gptvq_linear_group output = {.count = 1, .linear = {index}, .width = hidden};
   GPTVQ_TRY(check_rows(workspace, block, n, err));
-  GPTVQ_TRY(gptvq_group_forward(model, block, &output, workspace, n, input, block->linears[index].cols, workspace->sum, hidden, err));
+  GPTVQ_TRY(gptvq_group_forward(model, block, &output, workspace, n, input, block->linears[index].cols,
+                                workspace->sum, hidden, err));
   gptvq_add_rows(n, hidden, workspace->sum, x);
   return GPTVQ_OK;
 }

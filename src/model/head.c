@@ -21,17 +21,21 @@ static void quantize_rows(void *context, size_t begin, size_t end, size_t thread
   size_t cols = head->cols, groups = gptvq_ceil_div(cols, GPTVQ_ROWS_GROUP);
   float *row = job->rows + thread * cols;
   for (size_t i = begin; i < end; i++) {
-    gptvq_to_float(head->dtype, (const char *)head->weights + i * cols * gptvq_dtype_size(head->dtype), cols, row);
+    gptvq_to_float(head->dtype, (const char *)head->weights + i * cols * gptvq_dtype_size(head->dtype), cols,
+                   row);
     gptvq_rows_quantize(cols, row, job->codes + i * cols, job->scales + i * groups);
   }
 }
 
-/* A head stored as 8-bit codes in the way of quant/head.c: its bytes are the codes that the kernels take. False: stored otherwise. */
+/* A head stored as 8-bit codes in the way of quant/head.c: its bytes are the codes that the kernels take.
+ * False: stored otherwise. */
 static bool use_stored(gptvq_model *model, float *scales, size_t groups) {
   gptvq_linear *head = &model->head;
   const gptvq_packed *p = &head->packed;
   const gptvq_packed_shape *s = &p->shape;
-  if (s->kind != GPTVQ_PACKED_UNIFORM || s->index_bits != 8 || s->scale_block != GPTVQ_ROWS_GROUP || s->permuted) return false;
+  if (s->kind != GPTVQ_PACKED_UNIFORM || s->index_bits != 8 || s->scale_block != GPTVQ_ROWS_GROUP ||
+      s->permuted)
+    return false;
   if (gptvq_unit_bytes(s, 0) != s->cols) return false;
   for (size_t i = 0; i < s->rows * groups; i++) {
     if (p->zeros[i] != 128) return false;
@@ -47,7 +51,8 @@ gptvq_status gptvq_quantize_head(gptvq_model *model, gptvq_error *err) {
   size_t groups = gptvq_ceil_div(head->cols, GPTVQ_ROWS_GROUP);
   if (head->is_packed) { /* no kernel for its codes as they are stored: it is decoded as it is used */
     float *scales = gptvq_model_alloc(model, head->rows * groups, sizeof *scales);
-    if (scales == NULL) return gptvq_fail_memory(err, "the output head's scales", head->rows * groups * sizeof *scales);
+    if (scales == NULL)
+      return gptvq_fail_memory(err, "the output head's scales", head->rows * groups * sizeof *scales);
     (void)use_stored(model, scales, groups);
     return GPTVQ_OK;
   }
@@ -62,8 +67,8 @@ gptvq_status gptvq_quantize_head(gptvq_model *model, gptvq_error *err) {
   free(job.rows);
   for (size_t i = 0; i < head->rows * groups; i++)
     if (!isfinite(job.scales[i]))
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s.weight: NaN or infinity in row %zu: the file is damaged", head->name,
-                        i / groups);
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "%s.weight: NaN or infinity in row %zu: the file is damaged", head->name, i / groups);
   head->codes = job.codes;
   head->code_scales = job.scales;
   return GPTVQ_OK;

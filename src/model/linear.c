@@ -10,10 +10,19 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Work is cut by the shapes alone. …_WEIGHTS: weights of one matrix × vector task, some ten microseconds. PANEL_WEIGHTS: values of a decoded
- * panel, 2 MiB as fp32: it stays in the second-level cache while all tokens pass. */
-enum { DENSE_WEIGHTS = 1 << 15, PACKED_WEIGHTS = 1 << 17, PANEL_WEIGHTS = 1 << 19, PANEL_MIN = 32, PANEL_MAX = 128,
-       MANY_TOKENS = 512, MANY_ROWS = 2048, PANEL_MANY = 256 };
+/* Work is cut by the shapes alone. …_WEIGHTS: weights of one matrix × vector task, some ten microseconds.
+ * PANEL_WEIGHTS: values of a decoded panel, 2 MiB as fp32: it stays in the second-level cache while all
+ * tokens pass. */
+enum {
+  DENSE_WEIGHTS = 1 << 15,
+  PACKED_WEIGHTS = 1 << 17,
+  PANEL_WEIGHTS = 1 << 19,
+  PANEL_MIN = 32,
+  PANEL_MAX = 128,
+  MANY_TOKENS = 512,
+  MANY_ROWS = 2048,
+  PANEL_MANY = 256
+};
 
 typedef enum path {
   PATH_VECTORS, /* matrix × vector kernels, token by token */
@@ -55,18 +64,20 @@ static size_t panel_rows(size_t cols) {
   return rows < PANEL_MIN ? PANEL_MIN : gptvq_min_size(rows, PANEL_MAX);
 }
 
-/* For every panel BLAS rearranges all inputs: with many tokens and rows enough for many threads panels are high, so that it does not tell
- * (86 instead of 50 to 76 GFLOP/s a core). */
+/* For every panel BLAS rearranges all inputs: with many tokens and rows enough for many threads panels are
+ * high, so that it does not tell (86 instead of 50 to 76 GFLOP/s a core). */
 static size_t float_panel_rows(const gptvq_linear *linear, size_t n) {
   return n >= MANY_TOKENS && linear->rows >= MANY_ROWS ? PANEL_MANY : panel_rows(linear->cols);
 }
 
-/* Packed layers take int8 codes where there are kernels; those of uniform layers without PATH_BLOCKS are for few tokens. */
+/* Packed layers take int8 codes where there are kernels; those of uniform layers without PATH_BLOCKS are for
+ * few tokens. */
 static path choose_path(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
   const gptvq_packed_shape *shape = &linear->packed.shape;
   if (linear->codes != NULL) return PATH_ROWS;
   if (compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(shape)) {
-    if (n > GPTVQ_CODES_TOKENS && gptvq_packed_has_plain_i8(shape) && gptvq_gemm_int8_wanted()) return PATH_PLAIN;
+    if (n > GPTVQ_CODES_TOKENS && gptvq_packed_has_plain_i8(shape) && gptvq_gemm_int8_wanted())
+      return PATH_PLAIN;
     if (n > GPTVQ_CODES_TOKENS && gptvq_packed_has_gemm_i8(shape)) return PATH_BLOCKS;
     if (n <= GPTVQ_CODES_TOKENS || shape->kind == GPTVQ_PACKED_VQ) return PATH_CODES;
   }
@@ -80,7 +91,8 @@ static size_t input_bytes(size_t count, size_t cols, size_t n, gptvq_compute com
 }
 
 size_t gptvq_linears_scratch(size_t count, size_t max_cols, size_t n, gptvq_compute compute) {
-  /* narrower layers have taller panels, but never more than PANEL_WEIGHTS values or PANEL_MIN (or PANEL_MANY) rows */
+  /* narrower layers have taller panels, but never more than PANEL_WEIGHTS values or PANEL_MIN (or PANEL_MANY)
+   * rows */
   size_t least = n >= MANY_TOKENS ? PANEL_MANY : PANEL_MIN;
   size_t panel = gptvq_max_size(PANEL_WEIGHTS, least * gptvq_round_up(max_cols, 16)) + 16 * PANEL_MAX;
   size_t few = input_bytes(count, max_cols, gptvq_min_size(n, GPTVQ_MATVEC_TOKENS), compute);
@@ -138,7 +150,8 @@ static bool panel_bf16(const linear_job *job, const part *p, size_t begin, size_
     }
     weights = rounded;
   }
-  return gptvq_gemm_bf16_serial_nt(job->n, end - begin, cols, job->x16, cols, weights, cols, p->y + begin, job->ldy);
+  return gptvq_gemm_bf16_serial_nt(job->n, end - begin, cols, job->x16, cols, weights, cols, p->y + begin,
+                                   job->ldy);
 }
 
 static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_t end, float *panel) {
@@ -147,14 +160,16 @@ static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_
   size_t cols = linear->cols;
   if (linear->is_packed) {
     gptvq_packed_decode(&linear->packed, begin, end, panel, cols);
-  } else if (linear->dtype == GPTVQ_F32 && is_aligned(linear->weights, sizeof(float)) && !job->round_weights) {
+  } else if (linear->dtype == GPTVQ_F32 && is_aligned(linear->weights, sizeof(float)) &&
+             !job->round_weights) {
     weights = dense_row(linear, begin);
   } else {
     gptvq_to_float(linear->dtype, dense_row(linear, begin), (end - begin) * cols, panel);
     if (job->round_weights && linear->dtype != GPTVQ_BF16)
       for (size_t i = 0; i < (end - begin) * cols; i++) panel[i] = round_bf16(panel[i]);
   }
-  gptvq_gemm_serial_nt(job->n, end - begin, cols, 1.0f, p->x, p->ldx, weights, cols, 0.0f, p->y + begin, job->ldy);
+  gptvq_gemm_serial_nt(job->n, end - begin, cols, 1.0f, p->x, p->ldx, weights, cols, 0.0f, p->y + begin,
+                       job->ldy);
 }
 
 static void linear_task(void *context, size_t first, size_t last, size_t thread) {
@@ -169,15 +184,20 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
     const gptvq_packed *packed = &p->linear->packed;
     switch (p->path) {
     case PATH_VECTORS: matvec_rows(job, p, begin, end); break;
-    case PATH_CODES: gptvq_packed_matmul_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy); break;
-    case PATH_BLOCKS: gptvq_packed_gemm_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel); break;
+    case PATH_CODES:
+      gptvq_packed_matmul_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy);
+      break;
+    case PATH_BLOCKS:
+      gptvq_packed_gemm_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel);
+      break;
     case PATH_PLAIN:
-      if (!gptvq_packed_plain_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel, gptvq_gemm_int8_serial_nt))
+      if (!gptvq_packed_plain_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel,
+                                 gptvq_gemm_int8_serial_nt))
         atomic_store(&job->failed, p->linear->name);
       break;
     case PATH_ROWS:
-      gptvq_rows_matmul(p->linear->codes, p->linear->code_scales, p->linear->cols, begin, end, p->input, job->n, p->y + begin,
-                        job->ldy);
+      gptvq_rows_matmul(p->linear->codes, p->linear->code_scales, p->linear->cols, begin, end, p->input,
+                        job->n, p->y + begin, job->ldy);
       break;
     case PATH_PANELS:
       if (!panel_bf16(job, p, begin, end, panel)) panel_fp32(job, p, begin, end, panel);
@@ -187,7 +207,8 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
   }
 }
 
-/* Inputs of dense layers rounded to bf16: as bits for the bf16 product, else as fp32. Returns the end of the memory used. */
+/* Inputs of dense layers rounded to bf16: as bits for the bf16 product, else as fp32. Returns the end of the
+ * memory used. */
 static char *round_inputs(linear_job *job, size_t cols, char *memory) {
   size_t stride = gptvq_round_up(cols, 16), ldx = job->parts[0].ldx;
   bool native = job->n > GPTVQ_MATVEC_TOKENS && gptvq_gemm_bf16_available();
@@ -236,7 +257,9 @@ static void quantize_task(void *context, size_t begin, size_t end, size_t thread
   }
 }
 
-static size_t input_count(path how, size_t n) { return how == PATH_BLOCKS ? gptvq_ceil_div(n, GPTVQ_GEMM_BLOCK) : n; }
+static size_t input_count(path how, size_t n) {
+  return how == PATH_BLOCKS ? gptvq_ceil_div(n, GPTVQ_GEMM_BLOCK) : n;
+}
 
 /* Layers that permute and group their columns alike share one prepared input. */
 static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
@@ -245,7 +268,8 @@ static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
     const part *other = &job->parts[i];
     bool (*same)(const gptvq_packed *, const gptvq_packed *) =
         p->path == PATH_CODES ? gptvq_packed_same_input : gptvq_packed_same_gemm_input;
-    if (p->path == PATH_ROWS || other->path != p->path || !same(&other->linear->packed, &p->linear->packed)) continue;
+    if (p->path == PATH_ROWS || other->path != p->path || !same(&other->linear->packed, &p->linear->packed))
+      continue;
     p->input = other->input;
     return memory;
   }
@@ -256,10 +280,12 @@ static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
   return memory + count * p->input_bytes;
 }
 
-/* Copies of the inputs that the kernels want in another order or precision, from `memory` on; returns its end. */
+/* Copies of the inputs that the kernels want in another order or precision, from `memory` on; returns its
+ * end. */
 static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols, char *memory) {
   bool dense = false;
-  for (size_t i = 0; i < job->count; i++) dense = dense || (!job->parts[i].linear->is_packed && job->parts[i].path != PATH_ROWS);
+  for (size_t i = 0; i < job->count; i++)
+    dense = dense || (!job->parts[i].linear->is_packed && job->parts[i].path != PATH_ROWS);
   if (compute != GPTVQ_COMPUTE_FP32 && dense) memory = round_inputs(job, cols, memory);
   for (size_t i = 0; i < job->count; i++) {
     part *p = &job->parts[i];
@@ -270,12 +296,14 @@ static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols,
   return memory;
 }
 
-/* Whole stripes of codebooks, where they are not too tall: a task then reads memory in one piece and sets up each codebook once. */
+/* Whole stripes of codebooks, where they are not too tall: a task then reads memory in one piece and sets up
+ * each codebook once. */
 static size_t vector_rows(const gptvq_linear *linear) {
   enum { MOST = 128 };
   size_t weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
   size_t rows = gptvq_round_up(gptvq_max_size(weights / linear->cols, 1), 16);
-  return linear->is_packed ? gptvq_round_up(rows, gptvq_min_size(linear->packed.shape.group_rows, MOST)) : rows;
+  return linear->is_packed ? gptvq_round_up(rows, gptvq_min_size(linear->packed.shape.group_rows, MOST))
+                           : rows;
 }
 
 /* Fills in part i; returns the bytes of its int8 inputs. */
@@ -287,7 +315,9 @@ static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, g
   p->path = choose_path(linear, job->n, compute);
   p->first_task = job->tasks;
   bool panels = p->path == PATH_BLOCKS || p->path == PATH_PLAIN || p->path == PATH_PANELS;
-  p->rows_per_task = p->path == PATH_PANELS ? float_panel_rows(linear, job->n) : panels ? panel_rows(cols) : vector_rows(linear);
+  p->rows_per_task = p->path == PATH_PANELS ? float_panel_rows(linear, job->n)
+                     : panels               ? panel_rows(cols)
+                                            : vector_rows(linear);
   job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
   if (p->path == PATH_CODES) p->input_bytes = gptvq_packed_input_bytes(shape);
   if (p->path == PATH_ROWS) p->input_bytes = gptvq_rows_input_bytes(cols);
@@ -302,8 +332,8 @@ static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, g
 }
 
 gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const size_t *offsets, size_t count,
-                                   gptvq_compute compute, size_t n, const float *x, size_t ldx, float *y, size_t ldy,
-                                   gptvq_scratch *scratch, gptvq_error *err) {
+                                   gptvq_compute compute, size_t n, const float *x, size_t ldx, float *y,
+                                   size_t ldy, gptvq_scratch *scratch, gptvq_error *err) {
   if (n == 0 || count == 0) return GPTVQ_OK;
   linear_job job = {.count = count, .n = n, .ldy = ldy};
   size_t cols = linears[0]->cols, bytes = input_bytes(count, cols, n, compute);
@@ -316,7 +346,9 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
   job.panels = prepare_inputs(&job, compute, cols, scratch->data);
   gptvq_parallel_for(job.tasks, 1, linear_task, &job);
   const char *failed = atomic_load(&job.failed);
-  if (failed != NULL) return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "%s: oneDNN could not multiply %zu tokens; out of memory?", failed, n);
+  if (failed != NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "%s: oneDNN could not multiply %zu tokens; out of memory?",
+                      failed, n);
   return GPTVQ_OK;
 }
 
@@ -341,7 +373,8 @@ static void decode_rows(void *context, size_t begin, size_t end, size_t thread) 
   if (job->linear->is_packed)
     gptvq_packed_decode(&job->linear->packed, begin, end, job->weights + begin * cols, cols);
   else
-    gptvq_to_float(job->linear->dtype, dense_row(job->linear, begin), (end - begin) * cols, job->weights + begin * cols);
+    gptvq_to_float(job->linear->dtype, dense_row(job->linear, begin), (end - begin) * cols,
+                   job->weights + begin * cols);
 }
 
 void gptvq_linear_decode(const gptvq_linear *linear, float *weights) {

@@ -4,8 +4,8 @@
 
 #include "model/model_internal.h"
 
-/* Memory for decoded panels and prepared inputs. Grows to what the largest call needs and is then reused: a token loop allocates
- * nothing after its first token. Zero-initialise; release with free(data). */
+/* Memory for decoded panels and prepared inputs. Grows to what the largest call needs and is then reused: a
+ * token loop allocates nothing after its first token. Zero-initialise; release with free(data). */
 typedef struct gptvq_scratch {
   void *data;
   size_t bytes;
@@ -14,14 +14,16 @@ typedef struct gptvq_scratch {
 /* Up to this many tokens use the matrix × vector kernels. */
 enum { GPTVQ_MATVEC_TOKENS = 4, GPTVQ_CODES_TOKENS = 8 /* when inputs are int8 codes */ };
 
-/* Bytes of scratch that gptvq_linears_forward takes for `count` linears of at most max_cols inputs and n tokens. */
+/* Bytes of scratch that gptvq_linears_forward takes for `count` linears of at most max_cols inputs and n
+ * tokens. */
 size_t gptvq_linears_scratch(size_t count, size_t max_cols, size_t n, gptvq_compute compute);
 
-/* Y[n][offset[i] …] = X Wᵢᵀ + bᵢ for i < count <= GPTVQ_MAX_PARTS, all reading the same X[n × cols]; one parallel region for all.
- * Strides in elements. Results do not depend on the number of threads. BF16 and INT8 round X to bf16 for dense layers, and for
- * many tokens also weights that are stored otherwise; INT8 takes X as int8 codes for packed layers where there are kernels. GPTVQ_ERROR_MEMORY. */
+/* Y[n][offset[i] …] = X Wᵢᵀ + bᵢ for i < count <= GPTVQ_MAX_PARTS, all reading the same X[n × cols]; one
+ * parallel region for all. Strides in elements. Results do not depend on the number of threads. BF16 and INT8
+ * round X to bf16 for dense layers, and for many tokens also weights that are stored otherwise; INT8 takes X
+ * as int8 codes for packed layers where there are kernels. GPTVQ_ERROR_MEMORY. */
 gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const size_t *offsets, size_t count,
-                                   gptvq_compute compute, size_t n, const float *x, size_t ldx, float *y, size_t ldy,
-                                   gptvq_scratch *scratch, gptvq_error *err);
+                                   gptvq_compute compute, size_t n, const float *x, size_t ldx, float *y,
+                                   size_t ldy, gptvq_scratch *scratch, gptvq_error *err);
 
 #endif

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Tensors up to this size are scanned for NaN and infinity when the model is opened (tens of milliseconds); embedding rows of larger ones when
- * they are looked up, large linears by the quantizer. */
+/* Tensors up to this size are scanned for NaN and infinity when the model is opened (tens of milliseconds);
+ * embedding rows of larger ones when they are looked up, large linears by the quantizer. */
 enum { CHECK_VALUES = 1 << 25 };
 
 static gptvq_model_parts *parts_of(const gptvq_model *model) { return model->owned; }
@@ -56,9 +56,12 @@ static void mark_used(gptvq_model *model, const gptvq_tensor *tensor) {
   parts_of(model)->used[lower_bound(model->checkpoint, tensor->name)] = true;
 }
 
-static void full_name(char out[288], const char *name, const char *suffix) { snprintf(out, 288, "%s%s", name, suffix); }
+static void full_name(char out[288], const char *name, const char *suffix) {
+  snprintf(out, 288, "%s%s", name, suffix);
+}
 
-gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out, gptvq_error *err) {
+gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out,
+                               gptvq_error *err) {
   const gptvq_tensor *tensor;
   gptvq_dtype dtype;
   GPTVQ_TRY(gptvq_checkpoint_get(model->checkpoint, name, 1, &n, &tensor, &dtype, err));
@@ -72,8 +75,8 @@ gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, c
   return GPTVQ_OK;
 }
 
-static gptvq_status load_weights(gptvq_model *model, const char *name, size_t rows, size_t cols, gptvq_linear *out,
-                                 const gptvq_tensor **tensor, gptvq_error *err) {
+static gptvq_status load_weights(gptvq_model *model, const char *name, size_t rows, size_t cols,
+                                 gptvq_linear *out, const gptvq_tensor **tensor, gptvq_error *err) {
   char full[288];
   const size_t dims[2] = {rows, cols};
   full_name(full, name, ".weight");
@@ -83,8 +86,8 @@ static gptvq_status load_weights(gptvq_model *model, const char *name, size_t ro
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols, gptvq_linear *out,
-                              gptvq_error *err) {
+gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols,
+                              gptvq_linear *out, gptvq_error *err) {
   const gptvq_tensor *tensor;
   *out = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
   GPTVQ_TRY(load_weights(model, name, rows, cols, out, &tensor, err));
@@ -103,9 +106,9 @@ static gptvq_status load_packed(gptvq_model *model, const char *name, gptvq_line
   if (owned != NULL && !keep(model, owned)) return gptvq_fail_memory(err, name, sizeof(gptvq_owned));
   const gptvq_packed_shape *shape = &out->packed.shape;
   if (shape->rows != out->rows || shape->cols != out->cols)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                      "%s: packed layer %s is %zu x %zu, but config.json makes it %zu x %zu",
-                      gptvq_checkpoint_folder(model->checkpoint), name, shape->rows, shape->cols, out->rows, out->cols);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_FORMAT, "%s: packed layer %s is %zu x %zu, but config.json makes it %zu x %zu",
+        gptvq_checkpoint_folder(model->checkpoint), name, shape->rows, shape->cols, out->rows, out->cols);
   full_name(prefix, name, ".");
   size_t count = gptvq_checkpoint_tensor_count(model->checkpoint), length = strlen(prefix);
   for (size_t i = lower_bound(model->checkpoint, prefix); i < count; i++) {
@@ -126,11 +129,13 @@ gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows
   char full[288];
   *out = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
   if (parts->stored_count == parts->stored_room)
-    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: more linears than the architecture table counted", name);
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: more linears than the architecture table counted",
+                      name);
   gptvq_stored *stored = &parts->stored[parts->stored_count++];
   *stored = (gptvq_stored){.linear = out, .error = (double)NAN};
   full_name(full, name, ".weight");
-  if (gptvq_checkpoint_find(model->checkpoint, full) == NULL && gptvq_checkpoint_has_packed(model->checkpoint, name)) {
+  if (gptvq_checkpoint_find(model->checkpoint, full) == NULL &&
+      gptvq_checkpoint_has_packed(model->checkpoint, name)) {
     GPTVQ_TRY(load_packed(model, name, out, stored, err));
   } else {
     const gptvq_tensor *tensor;
@@ -148,7 +153,8 @@ gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows
 gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err) {
   static const char name[] = "lm_head";
   const size_t rows = model->config.vocab, cols = model->config.hidden;
-  if (gptvq_checkpoint_find(model->checkpoint, "lm_head.weight") != NULL || !gptvq_checkpoint_has_packed(model->checkpoint, name))
+  if (gptvq_checkpoint_find(model->checkpoint, "lm_head.weight") != NULL ||
+      !gptvq_checkpoint_has_packed(model->checkpoint, name))
     return gptvq_load_dense(model, name, rows, cols, &model->head, err);
   gptvq_stored stored = {.linear = &model->head};
   model->head = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
@@ -169,8 +175,8 @@ gptvq_status gptvq_check_unused(const gptvq_model *model, gptvq_error *err) {
     if (parts_of(model)->used[i] || ends_with(tensor->name, ".rotary_emb.inv_freq")) continue;
     if (model->config.tie_embeddings && strcmp(tensor->name, "lm_head.weight") == 0) continue;
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                      "%s: tensor %s has no place in a %s of %zu layers as config.json describes it", tensor->file,
-                      tensor->name, model->config.architecture, model->config.layers);
+                      "%s: tensor %s has no place in a %s of %zu layers as config.json describes it",
+                      tensor->file, tensor->name, model->config.architecture, model->config.layers);
   }
   return GPTVQ_OK;
 }

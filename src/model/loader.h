@@ -1,4 +1,5 @@
-/* model/loader.h: turning tensors of a checkpoint into the parts of a model; keeps account of what was used. */
+/* model/loader.h: turning tensors of a checkpoint into the parts of a model; keeps account of what was used.
+ */
 #ifndef GPTVQ_MODEL_LOADER_H
 #define GPTVQ_MODEL_LOADER_H
 
@@ -31,19 +32,23 @@ typedef struct gptvq_model_parts {
 /* count × size zeroed bytes owned by the model; NULL when out of memory. */
 void *gptvq_model_alloc(gptvq_model *model, size_t count, size_t size);
 /* A formatted name owned by the model; NULL when out of memory. */
-const char *gptvq_model_name(gptvq_model *model, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *gptvq_model_name(gptvq_model *model, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* A vector tensor of n finite numbers as fp32, owned by the model. */
-gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out, gptvq_error *err);
+gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out,
+                               gptvq_error *err);
 /* NAME.weight [rows × cols], dense; small ones are checked for NaN and infinity. */
-gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols, gptvq_linear *out,
-                              gptvq_error *err);
-/* NAME, dense or packed, with NAME.bias when `bias`; recorded in parts->stored. `out` must stay where it is. */
+gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols,
+                              gptvq_linear *out, gptvq_error *err);
+/* NAME, dense or packed, with NAME.bias when `bias`; recorded in parts->stored. `out` must stay where it is.
+ */
 gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows, size_t cols, bool bias,
                                gptvq_linear *out, gptvq_error *err);
 /* A head of its own: lm_head.weight, or the packed layer lm_head. */
 gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err);
-/* Gives model->head int8 codes, owned by the model; the embedding stays as it is. GPTVQ_ERROR_MEMORY; _NUMERIC naming a row. */
+/* Gives model->head int8 codes, owned by the model; the embedding stays as it is. GPTVQ_ERROR_MEMORY;
+ * _NUMERIC naming a row. */
 gptvq_status gptvq_quantize_head(gptvq_model *model, gptvq_error *err);
 /* GPTVQ_ERROR_FORMAT naming a tensor that no part of the model uses. */
 gptvq_status gptvq_check_unused(const gptvq_model *model, gptvq_error *err);

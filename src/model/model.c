@@ -20,16 +20,19 @@ static const char *layer_name(gptvq_model *model, size_t layer, const char *pref
   return gptvq_model_name(model, "model.layers.%zu.%s%s", layer, prefix, name);
 }
 
-/* Layers that read the same input were given the same column order: they share one permutation, and then one prepared input. */
+/* Layers that read the same input were given the same column order: they share one permutation, and then one
+ * prepared input. */
 static void share_permutation(const gptvq_linear *first, gptvq_linear *other) {
   if (!first->is_packed || !other->is_packed) return;
   const uint32_t *a = first->packed.permutation, *b = other->packed.permutation;
   if (a != NULL && b != NULL && memcmp(a, b, first->cols * sizeof *a) == 0) other->packed.permutation = a;
 }
 
-/* Loads the named linears side by side; widths of the parts are in `rows`, or their sum when they are fused into one. */
-static gptvq_status load_group(gptvq_model *model, gptvq_block *block, const char *prefix, const char *const *names,
-                               const size_t *rows, size_t parts, bool bias, gptvq_linear_group *group, gptvq_error *err) {
+/* Loads the named linears side by side; widths of the parts are in `rows`, or their sum when they are fused
+ * into one. */
+static gptvq_status load_group(gptvq_model *model, gptvq_block *block, const char *prefix,
+                               const char *const *names, const size_t *rows, size_t parts, bool bias,
+                               gptvq_linear_group *group, gptvq_error *err) {
   group->count = list_length(names);
   group->width = 0;
   for (size_t i = 0; i < parts; i++) group->width += rows[i];
@@ -41,30 +44,33 @@ static gptvq_status load_group(gptvq_model *model, gptvq_block *block, const cha
     group->linear[i] = block->linear_count;
     group->offset[i] = offset;
     offset += width;
-    GPTVQ_TRY(gptvq_load_linear(model, name, width, model->config.hidden, bias, &block->linears[block->linear_count++],
-                                err));
+    GPTVQ_TRY(gptvq_load_linear(model, name, width, model->config.hidden, bias,
+                                &block->linears[block->linear_count++], err));
     if (i > 0) share_permutation(&block->linears[group->linear[0]], &block->linears[group->linear[i]]);
   }
   return GPTVQ_OK;
 }
 
 /* A linear back to the residual stream. */
-static gptvq_status load_output(gptvq_model *model, gptvq_block *block, const char *prefix, const char *relative,
-                                size_t cols, bool bias, size_t *index, gptvq_error *err) {
+static gptvq_status load_output(gptvq_model *model, gptvq_block *block, const char *prefix,
+                                const char *relative, size_t cols, bool bias, size_t *index,
+                                gptvq_error *err) {
   const char *name = layer_name(model, block->index, prefix, relative);
   if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
   *index = block->linear_count;
-  return gptvq_load_linear(model, name, model->config.hidden, cols, bias, &block->linears[block->linear_count++], err);
+  return gptvq_load_linear(model, name, model->config.hidden, cols, bias,
+                           &block->linears[block->linear_count++], err);
 }
 
-static gptvq_status load_layer_vector(gptvq_model *model, const gptvq_block *block, const char *relative, size_t n,
-                                      const float **out, gptvq_error *err) {
+static gptvq_status load_layer_vector(gptvq_model *model, const gptvq_block *block, const char *relative,
+                                      size_t n, const float **out, gptvq_error *err) {
   const char *name = layer_name(model, block->index, "", relative);
   if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
   return gptvq_load_vector(model, name, n, out, err);
 }
 
-static gptvq_status load_mlps(gptvq_model *model, const gptvq_architecture *row, gptvq_block *block, gptvq_error *err) {
+static gptvq_status load_mlps(gptvq_model *model, const gptvq_architecture *row, gptvq_block *block,
+                              gptvq_error *err) {
   const gptvq_config *c = &model->config;
   bool bias = has_bias(row->mlp_bias, c->mlp_bias);
   const size_t widths[2] = {c->intermediate, c->intermediate};
@@ -86,8 +92,8 @@ static gptvq_status load_mlps(gptvq_model *model, const gptvq_architecture *row,
   return GPTVQ_OK;
 }
 
-static gptvq_status load_block(gptvq_model *model, const gptvq_architecture *row, size_t per_block, gptvq_block *block,
-                               gptvq_error *err) {
+static gptvq_status load_block(gptvq_model *model, const gptvq_architecture *row, size_t per_block,
+                               gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
   const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
@@ -95,17 +101,22 @@ static gptvq_status load_block(gptvq_model *model, const gptvq_architecture *row
   block->mlps = gptvq_model_alloc(model, block->mlp_count, sizeof *block->mlps);
   block->linears = gptvq_model_alloc(model, per_block, sizeof *block->linears);
   if (block->mlps == NULL || block->linears == NULL)
-    return gptvq_fail_memory(err, "the list of linears", gptvq_saturated_size(per_block, sizeof *block->linears));
-  block->slides = row->slides && c->sliding_window > 0 && c->layer_slides != NULL && c->layer_slides[block->index];
-  GPTVQ_TRY(load_layer_vector(model, block, "input_layernorm.weight", c->hidden, &block->attention_norm, err));
-  GPTVQ_TRY(load_layer_vector(model, block, "post_attention_layernorm.weight", c->hidden, &block->mlp_norm, err));
+    return gptvq_fail_memory(err, "the list of linears",
+                             gptvq_saturated_size(per_block, sizeof *block->linears));
+  block->slides =
+      row->slides && c->sliding_window > 0 && c->layer_slides != NULL && c->layer_slides[block->index];
+  GPTVQ_TRY(
+      load_layer_vector(model, block, "input_layernorm.weight", c->hidden, &block->attention_norm, err));
+  GPTVQ_TRY(
+      load_layer_vector(model, block, "post_attention_layernorm.weight", c->hidden, &block->mlp_norm, err));
   if (row->qk_norm) {
     GPTVQ_TRY(load_layer_vector(model, block, "self_attn.q_norm.weight", c->head_dim, &block->q_norm, err));
     GPTVQ_TRY(load_layer_vector(model, block, "self_attn.k_norm.weight", c->head_dim, &block->k_norm, err));
   }
-  GPTVQ_TRY(load_group(model, block, "", row->qkv, widths, GPTVQ_MAX_PARTS, has_bias(row->qkv_bias, c->attention_bias),
-                       &block->qkv, err));
-  GPTVQ_TRY(load_output(model, block, "", row->o, q, has_bias(row->o_bias, c->attention_out_bias), &block->o, err));
+  GPTVQ_TRY(load_group(model, block, "", row->qkv, widths, GPTVQ_MAX_PARTS,
+                       has_bias(row->qkv_bias, c->attention_bias), &block->qkv, err));
+  GPTVQ_TRY(
+      load_output(model, block, "", row->o, q, has_bias(row->o_bias, c->attention_out_bias), &block->o, err));
   return load_mlps(model, row, block, err);
 }
 
@@ -135,23 +146,29 @@ static gptvq_status load_blocks(gptvq_model *model, const gptvq_architecture *ro
 static gptvq_status check_config(const gptvq_model *model, const char *folder, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   if (strcmp(c->hidden_act, "silu") != 0)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s/config.json: hidden_act %s is not supported; supported: silu", folder,
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s/config.json: hidden_act %s is not supported; supported: silu", folder,
                       c->hidden_act);
-  if (c->hidden == 0 || c->layers == 0 || c->heads == 0 || c->kv_heads == 0 || c->head_dim == 0 || c->vocab == 0 ||
-      c->intermediate == 0 || c->heads % c->kv_heads != 0 || (c->experts > 0 && c->experts_per_token == 0))
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: sizes of zero, or heads that the key-value heads do not divide", folder);
+  if (c->hidden == 0 || c->layers == 0 || c->heads == 0 || c->kv_heads == 0 || c->head_dim == 0 ||
+      c->vocab == 0 || c->intermediate == 0 || c->heads % c->kv_heads != 0 ||
+      (c->experts > 0 && c->experts_per_token == 0))
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s/config.json: sizes of zero, or heads that the key-value heads do not divide",
+                      folder);
   return gptvq_rope_check(c, folder, err);
 }
 
 /* quantization_config: ours is kept as text; that of another tool cannot be read. */
 static gptvq_status read_quantization(gptvq_model *model, const char *folder, gptvq_error *err) {
   gptvq_model_parts *parts = model->owned;
-  const json_t *quantization = json_object_get(gptvq_checkpoint_config(model->checkpoint), "quantization_config");
+  const json_t *quantization =
+      json_object_get(gptvq_checkpoint_config(model->checkpoint), "quantization_config");
   if (quantization == NULL || json_is_null(quantization)) return GPTVQ_OK;
   const char *method = json_string_value(json_object_get(quantization, "quant_method"));
   if (method == NULL || strcmp(method, "gptvq") != 0)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s/config.json: the weights are already quantized (quant_method %s); gptvq reads original or its own folders",
+                      "%s/config.json: the weights are already quantized (quant_method %s); gptvq reads "
+                      "original or its own folders",
                       folder, method == NULL ? "unknown" : method);
   parts->quantization = json_dumps(quantization, JSON_INDENT(2));
   return parts->quantization == NULL ? gptvq_fail_memory(err, "quantization_config", 0) : GPTVQ_OK;
@@ -194,8 +211,10 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   GPTVQ_TRY(check_config(model, folder, err));
   GPTVQ_TRY(read_quantization(model, folder, err));
   gptvq_model_parts *parts = model->owned;
-  parts->used = gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);
-  if (parts->used == NULL) return gptvq_fail_memory(err, "the list of tensors", gptvq_checkpoint_tensor_count(model->checkpoint));
+  parts->used =
+      gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);
+  if (parts->used == NULL)
+    return gptvq_fail_memory(err, "the list of tensors", gptvq_checkpoint_tensor_count(model->checkpoint));
   GPTVQ_TRY(gptvq_load_dense(model, "model.embed_tokens", c->vocab, c->hidden, &model->embedding, err));
   model->head = model->embedding;
   if (!c->tie_embeddings) GPTVQ_TRY(gptvq_load_head(model, err));
@@ -214,7 +233,8 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "unknown compute precision %d", (int)compute);
   unsigned head_bits = options != NULL ? options->head_bits : 0;
   if (head_bits != 0 && head_bits != 8 && head_bits != 16)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "an output head of %u bits is not possible: choose 8 or 16", head_bits);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "an output head of %u bits is not possible: choose 8 or 16",
+                      head_bits);
   gptvq_model *model = calloc(1, sizeof *model);
   gptvq_model_parts *parts = calloc(1, sizeof *parts);
   if (model == NULL || parts == NULL) {
@@ -229,11 +249,14 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
     gptvq_model_close(model);
     return status;
   }
-  if (compute == GPTVQ_COMPUTE_AUTO) model->compute = model->info.packed ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32;
+  if (compute == GPTVQ_COMPUTE_AUTO)
+    model->compute = model->info.packed ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32;
   model->info.compute = model->compute;
-  model->info.head_bits = model->head.is_packed ? model->head.packed.shape.index_bits : (unsigned)gptvq_dtype_size(model->head.dtype) * 8;
+  model->info.head_bits = model->head.is_packed ? model->head.packed.shape.index_bits
+                                                : (unsigned)gptvq_dtype_size(model->head.dtype) * 8;
   if (head_bits == 16 && model->head.is_packed)
-    status = gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: the output head is stored with %u bits: it cannot be used with 16", path,
+    status = gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                        "%s: the output head is stored with %u bits: it cannot be used with 16", path,
                         model->info.head_bits);
   else if (head_bits == 8 || (head_bits == 0 && model->compute == GPTVQ_COMPUTE_INT8)) {
     status = gptvq_quantize_head(model, err);
@@ -270,7 +293,8 @@ size_t gptvq_model_layer_count(const gptvq_model *model) {
 }
 
 void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info) {
-  static const char *const dense_formats[] = {[GPTVQ_F32] = "fp32", [GPTVQ_F16] = "fp16", [GPTVQ_BF16] = "bf16"};
+  static const char *const dense_formats[] = {
+      [GPTVQ_F32] = "fp32", [GPTVQ_F16] = "fp16", [GPTVQ_BF16] = "bf16"};
   const gptvq_model_parts *parts = model->owned;
   memset(info, 0, sizeof *info);
   info->error = (double)NAN;

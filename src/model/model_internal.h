@@ -1,7 +1,8 @@
 /* model/model_internal.h: the decoder-only transformer as the rest of the library sees it.
  *
- * The architecture table (architecture.c) turns a checkpoint into blocks whose linears are listed by role; the forward pass has no
- * architecture-specific branches beyond what those lists, flags and numbers say. Activations are fp32, row-major, one row a token. */
+ * The architecture table (architecture.c) turns a checkpoint into blocks whose linears are listed by role;
+ * the forward pass has no architecture-specific branches beyond what those lists, flags and numbers say.
+ * Activations are fp32, row-major, one row a token. */
 #ifndef GPTVQ_MODEL_INTERNAL_H
 #define GPTVQ_MODEL_INTERNAL_H
 
@@ -15,16 +16,18 @@ typedef struct gptvq_linear {
   const char *name; /* "model.layers.0.self_attn.q_proj", owned by the model */
   size_t rows, cols;
   bool is_packed;
-  gptvq_dtype dtype;    /* dense */
-  const void *weights;  /* dense: [rows][cols], perhaps unaligned */
-  gptvq_packed packed;  /* packed */
-  const float *bias;    /* [rows] fp32, or NULL; not owned by this struct */
-  const uint8_t *codes;     /* the same weights as int8 codes (gptvq_rows_quantize), used instead of them; or NULL */
+  gptvq_dtype dtype;   /* dense */
+  const void *weights; /* dense: [rows][cols], perhaps unaligned */
+  gptvq_packed packed; /* packed */
+  const float *bias;   /* [rows] fp32, or NULL; not owned by this struct */
+  const uint8_t
+      *codes; /* the same weights as int8 codes (gptvq_rows_quantize), used instead of them; or NULL */
   const float *code_scales;
 } gptvq_linear;
 
-/* Y[n × rows] = X[n × cols] Wᵀ + b. Strides in elements. Few tokens: matrix × vector kernels on the stored weights; many: panels of
- * rows are decoded into scratch memory and multiplied. Never holds more than a few panels of fp32 weights. */
+/* Y[n × rows] = X[n × cols] Wᵀ + b. Strides in elements. Few tokens: matrix × vector kernels on the stored
+ * weights; many: panels of rows are decoded into scratch memory and multiplied. Never holds more than a few
+ * panels of fp32 weights. */
 gptvq_status gptvq_linear_forward(const gptvq_linear *linear, gptvq_compute compute, size_t n, const float *x,
                                   size_t ldx, float *y, size_t ldy, gptvq_error *err);
 /* The whole matrix as fp32 into weights[rows × cols] (for the quantizer and the exporter). */
@@ -32,7 +35,8 @@ void gptvq_linear_decode(const gptvq_linear *linear, float *weights);
 
 enum { GPTVQ_MAX_PARTS = 3 };
 
-/* Linears that read the same input and write side by side into one output row: {q, k, v} or {qkv}; {gate, up} or {gate_up}. */
+/* Linears that read the same input and write side by side into one output row: {q, k, v} or {qkv}; {gate, up}
+ * or {gate_up}. */
 typedef struct gptvq_linear_group {
   size_t count;
   size_t linear[GPTVQ_MAX_PARTS]; /* indices into gptvq_block.linears */
@@ -50,10 +54,10 @@ typedef struct gptvq_block {
   const float *attention_norm, *mlp_norm; /* [hidden] */
   const float *q_norm, *k_norm;           /* [head_dim] (Qwen3), or NULL */
   gptvq_linear_group qkv;
-  size_t o;              /* index into linears */
-  size_t mlp_count;      /* 1, or the number of experts */
+  size_t o;         /* index into linears */
+  size_t mlp_count; /* 1, or the number of experts */
   gptvq_mlp *mlps;
-  gptvq_linear router;   /* [experts × hidden] when mlp_count > 1; never quantized */
+  gptvq_linear router; /* [experts × hidden] when mlp_count > 1; never quantized */
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in checkpoint naming order of the architecture table */
   bool slides;           /* sliding-window attention */
@@ -71,43 +75,51 @@ struct gptvq_model {
   void *owned; /* implementation's own allocations, see model.c */
 };
 
-/* Scratch memory and KV cache for up to max_rows tokens per call and max_positions positions, for one block at a time
- * (layers = 1) or for all (layers = config.layers). */
+/* Scratch memory and KV cache for up to max_rows tokens per call and max_positions positions, for one block
+ * at a time (layers = 1) or for all (layers = config.layers). */
 typedef struct gptvq_workspace gptvq_workspace;
-gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions,
-                                    gptvq_workspace **out, gptvq_error *err);
+gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, size_t max_rows,
+                                    size_t max_positions, gptvq_workspace **out, gptvq_error *err);
 void gptvq_workspace_destroy(gptvq_workspace *workspace);
 
-/* Called with the inputs of linears of a block, before they are applied: x[n × ldx]. n may be 0 for an expert. */
-typedef gptvq_status (*gptvq_capture)(void *context, const gptvq_block *block, const size_t *linears, size_t count,
-                                      const float *x, size_t n, size_t ldx, gptvq_error *err);
+/* Called with the inputs of linears of a block, before they are applied: x[n × ldx]. n may be 0 for an
+ * expert. */
+typedef gptvq_status (*gptvq_capture)(void *context, const gptvq_block *block, const size_t *linears,
+                                      size_t count, const float *x, size_t n, size_t ldx, gptvq_error *err);
 
-/* How far to go: until the inputs of the first linears are captured, those of the second, or all the way (x updated). */
+/* How far to go: until the inputs of the first linears are captured, those of the second, or all the way (x
+ * updated). */
 typedef enum gptvq_stop { GPTVQ_STOP_AT_INPUT, GPTVQ_STOP_AT_OUTPUT, GPTVQ_RUN_ALL } gptvq_stop;
 
-/* x[n × hidden] += attention(norm(x)) for the tokens at positions [position, position + n), keys and values being appended to
- * the workspace's cache of `layer` (0 when it was made for one block). `capture` may be NULL; x is left as it was unless
- * GPTVQ_RUN_ALL. The block may be a copy whose linears were replaced (the quantizer does that). */
-gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                                   size_t layer, size_t position, size_t n, float *x, gptvq_stop stop,
-                                   gptvq_capture capture, void *context, gptvq_error *err);
-/* The same for one token each of `sequences` texts, all at `position` (the mlp half asks nothing of the kind). The workspace is made for
- * sequences · config.layers layers. */
-gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                                        size_t layer, size_t position, size_t sequences, float *x, gptvq_error *err);
+/* x[n × hidden] += attention(norm(x)) for the tokens at positions [position, position + n), keys and values
+ * being appended to the workspace's cache of `layer` (0 when it was made for one block). `capture` may be
+ * NULL; x is left as it was unless GPTVQ_RUN_ALL. The block may be a copy whose linears were replaced (the
+ * quantizer does that). */
+gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block,
+                                   gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
+                                   float *x, gptvq_stop stop, gptvq_capture capture, void *context,
+                                   gptvq_error *err);
+/* The same for one token each of `sequences` texts, all at `position` (the mlp half asks nothing of the
+ * kind). The workspace is made for sequences · config.layers layers. */
+gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block,
+                                        gptvq_workspace *workspace, size_t layer, size_t position,
+                                        size_t sequences, float *x, gptvq_error *err);
 /* x[n × hidden] += mlp(norm(x)) */
-gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t n,
-                             float *x, gptvq_stop stop, gptvq_capture capture, void *context, gptvq_error *err);
+gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                             size_t n, float *x, gptvq_stop stop, gptvq_capture capture, void *context,
+                             gptvq_error *err);
 
-/* The last step of either half from its captured input on: x[n × hidden] += o_proj(input[n × cols]), or down_proj (the block's only
- * MLP). The same numbers as from running the half again. */
-gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, bool mlp, size_t n,
-                                const float *input, float *x, gptvq_error *err);
+/* The last step of either half from its captured input on: x[n × hidden] += o_proj(input[n × cols]), or
+ * down_proj (the block's only MLP). The same numbers as from running the half again. */
+gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *block,
+                                gptvq_workspace *workspace, bool mlp, size_t n, const float *input, float *x,
+                                gptvq_error *err);
 
 /* x[n × hidden] = embedding rows. GPTVQ_ERROR_DATA for an id outside the vocabulary. */
-gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x, gptvq_error *err);
+gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x,
+                         gptvq_error *err);
 /* logits[n × vocab] = head(norm(x)); x is left as it was. */
-gptvq_status gptvq_head(const gptvq_model *model, gptvq_workspace *workspace, size_t n, const float *x, float *logits,
-                        gptvq_error *err);
+gptvq_status gptvq_head(const gptvq_model *model, gptvq_workspace *workspace, size_t n, const float *x,
+                        float *logits, gptvq_error *err);
 
 #endif

@@ -12,24 +12,31 @@ gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gp
   const gptvq_rope *rope = &config->rope;
   if (rope->type == GPTVQ_ROPE_YARN)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s/config.json: RoPE scaling \"yarn\" is not supported; supported: default, linear, llama3, longrope", folder);
+                      "%s/config.json: RoPE scaling \"yarn\" is not supported; supported: default, linear, "
+                      "llama3, longrope",
+                      folder);
   size_t half = gptvq_rope_half(config);
   if (half == 0 || half * 2 > config->head_dim)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: head_dim %zu with partial_rotary_factor %g leaves nothing to rotate", folder,
-                      config->head_dim, rope->partial_rotary_factor);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s/config.json: head_dim %zu with partial_rotary_factor %g leaves nothing to rotate",
+                      folder, config->head_dim, rope->partial_rotary_factor);
   if (rope->type == GPTVQ_ROPE_LONGROPE &&
       (rope->short_factor == NULL || rope->long_factor == NULL || rope->original_max_positions < 2))
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                      "%s/config.json: longrope needs short_factor, long_factor and original_max_position_embeddings", folder);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_FORMAT,
+        "%s/config.json: longrope needs short_factor, long_factor and original_max_position_embeddings",
+        folder);
   return GPTVQ_OK;
 }
 
-/* "Llama 3" scaling: wavelengths beyond the original context are stretched by `factor`, short ones kept, those between blended. */
+/* "Llama 3" scaling: wavelengths beyond the original context are stretched by `factor`, short ones kept,
+ * those between blended. */
 static double scale_llama3(const gptvq_rope *rope, double frequency) {
   double wavelength = 2.0 * pi / frequency, context = (double)rope->original_max_positions;
   if (wavelength < context / rope->high_freq_factor) return frequency;
   if (wavelength > context / rope->low_freq_factor) return frequency / rope->factor;
-  double blend = (context / wavelength - rope->low_freq_factor) / (rope->high_freq_factor - rope->low_freq_factor);
+  double blend =
+      (context / wavelength - rope->low_freq_factor) / (rope->high_freq_factor - rope->low_freq_factor);
   return (1.0 - blend) * frequency / rope->factor + blend * frequency;
 }
 

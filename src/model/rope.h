@@ -1,4 +1,5 @@
-/* model/rope.h: rotary position embedding (arXiv 2104.09864) in the rotate-half convention of Hugging Face checkpoints. */
+/* model/rope.h: rotary position embedding (arXiv 2104.09864) in the rotate-half convention of Hugging Face
+ * checkpoints. */
 #ifndef GPTVQ_MODEL_ROPE_H
 #define GPTVQ_MODEL_ROPE_H
 
@@ -7,8 +8,9 @@
 /* Rotated dimensions of a head, halved: pairs (i, i + half). */
 size_t gptvq_rope_half(const gptvq_config *config);
 
-/* cosines, sines [positions × half]; angles and functions in double, rounded once. LongRoPE takes its long factors when `positions`
- * exceeds the original context, for all positions: the choice cannot change while a cache is in use. */
+/* cosines, sines [positions × half]; angles and functions in double, rounded once. LongRoPE takes its long
+ * factors when `positions` exceeds the original context, for all positions: the choice cannot change while a
+ * cache is in use. */
 void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines);
 
 /* GPTVQ_ERROR_UNSUPPORTED for scaling that is not implemented, GPTVQ_ERROR_FORMAT for impossible numbers. */

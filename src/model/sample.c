@@ -1,5 +1,5 @@
-/* Sampling without memory of its own: top-k and top-p cut the sorted list of tokens at a value, which is found by radix selection on the
- * bits of the logits, a few passes over them. */
+/* Sampling without memory of its own: top-k and top-p cut the sorted list of tokens at a value, which is
+ * found by radix selection on the bits of the logits, a few passes over them. */
 #include <gptvq/model.h>
 
 #include "base/half.h"
@@ -21,8 +21,8 @@ typedef struct candidates {
   const float *logits;
   size_t vocab;
   double maximum, inverse_temperature;
-  uint32_t key;  /* tokens above this key are in, below are out */
-  size_t ties;   /* of those with this key, so many are in, lowest ids first */
+  uint32_t key; /* tokens above this key are in, below are out */
+  size_t ties;  /* of those with this key, so many are in, lowest ids first */
 } candidates;
 
 static double weight_of(const candidates *c, size_t i, bool counted) {
@@ -38,7 +38,8 @@ static bool is_kept(const candidates *c, size_t i, size_t *ties_left) {
   return true;
 }
 
-/* Narrows the candidates to the fewest of largest logit whose weights (1 each, or the probabilities) reach `target`. */
+/* Narrows the candidates to the fewest of largest logit whose weights (1 each, or the probabilities) reach
+ * `target`. */
 static void keep_top(candidates *c, bool counted, double target) {
   static const unsigned shifts[] = {21, 10, 0}, widths[] = {11, 11, 10};
   double above = 0.0; /* weight of all keys beyond the bucket being split */
@@ -60,7 +61,8 @@ static void keep_top(candidates *c, bool counted, double target) {
     uint32_t bucket = mask, lowest = mask;
     for (uint32_t b = mask + 1; b-- > 0;)
       if (counts[b] > 0) lowest = b; /* rounding of the sums must not lead past the last token */
-    while (bucket > lowest && (counts[bucket] == 0 || above + weights[bucket] < target)) above += weights[bucket--];
+    while (bucket > lowest && (counts[bucket] == 0 || above + weights[bucket] < target))
+      above += weights[bucket--];
     prefix = level == 0 ? bucket : prefix << widths[level] | bucket;
     tie_count = counts[bucket];
   }
@@ -89,13 +91,15 @@ gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vo
   if (vocab == 0 || vocab > INT32_MAX)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot sample from a vocabulary of %zu", vocab);
   if (!(sampler->temperature >= 0.0f) || isinf(sampler->temperature))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "temperature %g must be a number >= 0", (double)sampler->temperature);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "temperature %g must be a number >= 0",
+                      (double)sampler->temperature);
   if (!(sampler->top_p > 0.0f && sampler->top_p <= 1.0f))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "top-p %g must be in (0, 1]", (double)sampler->top_p);
   size_t best = 0;
   for (size_t i = 0; i < vocab; i++) {
     if (isnan(logits[i]) || logits[i] == INFINITY)
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "logit %zu is %g: the model's weights are damaged or too large", i,
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "logit %zu is %g: the model's weights are damaged or too large", i,
                         (double)logits[i]);
     if (logits[i] > logits[best]) best = i;
   }
@@ -110,7 +114,8 @@ gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vo
   for (size_t i = 0; i < vocab; i++) {
     if (!is_kept(&c, i, &ties_left)) continue;
     double weight = weight_of(&c, i, false);
-    if (weight > 0.0) *token = (int32_t)i; /* the last possible one when rounding leaves the sum below the threshold */
+    if (weight > 0.0)
+      *token = (int32_t)i; /* the last possible one when rounding leaves the sum below the threshold */
     sum += weight;
     if (sum > threshold) break;
   }

@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-/* Tokens per pass: enough for the matrix products to run at full speed, few enough that activations stay small. */
+/* Tokens per pass: enough for the matrix products to run at full speed, few enough that activations stay
+ * small. */
 enum { PASS_ROWS = 512 };
 
 struct gptvq_session {
@@ -14,23 +15,26 @@ struct gptvq_session {
   float *x; /* [pass_rows × hidden] */
 };
 
-gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x, gptvq_error *err) {
+gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x,
+                         gptvq_error *err) {
   const gptvq_linear *table = &model->embedding;
   size_t hidden = table->cols, row_bytes = hidden * gptvq_dtype_size(table->dtype);
   for (size_t i = 0; i < n; i++)
     if (tokens[i] < 0 || (size_t)tokens[i] >= table->rows)
-      return gptvq_fail(err, GPTVQ_ERROR_DATA, "token id %d is outside the vocabulary of %zu", (int)tokens[i], table->rows);
+      return gptvq_fail(err, GPTVQ_ERROR_DATA, "token id %d is outside the vocabulary of %zu", (int)tokens[i],
+                        table->rows);
   for (size_t i = 0; i < n; i++, x += hidden) {
     gptvq_to_float(table->dtype, (const char *)table->weights + (size_t)tokens[i] * row_bytes, hidden, x);
     if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(hidden, x))
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s.weight: NaN or infinity in the row of token %d: the file is damaged",
-                        table->name, (int)tokens[i]);
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "%s.weight: NaN or infinity in the row of token %d: the file is damaged", table->name,
+                        (int)tokens[i]);
   }
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_head(const gptvq_model *model, gptvq_workspace *workspace, size_t n, const float *x, float *logits,
-                        gptvq_error *err) {
+gptvq_status gptvq_head(const gptvq_model *model, gptvq_workspace *workspace, size_t n, const float *x,
+                        float *logits, gptvq_error *err) {
   size_t hidden = model->config.hidden, vocab = model->config.vocab, zero = 0;
   const gptvq_linear *head = &model->head;
   for (size_t begin = 0; begin < n; begin += workspace->max_rows) {
@@ -48,10 +52,13 @@ static size_t pass_rows(size_t max_tokens) { return gptvq_min_size(max_tokens, P
 size_t gptvq_session_estimate(const gptvq_model *model, size_t max_tokens) {
   size_t rows = pass_rows(max_tokens);
   size_t bytes = gptvq_workspace_bytes(model, model->config.layers, rows, max_tokens);
-  return gptvq_add(bytes, sizeof(gptvq_session) + rows * model->config.hidden * sizeof(float), &bytes) ? bytes : SIZE_MAX;
+  return gptvq_add(bytes, sizeof(gptvq_session) + rows * model->config.hidden * sizeof(float), &bytes)
+             ? bytes
+             : SIZE_MAX;
 }
 
-gptvq_status gptvq_session_create(const gptvq_model *model, size_t max_tokens, gptvq_session **out, gptvq_error *err) {
+gptvq_status gptvq_session_create(const gptvq_model *model, size_t max_tokens, gptvq_session **out,
+                                  gptvq_error *err) {
   *out = NULL;
   gptvq_session *session = calloc(1, sizeof *session);
   if (session == NULL) return gptvq_fail_memory(err, "a session", sizeof *session);
@@ -62,7 +69,8 @@ gptvq_status gptvq_session_create(const gptvq_model *model, size_t max_tokens, g
                                                &session->workspace, err);
   if (status == GPTVQ_OK) {
     session->x = gptvq_alloc(session->pass_rows * model->config.hidden, sizeof(float));
-    if (session->x == NULL) status = gptvq_fail_memory(err, "a session", gptvq_session_estimate(model, max_tokens));
+    if (session->x == NULL)
+      status = gptvq_fail_memory(err, "a session", gptvq_session_estimate(model, max_tokens));
   }
   if (status != GPTVQ_OK) {
     gptvq_session_destroy(session);
@@ -84,17 +92,20 @@ void gptvq_session_reset(gptvq_session *session) { session->position = 0; }
 size_t gptvq_session_position(const gptvq_session *session) { return session->position; }
 
 /* The n tokens at `position` through all blocks; hidden states are left in session->x. */
-static gptvq_status run_pass(gptvq_session *session, size_t position, const int32_t *tokens, size_t n, gptvq_error *err) {
+static gptvq_status run_pass(gptvq_session *session, size_t position, const int32_t *tokens, size_t n,
+                             gptvq_error *err) {
   const gptvq_model *model = session->model;
   GPTVQ_TRY(gptvq_embed(model, tokens, n, session->x, err));
   for (size_t i = 0; i < model->config.layers; i++) {
     const gptvq_block *block = &model->blocks[i];
-    GPTVQ_TRY(gptvq_block_attention(model, block, session->workspace, i, position, n, session->x, GPTVQ_RUN_ALL, NULL, NULL,
-                                    err));
-    GPTVQ_TRY(gptvq_block_mlp(model, block, session->workspace, n, session->x, GPTVQ_RUN_ALL, NULL, NULL, err));
+    GPTVQ_TRY(gptvq_block_attention(model, block, session->workspace, i, position, n, session->x,
+                                    GPTVQ_RUN_ALL, NULL, NULL, err));
+    GPTVQ_TRY(
+        gptvq_block_mlp(model, block, session->workspace, n, session->x, GPTVQ_RUN_ALL, NULL, NULL, err));
     if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(n * model->config.hidden, session->x))
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "NaN or infinity in the activations after block %zu (model.layers.%zu): its weights are damaged or too large",
+                        "NaN or infinity in the activations after block %zu (model.layers.%zu): its weights "
+                        "are damaged or too large",
                         i, i);
   }
   return GPTVQ_OK;
@@ -104,13 +115,16 @@ gptvq_status gptvq_session_forward(gptvq_session *session, const int32_t *tokens
                                    int all_logits, gptvq_error *err) {
   const gptvq_model *model = session->model;
   size_t hidden = model->config.hidden, vocab = model->config.vocab;
-  if (count == 0 && logits != NULL && !all_logits) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no tokens: there is nothing to predict from");
+  if (count == 0 && logits != NULL && !all_logits)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no tokens: there is nothing to predict from");
   if (count > session->max_tokens - session->position)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu tokens at position %zu do not fit a session of %zu positions", count,
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "%zu tokens at position %zu do not fit a session of %zu positions", count,
                       session->position, session->max_tokens);
   for (size_t i = 0; i < count; i++) /* before anything is computed */
     if (tokens[i] < 0 || (size_t)tokens[i] >= vocab)
-      return gptvq_fail(err, GPTVQ_ERROR_DATA, "token id %d is outside the vocabulary of %zu", (int)tokens[i], vocab);
+      return gptvq_fail(err, GPTVQ_ERROR_DATA, "token id %d is outside the vocabulary of %zu", (int)tokens[i],
+                        vocab);
   for (size_t begin = 0; begin < count; begin += session->pass_rows) {
     size_t n = gptvq_min_size(session->pass_rows, count - begin);
     GPTVQ_TRY(run_pass(session, session->position + begin, tokens + begin, n, err));

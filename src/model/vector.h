@@ -1,5 +1,6 @@
-/* model/vector.h: the element-wise and short-reduction work of the forward pass, compiled once per CPU level (multi/vector.c).
- * Sums run in 16 fixed lanes: the same bits at every level. Lengths in elements; vectors need no alignment. */
+/* model/vector.h: the element-wise and short-reduction work of the forward pass, compiled once per CPU level
+ * (multi/vector.c). Sums run in 16 fixed lanes: the same bits at every level. Lengths in elements; vectors
+ * need no alignment. */
 #ifndef GPTVQ_MODEL_VECTOR_H
 #define GPTVQ_MODEL_VECTOR_H
 
@@ -17,17 +18,19 @@ GPTVQ_MULTI_DECLARE(void, gptvq_silu_mul, size_t n, float *gate, const float *up
 GPTVQ_MULTI_DECLARE(void, gptvq_add_scaled, size_t n, float a, const float *x, float *y);
 /* Rotates the pairs (x[i], x[i + half]) by the angles whose cosines and sines are given, i < half. */
 GPTVQ_MULTI_DECLARE(void, gptvq_rotate, size_t half, const float *cosines, const float *sines, float *x);
-/* x = exp(x − shift), returns the sum; n may be 0. Relative error of exp below 2 ulp; results below 2^-126 are flushed to about that. */
+/* x = exp(x − shift), returns the sum; n may be 0. Relative error of exp below 2 ulp; results below 2^-126
+ * are flushed to about that. */
 GPTVQ_MULTI_DECLARE(float, gptvq_exp_sum, size_t n, float shift, float *x);
 /* the largest element; −infinity for n = 0 */
 GPTVQ_MULTI_DECLARE(float, gptvq_max, size_t n, const float *x);
-/* One query over `count` keys and values [count × dim]: out[dim] = softmax(scale · q Kᵀ) V, by online softmax over fixed tiles. */
-GPTVQ_MULTI_DECLARE(void, gptvq_attend, size_t count, size_t dim, float scale, const float *q, const float *keys,
-                    const float *values, float *out);
+/* One query over `count` keys and values [count × dim]: out[dim] = softmax(scale · q Kᵀ) V, by online softmax
+ * over fixed tiles. */
+GPTVQ_MULTI_DECLARE(void, gptvq_attend, size_t count, size_t dim, float scale, const float *q,
+                    const float *keys, const float *values, float *out);
 /* The same over keys and values kept as fp16; dim at most GPTVQ_HALF_DIM. */
 enum { GPTVQ_HALF_DIM = 128 };
-GPTVQ_MULTI_DECLARE(void, gptvq_attend_half, size_t count, size_t dim, float scale, const float *q, const uint16_t *keys,
-                    const uint16_t *values, float *out);
+GPTVQ_MULTI_DECLARE(void, gptvq_attend_half, size_t count, size_t dim, float scale, const float *q,
+                    const uint16_t *keys, const uint16_t *values, float *out);
 /* fp32 to fp16, to nearest even, too large becomes infinity; and back, exactly. */
 GPTVQ_MULTI_DECLARE(void, gptvq_to_half, size_t n, const float *x, uint16_t *half);
 GPTVQ_MULTI_DECLARE(void, gptvq_from_half, size_t n, const uint16_t *half, float *x);

@@ -93,8 +93,8 @@ static void place(gptvq_workspace *w, const layout *l, char *memory, size_t choi
   w->member_share = (float *)(void *)area[12];
 }
 
-gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions,
-                                    gptvq_workspace **out, gptvq_error *err) {
+gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, size_t max_rows,
+                                    size_t max_positions, gptvq_workspace **out, gptvq_error *err) {
   *out = NULL;
   if (layers == 0 || max_rows == 0 || max_positions == 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a session needs room for at least one token");
@@ -137,8 +137,8 @@ typedef struct rows_job {
 static void norm_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const rows_job *job = context;
-  for (size_t i = begin; i < end; i++)
-    GPTVQ_MULTI_PICK(gptvq_rms_norm)(job->hidden, job->x + i * job->hidden, job->weight, job->eps, job->y + i * job->hidden);
+  for (size_t i = begin; i < end; i++) GPTVQ_MULTI_PICK(gptvq_rms_norm)
+  (job->hidden, job->x + i * job->hidden, job->weight, job->eps, job->y + i * job->hidden);
 }
 
 void gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm) {
@@ -149,7 +149,8 @@ void gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weigh
 static void add_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const rows_job *job = context;
-  GPTVQ_MULTI_PICK(gptvq_add_scaled)((end - begin) * job->hidden, 1.0f, job->x + begin * job->hidden, job->y + begin * job->hidden);
+  GPTVQ_MULTI_PICK(gptvq_add_scaled)
+  ((end - begin) * job->hidden, 1.0f, job->x + begin * job->hidden, job->y + begin * job->hidden);
 }
 
 void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x) {
@@ -157,9 +158,9 @@ void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x) {
   gptvq_parallel_for(n, 16, add_task, &job);
 }
 
-gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block, const gptvq_linear_group *group,
-                                 gptvq_workspace *workspace, size_t n, const float *x, size_t ldx, float *y, size_t ldy,
-                                 gptvq_error *err) {
+gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block,
+                                 const gptvq_linear_group *group, gptvq_workspace *workspace, size_t n,
+                                 const float *x, size_t ldx, float *y, size_t ldy, gptvq_error *err) {
   const gptvq_linear *linears[GPTVQ_MAX_PARTS];
   for (size_t i = 0; i < group->count; i++) linears[i] = &block->linears[group->linear[i]];
   return gptvq_linears_forward(linears, group->offset, group->count, model->compute, n, x, ldx, y, ldy,

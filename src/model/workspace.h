@@ -15,12 +15,12 @@ struct gptvq_workspace {
   float *heads;           /* [max_rows × heads · head_dim]: attention output */
   float *sum;             /* [max_rows × hidden]: what a half block adds */
   /* mixture of experts, else NULL */
-  float *routing;         /* [max_rows × experts]: router logits, then probabilities */
-  float *gathered;        /* [max_rows × hidden]: the inputs of one expert */
-  uint32_t *chosen;       /* [max_rows × experts_per_token] */
-  float *share;           /* [max_rows × experts_per_token] */
-  uint32_t *members;      /* [max_rows]: token of each gathered row */
-  float *member_share;    /* [max_rows] */
+  float *routing;      /* [max_rows × experts]: router logits, then probabilities */
+  float *gathered;     /* [max_rows × hidden]: the inputs of one expert */
+  uint32_t *chosen;    /* [max_rows × experts_per_token] */
+  float *share;        /* [max_rows × experts_per_token] */
+  uint32_t *members;   /* [max_rows]: token of each gathered row */
+  float *member_share; /* [max_rows] */
   gptvq_scratch scratch;
 };
 
@@ -33,16 +33,17 @@ void gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weigh
 void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x);
 
 /* Applies the group's linears to x[n × ldx] into y[n × ldy]. */
-gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block, const gptvq_linear_group *group,
-                                 gptvq_workspace *workspace, size_t n, const float *x, size_t ldx, float *y, size_t ldy,
-                                 gptvq_error *err);
+gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block,
+                                 const gptvq_linear_group *group, gptvq_workspace *workspace, size_t n,
+                                 const float *x, size_t ldx, float *y, size_t ldy, gptvq_error *err);
 
-/* Softmax attention over the cache of `layer` for the n queries at `position` …, whose q | k | v lie in `qkv` (row stride ldq); rotates
- * queries and keys, appends to the cache, writes workspace->heads. */
-void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
-                          size_t position, size_t n, float *qkv, size_t ldq);
-/* The same for one token each of `sequences` texts, all at `position`; text i of a layer has the cache layer · sequences + i. */
-void gptvq_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t layer,
-                          size_t position, size_t sequences, float *qkv, size_t ldq);
+/* Softmax attention over the cache of `layer` for the n queries at `position` …, whose q | k | v lie in `qkv`
+ * (row stride ldq); rotates queries and keys, appends to the cache, writes workspace->heads. */
+void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                          size_t layer, size_t position, size_t n, float *qkv, size_t ldq);
+/* The same for one token each of `sequences` texts, all at `position`; text i of a layer has the cache layer
+ * · sequences + i. */
+void gptvq_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                          size_t layer, size_t position, size_t sequences, float *qkv, size_t ldq);
 
 #endif

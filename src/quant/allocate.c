@@ -12,7 +12,9 @@ typedef struct problem {
   size_t *chosen;
 } problem;
 
-static const gptvq_setting_cost *cost(const problem *p, size_t item, size_t setting) { return &p->costs[item * p->settings + setting]; }
+static const gptvq_setting_cost *cost(const problem *p, size_t item, size_t setting) {
+  return &p->costs[item * p->settings + setting];
+}
 
 /* The cheapest possible setting of an item; the lowest loss, then the lowest number among equals. */
 static size_t cheapest(const problem *p, size_t item) {
@@ -25,8 +27,8 @@ static size_t cheapest(const problem *p, size_t item) {
   return best;
 }
 
-/* The next corner of the item's lower hull: the setting above the present one with the largest decrease of loss per byte (the farther one
- * among equals). */
+/* The next corner of the item's lower hull: the setting above the present one with the largest decrease of
+ * loss per byte (the farther one among equals). */
 static size_t next_corner(const problem *p, size_t item, double *slope) {
   const gptvq_setting_cost *now = cost(p, item, p->chosen[item]);
   size_t best = SIZE_MAX;
@@ -66,7 +68,9 @@ static void upgrade(problem *p, bool *full) {
   }
 }
 
-static bool fits(const problem *p, uint64_t freed, uint64_t taken) { return taken <= freed || taken - freed <= p->budget - p->used; }
+static bool fits(const problem *p, uint64_t freed, uint64_t taken) {
+  return taken <= freed || taken - freed <= p->budget - p->used;
+}
 
 /* The best change of one item, or of two, is made; false when none gains. */
 static bool exchange(problem *p) {
@@ -107,9 +111,10 @@ static double total_loss(const problem *p, const size_t *chosen) {
   return sum;
 }
 
-gptvq_status gptvq_allocate(size_t items, size_t settings, const gptvq_setting_cost *costs, uint64_t budget, size_t *chosen,
-                            gptvq_error *err) {
-  /* exchanges of pairs look at (items · settings)² combinations: large models leave them out, their steps are small */
+gptvq_status gptvq_allocate(size_t items, size_t settings, const gptvq_setting_cost *costs, uint64_t budget,
+                            size_t *chosen, gptvq_error *err) {
+  /* exchanges of pairs look at (items · settings)² combinations: large models leave them out, their steps are
+   * small */
   const size_t most_pairs = (size_t)1 << 22;
   problem p = {items, settings, costs, budget, 0, gptvq_alloc(items, sizeof *chosen)};
   bool *full = gptvq_alloc_zero(items, sizeof *full);
@@ -127,7 +132,8 @@ gptvq_status gptvq_allocate(size_t items, size_t settings, const gptvq_setting_c
   if (possible && p.used <= budget) {
     upgrade(&p, full);
     if (items * settings * items * settings <= most_pairs)
-      for (size_t round = 0; round < 16 * items && exchange(&p); round++) {}
+      for (size_t round = 0; round < 16 * items && exchange(&p); round++) {
+      }
     double before = total_loss(&p, chosen), after = total_loss(&p, p.chosen);
     if (after < before || isnan(before)) memcpy(chosen, p.chosen, items * sizeof *chosen);
   }

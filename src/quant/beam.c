@@ -67,12 +67,14 @@ static double greedy(const gptvq_batch *a, float *w, const float *scale, uint16_
     loss += scaled_error(d, a->metric + b * d * d, here, a->book + m * d, scale[b], error + b * d);
     size_t next = (b + 1) * d;
     GPTVQ_MULTI_PICK(gptvq_feedback)
-    (a->dim, columns - next, error + b * d, a->u + b * d * a->u_stride + next, a->u_stride, w + next, w + next);
+    (a->dim, columns - next, error + b * d, a->u + b * d * a->u_stride + next, a->u_stride, w + next,
+     w + next);
   }
   return loss;
 }
 
-/* Keeps the `width` choices of least loss in order; among equals the earlier stays in front. Returns how many there are. */
+/* Keeps the `width` choices of least loss in order; among equals the earlier stays in front. Returns how many
+ * there are. */
 static size_t insert(choice *best, size_t count, size_t width, choice c) {
   if (count == width && !(c.loss < best[count - 1].loss)) return count;
   size_t at = count < width ? count++ : count - 1;
@@ -91,7 +93,8 @@ double gptvq_batch_assign(const gptvq_batch *a, float *w, const float *scale, ui
   size_t d = a->dim, width = a->width, columns = a->blocks * d, live = 1;
   char *scratch = a->scratch;
   float *distance = (float *)(void *)scratch;
-  float *now = (float *)(void *)(scratch + gptvq_round_up(a->padded * sizeof(float), 64)), *next = now + width * GPTVQ_BATCH;
+  float *now = (float *)(void *)(scratch + gptvq_round_up(a->padded * sizeof(float), 64)),
+        *next = now + width * GPTVQ_BATCH;
   step *steps = (step *)(void *)(next + width * GPTVQ_BATCH);
   choice best[GPTVQ_BEAM_MAX];
   double loss[GPTVQ_BEAM_MAX] = {0.0};
@@ -105,12 +108,14 @@ double gptvq_batch_assign(const gptvq_batch *a, float *w, const float *scale, ui
       transform(d, t, now + c * GPTVQ_BATCH + b * d, scale[b], x);
       GPTVQ_MULTI_PICK(gptvq_distances)(a->dim, a->padded, a->table + b * d * a->padded, x, distance);
       for (size_t m = 0; m < a->padded; m += GPTVQ_LOOKUP_LANES) { /* most strips hold nothing good enough */
-        float limit = found < width ? INFINITY : (float)((best[found - 1].loss - loss[c]) / squared) * 1.000001f;
+        float limit =
+            found < width ? INFINITY : (float)((best[found - 1].loss - loss[c]) / squared) * 1.000001f;
         int any = 0;
         for (size_t l = 0; l < GPTVQ_LOOKUP_LANES; l++) any |= distance[m + l] <= limit;
         if (!any) continue;
         for (size_t l = m; l < gptvq_min_size(a->k, m + GPTVQ_LOOKUP_LANES); l++)
-          found = insert(best, found, width, (choice){loss[c] + squared * (double)distance[l], (uint32_t)c, (uint32_t)l});
+          found = insert(best, found, width,
+                         (choice){loss[c] + squared * (double)distance[l], (uint32_t)c, (uint32_t)l});
       }
     }
     size_t after = (b + 1) * d;
@@ -122,7 +127,8 @@ double gptvq_batch_assign(const gptvq_batch *a, float *w, const float *scale, ui
       loss[c] = best[c].loss;
       (void)scaled_error(d, t, from + b * d, a->book + s->index * d, scale[b], s->error);
       GPTVQ_MULTI_PICK(gptvq_feedback)
-      (a->dim, columns - after, s->error, a->u + b * d * a->u_stride + after, a->u_stride, from + after, next + c * GPTVQ_BATCH + after);
+      (a->dim, columns - after, s->error, a->u + b * d * a->u_stride + after, a->u_stride, from + after,
+       next + c * GPTVQ_BATCH + after);
     }
     live = found;
     float *swap = now;

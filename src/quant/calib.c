@@ -22,21 +22,23 @@ uint64_t gptvq_hash(uint64_t hash, const void *data, size_t size) {
 
 uint64_t gptvq_calibration_hash(size_t samples, size_t length, const int32_t *tokens) {
   uint64_t sizes[2] = {samples, length};
-  return gptvq_hash(gptvq_hash(GPTVQ_HASH_START, sizes, sizeof sizes), tokens, samples * length * sizeof *tokens);
+  return gptvq_hash(gptvq_hash(GPTVQ_HASH_START, sizes, sizeof sizes), tokens,
+                    samples * length * sizeof *tokens);
 }
 
-gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quantize_options *options, size_t *length,
-                                      gptvq_error *err) {
+gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quantize_options *options,
+                                      size_t *length, gptvq_error *err) {
   size_t context = model->config.max_positions, tokens;
   *length = options->calib_length != 0 ? options->calib_length : gptvq_min_size(DEFAULT_LENGTH, context);
   if (options->calib_samples == 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "0 calibration windows: give at least 1 (--calib-samples)");
   if (*length > context)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "calibration windows of %zu tokens exceed the model's context of %zu (--calib-length)", *length,
-                      context);
+                      "calibration windows of %zu tokens exceed the model's context of %zu (--calib-length)",
+                      *length, context);
   if (!gptvq_mul(options->calib_samples, *length, &tokens) || tokens > max_tokens)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%zu calibration windows of %zu tokens are too many (--calib-samples)",
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "%zu calibration windows of %zu tokens are too many (--calib-samples)",
                       options->calib_samples, *length);
   return GPTVQ_OK;
 }
@@ -53,8 +55,9 @@ void gptvq_calibration_offsets(size_t count, size_t samples, size_t length, uint
   }
 }
 
-static gptvq_status cut_text(const gptvq_model *model, const char *model_dir, const gptvq_quantize_options *options,
-                             const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
+static gptvq_status cut_text(const gptvq_model *model, const char *model_dir,
+                             const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                             gptvq_calibration *out, gptvq_error *err) {
   gptvq_status status;
   gptvq_tokenizer *tokenizer = NULL;
   char *text = NULL;
@@ -62,8 +65,9 @@ static gptvq_status cut_text(const gptvq_model *model, const char *model_dir, co
   size_t size = 0, count = 0, *offsets = NULL;
   GPTVQ_TRY_GOTO(gptvq_read_file(options->calib, max_text_bytes, &text, &size, err));
   if (size == 0) {
-    status = gptvq_fail(err, GPTVQ_ERROR_DATA, "calibration text %s is empty: 0 tokens, at least %zu are needed",
-                        options->calib, out->length);
+    status =
+        gptvq_fail(err, GPTVQ_ERROR_DATA, "calibration text %s is empty: 0 tokens, at least %zu are needed",
+                   options->calib, out->length);
     goto done;
   }
   GPTVQ_TRY_GOTO(gptvq_tokenizer_open(model_dir, &tokenizer, err));
@@ -76,18 +80,20 @@ static gptvq_status cut_text(const gptvq_model *model, const char *model_dir, co
   }
   for (size_t i = 0; i < count; i++)
     if (ids[i] < 0 || (size_t)ids[i] >= model->config.vocab) {
-      status = gptvq_fail(err, GPTVQ_ERROR_DATA,
-                          "calibration text %s: the tokenizer's id %d is outside the model's vocabulary of %zu",
-                          options->calib, (int)ids[i], model->config.vocab);
+      status =
+          gptvq_fail(err, GPTVQ_ERROR_DATA,
+                     "calibration text %s: the tokenizer's id %d is outside the model's vocabulary of %zu",
+                     options->calib, (int)ids[i], model->config.vocab);
       goto done;
     }
   if (count < out->samples * out->length)
     gptvq_log(callbacks, GPTVQ_LOG_WARNING,
-              "calibration text %s has %zu tokens, fewer than %zu windows of %zu: the windows overlap", out->source,
-              count, out->samples, out->length);
+              "calibration text %s has %zu tokens, fewer than %zu windows of %zu: the windows overlap",
+              out->source, count, out->samples, out->length);
   offsets = gptvq_alloc(out->samples, sizeof *offsets);
   if (offsets == NULL) {
-    status = gptvq_fail_memory(err, "calibration windows", gptvq_saturated_size(out->samples, sizeof *offsets));
+    status =
+        gptvq_fail_memory(err, "calibration windows", gptvq_saturated_size(out->samples, sizeof *offsets));
     goto done;
   }
   gptvq_calibration_offsets(count, out->samples, out->length, options->seed, offsets);
@@ -102,15 +108,16 @@ done:
 }
 
 /* ---- sampling from the model itself ---- */
-/* Windows that are written side by side, token by token, so that the weights are read once for all of them: as many as their caches fit into
- * CACHE_BYTES, by the model and the length alone, as the text depends on it in the last digits of the logits. */
+/* Windows that are written side by side, token by token, so that the weights are read once for all of them:
+ * as many as their caches fit into CACHE_BYTES, by the model and the length alone, as the text depends on it
+ * in the last digits of the logits. */
 enum { TOGETHER = 32, REPORT_EVERY = 64 };
 static const size_t cache_bytes = (size_t)4 << 30;
 
 typedef struct sampling {
   gptvq_model model; /* with inputs in bf16 and caches in fp16: the text need not be exact */
   gptvq_workspace *workspace;
-  int32_t *tokens;   /* [count × length] */
+  int32_t *tokens; /* [count × length] */
   size_t length, count, position;
   uint64_t state[TOGETHER];
   gptvq_sampler sampler[TOGETHER];
@@ -138,7 +145,8 @@ static void choose(void *context, size_t begin, size_t end, size_t thread) {
   size_t vocab = job->model.config.vocab;
   for (size_t i = begin; i < end; i++) {
     int32_t *token = job->tokens + i * job->length + job->position;
-    if (ends_text(&job->model, token[0])) token[1] = start_token(&job->model, &job->state[i]); /* a new text */
+    if (ends_text(&job->model, token[0]))
+      token[1] = start_token(&job->model, &job->state[i]); /* a new text */
     else (void)gptvq_sample(&job->sampler[i], job->logits + i * vocab, vocab, &token[1], &job->error[i]);
   }
 }
@@ -148,25 +156,31 @@ static gptvq_status sample_step(sampling *job, gptvq_error *err) {
   for (size_t i = 0; i < job->count; i++) job->last[i] = job->tokens[i * job->length + job->position];
   GPTVQ_TRY(gptvq_embed(model, job->last, job->count, job->x, err));
   for (size_t b = 0; b < model->config.layers; b++) {
-    GPTVQ_TRY(gptvq_block_attention_step(model, &model->blocks[b], job->workspace, b, job->position, job->count, job->x, err));
-    GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL, NULL, NULL, err));
+    GPTVQ_TRY(gptvq_block_attention_step(model, &model->blocks[b], job->workspace, b, job->position,
+                                         job->count, job->x, err));
+    GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL,
+                              NULL, NULL, err));
   }
   for (size_t i = 0; i < job->count * model->config.hidden; i++)
     if (!isfinite(job->x[i]))
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "NaN or infinity in the activations: the weights are damaged or too large");
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "NaN or infinity in the activations: the weights are damaged or too large");
   GPTVQ_TRY(gptvq_head(model, job->workspace, job->count, job->x, job->logits, err));
   gptvq_parallel_for(job->count, 1, choose, job);
   for (size_t i = 0; i < job->count; i++)
-    if (job->error[i].status != GPTVQ_OK) return gptvq_fail(err, job->error[i].status, "%s", job->error[i].message);
+    if (job->error[i].status != GPTVQ_OK)
+      return gptvq_fail(err, job->error[i].status, "%s", job->error[i].message);
   return GPTVQ_OK;
 }
 
 /* Windows [first, first + count) */
-static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, uint64_t seed, const gptvq_callbacks *callbacks,
-                                   gptvq_error *err) {
+static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, uint64_t seed,
+                                   const gptvq_callbacks *callbacks, gptvq_error *err) {
   for (size_t i = 0; i < job->count; i++) {
-    job->state[i] = seed ^ (first + i + 1) * 0xd1342543de82ef95u; /* odd multiplier: distinct for all windows */
-    job->sampler[i] = (gptvq_sampler){.temperature = 1.0f, .top_p = 1.0f, .top_k = 0, .state = gptvq_random(&job->state[i])};
+    job->state[i] =
+        seed ^ (first + i + 1) * 0xd1342543de82ef95u; /* odd multiplier: distinct for all windows */
+    job->sampler[i] = (gptvq_sampler){
+        .temperature = 1.0f, .top_p = 1.0f, .top_k = 0, .state = gptvq_random(&job->state[i])};
     job->error[i] = (gptvq_error){.status = GPTVQ_OK};
     job->tokens[i * job->length] = start_token(&job->model, &job->state[i]);
   }
@@ -183,8 +197,10 @@ static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, 
 static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_options *options,
                                 const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  size_t window = gptvq_saturated_size(2 * c->layers * c->kv_heads * c->head_dim, gptvq_saturated_size(out->length, sizeof(uint16_t)));
-  size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)), gptvq_min_size(TOGETHER, out->samples));
+  size_t window = gptvq_saturated_size(2 * c->layers * c->kv_heads * c->head_dim,
+                                       gptvq_saturated_size(out->length, sizeof(uint16_t)));
+  size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)),
+                                   gptvq_min_size(TOGETHER, out->samples));
   sampling *job = calloc(1, sizeof *job);
   gptvq_status status = GPTVQ_OK;
   if (job == NULL) return gptvq_fail_memory(err, "sampling", sizeof *job);
@@ -195,7 +211,8 @@ static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_o
   job->x = gptvq_alloc(together, c->hidden * sizeof *job->x);
   job->logits = gptvq_alloc(together, c->vocab * sizeof *job->logits);
   if (job->last == NULL || job->x == NULL || job->logits == NULL) {
-    status = gptvq_fail_memory(err, "sampling", gptvq_saturated_size(together, (c->hidden + c->vocab) * sizeof(float)));
+    status = gptvq_fail_memory(err, "sampling",
+                               gptvq_saturated_size(together, (c->hidden + c->vocab) * sizeof(float)));
     goto done;
   }
   for (size_t first = 0; first < out->samples; first += job->count) {
@@ -203,7 +220,8 @@ static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_o
     if (count != job->count) { /* caches lie closer in the last, smaller batch */
       gptvq_workspace_destroy(job->workspace);
       job->workspace = NULL;
-      GPTVQ_TRY_GOTO(gptvq_workspace_create(&job->model, c->layers * count, count, out->length, &job->workspace, err));
+      GPTVQ_TRY_GOTO(
+          gptvq_workspace_create(&job->model, c->layers * count, count, out->length, &job->workspace, err));
     }
     job->count = count;
     job->tokens = out->tokens + first * out->length;
@@ -224,9 +242,10 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
                                       gptvq_calibration *out, gptvq_error *err) {
   *out = (gptvq_calibration){.samples = options->calib_samples};
   if (options->calib == NULL || options->calib[0] == '\0')
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "this method needs calibration text: give a text file, or \"self\" to sample it from the model "
-                      "(--calib FILE|self)");
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "this method needs calibration text: give a text file, or \"self\" to sample it from the model "
+        "(--calib FILE|self)");
   GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));
   out->tokens = gptvq_alloc(out->samples * out->length, sizeof *out->tokens);
   if (out->tokens == NULL)

@@ -14,32 +14,37 @@ typedef struct gptvq_calibration {
   char source[256]; /* "self" or the text file's name without its folder */
 } gptvq_calibration;
 
-/* Windows to take from options->calib (samples and length as in the options; length 0 = min(2048, the model's context)).
+/* Windows to take from options->calib (samples and length as in the options; length 0 = min(2048, the model's
+ * context)).
  *
- * A text file is tokenized once, without BOS. The valid starts are cut into `samples` equal strata and window i starts at a random
- * place of stratum i: spread over the whole text, different for each seed. Windows overlap (with a warning) when the
- * text has fewer than samples × length tokens. GPTVQ_ERROR_DATA: fewer than `length` tokens, or an id that the model lacks.
+ * A text file is tokenized once, without BOS. The valid starts are cut into `samples` equal strata and window
+ * i starts at a random place of stratum i: spread over the whole text, different for each seed. Windows
+ * overlap (with a warning) when the text has fewer than samples × length tokens. GPTVQ_ERROR_DATA: fewer than
+ * `length` tokens, or an id that the model lacks.
  *
- * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a model without one) and restarted
- * so after each EOS. Up to 32 windows are written side by side (fewer where their caches exceed 4 GiB), with inputs in bf16 and caches in fp16. The
- * text depends on the seed, the number of windows, their length and (by the last digits of the logits) the processor, not on the number of
+ * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a
+ * model without one) and restarted so after each EOS. Up to 32 windows are written side by side (fewer where
+ * their caches exceed 4 GiB), with inputs in bf16 and caches in fp16. The text depends on the seed, the
+ * number of windows, their length and (by the last digits of the logits) the processor, not on the number of
  * threads.
  *
- * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, a length above the model's context. The caller releases *out. */
+ * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, a length above the model's context. The caller releases *out.
+ */
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_calibration *out, gptvq_error *err);
 void gptvq_calibration_release(gptvq_calibration *calibration);
 
 /* Checks the numbers of the options against the model and says how long windows are. */
-gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quantize_options *options, size_t *length,
-                                      gptvq_error *err);
+gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quantize_options *options,
+                                      size_t *length, gptvq_error *err);
 /* Hash of windows, as in gptvq_calibration.hash. */
 uint64_t gptvq_calibration_hash(size_t samples, size_t length, const int32_t *tokens);
 /* First tokens of the windows in a text of `count` >= length tokens; offsets[samples], ascending. */
 void gptvq_calibration_offsets(size_t count, size_t samples, size_t length, uint64_t seed, size_t *offsets);
 
-/* FNV-1a over bytes, continuing from `hash` (start with GPTVQ_HASH_START). Not cryptographic: tells runs apart. */
+/* FNV-1a over bytes, continuing from `hash` (start with GPTVQ_HASH_START). Not cryptographic: tells runs
+ * apart. */
 #define GPTVQ_HASH_START 0xcbf29ce484222325u
 uint64_t gptvq_hash(uint64_t hash, const void *data, size_t size);
 

@@ -6,11 +6,13 @@
 #include <string.h>
 
 gptvq_status gptvq_cg_allocate(gptvq_cg *s, gptvq_error *err) {
-  size_t n = gptvq_saturated_size(s->systems, s->values), doubles = gptvq_saturated_size(n, 3 + s->block) + 2 * s->systems;
+  size_t n = gptvq_saturated_size(s->systems, s->values),
+         doubles = gptvq_saturated_size(n, 3 + s->block) + 2 * s->systems;
   s->solution = gptvq_alloc(doubles, sizeof *s->solution);
   s->direction = gptvq_alloc_zero(n, sizeof *s->direction);
   s->active = gptvq_alloc(s->systems, sizeof *s->active);
-  if (s->solution == NULL || s->direction == NULL || s->active == NULL) return gptvq_fail_memory(err, "the codebook update", gptvq_saturated_size(doubles, 8));
+  if (s->solution == NULL || s->direction == NULL || s->active == NULL)
+    return gptvq_fail_memory(err, "the codebook update", gptvq_saturated_size(doubles, 8));
   s->residual = s->solution + n;
   s->product = s->residual + n;
   s->blocks = s->product + n;
@@ -25,7 +27,8 @@ void gptvq_cg_release(gptvq_cg *s) {
   free(s->active);
 }
 
-/* in place: lower Cholesky factor of a d × d block; a pivot that is not positive becomes 0: that direction is left alone */
+/* in place: lower Cholesky factor of a d × d block; a pivot that is not positive becomes 0: that direction is
+ * left alone */
 static void factor_block(size_t d, double *a) {
   for (size_t c = 0; c < d; c++)
     for (size_t r = c; r < d; r++) {

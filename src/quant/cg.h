@@ -1,5 +1,6 @@
-/* quant/cg.h: preconditioned conjugate gradients for the quadratics that the layer loss is in its codebooks (update.c) and in the factors of
- * its codebooks (compress.c). Several independent systems advance in step, so that they share the products with the Hessian. */
+/* quant/cg.h: preconditioned conjugate gradients for the quadratics that the layer loss is in its codebooks
+ * (update.c) and in the factors of its codebooks (compress.c). Several independent systems advance in step,
+ * so that they share the products with the Hessian. */
 #ifndef GPTVQ_QUANT_CG_H
 #define GPTVQ_QUANT_CG_H
 
@@ -11,17 +12,19 @@ struct gptvq_cg {
   gptvq_vq *q;
   size_t systems, values; /* independent systems; unknowns of each, a multiple of block */
   size_t block;           /* size of the diagonal blocks that the preconditioner inverts */
-  /* out[values] = the transpose of (unknowns → values of the layer), applied to q->error, for one system; any thread. slot: its place in
-   * active. */
+  /* out[values] = the transpose of (unknowns → values of the layer), applied to q->error, for one system; any
+   * thread. slot: its place in active. */
   void (*gather)(const gptvq_cg *s, size_t system, size_t slot, double *out);
   const void *context;
-  /* gptvq_cg_allocate; solution, residual (= gather of E H at the solution), blocks (lower triangles) and enough are filled in by the caller */
+  /* gptvq_cg_allocate; solution, residual (= gather of E H at the solution), blocks (lower triangles) and
+   * enough are filled in by the caller */
   double *solution, *residual, *product; /* [systems × values] */
   float *direction;                      /* [systems × values] */
   double *blocks;                        /* [systems][values / block][block²] */
-  double *enough;      /* [systems] likewise: a system is finished when the gain that its residual promises, r M⁻¹ r, is not above this */
-  double *rz;          /* [systems] that gain; 0: finished */
-  uint32_t *active;    /* [active_count] systems that are not finished */
+  double *enough; /* [systems] likewise: a system is finished when the gain that its residual promises, r M⁻¹
+                     r, is not above this */
+  double *rz;     /* [systems] that gain; 0: finished */
+  uint32_t *active; /* [active_count] systems that are not finished */
   size_t active_count;
 };
 
@@ -29,7 +32,8 @@ gptvq_status gptvq_cg_allocate(gptvq_cg *s, gptvq_error *err);
 void gptvq_cg_release(gptvq_cg *s);
 /* Factors the blocks and makes the first directions. */
 void gptvq_cg_begin(gptvq_cg *s);
-/* While systems are active the caller puts what their directions change in the layer's values, times H, into q->error, and calls this. */
+/* While systems are active the caller puts what their directions change in the layer's values, times H, into
+ * q->error, and calls this. */
 void gptvq_cg_step(gptvq_cg *s);
 
 #endif

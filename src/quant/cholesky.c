@@ -23,8 +23,8 @@ static void panel(void *context, size_t begin, size_t end, size_t thread) {
   for (size_t b = begin; b < end; b++) {
     size_t i = j->k + (b + 1) * NB;
     cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)block_size(j, i),
-                (blasint)block_size(j, j->k), 1.0, j->a + j->k * j->n + j->k, (blasint)j->n, j->a + i * j->n + j->k,
-                (blasint)j->n);
+                (blasint)block_size(j, j->k), 1.0, j->a + j->k * j->n + j->k, (blasint)j->n,
+                j->a + i * j->n + j->k, (blasint)j->n);
   }
 }
 
@@ -34,8 +34,8 @@ static void trailing(void *context, size_t begin, size_t end, size_t thread) {
   const job *j = context;
   for (size_t b = begin; b < end; b++) {
     size_t first = j->k + NB, i = first + b * NB, m = block_size(j, i);
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)m, (blasint)(i - first + m), (blasint)NB, -1.0,
-                j->a + i * j->n + j->k, (blasint)j->n, j->a + first * j->n + j->k, (blasint)j->n, 1.0,
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)m, (blasint)(i - first + m), (blasint)NB,
+                -1.0, j->a + i * j->n + j->k, (blasint)j->n, j->a + first * j->n + j->k, (blasint)j->n, 1.0,
                 j->a + i * j->n + first, (blasint)j->n);
   }
 }
@@ -45,7 +45,8 @@ bool gptvq_cholesky(size_t n, double *a) {
   job j = {n, 0, a, NULL};
   for (; j.k < n; j.k += NB) {
     size_t m = block_size(&j, j.k);
-    if (LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)m, a + j.k * n + j.k, (lapack_int)n) != 0) return false;
+    if (LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)m, a + j.k * n + j.k, (lapack_int)n) != 0)
+      return false;
     if (j.k + m == n) break;
     size_t below = gptvq_ceil_div(n - j.k - m, NB);
     gptvq_parallel_for(below, 1, panel, &j);
@@ -61,10 +62,12 @@ static void inverse_sums(void *context, size_t begin, size_t end, size_t thread)
   for (size_t b = begin; b < end; b++) {
     size_t c = b * NB;
     double *sum = j->scratch + c;
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)block_size(j, j->k), NB, (blasint)(j->k - c), -1.0,
-                j->a + j->k * j->n + c, (blasint)j->n, j->a + c * j->n + c, (blasint)j->n, 0.0, sum, (blasint)j->n);
-    cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, (blasint)block_size(j, j->k), NB, 1.0,
-                j->a + j->k * j->n + j->k, (blasint)j->n, sum, (blasint)j->n);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)block_size(j, j->k), NB,
+                (blasint)(j->k - c), -1.0, j->a + j->k * j->n + c, (blasint)j->n, j->a + c * j->n + c,
+                (blasint)j->n, 0.0, sum, (blasint)j->n);
+    cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit,
+                (blasint)block_size(j, j->k), NB, 1.0, j->a + j->k * j->n + j->k, (blasint)j->n, sum,
+                (blasint)j->n);
   }
 }
 

@@ -1,5 +1,5 @@
-/* quant/cholesky.h: threaded blocked Cholesky factorisation and inverse of a triangle, double, row-major, in place.
- * Fixed tiles: the same bits for any number of threads. */
+/* quant/cholesky.h: threaded blocked Cholesky factorisation and inverse of a triangle, double, row-major, in
+ * place. Fixed tiles: the same bits for any number of threads. */
 #ifndef GPTVQ_QUANT_CHOLESKY_H
 #define GPTVQ_QUANT_CHOLESKY_H
 

@@ -56,7 +56,8 @@ static void add_ridge(void *context, size_t begin, size_t end, size_t thread) {
   const ridge_job *j = context;
   size_t n = j->f->padded;
   for (size_t row = begin; row < end; row++)
-    for (size_t c = 0; c < n; c++) j->y[row * n + c] += (float)gptvq_factor_ridge(j->f, c) * j->x[row * n + c];
+    for (size_t c = 0; c < n; c++)
+      j->y[row * n + c] += (float)gptvq_factor_ridge(j->f, c) * j->x[row * n + c];
 }
 
 void gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y) {

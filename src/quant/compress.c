@@ -1,4 +1,5 @@
-/* Codebook compression for dim 1: the sorted codebooks of a layer, one row each, as the product of two thin int8 matrices. */
+/* Codebook compression for dim 1: the sorted codebooks of a layer, one row each, as the product of two thin
+ * int8 matrices. */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "quant/cg.h"
@@ -10,7 +11,9 @@
 enum { MAX_K = 256, ROUNDS = 8, MAX_STEPS = 30 };
 #define REMAINING 3e-4  /* of the loss: where conjugate gradients stop, as for whole codebooks */
 #define ROUND_GAIN 1e-3 /* a round that gains less than this fraction of the loss is the last */
-#define RIDGE 1e-6      /* of the preconditioner's blocks, which unused centroids make singular; the solution does not depend on it */
+#define RIDGE \
+  1e-6 /* of the preconditioner's blocks, which unused centroids make singular; the solution does not depend \
+          on it */
 
 /* ---- sorting ---- */
 
@@ -24,7 +27,8 @@ static void sort_stripes(void *context, size_t begin, size_t end, size_t thread)
     for (size_t g = 0; g < q->groups; g++) {
       float *book = gptvq_vq_codebook(q, stripe, g);
       char *stored = (char *)q->codes + (stripe * q->groups + g) * k * size;
-      for (size_t m = 0; m < k; m++) order[m] = (gptvq_keyed){-(double)book[m], (uint32_t)m}; /* ascending values */
+      for (size_t m = 0; m < k; m++)
+        order[m] = (gptvq_keyed){-(double)book[m], (uint32_t)m}; /* ascending values */
       gptvq_sort_descending(order, k);
       memcpy(codes, stored, k * size);
       for (size_t m = 0; m < k; m++) {
@@ -42,7 +46,8 @@ static void sort_stripes(void *context, size_t begin, size_t end, size_t thread)
 }
 
 gptvq_status gptvq_vq_sort(gptvq_vq *q, gptvq_error *err) {
-  if (q->dim != 1 || q->k > MAX_K) return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: codebooks that cannot be sorted", q->name);
+  if (q->dim != 1 || q->k > MAX_K)
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: codebooks that cannot be sorted", q->name);
   gptvq_parallel_for(q->stripes, 16, sort_stripes, q);
   return GPTVQ_OK;
 }
@@ -59,9 +64,10 @@ typedef struct fit {
 
 typedef struct product {
   size_t k, rank;
-  const double *left, *right;        /* [tiles × rank], [rank × k] */
-  const float *left_step, *right_step; /* one of them in the place of the one above: [tiles × rank], [k × rank] */
-  float *out;                        /* [tiles × k] */
+  const double *left, *right; /* [tiles × rank], [rank × k] */
+  const float *left_step,
+      *right_step; /* one of them in the place of the one above: [tiles × rank], [k × rank] */
+  float *out;      /* [tiles × k] */
 } product;
 
 static void multiply_tiles(void *context, size_t begin, size_t end, size_t thread) {
@@ -87,13 +93,15 @@ static void gather_stripes(void *context, size_t begin, size_t end, size_t threa
   (void)thread;
   const fit *f = context;
   for (size_t stripe = begin; stripe < end; stripe++)
-    gptvq_vq_gather(f->q, stripe, f->q->error + stripe * f->q->shape.group_rows * f->q->padded, f->gradient + stripe * f->q->groups * f->q->k);
+    gptvq_vq_gather(f->q, stripe, f->q->error + stripe * f->q->shape.group_rows * f->q->padded,
+                    f->gradient + stripe * f->q->groups * f->q->k);
 }
 
 static void curvature_stripes(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const fit *f = context;
-  for (size_t stripe = begin; stripe < end; stripe++) gptvq_vq_curvature(f->q, stripe, f->curvature + stripe * f->q->groups * f->q->k);
+  for (size_t stripe = begin; stripe < end; stripe++)
+    gptvq_vq_curvature(f->q, stripe, f->curvature + stripe * f->q->groups * f->q->k);
 }
 
 /* The unknowns of a stripe: its rows of the left factor */
@@ -118,10 +126,12 @@ static void gather_right(const gptvq_cg *s, size_t system, size_t slot, double *
   memset(out, 0, k * rank * sizeof *out);
   for (size_t tile = 0; tile < f->tiles; tile++)
     for (size_t m = 0; m < k; m++)
-      for (size_t r = 0; r < rank; r++) out[m * rank + r] += f->gradient[tile * k + m] * f->left[tile * rank + r];
+      for (size_t r = 0; r < rank; r++)
+        out[m * rank + r] += f->gradient[tile * k + m] * f->left[tile * rank + r];
 }
 
-/* The preconditioner's blocks: for a row of the left factor Σ_m h_m b_m b_mᵀ, for a column of the right one Σ_tiles h a aᵀ. */
+/* The preconditioner's blocks: for a row of the left factor Σ_m h_m b_m b_mᵀ, for a column of the right one
+ * Σ_tiles h a aᵀ. */
 static void fill_blocks(const fit *f, bool left, double *blocks) {
   size_t k = f->q->k, rank = f->rank, count = left ? f->tiles : k;
   memset(blocks, 0, count * rank * rank * sizeof *blocks);
@@ -130,7 +140,8 @@ static void fill_blocks(const fit *f, bool left, double *blocks) {
       double h = f->curvature[tile * k + m], *block = blocks + (left ? tile : m) * rank * rank;
       for (size_t i = 0; i < rank; i++)
         for (size_t j = 0; j <= i; j++)
-          block[i * rank + j] += left ? h * f->right[i * k + m] * f->right[j * k + m] : h * f->left[tile * rank + i] * f->left[tile * rank + j];
+          block[i * rank + j] += left ? h * f->right[i * k + m] * f->right[j * k + m]
+                                      : h * f->left[tile * rank + i] * f->left[tile * rank + j];
     }
   for (size_t c = 0; c < count; c++) {
     double *block = blocks + c * rank * rank, trace = 0.0;
@@ -139,20 +150,28 @@ static void fill_blocks(const fit *f, bool left, double *blocks) {
   }
 }
 
-/* Minimises over one factor. Before: q->error = E (H + ridge) at the present ones, row_loss[rows] its terms. */
+/* Minimises over one factor. Before: q->error = E (H + ridge) at the present ones, row_loss[rows] its terms.
+ */
 static gptvq_status solve_factor(fit *f, bool left, const double *row_loss, gptvq_error *err) {
   gptvq_vq *q = f->q;
   size_t k = q->k, rank = f->rank;
-  gptvq_cg s = {.q = q, .systems = left ? q->stripes : 1, .values = (left ? q->groups : k) * rank, .block = rank,
-                .gather = left ? gather_left : gather_right, .context = f};
+  gptvq_cg s = {.q = q,
+                .systems = left ? q->stripes : 1,
+                .values = (left ? q->groups : k) * rank,
+                .block = rank,
+                .gather = left ? gather_left : gather_right,
+                .context = f};
   gptvq_status status = gptvq_cg_allocate(&s, err);
   if (status != GPTVQ_OK) goto done;
   gptvq_parallel_for(q->stripes, 1, gather_stripes, f);
-  for (size_t system = 0; system < s.systems; system++) s.gather(&s, system, system, s.residual + system * s.values);
+  for (size_t system = 0; system < s.systems; system++)
+    s.gather(&s, system, system, s.residual + system * s.values);
   memset(s.enough, 0, s.systems * sizeof *s.enough);
-  for (size_t row = 0; row < q->rows; row++) s.enough[left ? row / q->shape.group_rows : 0] += REMAINING * row_loss[row];
+  for (size_t row = 0; row < q->rows; row++)
+    s.enough[left ? row / q->shape.group_rows : 0] += REMAINING * row_loss[row];
   fill_blocks(f, left, s.blocks);
-  for (size_t i = 0; i < s.systems * s.values; i++) s.solution[i] = left ? f->left[i] : f->right[i % rank * k + i / rank];
+  for (size_t i = 0; i < s.systems * s.values; i++)
+    s.solution[i] = left ? f->left[i] : f->right[i % rank * k + i / rank];
   gptvq_cg_begin(&s);
   for (unsigned step = 0; step < MAX_STEPS && s.active_count > 0; step++) {
     multiply(f, left ? s.direction : NULL, left ? NULL : s.direction, f->change);
@@ -170,11 +189,13 @@ done:
 }
 
 static gptvq_status fit_create(fit *f, gptvq_vq *q, double *left, double *right, gptvq_error *err) {
-  *f = (fit){.q = q, .rank = q->shape.svd_rank, .tiles = q->stripes * q->groups, .left = left, .right = right};
+  *f =
+      (fit){.q = q, .rank = q->shape.svd_rank, .tiles = q->stripes * q->groups, .left = left, .right = right};
   size_t n = f->tiles * q->k;
   f->gradient = gptvq_alloc(n, 2 * sizeof *f->gradient);
   f->change = gptvq_alloc(n, sizeof *f->change);
-  if (f->gradient == NULL || f->change == NULL) return gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(n, 20));
+  if (f->gradient == NULL || f->change == NULL)
+    return gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(n, 20));
   f->curvature = f->gradient + n;
   gptvq_parallel_for(q->stripes, 1, curvature_stripes, f);
   return GPTVQ_OK;
@@ -192,7 +213,8 @@ static double fit_loss(const fit *f, double *row_loss) {
 }
 
 /* One factor, if that is better; *gained tells. */
-static gptvq_status improve(fit *f, bool left, double *saved, double *row_loss, double *loss, bool *gained, gptvq_error *err) {
+static gptvq_status improve(fit *f, bool left, double *saved, double *row_loss, double *loss, bool *gained,
+                            gptvq_error *err) {
   double *factor = left ? f->left : f->right;
   size_t n = (left ? f->tiles : f->q->k) * f->rank;
   memcpy(saved, factor, n * sizeof *saved);
@@ -204,12 +226,15 @@ static gptvq_status improve(fit *f, bool left, double *saved, double *row_loss, 
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_vq_fit_factors(gptvq_vq *q, double *left, double *right, unsigned rounds, double *trace, gptvq_error *err) {
+gptvq_status gptvq_vq_fit_factors(gptvq_vq *q, double *left, double *right, unsigned rounds, double *trace,
+                                  gptvq_error *err) {
   fit f;
   gptvq_status status = fit_create(&f, q, left, right, err);
-  double *row_loss = gptvq_alloc(q->rows, sizeof *row_loss), *saved = gptvq_alloc(f.tiles + q->k, f.rank * sizeof *saved);
+  double *row_loss = gptvq_alloc(q->rows, sizeof *row_loss),
+         *saved = gptvq_alloc(f.tiles + q->k, f.rank * sizeof *saved);
   if (status == GPTVQ_OK && (row_loss == NULL || saved == NULL))
-    status = gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(f.tiles + q->k, f.rank * sizeof *saved));
+    status = gptvq_fail_memory(err, "the factors of the codebooks",
+                               gptvq_saturated_size(f.tiles + q->k, f.rank * sizeof *saved));
   if (status != GPTVQ_OK) goto done;
   for (size_t i = 0; trace != NULL && i <= 2 * (size_t)rounds; i++) trace[i] = NAN;
   double loss = fit_loss(&f, row_loss);
@@ -233,7 +258,8 @@ done:
 
 /* ---- storing ---- */
 
-/* codes[count × stride apart] of one column of a factor: symmetric, the largest becomes 127; returns the step. */
+/* codes[count × stride apart] of one column of a factor: symmetric, the largest becomes 127; returns the
+ * step. */
 static double round_column(size_t count, size_t stride, const double *values, int8_t *codes) {
   double most = 0.0;
   for (size_t i = 0; i < count; i++) most = fmax(most, fabs(values[i * stride]));
@@ -249,18 +275,23 @@ static double round_column(size_t count, size_t stride, const double *values, in
 static void expand_factors(gptvq_vq *q) {
   size_t tiles = q->stripes * q->groups, k = q->k;
   unsigned bits = q->shape.codebook_bits;
-  gptvq_codebooks_from_factors(tiles, k, q->rank, q->left, q->right, q->factor_scales, bits, q->codes, q->codebook_scales);
+  gptvq_codebooks_from_factors(tiles, k, q->rank, q->left, q->right, q->factor_scales, bits, q->codes,
+                               q->codebook_scales);
   for (size_t tile = 0; tile < tiles; tile++)
-    gptvq_expand_codebook((const char *)q->codes + tile * k * (bits / 8), k, bits, q->codebook_scales[tile], q->centroids + tile * k);
+    gptvq_expand_codebook((const char *)q->codes + tile * k * (bits / 8), k, bits, q->codebook_scales[tile],
+                          q->centroids + tile * k);
 }
 
-/* Rounds the factors and makes q's codebooks of them: first brought to the form of a singular value decomposition, in which the first component
- * carries most and the steps of the others are fine; then the right one, then the left one, fitted again to the rounded right one (refit). */
+/* Rounds the factors and makes q's codebooks of them: first brought to the form of a singular value
+ * decomposition, in which the first component carries most and the steps of the others are fine; then the
+ * right one, then the left one, fitted again to the rounded right one (refit). */
 static gptvq_status store_factors(gptvq_vq *q, double *left, double *right, bool refit, gptvq_error *err) {
   size_t rank = q->shape.svd_rank, k = q->k, tiles = q->stripes * q->groups;
   fit f = {.q = q, .rank = rank, .tiles = tiles, .left = left, .right = right};
   double *whole = gptvq_alloc(tiles, k * sizeof *whole), *row_loss = NULL, *saved = NULL;
-  if (whole == NULL) return gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(tiles, k * sizeof *whole));
+  if (whole == NULL)
+    return gptvq_fail_memory(err, "the factors of the codebooks",
+                             gptvq_saturated_size(tiles, k * sizeof *whole));
   for (size_t tile = 0; tile < tiles; tile++)
     for (size_t m = 0; m < k; m++) {
       whole[tile * k + m] = 0.0;
@@ -278,14 +309,16 @@ static gptvq_status store_factors(gptvq_vq *q, double *left, double *right, bool
     row_loss = gptvq_alloc(q->rows, sizeof *row_loss);
     saved = gptvq_alloc(tiles, rank * sizeof *saved);
     if (row_loss == NULL || saved == NULL) {
-      status = gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(tiles, rank * sizeof *saved));
+      status = gptvq_fail_memory(err, "the factors of the codebooks",
+                                 gptvq_saturated_size(tiles, rank * sizeof *saved));
       goto done;
     }
     double loss = fit_loss(&f, row_loss);
     bool gained;
     GPTVQ_TRY_GOTO(improve(&f, true, saved, row_loss, &loss, &gained, err));
   }
-  for (size_t r = 0; r < rank; r++) q->factor_scales[r] = (float)round_column(tiles, rank, left + r, q->left + r);
+  for (size_t r = 0; r < rank; r++)
+    q->factor_scales[r] = (float)round_column(tiles, rank, left + r, q->left + r);
   q->rank = rank;
   expand_factors(q);
 done:
@@ -316,14 +349,16 @@ done:
 }
 
 gptvq_status gptvq_vq_update_factors(gptvq_vq *q, double *loss, gptvq_error *err) {
-  size_t rank = q->rank, k = q->k, tiles = q->stripes * q->groups, codes = tiles * rank, all = codes + rank * k;
+  size_t rank = q->rank, k = q->k, tiles = q->stripes * q->groups, codes = tiles * rank,
+         all = codes + rank * k;
   double *left = gptvq_alloc(tiles + k, rank * sizeof *left);
   double *row_loss = gptvq_alloc(q->rows, sizeof *row_loss);
   int8_t *saved = gptvq_alloc(all, 1);
   float *saved_scales = gptvq_alloc(rank, sizeof *saved_scales);
   gptvq_status status = GPTVQ_OK;
   if (left == NULL || row_loss == NULL || saved == NULL || saved_scales == NULL) {
-    status = gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(tiles + k, rank * sizeof *left));
+    status = gptvq_fail_memory(err, "the factors of the codebooks",
+                               gptvq_saturated_size(tiles + k, rank * sizeof *left));
     goto done;
   }
   double *right = left + tiles * rank;

@@ -10,21 +10,21 @@
 typedef struct em {
   const gptvq_em_points *p;
   size_t k;
-  float *xt;       /* [rows][dim][lanes] x T */
-  float *distance; /* [rows][lanes] */
-  float *table;    /* kernel's scratch */
+  float *xt;                  /* [rows][dim][lanes] x T */
+  float *distance;            /* [rows][lanes] */
+  float *table;               /* kernel's scratch */
   uint16_t *index, *previous; /* [rows][lanes] */
-  double *sums;    /* [k][dim² + dim] Σ M and Σ M x, weighted */
-  uint32_t *sorted; /* [rows · blocks] */
-  double *keys;    /* [rows · blocks] */
+  double *sums;               /* [k][dim² + dim] Σ M and Σ M x, weighted */
+  uint32_t *sorted;           /* [rows · blocks] */
+  double *keys;               /* [rows · blocks] */
 } em;
 
 static size_t align(size_t bytes) { return gptvq_round_up(bytes, 64); }
 
 size_t gptvq_em_scratch(size_t rows, size_t lanes, unsigned dim, size_t k) {
   size_t points = rows * lanes;
-  return align(points * dim * 4) + align(points * 4) + align(k * dim * GPTVQ_LOOKUP_LANES * 4) + 2 * align(points * 2) +
-         align(k * (dim * dim + dim) * 8) + align(points * 4) + align(points * 8);
+  return align(points * dim * 4) + align(points * 4) + align(k * dim * GPTVQ_LOOKUP_LANES * 4) +
+         2 * align(points * 2) + align(k * (dim * dim + dim) * 8) + align(points * 4) + align(points * 8);
 }
 
 static void *take(char **at, size_t bytes) {
@@ -63,7 +63,8 @@ static double assign(em *s, const float *centroids) {
   (p->dim, p->rows, p->lanes, s->k, s->xt, p->t, centroids, s->table, s->index, s->distance);
   double sum = 0.0;
   for (size_t row = 0; row < p->rows; row++)
-    for (size_t b = 0; b < p->blocks; b++) sum += point_weight(p, row, b) * (double)s->distance[row * p->lanes + b];
+    for (size_t b = 0; b < p->blocks; b++)
+      sum += point_weight(p, row, b) * (double)s->distance[row * p->lanes + b];
   return sum;
 }
 
@@ -97,7 +98,8 @@ static void solve_small(size_t d, double *a, double *b) {
   for (size_t i = 0; i < d; i++) trace += a[i * d + i];
   if (!(trace > 0.0)) return;
   for (size_t i = 0; i < d; i++) a[i * d + i] += 1e-12 * trace;
-  for (size_t i = 0; i < d; i++) /* Gaussian elimination: the pivots of a positive definite matrix are positive */
+  for (size_t i = 0; i < d;
+       i++) /* Gaussian elimination: the pivots of a positive definite matrix are positive */
     for (size_t r = i + 1; r < d; r++) {
       double f = a[r * d + i] / a[i * d + i];
       for (size_t c = i; c < d; c++) a[r * d + c] -= f * a[i * d + c];
@@ -122,7 +124,8 @@ static void init_mahalanobis(em *s, float *centroids) {
                                  ((double)point(p, i / p->blocks, i % p->blocks, b) - mean[b]);
   for (size_t i = 0; i < n; i++) {
     double delta[4], solved[4], a[16];
-    for (size_t j = 0; j < d; j++) solved[j] = delta[j] = (double)point(p, i / p->blocks, i % p->blocks, j) - mean[j];
+    for (size_t j = 0; j < d; j++)
+      solved[j] = delta[j] = (double)point(p, i / p->blocks, i % p->blocks, j) - mean[j];
     memcpy(a, covariance, sizeof a);
     solve_small(d, a, solved);
     s->keys[i] = 0.0;
@@ -146,13 +149,15 @@ static void init_cdf(em *s, float *centroids) {
     sort_points(s, n);
     for (size_t m = 0; m < s->k; m++) {
       size_t level = m / stride % levels;
-      centroids[m * d + j] = (float)s->keys[s->sorted[gptvq_min_size(n - 1, (2 * level + 1) * n / (2 * levels))]];
+      centroids[m * d + j] =
+          (float)s->keys[s->sorted[gptvq_min_size(n - 1, (2 * level + 1) * n / (2 * levels))]];
     }
     stride *= levels;
   }
 }
 
-/* Each next centroid is a point drawn with probability proportional to its weighted distance to the nearest one so far. */
+/* Each next centroid is a point drawn with probability proportional to its weighted distance to the nearest
+ * one so far. */
 static void init_kmeanspp(em *s, uint64_t seed, float *centroids) {
   const gptvq_em_points *p = s->p;
   size_t n = p->rows * p->blocks, d = p->dim, k = s->k;
@@ -231,7 +236,8 @@ static void update(em *s, float *centroids) {
     served = most == 0.0;
     if (served) continue;
     copy_point(p, worst, centroids + m * d);
-    s->distance[worst / p->blocks * lanes + worst % p->blocks] = 0.0f; /* the next empty one takes another point */
+    s->distance[worst / p->blocks * lanes + worst % p->blocks] =
+        0.0f; /* the next empty one takes another point */
   }
 }
 

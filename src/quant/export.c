@@ -53,12 +53,14 @@ static bool is_part_of_packed(const char *name, const gptvq_linear *const *linea
 
 static gptvq_status list_tensors(export_job *job, gptvq_error *err) {
   const gptvq_checkpoint *checkpoint = job->model->checkpoint;
-  size_t stored = gptvq_checkpoint_tensor_count(checkpoint), linears = 0, total = gptvq_model_layer_count(job->model) + 1;
+  size_t stored = gptvq_checkpoint_tensor_count(checkpoint), linears = 0,
+         total = gptvq_model_layer_count(job->model) + 1;
   const gptvq_linear **packed = gptvq_alloc(total, sizeof *packed);
   job->tensors = gptvq_alloc_zero(stored + total, sizeof *job->tensors);
   if (packed == NULL || job->tensors == NULL) {
     free((void *)packed);
-    return gptvq_fail_memory(err, "the tensor list", gptvq_saturated_size(stored + total, sizeof *job->tensors));
+    return gptvq_fail_memory(err, "the tensor list",
+                             gptvq_saturated_size(stored + total, sizeof *job->tensors));
   }
   /* order of the file: block after block, then the rest; deterministic */
   for (size_t b = 0; b < job->model->config.layers; b++)
@@ -66,7 +68,8 @@ static gptvq_status list_tensors(export_job *job, gptvq_error *err) {
       const gptvq_linear *linear = &job->model->blocks[b].linears[i];
       if (!linear->is_packed) continue;
       if (linears < total) packed[linears++] = linear;
-      job->tensors[job->count++] = (export_tensor){.linear = linear, .bytes = linear->rows * linear->cols * 2};
+      job->tensors[job->count++] =
+          (export_tensor){.linear = linear, .bytes = linear->rows * linear->cols * 2};
     }
   const gptvq_linear *head = &job->model->head;
   if (head->is_packed && linears < total) {
@@ -105,7 +108,8 @@ static void decode_rows(void *context, size_t begin, size_t end, size_t thread) 
   const decode_panel *panel = context;
   float *values = panel->values + begin * panel->cols;
   gptvq_packed_decode(panel->packed, panel->first + begin, panel->first + end, values, panel->cols);
-  for (size_t i = begin * panel->cols; i < end * panel->cols; i++) panel->bf16[i] = gptvq_float_to_bf16(panel->values[i]);
+  for (size_t i = begin * panel->cols; i < end * panel->cols; i++)
+    panel->bf16[i] = gptvq_float_to_bf16(panel->values[i]);
 }
 
 static gptvq_status write_linear(gptvq_st_writer *writer, const gptvq_linear *linear, gptvq_error *err) {
@@ -163,8 +167,8 @@ static gptvq_status write_shard(export_job *job, size_t shard, gptvq_error *err)
                        ? gptvq_st_writer_write(writer, tensor->copy->data, tensor->copy->bytes, err)
                        : write_linear(writer, tensor->linear, err));
     GPTVQ_TRY_GOTO(gptvq_report_progress(job->callbacks, "export",
-                                         tensor->copy != NULL ? tensor->copy->name : tensor->linear->name, ++job->done,
-                                         job->count, NAN, err));
+                                         tensor->copy != NULL ? tensor->copy->name : tensor->linear->name,
+                                         ++job->done, job->count, NAN, err));
   }
   return gptvq_st_writer_commit(writer, err);
 done:
@@ -214,9 +218,11 @@ static gptvq_status export_folder(export_job *job, const char *packed_dir, const
   GPTVQ_TRY(gptvq_output_check(out_dir, packed_dir, force, &job->out, err));
   GPTVQ_TRY(gptvq_model_open(packed_dir, NULL, &job->model, err));
   if (!job->model->info.packed)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s is not a packed model: there is nothing to export", packed_dir);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s is not a packed model: there is nothing to export",
+                      packed_dir);
   if (gptvq_path_exists(job->out.work))
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists: remove it, or resume the run that left it", job->out.work);
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists: remove it, or resume the run that left it",
+                      job->out.work);
   GPTVQ_TRY(list_tensors(job, err));
   GPTVQ_TRY(gptvq_output_open(&job->out, err));
   uint64_t bytes = 0;
@@ -229,9 +235,10 @@ static gptvq_status export_folder(export_job *job, const char *packed_dir, const
   return gptvq_output_publish(&job->out, err);
 }
 
-gptvq_status gptvq_export_hf(const char *packed_dir, const char *out_dir, int force, const gptvq_callbacks *callbacks,
-                             gptvq_error *err) {
-  if (packed_dir == NULL) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_export_hf needs a packed folder");
+gptvq_status gptvq_export_hf(const char *packed_dir, const char *out_dir, int force,
+                             const gptvq_callbacks *callbacks, gptvq_error *err) {
+  if (packed_dir == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_export_hf needs a packed folder");
   export_job job = {.callbacks = callbacks, .out.lock = -1};
   gptvq_status status = export_folder(&job, packed_dir, out_dir, force, err);
   if (status != GPTVQ_OK) gptvq_output_discard(&job.out);

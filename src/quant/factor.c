@@ -8,11 +8,12 @@
 #include <math.h>
 #include <string.h>
 
-/* A phantom or dead column weighs this fraction of a mean one; damping starts here when it is 0 and the factorisation fails. */
+/* A phantom or dead column weighs this fraction of a mean one; damping starts here when it is 0 and the
+ * factorisation fails. */
 #define TINY 1e-6
 
-/* Block order: groups by descending mean diagonal, inside a group sub-vectors by descending diagonal sum. A block that holds
- * phantoms stays last in its group. */
+/* Block order: groups by descending mean diagonal, inside a group sub-vectors by descending diagonal sum. A
+ * block that holds phantoms stays last in its group. */
 static void order_blocks(gptvq_factor *f, const double *diagonal, gptvq_keyed *groups, gptvq_keyed *blocks) {
   size_t width = f->group_cols, count = gptvq_ceil_div(f->cols, width), at = 0;
   for (size_t g = 0; g < count; g++) {
@@ -130,14 +131,18 @@ static void make_metrics(gptvq_factor *f, const double *work) {
         size_t r = b * d + i, c = b * d + j;
         h[i * d + j] = (double)f->h[r * n + c];
         if (i == j) h[i * d + j] += gptvq_factor_ridge(f, r);
-        if (j >= i) u[i * d + j] = work != NULL ? work[(n - 1 - r) * n + (n - 1 - c)] : i == j ? (double)f->u[r * n + r] : 0.0;
+        if (j >= i)
+          u[i * d + j] = work != NULL ? work[(n - 1 - r) * n + (n - 1 - c)]
+                         : i == j     ? (double)f->u[r * n + r]
+                                      : 0.0;
       }
     gptvq_invert_upper(d, u, f->metric + b * d * d);
     factor_upper(d, h, f->metric_h + b * d * d);
   }
 }
 
-/* The reversed L⁻¹ becomes U as fp32 in the same memory: reversing rows and columns of a square is reversing the array. */
+/* The reversed L⁻¹ becomes U as fp32 in the same memory: reversing rows and columns of a square is reversing
+ * the array. */
 static float *finish_u(double *work, size_t n) {
   size_t count = n * n;
   for (size_t a = 0; a < n; a++)
@@ -175,10 +180,12 @@ static void copy_diagonal_blocks(const job *j, bool back) {
   }
 }
 
-static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const gptvq_callbacks *callbacks, gptvq_error *err) {
+static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const gptvq_callbacks *callbacks,
+                              gptvq_error *err) {
   size_t n = f->padded, bytes = gptvq_saturated_size(gptvq_saturated_size(n, n), sizeof(double));
   bool in_place = j->work != NULL;
-  double *scratch = gptvq_alloc(gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK), GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
+  double *scratch =
+      gptvq_alloc(gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK), GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
   if (in_place) j->saved = gptvq_alloc(n, GPTVQ_CHOLESKY_BLOCK * sizeof *j->saved);
   else j->work = gptvq_alloc(n, n * sizeof *j->work);
   if (scratch == NULL || j->work == NULL || (in_place && j->saved == NULL)) {
@@ -193,7 +200,8 @@ static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const g
     if (attempt > 0) {
       double next = j->damping > 0.0 ? 10.0 * j->damping : TINY;
       gptvq_log(callbacks, GPTVQ_LOG_WARNING,
-                "%s: the Hessian is not positive definite with damping %g of its mean diagonal; trying %g", name, j->damping, next);
+                "%s: the Hessian is not positive definite with damping %g of its mean diagonal; trying %g",
+                name, j->damping, next);
       j->damping = next;
       if (in_place) copy_diagonal_blocks(j, true);
     }
@@ -211,30 +219,36 @@ static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const g
     f->u = finish_u(j->work, n);
     return GPTVQ_OK;
   }
-  gptvq_log(callbacks, GPTVQ_LOG_WARNING, "%s: the Hessian cannot be factorised; only its diagonal is used, without error feedback", name);
+  gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+            "%s: the Hessian cannot be factorised; only its diagonal is used, without error feedback", name);
   f->diagonal = true;
   f->damping = fmax(f->damping, 0.01);
   memset(j->work, 0, n * n * sizeof(float));
   f->u = (float *)(void *)j->work;
   for (size_t c = 0; c < n; c++) {
     double h = fmax((double)f->h[c * n + c], 0.0);
-    f->u[c * n + c] = (float)(1.0 / sqrt(h + (f->order[c] == GPTVQ_NO_COLUMN || gptvq_factor_is_dead(f, c) ? TINY : f->damping)));
+    f->u[c * n + c] =
+        (float)(1.0 /
+                sqrt(h + (f->order[c] == GPTVQ_NO_COLUMN || gptvq_factor_is_dead(f, c) ? TINY : f->damping)));
   }
   make_metrics(f, NULL);
   return GPTVQ_OK;
 }
 
 /* Its mean diagonal, and how many inputs are always zero. */
-static gptvq_status check_hessian(const char *name, size_t cols, const double *hessian, double *mean, size_t *dead,
-                                  gptvq_error *err) {
+static gptvq_status check_hessian(const char *name, size_t cols, const double *hessian, double *mean,
+                                  size_t *dead, gptvq_error *err) {
   for (size_t i = 0; i < cols; i++) {
     for (size_t j = 0; j < cols; j++)
       if (!isfinite(hessian[i * cols + j]))
-        return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                          "%s: the Hessian holds NaN or infinity at row %zu, column %zu: the activations overflowed", name, i, j);
+        return gptvq_fail(
+            err, GPTVQ_ERROR_NUMERIC,
+            "%s: the Hessian holds NaN or infinity at row %zu, column %zu: the activations overflowed", name,
+            i, j);
     double h = hessian[i * cols + i];
     if (h < 0.0)
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the Hessian's diagonal is negative (%g) at column %zu", name, h, i);
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the Hessian's diagonal is negative (%g) at column %zu",
+                        name, h, i);
     *mean += h / (double)cols;
     *dead += h == 0.0;
   }
@@ -243,8 +257,8 @@ static gptvq_status check_hessian(const char *name, size_t cols, const double *h
 
 /* spare: the Hessian itself where it may be overwritten; it is then released in any case */
 static gptvq_status create(const char *name, size_t cols, const double *hessian, double *spare,
-                           const gptvq_quantize_options *options, const gptvq_callbacks *callbacks, gptvq_factor **out,
-                           gptvq_error *err) {
+                           const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                           gptvq_factor **out, gptvq_error *err) {
   gptvq_quantize_options o = *options;
   double mean = 0.0, *diagonal = NULL;
   size_t dead = 0;
@@ -252,12 +266,16 @@ static gptvq_status create(const char *name, size_t cols, const double *hessian,
   gptvq_status status;
   *out = NULL;
   GPTVQ_TRY_GOTO(gptvq_quantize_options_resolve(&o, err));
-  GPTVQ_TRY_GOTO(cols > 0 ? GPTVQ_OK : gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: a Hessian without columns", name));
+  GPTVQ_TRY_GOTO(cols > 0 ? GPTVQ_OK
+                          : gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: a Hessian without columns", name));
   GPTVQ_TRY_GOTO(check_hessian(name, cols, hessian, &mean, &dead, err));
   if (dead == cols) {
-    gptvq_log(callbacks, GPTVQ_LOG_WARNING, "%s: no calibration input reached this layer; the identity takes the place of its Hessian", name);
+    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+              "%s: no calibration input reached this layer; the identity takes the place of its Hessian",
+              name);
   } else if (dead > 0) {
-    gptvq_log(callbacks, GPTVQ_LOG_WARNING, "%s: %zu of %zu inputs are always zero; their weights do not count", name, dead, cols);
+    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+              "%s: %zu of %zu inputs are always zero; their weights do not count", name, dead, cols);
   }
   f = gptvq_alloc_zero(1, sizeof *f);
   GPTVQ_TRY_GOTO(f != NULL ? GPTVQ_OK : gptvq_fail_memory(err, "a Hessian factor", sizeof *f));
@@ -281,20 +299,26 @@ static gptvq_status create(const char *name, size_t cols, const double *hessian,
     mean = 1.0;
     hessian = spare;
   }
-  if (f->order == NULL || f->metric == NULL || f->metric_h == NULL || f->h == NULL || diagonal == NULL || hessian == NULL) {
-    status = gptvq_fail_memory(err, "the Hessian of a layer", gptvq_saturated_size(gptvq_saturated_size(n, n), sizeof(double)));
+  if (f->order == NULL || f->metric == NULL || f->metric_h == NULL || f->h == NULL || diagonal == NULL ||
+      hessian == NULL) {
+    status = gptvq_fail_memory(err, "the Hessian of a layer",
+                               gptvq_saturated_size(gptvq_saturated_size(n, n), sizeof(double)));
     goto done;
   }
   for (size_t c = 0; c < cols; c++) diagonal[c] = hessian[c * cols + c];
-  GPTVQ_TRY_GOTO(make_order(f, diagonal, o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ ? o.act_order : 0, err));
+  GPTVQ_TRY_GOTO(make_order(
+      f, diagonal, o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ ? o.act_order : 0, err));
   if (dead > 0 && dead < cols) {
     f->dead = gptvq_alloc_zero(n, sizeof *f->dead);
-    GPTVQ_TRY_GOTO(f->dead != NULL ? GPTVQ_OK : gptvq_fail_memory(err, "the Hessian of a layer", n * sizeof *f->dead));
-    for (size_t c = 0; c < n; c++) f->dead[c] = f->order[c] != GPTVQ_NO_COLUMN && diagonal[f->order[c]] == 0.0;
+    GPTVQ_TRY_GOTO(f->dead != NULL ? GPTVQ_OK
+                                   : gptvq_fail_memory(err, "the Hessian of a layer", n * sizeof *f->dead));
+    for (size_t c = 0; c < n; c++)
+      f->dead[c] = f->order[c] != GPTVQ_NO_COLUMN && diagonal[f->order[c]] == 0.0;
   }
   job j = {.f = f, .hessian = hessian, .diagonal = diagonal, .scale = 1.0 / mean, .damping = o.damping};
   if (!isfinite(j.scale)) { /* a subnormal mean */
-    status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the Hessian's mean diagonal %g is too small to be used", name, mean);
+    status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "%s: the Hessian's mean diagonal %g is too small to be used", name, mean);
     goto done;
   }
   gptvq_parallel_for(n, 16, reorder_rows, &j);

@@ -8,8 +8,16 @@
 #include <string.h>
 
 void gptvq_finetune_options_init(gptvq_finetune_options *options) {
-  *options = (gptvq_finetune_options){.steps = 200, .batch = 8, .holdout = 16, .evaluate_every = 20, .patience = 5,
-                                      .table_rate = 0.01, .vector_rate = 0.005, .index_pull = 0.4, .max_tokens = 4096, .seed = 0};
+  *options = (gptvq_finetune_options){.steps = 200,
+                                      .batch = 8,
+                                      .holdout = 16,
+                                      .evaluate_every = 20,
+                                      .patience = 5,
+                                      .table_rate = 0.01,
+                                      .vector_rate = 0.005,
+                                      .index_pull = 0.4,
+                                      .max_tokens = 4096,
+                                      .seed = 0};
 }
 
 typedef struct trainer {
@@ -19,11 +27,11 @@ typedef struct trainer {
   size_t windows, micro; /* micro: windows that go through the block at once */
   gptvq_ft_tape *tape;
   float *x, *target, *gradient; /* [micro · length × hidden] */
-  double *losses;        /* [micro · length] */
-  double weight;         /* of a squared error: one over the mean squared deviation of the targets, per window */
+  double *losses;               /* [micro · length] */
+  double weight; /* of a squared error: one over the mean squared deviation of the targets, per window */
   gptvq_ft_windows split;
-  double index_rate;     /* of the current step */
-  size_t passes;         /* backward passes so far */
+  double index_rate; /* of the current step */
+  size_t passes;     /* backward passes so far */
 } trainer;
 
 typedef struct row_job {
@@ -48,7 +56,8 @@ static void loss_task(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-/* Gathers windows list[0 … count), runs them, leaves losses and gradients; returns the sum of squared errors. */
+/* Gathers windows list[0 … count), runs them, leaves losses and gradients; returns the sum of squared errors.
+ */
 static double run_windows(trainer *t, const size_t *list, size_t count, double scale) {
   size_t each = t->dims->length * t->dims->hidden, tokens = count * t->dims->length;
   for (size_t i = 0; i < count; i++) {
@@ -67,7 +76,8 @@ static double evaluate(trainer *t) {
   const size_t *list = t->split.held_count > 0 ? t->split.held : t->split.training;
   size_t count = t->split.held_count > 0 ? t->split.held_count : t->split.training_count;
   double sum = 0;
-  for (size_t i = 0; i < count; i += t->micro) sum += run_windows(t, list + i, gptvq_min_size(t->micro, count - i), 0.0);
+  for (size_t i = 0; i < count; i += t->micro)
+    sum += run_windows(t, list + i, gptvq_min_size(t->micro, count - i), 0.0);
   return sum * t->weight / (double)count;
 }
 
@@ -84,14 +94,17 @@ static gptvq_status measure_targets(trainer *t, gptvq_error *err) {
     }
     total += squares - sum * sum / (double)tokens;
   }
-  if (!isfinite(total)) return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "fine-tuning: NaN or infinity in the original block's outputs");
+  if (!isfinite(total))
+    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                      "fine-tuning: NaN or infinity in the original block's outputs");
   t->weight = total > 0 ? (double)t->windows / total : 1.0;
   return GPTVQ_OK;
 }
 
 static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *options, gptvq_error *err) {
   const gptvq_ft_dims *d = t->dims;
-  if (t->windows == 0) return gptvq_fail(err, GPTVQ_ERROR_DATA, "fine-tuning needs at least one calibration window");
+  if (t->windows == 0)
+    return gptvq_fail(err, GPTVQ_ERROR_DATA, "fine-tuning needs at least one calibration window");
   t->micro = gptvq_max_size(1, options->max_tokens / d->length);
   t->micro = gptvq_min_size(t->micro, gptvq_max_size(options->batch, 1));
   size_t tokens = t->micro * d->length;
@@ -103,7 +116,8 @@ static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *opt
   t->gradient = gptvq_alloc(tokens * d->hidden, sizeof(float));
   t->losses = gptvq_alloc(tokens, sizeof(double));
   if (t->x == NULL || t->target == NULL || t->gradient == NULL || t->losses == NULL)
-    return gptvq_fail_memory(err, "fine-tuning: a batch", gptvq_saturated_size(tokens * d->hidden, 3 * sizeof(float)));
+    return gptvq_fail_memory(err, "fine-tuning: a batch",
+                             gptvq_saturated_size(tokens * d->hidden, 3 * sizeof(float)));
   return GPTVQ_OK;
 }
 
@@ -134,10 +148,12 @@ static void add_gradients(trainer *t, const size_t *list, size_t count) {
   gptvq_ft_params_finish(t->params);
 }
 
-gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float *inputs, const float *targets,
-                            const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
-                            gptvq_finetune_result *result, gptvq_error *err) {
-  trainer t = {.params = params, .dims = params->dims, .inputs = inputs, .targets = targets, .windows = windows};
+gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float *inputs,
+                            const float *targets, const gptvq_finetune_options *options,
+                            const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
+                            gptvq_error *err) {
+  trainer t = {
+      .params = params, .dims = params->dims, .inputs = inputs, .targets = targets, .windows = windows};
   gptvq_ft_adam adam = {0};
   float *best = NULL;
   gptvq_status status;
@@ -146,12 +162,14 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float
   GPTVQ_TRY_GOTO(gptvq_ft_adam_create(params->count, &adam, err));
   best = gptvq_alloc(params->count, sizeof(float));
   if (best == NULL) {
-    status = gptvq_fail_memory(err, "fine-tuning: the best parameters", gptvq_saturated_size(params->count, sizeof(float)));
+    status = gptvq_fail_memory(err, "fine-tuning: the best parameters",
+                               gptvq_saturated_size(params->count, sizeof(float)));
     goto done;
   }
   result->before = result->after = evaluate(&t); /* the weights are those of the block as it came */
   if (!isfinite(result->before)) {
-    status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "fine-tuning: NaN or infinity in the quantized block's activations");
+    status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "fine-tuning: NaN or infinity in the quantized block's activations");
     goto done;
   }
   size_t tables = gptvq_ft_table_values(params), stale = 0;
@@ -161,8 +179,8 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float
     double factor = gptvq_ft_schedule(step, options->steps);
     t.index_rate = factor * options->index_rate;
     add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch);
-    gptvq_ft_adam_update(&adam, tables, factor * options->table_rate, factor * options->vector_rate, params->unit,
-                         params->gradient, params->theta);
+    gptvq_ft_adam_update(&adam, tables, factor * options->table_rate, factor * options->vector_rate,
+                         params->unit, params->gradient, params->theta);
     result->steps = step + 1;
     if ((step + 1) % gptvq_max_size(options->evaluate_every, 1) != 0 && step + 1 != options->steps) continue;
     gptvq_ft_params_build(params, true);

@@ -14,7 +14,8 @@ gptvq_status gptvq_ft_adam_create(size_t count, gptvq_ft_adam *adam, gptvq_error
   adam->square = gptvq_alloc_zero(count, sizeof(float));
   if (adam->mean != NULL && adam->square != NULL) return GPTVQ_OK;
   gptvq_ft_adam_release(adam);
-  return gptvq_fail_memory(err, "fine-tuning: optimizer state", gptvq_saturated_size(count, 2 * sizeof(float)));
+  return gptvq_fail_memory(err, "fine-tuning: optimizer state",
+                           gptvq_saturated_size(count, 2 * sizeof(float)));
 }
 
 void gptvq_ft_adam_release(gptvq_ft_adam *adam) {
@@ -23,8 +24,8 @@ void gptvq_ft_adam_release(gptvq_ft_adam *adam) {
   memset(adam, 0, sizeof *adam);
 }
 
-void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate, double vector_rate, const float *unit,
-                          const float *gradient, float *theta) {
+void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate, double vector_rate,
+                          const float *unit, const float *gradient, float *theta) {
   adam->step++;
   /* gradients carry the units' inverse; scaled by the unit they are comparable, and so is epsilon */
   double bias1 = 1.0 - pow(beta1, (double)adam->step), bias2 = 1.0 - pow(beta2, (double)adam->step);

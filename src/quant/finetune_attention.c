@@ -1,5 +1,6 @@
-/* Causal (sliding) grouped-query attention, forward and backward, one task a (window, key head). Probabilities are made again in the
- * backward pass from the saved log-sum-exp instead of being kept: they would be the largest array by far. */
+/* Causal (sliding) grouped-query attention, forward and backward, one task a (window, key head).
+ * Probabilities are made again in the backward pass from the saved log-sum-exp instead of being kept: they
+ * would be the largest array by far. */
 #include "quant/finetune_internal.h"
 
 #include "base/memory.h"
@@ -14,14 +15,16 @@ enum { QUERY_TILE = 128 };
 typedef struct attention_job {
   const gptvq_ft_dims *dims;
   const float *qkv, *gradient_out;
-  float *out;        /* forward: written; backward: read */
+  float *out; /* forward: written; backward: read */
   float *lse;
   float *gradient_qkv;
   float *scratch;
   size_t width; /* of a qkv row */
 } attention_job;
 
-static size_t scratch_floats(const gptvq_ft_dims *dims) { return 2 * QUERY_TILE * gptvq_round_up(dims->length, 16); }
+static size_t scratch_floats(const gptvq_ft_dims *dims) {
+  return 2 * QUERY_TILE * gptvq_round_up(dims->length, 16);
+}
 
 size_t gptvq_ft_attention_scratch(const gptvq_ft_dims *dims) {
   return scratch_floats(dims) * (size_t)gptvq_get_threads();
@@ -84,8 +87,8 @@ static void forward_task(void *context, size_t task_begin, size_t task_end, size
         size_t count = gptvq_min_size(QUERY_TILE, d->length - first), begin, end;
         key_range(d, first, count, &begin, &end);
         size_t keys = end - begin;
-        gptvq_gemm_nt(count, keys, hd, scale, q + first * job->width, job->width, k + begin * job->width, job->width,
-                      0.0f, scores, keys);
+        gptvq_gemm_nt(count, keys, hd, scale, q + first * job->width, job->width, k + begin * job->width,
+                      job->width, 0.0f, scores, keys);
         for (size_t i = 0; i < count; i++) {
           float *row = scores + i * keys;
           size_t low = first_key(d, first + i) - begin, high = first + i + 1 - begin;
@@ -104,14 +107,14 @@ static void forward_task(void *context, size_t task_begin, size_t task_end, size
   }
 }
 
-void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, float *out, float *lse,
-                                float *scratch) {
+void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, float *out,
+                                float *lse, float *scratch) {
   attention_job job = {dims, qkv, NULL, out, lse, NULL, scratch, gptvq_ft_rows(dims, GPTVQ_FT_QKV)};
   gptvq_parallel_for(tokens / dims->length * dims->kv_heads, 1, forward_task, &job);
 }
 
-/* With P the probabilities, S the scaled scores and O = P V: dV = Pᵀ dO, dP = dO Vᵀ, dS = P ∘ (dP − rowsum(dO ∘ O)),
- * dQ = scale · dS K, dK = scale · dSᵀ Q. Key heads add up what their query heads give. */
+/* With P the probabilities, S the scaled scores and O = P V: dV = Pᵀ dO, dP = dO Vᵀ, dS = P ∘ (dP − rowsum(dO
+ * ∘ O)), dQ = scale · dS K, dK = scale · dSᵀ Q. Key heads add up what their query heads give. */
 static void backward_task(void *context, size_t task_begin, size_t task_end, size_t thread) {
   const attention_job *job = context;
   const gptvq_ft_dims *d = job->dims;
@@ -122,7 +125,8 @@ static void backward_task(void *context, size_t task_begin, size_t task_end, siz
     size_t window = task / d->kv_heads, kv = task % d->kv_heads, token = window * d->length;
     size_t key_column = (d->heads + kv) * hd, value_column = key_column + d->kv_heads * hd;
     const float *base = job->qkv + token * width, *k = base + key_column, *v = base + value_column;
-    float *gradient = job->gradient_qkv + token * width, *dk = gradient + key_column, *dv = gradient + value_column;
+    float *gradient = job->gradient_qkv + token * width, *dk = gradient + key_column,
+          *dv = gradient + value_column;
     for (size_t t = 0; t < d->length; t++) {
       memset(dk + t * width, 0, hd * sizeof *dk);
       memset(dv + t * width, 0, hd * sizeof *dv);
@@ -161,9 +165,10 @@ static void backward_task(void *context, size_t task_begin, size_t task_end, siz
 }
 
 void gptvq_ft_attention_backward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, const float *out,
-                                 const float *lse, const float *gradient_out, float *gradient_qkv, float *scratch) {
-  attention_job job = {dims, qkv, gradient_out, (float *)out, (float *)lse, gradient_qkv, scratch,
-                       gptvq_ft_rows(dims, GPTVQ_FT_QKV)};
+                                 const float *lse, const float *gradient_out, float *gradient_qkv,
+                                 float *scratch) {
+  attention_job job = {dims,         qkv,          gradient_out, (float *)out,
+                       (float *)lse, gradient_qkv, scratch,      gptvq_ft_rows(dims, GPTVQ_FT_QKV)};
   gptvq_parallel_for(tokens / dims->length * dims->kv_heads, 1, backward_task, &job);
 }
 
@@ -191,7 +196,8 @@ static void rope_task(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx, bool backward) {
+void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx,
+                   bool backward) {
   rope_job job = {dims, heads, ldx, x, backward ? -1.0f : 1.0f};
   gptvq_parallel_for(tokens, 16, rope_task, &job);
 }

@@ -9,7 +9,8 @@
 
 enum { COLUMNS = 16 }; /* columns of one column-sum task: a cache line */
 
-/* sum[i] += Σ_t a[t][i] (· b[t][i] · scale[t] where b is given): each task owns some columns and walks over all tokens, in order. */
+/* sum[i] += Σ_t a[t][i] (· b[t][i] · scale[t] where b is given): each task owns some columns and walks over
+ * all tokens, in order. */
 typedef struct sum_job {
   size_t tokens, width, lda, ldb;
   const float *a, *b, *scale;
@@ -50,15 +51,16 @@ static void add_bias_gradient(const gptvq_ft_dims *dims, gptvq_ft_weights *vecto
   gptvq_parallel_for(gptvq_ceil_div(rows, COLUMNS), 1, sum_task, &job);
 }
 
-/* y = g ∘ x / rms(x): with n = x / rms and e = g ∘ dy, dx = (e − n · mean(e ∘ n)) / rms. Written to out = base + dx. */
+/* y = g ∘ x / rms(x): with n = x / rms and e = g ∘ dy, dx = (e − n · mean(e ∘ n)) / rms. Written to out =
+ * base + dx. */
 typedef struct norm_job {
   size_t size;
   const float *x, *gain, *dy, *scale, *base;
   float *out;
 } norm_job;
 
-static void norm_row(size_t size, const float *x, const float *gain, const float *dy, float scale, const float *base,
-                     float *out) {
+static void norm_row(size_t size, const float *x, const float *gain, const float *dy, float scale,
+                     const float *base, float *out) {
   double sum = 0;
   for (size_t i = 0; i < size; i++) sum += (double)(gain[i] * dy[i]) * (double)x[i];
   float mean = (float)(sum * (double)scale / (double)size);
@@ -78,16 +80,17 @@ static void norm_task(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-void gptvq_ft_norm_backward(const gptvq_ft_dims *d, size_t tokens, const float *x, const float *gain, const float *scale,
-                            const float *dy, const float *base, float *gain_gradient, float *out) {
+void gptvq_ft_norm_backward(const gptvq_ft_dims *d, size_t tokens, const float *x, const float *gain,
+                            const float *scale, const float *dy, const float *base, float *gain_gradient,
+                            float *out) {
   sum_job sum = {tokens, d->hidden, d->hidden, d->hidden, dy, x, scale, gain_gradient};
   gptvq_parallel_for(gptvq_ceil_div(d->hidden, COLUMNS), 1, sum_task, &sum);
   norm_job job = {d->hidden, x, gain, dy, scale, base, out};
   gptvq_parallel_for(tokens, 16, norm_task, &job);
 }
 
-/* The norms of query and key heads, in place on the gradient; the gains' gradients first, token ranges of fixed size each giving a
- * partial sum that is added in order. */
+/* The norms of query and key heads, in place on the gradient; the gains' gradients first, token ranges of
+ * fixed size each giving a partial sum that is added in order. */
 typedef struct head_norm_job {
   size_t size, heads, ldx, tokens;
   const float *x, *gain;
@@ -118,8 +121,15 @@ static void head_norm_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *w
                                gptvq_ft_norm norm, size_t heads, size_t column, gptvq_ft_weights *vectors) {
   if (!d->has_norm[norm]) return;
   size_t chunks = gptvq_ceil_div(tape->tokens, HEAD_CHUNK);
-  head_norm_job job = {d->head_dim, heads, gptvq_ft_rows(d, GPTVQ_FT_QKV), tape->tokens, tape->raw + column,
-                       weights->norm[norm], tape->d_wide + column, d->eps, tape->partial};
+  head_norm_job job = {d->head_dim,
+                       heads,
+                       gptvq_ft_rows(d, GPTVQ_FT_QKV),
+                       tape->tokens,
+                       tape->raw + column,
+                       weights->norm[norm],
+                       tape->d_wide + column,
+                       d->eps,
+                       tape->partial};
   gptvq_parallel_for(chunks, 1, head_norm_task, &job);
   for (size_t i = 0; i < d->head_dim; i++) {
     double sum = 0;
@@ -138,7 +148,8 @@ static void gate_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const gate_job *job = context;
   for (size_t t = begin; t < end; t++) {
-    const float *gate = job->gate_up + t * 2 * job->width, *up = gate + job->width, *dy = job->d_product + t * job->width;
+    const float *gate = job->gate_up + t * 2 * job->width, *up = gate + job->width,
+                *dy = job->d_product + t * job->width;
     float *d_gate = job->d_gate_up + t * 2 * job->width, *d_up = d_gate + job->width;
     for (size_t i = 0; i < job->width; i++) {
       float sigmoid = 1.0f / (1.0f + gptvq_ft_exp(-gate[i])), silu = gate[i] * sigmoid;
@@ -148,8 +159,9 @@ static void gate_task(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-static void matrix_gradient(const gptvq_ft_dims *dims, gptvq_ft_tape *tape, gptvq_ft_matrix matrix, const float *dy,
-                            const float *x, gptvq_ft_weights *vectors, gptvq_ft_sink sink, void *context) {
+static void matrix_gradient(const gptvq_ft_dims *dims, gptvq_ft_tape *tape, gptvq_ft_matrix matrix,
+                            const float *dy, const float *x, gptvq_ft_weights *vectors, gptvq_ft_sink sink,
+                            void *context) {
   size_t rows = gptvq_ft_rows(dims, matrix), cols = gptvq_ft_cols(dims, matrix);
   add_bias_gradient(dims, vectors, matrix, tape->tokens, dy);
   if (tape->watch != NULL) tape->watch(tape->watch_context, matrix, tape->tokens, rows, dy);
@@ -166,18 +178,19 @@ static void input_gradient(const gptvq_ft_dims *dims, const gptvq_ft_weights *we
 }
 
 void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
-                       const float *gradient_out, gptvq_ft_weights *vectors, gptvq_ft_sink sink, void *context,
-                       float *gradient_in) {
+                       const float *gradient_out, gptvq_ft_weights *vectors, gptvq_ft_sink sink,
+                       void *context, float *gradient_in) {
   size_t tokens = tape->tokens, width = gptvq_ft_rows(d, GPTVQ_FT_QKV);
-  /* d_matrix holds one matrix's gradient until the sink has seen it, then the gradient of that matrix's inputs */
+  /* d_matrix holds one matrix's gradient until the sink has seen it, then the gradient of that matrix's
+   * inputs */
   matrix_gradient(d, tape, GPTVQ_FT_DOWN, gradient_out, tape->product, vectors, sink, context);
   input_gradient(d, weights, GPTVQ_FT_DOWN, tokens, gradient_out, tape->d_matrix);
   gate_job gate = {d->intermediate, tape->gate_up, tape->d_matrix, tape->d_wide};
   gptvq_parallel_for(tokens, 16, gate_task, &gate);
   matrix_gradient(d, tape, GPTVQ_FT_GATE_UP, tape->d_wide, tape->normed[1], vectors, sink, context);
   input_gradient(d, weights, GPTVQ_FT_GATE_UP, tokens, tape->d_wide, tape->d_hidden);
-  gptvq_ft_norm_backward(d, tokens, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM], tape->inverse_rms[1], tape->d_hidden,
-                gradient_out, vectors->norm[GPTVQ_FT_MLP_NORM], tape->d_middle);
+  gptvq_ft_norm_backward(d, tokens, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM], tape->inverse_rms[1],
+                         tape->d_hidden, gradient_out, vectors->norm[GPTVQ_FT_MLP_NORM], tape->d_middle);
 
   matrix_gradient(d, tape, GPTVQ_FT_O, tape->d_middle, tape->attention, vectors, sink, context);
   input_gradient(d, weights, GPTVQ_FT_O, tokens, tape->d_middle, tape->d_matrix);
@@ -188,6 +201,7 @@ void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, 
   head_norm_backward(d, weights, tape, GPTVQ_FT_K_NORM, d->kv_heads, d->heads * d->head_dim, vectors);
   matrix_gradient(d, tape, GPTVQ_FT_QKV, tape->d_wide, tape->normed[0], vectors, sink, context);
   input_gradient(d, weights, GPTVQ_FT_QKV, tokens, tape->d_wide, tape->d_hidden);
-  gptvq_ft_norm_backward(d, tokens, tape->x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->inverse_rms[0], tape->d_hidden,
-                tape->d_middle, vectors->norm[GPTVQ_FT_ATTENTION_NORM], gradient_in != NULL ? gradient_in : tape->d_hidden);
+  gptvq_ft_norm_backward(d, tokens, tape->x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->inverse_rms[0],
+                         tape->d_hidden, tape->d_middle, vectors->norm[GPTVQ_FT_ATTENTION_NORM],
+                         gradient_in != NULL ? gradient_in : tape->d_hidden);
 }

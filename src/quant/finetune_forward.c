@@ -63,12 +63,13 @@ void gptvq_ft_weights_release(gptvq_ft_weights *weights) {
   memset(weights, 0, sizeof *weights);
 }
 
-gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *d, size_t max_tokens, bool with_backward, gptvq_ft_tape **out,
-                                  gptvq_error *err) {
+gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *d, size_t max_tokens, bool with_backward,
+                                  gptvq_ft_tape **out, gptvq_error *err) {
   *out = NULL;
   gptvq_ft_tape *tape = calloc(1, sizeof *tape);
   if (tape == NULL) return gptvq_fail_memory(err, "fine-tuning", sizeof *tape);
-  size_t qkv = gptvq_ft_rows(d, GPTVQ_FT_QKV), attention = d->heads * d->head_dim, wide = 0, largest = 0, total = 0;
+  size_t qkv = gptvq_ft_rows(d, GPTVQ_FT_QKV), attention = d->heads * d->head_dim, wide = 0, largest = 0,
+         total = 0;
   for (int m = 0; m < GPTVQ_FT_MATRICES; m++) {
     size_t rows = gptvq_ft_rows(d, (gptvq_ft_matrix)m), cols = gptvq_ft_cols(d, (gptvq_ft_matrix)m);
     wide = gptvq_max_size(wide, rows);
@@ -76,23 +77,34 @@ gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *d, size_t max_tokens, boo
   }
   wide = gptvq_max_size(wide, attention);
   bool has_raw = d->has_norm[GPTVQ_FT_Q_NORM] || d->has_norm[GPTVQ_FT_K_NORM];
-  struct { float **place; size_t floats; } parts[] = {
-      {&tape->normed[0], max_tokens * d->hidden},  {&tape->normed[1], max_tokens * d->hidden},
-      {&tape->inverse_rms[0], max_tokens},         {&tape->inverse_rms[1], max_tokens},
-      {&tape->raw, has_raw ? max_tokens * qkv : 0}, {&tape->qkv, max_tokens * qkv},
-      {&tape->lse, max_tokens * d->heads},         {&tape->attention, max_tokens * attention},
-      {&tape->middle, max_tokens * d->hidden},     {&tape->gate_up, max_tokens * 2 * d->intermediate},
-      {&tape->product, max_tokens * d->intermediate}, {&tape->out, max_tokens * d->hidden},
+  struct {
+    float **place;
+    size_t floats;
+  } parts[] = {
+      {&tape->normed[0], max_tokens * d->hidden},
+      {&tape->normed[1], max_tokens * d->hidden},
+      {&tape->inverse_rms[0], max_tokens},
+      {&tape->inverse_rms[1], max_tokens},
+      {&tape->raw, has_raw ? max_tokens * qkv : 0},
+      {&tape->qkv, max_tokens * qkv},
+      {&tape->lse, max_tokens * d->heads},
+      {&tape->attention, max_tokens * attention},
+      {&tape->middle, max_tokens * d->hidden},
+      {&tape->gate_up, max_tokens * 2 * d->intermediate},
+      {&tape->product, max_tokens * d->intermediate},
+      {&tape->out, max_tokens * d->hidden},
       {&tape->attention_scratch, gptvq_ft_attention_scratch(d)},
       {&tape->d_hidden, with_backward ? max_tokens * d->hidden : 0},
       {&tape->d_middle, with_backward ? max_tokens * d->hidden : 0},
       {&tape->d_wide, with_backward ? max_tokens * wide : 0},
-      {&tape->d_matrix, with_backward ? gptvq_max_size(largest, max_tokens * gptvq_max_size(attention, d->intermediate)) : 0},
+      {&tape->d_matrix,
+       with_backward ? gptvq_max_size(largest, max_tokens * gptvq_max_size(attention, d->intermediate)) : 0},
   };
   bool failed = false;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     total += gptvq_saturated_size(parts[i].floats, sizeof(float));
-    if (parts[i].floats != 0 && (*parts[i].place = gptvq_alloc(parts[i].floats, sizeof(float))) == NULL) failed = true;
+    if (parts[i].floats != 0 && (*parts[i].place = gptvq_alloc(parts[i].floats, sizeof(float))) == NULL)
+      failed = true;
   }
   if (has_raw && with_backward) {
     tape->partial = gptvq_alloc(gptvq_ceil_div(max_tokens, 64) * d->head_dim, sizeof(double));
@@ -109,9 +121,11 @@ gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *d, size_t max_tokens, boo
 
 void gptvq_ft_tape_destroy(gptvq_ft_tape *tape) {
   if (tape == NULL) return;
-  float *parts[] = {tape->normed[0], tape->normed[1], tape->inverse_rms[0], tape->inverse_rms[1], tape->raw,
-                    tape->qkv, tape->lse, tape->attention, tape->middle, tape->gate_up, tape->product, tape->out,
-                    tape->attention_scratch, tape->d_hidden, tape->d_middle, tape->d_wide, tape->d_matrix};
+  float *parts[] = {
+      tape->normed[0], tape->normed[1], tape->inverse_rms[0],    tape->inverse_rms[1], tape->raw,
+      tape->qkv,       tape->lse,       tape->attention,         tape->middle,         tape->gate_up,
+      tape->product,   tape->out,       tape->attention_scratch, tape->d_hidden,       tape->d_middle,
+      tape->d_wide,    tape->d_matrix};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
   free(tape->partial);
   free(tape);
@@ -178,8 +192,8 @@ static void gate_task(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-static void linear(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights, gptvq_ft_matrix matrix, size_t tokens,
-                   const float *x, float *y) {
+static void linear(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights, gptvq_ft_matrix matrix,
+                   size_t tokens, const float *x, float *y) {
   size_t rows = gptvq_ft_rows(dims, matrix), cols = gptvq_ft_cols(dims, matrix);
   gptvq_gemm_nt(tokens, rows, cols, 1.0f, x, cols, weights->matrix[matrix], cols, 0.0f, y, rows);
   if (weights->bias[matrix] == NULL) return;
@@ -192,17 +206,20 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *we
   size_t width = gptvq_ft_rows(d, GPTVQ_FT_QKV);
   tape->x = x;
   tape->tokens = tokens;
-  gptvq_ft_norm_forward(d, tokens, x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->normed[0], tape->inverse_rms[0]);
+  gptvq_ft_norm_forward(d, tokens, x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->normed[0],
+                        tape->inverse_rms[0]);
   linear(d, weights, GPTVQ_FT_QKV, tokens, tape->normed[0], tape->qkv);
   if (tape->raw != NULL) memcpy(tape->raw, tape->qkv, tokens * width * sizeof(float));
   if (d->has_norm[GPTVQ_FT_Q_NORM]) {
-    norm_job q = {d->head_dim, d->heads, width, width, tape->raw, weights->norm[GPTVQ_FT_Q_NORM], tape->qkv, NULL, d->eps};
+    norm_job q = {d->head_dim, d->heads, width, width, tape->raw, weights->norm[GPTVQ_FT_Q_NORM],
+                  tape->qkv,   NULL,     d->eps};
     gptvq_parallel_for(tokens, 16, norm_task, &q);
   }
   if (d->has_norm[GPTVQ_FT_K_NORM]) {
     size_t column = d->heads * d->head_dim;
-    norm_job k = {d->head_dim, d->kv_heads, width, width, tape->raw + column, weights->norm[GPTVQ_FT_K_NORM],
-                  tape->qkv + column, NULL, d->eps};
+    norm_job k = {
+        d->head_dim,        d->kv_heads, width, width, tape->raw + column, weights->norm[GPTVQ_FT_K_NORM],
+        tape->qkv + column, NULL,        d->eps};
     gptvq_parallel_for(tokens, 16, norm_task, &k);
   }
   gptvq_ft_rope(d, tokens, d->heads + d->kv_heads, tape->qkv, width, false);
@@ -210,7 +227,8 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *we
   linear(d, weights, GPTVQ_FT_O, tokens, tape->attention, tape->middle);
   row_job residual = {d->hidden, x, NULL, tape->middle};
   gptvq_parallel_for(tokens, 16, add_task, &residual);
-  gptvq_ft_norm_forward(d, tokens, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM], tape->normed[1], tape->inverse_rms[1]);
+  gptvq_ft_norm_forward(d, tokens, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM], tape->normed[1],
+                        tape->inverse_rms[1]);
   linear(d, weights, GPTVQ_FT_GATE_UP, tokens, tape->normed[1], tape->gate_up);
   row_job gate = {d->intermediate, tape->gate_up, NULL, tape->product};
   gptvq_parallel_for(tokens, 16, gate_task, &gate);

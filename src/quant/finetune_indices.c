@@ -1,5 +1,5 @@
-/* Training of the indices themselves: every weight has a continuous shadow value that follows the gradient as if it were the weight; the
- * index is the nearest centroid of the shadow (straight-through estimation). */
+/* Training of the indices themselves: every weight has a continuous shadow value that follows the gradient as
+ * if it were the weight; the index is the nearest centroid of the shadow (straight-through estimation). */
 #include "quant/finetune_internal.h"
 
 #include "base/memory.h"
@@ -43,7 +43,8 @@ static uint16_t nearest(const float *codebook, size_t k, size_t dim, const float
   for (size_t i = 0; i < n; i++) best += (x[i] - codebook[now * dim + i]) * (x[i] - codebook[now * dim + i]);
   for (size_t c = 0; c < k; c++) {
     float distance = 0;
-    for (size_t i = 0; i < n; i++) distance += (x[i] - codebook[c * dim + i]) * (x[i] - codebook[c * dim + i]);
+    for (size_t i = 0; i < n; i++)
+      distance += (x[i] - codebook[c * dim + i]) * (x[i] - codebook[c * dim + i]);
     if (distance < best) {
       best = distance;
       now = (uint16_t)c;
@@ -112,7 +113,8 @@ static void start_tile(index_job *job, size_t tile) {
   }
 }
 
-gptvq_status gptvq_ft_indices_create(gptvq_ft_params *params, const gptvq_block *original, float pull, gptvq_error *err) {
+gptvq_status gptvq_ft_indices_create(gptvq_ft_params *params, const gptvq_block *original, float pull,
+                                     gptvq_error *err) {
   for (size_t t = 0; t < params->table_count; t++) {
     gptvq_ft_table *table = &params->tables[t];
     const gptvq_packed_shape *shape = &table->packed->shape;
@@ -124,7 +126,8 @@ gptvq_status gptvq_ft_indices_create(gptvq_ft_params *params, const gptvq_block 
     table->shadow_mean = gptvq_alloc_zero(n, sizeof(float));
     table->shadow_square = gptvq_alloc_zero(n, sizeof(float));
     table->kept = gptvq_alloc(indices, sizeof *table->kept);
-    if (weights == NULL || table->kept == NULL || table->shadow == NULL || table->shadow_mean == NULL || table->shadow_square == NULL) {
+    if (weights == NULL || table->kept == NULL || table->shadow == NULL || table->shadow_mean == NULL ||
+        table->shadow_square == NULL) {
       free(weights);
       gptvq_ft_indices_release(params);
       return gptvq_fail_memory(err, "fine-tuning of indices", gptvq_saturated_size(n, 4 * sizeof(float)));
@@ -163,16 +166,21 @@ static void update_tile(index_job *job, size_t tile) {
       float *mean = table->shadow_mean + at + c, *square = table->shadow_square + at + c;
       *mean = beta1 * *mean + (1.0f - beta1) * g;
       *square = beta2 * *square + (1.0f - beta2) * g * g;
-      table->shadow[at + c] -= job->rate * unit * (*mean * job->correction1) / (sqrtf(*square * job->correction2) + 1e-8f);
+      table->shadow[at + c] -=
+          job->rate * unit * (*mean * job->correction1) / (sqrtf(*square * job->correction2) + 1e-8f);
     }
   }
 }
 
-void gptvq_ft_indices_update(gptvq_ft_params *params, gptvq_ft_matrix matrix, const float *gradient, double rate, size_t step) {
+void gptvq_ft_indices_update(gptvq_ft_params *params, gptvq_ft_matrix matrix, const float *gradient,
+                             double rate, size_t step) {
   for (size_t t = 0; t < params->table_count; t++) {
     gptvq_ft_table *table = &params->tables[t];
     if (table->matrix != matrix || table->shadow == NULL) continue;
-    index_job job = {.params = params, .table = table, .gradient = gradient, .rate = (float)rate,
+    index_job job = {.params = params,
+                     .table = table,
+                     .gradient = gradient,
+                     .rate = (float)rate,
                      .correction1 = (float)(1.0 / (1.0 - pow((double)beta1, (double)step))),
                      .correction2 = (float)(1.0 / (1.0 - pow((double)beta2, (double)step)))};
     for_tiles(&job, update_tile);
@@ -186,7 +194,8 @@ static void assign_tile(index_job *job, size_t tile) {
     size_t at = unit_index_offset(&table->packed->shape, row, v.g);
     for (size_t c = 0; c < v.width; c += v.dim) {
       uint16_t *index = &table->indices[at + c / v.dim];
-      *index = nearest(v.codebook, v.k, v.dim, table->shadow + at * v.dim + c, gptvq_min_size(v.dim, v.width - c), *index);
+      *index = nearest(v.codebook, v.k, v.dim, table->shadow + at * v.dim + c,
+                       gptvq_min_size(v.dim, v.width - c), *index);
     }
   }
 }
@@ -224,7 +233,8 @@ void gptvq_ft_indices_store(gptvq_ft_params *params) {
     if (table->shadow == NULL) continue;
     for (size_t row = 0; row < shape->rows; row++)
       for (size_t g = 0; g < table->sizes.column_groups; g++)
-        gptvq_pack_unit(table->indices + unit_index_offset(shape, row, g), gptvq_unit_indices(shape, g), shape->index_bits,
+        gptvq_pack_unit(table->indices + unit_index_offset(shape, row, g), gptvq_unit_indices(shape, g),
+                        shape->index_bits,
                         (uint8_t *)table->packed->indices + gptvq_unit_offset(shape, row, g));
   }
 }

@@ -17,21 +17,22 @@ typedef struct whole {
   size_t layers, length, hidden, vocab, micro, batch;
   const int32_t *tokens;
   gptvq_dtype vector_dtype;
-  gptvq_ft_dims *dims;       /* [layers] */
-  float **rope;              /* [layers] tables, owned */
-  gptvq_ft_params *params;   /* [layers] */
-  gptvq_ft_adam *adams;      /* [layers + 1]; the last for the final norm */
-  gptvq_ft_tape **tapes;     /* [layers] */
-  float **best;              /* [layers + 1] */
-  float *head;               /* [vocab × hidden] fp32 */
-  float *teacher;            /* [windows · length × hidden]: the original's last hidden states, normalised */
-  float *norm, *norm_theta, *norm_unit, *norm_gradient; /* [hidden]: the student's final norm, rounded; exact; … */
+  gptvq_ft_dims *dims;     /* [layers] */
+  float **rope;            /* [layers] tables, owned */
+  gptvq_ft_params *params; /* [layers] */
+  gptvq_ft_adam *adams;    /* [layers + 1]; the last for the final norm */
+  gptvq_ft_tape **tapes;   /* [layers] */
+  float **best;            /* [layers + 1] */
+  float *head;             /* [vocab × hidden] fp32 */
+  float *teacher;          /* [windows · length × hidden]: the original's last hidden states, normalised */
+  float *norm, *norm_theta, *norm_unit,
+      *norm_gradient;                   /* [hidden]: the student's final norm, rounded; exact; … */
   float *x, *normed, *gradient, *scale; /* [micro · length × hidden], scale [micro · length] */
   float *logits, *teacher_logits;       /* [HEAD_TOKENS × vocab] */
   double *losses;                       /* [HEAD_TOKENS] */
   gptvq_ft_windows split;
-  double index_rate;  /* of the current step; 0: indices stay */
-  size_t passes;      /* backward passes so far */
+  double index_rate; /* of the current step; 0: indices stay */
+  size_t passes;     /* backward passes so far */
 } whole;
 
 static gptvq_status run_teacher(whole *w, size_t windows, gptvq_error *err) {
@@ -43,7 +44,8 @@ static gptvq_status run_teacher(whole *w, size_t windows, gptvq_error *err) {
     status = gptvq_embed(w->original, w->tokens + i * w->length, w->length, x, err);
     for (size_t b = 0; b < w->layers && status == GPTVQ_OK; b++) {
       const gptvq_block *block = &w->original->blocks[b];
-      status = gptvq_block_attention(w->original, block, workspace, 0, 0, w->length, x, GPTVQ_RUN_ALL, NULL, NULL, err);
+      status = gptvq_block_attention(w->original, block, workspace, 0, 0, w->length, x, GPTVQ_RUN_ALL, NULL,
+                                     NULL, err);
       if (status == GPTVQ_OK)
         status = gptvq_block_mlp(w->original, block, workspace, w->length, x, GPTVQ_RUN_ALL, NULL, NULL, err);
     }
@@ -96,26 +98,31 @@ static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gr
   const sink_context *sink = context;
   gptvq_ft_params *params = &sink->w->params[sink->block];
   gptvq_ft_params_scatter(params, matrix, gradient);
-  if (sink->w->index_rate > 0) gptvq_ft_indices_update(params, matrix, gradient, sink->w->index_rate, sink->w->passes);
+  if (sink->w->index_rate > 0)
+    gptvq_ft_indices_update(params, matrix, gradient, sink->w->index_rate, sink->w->passes);
 }
 
-/* Runs windows list[0 … count) forward; returns the sum of their tokens' divergences. With `scale` != 0 gradients are added. */
-static gptvq_status run_windows(whole *w, const size_t *list, size_t count, double scale, double *sum, gptvq_error *err) {
+/* Runs windows list[0 … count) forward; returns the sum of their tokens' divergences. With `scale` != 0
+ * gradients are added. */
+static gptvq_status run_windows(whole *w, const size_t *list, size_t count, double scale, double *sum,
+                                gptvq_error *err) {
   size_t tokens = count * w->length, each = w->length * w->hidden;
   for (size_t i = 0; i < count; i++)
     GPTVQ_TRY(gptvq_embed(w->original, w->tokens + list[i] * w->length, w->length, w->x + i * each, err));
   const float *x = w->x;
-  for (size_t b = 0; b < w->layers; b++) x = gptvq_ft_forward(&w->dims[b], &w->params[b].weights, w->tapes[b], tokens, x);
+  for (size_t b = 0; b < w->layers; b++)
+    x = gptvq_ft_forward(&w->dims[b], &w->params[b].weights, w->tapes[b], tokens, x);
   gptvq_ft_norm_forward(&w->dims[0], tokens, x, w->norm, w->normed, w->scale);
   for (size_t first = 0; first < tokens; first += HEAD_TOKENS) {
     size_t n = gptvq_min_size(HEAD_TOKENS, tokens - first), done = 0;
-    gptvq_gemm_nt(n, w->vocab, w->hidden, 1.0f, w->normed + first * w->hidden, w->hidden, w->head, w->hidden, 0.0f,
-                  w->logits, w->vocab);
+    gptvq_gemm_nt(n, w->vocab, w->hidden, 1.0f, w->normed + first * w->hidden, w->hidden, w->head, w->hidden,
+                  0.0f, w->logits, w->vocab);
     while (done < n) { /* the teacher's rows lie together window by window */
       size_t at = first + done, window = at / w->length, inside = at % w->length;
       size_t rows = gptvq_min_size(n - done, w->length - inside);
-      gptvq_gemm_nt(rows, w->vocab, w->hidden, 1.0f, w->teacher + (list[window] * w->length + inside) * w->hidden,
-                    w->hidden, w->head, w->hidden, 0.0f, w->teacher_logits + done * w->vocab, w->vocab);
+      gptvq_gemm_nt(rows, w->vocab, w->hidden, 1.0f,
+                    w->teacher + (list[window] * w->length + inside) * w->hidden, w->hidden, w->head,
+                    w->hidden, 0.0f, w->teacher_logits + done * w->vocab, w->vocab);
       done += rows;
     }
     head_job job = {w, scale};
@@ -126,12 +133,13 @@ static gptvq_status run_windows(whole *w, const size_t *list, size_t count, doub
                     w->gradient + first * w->hidden, w->hidden);
   }
   if (scale == 0.0) return GPTVQ_OK;
-  gptvq_ft_norm_backward(&w->dims[0], tokens, x, w->norm, w->scale, w->gradient, NULL, w->norm_gradient, w->gradient);
+  gptvq_ft_norm_backward(&w->dims[0], tokens, x, w->norm, w->scale, w->gradient, NULL, w->norm_gradient,
+                         w->gradient);
   w->passes++;
   for (size_t b = w->layers; b-- > 0;) {
     sink_context sink = {w, b};
-    gptvq_ft_backward(&w->dims[b], &w->params[b].weights, w->tapes[b], w->gradient, &w->params[b].vector_gradients,
-                      take_gradient, &sink, b > 0 ? w->gradient : NULL);
+    gptvq_ft_backward(&w->dims[b], &w->params[b].weights, w->tapes[b], w->gradient,
+                      &w->params[b].vector_gradients, take_gradient, &sink, b > 0 ? w->gradient : NULL);
   }
   return GPTVQ_OK;
 }
@@ -170,27 +178,37 @@ static gptvq_status create(whole *w, gptvq_block *blocks, const float *final_nor
   w->adams = calloc(w->layers + 1, sizeof *w->adams);
   w->tapes = calloc(w->layers, sizeof *w->tapes);
   w->best = calloc(w->layers + 1, sizeof *w->best);
-  if (w->dims == NULL || w->rope == NULL || w->params == NULL || w->adams == NULL || w->tapes == NULL || w->best == NULL)
+  if (w->dims == NULL || w->rope == NULL || w->params == NULL || w->adams == NULL || w->tapes == NULL ||
+      w->best == NULL)
     return gptvq_fail_memory(err, "fine-tuning: lists of blocks", w->layers * sizeof *w->params);
   for (size_t b = 0; b < w->layers; b++) {
     GPTVQ_TRY(gptvq_ft_dims_create(w->original, &blocks[b], w->length, &w->dims[b], &w->rope[b], err));
     GPTVQ_TRY(gptvq_ft_params_create(&w->dims[b], &blocks[b], w->vector_dtype, &w->params[b], err));
     if (options->index_rate > 0)
-      GPTVQ_TRY(gptvq_ft_indices_create(&w->params[b], &w->original->blocks[b], (float)options->index_pull, err));
+      GPTVQ_TRY(
+          gptvq_ft_indices_create(&w->params[b], &w->original->blocks[b], (float)options->index_pull, err));
     GPTVQ_TRY(gptvq_ft_adam_create(w->params[b].count, &w->adams[b], err));
     GPTVQ_TRY(gptvq_ft_tape_create(&w->dims[b], tokens, true, &w->tapes[b], err));
     if ((w->best[b] = gptvq_alloc(w->params[b].count, sizeof(float))) == NULL)
       return gptvq_fail_memory(err, "fine-tuning: the best parameters", w->params[b].count * sizeof(float));
   }
   GPTVQ_TRY(gptvq_ft_adam_create(w->hidden, &w->adams[w->layers], err));
-  struct { float **place; size_t floats; } parts[] = {
-      {&w->best[w->layers], w->hidden},        {&w->head, w->vocab * w->hidden},
-      {&w->teacher, windows * w->length * w->hidden}, {&w->norm, w->hidden},
-      {&w->norm_theta, w->hidden},             {&w->norm_unit, w->hidden},
-      {&w->norm_gradient, w->hidden},          {&w->x, tokens * w->hidden},
-      {&w->normed, tokens * w->hidden},        {&w->gradient, tokens * w->hidden},
-      {&w->scale, tokens},                     {&w->logits, HEAD_TOKENS * w->vocab},
-      {&w->teacher_logits, HEAD_TOKENS * w->vocab}};
+  struct {
+    float **place;
+    size_t floats;
+  } parts[] = {{&w->best[w->layers], w->hidden},
+               {&w->head, w->vocab * w->hidden},
+               {&w->teacher, windows * w->length * w->hidden},
+               {&w->norm, w->hidden},
+               {&w->norm_theta, w->hidden},
+               {&w->norm_unit, w->hidden},
+               {&w->norm_gradient, w->hidden},
+               {&w->x, tokens * w->hidden},
+               {&w->normed, tokens * w->hidden},
+               {&w->gradient, tokens * w->hidden},
+               {&w->scale, tokens},
+               {&w->logits, HEAD_TOKENS * w->vocab},
+               {&w->teacher_logits, HEAD_TOKENS * w->vocab}};
   size_t total = 0;
   bool failed = (w->losses = gptvq_alloc(HEAD_TOKENS, sizeof(double))) == NULL;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -218,8 +236,10 @@ static void release(whole *w) {
     if (w->adams != NULL) gptvq_ft_adam_release(&w->adams[b]);
     if (w->best != NULL) free(w->best[b]);
   }
-  void *parts[] = {w->dims, w->rope, w->params, w->adams, w->tapes, w->best, w->head, w->teacher, w->norm, w->norm_theta,
-                   w->norm_unit, w->norm_gradient, w->x, w->normed, w->gradient, w->scale, w->logits, w->teacher_logits, w->losses};
+  void *parts[] = {w->dims,  w->rope,    w->params,   w->adams,      w->tapes,     w->best,
+                   w->head,  w->teacher, w->norm,     w->norm_theta, w->norm_unit, w->norm_gradient,
+                   w->x,     w->normed,  w->gradient, w->scale,      w->logits,    w->teacher_logits,
+                   w->losses};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
   gptvq_ft_windows_release(&w->split);
 }
@@ -230,13 +250,16 @@ static gptvq_status take_step(whole *w, double table_rate, double vector_rate, g
   for (size_t b = 0; b < w->layers; b++) gptvq_ft_params_begin(&w->params[b]);
   memset(w->norm_gradient, 0, w->hidden * sizeof(float));
   for (size_t i = 0; i < w->batch; i += w->micro)
-    GPTVQ_TRY(run_windows(w, list + i, gptvq_min_size(w->micro, w->batch - i), 1.0 / (double)(w->batch * w->length), &sum, err));
+    GPTVQ_TRY(run_windows(w, list + i, gptvq_min_size(w->micro, w->batch - i),
+                          1.0 / (double)(w->batch * w->length), &sum, err));
   for (size_t b = 0; b < w->layers; b++) {
     gptvq_ft_params *p = &w->params[b];
     gptvq_ft_params_finish(p);
-    gptvq_ft_adam_update(&w->adams[b], gptvq_ft_table_values(p), table_rate, vector_rate, p->unit, p->gradient, p->theta);
+    gptvq_ft_adam_update(&w->adams[b], gptvq_ft_table_values(p), table_rate, vector_rate, p->unit,
+                         p->gradient, p->theta);
   }
-  gptvq_ft_adam_update(&w->adams[w->layers], 0, table_rate, vector_rate, w->norm_unit, w->norm_gradient, w->norm_theta);
+  gptvq_ft_adam_update(&w->adams[w->layers], 0, table_rate, vector_rate, w->norm_unit, w->norm_gradient,
+                       w->norm_theta);
   return GPTVQ_OK;
 }
 
@@ -246,7 +269,8 @@ static gptvq_status train(whole *w, const gptvq_finetune_options *options, const
   GPTVQ_TRY(evaluate(w, &result->before, err));
   result->after = result->before;
   if (!isfinite(result->before))
-    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "fine-tuning: NaN or infinity in the quantized model's activations");
+    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                      "fine-tuning: NaN or infinity in the quantized model's activations");
   for (size_t step = 0; step < options->steps; step++) {
     if (step > 0) build(w);
     double factor = gptvq_ft_schedule(step, options->steps), divergence;
@@ -274,26 +298,37 @@ static size_t windows_at_once(const gptvq_finetune_options *options, size_t leng
 size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, size_t length,
                                   const gptvq_finetune_options *options) {
   const gptvq_config *c = &original->config;
-  size_t tokens = windows_at_once(options, length) * length, attention = (c->heads + 2 * c->kv_heads) * c->head_dim;
+  size_t tokens = windows_at_once(options, length) * length,
+         attention = (c->heads + 2 * c->kv_heads) * c->head_dim;
   /* per token and block, in floats: what the tape keeps, and what its backward part needs */
   size_t kept = 4 * c->hidden + attention + c->heads * (c->head_dim + 1) + 3 * c->intermediate;
-  size_t backward = 2 * c->hidden + gptvq_max_size(attention, 2 * c->intermediate) + gptvq_max_size(c->heads * c->head_dim, c->intermediate);
-  double bytes = (double)original->info.linear_values * (options->index_rate > 0 ? 20.0 : 6.0) + /* weights, indices, shadow values */
+  size_t backward = 2 * c->hidden + gptvq_max_size(attention, 2 * c->intermediate) +
+                    gptvq_max_size(c->heads * c->head_dim, c->intermediate);
+  double bytes = (double)original->info.linear_values *
+                     (options->index_rate > 0 ? 20.0 : 6.0) + /* weights, indices, shadow values */
                  sizeof(float) * ((double)c->layers * (double)tokens * (double)(kept + backward) +
-                                  (double)windows * (double)length * (double)c->hidden + 3.0 * (double)tokens * (double)c->hidden +
+                                  (double)windows * (double)length * (double)c->hidden +
+                                  3.0 * (double)tokens * (double)c->hidden +
                                   (double)c->vocab * (double)(c->hidden + 2 * HEAD_TOKENS));
   return bytes < 9e18 ? (size_t)bytes : SIZE_MAX;
 }
 
 gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *blocks, float *final_norm,
-                                  gptvq_dtype vector_dtype, size_t windows, size_t length, const int32_t *tokens,
-                                  const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
-                                  gptvq_finetune_result *result, gptvq_error *err) {
+                                  gptvq_dtype vector_dtype, size_t windows, size_t length,
+                                  const int32_t *tokens, const gptvq_finetune_options *options,
+                                  const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
+                                  gptvq_error *err) {
   const double start = gptvq_clock();
   *result = (gptvq_finetune_result){0};
   const gptvq_config *c = &original->config;
-  whole w = {.original = original, .layers = c->layers, .length = length, .hidden = c->hidden, .vocab = c->vocab,
-             .micro = windows_at_once(options, length), .tokens = tokens, .vector_dtype = vector_dtype};
+  whole w = {.original = original,
+             .layers = c->layers,
+             .length = length,
+             .hidden = c->hidden,
+             .vocab = c->vocab,
+             .micro = windows_at_once(options, length),
+             .tokens = tokens,
+             .vector_dtype = vector_dtype};
   gptvq_status status = create(&w, blocks, final_norm, windows, options, err);
   if (status == GPTVQ_OK) status = train(&w, options, callbacks, result, err);
   if (status == GPTVQ_OK && result->best_step > 0) {

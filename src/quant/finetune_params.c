@@ -10,12 +10,14 @@
 static bool is_vq(const gptvq_ft_table *table) { return table->packed->shape.kind == GPTVQ_PACKED_VQ; }
 
 /* codes per uniform scale row */
-static size_t uniform_groups(const gptvq_packed_shape *shape) { return gptvq_ceil_div(shape->cols, shape->scale_block); }
+static size_t uniform_groups(const gptvq_packed_shape *shape) {
+  return gptvq_ceil_div(shape->cols, shape->scale_block);
+}
 
 /* ---- creation ---- */
 
-static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linear, size_t index, gptvq_ft_matrix matrix,
-                              size_t row_offset, gptvq_error *err) {
+static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linear, size_t index,
+                              gptvq_ft_matrix matrix, size_t row_offset, gptvq_error *err) {
   gptvq_ft_table *table = &params->tables[params->table_count++];
   const gptvq_packed *packed = &linear->packed;
   const gptvq_packed_shape *shape = &packed->shape;
@@ -30,7 +32,8 @@ static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linea
   size_t n = table->sizes.index_bytes * 8 / shape->index_bits;
   table->indices = gptvq_alloc(n, sizeof *table->indices);
   if (table->indices == NULL)
-    return gptvq_fail_memory(err, "fine-tuning: unpacked indices", gptvq_saturated_size(n, sizeof *table->indices));
+    return gptvq_fail_memory(err, "fine-tuning: unpacked indices",
+                             gptvq_saturated_size(n, sizeof *table->indices));
   size_t groups = is_vq(table) ? table->sizes.column_groups : 1;
   for (size_t row = 0; row < shape->rows; row++)
     for (size_t g = 0; g < groups; g++) {
@@ -41,18 +44,20 @@ static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linea
   if (!is_vq(table)) {
     n = gptvq_round_up(table->count, 8);
     table->zeros = gptvq_alloc(n, sizeof *table->zeros);
-    if (table->zeros == NULL) return gptvq_fail_memory(err, "fine-tuning: zero points", n * sizeof *table->zeros);
+    if (table->zeros == NULL)
+      return gptvq_fail_memory(err, "fine-tuning: zero points", n * sizeof *table->zeros);
     gptvq_unpack_unit(packed->zeros, n, shape->index_bits, table->zeros);
   }
   for (unsigned code = 0; code < 16; code++)
-    table->block_scale[code] = is_vq(table) && shape->scale_block != 0
-                                   ? exp2f(packed->block_scale_range[0] + packed->block_scale_range[1] * (float)code)
-                                   : 1.0f;
+    table->block_scale[code] =
+        is_vq(table) && shape->scale_block != 0
+            ? exp2f(packed->block_scale_range[0] + packed->block_scale_range[1] * (float)code)
+            : 1.0f;
   return GPTVQ_OK;
 }
 
-static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block, size_t index, gptvq_ft_matrix matrix,
-                               size_t row_offset, gptvq_error *err) {
+static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block, size_t index,
+                               gptvq_ft_matrix matrix, size_t row_offset, gptvq_error *err) {
   const gptvq_linear *linear = &block->linears[index];
   const gptvq_ft_dims *dims = params->dims;
   if (linear->cols != gptvq_ft_cols(dims, matrix) || row_offset + linear->rows > gptvq_ft_rows(dims, matrix))
@@ -63,14 +68,14 @@ static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block
   if (linear->bias != NULL) {
     float *place = params->weights.bias[matrix] + row_offset;
     memcpy(place, linear->bias, linear->rows * sizeof *place);
-    params->vectors[params->vector_count++] =
-        (gptvq_ft_vector){(float *)linear->bias, place, params->vector_gradients.bias[matrix] + row_offset, 0, linear->rows};
+    params->vectors[params->vector_count++] = (gptvq_ft_vector){
+        (float *)linear->bias, place, params->vector_gradients.bias[matrix] + row_offset, 0, linear->rows};
   }
   return linear->is_packed ? add_table(params, linear, index, matrix, row_offset, err) : GPTVQ_OK;
 }
 
-static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block, const gptvq_linear_group *group,
-                              gptvq_ft_matrix matrix, gptvq_error *err) {
+static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block,
+                              const gptvq_linear_group *group, gptvq_ft_matrix matrix, gptvq_error *err) {
   for (size_t i = 0; i < group->count; i++)
     GPTVQ_TRY(add_linear(params, block, group->linear[i], matrix, group->offset[i], err));
   return GPTVQ_OK;
@@ -83,7 +88,8 @@ static void read_values(gptvq_ft_params *params) {
     const gptvq_packed *packed = table->packed;
     float *theta = params->theta + table->first, *unit = params->unit + table->first;
     if (!is_vq(table)) {
-      for (size_t i = 0; i < table->count; i++) unit[i] = fabsf(theta[i] = gptvq_fp16_to_float(packed->scales[i]));
+      for (size_t i = 0; i < table->count; i++)
+        unit[i] = fabsf(theta[i] = gptvq_fp16_to_float(packed->scales[i]));
       continue;
     }
     size_t each = table->count / table->sizes.codebook_scales; /* values of a codebook */
@@ -91,8 +97,9 @@ static void read_values(gptvq_ft_params *params) {
       float scale = gptvq_bf16_to_float(packed->codebook_scales[tile]);
       double sum = 0;
       for (size_t i = tile * each; i < (tile + 1) * each; i++) {
-        theta[i] = packed->shape.codebook_bits == 8 ? (float)((const int8_t *)packed->codebooks)[i] * (scale / 127.0f)
-                                                    : gptvq_fp16_to_float(((const uint16_t *)packed->codebooks)[i]) * scale;
+        theta[i] = packed->shape.codebook_bits == 8
+                       ? (float)((const int8_t *)packed->codebooks)[i] * (scale / 127.0f)
+                       : gptvq_fp16_to_float(((const uint16_t *)packed->codebooks)[i]) * scale;
         sum += (double)theta[i] * (double)theta[i];
       }
       float rms = (float)sqrt(sum / (double)each);
@@ -111,11 +118,12 @@ static void read_values(gptvq_ft_params *params) {
   }
 }
 
-gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block, gptvq_dtype vector_dtype,
-                                    gptvq_ft_params *params, gptvq_error *err) {
+gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block,
+                                    gptvq_dtype vector_dtype, gptvq_ft_params *params, gptvq_error *err) {
   memset(params, 0, sizeof *params);
   if (block->mlp_count != 1)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "fine-tuning of mixture-of-experts blocks is not supported");
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "fine-tuning of mixture-of-experts blocks is not supported");
   params->dims = dims;
   params->vector_dtype = vector_dtype;
   gptvq_status status;
@@ -124,7 +132,8 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
   params->tables = calloc(block->linear_count, sizeof *params->tables);
   params->vectors = calloc(block->linear_count + GPTVQ_FT_NORMS, sizeof *params->vectors);
   if (params->tables == NULL || params->vectors == NULL) {
-    status = gptvq_fail_memory(err, "fine-tuning: parameter lists", block->linear_count * sizeof *params->tables);
+    status =
+        gptvq_fail_memory(err, "fine-tuning: parameter lists", block->linear_count * sizeof *params->tables);
     goto done;
   }
   GPTVQ_TRY_GOTO(add_group(params, block, &block->qkv, GPTVQ_FT_QKV, err));
@@ -136,8 +145,8 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
     if (!dims->has_norm[n]) continue;
     size_t size = gptvq_ft_norm_size(dims, (gptvq_ft_norm)n);
     memcpy(params->weights.norm[n], norms[n], size * sizeof(float));
-    params->vectors[params->vector_count++] =
-        (gptvq_ft_vector){(float *)norms[n], params->weights.norm[n], params->vector_gradients.norm[n], 0, size};
+    params->vectors[params->vector_count++] = (gptvq_ft_vector){(float *)norms[n], params->weights.norm[n],
+                                                                params->vector_gradients.norm[n], 0, size};
   }
   for (size_t v = 0; v < params->vector_count; v++) {
     params->vectors[v].first = params->count;
@@ -148,7 +157,8 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
   params->rounded = gptvq_alloc(params->count, sizeof(float));
   params->unit = gptvq_alloc(params->count, sizeof(float));
   if (params->theta == NULL || params->gradient == NULL || params->rounded == NULL || params->unit == NULL) {
-    status = gptvq_fail_memory(err, "fine-tuning: parameters", gptvq_saturated_size(params->count, 4 * sizeof(float)));
+    status = gptvq_fail_memory(err, "fine-tuning: parameters",
+                               gptvq_saturated_size(params->count, 4 * sizeof(float)));
     goto done;
   }
   read_values(params);
@@ -243,16 +253,19 @@ static void round_values(gptvq_ft_params *params, bool rounding) {
       continue;
     }
     for (size_t i = table->first; i < table->first + table->count; i++)
-      params->rounded[i] = rounding ? gptvq_fp16_to_float(gptvq_float_to_fp16(params->theta[i])) : params->theta[i];
+      params->rounded[i] =
+          rounding ? gptvq_fp16_to_float(gptvq_float_to_fp16(params->theta[i])) : params->theta[i];
   }
   for (size_t v = 0; v < params->vector_count; v++)
     for (size_t i = params->vectors[v].first; i < params->vectors[v].first + params->vectors[v].count; i++)
-      params->rounded[i] = rounding ? gptvq_ft_round(params->vector_dtype, params->theta[i]) : params->theta[i];
+      params->rounded[i] =
+          rounding ? gptvq_ft_round(params->vector_dtype, params->theta[i]) : params->theta[i];
 }
 
 /* ---- tables to matrices and back ---- */
 
-/* Calls for each unit of a tile what `scatter` says: weights = table[index] · block scale, or table gradient += gradient. */
+/* Calls for each unit of a tile what `scatter` says: weights = table[index] · block scale, or table gradient
+ * += gradient. */
 static void vq_tile(const table_job *job, size_t tile, bool scatter) {
   const gptvq_ft_table *table = job->table;
   const gptvq_packed *packed = table->packed;
@@ -265,7 +278,8 @@ static void vq_tile(const table_job *job, size_t tile, bool scatter) {
   float *sums = job->params->gradient + table->first + tile * each;
   for (size_t row = first_row; row < last_row; row++) {
     const uint16_t *indices = table->indices + gptvq_unit_offset(shape, row, g) * 8 / shape->index_bits;
-    const uint8_t *codes = shape->scale_block ? packed->block_scales + gptvq_block_scale_offset(shape, row, g) : NULL;
+    const uint8_t *codes =
+        shape->scale_block ? packed->block_scales + gptvq_block_scale_offset(shape, row, g) : NULL;
     size_t at = (table->row_offset + row) * cols;
     for (size_t c = 0; c < width; c++) {
       size_t place = indices[c / dim] * dim + c % dim, column = g * shape->group_cols + c;
@@ -291,7 +305,9 @@ static void uniform_row(const table_job *job, size_t row, bool scatter) {
     size_t place = row * groups + c / shape->scale_block, column = permutation != NULL ? permutation[c] : c;
     float code = (float)((int)codes[c] - (int)table->zeros[place]);
     if (scatter) job->params->gradient[table->first + place] += job->gradient[at + column] * code;
-    else job->params->weights.matrix[table->matrix][at + column] = job->params->rounded[table->first + place] * code;
+    else
+      job->params->weights.matrix[table->matrix][at + column] =
+          job->params->rounded[table->first + place] * code;
   }
 }
 
@@ -323,7 +339,8 @@ void gptvq_ft_params_build(gptvq_ft_params *params, bool rounding) {
     gptvq_parallel_for(task_count(job.table), 4, build_task, &job);
   }
   for (size_t v = 0; v < params->vector_count; v++)
-    memcpy(params->vectors[v].weight, params->rounded + params->vectors[v].first, params->vectors[v].count * sizeof(float));
+    memcpy(params->vectors[v].weight, params->rounded + params->vectors[v].first,
+           params->vectors[v].count * sizeof(float));
 }
 
 void gptvq_ft_params_scatter(void *context, gptvq_ft_matrix matrix, const float *gradient) {
@@ -343,7 +360,8 @@ void gptvq_ft_params_begin(gptvq_ft_params *params) {
 
 void gptvq_ft_params_finish(gptvq_ft_params *params) {
   for (size_t v = 0; v < params->vector_count; v++)
-    memcpy(params->gradient + params->vectors[v].first, params->vectors[v].gradient, params->vectors[v].count * sizeof(float));
+    memcpy(params->gradient + params->vectors[v].first, params->vectors[v].gradient,
+           params->vectors[v].count * sizeof(float));
 }
 
 void gptvq_ft_params_store(gptvq_ft_params *params) {
@@ -363,11 +381,13 @@ void gptvq_ft_params_store(gptvq_ft_params *params) {
       float scale = gptvq_bf16_to_float(bits);
       ((uint16_t *)packed->codebook_scales)[tile] = bits;
       for (size_t i = tile * each; i < (tile + 1) * each; i++)
-        if (packed->shape.codebook_bits == 8) ((int8_t *)packed->codebooks)[i] = codebook_code(theta[i], scale);
+        if (packed->shape.codebook_bits == 8)
+          ((int8_t *)packed->codebooks)[i] = codebook_code(theta[i], scale);
         else ((uint16_t *)packed->codebooks)[i] = scale > 0 ? gptvq_float_to_fp16(theta[i] / scale) : 0;
     }
   }
   for (size_t v = 0; v < params->vector_count; v++)
     for (size_t i = 0; i < params->vectors[v].count; i++)
-      params->vectors[v].target[i] = gptvq_ft_round(params->vector_dtype, params->theta[params->vectors[v].first + i]);
+      params->vectors[v].target[i] =
+          gptvq_ft_round(params->vector_dtype, params->theta[params->vectors[v].first + i]);
 }

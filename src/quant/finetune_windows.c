@@ -5,17 +5,19 @@
 
 #include <string.h>
 
-gptvq_status gptvq_ft_windows_create(size_t windows, const gptvq_finetune_options *options, gptvq_ft_windows *out,
-                                     gptvq_error *err) {
+gptvq_status gptvq_ft_windows_create(size_t windows, const gptvq_finetune_options *options,
+                                     gptvq_ft_windows *out, gptvq_error *err) {
   size_t held = gptvq_min_size(options->holdout, windows / 2);
   memset(out, 0, sizeof *out);
   out->random = options->seed;
-  if (windows == 0) return gptvq_fail(err, GPTVQ_ERROR_DATA, "fine-tuning needs at least one calibration window");
+  if (windows == 0)
+    return gptvq_fail(err, GPTVQ_ERROR_DATA, "fine-tuning needs at least one calibration window");
   out->training = gptvq_alloc(windows, sizeof(size_t));
   out->held = gptvq_alloc(windows, sizeof(size_t));
   if (out->training == NULL || out->held == NULL) {
     gptvq_ft_windows_release(out);
-    return gptvq_fail_memory(err, "fine-tuning: window lists", gptvq_saturated_size(windows, 2 * sizeof(size_t)));
+    return gptvq_fail_memory(err, "fine-tuning: window lists",
+                             gptvq_saturated_size(windows, 2 * sizeof(size_t)));
   }
   for (size_t w = 0; w < windows; w++) {
     bool hold = options->holdout_last ? w + held >= windows : (w + 1) * held / windows > w * held / windows;

@@ -16,14 +16,15 @@ typedef struct work {
   const int32_t *tokens;
   size_t length, hidden, vocab, batch;
   gptvq_workspace *workspace;
-  float *inputs;     /* [blocks + 1][batch × length × hidden]: what enters each block; the last: the final hidden states */
-  float *gradient;   /* [batch × length × hidden] */
+  float *inputs; /* [blocks + 1][batch × length × hidden]: what enters each block; the last: the final hidden
+                    states */
+  float *gradient; /* [batch × length × hidden] */
   float *head, *normed, *scale, *logits, *gain_gradient;
-  double *losses;    /* [HEAD_TOKENS] */
+  double *losses; /* [HEAD_TOKENS] */
   /* the block at work */
   const gptvq_block *block;
   float *squares[GPTVQ_MAX_PARTS]; /* [tokens] per linear of a group: mean square over its outputs */
-  size_t first;      /* first token of the window at work */
+  size_t first;                    /* first token of the window at work */
 } work;
 
 void gptvq_guide_release(gptvq_guide *guide) {
@@ -65,8 +66,9 @@ static gptvq_linear_group group_of(const gptvq_block *block, gptvq_ft_matrix mat
   }
 }
 
-/* gptvq_ft_watch: the gradient of a matrix's outputs. Squares of all windows of a batch are kept as they come: the mean over the linears
- * of a group needs their means over all tokens, so that only the sums below are final. */
+/* gptvq_ft_watch: the gradient of a matrix's outputs. Squares of all windows of a batch are kept as they
+ * come: the mean over the linears of a group needs their means over all tokens, so that only the sums below
+ * are final. */
 static void watch(void *context, gptvq_ft_matrix matrix, size_t tokens, size_t width, const float *dy) {
   work *w = context;
   gptvq_guide *guide = w->guide;
@@ -92,7 +94,8 @@ typedef struct head_job {
   size_t scored;
 } head_job;
 
-/* losses[token] = −log p(next); logits become softmax − onehot. The last token of a window predicts nothing. */
+/* losses[token] = −log p(next); logits become softmax − onehot. The last token of a window predicts nothing.
+ */
 static void nll_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const head_job *job = context;
@@ -119,24 +122,27 @@ static void nll_task(void *context, size_t begin, size_t end, size_t thread) {
 }
 
 /* One window: loss, and its gradient by the final hidden states x into gradient[length × hidden]. */
-static double head(work *w, const gptvq_ft_dims *dims, const int32_t *tokens, const float *x, float *gradient) {
+static double head(work *w, const gptvq_ft_dims *dims, const int32_t *tokens, const float *x,
+                   float *gradient) {
   double sum = 0;
   gptvq_ft_norm_forward(dims, w->length, x, w->model->final_norm, w->normed, w->scale);
   for (size_t first = 0; first < w->length; first += HEAD_TOKENS) {
     size_t n = gptvq_min_size(HEAD_TOKENS, w->length - first);
-    gptvq_gemm_nt(n, w->vocab, w->hidden, 1.0f, w->normed + first * w->hidden, w->hidden, w->head, w->hidden, 0.0f,
-                  w->logits, w->vocab);
+    gptvq_gemm_nt(n, w->vocab, w->hidden, 1.0f, w->normed + first * w->hidden, w->hidden, w->head, w->hidden,
+                  0.0f, w->logits, w->vocab);
     head_job job = {w, tokens + first + 1, gptvq_min_size(n, w->length - 1 - first)};
     gptvq_parallel_for(n, 4, nll_task, &job);
     for (size_t t = 0; t < n; t++) sum += w->losses[t];
     gptvq_gemm_nn(n, w->hidden, w->vocab, 1.0f, w->logits, w->vocab, w->head, w->hidden, 0.0f,
                   gradient + first * w->hidden, w->hidden);
   }
-  gptvq_ft_norm_backward(dims, w->length, x, w->model->final_norm, w->scale, gradient, NULL, w->gain_gradient, gradient);
+  gptvq_ft_norm_backward(dims, w->length, x, w->model->final_norm, w->scale, gradient, NULL, w->gain_gradient,
+                         gradient);
   return sum;
 }
 
-/* Through one block backwards, for the windows of a batch; their gradients are replaced by those of the block's inputs. */
+/* Through one block backwards, for the windows of a batch; their gradients are replaced by those of the
+ * block's inputs. */
 static gptvq_status block_backward(work *w, size_t b, size_t first_window, size_t windows, gptvq_error *err) {
   gptvq_ft_dims dims;
   gptvq_ft_params params = {0};
@@ -154,8 +160,8 @@ static gptvq_status block_backward(work *w, size_t b, size_t first_window, size_
     for (size_t i = 0; i < windows; i++) {
       w->first = (first_window + i) * w->length;
       (void)gptvq_ft_forward(&dims, &params.weights, tape, w->length, inputs + i * values);
-      gptvq_ft_backward(&dims, &params.weights, tape, w->gradient + i * values, &params.vector_gradients, NULL, NULL,
-                        w->gradient + i * values);
+      gptvq_ft_backward(&dims, &params.weights, tape, w->gradient + i * values, &params.vector_gradients,
+                        NULL, NULL, w->gradient + i * values);
     }
   }
   gptvq_ft_tape_destroy(tape);
@@ -168,20 +174,23 @@ static gptvq_status run_batch(work *w, size_t first_window, size_t windows, doub
   const gptvq_model *model = w->model;
   size_t values = w->length * w->hidden, stride = w->batch * values, blocks = model->config.layers;
   for (size_t i = 0; i < windows; i++) {
-    GPTVQ_TRY(gptvq_embed(model, w->tokens + (first_window + i) * w->length, w->length, w->inputs + i * values, err));
+    GPTVQ_TRY(gptvq_embed(model, w->tokens + (first_window + i) * w->length, w->length,
+                          w->inputs + i * values, err));
     for (size_t b = 0; b < blocks; b++) {
       float *x = w->inputs + (b + 1) * stride + i * values;
       memcpy(x, x - stride, values * sizeof *x);
-      GPTVQ_TRY(gptvq_block_attention(model, &model->blocks[b], w->workspace, 0, 0, w->length, x, GPTVQ_RUN_ALL, NULL, NULL, err));
-      GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], w->workspace, w->length, x, GPTVQ_RUN_ALL, NULL, NULL, err));
+      GPTVQ_TRY(gptvq_block_attention(model, &model->blocks[b], w->workspace, 0, 0, w->length, x,
+                                      GPTVQ_RUN_ALL, NULL, NULL, err));
+      GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], w->workspace, w->length, x, GPTVQ_RUN_ALL, NULL,
+                                NULL, err));
     }
   }
   gptvq_ft_dims dims;
   float *tables;
   GPTVQ_TRY(gptvq_ft_dims_create(model, &model->blocks[0], w->length, &dims, &tables, err));
   for (size_t i = 0; i < windows; i++)
-    *loss += head(w, &dims, w->tokens + (first_window + i) * w->length, w->inputs + blocks * stride + i * values,
-                  w->gradient + i * values);
+    *loss += head(w, &dims, w->tokens + (first_window + i) * w->length,
+                  w->inputs + blocks * stride + i * values, w->gradient + i * values);
   free(tables);
   for (size_t b = blocks; b-- > 0;) GPTVQ_TRY(block_backward(w, b, first_window, windows, err));
   return GPTVQ_OK;
@@ -189,24 +198,35 @@ static gptvq_status run_batch(work *w, size_t first_window, size_t windows, doub
 
 static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t budget, gptvq_error *err) {
   const gptvq_model *model = w->model;
-  size_t blocks = model->config.layers, window = gptvq_saturated_size(w->length * w->hidden, (blocks + 2) * sizeof(float));
+  size_t blocks = model->config.layers,
+         window = gptvq_saturated_size(w->length * w->hidden, (blocks + 2) * sizeof(float));
   w->batch = gptvq_min_size(windows, gptvq_max_size(1, budget / window));
   guide->blocks = blocks;
   guide->tokens = windows * w->length;
   guide->energy = calloc(blocks, sizeof *guide->energy);
-  guide->weights = gptvq_alloc_zero(blocks * GPTVQ_GUIDE_INPUTS, gptvq_saturated_size(guide->tokens, sizeof(float)));
+  guide->weights =
+      gptvq_alloc_zero(blocks * GPTVQ_GUIDE_INPUTS, gptvq_saturated_size(guide->tokens, sizeof(float)));
   bool failed = guide->energy == NULL || guide->weights == NULL;
   for (size_t b = 0; b < blocks && !failed; b++)
     failed = (guide->energy[b] = calloc(model->blocks[b].linear_count, sizeof(double))) == NULL;
-  struct { float **place; size_t floats; } parts[] = {
-      {&w->inputs, (blocks + 1) * w->batch * w->length * w->hidden}, {&w->gradient, w->batch * w->length * w->hidden},
-      {&w->head, w->vocab * w->hidden}, {&w->normed, w->length * w->hidden}, {&w->scale, w->length},
-      {&w->logits, HEAD_TOKENS * w->vocab}, {&w->gain_gradient, w->hidden},
-      {&w->squares[0], w->length}, {&w->squares[1], w->length}, {&w->squares[2], w->length}};
+  struct {
+    float **place;
+    size_t floats;
+  } parts[] = {{&w->inputs, (blocks + 1) * w->batch * w->length * w->hidden},
+               {&w->gradient, w->batch * w->length * w->hidden},
+               {&w->head, w->vocab * w->hidden},
+               {&w->normed, w->length * w->hidden},
+               {&w->scale, w->length},
+               {&w->logits, HEAD_TOKENS * w->vocab},
+               {&w->gain_gradient, w->hidden},
+               {&w->squares[0], w->length},
+               {&w->squares[1], w->length},
+               {&w->squares[2], w->length}};
   size_t total = 0;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     total += gptvq_saturated_size(parts[i].floats, sizeof(float));
-    if (!failed && (*parts[i].place = gptvq_alloc_zero(parts[i].floats, sizeof(float))) == NULL) failed = true;
+    if (!failed && (*parts[i].place = gptvq_alloc_zero(parts[i].floats, sizeof(float))) == NULL)
+      failed = true;
   }
   if (!failed) w->losses = gptvq_alloc(HEAD_TOKENS, sizeof *w->losses);
   if (failed || w->losses == NULL) return gptvq_fail_memory(err, "the gradients of the loss", total);
@@ -228,14 +248,20 @@ static void normalise(gptvq_guide *guide, const gptvq_model *model, double power
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) guide->energy[b][i] /= (double)guide->tokens;
 }
 
-gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t length, const int32_t *tokens, double power,
-                                size_t budget, size_t done, size_t total, const gptvq_callbacks *callbacks,
-                                gptvq_guide *out, gptvq_error *err) {
+gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t length,
+                                const int32_t *tokens, double power, size_t budget, size_t done, size_t total,
+                                const gptvq_callbacks *callbacks, gptvq_guide *out, gptvq_error *err) {
   *out = (gptvq_guide){0};
   for (size_t b = 0; b < model->config.layers; b++)
     if (model->blocks[b].mlp_count != 1)
-      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "gradients through mixture-of-experts blocks are not supported");
-  work w = {.model = model, .guide = out, .tokens = tokens, .length = length, .hidden = model->config.hidden, .vocab = model->config.vocab};
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                        "gradients through mixture-of-experts blocks are not supported");
+  work w = {.model = model,
+            .guide = out,
+            .tokens = tokens,
+            .length = length,
+            .hidden = model->config.hidden,
+            .vocab = model->config.vocab};
   gptvq_status status;
   GPTVQ_TRY_GOTO(allocate(&w, out, samples, budget, err));
   GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &w.workspace, err));
@@ -246,11 +272,13 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t
   }
   out->loss /= (double)(samples * (length - 1));
   if (!isfinite(out->loss))
-    status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "the model's loss on the calibration text is not a finite number");
+    status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "the model's loss on the calibration text is not a finite number");
   normalise(out, model, power);
 done:
   gptvq_workspace_destroy(w.workspace);
-  void *parts[] = {w.inputs, w.gradient, w.head, w.normed, w.scale, w.logits, w.gain_gradient, w.squares[0], w.squares[1], w.squares[2], w.losses};
+  void *parts[] = {w.inputs,        w.gradient,   w.head,       w.normed,     w.scale, w.logits,
+                   w.gain_gradient, w.squares[0], w.squares[1], w.squares[2], w.losses};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
   if (status != GPTVQ_OK) gptvq_guide_release(out);
   return status;

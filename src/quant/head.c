@@ -10,8 +10,14 @@
 enum { ROWS = 64, ZERO = 128 };
 
 gptvq_packed_shape gptvq_head_shape(size_t rows, size_t cols) {
-  return (gptvq_packed_shape){.kind = GPTVQ_PACKED_UNIFORM, .rows = rows, .cols = cols, .dim = 1, .index_bits = 8, .group_rows = 1,
-                              .group_cols = cols, .scale_block = GPTVQ_ROWS_GROUP};
+  return (gptvq_packed_shape){.kind = GPTVQ_PACKED_UNIFORM,
+                              .rows = rows,
+                              .cols = cols,
+                              .dim = 1,
+                              .index_bits = 8,
+                              .group_rows = 1,
+                              .group_cols = cols,
+                              .scale_block = GPTVQ_ROWS_GROUP};
 }
 
 typedef struct head_job {
@@ -34,7 +40,8 @@ static void pack_rows(void *context, size_t begin, size_t end, size_t thread) {
   const size_t cols = head->cols;
   float *row = job->rows + thread * cols;
   for (size_t r = begin; r < end; r++) {
-    gptvq_to_float(head->dtype, (const char *)head->weights + r * cols * gptvq_dtype_size(head->dtype), cols, row);
+    gptvq_to_float(head->dtype, (const char *)head->weights + r * cols * gptvq_dtype_size(head->dtype), cols,
+                   row);
     for (size_t g = 0; g < job->groups; g++) {
       const size_t first = g * GPTVQ_ROWS_GROUP, last = gptvq_min_size(first + GPTVQ_ROWS_GROUP, cols);
       float largest = 0.0f;
@@ -48,13 +55,16 @@ static void pack_rows(void *context, size_t begin, size_t end, size_t thread) {
       job->scales[r * job->groups + g] = scale;
       for (size_t c = first; c < last; c++) {
         int code = finite && step > 0.0f && isfinite(step) ? (int)rintf(row[c] / step) : 0;
-        job->codes[r * job->unit_bytes + c] = (uint8_t)(ZERO + (code > 127 ? 127 : code < -127 ? -127 : code));
+        job->codes[r * job->unit_bytes + c] = (uint8_t)(ZERO + (code > 127    ? 127
+                                                                : code < -127 ? -127
+                                                                              : code));
       }
     }
   }
 }
 
-gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, void **memory, gptvq_error *err) {
+gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, void **memory,
+                             gptvq_error *err) {
   gptvq_packed_sizes sizes;
   *packed = (gptvq_packed){.shape = gptvq_head_shape(head->rows, head->cols)};
   *memory = NULL;
@@ -62,22 +72,28 @@ gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, voi
   gptvq_packed_measure(&packed->shape, &sizes);
   const size_t codes = gptvq_round_up(sizes.index_bytes, 64), zeros = gptvq_round_up(sizes.zero_bytes, 64);
   uint8_t *block = gptvq_alloc_zero(codes + zeros + 2 * sizes.uniform_scales, 1);
-  head_job job = {.head = head, .rows = gptvq_alloc((size_t)gptvq_get_threads() * head->cols, sizeof(float)), .codes = block,
-                  .groups = gptvq_ceil_div(head->cols, GPTVQ_ROWS_GROUP), .unit_bytes = gptvq_unit_bytes(&packed->shape, 0)};
+  head_job job = {.head = head,
+                  .rows = gptvq_alloc((size_t)gptvq_get_threads() * head->cols, sizeof(float)),
+                  .codes = block,
+                  .groups = gptvq_ceil_div(head->cols, GPTVQ_ROWS_GROUP),
+                  .unit_bytes = gptvq_unit_bytes(&packed->shape, 0)};
   if (block == NULL || job.rows == NULL) {
     free(block);
     free(job.rows);
     return gptvq_fail_memory(err, "the output head as int8", codes);
   }
   job.scales = (uint16_t *)(void *)(block + codes + zeros);
-  memset(block + codes, ZERO, gptvq_min_size(sizes.uniform_scales, sizes.zero_bytes)); /* 8-bit units are bytes in order */
+  memset(block + codes, ZERO,
+         gptvq_min_size(sizes.uniform_scales, sizes.zero_bytes)); /* 8-bit units are bytes in order */
   gptvq_parallel_for(head->rows, ROWS, pack_rows, &job);
   free(job.rows);
   for (size_t i = 0; i < sizes.uniform_scales; i++)
     if (!isfinite(gptvq_fp16_to_float(job.scales[i]))) {
       free(block);
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s.weight: row %zu holds NaN, infinity or numbers too large for fp16 scales; "
-                        "--head-bits 16 keeps the head as it is", head->name, i / job.groups);
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "%s.weight: row %zu holds NaN, infinity or numbers too large for fp16 scales; "
+                        "--head-bits 16 keeps the head as it is",
+                        head->name, i / job.groups);
     }
   packed->indices = block;
   packed->zeros = block + codes;

@@ -6,7 +6,8 @@
 #include <math.h>
 #include <stdio.h>
 
-/* An fp32 sum of n products has a relative error of about n·2^-24 at worst: 256 rows keep it below 2e-5, typically 1e-6. */
+/* An fp32 sum of n products has a relative error of about n·2^-24 at worst: 256 rows keep it below 2e-5,
+ * typically 1e-6. */
 enum { GRAM_ROWS = 256, MIRROR_TILE = 32 };
 
 size_t gptvq_hessian_bytes(size_t cols) {
@@ -58,10 +59,11 @@ gptvq_status gptvq_hessian_finish(gptvq_hessian *hessian, const char *name, gptv
   /* a bad number in column c of any row makes the c-th diagonal element NaN or infinite */
   for (size_t c = 0; c < cols; c++)
     if (!isfinite(hessian->values[c * cols + c]))
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "%s: the calibration inputs are NaN or too large in input column %zu; the model does not "
-                        "compute finite numbers on this text",
-                        name, c);
+      return gptvq_fail(
+          err, GPTVQ_ERROR_NUMERIC,
+          "%s: the calibration inputs are NaN or too large in input column %zu; the model does not "
+          "compute finite numbers on this text",
+          name, c);
   mean_job job = {hessian->values, cols, 1.0 / (double)hessian->tokens};
   gptvq_parallel_for(gptvq_ceil_div(cols, MIRROR_TILE), 1, mean_rows, &job);
   return GPTVQ_OK;

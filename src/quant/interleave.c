@@ -14,14 +14,16 @@ typedef struct loop {
   const gptvq_group *group;
   uint32_t *live; /* [live_count] the group's sub-vectors that its codebooks are made from */
   size_t live_count;
-  size_t g, begin, end; /* group number; columns of the present batch, whose feedback among themselves is immediate */
-  char *scratch;        /* per thread */
+  size_t g, begin,
+      end; /* group number; columns of the present batch, whose feedback among themselves is immediate */
+  char *scratch; /* per thread */
   size_t scratch_bytes, points_bytes, beam_bytes;
 } loop;
 
 static size_t lanes_of(size_t blocks) { return gptvq_round_up(blocks, GPTVQ_LOOKUP_LANES); }
 
-/* Sub-vectors of the group that count, in order: all but those of dead columns only (unless there are no others). */
+/* Sub-vectors of the group that count, in order: all but those of dead columns only (unless there are no
+ * others). */
 static size_t live_blocks(const gptvq_vq *q, const gptvq_group *group, uint32_t *live) {
   size_t d = q->dim, first = group->start / d, blocks = group->width / d, n = 0;
   for (size_t b = first; b < first + blocks; b++) {
@@ -43,15 +45,18 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
   float *x = (float *)(void *)scratch, *t = x + q->shape.group_rows * d * lanes, *weight = t + d * d * lanes,
         *centroids = weight + q->shape.group_rows * lanes;
   for (size_t stripe = begin; stripe < end; stripe++) {
-    size_t row_begin = stripe * q->shape.group_rows, row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
-    gptvq_em_points points = {row_end - row_begin, blocks, lanes, q->dim, x, t, q->scale_block ? weight : NULL};
+    size_t row_begin = stripe * q->shape.group_rows,
+           row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
+    gptvq_em_points points = {row_end - row_begin,           blocks, lanes, q->dim, x, t,
+                              q->scale_block ? weight : NULL};
     if (q->scale_block) gptvq_vq_scale_group(q, l->group, row_begin, row_end);
     memset(x, 0, points.rows * d * lanes * sizeof *x);
     memset(t, 0, d * d * lanes * sizeof *t);
     for (size_t b = 0; b < blocks; b++)
       for (size_t i = 0; i < d; i++)
         for (size_t j = 0; j < d; j++)
-          if (!gptvq_factor_is_dead(q->factor, l->live[b] * d + i) && !gptvq_factor_is_dead(q->factor, l->live[b] * d + j))
+          if (!gptvq_factor_is_dead(q->factor, l->live[b] * d + i) &&
+              !gptvq_factor_is_dead(q->factor, l->live[b] * d + j))
             t[(i * d + j) * lanes + b] = q->lookup[(l->live[b] * d + i) * d + j];
     for (size_t row = row_begin; row < row_end; row++)
       for (size_t b = 0; b < blocks; b++) {
@@ -59,7 +64,8 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
         weight[(row - row_begin) * lanes + b] = scale * scale;
         for (size_t j = 0; j < d; j++)
           if (!gptvq_factor_is_dead(q->factor, l->live[b] * d + j))
-            x[((row - row_begin) * d + j) * lanes + b] = q->work[row * q->padded + l->live[b] * d + j] / scale;
+            x[((row - row_begin) * d + j) * lanes + b] =
+                q->work[row * q->padded + l->live[b] * d + j] / scale;
       }
     gptvq_em(&points, q->k, q->options->em_init, q->options->em_iterations,
              q->options->seed + 0x9e3779b97f4a7c15u * (stripe * q->groups + l->g + 1), centroids, NULL,
@@ -74,18 +80,27 @@ static void assign_batch(void *context, size_t begin, size_t end, size_t thread)
   gptvq_vq *q = l->q;
   size_t d = q->dim, n = q->padded, first = l->begin / d;
   char *scratch = l->scratch + thread * l->scratch_bytes;
-  gptvq_batch batch = {.dim = q->dim, .k = q->k, .padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES), .width = q->beam,
-                       .blocks = (l->end - l->begin) / d, .lookup = q->lookup + first * d * d, .metric = q->metric + first * d * d,
-                       .u_stride = n, .table = (float *)(void *)(scratch + l->beam_bytes), .scratch = scratch};
+  gptvq_batch batch = {.dim = q->dim,
+                       .k = q->k,
+                       .padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES),
+                       .width = q->beam,
+                       .blocks = (l->end - l->begin) / d,
+                       .lookup = q->lookup + first * d * d,
+                       .metric = q->metric + first * d * d,
+                       .u_stride = n,
+                       .table = (float *)(void *)(scratch + l->beam_bytes),
+                       .scratch = scratch};
   if (q->options->feedback && q->factor != NULL) batch.u = q->factor->u + l->begin * n + l->begin;
   for (size_t stripe = begin; stripe < end; stripe++) {
     batch.book = gptvq_vq_codebook(q, stripe, l->g);
     gptvq_batch_prepare(&batch);
-    size_t row_begin = stripe * q->shape.group_rows, row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
+    size_t row_begin = stripe * q->shape.group_rows,
+           row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
     for (size_t row = row_begin; row < row_end; row++) {
       float scale[GPTVQ_BATCH];
       for (size_t b = 0; b < batch.blocks; b++) scale[b] = gptvq_vq_scale(q, row, first + b);
-      (void)gptvq_batch_assign(&batch, q->work + row * n + l->begin, scale, q->index + row * q->blocks + first,
+      (void)gptvq_batch_assign(&batch, q->work + row * n + l->begin, scale,
+                               q->index + row * q->blocks + first,
                                batch.u != NULL ? q->error + row * n + l->begin : NULL);
     }
   }
@@ -95,8 +110,8 @@ static void assign_batch(void *context, size_t begin, size_t end, size_t thread)
 static void feed_back(gptvq_vq *q, size_t from, size_t to, size_t begin, size_t end) {
   if (!q->options->feedback || q->factor == NULL || from == to) return;
   size_t n = q->padded;
-  gptvq_gemm_nn(q->rows, end - begin, to - from, -1.0f, q->error + from, n, q->factor->u + from * n + begin, n, 1.0f,
-                q->work + begin, n);
+  gptvq_gemm_nn(q->rows, end - begin, to - from, -1.0f, q->error + from, n, q->factor->u + from * n + begin,
+                n, 1.0f, q->work + begin, n);
 }
 
 gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {

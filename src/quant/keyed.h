@@ -10,7 +10,8 @@ typedef struct gptvq_keyed {
   uint32_t at;
 } gptvq_keyed;
 
-/* By descending key; equal keys by ascending place, so that the order is the same everywhere. No key is NaN. */
+/* By descending key; equal keys by ascending place, so that the order is the same everywhere. No key is NaN.
+ */
 void gptvq_sort_descending(gptvq_keyed *items, size_t count);
 
 #endif

@@ -9,15 +9,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Products of CHUNK tokens are summed in fp32, the sums in double (as quant/hessian.c). TOKENS: that are worked on together. SLAB, STRIP: rows
- * and columns of a map that are divided together, multiples of the tiles of linalg/gemm.c. */
+/* Products of CHUNK tokens are summed in fp32, the sums in double (as quant/hessian.c). TOKENS: that are
+ * worked on together. SLAB, STRIP: rows and columns of a map that are divided together, multiples of the
+ * tiles of linalg/gemm.c. */
 enum { CHUNK = 256, TOKENS = 2048, SLAB = 2048, STRIP = 2048, ATTEMPTS = 6 };
 
 /* doubles of the two sums; floats of the differences */
 static bool sizes(size_t cols, size_t rows, size_t *sums, size_t *differences) {
   size_t product;
   return gptvq_mul(cols, cols, sums) && gptvq_mul(rows, cols, &product) && gptvq_add(*sums, product, sums) &&
-         gptvq_mul(gptvq_max_size(cols, rows), TOKENS, differences) && *sums <= SIZE_MAX / 32 && *differences <= SIZE_MAX / 32;
+         gptvq_mul(gptvq_max_size(cols, rows), TOKENS, differences) && *sums <= SIZE_MAX / 32 &&
+         *differences <= SIZE_MAX / 32;
 }
 
 size_t gptvq_mismatch_bytes(size_t cols, size_t rows) {
@@ -32,7 +34,8 @@ static gptvq_status out_of_memory(const char *name, size_t bytes, gptvq_error *e
   return gptvq_fail_memory(err, context, bytes);
 }
 
-gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, size_t cols, size_t rows, const char *name, gptvq_error *err) {
+gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, size_t cols, size_t rows, const char *name,
+                                 gptvq_error *err) {
   size_t sums, differences;
   *mismatch = (gptvq_mismatch){.cols = cols, .rows = rows};
   if (sizes(cols, rows, &sums, &differences)) {
@@ -72,8 +75,8 @@ static void subtract(void *context, size_t begin, size_t end, size_t thread) {
 }
 
 /* sum[width × cols] += Σ w (a − b) xᵀ over n <= TOKENS tokens */
-static void add_products(const gptvq_mismatch *m, size_t n, size_t width, const float *a, const float *b, size_t ldb,
-                         const float *x, size_t ldx, const float *weight, double *sum) {
+static void add_products(const gptvq_mismatch *m, size_t n, size_t width, const float *a, const float *b,
+                         size_t ldb, const float *x, size_t ldx, const float *weight, double *sum) {
   difference_job job = {width, ldb, a, b, weight, m->difference};
   gptvq_parallel_for(n, 16, subtract, &job);
   gptvq_cross_update(width, m->cols, n, CHUNK, m->difference, width, x, ldx, sum);
@@ -84,16 +87,19 @@ void gptvq_mismatch_add(gptvq_mismatch *m, size_t n, const float *x_original, co
   for (size_t t = 0; t < n; t += TOKENS) {
     size_t count = gptvq_min_size(TOKENS, n - t);
     const float *w = weight != NULL ? weight + t : NULL;
-    add_products(m, count, m->cols, x_original + t * m->cols, x + t * ldx, ldx, x + t * ldx, ldx, w, m->inputs);
+    add_products(m, count, m->cols, x_original + t * m->cols, x + t * ldx, ldx, x + t * ldx, ldx, w,
+                 m->inputs);
     if (m->rows > 0)
-      add_products(m, count, m->rows, stream_original + t * m->rows, stream + t * m->rows, m->rows, x + t * ldx, ldx, w,
-                   m->stream);
+      add_products(m, count, m->rows, stream_original + t * m->rows, stream + t * m->rows, m->rows,
+                   x + t * ldx, ldx, w, m->stream);
   }
   m->tokens += n;
 }
 
 /* Columns of a row's diagonal block of the factorisation, right of the diagonal: it does not spare them. */
-static size_t block_end(size_t n, size_t row) { return gptvq_min_size(n, gptvq_round_up(row + 1, GPTVQ_CHOLESKY_BLOCK)); }
+static size_t block_end(size_t n, size_t row) {
+  return gptvq_min_size(n, gptvq_round_up(row + 1, GPTVQ_CHOLESKY_BLOCK));
+}
 
 typedef struct triangle_job {
   size_t n;
@@ -110,17 +116,21 @@ static void mirror(void *context, size_t begin, size_t end, size_t thread) {
   for (size_t i = begin * TILE; i < gptvq_min_size(end * TILE, n); i += TILE)
     for (size_t j = 0; j <= i; j += TILE)
       for (size_t r = i; r < gptvq_min_size(i + TILE, n); r++)
-        for (size_t c = j; c < gptvq_min_size(j + TILE, r); c++) job->hessian[r * n + c] = job->hessian[c * n + r];
+        for (size_t c = j; c < gptvq_min_size(j + TILE, r); c++)
+          job->hessian[r * n + c] = job->hessian[c * n + r];
 }
 
 static void restore(const triangle_job *job) {
   for (size_t r = 0; r < job->n; r++)
-    memcpy(job->hessian + r * job->n + r, job->saved + r * GPTVQ_CHOLESKY_BLOCK, (block_end(job->n, r) - r) * sizeof *job->saved);
+    memcpy(job->hessian + r * job->n + r, job->saved + r * GPTVQ_CHOLESKY_BLOCK,
+           (block_end(job->n, r) - r) * sizeof *job->saved);
   gptvq_parallel_for(gptvq_ceil_div(job->n, 32), 1, mirror, (void *)(uintptr_t)job);
 }
 
-/* inverse[cols × cols] = L⁻¹ of H + λ = L Lᵀ as fp32; false: not positive definite at any λ. saved, scratch: [cols × block] */
-static bool invert_factor(const gptvq_mismatch *m, double *hessian, double damping, double *saved, double *scratch, float *inverse) {
+/* inverse[cols × cols] = L⁻¹ of H + λ = L Lᵀ as fp32; false: not positive definite at any λ. saved, scratch:
+ * [cols × block] */
+static bool invert_factor(const gptvq_mismatch *m, double *hessian, double damping, double *saved,
+                          double *scratch, float *inverse) {
   size_t n = m->cols;
   double mean = 0.0;
   for (size_t c = 0; c < n; c++) mean += hessian[c * n + c] / (double)n;
@@ -161,7 +171,8 @@ static void narrow_sums(gptvq_mismatch *m) {
   m->inputs = m->stream = NULL;
 }
 
-/* map[rows × n] · L⁻ᵀ L⁻¹ in place; half: [SLAB × n]. In strips of columns: of L⁻¹ only what is not zero is used. */
+/* map[rows × n] · L⁻ᵀ L⁻¹ in place; half: [SLAB × n]. In strips of columns: of L⁻¹ only what is not zero is
+ * used. */
 static void divide(size_t n, size_t rows, const float *inverse, float *half, float *map) {
   for (size_t r = 0; r < rows; r += SLAB) {
     size_t count = gptvq_min_size(SLAB, rows - r);
@@ -177,14 +188,16 @@ static void divide(size_t n, size_t rows, const float *inverse, float *half, flo
   }
 }
 
-gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, double damping, const char *name, gptvq_error *err) {
+gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, double damping, const char *name,
+                                   gptvq_error *err) {
   size_t n = m->cols, rows = n + m->rows;
   free(m->difference);
   m->difference = NULL;
   narrow_sums(m);
   if (m->tokens == 0) return GPTVQ_OK;
   double *saved = gptvq_alloc(n, GPTVQ_CHOLESKY_BLOCK * sizeof *saved);
-  double *scratch = gptvq_alloc(gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK), GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
+  double *scratch =
+      gptvq_alloc(gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK), GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
   float *inverse = gptvq_alloc(n, n * sizeof *inverse), *half = gptvq_alloc(SLAB, n * sizeof *half);
   gptvq_status status = GPTVQ_OK;
   if (saved == NULL || scratch == NULL || inverse == NULL || half == NULL) {
@@ -202,8 +215,8 @@ gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, double da
   return status;
 }
 
-gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, double inputs_share, double stream_share, size_t rows,
-                                  float *weights, const char *name, gptvq_error *err) {
+gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, double inputs_share, double stream_share,
+                                  size_t rows, float *weights, const char *name, gptvq_error *err) {
   size_t slab = gptvq_min_size(rows, SLAB), cols = m->cols;
   float *change = gptvq_alloc(slab, cols * sizeof *change);
   if (change == NULL) return out_of_memory(name, gptvq_saturated_size(slab, cols * sizeof *change), err);

@@ -13,8 +13,8 @@
 #define MAX_CODEBOOK_COST 2.0 /* bits per value; more would be better spent on indices */
 enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4, MAX_SVD_K = 256 };
 
-/* The published algorithm. All that is not named here is zero, and zero is "off" for everything that goes beyond it: an option added
- * later joins the paper's recipe only by being named here. */
+/* The published algorithm. All that is not named here is zero, and zero is "off" for everything that goes
+ * beyond it: an option added later joins the paper's recipe only by being named here. */
 static void published(gptvq_quantize_options *options) {
   memset(options, 0, sizeof *options);
   options->method = GPTVQ_METHOD_GPTVQ;
@@ -55,15 +55,18 @@ static bool is_uniform(const gptvq_quantize_options *o) {
   return o->method == GPTVQ_METHOD_GPTQ || o->method == GPTVQ_METHOD_RTN;
 }
 
-/* Bits of one stored codebook; with factors of rank R its row of the left one (the right one is shared by the layer). */
+/* Bits of one stored codebook; with factors of rank R its row of the left one (the right one is shared by the
+ * layer). */
 static double codebook_cost(const gptvq_quantize_options *o, unsigned index_bits) {
   return o->svd_rank > 0 ? 8.0 * o->svd_rank : (double)((size_t)1 << index_bits) * o->dim * o->codebook_bits;
 }
 
-/* Bits per value of a VQ setting, as the paper counts them (codebook scales, 16 / l, are left to the exact report). */
+/* Bits per value of a VQ setting, as the paper counts them (codebook scales, 16 / l, are left to the exact
+ * report). */
 static double vq_bits(const gptvq_quantize_options *o, unsigned index_bits, double group) {
   double codebook = codebook_cost(o, index_bits);
-  return (double)index_bits / o->dim + codebook / group + (o->scale_block ? (double)BLOCK_SCALE_BITS / o->scale_block : 0.0);
+  return (double)index_bits / o->dim + codebook / group +
+         (o->scale_block ? (double)BLOCK_SCALE_BITS / o->scale_block : 0.0);
 }
 
 /* Group size that makes the setting cost `bits` (0: not possible). */
@@ -75,7 +78,8 @@ static size_t vq_group(const gptvq_quantize_options *o, unsigned index_bits, dou
   return (size_t)group;
 }
 
-/* The message names the nearest sizes that usual groups (powers of two, codebooks of 0.03 to 1 bit per value) give. */
+/* The message names the nearest sizes that usual groups (powers of two, codebooks of 0.03 to 1 bit per value)
+ * give. */
 static gptvq_status no_such_size(const gptvq_quantize_options *o, gptvq_error *err) {
   double below = 0.0, above = INFINITY;
   for (unsigned b = 1; b <= 12; b++)
@@ -88,26 +92,33 @@ static gptvq_status no_such_size(const gptvq_quantize_options *o, gptvq_error *e
   char nearest[96];
   if (below > 0.0 && isfinite(above)) (void)snprintf(nearest, sizeof nearest, "%g or %g", below, above);
   else (void)snprintf(nearest, sizeof nearest, "%g", below > 0.0 ? below : above);
-  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                    "bits %g is not possible with dim %u, codebooks of %u bits%s%s%s; the nearest possible size is %s",
-                    o->bits, o->dim, o->codebook_bits, o->svd_rank ? ", this svd_rank" : "", o->index_bits ? " and this index_bits" : "",
-                    o->group_size ? " and this group_size" : "", nearest);
+  return gptvq_fail(
+      err, GPTVQ_ERROR_ARGUMENT,
+      "bits %g is not possible with dim %u, codebooks of %u bits%s%s%s; the nearest possible size is %s",
+      o->bits, o->dim, o->codebook_bits, o->svd_rank ? ", this svd_rank" : "",
+      o->index_bits ? " and this index_bits" : "", o->group_size ? " and this group_size" : "", nearest);
 }
 
 /* Before any size is known. */
 static gptvq_status check_svd(const gptvq_quantize_options *o, gptvq_error *err) {
   if (o->svd_rank == 0) return GPTVQ_OK;
   if (is_uniform(o))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible: uniform methods have no codebooks", o->svd_rank);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "svd_rank %u is not possible: uniform methods have no codebooks", o->svd_rank);
   if (o->dim != 1)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible with dim %u: only codebooks of dim 1 can be sorted and stacked",
-                      o->svd_rank, o->dim);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "svd_rank %u is not possible with dim %u: only codebooks of dim 1 can be sorted and stacked",
+        o->svd_rank, o->dim);
   if (o->svd_rank > MAX_SVD_K)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible: choose 1 to the number of centroids, at most %d", o->svd_rank,
-                      MAX_SVD_K);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "svd_rank %u is not possible: choose 1 to the number of centroids, at most %d",
+                      o->svd_rank, MAX_SVD_K);
   if (o->finetune_steps > 0 || o->finetune_block_steps > 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "svd_rank %u is not possible with fine-tuning, which moves every centroid by itself: give one of the two", o->svd_rank);
+                      "svd_rank %u is not possible with fine-tuning, which moves every centroid by itself: "
+                      "give one of the two",
+                      o->svd_rank);
   return GPTVQ_OK;
 }
 
@@ -115,22 +126,28 @@ static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
   if (o->dim != 1 && o->dim != 2 && o->dim != 4)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "dim %u is not possible: choose 1, 2 or 4", o->dim);
   if (o->codebook_bits != 8 && o->codebook_bits != 16)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "codebook_bits %u is not possible: choose 8 or 16", o->codebook_bits);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "codebook_bits %u is not possible: choose 8 or 16",
+                      o->codebook_bits);
   if (o->index_bits > 12)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "index_bits %u is not possible: choose 1 to 12", o->index_bits);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "index_bits %u is not possible: choose 1 to 12",
+                      o->index_bits);
   if (o->group_cols < 8 || o->group_cols % 8 != 0 || o->group_cols > 65536)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "group_cols %zu is not possible: choose a multiple of 8 from 8 to 65536, such as %zu", o->group_cols,
-                      gptvq_min_size(65536, gptvq_max_size(8, gptvq_round_up(gptvq_min_size(o->group_cols, 65536), 8))));
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "group_cols %zu is not possible: choose a multiple of 8 from 8 to 65536, such as %zu", o->group_cols,
+        gptvq_min_size(65536, gptvq_max_size(8, gptvq_round_up(gptvq_min_size(o->group_cols, 65536), 8))));
   if (o->group_size != 0 && (o->group_size < 8 || o->group_size > MAX_GROUP))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "group_size %zu is not possible: choose 8 to %zu", o->group_size, MAX_GROUP);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "group_size %zu is not possible: choose 8 to %zu",
+                      o->group_size, MAX_GROUP);
   if (o->scale_block != 0 && (o->scale_block < 8 || (o->scale_block & (o->scale_block - 1)) != 0 ||
                               o->group_cols % o->scale_block != 0))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "scale_block %u is not possible: choose 0 (none), 8, 16, 32, 64 … such that it divides group_cols %zu",
+                      "scale_block %u is not possible: choose 0 (none), 8, 16, 32, 64 … such that it divides "
+                      "group_cols %zu",
                       o->scale_block, o->group_cols);
   if (o->bits == 0.0 && (o->index_bits == 0 || o->group_size == 0))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "neither bits nor both of index_bits and group_size are given: set bits, such as 2.25");
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "neither bits nor both of index_bits and group_size are given: set bits, such as 2.25");
   if (o->index_bits == 0 && o->group_size == 0) {
     for (unsigned b = 12; b >= 1 && o->group_size == 0; b--) {
       o->group_size = vq_group(o, b, o->bits);
@@ -146,8 +163,10 @@ static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
     if (o->index_bits == 0) return no_such_size(o, err);
   }
   if (o->svd_rank > 0 && (o->index_bits > 8 || o->svd_rank > 1u << o->index_bits))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible with %u centroids: %s", o->svd_rank, 1u << o->index_bits,
-                      o->index_bits > 8 ? "factored codebooks have at most 256" : "the rank is at most their number");
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible with %u centroids: %s",
+                      o->svd_rank, 1u << o->index_bits,
+                      o->index_bits > 8 ? "factored codebooks have at most 256"
+                                        : "the rank is at most their number");
   o->bits = vq_bits(o, o->index_bits, (double)o->group_size);
   return GPTVQ_OK;
 }
@@ -156,27 +175,32 @@ static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err)
   o->dim = 1;
   o->scale_block = 0;
   if (o->index_bits > 8)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "index_bits %u is not possible with uniform methods: choose 1 to 8", o->index_bits);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "index_bits %u is not possible with uniform methods: choose 1 to 8", o->index_bits);
   if (o->group_size > MAX_GROUP)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "group_size %zu is not possible: choose 1 to %zu", o->group_size, MAX_GROUP);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "group_size %zu is not possible: choose 1 to %zu",
+                      o->group_size, MAX_GROUP);
   if (o->bits == 0.0 && (o->index_bits == 0 || o->group_size == 0))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "neither bits nor both of index_bits and group_size are given: set bits, such as 2.125");
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "neither bits nor both of index_bits and group_size are given: set bits, such as 2.125");
   if (o->bits != 0.0 && o->index_bits == 0) {
     double spare = o->group_size ? (double)UNIFORM_GROUP_BITS / (double)o->group_size : 0.0;
     double b = o->group_size ? floor(o->bits - spare + 1e-9) : ceil(o->bits - 1e-9) - 1.0;
     if (b < 1.0 || b > 8.0)
       return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                        "bits %g is not possible with uniform methods%s; the nearest possible size is %g", o->bits,
-                        o->group_size ? " and this group_size" : "",
+                        "bits %g is not possible with uniform methods%s; the nearest possible size is %g",
+                        o->bits, o->group_size ? " and this group_size" : "",
                         b < 1.0 ? 1.0 + (spare > 0.0 ? spare : 0.125) : 8.0 + (spare > 0.0 ? spare : 0.125));
     o->index_bits = (unsigned)b;
   }
   if (o->group_size == 0) {
-    double spare = o->bits - o->index_bits, group = spare > 0.0 ? floor(UNIFORM_GROUP_BITS / spare + 0.5) : 0.0;
+    double spare = o->bits - o->index_bits,
+           group = spare > 0.0 ? floor(UNIFORM_GROUP_BITS / spare + 0.5) : 0.0;
     if (group < 1.0 || group > (double)MAX_GROUP)
       return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                        "bits %g is not possible with index_bits %u: the nearest usual sizes are %g and %g", o->bits,
-                        o->index_bits, o->index_bits + 0.125, o->index_bits + 0.25);
+                        "bits %g is not possible with index_bits %u: the nearest usual sizes are %g and %g",
+                        o->bits, o->index_bits, o->index_bits + 0.125, o->index_bits + 0.25);
     o->group_size = (size_t)group;
   }
   o->bits = o->index_bits + (double)UNIFORM_GROUP_BITS / (double)o->group_size;
@@ -185,37 +209,50 @@ static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err)
 
 gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_error *err) {
   if ((unsigned)o->method > GPTVQ_METHOD_KMEANS)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "method %d is unknown: choose gptvq, gptq, rtn or kmeans", (int)o->method);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "method %d is unknown: choose gptvq, gptq, rtn or kmeans",
+                      (int)o->method);
   if (!(o->bits >= 0.0) || o->bits > 16.0)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "bits %g is not possible: choose about 1 to 8, such as 2.25", o->bits);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "bits %g is not possible: choose about 1 to 8, such as 2.25",
+                      o->bits);
   if ((unsigned)o->em_init > GPTVQ_INIT_CDF)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "em_init %d is unknown: choose mahalanobis, kmeans++ or cdf", (int)o->em_init);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "em_init %d is unknown: choose mahalanobis, kmeans++ or cdf",
+                      (int)o->em_init);
   if (o->em_iterations > 100000)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "em_iterations %u is not possible: choose 0 to 100000", o->em_iterations);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "em_iterations %u is not possible: choose 0 to 100000",
+                      o->em_iterations);
   if (o->reassign_rounds > 1000)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "reassign_rounds %u is not possible: choose 0 to 1000", o->reassign_rounds);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "reassign_rounds %u is not possible: choose 0 to 1000",
+                      o->reassign_rounds);
   if (!(o->damping >= 0.0) || o->damping > 10.0)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "damping %g is not possible: choose 0 to 10, such as 0.01", o->damping);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "damping %g is not possible: choose 0 to 10, such as 0.01",
+                      o->damping);
   if (!(o->mismatch >= 0.0 && o->mismatch <= 1.0))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "mismatch %g is not possible: choose 0 to 1", o->mismatch);
   if (!(o->mismatch_stream >= 0.0 && o->mismatch_stream <= 1.0))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "mismatch_stream %g is not possible: choose 0 to 1", o->mismatch_stream);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "mismatch_stream %g is not possible: choose 0 to 1",
+                      o->mismatch_stream);
   if (!(o->guide >= 0.0 && o->guide <= 1.0))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "guide %g is not possible: choose 0 to 1", o->guide);
   if (o->allocate < 0 || o->allocate > 1)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "allocate %d is unknown: choose 0 (the same for all layers) or 1 (by sensitivity)", o->allocate);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "allocate %d is unknown: choose 0 (the same for all layers) or 1 (by sensitivity)",
+                      o->allocate);
   if (o->act_order < 0 || o->act_order > 3)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "act_order %d is unknown: choose 0 (off), 1 (permutation stored), 2 (sub-vectors only, nothing stored) or 3 (as 2, "
+                      "act_order %d is unknown: choose 0 (off), 1 (permutation stored), 2 (sub-vectors only, "
+                      "nothing stored) or 3 (as 2, "
                       "and columns sorted where a neighbouring layer takes up the order)",
                       o->act_order);
   if (o->head_bits != 8 && o->head_bits != 16)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "an output head of %u bits is not possible: choose 8 or 16", o->head_bits);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "an output head of %u bits is not possible: choose 8 or 16",
+                      o->head_bits);
   if (o->rotate < GPTVQ_ROTATE_NONE || o->rotate > GPTVQ_ROTATE_ALL)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "rotate %d is unknown: choose 0 (none), 1 (residual stream), 2 (heads) or 3 (both)",
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "rotate %d is unknown: choose 0 (none), 1 (residual stream), 2 (heads) or 3 (both)",
                       o->rotate);
   if (o->beam < 1 || o->beam > GPTVQ_BEAM_MAX)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "beam %u is not possible: choose 1 (greedy) to %d", o->beam, GPTVQ_BEAM_MAX);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "beam %u is not possible: choose 1 (greedy) to %d", o->beam,
+                      GPTVQ_BEAM_MAX);
   GPTVQ_TRY(check_svd(o, err));
   return is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
 }
@@ -223,7 +260,8 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_err
 size_t gptvq_group_columns(size_t cols, const gptvq_quantize_options *o) {
   if (is_uniform(o)) return cols;
   size_t multiple = gptvq_max_size(8, o->scale_block);
-  size_t widest = gptvq_min_size(o->group_cols, gptvq_max_size(multiple, o->group_size / multiple * multiple));
+  size_t widest =
+      gptvq_min_size(o->group_cols, gptvq_max_size(multiple, o->group_size / multiple * multiple));
   if (cols <= widest) return cols;
   return gptvq_round_up(gptvq_ceil_div(cols, gptvq_ceil_div(cols, widest)), multiple);
 }
@@ -232,7 +270,8 @@ gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_quantize_op
                                gptvq_packed_shape *shape, gptvq_error *err) {
   gptvq_quantize_options o = *options;
   GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
-  if (rows == 0 || cols == 0) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a layer of %zu x %zu values is empty", rows, cols);
+  if (rows == 0 || cols == 0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a layer of %zu x %zu values is empty", rows, cols);
   memset(shape, 0, sizeof *shape);
   shape->rows = rows;
   shape->cols = cols;
@@ -252,7 +291,8 @@ gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_quantize_op
     size_t stripe = gptvq_max_size(1, (o.group_size + shape->group_cols / 2) / shape->group_cols);
     size_t stripes = rows > stripe ? (rows + stripe / 2) / stripe : 1;
     shape->group_rows = gptvq_ceil_div(rows, stripes);
-    if (gptvq_ceil_div(rows, shape->group_rows) != stripes) shape->group_rows = stripe; /* many low stripes: rounding up would tell */
+    if (gptvq_ceil_div(rows, shape->group_rows) != stripes)
+      shape->group_rows = stripe; /* many low stripes: rounding up would tell */
     size_t tiles = gptvq_ceil_div(rows, shape->group_rows) * gptvq_ceil_div(cols, shape->group_cols);
     shape->svd_rank = (unsigned)gptvq_min_size(o.svd_rank, tiles);
   }

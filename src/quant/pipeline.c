@@ -34,13 +34,15 @@ typedef struct run {
 static gptvq_status open_input(run *r, gptvq_error *err) {
   gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32};
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
-  const json_t *before = json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
+  const json_t *before =
+      json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
   if (r->model->info.packed || json_is_object(before)) {
     const char *method = json_string_value(json_object_get(before, "quant_method"));
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
                       r->model_dir, method != NULL ? method : "quantization_config in config.json");
   }
-  if (r->needs_data) GPTVQ_TRY(gptvq_calibration_length(r->model, &r->options, &r->options.calib_length, err));
+  if (r->needs_data)
+    GPTVQ_TRY(gptvq_calibration_length(r->model, &r->options, &r->options.calib_length, err));
   return gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err);
 }
 
@@ -65,14 +67,16 @@ static gptvq_status open_output(run *r, gptvq_error *err) {
     }
     GPTVQ_TRY_GOTO(status);
     if (!found && rmdir(out->work) != 0) {
-      status = gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not an interrupted run: remove it", out->work);
+      status =
+          gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not an interrupted run: remove it", out->work);
       goto done;
     }
     if (found && r->options.resume) {
       GPTVQ_TRY_GOTO(gptvq_run_identity_compare(out, before.identity, identity, err));
       if (before.blocks > r->plan.blocks) {
-        status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/resume.json is damaged: %zu of %zu blocks are finished",
-                            out->work, before.blocks, r->plan.blocks);
+        status =
+            gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/resume.json is damaged: %zu of %zu blocks are finished",
+                       out->work, before.blocks, r->plan.blocks);
         goto done;
       }
       gptvq_output_clean(out);
@@ -86,10 +90,11 @@ static gptvq_status open_output(run *r, gptvq_error *err) {
       goto done;
     }
     if (found && before.blocks > 0 && !r->options.force) {
-      status = gptvq_fail(err, GPTVQ_ERROR_IO,
-                          "%s holds %zu finished blocks of an interrupted run: continue it with --resume or start "
-                          "over with --force",
-                          out->work, before.blocks);
+      status =
+          gptvq_fail(err, GPTVQ_ERROR_IO,
+                     "%s holds %zu finished blocks of an interrupted run: continue it with --resume or start "
+                     "over with --force",
+                     out->work, before.blocks);
       goto done;
     }
     /* nothing worth keeping: a fresh folder under a fresh lock */
@@ -110,7 +115,8 @@ static gptvq_status open_output(run *r, gptvq_error *err) {
   }
   r->keep = false;
   if (r->options.resume)
-    gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "nothing to resume in %s: starting from the first block", out->work);
+    gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "nothing to resume in %s: starting from the first block",
+              out->work);
   GPTVQ_TRY_GOTO(gptvq_run_state_write(out, &r->state, err));
 done:
   gptvq_run_state_release(&before);
@@ -133,10 +139,11 @@ static gptvq_status check_memory(const run *r, gptvq_error *err) {
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
   if (!gptvq_mul(tokens, r->model->config.hidden * sizeof(float), &bytes)) bytes = SIZE_MAX;
   if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
-    return gptvq_fail(err, GPTVQ_ERROR_MEMORY,
-                      "the activations of %zu calibration windows of %zu tokens take %zu bytes, more than this "
-                      "machine's memory: use fewer (--calib-samples, --calib-length)",
-                      r->options.calib_samples, r->options.calib_length, bytes);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_MEMORY,
+        "the activations of %zu calibration windows of %zu tokens take %zu bytes, more than this "
+        "machine's memory: use fewer (--calib-samples, --calib-length)",
+        r->options.calib_samples, r->options.calib_length, bytes);
   return GPTVQ_OK;
 }
 
@@ -145,16 +152,19 @@ static void plan_memory(run *r) {
   gptvq_quantize_options without = r->options;
   without.mismatch = without.mismatch_stream = 0.0;
   bool two = both_streams(r), two_without = two && r->options.finetune_block_steps > 0;
-  double available = (double)gptvq_available_memory(), peak = gptvq_pipeline_peak(r->model, &r->options, two, hessian_budget);
+  double available = (double)gptvq_available_memory(),
+         peak = gptvq_pipeline_peak(r->model, &r->options, two, hessian_budget);
   char text[256];
-  if (gptvq_memory_warning(peak, gptvq_pipeline_peak(r->model, &without, two_without, hessian_budget), available, text, sizeof text))
+  if (gptvq_memory_warning(peak, gptvq_pipeline_peak(r->model, &without, two_without, hessian_budget),
+                           available, text, sizeof text))
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "%s", text);
   r->pipeline.kept_budget = available > peak ? (size_t)((available - peak) / 2.0) : 0;
 }
 
 static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
   gptvq_calibration *c = &r->calibration;
-  *c = (gptvq_calibration){.samples = r->options.calib_samples, .length = r->options.calib_length, .source = "self"};
+  *c = (gptvq_calibration){
+      .samples = r->options.calib_samples, .length = r->options.calib_length, .source = "self"};
   c->tokens = gptvq_alloc(c->samples * c->length, sizeof *c->tokens);
   if (c->tokens == NULL)
     return gptvq_fail_memory(err, "calibration windows", c->samples * c->length * sizeof *c->tokens);
@@ -169,24 +179,30 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   gptvq_pipeline *p = &r->pipeline;
   if (r->options.allocate == 0 || r->options.method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
   if (r->model->blocks[0].mlp_count != 1) {
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "bits are not allocated by sensitivity in models with experts: all layers get the same size");
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
+              "bits are not allocated by sensitivity in models with experts: all layers get the same size");
     return GPTVQ_OK;
   }
   size_t count = gptvq_min_size(allocation_windows, c->samples);
   int32_t *tokens = gptvq_alloc(count * c->length, sizeof *tokens);
-  if (tokens == NULL) return gptvq_fail_memory(err, "calibration windows", count * c->length * sizeof *tokens);
+  if (tokens == NULL)
+    return gptvq_fail_memory(err, "calibration windows", count * c->length * sizeof *tokens);
   for (size_t i = 0; i < count; i++)
-    memcpy(tokens + i * c->length, c->tokens + i * c->samples / count * c->length, c->length * sizeof *tokens);
+    memcpy(tokens + i * c->length, c->tokens + i * c->samples / count * c->length,
+           c->length * sizeof *tokens);
   gptvq_guide guide = {0};
   gptvq_status status;
-  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, count, c->length, tokens, 1.0, guide_budget, 0, p->layers_total, r->callbacks, &guide, err));
-  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(r->model, count, c->length, tokens, &guide, &r->options, 0, p->layers_total, r->callbacks,
-                                         &r->allocation, err));
+  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, count, c->length, tokens, 1.0, guide_budget, 0, p->layers_total,
+                                    r->callbacks, &guide, err));
+  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(r->model, count, c->length, tokens, &guide, &r->options, 0,
+                                         p->layers_total, r->callbacks, &r->allocation, err));
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
-            "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f instead of %.4f",
+            "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f "
+            "instead of %.4f",
             8.0 * (double)r->allocation.bytes / (double)r->model->info.linear_values,
-            8.0 * (double)r->allocation.budget / (double)r->model->info.linear_values, r->allocation.loss, r->allocation.loss_uniform);
+            8.0 * (double)r->allocation.budget / (double)r->model->info.linear_values, r->allocation.loss,
+            r->allocation.loss_uniform);
 done:
   gptvq_guide_release(&guide);
   free(tokens);
@@ -198,17 +214,20 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
   bool found = false, self = r->options.calib != NULL && strcmp(r->options.calib, "self") == 0;
   GPTVQ_TRY(check_memory(r, err));
   plan_memory(r);
-  if (r->resumed && self && r->state.calibration_hash[0] != '\0') GPTVQ_TRY(load_saved_tokens(r, &found, err));
+  if (r->resumed && self && r->state.calibration_hash[0] != '\0')
+    GPTVQ_TRY(load_saved_tokens(r, &found, err));
   if (!found)
-    GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, &r->options, r->callbacks, &r->calibration, err));
+    GPTVQ_TRY(
+        gptvq_calibration_create(r->model, r->model_dir, &r->options, r->callbacks, &r->calibration, err));
   gptvq_calibration *c = &r->calibration;
   char hash[sizeof r->state.calibration_hash];
   (void)snprintf(hash, sizeof hash, "%016llx", (unsigned long long)c->hash);
   if (r->state.calibration_hash[0] != '\0' && strcmp(hash, r->state.calibration_hash) != 0)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "%s cannot be resumed: the calibration text gives other tokens than in the first run; give the "
-                      "same text, or start over with --force",
-                      r->out.work);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "%s cannot be resumed: the calibration text gives other tokens than in the first run; give the "
+        "same text, or start over with --force",
+        r->out.work);
   if (self && !found) GPTVQ_TRY(gptvq_saved_tokens_write(&r->out, c, err));
   memcpy(r->state.calibration_hash, hash, sizeof hash);
   return GPTVQ_OK;
@@ -217,7 +236,8 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
 /* From here on the transformed model, if one is asked for, is the original. */
 static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *err) {
   gptvq_model *prepared;
-  GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->options, &r->calibration, output_bytes, r->callbacks, &prepared, err));
+  GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->options, &r->calibration, output_bytes,
+                                   r->callbacks, &prepared, err));
   if (prepared != NULL) {
     gptvq_model_close(r->model);
     r->model = prepared;
@@ -225,7 +245,8 @@ static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *er
     GPTVQ_TRY(gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err));
   }
   if (r->options.head_bits == 8 && r->model->config.tie_embeddings)
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "the output head is the embedding's matrix: it stays as it is, not in 8 bits");
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
+              "the output head is the embedding's matrix: it stays as it is, not in 8 bits");
   return GPTVQ_OK;
 }
 
@@ -248,14 +269,15 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   }
   GPTVQ_TRY(allocate_bits(r, err));
   if (guided(r)) {
-    GPTVQ_TRY(gptvq_guide_create(r->model, c->samples, c->length, c->tokens, r->options.guide, guide_budget, p->layers_done,
-                                 p->layers_total, r->callbacks, &r->guide, err));
+    GPTVQ_TRY(gptvq_guide_create(r->model, c->samples, c->length, c->tokens, r->options.guide, guide_budget,
+                                 p->layers_done, p->layers_total, r->callbacks, &r->guide, err));
     p->guide = &r->guide;
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
   p->workspace = r->workspace;
   for (size_t w = 0; w < c->samples; w++)
-    GPTVQ_TRY(gptvq_embed(r->model, c->tokens + w * c->length, c->length, p->x + w * c->length * hidden, err));
+    GPTVQ_TRY(
+        gptvq_embed(r->model, c->tokens + w * c->length, c->length, p->x + w * c->length * hidden, err));
   if (p->x_original != NULL) memcpy(p->x_original, p->x, c->samples * c->length * hidden * sizeof *p->x);
   return GPTVQ_OK;
 }
@@ -270,8 +292,10 @@ static size_t first_layer(const run *r, size_t block) {
 static gptvq_status replay_finished(run *r, gptvq_error *err) {
   r->pipeline.layers_done = first_layer(r, r->state.blocks);
   if (r->state.blocks == 0) return GPTVQ_OK;
-  gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "resuming after %zu of %zu blocks", r->state.blocks, r->plan.blocks);
-  if (r->pipeline.x == NULL || r->state.blocks == r->plan.blocks) return GPTVQ_OK; /* nobody needs the activations */
+  gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "resuming after %zu of %zu blocks", r->state.blocks,
+            r->plan.blocks);
+  if (r->pipeline.x == NULL || r->state.blocks == r->plan.blocks)
+    return GPTVQ_OK; /* nobody needs the activations */
   gptvq_checkpoint *shards = NULL;
   gptvq_block copy = {0};
   gptvq_copies copies = {0};
@@ -293,10 +317,12 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
     for (size_t i = 0; i < block->linear_count; i++) {
       gptvq_packed packed;
       gptvq_packed_info info;
-      GPTVQ_TRY_GOTO(gptvq_checkpoint_get_packed(shards, block->linears[i].name, &packed, &info, &owned[i], err));
+      GPTVQ_TRY_GOTO(
+          gptvq_checkpoint_get_packed(shards, block->linears[i].name, &packed, &info, &owned[i], err));
       if (packed.shape.rows != block->linears[i].rows || packed.shape.cols != block->linears[i].cols) {
-        status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: %s has another shape than the model's; start over with --force",
-                            r->out.work, block->linears[i].name);
+        status = gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                            "%s: %s has another shape than the model's; start over with --force", r->out.work,
+                            block->linears[i].name);
         goto done;
       }
       gptvq_linear_set_packed(&copy.linears[i], &packed);
@@ -329,12 +355,14 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_tuned_block tuned = {0};
-    bool tune = r->options.finetune_block_steps > 0 && r->pipeline.x_original != NULL && block->mlp_count == 1;
+    bool tune =
+        r->options.finetune_block_steps > 0 && r->pipeline.x_original != NULL && block->mlp_count == 1;
     gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
                                : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
       gptvq_tuned vectors = {.block = &tuned.block};
-      status = gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, tune ? &vectors : NULL, err);
+      status =
+          gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, tune ? &vectors : NULL, err);
       for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);
       gptvq_copies_release(&tuned.copies);
     }
@@ -353,8 +381,9 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
   free(r->pipeline.x_original);
   r->pipeline.x = r->pipeline.x_original = NULL;
   if (!r->state.finetuned) {
-    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, r->model_dir, &r->out, &r->plan, &r->options, &r->calibration, r->callbacks,
-                                      &r->state.finetune_before, &r->state.finetune_after, err));
+    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, r->model_dir, &r->out, &r->plan, &r->options, &r->calibration,
+                                      r->callbacks, &r->state.finetune_before, &r->state.finetune_after,
+                                      err));
     r->state.finetuned = true;
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }
@@ -387,12 +416,14 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   report->mean_error = layers > 0 ? sum / (double)layers : NAN;
   report->layers = layers;
   gptvq_model_close(packed);
-  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, report->bits_per_value, err));
+  GPTVQ_TRY(
+      gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, report->bits_per_value, err));
   gptvq_model_close(r->model);
   r->model = NULL;
   GPTVQ_TRY(gptvq_pipeline_drop_prepared(&r->out, err));
   GPTVQ_TRY(gptvq_output_publish(&r->out, err));
-  gptvq_run_state_remove(r->out.path); /* last: a kill before leaves a run to resume, a kill here a harmless file */
+  gptvq_run_state_remove(
+      r->out.path); /* last: a kill before leaves a run to resume, a kill here a harmless file */
   return GPTVQ_OK;
 }
 
@@ -407,11 +438,14 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
                       gptvq_method_name(r->options.method));
   bool tunes = r->options.finetune_steps > 0 || r->options.finetune_block_steps > 0;
   if (tunes && !r->needs_data)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "fine-tuning needs calibration data: --method gptvq or gptq, not %s",
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "fine-tuning needs calibration data: --method gptvq or gptq, not %s",
                       gptvq_method_name(r->options.method));
-  if (tunes && (r->options.finetune_batch == 0 || !(r->options.finetune_rate > 0 && r->options.finetune_rate <= 1) ||
-                !(r->options.finetune_index_rate >= 0 && r->options.finetune_index_rate <= 1)))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "fine-tuning takes at least one window per step and rates between 0 and 1");
+  if (tunes &&
+      (r->options.finetune_batch == 0 || !(r->options.finetune_rate > 0 && r->options.finetune_rate <= 1) ||
+       !(r->options.finetune_index_rate >= 0 && r->options.finetune_index_rate <= 1)))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "fine-tuning takes at least one window per step and rates between 0 and 1");
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, &r->out, err));
@@ -432,19 +466,25 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   }
   report->blocks_resumed = r->state.blocks;
   if (tunes && r->model->config.experts > 0)
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "fine-tuning of mixture-of-experts models is not supported: left out");
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
+              "fine-tuning of mixture-of-experts models is not supported: left out");
   GPTVQ_TRY(replay_finished(r, err));
   GPTVQ_TRY(quantize_blocks(r, err));
   return finish(r, report, err);
 }
 
 gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gptvq_quantize_options *options,
-                            const gptvq_callbacks *callbacks, gptvq_quantize_report *report, gptvq_error *err) {
+                            const gptvq_callbacks *callbacks, gptvq_quantize_report *report,
+                            gptvq_error *err) {
   if (model_dir == NULL || options == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
   double start = gptvq_clock(), cpu_start = gptvq_cpu_seconds();
   gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
-  run r = {.options = *options, .model_dir = model_dir, .out_dir = out_dir, .callbacks = callbacks, .out.lock = -1};
+  run r = {.options = *options,
+           .model_dir = model_dir,
+           .out_dir = out_dir,
+           .callbacks = callbacks,
+           .out.lock = -1};
   gptvq_status status = quantize(&r, &result, err);
   if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
   free(r.pipeline.x);

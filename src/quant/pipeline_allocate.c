@@ -39,9 +39,9 @@ static gptvq_quantize_options with_setting(const work *w, const gptvq_allocated 
   return o;
 }
 
-/* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options' codebook cost, half and a quarter
- * of it. Column groups stay as they are, so that one Hessian factor serves all. A factored codebook costs the same for any
- * number of centroids. */
+/* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options'
+ * codebook cost, half and a quarter of it. Column groups stay as they are, so that one Hessian factor serves
+ * all. A factored codebook costs the same for any number of centroids. */
 static void list_settings(work *w) {
   const gptvq_quantize_options *o = w->options;
   int reach = o->dim > 2 ? (int)o->dim / 2 : 1;
@@ -49,8 +49,12 @@ static void list_settings(work *w) {
   for (int step = -reach; step <= reach; step++)
     for (unsigned larger = 0; larger < 3; larger++) {
       int bits = (int)o->index_bits + step;
-      size_t group = o->svd_rank > 0 ? o->group_size : step < 0 ? o->group_size >> -step : o->group_size << step;
-      if (bits < 1 || (bits > FAST_BITS && o->index_bits <= FAST_BITS) || (step == 0 && larger == 0) || w->setting_count == MAX_SETTINGS) continue;
+      size_t group = o->svd_rank > 0 ? o->group_size
+                     : step < 0      ? o->group_size >> -step
+                                     : o->group_size << step;
+      if (bits < 1 || (bits > FAST_BITS && o->index_bits <= FAST_BITS) || (step == 0 && larger == 0) ||
+          w->setting_count == MAX_SETTINGS)
+        continue;
       gptvq_allocated setting = {(unsigned)bits, group << larger};
       gptvq_quantize_options changed = with_setting(w, &setting);
       if (setting.group_size < o->group_cols || gptvq_quantize_options_resolve(&changed, NULL) != GPTVQ_OK ||
@@ -65,9 +69,10 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
   (void)err;
   work *w = context;
   if (count == 0 || n == 0) return GPTVQ_OK;
-  gptvq_guide_input which = linears[0] == block->o ? GPTVQ_GUIDE_O
-                            : linears[0] == block->mlps[0].down ? GPTVQ_GUIDE_DOWN
-                            : linears[0] == block->mlps[0].input.linear[0] ? GPTVQ_GUIDE_GATE_UP : GPTVQ_GUIDE_QKV;
+  gptvq_guide_input which = linears[0] == block->o                         ? GPTVQ_GUIDE_O
+                            : linears[0] == block->mlps[0].down            ? GPTVQ_GUIDE_DOWN
+                            : linears[0] == block->mlps[0].input.linear[0] ? GPTVQ_GUIDE_GATE_UP
+                                                                           : GPTVQ_GUIDE_QKV;
   gptvq_hessian *hessian = &w->hessians[which];
   const float *weight = gptvq_guide_weights(w->guide, block->index, which) + w->window * w->length;
   for (size_t t = 0; t < n; t++) {
@@ -80,15 +85,19 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
 
 /* Hessians of all inputs of the block; x moves through it. */
 static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err) {
-  size_t first[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear[0], block->o, block->mlps[0].input.linear[0], block->mlps[0].down};
+  size_t first[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear[0], block->o, block->mlps[0].input.linear[0],
+                                      block->mlps[0].down};
   for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++) {
     gptvq_hessian_release(&w->hessians[i]);
-    GPTVQ_TRY(gptvq_hessian_init(&w->hessians[i], block->linears[first[i]].cols, block->linears[first[i]].name, err));
+    GPTVQ_TRY(gptvq_hessian_init(&w->hessians[i], block->linears[first[i]].cols,
+                                 block->linears[first[i]].name, err));
   }
   for (w->window = 0; w->window < w->samples; w->window++) {
     float *x = w->x + w->window * w->length * w->model->config.hidden;
-    GPTVQ_TRY(gptvq_block_attention(w->model, block, w->workspace, 0, 0, w->length, x, GPTVQ_RUN_ALL, add_captured, w, err));
-    GPTVQ_TRY(gptvq_block_mlp(w->model, block, w->workspace, w->length, x, GPTVQ_RUN_ALL, add_captured, w, err));
+    GPTVQ_TRY(gptvq_block_attention(w->model, block, w->workspace, 0, 0, w->length, x, GPTVQ_RUN_ALL,
+                                    add_captured, w, err));
+    GPTVQ_TRY(
+        gptvq_block_mlp(w->model, block, w->workspace, w->length, x, GPTVQ_RUN_ALL, add_captured, w, err));
   }
   for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++)
     GPTVQ_TRY(gptvq_hessian_finish(&w->hessians[i], block->linears[first[i]].name, err));
@@ -96,7 +105,8 @@ static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err)
 }
 
 /* tr(W H Wᵀ) */
-static gptvq_status output_power(size_t rows, size_t cols, const float *weights, const double *hessian, double *power, gptvq_error *err) {
+static gptvq_status output_power(size_t rows, size_t cols, const float *weights, const double *hessian,
+                                 double *power, gptvq_error *err) {
   float *h = gptvq_alloc(cols, cols * sizeof *h), *product = gptvq_alloc(rows, cols * sizeof *product);
   if (h == NULL || product == NULL) {
     free(h);
@@ -113,16 +123,19 @@ static gptvq_status output_power(size_t rows, size_t cols, const float *weights,
 }
 
 /* Bytes and predicted loss of one linear at every setting. */
-static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hessian *hessian, const gptvq_factor *factor, double energy,
-                            gptvq_setting_cost *costs, gptvq_error *err) {
+static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hessian *hessian,
+                            const gptvq_factor *factor, double energy, gptvq_setting_cost *costs,
+                            gptvq_error *err) {
   size_t cols = linear->cols;
   gptvq_packed_shape shape;
   GPTVQ_TRY(gptvq_layer_shape(linear->rows, cols, w->options, &shape, err));
   size_t rows = gptvq_min_size(linear->rows, gptvq_max_size(shape.group_rows, SAMPLE_ROWS));
   float *weights = gptvq_alloc(linear->rows, cols * sizeof *weights);
-  if (weights == NULL) return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, cols * sizeof *weights));
+  if (weights == NULL)
+    return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, cols * sizeof *weights));
   gptvq_linear_decode(linear, weights);
-  for (size_t r = 0; r < rows; r++) memmove(weights + r * cols, weights + r * linear->rows / rows * cols, cols * sizeof *weights);
+  for (size_t r = 0; r < rows; r++)
+    memmove(weights + r * cols, weights + r * linear->rows / rows * cols, cols * sizeof *weights);
   double power = 0;
   gptvq_status status = output_power(rows, cols, weights, hessian->values, &power, err);
   for (size_t s = 0; s < w->setting_count && status == GPTVQ_OK; s++) {
@@ -133,7 +146,8 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
     gptvq_packed_measure(&shape, &sizes);
     costs[s].bytes = sizes.stored_bytes;
     costs[s].loss = NAN;
-    if (rows < linear->rows && shape.group_rows > rows) continue; /* a codebook for fewer rows would look too good */
+    if (rows < linear->rows && shape.group_rows > rows)
+      continue; /* a codebook for fewer rows would look too good */
     o.em_iterations = QUICK_EM < o.em_iterations ? QUICK_EM : o.em_iterations;
     o.codebook_update = 0;
     o.reassign_rounds = 0;
@@ -148,20 +162,24 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
   return status;
 }
 
-static gptvq_status measure_block(work *w, const gptvq_block *block, gptvq_setting_cost *costs, gptvq_error *err) {
+static gptvq_status measure_block(work *w, const gptvq_block *block, gptvq_setting_cost *costs,
+                                  gptvq_error *err) {
   GPTVQ_TRY(collect(w, block, err));
-  const size_t *groups[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear, &block->o, block->mlps[0].input.linear, &block->mlps[0].down};
+  const size_t *groups[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear, &block->o, block->mlps[0].input.linear,
+                                              &block->mlps[0].down};
   size_t counts[GPTVQ_GUIDE_INPUTS] = {block->qkv.count, 1, block->mlps[0].input.count, 1};
   for (int input = 0; input < GPTVQ_GUIDE_INPUTS; input++) {
     const gptvq_linear *first = &block->linears[groups[input][0]];
     gptvq_factor *factor = NULL;
-    gptvq_status status = gptvq_factor_create(first->name, first->cols, w->hessians[input].values, w->options, w->callbacks, &factor, err);
+    gptvq_status status = gptvq_factor_create(first->name, first->cols, w->hessians[input].values, w->options,
+                                              w->callbacks, &factor, err);
     for (size_t i = 0; i < counts[input] && status == GPTVQ_OK; i++) {
       size_t index = groups[input][i];
-      status = measure(w, &block->linears[index], &w->hessians[input], factor, w->guide->energy[block->index][index],
-                       costs + index * w->setting_count, err);
+      status = measure(w, &block->linears[index], &w->hessians[input], factor,
+                       w->guide->energy[block->index][index], costs + index * w->setting_count, err);
       if (status == GPTVQ_OK)
-        status = gptvq_report_progress(w->callbacks, "quantize", "sensitivities", w->done, w->total, NAN, err);
+        status =
+            gptvq_report_progress(w->callbacks, "quantize", "sensitivities", w->done, w->total, NAN, err);
     }
     gptvq_factor_destroy(factor);
     GPTVQ_TRY(status);
@@ -178,13 +196,15 @@ static gptvq_status prepare(work *w, const int32_t *tokens, gptvq_allocation *ou
   for (size_t b = 0; b < out->blocks && !failed; b++) {
     const gptvq_block *block = &model->blocks[b];
     failed = (out->layers[b] = calloc(block->linear_count, sizeof **out->layers)) == NULL;
-    for (size_t i = 0; i < block->linear_count; i++) largest = gptvq_max_size(largest, block->linears[i].cols);
+    for (size_t i = 0; i < block->linear_count; i++)
+      largest = gptvq_max_size(largest, block->linears[i].cols);
   }
   w->x = gptvq_alloc(w->samples * w->length, hidden * sizeof *w->x);
   w->weighted = gptvq_alloc(w->length, largest * sizeof *w->weighted);
   w->costs = gptvq_alloc_zero(layers, w->setting_count * sizeof *w->costs);
   if (failed || w->x == NULL || w->weighted == NULL || w->costs == NULL)
-    return gptvq_fail_memory(err, "the allocation of bits", gptvq_saturated_size(w->samples * w->length, hidden * sizeof *w->x));
+    return gptvq_fail_memory(err, "the allocation of bits",
+                             gptvq_saturated_size(w->samples * w->length, hidden * sizeof *w->x));
   GPTVQ_TRY(gptvq_workspace_create(model, 1, w->length, w->length, &w->workspace, err));
   for (size_t i = 0; i < w->samples; i++)
     GPTVQ_TRY(gptvq_embed(model, tokens + i * w->length, w->length, w->x + i * w->length * hidden, err));
@@ -209,12 +229,20 @@ static gptvq_status choose(work *w, gptvq_allocation *out, gptvq_error *err) {
   return status;
 }
 
-gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, size_t length, const int32_t *tokens,
-                                     const gptvq_guide *guide, const gptvq_quantize_options *options, size_t done, size_t total,
-                                     const gptvq_callbacks *callbacks, gptvq_allocation *out, gptvq_error *err) {
+gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, size_t length,
+                                     const int32_t *tokens, const gptvq_guide *guide,
+                                     const gptvq_quantize_options *options, size_t done, size_t total,
+                                     const gptvq_callbacks *callbacks, gptvq_allocation *out,
+                                     gptvq_error *err) {
   *out = (gptvq_allocation){0};
-  work w = {.model = model, .guide = guide, .options = options, .callbacks = callbacks, .samples = samples, .length = length,
-            .done = done, .total = total};
+  work w = {.model = model,
+            .guide = guide,
+            .options = options,
+            .callbacks = callbacks,
+            .samples = samples,
+            .length = length,
+            .done = done,
+            .total = total};
   gptvq_status status;
   list_settings(&w);
   GPTVQ_TRY_GOTO(prepare(&w, tokens, out, err));

@@ -1,5 +1,5 @@
-/* Fine-tuning inside gptvq_quantize: of a block when it has been quantized, and of the whole model at the end, for which the packed
- * folder is read back and its shards are written anew. */
+/* Fine-tuning inside gptvq_quantize: of a block when it has been quantized, and of the whole model at the
+ * end, for which the packed folder is read back and its shards are written anew. */
 #include "quant/pipeline.h"
 #include "base/file.h"
 #include "base/memory.h"
@@ -56,11 +56,14 @@ static gptvq_status copy_floats(gptvq_copies *copies, const float **place, size_
 gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint *shards, gptvq_block *block,
                                 gptvq_copies *copies, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  struct { const float **place; size_t count; const char *name; } norms[] = {
-      {&block->attention_norm, c->hidden, "input_layernorm.weight"},
-      {&block->mlp_norm, c->hidden, "post_attention_layernorm.weight"},
-      {&block->q_norm, c->head_dim, "self_attn.q_norm.weight"},
-      {&block->k_norm, c->head_dim, "self_attn.k_norm.weight"}};
+  struct {
+    const float **place;
+    size_t count;
+    const char *name;
+  } norms[] = {{&block->attention_norm, c->hidden, "input_layernorm.weight"},
+               {&block->mlp_norm, c->hidden, "post_attention_layernorm.weight"},
+               {&block->q_norm, c->head_dim, "self_attn.q_norm.weight"},
+               {&block->k_norm, c->head_dim, "self_attn.k_norm.weight"}};
   for (size_t i = 0; i < 4 + block->linear_count; i++) {
     gptvq_linear *linear = i < 4 ? NULL : &block->linears[i - 4];
     const float **place = i < 4 ? norms[i].place : &linear->bias;
@@ -105,7 +108,8 @@ static gptvq_dtype norm_dtype(const gptvq_model *model) {
   return tensor != NULL && tensor->type == GPTVQ_T_F16 ? GPTVQ_F16 : GPTVQ_F32;
 }
 
-static gptvq_finetune_options settings_of(const gptvq_quantize_options *options, size_t steps, size_t samples) {
+static gptvq_finetune_options settings_of(const gptvq_quantize_options *options, size_t steps,
+                                          size_t samples) {
   gptvq_finetune_options settings;
   gptvq_finetune_options_init(&settings);
   settings.steps = steps;
@@ -120,14 +124,16 @@ static gptvq_finetune_options settings_of(const gptvq_quantize_options *options,
 
 /* ---- one block ---- */
 
-gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *block, gptvq_layer_result *results,
-                                        gptvq_tuned_block *tuned, gptvq_error *err) {
+gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *block,
+                                        gptvq_layer_result *results, gptvq_tuned_block *tuned,
+                                        gptvq_error *err) {
   size_t values = p->samples * p->length * p->model->config.hidden;
   gptvq_finetune_options settings = settings_of(p->options, p->options->finetune_block_steps, p->samples);
   gptvq_finetune_result result;
   *tuned = (gptvq_tuned_block){0};
   float *enter = gptvq_alloc(values, sizeof *enter);
-  if (enter == NULL) return gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(values, sizeof *enter));
+  if (enter == NULL)
+    return gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(values, sizeof *enter));
   memcpy(enter, p->x, values * sizeof *enter);
   gptvq_status status = gptvq_pipeline_block(p, block, results, err);
   if (status != GPTVQ_OK) {
@@ -137,11 +143,14 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
   GPTVQ_TRY_GOTO(gptvq_block_copy(block, &tuned->block, err));
   GPTVQ_TRY_GOTO(keep(&tuned->copies, tuned->block.linears, 0, err));
   GPTVQ_TRY_GOTO(gptvq_copy_vectors(p->model, NULL, &tuned->block, &tuned->copies, err));
-  for (size_t i = 0; i < block->linear_count; i++) gptvq_linear_set_packed(&tuned->block.linears[i], &results[i].packed);
-  GPTVQ_TRY_GOTO(gptvq_finetune_block(p->model, &tuned->block, norm_dtype(p->model), p->samples, p->length, enter,
-                                      p->x_original, &settings, p->callbacks, &result, err));
-  gptvq_log(p->callbacks, GPTVQ_LOG_INFO, "block %zu fine-tuned: error on held-out windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
-            block->index, result.before, result.after, result.best_step, result.steps, result.seconds);
+  for (size_t i = 0; i < block->linear_count; i++)
+    gptvq_linear_set_packed(&tuned->block.linears[i], &results[i].packed);
+  GPTVQ_TRY_GOTO(gptvq_finetune_block(p->model, &tuned->block, norm_dtype(p->model), p->samples, p->length,
+                                      enter, p->x_original, &settings, p->callbacks, &result, err));
+  gptvq_log(
+      p->callbacks, GPTVQ_LOG_INFO,
+      "block %zu fine-tuned: error on held-out windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
+      block->index, result.before, result.after, result.best_step, result.steps, result.seconds);
   if (result.best_step > 0) { /* through the block once more, as it is now */
     float *x_original = p->x_original;
     memcpy(p->x, enter, values * sizeof *enter);
@@ -191,14 +200,15 @@ static void close_tuning(tuning *t) {
   gptvq_model_close(t->packed);
 }
 
-static gptvq_status tuned_output(const gptvq_output *out, char folder[GPTVQ_PATH_MAX], gptvq_output *sub, gptvq_error *err) {
+static gptvq_status tuned_output(const gptvq_output *out, char folder[GPTVQ_PATH_MAX], gptvq_output *sub,
+                                 gptvq_error *err) {
   GPTVQ_TRY(gptvq_output_path(out, "finetuned", folder, err));
   *sub = (gptvq_output){.path = folder, .work = folder, .lock = -1};
   return GPTVQ_OK;
 }
 
-static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const gptvq_tensor_plan *plan, const char *method,
-                                gptvq_error *err) {
+static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const gptvq_tensor_plan *plan,
+                                const char *method, gptvq_error *err) {
   char folder[GPTVQ_PATH_MAX];
   gptvq_output sub;
   GPTVQ_TRY(tuned_output(out, folder, &sub, err));
@@ -227,18 +237,20 @@ static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const 
 static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
   if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
-    return gptvq_fail(err, GPTVQ_ERROR_MEMORY,
-                      "fine-tuning the whole model takes about %.1f GB, more than this machine's memory: leave it out "
-                      "(--finetune-steps 0) or use a larger machine",
-                      (double)bytes * 1e-9);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_MEMORY,
+        "fine-tuning the whole model takes about %.1f GB, more than this machine's memory: leave it out "
+        "(--finetune-steps 0) or use a larger machine",
+        (double)bytes * 1e-9);
   return GPTVQ_OK;
 }
 
-/* The calibration windows followed by `held` others that quantization has not seen: chosen with another seed, from the same text or
- * the model itself. The caller frees *tokens. */
-static gptvq_status add_held_out(const gptvq_model *model, const char *model_dir, const gptvq_quantize_options *options,
-                                 const gptvq_calibration *calibration, size_t held, const gptvq_callbacks *callbacks,
-                                 int32_t **tokens, gptvq_error *err) {
+/* The calibration windows followed by `held` others that quantization has not seen: chosen with another seed,
+ * from the same text or the model itself. The caller frees *tokens. */
+static gptvq_status add_held_out(const gptvq_model *model, const char *model_dir,
+                                 const gptvq_quantize_options *options, const gptvq_calibration *calibration,
+                                 size_t held, const gptvq_callbacks *callbacks, int32_t **tokens,
+                                 gptvq_error *err) {
   gptvq_quantize_options other = *options;
   gptvq_calibration fresh;
   size_t seen = calibration->samples * calibration->length, more = held * calibration->length;
@@ -256,9 +268,10 @@ static gptvq_status add_held_out(const gptvq_model *model, const char *model_dir
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const char *model_dir, const gptvq_output *out, const gptvq_tensor_plan *plan,
-                                     const gptvq_quantize_options *options, const gptvq_calibration *calibration,
-                                     const gptvq_callbacks *callbacks, double *before, double *after, gptvq_error *err) {
+gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const char *model_dir, const gptvq_output *out,
+                                     const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
+                                     const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
+                                     double *before, double *after, gptvq_error *err) {
   tuning t = {.model = model};
   gptvq_finetune_options settings = settings_of(options, options->finetune_steps, calibration->samples);
   gptvq_finetune_result result = {0};
@@ -267,14 +280,17 @@ gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const char *model
   size_t windows = calibration->samples + settings.holdout;
   settings.holdout_last = true;
   GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows, calibration->length, &settings), err));
-  GPTVQ_TRY_GOTO(add_held_out(model, model_dir, options, calibration, settings.holdout, callbacks, &tokens, err));
+  GPTVQ_TRY_GOTO(
+      add_held_out(model, model_dir, options, calibration, settings.holdout, callbacks, &tokens, err));
   GPTVQ_TRY_GOTO(open_tuning(&t, out, err));
-  GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, norm_dtype(model), windows, calibration->length,
-                                      tokens, &settings, callbacks, &result, err));
+  GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, norm_dtype(model), windows,
+                                      calibration->length, tokens, &settings, callbacks, &result, err));
   *before = result.before;
   *after = result.after;
-  gptvq_log(callbacks, GPTVQ_LOG_INFO, "fine-tuning: KL divergence on held-out windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
-            result.before, result.after, result.best_step, result.steps, result.seconds);
+  gptvq_log(
+      callbacks, GPTVQ_LOG_INFO,
+      "fine-tuning: KL divergence on held-out windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
+      result.before, result.after, result.best_step, result.steps, result.seconds);
   GPTVQ_TRY_GOTO(write_tuned(&t, out, plan, gptvq_method_name(options->method), err));
 done:
   free(tokens);
@@ -282,7 +298,8 @@ done:
   return status;
 }
 
-gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tensor_plan *plan, gptvq_error *err) {
+gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tensor_plan *plan,
+                                       gptvq_error *err) {
   char folder[GPTVQ_PATH_MAX], from[GPTVQ_PATH_MAX], to[GPTVQ_PATH_MAX], name[GPTVQ_SHARD_NAME];
   gptvq_output sub;
   GPTVQ_TRY(tuned_output(out, folder, &sub, err));

@@ -33,7 +33,8 @@ static gptvq_status check_replaceable(const char *path, gptvq_error *err) {
   bool model = gptvq_path_exists(config);
   free(config);
   if (!model && !is_empty_folder(path))
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a model folder: it will not be replaced", path);
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a model folder: it will not be replaced",
+                      path);
   return GPTVQ_OK;
 }
 
@@ -77,8 +78,9 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "the output folder %s needs a name of its own", out_dir);
   if (gptvq_path_exists(out->path)) {
     if (contains(out->path, source_dir))
-      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "the output folder %s holds the input model %s: choose another",
-                        out->path, source_dir);
+      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                        "the output folder %s holds the input model %s: choose another", out->path,
+                        source_dir);
     if (!force)
       return gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use --force to replace it", out->path);
     GPTVQ_TRY(check_replaceable(out->path, err));
@@ -88,10 +90,12 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
 
 gptvq_status gptvq_output_open(gptvq_output *out, gptvq_error *err) {
   if (mkdir(out->work, 0777) != 0 && (errno != EEXIST || !gptvq_is_folder(out->work)))
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot create the output folder %s: %s", out->work, strerror(errno));
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot create the output folder %s: %s", out->work,
+                      strerror(errno));
   out->lock = open(out->work, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (out->lock < 0) return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot open %s: %s", out->work, strerror(errno));
-  if (flock(out->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) { /* no locks on this file system: go on */
+  if (flock(out->lock, LOCK_EX | LOCK_NB) != 0 &&
+      errno == EWOULDBLOCK) { /* no locks on this file system: go on */
     close(out->lock);
     out->lock = -1; /* not ours to discard */
     return gptvq_fail(err, GPTVQ_ERROR_IO, "another process is writing %s", out->work);
@@ -114,8 +118,9 @@ gptvq_status gptvq_output_check_space(const gptvq_output *out, uint64_t bytes, g
   if (statvfs(out->work, &info) != 0) return GPTVQ_OK; /* unknown: the writes will tell */
   uint64_t available = (uint64_t)info.f_bavail * info.f_frsize;
   if (available < bytes)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "not enough space for %s: about %llu bytes are needed, %llu are free",
-                      out->path, (unsigned long long)bytes, (unsigned long long)available);
+    return gptvq_fail(err, GPTVQ_ERROR_IO,
+                      "not enough space for %s: about %llu bytes are needed, %llu are free", out->path,
+                      (unsigned long long)bytes, (unsigned long long)available);
   return GPTVQ_OK;
 }
 
@@ -165,18 +170,21 @@ static bool ends_with(const char *name, const char *end) {
 
 static bool is_side_file(const char *name) {
   if (name[0] == '.' || strcmp(name, "config.json") == 0 || ends_with(name, ".index.json")) return false;
-  return ends_with(name, ".json") || ends_with(name, ".model") || ends_with(name, ".txt") || ends_with(name, ".jinja");
+  return ends_with(name, ".json") || ends_with(name, ".model") || ends_with(name, ".txt") ||
+         ends_with(name, ".jinja");
 }
 
 gptvq_status gptvq_copy_side_files(const char *from, const char *to, gptvq_error *err) {
   DIR *folder = opendir(from);
-  if (folder == NULL) return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot read the folder %s: %s", from, strerror(errno));
+  if (folder == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot read the folder %s: %s", from, strerror(errno));
   gptvq_status status = GPTVQ_OK;
   for (struct dirent *entry; status == GPTVQ_OK && (entry = readdir(folder)) != NULL;) {
     struct stat info;
     if (!is_side_file(entry->d_name)) continue;
     char *source = gptvq_join_path(from, entry->d_name), *target = gptvq_join_path(to, entry->d_name);
-    if (source == NULL || target == NULL) status = gptvq_fail_memory(err, entry->d_name, strlen(entry->d_name));
+    if (source == NULL || target == NULL)
+      status = gptvq_fail_memory(err, entry->d_name, strlen(entry->d_name));
     else if (stat(source, &info) == 0 && S_ISREG(info.st_mode) && info.st_size <= max_side_file)
       status = gptvq_copy_file(source, target, err);
     free(source);

@@ -1,4 +1,5 @@
-/* The model that is quantized in the original's place: the original, changed without changing its function. */
+/* The model that is quantized in the original's place: the original, changed without changing its function.
+ */
 #include "quant/pipeline.h"
 #include "base/file.h"
 #include "quant/transform.h"
@@ -10,8 +11,8 @@ static gptvq_status write_folder(const gptvq_model *model, const gptvq_output *o
                                  uint64_t output_bytes, const gptvq_callbacks *callbacks, gptvq_error *err) {
   gptvq_transform transform;
   uint64_t bytes;
-  gptvq_status status = gptvq_transform_create(model, options, calibration->samples, calibration->length, calibration->tokens,
-                                               callbacks, &transform, err);
+  gptvq_status status = gptvq_transform_create(model, options, calibration->samples, calibration->length,
+                                               calibration->tokens, callbacks, &transform, err);
   if (status != GPTVQ_OK) goto done;
   GPTVQ_TRY_GOTO(gptvq_transform_bytes(&transform, &bytes, err));
   GPTVQ_TRY_GOTO(gptvq_output_check_space(out, bytes + output_bytes, err));
@@ -20,17 +21,21 @@ static gptvq_status write_folder(const gptvq_model *model, const gptvq_output *o
   GPTVQ_TRY_GOTO(gptvq_transform_write(&transform, folder, callbacks, err));
   if (model->config.tie_embeddings && (options->rotate & GPTVQ_ROTATE_RESIDUAL) != 0)
     gptvq_log(callbacks, GPTVQ_LOG_INFO,
-              "embedding and output head were one matrix and become two: a rotated model has its last norm's gain in the head "
+              "embedding and output head were one matrix and become two: a rotated model has its last norm's "
+              "gain in the head "
               "(%llu bytes more)",
-              (unsigned long long)(model->config.vocab * model->config.hidden * gptvq_dtype_size(model->embedding.dtype)));
+              (unsigned long long)(model->config.vocab * model->config.hidden *
+                                   gptvq_dtype_size(model->embedding.dtype)));
 done:
   gptvq_transform_release(&transform);
   return status;
 }
 
-gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out, const gptvq_quantize_options *options,
+gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
+                                    const gptvq_quantize_options *options,
                                     const gptvq_calibration *calibration, uint64_t output_bytes,
-                                    const gptvq_callbacks *callbacks, gptvq_model **prepared, gptvq_error *err) {
+                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
+                                    gptvq_error *err) {
   char folder[GPTVQ_PATH_MAX], tensors[GPTVQ_PATH_MAX];
   *prepared = NULL;
   if (!gptvq_transform_wanted(options)) return GPTVQ_OK;

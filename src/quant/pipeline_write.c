@@ -25,7 +25,8 @@ static size_t block_of(const char *name) {
   return digits > 0 && *at == '.' ? index : SIZE_MAX;
 }
 
-gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gptvq_tensor_plan *plan, gptvq_error *err) {
+gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gptvq_tensor_plan *plan,
+                               gptvq_error *err) {
   const gptvq_checkpoint *checkpoint = model->checkpoint;
   *plan = (gptvq_tensor_plan){gptvq_checkpoint_tensor_count(checkpoint), model->config.layers, NULL};
   size_t linears = gptvq_model_layer_count(model), n = 0;
@@ -44,7 +45,8 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gpt
     const char *name = gptvq_checkpoint_tensor_at(checkpoint, t)->name;
     size_t length = strlen(name), block = block_of(name);
     plan->place[t] = block < plan->blocks ? block : gptvq_place_rest;
-    if (head_bits == 8 && !model->config.tie_embeddings && strcmp(name, "lm_head.weight") == 0) plan->place[t] = gptvq_place_head;
+    if (head_bits == 8 && !model->config.tie_embeddings && strcmp(name, "lm_head.weight") == 0)
+      plan->place[t] = gptvq_place_head;
     static const char suffix[] = ".weight";
     if (length <= strlen(suffix) || strcmp(name + length - strlen(suffix), suffix) != 0) continue;
     char *base = strdup(name);
@@ -62,8 +64,9 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gpt
   }
   free((void *)names);
   if (replaced != n)
-    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%zu of %zu linear layers are not tensors of their own in %s",
-                      n - replaced, n, gptvq_checkpoint_folder(checkpoint));
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL,
+                      "%zu of %zu linear layers are not tensors of their own in %s", n - replaced, n,
+                      gptvq_checkpoint_folder(checkpoint));
   return GPTVQ_OK;
 }
 
@@ -115,9 +118,9 @@ static bool packs_head(const gptvq_tensor_plan *plan) {
   return false;
 }
 
-gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model, const gptvq_tensor_plan *plan,
-                               size_t shard, const gptvq_layer_result *results, const char *method,
-                               const gptvq_tuned *tuned, gptvq_error *err) {
+gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model,
+                               const gptvq_tensor_plan *plan, size_t shard, const gptvq_layer_result *results,
+                               const char *method, const gptvq_tuned *tuned, gptvq_error *err) {
   char name[GPTVQ_SHARD_NAME], path[GPTVQ_PATH_MAX];
   gptvq_st_writer *writer = NULL;
   gptvq_status status;
@@ -132,8 +135,8 @@ gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model
   GPTVQ_TRY_GOTO(gptvq_st_writer_create(path, &writer, err));
   if (head_memory != NULL) GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, "lm_head", &head, "rtn", NAN, err));
   for (size_t i = 0; i < linears; i++)
-    GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, block->linears[i].name, &results[i].packed, method, results[i].error,
-                                        err));
+    GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, block->linears[i].name, &results[i].packed, method,
+                                        results[i].error, err));
   for (size_t t = 0; t < plan->count; t++)
     if (plan->place[t] == place)
       GPTVQ_TRY_GOTO(gptvq_declare_tensor(writer, gptvq_checkpoint_tensor_at(model->checkpoint, t), err));
@@ -174,8 +177,9 @@ gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor
 }
 
 gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
-                                       const gptvq_quantize_options *options, const gptvq_calibration *calibration,
-                                       double bits_per_value, gptvq_error *err) {
+                                       const gptvq_quantize_options *options,
+                                       const gptvq_calibration *calibration, double bits_per_value,
+                                       gptvq_error *err) {
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, "config.json", path, err));
   json_t *config = json_deep_copy(gptvq_checkpoint_config(model->checkpoint));
@@ -187,7 +191,8 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
     fine = json_object_set_new(quantization, "bits_per_value", json_real(bits_per_value)) == 0;
   fine = fine && json_object_update_missing(quantization, settings) == 0;
   if (fine && calibration != NULL)
-    fine = json_object_set_new(quantization, "calibration", gptvq_calibration_json(calibration, options->seed)) == 0;
+    fine = json_object_set_new(quantization, "calibration",
+                               gptvq_calibration_json(calibration, options->seed)) == 0;
   fine = fine && json_object_set_new(quantization, "gptvq_version", json_string(gptvq_version())) == 0 &&
          json_object_set(config, "quantization_config", quantization) == 0;
   gptvq_status status = fine ? gptvq_write_json(path, config, err) : gptvq_fail_memory(err, path, 0);

@@ -41,8 +41,9 @@ typedef struct linear_figures {
 static void list_linears(const figures *f, linear_figures list[LINEARS]) {
   size_t q = f->heads * f->head_dim, kv = f->kv_heads * f->head_dim;
   const linear_figures all[LINEARS] = {
-      {"self_attn.q_proj", q, f->hidden},   {"self_attn.k_proj", kv, f->hidden}, {"self_attn.v_proj", kv, f->hidden},
-      {"self_attn.o_proj", f->hidden, q},   {"mlp.gate_proj", f->mlp, f->hidden}, {"mlp.up_proj", f->mlp, f->hidden},
+      {"self_attn.q_proj", q, f->hidden},   {"self_attn.k_proj", kv, f->hidden},
+      {"self_attn.v_proj", kv, f->hidden},  {"self_attn.o_proj", f->hidden, q},
+      {"mlp.gate_proj", f->mlp, f->hidden}, {"mlp.up_proj", f->mlp, f->hidden},
       {"mlp.down_proj", f->hidden, f->mlp}};
   memcpy(list, all, sizeof all);
 }
@@ -80,7 +81,8 @@ static gptvq_status declare(job *j, const char *name, size_t rows, size_t cols, 
 }
 
 /* The arrays of one packed layer; all of them in one block that the caller frees. */
-static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p, void **block, gptvq_error *err) {
+static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p, void **block,
+                               gptvq_error *err) {
   gptvq_packed_sizes sizes;
   memset(p, 0, sizeof *p);
   *block = NULL;
@@ -88,10 +90,12 @@ static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p,
   p->shape.svd_rank = 0; /* the same speed: factored codebooks are multiplied out when a model is opened */
   gptvq_packed_measure(&p->shape, &sizes);
   bool vq = p->shape.kind == GPTVQ_PACKED_VQ;
-  size_t indices = gptvq_round_up(sizes.index_bytes, 64), codebooks = gptvq_round_up(sizes.codebook_bytes, 64);
+  size_t indices = gptvq_round_up(sizes.index_bytes, 64),
+         codebooks = gptvq_round_up(sizes.codebook_bytes, 64);
   size_t blocks = gptvq_round_up(sizes.block_scale_bytes + sizes.zero_bytes, 64);
   size_t scales = gptvq_max_size(sizes.codebook_scales, sizes.uniform_scales);
-  size_t random = indices + codebooks + blocks, permutation = p->shape.permuted ? p->shape.cols * sizeof(uint32_t) : 0;
+  size_t random = indices + codebooks + blocks,
+         permutation = p->shape.permuted ? p->shape.cols * sizeof(uint32_t) : 0;
   uint8_t *at = gptvq_alloc(random + gptvq_round_up(2 * scales, 64) + permutation, 1);
   if (at == NULL) return gptvq_fail_memory(err, f->name, random);
   *block = at;
@@ -188,7 +192,8 @@ static gptvq_status write_rest(job *j, gptvq_error *err) {
   GPTVQ_TRY(declare(j, "model.embed_tokens.weight", vocab, hidden, err));
   GPTVQ_TRY(declare(j, "lm_head.weight", vocab, hidden, err));
   GPTVQ_TRY(declare(j, "model.norm.weight", hidden, 0, err));
-  GPTVQ_TRY(write_random(j, 2 * 2 * vocab * hidden, true, err)); /* two tensors of the same type in one go is one call each */
+  GPTVQ_TRY(write_random(j, 2 * 2 * vocab * hidden, true,
+                         err)); /* two tensors of the same type in one go is one call each */
   return write_ones(j, hidden, err);
 }
 
@@ -197,16 +202,19 @@ static gptvq_status write_config(const job *j, size_t layers, gptvq_error *err) 
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(&j->out, "config.json", path, err));
   json_t *config = json_pack(
-      "{s:[s], s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b, s:n, s:i, s:i, s:s}", "architectures",
-      f->architecture, "model_type", strcmp(f->architecture, "MistralForCausalLM") == 0 ? "mistral" : "llama", "hidden_act",
-      "silu", "hidden_size", (json_int_t)f->hidden, "intermediate_size", (json_int_t)f->mlp, "num_hidden_layers",
-      (json_int_t)layers, "num_attention_heads", (json_int_t)f->heads, "num_key_value_heads", (json_int_t)f->kv_heads,
-      "head_dim", (json_int_t)f->head_dim, "vocab_size", (json_int_t)f->vocab, "max_position_embeddings",
-      (json_int_t)f->positions, "rms_norm_eps", f->eps, "rope_theta", f->theta, "tie_word_embeddings", 0, "sliding_window",
-      "bos_token_id", 1, "eos_token_id", 2, "torch_dtype", "bfloat16");
+      "{s:[s], s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b, s:n, s:i, s:i, s:s}",
+      "architectures", f->architecture, "model_type",
+      strcmp(f->architecture, "MistralForCausalLM") == 0 ? "mistral" : "llama", "hidden_act", "silu",
+      "hidden_size", (json_int_t)f->hidden, "intermediate_size", (json_int_t)f->mlp, "num_hidden_layers",
+      (json_int_t)layers, "num_attention_heads", (json_int_t)f->heads, "num_key_value_heads",
+      (json_int_t)f->kv_heads, "head_dim", (json_int_t)f->head_dim, "vocab_size", (json_int_t)f->vocab,
+      "max_position_embeddings", (json_int_t)f->positions, "rms_norm_eps", f->eps, "rope_theta", f->theta,
+      "tie_word_embeddings", 0, "sliding_window", "bos_token_id", 1, "eos_token_id", 2, "torch_dtype",
+      "bfloat16");
   bool fine = config != NULL;
   if (!j->model->dense)
-    fine = fine && json_object_set_new(config, "quantization_config", json_pack("{s:s, s:i}", "quant_method", "gptvq", "version", 1)) == 0;
+    fine = fine && json_object_set_new(config, "quantization_config",
+                                       json_pack("{s:s, s:i}", "quant_method", "gptvq", "version", 1)) == 0;
   gptvq_status status = fine ? gptvq_write_json(path, config, err) : gptvq_fail_memory(err, path, 0);
   json_decref(config);
   return status;
@@ -216,7 +224,8 @@ static gptvq_status write_index(const job *j, size_t layers, gptvq_error *err) {
   char(*names)[NAME] = gptvq_alloc(layers + 1, sizeof *names);
   const char **pointers = gptvq_alloc(layers + 1, sizeof *pointers);
   gptvq_status status = GPTVQ_OK;
-  if (names == NULL || pointers == NULL) status = gptvq_fail_memory(err, "the shard list", layers * sizeof *names);
+  if (names == NULL || pointers == NULL)
+    status = gptvq_fail_memory(err, "the shard list", layers * sizeof *names);
   for (size_t i = 0; i <= layers && status == GPTVQ_OK; i++) {
     shard_name(j, i, layers, names[i]);
     pointers[i] = names[i];
@@ -237,12 +246,14 @@ static gptvq_status write_all(job *j, gptvq_error *err) {
   return gptvq_output_publish(&j->out, err);
 }
 
-gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir, gptvq_error *err) {
+gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir,
+                                      gptvq_error *err) {
   job j = {.model = model, .state = model->seed};
   gptvq_quantize_options format = model->format;
   for (size_t i = 0; i < KNOWN && j.shape == NULL; i++)
     if (strcmp(known[i].name, model->shape) == 0) j.shape = &known[i];
-  if (j.shape == NULL) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there is no model shape %s", model->shape);
+  if (j.shape == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there is no model shape %s", model->shape);
   if (!model->dense) GPTVQ_TRY(gptvq_quantize_options_resolve(&format, err));
   gptvq_status status = gptvq_output_check(out_dir, "", model->force, &j.out, err);
   if (status == GPTVQ_OK) status = gptvq_output_open(&j.out, err);

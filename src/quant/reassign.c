@@ -1,5 +1,5 @@
-/* Coordinate descent over the assignments under the full Hessian: each sub-vector moves to the centroid that is best while all
- * others stay. */
+/* Coordinate descent over the assignments under the full Hessian: each sub-vector moves to the centroid that
+ * is best while all others stay. */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
@@ -16,7 +16,7 @@ typedef struct sweep {
   size_t group, begin, end; /* columns of the batch */
   float *tables;            /* per thread: dim · padded k */
   size_t table_floats;
-  double *gain;             /* [stripes] */
+  double *gain; /* [stripes] */
 } sweep;
 
 /* z with z Rᵀ = g */
@@ -37,13 +37,15 @@ static double distance(size_t d, size_t padded, const float *table, size_t m, co
   return sum;
 }
 
-/* One stripe, one batch. error[row][0 … end − begin) = gradient E (H + ridge) of the batch's columns, stride padded. */
+/* One stripe, one batch. error[row][0 … end − begin) = gradient E (H + ridge) of the batch's columns, stride
+ * padded. */
 static void sweep_stripe(sweep *s, size_t stripe, float *table) {
   gptvq_vq *q = s->q;
   const gptvq_factor *f = q->factor;
   size_t d = q->dim, k = q->k, padded = gptvq_round_up(k, GPTVQ_LOOKUP_LANES), n = q->padded;
   const float *book = gptvq_vq_codebook(q, stripe, s->group);
-  size_t row_begin = stripe * q->shape.group_rows, row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
+  size_t row_begin = stripe * q->shape.group_rows,
+         row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
   for (size_t b = s->begin / d; b < s->end / d; b++) {
     const double *r = f->metric_h + b * d * d;
     for (size_t j = 0; j < d; j++)
@@ -69,7 +71,8 @@ static void sweep_stripe(sweep *s, size_t stripe, float *table) {
       }
       *index = (uint16_t)m;
       size_t next = (b + 1) * d;
-      GPTVQ_MULTI_PICK(gptvq_feedback)(q->dim, s->end - next, delta, f->h + b * d * n + next, n, g + d, g + d);
+      GPTVQ_MULTI_PICK(gptvq_feedback)
+      (q->dim, s->end - next, delta, f->h + b * d * n + next, n, g + d, g + d);
     }
   }
 }
@@ -83,7 +86,8 @@ static void sweep_stripes(void *context, size_t begin, size_t end, size_t thread
     size_t row_end = gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
     for (size_t row = stripe * q->shape.group_rows; row < row_end; row++)
       for (size_t c = s->begin; c < s->end; c++)
-        q->error[row * q->padded + c - s->begin] += (float)gptvq_factor_ridge(q->factor, c) * q->work[row * q->padded + c];
+        q->error[row * q->padded + c - s->begin] +=
+            (float)gptvq_factor_ridge(q->factor, c) * q->work[row * q->padded + c];
     sweep_stripe(s, stripe, table);
   }
 }
@@ -96,14 +100,16 @@ gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err) {
   if (s.tables == NULL || s.gain == NULL) {
     free(s.tables);
     free(s.gain);
-    return gptvq_fail_memory(err, "re-assignment", gptvq_saturated_size(threads, s.table_floats * sizeof *s.tables));
+    return gptvq_fail_memory(err, "re-assignment",
+                             gptvq_saturated_size(threads, s.table_floats * sizeof *s.tables));
   }
   gptvq_vq_residual(q);
   for (s.group = 0; s.group < q->groups; s.group++) {
     size_t stop = q->group[s.group].start + q->group[s.group].width;
     for (s.begin = q->group[s.group].start; s.begin < stop; s.begin = s.end) {
       s.end = gptvq_min_size(stop, s.begin + BATCH);
-      gptvq_gemm_nn(q->rows, s.end - s.begin, n, 1.0f, q->work, n, q->factor->h + s.begin, n, 0.0f, q->error, n);
+      gptvq_gemm_nn(q->rows, s.end - s.begin, n, 1.0f, q->work, n, q->factor->h + s.begin, n, 0.0f, q->error,
+                    n);
       gptvq_parallel_for(q->stripes, 1, sweep_stripes, &s);
     }
   }

@@ -29,22 +29,24 @@ static const char *init_name(gptvq_em_init init) {
 }
 
 json_t *gptvq_options_json(const gptvq_quantize_options *o) {
-  json_t *json = json_pack("{s:s, s:f, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:b, s:i, s:i, s:b, s:f, s:I, s:I, s:I, s:I, s:f,"
-                   " s:f, s:f, s:i, s:f, s:f, s:b, s:i, s:i}",
-                   "method", gptvq_method_name(o->method), "bits", o->bits, "dim", (int)o->dim, "index_bits",
-                   (int)o->index_bits, "group_size", (json_int_t)o->group_size, "group_cols",
-                   (json_int_t)o->group_cols, "codebook_bits", (int)o->codebook_bits, "scale_block",
-                   (int)o->scale_block, "em_init", init_name(o->em_init), "em_iterations", (int)o->em_iterations,
-                   "hessian_weights", o->hessian_weights != 0, "exact_metric", o->exact_metric != 0, "feedback",
-                   o->feedback != 0, "codebook_update", o->codebook_update != 0, "reassign_rounds",
-                   (int)o->reassign_rounds, "act_order", o->act_order, "true_sequential",
-                   o->true_sequential != 0, "damping", o->damping, "seed", (json_int_t)o->seed,
-                   "finetune_steps", (json_int_t)o->finetune_steps, "finetune_block_steps",
-                   (json_int_t)o->finetune_block_steps, "finetune_batch", (json_int_t)o->finetune_batch,
-                   "finetune_rate", o->finetune_rate, "mismatch", o->mismatch, "mismatch_stream", o->mismatch_stream, "beam",
-                   (int)o->beam, "finetune_index_rate", o->finetune_index_rate, "guide", o->guide, "allocate",
-                   o->allocate, "rotate", o->rotate, "head_bits", (int)o->head_bits);
-  if (json != NULL && o->svd_rank > 0 && json_object_set_new(json, "svd_rank", json_integer((json_int_t)o->svd_rank)) != 0) {
+  json_t *json = json_pack(
+      "{s:s, s:f, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:b, s:i, s:i, s:b, s:f, s:I, s:I, "
+      "s:I, s:I, s:f,"
+      " s:f, s:f, s:i, s:f, s:f, s:b, s:i, s:i}",
+      "method", gptvq_method_name(o->method), "bits", o->bits, "dim", (int)o->dim, "index_bits",
+      (int)o->index_bits, "group_size", (json_int_t)o->group_size, "group_cols", (json_int_t)o->group_cols,
+      "codebook_bits", (int)o->codebook_bits, "scale_block", (int)o->scale_block, "em_init",
+      init_name(o->em_init), "em_iterations", (int)o->em_iterations, "hessian_weights",
+      o->hessian_weights != 0, "exact_metric", o->exact_metric != 0, "feedback", o->feedback != 0,
+      "codebook_update", o->codebook_update != 0, "reassign_rounds", (int)o->reassign_rounds, "act_order",
+      o->act_order, "true_sequential", o->true_sequential != 0, "damping", o->damping, "seed",
+      (json_int_t)o->seed, "finetune_steps", (json_int_t)o->finetune_steps, "finetune_block_steps",
+      (json_int_t)o->finetune_block_steps, "finetune_batch", (json_int_t)o->finetune_batch, "finetune_rate",
+      o->finetune_rate, "mismatch", o->mismatch, "mismatch_stream", o->mismatch_stream, "beam", (int)o->beam,
+      "finetune_index_rate", o->finetune_index_rate, "guide", o->guide, "allocate", o->allocate, "rotate",
+      o->rotate, "head_bits", (int)o->head_bits);
+  if (json != NULL && o->svd_rank > 0 &&
+      json_object_set_new(json, "svd_rank", json_integer((json_int_t)o->svd_rank)) != 0) {
     json_decref(json); /* absent means none: folders without factors stay byte for byte what they were */
     json = NULL;
   }
@@ -52,11 +54,14 @@ json_t *gptvq_options_json(const gptvq_quantize_options *o) {
 }
 
 json_t *gptvq_calibration_json(const gptvq_calibration *c, uint64_t seed) {
-  return json_pack("{s:s, s:I, s:I, s:I, s:I}", "source", c->source, "samples", (json_int_t)c->samples, "length",
-                   (json_int_t)c->length, "seed", (json_int_t)seed, "tokens", (json_int_t)(c->samples * c->length));
+  return json_pack("{s:s, s:I, s:I, s:I, s:I}", "source", c->source, "samples", (json_int_t)c->samples,
+                   "length", (json_int_t)c->length, "seed", (json_int_t)seed, "tokens",
+                   (json_int_t)(c->samples * c->length));
 }
 
-static void hex(uint64_t hash, char text[17]) { (void)snprintf(text, 17, "%016llx", (unsigned long long)hash); }
+static void hex(uint64_t hash, char text[17]) {
+  (void)snprintf(text, 17, "%016llx", (unsigned long long)hash);
+}
 
 static uint64_t hash_tensors(const gptvq_checkpoint *checkpoint) {
   uint64_t hash = GPTVQ_HASH_START;
@@ -68,7 +73,8 @@ static uint64_t hash_tensors(const gptvq_checkpoint *checkpoint) {
     hash = gptvq_hash(hash, tensor->dims, tensor->rank * sizeof tensor->dims[0]);
     size_t part = gptvq_min_size(tensor->bytes, SAMPLED_BYTES);
     if (part == 0) continue;
-    hash = gptvq_hash(hash, tensor->data, part); /* tells a fine-tuned sibling apart without reading everything */
+    hash = gptvq_hash(hash, tensor->data,
+                      part); /* tells a fine-tuned sibling apart without reading everything */
     hash = gptvq_hash(hash, tensor->data + (tensor->bytes - part), part);
   }
   return hash;
@@ -88,16 +94,17 @@ json_t *gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_option
   char config_hash[17], tensor_hash[17];
   hex(gptvq_hash(GPTVQ_HASH_START, config, strlen(config)), config_hash);
   hex(hash_tensors(model->checkpoint), tensor_hash);
-  identity = json_pack("{s:i, s:s, s:O, s:{s:s, s:s, s:I}}", "format", STATE_FORMAT, "gptvq_version", gptvq_version(),
-                       "options", shape, "model", "config", config_hash, "tensors", tensor_hash, "parameters",
-                       (json_int_t)model->info.parameters);
+  identity = json_pack("{s:i, s:s, s:O, s:{s:s, s:s, s:I}}", "format", STATE_FORMAT, "gptvq_version",
+                       gptvq_version(), "options", shape, "model", "config", config_hash, "tensors",
+                       tensor_hash, "parameters", (json_int_t)model->info.parameters);
 done:
   json_decref(shape);
   free(config);
   return identity;
 }
 
-gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_run_state *state, gptvq_error *err) {
+gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_run_state *state,
+                                  gptvq_error *err) {
   char path[GPTVQ_PATH_MAX], *text = NULL;
   size_t size;
   *found = false;
@@ -112,8 +119,8 @@ gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_ru
   gptvq_status status = GPTVQ_OK;
   if (hash == NULL || strlen(hash) >= sizeof state->calibration_hash || !json_is_object(identity) ||
       !json_is_integer(blocks) || json_integer_value(blocks) < 0) {
-    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s is damaged: the run cannot be resumed; start over with --force",
-                        path);
+    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                        "%s is damaged: the run cannot be resumed; start over with --force", path);
   } else {
     *found = true;
     strcpy(state->calibration_hash, hash);
@@ -130,9 +137,10 @@ gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_ru
 gptvq_status gptvq_run_state_write(const gptvq_output *out, const gptvq_run_state *state, gptvq_error *err) {
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, state_name, path, err));
-  json_t *root = json_pack("{s:O, s:s, s:I, s:b, s:f, s:f}", "run", state->identity, "calibration_hash",
-                           state->calibration_hash, "blocks", (json_int_t)state->blocks, "finetuned", state->finetuned,
-                           "finetune_before", state->finetune_before, "finetune_after", state->finetune_after);
+  json_t *root =
+      json_pack("{s:O, s:s, s:I, s:b, s:f, s:f}", "run", state->identity, "calibration_hash",
+                state->calibration_hash, "blocks", (json_int_t)state->blocks, "finetuned", state->finetuned,
+                "finetune_before", state->finetune_before, "finetune_after", state->finetune_after);
   if (root == NULL) return gptvq_fail_memory(err, path, 0);
   gptvq_status status = gptvq_write_json(path, root, err);
   json_decref(root);
@@ -154,8 +162,8 @@ static void add_difference(difference_list *list, const char *name, const json_t
   char *a = saved != NULL ? json_dumps(saved, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
   char *b = now != NULL ? json_dumps(now, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
   size_t used = strlen(list->text);
-  (void)snprintf(list->text + used, sizeof list->text - used, "%s%s was %.60s, is now %.60s", used > 0 ? "; " : "",
-                 name, a != NULL ? a : "absent", b != NULL ? b : "absent");
+  (void)snprintf(list->text + used, sizeof list->text - used, "%s%s was %.60s, is now %.60s",
+                 used > 0 ? "; " : "", name, a != NULL ? a : "absent", b != NULL ? b : "absent");
   free(a);
   free(b);
 }
@@ -187,10 +195,11 @@ gptvq_status gptvq_run_identity_compare(const gptvq_output *out, const json_t *s
   difference_list list = {0};
   compare(&list, "", saved, now);
   if (list.count == 0) return GPTVQ_OK;
-  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                    "%s cannot be resumed with these options: %s%s; repeat the first run's options, or start over "
-                    "with --force",
-                    out->work, list.text, list.count > 3 ? "; and more" : "");
+  return gptvq_fail(
+      err, GPTVQ_ERROR_ARGUMENT,
+      "%s cannot be resumed with these options: %s%s; repeat the first run's options, or start over "
+      "with --force",
+      out->work, list.text, list.count > 3 ? "; and more" : "");
 }
 
 gptvq_status gptvq_saved_tokens_write(const gptvq_output *out, const gptvq_calibration *c, gptvq_error *err) {
@@ -199,8 +208,8 @@ gptvq_status gptvq_saved_tokens_write(const gptvq_output *out, const gptvq_calib
   return gptvq_write_file(path, c->tokens, c->samples * c->length * sizeof *c->tokens, err);
 }
 
-gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash, gptvq_calibration *c, bool *found,
-                                     gptvq_error *err) {
+gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash, gptvq_calibration *c,
+                                     bool *found, gptvq_error *err) {
   char path[GPTVQ_PATH_MAX], actual[17];
   gptvq_mapping file;
   *found = false;

@@ -8,26 +8,31 @@
 #include "quant/calib.h"
 #include "quant/pipeline_folder.h"
 
-/* All options that shape the result, as JSON under the names of the command line (new reference; NULL: out of memory). */
+/* All options that shape the result, as JSON under the names of the command line (new reference; NULL: out of
+ * memory). */
 json_t *gptvq_options_json(const gptvq_quantize_options *options);
 /* {"source", "samples", "length", "seed", "tokens"} (new reference). */
 json_t *gptvq_calibration_json(const gptvq_calibration *calibration, uint64_t seed);
 const char *gptvq_method_name(gptvq_method method);
 
-/* {"format", "gptvq_version", "options", "model": {hashes of config, tensor headers and samples of their bytes}}: two runs with equal
- * identity and equal calibration tokens give equal bytes (new reference; NULL: out of memory). */
+/* {"format", "gptvq_version", "options", "model": {hashes of config, tensor headers and samples of their
+ * bytes}}: two runs with equal identity and equal calibration tokens give equal bytes (new reference; NULL:
+ * out of memory). */
 json_t *gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_options *options);
 
 typedef struct gptvq_run_state {
   json_t *identity;
   char calibration_hash[17]; /* hex; "" when not known yet or not needed */
   size_t blocks;             /* finished, each in a shard of its own */
-  bool finetuned;            /* all shards are there a second time, fine-tuned, or have taken the place of the first ones */
+  bool finetuned; /* all shards are there a second time, fine-tuned, or have taken the place of the first ones
+                   */
   double finetune_before, finetune_after;
 } gptvq_run_state;
 
-/* Reads WORK/resume.json. *found is false when there is none. GPTVQ_ERROR_FORMAT when it is damaged. The caller releases. */
-gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_run_state *state, gptvq_error *err);
+/* Reads WORK/resume.json. *found is false when there is none. GPTVQ_ERROR_FORMAT when it is damaged. The
+ * caller releases. */
+gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_run_state *state,
+                                  gptvq_error *err);
 gptvq_status gptvq_run_state_write(const gptvq_output *out, const gptvq_run_state *state, gptvq_error *err);
 void gptvq_run_state_release(gptvq_run_state *state);
 
@@ -35,11 +40,13 @@ void gptvq_run_state_release(gptvq_run_state *state);
 gptvq_status gptvq_run_identity_compare(const gptvq_output *out, const json_t *saved, const json_t *now,
                                         gptvq_error *err);
 
-/* Sampled calibration tokens are kept in the work folder, so that a resumed run need not sample them again. Reading fills
- * calibration->tokens (allocated by the caller) and sets *found false when the file is absent or its hash is not `hash`. */
-gptvq_status gptvq_saved_tokens_write(const gptvq_output *out, const gptvq_calibration *calibration, gptvq_error *err);
-gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash, gptvq_calibration *calibration,
-                                     bool *found, gptvq_error *err);
+/* Sampled calibration tokens are kept in the work folder, so that a resumed run need not sample them again.
+ * Reading fills calibration->tokens (allocated by the caller) and sets *found false when the file is absent
+ * or its hash is not `hash`. */
+gptvq_status gptvq_saved_tokens_write(const gptvq_output *out, const gptvq_calibration *calibration,
+                                      gptvq_error *err);
+gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash,
+                                     gptvq_calibration *calibration, bool *found, gptvq_error *err);
 
 /* Removes both files from a finished folder. */
 void gptvq_run_state_remove(const char *folder);

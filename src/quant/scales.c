@@ -46,7 +46,8 @@ void gptvq_vq_scale_range(gptvq_vq *q) {
     set_range(q, 0.0, 0.0);
     return;
   }
-  /* rare outliers below must not coarsen the codes of the rest; compensated weights grow, so there is room above */
+  /* rare outliers below must not coarsen the codes of the rest; compensated weights grow, so there is room
+   * above */
   double mean = sum / n, spread = sqrt(fmax(0.0, squares / n - mean * mean));
   set_range(q, fmax(low, mean - 4.0 * spread), high + 0.25);
 }
@@ -62,7 +63,8 @@ void gptvq_vq_scale_group(gptvq_vq *q, const gptvq_group *group, size_t row_begi
       if (s == seen) continue;
       seen = s;
       float norm = block_norm(q, w, begin, end, s), code = 0.0f;
-      if (norm > 0.0f && q->scale_range[1] > 0.0f) code = rintf((log2f(norm) - q->scale_range[0]) / q->scale_range[1]);
+      if (norm > 0.0f && q->scale_range[1] > 0.0f)
+        code = rintf((log2f(norm) - q->scale_range[0]) / q->scale_range[1]);
       codes[s] = (uint8_t)fminf(CODES - 1, fmaxf(0.0f, code));
     }
   }

@@ -1,4 +1,5 @@
-/* One layer from weights to packed arrays: checks, set-up, the stages in order, packing, the reported error. */
+/* One layer from weights to packed arrays: checks, set-up, the stages in order, packing, the reported error.
+ */
 #define _GNU_SOURCE
 #include "base/clock.h"
 #include "base/half.h"
@@ -10,7 +11,8 @@
 #include <math.h>
 #include <string.h>
 
-/* A round of update and sweeps that gains less than this fraction of the loss is the last; so is a sweep inside a round. */
+/* A round of update and sweeps that gains less than this fraction of the loss is the last; so is a sweep
+ * inside a round. */
 #define ROUND_GAIN 2e-3
 #define SWEEP_GAIN 1e-3
 #define MAX_BF16 0x1.fep127f
@@ -21,13 +23,21 @@ void gptvq_layer_result_release(gptvq_layer_result *result) {
   memset(result, 0, sizeof *result);
 }
 
-gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_result *result, gptvq_error *err) {
+gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_result *result,
+                                   gptvq_error *err) {
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(shape, &sizes);
-  size_t parts[PARTS] = {sizes.index_bytes,         sizes.codebook_bytes,   2 * sizes.codebook_scales,
-                     sizes.block_scale_bytes,   sizes.block_scale_bytes > 0 ? 2 * sizeof(float) : 0,
-                     shape->permuted ? shape->cols * sizeof(uint32_t) : 0, 2 * sizes.uniform_scales, sizes.zero_bytes,
-                     sizes.left_bytes,          sizes.right_bytes,      shape->svd_rank * sizeof(float)};
+  size_t parts[PARTS] = {sizes.index_bytes,
+                         sizes.codebook_bytes,
+                         2 * sizes.codebook_scales,
+                         sizes.block_scale_bytes,
+                         sizes.block_scale_bytes > 0 ? 2 * sizeof(float) : 0,
+                         shape->permuted ? shape->cols * sizeof(uint32_t) : 0,
+                         2 * sizes.uniform_scales,
+                         sizes.zero_bytes,
+                         sizes.left_bytes,
+                         sizes.right_bytes,
+                         shape->svd_rank * sizeof(float)};
   size_t total = 0;
   for (int i = 0; i < PARTS; i++) total += gptvq_round_up(parts[i], 64);
   char *at = result->storage = gptvq_alloc_zero(total, 1);
@@ -37,27 +47,30 @@ gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_
     part[i] = parts[i] > 0 ? at : NULL;
     at += gptvq_round_up(parts[i], 64);
   }
-  result->packed = (gptvq_packed){*shape,  part[0], part[1], part[2], part[3], part[4], part[5], part[6], part[7],
-                                  part[8], part[9], part[10]};
+  result->packed = (gptvq_packed){*shape,  part[0], part[1], part[2], part[3], part[4],
+                                  part[5], part[6], part[7], part[8], part[9], part[10]};
   return GPTVQ_OK;
 }
 
-static gptvq_status check_weights(const char *name, size_t rows, size_t cols, const float *weights, gptvq_error *err) {
+static gptvq_status check_weights(const char *name, size_t rows, size_t cols, const float *weights,
+                                  gptvq_error *err) {
   for (size_t row = 0; row < rows; row++)
     for (size_t c = 0; c < cols; c++)
       if (!isfinite(weights[row * cols + c]))
-        return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the weight at row %zu, column %zu is %s", name, row, c,
-                          isnan(weights[row * cols + c]) ? "NaN" : "infinite");
+        return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the weight at row %zu, column %zu is %s", name, row,
+                          c, isnan(weights[row * cols + c]) ? "NaN" : "infinite");
   return GPTVQ_OK;
 }
 
 /* tr(E H Eᵀ) and tr(W H Wᵀ) over slabs of rows, undamped H; without a factor the plain sums of squares */
-gptvq_status gptvq_packed_error(const gptvq_packed *packed, const float *weights, const gptvq_factor *factor, double *error,
-                                gptvq_error *err) {
+gptvq_status gptvq_packed_error(const gptvq_packed *packed, const float *weights, const gptvq_factor *factor,
+                                double *error, gptvq_error *err) {
   enum { SLAB = 256 };
   size_t rows = packed->shape.rows, cols = packed->shape.cols, n = factor != NULL ? factor->padded : cols;
   float *memory = gptvq_alloc(gptvq_min_size(SLAB, rows), (cols + 2 * n) * sizeof *memory);
-  if (memory == NULL) return gptvq_fail_memory(err, "the layer error", gptvq_saturated_size(SLAB, (cols + 2 * n) * sizeof *memory));
+  if (memory == NULL)
+    return gptvq_fail_memory(err, "the layer error",
+                             gptvq_saturated_size(SLAB, (cols + 2 * n) * sizeof *memory));
   size_t slab = gptvq_min_size(SLAB, rows);
   float *decoded = memory, *x = memory + slab * cols, *product = x + slab * n;
   double sums[2] = {0.0, 0.0};
@@ -69,7 +82,9 @@ gptvq_status gptvq_packed_error(const gptvq_packed *packed, const float *weights
         for (size_t c = 0; c < n; c++) {
           uint32_t column = factor != NULL ? factor->order[c] : (uint32_t)c;
           if (column == GPTVQ_NO_COLUMN) x[i * n + c] = 0.0f;
-          else x[i * n + c] = weights[(first + i) * cols + column] - (pass == 0 ? decoded[i * cols + column] : 0.0f);
+          else
+            x[i * n + c] =
+                weights[(first + i) * cols + column] - (pass == 0 ? decoded[i * cols + column] : 0.0f);
         }
       const float *y = x;
       if (factor != NULL) {
@@ -111,7 +126,8 @@ static size_t storage_column(const gptvq_vq *q, size_t block) {
   return q->factor != NULL && !q->factor->stored_permutation ? q->factor->order[first] : first;
 }
 
-/* The power of two that brings the largest weight near 1; 0 for weights of usual size, which stay as they are. */
+/* The power of two that brings the largest weight near 1; 0 for weights of usual size, which stay as they
+ * are. */
 static int weight_exponent(size_t rows, size_t cols, const float *weights) {
   float most = 0.0f;
   for (size_t i = 0; i < rows * cols; i++) most = fmaxf(most, fabsf(weights[i]));
@@ -152,10 +168,11 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
   q->left = gptvq_alloc(tiles, s->svd_rank);
   q->right = gptvq_alloc(q->k, s->svd_rank);
   q->factor_scales = gptvq_alloc(s->svd_rank, sizeof *q->factor_scales);
-  if (q->left == NULL || q->right == NULL || q->factor_scales == NULL) return gptvq_fail_memory(err, q->name, gptvq_saturated_size(tiles, s->svd_rank));
-  if (q->group == NULL || q->target == NULL || q->work == NULL || (scores && q->error == NULL) || q->lookup == NULL ||
-      q->metric == NULL || q->index == NULL || q->centroids == NULL || q->codes == NULL || q->codebook_scales == NULL ||
-      q->block_scale_of == NULL || q->scale_codes == NULL)
+  if (q->left == NULL || q->right == NULL || q->factor_scales == NULL)
+    return gptvq_fail_memory(err, q->name, gptvq_saturated_size(tiles, s->svd_rank));
+  if (q->group == NULL || q->target == NULL || q->work == NULL || (scores && q->error == NULL) ||
+      q->lookup == NULL || q->metric == NULL || q->index == NULL || q->centroids == NULL ||
+      q->codes == NULL || q->codebook_scales == NULL || q->block_scale_of == NULL || q->scale_codes == NULL)
     return gptvq_fail_memory(err, q->name, gptvq_saturated_size(q->rows, q->padded * 3 * sizeof(float)));
   for (size_t g = 0, at = 0; g < q->groups; g++) {
     size_t id = storage_column(q, at / d) / s->group_cols;
@@ -164,11 +181,13 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
   }
   for (size_t b = 0; b < q->blocks; b++) {
     size_t column = storage_column(q, b), id = column / s->group_cols;
-    q->block_scale_of[b] = s->scale_block ? (uint32_t)(id * per_group + (column - id * s->group_cols) / s->scale_block) : 0;
+    q->block_scale_of[b] =
+        s->scale_block ? (uint32_t)(id * per_group + (column - id * s->group_cols) / s->scale_block) : 0;
     for (size_t i = 0; i < d; i++)
       for (size_t j = i; j < d; j++) {
         double t = q->factor != NULL ? q->factor->metric[b * d * d + i * d + j] : i == j ? 1.0 : 0.0;
-        bool phantom = input_column(q, b * d + i) == GPTVQ_NO_COLUMN || input_column(q, b * d + j) == GPTVQ_NO_COLUMN;
+        bool phantom =
+            input_column(q, b * d + i) == GPTVQ_NO_COLUMN || input_column(q, b * d + j) == GPTVQ_NO_COLUMN;
         if (i != j && !q->options->exact_metric) t = 0.0;
         q->metric[b * d * d + i * d + j] = (float)t;
         if (!q->options->hessian_weights) t = i == j ? 1.0 : 0.0;
@@ -190,10 +209,12 @@ static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
   return q->rank > 0 ? gptvq_vq_update_factors(q, loss, err) : gptvq_vq_update(q, loss, err);
 }
 
-/* Rounds of codebook update and re-assignment sweeps; ends with an update, so that the codebooks fit the last assignment. */
+/* Rounds of codebook update and re-assignment sweeps; ends with an update, so that the codebooks fit the last
+ * assignment. */
 static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
   const gptvq_quantize_options *o = q->options;
-  if (q->factor == NULL && q->rank > 0 && o->codebook_update) return update(q, &(double){0.0}, err); /* k-means */
+  if (q->factor == NULL && q->rank > 0 && o->codebook_update)
+    return update(q, &(double){0.0}, err); /* k-means */
   if (q->factor == NULL || (!o->codebook_update && o->reassign_rounds == 0)) return GPTVQ_OK;
   double loss = INFINITY, *row_loss = NULL;
   if (!o->codebook_update) {
@@ -205,7 +226,8 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
   for (unsigned round = 0;; round++) {
     double before = loss;
     if (o->codebook_update) GPTVQ_TRY(update(q, &loss, err));
-    if (round >= o->reassign_rounds || (round > 0 && before - loss < ROUND_GAIN * loss && isfinite(before))) return GPTVQ_OK;
+    if (round >= o->reassign_rounds || (round > 0 && before - loss < ROUND_GAIN * loss && isfinite(before)))
+      return GPTVQ_OK;
     double gained = 0.0, gain;
     for (int sweep = 0; sweep < MAX_SWEEPS; sweep++) {
       GPTVQ_TRY(gptvq_vq_reassign(q, &gain, err));
@@ -231,13 +253,17 @@ static gptvq_status pack_factors(const gptvq_vq *q, gptvq_packed *packed, gptvq_
   float *scales = (float *)packed->factor_scales;
   for (size_t stripe = 0; stripe < q->stripes; stripe++)
     for (size_t g = 0; g < q->groups; g++)
-      memcpy(left + (stripe * q->groups + q->group[g].id) * rank, q->left + (stripe * q->groups + g) * rank, rank);
+      memcpy(left + (stripe * q->groups + q->group[g].id) * rank, q->left + (stripe * q->groups + g) * rank,
+             rank);
   memcpy((int8_t *)packed->codebook_right, q->right, rank * q->k);
-  for (size_t r = 0; r < rank; r++) scales[r] = q->exponent == 0 ? q->factor_scales[r] : ldexpf(q->factor_scales[r], q->exponent);
+  for (size_t r = 0; r < rank; r++)
+    scales[r] = q->exponent == 0 ? q->factor_scales[r] : ldexpf(q->factor_scales[r], q->exponent);
   if (!gptvq_factor_scales_fit(scales, rank))
-    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the weights are too large for factored codebooks: leave out --svd-rank", q->name);
-  gptvq_codebooks_from_factors(tiles, q->k, rank, packed->codebook_left, packed->codebook_right, scales, q->shape.codebook_bits,
-                               (void *)(uintptr_t)packed->codebooks, (uint16_t *)packed->codebook_scales);
+    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                      "%s: the weights are too large for factored codebooks: leave out --svd-rank", q->name);
+  gptvq_codebooks_from_factors(tiles, q->k, rank, packed->codebook_left, packed->codebook_right, scales,
+                               q->shape.codebook_bits, (void *)(uintptr_t)packed->codebooks,
+                               (uint16_t *)packed->codebook_scales);
   return GPTVQ_OK;
 }
 
@@ -247,9 +273,11 @@ static void pack(const gptvq_vq *q, gptvq_packed *packed, uint16_t *unit) {
   for (size_t stripe = 0; stripe < q->stripes; stripe++)
     for (size_t g = 0; g < q->groups; g++) {
       size_t from = stripe * q->groups + g, to = stripe * q->groups + q->group[g].id;
-      memcpy((char *)packed->codebooks + to * values * code_size, (char *)q->codes + from * values * code_size, values * code_size);
+      memcpy((char *)packed->codebooks + to * values * code_size,
+             (char *)q->codes + from * values * code_size, values * code_size);
       uint16_t scale = q->codebook_scales[from];
-      if (q->exponent != 0) scale = gptvq_float_to_bf16(fminf(ldexpf(gptvq_bf16_to_float(scale), q->exponent), MAX_BF16));
+      if (q->exponent != 0)
+        scale = gptvq_float_to_bf16(fminf(ldexpf(gptvq_bf16_to_float(scale), q->exponent), MAX_BF16));
       ((uint16_t *)packed->codebook_scales)[to] = scale;
     }
   size_t per_group = q->scale_blocks / q->groups;
@@ -299,7 +327,8 @@ done:
 
 gptvq_status gptvq_solve_layer(const char *name, size_t rows, size_t cols, const float *weights,
                                const gptvq_factor *factor, const gptvq_quantize_options *options,
-                               const gptvq_callbacks *callbacks, gptvq_layer_result *result, gptvq_error *err) {
+                               const gptvq_callbacks *callbacks, gptvq_layer_result *result,
+                               gptvq_error *err) {
   double start = gptvq_clock();
   (void)callbacks;
   memset(result, 0, sizeof *result);
@@ -310,8 +339,9 @@ gptvq_status gptvq_solve_layer(const char *name, size_t rows, size_t cols, const
   GPTVQ_TRY(check_weights(name, rows, cols, weights, err));
   const gptvq_factor *used = o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ ? factor : NULL;
   bool vq = shape.kind == GPTVQ_PACKED_VQ;
-  if (used != NULL && (used->cols != cols || used->dim != shape.dim || used->group_cols != (vq ? shape.group_cols : 0) ||
-                       used->stored_permutation != shape.permuted))
+  if (used != NULL &&
+      (used->cols != cols || used->dim != shape.dim || used->group_cols != (vq ? shape.group_cols : 0) ||
+       used->stored_permutation != shape.permuted))
     return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: the Hessian factor was made for other options", name);
   if (used == NULL) shape.permuted = false; /* no Hessian, no order */
   gptvq_status status = gptvq_packed_allocate(&shape, result, err);

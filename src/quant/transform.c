@@ -13,21 +13,27 @@ bool gptvq_transform_wanted(const gptvq_quantize_options *options) {
   return options->rotate != GPTVQ_ROTATE_NONE || (data && options->act_order == 3);
 }
 
-gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quantize_options *options, size_t samples,
-                                    size_t length, const int32_t *tokens, const gptvq_callbacks *callbacks,
-                                    gptvq_transform *out, gptvq_error *err) {
+gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quantize_options *options,
+                                    size_t samples, size_t length, const int32_t *tokens,
+                                    const gptvq_callbacks *callbacks, gptvq_transform *out,
+                                    gptvq_error *err) {
   const gptvq_config *c = &model->config;
   *out = (gptvq_transform){.model = model, .rotate = options->rotate};
   if (out->rotate & GPTVQ_ROTATE_RESIDUAL)
-    GPTVQ_TRY(gptvq_rotation_init(&out->residual, c->hidden, options->seed ^ STREAM_SALT, "a hidden size", err));
+    GPTVQ_TRY(
+        gptvq_rotation_init(&out->residual, c->hidden, options->seed ^ STREAM_SALT, "a hidden size", err));
   if (out->rotate & GPTVQ_ROTATE_HEADS) {
     out->heads = gptvq_alloc_zero(c->layers, sizeof *out->heads);
-    if (out->heads == NULL) return gptvq_fail_memory(err, "rotations", gptvq_saturated_size(c->layers, sizeof *out->heads));
+    if (out->heads == NULL)
+      return gptvq_fail_memory(err, "rotations", gptvq_saturated_size(c->layers, sizeof *out->heads));
     for (size_t b = 0; b < c->layers; b++)
-      GPTVQ_TRY(gptvq_rotation_init(&out->heads[b], c->head_dim, (options->seed ^ VALUES_SALT) + ((uint64_t)b << 32), "a head size", err));
+      GPTVQ_TRY(gptvq_rotation_init(&out->heads[b], c->head_dim,
+                                    (options->seed ^ VALUES_SALT) + ((uint64_t)b << 32), "a head size", err));
   }
   if (options->act_order == 3 && samples > 0)
-    GPTVQ_TRY(gptvq_transform_orders(out, samples, length, tokens, options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1, callbacks, err));
+    GPTVQ_TRY(gptvq_transform_orders(out, samples, length, tokens,
+                                     options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1, callbacks,
+                                     err));
   return GPTVQ_OK;
 }
 
@@ -49,7 +55,8 @@ static int compare_edits(const void *a, const void *b) {
 
 const gptvq_edit *gptvq_edits_find(const gptvq_edits *edits, const char *name) {
   const gptvq_edit key = {.name = (char *)name};
-  return edits->count == 0 ? NULL : bsearch(&key, edits->items, edits->count, sizeof *edits->items, compare_edits);
+  return edits->count == 0 ? NULL
+                           : bsearch(&key, edits->items, edits->count, sizeof *edits->items, compare_edits);
 }
 
 void gptvq_edits_release(gptvq_edits *edits) {
@@ -64,11 +71,12 @@ typedef struct builder {
   gptvq_edits *edits;
 } builder;
 
-/* An edit of `change`'s kind for the tensor of that name, made from the tensor `source` (NULL: the same name); does nothing when the
- * model has no such tensor. */
-static gptvq_status add(const builder *b, gptvq_edit change, const char *source, gptvq_error *err, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
-static gptvq_status add(const builder *b, gptvq_edit change, const char *source, gptvq_error *err, const char *format, ...) {
+/* An edit of `change`'s kind for the tensor of that name, made from the tensor `source` (NULL: the same
+ * name); does nothing when the model has no such tensor. */
+static gptvq_status add(const builder *b, gptvq_edit change, const char *source, gptvq_error *err,
+                        const char *format, ...) __attribute__((format(printf, 5, 6)));
+static gptvq_status add(const builder *b, gptvq_edit change, const char *source, gptvq_error *err,
+                        const char *format, ...) {
   char name[512];
   va_list args;
   va_start(args, format);
@@ -76,13 +84,15 @@ static gptvq_status add(const builder *b, gptvq_edit change, const char *source,
   va_end(args);
   if (length < 0 || (size_t)length >= sizeof name)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "the tensor name %s… is too long", name);
-  const gptvq_tensor *tensor = gptvq_checkpoint_find(b->transform->model->checkpoint, source != NULL ? source : name);
+  const gptvq_tensor *tensor =
+      gptvq_checkpoint_find(b->transform->model->checkpoint, source != NULL ? source : name);
   if (tensor == NULL) return GPTVQ_OK;
   gptvq_edits *edits = b->edits;
   if (edits->count == edits->room) {
     size_t room = edits->room == 0 ? 64 : 2 * edits->room;
     gptvq_edit *items = realloc(edits->items, room * sizeof *items);
-    if (items == NULL) return gptvq_fail_memory(err, "the list of tensors", gptvq_saturated_size(room, sizeof *items));
+    if (items == NULL)
+      return gptvq_fail_memory(err, "the list of tensors", gptvq_saturated_size(room, sizeof *items));
     edits->items = items;
     edits->room = room;
   }
@@ -97,7 +107,8 @@ static gptvq_status add(const builder *b, gptvq_edit change, const char *source,
 }
 
 /* weight and bias of a linear; the bias knows only of rows */
-static gptvq_status add_linear(const builder *b, const gptvq_linear *linear, gptvq_edit change, gptvq_error *err) {
+static gptvq_status add_linear(const builder *b, const gptvq_linear *linear, gptvq_edit change,
+                               gptvq_error *err) {
   GPTVQ_TRY(add(b, change, NULL, err, "%s.weight", linear->name));
   if (linear->bias == NULL || (change.down == NULL && change.row_order == NULL)) return GPTVQ_OK;
   change.gain = NULL;
@@ -106,7 +117,8 @@ static gptvq_status add_linear(const builder *b, const gptvq_linear *linear, gpt
   return add(b, change, NULL, err, "%s.bias", linear->name);
 }
 
-static gptvq_status add_attention(const builder *b, const gptvq_block *block, gptvq_edit plain, gptvq_error *err) {
+static gptvq_status add_attention(const builder *b, const gptvq_block *block, gptvq_edit plain,
+                                  gptvq_error *err) {
   const gptvq_transform *t = b->transform;
   const gptvq_config *c = &t->model->config;
   size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, shared = c->heads / c->kv_heads;
@@ -152,13 +164,15 @@ static gptvq_status add_attention(const builder *b, const gptvq_block *block, gp
   return add_linear(b, &block->linears[block->o], change, err);
 }
 
-static gptvq_status add_mlp(const builder *b, const gptvq_block *block, size_t expert, gptvq_edit plain, gptvq_error *err) {
+static gptvq_status add_mlp(const builder *b, const gptvq_block *block, size_t expert, gptvq_edit plain,
+                            gptvq_error *err) {
   const gptvq_transform *t = b->transform;
   const gptvq_config *c = &t->model->config;
   const gptvq_mlp *mlp = &block->mlps[expert];
   const gptvq_rotation *residual = t->residual.n > 0 ? &t->residual : NULL;
   const uint32_t *order = NULL;
-  if (t->mlp_order != NULL) order = t->mlp_order + (block->index * block->mlp_count + expert) * c->intermediate;
+  if (t->mlp_order != NULL)
+    order = t->mlp_order + (block->index * block->mlp_count + expert) * c->intermediate;
   gptvq_edit change = plain;
   change.across = residual;
   change.gain = residual != NULL ? block->mlp_norm : NULL;
@@ -171,7 +185,8 @@ static gptvq_status add_mlp(const builder *b, const gptvq_block *block, size_t e
   change.col_order = order;
   change.down = residual;
   change.down_end = c->hidden;
-  return residual != NULL || order != NULL ? add_linear(b, &block->linears[mlp->down], change, err) : GPTVQ_OK;
+  return residual != NULL || order != NULL ? add_linear(b, &block->linears[mlp->down], change, err)
+                                           : GPTVQ_OK;
 }
 
 static gptvq_status add_all(const builder *b, gptvq_error *err) {
@@ -182,7 +197,8 @@ static gptvq_status add_all(const builder *b, gptvq_error *err) {
   const gptvq_edit plain = {.type = t->rotate != GPTVQ_ROTATE_NONE ? GPTVQ_T_F32 : GPTVQ_T_OTHER};
   for (size_t i = 0; i < model->config.layers; i++) {
     const gptvq_block *block = &model->blocks[i];
-    if (t->value_order != NULL || t->rotate != GPTVQ_ROTATE_NONE) GPTVQ_TRY(add_attention(b, block, plain, err));
+    if (t->value_order != NULL || t->rotate != GPTVQ_ROTATE_NONE)
+      GPTVQ_TRY(add_attention(b, block, plain, err));
     for (size_t e = 0; e < block->mlp_count; e++) GPTVQ_TRY(add_mlp(b, block, e, plain, err));
     if (t->residual.n == 0) continue;
     gptvq_edit router = plain;
@@ -208,11 +224,13 @@ gptvq_status gptvq_edits_create(const gptvq_transform *transform, gptvq_edits *e
   if (transform->value_order != NULL) {
     size_t wide = c->heads * c->head_dim * sizeof *edits->o_order;
     edits->o_order = gptvq_alloc(c->layers, wide);
-    if (edits->o_order == NULL) return gptvq_fail_memory(err, "column orders", gptvq_saturated_size(c->layers, wide));
+    if (edits->o_order == NULL)
+      return gptvq_fail_memory(err, "column orders", gptvq_saturated_size(c->layers, wide));
   }
   const builder b = {transform, edits};
   gptvq_status status = add_all(&b, err);
-  if (status == GPTVQ_OK && edits->count > 0) qsort(edits->items, edits->count, sizeof *edits->items, compare_edits);
+  if (status == GPTVQ_OK && edits->count > 0)
+    qsort(edits->items, edits->count, sizeof *edits->items, compare_edits);
   if (status != GPTVQ_OK) gptvq_edits_release(edits);
   return status;
 }

@@ -4,23 +4,27 @@
 
 #include "quant/transform.h"
 
-/* Fills transform->value_order and mlp_order (transform_order.c) for sub-vectors of dim columns; see gptvq_transform_create. */
-gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, size_t length, const int32_t *tokens,
-                                    unsigned dim, const gptvq_callbacks *callbacks, gptvq_error *err);
+/* Fills transform->value_order and mlp_order (transform_order.c) for sub-vectors of dim columns; see
+ * gptvq_transform_create. */
+gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, size_t length,
+                                    const int32_t *tokens, unsigned dim, const gptvq_callbacks *callbacks,
+                                    gptvq_error *err);
 
-/* One tensor of the transformed model: row r of the new one is row order(r) of the source, its columns gathered, multiplied by `gain`,
- * and every `across->n` of them rotated; then every `down->n` of the rows [down_begin, down_end). A vector has one column. */
+/* One tensor of the transformed model: row r of the new one is row order(r) of the source, its columns
+ * gathered, multiplied by `gain`, and every `across->n` of them rotated; then every `down->n` of the rows
+ * [down_begin, down_end). A vector has one column. */
 typedef struct gptvq_edit {
-  char *name;                /* owned */
+  char *name; /* owned */
   const gptvq_tensor *source;
-  gptvq_tensor_type type;    /* of the new tensor */
+  gptvq_tensor_type type; /* of the new tensor */
   size_t rows, cols;
-  bool ones;                 /* all values become 1, and nothing else happens */
-  const float *gain;         /* [cols] or NULL */
-  const uint32_t *col_order; /* [cols] new → old, or NULL */
+  bool ones;                           /* all values become 1, and nothing else happens */
+  const float *gain;                   /* [cols] or NULL */
+  const uint32_t *col_order;           /* [cols] new → old, or NULL */
   const gptvq_rotation *across, *down; /* or NULL */
   size_t down_begin, down_end;
-  const uint32_t *row_order; /* [order_count], for order_parts runs of so many rows from row order_begin on; or NULL */
+  const uint32_t
+      *row_order; /* [order_count], for order_parts runs of so many rows from row order_begin on; or NULL */
   size_t order_begin, order_count, order_parts;
 } gptvq_edit;
 

@@ -42,8 +42,9 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
   return GPTVQ_OK;
 }
 
-/* order[i] = offset + the place of the i-th largest of keys[n].key (at = 0 … n − 1); with dim > 1 sub-vector i has the i-th of each of dim
- * equal parts of the sorted columns, what does not fill one stands at the end. */
+/* order[i] = offset + the place of the i-th largest of keys[n].key (at = 0 … n − 1); with dim > 1 sub-vector
+ * i has the i-th of each of dim equal parts of the sorted columns, what does not fill one stands at the end.
+ */
 static void sort_keys(gptvq_keyed *keys, size_t n, unsigned dim, size_t offset, uint32_t *order) {
   size_t part = n / dim;
   gptvq_sort_descending(keys, n);
@@ -84,7 +85,8 @@ static gptvq_status weigh(const gptvq_linear *linear, double *sums, gptvq_error 
     for (size_t c = 0; c < cols && status == GPTVQ_OK; c++) {
       sums[c] *= norms[c];
       if (!isfinite(sums[c]))
-        status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: column %zu of the weights is NaN, infinite or too large", linear->name, c);
+        status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                            "%s: column %zu of the weights is NaN, infinite or too large", linear->name, c);
     }
   }
   free(weights);
@@ -92,7 +94,8 @@ static gptvq_status weigh(const gptvq_linear *linear, double *sums, gptvq_error 
   return status;
 }
 
-static void order_values(const gptvq_config *c, const double *sums, unsigned dim, gptvq_keyed *keys, uint32_t *order) {
+static void order_values(const gptvq_config *c, const double *sums, unsigned dim, gptvq_keyed *keys,
+                         uint32_t *order) {
   size_t shared = c->heads / c->kv_heads, width = c->head_dim;
   for (size_t h = 0; h < c->kv_heads; h++) {
     for (size_t j = 0; j < width; j++) {
@@ -107,27 +110,33 @@ static void order_values(const gptvq_config *c, const double *sums, unsigned dim
 static gptvq_status check_sums(const gptvq_linear *linear, const double *sums, gptvq_error *err) {
   for (size_t i = 0; i < linear->cols; i++)
     if (!isfinite(sums[i]))
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "%s: the calibration inputs are NaN or too large in input column %zu; the model does not "
-                        "compute finite numbers on this text",
-                        linear->name, i);
+      return gptvq_fail(
+          err, GPTVQ_ERROR_NUMERIC,
+          "%s: the calibration inputs are NaN or too large in input column %zu; the model does not "
+          "compute finite numbers on this text",
+          linear->name, i);
   return GPTVQ_OK;
 }
 
-static gptvq_status run_block(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace, size_t samples,
-                              size_t length, float *x, statistics *s, const gptvq_callbacks *callbacks, gptvq_error *err) {
+static gptvq_status run_block(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                              size_t samples, size_t length, float *x, statistics *s,
+                              const gptvq_callbacks *callbacks, gptvq_error *err) {
   size_t values = length * model->config.hidden;
   for (size_t w = 0; w < samples; w++) {
-    GPTVQ_TRY(gptvq_block_attention(model, block, workspace, 0, 0, length, x + w * values, GPTVQ_RUN_ALL, add_captured, s, err));
-    GPTVQ_TRY(gptvq_block_mlp(model, block, workspace, length, x + w * values, GPTVQ_RUN_ALL, add_captured, s, err));
-    GPTVQ_TRY(gptvq_report_progress(callbacks, "order", block->linears[block->o].name, block->index * samples + w + 1,
-                                    model->config.layers * samples, NAN, err));
+    GPTVQ_TRY(gptvq_block_attention(model, block, workspace, 0, 0, length, x + w * values, GPTVQ_RUN_ALL,
+                                    add_captured, s, err));
+    GPTVQ_TRY(gptvq_block_mlp(model, block, workspace, length, x + w * values, GPTVQ_RUN_ALL, add_captured, s,
+                              err));
+    GPTVQ_TRY(gptvq_report_progress(callbacks, "order", block->linears[block->o].name,
+                                    block->index * samples + w + 1, model->config.layers * samples, NAN,
+                                    err));
   }
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, size_t length, const int32_t *tokens,
-                                    unsigned dim, const gptvq_callbacks *callbacks, gptvq_error *err) {
+gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, size_t length,
+                                    const int32_t *tokens, unsigned dim, const gptvq_callbacks *callbacks,
+                                    gptvq_error *err) {
   const gptvq_model *model = transform->model;
   const gptvq_config *c = &model->config;
   size_t mlps = model->blocks[0].mlp_count, wide = c->heads * c->head_dim, values = c->kv_heads * c->head_dim;
@@ -140,8 +149,10 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, 
   gptvq_keyed *keys = gptvq_alloc(gptvq_max_size(c->intermediate, c->head_dim), sizeof *keys);
   transform->mlp_order = gptvq_alloc(c->layers, down * sizeof *transform->mlp_order);
   if (outputs) transform->value_order = gptvq_alloc(c->layers, values * sizeof *transform->value_order);
-  if (x == NULL || sums == NULL || keys == NULL || transform->mlp_order == NULL || (outputs && transform->value_order == NULL)) {
-    status = gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(samples, window * sizeof *x));
+  if (x == NULL || sums == NULL || keys == NULL || transform->mlp_order == NULL ||
+      (outputs && transform->value_order == NULL)) {
+    status =
+        gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(samples, window * sizeof *x));
     goto done;
   }
   GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &workspace, err));

@@ -11,7 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* CHUNK: values of a tensor without rotated rows in memory at a time. PANEL: columns rotated together, a cache line of floats. */
+/* CHUNK: values of a tensor without rotated rows in memory at a time. PANEL: columns rotated together, a
+ * cache line of floats. */
 enum { CHUNK = 1 << 22, PANEL = 16, ROW_GRAIN = 16 };
 
 typedef struct edit_job {
@@ -21,11 +22,12 @@ typedef struct edit_job {
   float *values;     /* [rows at work × cols] */
   double *scratch;   /* [threads × scratch_size] */
   size_t scratch_size;
-  atomic_bool bad;   /* a value is not finite */
+  atomic_bool bad; /* a value is not finite */
 } edit_job;
 
 static size_t source_row(const gptvq_edit *e, size_t row) {
-  if (e->row_order == NULL || row < e->order_begin || row - e->order_begin >= e->order_count * e->order_parts) return row;
+  if (e->row_order == NULL || row < e->order_begin || row - e->order_begin >= e->order_count * e->order_parts)
+    return row;
   size_t part = (row - e->order_begin) / e->order_count * e->order_count + e->order_begin;
   return part + e->row_order[row - part];
 }
@@ -42,7 +44,8 @@ static void edit_rows(void *context, size_t begin, size_t end, size_t thread) {
       line[c] = (double)out[e->col_order != NULL ? e->col_order[c] : c];
       if (e->gain != NULL) line[c] *= (double)e->gain[c];
     }
-    for (size_t c = 0; e->across != NULL && c < e->cols; c += e->across->n) gptvq_rotation_apply(e->across, line + c, rest);
+    for (size_t c = 0; e->across != NULL && c < e->cols; c += e->across->n)
+      gptvq_rotation_apply(e->across, line + c, rest);
     bool fine = true;
     for (size_t c = 0; c < e->cols; c++) {
       out[c] = (float)line[c];
@@ -76,12 +79,15 @@ static gptvq_status source_dtype(const gptvq_tensor *tensor, gptvq_dtype *dtype,
   case GPTVQ_T_F32: *dtype = GPTVQ_F32; return GPTVQ_OK;
   case GPTVQ_T_F16: *dtype = GPTVQ_F16; return GPTVQ_OK;
   case GPTVQ_T_BF16: *dtype = GPTVQ_BF16; return GPTVQ_OK;
-  default: return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is not a tensor of floating point numbers", tensor->name);
+  default:
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is not a tensor of floating point numbers",
+                      tensor->name);
   }
 }
 
 /* values[count] as `type`, in place where that is narrower */
-static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_edit *e, float *values, size_t count, gptvq_error *err) {
+static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_edit *e, float *values, size_t count,
+                                 gptvq_error *err) {
   if (e->type == GPTVQ_T_F32) return gptvq_st_writer_write(writer, values, count * sizeof *values, err);
   uint16_t *halves = (uint16_t *)(void *)values; /* element i never lies beyond the float it comes from */
   for (size_t i = 0; i < count; i++) {
@@ -95,7 +101,8 @@ static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_edit *e, f
 
 static gptvq_status not_finite(const gptvq_edit *e, gptvq_error *err) {
   GPTVQ_TRY(gptvq_tensor_check_finite(e->source, err)); /* says where it is */
-  return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: %s is too large to be rotated", e->source->file, e->source->name);
+  return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: %s is too large to be rotated", e->source->file,
+                    e->source->name);
 }
 
 static gptvq_status write_edit(gptvq_st_writer *writer, const gptvq_edit *e, gptvq_error *err) {
@@ -121,7 +128,8 @@ static gptvq_status write_edit(gptvq_st_writer *writer, const gptvq_edit *e, gpt
     }
     for (size_t i = 0; e->down != NULL && i < n * e->cols; i++)
       if (!isfinite(job.values[i])) atomic_store(&job.bad, true);
-    status = atomic_load(&job.bad) ? not_finite(e, err) : write_values(writer, e, job.values, n * e->cols, err);
+    status =
+        atomic_load(&job.bad) ? not_finite(e, err) : write_values(writer, e, job.values, n * e->cols, err);
   }
   free(job.values);
   free(job.scratch);
@@ -131,13 +139,16 @@ static gptvq_status write_edit(gptvq_st_writer *writer, const gptvq_edit *e, gpt
 static gptvq_status write_config(const gptvq_transform *transform, const char *folder, gptvq_error *err) {
   const gptvq_checkpoint *source = transform->model->checkpoint;
   static const char generation[] = "generation_config.json";
-  char *path = gptvq_join_path(folder, "config.json"), *from = gptvq_join_path(gptvq_checkpoint_folder(source), generation);
+  char *path = gptvq_join_path(folder, "config.json"),
+       *from = gptvq_join_path(gptvq_checkpoint_folder(source), generation);
   char *to = gptvq_join_path(folder, generation);
   json_t *config = json_deep_copy(gptvq_checkpoint_config(source));
   bool fine = path != NULL && from != NULL && to != NULL && config != NULL;
-  if (fine && transform->residual.n > 0) fine = json_object_set_new(config, "tie_word_embeddings", json_false()) == 0;
+  if (fine && transform->residual.n > 0)
+    fine = json_object_set_new(config, "tie_word_embeddings", json_false()) == 0;
   gptvq_status status = fine ? gptvq_write_json(path, config, err) : gptvq_fail_memory(err, "config.json", 0);
-  if (status == GPTVQ_OK && gptvq_checkpoint_generation_config(source) != NULL) status = gptvq_copy_file(from, to, err);
+  if (status == GPTVQ_OK && gptvq_checkpoint_generation_config(source) != NULL)
+    status = gptvq_copy_file(from, to, err);
   json_decref(config);
   free(path);
   free(from);
@@ -150,8 +161,9 @@ static gptvq_status declare(gptvq_st_writer *writer, const gptvq_edit *e, gptvq_
 }
 
 /* Tensors of the checkpoint in their order, changed or not; then those that are new. */
-static gptvq_status write_tensors(const gptvq_transform *transform, const gptvq_edits *edits, gptvq_st_writer *writer,
-                                  const gptvq_callbacks *callbacks, gptvq_error *err) {
+static gptvq_status write_tensors(const gptvq_transform *transform, const gptvq_edits *edits,
+                                  gptvq_st_writer *writer, const gptvq_callbacks *callbacks,
+                                  gptvq_error *err) {
   const gptvq_checkpoint *source = transform->model->checkpoint;
   size_t count = gptvq_checkpoint_tensor_count(source), done = 0, total = count;
   for (size_t t = 0; t < count; t++) {
@@ -167,7 +179,8 @@ static gptvq_status write_tensors(const gptvq_transform *transform, const gptvq_
   for (size_t t = 0; t < count; t++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(source, t);
     const gptvq_edit *e = gptvq_edits_find(edits, tensor->name);
-    GPTVQ_TRY(e != NULL ? write_edit(writer, e, err) : gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
+    GPTVQ_TRY(e != NULL ? write_edit(writer, e, err)
+                        : gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
     GPTVQ_TRY(gptvq_report_progress(callbacks, "transform", tensor->name, ++done, total, NAN, err));
   }
   for (size_t i = 0; i < edits->count; i++)
@@ -178,8 +191,8 @@ static gptvq_status write_tensors(const gptvq_transform *transform, const gptvq_
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_transform_write(const gptvq_transform *transform, const char *folder, const gptvq_callbacks *callbacks,
-                                   gptvq_error *err) {
+gptvq_status gptvq_transform_write(const gptvq_transform *transform, const char *folder,
+                                   const gptvq_callbacks *callbacks, gptvq_error *err) {
   gptvq_edits edits;
   gptvq_st_writer *writer = NULL;
   gptvq_status status;
@@ -207,7 +220,8 @@ gptvq_status gptvq_transform_bytes(const gptvq_transform *transform, uint64_t *b
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(source, t);
     if (gptvq_edits_find(&edits, tensor->name) == NULL) total += tensor->bytes;
   }
-  for (size_t i = 0; i < edits.count; i++) total += edits.items[i].source->count * gptvq_tensor_type_size(edits.items[i].type);
+  for (size_t i = 0; i < edits.count; i++)
+    total += edits.items[i].source->count * gptvq_tensor_type_size(edits.items[i].type);
   *bytes = total;
   gptvq_edits_release(&edits);
   return GPTVQ_OK;

@@ -1,4 +1,5 @@
-/* Uniform baselines: round to nearest, and GPTQ (arXiv 2210.17323), asymmetric, one fp16 scale and one zero point per row and group. */
+/* Uniform baselines: round to nearest, and GPTQ (arXiv 2210.17323), asymmetric, one fp16 scale and one zero
+ * point per row and group. */
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -13,18 +14,20 @@ enum { LAZY = 128 };
 
 typedef struct uniform {
   gptvq_packed_shape shape;
-  const gptvq_factor *factor; /* NULL: round to nearest */
+  const gptvq_factor *factor;      /* NULL: round to nearest */
   size_t groups, unit, begin, end; /* scale groups per row; indices per unit; columns of the present batch */
-  unsigned top;               /* largest code */
-  float *work, *error;        /* [rows × cols] processing order; error only with a factor */
-  uint16_t *codes;            /* [rows × unit] */
-  uint16_t *zeros;            /* [rows × groups] padded to a multiple of 8 */
-  uint16_t *scales;           /* fp16 [rows × groups] */
+  unsigned top;                    /* largest code */
+  float *work, *error;             /* [rows × cols] processing order; error only with a factor */
+  uint16_t *codes;                 /* [rows × unit] */
+  uint16_t *zeros;                 /* [rows × groups] padded to a multiple of 8 */
+  uint16_t *scales;                /* fp16 [rows × groups] */
 } uniform;
 
-/* Min-max range of the group, zero included; the scale is the stored one before the zero point is derived from it. */
+/* Min-max range of the group, zero included; the scale is the stored one before the zero point is derived
+ * from it. */
 static void choose_range(uniform *u, size_t row, size_t group) {
-  size_t begin = group * u->shape.scale_block, end = gptvq_min_size(u->shape.cols, begin + u->shape.scale_block);
+  size_t begin = group * u->shape.scale_block,
+         end = gptvq_min_size(u->shape.cols, begin + u->shape.scale_block);
   float low = 0.0f, high = 0.0f;
   for (size_t c = begin; c < end; c++) {
     low = fminf(low, u->work[row * u->shape.cols + c]);
@@ -32,8 +35,8 @@ static void choose_range(uniform *u, size_t row, size_t group) {
   }
   if (low == 0.0f && high == 0.0f) low = -1.0f, high = 1.0f;
   uint16_t stored = gptvq_float_to_fp16((high - low) / (float)u->top);
-  if (stored == 0) stored = 1;               /* the smallest positive fp16 */
-  if (stored >= 0x7c00u) stored = 0x7bffu;   /* the largest */
+  if (stored == 0) stored = 1;             /* the smallest positive fp16 */
+  if (stored >= 0x7c00u) stored = 0x7bffu; /* the largest */
   float scale = gptvq_fp16_to_float(stored);
   u->scales[row * u->groups + group] = stored;
   u->zeros[row * u->groups + group] = (uint16_t)fminf((float)u->top, fmaxf(0.0f, rintf(-low / scale)));
@@ -54,16 +57,16 @@ static void quantize_rows(void *context, size_t begin, size_t end, size_t thread
       const float *row_u = u->factor->u + c * n;
       float *e = u->error + row * n + c;
       *e = (w - scale * (code - zero)) / row_u[c];
-      GPTVQ_MULTI_PICK(gptvq_feedback)(1, u->end - c - 1, e, row_u + c + 1, n, u->work + row * n + c + 1,
-                                       u->work + row * n + c + 1);
+      GPTVQ_MULTI_PICK(gptvq_feedback)
+      (1, u->end - c - 1, e, row_u + c + 1, n, u->work + row * n + c + 1, u->work + row * n + c + 1);
     }
 }
 
 static void feed_back(uniform *u, size_t from, size_t to, size_t begin, size_t end) {
   if (u->factor == NULL || from == to) return;
   size_t n = u->shape.cols;
-  gptvq_gemm_nn(u->shape.rows, end - begin, to - from, -1.0f, u->error + from, n, u->factor->u + from * n + begin, n, 1.0f,
-                u->work + begin, n);
+  gptvq_gemm_nn(u->shape.rows, end - begin, to - from, -1.0f, u->error + from, n,
+                u->factor->u + from * n + begin, n, 1.0f, u->work + begin, n);
 }
 
 gptvq_status gptvq_solve_uniform(const char *name, const gptvq_packed_shape *shape, const float *weights,

@@ -1,5 +1,6 @@
-/* Codebook update: with assignments fixed the layer loss is a quadratic in all centroids, one independent system per stripe.
- * Preconditioned conjugate gradients on the normal equations; the operator is decode, times H, gather. */
+/* Codebook update: with assignments fixed the layer loss is a quadratic in all centroids, one independent
+ * system per stripe. Preconditioned conjugate gradients on the normal equations; the operator is decode,
+ * times H, gather. */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "quant/cg.h"
@@ -8,8 +9,9 @@
 #include <string.h>
 
 enum { MAX_STEPS = 60 };
-/* What the preconditioned residual says can still be gained, as a fraction of the stripe's loss: from there on a stripe is finished. Each
- * further step costs a product with H, and storing the codebooks in 8 bits alone costs more. */
+/* What the preconditioned residual says can still be gained, as a fraction of the stripe's loss: from there
+ * on a stripe is finished. Each further step costs a product with H, and storing the codebooks in 8 bits
+ * alone costs more. */
 #define REMAINING 3e-4
 
 static size_t first_row(const gptvq_vq *q, size_t stripe) { return stripe * q->shape.group_rows; }
@@ -24,7 +26,8 @@ void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *o
   for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++, y += q->padded)
     for (size_t g = 0; g < q->groups; g++)
       for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++) {
-        double scale = (double)gptvq_vq_scale(q, row, b), *sum = out + (g * q->k + q->index[row * q->blocks + b]) * d;
+        double scale = (double)gptvq_vq_scale(q, row, b),
+               *sum = out + (g * q->k + q->index[row * q->blocks + b]) * d;
         for (size_t i = 0; i < d; i++) sum[i] += scale * (double)y[b * d + i];
       }
 }
@@ -41,14 +44,18 @@ void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks) {
         for (size_t i = 0; i < d; i++)
           for (size_t j = 0; j <= i; j++) {
             double h = f == NULL ? (i == j ? 1.0 : 0.0)
-                                 : (double)f->h[(b * d + i) * q->padded + b * d + j] + (i == j ? gptvq_factor_ridge(f, b * d + i) : 0.0);
+                                 : (double)f->h[(b * d + i) * q->padded + b * d + j] +
+                                       (i == j ? gptvq_factor_ridge(f, b * d + i) : 0.0);
             sum[i * d + j] += scale * scale * h;
           }
       }
 }
 
-/* The rows of the unfinished stripes lie side by side in work and error: only the last stripe may be lower than the others. */
-static float *active_rows(const gptvq_cg *s, float *rows, size_t slot) { return rows + slot * s->q->shape.group_rows * s->q->padded; }
+/* The rows of the unfinished stripes lie side by side in work and error: only the last stripe may be lower
+ * than the others. */
+static float *active_rows(const gptvq_cg *s, float *rows, size_t slot) {
+  return rows + slot * s->q->shape.group_rows * s->q->padded;
+}
 
 static void gather_active(const gptvq_cg *s, size_t stripe, size_t slot, double *out) {
   gptvq_vq_gather(s->q, stripe, active_rows(s, s->q->error, slot), out);
@@ -63,9 +70,11 @@ static void prepare(void *context, size_t begin, size_t end, size_t thread) {
     gptvq_vq_curvature(q, stripe, s->blocks + stripe * s->values * s->block);
     const float *centroids = q->centroids + stripe * s->values;
     for (size_t i = 0; i < s->values; i++) s->solution[stripe * s->values + i] = (double)centroids[i];
-    gptvq_vq_gather(q, stripe, q->error + first_row(q, stripe) * q->padded, s->residual + stripe * s->values); /* E (H + ridge) */
+    gptvq_vq_gather(q, stripe, q->error + first_row(q, stripe) * q->padded,
+                    s->residual + stripe * s->values); /* E (H + ridge) */
     s->enough[stripe] = 0.0;
-    for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) s->enough[stripe] += REMAINING * row_loss[row];
+    for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++)
+      s->enough[stripe] += REMAINING * row_loss[row];
   }
 }
 
@@ -75,17 +84,20 @@ static void decode_active(void *context, size_t begin, size_t end, size_t thread
   const gptvq_cg *s = context;
   const gptvq_vq *q = s->q;
   for (size_t i = begin; i < end; i++)
-    gptvq_vq_decode_rows(q, s->direction, first_row(q, s->active[i]), last_row(q, s->active[i]), active_rows(s, q->work, i));
+    gptvq_vq_decode_rows(q, s->direction, first_row(q, s->active[i]), last_row(q, s->active[i]),
+                         active_rows(s, q->work, i));
 }
 
 static size_t active_row_count(const gptvq_cg *s) {
   size_t rows = 0;
-  for (size_t i = 0; i < s->active_count; i++) rows += last_row(s->q, s->active[i]) - first_row(s->q, s->active[i]);
+  for (size_t i = 0; i < s->active_count; i++)
+    rows += last_row(s->q, s->active[i]) - first_row(s->q, s->active[i]);
   return rows;
 }
 
 /* Stores the solution; stripes that are not better afterwards get their codebooks back. */
-static gptvq_status store(gptvq_cg *s, const double *row_before, double *row_after, double *loss, gptvq_error *err) {
+static gptvq_status store(gptvq_cg *s, const double *row_before, double *row_after, double *loss,
+                          gptvq_error *err) {
   gptvq_vq *q = s->q;
   size_t n = q->stripes * s->values, code_size = q->shape.codebook_bits / 8, tiles = q->stripes * q->groups;
   char *saved = gptvq_alloc(n, sizeof(float) + code_size);
@@ -100,7 +112,8 @@ static gptvq_status store(gptvq_cg *s, const double *row_before, double *row_aft
   memcpy(saved_codes, codes, n * code_size);
   memcpy(saved_scales, q->codebook_scales, tiles * sizeof *saved_scales);
   for (size_t i = 0; i < n; i++) s->direction[i] = (float)s->solution[i];
-  for (size_t tile = 0; tile < tiles; tile++) gptvq_vq_store_codebook(q, tile, s->direction + tile * q->k * q->dim);
+  for (size_t tile = 0; tile < tiles; tile++)
+    gptvq_vq_store_codebook(q, tile, s->direction + tile * q->k * q->dim);
   *loss = gptvq_vq_loss(q, row_after);
   for (size_t stripe = 0; stripe < q->stripes; stripe++) {
     double before = 0.0, after = 0.0;
@@ -112,7 +125,8 @@ static gptvq_status store(gptvq_cg *s, const double *row_before, double *row_aft
     size_t at = stripe * s->values;
     memcpy(q->centroids + at, saved + at * sizeof(float), s->values * sizeof(float));
     memcpy(codes + at * code_size, saved_codes + at * code_size, s->values * code_size);
-    memcpy(q->codebook_scales + stripe * q->groups, saved_scales + stripe * q->groups, q->groups * sizeof *saved_scales);
+    memcpy(q->codebook_scales + stripe * q->groups, saved_scales + stripe * q->groups,
+           q->groups * sizeof *saved_scales);
     *loss += before - after;
   }
   free(saved);
@@ -122,9 +136,15 @@ static gptvq_status store(gptvq_cg *s, const double *row_before, double *row_aft
 
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err) {
   double *row_loss = gptvq_alloc(2 * q->rows, sizeof *row_loss);
-  gptvq_cg s = {.q = q, .systems = q->stripes, .values = q->groups * q->k * q->dim, .block = q->dim, .gather = gather_active, .context = row_loss};
-  gptvq_status status = row_loss == NULL ? gptvq_fail_memory(err, "the codebook update", 2 * q->rows * sizeof *row_loss)
-                                         : gptvq_cg_allocate(&s, err);
+  gptvq_cg s = {.q = q,
+                .systems = q->stripes,
+                .values = q->groups * q->k * q->dim,
+                .block = q->dim,
+                .gather = gather_active,
+                .context = row_loss};
+  gptvq_status status = row_loss == NULL
+                            ? gptvq_fail_memory(err, "the codebook update", 2 * q->rows * sizeof *row_loss)
+                            : gptvq_cg_allocate(&s, err);
   if (status != GPTVQ_OK) goto done;
   *loss = gptvq_vq_loss(q, row_loss);
   gptvq_parallel_for(q->stripes, 1, prepare, &s);

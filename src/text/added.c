@@ -62,7 +62,8 @@ gptvq_status gptvq_added_index(gptvq_added *added, gptvq_error *err) {
   for (size_t i = 0; i < added->count; i++) {
     const gptvq_added_token *token = &added->tokens[i];
     if (!insert(token->normalized ? &added->normalized : &added->raw, &token->pattern, (int32_t)i))
-      return gptvq_fail_memory(err, "the added tokens", gptvq_saturated_size(token->pattern.size, sizeof(gptvq_trie_node)));
+      return gptvq_fail_memory(err, "the added tokens",
+                               gptvq_saturated_size(token->pattern.size, sizeof(gptvq_trie_node)));
   }
   return GPTVQ_OK;
 }
@@ -90,8 +91,8 @@ static bool word_after(const char *text, size_t size, size_t at) {
   return at < size && gptvq_is_word(gptvq_utf8_get(text + at, &length));
 }
 
-void gptvq_added_split(const gptvq_added *added, const gptvq_trie *trie, const char *text, size_t size, size_t offset,
-                       bool origin, gptvq_pieces *out) {
+void gptvq_added_split(const gptvq_added *added, const gptvq_trie *trie, const char *text, size_t size,
+                       size_t offset, bool origin, gptvq_pieces *out) {
   size_t done = 0, length = 0;
   for (size_t i = 0; i < size && trie->count > 1;) {
     int32_t found = trie->first[(unsigned char)text[i]] < 0 ? -1 : longest(trie, text + i, size - i, &length);
@@ -113,14 +114,16 @@ void gptvq_added_split(const gptvq_added *added, const gptvq_trie *trie, const c
     }
     while (token->rstrip && end < size && gptvq_is_space(gptvq_utf8_get(text + end, &step))) end += step;
     if (done < begin) gptvq_pieces_push(out, offset + done, offset + begin, -1, origin && done == 0);
-    if (begin < end) gptvq_pieces_push(out, 0, 0, token->id, false); /* else the token before has taken all of it */
+    if (begin < end)
+      gptvq_pieces_push(out, 0, 0, token->id, false); /* else the token before has taken all of it */
     done = gptvq_max_size(done, end);
   }
   if (done < size) gptvq_pieces_push(out, offset + done, offset + size, -1, origin && done == 0);
 }
 
-gptvq_status gptvq_added_extract(const gptvq_added *added, const gptvq_normalizer *normalizers, size_t normalizer_count,
-                                 gptvq_bytes *text, gptvq_pieces *out, gptvq_error *err) {
+gptvq_status gptvq_added_extract(const gptvq_added *added, const gptvq_normalizer *normalizers,
+                                 size_t normalizer_count, gptvq_bytes *text, gptvq_pieces *out,
+                                 gptvq_error *err) {
   gptvq_pieces raw = {.text = *text};
   *text = (gptvq_bytes){0};
   gptvq_added_split(added, &added->raw, raw.text.data, raw.text.size, 0, true, &raw);
@@ -134,8 +137,8 @@ gptvq_status gptvq_added_extract(const gptvq_added *added, const gptvq_normalize
       const gptvq_piece *piece = &raw.items[i];
       if (piece->id >= 0) gptvq_pieces_push(out, 0, 0, piece->id, false);
       else
-        gptvq_added_split(added, &added->normalized, raw.text.data + piece->begin, piece->end - piece->begin, piece->begin,
-                          piece->origin, out);
+        gptvq_added_split(added, &added->normalized, raw.text.data + piece->begin, piece->end - piece->begin,
+                          piece->begin, piece->origin, out);
     }
     out->text = raw.text;
     raw.text = (gptvq_bytes){0};

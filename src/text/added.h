@@ -1,5 +1,5 @@
-/* text/added.h: added tokens, recognised in the text before any splitting: those with normalized = false in the text as it
- * is, the others in the normalized text. */
+/* text/added.h: added tokens, recognised in the text before any splitting: those with normalized = false in
+ * the text as it is, the others in the normalized text. */
 #ifndef GPTVQ_TEXT_ADDED_H
 #define GPTVQ_TEXT_ADDED_H
 
@@ -35,12 +35,15 @@ void gptvq_added_free(gptvq_added *added);
 /* After the tokens and their patterns are set. GPTVQ_ERROR_MEMORY. */
 gptvq_status gptvq_added_index(gptvq_added *added, gptvq_error *err);
 
-/* Cuts `text` (well-formed) at the tokens of the trie: pushes pieces with begin and end + offset. Tokens get their id. */
-void gptvq_added_split(const gptvq_added *added, const gptvq_trie *trie, const char *text, size_t size, size_t offset,
-                       bool origin, gptvq_pieces *out);
+/* Cuts `text` (well-formed) at the tokens of the trie: pushes pieces with begin and end + offset. Tokens get
+ * their id. */
+void gptvq_added_split(const gptvq_added *added, const gptvq_trie *trie, const char *text, size_t size,
+                       size_t offset, bool origin, gptvq_pieces *out);
 
-/* From the text as given to the pieces that pre-tokenizing starts from: raw tokens, normalization, normalized tokens. */
-gptvq_status gptvq_added_extract(const gptvq_added *added, const gptvq_normalizer *normalizers, size_t normalizer_count,
-                                 gptvq_bytes *text, gptvq_pieces *out, gptvq_error *err);
+/* From the text as given to the pieces that pre-tokenizing starts from: raw tokens, normalization, normalized
+ * tokens. */
+gptvq_status gptvq_added_extract(const gptvq_added *added, const gptvq_normalizer *normalizers,
+                                 size_t normalizer_count, gptvq_bytes *text, gptvq_pieces *out,
+                                 gptvq_error *err);
 
 #endif

@@ -31,7 +31,8 @@ bool gptvq_bpe_index(gptvq_bpe *bpe) {
     const gptvq_vocab_entry *entry = &bpe->vocab.slots[i];
     if (entry->id < 0 || entry->size == 0 || entry->size > 4) continue;
     size_t length;
-    uint32_t c = gptvq_utf8_get(bpe->vocab.strings.data + entry->offset, &length); /* jansson yields well-formed UTF-8 */
+    uint32_t c = gptvq_utf8_get(bpe->vocab.strings.data + entry->offset,
+                                &length); /* jansson yields well-formed UTF-8 */
     if (length != entry->size) continue;
     int32_t **page = &bpe->char_pages[c >> 8];
     if (*page == NULL) {
@@ -52,7 +53,9 @@ bool gptvq_bpe_index(gptvq_bpe *bpe) {
 
 /* ---- the merge table and the joints: sets of id pairs ---- */
 
-static uint64_t pair_of(int32_t left, int32_t right) { return (uint64_t)(uint32_t)left << 32 | (uint32_t)right; }
+static uint64_t pair_of(int32_t left, int32_t right) {
+  return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
 static size_t pair_slot(uint64_t pair, size_t slots) {
   uint64_t h = pair * 0x9e3779b97f4a7c15u;
   return (size_t)(h ^ h >> 32) & (slots - 1);
@@ -116,10 +119,10 @@ static bool add_joint(gptvq_bpe *bpe, int32_t left, int32_t right) {
   return true;
 }
 
-/* The symbols on both sides of the seam of a merge. Cutting is sound only while every symbol of a merge is a single code
- * point, so a merge that names the unknown token or a byte token turns it off. */
-static bool note_joint(gptvq_bpe *bpe, const char *left, size_t left_size, const char *right, size_t right_size,
-                       int32_t left_id, int32_t right_id) {
+/* The symbols on both sides of the seam of a merge. Cutting is sound only while every symbol of a merge is a
+ * single code point, so a merge that names the unknown token or a byte token turns it off. */
+static bool note_joint(gptvq_bpe *bpe, const char *left, size_t left_size, const char *right,
+                       size_t right_size, int32_t left_id, int32_t right_id) {
   if (left_id == bpe->unk_id || right_id == bpe->unk_id) bpe->can_cut = false;
   for (unsigned b = 0; b < 256 && bpe->byte_fallback; b++)
     if (bpe->byte_ids[b] == left_id || bpe->byte_ids[b] == right_id) bpe->can_cut = false;
@@ -131,10 +134,12 @@ static bool note_joint(gptvq_bpe *bpe, const char *left, size_t left_size, const
   size_t length;
   int32_t a = char_id(bpe, gptvq_utf8_get(left + gptvq_utf8_previous(left, left_size), &length));
   int32_t b = char_id(bpe, gptvq_utf8_get(right, &length));
-  return a < 0 || b < 0 || add_joint(bpe, a, b); /* a merge whose symbols are not in the vocabulary never happens */
+  return a < 0 || b < 0 ||
+         add_joint(bpe, a, b); /* a merge whose symbols are not in the vocabulary never happens */
 }
 
-int gptvq_bpe_add_merge(gptvq_bpe *bpe, const char *left, size_t left_size, const char *right, size_t right_size) {
+int gptvq_bpe_add_merge(gptvq_bpe *bpe, const char *left, size_t left_size, const char *right,
+                        size_t right_size) {
   int32_t left_id = gptvq_vocab_find(&bpe->vocab, left, left_size);
   if (left_id < 0) return 0;
   int32_t right_id = gptvq_vocab_find(&bpe->vocab, right, right_size);
@@ -143,7 +148,8 @@ int gptvq_bpe_add_merge(gptvq_bpe *bpe, const char *left, size_t left_size, cons
   gptvq_bytes_append(&both, left, left_size);
   size_t skip = gptvq_min_size(bpe->prefix.size, right_size);
   gptvq_bytes_append(&both, right + skip, right_size - skip);
-  int32_t id = both.failed ? -1 : gptvq_vocab_find(&bpe->vocab, both.data == NULL ? "" : both.data, both.size);
+  int32_t id =
+      both.failed ? -1 : gptvq_vocab_find(&bpe->vocab, both.data == NULL ? "" : both.data, both.size);
   bool failed = both.failed;
   gptvq_bytes_free(&both);
   if (failed) return 3;
@@ -160,7 +166,7 @@ int gptvq_bpe_add_merge(gptvq_bpe *bpe, const char *left, size_t left_size, cons
 typedef struct gptvq_bpe_seen {
   uint32_t hash, begin, size; /* size 0: free */
   uint32_t first, count;      /* where its ids are in the output */
-  bool part;                  /* encoded as a part of a longer piece (ignore_merges does not apply to those) */
+  bool part; /* encoded as a part of a longer piece (ignore_merges does not apply to those) */
 } gptvq_bpe_seen;
 
 void gptvq_bpe_scratch_free(gptvq_bpe_scratch *scratch) {
@@ -192,9 +198,12 @@ static bool grow_array(void *array, size_t capacity, size_t width) {
 
 static bool reserve_symbols(gptvq_bpe_scratch *s, size_t count) {
   if (count <= s->capacity) return true;
-  size_t capacity = gptvq_max_size(count, gptvq_max_size(256, s->capacity * 2)); /* < 2^33: no overflow below */
-  if (!grow_array(&s->symbols, capacity, sizeof *s->symbols) || !grow_array(&s->ranks, capacity, sizeof *s->ranks) ||
-      !grow_array(&s->previous, capacity, sizeof *s->previous) || !grow_array(&s->next, capacity, sizeof *s->next))
+  size_t capacity =
+      gptvq_max_size(count, gptvq_max_size(256, s->capacity * 2)); /* < 2^33: no overflow below */
+  if (!grow_array(&s->symbols, capacity, sizeof *s->symbols) ||
+      !grow_array(&s->ranks, capacity, sizeof *s->ranks) ||
+      !grow_array(&s->previous, capacity, sizeof *s->previous) ||
+      !grow_array(&s->next, capacity, sizeof *s->next))
     return false;
   s->capacity = capacity;
   return true;
@@ -203,8 +212,8 @@ static bool reserve_symbols(gptvq_bpe_scratch *s, size_t count) {
 /* ---- symbols ---- */
 
 /* Symbols of text[0 … size) into scratch->symbols; *count of them. */
-static gptvq_status make_symbols(const gptvq_bpe *bpe, const char *text, size_t size, gptvq_bpe_scratch *scratch,
-                                 size_t *count, gptvq_error *err) {
+static gptvq_status make_symbols(const gptvq_bpe *bpe, const char *text, size_t size,
+                                 gptvq_bpe_scratch *scratch, size_t *count, gptvq_error *err) {
   size_t most;
   if (!gptvq_add(size, bpe->prefix.size + bpe->suffix.size, &most) ||
       (bpe->prefix.size > 0 && !gptvq_mul(size, bpe->prefix.size + 4, &most)) ||
@@ -253,7 +262,8 @@ static gptvq_status make_symbols(const gptvq_bpe *bpe, const char *text, size_t 
     }
     if (bpe->unk_missing) {
       status = gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                          "the text has characters outside the vocabulary, and the tokenizer's unk_token is not in the vocabulary");
+                          "the text has characters outside the vocabulary, and the tokenizer's unk_token is "
+                          "not in the vocabulary");
       break;
     }
     if (bpe->unk_id < 0) continue;
@@ -322,12 +332,14 @@ static uint64_t heap_pop(gptvq_bpe_scratch *s, size_t *size) {
 }
 
 /* rank << 32 | position, so that the smallest key is the lowest rank, leftmost first */
-static bool push_pair(const gptvq_bpe *bpe, gptvq_bpe_scratch *s, size_t *size, uint32_t left, uint32_t right) {
+static bool push_pair(const gptvq_bpe *bpe, gptvq_bpe_scratch *s, size_t *size, uint32_t left,
+                      uint32_t right) {
   const gptvq_merge *merge = find_merge(bpe, s->symbols[left], s->symbols[right]);
   return merge == NULL || heap_push(s, size, (uint64_t)merge->rank << 32 | left);
 }
 
-/* O(n log n): a heap of candidate pairs over a linked list of symbols. Returns SIZE_MAX when out of memory. */
+/* O(n log n): a heap of candidate pairs over a linked list of symbols. Returns SIZE_MAX when out of memory.
+ */
 static size_t merge_long(const gptvq_bpe *bpe, gptvq_bpe_scratch *s, size_t n) {
   const uint32_t none = UINT32_MAX;
   int32_t *symbols = s->symbols;
@@ -343,7 +355,8 @@ static size_t merge_long(const gptvq_bpe *bpe, gptvq_bpe_scratch *s, size_t n) {
     uint32_t at = (uint32_t)key, right = s->next[at];
     if (symbols[at] < 0 || right == none) continue; /* merged away meanwhile */
     const gptvq_merge *merge = find_merge(bpe, symbols[at], symbols[right]);
-    if (merge == NULL || merge->rank != (uint32_t)(key >> 32)) continue; /* one of the two has grown meanwhile */
+    if (merge == NULL || merge->rank != (uint32_t)(key >> 32))
+      continue; /* one of the two has grown meanwhile */
     symbols[at] = merge->id;
     symbols[right] = -1;
     s->next[at] = s->next[right];
@@ -390,14 +403,16 @@ static gptvq_status encode_row(const gptvq_bpe *bpe, const char *text, size_t be
     out->size += count;
   }
   if (seen != NULL && !out->failed && out->size <= UINT32_MAX)
-    *seen = (gptvq_bpe_seen){hash, (uint32_t)begin, (uint32_t)size, (uint32_t)first, (uint32_t)(out->size - first), part};
+    *seen = (gptvq_bpe_seen){
+        hash, (uint32_t)begin, (uint32_t)size, (uint32_t)first, (uint32_t)(out->size - first), part};
   return GPTVQ_OK;
 }
 
 gptvq_status gptvq_bpe_encode(const gptvq_bpe *bpe, const char *text, size_t begin, size_t end,
                               gptvq_bpe_scratch *scratch, gptvq_ids *out, gptvq_error *err) {
   enum { LONG_PIECE = 128 };
-  if (end - begin < LONG_PIECE || !bpe->can_cut) return encode_row(bpe, text, begin, end, false, scratch, out, err);
+  if (end - begin < LONG_PIECE || !bpe->can_cut)
+    return encode_row(bpe, text, begin, end, false, scratch, out, err);
   if (bpe->ignore_merges) {
     int32_t whole = gptvq_vocab_find(&bpe->vocab, text + begin, end - begin);
     if (whole >= 0) {

@@ -70,9 +70,11 @@ void gptvq_pieces_free(gptvq_pieces *pieces) {
 
 gptvq_status gptvq_pieces_check(const gptvq_pieces *pieces, gptvq_error *err) {
   if (pieces->failed || pieces->text.failed)
-    return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "out of memory while tokenizing a text of %zu bytes", pieces->text.size);
+    return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "out of memory while tokenizing a text of %zu bytes",
+                      pieces->text.size);
   if (pieces->text.size > UINT32_MAX)
-    return gptvq_fail(err, GPTVQ_ERROR_DATA, "the text is too large to tokenize at once (%zu bytes): cut it into parts",
+    return gptvq_fail(err, GPTVQ_ERROR_DATA,
+                      "the text is too large to tokenize at once (%zu bytes): cut it into parts",
                       pieces->text.size);
   return GPTVQ_OK;
 }

@@ -1,5 +1,5 @@
-/* text/bytes.h: the growable arrays of the tokenizer. A failed allocation sets `failed`; later appends do nothing, so that
- * callers check once, at the end. Zero-initialise; release with the _free function. */
+/* text/bytes.h: the growable arrays of the tokenizer. A failed allocation sets `failed`; later appends do
+ * nothing, so that callers check once, at the end. Zero-initialise; release with the _free function. */
 #ifndef GPTVQ_TEXT_BYTES_H
 #define GPTVQ_TEXT_BYTES_H
 
@@ -41,7 +41,8 @@ static inline void gptvq_ids_push(gptvq_ids *ids, int32_t id) {
 /* A part [begin, end) of the text being tokenized. */
 typedef struct gptvq_piece {
   uint32_t begin, end;
-  int32_t id;  /* >= 0: this part is that added token, and nothing looks at its text any more; -1: plain text */
+  int32_t
+      id; /* >= 0: this part is that added token, and nothing looks at its text any more; -1: plain text */
   bool origin; /* starts where the user's text starts (Metaspace's prepend scheme "first") */
 } gptvq_piece;
 
@@ -55,7 +56,8 @@ typedef struct gptvq_pieces {
 
 void gptvq_pieces_push(gptvq_pieces *pieces, size_t begin, size_t end, int32_t id, bool origin);
 void gptvq_pieces_free(gptvq_pieces *pieces);
-/* GPTVQ_OK; GPTVQ_ERROR_MEMORY after a failed allocation; GPTVQ_ERROR_DATA when the text outgrew 32-bit offsets. */
+/* GPTVQ_OK; GPTVQ_ERROR_MEMORY after a failed allocation; GPTVQ_ERROR_DATA when the text outgrew 32-bit
+ * offsets. */
 gptvq_status gptvq_pieces_check(const gptvq_pieces *pieces, gptvq_error *err);
 
 #endif

@@ -47,7 +47,8 @@ static gptvq_status pass_utf8(const chain *c, bool end) {
   gptvq_decoder_state *state = c->states;
   gptvq_bytes *held = &state->held;
   size_t keep = 0;
-  for (size_t back = 1; !end && back <= 3 && back <= held->size; back++) { /* a lead byte among the last three? */
+  for (size_t back = 1; !end && back <= 3 && back <= held->size;
+       back++) { /* a lead byte among the last three? */
     uint32_t point;
     const char *p = held->data + held->size - back;
     if (((unsigned char)*p & 0xc0) == 0x80) continue;
@@ -60,7 +61,8 @@ static gptvq_status pass_utf8(const chain *c, bool end) {
   gptvq_status status = GPTVQ_OK;
   if (whole.failed) status = gptvq_fail_memory(c->err, "decoded text", held->size);
   else if (whole.size > 0 || !state->open || end)
-    status = feed(&rest, whole.data == NULL ? "" : whole.data, whole.size, (state->open ? 0 : STARTS) | (end ? ENDS : 0));
+    status = feed(&rest, whole.data == NULL ? "" : whole.data, whole.size,
+                  (state->open ? 0 : STARTS) | (end ? ENDS : 0));
   state->open = true;
   gptvq_bytes_free(&whole);
   if (keep > 0) memmove(held->data, held->data + held->size - keep, keep);
@@ -107,7 +109,8 @@ static gptvq_status end_run(const chain *c) {
   if (gptvq_utf8_valid(run->data, run->size)) {
     status = feed(&rest, run->data, run->size, STARTS | ENDS);
   } else {
-    for (size_t i = 0; i < run->size && status == GPTVQ_OK; i++) status = feed(&rest, "\xef\xbf\xbd", 3, STARTS | ENDS);
+    for (size_t i = 0; i < run->size && status == GPTVQ_OK; i++)
+      status = feed(&rest, "\xef\xbf\xbd", 3, STARTS | ENDS);
   }
   run->size = 0;
   return status;
@@ -127,8 +130,8 @@ static gptvq_status byte_fallback(const chain *c, const char *data, size_t size)
 
 /* ---- strip and metaspace ---- */
 
-/* Takes up to `start` copies of the content from the start of a token and up to `stop` from its end. `held` are the last copies
- * seen, at most `stop` of them: they go only when something else follows. */
+/* Takes up to `start` copies of the content from the start of a token and up to `stop` from its end. `held`
+ * are the last copies seen, at most `stop` of them: they go only when something else follows. */
 static gptvq_status strip(const chain *c, const char *data, size_t size, int flags) {
   const gptvq_decoder *d = c->decoders;
   gptvq_decoder_state *state = c->states;
@@ -162,7 +165,8 @@ static gptvq_status strip(const chain *c, const char *data, size_t size, int fla
   chain rest = rest_of(c);
   gptvq_status status = GPTVQ_OK;
   if (pass.failed || state->held.failed) status = gptvq_fail_memory(c->err, "decoded text", size);
-  else if (pass.size > 0 || flags != 0) status = feed(&rest, pass.data == NULL ? "" : pass.data, pass.size, flags);
+  else if (pass.size > 0 || flags != 0)
+    status = feed(&rest, pass.data == NULL ? "" : pass.data, pass.size, flags);
   gptvq_bytes_free(&pass);
   return status;
 }
@@ -192,10 +196,12 @@ static gptvq_status metaspace(const chain *c, const char *data, size_t size, int
 static gptvq_status replace(const chain *c, const char *data, size_t size) {
   gptvq_bytes replaced = {0};
   bool kept_start;
-  gptvq_status status = gptvq_replace(c->decoders->regex, &c->decoders->content, data, size, &replaced, &kept_start, c->err);
+  gptvq_status status =
+      gptvq_replace(c->decoders->regex, &c->decoders->content, data, size, &replaced, &kept_start, c->err);
   chain rest = rest_of(c);
   if (status == GPTVQ_OK && replaced.failed) status = gptvq_fail_memory(c->err, "decoded text", size);
-  if (status == GPTVQ_OK) status = feed(&rest, replaced.data == NULL ? "" : replaced.data, replaced.size, STARTS | ENDS);
+  if (status == GPTVQ_OK)
+    status = feed(&rest, replaced.data == NULL ? "" : replaced.data, replaced.size, STARTS | ENDS);
   gptvq_bytes_free(&replaced);
   return status;
 }
@@ -245,14 +251,14 @@ static gptvq_status feed(const chain *c, const char *data, size_t size, int flag
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_decoder_push(const gptvq_decoder *decoders, gptvq_decoder_state *states, size_t count, const char *token,
-                                size_t size, gptvq_bytes *out, gptvq_error *err) {
+gptvq_status gptvq_decoder_push(const gptvq_decoder *decoders, gptvq_decoder_state *states, size_t count,
+                                const char *token, size_t size, gptvq_bytes *out, gptvq_error *err) {
   chain all = {decoders, states, count, out, err};
   return feed(&all, token, size, STARTS | ENDS);
 }
 
-gptvq_status gptvq_decoder_flush(const gptvq_decoder *decoders, gptvq_decoder_state *states, size_t count, gptvq_bytes *out,
-                                 gptvq_error *err) {
+gptvq_status gptvq_decoder_flush(const gptvq_decoder *decoders, gptvq_decoder_state *states, size_t count,
+                                 gptvq_bytes *out, gptvq_error *err) {
   for (size_t i = 0; i < count; i++) {
     chain c = {decoders + i, states + i, count - i, out, err};
     chain rest = rest_of(&c);

@@ -27,9 +27,11 @@ static gptvq_status load_vocab(const gptvq_load *load, json_t *vocab) {
   json_object_foreach(vocab, text, value) {
     int32_t id;
     if (!gptvq_json_id(value, &id))
-      return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: the id of token \"%s\" is not a number from 0 to %lld", load->path,
-                        text, (long long)GPTVQ_MAX_TOKEN_ID);
-    if (!gptvq_vocab_add(&load->tokenizer->bpe.vocab, text, strlen(text), id, true)) return out_of_memory(load);
+      return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT,
+                        "%s: the id of token \"%s\" is not a number from 0 to %lld", load->path, text,
+                        (long long)GPTVQ_MAX_TOKEN_ID);
+    if (!gptvq_vocab_add(&load->tokenizer->bpe.vocab, text, strlen(text), id, true))
+      return out_of_memory(load);
   }
   return GPTVQ_OK;
 }
@@ -62,23 +64,29 @@ static gptvq_status load_merges(const gptvq_load *load, const json_t *merges) {
     size_t size[2];
     if (json_is_string(merge) && strncmp(json_string_value(merge), "#version", 8) == 0) continue;
     if (!merge_parts(merge, part, size))
-      return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: merge %zu is neither \"a b\" nor [\"a\", \"b\"]", load->path, i + 1);
+      return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: merge %zu is neither \"a b\" nor [\"a\", \"b\"]",
+                        load->path, i + 1);
     int wrong = gptvq_bpe_add_merge(&load->tokenizer->bpe, part[0], size[0], part[1], size[1]);
     if (wrong == 3) return out_of_memory(load);
     if (wrong >= 0)
-      return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: merge %zu (\"%.*s\" and \"%.*s\") names the token \"%.*s%.*s\", which is not in the vocabulary",
-                        load->path, i + 1, (int)gptvq_min_size(size[0], 100), part[0], (int)gptvq_min_size(size[1], 100),
-                        part[1], wrong == 1 ? 0 : (int)gptvq_min_size(size[0], 100), part[0],
+      return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT,
+                        "%s: merge %zu (\"%.*s\" and \"%.*s\") names the token \"%.*s%.*s\", which is not in "
+                        "the vocabulary",
+                        load->path, i + 1, (int)gptvq_min_size(size[0], 100), part[0],
+                        (int)gptvq_min_size(size[1], 100), part[1],
+                        wrong == 1 ? 0 : (int)gptvq_min_size(size[0], 100), part[0],
                         wrong == 0 ? 0 : (int)gptvq_min_size(size[1], 100), part[1]);
   }
   return GPTVQ_OK;
 }
 
-static gptvq_status optional_text(const gptvq_load *load, const json_t *model, const char *key, gptvq_bytes *out) {
+static gptvq_status optional_text(const gptvq_load *load, const json_t *model, const char *key,
+                                  gptvq_bytes *out) {
   const json_t *value = json_object_get(model, key);
   if (value == NULL || json_is_null(value)) return GPTVQ_OK;
   if (!json_is_string(value))
-    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: model.%s must be a string or null", load->path, key);
+    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: model.%s must be a string or null", load->path,
+                      key);
   gptvq_bytes_append(out, json_string_value(value), json_string_length(value));
   return out->failed ? out_of_memory(load) : GPTVQ_OK;
 }
@@ -90,12 +98,12 @@ gptvq_status gptvq_load_model(const gptvq_load *load, const json_t *json) {
   if (type == NULL && json_object_get(json, "merges") != NULL) type = "BPE"; /* as old files have it */
   if (type == NULL) return bad(load, "model has no \"type\"");
   if (strcmp(type, "BPE") != 0)
-    return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED, "%s: tokenizer model %s is not supported; supported: BPE", load->path,
-                      type);
+    return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s: tokenizer model %s is not supported; supported: BPE", load->path, type);
   const json_t *dropout = json_object_get(json, "dropout");
   if (json_is_number(dropout) && json_number_value(dropout) != 0)
-    return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED, "%s: BPE dropout is not supported: set model.dropout to null",
-                      load->path);
+    return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s: BPE dropout is not supported: set model.dropout to null", load->path);
   bpe->fuse_unk = gptvq_json_flag(json, "fuse_unk", false);
   bpe->byte_fallback = gptvq_json_flag(json, "byte_fallback", false);
   bpe->ignore_merges = gptvq_json_flag(json, "ignore_merges", false);
@@ -127,11 +135,13 @@ static gptvq_status normalized_pattern(const gptvq_load *load, gptvq_added_token
 
 gptvq_status gptvq_load_added_tokens(const gptvq_load *load, const json_t *json) {
   gptvq_tokenizer *t = load->tokenizer;
-  if (json != NULL && !json_is_null(json) && !json_is_array(json)) return bad(load, "added_tokens must be a list");
+  if (json != NULL && !json_is_null(json) && !json_is_array(json))
+    return bad(load, "added_tokens must be a list");
   size_t listed = json_array_size(json);
   t->added.tokens = calloc(listed + 1, sizeof *t->added.tokens);
   if (t->added.tokens == NULL) return out_of_memory(load);
-  /* Ids are given out as the tokenizers package does: the vocabulary's, else the next free one; the listed id is a comment. */
+  /* Ids are given out as the tokenizers package does: the vocabulary's, else the next free one; the listed id
+   * is a comment. */
   int64_t next = (int64_t)t->bpe.vocab.count;
   gptvq_vocab special = {0};
   gptvq_status status = GPTVQ_OK;
@@ -193,15 +203,18 @@ static void wrap(gptvq_tokenizer *t, const gptvq_ids *front, const gptvq_ids *ba
   t->before = before;
 }
 
-static gptvq_status template_ids(const gptvq_load *load, const json_t *tokens, const char *name, gptvq_ids *out) {
+static gptvq_status template_ids(const gptvq_load *load, const json_t *tokens, const char *name,
+                                 gptvq_ids *out) {
   const json_t *list = json_object_get(json_object_get(tokens, name), "ids");
   if (name == NULL || !json_is_array(list))
-    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: post_processor: the template names %s, which special_tokens lacks",
-                      load->path, name == NULL ? "a token" : name);
+    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT,
+                      "%s: post_processor: the template names %s, which special_tokens lacks", load->path,
+                      name == NULL ? "a token" : name);
   for (size_t i = 0; i < json_array_size(list); i++) {
     int32_t id;
     if (!gptvq_json_id(json_array_get(list, i), &id))
-      return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: post_processor: a bad id for %s", load->path, name);
+      return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: post_processor: a bad id for %s", load->path,
+                        name);
     gptvq_ids_push(out, id);
   }
   return GPTVQ_OK;
@@ -216,13 +229,14 @@ static gptvq_status load_template(const gptvq_load *load, const json_t *json) {
   for (size_t i = 0; i < json_array_size(single) && status == GPTVQ_OK; i++) {
     const json_t *item = json_array_get(single, i), *special = json_object_get(item, "SpecialToken");
     if (special != NULL)
-      status = template_ids(load, tokens, json_string_value(json_object_get(special, "id")), &around[texts > 0]);
+      status =
+          template_ids(load, tokens, json_string_value(json_object_get(special, "id")), &around[texts > 0]);
     else if (json_object_get(item, "Sequence") != NULL) texts++;
     else status = bad(load, "post_processor: a template item is neither SpecialToken nor Sequence");
   }
   if (status == GPTVQ_OK && texts != 1)
-    status = gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED, "%s: post_processor: a template must hold the text exactly once",
-                        load->path);
+    status = gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
+                        "%s: post_processor: a template must hold the text exactly once", load->path);
   if (status == GPTVQ_OK) wrap(load->tokenizer, &around[0], &around[1]);
   gptvq_ids_free(&around[0]);
   gptvq_ids_free(&around[1]);
@@ -256,11 +270,13 @@ gptvq_status gptvq_load_post_processor(const gptvq_load *load, const json_t *jso
   } else if (strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0) {
     status = load_cls_sep(load, json);
   } else if (strcmp(type, "ByteLevel") != 0) { /* ByteLevel only adjusts offsets */
-    return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s: post_processor %s is not supported; supported: Sequence, TemplateProcessing, ByteLevel, "
-                      "BertProcessing, RobertaProcessing",
-                      load->path, type);
+    return gptvq_fail(
+        load->err, GPTVQ_ERROR_UNSUPPORTED,
+        "%s: post_processor %s is not supported; supported: Sequence, TemplateProcessing, ByteLevel, "
+        "BertProcessing, RobertaProcessing",
+        load->path, type);
   }
-  if (status == GPTVQ_OK && (load->tokenizer->before.failed || load->tokenizer->after.failed)) return out_of_memory(load);
+  if (status == GPTVQ_OK && (load->tokenizer->before.failed || load->tokenizer->after.failed))
+    return out_of_memory(load);
   return status;
 }

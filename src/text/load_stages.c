@@ -9,57 +9,66 @@ bool gptvq_json_flag(const json_t *object, const char *key, bool absent) {
 }
 
 /* The "type" of a stage, after checks that hold for every stage. */
-static gptvq_status stage_type(const gptvq_load *load, const char *section, const json_t *json, size_t depth, size_t count,
-                               const char **type) {
+static gptvq_status stage_type(const gptvq_load *load, const char *section, const json_t *json, size_t depth,
+                               size_t count, const char **type) {
   *type = json_string_value(json_object_get(json, "type"));
   if (*type == NULL)
-    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: %s: an object with a \"type\" is expected", load->path, section);
+    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: %s: an object with a \"type\" is expected",
+                      load->path, section);
   if (depth > GPTVQ_MAX_SEQUENCE_DEPTH || count >= GPTVQ_MAX_STAGES)
-    return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s: more than %d steps or %d levels of Sequence", load->path,
-                      section, (int)GPTVQ_MAX_STAGES, (int)GPTVQ_MAX_SEQUENCE_DEPTH);
+    return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s: %s: more than %d steps or %d levels of Sequence", load->path, section,
+                      (int)GPTVQ_MAX_STAGES, (int)GPTVQ_MAX_SEQUENCE_DEPTH);
   return GPTVQ_OK;
 }
 
 typedef gptvq_status loader(const gptvq_load *load, const json_t *json, size_t depth);
 
-static gptvq_status sequence(const gptvq_load *load, const char *section, const json_t *list, size_t depth, loader *one) {
+static gptvq_status sequence(const gptvq_load *load, const char *section, const json_t *list, size_t depth,
+                             loader *one) {
   if (!json_is_array(list))
-    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: %s: Sequence without its list", load->path, section);
+    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: %s: Sequence without its list", load->path,
+                      section);
   for (size_t i = 0; i < json_array_size(list); i++) GPTVQ_TRY(one(load, json_array_get(list, i), depth + 1));
   return GPTVQ_OK;
 }
 
 /* {"String": …} or {"Regex": …} */
-static gptvq_status pattern(const gptvq_load *load, const char *section, const json_t *json, gptvq_regex **out) {
+static gptvq_status pattern(const gptvq_load *load, const char *section, const json_t *json,
+                            gptvq_regex **out) {
   const json_t *value = json_object_get(json, "pattern");
   const json_t *literal = json_object_get(value, "String"), *regex = json_object_get(value, "Regex");
   const json_t *text = literal != NULL ? literal : regex;
   if (!json_is_string(text))
-    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: %s: a pattern {\"String\": …} or {\"Regex\": …} is expected",
-                      load->path, section);
+    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT,
+                      "%s: %s: a pattern {\"String\": …} or {\"Regex\": …} is expected", load->path, section);
   gptvq_error inner;
-  gptvq_status status = gptvq_regex_compile(json_string_value(text), json_string_length(text), literal != NULL, out, &inner);
-  if (status != GPTVQ_OK) return gptvq_fail(load->err, status, "%s: %s: %s", load->path, section, inner.message);
+  gptvq_status status =
+      gptvq_regex_compile(json_string_value(text), json_string_length(text), literal != NULL, out, &inner);
+  if (status != GPTVQ_OK)
+    return gptvq_fail(load->err, status, "%s: %s: %s", load->path, section, inner.message);
   return GPTVQ_OK;
 }
 
-static gptvq_status text_field(const gptvq_load *load, const char *section, const json_t *json, const char *key,
-                               gptvq_bytes *out) {
+static gptvq_status text_field(const gptvq_load *load, const char *section, const json_t *json,
+                               const char *key, gptvq_bytes *out) {
   const json_t *value = json_object_get(json, key);
   if (!json_is_string(value))
-    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: %s: a string \"%s\" is expected", load->path, section, key);
+    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: %s: a string \"%s\" is expected", load->path,
+                      section, key);
   gptvq_bytes_append(out, json_string_value(value), json_string_length(value));
   return out->failed ? gptvq_fail_memory(load->err, section, json_string_length(value)) : GPTVQ_OK;
 }
 
 /* A string of one code point. */
-static gptvq_status character_field(const gptvq_load *load, const char *section, const json_t *json, const char *key,
-                                    gptvq_bytes *out) {
+static gptvq_status character_field(const gptvq_load *load, const char *section, const json_t *json,
+                                    const char *key, gptvq_bytes *out) {
   GPTVQ_TRY(text_field(load, section, json, key, out));
   size_t length = 0;
   if (out->size > 0) (void)gptvq_utf8_get(out->data, &length);
   if (out->size == 0 || length != out->size)
-    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: %s: \"%s\" must be one character", load->path, section, key);
+    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: %s: \"%s\" must be one character", load->path,
+                      section, key);
   return GPTVQ_OK;
 }
 
@@ -104,13 +113,15 @@ gptvq_status gptvq_load_normalizer(const gptvq_load *load, const json_t *json, s
       return GPTVQ_OK;
     }
   return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
-                    "%s: normalizer %s is not supported; supported: Sequence, Prepend, Replace, Strip, StripAccents, NFC, NFD, "
+                    "%s: normalizer %s is not supported; supported: Sequence, Prepend, Replace, Strip, "
+                    "StripAccents, NFC, NFD, "
                     "NFKC, NFKD, Lowercase, ByteLevel",
                     load->path, type);
 }
 
 static gptvq_status behavior(const gptvq_load *load, const json_t *json, gptvq_split_behavior *out) {
-  static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+  static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                      "Contiguous"};
   const json_t *value = json_object_get(json, "behavior");
   if (value == NULL) return GPTVQ_OK;
   const char *name = json_string_value(value);
@@ -119,8 +130,8 @@ static gptvq_status behavior(const gptvq_load *load, const json_t *json, gptvq_s
       *out = (gptvq_split_behavior)i;
       return GPTVQ_OK;
     }
-  return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED, "%s: pre_tokenizer: behavior %s is not supported", load->path,
-                    name == NULL ? "(not a string)" : name);
+  return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED, "%s: pre_tokenizer: behavior %s is not supported",
+                    load->path, name == NULL ? "(not a string)" : name);
 }
 
 /* Metaspace's prepend_scheme, and the add_prefix_space that older files have instead. */
@@ -132,8 +143,9 @@ static gptvq_status prepend_scheme(const gptvq_load *load, const char *section, 
   if (name != NULL && strcmp(name, "first") == 0) *out = GPTVQ_PREPEND_FIRST;
   else if (name != NULL && strcmp(name, "never") == 0) *out = GPTVQ_PREPEND_NEVER;
   else if (value != NULL && (name == NULL || strcmp(name, "always") != 0))
-    return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED, "%s: %s: Metaspace's prepend_scheme must be always, first or never",
-                      load->path, section);
+    return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s: %s: Metaspace's prepend_scheme must be always, first or never", load->path,
+                      section);
   if (!gptvq_json_flag(json, "add_prefix_space", true)) *out = GPTVQ_PREPEND_NEVER;
   return GPTVQ_OK;
 }
@@ -191,17 +203,19 @@ gptvq_status gptvq_load_pretokenizer(const gptvq_load *load, const json_t *json,
     p->behavior = GPTVQ_SPLIT_REMOVED;
     return GPTVQ_OK;
   }
-  return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
-                    "%s: pre_tokenizer %s is not supported; supported: Sequence, Split, ByteLevel, Metaspace, Digits, "
-                    "Punctuation, Whitespace, WhitespaceSplit",
-                    load->path, type);
+  return gptvq_fail(
+      load->err, GPTVQ_ERROR_UNSUPPORTED,
+      "%s: pre_tokenizer %s is not supported; supported: Sequence, Split, ByteLevel, Metaspace, Digits, "
+      "Punctuation, Whitespace, WhitespaceSplit",
+      load->path, type);
 }
 
 static gptvq_status count_field(const gptvq_load *load, const json_t *json, const char *key, size_t *out) {
   const json_t *value = json_object_get(json, key);
   double number = json_number_value(value);
   if (!json_is_number(value) || !(number >= 0 && number <= 1000000))
-    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: decoder: Strip needs a count \"%s\"", load->path, key);
+    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT, "%s: decoder: Strip needs a count \"%s\"", load->path,
+                      key);
   *out = (size_t)number;
   return GPTVQ_OK;
 }
@@ -250,8 +264,9 @@ gptvq_status gptvq_load_decoder(const gptvq_load *load, const json_t *json, size
     d->start = scheme != GPTVQ_PREPEND_NEVER;
     return GPTVQ_OK;
   }
-  return gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
-                    "%s: decoder %s is not supported; supported: Sequence, ByteLevel, Replace, ByteFallback, Fuse, Strip, "
-                    "Metaspace",
-                    load->path, type);
+  return gptvq_fail(
+      load->err, GPTVQ_ERROR_UNSUPPORTED,
+      "%s: decoder %s is not supported; supported: Sequence, ByteLevel, Replace, ByteFallback, Fuse, Strip, "
+      "Metaspace",
+      load->path, type);
 }

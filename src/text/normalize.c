@@ -9,8 +9,8 @@ void gptvq_normalizer_free(gptvq_normalizer *normalizer) {
   gptvq_regex_free(normalizer->regex);
 }
 
-gptvq_status gptvq_replace(const gptvq_regex *regex, const gptvq_bytes *content, const char *text, size_t size,
-                           gptvq_bytes *out, bool *kept_start, gptvq_error *err) {
+gptvq_status gptvq_replace(const gptvq_regex *regex, const gptvq_bytes *content, const char *text,
+                           size_t size, gptvq_bytes *out, bool *kept_start, gptvq_error *err) {
   gptvq_regex_walk walk;
   GPTVQ_TRY(gptvq_regex_begin(&walk, regex, err));
   gptvq_regex_text(&walk, text, size);
@@ -26,7 +26,8 @@ gptvq_status gptvq_replace(const gptvq_regex *regex, const gptvq_bytes *content,
     gptvq_bytes_append(out, content->data, content->size);
     done = end;
     if (out->size > UINT32_MAX) {
-      status = gptvq_fail(err, GPTVQ_ERROR_DATA, "replacing a pattern blows a text of %zu bytes up beyond 4 GiB", size);
+      status = gptvq_fail(err, GPTVQ_ERROR_DATA,
+                          "replacing a pattern blows a text of %zu bytes up beyond 4 GiB", size);
       goto done;
     }
   }
@@ -67,8 +68,8 @@ static bool code_points_reserve(code_points *points, size_t count) {
 
 static unsigned combining_class(int32_t c) { return (unsigned)utf8proc_get_property(c)->combining_class; }
 
-/* Canonical ordering: each run of characters with a combining class other than 0 is sorted by it, stably. A counting sort over
- * the classes that occur, so that a hostile run of marks costs no square. */
+/* Canonical ordering: each run of characters with a combining class other than 0 is sorted by it, stably. A
+ * counting sort over the classes that occur, so that a hostile run of marks costs no square. */
 static void order_marks(code_points *points, size_t count) {
   for (size_t i = 0; i < count;) {
     if (combining_class(points->data[i]) == 0) {
@@ -87,7 +88,7 @@ static void order_marks(code_points *points, size_t count) {
       starts[class + 1]++;
     }
     if (!sorted) {
-      for (size_t class = 1; class < 257; class++) starts[class] += starts[class - 1];
+      for (size_t class = 1; class < 257; class ++) starts[class] += starts[class - 1];
       for (size_t k = i; k < end; k++)
         points->spare[starts[combining_class(points->data[k])]++] = points->data[k];
       memcpy(points->data + i, points->spare, (end - i) * sizeof *points->data);
@@ -96,14 +97,16 @@ static void order_marks(code_points *points, size_t count) {
   }
 }
 
-/* Decompositions that Unicode has gained since 12.0, whose tables the tokenizers package uses: it leaves these as they are. */
+/* Decompositions that Unicode has gained since 12.0, whose tables the tokenizers package uses: it leaves
+ * these as they are. */
 static bool is_newer(uint32_t c) {
-  return c == 0x32ff || (c >= 0xa7f2 && c <= 0xa7f4) || c == 0xab69 || (c >= 0x10781 && c <= 0x107ba) || c == 0x11938 ||
-         c == 0x1f16c || (c >= 0x1fbf0 && c <= 0x1fbf9) || (c >= 0x1e030 && c <= 0x1e06d);
+  return c == 0x32ff || (c >= 0xa7f2 && c <= 0xa7f4) || c == 0xab69 || (c >= 0x10781 && c <= 0x107ba) ||
+         c == 0x11938 || c == 0x1f16c || (c >= 0x1fbf0 && c <= 0x1fbf9) || (c >= 0x1e030 && c <= 0x1e06d);
 }
 
 /* A stretch without two adjacent ASCII characters inside: what surrounds it cannot interact with it. */
-static bool normalize_stretch(const char *text, size_t size, int options, code_points *points, gptvq_bytes *out) {
+static bool normalize_stretch(const char *text, size_t size, int options, code_points *points,
+                              gptvq_bytes *out) {
   const int compose = options & UTF8PROC_COMPOSE;
   const utf8proc_option_t decompose = (utf8proc_option_t)((options & ~UTF8PROC_COMPOSE) | UTF8PROC_DECOMPOSE);
   enum { LONGEST_DECOMPOSITION = 32 }; /* of one character: 18 (U+FDFA) */
@@ -113,8 +116,10 @@ static bool normalize_stretch(const char *text, size_t size, int options, code_p
     uint32_t c = gptvq_utf8_get(text + i, &length);
     i += length;
     if (!code_points_reserve(points, count + LONGEST_DECOMPOSITION)) return false;
-    utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, points->data + count, LONGEST_DECOMPOSITION, decompose, NULL);
-    if (n < 0 || n > LONGEST_DECOMPOSITION || is_newer(c)) { /* the first two cannot happen for a scalar value */
+    utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, points->data + count,
+                                                 LONGEST_DECOMPOSITION, decompose, NULL);
+    if (n < 0 || n > LONGEST_DECOMPOSITION ||
+        is_newer(c)) { /* the first two cannot happen for a scalar value */
       points->data[count] = (int32_t)c;
       n = 1;
     }
@@ -209,7 +214,8 @@ static gptvq_status apply(const gptvq_normalizer *n, gptvq_bytes *text, bool *or
     return take(text, &fresh, err);
   case GPTVQ_NORMALIZE_REPLACE: {
     bool kept_start;
-    gptvq_status status = gptvq_replace(n->regex, &n->content, text->data, text->size, &fresh, &kept_start, err);
+    gptvq_status status =
+        gptvq_replace(n->regex, &n->content, text->data, text->size, &fresh, &kept_start, err);
     if (status != GPTVQ_OK) {
       gptvq_bytes_free(&fresh);
       return status;
@@ -232,14 +238,17 @@ static gptvq_status apply(const gptvq_normalizer *n, gptvq_bytes *text, bool *or
   return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "unknown normalizer");
 }
 
-gptvq_status gptvq_normalize(const gptvq_normalizer *normalizers, size_t count, gptvq_bytes *text, bool *origin,
-                             gptvq_error *err) {
-  enum { MOST_GROWTH = 256 }; /* far beyond any Unicode form; steps that feed each other could double the text every time */
+gptvq_status gptvq_normalize(const gptvq_normalizer *normalizers, size_t count, gptvq_bytes *text,
+                             bool *origin, gptvq_error *err) {
+  enum {
+    MOST_GROWTH = 256
+  }; /* far beyond any Unicode form; steps that feed each other could double the text every time */
   size_t start = gptvq_max_size(text->size, (size_t)1 << 16);
   for (size_t i = 0; i < count; i++) {
     GPTVQ_TRY(apply(&normalizers[i], text, origin, err));
     if (text->size / MOST_GROWTH > start)
-      return gptvq_fail(err, GPTVQ_ERROR_DATA, "the tokenizer's normalizer blows a text up to %zu bytes", text->size);
+      return gptvq_fail(err, GPTVQ_ERROR_DATA, "the tokenizer's normalizer blows a text up to %zu bytes",
+                        text->size);
   }
   return GPTVQ_OK;
 }

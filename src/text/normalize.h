@@ -26,14 +26,15 @@ typedef struct gptvq_normalizer {
 
 void gptvq_normalizer_free(gptvq_normalizer *normalizer);
 
-/* Replaces *text (well-formed UTF-8) by its normalized form. *origin is cleared when the first byte no longer comes from the
- * start of the text. */
-gptvq_status gptvq_normalize(const gptvq_normalizer *normalizers, size_t count, gptvq_bytes *text, bool *origin,
-                             gptvq_error *err);
+/* Replaces *text (well-formed UTF-8) by its normalized form. *origin is cleared when the first byte no longer
+ * comes from the start of the text. */
+gptvq_status gptvq_normalize(const gptvq_normalizer *normalizers, size_t count, gptvq_bytes *text,
+                             bool *origin, gptvq_error *err);
 
-/* The matches of `regex` in text replaced by content, appended to out. *kept_start: the first match was not an emptied start. */
-gptvq_status gptvq_replace(const gptvq_regex *regex, const gptvq_bytes *content, const char *text, size_t size,
-                           gptvq_bytes *out, bool *kept_start, gptvq_error *err);
+/* The matches of `regex` in text replaced by content, appended to out. *kept_start: the first match was not
+ * an emptied start. */
+gptvq_status gptvq_replace(const gptvq_regex *regex, const gptvq_bytes *content, const char *text,
+                           size_t size, gptvq_bytes *out, bool *kept_start, gptvq_error *err);
 
 /* Appends every byte of text as its GPT-2 stand-in. */
 void gptvq_byte_level_append(gptvq_bytes *out, const char *text, size_t size);

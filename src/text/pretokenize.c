@@ -8,8 +8,8 @@ const char gptvq_gpt2_pattern[] =
 
 void gptvq_pretokenizer_free(gptvq_pretokenizer *pretokenizer) { gptvq_regex_free(pretokenizer->regex); }
 
-/* Collects the spans of one piece (delimiters and what is between them, in order, covering it) and pushes the pieces that the
- * behaviour makes of them. Only the last span is pending at any time. */
+/* Collects the spans of one piece (delimiters and what is between them, in order, covering it) and pushes the
+ * pieces that the behaviour makes of them. Only the last span is pending at any time. */
 typedef struct splitter {
   gptvq_pieces *out;
   gptvq_split_behavior behavior;
@@ -58,8 +58,8 @@ static void splitter_end(splitter *s) {
   s->pending = false;
 }
 
-static gptvq_status split_regex(splitter *s, gptvq_regex_walk *walk, const char *text, size_t begin, size_t end,
-                                bool origin, gptvq_error *err) {
+static gptvq_status split_regex(splitter *s, gptvq_regex_walk *walk, const char *text, size_t begin,
+                                size_t end, bool origin, gptvq_error *err) {
   splitter_begin(s, begin, origin);
   gptvq_regex_text(walk, text + begin, end - begin);
   size_t done = begin, from, to;
@@ -86,7 +86,8 @@ static bool is_delimiter(gptvq_pretokenizer_kind kind, uint32_t c) {
   }
 }
 
-static void split_characters(splitter *s, gptvq_pretokenizer_kind kind, const char *text, const gptvq_piece *piece) {
+static void split_characters(splitter *s, gptvq_pretokenizer_kind kind, const char *text,
+                             const gptvq_piece *piece) {
   splitter_begin(s, piece->begin, piece->origin);
   size_t done = piece->begin, length;
   for (size_t i = piece->begin; i < piece->end; i += length) {
@@ -117,7 +118,8 @@ static void split_words(splitter *s, const char *text, const gptvq_piece *piece)
 
 /* ---- metaspace ---- */
 
-static void metaspace(const gptvq_pretokenizer *p, const char *text, const gptvq_piece *piece, gptvq_pieces *out) {
+static void metaspace(const gptvq_pretokenizer *p, const char *text, const gptvq_piece *piece,
+                      gptvq_pieces *out) {
   size_t begin = out->text.size;
   const char *from = text + piece->begin, *end = text + piece->end;
   bool marked = *from == ' ' || ((size_t)(end - from) >= p->replacement_size &&
@@ -179,7 +181,8 @@ static gptvq_status byte_level(const gptvq_pretokenizer *p, const gptvq_pieces *
     if (parts.failed) out->failed = true;
     for (size_t k = 0; k < parts.count; k++) {
       size_t begin = out->text.size;
-      gptvq_byte_level_append(&out->text, text + parts.items[k].begin, parts.items[k].end - parts.items[k].begin);
+      gptvq_byte_level_append(&out->text, text + parts.items[k].begin,
+                              parts.items[k].end - parts.items[k].begin);
       gptvq_pieces_push(out, begin, out->text.size, -1, parts.items[k].origin);
     }
   }
@@ -189,8 +192,8 @@ done:
   return status;
 }
 
-static gptvq_status apply(const gptvq_pretokenizer *p, const gptvq_pieces *in, gptvq_pieces *out, gptvq_regex_walk *walk,
-                          gptvq_error *err) {
+static gptvq_status apply(const gptvq_pretokenizer *p, const gptvq_pieces *in, gptvq_pieces *out,
+                          gptvq_regex_walk *walk, gptvq_error *err) {
   if (p->kind == GPTVQ_PRETOKENIZE_BYTE_LEVEL) return byte_level(p, in, out, walk, err);
   splitter s = {.out = out, .behavior = p->behavior, .invert = p->invert};
   for (size_t i = 0; i < in->count; i++) {

@@ -1,5 +1,5 @@
-/* text/pretokenize.h: the pre-tokenizers of tokenizer.json: they cut the text into the pieces that BPE never crosses, some of
- * them rewriting it. */
+/* text/pretokenize.h: the pre-tokenizers of tokenizer.json: they cut the text into the pieces that BPE never
+ * crosses, some of them rewriting it. */
 #ifndef GPTVQ_TEXT_PRETOKENIZE_H
 #define GPTVQ_TEXT_PRETOKENIZE_H
 

@@ -29,7 +29,8 @@ static gptvq_status compile(gptvq_regex *regex, const char *pattern, size_t size
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     pcre2_set_parens_nest_limit(context, 200);
     regex->code = pcre2_compile((PCRE2_SPTR)translated.data, translated.size,
-                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &offset, context);
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code,
+                                &offset, context);
     if (regex->code == NULL) {
       PCRE2_UCHAR reason[128] = "unknown error";
       (void)pcre2_get_error_message(code, reason, sizeof reason);
@@ -44,7 +45,8 @@ static gptvq_status compile(gptvq_regex *regex, const char *pattern, size_t size
   return status;
 }
 
-gptvq_status gptvq_regex_compile(const char *pattern, size_t size, bool literal, gptvq_regex **out, gptvq_error *err) {
+gptvq_status gptvq_regex_compile(const char *pattern, size_t size, bool literal, gptvq_regex **out,
+                                 gptvq_error *err) {
   *out = NULL;
   if (size == 0) return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "an empty pattern is not supported");
   gptvq_regex *regex = calloc(1, sizeof *regex);
@@ -108,7 +110,8 @@ static bool find_literal(const gptvq_regex_walk *walk, size_t *begin, size_t *en
   return false;
 }
 
-gptvq_status gptvq_regex_next(gptvq_regex_walk *walk, bool *found, size_t *begin, size_t *end, gptvq_error *err) {
+gptvq_status gptvq_regex_next(gptvq_regex_walk *walk, bool *found, size_t *begin, size_t *end,
+                              gptvq_error *err) {
   *found = false;
   if (walk->regex->code == NULL) {
     *found = find_literal(walk, begin, end);
@@ -117,20 +120,22 @@ gptvq_status gptvq_regex_next(gptvq_regex_walk *walk, bool *found, size_t *begin
   }
   while (walk->at <= walk->size) {
     PCRE2_SPTR text = (PCRE2_SPTR)(walk->text == NULL ? "" : walk->text);
-    int result = pcre2_match(walk->regex->code, text, walk->size, walk->at, PCRE2_NO_UTF_CHECK, walk->match, walk->context);
+    int result = pcre2_match(walk->regex->code, text, walk->size, walk->at, PCRE2_NO_UTF_CHECK, walk->match,
+                             walk->context);
     if (result == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter keeps its frames on the heap */
-      result = pcre2_match(walk->regex->code, text, walk->size, walk->at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, walk->match,
-                           walk->context);
+      result = pcre2_match(walk->regex->code, text, walk->size, walk->at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                           walk->match, walk->context);
     if (result == PCRE2_ERROR_NOMATCH) return GPTVQ_OK;
     if (result < 0) {
       PCRE2_UCHAR reason[128] = "unknown error";
       (void)pcre2_get_error_message(result, reason, sizeof reason);
       return gptvq_fail(err, result == PCRE2_ERROR_NOMEMORY ? GPTVQ_ERROR_MEMORY : GPTVQ_ERROR_DATA,
-                        "the tokenizer's regular expression gives up at byte %zu of a %zu-byte text: %s", walk->at,
-                        walk->size, (const char *)reason);
+                        "the tokenizer's regular expression gives up at byte %zu of a %zu-byte text: %s",
+                        walk->at, walk->size, (const char *)reason);
     }
     PCRE2_SIZE *span = pcre2_get_ovector_pointer(walk->match);
-    if (span[1] < span[0]) return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "regular expression: a match ends before it starts");
+    if (span[1] < span[0])
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "regular expression: a match ends before it starts");
     if (span[0] == span[1] && walk->matched && walk->last_end == span[1]) {
       size_t length = 1;
       if (walk->at < walk->size) (void)gptvq_utf8_get(walk->text + walk->at, &length);

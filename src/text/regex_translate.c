@@ -3,18 +3,22 @@
 
 #include <pcre2.h>
 
-/* Oniguruma's classes for UTF-8 text, spelt out: PCRE2's own differ by version and contain, for example, U+180E in \s and
- * no combining marks in \w. */
-#define SPACE "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define NOT_SPACE                                                                                                  \
-  "\\x{0}-\\x{8}\\x{e}-\\x{1f}!-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"     \
+/* Oniguruma's classes for UTF-8 text, spelt out: PCRE2's own differ by version and contain, for example,
+ * U+180E in \s and no combining marks in \w. */
+#define SPACE \
+  "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define NOT_SPACE \
+  "\\x{0}-\\x{8}\\x{e}-\\x{1f}!-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{" \
+  "2027}" \
   "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{d7ff}\\x{e000}-\\x{10ffff}"
-#define WORD                                                                                                       \
-  "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define WORD \
+  "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}" \
+  "-\\x{1f189}"
 /* outside of classes Oniguruma counts these among \w, inside not */
 #define WORD_ALONE WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 #define AT_WORD_EDGE "(?:(?<=[" WORD_ALONE "])(?![" WORD_ALONE "])|(?<![" WORD_ALONE "])(?=[" WORD_ALONE "]))"
-#define NOT_AT_WORD_EDGE "(?:(?<=[" WORD_ALONE "])(?=[" WORD_ALONE "])|(?<![" WORD_ALONE "])(?![" WORD_ALONE "]))"
+#define NOT_AT_WORD_EDGE \
+  "(?:(?<=[" WORD_ALONE "])(?=[" WORD_ALONE "])|(?<![" WORD_ALONE "])(?![" WORD_ALONE "]))"
 
 enum { MAX_DEPTH = 100, MAX_PATTERN = 65536 };
 
@@ -35,13 +39,17 @@ static gptvq_status refuse(translation *t, const char *what) {
   return gptvq_fail(t->err, GPTVQ_ERROR_UNSUPPORTED, "regular expression: %s is not supported", what);
 }
 
-/* \p{name} or \P{name}, at t->i. A script means the script itself: PCRE2 10.40 and later would take its extensions too. */
+/* \p{name} or \P{name}, at t->i. A script means the script itself: PCRE2 10.40 and later would take its
+ * extensions too. */
 static gptvq_status property(translation *t) {
-  static const char *const same[] = {"Any", "Alphabetic", "Uppercase", "Lowercase", "White_Space", "Emoji", "Emoji_Presentation",
-                                     "Extended_Pictographic", "Ideographic"};
-  static const char *const long_names[][2] = {{"Letter", "L"}, {"Mark", "M"},      {"Number", "N"}, {"Punctuation", "P"},
-                                              {"Symbol", "S"}, {"Separator", "Z"}, {"Other", "C"},  {"Digit", "Nd"},
-                                              {"Alpha", "Alphabetic"}, {"Upper", "Uppercase"}, {"Lower", "Lowercase"}};
+  static const char *const same[] = {
+      "Any",         "Alphabetic", "Uppercase",          "Lowercase",
+      "White_Space", "Emoji",      "Emoji_Presentation", "Extended_Pictographic",
+      "Ideographic"};
+  static const char *const long_names[][2] = {
+      {"Letter", "L"},         {"Mark", "M"},          {"Number", "N"},       {"Punctuation", "P"},
+      {"Symbol", "S"},         {"Separator", "Z"},     {"Other", "C"},        {"Digit", "Nd"},
+      {"Alpha", "Alphabetic"}, {"Upper", "Uppercase"}, {"Lower", "Lowercase"}};
   size_t begin = t->i + 3, end = begin;
   while (end < t->size && t->p[end] != '}') end++;
   if (end >= t->size)
@@ -78,7 +86,8 @@ static gptvq_status property(translation *t) {
 
 /* An escape, at t->i = the backslash. */
 static gptvq_status escape(translation *t, bool in_class) {
-  if (t->i + 1 >= t->size) return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: ends in a backslash");
+  if (t->i + 1 >= t->size)
+    return gptvq_fail(t->err, GPTVQ_ERROR_FORMAT, "regular expression: ends in a backslash");
   char c = t->p[t->i + 1];
   const char *plain = NULL;
   switch (c) {
@@ -156,7 +165,8 @@ static gptvq_status posix_set(translation *t) {
   return refuse(t, "this [:name:]");
 }
 
-/* The inside of a class, up to and including its closing bracket, which is not copied. Nested classes are flattened. */
+/* The inside of a class, up to and including its closing bracket, which is not copied. Nested classes are
+ * flattened. */
 static gptvq_status class_items(translation *t, size_t depth) {
   if (depth > MAX_DEPTH) return refuse(t, "nesting this deep");
   bool first = true;
@@ -206,7 +216,8 @@ static gptvq_status open_group(translation *t) {
       t->atom = SIZE_MAX;
       return GPTVQ_OK;
     }
-    while (i < t->size && (t->p[i] == ':' || t->p[i] == '=' || t->p[i] == '!' || t->p[i] == '<' || t->p[i] == '>')) {
+    while (i < t->size &&
+           (t->p[i] == ':' || t->p[i] == '=' || t->p[i] == '!' || t->p[i] == '<' || t->p[i] == '>')) {
       gptvq_bytes_append(t->out, t->p + i, 1);
       i++;
     }

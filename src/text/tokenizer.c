@@ -16,8 +16,8 @@ static gptvq_status read_json(const char *path, size_t most, json_t **out, gptvq
   *out = json_loadb(data, size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &reason);
   free(data);
   if (*out == NULL)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: not valid JSON: %s (line %d, column %d)", path, reason.text, reason.line,
-                      reason.column);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: not valid JSON: %s (line %d, column %d)", path,
+                      reason.text, reason.line, reason.column);
   return GPTVQ_OK;
 }
 
@@ -88,10 +88,11 @@ gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq
     char *other = gptvq_join_path(path, "tokenizer.model");
     bool convertible = other != NULL && gptvq_path_exists(other);
     free(other);
-    status = gptvq_fail(err, GPTVQ_ERROR_IO, "%s: no tokenizer.json in this folder%s", path,
-                        convertible ? "; tokenizer.model is not read: convert it (transformers writes tokenizer.json with "
-                                      "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))"
-                                    : "");
+    status = gptvq_fail(
+        err, GPTVQ_ERROR_IO, "%s: no tokenizer.json in this folder%s", path,
+        convertible ? "; tokenizer.model is not read: convert it (transformers writes tokenizer.json with "
+                      "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))"
+                    : "");
     goto done;
   }
   GPTVQ_TRY_GOTO(read_json(file, MAX_TOKENIZER_BYTES, &json, err));
@@ -127,7 +128,8 @@ static void append_ids(gptvq_ids *out, const gptvq_ids *more) {
   for (size_t i = 0; i < more->size; i++) gptvq_ids_push(out, more->data[i]);
 }
 
-static gptvq_status encode_pieces(const gptvq_tokenizer *t, const gptvq_pieces *pieces, gptvq_ids *out, gptvq_error *err) {
+static gptvq_status encode_pieces(const gptvq_tokenizer *t, const gptvq_pieces *pieces, gptvq_ids *out,
+                                  gptvq_error *err) {
   gptvq_bpe_scratch scratch = {0};
   gptvq_status status = GPTVQ_OK;
   gptvq_bpe_scratch_remember(&scratch, gptvq_max_size(pieces->count, pieces->text.size / 16));
@@ -140,8 +142,8 @@ static gptvq_status encode_pieces(const gptvq_tokenizer *t, const gptvq_pieces *
   return status;
 }
 
-gptvq_status gptvq_tokenizer_encode(const gptvq_tokenizer *t, const char *text, size_t size, int add_special, int32_t **ids,
-                                    size_t *count, gptvq_error *err) {
+gptvq_status gptvq_tokenizer_encode(const gptvq_tokenizer *t, const char *text, size_t size, int add_special,
+                                    int32_t **ids, size_t *count, gptvq_error *err) {
   *ids = NULL;
   *count = 0;
   gptvq_bytes clean = {0};
@@ -156,7 +158,8 @@ gptvq_status gptvq_tokenizer_encode(const gptvq_tokenizer *t, const char *text, 
   if (status == GPTVQ_OK && add_special) append_ids(&out, &t->before);
   if (status == GPTVQ_OK) status = encode_pieces(t, &pieces, &out, err);
   if (status == GPTVQ_OK && add_special) append_ids(&out, &t->after);
-  if (status == GPTVQ_OK && (!gptvq_ids_reserve(&out, 1) || out.failed)) status = gptvq_fail_memory(err, "token ids", size);
+  if (status == GPTVQ_OK && (!gptvq_ids_reserve(&out, 1) || out.failed))
+    status = gptvq_fail_memory(err, "token ids", size);
   gptvq_bytes_free(&clean);
   gptvq_pieces_free(&pieces);
   if (status != GPTVQ_OK) {
@@ -181,7 +184,8 @@ static gptvq_status stream_push(gptvq_text_stream *stream, int32_t id, gptvq_err
   const gptvq_tokenizer *t = stream->tokenizer;
   size_t size;
   const char *text = gptvq_vocab_text(&t->bpe.vocab, id, &size);
-  if (text == NULL || (stream->skip_special && t->special[id])) return GPTVQ_OK; /* ids without a token say nothing */
+  if (text == NULL || (stream->skip_special && t->special[id]))
+    return GPTVQ_OK; /* ids without a token say nothing */
   return gptvq_decoder_push(t->decoders, stream->states, t->decoder_count, text, size, &stream->out, err);
 }
 
@@ -190,15 +194,17 @@ static void stream_release(gptvq_text_stream *stream) {
   gptvq_bytes_free(&stream->out);
 }
 
-gptvq_status gptvq_tokenizer_decode(const gptvq_tokenizer *t, const int32_t *ids, size_t count, int skip_special, char **text,
-                                    size_t *size, gptvq_error *err) {
+gptvq_status gptvq_tokenizer_decode(const gptvq_tokenizer *t, const int32_t *ids, size_t count,
+                                    int skip_special, char **text, size_t *size, gptvq_error *err) {
   *text = NULL;
   *size = 0;
   gptvq_text_stream stream = {.tokenizer = t, .skip_special = skip_special != 0};
   gptvq_status status = GPTVQ_OK;
   for (size_t i = 0; i < count && status == GPTVQ_OK; i++) status = stream_push(&stream, ids[i], err);
-  if (status == GPTVQ_OK) status = gptvq_decoder_flush(t->decoders, stream.states, t->decoder_count, &stream.out, err);
-  if (status == GPTVQ_OK && !gptvq_bytes_reserve(&stream.out, 1)) status = gptvq_fail_memory(err, "decoded text", count);
+  if (status == GPTVQ_OK)
+    status = gptvq_decoder_flush(t->decoders, stream.states, t->decoder_count, &stream.out, err);
+  if (status == GPTVQ_OK && !gptvq_bytes_reserve(&stream.out, 1))
+    status = gptvq_fail_memory(err, "decoded text", count);
   if (status == GPTVQ_OK) {
     stream.out.data[stream.out.size] = '\0';
     *text = stream.out.data;
@@ -209,8 +215,8 @@ gptvq_status gptvq_tokenizer_decode(const gptvq_tokenizer *t, const int32_t *ids
   return status;
 }
 
-gptvq_status gptvq_text_stream_create(const gptvq_tokenizer *tokenizer, int skip_special, gptvq_text_stream **out,
-                                      gptvq_error *err) {
+gptvq_status gptvq_text_stream_create(const gptvq_tokenizer *tokenizer, int skip_special,
+                                      gptvq_text_stream **out, gptvq_error *err) {
   *out = calloc(1, sizeof **out);
   if (*out == NULL) return gptvq_fail_memory(err, "a text stream", sizeof **out);
   (*out)->tokenizer = tokenizer;
@@ -227,7 +233,8 @@ gptvq_status gptvq_text_stream_push(gptvq_text_stream *stream, int32_t id, const
   return status;
 }
 
-gptvq_status gptvq_text_stream_flush(gptvq_text_stream *stream, const char **piece, size_t *size, gptvq_error *err) {
+gptvq_status gptvq_text_stream_flush(gptvq_text_stream *stream, const char **piece, size_t *size,
+                                     gptvq_error *err) {
   const gptvq_tokenizer *t = stream->tokenizer;
   stream->out.size = 0;
   gptvq_status status = gptvq_decoder_flush(t->decoders, stream->states, t->decoder_count, &stream->out, err);

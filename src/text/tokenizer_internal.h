@@ -14,10 +14,10 @@
 enum { GPTVQ_MAX_STAGES = 64, GPTVQ_MAX_SEQUENCE_DEPTH = 16 };
 
 struct gptvq_tokenizer {
-  gptvq_bpe bpe;             /* its vocab.tokens also holds what added tokens decode to */
+  gptvq_bpe bpe; /* its vocab.tokens also holds what added tokens decode to */
   gptvq_added added;
-  gptvq_vocab added_ids;     /* content of each added token -> id */
-  unsigned char *special;    /* by id: left out when special tokens are skipped */
+  gptvq_vocab added_ids;  /* content of each added token -> id */
+  unsigned char *special; /* by id: left out when special tokens are skipped */
   gptvq_normalizer normalizers[GPTVQ_MAX_STAGES];
   gptvq_pretokenizer pretokenizers[GPTVQ_MAX_STAGES];
   gptvq_decoder decoders[GPTVQ_MAX_STAGES];
@@ -38,7 +38,8 @@ gptvq_status gptvq_load_normalizer(const gptvq_load *load, const json_t *json, s
 gptvq_status gptvq_load_pretokenizer(const gptvq_load *load, const json_t *json, size_t depth);
 gptvq_status gptvq_load_decoder(const gptvq_load *load, const json_t *json, size_t depth);
 gptvq_status gptvq_load_model(const gptvq_load *load, const json_t *json);
-gptvq_status gptvq_load_added_tokens(const gptvq_load *load, const json_t *json); /* after model and normalizer */
+gptvq_status gptvq_load_added_tokens(const gptvq_load *load,
+                                     const json_t *json); /* after model and normalizer */
 gptvq_status gptvq_load_post_processor(const gptvq_load *load, const json_t *json, size_t depth);
 
 /* A JSON number as a token id; false when it is none. Numbers are read as reals (JSON_DECODE_INT_AS_REAL). */

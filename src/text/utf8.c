@@ -102,8 +102,8 @@ bool gptvq_utf8_valid(const char *p, size_t size) {
 
 bool gptvq_is_space(uint32_t c) {
   if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13);
-  return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-         c == 0x202f || c == 0x205f || c == 0x3000;
+  return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 static utf8proc_category_t category(uint32_t c) { return utf8proc_category((utf8proc_int32_t)c); }
@@ -137,7 +137,8 @@ bool gptvq_is_numeric(uint32_t c) {
 
 bool gptvq_is_punctuation(uint32_t c) {
   if (c < 0x80)
-    return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+    return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
+           (c >= '{' && c <= '~');
   switch (category(c)) {
   case UTF8PROC_CATEGORY_PC:
   case UTF8PROC_CATEGORY_PD:
@@ -156,7 +157,8 @@ bool gptvq_is_mark(uint32_t c) {
   return kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_MC || kind == UTF8PROC_CATEGORY_ME;
 }
 
-/* Printable Latin-1 stands for itself; the other 68 bytes, in order, get U+0100 …: 0x00-0x20, 0x7f-0xa0, 0xad. */
+/* Printable Latin-1 stands for itself; the other 68 bytes, in order, get U+0100 …: 0x00-0x20, 0x7f-0xa0,
+ * 0xad. */
 uint32_t gptvq_byte_level_char(unsigned char byte) {
   if (byte <= 0x20) return 0x100u + byte;
   if (byte >= 0x7f && byte <= 0xa0) return 0x121u + (byte - 0x7fu);

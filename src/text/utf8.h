@@ -1,15 +1,19 @@
-/* text/utf8.h: UTF-8 and the few character classes that the tokenizers package takes from Rust's standard library. */
+/* text/utf8.h: UTF-8 and the few character classes that the tokenizers package takes from Rust's standard
+ * library. */
 #ifndef GPTVQ_TEXT_UTF8_H
 #define GPTVQ_TEXT_UTF8_H
 
 #include "text/bytes.h"
 
-#define GPTVQ_UTF8_BAD UINT32_MAX              /* ill-formed */
-#define GPTVQ_UTF8_INCOMPLETE (UINT32_MAX - 1) /* well-formed so far, but the text ends inside the sequence */
+#define GPTVQ_UTF8_BAD UINT32_MAX /* ill-formed */
+#define GPTVQ_UTF8_INCOMPLETE \
+  (UINT32_MAX - 1) /* well-formed so far, but the text ends inside the sequence \
+                    */
 
-/* Looks at the sequence at p[0 … size), size > 0; stores its code point, GPTVQ_UTF8_BAD or GPTVQ_UTF8_INCOMPLETE, and
- * returns its length, for an ill-formed one that of its maximal subpart (Unicode 15, section 3.9): each such part is what
- * Python's errors="replace" and Rust's from_utf8_lossy turn into one U+FFFD. */
+/* Looks at the sequence at p[0 … size), size > 0; stores its code point, GPTVQ_UTF8_BAD or
+ * GPTVQ_UTF8_INCOMPLETE, and returns its length, for an ill-formed one that of its maximal subpart (Unicode
+ * 15, section 3.9): each such part is what Python's errors="replace" and Rust's from_utf8_lossy turn into one
+ * U+FFFD. */
 size_t gptvq_utf8_decode(const char *p, size_t size, uint32_t *code_point);
 
 /* The code point at p in text known to be well-formed; stores its length. */
@@ -17,9 +21,10 @@ static inline uint32_t gptvq_utf8_get(const char *p, size_t *length) {
   const unsigned char *s = (const unsigned char *)p;
   if (s[0] < 0x80) return *length = 1, s[0];
   if (s[0] < 0xe0) return *length = 2, (uint32_t)(s[0] & 0x1f) << 6 | (s[1] & 0x3fu);
-  if (s[0] < 0xf0) return *length = 3, (uint32_t)(s[0] & 0x0f) << 12 | (uint32_t)(s[1] & 0x3f) << 6 | (s[2] & 0x3fu);
-  return *length = 4, (uint32_t)(s[0] & 0x07) << 18 | (uint32_t)(s[1] & 0x3f) << 12 | (uint32_t)(s[2] & 0x3f) << 6 |
-                          (s[3] & 0x3fu);
+  if (s[0] < 0xf0)
+    return *length = 3, (uint32_t)(s[0] & 0x0f) << 12 | (uint32_t)(s[1] & 0x3f) << 6 | (s[2] & 0x3fu);
+  return *length = 4, (uint32_t)(s[0] & 0x07) << 18 | (uint32_t)(s[1] & 0x3f) << 12 |
+                          (uint32_t)(s[2] & 0x3f) << 6 | (s[3] & 0x3fu);
 }
 
 /* Writes a code point, returns its length. */

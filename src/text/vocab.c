@@ -4,7 +4,7 @@
 uint64_t gptvq_hash_bytes(const void *data, size_t size) {
   const unsigned char *p = data;
   uint64_t hash = 0x9e3779b97f4a7c15u ^ size;
-  for (; size > 0; ) {
+  for (; size > 0;) {
     uint64_t word = 0;
     size_t n = size < 8 ? size : 8;
     memcpy(&word, p, n);
@@ -20,7 +20,8 @@ static gptvq_vocab_entry *slot_of(const gptvq_vocab *vocab, uint64_t hash, const
   for (size_t i = (size_t)hash & (vocab->slot_count - 1);; i = (i + 1) & (vocab->slot_count - 1)) {
     gptvq_vocab_entry *slot = &vocab->slots[i];
     if (slot->id < 0) return slot;
-    if (slot->hash == hash && slot->size == size && memcmp(vocab->strings.data + slot->offset, text, size) == 0)
+    if (slot->hash == hash && slot->size == size &&
+        memcmp(vocab->strings.data + slot->offset, text, size) == 0)
       return slot;
   }
 }
@@ -46,7 +47,8 @@ static bool grow_slots(gptvq_vocab *vocab) {
 static bool grow_tokens(gptvq_vocab *vocab, size_t needed) {
   if (needed > vocab->token_capacity) {
     size_t capacity = gptvq_max_size(needed, vocab->token_capacity * 2);
-    gptvq_token_text *tokens = realloc(vocab->tokens, capacity * sizeof *tokens); /* ids are bounded: no overflow */
+    gptvq_token_text *tokens =
+        realloc(vocab->tokens, capacity * sizeof *tokens); /* ids are bounded: no overflow */
     if (tokens == NULL) return false;
     memset(tokens + vocab->token_capacity, 0, (capacity - vocab->token_capacity) * sizeof *tokens);
     vocab->tokens = tokens;

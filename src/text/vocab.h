@@ -31,8 +31,8 @@ typedef struct gptvq_vocab {
 
 uint64_t gptvq_hash_bytes(const void *data, size_t size);
 
-/* Maps the string to the id (a later id for the same string wins) and, with `forward` off, only the id to the string.
- * id in [0, GPTVQ_MAX_TOKEN_ID]. False when out of memory. */
+/* Maps the string to the id (a later id for the same string wins) and, with `forward` off, only the id to the
+ * string. id in [0, GPTVQ_MAX_TOKEN_ID]. False when out of memory. */
 bool gptvq_vocab_add(gptvq_vocab *vocab, const char *text, size_t size, int32_t id, bool forward);
 int32_t gptvq_vocab_find(const gptvq_vocab *vocab, const char *text, size_t size); /* -1: none */
 /* Text of an id, or NULL; valid until the next gptvq_vocab_add. */

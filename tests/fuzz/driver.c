@@ -1,5 +1,5 @@
-/* Runs a fuzz target without libFuzzer: each seed file as it is, then `count` pseudo-random mutations of each, the same on every machine.
- * usage: fuzz_x COUNT SEED_FILE… */
+/* Runs a fuzz target without libFuzzer: each seed file as it is, then `count` pseudo-random mutations of
+ * each, the same on every machine. usage: fuzz_x COUNT SEED_FILE… */
 #include "fuzz.h"
 
 #include "base/file.h"
@@ -10,8 +10,10 @@
 #include <string.h>
 
 /* words of the formats: they get further than random bytes */
-static const char *const words[] = {"\"", "{", "}", "[", "]", ",", ":", "0", "-1", "1e9", "null", "true", "4294967296", "9223372036854775807",
-                                    "\"F32\"", "\"shape\"", "\"dtype\"", "\"rows\"", "\"vq\"", "\\\"", "\\u0000"};
+static const char *const words[] = {
+    "\"",      "{",         "}",         "[",        "]",      ",",          ":",
+    "0",       "-1",        "1e9",       "null",     "true",   "4294967296", "9223372036854775807",
+    "\"F32\"", "\"shape\"", "\"dtype\"", "\"rows\"", "\"vq\"", "\\\"",       "\\u0000"};
 
 /* A few edits of data[*size] in a buffer of `room` bytes. */
 static void mutate(uint8_t *data, size_t *size, size_t room, uint64_t *state) {

@@ -1,4 +1,5 @@
-/* Any bytes as the model.safetensors of a packed folder: opened, every tensor read, every packed layer validated and decoded. */
+/* Any bytes as the model.safetensors of a packed folder: opened, every tensor read, every packed layer
+ * validated and decoded. */
 #include "fuzz.h"
 
 #include "base/file.h"

@@ -24,8 +24,8 @@ static const char *const level_names[] = {"ref", "avx2", "avx512", "neon", "dotp
 enum { LEVELS = sizeof level_names / sizeof level_names[0] };
 
 /* Runs the body once per CPU level of this machine. */
-#define FOR_EACH_LEVEL(level)                                                                                         \
-  for (int level = 0; level < LEVELS; level++)                                                                        \
+#define FOR_EACH_LEVEL(level) \
+  for (int level = 0; level < LEVELS; level++) \
     if (gptvq_set_cpu(level_names[level], NULL) == GPTVQ_OK)
 
 /* `bytes` bytes that end exactly before an unreadable page. */
@@ -140,15 +140,17 @@ static inline void random_layer_free(random_layer *layer) {
 }
 
 static inline void print_shape(const gptvq_packed_shape *s, const char *level) {
-  print_error("level %s: kind %d, %zu x %zu, dim %u, %u index bits, groups %zu x %zu, codebooks of %u bits, scales every %u, "
+  print_error("level %s: kind %d, %zu x %zu, dim %u, %u index bits, groups %zu x %zu, codebooks of %u bits, "
+              "scales every %u, "
               "permuted %d\n",
-              level, (int)s->kind, s->rows, s->cols, s->dim, s->index_bits, s->group_rows, s->group_cols, s->codebook_bits,
-              s->scale_block, s->permuted);
+              level, (int)s->kind, s->rows, s->cols, s->dim, s->index_bits, s->group_rows, s->group_cols,
+              s->codebook_bits, s->scale_block, s->permuted);
 }
 
 /* A random valid shape of up to max_rows x max_cols. */
 static inline gptvq_packed_shape random_shape(uint64_t *state, size_t max_rows, size_t max_cols) {
-  gptvq_packed_shape s = {.rows = 1 + gptvq_random_below(state, max_rows), .cols = 1 + gptvq_random_below(state, max_cols)};
+  gptvq_packed_shape s = {.rows = 1 + gptvq_random_below(state, max_rows),
+                          .cols = 1 + gptvq_random_below(state, max_cols)};
   s.permuted = gptvq_random_below(state, 3) == 0;
   if (gptvq_random_below(state, 5) == 0) {
     s.kind = GPTVQ_PACKED_UNIFORM;

@@ -1,4 +1,5 @@
-/* Dense conversions (bit-exact) and matrix × vector products (within a rounding bound), at every CPU level. */
+/* Dense conversions (bit-exact) and matrix × vector products (within a rounding bound), at every CPU level.
+ */
 #define _GNU_SOURCE
 #include "support.h"
 
@@ -66,7 +67,8 @@ static void products(void **test) {
     int type = round % 3;
     size_t size = gptvq_dtype_size(dtypes[type]), rows = 1 + gptvq_random_below(&state, 9);
     size_t cols = round < 210 ? 1 + (size_t)round / 3 : 1 + gptvq_random_below(&state, 1500);
-    size_t begin = gptvq_random_below(&state, rows), end = begin + gptvq_random_below(&state, rows - begin + 1);
+    size_t begin = gptvq_random_below(&state, rows),
+           end = begin + gptvq_random_below(&state, rows - begin + 1);
     /* mapped files align nothing: shift by one byte before the guard page now and then */
     size_t shift = gptvq_random_below(&state, 2);
     guarded w = guarded_new(rows * cols * size + shift), x = guarded_new(cols * 4);
@@ -83,14 +85,16 @@ static void products(void **test) {
       for (size_t row = begin; row < end; row++) {
         double sum = 0.0, magnitude = 0.0;
         for (size_t c = 0; c < cols; c++) {
-          double term = (double)scalar(dtypes[type], w.data + (row * cols + c) * size) * (double)((float *)x.data)[c];
+          double term =
+              (double)scalar(dtypes[type], w.data + (row * cols + c) * size) * (double)((float *)x.data)[c];
           sum += term;
           magnitude += fabs(term);
         }
-        double got = (double)((float *)y.data)[row - begin], limit = ((double)cols + 2.0) * 0x1p-24 * magnitude;
+        double got = (double)((float *)y.data)[row - begin],
+               limit = ((double)cols + 2.0) * 0x1p-24 * magnitude;
         if (!(fabs(got - sum) <= limit))
-          fail_msg("level %s, type %d, %zu columns, row %zu: %.9g, not %.9g (bound %.3g)", level_names[level], type, cols,
-                   row, got, sum, limit);
+          fail_msg("level %s, type %d, %zu columns, row %zu: %.9g, not %.9g (bound %.3g)", level_names[level],
+                   type, cols, row, got, sum, limit);
       }
       guarded_free(&y);
     }
@@ -100,6 +104,7 @@ static void products(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_half), cmocka_unit_test(tails), cmocka_unit_test(products)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_half), cmocka_unit_test(tails),
+                                     cmocka_unit_test(products)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

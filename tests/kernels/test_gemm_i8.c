@@ -1,21 +1,25 @@
-/* Many tokens at once: the same bytes as the scalar definition; and the products of single tokens but for the order of fp32 sums. */
+/* Many tokens at once: the same bytes as the scalar definition; and the products of single tokens but for the
+ * order of fp32 sums. */
 #define _GNU_SOURCE
 #include "support.h"
 
-/* Σ|w| of a row as the single-token kernel adds it up: uniform layers subtract the zero points last, so both parts count. */
+/* Σ|w| of a row as the single-token kernel adds it up: uniform layers subtract the zero points last, so both
+ * parts count. */
 static double sum_of_weights(const gptvq_packed *p, size_t row, const float *weights) {
   const gptvq_packed_shape *s = &p->shape;
   double sum = 0.0, most = 2.0 * (double)((1u << s->index_bits) - 1u); /* code + zero point */
   for (size_t c = 0; c < s->cols; c++)
     sum += s->kind == GPTVQ_PACKED_VQ
                ? fabs((double)weights[row * s->cols + c])
-               : most * (double)gptvq_fp16_to_float(p->scales[row * (s->cols / s->scale_block) + c / s->scale_block]);
+               : most * (double)gptvq_fp16_to_float(
+                            p->scales[row * (s->cols / s->scale_block) + c / s->scale_block]);
   return sum;
 }
 
 /* The product from outside, spelled out. Refuses the n-th call when fail_at is n. */
 static size_t calls, fail_at;
-static bool scalar_product(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b, size_t ldb, int32_t *c, size_t ldc) {
+static bool scalar_product(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b,
+                           size_t ldb, int32_t *c, size_t ldc) {
   for (size_t i = 0; i < m; i++)
     for (size_t j = 0; j < n; j++) {
       int32_t sum = 0;
@@ -26,58 +30,69 @@ static bool scalar_product(size_t m, size_t n, size_t k, const int8_t *a, size_t
 }
 
 /* The same bytes through products from outside. */
-static void check_plain(const gptvq_packed *p, const float *x, size_t ldx, size_t count, size_t begin, size_t end, const float *expected,
-                        size_t ldy, size_t total) {
+static void check_plain(const gptvq_packed *p, const float *x, size_t ldx, size_t count, size_t begin,
+                        size_t end, const float *expected, size_t ldy, size_t total) {
   const gptvq_packed_shape *shape = &p->shape;
   if (!gptvq_packed_has_plain_i8(shape)) return;
-  size_t input_bytes = gptvq_packed_plain_input_bytes(shape), panel_bytes = gptvq_packed_plain_panel_bytes(shape, end - begin);
+  size_t input_bytes = gptvq_packed_plain_input_bytes(shape),
+         panel_bytes = gptvq_packed_plain_panel_bytes(shape, end - begin);
   guarded inputs = guarded_new(count * input_bytes), panel = guarded_new(gptvq_round_up(panel_bytes, 64));
   guarded y = guarded_new(total * sizeof(float));
   memset(inputs.data, 0x55, count * input_bytes);
   memset(panel.data, 0x55, panel_bytes);
   for (size_t i = 0; i < total; i++) ((float *)y.data)[i] = -77.0f;
-  for (size_t t = 0; t < count; t++) gptvq_packed_plain_prepare(p, x + t * ldx, inputs.data + t * input_bytes);
+  for (size_t t = 0; t < count; t++)
+    gptvq_packed_plain_prepare(p, x + t * ldx, inputs.data + t * input_bytes);
   calls = fail_at = 0;
-  assert_true(gptvq_packed_plain_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data, scalar_product));
+  assert_true(gptvq_packed_plain_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data,
+                                    scalar_product));
   if (memcmp(expected, y.data, total * sizeof *expected) != 0) {
     print_shape(shape, gptvq_get_cpu());
     fail_msg("rows %zu-%zu of %zu tokens: other bytes with a product from outside", begin, end, count);
   }
   fail_at = calls;
   calls = 0;
-  assert_false(gptvq_packed_plain_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data, scalar_product));
+  assert_false(gptvq_packed_plain_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data,
+                                     scalar_product));
   guarded_free(&inputs);
   guarded_free(&panel);
   guarded_free(&y);
 }
 
-/* The bound compares two sums of the same exact int32 products: at most one rounding per segment, scale and fold on each side, so
- * |difference| <= (segments + 24) · 2^-23 · Σ|w| · max|x|. */
+/* The bound compares two sums of the same exact int32 products: at most one rounding per segment, scale and
+ * fold on each side, so |difference| <= (segments + 24) · 2^-23 · Σ|w| · max|x|. */
 static void check(const gptvq_packed_shape *shape, uint64_t *state) {
   random_layer layer;
   random_layer_new(&layer, shape, state);
   const gptvq_packed *p = &layer.packed;
-  size_t cols = shape->cols, count = 1 + gptvq_random_below(state, 30), blocks = gptvq_ceil_div(count, GPTVQ_GEMM_BLOCK);
-  size_t begin = gptvq_random_below(state, shape->rows), end = begin + 1 + gptvq_random_below(state, shape->rows - begin);
-  size_t rows = end - begin, ldy = rows + gptvq_random_below(state, 3), ldx = cols + gptvq_random_below(state, 3);
+  size_t cols = shape->cols, count = 1 + gptvq_random_below(state, 30),
+         blocks = gptvq_ceil_div(count, GPTVQ_GEMM_BLOCK);
+  size_t begin = gptvq_random_below(state, shape->rows),
+         end = begin + 1 + gptvq_random_below(state, shape->rows - begin);
+  size_t rows = end - begin, ldy = rows + gptvq_random_below(state, 3),
+         ldx = cols + gptvq_random_below(state, 3);
   size_t total = (count - 1) * ldy + rows, single_bytes = gptvq_packed_input_bytes(shape);
   guarded x = guarded_new(((count - 1) * ldx + cols) * sizeof(float));
-  float *from = (float *)x.data, *expected = gptvq_alloc(total, sizeof *expected), *single = gptvq_alloc(rows, sizeof *single);
+  float *from = (float *)x.data, *expected = gptvq_alloc(total, sizeof *expected),
+        *single = gptvq_alloc(rows, sizeof *single);
   float *weights = gptvq_alloc(shape->rows * cols, sizeof *weights);
   void *input = gptvq_alloc(single_bytes, 1);
-  for (size_t i = 0; i < (count - 1) * ldx + cols; i++) from[i] = gptvq_random_below(state, 9) ? random_normal(state) : 0.0f;
+  for (size_t i = 0; i < (count - 1) * ldx + cols; i++)
+    from[i] = gptvq_random_below(state, 9) ? random_normal(state) : 0.0f;
   gptvq_packed_decode_ref(p, 0, shape->rows, weights, cols);
   bool first = true;
   FOR_EACH_LEVEL(level) {
     if (!gptvq_packed_has_gemm_i8(shape)) continue;
-    size_t input_bytes = gptvq_packed_gemm_input_bytes(shape), panel_bytes = gptvq_packed_gemm_panel_bytes(shape, rows);
+    size_t input_bytes = gptvq_packed_gemm_input_bytes(shape),
+           panel_bytes = gptvq_packed_gemm_panel_bytes(shape, rows);
     guarded inputs = guarded_new(blocks * input_bytes), panel = guarded_new(gptvq_round_up(panel_bytes, 64));
     guarded y = guarded_new(total * sizeof(float));
     memset(inputs.data, 0x55, blocks * input_bytes);
     memset(panel.data, 0x55, panel_bytes);
     for (size_t i = 0; i < total; i++) ((float *)y.data)[i] = -77.0f;
     for (size_t b = 0; b < blocks; b++)
-      gptvq_packed_gemm_prepare(p, from + b * GPTVQ_GEMM_BLOCK * ldx, ldx, gptvq_min_size(GPTVQ_GEMM_BLOCK, count - b * GPTVQ_GEMM_BLOCK),
+      gptvq_packed_gemm_prepare(p, from + b * GPTVQ_GEMM_BLOCK * ldx, ldx,
+                                gptvq_min_size(GPTVQ_GEMM_BLOCK, count - b * GPTVQ_GEMM_BLOCK),
                                 inputs.data + b * input_bytes);
     gptvq_packed_gemm_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data);
     if (first) memcpy(expected, y.data, total * sizeof *expected);
@@ -93,7 +108,8 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
   }
   assert_false(first);
   gptvq_set_cpu("ref", NULL);
-  size_t segments = gptvq_ceil_div(cols, gptvq_min_size(shape->scale_block ? shape->scale_block : shape->group_cols, cols));
+  size_t segments =
+      gptvq_ceil_div(cols, gptvq_min_size(shape->scale_block ? shape->scale_block : shape->group_cols, cols));
   for (size_t t = 0; t < count; t++) {
     double largest = 0.0;
     for (size_t c = 0; c < cols; c++) largest = fmax(largest, fabs((double)from[t * ldx + c]));
@@ -101,7 +117,8 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
     gptvq_packed_matvec_i8(p, input, begin, end, single);
     for (size_t r = 0; r < rows; r++) {
       double sum = sum_of_weights(p, begin + r, weights), got = (double)expected[t * ldy + r];
-      if (fabs(got - (double)single[r]) <= (double)(segments + 24) * (double)FLT_EPSILON * sum * largest) continue;
+      if (fabs(got - (double)single[r]) <= (double)(segments + 24) * (double)FLT_EPSILON * sum * largest)
+        continue;
       print_shape(shape, "ref");
       fail_msg("token %zu row %zu: %.9g, alone %.9g", t, begin + r, got, (double)single[r]);
     }
@@ -122,9 +139,16 @@ static void formats(void **test) {
     for (unsigned bits = 1; bits <= 12; bits++)
       for (int variant = 0; variant < 6; variant++) {
         static const unsigned blocks[] = {0, 0, 16, 32, 64, 256};
-        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 70, .cols = variant == 1 ? 256 + 128 + 13 : 512, .dim = dim,
-                                .index_bits = bits, .group_rows = variant == 0 ? 70 : 4, .group_cols = 256,
-                                .codebook_bits = 8, .scale_block = blocks[variant], .permuted = variant == 2};
+        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ,
+                                .rows = 70,
+                                .cols = variant == 1 ? 256 + 128 + 13 : 512,
+                                .dim = dim,
+                                .index_bits = bits,
+                                .group_rows = variant == 0 ? 70 : 4,
+                                .group_cols = 256,
+                                .codebook_bits = 8,
+                                .scale_block = blocks[variant],
+                                .permuted = variant == 2};
         check(&s, &state);
       }
 }
@@ -135,8 +159,13 @@ static void uniform_formats(void **test) {
   uint64_t state = 23;
   for (unsigned bits = 2; bits <= 4; bits += 2)
     for (int variant = 0; variant < 8; variant++) {
-      gptvq_packed_shape s = {.kind = GPTVQ_PACKED_UNIFORM, .rows = 70, .dim = 1, .index_bits = bits, .group_rows = 1,
-                              .scale_block = blocks[variant % 4], .permuted = variant >= 4};
+      gptvq_packed_shape s = {.kind = GPTVQ_PACKED_UNIFORM,
+                              .rows = 70,
+                              .dim = 1,
+                              .index_bits = bits,
+                              .group_rows = 1,
+                              .scale_block = blocks[variant % 4],
+                              .permuted = variant >= 4};
       s.cols = s.group_cols = 8 / bits * (s.scale_block == 32 ? 64 : s.scale_block) * (variant < 4 ? 1 : 3);
       check(&s, &state);
     }
@@ -156,6 +185,7 @@ static void random_shapes(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(uniform_formats), cmocka_unit_test(random_shapes)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(uniform_formats),
+                                     cmocka_unit_test(random_shapes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

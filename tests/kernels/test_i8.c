@@ -1,5 +1,5 @@
-/* Integer products: the same bytes at every CPU level; the prepared input as documented; and the whole within the error of the
- * activations' rounding from the exact product. */
+/* Integer products: the same bytes at every CPU level; the prepared input as documented; and the whole within
+ * the error of the activations' rounding from the exact product. */
 #define _GNU_SOURCE
 #include "support.h"
 
@@ -23,14 +23,16 @@ static void check_tokens(const gptvq_packed_shape *shape, size_t count, uint64_t
   size_t bytes = gptvq_packed_input_bytes(shape), cols = shape->cols;
   guarded x = guarded_new(count * cols * sizeof(float)), inputs = guarded_new(count * bytes);
   fill_input((float *)x.data, count * cols, state);
-  size_t begin = gptvq_random_below(state, shape->rows), end = begin + 1 + gptvq_random_below(state, shape->rows - begin);
+  size_t begin = gptvq_random_below(state, shape->rows),
+         end = begin + 1 + gptvq_random_below(state, shape->rows - begin);
   size_t ldy = end - begin + gptvq_random_below(state, 3), total = (count - 1) * ldy + end - begin;
   float *expected = gptvq_alloc(total, sizeof *expected);
   unsigned char *first_inputs = gptvq_alloc(count * bytes, 1);
   assert_true(expected != NULL && first_inputs != NULL);
   FOR_EACH_LEVEL(level) {
     memset(inputs.data, 0x55, count * bytes);
-    for (size_t t = 0; t < count; t++) gptvq_packed_prepare(p, (float *)x.data + t * cols, inputs.data + t * bytes);
+    for (size_t t = 0; t < count; t++)
+      gptvq_packed_prepare(p, (float *)x.data + t * cols, inputs.data + t * bytes);
     guarded y = guarded_new(total * sizeof(float));
     for (size_t i = 0; i < total; i++) ((float *)y.data)[i] = -77.0f;
     gptvq_packed_matmul_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy);
@@ -38,8 +40,8 @@ static void check_tokens(const gptvq_packed_shape *shape, size_t count, uint64_t
     for (size_t i = 0; i < total; i++) {
       if (memcmp(&expected[i], y.data + i * 4, 4) == 0) continue;
       print_shape(shape, level_names[level]);
-      fail_msg("rows %zu-%zu of %zu tokens: row %zu of token %zu is %.9g, not %.9g", begin, end, count, i % ldy, i / ldy,
-               (double)((float *)y.data)[i], (double)expected[i]);
+      fail_msg("rows %zu-%zu of %zu tokens: row %zu of token %zu is %.9g, not %.9g", begin, end, count,
+               i % ldy, i / ldy, (double)((float *)y.data)[i], (double)expected[i]);
     }
     /* one token alone gives the same bytes */
     size_t t = gptvq_random_below(state, count);
@@ -47,11 +49,13 @@ static void check_tokens(const gptvq_packed_shape *shape, size_t count, uint64_t
     assert_memory_equal(y.data, expected + t * ldy, (end - begin) * sizeof *expected);
     guarded_free(&y);
   }
-  /* |y − exact| <= Σ_groups (activation scale / 2) · Σ |w| + rounding; the scale is max |x| / 127 of the group */
+  /* |y − exact| <= Σ_groups (activation scale / 2) · Σ |w| + rounding; the scale is max |x| / 127 of the
+   * group */
   float *weights = gptvq_alloc(shape->rows * cols, sizeof *weights);
   assert_non_null(weights);
   gptvq_packed_decode_ref(p, 0, shape->rows, weights, cols);
-  size_t width = gptvq_min_size(shape->kind == GPTVQ_PACKED_UNIFORM ? shape->scale_block : shape->group_cols, cols);
+  size_t width =
+      gptvq_min_size(shape->kind == GPTVQ_PACKED_UNIFORM ? shape->scale_block : shape->group_cols, cols);
   for (size_t t = 0; t < count; t++)
     for (size_t row = begin; row < end; row++) {
       double sum = 0.0, limit = 0.0;
@@ -66,7 +70,8 @@ static void check_tokens(const gptvq_packed_shape *shape, size_t count, uint64_t
           magnitude += fabs(w * v);
         }
         limit += largest / 254.0 * absolute * 1.0001 + 1e-5 * magnitude;
-        if (shape->kind == GPTVQ_PACKED_UNIFORM) limit += 1e-4 * largest * (double)width; /* code and zero part cancel */
+        if (shape->kind == GPTVQ_PACKED_UNIFORM)
+          limit += 1e-4 * largest * (double)width; /* code and zero part cancel */
       }
       double got = (double)expected[t * ldy + row - begin];
       if (!(fabs(got - sum) <= limit)) {
@@ -83,7 +88,8 @@ static void check_tokens(const gptvq_packed_shape *shape, size_t count, uint64_t
 }
 
 static void check(const gptvq_packed_shape *shape, uint64_t *state) {
-  size_t count = 1 + gptvq_random_below(state, 3) % 2 * gptvq_random_below(state, gptvq_random_below(state, 8) == 0 ? 70 : 12);
+  size_t count = 1 + gptvq_random_below(state, 3) % 2 *
+                         gptvq_random_below(state, gptvq_random_below(state, 8) == 0 ? 70 : 12);
   check_tokens(shape, count, state);
 }
 
@@ -94,22 +100,37 @@ static void formats(void **test) {
     for (unsigned bits = 1; bits <= 12; bits++)
       for (int variant = 0; variant < 8; variant++) {
         static const unsigned blocks[] = {0, 0, 0, 16, 32, 64, 128, 256};
-        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 13, .cols = variant == 1 ? 256 + 128 + 13 : 512, .dim = dim,
-                                .index_bits = bits, .group_rows = variant == 2 ? 13 : 4, .group_cols = 256,
-                                .codebook_bits = 8, .scale_block = blocks[variant]};
+        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ,
+                                .rows = 13,
+                                .cols = variant == 1 ? 256 + 128 + 13 : 512,
+                                .dim = dim,
+                                .index_bits = bits,
+                                .group_rows = variant == 2 ? 13 : 4,
+                                .group_cols = 256,
+                                .codebook_bits = 8,
+                                .scale_block = blocks[variant]};
         check(&s, &state);
-        for (size_t count = 6; count <= 7; count++) check_tokens(&s, count, &state); /* 4 + 2, 4 + 3 and 4 + 2 + 1 at a time */
+        for (size_t count = 6; count <= 7; count++)
+          check_tokens(&s, count, &state); /* 4 + 2, 4 + 3 and 4 + 2 + 1 at a time */
       }
 }
 
-/* Blocks that are no power of two of columns, which groups of 256 columns cannot have unless they hold all of them. */
+/* Blocks that are no power of two of columns, which groups of 256 columns cannot have unless they hold all of
+ * them. */
 static void odd_blocks(void **test) {
   (void)test;
   uint64_t state = 16;
   for (unsigned dim = 1; dim <= 4; dim *= 2)
     for (unsigned bits = 1; bits <= 12; bits++) {
-      gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 9, .cols = 256, .dim = dim, .index_bits = bits, .group_rows = 9,
-                              .group_cols = 256, .codebook_bits = 8, .scale_block = 48};
+      gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ,
+                              .rows = 9,
+                              .cols = 256,
+                              .dim = dim,
+                              .index_bits = bits,
+                              .group_rows = 9,
+                              .group_cols = 256,
+                              .codebook_bits = 8,
+                              .scale_block = 48};
       assert_true(gptvq_packed_has_i8(&s));
       check(&s, &state);
     }
@@ -124,8 +145,15 @@ static void small_and_wide_tiles(void **test) {
     for (unsigned bits = 1; bits <= 12; bits++)
       for (int w = 0; w < 5; w++)
         for (int scaled = 0; scaled < 2; scaled++) {
-          gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 9, .cols = 1024 + 64, .dim = dim, .index_bits = bits,
-                                  .group_rows = w == 0 ? 1 : 3, .group_cols = widths[w], .codebook_bits = 8, .scale_block = scaled ? 32 : 0};
+          gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ,
+                                  .rows = 9,
+                                  .cols = 1024 + 64,
+                                  .dim = dim,
+                                  .index_bits = bits,
+                                  .group_rows = w == 0 ? 1 : 3,
+                                  .group_cols = widths[w],
+                                  .codebook_bits = 8,
+                                  .scale_block = scaled ? 32 : 0};
           if (w == 0) s.cols = 512;
           check(&s, &state);
         }
@@ -139,8 +167,15 @@ static void uniform_formats(void **test) {
     for (int b = 0; b < 4; b++)
       for (size_t times = 1; times <= 9; times++) {
         size_t cols = times * 8 / bits * (blocks[b] == 32 ? 64 : blocks[b]);
-        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_UNIFORM, .rows = 7 + times, .cols = cols, .dim = 1, .index_bits = bits,
-                                .group_rows = 1, .group_cols = cols, .scale_block = blocks[b], .permuted = times % 3 == 0};
+        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_UNIFORM,
+                                .rows = 7 + times,
+                                .cols = cols,
+                                .dim = 1,
+                                .index_bits = bits,
+                                .group_rows = 1,
+                                .group_cols = cols,
+                                .scale_block = blocks[b],
+                                .permuted = times % 3 == 0};
         assert_true(gptvq_packed_has_i8(&s));
         check(&s, &state);
       }
@@ -171,8 +206,14 @@ static void same_everywhere(void **test) {
   } formats_[] = {{2, 4, 0}, {2, 6, 0}, {4, 8, 0}, {1, 3, 0}, {2, 4, 64}, {4, 12, 32}};
   uint32_t hash = 2166136261u;
   for (size_t f = 0; f < sizeof formats_ / sizeof formats_[0]; f++) {
-    gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 24, .cols = 768, .dim = formats_[f].dim,
-                            .index_bits = formats_[f].bits, .group_rows = 8, .group_cols = 256, .codebook_bits = 8,
+    gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ,
+                            .rows = 24,
+                            .cols = 768,
+                            .dim = formats_[f].dim,
+                            .index_bits = formats_[f].bits,
+                            .group_rows = 8,
+                            .group_cols = 256,
+                            .codebook_bits = 8,
                             .scale_block = formats_[f].block};
     random_layer layer;
     random_layer_new(&layer, &s, &state);
@@ -197,8 +238,14 @@ static void same_everywhere(void **test) {
 static void bad_activations(void **test) {
   (void)test;
   uint64_t state = 13;
-  gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 4, .cols = 512, .dim = 2, .index_bits = 4, .group_rows = 4,
-                          .group_cols = 256, .codebook_bits = 8};
+  gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ,
+                          .rows = 4,
+                          .cols = 512,
+                          .dim = 2,
+                          .index_bits = 4,
+                          .group_rows = 4,
+                          .group_cols = 256,
+                          .codebook_bits = 8};
   random_layer layer;
   random_layer_new(&layer, &s, &state);
   float x[512], y[4];
@@ -218,8 +265,12 @@ static void bad_activations(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(odd_blocks),
-                                     cmocka_unit_test(small_and_wide_tiles), cmocka_unit_test(uniform_formats), cmocka_unit_test(random_shapes),
-                                     cmocka_unit_test(same_everywhere), cmocka_unit_test(bad_activations)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(formats),
+                                     cmocka_unit_test(odd_blocks),
+                                     cmocka_unit_test(small_and_wide_tiles),
+                                     cmocka_unit_test(uniform_formats),
+                                     cmocka_unit_test(random_shapes),
+                                     cmocka_unit_test(same_everywhere),
+                                     cmocka_unit_test(bad_activations)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

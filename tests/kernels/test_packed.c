@@ -1,14 +1,17 @@
-/* Packed layers: decoding is bit-exact at every CPU level; products lie within a rounding bound of a double-precision sum. */
+/* Packed layers: decoding is bit-exact at every CPU level; products lie within a rounding bound of a
+ * double-precision sum. */
 #define _GNU_SOURCE
 #include "support.h"
 
-/* n terms, fp32 accumulation in any order, terms rounded twice (value, product): |error| <= (n + 4)·2^-24·Σ|value·x| */
+/* n terms, fp32 accumulation in any order, terms rounded twice (value, product): |error| <= (n +
+ * 4)·2^-24·Σ|value·x| */
 static double bound(size_t n, double magnitude) { return ((double)n + 4.0) * 0x1p-24 * magnitude + 1e-37; }
 
 static void check_decode(const random_layer *layer, uint64_t *state) {
   const gptvq_packed_shape *s = &layer->packed.shape;
   size_t stride = s->cols + gptvq_random_below(state, 3);
-  size_t begin = gptvq_random_below(state, s->rows), end = begin + 1 + gptvq_random_below(state, s->rows - begin);
+  size_t begin = gptvq_random_below(state, s->rows),
+         end = begin + 1 + gptvq_random_below(state, s->rows - begin);
   size_t count = (end - begin - 1) * stride + s->cols;
   float *expected = gptvq_alloc(count, sizeof *expected);
   assert_non_null(expected);
@@ -21,8 +24,8 @@ static void check_decode(const random_layer *layer, uint64_t *state) {
     for (size_t i = 0; i < count; i++) {
       if (memcmp(&expected[i], out.data + i * 4, 4) == 0) continue;
       print_shape(s, level_names[level]);
-      fail_msg("rows %zu-%zu: row %zu column %zu is %.9g, not %.9g", begin, end, begin + i / stride, i % stride,
-               (double)((float *)out.data)[i], (double)expected[i]);
+      fail_msg("rows %zu-%zu: row %zu column %zu is %.9g, not %.9g", begin, end, begin + i / stride,
+               i % stride, (double)((float *)out.data)[i], (double)expected[i]);
     }
     guarded_free(&out);
   }
@@ -37,7 +40,8 @@ static void check_matvec(const random_layer *layer, uint64_t *state) {
   guarded x = guarded_new(s->cols * sizeof(float));
   float *values = (float *)x.data;
   for (size_t c = 0; c < s->cols; c++) values[c] = random_normal(state);
-  size_t begin = gptvq_random_below(state, s->rows), end = begin + 1 + gptvq_random_below(state, s->rows - begin);
+  size_t begin = gptvq_random_below(state, s->rows),
+         end = begin + 1 + gptvq_random_below(state, s->rows - begin);
   FOR_EACH_LEVEL(level) {
     guarded y = guarded_new((end - begin) * sizeof(float));
     gptvq_packed_matvec(&layer->packed, begin, end, values, (float *)y.data);
@@ -76,15 +80,27 @@ static void formats(void **test) {
   for (unsigned dim = 1; dim <= 4; dim *= 2)
     for (unsigned bits = 1; bits <= 12; bits++)
       for (int variant = 0; variant < 4; variant++) {
-        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ, .rows = 11, .cols = variant == 1 ? 512 : 256 + 64 + 5, .dim = dim,
-                                .index_bits = bits, .group_rows = 4, .group_cols = 256,
-                                .codebook_bits = variant == 2 ? 16 : 8, .scale_block = variant == 3 ? 32 : 0};
+        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_VQ,
+                                .rows = 11,
+                                .cols = variant == 1 ? 512 : 256 + 64 + 5,
+                                .dim = dim,
+                                .index_bits = bits,
+                                .group_rows = 4,
+                                .group_cols = 256,
+                                .codebook_bits = variant == 2 ? 16 : 8,
+                                .scale_block = variant == 3 ? 32 : 0};
         check_shape(&s, &state);
       }
   for (unsigned bits = 1; bits <= 8; bits++)
     for (unsigned block = 64; block <= 128; block *= 2) {
-      gptvq_packed_shape s = {.kind = GPTVQ_PACKED_UNIFORM, .rows = 5, .cols = 384, .dim = 1, .index_bits = bits,
-                              .group_rows = 1, .group_cols = 384, .scale_block = block};
+      gptvq_packed_shape s = {.kind = GPTVQ_PACKED_UNIFORM,
+                              .rows = 5,
+                              .cols = 384,
+                              .dim = 1,
+                              .index_bits = bits,
+                              .group_rows = 1,
+                              .group_cols = 384,
+                              .scale_block = block};
       check_shape(&s, &state);
     }
 }
@@ -98,7 +114,8 @@ static void random_shapes(void **test) {
   }
 }
 
-/* Packing and unpacking are inverses, and unpacking agrees with a bit-by-bit reading of the documented layout. */
+/* Packing and unpacking are inverses, and unpacking agrees with a bit-by-bit reading of the documented
+ * layout. */
 static void units(void **test) {
   (void)test;
   uint64_t state = 3;
@@ -117,7 +134,8 @@ static void units(void **test) {
         size_t size = n * f / 8;
         for (size_t j = 0; j < n; j++)
           for (unsigned b = 0; b < f; b++)
-            assert_int_equal(bytes[field_start + j % size] >> (f * (unsigned)(j / size) + b) & 1, in[j] >> (shift + b) & 1);
+            assert_int_equal(bytes[field_start + j % size] >> (f * (unsigned)(j / size) + b) & 1,
+                             in[j] >> (shift + b) & 1);
         field_start += size;
         shift += f;
       }
@@ -125,6 +143,7 @@ static void units(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(units), cmocka_unit_test(formats), cmocka_unit_test(random_shapes)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(units), cmocka_unit_test(formats),
+                                     cmocka_unit_test(random_shapes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

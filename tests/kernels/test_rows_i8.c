@@ -1,9 +1,10 @@
-/* Dense matrices as int8 codes: the same bytes at every CPU level; weights off by half a step at most; products exact but for the codes' rounding. */
+/* Dense matrices as int8 codes: the same bytes at every CPU level; weights off by half a step at most;
+ * products exact but for the codes' rounding. */
 #define _GNU_SOURCE
 #include "support.h"
 
-/* y is the sum over groups of int32 sums times scales. With e = |w − ŵ| <= scale_w / 2 and |x − x̂| <= scale_x / 2 per value:
- * |y − w·x| <= Σ (|w| scale_x / 2 + |x̂| scale_w / 2) and a rounding per group. */
+/* y is the sum over groups of int32 sums times scales. With e = |w − ŵ| <= scale_w / 2 and |x − x̂| <= scale_x
+ * / 2 per value: |y − w·x| <= Σ (|w| scale_x / 2 + |x̂| scale_w / 2) and a rounding per group. */
 static void check(size_t rows, size_t cols, size_t count, uint64_t *state) {
   enum { GROUP = GPTVQ_ROWS_GROUP };
   size_t groups = gptvq_ceil_div(cols, GROUP), input_bytes = gptvq_rows_input_bytes(cols), ldy = rows + 2;
@@ -12,16 +13,20 @@ static void check(size_t rows, size_t cols, size_t count, uint64_t *state) {
   guarded codes = guarded_new(rows * cols), scales = guarded_new(rows * groups * sizeof(float));
   guarded inputs = guarded_new(count * input_bytes), y = guarded_new(count * ldy * sizeof(float));
   float *weight_scales = (float *)(void *)scales.data, *got = (float *)(void *)y.data;
-  for (size_t i = 0; i < rows * cols; i++) weights[i] = gptvq_random_below(state, 20) ? random_normal(state) : 0.0f;
-  for (size_t i = 0; i < count * cols; i++) x[i] = gptvq_random_below(state, 3) ? random_normal(state) : -3.0f;
+  for (size_t i = 0; i < rows * cols; i++)
+    weights[i] = gptvq_random_below(state, 20) ? random_normal(state) : 0.0f;
+  for (size_t i = 0; i < count * cols; i++)
+    x[i] = gptvq_random_below(state, 3) ? random_normal(state) : -3.0f;
   for (size_t i = 0; i < cols && i < GROUP; i++) weights[i] = 0.0f; /* a group of zeros */
   FOR_EACH_LEVEL(level) {
-    for (size_t r = 0; r < rows; r++) gptvq_rows_quantize(cols, weights + r * cols, codes.data + r * cols, weight_scales + r * groups);
+    for (size_t r = 0; r < rows; r++)
+      gptvq_rows_quantize(cols, weights + r * cols, codes.data + r * cols, weight_scales + r * groups);
     for (size_t t = 0; t < count; t++) gptvq_rows_prepare(cols, x + t * cols, inputs.data + t * input_bytes);
     for (size_t i = 0; i < count * ldy; i++) got[i] = -77.0f;
     gptvq_rows_matmul(codes.data, weight_scales, cols, 0, rows, inputs.data, count, got, ldy);
     if (level == 0) memcpy(expected, got, count * ldy * sizeof *got);
-    if (memcmp(expected, got, count * ldy * sizeof *got) != 0) fail_msg("%s: not the bytes of level ref", level_names[level]);
+    if (memcmp(expected, got, count * ldy * sizeof *got) != 0)
+      fail_msg("%s: not the bytes of level ref", level_names[level]);
     if (rows > 2) { /* any part of the rows */
       gptvq_rows_matmul(codes.data, weight_scales, cols, 1, rows - 1, inputs.data, 1, got, ldy);
       assert_memory_equal(got, expected + 1, (rows - 2) * sizeof *got);
@@ -32,15 +37,19 @@ static void check(size_t rows, size_t cols, size_t count, uint64_t *state) {
       double sum = 0.0, bound = 0.0;
       for (size_t c = 0; c < cols; c++) {
         size_t first = c / GROUP * GROUP;
-        double w = (double)weights[r * cols + c], v = (double)x[t * cols + c], scale_w = (double)weight_scales[r * groups + c / GROUP];
+        double w = (double)weights[r * cols + c], v = (double)x[t * cols + c],
+               scale_w = (double)weight_scales[r * groups + c / GROUP];
         double decoded = ((double)codes.data[r * cols + c] - 128.0) * scale_w, largest = 0.0;
-        if (!(fabs(decoded - w) <= 0.5001 * scale_w)) fail_msg("weight %zu of row %zu is %g, stored as %g", c, r, w, decoded);
-        for (size_t i = first; i < cols && i < first + GROUP; i++) largest = fmax(largest, fabs((double)x[t * cols + i]));
+        if (!(fabs(decoded - w) <= 0.5001 * scale_w))
+          fail_msg("weight %zu of row %zu is %g, stored as %g", c, r, w, decoded);
+        for (size_t i = first; i < cols && i < first + GROUP; i++)
+          largest = fmax(largest, fabs((double)x[t * cols + i]));
         sum += w * v;
         bound += fabs(w) * largest / 254.0 * 1.001 + largest * scale_w / 2.0 * 1.001;
       }
       if (!(fabs((double)expected[t * ldy + r] - sum) <= bound))
-        fail_msg("token %zu row %zu: %.9g, not %.9g (bound %.3g)", t, r, (double)expected[t * ldy + r], sum, bound);
+        fail_msg("token %zu row %zu: %.9g, not %.9g (bound %.3g)", t, r, (double)expected[t * ldy + r], sum,
+                 bound);
     }
   free(weights);
   free(x);

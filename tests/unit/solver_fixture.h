@@ -28,7 +28,8 @@ static inline float *random_weights(size_t rows, size_t cols, uint64_t seed) {
 
 /* X Xᵀ / n of n correlated inputs whose columns have spreads over a factor of about 10 */
 static inline double *random_hessian(size_t cols, size_t n, uint64_t seed) {
-  double *h = gptvq_alloc_zero(cols, cols * sizeof *h), *x = gptvq_alloc(cols, sizeof *x), *spread = gptvq_alloc(cols, sizeof *x);
+  double *h = gptvq_alloc_zero(cols, cols * sizeof *h), *x = gptvq_alloc(cols, sizeof *x),
+         *spread = gptvq_alloc(cols, sizeof *x);
   for (size_t c = 0; c < cols; c++) spread[c] = exp(0.6 * gauss(&seed));
   for (size_t i = 0; i < n; i++) {
     double common = gauss(&seed);
@@ -47,7 +48,8 @@ static inline double mean_diagonal(size_t n, const double *h) {
   return sum / (double)n;
 }
 
-/* a[n × n] := its inverse by Gauss-Jordan elimination with pivots on the diagonal (positive definite matrices) */
+/* a[n × n] := its inverse by Gauss-Jordan elimination with pivots on the diagonal (positive definite
+ * matrices) */
 static inline void invert(size_t n, double *a) {
   for (size_t p = 0; p < n; p++) {
     double pivot = a[p * n + p];
@@ -97,11 +99,13 @@ static inline void assert_same_bytes(const gptvq_layer_result *a, const gptvq_la
   assert_int_equal(a->packed.shape.permuted, b->packed.shape.permuted);
   assert_memory_equal(a->packed.indices, b->packed.indices, s.index_bytes);
   if (s.codebook_bytes > 0) assert_memory_equal(a->packed.codebooks, b->packed.codebooks, s.codebook_bytes);
-  if (s.codebook_scales > 0) assert_memory_equal(a->packed.codebook_scales, b->packed.codebook_scales, 2 * s.codebook_scales);
+  if (s.codebook_scales > 0)
+    assert_memory_equal(a->packed.codebook_scales, b->packed.codebook_scales, 2 * s.codebook_scales);
   if (s.left_bytes > 0) {
     assert_memory_equal(a->packed.codebook_left, b->packed.codebook_left, s.left_bytes);
     assert_memory_equal(a->packed.codebook_right, b->packed.codebook_right, s.right_bytes);
-    assert_memory_equal(a->packed.factor_scales, b->packed.factor_scales, a->packed.shape.svd_rank * sizeof(float));
+    assert_memory_equal(a->packed.factor_scales, b->packed.factor_scales,
+                        a->packed.shape.svd_rank * sizeof(float));
   }
   if (s.block_scale_bytes > 0) {
     assert_memory_equal(a->packed.block_scales, b->packed.block_scales, s.block_scale_bytes);
@@ -109,7 +113,8 @@ static inline void assert_same_bytes(const gptvq_layer_result *a, const gptvq_la
   }
   if (s.uniform_scales > 0) assert_memory_equal(a->packed.scales, b->packed.scales, 2 * s.uniform_scales);
   if (s.zero_bytes > 0) assert_memory_equal(a->packed.zeros, b->packed.zeros, s.zero_bytes);
-  if (a->packed.shape.permuted) assert_memory_equal(a->packed.permutation, b->packed.permutation, 4 * a->packed.shape.cols);
+  if (a->packed.shape.permuted)
+    assert_memory_equal(a->packed.permutation, b->packed.permutation, 4 * a->packed.shape.cols);
 }
 
 /* Options of a small VQ layer: k = 2^index_bits, l weights per codebook */
@@ -124,12 +129,15 @@ static inline gptvq_quantize_options small_options(unsigned dim, unsigned index_
   return o;
 }
 
-static inline gptvq_layer_result solve(size_t rows, size_t cols, const float *w, const double *h, const gptvq_quantize_options *o) {
+static inline gptvq_layer_result solve(size_t rows, size_t cols, const float *w, const double *h,
+                                       const gptvq_quantize_options *o) {
   gptvq_error err = {.message = ""};
   gptvq_factor *factor = NULL;
   gptvq_layer_result result;
-  if (h != NULL && gptvq_factor_create("test", cols, h, o, NULL, &factor, &err) != GPTVQ_OK) fail_msg("%s", err.message);
-  if (gptvq_solve_layer("test", rows, cols, w, factor, o, NULL, &result, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  if (h != NULL && gptvq_factor_create("test", cols, h, o, NULL, &factor, &err) != GPTVQ_OK)
+    fail_msg("%s", err.message);
+  if (gptvq_solve_layer("test", rows, cols, w, factor, o, NULL, &result, &err) != GPTVQ_OK)
+    fail_msg("%s", err.message);
   gptvq_factor_destroy(factor);
   return result;
 }

@@ -45,8 +45,10 @@ static void equal_steps_give_the_optimum(void **state) {
   for (int trial = 0; trial < 50; trial++) {
     gptvq_setting_cost costs[ITEMS * SETTINGS];
     for (size_t i = 0; i < ITEMS; i++) {
-      double loss = 1.0 + (double)gptvq_random_below(&random, 1000), factor = 0.2 + 0.5 * (double)gptvq_random_below(&random, 100) / 100.0;
-      for (size_t s = 0; s < SETTINGS; s++, loss *= factor) costs[i * SETTINGS + s] = (gptvq_setting_cost){100 + 10 * s, loss};
+      double loss = 1.0 + (double)gptvq_random_below(&random, 1000),
+             factor = 0.2 + 0.5 * (double)gptvq_random_below(&random, 100) / 100.0;
+      for (size_t s = 0; s < SETTINGS; s++, loss *= factor)
+        costs[i * SETTINGS + s] = (gptvq_setting_cost){100 + 10 * s, loss};
     }
     for (uint64_t budget = 500; budget <= 650; budget += 5) {
       size_t chosen[ITEMS] = {0};
@@ -57,7 +59,8 @@ static void equal_steps_give_the_optimum(void **state) {
   }
 }
 
-/* Anything at all: within the budget, never worse than the entry, and at most one step of a hull above the optimum. */
+/* Anything at all: within the budget, never worse than the entry, and at most one step of a hull above the
+ * optimum. */
 static void arbitrary_costs_stay_close(void **state) {
   (void)state;
   uint64_t random = 2;
@@ -66,7 +69,8 @@ static void arbitrary_costs_stay_close(void **state) {
     gptvq_setting_cost costs[ITEMS * SETTINGS];
     double largest = 0;
     for (size_t i = 0; i < ITEMS * SETTINGS; i++) {
-      costs[i] = (gptvq_setting_cost){50 + gptvq_random_below(&random, 400), (double)gptvq_random_below(&random, 10000)};
+      costs[i] = (gptvq_setting_cost){50 + gptvq_random_below(&random, 400),
+                                      (double)gptvq_random_below(&random, 10000)};
       largest = fmax(largest, costs[i].loss);
     }
     size_t chosen[ITEMS], entry[ITEMS];
@@ -87,7 +91,8 @@ static void impossible_settings_are_not_chosen(void **state) {
   gptvq_setting_cost costs[ITEMS * SETTINGS];
   size_t chosen[ITEMS] = {1, 1, 1, 1, 1};
   for (size_t i = 0; i < ITEMS * SETTINGS; i++)
-    costs[i] = (gptvq_setting_cost){100 + 10 * (i % SETTINGS), i % SETTINGS == 3 ? NAN : 10.0 - (double)(i % SETTINGS)};
+    costs[i] = (gptvq_setting_cost){100 + 10 * (i % SETTINGS),
+                                    i % SETTINGS == 3 ? NAN : 10.0 - (double)(i % SETTINGS)};
   allocate(costs, 10000, chosen);
   for (size_t i = 0; i < ITEMS; i++) assert_int_equal(chosen[i], 2);
   /* a budget that nothing fits into: the entry stays */

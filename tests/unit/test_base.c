@@ -79,7 +79,8 @@ static void files_appear_whole(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_runs_once), cmocka_unit_test(halves_round_trip),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_runs_once),
+                                     cmocka_unit_test(halves_round_trip),
                                      cmocka_unit_test(files_appear_whole)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* The parts of a block as the quantizer uses them: captures, stops, replaced linears, single-block workspaces. */
+/* The parts of a block as the quantizer uses them: captures, stops, replaced linears, single-block
+ * workspaces. */
 #include "base/memory.h"
 #include "model/model_internal.h"
 
@@ -69,13 +70,15 @@ static void close_fixture(fixture *f) {
 
 static void attention(fixture *f, const gptvq_block *block, gptvq_stop stop, seen *s) {
   gptvq_error err = {GPTVQ_OK, ""};
-  if (gptvq_block_attention(f->model, block, f->workspace, 0, 0, N, f->x, stop, s == NULL ? NULL : remember, s, &err) != GPTVQ_OK)
+  if (gptvq_block_attention(f->model, block, f->workspace, 0, 0, N, f->x, stop, s == NULL ? NULL : remember,
+                            s, &err) != GPTVQ_OK)
     fail_msg("%s", err.message);
 }
 
 static void mlp(fixture *f, const gptvq_block *block, gptvq_stop stop, seen *s) {
   gptvq_error err = {GPTVQ_OK, ""};
-  if (gptvq_block_mlp(f->model, block, f->workspace, N, f->x, stop, s == NULL ? NULL : remember, s, &err) != GPTVQ_OK)
+  if (gptvq_block_mlp(f->model, block, f->workspace, N, f->x, stop, s == NULL ? NULL : remember, s, &err) !=
+      GPTVQ_OK)
     fail_msg("%s", err.message);
 }
 
@@ -101,8 +104,8 @@ static void blocks_make_the_session(void **state) {
   }
 }
 
-/* Stops leave x as it was and capture a prefix of what the whole run captures; what the last linears make of their captured inputs is
- * what the run adds to x. */
+/* Stops leave x as it was and capture a prefix of what the whole run captures; what the last linears make of
+ * their captured inputs is what the run adds to x. */
 static void captures_are_the_inputs(void **state) {
   (void)state;
   static seen all, first, second;
@@ -124,7 +127,9 @@ static void captures_are_the_inputs(void **state) {
     assert_memory_equal(second.inputs, all.inputs, sizeof all.inputs);
     const gptvq_linear *o = &block->linears[block->o];
     float added[N * MAX_WIDTH];
-    assert_int_equal(gptvq_linear_forward(o, GPTVQ_COMPUTE_FP32, N, all.inputs[1], o->cols, added, hidden, NULL), GPTVQ_OK);
+    assert_int_equal(
+        gptvq_linear_forward(o, GPTVQ_COMPUTE_FP32, N, all.inputs[1], o->cols, added, hidden, NULL),
+        GPTVQ_OK);
     for (size_t v = 0; v < f.values; v++) assert_true(f.start[v] + added[v] == f.x[v]);
     memcpy(f.start, f.x, f.values * sizeof *f.x);
     all = first = second = (seen){.calls = 0};
@@ -171,21 +176,25 @@ static void failures_pass_through(void **state) {
   const gptvq_block *block = &f.model->blocks[1];
   for (size_t at = 1; at <= 2 * block->mlp_count; at++) {
     s = (seen){.fail_at = at};
-    assert_int_equal(gptvq_block_mlp(f.model, block, f.workspace, N, f.x, GPTVQ_RUN_ALL, remember, &s, &err), GPTVQ_ERROR_NUMERIC);
+    assert_int_equal(gptvq_block_mlp(f.model, block, f.workspace, N, f.x, GPTVQ_RUN_ALL, remember, &s, &err),
+                     GPTVQ_ERROR_NUMERIC);
     assert_string_equal(err.message, "as told");
     assert_memory_equal(f.x, f.start, f.values * sizeof *f.x);
   }
   assert_int_equal(gptvq_block_mlp(f.model, block, f.workspace, N + 1, f.x, GPTVQ_RUN_ALL, NULL, NULL, &err),
                    GPTVQ_ERROR_ARGUMENT);
-  assert_int_equal(gptvq_block_attention(f.model, block, f.workspace, 0, 1, N, f.x, GPTVQ_RUN_ALL, NULL, NULL, &err),
-                   GPTVQ_ERROR_ARGUMENT);
-  assert_int_equal(gptvq_block_attention(f.model, block, f.workspace, 1, 0, N, f.x, GPTVQ_RUN_ALL, NULL, NULL, &err),
-                   GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(
+      gptvq_block_attention(f.model, block, f.workspace, 0, 1, N, f.x, GPTVQ_RUN_ALL, NULL, NULL, &err),
+      GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(
+      gptvq_block_attention(f.model, block, f.workspace, 1, 0, N, f.x, GPTVQ_RUN_ALL, NULL, NULL, &err),
+      GPTVQ_ERROR_ARGUMENT);
   close_fixture(&f);
 }
 
-/* Texts that go side by side, token by token, see what each sees in a session of its own; sums of at most 128 fp32 products in another order
- * over few layers: 1e-4 of the largest logit is far above their rounding, far below another text's logits. */
+/* Texts that go side by side, token by token, see what each sees in a session of its own; sums of at most 128
+ * fp32 products in another order over few layers: 1e-4 of the largest logit is far above their rounding, far
+ * below another text's logits. */
 static void texts_side_by_side_are_texts_alone(void **state) {
   (void)state;
   enum { TEXTS = 9, LENGTH = 7, VOCAB_MAX = 512 };
@@ -198,7 +207,8 @@ static void texts_side_by_side_are_texts_alone(void **state) {
     assert_int_equal(gptvq_model_open(path, NULL, &model, &err), GPTVQ_OK);
     size_t hidden = model->config.hidden, vocab = model->config.vocab, layers = model->config.layers;
     assert_true(vocab <= VOCAB_MAX);
-    assert_int_equal(gptvq_workspace_create(model, layers * TEXTS, TEXTS, LENGTH, &workspace, &err), GPTVQ_OK);
+    assert_int_equal(gptvq_workspace_create(model, layers * TEXTS, TEXTS, LENGTH, &workspace, &err),
+                     GPTVQ_OK);
     static float logits[TEXTS * VOCAB_MAX], alone[VOCAB_MAX];
     int32_t tokens[TEXTS][LENGTH], column[TEXTS];
     float *x = gptvq_alloc(TEXTS, hidden * sizeof *x), other = 0.0f;
@@ -208,8 +218,11 @@ static void texts_side_by_side_are_texts_alone(void **state) {
       for (size_t t = 0; t < TEXTS; t++) column[t] = tokens[t][p];
       assert_int_equal(gptvq_embed(model, column, TEXTS, x, &err), GPTVQ_OK);
       for (size_t b = 0; b < layers; b++) {
-        assert_int_equal(gptvq_block_attention_step(model, &model->blocks[b], workspace, b, p, TEXTS, x, &err), GPTVQ_OK);
-        assert_int_equal(gptvq_block_mlp(model, &model->blocks[b], workspace, TEXTS, x, GPTVQ_RUN_ALL, NULL, NULL, &err), GPTVQ_OK);
+        assert_int_equal(
+            gptvq_block_attention_step(model, &model->blocks[b], workspace, b, p, TEXTS, x, &err), GPTVQ_OK);
+        assert_int_equal(
+            gptvq_block_mlp(model, &model->blocks[b], workspace, TEXTS, x, GPTVQ_RUN_ALL, NULL, NULL, &err),
+            GPTVQ_OK);
       }
     }
     assert_int_equal(gptvq_head(model, workspace, TEXTS, x, logits, &err), GPTVQ_OK);
@@ -221,14 +234,19 @@ static void texts_side_by_side_are_texts_alone(void **state) {
       for (size_t v = 0; v < vocab; v++) most = fmaxf(most, fabsf(alone[v]));
       for (size_t v = 0; v < vocab; v++) {
         if (!(fabsf(alone[v] - logits[t * vocab + v]) <= 1e-4f * most))
-          fail_msg("%s, text %zu: logit %zu is %g, alone %g", folders[i], t, v, (double)logits[t * vocab + v], (double)alone[v]);
+          fail_msg("%s, text %zu: logit %zu is %g, alone %g", folders[i], t, v, (double)logits[t * vocab + v],
+                   (double)alone[v]);
         other = fmaxf(other, fabsf(alone[v] - logits[(t + 1) % TEXTS * vocab + v]) / most);
       }
       gptvq_session_destroy(session);
     }
     assert_true(other > 1e-2f);
-    assert_int_equal(gptvq_block_attention_step(model, &model->blocks[0], workspace, layers, 0, TEXTS, x, &err), GPTVQ_ERROR_ARGUMENT);
-    assert_int_equal(gptvq_block_attention_step(model, &model->blocks[0], workspace, 0, LENGTH, TEXTS, x, &err), GPTVQ_ERROR_ARGUMENT);
+    assert_int_equal(
+        gptvq_block_attention_step(model, &model->blocks[0], workspace, layers, 0, TEXTS, x, &err),
+        GPTVQ_ERROR_ARGUMENT);
+    assert_int_equal(
+        gptvq_block_attention_step(model, &model->blocks[0], workspace, 0, LENGTH, TEXTS, x, &err),
+        GPTVQ_ERROR_ARGUMENT);
     free(x);
     gptvq_workspace_destroy(workspace);
     gptvq_model_close(model);
@@ -236,8 +254,9 @@ static void texts_side_by_side_are_texts_alone(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(texts_side_by_side_are_texts_alone),
-                                     cmocka_unit_test(blocks_make_the_session), cmocka_unit_test(captures_are_the_inputs),
-                                     cmocka_unit_test(replaced_linears_are_used), cmocka_unit_test(failures_pass_through)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(texts_side_by_side_are_texts_alone), cmocka_unit_test(blocks_make_the_session),
+      cmocka_unit_test(captures_are_the_inputs), cmocka_unit_test(replaced_linears_are_used),
+      cmocka_unit_test(failures_pass_through)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,8 @@ static int make_scratch(void **state) {
   return tiny_enter_scratch();
 }
 
-/* Against a double loop. Every fp32 product sum over at most 256 rows is off by at most 256·2^-24 of Σ|x_i x_j|. */
+/* Against a double loop. Every fp32 product sum over at most 256 rows is off by at most 256·2^-24 of Σ|x_i
+ * x_j|. */
 static void hessian_is_the_mean_of_outer_products(void **state) {
   (void)state;
   enum { COLS = 37, LD = 41, N = 611 };
@@ -37,7 +38,8 @@ static void hessian_is_the_mean_of_outer_products(void **state) {
   ok(gptvq_hessian_finish(&h, "layer", err));
   for (size_t i = 0; i < COLS * COLS; i++) {
     double bound = 256 * 0x1p-24 * absolute[i] / N;
-    if (!(fabs(h.values[i] - sum[i] / N) <= bound)) fail_msg("element %zu: %.9g, not %.9g", i, h.values[i], sum[i] / N);
+    if (!(fabs(h.values[i] - sum[i] / N) <= bound))
+      fail_msg("element %zu: %.9g, not %.9g", i, h.values[i], sum[i] / N);
   }
   for (size_t i = 0; i < COLS; i++)
     for (size_t j = 0; j < COLS; j++) assert_true(h.values[i * COLS + j] == h.values[j * COLS + i]);
@@ -73,7 +75,7 @@ static void windows_spread_over_the_text(void **state) {
     assert_in_range(a[i], 9901 * i / 10, 9901 * (i + 1) / 10 - 1);
     assert_true(a[i] + 100 <= 10000);
   }
-  assert_true(different >= 8); /* two of them agree by chance about once in 10^3 seeds */
+  assert_true(different >= 8);                   /* two of them agree by chance about once in 10^3 seeds */
   gptvq_calibration_offsets(100, 10, 100, 5, a); /* the only window there is, ten times */
   for (size_t i = 0; i < 10; i++) assert_int_equal(a[i], 0);
   gptvq_calibration_offsets(103, 10, 100, 5, a); /* fewer starts than windows */
@@ -109,8 +111,12 @@ static void run_state_survives_the_file_and_differences_are_named(void **state) 
   ok(gptvq_run_state_read(&out, &found, &empty, err));
   assert_false(found);
 
-  gptvq_run_state written = {.identity = json_pack("{s:i, s:o}", "format", 1, "options", gptvq_options_json(&options)),
-                             .calibration_hash = "0123456789abcdef", .blocks = 7, .finetuned = true, .finetune_after = 0.25};
+  gptvq_run_state written = {
+      .identity = json_pack("{s:i, s:o}", "format", 1, "options", gptvq_options_json(&options)),
+      .calibration_hash = "0123456789abcdef",
+      .blocks = 7,
+      .finetuned = true,
+      .finetune_after = 0.25};
   gptvq_run_state read;
   assert_non_null(written.identity);
   ok(gptvq_run_state_write(&out, &written, err));
@@ -138,12 +144,18 @@ static void run_state_survives_the_file_and_differences_are_named(void **state) 
   assert_false(gptvq_path_exists("run.partial"));
 }
 
-/* Each word of the options shows in the identity of a run, so that one added later cannot be forgotten: but where the text comes from (its tokens
- * are hashed; samples and length stand beside), what to do with the output, and padding. Any bit changes a number of any type. */
+/* Each word of the options shows in the identity of a run, so that one added later cannot be forgotten: but
+ * where the text comes from (its tokens are hashed; samples and length stand beside), what to do with the
+ * output, and padding. Any bit changes a number of any type. */
 static void every_option_is_in_the_identity(void **state) {
   (void)state;
-#define WORDS_OF(member) {offsetof(gptvq_quantize_options, member), sizeof((gptvq_quantize_options){0}.member)}
-  static const size_t left_out[][2] = {WORDS_OF(calib), WORDS_OF(calib_samples), WORDS_OF(calib_length), WORDS_OF(force), WORDS_OF(resume),
+#define WORDS_OF(member) \
+  { offsetof(gptvq_quantize_options, member), sizeof((gptvq_quantize_options){0}.member) }
+  static const size_t left_out[][2] = {WORDS_OF(calib),
+                                       WORDS_OF(calib_samples),
+                                       WORDS_OF(calib_length),
+                                       WORDS_OF(force),
+                                       WORDS_OF(resume),
                                        {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
                                        {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
                                        {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4}};
@@ -154,12 +166,15 @@ static void every_option_is_in_the_identity(void **state) {
   for (size_t at = 0; at < sizeof options; at += 4) {
     const uint32_t one = 1;
     bool expected = true;
-    for (size_t i = 0; i < sizeof left_out / sizeof left_out[0]; i++) expected = expected && (at < left_out[i][0] || at >= left_out[i][0] + left_out[i][1]);
+    for (size_t i = 0; i < sizeof left_out / sizeof left_out[0]; i++)
+      expected = expected && (at < left_out[i][0] || at >= left_out[i][0] + left_out[i][1]);
     memset(&options, 0, sizeof options);
     memcpy((char *)&options + at, &one, sizeof one);
     json_t *changed = gptvq_options_json(&options);
     assert_non_null(changed);
-    if (expected == (bool)json_equal(none, changed)) fail_msg("the option at byte %zu of gptvq_quantize_options%s", at, expected ? " is in no identity" : " is known");
+    if (expected == (bool)json_equal(none, changed))
+      fail_msg("the option at byte %zu of gptvq_quantize_options%s", at,
+               expected ? " is in no identity" : " is known");
     json_decref(changed);
   }
   json_decref(none);
@@ -186,7 +201,8 @@ static void output_folders_are_checked_before_any_work(void **state) {
   assert_int_equal(gptvq_output_check("other", "model", 0, &out, &error), GPTVQ_ERROR_IO);
   assert_non_null(strstr(error.message, "--force"));
   gptvq_output_release(&out);
-  assert_int_equal(gptvq_output_check("other", "model", 1, &out, &error), GPTVQ_ERROR_IO); /* not a model: never replaced */
+  assert_int_equal(gptvq_output_check("other", "model", 1, &out, &error),
+                   GPTVQ_ERROR_IO); /* not a model: never replaced */
   assert_non_null(strstr(error.message, "not a model folder"));
   gptvq_output_release(&out);
   assert_int_equal(gptvq_output_check("absent/out", "model", 0, &out, &error), GPTVQ_OK);
@@ -234,9 +250,17 @@ static void side_files_travel_and_weights_do_not(void **state) {
   ok(gptvq_make_folder("from", err));
   ok(gptvq_make_folder("to", err));
   ok(gptvq_make_folder("from/folder.json", err));
-  const char *names[] = {"config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json",
-                         "tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja", "generation_config.json",
-                         "README.md", ".hidden.json"};
+  const char *names[] = {"config.json",
+                         "model.safetensors",
+                         "model.safetensors.index.json",
+                         "pytorch_model.bin.index.json",
+                         "tokenizer.json",
+                         "tokenizer.model",
+                         "merges.txt",
+                         "chat_template.jinja",
+                         "generation_config.json",
+                         "README.md",
+                         ".hidden.json"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) tiny_write_text("from", names[i], names[i]);
   ok(gptvq_copy_side_files("from", "to", err));
   assert_int_equal(file_count("to"), 5);

@@ -1,12 +1,13 @@
-/* Codebook compression: the decomposition, sorting, the alternating fit, and whole layers with factored codebooks. */
+/* Codebook compression: the decomposition, sorting, the alternating fit, and whole layers with factored
+ * codebooks. */
 #include "solver_fixture.h"
 
 enum { TILES = 60, K = 8 };
 
 int openblas_get_num_threads(void);
 
-/* K-means comes to the decomposition before any matrix product has told OpenBLAS to leave threads to us: how it cuts its sums would depend on the
- * machine's cores. The first test of this program. */
+/* K-means comes to the decomposition before any matrix product has told OpenBLAS to leave threads to us: how
+ * it cuts its sums would depend on the machine's cores. The first test of this program. */
 static void decomposition_uses_one_thread(void **state) {
   (void)state;
   gptvq_error err;
@@ -15,8 +16,8 @@ static void decomposition_uses_one_thread(void **state) {
   assert_int_equal(openblas_get_num_threads(), 1);
 }
 
-/* |c − left right| at full rank: a backward stable decomposition is within a small multiple of (rows + cols) · ε · ‖c‖; at lower ranks the error is
- * orthogonal to what is kept, and falls with the rank. */
+/* |c − left right| at full rank: a backward stable decomposition is within a small multiple of (rows + cols)
+ * · ε · ‖c‖; at lower ranks the error is orthogonal to what is kept, and falls with the rank. */
 static void decomposition_is_exact_at_full_rank(void **state) {
   (void)state;
   gptvq_error err;
@@ -65,7 +66,8 @@ typedef struct layer {
   gptvq_vq q;
 } layer;
 
-static void make_layer(layer *l, size_t rows, size_t cols, unsigned rank, unsigned scale_block, const double *h) {
+static void make_layer(layer *l, size_t rows, size_t cols, unsigned rank, unsigned scale_block,
+                       const double *h) {
   gptvq_error err = {.message = ""};
   float *w = random_weights(rows, cols, 5);
   memset(l, 0, sizeof *l);
@@ -76,7 +78,8 @@ static void make_layer(layer *l, size_t rows, size_t cols, unsigned rank, unsign
   assert_int_equal(gptvq_quantize_options_resolve(&l->options, &err), GPTVQ_OK);
   l->q = (gptvq_vq){.name = "test", .options = &l->options};
   assert_int_equal(gptvq_layer_shape(rows, cols, &l->options, &l->q.shape, &err), GPTVQ_OK);
-  if (h != NULL) assert_int_equal(gptvq_factor_create("test", cols, h, &l->options, NULL, &l->factor, &err), GPTVQ_OK);
+  if (h != NULL)
+    assert_int_equal(gptvq_factor_create("test", cols, h, &l->options, NULL, &l->factor, &err), GPTVQ_OK);
   l->q.factor = l->factor;
   assert_int_equal(gptvq_vq_set_up(&l->q, w, &err), GPTVQ_OK);
   assert_int_equal(gptvq_vq_interleave(&l->q, &err), GPTVQ_OK);
@@ -95,7 +98,8 @@ static void sorting_changes_no_value(void **state) {
   layer l;
   gptvq_error err;
   make_layer(&l, ROWS, COLS, 3, 0, h);
-  float *before = gptvq_alloc(ROWS * COLS, sizeof *before), *after = gptvq_alloc(ROWS * COLS, sizeof *after), *codes = gptvq_alloc(K, sizeof *codes);
+  float *before = gptvq_alloc(ROWS * COLS, sizeof *before), *after = gptvq_alloc(ROWS * COLS, sizeof *after),
+        *codes = gptvq_alloc(K, sizeof *codes);
   gptvq_vq_decode(&l.q, l.q.centroids, before);
   assert_int_equal(gptvq_vq_sort(&l.q, &err), GPTVQ_OK);
   gptvq_vq_decode(&l.q, l.q.centroids, after);
@@ -112,7 +116,8 @@ static void sorting_changes_no_value(void **state) {
   release_layer(&l);
 }
 
-/* Each half round lowers the loss; the fit is never below the optimum of free codebooks, and at full rank reaches it. */
+/* Each half round lowers the loss; the fit is never below the optimum of free codebooks, and at full rank
+ * reaches it. */
 static void the_fit_never_raises_the_loss(void **state) {
   (void)state;
   enum { ROWS = 40, COLS = 96, ROUNDS = 6 };
@@ -126,8 +131,10 @@ static void the_fit_never_raises_the_loss(void **state) {
     size_t tiles = l.q.stripes * l.q.groups, n = tiles * K;
     assert_int_equal(tiles, 20 * 3);
     assert_int_equal(gptvq_vq_sort(&l.q, &err), GPTVQ_OK);
-    double *whole = gptvq_alloc(n, sizeof *whole), *left = gptvq_alloc(n, sizeof *left), *right = gptvq_alloc(K * K, sizeof *right);
-    double *free_left = gptvq_alloc(n, sizeof *free_left), *identity = gptvq_alloc_zero(K * K, sizeof *identity);
+    double *whole = gptvq_alloc(n, sizeof *whole), *left = gptvq_alloc(n, sizeof *left),
+           *right = gptvq_alloc(K * K, sizeof *right);
+    double *free_left = gptvq_alloc(n, sizeof *free_left),
+           *identity = gptvq_alloc_zero(K * K, sizeof *identity);
     double trace[2 * ROUNDS + 1], best[3];
     for (size_t i = 0; i < n; i++) whole[i] = free_left[i] = (double)l.q.centroids[i];
     assert_int_equal(gptvq_svd(tiles, K, rank, whole, left, right, &err), GPTVQ_OK);
@@ -146,14 +153,16 @@ static void the_fit_never_raises_the_loss(void **state) {
       end = trace[i];
     }
     assert_true(end < trace[0]);
-    assert_true(end > best[1] * (1.0 - 2e-3)); /* conjugate gradients stop where they expect to gain 3e-4 of the loss, in each of two halves */
+    assert_true(end > best[1] * (1.0 - 2e-3)); /* conjugate gradients stop where they expect to gain 3e-4 of
+                                                  the loss, in each of two halves */
     if (rank == K) assert_true(end < best[1] * (1.0 + 2e-3));
     if (rank < K) assert_true(trace[0] > best[0] * (1.0 + 1e-3)); /* truncation costs something */
     /* stored: not worse than the plain rounded decomposition */
     double loss, start, *rows = gptvq_alloc(ROWS, sizeof *rows);
     for (size_t i = 0; i < n; i++) l.q.centroids[i] = 0.0f;
     for (size_t tile = 0; tile < tiles; tile++)
-      gptvq_expand_codebook((int8_t *)l.q.codes + tile * K, K, 8, l.q.codebook_scales[tile], l.q.centroids + tile * K);
+      gptvq_expand_codebook((int8_t *)l.q.codes + tile * K, K, 8, l.q.codebook_scales[tile],
+                            l.q.centroids + tile * K);
     assert_int_equal(gptvq_vq_compress(&l.q, &err), GPTVQ_OK);
     start = gptvq_vq_loss(&l.q, rows);
     assert_int_equal(gptvq_vq_update_factors(&l.q, &loss, &err), GPTVQ_OK);
@@ -171,7 +180,8 @@ static void the_fit_never_raises_the_loss(void **state) {
   free(h);
 }
 
-/* What a reader will make of the factors is what the solver reports; sizes follow the formula; no thread count changes a byte. */
+/* What a reader will make of the factors is what the solver reports; sizes follow the formula; no thread
+ * count changes a byte. */
 static void layers_with_factors(void **state) {
   (void)state;
   enum { ROWS = 37, COLS = 100 };
@@ -193,13 +203,16 @@ static void layers_with_factors(void **state) {
     const gptvq_packed *p = &r.packed;
     gptvq_packed_sizes s;
     gptvq_packed_measure(&p->shape, &s);
-    size_t tiles = s.codebook_scales, k = (size_t)1 << p->shape.index_bits, rank = variant == 7 ? 3 : o.svd_rank;
+    size_t tiles = s.codebook_scales, k = (size_t)1 << p->shape.index_bits,
+           rank = variant == 7 ? 3 : o.svd_rank;
     assert_int_equal(p->shape.svd_rank, rank);
-    assert_int_equal(s.stored_bytes, s.index_bytes + tiles * rank + rank * k + 4 * rank + s.block_scale_bytes + (variant == 4 ? 8 : 0) +
+    assert_int_equal(s.stored_bytes, s.index_bytes + tiles * rank + rank * k + 4 * rank +
+                                         s.block_scale_bytes + (variant == 4 ? 8 : 0) +
                                          (variant == 3 ? 2 * COLS : 0));
     char *codes = gptvq_alloc(s.codebook_bytes, 1);
     uint16_t *scales = gptvq_alloc(tiles, sizeof *scales);
-    gptvq_codebooks_from_factors(tiles, k, rank, p->codebook_left, p->codebook_right, p->factor_scales, p->shape.codebook_bits, codes, scales);
+    gptvq_codebooks_from_factors(tiles, k, rank, p->codebook_left, p->codebook_right, p->factor_scales,
+                                 p->shape.codebook_bits, codes, scales);
     assert_memory_equal(codes, p->codebooks, s.codebook_bytes);
     assert_memory_equal(scales, p->codebook_scales, 2 * tiles);
     free(codes);
@@ -236,13 +249,15 @@ static void full_rank_costs_rounding_only(void **state) {
   gptvq_layer_result plain = solve(ROWS, COLS, w, h, &o);
   o.svd_rank = 4;
   gptvq_layer_result full = solve(ROWS, COLS, w, h, &o);
-  if (fabs(full.error / plain.error - 1.0) > 0.01) fail_msg("%g with factors of full rank, %g without", full.error, plain.error);
+  if (fabs(full.error / plain.error - 1.0) > 0.01)
+    fail_msg("%g with factors of full rank, %g without", full.error, plain.error);
   static const int exponents[] = {-60, 40, 90};
   for (size_t i = 0; i < 3; i++) {
     float *scaled = gptvq_alloc(ROWS * COLS, sizeof *scaled);
     for (size_t j = 0; j < ROWS * COLS; j++) scaled[j] = ldexpf(w[j], exponents[i]);
     gptvq_layer_result r = solve(ROWS, COLS, scaled, h, &o);
-    for (size_t t = 0; t < 4; t++) assert_true(r.packed.factor_scales[t] > 0.0f && isfinite(r.packed.factor_scales[t]));
+    for (size_t t = 0; t < 4; t++)
+      assert_true(r.packed.factor_scales[t] > 0.0f && isfinite(r.packed.factor_scales[t]));
     assert_true(fabs(r.error / full.error - 1.0) < 1e-3);
     gptvq_layer_result_release(&r);
     free(scaled);
@@ -260,7 +275,8 @@ static void full_rank_costs_rounding_only(void **state) {
 static void refused(gptvq_quantize_options o, const char *words) {
   gptvq_error err = {.message = ""};
   assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_ERROR_ARGUMENT);
-  if (strstr(err.message, words) == NULL || strstr(err.message, "svd_rank") == NULL) fail_msg("message: %s", err.message);
+  if (strstr(err.message, words) == NULL || strstr(err.message, "svd_rank") == NULL)
+    fail_msg("message: %s", err.message);
 }
 
 static void options_and_sizes(void **state) {
@@ -315,10 +331,12 @@ static void options_and_sizes(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(decomposition_uses_one_thread),
-      cmocka_unit_test(decomposition_is_exact_at_full_rank), cmocka_unit_test(sorting_changes_no_value),
-      cmocka_unit_test(the_fit_never_raises_the_loss),       cmocka_unit_test(layers_with_factors),
-      cmocka_unit_test(full_rank_costs_rounding_only),       cmocka_unit_test(options_and_sizes)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(decomposition_uses_one_thread),
+                                     cmocka_unit_test(decomposition_is_exact_at_full_rank),
+                                     cmocka_unit_test(sorting_changes_no_value),
+                                     cmocka_unit_test(the_fit_never_raises_the_loss),
+                                     cmocka_unit_test(layers_with_factors),
+                                     cmocka_unit_test(full_rank_costs_rounding_only),
+                                     cmocka_unit_test(options_and_sizes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,9 +45,10 @@ static gptvq_config accept(const char *base, const char *changes, const char *ge
   return config;
 }
 
-static const char llama[] = "{'architectures': ['LlamaForCausalLM'], 'hidden_size': 64, 'intermediate_size': 96,"
-                            "'num_hidden_layers': 3, 'num_attention_heads': 8, 'vocab_size': 100,"
-                            "'max_position_embeddings': 512, 'rms_norm_eps': 1e-5}";
+static const char llama[] =
+    "{'architectures': ['LlamaForCausalLM'], 'hidden_size': 64, 'intermediate_size': 96,"
+    "'num_hidden_layers': 3, 'num_attention_heads': 8, 'vocab_size': 100,"
+    "'max_position_embeddings': 512, 'rms_norm_eps': 1e-5}";
 
 static void defaults_of_llama(void **state) {
   (void)state;
@@ -74,8 +75,10 @@ static void defaults_of_llama(void **state) {
   assert_string_equal(c.dtype, "");
   gptvq_config_release(&c);
   /* a first LLaMA's config: no context length, no kv heads, null where newer ones have values */
-  c = accept(llama, "{'max_position_embeddings': 'absent', 'rms_norm_eps': 'absent', 'head_dim': null,"
-                    "'num_key_value_heads': null, 'rope_scaling': null, 'sliding_window': null, 'hidden_act': null}", NULL);
+  c = accept(llama,
+             "{'max_position_embeddings': 'absent', 'rms_norm_eps': 'absent', 'head_dim': null,"
+             "'num_key_value_heads': null, 'rope_scaling': null, 'sliding_window': null, 'hidden_act': null}",
+             NULL);
   assert_int_equal(c.max_positions, 2048);
   assert_true(c.rms_norm_eps == 1e-6);
   assert_int_equal(c.kv_heads, 8);
@@ -84,9 +87,11 @@ static void defaults_of_llama(void **state) {
 
 static void explicit_values(void **state) {
   (void)state;
-  gptvq_config c = accept(llama, "{'num_key_value_heads': 2, 'head_dim': 32, 'tie_word_embeddings': true,"
-                                 "'attention_bias': true, 'mlp_bias': true, 'torch_dtype': 'bfloat16',"
-                                 "'hidden_act': 'gelu', 'bos_token_id': 1, 'eos_token_id': 2}", NULL);
+  gptvq_config c = accept(llama,
+                          "{'num_key_value_heads': 2, 'head_dim': 32, 'tie_word_embeddings': true,"
+                          "'attention_bias': true, 'mlp_bias': true, 'torch_dtype': 'bfloat16',"
+                          "'hidden_act': 'gelu', 'bos_token_id': 1, 'eos_token_id': 2}",
+                          NULL);
   assert_int_equal(c.kv_heads, 2);
   assert_int_equal(c.head_dim, 32);
   assert_true(c.tie_embeddings && c.attention_bias && c.attention_out_bias && c.mlp_bias);
@@ -120,8 +125,10 @@ static void rope_of_both_spellings(void **state) {
       "'high_freq_factor': 4.0, 'original_max_position_embeddings': 128}}",
       "{'rope_parameters': {'rope_theta': 500000, 'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1,"
       "'high_freq_factor': 4, 'original_max_position_embeddings': 128}}",
-      "{'rope_theta': 77.0, 'rope_scaling': {'type': 'linear', 'factor': 2.0}, 'rope_parameters': {'rope_theta': 5e5,"
-      "'type': 'default', 'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0,"
+      "{'rope_theta': 77.0, 'rope_scaling': {'type': 'linear', 'factor': 2.0}, 'rope_parameters': "
+      "{'rope_theta': 5e5,"
+      "'type': 'default', 'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': "
+      "4.0,"
       "'original_max_position_embeddings': 128}}"};
   for (size_t i = 0; i < 3; i++) {
     gptvq_config c = accept(llama, spellings[i], NULL);
@@ -146,12 +153,15 @@ static void rope_of_both_spellings(void **state) {
 
 static void longrope_of_phi3(void **state) {
   (void)state;
-  static const char *const names[] = {"'type': 'longrope'", "'rope_type': 'longrope'", "'type': 'su'", "'type': 'yarn'"};
+  static const char *const names[] = {"'type': 'longrope'", "'rope_type': 'longrope'", "'type': 'su'",
+                                      "'type': 'yarn'"};
   for (size_t i = 0; i < 4; i++) {
     char changes[512];
     (void)snprintf(changes, sizeof changes,
-                   "{'architectures': ['Phi3ForCausalLM'], 'original_max_position_embeddings': 256, 'sliding_window': 100,"
-                   "'rope_scaling': {%s, 'short_factor': [1, 1.5, 2.0], 'long_factor': [4, 5, 6]}, 'partial_rotary_factor': 0.75}",
+                   "{'architectures': ['Phi3ForCausalLM'], 'original_max_position_embeddings': 256, "
+                   "'sliding_window': 100,"
+                   "'rope_scaling': {%s, 'short_factor': [1, 1.5, 2.0], 'long_factor': [4, 5, 6]}, "
+                   "'partial_rotary_factor': 0.75}",
                    names[i]);
     gptvq_config c = accept(llama, changes, NULL);
     assert_int_equal(c.rope.type, GPTVQ_ROPE_LONGROPE);
@@ -162,8 +172,11 @@ static void longrope_of_phi3(void **state) {
     assert_true(c.layer_slides[0] && c.layer_slides[2]);
     gptvq_config_release(&c);
   }
-  gptvq_config c = accept(llama, "{'rope_parameters': {'rope_type': 'longrope', 'original_max_position_embeddings': 64,"
-                                 "'attention_factor': 1.25, 'short_factor': [1,1,1,1], 'long_factor': [1,2,3,4]}}", NULL);
+  gptvq_config c =
+      accept(llama,
+             "{'rope_parameters': {'rope_type': 'longrope', 'original_max_position_embeddings': 64,"
+             "'attention_factor': 1.25, 'short_factor': [1,1,1,1], 'long_factor': [1,2,3,4]}}",
+             NULL);
   assert_int_equal(c.rope.original_max_positions, 64);
   assert_true(c.rope.attention_factor == 1.25);
   gptvq_config_release(&c);
@@ -184,9 +197,14 @@ static void sliding_windows(void **state) {
 
   static const char *const off[] = {
       "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128}",
-      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': false, 'max_window_layers': 0}",
-      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true}", /* from layer 28 on */
-      "{'architectures': ['Qwen3ForCausalLM'], 'sliding_window': null, 'use_sliding_window': true, 'max_window_layers': 0}",
+      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': false, "
+      "'max_window_layers': 0}",
+      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true}", /* from
+                                                                                                       layer
+                                                                                                       28 on
+                                                                                                     */
+      "{'architectures': ['Qwen3ForCausalLM'], 'sliding_window': null, 'use_sliding_window': true, "
+      "'max_window_layers': 0}",
       "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true,"
       "'layer_types': ['full_attention', 'full_attention', 'full_attention']}"};
   for (size_t i = 0; i < sizeof off / sizeof off[0]; i++) {
@@ -196,9 +214,11 @@ static void sliding_windows(void **state) {
     gptvq_config_release(&c);
   }
   static const char *const last_two[] = {
-      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true, 'max_window_layers': 1}",
+      "{'architectures': ['Qwen2ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true, "
+      "'max_window_layers': 1}",
       "{'architectures': ['Qwen3ForCausalLM'], 'sliding_window': 128, 'use_sliding_window': true,"
-      "'layer_types': ['full_attention', 'sliding_attention', 'sliding_attention'], 'max_window_layers': 28}"};
+      "'layer_types': ['full_attention', 'sliding_attention', 'sliding_attention'], 'max_window_layers': "
+      "28}"};
   for (size_t i = 0; i < 2; i++) {
     c = accept(llama, last_two[i], NULL);
     assert_int_equal(c.sliding_window, 128);
@@ -210,8 +230,11 @@ static void sliding_windows(void **state) {
 
 static void families(void **state) {
   (void)state;
-  gptvq_config c = accept(llama, "{'architectures': ['MixtralForCausalLM'], 'num_local_experts': 4, 'num_experts_per_tok': 3,"
-                                 "'rms_norm_eps': 'absent'}", NULL);
+  gptvq_config c =
+      accept(llama,
+             "{'architectures': ['MixtralForCausalLM'], 'num_local_experts': 4, 'num_experts_per_tok': 3,"
+             "'rms_norm_eps': 'absent'}",
+             NULL);
   assert_int_equal(c.experts, 4);
   assert_int_equal(c.experts_per_token, 3);
   assert_true(c.rms_norm_eps == 1e-5 && c.rope.theta == 1e6);
@@ -238,7 +261,9 @@ static void nonsense_is_refused(void **state) {
       {"{'architectures': 'absent'}", GPTVQ_ERROR_FORMAT, {"architectures"}},
       {"{'architectures': []}", GPTVQ_ERROR_FORMAT, {"architectures"}},
       {"{'architectures': 'Llama'}", GPTVQ_ERROR_FORMAT, {"architectures"}},
-      {"{'architectures': ['an architecture whose name is far too long to be one of those that exist']}", GPTVQ_ERROR_FORMAT, {"architectures"}},
+      {"{'architectures': ['an architecture whose name is far too long to be one of those that exist']}",
+       GPTVQ_ERROR_FORMAT,
+       {"architectures"}},
       {"{'hidden_size': 'absent'}", GPTVQ_ERROR_FORMAT, {"hidden_size is missing"}},
       {"{'hidden_size': null}", GPTVQ_ERROR_FORMAT, {"hidden_size is missing"}},
       {"{'hidden_size': 'wide'}", GPTVQ_ERROR_FORMAT, {"hidden_size is not a whole number"}},
@@ -266,32 +291,56 @@ static void nonsense_is_refused(void **state) {
       {"{'hidden_act': 3}", GPTVQ_ERROR_FORMAT, {"hidden_act"}},
       {"{'sliding_window': -1}", GPTVQ_ERROR_FORMAT, {"sliding_window"}},
       {"{'layer_types': ['full_attention']}", GPTVQ_ERROR_FORMAT, {"layer_types", "= 3"}},
-      {"{'layer_types': ['full_attention', 'sliding_attention', 'full_attention']}", GPTVQ_ERROR_FORMAT, {"layer_types[1]", "no sliding_window"}},
-      {"{'layer_types': ['full_attention', 'linear_attention', 'full_attention']}", GPTVQ_ERROR_UNSUPPORTED, {"layer_types[1] is linear_attention"}},
+      {"{'layer_types': ['full_attention', 'sliding_attention', 'full_attention']}",
+       GPTVQ_ERROR_FORMAT,
+       {"layer_types[1]", "no sliding_window"}},
+      {"{'layer_types': ['full_attention', 'linear_attention', 'full_attention']}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"layer_types[1] is linear_attention"}},
       {"{'num_local_experts': 4}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is missing"}},
-      {"{'num_local_experts': 4, 'num_experts_per_tok': 5}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is 5"}},
-      {"{'architectures': ['MixtralForCausalLM'], 'num_local_experts': 0}", GPTVQ_ERROR_FORMAT, {"num_local_experts"}},
+      {"{'num_local_experts': 4, 'num_experts_per_tok': 5}",
+       GPTVQ_ERROR_FORMAT,
+       {"num_experts_per_tok is 5"}},
+      {"{'architectures': ['MixtralForCausalLM'], 'num_local_experts': 0}",
+       GPTVQ_ERROR_FORMAT,
+       {"num_local_experts"}},
       {"{'rope_theta': 0}", GPTVQ_ERROR_FORMAT, {"rope_theta"}},
       {"{'rope_theta': -1e4}", GPTVQ_ERROR_FORMAT, {"rope_theta"}},
       {"{'rope_scaling': 2}", GPTVQ_ERROR_FORMAT, {"rope_scaling is not an object"}},
       {"{'rope_parameters': []}", GPTVQ_ERROR_FORMAT, {"rope_parameters is not an object"}},
-      {"{'rope_parameters': {'full_attention': {}}}", GPTVQ_ERROR_UNSUPPORTED, {"rope_parameters.full_attention"}},
-      {"{'rope_scaling': {'type': 'dynamic', 'factor': 2}}", GPTVQ_ERROR_UNSUPPORTED, {"rope type dynamic is not supported"}},
-      {"{'rope_scaling': {'rope_type': 'yarn', 'factor': 2}}", GPTVQ_ERROR_UNSUPPORTED, {"rope type yarn is not supported"}},
+      {"{'rope_parameters': {'full_attention': {}}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope_parameters.full_attention"}},
+      {"{'rope_scaling': {'type': 'dynamic', 'factor': 2}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope type dynamic is not supported"}},
+      {"{'rope_scaling': {'rope_type': 'yarn', 'factor': 2}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope type yarn is not supported"}},
       {"{'rope_scaling': {'type': 'linear'}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor is missing"}},
       {"{'rope_scaling': {'type': 'linear', 'factor': 0}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor"}},
       {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 4, 'high_freq_factor': 4,"
-       "'original_max_position_embeddings': 128}}", GPTVQ_ERROR_FORMAT, {"high_freq_factor"}},
-      {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1, 'high_freq_factor': 4}}", GPTVQ_ERROR_FORMAT,
+       "'original_max_position_embeddings': 128}}",
+       GPTVQ_ERROR_FORMAT,
+       {"high_freq_factor"}},
+      {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1, 'high_freq_factor': 4}}",
+       GPTVQ_ERROR_FORMAT,
        {"rope_scaling.original_max_position_embeddings is missing"}},
-      {"{'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1], 'long_factor': [1,1,1,1]}}", GPTVQ_ERROR_FORMAT,
+      {"{'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1], 'long_factor': [1,1,1,1]}}",
+       GPTVQ_ERROR_FORMAT,
        {"original_max_position_embeddings is missing"}},
-      {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1], 'long_factor': [1,1,1,1]}}",
-       GPTVQ_ERROR_FORMAT, {"short_factor is not a list of 4"}},
-      {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1], 'long_factor': [1,1,0,1]}}",
-       GPTVQ_ERROR_FORMAT, {"long_factor[2]"}},
-      {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1], 'long_factor': [1,'x',1,1]}}",
-       GPTVQ_ERROR_FORMAT, {"long_factor[1]"}},
+      {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': "
+       "[1,1,1], 'long_factor': [1,1,1,1]}}",
+       GPTVQ_ERROR_FORMAT,
+       {"short_factor is not a list of 4"}},
+      {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': "
+       "[1,1,1,1], 'long_factor': [1,1,0,1]}}",
+       GPTVQ_ERROR_FORMAT,
+       {"long_factor[2]"}},
+      {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': "
+       "[1,1,1,1], 'long_factor': [1,'x',1,1]}}",
+       GPTVQ_ERROR_FORMAT,
+       {"long_factor[1]"}},
       {"{'partial_rotary_factor': 0.4}", GPTVQ_ERROR_FORMAT, {"partial_rotary_factor 0.4"}},
       {"{'partial_rotary_factor': 2}", GPTVQ_ERROR_FORMAT, {"partial_rotary_factor"}},
       {"{'bos_token_id': 'a'}", GPTVQ_ERROR_FORMAT, {"bos_token_id"}},
@@ -320,8 +369,9 @@ static void nonsense_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(defaults_of_llama), cmocka_unit_test(explicit_values), cmocka_unit_test(rope_of_both_spellings),
-      cmocka_unit_test(longrope_of_phi3),  cmocka_unit_test(sliding_windows), cmocka_unit_test(families),
+      cmocka_unit_test(defaults_of_llama),      cmocka_unit_test(explicit_values),
+      cmocka_unit_test(rope_of_both_spellings), cmocka_unit_test(longrope_of_phi3),
+      cmocka_unit_test(sliding_windows),        cmocka_unit_test(families),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

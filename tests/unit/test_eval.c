@@ -147,9 +147,10 @@ static naive compute_naively(size_t ctx, size_t windows, size_t score_from, bool
   return result;
 }
 
-/* Both paths compute logits of size about 20 in fp32; rows may be grouped differently. A logit is the end of a chain of 9 sums (embedding,
- * 4 × 2 residuals) and products of at most 768 terms whose rounding errors add up like random walks: √768 · 9 · ε · 20 ≈ 3e-4 for one
- * logit at worst, and independent over the hundreds of predictions averaged here. */
+/* Both paths compute logits of size about 20 in fp32; rows may be grouped differently. A logit is the end of
+ * a chain of 9 sums (embedding, 4 × 2 residuals) and products of at most 768 terms whose rounding errors add
+ * up like random walks: √768 · 9 · ε · 20 ≈ 3e-4 for one logit at worst, and independent over the hundreds of
+ * predictions averaged here. */
 #define LOGIT_BOUND 3e-4
 
 static void check_perplexity(size_t ctx, size_t windows, size_t score_from) {
@@ -160,7 +161,8 @@ static void check_perplexity(size_t ctx, size_t windows, size_t score_from) {
   options.score_from = score_from;
   gptvq_eval_result result;
   gptvq_error err;
-  assert_int_equal(gptvq_eval_text(model_a, tokenizer, text, text_size, &options, NULL, &result, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_eval_text(model_a, tokenizer, text, text_size, &options, NULL, &result, &err),
+                   GPTVQ_OK);
   naive expected = compute_naively(ctx, windows, score_from, false);
   assert_int_equal(result.tokens, expected.count);
   assert_int_equal(result.tokens, windows * (ctx - 1 - score_from));
@@ -190,7 +192,9 @@ static void test_compare_equals_naive(void **state) {
   gptvq_eval_options options = {.ctx = 40, .max_windows = 2, .score_from = 8};
   gptvq_compare_result result;
   gptvq_error err;
-  assert_int_equal(gptvq_compare_text(model_a, model_b, tokenizer, text, text_size, &options, NULL, &result, &err), GPTVQ_OK);
+  assert_int_equal(
+      gptvq_compare_text(model_a, model_b, tokenizer, text, text_size, &options, NULL, &result, &err),
+      GPTVQ_OK);
   naive expected = compute_naively(40, 2, 8, true);
   assert_int_equal(result.a.tokens, expected.count);
   assert_int_equal(result.b.tokens, expected.count);
@@ -210,12 +214,15 @@ static void test_model_against_itself(void **state) {
   gptvq_eval_options options = {.ctx = 50, .max_windows = 3};
   gptvq_compare_result result;
   gptvq_error err;
-  assert_int_equal(gptvq_compare_text(model_a, model_a, tokenizer, text, text_size, &options, NULL, &result, &err), GPTVQ_OK);
+  assert_int_equal(
+      gptvq_compare_text(model_a, model_a, tokenizer, text, text_size, &options, NULL, &result, &err),
+      GPTVQ_OK);
   assert_true(result.kl_mean == 0.0 && result.kl_max == 0.0 && result.kl_stderr == 0.0);
   assert_true(result.top1_agreement == 1.0);
   assert_true(result.a.nll == result.b.nll);
   gptvq_eval_result alone;
-  assert_int_equal(gptvq_eval_text(model_a, tokenizer, text, text_size, &options, NULL, &alone, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_eval_text(model_a, tokenizer, text, text_size, &options, NULL, &alone, &err),
+                   GPTVQ_OK);
   assert_true(alone.nll == result.a.nll);
 }
 
@@ -225,9 +232,12 @@ static void test_threads_change_nothing(void **state) {
   gptvq_compare_result one, three;
   gptvq_error err;
   gptvq_set_threads(1);
-  assert_int_equal(gptvq_compare_text(model_a, model_b, tokenizer, text, text_size, &options, NULL, &one, &err), GPTVQ_OK);
+  assert_int_equal(
+      gptvq_compare_text(model_a, model_b, tokenizer, text, text_size, &options, NULL, &one, &err), GPTVQ_OK);
   gptvq_set_threads(3);
-  assert_int_equal(gptvq_compare_text(model_a, model_b, tokenizer, text, text_size, &options, NULL, &three, &err), GPTVQ_OK);
+  assert_int_equal(
+      gptvq_compare_text(model_a, model_b, tokenizer, text, text_size, &options, NULL, &three, &err),
+      GPTVQ_OK);
   gptvq_set_threads(0);
   one.a.seconds = one.b.seconds = three.a.seconds = three.b.seconds = 0;
   assert_memory_equal(&one, &three, sizeof one);
@@ -243,8 +253,10 @@ static void test_errors(void **state) {
   gptvq_error err;
   assert_int_equal(evaluate(100, (gptvq_eval_options){.ctx = 1}, &err), GPTVQ_ERROR_ARGUMENT);
   assert_int_equal(evaluate(100, (gptvq_eval_options){.ctx = SIZE_MAX}, &err), GPTVQ_ERROR_ARGUMENT);
-  assert_int_equal(evaluate(1000, (gptvq_eval_options){.ctx = 8, .score_from = 7}, &err), GPTVQ_ERROR_ARGUMENT);
-  assert_int_equal(evaluate(1000, (gptvq_eval_options){.ctx = 8, .score_from = SIZE_MAX}, &err), GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(evaluate(1000, (gptvq_eval_options){.ctx = 8, .score_from = 7}, &err),
+                   GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(evaluate(1000, (gptvq_eval_options){.ctx = 8, .score_from = SIZE_MAX}, &err),
+                   GPTVQ_ERROR_ARGUMENT);
   assert_int_equal(evaluate(0, (gptvq_eval_options){.ctx = 8}, &err), GPTVQ_ERROR_DATA);
   int32_t *ids;
   size_t count;
@@ -276,8 +288,8 @@ static void test_stops_on_request(void **state) {
 
 static void test_log_sum_exp(void **state) {
   (void)state;
-  const float equal[4] = {1000, 1000, 1000, 1000}, lowest[2] = {-INFINITY, 3}, bad[3] = {1, NAN, 2}, first[2] = {NAN, 1},
-              infinite[2] = {INFINITY, 0};
+  const float equal[4] = {1000, 1000, 1000, 1000}, lowest[2] = {-INFINITY, 3}, bad[3] = {1, NAN, 2},
+              first[2] = {NAN, 1}, infinite[2] = {INFINITY, 0};
   assert_true(fabs(gptvq_log_sum_exp(equal, 4) - (1000 + log(4))) <= 1e-12);
   assert_true(gptvq_log_sum_exp(lowest, 2) == 3.0);
   assert_true(isnan(gptvq_log_sum_exp(bad, 3)));

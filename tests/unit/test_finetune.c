@@ -1,5 +1,5 @@
-/* Fine-tuning: the block's forward pass against a double-precision definition of its own, every gradient against finite
- * differences of that definition, and the training loop. */
+/* Fine-tuning: the block's forward pass against a double-precision definition of its own, every gradient
+ * against finite differences of that definition, and the training loop. */
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -41,10 +41,14 @@ typedef struct variant {
 
 static const variant variants[] = {
     {"llama", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8},
-    {"mistral, sliding window, 1-D, ragged stripes", 4, 4, 6, 6, 4, false, false, false, 1, 2, 8, 0, false, false, false, 5, 16},
-    {"qwen2, biases, fp16 codebooks, permuted", 4, 1, 8, 8, 0, false, true, false, 2, 4, 16, 0, true, false, false, 8, 24},
-    {"qwen3, head norms, 4-D, block scales", 2, 1, 16, 16, 0, false, false, true, 4, 3, 8, 8, true, false, false, 20, 8},
-    {"phi3, fused, partial rotation", 4, 2, 8, 4, 5, true, false, false, 2, 5, 8, 0, false, false, false, 4, 16},
+    {"mistral, sliding window, 1-D, ragged stripes", 4, 4, 6, 6, 4, false, false, false, 1, 2, 8, 0, false,
+     false, false, 5, 16},
+    {"qwen2, biases, fp16 codebooks, permuted", 4, 1, 8, 8, 0, false, true, false, 2, 4, 16, 0, true, false,
+     false, 8, 24},
+    {"qwen3, head norms, 4-D, block scales", 2, 1, 16, 16, 0, false, false, true, 4, 3, 8, 8, true, false,
+     false, 20, 8},
+    {"phi3, fused, partial rotation", 4, 2, 8, 4, 5, true, false, false, 2, 5, 8, 0, false, false, false, 4,
+     16},
     {"uniform, dense output", 3, 3, 8, 8, 0, false, true, true, 1, 3, 0, 8, true, true, true, 1, 32},
 };
 enum { VARIANTS = sizeof variants / sizeof variants[0] };
@@ -81,10 +85,14 @@ static void make_linear(fixture *f, size_t index, size_t rows, size_t cols, bool
   linear->is_packed = true;
   gptvq_packed *p = &linear->packed;
   p->shape = (gptvq_packed_shape){.kind = v->uniform ? GPTVQ_PACKED_UNIFORM : GPTVQ_PACKED_VQ,
-                                  .rows = rows, .cols = cols, .dim = v->dim, .index_bits = v->index_bits,
+                                  .rows = rows,
+                                  .cols = cols,
+                                  .dim = v->dim,
+                                  .index_bits = v->index_bits,
                                   .group_rows = gptvq_min_size(v->group_rows, rows),
                                   .group_cols = v->uniform ? cols : v->group_cols,
-                                  .codebook_bits = v->codebook_bits, .scale_block = v->scale_block,
+                                  .codebook_bits = v->codebook_bits,
+                                  .scale_block = v->scale_block,
                                   .permuted = v->permuted};
   gptvq_error err;
   assert_int_equal(gptvq_packed_check(&p->shape, "test", &err), GPTVQ_OK);
@@ -114,7 +122,8 @@ static void make_linear(fixture *f, size_t index, size_t rows, size_t cols, bool
   p->codebook_scales = scales;
   if (v->codebook_bits == 8) {
     int8_t *codes = keep(f, gptvq_alloc(sizes.codebook_values, 1));
-    for (size_t i = 0; i < sizes.codebook_values; i++) codes[i] = (int8_t)((int)gptvq_random_below(&seed, 255) - 127);
+    for (size_t i = 0; i < sizes.codebook_values; i++)
+      codes[i] = (int8_t)((int)gptvq_random_below(&seed, 255) - 127);
     p->codebooks = codes;
   } else {
     uint16_t *values = keep(f, gptvq_alloc(sizes.codebook_values, sizeof *values));
@@ -140,11 +149,19 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
       f->rope[t * half + i] = (float)cos(angle);
       f->rope[(LENGTH + t) * half + i] = (float)sin(angle);
     }
-  f->dims = (gptvq_ft_dims){.hidden = HIDDEN, .heads = v->heads, .kv_heads = v->kv_heads, .head_dim = v->head_dim,
-                            .intermediate = INTERMEDIATE, .length = LENGTH, .sliding_window = v->window, .eps = 1e-5f,
+  f->dims = (gptvq_ft_dims){.hidden = HIDDEN,
+                            .heads = v->heads,
+                            .kv_heads = v->kv_heads,
+                            .head_dim = v->head_dim,
+                            .intermediate = INTERMEDIATE,
+                            .length = LENGTH,
+                            .sliding_window = v->window,
+                            .eps = 1e-5f,
                             .has_norm = {true, true, v->head_norms, v->head_norms},
                             .has_bias = {v->biases, v->biases, v->biases, v->biases},
-                            .rotary = v->rotary, .cosine = f->rope, .sine = f->rope + LENGTH * half};
+                            .rotary = v->rotary,
+                            .cosine = f->rope,
+                            .sine = f->rope + LENGTH * half};
   gptvq_block *b = &f->block;
   b->linears = f->linears;
   b->mlp_count = 1;
@@ -192,7 +209,8 @@ static void ref_norm(size_t n, const double *x, const float *gain, double eps, d
   for (size_t i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / (double)n + eps) * (double)gain[i];
 }
 
-static void ref_linear(const gptvq_ft_dims *d, const gptvq_ft_weights *w, gptvq_ft_matrix m, const double *x, double *y) {
+static void ref_linear(const gptvq_ft_dims *d, const gptvq_ft_weights *w, gptvq_ft_matrix m, const double *x,
+                       double *y) {
   size_t rows = gptvq_ft_rows(d, m), cols = gptvq_ft_cols(d, m);
   for (size_t r = 0; r < rows; r++) {
     y[r] = w->bias[m] != NULL ? (double)w->bias[m][r] : 0.0;
@@ -201,7 +219,8 @@ static void ref_linear(const gptvq_ft_dims *d, const gptvq_ft_weights *w, gptvq_
 }
 
 /* out[tokens × HIDDEN] */
-static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t tokens, const double *x, double *out) {
+static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t tokens, const double *x,
+                      double *out) {
   size_t hd = d->head_dim, width = (d->heads + 2 * d->kv_heads) * hd, half = d->rotary / 2;
   double *qkv = gptvq_alloc(LENGTH * width, sizeof *qkv), heads[128], normed[HIDDEN], gate[2 * INTERMEDIATE];
   assert_non_null(qkv);
@@ -215,7 +234,8 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
         const float *gain = w->norm[h < d->heads ? GPTVQ_FT_Q_NORM : GPTVQ_FT_K_NORM];
         if (gain != NULL) ref_norm(hd, head, gain, (double)d->eps, head);
         for (size_t i = 0; i < half; i++) {
-          double a = head[i], b = head[i + half], c = (double)d->cosine[t * half + i], s = (double)d->sine[t * half + i];
+          double a = head[i], b = head[i + half], c = (double)d->cosine[t * half + i],
+                 s = (double)d->sine[t * half + i];
           head[i] = a * c - b * s;
           head[i + half] = b * c + a * s;
         }
@@ -242,7 +262,8 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
       for (size_t i = 0; i < HIDDEN; i++) middle[i] += in[i];
       ref_norm(HIDDEN, middle, w->norm[GPTVQ_FT_MLP_NORM], (double)d->eps, normed);
       ref_linear(d, w, GPTVQ_FT_GATE_UP, normed, gate);
-      for (size_t i = 0; i < INTERMEDIATE; i++) gate[i] = gate[i] / (1.0 + exp(-gate[i])) * gate[INTERMEDIATE + i];
+      for (size_t i = 0; i < INTERMEDIATE; i++)
+        gate[i] = gate[i] / (1.0 + exp(-gate[i])) * gate[INTERMEDIATE + i];
       ref_linear(d, w, GPTVQ_FT_DOWN, gate, down);
       for (size_t i = 0; i < HIDDEN; i++) y[i] = middle[i] + down[i];
     }
@@ -252,7 +273,8 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
 
 /* ---- tests ---- */
 
-/* Each output is a chain of a handful of sums of at most WIDTH products: c · WIDTH · ε of the largest value around. */
+/* Each output is a chain of a handful of sums of at most WIDTH products: c · WIDTH · ε of the largest value
+ * around. */
 enum { WIDTH = 64, CHAIN = 8 };
 
 static void forward_is_the_definition(void **state) {
@@ -280,7 +302,8 @@ static void forward_is_the_definition(void **state) {
   }
 }
 
-/* Building the weights from theta gives the decoded packed weights exactly (no scale changes before a step). */
+/* Building the weights from theta gives the decoded packed weights exactly (no scale changes before a step).
+ */
 static void theta_starts_as_the_packed_weights(void **state) {
   (void)state;
   for (size_t i = 0; i < VARIANTS; i++) {
@@ -306,16 +329,18 @@ static void theta_starts_as_the_packed_weights(void **state) {
   }
 }
 
-static double functional(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights, const double *x, const float *r) {
+static double functional(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights, const double *x,
+                         const float *r) {
   double out[TOKENS * HIDDEN], sum = 0;
   ref_block(dims, weights, TOKENS, x, out);
   for (size_t i = 0; i < TOKENS * HIDDEN; i++) sum += (double)r[i] * out[i];
   return sum;
 }
 
-/* L = Σ r ∘ block(x). The four-point stencil's own error is h⁴/30 · L⁽⁵⁾: with h = 2⁻⁸ of values around one, far below the rounding
- * errors of the fp32 gradients, which are sums of at most TOKENS · WIDTH products behind a CHAIN of sums and whose rounding errors add up
- * like a random walk: CHAIN · √(TOKENS · WIDTH) · ε of the largest gradient of the same array. */
+/* L = Σ r ∘ block(x). The four-point stencil's own error is h⁴/30 · L⁽⁵⁾: with h = 2⁻⁸ of values around one,
+ * far below the rounding errors of the fp32 gradients, which are sums of at most TOKENS · WIDTH products
+ * behind a CHAIN of sums and whose rounding errors add up like a random walk: CHAIN · √(TOKENS · WIDTH) · ε
+ * of the largest gradient of the same array. */
 static void gradients_are_finite_differences(void **state) {
   (void)state;
   const double tolerance = CHAIN * sqrt((double)TOKENS * WIDTH) * (double)FLT_EPSILON;
@@ -333,8 +358,8 @@ static void gradients_are_finite_differences(void **state) {
     for (size_t i = 0; i < TOKENS * HIDDEN; i++) x[i] = (double)f.x[i];
     gptvq_ft_params_begin(&params);
     gptvq_ft_forward(&f.dims, &params.weights, tape, TOKENS, f.x);
-    gptvq_ft_backward(&f.dims, &params.weights, tape, r, &params.vector_gradients, gptvq_ft_params_scatter, &params,
-                      gradient_in);
+    gptvq_ft_backward(&f.dims, &params.weights, tape, r, &params.vector_gradients, gptvq_ft_params_scatter,
+                      &params, gradient_in);
     gptvq_ft_params_finish(&params);
 
     /* arrays of parameters, each with its own largest gradient */
@@ -344,7 +369,8 @@ static void gradients_are_finite_differences(void **state) {
     starts[arrays] = params.count;
     for (size_t a = 0; a < arrays; a++) {
       double largest = 0;
-      for (size_t i = starts[a]; i < starts[a + 1]; i++) largest = fmax(largest, fabs((double)params.gradient[i]));
+      for (size_t i = starts[a]; i < starts[a + 1]; i++)
+        largest = fmax(largest, fabs((double)params.gradient[i]));
       assert_true(largest > 0.0);
       for (size_t i = starts[a]; i < starts[a + 1]; i += 3) {
         float start = params.theta[i], h = 0x1p-8f;
@@ -357,8 +383,8 @@ static void gradients_are_finite_differences(void **state) {
         params.theta[i] = start;
         double expected = (8.0 * (value[2] - value[1]) - (value[3] - value[0])) / (12.0 * (double)h);
         if (!(fabs((double)params.gradient[i] - expected) <= tolerance * largest))
-          fail_msg("%s: array %zu, parameter %zu: gradient %.9g, finite difference %.9g, largest %.9g", variants[v].name, a,
-                   i - starts[a], (double)params.gradient[i], expected, largest);
+          fail_msg("%s: array %zu, parameter %zu: gradient %.9g, finite difference %.9g, largest %.9g",
+                   variants[v].name, a, i - starts[a], (double)params.gradient[i], expected, largest);
       }
     }
     gptvq_ft_params_build(&params, false);
@@ -373,7 +399,8 @@ static void gradients_are_finite_differences(void **state) {
       x[i] = start;
       double expected = (8.0 * (value[2] - value[1]) - (value[3] - value[0])) / (12.0 * h);
       if (!(fabs((double)gradient_in[i] - expected) <= tolerance * largest))
-        fail_msg("%s: input %zu: gradient %.9g, finite difference %.9g", variants[v].name, i, (double)gradient_in[i], expected);
+        fail_msg("%s: input %zu: gradient %.9g, finite difference %.9g", variants[v].name, i,
+                 (double)gradient_in[i], expected);
     }
     free(r);
     gptvq_ft_tape_destroy(tape);
@@ -394,7 +421,8 @@ static float *disturb(fixture *f) {
   float *targets = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *targets);
   assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
   assert_int_equal(gptvq_ft_tape_create(&f->dims, MANY * LENGTH, false, &tape, &err), GPTVQ_OK);
-  memcpy(targets, gptvq_ft_forward(&f->dims, &params.weights, tape, MANY * LENGTH, f->x), MANY * LENGTH * HIDDEN * sizeof *targets);
+  memcpy(targets, gptvq_ft_forward(&f->dims, &params.weights, tape, MANY * LENGTH, f->x),
+         MANY * LENGTH * HIDDEN * sizeof *targets);
   gptvq_ft_tape_destroy(tape);
   for (size_t i = 0; i < params.count; i++) params.theta[i] += 0.15f * params.unit[i] * uniform(1.0f);
   gptvq_ft_params_store(&params);
@@ -402,12 +430,14 @@ static float *disturb(fixture *f) {
   return targets;
 }
 
-/* The relative error of the block as stored, over the held-out windows (every third one), by the definition. */
+/* The relative error of the block as stored, over the held-out windows (every third one), by the definition.
+ */
 static double stored_error(fixture *f, const float *targets) {
   gptvq_error err;
   gptvq_ft_params params;
   assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-  double *x = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *x), *out = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *out);
+  double *x = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *x),
+         *out = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *out);
   for (size_t i = 0; i < MANY * LENGTH * HIDDEN; i++) x[i] = (double)f->x[i];
   ref_block(&f->dims, &params.weights, MANY * LENGTH, x, out);
   double errors = 0, deviation = 0;
@@ -439,7 +469,8 @@ static gptvq_finetune_options training_options(void) {
   return options;
 }
 
-static void train(fixture *f, const float *targets, const gptvq_finetune_options *options, gptvq_finetune_result *result) {
+static void train(fixture *f, const float *targets, const gptvq_finetune_options *options,
+                  gptvq_finetune_result *result) {
   gptvq_error err;
   gptvq_ft_params params;
   assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
@@ -461,8 +492,8 @@ static void training_lowers_the_stored_error(void **state) {
     double after = stored_error(&f, targets);
     if (!(after < 0.5 * before)) fail_msg("%s: error %.6g became %.6g only", variants[v].name, before, after);
     assert_true(result.best_step > 0);
-    /* what is reported is what is stored; squared errors carry twice the forward pass's relative rounding error, seen through the
-     * ratio of the outputs to their error, at most 1 / sqrt(after) */
+    /* what is reported is what is stored; squared errors carry twice the forward pass's relative rounding
+     * error, seen through the ratio of the outputs to their error, at most 1 / sqrt(after) */
     double slack = 2.0 * CHAIN * WIDTH * (double)FLT_EPSILON / sqrt(after);
     assert_true(fabs(result.before - before) <= slack * before);
     assert_true(fabs(result.after - after) <= slack * after);
@@ -504,7 +535,8 @@ static void training_of_indices_repairs_them(void **state) {
       free_fixture(&f);
     }
     if (!(after[1] < 0.9 * after[0]))
-      fail_msg("%s: error %.6g became %.6g, with trained indices %.6g", variants[v].name, before, after[0], after[1]);
+      fail_msg("%s: error %.6g became %.6g, with trained indices %.6g", variants[v].name, before, after[0],
+               after[1]);
   }
 }
 
@@ -517,7 +549,8 @@ static uint64_t fingerprint(const fixture *f) {
     gptvq_packed_measure(&p->shape, &sizes);
     const uint8_t *parts[] = {p->codebooks, (const uint8_t *)p->codebook_scales, (const uint8_t *)p->scales,
                               (const uint8_t *)f->block.attention_norm};
-    size_t bytes[] = {sizes.codebook_bytes, 2 * sizes.codebook_scales, 2 * sizes.uniform_scales, HIDDEN * sizeof(float)};
+    size_t bytes[] = {sizes.codebook_bytes, 2 * sizes.codebook_scales, 2 * sizes.uniform_scales,
+                      HIDDEN * sizeof(float)};
     for (size_t part = 0; part < 4; part++)
       for (size_t j = 0; j < bytes[part]; j++) hash = (hash ^ parts[part][j]) * 1099511628211u;
   }
@@ -582,24 +615,30 @@ static void bad_input_is_refused(void **state) {
   assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
   assert_int_equal(gptvq_ft_train(&params, 0, f.x, targets, &options, NULL, &result, &err), GPTVQ_ERROR_DATA);
   targets[17] = NAN;
-  assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err), GPTVQ_ERROR_NUMERIC);
+  assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err),
+                   GPTVQ_ERROR_NUMERIC);
   targets[17] = 0;
   f.x[2 * LENGTH * HIDDEN + 3] = INFINITY; /* in a held-out window */
-  assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err), GPTVQ_ERROR_NUMERIC);
+  assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err),
+                   GPTVQ_ERROR_NUMERIC);
   gptvq_ft_params_release(&params);
   assert_true(fingerprint(&f) == before);
   f.block.mlp_count = 4;
-  assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_ERROR_UNSUPPORTED);
+  assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err),
+                   GPTVQ_ERROR_UNSUPPORTED);
   free(targets);
   free_fixture(&f);
 }
 
 int main(void) {
   gptvq_set_threads(1); /* the work is too little to share out */
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(forward_is_the_definition),        cmocka_unit_test(theta_starts_as_the_packed_weights),
-      cmocka_unit_test(gradients_are_finite_differences), cmocka_unit_test(training_lowers_the_stored_error),
-      cmocka_unit_test(training_of_indices_repairs_them), cmocka_unit_test(same_bytes_for_any_threads),       cmocka_unit_test(a_useless_training_changes_nothing),
-      cmocka_unit_test(bad_input_is_refused)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(forward_is_the_definition),
+                                     cmocka_unit_test(theta_starts_as_the_packed_weights),
+                                     cmocka_unit_test(gradients_are_finite_differences),
+                                     cmocka_unit_test(training_lowers_the_stored_error),
+                                     cmocka_unit_test(training_of_indices_repairs_them),
+                                     cmocka_unit_test(same_bytes_for_any_threads),
+                                     cmocka_unit_test(a_useless_training_changes_nothing),
+                                     cmocka_unit_test(bad_input_is_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Fine-tuning of models: the differentiable block is the model's own block, and fine-tuning inside gptvq_quantize. */
+/* Fine-tuning of models: the differentiable block is the model's own block, and fine-tuning inside
+ * gptvq_quantize. */
 #include "tiny_model.h"
 #include "base/memory.h"
 #include "quant/finetune_internal.h"
@@ -17,11 +18,12 @@ static int make_scratch(void **state) {
   return 0;
 }
 
-/* Both are chains of a handful of fp32 sums of at most 64 products: 2 · CHAIN · 64 · ε of the largest value around. */
+/* Both are chains of a handful of fp32 sums of at most 64 products: 2 · CHAIN · 64 · ε of the largest value
+ * around. */
 enum { LENGTH = 40, CHAIN = 8, WIDTH = 64 };
 
-static void compare_block(const char *name, const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                          float *x) {
+static void compare_block(const char *name, const gptvq_model *model, const gptvq_block *block,
+                          gptvq_workspace *workspace, float *x) {
   size_t hidden = model->config.hidden, n = LENGTH * hidden;
   gptvq_ft_dims dims;
   gptvq_ft_params params;
@@ -40,7 +42,8 @@ static void compare_block(const char *name, const gptvq_model *model, const gptv
   for (size_t i = 0; i < n; i++) largest = fmaxf(largest, fabsf(expected[i]));
   for (size_t i = 0; i < n; i++)
     if (!(fabsf(y[i] - expected[i]) <= 2 * CHAIN * WIDTH * FLT_EPSILON * largest))
-      fail_msg("%s, block %zu: output %zu is %.9g, not %.9g", name, block->index, i, (double)y[i], (double)expected[i]);
+      fail_msg("%s, block %zu: output %zu is %.9g, not %.9g", name, block->index, i, (double)y[i],
+               (double)expected[i]);
   memcpy(x, expected, n * sizeof *x);
   free(expected);
   gptvq_ft_tape_destroy(tape);
@@ -50,8 +53,16 @@ static void compare_block(const char *name, const gptvq_model *model, const gptv
 
 static void forward_is_the_models_block(void **state) {
   (void)state;
-  static const char *const names[] = {"llama", "llama-head-dim-bias", "llama-linear-rope", "llama3-rope", "mistral",
-                                      "phi3", "phi3-longrope", "qwen2", "qwen2-window", "qwen3"};
+  static const char *const names[] = {"llama",
+                                      "llama-head-dim-bias",
+                                      "llama-linear-rope",
+                                      "llama3-rope",
+                                      "mistral",
+                                      "phi3",
+                                      "phi3-longrope",
+                                      "qwen2",
+                                      "qwen2-window",
+                                      "qwen3"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     char path[512];
     gptvq_model *model;
@@ -65,7 +76,8 @@ static void forward_is_the_models_block(void **state) {
     float *x = gptvq_alloc(LENGTH * model->config.hidden, sizeof *x);
     assert_non_null(x);
     ok(gptvq_embed(model, tokens, LENGTH, x, err));
-    for (size_t b = 0; b < model->config.layers; b++) compare_block(names[i], model, &model->blocks[b], workspace, x);
+    for (size_t b = 0; b < model->config.layers; b++)
+      compare_block(names[i], model, &model->blocks[b], workspace, x);
     free(x);
     gptvq_workspace_destroy(workspace);
     gptvq_model_close(model);
@@ -111,15 +123,17 @@ static bool same_tensor(const char *a, const char *b, const char *name) {
   gptvq_checkpoint *checkpoints[2];
   ok(gptvq_checkpoint_open(a, &checkpoints[0], err));
   ok(gptvq_checkpoint_open(b, &checkpoints[1], err));
-  const gptvq_tensor *x = gptvq_checkpoint_find(checkpoints[0], name), *y = gptvq_checkpoint_find(checkpoints[1], name);
+  const gptvq_tensor *x = gptvq_checkpoint_find(checkpoints[0], name),
+                     *y = gptvq_checkpoint_find(checkpoints[1], name);
   assert_true(x != NULL && y != NULL && x->type == y->type && x->bytes == y->bytes);
   bool same = memcmp(x->data, y->data, x->bytes) == 0;
   for (size_t i = 0; i < 2; i++) gptvq_checkpoint_close(checkpoints[i]);
   return same;
 }
 
-/* The best parameters on the held-out windows are kept, those of the start among them: no model can lose there. How much one gains from
- * 768 tokens is chance (some seeds: nothing), so the gain is asked of all of them together. */
+/* The best parameters on the held-out windows are kept, those of the start among them: no model can lose
+ * there. How much one gains from 768 tokens is chance (some seeds: nothing), so the gain is asked of all of
+ * them together. */
 static void architectures_gain(void **state) {
   (void)state;
   double sum_before = 0, sum_after = 0;
@@ -136,7 +150,8 @@ static void architectures_gain(void **state) {
       ok(gptvq_quantize("any", "plain", &o, NULL, &plain, err));
       assert_true(isnan(plain.finetune_before) && isnan(plain.finetune_after));
       if (!(tuned.finetune_after <= tuned.finetune_before))
-        fail_msg("%s, uniform %d: held-out KL rose from %g to %g", models[m]->architecture, uniform, tuned.finetune_before, tuned.finetune_after);
+        fail_msg("%s, uniform %d: held-out KL rose from %g to %g", models[m]->architecture, uniform,
+                 tuned.finetune_before, tuned.finetune_after);
       assert_true(tuned.bits_per_value == plain.bits_per_value && tuned.linear_bytes == plain.linear_bytes);
       sum_before += divergence("any", "plain");
       sum_after += divergence("any", "tuned");
@@ -146,10 +161,13 @@ static void architectures_gain(void **state) {
       assert_false(same_tensor("plain", "tuned", "model.norm.weight"));
       assert_false(same_tensor("plain", "tuned", "model.layers.0.input_layernorm.weight"));
       assert_false(same_tensor("plain", "tuned", "model.layers.1.post_attention_layernorm.weight"));
-      if (models[m]->qk_norm) assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.k_norm.weight"));
-      if (models[m]->qkv_bias) assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.q_proj.bias"));
+      if (models[m]->qk_norm)
+        assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.k_norm.weight"));
+      if (models[m]->qkv_bias)
+        assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.q_proj.bias"));
     }
-  if (!(sum_after < 0.97 * sum_before)) fail_msg("KL %g became %g, all models together", sum_before, sum_after);
+  if (!(sum_after < 0.97 * sum_before))
+    fail_msg("KL %g became %g, all models together", sum_before, sum_after);
 }
 
 static void assert_same_shards(const char *a, const char *b) {
@@ -160,7 +178,8 @@ static void assert_same_shards(const char *a, const char *b) {
   gptvq_checkpoint_close(checkpoint);
 }
 
-/* Block after block: the held-out error rises in none, falls in most, and so does the divergence of the models together. */
+/* Block after block: the held-out error rises in none, falls in most, and so does the divergence of the
+ * models together. */
 typedef struct block_watch {
   size_t blocks, gains, losses;
 } block_watch;
@@ -170,7 +189,8 @@ static void watch_blocks(void *user, gptvq_log_level level, const char *line) {
   unsigned block;
   double before, after;
   if (level != GPTVQ_LOG_INFO) return;
-  if (sscanf(line, "block %u fine-tuned: error on held-out windows %lf -> %lf", &block, &before, &after) != 3) return;
+  if (sscanf(line, "block %u fine-tuned: error on held-out windows %lf -> %lf", &block, &before, &after) != 3)
+    return;
   w->blocks++;
   w->gains += after < before;
   w->losses += after > before;
@@ -203,8 +223,10 @@ static void blocks_gain(void **state) {
     sum_after += divergence("any", "tuned");
     if (watch.gains < watch.blocks) continue; /* a block was left as it was */
     assert_false(same_tensor("plain", "tuned", "model.layers.0.input_layernorm.weight"));
-    if (models[m]->qk_norm) assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.k_norm.weight"));
-    if (models[m]->qkv_bias) assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.q_proj.bias"));
+    if (models[m]->qk_norm)
+      assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.k_norm.weight"));
+    if (models[m]->qkv_bias)
+      assert_false(same_tensor("plain", "tuned", "model.layers.1.self_attn.q_proj.bias"));
   }
   assert_true(2 * gains > blocks);
   if (!(sum_after < sum_before)) fail_msg("KL %g became %g, both models together", sum_before, sum_after);
@@ -287,8 +309,9 @@ static void refusals(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(forward_is_the_models_block), cmocka_unit_test(architectures_gain),
-                                     cmocka_unit_test(blocks_gain),
-                                     cmocka_unit_test(threads_and_interruptions_change_nothing), cmocka_unit_test(refusals)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(forward_is_the_models_block),
+                                     cmocka_unit_test(architectures_gain), cmocka_unit_test(blocks_gain),
+                                     cmocka_unit_test(threads_and_interruptions_change_nothing),
+                                     cmocka_unit_test(refusals)};
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -28,8 +28,9 @@ static double pair_loss(const gptvq_model *model, const int32_t tokens[2]) {
   return log(sum);
 }
 
-/* One window of two tokens: the loss depends on token 0 alone, so that adding to a linear's bias adds to the output z_0i alone and dL/dbias_i
- * is the gradient that the guide squares. Central differences of step s on fp32 logits: error about 2^-20 / s + s² / 6 · third derivative. */
+/* One window of two tokens: the loss depends on token 0 alone, so that adding to a linear's bias adds to the
+ * output z_0i alone and dL/dbias_i is the gradient that the guide squares. Central differences of step s on
+ * fp32 logits: error about 2^-20 / s + s² / 6 · third derivative. */
 static void squares_match_finite_differences(void **state) {
   (void)state;
   const char *const folders[] = {"llama", "qwen3", "phi3"};
@@ -62,7 +63,8 @@ static void squares_match_finite_differences(void **state) {
         linear->bias = before;
         /* the second token adds nothing: the mean over two tokens */
         double expected = sum / (double)linear->rows / 2.0, got = guide.energy[b][i];
-        if (fabs(got - expected) > 0.02 * expected + 1e-8) fail_msg("%s: %g instead of %g", linear->name, got, expected);
+        if (fabs(got - expected) > 0.02 * expected + 1e-8)
+          fail_msg("%s: %g instead of %g", linear->name, got, expected);
       }
       for (int input = 0; input < GPTVQ_GUIDE_INPUTS; input++) {
         const float *weight = gptvq_guide_weights(&guide, b, (gptvq_guide_input)input);
@@ -74,7 +76,8 @@ static void squares_match_finite_differences(void **state) {
   }
 }
 
-/* Same bytes whatever the threads, and whatever the number of windows at a time; means of 1; power 0 is no weighting. */
+/* Same bytes whatever the threads, and whatever the number of windows at a time; means of 1; power 0 is no
+ * weighting. */
 static void weights_are_deterministic_and_normalised(void **state) {
   (void)state;
   enum { SAMPLES = 5, LENGTH = 20 };
@@ -86,13 +89,15 @@ static void weights_are_deterministic_and_normalised(void **state) {
   ok(gptvq_model_open("llama", NULL, &model, err));
   for (int i = 0; i < 3; i++) {
     gptvq_set_threads(i == 0 ? 1 : 3);
-    ok(gptvq_guide_create(model, SAMPLES, LENGTH, tokens, 0.5, i == 2 ? 1 : (size_t)1 << 24, 0, 1, NULL, &guides[i], err));
+    ok(gptvq_guide_create(model, SAMPLES, LENGTH, tokens, 0.5, i == 2 ? 1 : (size_t)1 << 24, 0, 1, NULL,
+                          &guides[i], err));
   }
   size_t rows = guides[0].blocks * GPTVQ_GUIDE_INPUTS, bytes = rows * SAMPLES * LENGTH * sizeof(float);
   for (int i = 1; i < 3; i++) assert_memory_equal(guides[i].weights, guides[0].weights, bytes);
   for (size_t row = 0; row < rows; row++) {
     double sum = 0;
-    for (size_t t = 0; t < SAMPLES * LENGTH; t++) sum += (double)guides[0].weights[row * SAMPLES * LENGTH + t];
+    for (size_t t = 0; t < SAMPLES * LENGTH; t++)
+      sum += (double)guides[0].weights[row * SAMPLES * LENGTH + t];
     assert_true(fabs(sum / (SAMPLES * LENGTH) - 1.0) < 1e-5);
   }
   ok(gptvq_guide_create(model, SAMPLES, LENGTH, tokens, 0.0, (size_t)1 << 24, 0, 1, NULL, &flat, err));
@@ -109,7 +114,8 @@ static void experts_are_refused(void **state) {
   gptvq_guide guide;
   gptvq_error failure;
   ok(gptvq_model_open("mixtral", NULL, &model, err));
-  assert_int_equal(gptvq_guide_create(model, 1, 4, tokens, 1.0, 1 << 20, 0, 1, NULL, &guide, &failure), GPTVQ_ERROR_UNSUPPORTED);
+  assert_int_equal(gptvq_guide_create(model, 1, 4, tokens, 1.0, 1 << 20, 0, 1, NULL, &guide, &failure),
+                   GPTVQ_ERROR_UNSUPPORTED);
   gptvq_model_close(model);
 }
 

@@ -1,4 +1,5 @@
-/* Keys and values as fp16: conversions equal the scalar ones everywhere, attention equals that over the rounded numbers, bit for bit. */
+/* Keys and values as fp16: conversions equal the scalar ones everywhere, attention equals that over the
+ * rounded numbers, bit for bit. */
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -13,8 +14,8 @@
 #include <cmocka.h>
 
 static const char *const levels[] = {"ref", "avx2", "avx512", "neon"};
-#define FOR_EACH_LEVEL(level)                                                                                          \
-  for (size_t level = 0; level < sizeof levels / sizeof levels[0]; level++)                                            \
+#define FOR_EACH_LEVEL(level) \
+  for (size_t level = 0; level < sizeof levels / sizeof levels[0]; level++) \
     if (gptvq_set_cpu(levels[level], NULL) == GPTVQ_OK)
 
 static void conversions(void **state) {
@@ -31,17 +32,20 @@ static void conversions(void **state) {
       bool nan = (i & 0x7fff) > 0x7c00;
       if (nan ? !isnan(x[i]) : gptvq_float_bits(x[i]) != gptvq_float_bits(gptvq_fp16_to_float((uint16_t)i)))
         fail_msg("%s: %#zx becomes %g", levels[level], i, (double)x[i]);
-      if (nan ? (back[i] & 0x7fff) <= 0x7c00 : back[i] != i) fail_msg("%s: %#zx comes back as %#x", levels[level], i, back[i]);
+      if (nan ? (back[i] & 0x7fff) <= 0x7c00 : back[i] != i)
+        fail_msg("%s: %#zx comes back as %#x", levels[level], i, back[i]);
     }
     for (int round = 0; round < 20; round++) { /* between the halves, ties among them, and far outside */
       for (size_t i = 0; i < ALL; i++) {
         uint32_t bits = (uint32_t)gptvq_random(&seed);
-        if (round % 2) bits = (bits & 0x8fffe000u) | 0x30000000u | (bits & 1u ? 0x1000u : 0u) | (bits & 2u ? 1u : 0u);
+        if (round % 2)
+          bits = (bits & 0x8fffe000u) | 0x30000000u | (bits & 1u ? 0x1000u : 0u) | (bits & 2u ? 1u : 0u);
         x[i] = gptvq_bits_float(bits);
       }
       GPTVQ_MULTI_PICK(gptvq_to_half)(ALL, x, back);
       for (size_t i = 0; i < ALL; i++)
-        if (back[i] != gptvq_float_to_fp16(x[i])) fail_msg("%s: %a becomes %#x", levels[level], (double)x[i], back[i]);
+        if (back[i] != gptvq_float_to_fp16(x[i]))
+          fail_msg("%s: %a becomes %#x", levels[level], (double)x[i], back[i]);
     }
   }
   free(half);

@@ -1,4 +1,5 @@
-/* The output head stored as int8 codes: half the bytes, the same model within the codes' rounding, by every way of computing. */
+/* The output head stored as int8 codes: half the bytes, the same model within the codes' rounding, by every
+ * way of computing. */
 #define _GNU_SOURCE
 #include "tiny_model.h"
 
@@ -40,7 +41,9 @@ static int pack_rotated(const char *in, const char *out, unsigned head_bits, int
   return warnings;
 }
 
-static int pack(const char *in, const char *out, unsigned head_bits) { return pack_rotated(in, out, head_bits, 0); }
+static int pack(const char *in, const char *out, unsigned head_bits) {
+  return pack_rotated(in, out, head_bits, 0);
+}
 
 static void logits_of(const char *folder, gptvq_compute compute, float *logits, gptvq_model_info *info) {
   const gptvq_model_options options = {.compute = compute};
@@ -56,8 +59,9 @@ static void logits_of(const char *folder, gptvq_compute compute, float *logits, 
   gptvq_model_close(model);
 }
 
-/* The head's input has rms 1 · gain <= 1.1; a code is off by at most half a step, step <= max|w| / 127 · (1 + 2^-10), max|w| <= 0.2:
- * |difference| <= Σ|x| · step / 2 <= 64 · 1.1 · 0.2 / 254 · (1 + 2^-10) by Cauchy's inequality; int8 inputs round both sides alike. */
+/* The head's input has rms 1 · gain <= 1.1; a code is off by at most half a step, step <= max|w| / 127 · (1 +
+ * 2^-10), max|w| <= 0.2: |difference| <= Σ|x| · step / 2 <= 64 · 1.1 · 0.2 / 254 · (1 + 2^-10) by Cauchy's
+ * inequality; int8 inputs round both sides alike. */
 static void same_model(void **state) {
   (void)state;
   static float whole[LOGITS], half[LOGITS];
@@ -78,12 +82,14 @@ static void same_model(void **state) {
   ok(gptvq_model_open("llama", NULL, &original, err));
   head = &original->head;
   size_t stored = head->rows * head->cols * gptvq_dtype_size(head->dtype);
-  assert_int_equal(a.other_bytes - b.other_bytes, stored - sizes.index_bytes - sizes.zero_bytes - 2 * sizes.uniform_scales);
+  assert_int_equal(a.other_bytes - b.other_bytes,
+                   stored - sizes.index_bytes - sizes.zero_bytes - 2 * sizes.uniform_scales);
   const double bound = 64 * 1.1 * 0.2 / 254 * (1 + 1.0 / 1024);
   bool differs = false;
   for (size_t i = 0; i < LOGITS; i++) {
     differs = differs || whole[i] != half[i];
-    if (!(fabs((double)whole[i] - (double)half[i]) <= bound)) fail_msg("logit %zu: %.6g, should be %.6g", i, (double)half[i], (double)whole[i]);
+    if (!(fabs((double)whole[i] - (double)half[i]) <= bound))
+      fail_msg("logit %zu: %.6g, should be %.6g", i, (double)half[i], (double)whole[i]);
   }
   assert_true(differs);
   gptvq_model_close(original);
@@ -104,13 +110,16 @@ static void codes_as_stored(void **state) {
   assert_memory_equal(model->head.codes, packed.indices, TINY_VOCAB * TINY_HIDDEN);
   float row[TINY_HIDDEN], decoded[TINY_HIDDEN];
   for (size_t r = 0; r < TINY_VOCAB; r++) {
-    gptvq_to_float(original->head.dtype, (const char *)original->head.weights + r * TINY_HIDDEN * gptvq_dtype_size(original->head.dtype),
+    gptvq_to_float(original->head.dtype,
+                   (const char *)original->head.weights +
+                       r * TINY_HIDDEN * gptvq_dtype_size(original->head.dtype),
                    TINY_HIDDEN, row);
     gptvq_packed_decode(&packed, r, r + 1, decoded, TINY_HIDDEN);
     float step = gptvq_fp16_to_float(packed.scales[r]);
     assert_true(step == model->head.code_scales[r]);
     for (size_t c = 0; c < TINY_HIDDEN; c++)
-      if (!(fabsf(decoded[c] - row[c]) <= step * 0.5f * 1.00001f)) fail_msg("row %zu column %zu: %g, not %g", r, c, (double)decoded[c], (double)row[c]);
+      if (!(fabsf(decoded[c] - row[c]) <= step * 0.5f * 1.00001f))
+        fail_msg("row %zu column %zu: %g, not %g", r, c, (double)decoded[c], (double)row[c]);
   }
   free(memory);
   gptvq_model_close(original);
@@ -126,12 +135,16 @@ static void export_and_tied(void **state) {
   logits_of("half", GPTVQ_COMPUTE_FP32, half, &info);
   logits_of("exported", GPTVQ_COMPUTE_FP32, exported, &info);
   assert_int_equal(info.head_bits, 16);
-  for (size_t i = 0; i < LOGITS; i++) assert_true(fabsf(half[i] - exported[i]) <= 0.02f * (1.0f + fabsf(half[i]))); /* bf16 weights everywhere */
+  for (size_t i = 0; i < LOGITS; i++)
+    assert_true(fabsf(half[i] - exported[i]) <=
+                0.02f * (1.0f + fabsf(half[i]))); /* bf16 weights everywhere */
   assert_int_equal(pack("tied", "tied16", 16), 0);
   assert_int_equal(pack("llama", "half", 8), 0);
   assert_int_equal(pack("tied", "tied8", 8), 1);
-  assert_same_file("tied16/model-rest.safetensors", "tied8/model-rest.safetensors"); /* the head is the embedding: it stays */
-  assert_int_equal(pack_rotated("tied", "rotated8", 8, GPTVQ_ROTATE_RESIDUAL), 0); /* a rotation makes it a matrix of its own */
+  assert_same_file("tied16/model-rest.safetensors",
+                   "tied8/model-rest.safetensors"); /* the head is the embedding: it stays */
+  assert_int_equal(pack_rotated("tied", "rotated8", 8, GPTVQ_ROTATE_RESIDUAL),
+                   0); /* a rotation makes it a matrix of its own */
   logits_of("rotated8", GPTVQ_COMPUTE_FP32, half, &info);
   assert_int_equal(info.head_bits, 8);
 }
@@ -150,7 +163,8 @@ static void refusals(void **state) {
   assert_int_equal(gptvq_quantize_options_resolve(&o, &error), GPTVQ_ERROR_ARGUMENT);
   float weights[2 * 300];
   for (size_t i = 0; i < 600; i++) weights[i] = 0.5f;
-  const gptvq_linear head = {.name = "lm_head", .rows = 2, .cols = 300, .dtype = GPTVQ_F32, .weights = weights};
+  const gptvq_linear head = {
+      .name = "lm_head", .rows = 2, .cols = 300, .dtype = GPTVQ_F32, .weights = weights};
   gptvq_packed packed;
   void *memory;
   weights[599] = NAN;
@@ -164,7 +178,7 @@ static void refusals(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(same_model), cmocka_unit_test(codes_as_stored), cmocka_unit_test(export_and_tied),
-                                     cmocka_unit_test(refusals)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(same_model), cmocka_unit_test(codes_as_stored),
+                                     cmocka_unit_test(export_and_tied), cmocka_unit_test(refusals)};
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

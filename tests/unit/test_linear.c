@@ -17,10 +17,12 @@ static float uniform(void) { return (float)(2.0 * gptvq_random_unit(&seed) - 1.0
 
 static float rounded(float x, bool bf16) { return bf16 ? gptvq_bf16_to_float(gptvq_float_to_bf16(x)) : x; }
 
-/* Token counts on both sides of the matrix × vector limit, strides wider than the rows, an output that starts inside a wider row. A sum of
- * cols products, each product and decoded weight rounded a few times: |error| <= (cols + 16) · 2^-24 · Σ|w x| (+ bias). Inputs as int8 codes are
- * off by half a step of max|x| / 127 each, max|x| <= 1. */
-static void check_linear(const gptvq_linear *linear, const float *weights, gptvq_compute compute, const char *what) {
+/* Token counts on both sides of the matrix × vector limit, strides wider than the rows, an output that starts
+ * inside a wider row. A sum of cols products, each product and decoded weight rounded a few times: |error| <=
+ * (cols + 16) · 2^-24 · Σ|w x| (+ bias). Inputs as int8 codes are off by half a step of max|x| / 127 each,
+ * max|x| <= 1. */
+static void check_linear(const gptvq_linear *linear, const float *weights, gptvq_compute compute,
+                         const char *what) {
   static const size_t counts[] = {1, 2, 4, 5, 9, 70};
   enum { MAX = 70 };
   size_t rows = linear->rows, cols = linear->cols, ldx = cols + 3, ldy = rows + 5;
@@ -30,9 +32,10 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
   for (size_t i = 0; i < MAX * ldx; i++) x[i] = uniform();
   for (size_t t = 0; t < sizeof counts / sizeof counts[0]; t++) {
     size_t n = counts[t];
-    bool int8 = compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(&linear->packed.shape) &&
-                (n <= GPTVQ_CODES_TOKENS || linear->packed.shape.kind == GPTVQ_PACKED_VQ || gptvq_packed_has_gemm_i8(&linear->packed.shape) ||
-                 gptvq_gemm_int8_wanted());
+    bool int8 = compute == GPTVQ_COMPUTE_INT8 && linear->is_packed &&
+                gptvq_packed_has_i8(&linear->packed.shape) &&
+                (n <= GPTVQ_CODES_TOKENS || linear->packed.shape.kind == GPTVQ_PACKED_VQ ||
+                 gptvq_packed_has_gemm_i8(&linear->packed.shape) || gptvq_gemm_int8_wanted());
     for (size_t i = 0; i < MAX * ldy; i++) y[i] = again[i] = -77.0f;
     gptvq_set_threads(1);
     assert_int_equal(gptvq_linear_forward(linear, compute, n, x, ldx, y + 2, ldy, NULL), GPTVQ_OK);
@@ -43,7 +46,8 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
       for (size_t r = 0; r < ldy; r++) {
         float got = y[i * ldy + r];
         if (i >= n || r < 2 || r >= rows + 2) {
-          if (!(got == -77.0f)) fail_msg("%s, %zu tokens: wrote outside, token %zu column %zu", what, n, i, r);
+          if (!(got == -77.0f))
+            fail_msg("%s, %zu tokens: wrote outside, token %zu column %zu", what, n, i, r);
           continue;
         }
         double codes = 0.0, sum = linear->bias != NULL ? (double)linear->bias[r - 2] : 0.0, scale = fabs(sum);
@@ -56,8 +60,8 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
         }
         double bound = (double)(cols + 16) * (double)FLT_EPSILON / 2.0 * (scale + codes) + codes;
         if (!(fabs((double)got - sum) <= bound))
-          fail_msg("%s, %zu tokens: token %zu row %zu is %.9g, should be %.9g (bound %.2g)", what, n, i, r - 2, (double)got,
-                   sum, bound);
+          fail_msg("%s, %zu tokens: token %zu row %zu is %.9g, should be %.9g (bound %.2g)", what, n, i,
+                   r - 2, (double)got, sum, bound);
       }
   }
   gptvq_set_threads(0);
@@ -81,12 +85,18 @@ static void dense_layers(void **state) {
         for (size_t i = 0; i < rows * cols; i++) {
           float w = uniform();
           uint16_t h = dtype == GPTVQ_F16 ? gptvq_float_to_fp16(w) : gptvq_float_to_bf16(w);
-          weights[i] = dtype == GPTVQ_F32 ? w : dtype == GPTVQ_F16 ? gptvq_fp16_to_float(h) : gptvq_bf16_to_float(h);
+          weights[i] = dtype == GPTVQ_F32   ? w
+                       : dtype == GPTVQ_F16 ? gptvq_fp16_to_float(h)
+                                            : gptvq_bf16_to_float(h);
           if (dtype == GPTVQ_F32) memcpy(stored + offset + i * size, &w, size);
           else memcpy(stored + offset + i * size, &h, size);
         }
-        gptvq_linear linear = {.name = "test", .rows = rows, .cols = cols, .dtype = (gptvq_dtype)dtype,
-                               .weights = stored + offset, .bias = s % 2 ? bias : NULL};
+        gptvq_linear linear = {.name = "test",
+                               .rows = rows,
+                               .cols = cols,
+                               .dtype = (gptvq_dtype)dtype,
+                               .weights = stored + offset,
+                               .bias = s % 2 ? bias : NULL};
         gptvq_linear_decode(&linear, decoded);
         assert_memory_equal(decoded, weights, rows * cols * sizeof *weights);
         snprintf(what, sizeof what, "%s %zu x %zu at byte %zu", names[dtype], rows, cols, offset);
@@ -101,16 +111,17 @@ static void dense_layers(void **state) {
 
 static void packed_layers(void **state) {
   (void)state;
-  static const gptvq_packed_shape more[] = { /* several tasks and panels */
-      {GPTVQ_PACKED_VQ, 200, 96, 2, 4, 64, 32, 8, 0, true, 0},
-      {GPTVQ_PACKED_VQ, 150, 1030, 4, 8, 32, 256, 8, 16, true, 0},
-      {GPTVQ_PACKED_UNIFORM, 130, 1030, 1, 3, 1, 1030, 0, 32, true, 0}};
+  static const gptvq_packed_shape more[] = {/* several tasks and panels */
+                                            {GPTVQ_PACKED_VQ, 200, 96, 2, 4, 64, 32, 8, 0, true, 0},
+                                            {GPTVQ_PACKED_VQ, 150, 1030, 4, 8, 32, 256, 8, 16, true, 0},
+                                            {GPTVQ_PACKED_UNIFORM, 130, 1030, 1, 3, 1, 1030, 0, 32, true, 0}};
   enum { MORE = sizeof more / sizeof more[0] };
   for (size_t s = 0; s < FIXTURE_SHAPES + MORE; s++) {
     const gptvq_packed_shape *shape = s < FIXTURE_SHAPES ? &fixture_shapes[s] : &more[s - FIXTURE_SHAPES];
     fixture f = fixture_make(shape, s + 1);
     size_t rows = shape->rows, cols = shape->cols;
-    float *weights = gptvq_alloc(rows * cols, sizeof *weights), *decoded = gptvq_alloc(rows * cols, sizeof *decoded);
+    float *weights = gptvq_alloc(rows * cols, sizeof *weights),
+          *decoded = gptvq_alloc(rows * cols, sizeof *decoded);
     gptvq_packed_decode_ref(&f.packed, 0, rows, weights, cols);
     gptvq_linear linear = {.name = "test", .rows = rows, .cols = cols, .is_packed = true, .packed = f.packed};
     gptvq_linear_decode(&linear, decoded);
@@ -127,24 +138,34 @@ static void packed_layers(void **state) {
   }
 }
 
-/* A head of int8 codes: single tokens and many give the same bytes, threads too (check_linear's other bounds are the kernels' test). */
+/* A head of int8 codes: single tokens and many give the same bytes, threads too (check_linear's other bounds
+ * are the kernels' test). */
 static void int8_codes(void **state) {
   (void)state;
   enum { ROWS = 150, COLS = 300, N = 20 };
   size_t groups = gptvq_ceil_div(COLS, GPTVQ_ROWS_GROUP);
   float *weights = gptvq_alloc(ROWS * COLS, sizeof *weights), *x = gptvq_alloc(N * COLS, sizeof *x);
-  float *y = gptvq_alloc(N * ROWS, sizeof *y), *one = gptvq_alloc(ROWS, sizeof *one), *scales = gptvq_alloc(ROWS * groups, sizeof *scales);
+  float *y = gptvq_alloc(N * ROWS, sizeof *y), *one = gptvq_alloc(ROWS, sizeof *one),
+        *scales = gptvq_alloc(ROWS * groups, sizeof *scales);
   uint8_t *codes = gptvq_alloc(ROWS, COLS);
   for (size_t i = 0; i < ROWS * COLS; i++) weights[i] = uniform();
   for (size_t i = 0; i < N * COLS; i++) x[i] = uniform();
-  for (size_t r = 0; r < ROWS; r++) gptvq_rows_quantize(COLS, weights + r * COLS, codes + r * COLS, scales + r * groups);
-  gptvq_linear linear = {.name = "head", .rows = ROWS, .cols = COLS, .dtype = GPTVQ_F32, .weights = weights, .codes = codes,
+  for (size_t r = 0; r < ROWS; r++)
+    gptvq_rows_quantize(COLS, weights + r * COLS, codes + r * COLS, scales + r * groups);
+  gptvq_linear linear = {.name = "head",
+                         .rows = ROWS,
+                         .cols = COLS,
+                         .dtype = GPTVQ_F32,
+                         .weights = weights,
+                         .codes = codes,
                          .code_scales = scales};
   for (int threads = 1; threads <= 3; threads += 2) {
     gptvq_set_threads(threads);
     assert_int_equal(gptvq_linear_forward(&linear, GPTVQ_COMPUTE_INT8, N, x, COLS, y, ROWS, NULL), GPTVQ_OK);
     for (size_t t = 0; t < N; t++) {
-      assert_int_equal(gptvq_linear_forward(&linear, GPTVQ_COMPUTE_FP32, 1, x + t * COLS, COLS, one, ROWS, NULL), GPTVQ_OK);
+      assert_int_equal(
+          gptvq_linear_forward(&linear, GPTVQ_COMPUTE_FP32, 1, x + t * COLS, COLS, one, ROWS, NULL),
+          GPTVQ_OK);
       assert_memory_equal(one, y + t * ROWS, ROWS * sizeof *one);
       for (size_t r = 0; r < ROWS; r++) { /* |x|, |w| <= 1: each of 300 products is off by at most 1 / 127 */
         double sum = 0.0;
@@ -163,6 +184,7 @@ static void int8_codes(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(dense_layers), cmocka_unit_test(packed_layers), cmocka_unit_test(int8_codes)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(dense_layers), cmocka_unit_test(packed_layers),
+                                     cmocka_unit_test(int8_codes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,7 +14,8 @@
 enum { COLS = 21, LDX = 24, STREAM = 7, ROWS = 7, TOKENS = 700 };
 
 typedef struct fixture {
-  float x_original[TOKENS * COLS], x[TOKENS * LDX], stream_original[TOKENS * STREAM], stream[TOKENS * STREAM], w[ROWS * COLS];
+  float x_original[TOKENS * COLS], x[TOKENS * LDX], stream_original[TOKENS * STREAM], stream[TOKENS * STREAM],
+      w[ROWS * COLS];
   double h[COLS * COLS], a[COLS * COLS], d[STREAM * COLS];
 } fixture;
 static fixture f;
@@ -31,11 +32,13 @@ static void make_fixture(float noise, size_t dead) {
     for (size_t c = 0; c < COLS; c++) {
       float original = c == dead ? 0.0f : number(&state) + common;
       f.x_original[t * COLS + c] = original;
-      f.x[t * LDX + c] = c == dead ? 0.0f : original + noise * (number(&state) + 0.3f * f.x_original[t * COLS + c / 2]);
+      f.x[t * LDX + c] =
+          c == dead ? 0.0f : original + noise * (number(&state) + 0.3f * f.x_original[t * COLS + c / 2]);
     }
     for (size_t c = 0; c < STREAM; c++) {
       f.stream_original[t * STREAM + c] = number(&state);
-      f.stream[t * STREAM + c] = f.stream_original[t * STREAM + c] + noise * (number(&state) + 2.0f * f.x[t * LDX + c]);
+      f.stream[t * STREAM + c] =
+          f.stream_original[t * STREAM + c] + noise * (number(&state) + 2.0f * f.x[t * LDX + c]);
     }
   }
   for (size_t t = 0; t < TOKENS; t++)
@@ -46,20 +49,22 @@ static void make_fixture(float noise, size_t dead) {
         f.a[i * COLS + j] += ((double)f.x_original[t * COLS + i] - (double)f.x[t * LDX + i]) * x;
       }
       for (size_t i = 0; i < STREAM; i++)
-        f.d[i * COLS + j] += ((double)f.stream_original[t * STREAM + i] - (double)f.stream[t * STREAM + i]) * x;
+        f.d[i * COLS + j] +=
+            ((double)f.stream_original[t * STREAM + i] - (double)f.stream[t * STREAM + i]) * x;
     }
 }
 
 /* The corrected weights. Tokens come in two calls. */
-static void correct(double inputs_share, double stream_share, size_t rows_of_stream, double damping, float *w) {
+static void correct(double inputs_share, double stream_share, size_t rows_of_stream, double damping,
+                    float *w) {
   gptvq_mismatch m;
   gptvq_error err;
   memcpy(w, f.w, sizeof f.w);
   assert_int_equal(gptvq_mismatch_init(&m, COLS, rows_of_stream, "layer", &err), GPTVQ_OK);
   const size_t cut = 300;
   gptvq_mismatch_add(&m, cut, f.x_original, f.x, LDX, f.stream_original, f.stream, NULL);
-  gptvq_mismatch_add(&m, TOKENS - cut, f.x_original + cut * COLS, f.x + cut * LDX, LDX, f.stream_original + cut * STREAM,
-                     f.stream + cut * STREAM, NULL);
+  gptvq_mismatch_add(&m, TOKENS - cut, f.x_original + cut * COLS, f.x + cut * LDX, LDX,
+                     f.stream_original + cut * STREAM, f.stream + cut * STREAM, NULL);
   assert_int_equal(gptvq_mismatch_finish(&m, f.h, damping, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_mismatch_apply(&m, inputs_share, stream_share, ROWS, w, "layer", &err), GPTVQ_OK);
   gptvq_mismatch_release(&m);
@@ -73,8 +78,9 @@ static void equal_streams_change_nothing(void **state) {
   assert_memory_equal(w, f.w, sizeof w);
 }
 
-/* (W' − W)(H + λ) = share · W A + share · D, the normal equations. fp32 sums over 256 tokens of products below 4 and fp32
- * products with the inverse, whose norm is at most 1/λ: an error of c · ε · 4 · COLS in each term, c = 16 for their number. */
+/* (W' − W)(H + λ) = share · W A + share · D, the normal equations. fp32 sums over 256 tokens of products
+ * below 4 and fp32 products with the inverse, whose norm is at most 1/λ: an error of c · ε · 4 · COLS in each
+ * term, c = 16 for their number. */
 static void weights_solve_the_normal_equations(void **state) {
   (void)state;
   float w[ROWS * COLS];
@@ -93,7 +99,8 @@ static void weights_solve_the_normal_equations(void **state) {
           right += shares[s][0] * (double)f.w[r * COLS + i] * f.a[i * COLS + j];
         }
         double bound = 16 * 4 * COLS * 0x1p-24 / damping;
-        if (fabs(left - right) > bound) fail_msg("row %zu, column %zu: %g instead of %g (bound %g)", r, j, left, right, bound);
+        if (fabs(left - right) > bound)
+          fail_msg("row %zu, column %zu: %g instead of %g (bound %g)", r, j, left, right, bound);
       }
     for (size_t r = 0; r < ROWS; r++) assert_true(w[r * COLS + 4] == f.w[r * COLS + 4]); /* the dead column */
   }
@@ -104,9 +111,11 @@ static double loss(const float *w, int with_stream) {
   double sum = 0;
   for (size_t t = 0; t < TOKENS; t++)
     for (size_t r = 0; r < ROWS; r++) {
-      double e = with_stream ? (double)f.stream_original[t * STREAM + r] - (double)f.stream[t * STREAM + r] : 0.0;
+      double e =
+          with_stream ? (double)f.stream_original[t * STREAM + r] - (double)f.stream[t * STREAM + r] : 0.0;
       for (size_t c = 0; c < COLS; c++)
-        e += (double)f.w[r * COLS + c] * (double)f.x_original[t * COLS + c] - (double)w[r * COLS + c] * (double)f.x[t * LDX + c];
+        e += (double)f.w[r * COLS + c] * (double)f.x_original[t * COLS + c] -
+             (double)w[r * COLS + c] * (double)f.x[t * LDX + c];
       sum += e * e / TOKENS;
     }
   return sum;

@@ -1,4 +1,5 @@
-/* model: logits of every architecture against transformers, caches, threads, errors. Fixtures: tests/golden/model/make_models.py. */
+/* model: logits of every architecture against transformers, caches, threads, errors. Fixtures:
+ * tests/golden/model/make_models.py. */
 #include <gptvq/gptvq.h>
 
 #include "base/file.h"
@@ -16,16 +17,26 @@
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 #define STORIES TEST_SOURCE_DIR "/examples/stories-4m"
 
-static const char *const goldens[] = {
-    "llama/golden.bin",         "llama-tied/golden.bin",    "llama-head-dim-bias/golden.bin", "llama3-rope/golden.bin",
-    "llama-linear-rope/golden.bin", "llama-sharded/golden.bin", "mistral/golden.bin",         "qwen2/golden.bin",
-    "qwen2-window/golden.bin",  "qwen3/golden.bin",         "phi3/golden.bin",                "phi3-longrope/golden.bin",
-    "phi3-longrope/golden-short.bin", "mixtral/golden.bin"};
+static const char *const goldens[] = {"llama/golden.bin",
+                                      "llama-tied/golden.bin",
+                                      "llama-head-dim-bias/golden.bin",
+                                      "llama3-rope/golden.bin",
+                                      "llama-linear-rope/golden.bin",
+                                      "llama-sharded/golden.bin",
+                                      "mistral/golden.bin",
+                                      "qwen2/golden.bin",
+                                      "qwen2-window/golden.bin",
+                                      "qwen3/golden.bin",
+                                      "phi3/golden.bin",
+                                      "phi3-longrope/golden.bin",
+                                      "phi3-longrope/golden-short.bin",
+                                      "mixtral/golden.bin"};
 enum { GOLDENS = sizeof goldens / sizeof goldens[0] };
 
-/* Our sums and transformers' have the same terms in another order, so their rounding errors are of the same size; but each fixture holds
- * only one sample of the largest of a few thousand. Four times the oracle's own distance from the truth leaves room for that chance; any
- * mistake of substance is thousands of times larger (the smallest change of weights or positions moves logits by > 1e-2). */
+/* Our sums and transformers' have the same terms in another order, so their rounding errors are of the same
+ * size; but each fixture holds only one sample of the largest of a few thousand. Four times the oracle's own
+ * distance from the truth leaves room for that chance; any mistake of substance is thousands of times larger
+ * (the smallest change of weights or positions moves logits by > 1e-2). */
 static const double slack = 4.0;
 
 typedef struct golden {
@@ -90,8 +101,8 @@ static double compare(const golden *g, const float *logits, double bound, const 
   for (size_t i = 0; i < (size_t)g->count * g->vocab; i++) {
     double distance = fabs((double)logits[i] - g->logits[i]);
     if (!(distance <= bound))
-      fail_msg("%s, %s: logit %zu of token %zu is %.8g, should be %.8g (bound %.2g)", g->name, what, i % g->vocab,
-               i / g->vocab, (double)logits[i], g->logits[i], bound);
+      fail_msg("%s, %s: logit %zu of token %zu is %.8g, should be %.8g (bound %.2g)", g->name, what,
+               i % g->vocab, i / g->vocab, (double)logits[i], g->logits[i], bound);
     if (distance > worst) worst = distance;
   }
   return worst;
@@ -137,8 +148,8 @@ static void logits_equal_transformers(void **state) {
   }
 }
 
-/* With bf16 products only their inputs are rounded, while transformers in bf16 rounds every activation: our distance is smaller on average; as
- * above, one sample of the largest is not the bound, twice that is. */
+/* With bf16 products only their inputs are rounded, while transformers in bf16 rounds every activation: our
+ * distance is smaller on average; as above, one sample of the largest is not the bound, twice that is. */
 static void bf16_stays_within_its_rounding(void **state) {
   (void)state;
   for (size_t i = 0; i < GOLDENS; i++) {
@@ -187,7 +198,8 @@ static void threads_do_not_change_a_bit(void **state) {
   }
 }
 
-/* A call of more tokens than one pass takes equals token by token within rounding; only the last logits are written when so asked. */
+/* A call of more tokens than one pass takes equals token by token within rounding; only the last logits are
+ * written when so asked. */
 static void long_calls_are_cut(void **state) {
   (void)state;
   enum { N = 700, V = 1024 };
@@ -265,7 +277,8 @@ static void sessions_know_their_limits(void **state) {
   assert_int_equal(gptvq_session_forward(session, bad, 2, logits, 0, &err), GPTVQ_ERROR_DATA);
   assert_non_null(strstr(err.message, "64"));
   assert_int_equal(gptvq_session_forward(session, negative, 1, logits, 0, &err), GPTVQ_ERROR_DATA);
-  assert_int_equal(gptvq_session_forward(session, ids, 0, logits, 0, &err), GPTVQ_ERROR_ARGUMENT); /* they would stay unwritten */
+  assert_int_equal(gptvq_session_forward(session, ids, 0, logits, 0, &err),
+                   GPTVQ_ERROR_ARGUMENT); /* they would stay unwritten */
   forward(session, ids, 0, NULL, 0);
   assert_int_equal(gptvq_session_position(session), 0);
   forward(session, ids, 4, NULL, 0);
@@ -309,7 +322,8 @@ static void info_counts_everything(void **state) {
   gptvq_model_close(model);
 }
 
-/* Opens `folder` with config.json changed by a JSON object merged into it; NULL-valued keys are set to null. */
+/* Opens `folder` with config.json changed by a JSON object merged into it; NULL-valued keys are set to null.
+ */
 static gptvq_status open_changed(const char *folder, const char *change, gptvq_error *err) {
   char scratch[] = "gptvq-model-XXXXXX", from[600];
   assert_non_null(mkdtemp(scratch));
@@ -344,7 +358,9 @@ static void contradictions_are_named(void **state) {
     const char *words[3];
   } cases[] = {
       {"llama", "{}", GPTVQ_OK, {0}},
-      {"llama", "{\"architectures\": [\"GPT2LMHeadModel\"]}", GPTVQ_ERROR_UNSUPPORTED,
+      {"llama",
+       "{\"architectures\": [\"GPT2LMHeadModel\"]}",
+       GPTVQ_ERROR_UNSUPPORTED,
        {"GPT2LMHeadModel is not supported", "LlamaForCausalLM", "Phi3ForCausalLM"}},
       {"llama", "{\"hidden_act\": \"gelu\"}", GPTVQ_ERROR_UNSUPPORTED, {"hidden_act", "gelu", "silu"}},
       {"llama", "{\"vocab_size\": 65}", GPTVQ_ERROR_FORMAT, {"model.embed_tokens.weight", "65", "64"}},
@@ -356,7 +372,10 @@ static void contradictions_are_named(void **state) {
       {"llama", "{\"attention_bias\": true}", GPTVQ_ERROR_FORMAT, {"bias", NULL, NULL}},
       {"llama-head-dim-bias", "{\"attention_bias\": false}", GPTVQ_ERROR_FORMAT, {"self_attn", "bias", NULL}},
       {"llama-tied", "{\"tie_word_embeddings\": false}", GPTVQ_ERROR_FORMAT, {"lm_head.weight", NULL, NULL}},
-      {"llama", "{\"quantization_config\": {\"quant_method\": \"awq\"}}", GPTVQ_ERROR_UNSUPPORTED, {"awq", NULL, NULL}},
+      {"llama",
+       "{\"quantization_config\": {\"quant_method\": \"awq\"}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"awq", NULL, NULL}},
       {"mixtral", "{\"num_local_experts\": 3}", GPTVQ_ERROR_FORMAT, {"block_sparse_moe", NULL, NULL}},
       {"qwen3", "{\"architectures\": [\"LlamaForCausalLM\"]}", GPTVQ_ERROR_FORMAT, {"_norm", NULL, NULL}},
   };
@@ -369,7 +388,8 @@ static void contradictions_are_named(void **state) {
       fail_msg("%s %s: %s: %s", cases[i].folder, cases[i].change, gptvq_status_name(status), err.message);
     for (size_t w = 0; w < 3 && cases[i].words[w] != NULL; w++)
       if (strstr(err.message, cases[i].words[w]) == NULL)
-        fail_msg("%s %s: \"%s\" does not say %s", cases[i].folder, cases[i].change, err.message, cases[i].words[w]);
+        fail_msg("%s %s: \"%s\" does not say %s", cases[i].folder, cases[i].change, err.message,
+                 cases[i].words[w]);
   }
 }
 

@@ -22,13 +22,17 @@ typedef struct folders {
 } folders;
 
 static gptvq_packed_shape shape_of(size_t i, size_t rows, size_t cols) {
-  if (i % 3 == 2) return (gptvq_packed_shape){GPTVQ_PACKED_UNIFORM, rows, cols, 1, 3, 1, cols, 0, 16, true, 0};
-  return (gptvq_packed_shape){GPTVQ_PACKED_VQ, rows, cols, i % 3 == 0 ? 2 : 4, 6, 16, 16, 8, 0, i % 2 == 0, 0};
+  if (i % 3 == 2)
+    return (gptvq_packed_shape){GPTVQ_PACKED_UNIFORM, rows, cols, 1, 3, 1, cols, 0, 16, true, 0};
+  return (gptvq_packed_shape){GPTVQ_PACKED_VQ, rows, cols, i % 3 == 0 ? 2 : 4, 6, 16, 16, 8, 0,
+                              i % 2 == 0,      0};
 }
 
 static void write_config(const char *folder, bool packed) {
   json_t *config = json_load_file(GOLDEN "llama/config.json", 0, NULL);
-  if (packed) json_object_set_new(config, "quantization_config", json_pack("{s:s, s:i}", "quant_method", "gptvq", "version", 1));
+  if (packed)
+    json_object_set_new(config, "quantization_config",
+                        json_pack("{s:s, s:i}", "quant_method", "gptvq", "version", 1));
   char *path = gptvq_join_path(folder, "config.json"), *text = json_dumps(config, 0);
   assert_int_equal(gptvq_write_file(path, text, strlen(text), NULL), GPTVQ_OK);
   json_decref(config);
@@ -62,13 +66,17 @@ static void make_folders(folders *f, size_t wrong_layer) {
       if (pass == 0) {
         gptvq_packed_shape shape = shape_of(i, linear->rows + (i == wrong_layer ? 1 : 0), linear->cols);
         f->layers[i] = fixture_make(&shape, i + 1);
-        assert_int_equal(gptvq_packed_declare(packed, linear->name, &f->layers[i].packed, "kmeans", 0.25, &err), GPTVQ_OK);
+        assert_int_equal(
+            gptvq_packed_declare(packed, linear->name, &f->layers[i].packed, "kmeans", 0.25, &err), GPTVQ_OK);
         assert_int_equal(gptvq_st_writer_declare(dense, name, GPTVQ_T_F32, 2, dims, &err), GPTVQ_OK);
       } else {
         float *weights = malloc((linear->rows + 1) * linear->cols * sizeof *weights);
-        gptvq_packed_decode_ref(&f->layers[i].packed, 0, f->layers[i].packed.shape.rows, weights, linear->cols);
+        gptvq_packed_decode_ref(&f->layers[i].packed, 0, f->layers[i].packed.shape.rows, weights,
+                                linear->cols);
         assert_int_equal(gptvq_packed_write(packed, &f->layers[i].packed, &err), GPTVQ_OK);
-        assert_int_equal(gptvq_st_writer_write(dense, weights, linear->rows * linear->cols * sizeof *weights, &err), GPTVQ_OK);
+        assert_int_equal(
+            gptvq_st_writer_write(dense, weights, linear->rows * linear->cols * sizeof *weights, &err),
+            GPTVQ_OK);
         free(weights);
       }
     }
@@ -77,8 +85,10 @@ static void make_folders(folders *f, size_t wrong_layer) {
       if (strstr(t->name, "proj") != NULL) continue;
       gptvq_st_writer *both[2] = {packed, dense};
       for (size_t w = 0; w < 2; w++)
-        assert_int_equal(pass == 0 ? gptvq_st_writer_declare(both[w], t->name, t->type, t->rank, t->dims, &err)
-                                   : gptvq_st_writer_write(both[w], t->data, t->bytes, &err), GPTVQ_OK);
+        assert_int_equal(pass == 0
+                             ? gptvq_st_writer_declare(both[w], t->name, t->type, t->rank, t->dims, &err)
+                             : gptvq_st_writer_write(both[w], t->data, t->bytes, &err),
+                         GPTVQ_OK);
     }
   }
   assert_int_equal(gptvq_st_writer_commit(packed, &err), GPTVQ_OK);
@@ -104,7 +114,8 @@ static void run(const char *folder, gptvq_compute compute, size_t step, float *l
   assert_int_equal(gptvq_session_create(model, N, &session, &err), GPTVQ_OK);
   for (size_t i = 0; i < N; i++) ids[i] = (int32_t)(i * 29 % V);
   for (size_t begin = 0; begin < N; begin += step)
-    assert_int_equal(gptvq_session_forward(session, ids + begin, step < N - begin ? step : N - begin, logits + begin * V, 1, &err),
+    assert_int_equal(gptvq_session_forward(session, ids + begin, step < N - begin ? step : N - begin,
+                                           logits + begin * V, 1, &err),
                      GPTVQ_OK);
   gptvq_session_destroy(session);
   gptvq_model_close(model);
@@ -119,9 +130,10 @@ static double relative_distance(const float *a, const float *b) {
   return sqrt(distance / norm);
 }
 
-/* The golden models show fp32 rounding of at most 1.4e-6 of the largest logit in transformers and four times that here; two such runs
- * differ by at most twice as much. An int8 input is off by 1/127 of the largest of its group / sqrt(12), about 0.6 % of its rms; 14 products on
- * the way add up to 2 %, which the sharp attention of random weights multiplies by a few: below 10 %, and more than mere rounding. */
+/* The golden models show fp32 rounding of at most 1.4e-6 of the largest logit in transformers and four times
+ * that here; two such runs differ by at most twice as much. An int8 input is off by 1/127 of the largest of
+ * its group / sqrt(12), about 0.6 % of its rms; 14 products on the way add up to 2 %, which the sharp
+ * attention of random weights multiplies by a few: below 10 %, and more than mere rounding. */
 static void packed_folder_equals_its_twin(void **state) {
   (void)state;
   folders f;
@@ -134,17 +146,20 @@ static void packed_folder_equals_its_twin(void **state) {
     run(f.packed, GPTVQ_COMPUTE_FP32, steps[s], logits);
     for (size_t i = 0; i < N * V; i++)
       if (!(fabsf(logits[i] - expected[i]) <= 2.0f * 4.0f * 1.4e-6f * largest))
-        fail_msg("%zu tokens a call: logit %zu is %.8g, not %.8g", steps[s], i, (double)logits[i], (double)expected[i]);
+        fail_msg("%zu tokens a call: logit %zu is %.8g, not %.8g", steps[s], i, (double)logits[i],
+                 (double)expected[i]);
   }
   run(f.packed, GPTVQ_COMPUTE_INT8, 1, logits);
   double distance = relative_distance(logits, expected);
   print_message("int8 inputs move logits by %.2f %%\n", 100.0 * distance);
   assert_true(distance > 1e-4 && distance < 0.1);
-  /* Other counts of tokens per call add in another order: a code may fall on the other side of its rounding, but rarely. */
+  /* Other counts of tokens per call add in another order: a code may fall on the other side of its rounding,
+   * but rarely. */
   for (size_t s = 0; s < 4; s++) {
     run(f.packed, GPTVQ_COMPUTE_INT8, steps[s], expected);
     distance = relative_distance(expected, logits);
-    if (!(distance < 2e-3)) fail_msg("int8, %zu tokens a call: logits differ by %.2g from single tokens'", steps[s], distance);
+    if (!(distance < 2e-3))
+      fail_msg("int8, %zu tokens a call: logits differ by %.2g from single tokens'", steps[s], distance);
   }
   remove_folders(&f);
 }
@@ -172,7 +187,8 @@ static void sizes_are_those_of_the_file(void **state) {
     assert_int_equal(layer.dim, shape->dim);
     assert_int_equal(layer.index_bits, shape->index_bits);
     assert_true(layer.error == 0.25);
-    assert_true(fabs(layer.bits_per_value * (double)(shape->rows * shape->cols) - 8.0 * (double)layer.bytes) < 1e-6);
+    assert_true(fabs(layer.bits_per_value * (double)(shape->rows * shape->cols) - 8.0 * (double)layer.bytes) <
+                1e-6);
     sum += layer.bytes;
     values += shape->rows * shape->cols;
   }
@@ -211,7 +227,9 @@ static gptvq_status run_damaged(const char *tensor, bool *opened, gptvq_error *e
   uint64_t header;
   memcpy(&header, data, 8);
   json_t *list = json_loadb(data + 8, header, 0, NULL);
-  size_t at = 8 + header + (size_t)json_integer_value(json_array_get(json_object_get(json_object_get(list, tensor), "data_offsets"), 0));
+  size_t at = 8 + header +
+              (size_t)json_integer_value(
+                  json_array_get(json_object_get(json_object_get(list, tensor), "data_offsets"), 0));
   assert_true(at + 2 <= size);
   memcpy(data + at, "\xc0\x7f", 2);
   json_decref(list);
@@ -254,7 +272,8 @@ static void damaged_weights_are_named(void **state) {
     gptvq_error err = {GPTVQ_OK, ""};
     bool opened;
     gptvq_status status = run_damaged(cases[i].tensor, &opened, &err);
-    if (status != GPTVQ_ERROR_NUMERIC || opened != cases[i].opens || strstr(err.message, cases[i].word) == NULL)
+    if (status != GPTVQ_ERROR_NUMERIC || opened != cases[i].opens ||
+        strstr(err.message, cases[i].word) == NULL)
       fail_msg("%s: %s, \"%s\"", cases[i].tensor, gptvq_status_name(status), err.message);
   }
 }

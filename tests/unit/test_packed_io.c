@@ -1,4 +1,5 @@
-/* checkpoint: packed layers written and read back; descriptions and tensors that contradict each other are refused. */
+/* checkpoint: packed layers written and read back; descriptions and tensors that contradict each other are
+ * refused. */
 #include "packed_fixture.h"
 
 #include "base/file.h"
@@ -28,7 +29,8 @@ static char *layer_name(size_t i) {
   return name;
 }
 
-/* Layers [begin, end) of the shapes table, with a tensor of an odd size before them to misalign everything. */
+/* Layers [begin, end) of the shapes table, with a tensor of an odd size before them to misalign everything.
+ */
 static void write_shard(const char *folder, const char *file, size_t begin, size_t end) {
   gptvq_error err;
   gptvq_st_writer *writer;
@@ -39,9 +41,9 @@ static void write_shard(const char *folder, const char *file, size_t begin, size
   assert_int_equal(gptvq_st_writer_declare(writer, odd, GPTVQ_T_U8, 1, &three, &err), GPTVQ_OK);
   for (size_t i = begin; i < end; i++) {
     fixture f = fixture_make(&fixture_shapes[i], i);
-    assert_int_equal(
-        gptvq_packed_declare(writer, layer_name(i), &f.packed, "gptvq", i == 3 ? (double)NAN : 0.25 + (double)i, &err),
-        GPTVQ_OK);
+    assert_int_equal(gptvq_packed_declare(writer, layer_name(i), &f.packed, "gptvq",
+                                          i == 3 ? (double)NAN : 0.25 + (double)i, &err),
+                     GPTVQ_OK);
     fixture_release(&f);
   }
   assert_int_equal(gptvq_st_writer_write(writer, "odd", 3, &err), GPTVQ_OK);
@@ -99,10 +101,12 @@ static void layers_round_trip(void **state) {
         {packed.codebook_left, g->packed.codebook_left, g->sizes.left_bytes, 1, g->sizes.left_bytes},
         {packed.codebook_right, g->packed.codebook_right, g->sizes.right_bytes, 1, g->sizes.right_bytes},
         {packed.factor_scales, g->packed.factor_scales, a->svd_rank * 4, 4, a->svd_rank * 4},
-        {packed.block_scales, g->packed.block_scales, g->sizes.block_scale_bytes, 1, g->sizes.block_scale_bytes},
+        {packed.block_scales, g->packed.block_scales, g->sizes.block_scale_bytes, 1,
+         g->sizes.block_scale_bytes},
         {packed.block_scale_range, g->packed.block_scale_range, g->packed.block_scale_range ? 8 : 0, 4,
          g->packed.block_scale_range ? 8 : 0},
-        {packed.permutation, g->packed.permutation, b->permuted ? b->cols * 4 : 0, 4, b->permuted ? b->cols * 2 : 0},
+        {packed.permutation, g->packed.permutation, b->permuted ? b->cols * 4 : 0, 4,
+         b->permuted ? b->cols * 2 : 0},
         {packed.scales, g->packed.scales, g->sizes.uniform_scales * 2, 2, g->sizes.uniform_scales * 2},
         {packed.zeros, g->packed.zeros, g->sizes.zero_bytes, 1, g->sizes.zero_bytes},
     };
@@ -132,7 +136,8 @@ static void layers_round_trip(void **state) {
   gptvq_packed packed;
   gptvq_packed_info info;
   void *owned;
-  assert_int_equal(gptvq_checkpoint_get_packed(checkpoint, "absent", &packed, &info, &owned, &err), GPTVQ_ERROR_FORMAT);
+  assert_int_equal(gptvq_checkpoint_get_packed(checkpoint, "absent", &packed, &info, &owned, &err),
+                   GPTVQ_ERROR_FORMAT);
   assert_non_null(strstr(err.message, "absent.indices"));
   gptvq_checkpoint_close(checkpoint);
   assert_int_equal(gptvq_remove_tree(folder, &err), GPTVQ_OK);
@@ -158,9 +163,10 @@ static const float range_data[2] = {-1.0f, 0.125f};
 
 /* 4 × 8, d = 2, k = 4, stripes of 2 rows, block scales every 4 columns, permuted */
 static layer_file good_layer(void) {
-  layer_file f = {.description = "{\"format\":\"vq\",\"version\":1,\"rows\":4,\"cols\":8,\"dim\":2,\"index_bits\":2,"
-                                 "\"group_rows\":2,\"group_cols\":8,\"codebook_bits\":8,\"scale_block\":4,"
-                                 "\"permuted\":true,\"method\":\"gptvq\",\"error\":0.5}",
+  layer_file f = {.description =
+                      "{\"format\":\"vq\",\"version\":1,\"rows\":4,\"cols\":8,\"dim\":2,\"index_bits\":2,"
+                      "\"group_rows\":2,\"group_cols\":8,\"codebook_bits\":8,\"scale_block\":4,"
+                      "\"permuted\":true,\"method\":\"gptvq\",\"error\":0.5}",
                   .tensors = {{"layer.block_scale_range", GPTVQ_T_F32, 1, {2}, range_data, 8},
                               {"layer.codebook_scales", GPTVQ_T_BF16, 2, {2, 1}, ones_bf16, 4},
                               {"layer.permutation", GPTVQ_T_U16, 1, {8}, identity, 16},
@@ -183,8 +189,8 @@ static gptvq_status try_layer(const layer_file *f, gptvq_error *err) {
   if (f->description[0] != '\0')
     assert_int_equal(gptvq_st_writer_metadata(writer, "gptvq.layer", f->description, err), GPTVQ_OK);
   for (size_t i = 0; i < f->count; i++)
-    assert_int_equal(gptvq_st_writer_declare(writer, f->tensors[i].name, f->tensors[i].type, f->tensors[i].rank,
-                                             f->tensors[i].dims, err),
+    assert_int_equal(gptvq_st_writer_declare(writer, f->tensors[i].name, f->tensors[i].type,
+                                             f->tensors[i].rank, f->tensors[i].dims, err),
                      GPTVQ_OK);
   for (size_t i = 0; i < f->count; i++)
     assert_int_equal(gptvq_st_writer_write(writer, f->tensors[i].data, f->tensors[i].bytes, err), GPTVQ_OK);
@@ -207,7 +213,8 @@ static void refuse(const layer_file *f, gptvq_status status, const char *words) 
   gptvq_error err = {GPTVQ_OK, ""};
   gptvq_status got = try_layer(f, &err);
   if (got != status || strstr(err.message, words) == NULL || strstr(err.message, "layer") == NULL)
-    fail_msg("expected %s with \"%s\", got %s: %s", gptvq_status_name(status), words, gptvq_status_name(got), err.message);
+    fail_msg("expected %s with \"%s\", got %s: %s", gptvq_status_name(status), words, gptvq_status_name(got),
+             err.message);
 }
 
 static void replace(layer_file *f, const char *from, const char *to) {
@@ -301,8 +308,10 @@ static void other_versions_are_refused(void **state) {
     gptvq_status status;
     const char *words;
   } cases[] = {
-      {"{\"quant_method\": \"gptvq\", \"version\": 3}", GPTVQ_ERROR_UNSUPPORTED, "format version 3 is not supported, only versions up to 2"},
-      {"{\"quant_method\": \"gptvq\", \"version\": 0}", GPTVQ_ERROR_UNSUPPORTED, "format version 0 is not supported, only versions up to 2"},
+      {"{\"quant_method\": \"gptvq\", \"version\": 3}", GPTVQ_ERROR_UNSUPPORTED,
+       "format version 3 is not supported, only versions up to 2"},
+      {"{\"quant_method\": \"gptvq\", \"version\": 0}", GPTVQ_ERROR_UNSUPPORTED,
+       "format version 0 is not supported, only versions up to 2"},
       {"{\"quant_method\": \"gptvq\", \"version\": \"1\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
       {"{\"quant_method\": \"gptvq\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
       {"{\"quant_method\": \"awq\", \"version\": 1}", GPTVQ_ERROR_UNSUPPORTED, "awq"},
@@ -312,10 +321,13 @@ static void other_versions_are_refused(void **state) {
     gptvq_checkpoint *checkpoint;
     char folder[] = "gptvq-test-XXXXXX", text[256];
     assert_non_null(mkdtemp(folder));
-    (void)snprintf(text, sizeof text, "{\"architectures\": [\"LlamaForCausalLM\"], \"quantization_config\": %s}", cases[i].quantization);
+    (void)snprintf(text, sizeof text,
+                   "{\"architectures\": [\"LlamaForCausalLM\"], \"quantization_config\": %s}",
+                   cases[i].quantization);
     write_text(folder, "config.json", text);
     const gptvq_status status = gptvq_checkpoint_open(folder, &checkpoint, &err);
-    if (status != cases[i].status || strstr(err.message, cases[i].words) == NULL || strstr(err.message, folder) == NULL)
+    if (status != cases[i].status || strstr(err.message, cases[i].words) == NULL ||
+        strstr(err.message, folder) == NULL)
       fail_msg("%s: status %d, %s", cases[i].quantization, (int)status, err.message);
     assert_null(checkpoint);
     char *path = gptvq_join_path(folder, "config.json");
@@ -348,9 +360,10 @@ static void bad_numbers_are_refused(void **state) {
 /* 4 × 16, d = 1, k = 4, codebooks of one row and 8 columns as factors of rank 2 */
 static layer_file factored_layer(void) {
   static const float steps[2] = {0.5f, 0.25f};
-  layer_file f = {.description = "{\"format\":\"vq\",\"version\":2,\"rows\":4,\"cols\":16,\"dim\":1,\"index_bits\":2,"
-                                 "\"group_rows\":1,\"group_cols\":8,\"codebook_bits\":8,\"scale_block\":0,"
-                                 "\"permuted\":false,\"method\":\"gptvq\",\"error\":0.5,\"svd_rank\":2}",
+  layer_file f = {.description =
+                      "{\"format\":\"vq\",\"version\":2,\"rows\":4,\"cols\":16,\"dim\":1,\"index_bits\":2,"
+                      "\"group_rows\":1,\"group_cols\":8,\"codebook_bits\":8,\"scale_block\":0,"
+                      "\"permuted\":false,\"method\":\"gptvq\",\"error\":0.5,\"svd_rank\":2}",
                   .tensors = {{"layer.codebook_factor_scales", GPTVQ_T_F32, 1, {2}, steps, 8},
                               {"layer.codebook_left", GPTVQ_T_I8, 3, {4, 2, 2}, zeros, 16},
                               {"layer.codebook_right", GPTVQ_T_I8, 2, {2, 4}, zeros, 8},
@@ -427,8 +440,8 @@ static void wide_permutations(void **state) {
   assert_int_equal(gptvq_remove_tree(folder, &err), GPTVQ_OK);
 }
 
-/* Every byte of the header of a packed file damaged in several ways, and every truncation: refused with one line, or read and decoded
- * within bounds (asan-ubsan watches). */
+/* Every byte of the header of a packed file damaged in several ways, and every truncation: refused with one
+ * line, or read and decoded within bounds (asan-ubsan watches). */
 static void damage_everything(const gptvq_packed_shape *shape) {
   gptvq_error err;
   char folder[] = "gptvq-test-XXXXXX", *data;
@@ -463,7 +476,8 @@ static void damage_everything(const gptvq_packed_shape *shape) {
       void *owned = NULL;
       err.message[0] = '\0';
       gptvq_status status = gptvq_checkpoint_open(folder, &checkpoint, &err);
-      if (status == GPTVQ_OK) status = gptvq_checkpoint_get_packed(checkpoint, "layer", &packed, &info, &owned, &err);
+      if (status == GPTVQ_OK)
+        status = gptvq_checkpoint_get_packed(checkpoint, "layer", &packed, &info, &owned, &err);
       if (status == GPTVQ_OK) {
         size_t cols = packed.shape.cols;
         float *out = calloc(packed.shape.rows * cols, sizeof *out);
@@ -472,7 +486,8 @@ static void damage_everything(const gptvq_packed_shape *shape) {
         free(out);
         accepted++;
       } else {
-        assert_true(status == GPTVQ_ERROR_FORMAT || status == GPTVQ_ERROR_UNSUPPORTED || status == GPTVQ_ERROR_NUMERIC);
+        assert_true(status == GPTVQ_ERROR_FORMAT || status == GPTVQ_ERROR_UNSUPPORTED ||
+                    status == GPTVQ_ERROR_NUMERIC);
         assert_non_null(strstr(err.message, folder));
         refused++;
       }
@@ -496,12 +511,9 @@ static void damaged_files_never_crash(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(layers_round_trip),
-      cmocka_unit_test(contradictions_are_refused),
-      cmocka_unit_test(other_versions_are_refused),
-      cmocka_unit_test(bad_numbers_are_refused),
-      cmocka_unit_test(bad_factors_are_refused),
-      cmocka_unit_test(wide_permutations),
+      cmocka_unit_test(layers_round_trip),          cmocka_unit_test(contradictions_are_refused),
+      cmocka_unit_test(other_versions_are_refused), cmocka_unit_test(bad_numbers_are_refused),
+      cmocka_unit_test(bad_factors_are_refused),    cmocka_unit_test(wide_permutations),
       cmocka_unit_test(damaged_files_never_crash),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

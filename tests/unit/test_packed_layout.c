@@ -1,4 +1,5 @@
-/* kernels/packed: the layout against a walk through memory in storage order, decoding against a second, naive definition. */
+/* kernels/packed: the layout against a walk through memory in storage order, decoding against a second, naive
+ * definition. */
 #include "packed_fixture.h"
 
 #include <math.h>
@@ -24,10 +25,11 @@ static void units_round_trip(void **state) {
     }
 }
 
-/* The field layout bit by bit: each index has its low 8 (4, 2, 1) bits in the field of that width at byte j, bit f·i. */
+/* The field layout bit by bit: each index has its low 8 (4, 2, 1) bits in the field of that width at byte j,
+ * bit f·i. */
 static void fields_lie_as_documented(void **state) {
   (void)state;
-  static const unsigned fields[13][4] = {{0},    {1},       {2},    {2, 1},    {4},    {4, 1}, {4, 2},
+  static const unsigned fields[13][4] = {{0},       {1}, {2},    {2, 1}, {4},       {4, 1}, {4, 2},
                                          {4, 2, 1}, {8}, {8, 1}, {8, 2}, {8, 2, 1}, {8, 4}};
   enum { N = 24 };
   for (unsigned bits = 1; bits <= 12; bits++)
@@ -60,7 +62,8 @@ static void example_of_the_format_document(void **state) {
   assert_memory_equal(bytes, expected, sizeof bytes);
 }
 
-/* Offsets equal a walk stripe by stripe, column group by column group, row by row; the walk ends at the measured sizes. */
+/* Offsets equal a walk stripe by stripe, column group by column group, row by row; the walk ends at the
+ * measured sizes. */
 static void offsets_follow_the_walk(void **state) {
   (void)state;
   for (size_t i = 0; i < FIXTURE_SHAPES; i++) {
@@ -93,8 +96,8 @@ static void offsets_follow_the_walk(void **state) {
     assert_int_equal(sizes.index_bytes, at);
     assert_int_equal(sizes.block_scale_bytes, scale_at);
     assert_int_equal(sizes.stripes * sizes.column_groups, tiles);
-    size_t stored = sizes.index_bytes + sizes.block_scale_bytes + (sizes.block_scale_bytes > 0 ? 8 : 0) + (s->permuted ? 2 * s->cols : 0) +
-                    2 * sizes.uniform_scales + sizes.zero_bytes;
+    size_t stored = sizes.index_bytes + sizes.block_scale_bytes + (sizes.block_scale_bytes > 0 ? 8 : 0) +
+                    (s->permuted ? 2 * s->cols : 0) + 2 * sizes.uniform_scales + sizes.zero_bytes;
     if (s->svd_rank > 0) stored += s->svd_rank * (tiles + ((size_t)1 << s->index_bits) + 4);
     else stored += sizes.codebook_bytes + 2 * sizes.codebook_scales;
     assert_int_equal(sizes.stored_bytes, stored);
@@ -154,7 +157,8 @@ static void naive_decode(const fixture *f, double *out) {
   free(zeros);
 }
 
-/* Roundings of scale / 127, the product, exp2f (within 1 ulp) and the last product: |error| <= 5 · 2^-24 · |value|. */
+/* Roundings of scale / 127, the product, exp2f (within 1 ulp) and the last product: |error| <= 5 · 2^-24 ·
+ * |value|. */
 static void decode_equals_the_naive_definition(void **state) {
   (void)state;
   for (size_t i = 0; i < FIXTURE_SHAPES; i++) {
@@ -187,8 +191,9 @@ static void decode_equals_the_naive_definition(void **state) {
   }
 }
 
-/* The fp32 sum rounded to int8 or fp16 against sums in double: R terms, each product and addition within 2^-24 of the sum of magnitudes; the
- * scale at most 2^-7 above the largest value; codes within half a step. Small whole numbers come out exactly. */
+/* The fp32 sum rounded to int8 or fp16 against sums in double: R terms, each product and addition within
+ * 2^-24 of the sum of magnitudes; the scale at most 2^-7 above the largest value; codes within half a step.
+ * Small whole numbers come out exactly. */
 static void codebooks_of_factors(void **state) {
   (void)state;
   enum { TILES = 50, K = 16, RANK = 5 };
@@ -214,7 +219,8 @@ static void codebooks_of_factors(void **state) {
           sum += term;
           magnitude += fabs(term);
         }
-        double rounding = 2.0 * RANK * 0x1p-24 * magnitude, step = bits == 8 ? scale / 254.0 : scale * 0x1p-11;
+        double rounding = 2.0 * RANK * 0x1p-24 * magnitude,
+               step = bits == 8 ? scale / 254.0 : scale * 0x1p-11;
         most = fmax(most, fabs(sum));
         bound = fmax(bound, rounding);
         assert_true(fabs((double)values[m] - sum) <= rounding + step * 1.000001 + 4.0 * 0x1p-24 * scale);
@@ -230,7 +236,8 @@ static void codebooks_of_factors(void **state) {
   assert_int_equal(scales[1], 0x4040); /* 3 */
   gptvq_expand_codebook(halves, 4, 16, scales[0], values);
   for (size_t m = 0; m < 4; m++) assert_true(values[m] == 0.5f * (float)one_right[m]);
-  static const float wide[2] = {0x1p111f, 0x1p112f}, wider[2] = {0x1p113f, 0x1p113f}, infinite[1] = {INFINITY};
+  static const float wide[2] = {0x1p111f, 0x1p112f}, wider[2] = {0x1p113f, 0x1p113f},
+                     infinite[1] = {INFINITY};
   assert_true(gptvq_factor_scales_fit(wide, 2));
   assert_false(gptvq_factor_scales_fit(wider, 2));
   assert_false(gptvq_factor_scales_fit(infinite, 1));
@@ -240,7 +247,8 @@ static void impossible_shapes_are_refused(void **state) {
   (void)state;
   const gptvq_packed_shape good = {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 128, 8, 0, false, 0};
   const gptvq_packed_shape uniform = {GPTVQ_PACKED_UNIFORM, 16, 256, 1, 4, 1, 256, 0, 64, false, 0};
-  const gptvq_packed_shape factored = {GPTVQ_PACKED_VQ, 16, 256, 1, 3, 4, 128, 8, 0, false, 8}; /* 8 codebooks of 8 */
+  const gptvq_packed_shape factored = {GPTVQ_PACKED_VQ, 16, 256, 1, 3, 4, 128, 8, 0,
+                                       false,           8}; /* 8 codebooks of 8 */
   gptvq_packed_shape bad[25];
   size_t n = 0;
   for (size_t i = 0; i < 25; i++) bad[i] = i < 16 ? good : i < 20 ? uniform : factored;
@@ -274,7 +282,8 @@ static void impossible_shapes_are_refused(void **state) {
   assert_int_equal(gptvq_packed_check(&good, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_packed_check(&uniform, "layer", &err), GPTVQ_OK);
   for (size_t i = 0; i < n; i++) {
-    if (gptvq_packed_check(&bad[i], "some.layer", &err) != GPTVQ_ERROR_FORMAT) fail_msg("shape %zu was accepted", i);
+    if (gptvq_packed_check(&bad[i], "some.layer", &err) != GPTVQ_ERROR_FORMAT)
+      fail_msg("shape %zu was accepted", i);
     assert_non_null(strstr(err.message, "some.layer"));
   }
 }

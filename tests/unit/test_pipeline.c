@@ -31,12 +31,14 @@ static uint64_t linear_bytes(const char *folder) {
   return bytes;
 }
 
-/* The loss is that of random weights, which nothing compresses well: 4 bits leave about 10 % per layer in amplitude, and
- * 2 blocks of 4 such steps add up to less than 50 %. 3-bit 2-D VQ: about twice that. A wrong tensor gives more than 100 %. */
+/* The loss is that of random weights, which nothing compresses well: 4 bits leave about 10 % per layer in
+ * amplitude, and 2 blocks of 4 such steps add up to less than 50 %. 3-bit 2-D VQ: about twice that. A wrong
+ * tensor gives more than 100 %. */
 static void every_architecture_and_method(void **state) {
   (void)state;
   const tiny_model *models[] = {&tiny_llama, &tiny_tied, &tiny_mixtral, &tiny_qwen2, &tiny_qwen3, &tiny_phi3};
-  const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN, GPTVQ_METHOD_KMEANS};
+  const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN,
+                                  GPTVQ_METHOD_KMEANS};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     tiny_write(models[m], "any");
     for (size_t method = 0; method < 4; method++) {
@@ -46,7 +48,8 @@ static void every_architecture_and_method(void **state) {
       o.force = 1;
       ok(gptvq_quantize("any", "any-packed", &o, NULL, &report, err));
       double distance = tiny_logit_distance("any-packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
-      if (!(distance < bound)) fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
+      if (!(distance < bound))
+        fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
       uint64_t bytes = linear_bytes("any-packed");
       assert_int_equal(report.linear_bytes, bytes);
       assert_true(report.bits_per_value == 8.0 * (double)bytes / (double)report.linear_values);
@@ -67,10 +70,12 @@ static void every_architecture_and_method(void **state) {
       assert_non_null(strstr(gptvq_model_quantization_json(packed), "bits_per_value"));
       gptvq_model_close(packed);
 
-      /* every weight is rounded once to bf16: 2^-9 relative each, and no more than a few times that in the end */
+      /* every weight is rounded once to bf16: 2^-9 relative each, and no more than a few times that in the
+       * end */
       ok(gptvq_export_hf("any-packed", "any-hf", 1, NULL, err));
       distance = tiny_logit_distance("any-hf", "any-packed");
-      if (!(distance < 0.03)) fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
+      if (!(distance < 0.03))
+        fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
       ok(gptvq_model_open("any-hf", NULL, &packed, err));
       gptvq_model_get_info(packed, &info);
       assert_false(info.packed);
@@ -81,7 +86,8 @@ static void every_architecture_and_method(void **state) {
   }
 }
 
-/* The fixtures that transformers wrote: shards, windows, rope variants, biases, experts under their real names. */
+/* The fixtures that transformers wrote: shards, windows, rope variants, biases, experts under their real
+ * names. */
 static void every_golden_model(void **state) {
   (void)state;
   const char *root = TEST_SOURCE_DIR "/tests/golden/model";
@@ -154,7 +160,8 @@ typedef struct watcher {
 static int watch_progress(void *user, const gptvq_progress *progress) {
   watcher *w = user;
   if (++w->events == w->stop_at) return 1;
-  if (strcmp(progress->phase, "quantize") != 0 || isnan(progress->value)) return 0; /* NaN: a calibration pass */
+  if (strcmp(progress->phase, "quantize") != 0 || isnan(progress->value))
+    return 0; /* NaN: a calibration pass */
   assert_true(progress->value >= 0);
   assert_int_equal(progress->done, progress->done <= progress->total ? progress->done : 0);
   w->layers++;
@@ -191,10 +198,12 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
       assert_int_equal(w.layers, stops[s]);
       assert_false(gptvq_path_exists("cut"));
       size_t finished = (stops[s] - 1) / PER_BLOCK;
-      if (finished == 0) assert_false(gptvq_path_exists("cut.partial")); /* nothing to resume: nothing stays */
+      if (finished == 0)
+        assert_false(gptvq_path_exists("cut.partial")); /* nothing to resume: nothing stays */
       else assert_true(gptvq_path_exists("cut.partial/resume.json"));
       o.resume = 1;
-      if (finished > 0) tiny_write_text("cut.partial", "model-rest.safetensors.tmp.4711", "what a killed process leaves");
+      if (finished > 0)
+        tiny_write_text("cut.partial", "model-rest.safetensors.tmp.4711", "what a killed process leaves");
       w = (watcher){0};
       ok(watched("llama", "cut", &o, &w, &report, err));
       assert_int_equal(w.layers, LAYERS - finished * PER_BLOCK);
@@ -205,7 +214,8 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
       ok(gptvq_remove_tree("cut", err));
       o.resume = 0;
     }
-    /* in the middle of calibration passes: 6 (or 2) of them with 6 windows, and 7 layers, make 43 (or 19) calls a block */
+    /* in the middle of calibration passes: 6 (or 2) of them with 6 windows, and 7 layers, make 43 (or 19)
+     * calls a block */
     const size_t calls[] = {2, 30, 45, 55};
     for (size_t s = 0; variant < 2 && s < sizeof calls / sizeof calls[0]; s++) {
       watcher w = {.stop_at = calls[s]};
@@ -275,16 +285,16 @@ static void a_partial_run_is_not_lost_or_mixed_up(void **state) {
   assert_true(gptvq_path_exists("q.partial/thesis.doc"));
 }
 
-static void expect_refused(const char *in, const char *out, const gptvq_quantize_options *o, gptvq_status expected,
-                           const char *message) {
+static void expect_refused(const char *in, const char *out, const gptvq_quantize_options *o,
+                           gptvq_status expected, const char *message) {
   gptvq_error error = {0};
   bool existed = gptvq_path_exists(out);
   char partial[256];
   (void)snprintf(partial, sizeof partial, "%s.partial", out);
   gptvq_status status = gptvq_quantize(in, out, o, NULL, NULL, &error);
   if (status != expected || strstr(error.message, message) == NULL)
-    fail_msg("%s -> %s: %s \"%s\", expected %s with \"%s\"", in, out, gptvq_status_name(status), error.message,
-             gptvq_status_name(expected), message);
+    fail_msg("%s -> %s: %s \"%s\", expected %s with \"%s\"", in, out, gptvq_status_name(status),
+             error.message, gptvq_status_name(expected), message);
   assert_true(gptvq_path_exists(out) == existed);
   assert_false(gptvq_path_exists(partial));
 }
@@ -355,10 +365,13 @@ static void thin_calibration_is_said(void **state) {
   o.calib_samples = 1;
   o.calib_length = 16;
   if (watched("mixtral", "thin", &o, &w, NULL, &error) != GPTVQ_OK) fail_msg("%s", error.message);
-  assert_non_null(strstr(w.warnings, "only 16 calibration tokens for the 64 input columns of model.layers.0.self_attn.q_proj"));
-  assert_non_null(strstr(w.warnings, "no calibration token reaches model.layers.0.block_sparse_moe.experts.3.w1, "
-                                     "model.layers.0.block_sparse_moe.experts.3.w3"));
-  assert_non_null(strstr(w.warnings, "no calibration token reaches model.layers.1.block_sparse_moe.experts.3.w2"));
+  assert_non_null(strstr(
+      w.warnings, "only 16 calibration tokens for the 64 input columns of model.layers.0.self_attn.q_proj"));
+  assert_non_null(strstr(w.warnings,
+                         "no calibration token reaches model.layers.0.block_sparse_moe.experts.3.w1, "
+                         "model.layers.0.block_sparse_moe.experts.3.w3"));
+  assert_non_null(
+      strstr(w.warnings, "no calibration token reaches model.layers.1.block_sparse_moe.experts.3.w2"));
   assert_true(tiny_logit_distance("thin", "mixtral") < 1.0); /* a complete model all the same */
 }
 
@@ -406,7 +419,8 @@ static void export_refuses_what_it_cannot_do(void **state) {
   ok(gptvq_model_open("e", NULL, &packed, err));
   assert_int_equal(gptvq_checkpoint_tensor_count(original), gptvq_checkpoint_tensor_count(exported));
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(original); i++) {
-    const gptvq_tensor *a = gptvq_checkpoint_tensor_at(original, i), *b = gptvq_checkpoint_tensor_at(exported, i);
+    const gptvq_tensor *a = gptvq_checkpoint_tensor_at(original, i),
+                       *b = gptvq_checkpoint_tensor_at(exported, i);
     assert_string_equal(a->name, b->name);
     assert_int_equal(a->type, b->type);
     assert_int_equal(a->bytes, b->bytes);
@@ -418,13 +432,15 @@ static void export_refuses_what_it_cannot_do(void **state) {
   const gptvq_tensor *tensor = gptvq_checkpoint_find(exported, "model.layers.1.self_attn.o_proj.weight");
   assert_int_equal(tensor->bytes, sizeof rounded);
   memcpy(rounded, tensor->data, sizeof rounded);
-  for (size_t i = 0; i < linear->rows * linear->cols; i++) assert_int_equal(rounded[i], gptvq_float_to_bf16(weights[i]));
+  for (size_t i = 0; i < linear->rows * linear->cols; i++)
+    assert_int_equal(rounded[i], gptvq_float_to_bf16(weights[i]));
   gptvq_model_close(packed);
   gptvq_checkpoint_close(exported);
   gptvq_checkpoint_close(original);
 }
 
-/* The estimate counts what a wide layer needs, the correction's share of it can be saved, and a run that does not fit is told so. */
+/* The estimate counts what a wide layer needs, the correction's share of it can be saved, and a run that does
+ * not fit is told so. */
 static void memory_is_estimated(void **state) {
   (void)state;
   gptvq_model *model;
@@ -434,17 +450,19 @@ static void memory_is_estimated(void **state) {
   o.calib_samples = 4;
   ok(gptvq_quantize_options_resolve(&o, err));
   gptvq_linear *down = &model->blocks[0].linears[model->blocks[0].mlps[0].down];
-  down->cols = 20000; /* 4 bytes · 2 · (cols² + rows · cols) of mismatch sums and 8 cols² of Hessian, at least */
+  down->cols =
+      20000; /* 4 bytes · 2 · (cols² + rows · cols) of mismatch sums and 8 cols² of Hessian, at least */
   plain = o;
   plain.mismatch = plain.mismatch_stream = 0.0;
-  double square = 20000.0 * 20000.0, with = gptvq_pipeline_peak(model, &o, true, 0), without = gptvq_pipeline_peak(model, &plain, false, 0);
+  double square = 20000.0 * 20000.0, with = gptvq_pipeline_peak(model, &o, true, 0),
+         without = gptvq_pipeline_peak(model, &plain, false, 0);
   assert_true(with > 16.0 * square && with < 18.0 * square);
   assert_true(without > 12.0 * square && without < 14.0 * square);
   o.calib_samples = 8;
   double stream = 4.0 * 4.0 * 32.0 * (double)model->config.hidden;
   assert_true(fabs(gptvq_pipeline_peak(model, &o, true, 0) - with - 2.0 * stream) <= 1e-9 * with);
-  /* factored codebooks: in a layer high enough for solving to be the peak, at least the R × R blocks of all rows of the left factor; whole
-   * codebooks take 41 bytes a number (update) */
+  /* factored codebooks: in a layer high enough for solving to be the peak, at least the R × R blocks of all
+   * rows of the left factor; whole codebooks take 41 bytes a number (update) */
   gptvq_quantize_options whole = plain, factored;
   whole.dim = 1;
   whole.bits = 0;
@@ -456,14 +474,16 @@ static void memory_is_estimated(void **state) {
   ok(gptvq_quantize_options_resolve(&factored, err));
   size_t rows = down->rows;
   down->rows = 60000;
-  double tiles = 60000.0 * 20000.0 / 64.0, more = gptvq_pipeline_peak(model, &factored, false, 0) - gptvq_pipeline_peak(model, &whole, false, 0);
+  double tiles = 60000.0 * 20000.0 / 64.0, more = gptvq_pipeline_peak(model, &factored, false, 0) -
+                                                  gptvq_pipeline_peak(model, &whole, false, 0);
   assert_true(more > 8.0 * tiles * 16 * 16 - 41.0 * tiles * 16);
   down->rows = rows;
   char text[256];
   assert_false(gptvq_memory_warning(5e9, 4e9, 6e9, text, sizeof text));
   assert_false(gptvq_memory_warning(5e9, 4e9, 0.0, text, sizeof text));
   assert_true(gptvq_memory_warning(5e9, 4e9, 4.5e9, text, sizeof text));
-  assert_string_equal(text, "this takes about 5.0 GB of memory at its peak, but only 4.5 GB are available: 4.0 GB with --mismatch 0 --mismatch-stream 0");
+  assert_string_equal(text, "this takes about 5.0 GB of memory at its peak, but only 4.5 GB are available: "
+                            "4.0 GB with --mismatch 0 --mismatch-stream 0");
   assert_true(gptvq_memory_warning(5e9, 4e9, 3e9, text, sizeof text));
   assert_non_null(strstr(text, "--mismatch-stream 0 and less with fewer --calib-samples"));
   assert_true(gptvq_memory_warning(5e9, 5e9, 3e9, text, sizeof text));
@@ -471,7 +491,8 @@ static void memory_is_estimated(void **state) {
   gptvq_model_close(model);
 }
 
-/* One Hessian at a time or all of a block at once, inputs of output layers kept (here for two windows of three) or not: the same results. */
+/* One Hessian at a time or all of a block at once, inputs of output layers kept (here for two windows of
+ * three) or not: the same results. */
 static void hessian_budget_does_not_change_results(void **state) {
   (void)state;
   enum { SAMPLES = 3, LENGTH = 48, LINEARS = 16 };
@@ -489,10 +510,17 @@ static void hessian_budget_does_not_change_results(void **state) {
       gptvq_workspace *workspace;
       ok(gptvq_workspace_create(model, 1, LENGTH, LENGTH, &workspace, err));
       uint64_t random = 5;
-      for (size_t i = 0; i < SAMPLES * LENGTH * TINY_HIDDEN; i++) x[pass][i] = (float)(gptvq_random_unit(&random) - 0.5);
-      gptvq_pipeline p = {.model = model, .options = &o, .samples = SAMPLES, .length = LENGTH, .x = x[pass],
-                          .workspace = workspace, .hessian_budget = pass == 0 ? 1 : SIZE_MAX,
-                          .kept_budget = pass == 0 ? 0 : 2 * LENGTH * TINY_HIDDEN * sizeof(float), .layers_total = LINEARS};
+      for (size_t i = 0; i < SAMPLES * LENGTH * TINY_HIDDEN; i++)
+        x[pass][i] = (float)(gptvq_random_unit(&random) - 0.5);
+      gptvq_pipeline p = {.model = model,
+                          .options = &o,
+                          .samples = SAMPLES,
+                          .length = LENGTH,
+                          .x = x[pass],
+                          .workspace = workspace,
+                          .hessian_budget = pass == 0 ? 1 : SIZE_MAX,
+                          .kept_budget = pass == 0 ? 0 : 2 * LENGTH * TINY_HIDDEN * sizeof(float),
+                          .layers_total = LINEARS};
       ok(gptvq_pipeline_block(&p, block, results[pass], err));
       assert_int_equal(p.layers_done, LINEARS);
       gptvq_workspace_destroy(workspace);

@@ -1,4 +1,5 @@
-/* Ingredients that look at the whole model, through gptvq_quantize: allocation of bits, guided Hessians, mismatch correction. */
+/* Ingredients that look at the whole model, through gptvq_quantize: allocation of bits, guided Hessians,
+ * mismatch correction. */
 #include "tiny_model.h"
 
 #include <gptvq/gptvq.h>

@@ -99,12 +99,12 @@ static void golden_file(void **state) {
     size_t rank, dims[3];
     double step, first;
   } expected[] = {
-      {"t.I8", GPTVQ_T_I8, 2, {3, 4}, 3, -4},      {"t.I16", GPTVQ_T_I16, 2, {3, 4}, 3, -4},
-      {"t.I32", GPTVQ_T_I32, 2, {3, 4}, 3, -4},    {"t.I64", GPTVQ_T_I64, 2, {3, 4}, 3, -4},
-      {"t.U8", GPTVQ_T_U8, 3, {2, 1, 6}, 3, 0},    {"t.U16", GPTVQ_T_U16, 3, {2, 1, 6}, 3, 0},
-      {"t.U32", GPTVQ_T_U32, 3, {2, 1, 6}, 3, 0},  {"t.U64", GPTVQ_T_U64, 3, {2, 1, 6}, 3, 0},
-      {"t.F16", GPTVQ_T_F16, 1, {12}, 0.5, -1},    {"t.BF16", GPTVQ_T_BF16, 1, {12}, 0.5, -1},
-      {"t.F32", GPTVQ_T_F32, 1, {12}, 0.5, -1},    {"t.F64", GPTVQ_T_F64, 1, {12}, 0.5, -1},
+      {"t.I8", GPTVQ_T_I8, 2, {3, 4}, 3, -4},     {"t.I16", GPTVQ_T_I16, 2, {3, 4}, 3, -4},
+      {"t.I32", GPTVQ_T_I32, 2, {3, 4}, 3, -4},   {"t.I64", GPTVQ_T_I64, 2, {3, 4}, 3, -4},
+      {"t.U8", GPTVQ_T_U8, 3, {2, 1, 6}, 3, 0},   {"t.U16", GPTVQ_T_U16, 3, {2, 1, 6}, 3, 0},
+      {"t.U32", GPTVQ_T_U32, 3, {2, 1, 6}, 3, 0}, {"t.U64", GPTVQ_T_U64, 3, {2, 1, 6}, 3, 0},
+      {"t.F16", GPTVQ_T_F16, 1, {12}, 0.5, -1},   {"t.BF16", GPTVQ_T_BF16, 1, {12}, 0.5, -1},
+      {"t.F32", GPTVQ_T_F32, 1, {12}, 0.5, -1},   {"t.F64", GPTVQ_T_F64, 1, {12}, 0.5, -1},
   };
   gptvq_error err;
   gptvq_st_file file;
@@ -133,7 +133,8 @@ static void golden_file(void **state) {
   gptvq_st_close(&file);
 }
 
-#define ENTRY(dtype, shape, begin, end) "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
+#define ENTRY(dtype, shape, begin, end) \
+  "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
 
 static void wrong_headers_are_refused(void **state) {
   (void)state;
@@ -145,40 +146,77 @@ static void wrong_headers_are_refused(void **state) {
   } cases[] = {
       /* the good ones: what is refused below is not refused for another reason */
       {"{\"a\":" ENTRY("F32", "[2,3]", "0", "24") "}", 24, GPTVQ_OK, {NULL}},
-      {"{\"a\":" ENTRY("F16", "[3]", "4", "10") ",\"b\":" ENTRY("U8", "[2,2]", "0", "4") "}   ", 10, GPTVQ_OK, {NULL}},
-      {"{\"e\":" ENTRY("F32", "[0]", "4", "4") ",\"a\":" ENTRY("F32", "[]", "0", "4") ",\"f\":" ENTRY("I8", "[7,0]", "0", "0") "}",
-       4, GPTVQ_OK, {NULL}},
+      {"{\"a\":" ENTRY("F16", "[3]", "4", "10") ",\"b\":" ENTRY("U8", "[2,2]", "0", "4") "}   ",
+       10,
+       GPTVQ_OK,
+       {NULL}},
+      {"{\"e\":" ENTRY("F32", "[0]", "4", "4") ",\"a\":" ENTRY("F32", "[]", "0", "4") ",\"f\":" ENTRY(
+           "I8", "[7,0]", "0", "0") "}",
+       4,
+       GPTVQ_OK,
+       {NULL}},
       {"{}", 0, GPTVQ_OK, {NULL}},
       {"{\"__metadata__\":{\"k\":\"v\"}}", 0, GPTVQ_OK, {NULL}},
       {"{\"a\":" ENTRY("F4", "[2,2]", "0", "2") "}", 2, GPTVQ_OK, {NULL}},
       /* sizes */
       {"{\"a\":" ENTRY("F32", "[2,3]", "0", "20") "}", 20, GPTVQ_ERROR_FORMAT, {"tensor a", "24", "20"}},
       {"{\"a\":" ENTRY("F32", "[2,3]", "0", "24") "}", 23, GPTVQ_ERROR_FORMAT, {"truncated", "24", "23"}},
-      {"{\"a\":" ENTRY("F32", "[2,3]", "0", "24") "}", 25, GPTVQ_ERROR_FORMAT, {"end at byte 24", "25 bytes"}},
+      {"{\"a\":" ENTRY("F32", "[2,3]", "0", "24") "}",
+       25,
+       GPTVQ_ERROR_FORMAT,
+       {"end at byte 24", "25 bytes"}},
       {"{}", 1, GPTVQ_ERROR_FORMAT, {"byte 0", "1 bytes"}},
-      {"{\"a\":" ENTRY("F32", "[4294967296,4294967296]", "0", "0") "}", 0, GPTVQ_ERROR_FORMAT, {"tensor a", "overflows"}},
-      {"{\"a\":" ENTRY("F32", "[4294967296,4294967296,0]", "0", "0") "}", 0, GPTVQ_ERROR_FORMAT, {"overflows"}},
+      {"{\"a\":" ENTRY("F32", "[4294967296,4294967296]", "0", "0") "}",
+       0,
+       GPTVQ_ERROR_FORMAT,
+       {"tensor a", "overflows"}},
+      {"{\"a\":" ENTRY("F32", "[4294967296,4294967296,0]", "0", "0") "}",
+       0,
+       GPTVQ_ERROR_FORMAT,
+       {"overflows"}},
       {"{\"a\":" ENTRY("F64", "[4611686018427387904]", "0", "0") "}", 0, GPTVQ_ERROR_FORMAT, {"overflows"}},
-      {"{\"a\":" ENTRY("F32", "[99999999999999999999]", "0", "0") "}", 0, GPTVQ_ERROR_FORMAT, {"not valid JSON"}},
+      {"{\"a\":" ENTRY("F32", "[99999999999999999999]", "0", "0") "}",
+       0,
+       GPTVQ_ERROR_FORMAT,
+       {"not valid JSON"}},
       {"{\"a\":" ENTRY("F32", "[-1]", "0", "0") "}", 0, GPTVQ_ERROR_FORMAT, {"tensor a", "dimension 0"}},
       {"{\"a\":" ENTRY("F32", "[1.0]", "0", "4") "}", 4, GPTVQ_ERROR_FORMAT, {"tensor a", "dimension 0"}},
-      {"{\"a\":" ENTRY("U8", "[1,1,1,1,1,1,1,1,1]", "0", "1") "}", 1, GPTVQ_ERROR_FORMAT, {"tensor a", "9 dim"}},
+      {"{\"a\":" ENTRY("U8", "[1,1,1,1,1,1,1,1,1]", "0", "1") "}",
+       1,
+       GPTVQ_ERROR_FORMAT,
+       {"tensor a", "9 dim"}},
       {"{\"a\":" ENTRY("F4", "[3]", "0", "1") "}", 1, GPTVQ_ERROR_FORMAT, {"tensor a", "12 bits"}},
       /* offsets */
       {"{\"a\":" ENTRY("U8", "[4]", "8", "4") "}", 8, GPTVQ_ERROR_FORMAT, {"tensor a", "8", "4"}},
       {"{\"a\":" ENTRY("U8", "[4]", "-4", "0") "}", 8, GPTVQ_ERROR_FORMAT, {"tensor a", "data_offsets"}},
-      {"{\"a\":" ENTRY("U8", "[4]", "9223372036854775803", "9223372036854775807") "}", 8, GPTVQ_ERROR_FORMAT,
+      {"{\"a\":" ENTRY("U8", "[4]", "9223372036854775803", "9223372036854775807") "}",
+       8,
+       GPTVQ_ERROR_FORMAT,
        {"tensor a", "truncated"}},
-      {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,2]}}", 1, GPTVQ_ERROR_FORMAT, {"tensor a", "pair"}},
-      {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":\"0,1\"}}", 1, GPTVQ_ERROR_FORMAT, {"tensor a", "pair"}},
-      {"{\"a\":" ENTRY("U8", "[4]", "0", "4") ",\"b\":" ENTRY("U8", "[4]", "3", "7") "}", 7, GPTVQ_ERROR_FORMAT,
+      {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,2]}}",
+       1,
+       GPTVQ_ERROR_FORMAT,
+       {"tensor a", "pair"}},
+      {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":\"0,1\"}}",
+       1,
+       GPTVQ_ERROR_FORMAT,
+       {"tensor a", "pair"}},
+      {"{\"a\":" ENTRY("U8", "[4]", "0", "4") ",\"b\":" ENTRY("U8", "[4]", "3", "7") "}",
+       7,
+       GPTVQ_ERROR_FORMAT,
        {"tensor b", "3", "inside tensor a that ends at 4"}},
-      {"{\"a\":" ENTRY("U8", "[4]", "0", "4") ",\"b\":" ENTRY("U8", "[4]", "0", "4") "}", 4, GPTVQ_ERROR_FORMAT,
+      {"{\"a\":" ENTRY("U8", "[4]", "0", "4") ",\"b\":" ENTRY("U8", "[4]", "0", "4") "}",
+       4,
+       GPTVQ_ERROR_FORMAT,
        {"tensor b", "inside tensor a"}},
-      {"{\"a\":" ENTRY("U8", "[4]", "0", "4") ",\"b\":" ENTRY("U8", "[4]", "5", "9") "}", 9, GPTVQ_ERROR_FORMAT,
+      {"{\"a\":" ENTRY("U8", "[4]", "0", "4") ",\"b\":" ENTRY("U8", "[4]", "5", "9") "}",
+       9,
+       GPTVQ_ERROR_FORMAT,
        {"tensor b", "byte 5", "end at 4"}},
       {"{\"a\":" ENTRY("U8", "[4]", "1", "5") "}", 5, GPTVQ_ERROR_FORMAT, {"tensor a", "byte 1"}},
-      {"{\"a\":" ENTRY("U8", "[4]", "0", "4") ",\"z\":" ENTRY("U8", "[0]", "2", "2") "}", 4, GPTVQ_ERROR_FORMAT,
+      {"{\"a\":" ENTRY("U8", "[4]", "0", "4") ",\"z\":" ENTRY("U8", "[0]", "2", "2") "}",
+       4,
+       GPTVQ_ERROR_FORMAT,
        {"tensor z", "inside tensor a"}},
       /* structure */
       {"{\"a\":" ENTRY("F33", "[4]", "0", "4") "}", 4, GPTVQ_ERROR_UNSUPPORTED, {"tensor a", "F33"}},
@@ -187,8 +225,14 @@ static void wrong_headers_are_refused(void **state) {
       {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, GPTVQ_ERROR_FORMAT, {"tensor a", "data_offsets"}},
       {"{\"a\":[]}", 0, GPTVQ_ERROR_FORMAT, {"tensor a", "not an object"}},
       {"{\"a\":null}", 0, GPTVQ_ERROR_FORMAT, {"tensor a", "not an object"}},
-      {"{\"a\":" ENTRY("U8", "[1]", "0", "1") ",\"a\":" ENTRY("U8", "[1]", "0", "1") "}", 1, GPTVQ_ERROR_FORMAT, {"duplicate"}},
-      {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, GPTVQ_ERROR_FORMAT, {"duplicate"}},
+      {"{\"a\":" ENTRY("U8", "[1]", "0", "1") ",\"a\":" ENTRY("U8", "[1]", "0", "1") "}",
+       1,
+       GPTVQ_ERROR_FORMAT,
+       {"duplicate"}},
+      {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+       1,
+       GPTVQ_ERROR_FORMAT,
+       {"duplicate"}},
       {"{\"__metadata__\":3}", 0, GPTVQ_ERROR_FORMAT, {"__metadata__"}},
       {"{\"__metadata__\":{\"k\":3}}", 0, GPTVQ_ERROR_FORMAT, {"__metadata__", "k"}},
       {"{\"a\":" ENTRY("U8", "[1]", "0", "1"), 1, GPTVQ_ERROR_FORMAT, {"not valid JSON"}},
@@ -224,7 +268,8 @@ static void wrong_sizes_of_the_header_are_refused(void **state) {
   uint8_t bytes[16] = {0};
   assert_int_equal(gptvq_st_open(put("x", bytes, 0), &file, &err), GPTVQ_ERROR_FORMAT);
   assert_int_equal(gptvq_st_open(put("x", bytes, 7), &file, &err), GPTVQ_ERROR_FORMAT);
-  assert_int_equal(gptvq_st_open(put("x", bytes, 8), &file, &err), GPTVQ_ERROR_FORMAT); /* a header of 0 bytes */
+  assert_int_equal(gptvq_st_open(put("x", bytes, 8), &file, &err),
+                   GPTVQ_ERROR_FORMAT); /* a header of 0 bytes */
   memcpy(bytes, "\x08\0\0\0\0\0\0\0{}      ", 16);
   assert_int_equal(gptvq_st_open(put("x", bytes, 16), &file, &err), GPTVQ_OK);
   gptvq_st_close(&file);
@@ -238,7 +283,8 @@ static void wrong_sizes_of_the_header_are_refused(void **state) {
   assert_int_equal(gptvq_st_open(folder, &file, &err), GPTVQ_ERROR_IO);
 }
 
-/* Opens; whatever is accepted must lie inside the file: its bytes are read. Refusals are one line that names the file. */
+/* Opens; whatever is accepted must lie inside the file: its bytes are read. Refusals are one line that names
+ * the file. */
 static uint64_t probe(const char *path) {
   gptvq_error err = {GPTVQ_OK, ""};
   gptvq_st_file file;
@@ -262,8 +308,9 @@ static uint64_t probe(const char *path) {
 static void damaged_files_never_crash(void **state) {
   (void)state;
   static uint8_t good[512];
-  const char header[] = "{\"__metadata__\":{\"format\":\"pt\"},\"model.w\":" ENTRY("BF16", "[3,5]", "0", "30")
-      ",\"model.b\":" ENTRY("F32", "[2]", "30", "38") ",\"e\":" ENTRY("I64", "[0]", "38", "38") "}";
+  const char header[] = "{\"__metadata__\":{\"format\":\"pt\"},\"model.w\":" ENTRY(
+      "BF16", "[3,5]", "0", "30") ",\"model.b\":" ENTRY("F32", "[2]", "30",
+                                                        "38") ",\"e\":" ENTRY("I64", "[0]", "38", "38") "}";
   size_t length = sizeof header - 1, size = 8 + length + 38, accepted = 0;
   assert_true(size <= sizeof good && length < 256);
   good[0] = (uint8_t)length;
@@ -295,7 +342,8 @@ static void damaged_files_never_crash(void **state) {
 /* ---- folders ---- */
 
 static const char one_tensor[] = "{\"a\":" ENTRY("F32", "[2]", "0", "8") "}";
-static const char other_tensor[] = "{\"b\":" ENTRY("BF16", "[2,2]", "0", "8") ",\"c\":" ENTRY("U8", "[1]", "8", "9") "}";
+static const char other_tensor[] =
+    "{\"b\":" ENTRY("BF16", "[2,2]", "0", "8") ",\"c\":" ENTRY("U8", "[1]", "8", "9") "}";
 
 static void expect_open(gptvq_status status, const char *words) {
   gptvq_error err = {GPTVQ_OK, ""};
@@ -303,7 +351,8 @@ static void expect_open(gptvq_status status, const char *words) {
   gptvq_status got = gptvq_checkpoint_open(folder, &checkpoint, &err);
   gptvq_checkpoint_close(checkpoint);
   if (got != status || strstr(err.message, words) == NULL)
-    fail_msg("expected %s with \"%s\", got %s: %s", gptvq_status_name(status), words, gptvq_status_name(got), err.message);
+    fail_msg("expected %s with \"%s\", got %s: %s", gptvq_status_name(status), words, gptvq_status_name(got),
+             err.message);
 }
 
 static void put_text(const char *name, const char *text) { (void)put(name, text, strlen(text)); }
@@ -345,7 +394,8 @@ static void single_file_folder(void **state) {
   assert_int_equal(gptvq_checkpoint_open(folder, &checkpoint, &err), GPTVQ_OK);
   assert_string_equal(gptvq_checkpoint_folder(checkpoint), folder);
   assert_int_equal(json_integer_value(json_object_get(gptvq_checkpoint_config(checkpoint), "x")), 1);
-  assert_int_equal(json_integer_value(json_object_get(gptvq_checkpoint_generation_config(checkpoint), "y")), 2);
+  assert_int_equal(json_integer_value(json_object_get(gptvq_checkpoint_generation_config(checkpoint), "y")),
+                   2);
   assert_int_equal(gptvq_checkpoint_tensor_count(checkpoint), 2);
   const gptvq_tensor *tensor;
   gptvq_dtype dtype;
@@ -355,8 +405,10 @@ static void single_file_folder(void **state) {
   assert_ptr_equal(tensor, gptvq_checkpoint_find(checkpoint, "b"));
   assert_int_equal(gptvq_checkpoint_get(checkpoint, "b", 2, wide, &tensor, &dtype, &err), GPTVQ_ERROR_FORMAT);
   assert_non_null(strstr(err.message, "tensor b has shape 2 x 2, config.json implies 1 x 4"));
-  assert_int_equal(gptvq_checkpoint_get(checkpoint, "b", 1, square, &tensor, &dtype, &err), GPTVQ_ERROR_FORMAT);
-  assert_int_equal(gptvq_checkpoint_get(checkpoint, "c", 1, &one, &tensor, &dtype, &err), GPTVQ_ERROR_UNSUPPORTED);
+  assert_int_equal(gptvq_checkpoint_get(checkpoint, "b", 1, square, &tensor, &dtype, &err),
+                   GPTVQ_ERROR_FORMAT);
+  assert_int_equal(gptvq_checkpoint_get(checkpoint, "c", 1, &one, &tensor, &dtype, &err),
+                   GPTVQ_ERROR_UNSUPPORTED);
   assert_non_null(strstr(err.message, "tensor c is U8"));
   assert_int_equal(gptvq_checkpoint_get(checkpoint, "d", 1, &one, &tensor, &dtype, &err), GPTVQ_ERROR_FORMAT);
   assert_non_null(strstr(err.message, "tensor d is missing"));
@@ -388,10 +440,15 @@ static void sharded_folder(void **state) {
     gptvq_status status;
     const char *words;
   } cases[] = {
-      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"b\": \"two.safetensors\", \"c\": \"two.safetensors\"}}", GPTVQ_OK, ""},
-      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"b\": \"two.safetensors\"}}", GPTVQ_ERROR_FORMAT, "tensor c is not listed"},
-      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"d\": \"one.safetensors\"}}", GPTVQ_ERROR_FORMAT, "tensor d is missing"},
-      {"{\"weight_map\": {\"a\": \"two.safetensors\", \"b\": \"two.safetensors\", \"c\": \"one.safetensors\"}}",
+      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"b\": \"two.safetensors\", \"c\": "
+       "\"two.safetensors\"}}",
+       GPTVQ_OK, ""},
+      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"b\": \"two.safetensors\"}}", GPTVQ_ERROR_FORMAT,
+       "tensor c is not listed"},
+      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"d\": \"one.safetensors\"}}", GPTVQ_ERROR_FORMAT,
+       "tensor d is missing"},
+      {"{\"weight_map\": {\"a\": \"two.safetensors\", \"b\": \"two.safetensors\", \"c\": "
+       "\"one.safetensors\"}}",
        GPTVQ_ERROR_FORMAT, "is listed in"},
       {"{\"weight_map\": {\"a\": \"three.safetensors\"}}", GPTVQ_ERROR_IO, "three.safetensors"},
       {"{\"weight_map\": {\"a\": \"../one.safetensors\"}}", GPTVQ_ERROR_FORMAT, "plain file name"},
@@ -402,8 +459,10 @@ static void sharded_folder(void **state) {
       {"{\"weight_map\": {}}", GPTVQ_ERROR_FORMAT, "0 shards"},
       {"{\"weight_map\": []}", GPTVQ_ERROR_FORMAT, "weight_map"},
       {"{}", GPTVQ_ERROR_FORMAT, "weight_map"},
-      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"a\": \"one.safetensors\"}}", GPTVQ_ERROR_FORMAT, "duplicate"},
-      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"__metadata__\": \"one.safetensors\"}}", GPTVQ_ERROR_FORMAT, "__metadata__ is missing"},
+      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"a\": \"one.safetensors\"}}", GPTVQ_ERROR_FORMAT,
+       "duplicate"},
+      {"{\"weight_map\": {\"a\": \"one.safetensors\", \"__metadata__\": \"one.safetensors\"}}",
+       GPTVQ_ERROR_FORMAT, "__metadata__ is missing"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     put_text("model.safetensors.index.json", cases[i].index);
@@ -411,7 +470,8 @@ static void sharded_folder(void **state) {
   }
   /* the same tensor in two shards */
   (void)put_tensors("two.safetensors", one_tensor, 8);
-  put_text("model.safetensors.index.json", "{\"weight_map\": {\"a\": \"one.safetensors\", \"b\": \"two.safetensors\"}}");
+  put_text("model.safetensors.index.json",
+           "{\"weight_map\": {\"a\": \"one.safetensors\", \"b\": \"two.safetensors\"}}");
   expect_open(GPTVQ_ERROR_FORMAT, "tensor a is listed");
   assert_int_equal(gptvq_write_index(folder, shards, 2, &err), GPTVQ_ERROR_FORMAT);
   assert_non_null(strstr(err.message, "tensor a is in two.safetensors too"));
@@ -436,15 +496,22 @@ static void numbers_that_are_not_finite(void **state) {
     for (size_t p = 0; p < sizeof places / sizeof places[0]; p++)
       for (size_t b = 0; b < 2; b++) {
         gptvq_error err;
-        gptvq_tensor tensor = {.name = "model.w", .file = "model.safetensors", .type = cases[c].type, .rank = 1,
-                               .dims = {N}, .count = N, .bytes = N * cases[c].size, .data = memory + 1};
+        gptvq_tensor tensor = {.name = "model.w",
+                               .file = "model.safetensors",
+                               .type = cases[c].type,
+                               .rank = 1,
+                               .dims = {N},
+                               .count = N,
+                               .bytes = N * cases[c].size,
+                               .data = memory + 1};
         for (size_t i = 0; i < N; i++) memcpy(memory + 1 + i * cases[c].size, &cases[c].fine, cases[c].size);
         assert_int_equal(gptvq_tensor_check_finite(&tensor, &err), GPTVQ_OK);
         memcpy(memory + 1 + places[p] * cases[c].size, &cases[c].bad[b], cases[c].size);
         if (places[p] + 1 < N) memcpy(memory + 1 + (N - 1) * cases[c].size, &cases[c].bad[1], cases[c].size);
         assert_int_equal(gptvq_tensor_check_finite(&tensor, &err), GPTVQ_ERROR_NUMERIC);
         char words[64];
-        (void)snprintf(words, sizeof words, "tensor model.w holds NaN or infinity at element %zu of", places[p]);
+        (void)snprintf(words, sizeof words, "tensor model.w holds NaN or infinity at element %zu of",
+                       places[p]);
         if (strstr(err.message, words) == NULL) fail_msg("\"%s\" is not in: %s", words, err.message);
         assert_non_null(strstr(err.message, "model.safetensors"));
       }
@@ -468,7 +535,8 @@ static void files_are_written_as_declared(void **state) {
   assert_int_equal(gptvq_st_writer_metadata(writer, "key", "{\"a\": 1}", &err), GPTVQ_OK);
   /* what a writer must not do */
   assert_int_equal(gptvq_st_writer_declare(writer, "odd", GPTVQ_T_U8, 1, dims, &err), GPTVQ_ERROR_INTERNAL);
-  assert_int_equal(gptvq_st_writer_declare(writer, "__metadata__", GPTVQ_T_U8, 1, dims, &err), GPTVQ_ERROR_INTERNAL);
+  assert_int_equal(gptvq_st_writer_declare(writer, "__metadata__", GPTVQ_T_U8, 1, dims, &err),
+                   GPTVQ_ERROR_INTERNAL);
   assert_int_equal(gptvq_st_writer_declare(writer, "x", GPTVQ_T_OTHER, 1, dims, &err), GPTVQ_ERROR_INTERNAL);
   const size_t vast[2] = {SIZE_MAX / 4, 5};
   assert_int_equal(gptvq_st_writer_declare(writer, "x", GPTVQ_T_F32, 2, vast, &err), GPTVQ_ERROR_INTERNAL);

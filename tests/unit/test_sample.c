@@ -45,7 +45,8 @@ static int by_logit(const void *a, const void *b) { /* largest first, then lowes
 }
 
 /* The definition, by sorting: probabilities after top-k, then top-p. */
-static void expected(const float *logits, double temperature, size_t top_k, double top_p, double *probabilities) {
+static void expected(const float *logits, double temperature, size_t top_k, double top_p,
+                     double *probabilities) {
   size_t order[V], count = top_k == 0 || top_k > V ? V : top_k, kept = 0;
   for (size_t i = 0; i < V; i++) order[i] = i;
   sorted_by = logits;
@@ -53,21 +54,25 @@ static void expected(const float *logits, double temperature, size_t top_k, doub
   double sum = 0.0, before = 0.0, part = 0.0;
   for (size_t i = 0; i < count; i++) sum += exp((double)logits[order[i]] / temperature);
   for (size_t i = 0; i < V; i++) probabilities[i] = 0.0;
-  while (kept < count && before < top_p * sum * (1.0 - 1e-12)) before += exp((double)logits[order[kept++]] / temperature);
+  while (kept < count && before < top_p * sum * (1.0 - 1e-12))
+    before += exp((double)logits[order[kept++]] / temperature);
   for (size_t i = 0; i < kept; i++) part += exp((double)logits[order[i]] / temperature);
-  for (size_t i = 0; i < kept; i++) probabilities[order[i]] = exp((double)logits[order[i]] / temperature) / part;
+  for (size_t i = 0; i < kept; i++)
+    probabilities[order[i]] = exp((double)logits[order[i]] / temperature) / part;
 }
 
-/* No token outside the set is ever drawn, and each inside about as often as it should: within 5 standard deviations (the seeds are fixed). */
+/* No token outside the set is ever drawn, and each inside about as often as it should: within 5 standard
+ * deviations (the seeds are fixed). */
 static void frequencies_follow_the_definition(void **state) {
   (void)state;
   static const struct {
     float temperature, top_p;
     size_t top_k;
     bool ties;
-  } cases[] = {{1.0f, 1.0f, 0, false}, {0.7f, 1.0f, 0, true},  {1.0f, 1.0f, 5, false},   {1.0f, 1.0f, 7, true},
-               {1.0f, 0.5f, 0, false}, {1.3f, 0.9f, 0, true},  {1.0f, 0.01f, 0, false},  {1.0f, 0.8f, 10, false},
-               {2.0f, 0.6f, 9, true},  {0.05f, 0.99f, 3, true}, {1.0f, 0.999999f, 0, false}, {1.0f, 1.0f, 1, true}};
+  } cases[] = {{1.0f, 1.0f, 0, false},  {0.7f, 1.0f, 0, true},       {1.0f, 1.0f, 5, false},
+               {1.0f, 1.0f, 7, true},   {1.0f, 0.5f, 0, false},      {1.3f, 0.9f, 0, true},
+               {1.0f, 0.01f, 0, false}, {1.0f, 0.8f, 10, false},     {2.0f, 0.6f, 9, true},
+               {0.05f, 0.99f, 3, true}, {1.0f, 0.999999f, 0, false}, {1.0f, 1.0f, 1, true}};
   for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
     float logits[V];
     double probabilities[V];
@@ -112,13 +117,14 @@ static void nonsense_is_refused(void **state) {
   (void)state;
   gptvq_error err;
   int32_t token;
-  const float fine[2] = {0.0f, 1.0f}, bad[2] = {0.0f, NAN}, huge[2] = {INFINITY, 0.0f}, none[2] = {-INFINITY, -INFINITY};
+  const float fine[2] = {0.0f, 1.0f}, bad[2] = {0.0f, NAN}, huge[2] = {INFINITY, 0.0f},
+              none[2] = {-INFINITY, -INFINITY};
   gptvq_sampler sampler = {0.0f, 1.0f, 0, 0};
   assert_int_equal(gptvq_sample(&sampler, bad, 2, &token, &err), GPTVQ_ERROR_NUMERIC);
   assert_int_equal(gptvq_sample(&sampler, huge, 2, &token, &err), GPTVQ_ERROR_NUMERIC);
   assert_int_equal(gptvq_sample(&sampler, none, 2, &token, &err), GPTVQ_ERROR_NUMERIC);
   assert_int_equal(gptvq_sample(&sampler, fine, 0, &token, &err), GPTVQ_ERROR_ARGUMENT);
-  const gptvq_sampler wrong[] = {{-1.0f, 1.0f, 0, 0}, {NAN, 1.0f, 0, 0}, {INFINITY, 1.0f, 0, 0},
+  const gptvq_sampler wrong[] = {{-1.0f, 1.0f, 0, 0}, {NAN, 1.0f, 0, 0},  {INFINITY, 1.0f, 0, 0},
                                  {1.0f, 0.0f, 0, 0},  {1.0f, 1.5f, 0, 0}, {1.0f, NAN, 0, 0}};
   for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
     sampler = wrong[i];
@@ -128,7 +134,8 @@ static void nonsense_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(greedy_takes_the_lowest_of_equals), cmocka_unit_test(frequencies_follow_the_definition),
-      cmocka_unit_test(the_state_decides), cmocka_unit_test(masked_tokens_never_come), cmocka_unit_test(nonsense_is_refused)};
+      cmocka_unit_test(greedy_takes_the_lowest_of_equals),
+      cmocka_unit_test(frequencies_follow_the_definition), cmocka_unit_test(the_state_decides),
+      cmocka_unit_test(masked_tokens_never_come), cmocka_unit_test(nonsense_is_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,8 @@ static problem make_problem(unsigned d, size_t rows, size_t blocks, size_t k, ui
   p.scratch = gptvq_alloc(1, gptvq_em_scratch(rows, lanes, d, k));
   for (size_t b = 0; b < blocks; b++) {
     for (size_t i = 0; i < d; i++)
-      for (size_t j = i; j < d; j++) p.t[(i * d + j) * lanes + b] = (float)(i == j ? exp(0.5 * gauss(&seed)) : 0.4 * gauss(&seed));
+      for (size_t j = i; j < d; j++)
+        p.t[(i * d + j) * lanes + b] = (float)(i == j ? exp(0.5 * gauss(&seed)) : 0.4 * gauss(&seed));
     for (size_t row = 0; row < rows; row++) {
       p.weight[row * lanes + b] = (float)exp(gauss(&seed));
       for (size_t j = 0; j < d; j++) p.x[(row * d + j) * lanes + b] = (float)gauss(&seed);
@@ -55,13 +56,15 @@ static double naive_objective(const problem *p, size_t k) {
   for (size_t row = 0; row < p->points.rows; row++)
     for (size_t b = 0; b < p->points.blocks; b++) {
       double best = INFINITY;
-      for (size_t m = 0; m < k; m++) best = fmin(best, naive_distance(p, row, b, p->centroids + m * p->points.dim));
+      for (size_t m = 0; m < k; m++)
+        best = fmin(best, naive_distance(p, row, b, p->centroids + m * p->points.dim));
       sum += best * (p->points.weight ? (double)p->weight[row * p->points.lanes + b] : 1.0);
     }
   return sum;
 }
 
-/* All inits, dimensions, sizes with tails and empty clusters: never up by more than rounding, and the last value is the true one. */
+/* All inits, dimensions, sizes with tails and empty clusters: never up by more than rounding, and the last
+ * value is the true one. */
 static void objective_never_rises(void **state) {
   (void)state;
   static const size_t ks[] = {2, 4, 16, 64};
@@ -75,7 +78,8 @@ static void objective_never_rises(void **state) {
           gptvq_em(&p.points, ks[i], (gptvq_em_init)init, ROUNDS, 5, p.centroids, trace, p.scratch);
           for (size_t r = 0; r <= ROUNDS && !isnan(trace[r]); r++) {
             /* fp32 centroids and distances: 16 ε of the objective's scale, Σ |x T|² ≈ points · d · a few */
-            if (trace[r] > last * (1.0 + 1e-5) + 1e-6) fail_msg("d %u k %zu init %d: %.9g after %.9g", d, ks[i], init, trace[r], last);
+            if (trace[r] > last * (1.0 + 1e-5) + 1e-6)
+              fail_msg("d %u k %zu init %d: %.9g after %.9g", d, ks[i], init, trace[r], last);
             last = trace[r];
           }
           double truth = naive_objective(&p, ks[i]);
@@ -93,7 +97,8 @@ static void heaps_are_found_exactly(void **state) {
     problem p = make_problem(d, 4, 16, K, 3, false);
     for (size_t row = 0; row < 4; row++)
       for (size_t b = 0; b < 16; b++)
-        for (size_t j = 0; j < d; j++) p.x[(row * d + j) * p.points.lanes + b] = (float)((row * 16 + b) % K) * 4.0f - 16.0f + (float)j;
+        for (size_t j = 0; j < d; j++)
+          p.x[(row * d + j) * p.points.lanes + b] = (float)((row * 16 + b) % K) * 4.0f - 16.0f + (float)j;
     double trace[ROUNDS + 1];
     gptvq_em(&p.points, K, GPTVQ_INIT_KMEANSPP, ROUNDS, 1, p.centroids, trace, p.scratch);
     bool found[K] = {false};
@@ -101,7 +106,8 @@ static void heaps_are_found_exactly(void **state) {
       long heap = lrintf((p.centroids[m * d] + 16.0f) / 4.0f);
       assert_in_range(heap, 0, K - 1);
       found[heap] = true;
-      for (size_t j = 0; j < d; j++) assert_true(fabsf(p.centroids[m * d + j] - ((float)heap * 4.0f - 16.0f + (float)j)) < 1e-5f);
+      for (size_t j = 0; j < d; j++)
+        assert_true(fabsf(p.centroids[m * d + j] - ((float)heap * 4.0f - 16.0f + (float)j)) < 1e-5f);
     }
     for (size_t m = 0; m < K; m++) assert_true(found[m]);
     free_problem(&p);
@@ -135,14 +141,16 @@ static void nearest_is_the_first_minimum(void **state) {
     for (size_t k = 1; k <= 300; k = k * 2 + 1) {
       size_t padded = gptvq_round_up(k, GPTVQ_LOOKUP_LANES);
       float *table = gptvq_alloc(padded, d * sizeof *table);
-      for (size_t i = 0; i < padded * d; i++) table[i] = i % padded < k ? (float)(int)gptvq_random_below(&seed, 9) - 4.0f : INFINITY;
+      for (size_t i = 0; i < padded * d; i++)
+        table[i] = i % padded < k ? (float)(int)gptvq_random_below(&seed, 9) - 4.0f : INFINITY;
       for (int trial = 0; trial < 50; trial++) {
         float x[4], least = INFINITY;
         size_t want = 0;
         for (size_t j = 0; j < d; j++) x[j] = (float)(int)gptvq_random_below(&seed, 11) - 5.0f;
         for (size_t m = 0; m < k; m++) {
           float sum = 0.0f; /* small integers: exact */
-          for (size_t j = 0; j < d; j++) sum += (x[j] - table[j * padded + m]) * (x[j] - table[j * padded + m]);
+          for (size_t j = 0; j < d; j++)
+            sum += (x[j] - table[j * padded + m]) * (x[j] - table[j * padded + m]);
           if (sum < least) least = sum, want = m;
         }
         assert_int_equal(GPTVQ_MULTI_PICK(gptvq_nearest)(d, padded, table, x), want);
@@ -151,7 +159,8 @@ static void nearest_is_the_first_minimum(void **state) {
     }
 }
 
-/* U is upper triangular with Uᵀ U (H + λ) = 1 over several Cholesky blocks, in every column order, T its block inverses. */
+/* U is upper triangular with Uᵀ U (H + λ) = 1 over several Cholesky blocks, in every column order, T its
+ * block inverses. */
 static void factor_inverts_the_hessian(void **state) {
   (void)state;
   enum { N = 301 };
@@ -177,7 +186,8 @@ static void factor_inverts_the_hessian(void **state) {
       if (act_order == 0 && c < N) assert_int_equal(f->order[c], c);
       if (act_order == 1 && c > 0 && c < N)
         assert_true(h[f->order[c] * (N + 1)] <= h[f->order[c - 1] * (N + 1)]);
-      if (act_order == 2 && c % 4 > 0 && f->order[c] != GPTVQ_NO_COLUMN) assert_int_equal(f->order[c], f->order[c - 1] + 1);
+      if (act_order == 2 && c % 4 > 0 && f->order[c] != GPTVQ_NO_COLUMN)
+        assert_int_equal(f->order[c], f->order[c - 1] + 1);
     }
     assert_int_equal(phantoms, 3);
     assert_int_equal(f->stored_permutation, act_order == 1);
@@ -206,7 +216,8 @@ static void factor_inverts_the_hessian(void **state) {
       for (size_t i = 0; i < 4; i++)
         for (size_t j = 0; j < 4; j++) {
           double sum = 0.0;
-          for (size_t m = 0; m < 4; m++) sum += (double)f->u[(b * 4 + i) * n + b * 4 + m] * f->metric[b * 16 + m * 4 + j];
+          for (size_t m = 0; m < 4; m++)
+            sum += (double)f->u[(b * 4 + i) * n + b * 4 + m] * f->metric[b * 16 + m * 4 + j];
           assert_true(fabs(sum - (i == j ? 1.0 : 0.0)) < 1e-4);
         }
     gptvq_factor_destroy(f);

@@ -7,19 +7,22 @@
 static void read_codebook(const gptvq_packed *p, double *out) {
   float scale = gptvq_bf16_to_float(p->codebook_scales[0]);
   for (size_t i = 0; i < ((size_t)1 << p->shape.index_bits) * p->shape.dim; i++)
-    out[i] = p->shape.codebook_bits == 8 ? (double)((float)((const int8_t *)p->codebooks)[i] * (scale / 127.0f))
-                                         : (double)(gptvq_fp16_to_float(((const uint16_t *)p->codebooks)[i]) * scale);
+    out[i] = p->shape.codebook_bits == 8
+                 ? (double)((float)((const int8_t *)p->codebooks)[i] * (scale / 127.0f))
+                 : (double)(gptvq_fp16_to_float(((const uint16_t *)p->codebooks)[i]) * scale);
 }
 
 /* Indices of one row and column group 0 */
 static void read_row(const gptvq_packed *p, size_t row, uint16_t *out) {
-  gptvq_unpack_unit(p->indices + gptvq_unit_offset(&p->shape, row, 0), gptvq_unit_indices(&p->shape, 0), p->shape.index_bits, out);
+  gptvq_unpack_unit(p->indices + gptvq_unit_offset(&p->shape, row, 0), gptvq_unit_indices(&p->shape, 0),
+                    p->shape.index_bits, out);
 }
 
-/* Optimal brain surgeon, written as the textbook has it: eliminate the sub-vectors one after the other (in natural order), with
- * the explicit inverse of the remaining Hessian each time. hd: damped. picks[c / d] = chosen centroids. */
-static void textbook_row(size_t cols, size_t d, size_t k, const float *w, const double *hd, const double *book, bool diagonal,
-                         uint16_t *picks) {
+/* Optimal brain surgeon, written as the textbook has it: eliminate the sub-vectors one after the other (in
+ * natural order), with the explicit inverse of the remaining Hessian each time. hd: damped. picks[c / d] =
+ * chosen centroids. */
+static void textbook_row(size_t cols, size_t d, size_t k, const float *w, const double *hd,
+                         const double *book, bool diagonal, uint16_t *picks) {
   double *rest = gptvq_alloc(cols, cols * sizeof *rest), *row = gptvq_alloc(cols, sizeof *row);
   for (size_t c = 0; c < cols; c++) row[c] = (double)w[c];
   for (size_t at = 0; at < cols; at += d) {
@@ -32,7 +35,8 @@ static void textbook_row(size_t cols, size_t d, size_t k, const float *w, const 
       for (size_t b = 0; b < d; b++) block[a * d + b] = rest[a * n + b];
     invert(d, block); /* loss increase of an error δ in this block: δ (H⁻¹_BB)⁻¹ δᵀ */
     memcpy(feedback, block, sizeof block);
-    if (diagonal) { /* the published choice: each column as if the others of its block were already fixed or absent */
+    if (diagonal) { /* the published choice: each column as if the others of its block were already fixed or
+                       absent */
       for (size_t i = 0; i < d; i++) {
         double *later = gptvq_alloc(n - i, (n - i) * sizeof *later);
         for (size_t a = i; a < n; a++)
@@ -62,7 +66,8 @@ static void damp(size_t n, double *h, double fraction) {
   for (size_t i = 0; i < n; i++) h[i * n + i] += lambda;
 }
 
-/* One group, so that the codebook does not depend on feedback: every assignment equals the textbook recursion's. */
+/* One group, so that the codebook does not depend on feedback: every assignment equals the textbook
+ * recursion's. */
 static void loop_is_the_textbook_recursion(void **state) {
   (void)state;
   enum { ROWS = 9, COLS = 200 }; /* more columns than one lazy batch */
@@ -125,7 +130,8 @@ static void without_feedback_it_is_kmeans(void **state) {
 }
 
 /* Best assignment of one row by trying all, H plus damping */
-static double brute_force(size_t cols, size_t d, size_t k, const float *w, const double *h, const double *book) {
+static double brute_force(size_t cols, size_t d, size_t k, const float *w, const double *h,
+                          const double *book) {
   size_t blocks = cols / d, total = 1;
   for (size_t b = 0; b < blocks; b++) total *= k;
   double least = INFINITY, e[8];
@@ -138,14 +144,16 @@ static double brute_force(size_t cols, size_t d, size_t k, const float *w, const
   return least;
 }
 
-static double picked_loss(size_t cols, size_t d, const float *w, const double *h, const double *book, const uint16_t *picks) {
+static double picked_loss(size_t cols, size_t d, const float *w, const double *h, const double *book,
+                          const uint16_t *picks) {
   double e[8];
   for (size_t c = 0; c < cols; c++) e[c] = (double)w[c] - book[picks[c / d] * d + c % d];
   return row_loss(cols, e, h);
 }
 
-/* Tiny layers: no result below the exhaustive minimum; with a diagonal H equal to it, and with a beam that prunes nothing; re-assigned
- * rows are where no single sub-vector can move; and on average greedy + descent closes most of the gap of plain rounding. */
+/* Tiny layers: no result below the exhaustive minimum; with a diagonal H equal to it, and with a beam that
+ * prunes nothing; re-assigned rows are where no single sub-vector can move; and on average greedy + descent
+ * closes most of the gap of plain rounding. */
 static void tiny_layers_against_brute_force(void **state) {
   (void)state;
   double sums[5] = {0.0};
@@ -177,7 +185,8 @@ static void tiny_layers_against_brute_force(void **state) {
             double best = brute_force(COLS, d, (size_t)1 << bits, w + row * COLS, hd, book);
             double got = picked_loss(COLS, d, w + row * COLS, hd, book, picks);
             assert_true(got >= best * (1.0 - 1e-9));
-            if (exact && got > best * (1.0 + 1e-5)) fail_msg("seed %d: %g instead of %g", (int)seed, got, best);
+            if (exact && got > best * (1.0 + 1e-5))
+              fail_msg("seed %d: %g instead of %g", (int)seed, got, best);
             if (variant == 2)
               for (size_t b = 0; b < COLS / d; b++) {
                 uint16_t keep = picks[b];
@@ -204,7 +213,8 @@ static void tiny_layers_against_brute_force(void **state) {
 }
 
 /* A solved layer as the refinement stages see it; one stripe per 4 rows */
-static gptvq_vq open_layer(size_t rows, size_t cols, const float *w, gptvq_factor *f, const gptvq_quantize_options *o) {
+static gptvq_vq open_layer(size_t rows, size_t cols, const float *w, gptvq_factor *f,
+                           const gptvq_quantize_options *o) {
   gptvq_vq q = {.name = "test", .options = o, .factor = f};
   gptvq_error err = {.message = ""};
   assert_int_equal(gptvq_layer_shape(rows, cols, o, &q.shape, &err), GPTVQ_OK);
@@ -213,8 +223,9 @@ static gptvq_vq open_layer(size_t rows, size_t cols, const float *w, gptvq_facto
   return q;
 }
 
-/* The update ends near the solution of the normal equations (dense, in double, made here): the loss exceeds the minimum by no more
- * than rounding the codebooks to fp16 can cost and 0.1 % (it stops where it expects to gain 0.03 % more). Re-assignment and update never raise the loss, and report it truly. */
+/* The update ends near the solution of the normal equations (dense, in double, made here): the loss exceeds
+ * the minimum by no more than rounding the codebooks to fp16 can cost and 0.1 % (it stops where it expects to
+ * gain 0.03 % more). Re-assignment and update never raise the loss, and report it truly. */
 static void update_solves_the_normal_equations(void **state) {
   (void)state;
   enum { ROWS = 8, COLS = 32, K = 4 };
@@ -238,14 +249,16 @@ static void update_solves_the_normal_equations(void **state) {
       for (size_t stripe = 0; stripe < q.stripes; stripe++) {
         enum { MAX = 2 * K * 4 };
         size_t n = q.groups * q.k * d;
-        double a[MAX * MAX] = {0}, b[MAX] = {0}, constant = 0.0, *solution = gptvq_alloc_zero(n, sizeof *solution);
+        double a[MAX * MAX] = {0}, b[MAX] = {0}, constant = 0.0,
+                       *solution = gptvq_alloc_zero(n, sizeof *solution);
         for (size_t row = stripe * q.shape.group_rows; row < (stripe + 1) * q.shape.group_rows; row++)
           for (size_t i = 0; i < COLS; i++) {
             size_t gi = i / 16, vi = (gi * K + q.index[row * q.blocks + i / d]) * d + i % d;
             double si = (double)gptvq_vq_scale(&q, row, i / d), wi = (double)q.target[row * COLS + i];
             for (size_t j = 0; j < COLS; j++) {
               size_t vj = (j / 16 * K + q.index[row * q.blocks + j / d]) * d + j % d;
-              double hij = (double)f->h[i * COLS + j] + (i == j ? f->ridge : 0.0), wj = (double)q.target[row * COLS + j];
+              double hij = (double)f->h[i * COLS + j] + (i == j ? f->ridge : 0.0),
+                     wj = (double)q.target[row * COLS + j];
               a[vi * n + vj] += si * (double)gptvq_vq_scale(&q, row, j / d) * hij;
               b[vi] += si * hij * wj;
               constant += wi * hij * wj;
@@ -253,7 +266,8 @@ static void update_solves_the_normal_equations(void **state) {
           }
         double trace = 0.0, largest = 0.0;
         for (size_t i = 0; i < n; i++) trace += a[i * n + i];
-        for (size_t i = 0; i < n; i++) a[i * n + i] += a[i * n + i] == 0.0 ? 1.0 : 1e-12 * trace; /* unused centroids */
+        for (size_t i = 0; i < n; i++)
+          a[i * n + i] += a[i * n + i] == 0.0 ? 1.0 : 1e-12 * trace; /* unused centroids */
         double copy[MAX * MAX];
         memcpy(copy, a, sizeof a);
         invert(n, copy);
@@ -264,7 +278,8 @@ static void update_solves_the_normal_equations(void **state) {
           minimum -= b[i] * solution[i];
           largest = fmax(largest, fabs(solution[i]));
         }
-        /* fp16 codes of numbers up to 1 times the scale: an error of at most 2⁻¹¹ · scale (scale ≤ 1.01 · largest) per value */
+        /* fp16 codes of numbers up to 1 times the scale: an error of at most 2⁻¹¹ · scale (scale ≤ 1.01 ·
+         * largest) per value */
         rounding += trace * (double)n * pow(largest * 1.01 * 0x1p-11, 2.0);
         free(solution);
       }
@@ -302,7 +317,8 @@ static void reported_error_is_the_stored_one(void **state) {
     o.codebook_bits = variant == 4 ? 16 : 8;
     gptvq_layer_result r = solve(ROWS, COLS, w, h, &o);
     double truth = relative_error(&r.packed, w, h);
-    if (fabs(r.error - truth) > 1e-4 * truth) fail_msg("variant %d: %g reported, %g stored", variant, r.error, truth);
+    if (fabs(r.error - truth) > 1e-4 * truth)
+      fail_msg("variant %d: %g reported, %g stored", variant, r.error, truth);
     if (variant < 4) {
       assert_true(r.error < last);
       last = r.error;
@@ -322,7 +338,8 @@ static void reported_error_is_the_stored_one(void **state) {
   free(h);
 }
 
-/* The published diagonal metric: look-ups as the diagonal says, and worse or equal in the loss on correlated columns. */
+/* The published diagonal metric: look-ups as the diagonal says, and worse or equal in the loss on correlated
+ * columns. */
 static void diagonal_metric_is_the_published_one(void **state) {
   (void)state;
   enum { ROWS = 3, COLS = 2 }; /* one sub-vector: no feedback to muddy the comparison */
@@ -355,7 +372,8 @@ static void bytes_depend_on_neither_threads_nor_cpu(void **state) {
   enum { ROWS = 70, COLS = 520 };
   float *w = random_weights(ROWS, COLS, 41);
   double *h = random_hessian(COLS, 300, 42);
-  static const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_KMEANS, GPTVQ_METHOD_RTN};
+  static const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_KMEANS,
+                                         GPTVQ_METHOD_RTN};
   for (size_t i = 0; i < 6; i++) {
     gptvq_quantize_options o;
     gptvq_quantize_options_init(&o);
@@ -388,10 +406,12 @@ static void bytes_depend_on_neither_threads_nor_cpu(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(loop_is_the_textbook_recursion), cmocka_unit_test(without_feedback_it_is_kmeans),
-      cmocka_unit_test(tiny_layers_against_brute_force), cmocka_unit_test(update_solves_the_normal_equations),
-      cmocka_unit_test(reported_error_is_the_stored_one), cmocka_unit_test(diagonal_metric_is_the_published_one),
-      cmocka_unit_test(bytes_depend_on_neither_threads_nor_cpu)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(loop_is_the_textbook_recursion),
+                                     cmocka_unit_test(without_feedback_it_is_kmeans),
+                                     cmocka_unit_test(tiny_layers_against_brute_force),
+                                     cmocka_unit_test(update_solves_the_normal_equations),
+                                     cmocka_unit_test(reported_error_is_the_stored_one),
+                                     cmocka_unit_test(diagonal_metric_is_the_published_one),
+                                     cmocka_unit_test(bytes_depend_on_neither_threads_nor_cpu)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

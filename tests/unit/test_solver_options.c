@@ -22,19 +22,20 @@ static void bits_give_the_paper_s_sizes(void **state) {
     unsigned dim, scale_block, index_bits;
     size_t group;
   } cases[] = {
-      {GPTVQ_METHOD_GPTVQ, 2.125, 1, 0, 2, 256},    {GPTVQ_METHOD_GPTVQ, 2.25, 1, 0, 2, 128},
-      {GPTVQ_METHOD_GPTVQ, 2.125, 2, 0, 4, 2048},   {GPTVQ_METHOD_GPTVQ, 2.25, 2, 0, 4, 1024},
-      {GPTVQ_METHOD_GPTVQ, 2.25, 4, 0, 8, 32768},   {GPTVQ_METHOD_GPTVQ, 2.125, 4, 0, 8, 65536},
-      {GPTVQ_METHOD_GPTVQ, 3.125, 1, 0, 3, 512},    {GPTVQ_METHOD_GPTVQ, 3.125, 2, 0, 6, 8192},
-      {GPTVQ_METHOD_GPTVQ, 4.125, 1, 0, 4, 1024},   {GPTVQ_METHOD_GPTVQ, 4.125, 2, 0, 8, 32768},
-      {GPTVQ_METHOD_GPTVQ, 2.125, 2, 64, 4, 4096},  {GPTVQ_METHOD_GPTVQ, 3.125, 4, 0, 12, 1048576},
-      {GPTVQ_METHOD_KMEANS, 2.0, 2, 0, 3, 256},     {GPTVQ_METHOD_GPTVQ, 2.3, 2, 0, 4, 853},
-      {GPTVQ_METHOD_GPTQ, 2.125, 2, 0, 2, 128},     {GPTVQ_METHOD_RTN, 2.25, 1, 0, 2, 64},
-      {GPTVQ_METHOD_GPTQ, 3.125, 4, 64, 3, 128},    {GPTVQ_METHOD_RTN, 4.125, 1, 0, 4, 128},
+      {GPTVQ_METHOD_GPTVQ, 2.125, 1, 0, 2, 256},   {GPTVQ_METHOD_GPTVQ, 2.25, 1, 0, 2, 128},
+      {GPTVQ_METHOD_GPTVQ, 2.125, 2, 0, 4, 2048},  {GPTVQ_METHOD_GPTVQ, 2.25, 2, 0, 4, 1024},
+      {GPTVQ_METHOD_GPTVQ, 2.25, 4, 0, 8, 32768},  {GPTVQ_METHOD_GPTVQ, 2.125, 4, 0, 8, 65536},
+      {GPTVQ_METHOD_GPTVQ, 3.125, 1, 0, 3, 512},   {GPTVQ_METHOD_GPTVQ, 3.125, 2, 0, 6, 8192},
+      {GPTVQ_METHOD_GPTVQ, 4.125, 1, 0, 4, 1024},  {GPTVQ_METHOD_GPTVQ, 4.125, 2, 0, 8, 32768},
+      {GPTVQ_METHOD_GPTVQ, 2.125, 2, 64, 4, 4096}, {GPTVQ_METHOD_GPTVQ, 3.125, 4, 0, 12, 1048576},
+      {GPTVQ_METHOD_KMEANS, 2.0, 2, 0, 3, 256},    {GPTVQ_METHOD_GPTVQ, 2.3, 2, 0, 4, 853},
+      {GPTVQ_METHOD_GPTQ, 2.125, 2, 0, 2, 128},    {GPTVQ_METHOD_RTN, 2.25, 1, 0, 2, 64},
+      {GPTVQ_METHOD_GPTQ, 3.125, 4, 64, 3, 128},   {GPTVQ_METHOD_RTN, 4.125, 1, 0, 4, 128},
       {GPTVQ_METHOD_RTN, 8.5, 1, 0, 8, 32},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    gptvq_quantize_options o = asked(cases[i].method, cases[i].bits, cases[i].dim, cases[i].scale_block), again;
+    gptvq_quantize_options o = asked(cases[i].method, cases[i].bits, cases[i].dim, cases[i].scale_block),
+                           again;
     gptvq_error err;
     assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_OK);
     assert_int_equal(o.index_bits, cases[i].index_bits);
@@ -46,7 +47,8 @@ static void bits_give_the_paper_s_sizes(void **state) {
   }
 }
 
-/* Whatever the paper does not have is off: an option that is added later and left on in the paper's recipe fails here. */
+/* Whatever the paper does not have is off: an option that is added later and left on in the paper's recipe
+ * fails here. */
 static void the_paper_s_recipe_has_nothing_else(void **state) {
   (void)state;
   gptvq_quantize_options paper, bare, usual, init;
@@ -60,7 +62,7 @@ static void the_paper_s_recipe_has_nothing_else(void **state) {
   bare.hessian_weights = bare.feedback = bare.codebook_update = 1;
   bare.damping = 0.01;
   bare.calib_samples = 128;
-  bare.beam = 1; /* off */
+  bare.beam = 1;       /* off */
   bare.head_bits = 16; /* as the original has it */
   gptvq_quantize_options_recipe(&paper, GPTVQ_RECIPE_PAPER);
   assert_int_equal(paper.finetune_steps, 0);
@@ -98,15 +100,16 @@ static void part_of_the_sizes_may_be_given(void **state) {
 static void refused(gptvq_quantize_options o, const char *named, const char *value) {
   gptvq_error err = {.message = ""};
   assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_ERROR_ARGUMENT);
-  if (strstr(err.message, named) == NULL || strstr(err.message, value) == NULL) fail_msg("message: %s", err.message);
+  if (strstr(err.message, named) == NULL || strstr(err.message, value) == NULL)
+    fail_msg("message: %s", err.message);
 }
 
 static void absurd_values_are_named(void **state) {
   (void)state;
   gptvq_quantize_options o;
-#define REFUSED(member, setting, value)                                                                           \
-  o = asked(GPTVQ_METHOD_GPTVQ, 2.25, 2, 0);                                                                      \
-  o.member = setting;                                                                                             \
+#define REFUSED(member, setting, value) \
+  o = asked(GPTVQ_METHOD_GPTVQ, 2.25, 2, 0); \
+  o.member = setting; \
   refused(o, #member, value)
   REFUSED(dim, 3, "3");
   REFUSED(dim, 0, "0");
@@ -140,7 +143,8 @@ static void absurd_values_are_named(void **state) {
 static gptvq_packed_shape shape_of(size_t rows, size_t cols, const gptvq_quantize_options *o) {
   gptvq_packed_shape shape;
   gptvq_error err = {.message = ""};
-  if (gptvq_layer_shape(rows, cols, o, &shape, &err) != GPTVQ_OK) fail_msg("%zu x %zu: %s", rows, cols, err.message);
+  if (gptvq_layer_shape(rows, cols, o, &shape, &err) != GPTVQ_OK)
+    fail_msg("%zu x %zu: %s", rows, cols, err.message);
   return shape;
 }
 
@@ -153,12 +157,14 @@ static void layers_get_even_groups(void **state) {
   s = shape_of(256, 768, &o);
   assert_int_equal(s.group_rows, 8);
   assert_int_equal(s.group_cols, 256);
-  s = shape_of(64, 100, &o); /* narrower than a group: the codebook covers 2048 / 100 rows, evened out to 3 stripes */
+  s = shape_of(64, 100,
+               &o); /* narrower than a group: the codebook covers 2048 / 100 rows, evened out to 3 stripes */
   assert_int_equal(s.group_cols, 100);
   assert_int_equal(s.group_rows, 22);
   s = shape_of(3, 256, &o); /* shorter than a group */
   assert_int_equal(s.group_rows, 3);
-  s = shape_of(10, 300, &o); /* two even column groups of a multiple of 8; l / 152 = 13 rows are more than there are */
+  s = shape_of(10, 300,
+               &o); /* two even column groups of a multiple of 8; l / 152 = 13 rows are more than there are */
   assert_int_equal(s.group_cols, 152);
   assert_int_equal(s.group_rows, 10);
   s = shape_of(1, 1, &o);
@@ -179,14 +185,15 @@ static void layers_get_even_groups(void **state) {
   assert_int_equal(s.dim, 1);
 }
 
-/* Every shape is one that the packed format accepts, and the bits of a large layer are the nominal ones plus the codebook scales. */
+/* Every shape is one that the packed format accepts, and the bits of a large layer are the nominal ones plus
+ * the codebook scales. */
 static void shapes_are_valid_and_sized(void **state) {
   (void)state;
   static const double sizes[] = {2.125, 2.25, 3.125, 4.125};
   for (unsigned dim = 1; dim <= 4; dim *= 2)
     for (size_t b = 0; b < 4; b++)
       for (unsigned scale_block = 0; scale_block <= 64; scale_block += 64) {
-        if (dim == 4 && sizes[b] > 4.0) continue;        /* k = 65536 */
+        if (dim == 4 && sizes[b] > 4.0) continue;   /* k = 65536 */
         if (dim == 1 && scale_block != 0) continue; /* l is not a multiple of the blocks' columns */
         gptvq_quantize_options o = asked(GPTVQ_METHOD_GPTVQ, sizes[b], dim, scale_block);
         for (size_t rows = 1; rows < 2000; rows = rows * 3 + 1)
@@ -198,16 +205,19 @@ static void shapes_are_valid_and_sized(void **state) {
         gptvq_packed_sizes bytes;
         gptvq_packed_measure(&s, &bytes);
         double values = 8192.0 * 8192.0;
-        double bits = 8.0 * (double)(bytes.index_bytes + bytes.codebook_bytes + bytes.block_scale_bytes) / values;
-        if (fabs(bits - sizes[b]) >= 0.02) fail_msg("dim %u, %g bits, scales %u: %g stored", dim, sizes[b], scale_block, bits);
-        assert_int_equal(bytes.codebook_scales, gptvq_ceil_div(8192, s.group_rows) * gptvq_ceil_div(8192, s.group_cols));
+        double bits =
+            8.0 * (double)(bytes.index_bytes + bytes.codebook_bytes + bytes.block_scale_bytes) / values;
+        if (fabs(bits - sizes[b]) >= 0.02)
+          fail_msg("dim %u, %g bits, scales %u: %g stored", dim, sizes[b], scale_block, bits);
+        assert_int_equal(bytes.codebook_scales,
+                         gptvq_ceil_div(8192, s.group_rows) * gptvq_ceil_div(8192, s.group_cols));
       }
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(bits_give_the_paper_s_sizes), cmocka_unit_test(the_paper_s_recipe_has_nothing_else), cmocka_unit_test(part_of_the_sizes_may_be_given),
-      cmocka_unit_test(absurd_values_are_named), cmocka_unit_test(layers_get_even_groups),
-      cmocka_unit_test(shapes_are_valid_and_sized)};
+      cmocka_unit_test(bits_give_the_paper_s_sizes),    cmocka_unit_test(the_paper_s_recipe_has_nothing_else),
+      cmocka_unit_test(part_of_the_sizes_may_be_given), cmocka_unit_test(absurd_values_are_named),
+      cmocka_unit_test(layers_get_even_groups),         cmocka_unit_test(shapes_are_valid_and_sized)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,8 @@
 #include "solver_fixture.h"
 
 static void read_codes(const gptvq_packed *p, size_t row, uint16_t *out) {
-  gptvq_unpack_unit(p->indices + gptvq_unit_offset(&p->shape, row, 0), gptvq_unit_indices(&p->shape, 0), p->shape.index_bits, out);
+  gptvq_unpack_unit(p->indices + gptvq_unit_offset(&p->shape, row, 0), gptvq_unit_indices(&p->shape, 0),
+                    p->shape.index_bits, out);
 }
 
 /* Rounds one number to a grid with fp16 scale and integer zero point, as the stored format defines it */
@@ -20,7 +21,8 @@ static void grid_of(const double *w, size_t n, int top, double *scale, int *zero
   *zero = (int)rint(-low / *scale);
 }
 
-/* GPTQ as optimal brain surgeon: explicit inverse of the remaining Hessian per column; RTN is the same with H diagonal. */
+/* GPTQ as optimal brain surgeon: explicit inverse of the remaining Hessian per column; RTN is the same with H
+ * diagonal. */
 static void naive_row(size_t cols, size_t group, int top, const float *w, const double *hd, int *codes) {
   double *row = gptvq_alloc(cols, sizeof *row), *rest = gptvq_alloc(cols, cols * sizeof *rest), scale = 1.0;
   int zero = 0;
@@ -46,7 +48,8 @@ static void gptq_and_rtn_equal_the_naive_ones(void **state) {
   float *w = random_weights(ROWS, COLS, 3);
   double *h = random_hessian(COLS, 300, 4), *hd = gptvq_alloc(COLS, COLS * sizeof *hd);
   for (unsigned bits = 2; bits <= 4; bits++)
-    for (size_t group = 32; group <= 160; group *= 5) /* narrower than a lazy batch; one group for the whole row */
+    for (size_t group = 32; group <= 160;
+         group *= 5) /* narrower than a lazy batch; one group for the whole row */
       for (int gptq = 0; gptq < 2; gptq++) {
         gptvq_quantize_options o;
         gptvq_quantize_options_init(&o);
@@ -64,7 +67,9 @@ static void gptq_and_rtn_equal_the_naive_ones(void **state) {
           read_codes(&r.packed, row, got);
           naive_row(COLS, group, (1 << bits) - 1, w + row * COLS, gptq ? hd : NULL, want);
           for (size_t c = 0; c < COLS; c++)
-            if (got[c] != want[c]) fail_msg("bits %u group %zu gptq %d row %zu column %zu: %u, not %d", bits, group, gptq, row, c, got[c], want[c]);
+            if (got[c] != want[c])
+              fail_msg("bits %u group %zu gptq %d row %zu column %zu: %u, not %d", bits, group, gptq, row, c,
+                       got[c], want[c]);
         }
         double truth = relative_error(&r.packed, w, h);
         assert_true(fabs(r.error - truth) <= 1e-4 * truth);
@@ -101,10 +106,13 @@ static void exact_cases(void **state) {
   enum { ROWS = 4, COLS = 64 };
   float w[ROWS * COLS];
   double *h = random_hessian(COLS, 128, 8);
-  for (size_t i = 0; i < ROWS * COLS; i++) w[i] = i % 4 == 0 ? -0.25f : i % 4 == 1 ? 0.0f : i % 4 == 2 ? 0.25f : 0.5f;
-  static const gptvq_method methods[] = {GPTVQ_METHOD_RTN, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_KMEANS, GPTVQ_METHOD_GPTVQ};
+  for (size_t i = 0; i < ROWS * COLS; i++)
+    w[i] = i % 4 == 0 ? -0.25f : i % 4 == 1 ? 0.0f : i % 4 == 2 ? 0.25f : 0.5f;
+  static const gptvq_method methods[] = {GPTVQ_METHOD_RTN, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_KMEANS,
+                                         GPTVQ_METHOD_GPTVQ};
   for (int kind = 0; kind < 3; kind++) { /* four levels; constant rows; all zero */
-    for (size_t i = 0; i < ROWS * COLS && kind > 0; i++) w[i] = kind == 1 ? ldexpf(1.0f, (int)(i / COLS) % 2) : 0.0f;
+    for (size_t i = 0; i < ROWS * COLS && kind > 0; i++)
+      w[i] = kind == 1 ? ldexpf(1.0f, (int)(i / COLS) % 2) : 0.0f;
     for (size_t m = 0; m < 4; m++)
       for (unsigned dim = 1; dim <= 4; dim *= 2) {
         gptvq_quantize_options o = small_options(dim, m < 2 ? 2 : 4, 64);
@@ -116,7 +124,8 @@ static void exact_cases(void **state) {
         for (size_t i = 0; i < ROWS * COLS; i++) {
           /* int8 codes of half the largest value are 1/254 of it off; a third of 1 or 2 is rounded to fp16 */
           float bound = m < 2 ? kind == 1 ? 0x1p-11f * w[i] : 0.0f : kind == 0 ? 0.5f / 254.0f + 1e-6f : 0.0f;
-          if (fabsf(out[i] - w[i]) > bound) fail_msg("kind %d method %zu dim %u: %g for %g", kind, m, dim, (double)out[i], (double)w[i]);
+          if (fabsf(out[i] - w[i]) > bound)
+            fail_msg("kind %d method %zu dim %u: %g for %g", kind, m, dim, (double)out[i], (double)w[i]);
         }
         if (kind == 2 || (kind == 1 && m >= 2)) assert_true(r.error == 0.0);
         gptvq_layer_result_release(&r);
@@ -132,7 +141,8 @@ static void keep_log(void *user, gptvq_log_level level, const char *line) {
   (void)snprintf(last_log, sizeof last_log, "%s", line);
 }
 
-/* Every shape, dimension and method ends with finite values and its true error, also where nothing divides anything. */
+/* Every shape, dimension and method ends with finite values and its true error, also where nothing divides
+ * anything. */
 static void all_shapes_work(void **state) {
   (void)state;
   static const size_t rows[] = {1, 3, 17}, cols[] = {1, 2, 7, 8, 33, 257, 300};
@@ -151,7 +161,8 @@ static void all_shapes_work(void **state) {
         gptvq_layer_result r = solve(rows[a], cols[b], w, h, &o);
         double truth = relative_error(&r.packed, w, h);
         /* k-means alone may fit every value of a tiny layer: the error is then rounding, 1e-6 of fp32 sums */
-        if (!(fabs(r.error - truth) <= 1e-3 * truth + 1e-6)) fail_msg("%zu x %zu method %d: %g, not %g", rows[a], cols[b], m, r.error, truth);
+        if (!(fabs(r.error - truth) <= 1e-3 * truth + 1e-6))
+          fail_msg("%zu x %zu method %d: %g, not %g", rows[a], cols[b], m, r.error, truth);
         gptvq_layer_result_release(&r);
         free(w);
         free(h);
@@ -169,11 +180,13 @@ static void bad_input_is_named(void **state) {
   gptvq_layer_result r;
   gptvq_callbacks callbacks = {.log = keep_log};
   w[2 * COLS + 5] = NAN;
-  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, NULL, &o, NULL, &r, &err), GPTVQ_ERROR_NUMERIC);
+  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, NULL, &o, NULL, &r, &err),
+                   GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(err.message, "layer.x: the weight at row 2, column 5 is NaN"));
   assert_null(r.storage);
   w[2 * COLS + 5] = -INFINITY;
-  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, NULL, &o, NULL, &r, &err), GPTVQ_ERROR_NUMERIC);
+  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, NULL, &o, NULL, &r, &err),
+                   GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(err.message, "infinite"));
   h[3 * COLS + 4] = NAN;
   assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, NULL, &f, &err), GPTVQ_ERROR_NUMERIC);
@@ -208,15 +221,19 @@ static void bad_input_is_named(void **state) {
   gptvq_layer_result_release(&r);
   /* a factor of other sizes is refused */
   gptvq_quantize_options other = small_options(4, 2, 64);
-  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &other, NULL, &r, &err), GPTVQ_ERROR_INTERNAL);
+  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &other, NULL, &r, &err),
+                   GPTVQ_ERROR_INTERNAL);
   gptvq_factor_destroy(f);
   free(w);
   free(h);
 }
 
-/* Dead inputs: their weights cost nothing and have no say in the codebooks, whatever they are, and nothing in the indices of other columns. One
- * column of every eighth pair, all columns of one group of 16, and two whole pairs of another. */
-static bool is_dead(size_t c) { return c % 16 == 5 || (c >= 32 && c < 48) || c == 50 || c == 51 || c == 60 || c == 61; }
+/* Dead inputs: their weights cost nothing and have no say in the codebooks, whatever they are, and nothing in
+ * the indices of other columns. One column of every eighth pair, all columns of one group of 16, and two
+ * whole pairs of another. */
+static bool is_dead(size_t c) {
+  return c % 16 == 5 || (c >= 32 && c < 48) || c == 50 || c == 51 || c == 60 || c == 61;
+}
 
 static void dead_columns_have_no_say(void **state) {
   (void)state;
@@ -226,7 +243,8 @@ static void dead_columns_have_no_say(void **state) {
   for (size_t i = 0; i < COLS; i++)
     for (size_t c = 0; c < COLS; c++)
       if (is_dead(c)) h[c * COLS + i] = h[i * COLS + c] = 0.0;
-  for (unsigned setting = 0; setting < 12; setting++) { /* dim 1, 2, 4; with and without block scales; by beam and greedy */
+  for (unsigned setting = 0; setting < 12;
+       setting++) { /* dim 1, 2, 4; with and without block scales; by beam and greedy */
     unsigned d = 1u << setting % 3;
     gptvq_quantize_options o = small_options(d, 4, ROWS * 16);
     o.group_cols = 16;
@@ -248,10 +266,12 @@ static void dead_columns_have_no_say(void **state) {
       free(w);
     }
     gptvq_packed_measure(&r[0].packed.shape, &sizes);
-    size_t group = sizes.codebook_bytes / 4; /* of the four, the third has only dead columns: its codebook is theirs */
+    size_t group =
+        sizes.codebook_bytes / 4; /* of the four, the third has only dead columns: its codebook is theirs */
     for (size_t g = 0; g < 4; g++)
       if (g != 2)
-        assert_memory_equal((const char *)r[0].packed.codebooks + g * group, (const char *)r[1].packed.codebooks + g * group, group);
+        assert_memory_equal((const char *)r[0].packed.codebooks + g * group,
+                            (const char *)r[1].packed.codebooks + g * group, group);
     float decoded[2][ROWS * COLS];
     for (size_t i = 0; i < 2; i++) {
       gptvq_packed_decode_ref(&r[i].packed, 0, ROWS, decoded[i], COLS);
@@ -264,8 +284,9 @@ static void dead_columns_have_no_say(void **state) {
   free(h);
 }
 
-/* Weights that are a power of two times as large give the same indices and codes, the power in the codebook scales, also where
- * squares of fp32 numbers overflow or vanish. Scales of bf16 have 8 bits: 2^±100 keeps the smallest of them normal. */
+/* Weights that are a power of two times as large give the same indices and codes, the power in the codebook
+ * scales, also where squares of fp32 numbers overflow or vanish. Scales of bf16 have 8 bits: 2^±100 keeps the
+ * smallest of them normal. */
 static void magnitude_does_not_matter(void **state) {
   (void)state;
   enum { ROWS = 12, COLS = 48 };
@@ -297,7 +318,8 @@ static void magnitude_does_not_matter(void **state) {
   free(h);
 }
 
-/* Layers with next to nothing in them: every dimension, init, with and without block scales; exact where few values suffice. */
+/* Layers with next to nothing in them: every dimension, init, with and without block scales; exact where few
+ * values suffice. */
 static void degenerate_layers_are_exact(void **state) {
   (void)state;
   enum { ROWS = 9, COLS = 40 };
@@ -307,25 +329,31 @@ static void degenerate_layers_are_exact(void **state) {
     for (int kind = 0; kind < 4; kind++)
       for (int init = 0; init < 3; init++)
         for (unsigned scale_block = 0; scale_block <= 8; scale_block += 8) {
-          static const float values[] = {0.0f, 0.5f, 0x1p-118f, -0x1p120f}; /* their squares vanish, overflow */
+          static const float values[] = {0.0f, 0.5f, 0x1p-118f,
+                                         -0x1p120f}; /* their squares vanish, overflow */
           size_t cols = kind == 3 ? 1 : COLS;
           for (size_t i = 0; i < ROWS * COLS; i++) w[i] = values[kind];
           gptvq_quantize_options o = small_options(d, 5, ROWS * COLS);
           o.em_init = (gptvq_em_init)init;
           o.scale_block = scale_block;
           gptvq_layer_result r = solve(ROWS, cols, w, h, &o);
-          /* the codebook scale is bf16, rounded up; with block scales exp2 comes in addition: (2^-8)² of the norm */
-          if (!(r.error <= 0x1p-14)) fail_msg("d %u kind %d init %d scales %u: error %g", d, kind, init, scale_block, r.error);
+          /* the codebook scale is bf16, rounded up; with block scales exp2 comes in addition: (2^-8)² of the
+           * norm */
+          if (!(r.error <= 0x1p-14))
+            fail_msg("d %u kind %d init %d scales %u: error %g", d, kind, init, scale_block, r.error);
           gptvq_layer_result_release(&r);
         }
   free(h);
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(gptq_and_rtn_equal_the_naive_ones), cmocka_unit_test(act_order_gptq_is_consistent),
-      cmocka_unit_test(exact_cases), cmocka_unit_test(all_shapes_work), cmocka_unit_test(bad_input_is_named),
-      cmocka_unit_test(dead_columns_have_no_say), cmocka_unit_test(magnitude_does_not_matter),
-      cmocka_unit_test(degenerate_layers_are_exact)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(gptq_and_rtn_equal_the_naive_ones),
+                                     cmocka_unit_test(act_order_gptq_is_consistent),
+                                     cmocka_unit_test(exact_cases),
+                                     cmocka_unit_test(all_shapes_work),
+                                     cmocka_unit_test(bad_input_is_named),
+                                     cmocka_unit_test(dead_columns_have_no_say),
+                                     cmocka_unit_test(magnitude_does_not_matter),
+                                     cmocka_unit_test(degenerate_layers_are_exact)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* The thread pool: every item exactly once, for any number of threads, sleeping or awake workers and concurrent callers; and
- * bound to the CPUs that were asked for. */
+/* The thread pool: every item exactly once, for any number of threads, sleeping or awake workers and
+ * concurrent callers; and bound to the CPUs that were asked for. */
 #define _GNU_SOURCE
 #include "base/threads.h"
 
@@ -28,7 +28,8 @@ typedef struct job {
 static void visit(void *context, size_t begin, size_t end, size_t thread) {
   job *j = context;
   if (thread >= THREADS || atomic_fetch_add(&j->inside[thread], 1) != 0) atomic_fetch_add(&j->clashes, 1);
-  if (begin >= end || end > j->count || end - begin > (j->grain > 0 ? j->grain : 1)) atomic_fetch_add(&j->clashes, 1);
+  if (begin >= end || end > j->count || end - begin > (j->grain > 0 ? j->grain : 1))
+    atomic_fetch_add(&j->clashes, 1);
   for (size_t i = begin; i < end && i < MOST; i++) atomic_fetch_add(&j->visits[i], 1);
   if (thread < THREADS) atomic_fetch_sub(&j->inside[thread], 1);
 }
@@ -57,7 +58,8 @@ static void add_one(void *context, size_t begin, size_t end, size_t thread) {
   atomic_fetch_add((_Atomic size_t *)context, end - begin);
 }
 
-/* Short jobs in a row: workers that come late must neither miss a job that waits for them nor enter one that is over. */
+/* Short jobs in a row: workers that come late must neither miss a job that waits for them nor enter one that
+ * is over. */
 static void many_short_jobs(void **state) {
   (void)state;
   const struct timespec nap = {0, 3000000}; /* long enough to fall asleep */
@@ -67,14 +69,16 @@ static void many_short_jobs(void **state) {
   for (size_t i = 0; i < 20000; i++) {
     gptvq_parallel_for(2 + i % 7, 1, add_one, &sum);
     expected += 2 + i % 7;
-    if (atomic_load(&sum) != expected) fail_msg("after job %zu: %zu items, not %zu", i, atomic_load(&sum), expected);
+    if (atomic_load(&sum) != expected)
+      fail_msg("after job %zu: %zu items, not %zu", i, atomic_load(&sum), expected);
     if (i % 1000 == 0) nanosleep(&nap, NULL);
     if (i % 5000 == 0) gptvq_set_threads(2 + (int)(i / 5000));
   }
 }
 
-/* A pool that is taken down while its workers still look at the last job: none may sleep through it. Hangs when one does; it takes many
- * tries to meet that moment (once in some 50,000 pools when the end was asked for too early), more of them with -fsanitize=thread. */
+/* A pool that is taken down while its workers still look at the last job: none may sleep through it. Hangs
+ * when one does; it takes many tries to meet that moment (once in some 50,000 pools when the end was asked
+ * for too early), more of them with -fsanitize=thread. */
 static void short_lived_pools(void **state) {
   (void)state;
   enum { POOLS = 10000, JOBS = 10 };
@@ -112,8 +116,9 @@ static void note_chunk(void *context, size_t begin, size_t end, size_t thread) {
   atomic_fetch_add(&d->done, 1);
 }
 
-/* Two threads go through long runs of consecutive chunks: a run ends only where half of a share is taken. A share of n chunks can be halved
- * log2 n = 12 times, and each thread may take each half: 4 · 12 runs are more than enough, dealing out in turns would make thousands. */
+/* Two threads go through long runs of consecutive chunks: a run ends only where half of a share is taken. A
+ * share of n chunks can be halved log2 n = 12 times, and each thread may take each half: 4 · 12 runs are more
+ * than enough, dealing out in turns would make thousands. */
 static void long_runs(void **state) {
   (void)state;
   static division d;
@@ -126,7 +131,8 @@ static void long_runs(void **state) {
   for (size_t t = 0; t < 2; t++) {
     size_t count = atomic_load(&d.counts[t]);
     chunks += count;
-    for (size_t i = 0; i < count; i++) runs += i == 0 || atomic_load(&d.order[t][i]) != atomic_load(&d.order[t][i - 1]) + 1;
+    for (size_t i = 0; i < count; i++)
+      runs += i == 0 || atomic_load(&d.order[t][i]) != atomic_load(&d.order[t][i - 1]) + 1;
   }
   assert_int_equal(chunks, CHUNKS);
   if (runs > 4 * 12) fail_msg("%zu chunks in %zu runs", chunks, runs);
@@ -163,7 +169,8 @@ static void concurrent_callers(void **state) {
   _Atomic size_t sums[CALLERS] = {0};
   pthread_t threads[CALLERS];
   gptvq_set_threads(2);
-  for (size_t i = 0; i < CALLERS; i++) assert_int_equal(pthread_create(&threads[i], NULL, caller, &sums[i]), 0);
+  for (size_t i = 0; i < CALLERS; i++)
+    assert_int_equal(pthread_create(&threads[i], NULL, caller, &sums[i]), 0);
   for (size_t i = 0; i < CALLERS; i++) {
     void *result;
     pthread_join(threads[i], &result);
@@ -196,7 +203,9 @@ static void look_where(void *context, size_t begin, size_t end, size_t thread) {
   (void)end;
   const int *wanted = context;
   cpu_set_t mine;
-  if (sched_getaffinity(0, sizeof mine, &mine) != 0 || CPU_COUNT(&mine) != 1 || !CPU_ISSET(wanted[thread], &mine)) atomic_fetch_add(&misplaced, 1);
+  if (sched_getaffinity(0, sizeof mine, &mine) != 0 || CPU_COUNT(&mine) != 1 ||
+      !CPU_ISSET(wanted[thread], &mine))
+    atomic_fetch_add(&misplaced, 1);
   else atomic_store(&seen_cpus[wanted[thread]], 1);
   const struct timespec nap = {0, 2000000}; /* lets the others in: ten seconds together on a busy machine */
   while (!all_seen(wanted, gptvq_get_threads()) && atomic_fetch_add(&naps, 1) < 5000) nanosleep(&nap, NULL);
@@ -242,12 +251,14 @@ static void lists_come_and_go(void **state) {
 
 static void wrong_lists(void **state) {
   (void)state;
-  static const char *const lists[] = {"", "a", "-1", "0-", "0,", ",0", "1-0", "0 ", "0,,1", "0-x", "99999999999999999999", "1023-1024"};
+  static const char *const lists[] = {
+      "", "a", "-1", "0-", "0,", ",0", "1-0", "0 ", "0,,1", "0-x", "99999999999999999999", "1023-1024"};
   gptvq_error err;
   char list[32];
   int before = gptvq_get_threads();
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
-    if (gptvq_set_affinity(lists[i], &err) != GPTVQ_ERROR_ARGUMENT) fail_msg("'%s' was taken for a list of CPUs", lists[i]);
+    if (gptvq_set_affinity(lists[i], &err) != GPTVQ_ERROR_ARGUMENT)
+      fail_msg("'%s' was taken for a list of CPUs", lists[i]);
   int first = nth_cpu(0);
   (void)snprintf(list, sizeof list, "%d,%d", first, first);
   assert_int_equal(gptvq_set_affinity(list, &err), GPTVQ_ERROR_ARGUMENT);
@@ -259,10 +270,12 @@ static void wrong_lists(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(short_lived_pools), cmocka_unit_test(long_runs),
-                                     cmocka_unit_test(nobody_waits_for_the_slow), cmocka_unit_test(many_short_jobs),
-                                     cmocka_unit_test(concurrent_callers), cmocka_unit_test(one_thread_per_cpu),
-                                     cmocka_unit_test(lists_come_and_go), cmocka_unit_test(wrong_lists)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_item_once),    cmocka_unit_test(short_lived_pools),
+      cmocka_unit_test(long_runs),          cmocka_unit_test(nobody_waits_for_the_slow),
+      cmocka_unit_test(many_short_jobs),    cmocka_unit_test(concurrent_callers),
+      cmocka_unit_test(one_thread_per_cpu), cmocka_unit_test(lists_come_and_go),
+      cmocka_unit_test(wrong_lists)};
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

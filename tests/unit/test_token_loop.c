@@ -21,9 +21,15 @@ void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *memory, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
 void *malloc(size_t size) { return atomic_fetch_add(&allocations, 1), __libc_malloc(size); }
-void *calloc(size_t count, size_t size) { return atomic_fetch_add(&allocations, 1), __libc_calloc(count, size); }
-void *realloc(void *memory, size_t size) { return atomic_fetch_add(&allocations, 1), __libc_realloc(memory, size); }
-void *aligned_alloc(size_t alignment, size_t size) { return atomic_fetch_add(&allocations, 1), __libc_memalign(alignment, size); }
+void *calloc(size_t count, size_t size) {
+  return atomic_fetch_add(&allocations, 1), __libc_calloc(count, size);
+}
+void *realloc(void *memory, size_t size) {
+  return atomic_fetch_add(&allocations, 1), __libc_realloc(memory, size);
+}
+void *aligned_alloc(size_t alignment, size_t size) {
+  return atomic_fetch_add(&allocations, 1), __libc_memalign(alignment, size);
+}
 #else
 enum { COUNTS = 0 };
 static _Atomic size_t allocations;
@@ -43,9 +49,11 @@ static void check(const char *folder, gptvq_compute compute, unsigned head_bits)
   size_t before_prompt = atomic_load(&allocations);
   assert_int_equal(gptvq_session_forward(session, ids, 20, logits, 0, &err), GPTVQ_OK);
   int32_t id = 5;
-  for (size_t i = 0; i < 2; i++) assert_int_equal(gptvq_session_forward(session, &id, 1, logits, 0, &err), GPTVQ_OK);
+  for (size_t i = 0; i < 2; i++)
+    assert_int_equal(gptvq_session_forward(session, &id, 1, logits, 0, &err), GPTVQ_OK);
   size_t before = atomic_load(&allocations);
-  for (size_t i = 0; i < 20; i++) assert_int_equal(gptvq_session_forward(session, &id, 1, logits, 0, &err), GPTVQ_OK);
+  for (size_t i = 0; i < 20; i++)
+    assert_int_equal(gptvq_session_forward(session, &id, 1, logits, 0, &err), GPTVQ_OK);
   if (atomic_load(&allocations) != before)
     fail_msg("compute %d: %zu allocations in 20 tokens", (int)compute, atomic_load(&allocations) - before);
   assert_int_equal(gptvq_sample(&sampler, logits, 1024, &id, &err), GPTVQ_OK);

@@ -1,5 +1,5 @@
-/* The tokenizer against the `tokenizers` package, id for id (tests/golden/text/make_fixtures.py says what the files hold);
- * streams, bad files, damaged files, long texts. */
+/* The tokenizer against the `tokenizers` package, id for id (tests/golden/text/make_fixtures.py says what the
+ * files hold); streams, bad files, damaged files, long texts. */
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -15,7 +15,8 @@
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/text/"
 
-static const char *const names[] = {"stories", "llama3", "qwen2", "gpt2", "o200k", "llama2", "mistral", "phi3", "mixed", "words"};
+static const char *const names[] = {"stories", "llama3",  "qwen2", "gpt2",  "o200k",
+                                    "llama2",  "mistral", "phi3",  "mixed", "words"};
 enum { NAMES = sizeof names / sizeof *names };
 
 static uint32_t crc32_of(const void *data, size_t size) {
@@ -71,26 +72,27 @@ static gptvq_tokenizer *open_tokenizer(const char *name) {
 static int32_t *encode(const gptvq_tokenizer *t, const void *text, size_t size, int special, size_t *count) {
   int32_t *ids;
   gptvq_error err = {0};
-  if (gptvq_tokenizer_encode(t, text, size, special, &ids, count, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  if (gptvq_tokenizer_encode(t, text, size, special, &ids, count, &err) != GPTVQ_OK)
+    fail_msg("%s", err.message);
   assert_non_null(ids);
   return ids;
 }
 
 static size_t failures;
 
-static void compare_ids(const char *name, size_t line, const int32_t *got, size_t got_count, const int32_t *want,
-                        size_t want_count) {
+static void compare_ids(const char *name, size_t line, const int32_t *got, size_t got_count,
+                        const int32_t *want, size_t want_count) {
   size_t i = 0;
   while (i < got_count && i < want_count && got[i] == want[i]) i++;
   if (i == got_count && i == want_count) return;
   if (failures++ < 20)
-    print_error("%s: line %zu: id %zu: got %d of %zu ids, want %d of %zu\n", name, line, i, i < got_count ? (int)got[i] : -1,
-                got_count, i < want_count ? (int)want[i] : -1, want_count);
+    print_error("%s: line %zu: id %zu: got %d of %zu ids, want %d of %zu\n", name, line, i,
+                i < got_count ? (int)got[i] : -1, got_count, i < want_count ? (int)want[i] : -1, want_count);
 }
 
 /* Decoding at once and through a stream, whose pieces are well-formed on their own. */
-static void compare_text(const char *name, size_t line, const gptvq_tokenizer *t, const int32_t *ids, size_t count, int skip,
-                         uint32_t crc) {
+static void compare_text(const char *name, size_t line, const gptvq_tokenizer *t, const int32_t *ids,
+                         size_t count, int skip, uint32_t crc) {
   char *text;
   size_t size, at = 0, piece_size;
   const char *piece;
@@ -102,7 +104,8 @@ static void compare_text(const char *name, size_t line, const gptvq_tokenizer *t
     print_error("%s: line %zu: decoded (skip %d) to \"%s\", not what is expected\n", name, line, skip, text);
   assert_int_equal(gptvq_text_stream_create(t, skip, &stream, &err), GPTVQ_OK);
   for (size_t i = 0; i <= count; i++) {
-    if (i < count) assert_int_equal(gptvq_text_stream_push(stream, ids[i], &piece, &piece_size, &err), GPTVQ_OK);
+    if (i < count)
+      assert_int_equal(gptvq_text_stream_push(stream, ids[i], &piece, &piece_size, &err), GPTVQ_OK);
     else assert_int_equal(gptvq_text_stream_flush(stream, &piece, &piece_size, &err), GPTVQ_OK);
     assert_true(piece_size <= size - at);
     assert_memory_equal(piece, text + at, piece_size);
@@ -123,8 +126,8 @@ static int32_t *take_ids(reader *r, size_t *count) {
   return ids;
 }
 
-static void compare_decoding(const char *name, size_t line, const gptvq_tokenizer *t, const int32_t *ids, size_t count,
-                             reader *r) {
+static void compare_decoding(const char *name, size_t line, const gptvq_tokenizer *t, const int32_t *ids,
+                             size_t count, reader *r) {
   uint32_t keep = take_u32(r), skip = take_u32(r);
   compare_text(name, line, t, ids, count, 0, keep);
   compare_text(name, line, t, ids, count, 1, skip);
@@ -210,7 +213,8 @@ static void special_ids(void **state) {
   gptvq_tokenizer_close(t);
 }
 
-/* `size` bytes or a little more of one unit again and again; the ids decode to the text where the tokenizer is lossless. */
+/* `size` bytes or a little more of one unit again and again; the ids decode to the text where the tokenizer
+ * is lossless. */
 static void long_run(const gptvq_tokenizer *t, const char *unit, size_t size, bool lossless) {
   size_t length = strlen(unit), filled = 0, count, back_size;
   char *text = malloc(size + length), *back;
@@ -230,11 +234,13 @@ static void long_run(const gptvq_tokenizer *t, const char *unit, size_t size, bo
 /* Long runs of one kind: no deep recursion, no quadratic time, and the way back. */
 static void long_texts_come_back(void **state) {
   (void)state;
-  static const char *const units[] = {"a", " ", "\n", "\xc3\xa9", "ab ", "1", ".", "'s", "\xf0\x9f\x98\x80", "\xe2\x96\x81"};
+  static const char *const units[] = {"a", " ", "\n", "\xc3\xa9",         "ab ",
+                                      "1", ".", "'s", "\xf0\x9f\x98\x80", "\xe2\x96\x81"};
   for (size_t n = 0; n < NAMES; n++) {
     gptvq_tokenizer *t = open_tokenizer(names[n]);
     bool lossless = n < 5 && strcmp(names[n], "gpt2") != 0; /* byte-level without a prefix */
-    for (size_t u = 0; u < sizeof units / sizeof *units; u++) long_run(t, units[u], (size_t)1 << 14, lossless);
+    for (size_t u = 0; u < sizeof units / sizeof *units; u++)
+      long_run(t, units[u], (size_t)1 << 14, lossless);
     if (strcmp(names[n], "llama3") == 0 || strcmp(names[n], "llama2") == 0) {
       long_run(t, "a", (size_t)1 << 20, lossless);
       long_run(t, " ", (size_t)1 << 20, lossless);
@@ -280,27 +286,44 @@ static void bad_files_are_named(void **state) {
       {GPTVQ_ERROR_FORMAT, "{", "not valid JSON"},
       {GPTVQ_ERROR_FORMAT, "[]", "object"},
       {GPTVQ_ERROR_FORMAT, "{}", "no \"model\""},
-      {GPTVQ_ERROR_UNSUPPORTED, "{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "tokenizer model Unigram is not supported"},
+      {GPTVQ_ERROR_UNSUPPORTED, "{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}",
+       "tokenizer model Unigram is not supported"},
       {GPTVQ_ERROR_UNSUPPORTED, "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "WordPiece"},
       {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"merges\":[]}}", "model.vocab"},
       {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", "model.merges"},
-      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}", "id of token \"a\""},
-      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1e9},\"merges\":[]}}", "id of token \"a\""},
-      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0.5},\"merges\":[]}}", "id of token \"a\""},
-      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]}}", "names the token \"ab\""},
-      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"ab\":1},\"merges\":[[\"a\",\"b\"]]}}", "names the token \"b\""},
-      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a\"]}}", "merge 1"},
-      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", "merge 1"},
-      {GPTVQ_ERROR_UNSUPPORTED, "{\"model\":{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{\"a\":0},\"merges\":[]}}", "dropout"},
-      {GPTVQ_ERROR_UNSUPPORTED, "{\"normalizer\":{\"type\":\"Precompiled\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}",
+       "id of token \"a\""},
+      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1e9},\"merges\":[]}}",
+       "id of token \"a\""},
+      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0.5},\"merges\":[]}}",
+       "id of token \"a\""},
+      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]}}",
+       "names the token \"ab\""},
+      {GPTVQ_ERROR_FORMAT,
+       "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"ab\":1},\"merges\":[[\"a\",\"b\"]]}}",
+       "names the token \"b\""},
+      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a\"]}}",
+       "merge 1"},
+      {GPTVQ_ERROR_FORMAT, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}",
+       "merge 1"},
+      {GPTVQ_ERROR_UNSUPPORTED,
+       "{\"model\":{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{\"a\":0},\"merges\":[]}}", "dropout"},
+      {GPTVQ_ERROR_UNSUPPORTED,
+       "{\"normalizer\":{\"type\":\"Precompiled\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},"
+       "\"merges\":[]}}",
        "normalizer Precompiled is not supported"},
-      {GPTVQ_ERROR_UNSUPPORTED, "{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+      {GPTVQ_ERROR_UNSUPPORTED,
+       "{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},"
+       "\"merges\":[]}}",
        "pre_tokenizer UnicodeScripts is not supported"},
-      {GPTVQ_ERROR_UNSUPPORTED, "{\"decoder\":{\"type\":\"CTC\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+      {GPTVQ_ERROR_UNSUPPORTED,
+       "{\"decoder\":{\"type\":\"CTC\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
        "decoder CTC is not supported"},
-      {GPTVQ_ERROR_UNSUPPORTED, "{\"post_processor\":{\"type\":\"X\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+      {GPTVQ_ERROR_UNSUPPORTED,
+       "{\"post_processor\":{\"type\":\"X\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
        "post_processor X is not supported"},
-      {GPTVQ_ERROR_FORMAT, "{\"normalizer\":[1],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}", "normalizer"},
+      {GPTVQ_ERROR_FORMAT,
+       "{\"normalizer\":[1],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}", "normalizer"},
       {GPTVQ_ERROR_UNSUPPORTED,
        "{\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"[a&&b]\"}},"
        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
@@ -313,7 +336,9 @@ static void bad_files_are_named(void **state) {
        "{\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"String\":\"\"}},"
        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
        "empty pattern"},
-      {GPTVQ_ERROR_FORMAT, "{\"added_tokens\":[{\"id\":1}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}", "content"},
+      {GPTVQ_ERROR_FORMAT,
+       "{\"added_tokens\":[{\"id\":1}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+       "content"},
   };
   gptvq_error err;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -332,10 +357,12 @@ static void bad_files_are_named(void **state) {
 /* Twenty steps that each turn one character into ten: an error, not the machine's memory. */
 static void explosive_normalizers_are_stopped(void **state) {
   (void)state;
-  char text[4096] = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[";
+  char text[4096] = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{"
+                    "\"type\":\"Sequence\",\"normalizers\":[";
   for (int i = 0; i < 20; i++)
     (void)snprintf(text + strlen(text), sizeof text - strlen(text),
-                   "%s{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aaaaaaaaaa\"}", i == 0 ? "" : ",");
+                   "%s{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aaaaaaaaaa\"}",
+                   i == 0 ? "" : ",");
   (void)snprintf(text + strlen(text), sizeof text - strlen(text), "]}}");
   gptvq_error err;
   gptvq_tokenizer *t;
@@ -359,11 +386,14 @@ static void hostile_nesting_is_refused(void **state) {
     size_t depth;
   } cases[] = {
       {"{\"x\":", "[", "", "]", "}", DEPTH},
-      {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":", "{\"type\":\"Sequence\",\"normalizers\":[", "", "]}", "}", 500},
-      {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"", "(",
-       "a", ")", "\"}}}", 30000},
-      {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"", "[",
-       "a", "]", "\"}}}", 30000},
+      {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":",
+       "{\"type\":\"Sequence\",\"normalizers\":[", "", "]}", "}", 500},
+      {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":"
+       "\"Split\",\"pattern\":{\"Regex\":\"",
+       "(", "a", ")", "\"}}}", 30000},
+      {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":"
+       "\"Split\",\"pattern\":{\"Regex\":\"",
+       "[", "a", "]", "\"}}}", 30000},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     size_t size = 0;
@@ -401,7 +431,8 @@ static void damaged_files_do_no_harm(void **state) {
       if (i % 4 == 0) cut = gptvq_random_below(&random, size);
       for (int k = 0; i % 4 != 0 && k < 1 + i % 3; k++) {
         size_t near = i % 2 == 0 ? 600 : size; /* often among the settings at the front */
-        size_t at = i % 5 == 0 ? size - 1 - gptvq_random_below(&random, near) : gptvq_random_below(&random, near);
+        size_t at =
+            i % 5 == 0 ? size - 1 - gptvq_random_below(&random, near) : gptvq_random_below(&random, near);
         copy[at] = "\"{}[],:0e-\\x \xff"[gptvq_random_below(&random, 14)];
       }
       if (open_text(copy, cut, &err) != GPTVQ_OK) refused++;
@@ -414,10 +445,12 @@ static void damaged_files_do_no_harm(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_fixture_is_equal_to_the_package), cmocka_unit_test(special_ids),
-      cmocka_unit_test(long_texts_come_back),                  cmocka_unit_test(bad_files_are_named),
-      cmocka_unit_test(explosive_normalizers_are_stopped),
-      cmocka_unit_test(hostile_nesting_is_refused),            cmocka_unit_test(damaged_files_do_no_harm)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_fixture_is_equal_to_the_package),
+                                     cmocka_unit_test(special_ids),
+                                     cmocka_unit_test(long_texts_come_back),
+                                     cmocka_unit_test(bad_files_are_named),
+                                     cmocka_unit_test(explosive_normalizers_are_stopped),
+                                     cmocka_unit_test(hostile_nesting_is_refused),
+                                     cmocka_unit_test(damaged_files_do_no_harm)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,8 +17,8 @@ static int make_scratch(void **state) {
   return 0;
 }
 
-/* Q Qᵀ = 1. An entry of Q passes log₂ p additions and m products: its error is below (log₂ p + 3 m) ε of a number below 1, and that of a sum of
- * n products of two such entries below 2 n times as much. */
+/* Q Qᵀ = 1. An entry of Q passes log₂ p additions and m products: its error is below (log₂ p + 3 m) ε of a
+ * number below 1, and that of a sum of n products of two such entries below 2 n times as much. */
 static void rotations_are_orthogonal(void **state) {
   (void)state;
   const size_t sizes[] = {1, 2, 8, 64, 3, 12, 7, 96, 56, 80, 105};
@@ -117,18 +117,20 @@ typedef struct energies {
   double o[512], down[512];
 } energies;
 
-static gptvq_status add_energy(void *context, const gptvq_block *block, const size_t *linears, size_t count, const float *x,
-                               size_t n, size_t ldx, gptvq_error *err) {
+static gptvq_status add_energy(void *context, const gptvq_block *block, const size_t *linears, size_t count,
+                               const float *x, size_t n, size_t ldx, gptvq_error *err) {
   (void)err;
   (void)count;
   energies *e = context;
   double *sums = linears[0] == block->o ? e->o : linears[0] == block->mlps[0].down ? e->down : NULL;
   for (size_t t = 0; sums != NULL && t < n; t++)
-    for (size_t c = 0; c < block->linears[linears[0]].cols; c++) sums[c] += (double)x[t * ldx + c] * (double)x[t * ldx + c];
+    for (size_t c = 0; c < block->linears[linears[0]].cols; c++)
+      sums[c] += (double)x[t * ldx + c] * (double)x[t * ldx + c];
   return GPTVQ_OK;
 }
 
-/* keys[n] fall in the order in which they were dealt out to sub-vectors of dim columns; 1e-4: of fp32 sums in another order. */
+/* keys[n] fall in the order in which they were dealt out to sub-vectors of dim columns; 1e-4: of fp32 sums in
+ * another order. */
 static void assert_dealt(const double *keys, size_t n, size_t dim) {
   size_t part = n / dim;
   assert_int_equal(n % dim, 0);
@@ -167,7 +169,8 @@ static void assert_sorted(const char *folder, const golden *g, size_t dim, bool 
     assert_dealt(e.down, c->intermediate, dim);
     for (size_t h = 0; heads && h < c->kv_heads; h++) {
       double keys[64] = {0};
-      for (size_t j = 0; j < shared * c->head_dim; j++) keys[j % c->head_dim] += e.o[h * shared * c->head_dim + j];
+      for (size_t j = 0; j < shared * c->head_dim; j++)
+        keys[j % c->head_dim] += e.o[h * shared * c->head_dim + j];
       assert_dealt(keys, c->head_dim, dim);
     }
   }
@@ -176,12 +179,15 @@ static void assert_sorted(const char *folder, const golden *g, size_t dim, bool 
   gptvq_model_close(model);
 }
 
-/* Rounding a transformed weight to fp32, at most twice, moves a dot product of n terms by 2 ε Σ |w x|, less than its own rounding error, for which the
- * fixtures have the oracle's sample: the bound is twice that of tests/unit/test_model.c. A wrong sign or place moves logits by more than 1e-2. */
+/* Rounding a transformed weight to fp32, at most twice, moves a dot product of n terms by 2 ε Σ |w x|, less
+ * than its own rounding error, for which the fixtures have the oracle's sample: the bound is twice that of
+ * tests/unit/test_model.c. A wrong sign or place moves logits by more than 1e-2. */
 static void the_function_stays(void **state) {
   (void)state;
-  const char *models[] = {"llama", "llama-tied", "llama-head-dim-bias", "llama3-rope", "llama-sharded", "mistral",
-                          "qwen2", "qwen2-window", "qwen3", "phi3", "phi3-longrope", "mixtral"};
+  const char *models[] = {"llama",       "llama-tied",    "llama-head-dim-bias",
+                          "llama3-rope", "llama-sharded", "mistral",
+                          "qwen2",       "qwen2-window",  "qwen3",
+                          "phi3",        "phi3-longrope", "mixtral"};
   const double slack = 8.0;
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     char from[512], path[600];
@@ -214,19 +220,22 @@ static void the_function_stays(void **state) {
         for (size_t i = 0; i < (size_t)g.count * g.vocab; i++) {
           double distance = fabs((double)logits[i] - g.logits[i]);
           if (!(distance <= slack * g.error))
-            fail_msg("%s, rotate %d, act_order %d: logit %zu is %.9g, should be %.9g (bound %.2g)", models[m], rotate, act_order, i,
-                     (double)logits[i], g.logits[i], slack * g.error);
+            fail_msg("%s, rotate %d, act_order %d: logit %zu is %.9g, should be %.9g (bound %.2g)", models[m],
+                     rotate, act_order, i, (double)logits[i], g.logits[i], slack * g.error);
         }
         gptvq_checkpoint *changed;
         ok(gptvq_checkpoint_open("changed", &changed, err));
-        for (size_t t = 0; t < gptvq_checkpoint_tensor_count(changed); t++) counted += gptvq_checkpoint_tensor_at(changed, t)->bytes;
+        for (size_t t = 0; t < gptvq_checkpoint_tensor_count(changed); t++)
+          counted += gptvq_checkpoint_tensor_at(changed, t)->bytes;
         assert_int_equal(bytes, counted);
-        const gptvq_tensor *norm = gptvq_checkpoint_find(changed, "model.layers.1.post_attention_layernorm.weight");
+        const gptvq_tensor *norm =
+            gptvq_checkpoint_find(changed, "model.layers.1.post_attention_layernorm.weight");
         float first;
         memcpy(&first, norm->data, sizeof first);
         assert_true((first == 1.0f) == ((rotate & GPTVQ_ROTATE_RESIDUAL) != 0));
         gptvq_checkpoint_close(changed);
-        if (act_order == 3 && model->blocks[0].mlp_count == 1) assert_sorted("changed", &g, o.dim, (rotate & GPTVQ_ROTATE_HEADS) == 0);
+        if (act_order == 3 && model->blocks[0].mlp_count == 1)
+          assert_sorted("changed", &g, o.dim, (rotate & GPTVQ_ROTATE_HEADS) == 0);
       }
     gptvq_model_close(model);
     free(logits);
@@ -254,7 +263,8 @@ static void orders_are_exact(void **state) {
   ok(gptvq_checkpoint_open("ordered", &changed, err));
   size_t moved = 0;
   for (size_t t = 0; t < gptvq_checkpoint_tensor_count(changed); t++) {
-    const gptvq_tensor *a = gptvq_checkpoint_tensor_at(changed, t), *b = gptvq_checkpoint_tensor_at(model->checkpoint, t);
+    const gptvq_tensor *a = gptvq_checkpoint_tensor_at(changed, t),
+                       *b = gptvq_checkpoint_tensor_at(model->checkpoint, t);
     assert_string_equal(a->name, b->name);
     assert_int_equal(a->type, GPTVQ_T_BF16);
     uint64_t sum_a = 0, sum_b = 0; /* of the bit patterns, mixed: equal for equal sets */
@@ -296,7 +306,8 @@ static void every_architecture_is_quantized(void **state) {
       gptvq_quantize_report report;
       ok(gptvq_quantize("any", "packed", &o, NULL, &report, err));
       double distance = tiny_logit_distance("packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
-      if (!(distance < bound)) fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
+      if (!(distance < bound))
+        fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
       assert_true(report.mean_error > 0 && report.mean_error < 0.3);
       assert_false(gptvq_path_exists("packed/transformed"));
       assert_false(gptvq_path_exists("packed.partial"));
@@ -320,7 +331,8 @@ static void every_architecture_is_quantized(void **state) {
       ok(gptvq_export_hf("packed", "plain", 1, NULL, err));
       distance = tiny_logit_distance("plain", "packed");
       /* a rounded input may turn a token to another expert, whose output is another one */
-      if (!(distance < (models[m]->experts ? 0.3 : 0.03))) fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
+      if (!(distance < (models[m]->experts ? 0.3 : 0.03)))
+        fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
     }
   }
 }
@@ -335,7 +347,8 @@ static int watch(void *user, const gptvq_progress *progress) {
   return ++w->layers == w->stop_after;
 }
 
-/* Two threads, a run that was cut after its first block, and one that was cut while it wrote the transformed model. */
+/* Two threads, a run that was cut after its first block, and one that was cut while it wrote the transformed
+ * model. */
 static void the_same_bytes(void **state) {
   (void)state;
   gptvq_quantize_options o = transform_options(GPTVQ_METHOD_GPTVQ), other;
@@ -388,7 +401,8 @@ static void bad_numbers_are_named(void **state) {
     if (variant == 0) o.act_order = 2; /* the rotation meets it first */
     else o.rotate = 0;                 /* the activations do */
     assert_int_equal(gptvq_quantize("nan", "out", &o, NULL, NULL, &error), GPTVQ_ERROR_NUMERIC);
-    if (strstr(error.message, variant == 0 ? "model.layers.1.mlp.up_proj" : "model.layers.1.mlp.down_proj") == NULL)
+    if (strstr(error.message, variant == 0 ? "model.layers.1.mlp.up_proj" : "model.layers.1.mlp.down_proj") ==
+        NULL)
       fail_msg("%s", error.message);
     assert_false(gptvq_path_exists("out.partial"));
   }
@@ -401,8 +415,9 @@ static void bad_numbers_are_named(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(rotations_are_orthogonal), cmocka_unit_test(the_function_stays), cmocka_unit_test(orders_are_exact),
-      cmocka_unit_test(every_architecture_is_quantized), cmocka_unit_test(the_same_bytes), cmocka_unit_test(bad_numbers_are_named),
+      cmocka_unit_test(rotations_are_orthogonal), cmocka_unit_test(the_function_stays),
+      cmocka_unit_test(orders_are_exact),         cmocka_unit_test(every_architecture_is_quantized),
+      cmocka_unit_test(the_same_bytes),           cmocka_unit_test(bad_numbers_are_named),
   };
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -1,4 +1,5 @@
-/* Tiny random models of every architecture, written with the library's own writer, and helpers for folders. */
+/* Tiny random models of every architecture, written with the library's own writer, and helpers for folders.
+ */
 #ifndef TINY_MODEL_H
 #define TINY_MODEL_H
 
@@ -18,7 +19,15 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { TINY_HIDDEN = 64, TINY_MLP = 96, TINY_HEADS = 4, TINY_KV = 2, TINY_HEAD = 16, TINY_VOCAB = 96, TINY_EXPERTS = 4 };
+enum {
+  TINY_HIDDEN = 64,
+  TINY_MLP = 96,
+  TINY_HEADS = 4,
+  TINY_KV = 2,
+  TINY_HEAD = 16,
+  TINY_VOCAB = 96,
+  TINY_EXPERTS = 4
+};
 
 typedef struct tiny_model {
   const char *architecture;
@@ -30,17 +39,18 @@ typedef struct tiny_model {
 
 static const tiny_model tiny_llama = {.architecture = "LlamaForCausalLM", .layers = 3};
 static const tiny_model tiny_tied = {.architecture = "LlamaForCausalLM", .layers = 2, .tied = 1};
-static const tiny_model tiny_mixtral = {.architecture = "MixtralForCausalLM", .layers = 2, .experts = TINY_EXPERTS};
+static const tiny_model tiny_mixtral = {
+    .architecture = "MixtralForCausalLM", .layers = 2, .experts = TINY_EXPERTS};
 static const tiny_model tiny_qwen2 = {.architecture = "Qwen2ForCausalLM", .layers = 2, .qkv_bias = 1};
 static const tiny_model tiny_qwen3 = {.architecture = "Qwen3ForCausalLM", .layers = 2, .qk_norm = 1};
 static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
 
-#define ok(expression)                                                                                                 \
-  do {                                                                                                                 \
-    gptvq_error err_ = {0};                                                                                            \
-    gptvq_error *err = &err_;                                                                                          \
-    gptvq_status status_ = (expression);                                                                               \
-    if (status_ != GPTVQ_OK) fail_msg("%s: %s", gptvq_status_name(status_), err_.message);                             \
+#define ok(expression) \
+  do { \
+    gptvq_error err_ = {0}; \
+    gptvq_error *err = &err_; \
+    gptvq_status status_ = (expression); \
+    if (status_ != GPTVQ_OK) fail_msg("%s: %s", gptvq_status_name(status_), err_.message); \
   } while (0)
 
 typedef struct tiny_tensor {
@@ -55,10 +65,12 @@ typedef struct tiny_list {
   size_t count;
 } tiny_list;
 
-static inline void tiny_add(tiny_list *list, size_t rows, size_t cols, float centre, float spread, const char *format, ...) {
+static inline void tiny_add(tiny_list *list, size_t rows, size_t cols, float centre, float spread,
+                            const char *format, ...) {
   tiny_tensor *tensor = &list->tensors[list->count++];
   assert_true(list->count <= 256);
-  *tensor = (tiny_tensor){.rank = cols > 0 ? 2 : 1, .dims = {rows, cols}, .centre = centre, .spread = spread, .zero_row = -1};
+  *tensor = (tiny_tensor){
+      .rank = cols > 0 ? 2 : 1, .dims = {rows, cols}, .centre = centre, .spread = spread, .zero_row = -1};
   va_list args;
   va_start(args, format);
   (void)vsnprintf(tensor->name, sizeof tensor->name, format, args);
@@ -94,7 +106,8 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
     tiny_add(list, h, q, 0, 0.2f, "%s.self_attn.o_proj.weight", p);
     if (m->experts) {
       tiny_add(list, TINY_EXPERTS, h, 0, 0.2f, "%s.block_sparse_moe.gate.weight", p);
-      list->tensors[list->count - 1].zero_row = TINY_EXPERTS; /* see tiny_write: a router with an expert that never wins */
+      list->tensors[list->count - 1].zero_row =
+          TINY_EXPERTS; /* see tiny_write: a router with an expert that never wins */
       for (size_t e = 0; e < TINY_EXPERTS; e++) {
         tiny_add(list, mlp, h, 0, 0.2f, "%s.block_sparse_moe.experts.%zu.w1.weight", p, e);
         tiny_add(list, mlp, h, 0, 0.2f, "%s.block_sparse_moe.experts.%zu.w3.weight", p, e);
@@ -123,13 +136,17 @@ static inline void tiny_write_tokenizer(const char *folder) {
   char text[4096], vocab[2048];
   size_t used = 0;
   for (int c = '!'; c <= '~'; c++)
-    used += (size_t)snprintf(vocab + used, sizeof vocab - used, ", \"%s%c\": %d", c == '"' || c == '\\' ? "\\" : "", c, c - '!' + 2);
-  (void)snprintf(text, sizeof text,
-                 "{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\","
-                 " \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}, \"post_processor\": null,"
-                 " \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"<s>\": 0, \"</s>\": 1%s},"
-                 " \"merges\": []}}\n",
-                 vocab);
+    used += (size_t)snprintf(vocab + used, sizeof vocab - used, ", \"%s%c\": %d",
+                             c == '"' || c == '\\' ? "\\" : "", c, c - '!' + 2);
+  (void)snprintf(
+      text, sizeof text,
+      "{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"pre_tokenizer\": {\"type\": "
+      "\"ByteLevel\","
+      " \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}, \"post_processor\": null,"
+      " \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"<s>\": 0, "
+      "\"</s>\": 1%s},"
+      " \"merges\": []}}\n",
+      vocab);
   tiny_write_text(folder, "tokenizer.json", text);
 }
 
@@ -143,7 +160,8 @@ static inline void tiny_write_corpus(const char *path, size_t count) {
   free(text);
 }
 
-/* bf16 weights; router rows u, −u, 0, 0: with two experts per token the fourth never wins (ties go to the lower index). */
+/* bf16 weights; router rows u, −u, 0, 0: with two experts per token the fourth never wins (ties go to the
+ * lower index). */
 static inline void tiny_write(const tiny_model *m, const char *folder) {
   static tiny_list list;
   list.count = 0;
@@ -153,7 +171,8 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
   gptvq_st_writer *writer;
   ok(gptvq_st_writer_create(path, &writer, err));
   for (size_t t = 0; t < list.count; t++)
-    ok(gptvq_st_writer_declare(writer, list.tensors[t].name, GPTVQ_T_BF16, list.tensors[t].rank, list.tensors[t].dims, err));
+    ok(gptvq_st_writer_declare(writer, list.tensors[t].name, GPTVQ_T_BF16, list.tensors[t].rank,
+                               list.tensors[t].dims, err));
   uint64_t state = 42;
   for (size_t t = 0; t < list.count; t++) {
     const tiny_tensor *tensor = &list.tensors[t];
@@ -161,27 +180,32 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
     uint16_t *values = calloc(count, sizeof *values);
     assert_non_null(values);
     for (size_t i = 0; i < count; i++)
-      values[i] = gptvq_float_to_bf16(tensor->centre + tensor->spread * (float)(2.0 * gptvq_random_unit(&state) - 1.0));
+      values[i] = gptvq_float_to_bf16(tensor->centre +
+                                      tensor->spread * (float)(2.0 * gptvq_random_unit(&state) - 1.0));
     if (tensor->zero_row >= 0)
       for (size_t i = 0; i < cols; i++) {
         values[cols + i] = values[i] ^ 0x8000u;
         for (size_t row = 2; row < tensor->dims[0]; row++) values[row * cols + i] = 0;
       }
-    if (m->bad_name != NULL && strstr(tensor->name, m->bad_name) != NULL) values[count / 2] = gptvq_float_to_bf16(m->bad);
+    if (m->bad_name != NULL && strstr(tensor->name, m->bad_name) != NULL)
+      values[count / 2] = gptvq_float_to_bf16(m->bad);
     ok(gptvq_st_writer_write(writer, values, count * sizeof *values, err));
     free(values);
   }
   ok(gptvq_st_writer_commit(writer, err));
   free(path);
   char config[2048];
-  (void)snprintf(config, sizeof config,
-                 "{\"architectures\": [\"%s\"], \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %zu,"
-                 " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,"
-                 " \"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\","
-                 " \"tie_word_embeddings\": %s, \"rope_theta\": 10000.0, \"bos_token_id\": 0, \"eos_token_id\": 1,"
-                 " \"num_local_experts\": %d, \"num_experts_per_tok\": 2, \"sliding_window\": null, \"dtype\": \"bfloat16\"}\n",
-                 m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, TINY_KV, TINY_HEAD, TINY_VOCAB,
-                 m->tied ? "true" : "false", TINY_EXPERTS);
+  (void)snprintf(
+      config, sizeof config,
+      "{\"architectures\": [\"%s\"], \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": "
+      "%zu,"
+      " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,"
+      " \"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\","
+      " \"tie_word_embeddings\": %s, \"rope_theta\": 10000.0, \"bos_token_id\": 0, \"eos_token_id\": 1,"
+      " \"num_local_experts\": %d, \"num_experts_per_tok\": 2, \"sliding_window\": null, \"dtype\": "
+      "\"bfloat16\"}\n",
+      m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, TINY_KV, TINY_HEAD, TINY_VOCAB,
+      m->tied ? "true" : "false", TINY_EXPERTS);
   tiny_write_text(folder, "config.json", config);
   tiny_write_tokenizer(folder);
   tiny_write_text(folder, "generation_config.json", "{\"bos_token_id\": 0, \"eos_token_id\": 1}\n");
@@ -201,7 +225,8 @@ static inline void assert_same_file(const char *a, const char *b) {
   gptvq_mapping x, y;
   ok(gptvq_map_file(a, &x, err));
   ok(gptvq_map_file(b, &y, err));
-  if (x.size != y.size || (x.size > 0 && memcmp(x.data, y.data, x.size) != 0)) fail_msg("%s and %s differ", a, b);
+  if (x.size != y.size || (x.size > 0 && memcmp(x.data, y.data, x.size) != 0))
+    fail_msg("%s and %s differ", a, b);
   gptvq_unmap_file(&x);
   gptvq_unmap_file(&y);
 }
@@ -222,9 +247,12 @@ static inline void assert_same_folder(const char *a, const char *b) {
   closedir(dir);
 }
 
-/* A fresh folder, entered; everything a test program writes lies in it. Set-up and tear-down of a group of tests. */
+/* A fresh folder, entered; everything a test program writes lies in it. Set-up and tear-down of a group of
+ * tests. */
 static char tiny_scratch[] = "gptvq-test-XXXXXX";
-static inline int tiny_enter_scratch(void) { return mkdtemp(tiny_scratch) == NULL || chdir(tiny_scratch) != 0 ? -1 : 0; }
+static inline int tiny_enter_scratch(void) {
+  return mkdtemp(tiny_scratch) == NULL || chdir(tiny_scratch) != 0 ? -1 : 0;
+}
 static inline int tiny_drop_scratch(void **state) {
   (void)state;
   gptvq_set_threads(0);

@@ -1,8 +1,10 @@
-/* kernels/arm/gather_neon.h: centroids of codebooks that no TBL holds: whole ones are loaded, one by one, through the integer side of
- * the processor, which look-ups leave idle. Meant to be inlined with constant `dim` (2 or 4) and `wide`.
+/* kernels/arm/gather_neon.h: centroids of codebooks that no TBL holds: whole ones are loaded, one by one,
+ * through the integer side of the processor, which look-ups leave idle. Meant to be inlined with constant
+ * `dim` (2 or 4) and `wide`.
  *
- * An index brings its components side by side. A chunk of 16 indices therefore comes in `dim` parts of 16 bytes, part p with indices
- * 4 L + p · 4/dim … of lane L = 0 … 3, and activations are brought into the same order once per tile. */
+ * An index brings its components side by side. A chunk of 16 indices therefore comes in `dim` parts of 16
+ * bytes, part p with indices 4 L + p · 4/dim … of lane L = 0 … 3, and activations are brought into the same
+ * order once per tile. */
 #ifndef GPTVQ_KERNELS_GATHER_NEON_H
 #define GPTVQ_KERNELS_GATHER_NEON_H
 
@@ -33,17 +35,20 @@ INLINE uint64_t gptvq_load_centroid(const int8_t *codebook, unsigned dim, uint64
 }
 
 /* Lane L of part p of the chunk whose indices stand at `indices`. */
-INLINE uint64_t gptvq_gather_lane(const int8_t *codebook, unsigned dim, const uint64_t words[4], bool wide, unsigned lane, unsigned p) {
+INLINE uint64_t gptvq_gather_lane(const int8_t *codebook, unsigned dim, const uint64_t words[4], bool wide,
+                                  unsigned lane, unsigned p) {
   const unsigned each = 4 / dim, per_word = wide ? 4 : 8;
   uint64_t value = 0;
   for (unsigned i = 0; i < each; i++) {
     const unsigned at = 4 * lane + p * each + i;
-    value |= gptvq_load_centroid(codebook, dim, gptvq_pick_index(words[at / per_word], at % per_word, wide)) << (8 * dim * i);
+    value |= gptvq_load_centroid(codebook, dim, gptvq_pick_index(words[at / per_word], at % per_word, wide))
+             << (8 * dim * i);
   }
   return value;
 }
 
-INLINE void gptvq_gather_chunk(const int8_t *codebook, unsigned dim, const void *indices, bool wide, int8x16_t *parts) {
+INLINE void gptvq_gather_chunk(const int8_t *codebook, unsigned dim, const void *indices, bool wide,
+                               int8x16_t *parts) {
   uint64_t words[4] = {0};
   memcpy(words, indices, wide ? 32 : 16);
   for (unsigned p = 0; p < dim; p++) {

@@ -24,7 +24,9 @@ static void run_loop(const gptvq_i8_tile *job) {
     vst1q_s8(planes + i, two.val[0]);
     vst1q_s8(planes + k + i, two.val[1]);
   }
-  (k == 16 ? vq_loop_16 : k == 32 ? vq_loop_32 : vq_loop_64)(tile->units, planes, job->x, tile->rows, job->scales[0], job->sums);
+  (k == 16   ? vq_loop_16
+   : k == 32 ? vq_loop_32
+             : vq_loop_64)(tile->units, planes, job->x, tile->rows, job->scales[0], job->sums);
 }
 
 static void i8_tile_dotprod(const gptvq_i8_tile *job) {
@@ -36,7 +38,8 @@ static void i8_tile_dotprod(const gptvq_i8_tile *job) {
 }
 
 /* add_scales() for 4 bits, 16 blocks at a time while there are so many. */
-static __attribute__((noinline)) void int4_scales(const gptvq_uniform_row *row, float *scales, float *correction) {
+static __attribute__((noinline)) void int4_scales(const gptvq_uniform_row *row, float *scales,
+                                                  float *correction) {
   /* zero points are a unit of nibbles: the high ones begin at `half`; here all come from one kind */
   const size_t half = row->zero_count / 2, end = row->zero_at < half ? half : row->zero_count;
   const size_t left = end - row->zero_at, whole = (left < row->blocks ? left : row->blocks) / 16 * 16;

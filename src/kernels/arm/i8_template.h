@@ -1,8 +1,10 @@
-/* kernels/arm/i8_template.h: integer products for aarch64; included by i8_neon.c and i8_dotprod.c, which define dot4(sum, a, b):
- * four int32, each plus the products of four neighbouring bytes. The lanes of i8.h are four quarters of four int32.
+/* kernels/arm/i8_template.h: integer products for aarch64; included by i8_neon.c and i8_dotprod.c, which
+ * define dot4(sum, a, b): four int32, each plus the products of four neighbouring bytes. The lanes of i8.h
+ * are four quarters of four int32.
  *
- * Sums of a tile or block stay below 2^21 (1024 / 16 products of at most 128 · 127), so they begin at the bits of 1.5 · 2^23: read as fp32
- * they are 1.5 · 2^23 + sum, and one exact subtraction replaces the conversion, which big cores do at half speed. */
+ * Sums of a tile or block stay below 2^21 (1024 / 16 products of at most 128 · 127), so they begin at the
+ * bits of 1.5 · 2^23: read as fp32 they are 1.5 · 2^23 + sum, and one exact subtraction replaces the
+ * conversion, which big cores do at half speed. */
 #include "kernels/arm/arm.h"
 #include "kernels/arm/gather_neon.h"
 #include "kernels/arm/lookup_neon.h"
@@ -21,8 +23,8 @@ INLINE float32x4_t sum_to_float(int32x4_t sum) {
 }
 
 /* ---- tiles ---- */
-INLINE void add_token(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, size_t t, unsigned dim, size_t sets,
-                      float *sums) {
+INLINE void add_token(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, size_t t,
+                      unsigned dim, size_t sets, float *sums) {
   const int8_t *x = job->x + t * job->input_stride;
   for (size_t quarter = 0; quarter < 4; quarter++) {
     int32x4_t all = vdupq_n_s32(SUM_START);
@@ -44,13 +46,16 @@ INLINE void add_token(const gptvq_i8_tile *job, const int8_t *codes, const float
 
 INLINE void add_sums(const int32x4_t acc[4], float scale, float *sums) {
   for (size_t quarter = 0; quarter < 4; quarter++)
-    vst1q_f32(sums + 4 * quarter, vfmaq_n_f32(vld1q_f32(sums + 4 * quarter), sum_to_float(acc[quarter]), scale));
+    vst1q_f32(sums + 4 * quarter,
+              vfmaq_n_f32(vld1q_f32(sums + 4 * quarter), sum_to_float(acc[quarter]), scale));
 }
 
-/* The 16 look-ups of a unit of 256 columns are so ordered that four in a row use four indices and go to four quarters: look-up
- * j has component e = j / 4 % dim of the indices 64 s + 16 (j % 4) …, s = j / 4 / dim. */
+/* The 16 look-ups of a unit of 256 columns are so ordered that four in a row use four indices and go to four
+ * quarters: look-up j has component e = j / 4 % dim of the indices 64 s + 16 (j % 4) …, s = j / 4 / dim. */
 INLINE size_t lookup_index(unsigned dim, size_t j) { return j / 4 / dim * 64 + j % 4 * 16; }
-INLINE size_t lookup_place(unsigned dim, size_t j) { return j / 4 % dim * (256 / dim) + lookup_index(dim, j); } /* in the planes */
+INLINE size_t lookup_place(unsigned dim, size_t j) {
+  return j / 4 % dim * (256 / dim) + lookup_index(dim, j);
+} /* in the planes */
 
 /* What look-up j looks for: an index, or the nibble that has it. */
 INLINE uint8x16_t unit_index(const uint8_t *unit, unsigned bits, unsigned dim, size_t j) {
@@ -59,7 +64,8 @@ INLINE uint8x16_t unit_index(const uint8_t *unit, unsigned bits, unsigned dim, s
   const uint8x16_t packed = vld1q_u8(unit + at % bytes);
   return at / bytes < 4 / bits ? packed & 15 : packed >> 4;
 }
-INLINE int8x16_t unit_codes(const gptvq_tables_neon *t, unsigned bits, unsigned dim, size_t j, uint8x16_t index) {
+INLINE int8x16_t unit_codes(const gptvq_tables_neon *t, unsigned bits, unsigned dim, size_t j,
+                            uint8x16_t index) {
   const unsigned e = (unsigned)(j / 4 % dim);
   if (bits != 1 && bits != 2 && bits != 4) return gptvq_look_up_neon(t, bits, e, index);
   return vqtbl1q_s8(t->part[e][0].val[lookup_index(dim, j) / (32 * bits / dim) % (4 / bits)], index);
@@ -80,7 +86,8 @@ INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
     for (size_t row = tile->rows; row > 0; row--, unit += n / 8 * bits, sums += GPTVQ_I8_LANES) {
       GPTVQ_MCA_BEGIN("vq");
       int32x4_t acc[4];
-      /* indices come four look-ups before their use, and look-ups four before their products: little cores do not look ahead */
+      /* indices come four look-ups before their use, and look-ups four before their products: little cores do
+       * not look ahead */
       uint8x16_t index[16];
       int8x16_t found[16], x[16];
       for (size_t quarter = 0; quarter < 4; quarter++) acc[quarter] = vdupq_n_s32(SUM_START);
@@ -102,7 +109,8 @@ INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
     int8_t codes[256];
     float by_lane[4 * GPTVQ_I8_LANES];
 #pragma GCC unroll 16
-    for (size_t j = 0; j < 16; j++) vst1q_s8(codes + lookup_place(dim, j), unit_codes(&t, bits, dim, j, unit_index(unit, bits, dim, j)));
+    for (size_t j = 0; j < 16; j++)
+      vst1q_s8(codes + lookup_place(dim, j), unit_codes(&t, bits, dim, j, unit_index(unit, bits, dim, j)));
     if (job->block_vectors != 0) gptvq_i8_lane_scales(job, row, by_lane);
     for (size_t token = 0; token < job->tokens; token++, sums += GPTVQ_I8_LANES)
       add_token(job, codes, job->block_vectors != 0 ? by_lane : NULL, token, dim, sets, sums);
@@ -155,14 +163,28 @@ INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
 
 #define TILE(bits, dim) \
   static void tile_##bits##_##dim(const gptvq_i8_tile *job) { full_tile(job, bits, dim); }
-#define TILES(bits) TILE(bits, 1) TILE(bits, 2) TILE(bits, 4)
-TILES(2) TILES(4) TILES(6) TILES(8)
-TILE(1, 1) TILE(1, 2) TILE(3, 1) TILE(3, 2) TILE(5, 1) TILE(5, 2) TILE(7, 1) TILE(7, 2)
+#define TILES(bits) \
+  TILE(bits, 1) \
+  TILE(bits, 2) \
+  TILE(bits, 4)
+TILES(2)
+TILES(4)
+TILES(6)
+TILES(8)
+TILE(1, 1)
+TILE(1, 2)
+TILE(3, 1)
+TILE(3, 2)
+TILE(5, 1)
+TILE(5, 2)
+TILE(7, 1)
+TILE(7, 2)
 
 /* NULL: single-bit fields of 8 bytes */
 static void (*const full_tiles[8][3])(const gptvq_i8_tile *) = {
-    {tile_1_1, tile_1_2, NULL}, {tile_2_1, tile_2_2, tile_2_4}, {tile_3_1, tile_3_2, NULL}, {tile_4_1, tile_4_2, tile_4_4},
-    {tile_5_1, tile_5_2, NULL}, {tile_6_1, tile_6_2, tile_6_4}, {tile_7_1, tile_7_2, NULL}, {tile_8_1, tile_8_2, tile_8_4}};
+    {tile_1_1, tile_1_2, NULL},     {tile_2_1, tile_2_2, tile_2_4}, {tile_3_1, tile_3_2, NULL},
+    {tile_4_1, tile_4_2, tile_4_4}, {tile_5_1, tile_5_2, NULL},     {tile_6_1, tile_6_2, tile_6_4},
+    {tile_7_1, tile_7_2, NULL},     {tile_8_1, tile_8_2, tile_8_4}};
 
 static void gather_8_2(const gptvq_i8_tile *job) { gather_tile(job, 8, 2); }
 static void gather_8_4(const gptvq_i8_tile *job) { gather_tile(job, 8, 4); }
@@ -179,7 +201,8 @@ static void i8_tile(const gptvq_i8_tile *job) {
   else any_tile(job);
 }
 /* ---- uniform rows ---- */
-/* scales[first …]: weight scale times activation scale; correction[16] of uniform.h, of the blocks from `first`, a multiple of 16. */
+/* scales[first …]: weight scale times activation scale; correction[16] of uniform.h, of the blocks from
+ * `first`, a multiple of 16. */
 static void add_scales(const gptvq_uniform_row *row, size_t first, float *scales, float *correction) {
   for (size_t b = first; b < row->blocks; b += 16) {
     const size_t count = row->blocks - b < 16 ? row->blocks - b : 16;

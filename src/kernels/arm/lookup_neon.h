@@ -1,8 +1,10 @@
-/* kernels/arm/lookup_neon.h: indices of packed units and their centroids with TBL, 16 at a time. Everything here is meant to be
- * inlined with constant `bits`, `dim` and `n`, so that shifts become immediates and tables stay in registers.
+/* kernels/arm/lookup_neon.h: indices of packed units and their centroids with TBL, 16 at a time. Everything
+ * here is meant to be inlined with constant `bits`, `dim` and `n`, so that shifts become immediates and
+ * tables stay in registers.
  *
- * Indices of 1, 2 and 4 bits are looked up by nibbles: a nibble holds 4 / bits indices, and a 16-entry table per index of the nibble and
- * component answers for it without taking the nibble apart. Wider indices are put together from their fields. */
+ * Indices of 1, 2 and 4 bits are looked up by nibbles: a nibble holds 4 / bits indices, and a 16-entry table
+ * per index of the nibble and component answers for it without taking the nibble apart. Wider indices are put
+ * together from their fields. */
 #ifndef GPTVQ_KERNELS_LOOKUP_NEON_H
 #define GPTVQ_KERNELS_LOOKUP_NEON_H
 
@@ -16,7 +18,8 @@
 
 /* ---- tables ---- */
 typedef struct gptvq_tables_neon {
-  int8x16x4_t part[4][4]; /* [component][64 entries each]; nibbles: val[o] of [component][0] for index o of the nibble */
+  int8x16x4_t part[4][4]; /* [component][64 entries each]; nibbles: val[o] of [component][0] for index o of
+                             the nibble */
 } gptvq_tables_neon;
 
 /* `bytes` bytes, zeros behind */
@@ -35,12 +38,14 @@ INLINE int8x16_t gptvq_small_table(int8x16_t raw, unsigned k, unsigned dim, unsi
 }
 
 /* codebook[k][dim] to planes, one per component. */
-INLINE void gptvq_load_tables_neon(const int8_t *codebook, unsigned bits, unsigned dim, gptvq_tables_neon *t) {
+INLINE void gptvq_load_tables_neon(const int8_t *codebook, unsigned bits, unsigned dim,
+                                   gptvq_tables_neon *t) {
   const unsigned k = 1u << bits;
   if (k * dim <= 16) {
     const int8x16_t raw = gptvq_load_part(codebook, k * dim);
     for (unsigned e = 0; e < dim; e++)
-      for (unsigned o = 0; o < (bits <= 2 ? 4 / bits : 1); o++) t->part[e][0].val[o] = gptvq_small_table(raw, k, dim, o * bits, e);
+      for (unsigned o = 0; o < (bits <= 2 ? 4 / bits : 1); o++)
+        t->part[e][0].val[o] = gptvq_small_table(raw, k, dim, o * bits, e);
     return;
   }
   for (unsigned i = 0; i < k / 16; i++) {
@@ -64,7 +69,8 @@ INLINE int8x16_t gptvq_look_up_neon(const gptvq_tables_neon *t, unsigned bits, u
   const int8x16x4_t *part = t->part[e];
   if (bits <= 4) return vqtbl1q_s8(part[0].val[0], index);
   if (bits == 5) return vqtbl2q_s8((int8x16x2_t){{part[0].val[0], part[0].val[1]}}, index);
-  int8x16_t found = vqtbl4q_s8(part[0], index); /* 0 where the index is out of range, which vqtbx leaves alone */
+  int8x16_t found =
+      vqtbl4q_s8(part[0], index); /* 0 where the index is out of range, which vqtbx leaves alone */
   for (unsigned i = 1; i < (1u << bits) / 64; i++)
     found = vqtbx4q_s8(found, part[i], index - (uint8_t)(64 * i));
   return found;
@@ -80,7 +86,9 @@ INLINE uint8x16_t gptvq_indices_neon(const uint8_t *unit, unsigned bits, size_t 
     const uint8x16_t nibbles = vld1q_u8(unit + at % low), rest = vld1q_u8(unit + low + at % high);
     const int place = (int)(f * (at / high)); /* of the field in its byte */
     if (at < low) return vsliq_n_u8(nibbles, place > 0 ? rest >> (uint8_t)place : rest, 4) & all;
-    const uint8x16_t above = place > 4 ? rest >> (uint8_t)(place - 4) : place < 4 ? rest << (uint8_t)(4 - place) : rest;
+    const uint8x16_t above = place > 4   ? rest >> (uint8_t)(place - 4)
+                             : place < 4 ? rest << (uint8_t)(4 - place)
+                                         : rest;
     const uint8x16_t joined = vsriq_n_u8(above, nibbles, 4);
     return place + (int)f == 8 && place >= 4 ? joined : joined & all;
   }

@@ -5,7 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-static inline void scatter(const float *x, size_t vectors, size_t dim, size_t plane, float inverse, int8_t *codes) {
+static inline void scatter(const float *x, size_t vectors, size_t dim, size_t plane, float inverse,
+                           int8_t *codes) {
   const float round = 12582912.0f; /* 1.5·2^23: adding it rounds to an integer, to nearest even */
   for (size_t e = 0; e < dim; e++)
     for (size_t i = 0; i < vectors; i++)
@@ -33,7 +34,8 @@ static inline int all_finite(const float *x, size_t width) {
   return bad == 0;
 }
 
-float GPTVQ_MULTI(gptvq_quantize_group)(const float *x, size_t width, size_t dim, size_t plane, int8_t *codes) {
+float GPTVQ_MULTI(gptvq_quantize_group)(const float *x, size_t width, size_t dim, size_t plane,
+                                        int8_t *codes) {
   memset(codes, 0, dim * plane);
   if (!all_finite(x, width)) return NAN;
   float largest = largest_magnitude(x, width), inverse = 127.0f / largest;

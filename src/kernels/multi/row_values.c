@@ -3,29 +3,31 @@
 #include <math.h>
 #include <string.h>
 
-#define UNPACK(name, type)                                                                                           \
-  void GPTVQ_MULTI(name)(const uint8_t *unit, size_t n, unsigned bits, type *indices) {                              \
-    unsigned shift = 0;                                                                                              \
-    for (unsigned f = 8; f >= 1; f /= 2) {                                                                           \
-      if (!(bits & f)) continue;                                                                                     \
-      const size_t size = n / 8 * f;                                                                                 \
-      const unsigned mask = (1u << f) - 1u;                                                                          \
-      for (unsigned part = 0; part < 8 / f; part++) {                                                                \
-        type *out = indices + part * size;                                                                           \
-        if (shift == 0)                                                                                              \
-          for (size_t j = 0; j < size; j++) out[j] = (type)((unsigned)unit[j] >> (f * part) & mask);                 \
-        else                                                                                                         \
-          for (size_t j = 0; j < size; j++) out[j] = (type)(out[j] | ((unsigned)unit[j] >> (f * part) & mask) << shift);\
-      }                                                                                                              \
-      unit += size;                                                                                                  \
-      shift += f;                                                                                                    \
-    }                                                                                                                \
+#define UNPACK(name, type) \
+  void GPTVQ_MULTI(name)(const uint8_t *unit, size_t n, unsigned bits, type *indices) { \
+    unsigned shift = 0; \
+    for (unsigned f = 8; f >= 1; f /= 2) { \
+      if (!(bits & f)) continue; \
+      const size_t size = n / 8 * f; \
+      const unsigned mask = (1u << f) - 1u; \
+      for (unsigned part = 0; part < 8 / f; part++) { \
+        type *out = indices + part * size; \
+        if (shift == 0) \
+          for (size_t j = 0; j < size; j++) out[j] = (type)((unsigned)unit[j] >> (f * part) & mask); \
+        else \
+          for (size_t j = 0; j < size; j++) \
+            out[j] = (type)(out[j] | ((unsigned)unit[j] >> (f * part) & mask) << shift); \
+      } \
+      unit += size; \
+      shift += f; \
+    } \
   }
 UNPACK(gptvq_unpack_bytes, uint8_t)
 UNPACK(gptvq_unpack_words, uint16_t)
 
 /* inlined with constant dim */
-static inline void look_up(const int8_t *codebook, const uint16_t *indices, size_t n, size_t dim, int8_t *out) {
+static inline void look_up(const int8_t *codebook, const uint16_t *indices, size_t n, size_t dim,
+                           int8_t *out) {
   for (size_t i = 0; i < n; i++) memcpy(out + i * dim, codebook + indices[i] * dim, dim);
 }
 
@@ -33,7 +35,8 @@ void GPTVQ_MULTI(gptvq_tile_codes)(const gptvq_tile *tile, int8_t *codes, size_t
   uint16_t indices[GPTVQ_TILE_MAX_WIDTH];
   const int8_t *codebook = tile->codebook;
   for (size_t row = 0; row < tile->rows; row++, codes += stride) {
-    GPTVQ_MULTI(gptvq_unpack_words)(tile->units + row * tile->unit_bytes, tile->indices, tile->index_bits, indices);
+    GPTVQ_MULTI(gptvq_unpack_words)
+    (tile->units + row * tile->unit_bytes, tile->indices, tile->index_bits, indices);
     if (tile->dim == 1) look_up(codebook, indices, tile->indices, 1, codes);
     else if (tile->dim == 2) look_up(codebook, indices, tile->indices, 2, codes);
     else look_up(codebook, indices, tile->indices, 4, codes);
@@ -48,8 +51,7 @@ void GPTVQ_MULTI(gptvq_planar_codes)(const gptvq_tile *tile, size_t row, size_t 
   one.rows = 1;
   const size_t n = tile->indices;
   GPTVQ_MULTI(gptvq_tile_codes)(&one, centroids, 0);
-  if (tile->dim == 1)
-    memcpy(codes, centroids, n);
+  if (tile->dim == 1) memcpy(codes, centroids, n);
   else if (tile->dim == 2)
     for (size_t i = 0; i < n; i++) codes[i] = centroids[2 * i], codes[plane + i] = centroids[2 * i + 1];
   else
@@ -70,7 +72,8 @@ void GPTVQ_MULTI(gptvq_scale_uniform)(const uint8_t *codes, size_t n, int zero, 
   for (size_t i = 0; i < n; i++) out[i] = scale * (float)((int)codes[i] - zero);
 }
 
-void GPTVQ_MULTI(gptvq_add_products)(const int32_t *sums, const float *scales, float factor, size_t n, bool first, float *y) {
+void GPTVQ_MULTI(gptvq_add_products)(const int32_t *sums, const float *scales, float factor, size_t n,
+                                     bool first, float *y) {
   if (first)
     for (size_t i = 0; i < n; i++) y[i] = fmaf((float)sums[i], scales[i] * factor, 0.0f);
   else

@@ -7,7 +7,8 @@ enum { GROUP = 256, NEAR = 2048, FAR = 8192 };
 /* Constant trip counts: the compiler then keeps one vector of sums. */
 static inline int32_t dot_group(const uint8_t *restrict w, const int8_t *restrict q) {
   int32_t sum = 0;
-  for (size_t i = 0; i < GROUP; i += 64) { /* read once, forward: what comes 8 KiB later, as far as the second-level cache */
+  for (size_t i = 0; i < GROUP;
+       i += 64) { /* read once, forward: what comes 8 KiB later, as far as the second-level cache */
     __builtin_prefetch(w + i + FAR, 0, 2);
     __builtin_prefetch(w + i + NEAR, 0, 3);
   }

@@ -1,4 +1,5 @@
-/* Dense rows: the definition. Sums are double, so that a row's result is the correctly rounded one up to n·2^-53·Σ|wx|. */
+/* Dense rows: the definition. Sums are double, so that a row's result is the correctly rounded one up to
+ * n·2^-53·Σ|wx|. */
 #include "base/half.h"
 #include "kernels/ref/ref.h"
 
@@ -26,8 +27,8 @@ static void to_float_i8(const void *in, size_t n, float *out) {
   for (size_t i = 0; i < n; i++) out[i] = (float)((const int8_t *)in)[i];
 }
 
-static void dense_matvec(gptvq_to_float_fn convert, size_t size, const char *weights, size_t rows, size_t cols,
-                         const float *x, float *y) {
+static void dense_matvec(gptvq_to_float_fn convert, size_t size, const char *weights, size_t rows,
+                         size_t cols, const float *x, float *y) {
   enum { CHUNK = 256 };
   float w[CHUNK];
   for (size_t row = 0; row < rows; row++) {

@@ -8,7 +8,8 @@ enum { ROWS = GPTVQ_GEMM_ROWS, TOKENS = GPTVQ_GEMM_TOKENS };
 void gptvq_gemm_pack_ref(const int8_t *codes, size_t stride, size_t quads, uint8_t *weights) {
   for (size_t q = 0; q < quads; q++)
     for (size_t r = 0; r < ROWS; r++)
-      for (size_t b = 0; b < 4; b++) weights[(q * ROWS + r) * 4 + b] = (uint8_t)(codes[r * stride + 4 * q + b] + 128);
+      for (size_t b = 0; b < 4; b++)
+        weights[(q * ROWS + r) * 4 + b] = (uint8_t)(codes[r * stride + 4 * q + b] + 128);
 }
 
 void gptvq_gemm_block_ref(const gptvq_gemm_block *block) {

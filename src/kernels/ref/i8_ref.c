@@ -9,7 +9,8 @@ static void look_up(const gptvq_i8_tile *job, size_t row, int8_t *codes) {
   const gptvq_tile *tile = job->tile;
   const int8_t *codebook = tile->codebook;
   uint16_t indices[GPTVQ_I8_MAX_WIDTH];
-  gptvq_unpack_range(tile->units + row * tile->unit_bytes, tile->indices, tile->index_bits, 0, tile->indices, indices);
+  gptvq_unpack_range(tile->units + row * tile->unit_bytes, tile->indices, tile->index_bits, 0, tile->indices,
+                     indices);
   size_t plane = job->sets * GPTVQ_I8_SET;
   for (size_t e = 0; e < tile->dim; e++) {
     for (size_t i = 0; i < tile->indices; i++) codes[e * plane + i] = codebook[indices[i] * tile->dim + e];
@@ -22,13 +23,14 @@ void gptvq_i8_lane_scales(const gptvq_i8_tile *job, size_t row, float *by_lane) 
   const size_t lanes = job->sets * GPTVQ_I8_LANES, step = job->block_vectors / 4;
   for (size_t first = 0, block = 0; first < lanes; first += step, block++) {
     /* beyond the last column all products are 0 */
-    const float scale = block / 2 < job->tile->block_bytes ? job->block_table[gptvq_block_code(codes, block)] : 0.0f;
+    const float scale =
+        block / 2 < job->tile->block_bytes ? job->block_table[gptvq_block_code(codes, block)] : 0.0f;
     for (size_t i = first; i < first + step && i < lanes; i++) by_lane[i] = scale;
   }
 }
 
-static void add_row(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, const int8_t *x, float scale,
-                    float *sums) {
+static void add_row(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, const int8_t *x,
+                    float scale, float *sums) {
   for (size_t lane = 0; lane < GPTVQ_I8_LANES; lane++) {
     int32_t total = 0;
     float scaled = 0.0f;

@@ -1,12 +1,13 @@
-/* Packed rows: scalar kernels. Same values, bit for bit, as gptvq_packed_decode_ref (packed.c), which defines the format element by
- * element; here a run of indices is unpacked at a time. */
+/* Packed rows: scalar kernels. Same values, bit for bit, as gptvq_packed_decode_ref (packed.c), which defines
+ * the format element by element; here a run of indices is unpacked at a time. */
 #include "base/half.h"
 #include "base/memory.h"
 #include "kernels/ref/ref.h"
 
 enum { CHUNK = 256 }; /* indices unpacked at a time */
 
-void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t begin, size_t count, uint16_t *indices) {
+void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t begin, size_t count,
+                        uint16_t *indices) {
   memset(indices, 0, count * sizeof *indices);
   unsigned shift = 0;
   for (unsigned f = 8; f >= 1; f /= 2) {
@@ -16,7 +17,8 @@ void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t beg
     for (size_t i = 0; i < count; part++, at = 0) {
       size_t run = gptvq_min_size(size - at, count - i);
       for (size_t j = 0; j < run; j++)
-        indices[i + j] = (uint16_t)(indices[i + j] | ((unsigned)unit[at + j] >> (f * (unsigned)part) & mask) << shift);
+        indices[i + j] =
+            (uint16_t)(indices[i + j] | ((unsigned)unit[at + j] >> (f * (unsigned)part) & mask) << shift);
       i += run;
     }
     unit += size;
@@ -25,7 +27,8 @@ void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t beg
 }
 
 /* A part of one unit: `count` values from column `column` of the packed row on. */
-typedef void (*emit_fn)(void *context, const gptvq_packed *packed, size_t column, size_t count, const float *values);
+typedef void (*emit_fn)(void *context, const gptvq_packed *packed, size_t column, size_t count,
+                        const float *values);
 
 static void vq_values(const gptvq_packed *p, const uint16_t *indices, size_t tile, size_t count, float *out) {
   const size_t dim = p->shape.dim, base = (tile << p->shape.index_bits) * dim;
@@ -52,7 +55,8 @@ static void vq_row(const gptvq_packed *p, size_t row, const float *block_table, 
   uint16_t indices[CHUNK];
   float values[CHUNK * 4];
   for (size_t g = 0; g < groups; g++) {
-    size_t tile = row / s->group_rows * groups + g, width = gptvq_packed_width(s, g), n = gptvq_unit_indices(s, g);
+    size_t tile = row / s->group_rows * groups + g, width = gptvq_packed_width(s, g),
+           n = gptvq_unit_indices(s, g);
     const uint8_t *unit = p->indices + gptvq_unit_offset(s, row, g);
     const uint8_t *codes = s->scale_block ? p->block_scales + gptvq_block_scale_offset(s, row, g) : NULL;
     for (size_t first = 0; first * s->dim < width; first += CHUNK) {
@@ -90,22 +94,26 @@ static void uniform_row(const gptvq_packed *p, size_t row, emit_fn emit, void *c
   }
 }
 
-static void each_row(const gptvq_packed *p, size_t row, const float *block_table, emit_fn emit, void *context) {
+static void each_row(const gptvq_packed *p, size_t row, const float *block_table, emit_fn emit,
+                     void *context) {
   if (p->shape.kind == GPTVQ_PACKED_VQ) vq_row(p, row, block_table, emit, context);
   else uniform_row(p, row, emit, context);
 }
 
-static void emit_decoded(void *context, const gptvq_packed *p, size_t column, size_t count, const float *values) {
+static void emit_decoded(void *context, const gptvq_packed *p, size_t column, size_t count,
+                         const float *values) {
   float *out = context;
   if (p->permutation == NULL) memcpy(out + column, values, count * sizeof *out);
   else
     for (size_t i = 0; i < count; i++) out[p->permutation[column + i]] = values[i];
 }
 
-void gptvq_packed_decode_scalar(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride) {
+void gptvq_packed_decode_scalar(const gptvq_packed *packed, size_t begin, size_t end, float *out,
+                                size_t stride) {
   float block_table[16];
   gptvq_block_scale_table(packed, block_table);
-  for (size_t row = begin; row < end; row++, out += stride) each_row(packed, row, block_table, emit_decoded, out);
+  for (size_t row = begin; row < end; row++, out += stride)
+    each_row(packed, row, block_table, emit_decoded, out);
 }
 
 typedef struct product {
@@ -113,13 +121,15 @@ typedef struct product {
   double sum;
 } product;
 
-static void emit_product(void *context, const gptvq_packed *p, size_t column, size_t count, const float *values) {
+static void emit_product(void *context, const gptvq_packed *p, size_t column, size_t count,
+                         const float *values) {
   (void)p;
   product *dot = context;
   for (size_t i = 0; i < count; i++) dot->sum += (double)values[i] * (double)dot->x[column + i];
 }
 
-void gptvq_packed_matvec_scalar(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y) {
+void gptvq_packed_matvec_scalar(const gptvq_packed *packed, size_t begin, size_t end, const float *x,
+                                float *y) {
   float block_table[16];
   gptvq_block_scale_table(packed, block_table);
   for (size_t row = begin; row < end; row++) {

@@ -6,10 +6,13 @@
 #include "kernels/tile.h"
 
 /* Indices [begin, begin + count) of a packed unit of n indices (see packed.h). */
-void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t begin, size_t count, uint16_t *indices);
+void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t begin, size_t count,
+                        uint16_t *indices);
 
-void gptvq_packed_decode_scalar(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
-void gptvq_packed_matvec_scalar(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
+void gptvq_packed_decode_scalar(const gptvq_packed *packed, size_t begin, size_t end, float *out,
+                                size_t stride);
+void gptvq_packed_matvec_scalar(const gptvq_packed *packed, size_t begin, size_t end, const float *x,
+                                float *y);
 
 void gptvq_i8_tile_scalar(const gptvq_i8_tile *job);
 void gptvq_i8_fold_scalar(const float *sums, size_t n, float *out);

@@ -8,7 +8,8 @@
 bool gptvq_uniform_has_i8(const gptvq_packed_shape *s) {
   if (s->kind != GPTVQ_PACKED_UNIFORM || (s->index_bits != 2 && s->index_bits != 4)) return false;
   if (s->scale_block != 32 && s->scale_block % 64 != 0) return false;
-  if (s->scale_block > GPTVQ_I8_MAX_WIDTH || s->cols / s->scale_block > GPTVQ_UNIFORM_MAX_BLOCKS) return false;
+  if (s->scale_block > GPTVQ_I8_MAX_WIDTH || s->cols / s->scale_block > GPTVQ_UNIFORM_MAX_BLOCKS)
+    return false;
   /* every part starts with a block and with a set */
   return s->cols % (8 / s->index_bits * (s->scale_block == 32 ? 64 : s->scale_block)) == 0;
 }

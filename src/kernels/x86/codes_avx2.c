@@ -1,5 +1,6 @@
-/* int8 codes of packed units with AVX2: by component for integer products, and in column order. Up to 64 centroids are looked up by byte shuffles;
- * larger codebooks of four components are read centroid by centroid, those of fewer components searched 16 entries at a time. */
+/* int8 codes of packed units with AVX2: by component for integer products, and in column order. Up to 64
+ * centroids are looked up by byte shuffles; larger codebooks of four components are read centroid by
+ * centroid, those of fewer components searched 16 entries at a time. */
 #include "kernels/x86/codes_avx2.h"
 #include "kernels/multi/row_values.h"
 #include "kernels/x86/gather_avx2.h"
@@ -8,7 +9,8 @@
 /* ---- by component ---- */
 
 /* 2^bits <= 64 centroids, or 128 or 256 of at most two components; `full`: units of 256 columns */
-GPTVQ_INLINE void shuffle_units(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes, unsigned bits, unsigned dim, int full) {
+GPTVQ_INLINE void shuffle_units(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes, unsigned bits,
+                                unsigned dim, int full) {
   const size_t n = full ? 256 / dim : tile->indices, unit_bytes = n / 8 * bits;
   const uint8_t *unit = tile->units + row * unit_bytes;
   _Alignas(32) uint8_t bytes[GPTVQ_TILE_MAX_WIDTH];
@@ -19,7 +21,8 @@ GPTVQ_INLINE void shuffle_units(const gptvq_tile *tile, size_t row, size_t rows,
     for (size_t at = 0; at < n; at += 64) {
       __m256i index[2], found[4][2];
       for (size_t i = 0; i < 2; i++)
-        index[i] = full ? gptvq_indices256(unit, bits, 256 / dim, at + 32 * i) : _mm256_load_si256((const void *)(bytes + at + 32 * i));
+        index[i] = full ? gptvq_indices256(unit, bits, 256 / dim, at + 32 * i)
+                        : _mm256_load_si256((const void *)(bytes + at + 32 * i));
       gptvq_look_up256(&table, bits, dim, index, found);
       for (unsigned e = 0; e < dim; e++)
         for (size_t i = 0; i < 2; i++) _mm256_store_si256((void *)(codes + e * n + at + 32 * i), found[e][i]);
@@ -28,7 +31,8 @@ GPTVQ_INLINE void shuffle_units(const gptvq_tile *tile, size_t row, size_t rows,
 }
 
 /* 128 centroids or more, dim 4 */
-GPTVQ_INLINE void gather_units(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes, unsigned bits) {
+GPTVQ_INLINE void gather_units(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes,
+                               unsigned bits) {
   const uint8_t *unit = tile->units + row * 8 * bits;
   uint16_t room[64];
   for (; rows > 0; rows--, unit += 8 * bits, codes += 256) {
@@ -43,27 +47,60 @@ GPTVQ_INLINE void gather_units(const gptvq_tile *tile, size_t row, size_t rows, 
   }
 }
 
-#define UNITS(bits, dim)                                                                                             \
-  static void full_##bits##_##dim(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                  \
-    shuffle_units(tile, row, rows, codes, bits, dim, 1);                                                             \
-  }                                                                                                                  \
-  static void any_##bits##_##dim(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                   \
-    shuffle_units(tile, row, rows, codes, bits, dim, 0);                                                             \
+#define UNITS(bits, dim) \
+  static void full_##bits##_##dim(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) { \
+    shuffle_units(tile, row, rows, codes, bits, dim, 1); \
+  } \
+  static void any_##bits##_##dim(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) { \
+    shuffle_units(tile, row, rows, codes, bits, dim, 0); \
   }
-#define SHUFFLE(bits) UNITS(bits, 1) UNITS(bits, 2) UNITS(bits, 4)
-SHUFFLE(1) SHUFFLE(2) SHUFFLE(3) SHUFFLE(4) SHUFFLE(5) SHUFFLE(6) UNITS(7, 1) UNITS(7, 2) UNITS(8, 1) UNITS(8, 2)
-#define GATHER(bits)                                                                                                 \
-  static void gather_##bits(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) {                        \
-    gather_units(tile, row, rows, codes, bits);                                                                      \
+#define SHUFFLE(bits) \
+  UNITS(bits, 1) \
+  UNITS(bits, 2) \
+  UNITS(bits, 4)
+SHUFFLE(1)
+SHUFFLE(2)
+SHUFFLE(3)
+SHUFFLE(4)
+SHUFFLE(5)
+SHUFFLE(6)
+UNITS(7, 1)
+UNITS(7, 2)
+UNITS(8, 1)
+UNITS(8, 2)
+#define GATHER(bits) \
+  static void gather_##bits(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes) { \
+    gather_units(tile, row, rows, codes, bits); \
   }
-GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
+GATHER(7)
+GATHER(8)
+GATHER(9)
+GATHER(10)
+GATHER(11)
+GATHER(12)
 
-#define LIST(which, bits) {which##_##bits##_1, which##_##bits##_2, which##_##bits##_4}
-static const gptvq_unit_codes_fn full_units[12][3] = {
-    LIST(full, 1), LIST(full, 2), LIST(full, 3), LIST(full, 4), LIST(full, 5), LIST(full, 6), {full_7_1, full_7_2, gather_7},
-    {full_8_1, full_8_2, gather_8}, {NULL, NULL, gather_9}, {NULL, NULL, gather_10}, {NULL, NULL, gather_11}, {NULL, NULL, gather_12}};
-static const gptvq_unit_codes_fn any_units[12][3] = {LIST(any, 1), LIST(any, 2), LIST(any, 3), LIST(any, 4), LIST(any, 5), LIST(any, 6),
-                                                     {any_7_1, any_7_2, NULL}, {any_8_1, any_8_2, NULL}};
+#define LIST(which, bits) \
+  { which##_##bits##_1, which##_##bits##_2, which##_##bits##_4 }
+static const gptvq_unit_codes_fn full_units[12][3] = {LIST(full, 1),
+                                                      LIST(full, 2),
+                                                      LIST(full, 3),
+                                                      LIST(full, 4),
+                                                      LIST(full, 5),
+                                                      LIST(full, 6),
+                                                      {full_7_1, full_7_2, gather_7},
+                                                      {full_8_1, full_8_2, gather_8},
+                                                      {NULL, NULL, gather_9},
+                                                      {NULL, NULL, gather_10},
+                                                      {NULL, NULL, gather_11},
+                                                      {NULL, NULL, gather_12}};
+static const gptvq_unit_codes_fn any_units[12][3] = {LIST(any, 1),
+                                                     LIST(any, 2),
+                                                     LIST(any, 3),
+                                                     LIST(any, 4),
+                                                     LIST(any, 5),
+                                                     LIST(any, 6),
+                                                     {any_7_1, any_7_2, NULL},
+                                                     {any_8_1, any_8_2, NULL}};
 
 gptvq_unit_codes_fn gptvq_unit_codes_avx2(const gptvq_tile *tile) {
   if (tile->width == 256) return full_units[tile->index_bits - 1][tile->dim / 2];

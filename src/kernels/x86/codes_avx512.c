@@ -14,7 +14,8 @@ GPTVQ_INLINE void store_lanes(int8_t *out, const __m512i *v, unsigned count) {
   }
 }
 
-GPTVQ_INLINE void full_tile(const gptvq_tile *tile, int8_t *codes, size_t stride, unsigned bits, unsigned dim) {
+GPTVQ_INLINE void full_tile(const gptvq_tile *tile, int8_t *codes, size_t stride, unsigned bits,
+                            unsigned dim) {
   const size_t n = 256 / dim;
   gptvq_table512 table;
   gptvq_spread512 spread;
@@ -44,19 +45,31 @@ GPTVQ_INLINE void full_tile(const gptvq_tile *tile, int8_t *codes, size_t stride
     }
 }
 
-#define TILE(bits, dim)                                                                                              \
-  static void tile_##bits##_##dim(const gptvq_tile *tile, int8_t *codes, size_t stride) {                            \
-    full_tile(tile, codes, stride, bits, dim);                                                                       \
+#define TILE(bits, dim) \
+  static void tile_##bits##_##dim(const gptvq_tile *tile, int8_t *codes, size_t stride) { \
+    full_tile(tile, codes, stride, bits, dim); \
   }
-#define TILES(bits) TILE(bits, 1) TILE(bits, 2) TILE(bits, 4)
-TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6) TILES(7) TILES(8)
+#define TILES(bits) \
+  TILE(bits, 1) \
+  TILE(bits, 2) \
+  TILE(bits, 4)
+TILES(1)
+TILES(2)
+TILES(3)
+TILES(4)
+TILES(5)
+TILES(6)
+TILES(7)
+TILES(8)
 
 typedef void (*tile_fn)(const gptvq_tile *tile, int8_t *codes, size_t stride);
-#define ROW(bits) {tile_##bits##_1, tile_##bits##_2, tile_##bits##_4}
+#define ROW(bits) \
+  { tile_##bits##_1, tile_##bits##_2, tile_##bits##_4 }
 static const tile_fn full_tiles[8][3] = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7), ROW(8)};
 
 static void tile_codes(const gptvq_tile *tile, int8_t *codes, size_t stride) {
-  if (tile->index_bits <= 8 && tile->width == 256) full_tiles[tile->index_bits - 1][tile->dim / 2](tile, codes, stride);
+  if (tile->index_bits <= 8 && tile->width == 256)
+    full_tiles[tile->index_bits - 1][tile->dim / 2](tile, codes, stride);
   else gptvq_tile_codes_avx512(tile, codes, stride);
 }
 

@@ -1,5 +1,5 @@
-/* Dense rows with AVX2, FMA and F16C: conversions, and one row at a time with four fp32 accumulators of 8 lanes. Tails pass through
- * a zero-padded copy. */
+/* Dense rows with AVX2, FMA and F16C: conversions, and one row at a time with four fp32 accumulators of 8
+ * lanes. Tails pass through a zero-padded copy. */
 #include "kernels/x86/x86.h"
 
 #include <immintrin.h>
@@ -21,40 +21,42 @@ static inline float sum_lanes(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-#define PART(type, size)                                                                                             \
-  static inline __m256 part_##type(const char *p, size_t n) {                                                        \
-    char padded[8 * size] = {0};                                                                                     \
-    memcpy(padded, p, n * size);                                                                                     \
-    return load_##type(padded);                                                                                      \
+#define PART(type, size) \
+  static inline __m256 part_##type(const char *p, size_t n) { \
+    char padded[8 * size] = {0}; \
+    memcpy(padded, p, n *size); \
+    return load_##type(padded); \
   }
-#define CONVERT(type, size)                                                                                          \
-  static void to_float_##type(const void *in, size_t n, float *out) {                                                \
-    const char *p = in;                                                                                              \
-    size_t i = 0;                                                                                                    \
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, load_##type(p + i * size));                                 \
-    if (i < n) {                                                                                                     \
-      float last[8];                                                                                                 \
-      _mm256_storeu_ps(last, part_##type(p + i * size, n - i));                                                      \
-      memcpy(out + i, last, (n - i) * sizeof *out);                                                                  \
-    }                                                                                                                \
+#define CONVERT(type, size) \
+  static void to_float_##type(const void *in, size_t n, float *out) { \
+    const char *p = in; \
+    size_t i = 0; \
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, load_##type(p + i * size)); \
+    if (i < n) { \
+      float last[8]; \
+      _mm256_storeu_ps(last, part_##type(p + i * size, n - i)); \
+      memcpy(out + i, last, (n - i) * sizeof *out); \
+    } \
   }
-#define MATVEC(type, size)                                                                                           \
-  static void matvec_##type(const void *weights, size_t rows, size_t cols, const float *x, float *y) {               \
-    const char *w = weights;                                                                                         \
-    for (size_t row = 0; row < rows; row++, w += cols * size) {                                                      \
-      __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;                                                           \
-      size_t i = 0;                                                                                                  \
-      for (; i + 32 <= cols; i += 32) {                                                                              \
-        a = _mm256_fmadd_ps(load_##type(w + i * size), _mm256_loadu_ps(x + i), a);                                   \
-        b = _mm256_fmadd_ps(load_##type(w + (i + 8) * size), _mm256_loadu_ps(x + i + 8), b);                         \
-        c = _mm256_fmadd_ps(load_##type(w + (i + 16) * size), _mm256_loadu_ps(x + i + 16), c);                       \
-        d = _mm256_fmadd_ps(load_##type(w + (i + 24) * size), _mm256_loadu_ps(x + i + 24), d);                       \
-      }                                                                                                              \
-      for (; i + 8 <= cols; i += 8) a = _mm256_fmadd_ps(load_##type(w + i * size), _mm256_loadu_ps(x + i), a);       \
-      if (i < cols)                                                                                                  \
-        b = _mm256_fmadd_ps(part_##type(w + i * size, cols - i), part_f32((const char *)(x + i), cols - i), b);      \
-      y[row] = sum_lanes(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)));                                   \
-    }                                                                                                                \
+#define MATVEC(type, size) \
+  static void matvec_##type(const void *weights, size_t rows, size_t cols, const float *x, float *y) { \
+    const char *w = weights; \
+    for (size_t row = 0; row < rows; row++, w += cols * size) { \
+      __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a; \
+      size_t i = 0; \
+      for (; i + 32 <= cols; i += 32) { \
+        a = _mm256_fmadd_ps(load_##type(w + i * size), _mm256_loadu_ps(x + i), a); \
+        b = _mm256_fmadd_ps(load_##type(w + (i + 8) * size), _mm256_loadu_ps(x + i + 8), b); \
+        c = _mm256_fmadd_ps(load_##type(w + (i + 16) * size), _mm256_loadu_ps(x + i + 16), c); \
+        d = _mm256_fmadd_ps(load_##type(w + (i + 24) * size), _mm256_loadu_ps(x + i + 24), d); \
+      } \
+      for (; i + 8 <= cols; i += 8) \
+        a = _mm256_fmadd_ps(load_##type(w + i * size), _mm256_loadu_ps(x + i), a); \
+      if (i < cols) \
+        b = _mm256_fmadd_ps(part_##type(w + i * size, cols - i), part_f32((const char *)(x + i), cols - i), \
+                            b); \
+      y[row] = sum_lanes(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d))); \
+    } \
   }
 
 PART(f32, 4)

@@ -11,11 +11,13 @@ GPTVQ_INLINE __m256 gptvq_fold8x8(const __m256 a[8]) {
   __m256 b[4], c[2];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; i++) /* rows i and i + 4 */
-    b[i] = _mm256_add_ps(_mm256_permute2f128_ps(a[i], a[i + 4], 0x20), _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+    b[i] = _mm256_add_ps(_mm256_permute2f128_ps(a[i], a[i + 4], 0x20),
+                         _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
 #pragma GCC unroll 2
   for (int i = 0; i < 2; i++) { /* rows 2i, 2i + 1, 2i + 4, 2i + 5 */
     __m256d x = _mm256_castps_pd(b[2 * i]), y = _mm256_castps_pd(b[2 * i + 1]);
-    c[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+    c[i] =
+        _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
   }
   return _mm256_add_ps(_mm256_shuffle_ps(c[0], c[1], 0x88), _mm256_shuffle_ps(c[0], c[1], 0xdd));
 }

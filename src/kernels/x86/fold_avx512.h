@@ -1,4 +1,5 @@
-/* kernels/x86/fold_avx512.h: the 16 sums of rows, in the order of gptvq_fold16: halves onto each other, then as with AVX2. */
+/* kernels/x86/fold_avx512.h: the 16 sums of rows, in the order of gptvq_fold16: halves onto each other, then
+ * as with AVX2. */
 #ifndef GPTVQ_KERNELS_FOLD_AVX512_H
 #define GPTVQ_KERNELS_FOLD_AVX512_H
 

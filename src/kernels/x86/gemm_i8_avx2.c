@@ -1,6 +1,7 @@
-/* Packed rows × many tokens with AVX2: sums of 16 rows × 6 tokens in registers. Bytes are taken as 16-bit numbers, even and odd ones apart, for
- * vpmaddwd: two instructions per 16 products, where vpmaddubsw would need four per 32 and both signs changed. Activations are widened once
- * per segment and call, weights (code + 128, so by a mask and a shift) as they are loaded. */
+/* Packed rows × many tokens with AVX2: sums of 16 rows × 6 tokens in registers. Bytes are taken as 16-bit
+ * numbers, even and odd ones apart, for vpmaddwd: two instructions per 16 products, where vpmaddubsw would
+ * need four per 32 and both signs changed. Activations are widened once per segment and call, weights (code +
+ * 128, so by a mask and a shift) as they are loaded. */
 #include "kernels/gemm_i8.h"
 #include "kernels/x86/x86.h"
 
@@ -9,12 +10,14 @@
 
 enum { ROWS = GPTVQ_GEMM_ROWS, TOKENS = GPTVQ_GEMM_TOKENS, HALF = TOKENS / 2, PIECE = 64 /* quads */ };
 
-/* 8 rows of 32 bytes at `from` (row stride in bytes) to 8 quads of 8 rows at `to` (32 bytes each, ROWS · 4 bytes apart). */
+/* 8 rows of 32 bytes at `from` (row stride in bytes) to 8 quads of 8 rows at `to` (32 bytes each, ROWS · 4
+ * bytes apart). */
 GPTVQ_INLINE void transpose(const int8_t *from, size_t stride, uint8_t *to) {
   const __m256i flip = _mm256_set1_epi8((char)0x80);
   __m256i a[8], b[8];
 #pragma GCC unroll 8
-  for (size_t i = 0; i < 8; i++) a[i] = _mm256_xor_si256(_mm256_load_si256((const void *)(from + i * stride)), flip);
+  for (size_t i = 0; i < 8; i++)
+    a[i] = _mm256_xor_si256(_mm256_load_si256((const void *)(from + i * stride)), flip);
 #pragma GCC unroll 4
   for (size_t i = 0; i < 8; i += 2) {
     b[i] = _mm256_unpacklo_epi32(a[i], a[i + 1]);
@@ -37,11 +40,13 @@ GPTVQ_INLINE void transpose(const int8_t *from, size_t stride, uint8_t *to) {
 static void pack(const int8_t *codes, size_t stride, size_t quads, uint8_t *weights) {
   size_t q = 0;
   for (; q + 8 <= quads; q += 8)
-    for (size_t r = 0; r < ROWS; r += 8) transpose(codes + r * stride + 4 * q, stride, weights + (q * ROWS + r) * 4);
+    for (size_t r = 0; r < ROWS; r += 8)
+      transpose(codes + r * stride + 4 * q, stride, weights + (q * ROWS + r) * 4);
   gptvq_gemm_pack_ref(codes + 4 * q, stride, quads - q, weights + q * ROWS * 4);
 }
 
-/* Widened activations of up to PIECE quads: of quad q and token t, bytes 0 and 2, and 1 and 3, as pairs of 16 bits. */
+/* Widened activations of up to PIECE quads: of quad q and token t, bytes 0 and 2, and 1 and 3, as pairs of 16
+ * bits. */
 typedef struct wide_input {
   _Alignas(32) int32_t even[PIECE * TOKENS], odd[PIECE * TOKENS];
 } wide_input;
@@ -74,12 +79,15 @@ GPTVQ_INLINE void multiply_pairs(__m256i a, __m256i b, const int32_t *x, __m256i
 }
 
 /* 16 rows × HALF tokens over some quads, on top of totals */
-GPTVQ_INLINE void multiply_quads(const uint8_t *weights, const int32_t *even, const int32_t *odd, size_t quads, __m256i totals[HALF][2]) {
+GPTVQ_INLINE void multiply_quads(const uint8_t *weights, const int32_t *even, const int32_t *odd,
+                                 size_t quads, __m256i totals[HALF][2]) {
   const __m256i mask = _mm256_set1_epi16(255);
   for (; quads > 0; quads--, weights += ROWS * 4, even += TOKENS, odd += TOKENS) {
     const __m256i *w = (const void *)weights;
-    multiply_pairs(_mm256_and_si256(_mm256_load_si256(w), mask), _mm256_and_si256(_mm256_load_si256(w + 1), mask), even, totals);
-    multiply_pairs(_mm256_srli_epi16(_mm256_load_si256(w), 8), _mm256_srli_epi16(_mm256_load_si256(w + 1), 8), odd, totals);
+    multiply_pairs(_mm256_and_si256(_mm256_load_si256(w), mask),
+                   _mm256_and_si256(_mm256_load_si256(w + 1), mask), even, totals);
+    multiply_pairs(_mm256_srli_epi16(_mm256_load_si256(w), 8), _mm256_srli_epi16(_mm256_load_si256(w + 1), 8),
+                   odd, totals);
   }
 }
 
@@ -107,7 +115,8 @@ static void multiply(const gptvq_gemm_block *block) {
             if (!first) totals[t][0] = _mm256_load_si256(from), totals[t][1] = _mm256_load_si256(from + 1);
           }
           multiply_quads(weights + 4 * r, wide.even + t0, wide.odd + t0, quads, totals);
-          const __m256 a = _mm256_load_ps(block->weight_scales + s * ROWS + r), b = _mm256_load_ps(block->weight_scales + s * ROWS + r + 8);
+          const __m256 a = _mm256_load_ps(block->weight_scales + s * ROWS + r),
+                       b = _mm256_load_ps(block->weight_scales + s * ROWS + r + 8);
 #pragma GCC unroll 6
           for (size_t t = 0; t < HALF; t++) {
             const __m256 scale = _mm256_set1_ps(block->x_scales[s * TOKENS + t0 + t]);
@@ -118,8 +127,10 @@ static void multiply(const gptvq_gemm_block *block) {
               _mm256_store_si256(to + 1, totals[t][1]);
               continue;
             }
-            _mm256_store_ps(y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[t][0]), _mm256_mul_ps(a, scale), _mm256_load_ps(y)));
-            _mm256_store_ps(y + 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[t][1]), _mm256_mul_ps(b, scale), _mm256_load_ps(y + 8)));
+            _mm256_store_ps(y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[t][0]), _mm256_mul_ps(a, scale),
+                                               _mm256_load_ps(y)));
+            _mm256_store_ps(y + 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[t][1]), _mm256_mul_ps(b, scale),
+                                                   _mm256_load_ps(y + 8)));
           }
         }
       weights += quads * ROWS * 4;

@@ -1,4 +1,5 @@
-/* Packed rows × many tokens with AVX-512 VNNI: 2 × 12 accumulators, two registers of weights, one broadcast of activations. */
+/* Packed rows × many tokens with AVX-512 VNNI: 2 × 12 accumulators, two registers of weights, one broadcast
+ * of activations. */
 #include "kernels/gemm_i8.h"
 #include "kernels/x86/x86.h"
 
@@ -7,7 +8,8 @@
 
 enum { ROWS = GPTVQ_GEMM_ROWS, TOKENS = GPTVQ_GEMM_TOKENS };
 
-/* 16 rows of 64 bytes at `from` (row stride in bytes) to 16 quads of 16 rows at `to` (64 bytes each, `step` bytes apart). */
+/* 16 rows of 64 bytes at `from` (row stride in bytes) to 16 quads of 16 rows at `to` (64 bytes each, `step`
+ * bytes apart). */
 static inline void transpose(const int8_t *from, size_t stride, uint8_t *to, size_t step) {
   const __m512i flip = _mm512_set1_epi8((char)0x80);
   __m512i a[16], b[16];
@@ -27,8 +29,10 @@ static inline void transpose(const int8_t *from, size_t stride, uint8_t *to, siz
   }
 #pragma GCC unroll 4
   for (size_t j = 0; j < 4; j++) { /* lanes 0 … 3 are columns j, 4 + j, 8 + j, 12 + j */
-    __m512i low0 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x44), high0 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xee);
-    __m512i low1 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x44), high1 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xee);
+    __m512i low0 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x44),
+            high0 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xee);
+    __m512i low1 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x44),
+            high1 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xee);
     _mm512_store_si512(to + j * step, _mm512_shuffle_i32x4(low0, low1, 0x88));
     _mm512_store_si512(to + (4 + j) * step, _mm512_shuffle_i32x4(low0, low1, 0xdd));
     _mm512_store_si512(to + (8 + j) * step, _mm512_shuffle_i32x4(high0, high1, 0x88));
@@ -69,13 +73,16 @@ static void multiply(const gptvq_gemm_block *block) {
       weights += ROWS * 4;
       x += TOKENS * 4;
     }
-    __m512 a = _mm512_load_ps(block->weight_scales + s * ROWS), b = _mm512_load_ps(block->weight_scales + s * ROWS + 16);
+    __m512 a = _mm512_load_ps(block->weight_scales + s * ROWS),
+           b = _mm512_load_ps(block->weight_scales + s * ROWS + 16);
 #pragma GCC unroll 12
     for (size_t t = 0; t < TOKENS; t++) {
       __m512 scale = _mm512_set1_ps(scales[t]);
       float *y = sums + t * ROWS;
-      _mm512_store_ps(y, _mm512_fmadd_ps(_mm512_cvtepi32_ps(low[t]), _mm512_mul_ps(a, scale), _mm512_load_ps(y)));
-      _mm512_store_ps(y + 16, _mm512_fmadd_ps(_mm512_cvtepi32_ps(high[t]), _mm512_mul_ps(b, scale), _mm512_load_ps(y + 16)));
+      _mm512_store_ps(
+          y, _mm512_fmadd_ps(_mm512_cvtepi32_ps(low[t]), _mm512_mul_ps(a, scale), _mm512_load_ps(y)));
+      _mm512_store_ps(y + 16, _mm512_fmadd_ps(_mm512_cvtepi32_ps(high[t]), _mm512_mul_ps(b, scale),
+                                              _mm512_load_ps(y + 16)));
     }
   }
 }

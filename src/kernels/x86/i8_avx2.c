@@ -1,6 +1,7 @@
-/* Packed rows × int8 activations with AVX2: |w| · (sign(w) x), which vpmaddubsw takes and which cannot overflow: 2 · 128 · 127 < 2^15. (16-bit codes and
- * vpmaddwd take as long.) Codes go from the tables into the products; with several tokens and more than 16 centroids, they are looked up
- * once, some rows at a time, into the first-level cache. */
+/* Packed rows × int8 activations with AVX2: |w| · (sign(w) x), which vpmaddubsw takes and which cannot
+ * overflow: 2 · 128 · 127 < 2^15. (16-bit codes and vpmaddwd take as long.) Codes go from the tables into the
+ * products; with several tokens and more than 16 centroids, they are looked up once, some rows at a time,
+ * into the first-level cache. */
 #include "base/half.h"
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
@@ -24,7 +25,8 @@ GPTVQ_INLINE void add_sums(float *sums, __m256 value, float scale) {
 
 /* ---- block scales of units of 256 columns, a power of two of indices per block ---- */
 
-/* Lane L of half set h has the block (32 h + 4 L) / (vectors per block), whose 4-bit code lies in a word of eight. */
+/* Lane L of half set h has the block (32 h + 4 L) / (vectors per block), whose 4-bit code lies in a word of
+ * eight. */
 typedef struct block_scales {
   __m256 low, high; /* the table */
   __m256i shift[8]; /* [half set] */
@@ -32,7 +34,8 @@ typedef struct block_scales {
 } block_scales;
 
 static bool by_shifts(const gptvq_i8_tile *job) {
-  return job->block_vectors != 0 && job->tile->width == 256 && (job->block_vectors & (job->block_vectors - 1)) == 0;
+  return job->block_vectors != 0 && job->tile->width == 256 &&
+         (job->block_vectors & (job->block_vectors - 1)) == 0;
 }
 
 static void prepare_scales(const gptvq_i8_tile *job, block_scales *blocks) {
@@ -43,7 +46,8 @@ static void prepare_scales(const gptvq_i8_tile *job, block_scales *blocks) {
   blocks->vectors = job->block_vectors;
   blocks->bytes = job->tile->block_bytes;
   for (size_t h = 0; h < 2 * job->sets; h++) {
-    const __m256i block = _mm256_srl_epi32(_mm256_add_epi32(lane, _mm256_set1_epi32((int)(32 * h))), log_vectors);
+    const __m256i block =
+        _mm256_srl_epi32(_mm256_add_epi32(lane, _mm256_set1_epi32((int)(32 * h))), log_vectors);
     blocks->shift[h] = _mm256_slli_epi32(_mm256_and_si256(block, seven), 2);
   }
 }
@@ -54,15 +58,17 @@ GPTVQ_INLINE __m256 look_up_scales(const block_scales *blocks, const uint8_t *co
   if (blocks->bytes == 2) word = (uint32_t)(codes[0] | codes[1] << 8);
   if (blocks->bytes >= 4) memcpy(&word, codes + 32 * h / blocks->vectors / 8 * 4, sizeof word);
   const __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32((int)word), blocks->shift[h]);
-  const __m256 low = _mm256_permutevar8x32_ps(blocks->low, code), high = _mm256_permutevar8x32_ps(blocks->high, code);
+  const __m256 low = _mm256_permutevar8x32_ps(blocks->low, code),
+               high = _mm256_permutevar8x32_ps(blocks->high, code);
   return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
 }
 
 /* ---- codes in memory, any number of tokens ---- */
 
 /* One row times `tokens` (a constant) tokens. */
-GPTVQ_INLINE void multiply_tokens(const int8_t *codes, const float *by_lane, size_t sets, unsigned dim, const int8_t *x, size_t stride,
-                                  const float *scales, size_t tokens, float *sums) {
+GPTVQ_INLINE void multiply_tokens(const int8_t *codes, const float *by_lane, size_t sets, unsigned dim,
+                                  const int8_t *x, size_t stride, const float *scales, size_t tokens,
+                                  float *sums) {
   const size_t plane = sets * GPTVQ_I8_SET;
 #pragma GCC unroll 2
   for (size_t half = 0; half < 2; half++) {
@@ -92,32 +98,39 @@ GPTVQ_INLINE void multiply_tokens(const int8_t *codes, const float *by_lane, siz
     }
 #pragma GCC unroll 4
     for (size_t i = 0; i < tokens; i++)
-      add_sums(sums + i * GPTVQ_I8_LANES + 8 * half, by_lane != NULL ? values[i] : _mm256_cvtepi32_ps(totals[i]), scales[i]);
+      add_sums(sums + i * GPTVQ_I8_LANES + 8 * half,
+               by_lane != NULL ? values[i] : _mm256_cvtepi32_ps(totals[i]), scales[i]);
   }
 }
 
-GPTVQ_INLINE void multiply_row(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, size_t sets, unsigned dim, float *sums) {
+GPTVQ_INLINE void multiply_row(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane,
+                               size_t sets, unsigned dim, float *sums) {
   const size_t tokens = job->tokens, stride = job->input_stride;
   const int8_t *x = job->x;
   const float *scales = job->scales;
   size_t t = 0;
   for (; t + 4 <= tokens; t += 4, sums += 4 * GPTVQ_I8_LANES)
     multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 4, sums);
-  if (tokens - t == 3) multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 3, sums);
-  if (tokens - t == 2) multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 2, sums);
-  if (tokens - t == 1) multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 1, sums);
+  if (tokens - t == 3)
+    multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 3, sums);
+  if (tokens - t == 2)
+    multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 2, sums);
+  if (tokens - t == 1)
+    multiply_tokens(codes, by_lane, sets, dim, x + t * stride, stride, scales + t, 1, sums);
 }
 
 typedef void (*row_fn)(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, float *sums);
-#define ROW(dim)                                                                                                             \
-  static void full_##dim(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, float *sums) {                 \
-    if (by_lane != NULL) multiply_row(job, codes, by_lane, 4 / dim, dim, sums);                                              \
-    else multiply_row(job, codes, NULL, 4 / dim, dim, sums);                                                                 \
-  }                                                                                                                          \
-  static void any_##dim(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, float *sums) {                  \
-    multiply_row(job, codes, by_lane, job->sets, dim, sums);                                                                 \
+#define ROW(dim) \
+  static void full_##dim(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, float *sums) { \
+    if (by_lane != NULL) multiply_row(job, codes, by_lane, 4 / dim, dim, sums); \
+    else multiply_row(job, codes, NULL, 4 / dim, dim, sums); \
+  } \
+  static void any_##dim(const gptvq_i8_tile *job, const int8_t *codes, const float *by_lane, float *sums) { \
+    multiply_row(job, codes, by_lane, job->sets, dim, sums); \
   }
-ROW(1) ROW(2) ROW(4)
+ROW(1)
+ROW(2)
+ROW(4)
 static const row_fn full_rows[3] = {full_1, full_2, full_4}, any_rows[3] = {any_1, any_2, any_4};
 
 static void any_tile(const gptvq_i8_tile *job) {
@@ -138,20 +151,24 @@ static void any_tile(const gptvq_i8_tile *job) {
     else gptvq_planar_codes_avx2(tile, row, job->sets * GPTVQ_I8_SET, codes);
     for (size_t r = 0; r < rows; r++, sums += GPTVQ_I8_LANES * job->tokens) {
       const uint8_t *block_codes = scaled ? tile->block_codes + (row + r) * tile->block_bytes : NULL;
-      for (size_t h = 0; shifts && h < 2 * job->sets; h++) _mm256_store_ps(by_lane + 8 * h, look_up_scales(&blocks, block_codes, h));
+      for (size_t h = 0; shifts && h < 2 * job->sets; h++)
+        _mm256_store_ps(by_lane + 8 * h, look_up_scales(&blocks, block_codes, h));
       if (scaled && !shifts) gptvq_i8_lane_scales(job, row + r, by_lane);
       multiply(job, codes + r * unit, scaled ? by_lane : NULL, sums);
     }
   }
 }
 
-/* ---- units of 256 columns, codes from the tables into the products: one token, or up to 16 centroids ---- */
+/* ---- units of 256 columns, codes from the tables into the products: one token, or up to 16 centroids ----
+ */
 
 /* Set s of a unit times the activations of `tokens` tokens (a constant) onto the totals of both halves. */
-GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit, unsigned bits, unsigned dim, size_t s, const int8_t *x,
-                               size_t stride, size_t tokens, __m256i totals[4][2]) {
+GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit, unsigned bits, unsigned dim,
+                               size_t s, const int8_t *x, size_t stride, size_t tokens,
+                               __m256i totals[4][2]) {
   const size_t n = 256 / dim, sets = n / 64;
-  const __m256i index[2] = {gptvq_indices256(unit, bits, n, 64 * s), gptvq_indices256(unit, bits, n, 64 * s + 32)};
+  const __m256i index[2] = {gptvq_indices256(unit, bits, n, 64 * s),
+                            gptvq_indices256(unit, bits, n, 64 * s + 32)};
   __m256i found[4][2];
   gptvq_look_up256(table, bits, dim, index, found);
 #pragma GCC unroll 4
@@ -160,13 +177,15 @@ GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit,
     for (size_t half = 0; half < 2; half++)
 #pragma GCC unroll 4
       for (size_t t = 0; t < tokens; t++) {
-        totals[t][half] = dot4(totals[t][half], found[e][half], load(x + t * stride + (e * sets + s) * 64 + 32 * half));
+        totals[t][half] =
+            dot4(totals[t][half], found[e][half], load(x + t * stride + (e * sets + s) * 64 + 32 * half));
         if (tokens > 1) GPTVQ_KEEP(totals[t][half]);
       }
 }
 
 /* `tokens` tokens (a constant) from t on. At most 64 centroids; 128 or 256 of at most two components. */
-GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, unsigned dim, int scaled, size_t tokens) {
+GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, unsigned dim, int scaled,
+                            size_t tokens) {
   const gptvq_tile *tile = job->tile;
   const size_t sets = 4 / dim, stride = job->input_stride, step = job->tokens * GPTVQ_I8_LANES;
   const int8_t *x = job->x + t * stride;
@@ -181,7 +200,8 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, u
     __m256i totals[4][2];
     __m256 values[4][2];
 #pragma GCC unroll 8
-    for (size_t i = 0; i < 2 * tokens; i++) totals[i / 2][i % 2] = _mm256_setzero_si256(), values[i / 2][i % 2] = _mm256_setzero_ps();
+    for (size_t i = 0; i < 2 * tokens; i++)
+      totals[i / 2][i % 2] = _mm256_setzero_si256(), values[i / 2][i % 2] = _mm256_setzero_ps();
 #pragma GCC unroll 4
     for (size_t s = 0; s < sets; s++) {
       multiply_set(&table, unit, bits, dim, s, x, stride, tokens, totals);
@@ -196,7 +216,8 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, u
     }
 #pragma GCC unroll 8
     for (size_t i = 0; i < 2 * tokens; i++)
-      add_sums(sums + 8 * i, scaled ? values[i / 2][i % 2] : _mm256_cvtepi32_ps(totals[i / 2][i % 2]), scales[i / 2]);
+      add_sums(sums + 8 * i, scaled ? values[i / 2][i % 2] : _mm256_cvtepi32_ps(totals[i / 2][i % 2]),
+               scales[i / 2]);
     if (scaled) codes += tile->block_bytes;
   }
 }
@@ -220,7 +241,8 @@ GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int scale
     for (size_t half = 0; half < 2; half++) {
       __m256i total = _mm256_setzero_si256();
 #pragma GCC unroll 4
-      for (size_t j = 0; j < 4; j++) total = dot4(total, gptvq_gather8(tile->codebook, indices, bits, 32 * half + j), x[half][j]);
+      for (size_t j = 0; j < 4; j++)
+        total = dot4(total, gptvq_gather8(tile->codebook, indices, bits, 32 * half + j), x[half][j]);
       __m256 value = _mm256_cvtepi32_ps(total);
       if (scaled) value = _mm256_fmadd_ps(value, look_up_scales(&blocks, codes, half), _mm256_setzero_ps());
       add_sums(sums + 8 * half, value, job->scales[0]);
@@ -238,23 +260,50 @@ GPTVQ_INLINE void tokens_tile(const gptvq_i8_tile *job, unsigned bits, unsigned 
 }
 
 typedef void (*tile_fn)(const gptvq_i8_tile *job);
-#define TILE(bits, dim)                                                                                              \
-  static void tile_##bits##_##dim(const gptvq_i8_tile *job) {                                                        \
-    if (job->block_vectors != 0) tokens_tile(job, bits, dim, 1);                                                     \
-    else tokens_tile(job, bits, dim, 0);                                                                             \
+#define TILE(bits, dim) \
+  static void tile_##bits##_##dim(const gptvq_i8_tile *job) { \
+    if (job->block_vectors != 0) tokens_tile(job, bits, dim, 1); \
+    else tokens_tile(job, bits, dim, 0); \
   }
-#define TILES(bits) TILE(bits, 1) TILE(bits, 2) TILE(bits, 4)
-TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6) TILE(7, 1) TILE(7, 2) TILE(8, 1) TILE(8, 2)
-#define GATHER(bits)                                                                                                 \
-  static void gather_##bits(const gptvq_i8_tile *job) {                                                              \
-    if (job->block_vectors != 0) gather_tile(job, bits, 1);                                                          \
-    else gather_tile(job, bits, 0);                                                                                  \
+#define TILES(bits) \
+  TILE(bits, 1) \
+  TILE(bits, 2) \
+  TILE(bits, 4)
+TILES(1)
+TILES(2)
+TILES(3)
+TILES(4)
+TILES(5)
+TILES(6)
+TILE(7, 1)
+TILE(7, 2)
+TILE(8, 1)
+TILE(8, 2)
+#define GATHER(bits) \
+  static void gather_##bits(const gptvq_i8_tile *job) { \
+    if (job->block_vectors != 0) gather_tile(job, bits, 1); \
+    else gather_tile(job, bits, 0); \
   }
-GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
-#define LIST(bits) {tile_##bits##_1, tile_##bits##_2, tile_##bits##_4}
-static const tile_fn full_tiles[12][3] = {
-    LIST(1), LIST(2), LIST(3), LIST(4), LIST(5), LIST(6), {tile_7_1, tile_7_2, gather_7}, {tile_8_1, tile_8_2, gather_8},
-    {NULL, NULL, gather_9}, {NULL, NULL, gather_10}, {NULL, NULL, gather_11}, {NULL, NULL, gather_12}};
+GATHER(7)
+GATHER(8)
+GATHER(9)
+GATHER(10)
+GATHER(11)
+GATHER(12)
+#define LIST(bits) \
+  { tile_##bits##_1, tile_##bits##_2, tile_##bits##_4 }
+static const tile_fn full_tiles[12][3] = {LIST(1),
+                                          LIST(2),
+                                          LIST(3),
+                                          LIST(4),
+                                          LIST(5),
+                                          LIST(6),
+                                          {tile_7_1, tile_7_2, gather_7},
+                                          {tile_8_1, tile_8_2, gather_8},
+                                          {NULL, NULL, gather_9},
+                                          {NULL, NULL, gather_10},
+                                          {NULL, NULL, gather_11},
+                                          {NULL, NULL, gather_12}};
 
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
@@ -285,13 +334,15 @@ GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, uns
   memset(sums, 0, job->rows * GPTVQ_I8_LANES * sizeof *sums);
   const uint8_t *units = job->units;
   const int8_t *codebook = job->codebook, *x = job->x;
-  for (size_t g = 0; g < job->groups; g++, units += job->unit_step, codebook += (size_t)dim << bits, x += 256) {
+  for (size_t g = 0; g < job->groups;
+       g++, units += job->unit_step, codebook += (size_t)dim << bits, x += 256) {
     gptvq_table256 table;
     gptvq_load_table256(codebook, bits, dim, &table);
     const float scale = gptvq_bf16_to_float(job->codebook_scales[g]) / 127.0f * job->x_scales[g];
     for (size_t r = 0; r < job->rows; r++) {
       __m256i totals[4][2] = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
-      for (size_t s = 0; s < 4 / dim; s++) multiply_set(&table, units + r * (32 / dim * bits), bits, dim, s, x, 0, 1, totals);
+      for (size_t s = 0; s < 4 / dim; s++)
+        multiply_set(&table, units + r * (32 / dim * bits), bits, dim, s, x, 0, 1, totals);
       for (size_t half = 0; half < 2; half++)
         add_sums(sums + r * GPTVQ_I8_LANES + 8 * half, _mm256_cvtepi32_ps(totals[0][half]), scale);
     }
@@ -302,9 +353,16 @@ GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, uns
 typedef void (*stripe_fn)(const gptvq_i8_stripe *job);
 #define STRIPE(bits, dim) \
   static void stripe_##bits##_##dim(const gptvq_i8_stripe *job) { multiply_stripe(job, bits, dim); }
-#define STRIPES(bits) STRIPE(bits, 1) STRIPE(bits, 2) STRIPE(bits, 4)
-STRIPES(1) STRIPES(2) STRIPES(3) STRIPES(4)
-#define LIST_STRIPES(bits) {stripe_##bits##_1, stripe_##bits##_2, stripe_##bits##_4}
+#define STRIPES(bits) \
+  STRIPE(bits, 1) \
+  STRIPE(bits, 2) \
+  STRIPE(bits, 4)
+STRIPES(1)
+STRIPES(2)
+STRIPES(3)
+STRIPES(4)
+#define LIST_STRIPES(bits) \
+  { stripe_##bits##_1, stripe_##bits##_2, stripe_##bits##_4 }
 static const stripe_fn stripes[4][3] = {LIST_STRIPES(1), LIST_STRIPES(2), LIST_STRIPES(3), LIST_STRIPES(4)};
 
 static bool i8_stripe(const gptvq_i8_stripe *job) {

@@ -1,5 +1,6 @@
 /* Packed rows × int8 activations with AVX-512 VBMI and VNNI.
- * vpdpbusd multiplies unsigned by signed bytes: the tables hold code + 128, and the sums start at −128 · Σ q instead of 0. */
+ * vpdpbusd multiplies unsigned by signed bytes: the tables hold code + 128, and the sums start at −128 · Σ q
+ * instead of 0. */
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
 #include "kernels/x86/fold_avx512.h"
@@ -8,7 +9,8 @@
 
 #include <string.h>
 
-/* Block scales: lane L of set s has the block (64 s + 4 L) / (vectors per block); its 4-bit code lies in one 64-bit word. */
+/* Block scales: lane L of set s has the block (64 s + 4 L) / (vectors per block); its 4-bit code lies in one
+ * 64-bit word. */
 typedef struct block_scales {
   __m512 table;
   __m512i shift[4]; /* [set] */
@@ -33,7 +35,8 @@ GPTVQ_INLINE uint64_t load_block_codes(const uint8_t *codes, size_t bytes) {
   return word;
 }
 
-/* The scales of a set's lanes. The word's half that holds them is chosen first; a set has at most 8 blocks. */
+/* The scales of a set's lanes. The word's half that holds them is chosen first; a set has at most 8 blocks.
+ */
 GPTVQ_INLINE __m512 lane_scales(const block_scales *blocks, uint64_t codes, size_t vectors, size_t s) {
   unsigned base = (unsigned)(64 * s / vectors * 4) & 32u;
   __m512i shift = _mm512_sub_epi32(blocks->shift[s], _mm512_set1_epi32((int)base));
@@ -44,7 +47,8 @@ GPTVQ_INLINE __m512 lane_scales(const block_scales *blocks, uint64_t codes, size
 /* 128 · Σ_e q of the lanes of set s: what the bias of the weights adds */
 GPTVQ_INLINE __m512i bias_of_set(const __m512i *x, size_t sets, unsigned dim, size_t s) {
   __m512i sum = _mm512_setzero_si512();
-  for (unsigned e = 0; e < dim; e++) sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8((char)0x80), x[e * sets + s]);
+  for (unsigned e = 0; e < dim; e++)
+    sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8((char)0x80), x[e * sets + s]);
   return sum;
 }
 
@@ -56,7 +60,8 @@ typedef struct unit_kernel {
 } unit_kernel;
 
 /* weights + 128 of one unit, as activations are ordered: component e of set s at e·sets + s */
-GPTVQ_INLINE void look_up_unit(const unit_kernel *k, const uint8_t *unit, unsigned bits, unsigned dim, __m512i *weights) {
+GPTVQ_INLINE void look_up_unit(const unit_kernel *k, const uint8_t *unit, unsigned bits, unsigned dim,
+                               __m512i *weights) {
   const size_t n = 256 / dim, sets = n / 64;
   for (size_t s = 0; s < sets; s++) {
     __m512i index = gptvq_indices512(unit, bits, n, s, &k->spread);
@@ -65,8 +70,8 @@ GPTVQ_INLINE void look_up_unit(const unit_kernel *k, const uint8_t *unit, unsign
 }
 
 /* scales of the lanes of all sets of one row */
-GPTVQ_INLINE void look_up_scales(const unit_kernel *k, const gptvq_i8_tile *job, const uint8_t *codes, size_t sets,
-                                 __m512 *by_lane) {
+GPTVQ_INLINE void look_up_scales(const unit_kernel *k, const gptvq_i8_tile *job, const uint8_t *codes,
+                                 size_t sets, __m512 *by_lane) {
   const size_t bytes = job->tile->block_bytes;
   if (bytes == 2 || bytes == 4) { /* broadcast straight from memory: 256 columns in blocks of 64 or 32 */
     uint16_t half;
@@ -83,8 +88,9 @@ GPTVQ_INLINE void look_up_scales(const unit_kernel *k, const gptvq_i8_tile *job,
 }
 
 /* with block scales each set has its own scales, so its own correction, bias[s] */
-GPTVQ_INLINE void add_product(const __m512i *weights, const __m512 *by_lane, const __m512i *x, const __m512i *bias,
-                              __m512i correction, __m512 scale, unsigned dim, int scaled, float *sums) {
+GPTVQ_INLINE void add_product(const __m512i *weights, const __m512 *by_lane, const __m512i *x,
+                              const __m512i *bias, __m512i correction, __m512 scale, unsigned dim, int scaled,
+                              float *sums) {
   const size_t sets = 4 / dim;
   __m512 value = _mm512_setzero_ps();
   if (!scaled) {
@@ -93,22 +99,24 @@ GPTVQ_INLINE void add_product(const __m512i *weights, const __m512 *by_lane, con
   } else {
     for (size_t s = 0; s < sets; s++) {
       __m512i total = _mm512_setzero_si512();
-      for (unsigned e = 0; e < dim; e++) total = _mm512_dpbusd_epi32(total, weights[e * sets + s], x[e * sets + s]);
+      for (unsigned e = 0; e < dim; e++)
+        total = _mm512_dpbusd_epi32(total, weights[e * sets + s], x[e * sets + s]);
       value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(total, bias[s])), by_lane[s], value);
     }
   }
   _mm512_store_ps(sums, _mm512_fmadd_ps(value, scale, _mm512_load_ps(sums)));
 }
 
-GPTVQ_INLINE void load_input(const gptvq_i8_tile *job, size_t t, unsigned dim, int scaled, __m512i *x, __m512i *bias,
-                             __m512i *correction, __m512 *scale) {
+GPTVQ_INLINE void load_input(const gptvq_i8_tile *job, size_t t, unsigned dim, int scaled, __m512i *x,
+                             __m512i *bias, __m512i *correction, __m512 *scale) {
   for (int i = 0; i < 4; i++) x[i] = _mm512_load_si512(job->x + t * job->input_stride + 64 * i);
   *correction = _mm512_loadu_si512((const char *)job->correction + t * job->input_stride);
   *scale = _mm512_set1_ps(job->scales[t]);
   for (size_t s = 0; scaled && s < 4 / dim; s++) bias[s] = bias_of_set(x, 4 / dim, dim, s);
 }
 
-/* One token: its activations stay in registers. Several: two rows at a time share each load of activations. */
+/* One token: its activations stay in registers. Several: two rows at a time share each load of activations.
+ */
 GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled, int single) {
   const gptvq_tile *tile = job->tile;
   const size_t sets = 4 / dim, unit_bytes = 32 / dim * bits, tokens = job->tokens;
@@ -142,7 +150,8 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
       for (size_t t = 0; t < tokens; t++) {
         load_input(job, t, dim, scaled, x, bias, &correction, &scale);
         add_product(weights[0], by_lane[0], x, bias, correction, scale, dim, scaled, sums + 16 * t);
-        add_product(weights[1], by_lane[1], x, bias, correction, scale, dim, scaled, sums + 16 * (tokens + t));
+        add_product(weights[1], by_lane[1], x, bias, correction, scale, dim, scaled,
+                    sums + 16 * (tokens + t));
       }
     }
     sums += 16 * rows * tokens;
@@ -166,7 +175,8 @@ static void any_tile(const gptvq_i8_tile *job) {
       for (size_t s = 0; s < sets; s++) {
         __m512i total = _mm512_setzero_si512();
         for (size_t e = 0; e < tile->dim; e++) { /* |w| · (sign(w) x): the sign moves to the signed operand */
-          __m512i w = _mm512_load_si512(codes + (e * sets + s) * 64), q = _mm512_load_si512(x + (e * sets + s) * 64);
+          __m512i w = _mm512_load_si512(codes + (e * sets + s) * 64),
+                  q = _mm512_load_si512(x + (e * sets + s) * 64);
           __m512i signed_q = _mm512_mask_sub_epi8(q, _mm512_movepi8_mask(w), _mm512_setzero_si512(), q);
           total = _mm512_dpbusd_epi32(total, _mm512_abs_epi8(w), signed_q);
         }
@@ -180,26 +190,39 @@ static void any_tile(const gptvq_i8_tile *job) {
   }
 }
 
-#define TILE(bits, dim)                                                                                              \
-  static void tile_##bits##_##dim(const gptvq_i8_tile *job) {                                                        \
-    if (job->block_vectors != 0 && job->tokens > 1) full_tile(job, bits, dim, 1, 0);                                 \
-    else if (job->block_vectors != 0) full_tile(job, bits, dim, 1, 1);                                               \
-    else if (job->tokens > 1) full_tile(job, bits, dim, 0, 0);                                                       \
-    else full_tile(job, bits, dim, 0, 1);                                                                            \
+#define TILE(bits, dim) \
+  static void tile_##bits##_##dim(const gptvq_i8_tile *job) { \
+    if (job->block_vectors != 0 && job->tokens > 1) full_tile(job, bits, dim, 1, 0); \
+    else if (job->block_vectors != 0) full_tile(job, bits, dim, 1, 1); \
+    else if (job->tokens > 1) full_tile(job, bits, dim, 0, 0); \
+    else full_tile(job, bits, dim, 0, 1); \
   }
-#define TILES(bits) TILE(bits, 1) TILE(bits, 2) TILE(bits, 4)
-TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6) TILES(7) TILES(8)
+#define TILES(bits) \
+  TILE(bits, 1) \
+  TILE(bits, 2) \
+  TILE(bits, 4)
+TILES(1)
+TILES(2)
+TILES(3)
+TILES(4)
+TILES(5)
+TILES(6)
+TILES(7)
+TILES(8)
 
 typedef void (*tile_fn)(const gptvq_i8_tile *tile);
-#define ROW(bits) {tile_##bits##_1, tile_##bits##_2, tile_##bits##_4}
+#define ROW(bits) \
+  { tile_##bits##_1, tile_##bits##_2, tile_##bits##_4 }
 static const tile_fn full_tiles[8][3] = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7), ROW(8)};
 
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
-  /* block scales by shifts: 8, 16, 32 … vectors per block, so at most 8 blocks per set; at most 16 per unit */
+  /* block scales by shifts: 8, 16, 32 … vectors per block, so at most 8 blocks per set; at most 16 per unit
+   */
   bool shifts = job->block_vectors == 0 || (job->block_vectors >= 8 && tile->block_bytes <= 8 &&
                                             (job->block_vectors & (job->block_vectors - 1)) == 0);
-  if (tile->index_bits <= 8 && tile->width == 256 && shifts) full_tiles[tile->index_bits - 1][tile->dim / 2](job);
+  if (tile->index_bits <= 8 && tile->width == 256 && shifts)
+    full_tiles[tile->index_bits - 1][tile->dim / 2](job);
   else any_tile(job);
 }
 
@@ -213,7 +236,8 @@ static void i8_fold(const float *sums, size_t n, float *out) {
   }
   if (i == n) return;
 #pragma GCC unroll 8
-  for (size_t j = 0; j < 8; j++) row[j] = i + j < n ? _mm512_load_ps(sums + (i + j) * 16) : _mm512_setzero_ps();
+  for (size_t j = 0; j < 8; j++)
+    row[j] = i + j < n ? _mm512_load_ps(sums + (i + j) * 16) : _mm512_setzero_ps();
   _mm256_mask_storeu_ps(out + i, (__mmask8)((1u << (n - i)) - 1u), gptvq_fold8x16(row));
 }
 

@@ -1,14 +1,18 @@
-/* Stripes of few rows × int8 activations with AVX-512: one call for all column groups, a row's sums in a register. With 4 or 8
- * rows per codebook a call per tile would cost as much as the tile. */
+/* Stripes of few rows × int8 activations with AVX-512: one call for all column groups, a row's sums in a
+ * register. With 4 or 8 rows per codebook a call per tile would cost as much as the tile. */
 #include "kernels/ref/ref.h"
 #include "kernels/x86/fold_avx512.h"
 #include "kernels/x86/lookup_avx512.h"
 #include "kernels/x86/x86.h"
 
-enum { SCALES = 64, CODEBOOKS_AHEAD = 1024 /* bytes: a stream of their own, too thin for the hardware to follow */ };
+enum {
+  SCALES = 64,
+  CODEBOOKS_AHEAD = 1024 /* bytes: a stream of their own, too thin for the hardware to follow */
+};
 
 /* codebook scale / 127 · activation scale for up to 64 groups */
-GPTVQ_INLINE void combine_scales(const uint16_t *codebook_scales, const float *x_scales, size_t count, float *scales) {
+GPTVQ_INLINE void combine_scales(const uint16_t *codebook_scales, const float *x_scales, size_t count,
+                                 float *scales) {
   for (size_t g = 0; g < count; g += 16) {
     const __mmask16 lanes = (__mmask16)(count - g >= 16 ? 0xffffu : (1u << (count - g)) - 1u);
     __m512i bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, codebook_scales + g));
@@ -31,8 +35,8 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
   _mm_prefetch((const char *)(job->codebook_scales + job->groups) + 64, _MM_HINT_T0);
   for (size_t g = 0; g < job->groups; g++) {
     if (g % SCALES == 0)
-      combine_scales(job->codebook_scales + g, job->x_scales + g, job->groups - g < SCALES ? job->groups - g : SCALES,
-                     scales);
+      combine_scales(job->codebook_scales + g, job->x_scales + g,
+                     job->groups - g < SCALES ? job->groups - g : SCALES, scales);
     _mm_prefetch((const char *)codebook + CODEBOOKS_AHEAD, _MM_HINT_T0);
     gptvq_table512 table;
     gptvq_load_table512(codebook, bits, dim, 0x80, &table);
@@ -61,15 +65,27 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
   _mm256_mask_storeu_ps(job->y, (__mmask8)((1u << rows) - 1u), gptvq_fold8x16(sums));
 }
 
-#define STRIPE(bits, dim, rows)                                                                                      \
+#define STRIPE(bits, dim, rows) \
   static void stripe_##bits##_##dim##_##rows(const gptvq_i8_stripe *job) { stripe(job, bits, dim, rows); }
-#define DIMS(bits, rows) STRIPE(bits, 1, rows) STRIPE(bits, 2, rows) STRIPE(bits, 4, rows)
-#define HEIGHTS(bits) DIMS(bits, 1) DIMS(bits, 2) DIMS(bits, 4) DIMS(bits, 8)
-HEIGHTS(1) HEIGHTS(2) HEIGHTS(3) HEIGHTS(4)
+#define DIMS(bits, rows) \
+  STRIPE(bits, 1, rows) \
+  STRIPE(bits, 2, rows) \
+  STRIPE(bits, 4, rows)
+#define HEIGHTS(bits) \
+  DIMS(bits, 1) \
+  DIMS(bits, 2) \
+  DIMS(bits, 4) \
+  DIMS(bits, 8)
+HEIGHTS(1)
+HEIGHTS(2)
+HEIGHTS(3)
+HEIGHTS(4)
 
 typedef void (*stripe_fn)(const gptvq_i8_stripe *job);
-#define LIST_DIMS(bits, rows) {stripe_##bits##_1_##rows, stripe_##bits##_2_##rows, stripe_##bits##_4_##rows}
-#define LIST(bits) {LIST_DIMS(bits, 1), LIST_DIMS(bits, 2), LIST_DIMS(bits, 4), LIST_DIMS(bits, 8)}
+#define LIST_DIMS(bits, rows) \
+  { stripe_##bits##_1_##rows, stripe_##bits##_2_##rows, stripe_##bits##_4_##rows }
+#define LIST(bits) \
+  { LIST_DIMS(bits, 1), LIST_DIMS(bits, 2), LIST_DIMS(bits, 4), LIST_DIMS(bits, 8) }
 static const stripe_fn stripes[4][4][3] = {LIST(1), LIST(2), LIST(3), LIST(4)};
 
 static bool i8_stripe(const gptvq_i8_stripe *job) {

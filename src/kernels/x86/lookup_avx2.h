@@ -12,9 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 
-/* More than 16 entries are searched for 16 at a time. A byte whose top bit is set finds 0: index − 16 t finds something in part t where it has not
- * become negative. Parts hold entry xor the entry 16 below, so that what is found adds up to the entry. Indices from 128 on have parts
- * of their own. */
+/* More than 16 entries are searched for 16 at a time. A byte whose top bit is set finds 0: index − 16 t finds
+ * something in part t where it has not become negative. Parts hold entry xor the entry 16 below, so that what
+ * is found adds up to the entry. Indices from 128 on have parts of their own. */
 typedef struct gptvq_table256 {
   __m256i part[4][16]; /* [component][16 entries each] */
 } gptvq_table256;
@@ -31,14 +31,16 @@ GPTVQ_INLINE __m128i gptvq_repeated(const int8_t *table, size_t bytes, size_t at
   return _mm_set1_epi32((int)four);
 }
 
-GPTVQ_INLINE void gptvq_load_table256(const int8_t *codebook, unsigned bits, unsigned dim, gptvq_table256 *table) {
+GPTVQ_INLINE void gptvq_load_table256(const int8_t *codebook, unsigned bits, unsigned dim,
+                                      gptvq_table256 *table) {
   const size_t bytes = (size_t)dim << bits, parts = bits <= 4 ? 1 : (size_t)1 << (bits - 4);
   const __m128i low = _mm_set1_epi16(255);
   for (size_t p = 0; p < parts; p++) {
     __m128i raw[4], plane[4];
     for (size_t i = 0; i < dim; i++) raw[i] = gptvq_repeated(codebook, bytes, 16 * (p * dim + i));
     if (dim == 1) plane[0] = raw[0];
-    for (size_t i = 0; 2 * i < dim; i++) { /* bytes apart: even ones to plane[i], odd ones to plane[i + 2] (or 1) */
+    for (size_t i = 0; 2 * i < dim;
+         i++) { /* bytes apart: even ones to plane[i], odd ones to plane[i + 2] (or 1) */
       if (dim == 1) break;
       __m128i a = raw[2 * i], b = raw[2 * i + 1];
       plane[i] = _mm_packus_epi16(_mm_and_si128(a, low), _mm_and_si128(b, low));
@@ -58,16 +60,18 @@ GPTVQ_INLINE void gptvq_load_table256(const int8_t *codebook, unsigned bits, uns
       if (p != 8) table->part[e][p] = _mm256_xor_si256(table->part[e][p], table->part[e][p - 1]);
 }
 
-/* 32 fields of f bits from number `at` on of a field block of `size` bytes, moved up by `shift` bits; other bits are garbage. Blocks of 8 or 16 bytes
- * are repeated, and each 8 bytes shifted as their part wants. */
-GPTVQ_INLINE __m256i gptvq_fields256(const uint8_t *block, size_t size, unsigned f, size_t at, unsigned shift) {
+/* 32 fields of f bits from number `at` on of a field block of `size` bytes, moved up by `shift` bits; other
+ * bits are garbage. Blocks of 8 or 16 bytes are repeated, and each 8 bytes shifted as their part wants. */
+GPTVQ_INLINE __m256i gptvq_fields256(const uint8_t *block, size_t size, unsigned f, size_t at,
+                                     unsigned shift) {
   const long long part = (long long)(f * (at / size));
   if (size < 32) {
     __m256i v = size == 8 ? _mm256_set1_epi64x(*(const long long *)memcpy(&(long long){0}, block, 8))
                           : _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)block));
     const long long step = (long long)f;
-    v = _mm256_srlv_epi64(v, size == 8 ? _mm256_set_epi64x(part + 3 * step, part + 2 * step, part + step, part)
-                                       : _mm256_set_epi64x(part + step, part + step, part, part));
+    v = _mm256_srlv_epi64(v, size == 8
+                                 ? _mm256_set_epi64x(part + 3 * step, part + 2 * step, part + step, part)
+                                 : _mm256_set_epi64x(part + step, part + step, part, part));
     return _mm256_slli_epi16(v, (int)shift);
   }
   const int move = (int)part - (int)shift;
@@ -94,21 +98,24 @@ GPTVQ_INLINE __m256i gptvq_indices256(const uint8_t *unit, unsigned bits, size_t
 }
 
 /* Part t, and part 8 + t of 8-bit indices, into what was found before. */
-GPTVQ_INLINE void gptvq_search_part256(const gptvq_table256 *table, unsigned bits, unsigned dim, size_t t, __m256i at[2], __m256i found[4][2],
-                                       __m256i high[4][2]) {
+GPTVQ_INLINE void gptvq_search_part256(const gptvq_table256 *table, unsigned bits, unsigned dim, size_t t,
+                                       __m256i at[2], __m256i found[4][2], __m256i high[4][2]) {
   for (size_t i = 0; i < 2; i++) at[i] = _mm256_add_epi8(at[i], _mm256_set1_epi8(-16));
   for (unsigned e = 0; e < dim; e++)
     for (size_t i = 0; i < 2; i++) {
       found[e][i] = _mm256_xor_si256(found[e][i], _mm256_shuffle_epi8(table->part[e][t], at[i]));
       GPTVQ_KEEP(found[e][i]);
-      if (bits == 8) high[e][i] = _mm256_xor_si256(high[e][i], _mm256_shuffle_epi8(table->part[e][8 + t], at[i]));
+      if (bits == 8)
+        high[e][i] = _mm256_xor_si256(high[e][i], _mm256_shuffle_epi8(table->part[e][8 + t], at[i]));
     }
 }
 
 /* found[e][i]: component e of the 32 indices index[i]; bits <= 6, or at most two components */
-GPTVQ_INLINE void gptvq_look_up256(const gptvq_table256 *table, unsigned bits, unsigned dim, const __m256i index[2], __m256i found[4][2]) {
+GPTVQ_INLINE void gptvq_look_up256(const gptvq_table256 *table, unsigned bits, unsigned dim,
+                                   const __m256i index[2], __m256i found[4][2]) {
   __m256i at[2], high[4][2];
-  for (size_t i = 0; i < 2; i++) at[i] = bits == 8 ? _mm256_and_si256(index[i], _mm256_set1_epi8(127)) : index[i];
+  for (size_t i = 0; i < 2; i++)
+    at[i] = bits == 8 ? _mm256_and_si256(index[i], _mm256_set1_epi8(127)) : index[i];
   for (unsigned e = 0; e < dim; e++)
     for (size_t i = 0; i < 2; i++) {
       found[e][i] = _mm256_shuffle_epi8(table->part[e][0], at[i]);

@@ -1,5 +1,5 @@
-/* Uniform rows of 2 or 4 bits × int8 activations with AVX2: codes are the unsigned operand of vpmaddubsw as they are; a pair of
- * products is at most 2 · 15 · 127. */
+/* Uniform rows of 2 or 4 bits × int8 activations with AVX2: codes are the unsigned operand of vpmaddubsw as
+ * they are; a pair of products is at most 2 · 15 · 127. */
 #include "kernels/ref/ref.h"
 #include "kernels/x86/fold_avx2.h"
 #include "kernels/x86/x86.h"
@@ -26,7 +26,8 @@ GPTVQ_INLINE void combine_scales(const gptvq_uniform_row *row, float *scales, __
   size_t b = 0;
   for (; b + 8 <= row->blocks; b += 8) {
     const __m256 weight = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(row->scales + b)));
-    const __m256 scale = _mm256_mul_ps(weight, _mm256_loadu_ps(row->x_scales + b)), product = _mm256_mul_ps(scale, zero_points(row, b));
+    const __m256 scale = _mm256_mul_ps(weight, _mm256_loadu_ps(row->x_scales + b)),
+                 product = _mm256_mul_ps(scale, zero_points(row, b));
     _mm256_store_ps(scales + b, scale);
     correction[b / 8 % 2] = _mm256_fmadd_ps(product, _mm256_loadu_ps(row->x_sums + b), correction[b / 8 % 2]);
   }
@@ -45,7 +46,8 @@ GPTVQ_INLINE void combine_scales(const gptvq_uniform_row *row, float *scales, __
 GPTVQ_INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narrow) {
   _Alignas(32) float scales[GPTVQ_UNIFORM_MAX_BLOCKS];
   __m256 correction[2];
-  const size_t parts = 8 / bits, step = narrow ? 64 : row->block, per_part = row->bytes / (narrow ? 32 : row->block);
+  const size_t parts = 8 / bits, step = narrow ? 64 : row->block,
+               per_part = row->bytes / (narrow ? 32 : row->block);
   const __m256i mask = _mm256_set1_epi8((char)((1 << bits) - 1)), ones = _mm256_set1_epi16(1);
   combine_scales(row, scales, correction);
   __m256 sums[4][2];
@@ -60,7 +62,8 @@ GPTVQ_INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int
         for (size_t i = 0; i < parts; i++) {
           __m256i code = _mm256_and_si256(i == 0 ? bytes : _mm256_srli_epi16(bytes, (int)(i * bits)), mask);
           __m256i x = _mm256_loadu_si256((const void *)(row->x + i * row->bytes + j + 32 * half));
-          totals[i][half] = _mm256_add_epi32(totals[i][half], _mm256_madd_epi16(_mm256_maddubs_epi16(code, x), ones));
+          totals[i][half] =
+              _mm256_add_epi32(totals[i][half], _mm256_madd_epi16(_mm256_maddubs_epi16(code, x), ones));
         }
       }
     for (size_t i = 0; i < parts; i++)

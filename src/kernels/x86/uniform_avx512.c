@@ -1,4 +1,5 @@
-/* Uniform rows of 2 or 4 bits × int8 activations with AVX-512 VNNI: codes are the unsigned operand of vpdpbusd as they are. */
+/* Uniform rows of 2 or 4 bits × int8 activations with AVX-512 VNNI: codes are the unsigned operand of
+ * vpdpbusd as they are. */
 #include "kernels/ref/ref.h"
 #include "kernels/x86/fold_avx512.h"
 #include "kernels/x86/lookup_avx512.h"
@@ -6,7 +7,8 @@
 
 #include <immintrin.h>
 
-/* Zero points of 16 blocks as floats; they are spread over two bytes' worth of parts only where a part ends. */
+/* Zero points of 16 blocks as floats; they are spread over two bytes' worth of parts only where a part ends.
+ */
 GPTVQ_INLINE __m512 zero_points(const gptvq_uniform_row *row, size_t block, __mmask16 lanes) {
   const size_t size = row->zero_count / 8 * row->bits, at = row->zero_at + block;
   const size_t count = (size_t)__builtin_popcount(lanes), part = at / size;
@@ -28,15 +30,16 @@ GPTVQ_INLINE __m512 combine_scales(const gptvq_uniform_row *row, float *scales) 
     __m512 weight = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, row->scales + b));
     __m512 scale = _mm512_mul_ps(weight, _mm512_maskz_loadu_ps(lanes, row->x_scales + b));
     _mm512_store_ps(scales + b, scale);
-    correction = _mm512_fmadd_ps(_mm512_mul_ps(scale, zero_points(row, b, lanes)), _mm512_maskz_loadu_ps(lanes, row->x_sums + b),
-                                 correction);
+    correction = _mm512_fmadd_ps(_mm512_mul_ps(scale, zero_points(row, b, lanes)),
+                                 _mm512_maskz_loadu_ps(lanes, row->x_sums + b), correction);
   }
   return correction;
 }
 
 GPTVQ_INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int narrow) {
   _Alignas(64) float scales[GPTVQ_UNIFORM_MAX_BLOCKS + 16];
-  const size_t parts = 8 / bits, step = narrow ? 64 : row->block, per_part = row->bytes / (narrow ? 32 : row->block);
+  const size_t parts = 8 / bits, step = narrow ? 64 : row->block,
+               per_part = row->bytes / (narrow ? 32 : row->block);
   const __m512i mask = _mm512_set1_epi8((char)((1 << bits) - 1));
   __m512 correction = combine_scales(row, scales), sums[4];
   for (size_t i = 0; i < parts; i++) sums[i] = _mm512_setzero_ps();
@@ -48,7 +51,8 @@ GPTVQ_INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, int
       const __m512i bytes = _mm512_loadu_si512(row->unit + j);
       gptvq_fetch_ahead(row->unit + j);
       for (size_t i = 0; i < parts; i++) {
-        __m512i code = _mm512_and_si512(i == 0 ? bytes : _mm512_srli_epi16(bytes, (unsigned)(i * bits)), mask);
+        __m512i code =
+            _mm512_and_si512(i == 0 ? bytes : _mm512_srli_epi16(bytes, (unsigned)(i * bits)), mask);
         totals[i] = _mm512_dpbusd_epi32(totals[i], code, _mm512_loadu_si512(row->x + i * row->bytes + j));
       }
     }

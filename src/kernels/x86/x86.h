@@ -5,7 +5,8 @@
 #include "kernels/table.h"
 
 #define GPTVQ_INLINE static inline __attribute__((always_inline))
-/* What is computed up to here is computed before what follows: gcc would otherwise make all products first and run out of registers. */
+/* What is computed up to here is computed before what follows: gcc would otherwise make all products first
+ * and run out of registers. */
 #define GPTVQ_KEEP(v) __asm__ volatile("" : "+x"(v))
 
 void gptvq_kernels_init_dense_avx2(gptvq_kernel_table *table);

@@ -24,11 +24,11 @@ static inline float dot(size_t n, const float *a, const float *b) {
   return add_lanes(lanes);
 }
 
-/* exp by x = k ln 2 + r, |r| <= ln 2 / 2, and the Taylor sum to r^7 / 7!: truncation below 6e-9 of the result. ln 2 is split in two so
- * that k · high is exact. */
+/* exp by x = k ln 2 + r, |r| <= ln 2 / 2, and the Taylor sum to r^7 / 7!: truncation below 6e-9 of the
+ * result. ln 2 is split in two so that k · high is exact. */
 static inline float exponential(float x) {
   const float magic = 12582912.0f; /* 1.5 · 2^23: adding it rounds to an integer in the low bits */
-  x = x < -87.0f ? -87.0f : x; /* NaN stays NaN */
+  x = x < -87.0f ? -87.0f : x;     /* NaN stays NaN */
   x = x > 88.0f ? 88.0f : x;
   float shifted = x * 1.44269504f + magic, k = shifted - magic;
   float r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
@@ -88,8 +88,10 @@ float GPTVQ_MULTI(gptvq_max)(size_t n, const float *x) {
   return lanes[0];
 }
 
-/* out[dim] += Σ weights[j] · values[j][dim]; four rows at a time, so that `out` is read and written less often. */
-static inline void add_rows(size_t count, size_t dim, const float *weights, const float *values, float *restrict out) {
+/* out[dim] += Σ weights[j] · values[j][dim]; four rows at a time, so that `out` is read and written less
+ * often. */
+static inline void add_rows(size_t count, size_t dim, const float *weights, const float *values,
+                            float *restrict out) {
   size_t j = 0;
   for (; j + 4 <= count; j += 4) {
     const float *a = values + j * dim, *b = a + dim, *c = b + dim, *d = c + dim;
@@ -100,14 +102,15 @@ static inline void add_rows(size_t count, size_t dim, const float *weights, cons
     for (size_t i = 0; i < dim; i++) out[i] += weights[j] * values[j * dim + i];
 }
 
-/* Running softmax: largest score so far, sum of exponentials relative to it; `out` holds the weighted values. */
+/* Running softmax: largest score so far, sum of exponentials relative to it; `out` holds the weighted values.
+ */
 typedef struct running {
   float maximum, sum;
 } running;
 
 /* One tile of at most TILE keys and values. */
-static inline void attend_tile(running *run, size_t tile, size_t dim, float scale, const float *q, const float *keys,
-                               const float *values, float *restrict out) {
+static inline void attend_tile(running *run, size_t tile, size_t dim, float scale, const float *q,
+                               const float *keys, const float *values, float *restrict out) {
   float scores[TILE];
   for (size_t j = 0; j < tile; j++) scores[j] = scale * dot(dim, q, keys + j * dim);
   float top = GPTVQ_MULTI(gptvq_max)(tile, scores);
@@ -126,18 +129,20 @@ void GPTVQ_MULTI(gptvq_attend)(size_t count, size_t dim, float scale, const floa
   running run = {-INFINITY, 0.0f};
   for (size_t i = 0; i < dim; i++) out[i] = 0.0f;
   for (size_t begin = 0; begin < count; begin += TILE)
-    attend_tile(&run, count - begin < TILE ? count - begin : TILE, dim, scale, q, keys + begin * dim, values + begin * dim, out);
+    attend_tile(&run, count - begin < TILE ? count - begin : TILE, dim, scale, q, keys + begin * dim,
+                values + begin * dim, out);
   float normalise = 1.0f / run.sum;
   for (size_t i = 0; i < dim; i++) out[i] *= normalise;
 }
 
-void GPTVQ_MULTI(gptvq_attend_half)(size_t count, size_t dim, float scale, const float *q, const uint16_t *keys,
-                                    const uint16_t *values, float *restrict out) {
+void GPTVQ_MULTI(gptvq_attend_half)(size_t count, size_t dim, float scale, const float *q,
+                                    const uint16_t *keys, const uint16_t *values, float *restrict out) {
   float k[TILE * GPTVQ_HALF_DIM], v[TILE * GPTVQ_HALF_DIM]; /* stay in the first- and second-level caches */
   running run = {-INFINITY, 0.0f};
   for (size_t i = 0; i < dim; i++) out[i] = 0.0f;
   for (size_t begin = 0; begin < count; begin += TILE) {
-    size_t tile = count - begin < TILE ? count - begin : TILE;
+    size_t tile = count - begin < TILE
+    ? count - begin : TILE;
     GPTVQ_MULTI(gptvq_from_half)(tile * dim, keys + begin * dim, k);
     GPTVQ_MULTI(gptvq_from_half)(tile * dim, values + begin * dim, v);
     attend_tile(&run, tile, dim, scale, q, k, v, out);
@@ -146,7 +151,8 @@ void GPTVQ_MULTI(gptvq_attend_half)(size_t count, size_t dim, float scale, const
   for (size_t i = 0; i < dim; i++) out[i] *= normalise;
 }
 
-/* Normal numbers: the exponent is moved by 112 and the mantissa rounded by an addition; below 2^-14 adding 0.5 rounds in the FPU. */
+/* Normal numbers: the exponent is moved by 112 and the mantissa rounded by an addition; below 2^-14 adding
+ * 0.5 rounds in the FPU. */
 void GPTVQ_MULTI(gptvq_to_half)(size_t n, const float *x, uint16_t *half) {
   for (size_t i = 0; i < n; i++) {
     uint32_t bits = gptvq_float_bits(x[i]), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
@@ -161,7 +167,8 @@ void GPTVQ_MULTI(gptvq_to_half)(size_t n, const float *x, uint16_t *half) {
 void GPTVQ_MULTI(gptvq_from_half)(size_t n, const uint16_t *half, float *x) {
   for (size_t i = 0; i < n; i++) {
     uint32_t h = half[i], magnitude = (h & 0x7fffu) << 13;
-    uint32_t finite = gptvq_float_bits(gptvq_bits_float(magnitude) * 0x1p112f); /* also of subnormal numbers, exactly */
+    uint32_t finite =
+        gptvq_float_bits(gptvq_bits_float(magnitude) * 0x1p112f); /* also of subnormal numbers, exactly */
     uint32_t bits = (h & 0x7c00u) == 0x7c00u ? magnitude | 0x7f800000u : finite;
     x[i] = gptvq_bits_float(bits | (h & 0x8000u) << 16);
   }
