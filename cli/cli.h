@@ -35,9 +35,11 @@ typedef struct gptvq_option {
   char letter;                /* short form, or 0 */
   void *value;                /* where the result goes; left alone when the option is absent */
   double min, max;            /* numbers */
+  bool zero;                  /* 0 is possible too, whatever min is */
   const char *const *choices; /* CHOICE: NULL-terminated */
   const char *argument;       /* what the help calls the value, e.g. "FILE"; not for FLAG and SWITCH */
   const char *help;           /* one or more lines, separated by \n */
+  char initial[48];           /* what holds without the option, for the help; may be empty */
   int *given;                 /* set to 1 when the option is present; may be NULL */
 } gptvq_option;
 
@@ -62,6 +64,20 @@ bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, co
 
 /* The candidate (NULL-terminated list) most like `word`, or NULL when none is close. */
 const char *gptvq_cli_suggest(const char *word, const char *const *candidates);
+
+/* ---- fields.c ---- */
+/* A member of gptvq_quantize_options as an option: the first by its name in the struct (there is one), then a
+ * whole section of the table, without headline, into table[0 … returned count). */
+gptvq_option gptvq_cli_field(const char *name, gptvq_quantize_options *options);
+size_t gptvq_cli_fields(const char *section, gptvq_quantize_options *options, gptvq_option *table,
+                        size_t capacity);
+/* The sections in their order, "" first; NULL at the end. */
+const char *gptvq_cli_field_section(size_t i);
+/* `text` with the names of members that the library quotes (`like_this`) as the flags of the command line. */
+void gptvq_cli_name_flags(const char *text, char *out, size_t size);
+/* "--metric diagonal, --reassign-rounds 0, …": where the paper's recipe differs from the default, in lines.
+ */
+void gptvq_cli_paper_recipe(char *text, size_t size);
 
 /* ---- output.c ---- */
 /* Prints "gptvq: error: …" and returns `status` as an exit code. */

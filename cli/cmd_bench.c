@@ -196,6 +196,11 @@ static int make_model(int argc, char **argv) {
   gptvq_quantize_options *format = &model.format;
   int shape = 0, method = 0, group_given = 0, index_given = 0, bits_given = 0;
   const char *out = NULL;
+  gptvq_option bits = gptvq_cli_field("bits", format), index_bits = gptvq_cli_field("index_bits", format),
+               group_size = gptvq_cli_field("group_size", format);
+  bits.given = &bits_given;
+  index_bits.given = &index_given;
+  group_size.given = &group_given;
   const gptvq_option options[] = {
       {GPTVQ_OPTION_STRING, "output", 'o', .value = &out, .argument = "DIR",
        .help = "where the model is written"},
@@ -206,17 +211,11 @@ static int make_model(int argc, char **argv) {
       {GPTVQ_OPTION_FLAG, "dense", .value = &model.dense, .help = "bf16 weights, not packed"},
       {GPTVQ_OPTION_CHOICE, "method", .value = &method, .choices = methods, .argument = "gptvq|gptq",
        .help = "vector or uniform quantization (default gptvq)"},
-      {GPTVQ_OPTION_DOUBLE, "bits", .value = &format->bits, .min = 0.1, .max = 16, .argument = "B",
-       .given = &bits_given, .help = "bits per value (default 2.25)"},
-      {GPTVQ_OPTION_UNSIGNED, "dim", .value = &format->dim, .min = 1, .max = 64, .argument = "D",
-       .help = "weights per index: 1, 2 or 4 (default 2)"},
-      {GPTVQ_OPTION_UNSIGNED, "index-bits", .value = &format->index_bits, .min = 1, .max = 12,
-       .argument = "N", .given = &index_given, .help = "bits of an index (default: from --bits)"},
-      {GPTVQ_OPTION_SIZE, "group-size", .value = &format->group_size, .min = 1, .max = 1 << 28,
-       .argument = "L", .given = &group_given,
-       .help = "weights per codebook or per scale (default: from --bits)"},
-      {GPTVQ_OPTION_UNSIGNED, "scale-block", .value = &format->scale_block, .min = 0, .max = 1 << 20,
-       .argument = "N", .help = "one 4-bit scale per N weights; 0 = none (default)"},
+      bits,
+      gptvq_cli_field("dim", format),
+      index_bits,
+      group_size,
+      gptvq_cli_field("scale_block", format),
       {GPTVQ_OPTION_SEED, "seed", .value = &model.seed, .argument = "S", .help = "other random weights"},
       {GPTVQ_OPTION_FLAG, "force", .value = &model.force, .help = "replace an existing model folder"},
       {GPTVQ_OPTION_END}};

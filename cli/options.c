@@ -43,7 +43,9 @@ static void print_options(const gptvq_option *options) {
     if (strlen(left) >= COLUMN) printf("\n%*s", COLUMN, "");
     for (const char *line = option->help; line != NULL;) {
       const char *end = strchr(line, '\n');
-      printf("%.*s\n", end != NULL ? (int)(end - line) : (int)strlen(line), line);
+      printf("%.*s", end != NULL ? (int)(end - line) : (int)strlen(line), line);
+      if (end == NULL && option->initial[0] != '\0') printf(" (default: %s)", option->initial);
+      printf("\n");
       line = end != NULL ? end + 1 : NULL;
       if (line != NULL) printf("%*s", COLUMN, "");
     }
@@ -139,7 +141,9 @@ static int set_number(const char *shown, const gptvq_option *option, const char 
   double value = strtod(text, &end);
   if (end == text || *end != '\0' || isnan(value) || text[0] == ' ')
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: '%s' is not a number", shown, text);
-  if (value < option->min || value > option->max || isinf(value)) return out_of_range(shown, option, text);
+  bool zero = option->zero && value == 0;
+  if (!zero && (value < option->min || value > option->max || isinf(value)))
+    return out_of_range(shown, option, text);
   if (option->kind == GPTVQ_OPTION_DOUBLE) *(double *)option->value = value;
   else *(float *)option->value = (float)value;
   return 0;
@@ -165,7 +169,9 @@ static int set_integer(const char *shown, const gptvq_option *option, const char
     return 0;
   }
   double wide = negative ? -(double)value : (double)value;
-  if (errno == ERANGE || wide < option->min || wide > option->max) return out_of_range(shown, option, text);
+  bool zero = option->zero && wide == 0;
+  if (errno == ERANGE || (!zero && (wide < option->min || wide > option->max)))
+    return out_of_range(shown, option, text);
   if (option->kind == GPTVQ_OPTION_INT)
     *(int *)option->value = negative ? (int)-(long long)value : (int)value;
   else if (option->kind == GPTVQ_OPTION_UNSIGNED) *(unsigned *)option->value = (unsigned)value;

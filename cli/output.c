@@ -30,7 +30,11 @@ int gptvq_cli_error(gptvq_status status, const char *format, ...) {
   return (int)status;
 }
 
-int gptvq_cli_fail(const gptvq_error *err) { return gptvq_cli_error(err->status, "%s", err->message); }
+int gptvq_cli_fail(const gptvq_error *err) {
+  char message[sizeof err->message + 128]; /* flags may be longer than the names of members */
+  gptvq_cli_name_flags(err->message, message, sizeof message);
+  return gptvq_cli_error(err->status, "%s", message);
+}
 
 void gptvq_cli_warn(const char *format, ...) {
   va_list args;

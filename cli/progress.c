@@ -117,9 +117,11 @@ static int on_progress(void *user, const gptvq_progress *p) {
 
 static void on_log(void *user, gptvq_log_level level, const char *line) {
   gptvq_cli_progress *state = user;
+  char text[1400];
   gptvq_cli_progress_end(state);
-  if (level == GPTVQ_LOG_WARNING) gptvq_cli_warn("%s", line);
-  else gptvq_cli_note("%s", line);
+  gptvq_cli_name_flags(line, text, sizeof text);
+  if (level == GPTVQ_LOG_WARNING) gptvq_cli_warn("%s", text);
+  else gptvq_cli_note("%s", text);
 }
 
 gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress) {

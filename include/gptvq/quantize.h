@@ -110,6 +110,53 @@ GPTVQ_API void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gp
  * GPTVQ_ERROR_ARGUMENT with an explanation and the nearest possible sizes otherwise. */
 GPTVQ_API gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *options, gptvq_error *err);
 
+/* ---- The options as data: what the command line, its help and docs/CLI.md are made from ---- */
+typedef enum gptvq_field_type {
+  GPTVQ_FIELD_SWITCH = 0, /* int, 0 or not 0; JSON: true or false */
+  GPTVQ_FIELD_INT,        /* int */
+  GPTVQ_FIELD_UNSIGNED,   /* unsigned */
+  GPTVQ_FIELD_SIZE,       /* size_t */
+  GPTVQ_FIELD_SEED,       /* uint64_t, any value */
+  GPTVQ_FIELD_DOUBLE,     /* double */
+  GPTVQ_FIELD_ENUM,       /* an enum; JSON: the name of the choice */
+  GPTVQ_FIELD_TEXT        /* const char *, not copied; NULL: none */
+} gptvq_field_type;
+
+/* Does a run with another value count as another run? (--resume refuses; packed folders say the value) */
+typedef enum gptvq_field_identity {
+  GPTVQ_IDENTITY_NONE = 0,
+  GPTVQ_IDENTITY_ALWAYS,
+  GPTVQ_IDENTITY_NONZERO, /* as ALWAYS, but 0 is left out */
+  GPTVQ_IDENTITY_DATA     /* of methods that take calibration data */
+} gptvq_field_identity;
+
+/* One member of gptvq_quantize_options. Static storage. */
+typedef struct gptvq_field {
+  const char *name; /* of the member, and in JSON; messages of the library quote it `like_this` */
+  gptvq_field_type type;
+  size_t offset;              /* of the member in the struct, bytes */
+  double min, max;            /* numbers without choices; inclusive */
+  double initial, paper;      /* values in the two recipes; SEED 0, TEXT NULL */
+  const char *derived;        /* not NULL: 0 is possible too and means this, such as "from --bits" */
+  const char *const *choices; /* not NULL: names of the values 0, 1, …; NULL-terminated */
+  gptvq_field_identity identity;
+  const char *section;  /* headline in the help; "": at its head */
+  const char *flag;     /* on the command line, without dashes */
+  const char *argument; /* what the help calls the value; NULL for switches */
+  const char *help;     /* one or more lines, without the default */
+} gptvq_field;
+
+GPTVQ_API const gptvq_field *gptvq_quantize_fields(size_t *count);
+
+/* By name of the member. Values are numbers or names of choices; a text is not copied and must outlive the
+ * options. GPTVQ_ERROR_ARGUMENT, and nothing changed: no such option, or not a value in its range. */
+GPTVQ_API gptvq_status gptvq_quantize_options_set(gptvq_quantize_options *options, const char *name,
+                                                  const char *value, gptvq_error *err);
+/* The present value as text that gptvq_quantize_options_set takes; GPTVQ_ERROR_ARGUMENT when it does not fit
+ * into value[size]. */
+GPTVQ_API gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *options, const char *name,
+                                                  char *value, size_t size, gptvq_error *err);
+
 /* MODEL_DIR is left untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for
  * resume. callbacks and report may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir,

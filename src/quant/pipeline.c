@@ -7,6 +7,7 @@
 #include "quant/guide.h"
 #include "quant/pipeline_allocate.h"
 #include "quant/resume.h"
+#include "quant/options/options.h"
 
 #include <math.h>
 #include <stdio.h>

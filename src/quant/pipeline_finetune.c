@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "quant/finetune.h"
 #include "quant/resume.h"
+#include "quant/options/options.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "quant/head.h"
 #include "quant/resume.h"
+#include "quant/options/options.h"
 
 #include <ctype.h>
 #include <math.h>

@@ -1,6 +1,7 @@
 #include "quant/resume.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "quant/options/options.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -8,50 +9,6 @@
 
 static const char state_name[] = "resume.json", tokens_name[] = "calibration.tokens";
 enum { STATE_FORMAT = 2, SAMPLED_BYTES = 256 };
-
-const char *gptvq_method_name(gptvq_method method) {
-  switch (method) {
-  case GPTVQ_METHOD_GPTVQ: return "gptvq";
-  case GPTVQ_METHOD_GPTQ: return "gptq";
-  case GPTVQ_METHOD_RTN: return "rtn";
-  case GPTVQ_METHOD_KMEANS: return "kmeans";
-  }
-  return "unknown";
-}
-
-static const char *init_name(gptvq_em_init init) {
-  switch (init) {
-  case GPTVQ_INIT_MAHALANOBIS: return "mahalanobis";
-  case GPTVQ_INIT_KMEANSPP: return "kmeans++";
-  case GPTVQ_INIT_CDF: return "cdf";
-  }
-  return "unknown";
-}
-
-json_t *gptvq_options_json(const gptvq_quantize_options *o) {
-  json_t *json = json_pack(
-      "{s:s, s:f, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:b, s:i, s:i, s:b, s:f, s:I, s:I, "
-      "s:I, s:I, s:f,"
-      " s:f, s:f, s:i, s:f, s:f, s:b, s:i, s:i}",
-      "method", gptvq_method_name(o->method), "bits", o->bits, "dim", (int)o->dim, "index_bits",
-      (int)o->index_bits, "group_size", (json_int_t)o->group_size, "group_cols", (json_int_t)o->group_cols,
-      "codebook_bits", (int)o->codebook_bits, "scale_block", (int)o->scale_block, "em_init",
-      init_name(o->em_init), "em_iterations", (int)o->em_iterations, "hessian_weights",
-      o->hessian_weights != 0, "exact_metric", o->exact_metric != 0, "feedback", o->feedback != 0,
-      "codebook_update", o->codebook_update != 0, "reassign_rounds", (int)o->reassign_rounds, "act_order",
-      o->act_order, "true_sequential", o->true_sequential != 0, "damping", o->damping, "seed",
-      (json_int_t)o->seed, "finetune_steps", (json_int_t)o->finetune_steps, "finetune_block_steps",
-      (json_int_t)o->finetune_block_steps, "finetune_batch", (json_int_t)o->finetune_batch, "finetune_rate",
-      o->finetune_rate, "mismatch", o->mismatch, "mismatch_stream", o->mismatch_stream, "beam", (int)o->beam,
-      "finetune_index_rate", o->finetune_index_rate, "guide", o->guide, "allocate", o->allocate, "rotate",
-      o->rotate, "head_bits", (int)o->head_bits);
-  if (json != NULL && o->svd_rank > 0 &&
-      json_object_set_new(json, "svd_rank", json_integer((json_int_t)o->svd_rank)) != 0) {
-    json_decref(json); /* absent means none: folders without factors stay byte for byte what they were */
-    json = NULL;
-  }
-  return json;
-}
 
 json_t *gptvq_calibration_json(const gptvq_calibration *c, uint64_t seed) {
   return json_pack("{s:s, s:I, s:I, s:I, s:I}", "source", c->source, "samples", (json_int_t)c->samples,
@@ -82,14 +39,11 @@ static uint64_t hash_tensors(const gptvq_checkpoint *checkpoint) {
 
 json_t *gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_options *options) {
   char *config = json_dumps(gptvq_checkpoint_config(model->checkpoint), JSON_COMPACT | JSON_SORT_KEYS);
-  json_t *shape = gptvq_options_json(options), *identity = NULL;
+  json_t *shape = gptvq_options_json(options), *data = NULL, *identity = NULL;
   if (config == NULL || shape == NULL) goto done;
   if (options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ) {
-    json_t *samples = json_integer((json_int_t)options->calib_samples);
-    json_t *length = json_integer((json_int_t)options->calib_length);
-    if (json_object_set_new(shape, "calib_samples", samples) != 0 ||
-        json_object_set_new(shape, "calib_length", length) != 0)
-      goto done;
+    data = gptvq_options_data_json(options);
+    if (data == NULL || json_object_update(shape, data) != 0) goto done;
   }
   char config_hash[17], tensor_hash[17];
   hex(gptvq_hash(GPTVQ_HASH_START, config, strlen(config)), config_hash);
@@ -99,6 +53,7 @@ json_t *gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_option
                        tensor_hash, "parameters", (json_int_t)model->info.parameters);
 done:
   json_decref(shape);
+  json_decref(data);
   free(config);
   return identity;
 }
@@ -162,7 +117,7 @@ static void add_difference(difference_list *list, const char *name, const json_t
   char *a = saved != NULL ? json_dumps(saved, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
   char *b = now != NULL ? json_dumps(now, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
   size_t used = strlen(list->text);
-  (void)snprintf(list->text + used, sizeof list->text - used, "%s%s was %.60s, is now %.60s",
+  (void)snprintf(list->text + used, sizeof list->text - used, "%s`%s` was %.60s, is now %.60s",
                  used > 0 ? "; " : "", name, a != NULL ? a : "absent", b != NULL ? b : "absent");
   free(a);
   free(b);

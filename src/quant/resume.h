@@ -8,12 +8,8 @@
 #include "quant/calib.h"
 #include "quant/pipeline_folder.h"
 
-/* All options that shape the result, as JSON under the names of the command line (new reference; NULL: out of
- * memory). */
-json_t *gptvq_options_json(const gptvq_quantize_options *options);
 /* {"source", "samples", "length", "seed", "tokens"} (new reference). */
 json_t *gptvq_calibration_json(const gptvq_calibration *calibration, uint64_t seed);
-const char *gptvq_method_name(gptvq_method method);
 
 /* {"format", "gptvq_version", "options", "model": {hashes of config, tensor headers and samples of their
  * bytes}}: two runs with equal identity and equal calibration tokens give equal bytes (new reference; NULL:

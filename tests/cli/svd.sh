@@ -1,19 +1,19 @@
 # Codebooks as int8 factors (--svd-rank): bad options, the packed folder through every command, resume, damaged factors.
 . "$SOURCE/tests/cli/lib.sh"
 
-expect_fail 2 'option --svd-rank: 0 is out of range, 1 to 256' "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank 0
+expect_fail 2 "option --svd-rank: 257 is out of range, 1 to 256" "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank 257
 expect_fail 2 'option --svd-rank: -1 is out of range' "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank -1
 expect_fail 2 "option --svd-rank: 'two' is not a number" "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank two
-expect_fail 2 'svd_rank 5 is not possible with 4 centroids' "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank 5
-expect_fail 2 'svd_rank 2 is not possible with dim 2' "$GPTVQ" quantize "$model" -o x --dim 2 --bits 2.125 --svd-rank 2
-expect_fail 2 'svd_rank 2 is not possible with 512 centroids: .* at most 256' \
+expect_fail 2 '--svd-rank 5 is not possible with 4 centroids' "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank 5
+expect_fail 2 '--svd-rank 2 is not possible with --dim 2' "$GPTVQ" quantize "$model" -o x --dim 2 --bits 2.125 --svd-rank 2
+expect_fail 2 '--svd-rank 2 is not possible with 512 centroids: .* at most 256' \
   "$GPTVQ" quantize "$model" -o x --dim 1 --index-bits 9 --group-size 65536 --svd-rank 2
 for method in rtn gptq; do
-  expect_fail 2 'svd_rank 2 is not possible: uniform methods have no codebooks' \
+  expect_fail 2 '--svd-rank 2 is not possible: uniform methods have no codebooks' \
     "$GPTVQ" quantize "$model" -o x --method $method --bits 2.125 --svd-rank 2
 done
 for option in --finetune-steps --finetune-block-steps; do
-  expect_fail 2 'svd_rank 2 is not possible with fine-tuning' "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank 2 $option 5
+  expect_fail 2 '--svd-rank 2 is not possible with fine-tuning' "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank 2 $option 5
 done
 
 options="--dim 1 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --quiet"
@@ -61,11 +61,11 @@ if [ -e again.partial ]; then
   # shellcheck disable=SC2086
   run "$GPTVQ" quantize "$model" -o again $options --index-bits 2 --group-size 128 --svd-rank 1 --resume
   [ "$code" = 2 ] || die "resumed with another rank"
-  expect_err 'svd_rank was 2, is now 1'
+  expect_err '--svd-rank was 2, is now 1'
   # shellcheck disable=SC2086
   run "$GPTVQ" quantize "$model" -o again $options --index-bits 2 --group-size 256 --resume
   [ "$code" = 2 ] || die "resumed without factors"
-  expect_err 'svd_rank was 2, is now absent'
+  expect_err '--svd-rank was 2, is now absent'
   # shellcheck disable=SC2086
   expect_ok "$GPTVQ" quantize "$model" -o again $options --bits 2.125 --svd-rank 2 --threads 2 --resume
 fi

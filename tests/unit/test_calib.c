@@ -4,6 +4,7 @@
 #include "quant/calib.h"
 #include "quant/hessian.h"
 #include "quant/pipeline_folder.h"
+#include "quant/options/options.h"
 #include "quant/resume.h"
 
 #include <unistd.h>
@@ -130,8 +131,8 @@ static void run_state_survives_the_file_and_differences_are_named(void **state) 
   options.act_order = 1;
   json_t *other = json_pack("{s:i, s:o}", "format", 1, "options", gptvq_options_json(&options));
   assert_int_equal(gptvq_run_identity_compare(&out, read.identity, other, &error), GPTVQ_ERROR_ARGUMENT);
-  assert_non_null(strstr(error.message, "bits was 2.25, is now 3.125"));
-  assert_non_null(strstr(error.message, "act_order was 0, is now 1"));
+  assert_non_null(strstr(error.message, "`bits` was 2.25, is now 3.125"));
+  assert_non_null(strstr(error.message, "`act_order` was 0, is now 1"));
   json_decref(other);
   gptvq_run_state_release(&read);
   gptvq_run_state_release(&written);

@@ -214,10 +214,72 @@ static void shapes_are_valid_and_sized(void **state) {
       }
 }
 
+/* Every row of the table: its default and its paper's value are possible, every choice can be set, is read
+ * back and is taken by the check of all options, and what lies outside the range is refused by name. */
+static void every_choice_of_every_option_is_possible(void **state) {
+  (void)state;
+  size_t count;
+  const gptvq_field *fields = gptvq_quantize_fields(&count);
+  gptvq_quantize_options o;
+  gptvq_error err;
+  char text[64], name[80];
+  for (size_t i = 0; i < count; i++) {
+    const gptvq_field *f = &fields[i];
+    for (size_t j = 0; j < i; j++) {
+      assert_string_not_equal(f->name, fields[j].name);
+      assert_string_not_equal(f->flag, fields[j].flag);
+      assert_int_not_equal(f->offset, fields[j].offset);
+    }
+    for (size_t c = 0; f->choices != NULL && f->choices[c] != NULL; c++) {
+      gptvq_quantize_options_init(&o);
+      assert_int_equal(gptvq_quantize_options_set(&o, f->name, f->choices[c], &err), GPTVQ_OK);
+      assert_int_equal(gptvq_quantize_options_get(&o, f->name, text, sizeof text, &err), GPTVQ_OK);
+      assert_string_equal(text, f->choices[c]);
+      assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_OK);
+    }
+    if (f->choices != NULL || f->type == GPTVQ_FIELD_SWITCH || f->type == GPTVQ_FIELD_SEED ||
+        f->type == GPTVQ_FIELD_TEXT)
+      continue;
+    (void)snprintf(name, sizeof name, "`%s`", f->name);
+    double outside[2] = {f->min - (f->type == GPTVQ_FIELD_DOUBLE ? 1e-10 : 1), f->max + 1};
+    if (f->type != GPTVQ_FIELD_DOUBLE && f->min < 1) outside[0] = outside[1]; /* unsigned: nothing is below */
+    for (int k = 0; k < 2; k++) {
+      gptvq_quantize_options before;
+      gptvq_quantize_options_init(&o);
+      before = o;
+      (void)snprintf(text, sizeof text, "%.17g", outside[k]);
+      bool derived = f->derived != NULL && outside[k] == 0.0;
+      assert_int_equal(gptvq_quantize_options_set(&o, f->name, text, &err),
+                       derived ? GPTVQ_OK : GPTVQ_ERROR_ARGUMENT);
+      if (derived) continue;
+      assert_non_null(strstr(err.message, name));
+      assert_memory_equal(&o, &before, sizeof o);
+      assert_int_equal(gptvq_quantize_options_set(&o, f->name, "many", &err), GPTVQ_ERROR_ARGUMENT);
+      assert_int_equal(gptvq_quantize_options_set(&o, f->name, "", &err), GPTVQ_ERROR_ARGUMENT);
+    }
+    for (int k = 0; k < 2; k++) {
+      (void)snprintf(text, sizeof text, "%.17g", k == 0 ? f->min : f->max);
+      assert_int_equal(gptvq_quantize_options_set(&o, f->name, text, &err), GPTVQ_OK);
+    }
+  }
+  assert_int_equal(gptvq_quantize_options_set(&o, "colour", "red", &err), GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(gptvq_quantize_options_set(&o, "seed", "18446744073709551615", &err), GPTVQ_OK);
+  assert_true(o.seed == UINT64_MAX);
+  assert_int_equal(gptvq_quantize_options_set(&o, "seed", "-1", &err), GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(gptvq_quantize_options_set(&o, "calib", "self", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_quantize_options_get(&o, "calib", text, 4, &err),
+                   GPTVQ_ERROR_ARGUMENT); /* no room */
+  assert_int_equal(gptvq_quantize_options_get(&o, "calib", text, 5, &err), GPTVQ_OK);
+  assert_string_equal(text, "self");
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(bits_give_the_paper_s_sizes),    cmocka_unit_test(the_paper_s_recipe_has_nothing_else),
-      cmocka_unit_test(part_of_the_sizes_may_be_given), cmocka_unit_test(absurd_values_are_named),
-      cmocka_unit_test(layers_get_even_groups),         cmocka_unit_test(shapes_are_valid_and_sized)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(bits_give_the_paper_s_sizes),
+                                     cmocka_unit_test(the_paper_s_recipe_has_nothing_else),
+                                     cmocka_unit_test(part_of_the_sizes_may_be_given),
+                                     cmocka_unit_test(absurd_values_are_named),
+                                     cmocka_unit_test(layers_get_even_groups),
+                                     cmocka_unit_test(shapes_are_valid_and_sized),
+                                     cmocka_unit_test(every_choice_of_every_option_is_possible)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

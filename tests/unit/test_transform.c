@@ -370,7 +370,7 @@ static void the_same_bytes(void **state) {
     other.resume = 1;
     other.rotate = GPTVQ_ROTATE_HEADS;
     assert_int_equal(gptvq_quantize("tied", "cut", &other, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
-    assert_non_null(strstr(error.message, "rotate was 3, is now 2"));
+    assert_non_null(strstr(error.message, "`rotate` was 3, is now 2"));
     other.rotate = GPTVQ_ROTATE_ALL;
     ok(gptvq_quantize("tied", "cut", &other, NULL, NULL, err));
     assert_same_folder("whole", "cut");
@@ -410,7 +410,7 @@ static void bad_numbers_are_named(void **state) {
   gptvq_error error = {0};
   o.rotate = 4;
   assert_int_equal(gptvq_quantize("nan", "out", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
-  assert_non_null(strstr(error.message, "rotate 4"));
+  assert_non_null(strstr(error.message, "`rotate` 4"));
 }
 
 int main(void) {

@@ -1,55 +1,15 @@
-/* Options: defaults, sizes from bits, and the shape that a layer gets. docs/METHOD.md, "Sizes". */
+/* Sizes from bits, and the shape that a layer gets. docs/METHOD.md, "Sizes". */
 #include "quant/layer.h"
 
 #include "base/memory.h"
-#include "quant/beam.h"
+#include "quant/options/options.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Largest group: 4-D at 3.125 bits (k = 4096) needs 2^20 weights per codebook. */
-#define MAX_GROUP ((size_t)1 << 20)
 #define MAX_CODEBOOK_COST 2.0 /* bits per value; more would be better spent on indices */
 enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4, MAX_SVD_K = 256 };
-
-/* The published algorithm. All that is not named here is zero, and zero is "off" for everything that goes
- * beyond it: an option added later joins the paper's recipe only by being named here. */
-static void published(gptvq_quantize_options *options) {
-  memset(options, 0, sizeof *options);
-  options->method = GPTVQ_METHOD_GPTVQ;
-  options->bits = 2.25;
-  options->dim = 2;
-  options->group_cols = 256;
-  options->codebook_bits = 8;
-  options->em_init = GPTVQ_INIT_MAHALANOBIS;
-  options->em_iterations = 100;
-  options->hessian_weights = 1;
-  options->feedback = 1;
-  options->codebook_update = 1;
-  options->damping = 0.01;
-  options->calib_samples = 128;
-  options->beam = 1;
-  options->finetune_batch = 4; /* of use only with finetune_steps */
-  options->finetune_rate = 0.01;
-  options->head_bits = 16;
-}
-
-void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe recipe) {
-  published(options);
-  if (recipe == GPTVQ_RECIPE_PAPER) return;
-  options->exact_metric = 1;
-  options->reassign_rounds = 3;
-  options->act_order = 2;
-  options->true_sequential = 1;
-  options->beam = 4;
-  options->mismatch = 1.0;
-  options->mismatch_stream = 1.0;
-}
-
-void gptvq_quantize_options_init(gptvq_quantize_options *options) {
-  gptvq_quantize_options_recipe(options, GPTVQ_RECIPE_DEFAULT);
-}
 
 static bool is_uniform(const gptvq_quantize_options *o) {
   return o->method == GPTVQ_METHOD_GPTQ || o->method == GPTVQ_METHOD_RTN;
@@ -74,7 +34,7 @@ static size_t vq_group(const gptvq_quantize_options *o, unsigned index_bits, dou
   double spare = bits - vq_bits(o, index_bits, INFINITY);
   if (!(spare > 1e-9) || spare > MAX_CODEBOOK_COST) return 0;
   double group = floor(codebook_cost(o, index_bits) / spare + 0.5);
-  if (group > (double)MAX_GROUP || group < 8.0) return 0;
+  if (group > (double)GPTVQ_MAX_GROUP || group < 8.0) return 0;
   return (size_t)group;
 }
 
@@ -94,9 +54,9 @@ static gptvq_status no_such_size(const gptvq_quantize_options *o, gptvq_error *e
   else (void)snprintf(nearest, sizeof nearest, "%g", below > 0.0 ? below : above);
   return gptvq_fail(
       err, GPTVQ_ERROR_ARGUMENT,
-      "bits %g is not possible with dim %u, codebooks of %u bits%s%s%s; the nearest possible size is %s",
-      o->bits, o->dim, o->codebook_bits, o->svd_rank ? ", this svd_rank" : "",
-      o->index_bits ? " and this index_bits" : "", o->group_size ? " and this group_size" : "", nearest);
+      "`bits` %g is not possible with `dim` %u, codebooks of %u bits%s%s%s; the nearest possible size is %s",
+      o->bits, o->dim, o->codebook_bits, o->svd_rank ? ", this `svd_rank`" : "",
+      o->index_bits ? " and this `index_bits`" : "", o->group_size ? " and this `group_size`" : "", nearest);
 }
 
 /* Before any size is known. */
@@ -104,19 +64,19 @@ static gptvq_status check_svd(const gptvq_quantize_options *o, gptvq_error *err)
   if (o->svd_rank == 0) return GPTVQ_OK;
   if (is_uniform(o))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "svd_rank %u is not possible: uniform methods have no codebooks", o->svd_rank);
+                      "`svd_rank` %u is not possible: uniform methods have no codebooks", o->svd_rank);
   if (o->dim != 1)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
-        "svd_rank %u is not possible with dim %u: only codebooks of dim 1 can be sorted and stacked",
+        "`svd_rank` %u is not possible with `dim` %u: only codebooks of `dim` 1 can be sorted and stacked",
         o->svd_rank, o->dim);
   if (o->svd_rank > MAX_SVD_K)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "svd_rank %u is not possible: choose 1 to the number of centroids, at most %d",
+                      "`svd_rank` %u is not possible: choose 1 to the number of centroids, at most %d",
                       o->svd_rank, MAX_SVD_K);
   if (o->finetune_steps > 0 || o->finetune_block_steps > 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "svd_rank %u is not possible with fine-tuning, which moves every centroid by itself: "
+                      "`svd_rank` %u is not possible with fine-tuning, which moves every centroid by itself: "
                       "give one of the two",
                       o->svd_rank);
   return GPTVQ_OK;
@@ -124,30 +84,30 @@ static gptvq_status check_svd(const gptvq_quantize_options *o, gptvq_error *err)
 
 static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
   if (o->dim != 1 && o->dim != 2 && o->dim != 4)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "dim %u is not possible: choose 1, 2 or 4", o->dim);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`dim` %u is not possible: choose 1, 2 or 4", o->dim);
   if (o->codebook_bits != 8 && o->codebook_bits != 16)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "codebook_bits %u is not possible: choose 8 or 16",
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`codebook_bits` %u is not possible: choose 8 or 16",
                       o->codebook_bits);
-  if (o->index_bits > 12)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "index_bits %u is not possible: choose 1 to 12",
-                      o->index_bits);
   if (o->group_cols < 8 || o->group_cols % 8 != 0 || o->group_cols > 65536)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
-        "group_cols %zu is not possible: choose a multiple of 8 from 8 to 65536, such as %zu", o->group_cols,
+        "`group_cols` %zu is not possible: choose a multiple of 8 from 8 to 65536, such as %zu",
+        o->group_cols,
         gptvq_min_size(65536, gptvq_max_size(8, gptvq_round_up(gptvq_min_size(o->group_cols, 65536), 8))));
-  if (o->group_size != 0 && (o->group_size < 8 || o->group_size > MAX_GROUP))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "group_size %zu is not possible: choose 8 to %zu",
-                      o->group_size, MAX_GROUP);
+  if (o->group_size != 0 && (o->group_size < 8 || o->group_size > GPTVQ_MAX_GROUP))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`group_size` %zu is not possible: choose 8 to %zu",
+                      o->group_size, GPTVQ_MAX_GROUP);
   if (o->scale_block != 0 && (o->scale_block < 8 || (o->scale_block & (o->scale_block - 1)) != 0 ||
                               o->group_cols % o->scale_block != 0))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "scale_block %u is not possible: choose 0 (none), 8, 16, 32, 64 … such that it divides "
-                      "group_cols %zu",
-                      o->scale_block, o->group_cols);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "`scale_block` %u is not possible: choose 0 (none), 8, 16, 32, 64 … such that it divides "
+        "`group_cols` %zu",
+        o->scale_block, o->group_cols);
   if (o->bits == 0.0 && (o->index_bits == 0 || o->group_size == 0))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "neither bits nor both of index_bits and group_size are given: set bits, such as 2.25");
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "neither `bits` nor both of `index_bits` and `group_size` are given: set `bits`, such as 2.25");
   if (o->index_bits == 0 && o->group_size == 0) {
     for (unsigned b = 12; b >= 1 && o->group_size == 0; b--) {
       o->group_size = vq_group(o, b, o->bits);
@@ -163,7 +123,7 @@ static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
     if (o->index_bits == 0) return no_such_size(o, err);
   }
   if (o->svd_rank > 0 && (o->index_bits > 8 || o->svd_rank > 1u << o->index_bits))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "svd_rank %u is not possible with %u centroids: %s",
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`svd_rank` %u is not possible with %u centroids: %s",
                       o->svd_rank, 1u << o->index_bits,
                       o->index_bits > 8 ? "factored codebooks have at most 256"
                                         : "the rank is at most their number");
@@ -176,31 +136,32 @@ static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err)
   o->scale_block = 0;
   if (o->index_bits > 8)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "index_bits %u is not possible with uniform methods: choose 1 to 8", o->index_bits);
-  if (o->group_size > MAX_GROUP)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "group_size %zu is not possible: choose 1 to %zu",
-                      o->group_size, MAX_GROUP);
+                      "`index_bits` %u is not possible with uniform methods: choose 1 to 8", o->index_bits);
+  if (o->group_size > GPTVQ_MAX_GROUP)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`group_size` %zu is not possible: choose 1 to %zu",
+                      o->group_size, GPTVQ_MAX_GROUP);
   if (o->bits == 0.0 && (o->index_bits == 0 || o->group_size == 0))
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
-        "neither bits nor both of index_bits and group_size are given: set bits, such as 2.125");
+        "neither `bits` nor both of `index_bits` and `group_size` are given: set `bits`, such as 2.125");
   if (o->bits != 0.0 && o->index_bits == 0) {
     double spare = o->group_size ? (double)UNIFORM_GROUP_BITS / (double)o->group_size : 0.0;
     double b = o->group_size ? floor(o->bits - spare + 1e-9) : ceil(o->bits - 1e-9) - 1.0;
     if (b < 1.0 || b > 8.0)
       return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                        "bits %g is not possible with uniform methods%s; the nearest possible size is %g",
-                        o->bits, o->group_size ? " and this group_size" : "",
+                        "`bits` %g is not possible with uniform methods%s; the nearest possible size is %g",
+                        o->bits, o->group_size ? " and this `group_size`" : "",
                         b < 1.0 ? 1.0 + (spare > 0.0 ? spare : 0.125) : 8.0 + (spare > 0.0 ? spare : 0.125));
     o->index_bits = (unsigned)b;
   }
   if (o->group_size == 0) {
     double spare = o->bits - o->index_bits,
            group = spare > 0.0 ? floor(UNIFORM_GROUP_BITS / spare + 0.5) : 0.0;
-    if (group < 1.0 || group > (double)MAX_GROUP)
-      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                        "bits %g is not possible with index_bits %u: the nearest usual sizes are %g and %g",
-                        o->bits, o->index_bits, o->index_bits + 0.125, o->index_bits + 0.25);
+    if (group < 1.0 || group > (double)GPTVQ_MAX_GROUP)
+      return gptvq_fail(
+          err, GPTVQ_ERROR_ARGUMENT,
+          "`bits` %g is not possible with `index_bits` %u: the nearest usual sizes are %g and %g", o->bits,
+          o->index_bits, o->index_bits + 0.125, o->index_bits + 0.25);
     o->group_size = (size_t)group;
   }
   o->bits = o->index_bits + (double)UNIFORM_GROUP_BITS / (double)o->group_size;
@@ -208,51 +169,10 @@ static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err)
 }
 
 gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_error *err) {
-  if ((unsigned)o->method > GPTVQ_METHOD_KMEANS)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "method %d is unknown: choose gptvq, gptq, rtn or kmeans",
-                      (int)o->method);
-  if (!(o->bits >= 0.0) || o->bits > 16.0)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "bits %g is not possible: choose about 1 to 8, such as 2.25",
-                      o->bits);
-  if ((unsigned)o->em_init > GPTVQ_INIT_CDF)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "em_init %d is unknown: choose mahalanobis, kmeans++ or cdf",
-                      (int)o->em_init);
-  if (o->em_iterations > 100000)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "em_iterations %u is not possible: choose 0 to 100000",
-                      o->em_iterations);
-  if (o->reassign_rounds > 1000)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "reassign_rounds %u is not possible: choose 0 to 1000",
-                      o->reassign_rounds);
-  if (!(o->damping >= 0.0) || o->damping > 10.0)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "damping %g is not possible: choose 0 to 10, such as 0.01",
-                      o->damping);
-  if (!(o->mismatch >= 0.0 && o->mismatch <= 1.0))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "mismatch %g is not possible: choose 0 to 1", o->mismatch);
-  if (!(o->mismatch_stream >= 0.0 && o->mismatch_stream <= 1.0))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "mismatch_stream %g is not possible: choose 0 to 1",
-                      o->mismatch_stream);
-  if (!(o->guide >= 0.0 && o->guide <= 1.0))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "guide %g is not possible: choose 0 to 1", o->guide);
-  if (o->allocate < 0 || o->allocate > 1)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "allocate %d is unknown: choose 0 (the same for all layers) or 1 (by sensitivity)",
-                      o->allocate);
-  if (o->act_order < 0 || o->act_order > 3)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "act_order %d is unknown: choose 0 (off), 1 (permutation stored), 2 (sub-vectors only, "
-                      "nothing stored) or 3 (as 2, "
-                      "and columns sorted where a neighbouring layer takes up the order)",
-                      o->act_order);
+  GPTVQ_TRY(gptvq_fields_check(o, err));
   if (o->head_bits != 8 && o->head_bits != 16)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "an output head of %u bits is not possible: choose 8 or 16",
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`head_bits` %u is not possible: choose 8 or 16",
                       o->head_bits);
-  if (o->rotate < GPTVQ_ROTATE_NONE || o->rotate > GPTVQ_ROTATE_ALL)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "rotate %d is unknown: choose 0 (none), 1 (residual stream), 2 (heads) or 3 (both)",
-                      o->rotate);
-  if (o->beam < 1 || o->beam > GPTVQ_BEAM_MAX)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "beam %u is not possible: choose 1 (greedy) to %d", o->beam,
-                      GPTVQ_BEAM_MAX);
   GPTVQ_TRY(check_svd(o, err));
   return is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
 }

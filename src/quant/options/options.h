@@ -1,0 +1,25 @@
+/* quant/options/options.h: what the library itself asks of the table of options. */
+#ifndef GPTVQ_QUANT_OPTIONS_H
+#define GPTVQ_QUANT_OPTIONS_H
+
+#include "base/status.h"
+
+#include <gptvq/quantize.h>
+#include <jansson.h>
+
+/* Largest group: 4-D at 3.125 bits (k = 4096) needs 2^20 weights per codebook. */
+#define GPTVQ_MAX_GROUP ((size_t)1 << 20)
+
+/* The name of a row's choice. */
+const char *gptvq_method_name(gptvq_method method);
+
+/* Each member by itself: within its row's range, one of its choices. GPTVQ_ERROR_ARGUMENT naming the first
+ * that is not. */
+gptvq_status gptvq_fields_check(const gptvq_quantize_options *options, gptvq_error *err);
+
+/* The rows that belong to a run's identity and are not about its data (packed folders say them too), or those
+ * that are, as a new object; NULL when out of memory. */
+json_t *gptvq_options_json(const gptvq_quantize_options *options);
+json_t *gptvq_options_data_json(const gptvq_quantize_options *options);
+
+#endif

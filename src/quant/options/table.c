@@ -1,0 +1,152 @@
+/* The one table of quantize options: defaults, recipes, checks, the identity of a run, the command line and
+ * its help, docs/CLI.md all come from it. An option is a member of gptvq_quantize_options and a row here. */
+#include "quant/options/options.h"
+#include "quant/beam.h"
+
+#include <stddef.h>
+
+static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
+static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
+static const char *const metrics[] = {"diagonal", "exact", NULL};
+static const char *const orders[] = {"off", "columns", "blocks", "absorb", NULL};
+static const char *const rotations[] = {"none", "residual", "heads", "all", NULL};
+static const char *const allocations[] = {"uniform", "sensitivity", NULL};
+
+static const char size[] = "Size", calibration[] = "Calibration (gptvq and gptq)",
+                  finetuning[] = "Fine-tuning (gptvq and gptq)",
+                  method[] = "Method (the defaults are the best known)";
+
+#define MEMBER(member, kind) .name = #member, .type = kind, .offset = offsetof(gptvq_quantize_options, member)
+
+/* Rows that are part of a run's identity stand in the order in which its JSON has them. */
+static const gptvq_field fields[] = {
+    {MEMBER(method, GPTVQ_FIELD_ENUM), .choices = methods, .identity = GPTVQ_IDENTITY_ALWAYS, .section = "",
+     .flag = "method", .argument = "METHOD",
+     .help = "gptvq: vector quantization with error feedback\n"
+             "gptq: uniform, with error feedback\n"
+             "rtn: uniform, round to nearest, no data\n"
+             "kmeans: vector quantization without error feedback, no data"},
+
+    {MEMBER(bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .initial = 2.25, .paper = 2.25,
+     .derived = "from --index-bits and --group-size", .identity = GPTVQ_IDENTITY_ALWAYS, .section = size,
+     .flag = "bits", .argument = "B", .help = "bits per value, codebooks and scales included"},
+    {MEMBER(dim, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 4, .initial = 2, .paper = 2,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "dim", .argument = "1|2|4",
+     .help = "weights per index"},
+    {MEMBER(index_bits, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 12, .derived = "from --bits",
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "index-bits", .argument = "N",
+     .help = "bits of an index; at most 8 with rtn and gptq"},
+    {MEMBER(group_size, GPTVQ_FIELD_SIZE), .min = 1, .max = GPTVQ_MAX_GROUP, .derived = "from --bits",
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "group-size", .argument = "L",
+     .help = "weights per codebook (8 and more), or per scale with rtn and gptq"},
+    {MEMBER(group_cols, GPTVQ_FIELD_SIZE), .min = 8, .max = 65536, .initial = 256, .paper = 256,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "group-columns", .argument = "N",
+     .help = "columns of a codebook's group, a multiple of 8"},
+    {MEMBER(codebook_bits, GPTVQ_FIELD_UNSIGNED), .min = 8, .max = 16, .initial = 8, .paper = 8,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "codebook-bits", .argument = "8|16",
+     .help = "bits of a stored centroid value"},
+    {MEMBER(scale_block, GPTVQ_FIELD_UNSIGNED), .min = 8, .max = 65536, .derived = "none",
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "scale-block", .argument = "N",
+     .help = "one 4-bit scale per N weights, a power of two"},
+
+    {MEMBER(calib, GPTVQ_FIELD_TEXT), .section = calibration, .flag = "calib", .argument = "FILE|self",
+     .help = "a text like those the model will see; self: sampled from the model itself"},
+    {MEMBER(calib_samples, GPTVQ_FIELD_SIZE), .min = 1, .max = 1 << 24, .initial = 128, .paper = 128,
+     .identity = GPTVQ_IDENTITY_DATA, .section = calibration, .flag = "calib-samples", .argument = "N",
+     .help = "windows of text"},
+    {MEMBER(calib_length, GPTVQ_FIELD_SIZE), .min = 2, .max = 1 << 24,
+     .derived = "2048, or the model's context if smaller", .identity = GPTVQ_IDENTITY_DATA,
+     .section = calibration, .flag = "calib-length", .argument = "N", .help = "tokens per window"},
+
+    {MEMBER(em_init, GPTVQ_FIELD_ENUM), .choices = inits, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "em-init", .argument = "INIT",
+     .help = "mahalanobis, kmeans++ or cdf: where the centroids start"},
+    {MEMBER(em_iterations, GPTVQ_FIELD_UNSIGNED), .max = 100000, .initial = 100, .paper = 100,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "em-iterations", .argument = "N",
+     .help = "EM iterations at most"},
+    {MEMBER(hessian_weights, GPTVQ_FIELD_SWITCH), .initial = 1, .paper = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "hessian-weights", .help = "centroids weighted by the Hessian"},
+    {MEMBER(exact_metric, GPTVQ_FIELD_SWITCH), .choices = metrics, .initial = 1,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "metric", .argument = "exact|diagonal",
+     .help = "d x d block of the inverse Hessian in look-ups and feedback, or its diagonal"},
+    {MEMBER(feedback, GPTVQ_FIELD_SWITCH), .initial = 1, .paper = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "feedback", .help = "later columns make up for the error of earlier ones"},
+    {MEMBER(codebook_update, GPTVQ_FIELD_SWITCH), .initial = 1, .paper = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "codebook-update", .help = "optimise the codebooks on the layer loss"},
+    {MEMBER(reassign_rounds, GPTVQ_FIELD_UNSIGNED), .max = 1000, .initial = 3,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "reassign-rounds", .argument = "N",
+     .help = "rounds of update and re-assignment afterwards, at most"},
+    {MEMBER(act_order, GPTVQ_FIELD_INT), .choices = orders, .initial = 2, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "act-order", .argument = "ORDER",
+     .help = "columns in the order of their weight in the loss: columns (permutation stored),\n"
+             "blocks (whole groups and sub-vectors only, nothing stored), absorb (blocks, and\n"
+             "columns of down_proj and o_proj with the order taken up by the layers before) or off"},
+    {MEMBER(true_sequential, GPTVQ_FIELD_SWITCH), .initial = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "true-sequential",
+     .help = "each layer is calibrated on the quantized outputs of those before it"},
+    {MEMBER(damping, GPTVQ_FIELD_DOUBLE), .max = 10, .initial = 0.01, .paper = 0.01,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "damping", .argument = "F",
+     .help = "added to the Hessian's diagonal, as a fraction of its mean"},
+
+    {MEMBER(seed, GPTVQ_FIELD_SEED), .identity = GPTVQ_IDENTITY_ALWAYS, .section = calibration,
+     .flag = "seed", .argument = "S", .help = "chooses windows and initial centroids"},
+
+    {MEMBER(finetune_steps, GPTVQ_FIELD_SIZE), .max = 1 << 24, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = finetuning, .flag = "finetune-steps", .argument = "N",
+     .help = "codebooks, scales and norms of the whole model are optimised against the original's\n"
+             "predictions for N steps; needs the model's weights in memory in fp32"},
+    {MEMBER(finetune_block_steps, GPTVQ_FIELD_SIZE), .max = 1 << 24, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = finetuning, .flag = "finetune-block-steps", .argument = "N",
+     .help = "the same block after block, against the original block's outputs, for N steps each;\n"
+             "needs one block in fp32 and three times the activations"},
+    {MEMBER(finetune_batch, GPTVQ_FIELD_SIZE), .min = 1, .max = 1 << 20, .initial = 4, .paper = 4,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = finetuning, .flag = "finetune-batch", .argument = "N",
+     .help = "calibration windows per step"},
+    {MEMBER(finetune_rate, GPTVQ_FIELD_DOUBLE), .min = 1e-9, .max = 1, .initial = 0.01, .paper = 0.01,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = finetuning, .flag = "finetune-rate", .argument = "F",
+     .help = "learning rate, relative to a codebook's values"},
+
+    {MEMBER(mismatch, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "mismatch", .argument = "F",
+     .help = "share by which a layer makes up for what quantization did to its inputs (0 = not;\n"
+             "needs --true-sequential and twice the activations)"},
+    {MEMBER(mismatch_stream, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "mismatch-stream", .argument = "F",
+     .help = "the same for the error of the residual stream, by o_proj and down_proj"},
+    {MEMBER(beam, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = GPTVQ_BEAM_MAX, .initial = 4, .paper = 1,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "beam", .argument = "N",
+     .help = "partial assignments kept per row; 1: greedy, as published"},
+    {MEMBER(finetune_index_rate, GPTVQ_FIELD_DOUBLE), .max = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = finetuning, .flag = "finetune-index-rate", .argument = "F",
+     .help = "the same for the indices, which then may change too; takes three times the memory;\n"
+             "0 = they stay"},
+    {MEMBER(guide, GPTVQ_FIELD_DOUBLE), .max = 1, .identity = GPTVQ_IDENTITY_ALWAYS, .section = method,
+     .flag = "guide", .argument = "F",
+     .help = "calibration tokens weigh by the squared gradient of the loss, to this power; 0 = all\n"
+             "the same"},
+    {MEMBER(allocate, GPTVQ_FIELD_SWITCH), .choices = allocations, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = size, .flag = "allocate", .argument = "uniform|sensitivity",
+     .help = "the same size for every layer, or more bits where the loss feels them, for the same\n"
+             "total (gptvq; takes a backward pass)"},
+    {MEMBER(rotate, GPTVQ_FIELD_INT), .choices = rotations, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "rotate", .argument = "WHAT",
+     .help = "Hadamard rotation, folded into the weights: residual (of the residual stream), heads (of\n"
+             "the values in each attention head), all or none. Takes a temporary fp32 copy of the\n"
+             "model on disk"},
+    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 8, .max = 16, .initial = 16, .paper = 16,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "head-bits", .argument = "8|16",
+     .help = "the output head as int8 codes (half its size), or as the original has it"},
+    /* absent means none: folders without factors stay byte for byte what they were */
+    {MEMBER(svd_rank, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 256, .derived = "whole",
+     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "svd-rank", .argument = "R",
+     .help = "codebooks of a layer stored as int8 factors of rank R (--dim 1)"},
+
+    {MEMBER(force, GPTVQ_FIELD_SWITCH), .section = "", .flag = "force", .help = "replace OUT if it exists"},
+    {MEMBER(resume, GPTVQ_FIELD_SWITCH), .section = "", .flag = "resume",
+     .help = "go on with an interrupted run (same options)"},
+};
+
+const gptvq_field *gptvq_quantize_fields(size_t *count) {
+  *count = sizeof fields / sizeof fields[0];
+  return fields;
+}
