@@ -4,6 +4,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "model/workspace.h"
+#include "text/judge.h"
 
 #include <gptvq/tokenizer.h>
 #include <math.h>
@@ -153,6 +154,7 @@ static gptvq_status cut_text(const gptvq_model *model, const char *model_dir,
                    options->calib, out->length);
     goto done;
   }
+  bool warned = gptvq_text_warn(callbacks, options->calib, text, size, NULL, 0); /* even if it is too short */
   GPTVQ_TRY_GOTO(gptvq_tokenizer_open(model_dir, &tokenizer, err));
   GPTVQ_TRY_GOTO(gptvq_tokenizer_encode(tokenizer, text, size, 0, &ids, &count, err));
   if (count < out->length) {
@@ -169,6 +171,7 @@ static gptvq_status cut_text(const gptvq_model *model, const char *model_dir,
                      options->calib, (int)ids[i], model->config.vocab);
       goto done;
     }
+  if (!warned) gptvq_text_warn(callbacks, options->calib, NULL, 0, ids, count);
   status = cut_windows(ids, count, options->seed, callbacks, out, err);
 done:
   gptvq_free(ids);
@@ -299,6 +302,7 @@ static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_o
     GPTVQ_TRY_GOTO(sample_windows(job, first, windows, options->seed, callbacks, err));
     GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "sample", "", first + count, windows, NAN, err));
   }
+  gptvq_text_warn(callbacks, "the text sampled from the model", NULL, 0, out->tokens, windows * out->length);
 done:
   gptvq_workspace_destroy(job->workspace);
   free(job->last);
