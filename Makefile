@@ -1,5 +1,5 @@
 # Thin front of CMake: see README.md.
-.PHONY: release debug asan-ubsan tsan aarch64-cross check check-sanitized check-aarch64 demo quality reproduce-paper deps clean
+.PHONY: release debug asan-ubsan tsan aarch64-cross check check-plain check-sanitized check-aarch64 demo quality reproduce-paper deps clean
 JOBS ?= $(shell nproc)
 
 release debug asan-ubsan tsan: deps
@@ -16,6 +16,9 @@ deps:
 
 check: release
 	@scripts/check.sh build/release
+
+check-plain: deps
+	@JOBS=$(JOBS) scripts/check-no-onednn.sh
 
 check-sanitized: asan-ubsan
 	@scripts/check.sh build/asan-ubsan

@@ -109,6 +109,11 @@ const char *gptvq_cli_time_text(double seconds, char buffer[GPTVQ_CLI_SIZE_TEXT]
 /* A whole file ("-": standard input) as a NUL-terminated buffer that the caller frees with free(). */
 gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gptvq_error *err);
 
+/* "standard input" for "-", else the path */
+const char *gptvq_cli_file_name(const char *path);
+/* Warns when a file that was read is not UTF-8 text. */
+void gptvq_cli_warn_encoding(const char *path, const char *data, size_t size);
+
 /* Wall clock in seconds from an arbitrary start. */
 double gptvq_cli_clock(void);
 

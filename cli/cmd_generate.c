@@ -61,6 +61,7 @@ static int encode_prompt(generation *job) {
     if (gptvq_cli_read_file(job->prompt_file, &job->file_text, &size, &err) != GPTVQ_OK)
       return gptvq_cli_fail(&err);
     text = job->file_text;
+    gptvq_cli_warn_encoding(job->prompt_file, text, size);
   }
   if (gptvq_tokenizer_encode(job->tokenizer, text, size, job->bos, &job->prompt_ids, &job->prompt_count,
                              &err) != GPTVQ_OK)

@@ -160,8 +160,8 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
          gptvq_cli_size_text(after, b), info[1].model_bits_per_value);
   printf("mean error       %.5f of a layer's output\n", r->mean_error);
   if (isfinite(r->finetune_before))
-    printf("fine-tuning      KL divergence %.5f -> %.5f on held-out calibration windows\n",
-           r->finetune_before, r->finetune_after);
+    printf("fine-tuning      KL divergence %.5f -> %.5f nats per token\n", r->finetune_before,
+           r->finetune_after);
   printf("time             %s", gptvq_cli_time_text(r->seconds, a));
   if (r->blocks_resumed > 0) printf(" (%zu blocks were already there)", r->blocks_resumed);
   printf("\npeak memory      %s\n", gptvq_cli_size_text(r->peak_bytes, a));

@@ -126,6 +126,7 @@ int gptvq_cmd_tokenize(int argc, char **argv) {
     code = decode(tokenizer, text_path, data, size, skip != 0, json != 0);
   } else {
     int32_t *ids;
+    gptvq_cli_warn_encoding(text_path, data, size);
     if (gptvq_tokenizer_encode(tokenizer, data, size, bos, &ids, &count, &err) != GPTVQ_OK) {
       code = gptvq_cli_fail(&err);
     } else {

@@ -43,6 +43,7 @@ int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
     return gptvq_cli_fail(&err);
   if (eval->text_size == 0)
     return gptvq_cli_error(GPTVQ_ERROR_DATA, "%s is empty: there is no text to predict", eval->text_path);
+  eval->options.name = gptvq_cli_file_name(eval->text_path);
   return 0;
 }
 

@@ -144,6 +144,15 @@ gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gp
   return GPTVQ_OK;
 }
 
+const char *gptvq_cli_file_name(const char *path) { return strcmp(path, "-") == 0 ? "standard input" : path; }
+
+void gptvq_cli_warn_encoding(const char *path, const char *data, size_t size) {
+  char line[1024];
+  if (gptvq_text_judge(gptvq_cli_file_name(path), data, size, NULL, 0, line, sizeof line) ==
+      GPTVQ_TEXT_FOREIGN)
+    gptvq_cli_warn("%s", line);
+}
+
 double gptvq_cli_clock(void) {
   struct timespec now;
   (void)clock_gettime(CLOCK_MONOTONIC, &now);

@@ -1,9 +1,11 @@
 #!/bin/sh
-# Runs all tests of a build folder and closes with a line "N passed, N failed".
+# check.sh FOLDER [CTEST OPTIONS…]: runs the tests of a build folder and closes with a line "N passed, N failed".
 set -u
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-ctest --test-dir "$1" --output-on-failure -j "$(nproc)" 2>&1 | tee "$log"
+build=$1
+shift
+ctest --test-dir "$build" --output-on-failure -j "$(nproc)" "$@" 2>&1 | tee "$log"
 failed=$(grep -cE '\*\*\*(Failed|Timeout|Exception|Not Run)' "$log")
 passed=$(grep -cE '   Passed ' "$log")
 echo "$passed passed, $failed failed"

@@ -15,6 +15,7 @@ typedef struct gptvq_eval_options {
   size_t score_from;  /* only predictions made at positions >= this are scored: the logits there, for the next
                        * token. 0 = all  ctx - 1 of a window; ctx / 2 is llama.cpp's protocol */
   int bos;            /* 1: the tokenizer's template is applied to the text once. Default 0 */
+  const char *name;   /* what warnings call the text, such as its file; NULL (default): "the text" */
 } gptvq_eval_options;
 
 typedef struct gptvq_eval_result {
@@ -34,7 +35,7 @@ GPTVQ_API void gptvq_eval_options_init(gptvq_eval_options *options);
 
 /* Tokenizes the whole text once, cuts it into non-overlapping windows of ctx tokens (a shorter rest is
  * dropped, as is usual; fewer than one window: GPTVQ_ERROR_DATA with both numbers), predicts each window from
- * its own start. */
+ * its own start. What gptvq_text_judge says of the text is logged as a warning. */
 GPTVQ_API gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *tokenizer,
                                        const char *text, size_t size, const gptvq_eval_options *options,
                                        const gptvq_callbacks *callbacks, gptvq_eval_result *result,

@@ -90,8 +90,8 @@ typedef struct gptvq_quantize_report {
   double seconds;
   uint64_t peak_bytes; /* peak resident memory of the process */
   size_t layers, blocks_resumed;
-  /* KL divergence per token on the held-out calibration windows, nats, before and after fine-tuning; both NaN
-   * without it */
+  /* KL divergence per token, nats, before and after fine-tuning, on windows held out of it (of a text too
+   * short for any, which a warning says, on those it was trained on); both NaN without it */
   double finetune_before, finetune_after;
   double cpu_seconds; /* of all threads */
 } gptvq_quantize_report;

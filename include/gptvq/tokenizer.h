@@ -51,6 +51,21 @@ GPTVQ_API int32_t gptvq_tokenizer_bos(const gptvq_tokenizer *tokenizer);
 /* EOS id from tokenizer_config.json beside the file, or -1. */
 GPTVQ_API int32_t gptvq_tokenizer_eos(const gptvq_tokenizer *tokenizer);
 
+/* What a text looks like to someone who calibrates with it or measures a perplexity. */
+typedef enum gptvq_text_kind {
+  GPTVQ_TEXT_PLAIN = 0, /* UTF-8 text: prose, programs, a JSON document, whatever the script */
+  GPTVQ_TEXT_FOREIGN,   /* not UTF-8 text: another encoding, a compressed or binary file */
+  GPTVQ_TEXT_WRAPPED,   /* text inside JSON lines or an HTML page */
+  GPTVQ_TEXT_REPEATED   /* the same few tokens over and over */
+} gptvq_text_kind;
+
+/* Judges text[size], and the tokens ids[count] of a text; either may be left out (size or count 0). `line`
+ * gets one line (empty for GPTVQ_TEXT_PLAIN) that begins with `name` and says what it looks like and what to
+ * do. Never an error: who wants to may use such a text. Looks at 320 KiB and 65,536 tokens from all over the
+ * text; texts of less than 71 tokens are not called repeated. */
+GPTVQ_API gptvq_text_kind gptvq_text_judge(const char *name, const char *text, size_t size,
+                                           const int32_t *ids, size_t count, char *line, size_t line_size);
+
 GPTVQ_API void gptvq_free(void *memory); /* frees what the library handed out */
 
 #ifdef __cplusplus

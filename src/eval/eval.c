@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "text/judge.h"
 
 #include <math.h>
 #include <string.h>
@@ -138,9 +139,12 @@ static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gp
   row_score *scores = NULL;
   sums total = {0};
   memset(result, 0, sizeof *result);
-  gptvq_status status =
-      gptvq_windows_create(a, tokenizer, text, size, options != NULL ? options : &defaults, &windows, err);
+  if (options == NULL) options = &defaults;
+  const char *name = options->name != NULL ? options->name : "the text";
+  bool warned = gptvq_text_warn(callbacks, name, text, size, NULL, 0); /* even if it is too short */
+  gptvq_status status = gptvq_windows_create(a, tokenizer, text, size, options, &windows, err);
   if (status != GPTVQ_OK) return status;
+  if (!warned) gptvq_text_warn(callbacks, name, NULL, 0, windows.ids, windows.count * windows.ctx);
   for (size_t i = 0; i < windows.count * windows.ctx; i++) {
     if (windows.ids[i] >= 0 && (size_t)windows.ids[i] < info.vocab) continue;
     status = gptvq_fail(err, GPTVQ_ERROR_DATA,

@@ -4,6 +4,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "model/workspace.h"
+#include "text/judge.h"
 
 #include <gptvq/tokenizer.h>
 #include <math.h>
@@ -43,16 +44,99 @@ gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quan
   return GPTVQ_OK;
 }
 
-void gptvq_calibration_offsets(size_t count, size_t samples, size_t length, uint64_t seed, size_t *offsets) {
-  size_t starts = count - length + 1;
-  uint64_t state = seed;
-  (void)gptvq_random(&state); /* neighbouring seeds give unrelated streams from the second number on */
-  for (size_t i = 0; i < samples; i++) {
-    size_t begin = (size_t)((unsigned __int128)starts * i / samples);
-    size_t end = (size_t)((unsigned __int128)starts * (i + 1) / samples);
-    uint64_t own = gptvq_random(&state);
-    offsets[i] = begin + (end > begin ? gptvq_random_below(&own, end - begin) : 0);
+size_t gptvq_calibration_room(size_t count, size_t samples, size_t held, size_t length) {
+  if (held == 0) return 0;
+  size_t share = (size_t)((unsigned __int128)count * held / (samples + held) / length);
+  return gptvq_min_size(gptvq_min_size(held, gptvq_max_size(share, 1)), count / 2 / length);
+}
+
+/* First number of part i when `count` numbers are cut into `parts`. */
+static size_t part_begin(size_t count, size_t i, size_t parts) {
+  return (size_t)((unsigned __int128)count * i / parts);
+}
+
+/* A stream of its own for each of several choices from one seed: neighbouring seeds give unrelated streams
+ * from the second number on. */
+static uint64_t first_state(uint64_t seed) {
+  (void)gptvq_random(&seed);
+  return seed;
+}
+
+/* A random number below `count`, 0 for 0. */
+static size_t choose_below(uint64_t *state, size_t count) {
+  uint64_t own = gptvq_random(state);
+  return count > 0 ? gptvq_random_below(&own, count) : 0;
+}
+
+/* Window i somewhere in part i of the text, which has at least 2 · length tokens, such that a window of
+ * others fits in before it. */
+static void hold_out(size_t count, size_t held, size_t length, uint64_t seed, size_t *offsets) {
+  uint64_t state = first_state(seed ^ 0x686f6c646f7574u);
+  for (size_t i = 0; i < held; i++) {
+    size_t begin = part_begin(count, i, held), size = part_begin(count, i + 1, held) - begin;
+    offsets[i] = begin + length + choose_below(&state, size - 2 * length + 1);
   }
+}
+
+/* Places where a window may start in the gap before held-out window `gap` (the last gap ends with the text).
+ */
+static size_t gap_starts(size_t count, size_t length, const size_t *held, size_t held_count, size_t gap,
+                         size_t *begin) {
+  *begin = gap > 0 ? held[gap - 1] + length : 0;
+  size_t end = gap < held_count ? held[gap] : count;
+  return end - *begin >= length ? end - *begin - length + 1 : 0;
+}
+
+void gptvq_calibration_offsets(size_t count, size_t samples, size_t held, size_t length, uint64_t seed,
+                               size_t *offsets) {
+  const size_t *apart = offsets + samples;
+  uint64_t state = first_state(seed);
+  size_t starts = 0, gap = 0, passed = 0, begin;
+  hold_out(count, held, length, seed, offsets + samples);
+  for (size_t i = 0; i <= held; i++) starts += gap_starts(count, length, apart, held, i, &begin);
+  for (size_t i = 0; i < samples; i++) {
+    size_t first = part_begin(starts, i, samples),
+           start = first + choose_below(&state, part_begin(starts, i + 1, samples) - first), here;
+    while (start - passed >= (here = gap_starts(count, length, apart, held, gap, &begin))) {
+      passed += here;
+      gap++;
+    }
+    offsets[i] = begin + start - passed;
+  }
+}
+
+/* The windows out of ids[count]. */
+static gptvq_status cut_windows(const int32_t *ids, size_t count, uint64_t seed,
+                                const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
+  size_t wanted = out->block_held + out->held, length = out->length;
+  if (count < (out->samples + out->held) * length)
+    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+              "calibration text %s has %zu tokens, fewer than %zu windows of %zu: the windows overlap",
+              out->source, count, out->samples + out->held, length);
+  size_t held = gptvq_calibration_room(count, out->samples - out->block_held, wanted, length);
+  if (held < wanted) {
+    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+              "calibration text %s has room for only %zu of the %zu windows to hold out of fine-tuning%s",
+              out->source, held, wanted, held > 0 ? "" : ": it is judged by the windows it is trained on");
+    out->held = gptvq_ceil_div(held * out->held, wanted);
+    out->block_held = held - out->held;
+  }
+  size_t training = out->samples - out->block_held, next_block = training, next = out->samples;
+  size_t *offsets = gptvq_alloc(training + held, sizeof *offsets);
+  if (offsets == NULL)
+    return gptvq_fail_memory(err, "calibration windows",
+                             gptvq_saturated_size(training + held, sizeof *offsets));
+  gptvq_calibration_offsets(count, training, held, length, seed, offsets);
+  for (size_t i = 0; i < training + held; i++) {
+    size_t window = i;
+    if (i >= training) { /* both kinds of held-out windows from all over the text */
+      size_t k = i - training;
+      window = (k + 1) * out->held / held > k * out->held / held ? next++ : next_block++;
+    }
+    memcpy(out->tokens + window * length, ids + offsets[i], length * sizeof *ids);
+  }
+  free(offsets);
+  return GPTVQ_OK;
 }
 
 static gptvq_status cut_text(const gptvq_model *model, const char *model_dir,
@@ -62,7 +146,7 @@ static gptvq_status cut_text(const gptvq_model *model, const char *model_dir,
   gptvq_tokenizer *tokenizer = NULL;
   char *text = NULL;
   int32_t *ids = NULL;
-  size_t size = 0, count = 0, *offsets = NULL;
+  size_t size = 0, count = 0;
   GPTVQ_TRY_GOTO(gptvq_read_file(options->calib, max_text_bytes, &text, &size, err));
   if (size == 0) {
     status =
@@ -70,6 +154,7 @@ static gptvq_status cut_text(const gptvq_model *model, const char *model_dir,
                    options->calib, out->length);
     goto done;
   }
+  bool warned = gptvq_text_warn(callbacks, options->calib, text, size, NULL, 0); /* even if it is too short */
   GPTVQ_TRY_GOTO(gptvq_tokenizer_open(model_dir, &tokenizer, err));
   GPTVQ_TRY_GOTO(gptvq_tokenizer_encode(tokenizer, text, size, 0, &ids, &count, err));
   if (count < out->length) {
@@ -86,21 +171,9 @@ static gptvq_status cut_text(const gptvq_model *model, const char *model_dir,
                      options->calib, (int)ids[i], model->config.vocab);
       goto done;
     }
-  if (count < out->samples * out->length)
-    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
-              "calibration text %s has %zu tokens, fewer than %zu windows of %zu: the windows overlap",
-              out->source, count, out->samples, out->length);
-  offsets = gptvq_alloc(out->samples, sizeof *offsets);
-  if (offsets == NULL) {
-    status =
-        gptvq_fail_memory(err, "calibration windows", gptvq_saturated_size(out->samples, sizeof *offsets));
-    goto done;
-  }
-  gptvq_calibration_offsets(count, out->samples, out->length, options->seed, offsets);
-  for (size_t i = 0; i < out->samples; i++)
-    memcpy(out->tokens + i * out->length, ids + offsets[i], out->length * sizeof *ids);
+  if (!warned) gptvq_text_warn(callbacks, options->calib, NULL, 0, ids, count);
+  status = cut_windows(ids, count, options->seed, callbacks, out, err);
 done:
-  free(offsets);
   gptvq_free(ids);
   gptvq_tokenizer_close(tokenizer);
   free(text);
@@ -199,8 +272,9 @@ static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_o
   const gptvq_config *c = &model->config;
   size_t window = gptvq_saturated_size(2 * c->layers * c->kv_heads * c->head_dim,
                                        gptvq_saturated_size(out->length, sizeof(uint16_t)));
+  size_t windows = out->samples + out->held;
   size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)),
-                                   gptvq_min_size(TOGETHER, out->samples));
+                                   gptvq_min_size(TOGETHER, windows));
   sampling *job = calloc(1, sizeof *job);
   gptvq_status status = GPTVQ_OK;
   if (job == NULL) return gptvq_fail_memory(err, "sampling", sizeof *job);
@@ -215,8 +289,8 @@ static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_o
                                gptvq_saturated_size(together, (c->hidden + c->vocab) * sizeof(float)));
     goto done;
   }
-  for (size_t first = 0; first < out->samples; first += job->count) {
-    size_t count = gptvq_min_size(together, out->samples - first);
+  for (size_t first = 0; first < windows; first += job->count) {
+    size_t count = gptvq_min_size(together, windows - first);
     if (count != job->count) { /* caches lie closer in the last, smaller batch */
       gptvq_workspace_destroy(job->workspace);
       job->workspace = NULL;
@@ -225,9 +299,10 @@ static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_o
     }
     job->count = count;
     job->tokens = out->tokens + first * out->length;
-    GPTVQ_TRY_GOTO(sample_windows(job, first, out->samples, options->seed, callbacks, err));
-    GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "sample", "", first + count, out->samples, NAN, err));
+    GPTVQ_TRY_GOTO(sample_windows(job, first, windows, options->seed, callbacks, err));
+    GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "sample", "", first + count, windows, NAN, err));
   }
+  gptvq_text_warn(callbacks, "the text sampled from the model", NULL, 0, out->tokens, windows * out->length);
 done:
   gptvq_workspace_destroy(job->workspace);
   free(job->last);
@@ -237,25 +312,37 @@ done:
   return status;
 }
 
+gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
+                                    gptvq_calibration *out, gptvq_error *err) {
+  bool tunes = model->config.experts == 0;
+  size_t samples = options->calib_samples, eighth = gptvq_ceil_div(samples, 8);
+  *out = (gptvq_calibration){.samples = samples};
+  GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));
+  if (tunes && options->finetune_block_steps > 0) out->block_held = gptvq_min_size(eighth, samples / 2);
+  if (tunes && options->finetune_steps > 0) out->held = eighth;
+  size_t tokens = (samples + out->held) * out->length;
+  out->tokens = gptvq_alloc(tokens, sizeof *out->tokens);
+  if (out->tokens == NULL) return gptvq_fail_memory(err, "calibration windows", tokens * sizeof *out->tokens);
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_calibration *out, gptvq_error *err) {
-  *out = (gptvq_calibration){.samples = options->calib_samples};
+  *out = (gptvq_calibration){0};
   if (options->calib == NULL || options->calib[0] == '\0')
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
         "this method needs calibration text: give a text file, or \"self\" to sample it from the model "
         "(--calib FILE|self)");
-  GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));
-  out->tokens = gptvq_alloc(out->samples * out->length, sizeof *out->tokens);
-  if (out->tokens == NULL)
-    return gptvq_fail_memory(err, "calibration windows", out->samples * out->length * sizeof *out->tokens);
+  gptvq_status status = gptvq_calibration_init(model, options, out, err);
   const char *slash = strrchr(options->calib, '/');
   (void)snprintf(out->source, sizeof out->source, "%s", slash != NULL ? slash + 1 : options->calib);
-  gptvq_status status = strcmp(options->calib, "self") == 0
-                            ? sample_self(model, options, callbacks, out, err)
-                            : cut_text(model, model_dir, options, callbacks, out, err);
-  if (status == GPTVQ_OK) out->hash = gptvq_calibration_hash(out->samples, out->length, out->tokens);
+  if (status == GPTVQ_OK)
+    status = strcmp(options->calib, "self") == 0 ? sample_self(model, options, callbacks, out, err)
+                                                 : cut_text(model, model_dir, options, callbacks, out, err);
+  if (status == GPTVQ_OK)
+    out->hash = gptvq_calibration_hash(out->samples + out->held, out->length, out->tokens);
   else gptvq_calibration_release(out);
   return status;
 }

@@ -9,7 +9,10 @@
 
 typedef struct gptvq_calibration {
   size_t samples, length;
-  int32_t *tokens;  /* [samples][length], owned */
+  size_t
+      block_held; /* the last of the samples, which block-wise fine-tuning is judged by and not trained on */
+  size_t held; /* windows after the samples, unseen by all else: fine-tuning of the model is judged by them */
+  int32_t *tokens;  /* [samples + held][length], owned */
   uint64_t hash;    /* of the tokens and their arrangement */
   char source[256]; /* "self" or the text file's name without its folder */
 } gptvq_calibration;
@@ -19,8 +22,9 @@ typedef struct gptvq_calibration {
  *
  * A text file is tokenized once, without BOS. The valid starts are cut into `samples` equal strata and window
  * i starts at a random place of stratum i: spread over the whole text, different for each seed. Windows
- * overlap (with a warning) when the text has fewer than samples × length tokens. GPTVQ_ERROR_DATA: fewer than
- * `length` tokens, or an id that the model lacks.
+ * overlap (with a warning) when the text has fewer tokens than they take. With fine-tuning, windows are held
+ * out that share no token with any other; a short text gives fewer of them, or none (with a warning).
+ * GPTVQ_ERROR_DATA: fewer than `length` tokens, or an id that the model lacks.
  *
  * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a
  * model without one) and restarted so after each EOS. Up to 32 windows are written side by side (fewer where
@@ -38,10 +42,21 @@ void gptvq_calibration_release(gptvq_calibration *calibration);
 /* Checks the numbers of the options against the model and says how long windows are. */
 gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quantize_options *options,
                                       size_t *length, gptvq_error *err);
+/* Sets the numbers of windows that the options ask for and allocates them. The caller releases *out, on
+ * failure too. */
+gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
+                                    gptvq_calibration *out, gptvq_error *err);
 /* Hash of windows, as in gptvq_calibration.hash. */
 uint64_t gptvq_calibration_hash(size_t samples, size_t length, const int32_t *tokens);
-/* First tokens of the windows in a text of `count` >= length tokens; offsets[samples], ascending. */
-void gptvq_calibration_offsets(size_t count, size_t samples, size_t length, uint64_t seed, size_t *offsets);
+/* How many of `held` windows, to be disjoint from each other and from `samples` more, a text of `count`
+ * tokens has room for: all if every window can have tokens of its own, else their share of the text, at least
+ * one if that leaves half of it, never more than half. */
+size_t gptvq_calibration_room(size_t count, size_t samples, size_t held, size_t length);
+/* First tokens of the windows in a text of `count` >= length tokens: `samples` ascending ones, which may
+ * overlap, then `held` ascending ones, which share no token with any other (held <= gptvq_calibration_room).
+ */
+void gptvq_calibration_offsets(size_t count, size_t samples, size_t held, size_t length, uint64_t seed,
+                               size_t *offsets);
 
 /* FNV-1a over bytes, continuing from `hash` (start with GPTVQ_HASH_START). Not cryptographic: tells runs
  * apart. */

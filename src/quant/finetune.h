@@ -10,8 +10,7 @@
 typedef struct gptvq_finetune_options {
   size_t steps;          /* Adam steps at most */
   size_t batch;          /* windows per step */
-  size_t holdout;        /* windows that are never trained on and decide which parameters are kept */
-  bool holdout_last;     /* they are the last ones; else they are spread evenly */
+  size_t holdout;        /* the last windows, never trained on, which decide what parameters are kept */
   size_t evaluate_every; /* steps between two looks at the held-out windows */
   size_t patience;       /* stop after so many looks without a new best */
   double table_rate;     /* learning rate of codebooks and scales, relative to a codebook's rms value */

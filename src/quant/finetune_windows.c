@@ -20,8 +20,7 @@ gptvq_status gptvq_ft_windows_create(size_t windows, const gptvq_finetune_option
                              gptvq_saturated_size(windows, 2 * sizeof(size_t)));
   }
   for (size_t w = 0; w < windows; w++) {
-    bool hold = options->holdout_last ? w + held >= windows : (w + 1) * held / windows > w * held / windows;
-    if (hold) out->held[out->held_count++] = w;
+    if (w + held >= windows) out->held[out->held_count++] = w;
     else out->training[out->training_count++] = w;
   }
   out->at = out->training_count;

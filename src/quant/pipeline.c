@@ -164,11 +164,8 @@ static void plan_memory(run *r) {
 
 static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
   gptvq_calibration *c = &r->calibration;
-  *c = (gptvq_calibration){
-      .samples = r->options.calib_samples, .length = r->options.calib_length, .source = "self"};
-  c->tokens = gptvq_alloc(c->samples * c->length, sizeof *c->tokens);
-  if (c->tokens == NULL)
-    return gptvq_fail_memory(err, "calibration windows", c->samples * c->length * sizeof *c->tokens);
+  GPTVQ_TRY(gptvq_calibration_init(r->model, &r->options, c, err));
+  (void)snprintf(c->source, sizeof c->source, "self");
   GPTVQ_TRY(gptvq_saved_tokens_read(&r->out, r->state.calibration_hash, c, found, err));
   if (!*found) gptvq_calibration_release(c);
   return GPTVQ_OK;
@@ -257,6 +254,7 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   gptvq_pipeline *p = &r->pipeline;
   size_t hidden = r->model->config.hidden;
   p->samples = c->samples;
+  p->held = c->block_held;
   p->length = c->length;
   p->x = gptvq_alloc(c->samples * c->length, hidden * sizeof *p->x);
   if (p->x == NULL)
@@ -382,9 +380,8 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
   free(r->pipeline.x_original);
   r->pipeline.x = r->pipeline.x_original = NULL;
   if (!r->state.finetuned) {
-    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, r->model_dir, &r->out, &r->plan, &r->options, &r->calibration,
-                                      r->callbacks, &r->state.finetune_before, &r->state.finetune_after,
-                                      err));
+    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->options, &r->calibration, r->callbacks,
+                                      &r->state.finetune_before, &r->state.finetune_after, err));
     r->state.finetuned = true;
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }

@@ -16,6 +16,7 @@ typedef struct gptvq_pipeline {
   const gptvq_quantize_options *options; /* resolved */
   const gptvq_callbacks *callbacks;
   size_t samples, length;
+  size_t held; /* the last of the samples: block-wise fine-tuning does not train on them */
   float *x;
   float *x_original; /* the same windows as the original model's blocks pass them on; NULL: not needed */
   const struct gptvq_allocation *allocation; /* sizes layer by layer; NULL: those of the options */
@@ -128,7 +129,7 @@ gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint
 /* Fine-tunes the finished packed model in out->work and writes all its shards anew into the folder
  * "finetuned" inside out->work. The result's figures go to *before and *after. GPTVQ_ERROR_MEMORY before any
  * work when it cannot fit. */
-gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const char *model_dir, const gptvq_output *out,
+gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
                                      const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
                                      const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
                                      double *before, double *after, gptvq_error *err);

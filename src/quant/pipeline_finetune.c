@@ -109,8 +109,7 @@ static gptvq_dtype norm_dtype(const gptvq_model *model) {
   return tensor != NULL && tensor->type == GPTVQ_T_F16 ? GPTVQ_F16 : GPTVQ_F32;
 }
 
-static gptvq_finetune_options settings_of(const gptvq_quantize_options *options, size_t steps,
-                                          size_t samples) {
+static gptvq_finetune_options settings_of(const gptvq_quantize_options *options, size_t steps, size_t held) {
   gptvq_finetune_options settings;
   gptvq_finetune_options_init(&settings);
   settings.steps = steps;
@@ -118,9 +117,13 @@ static gptvq_finetune_options settings_of(const gptvq_quantize_options *options,
   settings.table_rate = options->finetune_rate;
   settings.vector_rate = 0.5 * options->finetune_rate;
   settings.index_rate = options->finetune_index_rate;
-  settings.holdout = gptvq_ceil_div(samples, 8);
+  settings.holdout = held;
   settings.seed = options->seed;
   return settings;
+}
+
+static const char *judges(const gptvq_finetune_options *settings) {
+  return settings->holdout > 0 ? "held-out" : "training";
 }
 
 /* ---- one block ---- */
@@ -129,7 +132,7 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
                                         gptvq_layer_result *results, gptvq_tuned_block *tuned,
                                         gptvq_error *err) {
   size_t values = p->samples * p->length * p->model->config.hidden;
-  gptvq_finetune_options settings = settings_of(p->options, p->options->finetune_block_steps, p->samples);
+  gptvq_finetune_options settings = settings_of(p->options, p->options->finetune_block_steps, p->held);
   gptvq_finetune_result result;
   *tuned = (gptvq_tuned_block){0};
   float *enter = gptvq_alloc(values, sizeof *enter);
@@ -148,10 +151,10 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
     gptvq_linear_set_packed(&tuned->block.linears[i], &results[i].packed);
   GPTVQ_TRY_GOTO(gptvq_finetune_block(p->model, &tuned->block, norm_dtype(p->model), p->samples, p->length,
                                       enter, p->x_original, &settings, p->callbacks, &result, err));
-  gptvq_log(
-      p->callbacks, GPTVQ_LOG_INFO,
-      "block %zu fine-tuned: error on held-out windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
-      block->index, result.before, result.after, result.best_step, result.steps, result.seconds);
+  gptvq_log(p->callbacks, GPTVQ_LOG_INFO,
+            "block %zu fine-tuned: error on %s windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
+            block->index, judges(&settings), result.before, result.after, result.best_step, result.steps,
+            result.seconds);
   if (result.best_step > 0) { /* through the block once more, as it is now */
     float *x_original = p->x_original;
     memcpy(p->x, enter, values * sizeof *enter);
@@ -246,55 +249,27 @@ static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-/* The calibration windows followed by `held` others that quantization has not seen: chosen with another seed,
- * from the same text or the model itself. The caller frees *tokens. */
-static gptvq_status add_held_out(const gptvq_model *model, const char *model_dir,
-                                 const gptvq_quantize_options *options, const gptvq_calibration *calibration,
-                                 size_t held, const gptvq_callbacks *callbacks, int32_t **tokens,
-                                 gptvq_error *err) {
-  gptvq_quantize_options other = *options;
-  gptvq_calibration fresh;
-  size_t seen = calibration->samples * calibration->length, more = held * calibration->length;
-  other.seed = options->seed ^ 0x686f6c646f7574u;
-  other.calib_samples = held;
-  GPTVQ_TRY(gptvq_calibration_create(model, model_dir, &other, callbacks, &fresh, err));
-  *tokens = gptvq_alloc(seen + more, sizeof **tokens);
-  if (*tokens == NULL) {
-    gptvq_calibration_release(&fresh);
-    return gptvq_fail_memory(err, "fine-tuning: windows", gptvq_saturated_size(seen + more, sizeof **tokens));
-  }
-  memcpy(*tokens, calibration->tokens, seen * sizeof **tokens);
-  memcpy(*tokens + seen, fresh.tokens, more * sizeof **tokens);
-  gptvq_calibration_release(&fresh);
-  return GPTVQ_OK;
-}
-
-gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const char *model_dir, const gptvq_output *out,
+gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
                                      const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
                                      const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
                                      double *before, double *after, gptvq_error *err) {
   tuning t = {.model = model};
-  gptvq_finetune_options settings = settings_of(options, options->finetune_steps, calibration->samples);
+  gptvq_finetune_options settings = settings_of(options, options->finetune_steps, calibration->held);
   gptvq_finetune_result result = {0};
   gptvq_status status;
-  int32_t *tokens = NULL;
-  size_t windows = calibration->samples + settings.holdout;
-  settings.holdout_last = true;
+  size_t windows = calibration->samples + calibration->held;
   GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows, calibration->length, &settings), err));
-  GPTVQ_TRY_GOTO(
-      add_held_out(model, model_dir, options, calibration, settings.holdout, callbacks, &tokens, err));
   GPTVQ_TRY_GOTO(open_tuning(&t, out, err));
   GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, norm_dtype(model), windows,
-                                      calibration->length, tokens, &settings, callbacks, &result, err));
+                                      calibration->length, calibration->tokens, &settings, callbacks, &result,
+                                      err));
   *before = result.before;
   *after = result.after;
-  gptvq_log(
-      callbacks, GPTVQ_LOG_INFO,
-      "fine-tuning: KL divergence on held-out windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
-      result.before, result.after, result.best_step, result.steps, result.seconds);
+  gptvq_log(callbacks, GPTVQ_LOG_INFO,
+            "fine-tuning: KL divergence on %s windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
+            judges(&settings), result.before, result.after, result.best_step, result.steps, result.seconds);
   GPTVQ_TRY_GOTO(write_tuned(&t, out, plan, gptvq_method_name(options->method), err));
 done:
-  free(tokens);
   close_tuning(&t);
   return status;
 }

@@ -160,7 +160,7 @@ gptvq_status gptvq_run_identity_compare(const gptvq_output *out, const json_t *s
 gptvq_status gptvq_saved_tokens_write(const gptvq_output *out, const gptvq_calibration *c, gptvq_error *err) {
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, tokens_name, path, err));
-  return gptvq_write_file(path, c->tokens, c->samples * c->length * sizeof *c->tokens, err);
+  return gptvq_write_file(path, c->tokens, (c->samples + c->held) * c->length * sizeof *c->tokens, err);
 }
 
 gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash, gptvq_calibration *c,
@@ -171,9 +171,9 @@ gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash, 
   GPTVQ_TRY(gptvq_output_path(out, tokens_name, path, err));
   if (!gptvq_path_exists(path)) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_map_file(path, &file, err));
-  if (file.size == c->samples * c->length * sizeof *c->tokens) {
+  if (file.size == (c->samples + c->held) * c->length * sizeof *c->tokens) {
     memcpy(c->tokens, file.data, file.size);
-    c->hash = gptvq_calibration_hash(c->samples, c->length, c->tokens);
+    c->hash = gptvq_calibration_hash(c->samples + c->held, c->length, c->tokens);
     hex(c->hash, actual);
     *found = strcmp(actual, hash) == 0;
   }

@@ -14,6 +14,57 @@ expect_fail 8 'too short' "$GPTVQ" compare "$model" "$model" --text short.txt --
 expect_fail 3 'nowhere' "$GPTVQ" eval nowhere --text "$text"
 expect_fail 3 'nowhere' "$GPTVQ" compare "$model" nowhere --text "$text"
 
+# texts that can be read but are hardly what was meant: a warning that names the file, also with --quiet, and a result
+head -c 6000 "$text" | tr '\n' ' ' | LC_ALL=C sed 's/./&\x00/g' > wide.txt
+printf 'Le gar\347on a mang\351 une p\352che. %.0s' $(seq 60) > latin.txt
+printf '{"text": "Once upon a time there was a %s."}\n' $(seq 200) > lines.jsonl
+printf 'the %.0s' $(seq 4000) > the.txt
+head -c 6000 /dev/zero > zeros.txt
+printf 'PAR1 and so on, and so forth, until it is long enough for a window of tokens %.0s' $(seq 9) > p.parquet
+expect_warning() { # PATTERN COMMAND…
+  pattern=$1
+  shift
+  expect_ok "$@"
+  [ "$(grep -Ec "^gptvq: $pattern" "$capture/err")" = 1 ] || die "expected one warning that matches '$pattern': $*"
+}
+small="--ctx 32 --max-windows 2 --quiet --json"
+quick="--recipe paper --method gptq --bits 4.125 --calib-samples 2 --calib-length 32 --quiet --force -o out"
+while read -r file words; do
+  # shellcheck disable=SC2086
+  {
+    expect_warning "warning: $file $words" "$GPTVQ" eval "$model" --text "$file" $small
+    expect_warning "warning: $file $words" "$GPTVQ" compare "$model" "$model" --text "$file" $small
+  }
+done << 'END'
+wide.txt looks like UTF-16LE, not like UTF-8 text: convert it
+latin.txt is not UTF-8 .*, perhaps Latin-1: convert it
+lines.jsonl looks like JSON lines
+zeros.txt looks like a binary file
+p.parquet looks like a Parquet file, not like UTF-8 text: export its text
+END
+expect_warning 'warning: the.txt repeats itself' "$GPTVQ" eval "$model" --text the.txt --ctx 512 --max-windows 2 --quiet --json
+for file in wide.txt the.txt; do # by its bytes, by its tokens
+  # shellcheck disable=SC2086
+  expect_warning "warning: $file " "$GPTVQ" quantize "$model" --calib $file $quick
+done
+expect_warning 'warning: wide.txt looks like UTF-16LE' "$GPTVQ" tokenize "$model" --text wide.txt
+run sh -c '"$1" tokenize "$2" --text - < latin.txt' sh "$GPTVQ" "$model"
+expect_err 'warning: standard input is not UTF-8'
+for file in lines.jsonl the.txt; do # who tokenizes such a file may mean it
+  expect_ok "$GPTVQ" tokenize "$model" --text $file
+  [ ! -s "$capture/err" ] || die "tokenize warns about $file"
+done
+# one that is too short as well says both
+head -c 200 wide.txt > part.txt
+expect_warning 'warning: part.txt looks like UTF-16LE' "$GPTVQ" generate "$model" --prompt-file part.txt -n 1 --quiet
+expect_fail 8 'too short' "$GPTVQ" eval "$model" --text part.txt
+expect_err 'warning: part.txt looks like UTF-16LE'
+expect_fail 8 'too short' "$GPTVQ" quantize "$model" -o out2 --calib part.txt
+expect_err 'warning: part.txt looks like UTF-16LE'
+rm -rf out ./*.txt p.parquet lines.jsonl
+: > empty.txt
+printf 'Once upon a time' > short.txt
+
 # the tokenizer
 copy_model m
 rm m/tokenizer.json

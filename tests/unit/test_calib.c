@@ -66,9 +66,9 @@ static void hessian_names_bad_activations(void **state) {
 static void windows_spread_over_the_text(void **state) {
   (void)state;
   size_t a[10], b[10], c[10];
-  gptvq_calibration_offsets(10000, 10, 100, 0, a);
-  gptvq_calibration_offsets(10000, 10, 100, 0, b);
-  gptvq_calibration_offsets(10000, 10, 100, 1, c);
+  gptvq_calibration_offsets(10000, 10, 0, 100, 0, a);
+  gptvq_calibration_offsets(10000, 10, 0, 100, 0, b);
+  gptvq_calibration_offsets(10000, 10, 0, 100, 1, c);
   size_t different = 0;
   for (size_t i = 0; i < 10; i++) {
     assert_int_equal(a[i], b[i]);
@@ -76,11 +76,119 @@ static void windows_spread_over_the_text(void **state) {
     assert_in_range(a[i], 9901 * i / 10, 9901 * (i + 1) / 10 - 1);
     assert_true(a[i] + 100 <= 10000);
   }
-  assert_true(different >= 8);                   /* two of them agree by chance about once in 10^3 seeds */
-  gptvq_calibration_offsets(100, 10, 100, 5, a); /* the only window there is, ten times */
+  assert_true(different >= 8);                      /* two of them agree by chance about once in 10^3 seeds */
+  gptvq_calibration_offsets(100, 10, 0, 100, 5, a); /* the only window there is, ten times */
   for (size_t i = 0; i < 10; i++) assert_int_equal(a[i], 0);
-  gptvq_calibration_offsets(103, 10, 100, 5, a); /* fewer starts than windows */
+  gptvq_calibration_offsets(103, 10, 0, 100, 5, a); /* fewer starts than windows */
   for (size_t i = 0; i < 10; i++) assert_in_range(a[i], 0, 3);
+}
+
+/* Where the windows of a run without fine-tuning are decides its bytes: these places stay as they are. */
+static void windows_stay_where_they_were(void **state) {
+  (void)state;
+  static const struct {
+    size_t count;
+    uint64_t seed;
+    size_t expected[6];
+  } cases[] = {{10000, 0, {455, 3184, 3803, 5404, 6727, 8937}},
+               {10000, 12345, {649, 2525, 4343, 5358, 7640, 9405}},
+               {350, 7, {20, 66, 111, 155, 185, 250}}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    size_t offsets[6];
+    gptvq_calibration_offsets(cases[i].count, 6, 0, 100, cases[i].seed, offsets);
+    for (size_t w = 0; w < 6; w++) assert_int_equal(offsets[w], cases[i].expected[w]);
+  }
+}
+
+/* Held-out windows share no token with others, however long the text; long ones give all that are asked for.
+ */
+static void held_out_windows_are_apart(void **state) {
+  (void)state;
+  static const size_t sizes[][2] = {{1, 1}, {2, 1}, {3, 2}, {16, 2}, {128, 16}, {112, 32}};
+  static const size_t lengths[] = {1, 7, 64, 512};
+  static size_t offsets[160];
+  for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
+    for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++)
+      for (size_t tenths = 10; tenths <= 10 * 4 * (sizes[s][0] + sizes[s][1]); tenths += 1 + tenths / 5)
+        for (uint64_t seed = 0; seed < 5; seed++) {
+          size_t samples = sizes[s][0], length = lengths[l], count = length * tenths / 10;
+          size_t held = gptvq_calibration_room(count, samples, sizes[s][1], length);
+          if (count >= (samples + sizes[s][1]) * length) assert_int_equal(held, sizes[s][1]);
+          assert_true(held <= sizes[s][1] && (count >= 2 * length) == (held > 0));
+          gptvq_calibration_offsets(count, samples, held, length, seed, offsets);
+          for (size_t a = 0; a < samples + held; a++) {
+            bool fits =
+                offsets[a] + length <= count && (a == 0 || a == samples || offsets[a - 1] <= offsets[a]);
+            for (size_t b = samples; b < samples + held && fits; b++)
+              fits = a == b || offsets[a] + length <= offsets[b] || offsets[b] + length <= offsets[a];
+            if (!fits)
+              fail_msg("%zu + %zu windows of %zu in %zu tokens, seed %zu: window %zu at %zu", samples, held,
+                       length, count, (size_t)seed, a, offsets[a]);
+          }
+        }
+}
+
+typedef struct warnings {
+  size_t overlap, room;
+} warnings;
+
+static void count_warnings(void *user, gptvq_log_level level, const char *line) {
+  warnings *w = user;
+  if (level != GPTVQ_LOG_WARNING) return;
+  w->overlap += strstr(line, "the windows overlap") != NULL;
+  w->room += strstr(line, "to hold out of fine-tuning") != NULL;
+}
+
+/* The windows that a run gets, found again in a text of random characters, one token each. */
+static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
+  (void)state;
+  enum { LENGTH = 16, SAMPLES = 24, LONGEST = 6000 };
+  static const size_t counts[] = {LONGEST, 600, 200, 33, 20};
+  gptvq_model *model;
+  gptvq_tokenizer *tokenizer;
+  tiny_write(&tiny_llama, "tuned");
+  ok(gptvq_model_open("tuned", NULL, &model, err));
+  ok(gptvq_tokenizer_open("tuned", &tokenizer, err));
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+    for (int kinds = 0; kinds < 4; kinds++) { /* 1: block after block, 2: the model */
+      gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+      gptvq_calibration c;
+      warnings seen = {0};
+      gptvq_callbacks callbacks = {.user = &seen, .log = count_warnings};
+      char *text;
+      size_t size, count;
+      int32_t *ids;
+      tiny_write_corpus("corpus.txt", counts[i]);
+      ok(gptvq_read_file("corpus.txt", 1 << 20, &text, &size, err));
+      ok(gptvq_tokenizer_encode(tokenizer, text, size, 0, &ids, &count, err));
+      assert_int_equal(count, counts[i]);
+      o.calib_samples = SAMPLES;
+      o.calib_length = LENGTH;
+      o.finetune_block_steps = (size_t)kinds & 1;
+      o.finetune_steps = (size_t)kinds >> 1;
+      ok(gptvq_calibration_create(model, "tuned", &o, &callbacks, &c, err));
+      size_t wanted = (kinds & 1 ? SAMPLES / 8u : 0) + (kinds & 2 ? SAMPLES / 8u : 0);
+      size_t windows = c.samples + c.held, first = c.samples - c.block_held, users[LONGEST] = {0};
+      assert_int_equal(c.samples, SAMPLES);
+      assert_int_equal(seen.room, c.held + c.block_held < wanted);
+      if (counts[i] == LONGEST) assert_int_equal(c.held + c.block_held, wanted);
+      if (counts[i] >= 2 * LENGTH && wanted > 0) assert_true(c.held + c.block_held > 0);
+      for (size_t w = 0; w < windows; w++) {
+        size_t at = 0;
+        while (at + LENGTH <= count && memcmp(ids + at, c.tokens + w * LENGTH, LENGTH * sizeof *ids) != 0)
+          at++;
+        assert_true(at + LENGTH <= count);
+        for (size_t t = at; t < at + LENGTH; t++) {
+          if (w >= first) assert_int_equal(users[t], 0); /* the held-out ones are the last */
+          users[t]++;
+        }
+      }
+      gptvq_calibration_release(&c);
+      gptvq_free(ids);
+      free(text);
+    }
+  gptvq_tokenizer_close(tokenizer);
+  gptvq_model_close(model);
 }
 
 static void token_hash_sees_every_token_and_the_cut(void **state) {
@@ -278,6 +386,9 @@ int main(void) {
       cmocka_unit_test(hessian_is_the_mean_of_outer_products),
       cmocka_unit_test(hessian_names_bad_activations),
       cmocka_unit_test(windows_spread_over_the_text),
+      cmocka_unit_test(windows_stay_where_they_were),
+      cmocka_unit_test(held_out_windows_are_apart),
+      cmocka_unit_test(fine_tuning_is_judged_by_tokens_of_its_own),
       cmocka_unit_test(token_hash_sees_every_token_and_the_cut),
       cmocka_unit_test(run_state_survives_the_file_and_differences_are_named),
       cmocka_unit_test(every_option_is_in_the_identity),

@@ -1,0 +1,38 @@
+# The one optional part: oneDNN, whose threads (OpenMP) are held to one. The target gptvq_onednn exists when it is to be used. It is
+# looked for by header and library and then tried: oneDNN's own CMake file stops the configuration when OpenCL's headers are
+# missing, which are not needed here, and half an installation must not stop it either.
+set(onednn_missing "switched off by GPTVQ_ONEDNN")
+if(GPTVQ_ONEDNN)
+  find_package(OpenMP QUIET COMPONENTS C)
+  find_path(ONEDNN_INCLUDE_DIR oneapi/dnnl/dnnl.h)
+  find_library(ONEDNN_LIBRARY dnnl)
+  mark_as_advanced(ONEDNN_INCLUDE_DIR ONEDNN_LIBRARY)
+  if(NOT ONEDNN_INCLUDE_DIR OR NOT ONEDNN_LIBRARY)
+    set(onednn_missing "not installed (libdnnl-dev)")
+  elseif(NOT OpenMP_C_FOUND)
+    set(onednn_missing "the compiler has no OpenMP")
+  else()
+    include(CheckCSourceCompiles)
+    set(CMAKE_REQUIRED_INCLUDES ${ONEDNN_INCLUDE_DIR})
+    set(CMAKE_REQUIRED_LIBRARIES ${ONEDNN_LIBRARY} OpenMP::OpenMP_C)
+    check_c_source_compiles("#include <oneapi/dnnl/dnnl.h>
+      int main(void) { dnnl_engine_t engine; return dnnl_engine_create(&engine, dnnl_cpu, 0); }" GPTVQ_ONEDNN_LINKS)
+    unset(CMAKE_REQUIRED_INCLUDES)
+    unset(CMAKE_REQUIRED_LIBRARIES)
+    set(onednn_missing "${ONEDNN_LIBRARY} does not link, see CMakeFiles/CMakeConfigureLog.yaml")
+    if(GPTVQ_ONEDNN_LINKS)
+      set(onednn_missing "")
+      add_library(gptvq_onednn INTERFACE)
+      target_compile_definitions(gptvq_onednn INTERFACE GPTVQ_HAVE_ONEDNN=1)
+      target_include_directories(gptvq_onednn INTERFACE ${ONEDNN_INCLUDE_DIR})
+      target_link_libraries(gptvq_onednn INTERFACE ${ONEDNN_LIBRARY} OpenMP::OpenMP_C)
+    else()
+      unset(GPTVQ_ONEDNN_LINKS CACHE) # the rest may be installed by the next time
+    endif()
+  endif()
+endif()
+if(onednn_missing STREQUAL "")
+  message(STATUS "oneDNN: yes (${ONEDNN_LIBRARY})")
+else() # NOTICE: to be seen when the rest of the configuration is not
+  message(NOTICE "-- oneDNN: no, ${onednn_missing}: --compute bf16 and --calib self take longer on processors with AVX512-BF16, int8 prompts on those with AMX")
+endif()
