@@ -4,19 +4,18 @@
 #ifndef GPTVQ_QUANT_CG_H
 #define GPTVQ_QUANT_CG_H
 
-#include "quant/layer.h"
+#include "base/status.h"
 
 typedef struct gptvq_cg gptvq_cg;
 struct gptvq_cg {
   /* set by the caller */
-  gptvq_vq *q;
   size_t systems, values; /* independent systems; unknowns of each, a multiple of block */
   size_t block;           /* size of the diagonal blocks that the preconditioner inverts */
-  /* out[values] = the transpose of (unknowns → values of the layer), applied to q->error, for one system; any
+  /* out[values] = the product of one system's matrix with its direction, as the caller has prepared it; any
    * thread. slot: its place in active. */
   void (*gather)(const gptvq_cg *s, size_t system, size_t slot, double *out);
   const void *context;
-  /* gptvq_cg_allocate; solution, residual (= gather of E H at the solution), blocks (lower triangles) and
+  /* gptvq_cg_allocate; solution, residual (minus the gradient at the solution), blocks (lower triangles) and
    * enough are filled in by the caller */
   double *solution, *residual, *product; /* [systems × values] */
   float *direction;                      /* [systems × values] */
@@ -32,8 +31,8 @@ gptvq_status gptvq_cg_allocate(gptvq_cg *s, gptvq_error *err);
 void gptvq_cg_release(gptvq_cg *s);
 /* Factors the blocks and makes the first directions. */
 void gptvq_cg_begin(gptvq_cg *s);
-/* While systems are active the caller puts what their directions change in the layer's values, times H, into
- * q->error, and calls this. */
+/* While systems are active the caller prepares what gather needs of their directions (what these change in
+ * the layer's values, times H), and calls this. */
 void gptvq_cg_step(gptvq_cg *s);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "quant/cg.h"
+#include "quant/layer.h"
 #include "quant/keyed.h"
 
 #include <math.h>
@@ -155,8 +156,7 @@ static void fill_blocks(const fit *f, bool left, double *blocks) {
 static gptvq_status solve_factor(fit *f, bool left, const double *row_loss, gptvq_error *err) {
   gptvq_vq *q = f->q;
   size_t k = q->k, rank = f->rank;
-  gptvq_cg s = {.q = q,
-                .systems = left ? q->stripes : 1,
+  gptvq_cg s = {.systems = left ? q->stripes : 1,
                 .values = (left ? q->groups : k) * rank,
                 .block = rank,
                 .gather = left ? gather_left : gather_right,

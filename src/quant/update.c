@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "quant/cg.h"
+#include "quant/layer.h"
 
 #include <math.h>
 #include <string.h>
@@ -51,21 +52,29 @@ void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks) {
       }
 }
 
+/* The systems are the stripes. */
+typedef struct stripes {
+  gptvq_vq *q;
+  double *row_loss; /* [rows] before */
+  gptvq_cg cg;
+} stripes;
+
 /* The rows of the unfinished stripes lie side by side in work and error: only the last stripe may be lower
  * than the others. */
-static float *active_rows(const gptvq_cg *s, float *rows, size_t slot) {
-  return rows + slot * s->q->shape.group_rows * s->q->padded;
+static float *active_rows(const gptvq_vq *q, float *rows, size_t slot) {
+  return rows + slot * q->shape.group_rows * q->padded;
 }
 
 static void gather_active(const gptvq_cg *s, size_t stripe, size_t slot, double *out) {
-  gptvq_vq_gather(s->q, stripe, active_rows(s, s->q->error, slot), out);
+  const gptvq_vq *q = s->context;
+  gptvq_vq_gather(q, stripe, active_rows(q, q->error, slot), out);
 }
 
 static void prepare(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
-  const gptvq_cg *s = context;
-  const gptvq_vq *q = s->q;
-  const double *row_loss = s->context;
+  const stripes *job = context;
+  const gptvq_cg *s = &job->cg;
+  const gptvq_vq *q = job->q;
   for (size_t stripe = begin; stripe < end; stripe++) {
     gptvq_vq_curvature(q, stripe, s->blocks + stripe * s->values * s->block);
     const float *centroids = q->centroids + stripe * s->values;
@@ -74,31 +83,32 @@ static void prepare(void *context, size_t begin, size_t end, size_t thread) {
                     s->residual + stripe * s->values); /* E (H + ridge) */
     s->enough[stripe] = 0.0;
     for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++)
-      s->enough[stripe] += REMAINING * row_loss[row];
+      s->enough[stripe] += REMAINING * job->row_loss[row];
   }
 }
 
 /* work = what the directions of the unfinished stripes give with their assignments */
 static void decode_active(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
-  const gptvq_cg *s = context;
-  const gptvq_vq *q = s->q;
+  const stripes *job = context;
+  const gptvq_cg *s = &job->cg;
+  const gptvq_vq *q = job->q;
   for (size_t i = begin; i < end; i++)
     gptvq_vq_decode_rows(q, s->direction, first_row(q, s->active[i]), last_row(q, s->active[i]),
-                         active_rows(s, q->work, i));
+                         active_rows(q, q->work, i));
 }
 
-static size_t active_row_count(const gptvq_cg *s) {
+static size_t active_row_count(const stripes *job) {
   size_t rows = 0;
-  for (size_t i = 0; i < s->active_count; i++)
-    rows += last_row(s->q, s->active[i]) - first_row(s->q, s->active[i]);
+  for (size_t i = 0; i < job->cg.active_count; i++)
+    rows += last_row(job->q, job->cg.active[i]) - first_row(job->q, job->cg.active[i]);
   return rows;
 }
 
 /* Stores the solution; stripes that are not better afterwards get their codebooks back. */
-static gptvq_status store(gptvq_cg *s, const double *row_before, double *row_after, double *loss,
-                          gptvq_error *err) {
-  gptvq_vq *q = s->q;
+static gptvq_status store(const stripes *job, double *row_after, double *loss, gptvq_error *err) {
+  gptvq_vq *q = job->q;
+  const gptvq_cg *s = &job->cg;
   size_t n = q->stripes * s->values, code_size = q->shape.codebook_bits / 8, tiles = q->stripes * q->groups;
   char *saved = gptvq_alloc(n, sizeof(float) + code_size);
   uint16_t *saved_scales = gptvq_alloc(tiles, sizeof *saved_scales);
@@ -118,7 +128,7 @@ static gptvq_status store(gptvq_cg *s, const double *row_before, double *row_aft
   for (size_t stripe = 0; stripe < q->stripes; stripe++) {
     double before = 0.0, after = 0.0;
     for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) {
-      before += row_before[row];
+      before += job->row_loss[row];
       after += row_after[row];
     }
     if (after < before) continue;
@@ -135,28 +145,29 @@ static gptvq_status store(gptvq_cg *s, const double *row_before, double *row_aft
 }
 
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err) {
-  double *row_loss = gptvq_alloc(2 * q->rows, sizeof *row_loss);
-  gptvq_cg s = {.q = q,
-                .systems = q->stripes,
-                .values = q->groups * q->k * q->dim,
-                .block = q->dim,
-                .gather = gather_active,
-                .context = row_loss};
-  gptvq_status status = row_loss == NULL
-                            ? gptvq_fail_memory(err, "the codebook update", 2 * q->rows * sizeof *row_loss)
-                            : gptvq_cg_allocate(&s, err);
+  stripes job = {.q = q,
+                 .row_loss = gptvq_alloc(2 * q->rows, sizeof *job.row_loss),
+                 .cg = {.systems = q->stripes,
+                        .values = q->groups * q->k * q->dim,
+                        .block = q->dim,
+                        .gather = gather_active,
+                        .context = q}};
+  gptvq_cg *s = &job.cg;
+  gptvq_status status =
+      job.row_loss == NULL ? gptvq_fail_memory(err, "the codebook update", 2 * q->rows * sizeof *job.row_loss)
+                           : gptvq_cg_allocate(s, err);
   if (status != GPTVQ_OK) goto done;
-  *loss = gptvq_vq_loss(q, row_loss);
-  gptvq_parallel_for(q->stripes, 1, prepare, &s);
-  gptvq_cg_begin(&s);
-  for (unsigned step = 0; step < MAX_STEPS && s.active_count > 0; step++) {
-    gptvq_parallel_for(s.active_count, 1, decode_active, &s);
-    gptvq_vq_times_hessian(q, active_row_count(&s), q->work, q->error);
-    gptvq_cg_step(&s);
+  *loss = gptvq_vq_loss(q, job.row_loss);
+  gptvq_parallel_for(q->stripes, 1, prepare, &job);
+  gptvq_cg_begin(s);
+  for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
+    gptvq_parallel_for(s->active_count, 1, decode_active, &job);
+    gptvq_vq_times_hessian(q, active_row_count(&job), q->work, q->error);
+    gptvq_cg_step(s);
   }
-  status = store(&s, row_loss, row_loss + q->rows, loss, err);
+  status = store(&job, job.row_loss + q->rows, loss, err);
 done:
-  free(row_loss);
-  gptvq_cg_release(&s);
+  free(job.row_loss);
+  gptvq_cg_release(s);
   return status;
 }
