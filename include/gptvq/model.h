@@ -38,7 +38,8 @@ typedef struct gptvq_model_info {
   double bits_per_value;       /* 8 · linear_bytes / linear_values */
   double model_bits_per_value; /* 8 · all tensor bytes / parameters */
   int packed;                  /* 1: a gptvq folder */
-  int32_t bos, eos[8];         /* from config.json / generation_config.json; -1 where absent */
+  int32_t bos;                 /* from config.json / generation_config.json; -1 where absent */
+  const int32_t *eos; /* [eos_count] ids that end a text, from the same files; lives as long as the model */
   size_t eos_count;
   gptvq_compute compute; /* in force: never AUTO */
   unsigned head_bits;    /* 16: as stored */

@@ -155,17 +155,15 @@ static gptvq_status token_id(const gptvq_config_source *source, const char *key,
 
 /* bos_token_id and eos_token_id (a number or a list) where present; a list replaces what was there */
 static gptvq_status parse_tokens(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
-  const size_t room = sizeof c->eos / sizeof c->eos[0];
   const json_t *bos = gptvq_config_value(source, "bos_token_id"),
                *eos = gptvq_config_value(source, "eos_token_id");
   if (bos != NULL) GPTVQ_TRY(token_id(source, "bos_token_id", bos, &c->bos, err));
   if (eos == NULL) return GPTVQ_OK;
   size_t count = json_is_array(eos) ? json_array_size(eos) : 1;
-  if (count > room)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s/%s: eos_token_id lists %zu tokens, at most %zu are supported", source->folder,
-                      source->file, count, room);
+  free(c->eos);
   c->eos_count = 0;
+  c->eos = calloc(count + 1, sizeof *c->eos);
+  if (c->eos == NULL) return gptvq_fail_memory(err, "eos_token_id", (count + 1) * sizeof *c->eos);
   for (size_t i = 0; i < count; i++) {
     int32_t id = -1;
     GPTVQ_TRY(token_id(source, "eos_token_id", json_is_array(eos) ? json_array_get(eos, i) : eos, &id, err));
@@ -208,6 +206,7 @@ gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const 
 
 void gptvq_config_release(gptvq_config *config) {
   free(config->layer_slides);
+  free(config->eos);
   free(config->rope.short_factor);
   free(config->rope.long_factor);
   memset(config, 0, sizeof *config);

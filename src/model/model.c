@@ -188,8 +188,8 @@ static void fill_info(gptvq_model *model) {
   info->max_positions = c->max_positions;
   info->experts = c->experts;
   info->bos = c->bos;
-  for (size_t i = 0; i < 8; i++) info->eos[i] = i < c->eos_count ? c->eos[i] : -1;
-  info->eos_count = gptvq_min_size(c->eos_count, 8);
+  info->eos = c->eos;
+  info->eos_count = c->eos_count;
   uint64_t bytes = 0;
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++)
     bytes += gptvq_checkpoint_tensor_at(model->checkpoint, i)->bytes;
