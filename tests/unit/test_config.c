@@ -232,6 +232,30 @@ static void sliding_windows(void **state) {
   }
 }
 
+/* use_sliding_window and max_window_layers are keys of Qwen alone; layer_types of Qwen and Mistral. */
+static void keys_of_other_families(void **state) {
+  (void)state;
+  static const char *const names[] = {"Mistral", "Mixtral", "Phi3", "Llama"};
+  for (size_t i = 0; i < 4; i++) {
+    char changes[512];
+    (void)snprintf(changes, sizeof changes,
+                   "{'architectures': ['%sForCausalLM'], 'sliding_window': 16, 'use_sliding_window': false, "
+                   "'max_window_layers': 2%s}",
+                   names[i], i > 0 ? ", 'layer_types': ['linear_attention']" : "");
+    gptvq_config c = accept(llama, changes, NULL);
+    assert_int_equal(c.sliding_window, 16); /* the model of a Llama has no use for it */
+    for (size_t j = 0; j < 3; j++) assert_true(c.layer_slides[j]);
+    gptvq_config_release(&c);
+  }
+  gptvq_config c = accept(llama,
+                          "{'architectures': ['MistralForCausalLM'], 'sliding_window': 16, 'layer_types': "
+                          "['full_attention', 'sliding_attention', 'full_attention']}",
+                          NULL);
+  assert_int_equal(c.sliding_window, 16);
+  assert_true(!c.layer_slides[0] && c.layer_slides[1] && !c.layer_slides[2]);
+  gptvq_config_release(&c);
+}
+
 static void families(void **state) {
   (void)state;
   gptvq_config c =
@@ -294,11 +318,15 @@ static void nonsense_is_refused(void **state) {
       {"{'tie_word_embeddings': 1}", GPTVQ_ERROR_FORMAT, {"tie_word_embeddings"}},
       {"{'hidden_act': 3}", GPTVQ_ERROR_FORMAT, {"hidden_act"}},
       {"{'sliding_window': -1}", GPTVQ_ERROR_FORMAT, {"sliding_window"}},
-      {"{'layer_types': ['full_attention']}", GPTVQ_ERROR_FORMAT, {"layer_types", "= 3"}},
-      {"{'layer_types': ['full_attention', 'sliding_attention', 'full_attention']}",
+      {"{'architectures': ['Qwen3ForCausalLM'], 'layer_types': ['full_attention']}",
+       GPTVQ_ERROR_FORMAT,
+       {"layer_types", "= 3"}},
+      {"{'architectures': ['Qwen2ForCausalLM'], 'layer_types': "
+       "['full_attention', 'sliding_attention', 'full_attention']}",
        GPTVQ_ERROR_FORMAT,
        {"layer_types[1]", "no sliding_window"}},
-      {"{'layer_types': ['full_attention', 'linear_attention', 'full_attention']}",
+      {"{'architectures': ['MistralForCausalLM'], 'layer_types': "
+       "['full_attention', 'linear_attention', 'full_attention']}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"layer_types[1] is linear_attention"}},
       {"{'num_local_experts': 4}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is missing"}},
@@ -373,9 +401,13 @@ static void nonsense_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(defaults_of_llama),      cmocka_unit_test(explicit_values),
-      cmocka_unit_test(rope_of_both_spellings), cmocka_unit_test(longrope_of_phi3),
-      cmocka_unit_test(sliding_windows),        cmocka_unit_test(families),
+      cmocka_unit_test(defaults_of_llama),
+      cmocka_unit_test(explicit_values),
+      cmocka_unit_test(rope_of_both_spellings),
+      cmocka_unit_test(longrope_of_phi3),
+      cmocka_unit_test(sliding_windows),
+      cmocka_unit_test(keys_of_other_families),
+      cmocka_unit_test(families),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
