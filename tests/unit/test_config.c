@@ -129,11 +129,11 @@ static void rope_of_both_spellings(void **state) {
       "'high_freq_factor': 4.0, 'original_max_position_embeddings': 128}}",
       "{'rope_parameters': {'rope_theta': 500000, 'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1,"
       "'high_freq_factor': 4, 'original_max_position_embeddings': 128}}",
-      "{'rope_theta': 77.0, 'rope_scaling': {'type': 'linear', 'factor': 2.0}, 'rope_parameters': "
-      "{'rope_theta': 5e5,"
-      "'type': 'default', 'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': "
-      "4.0,"
-      "'original_max_position_embeddings': 128}}"};
+      /* rope_scaling takes the place of rope_parameters; rope_type wins over type, what is inside over what
+         is beside */
+      "{'rope_theta': 77.0, 'rope_parameters': {'rope_theta': 78.0, 'type': 'linear', 'factor': 2.0}, "
+      "'rope_scaling': {'rope_theta': 5e5, 'type': 'default', 'rope_type': 'llama3', 'factor': 8.0, "
+      "'low_freq_factor': 1.0, 'high_freq_factor': 4.0, 'original_max_position_embeddings': 128}}"};
   for (size_t i = 0; i < 3; i++) {
     gptvq_config c = accept(llama, spellings[i], NULL);
     assert_int_equal(c.rope.type, GPTVQ_ROPE_LLAMA3);
@@ -349,16 +349,27 @@ static void nonsense_is_refused(void **state) {
       {"{'rope_scaling': {'rope_type': 'yarn', 'factor': 2}}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"rope type yarn is not supported"}},
+      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'type': 'yarn', 'factor': 2}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope type yarn is not supported"}},
+      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'chunked_attention': {}}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope_scaling.chunked_attention"}},
+      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': 'linear'}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_scaling is not an object"}},
       {"{'rope_scaling': {'type': 'linear'}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor is missing"}},
       {"{'rope_scaling': {'type': 'linear', 'factor': 0}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor"}},
       {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 4, 'high_freq_factor': 4,"
        "'original_max_position_embeddings': 128}}",
        GPTVQ_ERROR_FORMAT,
        {"high_freq_factor"}},
-      {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1, 'high_freq_factor': 4}}",
+      {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1, 'high_freq_factor': 4,"
+       "'original_max_position_embeddings': 0}}",
        GPTVQ_ERROR_FORMAT,
-       {"rope_scaling.original_max_position_embeddings is missing"}},
-      {"{'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1], 'long_factor': [1,1,1,1]}}",
+       {"rope_scaling.original_max_position_embeddings is 0"}},
+      {"{'max_position_embeddings': 1, 'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1],"
+       "'long_factor': [1,1,1,1]}}",
        GPTVQ_ERROR_FORMAT,
        {"original_max_position_embeddings is missing"}},
       {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': "
