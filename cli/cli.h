@@ -146,7 +146,9 @@ typedef struct gptvq_cli_files {
   size_t count;                 /* safetensors files that the model consists of */
   uint64_t bytes, header_bytes; /* of all; the rest are tensors */
 } gptvq_cli_files;
-gptvq_status gptvq_cli_weigh_folder(const char *folder, gptvq_cli_files *files, gptvq_error *err);
+/* packed: of a packed model, which goes by its index; another by model.safetensors where that is there */
+gptvq_status gptvq_cli_weigh_folder(const char *folder, bool packed, gptvq_cli_files *files,
+                                    gptvq_error *err);
 
 /* ---- commands ---- */
 int gptvq_cmd_quantize(int argc, char **argv);

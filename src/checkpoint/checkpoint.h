@@ -41,9 +41,10 @@ typedef struct gptvq_tensor {
 /* ---- a folder ---- */
 typedef struct gptvq_checkpoint gptvq_checkpoint;
 
-/* Opens config.json, model.safetensors.index.json or model.safetensors (a packed folder: its shards by the
- * index), maps all shards, validates every header: sizes, offsets in range, no overlaps and no holes, shapes
- * × type = bytes, index and shards agree. callbacks hear warnings; may be NULL, and are not kept. */
+/* Opens config.json and model.safetensors, or the shards that model.safetensors.index.json lists (which a
+ * packed folder goes by in any case), maps them, validates every header: sizes, offsets in range, no overlaps
+ * and no holes, shapes × type = bytes, index and shards agree. callbacks hear warnings; may be NULL, and are
+ * not kept. */
 gptvq_status gptvq_checkpoint_open(const char *folder, const gptvq_callbacks *callbacks,
                                    gptvq_checkpoint **out, gptvq_error *err);
 void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint); /* NULL is fine */

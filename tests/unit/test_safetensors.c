@@ -367,7 +367,7 @@ static void folders_without_a_model(void **state) {
   put_text("config.json", "{}");
   expect_open(GPTVQ_ERROR_IO, "holds neither model.safetensors nor model.safetensors.index.json");
   put_text("pytorch_model.bin", "x");
-  expect_open(GPTVQ_ERROR_IO, "pytorch_model.bin files are not supported");
+  expect_open(GPTVQ_ERROR_IO, "it holds pytorch_model.bin: these weights are not supported");
   put_text("config.json", "{\"quantization_config\": {\"quant_method\": \"awq\"}}");
   expect_open(GPTVQ_ERROR_UNSUPPORTED, "\"awq\"");
   put_text("config.json", "{\"quantization_config\": {\"quant_method\": \"gptvq\", \"version\": 3}}");
@@ -384,14 +384,23 @@ static void folders_without_a_model(void **state) {
   assert_non_null(strstr(err.message, "not a folder"));
 }
 
+static void keep_warning(void *user, gptvq_log_level level, const char *line) {
+  assert_int_equal(level, GPTVQ_LOG_WARNING);
+  (void)snprintf(user, 512, "%s", line);
+}
+
 static void single_file_folder(void **state) {
   (void)state;
   put_text("config.json", "{\"x\": 1, \"quantization_config\": null}");
   put_text("generation_config.json", "{\"y\": 2}");
   (void)put_tensors("model.safetensors", other_tensor, 9);
+  put_text("model.safetensors.index.json", "{\"weight_map\": {\"a\": \"gone.safetensors\"}}"); /* stale */
   gptvq_error err;
   gptvq_checkpoint *checkpoint;
-  assert_int_equal(gptvq_checkpoint_open(folder, NULL, &checkpoint, &err), GPTVQ_OK);
+  char warning[512] = "";
+  const gptvq_callbacks callbacks = {.user = warning, .log = keep_warning};
+  assert_int_equal(gptvq_checkpoint_open(folder, &callbacks, &checkpoint, &err), GPTVQ_OK);
+  assert_non_null(strstr(warning, "gone.safetensors"));
   assert_string_equal(gptvq_checkpoint_folder(checkpoint), folder);
   assert_int_equal(json_integer_value(json_object_get(gptvq_checkpoint_config(checkpoint), "x")), 1);
   assert_int_equal(json_integer_value(json_object_get(gptvq_checkpoint_generation_config(checkpoint), "y")),
