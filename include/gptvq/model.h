@@ -62,7 +62,8 @@ typedef struct gptvq_layer_info {
   unsigned svd_rank; /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
 } gptvq_layer_info;
 
-/* PATH: a Hugging Face folder. options may be NULL. On success the caller owns *out. */
+/* PATH: a Hugging Face folder (docs/CLI.md says which of its files count). options may be NULL. On success
+ * the caller owns *out. */
 GPTVQ_API gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options,
                                         gptvq_model **out, gptvq_error *err);
 GPTVQ_API void gptvq_model_close(gptvq_model *model); /* after its sessions; NULL is fine */

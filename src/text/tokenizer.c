@@ -81,6 +81,23 @@ static char *folder_of(const char *path) {
   return folder;
 }
 
+/* No tokenizer.json: names what is there in its place. */
+static gptvq_status fail_without(const char *folder, gptvq_error *err) {
+  static const char *const others[] = {"tokenizer.model", "tekken.json", "vocab.json", "vocab.txt"};
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    char *path = gptvq_join_path(folder, others[i]);
+    bool there = path != NULL && gptvq_path_exists(path);
+    free(path);
+    if (!there) continue;
+    return gptvq_fail(err, GPTVQ_ERROR_IO,
+                      "%s: no tokenizer.json in this folder; %s is not read: convert it (transformers writes "
+                      "tokenizer.json with AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))",
+                      folder, others[i]);
+  }
+  return gptvq_fail(err, GPTVQ_ERROR_IO,
+                    "%s: no tokenizer.json in this folder: download that of the same model", folder);
+}
+
 gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq_error *err) {
   *out = NULL;
   bool in_folder = gptvq_is_folder(path);
@@ -98,14 +115,7 @@ gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq
   gptvq_bpe_init(&t->bpe);
   t->bos = t->eos = -1;
   if (in_folder && !gptvq_path_exists(file)) {
-    char *other = gptvq_join_path(path, "tokenizer.model");
-    bool convertible = other != NULL && gptvq_path_exists(other);
-    free(other);
-    status = gptvq_fail(
-        err, GPTVQ_ERROR_IO, "%s: no tokenizer.json in this folder%s", path,
-        convertible ? "; tokenizer.model is not read: convert it (transformers writes tokenizer.json with "
-                      "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))"
-                    : "");
+    status = fail_without(path, err);
     goto done;
   }
   char nul[GPTVQ_NUL_STAND_IN];

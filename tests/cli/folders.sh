@@ -105,6 +105,14 @@ expect_fail 4 'm/tokenizer\.json is a Git LFS pointer' "$GPTVQ" tokenize m --tex
 rm -rf m && copy_model m && rm m/model.safetensors && ln -s ../../blobs/0123 m/model.safetensors
 expect_fail 3 'm/model\.safetensors: it is a link to a file that does not exist' "$GPTVQ" inspect m
 
+# a tokenizer in another form
+rm -rf m && copy_model m && rm m/tokenizer.json
+expect_fail 3 'no tokenizer\.json in this folder: download' "$GPTVQ" tokenize m --text "$text"
+touch m/vocab.json m/merges.txt
+expect_fail 3 'no tokenizer\.json in this folder; vocab\.json is not read: convert it' "$GPTVQ" tokenize m --text "$text"
+touch m/tokenizer.model
+expect_fail 3 'tokenizer\.model is not read: convert it' "$GPTVQ" tokenize m --text "$text"
+
 # any number of tokens that end a text
 rm -rf m && copy_model m
 expect_ok "$GPTVQ" generate "$model" -p 'Once upon a time' -n 400 --seed 3 --json
