@@ -142,16 +142,23 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, double thet
     GPTVQ_TRY(gptvq_config_number(places[i], "partial_rotary_factor", 1e-3, 1.0, &rope->partial_rotary_factor,
                                   err));
   }
+  if (source.object != NULL) {
+    GPTVQ_TRY(refuse_kinds(&source, err));
+    GPTVQ_TRY(parse_type(&source, config, &rope->type, err));
+  }
+  if (!is_phi3(config)) { /* partial rotation is Phi-3's alone */
+    if (rope->type != GPTVQ_ROPE_DEFAULT && rope->partial_rotary_factor < 1.0)
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                        "%s/%s: partial_rotary_factor %g beside a RoPE scaling is supported for Phi-3 only",
+                        top->folder, top->file, rope->partial_rotary_factor);
+    rope->partial_rotary_factor = 1.0;
+  }
   size_t rotated = (size_t)((double)config->head_dim * rope->partial_rotary_factor);
   if (rotated < 2 || rotated % 2 != 0)
     return gptvq_fail(
         err, GPTVQ_ERROR_FORMAT,
         "%s/%s: partial_rotary_factor %g of head_dim %zu rotates %zu dimensions, not an even number",
         top->folder, top->file, rope->partial_rotary_factor, config->head_dim, rotated);
-  if (source.object == NULL) return GPTVQ_OK;
-
-  GPTVQ_TRY(refuse_kinds(&source, err));
-  GPTVQ_TRY(parse_type(&source, config, &rope->type, err));
   switch (rope->type) {
   case GPTVQ_ROPE_LINEAR:
     GPTVQ_TRY(gptvq_config_need(&source, "factor", err));

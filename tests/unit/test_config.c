@@ -146,10 +146,16 @@ static void rope_of_both_spellings(void **state) {
   assert_int_equal(c.rope.type, GPTVQ_ROPE_LINEAR);
   assert_true(c.rope.factor == 2.5);
   gptvq_config_release(&c);
-  c = accept(llama, "{'partial_rotary_factor': 0.75}", NULL);
+  c = accept(llama, "{'architectures': ['Phi3ForCausalLM'], 'partial_rotary_factor': 0.75}", NULL);
   assert_true(c.rope.partial_rotary_factor == 0.75);
   gptvq_config_release(&c);
   c = accept(llama, "{'rope_parameters': {'rope_theta': 1e6, 'partial_rotary_factor': 0.5}}", NULL);
+  assert_true(c.rope.theta == 1e6 && c.rope.partial_rotary_factor == 1.0); /* Phi-3's alone */
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Phi3ForCausalLM'], 'rope_parameters': {'rope_theta': 1e6, "
+             "'partial_rotary_factor': 0.5}}",
+             NULL);
   assert_true(c.rope.theta == 1e6 && c.rope.partial_rotary_factor == 0.5);
   assert_int_equal(c.rope.type, GPTVQ_ROPE_DEFAULT);
   gptvq_config_release(&c);
@@ -384,7 +390,12 @@ static void nonsense_is_refused(void **state) {
        "[1,1,1,1], 'long_factor': [1,'x',1,1]}}",
        GPTVQ_ERROR_FORMAT,
        {"long_factor[1]"}},
-      {"{'partial_rotary_factor': 0.4}", GPTVQ_ERROR_FORMAT, {"partial_rotary_factor 0.4"}},
+      {"{'architectures': ['Phi3ForCausalLM'], 'partial_rotary_factor': 0.4}",
+       GPTVQ_ERROR_FORMAT,
+       {"partial_rotary_factor 0.4"}},
+      {"{'rope_scaling': {'type': 'linear', 'factor': 2}, 'partial_rotary_factor': 0.5}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"partial_rotary_factor 0.5 beside a RoPE scaling"}},
       {"{'partial_rotary_factor': 2}", GPTVQ_ERROR_FORMAT, {"partial_rotary_factor"}},
       {"{'bos_token_id': 'a'}", GPTVQ_ERROR_FORMAT, {"bos_token_id"}},
       {"{'eos_token_id': -2}", GPTVQ_ERROR_FORMAT, {"eos_token_id"}},

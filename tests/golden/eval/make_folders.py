@@ -40,6 +40,7 @@ cases = {
     "original length of the config": {"rope_scaling": {**llama3, "original_max_position_embeddings": 512},
                                       "original_max_position_embeddings": 32},
     "original length nowhere": {"rope_scaling": llama3, "max_position_embeddings": 32},
+    "llama rotates all of a head": {"partial_rotary_factor": 0.5},
     "mistral": mistral,
     "mistral has no switch": {**mistral, "use_sliding_window": False},
     "mistral has no first layer": {**mistral, "use_sliding_window": True, "max_window_layers": 3},
