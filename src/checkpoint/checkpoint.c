@@ -164,6 +164,12 @@ static void warn_of_index(const gptvq_checkpoint *checkpoint, const json_t *inde
               checkpoint->folder, single_name, index_name, what, name);
 }
 
+static bool is_open(const gptvq_checkpoint *checkpoint, const char *name) {
+  for (size_t f = 0; f < checkpoint->file_count; f++)
+    if (strcmp(strrchr(checkpoint->files[f].path, '/') + 1, name) == 0) return true;
+  return false;
+}
+
 /* model.safetensors, as transformers takes it even where there is an index too; then what the index lists. A
  * packed folder goes by its index. */
 static gptvq_status open_weights(gptvq_checkpoint *checkpoint, gptvq_error *err) {
@@ -179,6 +185,10 @@ static gptvq_status open_weights(gptvq_checkpoint *checkpoint, gptvq_error *err)
     GPTVQ_TRY(load_optional(folder, index_name, MAX_INDEX, &index, err));
     gptvq_status status = open_sharded(checkpoint, index, err);
     json_decref(index);
+    if (status == GPTVQ_OK && single && !is_open(checkpoint, single_name))
+      gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING,
+                "%s is a packed model: what %s lists is used, not %s beside it", folder, index_name,
+                single_name);
     return status;
   }
   GPTVQ_TRY(open_single(checkpoint, err));

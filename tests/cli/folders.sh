@@ -51,6 +51,7 @@ quiet
 # a packed folder goes by its index
 cp "$model/model.safetensors" q/
 expect_ok "$GPTVQ" inspect q --json
+warned 'q is a packed model: what model\.safetensors\.index\.json lists is used, not model\.safetensors'
 [ "$(json verified)" = true ] || die "inspect weighed other files than the packed model's"
 
 # an adapter beside the model is not applied
