@@ -136,6 +136,9 @@ typedef struct gptvq_cli_progress {
 gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress);
 /* Takes the bar off the screen; before any other output. */
 void gptvq_cli_progress_end(gptvq_cli_progress *progress);
+/* gptvq_model_open whose warnings are printed. options may be NULL; its callbacks are not used. */
+gptvq_status gptvq_cli_open_model(const char *path, const gptvq_model_options *options, gptvq_model **out,
+                                  gptvq_error *err);
 
 /* ---- eval_options.c ---- */
 /* The options of eval and compare, and what they share. */
@@ -164,7 +167,9 @@ typedef struct gptvq_cli_files {
   size_t count;                 /* safetensors files that the model consists of */
   uint64_t bytes, header_bytes; /* of all; the rest are tensors */
 } gptvq_cli_files;
-gptvq_status gptvq_cli_weigh_folder(const char *folder, gptvq_cli_files *files, gptvq_error *err);
+/* packed: of a packed model, which goes by its index; another by model.safetensors where that is there */
+gptvq_status gptvq_cli_weigh_folder(const char *folder, bool packed, gptvq_cli_files *files,
+                                    gptvq_error *err);
 
 /* ---- commands ---- */
 int gptvq_cmd_quantize(int argc, char **argv);

@@ -164,12 +164,12 @@ int gptvq_cmd_inspect(int argc, char **argv) {
   gptvq_model *model = NULL;
   gptvq_error err;
   gptvq_cli_files files;
-  if (gptvq_model_open(path, NULL, &model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
-  if (gptvq_cli_weigh_folder(path, &files, &err) != GPTVQ_OK) {
+  gptvq_model_info info;
+  if (gptvq_cli_open_model(path, NULL, &model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  gptvq_model_get_info(model, &info);
+  if (gptvq_cli_weigh_folder(path, info.packed != 0, &files, &err) != GPTVQ_OK) {
     code = gptvq_cli_fail(&err);
   } else {
-    gptvq_model_info info;
-    gptvq_model_get_info(model, &info);
     bool verified = verify(model, &info, &files);
     code =
         json ? print_json(path, model, &info, &files, verified) : print_text(model, &info, &files, verified);

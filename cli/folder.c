@@ -34,13 +34,16 @@ static gptvq_status weigh(const char *folder, const char *name, gptvq_cli_files 
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_cli_weigh_folder(const char *folder, gptvq_cli_files *files, gptvq_error *err) {
+gptvq_status gptvq_cli_weigh_folder(const char *folder, bool packed, gptvq_cli_files *files,
+                                    gptvq_error *err) {
   memset(files, 0, sizeof *files);
-  char path[4096];
-  if ((size_t)snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder) >= sizeof path)
+  static const char single[] = "model.safetensors";
+  char path[4096], file[4096];
+  if ((size_t)snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder) >= sizeof path ||
+      (size_t)snprintf(file, sizeof file, "%s/%s", folder, single) >= sizeof file)
     return fail(err, GPTVQ_ERROR_IO, folder, "the path is too long");
   struct stat info;
-  if (stat(path, &info) != 0) return weigh(folder, "model.safetensors", files, err);
+  if (stat(path, &info) != 0 || (!packed && stat(file, &info) == 0)) return weigh(folder, single, files, err);
   json_error_t why;
   json_t *index = json_load_file(path, 0, &why), *shards = json_object();
   gptvq_status status = GPTVQ_OK;

@@ -25,6 +25,7 @@ typedef struct gptvq_model_options {
   gptvq_compute compute;
   unsigned head_bits; /* weights of the output head: 16 = as stored, 8 = int8 with a scale per 256 columns,
                          made when the model is opened; 0 = 8 when computing in INT8, else 16 */
+  const gptvq_callbacks *callbacks; /* log hears warnings while the folder is opened; NULL: nobody does */
 } gptvq_model_options;
 
 typedef struct gptvq_model_info {
@@ -37,7 +38,8 @@ typedef struct gptvq_model_info {
   double bits_per_value;       /* 8 · linear_bytes / linear_values */
   double model_bits_per_value; /* 8 · all tensor bytes / parameters */
   int packed;                  /* 1: a gptvq folder */
-  int32_t bos, eos[8];         /* from config.json / generation_config.json; -1 where absent */
+  int32_t bos;                 /* from config.json / generation_config.json; -1 where absent */
+  const int32_t *eos; /* [eos_count] ids that end a text, from the same files; lives as long as the model */
   size_t eos_count;
   gptvq_compute compute; /* in force: never AUTO */
   unsigned head_bits;    /* 16: as stored */
@@ -60,7 +62,8 @@ typedef struct gptvq_layer_info {
   unsigned svd_rank; /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
 } gptvq_layer_info;
 
-/* PATH: a Hugging Face folder. options may be NULL. On success the caller owns *out. */
+/* PATH: a Hugging Face folder (docs/CLI.md says which of its files count). options may be NULL. On success
+ * the caller owns *out. */
 GPTVQ_API gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options,
                                         gptvq_model **out, gptvq_error *err);
 GPTVQ_API void gptvq_model_close(gptvq_model *model); /* after its sessions; NULL is fine */

@@ -17,6 +17,9 @@ static gptvq_status fail_errno(gptvq_error *err, const char *verb, const char *p
 
 static gptvq_status open_regular(const char *path, int *fd, size_t *size, gptvq_error *err) {
   *fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (*fd < 0 && errno == ENOENT && gptvq_path_exists(path))
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot open %s: it is a link to a file that does not exist",
+                      path);
   if (*fd < 0) return fail_errno(err, "open", path);
   struct stat info;
   gptvq_status status = GPTVQ_OK;
@@ -50,6 +53,13 @@ void gptvq_unmap_file(gptvq_mapping *mapping) {
   *mapping = (gptvq_mapping){NULL, 0};
 }
 
+gptvq_status gptvq_check_lfs(const char *path, const void *data, size_t size, gptvq_error *err) {
+  static const char begin[] = "version https://git-lfs";
+  if (size < sizeof begin - 1 || memcmp(data, begin, sizeof begin - 1) != 0) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                    "%s is a Git LFS pointer, not the file itself: run git lfs pull in its folder", path);
+}
+
 gptvq_status gptvq_read_file(const char *path, size_t max_size, char **data, size_t *size, gptvq_error *err) {
   int fd;
   size_t length = 0;
@@ -79,6 +89,8 @@ gptvq_status gptvq_read_file(const char *path, size_t max_size, char **data, siz
     else at += (size_t)got;
   }
   buffer[length] = '\0';
+  status = gptvq_check_lfs(path, buffer, length, err);
+  if (status != GPTVQ_OK) goto done;
   *data = buffer;
   *size = length;
   buffer = NULL;

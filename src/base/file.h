@@ -17,6 +17,9 @@ void gptvq_unmap_file(gptvq_mapping *mapping);
 /* Whole file as a malloc'd, NUL-terminated buffer; refuses more than max_size bytes (GPTVQ_ERROR_FORMAT). */
 gptvq_status gptvq_read_file(const char *path, size_t max_size, char **data, size_t *size, gptvq_error *err);
 
+/* GPTVQ_ERROR_FORMAT when that is what Git leaves in the place of a large file that was not downloaded. */
+gptvq_status gptvq_check_lfs(const char *path, const void *data, size_t size, gptvq_error *err);
+
 /* Writes to "PATH.tmp.PID" and renames on commit (write, fsync, rename, fsync of the folder). */
 typedef struct gptvq_writer gptvq_writer;
 gptvq_status gptvq_writer_open(const char *path, gptvq_writer **out, gptvq_error *err);

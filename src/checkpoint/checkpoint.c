@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-static const char index_name[] = "model.safetensors.index.json", single_name[] = "model.safetensors";
+static const char index_name[] = "model.safetensors.index.json", single_name[] = "model.safetensors",
+                  adapter_name[] = "adapter_config.json";
 enum { MAX_CONFIG = 64 << 20, MAX_INDEX = 256 << 20, MAX_SHARDS = 100000 };
 
 /* FOLDER/NAME parsed when it is there; *out stays NULL when it is not */
@@ -17,6 +18,13 @@ static gptvq_status load_optional(const char *folder, const char *name, size_t m
   return status;
 }
 
+static bool has_file(const char *folder, const char *name) {
+  char *path = gptvq_join_path(folder, name);
+  bool there = path != NULL && gptvq_path_exists(path);
+  free(path);
+  return there;
+}
+
 static bool is_plain_name(const char *name) {
   return name[0] != '\0' && strchr(name, '/') == NULL && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
@@ -28,6 +36,23 @@ static gptvq_status open_shard(gptvq_checkpoint *checkpoint, const char *name, g
   free(path);
   if (status == GPTVQ_OK) checkpoint->file_count++;
   return status;
+}
+
+/* Are all shards there? */
+static gptvq_status check_shards(const char *folder, json_t *names, gptvq_error *err) {
+  const char *name, *first = NULL;
+  json_t *value;
+  size_t missing = 0, count = json_object_size(names);
+  json_object_foreach(names, name, value) {
+    if (has_file(folder, name)) continue;
+    if (missing++ == 0) first = name;
+  }
+  if (missing == 0) return GPTVQ_OK;
+  char hint[GPTVQ_HINT_TEXT] = "";
+  if (missing == count) (void)gptvq_folder_hint(folder, "the index is of other files", hint);
+  return gptvq_fail(err, GPTVQ_ERROR_IO,
+                    "%s/%s lists %s, which is not there (%zu of %zu files are): download %s%s", folder,
+                    index_name, first, count - missing, count, missing == 1 ? "it" : "what is missing", hint);
 }
 
 /* The distinct shard names of weight_map, in the order of first mention, opened. The names' object maps name
@@ -53,6 +78,7 @@ static gptvq_status open_shards(gptvq_checkpoint *checkpoint, const json_t *map,
   if (count == 0 || count > MAX_SHARDS)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %zu shards, not between 1 and %d", folder, index_name,
                       count, MAX_SHARDS);
+  GPTVQ_TRY(check_shards(folder, names, err));
   checkpoint->files = calloc(count, sizeof *checkpoint->files);
   if (checkpoint->files == NULL)
     return gptvq_fail_memory(err, index_name, gptvq_saturated_size(count, sizeof *checkpoint->files));
@@ -104,24 +130,75 @@ static gptvq_status open_sharded(gptvq_checkpoint *checkpoint, const json_t *ind
   return status;
 }
 
-static bool has_file(const char *folder, const char *name) {
-  char *path = gptvq_join_path(folder, name);
-  bool there = path != NULL && gptvq_path_exists(path);
-  free(path);
-  return there;
+static gptvq_status open_single(gptvq_checkpoint *checkpoint, gptvq_error *err) {
+  checkpoint->files = calloc(1, sizeof *checkpoint->files);
+  if (checkpoint->files == NULL) return gptvq_fail_memory(err, checkpoint->folder, sizeof *checkpoint->files);
+  return open_shard(checkpoint, single_name, err);
 }
 
-static gptvq_status open_single(gptvq_checkpoint *checkpoint, gptvq_error *err) {
-  const char *folder = checkpoint->folder;
-  if (!has_file(folder, single_name)) {
-    bool torch = has_file(folder, "pytorch_model.bin") || has_file(folder, "pytorch_model.bin.index.json");
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds neither %s nor %s%s", folder, single_name, index_name,
-                      torch ? "; pytorch_model.bin files are not supported: convert the model to safetensors"
-                            : "");
+/* The single file was opened: says so when the index beside it describes anything else. */
+static void warn_of_index(const gptvq_checkpoint *checkpoint, const json_t *index) {
+  const gptvq_st_file *file = &checkpoint->files[0];
+  const json_t *map = json_object_get(index, "weight_map");
+  const char *tensor, *what = NULL, *name = "";
+  json_t *value;
+  if (!json_is_object(map)) what = "has no weight_map";
+  json_object_foreach((json_t *)(uintptr_t)map, tensor, value) {
+    const char *shard = json_string_value(value);
+    if (what != NULL) break;
+    if (shard != NULL && strcmp(shard, single_name) != 0) {
+      what = "lists the file ";
+      name = shard;
+    } else if (json_object_get(file->header, tensor) == NULL) {
+      what = "lists what the file lacks, ";
+      name = tensor;
+    }
   }
-  checkpoint->files = calloc(1, sizeof *checkpoint->files);
-  if (checkpoint->files == NULL) return gptvq_fail_memory(err, folder, sizeof *checkpoint->files);
-  return open_shard(checkpoint, single_name, err);
+  for (size_t i = 0; i < file->count && what == NULL; i++) {
+    if (json_object_get(map, file->tensors[i].name) != NULL) continue;
+    what = "does not list ";
+    name = file->tensors[i].name;
+  }
+  if (what != NULL)
+    gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING, "%s/%s is used, not %s beside it, which %s%s",
+              checkpoint->folder, single_name, index_name, what, name);
+}
+
+static bool is_open(const gptvq_checkpoint *checkpoint, const char *name) {
+  for (size_t f = 0; f < checkpoint->file_count; f++)
+    if (strcmp(strrchr(checkpoint->files[f].path, '/') + 1, name) == 0) return true;
+  return false;
+}
+
+/* model.safetensors, as transformers takes it even where there is an index too; then what the index lists. A
+ * packed folder goes by its index. */
+static gptvq_status open_weights(gptvq_checkpoint *checkpoint, gptvq_error *err) {
+  const char *folder = checkpoint->folder;
+  bool packed = json_is_object(json_object_get(checkpoint->config, "quantization_config"));
+  bool single = has_file(folder, single_name), indexed = has_file(folder, index_name);
+  char hint[GPTVQ_HINT_TEXT];
+  if (!single && !indexed)
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds neither %s nor %s%s", folder, single_name, index_name,
+                      gptvq_folder_hint(folder, NULL, hint));
+  json_t *index = NULL;
+  if (indexed && (packed || !single)) {
+    GPTVQ_TRY(load_optional(folder, index_name, MAX_INDEX, &index, err));
+    gptvq_status status = open_sharded(checkpoint, index, err);
+    json_decref(index);
+    if (status == GPTVQ_OK && single && !is_open(checkpoint, single_name))
+      gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING,
+                "%s is a packed model: what %s lists is used, not %s beside it", folder, index_name,
+                single_name);
+    return status;
+  }
+  GPTVQ_TRY(open_single(checkpoint, err));
+  gptvq_error why;
+  if (load_optional(folder, index_name, MAX_INDEX, &index, &why) != GPTVQ_OK)
+    gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING, "%s/%s is used: %s", folder, single_name,
+              why.message);
+  else if (index != NULL) warn_of_index(checkpoint, index);
+  json_decref(index);
+  return GPTVQ_OK;
 }
 
 static int by_name(const void *a, const void *b) {
@@ -179,26 +256,30 @@ static gptvq_status open_all(gptvq_checkpoint *checkpoint, gptvq_error *err) {
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a folder; give the model's folder with config.json",
                       folder);
   GPTVQ_TRY(load_optional(folder, "config.json", MAX_CONFIG, &checkpoint->config, err));
+  char hint[GPTVQ_HINT_TEXT];
   if (checkpoint->config == NULL)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds no config.json: it is not a Hugging Face model folder",
-                      folder);
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds no config.json: it is not a Hugging Face model folder%s",
+                      folder, gptvq_folder_hint(folder, "download config.json of the same model too", hint));
   GPTVQ_TRY(check_quantization(checkpoint, err));
   GPTVQ_TRY(load_optional(folder, "generation_config.json", MAX_CONFIG, &checkpoint->generation, err));
-  json_t *index = NULL;
-  GPTVQ_TRY(load_optional(folder, index_name, MAX_INDEX, &index, err));
-  gptvq_status status = index != NULL ? open_sharded(checkpoint, index, err) : open_single(checkpoint, err);
-  json_decref(index);
-  if (status == GPTVQ_OK) status = collect_tensors(checkpoint, err);
-  return status;
+  GPTVQ_TRY(open_weights(checkpoint, err));
+  if (has_file(folder, adapter_name))
+    gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING,
+              "%s/%s: the adapter in this folder is not applied: merge it into the model first", folder,
+              adapter_name);
+  return collect_tensors(checkpoint, err);
 }
 
-gptvq_status gptvq_checkpoint_open(const char *folder, gptvq_checkpoint **out, gptvq_error *err) {
+gptvq_status gptvq_checkpoint_open(const char *folder, const gptvq_callbacks *callbacks,
+                                   gptvq_checkpoint **out, gptvq_error *err) {
   *out = NULL;
   gptvq_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
   if (checkpoint == NULL) return gptvq_fail_memory(err, folder, sizeof *checkpoint);
+  checkpoint->callbacks = callbacks;
   checkpoint->folder = strdup(folder);
   gptvq_status status = checkpoint->folder == NULL ? gptvq_fail_memory(err, folder, strlen(folder) + 1)
                                                    : open_all(checkpoint, err);
+  checkpoint->callbacks = NULL; /* the caller's, who need not keep them */
   if (status != GPTVQ_OK) gptvq_checkpoint_close(checkpoint);
   else *out = checkpoint;
   return status;

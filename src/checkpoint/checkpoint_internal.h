@@ -6,12 +6,18 @@
 
 struct gptvq_checkpoint {
   char *folder;
+  const gptvq_callbacks *callbacks; /* for warnings while it is opened, else NULL */
   json_t *config, *generation;
   gptvq_st_file *files;
   size_t file_count;
   gptvq_tensor *tensors; /* of all files, sorted by name; names and files point into `files` */
   size_t tensor_count;
 };
+
+/* For the end of a message about a folder that lacks something: "; it holds NAME, NAME and 3 more: ADVICE",
+ * or nothing. `instead`, unless NULL, is the advice where the files found are safetensors. Returns text. */
+enum { GPTVQ_HINT_TEXT = 800 }; /* two names of any length, the advice */
+const char *gptvq_folder_hint(const char *folder, const char *instead, char text[GPTVQ_HINT_TEXT]);
 
 /* A __metadata__ text of the file that holds the tensor, or NULL. */
 const char *gptvq_checkpoint_metadata(const gptvq_checkpoint *checkpoint, const gptvq_tensor *tensor,

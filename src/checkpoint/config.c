@@ -9,12 +9,13 @@ static const struct defaults {
   double rms_norm_eps, rope_theta;
   size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
   size_t sliding_window;
-  bool window_needs_switch; /* the window counts only with use_sliding_window, from layer max_window_layers on
-                             */
+  bool layer_types;   /* layer_types says which layers use the window; elsewhere it is not a key */
+  bool window_switch; /* nor are use_sliding_window, without which there is no window, and max_window_layers,
+                         the first layer with one */
 } known_defaults[] = {
-    {"Mistral", 1e-6, 1e4, 131072, 0, 4096, false}, {"Mixtral", 1e-5, 1e6, 131072, 0, 0, false},
-    {"Qwen2", 1e-6, 1e4, 32768, 0, 4096, true},     {"Qwen3", 1e-6, 1e4, 32768, 128, 4096, true},
-    {"Phi3", 1e-5, 1e4, 4096, 0, 0, false},         {"", 1e-6, 1e4, 2048, 0, 0, false},
+    {"Mistral", 1e-6, 1e4, 131072, 0, 4096, true, false}, {"Mixtral", 1e-5, 1e6, 131072, 0, 0, false, false},
+    {"Qwen2", 1e-6, 1e4, 32768, 0, 4096, true, true},     {"Qwen3", 1e-6, 1e4, 32768, 128, 4096, true, true},
+    {"Phi3", 1e-5, 1e4, 4096, 0, 0, false, false},        {"", 1e-6, 1e4, 2048, 0, 0, false, false},
 };
 enum { DEFAULT_WINDOW_LAYERS = 28 }; /* max_window_layers of Qwen */
 
@@ -116,12 +117,15 @@ static gptvq_status parse_window(const gptvq_config_source *source, const struct
   c->sliding_window =
       json_is_null(json_object_get(source->object, "sliding_window")) ? 0 : defaults->sliding_window;
   GPTVQ_TRY(gptvq_config_size(source, "sliding_window", 0, MAX_POSITIONS, &c->sliding_window, err));
-  bool used = !defaults->window_needs_switch;
-  GPTVQ_TRY(gptvq_config_bool(source, "use_sliding_window", &used, err));
-  if (!used) c->sliding_window = 0;
-  size_t first = defaults->window_needs_switch ? DEFAULT_WINDOW_LAYERS : 0;
-  GPTVQ_TRY(gptvq_config_size(source, "max_window_layers", 0, MAX_POSITIONS, &first, err));
-  const json_t *types = gptvq_config_value(source, "layer_types");
+  size_t first = 0;
+  if (defaults->window_switch) {
+    bool used = false;
+    first = DEFAULT_WINDOW_LAYERS;
+    GPTVQ_TRY(gptvq_config_bool(source, "use_sliding_window", &used, err));
+    GPTVQ_TRY(gptvq_config_size(source, "max_window_layers", 0, MAX_POSITIONS, &first, err));
+    if (!used) c->sliding_window = 0;
+  }
+  const json_t *types = defaults->layer_types ? gptvq_config_value(source, "layer_types") : NULL;
   if (types != NULL) GPTVQ_TRY(parse_layer_types(source, types, c, err));
   bool any = false;
   for (size_t i = 0; i < c->layers; i++) {
@@ -155,17 +159,15 @@ static gptvq_status token_id(const gptvq_config_source *source, const char *key,
 
 /* bos_token_id and eos_token_id (a number or a list) where present; a list replaces what was there */
 static gptvq_status parse_tokens(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
-  const size_t room = sizeof c->eos / sizeof c->eos[0];
   const json_t *bos = gptvq_config_value(source, "bos_token_id"),
                *eos = gptvq_config_value(source, "eos_token_id");
   if (bos != NULL) GPTVQ_TRY(token_id(source, "bos_token_id", bos, &c->bos, err));
   if (eos == NULL) return GPTVQ_OK;
   size_t count = json_is_array(eos) ? json_array_size(eos) : 1;
-  if (count > room)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s/%s: eos_token_id lists %zu tokens, at most %zu are supported", source->folder,
-                      source->file, count, room);
+  free(c->eos);
   c->eos_count = 0;
+  c->eos = calloc(count + 1, sizeof *c->eos);
+  if (c->eos == NULL) return gptvq_fail_memory(err, "eos_token_id", (count + 1) * sizeof *c->eos);
   for (size_t i = 0; i < count; i++) {
     int32_t id = -1;
     GPTVQ_TRY(token_id(source, "eos_token_id", json_is_array(eos) ? json_array_get(eos, i) : eos, &id, err));
@@ -208,6 +210,7 @@ gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const 
 
 void gptvq_config_release(gptvq_config *config) {
   free(config->layer_slides);
+  free(config->eos);
   free(config->rope.short_factor);
   free(config->rope.long_factor);
   memset(config, 0, sizeof *config);

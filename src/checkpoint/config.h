@@ -39,8 +39,8 @@ typedef struct gptvq_config {
   size_t experts, experts_per_token; /* 0, 0 for dense models */
   char hidden_act[32];
   gptvq_rope rope;
-  int32_t bos; /* -1 = absent */
-  int32_t eos[8];
+  int32_t bos;  /* -1 = absent */
+  int32_t *eos; /* [eos_count] owned */
   size_t eos_count;
   char dtype[16]; /* "bfloat16", … or "" */
 } gptvq_config;

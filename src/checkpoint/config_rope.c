@@ -7,13 +7,15 @@
 static const double huge_factor = 1e6; /* beyond any context extension */
 enum { MAX_POSITIONS = 1 << 30 };
 
+static bool is_phi3(const gptvq_config *config) { return strncmp(config->architecture, "Phi3", 4) == 0; }
+
 static gptvq_status parse_type(const gptvq_config_source *source, const gptvq_config *config,
                                gptvq_rope_type *out, gptvq_error *err) {
   char name[32] = "default";
   GPTVQ_TRY(gptvq_config_text(source, "type", name, sizeof name, err));
   GPTVQ_TRY(gptvq_config_text(source, "rope_type", name, sizeof name, err));
   /* Phi-3's first configs call longrope "su" or "yarn" */
-  bool phi3 = strncmp(config->architecture, "Phi3", 4) == 0;
+  bool phi3 = is_phi3(config);
   if (strcmp(name, "default") == 0) *out = GPTVQ_ROPE_DEFAULT;
   else if (strcmp(name, "linear") == 0) *out = GPTVQ_ROPE_LINEAR;
   else if (strcmp(name, "llama3") == 0) *out = GPTVQ_ROPE_LLAMA3;
@@ -47,16 +49,28 @@ static gptvq_status parse_factors(const gptvq_config_source *source, const char 
   return GPTVQ_OK;
 }
 
-static gptvq_status parse_llama3(const gptvq_config_source *source, gptvq_rope *rope, gptvq_error *err) {
-  static const char *const keys[] = {"factor", "low_freq_factor", "high_freq_factor",
-                                     "original_max_position_embeddings"};
+/* The context length before it was extended: that of config.json itself (`top`) wins; Phi-3 has it only
+ * there. */
+static gptvq_status parse_original(const gptvq_config_source *source, const gptvq_config_source *top,
+                                   gptvq_config *config, gptvq_error *err) {
+  static const char key[] = "original_max_position_embeddings";
+  size_t *length = &config->rope.original_max_positions;
+  bool phi3 = is_phi3(config);
+  *length = phi3 ? 4096 : config->max_positions;
+  if (!phi3) GPTVQ_TRY(gptvq_config_size(source, key, 2, MAX_POSITIONS, length, err));
+  return gptvq_config_size(top, key, 2, MAX_POSITIONS, length, err);
+}
+
+static gptvq_status parse_llama3(const gptvq_config_source *source, const gptvq_config_source *top,
+                                 gptvq_config *config, gptvq_error *err) {
+  static const char *const keys[] = {"factor", "low_freq_factor", "high_freq_factor"};
+  gptvq_rope *rope = &config->rope;
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
     GPTVQ_TRY(gptvq_config_need(source, keys[i], err));
   GPTVQ_TRY(gptvq_config_number(source, "factor", 1.0, huge_factor, &rope->factor, err));
   GPTVQ_TRY(gptvq_config_number(source, "low_freq_factor", 1e-6, huge_factor, &rope->low_freq_factor, err));
   GPTVQ_TRY(gptvq_config_number(source, "high_freq_factor", 1e-6, huge_factor, &rope->high_freq_factor, err));
-  GPTVQ_TRY(gptvq_config_size(source, "original_max_position_embeddings", 1, MAX_POSITIONS,
-                              &rope->original_max_positions, err));
+  GPTVQ_TRY(parse_original(source, top, config, err));
   if (rope->high_freq_factor <= rope->low_freq_factor)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %shigh_freq_factor %g is not above low_freq_factor %g",
                       source->folder, source->file, source->prefix, rope->high_freq_factor,
@@ -64,16 +78,11 @@ static gptvq_status parse_llama3(const gptvq_config_source *source, gptvq_rope *
   return GPTVQ_OK;
 }
 
-/* top: config.json itself, where Phi-3 keeps the original context length */
 static gptvq_status parse_longrope(const gptvq_config_source *source, const gptvq_config_source *top,
                                    size_t pairs, gptvq_config *config, gptvq_error *err) {
   gptvq_rope *rope = &config->rope;
-  rope->original_max_positions = strncmp(config->architecture, "Phi3", 4) == 0 ? 4096 : 0;
-  GPTVQ_TRY(gptvq_config_size(source, "original_max_position_embeddings", 2, MAX_POSITIONS,
-                              &rope->original_max_positions, err));
-  GPTVQ_TRY(gptvq_config_size(top, "original_max_position_embeddings", 2, MAX_POSITIONS,
-                              &rope->original_max_positions, err));
-  if (rope->original_max_positions == 0)
+  GPTVQ_TRY(parse_original(source, top, config, err));
+  if (rope->original_max_positions < 2) /* max_position_embeddings in its place */
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s/%s: original_max_position_embeddings is missing, longrope needs it", source->folder,
                       source->file);
@@ -84,21 +93,48 @@ static gptvq_status parse_longrope(const gptvq_config_source *source, const gptv
   return parse_factors(source, "long_factor", pairs, &rope->long_factor, err);
 }
 
+/* rope_scaling, the older name, unless it is null or empty; then rope_parameters. One takes the place of the
+ * other as a whole: of the one that loses not even rope_theta counts. *source has no object without either.
+ */
+static gptvq_status find_parameters(const gptvq_config_source *top, gptvq_config_source *source,
+                                    gptvq_error *err) {
+  static const struct {
+    const char *key, *prefix;
+  } names[2] = {{"rope_scaling", "rope_scaling."}, {"rope_parameters", "rope_parameters."}};
+  *source = (gptvq_config_source){.folder = top->folder, .file = top->file, .prefix = ""};
+  for (size_t i = 0; i < 2; i++) {
+    const json_t *object = gptvq_config_value(top, names[i].key);
+    if (object != NULL && !json_is_object(object))
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s is not an object", top->folder, top->file,
+                        names[i].key);
+    if (json_object_size(object) == 0 || source->object != NULL) continue;
+    source->object = object;
+    source->prefix = names[i].prefix;
+  }
+  return GPTVQ_OK;
+}
+
+/* Parameters per kind of layer stand in objects of their own, named like layer_types. */
+static gptvq_status refuse_kinds(const gptvq_config_source *source, gptvq_error *err) {
+  const char *key;
+  json_t *value;
+  json_object_foreach((json_t *)(uintptr_t)source->object, key, value) {
+    if (json_is_object(value))
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                        "%s/%s: %s%s: rope parameters per kind of layer are not supported", source->folder,
+                        source->file, source->prefix, key);
+  }
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, double theta, gptvq_config *config,
                                      gptvq_error *err) {
   gptvq_rope *rope = &config->rope;
   *rope =
       (gptvq_rope){.type = GPTVQ_ROPE_DEFAULT, .theta = theta, .factor = 1.0, .partial_rotary_factor = 1.0};
-  gptvq_config_source source = {top->folder, top->file, "rope_parameters.",
-                                gptvq_config_value(top, "rope_parameters")};
-  if (source.object == NULL) {
-    source.prefix = "rope_scaling.";
-    source.object = gptvq_config_value(top, "rope_scaling");
-  }
-  if (source.object != NULL && !json_is_object(source.object))
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s is not an object", top->folder, top->file,
-                      strcmp(source.prefix, "rope_scaling.") == 0 ? "rope_scaling" : "rope_parameters");
-  /* the newer form wins where both give a value */
+  gptvq_config_source source;
+  GPTVQ_TRY(find_parameters(top, &source, err));
+  /* what stands inside wins over the same key of config.json itself */
   const gptvq_config_source *places[2] = {top, &source};
   for (size_t i = 0; i < 2; i++) {
     if (places[i]->object == NULL) continue;
@@ -106,26 +142,28 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, double thet
     GPTVQ_TRY(gptvq_config_number(places[i], "partial_rotary_factor", 1e-3, 1.0, &rope->partial_rotary_factor,
                                   err));
   }
+  if (source.object != NULL) {
+    GPTVQ_TRY(refuse_kinds(&source, err));
+    GPTVQ_TRY(parse_type(&source, config, &rope->type, err));
+  }
+  if (!is_phi3(config)) { /* partial rotation is Phi-3's alone */
+    if (rope->type != GPTVQ_ROPE_DEFAULT && rope->partial_rotary_factor < 1.0)
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                        "%s/%s: partial_rotary_factor %g beside a RoPE scaling is supported for Phi-3 only",
+                        top->folder, top->file, rope->partial_rotary_factor);
+    rope->partial_rotary_factor = 1.0;
+  }
   size_t rotated = (size_t)((double)config->head_dim * rope->partial_rotary_factor);
   if (rotated < 2 || rotated % 2 != 0)
     return gptvq_fail(
         err, GPTVQ_ERROR_FORMAT,
         "%s/%s: partial_rotary_factor %g of head_dim %zu rotates %zu dimensions, not an even number",
         top->folder, top->file, rope->partial_rotary_factor, config->head_dim, rotated);
-  if (source.object == NULL) return GPTVQ_OK;
-
-  static const char *const layered[] = {"full_attention", "sliding_attention"};
-  for (size_t i = 0; i < 2; i++)
-    if (gptvq_config_value(&source, layered[i]) != NULL)
-      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                        "%s/%s: %s%s: rope parameters per kind of layer are not supported", top->folder,
-                        top->file, source.prefix, layered[i]);
-  GPTVQ_TRY(parse_type(&source, config, &rope->type, err));
   switch (rope->type) {
   case GPTVQ_ROPE_LINEAR:
     GPTVQ_TRY(gptvq_config_need(&source, "factor", err));
     return gptvq_config_number(&source, "factor", 1e-3, huge_factor, &rope->factor, err);
-  case GPTVQ_ROPE_LLAMA3: return parse_llama3(&source, rope, err);
+  case GPTVQ_ROPE_LLAMA3: return parse_llama3(&source, top, config, err);
   case GPTVQ_ROPE_LONGROPE: return parse_longrope(&source, top, rotated / 2, config, err);
   default: return GPTVQ_OK;
   }

@@ -191,6 +191,7 @@ static gptvq_status check_metadata(const gptvq_st_file *file, const json_t *meta
 
 static gptvq_status parse_header(gptvq_st_file *file, gptvq_error *err) {
   const gptvq_mapping *mapping = &file->mapping;
+  GPTVQ_TRY(gptvq_check_lfs(file->path, mapping->data, mapping->size, err));
   if (mapping->size < 8)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s is not a safetensors file: %zu bytes, at least 8 are needed", file->path,

@@ -1,6 +1,7 @@
 /* model, added_tokens and post_processor of tokenizer.json */
 #include "text/tokenizer_internal.h"
 
+#include "text/json_nul.h"
 #include "text/utf8.h"
 
 bool gptvq_json_id(const json_t *json, int32_t *id) {
@@ -20,20 +21,37 @@ static gptvq_status out_of_memory(const gptvq_load *load) {
 
 /* ---- model ---- */
 
+static gptvq_status add_token(const gptvq_load *load, const char *text, const json_t *value,
+                              gptvq_bytes *scratch) {
+  size_t size = strlen(text);
+  int32_t id;
+  if (!gptvq_json_id(value, &id))
+    return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT,
+                      "%s: the id of token \"%s\" is not a number from 0 to %lld", load->path, text,
+                      (long long)GPTVQ_MAX_TOKEN_ID);
+  if (load->nul[0] != '\0' && size > 0) {
+    scratch->size = 0;
+    gptvq_json_restore_nul(text, load->nul, scratch);
+    text = scratch->data;
+    size = scratch->size;
+  }
+  if (scratch->failed || !gptvq_vocab_add(&load->tokenizer->bpe.vocab, text, size, id, true))
+    return out_of_memory(load);
+  return GPTVQ_OK;
+}
+
 static gptvq_status load_vocab(const gptvq_load *load, json_t *vocab) {
   const char *text;
   json_t *value;
+  gptvq_bytes scratch = {0};
+  gptvq_status status = GPTVQ_OK;
   if (!json_is_object(vocab)) return bad(load, "model.vocab must be an object of tokens and ids");
   json_object_foreach(vocab, text, value) {
-    int32_t id;
-    if (!gptvq_json_id(value, &id))
-      return gptvq_fail(load->err, GPTVQ_ERROR_FORMAT,
-                        "%s: the id of token \"%s\" is not a number from 0 to %lld", load->path, text,
-                        (long long)GPTVQ_MAX_TOKEN_ID);
-    if (!gptvq_vocab_add(&load->tokenizer->bpe.vocab, text, strlen(text), id, true))
-      return out_of_memory(load);
+    status = add_token(load, text, value, &scratch);
+    if (status != GPTVQ_OK) break;
   }
-  return GPTVQ_OK;
+  gptvq_bytes_free(&scratch);
+  return status;
 }
 
 /* A merge is "left right" or ["left", "right"]. */

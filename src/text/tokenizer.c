@@ -1,17 +1,24 @@
 #include "text/tokenizer_internal.h"
 
 #include "base/file.h"
+#include "text/json_nul.h"
 #include "text/utf8.h"
 
 enum { MAX_TOKENIZER_BYTES = 512 * 1024 * 1024, MAX_CONFIG_BYTES = 64 * 1024 * 1024 };
 
 /* ---- opening ---- */
 
-static gptvq_status read_json(const char *path, size_t most, json_t **out, gptvq_error *err) {
+static gptvq_status read_json(const char *path, size_t most, char nul[GPTVQ_NUL_STAND_IN], json_t **out,
+                              gptvq_error *err) {
   char *data;
   size_t size;
   json_error_t reason;
   GPTVQ_TRY(gptvq_read_file(path, most, &data, &size, err));
+  if (!gptvq_json_hide_nul(data, size, nul)) {
+    free(data);
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s: NUL in a key beside all of U+FDD0 to U+FDEF is not supported", path);
+  }
   /* numbers as reals: model_max_length and the like exceed 64 bits */
   *out = json_loadb(data, size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &reason);
   free(data);
@@ -32,11 +39,16 @@ static gptvq_status load_tokenizer(const gptvq_load *load, const json_t *json) {
   return gptvq_load_added_tokens(load, json_object_get(json, "added_tokens"));
 }
 
+static int32_t token_id(const gptvq_tokenizer *t, const char *token, size_t size) {
+  int32_t id = gptvq_vocab_find(&t->added_ids, token, size);
+  return id >= 0 ? id : gptvq_vocab_find(&t->bpe.vocab, token, size);
+}
+
 /* bos_token and eos_token of tokenizer_config.json: a string or {"content": …}. */
 static int32_t config_token(const gptvq_tokenizer *t, const json_t *config, const char *key) {
   const json_t *value = json_object_get(config, key);
   if (json_is_object(value)) value = json_object_get(value, "content");
-  return json_is_string(value) ? gptvq_tokenizer_token_to_id(t, json_string_value(value)) : -1;
+  return json_is_string(value) ? token_id(t, json_string_value(value), json_string_length(value)) : -1;
 }
 
 static gptvq_status load_config(gptvq_tokenizer *t, const char *folder, gptvq_error *err) {
@@ -45,7 +57,8 @@ static gptvq_status load_config(gptvq_tokenizer *t, const char *folder, gptvq_er
   gptvq_status status = GPTVQ_OK;
   if (gptvq_path_exists(path)) {
     json_t *config = NULL;
-    status = read_json(path, MAX_CONFIG_BYTES, &config, err);
+    char nul[GPTVQ_NUL_STAND_IN];
+    status = read_json(path, MAX_CONFIG_BYTES, nul, &config, err);
     if (status == GPTVQ_OK) {
       t->bos = config_token(t, config, "bos_token");
       t->eos = config_token(t, config, "eos_token");
@@ -68,6 +81,23 @@ static char *folder_of(const char *path) {
   return folder;
 }
 
+/* No tokenizer.json: names what is there in its place. */
+static gptvq_status fail_without(const char *folder, gptvq_error *err) {
+  static const char *const others[] = {"tokenizer.model", "tekken.json", "vocab.json", "vocab.txt"};
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    char *path = gptvq_join_path(folder, others[i]);
+    bool there = path != NULL && gptvq_path_exists(path);
+    free(path);
+    if (!there) continue;
+    return gptvq_fail(err, GPTVQ_ERROR_IO,
+                      "%s: no tokenizer.json in this folder; %s is not read: convert it (transformers writes "
+                      "tokenizer.json with AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))",
+                      folder, others[i]);
+  }
+  return gptvq_fail(err, GPTVQ_ERROR_IO,
+                    "%s: no tokenizer.json in this folder: download that of the same model", folder);
+}
+
 gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq_error *err) {
   *out = NULL;
   bool in_folder = gptvq_is_folder(path);
@@ -85,18 +115,12 @@ gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq
   gptvq_bpe_init(&t->bpe);
   t->bos = t->eos = -1;
   if (in_folder && !gptvq_path_exists(file)) {
-    char *other = gptvq_join_path(path, "tokenizer.model");
-    bool convertible = other != NULL && gptvq_path_exists(other);
-    free(other);
-    status = gptvq_fail(
-        err, GPTVQ_ERROR_IO, "%s: no tokenizer.json in this folder%s", path,
-        convertible ? "; tokenizer.model is not read: convert it (transformers writes tokenizer.json with "
-                      "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))"
-                    : "");
+    status = fail_without(path, err);
     goto done;
   }
-  GPTVQ_TRY_GOTO(read_json(file, MAX_TOKENIZER_BYTES, &json, err));
-  gptvq_load load = {t, file, err};
+  char nul[GPTVQ_NUL_STAND_IN];
+  GPTVQ_TRY_GOTO(read_json(file, MAX_TOKENIZER_BYTES, nul, &json, err));
+  gptvq_load load = {t, file, nul, err};
   GPTVQ_TRY_GOTO(load_tokenizer(&load, json));
   GPTVQ_TRY_GOTO(load_config(t, folder, err));
 done:
@@ -254,8 +278,7 @@ void gptvq_text_stream_destroy(gptvq_text_stream *stream) {
 size_t gptvq_tokenizer_vocab_size(const gptvq_tokenizer *t) { return t->bpe.vocab.token_count; }
 
 int32_t gptvq_tokenizer_token_to_id(const gptvq_tokenizer *t, const char *token) {
-  int32_t id = gptvq_vocab_find(&t->added_ids, token, strlen(token));
-  return id >= 0 ? id : gptvq_vocab_find(&t->bpe.vocab, token, strlen(token));
+  return token_id(t, token, strlen(token));
 }
 
 int32_t gptvq_tokenizer_bos(const gptvq_tokenizer *t) { return t->bos; }

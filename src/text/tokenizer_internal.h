@@ -30,6 +30,7 @@ struct gptvq_tokenizer {
 typedef struct gptvq_load {
   gptvq_tokenizer *tokenizer;
   const char *path;
+  const char *nul; /* what stands for NUL in keys, or "" */
   gptvq_error *err;
 } gptvq_load;
 

@@ -14,8 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (gptvq_config_parse("folder", json, json, &c, &err) == GPTVQ_OK) {
     size_t rotated = (size_t)((double)c.head_dim * c.rope.partial_rotary_factor), slides = 0;
     if (c.hidden == 0 || c.layers == 0 || c.vocab == 0 || c.head_dim == 0 || c.kv_heads == 0 ||
-        c.heads % c.kv_heads != 0 || c.intermediate == 0 || c.max_positions == 0 || c.eos_count > 8 ||
-        c.experts_per_token > c.experts)
+        c.heads % c.kv_heads != 0 || c.intermediate == 0 || c.max_positions == 0 ||
+        (c.eos_count > 0 && c.eos == NULL) || c.experts_per_token > c.experts)
       abort();
     if (!(c.rms_norm_eps > 0.0) || !(c.rope.theta > 0.0) || !isfinite(c.rope.factor) || rotated == 0 ||
         rotated % 2 != 0 || rotated > c.head_dim)

@@ -113,6 +113,10 @@ static void explicit_values(void **state) {
   assert_int_equal(c.eos_count, 2);
   assert_int_equal(c.eos[0], 5);
   gptvq_config_release(&c);
+  c = accept(llama, "{'eos_token_id': 2}", "{'eos_token_id': [11, 12, 13, 14, 15, 16, 17, 18, 19, -1, 20]}");
+  assert_int_equal(c.eos_count, 10); /* any number; -1 is none */
+  for (int i = 0; i < 10; i++) assert_int_equal(c.eos[i], 11 + i);
+  gptvq_config_release(&c);
   c = accept(llama, "{'eos_token_id': 2}", "{'eos_token_id': null}");
   assert_int_equal(c.eos[0], 2);
   gptvq_config_release(&c);
@@ -125,11 +129,11 @@ static void rope_of_both_spellings(void **state) {
       "'high_freq_factor': 4.0, 'original_max_position_embeddings': 128}}",
       "{'rope_parameters': {'rope_theta': 500000, 'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1,"
       "'high_freq_factor': 4, 'original_max_position_embeddings': 128}}",
-      "{'rope_theta': 77.0, 'rope_scaling': {'type': 'linear', 'factor': 2.0}, 'rope_parameters': "
-      "{'rope_theta': 5e5,"
-      "'type': 'default', 'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': "
-      "4.0,"
-      "'original_max_position_embeddings': 128}}"};
+      /* rope_scaling takes the place of rope_parameters; rope_type wins over type, what is inside over what
+         is beside */
+      "{'rope_theta': 77.0, 'rope_parameters': {'rope_theta': 78.0, 'type': 'linear', 'factor': 2.0}, "
+      "'rope_scaling': {'rope_theta': 5e5, 'type': 'default', 'rope_type': 'llama3', 'factor': 8.0, "
+      "'low_freq_factor': 1.0, 'high_freq_factor': 4.0, 'original_max_position_embeddings': 128}}"};
   for (size_t i = 0; i < 3; i++) {
     gptvq_config c = accept(llama, spellings[i], NULL);
     assert_int_equal(c.rope.type, GPTVQ_ROPE_LLAMA3);
@@ -142,10 +146,16 @@ static void rope_of_both_spellings(void **state) {
   assert_int_equal(c.rope.type, GPTVQ_ROPE_LINEAR);
   assert_true(c.rope.factor == 2.5);
   gptvq_config_release(&c);
-  c = accept(llama, "{'partial_rotary_factor': 0.75}", NULL);
+  c = accept(llama, "{'architectures': ['Phi3ForCausalLM'], 'partial_rotary_factor': 0.75}", NULL);
   assert_true(c.rope.partial_rotary_factor == 0.75);
   gptvq_config_release(&c);
   c = accept(llama, "{'rope_parameters': {'rope_theta': 1e6, 'partial_rotary_factor': 0.5}}", NULL);
+  assert_true(c.rope.theta == 1e6 && c.rope.partial_rotary_factor == 1.0); /* Phi-3's alone */
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Phi3ForCausalLM'], 'rope_parameters': {'rope_theta': 1e6, "
+             "'partial_rotary_factor': 0.5}}",
+             NULL);
   assert_true(c.rope.theta == 1e6 && c.rope.partial_rotary_factor == 0.5);
   assert_int_equal(c.rope.type, GPTVQ_ROPE_DEFAULT);
   gptvq_config_release(&c);
@@ -228,6 +238,30 @@ static void sliding_windows(void **state) {
   }
 }
 
+/* use_sliding_window and max_window_layers are keys of Qwen alone; layer_types of Qwen and Mistral. */
+static void keys_of_other_families(void **state) {
+  (void)state;
+  static const char *const names[] = {"Mistral", "Mixtral", "Phi3", "Llama"};
+  for (size_t i = 0; i < 4; i++) {
+    char changes[512];
+    (void)snprintf(changes, sizeof changes,
+                   "{'architectures': ['%sForCausalLM'], 'sliding_window': 16, 'use_sliding_window': false, "
+                   "'max_window_layers': 2%s}",
+                   names[i], i > 0 ? ", 'layer_types': ['linear_attention']" : "");
+    gptvq_config c = accept(llama, changes, NULL);
+    assert_int_equal(c.sliding_window, 16); /* the model of a Llama has no use for it */
+    for (size_t j = 0; j < 3; j++) assert_true(c.layer_slides[j]);
+    gptvq_config_release(&c);
+  }
+  gptvq_config c = accept(llama,
+                          "{'architectures': ['MistralForCausalLM'], 'sliding_window': 16, 'layer_types': "
+                          "['full_attention', 'sliding_attention', 'full_attention']}",
+                          NULL);
+  assert_int_equal(c.sliding_window, 16);
+  assert_true(!c.layer_slides[0] && c.layer_slides[1] && !c.layer_slides[2]);
+  gptvq_config_release(&c);
+}
+
 static void families(void **state) {
   (void)state;
   gptvq_config c =
@@ -290,11 +324,15 @@ static void nonsense_is_refused(void **state) {
       {"{'tie_word_embeddings': 1}", GPTVQ_ERROR_FORMAT, {"tie_word_embeddings"}},
       {"{'hidden_act': 3}", GPTVQ_ERROR_FORMAT, {"hidden_act"}},
       {"{'sliding_window': -1}", GPTVQ_ERROR_FORMAT, {"sliding_window"}},
-      {"{'layer_types': ['full_attention']}", GPTVQ_ERROR_FORMAT, {"layer_types", "= 3"}},
-      {"{'layer_types': ['full_attention', 'sliding_attention', 'full_attention']}",
+      {"{'architectures': ['Qwen3ForCausalLM'], 'layer_types': ['full_attention']}",
+       GPTVQ_ERROR_FORMAT,
+       {"layer_types", "= 3"}},
+      {"{'architectures': ['Qwen2ForCausalLM'], 'layer_types': "
+       "['full_attention', 'sliding_attention', 'full_attention']}",
        GPTVQ_ERROR_FORMAT,
        {"layer_types[1]", "no sliding_window"}},
-      {"{'layer_types': ['full_attention', 'linear_attention', 'full_attention']}",
+      {"{'architectures': ['MistralForCausalLM'], 'layer_types': "
+       "['full_attention', 'linear_attention', 'full_attention']}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"layer_types[1] is linear_attention"}},
       {"{'num_local_experts': 4}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is missing"}},
@@ -317,16 +355,27 @@ static void nonsense_is_refused(void **state) {
       {"{'rope_scaling': {'rope_type': 'yarn', 'factor': 2}}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"rope type yarn is not supported"}},
+      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'type': 'yarn', 'factor': 2}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope type yarn is not supported"}},
+      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'chunked_attention': {}}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope_scaling.chunked_attention"}},
+      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': 'linear'}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_scaling is not an object"}},
       {"{'rope_scaling': {'type': 'linear'}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor is missing"}},
       {"{'rope_scaling': {'type': 'linear', 'factor': 0}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor"}},
       {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 4, 'high_freq_factor': 4,"
        "'original_max_position_embeddings': 128}}",
        GPTVQ_ERROR_FORMAT,
        {"high_freq_factor"}},
-      {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1, 'high_freq_factor': 4}}",
+      {"{'rope_scaling': {'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1, 'high_freq_factor': 4,"
+       "'original_max_position_embeddings': 0}}",
        GPTVQ_ERROR_FORMAT,
-       {"rope_scaling.original_max_position_embeddings is missing"}},
-      {"{'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1], 'long_factor': [1,1,1,1]}}",
+       {"rope_scaling.original_max_position_embeddings is 0"}},
+      {"{'max_position_embeddings': 1, 'rope_scaling': {'type': 'longrope', 'short_factor': [1,1,1,1],"
+       "'long_factor': [1,1,1,1]}}",
        GPTVQ_ERROR_FORMAT,
        {"original_max_position_embeddings is missing"}},
       {"{'original_max_position_embeddings': 64, 'rope_scaling': {'type': 'longrope', 'short_factor': "
@@ -341,12 +390,17 @@ static void nonsense_is_refused(void **state) {
        "[1,1,1,1], 'long_factor': [1,'x',1,1]}}",
        GPTVQ_ERROR_FORMAT,
        {"long_factor[1]"}},
-      {"{'partial_rotary_factor': 0.4}", GPTVQ_ERROR_FORMAT, {"partial_rotary_factor 0.4"}},
+      {"{'architectures': ['Phi3ForCausalLM'], 'partial_rotary_factor': 0.4}",
+       GPTVQ_ERROR_FORMAT,
+       {"partial_rotary_factor 0.4"}},
+      {"{'rope_scaling': {'type': 'linear', 'factor': 2}, 'partial_rotary_factor': 0.5}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"partial_rotary_factor 0.5 beside a RoPE scaling"}},
       {"{'partial_rotary_factor': 2}", GPTVQ_ERROR_FORMAT, {"partial_rotary_factor"}},
       {"{'bos_token_id': 'a'}", GPTVQ_ERROR_FORMAT, {"bos_token_id"}},
       {"{'eos_token_id': -2}", GPTVQ_ERROR_FORMAT, {"eos_token_id"}},
       {"{'eos_token_id': [1, 4294967296]}", GPTVQ_ERROR_FORMAT, {"eos_token_id"}},
-      {"{'eos_token_id': [1,2,3,4,5,6,7,8,9]}", GPTVQ_ERROR_UNSUPPORTED, {"eos_token_id lists 9"}},
+      {"{'eos_token_id': [1,2,3,4,5,6,7,8,9,-2]}", GPTVQ_ERROR_FORMAT, {"eos_token_id"}},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     gptvq_error err = {GPTVQ_OK, ""};
@@ -369,9 +423,13 @@ static void nonsense_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(defaults_of_llama),      cmocka_unit_test(explicit_values),
-      cmocka_unit_test(rope_of_both_spellings), cmocka_unit_test(longrope_of_phi3),
-      cmocka_unit_test(sliding_windows),        cmocka_unit_test(families),
+      cmocka_unit_test(defaults_of_llama),
+      cmocka_unit_test(explicit_values),
+      cmocka_unit_test(rope_of_both_spellings),
+      cmocka_unit_test(longrope_of_phi3),
+      cmocka_unit_test(sliding_windows),
+      cmocka_unit_test(keys_of_other_families),
+      cmocka_unit_test(families),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -348,7 +348,7 @@ static const char other_tensor[] =
 static void expect_open(gptvq_status status, const char *words) {
   gptvq_error err = {GPTVQ_OK, ""};
   gptvq_checkpoint *checkpoint;
-  gptvq_status got = gptvq_checkpoint_open(folder, &checkpoint, &err);
+  gptvq_status got = gptvq_checkpoint_open(folder, NULL, &checkpoint, &err);
   gptvq_checkpoint_close(checkpoint);
   if (got != status || strstr(err.message, words) == NULL)
     fail_msg("expected %s with \"%s\", got %s: %s", gptvq_status_name(status), words, gptvq_status_name(got),
@@ -367,7 +367,7 @@ static void folders_without_a_model(void **state) {
   put_text("config.json", "{}");
   expect_open(GPTVQ_ERROR_IO, "holds neither model.safetensors nor model.safetensors.index.json");
   put_text("pytorch_model.bin", "x");
-  expect_open(GPTVQ_ERROR_IO, "pytorch_model.bin files are not supported");
+  expect_open(GPTVQ_ERROR_IO, "it holds pytorch_model.bin: these weights are not supported");
   put_text("config.json", "{\"quantization_config\": {\"quant_method\": \"awq\"}}");
   expect_open(GPTVQ_ERROR_UNSUPPORTED, "\"awq\"");
   put_text("config.json", "{\"quantization_config\": {\"quant_method\": \"gptvq\", \"version\": 3}}");
@@ -376,12 +376,17 @@ static void folders_without_a_model(void **state) {
   expect_open(GPTVQ_ERROR_FORMAT, "version is missing");
   gptvq_checkpoint *checkpoint;
   gptvq_error err;
-  assert_int_equal(gptvq_checkpoint_open("no/such/model", &checkpoint, &err), GPTVQ_ERROR_IO);
+  assert_int_equal(gptvq_checkpoint_open("no/such/model", NULL, &checkpoint, &err), GPTVQ_ERROR_IO);
   assert_non_null(strstr(err.message, "no/such/model"));
   char path[128];
   (void)snprintf(path, sizeof path, "%s/config.json", folder);
-  assert_int_equal(gptvq_checkpoint_open(path, &checkpoint, &err), GPTVQ_ERROR_IO);
+  assert_int_equal(gptvq_checkpoint_open(path, NULL, &checkpoint, &err), GPTVQ_ERROR_IO);
   assert_non_null(strstr(err.message, "not a folder"));
+}
+
+static void keep_warning(void *user, gptvq_log_level level, const char *line) {
+  assert_int_equal(level, GPTVQ_LOG_WARNING);
+  (void)snprintf(user, 512, "%s", line);
 }
 
 static void single_file_folder(void **state) {
@@ -389,9 +394,13 @@ static void single_file_folder(void **state) {
   put_text("config.json", "{\"x\": 1, \"quantization_config\": null}");
   put_text("generation_config.json", "{\"y\": 2}");
   (void)put_tensors("model.safetensors", other_tensor, 9);
+  put_text("model.safetensors.index.json", "{\"weight_map\": {\"a\": \"gone.safetensors\"}}"); /* stale */
   gptvq_error err;
   gptvq_checkpoint *checkpoint;
-  assert_int_equal(gptvq_checkpoint_open(folder, &checkpoint, &err), GPTVQ_OK);
+  char warning[512] = "";
+  const gptvq_callbacks callbacks = {.user = warning, .log = keep_warning};
+  assert_int_equal(gptvq_checkpoint_open(folder, &callbacks, &checkpoint, &err), GPTVQ_OK);
+  assert_non_null(strstr(warning, "gone.safetensors"));
   assert_string_equal(gptvq_checkpoint_folder(checkpoint), folder);
   assert_int_equal(json_integer_value(json_object_get(gptvq_checkpoint_config(checkpoint), "x")), 1);
   assert_int_equal(json_integer_value(json_object_get(gptvq_checkpoint_generation_config(checkpoint), "y")),
@@ -426,7 +435,7 @@ static void sharded_folder(void **state) {
   gptvq_error err;
   assert_int_equal(gptvq_write_index(folder, shards, 2, &err), GPTVQ_OK);
   gptvq_checkpoint *checkpoint;
-  if (gptvq_checkpoint_open(folder, &checkpoint, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  if (gptvq_checkpoint_open(folder, NULL, &checkpoint, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   assert_int_equal(gptvq_checkpoint_tensor_count(checkpoint), 3);
   for (size_t i = 0; i < 3; i++) {
     const char name[2] = {(char)('a' + i), '\0'};

@@ -15,8 +15,8 @@
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/text/"
 
-static const char *const names[] = {"stories", "llama3",  "qwen2", "gpt2",  "o200k",
-                                    "llama2",  "mistral", "phi3",  "mixed", "words"};
+static const char *const names[] = {"stories", "llama3", "qwen2", "gpt2",  "o200k", "llama2",
+                                    "mistral", "phi3",   "mixed", "words", "nul"};
 enum { NAMES = sizeof names / sizeof *names };
 
 static uint32_t crc32_of(const void *data, size_t size) {
@@ -276,6 +276,54 @@ static gptvq_status open_text(const char *text, size_t size, gptvq_error *err) {
   return status;
 }
 
+/* NUL as a token: keys of a JSON object that jansson does not take. The ids are those of tokenizers 0.23.3.
+ */
+static void nul_is_a_character(void **state) {
+  (void)state;
+  static const char text[] = "\0 a\0 \\u0000 \\\0\xef\xb7\x90\0 b\0c \0\n\0\0\0 \"\0\":";
+  static const int32_t want[] = {1,   661, 317, 663, 317, 275, 294, 51,  51,  51,  51,  317, 666,
+                                 668, 317, 671, 317, 672, 662, 661, 317, 259, 661, 259, 270};
+  enum { WANT = sizeof want / sizeof *want };
+  gptvq_error err = {0};
+  gptvq_tokenizer *t = open_tokenizer("nul");
+  size_t count;
+  int32_t *ids = encode(t, text, sizeof text - 1, 1, &count);
+  assert_int_equal(count, WANT);
+  assert_memory_equal(ids, want, sizeof want);
+  gptvq_free(ids);
+  assert_int_equal(gptvq_tokenizer_token_to_id(t, "\xef\xb7\x90"), 667);
+  assert_int_equal(gptvq_tokenizer_token_to_id(t, "\xef\xb7\x91"), -1); /* what stands for NUL is no token */
+  gptvq_tokenizer_close(t);
+
+  /* tokenizer_config.json is read the same way */
+  assert_int_equal(gptvq_make_folder("nul-tokenizer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_copy_file(GOLDEN "nul.json", "nul-tokenizer/tokenizer.json", &err), GPTVQ_OK);
+  static const char config[] =
+      "{\"eos_token\": \"\\u0000\\u0000\", \"bos_token\": \"<s>\", \"extra\": {\"\\u0000\": 1}}";
+  assert_int_equal(gptvq_write_file("nul-tokenizer/tokenizer_config.json", config, sizeof config - 1, &err),
+                   GPTVQ_OK);
+  if (gptvq_tokenizer_open("nul-tokenizer", &t, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  assert_int_equal(gptvq_tokenizer_eos(t), 662);
+  gptvq_tokenizer_close(t);
+  assert_int_equal(gptvq_remove_tree("nul-tokenizer", &err), GPTVQ_OK);
+
+  /* all noncharacters but one in use, in one way or the other; then that one too */
+  for (unsigned used = 31; used <= 32; used++) {
+    char all[1024] = "{\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{\"\\u0000\":0}},\"x\":\"";
+    for (unsigned i = 0; i < used; i++) {
+      char escape[16];
+      if (i % 2 == 0) (void)snprintf(escape, sizeof escape, "\\u%s%02X", i % 4 == 0 ? "fd" : "FD", 0xd0 + i);
+      else (void)snprintf(escape, sizeof escape, "\xef\xb7%c", (char)(0x90 + i));
+      strcat(all, escape);
+    }
+    strcat(all, "\"}");
+    gptvq_status status = open_text(all, strlen(all), &err);
+    assert_int_equal(status, used < 32 ? GPTVQ_OK : GPTVQ_ERROR_UNSUPPORTED);
+  }
+  assert_non_null(strstr(err.message, "bad-tokenizer.json: NUL in a key"));
+  assert_int_equal(unlink("bad-tokenizer.json"), 0);
+}
+
 static void bad_files_are_named(void **state) {
   (void)state;
   static const struct {
@@ -448,6 +496,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(every_fixture_is_equal_to_the_package),
                                      cmocka_unit_test(special_ids),
                                      cmocka_unit_test(long_texts_come_back),
+                                     cmocka_unit_test(nul_is_a_character),
                                      cmocka_unit_test(bad_files_are_named),
                                      cmocka_unit_test(explosive_normalizers_are_stopped),
                                      cmocka_unit_test(hostile_nesting_is_refused),

@@ -246,6 +246,23 @@ def tokenizers():
     j["decoder"] = None
     yield "words", j
 
+    # NUL wherever text may stand (InternLM2 has it as a token), beside what looks like it and what could stand for it.
+    nul = "\0"
+    j = number(byte_fallback(400, 60), specials + [added(f"b{nul}c"), added(f"{nul}\n", False, lstrip=True)])
+    vocab = j["model"]["vocab"]
+    for s in (nul, nul * 2, f"a{nul}", f"▁{nul}{nul}a", "\\", "\\u0000", f"\\{nul}", "\ufdd0", f"\ufdd0{nul}", f'"{nul}":', f'x{nul}"'):
+        vocab.setdefault(s, len(vocab))
+    for token in j["added_tokens"]:
+        token["id"] = vocab.get(token["content"], token["id"] + len(vocab))
+    pairs = [["a", nul], [nul, nul], ["\\", nul], ["\ufdd0", nul]]
+    j["model"]["merges"] = pairs + j["model"]["merges"]
+    j["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    j["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "\0b"}, "behavior": "Isolated", "invert": False}
+    j["decoder"] = {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+                                                     {"type": "Replace", "pattern": {"String": nul * 2}, "content": f"{nul}2"}]}
+    j["post_processor"] = template(["<s>"], [], {"<s>": 1})
+    yield "nul", j
+
 
 def entry(t, ids):
     crc = lambda skip: zlib.crc32(t.decode(ids, skip_special_tokens=skip).encode("utf-8", "surrogatepass"))
