@@ -115,6 +115,9 @@ typedef struct gptvq_cli_progress {
 gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress);
 /* Takes the bar off the screen; before any other output. */
 void gptvq_cli_progress_end(gptvq_cli_progress *progress);
+/* gptvq_model_open whose warnings are printed. options may be NULL; its callbacks are not used. */
+gptvq_status gptvq_cli_open_model(const char *path, const gptvq_model_options *options, gptvq_model **out,
+                                  gptvq_error *err);
 
 /* ---- eval_options.c ---- */
 /* The options of eval and compare, and what they share. */

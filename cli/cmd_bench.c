@@ -63,7 +63,7 @@ static int prepare(speed *job, const char *path) {
   gptvq_error err;
   gptvq_model_options options = {.compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
   double start = gptvq_cli_clock();
-  if (gptvq_model_open(path, &options, &job->model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  if (gptvq_cli_open_model(path, &options, &job->model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
   job->load_seconds = gptvq_cli_clock() - start;
   gptvq_model_get_info(job->model, &job->info);
   size_t positions = job->depth + job->tokens > job->prompt ? job->depth + job->tokens : job->prompt;

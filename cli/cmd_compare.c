@@ -70,8 +70,8 @@ int gptvq_cmd_compare(int argc, char **argv) {
   gptvq_tokenizer *tokenizer = NULL;
   gptvq_error err;
   code = gptvq_cli_eval_load(&eval, command.name);
-  if (code == 0 && (gptvq_model_open(paths[0], &eval.model_options, &models[0], &err) != GPTVQ_OK ||
-                    gptvq_model_open(paths[1], &eval.model_options, &models[1], &err) != GPTVQ_OK ||
+  if (code == 0 && (gptvq_cli_open_model(paths[0], &eval.model_options, &models[0], &err) != GPTVQ_OK ||
+                    gptvq_cli_open_model(paths[1], &eval.model_options, &models[1], &err) != GPTVQ_OK ||
                     gptvq_tokenizer_open(paths[0], &tokenizer, &err) != GPTVQ_OK))
     code = gptvq_cli_fail(&err);
   if (code == 0) code = run(&eval, paths, models, tokenizer);

@@ -56,7 +56,7 @@ int gptvq_cmd_eval(int argc, char **argv) {
   gptvq_tokenizer *tokenizer = NULL;
   gptvq_error err;
   code = gptvq_cli_eval_load(&eval, command.name);
-  if (code == 0 && (gptvq_model_open(path, &eval.model_options, &model, &err) != GPTVQ_OK ||
+  if (code == 0 && (gptvq_cli_open_model(path, &eval.model_options, &model, &err) != GPTVQ_OK ||
                     gptvq_tokenizer_open(path, &tokenizer, &err) != GPTVQ_OK))
     code = gptvq_cli_fail(&err);
   if (code == 0) code = run(&eval, path, model, tokenizer);

@@ -81,7 +81,7 @@ static int encode_prompt(generation *job) {
 static int prepare(generation *job, const char *path) {
   gptvq_error err;
   gptvq_model_options options = {.compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
-  if (gptvq_model_open(path, &options, &job->model, &err) != GPTVQ_OK ||
+  if (gptvq_cli_open_model(path, &options, &job->model, &err) != GPTVQ_OK ||
       gptvq_tokenizer_open(path, &job->tokenizer, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
   gptvq_model_get_info(job->model, &job->info);

@@ -164,7 +164,7 @@ int gptvq_cmd_inspect(int argc, char **argv) {
   gptvq_model *model = NULL;
   gptvq_error err;
   gptvq_cli_files files;
-  if (gptvq_model_open(path, NULL, &model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  if (gptvq_cli_open_model(path, NULL, &model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
   if (gptvq_cli_weigh_folder(path, &files, &err) != GPTVQ_OK) {
     code = gptvq_cli_fail(&err);
   } else {

@@ -134,3 +134,13 @@ void gptvq_cli_progress_end(gptvq_cli_progress *progress) {
   (void)fflush(stderr);
   progress->line_open = false;
 }
+
+gptvq_status gptvq_cli_open_model(const char *path, const gptvq_model_options *options, gptvq_model **out,
+                                  gptvq_error *err) {
+  gptvq_cli_progress progress;
+  const gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
+  gptvq_model_options heard = {0};
+  if (options != NULL) heard = *options;
+  heard.callbacks = &callbacks;
+  return gptvq_model_open(path, &heard, out, err);
+}

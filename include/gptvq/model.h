@@ -25,6 +25,7 @@ typedef struct gptvq_model_options {
   gptvq_compute compute;
   unsigned head_bits; /* weights of the output head: 16 = as stored, 8 = int8 with a scale per 256 columns,
                          made when the model is opened; 0 = 8 when computing in INT8, else 16 */
+  const gptvq_callbacks *callbacks; /* log hears warnings while the folder is opened; NULL: nobody does */
 } gptvq_model_options;
 
 typedef struct gptvq_model_info {

@@ -192,13 +192,16 @@ static gptvq_status open_all(gptvq_checkpoint *checkpoint, gptvq_error *err) {
   return status;
 }
 
-gptvq_status gptvq_checkpoint_open(const char *folder, gptvq_checkpoint **out, gptvq_error *err) {
+gptvq_status gptvq_checkpoint_open(const char *folder, const gptvq_callbacks *callbacks,
+                                   gptvq_checkpoint **out, gptvq_error *err) {
   *out = NULL;
   gptvq_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
   if (checkpoint == NULL) return gptvq_fail_memory(err, folder, sizeof *checkpoint);
+  checkpoint->callbacks = callbacks;
   checkpoint->folder = strdup(folder);
   gptvq_status status = checkpoint->folder == NULL ? gptvq_fail_memory(err, folder, strlen(folder) + 1)
                                                    : open_all(checkpoint, err);
+  checkpoint->callbacks = NULL; /* the caller's, who need not keep them */
   if (status != GPTVQ_OK) gptvq_checkpoint_close(checkpoint);
   else *out = checkpoint;
   return status;

@@ -43,8 +43,9 @@ typedef struct gptvq_checkpoint gptvq_checkpoint;
 
 /* Opens config.json, model.safetensors.index.json or model.safetensors (a packed folder: its shards by the
  * index), maps all shards, validates every header: sizes, offsets in range, no overlaps and no holes, shapes
- * × type = bytes, index and shards agree. */
-gptvq_status gptvq_checkpoint_open(const char *folder, gptvq_checkpoint **out, gptvq_error *err);
+ * × type = bytes, index and shards agree. callbacks hear warnings; may be NULL, and are not kept. */
+gptvq_status gptvq_checkpoint_open(const char *folder, const gptvq_callbacks *callbacks,
+                                   gptvq_checkpoint **out, gptvq_error *err);
 void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint); /* NULL is fine */
 const char *gptvq_checkpoint_folder(const gptvq_checkpoint *checkpoint);
 const json_t *gptvq_checkpoint_config(const gptvq_checkpoint *checkpoint); /* parsed config.json, an object */

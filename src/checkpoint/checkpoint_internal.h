@@ -6,6 +6,7 @@
 
 struct gptvq_checkpoint {
   char *folder;
+  const gptvq_callbacks *callbacks; /* for warnings while it is opened, else NULL */
   json_t *config, *generation;
   gptvq_st_file *files;
   size_t file_count;

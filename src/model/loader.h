@@ -25,8 +25,9 @@ typedef struct gptvq_model_parts {
   gptvq_owned *owned;
   gptvq_stored *stored;
   size_t stored_count, stored_room;
-  char *quantization; /* JSON text or NULL */
-  bool *used;         /* by tensor number, while loading */
+  char *quantization;               /* JSON text or NULL */
+  bool *used;                       /* by tensor number, while loading */
+  const gptvq_callbacks *callbacks; /* for warnings while loading, else NULL */
 } gptvq_model_parts;
 
 /* count × size zeroed bytes owned by the model; NULL when out of memory. */

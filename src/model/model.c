@@ -199,7 +199,8 @@ static void fill_info(gptvq_model *model) {
 }
 
 static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_error *err) {
-  GPTVQ_TRY(gptvq_checkpoint_open(folder, &model->checkpoint, err));
+  gptvq_model_parts *parts = model->owned;
+  GPTVQ_TRY(gptvq_checkpoint_open(folder, parts->callbacks, &model->checkpoint, err));
   const json_t *json = gptvq_checkpoint_config(model->checkpoint);
   const gptvq_architecture *row;
   gptvq_config *c = &model->config;
@@ -210,7 +211,6 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   if (row->router == NULL) c->experts = c->experts_per_token = 0;
   GPTVQ_TRY(check_config(model, folder, err));
   GPTVQ_TRY(read_quantization(model, folder, err));
-  gptvq_model_parts *parts = model->owned;
   parts->used =
       gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);
   if (parts->used == NULL)
@@ -244,6 +244,7 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
   }
   model->owned = parts;
   model->compute = compute;
+  parts->callbacks = options != NULL ? options->callbacks : NULL;
   gptvq_status status = load_model(model, path, err);
   if (status != GPTVQ_OK) {
     gptvq_model_close(model);
@@ -266,6 +267,7 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
     gptvq_model_close(model);
     return status;
   }
+  parts->callbacks = NULL; /* the caller's, who need not keep them */
   *out = model;
   return GPTVQ_OK;
 }

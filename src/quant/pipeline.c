@@ -32,7 +32,7 @@ typedef struct run {
 } run;
 
 static gptvq_status open_input(run *r, gptvq_error *err) {
-  gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32};
+  gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
   const json_t *before =
       json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
@@ -304,7 +304,7 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
   gptvq_status status;
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, NULL, -1, err));
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->state.blocks, err));
-  GPTVQ_TRY(gptvq_checkpoint_open(r->out.work, &shards, err));
+  GPTVQ_TRY(gptvq_checkpoint_open(r->out.work, NULL, &shards, err));
   for (size_t b = 0; b < r->state.blocks; b++) {
     const gptvq_block *block = &r->model->blocks[b];
     GPTVQ_TRY_GOTO(gptvq_block_copy(block, &copy, err));

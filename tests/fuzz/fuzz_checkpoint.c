@@ -46,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (file < 0 || write(file, data, size) != (ssize_t)size || close(file) != 0) abort();
   gptvq_error err = {GPTVQ_OK, ""};
   gptvq_checkpoint *checkpoint;
-  if (gptvq_checkpoint_open(folder, &checkpoint, &err) != GPTVQ_OK) {
+  if (gptvq_checkpoint_open(folder, NULL, &checkpoint, &err) != GPTVQ_OK) {
     if (err.status == GPTVQ_OK || strstr(err.message, folder) == NULL) abort(); /* a failure names the file */
     return 0;
   }

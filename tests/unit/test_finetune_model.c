@@ -121,8 +121,8 @@ static double divergence(const char *a, const char *b) {
 /* Is that tensor the same in both folders? The types must be. */
 static bool same_tensor(const char *a, const char *b, const char *name) {
   gptvq_checkpoint *checkpoints[2];
-  ok(gptvq_checkpoint_open(a, &checkpoints[0], err));
-  ok(gptvq_checkpoint_open(b, &checkpoints[1], err));
+  ok(gptvq_checkpoint_open(a, NULL, &checkpoints[0], err));
+  ok(gptvq_checkpoint_open(b, NULL, &checkpoints[1], err));
   const gptvq_tensor *x = gptvq_checkpoint_find(checkpoints[0], name),
                      *y = gptvq_checkpoint_find(checkpoints[1], name);
   assert_true(x != NULL && y != NULL && x->type == y->type && x->bytes == y->bytes);
@@ -172,7 +172,7 @@ static void architectures_gain(void **state) {
 
 static void assert_same_shards(const char *a, const char *b) {
   gptvq_checkpoint *checkpoint;
-  ok(gptvq_checkpoint_open(a, &checkpoint, err));
+  ok(gptvq_checkpoint_open(a, NULL, &checkpoint, err));
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(checkpoint); i++)
     assert_true(same_tensor(a, b, gptvq_checkpoint_tensor_at(checkpoint, i)->name));
   gptvq_checkpoint_close(checkpoint);

@@ -67,7 +67,7 @@ static void layers_round_trip(void **state) {
   write_shard(folder, shards[1], 7, FIXTURE_SHAPES);
   assert_int_equal(gptvq_write_index(folder, shards, 2, &err), GPTVQ_OK);
   gptvq_checkpoint *checkpoint;
-  if (gptvq_checkpoint_open(folder, &checkpoint, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  if (gptvq_checkpoint_open(folder, NULL, &checkpoint, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   uint64_t total = 6; /* the two odd tensors */
   for (size_t i = 0; i < FIXTURE_SHAPES; i++) {
     fixture f = fixture_make(&fixture_shapes[i], i);
@@ -199,7 +199,7 @@ static gptvq_status try_layer(const layer_file *f, gptvq_error *err) {
   gptvq_packed packed;
   gptvq_packed_info info;
   void *owned;
-  if (gptvq_checkpoint_open(folder, &checkpoint, err) != GPTVQ_OK) fail_msg("%s", err->message);
+  if (gptvq_checkpoint_open(folder, NULL, &checkpoint, err) != GPTVQ_OK) fail_msg("%s", err->message);
   gptvq_status status = gptvq_checkpoint_get_packed(checkpoint, "layer", &packed, &info, &owned, err);
   if (status == GPTVQ_OK) free(owned);
   else assert_null(owned);
@@ -325,7 +325,7 @@ static void other_versions_are_refused(void **state) {
                    "{\"architectures\": [\"LlamaForCausalLM\"], \"quantization_config\": %s}",
                    cases[i].quantization);
     write_text(folder, "config.json", text);
-    const gptvq_status status = gptvq_checkpoint_open(folder, &checkpoint, &err);
+    const gptvq_status status = gptvq_checkpoint_open(folder, NULL, &checkpoint, &err);
     if (status != cases[i].status || strstr(err.message, cases[i].words) == NULL ||
         strstr(err.message, folder) == NULL)
       fail_msg("%s: status %d, %s", cases[i].quantization, (int)status, err.message);
@@ -426,7 +426,7 @@ static void wide_permutations(void **state) {
   assert_int_equal(gptvq_packed_write(writer, &f.packed, &err), GPTVQ_OK);
   assert_int_equal(gptvq_st_writer_commit(writer, &err), GPTVQ_OK);
   gptvq_checkpoint *checkpoint;
-  assert_int_equal(gptvq_checkpoint_open(folder, &checkpoint, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_checkpoint_open(folder, NULL, &checkpoint, &err), GPTVQ_OK);
   assert_int_equal(gptvq_checkpoint_find(checkpoint, "layer.permutation")->type, GPTVQ_T_U32);
   gptvq_packed packed;
   gptvq_packed_info info;
@@ -475,7 +475,7 @@ static void damage_everything(const gptvq_packed_shape *shape) {
       gptvq_packed_info info;
       void *owned = NULL;
       err.message[0] = '\0';
-      gptvq_status status = gptvq_checkpoint_open(folder, &checkpoint, &err);
+      gptvq_status status = gptvq_checkpoint_open(folder, NULL, &checkpoint, &err);
       if (status == GPTVQ_OK)
         status = gptvq_checkpoint_get_packed(checkpoint, "layer", &packed, &info, &owned, &err);
       if (status == GPTVQ_OK) {

@@ -21,7 +21,7 @@ static int make_scratch(void **state) {
 static uint64_t linear_bytes(const char *folder) {
   gptvq_checkpoint *checkpoint;
   uint64_t bytes = 0;
-  ok(gptvq_checkpoint_open(folder, &checkpoint, err));
+  ok(gptvq_checkpoint_open(folder, NULL, &checkpoint, err));
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(checkpoint, i);
     const char *dot = strrchr(tensor->name, '.');
@@ -414,8 +414,8 @@ static void export_refuses_what_it_cannot_do(void **state) {
   ok(gptvq_export_hf("e", "e-hf", 0, NULL, err));
   gptvq_checkpoint *original, *exported;
   gptvq_model *packed;
-  ok(gptvq_checkpoint_open("llama", &original, err));
-  ok(gptvq_checkpoint_open("e-hf", &exported, err));
+  ok(gptvq_checkpoint_open("llama", NULL, &original, err));
+  ok(gptvq_checkpoint_open("e-hf", NULL, &exported, err));
   ok(gptvq_model_open("e", NULL, &packed, err));
   assert_int_equal(gptvq_checkpoint_tensor_count(original), gptvq_checkpoint_tensor_count(exported));
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(original); i++) {

@@ -348,7 +348,7 @@ static const char other_tensor[] =
 static void expect_open(gptvq_status status, const char *words) {
   gptvq_error err = {GPTVQ_OK, ""};
   gptvq_checkpoint *checkpoint;
-  gptvq_status got = gptvq_checkpoint_open(folder, &checkpoint, &err);
+  gptvq_status got = gptvq_checkpoint_open(folder, NULL, &checkpoint, &err);
   gptvq_checkpoint_close(checkpoint);
   if (got != status || strstr(err.message, words) == NULL)
     fail_msg("expected %s with \"%s\", got %s: %s", gptvq_status_name(status), words, gptvq_status_name(got),
@@ -376,11 +376,11 @@ static void folders_without_a_model(void **state) {
   expect_open(GPTVQ_ERROR_FORMAT, "version is missing");
   gptvq_checkpoint *checkpoint;
   gptvq_error err;
-  assert_int_equal(gptvq_checkpoint_open("no/such/model", &checkpoint, &err), GPTVQ_ERROR_IO);
+  assert_int_equal(gptvq_checkpoint_open("no/such/model", NULL, &checkpoint, &err), GPTVQ_ERROR_IO);
   assert_non_null(strstr(err.message, "no/such/model"));
   char path[128];
   (void)snprintf(path, sizeof path, "%s/config.json", folder);
-  assert_int_equal(gptvq_checkpoint_open(path, &checkpoint, &err), GPTVQ_ERROR_IO);
+  assert_int_equal(gptvq_checkpoint_open(path, NULL, &checkpoint, &err), GPTVQ_ERROR_IO);
   assert_non_null(strstr(err.message, "not a folder"));
 }
 
@@ -391,7 +391,7 @@ static void single_file_folder(void **state) {
   (void)put_tensors("model.safetensors", other_tensor, 9);
   gptvq_error err;
   gptvq_checkpoint *checkpoint;
-  assert_int_equal(gptvq_checkpoint_open(folder, &checkpoint, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_checkpoint_open(folder, NULL, &checkpoint, &err), GPTVQ_OK);
   assert_string_equal(gptvq_checkpoint_folder(checkpoint), folder);
   assert_int_equal(json_integer_value(json_object_get(gptvq_checkpoint_config(checkpoint), "x")), 1);
   assert_int_equal(json_integer_value(json_object_get(gptvq_checkpoint_generation_config(checkpoint), "y")),
@@ -426,7 +426,7 @@ static void sharded_folder(void **state) {
   gptvq_error err;
   assert_int_equal(gptvq_write_index(folder, shards, 2, &err), GPTVQ_OK);
   gptvq_checkpoint *checkpoint;
-  if (gptvq_checkpoint_open(folder, &checkpoint, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  if (gptvq_checkpoint_open(folder, NULL, &checkpoint, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   assert_int_equal(gptvq_checkpoint_tensor_count(checkpoint), 3);
   for (size_t i = 0; i < 3; i++) {
     const char name[2] = {(char)('a' + i), '\0'};

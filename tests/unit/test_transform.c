@@ -66,7 +66,7 @@ static void write_as_fp32(const char *from, const char *to) {
   gptvq_st_writer *writer;
   ok(gptvq_remove_tree(to, err));
   ok(gptvq_make_folder(to, err));
-  ok(gptvq_checkpoint_open(from, &source, err));
+  ok(gptvq_checkpoint_open(from, NULL, &source, err));
   char *path = gptvq_join_path(to, "model.safetensors"), *config = gptvq_join_path(from, "config.json");
   char *copy = gptvq_join_path(to, "config.json");
   ok(gptvq_copy_file(config, copy, err));
@@ -224,7 +224,7 @@ static void the_function_stays(void **state) {
                      rotate, act_order, i, (double)logits[i], g.logits[i], slack * g.error);
         }
         gptvq_checkpoint *changed;
-        ok(gptvq_checkpoint_open("changed", &changed, err));
+        ok(gptvq_checkpoint_open("changed", NULL, &changed, err));
         for (size_t t = 0; t < gptvq_checkpoint_tensor_count(changed); t++)
           counted += gptvq_checkpoint_tensor_at(changed, t)->bytes;
         assert_int_equal(bytes, counted);
@@ -260,7 +260,7 @@ static void orders_are_exact(void **state) {
   ok(gptvq_make_folder("ordered", err));
   ok(gptvq_transform_create(model, &o, 2, 24, tokens, NULL, &transform, err));
   ok(gptvq_transform_write(&transform, "ordered", NULL, err));
-  ok(gptvq_checkpoint_open("ordered", &changed, err));
+  ok(gptvq_checkpoint_open("ordered", NULL, &changed, err));
   size_t moved = 0;
   for (size_t t = 0; t < gptvq_checkpoint_tensor_count(changed); t++) {
     const gptvq_tensor *a = gptvq_checkpoint_tensor_at(changed, t),
