@@ -253,7 +253,7 @@ static void doubtful_folders_are_refused(void **state) {
       {{AS_IT_IS, .prefix = "_orig_mod."}, GPTVQ_ERROR_UNSUPPORTED, {"_orig_mod.model.embed_tokens.weight"}},
       {{AS_IT_IS, .extra = "norm.weight", .extra_rank = 1, .extra_dims = {64}},
        GPTVQ_ERROR_FORMAT,
-       {"norm.weight", "no place"}},
+       {"tensor norm.weight", "no place"}},
       {{AS_IT_IS, .extra = "model.layers.0.self_attn.q_proj.bias", .extra_rank = 1, .extra_dims = {64},
         .extra_value = 1e-30},
        GPTVQ_ERROR_FORMAT,
