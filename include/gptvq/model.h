@@ -31,10 +31,10 @@ typedef struct gptvq_model_options {
 typedef struct gptvq_model_info {
   char architecture[64]; /* "LlamaForCausalLM" */
   size_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, max_positions, experts;
-  uint64_t parameters;         /* values of the original model, tied tensors counted once */
+  uint64_t parameters;         /* values of the model, tied tensors counted once */
   uint64_t linear_values;      /* values in the block linears, the ones that are quantized */
   uint64_t linear_bytes;       /* bytes that they take in the files */
-  uint64_t other_bytes;        /* bytes of all other tensors */
+  uint64_t other_bytes;        /* bytes of all other tensors, used or not */
   double bits_per_value;       /* 8 · linear_bytes / linear_values */
   double model_bits_per_value; /* 8 · all tensor bytes / parameters */
   int packed;                  /* 1: a gptvq folder */
@@ -48,7 +48,7 @@ typedef struct gptvq_model_info {
 /* One block linear (or expert) as stored; strings live as long as the model. */
 typedef struct gptvq_layer_info {
   const char *name;   /* "model.layers.0.self_attn.q_proj" */
-  const char *format; /* "bf16", "fp16", "fp32", "vq", "uniform" */
+  const char *format; /* "bf16", "fp16", "fp32", "fp64", "vq", "uniform" */
   const char *method; /* "gptvq", "gptq", "rtn", "kmeans", or "" */
   size_t rows, cols;
   unsigned dim;        /* VQ dimension d; 1 for uniform and dense */
@@ -63,7 +63,9 @@ typedef struct gptvq_layer_info {
 } gptvq_layer_info;
 
 /* PATH: a Hugging Face folder (docs/CLI.md says which of its files count). options may be NULL. On success
- * the caller owns *out. */
+ * the caller owns *out. What is not as it should be but means only one thing (docs/FORMAT.md, section 3.1) is
+ * a warning, anything else that the architecture has no place for GPTVQ_ERROR_FORMAT or
+ * GPTVQ_ERROR_UNSUPPORTED naming the tensor. */
 GPTVQ_API gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options,
                                         gptvq_model **out, gptvq_error *err);
 GPTVQ_API void gptvq_model_close(gptvq_model *model); /* after its sessions; NULL is fine */

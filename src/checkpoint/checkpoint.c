@@ -219,6 +219,7 @@ static gptvq_status collect_tensors(gptvq_checkpoint *checkpoint, gptvq_error *e
              file->count * sizeof *file->tensors);
     checkpoint->tensor_count += file->count;
   }
+  GPTVQ_TRY(gptvq_standard_tensors(checkpoint, err));
   /* no name twice: a header refuses duplicates, and the index gives each name one shard */
   if (count > 0) qsort(checkpoint->tensors, count, sizeof *checkpoint->tensors, by_name);
   return GPTVQ_OK;
@@ -290,6 +291,8 @@ void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint) {
   for (size_t f = 0; f < checkpoint->file_count; f++) gptvq_st_close(&checkpoint->files[f]);
   free(checkpoint->files);
   free(checkpoint->tensors);
+  free(checkpoint->names);
+  free(checkpoint->narrowed);
   json_decref(checkpoint->config);
   json_decref(checkpoint->generation);
   free(checkpoint->folder);
@@ -305,6 +308,20 @@ size_t gptvq_checkpoint_tensor_count(const gptvq_checkpoint *checkpoint) { retur
 
 const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoint, size_t i) {
   return &checkpoint->tensors[i];
+}
+
+uint64_t gptvq_checkpoint_bytes(const gptvq_checkpoint *checkpoint) {
+  uint64_t bytes = 0;
+  for (size_t f = 0; f < checkpoint->file_count; f++)
+    for (size_t t = 0; t < checkpoint->files[f].count; t++) bytes += checkpoint->files[f].tensors[t].bytes;
+  return bytes;
+}
+
+void gptvq_checkpoint_keep(gptvq_checkpoint *checkpoint, const bool *keep) {
+  size_t kept = 0;
+  for (size_t t = 0; t < checkpoint->tensor_count; t++)
+    if (keep[t]) checkpoint->tensors[kept++] = checkpoint->tensors[t];
+  checkpoint->tensor_count = kept;
 }
 
 const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint, const char *name) {
@@ -333,14 +350,10 @@ gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char
                       tensor->file, name, gptvq_shape_text(tensor->rank, tensor->dims, has),
                       gptvq_shape_text(rank, dims, wants));
   }
-  switch (tensor->type) {
-  case GPTVQ_T_F32: *dtype = GPTVQ_F32; break;
-  case GPTVQ_T_F16: *dtype = GPTVQ_F16; break;
-  case GPTVQ_T_BF16: *dtype = GPTVQ_BF16; break;
-  default:
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F32, F16 or BF16",
-                      tensor->file, name, gptvq_tensor_type_name(tensor->type));
-  }
+  if (!gptvq_tensor_dtype(tensor->type, dtype))
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s: tensor %s is %s; weights must be F32, F16, BF16 or F64", tensor->file, name,
+                      gptvq_tensor_type_name(tensor->type));
   *out = tensor;
   return GPTVQ_OK;
 }

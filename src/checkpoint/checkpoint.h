@@ -26,6 +26,8 @@ typedef enum gptvq_tensor_type { /* element types that safetensors names; sizes 
 } gptvq_tensor_type;
 size_t gptvq_tensor_type_size(gptvq_tensor_type type); /* bytes; 0 for OTHER */
 const char *gptvq_tensor_type_name(gptvq_tensor_type type);
+/* false: not a type of weights (F32, F16, BF16) */
+bool gptvq_tensor_dtype(gptvq_tensor_type type, gptvq_dtype *dtype);
 
 enum { GPTVQ_MAX_RANK = 8 };
 
@@ -35,7 +37,8 @@ typedef struct gptvq_tensor {
   gptvq_tensor_type type;
   size_t rank, dims[GPTVQ_MAX_RANK];
   size_t count, bytes;
-  const uint8_t *data; /* in the mapping; aligned only as the file has it */
+  size_t file_bytes;   /* twice `bytes` where the file has F64, else the same */
+  const uint8_t *data; /* in the mapping, aligned only as the file has it, or the checkpoint's own */
 } gptvq_tensor;
 
 /* ---- a folder ---- */
@@ -43,8 +46,9 @@ typedef struct gptvq_checkpoint gptvq_checkpoint;
 
 /* Opens config.json and model.safetensors, or the shards that model.safetensors.index.json lists (which a
  * packed folder goes by in any case), maps them, validates every header: sizes, offsets in range, no overlaps
- * and no holes, shapes × type = bytes, index and shards agree. callbacks hear warnings; may be NULL, and are
- * not kept. */
+ * and no holes, shapes × type = bytes, index and shards agree. Tensors are then known by standard names and
+ * types (docs/FORMAT.md, section 3.1): those of a model without "model." before its parts get it, and F64 is
+ * fp32. callbacks hear warnings; may be NULL, and are not kept. */
 gptvq_status gptvq_checkpoint_open(const char *folder, const gptvq_callbacks *callbacks,
                                    gptvq_checkpoint **out, gptvq_error *err);
 void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint); /* NULL is fine */
@@ -57,6 +61,11 @@ const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoin
                                                size_t i); /* sorted by name */
 const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint,
                                           const char *name); /* NULL: absent */
+
+/* Bytes of all tensors in the files. */
+uint64_t gptvq_checkpoint_bytes(const gptvq_checkpoint *checkpoint);
+/* Forgets the tensors whose keep[] is false; the numbers of others change. */
+void gptvq_checkpoint_keep(gptvq_checkpoint *checkpoint, const bool *keep);
 
 /* A floating tensor (F32, F16, BF16) of exactly these dims. GPTVQ_ERROR_FORMAT naming file and tensor:
  * missing, wrong shape (both shapes in the message); GPTVQ_ERROR_UNSUPPORTED: another dtype. */

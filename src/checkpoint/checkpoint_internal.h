@@ -12,12 +12,18 @@ struct gptvq_checkpoint {
   size_t file_count;
   gptvq_tensor *tensors; /* of all files, sorted by name; names and files point into `files` */
   size_t tensor_count;
+  char *names;     /* of tensors that go by another name than in their file, or NULL */
+  float *narrowed; /* values of all F64 tensors, or NULL */
 };
 
 /* For the end of a message about a folder that lacks something: "; it holds NAME, NAME and 3 more: ADVICE",
  * or nothing. `instead`, unless NULL, is the advice where the files found are safetensors. Returns text. */
 enum { GPTVQ_HINT_TEXT = 800 }; /* two names of any length, the advice */
 const char *gptvq_folder_hint(const char *folder, const char *instead, char text[GPTVQ_HINT_TEXT]);
+
+/* The tensors, collected but not yet sorted, get the names and types that readers expect (checkpoint.h).
+ * GPTVQ_ERROR_MEMORY; GPTVQ_ERROR_NUMERIC naming an F64 tensor with a value that fp32 does not hold. */
+gptvq_status gptvq_standard_tensors(gptvq_checkpoint *checkpoint, gptvq_error *err);
 
 /* A __metadata__ text of the file that holds the tensor, or NULL. */
 const char *gptvq_checkpoint_metadata(const gptvq_checkpoint *checkpoint, const gptvq_tensor *tensor,

@@ -1,6 +1,7 @@
 #include "checkpoint/config_values.h"
 #include "base/memory.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* What transformers assumes where a config says nothing; the last row serves all other architectures. */
@@ -30,24 +31,62 @@ enum {
   MAX_EXPERTS = 1 << 12
 };
 
+/* model_type, which names the architecture where "architectures" does not. */
+static const struct family {
+  const char *model_type, *name; /* nameForCausalLM; nameModel is the same without its output head */
+} families[] = {{"llama", "Llama"}, {"mistral", "Mistral"}, {"mixtral", "Mixtral"},
+                {"qwen2", "Qwen2"}, {"qwen3", "Qwen3"},     {"phi3", "Phi3"}};
+enum { FAMILIES = sizeof families / sizeof families[0] };
+
 static const struct defaults *find_defaults(const char *architecture) {
   const struct defaults *row = known_defaults;
   while (strncmp(architecture, row->prefix, strlen(row->prefix)) != 0) row++;
   return row;
 }
 
+/* Is `architecture` this family's model with an output head, or without? */
+static bool is_of_family(const struct family *family, const char *architecture) {
+  size_t length = strlen(family->name);
+  return strncmp(architecture, family->name, length) == 0 &&
+         (strcmp(architecture + length, "ForCausalLM") == 0 || strcmp(architecture + length, "Model") == 0);
+}
+
 gptvq_status gptvq_config_architecture(const char *folder, const json_t *config, char architecture[64],
                                        gptvq_error *err) {
-  const json_t *list = json_object_get(config, "architectures");
+  const gptvq_config_source source = {folder, "config.json", "", config};
+  const json_t *list = gptvq_config_value(&source, "architectures");
   const json_t *first = json_array_get(list, 0);
-  if (!json_is_string(first))
+  const char *type = json_string_value(json_object_get(config, "model_type"));
+  const struct family *by_type = NULL, *by_name = NULL;
+  architecture[0] = '\0';
+  if (list != NULL && (!json_is_array(list) || (first != NULL && !json_is_string(first))))
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: architectures is not a list of names",
+                      folder);
+  if (first != NULL) {
+    size_t length = json_string_length(first);
+    if (length == 0 || length > 63)
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                        "%s/config.json: the name in architectures has %zu bytes, not 1 to 63", folder,
+                        length);
+    memcpy(architecture, json_string_value(first), length + 1);
+  }
+  for (size_t i = 0; i < FAMILIES; i++) {
+    if (type != NULL && strcmp(type, families[i].model_type) == 0) by_type = &families[i];
+    if (is_of_family(&families[i], architecture)) by_name = &families[i];
+  }
+  if (first == NULL && type == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                      "%s/config.json: architectures is missing or not a list of names", folder);
-  size_t length = json_string_length(first);
-  if (length == 0 || length > 63)
+                      "%s/config.json: neither architectures nor model_type says what the model is", folder);
+  if (first == NULL && by_type == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s/config.json: architectures is missing, and model_type %.63s is not supported",
+                      folder, type);
+  if (by_type != NULL && by_name != NULL && by_type != by_name)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                      "%s/config.json: the name in architectures has %zu bytes, not 1 to 63", folder, length);
-  memcpy(architecture, json_string_value(first), length + 1);
+                      "%s/config.json: architectures says %s, but model_type says %s: correct one of them",
+                      folder, architecture, type);
+  if (first == NULL) by_name = by_type;
+  if (by_name != NULL) (void)snprintf(architecture, 64, "%sForCausalLM", by_name->name);
   return GPTVQ_OK;
 }
 

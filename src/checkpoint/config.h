@@ -27,7 +27,7 @@ typedef struct gptvq_rope {
 } gptvq_rope;
 
 typedef struct gptvq_config {
-  char architecture[64]; /* architectures[0] */
+  char architecture[64]; /* as gptvq_config_architecture says */
   size_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
   double rms_norm_eps;
   bool tie_embeddings;
@@ -45,8 +45,10 @@ typedef struct gptvq_config {
   char dtype[16]; /* "bfloat16", … or "" */
 } gptvq_config;
 
-/* architectures[0] alone, so that a caller can refuse an unknown architecture before its config is read.
- * GPTVQ_ERROR_FORMAT: missing, or not text of 1 … 63 bytes. */
+/* The architecture alone, so that a caller can refuse an unknown one before its config is read:
+ * architectures[0], or what model_type says where that is missing; a family's model without an output head
+ * ("LlamaModel") is the one with it. GPTVQ_ERROR_FORMAT: not text of 1 … 63 bytes, neither is there, or the
+ * two contradict each other; GPTVQ_ERROR_UNSUPPORTED: only a model_type, which is not known. */
 gptvq_status gptvq_config_architecture(const char *folder, const json_t *config, char architecture[64],
                                        gptvq_error *err);
 

@@ -37,6 +37,15 @@ const char *gptvq_tensor_type_name(gptvq_tensor_type type) {
   return "an unknown type";
 }
 
+bool gptvq_tensor_dtype(gptvq_tensor_type type, gptvq_dtype *dtype) {
+  switch (type) {
+  case GPTVQ_T_F32: *dtype = GPTVQ_F32; return true;
+  case GPTVQ_T_F16: *dtype = GPTVQ_F16; return true;
+  case GPTVQ_T_BF16: *dtype = GPTVQ_BF16; return true;
+  default: return false;
+  }
+}
+
 const char *gptvq_shape_text(size_t rank, const size_t *dims, char text[GPTVQ_SHAPE_TEXT]) {
   size_t at = 0;
   (void)snprintf(text, GPTVQ_SHAPE_TEXT, "a scalar");
@@ -101,7 +110,7 @@ static gptvq_status parse_shape(const char *path, const char *name, const json_t
   if (bit_count % 8 != 0)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s: its %zu bits do not fill whole bytes", path,
                       name, bit_count);
-  tensor->bytes = bit_count / 8;
+  tensor->bytes = tensor->file_bytes = bit_count / 8;
   return GPTVQ_OK;
 }
 

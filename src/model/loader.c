@@ -140,7 +140,7 @@ gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows
   } else {
     const gptvq_tensor *tensor;
     GPTVQ_TRY(load_weights(model, name, rows, cols, out, &tensor, err));
-    stored->bytes = tensor->bytes;
+    stored->bytes = tensor->file_bytes;
   }
   model->info.parameters += rows * cols;
   model->info.linear_values += rows * cols;
@@ -150,33 +150,72 @@ gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows
   return gptvq_load_vector(model, full, rows, &out->bias, err);
 }
 
+gptvq_status gptvq_load_embedding(gptvq_model *model, gptvq_error *err) {
+  static const char name[] = "model.embed_tokens", full[] = "model.embed_tokens.weight";
+  const gptvq_checkpoint *checkpoint = model->checkpoint;
+  for (size_t i = 0; gptvq_checkpoint_find(checkpoint, full) == NULL; i++) {
+    if (i == gptvq_checkpoint_tensor_count(checkpoint)) break; /* reported as missing */
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(checkpoint, i);
+    if (strstr(tensor->name, "embed_tokens.weight") != NULL)
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                        "%s: the embedding is called %s, not %s: models inside others (multimodal ones) and "
+                        "other prefixes are not supported",
+                        tensor->file, tensor->name, full);
+  }
+  return gptvq_load_dense(model, name, model->config.vocab, model->config.hidden, &model->embedding, err);
+}
+
+/* Do two tensors hold the same numbers, in whatever types? Stops at the first difference. */
+static bool same_values(const gptvq_tensor *a, const gptvq_tensor *b) {
+  enum { CHUNK = 1024 };
+  gptvq_dtype a_type, b_type;
+  if (a->rank != b->rank || memcmp(a->dims, b->dims, a->rank * sizeof *a->dims) != 0) return false;
+  if (a->type == b->type) return memcmp(a->data, b->data, a->bytes) == 0;
+  if (!gptvq_tensor_dtype(a->type, &a_type) || !gptvq_tensor_dtype(b->type, &b_type)) return false;
+  for (size_t at = 0; at < a->count; at += CHUNK) {
+    float x[CHUNK], y[CHUNK];
+    const size_t n = gptvq_min_size(CHUNK, a->count - at);
+    gptvq_to_float(a_type, a->data + at * gptvq_dtype_size(a_type), n, x);
+    gptvq_to_float(b_type, b->data + at * gptvq_dtype_size(b_type), n, y);
+    if (memcmp(x, y, n * sizeof *x) != 0) return false;
+  }
+  return true;
+}
+
+/* A head that config.json ties to the embedding may have values of its own all the same (a merged adapter).
+ */
+static void check_tie(gptvq_model *model, const gptvq_tensor *weight, bool is_packed) {
+  if (weight == NULL && !is_packed) return;
+  if (weight != NULL &&
+      same_values(weight, gptvq_checkpoint_find(model->checkpoint, "model.embed_tokens.weight")))
+    return;
+  model->config.tie_embeddings = false;
+  gptvq_log(parts_of(model)->callbacks, GPTVQ_LOG_WARNING,
+            "%s: config.json ties the output head to the embedding (tie_word_embeddings), but lm_head has "
+            "other values: it is used",
+            gptvq_checkpoint_folder(model->checkpoint));
+}
+
 gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err) {
-  static const char name[] = "lm_head";
+  static const char name[] = "lm_head", full[] = "lm_head.weight";
   const size_t rows = model->config.vocab, cols = model->config.hidden;
-  if (gptvq_checkpoint_find(model->checkpoint, "lm_head.weight") != NULL ||
-      !gptvq_checkpoint_has_packed(model->checkpoint, name))
-    return gptvq_load_dense(model, name, rows, cols, &model->head, err);
+  const gptvq_tensor *weight = gptvq_checkpoint_find(model->checkpoint, full);
+  const bool is_packed = gptvq_checkpoint_has_packed(model->checkpoint, name);
+  if (model->config.tie_embeddings) check_tie(model, weight, is_packed);
+  if (model->config.tie_embeddings) {
+    model->head = model->embedding;
+    return GPTVQ_OK;
+  }
+  if (weight != NULL) return gptvq_load_dense(model, name, rows, cols, &model->head, err);
+  if (!is_packed)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_FORMAT,
+        "%s: tensor %s is missing, and config.json does not tie the output head to the embedding "
+        "(tie_word_embeddings): without a head no tokens can be predicted",
+        gptvq_checkpoint_folder(model->checkpoint), full);
   gptvq_stored stored = {.linear = &model->head};
   model->head = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
   GPTVQ_TRY(load_packed(model, name, &model->head, &stored, err));
   model->info.parameters += rows * cols;
-  return GPTVQ_OK;
-}
-
-static bool ends_with(const char *text, const char *end) {
-  size_t length = strlen(text), tail = strlen(end);
-  return length >= tail && strcmp(text + length - tail, end) == 0;
-}
-
-gptvq_status gptvq_check_unused(const gptvq_model *model, gptvq_error *err) {
-  size_t count = gptvq_checkpoint_tensor_count(model->checkpoint);
-  for (size_t i = 0; i < count; i++) {
-    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
-    if (parts_of(model)->used[i] || ends_with(tensor->name, ".rotary_emb.inv_freq")) continue;
-    if (model->config.tie_embeddings && strcmp(tensor->name, "lm_head.weight") == 0) continue;
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                      "%s: tensor %s has no place in a %s of %zu layers as config.json describes it",
-                      tensor->file, tensor->name, model->config.architecture, model->config.layers);
-  }
   return GPTVQ_OK;
 }

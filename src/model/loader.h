@@ -46,12 +46,17 @@ gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows,
  */
 gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows, size_t cols, bool bias,
                                gptvq_linear *out, gptvq_error *err);
-/* A head of its own: lm_head.weight, or the packed layer lm_head. */
+/* model.embed_tokens.weight. GPTVQ_ERROR_UNSUPPORTED when it is there under another prefix. */
+gptvq_status gptvq_load_embedding(gptvq_model *model, gptvq_error *err);
+/* The embedding's matrix again, or lm_head.weight, or the packed layer lm_head: where config.json ties them,
+ * a head with other values than the embedding is one of its own all the same, and config.tie_embeddings
+ * becomes false. */
 gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err);
 /* Gives model->head int8 codes, owned by the model; the embedding stays as it is. GPTVQ_ERROR_MEMORY;
  * _NUMERIC naming a row. */
 gptvq_status gptvq_quantize_head(gptvq_model *model, gptvq_error *err);
-/* GPTVQ_ERROR_FORMAT naming a tensor that no part of the model uses. */
-gptvq_status gptvq_check_unused(const gptvq_model *model, gptvq_error *err);
+/* After all else: the checkpoint forgets the tensors that no part of the model uses, with a warning, if the
+ * model is the same function without them. GPTVQ_ERROR_FORMAT naming another. Ends the use of parts->used. */
+gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err);
 
 #endif

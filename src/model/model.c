@@ -190,9 +190,7 @@ static void fill_info(gptvq_model *model) {
   info->bos = c->bos;
   info->eos = c->eos;
   info->eos_count = c->eos_count;
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++)
-    bytes += gptvq_checkpoint_tensor_at(model->checkpoint, i)->bytes;
+  const uint64_t bytes = gptvq_checkpoint_bytes(model->checkpoint);
   info->other_bytes = bytes - info->linear_bytes;
   info->bits_per_value = 8.0 * (double)info->linear_bytes / (double)info->linear_values;
   info->model_bits_per_value = 8.0 * (double)bytes / (double)info->parameters;
@@ -207,6 +205,11 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   char architecture[64];
   GPTVQ_TRY(gptvq_config_architecture(folder, json, architecture, err));
   GPTVQ_TRY(gptvq_find_architecture(folder, architecture, &row, err));
+  const char *stated = json_string_value(json_array_get(json_object_get(json, "architectures"), 0));
+  if (stated == NULL || strcmp(stated, architecture) != 0)
+    gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
+              "%s/config.json: architectures %s%s: the model is read as %s", folder,
+              stated != NULL ? "says " : "is missing", stated != NULL ? stated : "", architecture);
   GPTVQ_TRY(gptvq_config_parse(folder, json, gptvq_checkpoint_generation_config(model->checkpoint), c, err));
   if (row->router == NULL) c->experts = c->experts_per_token = 0;
   GPTVQ_TRY(check_config(model, folder, err));
@@ -215,12 +218,11 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
       gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);
   if (parts->used == NULL)
     return gptvq_fail_memory(err, "the list of tensors", gptvq_checkpoint_tensor_count(model->checkpoint));
-  GPTVQ_TRY(gptvq_load_dense(model, "model.embed_tokens", c->vocab, c->hidden, &model->embedding, err));
-  model->head = model->embedding;
-  if (!c->tie_embeddings) GPTVQ_TRY(gptvq_load_head(model, err));
+  GPTVQ_TRY(gptvq_load_embedding(model, err));
+  GPTVQ_TRY(gptvq_load_head(model, err));
   GPTVQ_TRY(gptvq_load_vector(model, "model.norm.weight", c->hidden, &model->final_norm, err));
   GPTVQ_TRY(load_blocks(model, row, err));
-  GPTVQ_TRY(gptvq_check_unused(model, err));
+  GPTVQ_TRY(gptvq_drop_extra(model, err));
   fill_info(model);
   return GPTVQ_OK;
 }
@@ -312,7 +314,8 @@ void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_i
   info->bits_per_value = 8.0 * (double)stored->bytes / ((double)linear->rows * (double)linear->cols);
   info->error = stored->error;
   if (!linear->is_packed) {
-    info->format = dense_formats[linear->dtype];
+    bool is_f64 = stored->bytes == 2 * sizeof(float) * linear->rows * linear->cols;
+    info->format = is_f64 ? "fp64" : dense_formats[linear->dtype];
     info->dim = 1;
     return;
   }
@@ -326,6 +329,21 @@ void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_i
   info->codebook_bits = is_vq ? shape->codebook_bits : 0;
   info->scale_block = shape->scale_block;
   info->svd_rank = shape->svd_rank;
+}
+
+json_t *gptvq_model_config(const gptvq_model *model) {
+  const gptvq_config *c = &model->config;
+  json_t *config = json_deep_copy(gptvq_checkpoint_config(model->checkpoint));
+  const json_t *list = json_object_get(config, "architectures");
+  const char *stated = json_string_value(json_array_get(list, 0));
+  bool fine = config != NULL;
+  if (stated == NULL || strcmp(stated, c->architecture) != 0)
+    fine = fine && json_object_set_new(config, "architectures", json_pack("[s]", c->architecture)) == 0;
+  if (!c->tie_embeddings && json_is_true(json_object_get(config, "tie_word_embeddings")))
+    fine = fine && json_object_set_new(config, "tie_word_embeddings", json_false()) == 0;
+  if (fine) return config;
+  json_decref(config);
+  return NULL;
 }
 
 const char *gptvq_model_quantization_json(const gptvq_model *model) {

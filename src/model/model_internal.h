@@ -75,6 +75,12 @@ struct gptvq_model {
   void *owned; /* implementation's own allocations, see model.c */
 };
 
+/* config.json as the model was read, for a folder of tensors under the names of model->checkpoint: the
+ * architecture's own name, and embeddings tied only if they were. The caller releases it; NULL: out of
+ * memory.
+ */
+json_t *gptvq_model_config(const gptvq_model *model);
+
 /* Scratch memory and KV cache for up to max_rows tokens per call and max_positions positions, for one block
  * at a time (layers = 1) or for all (layers = config.layers). */
 typedef struct gptvq_workspace gptvq_workspace;

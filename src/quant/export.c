@@ -198,7 +198,7 @@ static gptvq_status write_index(export_job *job, gptvq_error *err) {
 static gptvq_status write_config(const export_job *job, gptvq_error *err) {
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(&job->out, "config.json", path, err));
-  json_t *config = json_deep_copy(gptvq_checkpoint_config(job->model->checkpoint));
+  json_t *config = gptvq_model_config(job->model);
   bool fine = config != NULL;
   if (fine) {
     (void)json_object_del(config, "quantization_config");

@@ -183,7 +183,7 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
                                        gptvq_error *err) {
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, "config.json", path, err));
-  json_t *config = json_deep_copy(gptvq_checkpoint_config(model->checkpoint));
+  json_t *config = gptvq_model_config(model);
   json_t *quantization = json_pack("{s:s, s:i}", "quant_method", "gptvq", "version",
                                    options->svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN);
   json_t *settings = gptvq_options_json(options);

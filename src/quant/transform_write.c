@@ -74,17 +74,6 @@ static void rotate_panels(void *context, size_t begin, size_t end, size_t thread
   }
 }
 
-static gptvq_status source_dtype(const gptvq_tensor *tensor, gptvq_dtype *dtype, gptvq_error *err) {
-  switch (tensor->type) {
-  case GPTVQ_T_F32: *dtype = GPTVQ_F32; return GPTVQ_OK;
-  case GPTVQ_T_F16: *dtype = GPTVQ_F16; return GPTVQ_OK;
-  case GPTVQ_T_BF16: *dtype = GPTVQ_BF16; return GPTVQ_OK;
-  default:
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is not a tensor of floating point numbers",
-                      tensor->name);
-  }
-}
-
 /* values[count] as `type`, in place where that is narrower */
 static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_edit *e, float *values, size_t count,
                                  gptvq_error *err) {
@@ -107,7 +96,9 @@ static gptvq_status not_finite(const gptvq_edit *e, gptvq_error *err) {
 
 static gptvq_status write_edit(gptvq_st_writer *writer, const gptvq_edit *e, gptvq_error *err) {
   gptvq_dtype dtype = GPTVQ_F32;
-  GPTVQ_TRY(source_dtype(e->source, &dtype, err));
+  if (!gptvq_tensor_dtype(e->source->type, &dtype))
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is not a tensor of floating point numbers",
+                      e->source->name);
   size_t step = e->down != NULL ? e->rows : gptvq_min_size(e->rows, gptvq_max_size(1, CHUNK / e->cols));
   size_t across = 2 * e->cols, down = e->down != NULL ? (PANEL + 1) * e->down->n : 0;
   size_t scratch = gptvq_round_up(gptvq_max_size(across, down), 8), threads = (size_t)gptvq_get_threads();
@@ -142,7 +133,7 @@ static gptvq_status write_config(const gptvq_transform *transform, const char *f
   char *path = gptvq_join_path(folder, "config.json"),
        *from = gptvq_join_path(gptvq_checkpoint_folder(source), generation);
   char *to = gptvq_join_path(folder, generation);
-  json_t *config = json_deep_copy(gptvq_checkpoint_config(source));
+  json_t *config = gptvq_model_config(transform->model);
   bool fine = path != NULL && from != NULL && to != NULL && config != NULL;
   if (fine && transform->residual.n > 0)
     fine = json_object_set_new(config, "tie_word_embeddings", json_false()) == 0;

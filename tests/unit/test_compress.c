@@ -306,7 +306,7 @@ static void options_and_sizes(void **state) {
   assert_int_equal(o.group_size, 256);
   o = plain;
   o.dim = 2;
-  refused(o, "dim 2");
+  refused(o, "`dim` 2");
   o = plain;
   o.svd_rank = 5;
   refused(o, "4 centroids");

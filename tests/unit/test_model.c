@@ -377,7 +377,14 @@ static void contradictions_are_named(void **state) {
        GPTVQ_ERROR_UNSUPPORTED,
        {"awq", NULL, NULL}},
       {"mixtral", "{\"num_local_experts\": 3}", GPTVQ_ERROR_FORMAT, {"block_sparse_moe", NULL, NULL}},
-      {"qwen3", "{\"architectures\": [\"LlamaForCausalLM\"]}", GPTVQ_ERROR_FORMAT, {"_norm", NULL, NULL}},
+      {"qwen3",
+       "{\"architectures\": [\"LlamaForCausalLM\"]}",
+       GPTVQ_ERROR_FORMAT,
+       {"LlamaForCausalLM", "model_type", "qwen3"}},
+      {"qwen3",
+       "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\"}",
+       GPTVQ_ERROR_FORMAT,
+       {"_norm", NULL, NULL}},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     char folder[512];

@@ -1,0 +1,111 @@
+/* The tensors of a folder as the rest of the library expects them: under their full names, and with floating
+ * numbers of at most 32 bits. */
+#include "base/memory.h"
+#include "checkpoint/checkpoint_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char prefix[] = "model.", embedding[] = "model.embed_tokens.weight", head[] = "lm_head.weight";
+
+/* Does a file of the folder hold a tensor of that name? */
+static bool is_stored(const gptvq_checkpoint *checkpoint, const char *name) {
+  for (size_t f = 0; f < checkpoint->file_count; f++)
+    if (json_object_get(checkpoint->files[f].header, name) != NULL) return true;
+  return false;
+}
+
+/* Is it one of the names that a model without an output head (LlamaModel) gives its parts? */
+static bool lacks_prefix(const char *name) {
+  static const char *const parts[] = {"embed_tokens.", "layers.", "norm.", "rotary_emb."};
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+    if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
+  return false;
+}
+
+/* "layers.0.…" is read as "model.layers.0.…", unless that is there too. */
+static gptvq_status add_prefixes(gptvq_checkpoint *checkpoint, gptvq_error *err) {
+  const char *first = NULL;
+  size_t bytes = 0;
+  for (size_t t = 0; t < checkpoint->tensor_count; t++)
+    if (lacks_prefix(checkpoint->tensors[t].name))
+      bytes += strlen(checkpoint->tensors[t].name) + sizeof prefix;
+  if (bytes == 0) return GPTVQ_OK;
+  char *at = checkpoint->names = malloc(bytes);
+  if (at == NULL) return gptvq_fail_memory(err, "tensor names", bytes);
+  for (size_t t = 0; t < checkpoint->tensor_count; t++) {
+    gptvq_tensor *tensor = &checkpoint->tensors[t];
+    if (!lacks_prefix(tensor->name)) continue;
+    memcpy(at, prefix, sizeof prefix);
+    strcat(at, tensor->name);
+    if (is_stored(checkpoint, at)) continue;
+    if (first == NULL) first = tensor->name;
+    tensor->name = at;
+    at += strlen(at) + 1;
+  }
+  if (first != NULL)
+    gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING,
+              "%s: tensor %s is read as %s%s, as are all that are named without \"%s\"", checkpoint->folder,
+              first, prefix, first, prefix);
+  return GPTVQ_OK;
+}
+
+/* Of two names for one matrix the embedding's is the one that is read. */
+static void name_tied_embedding(gptvq_checkpoint *checkpoint) {
+  gptvq_tensor *other = NULL;
+  if (!json_is_true(json_object_get(checkpoint->config, "tie_word_embeddings"))) return;
+  for (size_t t = 0; t < checkpoint->tensor_count; t++) {
+    if (strcmp(checkpoint->tensors[t].name, embedding) == 0) return;
+    if (strcmp(checkpoint->tensors[t].name, head) == 0) other = &checkpoint->tensors[t];
+  }
+  if (other == NULL) return;
+  other->name = embedding;
+  gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING,
+            "%s: %s is not there: %s is the embedding too, as config.json ties them", checkpoint->folder,
+            embedding, head);
+}
+
+/* F64 numbers become fp32 in memory of the checkpoint's own. */
+static gptvq_status narrow(gptvq_checkpoint *checkpoint, gptvq_error *err) {
+  const gptvq_tensor *first = NULL;
+  size_t values = 0, found = 0;
+  for (size_t t = 0; t < checkpoint->tensor_count; t++) {
+    const gptvq_tensor *tensor = &checkpoint->tensors[t];
+    if (tensor->type != GPTVQ_T_F64) continue;
+    if (found++ == 0) first = tensor;
+    values += gptvq_round_up(tensor->count, 16); /* the counts were checked against the files' sizes */
+  }
+  if (found == 0) return GPTVQ_OK;
+  float *at = checkpoint->narrowed = gptvq_alloc(values, sizeof *at);
+  if (at == NULL)
+    return gptvq_fail_memory(err, "F64 tensors as fp32", gptvq_saturated_size(values, sizeof *at));
+  gptvq_log(
+      checkpoint->callbacks, GPTVQ_LOG_WARNING,
+      "%s: tensor %s is F64 and read as fp32, as are all of that type: %zu, which take %zu bytes of memory",
+      first->file, first->name, found, values * sizeof *at);
+  for (size_t t = 0; t < checkpoint->tensor_count; t++) {
+    gptvq_tensor *tensor = &checkpoint->tensors[t];
+    if (tensor->type != GPTVQ_T_F64) continue;
+    for (size_t i = 0; i < tensor->count; i++) {
+      double value;
+      memcpy(&value, tensor->data + i * sizeof value, sizeof value);
+      at[i] = (float)value;
+      if (!isfinite(at[i]))
+        return gptvq_fail(
+            err, GPTVQ_ERROR_NUMERIC,
+            "%s: tensor %s holds NaN, infinity or a number too large for fp32 at element %zu of %zu",
+            tensor->file, tensor->name, i, tensor->count);
+    }
+    tensor->type = GPTVQ_T_F32;
+    tensor->bytes = tensor->count * sizeof *at;
+    tensor->data = (const uint8_t *)at;
+    at += gptvq_round_up(tensor->count, 16);
+  }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_standard_tensors(gptvq_checkpoint *checkpoint, gptvq_error *err) {
+  GPTVQ_TRY(add_prefixes(checkpoint, err));
+  name_tied_embedding(checkpoint);
+  return narrow(checkpoint, err);
+}
