@@ -35,7 +35,8 @@ GPTVQ_API void gptvq_eval_options_init(gptvq_eval_options *options);
 
 /* Tokenizes the whole text once, cuts it into non-overlapping windows of ctx tokens (a shorter rest is
  * dropped, as is usual; fewer than one window: GPTVQ_ERROR_DATA with both numbers), predicts each window from
- * its own start. What gptvq_text_judge says of the text is logged as a warning. */
+ * its own start. What gptvq_text_judge says of the text is logged as a warning. GPTVQ_ERROR_NUMERIC: as
+ * gptvq_session_forward. */
 GPTVQ_API gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *tokenizer,
                                        const char *text, size_t size, const gptvq_eval_options *options,
                                        const gptvq_callbacks *callbacks, gptvq_eval_result *result,

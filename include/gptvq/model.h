@@ -87,6 +87,7 @@ GPTVQ_API size_t gptvq_session_position(const gptvq_session *session);
 /* Appends `count` tokens. logits: caller's buffer of vocab floats (logits after the last token) or, with
  * all_logits, of count × vocab floats, row-major; NULL: not computed. GPTVQ_ERROR_DATA: id outside the
  * vocabulary; GPTVQ_ERROR_ARGUMENT: more positions than the session has; logits after the last of no tokens.
+ * GPTVQ_ERROR_NUMERIC: NaN, infinity or overflow on the way or in the logits, naming the block or the tensor.
  */
 GPTVQ_API gptvq_status gptvq_session_forward(gptvq_session *session, const int32_t *tokens, size_t count,
                                              float *logits, int all_logits, gptvq_error *err);

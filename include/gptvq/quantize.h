@@ -157,8 +157,10 @@ GPTVQ_API gptvq_status gptvq_quantize_options_set(gptvq_quantize_options *option
 GPTVQ_API gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *options, const char *name,
                                                   char *value, size_t size, gptvq_error *err);
 
-/* MODEL_DIR is left untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for
- * resume. callbacks and report may be NULL. */
+/* GPTVQ_ERROR_NUMERIC before any work: NaN or infinity in a tensor (named, with row and column); later:
+ * activations that overflow, weights that fp16 scales of uniform codes do not hold. MODEL_DIR is left
+ * untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for resume. callbacks
+ * and report may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_quantize_report *report, gptvq_error *err);

@@ -1,6 +1,8 @@
 #include "checkpoint/checkpoint_internal.h"
 #include "base/memory.h"
+#include "base/threads.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 static const char index_name[] = "model.safetensors.index.json", single_name[] = "model.safetensors",
@@ -380,20 +382,50 @@ static bool has_special32(const uint8_t *data, size_t n) {
   return found != 0;
 }
 
-gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *err) {
-  enum { CHUNK = 4096 };
-  size_t size = gptvq_tensor_type_size(tensor->type);
-  bool wide = tensor->type == GPTVQ_T_F32;
-  uint16_t exponent = tensor->type == GPTVQ_T_F16 ? 0x7c00u : 0x7f80u;
-  if (!wide && tensor->type != GPTVQ_T_F16 && tensor->type != GPTVQ_T_BF16) return GPTVQ_OK; /* integers */
-  for (size_t at = 0; at < tensor->count; at += CHUNK) {
-    size_t n = gptvq_min_size(CHUNK, tensor->count - at);
-    const uint8_t *data = tensor->data + at * size;
-    if (!(wide ? has_special32(data, n) : has_special16(data, n, exponent))) continue;
-    size_t i = 0;
-    while (!(wide ? has_special32(data + 4 * i, 1) : has_special16(data + 2 * i, 1, exponent))) i++;
-    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s holds NaN or infinity at element %zu of %zu",
-                      tensor->file, tensor->name, at + i, tensor->count);
+static bool has_special(const gptvq_tensor *tensor, size_t at, size_t n) {
+  switch (tensor->type) {
+  case GPTVQ_T_F32: return has_special32(tensor->data + 4 * at, n);
+  case GPTVQ_T_F16: return has_special16(tensor->data + 2 * at, n, 0x7c00u);
+  case GPTVQ_T_BF16: return has_special16(tensor->data + 2 * at, n, 0x7f80u);
+  default: return false; /* integers */
   }
+}
+
+enum { FINITE_CHUNK = 4096, FINITE_GRAIN = 64 };
+
+typedef struct finite_job {
+  const gptvq_tensor *tensor;
+  atomic_size_t first; /* chunk with a special number */
+} finite_job;
+
+static void find_special(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  finite_job *job = context;
+  for (size_t chunk = begin; chunk < end && chunk < atomic_load(&job->first); chunk++) {
+    size_t at = chunk * FINITE_CHUNK;
+    if (!has_special(job->tensor, at, gptvq_min_size(FINITE_CHUNK, job->tensor->count - at))) continue;
+    size_t first = atomic_load(&job->first);
+    while (chunk < first && !atomic_compare_exchange_weak(&job->first, &first, chunk)) {
+    }
+  }
+}
+
+gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *err) {
+  size_t chunks = gptvq_ceil_div(tensor->count, FINITE_CHUNK);
+  finite_job job = {tensor, chunks};
+  gptvq_parallel_for(chunks, FINITE_GRAIN, find_special, &job);
+  size_t at = atomic_load(&job.first);
+  if (at == chunks) return GPTVQ_OK;
+  for (at *= FINITE_CHUNK; !has_special(tensor, at, 1);) at++;
+  if (tensor->rank == 2)
+    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s holds NaN or infinity at row %zu, column %zu",
+                      tensor->file, tensor->name, at / tensor->dims[1], at % tensor->dims[1]);
+  return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s holds NaN or infinity at element %zu of %zu",
+                    tensor->file, tensor->name, at, tensor->count);
+}
+
+gptvq_status gptvq_checkpoint_check_finite(const gptvq_checkpoint *checkpoint, gptvq_error *err) {
+  for (size_t i = 0; i < checkpoint->tensor_count; i++)
+    GPTVQ_TRY(gptvq_tensor_check_finite(&checkpoint->tensors[i], err));
   return GPTVQ_OK;
 }

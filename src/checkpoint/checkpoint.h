@@ -72,8 +72,11 @@ void gptvq_checkpoint_keep(gptvq_checkpoint *checkpoint, const bool *keep);
 gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char *name, size_t rank,
                                   const size_t *dims, const gptvq_tensor **out, gptvq_dtype *dtype,
                                   gptvq_error *err);
-/* GPTVQ_ERROR_NUMERIC naming file, tensor and index of the first NaN or infinity. */
+/* GPTVQ_ERROR_NUMERIC naming file, tensor and place (row and column of a matrix) of the first NaN or
+ * infinity. Threaded; as fast as the file can be read. */
 gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *err);
+gptvq_status gptvq_checkpoint_check_finite(const gptvq_checkpoint *checkpoint,
+                                           gptvq_error *err); /* all tensors */
 
 /* ---- packed layers (docs/FORMAT.md) ---- */
 /* The newest version, which is written where codebooks are factored (svd_rank > 0); all else stays in the

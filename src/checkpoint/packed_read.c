@@ -249,9 +249,11 @@ static gptvq_status check_permutation(const gptvq_tensor *tensor, const uint32_t
 /* 4-bit exponents lo + step·code must give numbers that fp32 holds, with room for the products. */
 static gptvq_status check_range(const gptvq_tensor *tensor, const float *range, gptvq_error *err) {
   float low = range[0], high = range[0] + 15.0f * range[1];
-  if (isfinite(low) && isfinite(high) && fabsf(low) <= 120.0f && fabsf(high) <= 120.0f) return GPTVQ_OK;
-  return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s gives scales from 2^%g to 2^%g, beyond 2^±120",
-                    tensor->file, tensor->name, (double)low, (double)high);
+  if (isfinite(low) && isfinite(high) && fabsf(low) <= GPTVQ_MAX_SCALE_EXPONENT &&
+      fabsf(high) <= GPTVQ_MAX_SCALE_EXPONENT)
+    return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: tensor %s gives scales from 2^%g to 2^%g, beyond 2^±%d",
+                    tensor->file, tensor->name, (double)low, (double)high, GPTVQ_MAX_SCALE_EXPONENT);
 }
 
 static gptvq_status check_values(const gptvq_tensor *const *tensors, const gptvq_packed *packed,

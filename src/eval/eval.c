@@ -60,19 +60,10 @@ typedef struct sums {
   uint64_t count, agree;
 } sums;
 
-static gptvq_status add_scores(sums *total, const row_score *scores, size_t n, bool two, size_t window,
-                               size_t position, gptvq_error *err) {
+/* Scores of finite logits (gptvq_head) are finite. */
+static void add_scores(sums *total, const row_score *scores, size_t n, bool two) {
   for (size_t i = 0; i < n; i++) {
     const row_score *score = &scores[i];
-    if (!isfinite(score->nll_a) || (two && (!isfinite(score->nll_b) || !isfinite(score->kl))))
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "the %slogits at position %zu of window %zu are NaN or infinite: the model's weights "
-                        "are damaged, or its "
-                        "activations overflow",
-                        !two                     ? ""
-                        : isfinite(score->nll_a) ? "second model's "
-                                                 : "first model's ",
-                        position + i, window);
     total->nll_a += score->nll_a;
     total->count++;
     if (!two) continue;
@@ -83,7 +74,6 @@ static gptvq_status add_scores(sums *total, const row_score *scores, size_t n, b
     if (score->kl > total->kl_max) total->kl_max = score->kl;
     total->agree += score->agree;
   }
-  return GPTVQ_OK;
 }
 
 typedef struct between_context {
@@ -114,7 +104,7 @@ static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner
       GPTVQ_TRY(gptvq_runner_logits(a, row, n, &job.a, err));
       if (b != NULL) GPTVQ_TRY(gptvq_runner_logits(b, row, n, &job.b, err));
       gptvq_parallel_for(n, 4, score_rows, &job);
-      GPTVQ_TRY(add_scores(total, scores, n, b != NULL, window, row, err));
+      add_scores(total, scores, n, b != NULL);
     }
     between.done = window + 1;
     between.value = b != NULL ? total->kl_mean : exp(total->nll_a / (double)total->count);

@@ -33,6 +33,9 @@
 #include "base/status.h"
 #include <stdbool.h>
 
+/* Of block scales, both ways: fp32 holds them with room for products. */
+enum { GPTVQ_MAX_SCALE_EXPONENT = 120 };
+
 typedef enum gptvq_packed_kind { GPTVQ_PACKED_VQ = 0, GPTVQ_PACKED_UNIFORM = 1 } gptvq_packed_kind;
 
 typedef struct gptvq_packed_shape {

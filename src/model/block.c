@@ -5,6 +5,7 @@
 #include "model/vector.h"
 #include "model/workspace.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -22,6 +23,16 @@ static gptvq_status capture_inputs(gptvq_capture capture, void *context, const g
   return capture == NULL ? GPTVQ_OK : capture(context, block, linears, count, x, n, ldx, err);
 }
 
+/* The attention's normalised inputs. When they are not to be had, what came before is to blame. */
+static gptvq_status attention_inputs(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                                     size_t n, const float *x, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  if (gptvq_norm_rows(n, c->hidden, x, block->attention_norm, (float)c->rms_norm_eps, w->norm))
+    return GPTVQ_OK;
+  return block->index == 0 ? gptvq_fail_numbers(model, NULL, "the embedding", err)
+                           : gptvq_fail_numbers(model, &model->blocks[block->index - 1], "the MLP", err);
+}
+
 gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block,
                                    gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
                                    float *x, gptvq_stop stop, gptvq_capture capture, void *context,
@@ -32,7 +43,7 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
   if (layer >= w->layers || position > w->max_positions || n > w->max_positions - position)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "block %zu: positions %zu … %zu, but the session is for %zu",
                       block->index, position, position + n, w->max_positions);
-  gptvq_norm_rows(n, c->hidden, x, block->attention_norm, (float)c->rms_norm_eps, w->norm);
+  GPTVQ_TRY(attention_inputs(model, block, w, n, x, err));
   GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n,
                            c->hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
@@ -60,7 +71,7 @@ gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_bl
         err, GPTVQ_ERROR_ARGUMENT,
         "block %zu: position %zu of %zu texts, but there is room for %zu positions and %zu caches",
         block->index, position, sequences, w->max_positions, w->layers);
-  gptvq_norm_rows(sequences, c->hidden, x, block->attention_norm, (float)c->rms_norm_eps, w->norm);
+  GPTVQ_TRY(attention_inputs(model, block, w, sequences, x, err));
   GPTVQ_TRY(
       gptvq_group_forward(model, block, &block->qkv, w, sequences, w->norm, c->hidden, w->wide, width, err));
   gptvq_attention_step(model, block, w, layer, position, sequences, w->wide, width);
@@ -102,15 +113,16 @@ static gptvq_status run_mlp(const gptvq_model *model, const gptvq_block *block, 
   return gptvq_group_forward(model, block, &down, w, n, w->wide, width, out, hidden, err);
 }
 
-/* The `used` largest of `probabilities`, lowest expert first among equals, and their shares of the sum. */
-static void choose_experts(size_t experts, size_t used, float *probabilities, uint32_t *chosen,
-                           float *share) {
-  float maximum = GPTVQ_MULTI_PICK(gptvq_max)(experts, probabilities), sum = 0.0f;
-  GPTVQ_MULTI_PICK(gptvq_exp_sum)(experts, maximum, probabilities);
+/* The experts of the `used` largest of finite `logits`, lowest expert first among equals, and their shares of
+ * the sum of the probabilities, which is about 1 at least: the largest one's exponential. */
+static void choose_experts(size_t experts, size_t used, float *logits, uint32_t *chosen, float *share) {
+  float *probabilities = logits, sum = 0.0f;
+  GPTVQ_MULTI_PICK(gptvq_exp_sum)(experts, GPTVQ_MULTI_PICK(gptvq_max)(experts, logits), probabilities);
   for (size_t i = 0; i < used; i++) {
-    size_t best = 0;
-    for (size_t e = 1; e < experts; e++)
-      if (probabilities[e] > probabilities[best]) best = e;
+    size_t best = experts;
+    for (size_t e = 0; e < experts; e++) /* whatever the values, no expert twice: those chosen are negative */
+      if (!(probabilities[e] < 0.0f) && (best == experts || probabilities[e] > probabilities[best])) best = e;
+    assert(best < experts);
     chosen[i] = (uint32_t)best;
     share[i] = probabilities[best];
     sum += share[i];
@@ -130,6 +142,8 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
   /* in fp32 always: it is small, and a rounded choice between experts is not a rounding error */
   GPTVQ_TRY(gptvq_linears_forward(&router, &zero, 1, GPTVQ_COMPUTE_FP32, n, w->norm, hidden, w->routing,
                                   experts, &w->scratch, err));
+  if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(n * experts, w->routing))
+    return gptvq_fail_numbers(model, block, "the router", err);
   for (size_t i = 0; i < n; i++)
     choose_experts(experts, used, w->routing + i * experts, w->chosen + i * used, w->share + i * used);
   memset(w->sum, 0, n * hidden * sizeof(float));
@@ -137,6 +151,7 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
     size_t members = 0;
     for (size_t i = 0; i < n * used; i++) {
       if (w->chosen[i] != e) continue;
+      assert(members < w->max_rows); /* of the gathered arrays: each token chose the expert once at most */
       w->members[members] = (uint32_t)(i / used);
       w->member_share[members] = w->share[i];
       memcpy(w->gathered + members * hidden, w->norm + i / used * hidden, hidden * sizeof(float));
@@ -158,7 +173,8 @@ gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block,
   const gptvq_config *c = &model->config;
   gptvq_workspace *w = workspace;
   GPTVQ_TRY(check_rows(w, block, n, err));
-  gptvq_norm_rows(n, c->hidden, x, block->mlp_norm, (float)c->rms_norm_eps, w->norm);
+  if (!gptvq_norm_rows(n, c->hidden, x, block->mlp_norm, (float)c->rms_norm_eps, w->norm))
+    return gptvq_fail_numbers(model, block, "the attention", err);
   if (c->experts > 0) GPTVQ_TRY(run_experts(model, block, w, n, stop, capture, context, err));
   else GPTVQ_TRY(run_mlp(model, block, &block->mlps[0], w, n, w->norm, w->sum, stop, capture, context, err));
   if (stop == GPTVQ_RUN_ALL) gptvq_add_rows(n, c->hidden, w->sum, x);

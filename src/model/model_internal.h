@@ -81,6 +81,13 @@ struct gptvq_model {
  */
 json_t *gptvq_model_config(const gptvq_model *model);
 
+/* GPTVQ_ERROR_NUMERIC: numbers are no longer finite, or too large to be squared, after `part` ("the
+ * attention") of the block, or of the model where `block` is NULL. Only now are the weights read for it: one
+ * of the block's (of those outside of all blocks) that is NaN or infinite is named with tensor, row and
+ * column. */
+gptvq_status gptvq_fail_numbers(const gptvq_model *model, const gptvq_block *block, const char *part,
+                                gptvq_error *err);
+
 /* Scratch memory and KV cache for up to max_rows tokens per call and max_positions positions, for one block
  * at a time (layers = 1) or for all (layers = config.layers). */
 typedef struct gptvq_workspace gptvq_workspace;
@@ -100,7 +107,9 @@ typedef enum gptvq_stop { GPTVQ_STOP_AT_INPUT, GPTVQ_STOP_AT_OUTPUT, GPTVQ_RUN_A
 /* x[n × hidden] += attention(norm(x)) for the tokens at positions [position, position + n), keys and values
  * being appended to the workspace's cache of `layer` (0 when it was made for one block). `capture` may be
  * NULL; x is left as it was unless GPTVQ_RUN_ALL. The block may be a copy whose linears were replaced (the
- * quantizer does that). */
+ * quantizer does that). GPTVQ_ERROR_NUMERIC here and in what follows: x, what the attention made of it, or
+ * the router's logits are NaN, infinite or too large. What the last part of a block leaves is seen by the
+ * next one, or by gptvq_head. */
 gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block,
                                    gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
                                    float *x, gptvq_stop stop, gptvq_capture capture, void *context,
@@ -124,7 +133,11 @@ gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *blo
 /* x[n × hidden] = embedding rows. GPTVQ_ERROR_DATA for an id outside the vocabulary. */
 gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x,
                          gptvq_error *err);
-/* logits[n × vocab] = head(norm(x)); x is left as it was. */
+/* norm[n × hidden]: what the head takes of the last block's x. GPTVQ_ERROR_NUMERIC: x is NaN, infinite or too
+ * large. */
+gptvq_status gptvq_final_norm(const gptvq_model *model, size_t n, const float *x, float *norm,
+                              gptvq_error *err);
+/* logits[n × vocab] = head(norm(x)), finite; x is left as it was. GPTVQ_ERROR_NUMERIC: they are not. */
 gptvq_status gptvq_head(const gptvq_model *model, gptvq_workspace *workspace, size_t n, const float *x,
                         float *logits, gptvq_error *err);
 

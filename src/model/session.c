@@ -33,16 +33,24 @@ gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t
   return GPTVQ_OK;
 }
 
+gptvq_status gptvq_final_norm(const gptvq_model *model, size_t n, const float *x, float *norm,
+                              gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  if (gptvq_norm_rows(n, c->hidden, x, model->final_norm, (float)c->rms_norm_eps, norm)) return GPTVQ_OK;
+  return gptvq_fail_numbers(model, &model->blocks[c->layers - 1], "the MLP", err);
+}
+
 gptvq_status gptvq_head(const gptvq_model *model, gptvq_workspace *workspace, size_t n, const float *x,
                         float *logits, gptvq_error *err) {
   size_t hidden = model->config.hidden, vocab = model->config.vocab, zero = 0;
   const gptvq_linear *head = &model->head;
   for (size_t begin = 0; begin < n; begin += workspace->max_rows) {
     size_t rows = gptvq_min_size(workspace->max_rows, n - begin);
-    gptvq_norm_rows(rows, hidden, x + begin * hidden, model->final_norm, (float)model->config.rms_norm_eps,
-                    workspace->norm);
+    GPTVQ_TRY(gptvq_final_norm(model, rows, x + begin * hidden, workspace->norm, err));
     GPTVQ_TRY(gptvq_linears_forward(&head, &zero, 1, model->compute, rows, workspace->norm, hidden,
                                     logits + begin * vocab, vocab, &workspace->scratch, err));
+    if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(rows * vocab, logits + begin * vocab))
+      return gptvq_fail_numbers(model, NULL, "the output head", err);
   }
   return GPTVQ_OK;
 }
@@ -102,11 +110,6 @@ static gptvq_status run_pass(gptvq_session *session, size_t position, const int3
                                     GPTVQ_RUN_ALL, NULL, NULL, err));
     GPTVQ_TRY(
         gptvq_block_mlp(model, block, session->workspace, n, session->x, GPTVQ_RUN_ALL, NULL, NULL, err));
-    if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(n * model->config.hidden, session->x))
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "NaN or infinity in the activations after block %zu (model.layers.%zu): its weights "
-                        "are damaged or too large",
-                        i, i);
   }
   return GPTVQ_OK;
 }

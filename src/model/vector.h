@@ -10,8 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* y = x / sqrt(mean(x²) + eps) · weight; y may be x. (RMSNorm, arXiv 1910.07467) */
-GPTVQ_MULTI_DECLARE(void, gptvq_rms_norm, size_t n, const float *x, const float *weight, float eps, float *y);
+/* y = x / sqrt(mean(x²) + eps) · weight; y may be x. (RMSNorm, arXiv 1910.07467) False when the sum of
+ * squares is no finite number, because x holds NaN, infinity or numbers too large: y is NaN then, not zero.
+ */
+GPTVQ_MULTI_DECLARE(bool, gptvq_rms_norm, size_t n, const float *x, const float *weight, float eps, float *y);
 /* gate = silu(gate) · up, silu(x) = x / (1 + exp(−x)) */
 GPTVQ_MULTI_DECLARE(void, gptvq_silu_mul, size_t n, float *gate, const float *up);
 /* y += a · x */
@@ -31,7 +33,8 @@ GPTVQ_MULTI_DECLARE(void, gptvq_attend, size_t count, size_t dim, float scale, c
 enum { GPTVQ_HALF_DIM = 128 };
 GPTVQ_MULTI_DECLARE(void, gptvq_attend_half, size_t count, size_t dim, float scale, const float *q,
                     const uint16_t *keys, const uint16_t *values, float *out);
-/* fp32 to fp16, to nearest even, too large becomes infinity; and back, exactly. */
+/* fp32 to fp16, to nearest even; what is too large becomes NaN: an infinite key could make a score of
+ * −infinity, which passes for a small one. And back, exactly. */
 GPTVQ_MULTI_DECLARE(void, gptvq_to_half, size_t n, const float *x, uint16_t *half);
 GPTVQ_MULTI_DECLARE(void, gptvq_from_half, size_t n, const uint16_t *half, float *x);
 /* Are all numbers finite? */

@@ -27,8 +27,10 @@ struct gptvq_workspace {
 /* Bytes that gptvq_workspace_create takes; SIZE_MAX on overflow. */
 size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions);
 
-/* Rows of x normalised into `norm` (threaded). */
-void gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm);
+/* Rows of x normalised into `norm` (threaded); false: one holds NaN, infinity or numbers whose squares
+ * overflow.
+ */
+bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm);
 /* x[n × hidden] += sum */
 void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x);
 

@@ -234,10 +234,6 @@ static gptvq_status sample_step(sampling *job, gptvq_error *err) {
     GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL,
                               NULL, NULL, err));
   }
-  for (size_t i = 0; i < job->count * model->config.hidden; i++)
-    if (!isfinite(job->x[i]))
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "NaN or infinity in the activations: the weights are damaged or too large");
   GPTVQ_TRY(gptvq_head(model, job->workspace, job->count, job->x, job->logits, err));
   gptvq_parallel_for(job->count, 1, choose, job);
   for (size_t i = 0; i < job->count; i++)

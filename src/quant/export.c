@@ -8,6 +8,7 @@
 
 #include <gptvq/quantize.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,30 +102,40 @@ typedef struct decode_panel {
   size_t first, cols;
   float *values;
   uint16_t *bf16;
+  atomic_bool bad; /* a value leaves the range of bf16 */
 } decode_panel;
 
 static void decode_rows(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
-  const decode_panel *panel = context;
+  decode_panel *panel = context;
   float *values = panel->values + begin * panel->cols;
+  bool fine = true;
   gptvq_packed_decode(panel->packed, panel->first + begin, panel->first + end, values, panel->cols);
-  for (size_t i = begin * panel->cols; i < end * panel->cols; i++)
+  for (size_t i = begin * panel->cols; i < end * panel->cols; i++) {
     panel->bf16[i] = gptvq_float_to_bf16(panel->values[i]);
+    fine = fine && isfinite(gptvq_bf16_to_float(panel->bf16[i]));
+  }
+  if (!fine) atomic_store(&panel->bad, true);
 }
 
 static gptvq_status write_linear(gptvq_st_writer *writer, const gptvq_linear *linear, gptvq_error *err) {
   size_t rows = gptvq_max_size(1, PANEL_VALUES / linear->cols), values;
   rows = gptvq_min_size(rows, linear->rows);
   values = rows * linear->cols;
-  decode_panel panel = {&linear->packed, 0, linear->cols, gptvq_alloc(values, sizeof(float)),
-                        gptvq_alloc(values, sizeof(uint16_t))};
+  decode_panel panel = {.packed = &linear->packed,
+                        .cols = linear->cols,
+                        .values = gptvq_alloc(values, sizeof(float)),
+                        .bf16 = gptvq_alloc(values, sizeof(uint16_t))};
   gptvq_status status = GPTVQ_OK;
   if (panel.values == NULL || panel.bf16 == NULL)
     status = gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, 6));
   for (; status == GPTVQ_OK && panel.first < linear->rows; panel.first += rows) {
     size_t n = gptvq_min_size(rows, linear->rows - panel.first);
     gptvq_parallel_for(n, DECODE_GRAIN, decode_rows, &panel);
-    status = gptvq_st_writer_write(writer, panel.bf16, n * linear->cols * sizeof *panel.bf16, err);
+    if (atomic_load(&panel.bad))
+      status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: scales and codebooks give values too large for bf16",
+                          linear->name);
+    else status = gptvq_st_writer_write(writer, panel.bf16, n * linear->cols * sizeof *panel.bf16, err);
   }
   free(panel.values);
   free(panel.bf16);

@@ -95,12 +95,13 @@ size_t gptvq_ft_attention_scratch(const gptvq_ft_dims *dims);
 void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx,
                    bool backward);
 
-/* exp for arguments that are not NaN, within 2 ulp; below −87 it gives e^−87. Straight-line code, so that
+/* exp within 2 ulp; NaN stays NaN; below −87 it gives e^−87. Straight-line code, so that
  * compilers vectorise it. */
 static inline float gptvq_ft_exp(float x) {
   x = x < -87.0f ? -87.0f : x;
   x = x > 88.0f ? 88.0f : x;
-  float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* 1.5 · 2^23 rounds to the nearest integer */
+  const float magic = 12582912.0f; /* 1.5 · 2^23: adding it rounds to an integer in the low bits */
+  float shifted = x * 1.44269504f + magic, n = shifted - magic;
   float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.0f / 5040.0f;
   p = p * r + 1.0f / 720.0f;
@@ -110,7 +111,7 @@ static inline float gptvq_ft_exp(float x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  return p * gptvq_bits_float((uint32_t)((int32_t)n + 127) << 23);
+  return p * gptvq_bits_float((gptvq_float_bits(shifted) - gptvq_float_bits(magic) + 127u) << 23);
 }
 
 struct gptvq_ft_tape {

@@ -49,6 +49,7 @@ static gptvq_status run_teacher(whole *w, size_t windows, gptvq_error *err) {
       if (status == GPTVQ_OK)
         status = gptvq_block_mlp(w->original, block, workspace, w->length, x, GPTVQ_RUN_ALL, NULL, NULL, err);
     }
+    if (status == GPTVQ_OK) status = gptvq_final_norm(w->original, w->length, x, out, err); /* checks x */
     gptvq_ft_norm_forward(&w->dims[0], w->length, x, w->original->final_norm, out, w->scale);
   }
   gptvq_workspace_destroy(workspace);
@@ -269,8 +270,9 @@ static gptvq_status train(whole *w, const gptvq_finetune_options *options, const
   GPTVQ_TRY(evaluate(w, &result->before, err));
   result->after = result->before;
   if (!isfinite(result->before))
-    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                      "fine-tuning: NaN or infinity in the quantized model's activations");
+    return gptvq_fail(
+        err, GPTVQ_ERROR_NUMERIC,
+        "fine-tuning: NaN or infinity in the predictions of the original or of the quantized model");
   for (size_t step = 0; step < options->steps; step++) {
     if (step > 0) build(w);
     double factor = gptvq_ft_schedule(step, options->steps), divergence;

@@ -184,6 +184,7 @@ static gptvq_status run_batch(work *w, size_t first_window, size_t windows, doub
       GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], w->workspace, w->length, x, GPTVQ_RUN_ALL, NULL,
                                 NULL, err));
     }
+    GPTVQ_TRY(gptvq_final_norm(model, w->length, w->inputs + blocks * stride + i * values, w->normed, err));
   }
   gptvq_ft_dims dims;
   float *tables;
@@ -233,7 +234,7 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
   return GPTVQ_OK;
 }
 
-static void normalise(gptvq_guide *guide, const gptvq_model *model, double power) {
+static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, double power, gptvq_error *err) {
   for (size_t row = 0; row < guide->blocks * GPTVQ_GUIDE_INPUTS; row++) {
     float *weights = guide->weights + row * guide->tokens;
     double sum = 0;
@@ -241,11 +242,17 @@ static void normalise(gptvq_guide *guide, const gptvq_model *model, double power
       weights[t] = (float)pow((double)weights[t], power);
       sum += (double)weights[t];
     }
+    if (!isfinite(sum))
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "block %zu (model.layers.%zu): the gradients of the loss are NaN or too large: the "
+                        "weights are damaged or too large",
+                        row / GPTVQ_GUIDE_INPUTS, row / GPTVQ_GUIDE_INPUTS);
     float scale = sum > 0 ? (float)((double)guide->tokens / sum) : 0.0f;
     for (size_t t = 0; t < guide->tokens; t++) weights[t] = sum > 0 ? weights[t] * scale : 1.0f;
   }
   for (size_t b = 0; b < guide->blocks; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) guide->energy[b][i] /= (double)guide->tokens;
+  return GPTVQ_OK;
 }
 
 gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t length,
@@ -268,13 +275,14 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t
   gptvq_linear_decode(&model->head, w.head);
   for (size_t first = 0; first < samples; first += w.batch) {
     GPTVQ_TRY_GOTO(run_batch(&w, first, gptvq_min_size(w.batch, samples - first), &out->loss, err));
+    if (!isfinite(out->loss)) {
+      status = gptvq_fail_numbers(model, NULL, "the output head", err);
+      goto done;
+    }
     GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "quantize", "gradients", done, total, NAN, err));
   }
   out->loss /= (double)(samples * (length - 1));
-  if (!isfinite(out->loss))
-    status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "the model's loss on the calibration text is not a finite number");
-  normalise(out, model, power);
+  status = normalise(out, model, power, err);
 done:
   gptvq_workspace_destroy(w.workspace);
   void *parts[] = {w.inputs,        w.gradient,   w.head,       w.normed,     w.scale, w.logits,

@@ -2,12 +2,13 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "quant/half_scales.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 64, ZERO = 128 };
+enum { ROWS = 64, ZERO = 128, TOP = 127 };
 
 gptvq_packed_shape gptvq_head_shape(size_t rows, size_t cols) {
   return (gptvq_packed_shape){.kind = GPTVQ_PACKED_UNIFORM,
@@ -25,6 +26,7 @@ typedef struct head_job {
   float *rows; /* [threads][cols] */
   uint8_t *codes;
   uint16_t *scales;
+  gptvq_row_energy *energy; /* [rows] */
   size_t groups, unit_bytes;
 } head_job;
 
@@ -50,13 +52,14 @@ static void pack_rows(void *context, size_t begin, size_t end, size_t thread) {
         finite = finite && isfinite(row[c]);
         largest = fmaxf(largest, fabsf(row[c]));
       }
-      uint16_t scale = finite ? round_up_fp16(largest / 127.0f) : 0x7c00;
+      uint16_t scale = finite ? round_up_fp16(largest / (float)TOP) : 0x7c00;
       const float step = gptvq_fp16_to_float(scale);
       job->scales[r * job->groups + g] = scale;
+      gptvq_add_group(&job->energy[r], last - first, row + first, largest, step, TOP);
       for (size_t c = first; c < last; c++) {
         int code = finite && step > 0.0f && isfinite(step) ? (int)rintf(row[c] / step) : 0;
-        job->codes[r * job->unit_bytes + c] = (uint8_t)(ZERO + (code > 127    ? 127
-                                                                : code < -127 ? -127
+        job->codes[r * job->unit_bytes + c] = (uint8_t)(ZERO + (code > TOP    ? TOP
+                                                                : code < -TOP ? -TOP
                                                                               : code));
       }
     }
@@ -75,11 +78,13 @@ gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, voi
   head_job job = {.head = head,
                   .rows = gptvq_alloc((size_t)gptvq_get_threads() * head->cols, sizeof(float)),
                   .codes = block,
+                  .energy = gptvq_alloc_zero(head->rows, sizeof *job.energy),
                   .groups = gptvq_ceil_div(head->cols, GPTVQ_ROWS_GROUP),
                   .unit_bytes = gptvq_unit_bytes(&packed->shape, 0)};
-  if (block == NULL || job.rows == NULL) {
+  if (block == NULL || job.rows == NULL || job.energy == NULL) {
     free(block);
     free(job.rows);
+    free(job.energy);
     return gptvq_fail_memory(err, "the output head as int8", codes);
   }
   job.scales = (uint16_t *)(void *)(block + codes + zeros);
@@ -87,14 +92,21 @@ gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, voi
          gptvq_min_size(sizes.uniform_scales, sizes.zero_bytes)); /* 8-bit units are bytes in order */
   gptvq_parallel_for(head->rows, ROWS, pack_rows, &job);
   free(job.rows);
-  for (size_t i = 0; i < sizes.uniform_scales; i++)
-    if (!isfinite(gptvq_fp16_to_float(job.scales[i]))) {
-      free(block);
-      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "%s.weight: row %zu holds NaN, infinity or numbers too large for fp16 scales; "
-                        "--head-bits 16 keeps the head as it is",
-                        head->name, i / job.groups);
-    }
+  gptvq_status status = GPTVQ_OK;
+  for (size_t i = 0; i < sizes.uniform_scales && status == GPTVQ_OK; i++)
+    if (!isfinite(gptvq_fp16_to_float(job.scales[i])))
+      status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                          "%s.weight: row %zu holds NaN, infinity or numbers too large for fp16 scales; "
+                          "--head-bits 16 keeps the head as it is",
+                          head->name, i / job.groups);
+  if (status == GPTVQ_OK)
+    status = gptvq_check_half_scales(head->name, head->rows, job.energy,
+                                     "--head-bits 16 keeps the head as it is", err);
+  free(job.energy);
+  if (status != GPTVQ_OK) {
+    free(block);
+    return status;
+  }
   packed->indices = block;
   packed->zeros = block + codes;
   packed->scales = job.scales;

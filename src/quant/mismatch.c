@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
+#include "model/vector.h"
 #include "quant/cholesky.h"
 
 #include <stdint.h>
@@ -218,6 +219,7 @@ gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, double da
 gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, double inputs_share, double stream_share,
                                   size_t rows, float *weights, const char *name, gptvq_error *err) {
   size_t slab = gptvq_min_size(rows, SLAB), cols = m->cols;
+  gptvq_status status = GPTVQ_OK;
   float *change = gptvq_alloc(slab, cols * sizeof *change);
   if (change == NULL) return out_of_memory(name, gptvq_saturated_size(slab, cols * sizeof *change), err);
   for (size_t r = 0; r < rows; r += slab) {
@@ -227,7 +229,15 @@ gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, double inputs_share, 
     for (size_t i = 0; i < count * cols; i++) w[i] += change[i];
     if (m->rows > 0)
       for (size_t i = 0; i < count * cols; i++) w[i] += (float)stream_share * m->shift[r * cols + i];
+    if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(count * cols, w)) {
+      status =
+          gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                     "%s: making up for the deviation of its inputs gives NaN or infinity: the original "
+                     "model's activations are too large here; do without (--mismatch 0 --mismatch-stream 0)",
+                     name);
+      break;
+    }
   }
   free(change);
-  return GPTVQ_OK;
+  return status;
 }

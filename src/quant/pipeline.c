@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "quant/guide.h"
+#include "quant/head.h"
 #include "quant/pipeline_allocate.h"
 #include "quant/resume.h"
 #include "quant/options/options.h"
@@ -42,6 +43,7 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
                       r->model_dir, method != NULL ? method : "quantization_config in config.json");
   }
+  GPTVQ_TRY(gptvq_checkpoint_check_finite(r->model->checkpoint, err)); /* now, not hours later */
   if (r->needs_data)
     GPTVQ_TRY(gptvq_calibration_length(r->model, &r->options, &r->options.calib_length, err));
   return gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err);
@@ -245,6 +247,12 @@ static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *er
   if (r->options.head_bits == 8 && r->model->config.tie_embeddings)
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
               "the output head is the embedding's matrix: it stays as it is, not in 8 bits");
+  else if (r->options.head_bits == 8) { /* packed when all blocks are: what it cannot hold is said now */
+    gptvq_packed head;
+    void *memory;
+    GPTVQ_TRY(gptvq_pack_head(&r->model->head, &head, &memory, err));
+    free(memory);
+  }
   return GPTVQ_OK;
 }
 

@@ -49,7 +49,8 @@ void gptvq_vq_scale_range(gptvq_vq *q) {
   /* rare outliers below must not coarsen the codes of the rest; compensated weights grow, so there is room
    * above */
   double mean = sum / n, spread = sqrt(fmax(0.0, squares / n - mean * mean));
-  set_range(q, fmax(low, mean - 4.0 * spread), high + 0.25);
+  double least = (double)-GPTVQ_MAX_SCALE_EXPONENT; /* a reader refuses lower ones; the weights are near 1 */
+  set_range(q, fmax(fmax(low, least), mean - 4.0 * spread), high + 0.25);
 }
 
 void gptvq_vq_scale_group(gptvq_vq *q, const gptvq_group *group, size_t row_begin, size_t row_end) {

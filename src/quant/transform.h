@@ -47,7 +47,8 @@ void gptvq_transform_release(gptvq_transform *transform);
 /* The transformed model as `folder` (which exists): config.json, generation_config.json if there is one, and
  * at last model.safetensors. Only reordered tensors keep their type; with a rotation, linears and biases are
  * fp32, embedding and head of the original type (rounded once). *bytes, if not NULL, receives the bytes of
- * all tensors. GPTVQ_ERROR_NUMERIC: a NaN or infinity in a changed tensor, by name and index. */
+ * all tensors. GPTVQ_ERROR_NUMERIC: a changed tensor leaves the range of its type, by name. The
+ * model's tensors are finite. */
 gptvq_status gptvq_transform_write(const gptvq_transform *transform, const char *folder,
                                    const gptvq_callbacks *callbacks, gptvq_error *err);
 /* Bytes of the tensors that gptvq_transform_write writes. */

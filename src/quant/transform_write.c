@@ -74,6 +74,11 @@ static void rotate_panels(void *context, size_t begin, size_t end, size_t thread
   }
 }
 
+static gptvq_status too_large(const gptvq_edit *e, gptvq_error *err) {
+  return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: %s is too large to be rotated", e->source->file,
+                    e->source->name);
+}
+
 /* values[count] as `type`, in place where that is narrower */
 static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_edit *e, float *values, size_t count,
                                  gptvq_error *err) {
@@ -83,15 +88,11 @@ static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_edit *e, f
     float x;
     memcpy(&x, (const char *)values + i * sizeof x, sizeof x);
     uint16_t h = e->type == GPTVQ_T_F16 ? gptvq_float_to_fp16(x) : gptvq_float_to_bf16(x);
+    uint16_t exponent = e->type == GPTVQ_T_F16 ? 0x7c00u : 0x7f80u;
+    if ((h & exponent) == exponent) return too_large(e, err);
     memcpy(halves + i, &h, sizeof h);
   }
   return gptvq_st_writer_write(writer, values, count * sizeof *halves, err);
-}
-
-static gptvq_status not_finite(const gptvq_edit *e, gptvq_error *err) {
-  GPTVQ_TRY(gptvq_tensor_check_finite(e->source, err)); /* says where it is */
-  return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: %s is too large to be rotated", e->source->file,
-                    e->source->name);
 }
 
 static gptvq_status write_edit(gptvq_st_writer *writer, const gptvq_edit *e, gptvq_error *err) {
@@ -120,7 +121,7 @@ static gptvq_status write_edit(gptvq_st_writer *writer, const gptvq_edit *e, gpt
     for (size_t i = 0; e->down != NULL && i < n * e->cols; i++)
       if (!isfinite(job.values[i])) atomic_store(&job.bad, true);
     status =
-        atomic_load(&job.bad) ? not_finite(e, err) : write_values(writer, e, job.values, n * e->cols, err);
+        atomic_load(&job.bad) ? too_large(e, err) : write_values(writer, e, job.values, n * e->cols, err);
   }
   free(job.values);
   free(job.scratch);

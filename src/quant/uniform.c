@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
+#include "quant/half_scales.h"
 #include "quant/layer.h"
 #include "quant/lookup.h"
 
@@ -21,6 +22,7 @@ typedef struct uniform {
   uint16_t *codes;                 /* [rows × unit] */
   uint16_t *zeros;                 /* [rows × groups] padded to a multiple of 8 */
   uint16_t *scales;                /* fp16 [rows × groups] */
+  gptvq_row_energy *energy;        /* [rows] */
 } uniform;
 
 /* Min-max range of the group, zero included; the scale is the stored one before the zero point is derived
@@ -29,15 +31,17 @@ static void choose_range(uniform *u, size_t row, size_t group) {
   size_t begin = group * u->shape.scale_block,
          end = gptvq_min_size(u->shape.cols, begin + u->shape.scale_block);
   float low = 0.0f, high = 0.0f;
+  const float *weights = u->work + row * u->shape.cols;
   for (size_t c = begin; c < end; c++) {
-    low = fminf(low, u->work[row * u->shape.cols + c]);
-    high = fmaxf(high, u->work[row * u->shape.cols + c]);
+    low = fminf(low, weights[c]);
+    high = fmaxf(high, weights[c]);
   }
   if (low == 0.0f && high == 0.0f) low = -1.0f, high = 1.0f;
   uint16_t stored = gptvq_float_to_fp16((high - low) / (float)u->top);
   if (stored == 0) stored = 1;             /* the smallest positive fp16 */
   if (stored >= 0x7c00u) stored = 0x7bffu; /* the largest */
   float scale = gptvq_fp16_to_float(stored);
+  gptvq_add_group(&u->energy[row], end - begin, weights + begin, high - low, scale, u->top);
   u->scales[row * u->groups + group] = stored;
   u->zeros[row * u->groups + group] = (uint16_t)fminf((float)u->top, fmaxf(0.0f, rintf(-low / scale)));
 }
@@ -83,7 +87,9 @@ gptvq_status gptvq_solve_uniform(const char *name, const gptvq_packed_shape *sha
   u.error = u.factor != NULL ? gptvq_alloc(rows, n * sizeof *u.error) : NULL;
   u.codes = gptvq_alloc_zero(rows, u.unit * sizeof *u.codes);
   u.zeros = gptvq_alloc_zero(zero_count, sizeof *u.zeros);
-  if (u.work == NULL || (u.factor != NULL && u.error == NULL) || u.codes == NULL || u.zeros == NULL) {
+  u.energy = gptvq_alloc_zero(rows, sizeof *u.energy);
+  if (u.work == NULL || (u.factor != NULL && u.error == NULL) || u.codes == NULL || u.zeros == NULL ||
+      u.energy == NULL) {
     status = gptvq_fail_memory(err, name, gptvq_saturated_size(rows, n * 2 * sizeof(float)));
     goto done;
   }
@@ -101,6 +107,8 @@ gptvq_status gptvq_solve_uniform(const char *name, const gptvq_packed_shape *sha
       gptvq_parallel_for(rows, 4, quantize_rows, &u);
     }
   }
+  GPTVQ_TRY_GOTO(gptvq_check_half_scales(name, rows, u.energy,
+                                         "--method gptvq, or kmeans without data, stores such layers", err));
   for (size_t row = 0; row < rows; row++)
     gptvq_pack_unit(u.codes + row * u.unit, u.unit, shape->index_bits,
                     (uint8_t *)result->packed.indices + gptvq_unit_offset(shape, row, 0));
@@ -110,5 +118,6 @@ done:
   free(u.error);
   free(u.codes);
   free(u.zeros);
+  free(u.energy);
   return status;
 }

@@ -119,11 +119,30 @@ static void experts_are_refused(void **state) {
   gptvq_model_close(model);
 }
 
+/* A finite loss whose squared gradients fp32 does not hold must not weigh all tokens equally, or with NaN. */
+static void overflow_is_named(void **state) {
+  (void)state;
+  const int32_t tokens[4] = {1, 2, 3, 4};
+  gptvq_model *model;
+  gptvq_guide guide;
+  gptvq_error failure;
+  tiny_model m = tiny_llama;
+  m.scaled_name = "lm_head";
+  m.scale = 1e25;
+  tiny_write(&m, "steep");
+  ok(gptvq_model_open("steep", NULL, &model, err));
+  assert_int_equal(gptvq_guide_create(model, 1, 4, tokens, 0.5, 1 << 20, 0, 1, NULL, &guide, &failure),
+                   GPTVQ_ERROR_NUMERIC);
+  assert_non_null(strstr(failure.message, "the gradients of the loss"));
+  gptvq_model_close(model);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(squares_match_finite_differences),
       cmocka_unit_test(weights_are_deterministic_and_normalised),
       cmocka_unit_test(experts_are_refused),
+      cmocka_unit_test(overflow_is_named),
   };
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

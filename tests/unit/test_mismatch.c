@@ -148,6 +148,18 @@ static void no_token_no_change(void **state) {
   gptvq_mismatch_release(&m);
 }
 
+/* An overflow of the correction is not taken for a weight that the file has. */
+static void overflow_is_named(void **state) {
+  (void)state;
+  gptvq_error err;
+  float w[ROWS * COLS], map[COLS * COLS];
+  for (size_t i = 0; i < ROWS * COLS; i++) w[i] = 1e20f;
+  for (size_t i = 0; i < COLS * COLS; i++) map[i] = 1e20f;
+  const gptvq_mismatch m = {.cols = COLS, .map = map};
+  assert_int_equal(gptvq_mismatch_apply(&m, 1.0, 0.0, ROWS, w, "layer", &err), GPTVQ_ERROR_NUMERIC);
+  assert_non_null(strstr(err.message, "layer: making up for"));
+}
+
 static void impossible_sizes_are_refused(void **state) {
   (void)state;
   gptvq_mismatch m;
@@ -161,7 +173,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(equal_streams_change_nothing), cmocka_unit_test(weights_solve_the_normal_equations),
       cmocka_unit_test(the_match_improves),           cmocka_unit_test(no_token_no_change),
-      cmocka_unit_test(impossible_sizes_are_refused),
+      cmocka_unit_test(impossible_sizes_are_refused), cmocka_unit_test(overflow_is_named),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -349,7 +349,7 @@ static void bad_numbers_are_refused(void **state) {
   refuse(&f, GPTVQ_ERROR_FORMAT, "element 7 is 8");
   f = good_layer();
   f.tensors[1].data = infinite;
-  refuse(&f, GPTVQ_ERROR_NUMERIC, "codebook_scales holds NaN or infinity at element 1");
+  refuse(&f, GPTVQ_ERROR_NUMERIC, "codebook_scales holds NaN or infinity at row 1, column 0");
   f = good_layer();
   f.tensors[0].data = nan_range;
   refuse(&f, GPTVQ_ERROR_NUMERIC, "block_scale_range");

@@ -228,6 +228,91 @@ static void bad_input_is_named(void **state) {
   free(h);
 }
 
+static gptvq_status solve_scaled(gptvq_method method, unsigned bits, size_t rows, size_t cols, const float *w,
+                                 float factor, const double *h, float *scaled, gptvq_layer_result *r,
+                                 gptvq_error *err) {
+  gptvq_quantize_options o;
+  gptvq_factor *f = NULL;
+  gptvq_quantize_options_init(&o);
+  bool uniform = method == GPTVQ_METHOD_RTN || method == GPTVQ_METHOD_GPTQ;
+  o.method = method;
+  o.bits = 0.0;
+  o.dim = uniform ? 1 : 2;
+  o.index_bits = bits;
+  o.group_size = uniform ? 32 : 512;
+  for (size_t i = 0; i < rows * cols; i++) scaled[i] = w[i] * factor;
+  assert_int_equal(gptvq_factor_create("layer.x", cols, h, &o, NULL, &f, err), GPTVQ_OK);
+  gptvq_status status = gptvq_solve_layer("layer.x", rows, cols, scaled, f, &o, NULL, r, err);
+  gptvq_factor_destroy(f);
+  return status;
+}
+
+/* The scales of uniform codes are fp16. A layer that they do not hold is refused, not rounded to zero or cut
+ * off; one that is written is no worse than with codes of 2 bits. VQ layers keep their error at any size. */
+static void scales_hold_or_the_layer_is_refused(void **state) {
+  (void)state;
+  enum { ROWS = 7, COLS = 96 };
+  float *w = random_weights(ROWS, COLS, 5), *scaled = gptvq_alloc(ROWS, COLS * sizeof *scaled);
+  double *h = random_hessian(COLS, 300, 6), plain[4] = {0};
+  gptvq_layer_result r;
+  gptvq_error err;
+  assert_int_equal(solve_scaled(GPTVQ_METHOD_RTN, 2, ROWS, COLS, w, 1.0f, h, scaled, &r, &err), GPTVQ_OK);
+  double coarsest = r.error;
+  gptvq_layer_result_release(&r);
+  for (int power = 110; power >= -110; power--) /* of 0.05: 1e31 to 1e-35 */
+    for (unsigned bits = 2; bits <= 8; bits += 2) {
+      gptvq_status status =
+          solve_scaled(GPTVQ_METHOD_RTN, bits, ROWS, COLS, w, ldexpf(1.0f, power), h, scaled, &r, &err);
+      bool surely = power >= -10 && power <= 16, never = power <= -24 || power >= 28;
+      if (status != GPTVQ_OK ? status != GPTVQ_ERROR_NUMERIC || surely : never)
+        fail_msg("2^%d, %u bits: %s", power, bits, gptvq_status_name(status));
+      if (status != GPTVQ_OK) {
+        assert_non_null(strstr(err.message, "layer.x"));
+        assert_non_null(strstr(err.message, "--method gptvq"));
+        continue;
+      }
+      if (bits > 2 && !(r.error <= coarsest))
+        fail_msg("2^%d, %u bits: error %g, with 2 bits %g", power, bits, r.error, coarsest);
+      gptvq_layer_result_release(&r);
+    }
+  static const float factors[] = {1.0f, 0x1p-22f, 0x1p100f}; /* weights about 1e-8 and 1e29 */
+  for (size_t i = 0; i < 3; i++)
+    for (int m = 0; m < 4; m++) {
+      static const gptvq_method methods[] = {GPTVQ_METHOD_RTN, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_KMEANS,
+                                             GPTVQ_METHOD_GPTVQ};
+      gptvq_status status = solve_scaled(methods[m], 4, ROWS, COLS, w, factors[i], h, scaled, &r, &err);
+      assert_int_equal(status, m < 2 && i > 0 ? GPTVQ_ERROR_NUMERIC : GPTVQ_OK);
+      if (status != GPTVQ_OK) continue;
+      if (i == 0) plain[m] = r.error;
+      if (!(fabs(r.error - plain[m]) <= 1e-4 * plain[m])) /* powers of two: the same codes */
+        fail_msg("method %d, factor %g: error %g, not %g", m, (double)factors[i], r.error, plain[m]);
+      gptvq_layer_result_release(&r);
+    }
+  /* a row that does not count in a layer that does */
+  for (size_t c = 0; c < COLS; c++) w[3 * COLS + c] *= 1e-20f;
+  for (int m = 0; m < 2; m++) {
+    if (solve_scaled(m == 0 ? GPTVQ_METHOD_RTN : GPTVQ_METHOD_GPTQ, 8, ROWS, COLS, w, 1.0f, h, scaled, &r,
+                     &err) != GPTVQ_OK)
+      fail_msg("%s", err.message);
+    gptvq_layer_result_release(&r);
+  }
+  for (size_t i = 0; i < ROWS * COLS; i++) w[i] = i % 2 ? 3e38f : -3e38f; /* a range beyond fp32 */
+  assert_int_equal(solve_scaled(GPTVQ_METHOD_RTN, 4, ROWS, COLS, w, 1.0f, h, scaled, &r, &err),
+                   GPTVQ_ERROR_NUMERIC);
+  /* block scales over a wider range than files may have: what is written can be read */
+  for (size_t i = 0; i < ROWS * COLS; i++) w[i] = i < 4 * COLS ? 1e-44f : 0.05f;
+  gptvq_quantize_options o;
+  gptvq_quantize_options_init(&o);
+  o.method = GPTVQ_METHOD_KMEANS;
+  o.scale_block = 16;
+  r = solve(ROWS, COLS, w, NULL, &o);
+  assert_true(r.packed.block_scale_range[0] >= -120.0f);
+  gptvq_layer_result_release(&r);
+  free(w);
+  free(scaled);
+  free(h);
+}
+
 /* Dead inputs: their weights cost nothing and have no say in the codebooks, whatever they are, and nothing in
  * the indices of other columns. One column of every eighth pair, all columns of one group of 16, and two
  * whole pairs of another. */
@@ -352,6 +437,7 @@ int main(void) {
                                      cmocka_unit_test(exact_cases),
                                      cmocka_unit_test(all_shapes_work),
                                      cmocka_unit_test(bad_input_is_named),
+                                     cmocka_unit_test(scales_hold_or_the_layer_is_refused),
                                      cmocka_unit_test(dead_columns_have_no_say),
                                      cmocka_unit_test(magnitude_does_not_matter),
                                      cmocka_unit_test(degenerate_layers_are_exact)};

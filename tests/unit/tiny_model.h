@@ -35,6 +35,8 @@ typedef struct tiny_model {
   int tied, fused, experts, qkv_bias, qk_norm;
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
+  const char *scaled_name; /* all numbers of the tensors whose names contain this are multiplied by `scale` */
+  double scale;
 } tiny_model;
 
 static const tiny_model tiny_llama = {.architecture = "LlamaForCausalLM", .layers = 3};
@@ -179,9 +181,11 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
     size_t cols = tensor->rank == 2 ? tensor->dims[1] : 1, count = tensor->dims[0] * cols;
     uint16_t *values = calloc(count, sizeof *values);
     assert_non_null(values);
-    for (size_t i = 0; i < count; i++)
-      values[i] = gptvq_float_to_bf16(tensor->centre +
-                                      tensor->spread * (float)(2.0 * gptvq_random_unit(&state) - 1.0));
+    bool scaled = m->scaled_name != NULL && strstr(tensor->name, m->scaled_name) != NULL;
+    for (size_t i = 0; i < count; i++) {
+      float value = tensor->centre + tensor->spread * (float)(2.0 * gptvq_random_unit(&state) - 1.0);
+      values[i] = gptvq_float_to_bf16(scaled ? (float)((double)value * m->scale) : value);
+    }
     if (tensor->zero_row >= 0)
       for (size_t i = 0; i < cols; i++) {
         values[cols + i] = values[i] ^ 0x8000u;

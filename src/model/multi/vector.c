@@ -43,9 +43,12 @@ static inline float exponential(float x) {
   return p * gptvq_bits_float(power);
 }
 
-void GPTVQ_MULTI(gptvq_rms_norm)(size_t n, const float *x, const float *weight, float eps, float *y) {
-  float scale = 1.0f / sqrtf(dot(n, x, x) / (float)n + eps);
+bool GPTVQ_MULTI(gptvq_rms_norm)(size_t n, const float *x, const float *weight, float eps, float *y) {
+  float squares = dot(n, x, x);
+  bool fine = isfinite(squares);
+  float scale = fine ? 1.0f / sqrtf(squares / (float)n + eps) : NAN;
   for (size_t i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];
+  return fine;
 }
 
 void GPTVQ_MULTI(gptvq_silu_mul)(size_t n, float *gate, const float *up) {
@@ -158,9 +161,8 @@ void GPTVQ_MULTI(gptvq_to_half)(size_t n, const float *x, uint16_t *half) {
     uint32_t bits = gptvq_float_bits(x[i]), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
     uint32_t normal = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
     uint32_t tiny = gptvq_float_bits(gptvq_bits_float(magnitude) + 0.5f) - 0x3f000000u;
-    uint32_t large = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
     uint32_t result = magnitude < 0x38800000u ? tiny : normal;
-    half[i] = (uint16_t)(sign | (magnitude >= 0x47800000u ? large : result));
+    half[i] = (uint16_t)(sign | (magnitude >= 0x477ff000u ? 0x7e00u : result)); /* from 65520 on: NaN */
   }
 }
 
