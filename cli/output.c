@@ -5,7 +5,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 static bool is_quiet;
 
@@ -108,27 +110,35 @@ static gptvq_status fail(gptvq_error *err, gptvq_status status, const char *path
   return status;
 }
 
-gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gptvq_error *err) {
-  bool standard = strcmp(path, "-") == 0;
-  FILE *file = standard ? stdin : fopen(path, "rb");
-  if (file == NULL) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+static const size_t max_text_bytes = (size_t)1 << 32; /* as of calibration texts */
+
+/* Files, pipes and terminals end, and so does /dev/null; other devices may not. */
+static bool is_text_source(int fd, const struct stat *info) {
+  if (S_ISREG(info->st_mode) || S_ISFIFO(info->st_mode) || S_ISSOCK(info->st_mode)) return true;
+  struct stat null;
+  return S_ISCHR(info->st_mode) &&
+         (isatty(fd) == 1 || (stat("/dev/null", &null) == 0 && info->st_rdev == null.st_rdev));
+}
+
+static gptvq_status read_all(FILE *file, const char *path, char **data, size_t *size, gptvq_error *err) {
+  struct stat info;
+  if (fstat(fileno(file), &info) != 0) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+  if (!is_text_source(fileno(file), &info))
+    return fail(err, GPTVQ_ERROR_IO, path, "it is neither a file nor a pipe");
   size_t capacity = (size_t)1 << 16, used = 0;
   char *buffer = malloc(capacity);
   gptvq_status status = GPTVQ_OK;
   while (buffer != NULL) {
     errno = 0;
     used += fread(buffer + used, 1, capacity - 1 - used, file);
-    if (ferror(file)) {
-      status = fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
-      break;
-    }
-    if (feof(file)) break;
-    char *larger = capacity <= SIZE_MAX / 2 ? realloc(buffer, capacity * 2) : NULL;
+    if (ferror(file)) status = fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+    else if (used > max_text_bytes) status = fail(err, GPTVQ_ERROR_DATA, path, "texts have at most 4 GiB");
+    if (status != GPTVQ_OK || feof(file)) break;
+    char *larger = realloc(buffer, capacity * 2);
     if (larger == NULL) free(buffer);
     buffer = larger;
     capacity *= 2;
   }
-  if (!standard) (void)fclose(file);
   if (buffer == NULL) return fail(err, GPTVQ_ERROR_MEMORY, path, "out of memory");
   if (status != GPTVQ_OK) {
     free(buffer);
@@ -138,6 +148,17 @@ gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gp
   *data = buffer;
   *size = used;
   return GPTVQ_OK;
+}
+
+gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gptvq_error *err) {
+  bool standard = strcmp(path, "-") == 0;
+  FILE *file = standard ? stdin : fopen(path, "rb");
+  gptvq_status status =
+      file == NULL ? fail(err, GPTVQ_ERROR_IO, path, strerror(errno)) : read_all(file, path, data, size, err);
+  if (file != NULL && !standard) (void)fclose(file);
+  if (status != GPTVQ_OK && gptvq_cli_interrupted())
+    return fail(err, GPTVQ_ERROR_CANCELLED, path, "stopped on request");
+  return status;
 }
 
 double gptvq_cli_clock(void) {
