@@ -42,7 +42,8 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
                "gptq: uniform, with error feedback\n"
                "rtn: uniform, round to nearest, no data\n"
                "kmeans: vector quantization without error feedback, no data"},
-      {GPTVQ_OPTION_FLAG, "force", .value = &o->force, .help = "replace OUT if it exists"},
+      {GPTVQ_OPTION_FLAG, "force", .value = &o->force,
+       .help = "replace OUT if it is a model folder; start over instead of --resume"},
       {GPTVQ_OPTION_FLAG, "resume", .value = &o->resume,
        .help = "go on with an interrupted run (same options)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &line->json, .help = "the report as JSON"},

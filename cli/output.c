@@ -111,6 +111,7 @@ static gptvq_status fail(gptvq_error *err, gptvq_status status, const char *path
 }
 
 static const size_t max_text_bytes = (size_t)1 << 32; /* as of calibration texts */
+static const char too_long[] = "a text has at most 4 GiB";
 
 /* Files, pipes and terminals end, and so does /dev/null; other devices may not. */
 static bool is_text_source(int fd, const struct stat *info) {
@@ -125,6 +126,8 @@ static gptvq_status read_all(FILE *file, const char *path, char **data, size_t *
   if (fstat(fileno(file), &info) != 0) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
   if (!is_text_source(fileno(file), &info))
     return fail(err, GPTVQ_ERROR_IO, path, "it is neither a file nor a pipe");
+  if (S_ISREG(info.st_mode) && (uint64_t)info.st_size > max_text_bytes)
+    return fail(err, GPTVQ_ERROR_DATA, path, too_long);
   size_t capacity = (size_t)1 << 16, used = 0;
   char *buffer = malloc(capacity);
   gptvq_status status = GPTVQ_OK;
@@ -132,7 +135,7 @@ static gptvq_status read_all(FILE *file, const char *path, char **data, size_t *
     errno = 0;
     used += fread(buffer + used, 1, capacity - 1 - used, file);
     if (ferror(file)) status = fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
-    else if (used > max_text_bytes) status = fail(err, GPTVQ_ERROR_DATA, path, "texts have at most 4 GiB");
+    else if (used > max_text_bytes) status = fail(err, GPTVQ_ERROR_DATA, path, too_long);
     if (status != GPTVQ_OK || feof(file)) break;
     char *larger = realloc(buffer, capacity * 2);
     if (larger == NULL) free(buffer);

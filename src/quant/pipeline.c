@@ -72,9 +72,9 @@ static gptvq_status take_up(run *r, const json_t *saved, gptvq_error *err) {
 static gptvq_status open_output(run *r, gptvq_error *err) {
   json_t *saved;
   gptvq_output *out = &r->out;
-  r->keep = true; /* until we know what it is */
-  GPTVQ_TRY(gptvq_output_open(out, &saved, err));
   gptvq_status status;
+  GPTVQ_TRY(gptvq_output_open(out, &saved, err));
+  r->keep = saved != NULL; /* until we know what it is */
   GPTVQ_TRY_GOTO(gptvq_run_identity(r->model, &r->options, &r->state.identity, err));
   if (r->options.resume) {
     GPTVQ_TRY_GOTO(take_up(r, saved, err));
@@ -83,6 +83,7 @@ static gptvq_status open_output(run *r, gptvq_error *err) {
     gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "nothing to resume in %s: starting from the first block",
               out->work);
   }
+  r->keep = json_integer_value(json_object_get(saved, "blocks")) > 0;
   GPTVQ_TRY_GOTO(gptvq_output_begin(out, saved, r->state.identity, r->options.force, err));
   r->keep = false;
   status = gptvq_run_state_write(out, &r->state, err);

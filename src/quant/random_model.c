@@ -260,8 +260,8 @@ gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const cha
   if (status == GPTVQ_OK) {
     j.chunk = gptvq_alloc(CHUNK, sizeof *j.chunk);
     status = j.chunk == NULL ? gptvq_fail_memory(err, out_dir, CHUNK * sizeof *j.chunk) : write_all(&j, err);
-    if (status != GPTVQ_OK) gptvq_output_discard(&j.out);
   }
+  if (status != GPTVQ_OK) gptvq_output_discard(&j.out);
   free(j.chunk);
   gptvq_output_release(&j.out);
   return status;

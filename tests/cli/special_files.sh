@@ -36,6 +36,8 @@ for command in "eval $model --text" "tokenize $model --text" "generate $model --
   expect_fail 3 'cannot read folder: it is neither a file nor a pipe' gptvq $command folder
   expect_fail 3 'cannot read loop' gptvq $command loop
 done
+truncate -s 5G sparse 2> /dev/null && expect_fail 8 'sparse: a text has at most 4 GiB' gptvq eval "$model" --text sparse
+rm -f sparse
 expect_fail 8 '/dev/null is empty' gptvq eval "$model" --text /dev/null
 
 # pipes of all kinds
