@@ -113,19 +113,17 @@ static gptvq_status fail(gptvq_error *err, gptvq_status status, const char *path
 static const size_t max_text_bytes = (size_t)1 << 32; /* as of calibration texts */
 static const char too_long[] = "a text has at most 4 GiB";
 
-/* Files, pipes and terminals end, and so does /dev/null; other devices may not. */
-static bool is_text_source(int fd, const struct stat *info) {
-  if (S_ISREG(info->st_mode) || S_ISFIFO(info->st_mode) || S_ISSOCK(info->st_mode)) return true;
+/* Terminals end, and so does /dev/null; of other devices nobody knows. */
+static bool is_endless(int fd, const struct stat *info) {
   struct stat null;
-  return S_ISCHR(info->st_mode) &&
-         (isatty(fd) == 1 || (stat("/dev/null", &null) == 0 && info->st_rdev == null.st_rdev));
+  if (!S_ISCHR(info->st_mode)) return S_ISBLK(info->st_mode);
+  return isatty(fd) != 1 && !(stat("/dev/null", &null) == 0 && info->st_rdev == null.st_rdev);
 }
 
 static gptvq_status read_all(FILE *file, const char *path, char **data, size_t *size, gptvq_error *err) {
   struct stat info;
   if (fstat(fileno(file), &info) != 0) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
-  if (!is_text_source(fileno(file), &info))
-    return fail(err, GPTVQ_ERROR_IO, path, "it is neither a file nor a pipe");
+  if (is_endless(fileno(file), &info)) return fail(err, GPTVQ_ERROR_IO, path, "it is a device, not a text");
   if (S_ISREG(info.st_mode) && (uint64_t)info.st_size > max_text_bytes)
     return fail(err, GPTVQ_ERROR_DATA, path, too_long);
   size_t capacity = (size_t)1 << 16, used = 0;

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -25,6 +26,8 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
     (void)signal(signal_number, SIG_DFL);
     return;
   }
+  static atomic_flag reported = ATOMIC_FLAG_INIT;
+  while (atomic_flag_test_and_set(&reported)) (void)pause(); /* another thread is saying so */
   char line[4096];
   size_t length = 0, size = strlen(path);
   if (size > sizeof line - 4 - sizeof before - sizeof after)

@@ -135,6 +135,10 @@ static gptvq_status write_all(gptvq_writer *writer, const uint8_t *data, size_t 
   while (size > 0) {
     ssize_t written = write(writer->fd, data, size);
     if (written < 0 && errno == EINTR) continue;
+    const char *source = written < 0 && errno == EFAULT ? gptvq_mapped_file(data) : NULL;
+    if (source != NULL) /* where reading in the process itself would be a SIGBUS */
+      return gptvq_fail(err, GPTVQ_ERROR_IO, "%s was cut short, or its disk failed, while it was read",
+                        source);
     if (written < 0) return fail_errno(err, "write", writer->path);
     data += written;
     size -= (size_t)written;

@@ -224,9 +224,12 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
                                 gptvq_output *out, gptvq_error *err) {
   *out = (gptvq_output){.lock = -1, .source = source_dir};
   GPTVQ_TRY(make_paths(out_dir, out, err));
-  if (gptvq_path_exists(out->path) && source_dir != NULL && contains(out->path, source_dir))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "the output folder %s holds the input model %s: choose another", out->path, source_dir);
+  const char *const places[] = {out->path, out->work};
+  for (size_t i = 0; i < 2 && source_dir != NULL; i++)
+    if (gptvq_path_exists(places[i]) && contains(places[i], source_dir))
+      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                        "the output folder %s holds the input model %s: choose another", places[i],
+                        source_dir);
   GPTVQ_TRY(recover(out, resume != 0, err));
   if (out->published || !gptvq_path_exists(out->path)) return GPTVQ_OK;
   if (!force)

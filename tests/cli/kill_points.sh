@@ -34,7 +34,7 @@ sweep() {
   at=1
   while [ "$at" -le "$steps" ]; do
     for way in --resume --force; do
-      [ "$way $1 $2" != "--resume $GPTVQ export" ] || way="" # an export is not resumed: it starts over by itself
+      [ "$2" = quantize ] || [ $way = --force ] || way="" # an export is not resumed: it starts over by itself
       rm -rf out out.partial out.replaced
       [ -z "$replaces" ] || cp -r "$replaces" out
       run env LD_PRELOAD="$FAULTS" FAULT_KILL="$at" "$@" -o out $force
@@ -67,4 +67,5 @@ expect_ok "$GPTVQ" quantize tiny -o old --method rtn --bits 4 --quiet
   sweep "transformed and fine-tuned" 61 "" "$GPTVQ" quantize tiny $gptvq --act-order absorb --rotate all --finetune-steps 2 --quiet
   sweep "an export" 11 "" "$GPTVQ" export old --quiet
   sweep "an export over a folder" 17 old "$GPTVQ" export old --quiet
+  sweep "a random model" 23 "" "$GPTVQ" bench make-model --shape stories --layers 1 --quiet
 }

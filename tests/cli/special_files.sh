@@ -32,8 +32,8 @@ for what in fifo zero folder; do
   expect_fail 3 "$what is not a regular file" gptvq quantize "$model" -o out --calib $what --quiet
 done
 for command in "eval $model --text" "tokenize $model --text" "generate $model --prompt-file"; do
-  expect_fail 3 'cannot read /dev/zero: it is neither a file nor a pipe' gptvq $command /dev/zero
-  expect_fail 3 'cannot read folder: it is neither a file nor a pipe' gptvq $command folder
+  expect_fail 3 'cannot read /dev/zero: it is a device, not a text' gptvq $command /dev/zero
+  expect_fail 3 'cannot read folder: Is a directory' gptvq $command folder
   expect_fail 3 'cannot read loop' gptvq $command loop
 done
 truncate -s 5G sparse 2> /dev/null && expect_fail 8 'sparse: a text has at most 4 GiB' gptvq eval "$model" --text sparse

@@ -1,4 +1,5 @@
-/* base/hash.h against the xxhash package (tests/golden/base/make_hash.py); base/mappings.h. */
+/* base/hash.h against the xxhash package (tests/golden/base/make_hash.py); base/mappings.h, and what
+ * base/file.h makes of it. */
 #include "base/file.h"
 #include "base/hash.h"
 
@@ -71,10 +72,33 @@ static void mapped_addresses_know_their_files(void **state) {
   assert_int_equal(gptvq_remove_tree(folder, &err), GPTVQ_OK);
 }
 
+/* What the kernel copies from a mapping into a file gives EFAULT, not SIGBUS. */
+static void a_source_cut_short_is_named_by_the_writer(void **state) {
+  (void)state;
+  char folder[] = "gptvq-hash-XXXXXX", from[64], to[64];
+  static const char zeros[1 << 18];
+  gptvq_mapping mapping;
+  gptvq_writer *writer;
+  gptvq_error err;
+  assert_non_null(mkdtemp(folder));
+  (void)snprintf(from, sizeof from, "%s/from", folder);
+  (void)snprintf(to, sizeof to, "%s/to", folder);
+  assert_int_equal(gptvq_write_file(from, zeros, sizeof zeros, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_map_file(from, &mapping, &err), GPTVQ_OK);
+  assert_int_equal(truncate(from, 1 << 16), 0);
+  assert_int_equal(gptvq_writer_open(to, &writer, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_writer_write(writer, mapping.data, mapping.size, &err), GPTVQ_ERROR_IO);
+  assert_non_null(strstr(err.message, "/from was cut short"));
+  gptvq_writer_abort(writer);
+  gptvq_unmap_file(&mapping);
+  assert_int_equal(gptvq_remove_tree(folder, &err), GPTVQ_OK);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(hashes_are_those_of_the_reference),
       cmocka_unit_test(mapped_addresses_know_their_files),
+      cmocka_unit_test(a_source_cut_short_is_named_by_the_writer),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
