@@ -10,7 +10,7 @@ int gptvq_cmd_export(int argc, char **argv) {
       {GPTVQ_OPTION_STRING, "output", 'o', .value = &out, .argument = "DIR", .help = "the folder to make"},
       {GPTVQ_OPTION_CHOICE, "format", .value = &format, .choices = formats, .argument = "hf",
        .help = "hf: a Hugging Face folder of bf16 weights (default)"},
-      {GPTVQ_OPTION_FLAG, "force", .value = &force, .help = "replace DIR if it exists"},
+      {GPTVQ_OPTION_FLAG, "force", .value = &force, .help = "replace DIR if it is a model folder"},
       {GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {.name = "export",
                                      .usage = "PACKED -o DIR [--format hf] [--force]",

@@ -121,32 +121,43 @@ static int finish(command_line *line) {
   return 0;
 }
 
+/* A number of the folders, null when they could not be read back. */
+static json_t *byte_count(bool known, uint64_t bytes) {
+  return known ? json_integer((json_int_t)bytes) : json_null();
+}
+
+/* The output is complete: when the folders cannot be read back, the report is shorter, and that is all. */
 static int report(const command_line *line, const char *path, const gptvq_quantize_report *r) {
-  gptvq_model *models[2] = {NULL, NULL};
   gptvq_model_info info[2];
+  memset(info, 0, sizeof info);
   const char *paths[2] = {path, line->out};
-  gptvq_error err;
   char method[32] = "";
-  int code = 0;
+  gptvq_error err;
   if (gptvq_quantize_options_get(&line->options, "method", method, sizeof method, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
-  for (size_t i = 0; i < 2 && code == 0; i++) {
-    if (gptvq_model_open(paths[i], NULL, &models[i], &err) != GPTVQ_OK) code = gptvq_cli_fail(&err);
-    else gptvq_model_get_info(models[i], &info[i]);
+  bool known = true;
+  for (size_t i = 0; i < 2 && known; i++) {
+    gptvq_model *model;
+    known = gptvq_model_open(paths[i], NULL, &model, &err) == GPTVQ_OK;
+    if (!known) {
+      gptvq_cli_warn("%s is complete, but the report lacks sizes: %s", line->out, err.message);
+      break;
+    }
+    gptvq_model_get_info(model, &info[i]);
+    gptvq_model_close(model);
   }
-  for (size_t i = 0; i < 2; i++) gptvq_model_close(models[i]);
-  if (code != 0) return code;
   uint64_t before = info[0].linear_bytes + info[0].other_bytes,
            after = info[1].linear_bytes + info[1].other_bytes;
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
-        "{s:o, s:o, s:s, s:f, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:o, s:o}", "model",
+        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:o, s:o}", "model",
         gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method, "bits_per_value",
-        r->bits_per_value, "model_bits_per_value", info[1].model_bits_per_value, "mean_error",
+        r->bits_per_value, "model_bits_per_value",
+        gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
         gptvq_cli_number(r->mean_error), "linear_values", (json_int_t)r->linear_values, "linear_bytes",
-        (json_int_t)r->linear_bytes, "linear_bytes_before", (json_int_t)info[0].linear_bytes,
-        "tensor_bytes_before", (json_int_t)before, "tensor_bytes", (json_int_t)after, "seconds", r->seconds,
-        "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes, "layers",
+        (json_int_t)r->linear_bytes, "linear_bytes_before", byte_count(known, info[0].linear_bytes),
+        "tensor_bytes_before", byte_count(known, before), "tensor_bytes", byte_count(known, after), "seconds",
+        r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes, "layers",
         (json_int_t)r->layers, "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
         gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after)));
   }
@@ -154,10 +165,12 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   printf("wrote            %s (%s)\n", line->out, method);
   printf("bits per value   %.4f in %llu weights of %zu linear layers, from the bytes written\n",
          r->bits_per_value, (unsigned long long)r->linear_values, r->layers);
-  printf("linear layers    %s -> %s\n", gptvq_cli_size_text(info[0].linear_bytes, a),
-         gptvq_cli_size_text(r->linear_bytes, b));
-  printf("whole model      %s -> %s (%.4f bits per value)\n", gptvq_cli_size_text(before, a),
-         gptvq_cli_size_text(after, b), info[1].model_bits_per_value);
+  if (known) {
+    printf("linear layers    %s -> %s\n", gptvq_cli_size_text(info[0].linear_bytes, a),
+           gptvq_cli_size_text(r->linear_bytes, b));
+    printf("whole model      %s -> %s (%.4f bits per value)\n", gptvq_cli_size_text(before, a),
+           gptvq_cli_size_text(after, b), info[1].model_bits_per_value);
+  }
   printf("mean error       %.5f of a layer's output\n", r->mean_error);
   if (isfinite(r->finetune_before))
     printf("fine-tuning      KL divergence %.5f -> %.5f nats per token\n", r->finetune_before,

@@ -5,7 +5,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 static bool is_quiet;
 
@@ -112,27 +114,36 @@ static gptvq_status fail(gptvq_error *err, gptvq_status status, const char *path
   return status;
 }
 
-gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gptvq_error *err) {
-  bool standard = strcmp(path, "-") == 0;
-  FILE *file = standard ? stdin : fopen(path, "rb");
-  if (file == NULL) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+static const size_t max_text_bytes = (size_t)1 << 32; /* as of calibration texts */
+static const char too_long[] = "a text has at most 4 GiB";
+
+/* Terminals end, and so does /dev/null; of other devices nobody knows. */
+static bool is_endless(int fd, const struct stat *info) {
+  struct stat null;
+  if (!S_ISCHR(info->st_mode)) return S_ISBLK(info->st_mode);
+  return isatty(fd) != 1 && !(stat("/dev/null", &null) == 0 && info->st_rdev == null.st_rdev);
+}
+
+static gptvq_status read_all(FILE *file, const char *path, char **data, size_t *size, gptvq_error *err) {
+  struct stat info;
+  if (fstat(fileno(file), &info) != 0) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+  if (is_endless(fileno(file), &info)) return fail(err, GPTVQ_ERROR_IO, path, "it is a device, not a text");
+  if (S_ISREG(info.st_mode) && (uint64_t)info.st_size > max_text_bytes)
+    return fail(err, GPTVQ_ERROR_DATA, path, too_long);
   size_t capacity = (size_t)1 << 16, used = 0;
   char *buffer = malloc(capacity);
   gptvq_status status = GPTVQ_OK;
   while (buffer != NULL) {
     errno = 0;
     used += fread(buffer + used, 1, capacity - 1 - used, file);
-    if (ferror(file)) {
-      status = fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
-      break;
-    }
-    if (feof(file)) break;
-    char *larger = capacity <= SIZE_MAX / 2 ? realloc(buffer, capacity * 2) : NULL;
+    if (ferror(file)) status = fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+    else if (used > max_text_bytes) status = fail(err, GPTVQ_ERROR_DATA, path, too_long);
+    if (status != GPTVQ_OK || feof(file)) break;
+    char *larger = realloc(buffer, capacity * 2);
     if (larger == NULL) free(buffer);
     buffer = larger;
     capacity *= 2;
   }
-  if (!standard) (void)fclose(file);
   if (buffer == NULL) return fail(err, GPTVQ_ERROR_MEMORY, path, "out of memory");
   if (status != GPTVQ_OK) {
     free(buffer);
@@ -151,6 +162,17 @@ void gptvq_cli_warn_encoding(const char *path, const char *data, size_t size) {
   if (gptvq_text_judge(gptvq_cli_file_name(path), data, size, NULL, 0, line, sizeof line) ==
       GPTVQ_TEXT_FOREIGN)
     gptvq_cli_warn("%s", line);
+}
+
+gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gptvq_error *err) {
+  bool standard = strcmp(path, "-") == 0;
+  FILE *file = standard ? stdin : fopen(path, "rb");
+  gptvq_status status =
+      file == NULL ? fail(err, GPTVQ_ERROR_IO, path, strerror(errno)) : read_all(file, path, data, size, err);
+  if (file != NULL && !standard) (void)fclose(file);
+  if (status != GPTVQ_OK && gptvq_cli_interrupted())
+    return fail(err, GPTVQ_ERROR_CANCELLED, path, "stopped on request");
+  return status;
 }
 
 double gptvq_cli_clock(void) {

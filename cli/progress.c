@@ -3,15 +3,45 @@
 
 #include <math.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted, on_terminal; /* on_terminal: a progress bar may stand there */
 
 static void on_signal(int signal_number) {
   (void)signal_number;
   interrupted = 1;
+}
+
+/* Weights are read where the kernel has mapped their files. When one of them is cut short, there is nothing
+ * to return to: one line, and the end. Only functions that a signal handler may call. */
+static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
+  static const char before[] = "gptvq: error: ",
+                    after[] = " was cut short, or its disk failed, while it was read\n";
+  (void)context;
+  const char *path = gptvq_mapped_file(info->si_addr);
+  if (path == NULL) { /* no file of ours: what would have happened without this handler */
+    (void)signal(signal_number, SIG_DFL);
+    return;
+  }
+  static atomic_flag reported = ATOMIC_FLAG_INIT;
+  while (atomic_flag_test_and_set(&reported)) (void)pause(); /* another thread is saying so */
+  char line[4096];
+  size_t length = 0, size = strlen(path);
+  if (size > sizeof line - 4 - sizeof before - sizeof after)
+    size = sizeof line - 4 - sizeof before - sizeof after;
+  if (on_terminal) memcpy(line, "\r\x1b[K", 4);
+  length += on_terminal ? 4 : 0;
+  memcpy(line + length, before, sizeof before - 1);
+  length += sizeof before - 1;
+  for (size_t i = 0; i < size; i++) line[length++] = (unsigned char)path[i] < 0x20 ? '?' : path[i];
+  memcpy(line + length, after, sizeof after - 1);
+  length += sizeof after - 1;
+  ssize_t written = write(STDERR_FILENO, line, length);
+  (void)written;
+  _exit(GPTVQ_ERROR_IO);
 }
 
 void gptvq_cli_catch_signals(void) {
@@ -25,6 +55,9 @@ void gptvq_cli_catch_signals(void) {
       SIG_IGN; /* a file-size limit is an error of write(), not a death that leaves half a file */
   action.sa_flags = 0;
   (void)sigaction(SIGXFSZ, &action, NULL);
+  action.sa_sigaction = on_bus_error;
+  action.sa_flags = SA_SIGINFO;
+  (void)sigaction(SIGBUS, &action, NULL);
 }
 
 bool gptvq_cli_interrupted(void) { return interrupted != 0; }
@@ -127,6 +160,7 @@ static void on_log(void *user, gptvq_log_level level, const char *line) {
 gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress) {
   memset(progress, 0, sizeof *progress);
   progress->terminal = isatty(STDERR_FILENO) == 1;
+  on_terminal = progress->terminal;
   return (gptvq_callbacks){.user = progress, .log = on_log, .progress = on_progress};
 }
 

@@ -53,7 +53,7 @@ typedef struct gptvq_quantize_options {
   size_t calib_samples; /* windows, 128 */
   size_t calib_length;  /* tokens per window; 0 = min(2048, the model's context) */
   uint64_t seed;
-  int force;  /* replace an existing output folder */
+  int force;  /* replace an existing output folder, if it is a model and nothing else */
   int resume; /* continue a killed run in the output folder */
   /* Fine-tuning of codebooks, uniform scales, norms and biases by back-propagation; needs calibration data.
    */
@@ -157,15 +157,17 @@ GPTVQ_API gptvq_status gptvq_quantize_options_set(gptvq_quantize_options *option
 GPTVQ_API gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *options, const char *name,
                                                   char *value, size_t size, gptvq_error *err);
 
-/* GPTVQ_ERROR_NUMERIC before any work: NaN or infinity in a tensor (named, with row and column); later:
- * activations that overflow, weights that fp16 scales of uniform codes do not hold. MODEL_DIR is left
- * untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for resume. callbacks
- * and report may be NULL. */
+/* MODEL_DIR is left untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for
+ * resume. Nothing fails any more once it has appeared. Files that gptvq has not written are neither removed
+ * from OUT_DIR or OUT_DIR.partial nor published: GPTVQ_ERROR_IO names the first. GPTVQ_ERROR_NUMERIC before
+ * any work: NaN or infinity in a tensor (named, with row and column); later: activations that overflow,
+ * weights that fp16 scales of uniform codes do not hold. callbacks and report may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_quantize_report *report, gptvq_error *err);
 
-/* De-quantizes PACKED_DIR into a Hugging Face folder of bf16 weights at OUT_DIR (whole or not at all). */
+/* De-quantizes PACKED_DIR into a Hugging Face folder of bf16 weights at OUT_DIR (whole or not at all). What
+ * an interrupted export has left at OUT_DIR.partial is removed. */
 GPTVQ_API gptvq_status gptvq_export_hf(const char *packed_dir, const char *out_dir, int force,
                                        const gptvq_callbacks *callbacks, gptvq_error *err);
 

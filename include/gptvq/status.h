@@ -77,6 +77,11 @@ GPTVQ_API gptvq_status gptvq_set_affinity(const char *cpus, gptvq_error *err);
 GPTVQ_API gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err);
 GPTVQ_API const char *gptvq_get_cpu(void);
 
+/* The path of the file that the library has mapped where `address` points to, or NULL. Weights are read from
+ * mapped files: when one is cut short meanwhile, or its disk fails, the process gets SIGBUS, whose handler
+ * (the program's own) can call this to name the file. Async-signal-safe. */
+GPTVQ_API const char *gptvq_mapped_file(const void *address);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "base/file.h"
+#include "base/mappings.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -16,10 +17,11 @@ static gptvq_status fail_errno(gptvq_error *err, const char *verb, const char *p
 }
 
 static gptvq_status open_regular(const char *path, int *fd, size_t *size, gptvq_error *err) {
-  *fd = open(path, O_RDONLY | O_CLOEXEC);
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO would wait for its writer */
   if (*fd < 0 && errno == ENOENT && gptvq_path_exists(path))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot open %s: it is a link to a file that does not exist",
                       path);
+  if (*fd < 0 && errno == ENXIO) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a regular file", path);
   if (*fd < 0) return fail_errno(err, "open", path);
   struct stat info;
   gptvq_status status = GPTVQ_OK;
@@ -42,6 +44,8 @@ gptvq_status gptvq_map_file(const char *path, gptvq_mapping *out, gptvq_error *e
       out->size = 0;
     } else {
       out->data = data;
+      status = gptvq_mapping_register(out, path, err);
+      if (status != GPTVQ_OK) gptvq_unmap_file(out);
     }
   }
   close(fd);
@@ -49,7 +53,10 @@ gptvq_status gptvq_map_file(const char *path, gptvq_mapping *out, gptvq_error *e
 }
 
 void gptvq_unmap_file(gptvq_mapping *mapping) {
-  if (mapping->data != NULL) munmap((void *)(uintptr_t)mapping->data, mapping->size);
+  if (mapping->data != NULL) {
+    gptvq_mapping_forget(mapping);
+    munmap((void *)(uintptr_t)mapping->data, mapping->size);
+  }
   *mapping = (gptvq_mapping){NULL, 0};
 }
 
@@ -140,6 +147,10 @@ static gptvq_status write_all(gptvq_writer *writer, const uint8_t *data, size_t 
   while (size > 0) {
     ssize_t written = write(writer->fd, data, size);
     if (written < 0 && errno == EINTR) continue;
+    const char *source = written < 0 && errno == EFAULT ? gptvq_mapped_file(data) : NULL;
+    if (source != NULL) /* where reading in the process itself would be a SIGBUS */
+      return gptvq_fail(err, GPTVQ_ERROR_IO, "%s was cut short, or its disk failed, while it was read",
+                        source);
     if (written < 0) return fail_errno(err, "write", writer->path);
     data += written;
     size -= (size_t)written;
@@ -158,7 +169,7 @@ gptvq_status gptvq_writer_write(gptvq_writer *writer, const void *data, size_t s
   return GPTVQ_OK;
 }
 
-static gptvq_status sync_parent(const char *path, gptvq_error *err) {
+gptvq_status gptvq_sync_parent(const char *path, gptvq_error *err) {
   char *parent = strdup(path);
   if (parent == NULL) return gptvq_fail_memory(err, path, strlen(path));
   char *slash = strrchr(parent, '/');
@@ -186,7 +197,7 @@ gptvq_status gptvq_writer_commit(gptvq_writer *writer, gptvq_error *err) {
   if (close(writer->fd) != 0 && status == GPTVQ_OK) status = fail_errno(err, "close", writer->path);
   if (status == GPTVQ_OK && rename(writer->temporary, writer->path) != 0)
     status = fail_errno(err, "create", writer->path);
-  if (status == GPTVQ_OK) status = sync_parent(writer->path, err);
+  if (status == GPTVQ_OK) status = gptvq_sync_parent(writer->path, err);
   else unlink(writer->temporary);
   release(writer);
   return status;
@@ -227,7 +238,7 @@ bool gptvq_is_folder(const char *path) {
 }
 
 gptvq_status gptvq_make_folder(const char *path, gptvq_error *err) {
-  if (mkdir(path, 0777) == 0) return sync_parent(path, err);
+  if (mkdir(path, 0777) == 0) return gptvq_sync_parent(path, err);
   if (errno == EEXIST && gptvq_is_folder(path)) return GPTVQ_OK;
   return fail_errno(err, "create the folder", path);
 }
@@ -247,7 +258,7 @@ gptvq_status gptvq_remove_tree(const char *path, gptvq_error *err) {
 
 gptvq_status gptvq_rename_path(const char *from, const char *to, gptvq_error *err) {
   if (rename(from, to) != 0) return fail_errno(err, "create", to);
-  return sync_parent(to, err);
+  return gptvq_sync_parent(to, err);
 }
 
 char *gptvq_join_path(const char *folder, const char *name) {

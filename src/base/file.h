@@ -10,7 +10,8 @@ typedef struct gptvq_mapping {
   size_t size;
 } gptvq_mapping;
 
-/* Maps a regular file read-only. GPTVQ_ERROR_IO with the path and the system's reason. */
+/* Maps a regular file read-only. GPTVQ_ERROR_IO with the path and the system's reason, also for what is no
+ * regular file (a FIFO is not waited for). */
 gptvq_status gptvq_map_file(const char *path, gptvq_mapping *out, gptvq_error *err);
 void gptvq_unmap_file(gptvq_mapping *mapping);
 
@@ -36,6 +37,7 @@ bool gptvq_is_folder(const char *path);
 gptvq_status gptvq_make_folder(const char *path, gptvq_error *err); /* fine if it is there already */
 gptvq_status gptvq_remove_tree(const char *path,
                                gptvq_error *err); /* fine if it is absent; never follows links */
+gptvq_status gptvq_sync_parent(const char *path, gptvq_error *err); /* fsync of the parent folder */
 gptvq_status gptvq_rename_path(const char *from, const char *to,
                                gptvq_error *err); /* rename + fsync of the parent folder */
 

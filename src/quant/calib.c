@@ -1,5 +1,6 @@
 #include "quant/calib.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -15,16 +16,9 @@ enum { DEFAULT_LENGTH = 2048 };
 static const size_t max_text_bytes = (size_t)1 << 32;
 static const size_t max_tokens = (size_t)1 << 40; /* absurd beyond; keeps every product below in range */
 
-uint64_t gptvq_hash(uint64_t hash, const void *data, size_t size) {
-  const uint8_t *bytes = data;
-  for (size_t i = 0; i < size; i++) hash = (hash ^ bytes[i]) * 0x100000001b3u;
-  return hash;
-}
-
 uint64_t gptvq_calibration_hash(size_t samples, size_t length, const int32_t *tokens) {
   uint64_t sizes[2] = {samples, length};
-  return gptvq_hash(gptvq_hash(GPTVQ_HASH_START, sizes, sizeof sizes), tokens,
-                    samples * length * sizeof *tokens);
+  return gptvq_hash(gptvq_hash(0, sizes, sizeof sizes), tokens, samples * length * sizeof *tokens);
 }
 
 gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quantize_options *options,

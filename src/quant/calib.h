@@ -58,9 +58,4 @@ size_t gptvq_calibration_room(size_t count, size_t samples, size_t held, size_t 
 void gptvq_calibration_offsets(size_t count, size_t samples, size_t held, size_t length, uint64_t seed,
                                size_t *offsets);
 
-/* FNV-1a over bytes, continuing from `hash` (start with GPTVQ_HASH_START). Not cryptographic: tells runs
- * apart. */
-#define GPTVQ_HASH_START 0xcbf29ce484222325u
-uint64_t gptvq_hash(uint64_t hash, const void *data, size_t size);
-
 #endif

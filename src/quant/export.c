@@ -226,17 +226,14 @@ static gptvq_status export_folder(export_job *job, const char *packed_dir, const
                                   gptvq_error *err) {
   if (!gptvq_is_folder(packed_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", packed_dir);
-  GPTVQ_TRY(gptvq_output_check(out_dir, packed_dir, force, &job->out, err));
+  GPTVQ_TRY(gptvq_output_check(out_dir, packed_dir, force, 0, &job->out, err));
   const gptvq_model_options options = {.callbacks = job->callbacks};
   GPTVQ_TRY(gptvq_model_open(packed_dir, &options, &job->model, err));
   if (!job->model->info.packed)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s is not a packed model: there is nothing to export",
                       packed_dir);
-  if (gptvq_path_exists(job->out.work))
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists: remove it, or resume the run that left it",
-                      job->out.work);
   GPTVQ_TRY(list_tensors(job, err));
-  GPTVQ_TRY(gptvq_output_open(&job->out, err));
+  GPTVQ_TRY(gptvq_output_start(&job->out, "export", force, err));
   uint64_t bytes = 0;
   for (size_t t = 0; t < job->count; t++) bytes += job->tensors[t].bytes;
   GPTVQ_TRY(gptvq_output_check_space(&job->out, bytes, err));
@@ -244,7 +241,7 @@ static gptvq_status export_folder(export_job *job, const char *packed_dir, const
   if (job->shards > 1) GPTVQ_TRY(write_index(job, err));
   GPTVQ_TRY(gptvq_copy_side_files(packed_dir, job->out.work, err));
   GPTVQ_TRY(write_config(job, err));
-  return gptvq_output_publish(&job->out, err);
+  return gptvq_output_publish(&job->out, job->callbacks, err);
 }
 
 gptvq_status gptvq_export_hf(const char *packed_dir, const char *out_dir, int force,

@@ -49,80 +49,49 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
   return gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err);
 }
 
+/* A run that was interrupted before, as its state says; r->resumed stays false when there is nothing to
+ * resume. */
+static gptvq_status take_up(run *r, const json_t *saved, gptvq_error *err) {
+  gptvq_run_state before;
+  bool found;
+  GPTVQ_TRY(gptvq_run_state_parse(&r->out, saved, &found, &before, err));
+  if (!found) return GPTVQ_OK;
+  gptvq_status status = gptvq_run_identity_compare(&r->out, before.identity, r->state.identity, err);
+  if (status == GPTVQ_OK && before.blocks > r->plan.blocks)
+    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/resume.json is damaged: %zu of %zu blocks are finished",
+                        r->out.work, before.blocks, r->plan.blocks);
+  if (status != GPTVQ_OK) {
+    gptvq_run_state_release(&before);
+    return status;
+  }
+  json_decref(before.identity);
+  before.identity = r->state.identity;
+  r->state = before;
+  r->resumed = true;
+  return GPTVQ_OK;
+}
+
 /* Opens OUT.partial: a new run, or an interrupted one to go on with. */
 static gptvq_status open_output(run *r, gptvq_error *err) {
+  json_t *saved;
   gptvq_output *out = &r->out;
-  bool existed = gptvq_path_exists(out->work), found;
-  gptvq_run_state before = {0};
-  if (existed && !gptvq_is_folder(out->work))
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a folder: remove it", out->work);
-  r->keep = existed; /* until we know what it is */
-  GPTVQ_TRY(gptvq_output_open(out, err));
-  json_t *identity = gptvq_run_identity(r->model, &r->options);
-  if (identity == NULL) return gptvq_fail_memory(err, "the description of the run", 0);
-  r->state.identity = identity;
-  gptvq_status status = GPTVQ_OK;
-  if (existed) {
-    status = gptvq_run_state_read(out, &found, &before, err);
-    if (status != GPTVQ_OK && r->options.force && !r->options.resume) {
-      found = true; /* damaged, but ours */
-      status = GPTVQ_OK;
-    }
-    GPTVQ_TRY_GOTO(status);
-    if (!found && rmdir(out->work) != 0) {
-      status =
-          gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not an interrupted run: remove it", out->work);
-      goto done;
-    }
-    if (found && r->options.resume) {
-      GPTVQ_TRY_GOTO(gptvq_run_identity_compare(out, before.identity, identity, err));
-      if (before.blocks > r->plan.blocks) {
-        status =
-            gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/resume.json is damaged: %zu of %zu blocks are finished",
-                       out->work, before.blocks, r->plan.blocks);
-        goto done;
-      }
-      gptvq_output_clean(out);
-      r->resumed = true;
-      r->state.blocks = before.blocks;
-      r->state.finetuned = before.finetuned;
-      r->state.finetune_before = before.finetune_before;
-      r->state.finetune_after = before.finetune_after;
-      memcpy(r->state.calibration_hash, before.calibration_hash, sizeof before.calibration_hash);
-      r->keep = before.blocks > 0;
-      goto done;
-    }
-    if (found && before.blocks > 0 && !r->options.force) {
-      status =
-          gptvq_fail(err, GPTVQ_ERROR_IO,
-                     "%s holds %zu finished blocks of an interrupted run: continue it with --resume or start "
-                     "over with --force",
-                     out->work, before.blocks);
-      goto done;
-    }
-    /* nothing worth keeping: a fresh folder under a fresh lock */
-    char *path = strdup(out->path), *work = strdup(out->work);
-    if (path == NULL || work == NULL) {
-      free(path);
-      free(work);
-      status = gptvq_fail_memory(err, "the output path", 0);
-      goto done;
-    }
-    status = gptvq_remove_tree(out->work, err);
-    gptvq_output_release(out);
-    out->path = path;
-    out->work = work;
-    GPTVQ_TRY_GOTO(status);
-    r->keep = false;
-    GPTVQ_TRY_GOTO(gptvq_output_open(out, err));
-  }
-  r->keep = false;
-  if (r->options.resume)
+  gptvq_status status;
+  GPTVQ_TRY(gptvq_output_open(out, &saved, err));
+  r->keep = saved != NULL; /* until we know what it is */
+  GPTVQ_TRY_GOTO(gptvq_run_identity(r->model, &r->options, &r->state.identity, err));
+  if (r->options.resume) {
+    GPTVQ_TRY_GOTO(take_up(r, saved, err));
+    r->keep = r->state.blocks > 0;
+    if (r->resumed) goto done;
     gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "nothing to resume in %s: starting from the first block",
               out->work);
-  GPTVQ_TRY_GOTO(gptvq_run_state_write(out, &r->state, err));
+  }
+  r->keep = json_integer_value(json_object_get(saved, "blocks")) > 0;
+  GPTVQ_TRY_GOTO(gptvq_output_begin(out, saved, r->state.identity, r->options.force, err));
+  r->keep = false;
+  status = gptvq_run_state_write(out, &r->state, err);
 done:
-  gptvq_run_state_release(&before);
+  json_decref(saved);
   return status;
 }
 
@@ -398,17 +367,10 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
   return gptvq_pipeline_take_tuned(&r->out, &r->plan, err);
 }
 
-/* Everything but the blocks; then the folder is opened as any reader will, and what it says is the report. */
-static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *err) {
-  const gptvq_calibration *calibration = r->needs_data ? &r->calibration : NULL;
-  if (!r->state.finetuned)
-    GPTVQ_TRY(gptvq_write_shard(&r->out, r->model, &r->plan, r->plan.blocks, NULL, NULL, NULL, err));
-  GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
-  GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
-  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, -1, err));
-  if (r->options.finetune_steps > 0 && r->model->config.experts == 0) GPTVQ_TRY(finetune(r, report, err));
+/* What the folder says of itself, opened as any reader will. */
+static gptvq_status report_folder(const char *folder, gptvq_quantize_report *report, gptvq_error *err) {
   gptvq_model *packed;
-  GPTVQ_TRY(gptvq_model_open(r->out.work, NULL, &packed, err));
+  GPTVQ_TRY(gptvq_model_open(folder, NULL, &packed, err));
   double sum = 0;
   size_t layers = gptvq_model_layer_count(packed);
   for (size_t i = 0; i < layers; i++) {
@@ -422,15 +384,45 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   report->mean_error = layers > 0 ? sum / (double)layers : NAN;
   report->layers = layers;
   gptvq_model_close(packed);
+  return GPTVQ_OK;
+}
+
+/* The interrupted run had reached its end: OUT is complete, and what a kill left of the run goes. */
+static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptvq_error *err) {
+  json_t *saved;
+  GPTVQ_TRY(gptvq_output_read_state(r->out.path, &saved, err));
+  gptvq_status status = gptvq_run_identity(r->model, &r->options, &r->state.identity, err);
+  if (status == GPTVQ_OK) status = take_up(r, saved, err);
+  json_decref(saved);
+  if (status == GPTVQ_OK && !r->resumed)
+    status =
+        gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use --force to replace it", r->out.path);
+  if (status == GPTVQ_OK) status = report_folder(r->out.path, report, err);
+  if (status != GPTVQ_OK) return status;
+  report->blocks_resumed = r->state.blocks;
+  if (r->state.finetuned) {
+    report->finetune_before = r->state.finetune_before;
+    report->finetune_after = r->state.finetune_after;
+  }
+  return gptvq_output_settle(&r->out, err);
+}
+
+/* Everything but the blocks; then the folder is opened as any reader will, and what it says is the report. */
+static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *err) {
+  const gptvq_calibration *calibration = r->needs_data ? &r->calibration : NULL;
+  if (!r->state.finetuned)
+    GPTVQ_TRY(gptvq_write_shard(&r->out, r->model, &r->plan, r->plan.blocks, NULL, NULL, NULL, err));
+  GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
+  GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
+  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, -1, err));
+  if (r->options.finetune_steps > 0 && r->model->config.experts == 0) GPTVQ_TRY(finetune(r, report, err));
+  GPTVQ_TRY(report_folder(r->out.work, report, err));
   GPTVQ_TRY(
       gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, report->bits_per_value, err));
   gptvq_model_close(r->model);
   r->model = NULL;
   GPTVQ_TRY(gptvq_pipeline_drop_prepared(&r->out, err));
-  GPTVQ_TRY(gptvq_output_publish(&r->out, err));
-  gptvq_run_state_remove(
-      r->out.path); /* last: a kill before leaves a run to resume, a kill here a harmless file */
-  return GPTVQ_OK;
+  return gptvq_output_publish(&r->out, r->callbacks, err);
 }
 
 static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error *err) {
@@ -454,8 +446,9 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
                       "fine-tuning takes at least one window per step and rates between 0 and 1");
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
-  GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, &r->out, err));
+  GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, r->options.resume, &r->out, err));
   GPTVQ_TRY(open_input(r, err));
+  if (r->out.published) return finish_published(r, report, err);
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->options, &bytes, err));
   GPTVQ_TRY(open_output(r, err));
   if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));

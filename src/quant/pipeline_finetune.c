@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "quant/finetune.h"
+#include "quant/output_files.h"
 #include "quant/resume.h"
 #include "quant/options/options.h"
 
@@ -206,7 +207,7 @@ static void close_tuning(tuning *t) {
 
 static gptvq_status tuned_output(const gptvq_output *out, char folder[GPTVQ_PATH_MAX], gptvq_output *sub,
                                  gptvq_error *err) {
-  GPTVQ_TRY(gptvq_output_path(out, "finetuned", folder, err));
+  GPTVQ_TRY(gptvq_output_path(out, GPTVQ_FINETUNED_NAME, folder, err));
   *sub = (gptvq_output){.path = folder, .work = folder, .lock = -1};
   return GPTVQ_OK;
 }
@@ -216,7 +217,7 @@ static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const 
   char folder[GPTVQ_PATH_MAX];
   gptvq_output sub;
   GPTVQ_TRY(tuned_output(out, folder, &sub, err));
-  GPTVQ_TRY(gptvq_remove_tree(folder, err)); /* what an interrupted run left */
+  GPTVQ_TRY(gptvq_remove_subfolder(folder, err)); /* what an interrupted run left */
   GPTVQ_TRY(gptvq_make_folder(folder, err));
   size_t layer = 0;
   for (size_t b = 0; b < plan->blocks; b++) {
@@ -285,5 +286,5 @@ gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tens
     GPTVQ_TRY(gptvq_output_path(out, name, to, err));
     if (gptvq_path_exists(from)) GPTVQ_TRY(gptvq_rename_path(from, to, err));
   }
-  return gptvq_remove_tree(folder, err);
+  return gptvq_remove_subfolder(folder, err);
 }

@@ -2,9 +2,12 @@
  */
 #include "quant/pipeline.h"
 #include "base/file.h"
+#include "quant/output_files.h"
 #include "quant/transform.h"
 
-static const char folder_name[] = "transformed", tensors_name[] = "transformed/model.safetensors";
+static const char folder_name[] = GPTVQ_TRANSFORMED_NAME,
+                  config_name[] = GPTVQ_TRANSFORMED_NAME "/config.json",
+                  tensors_name[] = GPTVQ_TRANSFORMED_NAME "/model.safetensors";
 
 static gptvq_status write_folder(const gptvq_model *model, const gptvq_output *out, const char *folder,
                                  const gptvq_quantize_options *options, const gptvq_calibration *calibration,
@@ -16,7 +19,7 @@ static gptvq_status write_folder(const gptvq_model *model, const gptvq_output *o
   if (status != GPTVQ_OK) goto done;
   GPTVQ_TRY_GOTO(gptvq_transform_bytes(&transform, &bytes, err));
   GPTVQ_TRY_GOTO(gptvq_output_check_space(out, bytes + output_bytes, err));
-  GPTVQ_TRY_GOTO(gptvq_remove_tree(folder, err)); /* what an interrupted run left */
+  GPTVQ_TRY_GOTO(gptvq_remove_subfolder(folder, err)); /* what an interrupted run left */
   GPTVQ_TRY_GOTO(gptvq_make_folder(folder, err));
   GPTVQ_TRY_GOTO(gptvq_transform_write(&transform, folder, callbacks, err));
   if (model->config.tie_embeddings && (options->rotate & GPTVQ_ROTATE_RESIDUAL) != 0)
@@ -36,12 +39,14 @@ gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output
                                     const gptvq_calibration *calibration, uint64_t output_bytes,
                                     const gptvq_callbacks *callbacks, gptvq_model **prepared,
                                     gptvq_error *err) {
-  char folder[GPTVQ_PATH_MAX], tensors[GPTVQ_PATH_MAX];
+  char folder[GPTVQ_PATH_MAX], config[GPTVQ_PATH_MAX], tensors[GPTVQ_PATH_MAX];
   *prepared = NULL;
   if (!gptvq_transform_wanted(options)) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_output_path(out, folder_name, folder, err));
+  GPTVQ_TRY(gptvq_output_path(out, config_name, config, err));
   GPTVQ_TRY(gptvq_output_path(out, tensors_name, tensors, err));
-  if (!gptvq_path_exists(tensors)) /* it appears last, and whole */
+  /* the tensors appear last, and whole; the configuration may be gone before them */
+  if (!gptvq_path_exists(tensors) || !gptvq_path_exists(config))
     GPTVQ_TRY(write_folder(model, out, folder, options, calibration, output_bytes, callbacks, err));
   const gptvq_model_options open = {.compute = GPTVQ_COMPUTE_FP32};
   return gptvq_model_open(folder, &open, prepared, err);
@@ -50,5 +55,5 @@ gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output
 gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err) {
   char folder[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, folder_name, folder, err));
-  return gptvq_remove_tree(folder, err);
+  return gptvq_remove_subfolder(folder, err);
 }

@@ -243,7 +243,7 @@ static gptvq_status write_all(job *j, gptvq_error *err) {
   GPTVQ_TRY(begin_shard(j, layers, layers, err));
   GPTVQ_TRY(end_shard(j, write_rest(j, err), err));
   GPTVQ_TRY(write_index(j, layers, err));
-  return gptvq_output_publish(&j->out, err);
+  return gptvq_output_publish(&j->out, NULL, err);
 }
 
 gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir,
@@ -255,13 +255,13 @@ gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const cha
   if (j.shape == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there is no model shape %s", model->shape);
   if (!model->dense) GPTVQ_TRY(gptvq_quantize_options_resolve(&format, err));
-  gptvq_status status = gptvq_output_check(out_dir, "", model->force, &j.out, err);
-  if (status == GPTVQ_OK) status = gptvq_output_open(&j.out, err);
+  gptvq_status status = gptvq_output_check(out_dir, NULL, model->force, 0, &j.out, err);
+  if (status == GPTVQ_OK) status = gptvq_output_start(&j.out, "make-model", model->force, err);
   if (status == GPTVQ_OK) {
     j.chunk = gptvq_alloc(CHUNK, sizeof *j.chunk);
     status = j.chunk == NULL ? gptvq_fail_memory(err, out_dir, CHUNK * sizeof *j.chunk) : write_all(&j, err);
-    if (status != GPTVQ_OK) gptvq_output_discard(&j.out);
   }
+  if (status != GPTVQ_OK) gptvq_output_discard(&j.out);
   free(j.chunk);
   gptvq_output_release(&j.out);
   return status;

@@ -11,10 +11,11 @@
 /* {"source", "samples", "length", "seed", "tokens"} (new reference). */
 json_t *gptvq_calibration_json(const gptvq_calibration *calibration, uint64_t seed);
 
-/* {"format", "gptvq_version", "options", "model": {hashes of config, tensor headers and samples of their
- * bytes}}: two runs with equal identity and equal calibration tokens give equal bytes (new reference; NULL:
- * out of memory). */
-json_t *gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_options *options);
+/* gptvq_output_run and {"options", "model": {hashes of config, side files, and all bytes of all tensors}}:
+ * two runs with equal identity and equal calibration tokens give equal bytes (new reference). Reads the whole
+ * model once. */
+gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_options *options,
+                                json_t **identity, gptvq_error *err);
 
 typedef struct gptvq_run_state {
   json_t *identity;
@@ -25,14 +26,15 @@ typedef struct gptvq_run_state {
   double finetune_before, finetune_after;
 } gptvq_run_state;
 
-/* Reads WORK/resume.json. *found is false when there is none. GPTVQ_ERROR_FORMAT when it is damaged. The
- * caller releases. */
-gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_run_state *state,
-                                  gptvq_error *err);
+/* What `root` (resume.json, or NULL) says. *found is false when it knows of no run of gptvq_quantize.
+ * GPTVQ_ERROR_FORMAT when it is damaged. The caller releases. */
+gptvq_status gptvq_run_state_parse(const gptvq_output *out, const json_t *root, bool *found,
+                                   gptvq_run_state *state, gptvq_error *err);
 gptvq_status gptvq_run_state_write(const gptvq_output *out, const gptvq_run_state *state, gptvq_error *err);
 void gptvq_run_state_release(gptvq_run_state *state);
 
-/* GPTVQ_ERROR_ARGUMENT naming up to three members that differ, with both values. */
+/* GPTVQ_ERROR_ARGUMENT naming up to three members that differ, with both values; GPTVQ_ERROR_UNSUPPORTED for
+ * a state of another format. */
 gptvq_status gptvq_run_identity_compare(const gptvq_output *out, const json_t *saved, const json_t *now,
                                         gptvq_error *err);
 
@@ -43,8 +45,5 @@ gptvq_status gptvq_saved_tokens_write(const gptvq_output *out, const gptvq_calib
                                       gptvq_error *err);
 gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash,
                                      gptvq_calibration *calibration, bool *found, gptvq_error *err);
-
-/* Removes both files from a finished folder. */
-void gptvq_run_state_remove(const char *folder);
 
 #endif

@@ -31,10 +31,34 @@ printf 'Once upon a time' > short.txt
   # a link to an output folder stays a link: what it points to is replaced
   ln -s packed alias
   expect_fail 3 'packed exists; use --force' quantize m -o alias $rtn
-  touch packed/old
+  # what is no part of a model is not deleted with it, and a folder is not a model for a config.json alone
+  for foreign in old notes.txt thesis.json .git; do
+    echo mine > packed/$foreign
+    expect_fail 3 "packed/$foreign is not part of a model: .*packed will not be replaced" quantize m -o packed $rtn --force
+    expect_fail 3 "packed/$foreign is not part of a model" "$GPTVQ" bench make-model -o packed --shape stories --force
+    rm packed/$foreign
+  done
+  mkdir project && echo '{"model_type": "llama"}' > project/config.json && mkdir project/src
+  expect_fail 3 'project/src is not part of a model' quantize m -o project $rtn --force
+  rmdir project/src && echo '{"scripts": {}}' > project/config.json
+  expect_fail 3 'project exists and is not a model folder' quantize m -o project $rtn --force
+  rm -r project
+  echo '{"mine": 1}' > packed/resume.json # not a state of ours, and not a part of a model
+  expect_fail 3 'packed/resume.json is not part of a model' quantize m -o packed $rtn --force
+  rm packed/resume.json
+  touch packed/model-rest.safetensors
   expect_ok quantize m -o alias/ $rtn --force
-  [ -L alias ] && [ ! -e packed/old ] && [ -e packed/config.json ] || die "the folder behind a link was not replaced"
+  [ -L alias ] && [ -s packed/model-rest.safetensors ] || die "the folder behind a link was not replaced"
   rm alias
+  # a folder named like a work folder, but without the mark of one
+  cp -r packed full.partial
+  expect_fail 3 'full.partial exists and is not an interrupted run: remove it' quantize m -o full $rtn --force
+  expect_fail 3 'full.partial exists and is not an interrupted run: remove it' "$GPTVQ" export packed -o full --force --quiet
+  expect_fail 3 'full.partial exists and is not an interrupted run' "$GPTVQ" bench make-model -o full --shape stories --force
+  echo '{' > full.partial/resume.json
+  expect_fail 4 'full.partial/resume.json is damaged or not gptvq.s' quantize m -o full $rtn --force
+  rm -r full.partial
+  expect_fail 2 'full.partial needs another name' quantize m -o full.partial $rtn
   expect_fail 3 '(write|File too large|space)' limited_export packed -o full --quiet
   expect_fail 3 'short\.txt' "$GPTVQ" export packed -o short.txt/out --quiet
   expect_fail 2 '-o DIR is missing' "$GPTVQ" export packed

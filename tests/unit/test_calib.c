@@ -213,23 +213,28 @@ static void run_state_survives_the_file_and_differences_are_named(void **state) 
   memset(&options, 0, sizeof options);
   options.bits = 2.25;
   options.dim = 2;
-  ok(gptvq_output_check("run", ".", 0, &out, err));
-  ok(gptvq_output_open(&out, err));
+  json_t *saved;
+  ok(gptvq_output_check("run", ".", 0, 0, &out, err));
+  ok(gptvq_output_open(&out, &saved, err));
+  assert_null(saved);
   bool found = true;
   gptvq_run_state empty;
-  ok(gptvq_run_state_read(&out, &found, &empty, err));
+  ok(gptvq_run_state_parse(&out, saved, &found, &empty, err));
   assert_false(found);
 
-  gptvq_run_state written = {
-      .identity = json_pack("{s:i, s:o}", "format", 1, "options", gptvq_options_json(&options)),
-      .calibration_hash = "0123456789abcdef",
-      .blocks = 7,
-      .finetuned = true,
-      .finetune_after = 0.25};
+  gptvq_run_state written = {.identity =
+                                 json_pack("{s:i, s:s, s:o}", "format", GPTVQ_STATE_FORMAT, "gptvq_version",
+                                           "0", "options", gptvq_options_json(&options)),
+                             .calibration_hash = "0123456789abcdef",
+                             .blocks = 7,
+                             .finetuned = true,
+                             .finetune_after = 0.25};
   gptvq_run_state read;
   assert_non_null(written.identity);
   ok(gptvq_run_state_write(&out, &written, err));
-  ok(gptvq_run_state_read(&out, &found, &read, err));
+  ok(gptvq_output_read_state("run.partial", &saved, err));
+  ok(gptvq_run_state_parse(&out, saved, &found, &read, err));
+  json_decref(saved);
   assert_true(found);
   assert_int_equal(read.blocks, 7);
   assert_string_equal(read.calibration_hash, "0123456789abcdef");
@@ -237,16 +242,21 @@ static void run_state_survives_the_file_and_differences_are_named(void **state) 
 
   options.bits = 3.125;
   options.act_order = 1;
-  json_t *other = json_pack("{s:i, s:o}", "format", 1, "options", gptvq_options_json(&options));
+  json_t *other = json_pack("{s:i, s:s, s:o}", "format", GPTVQ_STATE_FORMAT, "gptvq_version", "0", "options",
+                            gptvq_options_json(&options));
   assert_int_equal(gptvq_run_identity_compare(&out, read.identity, other, &error), GPTVQ_ERROR_ARGUMENT);
   assert_non_null(strstr(error.message, "`bits` was 2.25, is now 3.125"));
   assert_non_null(strstr(error.message, "`act_order` was 0, is now 1"));
   json_decref(other);
+  json_t *old = json_pack("{s:i, s:s}", "format", 2, "gptvq_version", "0.0.9");
+  assert_int_equal(gptvq_run_identity_compare(&out, old, read.identity, &error), GPTVQ_ERROR_UNSUPPORTED);
+  assert_non_null(strstr(error.message, "begun by gptvq 0.0.9"));
+  json_decref(old);
   gptvq_run_state_release(&read);
   gptvq_run_state_release(&written);
 
   tiny_write_text("run.partial", "resume.json", "{\"blocks\": -1}");
-  assert_int_equal(gptvq_run_state_read(&out, &found, &read, &error), GPTVQ_ERROR_FORMAT);
+  assert_int_equal(gptvq_output_read_state("run.partial", &saved, &error), GPTVQ_ERROR_FORMAT);
   assert_non_null(strstr(error.message, "resume.json"));
   gptvq_output_discard(&out);
   gptvq_output_release(&out);
@@ -293,36 +303,39 @@ static void output_folders_are_checked_before_any_work(void **state) {
   (void)state;
   gptvq_error error = {0};
   gptvq_output out, second;
+  json_t *saved;
   ok(gptvq_make_folder("model", err));
   ok(gptvq_make_folder("model/inner", err));
   tiny_write_text("model", "config.json", "{}");
   ok(gptvq_make_folder("other", err));
   tiny_write_text("other", "thesis.doc", "years of work");
 
-  assert_int_equal(gptvq_output_check("model", "model/inner", 0, &out, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(gptvq_output_check("model", "model/inner", 0, 0, &out, &error), GPTVQ_ERROR_ARGUMENT);
   gptvq_output_release(&out);
-  assert_int_equal(gptvq_output_check("model", "model", 1, &out, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(gptvq_output_check("model", "model", 1, 0, &out, &error), GPTVQ_ERROR_ARGUMENT);
   gptvq_output_release(&out);
-  assert_int_equal(gptvq_output_check("..", "model", 1, &out, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(gptvq_output_check("out.partial/", "model", 0, 0, &out, &error), GPTVQ_ERROR_ARGUMENT);
   gptvq_output_release(&out);
-  assert_int_equal(gptvq_output_check("", "model", 1, &out, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(gptvq_output_check("..", "model", 1, 0, &out, &error), GPTVQ_ERROR_ARGUMENT);
   gptvq_output_release(&out);
-  assert_int_equal(gptvq_output_check("other", "model", 0, &out, &error), GPTVQ_ERROR_IO);
+  assert_int_equal(gptvq_output_check("", "model", 1, 0, &out, &error), GPTVQ_ERROR_ARGUMENT);
+  gptvq_output_release(&out);
+  assert_int_equal(gptvq_output_check("other", "model", 0, 0, &out, &error), GPTVQ_ERROR_IO);
   assert_non_null(strstr(error.message, "--force"));
   gptvq_output_release(&out);
-  assert_int_equal(gptvq_output_check("other", "model", 1, &out, &error),
+  assert_int_equal(gptvq_output_check("other", "model", 1, 0, &out, &error),
                    GPTVQ_ERROR_IO); /* not a model: never replaced */
   assert_non_null(strstr(error.message, "not a model folder"));
   gptvq_output_release(&out);
-  assert_int_equal(gptvq_output_check("absent/out", "model", 0, &out, &error), GPTVQ_OK);
-  assert_int_equal(gptvq_output_open(&out, &error), GPTVQ_ERROR_IO);
+  assert_int_equal(gptvq_output_check("absent/out", "model", 0, 0, &out, &error), GPTVQ_OK);
+  assert_int_equal(gptvq_output_open(&out, &saved, &error), GPTVQ_ERROR_IO);
   gptvq_output_release(&out);
 
-  ok(gptvq_output_check("fresh///", "model", 0, &out, err));
+  ok(gptvq_output_check("fresh///", "model", 0, 0, &out, err));
   assert_string_equal(out.path, "fresh");
-  ok(gptvq_output_open(&out, err));
-  ok(gptvq_output_check("fresh", "model", 0, &second, err));
-  assert_int_equal(gptvq_output_open(&second, &error), GPTVQ_ERROR_IO); /* locked */
+  ok(gptvq_output_open(&out, &saved, err));
+  ok(gptvq_output_check("fresh", "model", 0, 0, &second, err));
+  assert_int_equal(gptvq_output_open(&second, &saved, &error), GPTVQ_ERROR_IO); /* locked */
   gptvq_output_discard(&second);
   gptvq_output_release(&second);
   assert_true(gptvq_is_folder("fresh.partial"));
@@ -333,24 +346,50 @@ static void output_folders_are_checked_before_any_work(void **state) {
   assert_false(gptvq_path_exists("fresh.partial"));
 }
 
+static const char old_config[] = "{\"model_type\": \"llama\", \"old\": true}",
+                  new_config[] = "{\"model_type\": \"llama\", \"old\": false}";
+
+static void assert_text(const char *path, const char *expected) {
+  char *text;
+  size_t size;
+  ok(gptvq_read_file(path, 100, &text, &size, err));
+  assert_string_equal(text, expected);
+  free(text);
+}
+
 static void publishing_replaces_a_folder_whole(void **state) {
   (void)state;
   gptvq_output out;
   ok(gptvq_make_folder("target", err));
-  tiny_write_text("target", "config.json", "old");
+  tiny_write_text("target", "config.json", old_config);
   tiny_write_text("target", "old.txt", "old");
   ok(gptvq_make_folder("source", err));
-  ok(gptvq_output_check("target", "source", 1, &out, err));
-  ok(gptvq_output_open(&out, err));
-  tiny_write_text("target.partial", "config.json", "new");
-  ok(gptvq_output_publish(&out, err));
+  gptvq_error error = {0};
+  assert_int_equal(gptvq_output_check("target", "source", 1, 0, &out, &error), GPTVQ_ERROR_IO);
+  assert_non_null(strstr(error.message, "target/old.txt"));
+  gptvq_output_release(&out);
+  tiny_write_text("source", "old.txt", "a side file of the source"); /* and so of an output made from it */
+  ok(gptvq_output_check("target", "source", 1, 0, &out, err));
+  ok(gptvq_output_start(&out, "export", 1, err));
+  tiny_write_text("target.partial", "config.json", new_config);
+  /* what no run has written is neither published nor removed, nor is a folder of somebody else */
+  tiny_write_text("target.partial", "notes.txt", "mine");
+  assert_int_equal(gptvq_output_publish(&out, NULL, &error), GPTVQ_ERROR_IO);
+  assert_non_null(strstr(error.message, "target.partial/notes.txt"));
+  gptvq_output_discard(&out);
+  assert_text("target.partial/notes.txt", "mine");
+  assert_text("target/config.json", old_config);
+  gptvq_output_release(&out);
+  ok(gptvq_output_check("target", "source", 1, 0, &out, err));
+  assert_int_equal(gptvq_output_start(&out, "export", 1, &error), GPTVQ_ERROR_IO);
+  assert_non_null(strstr(error.message, "not an interrupted run"));
+  assert_int_equal(unlink("target.partial/notes.txt"), 0);
+  ok(gptvq_output_start(&out, "export", 1, err));
+  tiny_write_text("target.partial", "config.json", new_config);
+  ok(gptvq_output_publish(&out, NULL, err));
   gptvq_output_release(&out);
   assert_int_equal(file_count("target"), 1);
-  char *text;
-  size_t size;
-  ok(gptvq_read_file("target/config.json", 100, &text, &size, err));
-  assert_string_equal(text, "new");
-  free(text);
+  assert_text("target/config.json", new_config);
   assert_false(gptvq_path_exists("target.partial"));
 }
 

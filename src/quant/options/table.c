@@ -141,7 +141,8 @@ static const gptvq_field fields[] = {
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "svd-rank", .argument = "R",
      .help = "codebooks of a layer stored as int8 factors of rank R (--dim 1)"},
 
-    {MEMBER(force, GPTVQ_FIELD_SWITCH), .section = "", .flag = "force", .help = "replace OUT if it exists"},
+    {MEMBER(force, GPTVQ_FIELD_SWITCH), .section = "", .flag = "force",
+     .help = "replace OUT if it is a model folder; start over instead of --resume"},
     {MEMBER(resume, GPTVQ_FIELD_SWITCH), .section = "", .flag = "resume",
      .help = "go on with an interrupted run (same options)"},
 };
