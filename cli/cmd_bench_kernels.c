@@ -28,7 +28,7 @@ static int report(void *user, const gptvq_kernel_speed *s) {
   output *out = user;
   if (out->results == NULL) print_speed(out, s);
   else
-    (void)json_array_append_new(
+    gptvq_cli_json_append(
         out->results,
         json_pack("{s:s, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kernel",
                   s->kernel, "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols, "tokens",

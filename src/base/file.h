@@ -10,6 +10,10 @@ typedef struct gptvq_mapping {
   size_t size;
 } gptvq_mapping;
 
+/* "cannot VERB PATH: " and the reason in errno: GPTVQ_ERROR_MEMORY when that is memory, else GPTVQ_ERROR_IO.
+ */
+gptvq_status gptvq_fail_errno(gptvq_error *err, const char *verb, const char *path);
+
 /* Maps a regular file read-only. GPTVQ_ERROR_IO with the path and the system's reason. */
 gptvq_status gptvq_map_file(const char *path, gptvq_mapping *out, gptvq_error *err);
 void gptvq_unmap_file(gptvq_mapping *mapping);

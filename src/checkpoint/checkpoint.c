@@ -104,17 +104,21 @@ static gptvq_status open_sharded(gptvq_checkpoint *checkpoint, const json_t *ind
   return status;
 }
 
-static bool has_file(const char *folder, const char *name) {
+static gptvq_status has_file(const char *folder, const char *name, bool *there, gptvq_error *err) {
   char *path = gptvq_join_path(folder, name);
-  bool there = path != NULL && gptvq_path_exists(path);
+  if (path == NULL) return gptvq_fail_memory(err, name, strlen(folder) + strlen(name) + 2);
+  *there = *there || gptvq_path_exists(path);
   free(path);
-  return there;
+  return GPTVQ_OK;
 }
 
 static gptvq_status open_single(gptvq_checkpoint *checkpoint, gptvq_error *err) {
   const char *folder = checkpoint->folder;
-  if (!has_file(folder, single_name)) {
-    bool torch = has_file(folder, "pytorch_model.bin") || has_file(folder, "pytorch_model.bin.index.json");
+  bool single = false, torch = false;
+  GPTVQ_TRY(has_file(folder, single_name, &single, err));
+  if (!single) {
+    GPTVQ_TRY(has_file(folder, "pytorch_model.bin", &torch, err));
+    GPTVQ_TRY(has_file(folder, "pytorch_model.bin.index.json", &torch, err));
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds neither %s nor %s%s", folder, single_name, index_name,
                       torch ? "; pytorch_model.bin files are not supported: convert the model to safetensors"
                             : "");

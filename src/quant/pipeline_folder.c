@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "quant/pipeline_folder.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include <dirent.h>
@@ -15,14 +16,15 @@
 
 static const off_t max_side_file = (off_t)256 << 20;
 
-static bool is_empty_folder(const char *path) {
+static gptvq_status is_empty_folder(const char *path, bool *empty, gptvq_error *err) {
+  *empty = false;
   DIR *folder = opendir(path);
-  if (folder == NULL) return false;
-  bool empty = true;
-  for (struct dirent *entry; empty && (entry = readdir(folder)) != NULL;)
-    empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+  if (folder == NULL) return gptvq_fail_errno(err, "read the folder", path);
+  *empty = true;
+  for (struct dirent *entry; *empty && (entry = readdir(folder)) != NULL;)
+    *empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
   closedir(folder);
-  return empty;
+  return GPTVQ_OK;
 }
 
 /* May `path` be replaced? Only a folder that holds a model, or nothing. */
@@ -30,32 +32,31 @@ static gptvq_status check_replaceable(const char *path, gptvq_error *err) {
   if (!gptvq_is_folder(path)) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a folder", path);
   char *config = gptvq_join_path(path, "config.json");
   if (config == NULL) return gptvq_fail_memory(err, path, strlen(path));
-  bool model = gptvq_path_exists(config);
+  bool model = gptvq_path_exists(config), empty = false;
   free(config);
-  if (!model && !is_empty_folder(path))
+  if (!model) GPTVQ_TRY(is_empty_folder(path, &empty, err));
+  if (!model && !empty)
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a model folder: it will not be replaced",
                       path);
   return GPTVQ_OK;
 }
 
 /* Is `inner` the folder `outer` or somewhere inside it? Both exist. */
-static bool contains(const char *outer, const char *inner) {
-  char *a = realpath(outer, NULL), *b = realpath(inner, NULL);
+static gptvq_status contains(const char *outer, const char *inner, bool *inside, gptvq_error *err) {
+  char *a = realpath(outer, NULL), *b = a != NULL ? realpath(inner, NULL) : NULL;
+  gptvq_status status = b == NULL ? gptvq_fail_errno(err, "resolve", a == NULL ? outer : inner) : GPTVQ_OK;
   size_t length = a != NULL ? strlen(a) : 0;
-  bool inside = a != NULL && b != NULL && strncmp(a, b, length) == 0 &&
-                (b[length] == '\0' || b[length] == '/' || (length > 0 && a[length - 1] == '/'));
+  *inside = b != NULL && strncmp(a, b, length) == 0 &&
+            (b[length] == '\0' || b[length] == '/' || (length > 0 && a[length - 1] == '/'));
   free(a);
   free(b);
-  return inside;
+  return status;
 }
 
-/* Is path[0..length), the path without its final slashes, a symbolic link to a folder? */
-static bool is_link_to_folder(const char *path, size_t length) {
-  char *name = strndup(path, length);
+/* A symbolic link to a folder? */
+static bool is_link_to_folder(const char *path) {
   struct stat info;
-  bool is_link = name != NULL && lstat(name, &info) == 0 && S_ISLNK(info.st_mode) && gptvq_is_folder(name);
-  free(name);
-  return is_link;
+  return lstat(path, &info) == 0 && S_ISLNK(info.st_mode) && gptvq_is_folder(path);
 }
 
 gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int force, gptvq_output *out,
@@ -65,9 +66,14 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no output folder was given");
   size_t length = strlen(out_dir);
   while (length > 1 && out_dir[length - 1] == '/') length--;
-  /* a link stays one: what it points to is replaced, on its own disk */
-  out->path = is_link_to_folder(out_dir, length) ? realpath(out_dir, NULL) : strndup(out_dir, length);
+  out->path = strndup(out_dir, length);
   if (out->path == NULL) return gptvq_fail_memory(err, "the output path", length);
+  if (is_link_to_folder(out->path)) { /* it stays one: what it points to is replaced, on its own disk */
+    char *target = realpath(out->path, NULL);
+    if (target == NULL) return gptvq_fail_errno(err, "resolve", out->path);
+    free(out->path);
+    out->path = target;
+  }
   length = strlen(out->path);
   out->work = malloc(length + sizeof ".partial");
   if (out->work == NULL) return gptvq_fail_memory(err, "the output path", length);
@@ -77,7 +83,9 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
   if (last[0] == '\0' || strcmp(last, ".") == 0 || strcmp(last, "..") == 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "the output folder %s needs a name of its own", out_dir);
   if (gptvq_path_exists(out->path)) {
-    if (contains(out->path, source_dir))
+    bool inside;
+    GPTVQ_TRY(contains(out->path, source_dir, &inside, err));
+    if (inside)
       return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                         "the output folder %s holds the input model %s: choose another", out->path,
                         source_dir);
@@ -176,8 +184,7 @@ static bool is_side_file(const char *name) {
 
 gptvq_status gptvq_copy_side_files(const char *from, const char *to, gptvq_error *err) {
   DIR *folder = opendir(from);
-  if (folder == NULL)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot read the folder %s: %s", from, strerror(errno));
+  if (folder == NULL) return gptvq_fail_errno(err, "read the folder", from);
   gptvq_status status = GPTVQ_OK;
   for (struct dirent *entry; status == GPTVQ_OK && (entry = readdir(folder)) != NULL;) {
     struct stat info;
@@ -196,15 +203,18 @@ gptvq_status gptvq_copy_side_files(const char *from, const char *to, gptvq_error
 
 /* With the fewest digits that keep every number exactly: 1e-05 does not become 1.0000000000000001e-5. */
 static char *dump_json(const json_t *json) {
-  for (size_t digits = 15; digits < 17; digits++) {
-    char *text = json_dumps(json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(digits));
-    json_t *again = text != NULL ? json_loads(text, 0, NULL) : NULL;
+  for (size_t digits = 15; digits <= 17; digits++) {
+    char *text = gptvq_json_dump(json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(digits));
+    json_error_t where;
+    json_t *again = text != NULL ? gptvq_json_parse(text, strlen(text), 0, &where) : NULL;
     bool same = json_equal(json, again) != 0;
+    bool failed = again == NULL;
     json_decref(again);
     if (same) return text;
     free(text);
+    if (failed) return NULL;
   }
-  return json_dumps(json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(17));
+  return NULL; /* 17 digits keep every number: what was read back is something else */
 }
 
 gptvq_status gptvq_write_json(const char *path, const json_t *json, gptvq_error *err) {

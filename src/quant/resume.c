@@ -1,5 +1,6 @@
 #include "quant/resume.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include <stdio.h>
@@ -81,7 +82,7 @@ static uint64_t hash_tensors(const gptvq_checkpoint *checkpoint) {
 }
 
 json_t *gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_options *options) {
-  char *config = json_dumps(gptvq_checkpoint_config(model->checkpoint), JSON_COMPACT | JSON_SORT_KEYS);
+  char *config = gptvq_json_dump(gptvq_checkpoint_config(model->checkpoint), JSON_COMPACT | JSON_SORT_KEYS);
   json_t *shape = gptvq_options_json(options), *identity = NULL;
   if (config == NULL || shape == NULL) goto done;
   if (options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ) {
@@ -112,8 +113,10 @@ gptvq_status gptvq_run_state_read(const gptvq_output *out, bool *found, gptvq_ru
   GPTVQ_TRY(gptvq_output_path(out, state_name, path, err));
   if (!gptvq_path_exists(path)) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_read_file(path, 1 << 20, &text, &size, err));
-  json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
+  json_error_t where;
+  json_t *root = gptvq_json_parse(text, size, JSON_REJECT_DUPLICATES, &where);
   free(text);
+  if (root == NULL && gptvq_json_no_memory(&where)) return gptvq_fail_memory(err, path, size);
   const char *hash = json_string_value(json_object_get(root, "calibration_hash"));
   json_t *identity = json_object_get(root, "run"), *blocks = json_object_get(root, "blocks");
   gptvq_status status = GPTVQ_OK;
@@ -159,8 +162,8 @@ typedef struct difference_list {
 
 static void add_difference(difference_list *list, const char *name, const json_t *saved, const json_t *now) {
   if (list->count++ >= 3) return;
-  char *a = saved != NULL ? json_dumps(saved, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-  char *b = now != NULL ? json_dumps(now, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+  char *a = saved != NULL ? gptvq_json_dump(saved, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+  char *b = now != NULL ? gptvq_json_dump(now, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
   size_t used = strlen(list->text);
   (void)snprintf(list->text + used, sizeof list->text - used, "%s%s was %.60s, is now %.60s",
                  used > 0 ? "; " : "", name, a != NULL ? a : "absent", b != NULL ? b : "absent");
@@ -229,8 +232,8 @@ gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash, 
 void gptvq_run_state_remove(const char *folder) {
   const char *names[] = {state_name, tokens_name};
   for (size_t i = 0; i < 2; i++) {
-    char *path = gptvq_join_path(folder, names[i]);
-    if (path != NULL) (void)unlink(path);
-    free(path);
+    char path[GPTVQ_PATH_MAX];
+    int length = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+    if (length > 0 && length < GPTVQ_PATH_MAX) (void)unlink(path);
   }
 }
