@@ -105,9 +105,11 @@ gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gp
 double gptvq_cli_clock(void);
 
 /* ---- progress.c ---- */
-/* After Ctrl-C (or SIGTERM) gptvq_cli_interrupted() is true and the progress callback asks the library to
- * stop; a second one ends the process at once. */
+/* Ctrl-C (and SIGTERM) end the process at once, until a command says that it hears them: then
+ * gptvq_cli_interrupted() is true and the progress callback asks the library to stop; a second one, or ten
+ * seconds without an end, end the process. */
 void gptvq_cli_catch_signals(void);
+void gptvq_cli_hear_signals(bool hear); /* making the progress callbacks says so too */
 bool gptvq_cli_interrupted(void);
 
 typedef struct gptvq_cli_progress {

@@ -54,7 +54,7 @@ static int run_turn(speed *job, int warm_up) {
   }
   gptvq_session_reset(job->session);
   if (code == 0 && job->depth > 0) code = step(job, 0, job->depth, NULL);
-  for (size_t i = 0; i < job->tokens && code == 0 && !gptvq_cli_interrupted(); i++)
+  for (size_t i = 0; i < job->tokens && code == 0; i++)
     code = step(job, job->depth + i, 1, warm_up ? NULL : &job->steps);
   return code;
 }
@@ -171,10 +171,7 @@ static int bench_model(int argc, char **argv) {
   if (!gptvq_cli_parse(&command, argc, argv, &path, &code)) return code;
   code = prepare(&job, path);
   if (code == 0) job.bandwidth = gptvq_measure_bandwidth(2);
-  for (size_t i = 0; i <= job.repeats && code == 0 && !gptvq_cli_interrupted(); i++)
-    code = run_turn(&job, i == 0);
-  if (code == 0 && gptvq_cli_interrupted())
-    code = gptvq_cli_error(GPTVQ_ERROR_CANCELLED, "stopped on request");
+  for (size_t i = 0; i <= job.repeats && code == 0; i++) code = run_turn(&job, i == 0);
   if (code == 0) code = report(&job, path);
   free(job.steps.seconds);
   free(job.prompts.seconds);

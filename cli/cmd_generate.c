@@ -117,7 +117,7 @@ static bool is_eos(const generation *job, int32_t id) {
 /* Runs the prompt. It goes through the text stream too: what a token looks like may depend on those before
  * it. */
 static int run_prompt(generation *job) {
-  enum { CHUNK = 512 }; /* so that Ctrl-C is heard */
+  enum { CHUNK = 512 };
   gptvq_error err;
   const char *piece;
   size_t size;
@@ -128,7 +128,7 @@ static int run_prompt(generation *job) {
     if (code != 0) return code;
   }
   double start = gptvq_cli_clock();
-  for (size_t at = 0; at < job->prompt_count && !gptvq_cli_interrupted(); at += CHUNK) {
+  for (size_t at = 0; at < job->prompt_count; at += CHUNK) {
     size_t n = job->prompt_count - at < CHUNK ? job->prompt_count - at : CHUNK;
     float *logits = at + n == job->prompt_count && job->count > 0 ? job->logits : NULL;
     if (gptvq_session_forward(job->session, job->prompt_ids + at, n, logits, 0, &err) != GPTVQ_OK)
@@ -143,6 +143,7 @@ static int decode(generation *job) {
   const char *piece;
   size_t size;
   double start = gptvq_cli_clock();
+  gptvq_cli_hear_signals(true); /* what was printed is ended in order */
   for (size_t i = 0; i < job->count && !gptvq_cli_interrupted(); i++) {
     int32_t id;
     if (gptvq_sample(&job->sampler, job->logits, job->info.vocab, &id, &err) != GPTVQ_OK)

@@ -208,7 +208,9 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   gptvq_error err;
   int code = 0;
   for (size_t i = 0; i < 2 && code == 0; i++) {
-    if (gptvq_model_open(paths[i], NULL, &models[i], &err) != GPTVQ_OK) code = gptvq_cli_fail(&err);
+    if (gptvq_model_open(paths[i], NULL, &models[i], &err) != GPTVQ_OK)
+      code = gptvq_cli_error(err.status, "%s is written and whole, but there is no report: %s", line->out,
+                             err.message);
     else gptvq_model_get_info(models[i], &info[i]);
   }
   for (size_t i = 0; i < 2; i++) gptvq_model_close(models[i]);

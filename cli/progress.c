@@ -7,16 +7,35 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted;
+enum { PATIENCE = 10 }; /* seconds */
+static volatile sig_atomic_t interrupted, heard, bar_open;
+
+static void say(const char *text) {
+  if (bar_open) (void)!write(STDERR_FILENO, "\r\x1b[K", 4);
+  (void)!write(STDERR_FILENO, text, strlen(text));
+}
 
 static void on_signal(int signal_number) {
   (void)signal_number;
+  if (!heard) {
+    say("gptvq: error: stopped on request\n");
+    _exit(GPTVQ_ERROR_CANCELLED);
+  }
   interrupted = 1;
+  (void)alarm(PATIENCE);
+}
+
+static void on_alarm(int signal_number) {
+  (void)signal_number;
+  say("gptvq: error: stopped on request, in the middle of a step that takes too long to end in order\n");
+  _exit(GPTVQ_ERROR_CANCELLED);
 }
 
 void gptvq_cli_catch_signals(void) {
   struct sigaction action;
   memset(&action, 0, sizeof action);
+  action.sa_handler = on_alarm;
+  (void)sigaction(SIGALRM, &action, NULL);
   action.sa_handler = on_signal;
   action.sa_flags = (int)SA_RESETHAND; /* the second one ends the process at once */
   (void)sigaction(SIGINT, &action, NULL);
@@ -28,6 +47,7 @@ void gptvq_cli_catch_signals(void) {
 }
 
 bool gptvq_cli_interrupted(void) { return interrupted != 0; }
+void gptvq_cli_hear_signals(bool hear) { heard = hear; }
 
 static size_t terminal_width(void) {
   struct winsize size;
@@ -59,6 +79,7 @@ static void draw(gptvq_cli_progress *state, const gptvq_progress *p, double eta)
   (void)fprintf(stderr, "\r%s\x1b[K", line);
   (void)fflush(stderr);
   state->line_open = true;
+  bar_open = 1;
 }
 
 static void print_plain(const gptvq_progress *p, double eta) {
@@ -125,6 +146,7 @@ static void on_log(void *user, gptvq_log_level level, const char *line) {
 gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress) {
   memset(progress, 0, sizeof *progress);
   progress->terminal = isatty(STDERR_FILENO) == 1;
+  gptvq_cli_hear_signals(true);
   return (gptvq_callbacks){.user = progress, .log = on_log, .progress = on_progress};
 }
 
@@ -133,4 +155,5 @@ void gptvq_cli_progress_end(gptvq_cli_progress *progress) {
   (void)fputs("\r\x1b[K", stderr);
   (void)fflush(stderr);
   progress->line_open = false;
+  bar_open = 0;
 }

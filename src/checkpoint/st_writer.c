@@ -41,6 +41,16 @@ static gptvq_status misuse(const gptvq_st_writer *writer, const char *name, cons
   return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "writing %s: %s %s", writer->path, name, what);
 }
 
+/* jansson has not taken `text`, a name or what belongs to it: for what reason? */
+static gptvq_status refused(const gptvq_st_writer *writer, const char *name, const char *text,
+                            gptvq_error *err) {
+  json_error_t where;
+  json_t *again = json_pack_ex(&where, 0, "s", text);
+  bool invalid = again == NULL && json_error_code(&where) == json_error_invalid_utf8;
+  json_decref(again);
+  return invalid ? misuse(writer, name, "is not valid UTF-8", err) : gptvq_fail_memory(err, name, 256);
+}
+
 gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, gptvq_tensor_type type,
                                      size_t rank, const size_t *dims, gptvq_error *err) {
   if (writer->started) return misuse(writer, name, "is declared after the first write", err);
@@ -66,8 +76,7 @@ gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, 
                                      shape, "data_offsets", (json_int_t)writer->declared, (json_int_t)end);
   json_decref(shape);
   if (entry == NULL) return gptvq_fail_memory(err, name, 256);
-  /* whether the name is UTF-8 shows when the header is read back */
-  if (json_object_set_new_nocheck(writer->header, name, entry) != 0) return gptvq_fail_memory(err, name, 256);
+  if (json_object_set_new(writer->header, name, entry) != 0) return refused(writer, name, name, err);
   writer->tensors++;
   writer->declared = end;
   return GPTVQ_OK;
@@ -77,8 +86,8 @@ gptvq_status gptvq_st_writer_metadata(gptvq_st_writer *writer, const char *key, 
                                       gptvq_error *err) {
   if (writer->started) return misuse(writer, key, "is metadata given after the first write", err);
   if (json_object_get(writer->metadata, key) == NULL) writer->entries++;
-  if (json_object_set_new_nocheck(writer->metadata, key, json_string_nocheck(value)) != 0)
-    return gptvq_fail_memory(err, key, strlen(value));
+  if (json_object_set_new(writer->metadata, key, json_string(value)) != 0)
+    return refused(writer, key, value, err);
   return GPTVQ_OK;
 }
 

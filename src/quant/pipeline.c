@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "linalg/gemm.h"
 #include "quant/guide.h"
 #include "quant/pipeline_allocate.h"
 #include "quant/resume.h"
@@ -450,6 +451,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, &r->out, err));
   GPTVQ_TRY(open_input(r, err));
+  GPTVQ_TRY(gptvq_blas_init(err));
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->options, &bytes, err));
   GPTVQ_TRY(open_output(r, err));
   if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));

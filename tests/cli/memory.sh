@@ -1,0 +1,87 @@
+# Too little memory is exit code 7 and one line, or it is enough: then the output is what it always is. Every allocation of a command
+# fails in turn (tests/memory/fail_malloc.c), once alone and once with all that follow; then the address space is limited.
+# MEMORY_STEP=1 tries every allocation (minutes); without it as many as fit in a few seconds.
+. "$SOURCE/tests/cli/lib.sh"
+
+unset GPTVQ_GEMM || true
+export FAIL_AT FAIL_ON
+tiny=$SOURCE/tests/golden/model/llama-sharded
+
+# A tokenizer of 64 tokens that needs every part: normalizer, regular expressions, an added token, a template.
+mkdir source
+cp "$tiny"/config.json "$tiny"/model* source/
+awk 'BEGIN {
+  printf "{\"added_tokens\": [{\"id\": 1, \"content\": \"<s>\", \"special\": true}],\n"
+  printf "\"normalizer\": {\"type\": \"NFKC\"},\n"
+  printf "\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\p{Lu}?\\\\p{Ll}+| ?[^\\\\s\\\\p{L}]+|\\\\s+\"}, \"behavior\": \"Isolated\"},\n"
+  printf "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\"}}, {\"Sequence\": {\"id\": \"A\"}}],"
+  printf " \"special_tokens\": {\"<s>\": {\"ids\": [1]}}},\n\"decoder\": {\"type\": \"Fuse\"},\n"
+  printf "\"model\": {\"type\": \"BPE\", \"unk_token\": \"<unk>\", \"vocab\": {\"<unk>\": 0, \"<s>\": 1, \"</s>\": 2, \" \": 3, \".\": 4, \"th\": 5, \"the\": 6"
+  for (i = 0; i < 26; i++) printf ", \"%c\": %d", 97 + i, 7 + i
+  for (i = 0; i < 26; i++) printf ", \"%c\": %d", 65 + i, 33 + i
+  printf "}, \"merges\": [\"t h\", \"th e\"]}}\n" }' < /dev/null > source/tokenizer.json
+printf '{"bos_token": "<s>", "eos_token": "</s>", "model_max_length": 1000000000000000019884624838656}\n' > source/tokenizer_config.json
+i=0
+while [ $i -lt 40 ]; do printf 'The theme of this text is the memory that is not there. '; i=$((i + 1)); done > text.txt
+expect_ok "$GPTVQ" quantize source -o packed --method rtn --bits 2.5 --quiet
+
+# left: what a command left in the folder `work`, with its sums
+left() { (cd work && find . -type f -exec cksum {} + && find .) | sort; }
+
+# sweep STEP COMMAND…: in an empty folder `work`
+sweep() {
+  step=${MEMORY_STEP:-$1}
+  shift
+  rm -rf work && mkdir work
+  FAIL_AT=0 FAIL_ON=0
+  run env LD_PRELOAD="$FAIL_MALLOC" FAIL_COUNT="$capture/count" "$@"
+  [ "$code" = 0 ] || die "exit code $code without any failure: $*"
+  cp "$capture/out" "$capture/good"
+  left > "$capture/good-left"
+  count=$(cat "$capture/count")
+  for FAIL_ON in 0 1; do
+    FAIL_AT=1
+    while [ "$FAIL_AT" -le "$count" ]; do
+      rm -rf work && mkdir work
+      run timeout -k 1 60 env LD_PRELOAD="$FAIL_MALLOC" "$@"
+      case $code in
+        0)
+          cmp -s "$capture/out" "$capture/good" || die "another output with FAIL_AT=$FAIL_AT FAIL_ON=$FAIL_ON: $*"
+          left > "$capture/now-left"
+          cmp -s "$capture/now-left" "$capture/good-left" || die "other files with FAIL_AT=$FAIL_AT FAIL_ON=$FAIL_ON: $*" ;;
+        7)
+          [ "$(grep -c . "$capture/err")" = 1 ] && grep -q '^gptvq: error: ' "$capture/err" ||
+            die "not one error line with FAIL_AT=$FAIL_AT FAIL_ON=$FAIL_ON: $*"
+          if [ -e work/out.partial/resume.json ]; then # what a quantization had finished: it must be of use
+            [ -z "$(find work -name '*.tmp.*')" ] || die "a temporary file is left with FAIL_AT=$FAIL_AT FAIL_ON=$FAIL_ON: $*"
+            expect_ok "$@" --resume
+            left > "$capture/now-left"
+            cmp -s "$capture/now-left" "$capture/good-left" || die "other files after --resume, FAIL_AT=$FAIL_AT FAIL_ON=$FAIL_ON: $*"
+            rm -rf work/out
+          elif grep -q 'work/out is written and whole' "$capture/err"; then # only the report is missing
+            left > "$capture/now-left"
+            cmp -s "$capture/now-left" "$capture/good-left" || die "other files with FAIL_AT=$FAIL_AT FAIL_ON=$FAIL_ON: $*"
+            rm -rf work/out
+          fi
+          [ "$(find work)" = work ] || die "left something behind with FAIL_AT=$FAIL_AT FAIL_ON=$FAIL_ON: $(find work) $*" ;;
+        *) die "exit code $code with FAIL_AT=$FAIL_AT FAIL_ON=$FAIL_ON: $*" ;;
+      esac
+      FAIL_AT=$((FAIL_AT + step))
+    done
+  done
+  echo "$count allocations, every $step: $*"
+}
+
+if [ -n "${FAIL_MALLOC:-}" ]; then
+  sweep 23 "$GPTVQ" inspect source
+  sweep 29 "$GPTVQ" inspect packed --json
+  sweep 23 "$GPTVQ" tokenize source --text text.txt --json
+  sweep 31 "$GPTVQ" export packed -o work/out --quiet
+  sweep 31 "$GPTVQ" eval packed --text text.txt --ctx 32 --max-windows 4 --threads 2 --quiet
+  sweep 37 "$GPTVQ" generate packed -p 'The theme' -n 4 --temp 0 --ignore-eos --threads 2 --quiet
+  sweep 97 "$GPTVQ" quantize source -o work/out --method rtn --bits 2.5 --threads 2 --quiet
+  sweep 211 "$GPTVQ" quantize source -o work/out --dim 2 --bits 2.25 --group-size 256 --calib text.txt --calib-samples 2 \
+    --calib-length 32 --em-iterations 2 --reassign-rounds 1 --threads 2 --quiet
+else
+  echo "skipped: allocations do not fail here (sanitizers have their own, programs of another machine run through an emulator)"
+fi
