@@ -14,7 +14,7 @@
 __attribute__((weak)) void *blas_memory_alloc(int position);
 __attribute__((weak)) void blas_memory_free(void *buffer);
 
-enum { MOST_THREADS = 256 };
+enum { MOST_BUFFERS = 48 };                           /* any OpenBLAS has room for 50 without a warning */
 static const size_t buffer_bytes = (size_t)128 << 20; /* of address space; the largest of its targets */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -23,7 +23,7 @@ static size_t ready; /* buffers that are there */
 
 /* One mapping a buffer, as OpenBLAS makes them. */
 static bool fits(size_t count) {
-  void *probes[MOST_THREADS];
+  void *probes[MOST_BUFFERS];
   size_t made = 0;
   while (made < count && (probes[made] = mmap(NULL, buffer_bytes, PROT_READ | PROT_WRITE,
                                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED)
@@ -33,7 +33,7 @@ static bool fits(size_t count) {
 }
 
 static void take(size_t count) {
-  void *buffers[MOST_THREADS];
+  void *buffers[MOST_BUFFERS];
   if (blas_memory_alloc == NULL || blas_memory_free == NULL) return;
   for (size_t i = 0; i < count; i++) buffers[i] = blas_memory_alloc(0);
   for (size_t i = 0; i < count; i++) blas_memory_free(buffers[i]);
@@ -44,7 +44,7 @@ void gptvq_blas_one_thread(void) { (void)pthread_once(&once, use_one_thread); }
 
 gptvq_status gptvq_blas_init(gptvq_error *err) {
   gptvq_status status = GPTVQ_OK;
-  size_t wanted = gptvq_min_size((size_t)gptvq_get_threads(), MOST_THREADS);
+  size_t wanted = gptvq_min_size((size_t)gptvq_get_threads(), MOST_BUFFERS);
   gptvq_blas_one_thread();
   pthread_mutex_lock(&mutex);
   if (wanted > ready && fits(wanted - ready)) {
