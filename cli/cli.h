@@ -109,7 +109,7 @@ double gptvq_cli_clock(void);
  * gptvq_cli_interrupted() is true and the progress callback asks the library to stop; a second one, or ten
  * seconds without an end, end the process. */
 void gptvq_cli_catch_signals(void);
-void gptvq_cli_hear_signals(bool hear); /* making the progress callbacks says so too */
+void gptvq_cli_hear_signals(void); /* making the progress callbacks says so too */
 bool gptvq_cli_interrupted(void);
 
 typedef struct gptvq_cli_progress {

@@ -143,7 +143,7 @@ static int decode(generation *job) {
   const char *piece;
   size_t size;
   double start = gptvq_cli_clock();
-  gptvq_cli_hear_signals(true); /* what was printed is ended in order */
+  gptvq_cli_hear_signals(); /* what was printed is ended in order */
   for (size_t i = 0; i < job->count && !gptvq_cli_interrupted(); i++) {
     int32_t id;
     if (gptvq_sample(&job->sampler, job->logits, job->info.vocab, &id, &err) != GPTVQ_OK)

@@ -47,7 +47,7 @@ void gptvq_cli_catch_signals(void) {
 }
 
 bool gptvq_cli_interrupted(void) { return interrupted != 0; }
-void gptvq_cli_hear_signals(bool hear) { heard = hear; }
+void gptvq_cli_hear_signals(void) { heard = 1; }
 
 static size_t terminal_width(void) {
   struct winsize size;
@@ -146,7 +146,7 @@ static void on_log(void *user, gptvq_log_level level, const char *line) {
 gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress) {
   memset(progress, 0, sizeof *progress);
   progress->terminal = isatty(STDERR_FILENO) == 1;
-  gptvq_cli_hear_signals(true);
+  gptvq_cli_hear_signals();
   return (gptvq_callbacks){.user = progress, .log = on_log, .progress = on_progress};
 }
 

@@ -41,10 +41,11 @@ static gptvq_status check_replaceable(const char *path, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-/* Is `inner` the folder `outer` or somewhere inside it? Both exist. */
+/* Is `inner` the folder `outer` or somewhere inside it? What does not exist is nowhere. */
 static gptvq_status contains(const char *outer, const char *inner, bool *inside, gptvq_error *err) {
   char *a = realpath(outer, NULL), *b = a != NULL ? realpath(inner, NULL) : NULL;
-  gptvq_status status = b == NULL ? gptvq_fail_errno(err, "resolve", a == NULL ? outer : inner) : GPTVQ_OK;
+  gptvq_status status = GPTVQ_OK;
+  if (b == NULL && errno == ENOMEM) status = gptvq_fail_errno(err, "resolve", a == NULL ? outer : inner);
   size_t length = a != NULL ? strlen(a) : 0;
   *inside = b != NULL && strncmp(a, b, length) == 0 &&
             (b[length] == '\0' || b[length] == '/' || (length > 0 && a[length - 1] == '/'));
