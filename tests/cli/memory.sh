@@ -73,14 +73,14 @@ sweep() {
 }
 
 if [ -n "${FAIL_MALLOC:-}" ]; then
-  sweep 43 "$GPTVQ" inspect source
-  sweep 157 "$GPTVQ" inspect packed --json
-  sweep 11 "$GPTVQ" tokenize source --text text.txt --json
-  sweep 171 "$GPTVQ" export packed -o work/out --quiet
-  sweep 131 "$GPTVQ" eval packed --text text.txt --ctx 32 --max-windows 4 --threads 2 --quiet
-  sweep 139 "$GPTVQ" generate packed -p 'The theme' -n 4 --temp 0 --ignore-eos --threads 2 --quiet
-  sweep 1201 "$GPTVQ" quantize source -o work/out --method rtn --bits 2.5 --threads 2 --quiet
-  sweep 1303 "$GPTVQ" quantize source -o work/out --dim 2 --bits 2.25 --group-size 256 --calib text.txt --calib-samples 2 \
+  sweep 87 "$GPTVQ" inspect source
+  sweep 311 "$GPTVQ" inspect packed --json
+  sweep 23 "$GPTVQ" tokenize source --text text.txt --json
+  sweep 341 "$GPTVQ" export packed -o work/out --quiet
+  sweep 263 "$GPTVQ" eval packed --text text.txt --ctx 32 --max-windows 4 --threads 2 --quiet
+  sweep 277 "$GPTVQ" generate packed -p 'The theme' -n 4 --temp 0 --ignore-eos --threads 2 --quiet
+  sweep 2399 "$GPTVQ" quantize source -o work/out --method rtn --bits 2.5 --threads 2 --quiet
+  sweep 2593 "$GPTVQ" quantize source -o work/out --dim 2 --bits 2.25 --group-size 256 --calib text.txt --calib-samples 2 \
     --calib-length 32 --em-iterations 2 --reassign-rounds 1 --threads 2 --quiet
 else
   echo "skipped: allocations do not fail here (sanitizers have their own, programs of another machine run through an emulator)"
@@ -108,7 +108,7 @@ limited() { # KILOBYTES COMMAND…
   rm -rf work && mkdir work
 }
 enough=0 little=0
-for kilobytes in 30000 70000 100000 110000 120000 140000 170000 200000 250000 300000 350000 400000 500000 700000; do
+for kilobytes in 30000 100000 110000 120000 200000 300000 350000 400000 500000 700000; do
   limited $kilobytes "$GPTVQ" inspect packed
   limited $kilobytes "$GPTVQ" tokenize source --text text.txt
   limited $kilobytes "$GPTVQ" eval packed --text text.txt --ctx 32 --max-windows 2 --threads 2 --quiet
