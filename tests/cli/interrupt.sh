@@ -84,6 +84,6 @@ if [ -n "${FAIL_MALLOC:-}" ]; then
   hung 9000 '^gptvq: error: stopped on request$' "$GPTVQ" generate whole -p 'Once upon a time' -n 4 --compute fp32
   # what hears Ctrl-C gets some time to end in order
   # shellcheck disable=SC2086
-  hung 30000 '^gptvq: error: stopped on request, in the middle of a step' "$GPTVQ" quantize "$model" -o hung $options
+  hung 15000 '^gptvq: error: stopped on request, in the middle of a step' "$GPTVQ" quantize "$model" -o hung $options
   rm -rf hung.partial
 fi
