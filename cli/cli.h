@@ -94,6 +94,12 @@ bool gptvq_cli_quiet(void);
 json_t *gptvq_cli_number(double value);
 /* A string for JSON: a path may hold bytes that are not UTF-8, they become '?'. */
 json_t *gptvq_cli_text(const char *text);
+/* Adds what may be NULL for want of memory: that, or a failure to add it, shows in gptvq_cli_print_json. */
+void gptvq_cli_json_set(json_t *object, const char *key, json_t *value);
+void gptvq_cli_json_append(json_t *array, json_t *value);
+/* json_loadb; NULL: *where says why. Ends the process with code 7 when memory runs out, which jansson's
+ * reader does not survive. */
+json_t *gptvq_cli_parse_json(const char *text, size_t size, json_error_t *where);
 /* Prints a JSON value in one piece and a newline to standard output, and releases it. NULL: out of memory.
  * Returns an exit code. */
 int gptvq_cli_print_json(json_t *value);
@@ -106,6 +112,8 @@ const char *gptvq_cli_size_text(uint64_t bytes, char buffer[GPTVQ_CLI_SIZE_TEXT]
 /* "1:02:03", "4:05", "7.1 s" */
 const char *gptvq_cli_time_text(double seconds, char buffer[GPTVQ_CLI_SIZE_TEXT]);
 
+/* What errno means: GPTVQ_ERROR_MEMORY or GPTVQ_ERROR_IO. */
+gptvq_status gptvq_cli_errno_status(void);
 /* A whole file ("-": standard input) as a NUL-terminated buffer that the caller frees with free(). */
 gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gptvq_error *err);
 
@@ -118,9 +126,11 @@ void gptvq_cli_warn_encoding(const char *path, const char *data, size_t size);
 double gptvq_cli_clock(void);
 
 /* ---- progress.c ---- */
-/* After Ctrl-C (or SIGTERM) gptvq_cli_interrupted() is true and the progress callback asks the library to
- * stop; a second one ends the process at once. */
+/* Ctrl-C (and SIGTERM) end the process at once, until a command says that it hears them: then
+ * gptvq_cli_interrupted() is true and the progress callback asks the library to stop; a second one, or ten
+ * seconds without an end, end the process. */
 void gptvq_cli_catch_signals(void);
+void gptvq_cli_hear_signals(void); /* making the progress callbacks says so too */
 bool gptvq_cli_interrupted(void);
 
 typedef struct gptvq_cli_progress {

@@ -54,7 +54,7 @@ static int run_turn(speed *job, int warm_up) {
   }
   gptvq_session_reset(job->session);
   if (code == 0 && job->depth > 0) code = step(job, 0, job->depth, NULL);
-  for (size_t i = 0; i < job->tokens && code == 0 && !gptvq_cli_interrupted(); i++)
+  for (size_t i = 0; i < job->tokens && code == 0; i++)
     code = step(job, job->depth + i, 1, warm_up ? NULL : &job->steps);
   return code;
 }
@@ -88,19 +88,17 @@ static int prepare(speed *job, const char *path) {
 static json_t *series_json(const speed *job, series *s, size_t tokens) {
   json_t *object = json_object();
   json_t *all = job->samples ? json_array() : NULL; /* in the order of time */
-  for (size_t i = 0; i < s->count && all != NULL; i++)
-    (void)json_array_append_new(all, json_real(s->seconds[i]));
-  if (all != NULL) (void)json_object_set_new(object, "seconds", all);
+  for (size_t i = 0; i < s->count && all != NULL; i++) gptvq_cli_json_append(all, json_real(s->seconds[i]));
+  if (all != NULL) gptvq_cli_json_set(object, "seconds", all);
   qsort(s->seconds, s->count, sizeof *s->seconds, by_value);
   double least = s->count > 0 ? s->seconds[0] : 0, median = s->count > 0 ? s->seconds[s->count / 2] : 0;
-  (void)json_object_set_new(object, "tokens", json_integer((json_int_t)tokens));
-  (void)json_object_set_new(object, "samples", json_integer((json_int_t)s->count));
-  (void)json_object_set_new(object, "min_ms", gptvq_cli_number(1e3 * least));
-  (void)json_object_set_new(object, "median_ms", gptvq_cli_number(1e3 * median));
-  (void)json_object_set_new(object, "tokens_per_second",
-                            gptvq_cli_number(median > 0 ? (double)tokens / median : 0));
-  (void)json_object_set_new(object, "best_tokens_per_second",
-                            gptvq_cli_number(least > 0 ? (double)tokens / least : 0));
+  gptvq_cli_json_set(object, "tokens", json_integer((json_int_t)tokens));
+  gptvq_cli_json_set(object, "samples", json_integer((json_int_t)s->count));
+  gptvq_cli_json_set(object, "min_ms", gptvq_cli_number(1e3 * least));
+  gptvq_cli_json_set(object, "median_ms", gptvq_cli_number(1e3 * median));
+  gptvq_cli_json_set(object, "tokens_per_second", gptvq_cli_number(median > 0 ? (double)tokens / median : 0));
+  gptvq_cli_json_set(object, "best_tokens_per_second",
+                     gptvq_cli_number(least > 0 ? (double)tokens / least : 0));
   return object;
 }
 
@@ -124,19 +122,19 @@ static int report(speed *job, const char *path) {
     return gptvq_cli_flush();
   }
   json_t *object = json_object();
-  (void)json_object_set_new(object, "model", gptvq_cli_text(path));
-  (void)json_object_set_new(object, "layers", json_integer((json_int_t)info->layers));
-  (void)json_object_set_new(object, "bits_per_value", gptvq_cli_number(info->bits_per_value));
-  (void)json_object_set_new(object, "linear_bytes", json_integer((json_int_t)info->linear_bytes));
-  (void)json_object_set_new(object, "head_bits", json_integer((json_int_t)info->head_bits));
-  (void)json_object_set_new(object, "compute", json_string(names[info->compute]));
-  (void)json_object_set_new(object, "cpu", json_string(gptvq_get_cpu()));
-  (void)json_object_set_new(object, "threads", json_integer(gptvq_get_threads()));
-  (void)json_object_set_new(object, "depth", json_integer((json_int_t)job->depth));
-  (void)json_object_set_new(object, "load_seconds", gptvq_cli_number(job->load_seconds));
-  (void)json_object_set_new(object, "bandwidth_gb_per_s", gptvq_cli_number(1e-9 * job->bandwidth));
-  (void)json_object_set_new(object, "prompt", series_json(job, &job->prompts, job->prompt));
-  (void)json_object_set_new(object, "decode", series_json(job, &job->steps, 1));
+  gptvq_cli_json_set(object, "model", gptvq_cli_text(path));
+  gptvq_cli_json_set(object, "layers", json_integer((json_int_t)info->layers));
+  gptvq_cli_json_set(object, "bits_per_value", gptvq_cli_number(info->bits_per_value));
+  gptvq_cli_json_set(object, "linear_bytes", json_integer((json_int_t)info->linear_bytes));
+  gptvq_cli_json_set(object, "head_bits", json_integer((json_int_t)info->head_bits));
+  gptvq_cli_json_set(object, "compute", json_string(names[info->compute]));
+  gptvq_cli_json_set(object, "cpu", json_string(gptvq_get_cpu()));
+  gptvq_cli_json_set(object, "threads", json_integer(gptvq_get_threads()));
+  gptvq_cli_json_set(object, "depth", json_integer((json_int_t)job->depth));
+  gptvq_cli_json_set(object, "load_seconds", gptvq_cli_number(job->load_seconds));
+  gptvq_cli_json_set(object, "bandwidth_gb_per_s", gptvq_cli_number(1e-9 * job->bandwidth));
+  gptvq_cli_json_set(object, "prompt", series_json(job, &job->prompts, job->prompt));
+  gptvq_cli_json_set(object, "decode", series_json(job, &job->steps, 1));
   return gptvq_cli_print_json(object);
 }
 
@@ -173,10 +171,7 @@ static int bench_model(int argc, char **argv) {
   if (!gptvq_cli_parse(&command, argc, argv, &path, &code)) return code;
   code = prepare(&job, path);
   if (code == 0) job.bandwidth = gptvq_measure_bandwidth(2);
-  for (size_t i = 0; i <= job.repeats && code == 0 && !gptvq_cli_interrupted(); i++)
-    code = run_turn(&job, i == 0);
-  if (code == 0 && gptvq_cli_interrupted())
-    code = gptvq_cli_error(GPTVQ_ERROR_CANCELLED, "stopped on request");
+  for (size_t i = 0; i <= job.repeats && code == 0; i++) code = run_turn(&job, i == 0);
   if (code == 0) code = report(&job, path);
   free(job.steps.seconds);
   free(job.prompts.seconds);

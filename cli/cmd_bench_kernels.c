@@ -28,7 +28,7 @@ static int report(void *user, const gptvq_kernel_speed *s) {
   output *out = user;
   if (out->results == NULL) print_speed(out, s);
   else
-    (void)json_array_append_new(
+    gptvq_cli_json_append(
         out->results,
         json_pack("{s:s, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kernel",
                   s->kernel, "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols, "tokens",
@@ -38,7 +38,7 @@ static int report(void *user, const gptvq_kernel_speed *s) {
                   "bandwidth_median_gb_per_s", 1e-9 * s->bandwidth_median, "gweights_per_s",
                   1e-9 * (double)s->rows * (double)s->cols * (double)s->tokens / s->min_seconds, "int4_ratio",
                   s->int4_ratio, "int4_ratio_median", s->int4_ratio_median));
-  return gptvq_cli_interrupted();
+  return 0;
 }
 
 int gptvq_cmd_bench_kernels(int argc, char **argv) {

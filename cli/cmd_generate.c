@@ -118,7 +118,7 @@ static bool is_eos(const generation *job, int32_t id) {
 /* Runs the prompt. It goes through the text stream too: what a token looks like may depend on those before
  * it. */
 static int run_prompt(generation *job) {
-  enum { CHUNK = 512 }; /* so that Ctrl-C is heard */
+  enum { CHUNK = 512 };
   gptvq_error err;
   const char *piece;
   size_t size;
@@ -129,7 +129,7 @@ static int run_prompt(generation *job) {
     if (code != 0) return code;
   }
   double start = gptvq_cli_clock();
-  for (size_t at = 0; at < job->prompt_count && !gptvq_cli_interrupted(); at += CHUNK) {
+  for (size_t at = 0; at < job->prompt_count; at += CHUNK) {
     size_t n = job->prompt_count - at < CHUNK ? job->prompt_count - at : CHUNK;
     float *logits = at + n == job->prompt_count && job->count > 0 ? job->logits : NULL;
     if (gptvq_session_forward(job->session, job->prompt_ids + at, n, logits, 0, &err) != GPTVQ_OK)
@@ -144,6 +144,7 @@ static int decode(generation *job) {
   const char *piece;
   size_t size;
   double start = gptvq_cli_clock();
+  gptvq_cli_hear_signals(); /* what was printed is ended in order */
   for (size_t i = 0; i < job->count && !gptvq_cli_interrupted(); i++) {
     int32_t id;
     if (gptvq_sample(&job->sampler, job->logits, job->info.vocab, &id, &err) != GPTVQ_OK)
@@ -153,7 +154,7 @@ static int decode(generation *job) {
       break;
     }
     job->generated++;
-    (void)json_array_append_new(job->ids, json_integer(id));
+    gptvq_cli_json_append(job->ids, json_integer(id));
     if (gptvq_text_stream_push(job->stream, id, &piece, &size, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
     int code = emit(job, piece, size);
     if (code != 0) return code;
@@ -182,26 +183,26 @@ static int report(generation *job, const char *path) {
     return 0;
   }
   json_t *object = json_object();
-  (void)json_object_set_new(object, "model", gptvq_cli_text(path));
-  (void)json_object_set_new(object, "text", json_stringn(job->text != NULL ? job->text : "", job->text_size));
+  gptvq_cli_json_set(object, "model", gptvq_cli_text(path));
+  gptvq_cli_json_set(object, "text", json_stringn(job->text != NULL ? job->text : "", job->text_size));
   json_t *prompt_ids = json_array();
   for (size_t i = 0; i < job->prompt_count; i++)
-    (void)json_array_append_new(prompt_ids, json_integer(job->prompt_ids[i]));
-  (void)json_object_set_new(object, "prompt_ids", prompt_ids);
-  (void)json_object_set(object, "ids", job->ids);
-  (void)json_object_set_new(object, "prompt_tokens", json_integer((json_int_t)job->prompt_count));
-  (void)json_object_set_new(object, "tokens", json_integer((json_int_t)job->generated));
-  (void)json_object_set_new(object, "stop", json_string(job->stop));
+    gptvq_cli_json_append(prompt_ids, json_integer(job->prompt_ids[i]));
+  gptvq_cli_json_set(object, "prompt_ids", prompt_ids);
+  gptvq_cli_json_set(object, "ids", json_incref(job->ids));
+  gptvq_cli_json_set(object, "prompt_tokens", json_integer((json_int_t)job->prompt_count));
+  gptvq_cli_json_set(object, "tokens", json_integer((json_int_t)job->generated));
+  gptvq_cli_json_set(object, "stop", json_string(job->stop));
   /* a seed may need all 64 bits, JSON integers have 63 */
-  (void)json_object_set_new(object, "seed",
-                            job->seed <= INT64_MAX ? json_integer((json_int_t)job->seed)
-                                                   : json_sprintf("%llu", (unsigned long long)job->seed));
-  (void)json_object_set_new(object, "prompt_seconds", gptvq_cli_number(job->prompt_seconds));
-  (void)json_object_set_new(object, "prompt_tokens_per_second",
-                            gptvq_cli_number(rate(job->prompt_count, job->prompt_seconds)));
-  (void)json_object_set_new(object, "decode_seconds", gptvq_cli_number(job->decode_seconds));
-  (void)json_object_set_new(object, "tokens_per_second",
-                            steps > 0 ? gptvq_cli_number(rate(steps, job->decode_seconds)) : json_null());
+  gptvq_cli_json_set(object, "seed",
+                     job->seed <= INT64_MAX ? json_integer((json_int_t)job->seed)
+                                            : json_sprintf("%llu", (unsigned long long)job->seed));
+  gptvq_cli_json_set(object, "prompt_seconds", gptvq_cli_number(job->prompt_seconds));
+  gptvq_cli_json_set(object, "prompt_tokens_per_second",
+                     gptvq_cli_number(rate(job->prompt_count, job->prompt_seconds)));
+  gptvq_cli_json_set(object, "decode_seconds", gptvq_cli_number(job->decode_seconds));
+  gptvq_cli_json_set(object, "tokens_per_second",
+                     steps > 0 ? gptvq_cli_number(rate(steps, job->decode_seconds)) : json_null());
   return gptvq_cli_print_json(object);
 }
 

@@ -86,7 +86,7 @@ static json_t *layers_json(const gptvq_model *model) {
   for (size_t i = 0; i < gptvq_model_layer_count(model); i++) {
     gptvq_layer_info l;
     gptvq_model_get_layer(model, i, &l);
-    (void)json_array_append_new(
+    gptvq_cli_json_append(
         array, json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:f, s:o, s:i}",
                          "name", l.name, "format", l.format, "method", l.method, "rows", (json_int_t)l.rows,
                          "cols", (json_int_t)l.cols, "dim", (int)l.dim, "index_bits", (int)l.index_bits,
@@ -101,7 +101,9 @@ static json_t *layers_json(const gptvq_model *model) {
 static int print_json(const char *path, const gptvq_model *model, const gptvq_model_info *info,
                       const gptvq_cli_files *files, bool verified) {
   const char *quantization = gptvq_model_quantization_json(model);
-  json_t *parsed = quantization != NULL ? json_loads(quantization, 0, NULL) : NULL;
+  json_error_t why;
+  json_t *parsed =
+      quantization != NULL ? gptvq_cli_parse_json(quantization, strlen(quantization), &why) : NULL;
   json_t *object = json_pack("{s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "model",
                              gptvq_cli_text(path), "architecture", info->architecture, "packed", info->packed,
                              "blocks", (json_int_t)info->layers, "hidden", (json_int_t)info->hidden,
@@ -116,10 +118,13 @@ static int print_json(const char *path, const gptvq_model *model, const gptvq_mo
       "model_bits_per_value", info->model_bits_per_value, "mean_error", gptvq_cli_number(mean_error(model)),
       "files", (json_int_t)files->count, "file_bytes", (json_int_t)files->bytes, "header_bytes",
       (json_int_t)files->header_bytes, "verified", verified);
-  (void)json_object_update(object, sizes);
+  const char *key;
+  json_t *size;
+  json_object_foreach(sizes, key, size) gptvq_cli_json_set(object, key, json_incref(size));
+  if (sizes == NULL) gptvq_cli_json_set(object, "parameters", NULL);
   json_decref(sizes);
-  (void)json_object_set_new(object, "quantization", parsed != NULL ? parsed : json_null());
-  (void)json_object_set_new(object, "layers", layers_json(model));
+  gptvq_cli_json_set(object, "quantization", parsed != NULL ? parsed : json_null());
+  gptvq_cli_json_set(object, "layers", layers_json(model));
   return gptvq_cli_print_json(object);
 }
 

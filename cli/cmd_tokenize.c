@@ -71,12 +71,7 @@ static int decode(const gptvq_tokenizer *tokenizer, const char *path, const char
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
   int code = 0;
   if (json) {
-    json_t *value = json_stringn(text, text_size);
-    char *dumped = json_dumps(value, JSON_ENCODE_ANY);
-    if (dumped == NULL) code = gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: the decoded text");
-    else printf("%s\n", dumped);
-    free(dumped);
-    json_decref(value);
+    code = gptvq_cli_print_json(json_stringn(text, text_size));
   } else {
     (void)fwrite(text, 1, text_size, stdout); /* the bytes, and nothing but the bytes */
   }

@@ -59,25 +59,24 @@ json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, c
   gptvq_model_info info;
   gptvq_model_get_info(model, &info);
   json_t *object = json_object();
-  (void)json_object_set_new(object, "model", gptvq_cli_text(path));
-  (void)json_object_set_new(object, "perplexity", gptvq_cli_number(result->perplexity));
-  (void)json_object_set_new(object, "nll", gptvq_cli_number(result->nll));
-  (void)json_object_set_new(object, "tokens", json_integer((json_int_t)result->tokens));
-  (void)json_object_set_new(object, "bits_per_value", gptvq_cli_number(info.bits_per_value));
-  (void)json_object_set_new(object, "model_bits_per_value", gptvq_cli_number(info.model_bits_per_value));
+  gptvq_cli_json_set(object, "model", gptvq_cli_text(path));
+  gptvq_cli_json_set(object, "perplexity", gptvq_cli_number(result->perplexity));
+  gptvq_cli_json_set(object, "nll", gptvq_cli_number(result->nll));
+  gptvq_cli_json_set(object, "tokens", json_integer((json_int_t)result->tokens));
+  gptvq_cli_json_set(object, "bits_per_value", gptvq_cli_number(info.bits_per_value));
+  gptvq_cli_json_set(object, "model_bits_per_value", gptvq_cli_number(info.model_bits_per_value));
   return object;
 }
 
 void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result,
                              double seconds) {
-  (void)json_object_set_new(object, "windows", json_integer((json_int_t)result->windows));
-  (void)json_object_set_new(object, "ctx", json_integer((json_int_t)result->ctx));
-  (void)json_object_set_new(object, "score_from", json_integer((json_int_t)result->score_from));
-  (void)json_object_set_new(object, "bos", json_boolean(eval->options.bos));
-  (void)json_object_set_new(object, "text", gptvq_cli_text(eval->text_path));
-  (void)json_object_set_new(object, "compute", json_string(compute_names[eval->compute]));
-  (void)json_object_set_new(object, "seconds", gptvq_cli_number(seconds));
+  gptvq_cli_json_set(object, "windows", json_integer((json_int_t)result->windows));
+  gptvq_cli_json_set(object, "ctx", json_integer((json_int_t)result->ctx));
+  gptvq_cli_json_set(object, "score_from", json_integer((json_int_t)result->score_from));
+  gptvq_cli_json_set(object, "bos", json_boolean(eval->options.bos));
+  gptvq_cli_json_set(object, "text", gptvq_cli_text(eval->text_path));
+  gptvq_cli_json_set(object, "compute", json_string(compute_names[eval->compute]));
+  gptvq_cli_json_set(object, "seconds", gptvq_cli_number(seconds));
   double predicted = (double)result->windows * (double)result->ctx;
-  (void)json_object_set_new(object, "tokens_per_second",
-                            gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));
+  gptvq_cli_json_set(object, "tokens_per_second", gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));
 }

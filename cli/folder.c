@@ -21,7 +21,7 @@ static gptvq_status weigh(const char *folder, const char *name, gptvq_cli_files 
   FILE *file = fopen(path, "rb");
   struct stat info;
   unsigned char length[8];
-  if (file == NULL) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+  if (file == NULL) return fail(err, gptvq_cli_errno_status(), path, strerror(errno));
   bool read = fread(length, 1, sizeof length, file) == sizeof length && fstat(fileno(file), &info) == 0;
   (void)fclose(file);
   if (!read) return fail(err, GPTVQ_ERROR_FORMAT, path, "shorter than a safetensors header");
@@ -45,14 +45,20 @@ gptvq_status gptvq_cli_weigh_folder(const char *folder, bool packed, gptvq_cli_f
   struct stat info;
   if (stat(path, &info) != 0 || (!packed && stat(file, &info) == 0)) return weigh(folder, single, files, err);
   json_error_t why;
-  json_t *index = json_load_file(path, 0, &why), *shards = json_object();
-  gptvq_status status = GPTVQ_OK;
+  char *text;
+  size_t size;
+  gptvq_status status = gptvq_cli_read_file(path, &text, &size, err);
+  if (status != GPTVQ_OK) return status;
+  json_t *index = gptvq_cli_parse_json(text, size, &why), *shards = json_object();
+  free(text);
   const char *tensor, *shard;
   json_t *value;
-  if (index == NULL || shards == NULL) status = fail(err, GPTVQ_ERROR_FORMAT, path, why.text);
+  if (index == NULL) status = fail(err, GPTVQ_ERROR_FORMAT, path, why.text);
+  else if (shards == NULL) status = fail(err, GPTVQ_ERROR_MEMORY, path, "out of memory");
   if (status == GPTVQ_OK) { /* each shard once */
     json_object_foreach(json_object_get(index, "weight_map"), tensor, value) {
-      if (json_is_string(value)) (void)json_object_set_new(shards, json_string_value(value), json_true());
+      if (json_is_string(value) && json_object_set_new(shards, json_string_value(value), json_true()) != 0)
+        status = fail(err, GPTVQ_ERROR_MEMORY, path, "out of memory");
     }
     json_object_foreach(shards, shard, value) {
       if (status == GPTVQ_OK) status = weigh(folder, shard, files, err);

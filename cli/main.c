@@ -61,6 +61,12 @@ static int run(int argc, char **argv) {
   return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown command '%s'; see gptvq --help", name);
 }
 
+/* OpenBLAS asks this, instead of its own function, how many threads to start when it is loaded. We only ever
+ * use one at a time; each of the others would take memory, and wait for ever at exit where there is too
+ * little of it. */
+__attribute__((visibility("default"))) int openblas_num_threads_env(void);
+int openblas_num_threads_env(void) { return 1; }
+
 int main(int argc, char **argv) {
   gptvq_cli_catch_signals();
   int code = run(argc, argv);

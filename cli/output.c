@@ -71,12 +71,69 @@ json_t *gptvq_cli_text(const char *text) {
   return string;
 }
 
+static bool json_incomplete;
+
+void gptvq_cli_json_set(json_t *object, const char *key, json_t *value) {
+  if (json_object_set_new(object, key, value) != 0) json_incomplete = true;
+}
+
+void gptvq_cli_json_append(json_t *array, json_t *value) {
+  if (json_array_append_new(array, value) != 0) json_incomplete = true;
+}
+
+static void *allocate_or_exit(size_t size) {
+  void *memory = malloc(size);
+  if (memory != NULL) return memory;
+  int code = gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: reading JSON needs %zu bytes", size);
+  _exit(code);
+}
+
+json_t *gptvq_cli_parse_json(const char *text, size_t size, json_error_t *where) {
+  json_malloc_t usual_malloc;
+  json_free_t usual_free;
+  json_get_alloc_funcs(&usual_malloc, &usual_free);
+  json_set_alloc_funcs(allocate_or_exit, usual_free);
+  json_t *json = json_loadb(text, size, 0, where);
+  json_set_alloc_funcs(usual_malloc, usual_free);
+  return json;
+}
+
+/* The text in pieces, as jansson makes it: json_dumps does not look at what happens to keys. */
+typedef struct json_text {
+  char *data;
+  size_t size, room;
+  bool failed;
+} json_text;
+
+static int add_piece(const char *piece, size_t size, void *context) {
+  json_text *text = context;
+  if (text->room - text->size < size) {
+    size_t room = 2 * (text->room + size);
+    char *larger = text->failed ? NULL : realloc(text->data, room);
+    if (larger == NULL) {
+      text->failed = true;
+      return -1;
+    }
+    text->data = larger;
+    text->room = room;
+  }
+  memcpy(text->data + text->size, piece, size);
+  text->size += size;
+  return 0;
+}
+
 int gptvq_cli_print_json(json_t *value) {
-  char *text = value != NULL ? json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) : NULL;
+  json_text text = {NULL, 0, 0, false};
+  const size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(10) | JSON_ENCODE_ANY;
+  bool failed = value == NULL || json_incomplete || json_dump_callback(value, add_piece, &text, flags) != 0 ||
+                text.failed;
   json_decref(value);
-  if (text == NULL) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: cannot make the JSON output");
-  (void)puts(text);
-  free(text);
+  if (!failed) {
+    (void)fwrite(text.data, 1, text.size, stdout);
+    (void)putchar('\n');
+  }
+  free(text.data);
+  if (failed) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: cannot make the JSON output");
   return gptvq_cli_flush();
 }
 
@@ -124,9 +181,11 @@ static bool is_endless(int fd, const struct stat *info) {
   return isatty(fd) != 1 && !(stat("/dev/null", &null) == 0 && info->st_rdev == null.st_rdev);
 }
 
+gptvq_status gptvq_cli_errno_status(void) { return errno == ENOMEM ? GPTVQ_ERROR_MEMORY : GPTVQ_ERROR_IO; }
+
 static gptvq_status read_all(FILE *file, const char *path, char **data, size_t *size, gptvq_error *err) {
   struct stat info;
-  if (fstat(fileno(file), &info) != 0) return fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+  if (fstat(fileno(file), &info) != 0) return fail(err, gptvq_cli_errno_status(), path, strerror(errno));
   if (is_endless(fileno(file), &info)) return fail(err, GPTVQ_ERROR_IO, path, "it is a device, not a text");
   if (S_ISREG(info.st_mode) && (uint64_t)info.st_size > max_text_bytes)
     return fail(err, GPTVQ_ERROR_DATA, path, too_long);
@@ -136,10 +195,10 @@ static gptvq_status read_all(FILE *file, const char *path, char **data, size_t *
   while (buffer != NULL) {
     errno = 0;
     used += fread(buffer + used, 1, capacity - 1 - used, file);
-    if (ferror(file)) status = fail(err, GPTVQ_ERROR_IO, path, strerror(errno));
+    if (ferror(file)) status = fail(err, gptvq_cli_errno_status(), path, strerror(errno));
     else if (used > max_text_bytes) status = fail(err, GPTVQ_ERROR_DATA, path, too_long);
     if (status != GPTVQ_OK || feof(file)) break;
-    char *larger = realloc(buffer, capacity * 2);
+    char *larger = capacity <= SIZE_MAX / 2 ? realloc(buffer, capacity * 2) : NULL;
     if (larger == NULL) free(buffer);
     buffer = larger;
     capacity *= 2;
@@ -167,8 +226,8 @@ void gptvq_cli_warn_encoding(const char *path, const char *data, size_t size) {
 gptvq_status gptvq_cli_read_file(const char *path, char **data, size_t *size, gptvq_error *err) {
   bool standard = strcmp(path, "-") == 0;
   FILE *file = standard ? stdin : fopen(path, "rb");
-  gptvq_status status =
-      file == NULL ? fail(err, GPTVQ_ERROR_IO, path, strerror(errno)) : read_all(file, path, data, size, err);
+  gptvq_status status = file == NULL ? fail(err, gptvq_cli_errno_status(), path, strerror(errno))
+                                     : read_all(file, path, data, size, err);
   if (file != NULL && !standard) (void)fclose(file);
   if (status != GPTVQ_OK && gptvq_cli_interrupted())
     return fail(err, GPTVQ_ERROR_CANCELLED, path, "stopped on request");

@@ -8,11 +8,28 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted, on_terminal; /* on_terminal: a progress bar may stand there */
+enum { PATIENCE = 10 }; /* seconds */
+static volatile sig_atomic_t interrupted, heard, bar_open;
+
+static void say(const char *text) {
+  if (bar_open) (void)!write(STDERR_FILENO, "\r\x1b[K", 4);
+  (void)!write(STDERR_FILENO, text, strlen(text));
+}
 
 static void on_signal(int signal_number) {
   (void)signal_number;
+  if (!heard) {
+    say("gptvq: error: stopped on request\n");
+    _exit(GPTVQ_ERROR_CANCELLED);
+  }
   interrupted = 1;
+  (void)alarm(PATIENCE);
+}
+
+static void on_alarm(int signal_number) {
+  (void)signal_number;
+  say("gptvq: error: stopped on request, in the middle of a step that takes too long to end in order\n");
+  _exit(GPTVQ_ERROR_CANCELLED);
 }
 
 /* Weights are read where the kernel has mapped their files. When one of them is cut short, there is nothing
@@ -32,8 +49,8 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
   size_t length = 0, size = strlen(path);
   if (size > sizeof line - 4 - sizeof before - sizeof after)
     size = sizeof line - 4 - sizeof before - sizeof after;
-  if (on_terminal) memcpy(line, "\r\x1b[K", 4);
-  length += on_terminal ? 4 : 0;
+  if (bar_open) memcpy(line, "\r\x1b[K", 4);
+  length += bar_open ? 4 : 0;
   memcpy(line + length, before, sizeof before - 1);
   length += sizeof before - 1;
   for (size_t i = 0; i < size; i++) line[length++] = (unsigned char)path[i] < 0x20 ? '?' : path[i];
@@ -47,6 +64,8 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
 void gptvq_cli_catch_signals(void) {
   struct sigaction action;
   memset(&action, 0, sizeof action);
+  action.sa_handler = on_alarm;
+  (void)sigaction(SIGALRM, &action, NULL);
   action.sa_handler = on_signal;
   action.sa_flags = (int)SA_RESETHAND; /* the second one ends the process at once */
   (void)sigaction(SIGINT, &action, NULL);
@@ -61,6 +80,7 @@ void gptvq_cli_catch_signals(void) {
 }
 
 bool gptvq_cli_interrupted(void) { return interrupted != 0; }
+void gptvq_cli_hear_signals(void) { heard = 1; }
 
 static size_t terminal_width(void) {
   struct winsize size;
@@ -92,6 +112,7 @@ static void draw(gptvq_cli_progress *state, const gptvq_progress *p, double eta)
   (void)fprintf(stderr, "\r%s\x1b[K", line);
   (void)fflush(stderr);
   state->line_open = true;
+  bar_open = 1;
 }
 
 static void print_plain(const gptvq_progress *p, double eta) {
@@ -160,7 +181,7 @@ static void on_log(void *user, gptvq_log_level level, const char *line) {
 gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress) {
   memset(progress, 0, sizeof *progress);
   progress->terminal = isatty(STDERR_FILENO) == 1;
-  on_terminal = progress->terminal;
+  gptvq_cli_hear_signals();
   return (gptvq_callbacks){.user = progress, .log = on_log, .progress = on_progress};
 }
 
@@ -169,14 +190,15 @@ void gptvq_cli_progress_end(gptvq_cli_progress *progress) {
   (void)fputs("\r\x1b[K", stderr);
   (void)fflush(stderr);
   progress->line_open = false;
+  bar_open = 0;
 }
 
 gptvq_status gptvq_cli_open_model(const char *path, const gptvq_model_options *options, gptvq_model **out,
                                   gptvq_error *err) {
-  gptvq_cli_progress progress;
-  const gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
-  gptvq_model_options heard = {0};
-  if (options != NULL) heard = *options;
-  heard.callbacks = &callbacks;
-  return gptvq_model_open(path, &heard, out, err);
+  gptvq_cli_progress none = {0};
+  const gptvq_callbacks callbacks = {.user = &none, .log = on_log}; /* nothing that would poll for Ctrl-C */
+  gptvq_model_options with_callbacks = {0};
+  if (options != NULL) with_callbacks = *options;
+  with_callbacks.callbacks = &callbacks;
+  return gptvq_model_open(path, &with_callbacks, out, err);
 }

@@ -5,15 +5,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-static gptvq_status fail_errno(gptvq_error *err, const char *verb, const char *path) {
-  return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot %s %s: %s", verb, path, strerror(errno));
+gptvq_status gptvq_fail_errno(gptvq_error *err, const char *verb, const char *path) {
+  return gptvq_fail(err, errno == ENOMEM ? GPTVQ_ERROR_MEMORY : GPTVQ_ERROR_IO, "cannot %s %s: %s", verb,
+                    path, strerror(errno));
 }
 
 static gptvq_status open_regular(const char *path, int *fd, size_t *size, gptvq_error *err) {
@@ -22,10 +23,10 @@ static gptvq_status open_regular(const char *path, int *fd, size_t *size, gptvq_
     return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot open %s: it is a link to a file that does not exist",
                       path);
   if (*fd < 0 && errno == ENXIO) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a regular file", path);
-  if (*fd < 0) return fail_errno(err, "open", path);
+  if (*fd < 0) return gptvq_fail_errno(err, "open", path);
   struct stat info;
   gptvq_status status = GPTVQ_OK;
-  if (fstat(*fd, &info) != 0) status = fail_errno(err, "stat", path);
+  if (fstat(*fd, &info) != 0) status = gptvq_fail_errno(err, "stat", path);
   else if (!S_ISREG(info.st_mode)) status = gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a regular file", path);
   else *size = (size_t)info.st_size;
   if (status != GPTVQ_OK) close(*fd);
@@ -40,7 +41,7 @@ gptvq_status gptvq_map_file(const char *path, gptvq_mapping *out, gptvq_error *e
   if (out->size > 0) {
     void *data = mmap(NULL, out->size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (data == MAP_FAILED) {
-      status = fail_errno(err, "map", path);
+      status = gptvq_fail_errno(err, "map", path);
       out->size = 0;
     } else {
       out->data = data;
@@ -89,7 +90,7 @@ gptvq_status gptvq_read_file(const char *path, size_t max_size, char **data, siz
     ssize_t got = read(fd, buffer + at, length - at);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      status = fail_errno(err, "read", path);
+      status = gptvq_fail_errno(err, "read", path);
       goto done;
     }
     if (got == 0) length = at; /* the file shrank while being read */
@@ -129,7 +130,7 @@ gptvq_status gptvq_writer_open(const char *path, gptvq_writer **out, gptvq_error
   (void)snprintf(temporary, length, "%s.tmp.%ld", path, (long)getpid());
   int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (fd < 0) {
-    gptvq_status status = fail_errno(err, "create", path);
+    gptvq_status status = gptvq_fail_errno(err, "create", path);
     free(writer);
     free(temporary);
     free(copy);
@@ -151,7 +152,7 @@ static gptvq_status write_all(gptvq_writer *writer, const uint8_t *data, size_t 
     if (source != NULL) /* where reading in the process itself would be a SIGBUS */
       return gptvq_fail(err, GPTVQ_ERROR_IO, "%s was cut short, or its disk failed, while it was read",
                         source);
-    if (written < 0) return fail_errno(err, "write", writer->path);
+    if (written < 0) return gptvq_fail_errno(err, "write", writer->path);
     data += written;
     size -= (size_t)written;
   }
@@ -170,8 +171,9 @@ gptvq_status gptvq_writer_write(gptvq_writer *writer, const void *data, size_t s
 }
 
 gptvq_status gptvq_sync_parent(const char *path, gptvq_error *err) {
-  char *parent = strdup(path);
-  if (parent == NULL) return gptvq_fail_memory(err, path, strlen(path));
+  char parent[4096]; /* no allocation: what is done must not be reported as failed */
+  if (strlen(path) >= sizeof parent) return gptvq_fail(err, GPTVQ_ERROR_IO, "the path %s is too long", path);
+  strcpy(parent, path);
   char *slash = strrchr(parent, '/');
   if (slash == NULL) strcpy(parent, ".");
   else if (slash == parent) slash[1] = '\0';
@@ -179,9 +181,9 @@ gptvq_status gptvq_sync_parent(const char *path, gptvq_error *err) {
   gptvq_status status = GPTVQ_OK;
   int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   /* some file systems cannot sync a folder (EINVAL): nothing more can be done there */
-  if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) status = fail_errno(err, "sync the folder of", path);
+  if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+    status = gptvq_fail_errno(err, "sync the folder of", path);
   if (fd >= 0) close(fd);
-  free(parent);
   return status;
 }
 
@@ -193,10 +195,10 @@ static void release(gptvq_writer *writer) {
 
 gptvq_status gptvq_writer_commit(gptvq_writer *writer, gptvq_error *err) {
   gptvq_status status = write_all(writer, writer->buffer, writer->filled, err);
-  if (status == GPTVQ_OK && fsync(writer->fd) != 0) status = fail_errno(err, "sync", writer->path);
-  if (close(writer->fd) != 0 && status == GPTVQ_OK) status = fail_errno(err, "close", writer->path);
+  if (status == GPTVQ_OK && fsync(writer->fd) != 0) status = gptvq_fail_errno(err, "sync", writer->path);
+  if (close(writer->fd) != 0 && status == GPTVQ_OK) status = gptvq_fail_errno(err, "close", writer->path);
   if (status == GPTVQ_OK && rename(writer->temporary, writer->path) != 0)
-    status = fail_errno(err, "create", writer->path);
+    status = gptvq_fail_errno(err, "create", writer->path);
   if (status == GPTVQ_OK) status = gptvq_sync_parent(writer->path, err);
   else unlink(writer->temporary);
   release(writer);
@@ -240,24 +242,54 @@ bool gptvq_is_folder(const char *path) {
 gptvq_status gptvq_make_folder(const char *path, gptvq_error *err) {
   if (mkdir(path, 0777) == 0) return gptvq_sync_parent(path, err);
   if (errno == EEXIST && gptvq_is_folder(path)) return GPTVQ_OK;
-  return fail_errno(err, "create the folder", path);
+  return gptvq_fail_errno(err, "create the folder", path);
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *walk) {
-  (void)info;
-  (void)type;
-  (void)walk;
-  return remove(path);
+bool gptvq_each_entry(int folder, gptvq_visit_entry visit, void *context) {
+  enum { D_NAME = 19 }; /* getdents64(2): u64 inode, i64 offset, u16 length, u8 type, name */
+  _Alignas(8) char entries[4096];
+  if (lseek(folder, 0, SEEK_SET) != 0) return false;
+  for (long size; (size = syscall(SYS_getdents64, folder, entries, sizeof entries)) != 0;) {
+    if (size < 0) return false;
+    uint16_t length;
+    for (long at = 0; at < size; at += length) {
+      const char *name = entries + at + D_NAME;
+      memcpy(&length, entries + at + 16, sizeof length);
+      if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
+      if (!visit(context, folder, name)) return false;
+    }
+  }
+  return true;
+}
+
+/* An entry of `folder`, with all that is in it. What is removed is often what a lack of memory leaves behind.
+ */
+static bool remove_entry(void *context, int folder, const char *name) {
+  bool *removed = context;
+  *removed = true;
+  if (unlinkat(folder, name, 0) == 0) return true;
+  if (errno != EISDIR && errno != EPERM) return false;
+  int inner = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (inner < 0) return false;
+  bool fine = true;
+  for (bool more = true; fine && more;) { /* removing may disturb the reading: until nothing is left */
+    more = false;
+    fine = gptvq_each_entry(inner, remove_entry, &more);
+  }
+  int reason = errno;
+  close(inner);
+  errno = reason;
+  return fine && unlinkat(folder, name, AT_REMOVEDIR) == 0;
 }
 
 gptvq_status gptvq_remove_tree(const char *path, gptvq_error *err) {
   if (!gptvq_path_exists(path)) return GPTVQ_OK;
-  if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0) return fail_errno(err, "remove", path);
-  return GPTVQ_OK;
+  bool removed;
+  return remove_entry(&removed, AT_FDCWD, path) ? GPTVQ_OK : gptvq_fail_errno(err, "remove", path);
 }
 
 gptvq_status gptvq_rename_path(const char *from, const char *to, gptvq_error *err) {
-  if (rename(from, to) != 0) return fail_errno(err, "create", to);
+  if (rename(from, to) != 0) return gptvq_fail_errno(err, "create", to);
   return gptvq_sync_parent(to, err);
 }
 

@@ -10,6 +10,10 @@ typedef struct gptvq_mapping {
   size_t size;
 } gptvq_mapping;
 
+/* "cannot VERB PATH: " and the reason in errno: GPTVQ_ERROR_MEMORY when that is memory, else GPTVQ_ERROR_IO.
+ */
+gptvq_status gptvq_fail_errno(gptvq_error *err, const char *verb, const char *path);
+
 /* Maps a regular file read-only. GPTVQ_ERROR_IO with the path and the system's reason, also for what is no
  * regular file (a FIFO is not waited for). */
 gptvq_status gptvq_map_file(const char *path, gptvq_mapping *out, gptvq_error *err);
@@ -35,6 +39,10 @@ gptvq_status gptvq_copy_file(const char *from, const char *to, gptvq_error *err)
 bool gptvq_path_exists(const char *path);
 bool gptvq_is_folder(const char *path);
 gptvq_status gptvq_make_folder(const char *path, gptvq_error *err); /* fine if it is there already */
+/* Calls visit(context, folder, name) for each entry of an open folder, in no order, without any allocation;
+ * false when it returns false or the folder cannot be read, with the reason in errno. */
+typedef bool (*gptvq_visit_entry)(void *context, int folder, const char *name);
+bool gptvq_each_entry(int folder, gptvq_visit_entry visit, void *context);
 gptvq_status gptvq_remove_tree(const char *path,
                                gptvq_error *err); /* fine if it is absent; never follows links */
 gptvq_status gptvq_sync_parent(const char *path, gptvq_error *err); /* fsync of the parent folder */

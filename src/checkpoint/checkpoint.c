@@ -20,11 +20,13 @@ static gptvq_status load_optional(const char *folder, const char *name, size_t m
   return status;
 }
 
-static bool has_file(const char *folder, const char *name) {
+/* *there becomes true where the file is there. */
+static gptvq_status has_file(const char *folder, const char *name, bool *there, gptvq_error *err) {
   char *path = gptvq_join_path(folder, name);
-  bool there = path != NULL && gptvq_path_exists(path);
+  if (path == NULL) return gptvq_fail_memory(err, name, strlen(folder) + strlen(name) + 2);
+  *there = *there || gptvq_path_exists(path);
   free(path);
-  return there;
+  return GPTVQ_OK;
 }
 
 static bool is_plain_name(const char *name) {
@@ -46,8 +48,9 @@ static gptvq_status check_shards(const char *folder, json_t *names, gptvq_error 
   json_t *value;
   size_t missing = 0, count = json_object_size(names);
   json_object_foreach(names, name, value) {
-    if (has_file(folder, name)) continue;
-    if (missing++ == 0) first = name;
+    bool there = false;
+    GPTVQ_TRY(has_file(folder, name, &there, err));
+    if (!there && missing++ == 0) first = name;
   }
   if (missing == 0) return GPTVQ_OK;
   char hint[GPTVQ_HINT_TEXT] = "";
@@ -177,7 +180,9 @@ static bool is_open(const gptvq_checkpoint *checkpoint, const char *name) {
 static gptvq_status open_weights(gptvq_checkpoint *checkpoint, gptvq_error *err) {
   const char *folder = checkpoint->folder;
   bool packed = json_is_object(json_object_get(checkpoint->config, "quantization_config"));
-  bool single = has_file(folder, single_name), indexed = has_file(folder, index_name);
+  bool single = false, indexed = false;
+  GPTVQ_TRY(has_file(folder, single_name, &single, err));
+  GPTVQ_TRY(has_file(folder, index_name, &indexed, err));
   char hint[GPTVQ_HINT_TEXT];
   if (!single && !indexed)
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds neither %s nor %s%s", folder, single_name, index_name,
@@ -266,7 +271,9 @@ static gptvq_status open_all(gptvq_checkpoint *checkpoint, gptvq_error *err) {
   GPTVQ_TRY(check_quantization(checkpoint, err));
   GPTVQ_TRY(load_optional(folder, "generation_config.json", MAX_CONFIG, &checkpoint->generation, err));
   GPTVQ_TRY(open_weights(checkpoint, err));
-  if (has_file(folder, adapter_name))
+  bool adapter = false;
+  GPTVQ_TRY(has_file(folder, adapter_name, &adapter, err));
+  if (adapter)
     gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING,
               "%s/%s: the adapter in this folder is not applied: merge it into the model first", folder,
               adapter_name);

@@ -1,17 +1,26 @@
 #include "checkpoint/checkpoint_internal.h"
 #include "checkpoint/config_values.h"
 #include "checkpoint/packed_parts.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include <math.h>
 #include <string.h>
 
+/* The tensor NAME SUFFIX; without putting the name together, so that NULL always means that there is none. */
 static const gptvq_tensor *find_part(const gptvq_checkpoint *checkpoint, const char *name,
                                      const char *suffix) {
-  char *full = gptvq_part_name(name, suffix);
-  const gptvq_tensor *tensor = full != NULL ? gptvq_checkpoint_find(checkpoint, full) : NULL;
-  free(full);
-  return tensor;
+  size_t low = 0, high = checkpoint->tensor_count, length = strlen(name);
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    const gptvq_tensor *tensor = &checkpoint->tensors[middle];
+    int order = strncmp(tensor->name, name, length);
+    if (order == 0) order = strcmp(tensor->name + length, suffix);
+    if (order == 0) return tensor;
+    if (order < 0) low = middle + 1;
+    else high = middle;
+  }
+  return NULL;
 }
 
 bool gptvq_checkpoint_has_packed(const gptvq_checkpoint *checkpoint, const char *name) {
@@ -109,7 +118,11 @@ static gptvq_status read_description(const gptvq_checkpoint *checkpoint, const g
                         indices->file, name);
     goto done;
   }
-  json = json_loads(text, JSON_REJECT_DUPLICATES, &where);
+  json = gptvq_json_parse(text, strlen(text), JSON_REJECT_DUPLICATES, &where);
+  if (json == NULL && gptvq_json_no_memory(&where)) {
+    status = gptvq_fail_memory(err, key, strlen(text));
+    goto done;
+  }
   if (!json_is_object(json)) {
     status =
         gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: the description of %s in __metadata__ is not a JSON object",

@@ -1,5 +1,6 @@
 #include "checkpoint/checkpoint_internal.h"
 #include "checkpoint/packed_parts.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include <math.h>
@@ -39,7 +40,7 @@ static gptvq_status declare_description(gptvq_st_writer *writer, const char *nam
     json_decref(json);
     json = NULL;
   }
-  char *text = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL,
+  char *text = json != NULL ? gptvq_json_dump(json, JSON_COMPACT) : NULL,
        *key = gptvq_part_name(GPTVQ_PACKED_KEY, name);
   gptvq_status status = text == NULL || key == NULL ? gptvq_fail_memory(err, name, 512)
                                                     : gptvq_st_writer_metadata(writer, key, text, err);

@@ -1,4 +1,5 @@
 #include "checkpoint/safetensors.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include <inttypes.h>
@@ -60,8 +61,9 @@ gptvq_status gptvq_load_json(const char *path, size_t max_size, json_t **out, gp
   *out = NULL;
   GPTVQ_TRY(gptvq_read_file(path, max_size, &text, &size, err));
   json_error_t where;
-  json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, &where);
+  json_t *json = gptvq_json_parse(text, size, JSON_REJECT_DUPLICATES, &where);
   free(text);
+  if (json == NULL && gptvq_json_no_memory(&where)) return gptvq_fail_memory(err, path, size);
   if (json == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s is not valid JSON: line %d: %s", path, where.line,
                       where.text);
@@ -220,7 +222,9 @@ static gptvq_status parse_header(gptvq_st_file *file, gptvq_error *err) {
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s is not a safetensors file: its header is not a JSON object", file->path);
   json_error_t where;
-  file->header = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &where);
+  file->header = gptvq_json_parse(text, (size_t)length, JSON_REJECT_DUPLICATES, &where);
+  if (file->header == NULL && gptvq_json_no_memory(&where))
+    return gptvq_fail_memory(err, file->path, (size_t)length);
   if (file->header == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: its header is not valid JSON: byte %d: %s", file->path,
                       where.position, where.text);

@@ -1,4 +1,5 @@
 #include "checkpoint/safetensors.h"
+#include "base/json.h"
 
 #include <string.h>
 
@@ -37,7 +38,7 @@ gptvq_status gptvq_write_index(const char *folder, const char *const *shards, si
   }
   for (size_t i = 0; i < count; i++) GPTVQ_TRY_GOTO(add_shard(folder, shards[i], map, &total, err));
   index = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", total, "weight_map", map);
-  text = index != NULL ? json_dumps(index, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+  text = index != NULL ? gptvq_json_dump(index, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
   if (text == NULL) {
     status = gptvq_fail_memory(err, path, 256);
     goto done;

@@ -1,4 +1,5 @@
 #include "checkpoint/safetensors.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include <string.h>
@@ -7,6 +8,7 @@ struct gptvq_st_writer {
   gptvq_writer *file;
   char *path;
   json_t *header, *metadata; /* metadata belongs to the header */
+  size_t tensors, entries;   /* declared, and given as metadata */
   size_t declared, written;  /* bytes of data */
   bool started;              /* the header is out, no more declarations */
 };
@@ -24,6 +26,7 @@ gptvq_status gptvq_st_writer_create(const char *path, gptvq_st_writer **out, gpt
       json_object_set(writer->header, "__metadata__", writer->metadata) != 0 ||
       json_object_set_new(writer->metadata, "format", json_string("pt")) != 0)
     status = gptvq_fail_memory(err, path, sizeof *writer);
+  writer->entries = 1;
   if (status == GPTVQ_OK) status = gptvq_writer_open(path, &writer->file, err);
   if (status != GPTVQ_OK) {
     gptvq_st_writer_abort(writer);
@@ -36,6 +39,16 @@ gptvq_status gptvq_st_writer_create(const char *path, gptvq_st_writer **out, gpt
 static gptvq_status misuse(const gptvq_st_writer *writer, const char *name, const char *what,
                            gptvq_error *err) {
   return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "writing %s: %s %s", writer->path, name, what);
+}
+
+/* jansson has not taken `text`, a name or what belongs to it: for what reason? */
+static gptvq_status refused(const gptvq_st_writer *writer, const char *name, const char *text,
+                            gptvq_error *err) {
+  json_error_t where;
+  json_t *again = json_pack_ex(&where, 0, "s", text);
+  bool invalid = again == NULL && json_error_code(&where) == json_error_invalid_utf8;
+  json_decref(again);
+  return invalid ? misuse(writer, name, "is not valid UTF-8", err) : gptvq_fail_memory(err, name, 256);
 }
 
 gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, gptvq_tensor_type type,
@@ -63,8 +76,8 @@ gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, 
                                      shape, "data_offsets", (json_int_t)writer->declared, (json_int_t)end);
   json_decref(shape);
   if (entry == NULL) return gptvq_fail_memory(err, name, 256);
-  if (json_object_set_new(writer->header, name, entry) != 0)
-    return misuse(writer, name, "is not valid UTF-8", err);
+  if (json_object_set_new(writer->header, name, entry) != 0) return refused(writer, name, name, err);
+  writer->tensors++;
   writer->declared = end;
   return GPTVQ_OK;
 }
@@ -72,16 +85,37 @@ gptvq_status gptvq_st_writer_declare(gptvq_st_writer *writer, const char *name, 
 gptvq_status gptvq_st_writer_metadata(gptvq_st_writer *writer, const char *key, const char *value,
                                       gptvq_error *err) {
   if (writer->started) return misuse(writer, key, "is metadata given after the first write", err);
+  if (json_object_get(writer->metadata, key) == NULL) writer->entries++;
   if (json_object_set_new(writer->metadata, key, json_string(value)) != 0)
-    return misuse(writer, key, "is metadata that is not valid UTF-8", err);
+    return refused(writer, key, value, err);
   return GPTVQ_OK;
+}
+
+/* Read back, the text says what was declared: nothing is missing in it, and every reader can read it. */
+static gptvq_status check_text(const gptvq_st_writer *writer, const char *text, gptvq_error *err) {
+  json_error_t where;
+  json_t *again = gptvq_json_parse(text, strlen(text), JSON_REJECT_DUPLICATES, &where);
+  bool same = json_equal(again, writer->header) && json_object_size(again) == writer->tensors + 1 &&
+              json_object_size(json_object_get(again, "__metadata__")) == writer->entries;
+  gptvq_status status = GPTVQ_OK;
+  if (again == NULL && gptvq_json_no_memory(&where))
+    status = gptvq_fail_memory(err, writer->path, strlen(text));
+  else if (again == NULL)
+    status = gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "writing %s: its header cannot be read back: byte %d: %s",
+                        writer->path, where.position, where.text);
+  else if (!same)
+    status = gptvq_fail(err, GPTVQ_ERROR_INTERNAL,
+                        "writing %s: its header does not say what was declared for %zu tensors", writer->path,
+                        writer->tensors);
+  json_decref(again);
+  return status;
 }
 
 /* Size and text of the header, padded with spaces so that the data begin at a multiple of 64 bytes. */
 static gptvq_status start(gptvq_st_writer *writer, gptvq_error *err) {
   static const char spaces[64] = "                                                                ";
   writer->started = true;
-  char *text = json_dumps(writer->header, JSON_COMPACT);
+  char *text = gptvq_json_dump(writer->header, JSON_COMPACT);
   if (text == NULL) return gptvq_fail_memory(err, writer->path, GPTVQ_ST_MAX_HEADER);
   size_t length = strlen(text), padded = gptvq_round_up(length + 8, 64) - 8;
   gptvq_status status = GPTVQ_OK;
@@ -92,6 +126,7 @@ static gptvq_status start(gptvq_st_writer *writer, gptvq_error *err) {
                         writer->path, padded, GPTVQ_ST_MAX_HEADER);
     goto done;
   }
+  GPTVQ_TRY_GOTO(check_text(writer, text, err));
   GPTVQ_TRY_GOTO(gptvq_writer_write(writer->file, size, sizeof size, err));
   GPTVQ_TRY_GOTO(gptvq_writer_write(writer->file, text, length, err));
   GPTVQ_TRY_GOTO(gptvq_writer_write(writer->file, spaces, padded - length, err));

@@ -3,16 +3,11 @@
 #include "base/threads.h"
 
 #include <cblas.h>
-#include <pthread.h>
 #include <stdbool.h>
 
 /* Tiles large enough for BLAS to reach its peak, small enough to share out; products of LARGE rows and
  * columns have enough of twice that size, for which less is packed (91 instead of 85 GFLOP/s a core). */
 enum { TILE = 256, LARGE = 1024, SUMS_TILE = 256 };
-
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static void use_one_blas_thread(void) { openblas_set_num_threads(1); }
-void gptvq_blas_init(void) { (void)pthread_once(&once, use_one_blas_thread); }
 
 typedef struct gemm_job {
   size_t m, n, k, lda, ldb, ldc, tile, tiles_n;
@@ -37,7 +32,7 @@ static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
 }
 
 static void run(gemm_job *job) {
-  pthread_once(&once, use_one_blas_thread);
+  gptvq_blas_one_thread();
   if (job->m == 0 || job->n == 0) return;
   job->tile = job->m >= LARGE && job->n >= LARGE ? 2 * TILE : TILE;
   job->tiles_n = gptvq_ceil_div(job->n, job->tile);
@@ -64,7 +59,7 @@ void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, si
 
 static void run_serial(CBLAS_TRANSPOSE trans_b, size_t m, size_t n, size_t k, float alpha, const float *a,
                        size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc) {
-  pthread_once(&once, use_one_blas_thread);
+  gptvq_blas_one_thread();
   if (m == 0 || n == 0) return;
   cblas_sgemm(CblasRowMajor, CblasNoTrans, trans_b, (blasint)m, (blasint)n, (blasint)k, alpha, a,
               (blasint)lda, b, (blasint)ldb, beta, c, (blasint)ldc);
@@ -109,7 +104,7 @@ static void sums_tile(void *context, size_t begin, size_t end, size_t thread) {
 }
 
 static void run_sums(sums_job *job) {
-  pthread_once(&once, use_one_blas_thread);
+  gptvq_blas_one_thread();
   if (job->m == 0 || job->n == 0) return;
   job->tiles_n = gptvq_ceil_div(job->n, SUMS_TILE);
   gptvq_parallel_for(gptvq_ceil_div(job->m, SUMS_TILE) * job->tiles_n, 1, sums_tile, job);

@@ -4,6 +4,7 @@
 #ifndef GPTVQ_LINALG_GEMM_H
 #define GPTVQ_LINALG_GEMM_H
 
+#include <gptvq/status.h>
 #include <stddef.h>
 
 /* C[m × n] = alpha · A[m × k] · B[n × k]ᵀ + beta · C */
@@ -27,8 +28,12 @@ void gptvq_gram_update(size_t c, size_t n, size_t chunk, const float *x, size_t 
 void gptvq_cross_update(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy,
                         const float *x, size_t ldx, double *sums);
 
-/* OpenBLAS uses one thread from now on, as all functions here need; to be called before any other BLAS or
+/* OpenBLAS uses one thread from now on, as all functions here need (and see to): before any other BLAS or
  * LAPACK call. */
-void gptvq_blas_init(void);
+void gptvq_blas_one_thread(void);
+/* The same, and OpenBLAS's buffers, one for each of our threads, are there from now on: to be called before
+ * work that needs products, which cannot report GPTVQ_ERROR_MEMORY themselves. Cheap when it is so already.
+ */
+gptvq_status gptvq_blas_init(gptvq_error *err);
 
 #endif

@@ -1,3 +1,4 @@
+#include "base/json.h"
 #include "base/memory.h"
 #include "model/loader.h"
 #include "model/rope.h"
@@ -170,7 +171,7 @@ static gptvq_status read_quantization(gptvq_model *model, const char *folder, gp
                       "%s/config.json: the weights are already quantized (quant_method %s); gptvq reads "
                       "original or its own folders",
                       folder, method == NULL ? "unknown" : method);
-  parts->quantization = json_dumps(quantization, JSON_INDENT(2));
+  parts->quantization = gptvq_json_dump(quantization, JSON_INDENT(2));
   return parts->quantization == NULL ? gptvq_fail_memory(err, "quantization_config", 0) : GPTVQ_OK;
 }
 

@@ -1,6 +1,7 @@
 #include "model/workspace.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "linalg/gemm.h"
 #include "model/rope.h"
 #include "model/vector.h"
 
@@ -99,6 +100,7 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
   *out = NULL;
   if (layers == 0 || max_rows == 0 || max_positions == 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a session needs room for at least one token");
+  GPTVQ_TRY(gptvq_blas_init(err));
   layout l = measure(model, layers, max_rows, max_positions);
   size_t scratch = gptvq_linears_scratch(GPTVQ_MAX_PARTS, widest_input(model), max_rows, model->compute);
   size_t head = gptvq_round_up(sizeof(gptvq_workspace), 64);

@@ -41,7 +41,7 @@ static void trailing(void *context, size_t begin, size_t end, size_t thread) {
 }
 
 bool gptvq_cholesky(size_t n, double *a) {
-  gptvq_blas_init();
+  gptvq_blas_one_thread();
   job j = {n, 0, a, NULL};
   for (; j.k < n; j.k += NB) {
     size_t m = block_size(&j, j.k);
@@ -79,7 +79,7 @@ static void copy_rows(void *context, size_t begin, size_t end, size_t thread) {
 }
 
 void gptvq_invert_lower(size_t n, double *a, double *scratch) {
-  gptvq_blas_init();
+  gptvq_blas_one_thread();
   job j = {n, 0, a, scratch};
   /* the products below read whole square blocks: the part above the diagonal must be zero */
   for (size_t r = 0; r < n; r++)

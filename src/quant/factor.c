@@ -1,6 +1,7 @@
 /* The Hessian of one input: order of the columns, damping, U with H⁻¹ = Uᵀ U, block metrics. */
 #include "base/memory.h"
 #include "base/threads.h"
+#include "linalg/gemm.h"
 #include "quant/cholesky.h"
 #include "quant/keyed.h"
 #include "quant/layer.h"
@@ -338,12 +339,14 @@ done:
 gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *hessian,
                                  const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                  gptvq_factor **out, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_blas_init(err));
   return create(name, cols, hessian, NULL, options, callbacks, out, err);
 }
 
 gptvq_status gptvq_factor_create_over(const char *name, size_t cols, double *hessian,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_factor **out, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_blas_init(err));
   return create(name, cols, hessian, hessian, options, callbacks, out, err);
 }
 

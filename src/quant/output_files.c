@@ -2,11 +2,11 @@
 #include "base/file.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -65,10 +65,9 @@ static const char *const work_folders[] = {GPTVQ_TRANSFORMED_NAME, GPTVQ_FINETUN
 
 static bool is_regular(const char *folder, const char *name) {
   struct stat info;
-  char *path = gptvq_join_path(folder, name);
-  bool regular = path != NULL && stat(path, &info) == 0 && S_ISREG(info.st_mode);
-  free(path);
-  return regular;
+  char path[PATH_MAX]; /* no allocation: "not there" must not mean "no memory" */
+  int length = snprintf(path, sizeof path, "%s/%s", folder, name);
+  return length > 0 && length < PATH_MAX && stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
 typedef enum entry_kind { FOREIGN, PART, TEMPORARY, SUBFOLDER } entry_kind;
@@ -91,30 +90,48 @@ static entry_kind classify(int folder, const char *entry, const char *source, bo
 }
 
 /* Calls visit(context, path, entry, kind) for every entry, those of subfolders of a work folder before the
- * subfolder. */
+ * subfolder. Without any allocation: it also removes what a lack of memory leaves behind. */
 typedef gptvq_status (*visitor)(void *context, const char *path, const char *entry, entry_kind kind,
                                 gptvq_error *err);
 
-static gptvq_status walk(const char *folder, const char *source, bool work, visitor visit, void *context,
-                         gptvq_error *err) {
-  DIR *entries = opendir(folder);
-  gptvq_status status = GPTVQ_OK;
-  if (entries == NULL)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot read the folder %s: %s", folder, strerror(errno));
-  for (struct dirent *entry; status == GPTVQ_OK && (entry = readdir(entries)) != NULL;) {
-    const char *name = entry->d_name;
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
-    char *path = gptvq_join_path(folder, name);
-    if (path == NULL) {
-      status = gptvq_fail_memory(err, name, strlen(folder) + strlen(name) + 2);
-      break;
-    }
-    entry_kind kind = classify(dirfd(entries), name, source, work);
-    if (kind == SUBFOLDER) status = walk(path, NULL, work, visit, context, err);
-    if (status == GPTVQ_OK) status = visit(context, path, name, kind, err);
-    free(path);
+typedef struct walk_job {
+  const char *path, *source;
+  bool work;
+  visitor visit;
+  void *context;
+  gptvq_status status; /* of the visitor */
+  gptvq_error *err;
+} walk_job;
+
+static gptvq_status walk(const walk_job *job);
+
+static bool walk_entry(void *context, int folder, const char *name) {
+  walk_job *job = context;
+  char path[PATH_MAX];
+  int length = snprintf(path, sizeof path, "%s/%s", job->path, name);
+  if (length < 0 || length >= PATH_MAX) {
+    errno = ENAMETOOLONG;
+    return false;
   }
-  closedir(entries);
+  entry_kind kind = classify(folder, name, job->source, job->work);
+  if (kind == SUBFOLDER) {
+    walk_job inner = *job;
+    inner.path = path;
+    inner.source = NULL;
+    job->status = walk(&inner);
+  }
+  if (job->status == GPTVQ_OK) job->status = job->visit(job->context, path, name, kind, job->err);
+  return job->status == GPTVQ_OK;
+}
+
+static gptvq_status walk(const walk_job *job) {
+  walk_job running = *job;
+  running.status = GPTVQ_OK;
+  int folder = open(job->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  bool fine = folder >= 0 && gptvq_each_entry(folder, walk_entry, &running);
+  gptvq_status status = running.status;
+  if (!fine && status == GPTVQ_OK) status = gptvq_fail_errno(job->err, "read the folder", job->path);
+  if (folder >= 0) close(folder);
   return status;
 }
 
@@ -130,7 +147,7 @@ static gptvq_status note_foreign(void *context, const char *path, const char *en
 gptvq_status gptvq_find_foreign(const char *folder, const char *source, bool work, char **foreign,
                                 gptvq_error *err) {
   *foreign = NULL;
-  gptvq_status status = walk(folder, source, work, note_foreign, foreign, err);
+  gptvq_status status = walk(&(walk_job){folder, source, work, note_foreign, foreign, GPTVQ_OK, err});
   if (status != GPTVQ_OK) {
     free(*foreign);
     *foreign = NULL;
@@ -138,27 +155,36 @@ gptvq_status gptvq_find_foreign(const char *folder, const char *source, bool wor
   return status;
 }
 
+typedef struct removal {
+  bool only_temporary, removed;
+} removal;
+
 static gptvq_status remove_one(void *context, const char *path, const char *entry, entry_kind kind,
                                gptvq_error *err) {
-  const bool *only_temporary = context;
-  if (kind == FOREIGN || strcmp(entry, GPTVQ_STATE_NAME) == 0 || (*only_temporary && kind != TEMPORARY))
+  removal *job = context;
+  if (kind == FOREIGN || strcmp(entry, GPTVQ_STATE_NAME) == 0 || (job->only_temporary && kind != TEMPORARY))
     return GPTVQ_OK;
   int result = kind == SUBFOLDER ? rmdir(path) : unlink(path);
-  if (result != 0 && errno != ENOENT)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot remove %s: %s", path, strerror(errno));
+  if (result != 0 && errno != ENOENT) return gptvq_fail_errno(err, "remove", path);
+  job->removed = result == 0;
   return GPTVQ_OK;
 }
 
 gptvq_status gptvq_remove_work(const char *folder, const char *source, bool only_temporary,
                                gptvq_error *err) {
-  return walk(folder, source, true, remove_one, &only_temporary, err);
+  removal job = {.only_temporary = only_temporary};
+  do { /* removing may disturb the reading */
+    job.removed = false;
+    GPTVQ_TRY(walk(&(walk_job){folder, source, true, remove_one, &job, GPTVQ_OK, err}));
+  } while (job.removed);
+  return GPTVQ_OK;
 }
 
 gptvq_status gptvq_remove_subfolder(const char *folder, gptvq_error *err) {
   if (!gptvq_path_exists(folder)) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_remove_work(folder, NULL, false, err));
   if (rmdir(folder) == 0) return GPTVQ_OK;
-  return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot remove %s: %s", folder, strerror(errno));
+  return gptvq_fail_errno(err, "remove", folder);
 }
 
 static gptvq_status note_use(void *context, const char *path, const char *entry, entry_kind kind,
@@ -172,5 +198,5 @@ static gptvq_status note_use(void *context, const char *path, const char *entry,
 
 bool gptvq_is_unused_work(const char *folder) {
   bool used = false;
-  return walk(folder, NULL, false, note_use, &used, NULL) == GPTVQ_OK && !used;
+  return walk(&(walk_job){folder, NULL, false, note_use, &used, GPTVQ_OK, NULL}) == GPTVQ_OK && !used;
 }

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "linalg/gemm.h"
 #include "quant/guide.h"
 #include "quant/head.h"
 #include "quant/pipeline_allocate.h"
@@ -449,6 +450,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, r->options.resume, &r->out, err));
   GPTVQ_TRY(open_input(r, err));
   if (r->out.published) return finish_published(r, report, err);
+  GPTVQ_TRY(gptvq_blas_init(err));
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->options, &bytes, err));
   GPTVQ_TRY(open_output(r, err));
   if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));

@@ -2,6 +2,7 @@
 #include "quant/pipeline_folder.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "checkpoint/safetensors.h"
 #include "quant/output_files.h"
@@ -18,24 +19,23 @@
 
 static const off_t max_side_file = (off_t)256 << 20;
 
-/* Is `inner` the folder `outer` or somewhere inside it? Both exist. */
-static bool contains(const char *outer, const char *inner) {
-  char *a = realpath(outer, NULL), *b = realpath(inner, NULL);
+/* Is `inner` the folder `outer` or somewhere inside it? What does not exist is nowhere. */
+static gptvq_status contains(const char *outer, const char *inner, bool *inside, gptvq_error *err) {
+  char *a = realpath(outer, NULL), *b = a != NULL ? realpath(inner, NULL) : NULL;
+  gptvq_status status = GPTVQ_OK;
+  if (b == NULL && errno == ENOMEM) status = gptvq_fail_errno(err, "resolve", a == NULL ? outer : inner);
   size_t length = a != NULL ? strlen(a) : 0;
-  bool inside = a != NULL && b != NULL && strncmp(a, b, length) == 0 &&
-                (b[length] == '\0' || b[length] == '/' || (length > 0 && a[length - 1] == '/'));
+  *inside = b != NULL && strncmp(a, b, length) == 0 &&
+            (b[length] == '\0' || b[length] == '/' || (length > 0 && a[length - 1] == '/'));
   free(a);
   free(b);
-  return inside;
+  return status;
 }
 
-/* Is path[0..length), the path without its final slashes, a symbolic link to a folder? */
-static bool is_link_to_folder(const char *path, size_t length) {
-  char *name = strndup(path, length);
+/* A symbolic link to a folder? */
+static bool is_link_to_folder(const char *path) {
   struct stat info;
-  bool is_link = name != NULL && lstat(name, &info) == 0 && S_ISLNK(info.st_mode) && gptvq_is_folder(name);
-  free(name);
-  return is_link;
+  return lstat(path, &info) == 0 && S_ISLNK(info.st_mode) && gptvq_is_folder(path);
 }
 
 static char *append(const char *path, const char *suffix) {
@@ -51,9 +51,15 @@ static gptvq_status make_paths(const char *out_dir, gptvq_output *out, gptvq_err
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no output folder was given");
   size_t length = strlen(out_dir);
   while (length > 1 && out_dir[length - 1] == '/') length--;
-  /* a link stays one: what it points to is replaced, on its own disk */
-  out->path = is_link_to_folder(out_dir, length) ? realpath(out_dir, NULL) : strndup(out_dir, length);
+  out->path = strndup(out_dir, length);
   if (out->path == NULL) return gptvq_fail_memory(err, "the output path", length);
+  if (is_link_to_folder(out->path)) { /* it stays one: what it points to is replaced, on its own disk */
+    char *target = realpath(out->path, NULL);
+    if (target == NULL) return gptvq_fail_errno(err, "resolve", out->path);
+    free(out->path);
+    out->path = target;
+    length = strlen(out->path);
+  }
   out->work = append(out->path, suffix);
   out->aside = append(out->path, ".replaced");
   if (out->work == NULL || out->aside == NULL) return gptvq_fail_memory(err, "the output path", length);
@@ -75,7 +81,7 @@ static gptvq_status lock_folder(const char *folder, gptvq_output *out, gptvq_err
   int lock = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (lock < 0 && (errno == ENOTDIR || errno == ELOOP))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a folder: remove it", folder);
-  if (lock < 0) return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot open %s: %s", folder, strerror(errno));
+  if (lock < 0) return gptvq_fail_errno(err, "open", folder);
   /* no locks on this file system: go on. Renamed before the lock was ours: another process has finished. */
   bool busy = flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
   if (busy || fstat(lock, &held) != 0 || lstat(folder, &named) != 0 || held.st_ino != named.st_ino) {
@@ -147,14 +153,15 @@ static gptvq_status check_replaceable(const gptvq_output *out, gptvq_error *err)
   char *config_path = gptvq_join_path(path, "config.json");
   if (config_path == NULL) return gptvq_fail_memory(err, path, strlen(path));
   json_t *config = NULL;
-  bool there = gptvq_path_exists(config_path),
-       model = there && gptvq_load_json(config_path, 64 << 20, &config, NULL) == GPTVQ_OK &&
-               (json_is_string(json_object_get(config, "model_type")) ||
-                json_is_array(json_object_get(config, "architectures")));
+  bool there = gptvq_path_exists(config_path);
+  gptvq_status status = there ? gptvq_load_json(config_path, 64 << 20, &config, err) : GPTVQ_OK;
+  bool model = json_is_string(json_object_get(config, "model_type")) ||
+               json_is_array(json_object_get(config, "architectures"));
   json_decref(config);
   free(config_path);
+  if (status == GPTVQ_ERROR_MEMORY) return status;
   GPTVQ_TRY(gptvq_find_foreign(path, out->source, false, &foreign, err));
-  gptvq_status status = GPTVQ_OK;
+  status = GPTVQ_OK;
   if (!model && (there || foreign != NULL || !gptvq_is_unused_work(path)))
     status =
         gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a model folder: it will not be replaced", path);
@@ -179,12 +186,11 @@ static gptvq_status settle(const gptvq_output *out, const json_t *state, gptvq_e
     if (strcmp(id, replaces) == 0) GPTVQ_TRY(gptvq_remove_tree(places[i], err));
   }
   for (size_t i = 0; i < 2; i++) {
-    char *path = gptvq_join_path(out->path, names[i]);
-    if (path == NULL) return gptvq_fail_memory(err, out->path, strlen(out->path));
-    bool removed = unlink(path) == 0 || errno == ENOENT;
-    free(path);
-    if (!removed)
-      return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot remove %s/%s: %s", out->path, names[i], strerror(errno));
+    char path[GPTVQ_PATH_MAX]; /* no allocation: the output is complete */
+    int length = snprintf(path, sizeof path, "%s/%s", out->path, names[i]);
+    if (length < 0 || length >= GPTVQ_PATH_MAX)
+      return gptvq_fail(err, GPTVQ_ERROR_IO, "the path %s is too long", out->path);
+    if (unlink(path) != 0 && errno != ENOENT) return gptvq_fail_errno(err, "remove", path);
   }
   return GPTVQ_OK;
 }
@@ -225,11 +231,14 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
   *out = (gptvq_output){.lock = -1, .source = source_dir};
   GPTVQ_TRY(make_paths(out_dir, out, err));
   const char *const places[] = {out->path, out->work};
-  for (size_t i = 0; i < 2 && source_dir != NULL; i++)
-    if (gptvq_path_exists(places[i]) && contains(places[i], source_dir))
+  for (size_t i = 0; i < 2 && source_dir != NULL; i++) {
+    bool inside;
+    GPTVQ_TRY(contains(places[i], source_dir, &inside, err));
+    if (inside)
       return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                         "the output folder %s holds the input model %s: choose another", places[i],
                         source_dir);
+  }
   GPTVQ_TRY(recover(out, resume != 0, err));
   if (out->published || !gptvq_path_exists(out->path)) return GPTVQ_OK;
   if (!force)
@@ -262,8 +271,7 @@ static gptvq_status no_foreigners(const gptvq_output *out, gptvq_error *err) {
 /* What an existing work folder holds must be a run's: its state or nothing at all, and nobody else's files.
  */
 static gptvq_status check_work(const gptvq_output *out, json_t **state, gptvq_error *err) {
-  if (access(out->work, W_OK | X_OK) != 0)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot write into %s: %s", out->work, strerror(errno));
+  if (access(out->work, W_OK | X_OK) != 0) return gptvq_fail_errno(err, "write into", out->work);
   GPTVQ_TRY(gptvq_output_read_state(out->work, state, err));
   if (*state == NULL && !gptvq_is_unused_work(out->work))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not an interrupted run: remove it", out->work);
@@ -344,7 +352,7 @@ static gptvq_status move_to_place(const gptvq_output *out, gptvq_error *err) {
 #endif
   if (replaces) GPTVQ_TRY(gptvq_rename_path(out->path, out->aside, err));
   if (rename(out->work, out->path) == 0) return GPTVQ_OK;
-  gptvq_status status = gptvq_fail(err, GPTVQ_ERROR_IO, "cannot create %s: %s", out->path, strerror(errno));
+  gptvq_status status = gptvq_fail_errno(err, "create", out->path);
   if (replaces) (void)gptvq_rename_path(out->aside, out->path, NULL);
   return status;
 }
@@ -395,8 +403,7 @@ typedef gptvq_status (*side_task)(void *context, const char *path, const char *n
 
 static gptvq_status each_side_file(const char *from, side_task task, void *context, gptvq_error *err) {
   DIR *folder = opendir(from);
-  if (folder == NULL)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot read the folder %s: %s", from, strerror(errno));
+  if (folder == NULL) return gptvq_fail_errno(err, "read the folder", from);
   gptvq_status status = GPTVQ_OK;
   for (struct dirent *entry; status == GPTVQ_OK && (entry = readdir(folder)) != NULL;) {
     struct stat info;
@@ -439,15 +446,18 @@ gptvq_status gptvq_hash_side_files(const char *folder, uint64_t *hash, gptvq_err
 
 /* With the fewest digits that keep every number exactly: 1e-05 does not become 1.0000000000000001e-5. */
 static char *dump_json(const json_t *json) {
-  for (size_t digits = 15; digits < 17; digits++) {
-    char *text = json_dumps(json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(digits));
-    json_t *again = text != NULL ? json_loads(text, 0, NULL) : NULL;
+  for (size_t digits = 15; digits <= 17; digits++) {
+    char *text = gptvq_json_dump(json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(digits));
+    json_error_t where;
+    json_t *again = text != NULL ? gptvq_json_parse(text, strlen(text), 0, &where) : NULL;
     bool same = json_equal(json, again) != 0;
+    bool failed = again == NULL;
     json_decref(again);
     if (same) return text;
     free(text);
+    if (failed) return NULL;
   }
-  return json_dumps(json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(17));
+  return NULL; /* 17 digits keep every number: what was read back is something else */
 }
 
 gptvq_status gptvq_write_json(const char *path, const json_t *json, gptvq_error *err) {

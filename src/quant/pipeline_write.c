@@ -177,6 +177,16 @@ gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor
   return status;
 }
 
+/* json_object_update_missing, which does not say when memory runs out */
+static bool add_missing(json_t *object, json_t *from) {
+  const char *key;
+  json_t *value;
+  json_object_foreach(from, key, value) {
+    if (json_object_get(object, key) == NULL && json_object_set(object, key, value) != 0) return false;
+  }
+  return true;
+}
+
 gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
                                        const gptvq_quantize_options *options,
                                        const gptvq_calibration *calibration, double bits_per_value,
@@ -190,7 +200,7 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
   bool fine = config != NULL && quantization != NULL && settings != NULL;
   if (fine && bits_per_value >= 0)
     fine = json_object_set_new(quantization, "bits_per_value", json_real(bits_per_value)) == 0;
-  fine = fine && json_object_update_missing(quantization, settings) == 0;
+  fine = fine && add_missing(quantization, settings);
   if (fine && calibration != NULL)
     fine = json_object_set_new(quantization, "calibration",
                                gptvq_calibration_json(calibration, options->seed)) == 0;

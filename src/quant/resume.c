@@ -1,6 +1,7 @@
 #include "quant/resume.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "quant/options/options.h"
@@ -69,7 +70,7 @@ gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_o
   *identity = NULL;
   GPTVQ_TRY(hash_tensors(model->checkpoint, &tensors, err));
   GPTVQ_TRY(gptvq_hash_side_files(gptvq_checkpoint_folder(model->checkpoint), &side_files, err));
-  char *config = json_dumps(gptvq_checkpoint_config(model->checkpoint), JSON_COMPACT | JSON_SORT_KEYS);
+  char *config = gptvq_json_dump(gptvq_checkpoint_config(model->checkpoint), JSON_COMPACT | JSON_SORT_KEYS);
   json_t *shape = gptvq_options_json(options), *data = NULL, *run = gptvq_output_run("quantize");
   bool fine = config != NULL && shape != NULL && run != NULL;
   if (fine && (options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ)) {
@@ -144,8 +145,8 @@ typedef struct difference_list {
 
 static void add_difference(difference_list *list, const char *name, const json_t *saved, const json_t *now) {
   if (list->count++ >= 3) return;
-  char *a = saved != NULL ? json_dumps(saved, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-  char *b = now != NULL ? json_dumps(now, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+  char *a = saved != NULL ? gptvq_json_dump(saved, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+  char *b = now != NULL ? gptvq_json_dump(now, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
   size_t used = strlen(list->text);
   (void)snprintf(list->text + used, sizeof list->text - used, "%s`%s` was %.60s, is now %.60s",
                  used > 0 ? "; " : "", name, a != NULL ? a : "absent", b != NULL ? b : "absent");

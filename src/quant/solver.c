@@ -337,6 +337,7 @@ gptvq_status gptvq_solve_layer(const char *name, size_t rows, size_t cols, const
   GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
   GPTVQ_TRY(gptvq_layer_shape(rows, cols, &o, &shape, err));
   GPTVQ_TRY(check_weights(name, rows, cols, weights, err));
+  GPTVQ_TRY(gptvq_blas_init(err));
   const gptvq_factor *used = o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ ? factor : NULL;
   bool vq = shape.kind == GPTVQ_PACKED_VQ;
   if (used != NULL &&

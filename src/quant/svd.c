@@ -12,11 +12,11 @@ gptvq_status gptvq_svd(size_t rows, size_t cols, size_t rank, double *c, double 
   if (rank > least || rows > INT32_MAX || cols > INT32_MAX)
     return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "rank %zu of a matrix of %zu x %zu", rank, rows, cols);
   size_t doubles = gptvq_saturated_size(least, cols + rows + 1);
+  GPTVQ_TRY(gptvq_blas_init(err)); /* k-means comes here without any product before */
   double *u = gptvq_alloc(doubles, sizeof *u);
   if (u == NULL)
     return gptvq_fail_memory(err, "the decomposition of the codebooks",
                              gptvq_saturated_size(doubles, sizeof *u));
-  gptvq_blas_init(); /* k-means comes here without any product before */
   double *vt = u + least * cols, *sigma = vt + least * rows;
   /* row-major [rows × cols] is column-major [cols × rows]: u [cols × least], vt [least × rows] */
   lapack_int info = LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'S', (lapack_int)cols, (lapack_int)rows, c,

@@ -2,6 +2,7 @@
  * JSON or HTML, the same few tokens over and over. They can all be tokenized, and give a worse model or a
  * meaningless perplexity without a word. */
 #include "text/judge.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "text/utf8.h"
 
@@ -158,7 +159,8 @@ static bool is_json_lines(const char *text, size_t size) {
     size_t blank = skip_blank(text + at, length);
     if (blank < length) {
       if (text[at + blank] != '{') return false;
-      json_t *value = json_loadb(text + at + blank, length - blank, 0, NULL);
+      json_error_t where; /* out of memory: no judgement */
+      json_t *value = gptvq_json_parse(text + at + blank, length - blank, 0, &where);
       bool object = json_is_object(value);
       json_decref(value);
       if (!object) return false;

@@ -255,6 +255,7 @@ static gptvq_status load_template(const gptvq_load *load, const json_t *json) {
   if (status == GPTVQ_OK && texts != 1)
     status = gptvq_fail(load->err, GPTVQ_ERROR_UNSUPPORTED,
                         "%s: post_processor: a template must hold the text exactly once", load->path);
+  if (status == GPTVQ_OK && (around[0].failed || around[1].failed)) status = out_of_memory(load);
   if (status == GPTVQ_OK) wrap(load->tokenizer, &around[0], &around[1]);
   gptvq_ids_free(&around[0]);
   gptvq_ids_free(&around[1]);

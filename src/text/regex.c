@@ -34,8 +34,10 @@ static gptvq_status compile(gptvq_regex *regex, const char *pattern, size_t size
     if (regex->code == NULL) {
       PCRE2_UCHAR reason[128] = "unknown error";
       (void)pcre2_get_error_message(code, reason, sizeof reason);
-      status = gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "regular expression \"%.*s\": %s",
-                          (int)gptvq_min_size(size, 200), pattern, (const char *)reason);
+      bool memory = code == PCRE2_ERROR_HEAP_FAILED;
+      status = gptvq_fail(err, memory ? GPTVQ_ERROR_MEMORY : GPTVQ_ERROR_UNSUPPORTED,
+                          "regular expression \"%.*s\": %s", (int)gptvq_min_size(size, 200), pattern,
+                          (const char *)reason);
     } else {
       regex->jit = pcre2_jit_compile(regex->code, PCRE2_JIT_COMPLETE) == 0; /* without it: the interpreter */
     }

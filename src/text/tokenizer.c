@@ -1,6 +1,7 @@
 #include "text/tokenizer_internal.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "text/json_nul.h"
 #include "text/utf8.h"
 
@@ -20,8 +21,9 @@ static gptvq_status read_json(const char *path, size_t most, char nul[GPTVQ_NUL_
                       "%s: NUL in a key beside all of U+FDD0 to U+FDEF is not supported", path);
   }
   /* numbers as reals: model_max_length and the like exceed 64 bits */
-  *out = json_loadb(data, size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &reason);
+  *out = gptvq_json_parse(data, size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &reason);
   free(data);
+  if (*out == NULL && gptvq_json_no_memory(&reason)) return gptvq_fail_memory(err, path, size);
   if (*out == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: not valid JSON: %s (line %d, column %d)", path,
                       reason.text, reason.line, reason.column);

@@ -43,10 +43,10 @@ options="--method rtn --bits 3 --quiet"
   was=$(od -An -t o1 -j $at -N 1 m/model.safetensors | tr -d ' ')
   poke m/model.safetensors $at '\101'
   [ "$(od -An -t o1 -j $at -N 1 m/model.safetensors | tr -d ' ')" != "$was" ] || die "nothing was changed"
-  expect_fail 2 'out.partial cannot be resumed: model.tensors was .* same model' "$GPTVQ" quantize m -o out $options --resume
+  expect_fail 2 'out.partial cannot be resumed: `model.tensors` was .* same model' "$GPTVQ" quantize m -o out $options --resume
   poke m/model.safetensors $at "\\$was"
   cp m/tokenizer.json kept && echo >> m/tokenizer.json
-  expect_fail 2 'out.partial cannot be resumed: model.side_files was' "$GPTVQ" quantize m -o out $options --resume
+  expect_fail 2 'out.partial cannot be resumed: .model.side_files. was' "$GPTVQ" quantize m -o out $options --resume
   cp kept m/tokenizer.json
 
   # a file of somebody else's in the work folder: neither published nor removed, whatever is asked for

@@ -51,3 +51,39 @@ code=0
 wait $pid || code=$?
 case $code in 0 | 130) ;; *) die "exit code $code of an interrupted generation" ;; esac
 grep -q '^Once upon a time' "$capture/out" || die "the text is lost"
+
+# hung AT PATTERN COMMAND…: allocation AT never comes back, as in a library that tries for ever; one Ctrl-C ends that all the same
+hung() {
+  at=$1 pattern=$2
+  shift 2
+  rm -f "$capture/count"
+  LD_PRELOAD="$FAIL_MALLOC" FAIL_AT=$at FAIL_ON=never FAIL_COUNT="$capture/count" "$@" > "$capture/out" 2> "$capture/err" &
+  pid=$!
+  tries=0
+  while [ ! -e "$capture/count" ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 600 ] && kill -0 $pid 2> /dev/null || die "allocation $at was not made: $*"
+    sleep 0.1
+  done
+  kill -INT $pid
+  tries=0
+  while kill -0 $pid 2> /dev/null; do
+    tries=$((tries + 1))
+    [ $tries -lt 100 ] || { kill -KILL $pid; die "Ctrl-C does not end $*"; }
+    sleep 0.1
+  done
+  code=0
+  wait $pid || code=$?
+  [ "$code" = 130 ] || die "exit code $code, expected 130: $*"
+  [ "$(grep -c '^gptvq: error: ' "$capture/err")" = 1 ] || die "expected one error line: $*"
+  expect_err "$pattern"
+}
+if [ -n "${FAIL_MALLOC:-}" ]; then
+  hung 100 '^gptvq: error: stopped on request$' "$GPTVQ" inspect whole
+  hung 100 '^gptvq: error: stopped on request$' "$GPTVQ" tokenize whole --text "$text"
+  hung 9000 '^gptvq: error: stopped on request$' "$GPTVQ" generate whole -p 'Once upon a time' -n 4 --compute fp32
+  # what hears Ctrl-C gets some time to end in order
+  # shellcheck disable=SC2086
+  hung 15000 '^gptvq: error: stopped on request, in the middle of a step' "$GPTVQ" quantize "$model" -o hung $options
+  rm -rf hung.partial
+fi
