@@ -5,7 +5,7 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "kernels/packed.h"
+#include "format/packed.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -12,7 +12,7 @@
 #ifndef GPTVQ_KERNELS_I8_H
 #define GPTVQ_KERNELS_I8_H
 
-#include "kernels/tile.h"
+#include "format/tile.h"
 
 enum {
   GPTVQ_I8_LANES = 16,

@@ -4,7 +4,7 @@
 #ifndef GPTVQ_KERNELS_KERNELS_H
 #define GPTVQ_KERNELS_KERNELS_H
 
-#include "kernels/packed.h"
+#include "format/packed.h"
 
 typedef enum gptvq_dtype { GPTVQ_F32 = 0, GPTVQ_F16, GPTVQ_BF16 } gptvq_dtype;
 static inline size_t gptvq_dtype_size(gptvq_dtype dtype) { return dtype == GPTVQ_F32 ? 4 : 2; }

@@ -11,7 +11,7 @@
 #ifndef GPTVQ_KERNELS_UNIFORM_H
 #define GPTVQ_KERNELS_UNIFORM_H
 
-#include "kernels/packed.h"
+#include "format/packed.h"
 
 enum { GPTVQ_UNIFORM_MAX_BLOCKS = 2048 };
 

@@ -27,7 +27,7 @@ static void quantize_rows(void *context, size_t begin, size_t end, size_t thread
   }
 }
 
-/* A head stored as 8-bit codes in the way of quant/head.c: its bytes are the codes that the kernels take.
+/* A head stored as 8-bit codes in the way of quant/run/head.c: its bytes are the codes that the kernels take.
  * False: stored otherwise. */
 static bool use_stored(gptvq_model *model, float *scales, size_t groups) {
   gptvq_linear *head = &model->head;

@@ -5,7 +5,7 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "quant/layer.h"
+#include "quant/layer/layer.h"
 
 #include <math.h>
 #include <setjmp.h>

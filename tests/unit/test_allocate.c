@@ -1,7 +1,7 @@
-/* quant/allocate.h against brute force. */
+/* quant/plan/allocate.h against brute force. */
 #include "base/memory.h"
 #include "base/random.h"
-#include "quant/allocate.h"
+#include "quant/plan/allocate.h"
 
 #include <math.h>
 #include <setjmp.h>

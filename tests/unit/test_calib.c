@@ -1,11 +1,11 @@
 /* quant: Hessians, calibration windows, the state of a run, output folders. */
 #include "tiny_model.h"
 #include "base/memory.h"
-#include "quant/calib.h"
-#include "quant/hessian.h"
-#include "quant/pipeline_folder.h"
+#include "calib/calib.h"
+#include "calib/hessian.h"
+#include "checkpoint/output.h"
 #include "quant/options/options.h"
-#include "quant/resume.h"
+#include "quant/run/resume.h"
 
 #include <unistd.h>
 

@@ -1,5 +1,6 @@
 /* Codebook compression: the decomposition, sorting, the alternating fit, and whole layers with factored
  * codebooks. */
+#include "linalg/solve/svd.h"
 #include "solver_fixture.h"
 
 enum { TILES = 60, K = 8 };

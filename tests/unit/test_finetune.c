@@ -3,7 +3,7 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "quant/finetune_internal.h"
+#include "train/train.h"
 
 #include <float.h>
 #include <math.h>

@@ -2,7 +2,7 @@
  * gptvq_quantize. */
 #include "tiny_model.h"
 #include "base/memory.h"
-#include "quant/finetune_internal.h"
+#include "train/train.h"
 
 #include <float.h>
 #include <gptvq/gptvq.h>

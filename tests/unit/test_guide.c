@@ -1,7 +1,7 @@
-/* quant/guide.h: gradients of the loss against finite differences, and what becomes of them. */
+/* train/guide.h: gradients of the loss against finite differences, and what becomes of them. */
 #include "tiny_model.h"
 #include "base/memory.h"
-#include "quant/guide.h"
+#include "train/guide.h"
 
 #include <gptvq/gptvq.h>
 #include <unistd.h>

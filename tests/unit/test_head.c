@@ -5,7 +5,7 @@
 
 #include "base/memory.h"
 #include "model/model_internal.h"
-#include "quant/head.h"
+#include "quant/run/head.h"
 
 #include <gptvq/gptvq.h>
 #include <unistd.h>

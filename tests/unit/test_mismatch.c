@@ -1,7 +1,7 @@
-/* quant/mismatch.h against its definition in double precision. */
+/* calib/mismatch.h against its definition in double precision. */
 #include "base/memory.h"
 #include "base/random.h"
-#include "quant/mismatch.h"
+#include "calib/mismatch.h"
 
 #include <math.h>
 #include <setjmp.h>

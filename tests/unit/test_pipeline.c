@@ -1,7 +1,8 @@
 /* quant: whole models through gptvq_quantize and gptvq_export_hf. */
+#include "quant/plan/memory.h"
 #include "tiny_model.h"
 #include "base/memory.h"
-#include "quant/pipeline.h"
+#include "quant/run/pipeline.h"
 
 #include <gptvq/gptvq.h>
 #include <signal.h>

@@ -1,6 +1,6 @@
 /* k-means with a metric: against plain loops, the objective's descent, exact cases; factor of the Hessian. */
-#include "quant/cholesky.h"
-#include "quant/lookup.h"
+#include "linalg/solve/cholesky.h"
+#include "quant/layer/lookup.h"
 #include "solver_fixture.h"
 
 typedef struct problem {

@@ -2,7 +2,7 @@
 #include "tiny_model.h"
 #include "base/memory.h"
 #include "linalg/hadamard.h"
-#include "quant/transform.h"
+#include "quant/transform/transform.h"
 
 #include <float.h>
 #include <gptvq/gptvq.h>

@@ -1,7 +1,7 @@
 /* What the tensors of a folder mean: under other names, in other types, with others beside them. The expected
  * likelihoods are transformers' (tests/golden/model/make_variants.py). */
 #include "model/model_internal.h"
-#include "quant/pipeline_folder.h"
+#include "checkpoint/output.h"
 #include "tiny_model.h"
 
 #define STORIES TEST_SOURCE_DIR "/examples/stories-4m"

@@ -4,7 +4,7 @@
 #define GPTVQ_KERNELS_ROW_VALUES_H
 
 #include "kernels/multi/multi.h"
-#include "kernels/tile.h"
+#include "format/tile.h"
 
 /* All n indices of a packed unit (n a multiple of 8), bits <= 8. */
 GPTVQ_MULTI_DECLARE(void, gptvq_unpack_bytes, const uint8_t *unit, size_t n, unsigned bits, uint8_t *indices);

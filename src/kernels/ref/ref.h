@@ -3,7 +3,7 @@
 #define GPTVQ_KERNELS_REF_H
 
 #include "kernels/table.h"
-#include "kernels/tile.h"
+#include "format/tile.h"
 
 /* Indices [begin, begin + count) of a packed unit of n indices (see packed.h). */
 void gptvq_unpack_range(const uint8_t *unit, size_t n, unsigned bits, size_t begin, size_t count,

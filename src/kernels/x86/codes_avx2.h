@@ -2,7 +2,7 @@
 #ifndef GPTVQ_KERNELS_CODES_AVX2_H
 #define GPTVQ_KERNELS_CODES_AVX2_H
 
-#include "kernels/tile.h"
+#include "format/tile.h"
 
 /* Codes of `rows` consecutive units of a tile by component: component e of index i at codes[(row · dim + e) ·
  * n + i], n indices a unit; codes 32-byte aligned. */

@@ -1,14 +1,20 @@
 /* quant/options/options.h: what the library itself asks of the table of options. */
-#ifndef GPTVQ_QUANT_OPTIONS_H
-#define GPTVQ_QUANT_OPTIONS_H
+#ifndef GPTVQ_QUANT_OPTIONS_OPTIONS_H
+#define GPTVQ_QUANT_OPTIONS_OPTIONS_H
 
 #include "base/status.h"
 
 #include <gptvq/quantize.h>
 #include <jansson.h>
+#include <stdbool.h>
 
 /* Largest group: 4-D at 3.125 bits (k = 4096) needs 2^20 weights per codebook. */
 #define GPTVQ_MAX_GROUP ((size_t)1 << 20)
+enum { GPTVQ_BEAM_MAX = 64 };
+
+static inline bool gptvq_is_uniform(const gptvq_quantize_options *options) {
+  return options->method == GPTVQ_METHOD_GPTQ || options->method == GPTVQ_METHOD_RTN;
+}
 
 /* The name of a row's choice. */
 const char *gptvq_method_name(gptvq_method method);

@@ -1,6 +1,4 @@
-/* Sizes from bits, and the shape that a layer gets. docs/METHOD.md, "Sizes". */
-#include "quant/layer.h"
-
+/* Sizes from bits. docs/METHOD.md, "Sizes". */
 #include "base/memory.h"
 #include "quant/options/options.h"
 
@@ -10,10 +8,6 @@
 
 #define MAX_CODEBOOK_COST 2.0 /* bits per value; more would be better spent on indices */
 enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4, MAX_SVD_K = 256 };
-
-static bool is_uniform(const gptvq_quantize_options *o) {
-  return o->method == GPTVQ_METHOD_GPTQ || o->method == GPTVQ_METHOD_RTN;
-}
 
 /* Bits of one stored codebook; with factors of rank R its row of the left one (the right one is shared by the
  * layer). */
@@ -62,7 +56,7 @@ static gptvq_status no_such_size(const gptvq_quantize_options *o, gptvq_error *e
 /* Before any size is known. */
 static gptvq_status check_svd(const gptvq_quantize_options *o, gptvq_error *err) {
   if (o->svd_rank == 0) return GPTVQ_OK;
-  if (is_uniform(o))
+  if (gptvq_is_uniform(o))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`svd_rank` %u is not possible: uniform methods have no codebooks", o->svd_rank);
   if (o->dim != 1)
@@ -174,47 +168,5 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_err
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`head_bits` %u is not possible: choose 8 or 16",
                       o->head_bits);
   GPTVQ_TRY(check_svd(o, err));
-  return is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
-}
-
-size_t gptvq_group_columns(size_t cols, const gptvq_quantize_options *o) {
-  if (is_uniform(o)) return cols;
-  size_t multiple = gptvq_max_size(8, o->scale_block);
-  size_t widest =
-      gptvq_min_size(o->group_cols, gptvq_max_size(multiple, o->group_size / multiple * multiple));
-  if (cols <= widest) return cols;
-  return gptvq_round_up(gptvq_ceil_div(cols, gptvq_ceil_div(cols, widest)), multiple);
-}
-
-gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_quantize_options *options,
-                               gptvq_packed_shape *shape, gptvq_error *err) {
-  gptvq_quantize_options o = *options;
-  GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
-  if (rows == 0 || cols == 0)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a layer of %zu x %zu values is empty", rows, cols);
-  memset(shape, 0, sizeof *shape);
-  shape->rows = rows;
-  shape->cols = cols;
-  shape->dim = o.dim;
-  shape->index_bits = o.index_bits;
-  shape->permuted = o.act_order == 1 && (o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ);
-  shape->group_cols = gptvq_group_columns(cols, &o);
-  if (is_uniform(&o)) {
-    shape->kind = GPTVQ_PACKED_UNIFORM;
-    shape->group_rows = 1;
-    shape->scale_block = (unsigned)gptvq_min_size(o.group_size, cols);
-  } else {
-    shape->kind = GPTVQ_PACKED_VQ;
-    shape->codebook_bits = o.codebook_bits;
-    shape->scale_block = o.scale_block;
-    /* stripes of l / width rows, the nearest number, then evened out over the rows */
-    size_t stripe = gptvq_max_size(1, (o.group_size + shape->group_cols / 2) / shape->group_cols);
-    size_t stripes = rows > stripe ? (rows + stripe / 2) / stripe : 1;
-    shape->group_rows = gptvq_ceil_div(rows, stripes);
-    if (gptvq_ceil_div(rows, shape->group_rows) != stripes)
-      shape->group_rows = stripe; /* many low stripes: rounding up would tell */
-    size_t tiles = gptvq_ceil_div(rows, shape->group_rows) * gptvq_ceil_div(cols, shape->group_cols);
-    shape->svd_rank = (unsigned)gptvq_min_size(o.svd_rank, tiles);
-  }
-  return gptvq_packed_check(shape, "layer", err);
+  return gptvq_is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
 }

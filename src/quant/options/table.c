@@ -1,7 +1,6 @@
 /* The one table of quantize options: defaults, recipes, checks, the identity of a run, the command line and
  * its help, docs/CLI.md all come from it. An option is a member of gptvq_quantize_options and a row here. */
 #include "quant/options/options.h"
-#include "quant/beam.h"
 
 #include <stddef.h>
 

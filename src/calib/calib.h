@@ -1,0 +1,61 @@
+/* calib/calib.h: the calibration tokens. */
+#ifndef GPTVQ_CALIB_CALIB_H
+#define GPTVQ_CALIB_CALIB_H
+
+#include <gptvq/quantize.h>
+
+#include "base/status.h"
+#include "model/model_internal.h"
+
+typedef struct gptvq_calibration {
+  size_t samples, length;
+  size_t
+      block_held; /* the last of the samples, which block-wise fine-tuning is judged by and not trained on */
+  size_t held; /* windows after the samples, unseen by all else: fine-tuning of the model is judged by them */
+  int32_t *tokens;  /* [samples + held][length], owned */
+  uint64_t hash;    /* of the tokens and their arrangement */
+  char source[256]; /* "self" or the text file's name without its folder */
+} gptvq_calibration;
+
+/* Windows to take from options->calib (samples and length as in the options; length 0 = min(2048, the model's
+ * context)).
+ *
+ * A text file is tokenized once, without BOS. The valid starts are cut into `samples` equal strata and window
+ * i starts at a random place of stratum i: spread over the whole text, different for each seed. Windows
+ * overlap (with a warning) when the text has fewer tokens than they take. With fine-tuning, windows are held
+ * out that share no token with any other; a short text gives fewer of them, or none (with a warning).
+ * GPTVQ_ERROR_DATA: fewer than `length` tokens, or an id that the model lacks.
+ *
+ * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a
+ * model without one) and restarted so after each EOS. Up to 32 windows are written side by side (fewer where
+ * their caches exceed 4 GiB), with inputs in bf16 and caches in fp16. The text depends on the seed, the
+ * number of windows, their length and (by the last digits of the logits) the processor, not on the number of
+ * threads.
+ *
+ * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, a length above the model's context. The caller releases *out.
+ */
+gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
+                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                      gptvq_calibration *out, gptvq_error *err);
+void gptvq_calibration_release(gptvq_calibration *calibration);
+
+/* Checks the numbers of the options against the model and says how long windows are. */
+gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quantize_options *options,
+                                      size_t *length, gptvq_error *err);
+/* Sets the numbers of windows that the options ask for and allocates them. The caller releases *out, on
+ * failure too. */
+gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
+                                    gptvq_calibration *out, gptvq_error *err);
+/* Hash of windows, as in gptvq_calibration.hash. */
+uint64_t gptvq_calibration_hash(size_t samples, size_t length, const int32_t *tokens);
+/* How many of `held` windows, to be disjoint from each other and from `samples` more, a text of `count`
+ * tokens has room for: all if every window can have tokens of its own, else their share of the text, at least
+ * one if that leaves half of it, never more than half. */
+size_t gptvq_calibration_room(size_t count, size_t samples, size_t held, size_t length);
+/* First tokens of the windows in a text of `count` >= length tokens: `samples` ascending ones, which may
+ * overlap, then `held` ascending ones, which share no token with any other (held <= gptvq_calibration_room).
+ */
+void gptvq_calibration_offsets(size_t count, size_t samples, size_t held, size_t length, uint64_t seed,
+                               size_t *offsets);
+
+#endif

@@ -1,0 +1,40 @@
+/* calib/mismatch.h: targets that make up for what quantization has already done to a layer's inputs.
+ *
+ * A layer of the original model sees x_o, the same layer of the quantized model sees x. The least-squares
+ * match of W x_o by W' x is W' = W + W A (H + λ)⁻¹ with A = mean (x_o − x) xᵀ and H = mean x xᵀ. A layer that
+ * adds to the residual stream can also make up for the stream's own error r = s_o − s: plus D (H + λ)⁻¹ with
+ * D = mean r xᵀ. docs/METHOD.md, "Mismatch". */
+#ifndef GPTVQ_CALIB_MISMATCH_H
+#define GPTVQ_CALIB_MISMATCH_H
+
+#include "base/status.h"
+
+typedef struct gptvq_mismatch {
+  size_t cols, rows, tokens; /* rows: of the residual stream, 0 = the layer does not write to it */
+  double *inputs;            /* [cols × cols] Σ (x_o − x) xᵀ; NULL after _finish */
+  double *stream;            /* [rows × cols] Σ r xᵀ, or NULL */
+  float *map, *shift;        /* after _finish: A (H + λ)⁻¹ and D (H + λ)⁻¹, same shapes */
+  float *difference;         /* of so many tokens as are worked on together; NULL after _finish */
+} gptvq_mismatch;
+
+size_t gptvq_mismatch_bytes(size_t cols, size_t rows); /* SIZE_MAX on overflow */
+/* Zeros. `name`: the layer, for messages. On failure nothing is left allocated. */
+gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, size_t cols, size_t rows, const char *name,
+                                 gptvq_error *err);
+/* n tokens: x_original[n × cols], x[n × ldx] (ldx >= cols); stream_original and stream [n × rows], ignored
+ * without rows; weight[n]: tokens' weights in all means, NULL = 1. The result depends on how tokens are cut
+ * into calls, not on the number of threads. */
+void gptvq_mismatch_add(gptvq_mismatch *mismatch, size_t n, const float *x_original, const float *x,
+                        size_t ldx, const float *stream_original, const float *stream, const float *weight);
+/* hessian[cols × cols]: mean x xᵀ over the same tokens, symmetric; its lower triangle is used as scratch and
+ * afterwards what it was. λ = damping · its mean diagonal, raised tenfold until H + λ can be factorised
+ * (never: the maps stay zero, and the layer as it is). */
+gptvq_status gptvq_mismatch_finish(gptvq_mismatch *mismatch, double *hessian, double damping,
+                                   const char *name, gptvq_error *err);
+/* weights[rows × cols] += inputs_share · W A (H + λ)⁻¹ + stream_share · D (H + λ)⁻¹ (the latter only where
+ * the layer writes to the stream: then rows must be those of the stream). */
+gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *mismatch, double inputs_share, double stream_share,
+                                  size_t rows, float *weights, const char *name, gptvq_error *err);
+void gptvq_mismatch_release(gptvq_mismatch *mismatch); /* a zeroed struct is fine */
+
+#endif

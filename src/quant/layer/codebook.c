@@ -1,0 +1,111 @@
+/* Stored codebooks, decoding in processing order, loss of a layer. */
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/gemm.h"
+#include "quant/layer/layer.h"
+
+#include <string.h>
+
+void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids) {
+  size_t n = q->k * q->dim;
+  unsigned bits = q->shape.codebook_bits;
+  void *codes = (char *)q->codes + tile * n * (bits / 8);
+  gptvq_round_codebook(centroids, n, bits, codes, &q->codebook_scales[tile]);
+  gptvq_expand_codebook(codes, n, bits, q->codebook_scales[tile], q->centroids + tile * n);
+}
+
+typedef struct decode_job {
+  const gptvq_vq *q;
+  const float *centroids;
+  float *out;
+} decode_job;
+
+void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out) {
+  size_t d = q->dim;
+  for (size_t row = begin; row < end; row++, out += q->padded) {
+    const float *books = centroids + row / q->shape.group_rows * q->groups * q->k * d;
+    for (size_t g = 0; g < q->groups; g++, books += q->k * d)
+      for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++) {
+        float scale = gptvq_vq_scale(q, row, b);
+        const float *c = books + q->index[row * q->blocks + b] * d;
+        for (size_t i = 0; i < d; i++) out[b * d + i] = c[i] * scale;
+      }
+  }
+}
+
+static void decode_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const decode_job *j = context;
+  gptvq_vq_decode_rows(j->q, j->centroids, begin, end, j->out + begin * j->q->padded);
+}
+
+void gptvq_vq_decode(const gptvq_vq *q, const float *centroids, float *out) {
+  decode_job job = {q, centroids, out};
+  gptvq_parallel_for(q->rows, 8, decode_rows, &job);
+}
+
+/* y = x (H + ridge), rows × padded each */
+typedef struct ridge_job {
+  const gptvq_factor *f;
+  const float *x;
+  float *y;
+} ridge_job;
+
+static void add_ridge(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const ridge_job *j = context;
+  size_t n = j->f->padded;
+  for (size_t row = begin; row < end; row++)
+    for (size_t c = 0; c < n; c++)
+      j->y[row * n + c] += (float)gptvq_factor_ridge(j->f, c) * j->x[row * n + c];
+}
+
+void gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y) {
+  size_t n = q->padded;
+  if (q->factor == NULL) {
+    memcpy(y, x, rows * n * sizeof *y);
+    return;
+  }
+  gptvq_gemm_nn(rows, n, n, 1.0f, x, n, q->factor->h, n, 0.0f, y, n);
+  ridge_job job = {q->factor, x, y};
+  gptvq_parallel_for(rows, 8, add_ridge, &job);
+}
+
+typedef struct loss_job {
+  gptvq_vq *q;
+  double *rows;
+} loss_job;
+
+static void subtract_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const loss_job *j = context;
+  size_t n = j->q->padded;
+  for (size_t i = begin * n; i < end * n; i++) j->q->work[i] = j->q->target[i] - j->q->work[i];
+}
+
+static void dot_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const loss_job *j = context;
+  size_t n = j->q->padded;
+  for (size_t row = begin; row < end; row++) {
+    double sum = 0.0;
+    for (size_t i = row * n; i < (row + 1) * n; i++) sum += (double)j->q->work[i] * (double)j->q->error[i];
+    j->rows[row] = sum;
+  }
+}
+
+void gptvq_vq_residual(gptvq_vq *q) {
+  gptvq_vq_decode(q, q->centroids, q->work);
+  loss_job job = {q, NULL};
+  gptvq_parallel_for(q->rows, 8, subtract_rows, &job);
+}
+
+double gptvq_vq_loss(gptvq_vq *q, double *row_loss) {
+  gptvq_vq_residual(q);
+  gptvq_vq_times_hessian(q, q->rows, q->work, q->error);
+  loss_job job = {q, row_loss};
+  gptvq_parallel_for(q->rows, 8, dot_rows, &job);
+  double sum = 0.0;
+  for (size_t row = 0; row < q->rows; row++) sum += row_loss[row];
+  return sum;
+}

@@ -1,0 +1,363 @@
+/* The Hessian of one input: order of the columns, damping, U with H⁻¹ = Uᵀ U, block metrics. */
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/gemm.h"
+#include "linalg/solve/cholesky.h"
+#include "base/keyed.h"
+#include "quant/layer/layer.h"
+#include "quant/options/options.h"
+
+#include <math.h>
+#include <string.h>
+
+/* A phantom or dead column weighs this fraction of a mean one; damping starts here when it is 0 and the
+ * factorisation fails. */
+#define TINY 1e-6
+
+/* Block order: groups by descending mean diagonal, inside a group sub-vectors by descending diagonal sum. A
+ * block that holds phantoms stays last in its group. */
+static void order_blocks(gptvq_factor *f, const double *diagonal, gptvq_keyed *groups, gptvq_keyed *blocks) {
+  size_t width = f->group_cols, count = gptvq_ceil_div(f->cols, width), at = 0;
+  for (size_t g = 0; g < count; g++) {
+    size_t begin = g * width, end = gptvq_min_size(f->cols, begin + width);
+    double sum = 0.0;
+    for (size_t c = begin; c < end; c++) sum += diagonal[c];
+    groups[g] = (gptvq_keyed){sum / (double)(end - begin), (uint32_t)g};
+  }
+  gptvq_sort_descending(groups, count);
+  for (size_t i = 0; i < count; i++) {
+    size_t begin = (size_t)groups[i].at * width, end = gptvq_min_size(f->cols, begin + width), n = 0;
+    for (size_t c = begin; c < end; c += f->dim, n++) {
+      double sum = 0.0;
+      for (size_t j = c; j < gptvq_min_size(end, c + f->dim); j++) sum += diagonal[j];
+      blocks[n] = (gptvq_keyed){c + f->dim > end ? -1.0 : sum, (uint32_t)c};
+    }
+    gptvq_sort_descending(blocks, n);
+    for (size_t b = 0; b < n; b++)
+      for (size_t j = 0; j < f->dim; j++, at++)
+        f->order[at] = blocks[b].at + j < end ? (uint32_t)(blocks[b].at + j) : GPTVQ_NO_COLUMN;
+  }
+}
+
+static gptvq_status make_order(gptvq_factor *f, const double *diagonal, int act_order, gptvq_error *err) {
+  for (size_t c = 0; c < f->padded; c++) f->order[c] = c < f->cols ? (uint32_t)c : GPTVQ_NO_COLUMN;
+  if (act_order == 0 || (act_order >= 2 && f->group_cols == 0)) return GPTVQ_OK;
+  gptvq_keyed *keys = gptvq_alloc(2 * f->padded, sizeof *keys);
+  if (keys == NULL) return gptvq_fail_memory(err, "column order", 2 * f->padded * sizeof *keys);
+  if (act_order == 1) {
+    for (size_t c = 0; c < f->cols; c++) keys[c] = (gptvq_keyed){diagonal[c], (uint32_t)c};
+    gptvq_sort_descending(keys, f->cols);
+    for (size_t c = 0; c < f->cols; c++) f->order[c] = keys[c].at;
+    f->stored_permutation = true;
+  } else {
+    order_blocks(f, diagonal, keys, keys + f->padded);
+  }
+  free(keys);
+  return GPTVQ_OK;
+}
+
+typedef struct job {
+  const gptvq_factor *f;
+  const double *hessian, *diagonal;
+  double *work;  /* [padded²]; hessian itself when it is the solver's to overwrite */
+  double *saved; /* then: its diagonal blocks, whose upper parts the factorisation does not spare */
+  double scale, damping;
+} job;
+
+/* An element, from the upper triangle: the lower one may be at work. */
+static double element(const job *j, uint32_t row, uint32_t column) {
+  if (row == column) return j->diagonal[row];
+  return row < column ? j->hessian[row * j->f->cols + column] : j->hessian[column * j->f->cols + row];
+}
+
+/* H in processing order, scaled, as fp32; phantoms are isolated */
+static void reorder_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const job *j = context;
+  const gptvq_factor *f = j->f;
+  for (size_t a = begin; a < end; a++) {
+    float *row = f->h + a * f->padded;
+    memset(row, 0, f->padded * sizeof *row);
+    if (f->order[a] == GPTVQ_NO_COLUMN) continue;
+    const double *source = j->hessian + f->order[a] * f->cols;
+    for (size_t b = 0; b < f->padded; b++)
+      if (f->order[b] != GPTVQ_NO_COLUMN) row[b] = (float)(source[f->order[b]] * j->scale);
+  }
+}
+
+/* The damped H with rows and columns reversed: its Cholesky factor L gives U = reversed L⁻¹. */
+static void reverse_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const job *j = context;
+  const gptvq_factor *f = j->f;
+  size_t n = f->padded;
+  for (size_t a = begin; a < end; a++) {
+    double *row = j->work + a * n;
+    uint32_t from = f->order[n - 1 - a];
+    for (size_t b = 0; b <= a; b++) {
+      uint32_t to = f->order[n - 1 - b];
+      row[b] = from == GPTVQ_NO_COLUMN || to == GPTVQ_NO_COLUMN ? 0.0 : element(j, from, to) * j->scale;
+    }
+    row[a] += from == GPTVQ_NO_COLUMN || gptvq_factor_is_dead(f, n - 1 - a) ? TINY : j->damping;
+  }
+}
+
+void gptvq_invert_upper(size_t d, const double *u, double *t) {
+  memset(t, 0, d * d * sizeof *t);
+  for (size_t c = 0; c < d; c++)
+    for (size_t r = c + 1; r-- > 0;) {
+      double sum = r == c ? 1.0 : 0.0;
+      for (size_t i = r + 1; i <= c; i++) sum -= u[r * d + i] * t[i * d + c];
+      t[r * d + c] = sum / u[r * d + r];
+    }
+}
+
+/* d × d: upper triangular R with A = R Rᵀ; A positive definite */
+static void factor_upper(size_t d, const double *a, double *r) {
+  memset(r, 0, d * d * sizeof *r);
+  for (size_t c = d; c-- > 0;)
+    for (size_t i = c + 1; i-- > 0;) {
+      double sum = a[i * d + c];
+      for (size_t m = c + 1; m < d; m++) sum -= r[i * d + m] * r[c * d + m];
+      r[i * d + c] = i == c ? sqrt(sum > TINY * TINY ? sum : TINY * TINY) : sum / r[c * d + c];
+    }
+}
+
+/* T and R of every block, from the reversed double L⁻¹ in work (NULL: diagonal U) */
+static void make_metrics(gptvq_factor *f, const double *work) {
+  size_t n = f->padded, d = f->dim;
+  for (size_t b = 0; b < n / d; b++) {
+    double u[16] = {0}, h[16];
+    for (size_t i = 0; i < d; i++)
+      for (size_t j = 0; j < d; j++) {
+        size_t r = b * d + i, c = b * d + j;
+        h[i * d + j] = (double)f->h[r * n + c];
+        if (i == j) h[i * d + j] += gptvq_factor_ridge(f, r);
+        if (j >= i)
+          u[i * d + j] = work != NULL ? work[(n - 1 - r) * n + (n - 1 - c)]
+                         : i == j     ? (double)f->u[r * n + r]
+                                      : 0.0;
+      }
+    gptvq_invert_upper(d, u, f->metric + b * d * d);
+    factor_upper(d, h, f->metric_h + b * d * d);
+  }
+}
+
+/* The reversed L⁻¹ becomes U as fp32 in the same memory: reversing rows and columns of a square is reversing
+ * the array. */
+static float *finish_u(double *work, size_t n) {
+  size_t count = n * n;
+  for (size_t a = 0; a < n; a++)
+    for (size_t b = a + 1; b < n; b++) work[a * n + b] = 0.0;
+  for (size_t i = 0; i < count / 2; i++) {
+    double swap = work[i];
+    work[i] = work[count - 1 - i];
+    work[count - 1 - i] = swap;
+  }
+  char *bytes = (char *)work;
+  for (size_t i = 0; i < count; i++) {
+    double value;
+    memcpy(&value, bytes + i * sizeof value, sizeof value);
+    float narrow = (float)value;
+    memcpy(bytes + i * sizeof narrow, &narrow, sizeof narrow);
+  }
+  float *u = realloc(work, count * sizeof *u);
+  return u != NULL ? u : (float *)(void *)work;
+}
+
+static bool finite_triangle(const double *a, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    for (size_t j = 0; j <= i; j++)
+      if (!isfinite(a[i * n + j]) || fabs(a[i * n + j]) > 1e30) return false;
+  return true;
+}
+
+/* Rows of `saved` are what stands right of the diagonal inside its block of GPTVQ_CHOLESKY_BLOCK columns. */
+static void copy_diagonal_blocks(const job *j, bool back) {
+  size_t n = j->f->padded;
+  for (size_t r = 0; r < n; r++) {
+    size_t end = gptvq_min_size(n, gptvq_round_up(r + 1, GPTVQ_CHOLESKY_BLOCK)), count = end - r - 1;
+    double *row = j->work + r * n + r + 1, *copy = j->saved + r * GPTVQ_CHOLESKY_BLOCK;
+    memcpy(back ? row : copy, back ? copy : row, count * sizeof *row);
+  }
+}
+
+static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const gptvq_callbacks *callbacks,
+                              gptvq_error *err) {
+  size_t n = f->padded, bytes = gptvq_saturated_size(gptvq_saturated_size(n, n), sizeof(double));
+  bool in_place = j->work != NULL;
+  double *scratch =
+      gptvq_alloc(gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK), GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
+  if (in_place) j->saved = gptvq_alloc(n, GPTVQ_CHOLESKY_BLOCK * sizeof *j->saved);
+  else j->work = gptvq_alloc(n, n * sizeof *j->work);
+  if (scratch == NULL || j->work == NULL || (in_place && j->saved == NULL)) {
+    free(scratch);
+    free(j->saved);
+    free(j->work);
+    return gptvq_fail_memory(err, "the Hessian factorisation", bytes);
+  }
+  if (in_place) copy_diagonal_blocks(j, false);
+  bool done = false;
+  for (int attempt = 0; attempt < 6 && !done; attempt++) {
+    if (attempt > 0) {
+      double next = j->damping > 0.0 ? 10.0 * j->damping : TINY;
+      gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+                "%s: the Hessian is not positive definite with damping %g of its mean diagonal; trying %g",
+                name, j->damping, next);
+      j->damping = next;
+      if (in_place) copy_diagonal_blocks(j, true);
+    }
+    gptvq_parallel_for(n, 16, reverse_rows, j);
+    done = gptvq_cholesky(n, j->work);
+    if (!done) continue;
+    gptvq_invert_lower(n, j->work, scratch);
+    done = finite_triangle(j->work, n);
+  }
+  free(j->saved);
+  free(scratch);
+  f->damping = j->damping;
+  if (done) {
+    make_metrics(f, j->work);
+    f->u = finish_u(j->work, n);
+    return GPTVQ_OK;
+  }
+  gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+            "%s: the Hessian cannot be factorised; only its diagonal is used, without error feedback", name);
+  f->diagonal = true;
+  f->damping = fmax(f->damping, 0.01);
+  memset(j->work, 0, n * n * sizeof(float));
+  f->u = (float *)(void *)j->work;
+  for (size_t c = 0; c < n; c++) {
+    double h = fmax((double)f->h[c * n + c], 0.0);
+    f->u[c * n + c] =
+        (float)(1.0 /
+                sqrt(h + (f->order[c] == GPTVQ_NO_COLUMN || gptvq_factor_is_dead(f, c) ? TINY : f->damping)));
+  }
+  make_metrics(f, NULL);
+  return GPTVQ_OK;
+}
+
+/* Its mean diagonal, and how many inputs are always zero. */
+static gptvq_status check_hessian(const char *name, size_t cols, const double *hessian, double *mean,
+                                  size_t *dead, gptvq_error *err) {
+  for (size_t i = 0; i < cols; i++) {
+    for (size_t j = 0; j < cols; j++)
+      if (!isfinite(hessian[i * cols + j]))
+        return gptvq_fail(
+            err, GPTVQ_ERROR_NUMERIC,
+            "%s: the Hessian holds NaN or infinity at row %zu, column %zu: the activations overflowed", name,
+            i, j);
+    double h = hessian[i * cols + i];
+    if (h < 0.0)
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the Hessian's diagonal is negative (%g) at column %zu",
+                        name, h, i);
+    *mean += h / (double)cols;
+    *dead += h == 0.0;
+  }
+  return GPTVQ_OK;
+}
+
+/* spare: the Hessian itself where it may be overwritten; it is then released in any case */
+static gptvq_status create(const char *name, size_t cols, const double *hessian, double *spare,
+                           const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                           gptvq_factor **out, gptvq_error *err) {
+  gptvq_quantize_options o = *options;
+  double mean = 0.0, *diagonal = NULL;
+  size_t dead = 0;
+  gptvq_factor *f = NULL;
+  gptvq_status status;
+  *out = NULL;
+  GPTVQ_TRY_GOTO(gptvq_quantize_options_resolve(&o, err));
+  GPTVQ_TRY_GOTO(cols > 0 ? GPTVQ_OK
+                          : gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: a Hessian without columns", name));
+  GPTVQ_TRY_GOTO(check_hessian(name, cols, hessian, &mean, &dead, err));
+  if (dead == cols) {
+    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+              "%s: no calibration input reached this layer; the identity takes the place of its Hessian",
+              name);
+  } else if (dead > 0) {
+    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+              "%s: %zu of %zu inputs are always zero; their weights do not count", name, dead, cols);
+  }
+  f = gptvq_alloc_zero(1, sizeof *f);
+  GPTVQ_TRY_GOTO(f != NULL ? GPTVQ_OK : gptvq_fail_memory(err, "a Hessian factor", sizeof *f));
+  f->ridge = o.damping;
+  bool uniform = gptvq_is_uniform(&o);
+  f->cols = cols;
+  f->dim = o.dim;
+  f->padded = gptvq_round_up(cols, o.dim);
+  f->group_cols = uniform ? 0 : gptvq_group_columns(cols, &o);
+  size_t n = f->padded;
+  f->order = gptvq_alloc(n, sizeof *f->order);
+  f->metric = gptvq_alloc(n, o.dim * sizeof *f->metric);
+  f->metric_h = gptvq_alloc(n, o.dim * sizeof *f->metric_h);
+  f->h = gptvq_alloc(n, n * sizeof *f->h);
+  diagonal = gptvq_alloc(cols, sizeof *diagonal);
+  if (dead == cols) { /* the same path as any other H */
+    free(spare);
+    spare = gptvq_alloc_zero(cols, cols * sizeof *spare);
+    if (spare != NULL)
+      for (size_t c = 0; c < cols; c++) spare[c * cols + c] = 1.0;
+    mean = 1.0;
+    hessian = spare;
+  }
+  if (f->order == NULL || f->metric == NULL || f->metric_h == NULL || f->h == NULL || diagonal == NULL ||
+      hessian == NULL) {
+    status = gptvq_fail_memory(err, "the Hessian of a layer",
+                               gptvq_saturated_size(gptvq_saturated_size(n, n), sizeof(double)));
+    goto done;
+  }
+  for (size_t c = 0; c < cols; c++) diagonal[c] = hessian[c * cols + c];
+  GPTVQ_TRY_GOTO(make_order(
+      f, diagonal, o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ ? o.act_order : 0, err));
+  if (dead > 0 && dead < cols) {
+    f->dead = gptvq_alloc_zero(n, sizeof *f->dead);
+    GPTVQ_TRY_GOTO(f->dead != NULL ? GPTVQ_OK
+                                   : gptvq_fail_memory(err, "the Hessian of a layer", n * sizeof *f->dead));
+    for (size_t c = 0; c < n; c++)
+      f->dead[c] = f->order[c] != GPTVQ_NO_COLUMN && diagonal[f->order[c]] == 0.0;
+  }
+  job j = {.f = f, .hessian = hessian, .diagonal = diagonal, .scale = 1.0 / mean, .damping = o.damping};
+  if (!isfinite(j.scale)) { /* a subnormal mean */
+    status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "%s: the Hessian's mean diagonal %g is too small to be used", name, mean);
+    goto done;
+  }
+  gptvq_parallel_for(n, 16, reorder_rows, &j);
+  if (spare != NULL && n == cols) {
+    j.work = spare;
+    spare = NULL; /* becomes U, or is released */
+  }
+  GPTVQ_TRY_GOTO(factorise(name, f, &j, callbacks, err));
+  *out = f;
+done:
+  free(diagonal);
+  free(spare);
+  if (status != GPTVQ_OK) gptvq_factor_destroy(f);
+  return status;
+}
+
+gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *hessian,
+                                 const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                 gptvq_factor **out, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_blas_init(err));
+  return create(name, cols, hessian, NULL, options, callbacks, out, err);
+}
+
+gptvq_status gptvq_factor_create_over(const char *name, size_t cols, double *hessian,
+                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                      gptvq_factor **out, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_blas_init(err));
+  return create(name, cols, hessian, hessian, options, callbacks, out, err);
+}
+
+void gptvq_factor_destroy(gptvq_factor *factor) {
+  if (factor == NULL) return;
+  free(factor->order);
+  free(factor->dead);
+  free(factor->h);
+  free(factor->u);
+  free(factor->metric);
+  free(factor->metric_h);
+  free(factor);
+}

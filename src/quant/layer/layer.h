@@ -1,0 +1,180 @@
+/* quant/layer/layer.h: what the parts of the layer solver share. Column spaces:
+ *   input      columns of the layer as the model has them;
+ *   processing columns in the order in which the loop visits them, padded with phantom columns to a multiple
+ * of dim; storage    columns as packed: input order, or processing order where a permutation is stored.
+ * Sub-vectors (blocks of dim columns) are the same sets in processing and in storage space. */
+#ifndef GPTVQ_QUANT_LAYER_LAYER_H
+#define GPTVQ_QUANT_LAYER_LAYER_H
+
+#include "quant/layer/solver.h"
+
+#define GPTVQ_NO_COLUMN UINT32_MAX
+
+/* All arrays in processing order, scaled such that the mean diagonal of H is 1. */
+struct gptvq_factor {
+  size_t cols, padded; /* input columns; processing columns: cols rounded up to dim */
+  unsigned dim;
+  size_t group_cols;       /* 0: uniform, no groups of its own */
+  bool stored_permutation; /* storage = processing order */
+  uint32_t *order;         /* [padded] input column of each processing column, GPTVQ_NO_COLUMN for phantoms */
+  float *h;                /* [padded²] undamped */
+  float *u;                /* [padded²] H⁻¹ = Uᵀ U of the damped H, upper triangular */
+  double *metric;          /* [padded / dim][dim²] T = U_BB⁻¹ per block, row-major upper triangular */
+  double *metric_h;        /* [padded / dim][dim²] R upper triangular with H_BB (lightly damped) = R Rᵀ */
+  double damping;          /* what was added to the diagonal for U */
+  double ridge;            /* what update and reassignment add to it */
+  bool diagonal;           /* the factorisation failed: U is diagonal */
+  bool *dead; /* [padded] inputs that are always zero, or NULL: none. Their weights get the nearest centroids
+               * but have no say in what these are */
+};
+
+static inline bool gptvq_factor_is_dead(const gptvq_factor *f, size_t c) {
+  return f != NULL && f->dead != NULL && f->dead[c];
+}
+
+/* What codebook update and reassignment add to H_cc (phantoms and dead columns have an empty row in h). */
+static inline double gptvq_factor_ridge(const gptvq_factor *f, size_t c) {
+  if (gptvq_factor_is_dead(f, c)) return 0.0;
+  return f->order[c] == GPTVQ_NO_COLUMN ? 1e-6 : f->ridge;
+}
+
+/* Order in which the groups of a layer are visited: group `id` (storage) starts at processing column `start`.
+ */
+typedef struct gptvq_group {
+  size_t id, start, width; /* width in processing columns, phantoms included */
+} gptvq_group;
+
+/* A VQ layer at work. factor NULL: identity Hessian, processing = storage = input order. */
+typedef struct gptvq_vq {
+  const char *name;
+  const gptvq_quantize_options *options;
+  const gptvq_factor *factor;
+  gptvq_packed_shape shape;
+  size_t rows, padded, blocks, groups, stripes, k;
+  size_t beam; /* partial assignments kept per row; 1 = greedy */
+  unsigned dim;
+  gptvq_group *group; /* [groups] in processing order */
+  float *target, *work,
+      *error; /* [rows × padded] weights; compensated weights, then scratch; scaled errors, then scratch */
+  float *lookup;             /* [blocks][dim²] T as the k-means and the look-ups use it */
+  float *metric;             /* [blocks][dim²] T as the feedback uses it */
+  uint16_t *index;           /* [rows × blocks] */
+  float *centroids;          /* [stripes][groups, processing order][k][dim]: as stored, decoded */
+  void *codes;               /* int8_t or fp16 bits, same layout */
+  uint16_t *codebook_scales; /* bf16 bits [stripes][groups] */
+  int exponent; /* target = weights · 2^−exponent; 0 but for weights whose squares leave the range of fp32 */
+  unsigned scale_block;     /* N_s in columns, 0 = none */
+  size_t scale_blocks;      /* scale codes per row */
+  uint32_t *block_scale_of; /* [blocks] which scale code of its row a block uses */
+  uint8_t *scale_codes;     /* [rows × scale_blocks] 0 … 15 */
+  float scale_range[2], scale_table[16];
+  size_t rank;          /* > 0: codebooks are the product of the factors below (compress.c); 0: not (yet) */
+  int8_t *left, *right; /* [stripes × groups, processing order][rank], [rank][k] */
+  float *factor_scales; /* [rank] */
+} gptvq_vq;
+
+/* Columns per VQ group of a layer with `cols` inputs (resolved options). */
+size_t gptvq_group_columns(size_t cols, const gptvq_quantize_options *options);
+
+/* scale of a row's sub-vector (1 without block scales) */
+static inline float gptvq_vq_scale(const gptvq_vq *q, size_t row, size_t block) {
+  return q->scale_block == 0
+             ? 1.0f
+             : q->scale_table[q->scale_codes[row * q->scale_blocks + q->block_scale_of[block]]];
+}
+static inline float *gptvq_vq_codebook(const gptvq_vq *q, size_t stripe, size_t group) {
+  return q->centroids + (stripe * q->groups + group) * q->k * q->dim;
+}
+
+/* interleave.c: codebooks and assignments by the GPTVQ loop: fills index, codes, codebook_scales, centroids.
+ */
+gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err);
+
+/* codebook.c: stores the k × dim centroids of tile (stripe · groups + group) and replaces them by what the
+ * stored codes decode to. */
+void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids);
+/* out[rows × padded] = values that these centroids (layout of q->centroids) give with the present assignment.
+ */
+void gptvq_vq_decode(const gptvq_vq *q, const float *centroids, float *out);
+/* The same for rows [begin, end) only, into out[end − begin × padded]. */
+void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out);
+/* y = x (H + ridge), without a factor y = x; x, y [rows × padded]. */
+void gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y);
+/* work = E = target − decoded. */
+void gptvq_vq_residual(gptvq_vq *q);
+/* tr(E (H + ridge) Eᵀ) and its terms row_loss[rows]; leaves E in work and E (H + ridge) in error. */
+double gptvq_vq_loss(gptvq_vq *q, double *row_loss);
+
+/* update.c: minimises the layer loss over all codebooks, assignments fixed, by conjugate gradients; stripes
+ * where the stored (rounded) result is not better keep what they had. *loss: afterwards. */
+gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err);
+/* update.c, for one stripe: out[groups × k × dim] = the transpose of decode applied to y[rows of the stripe ×
+ * padded]; blocks[groups × k][dim²] = Σ s² H_BB over the sub-vectors of each centroid, lower triangles. */
+void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *out);
+void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks);
+
+/* compress.c (dim 1). Sorts each codebook in ascending order and relabels the indices: no value changes. */
+gptvq_status gptvq_vq_sort(gptvq_vq *q, gptvq_error *err);
+/* Sorts, and replaces the codebooks by the product of int8 factors of rank q->shape.svd_rank, from the
+ * singular value decomposition. */
+gptvq_status gptvq_vq_compress(gptvq_vq *q, gptvq_error *err);
+/* Then: minimises the layer loss over the factors, assignments fixed, and stores them when the result is
+ * better. *loss: afterwards. */
+gptvq_status gptvq_vq_update_factors(gptvq_vq *q, double *loss, gptvq_error *err);
+/* The continuous part of it: alternates between left[tiles × rank] and right[rank × k], at most `rounds`
+ * times, each by conjugate gradients; half a round that would raise the loss is the last and is undone. trace
+ * (may be NULL): the loss before and after each half, 2 · rounds + 1 numbers, rest NaN. Leaves q->centroids
+ * undefined. */
+gptvq_status gptvq_vq_fit_factors(gptvq_vq *q, double *left, double *right, unsigned rounds, double *trace,
+                                  gptvq_error *err);
+
+/* reassign.c: one coordinate-descent sweep over all sub-vectors under H + ridge; *gain = decrease of the
+ * loss, >= 0. */
+gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
+
+/* search.c: one sweep over all batches of columns, each searched as a whole with q->beam partial assignments;
+ * *gain likewise. */
+gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err);
+
+/* factor.c: t = u⁻¹, d × d upper triangular with a positive diagonal, row-major. */
+void gptvq_invert_upper(size_t d, const double *u, double *t);
+
+/* scales.c: range of the 4-bit codes from the weights, codes of one group's blocks from the compensated
+ * weights. */
+void gptvq_vq_scale_range(gptvq_vq *q);
+void gptvq_vq_scale_group(gptvq_vq *q, const gptvq_group *group, size_t row_begin, size_t row_end);
+
+/* Points of one codebook: `rows` × `blocks` sub-vectors. Lanes: blocks rounded up to 16; phantom lanes have
+ * zero T. */
+typedef struct gptvq_em_points {
+  size_t rows, blocks, lanes;
+  unsigned dim;
+  const float *x; /* [rows][dim][lanes] */
+  const float *t; /* [dim²][lanes] T, upper triangular: loss of a point = ‖(x − c) T‖² · weight */
+  const float *weight; /* [rows][lanes] or NULL = 1 */
+} gptvq_em_points;
+/* em.c. Bytes of scratch memory for gptvq_em. */
+size_t gptvq_em_scratch(size_t rows, size_t lanes, unsigned dim, size_t k);
+/* centroids[k × dim]: init and at most `iterations` EM rounds. trace (may be NULL): objective before each
+ * round and at the end, iterations + 1 numbers, rest NaN. scratch: 64-byte aligned. */
+void gptvq_em(const gptvq_em_points *points, size_t k, gptvq_em_init init, unsigned iterations, uint64_t seed,
+              float *centroids, double *trace, void *scratch);
+
+/* solver.c: fills *q, whose name, options (resolved), factor and shape are set and whose rest is zero; 3
+ * floats per weight, 2 / dim bytes of index, the codebooks. The caller releases *q also after a failure. */
+gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err);
+void gptvq_vq_release(gptvq_vq *q);
+
+/* uniform.c: RTN and GPTQ. */
+gptvq_status gptvq_solve_uniform(const char *name, const gptvq_packed_shape *shape, const float *weights,
+                                 const gptvq_factor *factor, const gptvq_quantize_options *options,
+                                 gptvq_layer_result *result, gptvq_error *err);
+/* solver.c: storage for the packed arrays of a shape, zeroed; result->packed points into it (mutable copies
+ * through casts are the solver's). */
+gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_result *result,
+                                   gptvq_error *err);
+/* Relative error of the packed arrays against the weights. */
+gptvq_status gptvq_packed_error(const gptvq_packed *packed, const float *weights, const gptvq_factor *factor,
+                                double *error, gptvq_error *err);
+
+#endif

@@ -1,0 +1,160 @@
+/* Re-assignment of whole batches: with all other columns fixed, the columns of a batch are a closest-point
+ * problem in the metric H_BB, searched with the beam of the GPTVQ loop. Escapes where single sub-vectors
+ * cannot move. */
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/gemm.h"
+#include "quant/layer/beam.h"
+#include "linalg/solve/cholesky.h"
+#include "quant/layer/layer.h"
+#include "quant/layer/lookup.h"
+
+#include <math.h>
+#include <string.h>
+
+#define LEAST_RIDGE 1e-6 /* dead columns have none of their own */
+
+typedef struct search {
+  gptvq_vq *q;
+  size_t group, begin, end; /* columns of the batch */
+  float *metric;            /* [blocks of a batch][dim²] T of H_BB */
+  float *u, *inverse;       /* [columns²] H_BB⁻¹ = Uᵀ U, and H_BB⁻¹ */
+  double *a, *scratch;      /* [columns²] work, Cholesky scratch */
+  float *target; /* [rows × columns] where the batch would be best: decoded + gradient H_BB⁻¹ */
+  char *memory;  /* per thread: beam scratch, then table */
+  size_t memory_bytes, beam_bytes;
+  double *gain; /* [stripes] */
+} search;
+
+/* U, T and the inverse of H_BB + ridge; false when it is not positive definite in double (the batch is then
+ * left alone) */
+static bool factor_batch(search *s) {
+  const gptvq_factor *f = s->q->factor;
+  size_t m = s->end - s->begin, n = f->padded, d = s->q->dim;
+  for (size_t i = 0; i < m; i++) /* reversed, as in factor.c */
+    for (size_t j = 0; j <= i; j++) {
+      size_t r = s->end - 1 - i, c = s->end - 1 - j;
+      s->a[i * m + j] =
+          (double)f->h[r * n + c] + (i == j ? fmax(gptvq_factor_ridge(f, r), LEAST_RIDGE) : 0.0);
+    }
+  if (!gptvq_cholesky(m, s->a)) return false;
+  gptvq_invert_lower(m, s->a, s->scratch);
+  for (size_t i = 0; i < m; i++)
+    for (size_t j = 0; j < m; j++)
+      s->u[i * m + j] = j < i ? 0.0f : (float)s->a[(m - 1 - i) * m + (m - 1 - j)];
+  for (size_t b = 0; b < m / d; b++) {
+    double u[16], t[16];
+    for (size_t i = 0; i < d; i++)
+      for (size_t j = 0; j < d; j++)
+        u[i * d + j] = j < i ? 0.0 : s->a[(m - 1 - b * d - i) * m + (m - 1 - b * d - j)];
+    gptvq_invert_upper(d, u, t);
+    for (size_t i = 0; i < d * d; i++) s->metric[b * d * d + i] = (float)t[i];
+  }
+  for (size_t i = 0; i < m; i++)
+    for (size_t j = i; j < m; j++) {
+      double sum = 0.0;
+      for (size_t k = 0; k <= i; k++) sum += (double)s->u[k * m + i] * (double)s->u[k * m + j];
+      s->inverse[i * m + j] = s->inverse[j * m + i] = (float)sum;
+    }
+  return true;
+}
+
+static void search_stripes(void *context, size_t begin, size_t end, size_t thread) {
+  search *s = context;
+  gptvq_vq *q = s->q;
+  size_t d = q->dim, n = q->padded, m = s->end - s->begin, first = s->begin / d;
+  char *memory = s->memory + thread * s->memory_bytes;
+  gptvq_batch batch = {.dim = q->dim,
+                       .k = q->k,
+                       .padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES),
+                       .width = q->beam,
+                       .blocks = m / d,
+                       .lookup = s->metric,
+                       .metric = s->metric,
+                       .u = s->u,
+                       .u_stride = m,
+                       .table = (float *)(void *)(memory + s->beam_bytes),
+                       .scratch = memory};
+  for (size_t stripe = begin; stripe < end; stripe++) {
+    batch.book = gptvq_vq_codebook(q, stripe, s->group);
+    gptvq_batch_prepare(&batch);
+    size_t row_end = gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
+    for (size_t row = stripe * q->shape.group_rows; row < row_end; row++) {
+      float *step = s->target + row * m, *gradient = q->error + row * n, scale[GPTVQ_BATCH], now[GPTVQ_BATCH],
+            error[GPTVQ_BATCH];
+      uint16_t *index = q->index + row * q->blocks + first, found[GPTVQ_BATCH];
+      double loss = 0.0;
+      for (size_t b = 0; b < batch.blocks; b++) {
+        scale[b] = gptvq_vq_scale(q, row, first + b);
+        for (size_t j = 0; j < d; j++) now[b * d + j] = batch.book[index[b] * d + j] * scale[b];
+      }
+      for (size_t c = 0; c < m; c++) {
+        loss += (double)step[c] * (double)gradient[c];
+        step[c] += now[c];
+      }
+      double least = gptvq_batch_assign(&batch, step, scale, found, error);
+      if (!(least < loss * (1.0 - 1e-5))) continue;
+      s->gain[stripe] += loss - least;
+      for (size_t b = 0; b < batch.blocks; b++)
+        for (size_t j = 0; j < d; j++)
+          q->work[row * n + s->begin + b * d + j] += now[b * d + j] - batch.book[found[b] * d + j] * scale[b];
+      memcpy(index, found, batch.blocks * sizeof *index);
+    }
+  }
+}
+
+static void ridge_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const search *s = context;
+  size_t n = s->q->padded;
+  for (size_t row = begin; row < end; row++)
+    for (size_t c = s->begin; c < s->end; c++)
+      s->q->error[row * n + c - s->begin] +=
+          (float)gptvq_factor_ridge(s->q->factor, c) * s->q->work[row * n + c];
+}
+
+gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
+  enum { B = GPTVQ_BATCH };
+  size_t n = q->padded, threads = (size_t)gptvq_get_threads(),
+         padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES), d = q->dim;
+  search s = {.q = q, .beam_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64)};
+  s.memory_bytes =
+      gptvq_round_up(s.beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
+  s.metric = gptvq_alloc(B * d, sizeof *s.metric);
+  s.u = gptvq_alloc(2 * B * B, sizeof *s.u);
+  s.inverse = s.u + B * B;
+  s.a = gptvq_alloc(2 * B * B, sizeof *s.a);
+  s.scratch = s.a + B * B;
+  s.target = gptvq_alloc(q->rows, B * sizeof *s.target);
+  s.memory = gptvq_alloc(threads, s.memory_bytes);
+  s.gain = gptvq_alloc_zero(q->stripes, sizeof *s.gain);
+  gptvq_status status = GPTVQ_OK;
+  *gain = 0.0;
+  if (s.metric == NULL || s.u == NULL || s.a == NULL || s.target == NULL || s.memory == NULL ||
+      s.gain == NULL) {
+    status = gptvq_fail_memory(err, "re-assignment", gptvq_saturated_size(threads, s.memory_bytes));
+    goto done;
+  }
+  gptvq_vq_residual(q);
+  for (s.group = 0; s.group < q->groups; s.group++) {
+    size_t stop = q->group[s.group].start + q->group[s.group].width;
+    for (s.begin = q->group[s.group].start; s.begin < stop; s.begin = s.end) {
+      s.end = gptvq_min_size(stop, s.begin + B);
+      size_t m = s.end - s.begin;
+      if (!factor_batch(&s)) continue;
+      gptvq_gemm_nn(q->rows, m, n, 1.0f, q->work, n, q->factor->h + s.begin, n, 0.0f, q->error, n);
+      gptvq_parallel_for(q->rows, 16, ridge_rows, &s);
+      gptvq_gemm_nn(q->rows, m, m, 1.0f, q->error, n, s.inverse, m, 0.0f, s.target, m);
+      gptvq_parallel_for(q->stripes, 1, search_stripes, &s);
+    }
+  }
+  for (size_t stripe = 0; stripe < q->stripes; stripe++) *gain += s.gain[stripe];
+done:
+  free(s.metric);
+  free(s.u);
+  free(s.a);
+  free(s.target);
+  free(s.memory);
+  free(s.gain);
+  return status;
+}

@@ -1,0 +1,173 @@
+/* Codebook update: with assignments fixed the layer loss is a quadratic in all centroids, one independent
+ * system per stripe. Preconditioned conjugate gradients on the normal equations; the operator is decode,
+ * times H, gather. */
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/solve/cg.h"
+#include "quant/layer/layer.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_STEPS = 60 };
+/* What the preconditioned residual says can still be gained, as a fraction of the stripe's loss: from there
+ * on a stripe is finished. Each further step costs a product with H, and storing the codebooks in 8 bits
+ * alone costs more. */
+#define REMAINING 3e-4
+
+static size_t first_row(const gptvq_vq *q, size_t stripe) { return stripe * q->shape.group_rows; }
+static size_t last_row(const gptvq_vq *q, size_t stripe) {
+  return gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
+}
+
+/* Σ over rows and blocks of scale · y at the centroid of that block: the transpose of decode */
+void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *out) {
+  size_t d = q->dim;
+  memset(out, 0, q->groups * q->k * d * sizeof *out);
+  for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++, y += q->padded)
+    for (size_t g = 0; g < q->groups; g++)
+      for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++) {
+        double scale = (double)gptvq_vq_scale(q, row, b),
+               *sum = out + (g * q->k + q->index[row * q->blocks + b]) * d;
+        for (size_t i = 0; i < d; i++) sum[i] += scale * (double)y[b * d + i];
+      }
+}
+
+void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks) {
+  const gptvq_factor *f = q->factor;
+  size_t d = q->dim;
+  memset(blocks, 0, q->groups * q->k * d * d * sizeof *blocks);
+  for (size_t g = 0; g < q->groups; g++)
+    for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++)
+      for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) {
+        double scale = (double)gptvq_vq_scale(q, row, b);
+        double *sum = blocks + (g * q->k + q->index[row * q->blocks + b]) * d * d;
+        for (size_t i = 0; i < d; i++)
+          for (size_t j = 0; j <= i; j++) {
+            double h = f == NULL ? (i == j ? 1.0 : 0.0)
+                                 : (double)f->h[(b * d + i) * q->padded + b * d + j] +
+                                       (i == j ? gptvq_factor_ridge(f, b * d + i) : 0.0);
+            sum[i * d + j] += scale * scale * h;
+          }
+      }
+}
+
+/* The systems are the stripes. */
+typedef struct stripes {
+  gptvq_vq *q;
+  double *row_loss; /* [rows] before */
+  gptvq_cg cg;
+} stripes;
+
+/* The rows of the unfinished stripes lie side by side in work and error: only the last stripe may be lower
+ * than the others. */
+static float *active_rows(const gptvq_vq *q, float *rows, size_t slot) {
+  return rows + slot * q->shape.group_rows * q->padded;
+}
+
+static void gather_active(const gptvq_cg *s, size_t stripe, size_t slot, double *out) {
+  const gptvq_vq *q = s->context;
+  gptvq_vq_gather(q, stripe, active_rows(q, q->error, slot), out);
+}
+
+static void prepare(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const stripes *job = context;
+  const gptvq_cg *s = &job->cg;
+  const gptvq_vq *q = job->q;
+  for (size_t stripe = begin; stripe < end; stripe++) {
+    gptvq_vq_curvature(q, stripe, s->blocks + stripe * s->values * s->block);
+    const float *centroids = q->centroids + stripe * s->values;
+    for (size_t i = 0; i < s->values; i++) s->solution[stripe * s->values + i] = (double)centroids[i];
+    gptvq_vq_gather(q, stripe, q->error + first_row(q, stripe) * q->padded,
+                    s->residual + stripe * s->values); /* E (H + ridge) */
+    s->enough[stripe] = 0.0;
+    for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++)
+      s->enough[stripe] += REMAINING * job->row_loss[row];
+  }
+}
+
+/* work = what the directions of the unfinished stripes give with their assignments */
+static void decode_active(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const stripes *job = context;
+  const gptvq_cg *s = &job->cg;
+  const gptvq_vq *q = job->q;
+  for (size_t i = begin; i < end; i++)
+    gptvq_vq_decode_rows(q, s->direction, first_row(q, s->active[i]), last_row(q, s->active[i]),
+                         active_rows(q, q->work, i));
+}
+
+static size_t active_row_count(const stripes *job) {
+  size_t rows = 0;
+  for (size_t i = 0; i < job->cg.active_count; i++)
+    rows += last_row(job->q, job->cg.active[i]) - first_row(job->q, job->cg.active[i]);
+  return rows;
+}
+
+/* Stores the solution; stripes that are not better afterwards get their codebooks back. */
+static gptvq_status store(const stripes *job, double *row_after, double *loss, gptvq_error *err) {
+  gptvq_vq *q = job->q;
+  const gptvq_cg *s = &job->cg;
+  size_t n = q->stripes * s->values, code_size = q->shape.codebook_bits / 8, tiles = q->stripes * q->groups;
+  char *saved = gptvq_alloc(n, sizeof(float) + code_size);
+  uint16_t *saved_scales = gptvq_alloc(tiles, sizeof *saved_scales);
+  if (saved == NULL || saved_scales == NULL) {
+    free(saved);
+    free(saved_scales);
+    return gptvq_fail_memory(err, "the codebook update", gptvq_saturated_size(n, sizeof(float) + code_size));
+  }
+  char *codes = q->codes, *saved_codes = saved + n * sizeof(float);
+  memcpy(saved, q->centroids, n * sizeof(float));
+  memcpy(saved_codes, codes, n * code_size);
+  memcpy(saved_scales, q->codebook_scales, tiles * sizeof *saved_scales);
+  for (size_t i = 0; i < n; i++) s->direction[i] = (float)s->solution[i];
+  for (size_t tile = 0; tile < tiles; tile++)
+    gptvq_vq_store_codebook(q, tile, s->direction + tile * q->k * q->dim);
+  *loss = gptvq_vq_loss(q, row_after);
+  for (size_t stripe = 0; stripe < q->stripes; stripe++) {
+    double before = 0.0, after = 0.0;
+    for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) {
+      before += job->row_loss[row];
+      after += row_after[row];
+    }
+    if (after < before) continue;
+    size_t at = stripe * s->values;
+    memcpy(q->centroids + at, saved + at * sizeof(float), s->values * sizeof(float));
+    memcpy(codes + at * code_size, saved_codes + at * code_size, s->values * code_size);
+    memcpy(q->codebook_scales + stripe * q->groups, saved_scales + stripe * q->groups,
+           q->groups * sizeof *saved_scales);
+    *loss += before - after;
+  }
+  free(saved);
+  free(saved_scales);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err) {
+  stripes job = {.q = q,
+                 .row_loss = gptvq_alloc(2 * q->rows, sizeof *job.row_loss),
+                 .cg = {.systems = q->stripes,
+                        .values = q->groups * q->k * q->dim,
+                        .block = q->dim,
+                        .gather = gather_active,
+                        .context = q}};
+  gptvq_cg *s = &job.cg;
+  gptvq_status status =
+      job.row_loss == NULL ? gptvq_fail_memory(err, "the codebook update", 2 * q->rows * sizeof *job.row_loss)
+                           : gptvq_cg_allocate(s, err);
+  if (status != GPTVQ_OK) goto done;
+  *loss = gptvq_vq_loss(q, job.row_loss);
+  gptvq_parallel_for(q->stripes, 1, prepare, &job);
+  gptvq_cg_begin(s);
+  for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
+    gptvq_parallel_for(s->active_count, 1, decode_active, &job);
+    gptvq_vq_times_hessian(q, active_row_count(&job), q->work, q->error);
+    gptvq_cg_step(s);
+  }
+  status = store(&job, job.row_loss + q->rows, loss, err);
+done:
+  free(job.row_loss);
+  gptvq_cg_release(s);
+  return status;
+}

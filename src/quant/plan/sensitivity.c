@@ -1,0 +1,263 @@
+#include "quant/plan/sensitivity.h"
+
+#include "base/memory.h"
+#include "linalg/gemm.h"
+#include "quant/plan/allocate.h"
+#include "calib/hessian.h"
+#include "quant/layer/layer.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Indices of more than FAST_BITS bits decode slowly: only where the options ask for such. */
+enum { SAMPLE_ROWS = 256, QUICK_EM = 8, MAX_SETTINGS = 32, FAST_BITS = 8 };
+
+typedef struct work {
+  const gptvq_model *model;
+  const gptvq_guide *guide;
+  const gptvq_quantize_options *options;
+  const gptvq_callbacks *callbacks;
+  size_t samples, length, done, total, window, setting_count;
+  gptvq_workspace *workspace;
+  float *x, *weighted; /* [samples × length × hidden]; [length × largest cols] */
+  gptvq_hessian hessians[GPTVQ_GUIDE_INPUTS];
+  gptvq_allocated settings[MAX_SETTINGS]; /* the first is the options' own */
+  gptvq_setting_cost *costs;              /* [layers × setting_count] */
+} work;
+
+void gptvq_allocation_release(gptvq_allocation *allocation) {
+  if (allocation->layers != NULL)
+    for (size_t b = 0; b < allocation->blocks; b++) free(allocation->layers[b]);
+  free((void *)allocation->layers);
+  *allocation = (gptvq_allocation){0};
+}
+
+static gptvq_quantize_options with_setting(const work *w, const gptvq_allocated *setting) {
+  gptvq_quantize_options o = *w->options;
+  o.index_bits = setting->index_bits;
+  o.group_size = setting->group_size;
+  return o;
+}
+
+/* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options'
+ * codebook cost, half and a quarter of it. Column groups stay as they are, so that one Hessian factor serves
+ * all. A factored codebook costs the same for any number of centroids. */
+static void list_settings(work *w) {
+  const gptvq_quantize_options *o = w->options;
+  int reach = o->dim > 2 ? (int)o->dim / 2 : 1;
+  w->settings[w->setting_count++] = (gptvq_allocated){o->index_bits, o->group_size};
+  for (int step = -reach; step <= reach; step++)
+    for (unsigned larger = 0; larger < 3; larger++) {
+      int bits = (int)o->index_bits + step;
+      size_t group = o->svd_rank > 0 ? o->group_size
+                     : step < 0      ? o->group_size >> -step
+                                     : o->group_size << step;
+      if (bits < 1 || (bits > FAST_BITS && o->index_bits <= FAST_BITS) || (step == 0 && larger == 0) ||
+          w->setting_count == MAX_SETTINGS)
+        continue;
+      gptvq_allocated setting = {(unsigned)bits, group << larger};
+      gptvq_quantize_options changed = with_setting(w, &setting);
+      if (setting.group_size < o->group_cols || gptvq_quantize_options_resolve(&changed, NULL) != GPTVQ_OK ||
+          gptvq_group_columns(o->group_cols, &changed) != gptvq_group_columns(o->group_cols, o))
+        continue;
+      w->settings[w->setting_count++] = setting;
+    }
+}
+
+static gptvq_status add_captured(void *context, const gptvq_block *block, const size_t *linears, size_t count,
+                                 const float *x, size_t n, size_t ldx, gptvq_error *err) {
+  (void)err;
+  work *w = context;
+  if (count == 0 || n == 0) return GPTVQ_OK;
+  gptvq_guide_input which = linears[0] == block->o                         ? GPTVQ_GUIDE_O
+                            : linears[0] == block->mlps[0].down            ? GPTVQ_GUIDE_DOWN
+                            : linears[0] == block->mlps[0].input.linear[0] ? GPTVQ_GUIDE_GATE_UP
+                                                                           : GPTVQ_GUIDE_QKV;
+  gptvq_hessian *hessian = &w->hessians[which];
+  const float *weight = gptvq_guide_weights(w->guide, block->index, which) + w->window * w->length;
+  for (size_t t = 0; t < n; t++) {
+    float root = sqrtf(weight[t]);
+    for (size_t c = 0; c < hessian->cols; c++) w->weighted[t * hessian->cols + c] = root * x[t * ldx + c];
+  }
+  gptvq_hessian_add(hessian, n, w->weighted, hessian->cols);
+  return GPTVQ_OK;
+}
+
+/* Hessians of all inputs of the block; x moves through it. */
+static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err) {
+  size_t first[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear[0], block->o, block->mlps[0].input.linear[0],
+                                      block->mlps[0].down};
+  for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++) {
+    gptvq_hessian_release(&w->hessians[i]);
+    GPTVQ_TRY(gptvq_hessian_init(&w->hessians[i], block->linears[first[i]].cols,
+                                 block->linears[first[i]].name, err));
+  }
+  for (w->window = 0; w->window < w->samples; w->window++) {
+    float *x = w->x + w->window * w->length * w->model->config.hidden;
+    GPTVQ_TRY(gptvq_block_attention(w->model, block, w->workspace, 0, 0, w->length, x, GPTVQ_RUN_ALL,
+                                    add_captured, w, err));
+    GPTVQ_TRY(
+        gptvq_block_mlp(w->model, block, w->workspace, w->length, x, GPTVQ_RUN_ALL, add_captured, w, err));
+  }
+  for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++)
+    GPTVQ_TRY(gptvq_hessian_finish(&w->hessians[i], block->linears[first[i]].name, err));
+  return GPTVQ_OK;
+}
+
+/* tr(W H Wᵀ) */
+static gptvq_status output_power(size_t rows, size_t cols, const float *weights, const double *hessian,
+                                 double *power, gptvq_error *err) {
+  float *h = gptvq_alloc(cols, cols * sizeof *h), *product = gptvq_alloc(rows, cols * sizeof *product);
+  if (h == NULL || product == NULL) {
+    free(h);
+    free(product);
+    return gptvq_fail_memory(err, "the allocation of bits", gptvq_saturated_size(cols, cols * sizeof *h));
+  }
+  for (size_t i = 0; i < cols * cols; i++) h[i] = (float)hessian[i];
+  gptvq_gemm_nn(rows, cols, cols, 1.0f, weights, cols, h, cols, 0.0f, product, cols);
+  *power = 0;
+  for (size_t i = 0; i < rows * cols; i++) *power += (double)product[i] * (double)weights[i];
+  free(h);
+  free(product);
+  return GPTVQ_OK;
+}
+
+/* Bytes and predicted loss of one linear at every setting. */
+static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hessian *hessian,
+                            const gptvq_factor *factor, double energy, gptvq_setting_cost *costs,
+                            gptvq_error *err) {
+  size_t cols = linear->cols;
+  gptvq_packed_shape shape;
+  GPTVQ_TRY(gptvq_layer_shape(linear->rows, cols, w->options, &shape, err));
+  size_t rows = gptvq_min_size(linear->rows, gptvq_max_size(shape.group_rows, SAMPLE_ROWS));
+  float *weights = gptvq_alloc(linear->rows, cols * sizeof *weights);
+  if (weights == NULL)
+    return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, cols * sizeof *weights));
+  gptvq_linear_decode(linear, weights);
+  for (size_t r = 0; r < rows; r++)
+    memmove(weights + r * cols, weights + r * linear->rows / rows * cols, cols * sizeof *weights);
+  double power = 0;
+  gptvq_status status = output_power(rows, cols, weights, hessian->values, &power, err);
+  for (size_t s = 0; s < w->setting_count && status == GPTVQ_OK; s++) {
+    gptvq_quantize_options o = with_setting(w, &w->settings[s]);
+    gptvq_packed_sizes sizes;
+    status = gptvq_layer_shape(linear->rows, cols, &o, &shape, err);
+    if (status != GPTVQ_OK) break;
+    gptvq_packed_measure(&shape, &sizes);
+    costs[s].bytes = sizes.stored_bytes;
+    costs[s].loss = NAN;
+    if (rows < linear->rows && shape.group_rows > rows)
+      continue; /* a codebook for fewer rows would look too good */
+    o.em_iterations = QUICK_EM < o.em_iterations ? QUICK_EM : o.em_iterations;
+    o.codebook_update = 0;
+    o.reassign_rounds = 0;
+    o.beam = 1;
+    gptvq_layer_result result;
+    status = gptvq_solve_layer(linear->name, rows, cols, weights, factor, &o, w->callbacks, &result, err);
+    if (status != GPTVQ_OK) break;
+    costs[s].loss = 0.5 * energy * result.error * power * (double)linear->rows / (double)rows;
+    gptvq_layer_result_release(&result);
+  }
+  free(weights);
+  return status;
+}
+
+static gptvq_status measure_block(work *w, const gptvq_block *block, gptvq_setting_cost *costs,
+                                  gptvq_error *err) {
+  GPTVQ_TRY(collect(w, block, err));
+  const size_t *groups[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear, &block->o, block->mlps[0].input.linear,
+                                              &block->mlps[0].down};
+  size_t counts[GPTVQ_GUIDE_INPUTS] = {block->qkv.count, 1, block->mlps[0].input.count, 1};
+  for (int input = 0; input < GPTVQ_GUIDE_INPUTS; input++) {
+    const gptvq_linear *first = &block->linears[groups[input][0]];
+    gptvq_factor *factor = NULL;
+    gptvq_status status = gptvq_factor_create(first->name, first->cols, w->hessians[input].values, w->options,
+                                              w->callbacks, &factor, err);
+    for (size_t i = 0; i < counts[input] && status == GPTVQ_OK; i++) {
+      size_t index = groups[input][i];
+      status = measure(w, &block->linears[index], &w->hessians[input], factor,
+                       w->guide->energy[block->index][index], costs + index * w->setting_count, err);
+      if (status == GPTVQ_OK)
+        status =
+            gptvq_report_progress(w->callbacks, "quantize", "sensitivities", w->done, w->total, NAN, err);
+    }
+    gptvq_factor_destroy(factor);
+    GPTVQ_TRY(status);
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status prepare(work *w, const int32_t *tokens, gptvq_allocation *out, gptvq_error *err) {
+  const gptvq_model *model = w->model;
+  size_t hidden = model->config.hidden, largest = hidden, layers = gptvq_model_layer_count(model);
+  out->blocks = model->config.layers;
+  out->layers = calloc(out->blocks, sizeof *out->layers);
+  bool failed = out->layers == NULL;
+  for (size_t b = 0; b < out->blocks && !failed; b++) {
+    const gptvq_block *block = &model->blocks[b];
+    failed = (out->layers[b] = calloc(block->linear_count, sizeof **out->layers)) == NULL;
+    for (size_t i = 0; i < block->linear_count; i++)
+      largest = gptvq_max_size(largest, block->linears[i].cols);
+  }
+  w->x = gptvq_alloc(w->samples * w->length, hidden * sizeof *w->x);
+  w->weighted = gptvq_alloc(w->length, largest * sizeof *w->weighted);
+  w->costs = gptvq_alloc_zero(layers, w->setting_count * sizeof *w->costs);
+  if (failed || w->x == NULL || w->weighted == NULL || w->costs == NULL)
+    return gptvq_fail_memory(err, "the allocation of bits",
+                             gptvq_saturated_size(w->samples * w->length, hidden * sizeof *w->x));
+  GPTVQ_TRY(gptvq_workspace_create(model, 1, w->length, w->length, &w->workspace, err));
+  for (size_t i = 0; i < w->samples; i++)
+    GPTVQ_TRY(gptvq_embed(model, tokens + i * w->length, w->length, w->x + i * w->length * hidden, err));
+  return GPTVQ_OK;
+}
+
+static gptvq_status choose(work *w, gptvq_allocation *out, gptvq_error *err) {
+  size_t layers = gptvq_model_layer_count(w->model), n = w->setting_count;
+  size_t *chosen = gptvq_alloc_zero(layers, sizeof *chosen);
+  if (chosen == NULL) return gptvq_fail_memory(err, "the allocation of bits", layers * sizeof *chosen);
+  for (size_t l = 0; l < layers; l++) out->budget += w->costs[l * n].bytes;
+  gptvq_status status = gptvq_allocate(layers, n, w->costs, out->budget, chosen, err);
+  size_t l = 0;
+  for (size_t b = 0; b < out->blocks; b++)
+    for (size_t i = 0; i < w->model->blocks[b].linear_count; i++, l++) {
+      out->layers[b][i] = w->settings[chosen[l]];
+      out->bytes += w->costs[l * n + chosen[l]].bytes;
+      out->loss += w->costs[l * n + chosen[l]].loss;
+      out->loss_uniform += w->costs[l * n].loss;
+    }
+  free(chosen);
+  return status;
+}
+
+gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, size_t length,
+                                     const int32_t *tokens, const gptvq_guide *guide,
+                                     const gptvq_quantize_options *options, size_t done, size_t total,
+                                     const gptvq_callbacks *callbacks, gptvq_allocation *out,
+                                     gptvq_error *err) {
+  *out = (gptvq_allocation){0};
+  work w = {.model = model,
+            .guide = guide,
+            .options = options,
+            .callbacks = callbacks,
+            .samples = samples,
+            .length = length,
+            .done = done,
+            .total = total};
+  gptvq_status status;
+  list_settings(&w);
+  GPTVQ_TRY_GOTO(prepare(&w, tokens, out, err));
+  size_t first = 0;
+  for (size_t b = 0; b < out->blocks; b++) {
+    GPTVQ_TRY_GOTO(measure_block(&w, &model->blocks[b], w.costs + first * w.setting_count, err));
+    first += model->blocks[b].linear_count;
+  }
+  GPTVQ_TRY_GOTO(choose(&w, out, err));
+done:
+  for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++) gptvq_hessian_release(&w.hessians[i]);
+  gptvq_workspace_destroy(w.workspace);
+  free(w.x);
+  free(w.weighted);
+  free(w.costs);
+  if (status != GPTVQ_OK) gptvq_allocation_release(out);
+  return status;
+}

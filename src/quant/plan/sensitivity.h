@@ -1,0 +1,35 @@
+/* quant/plan/sensitivity.h: index bits and group sizes layer by layer, from measured layer errors and
+ * gradients of the end loss. */
+#ifndef GPTVQ_QUANT_PLAN_SENSITIVITY_H
+#define GPTVQ_QUANT_PLAN_SENSITIVITY_H
+
+#include <gptvq/quantize.h>
+
+#include "model/model_internal.h"
+#include "train/guide.h"
+
+typedef struct gptvq_allocated {
+  unsigned index_bits;
+  size_t group_size;
+} gptvq_allocated;
+
+typedef struct gptvq_allocation {
+  size_t blocks;
+  gptvq_allocated **layers;  /* [blocks][linear_count], owned */
+  uint64_t bytes, budget;    /* of all linears with these settings, and with the options' own */
+  double loss, loss_uniform; /* predicted increase of the loss, nats per token: with these settings, with the
+                                options' own */
+} gptvq_allocation;
+
+/* The layers' inputs are those of the original model on the given windows, weighted by `guide` (made from the
+ * same windows). Every layer (at most 256 of its rows, or one group of them) is quantized at each setting,
+ * without the refinements of the full method; error times energy is the loss that gptvq_allocate works with.
+ * Options: resolved, VQ. The caller releases *out. */
+gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, size_t length,
+                                     const int32_t *tokens, const gptvq_guide *guide,
+                                     const gptvq_quantize_options *options, size_t done, size_t total,
+                                     const gptvq_callbacks *callbacks, gptvq_allocation *out,
+                                     gptvq_error *err);
+void gptvq_allocation_release(gptvq_allocation *allocation); /* a zeroed struct is fine */
+
+#endif

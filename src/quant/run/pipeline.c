@@ -1,0 +1,509 @@
+/* gptvq_quantize: from one model folder to a packed one, block after block. */
+#define _GNU_SOURCE /* clock_gettime, sysconf */
+#include "quant/run/pipeline.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "linalg/gemm.h"
+#include "train/guide.h"
+#include "quant/run/head.h"
+#include "quant/plan/memory.h"
+#include "quant/plan/sensitivity.h"
+#include "quant/run/resume.h"
+#include "quant/options/options.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const size_t hessian_budget = (size_t)4 << 30, guide_budget = (size_t)1 << 30, allocation_windows = 32;
+
+typedef struct run {
+  gptvq_quantize_options options;
+  const char *model_dir, *out_dir;
+  const gptvq_callbacks *callbacks;
+  gptvq_model *model;
+  gptvq_output out;
+  gptvq_tensor_plan plan;
+  gptvq_run_state state;
+  gptvq_calibration calibration;
+  bool needs_data, resumed, keep; /* keep: the work folder is worth resuming */
+  gptvq_pipeline pipeline;
+  gptvq_guide guide;
+  gptvq_allocation allocation;
+  gptvq_workspace *workspace;
+} run;
+
+static gptvq_status open_input(run *r, gptvq_error *err) {
+  gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
+  GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
+  const json_t *before =
+      json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
+  if (r->model->info.packed || json_is_object(before)) {
+    const char *method = json_string_value(json_object_get(before, "quant_method"));
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
+                      r->model_dir, method != NULL ? method : "quantization_config in config.json");
+  }
+  GPTVQ_TRY(gptvq_checkpoint_check_finite(r->model->checkpoint, err)); /* now, not hours later */
+  if (r->needs_data)
+    GPTVQ_TRY(gptvq_calibration_length(r->model, &r->options, &r->options.calib_length, err));
+  return gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err);
+}
+
+/* A run that was interrupted before, as its state says; r->resumed stays false when there is nothing to
+ * resume. */
+static gptvq_status take_up(run *r, const json_t *saved, gptvq_error *err) {
+  gptvq_run_state before;
+  bool found;
+  GPTVQ_TRY(gptvq_run_state_parse(&r->out, saved, &found, &before, err));
+  if (!found) return GPTVQ_OK;
+  gptvq_status status = gptvq_run_identity_compare(&r->out, before.identity, r->state.identity, err);
+  if (status == GPTVQ_OK && before.blocks > r->plan.blocks)
+    status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/resume.json is damaged: %zu of %zu blocks are finished",
+                        r->out.work, before.blocks, r->plan.blocks);
+  if (status != GPTVQ_OK) {
+    gptvq_run_state_release(&before);
+    return status;
+  }
+  json_decref(before.identity);
+  before.identity = r->state.identity;
+  r->state = before;
+  r->resumed = true;
+  return GPTVQ_OK;
+}
+
+/* Opens OUT.partial: a new run, or an interrupted one to go on with. */
+static gptvq_status open_output(run *r, gptvq_error *err) {
+  json_t *saved;
+  gptvq_output *out = &r->out;
+  gptvq_status status;
+  GPTVQ_TRY(gptvq_output_open(out, &saved, err));
+  r->keep = saved != NULL; /* until we know what it is */
+  GPTVQ_TRY_GOTO(gptvq_run_identity(r->model, &r->options, &r->state.identity, err));
+  if (r->options.resume) {
+    GPTVQ_TRY_GOTO(take_up(r, saved, err));
+    r->keep = r->state.blocks > 0;
+    if (r->resumed) goto done;
+    gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "nothing to resume in %s: starting from the first block",
+              out->work);
+  }
+  r->keep = json_integer_value(json_object_get(saved, "blocks")) > 0;
+  GPTVQ_TRY_GOTO(gptvq_output_begin(out, saved, r->state.identity, r->options.force, err));
+  r->keep = false;
+  status = gptvq_run_state_write(out, &r->state, err);
+done:
+  json_decref(saved);
+  return status;
+}
+
+/* Does anything need the original model's activations? Nothing does in models with experts. */
+static bool both_streams(const run *r) {
+  if (r->model->blocks[0].mlp_count != 1) return false;
+  if (r->options.finetune_block_steps > 0 && r->model->config.experts == 0) return true;
+  return r->options.true_sequential && (r->options.mismatch > 0.0 || r->options.mismatch_stream > 0.0);
+}
+
+/* Are tokens weighted by the gradients of the loss? Not in models with experts. */
+static bool guided(const run *r) { return r->options.guide > 0.0 && r->model->blocks[0].mlp_count == 1; }
+
+static gptvq_status check_memory(const run *r, gptvq_error *err) {
+  size_t tokens = r->options.calib_samples * r->options.calib_length * (both_streams(r) ? 2 : 1), bytes;
+  if (r->options.finetune_block_steps > 0) tokens += r->options.calib_samples * r->options.calib_length;
+  long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  if (!gptvq_mul(tokens, r->model->config.hidden * sizeof(float), &bytes)) bytes = SIZE_MAX;
+  if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_MEMORY,
+        "the activations of %zu calibration windows of %zu tokens take %zu bytes, more than this "
+        "machine's memory: use fewer (--calib-samples, --calib-length)",
+        r->options.calib_samples, r->options.calib_length, bytes);
+  return GPTVQ_OK;
+}
+
+/* Says so before hours of work when memory will not do; what is left over may save forward passes. */
+static void plan_memory(run *r) {
+  gptvq_quantize_options without = r->options;
+  without.mismatch = without.mismatch_stream = 0.0;
+  bool two = both_streams(r), two_without = two && r->options.finetune_block_steps > 0;
+  double available = (double)gptvq_available_memory(),
+         peak = gptvq_pipeline_peak(r->model, &r->options, two, hessian_budget);
+  char text[256];
+  if (gptvq_memory_warning(peak, gptvq_pipeline_peak(r->model, &without, two_without, hessian_budget),
+                           available, text, sizeof text))
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "%s", text);
+  r->pipeline.kept_budget = available > peak ? (size_t)((available - peak) / 2.0) : 0;
+}
+
+static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
+  gptvq_calibration *c = &r->calibration;
+  GPTVQ_TRY(gptvq_calibration_init(r->model, &r->options, c, err));
+  (void)snprintf(c->source, sizeof c->source, "self");
+  GPTVQ_TRY(gptvq_saved_tokens_read(&r->out, r->state.calibration_hash, c, found, err));
+  if (!*found) gptvq_calibration_release(c);
+  return GPTVQ_OK;
+}
+
+/* Sizes layer by layer, from a spread of the calibration windows. */
+static gptvq_status allocate_bits(run *r, gptvq_error *err) {
+  const gptvq_calibration *c = &r->calibration;
+  gptvq_pipeline *p = &r->pipeline;
+  if (r->options.allocate == 0 || r->options.method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
+  if (r->model->blocks[0].mlp_count != 1) {
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
+              "bits are not allocated by sensitivity in models with experts: all layers get the same size");
+    return GPTVQ_OK;
+  }
+  size_t count = gptvq_min_size(allocation_windows, c->samples);
+  int32_t *tokens = gptvq_alloc(count * c->length, sizeof *tokens);
+  if (tokens == NULL)
+    return gptvq_fail_memory(err, "calibration windows", count * c->length * sizeof *tokens);
+  for (size_t i = 0; i < count; i++)
+    memcpy(tokens + i * c->length, c->tokens + i * c->samples / count * c->length,
+           c->length * sizeof *tokens);
+  gptvq_guide guide = {0};
+  gptvq_status status;
+  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, count, c->length, tokens, 1.0, guide_budget, 0, p->layers_total,
+                                    r->callbacks, &guide, err));
+  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(r->model, count, c->length, tokens, &guide, &r->options, 0,
+                                         p->layers_total, r->callbacks, &r->allocation, err));
+  p->allocation = &r->allocation;
+  gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
+            "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f "
+            "instead of %.4f",
+            8.0 * (double)r->allocation.bytes / (double)r->model->info.linear_values,
+            8.0 * (double)r->allocation.budget / (double)r->model->info.linear_values, r->allocation.loss,
+            r->allocation.loss_uniform);
+done:
+  gptvq_guide_release(&guide);
+  free(tokens);
+  return status;
+}
+
+/* Calibration tokens, the same ones as before when a run is resumed. */
+static gptvq_status load_calibration(run *r, gptvq_error *err) {
+  bool found = false, self = r->options.calib != NULL && strcmp(r->options.calib, "self") == 0;
+  GPTVQ_TRY(check_memory(r, err));
+  plan_memory(r);
+  if (r->resumed && self && r->state.calibration_hash[0] != '\0')
+    GPTVQ_TRY(load_saved_tokens(r, &found, err));
+  if (!found)
+    GPTVQ_TRY(
+        gptvq_calibration_create(r->model, r->model_dir, &r->options, r->callbacks, &r->calibration, err));
+  gptvq_calibration *c = &r->calibration;
+  char hash[sizeof r->state.calibration_hash];
+  (void)snprintf(hash, sizeof hash, "%016llx", (unsigned long long)c->hash);
+  if (r->state.calibration_hash[0] != '\0' && strcmp(hash, r->state.calibration_hash) != 0)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "%s cannot be resumed: the calibration text gives other tokens than in the first run; give the "
+        "same text, or start over with --force",
+        r->out.work);
+  if (self && !found) GPTVQ_TRY(gptvq_saved_tokens_write(&r->out, c, err));
+  memcpy(r->state.calibration_hash, hash, sizeof hash);
+  return GPTVQ_OK;
+}
+
+/* From here on the transformed model, if one is asked for, is the original. */
+static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *err) {
+  gptvq_model *prepared;
+  GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->options, &r->calibration, output_bytes,
+                                   r->callbacks, &prepared, err));
+  if (prepared != NULL) {
+    gptvq_model_close(r->model);
+    r->model = prepared;
+    gptvq_plan_release(&r->plan);
+    GPTVQ_TRY(gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err));
+  }
+  if (r->options.head_bits == 8 && r->model->config.tie_embeddings)
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
+              "the output head is the embedding's matrix: it stays as it is, not in 8 bits");
+  else if (r->options.head_bits == 8) { /* packed when all blocks are: what it cannot hold is said now */
+    gptvq_packed head;
+    void *memory;
+    GPTVQ_TRY(gptvq_pack_head(&r->model->head, &head, &memory, err));
+    free(memory);
+  }
+  return GPTVQ_OK;
+}
+
+/* The windows' embeddings, and what else is known of them beforehand. */
+static gptvq_status prepare_data(run *r, gptvq_error *err) {
+  const gptvq_calibration *c = &r->calibration;
+  gptvq_pipeline *p = &r->pipeline;
+  size_t hidden = r->model->config.hidden;
+  p->samples = c->samples;
+  p->held = c->block_held;
+  p->length = c->length;
+  p->x = gptvq_alloc(c->samples * c->length, hidden * sizeof *p->x);
+  if (p->x == NULL)
+    return gptvq_fail_memory(err, "calibration activations",
+                             gptvq_saturated_size(c->samples * c->length, hidden * sizeof *p->x));
+  if (both_streams(r)) {
+    p->x_original = gptvq_alloc(c->samples * c->length, hidden * sizeof *p->x);
+    if (p->x_original == NULL)
+      return gptvq_fail_memory(err, "calibration activations of the original model",
+                               gptvq_saturated_size(c->samples * c->length, hidden * sizeof *p->x));
+  }
+  GPTVQ_TRY(allocate_bits(r, err));
+  if (guided(r)) {
+    GPTVQ_TRY(gptvq_guide_create(r->model, c->samples, c->length, c->tokens, r->options.guide, guide_budget,
+                                 p->layers_done, p->layers_total, r->callbacks, &r->guide, err));
+    p->guide = &r->guide;
+  }
+  GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
+  p->workspace = r->workspace;
+  for (size_t w = 0; w < c->samples; w++)
+    GPTVQ_TRY(
+        gptvq_embed(r->model, c->tokens + w * c->length, c->length, p->x + w * c->length * hidden, err));
+  if (p->x_original != NULL) memcpy(p->x_original, p->x, c->samples * c->length * hidden * sizeof *p->x);
+  return GPTVQ_OK;
+}
+
+static size_t first_layer(const run *r, size_t block) {
+  size_t n = 0;
+  for (size_t b = 0; b < block; b++) n += r->model->blocks[b].linear_count;
+  return n;
+}
+
+/* Activations through the blocks that are finished, read back from their shards. */
+static gptvq_status replay_finished(run *r, gptvq_error *err) {
+  r->pipeline.layers_done = first_layer(r, r->state.blocks);
+  if (r->state.blocks == 0) return GPTVQ_OK;
+  gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "resuming after %zu of %zu blocks", r->state.blocks,
+            r->plan.blocks);
+  if (r->pipeline.x == NULL || r->state.blocks == r->plan.blocks)
+    return GPTVQ_OK; /* nobody needs the activations */
+  gptvq_checkpoint *shards = NULL;
+  gptvq_block copy = {0};
+  gptvq_copies copies = {0};
+  void **owned = NULL;
+  size_t owned_count = 0;
+  gptvq_status status;
+  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, NULL, -1, err));
+  GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->state.blocks, err));
+  GPTVQ_TRY(gptvq_checkpoint_open(r->out.work, NULL, &shards, err));
+  for (size_t b = 0; b < r->state.blocks; b++) {
+    const gptvq_block *block = &r->model->blocks[b];
+    GPTVQ_TRY_GOTO(gptvq_block_copy(block, &copy, err));
+    owned = calloc(block->linear_count, sizeof *owned);
+    if (owned == NULL) {
+      status = gptvq_fail_memory(err, "a block", block->linear_count * sizeof *owned);
+      goto done;
+    }
+    owned_count = block->linear_count;
+    for (size_t i = 0; i < block->linear_count; i++) {
+      gptvq_packed packed;
+      gptvq_packed_info info;
+      GPTVQ_TRY_GOTO(
+          gptvq_checkpoint_get_packed(shards, block->linears[i].name, &packed, &info, &owned[i], err));
+      if (packed.shape.rows != block->linears[i].rows || packed.shape.cols != block->linears[i].cols) {
+        status = gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                            "%s: %s has another shape than the model's; start over with --force", r->out.work,
+                            block->linears[i].name);
+        goto done;
+      }
+      gptvq_linear_set_packed(&copy.linears[i], &packed);
+    }
+    if (r->options.finetune_block_steps > 0)
+      GPTVQ_TRY_GOTO(gptvq_copy_vectors(r->model, shards, &copy, &copies, err));
+    GPTVQ_TRY_GOTO(gptvq_pipeline_run(&r->pipeline, &copy, block, err));
+    for (size_t i = 0; i < owned_count; i++) free(owned[i]);
+    free(owned);
+    free(copy.linears);
+    owned = NULL;
+    owned_count = 0;
+    copy.linears = NULL;
+    gptvq_copies_release(&copies);
+  }
+  status = GPTVQ_OK;
+done:
+  for (size_t i = 0; i < owned_count; i++) free(owned[i]);
+  free(owned);
+  free(copy.linears);
+  gptvq_copies_release(&copies);
+  gptvq_checkpoint_close(shards);
+  return status;
+}
+
+static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
+  const char *method = gptvq_method_name(r->options.method);
+  for (size_t b = r->state.blocks; b < r->plan.blocks; b++) {
+    const gptvq_block *block = &r->model->blocks[b];
+    gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
+    if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
+    gptvq_tuned_block tuned = {0};
+    bool tune =
+        r->options.finetune_block_steps > 0 && r->pipeline.x_original != NULL && block->mlp_count == 1;
+    gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
+                               : gptvq_pipeline_block(&r->pipeline, block, results, err);
+    if (status == GPTVQ_OK) {
+      gptvq_tuned vectors = {.block = &tuned.block};
+      status =
+          gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, tune ? &vectors : NULL, err);
+      for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);
+      gptvq_copies_release(&tuned.copies);
+    }
+    free(results);
+    GPTVQ_TRY(status);
+    r->state.blocks = b + 1;
+    GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+    r->keep = true;
+  }
+  return GPTVQ_OK;
+}
+
+/* The folder is complete and readable; afterwards it is so with fine-tuned shards. */
+static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error *err) {
+  free(r->pipeline.x); /* nobody needs the activations any more */
+  free(r->pipeline.x_original);
+  r->pipeline.x = r->pipeline.x_original = NULL;
+  if (!r->state.finetuned) {
+    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->options, &r->calibration, r->callbacks,
+                                      &r->state.finetune_before, &r->state.finetune_after, err));
+    r->state.finetuned = true;
+    GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+  }
+  report->finetune_before = r->state.finetune_before;
+  report->finetune_after = r->state.finetune_after;
+  return gptvq_pipeline_take_tuned(&r->out, &r->plan, err);
+}
+
+/* What the folder says of itself, opened as any reader will. */
+static gptvq_status report_folder(const char *folder, gptvq_quantize_report *report, gptvq_error *err) {
+  gptvq_model *packed;
+  GPTVQ_TRY(gptvq_model_open(folder, NULL, &packed, err));
+  double sum = 0;
+  size_t layers = gptvq_model_layer_count(packed);
+  for (size_t i = 0; i < layers; i++) {
+    gptvq_layer_info info;
+    gptvq_model_get_layer(packed, i, &info);
+    sum += info.error;
+  }
+  report->linear_values = packed->info.linear_values;
+  report->linear_bytes = packed->info.linear_bytes;
+  report->bits_per_value = packed->info.bits_per_value;
+  report->mean_error = layers > 0 ? sum / (double)layers : NAN;
+  report->layers = layers;
+  gptvq_model_close(packed);
+  return GPTVQ_OK;
+}
+
+/* The interrupted run had reached its end: OUT is complete, and what a kill left of the run goes. */
+static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptvq_error *err) {
+  json_t *saved;
+  GPTVQ_TRY(gptvq_output_read_state(r->out.path, &saved, err));
+  gptvq_status status = gptvq_run_identity(r->model, &r->options, &r->state.identity, err);
+  if (status == GPTVQ_OK) status = take_up(r, saved, err);
+  json_decref(saved);
+  if (status == GPTVQ_OK && !r->resumed)
+    status =
+        gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use --force to replace it", r->out.path);
+  if (status == GPTVQ_OK) status = report_folder(r->out.path, report, err);
+  if (status != GPTVQ_OK) return status;
+  report->blocks_resumed = r->state.blocks;
+  if (r->state.finetuned) {
+    report->finetune_before = r->state.finetune_before;
+    report->finetune_after = r->state.finetune_after;
+  }
+  return gptvq_output_settle(&r->out, err);
+}
+
+/* Everything but the blocks; then the folder is opened as any reader will, and what it says is the report. */
+static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *err) {
+  const gptvq_calibration *calibration = r->needs_data ? &r->calibration : NULL;
+  if (!r->state.finetuned)
+    GPTVQ_TRY(gptvq_write_shard(&r->out, r->model, &r->plan, r->plan.blocks, NULL, NULL, NULL, err));
+  GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
+  GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
+  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, -1, err));
+  if (r->options.finetune_steps > 0 && r->model->config.experts == 0) GPTVQ_TRY(finetune(r, report, err));
+  GPTVQ_TRY(report_folder(r->out.work, report, err));
+  GPTVQ_TRY(
+      gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, report->bits_per_value, err));
+  gptvq_model_close(r->model);
+  r->model = NULL;
+  GPTVQ_TRY(gptvq_pipeline_drop_prepared(&r->out, err));
+  return gptvq_output_publish(&r->out, r->callbacks, err);
+}
+
+static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error *err) {
+  uint64_t bytes;
+  GPTVQ_TRY(gptvq_quantize_options_resolve(&r->options, err));
+  r->needs_data = r->options.method == GPTVQ_METHOD_GPTVQ || r->options.method == GPTVQ_METHOD_GPTQ;
+  if (r->needs_data && (r->options.calib == NULL || r->options.calib[0] == '\0'))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "%s needs calibration text: give a text file, or \"self\" to sample it from the model "
+                      "(--calib FILE|self)",
+                      gptvq_method_name(r->options.method));
+  bool tunes = r->options.finetune_steps > 0 || r->options.finetune_block_steps > 0;
+  if (tunes && !r->needs_data)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "fine-tuning needs calibration data: --method gptvq or gptq, not %s",
+                      gptvq_method_name(r->options.method));
+  if (tunes &&
+      (r->options.finetune_batch == 0 || !(r->options.finetune_rate > 0 && r->options.finetune_rate <= 1) ||
+       !(r->options.finetune_index_rate >= 0 && r->options.finetune_index_rate <= 1)))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "fine-tuning takes at least one window per step and rates between 0 and 1");
+  if (!gptvq_is_folder(r->model_dir))
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
+  GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, r->options.resume, &r->out, err));
+  GPTVQ_TRY(open_input(r, err));
+  if (r->out.published) return finish_published(r, report, err);
+  GPTVQ_TRY(gptvq_blas_init(err));
+  GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->options, &bytes, err));
+  GPTVQ_TRY(open_output(r, err));
+  if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
+  if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
+  GPTVQ_TRY(prepare_model(r, bytes, err));
+  r->pipeline = (gptvq_pipeline){.model = r->model,
+                                 .options = &r->options,
+                                 .callbacks = r->callbacks,
+                                 .hessian_budget = hessian_budget,
+                                 .layers_total = gptvq_model_layer_count(r->model)};
+  if (r->needs_data) {
+    GPTVQ_TRY(prepare_data(r, err));
+    GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+  }
+  report->blocks_resumed = r->state.blocks;
+  if (tunes && r->model->config.experts > 0)
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
+              "fine-tuning of mixture-of-experts models is not supported: left out");
+  GPTVQ_TRY(replay_finished(r, err));
+  GPTVQ_TRY(quantize_blocks(r, err));
+  return finish(r, report, err);
+}
+
+gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gptvq_quantize_options *options,
+                            const gptvq_callbacks *callbacks, gptvq_quantize_report *report,
+                            gptvq_error *err) {
+  if (model_dir == NULL || options == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
+  double start = gptvq_clock(), cpu_start = gptvq_cpu_seconds();
+  gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
+  run r = {.options = *options,
+           .model_dir = model_dir,
+           .out_dir = out_dir,
+           .callbacks = callbacks,
+           .out.lock = -1};
+  gptvq_status status = quantize(&r, &result, err);
+  if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
+  free(r.pipeline.x);
+  free(r.pipeline.x_original);
+  gptvq_guide_release(&r.guide);
+  gptvq_allocation_release(&r.allocation);
+  gptvq_workspace_destroy(r.workspace);
+  gptvq_calibration_release(&r.calibration);
+  gptvq_run_state_release(&r.state);
+  gptvq_plan_release(&r.plan);
+  gptvq_output_release(&r.out);
+  gptvq_model_close(r.model);
+  if (status == GPTVQ_OK && report != NULL) {
+    result.seconds = gptvq_clock() - start;
+    result.cpu_seconds = gptvq_cpu_seconds() - cpu_start;
+    result.peak_bytes = gptvq_peak_memory();
+    *report = result;
+  }
+  return status;
+}

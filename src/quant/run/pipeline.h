@@ -1,0 +1,131 @@
+/* quant/run/pipeline.h: the parts of gptvq_quantize: one block (block.c), its files (write.c),
+ * the whole (pipeline.c). */
+#ifndef GPTVQ_QUANT_RUN_PIPELINE_H
+#define GPTVQ_QUANT_RUN_PIPELINE_H
+
+#include "model/model_internal.h"
+#include "calib/calib.h"
+#include "checkpoint/output.h"
+#include "quant/layer/solver.h"
+
+/* What quantizing the blocks of one model takes. `x` holds the activations of all calibration windows as they
+ * enter the current block: [samples × length][hidden], fp32. It and the workspace are NULL for the methods
+ * without data. */
+typedef struct gptvq_pipeline {
+  const gptvq_model *model;
+  const gptvq_quantize_options *options; /* resolved */
+  const gptvq_callbacks *callbacks;
+  size_t samples, length;
+  size_t held; /* the last of the samples: block-wise fine-tuning does not train on them */
+  float *x;
+  float *x_original; /* the same windows as the original model's blocks pass them on; NULL: not needed */
+  const struct gptvq_allocation *allocation; /* sizes layer by layer; NULL: those of the options */
+  const struct gptvq_guide *guide;           /* token weights of the Hessians; NULL: all 1 */
+  gptvq_workspace *workspace;                /* one block, `length` positions */
+  size_t hessian_budget; /* bytes of Hessians kept at a time (at least one is); more take further passes */
+  size_t kept_budget; /* bytes of layer inputs kept to save forward passes; the results do not depend on it */
+  size_t layers_done, layers_total;
+} gptvq_pipeline;
+
+/* Quantizes all linears of `block` into results[block->linear_count] and, with data, moves x through the
+ * quantized block. Every layer is reported as progress ("quantize", its relative error), every window of a
+ * calibration pass too (value NaN). On success the caller releases all results; on failure there is nothing
+ * to release and x is unspecified. */
+gptvq_status gptvq_pipeline_block(gptvq_pipeline *pipeline, const gptvq_block *block,
+                                  gptvq_layer_result *results, gptvq_error *err);
+/* x moves through `block` and x_original through `original` (with data only). */
+gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block,
+                                const gptvq_block *original, gptvq_error *err);
+
+/* A copy of `block` whose linears may be replaced; the rest is shared. GPTVQ_ERROR_MEMORY. Release with
+ * free(copy->linears). */
+gptvq_status gptvq_block_copy(const gptvq_block *block, gptvq_block *copy, gptvq_error *err);
+void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed);
+
+/* ---- files (write.c) ---- */
+/* Which tensors of the original folder go where. */
+typedef struct gptvq_tensor_plan {
+  size_t count, blocks;
+  size_t *place; /* [count] by checkpoint order: block index, gptvq_place_rest, gptvq_place_head or
+                    gptvq_place_replaced */
+} gptvq_tensor_plan;
+#define gptvq_place_rest SIZE_MAX           /* embeddings, head, final norm: the last shard */
+#define gptvq_place_replaced (SIZE_MAX - 1) /* NAME.weight of a linear that is quantized */
+#define gptvq_place_head (SIZE_MAX - 2) /* lm_head.weight that is stored as int8 codes, in the last shard */
+/* head_bits 8: an output head of its own is packed. */
+gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gptvq_tensor_plan *plan,
+                               gptvq_error *err);
+void gptvq_plan_release(gptvq_tensor_plan *plan);
+
+enum { GPTVQ_SHARD_NAME = 48 };
+void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard,
+                      char name[GPTVQ_SHARD_NAME]); /* shard == blocks: the rest */
+/* Fine-tuned vectors that take the place of the original's: norms and biases of a block, the final norm. */
+typedef struct gptvq_tuned {
+  const gptvq_block *block; /* or NULL */
+  const float *final_norm;  /* or NULL */
+} gptvq_tuned;
+/* Packed layers of the block, then its other tensors in their original types. results NULL for the last shard
+ * (the rest); tuned NULL: all other tensors as they were. */
+gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model,
+                               const gptvq_tensor_plan *plan, size_t shard, const gptvq_layer_result *results,
+                               const char *method, const gptvq_tuned *tuned, gptvq_error *err);
+/* The index over the first `shards` shards. */
+gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor_plan *plan, size_t shards,
+                                     gptvq_error *err);
+/* config.json: the original's plus "quantization_config". calibration NULL: none; bits_per_value < 0: not
+ * known yet. */
+gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
+                                       const gptvq_quantize_options *options,
+                                       const gptvq_calibration *calibration, double bits_per_value,
+                                       gptvq_error *err);
+/* Bytes that the output will take, headers aside. */
+gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
+                                  const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err);
+
+/* ---- the model to quantize (prepare.c) ---- */
+/* The transformed model (quant/transform/transform.h) that the options ask for, as a folder inside out->work,
+ * written unless an interrupted run has left it there whole; *prepared is NULL when they ask for none.
+ * calibration->samples 0: without data. output_bytes: room that the output itself will need. The caller
+ * closes *prepared. */
+gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
+                                    const gptvq_quantize_options *options,
+                                    const gptvq_calibration *calibration, uint64_t output_bytes,
+                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
+                                    gptvq_error *err);
+/* Removes that folder, if it is there; the model has been closed. */
+gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err);
+
+/* ---- fine-tuning (tune.c) ---- */
+typedef struct gptvq_copies { /* memory that belongs together */
+  void **items;
+  size_t count, size;
+} gptvq_copies;
+void gptvq_copies_release(gptvq_copies *copies);
+/* A block whose norms and biases are its own. */
+typedef struct gptvq_tuned_block {
+  gptvq_block block;
+  gptvq_copies copies;
+} gptvq_tuned_block;
+
+/* As gptvq_pipeline_block, and then the block is fine-tuned for options->finetune_block_steps steps towards
+ * x_original (needed), which changes the results' codebooks and scales in place. On success the caller also
+ * releases tuned->copies. */
+gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *pipeline, const gptvq_block *block,
+                                        gptvq_layer_result *results, gptvq_tuned_block *tuned,
+                                        gptvq_error *err);
+/* Norms and biases of `block` become copies, with the values that `shards` has for them if it is not NULL. */
+gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint *shards, gptvq_block *block,
+                                gptvq_copies *copies, gptvq_error *err);
+/* Fine-tunes the finished packed model in out->work and writes all its shards anew into the folder
+ * "finetuned" inside out->work. The result's figures go to *before and *after. GPTVQ_ERROR_MEMORY before any
+ * work when it cannot fit. */
+gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
+                                     const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
+                                     const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
+                                     double *before, double *after, gptvq_error *err);
+/* Moves those shards over the first ones. May be repeated after an interruption. */
+gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tensor_plan *plan,
+                                       gptvq_error *err);
+
+#endif

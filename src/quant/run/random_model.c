@@ -1,0 +1,268 @@
+/* Models of random weights: what speed is measured on when there is no room for the real files. */
+#include "base/memory.h"
+#include "base/random.h"
+#include "quant/layer/layer.h"
+#include "checkpoint/output.h"
+
+#include <gptvq/bench.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct figures {
+  const char *name, *architecture;
+  size_t hidden, mlp, layers, heads, kv_heads, head_dim, vocab, positions;
+  double theta, eps;
+} figures;
+
+static const figures known[] = {
+    {"llama-2-7b", "LlamaForCausalLM", 4096, 11008, 32, 32, 32, 128, 32000, 4096, 1e4, 1e-5},
+    {"mistral-7b", "MistralForCausalLM", 4096, 14336, 32, 32, 8, 128, 32000, 32768, 1e4, 1e-5},
+    {"llama-3-8b", "LlamaForCausalLM", 4096, 14336, 32, 32, 8, 128, 128256, 8192, 5e5, 1e-5},
+    {"stories", "LlamaForCausalLM", 256, 768, 4, 8, 4, 32, 1024, 512, 1e4, 1e-5},
+};
+enum { KNOWN = sizeof known / sizeof known[0], LINEARS = 7, CHUNK = 1 << 15, NAME = 80 };
+
+const char *const *gptvq_random_shapes(void) {
+  static const char *const names[] = {"llama-2-7b", "mistral-7b", "llama-3-8b", "stories", NULL};
+  return names;
+}
+
+void gptvq_random_model_init(gptvq_random_model *model) {
+  memset(model, 0, sizeof *model);
+  model->shape = known[0].name;
+  gptvq_quantize_options_init(&model->format);
+}
+
+typedef struct linear_figures {
+  const char *name;
+  size_t rows, cols;
+} linear_figures;
+
+static void list_linears(const figures *f, linear_figures list[LINEARS]) {
+  size_t q = f->heads * f->head_dim, kv = f->kv_heads * f->head_dim;
+  const linear_figures all[LINEARS] = {
+      {"self_attn.q_proj", q, f->hidden},   {"self_attn.k_proj", kv, f->hidden},
+      {"self_attn.v_proj", kv, f->hidden},  {"self_attn.o_proj", f->hidden, q},
+      {"mlp.gate_proj", f->mlp, f->hidden}, {"mlp.up_proj", f->mlp, f->hidden},
+      {"mlp.down_proj", f->hidden, f->mlp}};
+  memcpy(list, all, sizeof all);
+}
+
+typedef struct job {
+  const gptvq_random_model *model;
+  const figures *shape;
+  gptvq_output out;
+  gptvq_st_writer *writer;
+  uint64_t state, *chunk; /* [CHUNK] */
+} job;
+
+/* Random bytes; for bf16 numbers: 0.008 to 0.031 of either sign. */
+static gptvq_status write_random(job *j, size_t bytes, bool bf16, gptvq_error *err) {
+  for (size_t size; bytes > 0; bytes -= size) {
+    size = gptvq_min_size(bytes, CHUNK * sizeof *j->chunk);
+    for (size_t i = 0; i < gptvq_ceil_div(size, sizeof *j->chunk); i++) {
+      j->chunk[i] = gptvq_random(&j->state);
+      if (bf16) j->chunk[i] = (j->chunk[i] & 0x80ff80ff80ff80ffu) | 0x3c003c003c003c00u;
+    }
+    GPTVQ_TRY(gptvq_st_writer_write(j->writer, j->chunk, size, err));
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status write_ones(job *j, size_t count, gptvq_error *err) {
+  static const uint16_t one = 0x3f80;
+  for (size_t i = 0; i < count; i++) GPTVQ_TRY(gptvq_st_writer_write(j->writer, &one, sizeof one, err));
+  return GPTVQ_OK;
+}
+
+static gptvq_status declare(job *j, const char *name, size_t rows, size_t cols, gptvq_error *err) {
+  const size_t dims[2] = {rows, cols};
+  return gptvq_st_writer_declare(j->writer, name, GPTVQ_T_BF16, cols > 0 ? 2 : 1, dims, err);
+}
+
+/* The arrays of one packed layer; all of them in one block that the caller frees. */
+static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p, void **block,
+                               gptvq_error *err) {
+  gptvq_packed_sizes sizes;
+  memset(p, 0, sizeof *p);
+  *block = NULL;
+  GPTVQ_TRY(gptvq_layer_shape(f->rows, f->cols, &j->model->format, &p->shape, err));
+  p->shape.svd_rank = 0; /* the same speed: factored codebooks are multiplied out when a model is opened */
+  gptvq_packed_measure(&p->shape, &sizes);
+  bool vq = p->shape.kind == GPTVQ_PACKED_VQ;
+  size_t indices = gptvq_round_up(sizes.index_bytes, 64),
+         codebooks = gptvq_round_up(sizes.codebook_bytes, 64);
+  size_t blocks = gptvq_round_up(sizes.block_scale_bytes + sizes.zero_bytes, 64);
+  size_t scales = gptvq_max_size(sizes.codebook_scales, sizes.uniform_scales);
+  size_t random = indices + codebooks + blocks,
+         permutation = p->shape.permuted ? p->shape.cols * sizeof(uint32_t) : 0;
+  uint8_t *at = gptvq_alloc(random + gptvq_round_up(2 * scales, 64) + permutation, 1);
+  if (at == NULL) return gptvq_fail_memory(err, f->name, random);
+  *block = at;
+  for (size_t i = 0; i < random; i += sizeof(uint64_t)) {
+    uint64_t word = gptvq_random(&j->state);
+    if (i >= indices && i < indices + codebooks && vq && p->shape.codebook_bits == 16)
+      word = (word & 0x83ff83ff83ff83ffu) | 0x3800380038003800u; /* fp16 of 0.5 to 1 */
+    memcpy(at + i, &word, sizeof word);
+  }
+  p->indices = at;
+  uint16_t *numbers = (uint16_t *)(void *)(at + random);
+  for (size_t i = 0; i < scales; i++) numbers[i] = vq ? 0x3d4d : 0x211f; /* 0.05 as bf16, 0.01 as fp16 */
+  if (vq) {
+    static const float range[2] = {-2.0f, 0.125f};
+    p->codebooks = at + indices;
+    p->codebook_scales = numbers;
+    if (p->shape.scale_block != 0) {
+      p->block_scales = at + indices + codebooks;
+      p->block_scale_range = range;
+    }
+  } else {
+    p->scales = numbers;
+    p->zeros = at + indices + codebooks;
+  }
+  if (permutation != 0) {
+    uint32_t *order = (uint32_t *)(void *)(at + random + gptvq_round_up(2 * scales, 64));
+    for (size_t i = 0; i < f->cols; i++) {
+      size_t other = gptvq_random_below(&j->state, i + 1);
+      order[i] = order[other];
+      order[other] = (uint32_t)i;
+    }
+    p->permutation = order;
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status write_tensors(job *j, size_t layer, const linear_figures *linears, gptvq_packed *packed,
+                                  gptvq_error *err) {
+  const size_t hidden = j->shape->hidden;
+  char names[LINEARS][NAME], weight[2 * NAME], norm[2][NAME];
+  for (size_t i = 0; i < LINEARS; i++) {
+    (void)snprintf(names[i], NAME, "model.layers.%zu.%s", layer, linears[i].name);
+    (void)snprintf(weight, sizeof weight, "model.layers.%zu.%s.weight", layer, linears[i].name);
+    if (j->model->dense) GPTVQ_TRY(declare(j, weight, linears[i].rows, linears[i].cols, err));
+    else GPTVQ_TRY(gptvq_packed_declare(j->writer, names[i], &packed[i], "gptvq", 0.0, err));
+  }
+  (void)snprintf(norm[0], NAME, "model.layers.%zu.input_layernorm.weight", layer);
+  (void)snprintf(norm[1], NAME, "model.layers.%zu.post_attention_layernorm.weight", layer);
+  for (size_t i = 0; i < 2; i++) GPTVQ_TRY(declare(j, norm[i], hidden, 0, err));
+  for (size_t i = 0; i < LINEARS; i++) {
+    if (j->model->dense) GPTVQ_TRY(write_random(j, 2 * linears[i].rows * linears[i].cols, true, err));
+    else GPTVQ_TRY(gptvq_packed_write(j->writer, &packed[i], err));
+  }
+  return write_ones(j, 2 * hidden, err);
+}
+
+static void shard_name(const job *j, size_t shard, size_t layers, char name[NAME]) {
+  (void)j;
+  if (shard == layers) (void)snprintf(name, NAME, "model-rest.safetensors");
+  else (void)snprintf(name, NAME, "model-block-%05zu.safetensors", shard);
+}
+
+static gptvq_status end_shard(job *j, gptvq_status status, gptvq_error *err) {
+  gptvq_st_writer *writer = j->writer;
+  j->writer = NULL;
+  if (status == GPTVQ_OK) return gptvq_st_writer_commit(writer, err);
+  gptvq_st_writer_abort(writer);
+  return status;
+}
+
+static gptvq_status begin_shard(job *j, size_t shard, size_t layers, gptvq_error *err) {
+  char name[NAME], path[GPTVQ_PATH_MAX];
+  shard_name(j, shard, layers, name);
+  GPTVQ_TRY(gptvq_output_path(&j->out, name, path, err));
+  return gptvq_st_writer_create(path, &j->writer, err);
+}
+
+static gptvq_status write_block(job *j, size_t layer, size_t layers, gptvq_error *err) {
+  linear_figures linears[LINEARS];
+  gptvq_packed packed[LINEARS];
+  void *memory[LINEARS] = {NULL};
+  gptvq_status status = GPTVQ_OK;
+  list_linears(j->shape, linears);
+  for (size_t i = 0; i < LINEARS && status == GPTVQ_OK && !j->model->dense; i++)
+    status = fill_layer(j, &linears[i], &packed[i], &memory[i], err);
+  if (status == GPTVQ_OK) status = begin_shard(j, layer, layers, err);
+  if (status == GPTVQ_OK) status = end_shard(j, write_tensors(j, layer, linears, packed, err), err);
+  for (size_t i = 0; i < LINEARS; i++) free(memory[i]);
+  return status;
+}
+
+static gptvq_status write_rest(job *j, gptvq_error *err) {
+  size_t vocab = j->shape->vocab, hidden = j->shape->hidden;
+  GPTVQ_TRY(declare(j, "model.embed_tokens.weight", vocab, hidden, err));
+  GPTVQ_TRY(declare(j, "lm_head.weight", vocab, hidden, err));
+  GPTVQ_TRY(declare(j, "model.norm.weight", hidden, 0, err));
+  GPTVQ_TRY(write_random(j, 2 * 2 * vocab * hidden, true,
+                         err)); /* two tensors of the same type in one go is one call each */
+  return write_ones(j, hidden, err);
+}
+
+static gptvq_status write_config(const job *j, size_t layers, gptvq_error *err) {
+  const figures *f = j->shape;
+  char path[GPTVQ_PATH_MAX];
+  GPTVQ_TRY(gptvq_output_path(&j->out, "config.json", path, err));
+  json_t *config = json_pack(
+      "{s:[s], s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b, s:n, s:i, s:i, s:s}",
+      "architectures", f->architecture, "model_type",
+      strcmp(f->architecture, "MistralForCausalLM") == 0 ? "mistral" : "llama", "hidden_act", "silu",
+      "hidden_size", (json_int_t)f->hidden, "intermediate_size", (json_int_t)f->mlp, "num_hidden_layers",
+      (json_int_t)layers, "num_attention_heads", (json_int_t)f->heads, "num_key_value_heads",
+      (json_int_t)f->kv_heads, "head_dim", (json_int_t)f->head_dim, "vocab_size", (json_int_t)f->vocab,
+      "max_position_embeddings", (json_int_t)f->positions, "rms_norm_eps", f->eps, "rope_theta", f->theta,
+      "tie_word_embeddings", 0, "sliding_window", "bos_token_id", 1, "eos_token_id", 2, "torch_dtype",
+      "bfloat16");
+  bool fine = config != NULL;
+  if (!j->model->dense)
+    fine = fine && json_object_set_new(config, "quantization_config",
+                                       json_pack("{s:s, s:i}", "quant_method", "gptvq", "version", 1)) == 0;
+  gptvq_status status = fine ? gptvq_write_json(path, config, err) : gptvq_fail_memory(err, path, 0);
+  json_decref(config);
+  return status;
+}
+
+static gptvq_status write_index(const job *j, size_t layers, gptvq_error *err) {
+  char(*names)[NAME] = gptvq_alloc(layers + 1, sizeof *names);
+  const char **pointers = gptvq_alloc(layers + 1, sizeof *pointers);
+  gptvq_status status = GPTVQ_OK;
+  if (names == NULL || pointers == NULL)
+    status = gptvq_fail_memory(err, "the shard list", layers * sizeof *names);
+  for (size_t i = 0; i <= layers && status == GPTVQ_OK; i++) {
+    shard_name(j, i, layers, names[i]);
+    pointers[i] = names[i];
+  }
+  if (status == GPTVQ_OK) status = gptvq_write_index(j->out.work, pointers, layers + 1, err);
+  free((void *)pointers);
+  free(names);
+  return status;
+}
+
+static gptvq_status write_all(job *j, gptvq_error *err) {
+  size_t layers = j->model->layers != 0 ? j->model->layers : j->shape->layers;
+  GPTVQ_TRY(write_config(j, layers, err));
+  for (size_t i = 0; i < layers; i++) GPTVQ_TRY(write_block(j, i, layers, err));
+  GPTVQ_TRY(begin_shard(j, layers, layers, err));
+  GPTVQ_TRY(end_shard(j, write_rest(j, err), err));
+  GPTVQ_TRY(write_index(j, layers, err));
+  return gptvq_output_publish(&j->out, NULL, err);
+}
+
+gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir,
+                                      gptvq_error *err) {
+  job j = {.model = model, .state = model->seed};
+  gptvq_quantize_options format = model->format;
+  for (size_t i = 0; i < KNOWN && j.shape == NULL; i++)
+    if (strcmp(known[i].name, model->shape) == 0) j.shape = &known[i];
+  if (j.shape == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there is no model shape %s", model->shape);
+  if (!model->dense) GPTVQ_TRY(gptvq_quantize_options_resolve(&format, err));
+  gptvq_status status = gptvq_output_check(out_dir, NULL, model->force, 0, &j.out, err);
+  if (status == GPTVQ_OK) status = gptvq_output_start(&j.out, "make-model", model->force, err);
+  if (status == GPTVQ_OK) {
+    j.chunk = gptvq_alloc(CHUNK, sizeof *j.chunk);
+    status = j.chunk == NULL ? gptvq_fail_memory(err, out_dir, CHUNK * sizeof *j.chunk) : write_all(&j, err);
+  }
+  if (status != GPTVQ_OK) gptvq_output_discard(&j.out);
+  free(j.chunk);
+  gptvq_output_release(&j.out);
+  return status;
+}

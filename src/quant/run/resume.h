@@ -1,0 +1,50 @@
+/* quant/run/resume.h: resume.json in the work folder: what a run is, and how many of its blocks are finished.
+ */
+#ifndef GPTVQ_QUANT_RUN_RESUME_H
+#define GPTVQ_QUANT_RUN_RESUME_H
+
+#include <gptvq/quantize.h>
+
+#include "model/model_internal.h"
+#include "calib/calib.h"
+#include "checkpoint/output.h"
+
+/* {"source", "samples", "length", "seed", "tokens"} (new reference). */
+json_t *gptvq_calibration_json(const gptvq_calibration *calibration, uint64_t seed);
+
+/* gptvq_output_run and {"options", "model": {hashes of config, side files, and all bytes of all tensors}}:
+ * two runs with equal identity and equal calibration tokens give equal bytes (new reference). Reads the whole
+ * model once. */
+gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_options *options,
+                                json_t **identity, gptvq_error *err);
+
+typedef struct gptvq_run_state {
+  json_t *identity;
+  char calibration_hash[17]; /* hex; "" when not known yet or not needed */
+  size_t blocks;             /* finished, each in a shard of its own */
+  bool finetuned; /* all shards are there a second time, fine-tuned, or have taken the place of the first ones
+                   */
+  double finetune_before, finetune_after;
+} gptvq_run_state;
+
+/* What `root` (resume.json, or NULL) says. *found is false when it knows of no run of gptvq_quantize.
+ * GPTVQ_ERROR_FORMAT when it is damaged. The caller releases. */
+gptvq_status gptvq_run_state_parse(const gptvq_output *out, const json_t *root, bool *found,
+                                   gptvq_run_state *state, gptvq_error *err);
+gptvq_status gptvq_run_state_write(const gptvq_output *out, const gptvq_run_state *state, gptvq_error *err);
+void gptvq_run_state_release(gptvq_run_state *state);
+
+/* GPTVQ_ERROR_ARGUMENT naming up to three members that differ, with both values; GPTVQ_ERROR_UNSUPPORTED for
+ * a state of another format. */
+gptvq_status gptvq_run_identity_compare(const gptvq_output *out, const json_t *saved, const json_t *now,
+                                        gptvq_error *err);
+
+/* Sampled calibration tokens are kept in the work folder, so that a resumed run need not sample them again.
+ * Reading fills calibration->tokens (allocated by the caller) and sets *found false when the file is absent
+ * or its hash is not `hash`. */
+gptvq_status gptvq_saved_tokens_write(const gptvq_output *out, const gptvq_calibration *calibration,
+                                      gptvq_error *err);
+gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash,
+                                     gptvq_calibration *calibration, bool *found, gptvq_error *err);
+
+#endif

@@ -1,0 +1,290 @@
+/* Fine-tuning inside gptvq_quantize: of a block when it has been quantized, and of the whole model at the
+ * end, for which the packed folder is read back and its shards are written anew. */
+#include "quant/run/pipeline.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "train/finetune.h"
+#include "checkpoint/output_files.h"
+#include "quant/run/resume.h"
+#include "quant/options/options.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- copies of what is read-only elsewhere ---- */
+
+static gptvq_status keep(gptvq_copies *copies, void *memory, size_t bytes, gptvq_error *err) {
+  if (memory != NULL && copies->count == copies->size) {
+    size_t size = 2 * copies->size + 16;
+    void **items = realloc(copies->items, size * sizeof *items);
+    if (items == NULL) {
+      free(memory);
+      memory = NULL;
+    } else {
+      copies->items = items;
+      copies->size = size;
+    }
+  }
+  if (memory == NULL) return gptvq_fail_memory(err, "fine-tuning: a copy of codebooks and norms", bytes);
+  copies->items[copies->count++] = memory;
+  return GPTVQ_OK;
+}
+
+void gptvq_copies_release(gptvq_copies *copies) {
+  for (size_t i = 0; i < copies->count; i++) free(copies->items[i]);
+  free(copies->items);
+  *copies = (gptvq_copies){0};
+}
+
+static gptvq_status copy_bytes(gptvq_copies *copies, const void **place, size_t bytes, gptvq_error *err) {
+  if (*place == NULL || bytes == 0) return GPTVQ_OK;
+  void *copy = gptvq_alloc(bytes, 1);
+  GPTVQ_TRY(keep(copies, copy, bytes, err));
+  memcpy(copy, *place, bytes);
+  *place = copy;
+  return GPTVQ_OK;
+}
+
+static gptvq_status copy_floats(gptvq_copies *copies, const float **place, size_t count, gptvq_error *err) {
+  const void *bytes = *place;
+  gptvq_status status = copy_bytes(copies, &bytes, count * sizeof(float), err);
+  *place = bytes;
+  return status;
+}
+
+/* Norms and biases of `block` become copies, with the values that `shards` has for them if it is not NULL. */
+gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint *shards, gptvq_block *block,
+                                gptvq_copies *copies, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  struct {
+    const float **place;
+    size_t count;
+    const char *name;
+  } norms[] = {{&block->attention_norm, c->hidden, "input_layernorm.weight"},
+               {&block->mlp_norm, c->hidden, "post_attention_layernorm.weight"},
+               {&block->q_norm, c->head_dim, "self_attn.q_norm.weight"},
+               {&block->k_norm, c->head_dim, "self_attn.k_norm.weight"}};
+  for (size_t i = 0; i < 4 + block->linear_count; i++) {
+    gptvq_linear *linear = i < 4 ? NULL : &block->linears[i - 4];
+    const float **place = i < 4 ? norms[i].place : &linear->bias;
+    size_t count = i < 4 ? norms[i].count : linear->rows;
+    if (*place == NULL) continue;
+    GPTVQ_TRY(copy_floats(copies, place, count, err));
+    if (shards == NULL) continue;
+    char name[512];
+    const gptvq_tensor *tensor;
+    gptvq_dtype dtype;
+    if (i < 4) (void)snprintf(name, sizeof name, "model.layers.%zu.%s", block->index, norms[i].name);
+    else (void)snprintf(name, sizeof name, "%s.bias", linear->name);
+    GPTVQ_TRY(gptvq_checkpoint_get(shards, name, 1, &count, &tensor, &dtype, err));
+    gptvq_to_float(dtype, tensor->data, count, (float *)*place);
+  }
+  return GPTVQ_OK;
+}
+
+/* The packed linears' codebooks and scales become copies. */
+static gptvq_status copy_tables(gptvq_block *block, gptvq_copies *copies, gptvq_error *err) {
+  for (size_t i = 0; i < block->linear_count; i++) {
+    gptvq_packed *packed = &block->linears[i].packed;
+    gptvq_packed_sizes sizes;
+    if (!block->linears[i].is_packed) continue;
+    gptvq_packed_measure(&packed->shape, &sizes);
+    const void *scales = packed->codebook_scales, *uniform = packed->scales, *indices = packed->indices;
+    GPTVQ_TRY(copy_bytes(copies, &packed->codebooks, sizes.codebook_bytes, err));
+    GPTVQ_TRY(copy_bytes(copies, &scales, sizes.codebook_scales * sizeof(uint16_t), err));
+    GPTVQ_TRY(copy_bytes(copies, &uniform, sizes.uniform_scales * sizeof(uint16_t), err));
+    GPTVQ_TRY(copy_bytes(copies, &indices, sizes.index_bytes, err));
+    packed->codebook_scales = scales;
+    packed->scales = uniform;
+    packed->indices = indices;
+  }
+  return GPTVQ_OK;
+}
+
+/* Precision of the norms in the files, which fine-tuning keeps. */
+static gptvq_dtype norm_dtype(const gptvq_model *model) {
+  const gptvq_tensor *tensor = gptvq_checkpoint_find(model->checkpoint, "model.norm.weight");
+  if (tensor != NULL && tensor->type == GPTVQ_T_BF16) return GPTVQ_BF16;
+  return tensor != NULL && tensor->type == GPTVQ_T_F16 ? GPTVQ_F16 : GPTVQ_F32;
+}
+
+static gptvq_finetune_options settings_of(const gptvq_quantize_options *options, size_t steps, size_t held) {
+  gptvq_finetune_options settings;
+  gptvq_finetune_options_init(&settings);
+  settings.steps = steps;
+  settings.batch = options->finetune_batch;
+  settings.table_rate = options->finetune_rate;
+  settings.vector_rate = 0.5 * options->finetune_rate;
+  settings.index_rate = options->finetune_index_rate;
+  settings.holdout = held;
+  settings.seed = options->seed;
+  return settings;
+}
+
+static const char *judges(const gptvq_finetune_options *settings) {
+  return settings->holdout > 0 ? "held-out" : "training";
+}
+
+/* ---- one block ---- */
+
+gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *block,
+                                        gptvq_layer_result *results, gptvq_tuned_block *tuned,
+                                        gptvq_error *err) {
+  size_t values = p->samples * p->length * p->model->config.hidden;
+  gptvq_finetune_options settings = settings_of(p->options, p->options->finetune_block_steps, p->held);
+  gptvq_finetune_result result;
+  *tuned = (gptvq_tuned_block){0};
+  float *enter = gptvq_alloc(values, sizeof *enter);
+  if (enter == NULL)
+    return gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(values, sizeof *enter));
+  memcpy(enter, p->x, values * sizeof *enter);
+  gptvq_status status = gptvq_pipeline_block(p, block, results, err);
+  if (status != GPTVQ_OK) {
+    free(enter);
+    return status;
+  }
+  GPTVQ_TRY_GOTO(gptvq_block_copy(block, &tuned->block, err));
+  GPTVQ_TRY_GOTO(keep(&tuned->copies, tuned->block.linears, 0, err));
+  GPTVQ_TRY_GOTO(gptvq_copy_vectors(p->model, NULL, &tuned->block, &tuned->copies, err));
+  for (size_t i = 0; i < block->linear_count; i++)
+    gptvq_linear_set_packed(&tuned->block.linears[i], &results[i].packed);
+  GPTVQ_TRY_GOTO(gptvq_finetune_block(p->model, &tuned->block, norm_dtype(p->model), p->samples, p->length,
+                                      enter, p->x_original, &settings, p->callbacks, &result, err));
+  gptvq_log(p->callbacks, GPTVQ_LOG_INFO,
+            "block %zu fine-tuned: error on %s windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
+            block->index, judges(&settings), result.before, result.after, result.best_step, result.steps,
+            result.seconds);
+  if (result.best_step > 0) { /* through the block once more, as it is now */
+    float *x_original = p->x_original;
+    memcpy(p->x, enter, values * sizeof *enter);
+    p->x_original = NULL; /* has been there already */
+    status = gptvq_pipeline_run(p, &tuned->block, block, err);
+    p->x_original = x_original;
+  }
+done:
+  free(enter);
+  if (status != GPTVQ_OK) {
+    gptvq_copies_release(&tuned->copies);
+    for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);
+  }
+  return status;
+}
+
+/* ---- the whole model ---- */
+
+typedef struct tuning {
+  const gptvq_model *model;
+  gptvq_model *packed;
+  gptvq_block *blocks; /* [layers] */
+  float *final_norm;
+  gptvq_copies copies; /* what they own */
+} tuning;
+
+static gptvq_status open_tuning(tuning *t, const gptvq_output *out, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_model_open(out->work, NULL, &t->packed, err));
+  size_t layers = t->model->config.layers;
+  t->blocks = calloc(layers, sizeof *t->blocks);
+  if (t->blocks == NULL) return gptvq_fail_memory(err, "fine-tuning: blocks", layers * sizeof *t->blocks);
+  for (size_t b = 0; b < layers; b++) {
+    GPTVQ_TRY(gptvq_block_copy(&t->packed->blocks[b], &t->blocks[b], err));
+    GPTVQ_TRY(keep(&t->copies, t->blocks[b].linears, 0, err));
+    GPTVQ_TRY(gptvq_copy_vectors(t->model, NULL, &t->blocks[b], &t->copies, err));
+    GPTVQ_TRY(copy_tables(&t->blocks[b], &t->copies, err));
+  }
+  const float *norm = t->packed->final_norm;
+  GPTVQ_TRY(copy_floats(&t->copies, &norm, t->model->config.hidden, err));
+  t->final_norm = (float *)norm;
+  return GPTVQ_OK;
+}
+
+static void close_tuning(tuning *t) {
+  gptvq_copies_release(&t->copies);
+  free(t->blocks);
+  gptvq_model_close(t->packed);
+}
+
+static gptvq_status tuned_output(const gptvq_output *out, char folder[GPTVQ_PATH_MAX], gptvq_output *sub,
+                                 gptvq_error *err) {
+  GPTVQ_TRY(gptvq_output_path(out, GPTVQ_FINETUNED_NAME, folder, err));
+  *sub = (gptvq_output){.path = folder, .work = folder, .lock = -1};
+  return GPTVQ_OK;
+}
+
+static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const gptvq_tensor_plan *plan,
+                                const char *method, gptvq_error *err) {
+  char folder[GPTVQ_PATH_MAX];
+  gptvq_output sub;
+  GPTVQ_TRY(tuned_output(out, folder, &sub, err));
+  GPTVQ_TRY(gptvq_remove_subfolder(folder, err)); /* what an interrupted run left */
+  GPTVQ_TRY(gptvq_make_folder(folder, err));
+  size_t layer = 0;
+  for (size_t b = 0; b < plan->blocks; b++) {
+    const gptvq_block *block = &t->blocks[b];
+    gptvq_tuned tuned = {.block = block};
+    gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
+    if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
+    for (size_t i = 0; i < block->linear_count; i++) {
+      gptvq_layer_info info;
+      gptvq_model_get_layer(t->packed, layer++, &info);
+      results[i].packed = block->linears[i].packed;
+      results[i].error = info.error;
+    }
+    gptvq_status status = gptvq_write_shard(&sub, t->model, plan, b, results, method, &tuned, err);
+    free(results);
+    GPTVQ_TRY(status);
+  }
+  gptvq_tuned rest = {.final_norm = t->final_norm};
+  return gptvq_write_shard(&sub, t->model, plan, plan->blocks, NULL, NULL, &rest, err);
+}
+
+static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
+  long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_MEMORY,
+        "fine-tuning the whole model takes about %.1f GB, more than this machine's memory: leave it out "
+        "(--finetune-steps 0) or use a larger machine",
+        (double)bytes * 1e-9);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
+                                     const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
+                                     const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
+                                     double *before, double *after, gptvq_error *err) {
+  tuning t = {.model = model};
+  gptvq_finetune_options settings = settings_of(options, options->finetune_steps, calibration->held);
+  gptvq_finetune_result result = {0};
+  gptvq_status status;
+  size_t windows = calibration->samples + calibration->held;
+  GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows, calibration->length, &settings), err));
+  GPTVQ_TRY_GOTO(open_tuning(&t, out, err));
+  GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, norm_dtype(model), windows,
+                                      calibration->length, calibration->tokens, &settings, callbacks, &result,
+                                      err));
+  *before = result.before;
+  *after = result.after;
+  gptvq_log(callbacks, GPTVQ_LOG_INFO,
+            "fine-tuning: KL divergence on %s windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
+            judges(&settings), result.before, result.after, result.best_step, result.steps, result.seconds);
+  GPTVQ_TRY_GOTO(write_tuned(&t, out, plan, gptvq_method_name(options->method), err));
+done:
+  close_tuning(&t);
+  return status;
+}
+
+gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tensor_plan *plan,
+                                       gptvq_error *err) {
+  char folder[GPTVQ_PATH_MAX], from[GPTVQ_PATH_MAX], to[GPTVQ_PATH_MAX], name[GPTVQ_SHARD_NAME];
+  gptvq_output sub;
+  GPTVQ_TRY(tuned_output(out, folder, &sub, err));
+  for (size_t shard = 0; shard <= plan->blocks; shard++) {
+    gptvq_shard_name(plan, shard, name);
+    GPTVQ_TRY(gptvq_output_path(&sub, name, from, err));
+    GPTVQ_TRY(gptvq_output_path(out, name, to, err));
+    if (gptvq_path_exists(from)) GPTVQ_TRY(gptvq_rename_path(from, to, err));
+  }
+  return gptvq_remove_subfolder(folder, err);
+}

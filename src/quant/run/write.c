@@ -1,0 +1,233 @@
+/* The files of a packed folder. */
+#include "quant/run/pipeline.h"
+#include "base/half.h"
+#include "base/memory.h"
+#include "quant/run/head.h"
+#include "quant/run/resume.h"
+#include "quant/options/options.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int compare_names(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* N of "….layers.N.…", SIZE_MAX when there is none */
+static size_t block_of(const char *name) {
+  const char *at = strstr(name, "layers.");
+  if (at == NULL || (at != name && at[-1] != '.')) return SIZE_MAX;
+  at += strlen("layers.");
+  size_t index = 0, digits = 0;
+  for (; isdigit((unsigned char)*at) && digits < 9; at++, digits++) index = index * 10 + (size_t)(*at - '0');
+  return digits > 0 && *at == '.' ? index : SIZE_MAX;
+}
+
+gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gptvq_tensor_plan *plan,
+                               gptvq_error *err) {
+  const gptvq_checkpoint *checkpoint = model->checkpoint;
+  *plan = (gptvq_tensor_plan){gptvq_checkpoint_tensor_count(checkpoint), model->config.layers, NULL};
+  size_t linears = gptvq_model_layer_count(model), n = 0;
+  const char **names = gptvq_alloc(linears, sizeof *names);
+  plan->place = gptvq_alloc(plan->count, sizeof *plan->place);
+  if (names == NULL || plan->place == NULL) {
+    free((void *)names);
+    return gptvq_fail_memory(err, "the tensor list", gptvq_saturated_size(plan->count, sizeof *plan->place));
+  }
+  for (size_t b = 0; b < model->config.layers; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count && n < linears; i++)
+      names[n++] = model->blocks[b].linears[i].name;
+  qsort((void *)names, n, sizeof *names, compare_names);
+  size_t replaced = 0;
+  for (size_t t = 0; t < plan->count; t++) {
+    const char *name = gptvq_checkpoint_tensor_at(checkpoint, t)->name;
+    size_t length = strlen(name), block = block_of(name);
+    plan->place[t] = block < plan->blocks ? block : gptvq_place_rest;
+    if (head_bits == 8 && !model->config.tie_embeddings && strcmp(name, "lm_head.weight") == 0)
+      plan->place[t] = gptvq_place_head;
+    static const char suffix[] = ".weight";
+    if (length <= strlen(suffix) || strcmp(name + length - strlen(suffix), suffix) != 0) continue;
+    char *base = strdup(name);
+    if (base == NULL) {
+      free((void *)names);
+      return gptvq_fail_memory(err, name, length);
+    }
+    base[length - strlen(suffix)] = '\0';
+    const char *key = base;
+    if (bsearch(&key, (const void *)names, n, sizeof *names, compare_names) != NULL) {
+      plan->place[t] = gptvq_place_replaced;
+      replaced++;
+    }
+    free(base);
+  }
+  free((void *)names);
+  if (replaced != n)
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL,
+                      "%zu of %zu linear layers are not tensors of their own in %s", n - replaced, n,
+                      gptvq_checkpoint_folder(checkpoint));
+  return GPTVQ_OK;
+}
+
+void gptvq_plan_release(gptvq_tensor_plan *plan) {
+  free(plan->place);
+  *plan = (gptvq_tensor_plan){0};
+}
+
+void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard, char name[GPTVQ_SHARD_NAME]) {
+  if (shard == plan->blocks) (void)snprintf(name, GPTVQ_SHARD_NAME, "model-rest.safetensors");
+  else (void)snprintf(name, GPTVQ_SHARD_NAME, "model-block-%05zu.safetensors", shard);
+}
+
+/* The fine-tuned values of a tensor, or NULL. */
+static const float *tuned_values(const gptvq_tuned *tuned, const char *name) {
+  if (tuned == NULL) return NULL;
+  if (strcmp(name, "model.norm.weight") == 0) return tuned->final_norm;
+  const gptvq_block *block = tuned->block;
+  const char *at = strstr(name, "layers.");
+  if (block == NULL || at == NULL || (at = strchr(at + strlen("layers."), '.')) == NULL) return NULL;
+  if (strcmp(at, ".input_layernorm.weight") == 0) return block->attention_norm;
+  if (strcmp(at, ".post_attention_layernorm.weight") == 0) return block->mlp_norm;
+  if (strcmp(at, ".self_attn.q_norm.weight") == 0) return block->q_norm;
+  if (strcmp(at, ".self_attn.k_norm.weight") == 0) return block->k_norm;
+  for (size_t i = 0; i < block->linear_count; i++) {
+    size_t length = strlen(block->linears[i].name);
+    if (strncmp(name, block->linears[i].name, length) == 0 && strcmp(name + length, ".bias") == 0)
+      return block->linears[i].bias;
+  }
+  return NULL;
+}
+
+/* `values` in the tensor's type */
+static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_tensor *tensor, const float *values,
+                                 gptvq_error *err) {
+  if (tensor->type == GPTVQ_T_F32) return gptvq_st_writer_write(writer, values, tensor->bytes, err);
+  uint16_t *halves = gptvq_alloc(tensor->count, sizeof *halves);
+  if (halves == NULL) return gptvq_fail_memory(err, tensor->name, tensor->bytes);
+  for (size_t i = 0; i < tensor->count; i++)
+    halves[i] = tensor->type == GPTVQ_T_F16 ? gptvq_float_to_fp16(values[i]) : gptvq_float_to_bf16(values[i]);
+  gptvq_status status = gptvq_st_writer_write(writer, halves, tensor->bytes, err);
+  free(halves);
+  return status;
+}
+
+static bool packs_head(const gptvq_tensor_plan *plan) {
+  for (size_t t = 0; t < plan->count; t++)
+    if (plan->place[t] == gptvq_place_head) return true;
+  return false;
+}
+
+gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model,
+                               const gptvq_tensor_plan *plan, size_t shard, const gptvq_layer_result *results,
+                               const char *method, const gptvq_tuned *tuned, gptvq_error *err) {
+  char name[GPTVQ_SHARD_NAME], path[GPTVQ_PATH_MAX];
+  gptvq_st_writer *writer = NULL;
+  gptvq_status status;
+  bool rest = shard == plan->blocks;
+  const gptvq_block *block = rest ? NULL : &model->blocks[shard];
+  size_t linears = rest ? 0 : block->linear_count, place = rest ? gptvq_place_rest : shard;
+  gptvq_packed head = {0};
+  void *head_memory = NULL;
+  gptvq_shard_name(plan, shard, name);
+  GPTVQ_TRY(gptvq_output_path(out, name, path, err));
+  if (rest && packs_head(plan)) GPTVQ_TRY(gptvq_pack_head(&model->head, &head, &head_memory, err));
+  GPTVQ_TRY_GOTO(gptvq_st_writer_create(path, &writer, err));
+  if (head_memory != NULL) GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, "lm_head", &head, "rtn", NAN, err));
+  for (size_t i = 0; i < linears; i++)
+    GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, block->linears[i].name, &results[i].packed, method,
+                                        results[i].error, err));
+  for (size_t t = 0; t < plan->count; t++)
+    if (plan->place[t] == place)
+      GPTVQ_TRY_GOTO(gptvq_declare_tensor(writer, gptvq_checkpoint_tensor_at(model->checkpoint, t), err));
+  if (head_memory != NULL) GPTVQ_TRY_GOTO(gptvq_packed_write(writer, &head, err));
+  for (size_t i = 0; i < linears; i++) GPTVQ_TRY_GOTO(gptvq_packed_write(writer, &results[i].packed, err));
+  for (size_t t = 0; t < plan->count; t++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
+    if (plan->place[t] != place) continue;
+    const float *values = tuned_values(tuned, tensor->name);
+    if (values != NULL) GPTVQ_TRY_GOTO(write_values(writer, tensor, values, err));
+    else GPTVQ_TRY_GOTO(gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
+  }
+  free(head_memory);
+  return gptvq_st_writer_commit(writer, err);
+done:
+  free(head_memory);
+  gptvq_st_writer_abort(writer);
+  return status;
+}
+
+gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor_plan *plan, size_t shards,
+                                     gptvq_error *err) {
+  char(*names)[GPTVQ_SHARD_NAME] = gptvq_alloc(shards, sizeof *names);
+  const char **pointers = gptvq_alloc(shards, sizeof *pointers);
+  gptvq_status status = GPTVQ_OK;
+  if (names == NULL || pointers == NULL) {
+    status = gptvq_fail_memory(err, "the shard list", gptvq_saturated_size(shards, sizeof *names));
+  } else {
+    for (size_t i = 0; i < shards; i++) {
+      gptvq_shard_name(plan, i, names[i]);
+      pointers[i] = names[i];
+    }
+    status = gptvq_write_index(out->work, pointers, shards, err);
+  }
+  free((void *)pointers);
+  free(names);
+  return status;
+}
+
+/* json_object_update_missing, which does not say when memory runs out */
+static bool add_missing(json_t *object, json_t *from) {
+  const char *key;
+  json_t *value;
+  json_object_foreach(from, key, value) {
+    if (json_object_get(object, key) == NULL && json_object_set(object, key, value) != 0) return false;
+  }
+  return true;
+}
+
+gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
+                                       const gptvq_quantize_options *options,
+                                       const gptvq_calibration *calibration, double bits_per_value,
+                                       gptvq_error *err) {
+  char path[GPTVQ_PATH_MAX];
+  GPTVQ_TRY(gptvq_output_path(out, "config.json", path, err));
+  json_t *config = gptvq_model_config(model);
+  json_t *quantization = json_pack("{s:s, s:i}", "quant_method", "gptvq", "version",
+                                   options->svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN);
+  json_t *settings = gptvq_options_json(options);
+  bool fine = config != NULL && quantization != NULL && settings != NULL;
+  if (fine && bits_per_value >= 0)
+    fine = json_object_set_new(quantization, "bits_per_value", json_real(bits_per_value)) == 0;
+  fine = fine && add_missing(quantization, settings);
+  if (fine && calibration != NULL)
+    fine = json_object_set_new(quantization, "calibration",
+                               gptvq_calibration_json(calibration, options->seed)) == 0;
+  fine = fine && json_object_set_new(quantization, "gptvq_version", json_string(gptvq_version())) == 0 &&
+         json_object_set(config, "quantization_config", quantization) == 0;
+  gptvq_status status = fine ? gptvq_write_json(path, config, err) : gptvq_fail_memory(err, path, 0);
+  json_decref(settings);
+  json_decref(quantization);
+  json_decref(config);
+  return status;
+}
+
+gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
+                                  const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err) {
+  uint64_t total = 0;
+  for (size_t t = 0; t < plan->count; t++)
+    if (plan->place[t] != gptvq_place_replaced) /* the head at its full size: an upper bound */
+      total += gptvq_checkpoint_tensor_at(model->checkpoint, t)->bytes;
+  for (size_t b = 0; b < model->config.layers; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
+      const gptvq_linear *linear = &model->blocks[b].linears[i];
+      gptvq_packed_shape shape;
+      gptvq_packed_sizes sizes;
+      GPTVQ_TRY(gptvq_layer_shape(linear->rows, linear->cols, options, &shape, err));
+      gptvq_packed_measure(&shape, &sizes);
+      total += sizes.stored_bytes;
+    }
+  *bytes = total;
+  return GPTVQ_OK;
+}

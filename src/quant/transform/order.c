@@ -1,0 +1,184 @@
+/* Columns by their weight in the loss, as far as the neighbouring layer can take up the order. */
+#include "base/memory.h"
+#include "base/threads.h"
+#include "base/keyed.h"
+#include "quant/transform/internal.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct statistics {
+  double *output; /* [heads · head_dim]: sums of squares of the inputs of o_proj */
+  double *down;   /* [mlp_count][intermediate] */
+  size_t intermediate;
+} statistics;
+
+typedef struct square_job {
+  const float *x;
+  size_t n, ldx;
+  double *sums;
+} square_job;
+
+static void add_squares(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const square_job *job = context;
+  for (size_t t = 0; t < job->n; t++) {
+    const float *x = job->x + t * job->ldx;
+    for (size_t c = begin; c < end; c++) job->sums[c] += (double)x[c] * (double)x[c];
+  }
+}
+
+/* gptvq_capture */
+static gptvq_status add_captured(void *context, const gptvq_block *block, const size_t *linears, size_t count,
+                                 const float *x, size_t n, size_t ldx, gptvq_error *err) {
+  (void)err;
+  const statistics *s = context;
+  if (count == 0 || n == 0) return GPTVQ_OK;
+  square_job job = {x, n, ldx, NULL};
+  if (linears[0] == block->o) job.sums = s->output;
+  for (size_t e = 0; e < block->mlp_count; e++)
+    if (linears[0] == block->mlps[e].down) job.sums = s->down + e * s->intermediate;
+  if (job.sums != NULL) gptvq_parallel_for(block->linears[linears[0]].cols, 256, add_squares, &job);
+  return GPTVQ_OK;
+}
+
+/* order[i] = offset + the place of the i-th largest of keys[n].key (at = 0 … n − 1); with dim > 1 sub-vector
+ * i has the i-th of each of dim equal parts of the sorted columns, what does not fill one stands at the end.
+ */
+static void sort_keys(gptvq_keyed *keys, size_t n, unsigned dim, size_t offset, uint32_t *order) {
+  size_t part = n / dim;
+  gptvq_sort_descending(keys, n);
+  for (size_t i = 0; i < n; i++) {
+    size_t from = i < part * dim ? i % dim * part + i / dim : i;
+    order[i] = (uint32_t)offset + keys[from].at;
+  }
+}
+
+typedef struct column_job {
+  size_t rows, cols;
+  const float *weights;
+  double *sums;
+} column_job;
+
+static void weigh_columns(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const column_job *job = context;
+  for (size_t c = begin; c < end; c++) job->sums[c] = 0;
+  for (size_t r = 0; r < job->rows; r++) {
+    const float *row = job->weights + r * job->cols;
+    for (size_t c = begin; c < end; c++) job->sums[c] += (double)row[c] * (double)row[c];
+  }
+}
+
+/* sums[cols] times the squared norm of each column of the linear: what it adds to the outputs */
+static gptvq_status weigh(const gptvq_linear *linear, double *sums, gptvq_error *err) {
+  size_t rows = linear->rows, cols = linear->cols;
+  float *weights = gptvq_alloc(rows, cols * sizeof *weights);
+  double *norms = gptvq_alloc(cols, sizeof *norms);
+  gptvq_status status = GPTVQ_OK;
+  if (weights == NULL || norms == NULL) {
+    status = gptvq_fail_memory(err, linear->name, gptvq_saturated_size(rows, cols * sizeof *weights));
+  } else {
+    column_job job = {rows, cols, weights, norms};
+    gptvq_linear_decode(linear, weights);
+    gptvq_parallel_for(cols, 256, weigh_columns, &job);
+    for (size_t c = 0; c < cols && status == GPTVQ_OK; c++) {
+      sums[c] *= norms[c];
+      if (!isfinite(sums[c]))
+        status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                            "%s: column %zu of the weights is NaN, infinite or too large", linear->name, c);
+    }
+  }
+  free(weights);
+  free(norms);
+  return status;
+}
+
+static void order_values(const gptvq_config *c, const double *sums, unsigned dim, gptvq_keyed *keys,
+                         uint32_t *order) {
+  size_t shared = c->heads / c->kv_heads, width = c->head_dim;
+  for (size_t h = 0; h < c->kv_heads; h++) {
+    for (size_t j = 0; j < width; j++) {
+      double sum = 0;
+      for (size_t q = h * shared; q < (h + 1) * shared; q++) sum += sums[q * width + j];
+      keys[j] = (gptvq_keyed){sum, (uint32_t)j};
+    }
+    sort_keys(keys, width, dim, h * width, order + h * width);
+  }
+}
+
+static gptvq_status check_sums(const gptvq_linear *linear, const double *sums, gptvq_error *err) {
+  for (size_t i = 0; i < linear->cols; i++)
+    if (!isfinite(sums[i]))
+      return gptvq_fail(
+          err, GPTVQ_ERROR_NUMERIC,
+          "%s: the calibration inputs are NaN or too large in input column %zu; the model does not "
+          "compute finite numbers on this text",
+          linear->name, i);
+  return GPTVQ_OK;
+}
+
+static gptvq_status run_block(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                              size_t samples, size_t length, float *x, statistics *s,
+                              const gptvq_callbacks *callbacks, gptvq_error *err) {
+  size_t values = length * model->config.hidden;
+  for (size_t w = 0; w < samples; w++) {
+    GPTVQ_TRY(gptvq_block_attention(model, block, workspace, 0, 0, length, x + w * values, GPTVQ_RUN_ALL,
+                                    add_captured, s, err));
+    GPTVQ_TRY(gptvq_block_mlp(model, block, workspace, length, x + w * values, GPTVQ_RUN_ALL, add_captured, s,
+                              err));
+    GPTVQ_TRY(gptvq_report_progress(callbacks, "order", block->linears[block->o].name,
+                                    block->index * samples + w + 1, model->config.layers * samples, NAN,
+                                    err));
+  }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, size_t length,
+                                    const int32_t *tokens, unsigned dim, const gptvq_callbacks *callbacks,
+                                    gptvq_error *err) {
+  const gptvq_model *model = transform->model;
+  const gptvq_config *c = &model->config;
+  size_t mlps = model->blocks[0].mlp_count, wide = c->heads * c->head_dim, values = c->kv_heads * c->head_dim;
+  size_t down = mlps * c->intermediate, window = length * c->hidden;
+  bool outputs = (transform->rotate & GPTVQ_ROTATE_HEADS) == 0;
+  gptvq_workspace *workspace = NULL;
+  gptvq_status status;
+  float *x = gptvq_alloc(samples, window * sizeof *x);
+  double *sums = gptvq_alloc(wide + down, sizeof *sums);
+  gptvq_keyed *keys = gptvq_alloc(gptvq_max_size(c->intermediate, c->head_dim), sizeof *keys);
+  transform->mlp_order = gptvq_alloc(c->layers, down * sizeof *transform->mlp_order);
+  if (outputs) transform->value_order = gptvq_alloc(c->layers, values * sizeof *transform->value_order);
+  if (x == NULL || sums == NULL || keys == NULL || transform->mlp_order == NULL ||
+      (outputs && transform->value_order == NULL)) {
+    status =
+        gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(samples, window * sizeof *x));
+    goto done;
+  }
+  GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &workspace, err));
+  for (size_t w = 0; w < samples; w++)
+    GPTVQ_TRY_GOTO(gptvq_embed(model, tokens + w * length, length, x + w * window, err));
+  statistics s = {sums, sums + wide, c->intermediate};
+  for (size_t b = 0; b < c->layers; b++) {
+    const gptvq_block *block = &model->blocks[b];
+    memset(sums, 0, (wide + down) * sizeof *sums);
+    GPTVQ_TRY_GOTO(run_block(model, block, workspace, samples, length, x, &s, callbacks, err));
+    GPTVQ_TRY_GOTO(check_sums(&block->linears[block->o], s.output, err));
+    for (size_t e = 0; e < mlps; e++) {
+      const gptvq_linear *linear = &block->linears[block->mlps[e].down];
+      double *energy = s.down + e * c->intermediate;
+      GPTVQ_TRY_GOTO(check_sums(linear, energy, err));
+      if (dim > 1) GPTVQ_TRY_GOTO(weigh(linear, energy, err));
+      for (size_t i = 0; i < c->intermediate; i++) keys[i] = (gptvq_keyed){energy[i], (uint32_t)i};
+      sort_keys(keys, c->intermediate, dim, 0, transform->mlp_order + b * down + e * c->intermediate);
+    }
+    if (outputs && dim > 1) GPTVQ_TRY_GOTO(weigh(&block->linears[block->o], s.output, err));
+    if (outputs) order_values(c, s.output, dim, keys, transform->value_order + b * values);
+  }
+done:
+  gptvq_workspace_destroy(workspace);
+  free(keys);
+  free(sums);
+  free(x);
+  return status;
+}

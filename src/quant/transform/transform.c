@@ -1,0 +1,236 @@
+/* Which tensors of a model change, and how. */
+#include "base/memory.h"
+#include "quant/transform/internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { VALUES_SALT = 0x76616c75, STREAM_SALT = 0x73747265 };
+
+bool gptvq_transform_wanted(const gptvq_quantize_options *options) {
+  bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
+  return options->rotate != GPTVQ_ROTATE_NONE || (data && options->act_order == 3);
+}
+
+gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quantize_options *options,
+                                    size_t samples, size_t length, const int32_t *tokens,
+                                    const gptvq_callbacks *callbacks, gptvq_transform *out,
+                                    gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  *out = (gptvq_transform){.model = model, .rotate = options->rotate};
+  if (out->rotate & GPTVQ_ROTATE_RESIDUAL)
+    GPTVQ_TRY(
+        gptvq_rotation_init(&out->residual, c->hidden, options->seed ^ STREAM_SALT, "a hidden size", err));
+  if (out->rotate & GPTVQ_ROTATE_HEADS) {
+    out->heads = gptvq_alloc_zero(c->layers, sizeof *out->heads);
+    if (out->heads == NULL)
+      return gptvq_fail_memory(err, "rotations", gptvq_saturated_size(c->layers, sizeof *out->heads));
+    for (size_t b = 0; b < c->layers; b++)
+      GPTVQ_TRY(gptvq_rotation_init(&out->heads[b], c->head_dim,
+                                    (options->seed ^ VALUES_SALT) + ((uint64_t)b << 32), "a head size", err));
+  }
+  if (options->act_order == 3 && samples > 0)
+    GPTVQ_TRY(gptvq_transform_orders(out, samples, length, tokens,
+                                     options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1, callbacks,
+                                     err));
+  return GPTVQ_OK;
+}
+
+void gptvq_transform_release(gptvq_transform *transform) {
+  gptvq_rotation_release(&transform->residual);
+  if (transform->heads != NULL)
+    for (size_t b = 0; b < transform->model->config.layers; b++) gptvq_rotation_release(&transform->heads[b]);
+  free(transform->heads);
+  free(transform->value_order);
+  free(transform->mlp_order);
+  *transform = (gptvq_transform){0};
+}
+
+/* ---- edits ---- */
+
+static int compare_edits(const void *a, const void *b) {
+  return strcmp(((const gptvq_edit *)a)->name, ((const gptvq_edit *)b)->name);
+}
+
+const gptvq_edit *gptvq_edits_find(const gptvq_edits *edits, const char *name) {
+  const gptvq_edit key = {.name = (char *)name};
+  return edits->count == 0 ? NULL
+                           : bsearch(&key, edits->items, edits->count, sizeof *edits->items, compare_edits);
+}
+
+void gptvq_edits_release(gptvq_edits *edits) {
+  for (size_t i = 0; i < edits->count; i++) free(edits->items[i].name);
+  free(edits->items);
+  free(edits->o_order);
+  *edits = (gptvq_edits){0};
+}
+
+typedef struct builder {
+  const gptvq_transform *transform;
+  gptvq_edits *edits;
+} builder;
+
+/* An edit of `change`'s kind for the tensor of that name, made from the tensor `source` (NULL: the same
+ * name); does nothing when the model has no such tensor. */
+static gptvq_status add(const builder *b, gptvq_edit change, const char *source, gptvq_error *err,
+                        const char *format, ...) __attribute__((format(printf, 5, 6)));
+static gptvq_status add(const builder *b, gptvq_edit change, const char *source, gptvq_error *err,
+                        const char *format, ...) {
+  char name[512];
+  va_list args;
+  va_start(args, format);
+  int length = vsnprintf(name, sizeof name, format, args);
+  va_end(args);
+  if (length < 0 || (size_t)length >= sizeof name)
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "the tensor name %s… is too long", name);
+  const gptvq_tensor *tensor =
+      gptvq_checkpoint_find(b->transform->model->checkpoint, source != NULL ? source : name);
+  if (tensor == NULL) return GPTVQ_OK;
+  gptvq_edits *edits = b->edits;
+  if (edits->count == edits->room) {
+    size_t room = edits->room == 0 ? 64 : 2 * edits->room;
+    gptvq_edit *items = realloc(edits->items, room * sizeof *items);
+    if (items == NULL)
+      return gptvq_fail_memory(err, "the list of tensors", gptvq_saturated_size(room, sizeof *items));
+    edits->items = items;
+    edits->room = room;
+  }
+  change.name = strdup(name);
+  if (change.name == NULL) return gptvq_fail_memory(err, name, (size_t)length);
+  change.source = tensor;
+  change.type = change.type == GPTVQ_T_OTHER ? tensor->type : change.type;
+  change.rows = tensor->rank > 0 ? tensor->dims[0] : 1;
+  change.cols = tensor->rank > 1 ? tensor->dims[1] : 1;
+  edits->items[edits->count++] = change;
+  return GPTVQ_OK;
+}
+
+/* weight and bias of a linear; the bias knows only of rows */
+static gptvq_status add_linear(const builder *b, const gptvq_linear *linear, gptvq_edit change,
+                               gptvq_error *err) {
+  GPTVQ_TRY(add(b, change, NULL, err, "%s.weight", linear->name));
+  if (linear->bias == NULL || (change.down == NULL && change.row_order == NULL)) return GPTVQ_OK;
+  change.gain = NULL;
+  change.col_order = NULL;
+  change.across = NULL;
+  return add(b, change, NULL, err, "%s.bias", linear->name);
+}
+
+static gptvq_status add_attention(const builder *b, const gptvq_block *block, gptvq_edit plain,
+                                  gptvq_error *err) {
+  const gptvq_transform *t = b->transform;
+  const gptvq_config *c = &t->model->config;
+  size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, shared = c->heads / c->kv_heads;
+  const gptvq_rotation *residual = t->residual.n > 0 ? &t->residual : NULL;
+  const gptvq_rotation *values = t->heads != NULL ? &t->heads[block->index] : NULL;
+  const uint32_t *order = t->value_order != NULL ? t->value_order + block->index * kv : NULL;
+  for (size_t i = 0; i < block->qkv.count; i++) {
+    gptvq_edit change = plain;
+    if (residual != NULL) {
+      change.across = residual;
+      change.gain = block->attention_norm;
+    }
+    if (i + 1 == block->qkv.count) { /* v, or the end of q | k | v */
+      size_t first = block->qkv.count == 1 ? q + kv : 0;
+      if (values != NULL) {
+        change.down = values;
+        change.down_begin = first;
+        change.down_end = first + kv;
+      }
+      if (order != NULL) {
+        change.row_order = order;
+        change.order_begin = first;
+        change.order_count = kv;
+        change.order_parts = 1;
+      }
+    }
+    if (change.across != NULL || change.down != NULL || change.row_order != NULL)
+      GPTVQ_TRY(add_linear(b, &block->linears[block->qkv.linear[i]], change, err));
+  }
+  gptvq_edit change = plain;
+  change.across = values;
+  change.down = residual;
+  change.down_end = c->hidden;
+  if (order != NULL) {
+    uint32_t *columns = b->edits->o_order + block->index * q;
+    for (size_t h = 0; h < c->heads; h++)
+      for (size_t j = 0; j < c->head_dim; j++) {
+        size_t group = h / shared, inside = order[group * c->head_dim + j] - group * c->head_dim;
+        columns[h * c->head_dim + j] = (uint32_t)(h * c->head_dim + inside);
+      }
+    change.col_order = columns;
+  }
+  return add_linear(b, &block->linears[block->o], change, err);
+}
+
+static gptvq_status add_mlp(const builder *b, const gptvq_block *block, size_t expert, gptvq_edit plain,
+                            gptvq_error *err) {
+  const gptvq_transform *t = b->transform;
+  const gptvq_config *c = &t->model->config;
+  const gptvq_mlp *mlp = &block->mlps[expert];
+  const gptvq_rotation *residual = t->residual.n > 0 ? &t->residual : NULL;
+  const uint32_t *order = NULL;
+  if (t->mlp_order != NULL)
+    order = t->mlp_order + (block->index * block->mlp_count + expert) * c->intermediate;
+  gptvq_edit change = plain;
+  change.across = residual;
+  change.gain = residual != NULL ? block->mlp_norm : NULL;
+  change.row_order = order;
+  change.order_count = c->intermediate;
+  change.order_parts = mlp->input.count == 1 ? 2 : 1; /* gate | up in one */
+  for (size_t i = 0; i < mlp->input.count && (residual != NULL || order != NULL); i++)
+    GPTVQ_TRY(add_linear(b, &block->linears[mlp->input.linear[i]], change, err));
+  change = plain;
+  change.col_order = order;
+  change.down = residual;
+  change.down_end = c->hidden;
+  return residual != NULL || order != NULL ? add_linear(b, &block->linears[mlp->down], change, err)
+                                           : GPTVQ_OK;
+}
+
+static gptvq_status add_all(const builder *b, gptvq_error *err) {
+  const gptvq_transform *t = b->transform;
+  const gptvq_model *model = t->model;
+  /* only reordered values are what they were; others are kept in fp32 until they are quantized */
+  const gptvq_edit same = {.type = GPTVQ_T_OTHER}, ones = {.type = GPTVQ_T_OTHER, .ones = true};
+  const gptvq_edit plain = {.type = t->rotate != GPTVQ_ROTATE_NONE ? GPTVQ_T_F32 : GPTVQ_T_OTHER};
+  for (size_t i = 0; i < model->config.layers; i++) {
+    const gptvq_block *block = &model->blocks[i];
+    if (t->value_order != NULL || t->rotate != GPTVQ_ROTATE_NONE)
+      GPTVQ_TRY(add_attention(b, block, plain, err));
+    for (size_t e = 0; e < block->mlp_count; e++) GPTVQ_TRY(add_mlp(b, block, e, plain, err));
+    if (t->residual.n == 0) continue;
+    gptvq_edit router = plain;
+    router.across = &t->residual;
+    router.gain = block->mlp_norm;
+    if (block->mlp_count > 1) GPTVQ_TRY(add(b, router, NULL, err, "%s.weight", block->router.name));
+    GPTVQ_TRY(add(b, ones, NULL, err, "model.layers.%zu.input_layernorm.weight", i));
+    GPTVQ_TRY(add(b, ones, NULL, err, "model.layers.%zu.post_attention_layernorm.weight", i));
+  }
+  if (t->residual.n == 0) return GPTVQ_OK;
+  static const char embedding[] = "model.embed_tokens.weight";
+  gptvq_edit table = same;
+  table.across = &t->residual;
+  GPTVQ_TRY(add(b, table, NULL, err, "%s", embedding));
+  table.gain = model->final_norm;
+  GPTVQ_TRY(add(b, table, model->config.tie_embeddings ? embedding : NULL, err, "lm_head.weight"));
+  return add(b, ones, NULL, err, "model.norm.weight");
+}
+
+gptvq_status gptvq_edits_create(const gptvq_transform *transform, gptvq_edits *edits, gptvq_error *err) {
+  const gptvq_config *c = &transform->model->config;
+  *edits = (gptvq_edits){0};
+  if (transform->value_order != NULL) {
+    size_t wide = c->heads * c->head_dim * sizeof *edits->o_order;
+    edits->o_order = gptvq_alloc(c->layers, wide);
+    if (edits->o_order == NULL)
+      return gptvq_fail_memory(err, "column orders", gptvq_saturated_size(c->layers, wide));
+  }
+  const builder b = {transform, edits};
+  gptvq_status status = add_all(&b, err);
+  if (status == GPTVQ_OK && edits->count > 0)
+    qsort(edits->items, edits->count, sizeof *edits->items, compare_edits);
+  if (status != GPTVQ_OK) gptvq_edits_release(edits);
+  return status;
+}

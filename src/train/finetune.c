@@ -1,0 +1,207 @@
+#include "train/finetune.h"
+
+#include "base/memory.h"
+#include "base/threads.h"
+#include "train/train.h"
+
+#include <math.h>
+#include <string.h>
+
+void gptvq_finetune_options_init(gptvq_finetune_options *options) {
+  *options = (gptvq_finetune_options){.steps = 200,
+                                      .batch = 8,
+                                      .holdout = 16,
+                                      .evaluate_every = 20,
+                                      .patience = 5,
+                                      .table_rate = 0.01,
+                                      .vector_rate = 0.005,
+                                      .index_pull = 0.4,
+                                      .max_tokens = 4096,
+                                      .seed = 0};
+}
+
+typedef struct trainer {
+  gptvq_ft_params *params;
+  const gptvq_ft_dims *dims;
+  const float *inputs, *targets;
+  size_t windows, micro; /* micro: windows that go through the block at once */
+  gptvq_ft_tape *tape;
+  float *x, *target, *gradient; /* [micro · length × hidden] */
+  double *losses;               /* [micro · length] */
+  double weight; /* of a squared error: one over the mean squared deviation of the targets, per window */
+  gptvq_ft_windows split;
+  double index_rate; /* of the current step */
+  size_t passes;     /* backward passes so far */
+} trainer;
+
+typedef struct row_job {
+  trainer *t;
+  const float *out;
+  double scale; /* of the gradient */
+} row_job;
+
+/* losses[token] = ‖out − target‖², gradient = 2 · scale · (out − target) */
+static void loss_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const row_job *job = context;
+  size_t hidden = job->t->dims->hidden;
+  for (size_t token = begin; token < end; token++) {
+    double sum = 0;
+    for (size_t i = token * hidden; i < (token + 1) * hidden; i++) {
+      double difference = (double)job->out[i] - (double)job->t->target[i];
+      sum += difference * difference;
+      job->t->gradient[i] = (float)(2.0 * job->scale * difference);
+    }
+    job->t->losses[token] = sum;
+  }
+}
+
+/* Gathers windows list[0 … count), runs them, leaves losses and gradients; returns the sum of squared errors.
+ */
+static double run_windows(trainer *t, const size_t *list, size_t count, double scale) {
+  size_t each = t->dims->length * t->dims->hidden, tokens = count * t->dims->length;
+  for (size_t i = 0; i < count; i++) {
+    memcpy(t->x + i * each, t->inputs + list[i] * each, each * sizeof(float));
+    memcpy(t->target + i * each, t->targets + list[i] * each, each * sizeof(float));
+  }
+  row_job job = {t, gptvq_ft_forward(t->dims, &t->params->weights, t->tape, tokens, t->x), scale};
+  gptvq_parallel_for(tokens, 16, loss_task, &job);
+  double sum = 0;
+  for (size_t i = 0; i < tokens; i++) sum += t->losses[i];
+  return sum;
+}
+
+/* Relative error over the held-out windows. */
+static double evaluate(trainer *t) {
+  const size_t *list = t->split.held_count > 0 ? t->split.held : t->split.training;
+  size_t count = t->split.held_count > 0 ? t->split.held_count : t->split.training_count;
+  double sum = 0;
+  for (size_t i = 0; i < count; i += t->micro)
+    sum += run_windows(t, list + i, gptvq_min_size(t->micro, count - i), 0.0);
+  return sum * t->weight / (double)count;
+}
+
+/* One over the targets' squared deviation from their mean, per window. Also finds NaN. */
+static gptvq_status measure_targets(trainer *t, gptvq_error *err) {
+  size_t hidden = t->dims->hidden, tokens = t->windows * t->dims->length;
+  double total = 0;
+  for (size_t i = 0; i < hidden; i++) {
+    double sum = 0, squares = 0;
+    for (size_t token = 0; token < tokens; token++) {
+      double x = (double)t->targets[token * hidden + i];
+      sum += x;
+      squares += x * x;
+    }
+    total += squares - sum * sum / (double)tokens;
+  }
+  if (!isfinite(total))
+    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                      "fine-tuning: NaN or infinity in the original block's outputs");
+  t->weight = total > 0 ? (double)t->windows / total : 1.0;
+  return GPTVQ_OK;
+}
+
+static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *options, gptvq_error *err) {
+  const gptvq_ft_dims *d = t->dims;
+  if (t->windows == 0)
+    return gptvq_fail(err, GPTVQ_ERROR_DATA, "fine-tuning needs at least one calibration window");
+  t->micro = gptvq_max_size(1, options->max_tokens / d->length);
+  t->micro = gptvq_min_size(t->micro, gptvq_max_size(options->batch, 1));
+  size_t tokens = t->micro * d->length;
+  GPTVQ_TRY(measure_targets(t, err));
+  GPTVQ_TRY(gptvq_ft_windows_create(t->windows, options, &t->split, err));
+  GPTVQ_TRY(gptvq_ft_tape_create(d, tokens, true, &t->tape, err));
+  t->x = gptvq_alloc(tokens * d->hidden, sizeof(float));
+  t->target = gptvq_alloc(tokens * d->hidden, sizeof(float));
+  t->gradient = gptvq_alloc(tokens * d->hidden, sizeof(float));
+  t->losses = gptvq_alloc(tokens, sizeof(double));
+  if (t->x == NULL || t->target == NULL || t->gradient == NULL || t->losses == NULL)
+    return gptvq_fail_memory(err, "fine-tuning: a batch",
+                             gptvq_saturated_size(tokens * d->hidden, 3 * sizeof(float)));
+  return GPTVQ_OK;
+}
+
+static void trainer_release(trainer *t) {
+  gptvq_ft_tape_destroy(t->tape);
+  free(t->x);
+  free(t->target);
+  free(t->gradient);
+  free(t->losses);
+  gptvq_ft_windows_release(&t->split);
+}
+
+static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gradient) {
+  trainer *t = context;
+  gptvq_ft_params_scatter(t->params, matrix, gradient);
+  gptvq_ft_indices_update(t->params, matrix, gradient, t->index_rate, t->passes);
+}
+
+/* Gradient of the mean relative error over `count` windows into params->gradient. */
+static void add_gradients(trainer *t, const size_t *list, size_t count) {
+  gptvq_ft_params_begin(t->params);
+  for (size_t i = 0; i < count; i += t->micro) {
+    run_windows(t, list + i, gptvq_min_size(t->micro, count - i), t->weight / (double)count);
+    t->passes++;
+    gptvq_ft_backward(t->dims, &t->params->weights, t->tape, t->gradient, &t->params->vector_gradients,
+                      take_gradient, t, NULL);
+  }
+  gptvq_ft_params_finish(t->params);
+}
+
+gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float *inputs,
+                            const float *targets, const gptvq_finetune_options *options,
+                            const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
+                            gptvq_error *err) {
+  trainer t = {
+      .params = params, .dims = params->dims, .inputs = inputs, .targets = targets, .windows = windows};
+  gptvq_ft_adam adam = {0};
+  float *best = NULL;
+  gptvq_status status;
+  *result = (gptvq_finetune_result){0};
+  GPTVQ_TRY_GOTO(trainer_create(&t, options, err));
+  GPTVQ_TRY_GOTO(gptvq_ft_adam_create(params->count, &adam, err));
+  best = gptvq_alloc(params->count, sizeof(float));
+  if (best == NULL) {
+    status = gptvq_fail_memory(err, "fine-tuning: the best parameters",
+                               gptvq_saturated_size(params->count, sizeof(float)));
+    goto done;
+  }
+  result->before = result->after = evaluate(&t); /* the weights are those of the block as it came */
+  if (!isfinite(result->before)) {
+    status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "fine-tuning: NaN or infinity in the quantized block's activations");
+    goto done;
+  }
+  size_t tables = gptvq_ft_table_values(params), stale = 0;
+  size_t batch = gptvq_min_size(gptvq_max_size(options->batch, 1), t.split.training_count);
+  for (size_t step = 0; step < options->steps; step++) {
+    if (step > 0) gptvq_ft_params_build(params, true);
+    double factor = gptvq_ft_schedule(step, options->steps);
+    t.index_rate = factor * options->index_rate;
+    add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch);
+    gptvq_ft_adam_update(&adam, tables, factor * options->table_rate, factor * options->vector_rate,
+                         params->unit, params->gradient, params->theta);
+    result->steps = step + 1;
+    if ((step + 1) % gptvq_max_size(options->evaluate_every, 1) != 0 && step + 1 != options->steps) continue;
+    gptvq_ft_params_build(params, true);
+    double error = evaluate(&t);
+    GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "finetune", "", step + 1, options->steps, error, err));
+    if (error < result->after) { /* false for NaN too */
+      result->after = error;
+      result->best_step = step + 1;
+      memcpy(best, params->theta, params->count * sizeof(float));
+      gptvq_ft_indices_keep(params);
+      stale = 0;
+    } else if (++stale >= options->patience) break;
+  }
+  if (result->best_step > 0) {
+    memcpy(params->theta, best, params->count * sizeof(float));
+    gptvq_ft_indices_restore(params);
+    gptvq_ft_params_store(params);
+  }
+done:
+  free(best);
+  gptvq_ft_adam_release(&adam);
+  trainer_release(&t);
+  return status;
+}

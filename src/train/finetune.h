@@ -1,0 +1,59 @@
+/* train/finetune.h: after a block's linears are quantized, its continuous parameters (codebooks, uniform
+ * scales, norms, biases) are optimised by back-propagation through the block, so that its outputs on the
+ * quantized model's activations match those of the original block on the original model's activations.
+ * Indices stay as they are. Formulas: docs/METHOD.md. */
+#ifndef GPTVQ_TRAIN_FINETUNE_H
+#define GPTVQ_TRAIN_FINETUNE_H
+
+#include "model/model_internal.h"
+
+typedef struct gptvq_finetune_options {
+  size_t steps;          /* Adam steps at most */
+  size_t batch;          /* windows per step */
+  size_t holdout;        /* the last windows, never trained on, which decide what parameters are kept */
+  size_t evaluate_every; /* steps between two looks at the held-out windows */
+  size_t patience;       /* stop after so many looks without a new best */
+  double table_rate;     /* learning rate of codebooks and scales, relative to a codebook's rms value */
+  double vector_rate;    /* of norms and biases, relative to the vector's rms value; 0 = leave them */
+  double index_rate; /* learning rate of the weights behind the indices, relative to a codebook's rms value; 0
+                        = indices stay */
+  double index_pull; /* where those weights start: 0 = at the quantized, 1 = at the original weights */
+  size_t max_tokens; /* tokens that go through the block at once: bounds the memory */
+  uint64_t seed;
+} gptvq_finetune_options;
+void gptvq_finetune_options_init(gptvq_finetune_options *options);
+
+typedef struct gptvq_finetune_result {
+  /* Σ‖block(x) − target‖² / Σ‖target − mean target‖² over the held-out windows (the training windows when
+   * there are none) */
+  double before, after;
+  size_t steps, best_step; /* best_step 0: nothing was gained and the block is as it was */
+  double seconds;
+} gptvq_finetune_result;
+
+/* inputs, targets: [windows × length × hidden]. The block's packed codebooks and scales, its norms and its
+ * biases are overwritten: the caller has put writable memory there (a linear's bias may be shared by no other
+ * block). Norms and biases are kept at the precision of `vector_dtype`. The same bytes for any number of
+ * threads. The block is left as it was on failure and when nothing is gained. GPTVQ_ERROR_UNSUPPORTED:
+ * mixture of experts. GPTVQ_ERROR_NUMERIC: NaN in inputs or targets. GPTVQ_ERROR_DATA: too few windows. */
+gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block, gptvq_dtype vector_dtype,
+                                  size_t windows, size_t length, const float *inputs, const float *targets,
+                                  const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
+                                  gptvq_finetune_result *result, gptvq_error *err);
+
+/* The whole model at once: the continuous parameters of all blocks and the final norm are optimised so that
+ * the quantized model's next token distribution matches the original's: mean KL divergence over all positions
+ * of the windows. blocks: [layers] copies of the original's blocks whose linears are packed, writable as
+ * above; final_norm[hidden] is writable. tokens: [windows × length]. result->before and after are nats per
+ * token over the held-out windows. Needs the fp32 weights of all blocks in memory. */
+gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *blocks, float *final_norm,
+                                  gptvq_dtype vector_dtype, size_t windows, size_t length,
+                                  const int32_t *tokens, const gptvq_finetune_options *options,
+                                  const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
+                                  gptvq_error *err);
+
+/* Bytes that gptvq_finetune_model needs beside the original model's own mapping; SIZE_MAX on overflow. */
+size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, size_t length,
+                                  const gptvq_finetune_options *options);
+
+#endif

@@ -1,0 +1,293 @@
+#include "train/guide.h"
+
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/gemm.h"
+#include "train/train.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { HEAD_TOKENS = 256 }; /* tokens whose logits are in memory at a time */
+
+typedef struct work {
+  const gptvq_model *model;
+  gptvq_guide *guide;
+  const int32_t *tokens;
+  size_t length, hidden, vocab, batch;
+  gptvq_workspace *workspace;
+  float *inputs; /* [blocks + 1][batch × length × hidden]: what enters each block; the last: the final hidden
+                    states */
+  float *gradient; /* [batch × length × hidden] */
+  float *head, *normed, *scale, *logits, *gain_gradient;
+  double *losses; /* [HEAD_TOKENS] */
+  /* the block at work */
+  const gptvq_block *block;
+  float *squares[GPTVQ_MAX_PARTS]; /* [tokens] per linear of a group: mean square over its outputs */
+  size_t first;                    /* first token of the window at work */
+} work;
+
+void gptvq_guide_release(gptvq_guide *guide) {
+  free(guide->weights);
+  if (guide->energy != NULL)
+    for (size_t b = 0; b < guide->blocks; b++) free(guide->energy[b]);
+  free((void *)guide->energy);
+  *guide = (gptvq_guide){0};
+}
+
+static float *weights_of(gptvq_guide *guide, size_t block, size_t input) {
+  return guide->weights + (block * GPTVQ_GUIDE_INPUTS + input) * guide->tokens;
+}
+
+typedef struct square_job {
+  size_t width, columns;
+  const float *dy;
+  float *out;
+} square_job;
+
+static void square_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const square_job *job = context;
+  for (size_t t = begin; t < end; t++) {
+    const float *row = job->dy + t * job->width;
+    double sum = 0;
+    for (size_t i = 0; i < job->columns; i++) sum += (double)row[i] * (double)row[i];
+    job->out[t] = (float)(sum / (double)job->columns);
+  }
+}
+
+/* The linears that make up one stacked matrix. */
+static gptvq_linear_group group_of(const gptvq_block *block, gptvq_ft_matrix matrix) {
+  switch (matrix) {
+  case GPTVQ_FT_QKV: return block->qkv;
+  case GPTVQ_FT_GATE_UP: return block->mlps[0].input;
+  case GPTVQ_FT_O: return (gptvq_linear_group){.count = 1, .linear = {block->o}};
+  default: return (gptvq_linear_group){.count = 1, .linear = {block->mlps[0].down}};
+  }
+}
+
+/* gptvq_ft_watch: the gradient of a matrix's outputs. Squares of all windows of a batch are kept as they
+ * come: the mean over the linears of a group needs their means over all tokens, so that only the sums below
+ * are final. */
+static void watch(void *context, gptvq_ft_matrix matrix, size_t tokens, size_t width, const float *dy) {
+  work *w = context;
+  gptvq_guide *guide = w->guide;
+  gptvq_linear_group group = group_of(w->block, matrix);
+  float *weights = weights_of(guide, w->block->index, (size_t)matrix) + w->first;
+  for (size_t t = 0; t < tokens; t++) weights[t] = 0.0f;
+  for (size_t i = 0; i < group.count; i++) {
+    size_t rows = w->block->linears[group.linear[i]].rows;
+    square_job job = {width, rows, dy + group.offset[i], w->squares[i]};
+    gptvq_parallel_for(tokens, 16, square_task, &job);
+    double sum = 0;
+    for (size_t t = 0; t < tokens; t++) {
+      sum += (double)w->squares[i][t];
+      weights[t] += w->squares[i][t] * (float)rows / (float)width;
+    }
+    guide->energy[w->block->index][group.linear[i]] += sum;
+  }
+}
+
+typedef struct head_job {
+  work *w;
+  const int32_t *next;
+  size_t scored;
+} head_job;
+
+/* losses[token] = −log p(next); logits become softmax − onehot. The last token of a window predicts nothing.
+ */
+static void nll_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const head_job *job = context;
+  size_t n = job->w->vocab;
+  for (size_t t = begin; t < end; t++) {
+    float *row = job->w->logits + t * n;
+    job->w->losses[t] = 0.0;
+    if (t >= job->scored) {
+      memset(row, 0, n * sizeof *row);
+      continue;
+    }
+    float max = row[0], target = row[job->next[t]];
+    double sum = 0;
+    for (size_t i = 1; i < n; i++) max = row[i] > max ? row[i] : max;
+    for (size_t i = 0; i < n; i++) {
+      row[i] = gptvq_ft_exp(row[i] - max);
+      sum += (double)row[i];
+    }
+    job->w->losses[t] = log(sum) - (double)(target - max);
+    float inverse = (float)(1.0 / sum);
+    for (size_t i = 0; i < n; i++) row[i] *= inverse;
+    row[job->next[t]] -= 1.0f;
+  }
+}
+
+/* One window: loss, and its gradient by the final hidden states x into gradient[length × hidden]. */
+static double head(work *w, const gptvq_ft_dims *dims, const int32_t *tokens, const float *x,
+                   float *gradient) {
+  double sum = 0;
+  gptvq_ft_norm_forward(dims, w->length, x, w->model->final_norm, w->normed, w->scale);
+  for (size_t first = 0; first < w->length; first += HEAD_TOKENS) {
+    size_t n = gptvq_min_size(HEAD_TOKENS, w->length - first);
+    gptvq_gemm_nt(n, w->vocab, w->hidden, 1.0f, w->normed + first * w->hidden, w->hidden, w->head, w->hidden,
+                  0.0f, w->logits, w->vocab);
+    head_job job = {w, tokens + first + 1, gptvq_min_size(n, w->length - 1 - first)};
+    gptvq_parallel_for(n, 4, nll_task, &job);
+    for (size_t t = 0; t < n; t++) sum += w->losses[t];
+    gptvq_gemm_nn(n, w->hidden, w->vocab, 1.0f, w->logits, w->vocab, w->head, w->hidden, 0.0f,
+                  gradient + first * w->hidden, w->hidden);
+  }
+  gptvq_ft_norm_backward(dims, w->length, x, w->model->final_norm, w->scale, gradient, NULL, w->gain_gradient,
+                         gradient);
+  return sum;
+}
+
+/* Through one block backwards, for the windows of a batch; their gradients are replaced by those of the
+ * block's inputs. */
+static gptvq_status block_backward(work *w, size_t b, size_t first_window, size_t windows, gptvq_error *err) {
+  gptvq_ft_dims dims;
+  gptvq_ft_params params = {0};
+  gptvq_ft_tape *tape = NULL;
+  float *tables;
+  size_t values = w->length * w->hidden;
+  w->block = &w->model->blocks[b];
+  GPTVQ_TRY(gptvq_ft_dims_create(w->model, w->block, w->length, &dims, &tables, err));
+  gptvq_status status = gptvq_ft_params_create(&dims, w->block, GPTVQ_F32, &params, err);
+  if (status == GPTVQ_OK) status = gptvq_ft_tape_create(&dims, w->length, true, &tape, err);
+  if (status == GPTVQ_OK) {
+    tape->watch = watch;
+    tape->watch_context = w;
+    const float *inputs = w->inputs + b * w->batch * values;
+    for (size_t i = 0; i < windows; i++) {
+      w->first = (first_window + i) * w->length;
+      (void)gptvq_ft_forward(&dims, &params.weights, tape, w->length, inputs + i * values);
+      gptvq_ft_backward(&dims, &params.weights, tape, w->gradient + i * values, &params.vector_gradients,
+                        NULL, NULL, w->gradient + i * values);
+    }
+  }
+  gptvq_ft_tape_destroy(tape);
+  gptvq_ft_params_release(&params);
+  free(tables);
+  return status;
+}
+
+static gptvq_status run_batch(work *w, size_t first_window, size_t windows, double *loss, gptvq_error *err) {
+  const gptvq_model *model = w->model;
+  size_t values = w->length * w->hidden, stride = w->batch * values, blocks = model->config.layers;
+  for (size_t i = 0; i < windows; i++) {
+    GPTVQ_TRY(gptvq_embed(model, w->tokens + (first_window + i) * w->length, w->length,
+                          w->inputs + i * values, err));
+    for (size_t b = 0; b < blocks; b++) {
+      float *x = w->inputs + (b + 1) * stride + i * values;
+      memcpy(x, x - stride, values * sizeof *x);
+      GPTVQ_TRY(gptvq_block_attention(model, &model->blocks[b], w->workspace, 0, 0, w->length, x,
+                                      GPTVQ_RUN_ALL, NULL, NULL, err));
+      GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], w->workspace, w->length, x, GPTVQ_RUN_ALL, NULL,
+                                NULL, err));
+    }
+    GPTVQ_TRY(gptvq_final_norm(model, w->length, w->inputs + blocks * stride + i * values, w->normed, err));
+  }
+  gptvq_ft_dims dims;
+  float *tables;
+  GPTVQ_TRY(gptvq_ft_dims_create(model, &model->blocks[0], w->length, &dims, &tables, err));
+  for (size_t i = 0; i < windows; i++)
+    *loss += head(w, &dims, w->tokens + (first_window + i) * w->length,
+                  w->inputs + blocks * stride + i * values, w->gradient + i * values);
+  free(tables);
+  for (size_t b = blocks; b-- > 0;) GPTVQ_TRY(block_backward(w, b, first_window, windows, err));
+  return GPTVQ_OK;
+}
+
+static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t budget, gptvq_error *err) {
+  const gptvq_model *model = w->model;
+  size_t blocks = model->config.layers,
+         window = gptvq_saturated_size(w->length * w->hidden, (blocks + 2) * sizeof(float));
+  w->batch = gptvq_min_size(windows, gptvq_max_size(1, budget / window));
+  guide->blocks = blocks;
+  guide->tokens = windows * w->length;
+  guide->energy = calloc(blocks, sizeof *guide->energy);
+  guide->weights =
+      gptvq_alloc_zero(blocks * GPTVQ_GUIDE_INPUTS, gptvq_saturated_size(guide->tokens, sizeof(float)));
+  bool failed = guide->energy == NULL || guide->weights == NULL;
+  for (size_t b = 0; b < blocks && !failed; b++)
+    failed = (guide->energy[b] = calloc(model->blocks[b].linear_count, sizeof(double))) == NULL;
+  struct {
+    float **place;
+    size_t floats;
+  } parts[] = {{&w->inputs, (blocks + 1) * w->batch * w->length * w->hidden},
+               {&w->gradient, w->batch * w->length * w->hidden},
+               {&w->head, w->vocab * w->hidden},
+               {&w->normed, w->length * w->hidden},
+               {&w->scale, w->length},
+               {&w->logits, HEAD_TOKENS * w->vocab},
+               {&w->gain_gradient, w->hidden},
+               {&w->squares[0], w->length},
+               {&w->squares[1], w->length},
+               {&w->squares[2], w->length}};
+  size_t total = 0;
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    total += gptvq_saturated_size(parts[i].floats, sizeof(float));
+    if (!failed && (*parts[i].place = gptvq_alloc_zero(parts[i].floats, sizeof(float))) == NULL)
+      failed = true;
+  }
+  if (!failed) w->losses = gptvq_alloc(HEAD_TOKENS, sizeof *w->losses);
+  if (failed || w->losses == NULL) return gptvq_fail_memory(err, "the gradients of the loss", total);
+  return GPTVQ_OK;
+}
+
+static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, double power, gptvq_error *err) {
+  for (size_t row = 0; row < guide->blocks * GPTVQ_GUIDE_INPUTS; row++) {
+    float *weights = guide->weights + row * guide->tokens;
+    double sum = 0;
+    for (size_t t = 0; t < guide->tokens; t++) {
+      weights[t] = (float)pow((double)weights[t], power);
+      sum += (double)weights[t];
+    }
+    if (!isfinite(sum))
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                        "block %zu (model.layers.%zu): the gradients of the loss are NaN or too large: the "
+                        "weights are damaged or too large",
+                        row / GPTVQ_GUIDE_INPUTS, row / GPTVQ_GUIDE_INPUTS);
+    float scale = sum > 0 ? (float)((double)guide->tokens / sum) : 0.0f;
+    for (size_t t = 0; t < guide->tokens; t++) weights[t] = sum > 0 ? weights[t] * scale : 1.0f;
+  }
+  for (size_t b = 0; b < guide->blocks; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++) guide->energy[b][i] /= (double)guide->tokens;
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t length,
+                                const int32_t *tokens, double power, size_t budget, size_t done, size_t total,
+                                const gptvq_callbacks *callbacks, gptvq_guide *out, gptvq_error *err) {
+  *out = (gptvq_guide){0};
+  for (size_t b = 0; b < model->config.layers; b++)
+    if (model->blocks[b].mlp_count != 1)
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                        "gradients through mixture-of-experts blocks are not supported");
+  work w = {.model = model,
+            .guide = out,
+            .tokens = tokens,
+            .length = length,
+            .hidden = model->config.hidden,
+            .vocab = model->config.vocab};
+  gptvq_status status;
+  GPTVQ_TRY_GOTO(allocate(&w, out, samples, budget, err));
+  GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &w.workspace, err));
+  gptvq_linear_decode(&model->head, w.head);
+  for (size_t first = 0; first < samples; first += w.batch) {
+    GPTVQ_TRY_GOTO(run_batch(&w, first, gptvq_min_size(w.batch, samples - first), &out->loss, err));
+    if (!isfinite(out->loss)) {
+      status = gptvq_fail_numbers(model, NULL, "the output head", err);
+      goto done;
+    }
+    GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "quantize", "gradients", done, total, NAN, err));
+  }
+  out->loss /= (double)(samples * (length - 1));
+  status = normalise(out, model, power, err);
+done:
+  gptvq_workspace_destroy(w.workspace);
+  void *parts[] = {w.inputs,        w.gradient,   w.head,       w.normed,     w.scale, w.logits,
+                   w.gain_gradient, w.squares[0], w.squares[1], w.squares[2], w.losses};
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
+  if (status != GPTVQ_OK) gptvq_guide_release(out);
+  return status;
+}

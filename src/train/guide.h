@@ -1,0 +1,45 @@
+/* train/guide.h: how much the end loss feels each linear's output, by one backward pass through the original
+ * model.
+ *
+ * With L = Σ −log p(next token) over the calibration windows and z the outputs of a linear, the expected
+ * increase of L by an error E of its weights is, to second order and with the empirical Fisher information
+ * for the Hessian, ½ Σ_t Σ_i (∂L/∂z_ti)² (E x_t)_i². The squares are averaged over the outputs i: what is
+ * left is a weight for each token and a scale for each linear. docs/METHOD.md, "Guided Hessians". */
+#ifndef GPTVQ_TRAIN_GUIDE_H
+#define GPTVQ_TRAIN_GUIDE_H
+
+#include "model/model_internal.h"
+
+/* Inputs of a block's linears, as the weights are kept. */
+typedef enum gptvq_guide_input {
+  GPTVQ_GUIDE_QKV,
+  GPTVQ_GUIDE_O,
+  GPTVQ_GUIDE_GATE_UP,
+  GPTVQ_GUIDE_DOWN,
+  GPTVQ_GUIDE_INPUTS
+} gptvq_guide_input;
+
+typedef struct gptvq_guide {
+  size_t blocks, tokens;
+  float *weights;  /* [blocks][GPTVQ_GUIDE_INPUTS][tokens]: mean over the tokens 1 (all 1 when no gradient
+                      arrives), owned */
+  double **energy; /* [blocks][linear_count]: mean over tokens and outputs of (∂L/∂z)², owned */
+  double loss;     /* mean −log p(next token), nats */
+} gptvq_guide;
+
+/* tokens: [samples × length], length >= 2. weights are tempered: (mean square)^power before they are
+ * normalised; power 0: all 1. Memory: the block inputs of as many windows as fit into `budget` bytes (at
+ * least one), the fp32 weights of one block and of the head. GPTVQ_ERROR_UNSUPPORTED: mixture of experts.
+ * GPTVQ_ERROR_NUMERIC: the loss is not finite. The caller releases *out. Progress is reported as ("quantize",
+ * item, done, total) after each window. */
+gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t length,
+                                const int32_t *tokens, double power, size_t budget, size_t done, size_t total,
+                                const gptvq_callbacks *callbacks, gptvq_guide *out, gptvq_error *err);
+void gptvq_guide_release(gptvq_guide *guide); /* a zeroed struct is fine */
+
+static inline const float *gptvq_guide_weights(const gptvq_guide *guide, size_t block,
+                                               gptvq_guide_input input) {
+  return guide->weights + (block * GPTVQ_GUIDE_INPUTS + (size_t)input) * guide->tokens;
+}
+
+#endif

@@ -1,0 +1,269 @@
+/* train/train.h: one decoder block as a differentiable function of its continuous parameters.
+ *
+ * All activations are fp32, row-major, one row a token; a batch is a whole number of windows of `length`
+ * tokens, each window attending only to itself. The four matrices of a block are kept stacked as the forward
+ * pass uses them: q|k|v, o, gate|up, down. */
+#ifndef GPTVQ_TRAIN_TRAIN_H
+#define GPTVQ_TRAIN_TRAIN_H
+
+#include "base/half.h"
+#include "model/model_internal.h"
+#include "train/finetune.h"
+
+typedef enum gptvq_ft_matrix {
+  GPTVQ_FT_QKV,
+  GPTVQ_FT_O,
+  GPTVQ_FT_GATE_UP,
+  GPTVQ_FT_DOWN,
+  GPTVQ_FT_MATRICES
+} gptvq_ft_matrix;
+typedef enum gptvq_ft_norm {
+  GPTVQ_FT_ATTENTION_NORM,
+  GPTVQ_FT_MLP_NORM,
+  GPTVQ_FT_Q_NORM,
+  GPTVQ_FT_K_NORM,
+  GPTVQ_FT_NORMS
+} gptvq_ft_norm;
+
+/* The numbers of a block. Pointers are borrowed. */
+typedef struct gptvq_ft_dims {
+  size_t hidden, heads, kv_heads, head_dim, intermediate;
+  size_t length; /* tokens of a window */
+  size_t
+      sliding_window; /* a token sees itself and the sliding_window − 1 tokens before it; 0 = all before it */
+  float eps;
+  bool has_norm[GPTVQ_FT_NORMS]; /* the first two always */
+  bool has_bias[GPTVQ_FT_MATRICES];
+  size_t rotary; /* rotated values of a head (the first ones), even; value i is paired with i + rotary / 2 */
+  const float *cosine, *sine; /* [length][rotary / 2] */
+} gptvq_ft_dims;
+
+size_t gptvq_ft_rows(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix); /* outputs */
+size_t gptvq_ft_cols(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix); /* inputs */
+size_t gptvq_ft_norm_size(const gptvq_ft_dims *dims, gptvq_ft_norm norm);
+
+/* Everything that the block multiplies with; also used for the gradients of norms and biases (matrices NULL
+ * there). */
+typedef struct gptvq_ft_weights {
+  float *matrix[GPTVQ_FT_MATRICES]; /* [rows × cols] */
+  float *bias[GPTVQ_FT_MATRICES];   /* [rows] or NULL */
+  float *norm[GPTVQ_FT_NORMS];      /* or NULL */
+} gptvq_ft_weights;
+/* with_matrices false: matrices stay NULL. Zeroed. On failure nothing is left allocated. */
+gptvq_status gptvq_ft_weights_create(const gptvq_ft_dims *dims, bool with_matrices, gptvq_ft_weights *out,
+                                     gptvq_error *err);
+void gptvq_ft_weights_release(gptvq_ft_weights *weights);
+
+/* What the forward pass leaves behind for the backward pass, for up to max_tokens tokens. */
+typedef struct gptvq_ft_tape gptvq_ft_tape;
+gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward,
+                                  gptvq_ft_tape **out, gptvq_error *err);
+void gptvq_ft_tape_destroy(gptvq_ft_tape *tape); /* NULL is fine */
+
+/* Returns block(x) for `tokens` tokens (a multiple of dims->length, at most max_tokens): [tokens × hidden],
+ * valid until the next call. x must stay as it is until the backward pass is done. */
+const float *gptvq_ft_forward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                              size_t tokens, const float *x);
+
+/* Called with each matrix's gradient dW[rows × cols] as soon as it is known; the memory is reused afterwards.
+ */
+typedef void (*gptvq_ft_sink)(void *context, gptvq_ft_matrix matrix, const float *gradient);
+
+/* Called with the gradient dy[tokens × width] of each matrix's outputs (before norms and rotation), for those
+ * who want it per token. */
+typedef void (*gptvq_ft_watch)(void *context, gptvq_ft_matrix matrix, size_t tokens, size_t width,
+                               const float *dy);
+
+/* Back-propagation through the last forward call. gradient_out[tokens × hidden] = dL/d block(x). Adds to
+ * `vectors` (norms and biases); gives dL/dW of every matrix to `sink` (NULL: not wanted); gradient_in[tokens
+ * × hidden] = dL/dx, or NULL: not wanted. gradient_in may be gradient_out. */
+void gptvq_ft_backward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                       const float *gradient_out, gptvq_ft_weights *vectors, gptvq_ft_sink sink,
+                       void *context, float *gradient_in);
+
+/* Used by both directions: scores of one tile of queries (attention.c). */
+void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, float *out,
+                                float *lse, float *scratch);
+/* gradient_qkv[tokens × rows(QKV)] is overwritten. delta: scratch [tokens × heads]. */
+void gptvq_ft_attention_backward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, const float *out,
+                                 const float *lse, const float *gradient_out, float *gradient_qkv,
+                                 float *scratch);
+/* Floats of `scratch` above, for all threads. */
+size_t gptvq_ft_attention_scratch(const gptvq_ft_dims *dims);
+/* In place on `heads` heads of `head_dim` values in every row of x[tokens × ldx]; backward: the inverse
+ * rotation (× attention factor, as the transposed map wants). */
+void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx,
+                   bool backward);
+
+/* exp within 2 ulp; NaN stays NaN; below −87 it gives e^−87. Straight-line code, so that
+ * compilers vectorise it. */
+static inline float gptvq_ft_exp(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 88.0f ? 88.0f : x;
+  const float magic = 12582912.0f; /* 1.5 · 2^23: adding it rounds to an integer in the low bits */
+  float shifted = x * 1.44269504f + magic, n = shifted - magic;
+  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.0f / 5040.0f;
+  p = p * r + 1.0f / 720.0f;
+  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 24.0f;
+  p = p * r + 1.0f / 6.0f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return p * gptvq_bits_float((gptvq_float_bits(shifted) - gptvq_float_bits(magic) + 127u) << 23);
+}
+
+struct gptvq_ft_tape {
+  size_t max_tokens, tokens;
+  const float *x;           /* the input of the last forward call, borrowed */
+  float *normed[2];         /* inputs of qkv and of gate|up: [tokens × hidden] */
+  float *inverse_rms[2];    /* [tokens] */
+  float *raw;               /* q|k|v before q/k norms; NULL without them */
+  float *qkv;               /* after norms and rotation */
+  float *lse;               /* [tokens × heads]: log Σ exp(score) */
+  float *attention;         /* [tokens × heads · head_dim] */
+  float *middle;            /* x + attention part */
+  float *gate_up, *product; /* [tokens × 2 · intermediate], [tokens × intermediate] */
+  float *out;               /* [tokens × hidden] */
+  float *attention_scratch;
+  /* backward only */
+  float *d_hidden, *d_middle, *d_wide, *d_matrix;
+  double *partial;      /* [tokens / 64 × head_dim] */
+  gptvq_ft_watch watch; /* NULL unless somebody sets it */
+  void *watch_context;
+};
+
+/* ---- parameters (params.c) ---- */
+
+/* A packed linear whose table (codebooks, or uniform scales) is optimised. */
+typedef struct gptvq_ft_table {
+  const gptvq_packed *packed; /* borrowed; gptvq_ft_params_store writes its codebooks and scales */
+  gptvq_packed_sizes sizes;
+  size_t linear; /* index into the block's linears */
+  gptvq_ft_matrix matrix;
+  size_t row_offset;     /* of its first row in the stacked matrix */
+  size_t first, count;   /* its range of theta: [tile][k][dim] or [row][group] */
+  uint16_t *indices;     /* unpacked, units in stored order */
+  uint16_t *zeros;       /* uniform: unpacked zero points */
+  float block_scale[16]; /* what each block-scale code multiplies with; 1 without block scales */
+  /* Where indices are trained too (indices.c), else NULL: for each weight, in the order of the
+   * indices, a continuous value whose nearest centroid is the index, and Adam's two averages of its gradient.
+   */
+  float *shadow, *shadow_mean, *shadow_square;
+  uint16_t *kept; /* indices of the best step */
+} gptvq_ft_table;
+
+/* A norm or a bias. */
+typedef struct gptvq_ft_vector {
+  float *target;            /* the block's own vector, written by gptvq_ft_params_store */
+  float *weight, *gradient; /* its place in the weights and in the vectors' gradient */
+  size_t first, count;
+} gptvq_ft_vector;
+
+/* All that is optimised in one block, as one flat vector theta. Codebook values are in the weights' own units
+ * (centroid · scale). */
+typedef struct gptvq_ft_params {
+  const gptvq_ft_dims *dims;
+  size_t table_count, vector_count, count;
+  gptvq_ft_table *tables;
+  gptvq_ft_vector *vectors;
+  float *theta, *gradient;
+  float *rounded;           /* theta as the packed format can hold it */
+  float *unit;              /* typical size of each value at the start: learning rates are relative to it */
+  gptvq_dtype vector_dtype; /* precision that norms and biases are stored in */
+  gptvq_ft_weights weights, vector_gradients; /* owned */
+} gptvq_ft_params;
+
+/* Reads the block: packed linears become tables, dense ones frozen matrices, norms and biases vectors. The
+ * weights are filled with the block as it is. The block is borrowed: its packed codebooks, scales, norms and
+ * biases must be writable memory if gptvq_ft_params_store is called. GPTVQ_ERROR_UNSUPPORTED: mixture of
+ * experts. */
+gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block,
+                                    gptvq_dtype vector_dtype, gptvq_ft_params *params, gptvq_error *err);
+void gptvq_ft_params_release(gptvq_ft_params *params);
+/* How many of theta's values are codebooks and scales; they come first. */
+size_t gptvq_ft_table_values(const gptvq_ft_params *params);
+/* x as it is stored in that precision */
+float gptvq_ft_round(gptvq_dtype dtype, float x);
+
+/* theta → weights; with `rounding` as the packed format will hold it, without exactly. */
+void gptvq_ft_params_build(gptvq_ft_params *params, bool rounding);
+/* A gptvq_ft_sink (context: gptvq_ft_params): adds a matrix's gradient to the gradient of the tables. */
+void gptvq_ft_params_scatter(void *params, gptvq_ft_matrix matrix, const float *gradient);
+/* Before and after the backward passes of a step: zeroes all gradients; moves the vectors' gradients into
+ * params->gradient. */
+void gptvq_ft_params_begin(gptvq_ft_params *params);
+void gptvq_ft_params_finish(gptvq_ft_params *params);
+/* Writes theta, rounded, into the block's packed arrays, norms and biases. */
+void gptvq_ft_params_store(gptvq_ft_params *params);
+
+/* ---- indices (indices.c) ---- */
+
+/* Makes the VQ indices of all tables trainable. Shadow values start from the quantized weights, moved by the
+ * fraction `pull` of the way towards the original weights (block `original`, not modified), less far where
+ * the index would not stay the nearest. */
+gptvq_status gptvq_ft_indices_create(gptvq_ft_params *params, const gptvq_block *original, float pull,
+                                     gptvq_error *err);
+void gptvq_ft_indices_release(gptvq_ft_params *params);
+/* One Adam step of the shadow values of `matrix` by its gradient; `step` counts from 1. */
+void gptvq_ft_indices_update(gptvq_ft_params *params, gptvq_ft_matrix matrix, const float *gradient,
+                             double rate, size_t step);
+/* indices = nearest centroids among params->rounded (tables without shadow values are left alone). */
+void gptvq_ft_indices_assign(gptvq_ft_params *params);
+/* Remembers the indices; brings them back. */
+void gptvq_ft_indices_keep(gptvq_ft_params *params);
+void gptvq_ft_indices_restore(gptvq_ft_params *params);
+/* Writes the indices into the packed arrays, which must be writable. */
+void gptvq_ft_indices_store(gptvq_ft_params *params);
+
+/* ---- training ---- */
+
+/* Adam (arXiv 1412.6980) without weight decay. */
+typedef struct gptvq_ft_adam {
+  size_t count, step;
+  float *mean, *square;
+} gptvq_ft_adam;
+gptvq_status gptvq_ft_adam_create(size_t count, gptvq_ft_adam *adam, gptvq_error *err);
+void gptvq_ft_adam_release(gptvq_ft_adam *adam);
+/* theta[i] −= rate(i) · unit[i] · Adam's direction; rate(i) = table_rate below `tables`, vector_rate from
+ * there on. */
+void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate, double vector_rate,
+                          const float *unit, const float *gradient, float *theta);
+/* 0 … 1: a short linear warm-up, then half a cosine down to 0. */
+double gptvq_ft_schedule(size_t step, size_t steps);
+
+/* The dims of a model's block for windows of `length` tokens; *tables (cosines and sines) is the caller's to
+ * free. */
+gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *block, size_t length,
+                                  gptvq_ft_dims *dims, float **tables, gptvq_error *err);
+
+/* The loop of gptvq_finetune_block. Indices are trained where shadow values are there
+ * (gptvq_ft_indices_create). */
+gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float *inputs,
+                            const float *targets, const gptvq_finetune_options *options,
+                            const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
+                            gptvq_error *err);
+
+/* Windows of a training run: which are held out, and the order in which the others come (windows.c).
+ */
+typedef struct gptvq_ft_windows {
+  size_t *training, training_count, *held, held_count, at;
+  uint64_t random;
+} gptvq_ft_windows;
+gptvq_status gptvq_ft_windows_create(size_t windows, const gptvq_finetune_options *options,
+                                     gptvq_ft_windows *out, gptvq_error *err);
+void gptvq_ft_windows_release(gptvq_ft_windows *windows);
+/* `batch` (at most training_count) window numbers for the next step; each epoch is shuffled anew. */
+const size_t *gptvq_ft_windows_next(gptvq_ft_windows *windows, size_t batch);
+
+/* Backward pass of y = gain ∘ x / rms(x) over tokens of dims->hidden values: gain_gradient += …; out = base +
+ * dx (base may be NULL; out may be dy). scale: [tokens] 1 / rms. */
+void gptvq_ft_norm_backward(const gptvq_ft_dims *dims, size_t tokens, const float *x, const float *gain,
+                            const float *scale, const float *dy, const float *base, float *gain_gradient,
+                            float *out);
+/* The forward pass of the same. */
+void gptvq_ft_norm_forward(const gptvq_ft_dims *dims, size_t tokens, const float *x, const float *gain,
+                           float *y, float *scale);
+
+#endif

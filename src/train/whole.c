@@ -1,0 +1,347 @@
+/* Fine-tuning of all blocks at once against the original model's next-token distribution. */
+#include "train/finetune.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/gemm.h"
+#include "train/train.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { HEAD_TOKENS = 256 }; /* tokens whose logits are in memory at a time */
+
+typedef struct whole {
+  const gptvq_model *original;
+  size_t layers, length, hidden, vocab, micro, batch;
+  const int32_t *tokens;
+  gptvq_dtype vector_dtype;
+  gptvq_ft_dims *dims;     /* [layers] */
+  float **rope;            /* [layers] tables, owned */
+  gptvq_ft_params *params; /* [layers] */
+  gptvq_ft_adam *adams;    /* [layers + 1]; the last for the final norm */
+  gptvq_ft_tape **tapes;   /* [layers] */
+  float **best;            /* [layers + 1] */
+  float *head;             /* [vocab × hidden] fp32 */
+  float *teacher;          /* [windows · length × hidden]: the original's last hidden states, normalised */
+  float *norm, *norm_theta, *norm_unit,
+      *norm_gradient;                   /* [hidden]: the student's final norm, rounded; exact; … */
+  float *x, *normed, *gradient, *scale; /* [micro · length × hidden], scale [micro · length] */
+  float *logits, *teacher_logits;       /* [HEAD_TOKENS × vocab] */
+  double *losses;                       /* [HEAD_TOKENS] */
+  gptvq_ft_windows split;
+  double index_rate; /* of the current step; 0: indices stay */
+  size_t passes;     /* backward passes so far */
+} whole;
+
+static gptvq_status run_teacher(whole *w, size_t windows, gptvq_error *err) {
+  gptvq_workspace *workspace;
+  gptvq_status status = GPTVQ_OK;
+  GPTVQ_TRY(gptvq_workspace_create(w->original, 1, w->length, w->length, &workspace, err));
+  for (size_t i = 0; i < windows && status == GPTVQ_OK; i++) {
+    float *x = w->x, *out = w->teacher + i * w->length * w->hidden;
+    status = gptvq_embed(w->original, w->tokens + i * w->length, w->length, x, err);
+    for (size_t b = 0; b < w->layers && status == GPTVQ_OK; b++) {
+      const gptvq_block *block = &w->original->blocks[b];
+      status = gptvq_block_attention(w->original, block, workspace, 0, 0, w->length, x, GPTVQ_RUN_ALL, NULL,
+                                     NULL, err);
+      if (status == GPTVQ_OK)
+        status = gptvq_block_mlp(w->original, block, workspace, w->length, x, GPTVQ_RUN_ALL, NULL, NULL, err);
+    }
+    if (status == GPTVQ_OK) status = gptvq_final_norm(w->original, w->length, x, out, err); /* checks x */
+    gptvq_ft_norm_forward(&w->dims[0], w->length, x, w->original->final_norm, out, w->scale);
+  }
+  gptvq_workspace_destroy(workspace);
+  return status;
+}
+
+typedef struct head_job {
+  whole *w;
+  double scale;
+} head_job;
+
+/* Turns one row of scores into log-probabilities. */
+static void log_softmax(float *row, size_t n) {
+  float max = row[0];
+  for (size_t i = 1; i < n; i++) max = row[i] > max ? row[i] : max;
+  double sum = 0;
+  for (size_t i = 0; i < n; i++) sum += (double)gptvq_ft_exp(row[i] - max);
+  float shift = max + (float)log(sum);
+  for (size_t i = 0; i < n; i++) row[i] -= shift;
+}
+
+/* losses[token] = KL(teacher ‖ student); logits become scale · dKL/dlogits = scale · (student − teacher). */
+static void divergence_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const head_job *job = context;
+  size_t n = job->w->vocab;
+  for (size_t token = begin; token < end; token++) {
+    float *student = job->w->logits + token * n, *teacher = job->w->teacher_logits + token * n;
+    log_softmax(student, n);
+    log_softmax(teacher, n);
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+      float p = gptvq_ft_exp(teacher[i]), q = gptvq_ft_exp(student[i]);
+      sum += (double)p * ((double)teacher[i] - (double)student[i]);
+      student[i] = (float)job->scale * (q - p);
+    }
+    job->w->losses[token] = sum;
+  }
+}
+
+typedef struct sink_context {
+  whole *w;
+  size_t block;
+} sink_context;
+
+static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gradient) {
+  const sink_context *sink = context;
+  gptvq_ft_params *params = &sink->w->params[sink->block];
+  gptvq_ft_params_scatter(params, matrix, gradient);
+  if (sink->w->index_rate > 0)
+    gptvq_ft_indices_update(params, matrix, gradient, sink->w->index_rate, sink->w->passes);
+}
+
+/* Runs windows list[0 … count) forward; returns the sum of their tokens' divergences. With `scale` != 0
+ * gradients are added. */
+static gptvq_status run_windows(whole *w, const size_t *list, size_t count, double scale, double *sum,
+                                gptvq_error *err) {
+  size_t tokens = count * w->length, each = w->length * w->hidden;
+  for (size_t i = 0; i < count; i++)
+    GPTVQ_TRY(gptvq_embed(w->original, w->tokens + list[i] * w->length, w->length, w->x + i * each, err));
+  const float *x = w->x;
+  for (size_t b = 0; b < w->layers; b++)
+    x = gptvq_ft_forward(&w->dims[b], &w->params[b].weights, w->tapes[b], tokens, x);
+  gptvq_ft_norm_forward(&w->dims[0], tokens, x, w->norm, w->normed, w->scale);
+  for (size_t first = 0; first < tokens; first += HEAD_TOKENS) {
+    size_t n = gptvq_min_size(HEAD_TOKENS, tokens - first), done = 0;
+    gptvq_gemm_nt(n, w->vocab, w->hidden, 1.0f, w->normed + first * w->hidden, w->hidden, w->head, w->hidden,
+                  0.0f, w->logits, w->vocab);
+    while (done < n) { /* the teacher's rows lie together window by window */
+      size_t at = first + done, window = at / w->length, inside = at % w->length;
+      size_t rows = gptvq_min_size(n - done, w->length - inside);
+      gptvq_gemm_nt(rows, w->vocab, w->hidden, 1.0f,
+                    w->teacher + (list[window] * w->length + inside) * w->hidden, w->hidden, w->head,
+                    w->hidden, 0.0f, w->teacher_logits + done * w->vocab, w->vocab);
+      done += rows;
+    }
+    head_job job = {w, scale};
+    gptvq_parallel_for(n, 4, divergence_task, &job);
+    for (size_t i = 0; i < n; i++) *sum += w->losses[i];
+    if (scale != 0.0)
+      gptvq_gemm_nn(n, w->hidden, w->vocab, 1.0f, w->logits, w->vocab, w->head, w->hidden, 0.0f,
+                    w->gradient + first * w->hidden, w->hidden);
+  }
+  if (scale == 0.0) return GPTVQ_OK;
+  gptvq_ft_norm_backward(&w->dims[0], tokens, x, w->norm, w->scale, w->gradient, NULL, w->norm_gradient,
+                         w->gradient);
+  w->passes++;
+  for (size_t b = w->layers; b-- > 0;) {
+    sink_context sink = {w, b};
+    gptvq_ft_backward(&w->dims[b], &w->params[b].weights, w->tapes[b], w->gradient,
+                      &w->params[b].vector_gradients, take_gradient, &sink, b > 0 ? w->gradient : NULL);
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status evaluate(whole *w, double *divergence, gptvq_error *err) {
+  const size_t *list = w->split.held_count > 0 ? w->split.held : w->split.training;
+  size_t count = w->split.held_count > 0 ? w->split.held_count : w->split.training_count;
+  double sum = 0;
+  for (size_t i = 0; i < count; i += w->micro)
+    GPTVQ_TRY(run_windows(w, list + i, gptvq_min_size(w->micro, count - i), 0.0, &sum, err));
+  *divergence = sum / (double)(count * w->length);
+  return GPTVQ_OK;
+}
+
+static void build(whole *w) {
+  for (size_t b = 0; b < w->layers; b++) gptvq_ft_params_build(&w->params[b], true);
+  for (size_t i = 0; i < w->hidden; i++) w->norm[i] = gptvq_ft_round(w->vector_dtype, w->norm_theta[i]);
+}
+
+static void keep_best(whole *w) {
+  for (size_t b = 0; b < w->layers; b++) {
+    memcpy(w->best[b], w->params[b].theta, w->params[b].count * sizeof(float));
+    gptvq_ft_indices_keep(&w->params[b]);
+  }
+  memcpy(w->best[w->layers], w->norm_theta, w->hidden * sizeof(float));
+}
+
+static gptvq_status create(whole *w, gptvq_block *blocks, const float *final_norm, size_t windows,
+                           const gptvq_finetune_options *options, gptvq_error *err) {
+  size_t tokens = w->micro * w->length;
+  GPTVQ_TRY(gptvq_ft_windows_create(windows, options, &w->split, err));
+  w->batch = gptvq_min_size(gptvq_max_size(options->batch, 1), w->split.training_count);
+  w->dims = calloc(w->layers, sizeof *w->dims);
+  w->rope = calloc(w->layers, sizeof *w->rope);
+  w->params = calloc(w->layers, sizeof *w->params);
+  w->adams = calloc(w->layers + 1, sizeof *w->adams);
+  w->tapes = calloc(w->layers, sizeof *w->tapes);
+  w->best = calloc(w->layers + 1, sizeof *w->best);
+  if (w->dims == NULL || w->rope == NULL || w->params == NULL || w->adams == NULL || w->tapes == NULL ||
+      w->best == NULL)
+    return gptvq_fail_memory(err, "fine-tuning: lists of blocks", w->layers * sizeof *w->params);
+  for (size_t b = 0; b < w->layers; b++) {
+    GPTVQ_TRY(gptvq_ft_dims_create(w->original, &blocks[b], w->length, &w->dims[b], &w->rope[b], err));
+    GPTVQ_TRY(gptvq_ft_params_create(&w->dims[b], &blocks[b], w->vector_dtype, &w->params[b], err));
+    if (options->index_rate > 0)
+      GPTVQ_TRY(
+          gptvq_ft_indices_create(&w->params[b], &w->original->blocks[b], (float)options->index_pull, err));
+    GPTVQ_TRY(gptvq_ft_adam_create(w->params[b].count, &w->adams[b], err));
+    GPTVQ_TRY(gptvq_ft_tape_create(&w->dims[b], tokens, true, &w->tapes[b], err));
+    if ((w->best[b] = gptvq_alloc(w->params[b].count, sizeof(float))) == NULL)
+      return gptvq_fail_memory(err, "fine-tuning: the best parameters", w->params[b].count * sizeof(float));
+  }
+  GPTVQ_TRY(gptvq_ft_adam_create(w->hidden, &w->adams[w->layers], err));
+  struct {
+    float **place;
+    size_t floats;
+  } parts[] = {{&w->best[w->layers], w->hidden},
+               {&w->head, w->vocab * w->hidden},
+               {&w->teacher, windows * w->length * w->hidden},
+               {&w->norm, w->hidden},
+               {&w->norm_theta, w->hidden},
+               {&w->norm_unit, w->hidden},
+               {&w->norm_gradient, w->hidden},
+               {&w->x, tokens * w->hidden},
+               {&w->normed, tokens * w->hidden},
+               {&w->gradient, tokens * w->hidden},
+               {&w->scale, tokens},
+               {&w->logits, HEAD_TOKENS * w->vocab},
+               {&w->teacher_logits, HEAD_TOKENS * w->vocab}};
+  size_t total = 0;
+  bool failed = (w->losses = gptvq_alloc(HEAD_TOKENS, sizeof(double))) == NULL;
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    total += gptvq_saturated_size(parts[i].floats, sizeof(float));
+    if ((*parts[i].place = gptvq_alloc(parts[i].floats, sizeof(float))) == NULL) failed = true;
+  }
+  if (failed) return gptvq_fail_memory(err, "fine-tuning: the model's head and hidden states", total);
+  gptvq_linear_decode(&w->original->head, w->head);
+  double sum = 0;
+  for (size_t i = 0; i < w->hidden; i++) sum += (double)final_norm[i] * (double)final_norm[i];
+  for (size_t i = 0; i < w->hidden; i++) {
+    w->norm[i] = w->norm_theta[i] = final_norm[i];
+    w->norm_unit[i] = (float)sqrt(sum / (double)w->hidden);
+  }
+  return run_teacher(w, windows, err);
+}
+
+static void release(whole *w) {
+  for (size_t b = 0; b < w->layers; b++) {
+    if (w->rope != NULL) free(w->rope[b]);
+    if (w->params != NULL) gptvq_ft_params_release(&w->params[b]);
+    if (w->tapes != NULL) gptvq_ft_tape_destroy(w->tapes[b]);
+  }
+  for (size_t b = 0; b <= w->layers; b++) {
+    if (w->adams != NULL) gptvq_ft_adam_release(&w->adams[b]);
+    if (w->best != NULL) free(w->best[b]);
+  }
+  void *parts[] = {w->dims,  w->rope,    w->params,   w->adams,      w->tapes,     w->best,
+                   w->head,  w->teacher, w->norm,     w->norm_theta, w->norm_unit, w->norm_gradient,
+                   w->x,     w->normed,  w->gradient, w->scale,      w->logits,    w->teacher_logits,
+                   w->losses};
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
+  gptvq_ft_windows_release(&w->split);
+}
+
+static gptvq_status take_step(whole *w, double table_rate, double vector_rate, gptvq_error *err) {
+  const size_t *list = gptvq_ft_windows_next(&w->split, w->batch);
+  double sum = 0;
+  for (size_t b = 0; b < w->layers; b++) gptvq_ft_params_begin(&w->params[b]);
+  memset(w->norm_gradient, 0, w->hidden * sizeof(float));
+  for (size_t i = 0; i < w->batch; i += w->micro)
+    GPTVQ_TRY(run_windows(w, list + i, gptvq_min_size(w->micro, w->batch - i),
+                          1.0 / (double)(w->batch * w->length), &sum, err));
+  for (size_t b = 0; b < w->layers; b++) {
+    gptvq_ft_params *p = &w->params[b];
+    gptvq_ft_params_finish(p);
+    gptvq_ft_adam_update(&w->adams[b], gptvq_ft_table_values(p), table_rate, vector_rate, p->unit,
+                         p->gradient, p->theta);
+  }
+  gptvq_ft_adam_update(&w->adams[w->layers], 0, table_rate, vector_rate, w->norm_unit, w->norm_gradient,
+                       w->norm_theta);
+  return GPTVQ_OK;
+}
+
+static gptvq_status train(whole *w, const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
+                          gptvq_finetune_result *result, gptvq_error *err) {
+  size_t stale = 0;
+  GPTVQ_TRY(evaluate(w, &result->before, err));
+  result->after = result->before;
+  if (!isfinite(result->before))
+    return gptvq_fail(
+        err, GPTVQ_ERROR_NUMERIC,
+        "fine-tuning: NaN or infinity in the predictions of the original or of the quantized model");
+  for (size_t step = 0; step < options->steps; step++) {
+    if (step > 0) build(w);
+    double factor = gptvq_ft_schedule(step, options->steps), divergence;
+    w->index_rate = factor * options->index_rate;
+    GPTVQ_TRY(take_step(w, factor * options->table_rate, factor * options->vector_rate, err));
+    result->steps = step + 1;
+    if ((step + 1) % gptvq_max_size(options->evaluate_every, 1) != 0 && step + 1 != options->steps) continue;
+    build(w);
+    GPTVQ_TRY(evaluate(w, &divergence, err));
+    GPTVQ_TRY(gptvq_report_progress(callbacks, "finetune", "", step + 1, options->steps, divergence, err));
+    if (divergence < result->after) {
+      result->after = divergence;
+      result->best_step = step + 1;
+      keep_best(w);
+      stale = 0;
+    } else if (++stale >= options->patience) break;
+  }
+  return GPTVQ_OK;
+}
+
+static size_t windows_at_once(const gptvq_finetune_options *options, size_t length) {
+  return gptvq_min_size(gptvq_max_size(1, options->max_tokens / length), gptvq_max_size(options->batch, 1));
+}
+
+size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, size_t length,
+                                  const gptvq_finetune_options *options) {
+  const gptvq_config *c = &original->config;
+  size_t tokens = windows_at_once(options, length) * length,
+         attention = (c->heads + 2 * c->kv_heads) * c->head_dim;
+  /* per token and block, in floats: what the tape keeps, and what its backward part needs */
+  size_t kept = 4 * c->hidden + attention + c->heads * (c->head_dim + 1) + 3 * c->intermediate;
+  size_t backward = 2 * c->hidden + gptvq_max_size(attention, 2 * c->intermediate) +
+                    gptvq_max_size(c->heads * c->head_dim, c->intermediate);
+  double bytes = (double)original->info.linear_values *
+                     (options->index_rate > 0 ? 20.0 : 6.0) + /* weights, indices, shadow values */
+                 sizeof(float) * ((double)c->layers * (double)tokens * (double)(kept + backward) +
+                                  (double)windows * (double)length * (double)c->hidden +
+                                  3.0 * (double)tokens * (double)c->hidden +
+                                  (double)c->vocab * (double)(c->hidden + 2 * HEAD_TOKENS));
+  return bytes < 9e18 ? (size_t)bytes : SIZE_MAX;
+}
+
+gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *blocks, float *final_norm,
+                                  gptvq_dtype vector_dtype, size_t windows, size_t length,
+                                  const int32_t *tokens, const gptvq_finetune_options *options,
+                                  const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
+                                  gptvq_error *err) {
+  const double start = gptvq_clock();
+  *result = (gptvq_finetune_result){0};
+  const gptvq_config *c = &original->config;
+  whole w = {.original = original,
+             .layers = c->layers,
+             .length = length,
+             .hidden = c->hidden,
+             .vocab = c->vocab,
+             .micro = windows_at_once(options, length),
+             .tokens = tokens,
+             .vector_dtype = vector_dtype};
+  gptvq_status status = create(&w, blocks, final_norm, windows, options, err);
+  if (status == GPTVQ_OK) status = train(&w, options, callbacks, result, err);
+  if (status == GPTVQ_OK && result->best_step > 0) {
+    for (size_t b = 0; b < w.layers; b++) {
+      memcpy(w.params[b].theta, w.best[b], w.params[b].count * sizeof(float));
+      gptvq_ft_indices_restore(&w.params[b]);
+      gptvq_ft_params_store(&w.params[b]);
+    }
+    for (size_t i = 0; i < w.hidden; i++) final_norm[i] = gptvq_ft_round(vector_dtype, w.best[w.layers][i]);
+  }
+  release(&w);
+  result->seconds = gptvq_clock() - start;
+  return status;
+}
