@@ -1,5 +1,5 @@
 #!/bin/sh
-# Renews the tables between the markers of README.md and docs/METHOD.md from bench/*.csv: mean over the seeds, ± half their range.
+# Renews the tables between the markers of README.md and docs/RESULTS.md from bench/*.csv: mean over the seeds, ± half their range.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -50,7 +50,7 @@ awk -F, '
           b[7], spread(b[2], b[8], "%.4f"), b[11], b[2]
       last = base
       printf "| %s | %.4f | %.2f %%%s | %+.2f | %.4f%s | %+.1f %% | %.0f | %d |\n", substr(s, at + 2), a[3], 100 * a[5], spread(a[2], 100 * a[6], "%.2f"),
-        100 * (a[5] - b[5]), a[7], spread(a[2], a[8], "%.4f"), 100 * (a[7] / b[7] - 1), a[11], a[2] } }' "$work/means" | bench/insert-table.sh docs/METHOD.md ingredients
+        100 * (a[5] - b[5]), a[7], spread(a[2], a[8], "%.4f"), 100 * (a[7] / b[7] - 1), a[11], a[2] } }' "$work/means" | bench/insert-table.sh docs/RESULTS.md ingredients
 
 # beside the code of the authors
 grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
@@ -62,7 +62,7 @@ grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
   { f = $5 ": fine-tuning"
     printf "| %s | %.4f | %.2f %% | %.4f | %.2f %%%s | %.0f %% |", $2, $3, 100 * $4, bits[$5], 100 * excess[$5], spread($5), 100 * excess[$5] / $4
     if (f in excess) printf " %.2f %%%s | %.0f %% |\n", 100 * excess[f], spread(f), 100 * excess[f] / $4
-    else print " | |" }' | bench/insert-table.sh docs/METHOD.md authors
+    else print " | |" }' | bench/insert-table.sh docs/RESULTS.md authors
 
 # beside the types of llama.cpp, by size
 {
@@ -70,15 +70,15 @@ grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
   awk -F, '$1 ~ /^gptvq/ && ($1 !~ /:/ || $1 ~ /: (allocation|fine-tuning|allocation and fine-tuning)$/) { printf "%.4f| %.2f %% | | %s |\n", $3, 100 * $10, $1 }' "$work/means"
 } | sort -n | awk '
   BEGIN { print "| bits | excess, gptvq | excess, llama.cpp | |"; print "| --- | --- | --- | --- |" }
-  { print "| " $0 }' | bench/insert-table.sh docs/METHOD.md llama
+  { print "| " $0 }' | bench/insert-table.sh docs/RESULTS.md llama
 
 # the published algorithm and its ablations
 [ ! -e bench/paper.csv ] || means bench/paper.csv | awk -F, '
   BEGIN { print "| setting | bits | perplexity | excess | KL divergence | CPU seconds | seeds |"; print "| --- | --- | --- | --- | --- | --- | --- |" }
   { printf "| %s | %.4f | %.3f | %.2f %%%s | %.4f | %.0f | %d |\n", $1, $3, $4, 100 * $5, ($2 > 1 ? sprintf(" ± %.2f", 100 * $6) : ""), $7, $11, $2 }' |
-  bench/insert-table.sh docs/METHOD.md paper
+  bench/insert-table.sh docs/RESULTS.md paper
 
 # texts swapped
 [ ! -e bench/halves.csv ] || means bench/halves.csv | awk -F, '
   BEGIN { print "| setting | bits | excess, mean of both directions | KL divergence |"; print "| --- | --- | --- | --- |" }
-  $1 != "bf16" { printf "| %s | %.4f | %.2f %% ± %.2f | %.4f ± %.4f |\n", $1, $3, 100 * $5, 100 * $6, $7, $8 }' | bench/insert-table.sh docs/METHOD.md halves
+  $1 != "bf16" { printf "| %s | %.4f | %.2f %% ± %.2f | %.4f ± %.4f |\n", $1, $3, 100 * $5, 100 * $6, $7, $8 }' | bench/insert-table.sh docs/RESULTS.md halves
