@@ -242,7 +242,7 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
   GPTVQ_TRY(recover(out, resume != 0, err));
   if (out->published || !gptvq_path_exists(out->path)) return GPTVQ_OK;
   if (!force)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use --force to replace it", out->path);
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use `force` to replace it", out->path);
   return check_replaceable(out, err);
 }
 
@@ -302,7 +302,7 @@ gptvq_status gptvq_output_begin(const gptvq_output *out, const json_t *before, j
     return gptvq_fail(
         err, GPTVQ_ERROR_IO,
         "%s holds %" JSON_INTEGER_FORMAT
-        " finished blocks of an interrupted run: continue it with --resume or start over with --force",
+        " finished blocks of an interrupted run: continue it with `resume` or start over with `force`",
         out->work, blocks);
   json_t *state = json_pack("{s:O}", "run", run);
   if (state == NULL) return gptvq_fail_memory(err, "the description of the run", 0);

@@ -321,7 +321,7 @@ static void output_folders_are_checked_before_any_work(void **state) {
   assert_int_equal(gptvq_output_check("", "model", 1, 0, &out, &error), GPTVQ_ERROR_ARGUMENT);
   gptvq_output_release(&out);
   assert_int_equal(gptvq_output_check("other", "model", 0, 0, &out, &error), GPTVQ_ERROR_IO);
-  assert_non_null(strstr(error.message, "--force"));
+  assert_non_null(strstr(error.message, "`force`"));
   gptvq_output_release(&out);
   assert_int_equal(gptvq_output_check("other", "model", 1, 0, &out, &error),
                    GPTVQ_ERROR_IO); /* not a model: never replaced */
