@@ -230,11 +230,11 @@ gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, double inputs_share, 
     if (m->rows > 0)
       for (size_t i = 0; i < count * cols; i++) w[i] += (float)stream_share * m->shift[r * cols + i];
     if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(count * cols, w)) {
-      status =
-          gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                     "%s: making up for the deviation of its inputs gives NaN or infinity: the original "
-                     "model's activations are too large here; do without (`mismatch` 0 `mismatch_stream` 0)",
-                     name);
+      status = gptvq_fail(
+          err, GPTVQ_ERROR_NUMERIC,
+          "%s: making up for the deviation of its inputs gives NaN or infinity: the original "
+          "model's activations are too large here; do without (`mismatch` 0 and `mismatch_stream` 0)",
+          name);
       break;
     }
   }

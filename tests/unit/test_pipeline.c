@@ -484,7 +484,7 @@ static void memory_is_estimated(void **state) {
   assert_false(gptvq_memory_warning(5e9, 4e9, 0.0, text, sizeof text));
   assert_true(gptvq_memory_warning(5e9, 4e9, 4.5e9, text, sizeof text));
   assert_string_equal(text, "this takes about 5.0 GB of memory at its peak, but only 4.5 GB are available: "
-                            "4.0 GB with --mismatch 0 --mismatch-stream 0");
+                            "4.0 GB with `mismatch` 0 and `mismatch_stream` 0");
   assert_true(gptvq_memory_warning(5e9, 4e9, 3e9, text, sizeof text));
   assert_non_null(strstr(text, "`mismatch_stream` 0 and less with fewer `calib_samples`"));
   assert_true(gptvq_memory_warning(5e9, 5e9, 3e9, text, sizeof text));
