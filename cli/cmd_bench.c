@@ -157,7 +157,7 @@ static int bench_model(int argc, char **argv) {
        .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "everything as JSON"},
       {GPTVQ_OPTION_FLAG, "samples", .value = &job.samples, .help = "every single time in the JSON"},
-      {GPTVQ_OPTION_END}};
+      {.kind = GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {
       .name = "bench model",
       .usage = "MODEL [--prompt N] [--tokens N] [options]",
@@ -213,7 +213,7 @@ static int make_model(int argc, char **argv) {
       gptvq_cli_field("scale_block", format),
       {GPTVQ_OPTION_SEED, "seed", .value = &model.seed, .argument = "S", .help = "other random weights"},
       {GPTVQ_OPTION_FLAG, "force", .value = &model.force, .help = "replace an existing model folder"},
-      {GPTVQ_OPTION_END}};
+      {.kind = GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {
       .name = "bench make-model",
       .usage = "-o DIR [--shape NAME] [--layers N] [options]",

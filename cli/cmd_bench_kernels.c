@@ -55,7 +55,7 @@ int gptvq_cmd_bench_kernels(int argc, char **argv) {
       {GPTVQ_OPTION_SIZE, "memory", .value = &megabytes, .min = 64, .max = 1 << 20, .argument = "MIB",
        .help = "memory to walk through, several times what the caches hold (default 256)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &json, .help = "everything as JSON"},
-      {GPTVQ_OPTION_END}};
+      {.kind = GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {
       .name = "bench kernels",
       .usage = "[--shapes N] [--rounds N] [options]",

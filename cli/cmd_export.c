@@ -11,7 +11,7 @@ int gptvq_cmd_export(int argc, char **argv) {
       {GPTVQ_OPTION_CHOICE, "format", .value = &format, .choices = formats, .argument = "hf",
        .help = "hf: a Hugging Face folder of bf16 weights (default)"},
       {GPTVQ_OPTION_FLAG, "force", .value = &force, .help = "replace DIR if it is a model folder"},
-      {GPTVQ_OPTION_END}};
+      {.kind = GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {.name = "export",
                                      .usage = "PACKED -o DIR [--format hf] [--force]",
                                      .summary = "de-quantize a packed folder into one that other tools load",

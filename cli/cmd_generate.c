@@ -252,7 +252,7 @@ int gptvq_cmd_generate(int argc, char **argv) {
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
        .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "text, ids and speed as JSON, at the end"},
-      {GPTVQ_OPTION_END}};
+      {.kind = GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {.name = "generate",
                                      .usage = "MODEL -p TEXT [-n N] [options]",
                                      .summary = "continue a prompt with a model folder, original or packed",

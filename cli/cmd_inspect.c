@@ -154,7 +154,7 @@ static int print_text(const gptvq_model *model, const gptvq_model_info *info, co
 int gptvq_cmd_inspect(int argc, char **argv) {
   int json = 0;
   const gptvq_option options[] = {{GPTVQ_OPTION_FLAG, "json", .value = &json, .help = "everything as JSON"},
-                                  {GPTVQ_OPTION_END}};
+                                  {.kind = GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {
       .name = "inspect",
       .usage = "MODEL [--json]",

@@ -67,7 +67,7 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
     n += own_options(line, section, options + n);
     n += gptvq_cli_fields(section, &line->options, options + n, CAPACITY - 1 - n);
   }
-  options[n] = (gptvq_option){GPTVQ_OPTION_END};
+  options[n] = (gptvq_option){.kind = GPTVQ_OPTION_END};
   for (size_t i = 0; i < n; i++)
     if (options[i].name != NULL) note_given(line, &options[i]);
   const gptvq_cli_command command = {

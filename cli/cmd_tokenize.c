@@ -93,7 +93,7 @@ int gptvq_cmd_tokenize(int argc, char **argv) {
        .help = "with --decode: leave special tokens out"},
       {GPTVQ_OPTION_FLAG, "json", .value = &json,
        .help = "print a JSON list of ids, with --decode a JSON string"},
-      {GPTVQ_OPTION_END}};
+      {.kind = GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {.name = "tokenize",
                                      .usage = "MODEL --text FILE [options]",
                                      .summary = "token ids of a text, and back",

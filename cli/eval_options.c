@@ -30,7 +30,7 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &eval->model_options.head_bits, .min = 8, .max = 16,
        .argument = "8|16", .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &eval->json, .help = "the result as JSON"},
-      {GPTVQ_OPTION_END}};
+      {.kind = GPTVQ_OPTION_END}};
   memcpy(table, options, sizeof options);
 }
 

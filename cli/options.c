@@ -18,7 +18,7 @@ static const gptvq_option common_options[] = {
          "CPUs to use, such as 0-3,6: one thread bound to each. Or the highest instruction set: auto, ref,\n"
          "avx2, avx512, neon, dotprod (default: $GPTVQ_CPU or auto; for both, set the variable)"},
     {GPTVQ_OPTION_FLAG, "quiet", .value = &quiet, .help = "no progress, only warnings and errors"},
-    {GPTVQ_OPTION_END}};
+    {.kind = GPTVQ_OPTION_END}};
 
 static bool takes_value(const gptvq_option *option) {
   return option->kind != GPTVQ_OPTION_FLAG && option->kind != GPTVQ_OPTION_SWITCH;
