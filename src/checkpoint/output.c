@@ -32,6 +32,37 @@ static gptvq_status contains(const char *outer, const char *inner, bool *inside,
   return status;
 }
 
+/* Is `source` in `place`, or one of the files that its links point to, as in the hub's cache? */
+typedef struct link_job {
+  const char *place, *source;
+  bool *inside;
+  gptvq_status status;
+  gptvq_error *err;
+} link_job;
+
+static bool entry_outside(void *context, int folder, const char *name) {
+  struct stat info;
+  link_job *job = context;
+  if (fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISLNK(info.st_mode) ||
+      fstatat(folder, name, &info, 0) != 0 || !S_ISREG(info.st_mode))
+    return true;
+  char *path = gptvq_join_path(job->source, name);
+  if (path == NULL) job->status = gptvq_fail_memory(job->err, name, strlen(name));
+  else job->status = contains(job->place, path, job->inside, job->err);
+  free(path);
+  return job->status == GPTVQ_OK && !*job->inside;
+}
+
+static gptvq_status needs(const char *source, const char *place, bool *inside, gptvq_error *err) {
+  GPTVQ_TRY(contains(place, source, inside, err));
+  int folder = *inside || !gptvq_path_exists(place) ? -1 : open(source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return GPTVQ_OK; /* who reads `source` will say what is wrong with it */
+  link_job job = {place, source, inside, GPTVQ_OK, err};
+  (void)gptvq_each_entry(folder, entry_outside, &job);
+  close(folder);
+  return job.status;
+}
+
 /* A symbolic link to a folder? */
 static bool is_link_to_folder(const char *path) {
   struct stat info;
@@ -145,11 +176,22 @@ static void folder_id(const char *path, char text[FOLDER_ID]) {
                  born ? (long long)info.stx_btime.tv_sec : 0, born ? info.stx_btime.tv_nsec : 0);
 }
 
+/* A disk mounted there, as a container's volume? Such a folder can be filled, but not exchanged. */
+static bool is_mount_point(const char *path) {
+  struct statx info;
+  return statx(AT_FDCWD, path, 0, 0, &info) == 0 && (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
 /* May OUT be replaced? Only a folder that holds a model and nothing else, or nothing at all. */
 static gptvq_status check_replaceable(const gptvq_output *out, gptvq_error *err) {
   const char *path = out->path;
   char *foreign;
   if (!gptvq_is_folder(path)) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a folder", path);
+  if (is_mount_point(path))
+    return gptvq_fail(err, GPTVQ_ERROR_IO,
+                      "%s is where a disk is mounted, which cannot be replaced: choose a folder inside it, "
+                      "such as %s/model",
+                      path, path);
   char *config_path = gptvq_join_path(path, "config.json");
   if (config_path == NULL) return gptvq_fail_memory(err, path, strlen(path));
   json_t *config = NULL;
@@ -233,7 +275,7 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
   const char *const places[] = {out->path, out->work};
   for (size_t i = 0; i < 2 && source_dir != NULL; i++) {
     bool inside;
-    GPTVQ_TRY(contains(places[i], source_dir, &inside, err));
+    GPTVQ_TRY(needs(source_dir, places[i], &inside, err));
     if (inside)
       return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                         "the output folder %s holds the input model %s: choose another", places[i],
@@ -410,8 +452,8 @@ static gptvq_status each_side_file(const char *from, side_task task, void *conte
     if (!gptvq_is_side_file(entry->d_name)) continue;
     char *path = gptvq_join_path(from, entry->d_name);
     if (path == NULL) status = gptvq_fail_memory(err, entry->d_name, strlen(entry->d_name));
-    else if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size <= max_side_file)
-      status = task(context, path, entry->d_name, err);
+    else if (stat(path, &info) != 0 || (S_ISREG(info.st_mode) && info.st_size <= max_side_file))
+      status = task(context, path, entry->d_name, err); /* of a broken link it says that it is one */
     free(path);
   }
   closedir(folder);

@@ -22,12 +22,33 @@ printf 'Once upon a time' > short.txt
   ln -s m link
   expect_fail '[23]' '.' quantize m -o link $rtn --force
   rm link
+  # what links of the input point to counts as the input: one file is enough, and OUT.partial is no place either
+  for place in target target.partial; do
+    mkdir $place linked && cp m/*.json m/*.safetensors $place
+    ln -s ../$place/tokenizer.json linked/ && cp m/config.json m/model.safetensors linked
+    expect_fail 2 "the output folder $place holds .* linked: choose another" quantize linked -o target $rtn --force
+    ln -s "$PWD/$place/model.safetensors" linked/other && rm linked/tokenizer.json linked/model.safetensors
+    mv linked/other linked/model.safetensors
+    expect_fail 2 "the output folder $place holds .* linked: choose another" quantize linked -o target $rtn --force
+    rm -r $place linked
+  done
+
+  # what cannot be exchanged in the end is refused at the beginning
+  expect_fail 3 '/proc is where a disk is mounted' quantize m -o /proc $rtn --force
+
+  # a tokenizer that is a link to nothing is not left out in silence
+  cp -r m broken && rm broken/tokenizer.json && ln -s nothing broken/tokenizer.json
+  expect_fail 3 'broken/tokenizer.json: it is a link to a file that does not exist' quantize broken -o out2 $rtn
+  rm -r broken
 
   # full disk: a file-size limit of 256 kB
   limited() { (ulimit -f 512 && exec "$GPTVQ" quantize "$@"); }
   expect_fail 3 '(write|File too large|space)' limited m -o full $rtn
   limited_export() { (ulimit -f 512 && exec "$GPTVQ" export "$@"); }
   expect_ok quantize m -o packed $rtn
+  mkdir linked && ln -s "$PWD"/packed/* linked/
+  expect_fail 2 'packed holds .* linked: choose another' "$GPTVQ" export linked -o packed --format hf --force
+  rm -r linked
   # a link to an output folder stays a link: what it points to is replaced
   ln -s packed alias
   expect_fail 3 'packed exists; use --force' quantize m -o alias $rtn
