@@ -26,14 +26,14 @@ gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quan
   size_t context = model->config.max_positions, tokens;
   *length = options->calib_length != 0 ? options->calib_length : gptvq_min_size(DEFAULT_LENGTH, context);
   if (options->calib_samples == 0)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "0 calibration windows: give at least 1 (--calib-samples)");
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "0 calibration windows: give at least 1 (`calib_samples`)");
   if (*length > context)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "calibration windows of %zu tokens exceed the model's context of %zu (--calib-length)",
+                      "calibration windows of %zu tokens exceed the model's context of %zu (`calib_length`)",
                       *length, context);
   if (!gptvq_mul(options->calib_samples, *length, &tokens) || tokens > max_tokens)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "%zu calibration windows of %zu tokens are too many (--calib-samples)",
+                      "%zu calibration windows of %zu tokens are too many (`calib_samples`)",
                       options->calib_samples, *length);
   return GPTVQ_OK;
 }
@@ -153,7 +153,7 @@ static gptvq_status cut_text(const gptvq_model *model, const char *model_dir,
   GPTVQ_TRY_GOTO(gptvq_tokenizer_encode(tokenizer, text, size, 0, &ids, &count, err));
   if (count < out->length) {
     status = gptvq_fail(err, GPTVQ_ERROR_DATA,
-                        "calibration text %s is too short: %zu tokens, one window needs %zu (--calib-length)",
+                        "calibration text %s is too short: %zu tokens, one window needs %zu (`calib_length`)",
                         options->calib, count, out->length);
     goto done;
   }
@@ -324,7 +324,7 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
         "this method needs calibration text: give a text file, or \"self\" to sample it from the model "
-        "(--calib FILE|self)");
+        "(`calib`)");
   gptvq_status status = gptvq_calibration_init(model, options, out, err);
   const char *slash = strrchr(options->calib, '/');
   (void)snprintf(out->source, sizeof out->source, "%s", slash != NULL ? slash + 1 : options->calib);

@@ -233,7 +233,7 @@ gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, double inputs_share, 
       status =
           gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                      "%s: making up for the deviation of its inputs gives NaN or infinity: the original "
-                     "model's activations are too large here; do without (--mismatch 0 --mismatch-stream 0)",
+                     "model's activations are too large here; do without (`mismatch` 0, `mismatch_stream` 0)",
                      name);
       break;
     }

@@ -151,7 +151,7 @@ static gptvq_status check_replaceable(const gptvq_output *out, gptvq_error *err)
   const char *path = out->path;
   char *foreign;
   if (!out->force)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use --force to replace it", path);
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use `force` to replace it", path);
   if (!gptvq_is_folder(path)) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a folder", path);
   char *config_path = gptvq_join_path(path, "config.json");
   if (config_path == NULL) return gptvq_fail_memory(err, path, strlen(path));
@@ -301,7 +301,7 @@ gptvq_status gptvq_output_begin(const gptvq_output *out, const json_t *before, j
     return gptvq_fail(
         err, GPTVQ_ERROR_IO,
         "%s holds %" JSON_INTEGER_FORMAT
-        " finished blocks of an interrupted run: continue it with --resume or start over with --force",
+        " finished blocks of an interrupted run: continue it with `resume` or start over with `force`",
         out->work, blocks);
   json_t *state = json_pack("{s:O}", "run", run);
   if (state == NULL) return gptvq_fail_memory(err, "the description of the run", 0);

@@ -321,7 +321,7 @@ static void output_folders_are_checked_before_any_work(void **state) {
   assert_int_equal(gptvq_output_check("", "model", 1, 0, &out, &error), GPTVQ_ERROR_ARGUMENT);
   gptvq_output_release(&out);
   assert_int_equal(gptvq_output_check("other", "model", 0, 0, &out, &error), GPTVQ_ERROR_IO);
-  assert_non_null(strstr(error.message, "--force"));
+  assert_non_null(strstr(error.message, "`force`"));
   gptvq_output_release(&out);
   assert_int_equal(gptvq_output_check("other", "model", 1, 0, &out, &error),
                    GPTVQ_ERROR_IO); /* not a model: never replaced */
@@ -405,7 +405,7 @@ static void a_folder_that_has_appeared_is_not_replaced(void **state) {
     tiny_write_text("late", "config.json", old_config);
     gptvq_status status = gptvq_output_publish(&out, NULL, &error);
     assert_int_equal(status, force ? GPTVQ_OK : GPTVQ_ERROR_IO);
-    if (!force) assert_non_null(strstr(error.message, "late exists; use --force"));
+    if (!force) assert_non_null(strstr(error.message, "late exists; use `force`"));
     assert_text("late/config.json", force ? new_config : old_config);
     assert_int_equal(gptvq_path_exists("late.partial"), !force);
     gptvq_output_discard(&out);

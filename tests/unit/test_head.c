@@ -175,7 +175,7 @@ static void refusals(void **state) {
   for (size_t i = 0; i < 600; i++) weights[i] = 1e-8f; /* / 127 rounds to no fp16 number near it */
   assert_int_equal(gptvq_pack_head(&head, &packed, &memory, &error), GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(error.message, "lm_head"));
-  assert_non_null(strstr(error.message, "--head-bits 16"));
+  assert_non_null(strstr(error.message, "`head_bits` 16"));
   for (size_t i = 0; i < 300; i++) weights[i] = 0.5f; /* one row of no weight beside another does no harm */
   ok(gptvq_pack_head(&head, &packed, &memory, err));
   free(memory);

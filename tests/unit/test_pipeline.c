@@ -239,7 +239,7 @@ static void a_partial_run_is_not_lost_or_mixed_up(void **state) {
   assert_int_equal(watched("llama", "p", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
   /* without --resume or --force it stays as it is */
   assert_int_equal(gptvq_quantize("llama", "p", &o, NULL, NULL, &error), GPTVQ_ERROR_IO);
-  assert_non_null(strstr(error.message, "--resume"));
+  assert_non_null(strstr(error.message, "`resume`"));
   other = o;
   other.resume = 1;
   other.index_bits = 5;
@@ -304,7 +304,7 @@ static void refusals_leave_nothing_behind(void **state) {
   (void)state;
   gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_RTN), bad;
   ok(gptvq_quantize("llama", "done", &o, NULL, NULL, err));
-  expect_refused("llama", "done", &o, GPTVQ_ERROR_IO, "--force");
+  expect_refused("llama", "done", &o, GPTVQ_ERROR_IO, "`force`");
   expect_refused("done", "again", &o, GPTVQ_ERROR_UNSUPPORTED, "already quantized");
   expect_refused("absent", "out", &o, GPTVQ_ERROR_IO, "absent");
   expect_refused("llama", "absent/out", &o, GPTVQ_ERROR_IO, "absent/out");
@@ -314,7 +314,7 @@ static void refusals_leave_nothing_behind(void **state) {
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "bits");
   bad = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
   bad.calib = NULL;
-  expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "--calib");
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "`calib`");
   bad.calib = "absent.txt";
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_IO, "absent.txt");
   tiny_write_text(".", "empty.txt", "");
@@ -329,7 +329,7 @@ static void refusals_leave_nothing_behind(void **state) {
   bad.calib_samples = SIZE_MAX / 4;
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "`calib_samples`");
   bad.calib_samples = (size_t)1 << 24; /* the most that is taken */
-  expect_refused("llama", "out", &bad, GPTVQ_ERROR_MEMORY, "--calib-samples");
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_MEMORY, "`calib_samples`");
   bad.calib_samples = 1;
   bad.calib_length = 129;
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "context of 128");
@@ -409,7 +409,7 @@ static void export_refuses_what_it_cannot_do(void **state) {
   assert_non_null(strstr(error.message, "not a packed model"));
   ok(gptvq_quantize("llama", "e", &o, NULL, NULL, err));
   assert_int_equal(gptvq_export_hf("e", "llama", 0, NULL, &error), GPTVQ_ERROR_IO);
-  assert_non_null(strstr(error.message, "--force"));
+  assert_non_null(strstr(error.message, "`force`"));
   assert_int_equal(gptvq_export_hf("e", "e", 1, NULL, &error), GPTVQ_ERROR_ARGUMENT);
   /* what comes out is the decoded weights, rounded once, under the original's tensors */
   ok(gptvq_export_hf("e", "e-hf", 0, NULL, err));
@@ -484,11 +484,11 @@ static void memory_is_estimated(void **state) {
   assert_false(gptvq_memory_warning(5e9, 4e9, 0.0, text, sizeof text));
   assert_true(gptvq_memory_warning(5e9, 4e9, 4.5e9, text, sizeof text));
   assert_string_equal(text, "this takes about 5.0 GB of memory at its peak, but only 4.5 GB are available: "
-                            "4.0 GB with --mismatch 0 --mismatch-stream 0");
+                            "4.0 GB with `mismatch` 0 and `mismatch_stream` 0");
   assert_true(gptvq_memory_warning(5e9, 4e9, 3e9, text, sizeof text));
-  assert_non_null(strstr(text, "--mismatch-stream 0 and less with fewer --calib-samples"));
+  assert_non_null(strstr(text, "`mismatch_stream` 0 and less with fewer `calib_samples`"));
   assert_true(gptvq_memory_warning(5e9, 5e9, 3e9, text, sizeof text));
-  assert_non_null(strstr(text, "3.0 GB are available: give fewer --calib-samples"));
+  assert_non_null(strstr(text, "3.0 GB are available: give fewer `calib_samples`"));
   gptvq_model_close(model);
 }
 

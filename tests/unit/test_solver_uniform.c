@@ -268,7 +268,7 @@ static void scales_hold_or_the_layer_is_refused(void **state) {
         fail_msg("2^%d, %u bits: %s", power, bits, gptvq_status_name(status));
       if (status != GPTVQ_OK) {
         assert_non_null(strstr(err.message, "layer.x"));
-        assert_non_null(strstr(err.message, "--method gptvq"));
+        assert_non_null(strstr(err.message, "`method` gptvq"));
         continue;
       }
       if (bits > 2 && !(r.error <= coarsest))

@@ -260,7 +260,7 @@ static gptvq_status pack_factors(const gptvq_vq *q, gptvq_packed *packed, gptvq_
     scales[r] = q->exponent == 0 ? q->factor_scales[r] : ldexpf(q->factor_scales[r], q->exponent);
   if (!gptvq_factor_scales_fit(scales, rank))
     return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                      "%s: the weights are too large for factored codebooks: leave out --svd-rank", q->name);
+                      "%s: the weights are too large for factored codebooks: leave out `svd_rank`", q->name);
   gptvq_codebooks_from_factors(tiles, q->k, rank, packed->codebook_left, packed->codebook_right, scales,
                                q->shape.codebook_bits, (void *)(uintptr_t)packed->codebooks,
                                (uint16_t *)packed->codebook_scales);

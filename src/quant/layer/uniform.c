@@ -108,7 +108,7 @@ gptvq_status gptvq_solve_uniform(const char *name, const gptvq_packed_shape *sha
     }
   }
   GPTVQ_TRY_GOTO(gptvq_check_half_scales(name, rows, u.energy,
-                                         "--method gptvq, or kmeans without data, stores such layers", err));
+                                         "`method` gptvq, or kmeans without data, stores such layers", err));
   for (size_t row = 0; row < rows; row++)
     gptvq_pack_unit(u.codes + row * u.unit, u.unit, shape->index_bits,
                     (uint8_t *)result->packed.indices + gptvq_unit_offset(shape, row, 0));

@@ -109,11 +109,11 @@ bool gptvq_memory_warning(double peak, double without_mismatch, double available
                available / 1e9);
   if (used < 0 || (size_t)used >= size) return true;
   if (without_mismatch < peak)
-    (void)snprintf(text + used, size - (size_t)used, "%.1f GB with --mismatch 0 --mismatch-stream 0%s",
+    (void)snprintf(text + used, size - (size_t)used, "%.1f GB with `mismatch` 0 and `mismatch_stream` 0%s",
                    without_mismatch / 1e9,
-                   without_mismatch > available ? " and less with fewer --calib-samples" : "");
+                   without_mismatch > available ? " and less with fewer `calib_samples`" : "");
   else
     (void)snprintf(text + used, size - (size_t)used,
-                   "give fewer --calib-samples or a shorter --calib-length");
+                   "give fewer `calib_samples` or a shorter `calib_length`");
   return true;
 }

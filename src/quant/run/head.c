@@ -97,11 +97,11 @@ gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, voi
     if (!isfinite(gptvq_fp16_to_float(job.scales[i])))
       status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                           "%s.weight: row %zu holds NaN, infinity or numbers too large for fp16 scales; "
-                          "--head-bits 16 keeps the head as it is",
+                          "`head_bits` 16 keeps the head as it is",
                           head->name, i / job.groups);
   if (status == GPTVQ_OK)
     status = gptvq_check_half_scales(head->name, head->rows, job.energy,
-                                     "--head-bits 16 keeps the head as it is", err);
+                                     "`head_bits` 16 keeps the head as it is", err);
   free(job.energy);
   if (status != GPTVQ_OK) {
     free(block);

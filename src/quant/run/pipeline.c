@@ -115,7 +115,7 @@ static gptvq_status check_memory(const run *r, gptvq_error *err) {
     return gptvq_fail(
         err, GPTVQ_ERROR_MEMORY,
         "the activations of %zu calibration windows of %zu tokens take %zu bytes, more than this "
-        "machine's memory: use fewer (--calib-samples, --calib-length)",
+        "machine's memory: use fewer (`calib_samples`, `calib_length`)",
         r->options.calib_samples, r->options.calib_length, bytes);
   return GPTVQ_OK;
 }
@@ -196,7 +196,7 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
         "%s cannot be resumed: the calibration text gives other tokens than in the first run; give the "
-        "same text, or start over with --force",
+        "same text, or start over with `force`",
         r->out.work);
   if (self && !found) GPTVQ_TRY(gptvq_saved_tokens_write(&r->out, c, err));
   memcpy(r->state.calibration_hash, hash, sizeof hash);
@@ -298,7 +298,7 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
           gptvq_checkpoint_get_packed(shards, block->linears[i].name, &packed, &info, &owned[i], err));
       if (packed.shape.rows != block->linears[i].rows || packed.shape.cols != block->linears[i].cols) {
         status = gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                            "%s: %s has another shape than the model's; start over with --force", r->out.work,
+                            "%s: %s has another shape than the model's; start over with `force`", r->out.work,
                             block->linears[i].name);
         goto done;
       }
@@ -396,7 +396,7 @@ static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptv
   json_decref(saved);
   if (status == GPTVQ_OK && !r->resumed)
     status =
-        gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use --force to replace it", r->out.path);
+        gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use `force` to replace it", r->out.path);
   if (status == GPTVQ_OK) status = report_folder(r->out.path, report, err);
   if (status != GPTVQ_OK) return status;
   report->blocks_resumed = r->state.blocks;
@@ -432,12 +432,12 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (r->needs_data && (r->options.calib == NULL || r->options.calib[0] == '\0'))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "%s needs calibration text: give a text file, or \"self\" to sample it from the model "
-                      "(--calib FILE|self)",
+                      "(`calib`)",
                       gptvq_method_name(r->options.method));
   bool tunes = r->options.finetune_steps > 0 || r->options.finetune_block_steps > 0;
   if (tunes && !r->needs_data)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "fine-tuning needs calibration data: --method gptvq or gptq, not %s",
+                      "fine-tuning needs calibration data: `method` gptvq or gptq, not %s",
                       gptvq_method_name(r->options.method));
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);

@@ -121,7 +121,7 @@ gptvq_status gptvq_run_state_parse(const gptvq_output *out, const json_t *root, 
       !json_is_integer(blocks) || json_integer_value(blocks) < 0)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s/" GPTVQ_STATE_NAME
-                      " is damaged: the run cannot be resumed; start over with --force",
+                      " is damaged: the run cannot be resumed; start over with `force`",
                       out->published ? out->path : out->work);
   *found = true;
   strcpy(state->calibration_hash, hash);
@@ -196,14 +196,14 @@ gptvq_status gptvq_run_identity_compare(const gptvq_output *out, const json_t *s
     return gptvq_fail(
         err, GPTVQ_ERROR_UNSUPPORTED,
         "%s was begun by gptvq %s, whose runs this version cannot resume (their state has format "
-        "%" JSON_INTEGER_FORMAT ", not %d): start over with --force",
+        "%" JSON_INTEGER_FORMAT ", not %d): start over with `force`",
         folder, json_string_value(json_object_get(saved, "gptvq_version")), format, GPTVQ_STATE_FORMAT);
   compare(&list, "", saved, now);
   if (list.count == 0) return GPTVQ_OK;
   return gptvq_fail(
       err, GPTVQ_ERROR_ARGUMENT,
       "%s cannot be resumed: %s%s; repeat the first run's options on the same model, or start over "
-      "with --force",
+      "with `force`",
       folder, list.text, list.count > 3 ? "; and more" : "");
 }
 

@@ -245,7 +245,7 @@ static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
     return gptvq_fail(
         err, GPTVQ_ERROR_MEMORY,
         "fine-tuning the whole model takes about %.1f GB, more than this machine's memory: leave it out "
-        "(--finetune-steps 0) or use a larger machine",
+        "(`finetune_steps` 0) or use a larger machine",
         (double)bytes * 1e-9);
   return GPTVQ_OK;
 }
