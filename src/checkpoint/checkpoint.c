@@ -389,12 +389,12 @@ static bool has_special32(const uint8_t *data, size_t n) {
   return found != 0;
 }
 
-static bool has_special(const gptvq_tensor *tensor, size_t at, size_t n) {
+bool gptvq_tensor_is_finite(const gptvq_tensor *tensor, size_t at, size_t n) {
   switch (tensor->type) {
-  case GPTVQ_T_F32: return has_special32(tensor->data + 4 * at, n);
-  case GPTVQ_T_F16: return has_special16(tensor->data + 2 * at, n, 0x7c00u);
-  case GPTVQ_T_BF16: return has_special16(tensor->data + 2 * at, n, 0x7f80u);
-  default: return false; /* integers */
+  case GPTVQ_T_F32: return !has_special32(tensor->data + 4 * at, n);
+  case GPTVQ_T_F16: return !has_special16(tensor->data + 2 * at, n, 0x7c00u);
+  case GPTVQ_T_BF16: return !has_special16(tensor->data + 2 * at, n, 0x7f80u);
+  default: return true; /* integers */
   }
 }
 
@@ -410,7 +410,8 @@ static void find_special(void *context, size_t begin, size_t end, size_t thread)
   finite_job *job = context;
   for (size_t chunk = begin; chunk < end && chunk < atomic_load(&job->first); chunk++) {
     size_t at = chunk * FINITE_CHUNK;
-    if (!has_special(job->tensor, at, gptvq_min_size(FINITE_CHUNK, job->tensor->count - at))) continue;
+    size_t n = gptvq_min_size(FINITE_CHUNK, job->tensor->count - at);
+    if (gptvq_tensor_is_finite(job->tensor, at, n)) continue;
     size_t first = atomic_load(&job->first);
     while (chunk < first && !atomic_compare_exchange_weak(&job->first, &first, chunk)) {
     }
@@ -423,16 +424,10 @@ gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *
   gptvq_parallel_for(chunks, FINITE_GRAIN, find_special, &job);
   size_t at = atomic_load(&job.first);
   if (at == chunks) return GPTVQ_OK;
-  for (at *= FINITE_CHUNK; !has_special(tensor, at, 1);) at++;
+  for (at *= FINITE_CHUNK; gptvq_tensor_is_finite(tensor, at, 1);) at++;
   if (tensor->rank == 2)
     return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s holds NaN or infinity at row %zu, column %zu",
                       tensor->file, tensor->name, at / tensor->dims[1], at % tensor->dims[1]);
   return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s holds NaN or infinity at element %zu of %zu",
                     tensor->file, tensor->name, at, tensor->count);
-}
-
-gptvq_status gptvq_checkpoint_check_finite(const gptvq_checkpoint *checkpoint, gptvq_error *err) {
-  for (size_t i = 0; i < checkpoint->tensor_count; i++)
-    GPTVQ_TRY(gptvq_tensor_check_finite(&checkpoint->tensors[i], err));
-  return GPTVQ_OK;
 }

@@ -75,8 +75,8 @@ gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char
 /* GPTVQ_ERROR_NUMERIC naming file, tensor and place (row and column of a matrix) of the first NaN or
  * infinity. Threaded; as fast as the file can be read. */
 gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *err);
-gptvq_status gptvq_checkpoint_check_finite(const gptvq_checkpoint *checkpoint,
-                                           gptvq_error *err); /* all tensors */
+/* Are numbers at … at + n of the tensor finite? For passes that read it for another reason too. */
+bool gptvq_tensor_is_finite(const gptvq_tensor *tensor, size_t at, size_t n);
 
 /* ---- packed layers (docs/FORMAT.md) ---- */
 /* The newest version, which is written where codebooks are factored (svd_rank > 0); all else stays in the

@@ -182,10 +182,13 @@ static bool is_mount_point(const char *path) {
   return statx(AT_FDCWD, path, 0, 0, &info) == 0 && (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
-/* May OUT be replaced? Only a folder that holds a model and nothing else, or nothing at all. */
+/* May OUT, which is there, be replaced? Only with `force`, and only a folder that holds a model and nothing
+ * else, or nothing at all. */
 static gptvq_status check_replaceable(const gptvq_output *out, gptvq_error *err) {
   const char *path = out->path;
   char *foreign;
+  if (!out->force)
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use `force` to replace it", path);
   if (!gptvq_is_folder(path)) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a folder", path);
   if (is_mount_point(path))
     return gptvq_fail(err, GPTVQ_ERROR_IO,
@@ -270,7 +273,7 @@ static gptvq_status recover(gptvq_output *out, bool keep_state, gptvq_error *err
 
 gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int force, int resume,
                                 gptvq_output *out, gptvq_error *err) {
-  *out = (gptvq_output){.lock = -1, .source = source_dir};
+  *out = (gptvq_output){.lock = -1, .source = source_dir, .force = force != 0};
   GPTVQ_TRY(make_paths(out_dir, out, err));
   const char *const places[] = {out->path, out->work};
   for (size_t i = 0; i < 2 && source_dir != NULL; i++) {
@@ -283,8 +286,6 @@ gptvq_status gptvq_output_check(const char *out_dir, const char *source_dir, int
   }
   GPTVQ_TRY(recover(out, resume != 0, err));
   if (out->published || !gptvq_path_exists(out->path)) return GPTVQ_OK;
-  if (!force)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use `force` to replace it", out->path);
   return check_replaceable(out, err);
 }
 
@@ -324,9 +325,7 @@ static gptvq_status check_work(const gptvq_output *out, json_t **state, gptvq_er
 gptvq_status gptvq_output_open(gptvq_output *out, json_t **state, gptvq_error *err) {
   *state = NULL;
   bool made = mkdir(out->work, 0777) == 0;
-  if (!made && errno != EEXIST)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "cannot create the output folder %s: %s", out->work,
-                      strerror(errno));
+  if (!made && errno != EEXIST) return gptvq_fail_errno(err, "create the output folder", out->work);
   GPTVQ_TRY(lock_folder(out->work, out, err));
   gptvq_status status = check_work(out, state, err);
   if (status == GPTVQ_OK) return GPTVQ_OK;
@@ -388,7 +387,7 @@ static gptvq_status mark_complete(const gptvq_output *out, json_t **state, gptvq
 }
 
 static gptvq_status move_to_place(const gptvq_output *out, gptvq_error *err) {
-  bool replaces = gptvq_path_exists(out->path);
+  bool replaces = out->force && gptvq_path_exists(out->path);
 #ifdef RENAME_EXCHANGE
   if (replaces && renameat2(AT_FDCWD, out->work, AT_FDCWD, out->path, RENAME_EXCHANGE) == 0) return GPTVQ_OK;
 #endif

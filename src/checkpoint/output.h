@@ -18,6 +18,7 @@ typedef struct gptvq_output {
   char *work;         /* OUT.partial */
   char *aside;        /* OUT.replaced, for a moment, where the system cannot exchange two folders */
   const char *source; /* the input folder, whose side files travel along, or NULL; not owned */
+  bool force;         /* an OUT that is there may be replaced */
   int lock;           /* file descriptor that holds the lock on the work folder, -1: none */
   bool published;     /* OUT is complete; at most tidying up is left */
 } gptvq_output;
@@ -54,7 +55,8 @@ gptvq_status gptvq_output_write_state(const gptvq_output *out, const json_t *sta
 /* GPTVQ_ERROR_IO when the file system has clearly less than `bytes` free. */
 gptvq_status gptvq_output_check_space(const gptvq_output *out, uint64_t bytes, gptvq_error *err);
 /* The work folder becomes OUT, without its state: an OUT that is there is exchanged in one step where the
- * system can do that, and then removed. What fails after that step is a warning. */
+ * system can do that, and then removed. GPTVQ_ERROR_IO when one has appeared that gptvq_output_check would
+ * not let be replaced. What fails after that step is a warning. */
 gptvq_status gptvq_output_publish(gptvq_output *out, const gptvq_callbacks *callbacks, gptvq_error *err);
 /* Removes the work folder, unless it has been published or is not this run's. */
 void gptvq_output_discard(gptvq_output *out);

@@ -1,4 +1,4 @@
-/* model/workspace.h: memory of a running text, shared by block.c, attention.c, mlp.c and session.c. */
+/* model/workspace.h: memory of a running text, shared by block.c, attention.c and session.c. */
 #ifndef GPTVQ_MODEL_WORKSPACE_H
 #define GPTVQ_MODEL_WORKSPACE_H
 

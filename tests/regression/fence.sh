@@ -19,8 +19,13 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
 
-# A folder's files in order of their names, and what is in them; the text of config.json without the program's version.
-digest() { (cd "$1" && for file in $(ls); do echo "$file"; cat "$file"; done) | sha256sum | cut -c1-32; }
+# A folder's files in order of their names, and what is in them; config.json with one version of the program, whatever it is.
+digest() {
+  (cd "$1" && sed -i 's/"gptvq_version": "[^"]*"/"gptvq_version": "0.1.0"/' config.json && for file in $(ls); do
+    echo "$file"
+    cat "$file"
+  done) | sha256sum | cut -c1-32
+}
 failed=0
 fence() { # NAME MODEL OPTIONS…
   name=$1 folder=$2

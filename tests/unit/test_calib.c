@@ -393,6 +393,27 @@ static void publishing_replaces_a_folder_whole(void **state) {
   assert_false(gptvq_path_exists("target.partial"));
 }
 
+static void a_folder_that_has_appeared_is_not_replaced(void **state) {
+  (void)state;
+  for (int force = 0; force < 2; force++) {
+    gptvq_output out;
+    gptvq_error error = {0};
+    ok(gptvq_output_check("late", NULL, force, 0, &out, err));
+    ok(gptvq_output_start(&out, "export", 0, err));
+    tiny_write_text("late.partial", "config.json", new_config);
+    ok(gptvq_make_folder("late", err));
+    tiny_write_text("late", "config.json", old_config);
+    gptvq_status status = gptvq_output_publish(&out, NULL, &error);
+    assert_int_equal(status, force ? GPTVQ_OK : GPTVQ_ERROR_IO);
+    if (!force) assert_non_null(strstr(error.message, "late exists; use `force`"));
+    assert_text("late/config.json", force ? new_config : old_config);
+    assert_int_equal(gptvq_path_exists("late.partial"), !force);
+    gptvq_output_discard(&out);
+    gptvq_output_release(&out);
+    ok(gptvq_remove_tree("late", err));
+  }
+}
+
 static void side_files_travel_and_weights_do_not(void **state) {
   (void)state;
   ok(gptvq_make_folder("from", err));
@@ -433,6 +454,7 @@ int main(void) {
       cmocka_unit_test(every_option_is_in_the_identity),
       cmocka_unit_test(output_folders_are_checked_before_any_work),
       cmocka_unit_test(publishing_replaces_a_folder_whole),
+      cmocka_unit_test(a_folder_that_has_appeared_is_not_replaced),
       cmocka_unit_test(side_files_travel_and_weights_do_not),
   };
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);

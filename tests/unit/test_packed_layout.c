@@ -1,4 +1,4 @@
-/* kernels/packed: the layout against a walk through memory in storage order, decoding against a second, naive
+/* format/packed: the layout against a walk through memory in storage order, decoding against a second, naive
  * definition. */
 #include "packed_fixture.h"
 

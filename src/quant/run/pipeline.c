@@ -45,9 +45,9 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
                       r->model_dir, method != NULL ? method : "quantization_config in config.json");
   }
-  GPTVQ_TRY(gptvq_checkpoint_check_finite(r->model->checkpoint, err)); /* now, not hours later */
   if (r->needs_data)
     GPTVQ_TRY(gptvq_calibration_length(r->model, &r->options, &r->options.calib_length, err));
+  GPTVQ_TRY(gptvq_run_identity(r->model, &r->options, &r->state.identity, err));
   return gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err);
 }
 
@@ -80,7 +80,6 @@ static gptvq_status open_output(run *r, gptvq_error *err) {
   gptvq_status status;
   GPTVQ_TRY(gptvq_output_open(out, &saved, err));
   r->keep = saved != NULL; /* until we know what it is */
-  GPTVQ_TRY_GOTO(gptvq_run_identity(r->model, &r->options, &r->state.identity, err));
   if (r->options.resume) {
     GPTVQ_TRY_GOTO(take_up(r, saved, err));
     r->keep = r->state.blocks > 0;
@@ -393,8 +392,7 @@ static gptvq_status report_folder(const char *folder, gptvq_quantize_report *rep
 static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   json_t *saved;
   GPTVQ_TRY(gptvq_output_read_state(r->out.path, &saved, err));
-  gptvq_status status = gptvq_run_identity(r->model, &r->options, &r->state.identity, err);
-  if (status == GPTVQ_OK) status = take_up(r, saved, err);
+  gptvq_status status = take_up(r, saved, err);
   json_decref(saved);
   if (status == GPTVQ_OK && !r->resumed)
     status =
@@ -441,11 +439,6 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "fine-tuning needs calibration data: `method` gptvq or gptq, not %s",
                       gptvq_method_name(r->options.method));
-  if (tunes &&
-      (r->options.finetune_batch == 0 || !(r->options.finetune_rate > 0 && r->options.finetune_rate <= 1) ||
-       !(r->options.finetune_index_rate >= 0 && r->options.finetune_index_rate <= 1)))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "fine-tuning takes at least one window per step and rates between 0 and 1");
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, r->options.resume, &r->out, err));

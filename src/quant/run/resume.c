@@ -22,17 +22,24 @@ static void hex(uint64_t hash, char text[17]) {
   (void)snprintf(text, 17, "%016llx", (unsigned long long)hash);
 }
 
-/* A stretch of a tensor. All bytes count: nothing else tells a model from one with a changed weight. */
+/* A stretch of a tensor. All bytes count: nothing else tells a model from one with a changed weight. And as
+ * they are read, NaN and infinity are found now, not hours later. */
 typedef struct piece {
-  const uint8_t *data;
-  size_t bytes;
+  const gptvq_tensor *tensor;
+  size_t at, bytes;
   uint64_t hash;
+  bool finite;
 } piece;
 
 static void hash_pieces(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   piece *pieces = context;
-  for (size_t i = begin; i < end; i++) pieces[i].hash = gptvq_hash(0, pieces[i].data, pieces[i].bytes);
+  for (piece *p = pieces + begin; p < pieces + end; p++) {
+    /* a power of two, and so are the pieces; 0 for types that are not numbers to us */
+    size_t size = gptvq_max_size(1, gptvq_tensor_type_size(p->tensor->type));
+    p->hash = gptvq_hash(0, p->tensor->data + p->at, p->bytes);
+    p->finite = gptvq_tensor_is_finite(p->tensor, p->at / size, p->bytes / size);
+  }
 }
 
 static gptvq_status hash_tensors(const gptvq_checkpoint *checkpoint, uint64_t *out, gptvq_error *err) {
@@ -45,9 +52,13 @@ static gptvq_status hash_tensors(const gptvq_checkpoint *checkpoint, uint64_t *o
   for (size_t t = 0; t < tensors; t++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(checkpoint, t);
     for (size_t at = 0; at < tensor->bytes; at += PIECE_BYTES)
-      pieces[next++] = (piece){tensor->data + at, gptvq_min_size(tensor->bytes - at, PIECE_BYTES), 0};
+      pieces[next++] =
+          (piece){.tensor = tensor, .at = at, .bytes = gptvq_min_size(tensor->bytes - at, PIECE_BYTES)};
   }
   gptvq_parallel_for(count, 1, hash_pieces, pieces);
+  gptvq_status status = GPTVQ_OK;
+  for (size_t i = 0; i < count && status == GPTVQ_OK; i++)
+    if (!pieces[i].finite) status = gptvq_tensor_check_finite(pieces[i].tensor, err); /* says where */
   uint64_t hash = 0;
   next = 0;
   for (size_t t = 0; t < tensors; t++) {
@@ -61,7 +72,7 @@ static gptvq_status hash_tensors(const gptvq_checkpoint *checkpoint, uint64_t *o
   }
   free(pieces);
   *out = hash;
-  return GPTVQ_OK;
+  return status;
 }
 
 gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_options *options,
