@@ -36,7 +36,7 @@ void gptvq_guide_release(gptvq_guide *guide) {
 }
 
 static float *weights_of(gptvq_guide *guide, size_t block, size_t input) {
-  return guide->weights + (block * GPTVQ_GUIDE_INPUTS + input) * guide->tokens;
+  return guide->weights + (block * GPTVQ_INPUTS + input) * guide->tokens;
 }
 
 typedef struct square_job {
@@ -206,7 +206,7 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
   guide->tokens = windows * w->length;
   guide->energy = calloc(blocks, sizeof *guide->energy);
   guide->weights =
-      gptvq_alloc_zero(blocks * GPTVQ_GUIDE_INPUTS, gptvq_saturated_size(guide->tokens, sizeof(float)));
+      gptvq_alloc_zero(blocks * GPTVQ_INPUTS, gptvq_saturated_size(guide->tokens, sizeof(float)));
   bool failed = guide->energy == NULL || guide->weights == NULL;
   for (size_t b = 0; b < blocks && !failed; b++)
     failed = (guide->energy[b] = calloc(model->blocks[b].linear_count, sizeof(double))) == NULL;
@@ -235,7 +235,7 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
 }
 
 static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, double power, gptvq_error *err) {
-  for (size_t row = 0; row < guide->blocks * GPTVQ_GUIDE_INPUTS; row++) {
+  for (size_t row = 0; row < guide->blocks * GPTVQ_INPUTS; row++) {
     float *weights = guide->weights + row * guide->tokens;
     double sum = 0;
     for (size_t t = 0; t < guide->tokens; t++) {
@@ -246,7 +246,7 @@ static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, doub
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                         "block %zu (model.layers.%zu): the gradients of the loss are NaN or too large: the "
                         "weights are damaged or too large",
-                        row / GPTVQ_GUIDE_INPUTS, row / GPTVQ_GUIDE_INPUTS);
+                        row / GPTVQ_INPUTS, row / GPTVQ_INPUTS);
     float scale = sum > 0 ? (float)((double)guide->tokens / sum) : 0.0f;
     for (size_t t = 0; t < guide->tokens; t++) weights[t] = sum > 0 ? weights[t] * scale : 1.0f;
   }

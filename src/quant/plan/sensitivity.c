@@ -20,7 +20,7 @@ typedef struct work {
   size_t samples, length, done, total, window, setting_count;
   gptvq_workspace *workspace;
   float *x, *weighted; /* [samples × length × hidden]; [length × largest cols] */
-  gptvq_hessian hessians[GPTVQ_GUIDE_INPUTS];
+  gptvq_hessian hessians[GPTVQ_INPUTS];
   gptvq_allocated settings[MAX_SETTINGS]; /* the first is the options' own */
   gptvq_setting_cost *costs;              /* [layers × setting_count] */
 } work;
@@ -69,10 +69,10 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
   (void)err;
   work *w = context;
   if (count == 0 || n == 0) return GPTVQ_OK;
-  gptvq_guide_input which = linears[0] == block->o                         ? GPTVQ_GUIDE_O
-                            : linears[0] == block->mlps[0].down            ? GPTVQ_GUIDE_DOWN
-                            : linears[0] == block->mlps[0].input.linear[0] ? GPTVQ_GUIDE_GATE_UP
-                                                                           : GPTVQ_GUIDE_QKV;
+  gptvq_block_input which = linears[0] == block->o                         ? GPTVQ_INPUT_O
+                            : linears[0] == block->mlps[0].down            ? GPTVQ_INPUT_DOWN
+                            : linears[0] == block->mlps[0].input.linear[0] ? GPTVQ_INPUT_GATE_UP
+                                                                           : GPTVQ_INPUT_QKV;
   gptvq_hessian *hessian = &w->hessians[which];
   const float *weight = gptvq_guide_weights(w->guide, block->index, which) + w->window * w->length;
   for (size_t t = 0; t < n; t++) {
@@ -85,9 +85,9 @@ static gptvq_status add_captured(void *context, const gptvq_block *block, const 
 
 /* Hessians of all inputs of the block; x moves through it. */
 static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err) {
-  size_t first[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear[0], block->o, block->mlps[0].input.linear[0],
-                                      block->mlps[0].down};
-  for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++) {
+  size_t first[GPTVQ_INPUTS] = {block->qkv.linear[0], block->o, block->mlps[0].input.linear[0],
+                                block->mlps[0].down};
+  for (int i = 0; i < GPTVQ_INPUTS; i++) {
     gptvq_hessian_release(&w->hessians[i]);
     GPTVQ_TRY(gptvq_hessian_init(&w->hessians[i], block->linears[first[i]].cols,
                                  block->linears[first[i]].name, err));
@@ -99,7 +99,7 @@ static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err)
     GPTVQ_TRY(
         gptvq_block_mlp(w->model, block, w->workspace, w->length, x, GPTVQ_RUN_ALL, add_captured, w, err));
   }
-  for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++)
+  for (int i = 0; i < GPTVQ_INPUTS; i++)
     GPTVQ_TRY(gptvq_hessian_finish(&w->hessians[i], block->linears[first[i]].name, err));
   return GPTVQ_OK;
 }
@@ -165,10 +165,10 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
 static gptvq_status measure_block(work *w, const gptvq_block *block, gptvq_setting_cost *costs,
                                   gptvq_error *err) {
   GPTVQ_TRY(collect(w, block, err));
-  const size_t *groups[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear, &block->o, block->mlps[0].input.linear,
-                                              &block->mlps[0].down};
-  size_t counts[GPTVQ_GUIDE_INPUTS] = {block->qkv.count, 1, block->mlps[0].input.count, 1};
-  for (int input = 0; input < GPTVQ_GUIDE_INPUTS; input++) {
+  const size_t *groups[GPTVQ_INPUTS] = {block->qkv.linear, &block->o, block->mlps[0].input.linear,
+                                        &block->mlps[0].down};
+  size_t counts[GPTVQ_INPUTS] = {block->qkv.count, 1, block->mlps[0].input.count, 1};
+  for (int input = 0; input < GPTVQ_INPUTS; input++) {
     const gptvq_linear *first = &block->linears[groups[input][0]];
     gptvq_factor *factor = NULL;
     gptvq_status status = gptvq_factor_create(first->name, first->cols, w->hessians[input].values, w->options,
@@ -253,7 +253,7 @@ gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, s
   }
   GPTVQ_TRY_GOTO(choose(&w, out, err));
 done:
-  for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++) gptvq_hessian_release(&w.hessians[i]);
+  for (int i = 0; i < GPTVQ_INPUTS; i++) gptvq_hessian_release(&w.hessians[i]);
   gptvq_workspace_destroy(w.workspace);
   free(w.x);
   free(w.weighted);
