@@ -57,6 +57,11 @@ typedef struct gptvq_pass {
   const gptvq_kept *kept; /* windows that it holds only take the last step of the one half, unobserved; NULL:
                              none */
 } gptvq_pass;
+/* All of the block; x moves on. */
+static inline gptvq_pass gptvq_whole_block(const gptvq_block *block, float *x,
+                                           const gptvq_observer *observers, size_t count) {
+  return (gptvq_pass){block, x, true, true, GPTVQ_RUN_ALL, observers, count, NULL};
+}
 
 typedef struct gptvq_sweep {
   const gptvq_model *model;

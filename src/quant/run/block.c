@@ -309,9 +309,8 @@ static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
 gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block,
                                 const gptvq_block *original, gptvq_error *err) {
   if (pipeline->x == NULL) return GPTVQ_OK;
-  const gptvq_pass passes[2] = {
-      {.block = block, .x = pipeline->x, .attention = true, .mlp = true, .stop = GPTVQ_RUN_ALL},
-      {.block = original, .x = pipeline->x_original, .attention = true, .mlp = true, .stop = GPTVQ_RUN_ALL}};
+  const gptvq_pass passes[2] = {gptvq_whole_block(block, pipeline->x, NULL, 0),
+                                gptvq_whole_block(original, pipeline->x_original, NULL, 0)};
   return run_windows(pipeline, block->linears[block->o].name, passes, pipeline->x_original != NULL ? 2 : 1,
                      err);
 }
