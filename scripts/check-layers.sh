@@ -17,13 +17,13 @@ checkpoint: base format kernels
 text: base
 model: base linalg format kernels checkpoint
 eval: base linalg kernels checkpoint text model
-train: base linalg format kernels model
 calib: base linalg linalg/solve kernels text model
+train: base linalg format kernels model calib
 quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options
-quant/plan: base linalg linalg/solve format kernels model train calib quant/options quant/layer
-quant/run: base linalg format kernels checkpoint text model train calib quant/options quant/layer quant/transform quant/plan
+quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
+quant/run: base linalg format kernels checkpoint text model calib train quant/options quant/layer quant/transform quant/plan
 export: base format kernels checkpoint model
 "
 folder_of() { # the folder with a rule that a path of src/ belongs to

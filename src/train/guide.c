@@ -15,7 +15,7 @@ typedef struct work {
   gptvq_guide *guide;
   const int32_t *tokens;
   size_t length, hidden, vocab, batch;
-  gptvq_workspace *workspace;
+  gptvq_sweep sweep; /* windows: those of a batch */
   float *inputs; /* [blocks + 1][batch × length × hidden]: what enters each block; the last: the final hidden
                     states */
   float *gradient; /* [batch × length × hidden] */
@@ -36,7 +36,7 @@ void gptvq_guide_release(gptvq_guide *guide) {
 }
 
 static float *weights_of(gptvq_guide *guide, size_t block, size_t input) {
-  return guide->weights + (block * GPTVQ_GUIDE_INPUTS + input) * guide->tokens;
+  return guide->weights + (block * GPTVQ_INPUTS + input) * guide->tokens;
 }
 
 typedef struct square_job {
@@ -56,24 +56,15 @@ static void square_task(void *context, size_t begin, size_t end, size_t thread) 
   }
 }
 
-/* The linears that make up one stacked matrix. */
-static gptvq_linear_group group_of(const gptvq_block *block, gptvq_ft_matrix matrix) {
-  switch (matrix) {
-  case GPTVQ_FT_QKV: return block->qkv;
-  case GPTVQ_FT_GATE_UP: return block->mlps[0].input;
-  case GPTVQ_FT_O: return (gptvq_linear_group){.count = 1, .linear = {block->o}};
-  default: return (gptvq_linear_group){.count = 1, .linear = {block->mlps[0].down}};
-  }
-}
-
 /* gptvq_ft_watch: the gradient of a matrix's outputs. Squares of all windows of a batch are kept as they
  * come: the mean over the linears of a group needs their means over all tokens, so that only the sums below
  * are final. */
 static void watch(void *context, gptvq_ft_matrix matrix, size_t tokens, size_t width, const float *dy) {
   work *w = context;
   gptvq_guide *guide = w->guide;
-  gptvq_linear_group group = group_of(w->block, matrix);
-  float *weights = weights_of(guide, w->block->index, (size_t)matrix) + w->first;
+  const gptvq_block_input input = (gptvq_block_input)matrix; /* whose readers are stacked to it */
+  gptvq_linear_group group = gptvq_input_readers(w->block, input, 0);
+  float *weights = weights_of(guide, w->block->index, (size_t)input) + w->first;
   for (size_t t = 0; t < tokens; t++) weights[t] = 0.0f;
   for (size_t i = 0; i < group.count; i++) {
     size_t rows = w->block->linears[group.linear[i]].rows;
@@ -173,19 +164,16 @@ static gptvq_status block_backward(work *w, size_t b, size_t first_window, size_
 static gptvq_status run_batch(work *w, size_t first_window, size_t windows, double *loss, gptvq_error *err) {
   const gptvq_model *model = w->model;
   size_t values = w->length * w->hidden, stride = w->batch * values, blocks = model->config.layers;
-  for (size_t i = 0; i < windows; i++) {
-    GPTVQ_TRY(gptvq_embed(model, w->tokens + (first_window + i) * w->length, w->length,
-                          w->inputs + i * values, err));
-    for (size_t b = 0; b < blocks; b++) {
-      float *x = w->inputs + (b + 1) * stride + i * values;
-      memcpy(x, x - stride, values * sizeof *x);
-      GPTVQ_TRY(gptvq_block_attention(model, &model->blocks[b], w->workspace, 0, 0, w->length, x,
-                                      GPTVQ_RUN_ALL, NULL, NULL, err));
-      GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], w->workspace, w->length, x, GPTVQ_RUN_ALL, NULL,
-                                NULL, err));
-    }
-    GPTVQ_TRY(gptvq_final_norm(model, w->length, w->inputs + blocks * stride + i * values, w->normed, err));
+  w->sweep.windows = windows;
+  GPTVQ_TRY(gptvq_embed(model, w->tokens + first_window * w->length, windows * w->length, w->inputs, err));
+  for (size_t b = 0; b < blocks; b++) {
+    float *x = w->inputs + (b + 1) * stride;
+    const gptvq_pass pass = gptvq_whole_block(&model->blocks[b], x, NULL, 0);
+    memcpy(x, x - stride, windows * values * sizeof *x);
+    GPTVQ_TRY(gptvq_sweep_block(&w->sweep, &pass, 1, err));
   }
+  for (size_t i = 0; i < windows; i++)
+    GPTVQ_TRY(gptvq_final_norm(model, w->length, w->inputs + blocks * stride + i * values, w->normed, err));
   gptvq_ft_dims dims;
   float *tables;
   GPTVQ_TRY(gptvq_ft_dims_create(model, &model->blocks[0], w->length, &dims, &tables, err));
@@ -206,7 +194,7 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
   guide->tokens = windows * w->length;
   guide->energy = calloc(blocks, sizeof *guide->energy);
   guide->weights =
-      gptvq_alloc_zero(blocks * GPTVQ_GUIDE_INPUTS, gptvq_saturated_size(guide->tokens, sizeof(float)));
+      gptvq_alloc_zero(blocks * GPTVQ_INPUTS, gptvq_saturated_size(guide->tokens, sizeof(float)));
   bool failed = guide->energy == NULL || guide->weights == NULL;
   for (size_t b = 0; b < blocks && !failed; b++)
     failed = (guide->energy[b] = calloc(model->blocks[b].linear_count, sizeof(double))) == NULL;
@@ -235,7 +223,7 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
 }
 
 static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, double power, gptvq_error *err) {
-  for (size_t row = 0; row < guide->blocks * GPTVQ_GUIDE_INPUTS; row++) {
+  for (size_t row = 0; row < guide->blocks * GPTVQ_INPUTS; row++) {
     float *weights = guide->weights + row * guide->tokens;
     double sum = 0;
     for (size_t t = 0; t < guide->tokens; t++) {
@@ -246,7 +234,7 @@ static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, doub
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                         "block %zu (model.layers.%zu): the gradients of the loss are NaN or too large: the "
                         "weights are damaged or too large",
-                        row / GPTVQ_GUIDE_INPUTS, row / GPTVQ_GUIDE_INPUTS);
+                        row / GPTVQ_INPUTS, row / GPTVQ_INPUTS);
     float scale = sum > 0 ? (float)((double)guide->tokens / sum) : 0.0f;
     for (size_t t = 0; t < guide->tokens; t++) weights[t] = sum > 0 ? weights[t] * scale : 1.0f;
   }
@@ -268,10 +256,17 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t
             .tokens = tokens,
             .length = length,
             .hidden = model->config.hidden,
-            .vocab = model->config.vocab};
+            .vocab = model->config.vocab,
+            .sweep = {.model = model,
+                      .length = length,
+                      .callbacks = callbacks,
+                      .phase = "quantize",
+                      .item = "gradients",
+                      .done = done,
+                      .total = total}};
   gptvq_status status;
   GPTVQ_TRY_GOTO(allocate(&w, out, samples, budget, err));
-  GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &w.workspace, err));
+  GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &w.sweep.workspace, err));
   gptvq_linear_decode(&model->head, w.head);
   for (size_t first = 0; first < samples; first += w.batch) {
     GPTVQ_TRY_GOTO(run_batch(&w, first, gptvq_min_size(w.batch, samples - first), &out->loss, err));
@@ -284,7 +279,7 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t
   out->loss /= (double)(samples * (length - 1));
   status = normalise(out, model, power, err);
 done:
-  gptvq_workspace_destroy(w.workspace);
+  gptvq_workspace_destroy(w.sweep.workspace);
   void *parts[] = {w.inputs,        w.gradient,   w.head,       w.normed,     w.scale, w.logits,
                    w.gain_gradient, w.squares[0], w.squares[1], w.squares[2], w.losses};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);

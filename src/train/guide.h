@@ -8,20 +8,11 @@
 #ifndef GPTVQ_TRAIN_GUIDE_H
 #define GPTVQ_TRAIN_GUIDE_H
 
-#include "model/model_internal.h"
-
-/* Inputs of a block's linears, as the weights are kept. */
-typedef enum gptvq_guide_input {
-  GPTVQ_GUIDE_QKV,
-  GPTVQ_GUIDE_O,
-  GPTVQ_GUIDE_GATE_UP,
-  GPTVQ_GUIDE_DOWN,
-  GPTVQ_GUIDE_INPUTS
-} gptvq_guide_input;
+#include "calib/sweep.h"
 
 typedef struct gptvq_guide {
   size_t blocks, tokens;
-  float *weights;  /* [blocks][GPTVQ_GUIDE_INPUTS][tokens]: mean over the tokens 1 (all 1 when no gradient
+  float *weights;  /* [blocks][GPTVQ_INPUTS][tokens]: mean over the tokens 1 (all 1 when no gradient
                       arrives), owned */
   double **energy; /* [blocks][linear_count]: mean over tokens and outputs of (∂L/∂z)², owned */
   double loss;     /* mean −log p(next token), nats */
@@ -38,8 +29,8 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t
 void gptvq_guide_release(gptvq_guide *guide); /* a zeroed struct is fine */
 
 static inline const float *gptvq_guide_weights(const gptvq_guide *guide, size_t block,
-                                               gptvq_guide_input input) {
-  return guide->weights + (block * GPTVQ_GUIDE_INPUTS + (size_t)input) * guide->tokens;
+                                               gptvq_block_input input) {
+  return guide->weights + (block * GPTVQ_INPUTS + (size_t)input) * guide->tokens;
 }
 
 #endif

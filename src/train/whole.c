@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "calib/sweep.h"
 #include "linalg/gemm.h"
 #include "train/train.h"
 
@@ -35,24 +36,33 @@ typedef struct whole {
   size_t passes;     /* backward passes so far */
 } whole;
 
-static gptvq_status run_teacher(whole *w, size_t windows, gptvq_error *err) {
-  gptvq_workspace *workspace;
-  gptvq_status status = GPTVQ_OK;
-  GPTVQ_TRY(gptvq_workspace_create(w->original, 1, w->length, w->length, &workspace, err));
-  for (size_t i = 0; i < windows && status == GPTVQ_OK; i++) {
-    float *x = w->x, *out = w->teacher + i * w->length * w->hidden;
-    status = gptvq_embed(w->original, w->tokens + i * w->length, w->length, x, err);
-    for (size_t b = 0; b < w->layers && status == GPTVQ_OK; b++) {
-      const gptvq_block *block = &w->original->blocks[b];
-      status = gptvq_block_attention(w->original, block, workspace, 0, 0, w->length, x, GPTVQ_RUN_ALL, NULL,
-                                     NULL, err);
-      if (status == GPTVQ_OK)
-        status = gptvq_block_mlp(w->original, block, workspace, w->length, x, GPTVQ_RUN_ALL, NULL, NULL, err);
-    }
-    if (status == GPTVQ_OK) status = gptvq_final_norm(w->original, w->length, x, out, err); /* checks x */
-    gptvq_ft_norm_forward(&w->dims[0], w->length, x, w->original->final_norm, out, w->scale);
+/* Final hidden states of all windows. Progress stands at no step done. */
+static gptvq_status run_teacher(whole *w, size_t windows, const gptvq_finetune_options *options,
+                                const gptvq_callbacks *callbacks, gptvq_error *err) {
+  const gptvq_model *model = w->original;
+  gptvq_sweep sweep = {.model = model,
+                       .windows = windows,
+                       .length = w->length,
+                       .callbacks = callbacks,
+                       .phase = "finetune",
+                       .item = "",
+                       .total = options->steps};
+  gptvq_status status;
+  GPTVQ_TRY(gptvq_workspace_create(model, 1, w->length, w->length, &sweep.workspace, err));
+  GPTVQ_TRY_GOTO(gptvq_embed(model, w->tokens, windows * w->length, w->teacher, err));
+  for (size_t b = 0; b < w->layers; b++) {
+    const gptvq_pass pass = gptvq_whole_block(&model->blocks[b], w->teacher, NULL, 0);
+    GPTVQ_TRY_GOTO(gptvq_sweep_block(&sweep, &pass, 1, err));
   }
-  gptvq_workspace_destroy(workspace);
+  for (size_t i = 0; i < windows; i++) {
+    size_t values = w->length * w->hidden;
+    float *out = w->teacher + i * values;
+    memcpy(w->x, out, values * sizeof *out);
+    GPTVQ_TRY_GOTO(gptvq_final_norm(model, w->length, w->x, out, err)); /* checks x */
+    gptvq_ft_norm_forward(&w->dims[0], w->length, w->x, model->final_norm, out, w->scale);
+  }
+done:
+  gptvq_workspace_destroy(sweep.workspace);
   return status;
 }
 
@@ -224,7 +234,7 @@ static gptvq_status create(whole *w, gptvq_block *blocks, const float *final_nor
     w->norm[i] = w->norm_theta[i] = final_norm[i];
     w->norm_unit[i] = (float)sqrt(sum / (double)w->hidden);
   }
-  return run_teacher(w, windows, err);
+  return GPTVQ_OK;
 }
 
 static void release(whole *w) {
@@ -332,6 +342,7 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
              .tokens = tokens,
              .vector_dtype = vector_dtype};
   gptvq_status status = create(&w, blocks, final_norm, windows, options, err);
+  if (status == GPTVQ_OK) status = run_teacher(&w, windows, options, callbacks, err);
   if (status == GPTVQ_OK) status = train(&w, options, callbacks, result, err);
   if (status == GPTVQ_OK && result->best_step > 0) {
     for (size_t b = 0; b < w.layers; b++) {

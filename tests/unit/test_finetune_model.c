@@ -234,7 +234,12 @@ static void blocks_gain(void **state) {
 
 static int stop_while_tuning(void *user, const gptvq_progress *progress) {
   size_t *looks = user;
-  return strcmp(progress->phase, "finetune") == 0 && --*looks == 0;
+  return strcmp(progress->phase, "finetune") == 0 && !isnan(progress->value) && --*looks == 0;
+}
+
+static int stop_in_teacher(void *user, const gptvq_progress *progress) {
+  (void)user;
+  return strcmp(progress->phase, "finetune") == 0 && isnan(progress->value);
 }
 
 static void threads_and_interruptions_change_nothing(void **state) {
@@ -253,10 +258,10 @@ static void threads_and_interruptions_change_nothing(void **state) {
   ok(gptvq_quantize("llama", "same-indices", &o, NULL, NULL, err));
   assert_false(same_tensor("whole", "same-indices", "model.layers.1.mlp.up_proj.indices"));
   o.finetune_index_rate = 0.02;
-  for (size_t stop = 1; stop <= 2; stop++) {
+  for (size_t stop = 0; stop <= 2; stop++) {
     gptvq_error error;
     size_t looks = stop;
-    gptvq_callbacks callbacks = {.user = &looks, .progress = stop_while_tuning};
+    gptvq_callbacks callbacks = {.user = &looks, .progress = stop == 0 ? stop_in_teacher : stop_while_tuning};
     assert_int_equal(gptvq_quantize("llama", "cut", &o, &callbacks, NULL, &error), GPTVQ_ERROR_CANCELLED);
     assert_true(gptvq_path_exists("cut.partial/resume.json"));
     o.resume = 1;

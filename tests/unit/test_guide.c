@@ -66,8 +66,8 @@ static void squares_match_finite_differences(void **state) {
         if (fabs(got - expected) > 0.02 * expected + 1e-8)
           fail_msg("%s: %g instead of %g", linear->name, got, expected);
       }
-      for (int input = 0; input < GPTVQ_GUIDE_INPUTS; input++) {
-        const float *weight = gptvq_guide_weights(&guide, b, (gptvq_guide_input)input);
+      for (int input = 0; input < GPTVQ_INPUTS; input++) {
+        const float *weight = gptvq_guide_weights(&guide, b, (gptvq_block_input)input);
         assert_true(fabsf(weight[0] - 2.0f) < 1e-6f && weight[1] == 0.0f);
       }
     }
@@ -92,7 +92,7 @@ static void weights_are_deterministic_and_normalised(void **state) {
     ok(gptvq_guide_create(model, SAMPLES, LENGTH, tokens, 0.5, i == 2 ? 1 : (size_t)1 << 24, 0, 1, NULL,
                           &guides[i], err));
   }
-  size_t rows = guides[0].blocks * GPTVQ_GUIDE_INPUTS, bytes = rows * SAMPLES * LENGTH * sizeof(float);
+  size_t rows = guides[0].blocks * GPTVQ_INPUTS, bytes = rows * SAMPLES * LENGTH * sizeof(float);
   for (int i = 1; i < 3; i++) assert_memory_equal(guides[i].weights, guides[0].weights, bytes);
   for (size_t row = 0; row < rows; row++) {
     double sum = 0;

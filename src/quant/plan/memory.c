@@ -50,7 +50,8 @@ static double input_peak(const run *r, const gptvq_block *block, const size_t *l
   double maps = r->corrects ? 4.0 * c * (c + rows) : 0.0, strips = 8.0 * c * GPTVQ_CHOLESKY_BLOCK;
   double captured = (r->options->guide > 0.0 ? 4.0 * length * c : 0.0) +
                     (r->corrects ? 4.0 * length * (c + (double)r->model->config.hidden) : 0.0);
-  double collecting = hessians + (r->corrects ? 2.0 * maps + 4.0 * TOGETHER * (c > rows ? c : rows) : 0.0);
+  double collecting =
+      hessians + captured + (r->corrects ? 2.0 * maps + 4.0 * TOGETHER * (c > rows ? c : rows) : 0.0);
   double dividing = r->corrects ? hessians + maps + 4.0 * square + 4.0 * TOGETHER * c + 2.0 * strips : 0.0;
   double factoring = hessians + maps + 4.0 * square + 2.0 * strips +
                      (first->cols % r->options->dim != 0 ? 8.0 * square : 0.0);
@@ -62,7 +63,7 @@ static double input_peak(const run *r, const gptvq_block *block, const size_t *l
         solving(r, &block->linears[linears[i]]); /* two fp32 squares take the place of the Hessian */
     if (solve > peak) peak = solve;
   }
-  return peak + captured;
+  return peak;
 }
 
 double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_quantize_options *options, bool two_streams,

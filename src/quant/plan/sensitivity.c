@@ -3,7 +3,7 @@
 #include "base/memory.h"
 #include "linalg/gemm.h"
 #include "quant/plan/allocate.h"
-#include "calib/hessian.h"
+#include "calib/observers.h"
 #include "quant/layer/layer.h"
 
 #include <math.h>
@@ -16,11 +16,10 @@ typedef struct work {
   const gptvq_model *model;
   const gptvq_guide *guide;
   const gptvq_quantize_options *options;
-  const gptvq_callbacks *callbacks;
-  size_t samples, length, done, total, window, setting_count;
-  gptvq_workspace *workspace;
+  gptvq_sweep sweep;
+  size_t setting_count;
   float *x, *weighted; /* [samples × length × hidden]; [length × largest cols] */
-  gptvq_hessian hessians[GPTVQ_GUIDE_INPUTS];
+  gptvq_hessian hessians[GPTVQ_INPUTS];
   gptvq_allocated settings[MAX_SETTINGS]; /* the first is the options' own */
   gptvq_setting_cost *costs;              /* [layers × setting_count] */
 } work;
@@ -64,43 +63,23 @@ static void list_settings(work *w) {
     }
 }
 
-static gptvq_status add_captured(void *context, const gptvq_block *block, const size_t *linears, size_t count,
-                                 const float *x, size_t n, size_t ldx, gptvq_error *err) {
-  (void)err;
-  work *w = context;
-  if (count == 0 || n == 0) return GPTVQ_OK;
-  gptvq_guide_input which = linears[0] == block->o                         ? GPTVQ_GUIDE_O
-                            : linears[0] == block->mlps[0].down            ? GPTVQ_GUIDE_DOWN
-                            : linears[0] == block->mlps[0].input.linear[0] ? GPTVQ_GUIDE_GATE_UP
-                                                                           : GPTVQ_GUIDE_QKV;
-  gptvq_hessian *hessian = &w->hessians[which];
-  const float *weight = gptvq_guide_weights(w->guide, block->index, which) + w->window * w->length;
-  for (size_t t = 0; t < n; t++) {
-    float root = sqrtf(weight[t]);
-    for (size_t c = 0; c < hessian->cols; c++) w->weighted[t * hessian->cols + c] = root * x[t * ldx + c];
-  }
-  gptvq_hessian_add(hessian, n, w->weighted, hessian->cols);
-  return GPTVQ_OK;
-}
-
 /* Hessians of all inputs of the block; x moves through it. */
 static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err) {
-  size_t first[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear[0], block->o, block->mlps[0].input.linear[0],
-                                      block->mlps[0].down};
-  for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++) {
+  gptvq_hessian_watch watches[GPTVQ_INPUTS];
+  gptvq_observer observers[GPTVQ_INPUTS];
+  const gptvq_pass pass = gptvq_whole_block(block, w->x, observers, GPTVQ_INPUTS);
+  for (int i = 0; i < GPTVQ_INPUTS; i++) {
+    size_t linear = gptvq_input_readers(block, (gptvq_block_input)i, 0).linear[0];
+    const float *weights = gptvq_guide_weights(w->guide, block->index, (gptvq_block_input)i);
+    watches[i] = (gptvq_hessian_watch){&w->hessians[i], {weights, w->sweep.length}, w->weighted};
+    observers[i] = (gptvq_observer){linear, gptvq_hessian_observe, &watches[i]};
     gptvq_hessian_release(&w->hessians[i]);
-    GPTVQ_TRY(gptvq_hessian_init(&w->hessians[i], block->linears[first[i]].cols,
-                                 block->linears[first[i]].name, err));
-  }
-  for (w->window = 0; w->window < w->samples; w->window++) {
-    float *x = w->x + w->window * w->length * w->model->config.hidden;
-    GPTVQ_TRY(gptvq_block_attention(w->model, block, w->workspace, 0, 0, w->length, x, GPTVQ_RUN_ALL,
-                                    add_captured, w, err));
     GPTVQ_TRY(
-        gptvq_block_mlp(w->model, block, w->workspace, w->length, x, GPTVQ_RUN_ALL, add_captured, w, err));
+        gptvq_hessian_init(&w->hessians[i], block->linears[linear].cols, block->linears[linear].name, err));
   }
-  for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++)
-    GPTVQ_TRY(gptvq_hessian_finish(&w->hessians[i], block->linears[first[i]].name, err));
+  GPTVQ_TRY(gptvq_sweep_block(&w->sweep, &pass, 1, err));
+  for (int i = 0; i < GPTVQ_INPUTS; i++)
+    GPTVQ_TRY(gptvq_hessian_finish(&w->hessians[i], block->linears[observers[i].linear].name, err));
   return GPTVQ_OK;
 }
 
@@ -153,7 +132,8 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
     o.reassign_rounds = 0;
     o.beam = 1;
     gptvq_layer_result result;
-    status = gptvq_solve_layer(linear->name, rows, cols, weights, factor, &o, w->callbacks, &result, err);
+    status =
+        gptvq_solve_layer(linear->name, rows, cols, weights, factor, &o, w->sweep.callbacks, &result, err);
     if (status != GPTVQ_OK) break;
     costs[s].loss = 0.5 * energy * result.error * power * (double)linear->rows / (double)rows;
     gptvq_layer_result_release(&result);
@@ -165,21 +145,19 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
 static gptvq_status measure_block(work *w, const gptvq_block *block, gptvq_setting_cost *costs,
                                   gptvq_error *err) {
   GPTVQ_TRY(collect(w, block, err));
-  const size_t *groups[GPTVQ_GUIDE_INPUTS] = {block->qkv.linear, &block->o, block->mlps[0].input.linear,
-                                              &block->mlps[0].down};
-  size_t counts[GPTVQ_GUIDE_INPUTS] = {block->qkv.count, 1, block->mlps[0].input.count, 1};
-  for (int input = 0; input < GPTVQ_GUIDE_INPUTS; input++) {
-    const gptvq_linear *first = &block->linears[groups[input][0]];
+  for (int input = 0; input < GPTVQ_INPUTS; input++) {
+    gptvq_linear_group readers = gptvq_input_readers(block, (gptvq_block_input)input, 0);
+    const gptvq_linear *first = &block->linears[readers.linear[0]];
     gptvq_factor *factor = NULL;
     gptvq_status status = gptvq_factor_create(first->name, first->cols, w->hessians[input].values, w->options,
-                                              w->callbacks, &factor, err);
-    for (size_t i = 0; i < counts[input] && status == GPTVQ_OK; i++) {
-      size_t index = groups[input][i];
+                                              w->sweep.callbacks, &factor, err);
+    for (size_t i = 0; i < readers.count && status == GPTVQ_OK; i++) {
+      size_t index = readers.linear[i];
       status = measure(w, &block->linears[index], &w->hessians[input], factor,
                        w->guide->energy[block->index][index], costs + index * w->setting_count, err);
       if (status == GPTVQ_OK)
-        status =
-            gptvq_report_progress(w->callbacks, "quantize", "sensitivities", w->done, w->total, NAN, err);
+        status = gptvq_report_progress(w->sweep.callbacks, w->sweep.phase, w->sweep.item, w->sweep.done,
+                                       w->sweep.total, NAN, err);
     }
     gptvq_factor_destroy(factor);
     GPTVQ_TRY(status);
@@ -199,16 +177,15 @@ static gptvq_status prepare(work *w, const int32_t *tokens, gptvq_allocation *ou
     for (size_t i = 0; i < block->linear_count; i++)
       largest = gptvq_max_size(largest, block->linears[i].cols);
   }
-  w->x = gptvq_alloc(w->samples * w->length, hidden * sizeof *w->x);
-  w->weighted = gptvq_alloc(w->length, largest * sizeof *w->weighted);
+  size_t length = w->sweep.length, count = w->sweep.windows * length;
+  w->x = gptvq_alloc(count, hidden * sizeof *w->x);
+  w->weighted = gptvq_alloc(length, largest * sizeof *w->weighted);
   w->costs = gptvq_alloc_zero(layers, w->setting_count * sizeof *w->costs);
   if (failed || w->x == NULL || w->weighted == NULL || w->costs == NULL)
     return gptvq_fail_memory(err, "the allocation of bits",
-                             gptvq_saturated_size(w->samples * w->length, hidden * sizeof *w->x));
-  GPTVQ_TRY(gptvq_workspace_create(model, 1, w->length, w->length, &w->workspace, err));
-  for (size_t i = 0; i < w->samples; i++)
-    GPTVQ_TRY(gptvq_embed(model, tokens + i * w->length, w->length, w->x + i * w->length * hidden, err));
-  return GPTVQ_OK;
+                             gptvq_saturated_size(count, hidden * sizeof *w->x));
+  GPTVQ_TRY(gptvq_workspace_create(model, 1, length, length, &w->sweep.workspace, err));
+  return gptvq_embed(model, tokens, count, w->x, err);
 }
 
 static gptvq_status choose(work *w, gptvq_allocation *out, gptvq_error *err) {
@@ -238,11 +215,14 @@ gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, s
   work w = {.model = model,
             .guide = guide,
             .options = options,
-            .callbacks = callbacks,
-            .samples = samples,
-            .length = length,
-            .done = done,
-            .total = total};
+            .sweep = {.model = model,
+                      .windows = samples,
+                      .length = length,
+                      .callbacks = callbacks,
+                      .phase = "quantize",
+                      .item = "sensitivities",
+                      .done = done,
+                      .total = total}};
   gptvq_status status;
   list_settings(&w);
   GPTVQ_TRY_GOTO(prepare(&w, tokens, out, err));
@@ -253,8 +233,8 @@ gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, s
   }
   GPTVQ_TRY_GOTO(choose(&w, out, err));
 done:
-  for (int i = 0; i < GPTVQ_GUIDE_INPUTS; i++) gptvq_hessian_release(&w.hessians[i]);
-  gptvq_workspace_destroy(w.workspace);
+  for (int i = 0; i < GPTVQ_INPUTS; i++) gptvq_hessian_release(&w.hessians[i]);
+  gptvq_workspace_destroy(w.sweep.workspace);
   free(w.x);
   free(w.weighted);
   free(w.costs);

@@ -2,16 +2,11 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "base/keyed.h"
+#include "calib/sweep.h"
 #include "quant/transform/internal.h"
 
 #include <math.h>
 #include <string.h>
-
-typedef struct statistics {
-  double *output; /* [heads · head_dim]: sums of squares of the inputs of o_proj */
-  double *down;   /* [mlp_count][intermediate] */
-  size_t intermediate;
-} statistics;
 
 typedef struct square_job {
   const float *x;
@@ -28,17 +23,11 @@ static void add_squares(void *context, size_t begin, size_t end, size_t thread) 
   }
 }
 
-/* gptvq_capture */
-static gptvq_status add_captured(void *context, const gptvq_block *block, const size_t *linears, size_t count,
-                                 const float *x, size_t n, size_t ldx, gptvq_error *err) {
+/* An observer: context[cols] += squares of the inputs. */
+static gptvq_status add_energy(void *context, const gptvq_observed *in, gptvq_error *err) {
   (void)err;
-  const statistics *s = context;
-  if (count == 0 || n == 0) return GPTVQ_OK;
-  square_job job = {x, n, ldx, NULL};
-  if (linears[0] == block->o) job.sums = s->output;
-  for (size_t e = 0; e < block->mlp_count; e++)
-    if (linears[0] == block->mlps[e].down) job.sums = s->down + e * s->intermediate;
-  if (job.sums != NULL) gptvq_parallel_for(block->linears[linears[0]].cols, 256, add_squares, &job);
+  square_job job = {in->x, in->rows, in->ldx, context};
+  gptvq_parallel_for(in->cols, 256, add_squares, &job);
   return GPTVQ_OK;
 }
 
@@ -118,22 +107,6 @@ static gptvq_status check_sums(const gptvq_linear *linear, const double *sums, g
   return GPTVQ_OK;
 }
 
-static gptvq_status run_block(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                              size_t samples, size_t length, float *x, statistics *s,
-                              const gptvq_callbacks *callbacks, gptvq_error *err) {
-  size_t values = length * model->config.hidden;
-  for (size_t w = 0; w < samples; w++) {
-    GPTVQ_TRY(gptvq_block_attention(model, block, workspace, 0, 0, length, x + w * values, GPTVQ_RUN_ALL,
-                                    add_captured, s, err));
-    GPTVQ_TRY(gptvq_block_mlp(model, block, workspace, length, x + w * values, GPTVQ_RUN_ALL, add_captured, s,
-                              err));
-    GPTVQ_TRY(gptvq_report_progress(callbacks, "order", block->linears[block->o].name,
-                                    block->index * samples + w + 1, model->config.layers * samples, NAN,
-                                    err));
-  }
-  return GPTVQ_OK;
-}
-
 gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, size_t length,
                                     const int32_t *tokens, unsigned dim, const gptvq_callbacks *callbacks,
                                     gptvq_error *err) {
@@ -142,41 +115,53 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, 
   size_t mlps = model->blocks[0].mlp_count, wide = c->heads * c->head_dim, values = c->kv_heads * c->head_dim;
   size_t down = mlps * c->intermediate, window = length * c->hidden;
   bool outputs = (transform->rotate & GPTVQ_ROTATE_HEADS) == 0;
-  gptvq_workspace *workspace = NULL;
   gptvq_status status;
+  gptvq_sweep sweep = {.model = model,
+                       .windows = samples,
+                       .length = length,
+                       .callbacks = callbacks,
+                       .phase = "order",
+                       .step = 1,
+                       .total = c->layers * samples};
   float *x = gptvq_alloc(samples, window * sizeof *x);
+  /* squares of the inputs: of o_proj, then of the down_proj of every expert */
   double *sums = gptvq_alloc(wide + down, sizeof *sums);
+  gptvq_observer *observers = gptvq_alloc(1 + mlps, sizeof *observers);
   gptvq_keyed *keys = gptvq_alloc(gptvq_max_size(c->intermediate, c->head_dim), sizeof *keys);
   transform->mlp_order = gptvq_alloc(c->layers, down * sizeof *transform->mlp_order);
   if (outputs) transform->value_order = gptvq_alloc(c->layers, values * sizeof *transform->value_order);
-  if (x == NULL || sums == NULL || keys == NULL || transform->mlp_order == NULL ||
+  if (x == NULL || sums == NULL || observers == NULL || keys == NULL || transform->mlp_order == NULL ||
       (outputs && transform->value_order == NULL)) {
     status =
         gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(samples, window * sizeof *x));
     goto done;
   }
-  GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &workspace, err));
-  for (size_t w = 0; w < samples; w++)
-    GPTVQ_TRY_GOTO(gptvq_embed(model, tokens + w * length, length, x + w * window, err));
-  statistics s = {sums, sums + wide, c->intermediate};
-  for (size_t b = 0; b < c->layers; b++) {
+  GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &sweep.workspace, err));
+  GPTVQ_TRY_GOTO(gptvq_embed(model, tokens, samples * length, x, err));
+  for (size_t b = 0; b < c->layers; b++, sweep.done += samples) {
     const gptvq_block *block = &model->blocks[b];
+    const gptvq_pass pass = gptvq_whole_block(block, x, observers, 1 + mlps);
+    observers[0] = (gptvq_observer){block->o, add_energy, sums};
+    for (size_t e = 0; e < mlps; e++)
+      observers[1 + e] = (gptvq_observer){block->mlps[e].down, add_energy, sums + wide + e * c->intermediate};
     memset(sums, 0, (wide + down) * sizeof *sums);
-    GPTVQ_TRY_GOTO(run_block(model, block, workspace, samples, length, x, &s, callbacks, err));
-    GPTVQ_TRY_GOTO(check_sums(&block->linears[block->o], s.output, err));
+    sweep.item = block->linears[block->o].name;
+    GPTVQ_TRY_GOTO(gptvq_sweep_block(&sweep, &pass, 1, err));
+    GPTVQ_TRY_GOTO(check_sums(&block->linears[block->o], sums, err));
     for (size_t e = 0; e < mlps; e++) {
       const gptvq_linear *linear = &block->linears[block->mlps[e].down];
-      double *energy = s.down + e * c->intermediate;
+      double *energy = sums + wide + e * c->intermediate;
       GPTVQ_TRY_GOTO(check_sums(linear, energy, err));
       if (dim > 1) GPTVQ_TRY_GOTO(weigh(linear, energy, err));
       for (size_t i = 0; i < c->intermediate; i++) keys[i] = (gptvq_keyed){energy[i], (uint32_t)i};
       sort_keys(keys, c->intermediate, dim, 0, transform->mlp_order + b * down + e * c->intermediate);
     }
-    if (outputs && dim > 1) GPTVQ_TRY_GOTO(weigh(&block->linears[block->o], s.output, err));
-    if (outputs) order_values(c, s.output, dim, keys, transform->value_order + b * values);
+    if (outputs && dim > 1) GPTVQ_TRY_GOTO(weigh(&block->linears[block->o], sums, err));
+    if (outputs) order_values(c, sums, dim, keys, transform->value_order + b * values);
   }
 done:
-  gptvq_workspace_destroy(workspace);
+  gptvq_workspace_destroy(sweep.workspace);
+  free(observers);
   free(keys);
   free(sums);
   free(x);

@@ -1,0 +1,33 @@
+/* calib/observers.h: what watches a sweep (calib/sweep.h) to add up Hessians and mismatches. */
+#ifndef GPTVQ_CALIB_OBSERVERS_H
+#define GPTVQ_CALIB_OBSERVERS_H
+
+#include "calib/hessian.h"
+#include "calib/mismatch.h"
+#include "calib/sweep.h"
+
+/* Weights of the tokens: [windows × length], the mean 1; `values` NULL: all 1. Not for inputs of experts. */
+typedef struct gptvq_token_weights {
+  const float *values;
+  size_t length;
+} gptvq_token_weights;
+
+typedef struct gptvq_hessian_watch {
+  gptvq_hessian *hessian;
+  gptvq_token_weights weights;
+  float *scratch; /* [length × cols], with weights */
+} gptvq_hessian_watch;
+/* on_input (context: gptvq_hessian_watch): adds w x xᵀ. */
+gptvq_status gptvq_hessian_observe(void *watch, const gptvq_observed *in, gptvq_error *err);
+
+/* Watches two passes: the original model's, and after it the quantized one's. */
+typedef struct gptvq_mismatch_watch {
+  gptvq_mismatch *mismatch;
+  gptvq_token_weights weights;
+  float *x;      /* [length × cols]: the original's inputs in the window at work */
+  float *stream; /* [length × rows]: its residual stream; NULL where the mismatch has no rows */
+} gptvq_mismatch_watch;
+gptvq_status gptvq_mismatch_remember(void *watch, const gptvq_observed *in, gptvq_error *err); /* first */
+gptvq_status gptvq_mismatch_observe(void *watch, const gptvq_observed *in, gptvq_error *err);  /* second */
+
+#endif

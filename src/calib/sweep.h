@@ -1,0 +1,81 @@
+/* calib/sweep.h: the one loop that takes windows of tokens through a block of a model, with observers at the
+ * inputs of its linears. Hessians, mismatches, norms of columns, sensitivities and what a teacher says come
+ * from here; a backend that runs blocks elsewhere, or shares windows out, has this to replace.
+ *
+ * Order: windows from the first to the last; of one window the passes as they are listed; of one pass its
+ * inputs as a token meets them, experts from the first to the last. Observers are called on the caller's
+ * thread, one at a time, and may use all threads themselves. Nothing depends on the number of threads. A
+ * window sees no other one: one that only adds up may be given windows in shares whose sums are added. */
+#ifndef GPTVQ_CALIB_SWEEP_H
+#define GPTVQ_CALIB_SWEEP_H
+
+#include "model/model_internal.h"
+
+/* Inputs of a block's linears, in the order in which a token meets them. */
+typedef enum gptvq_block_input {
+  GPTVQ_INPUT_QKV,
+  GPTVQ_INPUT_O,
+  GPTVQ_INPUT_GATE_UP,
+  GPTVQ_INPUT_DOWN,
+  GPTVQ_INPUTS
+} gptvq_block_input;
+/* The linears that read it; mlp: which expert, else 0. */
+gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_input input, size_t mlp);
+
+/* What linears are about to be given, valid during the call. */
+typedef struct gptvq_observed {
+  size_t window;
+  const float *x; /* [rows × ldx], `cols` values of each row: all tokens of the window, or those that chose
+                     the expert, in their order; never none */
+  size_t rows, cols, ldx;
+  const float *stream; /* [length × hidden]: the window's residual stream, to which this half will add */
+} gptvq_observed;
+
+typedef struct gptvq_observer {
+  size_t linear; /* the first of the linears whose inputs it wants */
+  gptvq_status (*on_input)(void *context, const gptvq_observed *in, gptvq_error *err);
+  void *context;
+} gptvq_observer;
+
+/* Inputs of an output linear (o_proj, or down_proj of the block's only MLP) of the first windows, to go on
+ * from. */
+typedef struct gptvq_kept {
+  size_t windows, cols;
+  float *values; /* [windows × length × cols] */
+} gptvq_kept;
+/* An observer's on_input (context: gptvq_kept) that fills it. */
+gptvq_status gptvq_keep_input(void *kept, const gptvq_observed *in, gptvq_error *err);
+
+/* One way through a block. */
+typedef struct gptvq_pass {
+  const gptvq_block *block; /* may be a copy whose linears were replaced */
+  float *x;                 /* [windows × length × hidden], window after window */
+  bool attention, mlp;      /* through which halves */
+  gptvq_stop stop;          /* how far in the last of them; x moves on with GPTVQ_RUN_ALL, else it stays */
+  const gptvq_observer *observers;
+  size_t observer_count;
+  const gptvq_kept *kept; /* windows that it holds only take the last step of the one half, unobserved; NULL:
+                             none */
+} gptvq_pass;
+/* All of the block; x moves on. */
+static inline gptvq_pass gptvq_whole_block(const gptvq_block *block, float *x,
+                                           const gptvq_observer *observers, size_t count) {
+  return (gptvq_pass){block, x, true, true, GPTVQ_RUN_ALL, observers, count, NULL};
+}
+
+typedef struct gptvq_sweep {
+  const gptvq_model *model;
+  gptvq_workspace *workspace; /* for one block, `length` rows and positions */
+  size_t windows, length;
+  /* progress after every window, which may stop the sweep: `done` grows by `step` each time; no value */
+  const gptvq_callbacks *callbacks;
+  const char *phase, *item;
+  size_t done, step, total;
+} gptvq_sweep;
+
+/* All windows, each through all passes. On failure every x is unspecified. GPTVQ_ERROR_CANCELLED,
+ * GPTVQ_ERROR_MEMORY, and what observers and the block return. */
+gptvq_status gptvq_sweep_block(const gptvq_sweep *sweep, const gptvq_pass *passes, size_t count,
+                               gptvq_error *err);
+
+#endif
