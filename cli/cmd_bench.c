@@ -150,7 +150,7 @@ static int bench_model(int argc, char **argv) {
       {GPTVQ_OPTION_SIZE, "repeats", .value = &job.repeats, .min = 1, .max = 1 << 16, .argument = "N",
        .help = "turns of prompt and single tokens (default 5), after one to warm up"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = computes,
-       .argument = "fp32|bf16|int8|auto",
+       .argument = "auto|fp32|bf16|int8",
        .help = "arithmetic (default auto: int8 for packed folders, fp32 for others)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
        .help = "weights of the output head (default: 8 with int8, else as stored)"},

@@ -256,7 +256,7 @@ int gptvq_cmd_generate(int argc, char **argv) {
       {GPTVQ_OPTION_FLAG, "ignore-eos", .value = &job.ignore_eos,
        .help = "go on after the end-of-text token"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = compute_names,
-       .argument = "fp32|bf16|int8|auto",
+       .argument = "auto|fp32|bf16|int8",
        .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 "
                "for others"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",

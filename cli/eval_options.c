@@ -25,7 +25,7 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
       {GPTVQ_OPTION_SWITCH, "bos", .value = &eval->options.bos,
        .help = "put the tokenizer's BOS before the text, once (default: --no-bos)"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = compute_names,
-       .argument = "fp32|bf16|int8|auto",
+       .argument = "auto|fp32|bf16|int8",
        .help = "precision of the inputs of matrix products; sums are fp32 always; int8 is for packed layers\n"
                "(default fp32)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &eval->model_options.head_bits, .min = 8, .max = 16,
