@@ -111,12 +111,11 @@ static void print_series(const char *name, series *s, size_t tokens) {
 }
 
 static int report(speed *job, const char *path) {
-  static const char *const names[] = {"fp32", "bf16", "int8"};
   const gptvq_model_info *info = &job->info;
   if (!job->json) {
     printf("%s: %zu layers, %.4f bits per value, head %u bits; compute %s, %s, %d threads; reads %.1f GB/s\n",
-           path, info->layers, info->bits_per_value, info->head_bits, names[info->compute], gptvq_get_cpu(),
-           gptvq_get_threads(), 1e-9 * job->bandwidth);
+           path, info->layers, info->bits_per_value, info->head_bits, gptvq_compute_name(info->compute),
+           gptvq_get_cpu(), gptvq_get_threads(), 1e-9 * job->bandwidth);
     print_series("prompt", &job->prompts, job->prompt);
     print_series("decoding", &job->steps, 1);
     return gptvq_cli_flush();
@@ -127,7 +126,7 @@ static int report(speed *job, const char *path) {
   gptvq_cli_json_set(object, "bits_per_value", gptvq_cli_number(info->bits_per_value));
   gptvq_cli_json_set(object, "linear_bytes", json_integer((json_int_t)info->linear_bytes));
   gptvq_cli_json_set(object, "head_bits", json_integer((json_int_t)info->head_bits));
-  gptvq_cli_json_set(object, "compute", json_string(names[info->compute]));
+  gptvq_cli_json_set(object, "compute", json_string(gptvq_compute_name(info->compute)));
   gptvq_cli_json_set(object, "cpu", json_string(gptvq_get_cpu()));
   gptvq_cli_json_set(object, "threads", json_integer(gptvq_get_threads()));
   gptvq_cli_json_set(object, "depth", json_integer((json_int_t)job->depth));
@@ -139,7 +138,7 @@ static int report(speed *job, const char *path) {
 }
 
 static int bench_model(int argc, char **argv) {
-  static const char *const computes[] = {"fp32", "bf16", "int8", "auto", NULL};
+  static const char *const computes[] = {"auto", "fp32", "bf16", "int8", NULL};
   speed job = {.prompt = 512, .tokens = 32, .repeats = 5, .compute = GPTVQ_COMPUTE_AUTO};
   const gptvq_option options[] = {
       {GPTVQ_OPTION_SIZE, "prompt", .value = &job.prompt, .min = 0, .max = 1 << 20, .argument = "N",
@@ -151,7 +150,7 @@ static int bench_model(int argc, char **argv) {
       {GPTVQ_OPTION_SIZE, "repeats", .value = &job.repeats, .min = 1, .max = 1 << 16, .argument = "N",
        .help = "turns of prompt and single tokens (default 5), after one to warm up"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = computes,
-       .argument = "fp32|bf16|int8|auto",
+       .argument = "auto|fp32|bf16|int8",
        .help = "arithmetic (default auto: int8 for packed folders, fp32 for others)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
        .help = "weights of the output head (default: 8 with int8, else as stored)"},

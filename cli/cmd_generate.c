@@ -20,7 +20,7 @@ typedef struct generation {
   gptvq_session *session;
   gptvq_text_stream *stream;
   char *file_text;
-  int32_t *prompt_ids;
+  int32_t *prompt_ids; /* [prompt_count]; room for all that is generated */
   float *logits;
   char *text; /* with --json: what was printed otherwise */
   size_t text_size, text_capacity;
@@ -102,6 +102,11 @@ static int prepare(generation *job, const char *path) {
   if (gptvq_session_create(job->model, job->prompt_count + job->count, &job->session, &err) != GPTVQ_OK ||
       gptvq_text_stream_create(job->tokenizer, 1, &job->stream, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
+  int32_t *history = realloc(job->prompt_ids, (job->prompt_count + job->count) * sizeof *history);
+  if (history == NULL) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: the text's tokens");
+  job->prompt_ids = history;
+  job->sampler.history = history;
+  job->sampler.history_count = job->prompt_count;
   job->logits = malloc(job->info.vocab * sizeof *job->logits);
   job->ids = json_array();
   if (job->logits == NULL || job->ids == NULL)
@@ -154,6 +159,7 @@ static int decode(generation *job) {
       break;
     }
     job->generated++;
+    job->prompt_ids[job->sampler.history_count++] = id;
     gptvq_cli_json_append(job->ids, json_integer(id));
     if (gptvq_text_stream_push(job->stream, id, &piece, &size, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
     int code = emit(job, piece, size);
@@ -219,12 +225,10 @@ static void release(generation *job) {
 }
 
 int gptvq_cmd_generate(int argc, char **argv) {
-  static const char *const compute_names[] = {"fp32", "bf16", "int8", "auto", NULL};
-  generation job = {.count = 128,
-                    .sampler = {.temperature = 0.8f, .top_p = 0.95f},
-                    .bos = 1,
-                    .echo = 1,
-                    .compute = GPTVQ_COMPUTE_AUTO};
+  static const char *const compute_names[] = {"auto", "fp32", "bf16", "int8", NULL};
+  generation job = {.count = 128, .bos = 1, .echo = 1, .compute = GPTVQ_COMPUTE_AUTO};
+  gptvq_sampler_init(&job.sampler, 0);
+  job.sampler.repetition_penalty = 1.0f;
   const gptvq_option options[] = {
       {GPTVQ_OPTION_TEXT, "prompt", 'p', .value = &job.prompt, .argument = "TEXT",
        .help = "the text to continue"},
@@ -238,6 +242,12 @@ int gptvq_cmd_generate(int argc, char **argv) {
        .help = "sample from the most likely tokens that make up P (default 0.95)"},
       {GPTVQ_OPTION_SIZE, "top-k", .value = &job.sampler.top_k, .min = 0, .max = 1 << 24, .argument = "K",
        .help = "sample from the K most likely tokens; 0 = all (default)"},
+      {GPTVQ_OPTION_FLOAT, "min-p", .value = &job.sampler.min_p, .min = 0, .max = 1, .argument = "P",
+       .help = "leave out tokens less than P times as likely as the most likely one; 0 = none (default)"},
+      {GPTVQ_OPTION_FLOAT, "repeat-penalty", .value = &job.sampler.repetition_penalty, .min = 1e-6,
+       .max = 1e6, .argument = "R",
+       .help = "logits of tokens that the text has already are divided by R, negative ones multiplied;\n"
+               "1 = off (default)"},
       {GPTVQ_OPTION_SEED, "seed", .value = &job.seed, .argument = "S", .given = &job.seed_given,
        .help = "the same seed gives the same text (default: from the clock, reported)"},
       {GPTVQ_OPTION_SWITCH, "bos", .value = &job.bos,
@@ -246,7 +256,7 @@ int gptvq_cmd_generate(int argc, char **argv) {
       {GPTVQ_OPTION_FLAG, "ignore-eos", .value = &job.ignore_eos,
        .help = "go on after the end-of-text token"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = compute_names,
-       .argument = "fp32|bf16|int8|auto",
+       .argument = "auto|fp32|bf16|int8",
        .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 "
                "for others"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",

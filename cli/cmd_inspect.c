@@ -170,7 +170,9 @@ int gptvq_cmd_inspect(int argc, char **argv) {
   gptvq_error err;
   gptvq_cli_files files;
   gptvq_model_info info;
-  if (gptvq_cli_open_model(path, NULL, &model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  if (gptvq_cli_open_model(path, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &model, &err) !=
+      GPTVQ_OK)
+    return gptvq_cli_fail(&err);
   gptvq_model_get_info(model, &info);
   if (gptvq_cli_weigh_folder(path, info.packed != 0, &files, &err) != GPTVQ_OK) {
     code = gptvq_cli_fail(&err);

@@ -138,7 +138,8 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   bool known = true;
   for (size_t i = 0; i < 2 && known; i++) {
     gptvq_model *model;
-    known = gptvq_model_open(paths[i], NULL, &model, &err) == GPTVQ_OK;
+    known = gptvq_model_open(paths[i], &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &model, &err) ==
+            GPTVQ_OK;
     if (!known) {
       gptvq_cli_warn("%s is complete, but the report lacks sizes: %s", line->out, err.message);
       break;

@@ -2,11 +2,12 @@
 
 #include <string.h>
 
-static const char *const compute_names[] = {"fp32", "bf16", "int8", "auto", NULL};
+static const char *const compute_names[] = {"auto", "fp32", "bf16", "int8", NULL};
 
 void gptvq_cli_eval_init(gptvq_cli_eval *eval) {
   memset(eval, 0, sizeof *eval);
   gptvq_eval_options_init(&eval->options);
+  eval->compute = GPTVQ_COMPUTE_FP32;
 }
 
 void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVAL_OPTIONS]) {
@@ -24,7 +25,7 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
       {GPTVQ_OPTION_SWITCH, "bos", .value = &eval->options.bos,
        .help = "put the tokenizer's BOS before the text, once (default: --no-bos)"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = compute_names,
-       .argument = "fp32|bf16|int8|auto",
+       .argument = "auto|fp32|bf16|int8",
        .help = "precision of the inputs of matrix products; sums are fp32 always; int8 is for packed layers\n"
                "(default fp32)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &eval->model_options.head_bits, .min = 8, .max = 16,
@@ -75,7 +76,7 @@ void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const g
   gptvq_cli_json_set(object, "score_from", json_integer((json_int_t)result->score_from));
   gptvq_cli_json_set(object, "bos", json_boolean(eval->options.bos));
   gptvq_cli_json_set(object, "text", gptvq_cli_text(eval->text_path));
-  gptvq_cli_json_set(object, "compute", json_string(compute_names[eval->compute]));
+  gptvq_cli_json_set(object, "compute", json_string(gptvq_compute_name((gptvq_compute)eval->compute)));
   gptvq_cli_json_set(object, "seconds", gptvq_cli_number(seconds));
   double predicted = (double)result->windows * (double)result->ctx;
   gptvq_cli_json_set(object, "tokens_per_second", gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));

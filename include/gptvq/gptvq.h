@@ -6,5 +6,6 @@
 #include <gptvq/model.h>
 #include <gptvq/eval.h>
 #include <gptvq/quantize.h>
+#include <gptvq/layer.h>
 #include <gptvq/bench.h>
 #endif

@@ -13,14 +13,18 @@ typedef struct gptvq_session
     gptvq_session; /* KV cache and scratch memory of one running text; one thread at a time */
 
 typedef enum gptvq_compute {
-  GPTVQ_COMPUTE_FP32 = 0,
+  GPTVQ_COMPUTE_AUTO = 0, /* INT8 for packed folders, FP32 for others */
+  GPTVQ_COMPUTE_FP32 = 1,
   GPTVQ_COMPUTE_BF16 =
-      1, /* inputs of matrix products over dense weights are rounded to bf16; sums are fp32 */
-  GPTVQ_COMPUTE_INT8 = 2, /* as BF16, and inputs of packed layers are int8 codes with a scale per column group
-                             where there are kernels for the format; keys and values are kept as fp16 */
-  GPTVQ_COMPUTE_AUTO = 3  /* INT8 for packed folders, FP32 for others */
+      2,                 /* inputs of matrix products over dense weights are rounded to bf16; sums are fp32 */
+  GPTVQ_COMPUTE_INT8 = 3 /* as BF16, and inputs of packed layers are int8 codes with a scale per column group
+                            where there are kernels for the format; keys and values are kept as fp16 */
 } gptvq_compute;
 
+/* "auto", "fp32", "bf16", "int8"; "unknown" for other values. Static storage. */
+GPTVQ_API const char *gptvq_compute_name(gptvq_compute compute);
+
+/* All zero: the defaults. */
 typedef struct gptvq_model_options {
   gptvq_compute compute;
   unsigned head_bits; /* weights of the output head: 16 = as stored, 8 = int8 with a scale per 256 columns,
@@ -62,10 +66,10 @@ typedef struct gptvq_layer_info {
   unsigned svd_rank; /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
 } gptvq_layer_info;
 
-/* PATH: a Hugging Face folder (docs/CLI.md says which of its files count). options may be NULL. On success
- * the caller owns *out. What is not as it should be but means only one thing (docs/FORMAT.md, section 3.1) is
- * a warning, anything else that the architecture has no place for GPTVQ_ERROR_FORMAT or
- * GPTVQ_ERROR_UNSUPPORTED naming the tensor. */
+/* PATH: a Hugging Face folder (docs/CLI.md says which of its files count). options NULL: all
+ * zero. On success the caller owns *out. What is not as it should be but means only one thing
+ * (docs/FORMAT.md, section 3.1) is a warning, anything else that the architecture has no place for
+ * GPTVQ_ERROR_FORMAT or GPTVQ_ERROR_UNSUPPORTED naming the tensor. */
 GPTVQ_API gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options,
                                         gptvq_model **out, gptvq_error *err);
 GPTVQ_API void gptvq_model_close(gptvq_model *model); /* after its sessions; NULL is fine */
@@ -80,24 +84,48 @@ GPTVQ_API const char *gptvq_model_quantization_json(const gptvq_model *model);
 GPTVQ_API size_t gptvq_session_estimate(const gptvq_model *model, size_t max_tokens);
 GPTVQ_API gptvq_status gptvq_session_create(const gptvq_model *model, size_t max_tokens, gptvq_session **out,
                                             gptvq_error *err);
-GPTVQ_API void gptvq_session_destroy(gptvq_session *session);
-GPTVQ_API void gptvq_session_reset(gptvq_session *session); /* forget all positions */
+GPTVQ_API void gptvq_session_destroy(gptvq_session *session); /* NULL is fine */
+GPTVQ_API void gptvq_session_reset(gptvq_session *session);   /* forget all positions */
 GPTVQ_API size_t gptvq_session_position(const gptvq_session *session);
+/* Back to the first `position` tokens; what follows is forgotten. GPTVQ_ERROR_ARGUMENT: there are not so
+ * many.
+ */
+GPTVQ_API gptvq_status gptvq_session_truncate(gptvq_session *session, size_t position, gptvq_error *err);
+/* A second session of the same size on the same model, at the same position: keys and values are copied,
+ * nothing is shared but the model. The caller owns *out. */
+GPTVQ_API gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out,
+                                          gptvq_error *err);
+/* From any thread: the gptvq_session_forward that is running, or else the next one, ends soon with
+ * GPTVQ_ERROR_CANCELLED and leaves the position where it was. The session can be used again after that.
+ * gptvq_session_reset takes a request back that nothing has seen. */
+GPTVQ_API void gptvq_session_cancel(gptvq_session *session);
 
 /* Appends `count` tokens. logits: caller's buffer of vocab floats (logits after the last token) or, with
  * all_logits, of count × vocab floats, row-major; NULL: not computed. GPTVQ_ERROR_DATA: id outside the
  * vocabulary; GPTVQ_ERROR_ARGUMENT: more positions than the session has; logits after the last of no tokens.
  * GPTVQ_ERROR_NUMERIC: NaN, infinity or overflow on the way or in the logits, naming the block or the tensor.
- */
+ * GPTVQ_ERROR_CANCELLED: gptvq_session_cancel. */
 GPTVQ_API gptvq_status gptvq_session_forward(gptvq_session *session, const int32_t *tokens, size_t count,
                                              float *logits, int all_logits, gptvq_error *err);
 
-/* Sampling. temperature 0 = greedy (lowest id among equals). top_p in (0, 1]; top_k 0 = off. */
+/* Sampling, in this order: repetition penalty, temperature, top-k, top-p, min-p. */
 typedef struct gptvq_sampler {
-  float temperature, top_p;
-  size_t top_k;
-  uint64_t state; /* random state; start it with the seed */
+  float temperature; /* 0 = greedy (lowest id among equals) */
+  float top_p;       /* the most likely tokens that make up top_p, in (0, 1] */
+  size_t top_k;      /* the top_k most likely tokens; 0 = all */
+  uint64_t state;    /* random state; start it with the seed */
+  float min_p;       /* tokens at least min_p times as likely as the most likely one, in [0, 1]; 0 = all */
+  /* positive logits of tokens in `history` are divided by it, others multiplied; 0 or 1 = off */
+  float repetition_penalty;
+  const int32_t *history; /* [history_count] the text so far; not copied; may be NULL when there is none */
+  size_t history_count;
 } gptvq_sampler;
+/* temperature 0.8, top_p 0.95, the rest off. */
+GPTVQ_API void gptvq_sampler_init(gptvq_sampler *sampler, uint64_t seed);
+/* GPTVQ_ERROR_ARGUMENT: a member out of its range; GPTVQ_ERROR_DATA: a token of the history outside of the
+ * vocabulary; GPTVQ_ERROR_NUMERIC: a logit that is NaN or plus infinity. Memory is taken only for the
+ * penalty.
+ */
 GPTVQ_API gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
                                     gptvq_error *err);
 

@@ -15,6 +15,9 @@ typedef enum gptvq_method {
   GPTVQ_METHOD_KMEANS     /* k-means vector quantization, no data */
 } gptvq_method;
 
+/* "gptvq", "gptq", "rtn", "kmeans"; "unknown" for other values. Static storage. */
+GPTVQ_API const char *gptvq_method_name(gptvq_method method);
+
 typedef enum gptvq_em_init { GPTVQ_INIT_MAHALANOBIS = 0, GPTVQ_INIT_KMEANSPP, GPTVQ_INIT_CDF } gptvq_em_init;
 
 /* Hadamard rotations folded into the weights; bits. */

@@ -2,7 +2,12 @@
  *
  * Every fallible function returns a gptvq_status and takes a caller-owned `gptvq_error *` (may be NULL) last.
  * On failure the error holds one line of text: what was wrong, in which file and tensor, what to do.
- * The library never exits, aborts or prints. */
+ * The library never exits, aborts or prints.
+ *
+ * Structs of options either mean the defaults when they are all zero (gptvq_model_options, gptvq_callbacks,
+ * gptvq_eval_options), or have an init function that is called first (gptvq_quantize_options_init,
+ * gptvq_sampler_init, gptvq_random_model_init, gptvq_kernel_bench_init). Every function that ends in
+ * _destroy, _close or _free takes NULL and then does nothing. */
 #ifndef GPTVQ_STATUS_H
 #define GPTVQ_STATUS_H
 
@@ -31,7 +36,7 @@ typedef enum gptvq_status {
   GPTVQ_ERROR_NUMERIC = 6,    /* NaN or infinity in weights or activations; a factorisation that failed */
   GPTVQ_ERROR_MEMORY = 7,     /* allocation failed, or a size overflowed */
   GPTVQ_ERROR_DATA = 8,       /* too little or unusable text, token ids out of range */
-  GPTVQ_ERROR_CANCELLED = 130 /* the progress callback asked to stop */
+  GPTVQ_ERROR_CANCELLED = 130 /* the progress callback, or gptvq_session_cancel, asked to stop */
 } gptvq_status;
 
 typedef struct gptvq_error {
@@ -58,6 +63,13 @@ typedef struct gptvq_callbacks {
   void (*log)(void *user, gptvq_log_level level, const char *line);
   int (*progress)(void *user, const gptvq_progress *progress); /* non-zero: stop with GPTVQ_ERROR_CANCELLED */
 } gptvq_callbacks;
+
+/* Of these headers; gptvq_version says that of the library that is running. */
+#define GPTVQ_VERSION_MAJOR 0
+#define GPTVQ_VERSION_MINOR 1
+#define GPTVQ_VERSION_PATCH 0
+/* To compare with: 1.2.3 is 10203. */
+#define GPTVQ_VERSION_NUMBER (GPTVQ_VERSION_MAJOR * 10000 + GPTVQ_VERSION_MINOR * 100 + GPTVQ_VERSION_PATCH)
 
 /* "1.0.0"; static storage. */
 GPTVQ_API const char *gptvq_version(void);

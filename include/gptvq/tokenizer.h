@@ -40,7 +40,7 @@ GPTVQ_API gptvq_status gptvq_text_stream_push(gptvq_text_stream *stream, int32_t
                                               size_t *size, gptvq_error *err);
 GPTVQ_API gptvq_status gptvq_text_stream_flush(gptvq_text_stream *stream, const char **piece, size_t *size,
                                                gptvq_error *err);
-GPTVQ_API void gptvq_text_stream_destroy(gptvq_text_stream *stream);
+GPTVQ_API void gptvq_text_stream_destroy(gptvq_text_stream *stream); /* NULL is fine */
 
 /* Number of ids (largest id + 1, added tokens included); id of a token's text, or -1; is it special? */
 GPTVQ_API size_t gptvq_tokenizer_vocab_size(const gptvq_tokenizer *tokenizer);
@@ -66,7 +66,7 @@ typedef enum gptvq_text_kind {
 GPTVQ_API gptvq_text_kind gptvq_text_judge(const char *name, const char *text, size_t size,
                                            const int32_t *ids, size_t count, char *line, size_t line_size);
 
-GPTVQ_API void gptvq_free(void *memory); /* frees what the library handed out */
+GPTVQ_API void gptvq_free(void *memory); /* frees what the library handed out; NULL is fine */
 
 #ifdef __cplusplus
 }

@@ -227,7 +227,7 @@ static gptvq_status export_folder(export_job *job, const char *packed_dir, const
   if (!gptvq_is_folder(packed_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", packed_dir);
   GPTVQ_TRY(gptvq_output_check(out_dir, packed_dir, force, 0, &job->out, err));
-  const gptvq_model_options options = {.callbacks = job->callbacks};
+  const gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32, .callbacks = job->callbacks};
   GPTVQ_TRY(gptvq_model_open(packed_dir, &options, &job->model, err));
   if (!job->model->info.packed)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s is not a packed model: there is nothing to export",

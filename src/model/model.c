@@ -228,11 +228,21 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   return GPTVQ_OK;
 }
 
+const char *gptvq_compute_name(gptvq_compute compute) {
+  switch (compute) {
+  case GPTVQ_COMPUTE_AUTO: return "auto";
+  case GPTVQ_COMPUTE_FP32: return "fp32";
+  case GPTVQ_COMPUTE_BF16: return "bf16";
+  case GPTVQ_COMPUTE_INT8: return "int8";
+  }
+  return "unknown";
+}
+
 gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options, gptvq_model **out,
                               gptvq_error *err) {
   *out = NULL;
-  gptvq_compute compute = options != NULL ? options->compute : GPTVQ_COMPUTE_FP32;
-  if ((unsigned)compute > GPTVQ_COMPUTE_AUTO)
+  gptvq_compute compute = options != NULL ? options->compute : GPTVQ_COMPUTE_AUTO;
+  if ((unsigned)compute > GPTVQ_COMPUTE_INT8)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "unknown compute precision %d", (int)compute);
   unsigned head_bits = options != NULL ? options->head_bits : 0;
   if (head_bits != 0 && head_bits != 8 && head_bits != 16)
@@ -297,25 +307,20 @@ size_t gptvq_model_layer_count(const gptvq_model *model) {
   return ((const gptvq_model_parts *)model->owned)->stored_count;
 }
 
-void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info) {
+void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t bytes, double error,
+                       gptvq_layer_info *info) {
   static const char *const dense_formats[] = {
       [GPTVQ_F32] = "fp32", [GPTVQ_F16] = "fp16", [GPTVQ_BF16] = "bf16"};
-  const gptvq_model_parts *parts = model->owned;
   memset(info, 0, sizeof *info);
-  info->error = (double)NAN;
-  info->name = info->format = info->method = "";
-  if (index >= parts->stored_count) return;
-  const gptvq_stored *stored = &parts->stored[index];
-  const gptvq_linear *linear = stored->linear;
   info->name = linear->name;
-  info->method = stored->method;
+  info->method = method;
   info->rows = linear->rows;
   info->cols = linear->cols;
-  info->bytes = stored->bytes;
-  info->bits_per_value = 8.0 * (double)stored->bytes / ((double)linear->rows * (double)linear->cols);
-  info->error = stored->error;
+  info->bytes = bytes;
+  info->bits_per_value = 8.0 * (double)bytes / ((double)linear->rows * (double)linear->cols);
+  info->error = error;
   if (!linear->is_packed) {
-    bool is_f64 = stored->bytes == 2 * sizeof(float) * linear->rows * linear->cols;
+    bool is_f64 = bytes == 2 * sizeof(float) * linear->rows * linear->cols;
     info->format = is_f64 ? "fp64" : dense_formats[linear->dtype];
     info->dim = 1;
     return;
@@ -330,6 +335,16 @@ void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_i
   info->codebook_bits = is_vq ? shape->codebook_bits : 0;
   info->scale_block = shape->scale_block;
   info->svd_rank = shape->svd_rank;
+}
+
+void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info) {
+  const gptvq_model_parts *parts = model->owned;
+  memset(info, 0, sizeof *info);
+  info->error = (double)NAN;
+  info->name = info->format = info->method = "";
+  if (index >= parts->stored_count) return;
+  const gptvq_stored *stored = &parts->stored[index];
+  gptvq_linear_info(stored->linear, stored->method, stored->bytes, stored->error, info);
 }
 
 json_t *gptvq_model_config(const gptvq_model *model) {

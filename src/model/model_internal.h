@@ -33,6 +33,10 @@ gptvq_status gptvq_linear_forward(const gptvq_linear *linear, gptvq_compute comp
 /* The whole matrix as fp32 into weights[rows × cols] (for the quantizer and the exporter). */
 void gptvq_linear_decode(const gptvq_linear *linear, float *weights);
 
+/* What stands in public about a linear of `bytes` bytes in files; strings are not copied. */
+void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t bytes, double error,
+                       gptvq_layer_info *info);
+
 enum { GPTVQ_MAX_PARTS = 3 };
 
 /* Linears that read the same input and write side by side into one output row: {q, k, v} or {qkv}; {gate, up}

@@ -1,13 +1,15 @@
-/* Sampling without memory of its own: top-k and top-p cut the sorted list of tokens at a value, which is
- * found by radix selection on the bits of the logits, a few passes over them. */
+/* Sampling: without memory of its own but for the repetition penalty. top-k and top-p cut the sorted list of
+ * tokens at a value, which is found by radix selection on the bits of the logits, a few passes over them. */
 #include <gptvq/model.h>
 
 #include "base/half.h"
+#include "base/memory.h"
 #include "base/random.h"
 #include "base/status.h"
 
 #include <math.h>
 #include <stdbool.h>
+#include <string.h>
 
 enum { BUCKETS = 2048 };
 
@@ -86,15 +88,38 @@ static double total_weight(const candidates *c) {
   return sum;
 }
 
-gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
-                          gptvq_error *err) {
-  if (vocab == 0 || vocab > INT32_MAX)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot sample from a vocabulary of %zu", vocab);
-  if (!(sampler->temperature >= 0.0f) || isinf(sampler->temperature))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "temperature %g must be a number >= 0",
-                      (double)sampler->temperature);
-  if (!(sampler->top_p > 0.0f && sampler->top_p <= 1.0f))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "top-p %g must be in (0, 1]", (double)sampler->top_p);
+/* Leaves out what is less than `share` as likely as the most likely token, whose weight is 1. */
+static void keep_likely(candidates *c, double share) {
+  uint32_t lowest = UINT32_MAX;
+  for (size_t i = 0; i < c->vocab; i++)
+    if (order_key(c->logits[i]) < lowest && weight_of(c, i, false) >= share) lowest = order_key(c->logits[i]);
+  if (lowest <= c->key) return;
+  c->key = lowest;
+  c->ties = SIZE_MAX;
+}
+
+/* copy[vocab] = the logits with each token of the history made less likely, once. */
+static gptvq_status penalize(const gptvq_sampler *sampler, const float *logits, size_t vocab, float *copy,
+                             gptvq_error *err) {
+  memcpy(copy, logits, vocab * sizeof *copy);
+  for (size_t i = 0; i < sampler->history_count; i++) {
+    int32_t id = sampler->history[i];
+    if (id < 0 || (size_t)id >= vocab)
+      return gptvq_fail(err, GPTVQ_ERROR_DATA, "token id %d is outside the vocabulary of %zu", (int)id,
+                        vocab);
+    /* from the original: a second time changes nothing */
+    copy[id] = logits[id] > 0.0f ? logits[id] / sampler->repetition_penalty
+                                 : logits[id] * sampler->repetition_penalty;
+  }
+  return GPTVQ_OK;
+}
+
+void gptvq_sampler_init(gptvq_sampler *sampler, uint64_t seed) {
+  *sampler = (gptvq_sampler){.temperature = 0.8f, .top_p = 0.95f, .state = seed};
+}
+
+static gptvq_status sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
+                           gptvq_error *err) {
   size_t best = 0;
   for (size_t i = 0; i < vocab; i++) {
     if (isnan(logits[i]) || logits[i] == INFINITY)
@@ -109,6 +134,7 @@ gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vo
   candidates c = {logits, vocab, (double)logits[best], 1.0 / (double)sampler->temperature, 0, 0};
   if (sampler->top_k > 0 && sampler->top_k < vocab) keep_top(&c, true, (double)sampler->top_k);
   if (sampler->top_p < 1.0f) keep_top(&c, false, (double)sampler->top_p * total_weight(&c));
+  if (sampler->min_p > 0.0f) keep_likely(&c, (double)sampler->min_p);
   double threshold = gptvq_random_unit(&sampler->state) * total_weight(&c), sum = 0.0;
   size_t ties_left = c.ties;
   for (size_t i = 0; i < vocab; i++) {
@@ -120,4 +146,29 @@ gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vo
     if (sum > threshold) break;
   }
   return GPTVQ_OK;
+}
+
+gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
+                          gptvq_error *err) {
+  if (vocab == 0 || vocab > INT32_MAX)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot sample from a vocabulary of %zu", vocab);
+  if (!(sampler->temperature >= 0.0f) || isinf(sampler->temperature))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "temperature %g must be a number >= 0",
+                      (double)sampler->temperature);
+  if (!(sampler->top_p > 0.0f && sampler->top_p <= 1.0f))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "top-p %g must be in (0, 1]", (double)sampler->top_p);
+  if (!(sampler->min_p >= 0.0f && sampler->min_p <= 1.0f))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "min-p %g must be in [0, 1]", (double)sampler->min_p);
+  float penalty = sampler->repetition_penalty;
+  if (!(penalty >= 0.0f) || isinf(penalty))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "repetition penalty %g must be a number >= 0",
+                      (double)penalty);
+  if (penalty == 0.0f || penalty == 1.0f || sampler->history_count == 0)
+    return sample(sampler, logits, vocab, token, err);
+  float *copy = gptvq_alloc(vocab, sizeof *copy);
+  if (copy == NULL) return gptvq_fail_memory(err, "penalized logits", vocab * sizeof *copy);
+  gptvq_status status = penalize(sampler, logits, vocab, copy, err);
+  if (status == GPTVQ_OK) status = sample(sampler, copy, vocab, token, err);
+  free(copy);
+  return status;
 }

@@ -2,6 +2,7 @@
 #include "model/vector.h"
 #include "model/workspace.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 /* Tokens per pass: enough for the matrix products to run at full speed, few enough that activations stay
@@ -13,6 +14,7 @@ struct gptvq_session {
   gptvq_workspace *workspace;
   size_t max_tokens, position, pass_rows;
   float *x; /* [pass_rows × hidden] */
+  atomic_bool cancelled;
 };
 
 gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x,
@@ -95,7 +97,27 @@ void gptvq_session_destroy(gptvq_session *session) {
   free(session);
 }
 
-void gptvq_session_reset(gptvq_session *session) { session->position = 0; }
+void gptvq_session_reset(gptvq_session *session) {
+  session->position = 0;
+  atomic_store(&session->cancelled, false);
+}
+
+void gptvq_session_cancel(gptvq_session *session) { atomic_store(&session->cancelled, true); }
+
+gptvq_status gptvq_session_truncate(gptvq_session *session, size_t position, gptvq_error *err) {
+  if (position > session->position)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot go back to position %zu: the session is at %zu",
+                      position, session->position);
+  session->position = position;
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_session_create(session->model, session->max_tokens, out, err));
+  gptvq_workspace_copy_cache(session->model, session->workspace, session->position, (*out)->workspace);
+  (*out)->position = session->position;
+  return GPTVQ_OK;
+}
 
 size_t gptvq_session_position(const gptvq_session *session) { return session->position; }
 
@@ -106,6 +128,8 @@ static gptvq_status run_pass(gptvq_session *session, size_t position, const int3
   GPTVQ_TRY(gptvq_embed(model, tokens, n, session->x, err));
   for (size_t i = 0; i < model->config.layers; i++) {
     const gptvq_block *block = &model->blocks[i];
+    if (atomic_exchange(&session->cancelled, false))
+      return gptvq_fail(err, GPTVQ_ERROR_CANCELLED, "stopped on request at position %zu", position);
     GPTVQ_TRY(gptvq_block_attention(model, block, session->workspace, i, position, n, session->x,
                                     GPTVQ_RUN_ALL, NULL, NULL, err));
     GPTVQ_TRY(

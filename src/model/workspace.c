@@ -131,6 +131,16 @@ void gptvq_workspace_destroy(gptvq_workspace *workspace) {
   free(workspace);
 }
 
+void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace *from, size_t positions,
+                                gptvq_workspace *to) {
+  size_t token = model->config.head_dim * (from->half ? sizeof(uint16_t) : sizeof(float));
+  size_t stride = from->max_positions * token;
+  for (size_t head = 0; head < from->layers * model->config.kv_heads; head++) {
+    memcpy((char *)to->keys + head * stride, (const char *)from->keys + head * stride, positions * token);
+    memcpy((char *)to->values + head * stride, (const char *)from->values + head * stride, positions * token);
+  }
+}
+
 typedef struct rows_job {
   size_t hidden;
   const float *x, *weight;

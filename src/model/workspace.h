@@ -27,6 +27,10 @@ struct gptvq_workspace {
 /* Bytes that gptvq_workspace_create takes; SIZE_MAX on overflow. */
 size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions);
 
+/* Keys and values of the first `positions` positions; `to` was made with the same sizes. */
+void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace *from, size_t positions,
+                                gptvq_workspace *to);
+
 /* Rows of x normalised into `norm` (threaded); false: one holds NaN, infinity or numbers whose squares
  * overflow.
  */

@@ -35,6 +35,11 @@ cmp -s a.txt b.txt || die "the same seed gives two texts"
 sample --seed 7 --top-k 1 > a.txt
 sample --temp 0 > b.txt
 cmp -s a.txt b.txt || die "--top-k 1 is not greedy"
+sample --seed 7 --min-p 1 > a.txt
+cmp -s a.txt b.txt || die "--min-p 1 is not greedy"
+expect_ok "$GPTVQ" generate "$model" -p 'Once upon a time' -n 40 --temp 0 --repeat-penalty 1.3 --json # tests/golden/sample/make_greedy.py
+ids ids < "$capture/out" > c.txt
+cmp -s c.txt "$SOURCE/tests/golden/sample/greedy.txt" || die "penalized tokens differ from transformers': $(tr '\n' ' ' < c.txt)"
 rm a.txt b.txt c.txt
 
 # limits

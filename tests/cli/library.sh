@@ -1,7 +1,11 @@
 # libgptvq as an engineer uses it: installed, found by pkg-config, linked with the example, which writes what the command writes.
 . "$SOURCE/tests/cli/lib.sh"
 
-complete=$BUILD/tests/complete
+for name in $(cat "$SOURCE"/include/gptvq/*.h | tr '\n' ' ' | grep -oE 'gptvq_[a-z0-9_]*(destroy|close|free)\(' | tr -d '(' | sort -u); do
+  grep -qE "(^| )$name\(NULL\)" "$SOURCE/tests/unit/test_library.c" || die "test_library.c does not try $name(NULL)"
+done
+
+complete=$BUILD/tests/complete layer=$BUILD/tests/layer
 if [ -n "$CC" ]; then
   expect_ok cmake --install "$BUILD" --prefix "$PWD/root"
   lib=$PWD/root/$LIBDIR
@@ -10,9 +14,23 @@ if [ -n "$CC" ]; then
   # shellcheck disable=SC2046
   expect_ok "$CC" -std=c11 -Wall -Wextra -Wpedantic -Werror "$SOURCE/examples/complete.c" $(pkg-config --cflags --libs gptvq) -o complete
   complete=./complete
+  # shellcheck disable=SC2046
+  expect_ok "$CC" -std=c11 -Wall -Wextra -Wpedantic -Werror "$SOURCE/examples/layer.c" $(pkg-config --cflags --libs gptvq) -o layer
+  layer=./layer
   nm -D --defined-only "$lib/libgptvq.so" | awk '{print $3}' | sort > exported
   cat root/include/gptvq/*.h | tr '\n' ' ' | grep -o 'GPTVQ_API [^;(]*[ *]gptvq_[a-z0-9_]*(' | grep -o 'gptvq_[a-z0-9_]*($' | tr -d '(' | sort > declared
   cmp exported declared || die "exports other names than the headers declare: $(diff exported declared)"
+  # the runtime alone: the same program without LAPACK and the quantizer
+  # shellcheck disable=SC2046
+  expect_ok "$CC" -std=c11 "$SOURCE/examples/complete.c" $(pkg-config --cflags --libs gptvq-runtime) -o runtime
+  for file in runtime "$lib/libgptvq-runtime.so"; do
+    ! readelf -d "$file" | grep -E 'NEEDED.*(liblapack|libgptvq\.)' || die "$file needs LAPACK or the quantizer"
+  done
+  readelf -d runtime | grep -q 'NEEDED.*libgptvq-runtime' || die "not linked with the runtime"
+  nm -D --defined-only "$lib/libgptvq-runtime.so" | awk '{print $3}' | sort > runtime-exported
+  [ -z "$(comm -23 runtime-exported declared)" ] || die "the runtime exports $(comm -23 runtime-exported declared)"
+  ! grep -E 'quantize|pack_layer|export' runtime-exported || die "the runtime has the quantizer"
+  [ "$(pkg-config --modversion gptvq-runtime)" = "$("$GPTVQ" --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+')" ] || die "versions differ"
 fi
 
 # same_text FOLDER PROMPT TOKENS
@@ -35,6 +53,18 @@ cp "$SOURCE/tests/golden/text/llama2.json" sentencepiece/tokenizer.json
 rm -f sentencepiece/tokenizer_config.json
 same_text sentencepiece "Once upon a time" 24
 same_text sentencepiece "The" 24
+
+if [ -n "$CC" ]; then # the runtime writes the same
+  expect_ok "$GPTVQ" generate packed -p "One day" -n 24 --temp 0
+  cp "$capture/out" wanted
+  expect_ok ./runtime packed "One day" 24
+  cmp "$capture/out" wanted || die "the runtime writes something else"
+fi
+
+expect_ok "$layer" 2.25
+awk '/^without/ {a = $NF} /^with its/ {b = $NF} END {exit !(b > 0 && b < a)}' "$capture/out" || die "the Hessian does not help: $(cat "$capture/out")"
+run "$layer" 99
+[ "$code" = 2 ] && grep -q '^layer: .*bits' "$capture/err" || die "exit code $code for 99 bits"
 
 run "$complete" nowhere x
 [ "$code" = 3 ] || die "exit code $code for a missing folder"

@@ -44,11 +44,13 @@ expect_fail 2 'option --ctx: 99999999999999999999999 is out of range' "$GPTVQ" e
 expect_fail 2 'option --threads: -1 is out of range, 0 to 256' "$GPTVQ" inspect m --threads -1
 expect_fail 2 'option --seed: -1 is out of range' "$GPTVQ" generate m -p x --seed -1
 expect_fail 2 'option --top-p: 0 is out of range' "$GPTVQ" generate m -p x --top-p 0
+expect_fail 2 'option --min-p: 1.5 is out of range' "$GPTVQ" generate m -p x --min-p 1.5
+expect_fail 2 'option --repeat-penalty: 0 is out of range' "$GPTVQ" generate m -p x --repeat-penalty 0
 expect_fail 2 'option --temp: -0.5 is out of range' "$GPTVQ" generate m -p x --temp -0.5
 expect_fail 2 "option --method: 'vq' is not one of gptvq, gptq, rtn, kmeans" "$GPTVQ" quantize m -o x --method vq
 expect_fail 2 "option --rotate: 'stream' is not one of none, residual, heads, all" "$GPTVQ" quantize m -o x --rotate stream
 expect_fail 2 "option --act-order: 'sorted' is not one of off, columns, blocks, absorb" "$GPTVQ" quantize m -o x --act-order sorted
-expect_fail 2 "option --compute: 'fp64' is not one of fp32, bf16" "$GPTVQ" eval m --compute fp64
+expect_fail 2 "option --compute: 'fp64' is not one of auto, fp32, bf16" "$GPTVQ" eval m --compute fp64
 
 # both spellings of a value, the letter forms, and the end of options
 expect_fail 3 '^gptvq: error: .*nowhere' "$GPTVQ" inspect -- nowhere

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <cmocka.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 enum { N = 24, MAX_CALLS = 16, MAX_WIDTH = 64 };
 
@@ -50,7 +52,7 @@ static fixture open_fixture(const char *name) {
   gptvq_error err = {GPTVQ_OK, ""};
   int32_t ids[N];
   snprintf(path, sizeof path, GOLDEN "%s", name);
-  if (gptvq_model_open(path, NULL, &f.model, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  if (gptvq_model_open(path, &in_fp32, &f.model, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   assert_int_equal(gptvq_workspace_create(f.model, 1, N, N, &f.workspace, &err), GPTVQ_OK);
   f.values = N * f.model->config.hidden;
   f.start = gptvq_alloc(f.values, sizeof *f.start);
@@ -204,7 +206,7 @@ static void texts_side_by_side_are_texts_alone(void **state) {
     gptvq_error err = {GPTVQ_OK, ""};
     char path[512];
     snprintf(path, sizeof path, GOLDEN "%s", folders[i]);
-    assert_int_equal(gptvq_model_open(path, NULL, &model, &err), GPTVQ_OK);
+    assert_int_equal(gptvq_model_open(path, &in_fp32, &model, &err), GPTVQ_OK);
     size_t hidden = model->config.hidden, vocab = model->config.vocab, layers = model->config.layers;
     assert_true(vocab <= VOCAB_MAX);
     assert_int_equal(gptvq_workspace_create(model, layers * TEXTS, TEXTS, LENGTH, &workspace, &err),

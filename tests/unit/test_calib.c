@@ -9,6 +9,8 @@
 
 #include <unistd.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 static int make_scratch(void **state) {
   (void)state;
   return tiny_enter_scratch();
@@ -147,7 +149,7 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
   gptvq_model *model;
   gptvq_tokenizer *tokenizer;
   tiny_write(&tiny_llama, "tuned");
-  ok(gptvq_model_open("tuned", NULL, &model, err));
+  ok(gptvq_model_open("tuned", &in_fp32, &model, err));
   ok(gptvq_tokenizer_open("tuned", &tokenizer, err));
   for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
     for (int kinds = 0; kinds < 4; kinds++) { /* 1: block after block, 2: the model */

@@ -13,6 +13,8 @@
 
 #include "eval/eval.h"
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 #define EXAMPLE TEST_SOURCE_DIR "/examples/stories-4m"
 
 static gptvq_model *model_a, *model_b; /* B: the same weights, a larger epsilon in every norm */
@@ -56,8 +58,8 @@ static int setup(void **state) {
   assert_int_equal(fwrite(config, 1, size, file), size);
   assert_int_equal(fclose(file), 0);
   free(config);
-  assert_int_equal(gptvq_model_open(EXAMPLE, NULL, &model_a, &err), GPTVQ_OK);
-  assert_int_equal(gptvq_model_open(folder, NULL, &model_b, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_model_open(EXAMPLE, &in_fp32, &model_a, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_model_open(folder, &in_fp32, &model_b, &err), GPTVQ_OK);
   assert_int_equal(gptvq_tokenizer_open(EXAMPLE, &tokenizer, &err), GPTVQ_OK);
   text = read_whole(TEST_SOURCE_DIR "/examples/text/eval.txt", &text_size);
   return 0;

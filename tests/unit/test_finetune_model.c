@@ -8,6 +8,8 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 static int make_scratch(void **state) {
   (void)state;
   if (tiny_enter_scratch() != 0) return -1;
@@ -68,7 +70,7 @@ static void forward_is_the_models_block(void **state) {
     gptvq_model *model;
     gptvq_workspace *workspace;
     (void)snprintf(path, sizeof path, "%s/tests/golden/model/%s", TEST_SOURCE_DIR, names[i]);
-    ok(gptvq_model_open(path, NULL, &model, err));
+    ok(gptvq_model_open(path, &in_fp32, &model, err));
     ok(gptvq_workspace_create(model, 1, LENGTH, LENGTH, &workspace, err));
     int32_t tokens[LENGTH];
     uint64_t random = i;
@@ -105,8 +107,8 @@ static double divergence(const char *a, const char *b) {
   gptvq_compare_result result;
   char *text;
   size_t size;
-  ok(gptvq_model_open(a, NULL, &models[0], err));
-  ok(gptvq_model_open(b, NULL, &models[1], err));
+  ok(gptvq_model_open(a, &in_fp32, &models[0], err));
+  ok(gptvq_model_open(b, &in_fp32, &models[1], err));
   ok(gptvq_tokenizer_open(a, &tokenizer, err));
   ok(gptvq_read_file("corpus.txt", 1 << 20, &text, &size, err));
   gptvq_eval_options_init(&options);

@@ -14,6 +14,8 @@
 
 #include "base/file.h"
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 #define EXAMPLE TEST_SOURCE_DIR "/examples/stories-4m"
 
 static char folder[] = "gptvq-test-XXXXXX", config_path[64], weights_path[64];
@@ -53,7 +55,7 @@ static void configs_mean_what_they_mean_to_transformers(void **state) {
     json_decref(config);
     gptvq_model *model;
     gptvq_eval_result result;
-    if (gptvq_model_open(folder, NULL, &model, &err) != GPTVQ_OK ||
+    if (gptvq_model_open(folder, &in_fp32, &model, &err) != GPTVQ_OK ||
         gptvq_eval_text(model, tokenizer, text, size, &options, NULL, &result, &err) != GPTVQ_OK)
       fail_msg("%s: %s", name, err.message);
     gptvq_model_close(model);

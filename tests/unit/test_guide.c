@@ -6,6 +6,8 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 static int make_scratch(void **state) {
   (void)state;
   if (tiny_enter_scratch() != 0) return -1;
@@ -39,7 +41,7 @@ static void squares_match_finite_differences(void **state) {
   for (size_t f = 0; f < sizeof folders / sizeof folders[0]; f++) {
     gptvq_model *model;
     gptvq_guide guide;
-    ok(gptvq_model_open(folders[f], NULL, &model, err));
+    ok(gptvq_model_open(folders[f], &in_fp32, &model, err));
     ok(gptvq_guide_create(model, 1, 2, tokens, 1.0, (size_t)1 << 20, 0, 1, NULL, &guide, err));
     assert_true(fabs(guide.loss - pair_loss(model, tokens)) < 1e-4);
     for (size_t b = 0; b < model->config.layers; b++) {
@@ -86,7 +88,7 @@ static void weights_are_deterministic_and_normalised(void **state) {
   gptvq_model *model;
   gptvq_guide guides[3], flat;
   for (size_t i = 0; i < SAMPLES * LENGTH; i++) tokens[i] = (int32_t)gptvq_random_below(&random, TINY_VOCAB);
-  ok(gptvq_model_open("llama", NULL, &model, err));
+  ok(gptvq_model_open("llama", &in_fp32, &model, err));
   for (int i = 0; i < 3; i++) {
     gptvq_set_threads(i == 0 ? 1 : 3);
     ok(gptvq_guide_create(model, SAMPLES, LENGTH, tokens, 0.5, i == 2 ? 1 : (size_t)1 << 24, 0, 1, NULL,
@@ -113,7 +115,7 @@ static void experts_are_refused(void **state) {
   gptvq_model *model;
   gptvq_guide guide;
   gptvq_error failure;
-  ok(gptvq_model_open("mixtral", NULL, &model, err));
+  ok(gptvq_model_open("mixtral", &in_fp32, &model, err));
   assert_int_equal(gptvq_guide_create(model, 1, 4, tokens, 1.0, 1 << 20, 0, 1, NULL, &guide, &failure),
                    GPTVQ_ERROR_UNSUPPORTED);
   gptvq_model_close(model);
@@ -130,7 +132,7 @@ static void overflow_is_named(void **state) {
   m.scaled_name = "lm_head";
   m.scale = 1e25;
   tiny_write(&m, "steep");
-  ok(gptvq_model_open("steep", NULL, &model, err));
+  ok(gptvq_model_open("steep", &in_fp32, &model, err));
   assert_int_equal(gptvq_guide_create(model, 1, 4, tokens, 0.5, 1 << 20, 0, 1, NULL, &guide, &failure),
                    GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(failure.message, "the gradients of the loss"));

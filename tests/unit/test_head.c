@@ -10,6 +10,8 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 enum { TOKENS = 12, LOGITS = TOKENS * TINY_VOCAB };
 
 static int make_scratch(void **state) {
@@ -79,7 +81,7 @@ static void same_model(void **state) {
   gptvq_packed_measure(&shape, &sizes);
   const gptvq_linear *head;
   gptvq_model *original;
-  ok(gptvq_model_open("llama", NULL, &original, err));
+  ok(gptvq_model_open("llama", &in_fp32, &original, err));
   head = &original->head;
   size_t stored = head->rows * head->cols * gptvq_dtype_size(head->dtype);
   assert_int_equal(a.other_bytes - b.other_bytes,
@@ -104,7 +106,7 @@ static void codes_as_stored(void **state) {
   void *memory;
   pack("llama", "half", 8);
   ok(gptvq_model_open("half", &options, &model, err));
-  ok(gptvq_model_open("llama", NULL, &original, err));
+  ok(gptvq_model_open("llama", &in_fp32, &original, err));
   ok(gptvq_pack_head(&original->head, &packed, &memory, err));
   assert_non_null(model->head.codes);
   assert_memory_equal(model->head.codes, packed.indices, TINY_VOCAB * TINY_HIDDEN);

@@ -14,6 +14,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 #define STORIES TEST_SOURCE_DIR "/examples/stories-4m"
 
@@ -343,7 +345,7 @@ static gptvq_status open_changed(const char *folder, const char *change, gptvq_e
   assert_int_equal(gptvq_copy_file(from, to, NULL), GPTVQ_OK);
   free(to);
   gptvq_model *model;
-  gptvq_status status = gptvq_model_open(scratch, NULL, &model, err);
+  gptvq_status status = gptvq_model_open(scratch, &in_fp32, &model, err);
   assert_int_equal(gptvq_remove_tree(scratch, NULL), GPTVQ_OK);
   if (status == GPTVQ_OK) gptvq_model_close(model);
   else assert_null(model);

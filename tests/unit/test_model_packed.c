@@ -12,6 +12,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 enum { LAYERS = 14, N = 20, V = 64 };
 
@@ -53,7 +55,7 @@ static void make_folders(folders *f, size_t wrong_layer) {
   write_config(f->dense, false);
   char *packed_path = gptvq_join_path(f->packed, "model.safetensors");
   char *dense_path = gptvq_join_path(f->dense, "model.safetensors");
-  assert_int_equal(gptvq_model_open(GOLDEN "llama", NULL, &source, NULL), GPTVQ_OK);
+  assert_int_equal(gptvq_model_open(GOLDEN "llama", &in_fp32, &source, NULL), GPTVQ_OK);
   assert_int_equal(gptvq_st_writer_create(packed_path, &packed, &err), GPTVQ_OK);
   assert_int_equal(gptvq_st_writer_create(dense_path, &dense, &err), GPTVQ_OK);
   assert_int_equal(gptvq_model_layer_count(source), LAYERS);
@@ -171,7 +173,7 @@ static void sizes_are_those_of_the_file(void **state) {
   gptvq_model *model;
   gptvq_model_info info;
   uint64_t bytes = 0, values = 0, sum = 0;
-  assert_int_equal(gptvq_model_open(f.packed, NULL, &model, NULL), GPTVQ_OK);
+  assert_int_equal(gptvq_model_open(f.packed, &in_fp32, &model, NULL), GPTVQ_OK);
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
     const gptvq_tensor *t = gptvq_checkpoint_tensor_at(model->checkpoint, i);
     if (strstr(t->name, "proj") != NULL) bytes += t->bytes;
@@ -210,7 +212,7 @@ static void wrong_packed_shape_is_named(void **state) {
   make_folders(&f, 9);
   gptvq_model *model;
   gptvq_error err;
-  assert_int_equal(gptvq_model_open(f.packed, NULL, &model, &err), GPTVQ_ERROR_FORMAT);
+  assert_int_equal(gptvq_model_open(f.packed, &in_fp32, &model, &err), GPTVQ_ERROR_FORMAT);
   assert_non_null(strstr(err.message, "model.layers.1.self_attn.v_proj"));
   assert_non_null(strstr(err.message, "17 x 32"));
   assert_non_null(strstr(err.message, "16 x 32"));
@@ -239,7 +241,7 @@ static gptvq_status run_damaged(const char *tensor, bool *opened, gptvq_error *e
   free(data);
   gptvq_model *model;
   gptvq_session *session;
-  gptvq_status status = gptvq_model_open(folder, NULL, &model, err);
+  gptvq_status status = gptvq_model_open(folder, &in_fp32, &model, err);
   *opened = status == GPTVQ_OK;
   if (*opened) {
     const int32_t ids[6] = {0, 1, 2, 3, 4, 5};

@@ -9,6 +9,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 static int make_scratch(void **state) {
   (void)state;
   if (tiny_enter_scratch() != 0) return -1;
@@ -63,7 +65,7 @@ static void every_architecture_and_method(void **state) {
 
       gptvq_model *packed;
       gptvq_model_info info;
-      ok(gptvq_model_open("any-packed", NULL, &packed, err));
+      ok(gptvq_model_open("any-packed", &in_fp32, &packed, err));
       gptvq_model_get_info(packed, &info);
       assert_true(info.packed);
       assert_int_equal(info.linear_bytes, bytes);
@@ -77,7 +79,7 @@ static void every_architecture_and_method(void **state) {
       distance = tiny_logit_distance("any-hf", "any-packed");
       if (!(distance < 0.03))
         fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
-      ok(gptvq_model_open("any-hf", NULL, &packed, err));
+      ok(gptvq_model_open("any-hf", &in_fp32, &packed, err));
       gptvq_model_get_info(packed, &info);
       assert_false(info.packed);
       assert_null(gptvq_model_quantization_json(packed));
@@ -111,8 +113,8 @@ static void every_golden_model(void **state) {
       if (gptvq_quantize(folder, "golden", &o, NULL, &report, &error) != GPTVQ_OK)
         fail_msg("%s: %s", entry->d_name, error.message);
       ok(gptvq_export_hf("golden", "golden-hf", 1, NULL, err));
-      ok(gptvq_model_open("golden", NULL, &model, err));
-      ok(gptvq_model_open(folder, NULL, &original, err));
+      ok(gptvq_model_open("golden", &in_fp32, &model, err));
+      ok(gptvq_model_open(folder, &in_fp32, &original, err));
       assert_int_equal(report.layers, gptvq_model_layer_count(original));
       assert_int_equal(model->info.parameters, original->info.parameters);
       assert_int_equal(model->info.linear_values, original->info.linear_values);
@@ -417,7 +419,7 @@ static void export_refuses_what_it_cannot_do(void **state) {
   gptvq_model *packed;
   ok(gptvq_checkpoint_open("llama", NULL, &original, err));
   ok(gptvq_checkpoint_open("e-hf", NULL, &exported, err));
-  ok(gptvq_model_open("e", NULL, &packed, err));
+  ok(gptvq_model_open("e", &in_fp32, &packed, err));
   assert_int_equal(gptvq_checkpoint_tensor_count(original), gptvq_checkpoint_tensor_count(exported));
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(original); i++) {
     const gptvq_tensor *a = gptvq_checkpoint_tensor_at(original, i),
@@ -446,7 +448,7 @@ static void memory_is_estimated(void **state) {
   (void)state;
   gptvq_model *model;
   gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ), plain;
-  ok(gptvq_model_open(TEST_SOURCE_DIR "/tests/golden/model/llama", NULL, &model, err));
+  ok(gptvq_model_open(TEST_SOURCE_DIR "/tests/golden/model/llama", &in_fp32, &model, err));
   o.calib_length = 32;
   o.calib_samples = 4;
   ok(gptvq_quantize_options_resolve(&o, err));
@@ -502,7 +504,7 @@ static void hessian_budget_does_not_change_results(void **state) {
     o.true_sequential = sequential;
     ok(gptvq_quantize_options_resolve(&o, err));
     gptvq_model *model;
-    ok(gptvq_model_open("mixtral", NULL, &model, err));
+    ok(gptvq_model_open("mixtral", &in_fp32, &model, err));
     const gptvq_block *block = &model->blocks[0];
     assert_int_equal(block->linear_count, LINEARS);
     static float x[2][SAMPLES * LENGTH * TINY_HIDDEN];

@@ -5,6 +5,8 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 static int make_scratch(void **state) {
   (void)state;
   if (tiny_enter_scratch() != 0) return -1;
@@ -45,7 +47,7 @@ static gptvq_status watched(const char *in, const char *out, const gptvq_quantiz
 static size_t index_widths(const char *folder) {
   gptvq_model *model;
   unsigned seen = 0;
-  ok(gptvq_model_open(folder, NULL, &model, err));
+  ok(gptvq_model_open(folder, &in_fp32, &model, err));
   for (size_t i = 0; i < gptvq_model_layer_count(model); i++) {
     gptvq_layer_info info;
     gptvq_model_get_layer(model, i, &info);

@@ -4,6 +4,7 @@
 #include "base/random.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -79,7 +80,8 @@ static void frequencies_follow_the_definition(void **state) {
     size_t hits[V] = {0};
     random_logits(c + 100, logits, cases[c].ties);
     expected(logits, (double)cases[c].temperature, cases[c].top_k, (double)cases[c].top_p, probabilities);
-    gptvq_sampler sampler = {cases[c].temperature, cases[c].top_p, cases[c].top_k, c};
+    gptvq_sampler sampler = {
+        .temperature = cases[c].temperature, .top_p = cases[c].top_p, .top_k = cases[c].top_k, .state = c};
     for (size_t i = 0; i < DRAWS; i++) hits[draw(&sampler, logits, V)]++;
     for (size_t i = 0; i < V; i++) {
       double p = probabilities[i], deviation = sqrt(p * (1.0 - p) * DRAWS);
@@ -89,11 +91,60 @@ static void frequencies_follow_the_definition(void **state) {
   }
 }
 
+/* Min-p and the repetition penalty with all the rest, against transformers (tests/golden/sample). */
+static void frequencies_are_those_of_transformers(void **state) {
+  (void)state;
+  FILE *file = fopen(TEST_SOURCE_DIR "/tests/golden/sample/distributions.txt", "r");
+  assert_non_null(file);
+  size_t vocab, cases = 0;
+  gptvq_sampler sampler;
+  gptvq_sampler_init(&sampler, 5);
+  assert_true(sampler.temperature == 0.8f && sampler.top_p == 0.95f && sampler.state == 5);
+  while (fscanf(file, "%zu %f %zu %f %f %f %zu", &vocab, &sampler.temperature, &sampler.top_k, &sampler.top_p,
+                &sampler.min_p, &sampler.repetition_penalty, &sampler.history_count) == 7) {
+    float logits[V];
+    int history[V];
+    double probabilities[V];
+    size_t hits[V] = {0};
+    assert_true(vocab <= V && sampler.history_count <= V);
+    for (size_t i = 0; i < sampler.history_count; i++) assert_int_equal(fscanf(file, "%d", &history[i]), 1);
+    for (size_t i = 0; i < vocab; i++) assert_int_equal(fscanf(file, "%f", &logits[i]), 1);
+    for (size_t i = 0; i < vocab; i++) assert_int_equal(fscanf(file, "%lf", &probabilities[i]), 1);
+    sampler.history = history;
+    for (size_t i = 0; i < DRAWS; i++) hits[draw(&sampler, logits, vocab)]++;
+    for (size_t i = 0; i < vocab; i++) {
+      double p = probabilities[i], deviation = sqrt(p * (1.0 - p) * DRAWS);
+      if (fabs((double)hits[i] - p * DRAWS) > 5.0 * deviation + (p > 0.0 ? 1.0 : 0.0))
+        fail_msg("case %zu: token %zu came %zu times, expected %g", cases, i, hits[i], p * DRAWS);
+    }
+    cases++;
+  }
+  assert_int_equal(cases, 7);
+  (void)fclose(file);
+}
+
+static void greedy_is_penalized_too(void **state) {
+  (void)state;
+  const float logits[4] = {2.0f, 1.5f, -1.0f, -0.5f};
+  const int32_t history[2] = {0, 0}, foreign[1] = {4};
+  gptvq_sampler sampler = {
+      .top_p = 1.0f, .repetition_penalty = 1.25f, .history = history, .history_count = 2};
+  assert_int_equal(draw(&sampler, logits, 4), 0); /* 1.6, not 1.28: once, however often it came */
+  sampler.repetition_penalty = 2.0f;
+  assert_int_equal(draw(&sampler, logits, 4), 1);
+  gptvq_error err;
+  int32_t token;
+  sampler.history = foreign;
+  sampler.history_count = 1;
+  assert_int_equal(gptvq_sample(&sampler, logits, 4, &token, &err), GPTVQ_ERROR_DATA);
+}
+
 static void the_state_decides(void **state) {
   (void)state;
   float logits[V];
   random_logits(3, logits, false);
-  gptvq_sampler a = {1.0f, 0.95f, 0, 17}, b = a, c = {1.0f, 0.95f, 0, 18};
+  gptvq_sampler a = {.temperature = 1.0f, .top_p = 0.95f, .state = 17}, b = a,
+                c = {.temperature = 1.0f, .top_p = 0.95f, .state = 18};
   size_t different = 0;
   for (size_t i = 0; i < 200; i++) {
     int32_t token = draw(&a, logits, V);
@@ -109,7 +160,7 @@ static void masked_tokens_never_come(void **state) {
   random_logits(5, logits, false);
   for (size_t i = 0; i < V; i++)
     if (i % 3 != 1) logits[i] = -INFINITY;
-  gptvq_sampler sampler = {5.0f, 1.0f, 40, 1};
+  gptvq_sampler sampler = {.temperature = 5.0f, .top_p = 1.0f, .top_k = 40, .state = 1};
   for (size_t i = 0; i < 2000; i++) assert_int_equal(draw(&sampler, logits, V) % 3, 1);
 }
 
@@ -119,13 +170,23 @@ static void nonsense_is_refused(void **state) {
   int32_t token;
   const float fine[2] = {0.0f, 1.0f}, bad[2] = {0.0f, NAN}, huge[2] = {INFINITY, 0.0f},
               none[2] = {-INFINITY, -INFINITY};
-  gptvq_sampler sampler = {0.0f, 1.0f, 0, 0};
+  gptvq_sampler sampler = {.temperature = 0.0f, .top_p = 1.0f};
   assert_int_equal(gptvq_sample(&sampler, bad, 2, &token, &err), GPTVQ_ERROR_NUMERIC);
   assert_int_equal(gptvq_sample(&sampler, huge, 2, &token, &err), GPTVQ_ERROR_NUMERIC);
   assert_int_equal(gptvq_sample(&sampler, none, 2, &token, &err), GPTVQ_ERROR_NUMERIC);
   assert_int_equal(gptvq_sample(&sampler, fine, 0, &token, &err), GPTVQ_ERROR_ARGUMENT);
-  const gptvq_sampler wrong[] = {{-1.0f, 1.0f, 0, 0}, {NAN, 1.0f, 0, 0},  {INFINITY, 1.0f, 0, 0},
-                                 {1.0f, 0.0f, 0, 0},  {1.0f, 1.5f, 0, 0}, {1.0f, NAN, 0, 0}};
+  const gptvq_sampler wrong[] = {{.temperature = -1.0f, .top_p = 1.0f},
+                                 {.temperature = NAN, .top_p = 1.0f},
+                                 {.temperature = INFINITY, .top_p = 1.0f},
+                                 {.temperature = 1.0f, .top_p = 0.0f},
+                                 {.temperature = 1.0f, .top_p = 1.5f},
+                                 {.temperature = 1.0f, .top_p = NAN},
+                                 {.temperature = 1.0f, .top_p = 1.0f, .min_p = -0.1f},
+                                 {.temperature = 1.0f, .top_p = 1.0f, .min_p = 1.1f},
+                                 {.temperature = 1.0f, .top_p = 1.0f, .min_p = NAN},
+                                 {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = -1.0f},
+                                 {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = NAN},
+                                 {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = INFINITY}};
   for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
     sampler = wrong[i];
     assert_int_equal(gptvq_sample(&sampler, fine, 2, &token, &err), GPTVQ_ERROR_ARGUMENT);
@@ -133,9 +194,12 @@ static void nonsense_is_refused(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(greedy_takes_the_lowest_of_equals),
-      cmocka_unit_test(frequencies_follow_the_definition), cmocka_unit_test(the_state_decides),
-      cmocka_unit_test(masked_tokens_never_come), cmocka_unit_test(nonsense_is_refused)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(greedy_takes_the_lowest_of_equals),
+                                     cmocka_unit_test(frequencies_follow_the_definition),
+                                     cmocka_unit_test(frequencies_are_those_of_transformers),
+                                     cmocka_unit_test(greedy_is_penalized_too),
+                                     cmocka_unit_test(the_state_decides),
+                                     cmocka_unit_test(masked_tokens_never_come),
+                                     cmocka_unit_test(nonsense_is_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

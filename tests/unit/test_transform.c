@@ -8,6 +8,8 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 
 static int make_scratch(void **state) {
@@ -153,7 +155,7 @@ static void weigh(const gptvq_linear *linear, size_t dim, double *sums) {
 static void assert_sorted(const char *folder, const golden *g, size_t dim, bool heads) {
   gptvq_model *model;
   gptvq_workspace *workspace;
-  ok(gptvq_model_open(folder, NULL, &model, err));
+  ok(gptvq_model_open(folder, &in_fp32, &model, err));
   const gptvq_config *c = &model->config;
   float *x = malloc(g->count * c->hidden * sizeof *x);
   ok(gptvq_workspace_create(model, 1, g->count, g->count, &workspace, err));
@@ -197,7 +199,7 @@ static void the_function_stays(void **state) {
     read_golden(path, &g);
     write_as_fp32(from, "source");
     gptvq_model *model;
-    ok(gptvq_model_open("source", NULL, &model, err));
+    ok(gptvq_model_open("source", &in_fp32, &model, err));
     float *logits = malloc((size_t)g.count * g.vocab * sizeof *logits);
     for (int rotate = 0; rotate < 4; rotate++)
       for (int act_order = 2; act_order < 4; act_order++) {
@@ -256,7 +258,7 @@ static void orders_are_exact(void **state) {
   gptvq_quantize_options_init(&o);
   o.act_order = 3;
   for (int32_t i = 0; i < 48; i++) tokens[i] = (i * 29 + 3) % TINY_VOCAB;
-  ok(gptvq_model_open("qwen2", NULL, &model, err));
+  ok(gptvq_model_open("qwen2", &in_fp32, &model, err));
   ok(gptvq_make_folder("ordered", err));
   ok(gptvq_transform_create(model, &o, 2, 24, tokens, NULL, &transform, err));
   ok(gptvq_transform_write(&transform, "ordered", NULL, err));
@@ -312,8 +314,8 @@ static void every_architecture_is_quantized(void **state) {
       assert_false(gptvq_path_exists("packed/transformed"));
       assert_false(gptvq_path_exists("packed.partial"));
       gptvq_model *packed, *original;
-      ok(gptvq_model_open("packed", NULL, &packed, err));
-      ok(gptvq_model_open("any", NULL, &original, err));
+      ok(gptvq_model_open("packed", &in_fp32, &packed, err));
+      ok(gptvq_model_open("any", &in_fp32, &original, err));
       size_t untied = models[m]->tied ? TINY_VOCAB * TINY_HIDDEN : 0;
       assert_false(packed->config.tie_embeddings);
       assert_int_equal(packed->info.parameters, original->info.parameters + untied);

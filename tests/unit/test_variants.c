@@ -4,6 +4,8 @@
 #include "checkpoint/output.h"
 #include "tiny_model.h"
 
+static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+
 #define STORIES TEST_SOURCE_DIR "/examples/stories-4m"
 #define EMBEDDING "model.embed_tokens.weight"
 #define HEAD "lm_head.weight"
@@ -285,7 +287,7 @@ static void doubtful_folders_are_refused(void **state) {
     char what[24];
     (void)snprintf(what, sizeof what, "case %zu", i);
     write_variant("tiny", "variant", &cases[i].v);
-    gptvq_status status = gptvq_model_open("variant", NULL, &model, &err);
+    gptvq_status status = gptvq_model_open("variant", &in_fp32, &model, &err);
     if (status != cases[i].status) fail_msg("%s: %s: %s", what, gptvq_status_name(status), err.message);
     check_words(what, err.message, cases[i].words);
   }
@@ -399,12 +401,12 @@ static void accounts_are_of_the_files(void **state) {
   const uint64_t table = (uint64_t)TINY_VOCAB * TINY_HIDDEN;
   gptvq_model *model, *other;
   gptvq_layer_info layer;
-  ok(gptvq_model_open("tiny", NULL, &model, err));
+  ok(gptvq_model_open("tiny", &in_fp32, &model, err));
   const gptvq_model_info whole = model->info;
   assert_int_equal(whole.linear_bytes + whole.other_bytes, 2 * whole.parameters);
 
   write_variant("tiny", "variant", &twice);
-  ok(gptvq_model_open("variant", NULL, &other, err));
+  ok(gptvq_model_open("variant", &in_fp32, &other, err));
   assert_int_equal(other->info.parameters, whole.parameters - table);
   assert_int_equal(other->info.other_bytes, whole.other_bytes);
   gptvq_model_close(other);
@@ -414,13 +416,13 @@ static void accounts_are_of_the_files(void **state) {
   assert_stored("packed", HEAD, false); /* not twice */
 
   write_variant("tiny", "variant", &extra);
-  ok(gptvq_model_open("variant", NULL, &other, err));
+  ok(gptvq_model_open("variant", &in_fp32, &other, err));
   assert_int_equal(other->info.parameters, whole.parameters);
   assert_int_equal(other->info.other_bytes, whole.other_bytes + 64 * sizeof(float));
   gptvq_model_close(other);
 
   write_variant("tiny", "variant", &wide);
-  ok(gptvq_model_open("variant", NULL, &other, err));
+  ok(gptvq_model_open("variant", &in_fp32, &other, err));
   assert_int_equal(other->info.linear_bytes, 4 * whole.linear_bytes);
   assert_int_equal(other->info.linear_bytes + other->info.other_bytes,
                    gptvq_checkpoint_bytes(other->checkpoint));

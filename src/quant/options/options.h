@@ -16,9 +16,6 @@ static inline bool gptvq_is_uniform(const gptvq_quantize_options *options) {
   return options->method == GPTVQ_METHOD_GPTQ || options->method == GPTVQ_METHOD_RTN;
 }
 
-/* The name of a row's choice. */
-const char *gptvq_method_name(gptvq_method method);
-
 /* Each member by itself: within its row's range, one of its choices. GPTVQ_ERROR_ARGUMENT naming the first
  * that is not. */
 gptvq_status gptvq_fields_check(const gptvq_quantize_options *options, gptvq_error *err);

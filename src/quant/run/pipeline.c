@@ -371,7 +371,7 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
 /* What the folder says of itself, opened as any reader will. */
 static gptvq_status report_folder(const char *folder, gptvq_quantize_report *report, gptvq_error *err) {
   gptvq_model *packed;
-  GPTVQ_TRY(gptvq_model_open(folder, NULL, &packed, err));
+  GPTVQ_TRY(gptvq_model_open(folder, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &packed, err));
   double sum = 0;
   size_t layers = gptvq_model_layer_count(packed);
   for (size_t i = 0; i < layers; i++) {

@@ -183,7 +183,8 @@ typedef struct tuning {
 } tuning;
 
 static gptvq_status open_tuning(tuning *t, const gptvq_output *out, gptvq_error *err) {
-  GPTVQ_TRY(gptvq_model_open(out->work, NULL, &t->packed, err));
+  GPTVQ_TRY(
+      gptvq_model_open(out->work, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &t->packed, err));
   size_t layers = t->model->config.layers;
   t->blocks = calloc(layers, sizeof *t->blocks);
   if (t->blocks == NULL) return gptvq_fail_memory(err, "fine-tuning: blocks", layers * sizeof *t->blocks);

@@ -1,0 +1,93 @@
+/* The public face of the layer solver: one matrix, no model. */
+#include <gptvq/layer.h>
+
+#include "base/memory.h"
+#include "calib/hessian.h"
+#include "linalg/gemm.h"
+#include "model/model_internal.h"
+#include "quant/layer/solver.h"
+#include "quant/run/pipeline.h"
+
+#include <string.h>
+
+struct gptvq_packed_layer {
+  gptvq_layer_result result;
+  gptvq_linear linear; /* its arrays */
+  gptvq_layer_info info;
+  char name[256];
+};
+
+gptvq_status gptvq_input_hessian(size_t n, size_t cols, const float *x, double *hessian, gptvq_error *err) {
+  gptvq_hessian sum;
+  if (n == 0 || cols == 0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no Hessian of %zu inputs of %zu values", n, cols);
+  GPTVQ_TRY(gptvq_blas_init(err));
+  GPTVQ_TRY(gptvq_hessian_init(&sum, cols, "the inputs", err));
+  gptvq_hessian_add(&sum, n, x, cols);
+  gptvq_status status = gptvq_hessian_finish(&sum, "the inputs", err);
+  if (status == GPTVQ_OK) memcpy(hessian, sum.values, gptvq_hessian_bytes(cols));
+  gptvq_hessian_release(&sum);
+  return status;
+}
+
+static gptvq_status pack(gptvq_packed_layer *layer, size_t rows, size_t cols, const float *weights,
+                         const double *hessian, const gptvq_quantize_options *options,
+                         const gptvq_callbacks *callbacks, gptvq_error *err) {
+  gptvq_quantize_options o;
+  gptvq_packed_sizes sizes;
+  gptvq_packed_shape shape;
+  gptvq_factor *factor = NULL;
+  gptvq_quantize_options_init(&o);
+  if (options != NULL) o = *options;
+  GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
+  GPTVQ_TRY(gptvq_layer_shape(rows, cols, &o, &shape, err)); /* sizes are checked before any work */
+  GPTVQ_TRY(gptvq_blas_init(err));
+  if (hessian != NULL)
+    GPTVQ_TRY(gptvq_factor_create(layer->name, cols, hessian, &o, callbacks, &factor, err));
+  gptvq_status status =
+      gptvq_solve_layer(layer->name, rows, cols, weights, factor, &o, callbacks, &layer->result, err);
+  gptvq_factor_destroy(factor);
+  if (status != GPTVQ_OK) return status;
+  layer->linear = (gptvq_linear){.name = layer->name, .rows = rows, .cols = cols};
+  gptvq_linear_set_packed(&layer->linear, &layer->result.packed);
+  gptvq_packed_measure(&layer->result.packed.shape, &sizes);
+  gptvq_linear_info(&layer->linear, gptvq_method_name(o.method), sizes.stored_bytes, layer->result.error,
+                    &layer->info);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_pack_layer(const char *name, size_t rows, size_t cols, const float *weights,
+                              const double *hessian, const gptvq_quantize_options *options,
+                              const gptvq_callbacks *callbacks, gptvq_packed_layer **out, gptvq_error *err) {
+  *out = NULL;
+  gptvq_packed_layer *layer = calloc(1, sizeof *layer);
+  if (layer == NULL) return gptvq_fail_memory(err, name, sizeof *layer);
+  (void)snprintf(layer->name, sizeof layer->name, "%s", name);
+  gptvq_status status = pack(layer, rows, cols, weights, hessian, options, callbacks, err);
+  if (status != GPTVQ_OK) gptvq_packed_layer_destroy(layer);
+  else *out = layer;
+  return status;
+}
+
+void gptvq_packed_layer_destroy(gptvq_packed_layer *layer) {
+  if (layer == NULL) return;
+  gptvq_layer_result_release(&layer->result);
+  free(layer);
+}
+
+void gptvq_packed_layer_get_info(const gptvq_packed_layer *layer, gptvq_layer_info *info) {
+  *info = layer->info;
+}
+
+void gptvq_packed_layer_decode(const gptvq_packed_layer *layer, float *weights) {
+  gptvq_linear_decode(&layer->linear, weights);
+}
+
+gptvq_status gptvq_packed_layer_multiply(const gptvq_packed_layer *layer, gptvq_compute compute, size_t n,
+                                         const float *x, float *y, gptvq_error *err) {
+  if ((unsigned)compute > GPTVQ_COMPUTE_INT8)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "unknown compute precision %d", (int)compute);
+  if (compute == GPTVQ_COMPUTE_AUTO) compute = GPTVQ_COMPUTE_INT8;
+  GPTVQ_TRY(gptvq_blas_init(err));
+  return gptvq_linear_forward(&layer->linear, compute, n, x, layer->linear.cols, y, layer->linear.rows, err);
+}

@@ -1,0 +1,200 @@
+/* gptvq/layer.h against double-precision references, and against gptvq_quantize on the same layer. */
+#include "solver_fixture.h"
+#include "tiny_model.h"
+#include "calib/calib.h"
+#include "model/model_internal.h"
+
+#include <gptvq/layer.h>
+
+static int make_scratch(void **state) {
+  (void)state;
+  if (tiny_enter_scratch() != 0) return -1;
+  tiny_write(&tiny_llama, "llama");
+  tiny_write_corpus("corpus.txt", 4000);
+  return 0;
+}
+
+enum { ROWS = 24, COLS = 48, N = 7 };
+
+/* Errors and products are what the decoded weights give; sums in fp32 of at most COLS terms. */
+static void figures_are_those_of_the_decoded_weights(void **state) {
+  (void)state;
+  float *w = random_weights(ROWS, COLS, 1), *x = random_weights(N, COLS, 2), decoded[ROWS * COLS],
+        y[N * ROWS];
+  double *h = random_hessian(COLS, 300, 3);
+  const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN,
+                                  GPTVQ_METHOD_KMEANS};
+  for (size_t i = 0; i < 8; i++) {
+    const double *hessian = i % 2 ? h : NULL;
+    gptvq_quantize_options o = tiny_quantize_options(methods[i / 2]);
+    gptvq_packed_layer *layer;
+    gptvq_layer_info info;
+    ok(gptvq_pack_layer("a layer", ROWS, COLS, w, hessian, &o, NULL, &layer, err));
+    gptvq_packed_layer_get_info(layer, &info);
+    gptvq_packed_layer_decode(layer, decoded);
+    assert_string_equal(info.name, "a layer");
+    assert_string_equal(info.method, gptvq_method_name(methods[i / 2]));
+    assert_true(info.rows == ROWS && info.cols == COLS && info.bytes > 0);
+    assert_true(info.bits_per_value == 8.0 * (double)info.bytes / (ROWS * COLS));
+    double sums[2] = {0.0, 0.0}, e[COLS], exact[COLS];
+    for (size_t r = 0; r < ROWS; r++) {
+      for (size_t c = 0; c < COLS; c++) {
+        exact[c] = (double)w[r * COLS + c];
+        e[c] = exact[c] - (double)decoded[r * COLS + c];
+      }
+      sums[0] += row_loss(COLS, e, hessian);
+      sums[1] += row_loss(COLS, exact, hessian);
+    }
+    if (!(fabs(info.error - sums[0] / sums[1]) <= 1e-5 * info.error)) /* H is kept in fp32 */
+      fail_msg("%s: error %.9g, not %.9g", info.method, info.error, sums[0] / sums[1]);
+    ok(gptvq_packed_layer_multiply(layer, GPTVQ_COMPUTE_FP32, N, x, y, err));
+    for (size_t n = 0; n < N; n++)
+      for (size_t r = 0; r < ROWS; r++) {
+        double sum = 0.0, size = 0.0;
+        for (size_t c = 0; c < COLS; c++) {
+          double product = (double)decoded[r * COLS + c] * (double)x[n * COLS + c];
+          sum += product;
+          size += fabs(product);
+        }
+        if (!(fabs((double)y[n * ROWS + r] - sum) <= (COLS + 4) * 0x1p-23 * size))
+          fail_msg("%s: y[%zu][%zu] = %.9g, not %.9g", info.method, n, r, (double)y[n * ROWS + r], sum);
+      }
+    gptvq_packed_layer_destroy(layer);
+  }
+  free(w);
+  free(x);
+  free(h);
+}
+
+typedef struct captured {
+  float x[48 * 256];
+  size_t n, cols;
+} captured;
+
+static gptvq_status keep(void *context, const gptvq_block *block, const size_t *linears, size_t count,
+                         const float *x, size_t n, size_t ldx, gptvq_error *err) {
+  (void)err;
+  (void)count;
+  captured *kept = context;
+  kept->n = n;
+  kept->cols = block->linears[linears[0]].cols;
+  assert_true(n * kept->cols <= sizeof kept->x / sizeof *kept->x);
+  for (size_t i = 0; i < n; i++) memcpy(kept->x + i * kept->cols, x + i * ldx, kept->cols * sizeof *x);
+  return GPTVQ_OK;
+}
+
+/* q, k and v of the first block read the embeddings of one calibration window: the same inputs, the same
+ * bytes. */
+static void packs_what_quantize_packs(void **state) {
+  (void)state;
+  const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN,
+                                  GPTVQ_METHOD_KMEANS};
+  static captured kept;
+  for (size_t m = 0; m < 4; m++) {
+    bool data = m < 2;
+    gptvq_quantize_options o;
+    gptvq_quantize_options_recipe(&o, GPTVQ_RECIPE_PAPER);
+    const gptvq_quantize_options tiny = tiny_quantize_options(methods[m]);
+    o.method = methods[m];
+    o.bits = 0;
+    o.dim = tiny.dim;
+    o.index_bits = tiny.index_bits;
+    o.group_size = tiny.group_size;
+    o.calib = data ? "corpus.txt" : NULL;
+    o.calib_samples = 1;
+    o.calib_length = 48;
+    o.force = 1;
+    ok(gptvq_quantize("llama", "packed", &o, NULL, NULL, err));
+    gptvq_model *model, *packed;
+    const gptvq_model_options fp32 = {.compute = GPTVQ_COMPUTE_FP32}, zero = {0};
+    ok(gptvq_model_open("llama", &fp32, &model, err));
+    ok(gptvq_model_open("packed", &zero, &packed, err));
+    gptvq_model_info opened;
+    gptvq_model_get_info(packed, &opened);
+    assert_int_equal(opened.compute, GPTVQ_COMPUTE_INT8); /* what all zero means for a packed folder */
+    double *hessian = NULL;
+    if (data) {
+      gptvq_calibration calibration;
+      gptvq_workspace *workspace;
+      ok(gptvq_calibration_create(model, "llama", &o, NULL, &calibration, err));
+      assert_int_equal(calibration.samples, 1);
+      ok(gptvq_workspace_create(model, 1, calibration.length, calibration.length, &workspace, err));
+      float *x = gptvq_alloc(calibration.length, model->config.hidden * sizeof *x);
+      ok(gptvq_embed(model, calibration.tokens, calibration.length, x, err));
+      ok(gptvq_block_attention(model, &model->blocks[0], workspace, 0, 0, calibration.length, x,
+                               GPTVQ_STOP_AT_INPUT, keep, &kept, err));
+      hessian = gptvq_alloc(kept.cols, kept.cols * sizeof *hessian);
+      ok(gptvq_input_hessian(kept.n, kept.cols, kept.x, hessian, err));
+      free(x);
+      gptvq_workspace_destroy(workspace);
+      gptvq_calibration_release(&calibration);
+    }
+    for (size_t i = 0; i < model->blocks[0].qkv.count; i++) {
+      const gptvq_linear *original = &model->blocks[0].linears[model->blocks[0].qkv.linear[i]],
+                         *expected = &packed->blocks[0].linears[packed->blocks[0].qkv.linear[i]];
+      size_t values = original->rows * original->cols;
+      float *w = gptvq_alloc(values, sizeof *w), *a = gptvq_alloc(values, sizeof *a),
+            *b = gptvq_alloc(values, sizeof *b);
+      gptvq_linear_decode(original, w);
+      gptvq_linear_decode(expected, a);
+      gptvq_packed_layer *layer;
+      gptvq_layer_info info, stored = {0};
+      ok(gptvq_pack_layer(original->name, original->rows, original->cols, w, hessian, &o, NULL, &layer, err));
+      gptvq_packed_layer_decode(layer, b);
+      assert_memory_equal(a, b, values * sizeof *a);
+      gptvq_packed_layer_get_info(layer, &info);
+      for (size_t l = 0; l < gptvq_model_layer_count(packed); l++) {
+        gptvq_model_get_layer(packed, l, &stored);
+        if (strcmp(stored.name, original->name) == 0) break;
+      }
+      assert_string_equal(stored.name, original->name);
+      assert_int_equal(info.bytes, stored.bytes);
+      assert_string_equal(info.method, stored.method);
+      assert_string_equal(info.format, stored.format);
+      assert_true(fabs(info.error - stored.error) <= 1e-6 * stored.error); /* as text in the folder */
+      gptvq_packed_layer_destroy(layer);
+      free(w);
+      free(a);
+      free(b);
+    }
+    free(hessian);
+    gptvq_model_close(model);
+    gptvq_model_close(packed);
+  }
+}
+
+static void nonsense_is_refused(void **state) {
+  (void)state;
+  gptvq_error error;
+  gptvq_packed_layer *layer = (gptvq_packed_layer *)&error;
+  float w[64] = {1.0f}, x[16] = {0.0f}, y[8];
+  double h[64] = {0.0};
+  assert_int_equal(gptvq_pack_layer("a", 0, 8, w, NULL, NULL, NULL, &layer, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_null(layer);
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_RTN);
+  o.index_bits = 99;
+  assert_int_equal(gptvq_pack_layer("a", 8, 8, w, NULL, &o, NULL, &layer, &error), GPTVQ_ERROR_ARGUMENT);
+  o = tiny_quantize_options(GPTVQ_METHOD_RTN);
+  w[9] = NAN;
+  assert_int_equal(gptvq_pack_layer("my.layer", 8, 8, w, NULL, &o, NULL, &layer, &error),
+                   GPTVQ_ERROR_NUMERIC);
+  assert_non_null(strstr(error.message, "my.layer"));
+  w[9] = 0.0f;
+  h[0] = (double)INFINITY;
+  o = tiny_quantize_options(GPTVQ_METHOD_GPTQ);
+  assert_int_equal(gptvq_pack_layer("a", 8, 8, w, h, &o, NULL, &layer, &error), GPTVQ_ERROR_NUMERIC);
+  assert_int_equal(gptvq_input_hessian(0, 8, x, h, &error), GPTVQ_ERROR_ARGUMENT);
+  x[3] = NAN;
+  assert_int_equal(gptvq_input_hessian(2, 8, x, h, &error), GPTVQ_ERROR_NUMERIC);
+  ok(gptvq_pack_layer("a", 8, 8, w, NULL, &o, NULL, &layer, err));
+  assert_int_equal(gptvq_packed_layer_multiply(layer, (gptvq_compute)4, 1, x, y, &error),
+                   GPTVQ_ERROR_ARGUMENT);
+  gptvq_packed_layer_destroy(layer);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(figures_are_those_of_the_decoded_weights),
+                                     cmocka_unit_test(packs_what_quantize_packs),
+                                     cmocka_unit_test(nonsense_is_refused)};
+  return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
+}

@@ -1,0 +1,132 @@
+/* Sessions that go back, fork and are stopped from another thread. */
+#include <gptvq/model.h>
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { N = 24, AT = 9 };
+
+typedef struct fixture {
+  gptvq_model *model;
+  gptvq_session *session;
+  size_t vocab;
+  int32_t ids[N];
+  float *whole, *part; /* [N × vocab] */
+} fixture;
+
+static gptvq_error err;
+#define ok(expression) \
+  do { \
+    if ((expression) != GPTVQ_OK) fail_msg("%s", err.message); \
+  } while (0)
+
+static fixture open_fixture(const char *folder, gptvq_compute compute) {
+  fixture f;
+  gptvq_model_info info;
+  ok(gptvq_model_open(folder, &(gptvq_model_options){.compute = compute}, &f.model, &err));
+  gptvq_model_get_info(f.model, &info);
+  f.vocab = info.vocab;
+  for (size_t i = 0; i < N; i++) f.ids[i] = (int32_t)((i * 29 + 5) % f.vocab);
+  f.whole = malloc(N * f.vocab * sizeof(float));
+  f.part = malloc(N * f.vocab * sizeof(float));
+  ok(gptvq_session_create(f.model, N, &f.session, &err));
+  /* in the steps that the tests take: results of other cuts differ in rounding */
+  ok(gptvq_session_forward(f.session, f.ids, AT, f.whole, 1, &err));
+  ok(gptvq_session_forward(f.session, f.ids + AT, N - AT, f.whole + AT * f.vocab, 1, &err));
+  return f;
+}
+
+static void close_fixture(fixture *f) {
+  free(f->whole);
+  free(f->part);
+  gptvq_session_destroy(f->session);
+  gptvq_model_close(f->model);
+}
+
+static void assert_rest(const fixture *f, gptvq_session *session) {
+  assert_int_equal(gptvq_session_position(session), AT);
+  ok(gptvq_session_forward(session, f->ids + AT, N - AT, f->part, 1, &err));
+  assert_memory_equal(f->part, f->whole + AT * f->vocab, (N - AT) * f->vocab * sizeof(float));
+}
+
+static const char *const folders[] = {
+    TEST_SOURCE_DIR "/tests/golden/model/llama", TEST_SOURCE_DIR "/tests/golden/model/qwen2-window",
+    TEST_SOURCE_DIR "/tests/golden/model/mixtral", TEST_SOURCE_DIR "/tests/golden/model/phi3-longrope"};
+enum { FOLDERS = sizeof folders / sizeof folders[0] };
+
+static void the_end_is_taken_back(void **state) {
+  (void)state;
+  for (size_t i = 0; i < 2 * FOLDERS; i++) { /* INT8: keys and values in fp16 */
+    fixture f = open_fixture(folders[i / 2], i % 2 ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32);
+    ok(gptvq_session_truncate(f.session, AT + 3, &err));
+    for (size_t k = 0; k < N - AT - 3; k++) { /* another text in place of the rest */
+      const int32_t other = (f.ids[k] + 1) % (int32_t)f.vocab;
+      ok(gptvq_session_forward(f.session, &other, 1, NULL, 0, &err));
+    }
+    ok(gptvq_session_truncate(f.session, AT, &err));
+    assert_int_equal(gptvq_session_truncate(f.session, AT + 1, &err), GPTVQ_ERROR_ARGUMENT);
+    assert_rest(&f, f.session);
+    close_fixture(&f);
+  }
+}
+
+static void a_fork_goes_its_own_way(void **state) {
+  (void)state;
+  for (size_t i = 0; i < 2 * FOLDERS; i++) {
+    fixture f = open_fixture(folders[i / 2], i % 2 ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32);
+    gptvq_session *fork, *second;
+    ok(gptvq_session_truncate(f.session, AT, &err));
+    ok(gptvq_session_fork(f.session, &fork, &err));
+    gptvq_session_reset(f.session); /* overwritten with another text, then gone */
+    for (size_t k = 0; k < N; k++) {
+      const int32_t other = (f.ids[k] + 1) % (int32_t)f.vocab;
+      ok(gptvq_session_forward(f.session, &other, 1, NULL, 0, &err));
+    }
+    ok(gptvq_session_fork(fork, &second, &err));
+    assert_rest(&f, fork);
+    gptvq_session_destroy(fork);
+    assert_rest(&f, second);
+    gptvq_session_destroy(second);
+    close_fixture(&f);
+  }
+}
+
+static void *cancel(void *session) {
+  gptvq_session_cancel(session);
+  return NULL;
+}
+
+static void a_request_stops_one_call(void **state) {
+  (void)state;
+  fixture f = open_fixture(folders[0], GPTVQ_COMPUTE_FP32);
+  pthread_t thread;
+  ok(gptvq_session_truncate(f.session, AT, &err));
+  assert_int_equal(pthread_create(&thread, NULL, cancel, f.session), 0);
+  gptvq_status status = GPTVQ_OK;
+  size_t calls = 0;
+  for (; status == GPTVQ_OK && calls < 1000000;
+       calls++) { /* the request comes before or within one of them */
+    ok(gptvq_session_truncate(f.session, AT, &err));
+    status = gptvq_session_forward(f.session, f.ids + AT, N - AT, f.part, 1, &err);
+  }
+  assert_int_equal(pthread_join(thread, NULL), 0);
+  assert_int_equal(status, GPTVQ_ERROR_CANCELLED);
+  assert_int_equal(err.status, GPTVQ_ERROR_CANCELLED);
+  assert_rest(&f, f.session); /* heard once, and the position is that before the call */
+  gptvq_session_cancel(f.session);
+  gptvq_session_reset(f.session);
+  ok(gptvq_session_forward(f.session, f.ids, AT, NULL, 0, &err));
+  close_fixture(&f);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(the_end_is_taken_back),
+                                     cmocka_unit_test(a_fork_goes_its_own_way),
+                                     cmocka_unit_test(a_request_stops_one_call)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
