@@ -81,8 +81,8 @@ typedef struct gptvq_quantize_options {
   unsigned head_bits; /* of the output head in the file: 16 (default): as the original has it; 8: int8 codes.
                          Tied heads stay */
   unsigned svd_rank;  /* R > 0: the codebooks of a layer, a matrix of one row per group, are stored as int8
-                       * factors of rank R  (dim 1, at most 256 centroids, no fine-tuning; layers with fewer
-                       * groups than R: that many). codebook_bits  is then the precision of the codebooks that
+                       * factors of rank R (dim 1, at most 256 centroids, no fine-tuning; layers with fewer
+                       * groups than R: that many). codebook_bits is then the precision of the codebooks that
                        * the factors are multiplied out to; 0 (default): none */
 } gptvq_quantize_options;
 

@@ -3,6 +3,7 @@
 #include "base/threads.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char index_name[] = "model.safetensors.index.json", single_name[] = "model.safetensors",
@@ -418,6 +419,13 @@ static void find_special(void *context, size_t begin, size_t end, size_t thread)
   }
 }
 
+const char *gptvq_element_place(const gptvq_tensor *tensor, size_t i, char text[GPTVQ_PLACE_TEXT]) {
+  if (tensor->rank == 2)
+    (void)snprintf(text, GPTVQ_PLACE_TEXT, "row %zu, column %zu", i / tensor->dims[1], i % tensor->dims[1]);
+  else (void)snprintf(text, GPTVQ_PLACE_TEXT, "element %zu of %zu", i, tensor->count);
+  return text;
+}
+
 gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *err) {
   size_t chunks = gptvq_ceil_div(tensor->count, FINITE_CHUNK);
   finite_job job = {tensor, chunks};
@@ -425,9 +433,7 @@ gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *
   size_t at = atomic_load(&job.first);
   if (at == chunks) return GPTVQ_OK;
   for (at *= FINITE_CHUNK; gptvq_tensor_is_finite(tensor, at, 1);) at++;
-  if (tensor->rank == 2)
-    return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s holds NaN or infinity at row %zu, column %zu",
-                      tensor->file, tensor->name, at / tensor->dims[1], at % tensor->dims[1]);
-  return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s holds NaN or infinity at element %zu of %zu",
-                    tensor->file, tensor->name, at, tensor->count);
+  char place[GPTVQ_PLACE_TEXT];
+  return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: tensor %s holds NaN or infinity at %s", tensor->file,
+                    tensor->name, gptvq_element_place(tensor, at, place));
 }

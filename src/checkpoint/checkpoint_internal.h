@@ -25,6 +25,11 @@ const char *gptvq_folder_hint(const char *folder, const char *instead, char text
  * GPTVQ_ERROR_MEMORY; GPTVQ_ERROR_NUMERIC naming an F64 tensor with a value that fp32 does not hold. */
 gptvq_status gptvq_standard_tensors(gptvq_checkpoint *checkpoint, gptvq_error *err);
 
+/* Where element i of a tensor is, for messages: "row 3, column 5" of a matrix, "element 7 of 64". Returns
+ * text. */
+enum { GPTVQ_PLACE_TEXT = 64 };
+const char *gptvq_element_place(const gptvq_tensor *tensor, size_t i, char text[GPTVQ_PLACE_TEXT]);
+
 /* A __metadata__ text of the file that holds the tensor, or NULL. */
 const char *gptvq_checkpoint_metadata(const gptvq_checkpoint *checkpoint, const gptvq_tensor *tensor,
                                       const char *key);

@@ -111,7 +111,7 @@ static gptvq_status lock_folder(const char *folder, gptvq_output *out, gptvq_err
   struct stat held, named;
   int lock = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (lock < 0 && (errno == ENOTDIR || errno == ELOOP))
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a folder: remove it", folder);
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not a folder: move it elsewhere", folder);
   if (lock < 0) return gptvq_fail_errno(err, "open", folder);
   /* no locks on this file system: go on. Renamed before the lock was ours: another process has finished. */
   bool busy = flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
@@ -317,7 +317,8 @@ static gptvq_status check_work(const gptvq_output *out, json_t **state, gptvq_er
   if (access(out->work, W_OK | X_OK) != 0) return gptvq_fail_errno(err, "write into", out->work);
   GPTVQ_TRY(gptvq_output_read_state(out->work, state, err));
   if (*state == NULL && !gptvq_is_unused_work(out->work))
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not an interrupted run: remove it", out->work);
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists and is not an interrupted run: move it elsewhere",
+                      out->work);
   GPTVQ_TRY(no_foreigners(out, err));
   return gptvq_remove_work(out->work, out->source, true, err);
 }
@@ -451,8 +452,8 @@ static gptvq_status each_side_file(const char *from, side_task task, void *conte
     if (!gptvq_is_side_file(entry->d_name)) continue;
     char *path = gptvq_join_path(from, entry->d_name);
     if (path == NULL) status = gptvq_fail_memory(err, entry->d_name, strlen(entry->d_name));
-    else if (stat(path, &info) != 0 || (S_ISREG(info.st_mode) && info.st_size <= max_side_file))
-      status = task(context, path, entry->d_name, err); /* of a broken link it says that it is one */
+    else if (stat(path, &info) != 0 || (!S_ISDIR(info.st_mode) && info.st_size <= max_side_file))
+      status = task(context, path, entry->d_name, err); /* says it of a broken link, or of what is no file */
     free(path);
   }
   closedir(folder);

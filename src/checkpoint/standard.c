@@ -90,11 +90,11 @@ static gptvq_status narrow(gptvq_checkpoint *checkpoint, gptvq_error *err) {
       double value;
       memcpy(&value, tensor->data + i * sizeof value, sizeof value);
       at[i] = (float)value;
+      char place[GPTVQ_PLACE_TEXT];
       if (!isfinite(at[i]))
-        return gptvq_fail(
-            err, GPTVQ_ERROR_NUMERIC,
-            "%s: tensor %s holds NaN, infinity or a number too large for fp32 at element %zu of %zu",
-            tensor->file, tensor->name, i, tensor->count);
+        return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
+                          "%s: tensor %s holds NaN, infinity or a number too large for fp32 at %s",
+                          tensor->file, tensor->name, gptvq_element_place(tensor, i, place));
     }
     tensor->type = GPTVQ_T_F32;
     tensor->bytes = tensor->count * sizeof *at;

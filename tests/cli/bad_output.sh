@@ -73,8 +73,8 @@ printf 'Once upon a time' > short.txt
   rm alias
   # a folder named like a work folder, but without the mark of one
   cp -r packed full.partial
-  expect_fail 3 'full.partial exists and is not an interrupted run: remove it' quantize m -o full $rtn --force
-  expect_fail 3 'full.partial exists and is not an interrupted run: remove it' "$GPTVQ" export packed -o full --force --quiet
+  expect_fail 3 'full.partial exists and is not an interrupted run: move it elsewhere' quantize m -o full $rtn --force
+  expect_fail 3 'full.partial exists and is not an interrupted run: move it elsewhere' "$GPTVQ" export packed -o full --force --quiet
   expect_fail 3 'full.partial exists and is not an interrupted run' "$GPTVQ" bench make-model -o full --shape stories --force
   echo '{' > full.partial/resume.json
   expect_fail 4 'full.partial/resume.json is damaged or not gptvq.s' quantize m -o full $rtn --force
