@@ -20,7 +20,7 @@ mirror=${MIRROR:-$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc
 
 root=$(mktemp -d "${DIR:-${TMPDIR:-/tmp}}/gptvq-fresh-XXXXXX")
 # Mounts live in a namespace of their own that ends with its processes: here, outside, there is nothing to cross into.
-trap 'rm -rf --one-file-system "$root"' EXIT
+trap 'rm -rf --one-file-system "$root" "$root.log"' EXIT
 trap 'exit 130' INT TERM
 echo "fresh-check: a bare $suite from $mirror in $root"
 if ! debootstrap --variant=minbase --include=git,make,ca-certificates "$suite" "$root" "$mirror" > "$root.log" 2>&1; then
