@@ -1,5 +1,6 @@
 #include "base/hash.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const uint64_t prime1 = 0x9e3779b185ebca87u, prime2 = 0xc2b2ae3d27d4eb4fu,
@@ -45,4 +46,8 @@ uint64_t gptvq_hash(uint64_t seed, const void *data, size_t size) {
   hash = (hash ^ hash >> 33) * prime2;
   hash = (hash ^ hash >> 29) * prime3;
   return hash ^ hash >> 32;
+}
+
+void gptvq_hash_text(uint64_t hash, char text[GPTVQ_HASH_TEXT]) {
+  (void)snprintf(text, GPTVQ_HASH_TEXT, "%016llx", (unsigned long long)hash);
 }

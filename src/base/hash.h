@@ -9,4 +9,8 @@
  * hash of what comes before. */
 uint64_t gptvq_hash(uint64_t seed, const void *data, size_t size);
 
+/* In 16 hexadecimal digits. */
+enum { GPTVQ_HASH_TEXT = 17 };
+void gptvq_hash_text(uint64_t hash, char text[GPTVQ_HASH_TEXT]);
+
 #endif

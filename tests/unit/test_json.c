@@ -92,7 +92,7 @@ static gptvq_status write_tensors(const char *path, gptvq_error *err) {
 
 static void safetensors(void **state) {
   (void)state;
-  char folder[] = "/tmp/gptvq-json-XXXXXX", path[64];
+  char folder[] = "gptvq-json-XXXXXX", path[64];
   assert_non_null(mkdtemp(folder));
   (void)snprintf(path, sizeof path, "%s/out.safetensors", folder);
   gptvq_error err;

@@ -3,6 +3,7 @@
 #include "quant/run/pipeline.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/memory.h"
 #include "linalg/gemm.h"
 #include "train/guide.h"
@@ -191,7 +192,7 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
         gptvq_calibration_create(r->model, r->model_dir, &r->options, r->callbacks, &r->calibration, err));
   gptvq_calibration *c = &r->calibration;
   char hash[sizeof r->state.calibration_hash];
-  (void)snprintf(hash, sizeof hash, "%016llx", (unsigned long long)c->hash);
+  gptvq_hash_text(c->hash, hash);
   if (r->state.calibration_hash[0] != '\0' && strcmp(hash, r->state.calibration_hash) != 0)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,

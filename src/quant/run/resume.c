@@ -18,10 +18,6 @@ json_t *gptvq_calibration_json(const gptvq_calibration *c, uint64_t seed) {
                    (json_int_t)(c->samples * c->length));
 }
 
-static void hex(uint64_t hash, char text[17]) {
-  (void)snprintf(text, 17, "%016llx", (unsigned long long)hash);
-}
-
 /* A stretch of a tensor. All bytes count: nothing else tells a model from one with a changed weight. And as
  * they are read, NaN and infinity are found now, not hours later. */
 typedef struct piece {
@@ -90,9 +86,9 @@ gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_o
   }
   if (fine) {
     char config_hash[17], tensor_hash[17], side_hash[17];
-    hex(gptvq_hash(0, config, strlen(config)), config_hash);
-    hex(tensors, tensor_hash);
-    hex(side_files, side_hash);
+    gptvq_hash_text(gptvq_hash(0, config, strlen(config)), config_hash);
+    gptvq_hash_text(tensors, tensor_hash);
+    gptvq_hash_text(side_files, side_hash);
     fine = json_object_set(run, "options", shape) == 0 &&
            json_object_set_new(run, "model",
                                json_pack("{s:s, s:s, s:s, s:I}", "config", config_hash, "tensors",
@@ -224,7 +220,7 @@ gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash, 
   if (file.size == (c->samples + c->held) * c->length * sizeof *c->tokens) {
     memcpy(c->tokens, file.data, file.size);
     c->hash = gptvq_calibration_hash(c->samples + c->held, c->length, c->tokens);
-    hex(c->hash, actual);
+    gptvq_hash_text(c->hash, actual);
     *found = strcmp(actual, hash) == 0;
   }
   gptvq_unmap_file(&file);
