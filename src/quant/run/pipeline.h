@@ -13,8 +13,7 @@
  * without data. */
 typedef struct gptvq_pipeline {
   const gptvq_model *model;
-  const gptvq_quantize_options *options; /* resolved */
-  const gptvq_callbacks *callbacks;
+  gptvq_solver solver; /* with the options of the run, and whom to report to */
   size_t samples, length;
   size_t held; /* the last of the samples: block-wise fine-tuning does not train on them */
   float *x;
@@ -76,12 +75,11 @@ gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor
 /* config.json: the original's plus "quantization_config". calibration NULL: none; bits_per_value < 0: not
  * known yet. */
 gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
-                                       const gptvq_quantize_options *options,
-                                       const gptvq_calibration *calibration, double bits_per_value,
-                                       gptvq_error *err);
+                                       const gptvq_resolved *options, const gptvq_calibration *calibration,
+                                       double bits_per_value, gptvq_error *err);
 /* Bytes that the output will take, headers aside. */
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
-                                  const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err);
+                                  const gptvq_resolved *options, uint64_t *bytes, gptvq_error *err);
 
 /* ---- the model to quantize (prepare.c) ---- */
 /* The transformed model (quant/transform/transform.h) that the options ask for, as a folder inside out->work,
@@ -89,10 +87,9 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
  * calibration->samples 0: without data. output_bytes: room that the output itself will need. The caller
  * closes *prepared. */
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
-                                    const gptvq_quantize_options *options,
-                                    const gptvq_calibration *calibration, uint64_t output_bytes,
-                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
-                                    gptvq_error *err);
+                                    const gptvq_resolved *options, const gptvq_calibration *calibration,
+                                    uint64_t output_bytes, const gptvq_callbacks *callbacks,
+                                    gptvq_model **prepared, gptvq_error *err);
 /* Removes that folder, if it is there; the model has been closed. */
 gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err);
 
@@ -121,7 +118,7 @@ gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint
  * "finetuned" inside out->work. The result's figures go to *before and *after. GPTVQ_ERROR_MEMORY before any
  * work when it cannot fit. */
 gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
-                                     const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
+                                     const gptvq_tensor_plan *plan, const gptvq_resolved *options,
                                      const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
                                      double *before, double *after, gptvq_error *err);
 /* Moves those shards over the first ones. May be repeated after an interruption. */

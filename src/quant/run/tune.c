@@ -133,7 +133,8 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
                                         gptvq_layer_result *results, gptvq_tuned_block *tuned,
                                         gptvq_error *err) {
   size_t values = p->samples * p->length * p->model->config.hidden;
-  gptvq_finetune_options settings = settings_of(p->options, p->options->finetune_block_steps, p->held);
+  const gptvq_quantize_options *o = &p->solver.options->options;
+  gptvq_finetune_options settings = settings_of(o, o->finetune_block_steps, p->held);
   gptvq_finetune_result result;
   *tuned = (gptvq_tuned_block){0};
   float *enter = gptvq_alloc(values, sizeof *enter);
@@ -151,8 +152,8 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
   for (size_t i = 0; i < block->linear_count; i++)
     gptvq_linear_set_packed(&tuned->block.linears[i], &results[i].packed);
   GPTVQ_TRY_GOTO(gptvq_finetune_block(p->model, &tuned->block, norm_dtype(p->model), p->samples, p->length,
-                                      enter, p->x_original, &settings, p->callbacks, &result, err));
-  gptvq_log(p->callbacks, GPTVQ_LOG_INFO,
+                                      enter, p->x_original, &settings, p->solver.callbacks, &result, err));
+  gptvq_log(p->solver.callbacks, GPTVQ_LOG_INFO,
             "block %zu fine-tuned: error on %s windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
             block->index, judges(&settings), result.before, result.after, result.best_step, result.steps,
             result.seconds);
@@ -252,10 +253,11 @@ static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
 }
 
 gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
-                                     const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
+                                     const gptvq_tensor_plan *plan, const gptvq_resolved *resolved,
                                      const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
                                      double *before, double *after, gptvq_error *err) {
   tuning t = {.model = model};
+  const gptvq_quantize_options *options = &resolved->options;
   gptvq_finetune_options settings = settings_of(options, options->finetune_steps, calibration->held);
   gptvq_finetune_result result = {0};
   gptvq_status status;

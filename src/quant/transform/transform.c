@@ -8,16 +8,17 @@
 
 enum { VALUES_SALT = 0x76616c75, STREAM_SALT = 0x73747265 };
 
-bool gptvq_transform_wanted(const gptvq_quantize_options *options) {
+bool gptvq_transform_wanted(const gptvq_resolved *resolved) {
+  const gptvq_quantize_options *options = &resolved->options;
   bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
   return options->rotate != GPTVQ_ROTATE_NONE || (data && options->act_order == 3);
 }
 
-gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quantize_options *options,
-                                    size_t samples, size_t length, const int32_t *tokens,
-                                    const gptvq_callbacks *callbacks, gptvq_transform *out,
-                                    gptvq_error *err) {
+gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *resolved, size_t samples,
+                                    size_t length, const int32_t *tokens, const gptvq_callbacks *callbacks,
+                                    gptvq_transform *out, gptvq_error *err) {
   const gptvq_config *c = &model->config;
+  const gptvq_quantize_options *options = &resolved->options;
   *out = (gptvq_transform){.model = model, .rotate = options->rotate};
   if (out->rotate & GPTVQ_ROTATE_RESIDUAL)
     GPTVQ_TRY(
