@@ -211,21 +211,22 @@ static gptvq_status choose(work *w, gptvq_allocation *out, gptvq_error *err) {
   return status;
 }
 
-gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_guided_windows *windows,
-                                     size_t done, size_t total, gptvq_allocation *out, gptvq_error *err) {
-  const gptvq_model *model = windows->model;
+gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_model *model,
+                                     const gptvq_token_windows *windows, const gptvq_guide *guide,
+                                     const gptvq_standing *standing, gptvq_allocation *out,
+                                     gptvq_error *err) {
   *out = (gptvq_allocation){0};
   work w = {.model = model,
-            .guide = windows->guide,
+            .guide = guide,
             .solver = solver,
             .sweep = {.model = model,
-                      .windows = windows->samples,
+                      .windows = windows->count,
                       .length = windows->length,
-                      .callbacks = solver->callbacks,
+                      .callbacks = standing->callbacks,
                       .phase = "quantize",
                       .item = "sensitivities",
-                      .done = done,
-                      .total = total}};
+                      .done = standing->done,
+                      .total = standing->total}};
   gptvq_status status;
   list_settings(&w);
   GPTVQ_TRY_GOTO(prepare(&w, windows->tokens, out, err));

@@ -19,20 +19,13 @@ typedef struct gptvq_allocation {
                                 options' own */
 } gptvq_allocation;
 
-/* The windows to allocate by. */
-typedef struct gptvq_guided_windows {
-  const gptvq_model *model;
-  size_t samples, length;
-  const int32_t *tokens;    /* [samples × length] */
-  const gptvq_guide *guide; /* made from the same windows */
-} gptvq_guided_windows;
-
-/* The layers' inputs are those of the original model on the windows, weighted by their guide. Every layer (at
- * most 256 of its rows, or one group of them) is quantized at each setting, without the refinements of the
- * full method; error times energy is the loss that gptvq_allocate works with. Options: VQ. The caller
+/* The layers' inputs are those of the original model on the windows, weighted by their `guide`. Every layer
+ * (at most 256 of its rows, or one group of them) is quantized at each setting, without the refinements of
+ * the full method; error times energy is the loss that gptvq_allocate works with. Options: VQ. The caller
  * releases *out. */
-gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_guided_windows *windows,
-                                     size_t done, size_t total, gptvq_allocation *out, gptvq_error *err);
+gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_model *model,
+                                     const gptvq_token_windows *windows, const gptvq_guide *guide,
+                                     const gptvq_standing *standing, gptvq_allocation *out, gptvq_error *err);
 void gptvq_allocation_release(gptvq_allocation *allocation); /* a zeroed struct is fine */
 
 #endif

@@ -162,12 +162,13 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   for (size_t i = 0; i < count; i++)
     memcpy(tokens + i * c->length, c->tokens + i * c->samples / count * c->length,
            c->length * sizeof *tokens);
+  const gptvq_token_windows windows = {count, c->length, tokens};
+  const gptvq_standing standing = {r->callbacks, 0, p->layers_total};
   gptvq_guide guide = {0};
   gptvq_status status;
-  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, count, c->length, tokens, 1.0, guide_budget, 0, p->layers_total,
-                                    r->callbacks, &guide, err));
-  const gptvq_guided_windows windows = {r->model, count, c->length, tokens, &guide};
-  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, &windows, 0, p->layers_total, &r->allocation, err));
+  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, &windows, 1.0, guide_budget, &standing, &guide, err));
+  GPTVQ_TRY_GOTO(
+      gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, &standing, &r->allocation, err));
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
             "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f "
@@ -248,8 +249,10 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   }
   GPTVQ_TRY(allocate_bits(r, err));
   if (guided(r)) {
-    GPTVQ_TRY(gptvq_guide_create(r->model, c->samples, c->length, c->tokens, r->options->guide, guide_budget,
-                                 p->layers_done, p->layers_total, r->callbacks, &r->guide, err));
+    const gptvq_token_windows windows = {c->samples, c->length, c->tokens};
+    const gptvq_standing standing = {r->callbacks, p->layers_done, p->layers_total};
+    GPTVQ_TRY(
+        gptvq_guide_create(r->model, &windows, r->options->guide, guide_budget, &standing, &r->guide, err));
     p->guide = &r->guide;
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
@@ -360,9 +363,11 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
   free(r->pipeline.x_original);
   r->pipeline.x = r->pipeline.x_original = NULL;
   if (!r->state.finetuned) {
-    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->resolved, &r->calibration,
-                                      r->callbacks, &r->state.finetune_before, &r->state.finetune_after,
-                                      err));
+    gptvq_finetune_result result;
+    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->pipeline.solver, &r->calibration,
+                                      &result, err));
+    r->state.finetune_before = result.before;
+    r->state.finetune_after = result.after;
     r->state.finetuned = true;
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }

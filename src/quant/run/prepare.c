@@ -14,8 +14,8 @@ static gptvq_status write_folder(const gptvq_model *model, const gptvq_output *o
                                  uint64_t output_bytes, const gptvq_callbacks *callbacks, gptvq_error *err) {
   gptvq_transform transform;
   uint64_t bytes;
-  gptvq_status status = gptvq_transform_create(model, options, calibration->samples, calibration->length,
-                                               calibration->tokens, callbacks, &transform, err);
+  const gptvq_token_windows windows = {calibration->samples, calibration->length, calibration->tokens};
+  gptvq_status status = gptvq_transform_create(model, options, &windows, callbacks, &transform, err);
   if (status != GPTVQ_OK) goto done;
   GPTVQ_TRY_GOTO(gptvq_transform_bytes(&transform, &bytes, err));
   GPTVQ_TRY_GOTO(gptvq_output_check_space(out, bytes + output_bytes, err));

@@ -16,8 +16,8 @@
 #ifndef GPTVQ_QUANT_TRANSFORM_TRANSFORM_H
 #define GPTVQ_QUANT_TRANSFORM_TRANSFORM_H
 
+#include "calib/sweep.h"
 #include "linalg/hadamard.h"
-#include "model/model_internal.h"
 #include "quant/options/options.h"
 
 typedef struct gptvq_transform {
@@ -33,13 +33,13 @@ typedef struct gptvq_transform {
 /* Do these options ask for any? */
 bool gptvq_transform_wanted(const gptvq_resolved *options);
 
-/* Rotations from the options' seed, orders from the activations of `samples` windows of tokens[samples ×
- * length] (only with act_order 3: one forward pass over all windows; columns of experts that no token reaches
- * stay where they are). Reports progress. The same for any number of threads. GPTVQ_ERROR_UNSUPPORTED: a size
- * that cannot be rotated; _NUMERIC: activations that are not finite, naming the layer; _MEMORY. The caller
- * releases *out, also after a failure. */
-gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *options, size_t samples,
-                                    size_t length, const int32_t *tokens, const gptvq_callbacks *callbacks,
+/* Rotations from the options' seed, orders from the activations of the windows (only with act_order 3: one
+ * forward pass over all of them; none: no orders; columns of experts that no token reaches stay where they
+ * are). Reports progress. The same for any number of threads. GPTVQ_ERROR_UNSUPPORTED: a size that cannot be
+ * rotated; _NUMERIC: activations that are not finite, naming the layer; _MEMORY. The caller releases *out,
+ * also after a failure. */
+gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *options,
+                                    const gptvq_token_windows *windows, const gptvq_callbacks *callbacks,
                                     gptvq_transform *out, gptvq_error *err);
 void gptvq_transform_release(gptvq_transform *transform);
 
