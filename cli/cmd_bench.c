@@ -1,5 +1,6 @@
 /* gptvq bench: tokens per second of a model, and models of random weights to measure on. */
 #include "cli.h"
+#include "tools/bench.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 /* gptvq bench kernels: the kernels alone. */
 #include "cli.h"
+#include "tools/bench.h"
 
 #include <stdlib.h>
 

@@ -3,8 +3,8 @@
 #include "base/random.h"
 #include "quant/layer/layer.h"
 #include "checkpoint/output.h"
+#include "tools/bench.h"
 
-#include <gptvq/bench.h>
 #include <stdio.h>
 #include <string.h>
 

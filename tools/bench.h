@@ -1,13 +1,10 @@
-/* gptvq/bench.h: models of random weights in the shapes of well-known ones, to measure speed without
- * their files; and the machine's read bandwidth, the ceiling of decoding. */
-#ifndef GPTVQ_BENCH_H
-#define GPTVQ_BENCH_H
+/* tools/bench.h: what the command measures with, no part of libgptvq: models of random weights in the shapes
+ * of well-known ones, to measure speed without their files; the machine's read bandwidth, the ceiling of
+ * decoding; the kernels alone. Conventions are those of <gptvq/status.h>. */
+#ifndef GPTVQ_TOOLS_BENCH_H
+#define GPTVQ_TOOLS_BENCH_H
 
 #include <gptvq/quantize.h>
-
-#ifdef __cplusplus
-extern "C" {
-#endif
 
 typedef struct gptvq_random_model {
   const char *shape;             /* one of gptvq_random_shapes */
@@ -19,18 +16,19 @@ typedef struct gptvq_random_model {
 } gptvq_random_model;
 
 /* Names for `shape`, NULL-terminated. */
-GPTVQ_API const char *const *gptvq_random_shapes(void);
+const char *const *gptvq_random_shapes(void);
 /* Llama-2-7B's figures, 2.25 bits in pairs of weights. */
-GPTVQ_API void gptvq_random_model_init(gptvq_random_model *model);
+void gptvq_random_model_init(gptvq_random_model *model);
 /* A model folder without a tokenizer, written without running the quantizer: indices, codebooks and dense
  * weights are random, small enough for activations to stay finite. OUT_DIR appears whole or not at all.
  * GPTVQ_ERROR_ARGUMENT for an unknown shape or an impossible format. */
-GPTVQ_API gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir,
-                                                gptvq_error *err);
+gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir, gptvq_error *err);
 
 /* Bytes per second that this machine's threads read from memory: the fastest of `rounds` passes over 256 MiB.
  * 0: out of memory. */
-GPTVQ_API double gptvq_measure_bandwidth(size_t rounds);
+double gptvq_measure_bandwidth(size_t rounds);
+/* All threads read `bytes` (a multiple of 65,536) from `memory` once, forward. */
+void gptvq_read_memory(void *memory, size_t bytes);
 
 /* Matrix × vector kernels of the packed formats, walking through memory as decoding does, in turns with a
  * plain read of memory and with a kernel for 4-bit integers (int4-g128: a scale and a zero point per 128
@@ -56,11 +54,8 @@ typedef struct gptvq_kernel_speed {
  */
 typedef int (*gptvq_kernel_report)(void *user, const gptvq_kernel_speed *speed);
 
-GPTVQ_API void gptvq_kernel_bench_init(gptvq_kernel_bench *options);
-GPTVQ_API gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel_report report,
-                                           void *user, gptvq_error *err);
+void gptvq_kernel_bench_init(gptvq_kernel_bench *options);
+gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel_report report, void *user,
+                                 gptvq_error *err);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

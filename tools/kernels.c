@@ -11,8 +11,8 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "kernels/kernels.h"
+#include "tools/bench.h"
 
-#include <gptvq/bench.h>
 #include <stdlib.h>
 #include <string.h>
 
