@@ -25,7 +25,7 @@ quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
 quant/run: base linalg format kernels checkpoint text model calib train quant/options quant/layer quant/transform quant/plan
 export: base format kernels checkpoint model
-tools: base format kernels checkpoint quant/options quant/layer
+tools: base format kernels checkpoint model quant/options quant/layer
 "
 path_of() { # tools/ stands beside src/: it is no part of the library
   case $1 in tools/*) echo "$1" ;; *) echo "src/$1" ;; esac

@@ -30,24 +30,26 @@ double gptvq_measure_bandwidth(size_t rounds);
 /* All threads read `bytes` (a multiple of 65,536) from `memory` once, forward. */
 void gptvq_read_memory(void *memory, size_t bytes);
 
-/* Matrix × vector kernels of the packed formats, walking through memory as decoding does, in turns with a
- * plain read of memory and with a kernel for 4-bit integers (int4-g128: a scale and a zero point per 128
- * weights). */
+/* Products of packed matrices, and of the output head as int8 codes, with one token, few and a prompt,
+ * walking through memory as decoding does, in turns with a plain read of memory and with 4-bit integers
+ * (int4-g128: a scale and a zero point per 128 weights), which are always measured. */
 typedef struct gptvq_kernel_bench {
-  size_t rounds; /* turns; 9 */
-  size_t shapes; /* how many of 4096 x 4096, 11008 x 4096, 4096 x 11008 (Llama-2-7B), 14336 x 4096, 4096 x
-                    14336 (Mistral-7B); 3 */
-  size_t bytes;  /* of memory to walk through, 256 MiB; at least 64 MiB */
+  size_t rounds;       /* turns; 9 */
+  const char *shapes;  /* "all", or widths ("576": a layer of a model that has them) and shapes ("4096x11008")
+                          with commas between them */
+  const char *formats; /* parts of the kernels' names with commas between them; NULL: all */
+  size_t tokens;       /* kernels that multiply more at a time are left out; 128: none */
+  size_t bytes;        /* of memory to walk through, 256 MiB; it has to hold the largest matrix */
 } gptvq_kernel_bench;
 
 typedef struct gptvq_kernel_speed {
-  const char *kernel;                 /* static storage; the first of each shape is int4-g128 */
-  size_t rows, cols, tokens;          /* tokens multiplied at a time */
-  double bits, bytes;                 /* per weight; of the whole matrix with codebooks and scales */
-  double min_seconds, median_seconds; /* least of single products; median of the rounds' means */
-  double bandwidth, bandwidth_median; /* bytes per second of the plain read, the same way */
-  double int4_ratio,
-      int4_ratio_median; /* seconds / those of int4-g128: of the least times; median over the rounds */
+  const char *kernel;                   /* static storage; the first of each shape is int4-g128 */
+  size_t rows, cols, tokens;            /* tokens multiplied at a time */
+  double bits, bytes;                   /* per weight; of the whole matrix with codebooks and scales */
+  double min_seconds, median_seconds;   /* least of single products; median of the rounds' means */
+  double bandwidth, bandwidth_median;   /* bytes per second of the plain read, the same way */
+  double int4_ratio, int4_ratio_median; /* seconds / those of int4-g128 with as many tokens: of the least
+                                           times; median over the rounds */
 } gptvq_kernel_speed;
 
 /* Called for each kernel of a shape when all its rounds are done; non-zero: stop with GPTVQ_ERROR_CANCELLED.
