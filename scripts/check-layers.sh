@@ -15,7 +15,8 @@ format: base
 kernels: base format
 checkpoint: base format kernels
 text: base
-model: base linalg format kernels checkpoint
+model/arch: base checkpoint
+model: base linalg format kernels checkpoint model/arch
 eval: base linalg kernels checkpoint text model
 calib: base linalg linalg/solve kernels text model
 train: base linalg format kernels model calib
@@ -23,7 +24,7 @@ quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
-quant/run: base linalg format kernels checkpoint text model calib train quant/options quant/layer quant/transform quant/plan
+quant/run: base linalg format kernels checkpoint text model/arch model calib train quant/options quant/layer quant/transform quant/plan
 export: base format kernels checkpoint model
 "
 folder_of() { # the folder with a rule that a path of src/ belongs to

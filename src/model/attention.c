@@ -56,8 +56,8 @@ static void prepare_rows(void *context, size_t begin, size_t end, size_t thread)
   for (size_t row = begin; row < end; row++) {
     float *q = job->qkv + row * job->ldq, *k = q + c->heads * dim, *v = k + c->kv_heads * dim;
     size_t position = position_of(job, row);
-    normalise_heads(job->block->q_norm, (float)c->rms_norm_eps, c->heads, dim, q);
-    normalise_heads(job->block->k_norm, (float)c->rms_norm_eps, c->kv_heads, dim, k);
+    normalise_heads(job->block->norms[GPTVQ_NORM_Q], (float)c->rms_norm_eps, c->heads, dim, q);
+    normalise_heads(job->block->norms[GPTVQ_NORM_K], (float)c->rms_norm_eps, c->kv_heads, dim, k);
     rotate_heads(w, position, c->heads, dim, q);
     rotate_heads(w, position, c->kv_heads, dim, k);
     for (size_t h = 0; h < c->kv_heads; h++) {

@@ -27,7 +27,7 @@ static gptvq_status capture_inputs(gptvq_capture capture, void *context, const g
 static gptvq_status attention_inputs(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                      size_t n, const float *x, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  if (gptvq_norm_rows(n, c->hidden, x, block->attention_norm, (float)c->rms_norm_eps, w->norm))
+  if (gptvq_norm_rows(n, c->hidden, x, block->norms[GPTVQ_NORM_ATTENTION], (float)c->rms_norm_eps, w->norm))
     return GPTVQ_OK;
   return block->index == 0 ? gptvq_fail_numbers(model, NULL, "the embedding", err)
                            : gptvq_fail_numbers(model, &model->blocks[block->index - 1], "the MLP", err);
@@ -173,9 +173,9 @@ gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block,
   const gptvq_config *c = &model->config;
   gptvq_workspace *w = workspace;
   GPTVQ_TRY(check_rows(w, block, n, err));
-  if (!gptvq_norm_rows(n, c->hidden, x, block->mlp_norm, (float)c->rms_norm_eps, w->norm))
+  if (!gptvq_norm_rows(n, c->hidden, x, block->norms[GPTVQ_NORM_MLP], (float)c->rms_norm_eps, w->norm))
     return gptvq_fail_numbers(model, block, "the attention", err);
-  if (c->experts > 0) GPTVQ_TRY(run_experts(model, block, w, n, stop, capture, context, err));
+  if (gptvq_block_routes(block)) GPTVQ_TRY(run_experts(model, block, w, n, stop, capture, context, err));
   else GPTVQ_TRY(run_mlp(model, block, &block->mlps[0], w, n, w->norm, w->sum, stop, capture, context, err));
   if (stop == GPTVQ_RUN_ALL) gptvq_add_rows(n, c->hidden, w->sum, x);
   return GPTVQ_OK;

@@ -118,7 +118,8 @@ static void head_norm_task(void *context, size_t begin, size_t end, size_t threa
 }
 
 static void head_norm_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
-                               gptvq_ft_norm norm, size_t heads, size_t column, gptvq_ft_weights *vectors) {
+                               gptvq_norm_place norm, size_t heads, size_t column,
+                               gptvq_ft_weights *vectors) {
   if (!d->has_norm[norm]) return;
   size_t chunks = gptvq_ceil_div(tape->tokens, HEAD_CHUNK);
   head_norm_job job = {d->head_dim,
@@ -189,19 +190,19 @@ void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, 
   gptvq_parallel_for(tokens, 16, gate_task, &gate);
   matrix_gradient(d, tape, GPTVQ_FT_GATE_UP, tape->d_wide, tape->normed[1], vectors, sink, context);
   input_gradient(d, weights, GPTVQ_FT_GATE_UP, tokens, tape->d_wide, tape->d_hidden);
-  gptvq_ft_norm_backward(d, tokens, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM], tape->inverse_rms[1],
-                         tape->d_hidden, gradient_out, vectors->norm[GPTVQ_FT_MLP_NORM], tape->d_middle);
+  gptvq_ft_norm_backward(d, tokens, tape->middle, weights->norm[GPTVQ_NORM_MLP], tape->inverse_rms[1],
+                         tape->d_hidden, gradient_out, vectors->norm[GPTVQ_NORM_MLP], tape->d_middle);
 
   matrix_gradient(d, tape, GPTVQ_FT_O, tape->d_middle, tape->attention, vectors, sink, context);
   input_gradient(d, weights, GPTVQ_FT_O, tokens, tape->d_middle, tape->d_matrix);
   gptvq_ft_attention_backward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->d_matrix, tape->d_wide,
                               tape->attention_scratch);
   gptvq_ft_rope(d, tokens, d->heads + d->kv_heads, tape->d_wide, width, true);
-  head_norm_backward(d, weights, tape, GPTVQ_FT_Q_NORM, d->heads, 0, vectors);
-  head_norm_backward(d, weights, tape, GPTVQ_FT_K_NORM, d->kv_heads, d->heads * d->head_dim, vectors);
+  head_norm_backward(d, weights, tape, GPTVQ_NORM_Q, d->heads, 0, vectors);
+  head_norm_backward(d, weights, tape, GPTVQ_NORM_K, d->kv_heads, d->heads * d->head_dim, vectors);
   matrix_gradient(d, tape, GPTVQ_FT_QKV, tape->d_wide, tape->normed[0], vectors, sink, context);
   input_gradient(d, weights, GPTVQ_FT_QKV, tokens, tape->d_wide, tape->d_hidden);
-  gptvq_ft_norm_backward(d, tokens, tape->x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->inverse_rms[0],
-                         tape->d_hidden, tape->d_middle, vectors->norm[GPTVQ_FT_ATTENTION_NORM],
+  gptvq_ft_norm_backward(d, tokens, tape->x, weights->norm[GPTVQ_NORM_ATTENTION], tape->inverse_rms[0],
+                         tape->d_hidden, tape->d_middle, vectors->norm[GPTVQ_NORM_ATTENTION],
                          gradient_in != NULL ? gradient_in : tape->d_hidden);
 }

@@ -23,8 +23,8 @@ size_t gptvq_ft_cols(const gptvq_ft_dims *d, gptvq_ft_matrix matrix) {
   }
 }
 
-size_t gptvq_ft_norm_size(const gptvq_ft_dims *d, gptvq_ft_norm norm) {
-  return norm == GPTVQ_FT_Q_NORM || norm == GPTVQ_FT_K_NORM ? d->head_dim : d->hidden;
+size_t gptvq_ft_norm_size(const gptvq_ft_dims *d, gptvq_norm_place norm) {
+  return norm == GPTVQ_NORM_Q || norm == GPTVQ_NORM_K ? d->head_dim : d->hidden;
 }
 
 gptvq_status gptvq_ft_weights_create(const gptvq_ft_dims *dims, bool with_matrices, gptvq_ft_weights *out,
@@ -44,9 +44,9 @@ gptvq_status gptvq_ft_weights_create(const gptvq_ft_dims *dims, bool with_matric
       failed = failed || out->bias[m] == NULL;
     }
   }
-  for (int n = 0; n < GPTVQ_FT_NORMS; n++)
+  for (int n = 0; n < GPTVQ_NORMS; n++)
     if (dims->has_norm[n]) {
-      out->norm[n] = gptvq_alloc_zero(gptvq_ft_norm_size(dims, (gptvq_ft_norm)n), sizeof(float));
+      out->norm[n] = gptvq_alloc_zero(gptvq_ft_norm_size(dims, (gptvq_norm_place)n), sizeof(float));
       failed = failed || out->norm[n] == NULL;
     }
   if (!failed) return GPTVQ_OK;
@@ -59,7 +59,7 @@ void gptvq_ft_weights_release(gptvq_ft_weights *weights) {
     free(weights->matrix[m]);
     free(weights->bias[m]);
   }
-  for (int n = 0; n < GPTVQ_FT_NORMS; n++) free(weights->norm[n]);
+  for (int n = 0; n < GPTVQ_NORMS; n++) free(weights->norm[n]);
   memset(weights, 0, sizeof *weights);
 }
 
@@ -76,7 +76,7 @@ gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *d, size_t max_tokens, boo
     largest = gptvq_max_size(largest, rows * cols);
   }
   wide = gptvq_max_size(wide, attention);
-  bool has_raw = d->has_norm[GPTVQ_FT_Q_NORM] || d->has_norm[GPTVQ_FT_K_NORM];
+  bool has_raw = d->has_norm[GPTVQ_NORM_Q] || d->has_norm[GPTVQ_NORM_K];
   struct {
     float **place;
     size_t floats;
@@ -206,19 +206,19 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *we
   size_t width = gptvq_ft_rows(d, GPTVQ_FT_QKV);
   tape->x = x;
   tape->tokens = tokens;
-  gptvq_ft_norm_forward(d, tokens, x, weights->norm[GPTVQ_FT_ATTENTION_NORM], tape->normed[0],
+  gptvq_ft_norm_forward(d, tokens, x, weights->norm[GPTVQ_NORM_ATTENTION], tape->normed[0],
                         tape->inverse_rms[0]);
   linear(d, weights, GPTVQ_FT_QKV, tokens, tape->normed[0], tape->qkv);
   if (tape->raw != NULL) memcpy(tape->raw, tape->qkv, tokens * width * sizeof(float));
-  if (d->has_norm[GPTVQ_FT_Q_NORM]) {
-    norm_job q = {d->head_dim, d->heads, width, width, tape->raw, weights->norm[GPTVQ_FT_Q_NORM],
+  if (d->has_norm[GPTVQ_NORM_Q]) {
+    norm_job q = {d->head_dim, d->heads, width, width, tape->raw, weights->norm[GPTVQ_NORM_Q],
                   tape->qkv,   NULL,     d->eps};
     gptvq_parallel_for(tokens, 16, norm_task, &q);
   }
-  if (d->has_norm[GPTVQ_FT_K_NORM]) {
+  if (d->has_norm[GPTVQ_NORM_K]) {
     size_t column = d->heads * d->head_dim;
     norm_job k = {
-        d->head_dim,        d->kv_heads, width, width, tape->raw + column, weights->norm[GPTVQ_FT_K_NORM],
+        d->head_dim,        d->kv_heads, width, width, tape->raw + column, weights->norm[GPTVQ_NORM_K],
         tape->qkv + column, NULL,        d->eps};
     gptvq_parallel_for(tokens, 16, norm_task, &k);
   }
@@ -227,7 +227,7 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *we
   linear(d, weights, GPTVQ_FT_O, tokens, tape->attention, tape->middle);
   row_job residual = {d->hidden, x, NULL, tape->middle};
   gptvq_parallel_for(tokens, 16, add_task, &residual);
-  gptvq_ft_norm_forward(d, tokens, tape->middle, weights->norm[GPTVQ_FT_MLP_NORM], tape->normed[1],
+  gptvq_ft_norm_forward(d, tokens, tape->middle, weights->norm[GPTVQ_NORM_MLP], tape->normed[1],
                         tape->inverse_rms[1]);
   linear(d, weights, GPTVQ_FT_GATE_UP, tokens, tape->normed[1], tape->gate_up);
   row_job gate = {d->intermediate, tape->gate_up, NULL, tape->product};

@@ -17,13 +17,6 @@ typedef enum gptvq_ft_matrix {
   GPTVQ_FT_DOWN,
   GPTVQ_FT_MATRICES
 } gptvq_ft_matrix;
-typedef enum gptvq_ft_norm {
-  GPTVQ_FT_ATTENTION_NORM,
-  GPTVQ_FT_MLP_NORM,
-  GPTVQ_FT_Q_NORM,
-  GPTVQ_FT_K_NORM,
-  GPTVQ_FT_NORMS
-} gptvq_ft_norm;
 
 /* The numbers of a block. Pointers are borrowed. */
 typedef struct gptvq_ft_dims {
@@ -32,7 +25,7 @@ typedef struct gptvq_ft_dims {
   size_t
       sliding_window; /* a token sees itself and the sliding_window − 1 tokens before it; 0 = all before it */
   float eps;
-  bool has_norm[GPTVQ_FT_NORMS]; /* the first two always */
+  bool has_norm[GPTVQ_NORMS];
   bool has_bias[GPTVQ_FT_MATRICES];
   size_t rotary; /* rotated values of a head (the first ones), even; value i is paired with i + rotary / 2 */
   const float *cosine, *sine; /* [length][rotary / 2] */
@@ -40,14 +33,14 @@ typedef struct gptvq_ft_dims {
 
 size_t gptvq_ft_rows(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix); /* outputs */
 size_t gptvq_ft_cols(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix); /* inputs */
-size_t gptvq_ft_norm_size(const gptvq_ft_dims *dims, gptvq_ft_norm norm);
+size_t gptvq_ft_norm_size(const gptvq_ft_dims *dims, gptvq_norm_place norm);
 
 /* Everything that the block multiplies with; also used for the gradients of norms and biases (matrices NULL
  * there). */
 typedef struct gptvq_ft_weights {
   float *matrix[GPTVQ_FT_MATRICES]; /* [rows × cols] */
   float *bias[GPTVQ_FT_MATRICES];   /* [rows] or NULL */
-  float *norm[GPTVQ_FT_NORMS];      /* or NULL */
+  float *norm[GPTVQ_NORMS];         /* or NULL */
 } gptvq_ft_weights;
 /* with_matrices false: matrices stay NULL. Zeroed. On failure nothing is left allocated. */
 gptvq_status gptvq_ft_weights_create(const gptvq_ft_dims *dims, bool with_matrices, gptvq_ft_weights *out,
@@ -233,6 +226,8 @@ void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate,
 /* 0 … 1: a short linear warm-up, then half a cosine down to 0. */
 double gptvq_ft_schedule(size_t step, size_t steps);
 
+/* GPTVQ_ERROR_UNSUPPORTED: the block has experts. */
+gptvq_status gptvq_ft_check(const gptvq_block *block, gptvq_error *err);
 /* The dims of a model's block for windows of `length` tokens; *tables (cosines and sines) is the caller's to
  * free. */
 gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *block, size_t length,

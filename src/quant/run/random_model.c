@@ -2,7 +2,9 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "quant/layer/layer.h"
+#include "checkpoint/names.h"
 #include "checkpoint/output.h"
+#include "model/arch/arch.h"
 
 #include <gptvq/bench.h>
 #include <stdio.h>
@@ -34,18 +36,23 @@ void gptvq_random_model_init(gptvq_random_model *model) {
 }
 
 typedef struct linear_figures {
-  const char *name;
   size_t rows, cols;
+  char name[GPTVQ_TENSOR_NAME];
 } linear_figures;
 
-static void list_linears(const figures *f, linear_figures list[LINEARS]) {
+/* Of families with split q, k, v and gate, up. */
+static void list_linears(const figures *f, size_t layer, linear_figures list[LINEARS]) {
+  const gptvq_arch *arch = gptvq_find_arch(f->architecture);
   size_t q = f->heads * f->head_dim, kv = f->kv_heads * f->head_dim;
-  const linear_figures all[LINEARS] = {
-      {"self_attn.q_proj", q, f->hidden},   {"self_attn.k_proj", kv, f->hidden},
-      {"self_attn.v_proj", kv, f->hidden},  {"self_attn.o_proj", f->hidden, q},
-      {"mlp.gate_proj", f->mlp, f->hidden}, {"mlp.up_proj", f->mlp, f->hidden},
-      {"mlp.down_proj", f->hidden, f->mlp}};
-  memcpy(list, all, sizeof all);
+  const size_t sizes[LINEARS][2] = {{q, f->hidden},     {kv, f->hidden},     {kv, f->hidden},
+                                    {f->hidden, q},     {f->mlp, f->hidden}, {f->mlp, f->hidden},
+                                    {f->hidden, f->mlp}};
+  size_t n = 0;
+  for (gptvq_block_input input = 0; input < GPTVQ_INPUTS; input++)
+    for (size_t part = 0; part < gptvq_arch_parts(arch, input) && n < LINEARS; part++, n++) {
+      list[n] = (linear_figures){.rows = sizes[n][0], .cols = sizes[n][1]};
+      gptvq_linear_name(arch, layer, input, part, 0, list[n].name);
+    }
 }
 
 typedef struct job {
@@ -134,17 +141,17 @@ static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p,
 
 static gptvq_status write_tensors(job *j, size_t layer, const linear_figures *linears, gptvq_packed *packed,
                                   gptvq_error *err) {
+  static const gptvq_norm_place norms[] = {GPTVQ_NORM_ATTENTION, GPTVQ_NORM_MLP};
+  const gptvq_arch *arch = gptvq_find_arch(j->shape->architecture);
   const size_t hidden = j->shape->hidden;
-  char names[LINEARS][NAME], weight[2 * NAME], norm[2][NAME];
+  char weight[GPTVQ_TENSOR_NAME + sizeof ".weight"], norm[GPTVQ_TENSOR_NAME];
   for (size_t i = 0; i < LINEARS; i++) {
-    (void)snprintf(names[i], NAME, "model.layers.%zu.%s", layer, linears[i].name);
-    (void)snprintf(weight, sizeof weight, "model.layers.%zu.%s.weight", layer, linears[i].name);
+    (void)snprintf(weight, sizeof weight, "%s.weight", linears[i].name);
     if (j->model->dense) GPTVQ_TRY(declare(j, weight, linears[i].rows, linears[i].cols, err));
-    else GPTVQ_TRY(gptvq_packed_declare(j->writer, names[i], &packed[i], "gptvq", 0.0, err));
+    else GPTVQ_TRY(gptvq_packed_declare(j->writer, linears[i].name, &packed[i], "gptvq", 0.0, err));
   }
-  (void)snprintf(norm[0], NAME, "model.layers.%zu.input_layernorm.weight", layer);
-  (void)snprintf(norm[1], NAME, "model.layers.%zu.post_attention_layernorm.weight", layer);
-  for (size_t i = 0; i < 2; i++) GPTVQ_TRY(declare(j, norm[i], hidden, 0, err));
+  for (size_t i = 0; i < 2; i++)
+    GPTVQ_TRY(declare(j, gptvq_block_name(layer, arch->norms[norms[i]], ".weight", norm), hidden, 0, err));
   for (size_t i = 0; i < LINEARS; i++) {
     if (j->model->dense) GPTVQ_TRY(write_random(j, 2 * linears[i].rows * linears[i].cols, true, err));
     else GPTVQ_TRY(gptvq_packed_write(j->writer, &packed[i], err));
@@ -178,7 +185,7 @@ static gptvq_status write_block(job *j, size_t layer, size_t layers, gptvq_error
   gptvq_packed packed[LINEARS];
   void *memory[LINEARS] = {NULL};
   gptvq_status status = GPTVQ_OK;
-  list_linears(j->shape, linears);
+  list_linears(j->shape, layer, linears);
   for (size_t i = 0; i < LINEARS && status == GPTVQ_OK && !j->model->dense; i++)
     status = fill_layer(j, &linears[i], &packed[i], &memory[i], err);
   if (status == GPTVQ_OK) status = begin_shard(j, layer, layers, err);
@@ -189,9 +196,9 @@ static gptvq_status write_block(job *j, size_t layer, size_t layers, gptvq_error
 
 static gptvq_status write_rest(job *j, gptvq_error *err) {
   size_t vocab = j->shape->vocab, hidden = j->shape->hidden;
-  GPTVQ_TRY(declare(j, "model.embed_tokens.weight", vocab, hidden, err));
-  GPTVQ_TRY(declare(j, "lm_head.weight", vocab, hidden, err));
-  GPTVQ_TRY(declare(j, "model.norm.weight", hidden, 0, err));
+  GPTVQ_TRY(declare(j, GPTVQ_NAME_EMBEDDING ".weight", vocab, hidden, err));
+  GPTVQ_TRY(declare(j, GPTVQ_NAME_HEAD ".weight", vocab, hidden, err));
+  GPTVQ_TRY(declare(j, GPTVQ_NAME_FINAL_NORM ".weight", hidden, 0, err));
   GPTVQ_TRY(write_random(j, 2 * 2 * vocab * hidden, true,
                          err)); /* two tensors of the same type in one go is one call each */
   return write_ones(j, hidden, err);
