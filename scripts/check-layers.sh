@@ -16,10 +16,11 @@ kernels: base format
 checkpoint: base format kernels
 text: base
 model/arch: base checkpoint
-model: base linalg format kernels checkpoint model/arch
+model/layer: base linalg kernels model/arch
+model: base linalg format kernels checkpoint model/arch model/layer
 eval: base linalg kernels checkpoint text model
-calib: base linalg linalg/solve kernels text model
-train: base linalg format kernels model calib
+calib: base linalg linalg/solve kernels text model/layer model
+train: base linalg format kernels model/layer model calib
 quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options

@@ -2,7 +2,7 @@
 #include "base/memory.h"
 #include "checkpoint/names.h"
 #include "model/loader.h"
-#include "model/rope.h"
+#include "model/layer/rope.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -94,8 +94,9 @@ static gptvq_status load_block(gptvq_model *model, size_t per_block, gptvq_block
   if (block->mlps == NULL || block->linears == NULL)
     return gptvq_fail_memory(err, "the list of linears",
                              gptvq_saturated_size(per_block, sizeof *block->linears));
-  block->slides =
-      arch->slides && c->sliding_window > 0 && c->layer_slides != NULL && c->layer_slides[block->index];
+  const bool slides = arch->slides && c->sliding_window > 0 && c->layer_slides[block->index];
+  block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
+                                       .scale = 1.0f / sqrtf((float)c->head_dim)};
   GPTVQ_TRY(load_norms(model, block, err));
   GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
                        has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias), &block->qkv, err));

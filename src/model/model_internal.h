@@ -11,6 +11,7 @@
 #include "checkpoint/checkpoint.h"
 #include "kernels/kernels.h"
 #include "model/arch/arch.h"
+#include "model/layer/attention.h"
 
 /* A linear layer y = W x + b in any storage. */
 typedef struct gptvq_linear {
@@ -62,7 +63,7 @@ typedef struct gptvq_block {
   gptvq_linear router; /* [experts × hidden] when mlp_count > 1; never quantized */
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */
-  bool slides;           /* sliding-window attention */
+  gptvq_attention attention;
 } gptvq_block;
 
 /* The linears that read an input; mlp: which expert, else 0. */

@@ -3,7 +3,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
-#include "train/train.h"
+#include "train/pieces.h"
 
 #include <math.h>
 #include <string.h>

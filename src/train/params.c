@@ -74,10 +74,11 @@ static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block
   return linear->is_packed ? add_table(params, linear, index, matrix, row_offset, err) : GPTVQ_OK;
 }
 
-static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block,
-                              const gptvq_linear_group *group, gptvq_ft_matrix matrix, gptvq_error *err) {
-  for (size_t i = 0; i < group->count; i++)
-    GPTVQ_TRY(add_linear(params, block, group->linear[i], matrix, group->offset[i], err));
+static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block, gptvq_ft_matrix matrix,
+                              gptvq_error *err) {
+  const gptvq_linear_group group = gptvq_input_readers(block, (gptvq_block_input)matrix, 0);
+  for (size_t i = 0; i < group.count; i++)
+    GPTVQ_TRY(add_linear(params, block, group.linear[i], matrix, group.offset[i], err));
   return GPTVQ_OK;
 }
 
@@ -134,10 +135,8 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
         gptvq_fail_memory(err, "fine-tuning: parameter lists", block->linear_count * sizeof *params->tables);
     goto done;
   }
-  GPTVQ_TRY_GOTO(add_group(params, block, &block->qkv, GPTVQ_FT_QKV, err));
-  GPTVQ_TRY_GOTO(add_linear(params, block, block->o, GPTVQ_FT_O, 0, err));
-  GPTVQ_TRY_GOTO(add_group(params, block, &block->mlps[0].input, GPTVQ_FT_GATE_UP, err));
-  GPTVQ_TRY_GOTO(add_linear(params, block, block->mlps[0].down, GPTVQ_FT_DOWN, 0, err));
+  for (int m = 0; m < GPTVQ_FT_MATRICES; m++)
+    GPTVQ_TRY_GOTO(add_group(params, block, (gptvq_ft_matrix)m, err));
   for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++) {
     if (!dims->has_norm[n]) continue;
     size_t size = gptvq_ft_norm_size(dims, n);

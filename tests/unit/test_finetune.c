@@ -155,7 +155,8 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
                             .head_dim = v->head_dim,
                             .intermediate = INTERMEDIATE,
                             .length = LENGTH,
-                            .sliding_window = v->window,
+                            .attention = {.window = v->window != 0 ? v->window : SIZE_MAX,
+                                          .scale = 1.0f / sqrtf((float)v->head_dim)},
                             .eps = 1e-5f,
                             .has_norm = {true, true, v->head_norms, v->head_norms},
                             .has_bias = {v->biases, v->biases, v->biases, v->biases},
@@ -249,10 +250,10 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
         double total = 0;
         memset(heads + h * hd, 0, hd * sizeof *heads);
         for (size_t j = 0; j <= t; j++) {
-          if (d->sliding_window != 0 && j + d->sliding_window <= t) continue;
+          if (t - j >= d->attention.window) continue;
           double score = 0;
           for (size_t i = 0; i < hd; i++) score += qkv[t * width + h * hd + i] * qkv[j * width + key + i];
-          double e = exp(score / sqrt((double)hd));
+          double e = exp(score * (double)d->attention.scale);
           total += e;
           for (size_t i = 0; i < hd; i++) heads[h * hd + i] += e * qkv[j * width + value + i];
         }
