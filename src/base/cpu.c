@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "base/cpu.h"
+#include "base/context.h"
 #include "base/status.h"
 
 #include <pthread.h>
@@ -17,7 +17,7 @@ static const struct {
 enum { NAMES = sizeof names / sizeof names[0] };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static gptvq_cpu_level best, current;
+static gptvq_cpu_level best, initial;
 static unsigned extras;
 
 #if defined(__x86_64__)
@@ -77,26 +77,30 @@ static int available(gptvq_cpu_level level) {
 
 static void initialise(void) {
   detect();
-  current = best;
+  initial = best;
   const char *wish = getenv("GPTVQ_CPU");
   for (int i = 0; wish != NULL && i < NAMES; i++)
-    if (strcmp(wish, names[i].name) == 0 && available(names[i].level)) current = names[i].level;
+    if (strcmp(wish, names[i].name) == 0 && available(names[i].level)) initial = names[i].level;
+  gptvq_context_of(NULL)->cpu = initial;
+}
+
+gptvq_cpu_level gptvq_cpu_initial(void) {
+  pthread_once(&once, initialise);
+  return initial;
 }
 
 gptvq_cpu_level gptvq_cpu(void) {
   pthread_once(&once, initialise);
-  return current;
+  return gptvq_context_current()->cpu;
 }
 
-unsigned gptvq_cpu_extras(void) {
-  pthread_once(&once, initialise);
-  return current == best ? extras : 0;
-}
+unsigned gptvq_cpu_extras(void) { return gptvq_cpu() == best ? extras : 0; }
 
-gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err) {
+gptvq_status gptvq_context_set_cpu(gptvq_context *context, const char *level, gptvq_error *err) {
   pthread_once(&once, initialise);
+  context = gptvq_context_of(context);
   if (level == NULL || strcmp(level, "auto") == 0) {
-    current = best;
+    context->cpu = best;
     return GPTVQ_OK;
   }
   for (int i = 0; i < NAMES; i++) {
@@ -104,11 +108,19 @@ gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err) {
     if (!available(names[i].level))
       return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "this machine has no CPU level %s; its best is %s",
                         level, names[best].name);
-    current = names[i].level;
+    context->cpu = names[i].level;
     return GPTVQ_OK;
   }
   return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                     "unknown CPU level %s; known: ref, avx2, avx512, neon, dotprod, auto", level);
 }
 
-const char *gptvq_get_cpu(void) { return names[gptvq_cpu()].name; }
+const char *gptvq_context_get_cpu(gptvq_context *context) {
+  pthread_once(&once, initialise);
+  return names[gptvq_context_of(context)->cpu].name;
+}
+
+gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err) {
+  return gptvq_context_set_cpu(NULL, level, err);
+}
+const char *gptvq_get_cpu(void) { return gptvq_context_get_cpu(NULL); }

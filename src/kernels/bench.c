@@ -250,7 +250,7 @@ gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel
   GPTVQ_TRY(check(options, err));
   timing t = {.memory = {.code_bytes = options->bytes / PIECE * PIECE, .scale_bytes = (size_t)32 << 20},
               .rounds = options->rounds};
-  size_t panels = gptvq_max_size(MAX_TOKENS * TALLEST, 16 * WIDEST * (size_t)gptvq_get_threads());
+  size_t panels = gptvq_max_size(MAX_TOKENS * TALLEST, 16 * WIDEST * gptvq_thread_count());
   t.memory.codes = gptvq_alloc(t.memory.code_bytes, 1);
   t.memory.scales = gptvq_alloc(t.memory.scale_bytes, 1);
   t.reads = gptvq_alloc((2 * KERNELS + 1) * t.rounds, sizeof *t.reads);

@@ -8,6 +8,7 @@
 
 #include <gptvq/model.h>
 
+#include "base/context.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/kernels.h"
 
@@ -76,7 +77,8 @@ struct gptvq_model {
   const float *final_norm;
   gptvq_block *blocks;
   gptvq_model_info info;
-  void *owned; /* implementation's own allocations, see model.c */
+  gptvq_context *context; /* that it was opened in: public calls on it run there */
+  void *owned;            /* implementation's own allocations, see model.c */
 };
 
 /* config.json as the model was read, for a folder of tensors under the names of model->checkpoint: the
