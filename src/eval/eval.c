@@ -115,10 +115,10 @@ static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner
 
 /* ---- the two entry points ---- */
 
-static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
-                            const char *text, size_t size, const gptvq_eval_options *options,
-                            const gptvq_callbacks *callbacks, gptvq_compare_result *result,
-                            gptvq_error *err) {
+static gptvq_status measure_here(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
+                                 const char *text, size_t size, const gptvq_eval_options *options,
+                                 const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                                 gptvq_error *err) {
   double start = gptvq_clock();
   gptvq_eval_options defaults;
   gptvq_eval_options_init(&defaults);
@@ -172,6 +172,17 @@ done:
   free(scores);
   for (size_t i = 0; i < 2; i++) gptvq_runner_destroy(runners[i]);
   gptvq_free(windows.ids);
+  return status;
+}
+
+/* In the context of the first model. */
+static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
+                            const char *text, size_t size, const gptvq_eval_options *options,
+                            const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                            gptvq_error *err) {
+  gptvq_context *before = gptvq_context_use(a->context);
+  gptvq_status status = measure_here(a, b, tokenizer, text, size, options, callbacks, result, err);
+  (void)gptvq_context_use(before);
   return status;
 }
 
