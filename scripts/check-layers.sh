@@ -60,6 +60,10 @@ fi
 if grep -nH '#include "' tools/bench.h include/gptvq/*.h; then
   echo "what the CLI includes may itself include only <gptvq/…>"; failed=1
 fi
+# what runs in a context asks for its threads and its level, not for those of the default one
+if grep -rnE '\bgptvq_(get_threads|get_cpu)\(' src | grep -vE '^src/base/(threads|cpu)\.c:'; then
+  echo "src/ takes gptvq_thread_count() and gptvq_cpu()"; failed=1
+fi
 for library in "$build"/libgptvq_*.a; do
   [ -e "$library" ] || continue
   foreign=$(nm --defined-only -g "$library" 2>/dev/null | awk 'NF == 3 && $2 ~ /[TDBRVW]/ {print $3}' \

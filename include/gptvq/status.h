@@ -74,14 +74,16 @@ typedef struct gptvq_callbacks {
 /* "1.0.0"; static storage. */
 GPTVQ_API const char *gptvq_version(void);
 
-/* Number of threads for all later calls in this process; 0 = one per available core (the default).
- * Results do not depend on it. Not to be called while another gptvq call runs. */
+/* What follows is of the default context, in which calls run unless the program has others
+ * (gptvq/context.h); not to be called while another call runs in it.
+ * Number of threads for all later calls; 0 = one per available core (the default). Results do not depend on
+ * it. */
 GPTVQ_API void gptvq_set_threads(int threads);
 GPTVQ_API int gptvq_get_threads(void);
 /* Binds threads to CPUs: LIST ("0-3,6") has one per thread, the calling thread's first; from now on as many
  * threads as CPUs are used, or as many as a later gptvq_set_threads says (its 0 means as many as CPUs). NULL:
  * no longer bound. GPTVQ_ERROR_ARGUMENT, and nothing changed, when it is not a list or names a CPU that this
- * process may not use. Not to be called while another gptvq call runs. */
+ * process may not use. */
 GPTVQ_API gptvq_status gptvq_set_affinity(const char *cpus, gptvq_error *err);
 
 /* Highest CPU level that kernels may use: "ref", "avx2", "avx512", "neon", "dotprod" or NULL/"auto" (default;

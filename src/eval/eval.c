@@ -129,9 +129,10 @@ typedef struct bytes {
 } bytes;
 
 /* models: the second NULL for one */
-static gptvq_status measure(const gptvq_model *const models[2], const gptvq_tokenizer *tokenizer, bytes input,
-                            const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
-                            gptvq_compare_result *result, gptvq_error *err) {
+static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq_tokenizer *tokenizer,
+                                 bytes input, const gptvq_eval_options *options,
+                                 const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                                 gptvq_error *err) {
   double start = gptvq_clock();
   gptvq_eval_options defaults;
   gptvq_eval_options_init(&defaults);
@@ -185,6 +186,16 @@ done:
   free(m.scores);
   for (size_t i = 0; i < 2; i++) gptvq_runner_destroy(m.runners[i]);
   gptvq_free(m.windows.ids);
+  return status;
+}
+
+/* In the context of the first model. */
+static gptvq_status measure(const gptvq_model *const models[2], const gptvq_tokenizer *tokenizer, bytes input,
+                            const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
+                            gptvq_compare_result *result, gptvq_error *err) {
+  gptvq_context *before = gptvq_context_use(models[0]->context);
+  gptvq_status status = measure_here(models, tokenizer, input, options, callbacks, result, err);
+  (void)gptvq_context_use(before);
   return status;
 }
 

@@ -253,6 +253,7 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
   }
   model->owned = parts;
   model->compute = compute;
+  model->context = gptvq_context_current();
   parts->callbacks = options != NULL ? options->callbacks : NULL;
   gptvq_status status = load_model(model, path, err);
   if (status != GPTVQ_OK) {

@@ -80,7 +80,7 @@ static void take_codebooks(gptvq_arena *arena, loop *l) {
   size_t floats = rows * d * lanes + d * d * lanes + rows * lanes + padded * d;
   l->first_bytes = gptvq_round_up(floats * sizeof(float), 64);
   l->thread_bytes = gptvq_round_up(l->first_bytes + gptvq_em_scratch(rows, lanes, q->dim, q->k), 64);
-  l->scratch = gptvq_arena_take(arena, (size_t)gptvq_get_threads(), l->thread_bytes);
+  l->scratch = gptvq_arena_take(arena, gptvq_thread_count(), l->thread_bytes);
   l->live = gptvq_arena_take(arena, widest, sizeof *l->live);
 }
 
@@ -133,7 +133,7 @@ static void take_assign(gptvq_arena *arena, loop *l) {
   l->first_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64);
   l->thread_bytes =
       gptvq_round_up(l->first_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
-  l->scratch = gptvq_arena_take(arena, (size_t)gptvq_get_threads(), l->thread_bytes);
+  l->scratch = gptvq_arena_take(arena, gptvq_thread_count(), l->thread_bytes);
 }
 
 gptvq_status gptvq_vq_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {

@@ -94,7 +94,7 @@ static void sweep_stripes(void *context, size_t begin, size_t end, size_t thread
 
 static void take(gptvq_arena *arena, sweep *s) {
   s->table_floats = s->q->dim * gptvq_round_up(s->q->k, GPTVQ_LOOKUP_LANES);
-  s->tables = gptvq_arena_take(arena, (size_t)gptvq_get_threads(), s->table_floats * sizeof *s->tables);
+  s->tables = gptvq_arena_take(arena, gptvq_thread_count(), s->table_floats * sizeof *s->tables);
   s->gain = gptvq_arena_take_zero(arena, s->q->stripes, sizeof *s->gain);
 }
 

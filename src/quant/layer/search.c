@@ -126,7 +126,7 @@ static void take(gptvq_arena *arena, search *s) {
   s->a = gptvq_arena_take(arena, B * B, sizeof *s->a);
   s->scratch = gptvq_arena_take(arena, B * B, sizeof *s->scratch);
   s->target = gptvq_arena_take(arena, q->rows, B * sizeof *s->target);
-  s->memory = gptvq_arena_take(arena, (size_t)gptvq_get_threads(), s->memory_bytes);
+  s->memory = gptvq_arena_take(arena, gptvq_thread_count(), s->memory_bytes);
   s->gain = gptvq_arena_take_zero(arena, q->stripes, sizeof *s->gain);
 }
 
