@@ -8,5 +8,4 @@
 #include <gptvq/eval.h>
 #include <gptvq/quantize.h>
 #include <gptvq/layer.h>
-#include <gptvq/bench.h>
 #endif

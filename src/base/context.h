@@ -60,7 +60,7 @@ typedef struct gptvq_affinity {
 struct gptvq_context {
   gptvq_pool pool;
   gptvq_affinity affinity;
-  gptvq_cpu_level cpu; /* cpu.c: the level in force */
+  gptvq_cpu_features cpu; /* cpu.c: what is in force */
 };
 
 /* Of the calling thread; never NULL. */
@@ -70,7 +70,7 @@ gptvq_context *gptvq_context_of(gptvq_context *context);
 
 /* Of a context that goes away. */
 void gptvq_pool_release(gptvq_pool *pool);
-/* The level in which a context begins. */
-gptvq_cpu_level gptvq_cpu_initial(void);
+/* The features that a context begins with. */
+gptvq_cpu_features gptvq_cpu_initial(void);
 
 #endif

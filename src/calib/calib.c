@@ -306,7 +306,7 @@ done:
 
 gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
                                     gptvq_calibration *out, gptvq_error *err) {
-  bool tunes = model->config.experts == 0;
+  bool tunes = !gptvq_model_routes(model);
   size_t samples = options->calib_samples, eighth = gptvq_ceil_div(samples, 8);
   *out = (gptvq_calibration){.samples = samples};
   GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));

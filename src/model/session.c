@@ -1,5 +1,6 @@
 #include "base/memory.h"
-#include "model/vector.h"
+#include "model/layer/norm.h"
+#include "model/layer/vector.h"
 #include "model/workspace.h"
 
 #include <stdatomic.h>

@@ -1,6 +1,7 @@
 /* Generating a token allocates nothing: every malloc of the process is counted. */
 #include "base/file.h"
 #include "base/memory.h"
+#include "tools/bench.h"
 
 #include <gptvq/gptvq.h>
 #include <errno.h>

@@ -322,7 +322,8 @@ static void every_architecture_is_quantized(void **state) {
       assert_int_equal(packed->embedding.dtype, GPTVQ_BF16);
       assert_int_equal(packed->head.dtype, GPTVQ_BF16);
       for (size_t b = 0; b < packed->config.layers; b++) {
-        for (size_t i = 0; i < TINY_HIDDEN; i++) assert_true(packed->blocks[b].attention_norm[i] == 1.0f);
+        for (size_t i = 0; i < TINY_HIDDEN; i++)
+          assert_true(packed->blocks[b].norms[GPTVQ_NORM_ATTENTION][i] == 1.0f);
         for (size_t i = 0; i < packed->blocks[b].linear_count; i++) {
           assert_true(packed->blocks[b].linears[i].is_packed);
           assert_null(packed->blocks[b].linears[i].packed.permutation);

@@ -101,13 +101,13 @@ done:
 
 /* Does anything need the original model's activations? Nothing does in models with experts. */
 static bool both_streams(const run *r) {
-  if (r->model->blocks[0].mlp_count != 1) return false;
-  if (r->options.finetune_block_steps > 0 && r->model->config.experts == 0) return true;
+  if (gptvq_model_routes(r->model)) return false;
+  if (r->options.finetune_block_steps > 0) return true;
   return r->options.true_sequential && (r->options.mismatch > 0.0 || r->options.mismatch_stream > 0.0);
 }
 
 /* Are tokens weighted by the gradients of the loss? Not in models with experts. */
-static bool guided(const run *r) { return r->options.guide > 0.0 && r->model->blocks[0].mlp_count == 1; }
+static bool guided(const run *r) { return r->options.guide > 0.0 && !gptvq_model_routes(r->model); }
 
 static gptvq_status check_memory(const run *r, gptvq_error *err) {
   size_t tokens = r->options.calib_samples * r->options.calib_length * (both_streams(r) ? 2 : 1), bytes;
@@ -151,7 +151,7 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
   if (r->options.allocate == 0 || r->options.method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
-  if (r->model->blocks[0].mlp_count != 1) {
+  if (gptvq_model_routes(r->model)) {
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
               "bits are not allocated by sensitivity in models with experts: all layers get the same size");
     return GPTVQ_OK;
@@ -336,7 +336,7 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_tuned_block tuned = {0};
     bool tune =
-        r->options.finetune_block_steps > 0 && r->pipeline.x_original != NULL && block->mlp_count == 1;
+        r->options.finetune_block_steps > 0 && r->pipeline.x_original != NULL && !gptvq_block_routes(block);
     gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
                                : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
@@ -419,7 +419,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
   GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, -1, err));
-  if (r->options.finetune_steps > 0 && r->model->config.experts == 0) GPTVQ_TRY(finetune(r, report, err));
+  if (r->options.finetune_steps > 0 && !gptvq_model_routes(r->model)) GPTVQ_TRY(finetune(r, report, err));
   GPTVQ_TRY(report_folder(r->out.work, report, err));
   GPTVQ_TRY(
       gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, report->bits_per_value, err));
@@ -464,7 +464,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }
   report->blocks_resumed = r->state.blocks;
-  if (tunes && r->model->config.experts > 0)
+  if (tunes && gptvq_model_routes(r->model))
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
               "fine-tuning of mixture-of-experts models is not supported: left out");
   GPTVQ_TRY(replay_finished(r, err));
