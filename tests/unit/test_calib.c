@@ -275,6 +275,7 @@ static void every_option_is_in_the_identity(void **state) {
   static const size_t left_out[][2] = {WORDS_OF(calib),
                                        WORDS_OF(calib_samples),
                                        WORDS_OF(calib_length),
+                                       WORDS_OF(size),
                                        WORDS_OF(force),
                                        WORDS_OF(resume),
                                        {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},

@@ -53,7 +53,7 @@ static void the_paper_s_recipe_has_nothing_else(void **state) {
   (void)state;
   gptvq_quantize_options paper, bare, usual, init;
   gptvq_error err;
-  memset(&bare, 0, sizeof bare);
+  GPTVQ_INIT(&bare);
   bare.bits = 2.25; /* what the paper has */
   bare.dim = 2;
   bare.group_cols = 256;

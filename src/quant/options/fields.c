@@ -83,7 +83,8 @@ static gptvq_status check_number(const gptvq_field *field, double value, gptvq_e
 void gptvq_quantize_options_fill(gptvq_quantize_options *options, gptvq_recipe recipe) {
   size_t count;
   const gptvq_field *fields = gptvq_fields(&count);
-  gptvq_quantize_options own = {.size = sizeof own};
+  gptvq_quantize_options own;
+  GPTVQ_INIT(&own);
   for (size_t i = 0; i < count; i++)
     put_number(&fields[i], recipe == GPTVQ_RECIPE_PAPER ? fields[i].paper : fields[i].initial, &own);
   gptvq_give_struct(&own, sizeof own, options);
