@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/sized.h"
 #include "base/threads.h"
 #include "text/judge.h"
 
@@ -148,14 +149,8 @@ static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq
                                  const gptvq_callbacks *callbacks, gptvq_compare_result *result,
                                  gptvq_error *err) {
   double start = gptvq_clock();
-  gptvq_eval_options defaults;
-  gptvq_eval_options_init(&defaults);
-  gptvq_model_info info;
-  gptvq_model_get_info(models[0], &info);
-  measurement m = {.vocab = info.vocab};
+  measurement m = {.vocab = models[0]->config.vocab};
   sums total = {0};
-  memset(result, 0, sizeof *result);
-  if (options == NULL) options = &defaults;
   const char *name = options->name != NULL ? options->name : "the text";
   bool warned =
       gptvq_text_warn(callbacks, name, input.text, input.size, NULL, 0); /* even if it is too short */
@@ -164,12 +159,12 @@ static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq
   if (status != GPTVQ_OK) return status;
   if (!warned) gptvq_text_warn(callbacks, name, NULL, 0, m.windows.ids, m.windows.count * m.windows.ctx);
   for (size_t i = 0; i < m.windows.count * m.windows.ctx; i++) {
-    if (m.windows.ids[i] >= 0 && (size_t)m.windows.ids[i] < info.vocab) continue;
+    if (m.windows.ids[i] >= 0 && (size_t)m.windows.ids[i] < m.vocab) continue;
     status = gptvq_fail(err, GPTVQ_ERROR_DATA,
                         "the text's token %zu has id %ld, but the model's vocabulary has %zu entries: does "
                         "the tokenizer belong "
                         "to the model?",
-                        i, (long)m.windows.ids[i], info.vocab);
+                        i, (long)m.windows.ids[i], m.vocab);
     goto done;
   }
   for (size_t i = 0; i < 2 && models[i] != NULL; i++)
@@ -182,16 +177,15 @@ static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq
   }
   GPTVQ_TRY_GOTO(run(&m, callbacks, &total, err));
   double count = (double)total.count;
-  gptvq_eval_result common = {.tokens = total.count,
-                              .windows = m.windows.count,
-                              .ctx = m.windows.ctx,
-                              .score_from = m.windows.first,
-                              .seconds = gptvq_clock() - start};
-  result->a = result->b = common;
-  result->a.nll = total.nll_a / count;
-  result->a.perplexity = exp(result->a.nll);
-  result->b.nll = total.nll_b / count;
-  result->b.perplexity = exp(result->b.nll);
+  result->tokens = total.count;
+  result->windows = m.windows.count;
+  result->ctx = m.windows.ctx;
+  result->score_from = m.windows.first;
+  result->seconds = gptvq_clock() - start;
+  result->nll_a = total.nll_a / count;
+  result->perplexity_a = exp(result->nll_a);
+  result->nll_b = total.nll_b / count;
+  result->perplexity_b = exp(result->nll_b);
   result->kl_mean = total.kl_mean;
   result->kl_stderr = total.count > 1 ? sqrt(total.kl_squares / (count - 1) / count) : 0;
   result->kl_max = total.kl_max;
@@ -204,12 +198,17 @@ done:
   return status;
 }
 
-/* In the context of the first model. */
+/* In the context of the first model. *own is zero where this fails. */
 static gptvq_status measure(const gptvq_model *const models[2], const gptvq_tokenizer *tokenizer, bytes input,
                             const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
-                            gptvq_compare_result *result, gptvq_error *err) {
+                            gptvq_compare_result *own, gptvq_error *err) {
+  gptvq_eval_options o = {.size = sizeof o};
+  gptvq_callbacks c = {.size = sizeof c};
+  *own = (gptvq_compare_result){.size = sizeof *own};
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_eval_options, options, &o, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &c, err));
   gptvq_context *before = gptvq_context_use(models[0]->context);
-  gptvq_status status = measure_here(models, tokenizer, input, options, callbacks, result, err);
+  gptvq_status status = measure_here(models, tokenizer, input, &o, &c, own, err);
   (void)gptvq_context_use(before);
   return status;
 }
@@ -218,9 +217,17 @@ gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *to
                              size_t size, const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
                              gptvq_eval_result *result, gptvq_error *err) {
   gptvq_compare_result both;
+  GPTVQ_TRY(gptvq_check_result("gptvq_eval_result", result, err));
   gptvq_status status = measure((const gptvq_model *const[2]){model, NULL}, tokenizer, (bytes){text, size},
                                 options, callbacks, &both, err);
-  *result = both.a;
+  const gptvq_eval_result own = {.nll = both.nll_a,
+                                 .perplexity = both.perplexity_a,
+                                 .tokens = both.tokens,
+                                 .windows = both.windows,
+                                 .ctx = both.ctx,
+                                 .score_from = both.score_from,
+                                 .seconds = both.seconds};
+  gptvq_give_struct(&own, sizeof own, result);
   return status;
 }
 
@@ -228,14 +235,14 @@ gptvq_status gptvq_compare_text(const gptvq_model *a, const gptvq_model *b, cons
                                 const char *text, size_t size, const gptvq_eval_options *options,
                                 const gptvq_callbacks *callbacks, gptvq_compare_result *result,
                                 gptvq_error *err) {
-  gptvq_model_info info_a, info_b;
-  gptvq_model_get_info(a, &info_a);
-  gptvq_model_get_info(b, &info_b);
-  memset(result, 0, sizeof *result);
-  if (info_a.vocab != info_b.vocab)
+  gptvq_compare_result own;
+  GPTVQ_TRY(gptvq_check_result("gptvq_compare_result", result, err));
+  if (a->config.vocab != b->config.vocab)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "the models cannot be compared: the first has a vocabulary of %zu, the second of %zu",
-                      info_a.vocab, info_b.vocab);
-  return measure((const gptvq_model *const[2]){a, b}, tokenizer, (bytes){text, size}, options, callbacks,
-                 result, err);
+                      a->config.vocab, b->config.vocab);
+  gptvq_status status = measure((const gptvq_model *const[2]){a, b}, tokenizer, (bytes){text, size}, options,
+                                callbacks, &own, err);
+  gptvq_give_struct(&own, sizeof own, result);
+  return status;
 }

@@ -99,15 +99,16 @@ static void threads_are_bound_while_they_are_in_it(void **state) {
   assert_int_equal(cpu_count(), 1);
   gptvq_model *model;
   gptvq_tokenizer *tokenizer;
-  gptvq_eval_result result;
+  gptvq_eval_result result = {.size = sizeof result};
   gptvq_mapping text;
   ok(gptvq_model_open("llama", NULL, &model, err));
   (void)gptvq_context_use(start);
   assert_int_equal(cpu_count(), before);
   ok(gptvq_tokenizer_open("llama", &tokenizer, err));
   ok(gptvq_map_file("corpus.txt", &text, err));
-  const gptvq_callbacks callbacks = {.user = &inside, .progress = bound_while_running};
-  const gptvq_eval_options options = {.ctx = 32, .max_windows = 1};
+  const gptvq_callbacks callbacks = {
+      .size = sizeof callbacks, .user = &inside, .progress = bound_while_running};
+  const gptvq_eval_options options = {.size = sizeof options, .ctx = 32, .max_windows = 1};
   ok(gptvq_eval_text(model, tokenizer, (const char *)text.data, text.size, &options, &callbacks, &result,
                      err));
   assert_int_equal(inside, 1); /* the model's context, not the caller's */
@@ -137,7 +138,7 @@ static gptvq_status decode(worker *w) {
   gptvq_model *model = NULL;
   gptvq_session *session = NULL;
   gptvq_context *before = gptvq_context_use(w->context);
-  const gptvq_model_options options = {.compute = w->compute};
+  const gptvq_model_options options = {.size = sizeof options, .compute = w->compute};
   gptvq_status status = gptvq_model_open("packed", &options, &model, &w->err);
   (void)gptvq_context_use(before);
   if (status == GPTVQ_OK) status = gptvq_session_create(model, TOKENS, &session, &w->err);

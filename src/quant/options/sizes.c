@@ -1,5 +1,6 @@
 /* Sizes from bits. docs/METHOD.md, "Sizes". */
 #include "base/memory.h"
+#include "base/sized.h"
 #include "quant/options/options.h"
 
 #include <math.h>
@@ -175,8 +176,10 @@ gptvq_status gptvq_resolve_sizes(const gptvq_resolved *options, unsigned index_b
 }
 
 gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *options, gptvq_error *err) {
+  gptvq_quantize_options own;
   gptvq_resolved resolved;
-  GPTVQ_TRY(gptvq_resolve(options, &resolved, err));
-  *options = resolved.options;
+  GPTVQ_TRY(gptvq_options_take(options, &own, err));
+  GPTVQ_TRY(gptvq_resolve(&own, &resolved, err));
+  gptvq_give_struct(&resolved.options, sizeof resolved.options, options);
   return GPTVQ_OK;
 }

@@ -2,10 +2,12 @@
 #include <gptvq/layer.h>
 
 #include "base/memory.h"
+#include "base/sized.h"
 #include "calib/hessian.h"
 #include "linalg/gemm.h"
 #include "model/model_internal.h"
 #include "quant/layer/solver.h"
+#include "quant/options/options.h"
 #include "quant/run/pipeline.h"
 
 #include <string.h>
@@ -33,14 +35,16 @@ gptvq_status gptvq_input_hessian(size_t n, size_t cols, const float *x, double *
 static gptvq_status pack(gptvq_packed_layer *layer, size_t rows, size_t cols, const float *weights,
                          const double *hessian, const gptvq_quantize_options *options,
                          const gptvq_callbacks *callbacks, gptvq_error *err) {
-  gptvq_quantize_options defaults;
+  gptvq_quantize_options given;
+  gptvq_callbacks own = {.size = sizeof own};
   gptvq_resolved resolved;
-  const gptvq_solver solver = {&resolved, &gptvq_cpu_backend, callbacks};
+  const gptvq_solver solver = {&resolved, &gptvq_cpu_backend, &own};
   gptvq_packed_sizes sizes;
   gptvq_packed_shape shape;
   gptvq_factor *factor = NULL;
-  gptvq_quantize_options_init(&defaults);
-  GPTVQ_TRY(gptvq_resolve(options != NULL ? options : &defaults, &resolved, err));
+  GPTVQ_TRY(gptvq_options_take(options, &given, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own, err));
+  GPTVQ_TRY(gptvq_resolve(&given, &resolved, err));
   GPTVQ_TRY(gptvq_layer_shape(rows, cols, &resolved, &shape, err)); /* sizes are checked before any work */
   GPTVQ_TRY(gptvq_blas_init(err));
   if (hessian != NULL) GPTVQ_TRY(gptvq_factor_create(&solver, layer->name, cols, hessian, &factor, err));
@@ -76,7 +80,7 @@ void gptvq_packed_layer_destroy(gptvq_packed_layer *layer) {
 }
 
 void gptvq_packed_layer_get_info(const gptvq_packed_layer *layer, gptvq_layer_info *info) {
-  *info = layer->info;
+  gptvq_give_struct(&layer->info, sizeof layer->info, info);
 }
 
 void gptvq_packed_layer_decode(const gptvq_packed_layer *layer, float *weights) {

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "base/sized.h"
 #include "linalg/gemm.h"
 #include "train/guide.h"
 #include "quant/run/head.h"
@@ -39,7 +40,8 @@ typedef struct run {
 } run;
 
 static gptvq_status open_input(run *r, gptvq_error *err) {
-  gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
+  gptvq_model_options options = {
+      .size = sizeof options, .compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
   const json_t *before =
       json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
@@ -379,12 +381,13 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
 
 /* What the folder says of itself, opened as any reader will. */
 static gptvq_status report_folder(const char *folder, gptvq_quantize_report *report, gptvq_error *err) {
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
   gptvq_model *packed;
-  GPTVQ_TRY(gptvq_model_open(folder, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &packed, err));
+  GPTVQ_TRY(gptvq_model_open(folder, &open, &packed, err));
   double sum = 0;
   size_t layers = gptvq_model_layer_count(packed);
   for (size_t i = 0; i < layers; i++) {
-    gptvq_layer_info info;
+    gptvq_layer_info info = {.size = sizeof info};
     gptvq_model_get_layer(packed, i, &info);
     sum += info.error;
   }
@@ -485,11 +488,16 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
                             gptvq_error *err) {
   if (model_dir == NULL || options == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
+  gptvq_callbacks own_callbacks = {.size = sizeof own_callbacks};
+  gptvq_quantize_options own;
+  GPTVQ_TRY(gptvq_options_take(options, &own, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own_callbacks, err));
+  GPTVQ_TRY(gptvq_check_result("gptvq_quantize_report", report, err));
   double start = gptvq_clock(), cpu_start = gptvq_cpu_seconds();
   gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
-  run r = {.model_dir = model_dir, .out_dir = out_dir, .callbacks = callbacks, .out.lock = -1};
+  run r = {.model_dir = model_dir, .out_dir = out_dir, .callbacks = &own_callbacks, .out.lock = -1};
   r.options = &r.resolved.options;
-  gptvq_status status = gptvq_resolve(options, &r.resolved, err);
+  gptvq_status status = gptvq_resolve(&own, &r.resolved, err);
   if (status == GPTVQ_OK) status = quantize(&r, &result, err);
   if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
   if (status == GPTVQ_ERROR_CANCELLED && r.keep && err != NULL)
@@ -506,11 +514,11 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   gptvq_plan_release(&r.plan);
   gptvq_output_release(&r.out);
   gptvq_model_close(r.model);
-  if (status == GPTVQ_OK && report != NULL) {
+  if (status == GPTVQ_OK) {
     result.seconds = gptvq_clock() - start;
     result.cpu_seconds = gptvq_cpu_seconds() - cpu_start;
     result.peak_bytes = gptvq_peak_memory();
-    *report = result;
+    gptvq_give_struct(&result, sizeof result, report);
   }
   return status;
 }

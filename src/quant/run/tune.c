@@ -186,8 +186,8 @@ typedef struct tuning {
 } tuning;
 
 static gptvq_status open_tuning(tuning *t, const gptvq_output *out, gptvq_error *err) {
-  GPTVQ_TRY(
-      gptvq_model_open(out->work, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &t->packed, err));
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
+  GPTVQ_TRY(gptvq_model_open(out->work, &open, &t->packed, err));
   size_t layers = t->model->config.layers;
   t->blocks = calloc(layers, sizeof *t->blocks);
   if (t->blocks == NULL) return gptvq_fail_memory(err, "fine-tuning: blocks", layers * sizeof *t->blocks);
@@ -230,7 +230,7 @@ static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const 
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     for (size_t i = 0; i < block->linear_count; i++) {
-      gptvq_layer_info info;
+      gptvq_layer_info info = {.size = sizeof info};
       gptvq_model_get_layer(t->packed, layer++, &info);
       results[i].packed = block->linears[i].packed;
       results[i].error = info.error;
