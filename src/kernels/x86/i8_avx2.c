@@ -366,7 +366,7 @@ STRIPES(4)
 static const stripe_fn stripes[4][3] = {LIST_STRIPES(1), LIST_STRIPES(2), LIST_STRIPES(3), LIST_STRIPES(4)};
 
 static bool i8_stripe(const gptvq_i8_stripe *job) {
-  if (job->index_bits > 4) return false;
+  if (job->index_bits > 4 || job->width != 256 || job->last_width != 256) return false;
   stripes[job->index_bits - 1][job->dim / 2](job);
   return true;
 }

@@ -1,0 +1,14 @@
+/* kernels/x86/shapes.h: the shapes that kernels are made for, with constant index bits and dimension. A list
+ * calls X(bits, dim) for each; tables of the functions made are [bits − 1][dim / 2]. */
+#ifndef GPTVQ_KERNELS_SHAPES_H
+#define GPTVQ_KERNELS_SHAPES_H
+
+#define GPTVQ_DIMS(X, bits) X(bits, 1) X(bits, 2) X(bits, 4)
+#define GPTVQ_SHAPES_4(X) GPTVQ_DIMS(X, 1) GPTVQ_DIMS(X, 2) GPTVQ_DIMS(X, 3) GPTVQ_DIMS(X, 4)
+#define GPTVQ_SHAPES_6(X) GPTVQ_SHAPES_4(X) GPTVQ_DIMS(X, 5) GPTVQ_DIMS(X, 6)
+#define GPTVQ_SHAPES_8(X) GPTVQ_SHAPES_6(X) GPTVQ_DIMS(X, 7) GPTVQ_DIMS(X, 8)
+
+/* Entries of such a table: functions NAME_bits_dim. */
+#define GPTVQ_ENTRY(name, bits, dim) [bits - 1][dim / 2] = name##_##bits##_##dim,
+
+#endif
