@@ -10,27 +10,25 @@
 /* ---- by component ---- */
 
 /* 2^bits <= 64 centroids, or 128 or 256 of at most two components; `full`: units of 256 columns. Indices of
- * others are unpacked some rows ahead: what was stored a moment ago in other pieces loads slowly. */
+ * others are spread some rows ahead: what was stored a moment ago in other pieces loads slowly. */
 GPTVQ_INLINE void shuffle_units(const gptvq_tile *tile, size_t row, size_t rows, int8_t *codes, unsigned bits,
                                 unsigned dim, int full) {
-  enum { ROOM = 2048 };
+  enum { ROWS = 8, MOST = 256, FIELDS = 3 };
   const size_t n = full ? 256 / dim : tile->indices, unit_bytes = n / 8 * bits, plane = (n + 63) / 64 * 64;
+  const size_t room = plane <= MOST ? MOST : ROWS * MOST, most = ROWS * MOST / room;
   const uint8_t *unit = tile->units + row * unit_bytes;
-  _Alignas(32) uint8_t bytes[ROOM];
+  _Alignas(32) uint8_t fields[FIELDS * ROWS * MOST];
   gptvq_table256 table;
   gptvq_load_table256(tile->codebook, bits, dim, &table);
-  for (size_t ahead = 0; rows > 0; rows--, unit += unit_bytes, codes += dim * plane) {
-    if (!full && ahead == 0) {
-      ahead = ROOM / plane < rows ? ROOM / plane : rows;
-      for (size_t r = 0; r < ahead; r++)
-        gptvq_unpack_unit256(unit + r * unit_bytes, bits, n, bytes + (ahead - 1 - r) * plane);
-    }
-    ahead--;
+  for (size_t done = 0; done < rows; done++, unit += unit_bytes, codes += dim * plane) {
+    if (!full && done % most == 0)
+      for (size_t r = 0; r < most && done + r < rows; r++)
+        gptvq_spread_unit256(unit + r * unit_bytes, bits, n, room, fields + r * FIELDS * room);
     for (size_t at = 0; at < plane; at += 64) {
       __m256i index[2], found[4][2];
       for (size_t i = 0; i < 2; i++)
         index[i] = full ? gptvq_indices256(unit, bits, 256 / dim, at + 32 * i)
-                        : _mm256_load_si256((const void *)(bytes + ahead * plane + at + 32 * i));
+                        : gptvq_join_fields256(fields + done % most * FIELDS * room, bits, room, at + 32 * i);
       gptvq_look_up256(&table, bits, dim, index, found);
       for (unsigned e = 0; e < dim; e++)
         for (size_t i = 0; i < 2; i++)

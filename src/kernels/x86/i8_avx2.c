@@ -162,15 +162,17 @@ static void any_tile(const gptvq_i8_tile *job) {
 
 /* ---- codes from the tables into the products: one token, or up to 16 centroids ---- */
 
+enum { AHEAD = 8, MAX_INDICES = 256, SPREAD = 3 * MAX_INDICES };
+
 /* Set s of a unit times the activations of `tokens` tokens (a constant) onto the totals of both halves. The
- * unit has 256 columns (sets is 4 / dim), or its indices are at `bytes`. */
-GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit, const uint8_t *bytes,
+ * unit has 256 columns (sets is 4 / dim), or the fields of its indices have been spread. */
+GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit, const uint8_t *fields,
                                unsigned bits, unsigned dim, size_t s, size_t sets, const int8_t *x,
                                size_t stride, size_t tokens, __m256i totals[4][2]) {
   __m256i index[2], found[4][2];
   for (size_t half = 0; half < 2; half++)
-    index[half] = bytes == NULL ? gptvq_indices256(unit, bits, 256 / dim, 64 * s + 32 * half)
-                                : load((const int8_t *)bytes + 64 * s + 32 * half);
+    index[half] = fields == NULL ? gptvq_indices256(unit, bits, 256 / dim, 64 * s + 32 * half)
+                                 : gptvq_join_fields256(fields, bits, MAX_INDICES, 64 * s + 32 * half);
   gptvq_look_up256(table, bits, dim, index, found);
 #pragma GCC unroll 4
   for (unsigned e = 0; e < dim; e++)
@@ -184,12 +186,11 @@ GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit,
       }
 }
 
-/* Units of other than 256 columns: the indices of so many rows are unpacked before they are used, since what
- * was stored a moment ago in other pieces loads slowly. */
-enum { AHEAD = 8, MAX_INDICES = 256 };
-GPTVQ_INLINE void unpack_ahead(const uint8_t *units, size_t rows, unsigned bits, size_t n, uint8_t *bytes) {
+/* Units of other than 256 columns: the indices of up to AHEAD rows are spread before they are used, since
+ * what was stored a moment ago in other pieces loads slowly. */
+GPTVQ_INLINE void spread_ahead(const uint8_t *units, size_t rows, unsigned bits, size_t n, uint8_t *ahead) {
   for (size_t r = 0; r < rows; r++)
-    gptvq_unpack_unit256(units + r * (n / 8 * bits), bits, n, bytes + r * MAX_INDICES);
+    gptvq_spread_unit256(units + r * (n / 8 * bits), bits, n, MAX_INDICES, ahead + r * SPREAD);
 }
 
 /* `tokens` tokens (a constant) from t on. At most 64 centroids; 128 or 256 of at most two components. `full`:
@@ -205,13 +206,13 @@ GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, u
   gptvq_load_table256(tile->codebook, bits, dim, &table);
   block_scales blocks;
   if (scaled) prepare_scales(job, &blocks);
-  _Alignas(32) uint8_t ahead[AHEAD * MAX_INDICES];
-  const uint8_t *unit = tile->units, *codes = tile->block_codes, *bytes = NULL;
+  _Alignas(32) uint8_t ahead[AHEAD * SPREAD];
+  const uint8_t *unit = tile->units, *codes = tile->block_codes, *fields = NULL;
   float *sums = job->sums + t * GPTVQ_I8_LANES;
   for (size_t row = 0; row < tile->rows; row++, unit += unit_bytes, sums += step) {
-    if (!full) bytes = ahead + row % AHEAD * MAX_INDICES;
+    if (!full) fields = ahead + row % AHEAD * SPREAD;
     if (!full && row % AHEAD == 0)
-      unpack_ahead(unit, tile->rows - row < AHEAD ? tile->rows - row : AHEAD, bits, n, ahead);
+      spread_ahead(unit, tile->rows - row < AHEAD ? tile->rows - row : AHEAD, bits, n, ahead);
     __m256i totals[4][2];
     __m256 values[4][2];
 #pragma GCC unroll 8
@@ -219,7 +220,7 @@ GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, u
       totals[i / 2][i % 2] = _mm256_setzero_si256(), values[i / 2][i % 2] = _mm256_setzero_ps();
 #pragma GCC unroll 4
     for (size_t s = 0; s < sets; s++) {
-      multiply_set(&table, unit, bytes, bits, dim, s, sets, x, stride, tokens, totals);
+      multiply_set(&table, unit, fields, bits, dim, s, sets, x, stride, tokens, totals);
       for (size_t half = 0; scaled && half < 2; half++) {
         const __m256 by_lane = look_up_scales(&blocks, codes, 2 * s + half);
 #pragma GCC unroll 4
@@ -237,12 +238,13 @@ GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, u
   }
 }
 
-/* 128 centroids or more of four components, whose activations are brought into their order. */
-GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int scaled) {
+/* 128 centroids or more of four components, whose activations are brought into their order. Units of 256
+ * columns (`full`), or fewer without block scales. */
+GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int full, int scaled) {
   const gptvq_tile *tile = job->tile;
   const uint8_t *unit = tile->units, *codes = tile->block_codes;
   float *sums = job->sums;
-  uint16_t room[64];
+  uint16_t room[64] = {0};
   block_scales blocks;
   if (scaled) prepare_scales(job, &blocks);
   __m256i x[2][4];
@@ -250,14 +252,17 @@ GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int scale
     for (size_t e = 0; e < 4; e++) x[half][e] = load(job->x + 64 * e + 32 * half);
     gptvq_exchange_bytes(x[half]);
   }
-  for (size_t row = tile->rows; row > 0; row--, unit += 8 * bits, sums += GPTVQ_I8_LANES) {
-    const void *indices = gptvq_gather_indices(unit, bits, room);
+  for (size_t row = tile->rows; row > 0; row--, unit += tile->unit_bytes, sums += GPTVQ_I8_LANES) {
+    const void *indices = room;
+    if (full) indices = gptvq_gather_indices(unit, bits, room);
+    else gptvq_unpack_words_avx2(unit, tile->indices, tile->index_bits, room);
 #pragma GCC unroll 2
     for (size_t half = 0; half < 2; half++) {
       __m256i total = _mm256_setzero_si256();
 #pragma GCC unroll 4
       for (size_t j = 0; j < 4; j++)
-        total = dot4(total, gptvq_gather8(tile->codebook, indices, bits, 32 * half + j), x[half][j]);
+        total =
+            dot4(total, gptvq_gather8(tile->codebook, indices, full ? bits : 16, 32 * half + j), x[half][j]);
       __m256 value = _mm256_cvtepi32_ps(total);
       if (scaled) value = _mm256_fmadd_ps(value, look_up_scales(&blocks, codes, half), _mm256_setzero_ps());
       add_sums(sums + 8 * half, value, job->scales[0]);
@@ -284,22 +289,24 @@ typedef void (*tile_fn)(const gptvq_i8_tile *job);
 GPTVQ_SHAPES_SHUFFLE(SHUFFLE)
 #define GATHER(bits) \
   static void full_##bits##_4(const gptvq_i8_tile *job) { \
-    if (job->block_vectors != 0) gather_tile(job, bits, 1); \
-    else gather_tile(job, bits, 0); \
+    if (job->block_vectors != 0) gather_tile(job, bits, 1, 1); \
+    else gather_tile(job, bits, 1, 0); \
   }
 GPTVQ_BITS_GATHER(GATHER)
+static void other_4(const gptvq_i8_tile *job) { gather_tile(job, 16, 0, 0); }
 #define FULL(bits, dim) GPTVQ_ENTRY(full, bits, dim)
 #define FULL_4(bits) GPTVQ_ENTRY(full, bits, 4)
 #define OTHER(bits, dim) GPTVQ_ENTRY(other, bits, dim)
+#define OTHER_4(bits) [bits - 1][2] = other_4,
 static const tile_fn full_tiles[12][3] = {GPTVQ_SHAPES_SHUFFLE(FULL) GPTVQ_BITS_GATHER(FULL_4)},
-                     other_tiles[12][3] = {GPTVQ_SHAPES_SHUFFLE(OTHER)};
+                     other_tiles[12][3] = {GPTVQ_SHAPES_SHUFFLE(OTHER) GPTVQ_BITS_GATHER(OTHER_4)};
 
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
   const bool few = job->tokens == 1 || tile->index_bits <= 4, full = tile->width == 256;
   const tile_fn run = (full ? full_tiles : other_tiles)[tile->index_bits - 1][tile->dim / 2];
   const bool fits = full ? job->block_vectors == 0 || by_shifts(job)
-                         : job->block_vectors == 0 && tile->indices <= MAX_INDICES;
+                         : job->block_vectors == 0 && tile->indices <= (run == other_4 ? 64 : MAX_INDICES);
   if (run != NULL && few && fits) run(job);
   else any_tile(job);
 }
@@ -322,9 +329,9 @@ static void i8_fold(const float *sums, size_t n, float *out) {
 
 GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim, int full) {
   _Alignas(64) float sums[AHEAD * GPTVQ_I8_LANES];
-  _Alignas(32) uint8_t ahead[AHEAD * MAX_INDICES];
+  _Alignas(32) uint8_t ahead[AHEAD * SPREAD];
   memset(sums, 0, job->rows * GPTVQ_I8_LANES * sizeof *sums);
-  const uint8_t *units = job->units, *bytes = NULL;
+  const uint8_t *units = job->units, *fields = NULL;
   const int8_t *codebook = job->codebook, *x = job->x;
   size_t n = 256 / dim, sets = 4 / dim;
   for (size_t g = 0; g < job->groups;
@@ -335,16 +342,16 @@ GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, uns
       n = ((last ? job->last_width : job->width) + dim - 1) / dim;
       n = (n + 7) / 8 * 8;
       sets = (n + 63) / 64;
-      unpack_ahead(units, job->rows, bits, n, ahead);
+      spread_ahead(units, job->rows, bits, n, ahead);
     }
     gptvq_table256 table;
     gptvq_load_table256(codebook, bits, dim, &table);
     const float scale = gptvq_bf16_to_float(job->codebook_scales[g]) / 127.0f * job->x_scales[g];
     for (size_t r = 0; r < job->rows; r++) {
       __m256i totals[4][2] = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
-      if (!full) bytes = ahead + r * MAX_INDICES;
+      if (!full) fields = ahead + r * SPREAD;
       for (size_t s = 0; s < sets; s++)
-        multiply_set(&table, units + r * (n / 8 * bits), bytes, bits, dim, s, sets, x, 0, 1, totals);
+        multiply_set(&table, units + r * (n / 8 * bits), fields, bits, dim, s, sets, x, 0, 1, totals);
       for (size_t half = 0; half < 2; half++)
         add_sums(sums + r * GPTVQ_I8_LANES + 8 * half, _mm256_cvtepi32_ps(totals[0][half]), scale);
     }
