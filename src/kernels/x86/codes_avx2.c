@@ -7,6 +7,23 @@
 #include "kernels/x86/shapes.h"
 #include "kernels/x86/x86.h"
 
+/* ---- fields, of units of other than 256 columns ---- */
+
+#define SPREAD(bits) \
+  static void spread_##bits(const uint8_t *units, size_t rows, size_t n, size_t room, uint8_t *fields) { \
+    for (size_t r = 0; r < rows; r++) \
+      gptvq_spread_unit256(units + r * (n / 8 * bits), bits, n, room, fields + r * 3 * room); \
+  }
+GPTVQ_BITS_8(SPREAD)
+
+void gptvq_spread_units_avx2(unsigned bits, const uint8_t *units, size_t rows, size_t n, size_t room,
+                             uint8_t *fields) {
+#define SPREAD_ENTRY(bits) spread_##bits,
+  static void (*const spread[8])(const uint8_t *, size_t, size_t, size_t,
+                                 uint8_t *) = {GPTVQ_BITS_8(SPREAD_ENTRY)};
+  spread[bits - 1](units, rows, n, room, fields);
+}
+
 /* ---- by component ---- */
 
 /* 2^bits <= 64 centroids, or 128 or 256 of at most two components; `full`: units of 256 columns. Indices of
@@ -22,8 +39,7 @@ GPTVQ_INLINE void shuffle_units(const gptvq_tile *tile, size_t row, size_t rows,
   gptvq_load_table256(tile->codebook, bits, dim, &table);
   for (size_t done = 0; done < rows; done++, unit += unit_bytes, codes += dim * plane) {
     if (!full && done % most == 0)
-      for (size_t r = 0; r < most && done + r < rows; r++)
-        gptvq_spread_unit256(unit + r * unit_bytes, bits, n, room, fields + r * FIELDS * room);
+      gptvq_spread_units_avx2(bits, unit, rows - done < most ? rows - done : most, n, room, fields);
     for (size_t at = 0; at < plane; at += 64) {
       __m256i index[2], found[4][2];
       for (size_t i = 0; i < 2; i++)

@@ -11,4 +11,9 @@ typedef void (*gptvq_unit_codes_fn)(const gptvq_tile *tile, size_t row, size_t r
 /* NULL: not covered. */
 gptvq_unit_codes_fn gptvq_unit_codes_avx2(const gptvq_tile *tile);
 
+/* Fields of the indices (lookup_avx2.h) of `rows` consecutive units of n, 1 … 8 bits: [row][3 fields][room].
+ */
+void gptvq_spread_units_avx2(unsigned bits, const uint8_t *units, size_t rows, size_t n, size_t room,
+                             uint8_t *fields);
+
 #endif

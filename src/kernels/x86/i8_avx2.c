@@ -162,6 +162,8 @@ static void any_tile(const gptvq_i8_tile *job) {
 
 /* ---- codes from the tables into the products: one token, or up to 16 centroids ---- */
 
+/* Units of other than 256 columns: the indices of up to AHEAD rows are spread before they are used, since
+ * what was stored a moment ago in other pieces loads slowly. */
 enum { AHEAD = 8, MAX_INDICES = 256, SPREAD = 3 * MAX_INDICES };
 
 /* Set s of a unit times the activations of `tokens` tokens (a constant) onto the totals of both halves. The
@@ -186,13 +188,6 @@ GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit,
       }
 }
 
-/* Units of other than 256 columns: the indices of up to AHEAD rows are spread before they are used, since
- * what was stored a moment ago in other pieces loads slowly. */
-GPTVQ_INLINE void spread_ahead(const uint8_t *units, size_t rows, unsigned bits, size_t n, uint8_t *ahead) {
-  for (size_t r = 0; r < rows; r++)
-    gptvq_spread_unit256(units + r * (n / 8 * bits), bits, n, MAX_INDICES, ahead + r * SPREAD);
-}
-
 /* `tokens` tokens (a constant) from t on. At most 64 centroids; 128 or 256 of at most two components. `full`:
  * units of 256 columns, with or without block scales; else without. */
 GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, unsigned dim, int full,
@@ -212,7 +207,8 @@ GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, u
   for (size_t row = 0; row < tile->rows; row++, unit += unit_bytes, sums += step) {
     if (!full) fields = ahead + row % AHEAD * SPREAD;
     if (!full && row % AHEAD == 0)
-      spread_ahead(unit, tile->rows - row < AHEAD ? tile->rows - row : AHEAD, bits, n, ahead);
+      gptvq_spread_units_avx2(bits, unit, tile->rows - row < AHEAD ? tile->rows - row : AHEAD, n, MAX_INDICES,
+                              ahead);
     __m256i totals[4][2];
     __m256 values[4][2];
 #pragma GCC unroll 8
@@ -342,7 +338,7 @@ GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, uns
       n = ((last ? job->last_width : job->width) + dim - 1) / dim;
       n = (n + 7) / 8 * 8;
       sets = (n + 63) / 64;
-      spread_ahead(units, job->rows, bits, n, ahead);
+      gptvq_spread_units_avx2(bits, units, job->rows, n, MAX_INDICES, ahead);
     }
     gptvq_table256 table;
     gptvq_load_table256(codebook, bits, dim, &table);

@@ -112,15 +112,15 @@ GPTVQ_INLINE void load_input(const gptvq_i8_tile *job, size_t t, unsigned dim, s
 }
 
 /* One token, no block scales: from the tables into the products. */
-GPTVQ_INLINE void planned_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
+GPTVQ_INLINE void planned_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, size_t sets,
+                               int known) {
   const gptvq_tile *tile = job->tile;
   const gptvq_plan512 *plan = job->plan;
-  const size_t sets = job->sets;
   const uint8_t *unit = tile->units;
   gptvq_table512 table;
   token_input in;
   gptvq_load_table512(tile->codebook, bits, dim, 0x80, &table);
-  load_input(job, 0, dim, sets, 0, 0, &in);
+  load_input(job, 0, dim, sets, 0, known, &in);
   float *sums = job->sums;
   for (size_t row = tile->rows; row > 0; row--, unit += tile->unit_bytes, sums += 16) {
     gptvq_fetch_ahead(unit);
@@ -136,12 +136,16 @@ GPTVQ_INLINE void planned_tile(const gptvq_i8_tile *job, unsigned bits, unsigned
   }
 }
 
-/* One token: its activations stay in registers, if units have 256 columns. Several: two rows at a time share
- * each load of activations. */
+/* How much is known of a unit: nothing (up to 256 indices), that it has 4 / dim sets, that it has 256
+ * columns. Activations stay in registers where the number of sets is known. */
+enum { ANY_SETS, ALL_SETS, FULL };
+
+/* Several tokens: two rows at a time share each load of activations. */
 GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled, int single,
-                            int full) {
+                            int known) {
   const gptvq_tile *tile = job->tile;
-  const size_t sets = full ? 4 / dim : job->sets, tokens = job->tokens;
+  const int full = known == FULL;
+  const size_t sets = known != ANY_SETS ? 4 / dim : job->sets, tokens = job->tokens;
   const size_t unit_bytes = full ? 32 / dim * bits : tile->unit_bytes;
   if (sets == 0) return; /* says to the compiler that there are weights */
   unit_kernel k = {.plan = full ? NULL : job->plan};
@@ -155,7 +159,7 @@ GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
   token_input in;
   __m512i weights[2][SETS * 4];
   __m512 by_lane[2][SETS];
-  if (single) load_input(job, 0, dim, sets, scaled, full, &in);
+  if (single) load_input(job, 0, dim, sets, scaled, known != ANY_SETS, &in);
   for (size_t row = 0, rows; row < tile->rows; row += rows) {
     rows = single || row + 1 == tile->rows ? 1 : 2;
     for (size_t r = 0; r < rows; r++, unit += unit_bytes) {
@@ -166,7 +170,7 @@ GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, unsigned bits, unsigned di
       if (scaled) codes += tile->block_bytes;
     }
     for (size_t t = 0; t < (single ? 1 : tokens); t++) {
-      if (!single) load_input(job, t, dim, sets, scaled, full, &in);
+      if (!single) load_input(job, t, dim, sets, scaled, known != ANY_SETS, &in);
       add_product(weights[0], by_lane[0], &in, dim, sets, scaled, sums + 16 * t);
       if (rows == 2) add_product(weights[1], by_lane[1], &in, dim, sets, scaled, sums + 16 * (tokens + t));
     }
@@ -208,22 +212,26 @@ static void any_tile(const gptvq_i8_tile *job) {
 
 #define TILE(bits, dim) \
   static void full_##bits##_##dim(const gptvq_i8_tile *job) { \
-    if (job->block_vectors != 0 && job->tokens > 1) unit_tile(job, bits, dim, 1, 0, 1); \
-    else if (job->block_vectors != 0) unit_tile(job, bits, dim, 1, 1, 1); \
-    else if (job->tokens > 1) unit_tile(job, bits, dim, 0, 0, 1); \
-    else unit_tile(job, bits, dim, 0, 1, 1); \
+    if (job->block_vectors != 0 && job->tokens > 1) unit_tile(job, bits, dim, 1, 0, FULL); \
+    else if (job->block_vectors != 0) unit_tile(job, bits, dim, 1, 1, FULL); \
+    else if (job->tokens > 1) unit_tile(job, bits, dim, 0, 0, FULL); \
+    else unit_tile(job, bits, dim, 0, 1, FULL); \
   } \
   static void planned_##bits##_##dim(const gptvq_i8_tile *job) { \
-    if (job->block_vectors != 0) unit_tile(job, bits, dim, 1, 0, 0); \
-    else if (job->tokens > 1) unit_tile(job, bits, dim, 0, 0, 0); \
-    else planned_tile(job, bits, dim); \
+    if (job->block_vectors != 0 && job->sets != 4 / dim) unit_tile(job, bits, dim, 1, 0, ANY_SETS); \
+    else if (job->block_vectors != 0 && job->tokens > 1) unit_tile(job, bits, dim, 1, 0, ALL_SETS); \
+    else if (job->block_vectors != 0) unit_tile(job, bits, dim, 1, 1, ALL_SETS); \
+    else if (job->tokens == 1 && job->sets == 4 / dim) planned_tile(job, bits, dim, 4 / dim, 1); \
+    else if (job->tokens == 1) planned_tile(job, bits, dim, job->sets, 0); \
+    else if (job->sets == 4 / dim) unit_tile(job, bits, dim, 0, 0, ALL_SETS); \
+    else unit_tile(job, bits, dim, 0, 0, ANY_SETS); \
   }
 GPTVQ_SHAPES_8(TILE)
 
 typedef void (*tile_fn)(const gptvq_i8_tile *tile);
-#define FULL(bits, dim) GPTVQ_ENTRY(full, bits, dim)
+#define WHOLE(bits, dim) GPTVQ_ENTRY(full, bits, dim)
 #define PLANNED(bits, dim) GPTVQ_ENTRY(planned, bits, dim)
-static const tile_fn full_tiles[8][3] = {GPTVQ_SHAPES_8(FULL)},
+static const tile_fn full_tiles[8][3] = {GPTVQ_SHAPES_8(WHOLE)},
                      planned_tiles[8][3] = {GPTVQ_SHAPES_8(PLANNED)};
 
 static void i8_tile(const gptvq_i8_tile *job) {
