@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
-#include "base/cpu.h"
+#include "base/context.h"
+#include "base/status.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -20,7 +21,7 @@ static const struct {
 enum { LEVELS = sizeof levels / sizeof levels[0] };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static gptvq_cpu_features machine, current;
+static gptvq_cpu_features machine, initial;
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -97,12 +98,18 @@ static void initialise(void) {
   detect();
   const char *wish = getenv("GPTVQ_CPU");
   const size_t level = wish == NULL ? LEVELS : find_level(wish);
-  current = level < LEVELS && has_all(machine, levels[level].needs) ? features_of(level) : machine;
+  initial = level < LEVELS && has_all(machine, levels[level].needs) ? features_of(level) : machine;
+  gptvq_context_of(NULL)->cpu = initial;
+}
+
+gptvq_cpu_features gptvq_cpu_initial(void) {
+  pthread_once(&once, initialise);
+  return initial;
 }
 
 gptvq_cpu_features gptvq_cpu(void) {
   pthread_once(&once, initialise);
-  return current;
+  return gptvq_context_current()->cpu;
 }
 
 gptvq_status gptvq_cpu_level(const char *name, gptvq_cpu_features *features, gptvq_error *err) {
@@ -122,11 +129,19 @@ gptvq_status gptvq_cpu_level(const char *name, gptvq_cpu_features *features, gpt
 
 const char *gptvq_cpu_level_name(gptvq_cpu_features features) { return levels[highest_level(features)].name; }
 
-gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err) {
+gptvq_status gptvq_context_set_cpu(gptvq_context *context, const char *level, gptvq_error *err) {
   gptvq_cpu_features features;
   GPTVQ_TRY(gptvq_cpu_level(level == NULL ? "auto" : level, &features, err));
-  current = features;
+  gptvq_context_of(context)->cpu = features;
   return GPTVQ_OK;
 }
 
-const char *gptvq_get_cpu(void) { return gptvq_cpu_level_name(gptvq_cpu()); }
+const char *gptvq_context_get_cpu(gptvq_context *context) {
+  pthread_once(&once, initialise);
+  return gptvq_cpu_level_name(gptvq_context_of(context)->cpu);
+}
+
+gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err) {
+  return gptvq_context_set_cpu(NULL, level, err);
+}
+const char *gptvq_get_cpu(void) { return gptvq_context_get_cpu(NULL); }

@@ -91,9 +91,9 @@ size_t gptvq_linears_scratch(size_t count, size_t max_cols, size_t n, gptvq_comp
   size_t least = n >= MANY_TOKENS ? PANEL_MANY : PANEL_MIN;
   size_t panel = gptvq_max_size(PANEL_WEIGHTS, least * gptvq_round_up(max_cols, 16)) + 16 * PANEL_MAX;
   size_t few = input_bytes(count, max_cols, gptvq_min_size(n, GPTVQ_MATVEC_TOKENS), compute);
-  size_t many = n > GPTVQ_MATVEC_TOKENS ? input_bytes(count, max_cols, n, compute) +
-                                              (size_t)gptvq_get_threads() * panel * sizeof(float)
-                                        : 0;
+  size_t many = n > GPTVQ_MATVEC_TOKENS
+                    ? input_bytes(count, max_cols, n, compute) + gptvq_thread_count() * panel * sizeof(float)
+                    : 0;
   return gptvq_max_size(few, many);
 }
 
@@ -429,7 +429,7 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
     job.parts[i] = (part){.x = x, .ldx = ldx, .y = y + offsets[i]};
     bytes += plan_part(&job, i, linears[i], compute);
   }
-  bytes += (size_t)gptvq_get_threads() * job.panel_bytes;
+  bytes += gptvq_thread_count() * job.panel_bytes;
   GPTVQ_TRY(reserve(scratch, bytes, linears[0]->name, err));
   job.panels = prepare_inputs(&job, compute, cols, scratch->data);
   gptvq_parallel_for(job.tasks, 1, linear_task, &job);
