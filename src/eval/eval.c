@@ -124,6 +124,20 @@ static gptvq_status run(const measurement *m, const gptvq_callbacks *callbacks, 
 
 /* ---- the two entry points ---- */
 
+/* Logits may be finite, and so far apart that their perplexity is not. */
+static gptvq_status check_finite(const gptvq_model *const models[2], const gptvq_compare_result *result,
+                                 gptvq_error *err) {
+  const gptvq_eval_result *results[2] = {&result->a, &result->b};
+  for (size_t i = 0; i < 2 && models[i] != NULL; i++)
+    if (!isfinite(results[i]->perplexity))
+      return gptvq_fail(
+          err, GPTVQ_ERROR_NUMERIC,
+          "%s: the perplexity overflows, with a mean loss of %g nats per token: the logits, outputs "
+          "of %s.weight, are too large",
+          gptvq_checkpoint_folder(models[i]->checkpoint), results[i]->nll, models[i]->head.name);
+  return GPTVQ_OK;
+}
+
 typedef struct bytes {
   const char *text;
   size_t size;
@@ -176,6 +190,7 @@ static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq
   result->kl_stderr = total.count > 1 ? sqrt(total.kl_squares / (count - 1) / count) : 0;
   result->kl_max = total.kl_max;
   result->top1_agreement = (double)total.agree / count;
+  status = check_finite(models, result, err);
 done:
   free(m.scores);
   for (size_t i = 0; i < 2; i++) gptvq_runner_destroy(m.runners[i]);
