@@ -62,10 +62,12 @@ static int run_turn(speed *job, int warm_up) {
 
 static int prepare(speed *job, const char *path) {
   gptvq_error err;
-  gptvq_model_options options = {.compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
+  gptvq_model_options options = {
+      .size = sizeof options, .compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
   double start = gptvq_cli_clock();
   if (gptvq_cli_open_model(path, &options, &job->model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
   job->load_seconds = gptvq_cli_clock() - start;
+  gptvq_model_info_init(&job->info);
   gptvq_model_get_info(job->model, &job->info);
   size_t positions = job->depth + job->tokens > job->prompt ? job->depth + job->tokens : job->prompt;
   if (positions == 0)
@@ -139,7 +141,6 @@ static int report(speed *job, const char *path) {
 }
 
 static int bench_model(int argc, char **argv) {
-  static const char *const computes[] = {"auto", "fp32", "bf16", "int8", NULL};
   speed job = {.prompt = 512, .tokens = 32, .repeats = 5, .compute = GPTVQ_COMPUTE_AUTO};
   const gptvq_option options[] = {
       {GPTVQ_OPTION_SIZE, "prompt", .value = &job.prompt, .min = 0, .max = 1 << 20, .argument = "N",
@@ -150,7 +151,7 @@ static int bench_model(int argc, char **argv) {
        .help = "positions already in the context when single tokens are measured (default 0)"},
       {GPTVQ_OPTION_SIZE, "repeats", .value = &job.repeats, .min = 1, .max = 1 << 16, .argument = "N",
        .help = "turns of prompt and single tokens (default 5), after one to warm up"},
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = computes,
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
        .help = "arithmetic (default auto: int8 for packed folders, fp32 for others)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",

@@ -15,17 +15,19 @@ format: base
 kernels: base format
 checkpoint: base format kernels
 text: base
-model: base linalg format kernels checkpoint
+model/arch: base checkpoint
+model/layer: base linalg kernels model/arch
+model: base linalg format kernels checkpoint model/arch model/layer
 eval: base linalg kernels checkpoint text model
-calib: base linalg linalg/solve kernels text model
-train: base linalg format kernels model calib
+calib: base linalg linalg/solve kernels text model/layer model
+train: base linalg format kernels model/layer model calib
 quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
-quant/run: base linalg format kernels checkpoint text model calib train quant/options quant/layer quant/transform quant/plan
+quant/run: base linalg format kernels checkpoint text model/arch model calib train quant/options quant/layer quant/transform quant/plan
 export: base format kernels checkpoint model
-tools: base format kernels checkpoint model quant/options quant/layer
+tools: base format kernels checkpoint model/arch model quant/options quant/layer
 "
 path_of() { # tools/ stands beside src/: it is no part of the library
   case $1 in tools/*) echo "$1" ;; *) echo "src/$1" ;; esac
@@ -57,6 +59,10 @@ if grep -rnE '#include "[a-z0-9_]+/' cli | grep -v '"tools/bench\.h"$'; then
 fi
 if grep -nH '#include "' tools/bench.h include/gptvq/*.h; then
   echo "what the CLI includes may itself include only <gptvq/…>"; failed=1
+fi
+# what runs in a context asks for its threads and its level, not for those of the default one
+if grep -rnE '\bgptvq_(get_threads|get_cpu)\(' src | grep -vE '^src/base/(threads|cpu)\.c:'; then
+  echo "src/ takes gptvq_thread_count() and gptvq_cpu()"; failed=1
 fi
 for library in "$build"/libgptvq_*.a; do
   [ -e "$library" ] || continue

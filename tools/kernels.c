@@ -391,7 +391,7 @@ gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel
     tallest = gptvq_max_size(tallest, shapes[i].rows);
   }
   for (size_t k = 0; k < t.count; k++) tokens = gptvq_max_size(tokens, t.kernels[k]->tokens);
-  const size_t outputs = gptvq_max_size(tokens * tallest, 16 * widest * (size_t)gptvq_get_threads());
+  const size_t outputs = gptvq_max_size(tokens * tallest, 16 * widest * gptvq_thread_count());
   t.memory.codes = gptvq_alloc(t.memory.code_bytes, 1);
   t.memory.scales = gptvq_alloc(t.memory.scale_bytes, 1);
   t.reads = gptvq_alloc((2 * t.count + 1) * t.rounds, sizeof *t.reads);

@@ -1,8 +1,9 @@
 /* Models of random weights: what speed is measured on when there is no room for the real files. */
 #include "base/memory.h"
 #include "base/random.h"
+#include "checkpoint/names.h"
 #include "checkpoint/output.h"
-#include "model/architecture.h"
+#include "model/arch/arch.h"
 #include "quant/layer/layer.h"
 #include "tools/bench.h"
 
@@ -53,7 +54,7 @@ void gptvq_random_model_init(gptvq_random_model *model) {
 }
 
 typedef struct linear_figures {
-  char name[NAME]; /* "model.layers.N.…" */
+  char name[GPTVQ_TENSOR_NAME];
   size_t rows, cols;
   bool bias;
 } linear_figures;
@@ -61,39 +62,30 @@ typedef struct linear_figures {
 typedef struct job {
   const gptvq_random_model *model;
   const figures *shape;
-  const gptvq_architecture *architecture;
+  const gptvq_arch *arch;
   gptvq_output out;
   gptvq_st_writer *writer;
   uint64_t state, *chunk; /* [CHUNK] */
 } job;
 
-static void add_linear(linear_figures *list, size_t *count, size_t layer, const char *prefix,
-                       const char *name, size_t rows, size_t cols, bool bias) {
-  linear_figures *f = &list[(*count)++];
-  (void)snprintf(f->name, NAME, "model.layers.%zu.%s%s", layer, prefix, name);
-  f->rows = rows;
-  f->cols = cols;
-  f->bias = bias;
-}
-
 /* The linears of a block; returns how many. */
 static size_t list_linears(const job *j, size_t layer, linear_figures list[MAX_LINEARS]) {
   const figures *f = j->shape;
-  const gptvq_architecture *a = j->architecture;
   size_t q = f->heads * f->head_dim, kv = f->kv_heads * f->head_dim, count = 0;
-  bool bias = a->qkv_bias == GPTVQ_BIAS_ALWAYS, fused = a->qkv[1] == NULL;
-  add_linear(list, &count, layer, "", a->qkv[0], fused ? q + 2 * kv : q, f->hidden, bias);
-  for (size_t i = 1; i < 3 && !fused; i++)
-    add_linear(list, &count, layer, "", a->qkv[i], kv, f->hidden, bias);
-  add_linear(list, &count, layer, "", a->o, f->hidden, q, false);
-  fused = a->gate_up[1] == NULL;
-  for (size_t e = 0; e < gptvq_max_size(f->experts, 1); e++) {
-    char prefix[NAME / 2];
-    (void)snprintf(prefix, sizeof prefix, a->experts, e);
-    add_linear(list, &count, layer, prefix, a->gate_up[0], (fused ? 2 : 1) * f->mlp, f->hidden, false);
-    if (!fused) add_linear(list, &count, layer, prefix, a->gate_up[1], f->mlp, f->hidden, false);
-    add_linear(list, &count, layer, prefix, a->down, f->hidden, f->mlp, false);
-  }
+  const size_t rows[GPTVQ_INPUTS][GPTVQ_MAX_PARTS] = {
+      {q, kv, kv}, {f->hidden}, {f->mlp, f->mlp}, {f->hidden}};
+  const size_t cols[GPTVQ_INPUTS] = {f->hidden, q, f->hidden, f->mlp};
+  for (size_t e = 0; e < gptvq_max_size(f->experts, 1); e++)
+    for (gptvq_block_input input = e == 0 ? GPTVQ_INPUT_QKV : GPTVQ_INPUT_GATE_UP; input < GPTVQ_INPUTS;
+         input++)
+      for (size_t part = 0, parts = gptvq_arch_parts(j->arch, input); part < parts; part++) {
+        linear_figures *linear = &list[count++];
+        linear->rows = rows[input][part];
+        for (size_t i = 1; i < GPTVQ_MAX_PARTS && parts == 1; i++) linear->rows += rows[input][i]; /* fused */
+        linear->cols = cols[input];
+        linear->bias = j->arch->linears[input].bias == GPTVQ_BIAS_ALWAYS;
+        gptvq_linear_name(j->arch, layer, input, part, e, linear->name);
+      }
   return count;
 }
 
@@ -175,26 +167,26 @@ static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p,
 
 static gptvq_status declare_suffixed(job *j, const char *name, const char *suffix, size_t rows, size_t cols,
                                      gptvq_error *err) {
-  char full[2 * NAME];
-  (void)snprintf(full, sizeof full, "%.*s.%s", NAME - 1, name, suffix);
+  char full[GPTVQ_TENSOR_NAME + 16];
+  (void)snprintf(full, sizeof full, "%.*s.%s", GPTVQ_TENSOR_NAME - 1, name, suffix);
   return declare(j, full, rows, cols, err);
 }
 
 static gptvq_status write_tensors(job *j, size_t layer, const linear_figures *linears, gptvq_packed *packed,
                                   size_t count, gptvq_error *err) {
+  static const gptvq_norm_place norms[] = {GPTVQ_NORM_ATTENTION, GPTVQ_NORM_MLP};
   const size_t hidden = j->shape->hidden, experts = j->shape->experts;
-  char router[NAME], norms[2][NAME];
-  (void)snprintf(router, NAME, "model.layers.%zu.%s", layer, experts > 0 ? j->architecture->router : "");
-  (void)snprintf(norms[0], NAME, "model.layers.%zu.input_layernorm", layer);
-  (void)snprintf(norms[1], NAME, "model.layers.%zu.post_attention_layernorm", layer);
+  char name[GPTVQ_TENSOR_NAME];
   for (size_t i = 0; i < count; i++) {
     const linear_figures *f = &linears[i];
     if (j->model->dense) GPTVQ_TRY(declare_suffixed(j, f->name, "weight", f->rows, f->cols, err));
     else GPTVQ_TRY(gptvq_packed_declare(j->writer, f->name, &packed[i], "gptvq", 0.0, err));
     if (f->bias) GPTVQ_TRY(declare_suffixed(j, f->name, "bias", f->rows, 0, err));
   }
-  if (experts > 0) GPTVQ_TRY(declare_suffixed(j, router, "weight", experts, hidden, err));
-  for (size_t i = 0; i < 2; i++) GPTVQ_TRY(declare_suffixed(j, norms[i], "weight", hidden, 0, err));
+  if (experts > 0)
+    GPTVQ_TRY(declare(j, gptvq_block_name(layer, j->arch->router, ".weight", name), experts, hidden, err));
+  for (size_t i = 0; i < 2; i++)
+    GPTVQ_TRY(declare(j, gptvq_block_name(layer, j->arch->norms[norms[i]], ".weight", name), hidden, 0, err));
   for (size_t i = 0; i < count; i++) {
     const linear_figures *f = &linears[i];
     if (j->model->dense) GPTVQ_TRY(write_random(j, 2 * f->rows * f->cols, true, err));
@@ -242,9 +234,9 @@ static gptvq_status write_block(job *j, size_t layer, size_t layers, gptvq_error
 
 static gptvq_status write_rest(job *j, gptvq_error *err) {
   size_t vocab = j->shape->vocab, hidden = j->shape->hidden, matrices = j->shape->tied ? 1 : 2;
-  GPTVQ_TRY(declare(j, "model.embed_tokens.weight", vocab, hidden, err));
-  if (!j->shape->tied) GPTVQ_TRY(declare(j, "lm_head.weight", vocab, hidden, err));
-  GPTVQ_TRY(declare(j, "model.norm.weight", hidden, 0, err));
+  GPTVQ_TRY(declare(j, GPTVQ_NAME_EMBEDDING ".weight", vocab, hidden, err));
+  if (!j->shape->tied) GPTVQ_TRY(declare(j, GPTVQ_NAME_HEAD ".weight", vocab, hidden, err));
+  GPTVQ_TRY(declare(j, GPTVQ_NAME_FINAL_NORM ".weight", hidden, 0, err));
   GPTVQ_TRY(write_random(j, matrices * 2 * vocab * hidden, true, err)); /* they follow each other */
   return write_ones(j, hidden, err);
 }
@@ -308,7 +300,7 @@ gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const cha
     if (strcmp(known[i].name, model->shape) == 0) j.shape = &known[i];
   if (j.shape == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there is no model shape %s", model->shape);
-  GPTVQ_TRY(gptvq_find_architecture(out_dir, j.shape->architecture, &j.architecture, err));
+  j.arch = gptvq_find_arch(j.shape->architecture);
   if (!model->dense) GPTVQ_TRY(gptvq_quantize_options_resolve(&format, err));
   gptvq_status status = gptvq_output_check(out_dir, NULL, model->force, 0, &j.out, err);
   if (status == GPTVQ_OK) status = gptvq_output_start(&j.out, "make-model", model->force, err);

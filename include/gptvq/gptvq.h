@@ -2,6 +2,7 @@
 #ifndef GPTVQ_GPTVQ_H
 #define GPTVQ_GPTVQ_H
 #include <gptvq/status.h>
+#include <gptvq/context.h>
 #include <gptvq/tokenizer.h>
 #include <gptvq/model.h>
 #include <gptvq/eval.h>

@@ -3,7 +3,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
-#include "model/vector.h"
+#include "model/layer/vector.h"
 #include "linalg/solve/cholesky.h"
 
 #include <stdint.h>

@@ -11,17 +11,6 @@
 
 #include "model/model_internal.h"
 
-/* Inputs of a block's linears, in the order in which a token meets them. */
-typedef enum gptvq_block_input {
-  GPTVQ_INPUT_QKV,
-  GPTVQ_INPUT_O,
-  GPTVQ_INPUT_GATE_UP,
-  GPTVQ_INPUT_DOWN,
-  GPTVQ_INPUTS
-} gptvq_block_input;
-/* The linears that read it; mlp: which expert, else 0. */
-gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_input input, size_t mlp);
-
 /* What linears are about to be given, valid during the call. */
 typedef struct gptvq_observed {
   size_t window;

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/sized.h"
 #include "base/threads.h"
 #include "text/judge.h"
 
@@ -115,33 +116,28 @@ static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner
 
 /* ---- the two entry points ---- */
 
-static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
-                            const char *text, size_t size, const gptvq_eval_options *options,
-                            const gptvq_callbacks *callbacks, gptvq_compare_result *result,
-                            gptvq_error *err) {
+static gptvq_status measure_here(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
+                                 const char *text, size_t size, const gptvq_eval_options *options,
+                                 const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                                 gptvq_error *err) {
   double start = gptvq_clock();
-  gptvq_eval_options defaults;
-  gptvq_eval_options_init(&defaults);
-  gptvq_model_info info;
-  gptvq_model_get_info(a, &info);
+  const size_t vocab = a->config.vocab;
   gptvq_windows windows;
   gptvq_runner *runners[2] = {NULL, NULL};
   row_score *scores = NULL;
   sums total = {0};
-  memset(result, 0, sizeof *result);
-  if (options == NULL) options = &defaults;
   const char *name = options->name != NULL ? options->name : "the text";
   bool warned = gptvq_text_warn(callbacks, name, text, size, NULL, 0); /* even if it is too short */
   gptvq_status status = gptvq_windows_create(a, tokenizer, text, size, options, &windows, err);
   if (status != GPTVQ_OK) return status;
   if (!warned) gptvq_text_warn(callbacks, name, NULL, 0, windows.ids, windows.count * windows.ctx);
   for (size_t i = 0; i < windows.count * windows.ctx; i++) {
-    if (windows.ids[i] >= 0 && (size_t)windows.ids[i] < info.vocab) continue;
+    if (windows.ids[i] >= 0 && (size_t)windows.ids[i] < vocab) continue;
     status = gptvq_fail(err, GPTVQ_ERROR_DATA,
                         "the text's token %zu has id %ld, but the model's vocabulary has %zu entries: does "
                         "the tokenizer belong "
                         "to the model?",
-                        i, (long)windows.ids[i], info.vocab);
+                        i, (long)windows.ids[i], vocab);
     goto done;
   }
   GPTVQ_TRY_GOTO(gptvq_runner_create(a, windows.ctx, &runners[0], err));
@@ -152,18 +148,17 @@ static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gp
     status = gptvq_fail_memory(err, "scores", rows * sizeof *scores);
     goto done;
   }
-  GPTVQ_TRY_GOTO(run(&windows, info.vocab, runners[0], runners[1], scores, rows, callbacks, &total, err));
+  GPTVQ_TRY_GOTO(run(&windows, vocab, runners[0], runners[1], scores, rows, callbacks, &total, err));
   double count = (double)total.count;
-  gptvq_eval_result common = {.tokens = total.count,
-                              .windows = windows.count,
-                              .ctx = windows.ctx,
-                              .score_from = windows.first,
-                              .seconds = gptvq_clock() - start};
-  result->a = result->b = common;
-  result->a.nll = total.nll_a / count;
-  result->a.perplexity = exp(result->a.nll);
-  result->b.nll = total.nll_b / count;
-  result->b.perplexity = exp(result->b.nll);
+  result->tokens = total.count;
+  result->windows = windows.count;
+  result->ctx = windows.ctx;
+  result->score_from = windows.first;
+  result->seconds = gptvq_clock() - start;
+  result->nll_a = total.nll_a / count;
+  result->perplexity_a = exp(result->nll_a);
+  result->nll_b = total.nll_b / count;
+  result->perplexity_b = exp(result->nll_b);
   result->kl_mean = total.kl_mean;
   result->kl_stderr = total.count > 1 ? sqrt(total.kl_squares / (count - 1) / count) : 0;
   result->kl_max = total.kl_max;
@@ -175,12 +170,35 @@ done:
   return status;
 }
 
+/* In the context of the first model. *own is zero where this fails. */
+static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
+                            const char *text, size_t size, const gptvq_eval_options *options,
+                            const gptvq_callbacks *callbacks, gptvq_compare_result *own, gptvq_error *err) {
+  gptvq_eval_options o = {.size = sizeof o};
+  gptvq_callbacks c = {.size = sizeof c};
+  *own = (gptvq_compare_result){.size = sizeof *own};
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_eval_options, options, &o, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &c, err));
+  gptvq_context *before = gptvq_context_use(a->context);
+  gptvq_status status = measure_here(a, b, tokenizer, text, size, &o, &c, own, err);
+  (void)gptvq_context_use(before);
+  return status;
+}
+
 gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *tokenizer, const char *text,
                              size_t size, const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
                              gptvq_eval_result *result, gptvq_error *err) {
   gptvq_compare_result both;
+  GPTVQ_TRY(gptvq_check_result("gptvq_eval_result", result, err));
   gptvq_status status = measure(model, NULL, tokenizer, text, size, options, callbacks, &both, err);
-  *result = both.a;
+  const gptvq_eval_result own = {.nll = both.nll_a,
+                                 .perplexity = both.perplexity_a,
+                                 .tokens = both.tokens,
+                                 .windows = both.windows,
+                                 .ctx = both.ctx,
+                                 .score_from = both.score_from,
+                                 .seconds = both.seconds};
+  gptvq_give_struct(&own, sizeof own, result);
   return status;
 }
 
@@ -188,13 +206,13 @@ gptvq_status gptvq_compare_text(const gptvq_model *a, const gptvq_model *b, cons
                                 const char *text, size_t size, const gptvq_eval_options *options,
                                 const gptvq_callbacks *callbacks, gptvq_compare_result *result,
                                 gptvq_error *err) {
-  gptvq_model_info info_a, info_b;
-  gptvq_model_get_info(a, &info_a);
-  gptvq_model_get_info(b, &info_b);
-  memset(result, 0, sizeof *result);
-  if (info_a.vocab != info_b.vocab)
+  gptvq_compare_result own;
+  GPTVQ_TRY(gptvq_check_result("gptvq_compare_result", result, err));
+  if (a->config.vocab != b->config.vocab)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "the models cannot be compared: the first has a vocabulary of %zu, the second of %zu",
-                      info_a.vocab, info_b.vocab);
-  return measure(a, b, tokenizer, text, size, options, callbacks, result, err);
+                      a->config.vocab, b->config.vocab);
+  gptvq_status status = measure(a, b, tokenizer, text, size, options, callbacks, &own, err);
+  gptvq_give_struct(&own, sizeof own, result);
+  return status;
 }

@@ -98,8 +98,7 @@ static void decode_tile(void *context, const gptvq_tile *tile) {
   const gptvq_kernel_table *table = gptvq_kernels(gptvq_cpu());
   size_t lane = tile->row - d->begin, segment = d->layout->segment;
   int8_t *codes = d->codes + lane * d->layout->stride + tile->column;
-  if (table->tile_codes != NULL) table->tile_codes(tile, codes, d->layout->stride);
-  else gptvq_tile_codes_base(tile, codes, d->layout->stride);
+  table->tile_codes(tile, codes, d->layout->stride);
   for (size_t r = 0; r < tile->rows; r++)
     for (size_t c = 0; c < tile->width; c += segment) {
       float scale = tile->scale / 127.0f;

@@ -3,7 +3,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
-#include "train/train.h"
+#include "train/pieces.h"
 
 #include <math.h>
 #include <string.h>
@@ -247,10 +247,7 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t
                                 const int32_t *tokens, double power, size_t budget, size_t done, size_t total,
                                 const gptvq_callbacks *callbacks, gptvq_guide *out, gptvq_error *err) {
   *out = (gptvq_guide){0};
-  for (size_t b = 0; b < model->config.layers; b++)
-    if (model->blocks[b].mlp_count != 1)
-      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                        "gradients through mixture-of-experts blocks are not supported");
+  GPTVQ_TRY(gptvq_ft_check(&model->blocks[0], err));
   work w = {.model = model,
             .guide = out,
             .tokens = tokens,

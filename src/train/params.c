@@ -74,10 +74,11 @@ static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block
   return linear->is_packed ? add_table(params, linear, index, matrix, row_offset, err) : GPTVQ_OK;
 }
 
-static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block,
-                              const gptvq_linear_group *group, gptvq_ft_matrix matrix, gptvq_error *err) {
-  for (size_t i = 0; i < group->count; i++)
-    GPTVQ_TRY(add_linear(params, block, group->linear[i], matrix, group->offset[i], err));
+static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block, gptvq_ft_matrix matrix,
+                              gptvq_error *err) {
+  const gptvq_linear_group group = gptvq_input_readers(block, (gptvq_block_input)matrix, 0);
+  for (size_t i = 0; i < group.count; i++)
+    GPTVQ_TRY(add_linear(params, block, group.linear[i], matrix, group.offset[i], err));
   return GPTVQ_OK;
 }
 
@@ -121,32 +122,27 @@ static void read_values(gptvq_ft_params *params) {
 gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block,
                                     gptvq_dtype vector_dtype, gptvq_ft_params *params, gptvq_error *err) {
   memset(params, 0, sizeof *params);
-  if (block->mlp_count != 1)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "fine-tuning of mixture-of-experts blocks is not supported");
+  GPTVQ_TRY(gptvq_ft_check(block, err));
   params->dims = dims;
   params->vector_dtype = vector_dtype;
   gptvq_status status;
   GPTVQ_TRY_GOTO(gptvq_ft_weights_create(dims, true, &params->weights, err));
   GPTVQ_TRY_GOTO(gptvq_ft_weights_create(dims, false, &params->vector_gradients, err));
   params->tables = calloc(block->linear_count, sizeof *params->tables);
-  params->vectors = calloc(block->linear_count + GPTVQ_FT_NORMS, sizeof *params->vectors);
+  params->vectors = calloc(block->linear_count + GPTVQ_NORMS, sizeof *params->vectors);
   if (params->tables == NULL || params->vectors == NULL) {
     status =
         gptvq_fail_memory(err, "fine-tuning: parameter lists", block->linear_count * sizeof *params->tables);
     goto done;
   }
-  GPTVQ_TRY_GOTO(add_group(params, block, &block->qkv, GPTVQ_FT_QKV, err));
-  GPTVQ_TRY_GOTO(add_linear(params, block, block->o, GPTVQ_FT_O, 0, err));
-  GPTVQ_TRY_GOTO(add_group(params, block, &block->mlps[0].input, GPTVQ_FT_GATE_UP, err));
-  GPTVQ_TRY_GOTO(add_linear(params, block, block->mlps[0].down, GPTVQ_FT_DOWN, 0, err));
-  const float *norms[GPTVQ_FT_NORMS] = {block->attention_norm, block->mlp_norm, block->q_norm, block->k_norm};
-  for (int n = 0; n < GPTVQ_FT_NORMS; n++) {
+  for (int m = 0; m < GPTVQ_FT_MATRICES; m++)
+    GPTVQ_TRY_GOTO(add_group(params, block, (gptvq_ft_matrix)m, err));
+  for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++) {
     if (!dims->has_norm[n]) continue;
-    size_t size = gptvq_ft_norm_size(dims, (gptvq_ft_norm)n);
-    memcpy(params->weights.norm[n], norms[n], size * sizeof(float));
-    params->vectors[params->vector_count++] = (gptvq_ft_vector){(float *)norms[n], params->weights.norm[n],
-                                                                params->vector_gradients.norm[n], 0, size};
+    size_t size = gptvq_ft_norm_size(dims, n);
+    memcpy(params->weights.norm[n], block->norms[n], size * sizeof(float));
+    params->vectors[params->vector_count++] = (gptvq_ft_vector){
+        (float *)block->norms[n], params->weights.norm[n], params->vector_gradients.norm[n], 0, size};
   }
   for (size_t v = 0; v < params->vector_count; v++) {
     params->vectors[v].first = params->count;

@@ -9,7 +9,7 @@
 
 #include <unistd.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 static int make_scratch(void **state) {
   (void)state;
@@ -156,7 +156,7 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
       gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
       gptvq_calibration c;
       warnings seen = {0};
-      gptvq_callbacks callbacks = {.user = &seen, .log = count_warnings};
+      gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &seen, .log = count_warnings};
       char *text;
       size_t size, count;
       int32_t *ids;
@@ -275,6 +275,7 @@ static void every_option_is_in_the_identity(void **state) {
   static const size_t left_out[][2] = {WORDS_OF(calib),
                                        WORDS_OF(calib_samples),
                                        WORDS_OF(calib_length),
+                                       WORDS_OF(size),
                                        WORDS_OF(force),
                                        WORDS_OF(resume),
                                        {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},

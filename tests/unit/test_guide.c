@@ -6,7 +6,7 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 static int make_scratch(void **state) {
   (void)state;

@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 static int make_scratch(void **state) {
   (void)state;
@@ -46,7 +46,7 @@ static void every_architecture_and_method(void **state) {
     tiny_write(models[m], "any");
     for (size_t method = 0; method < 4; method++) {
       gptvq_quantize_options o = tiny_quantize_options(methods[method]);
-      gptvq_quantize_report report = {0};
+      gptvq_quantize_report report = {.size = sizeof report};
       if (methods[method] == GPTVQ_METHOD_RTN || methods[method] == GPTVQ_METHOD_KMEANS) o.calib = NULL;
       o.force = 1;
       ok(gptvq_quantize("any", "any-packed", &o, NULL, &report, err));
@@ -64,7 +64,7 @@ static void every_architecture_and_method(void **state) {
       assert_true(gptvq_path_exists("any-packed/tokenizer.json"));
 
       gptvq_model *packed;
-      gptvq_model_info info;
+      gptvq_model_info info = {.size = sizeof info};
       ok(gptvq_model_open("any-packed", &in_fp32, &packed, err));
       gptvq_model_get_info(packed, &info);
       assert_true(info.packed);
@@ -101,7 +101,7 @@ static void every_golden_model(void **state) {
     char *folder = gptvq_join_path(root, entry->d_name);
     if (entry->d_name[0] != '.' && gptvq_is_folder(folder)) {
       gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
-      gptvq_quantize_report report;
+      gptvq_quantize_report report = {.size = sizeof report};
       gptvq_error error = {0};
       gptvq_model *model, *original;
       gptvq_session *session;
@@ -179,7 +179,7 @@ static void watch_log(void *user, gptvq_log_level level, const char *line) {
 
 static gptvq_status watched(const char *in, const char *out, const gptvq_quantize_options *o, watcher *w,
                             gptvq_quantize_report *report, gptvq_error *error) {
-  gptvq_callbacks callbacks = {w, watch_log, watch_progress};
+  gptvq_callbacks callbacks = {sizeof callbacks, w, watch_log, watch_progress};
   return gptvq_quantize(in, out, o, &callbacks, report, error);
 }
 
@@ -196,7 +196,7 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
     const size_t stops[] = {8, 17, 1, 7, 14, 21};
     for (size_t s = 0; s < (variant == 0 ? 6u : 2u); s++) {
       watcher w = {.stop_after = stops[s]};
-      gptvq_quantize_report report = {0};
+      gptvq_quantize_report report = {.size = sizeof report};
       assert_int_equal(watched("llama", "cut", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
       assert_int_equal(w.layers, stops[s]);
       assert_false(gptvq_path_exists("cut"));

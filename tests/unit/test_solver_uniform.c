@@ -178,7 +178,7 @@ static void bad_input_is_named(void **state) {
   gptvq_error err;
   gptvq_factor *f;
   gptvq_layer_result r;
-  gptvq_callbacks callbacks = {.log = keep_log};
+  gptvq_callbacks callbacks = {.size = sizeof callbacks, .log = keep_log};
   w[2 * COLS + 5] = NAN;
   assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, NULL, &o, NULL, &r, &err),
                    GPTVQ_ERROR_NUMERIC);
@@ -324,7 +324,7 @@ static void dead_columns_have_no_say(void **state) {
   (void)state;
   enum { ROWS = 8, COLS = 64 };
   double *h = random_hessian(COLS, 128, 7);
-  gptvq_callbacks callbacks = {.log = keep_log};
+  gptvq_callbacks callbacks = {.size = sizeof callbacks, .log = keep_log};
   for (size_t i = 0; i < COLS; i++)
     for (size_t c = 0; c < COLS; c++)
       if (is_dead(c)) h[c * COLS + i] = h[i * COLS + c] = 0.0;

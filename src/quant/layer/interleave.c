@@ -126,7 +126,7 @@ gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
   size_t making = l.points_bytes + gptvq_em_scratch(rows, lanes, q->dim, q->k);
   size_t assigning = l.beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float);
   l.scratch_bytes = gptvq_round_up(gptvq_max_size(making, assigning), 64);
-  size_t threads = (size_t)gptvq_get_threads();
+  size_t threads = gptvq_thread_count();
   l.scratch = gptvq_alloc(threads, l.scratch_bytes);
   l.live = gptvq_alloc(widest, sizeof *l.live);
   if (l.scratch == NULL || l.live == NULL) {

@@ -93,7 +93,7 @@ static void sweep_stripes(void *context, size_t begin, size_t end, size_t thread
 }
 
 gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err) {
-  size_t n = q->padded, threads = (size_t)gptvq_get_threads();
+  size_t n = q->padded, threads = gptvq_thread_count();
   sweep s = {.q = q, .table_floats = q->dim * gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES)};
   s.tables = gptvq_alloc(threads, s.table_floats * sizeof *s.tables);
   s.gain = gptvq_alloc_zero(q->stripes, sizeof *s.gain);

@@ -115,8 +115,8 @@ static void ridge_rows(void *context, size_t begin, size_t end, size_t thread) {
 
 gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
   enum { B = GPTVQ_BATCH };
-  size_t n = q->padded, threads = (size_t)gptvq_get_threads(),
-         padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES), d = q->dim;
+  size_t n = q->padded, threads = gptvq_thread_count(), padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES),
+         d = q->dim;
   search s = {.q = q, .beam_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64)};
   s.memory_bytes =
       gptvq_round_up(s.beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);

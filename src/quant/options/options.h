@@ -16,6 +16,11 @@ static inline bool gptvq_is_uniform(const gptvq_quantize_options *options) {
   return options->method == GPTVQ_METHOD_GPTQ || options->method == GPTVQ_METHOD_RTN;
 }
 
+/* The caller's options, those beyond its struct at their defaults; NULL: all at their defaults. */
+gptvq_status gptvq_options_take(const gptvq_quantize_options *given, gptvq_quantize_options *own,
+                                gptvq_error *err);
+/* The rows of the table, one after the other. */
+const gptvq_field *gptvq_fields(size_t *count);
 /* Each member by itself: within its row's range, one of its choices. GPTVQ_ERROR_ARGUMENT naming the first
  * that is not. */
 gptvq_status gptvq_fields_check(const gptvq_quantize_options *options, gptvq_error *err);

@@ -75,29 +75,23 @@ double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_quantize_option
   double stream =
       4.0 * (double)options->calib_samples * (double)options->calib_length * (double)model->config.hidden;
   double streams = stream * (two_streams ? 2.0 : 1.0) + (options->finetune_block_steps > 0 ? stream : 0.0);
-  double packed = 0.0, peak = 0.0, square[4] = {0.0};
+  double packed = 0.0, peak = 0.0, square[GPTVQ_INPUTS] = {0.0};
   for (size_t i = 0; i < block->linear_count; i++)
     packed += options->bits / 8.0 * (double)block->linears[i].rows * (double)block->linears[i].cols;
-  const size_t *const attention[2] = {block->qkv.linear, &block->o};
-  for (size_t i = 0; i < 2; i++)
-    square[i] =
-        8.0 * (double)block->linears[attention[i][0]].cols * (double)block->linears[attention[i][0]].cols;
-  for (size_t e = 0; e < block->mlp_count; e++) {
-    double in = (double)block->linears[block->mlps[e].input.linear[0]].cols,
-           out = (double)block->linears[block->mlps[e].down].cols;
-    square[2] += 8.0 * in * in;
-    square[3] += 8.0 * out * out;
-  }
+  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
+    for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
+      const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
+      double cols = (double)block->linears[readers.linear[0]].cols;
+      square[i] += 8.0 * cols * cols;
+    }
   double all = square[0] + square[1] + square[2] + square[3];
-  for (size_t i = 0; i < 2 + 2 * block->mlp_count; i++) {
-    const gptvq_mlp *mlp = i < 2 ? NULL : &block->mlps[(i - 2) / 2];
-    size_t which = i < 2 ? i : 2 + i % 2;
-    const size_t *linears = i < 2 ? attention[i] : which == 2 ? mlp->input.linear : &mlp->down;
-    size_t count = i == 0 ? block->qkv.count : which == 2 ? mlp->input.count : 1;
-    double here = input_peak(&r, block, linears, count, which == 1 || which == 3,
-                             options->true_sequential ? square[which] : all);
-    if (here > peak) peak = here;
-  }
+  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
+    for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
+      const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
+      double here = input_peak(&r, block, readers.linear, readers.count, gptvq_input_is_last(i),
+                               options->true_sequential ? square[i] : all);
+      if (here > peak) peak = here;
+    }
   return streams + packed + peak +
          (double)gptvq_workspace_bytes(model, 1, options->calib_length, options->calib_length);
 }

@@ -33,7 +33,7 @@ typedef struct block_work {
 } block_work;
 
 static bool in_mlp(const input *in) { return in->kind >= GPTVQ_INPUT_GATE_UP; }
-static bool is_output(const input *in) { return in->kind == GPTVQ_INPUT_O || in->kind == GPTVQ_INPUT_DOWN; }
+static bool is_output(const input *in) { return gptvq_input_is_last(in->kind); }
 static const gptvq_linear *first_reader(const block_work *work, const input *in) {
   return &work->original->linears[in->readers.linear[0]];
 }
@@ -53,12 +53,6 @@ void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed) {
   linear->packed = *packed;
 }
 
-static void add_inputs(block_work *work, gptvq_block_input kind, size_t count) {
-  for (size_t e = 0; e < count; e++)
-    work->inputs[work->input_count++] =
-        (input){.readers = gptvq_input_readers(work->original, kind, e), .kind = kind};
-}
-
 static void release_work(block_work *work) {
   if (work->inputs != NULL)
     for (size_t i = 0; i < work->input_count; i++) {
@@ -74,17 +68,18 @@ static void release_work(block_work *work) {
 
 static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
   const gptvq_block *block = work->original;
-  size_t inputs = 2 + 2 * block->mlp_count;
+  size_t inputs = 0;
+  for (gptvq_block_input kind = 0; kind < GPTVQ_INPUTS; kind++) inputs += gptvq_input_count(block, kind);
   GPTVQ_TRY(gptvq_block_copy(block, &work->block, err));
   work->inputs = calloc(inputs, sizeof *work->inputs);
   work->observers = calloc(inputs + 2, sizeof *work->observers);
   work->solved = calloc(block->linear_count, sizeof *work->solved);
   if (work->inputs == NULL || work->observers == NULL || work->solved == NULL)
     return gptvq_fail_memory(err, "a block", inputs * sizeof *work->inputs);
-  add_inputs(work, GPTVQ_INPUT_QKV, 1);
-  add_inputs(work, GPTVQ_INPUT_O, 1);
-  add_inputs(work, GPTVQ_INPUT_GATE_UP, block->mlp_count);
-  add_inputs(work, GPTVQ_INPUT_DOWN, block->mlp_count);
+  for (gptvq_block_input kind = 0; kind < GPTVQ_INPUTS; kind++)
+    for (size_t e = 0; e < gptvq_input_count(block, kind); e++)
+      work->inputs[work->input_count++] =
+          (input){.readers = gptvq_input_readers(block, kind, e), .kind = kind};
   return GPTVQ_OK;
 }
 
@@ -225,7 +220,7 @@ done:
 /* Room for the inputs of an output layer, of as many windows as fit: what saves running the half again. */
 static void prepare_kept(block_work *work, const input *in) {
   const gptvq_pipeline *p = work->pipeline;
-  if (!is_output(in) || (in_mlp(in) && p->model->config.experts > 0)) return;
+  if (!is_output(in) || (in_mlp(in) && gptvq_block_routes(work->original))) return;
   size_t cols = first_reader(work, in)->cols;
   size_t window = gptvq_saturated_size(p->length, cols * sizeof(float));
   size_t windows = gptvq_min_size(p->samples, p->kept_budget / window);
@@ -243,7 +238,7 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
   if (p->guide != NULL)
     for (size_t i = begin; i < end; i++) weighted = gptvq_max_size(weighted, work->inputs[i].hessian.cols);
   if ((p->options->mismatch > 0.0 || p->options->mismatch_stream > 0.0) && p->x_original != NULL && !whole &&
-      end == begin + 1 && work->original->mlp_count == 1) {
+      end == begin + 1 && !gptvq_block_routes(work->original)) {
     size_t rows = is_output(first) ? linear->rows : 0;
     GPTVQ_TRY(gptvq_mismatch_init(&first->mismatch, linear->cols, rows, linear->name, err));
     reference = linear->cols + rows;

@@ -2,10 +2,12 @@
 #include <gptvq/layer.h>
 
 #include "base/memory.h"
+#include "base/sized.h"
 #include "calib/hessian.h"
 #include "linalg/gemm.h"
 #include "model/model_internal.h"
 #include "quant/layer/solver.h"
+#include "quant/options/options.h"
 #include "quant/run/pipeline.h"
 
 #include <string.h>
@@ -37,15 +39,15 @@ static gptvq_status pack(gptvq_packed_layer *layer, size_t rows, size_t cols, co
   gptvq_packed_sizes sizes;
   gptvq_packed_shape shape;
   gptvq_factor *factor = NULL;
-  gptvq_quantize_options_init(&o);
-  if (options != NULL) o = *options;
+  gptvq_callbacks own = {.size = sizeof own};
+  GPTVQ_TRY(gptvq_options_take(options, &o, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own, err));
   GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
   GPTVQ_TRY(gptvq_layer_shape(rows, cols, &o, &shape, err)); /* sizes are checked before any work */
   GPTVQ_TRY(gptvq_blas_init(err));
-  if (hessian != NULL)
-    GPTVQ_TRY(gptvq_factor_create(layer->name, cols, hessian, &o, callbacks, &factor, err));
+  if (hessian != NULL) GPTVQ_TRY(gptvq_factor_create(layer->name, cols, hessian, &o, &own, &factor, err));
   gptvq_status status =
-      gptvq_solve_layer(layer->name, rows, cols, weights, factor, &o, callbacks, &layer->result, err);
+      gptvq_solve_layer(layer->name, rows, cols, weights, factor, &o, &own, &layer->result, err);
   gptvq_factor_destroy(factor);
   if (status != GPTVQ_OK) return status;
   layer->linear = (gptvq_linear){.name = layer->name, .rows = rows, .cols = cols};
@@ -76,7 +78,7 @@ void gptvq_packed_layer_destroy(gptvq_packed_layer *layer) {
 }
 
 void gptvq_packed_layer_get_info(const gptvq_packed_layer *layer, gptvq_layer_info *info) {
-  *info = layer->info;
+  gptvq_give_struct(&layer->info, sizeof layer->info, info);
 }
 
 void gptvq_packed_layer_decode(const gptvq_packed_layer *layer, float *weights) {

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "base/sized.h"
 #include "linalg/gemm.h"
 #include "train/guide.h"
 #include "quant/run/head.h"
@@ -37,7 +38,8 @@ typedef struct run {
 } run;
 
 static gptvq_status open_input(run *r, gptvq_error *err) {
-  gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
+  gptvq_model_options options = {
+      .size = sizeof options, .compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
   const json_t *before =
       json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
@@ -99,13 +101,13 @@ done:
 
 /* Does anything need the original model's activations? Nothing does in models with experts. */
 static bool both_streams(const run *r) {
-  if (r->model->blocks[0].mlp_count != 1) return false;
-  if (r->options.finetune_block_steps > 0 && r->model->config.experts == 0) return true;
+  if (gptvq_model_routes(r->model)) return false;
+  if (r->options.finetune_block_steps > 0) return true;
   return r->options.true_sequential && (r->options.mismatch > 0.0 || r->options.mismatch_stream > 0.0);
 }
 
 /* Are tokens weighted by the gradients of the loss? Not in models with experts. */
-static bool guided(const run *r) { return r->options.guide > 0.0 && r->model->blocks[0].mlp_count == 1; }
+static bool guided(const run *r) { return r->options.guide > 0.0 && !gptvq_model_routes(r->model); }
 
 static gptvq_status check_memory(const run *r, gptvq_error *err) {
   size_t tokens = r->options.calib_samples * r->options.calib_length * (both_streams(r) ? 2 : 1), bytes;
@@ -149,7 +151,7 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
   if (r->options.allocate == 0 || r->options.method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
-  if (r->model->blocks[0].mlp_count != 1) {
+  if (gptvq_model_routes(r->model)) {
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
               "bits are not allocated by sensitivity in models with experts: all layers get the same size");
     return GPTVQ_OK;
@@ -334,7 +336,7 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_tuned_block tuned = {0};
     bool tune =
-        r->options.finetune_block_steps > 0 && r->pipeline.x_original != NULL && block->mlp_count == 1;
+        r->options.finetune_block_steps > 0 && r->pipeline.x_original != NULL && !gptvq_block_routes(block);
     gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
                                : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
@@ -371,12 +373,13 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
 
 /* What the folder says of itself, opened as any reader will. */
 static gptvq_status report_folder(const char *folder, gptvq_quantize_report *report, gptvq_error *err) {
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
   gptvq_model *packed;
-  GPTVQ_TRY(gptvq_model_open(folder, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &packed, err));
+  GPTVQ_TRY(gptvq_model_open(folder, &open, &packed, err));
   double sum = 0;
   size_t layers = gptvq_model_layer_count(packed);
   for (size_t i = 0; i < layers; i++) {
-    gptvq_layer_info info;
+    gptvq_layer_info info = {.size = sizeof info};
     gptvq_model_get_layer(packed, i, &info);
     sum += info.error;
   }
@@ -416,7 +419,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
   GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, -1, err));
-  if (r->options.finetune_steps > 0 && r->model->config.experts == 0) GPTVQ_TRY(finetune(r, report, err));
+  if (r->options.finetune_steps > 0 && !gptvq_model_routes(r->model)) GPTVQ_TRY(finetune(r, report, err));
   GPTVQ_TRY(report_folder(r->out.work, report, err));
   GPTVQ_TRY(
       gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, report->bits_per_value, err));
@@ -461,7 +464,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }
   report->blocks_resumed = r->state.blocks;
-  if (tunes && r->model->config.experts > 0)
+  if (tunes && gptvq_model_routes(r->model))
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
               "fine-tuning of mixture-of-experts models is not supported: left out");
   GPTVQ_TRY(replay_finished(r, err));
@@ -474,12 +477,17 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
                             gptvq_error *err) {
   if (model_dir == NULL || options == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
+  gptvq_callbacks own_callbacks = {.size = sizeof own_callbacks};
+  gptvq_quantize_options own;
+  GPTVQ_TRY(gptvq_options_take(options, &own, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own_callbacks, err));
+  GPTVQ_TRY(gptvq_check_result("gptvq_quantize_report", report, err));
   double start = gptvq_clock(), cpu_start = gptvq_cpu_seconds();
   gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
-  run r = {.options = *options,
+  run r = {.options = own,
            .model_dir = model_dir,
            .out_dir = out_dir,
-           .callbacks = callbacks,
+           .callbacks = &own_callbacks,
            .out.lock = -1};
   gptvq_status status = quantize(&r, &result, err);
   if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
@@ -493,11 +501,11 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   gptvq_plan_release(&r.plan);
   gptvq_output_release(&r.out);
   gptvq_model_close(r.model);
-  if (status == GPTVQ_OK && report != NULL) {
+  if (status == GPTVQ_OK) {
     result.seconds = gptvq_clock() - start;
     result.cpu_seconds = gptvq_cpu_seconds() - cpu_start;
     result.peak_bytes = gptvq_peak_memory();
-    *report = result;
+    gptvq_give_struct(&result, sizeof result, report);
   }
   return status;
 }

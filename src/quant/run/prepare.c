@@ -48,7 +48,7 @@ gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output
   /* the tensors appear last, and whole; the configuration may be gone before them */
   if (!gptvq_path_exists(tensors) || !gptvq_path_exists(config))
     GPTVQ_TRY(write_folder(model, out, folder, options, calibration, output_bytes, callbacks, err));
-  const gptvq_model_options open = {.compute = GPTVQ_COMPUTE_FP32};
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
   return gptvq_model_open(folder, &open, prepared, err);
 }
 

@@ -1,5 +1,6 @@
 /* Which tensors of a model change, and how. */
 #include "base/memory.h"
+#include "checkpoint/names.h"
 #include "quant/transform/internal.h"
 
 #include <stdarg.h>
@@ -129,7 +130,7 @@ static gptvq_status add_attention(const builder *b, const gptvq_block *block, gp
     gptvq_edit change = plain;
     if (residual != NULL) {
       change.across = residual;
-      change.gain = block->attention_norm;
+      change.gain = block->norms[GPTVQ_NORM_ATTENTION];
     }
     if (i + 1 == block->qkv.count) { /* v, or the end of q | k | v */
       size_t first = block->qkv.count == 1 ? q + kv : 0;
@@ -175,7 +176,7 @@ static gptvq_status add_mlp(const builder *b, const gptvq_block *block, size_t e
     order = t->mlp_order + (block->index * block->mlp_count + expert) * c->intermediate;
   gptvq_edit change = plain;
   change.across = residual;
-  change.gain = residual != NULL ? block->mlp_norm : NULL;
+  change.gain = residual != NULL ? block->norms[GPTVQ_NORM_MLP] : NULL;
   change.row_order = order;
   change.order_count = c->intermediate;
   change.order_parts = mlp->input.count == 1 ? 2 : 1; /* gate | up in one */
@@ -203,19 +204,23 @@ static gptvq_status add_all(const builder *b, gptvq_error *err) {
     if (t->residual.n == 0) continue;
     gptvq_edit router = plain;
     router.across = &t->residual;
-    router.gain = block->mlp_norm;
-    if (block->mlp_count > 1) GPTVQ_TRY(add(b, router, NULL, err, "%s.weight", block->router.name));
-    GPTVQ_TRY(add(b, ones, NULL, err, "model.layers.%zu.input_layernorm.weight", i));
-    GPTVQ_TRY(add(b, ones, NULL, err, "model.layers.%zu.post_attention_layernorm.weight", i));
+    router.gain = block->norms[GPTVQ_NORM_MLP];
+    if (block->router.weights != NULL) GPTVQ_TRY(add(b, router, NULL, err, "%s.weight", block->router.name));
+    static const gptvq_norm_place folded[] = {GPTVQ_NORM_ATTENTION, GPTVQ_NORM_MLP};
+    for (size_t n = 0; n < sizeof folded / sizeof folded[0]; n++) {
+      char name[GPTVQ_TENSOR_NAME];
+      gptvq_block_name(i, model->arch->norms[folded[n]], ".weight", name);
+      GPTVQ_TRY(add(b, ones, NULL, err, "%s", name));
+    }
   }
   if (t->residual.n == 0) return GPTVQ_OK;
-  static const char embedding[] = "model.embed_tokens.weight";
+  static const char embedding[] = GPTVQ_NAME_EMBEDDING ".weight";
   gptvq_edit table = same;
   table.across = &t->residual;
   GPTVQ_TRY(add(b, table, NULL, err, "%s", embedding));
   table.gain = model->final_norm;
-  GPTVQ_TRY(add(b, table, model->config.tie_embeddings ? embedding : NULL, err, "lm_head.weight"));
-  return add(b, ones, NULL, err, "model.norm.weight");
+  GPTVQ_TRY(add(b, table, model->config.tie_embeddings ? embedding : NULL, err, GPTVQ_NAME_HEAD ".weight"));
+  return add(b, ones, NULL, err, GPTVQ_NAME_FINAL_NORM ".weight");
 }
 
 gptvq_status gptvq_edits_create(const gptvq_transform *transform, gptvq_edits *edits, gptvq_error *err) {
