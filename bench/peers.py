@@ -11,6 +11,8 @@ import argparse, csv, ctypes, json, os, statistics, subprocess, sys, time
 SHAPES = {
     "llama-2-7b": dict(hidden=4096, mlp=11008, heads=32, kv_heads=32, vocab=32000, depth=32),
     "mistral-7b": dict(hidden=4096, mlp=14336, heads=32, kv_heads=8, vocab=32000, depth=32),
+    "llama-3.2-1b": dict(hidden=2048, mlp=8192, heads=32, kv_heads=8, vocab=128256, depth=16),
+    "llama-3.2-3b": dict(hidden=3072, mlp=8192, heads=24, kv_heads=8, vocab=128256, depth=28),
     "stories": dict(hidden=256, mlp=768, heads=8, kv_heads=4, vocab=1024, depth=4),
 }
 PACKED = {  # name: options of gptvq bench make-model
@@ -73,11 +75,11 @@ def write_gguf(path, shape, layers, kind):
 class Gptvq:
     """A model folder through libgptvq: one session, of a model of its own or of another one's."""
     class Options(ctypes.Structure):
-        _fields_ = [("compute", ctypes.c_int), ("head_bits", ctypes.c_uint), ("callbacks", ctypes.c_void_p)]
+        _fields_ = [("size", ctypes.c_size_t), ("compute", ctypes.c_int), ("head_bits", ctypes.c_uint), ("callbacks", ctypes.c_void_p)]
 
-    class Info(ctypes.Structure):
-        _fields_ = [("architecture", ctypes.c_char * 64), ("sizes", ctypes.c_size_t * 9), ("counts", ctypes.c_uint64 * 4),
-                    ("bits_per_value", ctypes.c_double), ("rest", ctypes.c_byte * 256)]
+    class Info(ctypes.Structure): # its beginning
+        _fields_ = [("size", ctypes.c_size_t), ("architecture", ctypes.c_char * 64), ("sizes", ctypes.c_size_t * 9), ("counts", ctypes.c_uint64 * 4),
+                    ("bits_per_value", ctypes.c_double)]
 
     class Error(ctypes.Structure):
         _fields_ = [("status", ctypes.c_int), ("message", ctypes.c_char * 1024)]
@@ -101,13 +103,13 @@ class Gptvq:
 
     def __init__(self, path, positions, shared=None):
         self.error, self.session, self.model = self.Error(), ctypes.c_void_p(), ctypes.c_void_p()
-        options = self.Options(0, 0, None)  # the defaults
+        options = self.Options(ctypes.sizeof(self.Options))  # the defaults
         if shared:
             self.model = shared.model
         else:
             self.check(self.library.gptvq_model_open(path.encode(), ctypes.byref(options), ctypes.byref(self.model), ctypes.byref(self.error)))
         self.check(self.library.gptvq_session_create(self.model, positions, ctypes.byref(self.session), ctypes.byref(self.error)))
-        info = self.Info()
+        info = self.Info(ctypes.sizeof(self.Info))
         self.library.gptvq_model_get_info(self.model, ctypes.byref(info))
         self.bits, self.context = info.bits_per_value, info.sizes[self.CONTEXT]
         self.logits = (ctypes.c_float * info.sizes[self.VOCAB])()

@@ -3,7 +3,7 @@
 # gnuplot, a picture.
 #
 #   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b,stories] [--rounds N] [--prompt-rounds N] [--threads N] [--prompt N] [--tokens N]
-#                                 [--formats PART,…]        rows of shapes that are not measured stay in the table
+#                                 [--formats PART,…]        rows of shapes that are not measured stay in the table; llama-3.2-1b and -3b are known too
 #
 # A real model (Llama or Mistral) beside GGUF files that llama.cpp makes of the same folder: bench/models/<cpu>-<model>.csv and a table of docs/RESULTS.md:
 #
