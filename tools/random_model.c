@@ -61,6 +61,7 @@ typedef struct linear_figures {
 
 typedef struct job {
   const gptvq_random_model *model;
+  gptvq_resolved format;
   const figures *shape;
   const gptvq_arch *arch;
   gptvq_output out;
@@ -119,7 +120,7 @@ static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p,
   gptvq_packed_sizes sizes;
   memset(p, 0, sizeof *p);
   *block = NULL;
-  GPTVQ_TRY(gptvq_layer_shape(f->rows, f->cols, &j->model->format, &p->shape, err));
+  GPTVQ_TRY(gptvq_layer_shape(f->rows, f->cols, &j->format, &p->shape, err));
   p->shape.svd_rank = 0; /* the same speed: factored codebooks are multiplied out when a model is opened */
   gptvq_packed_measure(&p->shape, &sizes);
   bool vq = p->shape.kind == GPTVQ_PACKED_VQ;
@@ -295,13 +296,12 @@ static gptvq_status write_all(job *j, gptvq_error *err) {
 gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir,
                                       gptvq_error *err) {
   job j = {.model = model, .state = model->seed};
-  gptvq_quantize_options format = model->format;
   for (size_t i = 0; i < KNOWN && j.shape == NULL; i++)
     if (strcmp(known[i].name, model->shape) == 0) j.shape = &known[i];
   if (j.shape == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there is no model shape %s", model->shape);
   j.arch = gptvq_find_arch(j.shape->architecture);
-  if (!model->dense) GPTVQ_TRY(gptvq_quantize_options_resolve(&format, err));
+  if (!model->dense) GPTVQ_TRY(gptvq_resolve(&model->format, &j.format, err));
   gptvq_status status = gptvq_output_check(out_dir, NULL, model->force, 0, &j.out, err);
   if (status == GPTVQ_OK) status = gptvq_output_start(&j.out, "make-model", model->force, err);
   if (status == GPTVQ_OK) {

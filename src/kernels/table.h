@@ -22,6 +22,9 @@ typedef struct gptvq_kernel_table {
   void (*packed_matvec)(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
   /* int8 codes of the rows of a tile in column order, padding indices included */
   void (*tile_codes)(const gptvq_tile *tile, int8_t *codes, size_t stride);
+  /* What kernels want to know of all units of n indices: to plan, GPTVQ_I8_PLAN_BYTES, 64-byte aligned. NULL:
+   * nothing */
+  void (*i8_plan)(unsigned bits, size_t n, void *plan);
   void (*i8_tile)(const gptvq_i8_tile *tile);
   /* out[i] = the 16 sums at sums + 16 i (64-byte aligned), folded as i8.h says, i < n */
   void (*i8_fold)(const float *sums, size_t n, float *out);

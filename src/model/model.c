@@ -2,8 +2,8 @@
 #include "base/memory.h"
 #include "base/sized.h"
 #include "checkpoint/names.h"
-#include "model/loader.h"
 #include "model/layer/rope.h"
+#include "model/loader.h"
 
 #include <math.h>
 #include <stdio.h>

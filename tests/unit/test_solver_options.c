@@ -143,7 +143,8 @@ static void absurd_values_are_named(void **state) {
 static gptvq_packed_shape shape_of(size_t rows, size_t cols, const gptvq_quantize_options *o) {
   gptvq_packed_shape shape;
   gptvq_error err = {.message = ""};
-  if (gptvq_layer_shape(rows, cols, o, &shape, &err) != GPTVQ_OK)
+  gptvq_resolved r;
+  if (gptvq_resolve(o, &r, &err) != GPTVQ_OK || gptvq_layer_shape(rows, cols, &r, &shape, &err) != GPTVQ_OK)
     fail_msg("%zu x %zu: %s", rows, cols, err.message);
   return shape;
 }

@@ -209,12 +209,15 @@ static void the_function_stays(void **state) {
         o.act_order = act_order;
         o.seed = 5;
         o.dim = (const unsigned[4]){2, 1, 4, 2}[rotate];
-        assert_int_equal(gptvq_transform_wanted(&o), rotate != 0 || act_order == 3);
+        gptvq_resolved resolved;
+        ok(gptvq_resolve(&o, &resolved, err));
+        assert_int_equal(gptvq_transform_wanted(&resolved), rotate != 0 || act_order == 3);
         gptvq_transform transform;
         uint64_t bytes, counted = 0;
         ok(gptvq_remove_tree("changed", err));
         ok(gptvq_make_folder("changed", err));
-        ok(gptvq_transform_create(model, &o, 1, g.count, g.ids, NULL, &transform, err));
+        ok(gptvq_transform_create(model, &resolved, &(gptvq_token_windows){1, g.count, g.ids}, NULL,
+                                  &transform, err));
         ok(gptvq_transform_bytes(&transform, &bytes, err));
         ok(gptvq_transform_write(&transform, "changed", NULL, err));
         gptvq_transform_release(&transform);
@@ -257,10 +260,12 @@ static void orders_are_exact(void **state) {
   int32_t tokens[48];
   gptvq_quantize_options_init(&o);
   o.act_order = 3;
+  gptvq_resolved resolved;
+  ok(gptvq_resolve(&o, &resolved, err));
   for (int32_t i = 0; i < 48; i++) tokens[i] = (i * 29 + 3) % TINY_VOCAB;
   ok(gptvq_model_open("qwen2", &in_fp32, &model, err));
   ok(gptvq_make_folder("ordered", err));
-  ok(gptvq_transform_create(model, &o, 2, 24, tokens, NULL, &transform, err));
+  ok(gptvq_transform_create(model, &resolved, &(gptvq_token_windows){2, 24, tokens}, NULL, &transform, err));
   ok(gptvq_transform_write(&transform, "ordered", NULL, err));
   ok(gptvq_checkpoint_open("ordered", NULL, &changed, err));
   size_t moved = 0;

@@ -263,5 +263,5 @@ static json_t *collect(const gptvq_quantize_options *options, bool data) {
   return object;
 }
 
-json_t *gptvq_options_json(const gptvq_quantize_options *options) { return collect(options, false); }
-json_t *gptvq_options_data_json(const gptvq_quantize_options *options) { return collect(options, true); }
+json_t *gptvq_options_json(const gptvq_resolved *options) { return collect(&options->options, false); }
+json_t *gptvq_options_data_json(const gptvq_resolved *options) { return collect(&options->options, true); }
