@@ -15,6 +15,7 @@ format: base
 kernels: base format
 checkpoint: base format kernels
 text: base
+text/template: base text
 model: base linalg format kernels checkpoint
 eval: base linalg kernels checkpoint text model
 calib: base linalg linalg/solve kernels text model

@@ -3,6 +3,7 @@
 #define GPTVQ_GPTVQ_H
 #include <gptvq/status.h>
 #include <gptvq/tokenizer.h>
+#include <gptvq/chat.h>
 #include <gptvq/model.h>
 #include <gptvq/eval.h>
 #include <gptvq/quantize.h>

@@ -5,9 +5,9 @@
  * The library never exits, aborts or prints.
  *
  * Structs of options either mean the defaults when they are all zero (gptvq_model_options, gptvq_callbacks,
- * gptvq_eval_options), or have an init function that is called first (gptvq_quantize_options_init,
- * gptvq_sampler_init, gptvq_random_model_init, gptvq_kernel_bench_init). Every function that ends in
- * _destroy, _close or _free takes NULL and then does nothing. */
+ * gptvq_eval_options, gptvq_chat_request), or have an init function that is called first
+ * (gptvq_quantize_options_init, gptvq_sampler_init, gptvq_random_model_init, gptvq_kernel_bench_init). Every
+ * function that ends in _destroy, _close or _free takes NULL and then does nothing. */
 #ifndef GPTVQ_STATUS_H
 #define GPTVQ_STATUS_H
 

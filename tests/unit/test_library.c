@@ -42,6 +42,7 @@ static void null_may_be_destroyed(void **state) {
   gptvq_session_destroy(NULL);
   gptvq_packed_layer_destroy(NULL);
   gptvq_tokenizer_close(NULL);
+  gptvq_chat_close(NULL);
   gptvq_text_stream_destroy(NULL);
   gptvq_free(NULL);
 }
