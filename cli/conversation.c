@@ -40,47 +40,57 @@ static int encode(const gptvq_conversation *c, int32_t **ids, size_t *count) {
 }
 
 /* Do these ids say less when special tokens are left out? */
-static bool has_special(const gptvq_tokenizer *tokenizer, const int32_t *ids, size_t count) {
+static int look_for_special(const gptvq_tokenizer *tokenizer, const int32_t *ids, size_t count, bool *found) {
+  gptvq_error err;
   char *all = NULL, *plain = NULL;
-  size_t all_size, plain_size;
-  bool special = gptvq_tokenizer_decode(tokenizer, ids, count, 0, &all, &all_size, NULL) == GPTVQ_OK &&
-                 gptvq_tokenizer_decode(tokenizer, ids, count, 1, &plain, &plain_size, NULL) == GPTVQ_OK &&
-                 plain_size < all_size;
+  size_t all_size = 0, plain_size = 0;
+  bool failed = gptvq_tokenizer_decode(tokenizer, ids, count, 0, &all, &all_size, &err) != GPTVQ_OK ||
+                gptvq_tokenizer_decode(tokenizer, ids, count, 1, &plain, &plain_size, &err) != GPTVQ_OK;
   gptvq_free(all);
   gptvq_free(plain);
-  return special;
+  *found = plain_size < all_size;
+  return failed ? gptvq_cli_fail(&err) : 0;
 }
 
-static void warn_special(const gptvq_conversation *c, const char *text, size_t size) {
+static int warn_special(const gptvq_conversation *c, const char *text, size_t size) {
+  gptvq_error err;
   int32_t *ids;
   size_t count;
-  if (gptvq_tokenizer_encode(c->writer.tokenizer, text, size, 0, &ids, &count, NULL) != GPTVQ_OK) return;
-  if (has_special(c->writer.tokenizer, ids, count))
-    gptvq_cli_warn("the text holds special tokens of the model, which it takes for the template's own");
+  bool found;
+  if (gptvq_tokenizer_encode(c->writer.tokenizer, text, size, 0, &ids, &count, &err) != GPTVQ_OK)
+    return gptvq_cli_fail(&err);
+  int code = look_for_special(c->writer.tokenizer, ids, count, &found);
   gptvq_free(ids);
+  if (code == 0 && found)
+    gptvq_cli_warn("the text holds special tokens of the model, which it takes for the template's own");
+  return code;
 }
 
 /* The special token that the template puts behind an answer: models whose files name another EOS end their
  * turns with it all the same. */
-static int32_t find_end_of_turn(const gptvq_conversation *c) {
-  static const char answer[] = "(answer)", messages[] =
-                                               "[{\"role\": \"user\", \"content\": \"x\"}, "
-                                               "{\"role\": \"assistant\", \"content\": \"(answer)\"}]";
+static int find_end_of_turn(gptvq_conversation *c) {
+  static const char said[] = "(answer)", messages[] = "[{\"role\": \"user\", \"content\": \"x\"}, "
+                                                      "{\"role\": \"assistant\", \"content\": \"(answer)\"}]";
   const gptvq_chat_request request = {.messages = messages, .messages_size = sizeof messages - 1};
+  gptvq_error err;
   char *text;
   size_t size, count = 0;
-  int32_t *ids = NULL, end = -1;
-  if (gptvq_chat_render(c->chat, &request, &text, &size, NULL) != GPTVQ_OK) return -1;
-  const char *behind = strstr(text, answer);
-  if (behind != NULL) behind += strlen(answer);
-  if (behind != NULL &&
-      gptvq_tokenizer_encode(c->writer.tokenizer, behind, strlen(behind), 0, &ids, &count, NULL) ==
-          GPTVQ_OK &&
-      count > 0 && has_special(c->writer.tokenizer, ids, 1))
-    end = ids[0];
-  gptvq_free(ids);
+  int32_t *ids = NULL;
+  bool found = false;
+  gptvq_status status = gptvq_chat_render(c->chat, &request, &text, &size, &err);
+  if (status == GPTVQ_ERROR_MEMORY) return gptvq_cli_fail(&err);
+  if (status != GPTVQ_OK) return 0; /* it may like what is really said better */
+  const char *behind = strstr(text, said);
+  if (behind != NULL) {
+    behind += strlen(said);
+    status = gptvq_tokenizer_encode(c->writer.tokenizer, behind, strlen(behind), 0, &ids, &count, &err);
+  }
   gptvq_free(text);
-  return end;
+  int code = status == GPTVQ_OK ? 0 : gptvq_cli_fail(&err);
+  if (count > 0) code = look_for_special(c->writer.tokenizer, ids, 1, &found);
+  if (found) c->writer.end_of_turn = ids[0];
+  gptvq_free(ids);
+  return code;
 }
 
 /* ---- the conversation ---- */
@@ -98,10 +108,10 @@ int gptvq_conversation_open(gptvq_conversation *c, const char *path) {
   }
   if (c->context == 0) c->context = limit < 4096 ? limit : 4096;
   w->keep = true;
-  w->end_of_turn = find_end_of_turn(c);
   c->messages = json_array();
   if (c->messages == NULL) return out_of_memory();
-  code = gptvq_cli_writer_start(w, c->context);
+  code = find_end_of_turn(c);
+  if (code == 0) code = gptvq_cli_writer_start(w, c->context);
   if (code == 0 && c->system != NULL) code = gptvq_conversation_set_system(c, c->system, strlen(c->system));
   return code;
 }
@@ -205,8 +215,8 @@ int gptvq_conversation_say(gptvq_conversation *c, const char *text, size_t size)
   json_t *said = message("user", text, size, &code);
   if (said == NULL) return code;
   if (json_array_append_new(c->messages, said) != 0) return out_of_memory();
-  warn_special(c, text, size);
-  code = answer(c);
+  code = warn_special(c, text, size);
+  if (code == 0) code = answer(c);
   if (code == 0 && w->generated > 0) {
     json_t *answered = message("assistant", w->text != NULL ? w->text : "", w->text_size, &code);
     if (answered != NULL && json_array_append_new(c->messages, answered) != 0) code = out_of_memory();

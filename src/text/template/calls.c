@@ -161,14 +161,14 @@ static gptvq_value call_strftime(gptvq_tpl *t, gptvq_value self, const gptvq_arg
 }
 
 gptvq_value gptvq_tpl_global(gptvq_tpl *t, gptvq_string name) {
-  static gptvq_method functions[] = {{.name = "range", .call = call_range},
-                                     {.name = "dict", .call = call_dict},
-                                     {.name = "namespace", .call = call_namespace},
-                                     {.name = "raise_exception", .call = call_raise},
-                                     {.name = "strftime_now", .call = call_strftime},
-                                     {.name = "cycler"},
-                                     {.name = "joiner"},
-                                     {.name = "lipsum"}};
+  static const gptvq_method functions[] = {{.name = "range", .call = call_range},
+                                           {.name = "dict", .call = call_dict},
+                                           {.name = "namespace", .call = call_namespace},
+                                           {.name = "raise_exception", .call = call_raise},
+                                           {.name = "strftime_now", .call = call_strftime},
+                                           {.name = "cycler"},
+                                           {.name = "joiner"},
+                                           {.name = "lipsum"}};
   for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
     if (gptvq_string_is(name, functions[i].name))
       return (gptvq_value){GPTVQ_FUNCTION, {.method = &functions[i]}};

@@ -83,7 +83,7 @@ struct gptvq_value {
     const gptvq_absent *absent;
     gptvq_loop *loop;
     gptvq_macro *macro;
-    gptvq_method *method; /* also of a function, without an object */
+    const gptvq_method *method; /* also of a function, without an object */
   } as;
 };
 
