@@ -91,6 +91,8 @@ static gptvq_value make_dict(gptvq_tpl *t, gptvq_kind kind, const gptvq_args *ar
   gptvq_value out = gptvq_tpl_dict_new(t, kind);
   if (args->positional > 1)
     gptvq_tpl_fail(t, GPTVQ_ERROR_DATA, "dict expected at most 1 argument, got %zu", args->positional);
+  if (args->positional == 1 && args->values[0].kind == GPTVQ_UNDEFINED)
+    gptvq_tpl_fail_undefined(t, args->values[0]);
   if (args->positional == 1 && args->values[0].kind == GPTVQ_DICT) {
     const gptvq_dict *from = args->values[0].as.dict;
     for (size_t i = 0; i < from->count; i++)

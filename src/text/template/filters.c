@@ -4,6 +4,7 @@
 #include "text/template/strings.h"
 #include "text/utf8.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -158,7 +159,7 @@ static gptvq_value filter_tojson(gptvq_tpl *t, gptvq_value self, const gptvq_arg
 static bool parse_number(gptvq_tpl *t, gptvq_string s, gptvq_value *out) {
   char text[64];
   s = gptvq_tpl_strip(t, s, GPTVQ_STRING(""), true, true);
-  if (s.size == 0 || s.size >= sizeof text) return false;
+  if (s.size == 0) return false;
   bool real = false;
   size_t size = 0;
   for (size_t i = 0; i < s.size; i++) {
@@ -166,13 +167,16 @@ static bool parse_number(gptvq_tpl *t, gptvq_string s, gptvq_value *out) {
     if (c == '_' && i > 0 && i + 1 < s.size) continue;
     if (strchr("+-.eE", c) == NULL && (c < '0' || c > '9')) return false;
     real = real || c == '.' || c == 'e' || c == 'E';
-    text[size++] = c;
+    if (size < sizeof text) text[size++] = c;
   }
+  if (size == sizeof text) gptvq_tpl_fail(t, GPTVQ_ERROR_UNSUPPORTED, "a number of too many digits");
   text[size] = '\0';
   if (memchr(text, '\0', size) != NULL) return false;
   char *end;
   if (!real) {
+    errno = 0;
     long long value = strtoll(text, &end, 10);
+    if (errno == ERANGE) gptvq_tpl_fail(t, GPTVQ_ERROR_UNSUPPORTED, "an integer of more than 64 bits");
     *out = gptvq_int(value);
   } else {
     *out = gptvq_float(strtod(text, &end));

@@ -231,6 +231,8 @@ static void lex_number(lexer *l) {
       end = digits;
     }
   }
+  if (!real && decimal && looking_at(l, begin, "0")) /* zeros are a number of their own */
+    for (end = begin; looking_at(l, end, "0") || looking_at(l, end, "_0"); end++) continue;
   if (end - begin >= sizeof text) bad(l, "a number of too many digits");
   for (size_t i = begin; i < end; i++)
     if (l->source.data[i] != '_') text[size++] = l->source.data[i];

@@ -266,7 +266,8 @@ static gptvq_value filter_map(gptvq_tpl *t, gptvq_value self, const gptvq_args *
   static const char *const names[] = {"attribute", "default"};
   gptvq_value values[] = {gptvq_none(), gptvq_none()};
   gptvq_args more = {0};
-  gptvq_list list = gptvq_tpl_truth(self) ? gptvq_tpl_iterate(t, self) : (gptvq_list){0};
+  if (!gptvq_tpl_truth(self)) return gptvq_tpl_sequence(t, GPTVQ_ITERATOR, 0); /* whatever the arguments */
+  gptvq_list list = gptvq_tpl_iterate(t, self);
   if (args->positional == 0) {
     gptvq_tpl_bind(t, "map", args, names, 1, 2, values);
   } else {
@@ -283,9 +284,10 @@ static gptvq_value filter_map(gptvq_tpl *t, gptvq_value self, const gptvq_args *
 
 static gptvq_value pick(gptvq_tpl *t, gptvq_value self, const gptvq_args *args, bool by_attribute,
                         bool keep) {
+  if (!gptvq_tpl_truth(self)) return gptvq_tpl_sequence(t, GPTVQ_ITERATOR, 0); /* whatever the arguments */
   if (args->positional < by_attribute)
     gptvq_tpl_fail(t, GPTVQ_ERROR_DATA, "Missing parameter for attribute name");
-  gptvq_list list = gptvq_tpl_truth(self) ? gptvq_tpl_iterate(t, self) : (gptvq_list){0};
+  gptvq_list list = gptvq_tpl_iterate(t, self);
   gptvq_value out = gptvq_tpl_sequence(t, GPTVQ_ITERATOR, list.count);
   gptvq_args of_test = rest(args, by_attribute), more = {0};
   bool tests = of_test.positional > 0;

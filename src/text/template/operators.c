@@ -182,8 +182,8 @@ gptvq_string gptvq_tpl_percent(gptvq_tpl *t, gptvq_string format, const gptvq_li
     if (used == values->count) gptvq_tpl_fail(t, GPTVQ_ERROR_DATA, "not enough arguments for format string");
     format_one(t, &b, letter, precision, values->items[used++]);
   }
-  bool mapping =
-      values->count == 1 && used == 0 && values->items[0].kind == GPTVQ_DICT; /* Python lets that pass */
+  bool mapping = values->count == 1 && used == 0 && /* Python lets what has subscripts pass */
+                 (values->items[0].kind == GPTVQ_DICT || values->items[0].kind == GPTVQ_LIST);
   if (used < values->count && !mapping)
     gptvq_tpl_fail(t, GPTVQ_ERROR_DATA, "not all arguments converted during string formatting");
   return gptvq_tpl_built(&b);

@@ -151,9 +151,16 @@ static void parse_arguments(gptvq_parser *p, gptvq_nodes *out) {
 
 static gptvq_node *parse_subscript(gptvq_parser *p, gptvq_node *of) {
   gptvq_node *node = pair(p, GPTVQ_NODE_ITEM, GPTVQ_STRING(""), of, NULL);
-  if (!gptvq_tpl_at_operator(p, ":")) node->b = gptvq_tpl_parse_expression(p);
+  if (!gptvq_tpl_at_operator(p, ":") && !gptvq_tpl_at_operator(p, "]"))
+    node->b = gptvq_tpl_parse_expression(p);
   if (!gptvq_tpl_at_operator(p, ":")) {
-    if (gptvq_tpl_at_operator(p, ",")) gptvq_tpl_fail_token(p, "one subscript");
+    if (!gptvq_tpl_at_operator(p, "]") || node->b == NULL) { /* none or several are a tuple */
+      gptvq_node *tuple = gptvq_tpl_node_new(p, GPTVQ_NODE_TUPLE);
+      if (node->b != NULL) gptvq_tpl_nodes_add(p, &tuple->items, node->b);
+      while (gptvq_tpl_skip_operator(p, ",") && !gptvq_tpl_at_operator(p, "]"))
+        gptvq_tpl_nodes_add(p, &tuple->items, gptvq_tpl_parse_expression(p));
+      node->b = tuple;
+    }
     gptvq_tpl_expect(p, "]");
     return node;
   }
@@ -195,10 +202,17 @@ static gptvq_node *parse_postfix(gptvq_parser *p, gptvq_node *node) {
   }
 }
 
+/* a or a.b.c: no filter or test is called that, but only who comes to it is told */
 static gptvq_string parse_dotted_name(gptvq_parser *p) {
+  gptvq_builder b = {0};
   gptvq_string name = gptvq_tpl_expect_name(p);
-  if (gptvq_tpl_at_operator(p, ".")) gptvq_tpl_fail_token(p, "a name without a dot");
-  return name;
+  while (gptvq_tpl_skip_operator(p, ".")) {
+    gptvq_string more = gptvq_tpl_expect_name(p);
+    if (b.size == 0) gptvq_tpl_build(p->t, &b, name.data, name.size);
+    gptvq_tpl_build_text(p->t, &b, ".");
+    gptvq_tpl_build(p->t, &b, more.data, more.size);
+  }
+  return b.size > 0 ? gptvq_tpl_built(&b) : name;
 }
 
 gptvq_node *gptvq_tpl_parse_filter(gptvq_parser *p, gptvq_node *of) {

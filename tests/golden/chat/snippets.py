@@ -137,7 +137,7 @@ LINES = r'''plain {text} } {
 {{ s[:5] | upper }}{{ s[l[1]] }}{{ s[missing_index | default(0)] }}{{ {'k': 'v'}['k'] }}{{ [10, 20][true] }}
 {{ 'abc' | select('in', 'ab') | list }}{{ 'a b' | wordcount if false else 'x' }}{{ none is none and none is not string }}
 {{ 'text' is string and 'text'.strip() != '' }}{{ {'role': 'user'}.role == 'user' }}{{ 'user' != 'user' or not false }}
-{{ '%s' % [1, 2] }}{{ '%s' % {'a': 1} }}{{ '%r' % 'x' }}{{ '%s' % none }}{{ 'x' % {} }}{{ '%d' % 3.9 }}
+{{ '%s' % [1, 2] }}{{ '%s' % {'a': 1} }}{{ '%r' % 'x' }}{{ '%s' % none }}{{ 'x' % {} }}{{ 'x' % [1, 2] }}{{ '%d' % 3.9 }}
 {{ 9223372036854775807 }}{{ 1 / 3 }}{{ 100 * 1.1 }}{{ 1e5 }}{{ 3.0 * 2 }}{{ 7 // 2.0 }}{{ 1e15 }}{{ 0.0001 }}{{ 0.00001 }}{{ 1.0e300 * 1e10 }}{{ -0.0 }}
 {{ 'ß' | upper }}{{ 'ŉ' | upper }}{{ 'ᾳ' | upper }}{{ 'ᾳ'.title() }}{{ 'İ' | lower | length }}{{ 'ΑΣ ΑΣΑ Σ' | lower }}{{ 'ǆ'.capitalize() }}{{ 'ﬁ'.title() }}
 {{ 'a\r\nb' | length }}{{ '\u00e9' == 'é' }}{{ 'é' | length }}{{ 'é' | tojson(ensure_ascii=true) }}{{ '😀' | tojson(ensure_ascii=true) }}
@@ -219,6 +219,14 @@ LINES = r'''plain {text} } {
 {{ if }}
 {{ 'unterminated }}
 {{ 1 2 }}
+{{ 05 }}
+{{ l[] }}|{{ {(1, 2): 'pair'}[1, 2] }}|{{ l[1, 2] }}|
+{{ dict(missing) }}
+{{ [] | selectattr | list }}{{ '' | map | list }}
+{{ '' | int(7) }}{{ '--1' | int(7) }}{{ '1-1' | int(7) }}{{ '+3' | int }}{{ '.5' | float }}{{ '1.' | float }}{{ 'e5' | float(1) }}
+{{ s is string.or.what }}
+{{ 1 if true else s | no.such }}
+{{ 00 }}{{ 0_0 }}{{ 05.5 }}
 {{ a b }}
 {{ $ }}
 {{ s is }}
