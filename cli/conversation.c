@@ -20,8 +20,10 @@ static int render(const gptvq_conversation *c, const json_t *messages, bool open
   size_t json_size;
   char *json = gptvq_cli_json_text(messages, JSON_COMPACT, &json_size);
   if (json == NULL) return out_of_memory();
-  gptvq_chat_request request = {
-      .messages = json, .messages_size = json_size, .add_generation_prompt = open_answer};
+  gptvq_chat_request request = {.size = sizeof request,
+                                .messages = json,
+                                .messages_size = json_size,
+                                .add_generation_prompt = open_answer};
   gptvq_status status = gptvq_chat_render(c->chat, &request, text, size, &err);
   free(json);
   return status == GPTVQ_OK ? 0 : gptvq_cli_fail(&err);
@@ -71,7 +73,8 @@ static int warn_special(const gptvq_conversation *c, const char *text, size_t si
 static int find_end_of_turn(gptvq_conversation *c) {
   static const char said[] = "(answer)", messages[] = "[{\"role\": \"user\", \"content\": \"x\"}, "
                                                       "{\"role\": \"assistant\", \"content\": \"(answer)\"}]";
-  const gptvq_chat_request request = {.messages = messages, .messages_size = sizeof messages - 1};
+  const gptvq_chat_request request = {
+      .size = sizeof request, .messages = messages, .messages_size = sizeof messages - 1};
   gptvq_error err;
   char *text;
   size_t size, count = 0;

@@ -5,8 +5,6 @@
 #include <string.h>
 #include <time.h>
 
-static const char *const compute_names[] = {"auto", "fp32", "bf16", "int8", NULL};
-
 void gptvq_cli_writer_init(gptvq_cli_writer *w) {
   memset(w, 0, sizeof *w);
   w->compute = GPTVQ_COMPUTE_AUTO;
@@ -36,7 +34,7 @@ void gptvq_cli_sampling_table(gptvq_cli_writer *w, gptvq_option table[GPTVQ_CLI_
 
 void gptvq_cli_compute_table(gptvq_cli_writer *w, gptvq_option table[GPTVQ_CLI_COMPUTE_OPTIONS]) {
   const gptvq_option options[GPTVQ_CLI_COMPUTE_OPTIONS] = {
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &w->compute, .choices = compute_names,
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &w->compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
        .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 "
                "for others"},
@@ -48,12 +46,14 @@ void gptvq_cli_compute_table(gptvq_cli_writer *w, gptvq_option table[GPTVQ_CLI_C
 
 int gptvq_cli_writer_open(gptvq_cli_writer *w, const char *path) {
   gptvq_error err;
-  gptvq_model_options options = {.compute = (gptvq_compute)w->compute, .head_bits = w->head_bits};
+  gptvq_model_options options = {
+      .size = sizeof options, .compute = (gptvq_compute)w->compute, .head_bits = w->head_bits};
   if (!w->seed_given) w->seed = (uint64_t)time(NULL);
   w->sampler.state = w->seed;
   if (gptvq_cli_open_model(path, &options, &w->model, &err) != GPTVQ_OK ||
       gptvq_tokenizer_open(path, &w->tokenizer, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
+  gptvq_model_info_init(&w->info);
   gptvq_model_get_info(w->model, &w->info);
   return 0;
 }

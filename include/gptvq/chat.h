@@ -26,8 +26,9 @@ GPTVQ_API gptvq_status gptvq_chat_open(const char *folder, const char *template_
                                        gptvq_error *err);
 GPTVQ_API void gptvq_chat_close(gptvq_chat *chat); /* NULL is fine */
 
-/* All zero but the messages: the defaults. Texts are UTF-8; nothing is kept after the call. */
+/* What is to be rendered. Texts are UTF-8; nothing is kept after the call. */
 typedef struct gptvq_chat_request {
+  size_t size;
   const char *messages; /* JSON, [messages_size]: [{"role": "user", "content": "…"}, …], as OpenAI has them */
   size_t messages_size;
   const char *tools; /* JSON, [tools_size]: a list of objects; NULL: none */
@@ -38,6 +39,7 @@ typedef struct gptvq_chat_request {
   int continue_final_message; /* end within the last message, for the model to go on there */
   int64_t time; /* seconds since 1970 for templates that ask for the date (in local time); 0 = now */
 } gptvq_chat_request;
+static inline void gptvq_chat_request_init(gptvq_chat_request *request) { GPTVQ_INIT(request); }
 
 /* The conversation as one text (NUL-terminated, *size excludes the NUL; free with gptvq_free). Encode it with
  * gptvq_tokenizer_encode and add_special 0: the template writes special tokens itself. Special tokens are

@@ -242,8 +242,10 @@ static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, 
   for (size_t i = 0; i < job->count; i++) {
     job->state[i] =
         seed ^ (first + i + 1) * 0xd1342543de82ef95u; /* odd multiplier: distinct for all windows */
-    job->sampler[i] = (gptvq_sampler){
-        .temperature = 1.0f, .top_p = 1.0f, .top_k = 0, .state = gptvq_random(&job->state[i])};
+    job->sampler[i] = (gptvq_sampler){.size = sizeof(gptvq_sampler),
+                                      .temperature = 1.0f,
+                                      .top_p = 1.0f,
+                                      .state = gptvq_random(&job->state[i])};
     job->error[i] = (gptvq_error){.status = GPTVQ_OK};
     job->tokens[i * job->length] = start_token(&job->model, &job->state[i]);
   }
@@ -304,7 +306,7 @@ done:
 
 gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
                                     gptvq_calibration *out, gptvq_error *err) {
-  bool tunes = model->config.experts == 0;
+  bool tunes = !gptvq_model_routes(model);
   size_t samples = options->calib_samples, eighth = gptvq_ceil_div(samples, 8);
   *out = (gptvq_calibration){.samples = samples};
   GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));

@@ -5,15 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_input input, size_t mlp) {
-  switch (input) {
-  case GPTVQ_INPUT_QKV: return block->qkv;
-  case GPTVQ_INPUT_GATE_UP: return block->mlps[mlp].input;
-  case GPTVQ_INPUT_O: return (gptvq_linear_group){.count = 1, .linear = {block->o}};
-  default: return (gptvq_linear_group){.count = 1, .linear = {block->mlps[mlp].down}};
-  }
-}
-
 gptvq_status gptvq_keep_input(void *context, const gptvq_observed *in, gptvq_error *err) {
   (void)err;
   const gptvq_kept *kept = context;

@@ -11,16 +11,17 @@
 
 #include "model/model_internal.h"
 
-/* Inputs of a block's linears, in the order in which a token meets them. */
-typedef enum gptvq_block_input {
-  GPTVQ_INPUT_QKV,
-  GPTVQ_INPUT_O,
-  GPTVQ_INPUT_GATE_UP,
-  GPTVQ_INPUT_DOWN,
-  GPTVQ_INPUTS
-} gptvq_block_input;
-/* The linears that read it; mlp: which expert, else 0. */
-gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_input input, size_t mlp);
+/* Windows of tokens, one after the other, all of one length. */
+typedef struct gptvq_token_windows {
+  size_t count, length;
+  const int32_t *tokens; /* [count × length] */
+} gptvq_token_windows;
+
+/* Whom a part of a longer run reports to, and how far the run is: `done` of `total`. */
+typedef struct gptvq_standing {
+  const gptvq_callbacks *callbacks; /* or NULL */
+  size_t done, total;
+} gptvq_standing;
 
 /* What linears are about to be given, valid during the call. */
 typedef struct gptvq_observed {

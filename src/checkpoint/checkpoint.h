@@ -122,6 +122,4 @@ gptvq_status gptvq_packed_write(gptvq_st_writer *writer, const gptvq_packed *pac
  */
 gptvq_status gptvq_write_index(const char *folder, const char *const *shards, size_t count, gptvq_error *err);
 
-/* ---- config.json as the model needs it ---- */
-#include "checkpoint/config.h"
 #endif

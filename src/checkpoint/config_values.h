@@ -3,7 +3,10 @@
 #ifndef GPTVQ_CHECKPOINT_CONFIG_VALUES_H
 #define GPTVQ_CHECKPOINT_CONFIG_VALUES_H
 
-#include "checkpoint/config.h"
+#include "base/status.h"
+
+#include <jansson.h>
+#include <stdbool.h>
 
 /* Where values come from, for messages: "FOLDER/FILE: PREFIXkey …". */
 typedef struct gptvq_config_source {
@@ -28,11 +31,5 @@ gptvq_status gptvq_config_text(const gptvq_config_source *source, const char *ke
 
 /* "… FOLDER/FILE: PREFIXkey is missing" when the key is absent, else GPTVQ_OK. */
 gptvq_status gptvq_config_need(const gptvq_config_source *source, const char *key, gptvq_error *err);
-
-/* config->rope from rope_scaling or rope_parameters, and rope_theta and partial_rotary_factor beside them.
- * Needs head_dim, max_positions and architecture; theta is the default. On failure the factors that were
- * allocated stay in config (gptvq_config_release). */
-gptvq_status gptvq_config_parse_rope(const gptvq_config_source *source, double theta, gptvq_config *config,
-                                     gptvq_error *err);
 
 #endif

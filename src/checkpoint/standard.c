@@ -2,11 +2,13 @@
  * numbers of at most 32 bits. */
 #include "base/memory.h"
 #include "checkpoint/checkpoint_internal.h"
+#include "checkpoint/names.h"
 
 #include <math.h>
 #include <string.h>
 
-static const char prefix[] = "model.", embedding[] = "model.embed_tokens.weight", head[] = "lm_head.weight";
+static const char prefix[] = GPTVQ_NAME_PREFIX, embedding[] = GPTVQ_NAME_EMBEDDING ".weight",
+                  head[] = GPTVQ_NAME_HEAD ".weight";
 
 /* Does a file of the folder hold a tensor of that name? */
 static bool is_stored(const gptvq_checkpoint *checkpoint, const char *name) {
@@ -17,9 +19,12 @@ static bool is_stored(const gptvq_checkpoint *checkpoint, const char *name) {
 
 /* Is it one of the names that a model without an output head (LlamaModel) gives its parts? */
 static bool lacks_prefix(const char *name) {
-  static const char *const parts[] = {"embed_tokens.", "layers.", "norm.", "rotary_emb."};
-  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-    if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
+  static const char *const parts[] = {GPTVQ_NAME_EMBEDDING ".", GPTVQ_NAME_BLOCKS, GPTVQ_NAME_FINAL_NORM ".",
+                                      GPTVQ_NAME_PREFIX "rotary_emb."};
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    const char *part = parts[i] + strlen(prefix);
+    if (strncmp(name, part, strlen(part)) == 0) return true;
+  }
   return false;
 }
 

@@ -1,5 +1,6 @@
 /* Tensors of a folder that no part of the model uses. */
 #include "base/memory.h"
+#include "checkpoint/names.h"
 #include "model/loader.h"
 
 #include <string.h>
@@ -42,7 +43,8 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
     if (parts->used[i]) continue;
-    if (c->tie_embeddings && strcmp(tensor->name, "lm_head.weight") == 0) continue; /* the embedding again */
+    if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0)
+      continue; /* the embedding again */
     /* Llama's early checkpoints have these: nothing to speak of, and passed on as they are */
     parts->used[i] = ends_with(tensor->name, ".rotary_emb.inv_freq");
     if (parts->used[i]) continue;

@@ -1,8 +1,8 @@
 #include "model/loader.h"
 #include "base/memory.h"
+#include "checkpoint/names.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,15 +28,7 @@ void *gptvq_model_alloc(gptvq_model *model, size_t count, size_t size) {
   return keep(model, memory) ? memory : NULL;
 }
 
-const char *gptvq_model_name(gptvq_model *model, const char *format, ...) {
-  char name[256];
-  va_list arguments;
-  va_start(arguments, format);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-  vsnprintf(name, sizeof name, format, arguments);
-#pragma GCC diagnostic pop
-  va_end(arguments);
+const char *gptvq_model_name(gptvq_model *model, const char *name) {
   char *copy = strdup(name);
   return keep(model, copy) ? copy : NULL;
 }
@@ -129,8 +121,7 @@ gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows
   char full[288];
   *out = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
   if (parts->stored_count == parts->stored_room)
-    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: more linears than the architecture table counted",
-                      name);
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: more linears than the description counted", name);
   gptvq_stored *stored = &parts->stored[parts->stored_count++];
   *stored = (gptvq_stored){.linear = out, .error = (double)NAN};
   full_name(full, name, ".weight");
@@ -151,7 +142,7 @@ gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows
 }
 
 gptvq_status gptvq_load_embedding(gptvq_model *model, gptvq_error *err) {
-  static const char name[] = "model.embed_tokens", full[] = "model.embed_tokens.weight";
+  static const char name[] = GPTVQ_NAME_EMBEDDING, full[] = GPTVQ_NAME_EMBEDDING ".weight";
   const gptvq_checkpoint *checkpoint = model->checkpoint;
   for (size_t i = 0; gptvq_checkpoint_find(checkpoint, full) == NULL; i++) {
     if (i == gptvq_checkpoint_tensor_count(checkpoint)) break; /* reported as missing */
@@ -187,7 +178,7 @@ static bool same_values(const gptvq_tensor *a, const gptvq_tensor *b) {
 static void check_tie(gptvq_model *model, const gptvq_tensor *weight, bool is_packed) {
   if (weight == NULL && !is_packed) return;
   if (weight != NULL &&
-      same_values(weight, gptvq_checkpoint_find(model->checkpoint, "model.embed_tokens.weight")))
+      same_values(weight, gptvq_checkpoint_find(model->checkpoint, GPTVQ_NAME_EMBEDDING ".weight")))
     return;
   model->config.tie_embeddings = false;
   gptvq_log(parts_of(model)->callbacks, GPTVQ_LOG_WARNING,
@@ -197,7 +188,7 @@ static void check_tie(gptvq_model *model, const gptvq_tensor *weight, bool is_pa
 }
 
 gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err) {
-  static const char name[] = "lm_head", full[] = "lm_head.weight";
+  static const char name[] = GPTVQ_NAME_HEAD, full[] = GPTVQ_NAME_HEAD ".weight";
   const size_t rows = model->config.vocab, cols = model->config.hidden;
   const gptvq_tensor *weight = gptvq_checkpoint_find(model->checkpoint, full);
   const bool is_packed = gptvq_checkpoint_has_packed(model->checkpoint, name);

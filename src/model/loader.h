@@ -3,7 +3,7 @@
 #ifndef GPTVQ_MODEL_LOADER_H
 #define GPTVQ_MODEL_LOADER_H
 
-#include "model/architecture.h"
+#include "model/model_internal.h"
 
 /* Allocations that live as long as the model, newest first. */
 typedef struct gptvq_owned gptvq_owned;
@@ -32,9 +32,8 @@ typedef struct gptvq_model_parts {
 
 /* count × size zeroed bytes owned by the model; NULL when out of memory. */
 void *gptvq_model_alloc(gptvq_model *model, size_t count, size_t size);
-/* A formatted name owned by the model; NULL when out of memory. */
-const char *gptvq_model_name(gptvq_model *model, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+/* A copy owned by the model; NULL when out of memory. */
+const char *gptvq_model_name(gptvq_model *model, const char *name);
 
 /* A vector tensor of n finite numbers as fp32, owned by the model. */
 gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out,

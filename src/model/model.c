@@ -1,7 +1,9 @@
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/sized.h"
+#include "checkpoint/names.h"
+#include "model/layer/rope.h"
 #include "model/loader.h"
-#include "model/rope.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,16 +11,6 @@
 
 static bool has_bias(gptvq_bias_rule rule, bool config) {
   return rule == GPTVQ_BIAS_ALWAYS || (rule == GPTVQ_BIAS_CONFIG && config);
-}
-
-static size_t list_length(const char *const *names) {
-  size_t count = 0;
-  while (names[count] != NULL) count++;
-  return count;
-}
-
-static const char *layer_name(gptvq_model *model, size_t layer, const char *prefix, const char *name) {
-  return gptvq_model_name(model, "model.layers.%zu.%s%s", layer, prefix, name);
 }
 
 /* Layers that read the same input were given the same column order: they share one permutation, and then one
@@ -29,103 +21,108 @@ static void share_permutation(const gptvq_linear *first, gptvq_linear *other) {
   if (a != NULL && b != NULL && memcmp(a, b, first->cols * sizeof *a) == 0) other->packed.permutation = a;
 }
 
-/* Loads the named linears side by side; widths of the parts are in `rows`, or their sum when they are fused
- * into one. */
-static gptvq_status load_group(gptvq_model *model, gptvq_block *block, const char *prefix,
-                               const char *const *names, const size_t *rows, size_t parts, bool bias,
+/* Loads the linears of one input side by side; widths of the parts are in `rows`, or their sum when they are
+ * fused into one. */
+static gptvq_status load_group(gptvq_model *model, gptvq_block *block, gptvq_block_input input, size_t expert,
+                               const size_t *rows, size_t parts, size_t cols, bool bias,
                                gptvq_linear_group *group, gptvq_error *err) {
-  group->count = list_length(names);
+  group->count = gptvq_arch_parts(model->arch, input);
   group->width = 0;
   for (size_t i = 0; i < parts; i++) group->width += rows[i];
   size_t offset = 0;
   for (size_t i = 0; i < group->count; i++) {
+    char text[GPTVQ_TENSOR_NAME];
     size_t width = group->count == 1 ? group->width : rows[i];
-    const char *name = layer_name(model, block->index, prefix, names[i]);
-    if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
+    const char *name =
+        gptvq_model_name(model, gptvq_linear_name(model->arch, block->index, input, i, expert, text));
+    if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
     group->linear[i] = block->linear_count;
     group->offset[i] = offset;
     offset += width;
-    GPTVQ_TRY(gptvq_load_linear(model, name, width, model->config.hidden, bias,
-                                &block->linears[block->linear_count++], err));
+    GPTVQ_TRY(gptvq_load_linear(model, name, width, cols, bias, &block->linears[block->linear_count++], err));
     if (i > 0) share_permutation(&block->linears[group->linear[0]], &block->linears[group->linear[i]]);
   }
   return GPTVQ_OK;
 }
 
 /* A linear back to the residual stream. */
-static gptvq_status load_output(gptvq_model *model, gptvq_block *block, const char *prefix,
-                                const char *relative, size_t cols, bool bias, size_t *index,
-                                gptvq_error *err) {
-  const char *name = layer_name(model, block->index, prefix, relative);
-  if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
-  *index = block->linear_count;
-  return gptvq_load_linear(model, name, model->config.hidden, cols, bias,
-                           &block->linears[block->linear_count++], err);
+static gptvq_status load_output(gptvq_model *model, gptvq_block *block, gptvq_block_input input,
+                                size_t expert, size_t cols, bool bias, size_t *index, gptvq_error *err) {
+  gptvq_linear_group group;
+  GPTVQ_TRY(load_group(model, block, input, expert, &model->config.hidden, 1, cols, bias, &group, err));
+  *index = group.linear[0];
+  return GPTVQ_OK;
 }
 
-static gptvq_status load_layer_vector(gptvq_model *model, const gptvq_block *block, const char *relative,
-                                      size_t n, const float **out, gptvq_error *err) {
-  const char *name = layer_name(model, block->index, "", relative);
-  if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
-  return gptvq_load_vector(model, name, n, out, err);
-}
-
-static gptvq_status load_mlps(gptvq_model *model, const gptvq_architecture *row, gptvq_block *block,
-                              gptvq_error *err) {
+static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  bool bias = has_bias(row->mlp_bias, c->mlp_bias);
+  const gptvq_arch *arch = model->arch;
   const size_t widths[2] = {c->intermediate, c->intermediate};
-  if (row->router != NULL) {
-    const char *name = layer_name(model, block->index, "", row->router);
-    if (name == NULL) return gptvq_fail_memory(err, "tensor names", 256);
+  const bool bias = has_bias(arch->linears[GPTVQ_INPUT_GATE_UP].bias, c->mlp_bias),
+             down_bias = has_bias(arch->linears[GPTVQ_INPUT_DOWN].bias, c->mlp_bias);
+  if (arch->router != NULL) {
+    char text[GPTVQ_TENSOR_NAME];
+    const char *name = gptvq_model_name(model, gptvq_block_name(block->index, arch->router, "", text));
+    if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
     GPTVQ_TRY(gptvq_load_dense(model, name, c->experts, c->hidden, &block->router, err));
   }
   for (size_t e = 0; e < block->mlp_count; e++) {
-    char prefix[64] = "";
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(prefix, sizeof prefix, row->experts, e); /* a constant of the architecture table */
-#pragma GCC diagnostic pop
     gptvq_mlp *mlp = &block->mlps[e];
-    GPTVQ_TRY(load_group(model, block, prefix, row->gate_up, widths, 2, bias, &mlp->input, err));
-    GPTVQ_TRY(load_output(model, block, prefix, row->down, c->intermediate, bias, &mlp->down, err));
+    GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_GATE_UP, e, widths, 2, c->hidden, bias, &mlp->input, err));
+    GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_DOWN, e, c->intermediate, down_bias, &mlp->down, err));
   }
   return GPTVQ_OK;
 }
 
-static gptvq_status load_block(gptvq_model *model, const gptvq_architecture *row, size_t per_block,
-                               gptvq_block *block, gptvq_error *err) {
+static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
+  for (gptvq_norm_place i = 0; i < GPTVQ_NORMS; i++) {
+    char text[GPTVQ_TENSOR_NAME];
+    if (model->arch->norms[i] == NULL) continue;
+    GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text),
+                                gptvq_norm_size(&model->config, i), &block->norms[i], err));
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status load_block(gptvq_model *model, size_t per_block, gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
+  const gptvq_arch *arch = model->arch;
   size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
   const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
-  block->mlp_count = row->router == NULL ? 1 : c->experts;
+  block->mlp_count = arch->router == NULL ? 1 : c->experts;
   block->mlps = gptvq_model_alloc(model, block->mlp_count, sizeof *block->mlps);
   block->linears = gptvq_model_alloc(model, per_block, sizeof *block->linears);
   if (block->mlps == NULL || block->linears == NULL)
     return gptvq_fail_memory(err, "the list of linears",
                              gptvq_saturated_size(per_block, sizeof *block->linears));
-  block->slides =
-      row->slides && c->sliding_window > 0 && c->layer_slides != NULL && c->layer_slides[block->index];
-  GPTVQ_TRY(
-      load_layer_vector(model, block, "input_layernorm.weight", c->hidden, &block->attention_norm, err));
-  GPTVQ_TRY(
-      load_layer_vector(model, block, "post_attention_layernorm.weight", c->hidden, &block->mlp_norm, err));
-  if (row->qk_norm) {
-    GPTVQ_TRY(load_layer_vector(model, block, "self_attn.q_norm.weight", c->head_dim, &block->q_norm, err));
-    GPTVQ_TRY(load_layer_vector(model, block, "self_attn.k_norm.weight", c->head_dim, &block->k_norm, err));
-  }
-  GPTVQ_TRY(load_group(model, block, "", row->qkv, widths, GPTVQ_MAX_PARTS,
-                       has_bias(row->qkv_bias, c->attention_bias), &block->qkv, err));
-  GPTVQ_TRY(
-      load_output(model, block, "", row->o, q, has_bias(row->o_bias, c->attention_out_bias), &block->o, err));
-  return load_mlps(model, row, block, err);
+  const bool slides = arch->slides && c->sliding_window > 0 && c->layer_slides[block->index];
+  block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
+                                       .scale = 1.0f / sqrtf((float)c->head_dim)};
+  GPTVQ_TRY(load_norms(model, block, err));
+  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
+                       has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias), &block->qkv, err));
+  GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_O, 0, q,
+                        has_bias(arch->linears[GPTVQ_INPUT_O].bias, c->attention_out_bias), &block->o, err));
+  return load_mlps(model, block, err);
 }
 
-static gptvq_status load_blocks(gptvq_model *model, const gptvq_architecture *row, gptvq_error *err) {
+gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_input input, size_t mlp) {
+  switch (input) {
+  case GPTVQ_INPUT_QKV: return block->qkv;
+  case GPTVQ_INPUT_GATE_UP: return block->mlps[mlp].input;
+  case GPTVQ_INPUT_O: return (gptvq_linear_group){.count = 1, .linear = {block->o}};
+  default: return (gptvq_linear_group){.count = 1, .linear = {block->mlps[mlp].down}};
+  }
+}
+
+static gptvq_status load_blocks(gptvq_model *model, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   gptvq_model_parts *parts = model->owned;
-  size_t mlps = row->router == NULL ? 1 : c->experts;
-  size_t per_block = list_length(row->qkv) + 1 + mlps * (list_length(row->gate_up) + 1), total;
+  const gptvq_arch *arch = model->arch;
+  size_t mlps = arch->router == NULL ? 1 : c->experts;
+  size_t per_block = gptvq_arch_parts(arch, GPTVQ_INPUT_QKV) + gptvq_arch_parts(arch, GPTVQ_INPUT_O), total;
+  per_block +=
+      mlps * (gptvq_arch_parts(arch, GPTVQ_INPUT_GATE_UP) + gptvq_arch_parts(arch, GPTVQ_INPUT_DOWN));
   /* every layer and expert needs tensors of its own: refuses absurd numbers before memory is asked for */
   size_t tensors = gptvq_checkpoint_tensor_count(model->checkpoint);
   if (!gptvq_mul(c->layers, per_block, &total) || total > tensors)
@@ -139,7 +136,7 @@ static gptvq_status load_blocks(gptvq_model *model, const gptvq_architecture *ro
     return gptvq_fail_memory(err, "the list of layers", gptvq_saturated_size(total, sizeof *parts->stored));
   for (size_t i = 0; i < c->layers; i++) {
     model->blocks[i].index = i;
-    GPTVQ_TRY(load_block(model, row, per_block, &model->blocks[i], err));
+    GPTVQ_TRY(load_block(model, per_block, &model->blocks[i], err));
   }
   return GPTVQ_OK;
 }
@@ -201,18 +198,18 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   gptvq_model_parts *parts = model->owned;
   GPTVQ_TRY(gptvq_checkpoint_open(folder, parts->callbacks, &model->checkpoint, err));
   const json_t *json = gptvq_checkpoint_config(model->checkpoint);
-  const gptvq_architecture *row;
   gptvq_config *c = &model->config;
   char architecture[64];
   GPTVQ_TRY(gptvq_config_architecture(folder, json, architecture, err));
-  GPTVQ_TRY(gptvq_find_architecture(folder, architecture, &row, err));
+  model->arch = gptvq_find_arch(architecture);
+  if (model->arch == NULL) return gptvq_fail_arch(folder, architecture, err);
   const char *stated = json_string_value(json_array_get(json_object_get(json, "architectures"), 0));
   if (stated == NULL || strcmp(stated, architecture) != 0)
     gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
               "%s/config.json: architectures %s%s: the model is read as %s", folder,
               stated != NULL ? "says " : "is missing", stated != NULL ? stated : "", architecture);
   GPTVQ_TRY(gptvq_config_parse(folder, json, gptvq_checkpoint_generation_config(model->checkpoint), c, err));
-  if (row->router == NULL) c->experts = c->experts_per_token = 0;
+  if (model->arch->router == NULL) c->experts = c->experts_per_token = 0;
   GPTVQ_TRY(check_config(model, folder, err));
   GPTVQ_TRY(read_quantization(model, folder, err));
   parts->used =
@@ -221,8 +218,8 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
     return gptvq_fail_memory(err, "the list of tensors", gptvq_checkpoint_tensor_count(model->checkpoint));
   GPTVQ_TRY(gptvq_load_embedding(model, err));
   GPTVQ_TRY(gptvq_load_head(model, err));
-  GPTVQ_TRY(gptvq_load_vector(model, "model.norm.weight", c->hidden, &model->final_norm, err));
-  GPTVQ_TRY(load_blocks(model, row, err));
+  GPTVQ_TRY(gptvq_load_vector(model, GPTVQ_NAME_FINAL_NORM ".weight", c->hidden, &model->final_norm, err));
+  GPTVQ_TRY(load_blocks(model, err));
   GPTVQ_TRY(gptvq_drop_extra(model, err));
   fill_info(model);
   return GPTVQ_OK;
@@ -238,13 +235,27 @@ const char *gptvq_compute_name(gptvq_compute compute) {
   return "unknown";
 }
 
+gptvq_status gptvq_compute_from_name(const char *name, gptvq_compute *compute, gptvq_error *err) {
+  for (int i = GPTVQ_COMPUTE_AUTO; i <= GPTVQ_COMPUTE_INT8; i++)
+    if (strcmp(gptvq_compute_name((gptvq_compute)i), name) == 0) {
+      *compute = (gptvq_compute)i;
+      return GPTVQ_OK;
+    }
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                    "compute precision %s is unknown: choose auto, fp32, bf16 or int8", name);
+}
+
 gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options, gptvq_model **out,
                               gptvq_error *err) {
   *out = NULL;
-  gptvq_compute compute = options != NULL ? options->compute : GPTVQ_COMPUTE_AUTO;
+  gptvq_model_options own = {.size = sizeof own};
+  gptvq_callbacks callbacks = {.size = sizeof callbacks};
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_model_options, options, &own, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, own.callbacks, &callbacks, err));
+  gptvq_compute compute = own.compute;
   if ((unsigned)compute > GPTVQ_COMPUTE_INT8)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "unknown compute precision %d", (int)compute);
-  unsigned head_bits = options != NULL ? options->head_bits : 0;
+  unsigned head_bits = own.head_bits;
   if (head_bits != 0 && head_bits != 8 && head_bits != 16)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "an output head of %u bits is not possible: choose 8 or 16",
                       head_bits);
@@ -257,7 +268,8 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
   }
   model->owned = parts;
   model->compute = compute;
-  parts->callbacks = options != NULL ? options->callbacks : NULL;
+  model->context = gptvq_context_current();
+  parts->callbacks = &callbacks;
   gptvq_status status = load_model(model, path, err);
   if (status != GPTVQ_OK) {
     gptvq_model_close(model);
@@ -280,7 +292,7 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
     gptvq_model_close(model);
     return status;
   }
-  parts->callbacks = NULL; /* the caller's, who need not keep them */
+  parts->callbacks = NULL;
   *out = model;
   return GPTVQ_OK;
 }
@@ -301,7 +313,9 @@ void gptvq_model_close(gptvq_model *model) {
   free(model);
 }
 
-void gptvq_model_get_info(const gptvq_model *model, gptvq_model_info *info) { *info = model->info; }
+void gptvq_model_get_info(const gptvq_model *model, gptvq_model_info *info) {
+  gptvq_give_struct(&model->info, sizeof model->info, info);
+}
 
 size_t gptvq_model_layer_count(const gptvq_model *model) {
   return ((const gptvq_model_parts *)model->owned)->stored_count;
@@ -339,12 +353,12 @@ void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t 
 
 void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info) {
   const gptvq_model_parts *parts = model->owned;
-  memset(info, 0, sizeof *info);
-  info->error = (double)NAN;
-  info->name = info->format = info->method = "";
-  if (index >= parts->stored_count) return;
-  const gptvq_stored *stored = &parts->stored[index];
-  gptvq_linear_info(stored->linear, stored->method, stored->bytes, stored->error, info);
+  gptvq_layer_info own = {.error = (double)NAN, .name = "", .format = "", .method = ""};
+  if (index < parts->stored_count) {
+    const gptvq_stored *stored = &parts->stored[index];
+    gptvq_linear_info(stored->linear, stored->method, stored->bytes, stored->error, &own);
+  }
+  gptvq_give_struct(&own, sizeof own, info);
 }
 
 json_t *gptvq_model_config(const gptvq_model *model) {

@@ -1,15 +1,18 @@
 /* model/model_internal.h: the decoder-only transformer as the rest of the library sees it.
  *
- * The architecture table (architecture.c) turns a checkpoint into blocks whose linears are listed by role;
- * the forward pass has no architecture-specific branches beyond what those lists, flags and numbers say.
+ * A family's description (model/arch/arch.h) turns a checkpoint into blocks whose linears are listed by role;
+ * the forward pass has no branches for families beyond what those lists, flags and numbers say.
  * Activations are fp32, row-major, one row a token. */
 #ifndef GPTVQ_MODEL_INTERNAL_H
 #define GPTVQ_MODEL_INTERNAL_H
 
 #include <gptvq/model.h>
 
+#include "base/context.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/kernels.h"
+#include "model/arch/arch.h"
+#include "model/layer/attention.h"
 
 /* A linear layer y = W x + b in any storage. */
 typedef struct gptvq_linear {
@@ -37,8 +40,6 @@ void gptvq_linear_decode(const gptvq_linear *linear, float *weights);
 void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t bytes, double error,
                        gptvq_layer_info *info);
 
-enum { GPTVQ_MAX_PARTS = 3 };
-
 /* Linears that read the same input and write side by side into one output row: {q, k, v} or {qkv}; {gate, up}
  * or {gate_up}. */
 typedef struct gptvq_linear_group {
@@ -55,19 +56,39 @@ typedef struct gptvq_mlp {
 
 typedef struct gptvq_block {
   size_t index;
-  const float *attention_norm, *mlp_norm; /* [hidden] */
-  const float *q_norm, *k_norm;           /* [head_dim] (Qwen3), or NULL */
+  const float *norms[GPTVQ_NORMS]; /* gains, [gptvq_norm_size]; NULL where the family has no norm */
   gptvq_linear_group qkv;
   size_t o;         /* index into linears */
   size_t mlp_count; /* 1, or the number of experts */
   gptvq_mlp *mlps;
   gptvq_linear router; /* [experts × hidden] when mlp_count > 1; never quantized */
   size_t linear_count;
-  gptvq_linear *linears; /* all quantizable linears, in checkpoint naming order of the architecture table */
-  bool slides;           /* sliding-window attention */
+  gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */
+  gptvq_attention attention;
 } gptvq_block;
 
+/* The linears that read an input; mlp: which expert, else 0. */
+gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_input input, size_t mlp);
+
+/* How many such inputs the block has: one, or one an expert. */
+static inline size_t gptvq_input_count(const gptvq_block *block, gptvq_block_input input) {
+  return input < GPTVQ_INPUT_GATE_UP ? 1 : block->mlp_count;
+}
+/* Is it what the last linear of a half reads, the one that writes to the residual stream? */
+static inline bool gptvq_input_is_last(gptvq_block_input input) {
+  return input == GPTVQ_INPUT_O || input == GPTVQ_INPUT_DOWN;
+}
+
+static inline size_t gptvq_norm_size(const gptvq_config *config, gptvq_norm_place place) {
+  return place == GPTVQ_NORM_Q || place == GPTVQ_NORM_K ? config->head_dim : config->hidden;
+}
+
+/* Does a router send tokens through different MLPs? Then there is no one input of down_proj for all tokens,
+ * and no gradient: what needs either does without, or refuses. Alike in all blocks of a model. */
+static inline bool gptvq_block_routes(const gptvq_block *block) { return block->mlp_count > 1; }
+
 struct gptvq_model {
+  const gptvq_arch *arch;
   gptvq_checkpoint *checkpoint;
   gptvq_config config;
   gptvq_compute compute;
@@ -76,8 +97,13 @@ struct gptvq_model {
   const float *final_norm;
   gptvq_block *blocks;
   gptvq_model_info info;
-  void *owned; /* implementation's own allocations, see model.c */
+  gptvq_context *context; /* that it was opened in: public calls on it run there */
+  void *owned;            /* implementation's own allocations, see model.c */
 };
+
+static inline bool gptvq_model_routes(const gptvq_model *model) {
+  return gptvq_block_routes(&model->blocks[0]);
+}
 
 /* config.json as the model was read, for a folder of tensors under the names of model->checkpoint: the
  * architecture's own name, and embeddings tied only if they were. The caller releases it; NULL: out of

@@ -1,4 +1,5 @@
 /* What is said when the numbers of a running model stop being finite. */
+#include "checkpoint/names.h"
 #include "model/model_internal.h"
 
 #include <stdio.h>
@@ -6,7 +7,7 @@
 
 gptvq_status gptvq_fail_numbers(const gptvq_model *model, const gptvq_block *block, const char *part,
                                 gptvq_error *err) {
-  static const char layers[] = "model.layers.";
+  static const char layers[] = GPTVQ_NAME_BLOCKS;
   char prefix[64] = "", where[96] = "";
   if (block != NULL) {
     (void)snprintf(prefix, sizeof prefix, "%s%zu.", layers, block->index);

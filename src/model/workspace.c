@@ -1,14 +1,13 @@
 #include "model/workspace.h"
 #include "base/memory.h"
-#include "base/threads.h"
 #include "linalg/gemm.h"
-#include "model/rope.h"
-#include "model/vector.h"
+#include "model/layer/rope.h"
+#include "model/layer/vector.h"
 
-#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
-enum { AREAS = 13 };
+enum { AREAS = 9 };
 
 typedef struct layout {
   size_t bytes[AREAS], total;
@@ -23,6 +22,13 @@ static size_t widest_group(const gptvq_model *model) {
 static size_t widest_input(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
   return gptvq_max_size(c->hidden, gptvq_max_size(c->heads * c->head_dim, c->intermediate));
+}
+
+/* Sizes of what routes tokens to experts; used by no other block. */
+static gptvq_routing routing_of(const gptvq_model *model, size_t max_rows) {
+  const gptvq_config *c = &model->config;
+  return (gptvq_routing){
+      .max_rows = max_rows, .hidden = c->hidden, .experts = c->experts, .used = c->experts_per_token};
 }
 
 static void put(layout *l, size_t area, size_t a, size_t b, size_t size) {
@@ -54,12 +60,9 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   put(&l, 5, max_rows, widest_group(model), sizeof(float));
   put(&l, 6, max_rows, c->heads * c->head_dim, sizeof(float));
   put(&l, 7, max_rows, c->hidden, sizeof(float));
-  if (c->experts > 0) {
-    put(&l, 8, max_rows, c->experts, sizeof(float));
-    put(&l, 9, max_rows, c->hidden, sizeof(float));
-    put(&l, 10, max_rows, c->experts_per_token, sizeof(uint32_t) + sizeof(float));
-    put(&l, 11, max_rows, 1, sizeof(uint32_t));
-    put(&l, 12, max_rows, 1, sizeof(float));
+  if (gptvq_model_routes(model)) {
+    const gptvq_routing routing = routing_of(model, max_rows);
+    put(&l, 8, gptvq_routing_bytes(&routing), 1, 1);
   }
   return l;
 }
@@ -73,7 +76,7 @@ size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max
   return total;
 }
 
-static void place(gptvq_workspace *w, const layout *l, char *memory, size_t choices) {
+static void place(gptvq_workspace *w, const layout *l, char *memory) {
   char *area[AREAS];
   for (size_t i = 0; i < AREAS; i++) {
     area[i] = l->bytes[i] == 0 ? NULL : memory;
@@ -87,12 +90,7 @@ static void place(gptvq_workspace *w, const layout *l, char *memory, size_t choi
   w->wide = (float *)(void *)area[5];
   w->heads = (float *)(void *)area[6];
   w->sum = (float *)(void *)area[7];
-  w->routing = (float *)(void *)area[8];
-  w->gathered = (float *)(void *)area[9];
-  w->chosen = (uint32_t *)(void *)area[10];
-  w->share = w->chosen == NULL ? NULL : (float *)(void *)(w->chosen + choices);
-  w->members = (uint32_t *)(void *)area[11];
-  w->member_share = (float *)(void *)area[12];
+  if (area[8] != NULL) gptvq_routing_place(&w->routing, area[8]);
 }
 
 gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, size_t max_rows,
@@ -119,7 +117,8 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
                          .rotary_half = gptvq_rope_half(&model->config),
                          .half = keeps_half(model),
                          .scratch = {panels, scratch}};
-  place(w, &l, memory + head, max_rows * model->config.experts_per_token);
+  w->routing = routing_of(model, max_rows);
+  place(w, &l, memory + head);
   gptvq_rope_tables(&model->config, max_positions, w->cosines, w->sines);
   *out = w;
   return GPTVQ_OK;
@@ -139,40 +138,6 @@ void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace 
     memcpy((char *)to->keys + head * stride, (const char *)from->keys + head * stride, positions * token);
     memcpy((char *)to->values + head * stride, (const char *)from->values + head * stride, positions * token);
   }
-}
-
-typedef struct rows_job {
-  size_t hidden;
-  const float *x, *weight;
-  float eps, *y;
-  atomic_bool bad; /* a row has no norm */
-} rows_job;
-
-static void norm_task(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  rows_job *job = context;
-  for (size_t i = begin; i < end; i++)
-    if (!GPTVQ_MULTI_PICK(gptvq_rms_norm)(job->hidden, job->x + i * job->hidden, job->weight, job->eps,
-                                          job->y + i * job->hidden))
-      atomic_store(&job->bad, true);
-}
-
-bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm) {
-  rows_job job = {.hidden = hidden, .x = x, .weight = weight, .eps = eps, .y = norm};
-  gptvq_parallel_for(n, 16, norm_task, &job);
-  return !atomic_load(&job.bad);
-}
-
-static void add_task(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const rows_job *job = context;
-  GPTVQ_MULTI_PICK(gptvq_add_scaled)
-  ((end - begin) * job->hidden, 1.0f, job->x + begin * job->hidden, job->y + begin * job->hidden);
-}
-
-void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x) {
-  rows_job job = {.hidden = hidden, .x = sum, .y = x};
-  gptvq_parallel_for(n, 16, add_task, &job);
 }
 
 gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block,

@@ -2,6 +2,7 @@
 #ifndef GPTVQ_MODEL_WORKSPACE_H
 #define GPTVQ_MODEL_WORKSPACE_H
 
+#include "model/layer/experts.h"
 #include "model/linear.h"
 
 struct gptvq_workspace {
@@ -14,13 +15,7 @@ struct gptvq_workspace {
   float *wide;            /* [max_rows × widest linear group]: q | k | v, gate | up */
   float *heads;           /* [max_rows × heads · head_dim]: attention output */
   float *sum;             /* [max_rows × hidden]: what a half block adds */
-  /* mixture of experts, else NULL */
-  float *routing;      /* [max_rows × experts]: router logits, then probabilities */
-  float *gathered;     /* [max_rows × hidden]: the inputs of one expert */
-  uint32_t *chosen;    /* [max_rows × experts_per_token] */
-  float *share;        /* [max_rows × experts_per_token] */
-  uint32_t *members;   /* [max_rows]: token of each gathered row */
-  float *member_share; /* [max_rows] */
+  gptvq_routing routing;  /* in models with experts */
   gptvq_scratch scratch;
 };
 
@@ -30,13 +25,6 @@ size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max
 /* Keys and values of the first `positions` positions; `to` was made with the same sizes. */
 void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace *from, size_t positions,
                                 gptvq_workspace *to);
-
-/* Rows of x normalised into `norm` (threaded); false: one holds NaN, infinity or numbers whose squares
- * overflow.
- */
-bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm);
-/* x[n × hidden] += sum */
-void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x);
 
 /* Applies the group's linears to x[n × ldx] into y[n × ldy]. */
 gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block,

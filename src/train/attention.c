@@ -1,7 +1,8 @@
 /* Causal (sliding) grouped-query attention, forward and backward, one task a (window, key head).
  * Probabilities are made again in the backward pass from the saved log-sum-exp instead of being kept: they
  * would be the largest array by far. */
-#include "train/train.h"
+#include "model/layer/rope.h"
+#include "train/pieces.h"
 
 #include "base/memory.h"
 #include "base/threads.h"
@@ -27,12 +28,12 @@ static size_t scratch_floats(const gptvq_ft_dims *dims) {
 }
 
 size_t gptvq_ft_attention_scratch(const gptvq_ft_dims *dims) {
-  return scratch_floats(dims) * (size_t)gptvq_get_threads();
+  return scratch_floats(dims) * gptvq_thread_count();
 }
 
 /* first key that query `i` sees */
 static size_t first_key(const gptvq_ft_dims *dims, size_t i) {
-  return dims->sliding_window != 0 && i + 1 > dims->sliding_window ? i + 1 - dims->sliding_window : 0;
+  return i + 1 > dims->attention.window ? i + 1 - dims->attention.window : 0;
 }
 
 static float row_max(const float *x, size_t n) {
@@ -77,7 +78,7 @@ static void forward_task(void *context, size_t task_begin, size_t task_end, size
   const attention_job *job = context;
   const gptvq_ft_dims *d = job->dims;
   size_t hd = d->head_dim, group = d->heads / d->kv_heads, out_width = d->heads * hd;
-  float *scores = job->scratch + thread * scratch_floats(d), scale = 1.0f / sqrtf((float)hd);
+  float *scores = job->scratch + thread * scratch_floats(d), scale = d->attention.scale;
   for (size_t task = task_begin; task < task_end; task++) {
     size_t window = task / d->kv_heads, kv = task % d->kv_heads, token = window * d->length;
     const float *k = job->qkv + token * job->width + (d->heads + kv) * hd, *v = k + d->kv_heads * hd;
@@ -120,7 +121,7 @@ static void backward_task(void *context, size_t task_begin, size_t task_end, siz
   const gptvq_ft_dims *d = job->dims;
   size_t hd = d->head_dim, group = d->heads / d->kv_heads, out_width = d->heads * hd, width = job->width;
   float *p = job->scratch + thread * scratch_floats(d), *ds = p + scratch_floats(d) / 2;
-  float scale = 1.0f / sqrtf((float)hd);
+  float scale = d->attention.scale;
   for (size_t task = task_begin; task < task_end; task++) {
     size_t window = task / d->kv_heads, kv = task % d->kv_heads, token = window * d->length;
     size_t key_column = (d->heads + kv) * hd, value_column = key_column + d->kv_heads * hd;
@@ -175,7 +176,8 @@ void gptvq_ft_attention_backward(const gptvq_ft_dims *dims, size_t tokens, const
 typedef struct rope_job {
   const gptvq_ft_dims *dims;
   size_t heads, ldx;
-  float *x, sign;
+  float *x;
+  bool backward;
 } rope_job;
 
 static void rope_task(void *context, size_t begin, size_t end, size_t thread) {
@@ -185,19 +187,12 @@ static void rope_task(void *context, size_t begin, size_t end, size_t thread) {
   size_t half = d->rotary / 2;
   for (size_t t = begin; t < end; t++) {
     const float *cosine = d->cosine + t % d->length * half, *sine = d->sine + t % d->length * half;
-    for (size_t h = 0; h < job->heads; h++) {
-      float *low = job->x + t * job->ldx + h * d->head_dim, *high = low + half;
-      for (size_t i = 0; i < half; i++) {
-        float a = low[i], b = high[i], s = sine[i] * job->sign;
-        low[i] = a * cosine[i] - b * s;
-        high[i] = b * cosine[i] + a * s;
-      }
-    }
+    gptvq_rotate_heads(half, cosine, sine, job->heads, d->head_dim, job->x + t * job->ldx, job->backward);
   }
 }
 
 void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx,
                    bool backward) {
-  rope_job job = {dims, heads, ldx, x, backward ? -1.0f : 1.0f};
+  rope_job job = {dims, heads, ldx, x, backward};
   gptvq_parallel_for(tokens, 16, rope_task, &job);
 }

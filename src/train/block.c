@@ -3,61 +3,70 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "model/rope.h"
+#include "model/layer/rope.h"
 #include "train/train.h"
+
+gptvq_status gptvq_ft_check(const gptvq_block *block, gptvq_error *err) {
+  if (!gptvq_block_routes(block)) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                    "gradients through mixture-of-experts blocks are not supported");
+}
+
+gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *block, size_t length) {
+  const gptvq_config *c = &model->config;
+  gptvq_ft_dims dims = {.hidden = c->hidden,
+                        .heads = c->heads,
+                        .kv_heads = c->kv_heads,
+                        .head_dim = c->head_dim,
+                        .intermediate = block->mlps[0].input.width / 2,
+                        .length = length,
+                        .attention = block->attention,
+                        .eps = (float)c->rms_norm_eps,
+                        .rotary = 2 * gptvq_rope_half(c)};
+  for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++) dims.has_norm[n] = block->norms[n] != NULL;
+  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++) {
+    const gptvq_linear_group readers = gptvq_input_readers(block, i, 0);
+    for (size_t r = 0; r < readers.count; r++)
+      if (block->linears[readers.linear[r]].bias != NULL) dims.has_bias[i] = true;
+  }
+  return dims;
+}
 
 gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *block, size_t length,
                                   gptvq_ft_dims *dims, float **tables, gptvq_error *err) {
-  const gptvq_config *c = &model->config;
-  size_t half = gptvq_rope_half(c);
+  size_t half = gptvq_rope_half(&model->config);
   *tables = NULL;
-  if (block->mlp_count != 1)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "fine-tuning of mixture-of-experts blocks is not supported");
+  GPTVQ_TRY(gptvq_ft_check(block, err));
   float *cosines = gptvq_alloc(length * half, 2 * sizeof(float));
   if (cosines == NULL)
     return gptvq_fail_memory(err, "fine-tuning: rotation tables",
                              gptvq_saturated_size(length * half, 2 * sizeof(float)));
-  *dims = (gptvq_ft_dims){.hidden = c->hidden,
-                          .heads = c->heads,
-                          .kv_heads = c->kv_heads,
-                          .head_dim = c->head_dim,
-                          .intermediate = block->mlps[0].input.width / 2,
-                          .length = length,
-                          .sliding_window = block->slides ? c->sliding_window : 0,
-                          .eps = (float)c->rms_norm_eps,
-                          .has_norm = {true, true, block->q_norm != NULL, block->k_norm != NULL},
-                          .rotary = 2 * half,
-                          .cosine = cosines,
-                          .sine = cosines + length * half};
-  gptvq_rope_tables(c, length, cosines, cosines + length * half);
-  for (size_t i = 0; i < block->qkv.count; i++)
-    if (block->linears[block->qkv.linear[i]].bias != NULL) dims->has_bias[GPTVQ_FT_QKV] = true;
-  for (size_t i = 0; i < block->mlps[0].input.count; i++)
-    if (block->linears[block->mlps[0].input.linear[i]].bias != NULL) dims->has_bias[GPTVQ_FT_GATE_UP] = true;
-  dims->has_bias[GPTVQ_FT_O] = block->linears[block->o].bias != NULL;
-  dims->has_bias[GPTVQ_FT_DOWN] = block->linears[block->mlps[0].down].bias != NULL;
+  *dims = gptvq_ft_dims_of(model, block, length);
+  dims->cosine = cosines;
+  dims->sine = cosines + length * half;
+  gptvq_rope_tables(&model->config, length, cosines, cosines + length * half);
   *tables = cosines;
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block, gptvq_dtype vector_dtype,
-                                  size_t windows, size_t length, const float *inputs, const float *targets,
-                                  const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
-                                  gptvq_finetune_result *result, gptvq_error *err) {
+gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block,
+                                  const gptvq_block_windows *windows, const gptvq_finetune_options *options,
+                                  const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
+                                  gptvq_error *err) {
   const double start = gptvq_clock();
   *result = (gptvq_finetune_result){0};
   gptvq_ft_dims dims;
   gptvq_ft_params params;
   float *tables;
-  GPTVQ_TRY(gptvq_ft_dims_create(model, block, length, &dims, &tables, err));
-  gptvq_status status = gptvq_ft_params_create(&dims, block, vector_dtype, &params, err);
+  GPTVQ_TRY(gptvq_ft_dims_create(model, block, windows->length, &dims, &tables, err));
+  gptvq_status status = gptvq_ft_params_create(&dims, block, options->vector_dtype, &params, err);
   if (status == GPTVQ_OK) {
     if (options->index_rate > 0)
       status =
           gptvq_ft_indices_create(&params, &model->blocks[block->index], (float)options->index_pull, err);
     if (status == GPTVQ_OK)
-      status = gptvq_ft_train(&params, windows, inputs, targets, options, callbacks, result, err);
+      status = gptvq_ft_train(&params, windows->count, windows->inputs, windows->targets, options, callbacks,
+                              result, err);
     gptvq_ft_params_release(&params);
   }
   free(tables);

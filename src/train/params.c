@@ -37,9 +37,8 @@ static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linea
   size_t groups = is_vq(table) ? table->sizes.column_groups : 1;
   for (size_t row = 0; row < shape->rows; row++)
     for (size_t g = 0; g < groups; g++) {
-      size_t offset = gptvq_unit_offset(shape, row, g);
-      gptvq_unpack_unit(packed->indices + offset, gptvq_unit_indices(shape, g), shape->index_bits,
-                        table->indices + offset * 8 / shape->index_bits);
+      gptvq_unpack_unit(packed->indices + gptvq_unit_offset(shape, row, g), gptvq_unit_indices(shape, g),
+                        shape->index_bits, table->indices + gptvq_ft_unit_index(shape, row, g));
     }
   if (!is_vq(table)) {
     n = gptvq_round_up(table->count, 8);
@@ -74,10 +73,11 @@ static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block
   return linear->is_packed ? add_table(params, linear, index, matrix, row_offset, err) : GPTVQ_OK;
 }
 
-static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block,
-                              const gptvq_linear_group *group, gptvq_ft_matrix matrix, gptvq_error *err) {
-  for (size_t i = 0; i < group->count; i++)
-    GPTVQ_TRY(add_linear(params, block, group->linear[i], matrix, group->offset[i], err));
+static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block, gptvq_ft_matrix matrix,
+                              gptvq_error *err) {
+  const gptvq_linear_group group = gptvq_input_readers(block, (gptvq_block_input)matrix, 0);
+  for (size_t i = 0; i < group.count; i++)
+    GPTVQ_TRY(add_linear(params, block, group.linear[i], matrix, group.offset[i], err));
   return GPTVQ_OK;
 }
 
@@ -121,32 +121,27 @@ static void read_values(gptvq_ft_params *params) {
 gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block,
                                     gptvq_dtype vector_dtype, gptvq_ft_params *params, gptvq_error *err) {
   memset(params, 0, sizeof *params);
-  if (block->mlp_count != 1)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "fine-tuning of mixture-of-experts blocks is not supported");
+  GPTVQ_TRY(gptvq_ft_check(block, err));
   params->dims = dims;
   params->vector_dtype = vector_dtype;
   gptvq_status status;
   GPTVQ_TRY_GOTO(gptvq_ft_weights_create(dims, true, &params->weights, err));
   GPTVQ_TRY_GOTO(gptvq_ft_weights_create(dims, false, &params->vector_gradients, err));
   params->tables = calloc(block->linear_count, sizeof *params->tables);
-  params->vectors = calloc(block->linear_count + GPTVQ_FT_NORMS, sizeof *params->vectors);
+  params->vectors = calloc(block->linear_count + GPTVQ_NORMS, sizeof *params->vectors);
   if (params->tables == NULL || params->vectors == NULL) {
     status =
         gptvq_fail_memory(err, "fine-tuning: parameter lists", block->linear_count * sizeof *params->tables);
     goto done;
   }
-  GPTVQ_TRY_GOTO(add_group(params, block, &block->qkv, GPTVQ_FT_QKV, err));
-  GPTVQ_TRY_GOTO(add_linear(params, block, block->o, GPTVQ_FT_O, 0, err));
-  GPTVQ_TRY_GOTO(add_group(params, block, &block->mlps[0].input, GPTVQ_FT_GATE_UP, err));
-  GPTVQ_TRY_GOTO(add_linear(params, block, block->mlps[0].down, GPTVQ_FT_DOWN, 0, err));
-  const float *norms[GPTVQ_FT_NORMS] = {block->attention_norm, block->mlp_norm, block->q_norm, block->k_norm};
-  for (int n = 0; n < GPTVQ_FT_NORMS; n++) {
+  for (int m = 0; m < GPTVQ_FT_MATRICES; m++)
+    GPTVQ_TRY_GOTO(add_group(params, block, (gptvq_ft_matrix)m, err));
+  for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++) {
     if (!dims->has_norm[n]) continue;
-    size_t size = gptvq_ft_norm_size(dims, (gptvq_ft_norm)n);
-    memcpy(params->weights.norm[n], norms[n], size * sizeof(float));
-    params->vectors[params->vector_count++] = (gptvq_ft_vector){(float *)norms[n], params->weights.norm[n],
-                                                                params->vector_gradients.norm[n], 0, size};
+    size_t size = gptvq_ft_norm_size(dims, n);
+    memcpy(params->weights.norm[n], block->norms[n], size * sizeof(float));
+    params->vectors[params->vector_count++] = (gptvq_ft_vector){
+        (float *)block->norms[n], params->weights.norm[n], params->vector_gradients.norm[n], 0, size};
   }
   for (size_t v = 0; v < params->vector_count; v++) {
     params->vectors[v].first = params->count;
@@ -277,7 +272,7 @@ static void vq_tile(const table_job *job, size_t tile, bool scatter) {
   const float *values = job->params->rounded + table->first + tile * each;
   float *sums = job->params->gradient + table->first + tile * each;
   for (size_t row = first_row; row < last_row; row++) {
-    const uint16_t *indices = table->indices + gptvq_unit_offset(shape, row, g) * 8 / shape->index_bits;
+    const uint16_t *indices = table->indices + gptvq_ft_unit_index(shape, row, g);
     const uint8_t *codes =
         shape->scale_block ? packed->block_scales + gptvq_block_scale_offset(shape, row, g) : NULL;
     size_t at = (table->row_offset + row) * cols;
@@ -300,7 +295,7 @@ static void uniform_row(const table_job *job, size_t row, bool scatter) {
   const gptvq_packed_shape *shape = &table->packed->shape;
   const uint32_t *permutation = table->packed->permutation;
   size_t groups = uniform_groups(shape), at = (table->row_offset + row) * shape->cols;
-  const uint16_t *codes = table->indices + gptvq_unit_offset(shape, row, 0) * 8 / shape->index_bits;
+  const uint16_t *codes = table->indices + gptvq_ft_unit_index(shape, row, 0);
   for (size_t c = 0; c < shape->cols; c++) {
     size_t place = row * groups + c / shape->scale_block, column = permutation != NULL ? permutation[c] : c;
     float code = (float)((int)codes[c] - (int)table->zeros[place]);

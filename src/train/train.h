@@ -10,29 +10,22 @@
 #include "model/model_internal.h"
 #include "train/finetune.h"
 
+/* The readers of each input, stacked. */
 typedef enum gptvq_ft_matrix {
-  GPTVQ_FT_QKV,
-  GPTVQ_FT_O,
-  GPTVQ_FT_GATE_UP,
-  GPTVQ_FT_DOWN,
-  GPTVQ_FT_MATRICES
+  GPTVQ_FT_QKV = GPTVQ_INPUT_QKV,
+  GPTVQ_FT_O = GPTVQ_INPUT_O,
+  GPTVQ_FT_GATE_UP = GPTVQ_INPUT_GATE_UP,
+  GPTVQ_FT_DOWN = GPTVQ_INPUT_DOWN,
+  GPTVQ_FT_MATRICES = GPTVQ_INPUTS
 } gptvq_ft_matrix;
-typedef enum gptvq_ft_norm {
-  GPTVQ_FT_ATTENTION_NORM,
-  GPTVQ_FT_MLP_NORM,
-  GPTVQ_FT_Q_NORM,
-  GPTVQ_FT_K_NORM,
-  GPTVQ_FT_NORMS
-} gptvq_ft_norm;
 
 /* The numbers of a block. Pointers are borrowed. */
 typedef struct gptvq_ft_dims {
   size_t hidden, heads, kv_heads, head_dim, intermediate;
   size_t length; /* tokens of a window */
-  size_t
-      sliding_window; /* a token sees itself and the sliding_window − 1 tokens before it; 0 = all before it */
+  gptvq_attention attention;
   float eps;
-  bool has_norm[GPTVQ_FT_NORMS]; /* the first two always */
+  bool has_norm[GPTVQ_NORMS];
   bool has_bias[GPTVQ_FT_MATRICES];
   size_t rotary; /* rotated values of a head (the first ones), even; value i is paired with i + rotary / 2 */
   const float *cosine, *sine; /* [length][rotary / 2] */
@@ -40,14 +33,14 @@ typedef struct gptvq_ft_dims {
 
 size_t gptvq_ft_rows(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix); /* outputs */
 size_t gptvq_ft_cols(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix); /* inputs */
-size_t gptvq_ft_norm_size(const gptvq_ft_dims *dims, gptvq_ft_norm norm);
+size_t gptvq_ft_norm_size(const gptvq_ft_dims *dims, gptvq_norm_place norm);
 
 /* Everything that the block multiplies with; also used for the gradients of norms and biases (matrices NULL
  * there). */
 typedef struct gptvq_ft_weights {
   float *matrix[GPTVQ_FT_MATRICES]; /* [rows × cols] */
   float *bias[GPTVQ_FT_MATRICES];   /* [rows] or NULL */
-  float *norm[GPTVQ_FT_NORMS];      /* or NULL */
+  float *norm[GPTVQ_NORMS];         /* or NULL */
 } gptvq_ft_weights;
 /* with_matrices false: matrices stay NULL. Zeroed. On failure nothing is left allocated. */
 gptvq_status gptvq_ft_weights_create(const gptvq_ft_dims *dims, bool with_matrices, gptvq_ft_weights *out,
@@ -59,6 +52,8 @@ typedef struct gptvq_ft_tape gptvq_ft_tape;
 gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward,
                                   gptvq_ft_tape **out, gptvq_error *err);
 void gptvq_ft_tape_destroy(gptvq_ft_tape *tape); /* NULL is fine */
+/* What that takes; SIZE_MAX on overflow. */
+size_t gptvq_ft_tape_bytes(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward);
 
 /* Returns block(x) for `tokens` tokens (a multiple of dims->length, at most max_tokens): [tokens × hidden],
  * valid until the next call. x must stay as it is until the backward pass is done. */
@@ -81,39 +76,6 @@ void gptvq_ft_backward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weight
                        const float *gradient_out, gptvq_ft_weights *vectors, gptvq_ft_sink sink,
                        void *context, float *gradient_in);
 
-/* Used by both directions: scores of one tile of queries (attention.c). */
-void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, float *out,
-                                float *lse, float *scratch);
-/* gradient_qkv[tokens × rows(QKV)] is overwritten. delta: scratch [tokens × heads]. */
-void gptvq_ft_attention_backward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, const float *out,
-                                 const float *lse, const float *gradient_out, float *gradient_qkv,
-                                 float *scratch);
-/* Floats of `scratch` above, for all threads. */
-size_t gptvq_ft_attention_scratch(const gptvq_ft_dims *dims);
-/* In place on `heads` heads of `head_dim` values in every row of x[tokens × ldx]; backward: the inverse
- * rotation (× attention factor, as the transposed map wants). */
-void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx,
-                   bool backward);
-
-/* exp within 2 ulp; NaN stays NaN; below −87 it gives e^−87. Straight-line code, so that
- * compilers vectorise it. */
-static inline float gptvq_ft_exp(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 88.0f ? 88.0f : x;
-  const float magic = 12582912.0f; /* 1.5 · 2^23: adding it rounds to an integer in the low bits */
-  float shifted = x * 1.44269504f + magic, n = shifted - magic;
-  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.0f / 5040.0f;
-  p = p * r + 1.0f / 720.0f;
-  p = p * r + 1.0f / 120.0f;
-  p = p * r + 1.0f / 24.0f;
-  p = p * r + 1.0f / 6.0f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return p * gptvq_bits_float((gptvq_float_bits(shifted) - gptvq_float_bits(magic) + 127u) << 23);
-}
-
 struct gptvq_ft_tape {
   size_t max_tokens, tokens;
   const float *x;           /* the input of the last forward call, borrowed */
@@ -129,7 +91,7 @@ struct gptvq_ft_tape {
   float *attention_scratch;
   /* backward only */
   float *d_hidden, *d_middle, *d_wide, *d_matrix;
-  double *partial;      /* [tokens / 64 × head_dim] */
+  double *partial;      /* of the heads' norms */
   gptvq_ft_watch watch; /* NULL unless somebody sets it */
   void *watch_context;
 };
@@ -198,6 +160,11 @@ void gptvq_ft_params_finish(gptvq_ft_params *params);
 /* Writes theta, rounded, into the block's packed arrays, norms and biases. */
 void gptvq_ft_params_store(gptvq_ft_params *params);
 
+/* Where the indices of a unit begin in gptvq_ft_table.indices. */
+static inline size_t gptvq_ft_unit_index(const gptvq_packed_shape *shape, size_t row, size_t group) {
+  return gptvq_unit_offset(shape, row, group) * 8 / shape->index_bits;
+}
+
 /* ---- indices (indices.c) ---- */
 
 /* Makes the VQ indices of all tables trainable. Shadow values start from the quantized weights, moved by the
@@ -233,6 +200,10 @@ void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate,
 /* 0 … 1: a short linear warm-up, then half a cosine down to 0. */
 double gptvq_ft_schedule(size_t step, size_t steps);
 
+/* GPTVQ_ERROR_UNSUPPORTED: the block has experts. */
+gptvq_status gptvq_ft_check(const gptvq_block *block, gptvq_error *err);
+/* The dims of a model's block without the tables of cosines and sines, which sizes do not need. */
+gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *block, size_t length);
 /* The dims of a model's block for windows of `length` tokens; *tables (cosines and sines) is the caller's to
  * free. */
 gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *block, size_t length,
@@ -256,14 +227,5 @@ gptvq_status gptvq_ft_windows_create(size_t windows, const gptvq_finetune_option
 void gptvq_ft_windows_release(gptvq_ft_windows *windows);
 /* `batch` (at most training_count) window numbers for the next step; each epoch is shuffled anew. */
 const size_t *gptvq_ft_windows_next(gptvq_ft_windows *windows, size_t batch);
-
-/* Backward pass of y = gain ∘ x / rms(x) over tokens of dims->hidden values: gain_gradient += …; out = base +
- * dx (base may be NULL; out may be dy). scale: [tokens] 1 / rms. */
-void gptvq_ft_norm_backward(const gptvq_ft_dims *dims, size_t tokens, const float *x, const float *gain,
-                            const float *scale, const float *dy, const float *base, float *gain_gradient,
-                            float *out);
-/* The forward pass of the same. */
-void gptvq_ft_norm_forward(const gptvq_ft_dims *dims, size_t tokens, const float *x, const float *gain,
-                           float *y, float *scale);
 
 #endif

@@ -6,7 +6,7 @@
 #include "base/threads.h"
 #include "calib/sweep.h"
 #include "linalg/gemm.h"
-#include "train/train.h"
+#include "train/pieces.h"
 
 #include <math.h>
 #include <string.h>
@@ -310,24 +310,23 @@ static size_t windows_at_once(const gptvq_finetune_options *options, size_t leng
 size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, size_t length,
                                   const gptvq_finetune_options *options) {
   const gptvq_config *c = &original->config;
-  size_t tokens = windows_at_once(options, length) * length,
-         attention = (c->heads + 2 * c->kv_heads) * c->head_dim;
-  /* per token and block, in floats: what the tape keeps, and what its backward part needs */
-  size_t kept = 4 * c->hidden + attention + c->heads * (c->head_dim + 1) + 3 * c->intermediate;
-  size_t backward = 2 * c->hidden + gptvq_max_size(attention, 2 * c->intermediate) +
-                    gptvq_max_size(c->heads * c->head_dim, c->intermediate);
+  size_t tokens = windows_at_once(options, length) * length;
+  double tapes = 0;
+  for (size_t b = 0; b < c->layers; b++) {
+    const gptvq_ft_dims dims = gptvq_ft_dims_of(original, &original->blocks[b], length);
+    tapes += (double)gptvq_ft_tape_bytes(&dims, tokens, true);
+  }
   double bytes = (double)original->info.linear_values *
                      (options->index_rate > 0 ? 20.0 : 6.0) + /* weights, indices, shadow values */
-                 sizeof(float) * ((double)c->layers * (double)tokens * (double)(kept + backward) +
-                                  (double)windows * (double)length * (double)c->hidden +
+                 tapes +
+                 sizeof(float) * ((double)windows * (double)length * (double)c->hidden +
                                   3.0 * (double)tokens * (double)c->hidden +
                                   (double)c->vocab * (double)(c->hidden + 2 * HEAD_TOKENS));
   return bytes < 9e18 ? (size_t)bytes : SIZE_MAX;
 }
 
 gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *blocks, float *final_norm,
-                                  gptvq_dtype vector_dtype, size_t windows, size_t length,
-                                  const int32_t *tokens, const gptvq_finetune_options *options,
+                                  const gptvq_token_windows *windows, const gptvq_finetune_options *options,
                                   const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
                                   gptvq_error *err) {
   const double start = gptvq_clock();
@@ -335,14 +334,14 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
   const gptvq_config *c = &original->config;
   whole w = {.original = original,
              .layers = c->layers,
-             .length = length,
+             .length = windows->length,
              .hidden = c->hidden,
              .vocab = c->vocab,
-             .micro = windows_at_once(options, length),
-             .tokens = tokens,
-             .vector_dtype = vector_dtype};
-  gptvq_status status = create(&w, blocks, final_norm, windows, options, err);
-  if (status == GPTVQ_OK) status = run_teacher(&w, windows, options, callbacks, err);
+             .micro = windows_at_once(options, windows->length),
+             .tokens = windows->tokens,
+             .vector_dtype = options->vector_dtype};
+  gptvq_status status = create(&w, blocks, final_norm, windows->count, options, err);
+  if (status == GPTVQ_OK) status = run_teacher(&w, windows->count, options, callbacks, err);
   if (status == GPTVQ_OK) status = train(&w, options, callbacks, result, err);
   if (status == GPTVQ_OK && result->best_step > 0) {
     for (size_t b = 0; b < w.layers; b++) {
@@ -350,7 +349,7 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
       gptvq_ft_indices_restore(&w.params[b]);
       gptvq_ft_params_store(&w.params[b]);
     }
-    for (size_t i = 0; i < w.hidden; i++) final_norm[i] = gptvq_ft_round(vector_dtype, w.best[w.layers][i]);
+    for (size_t i = 0; i < w.hidden; i++) final_norm[i] = gptvq_ft_round(w.vector_dtype, w.best[w.layers][i]);
   }
   release(&w);
   result->seconds = gptvq_clock() - start;

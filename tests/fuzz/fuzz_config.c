@@ -1,7 +1,7 @@
 /* Any bytes as config.json: what is accepted is within the ranges that the model relies on. */
 #include "fuzz.h"
 
-#include "checkpoint/config.h"
+#include "model/arch/config.h"
 
 #include <math.h>
 #include <stdlib.h>

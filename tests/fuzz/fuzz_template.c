@@ -16,7 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   size_t text_size;
   gptvq_status status = gptvq_template_read(&chat.usual, "template", (const char *)data, size, &err);
   if (status == GPTVQ_OK) {
-    gptvq_chat_request request = {.messages = messages,
+    gptvq_chat_request request = {.size = sizeof request,
+                                  .messages = messages,
                                   .messages_size = sizeof messages - 1,
                                   .tools = messages,
                                   .tools_size = sizeof messages - 1,

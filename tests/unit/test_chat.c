@@ -68,7 +68,8 @@ static gptvq_status render(const gptvq_chat *chat, const json_t *conversation, c
     tools = gptvq_json_dump(json_object_get(conversation, "tools"), flags);
   if (json_object_get(conversation, "variables") != NULL)
     variables = gptvq_json_dump(json_object_get(conversation, "variables"), flags);
-  gptvq_chat_request request = {.messages = messages,
+  gptvq_chat_request request = {.size = sizeof request,
+                                .messages = messages,
                                 .messages_size = strlen(messages),
                                 .tools = tools,
                                 .tools_size = tools != NULL ? strlen(tools) : 0,
@@ -167,7 +168,8 @@ static char *say(const char *tools) { /* "hi" through the folder's template */
   gptvq_error err;
   char *text;
   size_t size;
-  gptvq_chat_request request = {.messages = messages,
+  gptvq_chat_request request = {.size = sizeof request,
+                                .messages = messages,
                                 .messages_size = sizeof messages - 1,
                                 .tools = tools,
                                 .tools_size = tools != NULL ? strlen(tools) : 0};
@@ -236,6 +238,7 @@ static void expect_refused(const gptvq_chat *chat, gptvq_chat_request request, g
   char *text = (char *)&status;
   size_t size;
   gptvq_error err;
+  request.size = sizeof request;
   if (request.messages != NULL) request.messages_size = strlen(request.messages);
   if (request.tools != NULL) request.tools_size = strlen(request.tools);
   if (request.variables != NULL) request.variables_size = strlen(request.variables);
@@ -248,7 +251,8 @@ static void expect_refused(const gptvq_chat *chat, gptvq_chat_request request, g
 static void test_requests(void **state) {
   (void)state;
   static const char one[] = "[{\"role\": \"user\", \"content\": \"hi\"}]";
-  char path[512];
+  char path[512], *text;
+  size_t size;
   gptvq_chat *chat;
   gptvq_error err;
   put_text("plain", "{{ messages[0].content }}");
@@ -272,6 +276,10 @@ static void test_requests(void **state) {
   expect_refused(chat,
                  (gptvq_chat_request){.messages = "[{\"role\": \"user\"}]", .continue_final_message = 1},
                  GPTVQ_ERROR_DATA, "no text to continue");
+  gptvq_chat_request unset = {.size = 0};
+  assert_int_equal(gptvq_chat_render(chat, &unset, &text, &size, &err), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(err.message, "gptvq_chat_request"));
+  assert_int_equal(gptvq_chat_render(chat, NULL, &text, &size, &err), GPTVQ_ERROR_ARGUMENT);
   gptvq_chat_close(chat);
   assert_int_equal(gptvq_chat_open(NULL, NULL, &chat, &err), GPTVQ_ERROR_ARGUMENT);
   gptvq_chat_close(NULL);

@@ -1,5 +1,5 @@
-/* checkpoint/config: config.json of the families, old and new spellings, and values that make no sense. */
-#include "checkpoint/config.h"
+/* model/arch/config: config.json of the families, old and new spellings, and values that make no sense. */
+#include "model/arch/config.h"
 
 #include <math.h>
 #include <setjmp.h>

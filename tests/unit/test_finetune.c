@@ -155,7 +155,8 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
                             .head_dim = v->head_dim,
                             .intermediate = INTERMEDIATE,
                             .length = LENGTH,
-                            .sliding_window = v->window,
+                            .attention = {.window = v->window != 0 ? v->window : SIZE_MAX,
+                                          .scale = 1.0f / sqrtf((float)v->head_dim)},
                             .eps = 1e-5f,
                             .has_norm = {true, true, v->head_norms, v->head_norms},
                             .has_bias = {v->biases, v->biases, v->biases, v->biases},
@@ -166,11 +167,11 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
   b->linears = f->linears;
   b->mlp_count = 1;
   b->mlps = &f->mlp;
-  b->attention_norm = keep(f, random_vector(HIDDEN, 1, 0.3f));
-  b->mlp_norm = keep(f, random_vector(HIDDEN, 1, 0.3f));
+  b->norms[GPTVQ_NORM_ATTENTION] = keep(f, random_vector(HIDDEN, 1, 0.3f));
+  b->norms[GPTVQ_NORM_MLP] = keep(f, random_vector(HIDDEN, 1, 0.3f));
   if (v->head_norms) {
-    b->q_norm = keep(f, random_vector(v->head_dim, 1, 0.3f));
-    b->k_norm = keep(f, random_vector(v->head_dim, 1, 0.3f));
+    b->norms[GPTVQ_NORM_Q] = keep(f, random_vector(v->head_dim, 1, 0.3f));
+    b->norms[GPTVQ_NORM_K] = keep(f, random_vector(v->head_dim, 1, 0.3f));
   }
   size_t n = 0;
   if (v->fused) {
@@ -227,11 +228,11 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
   for (size_t start = 0; start < tokens; start += LENGTH) {
     for (size_t t = 0; t < LENGTH; t++) {
       double *row = qkv + t * width;
-      ref_norm(HIDDEN, x + (start + t) * HIDDEN, w->norm[GPTVQ_FT_ATTENTION_NORM], (double)d->eps, normed);
+      ref_norm(HIDDEN, x + (start + t) * HIDDEN, w->norm[GPTVQ_NORM_ATTENTION], (double)d->eps, normed);
       ref_linear(d, w, GPTVQ_FT_QKV, normed, row);
       for (size_t h = 0; h < d->heads + d->kv_heads; h++) {
         double *head = row + h * hd;
-        const float *gain = w->norm[h < d->heads ? GPTVQ_FT_Q_NORM : GPTVQ_FT_K_NORM];
+        const float *gain = w->norm[h < d->heads ? GPTVQ_NORM_Q : GPTVQ_NORM_K];
         if (gain != NULL) ref_norm(hd, head, gain, (double)d->eps, head);
         for (size_t i = 0; i < half; i++) {
           double a = head[i], b = head[i + half], c = (double)d->cosine[t * half + i],
@@ -249,10 +250,10 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
         double total = 0;
         memset(heads + h * hd, 0, hd * sizeof *heads);
         for (size_t j = 0; j <= t; j++) {
-          if (d->sliding_window != 0 && j + d->sliding_window <= t) continue;
+          if (t - j >= d->attention.window) continue;
           double score = 0;
           for (size_t i = 0; i < hd; i++) score += qkv[t * width + h * hd + i] * qkv[j * width + key + i];
-          double e = exp(score / sqrt((double)hd));
+          double e = exp(score * (double)d->attention.scale);
           total += e;
           for (size_t i = 0; i < hd; i++) heads[h * hd + i] += e * qkv[j * width + value + i];
         }
@@ -260,7 +261,7 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
       }
       ref_linear(d, w, GPTVQ_FT_O, heads, middle);
       for (size_t i = 0; i < HIDDEN; i++) middle[i] += in[i];
-      ref_norm(HIDDEN, middle, w->norm[GPTVQ_FT_MLP_NORM], (double)d->eps, normed);
+      ref_norm(HIDDEN, middle, w->norm[GPTVQ_NORM_MLP], (double)d->eps, normed);
       ref_linear(d, w, GPTVQ_FT_GATE_UP, normed, gate);
       for (size_t i = 0; i < INTERMEDIATE; i++)
         gate[i] = gate[i] / (1.0 + exp(-gate[i])) * gate[INTERMEDIATE + i];
@@ -548,7 +549,7 @@ static uint64_t fingerprint(const fixture *f) {
     if (!f->linears[i].is_packed) continue;
     gptvq_packed_measure(&p->shape, &sizes);
     const uint8_t *parts[] = {p->codebooks, (const uint8_t *)p->codebook_scales, (const uint8_t *)p->scales,
-                              (const uint8_t *)f->block.attention_norm};
+                              (const uint8_t *)f->block.norms[GPTVQ_NORM_ATTENTION]};
     size_t bytes[] = {sizes.codebook_bytes, 2 * sizes.codebook_scales, 2 * sizes.uniform_scales,
                       HIDDEN * sizeof(float)};
     for (size_t part = 0; part < 4; part++)

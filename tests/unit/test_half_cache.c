@@ -3,7 +3,7 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "model/vector.h"
+#include "model/layer/vector.h"
 
 #include <gptvq/status.h>
 #include <math.h>

@@ -33,7 +33,7 @@ typedef struct block_work {
 } block_work;
 
 static bool in_mlp(const input *in) { return in->kind >= GPTVQ_INPUT_GATE_UP; }
-static bool is_output(const input *in) { return in->kind == GPTVQ_INPUT_O || in->kind == GPTVQ_INPUT_DOWN; }
+static bool is_output(const input *in) { return gptvq_input_is_last(in->kind); }
 static const gptvq_linear *first_reader(const block_work *work, const input *in) {
   return &work->original->linears[in->readers.linear[0]];
 }
@@ -53,12 +53,6 @@ void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed) {
   linear->packed = *packed;
 }
 
-static void add_inputs(block_work *work, gptvq_block_input kind, size_t count) {
-  for (size_t e = 0; e < count; e++)
-    work->inputs[work->input_count++] =
-        (input){.readers = gptvq_input_readers(work->original, kind, e), .kind = kind};
-}
-
 static void release_work(block_work *work) {
   if (work->inputs != NULL)
     for (size_t i = 0; i < work->input_count; i++) {
@@ -74,17 +68,18 @@ static void release_work(block_work *work) {
 
 static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
   const gptvq_block *block = work->original;
-  size_t inputs = 2 + 2 * block->mlp_count;
+  size_t inputs = 0;
+  for (gptvq_block_input kind = 0; kind < GPTVQ_INPUTS; kind++) inputs += gptvq_input_count(block, kind);
   GPTVQ_TRY(gptvq_block_copy(block, &work->block, err));
   work->inputs = calloc(inputs, sizeof *work->inputs);
   work->observers = calloc(inputs + 2, sizeof *work->observers);
   work->solved = calloc(block->linear_count, sizeof *work->solved);
   if (work->inputs == NULL || work->observers == NULL || work->solved == NULL)
     return gptvq_fail_memory(err, "a block", inputs * sizeof *work->inputs);
-  add_inputs(work, GPTVQ_INPUT_QKV, 1);
-  add_inputs(work, GPTVQ_INPUT_O, 1);
-  add_inputs(work, GPTVQ_INPUT_GATE_UP, block->mlp_count);
-  add_inputs(work, GPTVQ_INPUT_DOWN, block->mlp_count);
+  for (gptvq_block_input kind = 0; kind < GPTVQ_INPUTS; kind++)
+    for (size_t e = 0; e < gptvq_input_count(block, kind); e++)
+      work->inputs[work->input_count++] =
+          (input){.readers = gptvq_input_readers(block, kind, e), .kind = kind};
   return GPTVQ_OK;
 }
 
@@ -95,7 +90,7 @@ static gptvq_status run_windows(const gptvq_pipeline *p, const char *item, const
                              .workspace = p->workspace,
                              .windows = p->samples,
                              .length = p->length,
-                             .callbacks = p->callbacks,
+                             .callbacks = p->solver.callbacks,
                              .phase = "quantize",
                              .item = item,
                              .done = p->layers_done,
@@ -146,33 +141,40 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
   return corrects ? run_windows(p, name, passes, 2, err) : run_windows(p, name, passes + 1, 1, err);
 }
 
+/* The linear's own sizes, where bits are allocated. */
+static gptvq_status options_of(const block_work *work, size_t index, gptvq_resolved *own, gptvq_error *err) {
+  const gptvq_pipeline *p = work->pipeline;
+  *own = *p->solver.options;
+  if (p->allocation == NULL) return GPTVQ_OK;
+  const gptvq_allocated *sizes = &p->allocation->layers[work->original->index][index];
+  return gptvq_resolve_sizes(p->solver.options, sizes->index_bits, sizes->group_size, own, err);
+}
+
 static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_factor *factor,
                                  const gptvq_mismatch *mismatch, gptvq_error *err) {
   gptvq_pipeline *p = work->pipeline;
   const gptvq_linear *linear = &work->original->linears[index];
+  const gptvq_quantize_options *o = &p->solver.options->options;
+  gptvq_resolved own;
+  GPTVQ_TRY(options_of(work, index, &own, err));
   size_t values = linear->rows * linear->cols;
   float *weights = gptvq_alloc(values, sizeof *weights);
   if (weights == NULL)
     return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *weights));
   gptvq_linear_decode(linear, weights);
-  gptvq_quantize_options options = *p->options;
-  if (p->allocation != NULL) {
-    options.index_bits = p->allocation->layers[work->original->index][index].index_bits;
-    options.group_size = p->allocation->layers[work->original->index][index].group_size;
-  }
+  const gptvq_solver solver = {&own, p->solver.backend, p->solver.callbacks};
+  const gptvq_weights w = {linear->name, linear->rows, linear->cols, weights};
   gptvq_status status = GPTVQ_OK;
   if (mismatch->map != NULL)
-    status = gptvq_mismatch_apply(mismatch, p->options->mismatch, p->options->mismatch_stream, linear->rows,
-                                  weights, linear->name, err);
-  if (status == GPTVQ_OK)
-    status = gptvq_solve_layer(linear->name, linear->rows, linear->cols, weights, factor, &options,
-                               p->callbacks, &work->results[index], err);
+    status = gptvq_mismatch_apply(mismatch, o->mismatch, o->mismatch_stream, linear->rows, weights,
+                                  linear->name, err);
+  if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, &w, factor, &work->results[index], err);
   free(weights);
   if (status != GPTVQ_OK) return status;
   work->solved[index] = true;
   gptvq_linear_set_packed(&work->block.linears[index], &work->results[index].packed);
-  return gptvq_report_progress(p->callbacks, "quantize", linear->name, ++p->layers_done, p->layers_total,
-                               work->results[index].error, err);
+  return gptvq_report_progress(p->solver.callbacks, "quantize", linear->name, ++p->layers_done,
+                               p->layers_total, work->results[index].error, err);
 }
 
 /* "a, b and c" for a warning */
@@ -197,20 +199,19 @@ static gptvq_status solve_input(block_work *work, input *in, bool with_data, gpt
     size_t tokens = in->hessian.tokens;
     if (tokens < linear->cols) list_names(work, in, names, sizeof names);
     if (tokens == 0)
-      gptvq_log(p->callbacks, GPTVQ_LOG_WARNING,
+      gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "no calibration token reaches %s: quantized without data (identity Hessian)", names);
     else if (tokens < linear->cols)
-      gptvq_log(p->callbacks, GPTVQ_LOG_WARNING,
+      gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "only %zu calibration tokens for the %zu input columns of %s", tokens, linear->cols, names);
     if (tokens > 0) {
       GPTVQ_TRY_GOTO(gptvq_hessian_finish(&in->hessian, linear->name, err));
       if (in->mismatch.cols > 0)
-        GPTVQ_TRY_GOTO(
-            gptvq_mismatch_finish(&in->mismatch, in->hessian.values, p->options->damping, linear->name, err));
+        GPTVQ_TRY_GOTO(gptvq_mismatch_finish(&in->mismatch, in->hessian.values,
+                                             p->solver.options->options.damping, linear->name, err));
       double *hessian = in->hessian.values;
       in->hessian.values = NULL; /* the factor's memory from now on */
-      GPTVQ_TRY_GOTO(gptvq_factor_create_over(linear->name, linear->cols, hessian, p->options, p->callbacks,
-                                              &factor, err));
+      GPTVQ_TRY_GOTO(gptvq_factor_create_over(&p->solver, linear->name, linear->cols, hessian, &factor, err));
     }
     gptvq_hessian_release(&in->hessian);
   }
@@ -225,7 +226,7 @@ done:
 /* Room for the inputs of an output layer, of as many windows as fit: what saves running the half again. */
 static void prepare_kept(block_work *work, const input *in) {
   const gptvq_pipeline *p = work->pipeline;
-  if (!is_output(in) || (in_mlp(in) && p->model->config.experts > 0)) return;
+  if (!is_output(in) || (in_mlp(in) && gptvq_block_routes(work->original))) return;
   size_t cols = first_reader(work, in)->cols;
   size_t window = gptvq_saturated_size(p->length, cols * sizeof(float));
   size_t windows = gptvq_min_size(p->samples, p->kept_budget / window);
@@ -239,21 +240,23 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
   const gptvq_pipeline *p = work->pipeline;
   input *first = &work->inputs[begin];
   const gptvq_linear *linear = first_reader(work, first);
-  size_t weighted = 0, reference = 0;
+  const gptvq_quantize_options *o = &p->solver.options->options;
+  size_t weighted = 0, watched = 0;
   if (p->guide != NULL)
     for (size_t i = begin; i < end; i++) weighted = gptvq_max_size(weighted, work->inputs[i].hessian.cols);
-  if ((p->options->mismatch > 0.0 || p->options->mismatch_stream > 0.0) && p->x_original != NULL && !whole &&
-      end == begin + 1 && work->original->mlp_count == 1) {
+  if ((o->mismatch > 0.0 || o->mismatch_stream > 0.0) && p->x_original != NULL && !whole &&
+      end == begin + 1 && !gptvq_block_routes(work->original)) {
     size_t rows = is_output(first) ? linear->rows : 0;
-    GPTVQ_TRY(gptvq_mismatch_init(&first->mismatch, linear->cols, rows, linear->name, err));
-    reference = linear->cols + rows;
+    GPTVQ_TRY(gptvq_mismatch_init(&first->mismatch, p->solver.backend->linalg, linear->cols, rows,
+                                  linear->name, err));
+    watched = gptvq_mismatch_watch_bytes(p->length, linear->cols, rows);
   }
-  size_t bytes = gptvq_saturated_size(p->length, (weighted + reference) * sizeof(float));
+  size_t bytes = gptvq_saturated_sum(gptvq_hessian_watch_bytes(p->length, weighted), watched);
   float *memory = NULL;
   if (bytes > 0 && (memory = gptvq_alloc(bytes, 1)) == NULL)
     return gptvq_fail_memory(err, linear->name, bytes);
   gptvq_status status =
-      collect(work, begin, end, whole, memory, reference > 0 ? memory + p->length * weighted : NULL, err);
+      collect(work, begin, end, whole, memory, watched > 0 ? memory + p->length * weighted : NULL, err);
   free(memory);
   return status;
 }
@@ -269,7 +272,8 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
       const gptvq_linear *linear = first_reader(work, &work->inputs[last]);
       size_t one = gptvq_hessian_bytes(linear->cols);
       if (last > first && (one > p->hessian_budget || bytes > p->hessian_budget - one)) break;
-      GPTVQ_TRY(gptvq_hessian_init(&work->inputs[last].hessian, linear->cols, linear->name, err));
+      GPTVQ_TRY(gptvq_hessian_init(&work->inputs[last].hessian, p->solver.backend->linalg, linear->cols,
+                                   linear->name, err));
       bytes += one;
     }
     if (keep_original)
@@ -318,7 +322,7 @@ gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_bloc
 static gptvq_status with_data(block_work *work, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
   size_t experts = work->original->mlp_count;
-  if (!p->options->true_sequential) {
+  if (!p->solver.options->options.true_sequential) {
     GPTVQ_TRY(solve_range(work, 0, work->input_count, true, err));
     return gptvq_pipeline_run(p, &work->block, work->original, err);
   }

@@ -3,6 +3,7 @@
 #include "quant/run/pipeline.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "checkpoint/names.h"
 #include "train/finetune.h"
 #include "checkpoint/output_files.h"
 #include "quant/run/resume.h"
@@ -54,32 +55,30 @@ static gptvq_status copy_floats(gptvq_copies *copies, const float **place, size_
   return status;
 }
 
-/* Norms and biases of `block` become copies, with the values that `shards` has for them if it is not NULL. */
+static gptvq_status copy_vector(const gptvq_checkpoint *shards, const char *name, size_t count,
+                                const float **place, gptvq_copies *copies, gptvq_error *err) {
+  const gptvq_tensor *tensor;
+  gptvq_dtype dtype;
+  GPTVQ_TRY(copy_floats(copies, place, count, err));
+  if (shards == NULL) return GPTVQ_OK;
+  GPTVQ_TRY(gptvq_checkpoint_get(shards, name, 1, &count, &tensor, &dtype, err));
+  gptvq_to_float(dtype, tensor->data, count, (float *)*place);
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint *shards, gptvq_block *block,
                                 gptvq_copies *copies, gptvq_error *err) {
-  const gptvq_config *c = &model->config;
-  struct {
-    const float **place;
-    size_t count;
-    const char *name;
-  } norms[] = {{&block->attention_norm, c->hidden, "input_layernorm.weight"},
-               {&block->mlp_norm, c->hidden, "post_attention_layernorm.weight"},
-               {&block->q_norm, c->head_dim, "self_attn.q_norm.weight"},
-               {&block->k_norm, c->head_dim, "self_attn.k_norm.weight"}};
-  for (size_t i = 0; i < 4 + block->linear_count; i++) {
-    gptvq_linear *linear = i < 4 ? NULL : &block->linears[i - 4];
-    const float **place = i < 4 ? norms[i].place : &linear->bias;
-    size_t count = i < 4 ? norms[i].count : linear->rows;
-    if (*place == NULL) continue;
-    GPTVQ_TRY(copy_floats(copies, place, count, err));
-    if (shards == NULL) continue;
-    char name[512];
-    const gptvq_tensor *tensor;
-    gptvq_dtype dtype;
-    if (i < 4) (void)snprintf(name, sizeof name, "model.layers.%zu.%s", block->index, norms[i].name);
-    else (void)snprintf(name, sizeof name, "%s.bias", linear->name);
-    GPTVQ_TRY(gptvq_checkpoint_get(shards, name, 1, &count, &tensor, &dtype, err));
-    gptvq_to_float(dtype, tensor->data, count, (float *)*place);
+  char name[GPTVQ_TENSOR_NAME];
+  for (gptvq_norm_place i = 0; i < GPTVQ_NORMS; i++) {
+    if (block->norms[i] == NULL) continue;
+    gptvq_block_name(block->index, model->arch->norms[i], ".weight", name);
+    GPTVQ_TRY(copy_vector(shards, name, gptvq_norm_size(&model->config, i), &block->norms[i], copies, err));
+  }
+  for (size_t i = 0; i < block->linear_count; i++) {
+    gptvq_linear *linear = &block->linears[i];
+    if (linear->bias == NULL) continue;
+    (void)snprintf(name, sizeof name, "%s.bias", linear->name);
+    GPTVQ_TRY(copy_vector(shards, name, linear->rows, &linear->bias, copies, err));
   }
   return GPTVQ_OK;
 }
@@ -105,12 +104,13 @@ static gptvq_status copy_tables(gptvq_block *block, gptvq_copies *copies, gptvq_
 
 /* Precision of the norms in the files, which fine-tuning keeps. */
 static gptvq_dtype norm_dtype(const gptvq_model *model) {
-  const gptvq_tensor *tensor = gptvq_checkpoint_find(model->checkpoint, "model.norm.weight");
+  const gptvq_tensor *tensor = gptvq_checkpoint_find(model->checkpoint, GPTVQ_NAME_FINAL_NORM ".weight");
   if (tensor != NULL && tensor->type == GPTVQ_T_BF16) return GPTVQ_BF16;
   return tensor != NULL && tensor->type == GPTVQ_T_F16 ? GPTVQ_F16 : GPTVQ_F32;
 }
 
-static gptvq_finetune_options settings_of(const gptvq_quantize_options *options, size_t steps, size_t held) {
+static gptvq_finetune_options settings_of(const gptvq_model *model, const gptvq_quantize_options *options,
+                                          size_t steps, size_t held) {
   gptvq_finetune_options settings;
   gptvq_finetune_options_init(&settings);
   settings.steps = steps;
@@ -120,6 +120,7 @@ static gptvq_finetune_options settings_of(const gptvq_quantize_options *options,
   settings.index_rate = options->finetune_index_rate;
   settings.holdout = held;
   settings.seed = options->seed;
+  settings.vector_dtype = norm_dtype(model);
   return settings;
 }
 
@@ -133,7 +134,8 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
                                         gptvq_layer_result *results, gptvq_tuned_block *tuned,
                                         gptvq_error *err) {
   size_t values = p->samples * p->length * p->model->config.hidden;
-  gptvq_finetune_options settings = settings_of(p->options, p->options->finetune_block_steps, p->held);
+  const gptvq_quantize_options *o = &p->solver.options->options;
+  gptvq_finetune_options settings = settings_of(p->model, o, o->finetune_block_steps, p->held);
   gptvq_finetune_result result;
   *tuned = (gptvq_tuned_block){0};
   float *enter = gptvq_alloc(values, sizeof *enter);
@@ -150,9 +152,10 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
   GPTVQ_TRY_GOTO(gptvq_copy_vectors(p->model, NULL, &tuned->block, &tuned->copies, err));
   for (size_t i = 0; i < block->linear_count; i++)
     gptvq_linear_set_packed(&tuned->block.linears[i], &results[i].packed);
-  GPTVQ_TRY_GOTO(gptvq_finetune_block(p->model, &tuned->block, norm_dtype(p->model), p->samples, p->length,
-                                      enter, p->x_original, &settings, p->callbacks, &result, err));
-  gptvq_log(p->callbacks, GPTVQ_LOG_INFO,
+  const gptvq_block_windows windows = {p->samples, p->length, enter, p->x_original};
+  GPTVQ_TRY_GOTO(
+      gptvq_finetune_block(p->model, &tuned->block, &windows, &settings, p->solver.callbacks, &result, err));
+  gptvq_log(p->solver.callbacks, GPTVQ_LOG_INFO,
             "block %zu fine-tuned: error on %s windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
             block->index, judges(&settings), result.before, result.after, result.best_step, result.steps,
             result.seconds);
@@ -183,8 +186,8 @@ typedef struct tuning {
 } tuning;
 
 static gptvq_status open_tuning(tuning *t, const gptvq_output *out, gptvq_error *err) {
-  GPTVQ_TRY(
-      gptvq_model_open(out->work, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &t->packed, err));
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
+  GPTVQ_TRY(gptvq_model_open(out->work, &open, &t->packed, err));
   size_t layers = t->model->config.layers;
   t->blocks = calloc(layers, sizeof *t->blocks);
   if (t->blocks == NULL) return gptvq_fail_memory(err, "fine-tuning: blocks", layers * sizeof *t->blocks);
@@ -227,7 +230,7 @@ static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const 
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     for (size_t i = 0; i < block->linear_count; i++) {
-      gptvq_layer_info info;
+      gptvq_layer_info info = {.size = sizeof info};
       gptvq_model_get_layer(t->packed, layer++, &info);
       results[i].packed = block->linears[i].packed;
       results[i].error = info.error;
@@ -252,25 +255,24 @@ static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
 }
 
 gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
-                                     const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
-                                     const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
-                                     double *before, double *after, gptvq_error *err) {
+                                     const gptvq_tensor_plan *plan, const gptvq_solver *solver,
+                                     const gptvq_calibration *calibration, gptvq_finetune_result *result,
+                                     gptvq_error *err) {
   tuning t = {.model = model};
-  gptvq_finetune_options settings = settings_of(options, options->finetune_steps, calibration->held);
-  gptvq_finetune_result result = {0};
+  const gptvq_quantize_options *o = &solver->options->options;
+  const gptvq_finetune_options settings = settings_of(model, o, o->finetune_steps, calibration->held);
+  const gptvq_token_windows windows = {calibration->samples + calibration->held, calibration->length,
+                                       calibration->tokens};
   gptvq_status status;
-  size_t windows = calibration->samples + calibration->held;
-  GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows, calibration->length, &settings), err));
+  GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows.count, windows.length, &settings), err));
   GPTVQ_TRY_GOTO(open_tuning(&t, out, err));
-  GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, norm_dtype(model), windows,
-                                      calibration->length, calibration->tokens, &settings, callbacks, &result,
-                                      err));
-  *before = result.before;
-  *after = result.after;
-  gptvq_log(callbacks, GPTVQ_LOG_INFO,
+  GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, &windows, &settings, solver->callbacks,
+                                      result, err));
+  gptvq_log(solver->callbacks, GPTVQ_LOG_INFO,
             "fine-tuning: KL divergence on %s windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
-            judges(&settings), result.before, result.after, result.best_step, result.steps, result.seconds);
-  GPTVQ_TRY_GOTO(write_tuned(&t, out, plan, gptvq_method_name(options->method), err));
+            judges(&settings), result->before, result->after, result->best_step, result->steps,
+            result->seconds);
+  GPTVQ_TRY_GOTO(write_tuned(&t, out, plan, gptvq_method_name(o->method), err));
 done:
   close_tuning(&t);
   return status;

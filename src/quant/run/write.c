@@ -2,6 +2,7 @@
 #include "quant/run/pipeline.h"
 #include "base/half.h"
 #include "base/memory.h"
+#include "checkpoint/names.h"
 #include "quant/run/head.h"
 #include "quant/run/resume.h"
 #include "quant/options/options.h"
@@ -16,11 +17,10 @@ static int compare_names(const void *a, const void *b) {
   return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* N of "….layers.N.…", SIZE_MAX when there is none */
+/* N of "model.layers.N.…", SIZE_MAX when there is none */
 static size_t block_of(const char *name) {
-  const char *at = strstr(name, "layers.");
-  if (at == NULL || (at != name && at[-1] != '.')) return SIZE_MAX;
-  at += strlen("layers.");
+  const char *at = name + strlen(GPTVQ_NAME_BLOCKS);
+  if (strncmp(name, GPTVQ_NAME_BLOCKS, strlen(GPTVQ_NAME_BLOCKS)) != 0) return SIZE_MAX;
   size_t index = 0, digits = 0;
   for (; isdigit((unsigned char)*at) && digits < 9; at++, digits++) index = index * 10 + (size_t)(*at - '0');
   return digits > 0 && *at == '.' ? index : SIZE_MAX;
@@ -46,7 +46,7 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gpt
     const char *name = gptvq_checkpoint_tensor_at(checkpoint, t)->name;
     size_t length = strlen(name), block = block_of(name);
     plan->place[t] = block < plan->blocks ? block : gptvq_place_rest;
-    if (head_bits == 8 && !model->config.tie_embeddings && strcmp(name, "lm_head.weight") == 0)
+    if (head_bits == 8 && !model->config.tie_embeddings && strcmp(name, GPTVQ_NAME_HEAD ".weight") == 0)
       plan->place[t] = gptvq_place_head;
     static const char suffix[] = ".weight";
     if (length <= strlen(suffix) || strcmp(name + length - strlen(suffix), suffix) != 0) continue;
@@ -82,16 +82,17 @@ void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard, char name[GPT
 }
 
 /* The fine-tuned values of a tensor, or NULL. */
-static const float *tuned_values(const gptvq_tuned *tuned, const char *name) {
+static const float *tuned_values(const gptvq_model *model, const gptvq_tuned *tuned, const char *name) {
   if (tuned == NULL) return NULL;
-  if (strcmp(name, "model.norm.weight") == 0) return tuned->final_norm;
+  if (strcmp(name, GPTVQ_NAME_FINAL_NORM ".weight") == 0) return tuned->final_norm;
   const gptvq_block *block = tuned->block;
-  const char *at = strstr(name, "layers.");
-  if (block == NULL || at == NULL || (at = strchr(at + strlen("layers."), '.')) == NULL) return NULL;
-  if (strcmp(at, ".input_layernorm.weight") == 0) return block->attention_norm;
-  if (strcmp(at, ".post_attention_layernorm.weight") == 0) return block->mlp_norm;
-  if (strcmp(at, ".self_attn.q_norm.weight") == 0) return block->q_norm;
-  if (strcmp(at, ".self_attn.k_norm.weight") == 0) return block->k_norm;
+  if (block == NULL) return NULL;
+  for (gptvq_norm_place i = 0; i < GPTVQ_NORMS; i++) {
+    char text[GPTVQ_TENSOR_NAME];
+    if (block->norms[i] != NULL &&
+        strcmp(name, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text)) == 0)
+      return block->norms[i];
+  }
   for (size_t i = 0; i < block->linear_count; i++) {
     size_t length = strlen(block->linears[i].name);
     if (strncmp(name, block->linears[i].name, length) == 0 && strcmp(name + length, ".bias") == 0)
@@ -134,7 +135,8 @@ gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model
   GPTVQ_TRY(gptvq_output_path(out, name, path, err));
   if (rest && packs_head(plan)) GPTVQ_TRY(gptvq_pack_head(&model->head, &head, &head_memory, err));
   GPTVQ_TRY_GOTO(gptvq_st_writer_create(path, &writer, err));
-  if (head_memory != NULL) GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, "lm_head", &head, "rtn", NAN, err));
+  if (head_memory != NULL)
+    GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, GPTVQ_NAME_HEAD, &head, "rtn", NAN, err));
   for (size_t i = 0; i < linears; i++)
     GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, block->linears[i].name, &results[i].packed, method,
                                         results[i].error, err));
@@ -146,7 +148,7 @@ gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model
   for (size_t t = 0; t < plan->count; t++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
     if (plan->place[t] != place) continue;
-    const float *values = tuned_values(tuned, tensor->name);
+    const float *values = tuned_values(model, tuned, tensor->name);
     if (values != NULL) GPTVQ_TRY_GOTO(write_values(writer, tensor, values, err));
     else GPTVQ_TRY_GOTO(gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
   }
@@ -188,14 +190,14 @@ static bool add_missing(json_t *object, json_t *from) {
 }
 
 gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
-                                       const gptvq_quantize_options *options,
-                                       const gptvq_calibration *calibration, double bits_per_value,
-                                       gptvq_error *err) {
+                                       const gptvq_resolved *options, const gptvq_calibration *calibration,
+                                       double bits_per_value, gptvq_error *err) {
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, "config.json", path, err));
   json_t *config = gptvq_model_config(model);
-  json_t *quantization = json_pack("{s:s, s:i}", "quant_method", "gptvq", "version",
-                                   options->svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN);
+  json_t *quantization =
+      json_pack("{s:s, s:i}", "quant_method", "gptvq", "version",
+                options->options.svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN);
   json_t *settings = gptvq_options_json(options);
   bool fine = config != NULL && quantization != NULL && settings != NULL;
   if (fine && bits_per_value >= 0)
@@ -203,7 +205,7 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
   fine = fine && add_missing(quantization, settings);
   if (fine && calibration != NULL)
     fine = json_object_set_new(quantization, "calibration",
-                               gptvq_calibration_json(calibration, options->seed)) == 0;
+                               gptvq_calibration_json(calibration, options->options.seed)) == 0;
   fine = fine && json_object_set_new(quantization, "gptvq_version", json_string(gptvq_version())) == 0 &&
          json_object_set(config, "quantization_config", quantization) == 0;
   gptvq_status status = fine ? gptvq_write_json(path, config, err) : gptvq_fail_memory(err, path, 0);
@@ -214,7 +216,7 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
 }
 
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
-                                  const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err) {
+                                  const gptvq_resolved *options, uint64_t *bytes, gptvq_error *err) {
   uint64_t total = 0;
   for (size_t t = 0; t < plan->count; t++)
     if (plan->place[t] != gptvq_place_replaced) /* the head at its full size: an upper bound */

@@ -1,5 +1,6 @@
 /* Which tensors of a model change, and how. */
 #include "base/memory.h"
+#include "checkpoint/names.h"
 #include "quant/transform/internal.h"
 
 #include <stdarg.h>
@@ -8,16 +9,17 @@
 
 enum { VALUES_SALT = 0x76616c75, STREAM_SALT = 0x73747265 };
 
-bool gptvq_transform_wanted(const gptvq_quantize_options *options) {
+bool gptvq_transform_wanted(const gptvq_resolved *resolved) {
+  const gptvq_quantize_options *options = &resolved->options;
   bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
   return options->rotate != GPTVQ_ROTATE_NONE || (data && options->act_order == 3);
 }
 
-gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quantize_options *options,
-                                    size_t samples, size_t length, const int32_t *tokens,
-                                    const gptvq_callbacks *callbacks, gptvq_transform *out,
-                                    gptvq_error *err) {
+gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *resolved,
+                                    const gptvq_token_windows *windows, const gptvq_callbacks *callbacks,
+                                    gptvq_transform *out, gptvq_error *err) {
   const gptvq_config *c = &model->config;
+  const gptvq_quantize_options *options = &resolved->options;
   *out = (gptvq_transform){.model = model, .rotate = options->rotate};
   if (out->rotate & GPTVQ_ROTATE_RESIDUAL)
     GPTVQ_TRY(
@@ -30,11 +32,20 @@ gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quanti
       GPTVQ_TRY(gptvq_rotation_init(&out->heads[b], c->head_dim,
                                     (options->seed ^ VALUES_SALT) + ((uint64_t)b << 32), "a head size", err));
   }
-  if (options->act_order == 3 && samples > 0)
-    GPTVQ_TRY(gptvq_transform_orders(out, samples, length, tokens,
-                                     options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1, callbacks,
-                                     err));
+  if (options->act_order == 3 && windows->count > 0)
+    GPTVQ_TRY(gptvq_transform_orders(out, windows, options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1,
+                                     callbacks, err));
   return GPTVQ_OK;
+}
+
+uint32_t *gptvq_block_value_order(const gptvq_transform *t, size_t block) {
+  const gptvq_config *c = &t->model->config;
+  return t->value_order != NULL ? t->value_order + block * c->kv_heads * c->head_dim : NULL;
+}
+
+uint32_t *gptvq_expert_order(const gptvq_transform *t, size_t block, size_t expert) {
+  size_t experts = t->model->blocks[block].mlp_count, values = t->model->config.intermediate;
+  return t->mlp_order != NULL ? t->mlp_order + (block * experts + expert) * values : NULL;
 }
 
 void gptvq_transform_release(gptvq_transform *transform) {
@@ -124,12 +135,12 @@ static gptvq_status add_attention(const builder *b, const gptvq_block *block, gp
   size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, shared = c->heads / c->kv_heads;
   const gptvq_rotation *residual = t->residual.n > 0 ? &t->residual : NULL;
   const gptvq_rotation *values = t->heads != NULL ? &t->heads[block->index] : NULL;
-  const uint32_t *order = t->value_order != NULL ? t->value_order + block->index * kv : NULL;
+  const uint32_t *order = gptvq_block_value_order(t, block->index);
   for (size_t i = 0; i < block->qkv.count; i++) {
     gptvq_edit change = plain;
     if (residual != NULL) {
       change.across = residual;
-      change.gain = block->attention_norm;
+      change.gain = block->norms[GPTVQ_NORM_ATTENTION];
     }
     if (i + 1 == block->qkv.count) { /* v, or the end of q | k | v */
       size_t first = block->qkv.count == 1 ? q + kv : 0;
@@ -170,12 +181,10 @@ static gptvq_status add_mlp(const builder *b, const gptvq_block *block, size_t e
   const gptvq_config *c = &t->model->config;
   const gptvq_mlp *mlp = &block->mlps[expert];
   const gptvq_rotation *residual = t->residual.n > 0 ? &t->residual : NULL;
-  const uint32_t *order = NULL;
-  if (t->mlp_order != NULL)
-    order = t->mlp_order + (block->index * block->mlp_count + expert) * c->intermediate;
+  const uint32_t *order = gptvq_expert_order(t, block->index, expert);
   gptvq_edit change = plain;
   change.across = residual;
-  change.gain = residual != NULL ? block->mlp_norm : NULL;
+  change.gain = residual != NULL ? block->norms[GPTVQ_NORM_MLP] : NULL;
   change.row_order = order;
   change.order_count = c->intermediate;
   change.order_parts = mlp->input.count == 1 ? 2 : 1; /* gate | up in one */
@@ -203,19 +212,23 @@ static gptvq_status add_all(const builder *b, gptvq_error *err) {
     if (t->residual.n == 0) continue;
     gptvq_edit router = plain;
     router.across = &t->residual;
-    router.gain = block->mlp_norm;
-    if (block->mlp_count > 1) GPTVQ_TRY(add(b, router, NULL, err, "%s.weight", block->router.name));
-    GPTVQ_TRY(add(b, ones, NULL, err, "model.layers.%zu.input_layernorm.weight", i));
-    GPTVQ_TRY(add(b, ones, NULL, err, "model.layers.%zu.post_attention_layernorm.weight", i));
+    router.gain = block->norms[GPTVQ_NORM_MLP];
+    if (block->router.weights != NULL) GPTVQ_TRY(add(b, router, NULL, err, "%s.weight", block->router.name));
+    static const gptvq_norm_place folded[] = {GPTVQ_NORM_ATTENTION, GPTVQ_NORM_MLP};
+    for (size_t n = 0; n < sizeof folded / sizeof folded[0]; n++) {
+      char name[GPTVQ_TENSOR_NAME];
+      gptvq_block_name(i, model->arch->norms[folded[n]], ".weight", name);
+      GPTVQ_TRY(add(b, ones, NULL, err, "%s", name));
+    }
   }
   if (t->residual.n == 0) return GPTVQ_OK;
-  static const char embedding[] = "model.embed_tokens.weight";
+  static const char embedding[] = GPTVQ_NAME_EMBEDDING ".weight";
   gptvq_edit table = same;
   table.across = &t->residual;
   GPTVQ_TRY(add(b, table, NULL, err, "%s", embedding));
   table.gain = model->final_norm;
-  GPTVQ_TRY(add(b, table, model->config.tie_embeddings ? embedding : NULL, err, "lm_head.weight"));
-  return add(b, ones, NULL, err, "model.norm.weight");
+  GPTVQ_TRY(add(b, table, model->config.tie_embeddings ? embedding : NULL, err, GPTVQ_NAME_HEAD ".weight"));
+  return add(b, ones, NULL, err, GPTVQ_NAME_FINAL_NORM ".weight");
 }
 
 gptvq_status gptvq_edits_create(const gptvq_transform *transform, gptvq_edits *edits, gptvq_error *err) {

@@ -2,6 +2,7 @@
 #include "text/template/chat.h"
 
 #include "base/json.h"
+#include "base/sized.h"
 #include "text/template/run.h"
 #include "text/template/strings.h"
 
@@ -148,17 +149,19 @@ static gptvq_status run(rendering *r) {
 
 gptvq_status gptvq_chat_render(const gptvq_chat *chat, const gptvq_chat_request *request, char **text,
                                size_t *size, gptvq_error *err) {
-  rendering r = {.chat = chat, .request = request};
+  gptvq_chat_request own = {.size = sizeof own};
+  rendering r = {.chat = chat, .request = &own};
   *text = NULL;
   *size = 0;
-  if (request->messages == NULL) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there are no messages");
-  if (request->add_generation_prompt && request->continue_final_message)
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_chat_request, request, &own, err));
+  if (own.messages == NULL) return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there are no messages");
+  if (own.add_generation_prompt && own.continue_final_message)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
-        "add_generation_prompt and continue_final_message: either the assistant's turn begins, or the last "
-        "message goes on");
+        "add_generation_prompt and continue_final_message: either the assistant's turn begins, or "
+        "the last message goes on");
   gptvq_tpl_init(&r.tpl, "the conversation", err);
-  r.tpl.now = request->time;
+  r.tpl.now = own.time;
   gptvq_status status = run(&r);
   if (status == GPTVQ_OK) {
     *text = r.text;

@@ -1,9 +1,9 @@
-/* model/rope.h: rotary position embedding (arXiv 2104.09864) in the rotate-half convention of Hugging Face
- * checkpoints. */
-#ifndef GPTVQ_MODEL_ROPE_H
-#define GPTVQ_MODEL_ROPE_H
+/* model/layer/rope.h: rotary position embedding (arXiv 2104.09864) in the rotate-half convention of Hugging
+ * Face checkpoints. */
+#ifndef GPTVQ_MODEL_LAYER_ROPE_H
+#define GPTVQ_MODEL_LAYER_ROPE_H
 
-#include "model/model_internal.h"
+#include "model/arch/config.h"
 
 /* Rotated dimensions of a head, halved: pairs (i, i + half). */
 size_t gptvq_rope_half(const gptvq_config *config);
@@ -12,6 +12,11 @@ size_t gptvq_rope_half(const gptvq_config *config);
  * factors when `positions` exceeds the original context, for all positions: the choice cannot change while a
  * cache is in use. */
 void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines);
+
+/* `heads` heads of `dim` values side by side in x, in place, by one position's cosines and sines [half];
+ * backward: the transposed map, which is the inverse rotation but for the tables' magnitude. */
+void gptvq_rotate_heads(size_t half, const float *cosines, const float *sines, size_t heads, size_t dim,
+                        float *x, bool backward);
 
 /* GPTVQ_ERROR_UNSUPPORTED for scaling that is not implemented, GPTVQ_ERROR_FORMAT for impossible numbers. */
 gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gptvq_error *err);

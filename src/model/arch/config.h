@@ -1,11 +1,11 @@
-/* checkpoint/config.h: config.json in gptvq's terms. Values are checked for range, not yet against the
+/* model/arch/config.h: config.json in gptvq's terms. Values are checked for range, not yet against the
  * tensors. */
-#ifndef GPTVQ_CHECKPOINT_CONFIG_H
-#define GPTVQ_CHECKPOINT_CONFIG_H
+#ifndef GPTVQ_MODEL_ARCH_CONFIG_H
+#define GPTVQ_MODEL_ARCH_CONFIG_H
 
-#include "base/status.h"
-#include <jansson.h>
-#include <stdbool.h>
+#include "checkpoint/config_values.h"
+
+typedef struct gptvq_arch gptvq_arch;
 
 typedef enum gptvq_rope_type {
   GPTVQ_ROPE_DEFAULT,
@@ -31,9 +31,8 @@ typedef struct gptvq_config {
   size_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
   double rms_norm_eps;
   bool tie_embeddings;
-  bool attention_bias, attention_out_bias,
-      mlp_bias;                      /* as the config states; the architecture table may force them */
-  size_t sliding_window;             /* 0 = none */
+  bool attention_bias, attention_out_bias, mlp_bias; /* as the config states; the family may force them */
+  size_t sliding_window;                             /* 0 = none */
   bool *layer_slides;                /* [layers] owned; which layers use the window (all, unless
                                         layer_types/max_window_layers say otherwise) */
   size_t experts, experts_per_token; /* 0, 0 for dense models */
@@ -45,6 +44,21 @@ typedef struct gptvq_config {
   char dtype[16]; /* "bfloat16", … or "" */
 } gptvq_config;
 
+/* What transformers assumes for a family where its config says nothing, and keys of the family's own. */
+typedef struct gptvq_config_rules {
+  double rms_norm_eps, rope_theta;
+  size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
+  size_t sliding_window;
+  size_t experts, experts_per_token;
+  bool layer_types;   /* layer_types says which layers use the window; elsewhere it is not a key */
+  bool window_switch; /* nor are use_sliding_window, without which there is no window, and max_window_layers,
+                         the first layer with one */
+  bool partial_rotation; /* partial_rotary_factor counts, and longrope also goes by the names "su" and "yarn"
+                          */
+  size_t original_positions; /* not 0: original_max_position_embeddings stands beside rope's parameters only,
+                                and this is its default */
+} gptvq_config_rules;
+
 /* The architecture alone, so that a caller can refuse an unknown one before its config is read:
  * architectures[0], or what model_type says where that is missing; a family's model without an output head
  * ("LlamaModel") is the one with it. GPTVQ_ERROR_FORMAT: not text of 1 … 63 bytes, neither is there, or the
@@ -54,10 +68,16 @@ gptvq_status gptvq_config_architecture(const char *folder, const json_t *config,
 
 /* generation may be NULL; its eos list wins. GPTVQ_ERROR_FORMAT / GPTVQ_ERROR_UNSUPPORTED naming
  * folder/config.json and the key. The caller releases *out after success; after a failure there is nothing to
- * release. Keys that are absent or null take the default that transformers gives them for that architecture.
- */
+ * release. Keys that are absent or null take the default that transformers gives them for that family
+ * (Llama's where the architecture is of none). */
 gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const json_t *generation,
                                 gptvq_config *out, gptvq_error *err);
 void gptvq_config_release(gptvq_config *config);
+
+/* config->rope from rope_scaling or rope_parameters, and rope_theta and partial_rotary_factor beside them.
+ * Needs head_dim and max_positions. On failure the factors that were allocated stay in config
+ * (gptvq_config_release). */
+gptvq_status gptvq_config_parse_rope(const gptvq_config_source *source, const gptvq_config_rules *rules,
+                                     gptvq_config *config, gptvq_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-#include "model/vector.h"
+#include "model/layer/vector.h"
 
 #include "base/half.h"
 
@@ -59,11 +59,12 @@ void GPTVQ_MULTI(gptvq_add_scaled)(size_t n, float a, const float *x, float *y) 
   for (size_t i = 0; i < n; i++) y[i] += a * x[i];
 }
 
-void GPTVQ_MULTI(gptvq_rotate)(size_t half, const float *cosines, const float *sines, float *x) {
+void GPTVQ_MULTI(gptvq_rotate)(size_t half, const float *cosines, const float *sines, float *restrict a,
+                               float *restrict b) {
   for (size_t i = 0; i < half; i++) {
-    float a = x[i], b = x[i + half];
-    x[i] = a * cosines[i] - b * sines[i];
-    x[i + half] = b * cosines[i] + a * sines[i];
+    float x = a[i], y = b[i];
+    a[i] = x * cosines[i] - y * sines[i];
+    b[i] = y * cosines[i] + x * sines[i];
   }
 }
 

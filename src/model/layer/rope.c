@@ -1,4 +1,5 @@
-#include "model/rope.h"
+#include "model/layer/rope.h"
+#include "model/layer/vector.h"
 
 #include <math.h>
 
@@ -65,4 +66,10 @@ void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosi
       sines[p * half + i] = (float)(magnitude * sin((double)p * frequency));
     }
   }
+}
+
+void gptvq_rotate_heads(size_t half, const float *cosines, const float *sines, size_t heads, size_t dim,
+                        float *x, bool backward) {
+  for (size_t h = 0; h < heads; h++, x += dim)
+    GPTVQ_MULTI_PICK(gptvq_rotate)(half, cosines, sines, backward ? x + half : x, backward ? x : x + half);
 }

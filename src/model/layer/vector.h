@@ -1,8 +1,8 @@
-/* model/vector.h: the element-wise and short-reduction work of the forward pass, compiled once per CPU level
- * (multi/vector.c). Sums run in 16 fixed lanes: the same bits at every level. Lengths in elements; vectors
- * need no alignment. */
-#ifndef GPTVQ_MODEL_VECTOR_H
-#define GPTVQ_MODEL_VECTOR_H
+/* model/layer/vector.h: the element-wise and short-reduction work of the forward pass, compiled once per CPU
+ * level (multi/vector.c). Sums run in 16 fixed lanes: the same bits at every level. Lengths in elements;
+ * vectors need no alignment. */
+#ifndef GPTVQ_MODEL_LAYER_VECTOR_H
+#define GPTVQ_MODEL_LAYER_VECTOR_H
 
 #include "kernels/multi/multi.h"
 
@@ -18,8 +18,10 @@ GPTVQ_MULTI_DECLARE(bool, gptvq_rms_norm, size_t n, const float *x, const float 
 GPTVQ_MULTI_DECLARE(void, gptvq_silu_mul, size_t n, float *gate, const float *up);
 /* y += a · x */
 GPTVQ_MULTI_DECLARE(void, gptvq_add_scaled, size_t n, float a, const float *x, float *y);
-/* Rotates the pairs (x[i], x[i + half]) by the angles whose cosines and sines are given, i < half. */
-GPTVQ_MULTI_DECLARE(void, gptvq_rotate, size_t half, const float *cosines, const float *sines, float *x);
+/* Rotates the pairs (a[i], b[i]) by the angles whose cosines and sines are given, i < half; with a and b
+ * exchanged, back. */
+GPTVQ_MULTI_DECLARE(void, gptvq_rotate, size_t half, const float *cosines, const float *sines, float *a,
+                    float *b);
 /* x = exp(x − shift), returns the sum; n may be 0. Relative error of exp below 2 ulp; results below 2^-126
  * are flushed to about that. */
 GPTVQ_MULTI_DECLARE(float, gptvq_exp_sum, size_t n, float shift, float *x);

@@ -1,23 +1,9 @@
-#include "checkpoint/config_values.h"
 #include "base/memory.h"
+#include "model/arch/arch.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* What transformers assumes where a config says nothing; the last row serves all other architectures. */
-static const struct defaults {
-  const char *prefix; /* of the architecture's name */
-  double rms_norm_eps, rope_theta;
-  size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
-  size_t sliding_window;
-  bool layer_types;   /* layer_types says which layers use the window; elsewhere it is not a key */
-  bool window_switch; /* nor are use_sliding_window, without which there is no window, and max_window_layers,
-                         the first layer with one */
-} known_defaults[] = {
-    {"Mistral", 1e-6, 1e4, 131072, 0, 4096, true, false}, {"Mixtral", 1e-5, 1e6, 131072, 0, 0, false, false},
-    {"Qwen2", 1e-6, 1e4, 32768, 0, 4096, true, true},     {"Qwen3", 1e-6, 1e4, 32768, 128, 4096, true, true},
-    {"Phi3", 1e-5, 1e4, 4096, 0, 0, false, false},        {"", 1e-6, 1e4, 2048, 0, 0, false, false},
-};
 enum { DEFAULT_WINDOW_LAYERS = 28 }; /* max_window_layers of Qwen */
 
 /* Ceilings far above any model: they only keep products of these sizes from overflowing. */
@@ -31,33 +17,12 @@ enum {
   MAX_EXPERTS = 1 << 12
 };
 
-/* model_type, which names the architecture where "architectures" does not. */
-static const struct family {
-  const char *model_type, *name; /* nameForCausalLM; nameModel is the same without its output head */
-} families[] = {{"llama", "Llama"}, {"mistral", "Mistral"}, {"mixtral", "Mixtral"},
-                {"qwen2", "Qwen2"}, {"qwen3", "Qwen3"},     {"phi3", "Phi3"}};
-enum { FAMILIES = sizeof families / sizeof families[0] };
-
-static const struct defaults *find_defaults(const char *architecture) {
-  const struct defaults *row = known_defaults;
-  while (strncmp(architecture, row->prefix, strlen(row->prefix)) != 0) row++;
-  return row;
-}
-
-/* Is `architecture` this family's model with an output head, or without? */
-static bool is_of_family(const struct family *family, const char *architecture) {
-  size_t length = strlen(family->name);
-  return strncmp(architecture, family->name, length) == 0 &&
-         (strcmp(architecture + length, "ForCausalLM") == 0 || strcmp(architecture + length, "Model") == 0);
-}
-
 gptvq_status gptvq_config_architecture(const char *folder, const json_t *config, char architecture[64],
                                        gptvq_error *err) {
   const gptvq_config_source source = {folder, "config.json", "", config};
   const json_t *list = gptvq_config_value(&source, "architectures");
   const json_t *first = json_array_get(list, 0);
   const char *type = json_string_value(json_object_get(config, "model_type"));
-  const struct family *by_type = NULL, *by_name = NULL;
   architecture[0] = '\0';
   if (list != NULL && (!json_is_array(list) || (first != NULL && !json_is_string(first))))
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: architectures is not a list of names",
@@ -70,10 +35,8 @@ gptvq_status gptvq_config_architecture(const char *folder, const json_t *config,
                         length);
     memcpy(architecture, json_string_value(first), length + 1);
   }
-  for (size_t i = 0; i < FAMILIES; i++) {
-    if (type != NULL && strcmp(type, families[i].model_type) == 0) by_type = &families[i];
-    if (is_of_family(&families[i], architecture)) by_name = &families[i];
-  }
+  const gptvq_arch *by_type = type != NULL ? gptvq_find_model_type(type) : NULL;
+  const gptvq_arch *by_name = gptvq_find_arch(architecture);
   if (first == NULL && type == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s/config.json: neither architectures nor model_type says what the model is", folder);
@@ -96,7 +59,7 @@ static gptvq_status required_size(const gptvq_config_source *source, const char 
   return gptvq_config_size(source, key, 1, high, out, err);
 }
 
-static gptvq_status parse_sizes(const gptvq_config_source *source, const struct defaults *defaults,
+static gptvq_status parse_sizes(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                 gptvq_config *c, gptvq_error *err) {
   GPTVQ_TRY(required_size(source, "hidden_size", MAX_WIDTH, &c->hidden, err));
   GPTVQ_TRY(required_size(source, "intermediate_size", MAX_WIDTH, &c->intermediate, err));
@@ -109,7 +72,7 @@ static gptvq_status parse_sizes(const gptvq_config_source *source, const struct 
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s/%s: num_attention_heads %zu is not a multiple of num_key_value_heads %zu",
                       source->folder, source->file, c->heads, c->kv_heads);
-  c->head_dim = defaults->head_dim;
+  c->head_dim = rules->head_dim;
   GPTVQ_TRY(gptvq_config_size(source, "head_dim", 1, MAX_HEAD_DIM, &c->head_dim, err));
   if (c->head_dim == 0) {
     if (c->hidden % c->heads != 0)
@@ -119,9 +82,9 @@ static gptvq_status parse_sizes(const gptvq_config_source *source, const struct 
           source->folder, source->file, c->hidden, c->heads);
     c->head_dim = c->hidden / c->heads;
   }
-  c->max_positions = defaults->max_positions;
+  c->max_positions = rules->max_positions;
   GPTVQ_TRY(gptvq_config_size(source, "max_position_embeddings", 1, MAX_POSITIONS, &c->max_positions, err));
-  c->rms_norm_eps = defaults->rms_norm_eps;
+  c->rms_norm_eps = rules->rms_norm_eps;
   return gptvq_config_number(source, "rms_norm_eps", 1e-20, 1.0, &c->rms_norm_eps, err);
 }
 
@@ -148,23 +111,23 @@ static gptvq_status parse_layer_types(const gptvq_config_source *source, const j
   return GPTVQ_OK;
 }
 
-static gptvq_status parse_window(const gptvq_config_source *source, const struct defaults *defaults,
+static gptvq_status parse_window(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                  gptvq_config *c, gptvq_error *err) {
   c->layer_slides = calloc(c->layers, sizeof *c->layer_slides);
   if (c->layer_slides == NULL) return gptvq_fail_memory(err, "layer_types", c->layers);
   /* an explicit null means none, a key that is not there the architecture's default */
   c->sliding_window =
-      json_is_null(json_object_get(source->object, "sliding_window")) ? 0 : defaults->sliding_window;
+      json_is_null(json_object_get(source->object, "sliding_window")) ? 0 : rules->sliding_window;
   GPTVQ_TRY(gptvq_config_size(source, "sliding_window", 0, MAX_POSITIONS, &c->sliding_window, err));
   size_t first = 0;
-  if (defaults->window_switch) {
+  if (rules->window_switch) {
     bool used = false;
     first = DEFAULT_WINDOW_LAYERS;
     GPTVQ_TRY(gptvq_config_bool(source, "use_sliding_window", &used, err));
     GPTVQ_TRY(gptvq_config_size(source, "max_window_layers", 0, MAX_POSITIONS, &first, err));
     if (!used) c->sliding_window = 0;
   }
-  const json_t *types = defaults->layer_types ? gptvq_config_value(source, "layer_types") : NULL;
+  const json_t *types = rules->layer_types ? gptvq_config_value(source, "layer_types") : NULL;
   if (types != NULL) GPTVQ_TRY(parse_layer_types(source, types, c, err));
   bool any = false;
   for (size_t i = 0; i < c->layers; i++) {
@@ -175,13 +138,14 @@ static gptvq_status parse_window(const gptvq_config_source *source, const struct
   return GPTVQ_OK;
 }
 
-static gptvq_status parse_experts(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
-  bool mixtral = strncmp(c->architecture, "Mixtral", 7) == 0;
-  c->experts = mixtral ? 8 : 0;
-  c->experts_per_token = mixtral ? 2 : 0;
-  GPTVQ_TRY(gptvq_config_size(source, "num_local_experts", mixtral ? 1 : 0, MAX_EXPERTS, &c->experts, err));
+static gptvq_status parse_experts(const gptvq_config_source *source, const gptvq_config_rules *rules,
+                                  gptvq_config *c, gptvq_error *err) {
+  bool always = rules->experts > 0;
+  c->experts = rules->experts;
+  c->experts_per_token = rules->experts_per_token;
+  GPTVQ_TRY(gptvq_config_size(source, "num_local_experts", always ? 1 : 0, MAX_EXPERTS, &c->experts, err));
   if (c->experts == 0) return GPTVQ_OK;
-  if (!mixtral) GPTVQ_TRY(gptvq_config_need(source, "num_experts_per_tok", err));
+  if (!always) GPTVQ_TRY(gptvq_config_need(source, "num_experts_per_tok", err));
   return gptvq_config_size(source, "num_experts_per_tok", 1, c->experts, &c->experts_per_token, err);
 }
 
@@ -219,17 +183,18 @@ static gptvq_status parse_all(const char *folder, const json_t *config, const js
                               gptvq_config *c, gptvq_error *err) {
   const gptvq_config_source source = {folder, "config.json", "", config};
   GPTVQ_TRY(gptvq_config_architecture(folder, config, c->architecture, err));
-  const struct defaults *defaults = find_defaults(c->architecture);
-  GPTVQ_TRY(parse_sizes(&source, defaults, c, err));
+  const gptvq_arch *arch = gptvq_find_arch(c->architecture);
+  const gptvq_config_rules *rules = &(arch != NULL ? arch : &gptvq_arch_llama)->config;
+  GPTVQ_TRY(parse_sizes(&source, rules, c, err));
   GPTVQ_TRY(gptvq_config_bool(&source, "tie_word_embeddings", &c->tie_embeddings, err));
   GPTVQ_TRY(gptvq_config_bool(&source, "attention_bias", &c->attention_bias, err));
   c->attention_out_bias = c->attention_bias;
   GPTVQ_TRY(gptvq_config_bool(&source, "mlp_bias", &c->mlp_bias, err));
-  GPTVQ_TRY(parse_window(&source, defaults, c, err));
-  GPTVQ_TRY(parse_experts(&source, c, err));
+  GPTVQ_TRY(parse_window(&source, rules, c, err));
+  GPTVQ_TRY(parse_experts(&source, rules, c, err));
   strcpy(c->hidden_act, "silu");
   GPTVQ_TRY(gptvq_config_text(&source, "hidden_act", c->hidden_act, sizeof c->hidden_act, err));
-  GPTVQ_TRY(gptvq_config_parse_rope(&source, defaults->rope_theta, c, err));
+  GPTVQ_TRY(gptvq_config_parse_rope(&source, rules, c, err));
   GPTVQ_TRY(gptvq_config_text(&source, "torch_dtype", c->dtype, sizeof c->dtype, err));
   GPTVQ_TRY(gptvq_config_text(&source, "dtype", c->dtype, sizeof c->dtype, err));
   c->bos = -1;

@@ -1,5 +1,5 @@
-#include "checkpoint/config_values.h"
 #include "base/memory.h"
+#include "model/arch/config.h"
 
 #include <math.h>
 #include <string.h>
@@ -7,19 +7,17 @@
 static const double huge_factor = 1e6; /* beyond any context extension */
 enum { MAX_POSITIONS = 1 << 30 };
 
-static bool is_phi3(const gptvq_config *config) { return strncmp(config->architecture, "Phi3", 4) == 0; }
-
-static gptvq_status parse_type(const gptvq_config_source *source, const gptvq_config *config,
+static gptvq_status parse_type(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                gptvq_rope_type *out, gptvq_error *err) {
   char name[32] = "default";
   GPTVQ_TRY(gptvq_config_text(source, "type", name, sizeof name, err));
   GPTVQ_TRY(gptvq_config_text(source, "rope_type", name, sizeof name, err));
   /* Phi-3's first configs call longrope "su" or "yarn" */
-  bool phi3 = is_phi3(config);
+  bool older = rules->partial_rotation;
   if (strcmp(name, "default") == 0) *out = GPTVQ_ROPE_DEFAULT;
   else if (strcmp(name, "linear") == 0) *out = GPTVQ_ROPE_LINEAR;
   else if (strcmp(name, "llama3") == 0) *out = GPTVQ_ROPE_LLAMA3;
-  else if (strcmp(name, "longrope") == 0 || (phi3 && (strcmp(name, "su") == 0 || strcmp(name, "yarn") == 0)))
+  else if (strcmp(name, "longrope") == 0 || (older && (strcmp(name, "su") == 0 || strcmp(name, "yarn") == 0)))
     *out = GPTVQ_ROPE_LONGROPE;
   else
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
@@ -52,17 +50,17 @@ static gptvq_status parse_factors(const gptvq_config_source *source, const char 
 /* The context length before it was extended: that of config.json itself (`top`) wins; Phi-3 has it only
  * there. */
 static gptvq_status parse_original(const gptvq_config_source *source, const gptvq_config_source *top,
-                                   gptvq_config *config, gptvq_error *err) {
+                                   const gptvq_config_rules *rules, gptvq_config *config, gptvq_error *err) {
   static const char key[] = "original_max_position_embeddings";
   size_t *length = &config->rope.original_max_positions;
-  bool phi3 = is_phi3(config);
-  *length = phi3 ? 4096 : config->max_positions;
-  if (!phi3) GPTVQ_TRY(gptvq_config_size(source, key, 2, MAX_POSITIONS, length, err));
+  bool beside = rules->original_positions > 0;
+  *length = beside ? rules->original_positions : config->max_positions;
+  if (!beside) GPTVQ_TRY(gptvq_config_size(source, key, 2, MAX_POSITIONS, length, err));
   return gptvq_config_size(top, key, 2, MAX_POSITIONS, length, err);
 }
 
 static gptvq_status parse_llama3(const gptvq_config_source *source, const gptvq_config_source *top,
-                                 gptvq_config *config, gptvq_error *err) {
+                                 const gptvq_config_rules *rules, gptvq_config *config, gptvq_error *err) {
   static const char *const keys[] = {"factor", "low_freq_factor", "high_freq_factor"};
   gptvq_rope *rope = &config->rope;
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
@@ -70,7 +68,7 @@ static gptvq_status parse_llama3(const gptvq_config_source *source, const gptvq_
   GPTVQ_TRY(gptvq_config_number(source, "factor", 1.0, huge_factor, &rope->factor, err));
   GPTVQ_TRY(gptvq_config_number(source, "low_freq_factor", 1e-6, huge_factor, &rope->low_freq_factor, err));
   GPTVQ_TRY(gptvq_config_number(source, "high_freq_factor", 1e-6, huge_factor, &rope->high_freq_factor, err));
-  GPTVQ_TRY(parse_original(source, top, config, err));
+  GPTVQ_TRY(parse_original(source, top, rules, config, err));
   if (rope->high_freq_factor <= rope->low_freq_factor)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %shigh_freq_factor %g is not above low_freq_factor %g",
                       source->folder, source->file, source->prefix, rope->high_freq_factor,
@@ -79,9 +77,10 @@ static gptvq_status parse_llama3(const gptvq_config_source *source, const gptvq_
 }
 
 static gptvq_status parse_longrope(const gptvq_config_source *source, const gptvq_config_source *top,
-                                   size_t pairs, gptvq_config *config, gptvq_error *err) {
+                                   const gptvq_config_rules *rules, size_t pairs, gptvq_config *config,
+                                   gptvq_error *err) {
   gptvq_rope *rope = &config->rope;
-  GPTVQ_TRY(parse_original(source, top, config, err));
+  GPTVQ_TRY(parse_original(source, top, rules, config, err));
   if (rope->original_max_positions < 2) /* max_position_embeddings in its place */
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s/%s: original_max_position_embeddings is missing, longrope needs it", source->folder,
@@ -127,11 +126,11 @@ static gptvq_status refuse_kinds(const gptvq_config_source *source, gptvq_error 
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, double theta, gptvq_config *config,
-                                     gptvq_error *err) {
+gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq_config_rules *rules,
+                                     gptvq_config *config, gptvq_error *err) {
   gptvq_rope *rope = &config->rope;
-  *rope =
-      (gptvq_rope){.type = GPTVQ_ROPE_DEFAULT, .theta = theta, .factor = 1.0, .partial_rotary_factor = 1.0};
+  *rope = (gptvq_rope){
+      .type = GPTVQ_ROPE_DEFAULT, .theta = rules->rope_theta, .factor = 1.0, .partial_rotary_factor = 1.0};
   gptvq_config_source source;
   GPTVQ_TRY(find_parameters(top, &source, err));
   /* what stands inside wins over the same key of config.json itself */
@@ -144,9 +143,9 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, double thet
   }
   if (source.object != NULL) {
     GPTVQ_TRY(refuse_kinds(&source, err));
-    GPTVQ_TRY(parse_type(&source, config, &rope->type, err));
+    GPTVQ_TRY(parse_type(&source, rules, &rope->type, err));
   }
-  if (!is_phi3(config)) { /* partial rotation is Phi-3's alone */
+  if (!rules->partial_rotation) { /* which is Phi-3's alone */
     if (rope->type != GPTVQ_ROPE_DEFAULT && rope->partial_rotary_factor < 1.0)
       return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                         "%s/%s: partial_rotary_factor %g beside a RoPE scaling is supported for Phi-3 only",
@@ -163,8 +162,8 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, double thet
   case GPTVQ_ROPE_LINEAR:
     GPTVQ_TRY(gptvq_config_need(&source, "factor", err));
     return gptvq_config_number(&source, "factor", 1e-3, huge_factor, &rope->factor, err);
-  case GPTVQ_ROPE_LLAMA3: return parse_llama3(&source, top, config, err);
-  case GPTVQ_ROPE_LONGROPE: return parse_longrope(&source, top, rotated / 2, config, err);
+  case GPTVQ_ROPE_LLAMA3: return parse_llama3(&source, top, rules, config, err);
+  case GPTVQ_ROPE_LONGROPE: return parse_longrope(&source, top, rules, rotated / 2, config, err);
   default: return GPTVQ_OK;
   }
 }

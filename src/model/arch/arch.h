@@ -1,0 +1,86 @@
+/* model/arch/arch.h: a family of models as constants: what its config.json may leave out, what its tensors
+ * are called, and of which pieces its blocks are made. One file per family; registry.c lists them. Loading,
+ * both directions of the arithmetic, memory estimates, transforms and writers read this and nothing else
+ * about a family. */
+#ifndef GPTVQ_MODEL_ARCH_ARCH_H
+#define GPTVQ_MODEL_ARCH_ARCH_H
+
+#include "model/arch/config.h"
+
+enum { GPTVQ_MAX_PARTS = 3 };
+
+/* Inputs of a block's linears, in the order in which a token meets them. Linears that share one stand side by
+ * side. */
+typedef enum gptvq_block_input {
+  GPTVQ_INPUT_QKV,
+  GPTVQ_INPUT_O,
+  GPTVQ_INPUT_GATE_UP,
+  GPTVQ_INPUT_DOWN,
+  GPTVQ_INPUTS
+} gptvq_block_input;
+
+/* Where RMS norms of a block can stand. */
+typedef enum gptvq_norm_place {
+  GPTVQ_NORM_ATTENTION, /* before the attention */
+  GPTVQ_NORM_MLP,       /* before the MLP */
+  GPTVQ_NORM_Q,         /* of each query head, of head_dim values */
+  GPTVQ_NORM_K,         /* of each key head */
+  GPTVQ_NORMS
+} gptvq_norm_place;
+
+typedef enum gptvq_bias_rule { GPTVQ_BIAS_NEVER, GPTVQ_BIAS_ALWAYS, GPTVQ_BIAS_CONFIG } gptvq_bias_rule;
+
+/* Names are relative to "model.layers.N."; NULL ends a list. */
+typedef struct gptvq_arch_linears {
+  const char *names[GPTVQ_MAX_PARTS + 1]; /* one name for QKV or GATE_UP: all of them fused, in this order */
+  gptvq_bias_rule bias;
+} gptvq_arch_linears;
+
+struct gptvq_arch {
+  const char *name, *model_type; /* NameForCausalLM; NameModel is the same without its output head */
+  gptvq_config_rules config;
+  const char *norms[GPTVQ_NORMS]; /* NAME.weight; NULL: there is none */
+  gptvq_arch_linears linears[GPTVQ_INPUTS];
+  const char *router;  /* NULL: no mixture of experts */
+  const char *experts; /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
+  bool slides;         /* honours sliding_window */
+};
+
+/* Parts of the description that most families share. */
+#define GPTVQ_PRE_NORMS \
+  [GPTVQ_NORM_ATTENTION] = "input_layernorm", [GPTVQ_NORM_MLP] = "post_attention_layernorm"
+#define GPTVQ_QK_NORMS [GPTVQ_NORM_Q] = "self_attn.q_norm", [GPTVQ_NORM_K] = "self_attn.k_norm"
+#define GPTVQ_SPLIT_QKV \
+  { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj" }
+#define GPTVQ_O_PROJ \
+  { "self_attn.o_proj" }
+#define GPTVQ_SPLIT_GATE_UP \
+  { "mlp.gate_proj", "mlp.up_proj" }
+#define GPTVQ_DOWN_PROJ \
+  { "mlp.down_proj" }
+
+extern const gptvq_arch gptvq_arch_llama, gptvq_arch_mistral, gptvq_arch_mixtral, gptvq_arch_qwen2,
+    gptvq_arch_qwen3, gptvq_arch_phi3;
+
+/* The family whose NameForCausalLM, or NameModel, that is; NULL: none. */
+const gptvq_arch *gptvq_find_arch(const char *architecture);
+/* The family of that model_type; NULL: none. */
+const gptvq_arch *gptvq_find_model_type(const char *model_type);
+/* GPTVQ_ERROR_UNSUPPORTED with the list of those that are. */
+gptvq_status gptvq_fail_arch(const char *folder, const char *architecture, gptvq_error *err);
+
+static inline size_t gptvq_arch_parts(const gptvq_arch *arch, gptvq_block_input input) {
+  size_t count = 0;
+  while (count < GPTVQ_MAX_PARTS && arch->linears[input].names[count] != NULL) count++;
+  return count;
+}
+
+/* "model.layers.BLOCK.NAME" + suffix into text[GPTVQ_TENSOR_NAME]; returns text. */
+enum { GPTVQ_TENSOR_NAME = 128 };
+const char *gptvq_block_name(size_t block, const char *name, const char *suffix,
+                             char text[GPTVQ_TENSOR_NAME]);
+/* The same for a linear of one expert, where the family has experts. */
+const char *gptvq_linear_name(const gptvq_arch *arch, size_t block, gptvq_block_input input, size_t part,
+                              size_t expert, char text[GPTVQ_TENSOR_NAME]);
+
+#endif

@@ -1,0 +1,56 @@
+#include "checkpoint/names.h"
+#include "model/arch/arch.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const gptvq_arch *const families[] = {&gptvq_arch_llama, &gptvq_arch_mistral, &gptvq_arch_mixtral,
+                                             &gptvq_arch_qwen2, &gptvq_arch_qwen3,   &gptvq_arch_phi3};
+enum { FAMILIES = sizeof families / sizeof families[0] };
+
+const gptvq_arch *gptvq_find_arch(const char *architecture) {
+  for (size_t i = 0; i < FAMILIES; i++) {
+    size_t length = strlen(families[i]->name);
+    const char *rest = architecture + length;
+    if (strncmp(architecture, families[i]->name, length) == 0 &&
+        (strcmp(rest, "ForCausalLM") == 0 || strcmp(rest, "Model") == 0))
+      return families[i];
+  }
+  return NULL;
+}
+
+const gptvq_arch *gptvq_find_model_type(const char *model_type) {
+  for (size_t i = 0; i < FAMILIES; i++)
+    if (strcmp(families[i]->model_type, model_type) == 0) return families[i];
+  return NULL;
+}
+
+gptvq_status gptvq_fail_arch(const char *folder, const char *architecture, gptvq_error *err) {
+  char supported[512] = "";
+  for (size_t i = 0; i < FAMILIES; i++) {
+    size_t used = strlen(supported);
+    (void)snprintf(supported + used, sizeof supported - used, "%s%sForCausalLM", i == 0 ? "" : ", ",
+                   families[i]->name);
+  }
+  return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                    "%s/config.json: architecture %s is not supported; supported: %s", folder, architecture,
+                    supported);
+}
+
+const char *gptvq_block_name(size_t block, const char *name, const char *suffix,
+                             char text[GPTVQ_TENSOR_NAME]) {
+  (void)snprintf(text, GPTVQ_TENSOR_NAME, GPTVQ_NAME_BLOCKS "%zu.%s%s", block, name, suffix);
+  return text;
+}
+
+const char *gptvq_linear_name(const gptvq_arch *arch, size_t block, gptvq_block_input input, size_t part,
+                              size_t expert, char text[GPTVQ_TENSOR_NAME]) {
+  const char *name = arch->linears[input].names[part];
+  char prefix[64] = "";
+  if (arch->experts == NULL || input < GPTVQ_INPUT_GATE_UP) return gptvq_block_name(block, name, "", text);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+  (void)snprintf(prefix, sizeof prefix, arch->experts, expert); /* a constant of the family */
+#pragma GCC diagnostic pop
+  return gptvq_block_name(block, prefix, name, text);
+}

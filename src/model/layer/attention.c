@@ -1,0 +1,152 @@
+#include "model/layer/attention.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "linalg/gemm.h"
+#include "model/layer/rope.h"
+#include "model/layer/vector.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Prompts: ROWS queries of one head against KEYS cached positions at a time, as matrix products. Fewer
+ * queries than FEW_ROWS go one by one. */
+enum { ROWS = 32, KEYS = 256, FEW_ROWS = 8 };
+
+static void normalise_heads(const float *weight, float eps, size_t heads, size_t dim, float *x) {
+  if (weight == NULL) return;
+  for (size_t h = 0; h < heads; h++)
+    GPTVQ_MULTI_PICK(gptvq_rms_norm)(dim, x + h * dim, weight, eps, x + h * dim);
+}
+
+static size_t number_bytes(const gptvq_attention_rows *job) {
+  return job->half ? sizeof(uint16_t) : sizeof(float);
+}
+
+static size_t position_of(const gptvq_attention_rows *job, size_t row) {
+  return job->position + (job->cache_step == 0 ? row : 0);
+}
+
+static void store_row(bool half, size_t dim, const float *x, void *to) {
+  if (half) GPTVQ_MULTI_PICK(gptvq_to_half)(dim, x, to);
+  else memcpy(to, x, dim * sizeof *x);
+}
+
+/* Rows [begin, end): q/k norms, rotation, keys and values to the cache. */
+static void prepare_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const gptvq_attention_rows *job = context;
+  size_t dim = job->head_dim, half = job->rotary_half, size = number_bytes(job);
+  for (size_t row = begin; row < end; row++) {
+    float *q = job->qkv + row * job->ldq, *k = q + job->heads * dim, *v = k + job->kv_heads * dim;
+    size_t position = position_of(job, row);
+    normalise_heads(job->q_norm, job->eps, job->heads, dim, q);
+    normalise_heads(job->k_norm, job->eps, job->kv_heads, dim, k);
+    const float *cosines = job->cosines + position * half, *sines = job->sines + position * half;
+    gptvq_rotate_heads(half, cosines, sines, job->heads + job->kv_heads, dim, q, false);
+    for (size_t h = 0; h < job->kv_heads; h++) {
+      size_t at = row * job->cache_step + (h * job->max_positions + position) * dim * size;
+      store_row(job->half, dim, k + h * dim, job->keys + at);
+      store_row(job->half, dim, v + h * dim, job->values + at);
+    }
+  }
+}
+
+static size_t first_visible(const gptvq_attention_rows *job, size_t position) {
+  return position + 1 > job->how.window ? position + 1 - job->how.window : 0;
+}
+
+/* Items are (row, head). */
+static void attend_each(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const gptvq_attention_rows *job = context;
+  size_t dim = job->head_dim, share = job->heads / job->kv_heads, size = number_bytes(job);
+  for (size_t item = begin; item < end; item++) {
+    size_t row = item / job->heads, head = item % job->heads, position = position_of(job, row);
+    size_t first = first_visible(job, position);
+    size_t at = row * job->cache_step + (head / share * job->max_positions + first) * dim * size;
+    const void *keys = job->keys + at, *values = job->values + at;
+    const float *q = job->qkv + row * job->ldq + head * dim;
+    float *out = job->out + (row * job->heads + head) * dim, scale = job->how.scale;
+    if (job->half)
+      GPTVQ_MULTI_PICK(gptvq_attend_half)(position + 1 - first, dim, scale, q, keys, values, out);
+    else GPTVQ_MULTI_PICK(gptvq_attend)(position + 1 - first, dim, scale, q, keys, values, out);
+  }
+}
+
+/* Scores of `rows` queries for keys [begin, end): exponentials relative to each row's running maximum;
+ * earlier sums are shrunk. */
+static void soften_tile(const gptvq_attention_rows *job, size_t row0, size_t rows, size_t begin, size_t end,
+                        float *scores, float *maximum, float *sum, float *out, size_t ldo) {
+  for (size_t r = 0; r < rows; r++) {
+    float *score = scores + r * KEYS;
+    size_t position = job->position + row0 + r;
+    size_t low = gptvq_max_size(first_visible(job, position), begin) - begin;
+    size_t high = gptvq_min_size(position + 1, end);
+    high = high > begin ? high - begin : 0;
+    if (low >= high) { /* this row sees none of the tile */
+      memset(score, 0, (end - begin) * sizeof(float));
+      continue;
+    }
+    memset(score, 0, low * sizeof(float));
+    memset(score + high, 0, (end - begin - high) * sizeof(float));
+    float top = GPTVQ_MULTI_PICK(gptvq_max)(high - low, score + low);
+    if (top > maximum[r]) {
+      float shrink = expf(maximum[r] - top);
+      sum[r] *= shrink;
+      for (size_t i = 0; i < job->head_dim; i++) out[r * ldo + i] *= shrink;
+      maximum[r] = top;
+    }
+    sum[r] += GPTVQ_MULTI_PICK(gptvq_exp_sum)(high - low, maximum[r], score + low);
+  }
+}
+
+/* Positions [begin, end) of a head's keys or values as fp32: in place, or in decoded[KEYS × GPTVQ_HALF_DIM].
+ */
+static const float *tile_numbers(const gptvq_attention_rows *job, const char *head, size_t begin, size_t end,
+                                 float *decoded) {
+  size_t dim = job->head_dim;
+  const void *from = head + begin * dim * number_bytes(job);
+  if (!job->half) return from;
+  GPTVQ_MULTI_PICK(gptvq_from_half)((end - begin) * dim, from, decoded);
+  return decoded;
+}
+
+/* Items are (chunk of rows, head), the longest chunks first. */
+static void attend_tiles(void *context, size_t first, size_t last, size_t thread) {
+  (void)thread;
+  const gptvq_attention_rows *job = context;
+  size_t dim = job->head_dim, share = job->heads / job->kv_heads, ldo = job->heads * dim;
+  size_t chunks = gptvq_ceil_div(job->n, ROWS);
+  float scores[ROWS * KEYS], maximum[ROWS], sum[ROWS], decoded[KEYS * GPTVQ_HALF_DIM];
+  for (size_t item = first; item < last; item++) {
+    size_t row0 = (chunks - 1 - item / job->heads) * ROWS, head = item % job->heads;
+    size_t rows = gptvq_min_size(ROWS, job->n - row0);
+    const float *q = job->qkv + row0 * job->ldq + head * dim;
+    float *out = job->out + row0 * ldo + head * dim;
+    size_t cache = head / share * job->max_positions * dim * number_bytes(job);
+    for (size_t r = 0; r < rows; r++) {
+      maximum[r] = -INFINITY;
+      sum[r] = 0.0f;
+      memset(out + r * ldo, 0, dim * sizeof(float));
+    }
+    size_t limit = job->position + row0 + rows;
+    for (size_t begin = first_visible(job, job->position + row0); begin < limit; begin += KEYS) {
+      size_t end = gptvq_min_size(begin + KEYS, limit);
+      const float *keys = tile_numbers(job, job->keys + cache, begin, end, decoded);
+      gptvq_gemm_serial_nt(rows, end - begin, dim, job->how.scale, q, job->ldq, keys, dim, 0.0f, scores,
+                           KEYS);
+      soften_tile(job, row0, rows, begin, end, scores, maximum, sum, out, ldo);
+      const float *values = tile_numbers(job, job->values + cache, begin, end, decoded);
+      gptvq_gemm_serial_nn(rows, dim, end - begin, 1.0f, scores, KEYS, values, dim, 1.0f, out, ldo);
+    }
+    for (size_t r = 0; r < rows; r++)
+      for (size_t i = 0; i < dim; i++) out[r * ldo + i] /= sum[r];
+  }
+}
+
+void gptvq_attend_rows(const gptvq_attention_rows *rows) {
+  gptvq_attention_rows job = *rows;
+  gptvq_parallel_for(job.n, 4, prepare_rows, &job);
+  if (job.cache_step > 0 || job.n < FEW_ROWS) gptvq_parallel_for(job.n * job.heads, 1, attend_each, &job);
+  else gptvq_parallel_for(gptvq_ceil_div(job.n, ROWS) * job.heads, 1, attend_tiles, &job);
+}

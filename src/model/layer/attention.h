@@ -1,0 +1,36 @@
+/* model/layer/attention.h: causal (sliding) grouped-query attention over a cache of keys and values. Its
+ * backward pass: train/attention.c. */
+#ifndef GPTVQ_MODEL_LAYER_ATTENTION_H
+#define GPTVQ_MODEL_LAYER_ATTENTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* How queries meet keys: numbers of the block's description, both directions go by them. */
+typedef struct gptvq_attention {
+  size_t window; /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
+  float scale;   /* of the products of queries and keys */
+} gptvq_attention;
+
+/* One call: n rows q | k | v of so many heads of head_dim values, and the cache of their layer. */
+typedef struct gptvq_attention_rows {
+  size_t heads, kv_heads, head_dim;
+  gptvq_attention how;
+  const float *q_norm, *k_norm; /* [head_dim] gains of RMS norms of each head, or NULL */
+  float eps;
+  size_t rotary_half;           /* rotated dimensions, halved */
+  const float *cosines, *sines; /* [max_positions × rotary_half] */
+  char *keys, *values;          /* [kv_heads][max_positions][head_dim] */
+  size_t max_positions;
+  bool half;          /* fp16, else fp32 */
+  size_t position, n; /* of the first row, rows */
+  size_t cache_step;  /* bytes from one row's cache to the next one's: 0, or rows are the tokens at `position`
+                         of as many sequences */
+  float *qkv;         /* [n × ldq]: normalised and rotated in place; keys and values go to the cache */
+  size_t ldq;
+  float *out; /* [n × heads · head_dim] */
+} gptvq_attention_rows;
+
+void gptvq_attend_rows(const gptvq_attention_rows *rows);
+
+#endif

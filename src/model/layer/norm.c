@@ -1,0 +1,39 @@
+#include "model/layer/norm.h"
+#include "base/threads.h"
+#include "model/layer/vector.h"
+
+#include <stdatomic.h>
+
+typedef struct rows_job {
+  size_t hidden;
+  const float *x, *weight;
+  float eps, *y;
+  atomic_bool bad; /* a row has no norm */
+} rows_job;
+
+static void norm_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  rows_job *job = context;
+  for (size_t i = begin; i < end; i++)
+    if (!GPTVQ_MULTI_PICK(gptvq_rms_norm)(job->hidden, job->x + i * job->hidden, job->weight, job->eps,
+                                          job->y + i * job->hidden))
+      atomic_store(&job->bad, true);
+}
+
+bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm) {
+  rows_job job = {.hidden = hidden, .x = x, .weight = weight, .eps = eps, .y = norm};
+  gptvq_parallel_for(n, 16, norm_task, &job);
+  return !atomic_load(&job.bad);
+}
+
+static void add_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const rows_job *job = context;
+  GPTVQ_MULTI_PICK(gptvq_add_scaled)
+  ((end - begin) * job->hidden, 1.0f, job->x + begin * job->hidden, job->y + begin * job->hidden);
+}
+
+void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x) {
+  rows_job job = {.hidden = hidden, .x = sum, .y = x};
+  gptvq_parallel_for(n, 16, add_task, &job);
+}

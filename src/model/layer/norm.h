@@ -1,0 +1,16 @@
+/* model/layer/norm.h: RMS norms of the rows of the residual stream, and sums into it. Their backward pass:
+ * train/norm.c. */
+#ifndef GPTVQ_MODEL_LAYER_NORM_H
+#define GPTVQ_MODEL_LAYER_NORM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Rows of x normalised into `norm`, which may be x (threaded); false: one holds NaN, infinity or numbers
+ * whose squares overflow.
+ */
+bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm);
+/* x[n × hidden] += sum */
+void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x);
+
+#endif

@@ -1,0 +1,97 @@
+/* A block forward and backward: the order of its pieces. */
+#include "train/pieces.h"
+
+#include "base/threads.h"
+
+#include <string.h>
+
+typedef struct add_job {
+  size_t width;
+  const float *x;
+  float *y;
+} add_job;
+
+/* y += x */
+static void add_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const add_job *job = context;
+  for (size_t i = begin * job->width; i < end * job->width; i++) job->y[i] += job->x[i];
+}
+
+static void add_rows(size_t tokens, size_t width, const float *x, float *y) {
+  add_job job = {width, x, y};
+  gptvq_parallel_for(tokens, 16, add_task, &job);
+}
+
+const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                              size_t tokens, const float *x) {
+  float *const *norm = weights->norm;
+  size_t width = gptvq_ft_rows(d, GPTVQ_FT_QKV), keys = d->heads * d->head_dim;
+  tape->x = x;
+  tape->tokens = tokens;
+  gptvq_ft_norm_forward(d, tokens, x, norm[GPTVQ_NORM_ATTENTION], tape->normed[0], tape->inverse_rms[0]);
+  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_QKV, tokens, tape->normed[0], tape->qkv);
+  if (tape->raw != NULL) memcpy(tape->raw, tape->qkv, tokens * width * sizeof(float));
+  if (d->has_norm[GPTVQ_NORM_Q])
+    gptvq_ft_heads_forward(d, tokens, d->heads, width, tape->raw, norm[GPTVQ_NORM_Q], tape->qkv);
+  if (d->has_norm[GPTVQ_NORM_K])
+    gptvq_ft_heads_forward(d, tokens, d->kv_heads, width, tape->raw + keys, norm[GPTVQ_NORM_K],
+                           tape->qkv + keys);
+  gptvq_ft_rope(d, tokens, d->heads + d->kv_heads, tape->qkv, width, false);
+  gptvq_ft_attention_forward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->attention_scratch);
+  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_O, tokens, tape->attention, tape->middle);
+  add_rows(tokens, d->hidden, x, tape->middle);
+  gptvq_ft_norm_forward(d, tokens, tape->middle, norm[GPTVQ_NORM_MLP], tape->normed[1], tape->inverse_rms[1]);
+  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_GATE_UP, tokens, tape->normed[1], tape->gate_up);
+  gptvq_ft_gate_forward(tokens, d->intermediate, tape->gate_up, tape->product);
+  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_DOWN, tokens, tape->product, tape->out);
+  add_rows(tokens, d->hidden, tape->middle, tape->out);
+  return tape->out;
+}
+
+/* Gradients of a matrix and its bias from dy, the gradient of its outputs, and x, its inputs; then that of
+ * its inputs into dx. d_matrix holds the matrix's gradient until the sink has seen it: dx may lie there. */
+static void linear_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                            gptvq_ft_matrix matrix, const float *dy, const float *x,
+                            gptvq_ft_weights *vectors, gptvq_ft_sink sink, void *context, float *dx) {
+  size_t rows = gptvq_ft_rows(d, matrix);
+  if (vectors->bias[matrix] != NULL)
+    gptvq_ft_add_columns(tape->tokens, rows, dy, NULL, NULL, vectors->bias[matrix]);
+  if (tape->watch != NULL) tape->watch(tape->watch_context, matrix, tape->tokens, rows, dy);
+  if (sink != NULL) {
+    gptvq_ft_linear_gradient(d, matrix, tape->tokens, dy, x, tape->d_matrix);
+    sink(context, matrix, tape->d_matrix);
+  }
+  gptvq_ft_linear_backward(d, weights, matrix, tape->tokens, dy, dx);
+}
+
+void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                       const float *gradient_out, gptvq_ft_weights *vectors, gptvq_ft_sink sink,
+                       void *context, float *gradient_in) {
+  float *const *norm = weights->norm, *const *d_norm = vectors->norm;
+  size_t tokens = tape->tokens, width = gptvq_ft_rows(d, GPTVQ_FT_QKV), keys = d->heads * d->head_dim;
+  linear_backward(d, weights, tape, GPTVQ_FT_DOWN, gradient_out, tape->product, vectors, sink, context,
+                  tape->d_matrix);
+  gptvq_ft_gate_backward(tokens, d->intermediate, tape->gate_up, tape->d_matrix, tape->d_wide);
+  linear_backward(d, weights, tape, GPTVQ_FT_GATE_UP, tape->d_wide, tape->normed[1], vectors, sink, context,
+                  tape->d_hidden);
+  gptvq_ft_norm_backward(d, tokens, tape->middle, norm[GPTVQ_NORM_MLP], tape->inverse_rms[1], tape->d_hidden,
+                         gradient_out, d_norm[GPTVQ_NORM_MLP], tape->d_middle);
+
+  linear_backward(d, weights, tape, GPTVQ_FT_O, tape->d_middle, tape->attention, vectors, sink, context,
+                  tape->d_matrix);
+  gptvq_ft_attention_backward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->d_matrix, tape->d_wide,
+                              tape->attention_scratch);
+  gptvq_ft_rope(d, tokens, d->heads + d->kv_heads, tape->d_wide, width, true);
+  if (d->has_norm[GPTVQ_NORM_Q])
+    gptvq_ft_heads_backward(d, tokens, d->heads, width, tape->raw, norm[GPTVQ_NORM_Q], tape->partial,
+                            d_norm[GPTVQ_NORM_Q], tape->d_wide);
+  if (d->has_norm[GPTVQ_NORM_K])
+    gptvq_ft_heads_backward(d, tokens, d->kv_heads, width, tape->raw + keys, norm[GPTVQ_NORM_K],
+                            tape->partial, d_norm[GPTVQ_NORM_K], tape->d_wide + keys);
+  linear_backward(d, weights, tape, GPTVQ_FT_QKV, tape->d_wide, tape->normed[0], vectors, sink, context,
+                  tape->d_hidden);
+  gptvq_ft_norm_backward(d, tokens, tape->x, norm[GPTVQ_NORM_ATTENTION], tape->inverse_rms[0], tape->d_hidden,
+                         tape->d_middle, d_norm[GPTVQ_NORM_ATTENTION],
+                         gradient_in != NULL ? gradient_in : tape->d_hidden);
+}
