@@ -21,10 +21,12 @@ typedef enum gptvq_block_input {
 
 /* Where RMS norms of a block can stand. */
 typedef enum gptvq_norm_place {
-  GPTVQ_NORM_ATTENTION, /* before the attention */
-  GPTVQ_NORM_MLP,       /* before the MLP */
-  GPTVQ_NORM_Q,         /* of each query head, of head_dim values */
-  GPTVQ_NORM_K,         /* of each key head */
+  GPTVQ_NORM_ATTENTION,     /* before the attention */
+  GPTVQ_NORM_MLP,           /* before the MLP */
+  GPTVQ_NORM_Q,             /* of each query head, of head_dim values */
+  GPTVQ_NORM_K,             /* of each key head */
+  GPTVQ_NORM_ATTENTION_OUT, /* of what o_proj gives, before it is added to the residual stream */
+  GPTVQ_NORM_MLP_OUT,       /* of what down_proj gives */
   GPTVQ_NORMS
 } gptvq_norm_place;
 
@@ -40,6 +42,7 @@ struct gptvq_arch {
   const char *name, *model_type; /* NameForCausalLM; NameModel is the same without its output head */
   gptvq_config_rules config;
   const char *norms[GPTVQ_NORMS]; /* NAME.weight; NULL: there is none */
+  float norm_offset; /* a norm's gain is this + its weight, of those of heads and the last one too */
   gptvq_arch_linears linears[GPTVQ_INPUTS];
   const char *router;  /* NULL: no mixture of experts */
   const char *experts; /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
@@ -73,6 +76,15 @@ static inline size_t gptvq_arch_parts(const gptvq_arch *arch, gptvq_block_input 
   size_t count = 0;
   while (count < GPTVQ_MAX_PARTS && arch->linears[input].names[count] != NULL) count++;
   return count;
+}
+
+/* weights[n] of a norm become its gains, which are what everything computes with, and back. Back and forth
+ * gives the same gains, whatever type the weights have in between. */
+static inline void gptvq_weights_to_gains(const gptvq_arch *arch, size_t n, float *weights) {
+  for (size_t i = 0; i < n && arch->norm_offset != 0.0f; i++) weights[i] += arch->norm_offset;
+}
+static inline float gptvq_gain_to_weight(const gptvq_arch *arch, float gain) {
+  return arch->norm_offset != 0.0f ? gain - arch->norm_offset : gain;
 }
 
 /* "model.layers.BLOCK.NAME" + suffix into text[GPTVQ_TENSOR_NAME]; returns text. */

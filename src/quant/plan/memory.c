@@ -88,7 +88,7 @@ double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_quantize_option
   for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
     for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
       const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
-      double here = input_peak(&r, block, readers.linear, readers.count, gptvq_input_is_last(i),
+      double here = input_peak(&r, block, readers.linear, readers.count, gptvq_writes_stream(block, i),
                                options->true_sequential ? square[i] : all);
       if (here > peak) peak = here;
     }

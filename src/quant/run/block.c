@@ -239,7 +239,7 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
     for (size_t i = begin; i < end; i++) weighted = gptvq_max_size(weighted, work->inputs[i].hessian.cols);
   if ((p->options->mismatch > 0.0 || p->options->mismatch_stream > 0.0) && p->x_original != NULL && !whole &&
       end == begin + 1 && !gptvq_block_routes(work->original)) {
-    size_t rows = is_output(first) ? linear->rows : 0;
+    size_t rows = gptvq_writes_stream(work->original, first->kind) ? linear->rows : 0;
     GPTVQ_TRY(gptvq_mismatch_init(&first->mismatch, linear->cols, rows, linear->name, err));
     reference = linear->cols + rows;
   }
