@@ -1,5 +1,5 @@
 /* model/arch/arch.h: a family of models as constants: what its config.json may leave out, what its tensors
- * are called, and of which pieces its blocks are made. One file per family; registry.c lists them. Loading,
+ * are called, and of which pieces its blocks are made. One file per family; GPTVQ_FAMILIES lists them. Loading,
  * both directions of the arithmetic, memory estimates, transforms and writers read this and nothing else
  * about a family. */
 #ifndef GPTVQ_MODEL_ARCH_ARCH_H
@@ -62,8 +62,11 @@ struct gptvq_arch {
 #define GPTVQ_DOWN_PROJ \
   { "mlp.down_proj" }
 
-extern const gptvq_arch gptvq_arch_llama, gptvq_arch_mistral, gptvq_arch_mixtral, gptvq_arch_qwen2,
-    gptvq_arch_qwen3, gptvq_arch_phi3;
+/* All families, each gptvq_arch_NAME in NAME.c. */
+#define GPTVQ_FAMILIES(X) X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3)
+#define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
+GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
+#undef GPTVQ_DECLARE_FAMILY
 
 /* The family whose NameForCausalLM, or NameModel, that is; NULL: none. */
 const gptvq_arch *gptvq_find_arch(const char *architecture);
