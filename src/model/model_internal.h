@@ -172,8 +172,8 @@ gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *blo
                                 gptvq_workspace *workspace, bool mlp, size_t n, const float *input, float *x,
                                 gptvq_error *err);
 
-/* x[n × hidden] = embedding rows, scaled where the family does so. GPTVQ_ERROR_DATA for an id outside the
- * vocabulary. */
+/* x[n × hidden] = embedding rows, times an fp32 factor where the family has one (transformers rounds it to
+ * the weights' type when it computes in that). GPTVQ_ERROR_DATA for an id outside the vocabulary. */
 gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x,
                          gptvq_error *err);
 /* norm[n × hidden]: what the head takes of the last block's x. GPTVQ_ERROR_NUMERIC: x is NaN, infinite or too

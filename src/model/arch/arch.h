@@ -1,7 +1,7 @@
 /* model/arch/arch.h: a family of models as constants: what its config.json may leave out, what its tensors
- * are called, and of which pieces its blocks are made. One file per family; GPTVQ_FAMILIES lists them. Loading,
- * both directions of the arithmetic, memory estimates, transforms and writers read this and nothing else
- * about a family. */
+ * are called, and of which pieces its blocks are made. One file per family; GPTVQ_FAMILIES lists them.
+ * Loading, both directions of the arithmetic, memory estimates, transforms and writers read this and nothing
+ * else about a family. */
 #ifndef GPTVQ_MODEL_ARCH_ARCH_H
 #define GPTVQ_MODEL_ARCH_ARCH_H
 
@@ -63,7 +63,7 @@ struct gptvq_arch {
   { "mlp.down_proj" }
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
-#define GPTVQ_FAMILIES(X) X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3)
+#define GPTVQ_FAMILIES(X) X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2)
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY
