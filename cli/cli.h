@@ -151,6 +151,8 @@ gptvq_status gptvq_cli_open_model(const char *path, const gptvq_model_options *o
                                   gptvq_error *err);
 
 /* ---- eval_options.c ---- */
+/* Choices of --compute, NULL-terminated. */
+const char *const *gptvq_cli_computes(void);
 /* The options of eval and compare, and what they share. */
 typedef struct gptvq_cli_eval {
   gptvq_eval_options options;
@@ -169,8 +171,8 @@ int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command);
 void gptvq_cli_eval_warn(const gptvq_cli_eval *eval, const char *path, const gptvq_model *model);
 /* One model's figures as a new JSON object; then those of the run added to an object. */
 json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model);
-void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result,
-                             double seconds);
+void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t windows, size_t ctx,
+                             size_t score_from, double seconds);
 
 /* ---- folder.c ---- */
 typedef struct gptvq_cli_files {

@@ -1,5 +1,6 @@
 /* gptvq bench: tokens per second of a model, and models of random weights to measure on. */
 #include "cli.h"
+#include "tools/bench.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -61,10 +62,12 @@ static int run_turn(speed *job, int warm_up) {
 
 static int prepare(speed *job, const char *path) {
   gptvq_error err;
-  gptvq_model_options options = {.compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
+  gptvq_model_options options = {
+      .size = sizeof options, .compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
   double start = gptvq_cli_clock();
   if (gptvq_cli_open_model(path, &options, &job->model, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
   job->load_seconds = gptvq_cli_clock() - start;
+  gptvq_model_info_init(&job->info);
   gptvq_model_get_info(job->model, &job->info);
   size_t positions = job->depth + job->tokens > job->prompt ? job->depth + job->tokens : job->prompt;
   if (positions == 0)
@@ -138,7 +141,6 @@ static int report(speed *job, const char *path) {
 }
 
 static int bench_model(int argc, char **argv) {
-  static const char *const computes[] = {"auto", "fp32", "bf16", "int8", NULL};
   speed job = {.prompt = 512, .tokens = 32, .repeats = 5, .compute = GPTVQ_COMPUTE_AUTO};
   const gptvq_option options[] = {
       {GPTVQ_OPTION_SIZE, "prompt", .value = &job.prompt, .min = 0, .max = 1 << 20, .argument = "N",
@@ -149,7 +151,7 @@ static int bench_model(int argc, char **argv) {
        .help = "positions already in the context when single tokens are measured (default 0)"},
       {GPTVQ_OPTION_SIZE, "repeats", .value = &job.repeats, .min = 1, .max = 1 << 16, .argument = "N",
        .help = "turns of prompt and single tokens (default 5), after one to warm up"},
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = computes,
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
        .help = "arithmetic (default auto: int8 for packed folders, fp32 for others)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
@@ -199,7 +201,10 @@ static int make_model(int argc, char **argv) {
       {GPTVQ_OPTION_STRING, "output", 'o', .value = &out, .argument = "DIR",
        .help = "where the model is written"},
       {GPTVQ_OPTION_CHOICE, "shape", .value = &shape, .choices = gptvq_random_shapes(), .argument = "NAME",
-       .help = "llama-2-7b (default), mistral-7b, llama-3-8b or stories (the example model)"},
+       .help = "llama-2-7b (default), llama-3-8b, llama-3.2-1b, llama-3.2-3b, mistral-7b, mixtral-8x7b, "
+               "phi-3-mini,\n"
+               "qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, smollm2-135m, smollm2-360m or stories (the example "
+               "model)"},
       {GPTVQ_OPTION_SIZE, "layers", .value = &model.layers, .min = 1, .max = 1000, .argument = "N",
        .help = "decoder blocks (default: as many as the real model)"},
       {GPTVQ_OPTION_FLAG, "dense", .value = &model.dense, .help = "bf16 weights, not packed"},
@@ -220,7 +225,7 @@ static int make_model(int argc, char **argv) {
       .examples = "  gptvq bench make-model --shape llama-2-7b --layers 2 -o two/\n"
                   "  gptvq bench make-model --shape llama-2-7b --layers 4 --bits 3.125 -o four/\n"
                   "      time per layer = (four - two) / 2; the whole model = two + 30 layers\n"
-                  "  gptvq bench make-model --shape mistral-7b --layers 2 --dense -o dense/\n",
+                  "  gptvq bench make-model --shape mixtral-8x7b --layers 2 --dense -o dense/\n",
       .options = options,
       .arguments = {NULL}};
   int code;
@@ -233,30 +238,60 @@ static int make_model(int argc, char **argv) {
   return gptvq_write_random_model(&model, out, &err) == GPTVQ_OK ? 0 : gptvq_cli_fail(&err);
 }
 
+/* ---- bench memory ---- */
+
+static int bench_memory(int argc, char **argv) {
+  size_t rounds = 2;
+  int json = 0;
+  const gptvq_option options[] = {
+      {GPTVQ_OPTION_SIZE, "rounds", .value = &rounds, .min = 1, .max = 1 << 16, .argument = "N",
+       .help = "passes over 256 MiB, of which the fastest sixteenth counts (default 2)"},
+      {GPTVQ_OPTION_FLAG, "json", .value = &json, .help = "as JSON"},
+      {.kind = GPTVQ_OPTION_END}};
+  const gptvq_cli_command command = {.name = "bench memory",
+                                     .usage = "[--rounds N] [options]",
+                                     .summary = "how fast this machine reads memory, the ceiling of decoding",
+                                     .examples = "  gptvq bench memory --threads 2\n",
+                                     .options = options,
+                                     .arguments = {NULL}};
+  int code;
+  if (!gptvq_cli_parse(&command, argc, argv, NULL, &code)) return code;
+  double bandwidth = gptvq_measure_bandwidth(rounds);
+  if (bandwidth == 0.0) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: 256 MiB to read");
+  if (json)
+    return gptvq_cli_print_json(
+        json_pack("{s:i, s:f}", "threads", gptvq_get_threads(), "bandwidth_gb_per_s", 1e-9 * bandwidth));
+  printf("%d threads read %.1f GB/s\n", gptvq_get_threads(), 1e-9 * bandwidth);
+  return gptvq_cli_flush();
+}
+
 /* ---- bench ---- */
 
 static int help(void) {
   printf("gptvq bench: how fast this machine runs models.\n\n"
          "  gptvq bench model MODEL [options]        tokens per second, prompt and decoding\n"
          "  gptvq bench make-model -o DIR [options]  a model of random weights in the shape of a known one\n"
-         "  gptvq bench kernels [options]            the kernels alone, against memory and 4-bit integers\n\n"
+         "  gptvq bench kernels [options]            the kernels alone, against memory and 4-bit integers\n"
+         "  gptvq bench memory [options]             how fast memory is read\n\n"
          "gptvq bench model --help and so on explain them.\n");
   return gptvq_cli_flush();
 }
 
 int gptvq_cmd_bench(int argc, char **argv) {
-  static const char *const names[] = {"model", "make-model", "kernels", NULL};
+  static const char *const names[] = {"model", "make-model", "kernels", "memory", NULL};
   const char *name = argc > 1 ? argv[1] : "";
   if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return help();
   if (strcmp(name, names[0]) == 0) return bench_model(argc - 1, argv + 1);
   if (strcmp(name, names[1]) == 0) return make_model(argc - 1, argv + 1);
   if (strcmp(name, names[2]) == 0) return gptvq_cmd_bench_kernels(argc - 1, argv + 1);
+  if (strcmp(name, names[3]) == 0) return bench_memory(argc - 1, argv + 1);
   if (argc < 2)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT,
-                           "bench what? model, make-model or kernels; see gptvq bench --help");
+                           "bench what? model, make-model, kernels or memory; see gptvq bench --help");
   const char *near = gptvq_cli_suggest(name, names);
   if (near != NULL)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s'; did you mean %s?", name, near);
   return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT,
-                         "unknown bench '%s': model, make-model or kernels; see gptvq bench --help", name);
+                         "unknown bench '%s': model, make-model, kernels or memory; see gptvq bench --help",
+                         name);
 }

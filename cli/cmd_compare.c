@@ -7,7 +7,7 @@ static int run(gptvq_cli_eval *eval, const char *const paths[2], gptvq_model *co
                const gptvq_tokenizer *tokenizer) {
   gptvq_cli_progress progress;
   gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
-  gptvq_compare_result result;
+  gptvq_compare_result result = {.size = sizeof result};
   gptvq_error err;
   for (size_t i = 0; i < 2; i++) gptvq_cli_eval_warn(eval, paths[i], models[i]);
   double start = gptvq_cli_clock();
@@ -16,34 +16,35 @@ static int run(gptvq_cli_eval *eval, const char *const paths[2], gptvq_model *co
   double seconds = gptvq_cli_clock() - start;
   gptvq_cli_progress_end(&progress);
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
+  gptvq_model_info info[2];
+  for (size_t i = 0; i < 2; i++) {
+    gptvq_model_info_init(&info[i]);
+    gptvq_model_get_info(models[i], &info[i]);
+  }
   if (eval->json) {
-    gptvq_model_info info[2];
-    for (size_t i = 0; i < 2; i++) gptvq_model_get_info(models[i], &info[i]);
     json_t *object =
         json_pack("{s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:f, s:f, s:I}", "model_a",
                   gptvq_cli_text(paths[0]), "model_b", gptvq_cli_text(paths[1]), "kl_mean",
                   gptvq_cli_number(result.kl_mean), "kl_stderr", gptvq_cli_number(result.kl_stderr), "kl_max",
                   gptvq_cli_number(result.kl_max), "top1_agreement", result.top1_agreement, "perplexity_a",
-                  gptvq_cli_number(result.a.perplexity), "perplexity_b",
-                  gptvq_cli_number(result.b.perplexity), "nll_a", gptvq_cli_number(result.a.nll), "nll_b",
-                  gptvq_cli_number(result.b.nll), "bits_per_value_a", info[0].bits_per_value,
-                  "bits_per_value_b", info[1].bits_per_value, "tokens", (json_int_t)result.a.tokens);
-    gptvq_cli_eval_json_run(object, eval, &result.a, seconds);
+                  gptvq_cli_number(result.perplexity_a), "perplexity_b",
+                  gptvq_cli_number(result.perplexity_b), "nll_a", gptvq_cli_number(result.nll_a), "nll_b",
+                  gptvq_cli_number(result.nll_b), "bits_per_value_a", info[0].bits_per_value,
+                  "bits_per_value_b", info[1].bits_per_value, "tokens", (json_int_t)result.tokens);
+    gptvq_cli_eval_json_run(object, eval, result.windows, result.ctx, result.score_from, seconds);
     return gptvq_cli_print_json(object);
   }
-  gptvq_model_info info[2];
-  for (size_t i = 0; i < 2; i++) gptvq_model_get_info(models[i], &info[i]);
-  printf("perplexity A      %.4f  (%.4f bits per value)  %s\n", result.a.perplexity, info[0].bits_per_value,
+  printf("perplexity A      %.4f  (%.4f bits per value)  %s\n", result.perplexity_a, info[0].bits_per_value,
          paths[0]);
-  printf("perplexity B      %.4f  (%.4f bits per value)  %s\n", result.b.perplexity, info[1].bits_per_value,
+  printf("perplexity B      %.4f  (%.4f bits per value)  %s\n", result.perplexity_b, info[1].bits_per_value,
          paths[1]);
-  printf("ratio B / A       %.5f\n", result.b.perplexity / result.a.perplexity);
+  printf("ratio B / A       %.5f\n", result.perplexity_b / result.perplexity_a);
   printf("KL(A || B)        %.6f +- %.6f nats per token, largest %.3f\n", result.kl_mean, result.kl_stderr,
          result.kl_max);
   printf("top-1 agreement   %.2f %%\n", 100 * result.top1_agreement);
-  printf("predictions       %llu (%zu window%s of %zu tokens", (unsigned long long)result.a.tokens,
-         result.a.windows, result.a.windows == 1 ? "" : "s", result.a.ctx);
-  if (result.a.score_from > 1) printf(", scored from position %zu", result.a.score_from);
+  printf("predictions       %llu (%zu window%s of %zu tokens", (unsigned long long)result.tokens,
+         result.windows, result.windows == 1 ? "" : "s", result.ctx);
+  if (result.score_from > 1) printf(", scored from position %zu", result.score_from);
   char time[GPTVQ_CLI_SIZE_TEXT];
   printf(")\ntime              %s\n", gptvq_cli_time_text(seconds, time));
   return gptvq_cli_flush();

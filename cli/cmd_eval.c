@@ -7,7 +7,7 @@ static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,
                const gptvq_tokenizer *tokenizer) {
   gptvq_cli_progress progress;
   gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
-  gptvq_eval_result result;
+  gptvq_eval_result result = {.size = sizeof result};
   gptvq_error err;
   gptvq_cli_eval_warn(eval, path, model);
   gptvq_status status = gptvq_eval_text(model, tokenizer, eval->text, eval->text_size, &eval->options,
@@ -16,10 +16,10 @@ static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
   if (eval->json) {
     json_t *object = gptvq_cli_eval_json(&result, path, model);
-    gptvq_cli_eval_json_run(object, eval, &result, result.seconds);
+    gptvq_cli_eval_json_run(object, eval, result.windows, result.ctx, result.score_from, result.seconds);
     return gptvq_cli_print_json(object);
   }
-  gptvq_model_info info;
+  gptvq_model_info info = {.size = sizeof info};
   char time[GPTVQ_CLI_SIZE_TEXT];
   gptvq_model_get_info(model, &info);
   printf("perplexity      %.4f\n", result.perplexity);

@@ -81,10 +81,12 @@ static int encode_prompt(generation *job) {
 
 static int prepare(generation *job, const char *path) {
   gptvq_error err;
-  gptvq_model_options options = {.compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
+  gptvq_model_options options = {
+      .size = sizeof options, .compute = (gptvq_compute)job->compute, .head_bits = job->head_bits};
   if (gptvq_cli_open_model(path, &options, &job->model, &err) != GPTVQ_OK ||
       gptvq_tokenizer_open(path, &job->tokenizer, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
+  gptvq_model_info_init(&job->info);
   gptvq_model_get_info(job->model, &job->info);
   int code = encode_prompt(job);
   if (code != 0) return code;
@@ -225,7 +227,6 @@ static void release(generation *job) {
 }
 
 int gptvq_cmd_generate(int argc, char **argv) {
-  static const char *const compute_names[] = {"auto", "fp32", "bf16", "int8", NULL};
   generation job = {.count = 128, .bos = 1, .echo = 1, .compute = GPTVQ_COMPUTE_AUTO};
   gptvq_sampler_init(&job.sampler, 0);
   job.sampler.repetition_penalty = 1.0f;
@@ -255,7 +256,7 @@ int gptvq_cmd_generate(int argc, char **argv) {
       {GPTVQ_OPTION_SWITCH, "echo", .value = &job.echo, .help = "print the prompt too (default)"},
       {GPTVQ_OPTION_FLAG, "ignore-eos", .value = &job.ignore_eos,
        .help = "go on after the end-of-text token"},
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = compute_names,
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
        .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 "
                "for others"},

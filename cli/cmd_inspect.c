@@ -20,7 +20,7 @@ static void describe(const gptvq_layer_info *layer, char text[64]) {
 
 static void print_layers(const gptvq_model *model) {
   size_t count = gptvq_model_layer_count(model), width = 5, format_width = 6;
-  gptvq_layer_info layer;
+  gptvq_layer_info layer = {.size = sizeof layer};
   char text[64], shape[48], group[48], scale[16], error[16];
   for (size_t i = 0; i < count; i++) {
     gptvq_model_get_layer(model, i, &layer);
@@ -48,7 +48,7 @@ static void print_layers(const gptvq_model *model) {
 static bool verify(const gptvq_model *model, const gptvq_model_info *info, const gptvq_cli_files *files) {
   uint64_t layers = 0, values = 0;
   for (size_t i = 0; i < gptvq_model_layer_count(model); i++) {
-    gptvq_layer_info layer;
+    gptvq_layer_info layer = {.size = sizeof layer};
     gptvq_model_get_layer(model, i, &layer);
     layers += layer.bytes;
     values += (uint64_t)layer.rows * layer.cols;
@@ -72,7 +72,7 @@ static double mean_error(const gptvq_model *model) {
   double sum = 0;
   size_t known = 0;
   for (size_t i = 0; i < gptvq_model_layer_count(model); i++) {
-    gptvq_layer_info layer;
+    gptvq_layer_info layer = {.size = sizeof layer};
     gptvq_model_get_layer(model, i, &layer);
     if (isnan(layer.error)) continue;
     sum += layer.error;
@@ -84,7 +84,7 @@ static double mean_error(const gptvq_model *model) {
 static json_t *layers_json(const gptvq_model *model) {
   json_t *array = json_array();
   for (size_t i = 0; i < gptvq_model_layer_count(model); i++) {
-    gptvq_layer_info l;
+    gptvq_layer_info l = {.size = sizeof l};
     gptvq_model_get_layer(model, i, &l);
     gptvq_cli_json_append(
         array, json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:f, s:o, s:i}",
@@ -169,9 +169,10 @@ int gptvq_cmd_inspect(int argc, char **argv) {
   gptvq_model *model = NULL;
   gptvq_error err;
   gptvq_cli_files files;
-  gptvq_model_info info;
-  if (gptvq_cli_open_model(path, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &model, &err) !=
-      GPTVQ_OK)
+  gptvq_model_info info = {.size = sizeof info};
+  if (gptvq_cli_open_model(
+          path, &(gptvq_model_options){.size = sizeof(gptvq_model_options), .compute = GPTVQ_COMPUTE_FP32},
+          &model, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
   gptvq_model_get_info(model, &info);
   if (gptvq_cli_weigh_folder(path, info.packed != 0, &files, &err) != GPTVQ_OK) {

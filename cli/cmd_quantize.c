@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *const recipes[] = {"default", "paper", NULL};
 
@@ -129,17 +128,17 @@ static json_t *byte_count(bool known, uint64_t bytes) {
 /* The output is complete: when the folders cannot be read back, the report is shorter, and that is all. */
 static int report(const command_line *line, const char *path, const gptvq_quantize_report *r) {
   gptvq_model_info info[2];
-  memset(info, 0, sizeof info);
+  for (size_t i = 0; i < 2; i++) gptvq_model_info_init(&info[i]);
   const char *paths[2] = {path, line->out};
   char method[32] = "";
   gptvq_error err;
   if (gptvq_quantize_options_get(&line->options, "method", method, sizeof method, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
   bool known = true;
   for (size_t i = 0; i < 2 && known; i++) {
     gptvq_model *model;
-    known = gptvq_model_open(paths[i], &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &model, &err) ==
-            GPTVQ_OK;
+    known = gptvq_model_open(paths[i], &open, &model, &err) == GPTVQ_OK;
     if (!known) {
       gptvq_cli_warn("%s is complete, but the report lacks sizes: %s", line->out, err.message);
       break;
@@ -182,15 +181,6 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   return gptvq_cli_flush();
 }
 
-/* Did the interrupted run leave finished blocks (OUT.partial)? */
-static bool has_partial(const char *out) {
-  char path[4096];
-  size_t length = strlen(out);
-  while (length > 1 && out[length - 1] == '/') length--;
-  int written = snprintf(path, sizeof path, "%.*s.partial", (int)length, out);
-  return written > 0 && (size_t)written < sizeof path && access(path, F_OK) == 0;
-}
-
 int gptvq_cmd_quantize(int argc, char **argv) {
   command_line line;
   memset(&line, 0, sizeof line);
@@ -201,13 +191,10 @@ int gptvq_cmd_quantize(int argc, char **argv) {
   if (code != 0) return code;
   gptvq_cli_progress progress;
   gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
-  gptvq_quantize_report result;
+  gptvq_quantize_report result = {.size = sizeof result};
   gptvq_error err;
   gptvq_status status = gptvq_quantize(path, line.out, &line.options, &callbacks, &result, &err);
   gptvq_cli_progress_end(&progress);
-  if (status == GPTVQ_ERROR_CANCELLED && has_partial(line.out))
-    return gptvq_cli_error(status, "%s; the same command with --resume goes on after the last finished block",
-                           err.message);
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
   return report(&line, path, &result);
 }

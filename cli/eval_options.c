@@ -2,11 +2,17 @@
 
 #include <string.h>
 
-static const char *const compute_names[] = {"auto", "fp32", "bf16", "int8", NULL};
+const char *const *gptvq_cli_computes(void) {
+  static const char *names[8];
+  for (int i = 0; i < 7 && strcmp(gptvq_compute_name((gptvq_compute)i), "unknown") != 0; i++)
+    names[i] = gptvq_compute_name((gptvq_compute)i);
+  return names;
+}
 
 void gptvq_cli_eval_init(gptvq_cli_eval *eval) {
   memset(eval, 0, sizeof *eval);
   gptvq_eval_options_init(&eval->options);
+  gptvq_model_options_init(&eval->model_options);
   eval->compute = GPTVQ_COMPUTE_FP32;
 }
 
@@ -24,7 +30,7 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
                "--ctx 512 --score-from 256 is llama.cpp's protocol)"},
       {GPTVQ_OPTION_SWITCH, "bos", .value = &eval->options.bos,
        .help = "put the tokenizer's BOS before the text, once (default: --no-bos)"},
-      {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = compute_names,
+      {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
        .help = "precision of the inputs of matrix products; sums are fp32 always; int8 is for packed layers\n"
                "(default fp32)"},
@@ -49,7 +55,7 @@ int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
 }
 
 void gptvq_cli_eval_warn(const gptvq_cli_eval *eval, const char *path, const gptvq_model *model) {
-  gptvq_model_info info;
+  gptvq_model_info info = {.size = sizeof info};
   gptvq_model_get_info(model, &info);
   if (info.max_positions > 0 && eval->options.ctx > info.max_positions)
     gptvq_cli_warn("--ctx %zu is more than the %zu positions that %s was trained for", eval->options.ctx,
@@ -57,7 +63,7 @@ void gptvq_cli_eval_warn(const gptvq_cli_eval *eval, const char *path, const gpt
 }
 
 json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model) {
-  gptvq_model_info info;
+  gptvq_model_info info = {.size = sizeof info};
   gptvq_model_get_info(model, &info);
   json_t *object = json_object();
   gptvq_cli_json_set(object, "model", gptvq_cli_text(path));
@@ -69,15 +75,15 @@ json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, c
   return object;
 }
 
-void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, const gptvq_eval_result *result,
-                             double seconds) {
-  gptvq_cli_json_set(object, "windows", json_integer((json_int_t)result->windows));
-  gptvq_cli_json_set(object, "ctx", json_integer((json_int_t)result->ctx));
-  gptvq_cli_json_set(object, "score_from", json_integer((json_int_t)result->score_from));
+void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t windows, size_t ctx,
+                             size_t score_from, double seconds) {
+  gptvq_cli_json_set(object, "windows", json_integer((json_int_t)windows));
+  gptvq_cli_json_set(object, "ctx", json_integer((json_int_t)ctx));
+  gptvq_cli_json_set(object, "score_from", json_integer((json_int_t)score_from));
   gptvq_cli_json_set(object, "bos", json_boolean(eval->options.bos));
   gptvq_cli_json_set(object, "text", gptvq_cli_text(eval->text_path));
   gptvq_cli_json_set(object, "compute", json_string(gptvq_compute_name((gptvq_compute)eval->compute)));
   gptvq_cli_json_set(object, "seconds", gptvq_cli_number(seconds));
-  double predicted = (double)result->windows * (double)result->ctx;
+  double predicted = (double)windows * (double)ctx;
   gptvq_cli_json_set(object, "tokens_per_second", gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));
 }

@@ -32,43 +32,43 @@ static gptvq_option as_option(const gptvq_field *field, gptvq_quantize_options *
 }
 
 gptvq_option gptvq_cli_field(const char *name, gptvq_quantize_options *options) {
-  size_t count;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
-  for (size_t i = 0; i < count; i++)
-    if (strcmp(fields[i].name, name) == 0) return as_option(&fields[i], options);
+  const gptvq_field *field;
+  for (size_t i = 0; (field = gptvq_quantize_field(i)) != NULL; i++)
+    if (strcmp(field->name, name) == 0) return as_option(field, options);
   return (gptvq_option){.kind = GPTVQ_OPTION_END};
 }
 
 size_t gptvq_cli_fields(const char *section, gptvq_quantize_options *options, gptvq_option *table,
                         size_t capacity) {
-  size_t count, n = 0;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
-  for (size_t i = 0; i < count && n < capacity; i++)
-    if (strcmp(fields[i].section, section) == 0) table[n++] = as_option(&fields[i], options);
+  size_t n = 0;
+  const gptvq_field *field;
+  for (size_t i = 0; (field = gptvq_quantize_field(i)) != NULL && n < capacity; i++)
+    if (strcmp(field->section, section) == 0) table[n++] = as_option(field, options);
   return n;
 }
 
 const char *gptvq_cli_field_section(size_t wanted) {
-  size_t count, seen = 0;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
-  for (size_t i = 0; i < count; i++) {
+  size_t seen = 0;
+  const gptvq_field *field;
+  for (size_t i = 0; (field = gptvq_quantize_field(i)) != NULL; i++) {
     bool first = true;
-    for (size_t j = 0; j < i; j++) first = first && strcmp(fields[j].section, fields[i].section) != 0;
-    if (first && seen++ == wanted) return fields[i].section;
+    for (size_t j = 0; j < i; j++)
+      first = first && strcmp(gptvq_quantize_field(j)->section, field->section) != 0;
+    if (first && seen++ == wanted) return field->section;
   }
   return NULL;
 }
 
 void gptvq_cli_name_flags(const char *text, char *out, size_t size) {
-  size_t count, used = 0;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
+  size_t used = 0;
+  const gptvq_field *field;
   while (*text != '\0' && used + 1 < size) {
     const char *end = *text == '`' ? strchr(text + 1, '`') : NULL;
     const char *flag = NULL;
-    for (size_t i = 0; end != NULL && i < count && flag == NULL; i++) {
-      size_t length = strlen(fields[i].name);
-      if (length == (size_t)(end - text - 1) && memcmp(fields[i].name, text + 1, length) == 0)
-        flag = fields[i].flag;
+    for (size_t i = 0; end != NULL && flag == NULL && (field = gptvq_quantize_field(i)) != NULL; i++) {
+      size_t length = strlen(field->name);
+      if (length == (size_t)(end - text - 1) && memcmp(field->name, text + 1, length) == 0)
+        flag = field->flag;
     }
     if (flag == NULL) {
       out[used++] = *text++;
@@ -84,11 +84,10 @@ void gptvq_cli_name_flags(const char *text, char *out, size_t size) {
 
 void gptvq_cli_paper_recipe(char *text, size_t size) {
   enum { WIDTH = 78 };
-  size_t count, used = 0, line = 0;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
+  size_t used = 0, line = 0;
+  const gptvq_field *f;
   text[0] = '\0';
-  for (size_t i = 0; i < count; i++) {
-    const gptvq_field *f = &fields[i];
+  for (size_t i = 0; (f = gptvq_quantize_field(i)) != NULL; i++) {
     char one[96];
     if (f->paper == f->initial) continue;
     if (f->choices != NULL) (void)snprintf(one, sizeof one, "--%s %s", f->flag, f->choices[(int)f->paper]);

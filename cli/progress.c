@@ -182,7 +182,8 @@ gptvq_callbacks gptvq_cli_progress_callbacks(gptvq_cli_progress *progress) {
   memset(progress, 0, sizeof *progress);
   progress->terminal = isatty(STDERR_FILENO) == 1;
   gptvq_cli_hear_signals();
-  return (gptvq_callbacks){.user = progress, .log = on_log, .progress = on_progress};
+  return (gptvq_callbacks){
+      .size = sizeof(gptvq_callbacks), .user = progress, .log = on_log, .progress = on_progress};
 }
 
 void gptvq_cli_progress_end(gptvq_cli_progress *progress) {
@@ -196,8 +197,9 @@ void gptvq_cli_progress_end(gptvq_cli_progress *progress) {
 gptvq_status gptvq_cli_open_model(const char *path, const gptvq_model_options *options, gptvq_model **out,
                                   gptvq_error *err) {
   gptvq_cli_progress none = {0};
-  const gptvq_callbacks callbacks = {.user = &none, .log = on_log}; /* nothing that would poll for Ctrl-C */
-  gptvq_model_options with_callbacks = {0};
+  const gptvq_callbacks callbacks = {
+      .size = sizeof callbacks, .user = &none, .log = on_log}; /* nothing that would poll for Ctrl-C */
+  gptvq_model_options with_callbacks = {.size = sizeof with_callbacks};
   if (options != NULL) with_callbacks = *options;
   with_callbacks.callbacks = &callbacks;
   return gptvq_model_open(path, &with_callbacks, out, err);

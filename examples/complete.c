@@ -46,11 +46,12 @@ static gptvq_status print_tokens(run *r, const int32_t *ids, size_t count, gptvq
 }
 
 static gptvq_status complete(run *r, const char *path, const char *text, size_t tokens, gptvq_error *err) {
-  const gptvq_model_options options = {.compute = GPTVQ_COMPUTE_AUTO};
-  gptvq_sampler greedy = {.temperature = 0.0f, .top_p = 1.0f};
+  const gptvq_model_options options = {.size = sizeof options, .compute = GPTVQ_COMPUTE_AUTO};
+  gptvq_sampler greedy = {.size = sizeof greedy, .temperature = 0.0f, .top_p = 1.0f};
   gptvq_status status;
   size_t count, size;
   if ((status = gptvq_model_open(path, &options, &r->model, err)) != GPTVQ_OK) return status;
+  gptvq_model_info_init(&r->info);
   gptvq_model_get_info(r->model, &r->info);
   if ((status = gptvq_tokenizer_open(path, &r->tokenizer, err)) != GPTVQ_OK) return status;
   if ((status = gptvq_tokenizer_encode(r->tokenizer, text, strlen(text), 1, &r->ids, &count, err)) !=

@@ -51,7 +51,7 @@ int main(int argc, char **argv) {
   gptvq_status status = gptvq_input_hessian(INPUTS, COLS, x, hessian, &err);
   for (int with = 0; with < 2 && status == GPTVQ_OK; with++) {
     gptvq_packed_layer *layer;
-    gptvq_layer_info info;
+    gptvq_layer_info info = {.size = sizeof info};
     status =
         gptvq_pack_layer("a layer", ROWS, COLS, weights, with ? hessian : NULL, &options, NULL, &layer, &err);
     if (status != GPTVQ_OK) break;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The house has one direction: a folder may include only itself and what its row names; the CLI only the public headers; every symbol that
-# the libraries export begins with gptvq_.
+# The house has one direction: a folder may include only itself and what its row names; the CLI only the public headers and tools/bench.h; every
+# symbol that the libraries export begins with gptvq_.
 set -u
 build=${1:-build/release}
 cd "$(dirname "$0")/.." || exit 1
@@ -27,8 +27,12 @@ quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
 quant/run: base linalg format kernels checkpoint text model/arch model calib train quant/options quant/layer quant/transform quant/plan
 export: base format kernels checkpoint model
+tools: base format kernels checkpoint model/arch model quant/options quant/layer
 "
-folder_of() { # the folder with a rule that a path of src/ belongs to
+path_of() { # tools/ stands beside src/: it is no part of the library
+  case $1 in tools/*) echo "$1" ;; *) echo "src/$1" ;; esac
+}
+folder_of() { # the folder with a rule that a path in src/, or of tools/, belongs to
   part=$1
   while part=$(dirname "$part"); do
     case $part in . | /) return 1 ;; esac
@@ -37,21 +41,28 @@ folder_of() { # the folder with a rule that a path of src/ belongs to
     return 0
   done
 }
-for file in $(cd src && find . -name '*.[ch]' | sed 's,^\./,,' | sort); do
-  part=$(folder_of "$file")
+for file in $({ (cd src && find . -name '*.[ch]'); find ./tools -name '*.[ch]'; } | sed 's,^\./,,' | sort); do
+  part=$(folder_of "$file") path=$(path_of "$file")
   rule=$(printf '%s' "$rules" | sed -n "s,^$part:,& ,p")
-  [ -n "$rule" ] || { echo "src/$file: no rule for src/$part in check-layers.sh"; failed=1; continue; }
-  for included in $(sed -nE 's,^ *#include "([a-z0-9_/]+\.h)".*,\1,p' "src/$file"); do
-    [ -e "src/$included" ] || { echo "src/$file includes $included, which is not there"; failed=1; continue; }
+  [ -n "$rule" ] || { echo "$path: no rule for $part in check-layers.sh"; failed=1; continue; }
+  for included in $(sed -nE 's,^ *#include "([a-z0-9_/]+\.h)".*,\1,p' "$path"); do
+    [ -e "$(path_of "$included")" ] || { echo "$path includes $included, which is not there"; failed=1; continue; }
     below=$(folder_of "$included")
     case " $part ${rule#*:} " in
       *" $below "*) ;;
-      *) echo "src/$file includes $included: $part must not know $below"; failed=1 ;;
+      *) echo "$path includes $included: $part must not know $below"; failed=1 ;;
     esac
   done
 done
-if grep -rnE '#include "[a-z0-9_]+/' cli; then
-  echo "cli/ may include only <gptvq/…> and its own headers"; failed=1
+if grep -rnE '#include "[a-z0-9_]+/' cli | grep -v '"tools/bench\.h"$'; then
+  echo "cli/ may include only <gptvq/…>, its own headers and tools/bench.h"; failed=1
+fi
+if grep -nH '#include "' tools/bench.h include/gptvq/*.h; then
+  echo "what the CLI includes may itself include only <gptvq/…>"; failed=1
+fi
+# what runs in a context asks for its threads and its level, not for those of the default one
+if grep -rnE '\bgptvq_(get_threads|get_cpu)\(' src | grep -vE '^src/base/(threads|cpu)\.c:'; then
+  echo "src/ takes gptvq_thread_count() and gptvq_cpu()"; failed=1
 fi
 for library in "$build"/libgptvq_*.a; do
   [ -e "$library" ] || continue

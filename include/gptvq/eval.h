@@ -10,6 +10,7 @@ extern "C" {
 #endif
 
 typedef struct gptvq_eval_options {
+  size_t size;
   size_t ctx;         /* tokens per window; 0 = min(2048, the model's context) */
   size_t max_windows; /* 0 = all */
   size_t score_from;  /* only predictions made at positions >= this are scored: the logits there, for the next
@@ -17,21 +18,27 @@ typedef struct gptvq_eval_options {
   int bos;            /* 1: the tokenizer's template is applied to the text once. Default 0 */
   const char *name;   /* what warnings call the text, such as its file; NULL (default): "the text" */
 } gptvq_eval_options;
+static inline void gptvq_eval_options_init(gptvq_eval_options *options) { GPTVQ_INIT(options); }
 
 typedef struct gptvq_eval_result {
+  size_t size;
   double nll, perplexity; /* mean negative log likelihood (nats) per scored token; its exp */
   uint64_t tokens;        /* scored predictions */
   size_t windows, ctx, score_from;
   double seconds;
 } gptvq_eval_result;
+static inline void gptvq_eval_result_init(gptvq_eval_result *result) { GPTVQ_INIT(result); }
 
 typedef struct gptvq_compare_result {
-  gptvq_eval_result a, b;
+  size_t size;
+  double nll_a, perplexity_a, nll_b, perplexity_b; /* as in gptvq_eval_result, and so on */
+  uint64_t tokens;
+  size_t windows, ctx, score_from;
+  double seconds;
   double kl_mean, kl_stderr, kl_max; /* KL(A ‖ B) per scored token, nats */
   double top1_agreement;             /* fraction of scored positions with the same argmax */
 } gptvq_compare_result;
-
-GPTVQ_API void gptvq_eval_options_init(gptvq_eval_options *options);
+static inline void gptvq_compare_result_init(gptvq_compare_result *result) { GPTVQ_INIT(result); }
 
 /* Tokenizes the whole text once, cuts it into non-overlapping windows of ctx tokens (a shorter rest is
  * dropped, as is usual; fewer than one window: GPTVQ_ERROR_DATA with both numbers), predicts each window from

@@ -21,18 +21,22 @@ typedef enum gptvq_compute {
                             where there are kernels for the format; keys and values are kept as fp16 */
 } gptvq_compute;
 
-/* "auto", "fp32", "bf16", "int8"; "unknown" for other values. Static storage. */
+/* "auto", "fp32", "bf16", "int8" */
 GPTVQ_API const char *gptvq_compute_name(gptvq_compute compute);
+/* GPTVQ_ERROR_ARGUMENT: no such name; *compute stays as it is. */
+GPTVQ_API gptvq_status gptvq_compute_from_name(const char *name, gptvq_compute *compute, gptvq_error *err);
 
-/* All zero: the defaults. */
 typedef struct gptvq_model_options {
+  size_t size;
   gptvq_compute compute;
   unsigned head_bits; /* weights of the output head: 16 = as stored, 8 = int8 with a scale per 256 columns,
                          made when the model is opened; 0 = 8 when computing in INT8, else 16 */
   const gptvq_callbacks *callbacks; /* log hears warnings while the folder is opened; NULL: nobody does */
 } gptvq_model_options;
+static inline void gptvq_model_options_init(gptvq_model_options *options) { GPTVQ_INIT(options); }
 
 typedef struct gptvq_model_info {
+  size_t size;
   char architecture[64]; /* "LlamaForCausalLM" */
   size_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, max_positions, experts;
   uint64_t parameters;         /* values of the model, tied tensors counted once */
@@ -48,9 +52,11 @@ typedef struct gptvq_model_info {
   gptvq_compute compute; /* in force: never AUTO */
   unsigned head_bits;    /* 16: as stored */
 } gptvq_model_info;
+static inline void gptvq_model_info_init(gptvq_model_info *info) { GPTVQ_INIT(info); }
 
 /* One block linear (or expert) as stored; strings live as long as the model. */
 typedef struct gptvq_layer_info {
+  size_t size;
   const char *name;   /* "model.layers.0.self_attn.q_proj" */
   const char *format; /* "bf16", "fp16", "fp32", "fp64", "vq", "uniform" */
   const char *method; /* "gptvq", "gptq", "rtn", "kmeans", or "" */
@@ -65,9 +71,10 @@ typedef struct gptvq_layer_info {
   double error;      /* relative layer error reported when it was quantized, NaN if unknown */
   unsigned svd_rank; /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
 } gptvq_layer_info;
+static inline void gptvq_layer_info_init(gptvq_layer_info *info) { GPTVQ_INIT(info); }
 
-/* PATH: a Hugging Face folder (docs/CLI.md says which of its files count). options NULL: all
- * zero. On success the caller owns *out. What is not as it should be but means only one thing
+/* PATH: a Hugging Face folder (docs/CLI.md says which of its files count). options NULL: the
+ * defaults. On success the caller owns *out. What is not as it should be but means only one thing
  * (docs/FORMAT.md, section 3.1) is a warning, anything else that the architecture has no place for
  * GPTVQ_ERROR_FORMAT or GPTVQ_ERROR_UNSUPPORTED naming the tensor. */
 GPTVQ_API gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options,
@@ -110,6 +117,7 @@ GPTVQ_API gptvq_status gptvq_session_forward(gptvq_session *session, const int32
 
 /* Sampling, in this order: repetition penalty, temperature, top-k, top-p, min-p. */
 typedef struct gptvq_sampler {
+  size_t size;
   float temperature; /* 0 = greedy (lowest id among equals) */
   float top_p;       /* the most likely tokens that make up top_p, in (0, 1] */
   size_t top_k;      /* the top_k most likely tokens; 0 = all */
@@ -121,7 +129,12 @@ typedef struct gptvq_sampler {
   size_t history_count;
 } gptvq_sampler;
 /* temperature 0.8, top_p 0.95, the rest off. */
-GPTVQ_API void gptvq_sampler_init(gptvq_sampler *sampler, uint64_t seed);
+static inline void gptvq_sampler_init(gptvq_sampler *sampler, uint64_t seed) {
+  GPTVQ_INIT(sampler);
+  sampler->temperature = 0.8f;
+  sampler->top_p = 0.95f;
+  sampler->state = seed;
+}
 /* GPTVQ_ERROR_ARGUMENT: a member out of its range; GPTVQ_ERROR_DATA: a token of the history outside of the
  * vocabulary; GPTVQ_ERROR_NUMERIC: a logit that is NaN or plus infinity. Memory is taken only for the
  * penalty.

@@ -15,10 +15,12 @@ typedef enum gptvq_method {
   GPTVQ_METHOD_KMEANS     /* k-means vector quantization, no data */
 } gptvq_method;
 
-/* "gptvq", "gptq", "rtn", "kmeans"; "unknown" for other values. Static storage. */
+/* "gptvq", "gptq", "rtn", "kmeans" */
 GPTVQ_API const char *gptvq_method_name(gptvq_method method);
 
 typedef enum gptvq_em_init { GPTVQ_INIT_MAHALANOBIS = 0, GPTVQ_INIT_KMEANSPP, GPTVQ_INIT_CDF } gptvq_em_init;
+/* "mahalanobis", "kmeans++", "cdf" */
+GPTVQ_API const char *gptvq_em_init_name(gptvq_em_init init);
 
 /* Hadamard rotations folded into the weights; bits. */
 typedef enum gptvq_rotate {
@@ -27,10 +29,12 @@ typedef enum gptvq_rotate {
   GPTVQ_ROTATE_HEADS = 2,    /* of the values inside each attention head */
   GPTVQ_ROTATE_ALL = 3
 } gptvq_rotate;
+/* "none", "residual", "heads", "all" */
+GPTVQ_API const char *gptvq_rotate_name(gptvq_rotate rotate);
 
-/* Fill with gptvq_quantize_options_init first; then change what you need. 0 means "derive it" where so noted.
- */
+/* 0 means "derive it" where so noted. */
 typedef struct gptvq_quantize_options {
+  size_t size;
   gptvq_method method;
   double
       bits; /* target bits per value, indices + codebooks (+ scales); chooses k and l. 0: use those below */
@@ -87,6 +91,7 @@ typedef struct gptvq_quantize_options {
 } gptvq_quantize_options;
 
 typedef struct gptvq_quantize_report {
+  size_t size;
   uint64_t linear_values, linear_bytes;
   double bits_per_value; /* exact, from the bytes written */
   double mean_error;     /* mean over layers of the relative layer error ‖WX − QX‖² / ‖WX‖² */
@@ -98,16 +103,26 @@ typedef struct gptvq_quantize_report {
   double finetune_before, finetune_after;
   double cpu_seconds; /* of all threads */
 } gptvq_quantize_report;
-
-GPTVQ_API void gptvq_quantize_options_init(gptvq_quantize_options *options);
+static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 
 typedef enum gptvq_recipe {
   GPTVQ_RECIPE_DEFAULT = 0, /* the best known: what gptvq_quantize_options_init gives */
   GPTVQ_RECIPE_PAPER        /* the published algorithm, everything that goes beyond it off */
 } gptvq_recipe;
+/* "default", "paper" */
+GPTVQ_API const char *gptvq_recipe_name(gptvq_recipe recipe);
+/* GPTVQ_ERROR_ARGUMENT: no such name; *recipe stays as it is. */
+GPTVQ_API gptvq_status gptvq_recipe_from_name(const char *name, gptvq_recipe *recipe, gptvq_error *err);
 
-/* Fills all members, like gptvq_quantize_options_init. */
-GPTVQ_API void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe recipe);
+/* All members within options->size; what the next two begin with. */
+GPTVQ_API void gptvq_quantize_options_fill(gptvq_quantize_options *options, gptvq_recipe recipe);
+static inline void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe recipe) {
+  GPTVQ_INIT(options);
+  gptvq_quantize_options_fill(options, recipe);
+}
+static inline void gptvq_quantize_options_init(gptvq_quantize_options *options) {
+  gptvq_quantize_options_recipe(options, GPTVQ_RECIPE_DEFAULT);
+}
 
 /* Resolves bits/dim into index_bits and group_size for a layer of unlimited size and checks every member.
  * GPTVQ_ERROR_ARGUMENT with an explanation and the nearest possible sizes otherwise. */
@@ -124,6 +139,8 @@ typedef enum gptvq_field_type {
   GPTVQ_FIELD_ENUM,       /* an enum; JSON: the name of the choice */
   GPTVQ_FIELD_TEXT        /* const char *, not copied; NULL: none */
 } gptvq_field_type;
+/* "switch", "int", "unsigned", "size", "seed", "double", "enum", "text" */
+GPTVQ_API const char *gptvq_field_type_name(gptvq_field_type type);
 
 /* Does a run with another value count as another run? (--resume refuses; packed folders say the value) */
 typedef enum gptvq_field_identity {
@@ -132,9 +149,12 @@ typedef enum gptvq_field_identity {
   GPTVQ_IDENTITY_NONZERO, /* as ALWAYS, but 0 is left out */
   GPTVQ_IDENTITY_DATA     /* of methods that take calibration data */
 } gptvq_field_identity;
+/* "none", "always", "nonzero", "data" */
+GPTVQ_API const char *gptvq_field_identity_name(gptvq_field_identity identity);
 
 /* One member of gptvq_quantize_options. Static storage. */
 typedef struct gptvq_field {
+  size_t size;      /* of this struct in the library */
   const char *name; /* of the member, and in JSON; messages of the library quote it `like_this` */
   gptvq_field_type type;
   size_t offset;              /* of the member in the struct, bytes */
@@ -149,7 +169,8 @@ typedef struct gptvq_field {
   const char *help;     /* one or more lines, without the default */
 } gptvq_field;
 
-GPTVQ_API const gptvq_field *gptvq_quantize_fields(size_t *count);
+/* Number `index` of them, from 0; NULL: there are not so many. */
+GPTVQ_API const gptvq_field *gptvq_quantize_field(size_t index);
 
 /* By name of the member. Values are numbers or names of choices; a text is not copied and must outlive the
  * options. GPTVQ_ERROR_ARGUMENT, and nothing changed: no such option, or not a value in its range. */
@@ -163,8 +184,9 @@ GPTVQ_API gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *
 /* MODEL_DIR is left untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for
  * resume. Nothing fails any more once it has appeared. Files that gptvq has not written are neither removed
  * from OUT_DIR or OUT_DIR.partial nor published: GPTVQ_ERROR_IO names the first. GPTVQ_ERROR_NUMERIC before
- * any work: NaN or infinity in a tensor (named, with row and column); later: activations that overflow,
- * weights that fp16 scales of uniform codes do not hold. callbacks and report may be NULL. */
+ * any work: NaN or infinity in a tensor (named, with row and column), weights that fp16 scales of uniform
+ * codes do not hold; later: activations that overflow. GPTVQ_ERROR_CANCELLED: the message says so where
+ * finished blocks are left to resume, and where they are. callbacks and report may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_quantize_report *report, gptvq_error *err);

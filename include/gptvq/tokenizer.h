@@ -58,6 +58,8 @@ typedef enum gptvq_text_kind {
   GPTVQ_TEXT_WRAPPED,   /* text inside JSON lines or an HTML page */
   GPTVQ_TEXT_REPEATED   /* the same few tokens over and over */
 } gptvq_text_kind;
+/* "plain", "foreign", "wrapped", "repeated" */
+GPTVQ_API const char *gptvq_text_kind_name(gptvq_text_kind kind);
 
 /* Judges text[size], and the tokens ids[count] of a text; either may be left out (size or count 0). `line`
  * gets one line (empty for GPTVQ_TEXT_PLAIN) that begins with `name` and says what it looks like and what to

@@ -1,21 +1,29 @@
-/* base/cpu.h: what this processor and its operating system can run, and the level that kernels may use. */
+/* base/cpu.h: what this processor and its operating system can run, and what kernels may use of it. */
 #ifndef GPTVQ_BASE_CPU_H
 #define GPTVQ_BASE_CPU_H
 
-/* Levels are cumulative on each architecture. AVX512 means F, BW, DQ, VL, VBMI and VNNI together. */
-typedef enum gptvq_cpu_level {
-  GPTVQ_CPU_REF = 0,
-  GPTVQ_CPU_AVX2,   /* x86-64: AVX2, FMA, F16C */
-  GPTVQ_CPU_AVX512, /* x86-64: + AVX-512 F/BW/DQ/VL/VBMI/VNNI */
-  GPTVQ_CPU_NEON,   /* aarch64 baseline */
-  GPTVQ_CPU_DOTPROD /* aarch64: + SDOT/UDOT */
-} gptvq_cpu_level;
+#include "base/status.h"
 
-/* Bits beside the level. */
-enum { GPTVQ_CPU_HAS_AVX512_BF16 = 1, GPTVQ_CPU_HAS_AMX = 2 };
+/* A set of features, bit by bit. Each is what one kind of kernel is compiled for. */
+typedef unsigned gptvq_cpu_features;
+enum {
+  GPTVQ_CPU_AVX2 = 1,        /* x86-64: AVX2, FMA, F16C */
+  GPTVQ_CPU_AVX512 = 2,      /* x86-64: AVX-512 F, BW, DQ, VL, VBMI, VNNI */
+  GPTVQ_CPU_AVX512_BF16 = 4, /* x86-64 */
+  GPTVQ_CPU_AMX = 8,         /* x86-64: AMX-TILE, AMX-INT8, permitted to this process */
+  GPTVQ_CPU_NEON = 16,       /* every aarch64 */
+  GPTVQ_CPU_DOTPROD = 32,    /* aarch64: SDOT, UDOT */
+  GPTVQ_CPU_ALL = 63
+};
 
-/* The level in force: the best one of this machine, lowered by GPTVQ_CPU or gptvq_set_cpu. */
-gptvq_cpu_level gptvq_cpu(void);
-unsigned gptvq_cpu_extras(void);
+/* The features in force: all of this machine, lowered by GPTVQ_CPU or gptvq_set_cpu. Nothing else reads what
+ * those have set; what depends on features takes them as an argument. */
+gptvq_cpu_features gptvq_cpu(void);
+
+/* The features of this machine that the level of that name uses ("auto": all of them).
+ * GPTVQ_ERROR_UNSUPPORTED when it lacks one that the level needs, GPTVQ_ERROR_ARGUMENT for unknown names. */
+gptvq_status gptvq_cpu_level(const char *name, gptvq_cpu_features *features, gptvq_error *err);
+/* The highest level that these features are enough for. */
+const char *gptvq_cpu_level_name(gptvq_cpu_features features);
 
 #endif

@@ -22,6 +22,11 @@ void *gptvq_alloc_zero(size_t count, size_t size);
 /* count × size with saturation at SIZE_MAX, for messages (gptvq_fail_memory). */
 size_t gptvq_saturated_size(size_t count, size_t size);
 
+static inline size_t gptvq_saturated_sum(size_t a, size_t b) {
+  size_t sum;
+  return gptvq_add(a, b, &sum) ? sum : SIZE_MAX;
+}
+
 /* Peak resident memory of this process in bytes (0 when unknown). */
 uint64_t gptvq_peak_memory(void);
 /* Bytes that a program may still take: what the system says is available, or a container's limit where that

@@ -20,6 +20,14 @@ const char *gptvq_status_name(gptvq_status status) {
   return "GPTVQ_ERROR_UNKNOWN";
 }
 
+const char *gptvq_log_level_name(gptvq_log_level level) {
+  switch (level) {
+  case GPTVQ_LOG_INFO: return "info";
+  case GPTVQ_LOG_WARNING: return "warning";
+  }
+  return "unknown";
+}
+
 const char *gptvq_version(void) { return GPTVQ_VERSION; }
 
 /* A file or tensor name may hold anything: keep the message on one line. */
@@ -64,7 +72,7 @@ void gptvq_log(const gptvq_callbacks *callbacks, gptvq_log_level level, const ch
 gptvq_status gptvq_report_progress(const gptvq_callbacks *callbacks, const char *phase, const char *item,
                                    size_t done, size_t total, double value, gptvq_error *err) {
   if (callbacks == NULL || callbacks->progress == NULL) return GPTVQ_OK;
-  gptvq_progress progress = {phase, item, done, total, value};
+  gptvq_progress progress = {sizeof progress, phase, item, done, total, value};
   if (callbacks->progress(callbacks->user, &progress) != 0)
     return gptvq_fail(err, GPTVQ_ERROR_CANCELLED, "stopped on request during %s", phase);
   return GPTVQ_OK;

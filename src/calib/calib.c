@@ -242,8 +242,10 @@ static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, 
   for (size_t i = 0; i < job->count; i++) {
     job->state[i] =
         seed ^ (first + i + 1) * 0xd1342543de82ef95u; /* odd multiplier: distinct for all windows */
-    job->sampler[i] = (gptvq_sampler){
-        .temperature = 1.0f, .top_p = 1.0f, .top_k = 0, .state = gptvq_random(&job->state[i])};
+    job->sampler[i] = (gptvq_sampler){.size = sizeof(gptvq_sampler),
+                                      .temperature = 1.0f,
+                                      .top_p = 1.0f,
+                                      .state = gptvq_random(&job->state[i])};
     job->error[i] = (gptvq_error){.status = GPTVQ_OK};
     job->tokens[i * job->length] = start_token(&job->model, &job->state[i]);
   }

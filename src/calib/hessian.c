@@ -1,7 +1,6 @@
 #include "calib/hessian.h"
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/gemm.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -15,9 +14,10 @@ size_t gptvq_hessian_bytes(size_t cols) {
   return gptvq_mul(cols, cols, &count) ? gptvq_saturated_size(count, sizeof(double)) : SIZE_MAX;
 }
 
-gptvq_status gptvq_hessian_init(gptvq_hessian *hessian, size_t cols, const char *name, gptvq_error *err) {
+gptvq_status gptvq_hessian_init(gptvq_hessian *hessian, const gptvq_linalg *linalg, size_t cols,
+                                const char *name, gptvq_error *err) {
   size_t bytes = gptvq_hessian_bytes(cols);
-  *hessian = (gptvq_hessian){.cols = cols};
+  *hessian = (gptvq_hessian){.linalg = linalg, .cols = cols};
   if (bytes != SIZE_MAX) hessian->values = gptvq_alloc_zero(bytes, 1);
   if (hessian->values == NULL) {
     char context[256];
@@ -27,9 +27,11 @@ gptvq_status gptvq_hessian_init(gptvq_hessian *hessian, size_t cols, const char 
   return GPTVQ_OK;
 }
 
-void gptvq_hessian_add(gptvq_hessian *hessian, size_t n, const float *x, size_t ldx) {
-  gptvq_gram_update(hessian->cols, n, GRAM_ROWS, x, ldx, hessian->values);
+gptvq_status gptvq_hessian_add(gptvq_hessian *hessian, size_t n, const float *x, size_t ldx,
+                               gptvq_error *err) {
+  GPTVQ_TRY(hessian->linalg->gram(hessian->cols, n, GRAM_ROWS, x, ldx, hessian->values, err));
   hessian->tokens += n;
+  return GPTVQ_OK;
 }
 
 typedef struct mean_job {

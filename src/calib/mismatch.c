@@ -1,5 +1,6 @@
 #include "calib/mismatch.h"
 
+#include "base/arena.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
@@ -35,10 +36,10 @@ static gptvq_status out_of_memory(const char *name, size_t bytes, gptvq_error *e
   return gptvq_fail_memory(err, context, bytes);
 }
 
-gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, size_t cols, size_t rows, const char *name,
-                                 gptvq_error *err) {
+gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, const gptvq_linalg *linalg, size_t cols,
+                                 size_t rows, const char *name, gptvq_error *err) {
   size_t sums, differences;
-  *mismatch = (gptvq_mismatch){.cols = cols, .rows = rows};
+  *mismatch = (gptvq_mismatch){.linalg = linalg, .cols = cols, .rows = rows};
   if (sizes(cols, rows, &sums, &differences)) {
     mismatch->inputs = gptvq_alloc_zero(sums, sizeof *mismatch->inputs);
     mismatch->difference = gptvq_alloc(differences, sizeof *mismatch->difference);
@@ -76,25 +77,30 @@ static void subtract(void *context, size_t begin, size_t end, size_t thread) {
 }
 
 /* sum[width × cols] += Σ w (a − b) xᵀ over n <= TOKENS tokens */
-static void add_products(const gptvq_mismatch *m, size_t n, size_t width, const float *a, const float *b,
-                         size_t ldb, const float *x, size_t ldx, const float *weight, double *sum) {
-  difference_job job = {width, ldb, a, b, weight, m->difference};
-  gptvq_parallel_for(n, 16, subtract, &job);
-  gptvq_cross_update(width, m->cols, n, CHUNK, m->difference, width, x, ldx, sum);
+static gptvq_status add_products(const gptvq_mismatch *m, size_t n, const difference_job *job, const float *x,
+                                 size_t ldx, double *sum, gptvq_error *err) {
+  gptvq_parallel_for(n, 16, subtract, (void *)(uintptr_t)job);
+  return m->linalg->cross(job->width, m->cols, n, CHUNK, job->out, job->width, x, ldx, sum, err);
 }
 
-void gptvq_mismatch_add(gptvq_mismatch *m, size_t n, const float *x_original, const float *x, size_t ldx,
-                        const float *stream_original, const float *stream, const float *weight) {
-  for (size_t t = 0; t < n; t += TOKENS) {
-    size_t count = gptvq_min_size(TOKENS, n - t);
-    const float *w = weight != NULL ? weight + t : NULL;
-    add_products(m, count, m->cols, x_original + t * m->cols, x + t * ldx, ldx, x + t * ldx, ldx, w,
-                 m->inputs);
-    if (m->rows > 0)
-      add_products(m, count, m->rows, stream_original + t * m->rows, stream + t * m->rows, m->rows,
-                   x + t * ldx, ldx, w, m->stream);
+gptvq_status gptvq_mismatch_add(gptvq_mismatch *m, const gptvq_deviation *tokens, gptvq_error *err) {
+  for (size_t t = 0; t < tokens->n; t += TOKENS) {
+    size_t count = gptvq_min_size(TOKENS, tokens->n - t);
+    const float *weight = tokens->weight != NULL ? tokens->weight + t : NULL,
+                *x = tokens->x + t * tokens->ldx;
+    difference_job job = {m->cols, tokens->ldx, tokens->x_original + t * m->cols, x, weight, m->difference};
+    GPTVQ_TRY(add_products(m, count, &job, x, tokens->ldx, m->inputs, err));
+    if (m->rows == 0) continue;
+    job = (difference_job){.width = m->rows,
+                           .ldb = m->rows,
+                           .a = tokens->stream_original + t * m->rows,
+                           .b = tokens->stream + t * m->rows,
+                           .weight = weight,
+                           .out = m->difference};
+    GPTVQ_TRY(add_products(m, count, &job, x, tokens->ldx, m->stream, err));
   }
-  m->tokens += n;
+  m->tokens += tokens->n;
+  return GPTVQ_OK;
 }
 
 /* Columns of a row's diagonal block of the factorisation, right of the diagonal: it does not spare them. */
@@ -128,31 +134,50 @@ static void restore(const triangle_job *job) {
   gptvq_parallel_for(gptvq_ceil_div(job->n, 32), 1, mirror, (void *)(uintptr_t)job);
 }
 
-/* inverse[cols × cols] = L⁻¹ of H + λ = L Lᵀ as fp32; false: not positive definite at any λ. saved, scratch:
- * [cols × block] */
-static bool invert_factor(const gptvq_mismatch *m, double *hessian, double damping, double *saved,
-                          double *scratch, float *inverse) {
+typedef struct finish_scratch {
+  double *saved, *scratch; /* [cols × block] */
+  float *inverse, *half;   /* [cols × cols] L⁻¹ of H + λ = L Lᵀ; [SLAB × cols] */
+} finish_scratch;
+
+static void take_finish(gptvq_arena *arena, size_t n, finish_scratch *s) {
+  s->saved = gptvq_arena_take(arena, n, GPTVQ_CHOLESKY_BLOCK * sizeof *s->saved);
+  s->scratch = gptvq_arena_take(arena, gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK),
+                                GPTVQ_CHOLESKY_BLOCK * sizeof *s->scratch);
+  s->inverse = gptvq_arena_take(arena, n, gptvq_saturated_size(n, sizeof *s->inverse));
+  s->half = gptvq_arena_take(arena, SLAB, gptvq_saturated_size(n, sizeof *s->half));
+}
+
+size_t gptvq_mismatch_finish_bytes(size_t cols) {
+  gptvq_arena counting = {0};
+  finish_scratch s;
+  take_finish(&counting, cols, &s);
+  return counting.peak;
+}
+
+/* Fills s->inverse; *done false: not positive definite at any λ. */
+static gptvq_status invert_factor(const gptvq_mismatch *m, double *hessian, double damping,
+                                  const finish_scratch *s, bool *done, gptvq_error *err) {
   size_t n = m->cols;
   double mean = 0.0;
+  gptvq_status status = GPTVQ_OK;
+  *done = false;
   for (size_t c = 0; c < n; c++) mean += hessian[c * n + c] / (double)n;
-  if (!(mean > 0.0)) return false;
+  if (!(mean > 0.0)) return GPTVQ_OK;
   for (size_t r = 0; r < n; r++)
-    memcpy(saved + r * GPTVQ_CHOLESKY_BLOCK, hessian + r * n + r, (block_end(n, r) - r) * sizeof *saved);
-  triangle_job job = {n, hessian, saved};
+    memcpy(s->saved + r * GPTVQ_CHOLESKY_BLOCK, hessian + r * n + r,
+           (block_end(n, r) - r) * sizeof *s->saved);
+  triangle_job job = {n, hessian, s->saved};
   double lambda = damping > 0.0 ? damping * mean : 1e-6 * mean;
-  bool done = false;
-  for (int attempt = 0; attempt < ATTEMPTS && !done; attempt++, lambda *= 10.0) {
+  for (int attempt = 0; attempt < ATTEMPTS && !*done && status == GPTVQ_OK; attempt++, lambda *= 10.0) {
     if (attempt > 0) restore(&job);
     for (size_t c = 0; c < n; c++) hessian[c * n + c] += lambda;
-    done = gptvq_cholesky(n, hessian);
+    status = m->linalg->inverse_factor(n, hessian, s->scratch, done, err);
   }
-  if (done) {
-    gptvq_invert_lower(n, hessian, scratch);
+  if (status == GPTVQ_OK && *done)
     for (size_t r = 0; r < n; r++)
-      for (size_t c = 0; c < n; c++) inverse[r * n + c] = c <= r ? (float)hessian[r * n + c] : 0.0f;
-  }
+      for (size_t c = 0; c < n; c++) s->inverse[r * n + c] = c <= r ? (float)hessian[r * n + c] : 0.0f;
   restore(&job);
-  return done;
+  return status;
 }
 
 /* The sums become fp32 means in the same memory. */
@@ -189,39 +214,48 @@ static void divide(size_t n, size_t rows, const float *inverse, float *half, flo
   }
 }
 
+size_t gptvq_mismatch_map_bytes(size_t cols, size_t rows) {
+  size_t sums, differences;
+  return sizes(cols, rows, &sums, &differences) ? sums * sizeof(float) : SIZE_MAX;
+}
+
 gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, double damping, const char *name,
                                    gptvq_error *err) {
   size_t n = m->cols, rows = n + m->rows;
+  gptvq_arena arena;
+  finish_scratch s;
+  bool done;
   free(m->difference);
   m->difference = NULL;
   narrow_sums(m);
   if (m->tokens == 0) return GPTVQ_OK;
-  double *saved = gptvq_alloc(n, GPTVQ_CHOLESKY_BLOCK * sizeof *saved);
-  double *scratch =
-      gptvq_alloc(gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK), GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
-  float *inverse = gptvq_alloc(n, n * sizeof *inverse), *half = gptvq_alloc(SLAB, n * sizeof *half);
-  gptvq_status status = GPTVQ_OK;
-  if (saved == NULL || scratch == NULL || inverse == NULL || half == NULL) {
-    status = out_of_memory(name, gptvq_saturated_size(n, n * sizeof *inverse), err);
-  } else if (invert_factor(m, hessian, damping, saved, scratch, inverse)) {
-    divide(n, n, inverse, half, m->map);
-    if (m->rows > 0) divide(n, m->rows, inverse, half, m->shift);
-  } else {
+  char context[256];
+  (void)snprintf(context, sizeof context, "the mismatch of %s", name);
+  GPTVQ_TRY(gptvq_arena_create(&arena, gptvq_mismatch_finish_bytes(n), context, err));
+  take_finish(&arena, n, &s);
+  gptvq_status status = gptvq_arena_check(&arena, context, err);
+  if (status == GPTVQ_OK) status = invert_factor(m, hessian, damping, &s, &done, err);
+  if (status == GPTVQ_OK && done) {
+    divide(n, n, s.inverse, s.half, m->map);
+    if (m->rows > 0) divide(n, m->rows, s.inverse, s.half, m->shift);
+  } else if (status == GPTVQ_OK) {
     memset(m->map, 0, rows * n * sizeof *m->map);
   }
-  free(saved);
-  free(scratch);
-  free(inverse);
-  free(half);
+  gptvq_arena_destroy(&arena);
   return status;
+}
+
+size_t gptvq_mismatch_apply_bytes(size_t cols, size_t rows) {
+  return gptvq_saturated_size(gptvq_min_size(rows, SLAB), gptvq_saturated_size(cols, sizeof(float)));
 }
 
 gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, double inputs_share, double stream_share,
                                   size_t rows, float *weights, const char *name, gptvq_error *err) {
   size_t slab = gptvq_min_size(rows, SLAB), cols = m->cols;
   gptvq_status status = GPTVQ_OK;
-  float *change = gptvq_alloc(slab, cols * sizeof *change);
-  if (change == NULL) return out_of_memory(name, gptvq_saturated_size(slab, cols * sizeof *change), err);
+  size_t bytes = gptvq_mismatch_apply_bytes(cols, rows);
+  float *change = gptvq_alloc(bytes, 1);
+  if (change == NULL) return out_of_memory(name, bytes, err);
   for (size_t r = 0; r < rows; r += slab) {
     size_t count = gptvq_min_size(slab, rows - r);
     float *w = weights + r * cols;

@@ -7,9 +7,10 @@
 #ifndef GPTVQ_CALIB_MISMATCH_H
 #define GPTVQ_CALIB_MISMATCH_H
 
-#include "base/status.h"
+#include "linalg/solve/backend.h"
 
 typedef struct gptvq_mismatch {
+  const gptvq_linalg *linalg;
   size_t cols, rows, tokens; /* rows: of the residual stream, 0 = the layer does not write to it */
   double *inputs;            /* [cols × cols] Σ (x_o − x) xᵀ; NULL after _finish */
   double *stream;            /* [rows × cols] Σ r xᵀ, or NULL */
@@ -17,15 +18,24 @@ typedef struct gptvq_mismatch {
   float *difference;         /* of so many tokens as are worked on together; NULL after _finish */
 } gptvq_mismatch;
 
-size_t gptvq_mismatch_bytes(size_t cols, size_t rows); /* SIZE_MAX on overflow */
+size_t gptvq_mismatch_bytes(size_t cols, size_t rows);     /* of _init; SIZE_MAX on overflow */
+size_t gptvq_mismatch_map_bytes(size_t cols, size_t rows); /* what is left of them after _finish */
+size_t gptvq_mismatch_finish_bytes(size_t cols);           /* scratch of _finish */
+size_t gptvq_mismatch_apply_bytes(size_t cols,
+                                  size_t rows); /* scratch of _apply to a linear of so many rows */
 /* Zeros. `name`: the layer, for messages. On failure nothing is left allocated. */
-gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, size_t cols, size_t rows, const char *name,
-                                 gptvq_error *err);
-/* n tokens: x_original[n × cols], x[n × ldx] (ldx >= cols); stream_original and stream [n × rows], ignored
- * without rows; weight[n]: tokens' weights in all means, NULL = 1. The result depends on how tokens are cut
- * into calls, not on the number of threads. */
-void gptvq_mismatch_add(gptvq_mismatch *mismatch, size_t n, const float *x_original, const float *x,
-                        size_t ldx, const float *stream_original, const float *stream, const float *weight);
+gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, const gptvq_linalg *linalg, size_t cols,
+                                 size_t rows, const char *name, gptvq_error *err);
+/* What n tokens were in the original model, and are. */
+typedef struct gptvq_deviation {
+  size_t n;
+  const float *x_original, *x; /* [n × cols], [n × ldx] (ldx >= cols): inputs of the layer */
+  size_t ldx;
+  const float *stream_original, *stream; /* [n × rows], ignored without rows */
+  const float *weight;                   /* [n] the tokens' weights in all means; NULL: 1 */
+} gptvq_deviation;
+/* The result depends on how tokens are cut into calls, not on the number of threads. */
+gptvq_status gptvq_mismatch_add(gptvq_mismatch *mismatch, const gptvq_deviation *tokens, gptvq_error *err);
 /* hessian[cols × cols]: mean x xᵀ over the same tokens, symmetric; its lower triangle is used as scratch and
  * afterwards what it was. λ = damping · its mean diagonal, raised tenfold until H + λ can be factorised
  * (never: the maps stay zero, and the layer as it is). */

@@ -1,4 +1,5 @@
 #include "calib/observers.h"
+#include "base/memory.h"
 
 #include <math.h>
 #include <string.h>
@@ -7,21 +8,24 @@ static const float *weights_of(const gptvq_token_weights *weights, const gptvq_o
   return weights->values != NULL ? weights->values + in->window * weights->length : NULL;
 }
 
+size_t gptvq_hessian_watch_bytes(size_t length, size_t cols) {
+  return gptvq_saturated_size(length, gptvq_saturated_size(cols, sizeof(float)));
+}
+
+size_t gptvq_mismatch_watch_bytes(size_t length, size_t cols, size_t rows) {
+  return gptvq_hessian_watch_bytes(length, gptvq_saturated_sum(cols, rows));
+}
+
 gptvq_status gptvq_hessian_observe(void *context, const gptvq_observed *in, gptvq_error *err) {
-  (void)err;
   gptvq_hessian_watch *watch = context;
   const float *weight = weights_of(&watch->weights, in);
-  if (weight == NULL) {
-    gptvq_hessian_add(watch->hessian, in->rows, in->x, in->ldx);
-    return GPTVQ_OK;
-  }
+  if (weight == NULL) return gptvq_hessian_add(watch->hessian, in->rows, in->x, in->ldx, err);
   size_t cols = in->cols;
   for (size_t t = 0; t < in->rows; t++) {
     float root = sqrtf(weight[t]);
     for (size_t c = 0; c < cols; c++) watch->scratch[t * cols + c] = root * in->x[t * in->ldx + c];
   }
-  gptvq_hessian_add(watch->hessian, in->rows, watch->scratch, cols);
-  return GPTVQ_OK;
+  return gptvq_hessian_add(watch->hessian, in->rows, watch->scratch, cols, err);
 }
 
 gptvq_status gptvq_mismatch_remember(void *context, const gptvq_observed *in, gptvq_error *err) {
@@ -35,9 +39,13 @@ gptvq_status gptvq_mismatch_remember(void *context, const gptvq_observed *in, gp
 }
 
 gptvq_status gptvq_mismatch_observe(void *context, const gptvq_observed *in, gptvq_error *err) {
-  (void)err;
   const gptvq_mismatch_watch *watch = context;
-  gptvq_mismatch_add(watch->mismatch, in->rows, watch->x, in->x, in->ldx, watch->stream, in->stream,
-                     weights_of(&watch->weights, in));
-  return GPTVQ_OK;
+  const gptvq_deviation tokens = {.n = in->rows,
+                                  .x_original = watch->x,
+                                  .x = in->x,
+                                  .ldx = in->ldx,
+                                  .stream_original = watch->stream,
+                                  .stream = in->stream,
+                                  .weight = weights_of(&watch->weights, in)};
+  return gptvq_mismatch_add(watch->mismatch, &tokens, err);
 }

@@ -17,6 +17,7 @@ typedef struct gptvq_hessian_watch {
   gptvq_token_weights weights;
   float *scratch; /* [length × cols], with weights */
 } gptvq_hessian_watch;
+size_t gptvq_hessian_watch_bytes(size_t length, size_t cols); /* of scratch; no weights: none */
 /* on_input (context: gptvq_hessian_watch): adds w x xᵀ. */
 gptvq_status gptvq_hessian_observe(void *watch, const gptvq_observed *in, gptvq_error *err);
 
@@ -27,6 +28,7 @@ typedef struct gptvq_mismatch_watch {
   float *x;      /* [length × cols]: the original's inputs in the window at work */
   float *stream; /* [length × rows]: its residual stream; NULL where the mismatch has no rows */
 } gptvq_mismatch_watch;
+size_t gptvq_mismatch_watch_bytes(size_t length, size_t cols, size_t rows);                    /* of both */
 gptvq_status gptvq_mismatch_remember(void *watch, const gptvq_observed *in, gptvq_error *err); /* first */
 gptvq_status gptvq_mismatch_observe(void *watch, const gptvq_observed *in, gptvq_error *err);  /* second */
 

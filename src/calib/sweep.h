@@ -11,6 +11,18 @@
 
 #include "model/model_internal.h"
 
+/* Windows of tokens, one after the other, all of one length. */
+typedef struct gptvq_token_windows {
+  size_t count, length;
+  const int32_t *tokens; /* [count × length] */
+} gptvq_token_windows;
+
+/* Whom a part of a longer run reports to, and how far the run is: `done` of `total`. */
+typedef struct gptvq_standing {
+  const gptvq_callbacks *callbacks; /* or NULL */
+  size_t done, total;
+} gptvq_standing;
+
 /* What linears are about to be given, valid during the call. */
 typedef struct gptvq_observed {
   size_t window;

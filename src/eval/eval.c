@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/sized.h"
 #include "base/threads.h"
 #include "text/judge.h"
 
@@ -89,22 +90,30 @@ static gptvq_status between_blocks(void *context, gptvq_error *err) {
   return gptvq_report_progress(c->callbacks, c->phase, "", c->done, c->total, c->value, err);
 }
 
-static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner *a, gptvq_runner *b,
-                        row_score *scores, size_t rows, const gptvq_callbacks *callbacks, sums *total,
+typedef struct measurement {
+  gptvq_windows windows;
+  size_t vocab, rows;       /* rows whose logits are looked at together */
+  gptvq_runner *runners[2]; /* the second NULL for one model */
+  row_score *scores;        /* [rows] */
+} measurement;
+
+static gptvq_status run(const measurement *m, const gptvq_callbacks *callbacks, sums *total,
                         gptvq_error *err) {
+  const gptvq_windows *windows = &m->windows;
+  gptvq_runner *a = m->runners[0], *b = m->runners[1];
   between_context between = {callbacks, b != NULL ? "compare" : "evaluate", 0, windows->count, NAN};
   GPTVQ_TRY(between_blocks(&between, err));
   for (size_t window = 0; window < windows->count; window++) {
     const int32_t *tokens = windows->ids + window * windows->ctx;
     GPTVQ_TRY(gptvq_runner_window(a, tokens, between_blocks, &between, err));
     if (b != NULL) GPTVQ_TRY(gptvq_runner_window(b, tokens, between_blocks, &between, err));
-    for (size_t row = windows->first; row + 1 < windows->ctx; row += rows) {
-      size_t n = gptvq_min_size(rows, windows->ctx - 1 - row);
-      row_job job = {.vocab = vocab, .targets = tokens + row + 1, .scores = scores};
+    for (size_t row = windows->first; row + 1 < windows->ctx; row += m->rows) {
+      size_t n = gptvq_min_size(m->rows, windows->ctx - 1 - row);
+      row_job job = {.vocab = m->vocab, .targets = tokens + row + 1, .scores = m->scores};
       GPTVQ_TRY(gptvq_runner_logits(a, row, n, &job.a, err));
       if (b != NULL) GPTVQ_TRY(gptvq_runner_logits(b, row, n, &job.b, err));
       gptvq_parallel_for(n, 4, score_rows, &job);
-      add_scores(total, scores, n, b != NULL);
+      add_scores(total, m->scores, n, b != NULL);
     }
     between.done = window + 1;
     between.value = b != NULL ? total->kl_mean : exp(total->nll_a / (double)total->count);
@@ -115,63 +124,93 @@ static gptvq_status run(const gptvq_windows *windows, size_t vocab, gptvq_runner
 
 /* ---- the two entry points ---- */
 
-static gptvq_status measure(const gptvq_model *a, const gptvq_model *b, const gptvq_tokenizer *tokenizer,
-                            const char *text, size_t size, const gptvq_eval_options *options,
-                            const gptvq_callbacks *callbacks, gptvq_compare_result *result,
-                            gptvq_error *err) {
+/* Logits may be finite, and so far apart that their perplexity is not. */
+static gptvq_status check_finite(const gptvq_model *const models[2], const gptvq_compare_result *result,
+                                 gptvq_error *err) {
+  const double perplexity[2] = {result->perplexity_a, result->perplexity_b},
+               nll[2] = {result->nll_a, result->nll_b};
+  for (size_t i = 0; i < 2 && models[i] != NULL; i++)
+    if (!isfinite(perplexity[i]))
+      return gptvq_fail(
+          err, GPTVQ_ERROR_NUMERIC,
+          "%s: the perplexity overflows, with a mean loss of %g nats per token: the logits, outputs "
+          "of %s.weight, are too large",
+          gptvq_checkpoint_folder(models[i]->checkpoint), nll[i], models[i]->head.name);
+  return GPTVQ_OK;
+}
+
+typedef struct bytes {
+  const char *text;
+  size_t size;
+} bytes;
+
+/* models: the second NULL for one */
+static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq_tokenizer *tokenizer,
+                                 bytes input, const gptvq_eval_options *options,
+                                 const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                                 gptvq_error *err) {
   double start = gptvq_clock();
-  gptvq_eval_options defaults;
-  gptvq_eval_options_init(&defaults);
-  gptvq_model_info info;
-  gptvq_model_get_info(a, &info);
-  gptvq_windows windows;
-  gptvq_runner *runners[2] = {NULL, NULL};
-  row_score *scores = NULL;
+  measurement m = {.vocab = models[0]->config.vocab};
   sums total = {0};
-  memset(result, 0, sizeof *result);
-  if (options == NULL) options = &defaults;
   const char *name = options->name != NULL ? options->name : "the text";
-  bool warned = gptvq_text_warn(callbacks, name, text, size, NULL, 0); /* even if it is too short */
-  gptvq_status status = gptvq_windows_create(a, tokenizer, text, size, options, &windows, err);
+  bool warned =
+      gptvq_text_warn(callbacks, name, input.text, input.size, NULL, 0); /* even if it is too short */
+  gptvq_status status =
+      gptvq_windows_create(models[0], tokenizer, input.text, input.size, options, &m.windows, err);
   if (status != GPTVQ_OK) return status;
-  if (!warned) gptvq_text_warn(callbacks, name, NULL, 0, windows.ids, windows.count * windows.ctx);
-  for (size_t i = 0; i < windows.count * windows.ctx; i++) {
-    if (windows.ids[i] >= 0 && (size_t)windows.ids[i] < info.vocab) continue;
+  if (!warned) gptvq_text_warn(callbacks, name, NULL, 0, m.windows.ids, m.windows.count * m.windows.ctx);
+  for (size_t i = 0; i < m.windows.count * m.windows.ctx; i++) {
+    if (m.windows.ids[i] >= 0 && (size_t)m.windows.ids[i] < m.vocab) continue;
     status = gptvq_fail(err, GPTVQ_ERROR_DATA,
                         "the text's token %zu has id %ld, but the model's vocabulary has %zu entries: does "
                         "the tokenizer belong "
                         "to the model?",
-                        i, (long)windows.ids[i], info.vocab);
+                        i, (long)m.windows.ids[i], m.vocab);
     goto done;
   }
-  GPTVQ_TRY_GOTO(gptvq_runner_create(a, windows.ctx, &runners[0], err));
-  if (b != NULL) GPTVQ_TRY_GOTO(gptvq_runner_create(b, windows.ctx, &runners[1], err));
-  size_t rows = gptvq_runner_rows(runners[0]);
-  scores = gptvq_alloc_zero(rows, sizeof *scores);
-  if (scores == NULL) {
-    status = gptvq_fail_memory(err, "scores", rows * sizeof *scores);
+  for (size_t i = 0; i < 2 && models[i] != NULL; i++)
+    GPTVQ_TRY_GOTO(gptvq_runner_create(models[i], m.windows.ctx, &m.runners[i], err));
+  m.rows = gptvq_runner_rows(m.runners[0]);
+  m.scores = gptvq_alloc_zero(m.rows, sizeof *m.scores);
+  if (m.scores == NULL) {
+    status = gptvq_fail_memory(err, "scores", m.rows * sizeof *m.scores);
     goto done;
   }
-  GPTVQ_TRY_GOTO(run(&windows, info.vocab, runners[0], runners[1], scores, rows, callbacks, &total, err));
+  GPTVQ_TRY_GOTO(run(&m, callbacks, &total, err));
   double count = (double)total.count;
-  gptvq_eval_result common = {.tokens = total.count,
-                              .windows = windows.count,
-                              .ctx = windows.ctx,
-                              .score_from = windows.first,
-                              .seconds = gptvq_clock() - start};
-  result->a = result->b = common;
-  result->a.nll = total.nll_a / count;
-  result->a.perplexity = exp(result->a.nll);
-  result->b.nll = total.nll_b / count;
-  result->b.perplexity = exp(result->b.nll);
+  result->tokens = total.count;
+  result->windows = m.windows.count;
+  result->ctx = m.windows.ctx;
+  result->score_from = m.windows.first;
+  result->seconds = gptvq_clock() - start;
+  result->nll_a = total.nll_a / count;
+  result->perplexity_a = exp(result->nll_a);
+  result->nll_b = total.nll_b / count;
+  result->perplexity_b = exp(result->nll_b);
   result->kl_mean = total.kl_mean;
   result->kl_stderr = total.count > 1 ? sqrt(total.kl_squares / (count - 1) / count) : 0;
   result->kl_max = total.kl_max;
   result->top1_agreement = (double)total.agree / count;
+  status = check_finite(models, result, err);
 done:
-  free(scores);
-  for (size_t i = 0; i < 2; i++) gptvq_runner_destroy(runners[i]);
-  gptvq_free(windows.ids);
+  free(m.scores);
+  for (size_t i = 0; i < 2; i++) gptvq_runner_destroy(m.runners[i]);
+  gptvq_free(m.windows.ids);
+  return status;
+}
+
+/* In the context of the first model. *own is zero where this fails. */
+static gptvq_status measure(const gptvq_model *const models[2], const gptvq_tokenizer *tokenizer, bytes input,
+                            const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
+                            gptvq_compare_result *own, gptvq_error *err) {
+  gptvq_eval_options o = {.size = sizeof o};
+  gptvq_callbacks c = {.size = sizeof c};
+  *own = (gptvq_compare_result){.size = sizeof *own};
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_eval_options, options, &o, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &c, err));
+  gptvq_context *before = gptvq_context_use(models[0]->context);
+  gptvq_status status = measure_here(models, tokenizer, input, &o, &c, own, err);
+  (void)gptvq_context_use(before);
   return status;
 }
 
@@ -179,8 +218,17 @@ gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *to
                              size_t size, const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
                              gptvq_eval_result *result, gptvq_error *err) {
   gptvq_compare_result both;
-  gptvq_status status = measure(model, NULL, tokenizer, text, size, options, callbacks, &both, err);
-  *result = both.a;
+  GPTVQ_TRY(gptvq_check_result("gptvq_eval_result", result, err));
+  gptvq_status status = measure((const gptvq_model *const[2]){model, NULL}, tokenizer, (bytes){text, size},
+                                options, callbacks, &both, err);
+  const gptvq_eval_result own = {.nll = both.nll_a,
+                                 .perplexity = both.perplexity_a,
+                                 .tokens = both.tokens,
+                                 .windows = both.windows,
+                                 .ctx = both.ctx,
+                                 .score_from = both.score_from,
+                                 .seconds = both.seconds};
+  gptvq_give_struct(&own, sizeof own, result);
   return status;
 }
 
@@ -188,13 +236,14 @@ gptvq_status gptvq_compare_text(const gptvq_model *a, const gptvq_model *b, cons
                                 const char *text, size_t size, const gptvq_eval_options *options,
                                 const gptvq_callbacks *callbacks, gptvq_compare_result *result,
                                 gptvq_error *err) {
-  gptvq_model_info info_a, info_b;
-  gptvq_model_get_info(a, &info_a);
-  gptvq_model_get_info(b, &info_b);
-  memset(result, 0, sizeof *result);
-  if (info_a.vocab != info_b.vocab)
+  gptvq_compare_result own;
+  GPTVQ_TRY(gptvq_check_result("gptvq_compare_result", result, err));
+  if (a->config.vocab != b->config.vocab)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "the models cannot be compared: the first has a vocabulary of %zu, the second of %zu",
-                      info_a.vocab, info_b.vocab);
-  return measure(a, b, tokenizer, text, size, options, callbacks, result, err);
+                      a->config.vocab, b->config.vocab);
+  gptvq_status status = measure((const gptvq_model *const[2]){a, b}, tokenizer, (bytes){text, size}, options,
+                                callbacks, &own, err);
+  gptvq_give_struct(&own, sizeof own, result);
+  return status;
 }

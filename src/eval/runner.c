@@ -20,22 +20,21 @@ struct gptvq_runner {
 };
 
 gptvq_status gptvq_runner_create(const gptvq_model *model, size_t ctx, gptvq_runner **out, gptvq_error *err) {
-  gptvq_model_info info;
-  gptvq_model_get_info(model, &info);
+  const gptvq_config *c = &model->config;
   *out = NULL;
   gptvq_runner *runner = gptvq_alloc_zero(1, sizeof *runner);
   if (runner == NULL) return gptvq_fail_memory(err, "evaluation", sizeof *runner);
   runner->model = model;
   runner->ctx = ctx;
-  runner->hidden = info.hidden;
-  runner->vocab = info.vocab;
-  runner->layers = info.layers;
+  runner->hidden = c->hidden;
+  runner->vocab = c->vocab;
+  runner->layers = c->layers;
   runner->block_rows = gptvq_min_size(ctx, BLOCK_ROWS);
   runner->logit_rows =
-      gptvq_max_size(1, gptvq_min_size(gptvq_min_size(ctx, LOGIT_ROWS), LOGIT_FLOATS / info.vocab));
+      gptvq_max_size(1, gptvq_min_size(gptvq_min_size(ctx, LOGIT_ROWS), LOGIT_FLOATS / c->vocab));
   size_t x_size, logits_size;
   gptvq_status status = GPTVQ_OK;
-  if (!gptvq_mul(ctx, info.hidden, &x_size) || !gptvq_mul(runner->logit_rows, info.vocab, &logits_size)) {
+  if (!gptvq_mul(ctx, c->hidden, &x_size) || !gptvq_mul(runner->logit_rows, c->vocab, &logits_size)) {
     status = gptvq_fail_memory(err, "the hidden states of a window", SIZE_MAX);
     goto done;
   }

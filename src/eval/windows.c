@@ -2,19 +2,15 @@
 
 #include <string.h>
 
-void gptvq_eval_options_init(gptvq_eval_options *options) { memset(options, 0, sizeof *options); }
-
 enum { DEFAULT_CTX = 2048, MOST_CTX = 1 << 24 };
 
 gptvq_status gptvq_windows_create(const gptvq_model *model, const gptvq_tokenizer *tokenizer,
                                   const char *text, size_t size, const gptvq_eval_options *options,
                                   gptvq_windows *out, gptvq_error *err) {
-  gptvq_model_info info;
-  gptvq_model_get_info(model, &info);
+  const size_t positions = model->config.max_positions;
   memset(out, 0, sizeof *out);
   size_t ctx = options->ctx;
-  if (ctx == 0)
-    ctx = info.max_positions > 0 && info.max_positions < DEFAULT_CTX ? info.max_positions : DEFAULT_CTX;
+  if (ctx == 0) ctx = positions > 0 && positions < DEFAULT_CTX ? positions : DEFAULT_CTX;
   if (ctx < 2 || ctx > MOST_CTX)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a window of %zu tokens makes no sense: ctx must be 2 to %d",
                       ctx, MOST_CTX);

@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/half.h"
 #include "base/memory.h"
+#include "base/sized.h"
 #include "base/threads.h"
 #include "model/model_internal.h"
 #include "checkpoint/output.h"
@@ -227,7 +228,8 @@ static gptvq_status export_folder(export_job *job, const char *packed_dir, const
   if (!gptvq_is_folder(packed_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", packed_dir);
   GPTVQ_TRY(gptvq_output_check(out_dir, packed_dir, force, 0, &job->out, err));
-  const gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32, .callbacks = job->callbacks};
+  const gptvq_model_options options = {
+      .size = sizeof options, .compute = GPTVQ_COMPUTE_FP32, .callbacks = job->callbacks};
   GPTVQ_TRY(gptvq_model_open(packed_dir, &options, &job->model, err));
   if (!job->model->info.packed)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s is not a packed model: there is nothing to export",
@@ -248,7 +250,9 @@ gptvq_status gptvq_export_hf(const char *packed_dir, const char *out_dir, int fo
                              const gptvq_callbacks *callbacks, gptvq_error *err) {
   if (packed_dir == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_export_hf needs a packed folder");
-  export_job job = {.callbacks = callbacks, .out.lock = -1};
+  gptvq_callbacks own = {.size = sizeof own};
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own, err));
+  export_job job = {.callbacks = &own, .out.lock = -1};
   gptvq_status status = export_folder(&job, packed_dir, out_dir, force, err);
   if (status != GPTVQ_OK) gptvq_output_discard(&job.out);
   free(job.tensors);

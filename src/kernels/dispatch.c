@@ -1,4 +1,3 @@
-#include "kernels/multi/row_values.h"
 #include "kernels/rows.h"
 #include "kernels/table.h"
 #if defined(__x86_64__)
@@ -9,52 +8,48 @@
 
 #include <pthread.h>
 
-enum { LEVELS = GPTVQ_CPU_DOTPROD + 1 };
-static gptvq_kernel_table tables[LEVELS];
+/* What fills the table, in this order, where all the features that it needs are there: later rows overwrite
+ * earlier ones. */
+static const struct {
+  gptvq_cpu_features needs;
+  void (*fill)(gptvq_kernel_table *table);
+} rows[] = {
+    {0, gptvq_kernels_init_ref},
+#if defined(__x86_64__)
+    {GPTVQ_CPU_AVX2, gptvq_kernels_init_rows},
+    {GPTVQ_CPU_AVX2, gptvq_kernels_init_dense_avx2},
+    {GPTVQ_CPU_AVX2, gptvq_kernels_init_codes_avx2},
+    {GPTVQ_CPU_AVX2, gptvq_kernels_init_gemm_avx2},
+    {GPTVQ_CPU_AVX2, gptvq_kernels_init_i8_avx2},
+    {GPTVQ_CPU_AVX2, gptvq_kernels_init_uniform_avx2},
+    {GPTVQ_CPU_AVX512, gptvq_kernels_init_dense_avx512},
+    {GPTVQ_CPU_AVX512, gptvq_kernels_init_codes_avx512},
+    {GPTVQ_CPU_AVX512, gptvq_kernels_init_i8_avx512},
+    {GPTVQ_CPU_AVX512, gptvq_kernels_init_stripe_avx512},
+    {GPTVQ_CPU_AVX512, gptvq_kernels_init_uniform_avx512},
+    {GPTVQ_CPU_AVX512, gptvq_kernels_init_gemm_avx512},
+#elif defined(__aarch64__)
+    {GPTVQ_CPU_NEON, gptvq_kernels_init_rows},
+    {GPTVQ_CPU_NEON, gptvq_kernels_init_dense_neon},
+    {GPTVQ_CPU_NEON, gptvq_kernels_init_i8_neon},
+    {GPTVQ_CPU_DOTPROD, gptvq_kernels_init_i8_dotprod},
+#endif
+};
+
+/* One for every set of features: few enough. */
+enum { SETS = GPTVQ_CPU_ALL + 1 };
+static gptvq_kernel_table tables[SETS];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* Every level starts from the one below it; tables of levels that this build does not have are never chosen.
- */
 static void fill(void) {
-  for (int level = 0; level < LEVELS; level++) {
-    gptvq_kernel_table *table = &tables[level];
-    gptvq_kernels_init_ref(table);
-    if (level == GPTVQ_CPU_REF) {
-      table->gemm_pack = gptvq_gemm_pack_ref;
-      table->gemm_block = gptvq_gemm_block_ref;
-      continue;
-    }
-    table->packed_decode = gptvq_rows_decode;
-    table->packed_matvec = gptvq_rows_matvec;
-#if defined(__x86_64__)
-    if (level > GPTVQ_CPU_AVX512) continue;
-    gptvq_kernels_init_dense_avx2(table);
-    gptvq_kernels_init_codes_avx2(table);
-    gptvq_kernels_init_gemm_avx2(table);
-    gptvq_kernels_init_i8_avx2(table);
-    gptvq_kernels_init_uniform_avx2(table);
-    if (level < GPTVQ_CPU_AVX512) continue;
-    gptvq_kernels_init_dense_avx512(table);
-    gptvq_kernels_init_codes_avx512(table);
-    gptvq_kernels_init_i8_avx512(table);
-    gptvq_kernels_init_stripe_avx512(table);
-    gptvq_kernels_init_uniform_avx512(table);
-    gptvq_kernels_init_gemm_avx512(table);
-#elif defined(__aarch64__)
-    if (level < GPTVQ_CPU_NEON) continue;
-    gptvq_kernels_init_dense_neon(table);
-    gptvq_kernels_init_i8_neon(table);
-    if (level < GPTVQ_CPU_DOTPROD) continue;
-    gptvq_kernels_init_i8_dotprod(table);
-#else
-    table->tile_codes = gptvq_tile_codes_base;
-#endif
-  }
+  for (gptvq_cpu_features features = 0; features < SETS; features++)
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+      if ((features & rows[i].needs) == rows[i].needs) rows[i].fill(&tables[features]);
 }
 
-const gptvq_kernel_table *gptvq_kernels(gptvq_cpu_level level) {
+const gptvq_kernel_table *gptvq_kernels(gptvq_cpu_features features) {
   pthread_once(&once, fill);
-  return &tables[level];
+  return &tables[features];
 }
 
 void gptvq_to_float(gptvq_dtype dtype, const void *in, size_t n, float *out) {

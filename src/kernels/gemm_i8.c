@@ -40,8 +40,13 @@ static layout measure(const gptvq_packed_shape *s) {
   return l;
 }
 
+/* Decoded weights fit int8: codes of 8 bits less a zero point do not. */
+static bool fits(const gptvq_packed_shape *s) {
+  return gptvq_packed_has_i8(s) && (s->kind == GPTVQ_PACKED_VQ || s->index_bits < 8);
+}
+
 bool gptvq_packed_has_gemm_i8(const gptvq_packed_shape *shape) {
-  return gptvq_packed_has_i8(shape) && gptvq_kernels(gptvq_cpu())->gemm_block != NULL;
+  return fits(shape) && gptvq_kernels(gptvq_cpu())->gemm_block != NULL;
 }
 
 bool gptvq_packed_same_gemm_input(const gptvq_packed *a, const gptvq_packed *b) {
@@ -98,8 +103,7 @@ static void decode_tile(void *context, const gptvq_tile *tile) {
   const gptvq_kernel_table *table = gptvq_kernels(gptvq_cpu());
   size_t lane = tile->row - d->begin, segment = d->layout->segment;
   int8_t *codes = d->codes + lane * d->layout->stride + tile->column;
-  if (table->tile_codes != NULL) table->tile_codes(tile, codes, d->layout->stride);
-  else gptvq_tile_codes_base(tile, codes, d->layout->stride);
+  table->tile_codes(tile, codes, d->layout->stride);
   for (size_t r = 0; r < tile->rows; r++)
     for (size_t c = 0; c < tile->width; c += segment) {
       float scale = tile->scale / 127.0f;
@@ -110,7 +114,7 @@ static void decode_tile(void *context, const gptvq_tile *tile) {
     }
 }
 
-/* Row `row` of a uniform layer: code − zero point, which has a sign and at most 4 bits more. */
+/* Row `row` of a uniform layer: code − zero point, which has a sign and at most 7 bits more. */
 static void decode_uniform(const decoding *d, const gptvq_packed *packed, size_t row) {
   enum { PIECE = 64 };
   const gptvq_packed_shape *s = &packed->shape;
@@ -125,7 +129,8 @@ static void decode_uniform(const decoding *d, const gptvq_packed *packed, size_t
     gptvq_unpack_range(packed->zeros, zero_count, s->index_bits, row * groups + first, count, zeros);
     for (size_t g = 0; g < count; g++) {
       uint8_t *block = codes + (first + g) * s->scale_block, zero = (uint8_t)zeros[g];
-      for (size_t c = 0; c < s->scale_block; c++)
+      const size_t width = gptvq_min_size(s->scale_block, s->cols - (first + g) * s->scale_block);
+      for (size_t c = 0; c < width; c++)
         block[c] = (uint8_t)(block[c] - zero); /* read as int8_t from here on */
       d->scales[(first + g) * ROWS + lane] = gptvq_fp16_to_float(packed->scales[row * groups + first + g]);
     }
@@ -186,7 +191,7 @@ void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t
 enum { PLAIN_TOKENS = 256 }; /* per product: their int32 sums stay in the second-level cache */
 
 bool gptvq_packed_has_plain_i8(const gptvq_packed_shape *shape) {
-  return gptvq_packed_has_i8(shape) && measure(shape).segment >= 64;
+  return fits(shape) && measure(shape).segment >= 64;
 }
 
 static size_t plain_scales(const gptvq_packed_shape *s) { return gptvq_round_up(s->cols, 64); }

@@ -1,6 +1,7 @@
 #include "kernels/i8.h"
 #include "base/memory.h"
 #include "kernels/multi/quantize_input.h"
+#include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
 
 #include <string.h>
@@ -20,7 +21,7 @@ void gptvq_input_measure(const gptvq_packed_shape *s, gptvq_input_layout *layout
   layout->groups = gptvq_ceil_div(s->cols, layout->width);
   layout->group_codes =
       uniform ? layout->width : s->dim * gptvq_round_up(gptvq_ceil_div(layout->width, s->dim), GPTVQ_I8_SET);
-  layout->corrections = layout->groups * layout->group_codes;
+  layout->corrections = gptvq_round_up(layout->groups * layout->group_codes, 64);
   layout->scales =
       layout->corrections + layout->groups * (uniform ? sizeof(float) : GPTVQ_I8_LANES * sizeof(int32_t));
   layout->bytes = gptvq_round_up(layout->scales + layout->groups * sizeof(float), 64);
@@ -48,6 +49,7 @@ void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *inpu
   void *corrections = codes + layout.corrections;
   float *scales = (float *)(void *)(codes + layout.scales);
   float gathered[GPTVQ_I8_MAX_WIDTH];
+  if (s->kind == GPTVQ_PACKED_UNIFORM) memset(codes + s->cols, 0, layout.corrections - s->cols);
   for (size_t g = 0; g < layout.groups; g++, codes += layout.group_codes) {
     size_t first = g * layout.width, width = gptvq_min_size(layout.width, s->cols - first);
     const float *from = x + first;
@@ -67,11 +69,24 @@ void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *inpu
   }
 }
 
+/* Of units of a full column group, and of the last one. */
+typedef struct plan {
+  _Alignas(64) unsigned char bytes[GPTVQ_I8_PLAN_BYTES];
+} plan;
+
+static void make_plans(const gptvq_packed_shape *s, size_t groups, plan plans[2]) {
+  void (*make)(unsigned, size_t, void *) = gptvq_kernels(gptvq_cpu())->i8_plan;
+  if (make == NULL) return;
+  make(s->index_bits, gptvq_unit_indices(s, 0), &plans[0]);
+  make(s->index_bits, gptvq_unit_indices(s, groups - 1), &plans[1]);
+}
+
 typedef struct product {
   const gptvq_input_layout *layout;
   void (*run)(const gptvq_i8_tile *);
   void (*fold)(const float *sums, size_t n, float *out);
   gptvq_i8_tile job;
+  const plan *plans;
   const int8_t *input; /* of the first token of this pass */
   float *sums, *y;     /* y of the first token of this pass */
   size_t begin, ldy;
@@ -89,6 +104,7 @@ static void multiply_tile(void *context, const gptvq_tile *tile) {
   for (size_t t = 0; t < job->tokens; t++)
     scales[t] = scale * *(const float *)(const void *)(x_scales + t * job->input_stride);
   job->tile = tile;
+  job->plan = &p->plans[tile->is_last];
   job->sets = gptvq_ceil_div(tile->indices, GPTVQ_I8_SET);
   job->scales = scales;
   job->sums = p->sums;
@@ -111,12 +127,23 @@ static void multiply_tile(void *context, const gptvq_tile *tile) {
 /* The rows [begin, end) of one token by whole stripes; false when this level has no such kernel for the
  * shape. */
 static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout,
-                                   const int8_t *input, size_t begin, size_t end, float *y) {
+                                   const plan plans[2], const int8_t *input, size_t begin, size_t end,
+                                   float *y) {
   const gptvq_packed_shape *s = &packed->shape;
   bool (*run)(const gptvq_i8_stripe *) = gptvq_kernels(gptvq_cpu())->i8_stripe;
-  if (run == NULL || s->scale_block != 0 || layout->width != 256 || s->cols % 256 != 0) return false;
-  const size_t unit_bytes = gptvq_unit_bytes(s, 0), codebook_bytes = layout->groups * s->dim << s->index_bits;
-  gptvq_i8_stripe job = {.dim = s->dim, .index_bits = s->index_bits, .groups = layout->groups, .x = input};
+  if (run == NULL || s->scale_block != 0) return false;
+  const size_t unit_bytes = gptvq_unit_bytes(s, 0), last_bytes = gptvq_unit_bytes(s, layout->groups - 1),
+               row_bytes = (layout->groups - 1) * unit_bytes + last_bytes,
+               codebook_bytes = layout->groups * s->dim << s->index_bits;
+  gptvq_i8_stripe job = {.dim = s->dim,
+                         .index_bits = s->index_bits,
+                         .groups = layout->groups,
+                         .width = layout->width,
+                         .last_width = gptvq_packed_width(s, layout->groups - 1),
+                         .plan = plans,
+                         .last_plan = plans + 1,
+                         .x = input,
+                         .group_codes = layout->group_codes};
   job.corrections = (const int32_t *)(const void *)(input + layout->corrections);
   job.x_scales = (const float *)(const void *)(input + layout->scales);
   size_t stripe = begin / s->group_rows, first = stripe * s->group_rows;
@@ -125,8 +152,10 @@ static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input
     size_t height = gptvq_min_size(s->group_rows, s->rows - first),
            left = gptvq_min_size(first + height, end) - row;
     job.rows = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-    job.units = packed->indices + (first * layout->groups + row - first) * unit_bytes;
+    job.units = packed->indices + first * row_bytes + (row - first) * unit_bytes;
     job.unit_step = height * unit_bytes;
+    job.last_units = packed->indices + first * row_bytes + (layout->groups - 1) * job.unit_step +
+                     (row - first) * last_bytes;
     job.codebook = (const int8_t *)packed->codebooks + stripe * codebook_bytes;
     job.codebook_scales = packed->codebook_scales + stripe * layout->groups;
     job.y = y + (row - begin);
@@ -136,10 +165,10 @@ static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input
 }
 
 static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout,
-                             const int8_t *inputs, size_t count, size_t begin, size_t end, float *y,
-                             size_t ldy) {
+                             const plan plans[2], const int8_t *inputs, size_t count, size_t begin,
+                             size_t end, float *y, size_t ldy) {
   for (size_t t = 0; t < count; t++)
-    if (!multiply_token_stripes(packed, layout, inputs + t * layout->bytes, begin, end, y + t * ldy))
+    if (!multiply_token_stripes(packed, layout, plans, inputs + t * layout->bytes, begin, end, y + t * ldy))
       return false;
   return true;
 }
@@ -149,14 +178,24 @@ static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layou
                              size_t ldy) {
   const gptvq_packed_shape *s = &packed->shape;
   float (*run)(const gptvq_uniform_row *) = gptvq_kernels(gptvq_cpu())->uniform_row;
+  const bool in_parts = gptvq_uniform_in_parts(s);
+  const size_t unit_bytes = gptvq_unit_bytes(s, 0), padded = gptvq_round_up(s->cols, GPTVQ_I8_SET);
+  uint8_t codes[GPTVQ_UNIFORM_MAX_COLS];
+  if (!in_parts) memset(codes + padded - GPTVQ_I8_SET, 0, GPTVQ_I8_SET); /* what is not unpacked */
   gptvq_uniform_row job = {.bits = s->index_bits,
-                           .bytes = gptvq_unit_bytes(s, 0),
+                           .field = in_parts ? s->index_bits : 8,
+                           .bytes = in_parts ? unit_bytes : padded,
                            .block = s->scale_block,
                            .blocks = layout->groups,
                            .zeros = packed->zeros,
                            .zero_count = gptvq_round_up(s->rows * layout->groups, 8)};
   for (size_t row = begin; row < end; row++) {
-    job.unit = packed->indices + row * job.bytes;
+    job.unit = packed->indices + row * unit_bytes;
+    if (!in_parts) {
+      GPTVQ_MULTI_PICK(gptvq_unpack_bytes)
+      (job.unit, gptvq_unit_indices(s, 0), s->index_bits, codes);
+      job.unit = codes;
+    }
     job.scales = packed->scales + row * layout->groups;
     job.zero_at = row * layout->groups;
     for (size_t t = 0; t < count; t++) {
@@ -179,13 +218,17 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
     multiply_uniform(packed, &layout, inputs, count, begin, end, y, ldy);
     return;
   }
+  plan plans[2];
+  make_plans(s, layout.groups, plans);
   const bool alone =
       count == 1 ||
       (count <= 4 && s->group_rows == 1); /* tiles of one row are too small to be shared by few tokens */
-  if (alone && s->group_rows <= 16 && multiply_stripes(packed, &layout, inputs, count, begin, end, y, ldy))
+  if (alone && s->group_rows <= 16 &&
+      multiply_stripes(packed, &layout, plans, inputs, count, begin, end, y, ldy))
     return;
   gptvq_block_scale_table(packed, block_table);
   product p = {.layout = &layout,
+               .plans = plans,
                .run = gptvq_kernels(gptvq_cpu())->i8_tile,
                .fold = gptvq_kernels(gptvq_cpu())->i8_fold,
                .sums = sums,

@@ -18,7 +18,8 @@ enum {
   GPTVQ_I8_LANES = 16,
   GPTVQ_I8_SET = 64,
   GPTVQ_I8_MAX_WIDTH = GPTVQ_TILE_MAX_WIDTH,
-  GPTVQ_I8_MAX_TOKENS = 32 /* tokens per pass over the weights */
+  GPTVQ_I8_MAX_TOKENS = 32, /* tokens per pass over the weights */
+  GPTVQ_I8_PLAN_BYTES = 2560
 };
 
 /* Where things are in a prepared input of a layer; byte offsets. `corrections` holds, per group, 16 int32 as
@@ -33,7 +34,8 @@ void gptvq_input_measure(const gptvq_packed_shape *shape, gptvq_input_layout *la
 /* Some rows of one tile times the activations of its column group. */
 typedef struct gptvq_i8_tile {
   const gptvq_tile *tile;
-  size_t sets; /* ceil(indices / 64) */
+  size_t sets;      /* ceil(indices / 64) */
+  const void *plan; /* what the table's i8_plan has made of such units */
   size_t tokens, input_stride;
   const int8_t
       *x; /* codes of token 0 for this group; token t is input_stride bytes further; 64-byte aligned */
@@ -45,18 +47,21 @@ typedef struct gptvq_i8_tile {
   float *sums;              /* [rows][tokens][16], 64-byte aligned */
 } gptvq_i8_tile;
 
-/* All full column groups (256 columns) of some rows of a stripe, one token, no block scales. */
+/* All column groups of some rows of a stripe, one token, no block scales. */
 typedef struct gptvq_i8_stripe {
   unsigned dim, index_bits;
-  size_t rows, groups;
+  size_t rows, groups, width, last_width;
   const uint8_t *units; /* of the first group: rows × unit bytes; of the next: unit_step bytes further */
   size_t unit_step;
+  const uint8_t *last_units;       /* of the last group */
+  const void *plan, *last_plan;    /* of the units of the last group */
   const int8_t *codebook;          /* [groups][k][dim] */
   const uint16_t *codebook_scales; /* [groups] bf16 */
-  const int8_t *x;                 /* [groups × 256] */
-  const int32_t *corrections;      /* [groups][16] */
-  const float *x_scales;           /* [groups] */
-  float *y;                        /* [rows], overwritten */
+  const int8_t *x;                 /* of the first group; of the next: group_codes bytes further */
+  size_t group_codes;
+  const int32_t *corrections; /* [groups][16] */
+  const float *x_scales;      /* [groups] */
+  float *y;                   /* [rows], overwritten */
 } gptvq_i8_stripe;
 
 #endif

@@ -97,9 +97,4 @@ void gptvq_rows_prepare(size_t cols, const float *x, void *input);
 void gptvq_rows_matmul(const uint8_t *codes, const float *scales, size_t cols, size_t begin, size_t end,
                        const void *inputs, size_t count, float *y, size_t ldy);
 
-/* ---- to measure against ---- */
-
-/* All threads read `bytes` (a multiple of 65,536) from `memory` once, forward. */
-void gptvq_read_memory(void *memory, size_t bytes);
-
 #endif

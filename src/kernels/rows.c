@@ -131,12 +131,17 @@ static bool run(pass *p, size_t begin, size_t end) {
   return true;
 }
 
-void gptvq_rows_decode(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride) {
+static void rows_decode(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride) {
   pass p = {.packed = packed, .begin = begin, .out = out, .stride = stride};
   if (!run(&p, begin, end)) gptvq_packed_decode_scalar(packed, begin, end, out, stride);
 }
 
-void gptvq_rows_matvec(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y) {
+static void rows_matvec(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y) {
   pass p = {.packed = packed, .begin = begin, .x = x, .y = y};
   if (!run(&p, begin, end)) gptvq_packed_matvec_scalar(packed, begin, end, x, y);
+}
+
+void gptvq_kernels_init_rows(gptvq_kernel_table *table) {
+  table->packed_decode = rows_decode;
+  table->packed_matvec = rows_matvec;
 }

@@ -1,5 +1,5 @@
-/* kernels/table.h: the dispatch table. ref/ fills every entry; x86/ and arm/ overwrite entries upwards, level
- * by level. One table per CPU level is built once; a call picks the table of gptvq_cpu(). */
+/* kernels/table.h: the dispatch table. ref/ fills it; files of x86/ and arm/ overwrite entries where the
+ * features that they need are there (the rows in dispatch.c). A call takes the table of gptvq_cpu(). */
 #ifndef GPTVQ_KERNELS_TABLE_H
 #define GPTVQ_KERNELS_TABLE_H
 
@@ -20,9 +20,11 @@ typedef struct gptvq_kernel_table {
   gptvq_dense_matvec_fn codes_matvec;    /* weights int8, taken as integers */
   void (*packed_decode)(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
   void (*packed_matvec)(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
-  /* int8 codes of the rows of a tile in column order, padding indices included; used by rows.c, not at level
-   * ref */
+  /* int8 codes of the rows of a tile in column order, padding indices included */
   void (*tile_codes)(const gptvq_tile *tile, int8_t *codes, size_t stride);
+  /* What kernels want to know of all units of n indices: to plan, GPTVQ_I8_PLAN_BYTES, 64-byte aligned. NULL:
+   * nothing */
+  void (*i8_plan)(unsigned bits, size_t n, void *plan);
   void (*i8_tile)(const gptvq_i8_tile *tile);
   /* out[i] = the 16 sums at sums + 16 i (64-byte aligned), folded as i8.h says, i < n */
   void (*i8_fold)(const float *sums, size_t n, float *out);
@@ -35,7 +37,7 @@ typedef struct gptvq_kernel_table {
 
 void gptvq_kernels_init_ref(gptvq_kernel_table *table);
 
-/* The table of a level that this machine has (for tests; the public functions use the level in force). */
-const gptvq_kernel_table *gptvq_kernels(gptvq_cpu_level level);
+/* The table for a set of features; it never changes. */
+const gptvq_kernel_table *gptvq_kernels(gptvq_cpu_features features);
 
 #endif

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE /* MAP_ANONYMOUS */
 #include "base/memory.h"
 #include "base/status.h"
+#include "base/threads.h"
 #include "linalg/gemm.h"
 
 #include <cblas.h>
@@ -44,7 +45,7 @@ void gptvq_blas_one_thread(void) { (void)pthread_once(&once, use_one_thread); }
 
 gptvq_status gptvq_blas_init(gptvq_error *err) {
   gptvq_status status = GPTVQ_OK;
-  size_t wanted = gptvq_min_size((size_t)gptvq_get_threads(), MOST_BUFFERS);
+  size_t wanted = gptvq_min_size(gptvq_thread_count_everywhere(), MOST_BUFFERS);
   gptvq_blas_one_thread();
   pthread_mutex_lock(&mutex);
   if (wanted > ready && fits(wanted - ready)) {

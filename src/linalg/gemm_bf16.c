@@ -3,8 +3,7 @@
 #include "linalg/onednn.h"
 
 bool gptvq_gemm_bf16_available(void) {
-  if (!(gptvq_cpu_extras() & GPTVQ_CPU_HAS_AVX512_BF16) || gptvq_cpu() < GPTVQ_CPU_AVX512) return false;
-  return gptvq_onednn_works(GPTVQ_ONEDNN_BF16);
+  return (gptvq_cpu() & GPTVQ_CPU_AVX512_BF16) && gptvq_onednn_works(GPTVQ_ONEDNN_BF16);
 }
 
 bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,

@@ -17,7 +17,7 @@ static void read_choice(void) {
 
 bool gptvq_gemm_int8_wanted(void) {
   pthread_once(&once, read_choice);
-  if (choice == NEVER || (choice == BY_PROCESSOR && !(gptvq_cpu_extras() & GPTVQ_CPU_HAS_AMX))) return false;
+  if (choice == NEVER || (choice == BY_PROCESSOR && !(gptvq_cpu() & GPTVQ_CPU_AMX))) return false;
   return gptvq_onednn_works(GPTVQ_ONEDNN_INT8);
 }
 

@@ -56,7 +56,7 @@ gptvq_status gptvq_quantize_head(gptvq_model *model, gptvq_error *err) {
     (void)use_stored(model, scales, groups);
     return GPTVQ_OK;
   }
-  head_job job = {.head = head, .rows = gptvq_alloc((size_t)gptvq_get_threads() * head->cols, sizeof(float))};
+  head_job job = {.head = head, .rows = gptvq_alloc(gptvq_thread_count() * head->cols, sizeof(float))};
   job.codes = gptvq_model_alloc(model, head->rows, head->cols);
   job.scales = gptvq_model_alloc(model, head->rows * groups, sizeof *job.scales);
   if (job.rows == NULL || job.codes == NULL || job.scales == NULL) {

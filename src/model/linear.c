@@ -24,24 +24,33 @@ enum {
   PANEL_MANY = 256
 };
 
-typedef enum path {
-  PATH_VECTORS, /* matrix × vector kernels, token by token */
-  PATH_CODES,   /* the same on int8 inputs, up to 32 tokens per pass */
-  PATH_BLOCKS,  /* int8 inputs, weights decoded once for all tokens */
-  PATH_PLAIN,   /* the same with the products by oneDNN, where the processor has AMX */
-  PATH_ROWS,    /* int8 inputs and int8 weights */
-  PATH_PANELS   /* weights decoded or converted once for all tokens, then a matrix product in fp32 or bf16 */
+typedef struct linear_job linear_job;
+typedef struct part part;
+
+/* A way of multiplying: the first row of paths[] that applies is taken. */
+typedef struct path {
+  bool (*applies)(const gptvq_linear *linear, size_t n, gptvq_compute compute);
+  size_t (*rows_per_task)(const gptvq_linear *linear, size_t n);
+  size_t (*panel_bytes)(const gptvq_linear *linear, size_t rows); /* of a thread, for the rows of a task */
+  /* y = W x for rows [begin, end); false: oneDNN refused */
+  bool (*run)(const linear_job *job, const part *p, size_t begin, size_t end, void *panel);
+  bool ordered; /* wants x in packed column order */
+  /* x as int8 codes, `tokens` tokens in each of several inputs that follow each other; or all of these 0 */
+  size_t tokens;
+  size_t (*input_bytes)(const gptvq_linear *linear);
+  void (*prepare)(const gptvq_linear *linear, const float *x, size_t ldx, size_t count, void *input);
+  bool (*same_input)(const gptvq_packed *a, const gptvq_packed *b); /* NULL: never shared */
 } path;
 
-typedef struct part {
+struct part {
   const gptvq_linear *linear;
-  path path;
-  const float *x;    /* [n × ldx], in packed column order for matrix × vector products of permuted layers */
-  const void *input; /* int8 form of x for all but PATH_VECTORS and PATH_PANELS */
-  size_t input_bytes; /* of one token or block of tokens */
+  const path *path;
+  const float *x;     /* [n × ldx] */
+  const void *input;  /* int8 form of x, for paths that take it */
+  size_t input_bytes; /* of one input */
   size_t ldx, rows_per_task, first_task;
   float *y;
-} part;
+};
 
 typedef struct quantizing {
   const part *part;
@@ -49,7 +58,7 @@ typedef struct quantizing {
   size_t n;
 } quantizing;
 
-typedef struct linear_job {
+struct linear_job {
   part parts[GPTVQ_MAX_PARTS];
   size_t count, tasks, n, ldy;
   const uint16_t *x16; /* bf16 inputs [n × cols], or NULL */
@@ -57,7 +66,7 @@ typedef struct linear_job {
   char *panels;        /* [threads × panel_bytes] */
   size_t panel_bytes;
   _Atomic(const char *) failed; /* name of a layer whose product oneDNN refused */
-} linear_job;
+};
 
 static size_t panel_rows(size_t cols) {
   size_t rows = PANEL_WEIGHTS / cols / 16 * 16;
@@ -68,20 +77,6 @@ static size_t panel_rows(size_t cols) {
  * high, so that it does not tell (86 instead of 50 to 76 GFLOP/s a core). */
 static size_t float_panel_rows(const gptvq_linear *linear, size_t n) {
   return n >= MANY_TOKENS && linear->rows >= MANY_ROWS ? PANEL_MANY : panel_rows(linear->cols);
-}
-
-/* Packed layers take int8 codes where there are kernels; those of uniform layers without PATH_BLOCKS are for
- * few tokens. */
-static path choose_path(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
-  const gptvq_packed_shape *shape = &linear->packed.shape;
-  if (linear->codes != NULL) return PATH_ROWS;
-  if (compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(shape)) {
-    if (n > GPTVQ_CODES_TOKENS && gptvq_packed_has_plain_i8(shape) && gptvq_gemm_int8_wanted())
-      return PATH_PLAIN;
-    if (n > GPTVQ_CODES_TOKENS && gptvq_packed_has_gemm_i8(shape)) return PATH_BLOCKS;
-    if (n <= GPTVQ_CODES_TOKENS || shape->kind == GPTVQ_PACKED_VQ) return PATH_CODES;
-  }
-  return n <= GPTVQ_MATVEC_TOKENS ? PATH_VECTORS : PATH_PANELS;
 }
 
 /* Inputs are copied when they are permuted (matrix × vector only) or rounded. */
@@ -96,9 +91,9 @@ size_t gptvq_linears_scratch(size_t count, size_t max_cols, size_t n, gptvq_comp
   size_t least = n >= MANY_TOKENS ? PANEL_MANY : PANEL_MIN;
   size_t panel = gptvq_max_size(PANEL_WEIGHTS, least * gptvq_round_up(max_cols, 16)) + 16 * PANEL_MAX;
   size_t few = input_bytes(count, max_cols, gptvq_min_size(n, GPTVQ_MATVEC_TOKENS), compute);
-  size_t many = n > GPTVQ_MATVEC_TOKENS ? input_bytes(count, max_cols, n, compute) +
-                                              (size_t)gptvq_get_threads() * panel * sizeof(float)
-                                        : 0;
+  size_t many = n > GPTVQ_MATVEC_TOKENS
+                    ? input_bytes(count, max_cols, n, compute) + gptvq_thread_count() * panel * sizeof(float)
+                    : 0;
   return gptvq_max_size(few, many);
 }
 
@@ -120,16 +115,6 @@ static void add_bias(const float *bias, size_t begin, size_t end, size_t n, floa
 
 static const void *dense_row(const gptvq_linear *linear, size_t row) {
   return (const char *)linear->weights + row * linear->cols * gptvq_dtype_size(linear->dtype);
-}
-
-static void matvec_rows(const linear_job *job, const part *p, size_t begin, size_t end) {
-  const gptvq_linear *linear = p->linear;
-  for (size_t i = 0; i < job->n; i++) {
-    const float *x = p->x + i * p->ldx;
-    float *y = p->y + i * job->ldy + begin;
-    if (linear->is_packed) gptvq_packed_matvec(&linear->packed, begin, end, x, y);
-    else gptvq_dense_matvec(linear->dtype, linear->weights, linear->cols, begin, end, x, y);
-  }
 }
 
 static bool is_aligned(const void *pointer, size_t alignment) { return (uintptr_t)pointer % alignment == 0; }
@@ -172,6 +157,161 @@ static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_
                        job->ldy);
 }
 
+/* ---- the paths ---- */
+
+/* Whole stripes of codebooks, where they are not too tall: a task then reads memory in one piece and sets up
+ * each codebook once. */
+static size_t vector_rows(const gptvq_linear *linear, size_t n) {
+  enum { MOST = 128 };
+  (void)n;
+  size_t weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
+  size_t rows = gptvq_round_up(gptvq_max_size(weights / linear->cols, 1), 16);
+  return linear->is_packed ? gptvq_round_up(rows, gptvq_min_size(linear->packed.shape.group_rows, MOST))
+                           : rows;
+}
+
+static size_t block_rows(const gptvq_linear *linear, size_t n) {
+  (void)n;
+  return panel_rows(linear->cols);
+}
+
+static size_t no_panel(const gptvq_linear *linear, size_t rows) {
+  (void)linear, (void)rows;
+  return 0;
+}
+
+/* Int8 inputs and int8 weights. */
+static bool rows_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  (void)n, (void)compute;
+  return linear->codes != NULL;
+}
+static size_t rows_input_bytes(const gptvq_linear *linear) { return gptvq_rows_input_bytes(linear->cols); }
+static void rows_prepare(const gptvq_linear *linear, const float *x, size_t ldx, size_t count, void *input) {
+  (void)ldx, (void)count;
+  gptvq_rows_prepare(linear->cols, x, input);
+}
+static bool rows_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+  (void)panel;
+  gptvq_rows_matmul(p->linear->codes, p->linear->code_scales, p->linear->cols, begin, end, p->input, job->n,
+                    p->y + begin, job->ldy);
+  return true;
+}
+
+/* Int8 inputs, weights decoded once for all tokens, products by oneDNN, where the processor has AMX. */
+static bool takes_codes(const gptvq_linear *linear, gptvq_compute compute) {
+  return compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(&linear->packed.shape);
+}
+static bool plain_applies(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  return takes_codes(linear, compute) && n > GPTVQ_CODES_TOKENS &&
+         gptvq_packed_has_plain_i8(&linear->packed.shape) && gptvq_gemm_int8_wanted();
+}
+static size_t plain_panel_bytes(const gptvq_linear *linear, size_t rows) {
+  return gptvq_packed_plain_panel_bytes(&linear->packed.shape, rows);
+}
+static size_t plain_input_bytes(const gptvq_linear *linear) {
+  return gptvq_packed_plain_input_bytes(&linear->packed.shape);
+}
+static void plain_prepare(const gptvq_linear *linear, const float *x, size_t ldx, size_t count, void *input) {
+  (void)ldx, (void)count;
+  gptvq_packed_plain_prepare(&linear->packed, x, input);
+}
+static bool plain_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+  return gptvq_packed_plain_i8(&p->linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy,
+                               panel, gptvq_gemm_int8_serial_nt);
+}
+
+/* The same with our own products. */
+static bool blocks_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  return takes_codes(linear, compute) && n > GPTVQ_CODES_TOKENS &&
+         gptvq_packed_has_gemm_i8(&linear->packed.shape);
+}
+static size_t blocks_panel_bytes(const gptvq_linear *linear, size_t rows) {
+  return gptvq_packed_gemm_panel_bytes(&linear->packed.shape, rows);
+}
+static size_t blocks_input_bytes(const gptvq_linear *linear) {
+  return gptvq_packed_gemm_input_bytes(&linear->packed.shape);
+}
+static void blocks_prepare(const gptvq_linear *linear, const float *x, size_t ldx, size_t count,
+                           void *input) {
+  gptvq_packed_gemm_prepare(&linear->packed, x, ldx, count, input);
+}
+static bool blocks_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+  gptvq_packed_gemm_i8(&p->linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel);
+  return true;
+}
+
+/* Int8 inputs, up to 32 tokens per pass over the weights; of uniform layers for few tokens only. */
+static bool codes_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  return takes_codes(linear, compute) &&
+         (n <= GPTVQ_CODES_TOKENS || linear->packed.shape.kind == GPTVQ_PACKED_VQ);
+}
+static size_t codes_input_bytes(const gptvq_linear *linear) {
+  return gptvq_packed_input_bytes(&linear->packed.shape);
+}
+static void codes_prepare(const gptvq_linear *linear, const float *x, size_t ldx, size_t count, void *input) {
+  (void)ldx, (void)count;
+  gptvq_packed_prepare(&linear->packed, x, input);
+}
+static bool codes_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+  (void)panel;
+  gptvq_packed_matmul_i8(&p->linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy);
+  return true;
+}
+
+/* Matrix × vector kernels, token by token. */
+static bool vectors_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  (void)linear, (void)compute;
+  return n <= GPTVQ_MATVEC_TOKENS;
+}
+static bool vectors_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+  (void)panel;
+  const gptvq_linear *linear = p->linear;
+  for (size_t i = 0; i < job->n; i++) {
+    const float *x = p->x + i * p->ldx;
+    float *y = p->y + i * job->ldy + begin;
+    if (linear->is_packed) gptvq_packed_matvec(&linear->packed, begin, end, x, y);
+    else gptvq_dense_matvec(linear->dtype, linear->weights, linear->cols, begin, end, x, y);
+  }
+  return true;
+}
+
+/* Weights decoded or converted once for all tokens, then a matrix product in fp32 or bf16. */
+static bool panels_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  (void)linear, (void)n, (void)compute;
+  return true;
+}
+static size_t panels_panel_bytes(const gptvq_linear *linear, size_t rows) {
+  return rows * gptvq_round_up(linear->cols, 16) * sizeof(float);
+}
+static bool panels_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+  if (!panel_bf16(job, p, begin, end, panel)) panel_fp32(job, p, begin, end, panel);
+  return true;
+}
+
+static const path paths[] = {
+    {rows_apply, vector_rows, no_panel, rows_run, false, 1, rows_input_bytes, rows_prepare, NULL},
+    {plain_applies, block_rows, plain_panel_bytes, plain_run, false, 1, plain_input_bytes, plain_prepare,
+     gptvq_packed_same_gemm_input},
+    {blocks_apply, block_rows, blocks_panel_bytes, blocks_run, false, GPTVQ_GEMM_BLOCK, blocks_input_bytes,
+     blocks_prepare, gptvq_packed_same_gemm_input},
+    {codes_apply, vector_rows, no_panel, codes_run, false, 1, codes_input_bytes, codes_prepare,
+     gptvq_packed_same_input},
+    {.applies = vectors_apply,
+     .rows_per_task = vector_rows,
+     .panel_bytes = no_panel,
+     .run = vectors_run,
+     .ordered = true},
+    {.applies = panels_apply,
+     .rows_per_task = float_panel_rows,
+     .panel_bytes = panels_panel_bytes,
+     .run = panels_run}};
+
+static const path *choose_path(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  const path *how = paths;
+  while (!how->applies(linear, n, compute)) how++; /* the last one always does */
+  return how;
+}
+
 static void linear_task(void *context, size_t first, size_t last, size_t thread) {
   linear_job *job = context;
   for (size_t task = first; task < last; task++) {
@@ -180,29 +320,8 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
     const part *p = &job->parts[i];
     size_t begin = (task - p->first_task) * p->rows_per_task;
     size_t end = gptvq_min_size(begin + p->rows_per_task, p->linear->rows);
-    float *panel = (float *)(void *)(job->panels + thread * job->panel_bytes);
-    const gptvq_packed *packed = &p->linear->packed;
-    switch (p->path) {
-    case PATH_VECTORS: matvec_rows(job, p, begin, end); break;
-    case PATH_CODES:
-      gptvq_packed_matmul_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy);
-      break;
-    case PATH_BLOCKS:
-      gptvq_packed_gemm_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel);
-      break;
-    case PATH_PLAIN:
-      if (!gptvq_packed_plain_i8(packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel,
-                                 gptvq_gemm_int8_serial_nt))
-        atomic_store(&job->failed, p->linear->name);
-      break;
-    case PATH_ROWS:
-      gptvq_rows_matmul(p->linear->codes, p->linear->code_scales, p->linear->cols, begin, end, p->input,
-                        job->n, p->y + begin, job->ldy);
-      break;
-    case PATH_PANELS:
-      if (!panel_bf16(job, p, begin, end, panel)) panel_fp32(job, p, begin, end, panel);
-      break;
-    }
+    if (!p->path->run(job, p, begin, end, job->panels + thread * job->panel_bytes))
+      atomic_store(&job->failed, p->linear->name);
     add_bias(p->linear->bias, begin, end, job->n, p->y, job->ldy);
   }
 }
@@ -245,37 +364,25 @@ static void quantize_task(void *context, size_t begin, size_t end, size_t thread
   (void)thread;
   const quantizing *job = context;
   const part *p = job->part;
-  const gptvq_packed *packed = &p->linear->packed;
-  for (size_t i = begin; i < end; i++) {
-    char *out = job->memory + i * p->input_bytes;
-    if (p->path == PATH_CODES) gptvq_packed_prepare(packed, p->x + i * p->ldx, out);
-    else if (p->path == PATH_PLAIN) gptvq_packed_plain_prepare(packed, p->x + i * p->ldx, out);
-    else if (p->path == PATH_ROWS) gptvq_rows_prepare(p->linear->cols, p->x + i * p->ldx, out);
-    else
-      gptvq_packed_gemm_prepare(packed, p->x + i * GPTVQ_GEMM_BLOCK * p->ldx, p->ldx,
-                                gptvq_min_size(GPTVQ_GEMM_BLOCK, job->n - i * GPTVQ_GEMM_BLOCK), out);
-  }
-}
-
-static size_t input_count(path how, size_t n) {
-  return how == PATH_BLOCKS ? gptvq_ceil_div(n, GPTVQ_GEMM_BLOCK) : n;
+  const size_t tokens = p->path->tokens;
+  for (size_t i = begin; i < end; i++)
+    p->path->prepare(p->linear, p->x + i * tokens * p->ldx, p->ldx,
+                     gptvq_min_size(tokens, job->n - i * tokens), job->memory + i * p->input_bytes);
 }
 
 /* Layers that permute and group their columns alike share one prepared input. */
 static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
   part *p = &job->parts[at];
-  for (size_t i = 0; i < at; i++) {
+  const path *how = p->path;
+  for (size_t i = 0; i < at && how->same_input != NULL; i++) {
     const part *other = &job->parts[i];
-    bool (*same)(const gptvq_packed *, const gptvq_packed *) =
-        p->path == PATH_CODES ? gptvq_packed_same_input : gptvq_packed_same_gemm_input;
-    if (p->path == PATH_ROWS || other->path != p->path || !same(&other->linear->packed, &p->linear->packed))
-      continue;
+    if (other->path != how || !how->same_input(&other->linear->packed, &p->linear->packed)) continue;
     p->input = other->input;
     return memory;
   }
   quantizing inputs = {p, memory, job->n};
-  size_t count = input_count(p->path, job->n);
-  gptvq_parallel_for(count, p->path == PATH_BLOCKS ? 1 : GPTVQ_CODES_TOKENS, quantize_task, &inputs);
+  size_t count = gptvq_ceil_div(job->n, how->tokens);
+  gptvq_parallel_for(count, how->tokens == 1 ? GPTVQ_CODES_TOKENS : 1, quantize_task, &inputs);
   p->input = memory;
   return memory + count * p->input_bytes;
 }
@@ -285,50 +392,31 @@ static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
 static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols, char *memory) {
   bool dense = false;
   for (size_t i = 0; i < job->count; i++)
-    dense = dense || (!job->parts[i].linear->is_packed && job->parts[i].path != PATH_ROWS);
+    dense = dense || (!job->parts[i].linear->is_packed && job->parts[i].path->tokens == 0);
   if (compute != GPTVQ_COMPUTE_FP32 && dense) memory = round_inputs(job, cols, memory);
   for (size_t i = 0; i < job->count; i++) {
     part *p = &job->parts[i];
     bool permuted = p->linear->is_packed && p->linear->packed.permutation != NULL;
-    if (p->path != PATH_VECTORS && p->path != PATH_PANELS) memory = quantize_inputs(job, i, memory);
-    else if (p->path == PATH_VECTORS && permuted) memory = order_inputs(job, p, memory);
+    if (p->path->tokens != 0) memory = quantize_inputs(job, i, memory);
+    else if (p->path->ordered && permuted) memory = order_inputs(job, p, memory);
   }
   return memory;
 }
 
-/* Whole stripes of codebooks, where they are not too tall: a task then reads memory in one piece and sets up
- * each codebook once. */
-static size_t vector_rows(const gptvq_linear *linear) {
-  enum { MOST = 128 };
-  size_t weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
-  size_t rows = gptvq_round_up(gptvq_max_size(weights / linear->cols, 1), 16);
-  return linear->is_packed ? gptvq_round_up(rows, gptvq_min_size(linear->packed.shape.group_rows, MOST))
-                           : rows;
-}
-
 /* Fills in part i; returns the bytes of its int8 inputs. */
 static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, gptvq_compute compute) {
-  const gptvq_packed_shape *shape = &linear->packed.shape;
   part *p = &job->parts[i];
-  size_t cols = linear->cols;
+  const path *how = choose_path(linear, job->n, compute);
   p->linear = linear;
-  p->path = choose_path(linear, job->n, compute);
+  p->path = how;
   p->first_task = job->tasks;
-  bool panels = p->path == PATH_BLOCKS || p->path == PATH_PLAIN || p->path == PATH_PANELS;
-  p->rows_per_task = p->path == PATH_PANELS ? float_panel_rows(linear, job->n)
-                     : panels               ? panel_rows(cols)
-                                            : vector_rows(linear);
+  p->rows_per_task = how->rows_per_task(linear, job->n);
   job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
-  if (p->path == PATH_CODES) p->input_bytes = gptvq_packed_input_bytes(shape);
-  if (p->path == PATH_ROWS) p->input_bytes = gptvq_rows_input_bytes(cols);
-  if (p->path == PATH_BLOCKS) p->input_bytes = gptvq_packed_gemm_input_bytes(shape);
-  if (p->path == PATH_PLAIN) p->input_bytes = gptvq_packed_plain_input_bytes(shape);
-  size_t panel = p->path == PATH_PANELS   ? p->rows_per_task * gptvq_round_up(cols, 16) * sizeof(float)
-                 : p->path == PATH_BLOCKS ? gptvq_packed_gemm_panel_bytes(shape, p->rows_per_task)
-                 : p->path == PATH_PLAIN  ? gptvq_packed_plain_panel_bytes(shape, p->rows_per_task)
-                                          : 0;
-  job->panel_bytes = gptvq_max_size(job->panel_bytes, gptvq_round_up(panel, 64));
-  return input_count(p->path, job->n) * p->input_bytes;
+  job->panel_bytes =
+      gptvq_max_size(job->panel_bytes, gptvq_round_up(how->panel_bytes(linear, p->rows_per_task), 64));
+  if (how->tokens == 0) return 0;
+  p->input_bytes = how->input_bytes(linear);
+  return gptvq_ceil_div(job->n, how->tokens) * p->input_bytes;
 }
 
 gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const size_t *offsets, size_t count,
@@ -341,7 +429,7 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
     job.parts[i] = (part){.x = x, .ldx = ldx, .y = y + offsets[i]};
     bytes += plan_part(&job, i, linears[i], compute);
   }
-  bytes += (size_t)gptvq_get_threads() * job.panel_bytes;
+  bytes += gptvq_thread_count() * job.panel_bytes;
   GPTVQ_TRY(reserve(scratch, bytes, linears[0]->name, err));
   job.panels = prepare_inputs(&job, compute, cols, scratch->data);
   gptvq_parallel_for(job.tasks, 1, linear_task, &job);

@@ -1,8 +1,9 @@
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/sized.h"
 #include "checkpoint/names.h"
-#include "model/loader.h"
 #include "model/layer/rope.h"
+#include "model/loader.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -240,13 +241,27 @@ const char *gptvq_compute_name(gptvq_compute compute) {
   return "unknown";
 }
 
+gptvq_status gptvq_compute_from_name(const char *name, gptvq_compute *compute, gptvq_error *err) {
+  for (int i = GPTVQ_COMPUTE_AUTO; i <= GPTVQ_COMPUTE_INT8; i++)
+    if (strcmp(gptvq_compute_name((gptvq_compute)i), name) == 0) {
+      *compute = (gptvq_compute)i;
+      return GPTVQ_OK;
+    }
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                    "compute precision %s is unknown: choose auto, fp32, bf16 or int8", name);
+}
+
 gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options, gptvq_model **out,
                               gptvq_error *err) {
   *out = NULL;
-  gptvq_compute compute = options != NULL ? options->compute : GPTVQ_COMPUTE_AUTO;
+  gptvq_model_options own = {.size = sizeof own};
+  gptvq_callbacks callbacks = {.size = sizeof callbacks};
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_model_options, options, &own, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, own.callbacks, &callbacks, err));
+  gptvq_compute compute = own.compute;
   if ((unsigned)compute > GPTVQ_COMPUTE_INT8)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "unknown compute precision %d", (int)compute);
-  unsigned head_bits = options != NULL ? options->head_bits : 0;
+  unsigned head_bits = own.head_bits;
   if (head_bits != 0 && head_bits != 8 && head_bits != 16)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "an output head of %u bits is not possible: choose 8 or 16",
                       head_bits);
@@ -259,7 +274,8 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
   }
   model->owned = parts;
   model->compute = compute;
-  parts->callbacks = options != NULL ? options->callbacks : NULL;
+  model->context = gptvq_context_current();
+  parts->callbacks = &callbacks;
   gptvq_status status = load_model(model, path, err);
   if (status != GPTVQ_OK) {
     gptvq_model_close(model);
@@ -282,7 +298,7 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
     gptvq_model_close(model);
     return status;
   }
-  parts->callbacks = NULL; /* the caller's, who need not keep them */
+  parts->callbacks = NULL;
   *out = model;
   return GPTVQ_OK;
 }
@@ -303,7 +319,9 @@ void gptvq_model_close(gptvq_model *model) {
   free(model);
 }
 
-void gptvq_model_get_info(const gptvq_model *model, gptvq_model_info *info) { *info = model->info; }
+void gptvq_model_get_info(const gptvq_model *model, gptvq_model_info *info) {
+  gptvq_give_struct(&model->info, sizeof model->info, info);
+}
 
 size_t gptvq_model_layer_count(const gptvq_model *model) {
   return ((const gptvq_model_parts *)model->owned)->stored_count;
@@ -341,12 +359,12 @@ void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t 
 
 void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info) {
   const gptvq_model_parts *parts = model->owned;
-  memset(info, 0, sizeof *info);
-  info->error = (double)NAN;
-  info->name = info->format = info->method = "";
-  if (index >= parts->stored_count) return;
-  const gptvq_stored *stored = &parts->stored[index];
-  gptvq_linear_info(stored->linear, stored->method, stored->bytes, stored->error, info);
+  gptvq_layer_info own = {.error = (double)NAN, .name = "", .format = "", .method = ""};
+  if (index < parts->stored_count) {
+    const gptvq_stored *stored = &parts->stored[index];
+    gptvq_linear_info(stored->linear, stored->method, stored->bytes, stored->error, &own);
+  }
+  gptvq_give_struct(&own, sizeof own, info);
 }
 
 json_t *gptvq_model_config(const gptvq_model *model) {

@@ -8,6 +8,7 @@
 
 #include <gptvq/model.h>
 
+#include "base/context.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/kernels.h"
 #include "model/arch/arch.h"
@@ -110,7 +111,8 @@ struct gptvq_model {
   const float *final_norm;
   gptvq_block *blocks;
   gptvq_model_info info;
-  void *owned; /* implementation's own allocations, see model.c */
+  gptvq_context *context; /* that it was opened in: public calls on it run there */
+  void *owned;            /* implementation's own allocations, see model.c */
 };
 
 static inline bool gptvq_model_routes(const gptvq_model *model) {

@@ -4,6 +4,7 @@
 
 #include "base/half.h"
 #include "base/memory.h"
+#include "base/sized.h"
 #include "base/random.h"
 #include "base/status.h"
 
@@ -114,10 +115,6 @@ static gptvq_status penalize(const gptvq_sampler *sampler, const float *logits, 
   return GPTVQ_OK;
 }
 
-void gptvq_sampler_init(gptvq_sampler *sampler, uint64_t seed) {
-  *sampler = (gptvq_sampler){.temperature = 0.8f, .top_p = 0.95f, .state = seed};
-}
-
 static gptvq_status sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
                            gptvq_error *err) {
   size_t best = 0;
@@ -148,8 +145,8 @@ static gptvq_status sample(gptvq_sampler *sampler, const float *logits, size_t v
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
-                          gptvq_error *err) {
+static gptvq_status check_and_sample(gptvq_sampler *sampler, const float *logits, size_t vocab,
+                                     int32_t *token, gptvq_error *err) {
   if (vocab == 0 || vocab > INT32_MAX)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot sample from a vocabulary of %zu", vocab);
   if (!(sampler->temperature >= 0.0f) || isinf(sampler->temperature))
@@ -170,5 +167,14 @@ gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vo
   gptvq_status status = penalize(sampler, logits, vocab, copy, err);
   if (status == GPTVQ_OK) status = sample(sampler, copy, vocab, token, err);
   free(copy);
+  return status;
+}
+
+gptvq_status gptvq_sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
+                          gptvq_error *err) {
+  gptvq_sampler own = {.size = sizeof own, .top_p = 1.0f};
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_sampler, sampler, &own, err));
+  gptvq_status status = check_and_sample(&own, logits, vocab, token, err);
+  sampler->state = own.state;
   return status;
 }

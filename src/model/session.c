@@ -67,15 +67,16 @@ static size_t pass_rows(size_t max_tokens) { return gptvq_min_size(max_tokens, P
 
 size_t gptvq_session_estimate(const gptvq_model *model, size_t max_tokens) {
   size_t rows = pass_rows(max_tokens);
+  gptvq_context *before = gptvq_context_use(model->context);
   size_t bytes = gptvq_workspace_bytes(model, model->config.layers, rows, max_tokens);
+  (void)gptvq_context_use(before);
   return gptvq_add(bytes, sizeof(gptvq_session) + rows * model->config.hidden * sizeof(float), &bytes)
              ? bytes
              : SIZE_MAX;
 }
 
-gptvq_status gptvq_session_create(const gptvq_model *model, size_t max_tokens, gptvq_session **out,
-                                  gptvq_error *err) {
-  *out = NULL;
+static gptvq_status create(const gptvq_model *model, size_t max_tokens, gptvq_session **out,
+                           gptvq_error *err) {
   gptvq_session *session = calloc(1, sizeof *session);
   if (session == NULL) return gptvq_fail_memory(err, "a session", sizeof *session);
   session->model = model;
@@ -94,6 +95,15 @@ gptvq_status gptvq_session_create(const gptvq_model *model, size_t max_tokens, g
   }
   *out = session;
   return GPTVQ_OK;
+}
+
+gptvq_status gptvq_session_create(const gptvq_model *model, size_t max_tokens, gptvq_session **out,
+                                  gptvq_error *err) {
+  *out = NULL;
+  gptvq_context *before = gptvq_context_use(model->context);
+  gptvq_status status = create(model, max_tokens, out, err);
+  (void)gptvq_context_use(before);
+  return status;
 }
 
 void gptvq_session_destroy(gptvq_session *session) {
@@ -144,8 +154,8 @@ static gptvq_status run_pass(gptvq_session *session, size_t position, const int3
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_session_forward(gptvq_session *session, const int32_t *tokens, size_t count, float *logits,
-                                   int all_logits, gptvq_error *err) {
+static gptvq_status forward(gptvq_session *session, const int32_t *tokens, size_t count, float *logits,
+                            int all_logits, gptvq_error *err) {
   const gptvq_model *model = session->model;
   size_t hidden = model->config.hidden, vocab = model->config.vocab;
   if (count == 0 && logits != NULL && !all_logits)
@@ -169,4 +179,12 @@ gptvq_status gptvq_session_forward(gptvq_session *session, const int32_t *tokens
   }
   session->position += count;
   return GPTVQ_OK;
+}
+
+gptvq_status gptvq_session_forward(gptvq_session *session, const int32_t *tokens, size_t count, float *logits,
+                                   int all_logits, gptvq_error *err) {
+  gptvq_context *before = gptvq_context_use(session->model->context);
+  gptvq_status status = forward(session, tokens, count, logits, all_logits, err);
+  (void)gptvq_context_use(before);
+  return status;
 }

@@ -234,6 +234,11 @@ static bool judge_tokens(const char *name, const int32_t *ids, size_t count, cha
   return true;
 }
 
+const char *gptvq_text_kind_name(gptvq_text_kind kind) {
+  static const char *const names[] = {"plain", "foreign", "wrapped", "repeated"};
+  return (unsigned)kind < sizeof names / sizeof names[0] ? names[kind] : "unknown";
+}
+
 gptvq_text_kind gptvq_text_judge(const char *name, const char *text, size_t size, const int32_t *ids,
                                  size_t count, char *line, size_t line_size) {
   if (size > 0 &&

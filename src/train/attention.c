@@ -29,7 +29,7 @@ static size_t scratch_floats(const gptvq_ft_dims *dims) {
 }
 
 size_t gptvq_ft_attention_scratch(const gptvq_ft_dims *dims) {
-  return scratch_floats(dims) * (size_t)gptvq_get_threads();
+  return scratch_floats(dims) * gptvq_thread_count();
 }
 
 /* first key that query `i` sees */

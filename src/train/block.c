@@ -51,23 +51,24 @@ gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *b
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block, gptvq_dtype vector_dtype,
-                                  size_t windows, size_t length, const float *inputs, const float *targets,
-                                  const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
-                                  gptvq_finetune_result *result, gptvq_error *err) {
+gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block,
+                                  const gptvq_block_windows *windows, const gptvq_finetune_options *options,
+                                  const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
+                                  gptvq_error *err) {
   const double start = gptvq_clock();
   *result = (gptvq_finetune_result){0};
   gptvq_ft_dims dims;
   gptvq_ft_params params;
   float *tables;
-  GPTVQ_TRY(gptvq_ft_dims_create(model, block, length, &dims, &tables, err));
-  gptvq_status status = gptvq_ft_params_create(&dims, block, vector_dtype, &params, err);
+  GPTVQ_TRY(gptvq_ft_dims_create(model, block, windows->length, &dims, &tables, err));
+  gptvq_status status = gptvq_ft_params_create(&dims, block, options->vector_dtype, &params, err);
   if (status == GPTVQ_OK) {
     if (options->index_rate > 0)
       status =
           gptvq_ft_indices_create(&params, &model->blocks[block->index], (float)options->index_pull, err);
     if (status == GPTVQ_OK)
-      status = gptvq_ft_train(&params, windows, inputs, targets, options, callbacks, result, err);
+      status = gptvq_ft_train(&params, windows->count, windows->inputs, windows->targets, options, callbacks,
+                              result, err);
     gptvq_ft_params_release(&params);
   }
   free(tables);

@@ -5,7 +5,7 @@
 #ifndef GPTVQ_TRAIN_FINETUNE_H
 #define GPTVQ_TRAIN_FINETUNE_H
 
-#include "model/model_internal.h"
+#include "calib/sweep.h"
 
 typedef struct gptvq_finetune_options {
   size_t steps;          /* Adam steps at most */
@@ -20,6 +20,7 @@ typedef struct gptvq_finetune_options {
   double index_pull; /* where those weights start: 0 = at the quantized, 1 = at the original weights */
   size_t max_tokens; /* tokens that go through the block at once: bounds the memory */
   uint64_t seed;
+  gptvq_dtype vector_dtype; /* precision that norms and biases are kept at */
 } gptvq_finetune_options;
 void gptvq_finetune_options_init(gptvq_finetune_options *options);
 
@@ -31,24 +32,28 @@ typedef struct gptvq_finetune_result {
   double seconds;
 } gptvq_finetune_result;
 
-/* inputs, targets: [windows × length × hidden]. The block's packed codebooks and scales, its norms and its
- * biases are overwritten: the caller has put writable memory there (a linear's bias may be shared by no other
- * block). Norms and biases are kept at the precision of `vector_dtype`. The same bytes for any number of
+/* Windows on their way into a block, and what it should make of them: [count × length × hidden]. */
+typedef struct gptvq_block_windows {
+  size_t count, length;
+  const float *inputs, *targets;
+} gptvq_block_windows;
+
+/* The block's packed codebooks and scales, its norms and its biases are overwritten: the caller has put
+ * writable memory there (a linear's bias may be shared by no other block). The same bytes for any number of
  * threads. The block is left as it was on failure and when nothing is gained. GPTVQ_ERROR_UNSUPPORTED:
  * mixture of experts. GPTVQ_ERROR_NUMERIC: NaN in inputs or targets. GPTVQ_ERROR_DATA: too few windows. */
-gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block, gptvq_dtype vector_dtype,
-                                  size_t windows, size_t length, const float *inputs, const float *targets,
-                                  const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
-                                  gptvq_finetune_result *result, gptvq_error *err);
+gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block,
+                                  const gptvq_block_windows *windows, const gptvq_finetune_options *options,
+                                  const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
+                                  gptvq_error *err);
 
 /* The whole model at once: the continuous parameters of all blocks and the final norm are optimised so that
  * the quantized model's next token distribution matches the original's: mean KL divergence over all positions
  * of the windows. blocks: [layers] copies of the original's blocks whose linears are packed, writable as
- * above; final_norm[hidden] is writable. tokens: [windows × length]. result->before and after are nats per
- * token over the held-out windows. Needs the fp32 weights of all blocks in memory. */
+ * above; final_norm[hidden] is writable. result->before and after are nats per token over the held-out
+ * windows. Needs the fp32 weights of all blocks in memory. */
 gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *blocks, float *final_norm,
-                                  gptvq_dtype vector_dtype, size_t windows, size_t length,
-                                  const int32_t *tokens, const gptvq_finetune_options *options,
+                                  const gptvq_token_windows *windows, const gptvq_finetune_options *options,
                                   const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
                                   gptvq_error *err);
 

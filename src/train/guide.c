@@ -36,10 +36,6 @@ void gptvq_guide_release(gptvq_guide *guide) {
   *guide = (gptvq_guide){0};
 }
 
-static float *weights_of(gptvq_guide *guide, size_t block, size_t input) {
-  return guide->weights + (block * GPTVQ_INPUTS + input) * guide->tokens;
-}
-
 typedef struct square_job {
   size_t width, columns;
   const float *dy;
@@ -65,7 +61,7 @@ static void watch(void *context, gptvq_ft_matrix matrix, size_t tokens, size_t w
   gptvq_guide *guide = w->guide;
   const gptvq_block_input input = (gptvq_block_input)matrix; /* whose readers are stacked to it */
   gptvq_linear_group group = gptvq_input_readers(w->block, input, 0);
-  float *weights = weights_of(guide, w->block->index, (size_t)input) + w->first;
+  float *weights = gptvq_guide_weights(guide, w->block->index, input) + w->first;
   for (size_t t = 0; t < tokens; t++) weights[t] = 0.0f;
   for (size_t i = 0; i < group.count; i++) {
     size_t rows = w->block->linears[group.linear[i]].rows;
@@ -249,24 +245,25 @@ static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, doub
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t length,
-                                const int32_t *tokens, double power, size_t budget, size_t done, size_t total,
-                                const gptvq_callbacks *callbacks, gptvq_guide *out, gptvq_error *err) {
+gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_windows *windows, double power,
+                                size_t budget, const gptvq_standing *standing, gptvq_guide *out,
+                                gptvq_error *err) {
+  size_t samples = windows->count, length = windows->length;
   *out = (gptvq_guide){0};
   GPTVQ_TRY(gptvq_ft_check(&model->blocks[0], err));
   work w = {.model = model,
             .guide = out,
-            .tokens = tokens,
+            .tokens = windows->tokens,
             .length = length,
             .hidden = model->config.hidden,
             .vocab = model->config.vocab,
             .sweep = {.model = model,
                       .length = length,
-                      .callbacks = callbacks,
+                      .callbacks = standing->callbacks,
                       .phase = "quantize",
                       .item = "gradients",
-                      .done = done,
-                      .total = total}};
+                      .done = standing->done,
+                      .total = standing->total}};
   gptvq_status status;
   GPTVQ_TRY_GOTO(allocate(&w, out, samples, budget, err));
   GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &w.sweep.workspace, err));
@@ -277,7 +274,8 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t
       status = gptvq_fail_numbers(model, NULL, "the output head", err);
       goto done;
     }
-    GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "quantize", "gradients", done, total, NAN, err));
+    GPTVQ_TRY_GOTO(gptvq_report_progress(standing->callbacks, "quantize", "gradients", standing->done,
+                                         standing->total, NAN, err));
   }
   out->loss /= (double)(samples * (length - 1));
   status = normalise(out, model, power, err);

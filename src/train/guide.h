@@ -18,18 +18,18 @@ typedef struct gptvq_guide {
   double loss;     /* mean −log p(next token), nats */
 } gptvq_guide;
 
-/* tokens: [samples × length], length >= 2. weights are tempered: (mean square)^power before they are
+/* Windows of at least 2 tokens. weights are tempered: (mean square)^power before they are
  * normalised; power 0: all 1. Memory: the block inputs of as many windows as fit into `budget` bytes (at
  * least one), the fp32 weights of one block and of the head. GPTVQ_ERROR_UNSUPPORTED: mixture of experts.
  * GPTVQ_ERROR_NUMERIC: the loss is not finite. The caller releases *out. Progress is reported as ("quantize",
  * item, done, total) after each window. */
-gptvq_status gptvq_guide_create(const gptvq_model *model, size_t samples, size_t length,
-                                const int32_t *tokens, double power, size_t budget, size_t done, size_t total,
-                                const gptvq_callbacks *callbacks, gptvq_guide *out, gptvq_error *err);
+gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_windows *windows, double power,
+                                size_t budget, const gptvq_standing *standing, gptvq_guide *out,
+                                gptvq_error *err);
 void gptvq_guide_release(gptvq_guide *guide); /* a zeroed struct is fine */
 
-static inline const float *gptvq_guide_weights(const gptvq_guide *guide, size_t block,
-                                               gptvq_block_input input) {
+/* [tokens] of one input of a block */
+static inline float *gptvq_guide_weights(const gptvq_guide *guide, size_t block, gptvq_block_input input) {
   return guide->weights + (block * GPTVQ_INPUTS + (size_t)input) * guide->tokens;
 }
 

@@ -18,10 +18,6 @@ typedef struct index_job {
 
 static const float beta1 = 0.9f, beta2 = 0.95f;
 
-static size_t unit_index_offset(const gptvq_packed_shape *shape, size_t row, size_t g) {
-  return gptvq_unit_offset(shape, row, g) * 8 / shape->index_bits;
-}
-
 /* Block scale of column c of a unit. */
 static float scale_at(const gptvq_ft_table *table, size_t row, size_t g, size_t c) {
   const gptvq_packed_shape *shape = &table->packed->shape;
@@ -95,7 +91,7 @@ static void start_tile(index_job *job, size_t tile) {
   tile_view v = view(job, tile);
   const float *codebook = job->params->theta + v.values;
   for (size_t row = v.first_row; row < v.last_row; row++) {
-    size_t at = unit_index_offset(&packed->shape, row, v.g);
+    size_t at = gptvq_ft_unit_index(&packed->shape, row, v.g);
     for (size_t c = 0; c < v.width; c += v.dim) {
       uint16_t index = table->indices[at + c / v.dim];
       size_t n = gptvq_min_size(v.dim, v.width - c);
@@ -158,7 +154,7 @@ static void update_tile(index_job *job, size_t tile) {
   tile_view v = view(job, tile);
   float unit = job->params->unit[v.values];
   for (size_t row = v.first_row; row < v.last_row; row++) {
-    size_t at = unit_index_offset(&packed->shape, row, v.g) * v.dim;
+    size_t at = gptvq_ft_unit_index(&packed->shape, row, v.g) * v.dim;
     const float *gradient = job->gradient + (table->row_offset + row) * packed->shape.cols;
     for (size_t c = 0; c < v.width; c++) {
       /* shadows are in the codebook's units */
@@ -191,7 +187,7 @@ static void assign_tile(index_job *job, size_t tile) {
   const gptvq_ft_table *table = job->table;
   tile_view v = view(job, tile);
   for (size_t row = v.first_row; row < v.last_row; row++) {
-    size_t at = unit_index_offset(&table->packed->shape, row, v.g);
+    size_t at = gptvq_ft_unit_index(&table->packed->shape, row, v.g);
     for (size_t c = 0; c < v.width; c += v.dim) {
       uint16_t *index = &table->indices[at + c / v.dim];
       *index = nearest(v.codebook, v.k, v.dim, table->shadow + at * v.dim + c,
@@ -233,7 +229,7 @@ void gptvq_ft_indices_store(gptvq_ft_params *params) {
     if (table->shadow == NULL) continue;
     for (size_t row = 0; row < shape->rows; row++)
       for (size_t g = 0; g < table->sizes.column_groups; g++)
-        gptvq_pack_unit(table->indices + unit_index_offset(shape, row, g), gptvq_unit_indices(shape, g),
+        gptvq_pack_unit(table->indices + gptvq_ft_unit_index(shape, row, g), gptvq_unit_indices(shape, g),
                         shape->index_bits,
                         (uint8_t *)table->packed->indices + gptvq_unit_offset(shape, row, g));
   }

@@ -37,9 +37,8 @@ static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linea
   size_t groups = is_vq(table) ? table->sizes.column_groups : 1;
   for (size_t row = 0; row < shape->rows; row++)
     for (size_t g = 0; g < groups; g++) {
-      size_t offset = gptvq_unit_offset(shape, row, g);
-      gptvq_unpack_unit(packed->indices + offset, gptvq_unit_indices(shape, g), shape->index_bits,
-                        table->indices + offset * 8 / shape->index_bits);
+      gptvq_unpack_unit(packed->indices + gptvq_unit_offset(shape, row, g), gptvq_unit_indices(shape, g),
+                        shape->index_bits, table->indices + gptvq_ft_unit_index(shape, row, g));
     }
   if (!is_vq(table)) {
     n = gptvq_round_up(table->count, 8);
@@ -278,7 +277,7 @@ static void vq_tile(const table_job *job, size_t tile, bool scatter) {
   const float *values = job->params->rounded + table->first + tile * each;
   float *sums = job->params->gradient + table->first + tile * each;
   for (size_t row = first_row; row < last_row; row++) {
-    const uint16_t *indices = table->indices + gptvq_unit_offset(shape, row, g) * 8 / shape->index_bits;
+    const uint16_t *indices = table->indices + gptvq_ft_unit_index(shape, row, g);
     const uint8_t *codes =
         shape->scale_block ? packed->block_scales + gptvq_block_scale_offset(shape, row, g) : NULL;
     size_t at = (table->row_offset + row) * cols;
@@ -301,7 +300,7 @@ static void uniform_row(const table_job *job, size_t row, bool scatter) {
   const gptvq_packed_shape *shape = &table->packed->shape;
   const uint32_t *permutation = table->packed->permutation;
   size_t groups = uniform_groups(shape), at = (table->row_offset + row) * shape->cols;
-  const uint16_t *codes = table->indices + gptvq_unit_offset(shape, row, 0) * 8 / shape->index_bits;
+  const uint16_t *codes = table->indices + gptvq_ft_unit_index(shape, row, 0);
   for (size_t c = 0; c < shape->cols; c++) {
     size_t place = row * groups + c / shape->scale_block, column = permutation != NULL ? permutation[c] : c;
     float code = (float)((int)codes[c] - (int)table->zeros[place]);

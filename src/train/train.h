@@ -166,6 +166,11 @@ void gptvq_ft_params_finish(gptvq_ft_params *params);
 /* Writes theta, rounded, into the block's packed arrays, norms and biases. */
 void gptvq_ft_params_store(gptvq_ft_params *params);
 
+/* Where the indices of a unit begin in gptvq_ft_table.indices. */
+static inline size_t gptvq_ft_unit_index(const gptvq_packed_shape *shape, size_t row, size_t group) {
+  return gptvq_unit_offset(shape, row, group) * 8 / shape->index_bits;
+}
+
 /* ---- indices (indices.c) ---- */
 
 /* Makes the VQ indices of all tables trainable. Shadow values start from the quantized weights, moved by the

@@ -338,8 +338,7 @@ size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, s
 }
 
 gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *blocks, float *final_norm,
-                                  gptvq_dtype vector_dtype, size_t windows, size_t length,
-                                  const int32_t *tokens, const gptvq_finetune_options *options,
+                                  const gptvq_token_windows *windows, const gptvq_finetune_options *options,
                                   const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
                                   gptvq_error *err) {
   const double start = gptvq_clock();
@@ -347,14 +346,14 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
   const gptvq_config *c = &original->config;
   whole w = {.original = original,
              .layers = c->layers,
-             .length = length,
+             .length = windows->length,
              .hidden = c->hidden,
              .vocab = c->vocab,
-             .micro = windows_at_once(options, length),
-             .tokens = tokens,
-             .vector_dtype = vector_dtype};
-  gptvq_status status = create(&w, blocks, final_norm, windows, options, err);
-  if (status == GPTVQ_OK) status = run_teacher(&w, windows, options, callbacks, err);
+             .micro = windows_at_once(options, windows->length),
+             .tokens = windows->tokens,
+             .vector_dtype = options->vector_dtype};
+  gptvq_status status = create(&w, blocks, final_norm, windows->count, options, err);
+  if (status == GPTVQ_OK) status = run_teacher(&w, windows->count, options, callbacks, err);
   if (status == GPTVQ_OK) status = train(&w, options, callbacks, result, err);
   if (status == GPTVQ_OK && result->best_step > 0) {
     for (size_t b = 0; b < w.layers; b++) {
@@ -363,7 +362,7 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
       gptvq_ft_params_store(&w.params[b]);
     }
     for (size_t i = 0; i < w.hidden; i++)
-      final_norm[i] = gptvq_ft_round(vector_dtype, original->arch->norm_offset, w.best[w.layers][i]);
+      final_norm[i] = gptvq_ft_round(w.vector_dtype, original->arch->norm_offset, w.best[w.layers][i]);
   }
   release(&w);
   result->seconds = gptvq_clock() - start;

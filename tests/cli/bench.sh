@@ -41,11 +41,38 @@ expect_fail 2 'is not one of' "$GPTVQ" bench make-model --shape llama-9 -o x
 expect_fail 2 'dim 3 is not possible' "$GPTVQ" bench make-model --shape stories --dim 3 -o x
 expect_fail 3 'exists; use --force' "$GPTVQ" bench make-model --shape stories -o vq
 
-# the kernels alone: every kernel of one shape, the yardstick first
-expect_ok "$GPTVQ" bench kernels --shapes 1 --rounds 1 --memory 64 --json
+# the shapes of real models: fused and split layers, biases, experts, tied heads
+expect_ok "$GPTVQ" bench make-model --shape smollm2-135m --layers 1 --bits 2.25 -o tied
+[ "$(stat -c %s tied/model-rest.safetensors)" -lt $((2 * 49152 * 576 + 4096)) ] || die "a tied model stores its head"
+! grep -q lm_head tied/model.safetensors.index.json || die "a tied model has a head"
+for tensor in qwen2.5-0.5b:q_proj.bias phi-3-mini:gate_up_proj.indices mixtral-8x7b:experts.7.w2.indices; do
+  shape=${tensor%:*}
+  expect_ok "$GPTVQ" bench make-model --shape $shape --layers 1 --bits 2.25 -o shape --force
+  expect_ok "$GPTVQ" bench model shape --prompt 2 --tokens 1 --repeats 1 --json
+  [ "$(json layers)" = 1 ] || die "$shape: not one layer"
+  grep -qF "${tensor#*:}" shape/model.safetensors.index.json || die "$shape has no ${tensor#*:}"
+done
+rm -r tied shape
+
+expect_ok "$GPTVQ" bench memory --rounds 1 --threads 1
+expect_out '^1 threads read [0-9.]+ GB/s$'
+expect_ok "$GPTVQ" bench memory --rounds 1 --json
+awk -v b="$(json bandwidth_gb_per_s)" 'BEGIN {exit !(b > 0)}' || die "no bandwidth was measured"
+
+# the kernels alone: every kernel of each shape, the yardstick first, ratios to it with as many tokens
+expect_ok "$GPTVQ" bench kernels --shapes 576,512x768 --rounds 1 --memory 64 --json
 expect_out '"kernel": "vq-2d-2.125"'
-expect_out '"int4_ratio_median"'
-[ "$(sed -n 's/.*"kernel": "\([^"]*\)".*/\1/p' "$capture/out" | head -n 1)" = int4-g128 ] || die "the first kernel is not the yardstick"
-[ "$(grep -c '"rows": 4096' "$capture/out")" = 16 ] || die "not every kernel was measured once"
+expect_out '"bandwidth_share_median": [0-9.]'
+sed -n 's/.*"kernel": "\([^"]*\)".*/\1/p' "$capture/out" > kernels
+[ "$(head -n 1 kernels)" = int4-g128 ] || die "the first kernel is not the yardstick"
+[ "$(sort -u kernels | wc -l)" = 33 ] && [ "$(wc -l < kernels)" = 66 ] || die "not every kernel was measured once for each shape"
+[ "$(grep -c '"rows": 1536' "$capture/out")" = 33 ] || die "a layer of 576 columns is not SmolLM2's"
+[ "$(grep -A 15 '"kernel": "int4-g128' "$capture/out" | grep -c '"int4_ratio": 1.0')" = 8 ] || die "the yardstick is not its own measure"
+expect_ok "$GPTVQ" bench kernels --shapes 64x40 --rounds 1 --memory 64 --formats head,4d --tokens 4
+[ "$(grep -cE '^(int4-g128|vq-4d-2.25|head-int8)( x4)? .* [0-9]+% .* [0-9.]+$' "$capture/out")" = 6 ] || die "not what was asked for: $(cat "$capture/out")"
+expect_out '^head-int8 +[0-9]+%$'
 expect_fail 2 'out of range' "$GPTVQ" bench kernels --memory 1
-expect_fail 2 'out of range' "$GPTVQ" bench kernels --shapes 9
+expect_fail 2 'no list of shapes' "$GPTVQ" bench kernels --shapes 576,
+expect_fail 2 'no list of shapes' "$GPTVQ" bench kernels --shapes 12x
+expect_fail 2 'no list of shapes' "$GPTVQ" bench kernels --shapes 577
+expect_fail 2 'do not hold a matrix of 18944 x 3584 as head-int8' "$GPTVQ" bench kernels --shapes 3584 --memory 64

@@ -20,6 +20,13 @@ if [ -n "$CC" ]; then
   nm -D --defined-only "$lib/libgptvq.so" | awk '{print $3}' | sort > exported
   cat root/include/gptvq/*.h | tr '\n' ' ' | grep -o 'GPTVQ_API [^;(]*[ *]gptvq_[a-z0-9_]*(' | grep -o 'gptvq_[a-z0-9_]*($' | tr -d '(' | sort > declared
   cmp exported declared || die "exports other names than the headers declare: $(diff exported declared)"
+  # benchmarks and random models are the command's: neither installed, exported nor hidden inside
+  expect_ok "$GPTVQ" bench --help
+  [ ! -e root/include/gptvq/bench.h ] || die "bench.h is installed"
+  for file in "$lib/libgptvq.so" "$lib/libgptvq-runtime.so"; do
+    nm "$file" | grep -q ' gptvq_model_open$' || die "$file has no symbols to look at"
+    ! nm "$file" | grep -E 'gptvq_[a-z_]*(bench|random_model|bandwidth|read_memory)' || die "$file holds benchmarks"
+  done
   # the runtime alone: the same program without LAPACK and the quantizer
   # shellcheck disable=SC2046
   expect_ok "$CC" -std=c11 "$SOURCE/examples/complete.c" $(pkg-config --cflags --libs gptvq-runtime) -o runtime

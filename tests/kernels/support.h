@@ -147,6 +147,37 @@ static inline void print_shape(const gptvq_packed_shape *s, const char *level) {
               s->codebook_bits, s->scale_block, s->permuted);
 }
 
+/* Inputs of layers of known models, and widths that no model has. */
+static const size_t model_widths[] = {576,  896,  960,  1024, 1152, 1536, 2048,  2304, 2560,
+                                      2880, 3072, 3584, 4864, 5120, 8960, 18944, 40,   1003};
+enum { MODEL_WIDTHS = sizeof model_widths / sizeof model_widths[0] };
+
+/* A few rows of such a layer, cut into column groups as the quantizer does it: of at most 256 columns,
+ * equally wide but for the last one. */
+static inline gptvq_packed_shape model_vq_shape(size_t cols, unsigned dim, unsigned bits,
+                                                unsigned scale_block) {
+  const size_t multiple = scale_block != 0 ? scale_block : 8, groups = gptvq_ceil_div(cols, 256);
+  return (gptvq_packed_shape){.kind = GPTVQ_PACKED_VQ,
+                              .rows = 11,
+                              .cols = cols,
+                              .dim = dim,
+                              .index_bits = bits,
+                              .group_rows = bits % 2 == 0 ? 8 : 4,
+                              .group_cols = gptvq_round_up(gptvq_ceil_div(cols, groups), multiple),
+                              .codebook_bits = 8,
+                              .scale_block = scale_block};
+}
+static inline gptvq_packed_shape model_uniform_shape(size_t cols, unsigned bits, unsigned scale_block) {
+  return (gptvq_packed_shape){.kind = GPTVQ_PACKED_UNIFORM,
+                              .rows = 11,
+                              .cols = cols,
+                              .dim = 1,
+                              .index_bits = bits,
+                              .group_rows = 1,
+                              .group_cols = cols,
+                              .scale_block = scale_block};
+}
+
 /* A random valid shape of up to max_rows x max_cols. */
 static inline gptvq_packed_shape random_shape(uint64_t *state, size_t max_rows, size_t max_cols) {
   gptvq_packed_shape s = {.rows = 1 + gptvq_random_below(state, max_rows),

@@ -171,6 +171,21 @@ static void uniform_formats(void **test) {
     }
 }
 
+static void widths_of_models(void **test) {
+  (void)test;
+  uint64_t state = 24;
+  for (size_t w = 0; w < MODEL_WIDTHS; w++)
+    for (unsigned bits = 2; bits <= 8; bits++) {
+      const size_t cols = model_widths[w];
+      if (cols > 2000 && bits != 4) continue;
+      gptvq_packed_shape vq = model_vq_shape(cols, bits <= 4 ? 2 : bits <= 6 ? 1 : 4, bits, 0);
+      gptvq_packed_shape uniform = model_uniform_shape(cols, bits, bits % 2 == 0 ? 64 : 128);
+      check(&vq, &state);
+      assert_true(gptvq_packed_has_gemm_i8(&uniform) == (bits < 8));
+      if (bits < 8) check(&uniform, &state);
+    }
+}
+
 static void random_shapes(void **test) {
   (void)test;
   uint64_t state = 22;
@@ -186,6 +201,6 @@ static void random_shapes(void **test) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(uniform_formats),
-                                     cmocka_unit_test(random_shapes)};
+                                     cmocka_unit_test(widths_of_models), cmocka_unit_test(random_shapes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -181,17 +181,38 @@ static void uniform_formats(void **test) {
       }
 }
 
+static void widths_of_models(void **test) {
+  (void)test;
+  uint64_t state = 18;
+  for (size_t w = 0; w < MODEL_WIDTHS; w++) {
+    const size_t cols = model_widths[w];
+    for (unsigned bits = 1; bits <= 8; bits++) {
+      if (cols > 3000 && bits != 4) continue;
+      for (unsigned dim = 1; dim <= 4; dim *= 2)
+        for (int scaled = 0; scaled < 2; scaled++) {
+          gptvq_packed_shape s = model_vq_shape(cols, dim, bits, scaled ? 64 : 0);
+          check(&s, &state);
+        }
+      for (unsigned block = 32; block <= 128; block *= 2) {
+        gptvq_packed_shape s = model_uniform_shape(cols, bits, block);
+        assert_true(gptvq_packed_has_i8(&s));
+        check(&s, &state);
+      }
+    }
+  }
+}
+
 static void random_shapes(void **test) {
   (void)test;
   uint64_t state = 12;
   for (int done = 0; done < 400;) {
     gptvq_packed_shape s = random_shape(&state, 40, 1200);
     s.codebook_bits = 8;
-    if (gptvq_random_below(&state, 2)) {
+    if (s.kind == GPTVQ_PACKED_VQ && gptvq_random_below(&state, 2)) {
       s.group_cols = 256;
       if (s.scale_block && 256 % s.scale_block) s.scale_block = 64;
     }
-    if (s.kind == GPTVQ_PACKED_UNIFORM || !gptvq_packed_has_i8(&s)) continue;
+    if (!gptvq_packed_has_i8(&s)) continue;
     check(&s, &state);
     done++;
   }
@@ -269,6 +290,7 @@ int main(void) {
                                      cmocka_unit_test(odd_blocks),
                                      cmocka_unit_test(small_and_wide_tiles),
                                      cmocka_unit_test(uniform_formats),
+                                     cmocka_unit_test(widths_of_models),
                                      cmocka_unit_test(random_shapes),
                                      cmocka_unit_test(same_everywhere),
                                      cmocka_unit_test(bad_activations)};

@@ -129,15 +129,59 @@ static inline gptvq_quantize_options small_options(unsigned dim, unsigned index_
   return o;
 }
 
+static inline gptvq_resolved resolved(const gptvq_quantize_options *o) {
+  gptvq_error err = {.message = ""};
+  gptvq_resolved r;
+  if (gptvq_resolve(o, &r, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  return r;
+}
+
+/* gptvq_factor_create and gptvq_solve_layer on the CPU */
+static inline gptvq_status make_factor(const char *name, size_t cols, const double *h,
+                                       const gptvq_quantize_options *o, const gptvq_callbacks *callbacks,
+                                       gptvq_factor **f, gptvq_error *err) {
+  const gptvq_resolved r = resolved(o);
+  return gptvq_factor_create(&(gptvq_solver){&r, &gptvq_cpu_backend, callbacks}, name, cols, h, f, err);
+}
+
+static inline gptvq_status solve_with(const gptvq_factor *f, const char *name, size_t rows, size_t cols,
+                                      const float *w, const gptvq_quantize_options *o, gptvq_layer_result *r,
+                                      gptvq_error *err) {
+  const gptvq_resolved options = resolved(o);
+  return gptvq_solve_layer(&(gptvq_solver){&options, &gptvq_cpu_backend, NULL},
+                           &(gptvq_weights){name, rows, cols, w}, f, r, err);
+}
+
+/* A layer after the GPTVQ loop, with all the memory that its solve may take, and some for what only a test
+ * asks of it. The caller destroys *arena. */
+static inline gptvq_vq open_layer(size_t rows, size_t cols, const float *w, const gptvq_factor *f,
+                                  const gptvq_resolved *o, gptvq_arena *arena) {
+  gptvq_error err = {.message = ""};
+  gptvq_packed_shape shape;
+  assert_int_equal(gptvq_layer_shape(rows, cols, o, &shape, &err), GPTVQ_OK);
+  gptvq_vq q = gptvq_vq_of(&(gptvq_solver){o, &gptvq_cpu_backend, NULL}, "test", &shape, f, f != NULL);
+  assert_int_equal(gptvq_arena_create(arena, gptvq_vq_bytes(&q) + (1 << 20), "test", &err), GPTVQ_OK);
+  q.arena = arena;
+  assert_int_equal(gptvq_vq_set_up(&q, w, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_vq_interleave(&q, &err), GPTVQ_OK);
+  return q;
+}
+
+static inline double layer_loss(gptvq_vq *q, double *row_loss) {
+  gptvq_error err;
+  double loss = NAN;
+  assert_int_equal(gptvq_vq_loss(q, row_loss, &loss, &err), GPTVQ_OK);
+  return loss;
+}
+
 static inline gptvq_layer_result solve(size_t rows, size_t cols, const float *w, const double *h,
                                        const gptvq_quantize_options *o) {
   gptvq_error err = {.message = ""};
   gptvq_factor *factor = NULL;
   gptvq_layer_result result;
-  if (h != NULL && gptvq_factor_create("test", cols, h, o, NULL, &factor, &err) != GPTVQ_OK)
+  if (h != NULL && make_factor("test", cols, h, o, NULL, &factor, &err) != GPTVQ_OK)
     fail_msg("%s", err.message);
-  if (gptvq_solve_layer("test", rows, cols, w, factor, o, NULL, &result, &err) != GPTVQ_OK)
-    fail_msg("%s", err.message);
+  if (solve_with(factor, "test", rows, cols, w, o, &result, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   gptvq_factor_destroy(factor);
   return result;
 }

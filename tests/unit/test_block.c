@@ -10,7 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 enum { N = 24, MAX_CALLS = 16, MAX_WIDTH = 64 };

@@ -9,7 +9,7 @@
 
 #include <unistd.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 static int make_scratch(void **state) {
   (void)state;
@@ -33,10 +33,10 @@ static void hessian_is_the_mean_of_outer_products(void **state) {
         absolute[i * COLS + j] += fabs(product);
       }
   gptvq_hessian h;
-  ok(gptvq_hessian_init(&h, COLS, "layer", err));
-  gptvq_hessian_add(&h, 300, x, LD);
-  gptvq_hessian_add(&h, 0, x, LD);
-  gptvq_hessian_add(&h, N - 300, x + 300 * LD, LD);
+  ok(gptvq_hessian_init(&h, &gptvq_cpu_linalg, COLS, "layer", err));
+  ok(gptvq_hessian_add(&h, 300, x, LD, err));
+  ok(gptvq_hessian_add(&h, 0, x, LD, err));
+  ok(gptvq_hessian_add(&h, N - 300, x + 300 * LD, LD, err));
   assert_int_equal(h.tokens, N);
   ok(gptvq_hessian_finish(&h, "layer", err));
   for (size_t i = 0; i < COLS * COLS; i++) {
@@ -56,8 +56,8 @@ static void hessian_names_bad_activations(void **state) {
     float x[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, bad[i], 12};
     gptvq_hessian h;
     gptvq_error error = {0};
-    ok(gptvq_hessian_init(&h, 4, "layer", err));
-    gptvq_hessian_add(&h, 3, x, 4);
+    ok(gptvq_hessian_init(&h, &gptvq_cpu_linalg, 4, "layer", err));
+    ok(gptvq_hessian_add(&h, 3, x, 4, err));
     assert_int_equal(gptvq_hessian_finish(&h, "model.layers.3.mlp.down_proj", &error), GPTVQ_ERROR_NUMERIC);
     assert_non_null(strstr(error.message, "model.layers.3.mlp.down_proj"));
     assert_non_null(strstr(error.message, "column 2"));
@@ -156,7 +156,7 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
       gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
       gptvq_calibration c;
       warnings seen = {0};
-      gptvq_callbacks callbacks = {.user = &seen, .log = count_warnings};
+      gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &seen, .log = count_warnings};
       char *text;
       size_t size, count;
       int32_t *ids;
@@ -209,12 +209,11 @@ static void token_hash_sees_every_token_and_the_cut(void **state) {
 
 static void run_state_survives_the_file_and_differences_are_named(void **state) {
   (void)state;
-  gptvq_quantize_options options;
+  gptvq_resolved options = {0};
   gptvq_error error = {0};
   gptvq_output out;
-  memset(&options, 0, sizeof options);
-  options.bits = 2.25;
-  options.dim = 2;
+  options.options.bits = 2.25;
+  options.options.dim = 2;
   json_t *saved;
   ok(gptvq_output_check("run", ".", 0, 0, &out, err));
   ok(gptvq_output_open(&out, &saved, err));
@@ -242,8 +241,8 @@ static void run_state_survives_the_file_and_differences_are_named(void **state) 
   assert_string_equal(read.calibration_hash, "0123456789abcdef");
   ok(gptvq_run_identity_compare(&out, read.identity, written.identity, err));
 
-  options.bits = 3.125;
-  options.act_order = 1;
+  options.options.bits = 3.125;
+  options.options.act_order = 1;
   json_t *other = json_pack("{s:i, s:s, s:o}", "format", GPTVQ_STATE_FORMAT, "gptvq_version", "0", "options",
                             gptvq_options_json(&options));
   assert_int_equal(gptvq_run_identity_compare(&out, read.identity, other, &error), GPTVQ_ERROR_ARGUMENT);
@@ -275,14 +274,14 @@ static void every_option_is_in_the_identity(void **state) {
   static const size_t left_out[][2] = {WORDS_OF(calib),
                                        WORDS_OF(calib_samples),
                                        WORDS_OF(calib_length),
+                                       WORDS_OF(size),
                                        WORDS_OF(force),
                                        WORDS_OF(resume),
                                        {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
                                        {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
                                        {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4}};
 #undef WORDS_OF
-  gptvq_quantize_options options;
-  memset(&options, 0, sizeof options);
+  gptvq_resolved options = {0};
   json_t *none = gptvq_options_json(&options);
   for (size_t at = 0; at < sizeof options; at += 4) {
     const uint32_t one = 1;

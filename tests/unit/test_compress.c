@@ -7,13 +7,23 @@ enum { TILES = 60, K = 8 };
 
 int openblas_get_num_threads(void);
 
+static gptvq_status decompose(size_t rows, size_t cols, size_t rank, double *c, double *left, double *right,
+                              gptvq_error *err) {
+  gptvq_arena arena;
+  assert_int_equal(gptvq_arena_create(&arena, gptvq_svd_bytes(rows, cols), "svd", err), GPTVQ_OK);
+  gptvq_status status = gptvq_svd(rows, cols, rank, c, left, right, &arena, err);
+  assert_int_equal(arena.used, 0);
+  gptvq_arena_destroy(&arena);
+  return status;
+}
+
 /* K-means comes to the decomposition before any matrix product has told OpenBLAS to leave threads to us: how
  * it cuts its sums would depend on the machine's cores. The first test of this program. */
 static void decomposition_uses_one_thread(void **state) {
   (void)state;
   gptvq_error err;
   double c[4] = {3.0, 1.0, 1.0, 2.0}, left[4], right[4];
-  assert_int_equal(gptvq_svd(2, 2, 2, c, left, right, &err), GPTVQ_OK);
+  assert_int_equal(decompose(2, 2, 2, c, left, right, &err), GPTVQ_OK);
   assert_int_equal(openblas_get_num_threads(), 1);
 }
 
@@ -30,7 +40,7 @@ static void decomposition_is_exact_at_full_rank(void **state) {
   }
   for (size_t rank = 1; rank <= K; rank++) {
     memcpy(copy, c, sizeof c);
-    assert_int_equal(gptvq_svd(TILES, K, rank, copy, left, right, &err), GPTVQ_OK);
+    assert_int_equal(decompose(TILES, K, rank, copy, left, right, &err), GPTVQ_OK);
     double squares = 0.0, kept = 0.0, rounding = 4.0 * (TILES + K) * 0x1p-52 * sqrt(norm);
     for (size_t t = 0; t < TILES; t++)
       for (size_t m = 0; m < K; m++) {
@@ -50,9 +60,9 @@ static void decomposition_is_exact_at_full_rank(void **state) {
         assert_true(fabs(dot - (a == b)) <= 8.0 * K * 0x1p-52);
       }
   }
-  assert_int_equal(gptvq_svd(3, K, 4, copy, left, right, &err), GPTVQ_ERROR_INTERNAL);
+  assert_int_equal(decompose(3, K, 4, copy, left, right, &err), GPTVQ_ERROR_INTERNAL);
   for (size_t i = 0; i < 3 * K; i++) copy[i] = c[i]; /* fewer codebooks than centroids */
-  assert_int_equal(gptvq_svd(3, K, 3, copy, left, right, &err), GPTVQ_OK);
+  assert_int_equal(decompose(3, K, 3, copy, left, right, &err), GPTVQ_OK);
   for (size_t i = 0; i < 3 * K; i++) {
     double sum = 0.0;
     for (size_t r = 0; r < 3; r++) sum += left[i / K * 3 + r] * right[r * K + i % K];
@@ -62,8 +72,9 @@ static void decomposition_is_exact_at_full_rank(void **state) {
 
 /* A layer after the GPTVQ loop */
 typedef struct layer {
-  gptvq_quantize_options options;
+  gptvq_resolved options;
   gptvq_factor *factor;
+  gptvq_arena arena;
   gptvq_vq q;
 } layer;
 
@@ -72,23 +83,18 @@ static void make_layer(layer *l, size_t rows, size_t cols, unsigned rank, unsign
   gptvq_error err = {.message = ""};
   float *w = random_weights(rows, cols, 5);
   memset(l, 0, sizeof *l);
-  l->options = small_options(1, 3, 64);
-  l->options.group_cols = 32;
-  l->options.svd_rank = rank;
-  l->options.scale_block = scale_block;
-  assert_int_equal(gptvq_quantize_options_resolve(&l->options, &err), GPTVQ_OK);
-  l->q = (gptvq_vq){.name = "test", .options = &l->options};
-  assert_int_equal(gptvq_layer_shape(rows, cols, &l->options, &l->q.shape, &err), GPTVQ_OK);
-  if (h != NULL)
-    assert_int_equal(gptvq_factor_create("test", cols, h, &l->options, NULL, &l->factor, &err), GPTVQ_OK);
-  l->q.factor = l->factor;
-  assert_int_equal(gptvq_vq_set_up(&l->q, w, &err), GPTVQ_OK);
-  assert_int_equal(gptvq_vq_interleave(&l->q, &err), GPTVQ_OK);
+  gptvq_quantize_options o = small_options(1, 3, 64);
+  o.group_cols = 32;
+  o.svd_rank = rank;
+  o.scale_block = scale_block;
+  l->options = resolved(&o);
+  if (h != NULL) assert_int_equal(make_factor("test", cols, h, &o, NULL, &l->factor, &err), GPTVQ_OK);
+  l->q = open_layer(rows, cols, w, l->factor, &l->options, &l->arena);
   free(w);
 }
 
 static void release_layer(layer *l) {
-  gptvq_vq_release(&l->q);
+  gptvq_arena_destroy(&l->arena);
   gptvq_factor_destroy(l->factor);
 }
 
@@ -138,7 +144,7 @@ static void the_fit_never_raises_the_loss(void **state) {
            *identity = gptvq_alloc_zero(K * K, sizeof *identity);
     double trace[2 * ROUNDS + 1], best[3];
     for (size_t i = 0; i < n; i++) whole[i] = free_left[i] = (double)l.q.centroids[i];
-    assert_int_equal(gptvq_svd(tiles, K, rank, whole, left, right, &err), GPTVQ_OK);
+    assert_int_equal(decompose(tiles, K, rank, whole, left, right, &err), GPTVQ_OK);
     /* free codebooks: the left factor alone, with the identity as the right one */
     for (size_t m = 0; m < K; m++) identity[m * K + m] = 1.0;
     unsigned short_rank = l.q.shape.svd_rank;
@@ -165,10 +171,10 @@ static void the_fit_never_raises_the_loss(void **state) {
       gptvq_expand_codebook((int8_t *)l.q.codes + tile * K, K, 8, l.q.codebook_scales[tile],
                             l.q.centroids + tile * K);
     assert_int_equal(gptvq_vq_compress(&l.q, &err), GPTVQ_OK);
-    start = gptvq_vq_loss(&l.q, rows);
+    start = layer_loss(&l.q, rows);
     assert_int_equal(gptvq_vq_update_factors(&l.q, &loss, &err), GPTVQ_OK);
     assert_true(loss <= start && loss < 1.02 * end); /* int8 codebooks and factors */
-    double again = gptvq_vq_loss(&l.q, rows);
+    double again = layer_loss(&l.q, rows);
     assert_true(fabs(again - loss) <= 1e-12 * loss);
     free(rows);
     free(whole);
@@ -295,7 +301,8 @@ static void options_and_sizes(void **state) {
   assert_true(fabs(o.bits - 2.125) < 1e-12);
   gptvq_packed_shape shape;
   gptvq_packed_sizes sizes;
-  assert_int_equal(gptvq_layer_shape(4096, 4096, &o, &shape, &err), GPTVQ_OK);
+  const gptvq_resolved r = resolved(&o);
+  assert_int_equal(gptvq_layer_shape(4096, 4096, &r, &shape, &err), GPTVQ_OK);
   gptvq_packed_measure(&shape, &sizes);
   double exact = 8.0 * (double)sizes.stored_bytes / (4096.0 * 4096.0);
   assert_true(fabs(exact - 2.125 - (2.0 * 4 * 8 + 2 * 32) / (4096.0 * 4096.0)) < 1e-12);

@@ -13,7 +13,7 @@
 
 #include "eval/eval.h"
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 #define EXAMPLE TEST_SOURCE_DIR "/examples/stories-4m"
 
@@ -161,7 +161,7 @@ static void check_perplexity(size_t ctx, size_t windows, size_t score_from) {
   options.ctx = ctx;
   options.max_windows = windows;
   options.score_from = score_from;
-  gptvq_eval_result result;
+  gptvq_eval_result result = {.size = sizeof result};
   gptvq_error err;
   assert_int_equal(gptvq_eval_text(model_a, tokenizer, text, text_size, &options, NULL, &result, &err),
                    GPTVQ_OK);
@@ -191,17 +191,16 @@ static void test_window_longer_than_block_rows(void **state) {
 
 static void test_compare_equals_naive(void **state) {
   (void)state;
-  gptvq_eval_options options = {.ctx = 40, .max_windows = 2, .score_from = 8};
-  gptvq_compare_result result;
+  gptvq_eval_options options = {.size = sizeof options, .ctx = 40, .max_windows = 2, .score_from = 8};
+  gptvq_compare_result result = {.size = sizeof result};
   gptvq_error err;
   assert_int_equal(
       gptvq_compare_text(model_a, model_b, tokenizer, text, text_size, &options, NULL, &result, &err),
       GPTVQ_OK);
   naive expected = compute_naively(40, 2, 8, true);
-  assert_int_equal(result.a.tokens, expected.count);
-  assert_int_equal(result.b.tokens, expected.count);
-  assert_true(fabs(result.a.nll - expected.nll[0]) <= LOGIT_BOUND);
-  assert_true(fabs(result.b.nll - expected.nll[1]) <= LOGIT_BOUND);
+  assert_int_equal(result.tokens, expected.count);
+  assert_true(fabs(result.nll_a - expected.nll[0]) <= LOGIT_BOUND);
+  assert_true(fabs(result.nll_b - expected.nll[1]) <= LOGIT_BOUND);
   /* KL is a difference of log probabilities averaged under p: at most twice the error of the logits */
   assert_true(expected.kl > 0.1); /* the models differ: an accident cannot pass */
   assert_true(fabs(result.kl_mean - expected.kl) <= 2 * LOGIT_BOUND);
@@ -213,25 +212,25 @@ static void test_compare_equals_naive(void **state) {
 
 static void test_model_against_itself(void **state) {
   (void)state;
-  gptvq_eval_options options = {.ctx = 50, .max_windows = 3};
-  gptvq_compare_result result;
+  gptvq_eval_options options = {.size = sizeof options, .ctx = 50, .max_windows = 3};
+  gptvq_compare_result result = {.size = sizeof result};
   gptvq_error err;
   assert_int_equal(
       gptvq_compare_text(model_a, model_a, tokenizer, text, text_size, &options, NULL, &result, &err),
       GPTVQ_OK);
   assert_true(result.kl_mean == 0.0 && result.kl_max == 0.0 && result.kl_stderr == 0.0);
   assert_true(result.top1_agreement == 1.0);
-  assert_true(result.a.nll == result.b.nll);
-  gptvq_eval_result alone;
+  assert_true(result.nll_a == result.nll_b);
+  gptvq_eval_result alone = {.size = sizeof alone};
   assert_int_equal(gptvq_eval_text(model_a, tokenizer, text, text_size, &options, NULL, &alone, &err),
                    GPTVQ_OK);
-  assert_true(alone.nll == result.a.nll);
+  assert_true(alone.nll == result.nll_a);
 }
 
 static void test_threads_change_nothing(void **state) {
   (void)state;
-  gptvq_eval_options options = {.ctx = 300, .max_windows = 2};
-  gptvq_compare_result one, three;
+  gptvq_eval_options options = {.size = sizeof options, .ctx = 300, .max_windows = 2};
+  gptvq_compare_result one = {.size = sizeof one}, three = {.size = sizeof three};
   gptvq_error err;
   gptvq_set_threads(1);
   assert_int_equal(
@@ -241,31 +240,43 @@ static void test_threads_change_nothing(void **state) {
       gptvq_compare_text(model_a, model_b, tokenizer, text, text_size, &options, NULL, &three, &err),
       GPTVQ_OK);
   gptvq_set_threads(0);
-  one.a.seconds = one.b.seconds = three.a.seconds = three.b.seconds = 0;
+  one.seconds = three.seconds = 0;
   assert_memory_equal(&one, &three, sizeof one);
 }
 
 static gptvq_status evaluate(size_t size, gptvq_eval_options options, gptvq_error *err) {
-  gptvq_eval_result result;
+  gptvq_eval_result result = {.size = sizeof result};
   return gptvq_eval_text(model_a, tokenizer, text, size, &options, NULL, &result, err);
 }
 
 static void test_errors(void **state) {
   (void)state;
   gptvq_error err;
-  assert_int_equal(evaluate(100, (gptvq_eval_options){.ctx = 1}, &err), GPTVQ_ERROR_ARGUMENT);
-  assert_int_equal(evaluate(100, (gptvq_eval_options){.ctx = SIZE_MAX}, &err), GPTVQ_ERROR_ARGUMENT);
-  assert_int_equal(evaluate(1000, (gptvq_eval_options){.ctx = 8, .score_from = 7}, &err),
+  assert_int_equal(evaluate(100, (gptvq_eval_options){.size = sizeof(gptvq_eval_options), .ctx = 1}, &err),
                    GPTVQ_ERROR_ARGUMENT);
-  assert_int_equal(evaluate(1000, (gptvq_eval_options){.ctx = 8, .score_from = SIZE_MAX}, &err),
-                   GPTVQ_ERROR_ARGUMENT);
-  assert_int_equal(evaluate(0, (gptvq_eval_options){.ctx = 8}, &err), GPTVQ_ERROR_DATA);
+  assert_int_equal(
+      evaluate(100, (gptvq_eval_options){.size = sizeof(gptvq_eval_options), .ctx = SIZE_MAX}, &err),
+      GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(
+      evaluate(1000, (gptvq_eval_options){.size = sizeof(gptvq_eval_options), .ctx = 8, .score_from = 7},
+               &err),
+      GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(
+      evaluate(1000,
+               (gptvq_eval_options){.size = sizeof(gptvq_eval_options), .ctx = 8, .score_from = SIZE_MAX},
+               &err),
+      GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(evaluate(0, (gptvq_eval_options){.size = sizeof(gptvq_eval_options), .ctx = 8}, &err),
+                   GPTVQ_ERROR_DATA);
   int32_t *ids;
   size_t count;
   assert_int_equal(gptvq_tokenizer_encode(tokenizer, text, 100, 0, &ids, &count, &err), GPTVQ_OK);
   gptvq_free(ids);
-  assert_int_equal(evaluate(100, (gptvq_eval_options){.ctx = count}, &err), GPTVQ_OK);
-  assert_int_equal(evaluate(100, (gptvq_eval_options){.ctx = count + 1}, &err), GPTVQ_ERROR_DATA);
+  assert_int_equal(
+      evaluate(100, (gptvq_eval_options){.size = sizeof(gptvq_eval_options), .ctx = count}, &err), GPTVQ_OK);
+  assert_int_equal(
+      evaluate(100, (gptvq_eval_options){.size = sizeof(gptvq_eval_options), .ctx = count + 1}, &err),
+      GPTVQ_ERROR_DATA);
   char expected[64];
   (void)snprintf(expected, sizeof expected, "it has %zu tokens, one window has %zu;", count, count + 1);
   assert_non_null(strstr(err.message, expected));
@@ -279,9 +290,9 @@ static int stop_at_third(void *user, const gptvq_progress *progress) {
 static void test_stops_on_request(void **state) {
   (void)state;
   int calls = 0;
-  gptvq_callbacks callbacks = {.user = &calls, .progress = stop_at_third};
-  gptvq_eval_options options = {.ctx = 50};
-  gptvq_eval_result result;
+  gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &calls, .progress = stop_at_third};
+  gptvq_eval_options options = {.size = sizeof options, .ctx = 50};
+  gptvq_eval_result result = {.size = sizeof result};
   gptvq_error err;
   assert_int_equal(gptvq_eval_text(model_a, tokenizer, text, text_size, &options, &callbacks, &result, &err),
                    GPTVQ_ERROR_CANCELLED);

@@ -8,7 +8,7 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 static int make_scratch(void **state) {
   (void)state;
@@ -104,7 +104,7 @@ static double divergence(const char *a, const char *b) {
   gptvq_model *models[2];
   gptvq_tokenizer *tokenizer;
   gptvq_eval_options options;
-  gptvq_compare_result result;
+  gptvq_compare_result result = {.size = sizeof result};
   char *text;
   size_t size;
   ok(gptvq_model_open(a, &in_fp32, &models[0], err));
@@ -143,7 +143,7 @@ static void architectures_gain(void **state) {
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++)
     for (int uniform = 0; uniform < (m == 0 ? 2 : 1); uniform++) {
       gptvq_quantize_options o = tuned_options(uniform ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_GPTVQ);
-      gptvq_quantize_report plain = {0}, tuned = {0};
+      gptvq_quantize_report plain = {.size = sizeof plain}, tuned = {.size = sizeof tuned};
       tiny_write(models[m], "any");
       o.force = 1;
       o.mismatch = o.mismatch_stream = 0; /* with 768 tokens it learns them by heart */
@@ -226,8 +226,8 @@ static void blocks_gain(void **state) {
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     gptvq_quantize_options o = tuned_options(GPTVQ_METHOD_GPTVQ);
     block_watch watch = {0};
-    gptvq_callbacks callbacks = {.user = &watch, .log = watch_blocks};
-    gptvq_quantize_report plain = {0}, tuned = {0};
+    gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &watch, .log = watch_blocks};
+    gptvq_quantize_report plain = {.size = sizeof plain}, tuned = {.size = sizeof tuned};
     tiny_write(models[m], "any");
     o.force = 1;
     o.mismatch = o.mismatch_stream = 0;
@@ -267,7 +267,7 @@ static int stop_in_teacher(void *user, const gptvq_progress *progress) {
 static void threads_and_interruptions_change_nothing(void **state) {
   (void)state;
   gptvq_quantize_options o = tuned_options(GPTVQ_METHOD_GPTVQ);
-  gptvq_quantize_report whole = {0}, report = {0};
+  gptvq_quantize_report whole = {.size = sizeof whole}, report = {.size = sizeof report};
   o.finetune_steps = 40;
   o.finetune_index_rate = 0.02;
   gptvq_set_threads(1);
@@ -283,7 +283,9 @@ static void threads_and_interruptions_change_nothing(void **state) {
   for (size_t stop = 0; stop <= 2; stop++) {
     gptvq_error error;
     size_t looks = stop;
-    gptvq_callbacks callbacks = {.user = &looks, .progress = stop == 0 ? stop_in_teacher : stop_while_tuning};
+    gptvq_callbacks callbacks = {.size = sizeof callbacks,
+                                 .user = &looks,
+                                 .progress = stop == 0 ? stop_in_teacher : stop_while_tuning};
     assert_int_equal(gptvq_quantize("llama", "cut", &o, &callbacks, NULL, &error), GPTVQ_ERROR_CANCELLED);
     assert_true(gptvq_path_exists("cut.partial/resume.json"));
     o.resume = 1;
@@ -303,7 +305,7 @@ static void threads_and_interruptions_change_nothing(void **state) {
   o.force = 0;
   gptvq_error error;
   size_t looks = 3;
-  gptvq_callbacks callbacks = {.user = &looks, .progress = stop_while_tuning};
+  gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &looks, .progress = stop_while_tuning};
   assert_int_equal(gptvq_quantize("llama", "cut", &o, &callbacks, NULL, &error), GPTVQ_ERROR_CANCELLED);
   o.resume = 1;
   ok(gptvq_quantize("llama", "cut", &o, NULL, &report, err));
@@ -329,7 +331,7 @@ static void refusals(void **state) {
   assert_false(gptvq_path_exists("out.partial"));
   /* a model that cannot be fine-tuned is still quantized */
   bool warned = false;
-  gptvq_callbacks callbacks = {.user = &warned, .log = watch_warnings};
+  gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &warned, .log = watch_warnings};
   o = tuned_options(GPTVQ_METHOD_GPTVQ);
   ok(gptvq_quantize("mixtral", "out", &o, &callbacks, NULL, err));
   assert_true(warned);

@@ -14,7 +14,7 @@
 
 #include "base/file.h"
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 #define EXAMPLE TEST_SOURCE_DIR "/examples/stories-4m"
 
@@ -36,7 +36,7 @@ static int teardown(void **state) {
 
 static void configs_mean_what_they_mean_to_transformers(void **state) {
   (void)state;
-  const gptvq_eval_options options = {.ctx = 256, .max_windows = 2};
+  const gptvq_eval_options options = {.size = sizeof options, .ctx = 256, .max_windows = 2};
   gptvq_error err;
   gptvq_tokenizer *tokenizer;
   char *text;
@@ -54,7 +54,7 @@ static void configs_mean_what_they_mean_to_transformers(void **state) {
     assert_int_equal(json_dump_file(config, config_path, 0), 0);
     json_decref(config);
     gptvq_model *model;
-    gptvq_eval_result result;
+    gptvq_eval_result result = {.size = sizeof result};
     if (gptvq_model_open(folder, &in_fp32, &model, &err) != GPTVQ_OK ||
         gptvq_eval_text(model, tokenizer, text, size, &options, NULL, &result, &err) != GPTVQ_OK)
       fail_msg("%s: %s", name, err.message);

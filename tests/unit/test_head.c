@@ -10,7 +10,7 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 enum { TOKENS = 12, LOGITS = TOKENS * TINY_VOCAB };
 
@@ -29,7 +29,7 @@ static void count_warning(void *user, gptvq_log_level level, const char *line) {
 /* Returns the number of warnings about the head. */
 static int pack_rotated(const char *in, const char *out, unsigned head_bits, int rotate) {
   int warnings = 0;
-  const gptvq_callbacks callbacks = {.user = &warnings, .log = count_warning};
+  const gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &warnings, .log = count_warning};
   gptvq_quantize_options o;
   gptvq_quantize_options_init(&o);
   o.method = GPTVQ_METHOD_RTN;
@@ -48,7 +48,7 @@ static int pack(const char *in, const char *out, unsigned head_bits) {
 }
 
 static void logits_of(const char *folder, gptvq_compute compute, float *logits, gptvq_model_info *info) {
-  const gptvq_model_options options = {.compute = compute};
+  const gptvq_model_options options = {.size = sizeof options, .compute = compute};
   gptvq_model *model;
   gptvq_session *session;
   int32_t tokens[TOKENS];
@@ -67,7 +67,7 @@ static void logits_of(const char *folder, gptvq_compute compute, float *logits, 
 static void same_model(void **state) {
   (void)state;
   static float whole[LOGITS], half[LOGITS];
-  gptvq_model_info a, b;
+  gptvq_model_info a = {.size = sizeof a}, b = {.size = sizeof b};
   pack("llama", "whole", 16);
   pack("llama", "half", 8);
   assert_same_file("whole/model-block-00000.safetensors", "half/model-block-00000.safetensors");
@@ -100,7 +100,7 @@ static void same_model(void **state) {
 /* int8 inputs: the codes of the file are the ones that the kernels take, exactly. */
 static void codes_as_stored(void **state) {
   (void)state;
-  const gptvq_model_options options = {.compute = GPTVQ_COMPUTE_INT8};
+  const gptvq_model_options options = {.size = sizeof options, .compute = GPTVQ_COMPUTE_INT8};
   gptvq_model *model, *original;
   gptvq_packed packed;
   void *memory;
@@ -131,7 +131,7 @@ static void codes_as_stored(void **state) {
 static void export_and_tied(void **state) {
   (void)state;
   static float half[LOGITS], exported[LOGITS];
-  gptvq_model_info info;
+  gptvq_model_info info = {.size = sizeof info};
   pack("llama", "half", 8);
   ok(gptvq_export_hf("half", "exported", 1, NULL, err));
   logits_of("half", GPTVQ_COMPUTE_FP32, half, &info);
@@ -153,7 +153,7 @@ static void export_and_tied(void **state) {
 
 static void refusals(void **state) {
   (void)state;
-  gptvq_model_options options = {.head_bits = 16};
+  gptvq_model_options options = {.size = sizeof options, .head_bits = 16};
   gptvq_model *model;
   gptvq_error error;
   pack("llama", "half", 8);

@@ -28,7 +28,7 @@ static void figures_are_those_of_the_decoded_weights(void **state) {
     const double *hessian = i % 2 ? h : NULL;
     gptvq_quantize_options o = tiny_quantize_options(methods[i / 2]);
     gptvq_packed_layer *layer;
-    gptvq_layer_info info;
+    gptvq_layer_info info = {.size = sizeof info};
     ok(gptvq_pack_layer("a layer", ROWS, COLS, w, hessian, &o, NULL, &layer, err));
     gptvq_packed_layer_get_info(layer, &info);
     gptvq_packed_layer_decode(layer, decoded);
@@ -106,10 +106,11 @@ static void packs_what_quantize_packs(void **state) {
     o.force = 1;
     ok(gptvq_quantize("llama", "packed", &o, NULL, NULL, err));
     gptvq_model *model, *packed;
-    const gptvq_model_options fp32 = {.compute = GPTVQ_COMPUTE_FP32}, zero = {0};
+    const gptvq_model_options fp32 = {.size = sizeof fp32, .compute = GPTVQ_COMPUTE_FP32},
+                              zero = {.size = sizeof zero};
     ok(gptvq_model_open("llama", &fp32, &model, err));
     ok(gptvq_model_open("packed", &zero, &packed, err));
-    gptvq_model_info opened;
+    gptvq_model_info opened = {.size = sizeof opened};
     gptvq_model_get_info(packed, &opened);
     assert_int_equal(opened.compute, GPTVQ_COMPUTE_INT8); /* what all zero means for a packed folder */
     double *hessian = NULL;
@@ -138,7 +139,7 @@ static void packs_what_quantize_packs(void **state) {
       gptvq_linear_decode(original, w);
       gptvq_linear_decode(expected, a);
       gptvq_packed_layer *layer;
-      gptvq_layer_info info, stored = {0};
+      gptvq_layer_info info = {.size = sizeof info}, stored = {.size = sizeof stored};
       ok(gptvq_pack_layer(original->name, original->rows, original->cols, w, hessian, &o, NULL, &layer, err));
       gptvq_packed_layer_decode(layer, b);
       assert_memory_equal(a, b, values * sizeof *a);

@@ -60,11 +60,18 @@ static void correct(double inputs_share, double stream_share, size_t rows_of_str
   gptvq_mismatch m;
   gptvq_error err;
   memcpy(w, f.w, sizeof f.w);
-  assert_int_equal(gptvq_mismatch_init(&m, COLS, rows_of_stream, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_init(&m, &gptvq_cpu_linalg, COLS, rows_of_stream, "layer", &err), GPTVQ_OK);
   const size_t cut = 300;
-  gptvq_mismatch_add(&m, cut, f.x_original, f.x, LDX, f.stream_original, f.stream, NULL);
-  gptvq_mismatch_add(&m, TOKENS - cut, f.x_original + cut * COLS, f.x + cut * LDX, LDX,
-                     f.stream_original + cut * STREAM, f.stream + cut * STREAM, NULL);
+  for (size_t t = 0; t < TOKENS; t += cut) {
+    const gptvq_deviation tokens = {.n = t == 0 ? cut : TOKENS - cut,
+                                    .x_original = f.x_original + t * COLS,
+                                    .x = f.x + t * LDX,
+                                    .ldx = LDX,
+                                    .stream_original = f.stream_original + t * STREAM,
+                                    .stream = f.stream + t * STREAM};
+    assert_int_equal(gptvq_mismatch_add(&m, &tokens, &err), GPTVQ_OK);
+    if (t > 0) break;
+  }
   assert_int_equal(gptvq_mismatch_finish(&m, f.h, damping, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_mismatch_apply(&m, inputs_share, stream_share, ROWS, w, "layer", &err), GPTVQ_OK);
   gptvq_mismatch_release(&m);
@@ -141,7 +148,7 @@ static void no_token_no_change(void **state) {
   make_fixture(0.4f, SIZE_MAX);
   memcpy(w, f.w, sizeof w);
   memset(f.h, 0, sizeof f.h);
-  assert_int_equal(gptvq_mismatch_init(&m, COLS, STREAM, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_init(&m, &gptvq_cpu_linalg, COLS, STREAM, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_mismatch_finish(&m, f.h, 0.01, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_mismatch_apply(&m, 1.0, 1.0, ROWS, w, "layer", &err), GPTVQ_OK);
   assert_memory_equal(w, f.w, sizeof w);
@@ -165,7 +172,8 @@ static void impossible_sizes_are_refused(void **state) {
   gptvq_mismatch m;
   gptvq_error err;
   assert_int_equal(gptvq_mismatch_bytes(SIZE_MAX / 2, 1), SIZE_MAX);
-  assert_int_equal(gptvq_mismatch_init(&m, (size_t)1 << 31, 0, "layer", &err), GPTVQ_ERROR_MEMORY);
+  assert_int_equal(gptvq_mismatch_init(&m, &gptvq_cpu_linalg, (size_t)1 << 31, 0, "layer", &err),
+                   GPTVQ_ERROR_MEMORY);
   assert_non_null(strstr(err.message, "layer"));
 }
 

@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 #define STORIES TEST_SOURCE_DIR "/examples/stories-4m"
@@ -82,7 +82,7 @@ static void release_golden(golden *g) {
 static gptvq_model *open_model(const char *folder, gptvq_compute compute) {
   gptvq_model *model;
   gptvq_error err = {GPTVQ_OK, ""};
-  const gptvq_model_options options = {.compute = compute};
+  const gptvq_model_options options = {.size = sizeof options, .compute = compute};
   if (gptvq_model_open(folder, &options, &model, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   return model;
 }
@@ -248,7 +248,7 @@ static void greedy_equals_transformers(void **state) {
     forward(session, prompt, count, logits, 0);
     size_t generated = strtoul(at, &at, 10);
     assert_in_range(generated, 1, 128);
-    gptvq_sampler sampler = {.temperature = 0.0f, .top_p = 1.0f};
+    gptvq_sampler sampler = {.size = sizeof sampler, .temperature = 0.0f, .top_p = 1.0f};
     for (size_t i = 0; i < generated; i++) {
       int32_t token;
       assert_int_equal(gptvq_sample(&sampler, logits, 1024, &token, NULL), GPTVQ_OK);
@@ -296,7 +296,7 @@ static void sessions_know_their_limits(void **state) {
 static void info_counts_everything(void **state) {
   (void)state;
   gptvq_model *model = open_model(STORIES, GPTVQ_COMPUTE_FP32);
-  gptvq_model_info info;
+  gptvq_model_info info = {.size = sizeof info};
   gptvq_model_get_info(model, &info);
   assert_string_equal(info.architecture, "LlamaForCausalLM");
   size_t per_block = 256 * 256 * 2 + 128 * 256 * 2 + 3 * 768 * 256;
@@ -307,7 +307,7 @@ static void info_counts_everything(void **state) {
   assert_true(info.bits_per_value == 16.0 && info.model_bits_per_value == 16.0 && !info.packed);
   assert_null(gptvq_model_quantization_json(model));
   assert_int_equal(gptvq_model_layer_count(model), 28);
-  gptvq_layer_info layer;
+  gptvq_layer_info layer = {.size = sizeof layer};
   gptvq_model_get_layer(model, 7 + 6, &layer);
   assert_string_equal(layer.name, "model.layers.1.mlp.down_proj");
   assert_string_equal(layer.format, "bf16");

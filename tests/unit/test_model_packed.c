@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 enum { LAYERS = 14, N = 20, V = 64 };
@@ -110,7 +110,7 @@ static void run(const char *folder, gptvq_compute compute, size_t step, float *l
   gptvq_model *model;
   gptvq_session *session;
   gptvq_error err = {GPTVQ_OK, ""};
-  const gptvq_model_options options = {.compute = compute};
+  const gptvq_model_options options = {.size = sizeof options, .compute = compute};
   int32_t ids[N];
   if (gptvq_model_open(folder, &options, &model, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   assert_int_equal(gptvq_session_create(model, N, &session, &err), GPTVQ_OK);
@@ -171,7 +171,7 @@ static void sizes_are_those_of_the_file(void **state) {
   folders f;
   make_folders(&f, LAYERS);
   gptvq_model *model;
-  gptvq_model_info info;
+  gptvq_model_info info = {.size = sizeof info};
   uint64_t bytes = 0, values = 0, sum = 0;
   assert_int_equal(gptvq_model_open(f.packed, &in_fp32, &model, NULL), GPTVQ_OK);
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
@@ -179,7 +179,7 @@ static void sizes_are_those_of_the_file(void **state) {
     if (strstr(t->name, "proj") != NULL) bytes += t->bytes;
   }
   for (size_t i = 0; i < LAYERS; i++) {
-    gptvq_layer_info layer;
+    gptvq_layer_info layer = {.size = sizeof layer};
     gptvq_model_get_layer(model, i, &layer);
     const gptvq_packed_shape *shape = &f.layers[i].packed.shape;
     assert_string_equal(layer.format, shape->kind == GPTVQ_PACKED_VQ ? "vq" : "uniform");

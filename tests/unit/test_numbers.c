@@ -22,7 +22,7 @@ static const int32_t *tokens(void) {
  */
 static gptvq_status run_folder(const char *folder, gptvq_compute compute, gptvq_error *failure) {
   static float logits[TOKENS * TINY_VOCAB];
-  const gptvq_model_options options = {.compute = compute, .head_bits = 16};
+  const gptvq_model_options options = {.size = sizeof options, .compute = compute, .head_bits = 16};
   gptvq_model *model;
   gptvq_status first = GPTVQ_OK;
   GPTVQ_TRY(gptvq_model_open(folder, &options, &model, failure));
@@ -40,7 +40,7 @@ static gptvq_status run_folder(const char *folder, gptvq_compute compute, gptvq_
   }
   gptvq_tokenizer *tokenizer;
   gptvq_eval_options eval;
-  gptvq_eval_result result;
+  gptvq_eval_result result = {.size = sizeof result};
   gptvq_error error = {0};
   char path[256], text[TOKENS + 1] = {0};
   (void)snprintf(path, sizeof path, "%s/tokenizer.json", folder);
@@ -146,7 +146,8 @@ static void quantize_looks_first(void **state) {
       gptvq_quantize_options o = tiny_quantize_options((gptvq_method)method);
       gptvq_error error = {0};
       int reports = 0;
-      const gptvq_callbacks callbacks = {.user = &reports, .progress = count_reports};
+      const gptvq_callbacks callbacks = {
+          .size = sizeof callbacks, .user = &reports, .progress = count_reports};
       gptvq_status status = gptvq_quantize("damaged", "out", &o, &callbacks, NULL, &error);
       if (status != GPTVQ_ERROR_NUMERIC || strstr(error.message, cases[i].words) == NULL || reports != 0 ||
           gptvq_path_exists("out.partial"))

@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 static int make_scratch(void **state) {
   (void)state;
@@ -47,7 +47,7 @@ static void every_architecture_and_method(void **state) {
     tiny_write(models[m], "any");
     for (size_t method = 0; method < 4; method++) {
       gptvq_quantize_options o = tiny_quantize_options(methods[method]);
-      gptvq_quantize_report report = {0};
+      gptvq_quantize_report report = {.size = sizeof report};
       if (methods[method] == GPTVQ_METHOD_RTN || methods[method] == GPTVQ_METHOD_KMEANS) o.calib = NULL;
       o.force = 1;
       ok(gptvq_quantize("any", "any-packed", &o, NULL, &report, err));
@@ -65,7 +65,7 @@ static void every_architecture_and_method(void **state) {
       assert_true(gptvq_path_exists("any-packed/tokenizer.json"));
 
       gptvq_model *packed;
-      gptvq_model_info info;
+      gptvq_model_info info = {.size = sizeof info};
       ok(gptvq_model_open("any-packed", &in_fp32, &packed, err));
       gptvq_model_get_info(packed, &info);
       assert_true(info.packed);
@@ -102,7 +102,7 @@ static void every_golden_model(void **state) {
     char *folder = gptvq_join_path(root, entry->d_name);
     if (entry->d_name[0] != '.' && gptvq_is_folder(folder)) {
       gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
-      gptvq_quantize_report report;
+      gptvq_quantize_report report = {.size = sizeof report};
       gptvq_error error = {0};
       gptvq_model *model, *original;
       gptvq_session *session;
@@ -180,7 +180,7 @@ static void watch_log(void *user, gptvq_log_level level, const char *line) {
 
 static gptvq_status watched(const char *in, const char *out, const gptvq_quantize_options *o, watcher *w,
                             gptvq_quantize_report *report, gptvq_error *error) {
-  gptvq_callbacks callbacks = {w, watch_log, watch_progress};
+  gptvq_callbacks callbacks = {sizeof callbacks, w, watch_log, watch_progress};
   return gptvq_quantize(in, out, o, &callbacks, report, error);
 }
 
@@ -197,7 +197,7 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
     const size_t stops[] = {8, 17, 1, 7, 14, 21};
     for (size_t s = 0; s < (variant == 0 ? 6u : 2u); s++) {
       watcher w = {.stop_after = stops[s]};
-      gptvq_quantize_report report = {0};
+      gptvq_quantize_report report = {.size = sizeof report};
       assert_int_equal(watched("llama", "cut", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
       assert_int_equal(w.layers, stops[s]);
       assert_false(gptvq_path_exists("cut"));
@@ -449,22 +449,25 @@ static void memory_is_estimated(void **state) {
   (void)state;
   gptvq_model *model;
   gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ), plain;
+  gptvq_resolved resolved, without_mismatch;
   ok(gptvq_model_open(TEST_SOURCE_DIR "/tests/golden/model/llama", &in_fp32, &model, err));
   o.calib_length = 32;
   o.calib_samples = 4;
-  ok(gptvq_quantize_options_resolve(&o, err));
+  ok(gptvq_resolve(&o, &resolved, err));
   gptvq_linear *down = &model->blocks[0].linears[model->blocks[0].mlps[0].down];
   down->cols =
       20000; /* 4 bytes · 2 · (cols² + rows · cols) of mismatch sums and 8 cols² of Hessian, at least */
   plain = o;
   plain.mismatch = plain.mismatch_stream = 0.0;
-  double square = 20000.0 * 20000.0, with = gptvq_pipeline_peak(model, &o, true, 0),
-         without = gptvq_pipeline_peak(model, &plain, false, 0);
+  ok(gptvq_resolve(&plain, &without_mismatch, err));
+  double square = 20000.0 * 20000.0, with = gptvq_pipeline_peak(model, &resolved, true, 0),
+         without = gptvq_pipeline_peak(model, &without_mismatch, false, 0);
   assert_true(with > 16.0 * square && with < 18.0 * square);
   assert_true(without > 12.0 * square && without < 14.0 * square);
   o.calib_samples = 8;
+  ok(gptvq_resolve(&o, &resolved, err));
   double stream = 4.0 * 4.0 * 32.0 * (double)model->config.hidden;
-  assert_true(fabs(gptvq_pipeline_peak(model, &o, true, 0) - with - 2.0 * stream) <= 1e-9 * with);
+  assert_true(fabs(gptvq_pipeline_peak(model, &resolved, true, 0) - with - 2.0 * stream) <= 1e-9 * with);
   /* factored codebooks: in a layer high enough for solving to be the peak, at least the R × R blocks of all
    * rows of the left factor; whole codebooks take 41 bytes a number (update) */
   gptvq_quantize_options whole = plain, factored;
@@ -474,12 +477,13 @@ static void memory_is_estimated(void **state) {
   whole.group_size = 64;
   factored = whole;
   factored.svd_rank = 16;
-  ok(gptvq_quantize_options_resolve(&whole, err));
-  ok(gptvq_quantize_options_resolve(&factored, err));
+  gptvq_resolved whole_books, factors;
+  ok(gptvq_resolve(&whole, &whole_books, err));
+  ok(gptvq_resolve(&factored, &factors, err));
   size_t rows = down->rows;
   down->rows = 60000;
-  double tiles = 60000.0 * 20000.0 / 64.0, more = gptvq_pipeline_peak(model, &factored, false, 0) -
-                                                  gptvq_pipeline_peak(model, &whole, false, 0);
+  double tiles = 60000.0 * 20000.0 / 64.0, more = gptvq_pipeline_peak(model, &factors, false, 0) -
+                                                  gptvq_pipeline_peak(model, &whole_books, false, 0);
   assert_true(more > 8.0 * tiles * 16 * 16 - 41.0 * tiles * 16);
   down->rows = rows;
   char text[256];
@@ -503,7 +507,8 @@ static void hessian_budget_does_not_change_results(void **state) {
   for (int sequential = 0; sequential < 2; sequential++) {
     gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTQ);
     o.true_sequential = sequential;
-    ok(gptvq_quantize_options_resolve(&o, err));
+    gptvq_resolved resolved;
+    ok(gptvq_resolve(&o, &resolved, err));
     gptvq_model *model;
     ok(gptvq_model_open("mixtral", &in_fp32, &model, err));
     const gptvq_block *block = &model->blocks[0];
@@ -517,7 +522,7 @@ static void hessian_budget_does_not_change_results(void **state) {
       for (size_t i = 0; i < SAMPLES * LENGTH * TINY_HIDDEN; i++)
         x[pass][i] = (float)(gptvq_random_unit(&random) - 0.5);
       gptvq_pipeline p = {.model = model,
-                          .options = &o,
+                          .solver = {.options = &resolved, .backend = &gptvq_cpu_backend},
                           .samples = SAMPLES,
                           .length = LENGTH,
                           .x = x[pass],

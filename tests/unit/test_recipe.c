@@ -5,7 +5,7 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 static int make_scratch(void **state) {
   (void)state;
@@ -39,7 +39,7 @@ static void watch_log(void *user, gptvq_log_level level, const char *line) {
 }
 static gptvq_status watched(const char *in, const char *out, const gptvq_quantize_options *o, watcher *w,
                             gptvq_quantize_report *report, gptvq_error *err) {
-  const gptvq_callbacks callbacks = {w, watch_log, watch_progress};
+  const gptvq_callbacks callbacks = {sizeof callbacks, w, watch_log, watch_progress};
   return gptvq_quantize(in, out, o, &callbacks, report, err);
 }
 
@@ -49,7 +49,7 @@ static size_t index_widths(const char *folder) {
   unsigned seen = 0;
   ok(gptvq_model_open(folder, &in_fp32, &model, err));
   for (size_t i = 0; i < gptvq_model_layer_count(model); i++) {
-    gptvq_layer_info info;
+    gptvq_layer_info info = {.size = sizeof info};
     gptvq_model_get_layer(model, i, &info);
     seen |= 1u << info.index_bits;
   }
@@ -62,7 +62,7 @@ static size_t index_widths(const char *folder) {
 static void allocation_stays_within_the_bytes_of_equal_sizes(void **state) {
   (void)state;
   gptvq_quantize_options o = recipe_options();
-  gptvq_quantize_report equal, allocated;
+  gptvq_quantize_report equal = {.size = sizeof equal}, allocated = {.size = sizeof allocated};
   o.allocate = 0;
   ok(gptvq_quantize("llama", "equal", &o, NULL, &equal, err));
   o.allocate = 1;
@@ -88,7 +88,7 @@ static void same_bytes_for_any_thread_count_and_after_resuming(void **state) {
     assert_same_folder("one", "three");
     watcher w = {.stop_after = 9};
     gptvq_error error;
-    gptvq_quantize_report report;
+    gptvq_quantize_report report = {.size = sizeof report};
     assert_int_equal(watched("llama", "cut", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
     o.resume = 1;
     o.force = 0;

@@ -398,7 +398,7 @@ static void single_file_folder(void **state) {
   gptvq_error err;
   gptvq_checkpoint *checkpoint;
   char warning[512] = "";
-  const gptvq_callbacks callbacks = {.user = warning, .log = keep_warning};
+  const gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = warning, .log = keep_warning};
   assert_int_equal(gptvq_checkpoint_open(folder, &callbacks, &checkpoint, &err), GPTVQ_OK);
   assert_non_null(strstr(warning, "gone.safetensors"));
   assert_string_equal(gptvq_checkpoint_folder(checkpoint), folder);

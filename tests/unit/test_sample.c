@@ -31,7 +31,7 @@ static void random_logits(uint64_t seed, float *logits, bool ties) {
 
 static void greedy_takes_the_lowest_of_equals(void **state) {
   (void)state;
-  gptvq_sampler sampler = {.temperature = 0.0f, .top_p = 1.0f};
+  gptvq_sampler sampler = {.size = sizeof sampler, .temperature = 0.0f, .top_p = 1.0f};
   const float logits[6] = {-1.0f, 2.0f, 5.0f, 5.0f, -INFINITY, 5.0f};
   assert_int_equal(draw(&sampler, logits, 6), 2);
   const float zeros[3] = {-0.0f, 0.0f, -0.0f};
@@ -80,8 +80,11 @@ static void frequencies_follow_the_definition(void **state) {
     size_t hits[V] = {0};
     random_logits(c + 100, logits, cases[c].ties);
     expected(logits, (double)cases[c].temperature, cases[c].top_k, (double)cases[c].top_p, probabilities);
-    gptvq_sampler sampler = {
-        .temperature = cases[c].temperature, .top_p = cases[c].top_p, .top_k = cases[c].top_k, .state = c};
+    gptvq_sampler sampler = {.size = sizeof sampler,
+                             .temperature = cases[c].temperature,
+                             .top_p = cases[c].top_p,
+                             .top_k = cases[c].top_k,
+                             .state = c};
     for (size_t i = 0; i < DRAWS; i++) hits[draw(&sampler, logits, V)]++;
     for (size_t i = 0; i < V; i++) {
       double p = probabilities[i], deviation = sqrt(p * (1.0 - p) * DRAWS);
@@ -127,8 +130,11 @@ static void greedy_is_penalized_too(void **state) {
   (void)state;
   const float logits[4] = {2.0f, 1.5f, -1.0f, -0.5f};
   const int32_t history[2] = {0, 0}, foreign[1] = {4};
-  gptvq_sampler sampler = {
-      .top_p = 1.0f, .repetition_penalty = 1.25f, .history = history, .history_count = 2};
+  gptvq_sampler sampler = {.size = sizeof sampler,
+                           .top_p = 1.0f,
+                           .repetition_penalty = 1.25f,
+                           .history = history,
+                           .history_count = 2};
   assert_int_equal(draw(&sampler, logits, 4), 0); /* 1.6, not 1.28: once, however often it came */
   sampler.repetition_penalty = 2.0f;
   assert_int_equal(draw(&sampler, logits, 4), 1);
@@ -143,8 +149,8 @@ static void the_state_decides(void **state) {
   (void)state;
   float logits[V];
   random_logits(3, logits, false);
-  gptvq_sampler a = {.temperature = 1.0f, .top_p = 0.95f, .state = 17}, b = a,
-                c = {.temperature = 1.0f, .top_p = 0.95f, .state = 18};
+  gptvq_sampler a = {.size = sizeof a, .temperature = 1.0f, .top_p = 0.95f, .state = 17}, b = a,
+                c = {.size = sizeof c, .temperature = 1.0f, .top_p = 0.95f, .state = 18};
   size_t different = 0;
   for (size_t i = 0; i < 200; i++) {
     int32_t token = draw(&a, logits, V);
@@ -160,7 +166,8 @@ static void masked_tokens_never_come(void **state) {
   random_logits(5, logits, false);
   for (size_t i = 0; i < V; i++)
     if (i % 3 != 1) logits[i] = -INFINITY;
-  gptvq_sampler sampler = {.temperature = 5.0f, .top_p = 1.0f, .top_k = 40, .state = 1};
+  gptvq_sampler sampler = {
+      .size = sizeof sampler, .temperature = 5.0f, .top_p = 1.0f, .top_k = 40, .state = 1};
   for (size_t i = 0; i < 2000; i++) assert_int_equal(draw(&sampler, logits, V) % 3, 1);
 }
 
@@ -170,7 +177,7 @@ static void nonsense_is_refused(void **state) {
   int32_t token;
   const float fine[2] = {0.0f, 1.0f}, bad[2] = {0.0f, NAN}, huge[2] = {INFINITY, 0.0f},
               none[2] = {-INFINITY, -INFINITY};
-  gptvq_sampler sampler = {.temperature = 0.0f, .top_p = 1.0f};
+  gptvq_sampler sampler = {.size = sizeof sampler, .temperature = 0.0f, .top_p = 1.0f};
   assert_int_equal(gptvq_sample(&sampler, bad, 2, &token, &err), GPTVQ_ERROR_NUMERIC);
   assert_int_equal(gptvq_sample(&sampler, huge, 2, &token, &err), GPTVQ_ERROR_NUMERIC);
   assert_int_equal(gptvq_sample(&sampler, none, 2, &token, &err), GPTVQ_ERROR_NUMERIC);
@@ -189,6 +196,7 @@ static void nonsense_is_refused(void **state) {
                                  {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = INFINITY}};
   for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
     sampler = wrong[i];
+    sampler.size = sizeof sampler;
     assert_int_equal(gptvq_sample(&sampler, fine, 2, &token, &err), GPTVQ_ERROR_ARGUMENT);
   }
 }

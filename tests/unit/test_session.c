@@ -27,8 +27,9 @@ static gptvq_error err;
 
 static fixture open_fixture(const char *folder, gptvq_compute compute) {
   fixture f;
-  gptvq_model_info info;
-  ok(gptvq_model_open(folder, &(gptvq_model_options){.compute = compute}, &f.model, &err));
+  gptvq_model_info info = {.size = sizeof info};
+  ok(gptvq_model_open(folder, &(gptvq_model_options){.size = sizeof(gptvq_model_options), .compute = compute},
+                      &f.model, &err));
   gptvq_model_get_info(f.model, &info);
   f.vocab = info.vocab;
   for (size_t i = 0; i < N; i++) f.ids[i] = (int32_t)((i * 29 + 5) % f.vocab);

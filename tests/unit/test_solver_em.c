@@ -171,7 +171,7 @@ static void factor_inverts_the_hessian(void **state) {
     o.act_order = act_order;
     gptvq_factor *f;
     gptvq_error err;
-    assert_int_equal(gptvq_factor_create("test", N, h, &o, NULL, &f, &err), GPTVQ_OK);
+    assert_int_equal(make_factor("test", N, h, &o, NULL, &f, &err), GPTVQ_OK);
     size_t n = f->padded;
     assert_int_equal(n, 304);
     bool seen[N] = {false};

@@ -212,17 +212,6 @@ static void tiny_layers_against_brute_force(void **state) {
   assert_true(sums[3] < 1.01);
 }
 
-/* A solved layer as the refinement stages see it; one stripe per 4 rows */
-static gptvq_vq open_layer(size_t rows, size_t cols, const float *w, gptvq_factor *f,
-                           const gptvq_quantize_options *o) {
-  gptvq_vq q = {.name = "test", .options = o, .factor = f};
-  gptvq_error err = {.message = ""};
-  assert_int_equal(gptvq_layer_shape(rows, cols, o, &q.shape, &err), GPTVQ_OK);
-  assert_int_equal(gptvq_vq_set_up(&q, w, &err), GPTVQ_OK);
-  assert_int_equal(gptvq_vq_interleave(&q, &err), GPTVQ_OK);
-  return q;
-}
-
 /* The update ends near the solution of the normal equations (dense, in double, made here): the loss exceeds
  * the minimum by no more than rounding the codebooks to fp16 can cost and 0.1 % (it stops where it expects to
  * gain 0.03 % more). Re-assignment and update never raise the loss, and report it truly. */
@@ -239,12 +228,14 @@ static void update_solves_the_normal_equations(void **state) {
       o.scale_block = scale_block;
       gptvq_factor *f;
       gptvq_error err;
-      assert_int_equal(gptvq_factor_create("test", COLS, h, &o, NULL, &f, &err), GPTVQ_OK);
-      gptvq_vq q = open_layer(ROWS, COLS, w, f, &o);
-      double before = gptvq_vq_loss(&q, rows), after, gain;
+      assert_int_equal(make_factor("test", COLS, h, &o, NULL, &f, &err), GPTVQ_OK);
+      gptvq_arena arena;
+      const gptvq_resolved r = resolved(&o);
+      gptvq_vq q = open_layer(ROWS, COLS, w, f, &r, &arena);
+      double before = layer_loss(&q, rows), after, gain;
       assert_int_equal(gptvq_vq_update(&q, &after, &err), GPTVQ_OK);
       assert_true(after <= before);
-      double now = gptvq_vq_loss(&q, rows), minimum = 0.0, rounding = 0.0;
+      double now = layer_loss(&q, rows), minimum = 0.0, rounding = 0.0;
       assert_true(fabs(now - after) <= 1e-5 * after);
       for (size_t stripe = 0; stripe < q.stripes; stripe++) {
         enum { MAX = 2 * K * 4 };
@@ -289,12 +280,12 @@ static void update_solves_the_normal_equations(void **state) {
       for (int sweep = 0; sweep < 6; sweep++) {
         if (sweep % 2 == 0) assert_int_equal(gptvq_vq_reassign(&q, &gain, &err), GPTVQ_OK);
         else assert_int_equal(gptvq_vq_search(&q, &gain, &err), GPTVQ_OK);
-        after = gptvq_vq_loss(&q, rows);
+        after = layer_loss(&q, rows);
         assert_true(gain >= 0.0);
         assert_true(fabs((now - after) - gain) <= 1e-5 * now);
         now = after;
       }
-      gptvq_vq_release(&q);
+      gptvq_arena_destroy(&arena);
       gptvq_factor_destroy(f);
     }
   free(w);

@@ -53,7 +53,7 @@ static void the_paper_s_recipe_has_nothing_else(void **state) {
   (void)state;
   gptvq_quantize_options paper, bare, usual, init;
   gptvq_error err;
-  memset(&bare, 0, sizeof bare);
+  GPTVQ_INIT(&bare);
   bare.bits = 2.25; /* what the paper has */
   bare.dim = 2;
   bare.group_cols = 256;
@@ -143,7 +143,8 @@ static void absurd_values_are_named(void **state) {
 static gptvq_packed_shape shape_of(size_t rows, size_t cols, const gptvq_quantize_options *o) {
   gptvq_packed_shape shape;
   gptvq_error err = {.message = ""};
-  if (gptvq_layer_shape(rows, cols, o, &shape, &err) != GPTVQ_OK)
+  gptvq_resolved r;
+  if (gptvq_resolve(o, &r, &err) != GPTVQ_OK || gptvq_layer_shape(rows, cols, &r, &shape, &err) != GPTVQ_OK)
     fail_msg("%zu x %zu: %s", rows, cols, err.message);
   return shape;
 }
@@ -218,17 +219,16 @@ static void shapes_are_valid_and_sized(void **state) {
  * back and is taken by the check of all options, and what lies outside the range is refused by name. */
 static void every_choice_of_every_option_is_possible(void **state) {
   (void)state;
-  size_t count;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
+  const gptvq_field *f;
   gptvq_quantize_options o;
   gptvq_error err;
   char text[64], name[80];
-  for (size_t i = 0; i < count; i++) {
-    const gptvq_field *f = &fields[i];
+  for (size_t i = 0; (f = gptvq_quantize_field(i)) != NULL; i++) {
     for (size_t j = 0; j < i; j++) {
-      assert_string_not_equal(f->name, fields[j].name);
-      assert_string_not_equal(f->flag, fields[j].flag);
-      assert_int_not_equal(f->offset, fields[j].offset);
+      const gptvq_field *other = gptvq_quantize_field(j);
+      assert_string_not_equal(f->name, other->name);
+      assert_string_not_equal(f->flag, other->flag);
+      assert_int_not_equal(f->offset, other->offset);
     }
     for (size_t c = 0; f->choices != NULL && f->choices[c] != NULL; c++) {
       gptvq_quantize_options_init(&o);

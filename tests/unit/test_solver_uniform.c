@@ -178,18 +178,16 @@ static void bad_input_is_named(void **state) {
   gptvq_error err;
   gptvq_factor *f;
   gptvq_layer_result r;
-  gptvq_callbacks callbacks = {.log = keep_log};
+  gptvq_callbacks callbacks = {.size = sizeof callbacks, .log = keep_log};
   w[2 * COLS + 5] = NAN;
-  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, NULL, &o, NULL, &r, &err),
-                   GPTVQ_ERROR_NUMERIC);
+  assert_int_equal(solve_with(NULL, "layer.x", ROWS, COLS, w, &o, &r, &err), GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(err.message, "layer.x: the weight at row 2, column 5 is NaN"));
   assert_null(r.storage);
   w[2 * COLS + 5] = -INFINITY;
-  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, NULL, &o, NULL, &r, &err),
-                   GPTVQ_ERROR_NUMERIC);
+  assert_int_equal(solve_with(NULL, "layer.x", ROWS, COLS, w, &o, &r, &err), GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(err.message, "infinite"));
   h[3 * COLS + 4] = NAN;
-  assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, NULL, &f, &err), GPTVQ_ERROR_NUMERIC);
+  assert_int_equal(make_factor("layer.x", COLS, h, &o, NULL, &f, &err), GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(err.message, "layer.x"));
   assert_non_null(strstr(err.message, "row 3, column 4"));
   free(w);
@@ -197,9 +195,9 @@ static void bad_input_is_named(void **state) {
   /* no calibration input at all: identity, said in the log */
   w = random_weights(ROWS, COLS, 1);
   h = gptvq_alloc_zero(COLS, COLS * sizeof *h);
-  assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
+  assert_int_equal(make_factor("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
   assert_non_null(strstr(last_log, "layer.x: no calibration input"));
-  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &o, NULL, &r, &err), GPTVQ_OK);
+  assert_int_equal(solve_with(f, "layer.x", ROWS, COLS, w, &o, &r, &err), GPTVQ_OK);
   for (size_t i = 0; i < COLS; i++) h[i * COLS + i] = 1.0;
   double truth = relative_error(&r.packed, w, h);
   assert_true(fabs(r.error - truth) <= 1e-5 * truth);
@@ -207,22 +205,21 @@ static void bad_input_is_named(void **state) {
   gptvq_factor_destroy(f);
   /* not positive definite: more damping, named in the log */
   for (size_t i = 0; i < COLS * COLS; i++) h[i] = i % (COLS + 1) == 0 ? 1.0 : 1.02;
-  assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
+  assert_int_equal(make_factor("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
   assert_non_null(strstr(last_log, "trying 0.1"));
   assert_false(f->diagonal);
   gptvq_factor_destroy(f);
   /* beyond repair: the diagonal */
   o.damping = 0.0;
   for (size_t i = 0; i < COLS * COLS; i++) h[i] = i % (COLS + 1) == 0 ? 1.0 : 2.0;
-  assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
+  assert_int_equal(make_factor("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
   assert_non_null(strstr(last_log, "only its diagonal"));
   assert_true(f->diagonal);
-  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &o, NULL, &r, &err), GPTVQ_OK);
+  assert_int_equal(solve_with(f, "layer.x", ROWS, COLS, w, &o, &r, &err), GPTVQ_OK);
   gptvq_layer_result_release(&r);
   /* a factor of other sizes is refused */
   gptvq_quantize_options other = small_options(4, 2, 64);
-  assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &other, NULL, &r, &err),
-                   GPTVQ_ERROR_INTERNAL);
+  assert_int_equal(solve_with(f, "layer.x", ROWS, COLS, w, &other, &r, &err), GPTVQ_ERROR_INTERNAL);
   gptvq_factor_destroy(f);
   free(w);
   free(h);
@@ -241,8 +238,8 @@ static gptvq_status solve_scaled(gptvq_method method, unsigned bits, size_t rows
   o.index_bits = bits;
   o.group_size = uniform ? 32 : 512;
   for (size_t i = 0; i < rows * cols; i++) scaled[i] = w[i] * factor;
-  assert_int_equal(gptvq_factor_create("layer.x", cols, h, &o, NULL, &f, err), GPTVQ_OK);
-  gptvq_status status = gptvq_solve_layer("layer.x", rows, cols, scaled, f, &o, NULL, r, err);
+  assert_int_equal(make_factor("layer.x", cols, h, &o, NULL, &f, err), GPTVQ_OK);
+  gptvq_status status = solve_with(f, "layer.x", rows, cols, scaled, &o, r, err);
   gptvq_factor_destroy(f);
   return status;
 }
@@ -324,7 +321,7 @@ static void dead_columns_have_no_say(void **state) {
   (void)state;
   enum { ROWS = 8, COLS = 64 };
   double *h = random_hessian(COLS, 128, 7);
-  gptvq_callbacks callbacks = {.log = keep_log};
+  gptvq_callbacks callbacks = {.size = sizeof callbacks, .log = keep_log};
   for (size_t i = 0; i < COLS; i++)
     for (size_t c = 0; c < COLS; c++)
       if (is_dead(c)) h[c * COLS + i] = h[i * COLS + c] = 0.0;
@@ -340,13 +337,13 @@ static void dead_columns_have_no_say(void **state) {
     gptvq_factor *f;
     gptvq_layer_result r[2];
     gptvq_packed_sizes sizes;
-    assert_int_equal(gptvq_factor_create("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
+    assert_int_equal(make_factor("layer.x", COLS, h, &o, &callbacks, &f, &err), GPTVQ_OK);
     assert_non_null(strstr(last_log, "23 of 64 inputs are always zero"));
     for (size_t scaled = 0; scaled < 2; scaled++) {
       float *w = random_weights(ROWS, COLS, 6);
       for (size_t i = 0; i < ROWS * COLS && scaled; i++)
         if (is_dead(i % COLS)) w[i] *= 1.75f;
-      assert_int_equal(gptvq_solve_layer("layer.x", ROWS, COLS, w, f, &o, NULL, &r[scaled], &err), GPTVQ_OK);
+      assert_int_equal(solve_with(f, "layer.x", ROWS, COLS, w, &o, &r[scaled], &err), GPTVQ_OK);
       assert_true(r[scaled].error < (d == 4 ? 0.2 : 0.05));
       free(w);
     }

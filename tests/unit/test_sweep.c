@@ -208,7 +208,7 @@ static void progress_and_failures_end_it(void **state) {
   const gptvq_observer observer = watch(&f, &s, &j, GPTVQ_INPUT_QKV, 0, 1);
   const gptvq_pass pass = gptvq_whole_block(f.block, f.x, &observer, 1);
   reports r = {0};
-  const gptvq_callbacks callbacks = {.user = &r, .progress = report};
+  const gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &r, .progress = report};
   f.sweep.callbacks = &callbacks;
   f.sweep.done = 10;
   f.sweep.step = 2;

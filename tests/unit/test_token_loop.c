@@ -1,6 +1,7 @@
 /* Generating a token allocates nothing: every malloc of the process is counted. */
 #include "base/file.h"
 #include "base/memory.h"
+#include "tools/bench.h"
 
 #include <gptvq/gptvq.h>
 #include <errno.h>
@@ -36,13 +37,13 @@ static _Atomic size_t allocations;
 #endif
 
 static void check(const char *folder, gptvq_compute compute, unsigned head_bits) {
-  gptvq_model_options options = {.compute = compute, .head_bits = head_bits};
+  gptvq_model_options options = {.size = sizeof options, .compute = compute, .head_bits = head_bits};
   gptvq_error err = {GPTVQ_OK, ""};
   gptvq_model *model;
   gptvq_session *session;
   int32_t ids[20];
   static float logits[1024];
-  gptvq_sampler sampler = {.temperature = 0.8f, .top_p = 0.95f, .state = 1};
+  gptvq_sampler sampler = {.size = sizeof sampler, .temperature = 0.8f, .top_p = 0.95f, .state = 1};
   for (size_t i = 0; i < 20; i++) ids[i] = (int32_t)(i * 37 % 1024);
   if (gptvq_model_open(folder, &options, &model, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   assert_int_equal(gptvq_session_create(model, 64, &session, &err), GPTVQ_OK);

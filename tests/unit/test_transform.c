@@ -8,7 +8,7 @@
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 
@@ -211,12 +211,15 @@ static void the_function_stays(void **state) {
         o.act_order = act_order;
         o.seed = 5;
         o.dim = (const unsigned[4]){2, 1, 4, 2}[rotate];
-        assert_int_equal(gptvq_transform_wanted(&o), rotate != 0 || act_order == 3);
+        gptvq_resolved resolved;
+        ok(gptvq_resolve(&o, &resolved, err));
+        assert_int_equal(gptvq_transform_wanted(&resolved), rotate != 0 || act_order == 3);
         gptvq_transform transform;
         uint64_t bytes, counted = 0;
         ok(gptvq_remove_tree("changed", err));
         ok(gptvq_make_folder("changed", err));
-        ok(gptvq_transform_create(model, &o, 1, g.count, g.ids, NULL, &transform, err));
+        ok(gptvq_transform_create(model, &resolved, &(gptvq_token_windows){1, g.count, g.ids}, NULL,
+                                  &transform, err));
         ok(gptvq_transform_bytes(&transform, &bytes, err));
         ok(gptvq_transform_write(&transform, "changed", NULL, err));
         gptvq_transform_release(&transform);
@@ -259,10 +262,12 @@ static void orders_are_exact(void **state) {
   int32_t tokens[48];
   gptvq_quantize_options_init(&o);
   o.act_order = 3;
+  gptvq_resolved resolved;
+  ok(gptvq_resolve(&o, &resolved, err));
   for (int32_t i = 0; i < 48; i++) tokens[i] = (i * 29 + 3) % TINY_VOCAB;
   ok(gptvq_model_open("qwen2", &in_fp32, &model, err));
   ok(gptvq_make_folder("ordered", err));
-  ok(gptvq_transform_create(model, &o, 2, 24, tokens, NULL, &transform, err));
+  ok(gptvq_transform_create(model, &resolved, &(gptvq_token_windows){2, 24, tokens}, NULL, &transform, err));
   ok(gptvq_transform_write(&transform, "ordered", NULL, err));
   ok(gptvq_checkpoint_open("ordered", NULL, &changed, err));
   size_t moved = 0;
@@ -326,7 +331,7 @@ static void every_architecture_is_quantized(void **state) {
       if (!residual) o.rotate = GPTVQ_ROTATE_HEADS;
       if (methods[method] == GPTVQ_METHOD_RTN) o.calib = NULL;
       o.force = 1;
-      gptvq_quantize_report report;
+      gptvq_quantize_report report = {.size = sizeof report};
       ok(gptvq_quantize("any", "packed", &o, NULL, &report, err));
       double distance = tiny_logit_distance("packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
       if (!(distance < bound))
@@ -386,7 +391,7 @@ static void the_same_bytes(void **state) {
   gptvq_set_threads(0);
   for (int gone = 0; gone < 2; gone++) {
     watcher w = {.stop_after = 9};
-    const gptvq_callbacks callbacks = {&w, NULL, watch};
+    const gptvq_callbacks callbacks = {sizeof callbacks, &w, NULL, watch};
     assert_int_equal(gptvq_quantize("tied", "cut", &o, &callbacks, NULL, &error), GPTVQ_ERROR_CANCELLED);
     assert_true(gptvq_path_exists("cut.partial/transformed/model.safetensors"));
     if (gone) ok(gptvq_remove_tree("cut.partial/transformed", err)); /* then it is made again */
@@ -403,7 +408,7 @@ static void the_same_bytes(void **state) {
   const size_t events[] = {3, 15, 30};
   for (size_t i = 0; i < 3; i++) {
     watcher w = {.stop_at = events[i]};
-    const gptvq_callbacks callbacks = {&w, NULL, watch};
+    const gptvq_callbacks callbacks = {sizeof callbacks, &w, NULL, watch};
     assert_int_equal(gptvq_quantize("tied", "cut", &o, &callbacks, NULL, &error), GPTVQ_ERROR_CANCELLED);
     assert_int_equal(w.layers, 0);
     assert_false(gptvq_path_exists("cut.partial")); /* nothing to resume: nothing stays */

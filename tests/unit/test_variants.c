@@ -4,7 +4,7 @@
 #include "checkpoint/output.h"
 #include "tiny_model.h"
 
-static const gptvq_model_options in_fp32 = {.compute = GPTVQ_COMPUTE_FP32};
+static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = GPTVQ_COMPUTE_FP32};
 
 #define STORIES TEST_SOURCE_DIR "/examples/stories-4m"
 #define EMBEDDING "model.embed_tokens.weight"
@@ -128,8 +128,8 @@ static void hear(void *user, gptvq_log_level level, const char *line) {
   size_t used = strlen(heard);
   (void)snprintf(heard + used, sizeof heard - used, "%s\n", line);
 }
-static const gptvq_callbacks listener = {.log = hear};
-static const gptvq_model_options listening = {.callbacks = &listener};
+static const gptvq_callbacks listener = {.size = sizeof listener, .log = hear};
+static const gptvq_model_options listening = {.size = sizeof listening, .callbacks = &listener};
 
 static gptvq_status open_heard(const char *folder, gptvq_model **model, gptvq_error *err) {
   heard[0] = '\0';
@@ -144,7 +144,7 @@ static void check_words(const char *what, const char *text, const char *const *w
 static double likelihood(const gptvq_model *model) {
   gptvq_tokenizer *tokenizer;
   gptvq_eval_options options;
-  gptvq_eval_result result;
+  gptvq_eval_result result = {.size = sizeof result};
   char *text;
   size_t size;
   gptvq_eval_options_init(&options);
@@ -400,7 +400,7 @@ static void accounts_are_of_the_files(void **state) {
                 extra = {AS_IT_IS, .extra = "v_head.summary.weight", .extra_rank = 2, .extra_dims = {1, 64}};
   const uint64_t table = (uint64_t)TINY_VOCAB * TINY_HIDDEN;
   gptvq_model *model, *other;
-  gptvq_layer_info layer;
+  gptvq_layer_info layer = {.size = sizeof layer};
   ok(gptvq_model_open("tiny", &in_fp32, &model, err));
   const gptvq_model_info whole = model->info;
   assert_int_equal(whole.linear_bytes + whole.other_bytes, 2 * whole.parameters);

@@ -297,7 +297,9 @@ static inline gptvq_quantize_options tiny_quantize_options(gptvq_method method) 
 static inline void folder_logits(const char *folder, const int32_t *ids, size_t count, float *logits) {
   gptvq_model *model;
   gptvq_session *session;
-  ok(gptvq_model_open(folder, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &model, err));
+  ok(gptvq_model_open(
+      folder, &(gptvq_model_options){.size = sizeof(gptvq_model_options), .compute = GPTVQ_COMPUTE_FP32},
+      &model, err));
   ok(gptvq_session_create(model, count, &session, err));
   ok(gptvq_session_forward(session, ids, count, logits, 1, err));
   gptvq_session_destroy(session);

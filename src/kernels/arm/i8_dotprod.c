@@ -67,7 +67,7 @@ static __attribute__((noinline)) void int4_scales(const gptvq_uniform_row *row, 
 }
 
 static float uniform_row_dotprod(const gptvq_uniform_row *row) {
-  if (row->bits != 4 || row->block != 128) return uniform_row(row);
+  if (row->field != 4 || row->block != 128) return uniform_row(row);
   float scales[GPTVQ_UNIFORM_MAX_BLOCKS], correction[16], sums[32];
   const size_t per_part = row->bytes / 128;
   int4_scales(row, scales, correction);

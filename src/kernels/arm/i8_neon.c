@@ -12,5 +12,6 @@ static inline int32x4_t dot4(int32x4_t sum, int8x16_t a, int8x16_t b) {
 void gptvq_kernels_init_i8_neon(gptvq_kernel_table *table) {
   table->i8_tile = i8_tile;
   table->uniform_row = uniform_row;
-  table->tile_codes = gptvq_tile_codes_base;
+  table->gemm_pack = NULL; /* matmul_i8 is the better way */
+  table->gemm_block = NULL;
 }

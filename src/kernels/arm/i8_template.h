@@ -216,36 +216,50 @@ static void add_scales(const gptvq_uniform_row *row, size_t first, float *scales
   }
 }
 
-/* block: 32, 128 (constants: unrolled) or row->block */
-INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, size_t block_columns) {
-  const bool narrow = block_columns == 32;
-  float scales[GPTVQ_UNIFORM_MAX_BLOCKS], correction[16] = {0}, folded[16];
-  const size_t parts = 8 / bits, step = narrow ? 64 : block_columns, per_part = row->bytes / block_columns;
+/* block: 32, 128 (constants: unrolled) or row->block. `field` bits a code: 8 when they are unpacked, those of
+ * 8 bits as code − 128 and 128. */
+INLINE float multiply_row(const gptvq_uniform_row *row, unsigned field, size_t block_columns, bool wide) {
+  const bool narrow = field < 8 && block_columns == 32,
+             by_lane = field == 8 && !gptvq_uniform_whole_sets(row);
+  float scales[GPTVQ_UNIFORM_MAX_BLOCKS + 1], correction[16] = {0}, folded[16];
+  float lanes[GPTVQ_UNIFORM_MAX_COLS / 4];
+  const size_t parts = 8 / field, step = narrow || by_lane ? 64 : (block_columns + 63) / 64 * 64,
+               per_part = row->bytes / block_columns;
   add_scales(row, 0, scales, correction);
-  const uint8x16_t mask = vdupq_n_u8((uint8_t)((1u << bits) - 1u));
+  if (by_lane) gptvq_uniform_spread(row, scales, lanes);
+  const uint8x16_t mask = vdupq_n_u8((uint8_t)((1u << field) - 1u));
   float32x4_t sums[4][4];
   for (size_t i = 0; i < parts; i++)
     for (size_t quarter = 0; quarter < 4; quarter++) sums[i][quarter] = vdupq_n_f32(0);
   size_t block = 0;
   for (size_t at = 0; at < row->bytes; at += step, block += narrow ? 2 : 1) {
+    const size_t end = field < 8 || at + step < row->bytes ? step : row->bytes - at;
     GPTVQ_MCA_BEGIN("int4");
 #pragma GCC unroll 4
     for (size_t quarter = 0; quarter < 4; quarter++) {
       int32x4_t totals[4];
       for (size_t i = 0; i < parts; i++) totals[i] = vdupq_n_s32(SUM_START);
 #pragma GCC unroll 2
-      for (size_t set = 0; set < step; set += 64) {
+      for (size_t set = 0; set < end; set += 64) {
         const size_t j = at + set + 16 * quarter;
         const uint8x16_t bytes = vld1q_u8(row->unit + j);
         for (size_t i = 0; i < parts; i++) {
-          uint8x16_t code = i == 0 ? bytes : vshlq_u8(bytes, vdupq_n_s8((int8_t) - (int)(i * bits)));
+          const int8x16_t x = vld1q_s8(row->x + i * row->bytes + j);
+          uint8x16_t code = i == 0 ? bytes : vshlq_u8(bytes, vdupq_n_s8((int8_t) - (int)(i * field)));
           if (i + 1 < parts) code = vandq_u8(code, mask);
-          totals[i] = dot4(totals[i], vreinterpretq_s8_u8(code), vld1q_s8(row->x + i * row->bytes + j));
+          if (wide) { /* 128 = 64 + 64 */
+            code = code ^ 128;
+            totals[i] = dot4(dot4(totals[i], vdupq_n_s8(64), x), vdupq_n_s8(64), x);
+          }
+          totals[i] = dot4(totals[i], vreinterpretq_s8_u8(code), x);
         }
       }
-      for (size_t i = 0; i < parts; i++)
-        sums[i][quarter] = vfmaq_n_f32(sums[i][quarter], sum_to_float(totals[i]),
-                                       scales[i * per_part + block + (narrow ? quarter / 2 : 0)]);
+      for (size_t i = 0; i < parts; i++) {
+        const float32x4_t scale =
+            by_lane ? vld1q_f32(lanes + 16 * block + 4 * quarter)
+                    : vdupq_n_f32(scales[i * per_part + block + (narrow ? quarter / 2 : 0)]);
+        sums[i][quarter] = vfmaq_f32(sums[i][quarter], sum_to_float(totals[i]), scale);
+      }
     }
     GPTVQ_MCA_END("int4");
   }
@@ -256,15 +270,12 @@ INLINE float multiply_row(const gptvq_uniform_row *row, unsigned bits, size_t bl
   return gptvq_fold16(folded) - gptvq_fold16(correction);
 }
 
-static float uniform_4_128(const gptvq_uniform_row *row) { return multiply_row(row, 4, 128); }
-static float uniform_2_128(const gptvq_uniform_row *row) { return multiply_row(row, 2, 128); }
-static float uniform_4_32(const gptvq_uniform_row *row) { return multiply_row(row, 4, 32); }
-static float uniform_2_32(const gptvq_uniform_row *row) { return multiply_row(row, 2, 32); }
-static float uniform_any(const gptvq_uniform_row *row) { return multiply_row(row, row->bits, row->block); }
-
-static float (*const uniform_rows[3][2])(const gptvq_uniform_row *) = {
-    {uniform_2_32, uniform_4_32}, {uniform_2_128, uniform_4_128}, {uniform_any, uniform_any}};
-
 static float uniform_row(const gptvq_uniform_row *row) {
-  return uniform_rows[row->block == 32 ? 0 : row->block == 128 ? 1 : 2][row->bits == 4](row);
+  if (row->field == 8)
+    return row->bits == 8 ? multiply_row(row, 8, row->block, true) : multiply_row(row, 8, row->block, false);
+  const unsigned field = row->field;
+  if (row->block == 32) return field == 4 ? multiply_row(row, 4, 32, false) : multiply_row(row, 2, 32, false);
+  if (row->block == 128)
+    return field == 4 ? multiply_row(row, 4, 128, false) : multiply_row(row, 2, 128, false);
+  return multiply_row(row, field, row->block, false);
 }

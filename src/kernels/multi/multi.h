@@ -3,8 +3,8 @@
  * Every .c file in a folder named multi/ is compiled for each level of the architecture (baseline, AVX2,
  * AVX-512) with its own flags and no fast-math: the same source, the same results bit for bit, wider vectors.
  * Functions are named GPTVQ_MULTI(name) = name_base, name_avx2, name_avx512; GPTVQ_MULTI_DECLARE declares all
- * three and GPTVQ_MULTI_PICK chooses by gptvq_cpu(). No FMA contraction (ISO C mode), so levels agree
- * exactly. */
+ * three, GPTVQ_MULTI_PICK takes the best one for gptvq_cpu(). No FMA contraction (ISO C mode), so levels
+ * agree exactly. */
 #ifndef GPTVQ_KERNELS_MULTI_H
 #define GPTVQ_KERNELS_MULTI_H
 
@@ -21,12 +21,11 @@
   result name##_base(__VA_ARGS__); \
   result name##_avx2(__VA_ARGS__); \
   result name##_avx512(__VA_ARGS__)
-#define GPTVQ_MULTI_PICK(name) \
-  (gptvq_cpu() >= GPTVQ_CPU_AVX512 ? name##_avx512 \
-   : gptvq_cpu() >= GPTVQ_CPU_AVX2 ? name##_avx2 \
-                                   : name##_base)
+#define GPTVQ_MULTI_FOR(name, features) \
+  ((features)&GPTVQ_CPU_AVX512 ? name##_avx512 : (features)&GPTVQ_CPU_AVX2 ? name##_avx2 : name##_base)
 #else
 #define GPTVQ_MULTI_DECLARE(result, name, ...) result name##_base(__VA_ARGS__)
-#define GPTVQ_MULTI_PICK(name) name##_base
+#define GPTVQ_MULTI_FOR(name, features) name##_base
 #endif
+#define GPTVQ_MULTI_PICK(name) GPTVQ_MULTI_FOR(name, gptvq_cpu())
 #endif

@@ -3,27 +3,72 @@
 #include <math.h>
 #include <string.h>
 
-#define UNPACK(name, type) \
-  void GPTVQ_MULTI(name)(const uint8_t *unit, size_t n, unsigned bits, type *indices) { \
-    unsigned shift = 0; \
-    for (unsigned f = 8; f >= 1; f /= 2) { \
-      if (!(bits & f)) continue; \
-      const size_t size = n / 8 * f; \
-      const unsigned mask = (1u << f) - 1u; \
-      for (unsigned part = 0; part < 8 / f; part++) { \
-        type *out = indices + part * size; \
-        if (shift == 0) \
-          for (size_t j = 0; j < size; j++) out[j] = (type)((unsigned)unit[j] >> (f * part) & mask); \
-        else \
-          for (size_t j = 0; j < size; j++) \
-            out[j] = (type)(out[j] | ((unsigned)unit[j] >> (f * part) & mask) << shift); \
-      } \
-      unit += size; \
-      shift += f; \
-    } \
+void GPTVQ_MULTI(gptvq_unpack_words)(const uint8_t *unit, size_t n, unsigned bits, uint16_t *indices) {
+  unsigned shift = 0;
+  for (unsigned f = 8; f >= 1; f /= 2) {
+    if (!(bits & f)) continue;
+    const size_t size = n / 8 * f;
+    const unsigned mask = (1u << f) - 1u;
+    for (unsigned part = 0; part < 8 / f; part++) {
+      uint16_t *out = indices + part * size;
+      if (shift == 0)
+        for (size_t j = 0; j < size; j++) out[j] = (uint16_t)((unsigned)unit[j] >> (f * part) & mask);
+      else
+        for (size_t j = 0; j < size; j++)
+          out[j] = (uint16_t)(out[j] | ((unsigned)unit[j] >> (f * part) & mask) << shift);
+    }
+    unit += size;
+    shift += f;
   }
-UNPACK(gptvq_unpack_bytes, uint8_t)
-UNPACK(gptvq_unpack_words, uint16_t)
+}
+
+/* One part of a field block, eight bytes at a time; the last eight may be done twice. */
+static inline uint64_t load8(const uint8_t *from) {
+  uint64_t word;
+  memcpy(&word, from, 8);
+  return word;
+}
+static inline void unpack_part(const uint8_t *block, size_t size, unsigned down, uint64_t mask, unsigned up,
+                               uint8_t *out) {
+  if (size < 8) {
+    for (size_t j = 0; j < size; j++) {
+      const unsigned field = ((unsigned)block[j] >> down & (unsigned)(mask & 255)) << up;
+      out[j] = (uint8_t)(up == 0 ? field : out[j] | field);
+    }
+    return;
+  }
+  const size_t words = size / 8, last = size - 8;
+  uint64_t word;
+  if (up == 0) {
+    for (size_t j = 0; j < words; j++) {
+      word = load8(block + 8 * j) >> down & mask;
+      memcpy(out + 8 * j, &word, 8);
+    }
+    word = load8(block + last) >> down & mask;
+    memcpy(out + last, &word, 8);
+    return;
+  }
+  const uint64_t end = load8(out + last); /* before it is changed */
+  for (size_t j = 0; j < words; j++) {
+    word = load8(out + 8 * j) | (load8(block + 8 * j) >> down & mask) << up;
+    memcpy(out + 8 * j, &word, 8);
+  }
+  word = end | (load8(block + last) >> down & mask) << up;
+  memcpy(out + last, &word, 8);
+}
+
+void GPTVQ_MULTI(gptvq_unpack_bytes)(const uint8_t *unit, size_t n, unsigned bits, uint8_t *indices) {
+  unsigned up = 0;
+  for (unsigned f = 8; f >= 1; f /= 2) {
+    if (!(bits & f)) continue;
+    const size_t size = n / 8 * f;
+    const uint64_t mask = (1u << f) - 1u;
+    for (unsigned part = 0; part < 8 / f; part++)
+      unpack_part(unit, size, f * part, mask * 0x0101010101010101u, up, indices + part * size);
+    unit += size;
+    up += f;
+  }
+}
 
 /* inlined with constant dim */
 static inline void look_up(const int8_t *codebook, const uint16_t *indices, size_t n, size_t dim,

@@ -2,9 +2,15 @@
 
 #include <math.h>
 
-enum { GROUP = 256, NEAR = 2048, FAR = 8192 };
+enum { GROUP = 256, PIECE = 32, NEAR = 2048, FAR = 8192 };
 
 /* Constant trip counts: the compiler then keeps one vector of sums. */
+static inline int32_t dot_piece(const uint8_t *restrict w, const int8_t *restrict q) {
+  int32_t sum = 0;
+  for (size_t i = 0; i < PIECE; i++) sum += (int32_t)w[i] * q[i];
+  return sum;
+}
+
 static inline int32_t dot_group(const uint8_t *restrict w, const int8_t *restrict q) {
   int32_t sum = 0;
   for (size_t i = 0; i < GROUP;
@@ -26,7 +32,9 @@ float GPTVQ_MULTI(gptvq_row_i8)(size_t cols, const uint8_t *weights, const float
   }
   if (g * GROUP < cols) {
     int32_t sum = corrections[g];
-    for (size_t i = g * GROUP; i < cols; i++) sum += (int32_t)weights[i] * codes[i];
+    size_t i = g * GROUP;
+    for (; i + PIECE <= cols; i += PIECE) sum += dot_piece(weights + i, codes + i);
+    for (; i < cols; i++) sum += (int32_t)weights[i] * codes[i];
     y = fmaf((float)sum, scales[g] * x_scales[g], y);
   }
   return y;

@@ -1,6 +1,7 @@
 /* Dense rows: the definition. Sums are double, so that a row's result is the correctly rounded one up to
  * n·2^-53·Σ|wx|. */
 #include "base/half.h"
+#include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
 
 static void to_float_f32(const void *in, size_t n, float *out) { memmove(out, in, n * sizeof *out); }
@@ -67,6 +68,8 @@ void gptvq_kernels_init_ref(gptvq_kernel_table *table) {
   table->packed_matvec = gptvq_packed_matvec_scalar;
   table->i8_tile = gptvq_i8_tile_scalar;
   table->i8_fold = gptvq_i8_fold_scalar;
-  table->i8_stripe = NULL;
   table->uniform_row = gptvq_uniform_row_scalar;
+  table->tile_codes = gptvq_tile_codes_base;
+  table->gemm_pack = gptvq_gemm_pack_ref;
+  table->gemm_block = gptvq_gemm_block_ref;
 }

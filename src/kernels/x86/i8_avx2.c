@@ -8,6 +8,7 @@
 #include "kernels/x86/codes_avx2.h"
 #include "kernels/x86/fold_avx2.h"
 #include "kernels/x86/gather_avx2.h"
+#include "kernels/x86/shapes.h"
 #include "kernels/x86/x86.h"
 
 GPTVQ_INLINE __m256i load(const int8_t *p) { return _mm256_load_si256((const void *)p); }
@@ -159,17 +160,21 @@ static void any_tile(const gptvq_i8_tile *job) {
   }
 }
 
-/* ---- units of 256 columns, codes from the tables into the products: one token, or up to 16 centroids ----
- */
+/* ---- codes from the tables into the products: one token, or up to 16 centroids ---- */
 
-/* Set s of a unit times the activations of `tokens` tokens (a constant) onto the totals of both halves. */
-GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit, unsigned bits, unsigned dim,
-                               size_t s, const int8_t *x, size_t stride, size_t tokens,
-                               __m256i totals[4][2]) {
-  const size_t n = 256 / dim, sets = n / 64;
-  const __m256i index[2] = {gptvq_indices256(unit, bits, n, 64 * s),
-                            gptvq_indices256(unit, bits, n, 64 * s + 32)};
-  __m256i found[4][2];
+/* Units of other than 256 columns: the indices of up to AHEAD rows are spread before they are used, since
+ * what was stored a moment ago in other pieces loads slowly. */
+enum { AHEAD = 8, MAX_INDICES = 256, SPREAD = 3 * MAX_INDICES };
+
+/* Set s of a unit times the activations of `tokens` tokens (a constant) onto the totals of both halves. The
+ * unit has 256 columns (sets is 4 / dim), or the fields of its indices have been spread. */
+GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit, const uint8_t *fields,
+                               unsigned bits, unsigned dim, size_t s, size_t sets, const int8_t *x,
+                               size_t stride, size_t tokens, __m256i totals[4][2]) {
+  __m256i index[2], found[4][2];
+  for (size_t half = 0; half < 2; half++)
+    index[half] = fields == NULL ? gptvq_indices256(unit, bits, 256 / dim, 64 * s + 32 * half)
+                                 : gptvq_join_fields256(fields, bits, MAX_INDICES, 64 * s + 32 * half);
   gptvq_look_up256(table, bits, dim, index, found);
 #pragma GCC unroll 4
   for (unsigned e = 0; e < dim; e++)
@@ -183,20 +188,27 @@ GPTVQ_INLINE void multiply_set(const gptvq_table256 *table, const uint8_t *unit,
       }
 }
 
-/* `tokens` tokens (a constant) from t on. At most 64 centroids; 128 or 256 of at most two components. */
-GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, unsigned dim, int scaled,
-                            size_t tokens) {
+/* `tokens` tokens (a constant) from t on. At most 64 centroids; 128 or 256 of at most two components. `full`:
+ * units of 256 columns, with or without block scales; else without. */
+GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, unsigned dim, int full,
+                            int scaled, size_t tokens) {
   const gptvq_tile *tile = job->tile;
-  const size_t sets = 4 / dim, stride = job->input_stride, step = job->tokens * GPTVQ_I8_LANES;
+  const size_t n = full ? 256 / dim : tile->indices, sets = full ? 4 / dim : job->sets,
+               unit_bytes = n / 8 * bits, stride = job->input_stride, step = job->tokens * GPTVQ_I8_LANES;
   const int8_t *x = job->x + t * stride;
   const float *scales = job->scales + t;
   gptvq_table256 table;
   gptvq_load_table256(tile->codebook, bits, dim, &table);
   block_scales blocks;
   if (scaled) prepare_scales(job, &blocks);
-  const uint8_t *unit = tile->units, *codes = tile->block_codes;
+  _Alignas(32) uint8_t ahead[AHEAD * SPREAD];
+  const uint8_t *unit = tile->units, *codes = tile->block_codes, *fields = NULL;
   float *sums = job->sums + t * GPTVQ_I8_LANES;
-  for (size_t row = tile->rows; row > 0; row--, unit += 32 / dim * bits, sums += step) {
+  for (size_t row = 0; row < tile->rows; row++, unit += unit_bytes, sums += step) {
+    if (!full) fields = ahead + row % AHEAD * SPREAD;
+    if (!full && row % AHEAD == 0)
+      gptvq_spread_units_avx2(bits, unit, tile->rows - row < AHEAD ? tile->rows - row : AHEAD, n, MAX_INDICES,
+                              ahead);
     __m256i totals[4][2];
     __m256 values[4][2];
 #pragma GCC unroll 8
@@ -204,7 +216,7 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, u
       totals[i / 2][i % 2] = _mm256_setzero_si256(), values[i / 2][i % 2] = _mm256_setzero_ps();
 #pragma GCC unroll 4
     for (size_t s = 0; s < sets; s++) {
-      multiply_set(&table, unit, bits, dim, s, x, stride, tokens, totals);
+      multiply_set(&table, unit, fields, bits, dim, s, sets, x, stride, tokens, totals);
       for (size_t half = 0; scaled && half < 2; half++) {
         const __m256 by_lane = look_up_scales(&blocks, codes, 2 * s + half);
 #pragma GCC unroll 4
@@ -222,12 +234,13 @@ GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, size_t t, unsigned bits, u
   }
 }
 
-/* 128 centroids or more of four components, whose activations are brought into their order. */
-GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int scaled) {
+/* 128 centroids or more of four components, whose activations are brought into their order. Units of 256
+ * columns (`full`), or fewer without block scales. */
+GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int full, int scaled) {
   const gptvq_tile *tile = job->tile;
   const uint8_t *unit = tile->units, *codes = tile->block_codes;
   float *sums = job->sums;
-  uint16_t room[64];
+  uint16_t room[64] = {0};
   block_scales blocks;
   if (scaled) prepare_scales(job, &blocks);
   __m256i x[2][4];
@@ -235,14 +248,17 @@ GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int scale
     for (size_t e = 0; e < 4; e++) x[half][e] = load(job->x + 64 * e + 32 * half);
     gptvq_exchange_bytes(x[half]);
   }
-  for (size_t row = tile->rows; row > 0; row--, unit += 8 * bits, sums += GPTVQ_I8_LANES) {
-    const void *indices = gptvq_gather_indices(unit, bits, room);
+  for (size_t row = tile->rows; row > 0; row--, unit += tile->unit_bytes, sums += GPTVQ_I8_LANES) {
+    const void *indices = room;
+    if (full) indices = gptvq_gather_indices(unit, bits, room);
+    else gptvq_unpack_words_avx2(unit, tile->indices, tile->index_bits, room);
 #pragma GCC unroll 2
     for (size_t half = 0; half < 2; half++) {
       __m256i total = _mm256_setzero_si256();
 #pragma GCC unroll 4
       for (size_t j = 0; j < 4; j++)
-        total = dot4(total, gptvq_gather8(tile->codebook, indices, bits, 32 * half + j), x[half][j]);
+        total =
+            dot4(total, gptvq_gather8(tile->codebook, indices, full ? bits : 16, 32 * half + j), x[half][j]);
       __m256 value = _mm256_cvtepi32_ps(total);
       if (scaled) value = _mm256_fmadd_ps(value, look_up_scales(&blocks, codes, half), _mm256_setzero_ps());
       add_sums(sums + 8 * half, value, job->scales[0]);
@@ -252,64 +268,42 @@ GPTVQ_INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, int scale
 }
 
 /* Up to 16 centroids are looked up faster than codes go through memory: again for every four tokens. */
-GPTVQ_INLINE void tokens_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled) {
+GPTVQ_INLINE void tokens_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int full, int scaled) {
   size_t t = 0;
-  for (; bits <= 4 && t + 4 <= job->tokens; t += 4) full_tile(job, t, bits, dim, scaled, 4);
-  for (; bits <= 4 && t + 2 <= job->tokens; t += 2) full_tile(job, t, bits, dim, scaled, 2);
-  for (; t < job->tokens; t++) full_tile(job, t, bits, dim, scaled, 1);
+  for (; bits <= 4 && t + 4 <= job->tokens; t += 4) unit_tile(job, t, bits, dim, full, scaled, 4);
+  for (; bits <= 4 && t + 2 <= job->tokens; t += 2) unit_tile(job, t, bits, dim, full, scaled, 2);
+  for (; t < job->tokens; t++) unit_tile(job, t, bits, dim, full, scaled, 1);
 }
 
 typedef void (*tile_fn)(const gptvq_i8_tile *job);
-#define TILE(bits, dim) \
-  static void tile_##bits##_##dim(const gptvq_i8_tile *job) { \
-    if (job->block_vectors != 0) tokens_tile(job, bits, dim, 1); \
-    else tokens_tile(job, bits, dim, 0); \
-  }
-#define TILES(bits) \
-  TILE(bits, 1) \
-  TILE(bits, 2) \
-  TILE(bits, 4)
-TILES(1)
-TILES(2)
-TILES(3)
-TILES(4)
-TILES(5)
-TILES(6)
-TILE(7, 1)
-TILE(7, 2)
-TILE(8, 1)
-TILE(8, 2)
+#define SHUFFLE(bits, dim) \
+  static void full_##bits##_##dim(const gptvq_i8_tile *job) { \
+    if (job->block_vectors != 0) tokens_tile(job, bits, dim, 1, 1); \
+    else tokens_tile(job, bits, dim, 1, 0); \
+  } \
+  static void other_##bits##_##dim(const gptvq_i8_tile *job) { tokens_tile(job, bits, dim, 0, 0); }
+GPTVQ_SHAPES_SHUFFLE(SHUFFLE)
 #define GATHER(bits) \
-  static void gather_##bits(const gptvq_i8_tile *job) { \
-    if (job->block_vectors != 0) gather_tile(job, bits, 1); \
-    else gather_tile(job, bits, 0); \
+  static void full_##bits##_4(const gptvq_i8_tile *job) { \
+    if (job->block_vectors != 0) gather_tile(job, bits, 1, 1); \
+    else gather_tile(job, bits, 1, 0); \
   }
-GATHER(7)
-GATHER(8)
-GATHER(9)
-GATHER(10)
-GATHER(11)
-GATHER(12)
-#define LIST(bits) \
-  { tile_##bits##_1, tile_##bits##_2, tile_##bits##_4 }
-static const tile_fn full_tiles[12][3] = {LIST(1),
-                                          LIST(2),
-                                          LIST(3),
-                                          LIST(4),
-                                          LIST(5),
-                                          LIST(6),
-                                          {tile_7_1, tile_7_2, gather_7},
-                                          {tile_8_1, tile_8_2, gather_8},
-                                          {NULL, NULL, gather_9},
-                                          {NULL, NULL, gather_10},
-                                          {NULL, NULL, gather_11},
-                                          {NULL, NULL, gather_12}};
+GPTVQ_BITS_GATHER(GATHER)
+static void other_4(const gptvq_i8_tile *job) { gather_tile(job, 16, 0, 0); }
+#define FULL(bits, dim) GPTVQ_ENTRY(full, bits, dim)
+#define FULL_4(bits) GPTVQ_ENTRY(full, bits, 4)
+#define OTHER(bits, dim) GPTVQ_ENTRY(other, bits, dim)
+#define OTHER_4(bits) [bits - 1][2] = other_4,
+static const tile_fn full_tiles[12][3] = {GPTVQ_SHAPES_SHUFFLE(FULL) GPTVQ_BITS_GATHER(FULL_4)},
+                     other_tiles[12][3] = {GPTVQ_SHAPES_SHUFFLE(OTHER) GPTVQ_BITS_GATHER(OTHER_4)};
 
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
-  const bool few = job->tokens == 1 || tile->index_bits <= 4;
-  const tile_fn run = few ? full_tiles[tile->index_bits - 1][tile->dim / 2] : NULL;
-  if (run != NULL && tile->width == 256 && (job->block_vectors == 0 || by_shifts(job))) run(job);
+  const bool few = job->tokens == 1 || tile->index_bits <= 4, full = tile->width == 256;
+  const tile_fn run = (full ? full_tiles : other_tiles)[tile->index_bits - 1][tile->dim / 2];
+  const bool fits = full ? job->block_vectors == 0 || by_shifts(job)
+                         : job->block_vectors == 0 && tile->indices <= (run == other_4 ? 64 : MAX_INDICES);
+  if (run != NULL && few && fits) run(job);
   else any_tile(job);
 }
 
@@ -329,20 +323,31 @@ static void i8_fold(const float *sums, size_t n, float *out) {
 
 /* ---- stripes of few rows: one call for all column groups ---- */
 
-GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim) {
-  _Alignas(64) float sums[8 * GPTVQ_I8_LANES];
+GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim, int full) {
+  _Alignas(64) float sums[AHEAD * GPTVQ_I8_LANES];
+  _Alignas(32) uint8_t ahead[AHEAD * SPREAD];
   memset(sums, 0, job->rows * GPTVQ_I8_LANES * sizeof *sums);
-  const uint8_t *units = job->units;
+  const uint8_t *units = job->units, *fields = NULL;
   const int8_t *codebook = job->codebook, *x = job->x;
+  size_t n = 256 / dim, sets = 4 / dim;
   for (size_t g = 0; g < job->groups;
-       g++, units += job->unit_step, codebook += (size_t)dim << bits, x += 256) {
+       g++, units += job->unit_step, codebook += (size_t)dim << bits, x += job->group_codes) {
+    if (!full) {
+      const bool last = g + 1 == job->groups;
+      if (last) units = job->last_units;
+      n = ((last ? job->last_width : job->width) + dim - 1) / dim;
+      n = (n + 7) / 8 * 8;
+      sets = (n + 63) / 64;
+      gptvq_spread_units_avx2(bits, units, job->rows, n, MAX_INDICES, ahead);
+    }
     gptvq_table256 table;
     gptvq_load_table256(codebook, bits, dim, &table);
     const float scale = gptvq_bf16_to_float(job->codebook_scales[g]) / 127.0f * job->x_scales[g];
     for (size_t r = 0; r < job->rows; r++) {
       __m256i totals[4][2] = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
-      for (size_t s = 0; s < 4 / dim; s++)
-        multiply_set(&table, units + r * (32 / dim * bits), bits, dim, s, x, 0, 1, totals);
+      if (!full) fields = ahead + r * SPREAD;
+      for (size_t s = 0; s < sets; s++)
+        multiply_set(&table, units + r * (n / 8 * bits), fields, bits, dim, s, sets, x, 0, 1, totals);
       for (size_t half = 0; half < 2; half++)
         add_sums(sums + r * GPTVQ_I8_LANES + 8 * half, _mm256_cvtepi32_ps(totals[0][half]), scale);
     }
@@ -352,22 +357,18 @@ GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, uns
 
 typedef void (*stripe_fn)(const gptvq_i8_stripe *job);
 #define STRIPE(bits, dim) \
-  static void stripe_##bits##_##dim(const gptvq_i8_stripe *job) { multiply_stripe(job, bits, dim); }
-#define STRIPES(bits) \
-  STRIPE(bits, 1) \
-  STRIPE(bits, 2) \
-  STRIPE(bits, 4)
-STRIPES(1)
-STRIPES(2)
-STRIPES(3)
-STRIPES(4)
-#define LIST_STRIPES(bits) \
-  { stripe_##bits##_1, stripe_##bits##_2, stripe_##bits##_4 }
-static const stripe_fn stripes[4][3] = {LIST_STRIPES(1), LIST_STRIPES(2), LIST_STRIPES(3), LIST_STRIPES(4)};
+  static void full_stripe_##bits##_##dim(const gptvq_i8_stripe *job) { multiply_stripe(job, bits, dim, 1); } \
+  static void other_stripe_##bits##_##dim(const gptvq_i8_stripe *job) { multiply_stripe(job, bits, dim, 0); }
+GPTVQ_SHAPES_4(STRIPE)
+#define FULL_STRIPE(bits, dim) GPTVQ_ENTRY(full_stripe, bits, dim)
+#define OTHER_STRIPE(bits, dim) GPTVQ_ENTRY(other_stripe, bits, dim)
+static const stripe_fn full_stripes[4][3] = {GPTVQ_SHAPES_4(FULL_STRIPE)},
+                       other_stripes[4][3] = {GPTVQ_SHAPES_4(OTHER_STRIPE)};
 
 static bool i8_stripe(const gptvq_i8_stripe *job) {
-  if (job->index_bits > 4) return false;
-  stripes[job->index_bits - 1][job->dim / 2](job);
+  if (job->index_bits > 4 || job->width > MAX_INDICES * job->dim) return false;
+  const bool full = job->width == 256 && job->last_width == 256;
+  (full ? full_stripes : other_stripes)[job->index_bits - 1][job->dim / 2](job);
   return true;
 }
 

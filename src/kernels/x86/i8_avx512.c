@@ -4,44 +4,33 @@
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
 #include "kernels/x86/fold_avx512.h"
-#include "kernels/x86/lookup_avx512.h"
+#include "kernels/x86/plan_avx512.h"
+#include "kernels/x86/shapes.h"
 #include "kernels/x86/x86.h"
 
 #include <string.h>
 
-/* Block scales: lane L of set s has the block (64 s + 4 L) / (vectors per block); its 4-bit code lies in one
- * 64-bit word. */
+enum { SETS = GPTVQ_PLAN_SETS };
+
+/* Block scales: lane L of set s has the block (64 s + 4 L) / (vectors per block), whose 4-bit code lies
+ * `shift` bits up: of the unit's word of codes, where they are 2 or 4 bytes, else of byte `byte`. */
 typedef struct block_scales {
   __m512 table;
-  __m512i shift[4]; /* [set] */
+  __m512i byte[SETS], shift[SETS];
 } block_scales;
 
-GPTVQ_INLINE void load_block_scales(const gptvq_i8_tile *job, size_t sets, block_scales *blocks) {
-  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m128i log_block = _mm_cvtsi32_si128(__builtin_ctzll(job->block_vectors));
+static void load_block_scales(const gptvq_i8_tile *job, block_scales *blocks) {
+  const __m512 lane = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+               per_lane = _mm512_set1_ps(4.0f / (float)job->block_vectors);
+  const size_t bytes = job->tile->block_bytes;
+  const __m512i most = _mm512_set1_epi32(bytes == 2 || bytes == 4 ? 7 : 1);
   blocks->table = _mm512_loadu_ps(job->block_table);
-  for (size_t s = 0; s < sets; s++) {
-    __m512i first = _mm512_add_epi32(_mm512_slli_epi32(lane, 2), _mm512_set1_epi32((int)(64 * s)));
-    blocks->shift[s] = _mm512_slli_epi32(_mm512_srl_epi32(first, log_block), 2);
+  for (size_t s = 0; s < job->sets; s++) {
+    const __m512 middle = _mm512_add_ps(lane, _mm512_set1_ps((float)(16 * s) + 0.5f)); /* far from any edge */
+    const __m512i block = _mm512_cvttps_epi32(_mm512_mul_ps(middle, per_lane));
+    blocks->byte[s] = _mm512_srli_epi32(block, 1);
+    blocks->shift[s] = _mm512_slli_epi32(_mm512_and_si512(block, most), 2);
   }
-}
-
-GPTVQ_INLINE uint64_t load_block_codes(const uint8_t *codes, size_t bytes) {
-  uint64_t word = 0;
-  if (bytes == 1) return codes[0];
-  if (bytes == 2) memcpy(&word, codes, 2);
-  else if (bytes == 4) memcpy(&word, codes, 4);
-  else memcpy(&word, codes, 8);
-  return word;
-}
-
-/* The scales of a set's lanes. The word's half that holds them is chosen first; a set has at most 8 blocks.
- */
-GPTVQ_INLINE __m512 lane_scales(const block_scales *blocks, uint64_t codes, size_t vectors, size_t s) {
-  unsigned base = (unsigned)(64 * s / vectors * 4) & 32u;
-  __m512i shift = _mm512_sub_epi32(blocks->shift[s], _mm512_set1_epi32((int)base));
-  __m512i code = _mm512_srlv_epi32(_mm512_set1_epi32((int)(uint32_t)(codes >> base)), shift);
-  return _mm512_permutexvar_ps(code, blocks->table); /* looks at 4 bits */
 }
 
 /* 128 · Σ_e q of the lanes of set s: what the bias of the weights adds */
@@ -52,113 +41,144 @@ GPTVQ_INLINE __m512i bias_of_set(const __m512i *x, size_t sets, unsigned dim, si
   return sum;
 }
 
-/* The usual units: 256 columns, so n = 256 / dim indices and always 4 registers of activations per token. */
 typedef struct unit_kernel {
   gptvq_table512 table;
   gptvq_spread512 spread;
   block_scales blocks;
+  const gptvq_plan512 *plan; /* NULL: 256 columns, so n = 256 / dim and always 4 registers of activations */
 } unit_kernel;
 
 /* weights + 128 of one unit, as activations are ordered: component e of set s at e·sets + s */
 GPTVQ_INLINE void look_up_unit(const unit_kernel *k, const uint8_t *unit, unsigned bits, unsigned dim,
-                               __m512i *weights) {
-  const size_t n = 256 / dim, sets = n / 64;
+                               size_t sets, __m512i *weights) {
+  gptvq_unit512 loaded;
+  if (k->plan != NULL) gptvq_load_unit512(k->plan, bits, unit, &loaded);
   for (size_t s = 0; s < sets; s++) {
-    __m512i index = gptvq_indices512(unit, bits, n, s, &k->spread);
+    const __m512i index = k->plan != NULL ? gptvq_planned_indices512(k->plan, &loaded, bits, s)
+                                          : gptvq_indices512(unit, bits, 256 / dim, s, &k->spread);
     for (unsigned e = 0; e < dim; e++) weights[e * sets + s] = gptvq_look_up512(&k->table, bits, e, index);
   }
 }
 
-/* scales of the lanes of all sets of one row */
-GPTVQ_INLINE void look_up_scales(const unit_kernel *k, const gptvq_i8_tile *job, const uint8_t *codes,
-                                 size_t sets, __m512 *by_lane) {
-  const size_t bytes = job->tile->block_bytes;
-  if (bytes == 2 || bytes == 4) { /* broadcast straight from memory: 256 columns in blocks of 64 or 32 */
-    uint16_t half;
-    uint32_t word;
-    memcpy(&half, codes, sizeof half);
-    __m512i all = _mm512_set1_epi16((short)half);
-    if (bytes == 4) memcpy(&word, codes, sizeof word), all = _mm512_set1_epi32((int)word);
-    for (size_t s = 0; s < sets; s++)
-      by_lane[s] = _mm512_permutexvar_ps(_mm512_srlv_epi32(all, k->blocks.shift[s]), k->blocks.table);
-    return;
+/* scales of the lanes of all sets of one row; vpermps looks at 4 bits */
+GPTVQ_INLINE void look_up_scales(const block_scales *blocks, const uint8_t *codes, size_t bytes, size_t sets,
+                                 __m512 *by_lane) {
+  uint16_t half;
+  uint32_t word;
+  __m512i all = _mm512_setzero_si512();
+  if (bytes == 2) all = _mm512_set1_epi16((short)*(uint16_t *)memcpy(&half, codes, sizeof half));
+  else if (bytes == 4) all = _mm512_set1_epi32((int)*(uint32_t *)memcpy(&word, codes, sizeof word));
+  else all = _mm512_maskz_loadu_epi8(gptvq_lanes512(bytes), codes);
+  for (size_t s = 0; s < sets; s++) {
+    const __m512i own = bytes == 2 || bytes == 4 ? all : _mm512_permutexvar_epi8(blocks->byte[s], all);
+    by_lane[s] = _mm512_permutexvar_ps(_mm512_srlv_epi32(own, blocks->shift[s]), blocks->table);
   }
-  uint64_t word = load_block_codes(codes, bytes);
-  for (size_t s = 0; s < sets; s++) by_lane[s] = lane_scales(&k->blocks, word, job->block_vectors, s);
 }
 
-/* with block scales each set has its own scales, so its own correction, bias[s] */
-GPTVQ_INLINE void add_product(const __m512i *weights, const __m512 *by_lane, const __m512i *x,
-                              const __m512i *bias, __m512i correction, __m512 scale, unsigned dim, int scaled,
-                              float *sums) {
-  const size_t sets = 4 / dim;
+/* The activations of one token. With block scales each set has its own scales, so its own correction,
+ * bias[s]. */
+typedef struct token_input {
+  const __m512i *x; /* [dim × sets] */
+  __m512i copy[4], bias[SETS], correction;
+  __m512 scale;
+} token_input;
+
+GPTVQ_INLINE void add_product(const __m512i *weights, const __m512 *by_lane, const token_input *in,
+                              unsigned dim, size_t sets, int scaled, float *sums) {
   __m512 value = _mm512_setzero_ps();
-  if (!scaled) {
-    for (size_t i = 0; i < 4; i++) correction = _mm512_dpbusd_epi32(correction, weights[i], x[i]);
-    value = _mm512_cvtepi32_ps(correction);
-  } else {
-    for (size_t s = 0; s < sets; s++) {
-      __m512i total = _mm512_setzero_si512();
-      for (unsigned e = 0; e < dim; e++)
-        total = _mm512_dpbusd_epi32(total, weights[e * sets + s], x[e * sets + s]);
-      value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(total, bias[s])), by_lane[s], value);
-    }
+  __m512i total = in->correction;
+  for (size_t s = 0; s < sets; s++) {
+    if (scaled) total = _mm512_setzero_si512();
+    for (unsigned e = 0; e < dim; e++)
+      total = _mm512_dpbusd_epi32(total, weights[e * sets + s], in->x[e * sets + s]);
+    if (scaled)
+      value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(total, in->bias[s])), by_lane[s], value);
   }
-  _mm512_store_ps(sums, _mm512_fmadd_ps(value, scale, _mm512_load_ps(sums)));
+  if (!scaled) value = _mm512_cvtepi32_ps(total);
+  _mm512_store_ps(sums, _mm512_fmadd_ps(value, in->scale, _mm512_load_ps(sums)));
 }
 
-GPTVQ_INLINE void load_input(const gptvq_i8_tile *job, size_t t, unsigned dim, int scaled, __m512i *x,
-                             __m512i *bias, __m512i *correction, __m512 *scale) {
-  for (int i = 0; i < 4; i++) x[i] = _mm512_load_si512(job->x + t * job->input_stride + 64 * i);
-  *correction = _mm512_loadu_si512((const char *)job->correction + t * job->input_stride);
-  *scale = _mm512_set1_ps(job->scales[t]);
-  for (size_t s = 0; scaled && s < 4 / dim; s++) bias[s] = bias_of_set(x, 4 / dim, dim, s);
+/* `copied`: into registers */
+GPTVQ_INLINE void load_input(const gptvq_i8_tile *job, size_t t, unsigned dim, size_t sets, int scaled,
+                             int copied, token_input *in) {
+  in->x = (const void *)(job->x + t * job->input_stride);
+  if (copied) {
+    for (int i = 0; i < 4; i++) in->copy[i] = _mm512_load_si512(in->x + i);
+    in->x = in->copy;
+  }
+  in->correction = _mm512_loadu_si512((const char *)job->correction + t * job->input_stride);
+  in->scale = _mm512_set1_ps(job->scales[t]);
+  for (size_t s = 0; scaled && s < sets; s++) in->bias[s] = bias_of_set(in->x, sets, dim, s);
 }
 
-/* One token: its activations stay in registers. Several: two rows at a time share each load of activations.
- */
-GPTVQ_INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled, int single) {
+/* One token, no block scales: from the tables into the products. */
+GPTVQ_INLINE void planned_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, size_t sets,
+                               int known) {
   const gptvq_tile *tile = job->tile;
-  const size_t sets = 4 / dim, unit_bytes = 32 / dim * bits, tokens = job->tokens;
-  unit_kernel k;
+  const gptvq_plan512 *plan = job->plan;
+  const uint8_t *unit = tile->units;
+  gptvq_table512 table;
+  token_input in;
+  gptvq_load_table512(tile->codebook, bits, dim, 0x80, &table);
+  load_input(job, 0, dim, sets, 0, known, &in);
+  float *sums = job->sums;
+  for (size_t row = tile->rows; row > 0; row--, unit += tile->unit_bytes, sums += 16) {
+    gptvq_fetch_ahead(unit);
+    gptvq_unit512 loaded;
+    gptvq_load_unit512(plan, bits, unit, &loaded);
+    __m512i total = in.correction;
+    for (size_t s = 0; s < sets; s++) {
+      const __m512i index = gptvq_planned_indices512(plan, &loaded, bits, s);
+      for (unsigned e = 0; e < dim; e++)
+        total = _mm512_dpbusd_epi32(total, gptvq_look_up512(&table, bits, e, index), in.x[e * sets + s]);
+    }
+    _mm512_store_ps(sums, _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), in.scale, _mm512_load_ps(sums)));
+  }
+}
+
+/* How much is known of a unit: nothing (up to 256 indices), that it has 4 / dim sets, that it has 256
+ * columns. Activations stay in registers where the number of sets is known. */
+enum { ANY_SETS, ALL_SETS, FULL };
+
+/* Several tokens: two rows at a time share each load of activations. */
+GPTVQ_INLINE void unit_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, int scaled, int single,
+                            int known) {
+  const gptvq_tile *tile = job->tile;
+  const int full = known == FULL;
+  const size_t sets = known != ANY_SETS ? 4 / dim : job->sets, tokens = job->tokens;
+  const size_t unit_bytes = full ? 32 / dim * bits : tile->unit_bytes;
+  if (sets == 0) return; /* says to the compiler that there are weights */
+  unit_kernel k = {.plan = full ? NULL : job->plan};
   const int8_t *next = (const int8_t *)tile->codebook + ((size_t)dim << bits); /* the next tile's */
   for (size_t i = 0; i < (size_t)dim << bits; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T0);
   gptvq_load_table512(tile->codebook, bits, dim, 0x80, &k.table);
-  gptvq_prepare_spread512(bits, 64 * sets, &k.spread);
-  if (scaled) load_block_scales(job, sets, &k.blocks);
+  if (full) gptvq_prepare_spread512(bits, 64 * sets, &k.spread);
+  if (scaled) load_block_scales(job, &k.blocks);
   const uint8_t *unit = tile->units, *codes = tile->block_codes;
   float *sums = job->sums;
-  __m512i x[4], bias[4], correction, weights[2][4];
-  __m512 scale, by_lane[2][4];
-  if (single) load_input(job, 0, dim, scaled, x, bias, &correction, &scale);
+  token_input in;
+  __m512i weights[2][SETS * 4];
+  __m512 by_lane[2][SETS];
+  if (single) load_input(job, 0, dim, sets, scaled, known != ANY_SETS, &in);
   for (size_t row = 0, rows; row < tile->rows; row += rows) {
     rows = single || row + 1 == tile->rows ? 1 : 2;
     for (size_t r = 0; r < rows; r++, unit += unit_bytes) {
       gptvq_fetch_ahead(unit);
       if (unit_bytes > 64) gptvq_fetch_ahead(unit + 64);
-      look_up_unit(&k, unit, bits, dim, weights[r]);
-      if (scaled) look_up_scales(&k, job, codes, sets, by_lane[r]), codes += tile->block_bytes;
+      look_up_unit(&k, unit, bits, dim, sets, weights[r]);
+      if (scaled) look_up_scales(&k.blocks, codes, tile->block_bytes, sets, by_lane[r]);
+      if (scaled) codes += tile->block_bytes;
     }
-    if (single) {
-      add_product(weights[0], by_lane[0], x, bias, correction, scale, dim, scaled, sums);
-    } else if (rows == 1) {
-      for (size_t t = 0; t < tokens; t++) {
-        load_input(job, t, dim, scaled, x, bias, &correction, &scale);
-        add_product(weights[0], by_lane[0], x, bias, correction, scale, dim, scaled, sums + 16 * t);
-      }
-    } else {
-      for (size_t t = 0; t < tokens; t++) {
-        load_input(job, t, dim, scaled, x, bias, &correction, &scale);
-        add_product(weights[0], by_lane[0], x, bias, correction, scale, dim, scaled, sums + 16 * t);
-        add_product(weights[1], by_lane[1], x, bias, correction, scale, dim, scaled,
-                    sums + 16 * (tokens + t));
-      }
+    for (size_t t = 0; t < (single ? 1 : tokens); t++) {
+      if (!single) load_input(job, t, dim, sets, scaled, known != ANY_SETS, &in);
+      add_product(weights[0], by_lane[0], &in, dim, sets, scaled, sums + 16 * t);
+      if (rows == 2) add_product(weights[1], by_lane[1], &in, dim, sets, scaled, sums + 16 * (tokens + t));
     }
     sums += 16 * rows * tokens;
   }
 }
 
-/* Any other unit: look-ups one by one, then the same sums. */
+/* Larger codebooks and longer units: look-ups one by one, then the same sums. */
 static void any_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
   const size_t sets = job->sets;
@@ -191,39 +211,38 @@ static void any_tile(const gptvq_i8_tile *job) {
 }
 
 #define TILE(bits, dim) \
-  static void tile_##bits##_##dim(const gptvq_i8_tile *job) { \
-    if (job->block_vectors != 0 && job->tokens > 1) full_tile(job, bits, dim, 1, 0); \
-    else if (job->block_vectors != 0) full_tile(job, bits, dim, 1, 1); \
-    else if (job->tokens > 1) full_tile(job, bits, dim, 0, 0); \
-    else full_tile(job, bits, dim, 0, 1); \
+  static void full_##bits##_##dim(const gptvq_i8_tile *job) { \
+    if (job->block_vectors != 0 && job->tokens > 1) unit_tile(job, bits, dim, 1, 0, FULL); \
+    else if (job->block_vectors != 0) unit_tile(job, bits, dim, 1, 1, FULL); \
+    else if (job->tokens > 1) unit_tile(job, bits, dim, 0, 0, FULL); \
+    else unit_tile(job, bits, dim, 0, 1, FULL); \
+  } \
+  static void planned_##bits##_##dim(const gptvq_i8_tile *job) { \
+    if (job->block_vectors != 0 && job->sets != 4 / dim) unit_tile(job, bits, dim, 1, 0, ANY_SETS); \
+    else if (job->block_vectors != 0 && job->tokens > 1) unit_tile(job, bits, dim, 1, 0, ALL_SETS); \
+    else if (job->block_vectors != 0) unit_tile(job, bits, dim, 1, 1, ALL_SETS); \
+    else if (job->tokens == 1 && job->sets == 4 / dim) planned_tile(job, bits, dim, 4 / dim, 1); \
+    else if (job->tokens == 1) planned_tile(job, bits, dim, job->sets, 0); \
+    else if (job->sets == 4 / dim) unit_tile(job, bits, dim, 0, 0, ALL_SETS); \
+    else unit_tile(job, bits, dim, 0, 0, ANY_SETS); \
   }
-#define TILES(bits) \
-  TILE(bits, 1) \
-  TILE(bits, 2) \
-  TILE(bits, 4)
-TILES(1)
-TILES(2)
-TILES(3)
-TILES(4)
-TILES(5)
-TILES(6)
-TILES(7)
-TILES(8)
+GPTVQ_SHAPES_8(TILE)
 
 typedef void (*tile_fn)(const gptvq_i8_tile *tile);
-#define ROW(bits) \
-  { tile_##bits##_1, tile_##bits##_2, tile_##bits##_4 }
-static const tile_fn full_tiles[8][3] = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7), ROW(8)};
+#define WHOLE(bits, dim) GPTVQ_ENTRY(full, bits, dim)
+#define PLANNED(bits, dim) GPTVQ_ENTRY(planned, bits, dim)
+static const tile_fn full_tiles[8][3] = {GPTVQ_SHAPES_8(WHOLE)},
+                     planned_tiles[8][3] = {GPTVQ_SHAPES_8(PLANNED)};
 
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
-  /* block scales by shifts: 8, 16, 32 … vectors per block, so at most 8 blocks per set; at most 16 per unit
-   */
-  bool shifts = job->block_vectors == 0 || (job->block_vectors >= 8 && tile->block_bytes <= 8 &&
-                                            (job->block_vectors & (job->block_vectors - 1)) == 0);
-  if (tile->index_bits <= 8 && tile->width == 256 && shifts)
-    full_tiles[tile->index_bits - 1][tile->dim / 2](job);
-  else any_tile(job);
+  if (tile->index_bits > 8 || job->sets > SETS) any_tile(job);
+  else (tile->width == 256 ? full_tiles : planned_tiles)[tile->index_bits - 1][tile->dim / 2](job);
+}
+
+static void i8_plan(unsigned bits, size_t n, void *plan) {
+  _Static_assert(sizeof(gptvq_plan512) <= GPTVQ_I8_PLAN_BYTES, "room for a plan");
+  if (bits <= 8 && n <= 64 * SETS) gptvq_plan_unit512(bits, n, plan);
 }
 
 static void i8_fold(const float *sums, size_t n, float *out) {
@@ -242,6 +261,7 @@ static void i8_fold(const float *sums, size_t n, float *out) {
 }
 
 void gptvq_kernels_init_i8_avx512(gptvq_kernel_table *table) {
+  table->i8_plan = i8_plan;
   table->i8_tile = i8_tile;
   table->i8_fold = i8_fold;
 }

@@ -2,7 +2,8 @@
  * register. With 4 or 8 rows per codebook a call per tile would cost as much as the tile. */
 #include "kernels/ref/ref.h"
 #include "kernels/x86/fold_avx512.h"
-#include "kernels/x86/lookup_avx512.h"
+#include "kernels/x86/plan_avx512.h"
+#include "kernels/x86/shapes.h"
 #include "kernels/x86/x86.h"
 
 enum {
@@ -21,11 +22,12 @@ GPTVQ_INLINE void combine_scales(const uint16_t *codebook_scales, const float *x
   }
 }
 
-GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim, size_t rows) {
-  const size_t n = 256 / dim, sets = n / 64, unit_bytes = n / 8 * bits;
+GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim, size_t rows, int full) {
   _Alignas(64) float scales[SCALES];
+  const gptvq_plan512 *plan = job->plan;
+  size_t sets = 4 / dim, unit_bytes = 32 / dim * bits;
   gptvq_spread512 spread;
-  gptvq_prepare_spread512(bits, n, &spread);
+  if (full) gptvq_prepare_spread512(bits, 256 / dim, &spread);
   __m512 sums[8];
 #pragma GCC unroll 8
   for (size_t r = 0; r < 8; r++) sums[r] = _mm512_setzero_ps();
@@ -38,20 +40,32 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
       combine_scales(job->codebook_scales + g, job->x_scales + g,
                      job->groups - g < SCALES ? job->groups - g : SCALES, scales);
     _mm_prefetch((const char *)codebook + CODEBOOKS_AHEAD, _MM_HINT_T0);
+    if (!full) {
+      if (g + 1 == job->groups) plan = job->last_plan, units = job->last_units;
+      sets = plan->sets;
+      unit_bytes = plan->n / 8 * bits;
+    }
     gptvq_table512 table;
     gptvq_load_table512(codebook, bits, dim, 0x80, &table);
-    __m512i q[4];
-    for (int i = 0; i < 4; i++) q[i] = _mm512_load_si512(x + 64 * i);
+    __m512i copy[4];
+    const __m512i *q = (const void *)x;
+    if (full) {
+      for (int i = 0; i < 4; i++) copy[i] = _mm512_load_si512(x + 64 * i);
+      q = copy;
+    }
     const __m512i start = _mm512_loadu_si512(correction);
     const __m512 scale = _mm512_set1_ps(scales[g % SCALES]);
 #pragma GCC unroll 8
     for (size_t r = 0; r < rows; r++) {
       const uint8_t *unit = units + r * unit_bytes;
       gptvq_fetch_ahead(unit);
+      gptvq_unit512 loaded;
+      if (!full) gptvq_load_unit512(plan, bits, unit, &loaded);
       __m512i total = start;
 #pragma GCC unroll 4
       for (size_t s = 0; s < sets; s++) {
-        __m512i index = gptvq_indices512(unit, bits, n, s, &spread);
+        const __m512i index = full ? gptvq_indices512(unit, bits, 256 / dim, s, &spread)
+                                   : gptvq_planned_indices512(plan, &loaded, bits, s);
         for (unsigned e = 0; e < dim; e++)
           total = _mm512_dpbusd_epi32(total, gptvq_look_up512(&table, bits, e, index), q[e * sets + s]);
       }
@@ -59,38 +73,39 @@ GPTVQ_INLINE void stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim
     }
     units += job->unit_step;
     codebook += (size_t)dim << bits;
-    x += 256;
+    x += job->group_codes;
     correction += 16;
   }
   _mm256_mask_storeu_ps(job->y, (__mmask8)((1u << rows) - 1u), gptvq_fold8x16(sums));
 }
 
-#define STRIPE(bits, dim, rows) \
-  static void stripe_##bits##_##dim##_##rows(const gptvq_i8_stripe *job) { stripe(job, bits, dim, rows); }
-#define DIMS(bits, rows) \
-  STRIPE(bits, 1, rows) \
-  STRIPE(bits, 2, rows) \
-  STRIPE(bits, 4, rows)
-#define HEIGHTS(bits) \
-  DIMS(bits, 1) \
-  DIMS(bits, 2) \
-  DIMS(bits, 4) \
-  DIMS(bits, 8)
-HEIGHTS(1)
-HEIGHTS(2)
-HEIGHTS(3)
-HEIGHTS(4)
+/* 1, 2, 4 or 8 rows */
+#define STRIPE(bits, dim) \
+  static void full_##bits##_##dim(const gptvq_i8_stripe *job) { \
+    if (job->rows == 8) stripe(job, bits, dim, 8, 1); \
+    else if (job->rows == 4) stripe(job, bits, dim, 4, 1); \
+    else if (job->rows == 2) stripe(job, bits, dim, 2, 1); \
+    else stripe(job, bits, dim, 1, 1); \
+  } \
+  static void planned_##bits##_##dim(const gptvq_i8_stripe *job) { \
+    if (job->rows == 8) stripe(job, bits, dim, 8, 0); \
+    else if (job->rows == 4) stripe(job, bits, dim, 4, 0); \
+    else if (job->rows == 2) stripe(job, bits, dim, 2, 0); \
+    else stripe(job, bits, dim, 1, 0); \
+  }
+GPTVQ_SHAPES_4(STRIPE)
 
 typedef void (*stripe_fn)(const gptvq_i8_stripe *job);
-#define LIST_DIMS(bits, rows) \
-  { stripe_##bits##_1_##rows, stripe_##bits##_2_##rows, stripe_##bits##_4_##rows }
-#define LIST(bits) \
-  { LIST_DIMS(bits, 1), LIST_DIMS(bits, 2), LIST_DIMS(bits, 4), LIST_DIMS(bits, 8) }
-static const stripe_fn stripes[4][4][3] = {LIST(1), LIST(2), LIST(3), LIST(4)};
+#define FULL(bits, dim) GPTVQ_ENTRY(full, bits, dim)
+#define PLANNED(bits, dim) GPTVQ_ENTRY(planned, bits, dim)
+static const stripe_fn full_stripes[4][3] = {GPTVQ_SHAPES_4(FULL)},
+                       planned_stripes[4][3] = {GPTVQ_SHAPES_4(PLANNED)};
 
 static bool i8_stripe(const gptvq_i8_stripe *job) {
   if (job->index_bits > 4 || job->rows > 8 || (job->rows & (job->rows - 1)) != 0) return false;
-  stripes[job->index_bits - 1][__builtin_ctzll(job->rows)][job->dim / 2](job);
+  if (job->width > 64 * GPTVQ_PLAN_SETS * job->dim) return false;
+  const bool full = job->width == 256 && job->last_width == 256;
+  (full ? full_stripes : planned_stripes)[job->index_bits - 1][job->dim / 2](job);
   return true;
 }
 

@@ -97,6 +97,61 @@ GPTVQ_INLINE __m256i gptvq_indices256(const uint8_t *unit, unsigned bits, size_t
   return index;
 }
 
+/* ---- units of any n ---- */
+
+/* The fields of a unit's indices, each at its place in the index, one per byte: [field][room]. Beyond the
+ * last index there is anything. `room` is a multiple of 64. */
+
+/* One part of a field block: `size` bytes, the last few perhaps done twice. */
+GPTVQ_INLINE void gptvq_spread_part256(const uint8_t *block, size_t size, unsigned f, unsigned part,
+                                       unsigned shift, uint8_t *out) {
+  const int move = (int)(f * part) - (int)shift;
+  const __m256i mask = _mm256_set1_epi8((char)(((1 << f) - 1) << shift));
+  if (size >= 32) {
+    for (size_t j = 0;; j = j + 64 <= size ? j + 32 : size - 32) {
+      __m256i v = _mm256_loadu_si256((const void *)(block + j));
+      v = move < 0 ? _mm256_slli_epi16(v, -move) : _mm256_srli_epi16(v, move);
+      _mm256_storeu_si256((void *)(out + j), f == 8 ? v : _mm256_and_si256(v, mask));
+      if (j + 32 == size) return;
+    }
+  }
+  if (size >= 16) {
+    for (size_t j = 0;; j = size - 16) {
+      __m128i v = _mm_loadu_si128((const void *)(block + j));
+      v = move < 0 ? _mm_slli_epi16(v, -move) : _mm_srli_epi16(v, move);
+      _mm_storeu_si128((void *)(out + j), f == 8 ? v : _mm_and_si128(v, _mm256_castsi256_si128(mask)));
+      if (j + 16 == size) return;
+    }
+  }
+  for (size_t j = 0; j < size; j++)
+    out[j] = (uint8_t)(((unsigned)block[j] >> (f * part) & ((1u << f) - 1u)) << shift);
+}
+
+GPTVQ_INLINE void gptvq_spread_unit256(const uint8_t *unit, unsigned bits, size_t n, size_t room,
+                                       uint8_t *fields) {
+  unsigned shift = 0;
+  for (unsigned f = 8; f >= 1; f /= 2) {
+    if (!(bits & f)) continue;
+    const size_t size = n / 8 * f;
+#pragma GCC unroll 8
+    for (unsigned part = 0; part < 8 / f; part++)
+      gptvq_spread_part256(unit, size, f, part, shift, fields + part * size);
+    unit += size;
+    fields += room;
+    shift += f;
+  }
+}
+
+/* Indices at … at + 31 from their fields. */
+GPTVQ_INLINE __m256i gptvq_join_fields256(const uint8_t *fields, unsigned bits, size_t room, size_t at) {
+  __m256i index = _mm256_loadu_si256((const void *)(fields + at));
+  for (unsigned more = bits & (bits - 1); more != 0; more &= more - 1) {
+    fields += room;
+    index = _mm256_or_si256(index, _mm256_loadu_si256((const void *)(fields + at)));
+  }
+  return index;
+}
+
 /* Part t, and part 8 + t of 8-bit indices, into what was found before. */
 GPTVQ_INLINE void gptvq_search_part256(const gptvq_table256 *table, unsigned bits, unsigned dim, size_t t,
                                        __m256i at[2], __m256i found[4][2], __m256i high[4][2]) {

@@ -5,26 +5,16 @@
 #include <math.h>
 #include <string.h>
 
-gptvq_status gptvq_cg_allocate(gptvq_cg *s, gptvq_error *err) {
-  size_t n = gptvq_saturated_size(s->systems, s->values),
-         doubles = gptvq_saturated_size(n, 3 + s->block) + 2 * s->systems;
-  s->solution = gptvq_alloc(doubles, sizeof *s->solution);
-  s->direction = gptvq_alloc_zero(n, sizeof *s->direction);
-  s->active = gptvq_alloc(s->systems, sizeof *s->active);
-  if (s->solution == NULL || s->direction == NULL || s->active == NULL)
-    return gptvq_fail_memory(err, "the codebook update", gptvq_saturated_size(doubles, 8));
-  s->residual = s->solution + n;
-  s->product = s->residual + n;
-  s->blocks = s->product + n;
-  s->rz = s->blocks + n * s->block;
-  s->enough = s->rz + s->systems;
-  return GPTVQ_OK;
-}
-
-void gptvq_cg_release(gptvq_cg *s) {
-  free(s->solution);
-  free(s->direction);
-  free(s->active);
+void gptvq_cg_take(gptvq_cg *s, gptvq_arena *arena) {
+  size_t n = gptvq_saturated_size(s->systems, s->values);
+  s->solution = gptvq_arena_take(arena, n, sizeof *s->solution);
+  s->residual = gptvq_arena_take(arena, n, sizeof *s->residual);
+  s->product = gptvq_arena_take(arena, n, sizeof *s->product);
+  s->direction = gptvq_arena_take_zero(arena, n, sizeof *s->direction);
+  s->blocks = gptvq_arena_take(arena, gptvq_saturated_size(n, s->block), sizeof *s->blocks);
+  s->rz = gptvq_arena_take(arena, s->systems, sizeof *s->rz);
+  s->enough = gptvq_arena_take(arena, s->systems, sizeof *s->enough);
+  s->active = gptvq_arena_take(arena, s->systems, sizeof *s->active);
 }
 
 /* in place: lower Cholesky factor of a d × d block; a pivot that is not positive becomes 0: that direction is

@@ -4,7 +4,7 @@
 #ifndef GPTVQ_LINALG_SOLVE_CG_H
 #define GPTVQ_LINALG_SOLVE_CG_H
 
-#include "base/status.h"
+#include "base/arena.h"
 
 typedef struct gptvq_cg gptvq_cg;
 struct gptvq_cg {
@@ -15,7 +15,7 @@ struct gptvq_cg {
    * thread. slot: its place in active. */
   void (*gather)(const gptvq_cg *s, size_t system, size_t slot, double *out);
   const void *context;
-  /* gptvq_cg_allocate; solution, residual (minus the gradient at the solution), blocks (lower triangles) and
+  /* gptvq_cg_take; solution, residual (minus the gradient at the solution), blocks (lower triangles) and
    * enough are filled in by the caller */
   double *solution, *residual, *product; /* [systems × values] */
   float *direction;                      /* [systems × values] */
@@ -27,8 +27,8 @@ struct gptvq_cg {
   size_t active_count;
 };
 
-gptvq_status gptvq_cg_allocate(gptvq_cg *s, gptvq_error *err);
-void gptvq_cg_release(gptvq_cg *s);
+/* The arrays above, from the arena. */
+void gptvq_cg_take(gptvq_cg *s, gptvq_arena *arena);
 /* Factors the blocks and makes the first directions. */
 void gptvq_cg_begin(gptvq_cg *s);
 /* While systems are active the caller prepares what gather needs of their directions (what these change in

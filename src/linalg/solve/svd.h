@@ -2,12 +2,13 @@
 #ifndef GPTVQ_LINALG_SOLVE_SVD_H
 #define GPTVQ_LINALG_SOLVE_SVD_H
 
-#include "base/status.h"
+#include "base/arena.h"
 
 /* c[rows × cols] ≈ left[rows × rank] right[rank × cols], the best approximation of that rank; rank <=
  * min(rows, cols). right has orthonormal rows, in descending order of their weight. c is destroyed.
- * GPTVQ_ERROR_NUMERIC when LAPACK gives up. */
+ * Scratch, LAPACK's included, comes from the arena. GPTVQ_ERROR_NUMERIC when LAPACK gives up. */
 gptvq_status gptvq_svd(size_t rows, size_t cols, size_t rank, double *c, double *left, double *right,
-                       gptvq_error *err);
+                       gptvq_arena *arena, gptvq_error *err);
+size_t gptvq_svd_bytes(size_t rows, size_t cols);
 
 #endif

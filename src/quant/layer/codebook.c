@@ -60,15 +60,18 @@ static void add_ridge(void *context, size_t begin, size_t end, size_t thread) {
       j->y[row * n + c] += (float)gptvq_factor_ridge(j->f, c) * j->x[row * n + c];
 }
 
-void gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y) {
+gptvq_status gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,
+                                    gptvq_error *err) {
+  (void)err;
   size_t n = q->padded;
   if (q->factor == NULL) {
     memcpy(y, x, rows * n * sizeof *y);
-    return;
+    return GPTVQ_OK;
   }
   gptvq_gemm_nn(rows, n, n, 1.0f, x, n, q->factor->h, n, 0.0f, y, n);
   ridge_job job = {q->factor, x, y};
   gptvq_parallel_for(rows, 8, add_ridge, &job);
+  return GPTVQ_OK;
 }
 
 typedef struct loss_job {
@@ -100,12 +103,12 @@ void gptvq_vq_residual(gptvq_vq *q) {
   gptvq_parallel_for(q->rows, 8, subtract_rows, &job);
 }
 
-double gptvq_vq_loss(gptvq_vq *q, double *row_loss) {
+gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err) {
   gptvq_vq_residual(q);
-  gptvq_vq_times_hessian(q, q->rows, q->work, q->error);
+  GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->work, q->error, err));
   loss_job job = {q, row_loss};
   gptvq_parallel_for(q->rows, 8, dot_rows, &job);
-  double sum = 0.0;
-  for (size_t row = 0; row < q->rows; row++) sum += row_loss[row];
-  return sum;
+  *loss = 0.0;
+  for (size_t row = 0; row < q->rows; row++) *loss += row_loss[row];
+  return GPTVQ_OK;
 }

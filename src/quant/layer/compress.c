@@ -17,6 +17,8 @@ enum { MAX_K = 256, ROUNDS = 8, MAX_STEPS = 30 };
   1e-6 /* of the preconditioner's blocks, which unused centroids make singular; the solution does not depend \
           on it */
 
+static const char factors_name[] = "the fit of the codebooks' factors";
+
 /* ---- sorting ---- */
 
 static void sort_stripes(void *context, size_t begin, size_t end, size_t thread) {
@@ -62,6 +64,8 @@ typedef struct fit {
   double *left, *right;
   double *gradient, *curvature; /* [tiles × k] of the loss by the centroids */
   float *change;                /* [tiles × k] what a direction changes in the centroids */
+  double *row_loss;             /* [rows] terms of the loss */
+  double *saved;                /* either factor */
 } fit;
 
 typedef struct product {
@@ -152,24 +156,63 @@ static void fill_blocks(const fit *f, bool left, double *blocks) {
   }
 }
 
-/* Minimises over one factor. Before: q->error = E (H + ridge) at the present ones, row_loss[rows] its terms.
- */
-static gptvq_status solve_factor(fit *f, bool left, const double *row_loss, gptvq_error *err) {
+/* ---- memory ---- */
+
+static fit fit_of(const gptvq_vq *q, double *left, double *right) {
+  return (fit){.q = (gptvq_vq *)(uintptr_t)q,
+               .rank = q->shape.svd_rank,
+               .tiles = q->stripes * q->groups,
+               .left = left,
+               .right = right};
+}
+
+static void take_fit(gptvq_arena *arena, fit *f) {
+  size_t n = f->tiles * f->q->k;
+  f->gradient = gptvq_arena_take(arena, n, sizeof *f->gradient);
+  f->curvature = gptvq_arena_take(arena, n, sizeof *f->curvature);
+  f->change = gptvq_arena_take(arena, n, sizeof *f->change);
+  f->row_loss = gptvq_arena_take(arena, f->q->rows, sizeof *f->row_loss);
+  f->saved = gptvq_arena_take(arena, gptvq_max_size(f->tiles, f->q->k), f->rank * sizeof *f->saved);
+}
+
+static void take_system(gptvq_arena *arena, fit *f, bool left, gptvq_cg *s) {
+  *s = (gptvq_cg){.systems = left ? f->q->stripes : 1,
+                  .values = (left ? f->q->groups : f->q->k) * f->rank,
+                  .block = f->rank,
+                  .gather = left ? gather_left : gather_right,
+                  .context = f};
+  gptvq_cg_take(s, arena);
+}
+
+/* A fit at work on either factor, or on the left one only. */
+static size_t fit_bytes(const gptvq_vq *q, bool both) {
+  size_t most = 0;
+  for (int left = both ? 0 : 1; left < 2; left++) {
+    gptvq_arena counting = {0};
+    fit f = fit_of(q, NULL, NULL);
+    gptvq_cg s;
+    take_fit(&counting, &f);
+    take_system(&counting, &f, left == 1, &s);
+    most = gptvq_max_size(most, counting.peak);
+  }
+  return most;
+}
+
+/* ---- minimising ---- */
+
+/* Minimises over one factor. Before: q->error = E (H + ridge) at the present ones, f->row_loss its terms. */
+static gptvq_status solve_factor(fit *f, bool left, gptvq_error *err) {
   gptvq_vq *q = f->q;
-  size_t k = q->k, rank = f->rank;
-  gptvq_cg s = {.systems = left ? q->stripes : 1,
-                .values = (left ? q->groups : k) * rank,
-                .block = rank,
-                .gather = left ? gather_left : gather_right,
-                .context = f};
-  gptvq_status status = gptvq_cg_allocate(&s, err);
-  if (status != GPTVQ_OK) goto done;
+  size_t k = q->k, rank = f->rank, mark = q->arena->used;
+  gptvq_cg s;
+  take_system(q->arena, f, left, &s);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, factors_name, err));
   gptvq_parallel_for(q->stripes, 1, gather_stripes, f);
   for (size_t system = 0; system < s.systems; system++)
     s.gather(&s, system, system, s.residual + system * s.values);
   memset(s.enough, 0, s.systems * sizeof *s.enough);
   for (size_t row = 0; row < q->rows; row++)
-    s.enough[left ? row / q->shape.group_rows : 0] += REMAINING * row_loss[row];
+    s.enough[left ? row / q->shape.group_rows : 0] += REMAINING * f->row_loss[row];
   fill_blocks(f, left, s.blocks);
   for (size_t i = 0; i < s.systems * s.values; i++)
     s.solution[i] = left ? f->left[i] : f->right[i % rank * k + i / rank];
@@ -177,84 +220,62 @@ static gptvq_status solve_factor(fit *f, bool left, const double *row_loss, gptv
   for (unsigned step = 0; step < MAX_STEPS && s.active_count > 0; step++) {
     multiply(f, left ? s.direction : NULL, left ? NULL : s.direction, f->change);
     gptvq_vq_decode(q, f->change, q->work);
-    gptvq_vq_times_hessian(q, q->rows, q->work, q->error);
+    GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->work, q->error, err));
     gptvq_parallel_for(q->stripes, 1, gather_stripes, f);
     gptvq_cg_step(&s);
   }
   if (left) memcpy(f->left, s.solution, f->tiles * rank * sizeof *f->left);
   else
     for (size_t i = 0; i < k * rank; i++) f->right[i % rank * k + i / rank] = s.solution[i];
-done:
-  gptvq_cg_release(&s);
-  return status;
-}
-
-static gptvq_status fit_create(fit *f, gptvq_vq *q, double *left, double *right, gptvq_error *err) {
-  *f =
-      (fit){.q = q, .rank = q->shape.svd_rank, .tiles = q->stripes * q->groups, .left = left, .right = right};
-  size_t n = f->tiles * q->k;
-  f->gradient = gptvq_alloc(n, 2 * sizeof *f->gradient);
-  f->change = gptvq_alloc(n, sizeof *f->change);
-  if (f->gradient == NULL || f->change == NULL)
-    return gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(n, 20));
-  f->curvature = f->gradient + n;
-  gptvq_parallel_for(q->stripes, 1, curvature_stripes, f);
+  gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
 }
 
-static void fit_release(fit *f) {
-  free(f->gradient);
-  free(f->change);
+/* The loss of the present factors, unrounded; q->error and f->row_loss for solve_factor. */
+static gptvq_status fit_loss(const fit *f, double *loss, gptvq_error *err) {
+  multiply(f, NULL, NULL, f->q->centroids);
+  return gptvq_vq_loss(f->q, f->row_loss, loss, err);
 }
 
-/* The loss of the present factors, unrounded; q->error for solve_factor. */
-static double fit_loss(const fit *f, double *row_loss) {
-  multiply(f, NULL, NULL, f->q->centroids);
-  return gptvq_vq_loss(f->q, row_loss);
+/* Ready for improve; the caller gives the memory back. */
+static gptvq_status begin_fit(fit *f, double *loss, gptvq_error *err) {
+  take_fit(f->q->arena, f);
+  GPTVQ_TRY(gptvq_arena_check(f->q->arena, factors_name, err));
+  gptvq_parallel_for(f->q->stripes, 1, curvature_stripes, f);
+  return fit_loss(f, loss, err);
 }
 
 /* One factor, if that is better; *gained tells. */
-static gptvq_status improve(fit *f, bool left, double *saved, double *row_loss, double *loss, bool *gained,
-                            gptvq_error *err) {
-  double *factor = left ? f->left : f->right;
+static gptvq_status improve(fit *f, bool left, double *loss, bool *gained, gptvq_error *err) {
+  double *factor = left ? f->left : f->right, after;
   size_t n = (left ? f->tiles : f->q->k) * f->rank;
-  memcpy(saved, factor, n * sizeof *saved);
-  GPTVQ_TRY(solve_factor(f, left, row_loss, err));
-  double after = fit_loss(f, row_loss);
+  memcpy(f->saved, factor, n * sizeof *f->saved);
+  GPTVQ_TRY(solve_factor(f, left, err));
+  GPTVQ_TRY(fit_loss(f, &after, err));
   *gained = after < *loss;
   if (*gained) *loss = after;
-  else memcpy(factor, saved, n * sizeof *saved);
+  else memcpy(factor, f->saved, n * sizeof *f->saved);
   return GPTVQ_OK;
 }
 
 gptvq_status gptvq_vq_fit_factors(gptvq_vq *q, double *left, double *right, unsigned rounds, double *trace,
                                   gptvq_error *err) {
-  fit f;
-  gptvq_status status = fit_create(&f, q, left, right, err);
-  double *row_loss = gptvq_alloc(q->rows, sizeof *row_loss),
-         *saved = gptvq_alloc(f.tiles + q->k, f.rank * sizeof *saved);
-  if (status == GPTVQ_OK && (row_loss == NULL || saved == NULL))
-    status = gptvq_fail_memory(err, "the factors of the codebooks",
-                               gptvq_saturated_size(f.tiles + q->k, f.rank * sizeof *saved));
-  if (status != GPTVQ_OK) goto done;
-  for (size_t i = 0; trace != NULL && i <= 2 * (size_t)rounds; i++) trace[i] = NAN;
-  double loss = fit_loss(&f, row_loss);
-  if (trace != NULL) trace[0] = loss;
-  for (unsigned round = 0; round < rounds; round++) {
+  fit f = fit_of(q, left, right);
+  size_t mark = q->arena->used;
+  double loss;
+  bool gained = true;
+  GPTVQ_TRY(begin_fit(&f, &loss, err));
+  for (size_t i = 0; trace != NULL && i <= 2 * (size_t)rounds; i++) trace[i] = i == 0 ? loss : NAN;
+  for (unsigned round = 0; round < rounds && gained; round++) {
     double before = loss;
-    for (unsigned side = 0; side < 2; side++) {
-      bool gained;
-      GPTVQ_TRY_GOTO(improve(&f, side == 0, saved, row_loss, &loss, &gained, err));
-      if (!gained) goto done;
-      if (trace != NULL) trace[2 * round + side + 1] = loss;
+    for (unsigned side = 0; side < 2 && gained; side++) {
+      GPTVQ_TRY(improve(&f, side == 0, &loss, &gained, err));
+      if (gained && trace != NULL) trace[2 * round + side + 1] = loss;
     }
     if (before - loss < ROUND_GAIN * loss) break;
   }
-done:
-  free(row_loss);
-  free(saved);
-  fit_release(&f);
-  return status;
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
 }
 
 /* ---- storing ---- */
@@ -287,103 +308,114 @@ static void expand_factors(gptvq_vq *q) {
  * decomposition, in which the first component carries most and the steps of the others are fine; then the
  * right one, then the left one, fitted again to the rounded right one (refit). */
 static gptvq_status store_factors(gptvq_vq *q, double *left, double *right, bool refit, gptvq_error *err) {
-  size_t rank = q->shape.svd_rank, k = q->k, tiles = q->stripes * q->groups;
-  fit f = {.q = q, .rank = rank, .tiles = tiles, .left = left, .right = right};
-  double *whole = gptvq_alloc(tiles, k * sizeof *whole), *row_loss = NULL, *saved = NULL;
-  if (whole == NULL)
-    return gptvq_fail_memory(err, "the factors of the codebooks",
-                             gptvq_saturated_size(tiles, k * sizeof *whole));
+  size_t rank = q->shape.svd_rank, k = q->k, tiles = q->stripes * q->groups, mark = q->arena->used;
+  double *whole = gptvq_arena_take(q->arena, tiles, k * sizeof *whole);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, factors_name, err));
   for (size_t tile = 0; tile < tiles; tile++)
     for (size_t m = 0; m < k; m++) {
       whole[tile * k + m] = 0.0;
       for (size_t r = 0; r < rank; r++) whole[tile * k + m] += left[tile * rank + r] * right[r * k + m];
     }
-  gptvq_status status;
-  GPTVQ_TRY_GOTO(gptvq_svd(tiles, k, rank, whole, left, right, err));
+  GPTVQ_TRY(gptvq_svd(tiles, k, rank, whole, left, right, q->arena, err));
+  gptvq_arena_return(q->arena, mark);
   for (size_t r = 0; r < rank; r++) {
     double step = round_column(k, 1, right + r * k, q->right + r * k);
     for (size_t m = 0; m < k; m++) right[r * k + m] = (double)q->right[r * k + m];
     for (size_t tile = 0; tile < tiles; tile++) left[tile * rank + r] *= step;
   }
   if (refit) {
-    GPTVQ_TRY_GOTO(fit_create(&f, q, left, right, err));
-    row_loss = gptvq_alloc(q->rows, sizeof *row_loss);
-    saved = gptvq_alloc(tiles, rank * sizeof *saved);
-    if (row_loss == NULL || saved == NULL) {
-      status = gptvq_fail_memory(err, "the factors of the codebooks",
-                                 gptvq_saturated_size(tiles, rank * sizeof *saved));
-      goto done;
-    }
-    double loss = fit_loss(&f, row_loss);
+    fit f = fit_of(q, left, right);
+    double loss;
     bool gained;
-    GPTVQ_TRY_GOTO(improve(&f, true, saved, row_loss, &loss, &gained, err));
+    GPTVQ_TRY(begin_fit(&f, &loss, err));
+    GPTVQ_TRY(improve(&f, true, &loss, &gained, err));
+    gptvq_arena_return(q->arena, mark);
   }
   for (size_t r = 0; r < rank; r++)
     q->factor_scales[r] = (float)round_column(tiles, rank, left + r, q->left + r);
   q->rank = rank;
   expand_factors(q);
-done:
-  free(whole);
-  free(row_loss);
-  free(saved);
-  fit_release(&f);
-  return status;
+  return GPTVQ_OK;
+}
+
+static size_t store_bytes(const gptvq_vq *q, bool refit) {
+  size_t tiles = q->stripes * q->groups;
+  gptvq_arena counting = {0};
+  (void)gptvq_arena_take(&counting, tiles, q->k * sizeof(double));
+  size_t decomposing = gptvq_saturated_sum(counting.peak, gptvq_svd_bytes(tiles, q->k));
+  return refit ? gptvq_max_size(decomposing, fit_bytes(q, false)) : decomposing;
+}
+
+typedef struct factors {
+  double *left, *right; /* [tiles × rank], [rank × k] */
+  double *row_loss;     /* [rows] */
+  int8_t *left_codes, *right_codes;
+  float *scales; /* [rank] */
+} factors;
+
+static void take_factors(const gptvq_vq *q, gptvq_arena *arena, factors *f) {
+  size_t rank = q->shape.svd_rank, tiles = q->stripes * q->groups;
+  f->left = gptvq_arena_take(arena, tiles, rank * sizeof *f->left);
+  f->right = gptvq_arena_take(arena, q->k, rank * sizeof *f->right);
+  f->row_loss = gptvq_arena_take(arena, q->rows, sizeof *f->row_loss);
+  f->left_codes = gptvq_arena_take(arena, tiles, rank);
+  f->right_codes = gptvq_arena_take(arena, q->k, rank);
+  f->scales = gptvq_arena_take(arena, rank, sizeof *f->scales);
+}
+
+size_t gptvq_vq_compress_bytes(const gptvq_vq *q) {
+  gptvq_arena counting = {0};
+  factors f;
+  take_factors(q, &counting, &f);
+  return gptvq_saturated_sum(counting.peak, store_bytes(q, false)); /* the first decomposition is as large */
 }
 
 gptvq_status gptvq_vq_compress(gptvq_vq *q, gptvq_error *err) {
-  size_t rank = q->shape.svd_rank, tiles = q->stripes * q->groups, n = tiles * q->k;
+  size_t rank = q->shape.svd_rank, tiles = q->stripes * q->groups, n = tiles * q->k, mark = q->arena->used;
+  factors f;
   GPTVQ_TRY(gptvq_vq_sort(q, err));
-  double *whole = gptvq_alloc(n, sizeof *whole), *left = gptvq_alloc(tiles + q->k, rank * sizeof *left);
-  gptvq_status status = GPTVQ_OK;
-  if (whole == NULL || left == NULL) {
-    status = gptvq_fail_memory(err, "the factors of the codebooks", gptvq_saturated_size(n, sizeof *whole));
-    goto done;
-  }
-  double *right = left + tiles * rank;
+  take_factors(q, q->arena, &f);
+  size_t inner = q->arena->used;
+  double *whole = gptvq_arena_take(q->arena, n, sizeof *whole);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, factors_name, err));
   for (size_t i = 0; i < n; i++) whole[i] = (double)q->centroids[i];
-  GPTVQ_TRY_GOTO(gptvq_svd(tiles, q->k, rank, whole, left, right, err));
-  status = store_factors(q, left, right, false, err);
-done:
-  free(whole);
-  free(left);
-  return status;
+  GPTVQ_TRY(gptvq_svd(tiles, q->k, rank, whole, f.left, f.right, q->arena, err));
+  gptvq_arena_return(q->arena, inner);
+  GPTVQ_TRY(store_factors(q, f.left, f.right, false, err));
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
+}
+
+size_t gptvq_vq_update_factors_bytes(const gptvq_vq *q) {
+  gptvq_arena counting = {0};
+  factors f;
+  take_factors(q, &counting, &f);
+  return gptvq_saturated_sum(counting.peak, gptvq_max_size(fit_bytes(q, true), store_bytes(q, true)));
 }
 
 gptvq_status gptvq_vq_update_factors(gptvq_vq *q, double *loss, gptvq_error *err) {
-  size_t rank = q->rank, k = q->k, tiles = q->stripes * q->groups, codes = tiles * rank,
-         all = codes + rank * k;
-  double *left = gptvq_alloc(tiles + k, rank * sizeof *left);
-  double *row_loss = gptvq_alloc(q->rows, sizeof *row_loss);
-  int8_t *saved = gptvq_alloc(all, 1);
-  float *saved_scales = gptvq_alloc(rank, sizeof *saved_scales);
-  gptvq_status status = GPTVQ_OK;
-  if (left == NULL || row_loss == NULL || saved == NULL || saved_scales == NULL) {
-    status = gptvq_fail_memory(err, "the factors of the codebooks",
-                               gptvq_saturated_size(tiles + k, rank * sizeof *left));
-    goto done;
-  }
-  double *right = left + tiles * rank;
-  memcpy(saved, q->left, codes);
-  memcpy(saved + codes, q->right, rank * k);
-  memcpy(saved_scales, q->factor_scales, rank * sizeof *saved_scales);
-  for (size_t i = 0; i < codes; i++) left[i] = (double)q->left[i];
-  for (size_t i = 0; i < rank * k; i++) right[i] = (double)q->right[i] * (double)q->factor_scales[i / k];
-  *loss = gptvq_vq_loss(q, row_loss);
-  GPTVQ_TRY_GOTO(gptvq_vq_fit_factors(q, left, right, ROUNDS, NULL, err));
-  GPTVQ_TRY_GOTO(store_factors(q, left, right, true, err));
-  double after = gptvq_vq_loss(q, row_loss);
+  size_t rank = q->rank, k = q->k, codes = q->stripes * q->groups * rank, mark = q->arena->used;
+  factors f;
+  double after;
+  take_factors(q, q->arena, &f);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, factors_name, err));
+  memcpy(f.left_codes, q->left, codes);
+  memcpy(f.right_codes, q->right, rank * k);
+  memcpy(f.scales, q->factor_scales, rank * sizeof *f.scales);
+  for (size_t i = 0; i < codes; i++) f.left[i] = (double)q->left[i];
+  for (size_t i = 0; i < rank * k; i++) f.right[i] = (double)q->right[i] * (double)q->factor_scales[i / k];
+  GPTVQ_TRY(gptvq_vq_loss(q, f.row_loss, loss, err));
+  GPTVQ_TRY(gptvq_vq_fit_factors(q, f.left, f.right, ROUNDS, NULL, err));
+  GPTVQ_TRY(store_factors(q, f.left, f.right, true, err));
+  GPTVQ_TRY(gptvq_vq_loss(q, f.row_loss, &after, err));
   if (after < *loss) {
     *loss = after;
-    goto done;
+  } else {
+    memcpy(q->left, f.left_codes, codes);
+    memcpy(q->right, f.right_codes, rank * k);
+    memcpy(q->factor_scales, f.scales, rank * sizeof *f.scales);
+    expand_factors(q);
   }
-  memcpy(q->left, saved, codes);
-  memcpy(q->right, saved + codes, rank * k);
-  memcpy(q->factor_scales, saved_scales, rank * sizeof *saved_scales);
-  expand_factors(q);
-done:
-  free(left);
-  free(row_loss);
-  free(saved);
-  free(saved_scales);
-  return status;
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
 }

@@ -39,11 +39,10 @@ static void order_blocks(gptvq_factor *f, const double *diagonal, gptvq_keyed *g
   }
 }
 
-static gptvq_status make_order(gptvq_factor *f, const double *diagonal, int act_order, gptvq_error *err) {
+/* keys: [2 · padded] scratch */
+static void make_order(gptvq_factor *f, const double *diagonal, int act_order, gptvq_keyed *keys) {
   for (size_t c = 0; c < f->padded; c++) f->order[c] = c < f->cols ? (uint32_t)c : GPTVQ_NO_COLUMN;
-  if (act_order == 0 || (act_order >= 2 && f->group_cols == 0)) return GPTVQ_OK;
-  gptvq_keyed *keys = gptvq_alloc(2 * f->padded, sizeof *keys);
-  if (keys == NULL) return gptvq_fail_memory(err, "column order", 2 * f->padded * sizeof *keys);
+  if (act_order == 0 || (act_order >= 2 && f->group_cols == 0)) return;
   if (act_order == 1) {
     for (size_t c = 0; c < f->cols; c++) keys[c] = (gptvq_keyed){diagonal[c], (uint32_t)c};
     gptvq_sort_descending(keys, f->cols);
@@ -52,17 +51,73 @@ static gptvq_status make_order(gptvq_factor *f, const double *diagonal, int act_
   } else {
     order_blocks(f, diagonal, keys, keys + f->padded);
   }
-  free(keys);
-  return GPTVQ_OK;
 }
 
 typedef struct job {
   const gptvq_factor *f;
-  const double *hessian, *diagonal;
-  double *work;  /* [padded²]; hessian itself when it is the solver's to overwrite */
-  double *saved; /* then: its diagonal blocks, whose upper parts the factorisation does not spare */
+  const double *hessian;
+  double *diagonal; /* [cols] of the Hessian */
+  double *work;     /* [padded²]; hessian itself when it is the solver's to overwrite; NULL: not there yet */
+  double *saved;    /* then: its diagonal blocks, whose upper parts the factorisation does not spare */
+  double *scratch;  /* gptvq_invert_lower's */
+  gptvq_keyed *keys;
   double scale, damping;
 } job;
+
+static void take_arrays(gptvq_arena *arena, gptvq_factor *f) {
+  size_t n = f->padded;
+  f->order = gptvq_arena_take(arena, n, sizeof *f->order);
+  f->metric = gptvq_arena_take(arena, n, f->dim * sizeof *f->metric);
+  f->metric_h = gptvq_arena_take(arena, n, f->dim * sizeof *f->metric_h);
+  f->h = gptvq_arena_take(arena, n, gptvq_saturated_size(n, sizeof *f->h));
+  f->dead = gptvq_arena_take_zero(arena, n, sizeof *f->dead);
+}
+
+static void take_scratch(gptvq_arena *arena, size_t cols, size_t padded, job *j) {
+  enum { BLOCK = GPTVQ_CHOLESKY_BLOCK };
+  j->diagonal = gptvq_arena_take(arena, cols, sizeof *j->diagonal);
+  j->keys = gptvq_arena_take(arena, padded, 2 * sizeof *j->keys);
+  j->scratch = gptvq_arena_take(arena, gptvq_max_size(padded, BLOCK), BLOCK * sizeof *j->scratch);
+  j->saved = gptvq_arena_take(arena, padded, BLOCK * sizeof *j->saved);
+}
+
+static gptvq_factor factor_of(size_t cols, const gptvq_resolved *options) {
+  const gptvq_quantize_options *o = &options->options;
+  return (gptvq_factor){.cols = cols,
+                        .dim = o->dim,
+                        .padded = gptvq_round_up(cols, o->dim),
+                        .group_cols = gptvq_is_uniform(o) ? 0 : gptvq_group_columns(cols, options),
+                        .ridge = o->damping};
+}
+
+static size_t arrays_bytes(gptvq_factor f) {
+  gptvq_arena counting = {0};
+  take_arrays(&counting, &f);
+  return counting.peak;
+}
+
+static size_t scratch_bytes(size_t cols, size_t padded) {
+  gptvq_arena counting = {0};
+  job j;
+  take_scratch(&counting, cols, padded, &j);
+  return counting.peak;
+}
+
+static size_t square_bytes(size_t n, size_t size) {
+  return gptvq_saturated_size(gptvq_saturated_size(n, n), size);
+}
+
+size_t gptvq_factor_bytes(size_t cols, const gptvq_resolved *options) {
+  const gptvq_factor f = factor_of(cols, options);
+  return gptvq_saturated_sum(arrays_bytes(f), square_bytes(f.padded, sizeof *f.u));
+}
+
+size_t gptvq_factor_peak_bytes(size_t cols, const gptvq_resolved *options) {
+  const gptvq_factor f = factor_of(cols, options);
+  size_t own = gptvq_saturated_sum(arrays_bytes(f), scratch_bytes(cols, f.padded));
+  if (f.padded != cols) own = gptvq_saturated_sum(own, square_bytes(f.padded, sizeof(double)));
+  return gptvq_saturated_sum(own, square_bytes(cols, sizeof(double)));
+}
 
 /* An element, from the upper triangle: the lower one may be at work. */
 static double element(const job *j, uint32_t row, uint32_t column) {
@@ -182,51 +237,39 @@ static void copy_diagonal_blocks(const job *j, bool back) {
   }
 }
 
-static gptvq_status factorise(const char *name, gptvq_factor *f, job *j, const gptvq_callbacks *callbacks,
+static gptvq_status factorise(const gptvq_solver *solver, const char *name, gptvq_factor *f, job *j,
                               gptvq_error *err) {
-  size_t n = f->padded, bytes = gptvq_saturated_size(gptvq_saturated_size(n, n), sizeof(double));
-  bool in_place = j->work != NULL;
-  double *scratch =
-      gptvq_alloc(gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK), GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
-  if (in_place) j->saved = gptvq_alloc(n, GPTVQ_CHOLESKY_BLOCK * sizeof *j->saved);
-  else j->work = gptvq_alloc(n, n * sizeof *j->work);
-  if (scratch == NULL || j->work == NULL || (in_place && j->saved == NULL)) {
-    free(scratch);
-    free(j->saved);
-    free(j->work);
-    return gptvq_fail_memory(err, "the Hessian factorisation", bytes);
-  }
+  size_t n = f->padded;
+  bool in_place = j->work != NULL, done = false;
+  if (!in_place) j->work = gptvq_alloc(n, gptvq_saturated_size(n, sizeof *j->work));
+  if (j->work == NULL)
+    return gptvq_fail_memory(err, "the Hessian factorisation", square_bytes(n, sizeof *j->work));
+  f->u = (float *)(void *)j->work; /* what it becomes */
   if (in_place) copy_diagonal_blocks(j, false);
-  bool done = false;
   for (int attempt = 0; attempt < 6 && !done; attempt++) {
     if (attempt > 0) {
       double next = j->damping > 0.0 ? 10.0 * j->damping : TINY;
-      gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+      gptvq_log(solver->callbacks, GPTVQ_LOG_WARNING,
                 "%s: the Hessian is not positive definite with damping %g of its mean diagonal; trying %g",
                 name, j->damping, next);
       j->damping = next;
       if (in_place) copy_diagonal_blocks(j, true);
     }
     gptvq_parallel_for(n, 16, reverse_rows, j);
-    done = gptvq_cholesky(n, j->work);
-    if (!done) continue;
-    gptvq_invert_lower(n, j->work, scratch);
-    done = finite_triangle(j->work, n);
+    GPTVQ_TRY(solver->backend->linalg->inverse_factor(n, j->work, j->scratch, &done, err));
+    done = done && finite_triangle(j->work, n);
   }
-  free(j->saved);
-  free(scratch);
   f->damping = j->damping;
   if (done) {
     make_metrics(f, j->work);
     f->u = finish_u(j->work, n);
     return GPTVQ_OK;
   }
-  gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+  gptvq_log(solver->callbacks, GPTVQ_LOG_WARNING,
             "%s: the Hessian cannot be factorised; only its diagonal is used, without error feedback", name);
   f->diagonal = true;
   f->damping = fmax(f->damping, 0.01);
-  memset(j->work, 0, n * n * sizeof(float));
-  f->u = (float *)(void *)j->work;
+  memset(f->u, 0, n * n * sizeof *f->u);
   for (size_t c = 0; c < n; c++) {
     double h = fmax((double)f->h[c * n + c], 0.0);
     f->u[c * n + c] =
@@ -258,66 +301,53 @@ static gptvq_status check_hessian(const char *name, size_t cols, const double *h
 }
 
 /* spare: the Hessian itself where it may be overwritten; it is then released in any case */
-static gptvq_status create(const char *name, size_t cols, const double *hessian, double *spare,
-                           const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
-                           gptvq_factor **out, gptvq_error *err) {
-  gptvq_quantize_options o = *options;
-  double mean = 0.0, *diagonal = NULL;
+static gptvq_status create(const gptvq_solver *solver, const char *name, size_t cols, const double *hessian,
+                           double *spare, gptvq_factor **out, gptvq_error *err) {
+  const gptvq_quantize_options *o = &solver->options->options;
+  double mean = 0.0;
   size_t dead = 0;
+  gptvq_arena scratch = {0};
   gptvq_factor *f = NULL;
   gptvq_status status;
   *out = NULL;
-  GPTVQ_TRY_GOTO(gptvq_quantize_options_resolve(&o, err));
   GPTVQ_TRY_GOTO(cols > 0 ? GPTVQ_OK
                           : gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: a Hessian without columns", name));
   GPTVQ_TRY_GOTO(check_hessian(name, cols, hessian, &mean, &dead, err));
   if (dead == cols) {
-    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+    gptvq_log(solver->callbacks, GPTVQ_LOG_WARNING,
               "%s: no calibration input reached this layer; the identity takes the place of its Hessian",
               name);
   } else if (dead > 0) {
-    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+    gptvq_log(solver->callbacks, GPTVQ_LOG_WARNING,
               "%s: %zu of %zu inputs are always zero; their weights do not count", name, dead, cols);
   }
   f = gptvq_alloc_zero(1, sizeof *f);
   GPTVQ_TRY_GOTO(f != NULL ? GPTVQ_OK : gptvq_fail_memory(err, "a Hessian factor", sizeof *f));
-  f->ridge = o.damping;
-  bool uniform = gptvq_is_uniform(&o);
-  f->cols = cols;
-  f->dim = o.dim;
-  f->padded = gptvq_round_up(cols, o.dim);
-  f->group_cols = uniform ? 0 : gptvq_group_columns(cols, &o);
+  *f = factor_of(cols, solver->options);
   size_t n = f->padded;
-  f->order = gptvq_alloc(n, sizeof *f->order);
-  f->metric = gptvq_alloc(n, o.dim * sizeof *f->metric);
-  f->metric_h = gptvq_alloc(n, o.dim * sizeof *f->metric_h);
-  f->h = gptvq_alloc(n, n * sizeof *f->h);
-  diagonal = gptvq_alloc(cols, sizeof *diagonal);
   if (dead == cols) { /* the same path as any other H */
     free(spare);
     spare = gptvq_alloc_zero(cols, cols * sizeof *spare);
-    if (spare != NULL)
-      for (size_t c = 0; c < cols; c++) spare[c * cols + c] = 1.0;
+    GPTVQ_TRY_GOTO(spare != NULL
+                       ? GPTVQ_OK
+                       : gptvq_fail_memory(err, "the Hessian of a layer", square_bytes(cols, sizeof *spare)));
+    for (size_t c = 0; c < cols; c++) spare[c * cols + c] = 1.0;
     mean = 1.0;
     hessian = spare;
   }
-  if (f->order == NULL || f->metric == NULL || f->metric_h == NULL || f->h == NULL || diagonal == NULL ||
-      hessian == NULL) {
-    status = gptvq_fail_memory(err, "the Hessian of a layer",
-                               gptvq_saturated_size(gptvq_saturated_size(n, n), sizeof(double)));
-    goto done;
-  }
-  for (size_t c = 0; c < cols; c++) diagonal[c] = hessian[c * cols + c];
-  GPTVQ_TRY_GOTO(make_order(
-      f, diagonal, o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ ? o.act_order : 0, err));
-  if (dead > 0 && dead < cols) {
-    f->dead = gptvq_alloc_zero(n, sizeof *f->dead);
-    GPTVQ_TRY_GOTO(f->dead != NULL ? GPTVQ_OK
-                                   : gptvq_fail_memory(err, "the Hessian of a layer", n * sizeof *f->dead));
-    for (size_t c = 0; c < n; c++)
-      f->dead[c] = f->order[c] != GPTVQ_NO_COLUMN && diagonal[f->order[c]] == 0.0;
-  }
-  job j = {.f = f, .hessian = hessian, .diagonal = diagonal, .scale = 1.0 / mean, .damping = o.damping};
+  job j = {.f = f, .hessian = hessian, .scale = 1.0 / mean, .damping = o->damping};
+  GPTVQ_TRY_GOTO(gptvq_arena_create(&f->arena, arrays_bytes(*f), "the Hessian of a layer", err));
+  take_arrays(&f->arena, f);
+  GPTVQ_TRY_GOTO(gptvq_arena_check(&f->arena, "the Hessian of a layer", err));
+  GPTVQ_TRY_GOTO(gptvq_arena_create(&scratch, scratch_bytes(cols, n), "the Hessian factorisation", err));
+  take_scratch(&scratch, cols, n, &j);
+  GPTVQ_TRY_GOTO(gptvq_arena_check(&scratch, "the Hessian factorisation", err));
+  for (size_t c = 0; c < cols; c++) j.diagonal[c] = hessian[c * cols + c];
+  bool data = o->method == GPTVQ_METHOD_GPTVQ || o->method == GPTVQ_METHOD_GPTQ;
+  make_order(f, j.diagonal, data ? o->act_order : 0, j.keys);
+  if (dead == 0 || dead == cols) f->dead = NULL;
+  for (size_t c = 0; c < n && f->dead != NULL; c++)
+    f->dead[c] = f->order[c] != GPTVQ_NO_COLUMN && j.diagonal[f->order[c]] == 0.0;
   if (!isfinite(j.scale)) { /* a subnormal mean */
     status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                         "%s: the Hessian's mean diagonal %g is too small to be used", name, mean);
@@ -328,36 +358,32 @@ static gptvq_status create(const char *name, size_t cols, const double *hessian,
     j.work = spare;
     spare = NULL; /* becomes U, or is released */
   }
-  GPTVQ_TRY_GOTO(factorise(name, f, &j, callbacks, err));
+  GPTVQ_TRY_GOTO(factorise(solver, name, f, &j, err));
   *out = f;
 done:
-  free(diagonal);
+  gptvq_arena_destroy(&scratch);
   free(spare);
   if (status != GPTVQ_OK) gptvq_factor_destroy(f);
   return status;
 }
 
-gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *hessian,
-                                 const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
-                                 gptvq_factor **out, gptvq_error *err) {
+gptvq_status gptvq_factor_create(const gptvq_solver *solver, const char *name, size_t cols,
+                                 const double *hessian, gptvq_factor **out, gptvq_error *err) {
   GPTVQ_TRY(gptvq_blas_init(err));
-  return create(name, cols, hessian, NULL, options, callbacks, out, err);
+  return create(solver, name, cols, hessian, NULL, out, err);
 }
 
-gptvq_status gptvq_factor_create_over(const char *name, size_t cols, double *hessian,
-                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
-                                      gptvq_factor **out, gptvq_error *err) {
-  GPTVQ_TRY(gptvq_blas_init(err));
-  return create(name, cols, hessian, hessian, options, callbacks, out, err);
+gptvq_status gptvq_factor_create_over(const gptvq_solver *solver, const char *name, size_t cols,
+                                      double *hessian, gptvq_factor **out, gptvq_error *err) {
+  gptvq_status status = gptvq_blas_init(err);
+  if (status == GPTVQ_OK) return create(solver, name, cols, hessian, hessian, out, err);
+  free(hessian);
+  return status;
 }
 
 void gptvq_factor_destroy(gptvq_factor *factor) {
   if (factor == NULL) return;
-  free(factor->order);
-  free(factor->dead);
-  free(factor->h);
+  gptvq_arena_destroy(&factor->arena);
   free(factor->u);
-  free(factor->metric);
-  free(factor->metric_h);
   free(factor);
 }

@@ -11,13 +11,12 @@
 
 typedef struct loop {
   gptvq_vq *q;
-  const gptvq_group *group;
+  size_t group; /* its place in q->group */
+  gptvq_span batch;
   uint32_t *live; /* [live_count] the group's sub-vectors that its codebooks are made from */
   size_t live_count;
-  size_t g, begin,
-      end; /* group number; columns of the present batch, whose feedback among themselves is immediate */
   char *scratch; /* per thread */
-  size_t scratch_bytes, points_bytes, beam_bytes;
+  size_t thread_bytes, first_bytes;
 } loop;
 
 static size_t lanes_of(size_t blocks) { return gptvq_round_up(blocks, GPTVQ_LOOKUP_LANES); }
@@ -41,7 +40,7 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
   const loop *l = context;
   gptvq_vq *q = l->q;
   size_t d = q->dim, blocks = l->live_count, lanes = lanes_of(blocks);
-  char *scratch = l->scratch + thread * l->scratch_bytes;
+  char *scratch = l->scratch + thread * l->thread_bytes;
   float *x = (float *)(void *)scratch, *t = x + q->shape.group_rows * d * lanes, *weight = t + d * d * lanes,
         *centroids = weight + q->shape.group_rows * lanes;
   for (size_t stripe = begin; stripe < end; stripe++) {
@@ -49,7 +48,7 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
            row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
     gptvq_em_points points = {row_end - row_begin,           blocks, lanes, q->dim, x, t,
                               q->scale_block ? weight : NULL};
-    if (q->scale_block) gptvq_vq_scale_group(q, l->group, row_begin, row_end);
+    if (q->scale_block) gptvq_vq_scale_group(q, &q->group[l->group], row_begin, row_end);
     memset(x, 0, points.rows * d * lanes * sizeof *x);
     memset(t, 0, d * d * lanes * sizeof *t);
     for (size_t b = 0; b < blocks; b++)
@@ -68,86 +67,118 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
                 q->work[row * q->padded + l->live[b] * d + j] / scale;
       }
     gptvq_em(&points, q->k, q->options->em_init, q->options->em_iterations,
-             q->options->seed + 0x9e3779b97f4a7c15u * (stripe * q->groups + l->g + 1), centroids, NULL,
-             scratch + l->points_bytes);
-    gptvq_vq_store_codebook(q, stripe * q->groups + l->g, centroids);
+             q->options->seed + 0x9e3779b97f4a7c15u * (stripe * q->groups + l->group + 1), centroids, NULL,
+             scratch + l->first_bytes);
+    gptvq_vq_store_codebook(q, stripe * q->groups + l->group, centroids);
   }
+}
+
+static void take_codebooks(gptvq_arena *arena, loop *l) {
+  const gptvq_vq *q = l->q;
+  size_t widest = gptvq_ceil_div(gptvq_packed_width(&q->shape, 0), q->dim), lanes = lanes_of(widest);
+  size_t d = q->dim, rows = q->shape.group_rows, padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
+  size_t floats = rows * d * lanes + d * d * lanes + rows * lanes + padded * d;
+  l->first_bytes = gptvq_round_up(floats * sizeof(float), 64);
+  l->thread_bytes = gptvq_round_up(l->first_bytes + gptvq_em_scratch(rows, lanes, q->dim, q->k), 64);
+  l->scratch = gptvq_arena_take(arena, gptvq_thread_count(), l->thread_bytes);
+  l->live = gptvq_arena_take(arena, widest, sizeof *l->live);
+}
+
+gptvq_status gptvq_vq_codebooks(gptvq_vq *q, size_t group, gptvq_error *err) {
+  loop l = {.q = q, .group = group};
+  size_t mark = q->arena->used;
+  take_codebooks(q->arena, &l);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "k-means", err));
+  l.live_count = live_blocks(q, &q->group[group], l.live);
+  gptvq_parallel_for(q->stripes, 1, make_codebooks, &l);
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
 }
 
 /* Assigns the batch's columns in stripes [begin, end), feedback inside the batch */
 static void assign_batch(void *context, size_t begin, size_t end, size_t thread) {
   const loop *l = context;
   gptvq_vq *q = l->q;
-  size_t d = q->dim, n = q->padded, first = l->begin / d;
-  char *scratch = l->scratch + thread * l->scratch_bytes;
+  size_t d = q->dim, n = q->padded, first = l->batch.begin / d;
+  char *scratch = l->scratch + thread * l->thread_bytes;
   gptvq_batch batch = {.dim = q->dim,
                        .k = q->k,
                        .padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES),
                        .width = q->beam,
-                       .blocks = (l->end - l->begin) / d,
+                       .blocks = (l->batch.end - l->batch.begin) / d,
                        .lookup = q->lookup + first * d * d,
                        .metric = q->metric + first * d * d,
                        .u_stride = n,
-                       .table = (float *)(void *)(scratch + l->beam_bytes),
+                       .table = (float *)(void *)(scratch + l->first_bytes),
                        .scratch = scratch};
-  if (q->options->feedback && q->factor != NULL) batch.u = q->factor->u + l->begin * n + l->begin;
+  if (q->options->feedback && q->factor != NULL) batch.u = q->factor->u + l->batch.begin * n + l->batch.begin;
   for (size_t stripe = begin; stripe < end; stripe++) {
-    batch.book = gptvq_vq_codebook(q, stripe, l->g);
+    batch.book = gptvq_vq_codebook(q, stripe, l->group);
     gptvq_batch_prepare(&batch);
     size_t row_begin = stripe * q->shape.group_rows,
            row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
     for (size_t row = row_begin; row < row_end; row++) {
       float scale[GPTVQ_BATCH];
       for (size_t b = 0; b < batch.blocks; b++) scale[b] = gptvq_vq_scale(q, row, first + b);
-      (void)gptvq_batch_assign(&batch, q->work + row * n + l->begin, scale,
+      (void)gptvq_batch_assign(&batch, q->work + row * n + l->batch.begin, scale,
                                q->index + row * q->blocks + first,
-                               batch.u != NULL ? q->error + row * n + l->begin : NULL);
+                               batch.u != NULL ? q->error + row * n + l->batch.begin : NULL);
     }
   }
 }
 
-/* work[:, begin … end) −= error[:, from … to) U[from … to, begin … end) */
-static void feed_back(gptvq_vq *q, size_t from, size_t to, size_t begin, size_t end) {
-  if (!q->options->feedback || q->factor == NULL || from == to) return;
-  size_t n = q->padded;
-  gptvq_gemm_nn(q->rows, end - begin, to - from, -1.0f, q->error + from, n, q->factor->u + from * n + begin,
-                n, 1.0f, q->work + begin, n);
+static void take_assign(gptvq_arena *arena, loop *l) {
+  const gptvq_vq *q = l->q;
+  size_t padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
+  l->first_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64);
+  l->thread_bytes =
+      gptvq_round_up(l->first_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
+  l->scratch = gptvq_arena_take(arena, gptvq_thread_count(), l->thread_bytes);
+}
+
+gptvq_status gptvq_vq_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {
+  loop l = {.q = q, .group = group, .batch = batch};
+  size_t mark = q->arena->used;
+  take_assign(q->arena, &l);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "the assignment", err));
+  gptvq_parallel_for(q->stripes, 1, assign_batch, &l);
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_feed_back(const gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
+                             const float *error, float *work, gptvq_error *err) {
+  (void)err;
+  size_t n = factor->padded;
+  gptvq_gemm_nn(rows, to.end - to.begin, from.end - from.begin, -1.0f, error + from.begin, n,
+                factor->u + from.begin * n + to.begin, n, 1.0f, work + to.begin, n);
+  return GPTVQ_OK;
+}
+
+static gptvq_status feed_back(gptvq_vq *q, gptvq_span from, gptvq_span to, gptvq_error *err) {
+  if (!q->options->feedback || q->factor == NULL || from.begin == from.end) return GPTVQ_OK;
+  return q->backend->feedback(q->factor, q->rows, from, to, q->error, q->work, err);
+}
+
+size_t gptvq_vq_interleave_bytes(const gptvq_vq *q) {
+  gptvq_arena making = {0}, assigning = {0};
+  loop l = {.q = (gptvq_vq *)(uintptr_t)q};
+  take_codebooks(&making, &l);
+  take_assign(&assigning, &l);
+  return gptvq_max_size(making.peak, assigning.peak);
 }
 
 gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
-  size_t widest = 0;
-  for (size_t g = 0; g < q->groups; g++) widest = gptvq_max_size(widest, q->group[g].width / q->dim);
-  size_t lanes = lanes_of(widest), d = q->dim, rows = q->shape.group_rows;
-  size_t padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
-  size_t floats = rows * d * lanes + d * d * lanes + rows * lanes + padded * d;
-  loop l = {.q = q};
-  l.points_bytes = gptvq_round_up(floats * sizeof(float), 64);
-  l.beam_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64);
-  size_t making = l.points_bytes + gptvq_em_scratch(rows, lanes, q->dim, q->k);
-  size_t assigning = l.beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float);
-  l.scratch_bytes = gptvq_round_up(gptvq_max_size(making, assigning), 64);
-  size_t threads = (size_t)gptvq_get_threads();
-  l.scratch = gptvq_alloc(threads, l.scratch_bytes);
-  l.live = gptvq_alloc(widest, sizeof *l.live);
-  if (l.scratch == NULL || l.live == NULL) {
-    free(l.scratch);
-    free(l.live);
-    return gptvq_fail_memory(err, "k-means", gptvq_saturated_size(threads, l.scratch_bytes));
-  }
   memcpy(q->work, q->target, q->rows * q->padded * sizeof *q->work);
-  for (l.g = 0; l.g < q->groups; l.g++) {
-    l.group = &q->group[l.g];
-    size_t start = l.group->start, stop = start + l.group->width;
-    feed_back(q, 0, start, start, stop);
-    l.live_count = live_blocks(q, l.group, l.live);
-    gptvq_parallel_for(q->stripes, 1, make_codebooks, &l);
-    for (l.begin = start; l.begin < stop; l.begin = l.end) {
-      l.end = gptvq_min_size(stop, l.begin + GPTVQ_BATCH);
-      feed_back(q, start, l.begin, l.begin, l.end);
-      gptvq_parallel_for(q->stripes, 1, assign_batch, &l);
+  for (size_t g = 0; g < q->groups; g++) {
+    const gptvq_span group = {q->group[g].start, q->group[g].start + q->group[g].width};
+    GPTVQ_TRY(feed_back(q, (gptvq_span){0, group.begin}, group, err));
+    GPTVQ_TRY(q->backend->codebooks(q, g, err));
+    for (gptvq_span batch = {group.begin, 0}; batch.begin < group.end; batch.begin = batch.end) {
+      batch.end = gptvq_min_size(group.end, batch.begin + GPTVQ_BATCH);
+      GPTVQ_TRY(feed_back(q, (gptvq_span){group.begin, batch.begin}, batch, err));
+      GPTVQ_TRY(q->backend->assign(q, g, batch, err));
     }
   }
-  free(l.live);
-  free(l.scratch);
   return GPTVQ_OK;
 }

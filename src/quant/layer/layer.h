@@ -6,19 +6,21 @@
 #ifndef GPTVQ_QUANT_LAYER_LAYER_H
 #define GPTVQ_QUANT_LAYER_LAYER_H
 
+#include "base/arena.h"
 #include "quant/layer/solver.h"
 
 #define GPTVQ_NO_COLUMN UINT32_MAX
 
 /* All arrays in processing order, scaled such that the mean diagonal of H is 1. */
 struct gptvq_factor {
+  gptvq_arena arena;   /* its arrays but for u */
   size_t cols, padded; /* input columns; processing columns: cols rounded up to dim */
   unsigned dim;
   size_t group_cols;       /* 0: uniform, no groups of its own */
   bool stored_permutation; /* storage = processing order */
   uint32_t *order;         /* [padded] input column of each processing column, GPTVQ_NO_COLUMN for phantoms */
   float *h;                /* [padded²] undamped */
-  float *u;                /* [padded²] H⁻¹ = Uᵀ U of the damped H, upper triangular */
+  float *u;                /* [padded²] H⁻¹ = Uᵀ U of the damped H, upper triangular; owned */
   double *metric;          /* [padded / dim][dim²] T = U_BB⁻¹ per block, row-major upper triangular */
   double *metric_h;        /* [padded / dim][dim²] R upper triangular with H_BB (lightly damped) = R Rᵀ */
   double damping;          /* what was added to the diagonal for U */
@@ -47,9 +49,12 @@ typedef struct gptvq_group {
 /* A VQ layer at work. factor NULL: identity Hessian, processing = storage = input order. */
 typedef struct gptvq_vq {
   const char *name;
-  const gptvq_quantize_options *options;
+  const gptvq_quantize_options *options; /* resolved */
+  const gptvq_backend *backend;
   const gptvq_factor *factor;
+  bool has_factor; /* factor is not NULL, or will not be */
   gptvq_packed_shape shape;
+  gptvq_arena *arena; /* all arrays, and scratch */
   size_t rows, padded, blocks, groups, stripes, k;
   size_t beam; /* partial assignments kept per row; 1 = greedy */
   unsigned dim;
@@ -73,8 +78,8 @@ typedef struct gptvq_vq {
   float *factor_scales; /* [rank] */
 } gptvq_vq;
 
-/* Columns per VQ group of a layer with `cols` inputs (resolved options). */
-size_t gptvq_group_columns(size_t cols, const gptvq_quantize_options *options);
+/* Columns per VQ group of a layer with `cols` inputs. */
+size_t gptvq_group_columns(size_t cols, const gptvq_resolved *options);
 
 /* scale of a row's sub-vector (1 without block scales) */
 static inline float gptvq_vq_scale(const gptvq_vq *q, size_t row, size_t block) {
@@ -86,9 +91,17 @@ static inline float *gptvq_vq_codebook(const gptvq_vq *q, size_t stripe, size_t 
   return q->centroids + (stripe * q->groups + group) * q->k * q->dim;
 }
 
+/* Functions with an entry in the table of backends are described there (quant/layer/backend.h) and called
+ * through q->backend. gptvq_vq_…_bytes: what the function takes of the arena; of *q only the sizes count. */
+
 /* interleave.c: codebooks and assignments by the GPTVQ loop: fills index, codes, codebook_scales, centroids.
  */
 gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err);
+size_t gptvq_vq_interleave_bytes(const gptvq_vq *q);
+gptvq_status gptvq_vq_codebooks(gptvq_vq *q, size_t group, gptvq_error *err);
+gptvq_status gptvq_vq_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+gptvq_status gptvq_feed_back(const gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
+                             const float *error, float *work, gptvq_error *err);
 
 /* codebook.c: stores the k × dim centroids of tile (stripe · groups + group) and replaces them by what the
  * stored codes decode to. */
@@ -98,16 +111,16 @@ void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids);
 void gptvq_vq_decode(const gptvq_vq *q, const float *centroids, float *out);
 /* The same for rows [begin, end) only, into out[end − begin × padded]. */
 void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out);
-/* y = x (H + ridge), without a factor y = x; x, y [rows × padded]. */
-void gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y);
+gptvq_status gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,
+                                    gptvq_error *err);
 /* work = E = target − decoded. */
 void gptvq_vq_residual(gptvq_vq *q);
 /* tr(E (H + ridge) Eᵀ) and its terms row_loss[rows]; leaves E in work and E (H + ridge) in error. */
-double gptvq_vq_loss(gptvq_vq *q, double *row_loss);
+gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err);
 
-/* update.c: minimises the layer loss over all codebooks, assignments fixed, by conjugate gradients; stripes
- * where the stored (rounded) result is not better keep what they had. *loss: afterwards. */
+/* update.c */
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err);
+size_t gptvq_vq_update_bytes(const gptvq_vq *q);
 /* update.c, for one stripe: out[groups × k × dim] = the transpose of decode applied to y[rows of the stripe ×
  * padded]; blocks[groups × k][dim²] = Σ s² H_BB over the sub-vectors of each centroid, lower triangles. */
 void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *out);
@@ -118,9 +131,11 @@ gptvq_status gptvq_vq_sort(gptvq_vq *q, gptvq_error *err);
 /* Sorts, and replaces the codebooks by the product of int8 factors of rank q->shape.svd_rank, from the
  * singular value decomposition. */
 gptvq_status gptvq_vq_compress(gptvq_vq *q, gptvq_error *err);
+size_t gptvq_vq_compress_bytes(const gptvq_vq *q);
 /* Then: minimises the layer loss over the factors, assignments fixed, and stores them when the result is
  * better. *loss: afterwards. */
 gptvq_status gptvq_vq_update_factors(gptvq_vq *q, double *loss, gptvq_error *err);
+size_t gptvq_vq_update_factors_bytes(const gptvq_vq *q);
 /* The continuous part of it: alternates between left[tiles × rank] and right[rank × k], at most `rounds`
  * times, each by conjugate gradients; half a round that would raise the loss is the last and is undone. trace
  * (may be NULL): the loss before and after each half, 2 · rounds + 1 numbers, rest NaN. Leaves q->centroids
@@ -128,13 +143,11 @@ gptvq_status gptvq_vq_update_factors(gptvq_vq *q, double *loss, gptvq_error *err
 gptvq_status gptvq_vq_fit_factors(gptvq_vq *q, double *left, double *right, unsigned rounds, double *trace,
                                   gptvq_error *err);
 
-/* reassign.c: one coordinate-descent sweep over all sub-vectors under H + ridge; *gain = decrease of the
- * loss, >= 0. */
+/* reassign.c, search.c */
 gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
-
-/* search.c: one sweep over all batches of columns, each searched as a whole with q->beam partial assignments;
- * *gain likewise. */
+size_t gptvq_vq_reassign_bytes(const gptvq_vq *q);
 gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err);
+size_t gptvq_vq_search_bytes(const gptvq_vq *q);
 
 /* factor.c: t = u⁻¹, d × d upper triangular with a positive diagonal, row-major. */
 void gptvq_invert_upper(size_t d, const double *u, double *t);
@@ -160,21 +173,31 @@ size_t gptvq_em_scratch(size_t rows, size_t lanes, unsigned dim, size_t k);
 void gptvq_em(const gptvq_em_points *points, size_t k, gptvq_em_init init, unsigned iterations, uint64_t seed,
               float *centroids, double *trace, void *scratch);
 
-/* solver.c: fills *q, whose name, options (resolved), factor and shape are set and whose rest is zero; 3
- * floats per weight, 2 / dim bytes of index, the codebooks. The caller releases *q also after a failure. */
+/* solver.c: a layer of that shape as the solver sees it, its arrays not there yet: sizes are known. factor
+ * NULL: none, or none yet (has_factor). */
+gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_packed_shape *shape,
+                     const gptvq_factor *factor, bool has_factor);
+/* The arrays of *q from its arena: 3 floats per weight, 2 / dim bytes of index, the codebooks. */
 gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err);
-void gptvq_vq_release(gptvq_vq *q);
+/* All that a solve takes of the arena until the layer is packed. */
+size_t gptvq_vq_bytes(const gptvq_vq *q);
+/* gptvq_solve_layer with its scratch, gptvq_solve_bytes of it, from a given arena, into the storage of a
+ * result that is there. What a failure leaves in the arena is unspecified, here and in all that follows. */
+gptvq_status gptvq_solve_layer_in(gptvq_arena *arena, const gptvq_solver *solver,
+                                  const gptvq_weights *weights, const gptvq_factor *factor,
+                                  gptvq_layer_result *result, gptvq_error *err);
 
 /* uniform.c: RTN and GPTQ. */
-gptvq_status gptvq_solve_uniform(const char *name, const gptvq_packed_shape *shape, const float *weights,
-                                 const gptvq_factor *factor, const gptvq_quantize_options *options,
-                                 gptvq_layer_result *result, gptvq_error *err);
+gptvq_status gptvq_solve_uniform(gptvq_arena *arena, const gptvq_solver *solver, const gptvq_weights *weights,
+                                 const gptvq_factor *factor, gptvq_layer_result *result, gptvq_error *err);
+size_t gptvq_solve_uniform_bytes(const gptvq_packed_shape *shape, bool feedback);
 /* solver.c: storage for the packed arrays of a shape, zeroed; result->packed points into it (mutable copies
  * through casts are the solver's). */
 gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_result *result,
                                    gptvq_error *err);
 /* Relative error of the packed arrays against the weights. */
-gptvq_status gptvq_packed_error(const gptvq_packed *packed, const float *weights, const gptvq_factor *factor,
-                                double *error, gptvq_error *err);
+gptvq_status gptvq_packed_error(gptvq_arena *arena, const gptvq_packed *packed, const float *weights,
+                                const gptvq_factor *factor, double *error, gptvq_error *err);
+size_t gptvq_packed_error_bytes(const gptvq_packed_shape *shape, bool with_factor);
 
 #endif

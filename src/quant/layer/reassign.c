@@ -92,17 +92,24 @@ static void sweep_stripes(void *context, size_t begin, size_t end, size_t thread
   }
 }
 
+static void take(gptvq_arena *arena, sweep *s) {
+  s->table_floats = s->q->dim * gptvq_round_up(s->q->k, GPTVQ_LOOKUP_LANES);
+  s->tables = gptvq_arena_take(arena, gptvq_thread_count(), s->table_floats * sizeof *s->tables);
+  s->gain = gptvq_arena_take_zero(arena, s->q->stripes, sizeof *s->gain);
+}
+
+size_t gptvq_vq_reassign_bytes(const gptvq_vq *q) {
+  gptvq_arena counting = {0};
+  sweep s = {.q = (gptvq_vq *)(uintptr_t)q};
+  take(&counting, &s);
+  return counting.peak;
+}
+
 gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err) {
-  size_t n = q->padded, threads = (size_t)gptvq_get_threads();
-  sweep s = {.q = q, .table_floats = q->dim * gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES)};
-  s.tables = gptvq_alloc(threads, s.table_floats * sizeof *s.tables);
-  s.gain = gptvq_alloc_zero(q->stripes, sizeof *s.gain);
-  if (s.tables == NULL || s.gain == NULL) {
-    free(s.tables);
-    free(s.gain);
-    return gptvq_fail_memory(err, "re-assignment",
-                             gptvq_saturated_size(threads, s.table_floats * sizeof *s.tables));
-  }
+  size_t n = q->padded, mark = q->arena->used;
+  sweep s = {.q = q};
+  take(q->arena, &s);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "re-assignment", err));
   gptvq_vq_residual(q);
   for (s.group = 0; s.group < q->groups; s.group++) {
     size_t stop = q->group[s.group].start + q->group[s.group].width;
@@ -115,7 +122,6 @@ gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err) {
   }
   *gain = 0.0;
   for (size_t stripe = 0; stripe < q->stripes; stripe++) *gain += s.gain[stripe];
-  free(s.tables);
-  free(s.gain);
+  gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
 }

@@ -113,33 +113,40 @@ static void ridge_rows(void *context, size_t begin, size_t end, size_t thread) {
           (float)gptvq_factor_ridge(s->q->factor, c) * s->q->work[row * n + c];
 }
 
-gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
+static void take(gptvq_arena *arena, search *s) {
   enum { B = GPTVQ_BATCH };
-  size_t n = q->padded, threads = (size_t)gptvq_get_threads(),
-         padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES), d = q->dim;
-  search s = {.q = q, .beam_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64)};
-  s.memory_bytes =
-      gptvq_round_up(s.beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
-  s.metric = gptvq_alloc(B * d, sizeof *s.metric);
-  s.u = gptvq_alloc(2 * B * B, sizeof *s.u);
-  s.inverse = s.u + B * B;
-  s.a = gptvq_alloc(2 * B * B, sizeof *s.a);
-  s.scratch = s.a + B * B;
-  s.target = gptvq_alloc(q->rows, B * sizeof *s.target);
-  s.memory = gptvq_alloc(threads, s.memory_bytes);
-  s.gain = gptvq_alloc_zero(q->stripes, sizeof *s.gain);
-  gptvq_status status = GPTVQ_OK;
-  *gain = 0.0;
-  if (s.metric == NULL || s.u == NULL || s.a == NULL || s.target == NULL || s.memory == NULL ||
-      s.gain == NULL) {
-    status = gptvq_fail_memory(err, "re-assignment", gptvq_saturated_size(threads, s.memory_bytes));
-    goto done;
-  }
+  const gptvq_vq *q = s->q;
+  size_t padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
+  s->beam_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64);
+  s->memory_bytes =
+      gptvq_round_up(s->beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
+  s->metric = gptvq_arena_take(arena, B * q->dim, sizeof *s->metric);
+  s->u = gptvq_arena_take(arena, B * B, sizeof *s->u);
+  s->inverse = gptvq_arena_take(arena, B * B, sizeof *s->inverse);
+  s->a = gptvq_arena_take(arena, B * B, sizeof *s->a);
+  s->scratch = gptvq_arena_take(arena, B * B, sizeof *s->scratch);
+  s->target = gptvq_arena_take(arena, q->rows, B * sizeof *s->target);
+  s->memory = gptvq_arena_take(arena, gptvq_thread_count(), s->memory_bytes);
+  s->gain = gptvq_arena_take_zero(arena, q->stripes, sizeof *s->gain);
+}
+
+size_t gptvq_vq_search_bytes(const gptvq_vq *q) {
+  gptvq_arena counting = {0};
+  search s = {.q = (gptvq_vq *)(uintptr_t)q};
+  take(&counting, &s);
+  return counting.peak;
+}
+
+gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
+  size_t n = q->padded, mark = q->arena->used;
+  search s = {.q = q};
+  take(q->arena, &s);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "re-assignment", err));
   gptvq_vq_residual(q);
   for (s.group = 0; s.group < q->groups; s.group++) {
     size_t stop = q->group[s.group].start + q->group[s.group].width;
     for (s.begin = q->group[s.group].start; s.begin < stop; s.begin = s.end) {
-      s.end = gptvq_min_size(stop, s.begin + B);
+      s.end = gptvq_min_size(stop, s.begin + GPTVQ_BATCH);
       size_t m = s.end - s.begin;
       if (!factor_batch(&s)) continue;
       gptvq_gemm_nn(q->rows, m, n, 1.0f, q->work, n, q->factor->h + s.begin, n, 0.0f, q->error, n);
@@ -148,13 +155,8 @@ gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
       gptvq_parallel_for(q->stripes, 1, search_stripes, &s);
     }
   }
+  *gain = 0.0;
   for (size_t stripe = 0; stripe < q->stripes; stripe++) *gain += s.gain[stripe];
-done:
-  free(s.metric);
-  free(s.u);
-  free(s.a);
-  free(s.target);
-  free(s.memory);
-  free(s.gain);
-  return status;
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
 }

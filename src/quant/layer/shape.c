@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-size_t gptvq_group_columns(size_t cols, const gptvq_quantize_options *o) {
+size_t gptvq_group_columns(size_t cols, const gptvq_resolved *options) {
+  const gptvq_quantize_options *o = &options->options;
   if (gptvq_is_uniform(o)) return cols;
   size_t multiple = gptvq_max_size(8, o->scale_block);
   size_t widest =
@@ -14,35 +15,34 @@ size_t gptvq_group_columns(size_t cols, const gptvq_quantize_options *o) {
   return gptvq_round_up(gptvq_ceil_div(cols, gptvq_ceil_div(cols, widest)), multiple);
 }
 
-gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_quantize_options *options,
+gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_resolved *options,
                                gptvq_packed_shape *shape, gptvq_error *err) {
-  gptvq_quantize_options o = *options;
-  GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
+  const gptvq_quantize_options *o = &options->options;
   if (rows == 0 || cols == 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a layer of %zu x %zu values is empty", rows, cols);
   memset(shape, 0, sizeof *shape);
   shape->rows = rows;
   shape->cols = cols;
-  shape->dim = o.dim;
-  shape->index_bits = o.index_bits;
-  shape->permuted = o.act_order == 1 && (o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ);
-  shape->group_cols = gptvq_group_columns(cols, &o);
-  if (gptvq_is_uniform(&o)) {
+  shape->dim = o->dim;
+  shape->index_bits = o->index_bits;
+  shape->permuted = o->act_order == 1 && (o->method == GPTVQ_METHOD_GPTVQ || o->method == GPTVQ_METHOD_GPTQ);
+  shape->group_cols = gptvq_group_columns(cols, options);
+  if (gptvq_is_uniform(o)) {
     shape->kind = GPTVQ_PACKED_UNIFORM;
     shape->group_rows = 1;
-    shape->scale_block = (unsigned)gptvq_min_size(o.group_size, cols);
+    shape->scale_block = (unsigned)gptvq_min_size(o->group_size, cols);
   } else {
     shape->kind = GPTVQ_PACKED_VQ;
-    shape->codebook_bits = o.codebook_bits;
-    shape->scale_block = o.scale_block;
+    shape->codebook_bits = o->codebook_bits;
+    shape->scale_block = o->scale_block;
     /* stripes of l / width rows, the nearest number, then evened out over the rows */
-    size_t stripe = gptvq_max_size(1, (o.group_size + shape->group_cols / 2) / shape->group_cols);
+    size_t stripe = gptvq_max_size(1, (o->group_size + shape->group_cols / 2) / shape->group_cols);
     size_t stripes = rows > stripe ? (rows + stripe / 2) / stripe : 1;
     shape->group_rows = gptvq_ceil_div(rows, stripes);
     if (gptvq_ceil_div(rows, shape->group_rows) != stripes)
       shape->group_rows = stripe; /* many low stripes: rounding up would tell */
     size_t tiles = gptvq_ceil_div(rows, shape->group_rows) * gptvq_ceil_div(cols, shape->group_cols);
-    shape->svd_rank = (unsigned)gptvq_min_size(o.svd_rank, tiles);
+    shape->svd_rank = (unsigned)gptvq_min_size(o->svd_rank, tiles);
   }
   return gptvq_packed_check(shape, "layer", err);
 }

@@ -23,23 +23,35 @@ void gptvq_layer_result_release(gptvq_layer_result *result) {
   memset(result, 0, sizeof *result);
 }
 
-gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_result *result,
-                                   gptvq_error *err) {
+/* Bytes of the arrays, in the order of gptvq_packed's members; the sum with each rounded up to 64. */
+static size_t packed_parts(const gptvq_packed_shape *shape, size_t parts[PARTS]) {
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(shape, &sizes);
-  size_t parts[PARTS] = {sizes.index_bytes,
-                         sizes.codebook_bytes,
-                         2 * sizes.codebook_scales,
-                         sizes.block_scale_bytes,
-                         sizes.block_scale_bytes > 0 ? 2 * sizeof(float) : 0,
-                         shape->permuted ? shape->cols * sizeof(uint32_t) : 0,
-                         2 * sizes.uniform_scales,
-                         sizes.zero_bytes,
-                         sizes.left_bytes,
-                         sizes.right_bytes,
-                         shape->svd_rank * sizeof(float)};
+  const size_t bytes[PARTS] = {sizes.index_bytes,
+                               sizes.codebook_bytes,
+                               2 * sizes.codebook_scales,
+                               sizes.block_scale_bytes,
+                               sizes.block_scale_bytes > 0 ? 2 * sizeof(float) : 0,
+                               shape->permuted ? shape->cols * sizeof(uint32_t) : 0,
+                               2 * sizes.uniform_scales,
+                               sizes.zero_bytes,
+                               sizes.left_bytes,
+                               sizes.right_bytes,
+                               shape->svd_rank * sizeof(float)};
   size_t total = 0;
-  for (int i = 0; i < PARTS; i++) total += gptvq_round_up(parts[i], 64);
+  for (int i = 0; i < PARTS; i++) total += gptvq_round_up(bytes[i], 64);
+  memcpy(parts, bytes, sizeof bytes);
+  return total;
+}
+
+size_t gptvq_packed_bytes(const gptvq_packed_shape *shape) {
+  size_t parts[PARTS];
+  return packed_parts(shape, parts);
+}
+
+gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_result *result,
+                                   gptvq_error *err) {
+  size_t parts[PARTS], total = packed_parts(shape, parts);
   char *at = result->storage = gptvq_alloc_zero(total, 1);
   if (at == NULL) return gptvq_fail_memory(err, "a packed layer", total);
   void *part[PARTS];
@@ -52,27 +64,48 @@ gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_
   return GPTVQ_OK;
 }
 
-static gptvq_status check_weights(const char *name, size_t rows, size_t cols, const float *weights,
-                                  gptvq_error *err) {
-  for (size_t row = 0; row < rows; row++)
-    for (size_t c = 0; c < cols; c++)
-      if (!isfinite(weights[row * cols + c]))
-        return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the weight at row %zu, column %zu is %s", name, row,
-                          c, isnan(weights[row * cols + c]) ? "NaN" : "infinite");
+static gptvq_status check_weights(const gptvq_weights *w, gptvq_error *err) {
+  for (size_t row = 0; row < w->rows; row++)
+    for (size_t c = 0; c < w->cols; c++) {
+      float value = w->values[row * w->cols + c];
+      if (!isfinite(value))
+        return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: the weight at row %zu, column %zu is %s", w->name,
+                          row, c, isnan(value) ? "NaN" : "infinite");
+    }
   return GPTVQ_OK;
 }
 
+typedef struct error_scratch { /* slab: rows that are worked on together */
+  size_t slab;
+  float *decoded, *x, *product; /* [slab × cols], [slab × padded] */
+} error_scratch;
+
+static void take_error(gptvq_arena *arena, const gptvq_packed_shape *shape, bool with_factor,
+                       error_scratch *s) {
+  size_t n = with_factor ? gptvq_round_up(shape->cols, shape->dim) : shape->cols;
+  s->slab = gptvq_min_size(256, shape->rows);
+  s->decoded = gptvq_arena_take(arena, s->slab, shape->cols * sizeof(float));
+  s->x = gptvq_arena_take(arena, s->slab, n * sizeof(float));
+  s->product = with_factor ? gptvq_arena_take(arena, s->slab, n * sizeof(float)) : NULL;
+}
+
+size_t gptvq_packed_error_bytes(const gptvq_packed_shape *shape, bool with_factor) {
+  gptvq_arena counting = {0};
+  error_scratch s;
+  take_error(&counting, shape, with_factor, &s);
+  return counting.peak;
+}
+
 /* tr(E H Eᵀ) and tr(W H Wᵀ) over slabs of rows, undamped H; without a factor the plain sums of squares */
-gptvq_status gptvq_packed_error(const gptvq_packed *packed, const float *weights, const gptvq_factor *factor,
-                                double *error, gptvq_error *err) {
-  enum { SLAB = 256 };
+gptvq_status gptvq_packed_error(gptvq_arena *arena, const gptvq_packed *packed, const float *weights,
+                                const gptvq_factor *factor, double *error, gptvq_error *err) {
   size_t rows = packed->shape.rows, cols = packed->shape.cols, n = factor != NULL ? factor->padded : cols;
-  float *memory = gptvq_alloc(gptvq_min_size(SLAB, rows), (cols + 2 * n) * sizeof *memory);
-  if (memory == NULL)
-    return gptvq_fail_memory(err, "the layer error",
-                             gptvq_saturated_size(SLAB, (cols + 2 * n) * sizeof *memory));
-  size_t slab = gptvq_min_size(SLAB, rows);
-  float *decoded = memory, *x = memory + slab * cols, *product = x + slab * n;
+  size_t mark = arena->used;
+  error_scratch scratch;
+  take_error(arena, &packed->shape, factor != NULL, &scratch);
+  GPTVQ_TRY(gptvq_arena_check(arena, "the layer error", err));
+  float *decoded = scratch.decoded, *x = scratch.x;
+  size_t slab = scratch.slab;
   double sums[2] = {0.0, 0.0};
   for (size_t first = 0; first < rows; first += slab) {
     size_t m = gptvq_min_size(slab, rows - first);
@@ -88,33 +121,15 @@ gptvq_status gptvq_packed_error(const gptvq_packed *packed, const float *weights
         }
       const float *y = x;
       if (factor != NULL) {
-        gptvq_gemm_nn(m, n, n, 1.0f, x, n, factor->h, n, 0.0f, product, n);
-        y = product;
+        gptvq_gemm_nn(m, n, n, 1.0f, x, n, factor->h, n, 0.0f, scratch.product, n);
+        y = scratch.product;
       }
       for (size_t i = 0; i < m * n; i++) sums[pass] += (double)x[i] * (double)y[i];
     }
   }
-  free(memory);
+  gptvq_arena_return(arena, mark);
   *error = sums[0] <= 0.0 ? 0.0 : sums[1] > 0.0 ? sums[0] / sums[1] : 1.0;
   return GPTVQ_OK;
-}
-
-void gptvq_vq_release(gptvq_vq *q) {
-  free(q->group);
-  free(q->target);
-  free(q->work);
-  free(q->error);
-  free(q->lookup);
-  free(q->metric);
-  free(q->index);
-  free(q->centroids);
-  free(q->codes);
-  free(q->codebook_scales);
-  free(q->block_scale_of);
-  free(q->scale_codes);
-  free(q->left);
-  free(q->right);
-  free(q->factor_scales);
 }
 
 static uint32_t input_column(const gptvq_vq *q, size_t c) {
@@ -136,44 +151,60 @@ static int weight_exponent(size_t rows, size_t cols, const float *weights) {
   return exponent >= -PLAIN_EXPONENT && exponent <= PLAIN_EXPONENT ? 0 : exponent;
 }
 
+static size_t scale_codes_per_group(const gptvq_packed_shape *s) {
+  return s->scale_block ? gptvq_ceil_div(gptvq_packed_width(s, 0), s->scale_block) : 0;
+}
+
+gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_packed_shape *shape,
+                     const gptvq_factor *factor, bool has_factor) {
+  const gptvq_quantize_options *o = &solver->options->options;
+  gptvq_vq q = {.name = name,
+                .options = o,
+                .backend = solver->backend,
+                .factor = factor,
+                .has_factor = has_factor,
+                .shape = *shape,
+                .rows = shape->rows,
+                .dim = shape->dim,
+                .padded = gptvq_round_up(shape->cols, shape->dim),
+                .groups = gptvq_ceil_div(shape->cols, shape->group_cols),
+                .stripes = gptvq_ceil_div(shape->rows, shape->group_rows),
+                .k = (size_t)1 << shape->index_bits,
+                /* partial assignments can only be compared in the metric of the feedback */
+                .beam = o->hessian_weights ? gptvq_max_size(1, o->beam) : 1,
+                .scale_block = shape->scale_block};
+  q.blocks = q.padded / q.dim;
+  q.scale_blocks = scale_codes_per_group(shape) * q.groups;
+  return q;
+}
+
+static void take_arrays(gptvq_arena *arena, gptvq_vq *q) {
+  const gptvq_packed_shape *s = &q->shape;
+  size_t d = q->dim, tiles = q->stripes * q->groups, values = q->k * d;
+  size_t row_floats = q->padded * sizeof(float);
+  bool scores = q->has_factor || s->svd_rank > 0;
+  q->group = gptvq_arena_take(arena, q->groups, sizeof *q->group);
+  q->target = gptvq_arena_take(arena, q->rows, row_floats);
+  q->work = gptvq_arena_take(arena, q->rows, row_floats);
+  q->error = scores ? gptvq_arena_take(arena, q->rows, row_floats) : NULL;
+  q->lookup = gptvq_arena_take_zero(arena, q->blocks, d * d * sizeof *q->lookup);
+  q->metric = gptvq_arena_take_zero(arena, q->blocks, d * d * sizeof *q->metric);
+  q->index = gptvq_arena_take(arena, q->rows, q->blocks * sizeof *q->index);
+  q->centroids = gptvq_arena_take(arena, tiles, values * sizeof *q->centroids);
+  q->codes = gptvq_arena_take(arena, tiles, values * s->codebook_bits / 8);
+  q->codebook_scales = gptvq_arena_take(arena, tiles, sizeof *q->codebook_scales);
+  q->block_scale_of = gptvq_arena_take(arena, q->blocks, sizeof *q->block_scale_of);
+  q->scale_codes = gptvq_arena_take_zero(arena, q->rows, q->scale_blocks);
+  q->left = gptvq_arena_take(arena, tiles, s->svd_rank);
+  q->right = gptvq_arena_take(arena, q->k, s->svd_rank);
+  q->factor_scales = gptvq_arena_take(arena, s->svd_rank, sizeof *q->factor_scales);
+}
+
 gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err) {
   const gptvq_packed_shape *s = &q->shape;
-  size_t cols = s->cols, d = s->dim;
-  q->rows = s->rows;
-  q->dim = s->dim;
-  q->padded = gptvq_round_up(cols, d);
-  q->blocks = q->padded / d;
-  q->groups = gptvq_ceil_div(cols, s->group_cols);
-  q->stripes = gptvq_ceil_div(q->rows, s->group_rows);
-  q->k = (size_t)1 << s->index_bits;
-  /* partial assignments can only be compared in the metric of the feedback */
-  q->beam = q->options->hessian_weights ? gptvq_max_size(1, q->options->beam) : 1;
-  q->scale_block = s->scale_block;
-  size_t per_group = s->scale_block ? gptvq_ceil_div(gptvq_packed_width(s, 0), s->scale_block) : 0;
-  q->scale_blocks = per_group * q->groups;
-  size_t tiles = q->stripes * q->groups, values = q->k * d;
-  q->group = gptvq_alloc(q->groups, sizeof *q->group);
-  q->target = gptvq_alloc(q->rows, q->padded * sizeof *q->target);
-  q->work = gptvq_alloc(q->rows, q->padded * sizeof *q->work);
-  bool scores = q->factor != NULL || s->svd_rank > 0;
-  q->error = scores ? gptvq_alloc(q->rows, q->padded * sizeof *q->error) : NULL;
-  q->lookup = gptvq_alloc_zero(q->blocks, d * d * sizeof *q->lookup);
-  q->metric = gptvq_alloc_zero(q->blocks, d * d * sizeof *q->metric);
-  q->index = gptvq_alloc(q->rows, q->blocks * sizeof *q->index);
-  q->centroids = gptvq_alloc(tiles, values * sizeof *q->centroids);
-  q->codes = gptvq_alloc(tiles, values * s->codebook_bits / 8);
-  q->codebook_scales = gptvq_alloc(tiles, sizeof *q->codebook_scales);
-  q->block_scale_of = gptvq_alloc(q->blocks, sizeof *q->block_scale_of);
-  q->scale_codes = gptvq_alloc_zero(q->rows, q->scale_blocks);
-  q->left = gptvq_alloc(tiles, s->svd_rank);
-  q->right = gptvq_alloc(q->k, s->svd_rank);
-  q->factor_scales = gptvq_alloc(s->svd_rank, sizeof *q->factor_scales);
-  if (q->left == NULL || q->right == NULL || q->factor_scales == NULL)
-    return gptvq_fail_memory(err, q->name, gptvq_saturated_size(tiles, s->svd_rank));
-  if (q->group == NULL || q->target == NULL || q->work == NULL || (scores && q->error == NULL) ||
-      q->lookup == NULL || q->metric == NULL || q->index == NULL || q->centroids == NULL ||
-      q->codes == NULL || q->codebook_scales == NULL || q->block_scale_of == NULL || q->scale_codes == NULL)
-    return gptvq_fail_memory(err, q->name, gptvq_saturated_size(q->rows, q->padded * 3 * sizeof(float)));
+  size_t cols = s->cols, d = s->dim, per_group = scale_codes_per_group(s);
+  take_arrays(q->arena, q);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, q->name, err));
   for (size_t g = 0, at = 0; g < q->groups; g++) {
     size_t id = storage_column(q, at / d) / s->group_cols;
     q->group[g] = (gptvq_group){id, at, gptvq_round_up(gptvq_packed_width(s, id), d)};
@@ -206,7 +237,7 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
 }
 
 static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
-  return q->rank > 0 ? gptvq_vq_update_factors(q, loss, err) : gptvq_vq_update(q, loss, err);
+  return q->rank > 0 ? gptvq_vq_update_factors(q, loss, err) : q->backend->update(q, loss, err);
 }
 
 /* Rounds of codebook update and re-assignment sweeps; ends with an update, so that the codebooks fit the last
@@ -216,12 +247,13 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
   if (q->factor == NULL && q->rank > 0 && o->codebook_update)
     return update(q, &(double){0.0}, err); /* k-means */
   if (q->factor == NULL || (!o->codebook_update && o->reassign_rounds == 0)) return GPTVQ_OK;
-  double loss = INFINITY, *row_loss = NULL;
+  double loss = INFINITY;
   if (!o->codebook_update) {
-    row_loss = gptvq_alloc(q->rows, sizeof *row_loss);
-    if (row_loss == NULL) return gptvq_fail_memory(err, "re-assignment", q->rows * sizeof *row_loss);
-    loss = gptvq_vq_loss(q, row_loss);
-    free(row_loss);
+    size_t mark = q->arena->used;
+    double *row_loss = gptvq_arena_take(q->arena, q->rows, sizeof *row_loss);
+    GPTVQ_TRY(gptvq_arena_check(q->arena, "re-assignment", err));
+    GPTVQ_TRY(gptvq_vq_loss(q, row_loss, &loss, err));
+    gptvq_arena_return(q->arena, mark);
   }
   for (unsigned round = 0;; round++) {
     double before = loss;
@@ -230,12 +262,12 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
       return GPTVQ_OK;
     double gained = 0.0, gain;
     for (int sweep = 0; sweep < MAX_SWEEPS; sweep++) {
-      GPTVQ_TRY(gptvq_vq_reassign(q, &gain, err));
+      GPTVQ_TRY(q->backend->reassign(q, &gain, err));
       gained += gain;
       if (q->beam > 1 || gain < SWEEP_GAIN * loss) break;
     }
     if (q->beam > 1) {
-      GPTVQ_TRY(gptvq_vq_search(q, &gain, err));
+      GPTVQ_TRY(q->backend->search(q, &gain, err));
       gained += gain;
     }
     if (!o->codebook_update) {
@@ -244,6 +276,20 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
     }
     if (gained == 0.0) return GPTVQ_OK;
   }
+}
+
+/* factored: the codebooks are (already) the product of factors */
+static size_t refine_bytes(const gptvq_vq *q, bool factored) {
+  const gptvq_quantize_options *o = q->options;
+  bool rounds = q->has_factor && o->reassign_rounds > 0;
+  gptvq_arena counting = {0};
+  if (rounds) (void)gptvq_arena_take(&counting, q->rows, sizeof(double));
+  size_t most = counting.peak;
+  if (o->codebook_update && factored) most = gptvq_vq_update_factors_bytes(q);
+  else if (o->codebook_update && q->has_factor) most = gptvq_vq_update_bytes(q);
+  if (rounds) most = gptvq_max_size(most, gptvq_vq_reassign_bytes(q));
+  if (rounds && q->beam > 1) most = gptvq_max_size(most, gptvq_vq_search_bytes(q));
+  return most;
 }
 
 /* The factors in storage order, and the codebooks that a reader will make of them. */
@@ -299,59 +345,95 @@ static void pack(const gptvq_vq *q, gptvq_packed *packed, uint16_t *unit) {
   if (s->scale_block) memcpy((float *)packed->block_scale_range, q->scale_range, sizeof q->scale_range);
 }
 
-static gptvq_status solve_vq(const char *name, const gptvq_packed_shape *shape, const float *weights,
-                             const gptvq_factor *factor, const gptvq_quantize_options *options,
-                             gptvq_layer_result *result, gptvq_error *err) {
-  gptvq_vq q = {.name = name, .options = options, .factor = factor, .shape = *shape};
-  uint16_t *unit = NULL;
-  gptvq_status status;
-  GPTVQ_TRY_GOTO(gptvq_vq_set_up(&q, weights, err));
-  unit = gptvq_alloc(gptvq_unit_indices(shape, 0), sizeof *unit);
-  if (unit == NULL) {
-    status = gptvq_fail_memory(err, name, gptvq_unit_indices(shape, 0) * sizeof *unit);
-    goto done;
-  }
-  GPTVQ_TRY_GOTO(gptvq_vq_interleave(&q, err));
-  GPTVQ_TRY_GOTO(refine(&q, err));
-  if (shape->svd_rank > 0) {
-    GPTVQ_TRY_GOTO(gptvq_vq_compress(&q, err));
-    GPTVQ_TRY_GOTO(refine(&q, err));
-  }
-  pack(&q, &result->packed, unit);
-  if (shape->svd_rank > 0) status = pack_factors(&q, &result->packed, err);
-done:
-  free(unit);
-  gptvq_vq_release(&q);
-  return status;
+static uint16_t *take_unit(gptvq_arena *arena, const gptvq_packed_shape *shape) {
+  return gptvq_arena_take(arena, gptvq_unit_indices(shape, 0), sizeof(uint16_t));
 }
 
-gptvq_status gptvq_solve_layer(const char *name, size_t rows, size_t cols, const float *weights,
-                               const gptvq_factor *factor, const gptvq_quantize_options *options,
-                               const gptvq_callbacks *callbacks, gptvq_layer_result *result,
-                               gptvq_error *err) {
+size_t gptvq_vq_bytes(const gptvq_vq *q) {
+  gptvq_arena counting = {0};
+  gptvq_vq sized = *q;
+  take_arrays(&counting, &sized);
+  (void)take_unit(&counting, &q->shape);
+  size_t stages = gptvq_max_size(gptvq_vq_interleave_bytes(q), refine_bytes(q, false));
+  if (q->shape.svd_rank > 0)
+    stages = gptvq_max_size(stages, gptvq_max_size(gptvq_vq_compress_bytes(q), refine_bytes(q, true)));
+  return gptvq_saturated_sum(counting.peak, stages);
+}
+
+static gptvq_status solve_vq(gptvq_arena *arena, const gptvq_solver *solver, const gptvq_weights *weights,
+                             const gptvq_factor *factor, gptvq_layer_result *result, gptvq_error *err) {
+  const gptvq_packed_shape *shape = &result->packed.shape;
+  gptvq_vq q = gptvq_vq_of(solver, weights->name, shape, factor, factor != NULL);
+  size_t mark = arena->used;
+  q.arena = arena;
+  GPTVQ_TRY(gptvq_vq_set_up(&q, weights->values, err));
+  uint16_t *unit = take_unit(arena, shape);
+  GPTVQ_TRY(gptvq_arena_check(arena, q.name, err));
+  GPTVQ_TRY(gptvq_vq_interleave(&q, err));
+  GPTVQ_TRY(refine(&q, err));
+  if (shape->svd_rank > 0) {
+    GPTVQ_TRY(gptvq_vq_compress(&q, err));
+    GPTVQ_TRY(refine(&q, err));
+  }
+  pack(&q, &result->packed, unit);
+  if (shape->svd_rank > 0) GPTVQ_TRY(pack_factors(&q, &result->packed, err));
+  gptvq_arena_return(arena, mark);
+  return GPTVQ_OK;
+}
+
+static bool uses_data(const gptvq_resolved *options) {
+  gptvq_method method = options->options.method;
+  return method == GPTVQ_METHOD_GPTVQ || method == GPTVQ_METHOD_GPTQ;
+}
+
+size_t gptvq_solve_bytes(const gptvq_resolved *options, const gptvq_packed_shape *shape, bool with_factor) {
+  bool used = with_factor && uses_data(options);
+  size_t solving;
+  if (shape->kind == GPTVQ_PACKED_VQ) {
+    const gptvq_solver solver = {.options = options};
+    const gptvq_vq q = gptvq_vq_of(&solver, "", shape, NULL, used);
+    solving = gptvq_vq_bytes(&q);
+  } else {
+    solving = gptvq_solve_uniform_bytes(shape, used && options->options.feedback);
+  }
+  return gptvq_max_size(solving, gptvq_packed_error_bytes(shape, with_factor));
+}
+
+gptvq_status gptvq_solve_layer_in(gptvq_arena *arena, const gptvq_solver *solver,
+                                  const gptvq_weights *weights, const gptvq_factor *factor,
+                                  gptvq_layer_result *result, gptvq_error *err) {
+  const gptvq_factor *used = uses_data(solver->options) ? factor : NULL;
+  bool vq = result->packed.shape.kind == GPTVQ_PACKED_VQ;
+  GPTVQ_TRY(vq ? solve_vq(arena, solver, weights, used, result, err)
+               : gptvq_solve_uniform(arena, solver, weights, used, result, err));
+  if (result->packed.shape.permuted)
+    memcpy((uint32_t *)result->packed.permutation, used->order, weights->cols * sizeof(uint32_t));
+  return gptvq_packed_error(arena, &result->packed, weights->values, factor, &result->error, err);
+}
+
+gptvq_status gptvq_solve_layer(const gptvq_solver *solver, const gptvq_weights *weights,
+                               const gptvq_factor *factor, gptvq_layer_result *result, gptvq_error *err) {
   double start = gptvq_clock();
-  (void)callbacks;
-  memset(result, 0, sizeof *result);
-  gptvq_quantize_options o = *options;
+  const gptvq_factor *used = uses_data(solver->options) ? factor : NULL;
   gptvq_packed_shape shape;
-  GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
-  GPTVQ_TRY(gptvq_layer_shape(rows, cols, &o, &shape, err));
-  GPTVQ_TRY(check_weights(name, rows, cols, weights, err));
+  gptvq_arena arena = {0};
+  gptvq_status status;
+  memset(result, 0, sizeof *result);
+  GPTVQ_TRY(gptvq_layer_shape(weights->rows, weights->cols, solver->options, &shape, err));
+  GPTVQ_TRY(check_weights(weights, err));
   GPTVQ_TRY(gptvq_blas_init(err));
-  const gptvq_factor *used = o.method == GPTVQ_METHOD_GPTVQ || o.method == GPTVQ_METHOD_GPTQ ? factor : NULL;
-  bool vq = shape.kind == GPTVQ_PACKED_VQ;
-  if (used != NULL &&
-      (used->cols != cols || used->dim != shape.dim || used->group_cols != (vq ? shape.group_cols : 0) ||
-       used->stored_permutation != shape.permuted))
-    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: the Hessian factor was made for other options", name);
+  if (used != NULL && (used->cols != weights->cols || used->dim != shape.dim ||
+                       used->group_cols != (shape.kind == GPTVQ_PACKED_VQ ? shape.group_cols : 0) ||
+                       used->stored_permutation != shape.permuted))
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: the Hessian factor was made for other options",
+                      weights->name);
   if (used == NULL) shape.permuted = false; /* no Hessian, no order */
-  gptvq_status status = gptvq_packed_allocate(&shape, result, err);
-  if (status == GPTVQ_OK)
-    status = vq ? solve_vq(name, &shape, weights, used, &o, result, err)
-                : gptvq_solve_uniform(name, &shape, weights, used, &o, result, err);
-  if (status == GPTVQ_OK && shape.permuted)
-    memcpy((uint32_t *)result->packed.permutation, used->order, cols * sizeof(uint32_t));
-  if (status == GPTVQ_OK) status = gptvq_packed_error(&result->packed, weights, factor, &result->error, err);
+  GPTVQ_TRY(gptvq_packed_allocate(&shape, result, err));
+  GPTVQ_TRY_GOTO(gptvq_arena_create(&arena, gptvq_solve_bytes(solver->options, &shape, factor != NULL),
+                                    weights->name, err));
+  status = gptvq_solve_layer_in(&arena, solver, weights, factor, result, err);
+done:
+  gptvq_arena_destroy(&arena);
   result->seconds = gptvq_clock() - start;
   if (status != GPTVQ_OK) gptvq_layer_result_release(result);
   return status;

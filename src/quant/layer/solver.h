@@ -3,10 +3,16 @@
 #ifndef GPTVQ_QUANT_LAYER_SOLVER_H
 #define GPTVQ_QUANT_LAYER_SOLVER_H
 
-#include <gptvq/quantize.h>
-
-#include "base/status.h"
 #include "format/packed.h"
+#include "quant/layer/backend.h"
+#include "quant/options/options.h"
+
+/* What the layers of a run are solved with. */
+typedef struct gptvq_solver {
+  const gptvq_resolved *options;
+  const gptvq_backend *backend;
+  const gptvq_callbacks *callbacks; /* or NULL */
+} gptvq_solver;
 
 /* What the solver needs of the inputs: H = X Xᵀ / n damped, its column order and U with H⁻¹ = Uᵀ U (upper
  * triangular, double). One factor serves all layers that share their input (q, k, v; gate, up). Immutable
@@ -17,15 +23,17 @@ typedef struct gptvq_factor gptvq_factor;
  * when the Cholesky factorisation fails (logged with `name`), at last the diagonal is used. act_order and
  * damping come from the options. GPTVQ_ERROR_NUMERIC: NaN or infinity in the Hessian. The caller destroys
  * *out. */
-gptvq_status gptvq_factor_create(const char *name, size_t cols, const double *hessian,
-                                 const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
-                                 gptvq_factor **out, gptvq_error *err);
+gptvq_status gptvq_factor_create(const gptvq_solver *solver, const char *name, size_t cols,
+                                 const double *hessian, gptvq_factor **out, gptvq_error *err);
 /* The same in the memory of `hessian` (from gptvq_alloc), which belongs to the factor or is released
  * afterwards, also on failure. */
-gptvq_status gptvq_factor_create_over(const char *name, size_t cols, double *hessian,
-                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
-                                      gptvq_factor **out, gptvq_error *err);
+gptvq_status gptvq_factor_create_over(const gptvq_solver *solver, const char *name, size_t cols,
+                                      double *hessian, gptvq_factor **out, gptvq_error *err);
 void gptvq_factor_destroy(gptvq_factor *factor);
+/* Bytes that making one over a Hessian takes at its peak, and that it has then; the Hessian counts in both.
+ */
+size_t gptvq_factor_peak_bytes(size_t cols, const gptvq_resolved *options);
+size_t gptvq_factor_bytes(size_t cols, const gptvq_resolved *options);
 
 typedef struct gptvq_layer_result {
   gptvq_packed packed; /* arrays live in `storage` */
@@ -35,18 +43,25 @@ typedef struct gptvq_layer_result {
 } gptvq_layer_result;
 void gptvq_layer_result_release(gptvq_layer_result *result);
 
-/* Quantizes weights[rows × cols] (not modified) by options->method with resolved sizes
- * (gptvq_quantize_options_resolve). factor NULL: no data (RTN and k-means take none; GPTQ and GPTVQ then use
- * the identity). Deterministic for any number of threads. GPTVQ_ERROR_NUMERIC: NaN or infinity in the weights
- * (name, row and column in the message). */
-gptvq_status gptvq_solve_layer(const char *name, size_t rows, size_t cols, const float *weights,
-                               const gptvq_factor *factor, const gptvq_quantize_options *options,
-                               const gptvq_callbacks *callbacks, gptvq_layer_result *result,
-                               gptvq_error *err);
+typedef struct gptvq_weights {
+  const char *name;
+  size_t rows, cols;
+  const float *values; /* [rows × cols] */
+} gptvq_weights;
+
+/* Quantizes the weights (not modified) by the options' method. factor NULL: no data (RTN and k-means take
+ * none; GPTQ and GPTVQ then use the identity). Deterministic for any number of threads. GPTVQ_ERROR_NUMERIC:
+ * NaN or infinity in the weights (name, row and column in the message). */
+gptvq_status gptvq_solve_layer(const gptvq_solver *solver, const gptvq_weights *weights,
+                               const gptvq_factor *factor, gptvq_layer_result *result, gptvq_error *err);
+/* Bytes of scratch that it takes, exactly where every stage runs that the options may ask for, and of the
+ * result's storage. */
+size_t gptvq_solve_bytes(const gptvq_resolved *options, const gptvq_packed_shape *shape, bool with_factor);
+size_t gptvq_packed_bytes(const gptvq_packed_shape *shape);
 
 /* The shape that the options give a rows × cols layer (narrow and short layers included): exact size before
  * any work. */
-gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_quantize_options *options,
+gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_resolved *options,
                                gptvq_packed_shape *shape, gptvq_error *err);
 
 #endif

@@ -3,7 +3,6 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/gemm.h"
 #include "quant/layer/half_scales.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/lookup.h"
@@ -15,35 +14,62 @@ enum { LAZY = 128 };
 
 typedef struct uniform {
   gptvq_packed_shape shape;
+  const gptvq_backend *backend;
   const gptvq_factor *factor;      /* NULL: round to nearest */
-  size_t groups, unit, begin, end; /* scale groups per row; indices per unit; columns of the present batch */
+  size_t groups, unit, zero_count; /* scale groups per row; indices per unit; zero points, padded to a
+                                     multiple of 8 */
+  size_t begin, end;               /* columns of the present batch */
   unsigned top;                    /* largest code */
   float *work, *error;             /* [rows × cols] processing order; error only with a factor */
   uint16_t *codes;                 /* [rows × unit] */
-  uint16_t *zeros;                 /* [rows × groups] padded to a multiple of 8 */
+  uint16_t *zeros;                 /* [zero_count] */
   uint16_t *scales;                /* fp16 [rows × groups] */
   gptvq_row_energy *energy;        /* [rows] */
 } uniform;
 
-/* Min-max range of the group, zero included; the scale is the stored one before the zero point is derived
- * from it. */
+typedef struct range {
+  float low, high, scale;
+  uint16_t stored; /* the scale as fp16 */
+} range;
+
+/* Min-max range, zero included; the scale is the stored one before the zero point is derived from it. */
+static range range_of(size_t n, const float *weights, unsigned top) {
+  range r = {0};
+  for (size_t c = 0; c < n; c++) {
+    r.low = fminf(r.low, weights[c]);
+    r.high = fmaxf(r.high, weights[c]);
+  }
+  if (r.low == 0.0f && r.high == 0.0f) r.low = -1.0f, r.high = 1.0f;
+  r.stored = gptvq_float_to_fp16((r.high - r.low) / (float)top);
+  if (r.stored == 0) r.stored = 1;             /* the smallest positive fp16 */
+  if (r.stored >= 0x7c00u) r.stored = 0x7bffu; /* the largest */
+  r.scale = gptvq_fp16_to_float(r.stored);
+  return r;
+}
+
 static void choose_range(uniform *u, size_t row, size_t group) {
   size_t begin = group * u->shape.scale_block,
-         end = gptvq_min_size(u->shape.cols, begin + u->shape.scale_block);
-  float low = 0.0f, high = 0.0f;
-  const float *weights = u->work + row * u->shape.cols;
-  for (size_t c = begin; c < end; c++) {
-    low = fminf(low, weights[c]);
-    high = fmaxf(high, weights[c]);
+         n = gptvq_min_size(u->shape.cols - begin, u->shape.scale_block);
+  const float *weights = u->work + row * u->shape.cols + begin;
+  const range r = range_of(n, weights, u->top);
+  gptvq_add_group(&u->energy[row], n, weights, r.high - r.low, r.scale, u->top);
+  u->scales[row * u->groups + group] = r.stored;
+  u->zeros[row * u->groups + group] = (uint16_t)fminf((float)u->top, fmaxf(0.0f, rintf(-r.low / r.scale)));
+}
+
+void gptvq_add_uniform_row(const gptvq_packed_shape *shape, const float *weights, gptvq_row_energy *row) {
+  unsigned top = (1u << shape->index_bits) - 1u;
+  for (size_t c = 0; c < shape->cols; c += shape->scale_block) {
+    size_t n = gptvq_min_size(shape->cols - c, shape->scale_block);
+    const range r = range_of(n, weights + c, top);
+    gptvq_add_group(row, n, weights + c, r.high - r.low, r.scale, top);
   }
-  if (low == 0.0f && high == 0.0f) low = -1.0f, high = 1.0f;
-  uint16_t stored = gptvq_float_to_fp16((high - low) / (float)u->top);
-  if (stored == 0) stored = 1;             /* the smallest positive fp16 */
-  if (stored >= 0x7c00u) stored = 0x7bffu; /* the largest */
-  float scale = gptvq_fp16_to_float(stored);
-  gptvq_add_group(&u->energy[row], end - begin, weights + begin, high - low, scale, u->top);
-  u->scales[row * u->groups + group] = stored;
-  u->zeros[row * u->groups + group] = (uint16_t)fminf((float)u->top, fmaxf(0.0f, rintf(-low / scale)));
+}
+
+gptvq_status gptvq_check_uniform_rows(const char *name, size_t rows, const gptvq_row_energy *energy,
+                                      gptvq_error *err) {
+  return gptvq_check_half_scales(name, rows, energy,
+                                 "`method` gptvq, or kmeans without data, stores such layers", err);
 }
 
 static void quantize_rows(void *context, size_t begin, size_t end, size_t thread) {
@@ -66,58 +92,59 @@ static void quantize_rows(void *context, size_t begin, size_t end, size_t thread
     }
 }
 
-static void feed_back(uniform *u, size_t from, size_t to, size_t begin, size_t end) {
-  if (u->factor == NULL || from == to) return;
-  size_t n = u->shape.cols;
-  gptvq_gemm_nn(u->shape.rows, end - begin, to - from, -1.0f, u->error + from, n,
-                u->factor->u + from * n + begin, n, 1.0f, u->work + begin, n);
+static gptvq_status feed_back(uniform *u, gptvq_span from, gptvq_span to, gptvq_error *err) {
+  if (u->factor == NULL || from.begin == from.end) return GPTVQ_OK;
+  return u->backend->feedback(u->factor, u->shape.rows, from, to, u->error, u->work, err);
 }
 
-gptvq_status gptvq_solve_uniform(const char *name, const gptvq_packed_shape *shape, const float *weights,
-                                 const gptvq_factor *factor, const gptvq_quantize_options *options,
-                                 gptvq_layer_result *result, gptvq_error *err) {
-  gptvq_status status = GPTVQ_OK;
-  uniform u = {.shape = *shape, .top = (1u << shape->index_bits) - 1u};
+static void take(gptvq_arena *arena, bool feedback, uniform *u) {
+  size_t rows = u->shape.rows, n = u->shape.cols;
+  u->groups = gptvq_ceil_div(n, u->shape.scale_block);
+  u->unit = gptvq_unit_indices(&u->shape, 0);
+  u->zero_count = gptvq_round_up(rows * u->groups, 8);
+  u->work = gptvq_arena_take(arena, rows, n * sizeof *u->work);
+  u->error = feedback ? gptvq_arena_take(arena, rows, n * sizeof *u->error) : NULL;
+  u->codes = gptvq_arena_take_zero(arena, rows, u->unit * sizeof *u->codes);
+  u->zeros = gptvq_arena_take_zero(arena, u->zero_count, sizeof *u->zeros);
+  u->energy = gptvq_arena_take_zero(arena, rows, sizeof *u->energy);
+}
+
+size_t gptvq_solve_uniform_bytes(const gptvq_packed_shape *shape, bool feedback) {
+  gptvq_arena counting = {0};
+  uniform u = {.shape = *shape};
+  take(&counting, feedback, &u);
+  return counting.peak;
+}
+
+gptvq_status gptvq_solve_uniform(gptvq_arena *arena, const gptvq_solver *solver, const gptvq_weights *weights,
+                                 const gptvq_factor *factor, gptvq_layer_result *result, gptvq_error *err) {
+  const gptvq_quantize_options *options = &solver->options->options;
+  const gptvq_packed_shape *shape = &result->packed.shape;
+  uniform u = {.shape = *shape, .backend = solver->backend, .top = (1u << shape->index_bits) - 1u};
   u.factor = options->method == GPTVQ_METHOD_GPTQ && options->feedback ? factor : NULL;
-  size_t rows = shape->rows, n = shape->cols, zero_count;
-  u.groups = gptvq_ceil_div(n, shape->scale_block);
-  u.unit = gptvq_unit_indices(shape, 0);
-  zero_count = gptvq_round_up(rows * u.groups, 8);
-  u.work = gptvq_alloc(rows, n * sizeof *u.work);
-  u.error = u.factor != NULL ? gptvq_alloc(rows, n * sizeof *u.error) : NULL;
-  u.codes = gptvq_alloc_zero(rows, u.unit * sizeof *u.codes);
-  u.zeros = gptvq_alloc_zero(zero_count, sizeof *u.zeros);
-  u.energy = gptvq_alloc_zero(rows, sizeof *u.energy);
-  if (u.work == NULL || (u.factor != NULL && u.error == NULL) || u.codes == NULL || u.zeros == NULL ||
-      u.energy == NULL) {
-    status = gptvq_fail_memory(err, name, gptvq_saturated_size(rows, n * 2 * sizeof(float)));
-    goto done;
-  }
+  size_t rows = shape->rows, n = shape->cols, mark = arena->used;
+  take(arena, u.factor != NULL, &u);
+  GPTVQ_TRY(gptvq_arena_check(arena, weights->name, err));
   u.scales = (uint16_t *)result->packed.scales;
   for (size_t row = 0; row < rows; row++)
     for (size_t c = 0; c < n; c++)
-      u.work[row * n + c] = weights[row * n + (factor != NULL && shape->permuted ? factor->order[c] : c)];
+      u.work[row * n + c] =
+          weights->values[row * n + (factor != NULL && shape->permuted ? factor->order[c] : c)];
   for (size_t start = 0; start < n; start += shape->scale_block) {
     /* a group's range is taken from its weights as all columns before it have compensated them */
     size_t stop = gptvq_min_size(n, start + shape->scale_block);
-    feed_back(&u, 0, start, start, stop);
+    GPTVQ_TRY(feed_back(&u, (gptvq_span){0, start}, (gptvq_span){start, stop}, err));
     for (u.begin = start; u.begin < stop; u.begin = u.end) {
       u.end = gptvq_min_size(stop, u.begin + LAZY);
-      feed_back(&u, start, u.begin, u.begin, u.end);
+      GPTVQ_TRY(feed_back(&u, (gptvq_span){start, u.begin}, (gptvq_span){u.begin, u.end}, err));
       gptvq_parallel_for(rows, 4, quantize_rows, &u);
     }
   }
-  GPTVQ_TRY_GOTO(gptvq_check_half_scales(name, rows, u.energy,
-                                         "`method` gptvq, or kmeans without data, stores such layers", err));
+  GPTVQ_TRY(gptvq_check_uniform_rows(weights->name, rows, u.energy, err));
   for (size_t row = 0; row < rows; row++)
     gptvq_pack_unit(u.codes + row * u.unit, u.unit, shape->index_bits,
                     (uint8_t *)result->packed.indices + gptvq_unit_offset(shape, row, 0));
-  gptvq_pack_unit(u.zeros, zero_count, shape->index_bits, (uint8_t *)result->packed.zeros);
-done:
-  free(u.work);
-  free(u.error);
-  free(u.codes);
-  free(u.zeros);
-  free(u.energy);
-  return status;
+  gptvq_pack_unit(u.zeros, u.zero_count, shape->index_bits, (uint8_t *)result->packed.zeros);
+  gptvq_arena_return(arena, mark);
+  return GPTVQ_OK;
 }

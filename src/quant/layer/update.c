@@ -55,7 +55,10 @@ void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks) {
 /* The systems are the stripes. */
 typedef struct stripes {
   gptvq_vq *q;
-  double *row_loss; /* [rows] before */
+  double *row_loss, *row_after; /* [rows] before and afterwards */
+  float *saved;                 /* the codebooks before: centroids, codes, scales */
+  char *saved_codes;
+  uint16_t *saved_scales;
   gptvq_cg cg;
 } stripes;
 
@@ -106,68 +109,73 @@ static size_t active_row_count(const stripes *job) {
 }
 
 /* Stores the solution; stripes that are not better afterwards get their codebooks back. */
-static gptvq_status store(const stripes *job, double *row_after, double *loss, gptvq_error *err) {
+static gptvq_status store(const stripes *job, double *loss, gptvq_error *err) {
   gptvq_vq *q = job->q;
   const gptvq_cg *s = &job->cg;
   size_t n = q->stripes * s->values, code_size = q->shape.codebook_bits / 8, tiles = q->stripes * q->groups;
-  char *saved = gptvq_alloc(n, sizeof(float) + code_size);
-  uint16_t *saved_scales = gptvq_alloc(tiles, sizeof *saved_scales);
-  if (saved == NULL || saved_scales == NULL) {
-    free(saved);
-    free(saved_scales);
-    return gptvq_fail_memory(err, "the codebook update", gptvq_saturated_size(n, sizeof(float) + code_size));
-  }
-  char *codes = q->codes, *saved_codes = saved + n * sizeof(float);
-  memcpy(saved, q->centroids, n * sizeof(float));
-  memcpy(saved_codes, codes, n * code_size);
-  memcpy(saved_scales, q->codebook_scales, tiles * sizeof *saved_scales);
+  char *codes = q->codes;
+  memcpy(job->saved, q->centroids, n * sizeof(float));
+  memcpy(job->saved_codes, codes, n * code_size);
+  memcpy(job->saved_scales, q->codebook_scales, tiles * sizeof *job->saved_scales);
   for (size_t i = 0; i < n; i++) s->direction[i] = (float)s->solution[i];
   for (size_t tile = 0; tile < tiles; tile++)
     gptvq_vq_store_codebook(q, tile, s->direction + tile * q->k * q->dim);
-  *loss = gptvq_vq_loss(q, row_after);
+  GPTVQ_TRY(gptvq_vq_loss(q, job->row_after, loss, err));
   for (size_t stripe = 0; stripe < q->stripes; stripe++) {
     double before = 0.0, after = 0.0;
     for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) {
       before += job->row_loss[row];
-      after += row_after[row];
+      after += job->row_after[row];
     }
     if (after < before) continue;
     size_t at = stripe * s->values;
-    memcpy(q->centroids + at, saved + at * sizeof(float), s->values * sizeof(float));
-    memcpy(codes + at * code_size, saved_codes + at * code_size, s->values * code_size);
-    memcpy(q->codebook_scales + stripe * q->groups, saved_scales + stripe * q->groups,
-           q->groups * sizeof *saved_scales);
+    memcpy(q->centroids + at, job->saved + at, s->values * sizeof(float));
+    memcpy(codes + at * code_size, job->saved_codes + at * code_size, s->values * code_size);
+    memcpy(q->codebook_scales + stripe * q->groups, job->saved_scales + stripe * q->groups,
+           q->groups * sizeof *job->saved_scales);
     *loss += before - after;
   }
-  free(saved);
-  free(saved_scales);
   return GPTVQ_OK;
 }
 
+static void take(gptvq_arena *arena, stripes *job) {
+  const gptvq_vq *q = job->q;
+  size_t tiles = q->stripes * q->groups, n = tiles * q->k * q->dim;
+  job->cg = (gptvq_cg){.systems = q->stripes,
+                       .values = q->groups * q->k * q->dim,
+                       .block = q->dim,
+                       .gather = gather_active,
+                       .context = q};
+  job->row_loss = gptvq_arena_take(arena, q->rows, sizeof *job->row_loss);
+  job->row_after = gptvq_arena_take(arena, q->rows, sizeof *job->row_after);
+  job->saved = gptvq_arena_take(arena, n, sizeof *job->saved);
+  job->saved_codes = gptvq_arena_take(arena, n, q->shape.codebook_bits / 8);
+  job->saved_scales = gptvq_arena_take(arena, tiles, sizeof *job->saved_scales);
+  gptvq_cg_take(&job->cg, arena);
+}
+
+size_t gptvq_vq_update_bytes(const gptvq_vq *q) {
+  gptvq_arena counting = {0};
+  stripes job = {.q = (gptvq_vq *)(uintptr_t)q};
+  take(&counting, &job);
+  return counting.peak;
+}
+
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err) {
-  stripes job = {.q = q,
-                 .row_loss = gptvq_alloc(2 * q->rows, sizeof *job.row_loss),
-                 .cg = {.systems = q->stripes,
-                        .values = q->groups * q->k * q->dim,
-                        .block = q->dim,
-                        .gather = gather_active,
-                        .context = q}};
+  stripes job = {.q = q};
   gptvq_cg *s = &job.cg;
-  gptvq_status status =
-      job.row_loss == NULL ? gptvq_fail_memory(err, "the codebook update", 2 * q->rows * sizeof *job.row_loss)
-                           : gptvq_cg_allocate(s, err);
-  if (status != GPTVQ_OK) goto done;
-  *loss = gptvq_vq_loss(q, job.row_loss);
+  size_t mark = q->arena->used;
+  take(q->arena, &job);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "the codebook update", err));
+  GPTVQ_TRY(gptvq_vq_loss(q, job.row_loss, loss, err));
   gptvq_parallel_for(q->stripes, 1, prepare, &job);
   gptvq_cg_begin(s);
   for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
     gptvq_parallel_for(s->active_count, 1, decode_active, &job);
-    gptvq_vq_times_hessian(q, active_row_count(&job), q->work, q->error);
+    GPTVQ_TRY(q->backend->times_hessian(q, active_row_count(&job), q->work, q->error, err));
     gptvq_cg_step(s);
   }
-  status = store(&job, job.row_loss + q->rows, loss, err);
-done:
-  free(job.row_loss);
-  gptvq_cg_release(s);
-  return status;
+  GPTVQ_TRY(store(&job, loss, err));
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
 }

@@ -1,4 +1,5 @@
 /* Options by their rows: reading, writing, checking, JSON. */
+#include "base/sized.h"
 #include "quant/options/options.h"
 
 #include <errno.h>
@@ -79,51 +80,86 @@ static gptvq_status check_number(const gptvq_field *field, double value, gptvq_e
                     field->derived != NULL ? ", or 0 for the default" : "");
 }
 
-void gptvq_quantize_options_recipe(gptvq_quantize_options *options, gptvq_recipe recipe) {
+void gptvq_quantize_options_fill(gptvq_quantize_options *options, gptvq_recipe recipe) {
   size_t count;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
-  memset(options, 0, sizeof *options);
+  const gptvq_field *fields = gptvq_fields(&count);
+  gptvq_quantize_options own;
+  GPTVQ_INIT(&own);
   for (size_t i = 0; i < count; i++)
-    put_number(&fields[i], recipe == GPTVQ_RECIPE_PAPER ? fields[i].paper : fields[i].initial, options);
+    put_number(&fields[i], recipe == GPTVQ_RECIPE_PAPER ? fields[i].paper : fields[i].initial, &own);
+  gptvq_give_struct(&own, sizeof own, options);
 }
 
-void gptvq_quantize_options_init(gptvq_quantize_options *options) {
-  gptvq_quantize_options_recipe(options, GPTVQ_RECIPE_DEFAULT);
+gptvq_status gptvq_options_take(const gptvq_quantize_options *given, gptvq_quantize_options *own,
+                                gptvq_error *err) {
+  gptvq_quantize_options_init(own);
+  return GPTVQ_TAKE(gptvq_quantize_options, given, own, err);
 }
 
 gptvq_status gptvq_fields_check(const gptvq_quantize_options *options, gptvq_error *err) {
   size_t count;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
+  const gptvq_field *fields = gptvq_fields(&count);
   for (size_t i = 0; i < count; i++)
     if (fields[i].type != GPTVQ_FIELD_SEED && fields[i].type != GPTVQ_FIELD_TEXT)
       GPTVQ_TRY(check_number(&fields[i], get_number(&fields[i], options), err));
   return GPTVQ_OK;
 }
 
-const char *gptvq_method_name(gptvq_method method) {
-  size_t count;
-  const gptvq_field *field = gptvq_quantize_fields(&count); /* the first row */
-  return (unsigned)method < choice_count(field) ? field->choices[method] : "unknown";
-}
-
-/* ---- by name ---- */
+/* ---- names ---- */
 
 static const gptvq_field *find(const char *name) {
   size_t count;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
+  const gptvq_field *fields = gptvq_fields(&count);
   for (size_t i = 0; i < count; i++)
     if (strcmp(fields[i].name, name) == 0) return &fields[i];
   return NULL;
 }
 
+static const char *choice_name(const char *member, int value) {
+  const gptvq_field *field = find(member);
+  return value >= 0 && (size_t)value < choice_count(field) ? field->choices[value] : "unknown";
+}
+
+const char *gptvq_method_name(gptvq_method method) { return choice_name("method", (int)method); }
+const char *gptvq_em_init_name(gptvq_em_init init) { return choice_name("em_init", (int)init); }
+const char *gptvq_rotate_name(gptvq_rotate rotate) { return choice_name("rotate", (int)rotate); }
+
+const char *gptvq_recipe_name(gptvq_recipe recipe) {
+  switch (recipe) {
+  case GPTVQ_RECIPE_DEFAULT: return "default";
+  case GPTVQ_RECIPE_PAPER: return "paper";
+  }
+  return "unknown";
+}
+
+gptvq_status gptvq_recipe_from_name(const char *name, gptvq_recipe *recipe, gptvq_error *err) {
+  for (int i = GPTVQ_RECIPE_DEFAULT; i <= GPTVQ_RECIPE_PAPER; i++)
+    if (strcmp(gptvq_recipe_name((gptvq_recipe)i), name) == 0) {
+      *recipe = (gptvq_recipe)i;
+      return GPTVQ_OK;
+    }
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "recipe %s is unknown: choose default or paper", name);
+}
+
+const char *gptvq_field_type_name(gptvq_field_type type) {
+  static const char *const names[] = {"switch", "int", "unsigned", "size", "seed", "double", "enum", "text"};
+  return (unsigned)type < sizeof names / sizeof names[0] ? names[type] : "unknown";
+}
+
+const char *gptvq_field_identity_name(gptvq_field_identity identity) {
+  static const char *const names[] = {"none", "always", "nonzero", "data"};
+  return (unsigned)identity < sizeof names / sizeof names[0] ? names[identity] : "unknown";
+}
+
+/* ---- by name ---- */
+
 static gptvq_status no_such_field(const char *name, gptvq_error *err) {
   return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there is no option %s", name);
 }
 
-gptvq_status gptvq_quantize_options_set(gptvq_quantize_options *options, const char *name, const char *value,
-                                        gptvq_error *err) {
-  const gptvq_field *field = find(name);
-  if (field == NULL) return no_such_field(name, err);
+static gptvq_status set(const gptvq_field *field, gptvq_quantize_options *options, const char *value,
+                        gptvq_error *err) {
+  const char *name = field->name;
   void *member = (char *)options + field->offset;
   if (field->type == GPTVQ_FIELD_TEXT) {
     *(const char **)member = value;
@@ -153,17 +189,33 @@ gptvq_status gptvq_quantize_options_set(gptvq_quantize_options *options, const c
   return GPTVQ_OK;
 }
 
+gptvq_status gptvq_quantize_options_set(gptvq_quantize_options *options, const char *name, const char *value,
+                                        gptvq_error *err) {
+  const gptvq_field *field = find(name);
+  if (field == NULL) return no_such_field(name, err);
+  gptvq_quantize_options own;
+  GPTVQ_TRY(gptvq_options_take(options, &own, err));
+  if (field->offset >= options->size)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "`%s` is newer than the program: it was compiled for an older version of gptvq", name);
+  GPTVQ_TRY(set(field, &own, value, err));
+  gptvq_give_struct(&own, sizeof own, options);
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *options, const char *name, char *value,
                                         size_t size, gptvq_error *err) {
   const gptvq_field *field = find(name);
   if (field == NULL) return no_such_field(name, err);
-  double number = get_number(field, options);
+  gptvq_quantize_options own;
+  GPTVQ_TRY(gptvq_options_take(options, &own, err));
+  double number = get_number(field, &own);
   int length;
   if (field->type == GPTVQ_FIELD_TEXT) {
-    const char *text = *(const char *const *)at(field, options);
+    const char *text = *(const char *const *)at(field, &own);
     length = snprintf(value, size, "%s", text != NULL ? text : "");
   } else if (field->type == GPTVQ_FIELD_SEED) {
-    length = snprintf(value, size, "%" PRIu64, *(const uint64_t *)at(field, options));
+    length = snprintf(value, size, "%" PRIu64, *(const uint64_t *)at(field, &own));
   } else if (field->choices != NULL && number >= 0 && number < (double)choice_count(field)) {
     length = snprintf(value, size, "%s", field->choices[(size_t)number]);
   } else {
@@ -197,7 +249,7 @@ static json_t *field_json(const gptvq_field *field, const gptvq_quantize_options
 
 static json_t *collect(const gptvq_quantize_options *options, bool data) {
   size_t count;
-  const gptvq_field *fields = gptvq_quantize_fields(&count);
+  const gptvq_field *fields = gptvq_fields(&count);
   json_t *object = json_object();
   for (size_t i = 0; object != NULL && i < count; i++) {
     const gptvq_field *field = &fields[i];
@@ -211,5 +263,5 @@ static json_t *collect(const gptvq_quantize_options *options, bool data) {
   return object;
 }
 
-json_t *gptvq_options_json(const gptvq_quantize_options *options) { return collect(options, false); }
-json_t *gptvq_options_data_json(const gptvq_quantize_options *options) { return collect(options, true); }
+json_t *gptvq_options_json(const gptvq_resolved *options) { return collect(&options->options, false); }
+json_t *gptvq_options_data_json(const gptvq_resolved *options) { return collect(&options->options, true); }

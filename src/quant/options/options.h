@@ -16,13 +16,32 @@ static inline bool gptvq_is_uniform(const gptvq_quantize_options *options) {
   return options->method == GPTVQ_METHOD_GPTQ || options->method == GPTVQ_METHOD_RTN;
 }
 
+/* Options that were checked and whose sizes are known: every member has its final value. Only gptvq_resolve
+ * makes them (and whoever changes a member resolves again), so that what takes them need not ask. */
+typedef struct gptvq_resolved {
+  gptvq_quantize_options options;
+} gptvq_resolved;
+
+/* GPTVQ_ERROR_ARGUMENT, as gptvq_quantize_options_resolve, which is this in place. Options that are resolved
+ * stay as they are. */
+gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved *out, gptvq_error *err);
+
+/* The same with other sizes. */
+gptvq_status gptvq_resolve_sizes(const gptvq_resolved *options, unsigned index_bits, size_t group_size,
+                                 gptvq_resolved *out, gptvq_error *err);
+
+/* The caller's options, those beyond its struct at their defaults; NULL: all at their defaults. */
+gptvq_status gptvq_options_take(const gptvq_quantize_options *given, gptvq_quantize_options *own,
+                                gptvq_error *err);
+/* The rows of the table, one after the other. */
+const gptvq_field *gptvq_fields(size_t *count);
 /* Each member by itself: within its row's range, one of its choices. GPTVQ_ERROR_ARGUMENT naming the first
  * that is not. */
 gptvq_status gptvq_fields_check(const gptvq_quantize_options *options, gptvq_error *err);
 
 /* The rows that belong to a run's identity and are not about its data (packed folders say them too), or those
  * that are, as a new object; NULL when out of memory. */
-json_t *gptvq_options_json(const gptvq_quantize_options *options);
-json_t *gptvq_options_data_json(const gptvq_quantize_options *options);
+json_t *gptvq_options_json(const gptvq_resolved *options);
+json_t *gptvq_options_data_json(const gptvq_resolved *options);
 
 #endif

@@ -1,5 +1,6 @@
 /* Sizes from bits. docs/METHOD.md, "Sizes". */
 #include "base/memory.h"
+#include "base/sized.h"
 #include "quant/options/options.h"
 
 #include <math.h>
@@ -155,11 +156,30 @@ static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err)
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *o, gptvq_error *err) {
+gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved *out, gptvq_error *err) {
+  gptvq_quantize_options *o = &out->options;
+  *o = *options;
   GPTVQ_TRY(gptvq_fields_check(o, err));
   if (o->head_bits != 8 && o->head_bits != 16)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`head_bits` %u is not possible: choose 8 or 16",
                       o->head_bits);
   GPTVQ_TRY(check_svd(o, err));
   return gptvq_is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
+}
+
+gptvq_status gptvq_resolve_sizes(const gptvq_resolved *options, unsigned index_bits, size_t group_size,
+                                 gptvq_resolved *out, gptvq_error *err) {
+  gptvq_quantize_options changed = options->options;
+  changed.index_bits = index_bits;
+  changed.group_size = group_size;
+  return gptvq_resolve(&changed, out, err);
+}
+
+gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *options, gptvq_error *err) {
+  gptvq_quantize_options own;
+  gptvq_resolved resolved;
+  GPTVQ_TRY(gptvq_options_take(options, &own, err));
+  GPTVQ_TRY(gptvq_resolve(&own, &resolved, err));
+  gptvq_give_struct(&resolved.options, sizeof resolved.options, options);
+  return GPTVQ_OK;
 }

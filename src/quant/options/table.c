@@ -15,7 +15,9 @@ static const char size[] = "Size", calibration[] = "Calibration (gptvq and gptq)
                   finetuning[] = "Fine-tuning (gptvq and gptq)",
                   method[] = "Method (the defaults are the best known)";
 
-#define MEMBER(member, kind) .name = #member, .type = kind, .offset = offsetof(gptvq_quantize_options, member)
+#define MEMBER(member, kind) \
+  .size = sizeof(gptvq_field), .name = #member, .type = kind, \
+  .offset = offsetof(gptvq_quantize_options, member)
 
 /* Rows that are part of a run's identity stand in the order in which its JSON has them. */
 static const gptvq_field fields[] = {
@@ -146,7 +148,11 @@ static const gptvq_field fields[] = {
      .help = "go on with an interrupted run (same options)"},
 };
 
-const gptvq_field *gptvq_quantize_fields(size_t *count) {
+const gptvq_field *gptvq_fields(size_t *count) {
   *count = sizeof fields / sizeof fields[0];
   return fields;
+}
+
+const gptvq_field *gptvq_quantize_field(size_t index) {
+  return index < sizeof fields / sizeof fields[0] ? &fields[index] : NULL;
 }

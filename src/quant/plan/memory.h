@@ -3,12 +3,12 @@
 #define GPTVQ_QUANT_PLAN_MEMORY_H
 
 #include "model/model_internal.h"
-
-#include <gptvq/quantize.h>
+#include "quant/layer/solver.h"
 
 /* Bytes that quantizing takes at its peak beside the mapped files and kept_budget, without the gradients of
- * `allocate` and `guide` and without fine-tuning of the whole model. options resolved, calib_length set. */
-double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_quantize_options *options, bool two_streams,
+ * `allocate` and `guide` and without fine-tuning of the whole model. calib_length set. The sum of the
+ * `_bytes` functions beside the allocations. */
+double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_resolved *options, bool two_streams,
                            size_t hessian_budget);
 /* true and one line that says so and what to do when `peak` exceeds what is available (0: unknown).
  * without_mismatch: the peak then. */

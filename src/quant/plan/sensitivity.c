@@ -15,12 +15,13 @@ enum { SAMPLE_ROWS = 256, QUICK_EM = 8, MAX_SETTINGS = 32, FAST_BITS = 8 };
 typedef struct work {
   const gptvq_model *model;
   const gptvq_guide *guide;
-  const gptvq_quantize_options *options;
+  const gptvq_solver *solver;
   gptvq_sweep sweep;
   size_t setting_count;
   float *x, *weighted; /* [samples × length × hidden]; [length × largest cols] */
   gptvq_hessian hessians[GPTVQ_INPUTS];
   gptvq_allocated settings[MAX_SETTINGS]; /* the first is the options' own */
+  gptvq_resolved resolved[MAX_SETTINGS];  /* with each of them */
   gptvq_setting_cost *costs;              /* [layers × setting_count] */
 } work;
 
@@ -31,19 +32,14 @@ void gptvq_allocation_release(gptvq_allocation *allocation) {
   *allocation = (gptvq_allocation){0};
 }
 
-static gptvq_quantize_options with_setting(const work *w, const gptvq_allocated *setting) {
-  gptvq_quantize_options o = *w->options;
-  o.index_bits = setting->index_bits;
-  o.group_size = setting->group_size;
-  return o;
-}
-
 /* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options'
  * codebook cost, half and a quarter of it. Column groups stay as they are, so that one Hessian factor serves
  * all. A factored codebook costs the same for any number of centroids. */
 static void list_settings(work *w) {
-  const gptvq_quantize_options *o = w->options;
+  const gptvq_resolved *own = w->solver->options;
+  const gptvq_quantize_options *o = &own->options;
   int reach = o->dim > 2 ? (int)o->dim / 2 : 1;
+  w->resolved[0] = *own;
   w->settings[w->setting_count++] = (gptvq_allocated){o->index_bits, o->group_size};
   for (int step = -reach; step <= reach; step++)
     for (unsigned larger = 0; larger < 3; larger++) {
@@ -55,9 +51,10 @@ static void list_settings(work *w) {
           w->setting_count == MAX_SETTINGS)
         continue;
       gptvq_allocated setting = {(unsigned)bits, group << larger};
-      gptvq_quantize_options changed = with_setting(w, &setting);
-      if (setting.group_size < o->group_cols || gptvq_quantize_options_resolve(&changed, NULL) != GPTVQ_OK ||
-          gptvq_group_columns(o->group_cols, &changed) != gptvq_group_columns(o->group_cols, o))
+      gptvq_resolved *changed = &w->resolved[w->setting_count];
+      if (setting.group_size < o->group_cols ||
+          gptvq_resolve_sizes(own, setting.index_bits, setting.group_size, changed, NULL) != GPTVQ_OK ||
+          gptvq_group_columns(o->group_cols, changed) != gptvq_group_columns(o->group_cols, own))
         continue;
       w->settings[w->setting_count++] = setting;
     }
@@ -74,8 +71,8 @@ static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err)
     watches[i] = (gptvq_hessian_watch){&w->hessians[i], {weights, w->sweep.length}, w->weighted};
     observers[i] = (gptvq_observer){linear, gptvq_hessian_observe, &watches[i]};
     gptvq_hessian_release(&w->hessians[i]);
-    GPTVQ_TRY(
-        gptvq_hessian_init(&w->hessians[i], block->linears[linear].cols, block->linears[linear].name, err));
+    GPTVQ_TRY(gptvq_hessian_init(&w->hessians[i], w->solver->backend->linalg, block->linears[linear].cols,
+                                 block->linears[linear].name, err));
   }
   GPTVQ_TRY(gptvq_sweep_block(&w->sweep, &pass, 1, err));
   for (int i = 0; i < GPTVQ_INPUTS; i++)
@@ -101,13 +98,23 @@ static gptvq_status output_power(size_t rows, size_t cols, const float *weights,
   return GPTVQ_OK;
 }
 
+/* Without the refinements of the full method. */
+static gptvq_status make_quick(const gptvq_resolved *options, gptvq_resolved *quick, gptvq_error *err) {
+  gptvq_quantize_options o = options->options;
+  o.em_iterations = QUICK_EM < o.em_iterations ? QUICK_EM : o.em_iterations;
+  o.codebook_update = 0;
+  o.reassign_rounds = 0;
+  o.beam = 1;
+  return gptvq_resolve(&o, quick, err);
+}
+
 /* Bytes and predicted loss of one linear at every setting. */
 static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hessian *hessian,
                             const gptvq_factor *factor, double energy, gptvq_setting_cost *costs,
                             gptvq_error *err) {
   size_t cols = linear->cols;
   gptvq_packed_shape shape;
-  GPTVQ_TRY(gptvq_layer_shape(linear->rows, cols, w->options, &shape, err));
+  GPTVQ_TRY(gptvq_layer_shape(linear->rows, cols, w->solver->options, &shape, err));
   size_t rows = gptvq_min_size(linear->rows, gptvq_max_size(shape.group_rows, SAMPLE_ROWS));
   float *weights = gptvq_alloc(linear->rows, cols * sizeof *weights);
   if (weights == NULL)
@@ -117,23 +124,21 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
     memmove(weights + r * cols, weights + r * linear->rows / rows * cols, cols * sizeof *weights);
   double power = 0;
   gptvq_status status = output_power(rows, cols, weights, hessian->values, &power, err);
+  const gptvq_weights sample = {linear->name, rows, cols, weights};
   for (size_t s = 0; s < w->setting_count && status == GPTVQ_OK; s++) {
-    gptvq_quantize_options o = with_setting(w, &w->settings[s]);
     gptvq_packed_sizes sizes;
-    status = gptvq_layer_shape(linear->rows, cols, &o, &shape, err);
+    status = gptvq_layer_shape(linear->rows, cols, &w->resolved[s], &shape, err);
     if (status != GPTVQ_OK) break;
     gptvq_packed_measure(&shape, &sizes);
     costs[s].bytes = sizes.stored_bytes;
     costs[s].loss = NAN;
     if (rows < linear->rows && shape.group_rows > rows)
       continue; /* a codebook for fewer rows would look too good */
-    o.em_iterations = QUICK_EM < o.em_iterations ? QUICK_EM : o.em_iterations;
-    o.codebook_update = 0;
-    o.reassign_rounds = 0;
-    o.beam = 1;
+    gptvq_resolved quick;
+    const gptvq_solver solver = {&quick, w->solver->backend, w->sweep.callbacks};
     gptvq_layer_result result;
-    status =
-        gptvq_solve_layer(linear->name, rows, cols, weights, factor, &o, w->sweep.callbacks, &result, err);
+    status = make_quick(&w->resolved[s], &quick, err);
+    if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, &sample, factor, &result, err);
     if (status != GPTVQ_OK) break;
     costs[s].loss = 0.5 * energy * result.error * power * (double)linear->rows / (double)rows;
     gptvq_layer_result_release(&result);
@@ -149,8 +154,8 @@ static gptvq_status measure_block(work *w, const gptvq_block *block, gptvq_setti
     gptvq_linear_group readers = gptvq_input_readers(block, (gptvq_block_input)input, 0);
     const gptvq_linear *first = &block->linears[readers.linear[0]];
     gptvq_factor *factor = NULL;
-    gptvq_status status = gptvq_factor_create(first->name, first->cols, w->hessians[input].values, w->options,
-                                              w->sweep.callbacks, &factor, err);
+    gptvq_status status =
+        gptvq_factor_create(w->solver, first->name, first->cols, w->hessians[input].values, &factor, err);
     for (size_t i = 0; i < readers.count && status == GPTVQ_OK; i++) {
       size_t index = readers.linear[i];
       status = measure(w, &block->linears[index], &w->hessians[input], factor,
@@ -206,26 +211,25 @@ static gptvq_status choose(work *w, gptvq_allocation *out, gptvq_error *err) {
   return status;
 }
 
-gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, size_t length,
-                                     const int32_t *tokens, const gptvq_guide *guide,
-                                     const gptvq_quantize_options *options, size_t done, size_t total,
-                                     const gptvq_callbacks *callbacks, gptvq_allocation *out,
+gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_model *model,
+                                     const gptvq_token_windows *windows, const gptvq_guide *guide,
+                                     const gptvq_standing *standing, gptvq_allocation *out,
                                      gptvq_error *err) {
   *out = (gptvq_allocation){0};
   work w = {.model = model,
             .guide = guide,
-            .options = options,
+            .solver = solver,
             .sweep = {.model = model,
-                      .windows = samples,
-                      .length = length,
-                      .callbacks = callbacks,
+                      .windows = windows->count,
+                      .length = windows->length,
+                      .callbacks = standing->callbacks,
                       .phase = "quantize",
                       .item = "sensitivities",
-                      .done = done,
-                      .total = total}};
+                      .done = standing->done,
+                      .total = standing->total}};
   gptvq_status status;
   list_settings(&w);
-  GPTVQ_TRY_GOTO(prepare(&w, tokens, out, err));
+  GPTVQ_TRY_GOTO(prepare(&w, windows->tokens, out, err));
   size_t first = 0;
   for (size_t b = 0; b < out->blocks; b++) {
     GPTVQ_TRY_GOTO(measure_block(&w, &model->blocks[b], w.costs + first * w.setting_count, err));

@@ -3,9 +3,7 @@
 #ifndef GPTVQ_QUANT_PLAN_SENSITIVITY_H
 #define GPTVQ_QUANT_PLAN_SENSITIVITY_H
 
-#include <gptvq/quantize.h>
-
-#include "model/model_internal.h"
+#include "quant/layer/solver.h"
 #include "train/guide.h"
 
 typedef struct gptvq_allocated {
@@ -21,15 +19,13 @@ typedef struct gptvq_allocation {
                                 options' own */
 } gptvq_allocation;
 
-/* The layers' inputs are those of the original model on the given windows, weighted by `guide` (made from the
- * same windows). Every layer (at most 256 of its rows, or one group of them) is quantized at each setting,
- * without the refinements of the full method; error times energy is the loss that gptvq_allocate works with.
- * Options: resolved, VQ. The caller releases *out. */
-gptvq_status gptvq_pipeline_allocate(const gptvq_model *model, size_t samples, size_t length,
-                                     const int32_t *tokens, const gptvq_guide *guide,
-                                     const gptvq_quantize_options *options, size_t done, size_t total,
-                                     const gptvq_callbacks *callbacks, gptvq_allocation *out,
-                                     gptvq_error *err);
+/* The layers' inputs are those of the original model on the windows, weighted by their `guide`. Every layer
+ * (at most 256 of its rows, or one group of them) is quantized at each setting, without the refinements of
+ * the full method; error times energy is the loss that gptvq_allocate works with. Options: VQ. The caller
+ * releases *out. */
+gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_model *model,
+                                     const gptvq_token_windows *windows, const gptvq_guide *guide,
+                                     const gptvq_standing *standing, gptvq_allocation *out, gptvq_error *err);
 void gptvq_allocation_release(gptvq_allocation *allocation); /* a zeroed struct is fine */
 
 #endif

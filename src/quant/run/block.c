@@ -90,7 +90,7 @@ static gptvq_status run_windows(const gptvq_pipeline *p, const char *item, const
                              .workspace = p->workspace,
                              .windows = p->samples,
                              .length = p->length,
-                             .callbacks = p->callbacks,
+                             .callbacks = p->solver.callbacks,
                              .phase = "quantize",
                              .item = item,
                              .done = p->layers_done,
@@ -141,33 +141,40 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
   return corrects ? run_windows(p, name, passes, 2, err) : run_windows(p, name, passes + 1, 1, err);
 }
 
+/* The linear's own sizes, where bits are allocated. */
+static gptvq_status options_of(const block_work *work, size_t index, gptvq_resolved *own, gptvq_error *err) {
+  const gptvq_pipeline *p = work->pipeline;
+  *own = *p->solver.options;
+  if (p->allocation == NULL) return GPTVQ_OK;
+  const gptvq_allocated *sizes = &p->allocation->layers[work->original->index][index];
+  return gptvq_resolve_sizes(p->solver.options, sizes->index_bits, sizes->group_size, own, err);
+}
+
 static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_factor *factor,
                                  const gptvq_mismatch *mismatch, gptvq_error *err) {
   gptvq_pipeline *p = work->pipeline;
   const gptvq_linear *linear = &work->original->linears[index];
+  const gptvq_quantize_options *o = &p->solver.options->options;
+  gptvq_resolved own;
+  GPTVQ_TRY(options_of(work, index, &own, err));
   size_t values = linear->rows * linear->cols;
   float *weights = gptvq_alloc(values, sizeof *weights);
   if (weights == NULL)
     return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *weights));
   gptvq_linear_decode(linear, weights);
-  gptvq_quantize_options options = *p->options;
-  if (p->allocation != NULL) {
-    options.index_bits = p->allocation->layers[work->original->index][index].index_bits;
-    options.group_size = p->allocation->layers[work->original->index][index].group_size;
-  }
+  const gptvq_solver solver = {&own, p->solver.backend, p->solver.callbacks};
+  const gptvq_weights w = {linear->name, linear->rows, linear->cols, weights};
   gptvq_status status = GPTVQ_OK;
   if (mismatch->map != NULL)
-    status = gptvq_mismatch_apply(mismatch, p->options->mismatch, p->options->mismatch_stream, linear->rows,
-                                  weights, linear->name, err);
-  if (status == GPTVQ_OK)
-    status = gptvq_solve_layer(linear->name, linear->rows, linear->cols, weights, factor, &options,
-                               p->callbacks, &work->results[index], err);
+    status = gptvq_mismatch_apply(mismatch, o->mismatch, o->mismatch_stream, linear->rows, weights,
+                                  linear->name, err);
+  if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, &w, factor, &work->results[index], err);
   free(weights);
   if (status != GPTVQ_OK) return status;
   work->solved[index] = true;
   gptvq_linear_set_packed(&work->block.linears[index], &work->results[index].packed);
-  return gptvq_report_progress(p->callbacks, "quantize", linear->name, ++p->layers_done, p->layers_total,
-                               work->results[index].error, err);
+  return gptvq_report_progress(p->solver.callbacks, "quantize", linear->name, ++p->layers_done,
+                               p->layers_total, work->results[index].error, err);
 }
 
 /* "a, b and c" for a warning */
@@ -192,20 +199,19 @@ static gptvq_status solve_input(block_work *work, input *in, bool with_data, gpt
     size_t tokens = in->hessian.tokens;
     if (tokens < linear->cols) list_names(work, in, names, sizeof names);
     if (tokens == 0)
-      gptvq_log(p->callbacks, GPTVQ_LOG_WARNING,
+      gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "no calibration token reaches %s: quantized without data (identity Hessian)", names);
     else if (tokens < linear->cols)
-      gptvq_log(p->callbacks, GPTVQ_LOG_WARNING,
+      gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "only %zu calibration tokens for the %zu input columns of %s", tokens, linear->cols, names);
     if (tokens > 0) {
       GPTVQ_TRY_GOTO(gptvq_hessian_finish(&in->hessian, linear->name, err));
       if (in->mismatch.cols > 0)
-        GPTVQ_TRY_GOTO(
-            gptvq_mismatch_finish(&in->mismatch, in->hessian.values, p->options->damping, linear->name, err));
+        GPTVQ_TRY_GOTO(gptvq_mismatch_finish(&in->mismatch, in->hessian.values,
+                                             p->solver.options->options.damping, linear->name, err));
       double *hessian = in->hessian.values;
       in->hessian.values = NULL; /* the factor's memory from now on */
-      GPTVQ_TRY_GOTO(gptvq_factor_create_over(linear->name, linear->cols, hessian, p->options, p->callbacks,
-                                              &factor, err));
+      GPTVQ_TRY_GOTO(gptvq_factor_create_over(&p->solver, linear->name, linear->cols, hessian, &factor, err));
     }
     gptvq_hessian_release(&in->hessian);
   }
@@ -234,21 +240,23 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
   const gptvq_pipeline *p = work->pipeline;
   input *first = &work->inputs[begin];
   const gptvq_linear *linear = first_reader(work, first);
-  size_t weighted = 0, reference = 0;
+  const gptvq_quantize_options *o = &p->solver.options->options;
+  size_t weighted = 0, watched = 0;
   if (p->guide != NULL)
     for (size_t i = begin; i < end; i++) weighted = gptvq_max_size(weighted, work->inputs[i].hessian.cols);
-  if ((p->options->mismatch > 0.0 || p->options->mismatch_stream > 0.0) && p->x_original != NULL && !whole &&
+  if ((o->mismatch > 0.0 || o->mismatch_stream > 0.0) && p->x_original != NULL && !whole &&
       end == begin + 1 && !gptvq_block_routes(work->original)) {
     size_t rows = gptvq_writes_stream(work->original, first->kind) ? linear->rows : 0;
-    GPTVQ_TRY(gptvq_mismatch_init(&first->mismatch, linear->cols, rows, linear->name, err));
-    reference = linear->cols + rows;
+    GPTVQ_TRY(gptvq_mismatch_init(&first->mismatch, p->solver.backend->linalg, linear->cols, rows,
+                                  linear->name, err));
+    watched = gptvq_mismatch_watch_bytes(p->length, linear->cols, rows);
   }
-  size_t bytes = gptvq_saturated_size(p->length, (weighted + reference) * sizeof(float));
+  size_t bytes = gptvq_saturated_sum(gptvq_hessian_watch_bytes(p->length, weighted), watched);
   float *memory = NULL;
   if (bytes > 0 && (memory = gptvq_alloc(bytes, 1)) == NULL)
     return gptvq_fail_memory(err, linear->name, bytes);
   gptvq_status status =
-      collect(work, begin, end, whole, memory, reference > 0 ? memory + p->length * weighted : NULL, err);
+      collect(work, begin, end, whole, memory, watched > 0 ? memory + p->length * weighted : NULL, err);
   free(memory);
   return status;
 }
@@ -264,7 +272,8 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
       const gptvq_linear *linear = first_reader(work, &work->inputs[last]);
       size_t one = gptvq_hessian_bytes(linear->cols);
       if (last > first && (one > p->hessian_budget || bytes > p->hessian_budget - one)) break;
-      GPTVQ_TRY(gptvq_hessian_init(&work->inputs[last].hessian, linear->cols, linear->name, err));
+      GPTVQ_TRY(gptvq_hessian_init(&work->inputs[last].hessian, p->solver.backend->linalg, linear->cols,
+                                   linear->name, err));
       bytes += one;
     }
     if (keep_original)
@@ -313,7 +322,7 @@ gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_bloc
 static gptvq_status with_data(block_work *work, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
   size_t experts = work->original->mlp_count;
-  if (!p->options->true_sequential) {
+  if (!p->solver.options->options.true_sequential) {
     GPTVQ_TRY(solve_range(work, 0, work->input_count, true, err));
     return gptvq_pipeline_run(p, &work->block, work->original, err);
   }

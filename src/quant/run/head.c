@@ -76,7 +76,7 @@ gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, voi
   const size_t codes = gptvq_round_up(sizes.index_bytes, 64), zeros = gptvq_round_up(sizes.zero_bytes, 64);
   uint8_t *block = gptvq_alloc_zero(codes + zeros + 2 * sizes.uniform_scales, 1);
   head_job job = {.head = head,
-                  .rows = gptvq_alloc((size_t)gptvq_get_threads() * head->cols, sizeof(float)),
+                  .rows = gptvq_alloc(gptvq_thread_count() * head->cols, sizeof(float)),
                   .codes = block,
                   .energy = gptvq_alloc_zero(head->rows, sizeof *job.energy),
                   .groups = gptvq_ceil_div(head->cols, GPTVQ_ROWS_GROUP),

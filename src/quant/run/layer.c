@@ -2,10 +2,12 @@
 #include <gptvq/layer.h>
 
 #include "base/memory.h"
+#include "base/sized.h"
 #include "calib/hessian.h"
 #include "linalg/gemm.h"
 #include "model/model_internal.h"
 #include "quant/layer/solver.h"
+#include "quant/options/options.h"
 #include "quant/run/pipeline.h"
 
 #include <string.h>
@@ -22,9 +24,9 @@ gptvq_status gptvq_input_hessian(size_t n, size_t cols, const float *x, double *
   if (n == 0 || cols == 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no Hessian of %zu inputs of %zu values", n, cols);
   GPTVQ_TRY(gptvq_blas_init(err));
-  GPTVQ_TRY(gptvq_hessian_init(&sum, cols, "the inputs", err));
-  gptvq_hessian_add(&sum, n, x, cols);
-  gptvq_status status = gptvq_hessian_finish(&sum, "the inputs", err);
+  GPTVQ_TRY(gptvq_hessian_init(&sum, gptvq_cpu_backend.linalg, cols, "the inputs", err));
+  gptvq_status status = gptvq_hessian_add(&sum, n, x, cols, err);
+  if (status == GPTVQ_OK) status = gptvq_hessian_finish(&sum, "the inputs", err);
   if (status == GPTVQ_OK) memcpy(hessian, sum.values, gptvq_hessian_bytes(cols));
   gptvq_hessian_release(&sum);
   return status;
@@ -33,26 +35,28 @@ gptvq_status gptvq_input_hessian(size_t n, size_t cols, const float *x, double *
 static gptvq_status pack(gptvq_packed_layer *layer, size_t rows, size_t cols, const float *weights,
                          const double *hessian, const gptvq_quantize_options *options,
                          const gptvq_callbacks *callbacks, gptvq_error *err) {
-  gptvq_quantize_options o;
+  gptvq_quantize_options given;
+  gptvq_callbacks own = {.size = sizeof own};
+  gptvq_resolved resolved;
+  const gptvq_solver solver = {&resolved, &gptvq_cpu_backend, &own};
   gptvq_packed_sizes sizes;
   gptvq_packed_shape shape;
   gptvq_factor *factor = NULL;
-  gptvq_quantize_options_init(&o);
-  if (options != NULL) o = *options;
-  GPTVQ_TRY(gptvq_quantize_options_resolve(&o, err));
-  GPTVQ_TRY(gptvq_layer_shape(rows, cols, &o, &shape, err)); /* sizes are checked before any work */
+  GPTVQ_TRY(gptvq_options_take(options, &given, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own, err));
+  GPTVQ_TRY(gptvq_resolve(&given, &resolved, err));
+  GPTVQ_TRY(gptvq_layer_shape(rows, cols, &resolved, &shape, err)); /* sizes are checked before any work */
   GPTVQ_TRY(gptvq_blas_init(err));
-  if (hessian != NULL)
-    GPTVQ_TRY(gptvq_factor_create(layer->name, cols, hessian, &o, callbacks, &factor, err));
-  gptvq_status status =
-      gptvq_solve_layer(layer->name, rows, cols, weights, factor, &o, callbacks, &layer->result, err);
+  if (hessian != NULL) GPTVQ_TRY(gptvq_factor_create(&solver, layer->name, cols, hessian, &factor, err));
+  const gptvq_weights w = {layer->name, rows, cols, weights};
+  gptvq_status status = gptvq_solve_layer(&solver, &w, factor, &layer->result, err);
   gptvq_factor_destroy(factor);
   if (status != GPTVQ_OK) return status;
   layer->linear = (gptvq_linear){.name = layer->name, .rows = rows, .cols = cols};
   gptvq_linear_set_packed(&layer->linear, &layer->result.packed);
   gptvq_packed_measure(&layer->result.packed.shape, &sizes);
-  gptvq_linear_info(&layer->linear, gptvq_method_name(o.method), sizes.stored_bytes, layer->result.error,
-                    &layer->info);
+  gptvq_linear_info(&layer->linear, gptvq_method_name(resolved.options.method), sizes.stored_bytes,
+                    layer->result.error, &layer->info);
   return GPTVQ_OK;
 }
 
@@ -76,7 +80,7 @@ void gptvq_packed_layer_destroy(gptvq_packed_layer *layer) {
 }
 
 void gptvq_packed_layer_get_info(const gptvq_packed_layer *layer, gptvq_layer_info *info) {
-  *info = layer->info;
+  gptvq_give_struct(&layer->info, sizeof layer->info, info);
 }
 
 void gptvq_packed_layer_decode(const gptvq_packed_layer *layer, float *weights) {

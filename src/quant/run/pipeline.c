@@ -5,12 +5,14 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "base/sized.h"
 #include "linalg/gemm.h"
 #include "train/guide.h"
 #include "quant/run/head.h"
 #include "quant/plan/memory.h"
 #include "quant/plan/sensitivity.h"
 #include "quant/run/resume.h"
+#include "quant/transform/transform.h"
 #include "quant/options/options.h"
 #include "quant/transform/transform.h"
 
@@ -22,7 +24,8 @@
 static const size_t hessian_budget = (size_t)4 << 30, guide_budget = (size_t)1 << 30, allocation_windows = 32;
 
 typedef struct run {
-  gptvq_quantize_options options;
+  gptvq_resolved resolved;               /* calib_length: the model's, once it is open */
+  const gptvq_quantize_options *options; /* of these, but for their check those of the caller */
   const char *model_dir, *out_dir;
   const gptvq_callbacks *callbacks;
   gptvq_model *model;
@@ -38,7 +41,8 @@ typedef struct run {
 } run;
 
 static gptvq_status open_input(run *r, gptvq_error *err) {
-  gptvq_model_options options = {.compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
+  gptvq_model_options options = {
+      .size = sizeof options, .compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
   const json_t *before =
       json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
@@ -48,9 +52,9 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
                       r->model_dir, method != NULL ? method : "quantization_config in config.json");
   }
   if (r->needs_data)
-    GPTVQ_TRY(gptvq_calibration_length(r->model, &r->options, &r->options.calib_length, err));
-  GPTVQ_TRY(gptvq_run_identity(r->model, &r->options, &r->state.identity, err));
-  return gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err);
+    GPTVQ_TRY(gptvq_calibration_length(r->model, r->options, &r->resolved.options.calib_length, err));
+  GPTVQ_TRY(gptvq_run_identity(r->model, &r->resolved, &r->state.identity, err));
+  return gptvq_plan_create(r->model, r->options->head_bits, &r->plan, err);
 }
 
 /* A run that was interrupted before, as its state says; r->resumed stays false when there is nothing to
@@ -82,7 +86,7 @@ static gptvq_status open_output(run *r, gptvq_error *err) {
   gptvq_status status;
   GPTVQ_TRY(gptvq_output_open(out, &saved, err));
   r->keep = saved != NULL; /* until we know what it is */
-  if (r->options.resume) {
+  if (r->options->resume) {
     GPTVQ_TRY_GOTO(take_up(r, saved, err));
     r->keep = r->state.blocks > 0;
     if (r->resumed) goto done;
@@ -90,7 +94,7 @@ static gptvq_status open_output(run *r, gptvq_error *err) {
               out->work);
   }
   r->keep = json_integer_value(json_object_get(saved, "blocks")) > 0;
-  GPTVQ_TRY_GOTO(gptvq_output_begin(out, saved, r->state.identity, r->options.force, err));
+  GPTVQ_TRY_GOTO(gptvq_output_begin(out, saved, r->state.identity, r->options->force, err));
   r->keep = false;
   status = gptvq_run_state_write(out, &r->state, err);
 done:
@@ -101,16 +105,16 @@ done:
 /* Does anything need the original model's activations? Nothing does in models with experts. */
 static bool both_streams(const run *r) {
   if (gptvq_model_routes(r->model)) return false;
-  if (r->options.finetune_block_steps > 0) return true;
-  return r->options.true_sequential && (r->options.mismatch > 0.0 || r->options.mismatch_stream > 0.0);
+  if (r->options->finetune_block_steps > 0) return true;
+  return r->options->true_sequential && (r->options->mismatch > 0.0 || r->options->mismatch_stream > 0.0);
 }
 
 /* Are tokens weighted by the gradients of the loss? Not in models with experts. */
-static bool guided(const run *r) { return r->options.guide > 0.0 && !gptvq_model_routes(r->model); }
+static bool guided(const run *r) { return r->options->guide > 0.0 && !gptvq_model_routes(r->model); }
 
 static gptvq_status check_memory(const run *r, gptvq_error *err) {
-  size_t tokens = r->options.calib_samples * r->options.calib_length * (both_streams(r) ? 2 : 1), bytes;
-  if (r->options.finetune_block_steps > 0) tokens += r->options.calib_samples * r->options.calib_length;
+  size_t tokens = r->options->calib_samples * r->options->calib_length * (both_streams(r) ? 2 : 1), bytes;
+  if (r->options->finetune_block_steps > 0) tokens += r->options->calib_samples * r->options->calib_length;
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
   if (!gptvq_mul(tokens, r->model->config.hidden * sizeof(float), &bytes)) bytes = SIZE_MAX;
   if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
@@ -118,17 +122,17 @@ static gptvq_status check_memory(const run *r, gptvq_error *err) {
         err, GPTVQ_ERROR_MEMORY,
         "the activations of %zu calibration windows of %zu tokens take %zu bytes, more than this "
         "machine's memory: use fewer (`calib_samples`, `calib_length`)",
-        r->options.calib_samples, r->options.calib_length, bytes);
+        r->options->calib_samples, r->options->calib_length, bytes);
   return GPTVQ_OK;
 }
 
 /* Says so before hours of work when memory will not do; what is left over may save forward passes. */
 static void plan_memory(run *r) {
-  gptvq_quantize_options without = r->options;
-  without.mismatch = without.mismatch_stream = 0.0;
-  bool two = both_streams(r), two_without = two && r->options.finetune_block_steps > 0;
+  gptvq_resolved without = r->resolved;
+  without.options.mismatch = without.options.mismatch_stream = 0.0; /* no other member depends on these */
+  bool two = both_streams(r), two_without = two && r->options->finetune_block_steps > 0;
   double available = (double)gptvq_available_memory(),
-         peak = gptvq_pipeline_peak(r->model, &r->options, two, hessian_budget);
+         peak = gptvq_pipeline_peak(r->model, &r->resolved, two, hessian_budget);
   char text[256];
   if (gptvq_memory_warning(peak, gptvq_pipeline_peak(r->model, &without, two_without, hessian_budget),
                            available, text, sizeof text))
@@ -138,7 +142,7 @@ static void plan_memory(run *r) {
 
 static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
   gptvq_calibration *c = &r->calibration;
-  GPTVQ_TRY(gptvq_calibration_init(r->model, &r->options, c, err));
+  GPTVQ_TRY(gptvq_calibration_init(r->model, r->options, c, err));
   (void)snprintf(c->source, sizeof c->source, "self");
   GPTVQ_TRY(gptvq_saved_tokens_read(&r->out, r->state.calibration_hash, c, found, err));
   if (!*found) gptvq_calibration_release(c);
@@ -149,7 +153,7 @@ static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
 static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
-  if (r->options.allocate == 0 || r->options.method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
+  if (r->options->allocate == 0 || r->options->method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
   if (gptvq_model_routes(r->model)) {
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
               "bits are not allocated by sensitivity in models with experts: all layers get the same size");
@@ -162,12 +166,13 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   for (size_t i = 0; i < count; i++)
     memcpy(tokens + i * c->length, c->tokens + i * c->samples / count * c->length,
            c->length * sizeof *tokens);
+  const gptvq_token_windows windows = {count, c->length, tokens};
+  const gptvq_standing standing = {r->callbacks, 0, p->layers_total};
   gptvq_guide guide = {0};
   gptvq_status status;
-  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, count, c->length, tokens, 1.0, guide_budget, 0, p->layers_total,
-                                    r->callbacks, &guide, err));
-  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(r->model, count, c->length, tokens, &guide, &r->options, 0,
-                                         p->layers_total, r->callbacks, &r->allocation, err));
+  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, &windows, 1.0, guide_budget, &standing, &guide, err));
+  GPTVQ_TRY_GOTO(
+      gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, &standing, &r->allocation, err));
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
             "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f "
@@ -183,14 +188,14 @@ done:
 
 /* Calibration tokens, the same ones as before when a run is resumed. */
 static gptvq_status load_calibration(run *r, gptvq_error *err) {
-  bool found = false, self = r->options.calib != NULL && strcmp(r->options.calib, "self") == 0;
+  bool found = false, self = r->options->calib != NULL && strcmp(r->options->calib, "self") == 0;
   GPTVQ_TRY(check_memory(r, err));
   plan_memory(r);
   if (r->resumed && self && r->state.calibration_hash[0] != '\0')
     GPTVQ_TRY(load_saved_tokens(r, &found, err));
   if (!found)
     GPTVQ_TRY(
-        gptvq_calibration_create(r->model, r->model_dir, &r->options, r->callbacks, &r->calibration, err));
+        gptvq_calibration_create(r->model, r->model_dir, r->options, r->callbacks, &r->calibration, err));
   gptvq_calibration *c = &r->calibration;
   char hash[sizeof r->state.calibration_hash];
   gptvq_hash_text(c->hash, hash);
@@ -208,18 +213,18 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
 /* From here on the transformed model, if one is asked for, is the original. */
 static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *err) {
   gptvq_model *prepared;
-  GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->options, &r->calibration, output_bytes,
+  GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->resolved, &r->calibration, output_bytes,
                                    r->callbacks, &prepared, err));
   if (prepared != NULL) {
     gptvq_model_close(r->model);
     r->model = prepared;
     gptvq_plan_release(&r->plan);
-    GPTVQ_TRY(gptvq_plan_create(r->model, r->options.head_bits, &r->plan, err));
+    GPTVQ_TRY(gptvq_plan_create(r->model, r->options->head_bits, &r->plan, err));
   }
-  if (r->options.head_bits == 8 && r->model->config.tie_embeddings)
+  if (r->options->head_bits == 8 && r->model->config.tie_embeddings)
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
               "the output head is the embedding's matrix: it stays as it is, not in 8 bits");
-  else if (r->options.head_bits == 8) { /* packed when all blocks are: what it cannot hold is said now */
+  else if (r->options->head_bits == 8) { /* packed when all blocks are: what it cannot hold is said now */
     gptvq_packed head;
     void *memory;
     GPTVQ_TRY(gptvq_pack_head(&r->model->head, &head, &memory, err));
@@ -248,8 +253,10 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   }
   GPTVQ_TRY(allocate_bits(r, err));
   if (guided(r)) {
-    GPTVQ_TRY(gptvq_guide_create(r->model, c->samples, c->length, c->tokens, r->options.guide, guide_budget,
-                                 p->layers_done, p->layers_total, r->callbacks, &r->guide, err));
+    const gptvq_token_windows windows = {c->samples, c->length, c->tokens};
+    const gptvq_standing standing = {r->callbacks, p->layers_done, p->layers_total};
+    GPTVQ_TRY(
+        gptvq_guide_create(r->model, &windows, r->options->guide, guide_budget, &standing, &r->guide, err));
     p->guide = &r->guide;
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
@@ -281,7 +288,7 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
   void **owned = NULL;
   size_t owned_count = 0;
   gptvq_status status;
-  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, NULL, -1, err));
+  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->resolved, NULL, -1, err));
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->state.blocks, err));
   GPTVQ_TRY(gptvq_checkpoint_open(r->out.work, NULL, &shards, err));
   for (size_t b = 0; b < r->state.blocks; b++) {
@@ -306,7 +313,7 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
       }
       gptvq_linear_set_packed(&copy.linears[i], &packed);
     }
-    if (r->options.finetune_block_steps > 0)
+    if (r->options->finetune_block_steps > 0)
       GPTVQ_TRY_GOTO(gptvq_copy_vectors(r->model, shards, &copy, &copies, err));
     GPTVQ_TRY_GOTO(gptvq_pipeline_run(&r->pipeline, &copy, block, err));
     for (size_t i = 0; i < owned_count; i++) free(owned[i]);
@@ -328,14 +335,14 @@ done:
 }
 
 static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
-  const char *method = gptvq_method_name(r->options.method);
+  const char *method = gptvq_method_name(r->options->method);
   for (size_t b = r->state.blocks; b < r->plan.blocks; b++) {
     const gptvq_block *block = &r->model->blocks[b];
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_tuned_block tuned = {0};
     bool tune =
-        r->options.finetune_block_steps > 0 && r->pipeline.x_original != NULL && !gptvq_block_routes(block);
+        r->options->finetune_block_steps > 0 && r->pipeline.x_original != NULL && !gptvq_block_routes(block);
     gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
                                : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
@@ -360,8 +367,11 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
   free(r->pipeline.x_original);
   r->pipeline.x = r->pipeline.x_original = NULL;
   if (!r->state.finetuned) {
-    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->options, &r->calibration, r->callbacks,
-                                      &r->state.finetune_before, &r->state.finetune_after, err));
+    gptvq_finetune_result result;
+    GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->pipeline.solver, &r->calibration,
+                                      &result, err));
+    r->state.finetune_before = result.before;
+    r->state.finetune_after = result.after;
     r->state.finetuned = true;
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }
@@ -372,12 +382,13 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
 
 /* What the folder says of itself, opened as any reader will. */
 static gptvq_status report_folder(const char *folder, gptvq_quantize_report *report, gptvq_error *err) {
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
   gptvq_model *packed;
-  GPTVQ_TRY(gptvq_model_open(folder, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &packed, err));
+  GPTVQ_TRY(gptvq_model_open(folder, &open, &packed, err));
   double sum = 0;
   size_t layers = gptvq_model_layer_count(packed);
   for (size_t i = 0; i < layers; i++) {
-    gptvq_layer_info info;
+    gptvq_layer_info info = {.size = sizeof info};
     gptvq_model_get_layer(packed, i, &info);
     sum += info.error;
   }
@@ -416,11 +427,11 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
     GPTVQ_TRY(gptvq_write_shard(&r->out, r->model, &r->plan, r->plan.blocks, NULL, NULL, NULL, err));
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
   GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
-  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, -1, err));
-  if (r->options.finetune_steps > 0 && !gptvq_model_routes(r->model)) GPTVQ_TRY(finetune(r, report, err));
+  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, -1, err));
+  if (r->options->finetune_steps > 0 && !gptvq_model_routes(r->model)) GPTVQ_TRY(finetune(r, report, err));
   GPTVQ_TRY(report_folder(r->out.work, report, err));
   GPTVQ_TRY(
-      gptvq_write_packed_config(&r->out, r->model, &r->options, calibration, report->bits_per_value, err));
+      gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, report->bits_per_value, err));
   gptvq_model_close(r->model);
   r->model = NULL;
   GPTVQ_TRY(gptvq_pipeline_drop_prepared(&r->out, err));
@@ -429,33 +440,36 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
 
 static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   uint64_t bytes;
-  GPTVQ_TRY(gptvq_quantize_options_resolve(&r->options, err));
-  r->needs_data = r->options.method == GPTVQ_METHOD_GPTVQ || r->options.method == GPTVQ_METHOD_GPTQ;
-  if (r->needs_data && (r->options.calib == NULL || r->options.calib[0] == '\0'))
+
+  r->needs_data = r->options->method == GPTVQ_METHOD_GPTVQ || r->options->method == GPTVQ_METHOD_GPTQ;
+  if (r->needs_data && (r->options->calib == NULL || r->options->calib[0] == '\0'))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "%s needs calibration text: give a text file, or \"self\" to sample it from the model "
                       "(`calib`: FILE or self)",
-                      gptvq_method_name(r->options.method));
-  bool tunes = r->options.finetune_steps > 0 || r->options.finetune_block_steps > 0;
+                      gptvq_method_name(r->options->method));
+  bool tunes = r->options->finetune_steps > 0 || r->options->finetune_block_steps > 0;
   if (tunes && !r->needs_data)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "fine-tuning needs calibration data: `method` gptvq or gptq, not %s",
-                      gptvq_method_name(r->options.method));
+                      gptvq_method_name(r->options->method));
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
-  GPTVQ_TRY(gptvq_output_check(r->out_dir, r->model_dir, r->options.force, r->options.resume, &r->out, err));
+  GPTVQ_TRY(
+      gptvq_output_check(r->out_dir, r->model_dir, r->options->force, r->options->resume, &r->out, err));
   GPTVQ_TRY(open_input(r, err));
   if (r->out.published) return finish_published(r, report, err);
-  GPTVQ_TRY(gptvq_transform_check(r->model, &r->options, err));
+  GPTVQ_TRY(gptvq_transform_check(r->model, &r->resolved, err));
   GPTVQ_TRY(gptvq_blas_init(err));
-  GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->options, &bytes, err));
+  GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->resolved, &bytes, err));
+  bool changes = gptvq_transform_wanted(&r->resolved); /* what is quantized is not there yet */
+  if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   GPTVQ_TRY(open_output(r, err));
   if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
   if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
   GPTVQ_TRY(prepare_model(r, bytes, err));
+  if (changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   r->pipeline = (gptvq_pipeline){.model = r->model,
-                                 .options = &r->options,
-                                 .callbacks = r->callbacks,
+                                 .solver = {&r->resolved, &gptvq_cpu_backend, r->callbacks},
                                  .hessian_budget = hessian_budget,
                                  .layers_total = gptvq_model_layer_count(r->model)};
   if (r->needs_data) {
@@ -476,15 +490,22 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
                             gptvq_error *err) {
   if (model_dir == NULL || options == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
+  gptvq_callbacks own_callbacks = {.size = sizeof own_callbacks};
+  gptvq_quantize_options own;
+  GPTVQ_TRY(gptvq_options_take(options, &own, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own_callbacks, err));
+  GPTVQ_TRY(gptvq_check_result("gptvq_quantize_report", report, err));
   double start = gptvq_clock(), cpu_start = gptvq_cpu_seconds();
   gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
-  run r = {.options = *options,
-           .model_dir = model_dir,
-           .out_dir = out_dir,
-           .callbacks = callbacks,
-           .out.lock = -1};
-  gptvq_status status = quantize(&r, &result, err);
+  run r = {.model_dir = model_dir, .out_dir = out_dir, .callbacks = &own_callbacks, .out.lock = -1};
+  r.options = &r.resolved.options;
+  gptvq_status status = gptvq_resolve(&own, &r.resolved, err);
+  if (status == GPTVQ_OK) status = quantize(&r, &result, err);
   if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
+  if (status == GPTVQ_ERROR_CANCELLED && r.keep && err != NULL)
+    (void)gptvq_fail(err, status,
+                     "%s; the same options with `resume` go on after the last finished block, from %s",
+                     err->message, r.out.work);
   free(r.pipeline.x);
   free(r.pipeline.x_original);
   gptvq_guide_release(&r.guide);
@@ -495,11 +516,11 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   gptvq_plan_release(&r.plan);
   gptvq_output_release(&r.out);
   gptvq_model_close(r.model);
-  if (status == GPTVQ_OK && report != NULL) {
+  if (status == GPTVQ_OK) {
     result.seconds = gptvq_clock() - start;
     result.cpu_seconds = gptvq_cpu_seconds() - cpu_start;
     result.peak_bytes = gptvq_peak_memory();
-    *report = result;
+    gptvq_give_struct(&result, sizeof result, report);
   }
   return status;
 }

@@ -7,14 +7,14 @@
 #include "calib/calib.h"
 #include "checkpoint/output.h"
 #include "quant/layer/solver.h"
+#include "train/finetune.h"
 
 /* What quantizing the blocks of one model takes. `x` holds the activations of all calibration windows as they
  * enter the current block: [samples × length][hidden], fp32. It and the workspace are NULL for the methods
  * without data. */
 typedef struct gptvq_pipeline {
   const gptvq_model *model;
-  const gptvq_quantize_options *options; /* resolved */
-  const gptvq_callbacks *callbacks;
+  gptvq_solver solver; /* with the options of the run, and whom to report to */
   size_t samples, length;
   size_t held; /* the last of the samples: block-wise fine-tuning does not train on them */
   float *x;
@@ -76,12 +76,16 @@ gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor
 /* config.json: the original's plus "quantization_config". calibration NULL: none; bits_per_value < 0: not
  * known yet. */
 gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
-                                       const gptvq_quantize_options *options,
-                                       const gptvq_calibration *calibration, double bits_per_value,
-                                       gptvq_error *err);
+                                       const gptvq_resolved *options, const gptvq_calibration *calibration,
+                                       double bits_per_value, gptvq_error *err);
 /* Bytes that the output will take, headers aside. */
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
-                                  const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err);
+                                  const gptvq_resolved *options, uint64_t *bytes, gptvq_error *err);
+
+/* ---- before the first block (check.c) ---- */
+/* GPTVQ_ERROR_NUMERIC naming the first linear that a uniform method could not store with fp16 scales. */
+gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_resolved *options,
+                                         gptvq_error *err);
 
 /* ---- the model to quantize (prepare.c) ---- */
 /* The transformed model (quant/transform/transform.h) that the options ask for, as a folder inside out->work,
@@ -89,10 +93,9 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
  * calibration->samples 0: without data. output_bytes: room that the output itself will need. The caller
  * closes *prepared. */
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
-                                    const gptvq_quantize_options *options,
-                                    const gptvq_calibration *calibration, uint64_t output_bytes,
-                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
-                                    gptvq_error *err);
+                                    const gptvq_resolved *options, const gptvq_calibration *calibration,
+                                    uint64_t output_bytes, const gptvq_callbacks *callbacks,
+                                    gptvq_model **prepared, gptvq_error *err);
 /* Removes that folder, if it is there; the model has been closed. */
 gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err);
 
@@ -118,12 +121,12 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *pipeline, const gptvq_bl
 gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint *shards, gptvq_block *block,
                                 gptvq_copies *copies, gptvq_error *err);
 /* Fine-tunes the finished packed model in out->work and writes all its shards anew into the folder
- * "finetuned" inside out->work. The result's figures go to *before and *after. GPTVQ_ERROR_MEMORY before any
+ * "finetuned" inside out->work. GPTVQ_ERROR_MEMORY before any
  * work when it cannot fit. */
 gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
-                                     const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
-                                     const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
-                                     double *before, double *after, gptvq_error *err);
+                                     const gptvq_tensor_plan *plan, const gptvq_solver *solver,
+                                     const gptvq_calibration *calibration, gptvq_finetune_result *result,
+                                     gptvq_error *err);
 /* Moves those shards over the first ones. May be repeated after an interruption. */
 gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tensor_plan *plan,
                                        gptvq_error *err);

@@ -10,19 +10,19 @@ static const char folder_name[] = GPTVQ_TRANSFORMED_NAME,
                   tensors_name[] = GPTVQ_TRANSFORMED_NAME "/model.safetensors";
 
 static gptvq_status write_folder(const gptvq_model *model, const gptvq_output *out, const char *folder,
-                                 const gptvq_quantize_options *options, const gptvq_calibration *calibration,
+                                 const gptvq_resolved *options, const gptvq_calibration *calibration,
                                  uint64_t output_bytes, const gptvq_callbacks *callbacks, gptvq_error *err) {
   gptvq_transform transform;
   uint64_t bytes;
-  gptvq_status status = gptvq_transform_create(model, options, calibration->samples, calibration->length,
-                                               calibration->tokens, callbacks, &transform, err);
+  const gptvq_token_windows windows = {calibration->samples, calibration->length, calibration->tokens};
+  gptvq_status status = gptvq_transform_create(model, options, &windows, callbacks, &transform, err);
   if (status != GPTVQ_OK) goto done;
   GPTVQ_TRY_GOTO(gptvq_transform_bytes(&transform, &bytes, err));
   GPTVQ_TRY_GOTO(gptvq_output_check_space(out, bytes + output_bytes, err));
   GPTVQ_TRY_GOTO(gptvq_remove_subfolder(folder, err)); /* what an interrupted run left */
   GPTVQ_TRY_GOTO(gptvq_make_folder(folder, err));
   GPTVQ_TRY_GOTO(gptvq_transform_write(&transform, folder, callbacks, err));
-  if (model->config.tie_embeddings && (options->rotate & GPTVQ_ROTATE_RESIDUAL) != 0)
+  if (model->config.tie_embeddings && (options->options.rotate & GPTVQ_ROTATE_RESIDUAL) != 0)
     gptvq_log(callbacks, GPTVQ_LOG_INFO,
               "embedding and output head were one matrix and become two: a rotated model has its last norm's "
               "gain in the head "
@@ -35,10 +35,9 @@ done:
 }
 
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
-                                    const gptvq_quantize_options *options,
-                                    const gptvq_calibration *calibration, uint64_t output_bytes,
-                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
-                                    gptvq_error *err) {
+                                    const gptvq_resolved *options, const gptvq_calibration *calibration,
+                                    uint64_t output_bytes, const gptvq_callbacks *callbacks,
+                                    gptvq_model **prepared, gptvq_error *err) {
   char folder[GPTVQ_PATH_MAX], config[GPTVQ_PATH_MAX], tensors[GPTVQ_PATH_MAX];
   *prepared = NULL;
   if (!gptvq_transform_wanted(options)) return GPTVQ_OK;
@@ -48,7 +47,7 @@ gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output
   /* the tensors appear last, and whole; the configuration may be gone before them */
   if (!gptvq_path_exists(tensors) || !gptvq_path_exists(config))
     GPTVQ_TRY(write_folder(model, out, folder, options, calibration, output_bytes, callbacks, err));
-  const gptvq_model_options open = {.compute = GPTVQ_COMPUTE_FP32};
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
   return gptvq_model_open(folder, &open, prepared, err);
 }
 

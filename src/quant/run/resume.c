@@ -4,7 +4,6 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/threads.h"
-#include "quant/options/options.h"
 #include "checkpoint/output_files.h"
 
 #include <stdio.h>
@@ -71,8 +70,9 @@ static gptvq_status hash_tensors(const gptvq_checkpoint *checkpoint, uint64_t *o
   return status;
 }
 
-gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_options *options,
-                                json_t **identity, gptvq_error *err) {
+gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_resolved *options, json_t **identity,
+                                gptvq_error *err) {
+  gptvq_method method = options->options.method;
   uint64_t tensors = 0, side_files = 0;
   *identity = NULL;
   GPTVQ_TRY(hash_tensors(model->checkpoint, &tensors, err));
@@ -80,7 +80,7 @@ gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_o
   char *config = gptvq_json_dump(gptvq_checkpoint_config(model->checkpoint), JSON_COMPACT | JSON_SORT_KEYS);
   json_t *shape = gptvq_options_json(options), *data = NULL, *run = gptvq_output_run("quantize");
   bool fine = config != NULL && shape != NULL && run != NULL;
-  if (fine && (options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ)) {
+  if (fine && (method == GPTVQ_METHOD_GPTVQ || method == GPTVQ_METHOD_GPTQ)) {
     data = gptvq_options_data_json(options);
     fine = data != NULL && json_object_update(shape, data) == 0;
   }

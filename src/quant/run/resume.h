@@ -8,6 +8,7 @@
 #include "model/model_internal.h"
 #include "calib/calib.h"
 #include "checkpoint/output.h"
+#include "quant/options/options.h"
 
 /* {"source", "samples", "length", "seed", "tokens"} (new reference). */
 json_t *gptvq_calibration_json(const gptvq_calibration *calibration, uint64_t seed);
@@ -15,8 +16,8 @@ json_t *gptvq_calibration_json(const gptvq_calibration *calibration, uint64_t se
 /* gptvq_output_run and {"options", "model": {hashes of config, side files, and all bytes of all tensors}}:
  * two runs with equal identity and equal calibration tokens give equal bytes (new reference). Reads the whole
  * model once; GPTVQ_ERROR_NUMERIC naming the first NaN or infinity (gptvq_tensor_check_finite). */
-gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_quantize_options *options,
-                                json_t **identity, gptvq_error *err);
+gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_resolved *options, json_t **identity,
+                                gptvq_error *err);
 
 typedef struct gptvq_run_state {
   json_t *identity;

@@ -111,7 +111,8 @@ static gptvq_dtype norm_dtype(const gptvq_model *model) {
   return tensor != NULL && tensor->type == GPTVQ_T_F16 ? GPTVQ_F16 : GPTVQ_F32;
 }
 
-static gptvq_finetune_options settings_of(const gptvq_quantize_options *options, size_t steps, size_t held) {
+static gptvq_finetune_options settings_of(const gptvq_model *model, const gptvq_quantize_options *options,
+                                          size_t steps, size_t held) {
   gptvq_finetune_options settings;
   gptvq_finetune_options_init(&settings);
   settings.steps = steps;
@@ -121,6 +122,7 @@ static gptvq_finetune_options settings_of(const gptvq_quantize_options *options,
   settings.index_rate = options->finetune_index_rate;
   settings.holdout = held;
   settings.seed = options->seed;
+  settings.vector_dtype = norm_dtype(model);
   return settings;
 }
 
@@ -134,7 +136,8 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
                                         gptvq_layer_result *results, gptvq_tuned_block *tuned,
                                         gptvq_error *err) {
   size_t values = p->samples * p->length * p->model->config.hidden;
-  gptvq_finetune_options settings = settings_of(p->options, p->options->finetune_block_steps, p->held);
+  const gptvq_quantize_options *o = &p->solver.options->options;
+  gptvq_finetune_options settings = settings_of(p->model, o, o->finetune_block_steps, p->held);
   gptvq_finetune_result result;
   *tuned = (gptvq_tuned_block){0};
   float *enter = gptvq_alloc(values, sizeof *enter);
@@ -151,9 +154,10 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
   GPTVQ_TRY_GOTO(gptvq_copy_vectors(p->model, NULL, &tuned->block, &tuned->copies, err));
   for (size_t i = 0; i < block->linear_count; i++)
     gptvq_linear_set_packed(&tuned->block.linears[i], &results[i].packed);
-  GPTVQ_TRY_GOTO(gptvq_finetune_block(p->model, &tuned->block, norm_dtype(p->model), p->samples, p->length,
-                                      enter, p->x_original, &settings, p->callbacks, &result, err));
-  gptvq_log(p->callbacks, GPTVQ_LOG_INFO,
+  const gptvq_block_windows windows = {p->samples, p->length, enter, p->x_original};
+  GPTVQ_TRY_GOTO(
+      gptvq_finetune_block(p->model, &tuned->block, &windows, &settings, p->solver.callbacks, &result, err));
+  gptvq_log(p->solver.callbacks, GPTVQ_LOG_INFO,
             "block %zu fine-tuned: error on %s windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
             block->index, judges(&settings), result.before, result.after, result.best_step, result.steps,
             result.seconds);
@@ -184,8 +188,8 @@ typedef struct tuning {
 } tuning;
 
 static gptvq_status open_tuning(tuning *t, const gptvq_output *out, gptvq_error *err) {
-  GPTVQ_TRY(
-      gptvq_model_open(out->work, &(gptvq_model_options){.compute = GPTVQ_COMPUTE_FP32}, &t->packed, err));
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
+  GPTVQ_TRY(gptvq_model_open(out->work, &open, &t->packed, err));
   size_t layers = t->model->config.layers;
   t->blocks = calloc(layers, sizeof *t->blocks);
   if (t->blocks == NULL) return gptvq_fail_memory(err, "fine-tuning: blocks", layers * sizeof *t->blocks);
@@ -228,7 +232,7 @@ static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const 
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     for (size_t i = 0; i < block->linear_count; i++) {
-      gptvq_layer_info info;
+      gptvq_layer_info info = {.size = sizeof info};
       gptvq_model_get_layer(t->packed, layer++, &info);
       results[i].packed = block->linears[i].packed;
       results[i].error = info.error;
@@ -253,25 +257,24 @@ static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
 }
 
 gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
-                                     const gptvq_tensor_plan *plan, const gptvq_quantize_options *options,
-                                     const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
-                                     double *before, double *after, gptvq_error *err) {
+                                     const gptvq_tensor_plan *plan, const gptvq_solver *solver,
+                                     const gptvq_calibration *calibration, gptvq_finetune_result *result,
+                                     gptvq_error *err) {
   tuning t = {.model = model};
-  gptvq_finetune_options settings = settings_of(options, options->finetune_steps, calibration->held);
-  gptvq_finetune_result result = {0};
+  const gptvq_quantize_options *o = &solver->options->options;
+  const gptvq_finetune_options settings = settings_of(model, o, o->finetune_steps, calibration->held);
+  const gptvq_token_windows windows = {calibration->samples + calibration->held, calibration->length,
+                                       calibration->tokens};
   gptvq_status status;
-  size_t windows = calibration->samples + calibration->held;
-  GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows, calibration->length, &settings), err));
+  GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows.count, windows.length, &settings), err));
   GPTVQ_TRY_GOTO(open_tuning(&t, out, err));
-  GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, norm_dtype(model), windows,
-                                      calibration->length, calibration->tokens, &settings, callbacks, &result,
-                                      err));
-  *before = result.before;
-  *after = result.after;
-  gptvq_log(callbacks, GPTVQ_LOG_INFO,
+  GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, &windows, &settings, solver->callbacks,
+                                      result, err));
+  gptvq_log(solver->callbacks, GPTVQ_LOG_INFO,
             "fine-tuning: KL divergence on %s windows %.5f -> %.5f (best after %zu of %zu steps, %.0f s)",
-            judges(&settings), result.before, result.after, result.best_step, result.steps, result.seconds);
-  GPTVQ_TRY_GOTO(write_tuned(&t, out, plan, gptvq_method_name(options->method), err));
+            judges(&settings), result->before, result->after, result->best_step, result->steps,
+            result->seconds);
+  GPTVQ_TRY_GOTO(write_tuned(&t, out, plan, gptvq_method_name(o->method), err));
 done:
   close_tuning(&t);
   return status;

@@ -204,14 +204,14 @@ static bool add_missing(json_t *object, json_t *from) {
 }
 
 gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
-                                       const gptvq_quantize_options *options,
-                                       const gptvq_calibration *calibration, double bits_per_value,
-                                       gptvq_error *err) {
+                                       const gptvq_resolved *options, const gptvq_calibration *calibration,
+                                       double bits_per_value, gptvq_error *err) {
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, "config.json", path, err));
   json_t *config = gptvq_model_config(model);
-  json_t *quantization = json_pack("{s:s, s:i}", "quant_method", "gptvq", "version",
-                                   options->svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN);
+  json_t *quantization =
+      json_pack("{s:s, s:i}", "quant_method", "gptvq", "version",
+                options->options.svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN);
   json_t *settings = gptvq_options_json(options);
   bool fine = config != NULL && quantization != NULL && settings != NULL;
   if (fine && bits_per_value >= 0)
@@ -219,7 +219,7 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
   fine = fine && add_missing(quantization, settings);
   if (fine && calibration != NULL)
     fine = json_object_set_new(quantization, "calibration",
-                               gptvq_calibration_json(calibration, options->seed)) == 0;
+                               gptvq_calibration_json(calibration, options->options.seed)) == 0;
   fine = fine && json_object_set_new(quantization, "gptvq_version", json_string(gptvq_version())) == 0 &&
          json_object_set(config, "quantization_config", quantization) == 0;
   gptvq_status status = fine ? gptvq_write_json(path, config, err) : gptvq_fail_memory(err, path, 0);
@@ -230,7 +230,7 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
 }
 
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
-                                  const gptvq_quantize_options *options, uint64_t *bytes, gptvq_error *err) {
+                                  const gptvq_resolved *options, uint64_t *bytes, gptvq_error *err) {
   uint64_t total = 0;
   for (size_t t = 0; t < plan->count; t++)
     if (plan->place[t] != gptvq_place_replaced) /* the head at its full size: an upper bound */

@@ -107,9 +107,9 @@ static gptvq_status check_sums(const gptvq_linear *linear, const double *sums, g
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, size_t length,
-                                    const int32_t *tokens, unsigned dim, const gptvq_callbacks *callbacks,
-                                    gptvq_error *err) {
+gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_token_windows *windows,
+                                    unsigned dim, const gptvq_callbacks *callbacks, gptvq_error *err) {
+  size_t samples = windows->count, length = windows->length;
   const gptvq_model *model = transform->model;
   const gptvq_config *c = &model->config;
   size_t mlps = model->blocks[0].mlp_count, wide = c->heads * c->head_dim, values = c->kv_heads * c->head_dim;
@@ -137,7 +137,7 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, 
     goto done;
   }
   GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &sweep.workspace, err));
-  GPTVQ_TRY_GOTO(gptvq_embed(model, tokens, samples * length, x, err));
+  GPTVQ_TRY_GOTO(gptvq_embed(model, windows->tokens, samples * length, x, err));
   for (size_t b = 0; b < c->layers; b++, sweep.done += samples) {
     const gptvq_block *block = &model->blocks[b];
     const gptvq_pass pass = gptvq_whole_block(block, x, observers, 1 + mlps);
@@ -154,10 +154,10 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, size_t samples, 
       GPTVQ_TRY_GOTO(check_sums(linear, energy, err));
       if (dim > 1) GPTVQ_TRY_GOTO(weigh(linear, energy, err));
       for (size_t i = 0; i < c->intermediate; i++) keys[i] = (gptvq_keyed){energy[i], (uint32_t)i};
-      sort_keys(keys, c->intermediate, dim, 0, transform->mlp_order + b * down + e * c->intermediate);
+      sort_keys(keys, c->intermediate, dim, 0, gptvq_expert_order(transform, b, e));
     }
     if (outputs && dim > 1) GPTVQ_TRY_GOTO(weigh(&block->linears[block->o], sums, err));
-    if (outputs) order_values(c, sums, dim, keys, transform->value_order + b * values);
+    if (outputs) order_values(c, sums, dim, keys, gptvq_block_value_order(transform, b));
   }
 done:
   gptvq_workspace_destroy(sweep.workspace);

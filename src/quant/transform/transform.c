@@ -9,14 +9,15 @@
 
 enum { VALUES_SALT = 0x76616c75, STREAM_SALT = 0x73747265 };
 
-bool gptvq_transform_wanted(const gptvq_quantize_options *options) {
+bool gptvq_transform_wanted(const gptvq_resolved *resolved) {
+  const gptvq_quantize_options *options = &resolved->options;
   bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
   return options->rotate != GPTVQ_ROTATE_NONE || (data && options->act_order == 3);
 }
 
-gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_quantize_options *options,
+gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolved *resolved,
                                    gptvq_error *err) {
-  if ((options->rotate & GPTVQ_ROTATE_RESIDUAL) == 0 ||
+  if ((resolved->options.rotate & GPTVQ_ROTATE_RESIDUAL) == 0 ||
       (gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_O) &&
        gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_DOWN)))
     return GPTVQ_OK;
@@ -27,13 +28,13 @@ gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_quantiz
       model->config.architecture);
 }
 
-gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quantize_options *options,
-                                    size_t samples, size_t length, const int32_t *tokens,
-                                    const gptvq_callbacks *callbacks, gptvq_transform *out,
-                                    gptvq_error *err) {
+gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *resolved,
+                                    const gptvq_token_windows *windows, const gptvq_callbacks *callbacks,
+                                    gptvq_transform *out, gptvq_error *err) {
   const gptvq_config *c = &model->config;
+  const gptvq_quantize_options *options = &resolved->options;
   *out = (gptvq_transform){.model = model, .rotate = options->rotate};
-  GPTVQ_TRY(gptvq_transform_check(model, options, err));
+  GPTVQ_TRY(gptvq_transform_check(model, resolved, err));
   if (out->rotate & GPTVQ_ROTATE_RESIDUAL)
     GPTVQ_TRY(
         gptvq_rotation_init(&out->residual, c->hidden, options->seed ^ STREAM_SALT, "a hidden size", err));
@@ -45,11 +46,20 @@ gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quanti
       GPTVQ_TRY(gptvq_rotation_init(&out->heads[b], c->head_dim,
                                     (options->seed ^ VALUES_SALT) + ((uint64_t)b << 32), "a head size", err));
   }
-  if (options->act_order == 3 && samples > 0)
-    GPTVQ_TRY(gptvq_transform_orders(out, samples, length, tokens,
-                                     options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1, callbacks,
-                                     err));
+  if (options->act_order == 3 && windows->count > 0)
+    GPTVQ_TRY(gptvq_transform_orders(out, windows, options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1,
+                                     callbacks, err));
   return GPTVQ_OK;
+}
+
+uint32_t *gptvq_block_value_order(const gptvq_transform *t, size_t block) {
+  const gptvq_config *c = &t->model->config;
+  return t->value_order != NULL ? t->value_order + block * c->kv_heads * c->head_dim : NULL;
+}
+
+uint32_t *gptvq_expert_order(const gptvq_transform *t, size_t block, size_t expert) {
+  size_t experts = t->model->blocks[block].mlp_count, values = t->model->config.intermediate;
+  return t->mlp_order != NULL ? t->mlp_order + (block * experts + expert) * values : NULL;
 }
 
 void gptvq_transform_release(gptvq_transform *transform) {
@@ -139,7 +149,7 @@ static gptvq_status add_attention(const builder *b, const gptvq_block *block, gp
   size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, shared = c->heads / c->kv_heads;
   const gptvq_rotation *residual = t->residual.n > 0 ? &t->residual : NULL;
   const gptvq_rotation *values = t->heads != NULL ? &t->heads[block->index] : NULL;
-  const uint32_t *order = t->value_order != NULL ? t->value_order + block->index * kv : NULL;
+  const uint32_t *order = gptvq_block_value_order(t, block->index);
   for (size_t i = 0; i < block->qkv.count; i++) {
     gptvq_edit change = plain;
     if (residual != NULL) {
@@ -185,9 +195,7 @@ static gptvq_status add_mlp(const builder *b, const gptvq_block *block, size_t e
   const gptvq_config *c = &t->model->config;
   const gptvq_mlp *mlp = &block->mlps[expert];
   const gptvq_rotation *residual = t->residual.n > 0 ? &t->residual : NULL;
-  const uint32_t *order = NULL;
-  if (t->mlp_order != NULL)
-    order = t->mlp_order + (block->index * block->mlp_count + expert) * c->intermediate;
+  const uint32_t *order = gptvq_expert_order(t, block->index, expert);
   gptvq_edit change = plain;
   change.across = residual;
   change.gain = residual != NULL ? block->norms[GPTVQ_NORM_MLP] : NULL;

@@ -18,10 +18,9 @@
 #ifndef GPTVQ_QUANT_TRANSFORM_TRANSFORM_H
 #define GPTVQ_QUANT_TRANSFORM_TRANSFORM_H
 
-#include <gptvq/quantize.h>
-
+#include "calib/sweep.h"
 #include "linalg/hadamard.h"
-#include "model/model_internal.h"
+#include "quant/options/options.h"
 
 typedef struct gptvq_transform {
   const gptvq_model *model;
@@ -34,20 +33,19 @@ typedef struct gptvq_transform {
 } gptvq_transform;
 
 /* Do these options ask for any? */
-bool gptvq_transform_wanted(const gptvq_quantize_options *options);
+bool gptvq_transform_wanted(const gptvq_resolved *options);
 
 /* GPTVQ_ERROR_UNSUPPORTED: the options ask for one that this model's blocks do not allow. */
-gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_quantize_options *options,
-                                   gptvq_error *err);
+gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolved *options, gptvq_error *err);
 
-/* Rotations from options->seed, orders from the activations of `samples` windows of tokens[samples × length]
- * (only with act_order 3: one forward pass over all windows; columns of experts that no token reaches stay
- * where they are). Reports progress. The same for any number of threads. GPTVQ_ERROR_UNSUPPORTED: a size that
- * cannot be rotated; _NUMERIC: activations that are not finite, naming the layer; _MEMORY. The caller
- * releases *out, also after a failure. */
-gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_quantize_options *options,
-                                    size_t samples, size_t length, const int32_t *tokens,
-                                    const gptvq_callbacks *callbacks, gptvq_transform *out, gptvq_error *err);
+/* Rotations from the options' seed, orders from the activations of the windows (only with act_order 3: one
+ * forward pass over all of them; none: no orders; columns of experts that no token reaches stay where they
+ * are). Reports progress. The same for any number of threads. GPTVQ_ERROR_UNSUPPORTED: a size that cannot be
+ * rotated; _NUMERIC: activations that are not finite, naming the layer; _MEMORY. The caller releases *out,
+ * also after a failure. */
+gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *options,
+                                    const gptvq_token_windows *windows, const gptvq_callbacks *callbacks,
+                                    gptvq_transform *out, gptvq_error *err);
 void gptvq_transform_release(gptvq_transform *transform);
 
 /* The transformed model as `folder` (which exists): config.json, generation_config.json if there is one, and

@@ -103,7 +103,7 @@ static gptvq_status write_edit(const gptvq_arch *arch, gptvq_st_writer *writer, 
                       e->source->name);
   size_t step = e->down != NULL ? e->rows : gptvq_min_size(e->rows, gptvq_max_size(1, CHUNK / e->cols));
   size_t across = 2 * e->cols, down = e->down != NULL ? (PANEL + 1) * e->down->n : 0;
-  size_t scratch = gptvq_round_up(gptvq_max_size(across, down), 8), threads = (size_t)gptvq_get_threads();
+  size_t scratch = gptvq_round_up(gptvq_max_size(across, down), 8), threads = gptvq_thread_count();
   edit_job job = {.edit = e, .dtype = dtype, .scratch_size = scratch};
   job.values = gptvq_alloc(step, e->cols * sizeof *job.values);
   job.scratch = gptvq_alloc(threads, scratch * sizeof *job.scratch);

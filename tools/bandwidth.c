@@ -4,9 +4,8 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/threads.h"
-#include "kernels/kernels.h"
+#include "tools/bench.h"
 
-#include <gptvq/bench.h>
 #include <string.h>
 
 enum { CHUNK = 1 << 13, LANES = 32 }; /* words of a task's step */

@@ -1,0 +1,56 @@
+/* quant/layer/backend.h: the functions in which quantizing a layer spends its time, as a table that a backend
+ * may override, all of it or some. The CPU's (gptvq_cpu_backend) are the definition: another backend's
+ * results are compared with theirs.
+ *
+ * Arrays are those of quant/layer/layer.h: host memory, row-major, columns in processing order, counts and
+ * strides in elements. They stay the solver's: a backend may keep copies between two calls for the same
+ * layer, but what a function is to change has changed when it returns. A function is called from one thread
+ * at a time and may use all threads; its result does not depend on their number. Scratch: the CPU's functions
+ * take theirs from q->arena (gptvq_vq_…_bytes), where nothing is left when they return. Errors:
+ * GPTVQ_ERROR_MEMORY, or GPTVQ_ERROR_INTERNAL where the backend fails; the layer is then given up. */
+#ifndef GPTVQ_QUANT_LAYER_BACKEND_H
+#define GPTVQ_QUANT_LAYER_BACKEND_H
+
+#include "linalg/solve/backend.h"
+
+struct gptvq_factor;
+struct gptvq_vq;
+
+typedef struct gptvq_span { /* columns [begin, end) */
+  size_t begin, end;
+} gptvq_span;
+
+typedef struct gptvq_backend {
+  const char *name;
+  /* Gram products of calibration inputs and the factorisation of the Hessian. */
+  const gptvq_linalg *linalg;
+  /* y[rows × padded] = x (H + ridge), fp32; without a factor y = x. rows <= q->rows. x and y: q->work,
+   * q->error or other arrays, never the same. Most of the time of update, search and re-assignment goes here.
+   */
+  gptvq_status (*times_hessian)(const struct gptvq_vq *q, size_t rows, const float *x, float *y,
+                                gptvq_error *err);
+  /* Feedback: work[rows][to] −= error[rows][from] U[from][to] in fp32, rows of factor->padded numbers. The
+   * columns `to` come after `from`. */
+  gptvq_status (*feedback)(const struct gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
+                           const float *error, float *work, gptvq_error *err);
+  /* k-means of one group (its place in q->group) in all stripes, from q->work: assignment to the nearest in
+   * the metric q->lookup, and centroids from these, from the options' start, em_iterations times at most.
+   * Codebooks are stored (gptvq_vq_store_codebook); scale codes of the group are chosen first. */
+  gptvq_status (*codebooks)(struct gptvq_vq *q, size_t group, gptvq_error *err);
+  /* The GPTVQ step for a batch of at most GPTVQ_BATCH columns of that group: q->index of its sub-vectors, the
+   * best of q->beam partial assignments kept in each row; q->error = their scaled errors e′, with feedback
+   * among the batch's columns only; q->work of the batch is destroyed. Without feedback q->error stays. */
+  gptvq_status (*assign)(struct gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+  /* q's codebooks by conjugate gradients on the layer loss, assignments fixed; a stripe that is not better
+   * when its codebooks are stored keeps what it had. *loss: afterwards. Destroys q->work and q->error. */
+  gptvq_status (*update)(struct gptvq_vq *q, double *loss, gptvq_error *err);
+  /* One sweep of re-assignment, codebooks fixed: over single sub-vectors, and over batches of columns
+   * searched as a whole with q->beam partial assignments. *gain: decrease of the loss, >= 0. Both likewise.
+   */
+  gptvq_status (*reassign)(struct gptvq_vq *q, double *gain, gptvq_error *err);
+  gptvq_status (*search)(struct gptvq_vq *q, double *gain, gptvq_error *err);
+} gptvq_backend;
+
+extern const gptvq_backend gptvq_cpu_backend;
+
+#endif

@@ -1,0 +1,63 @@
+/* tools/bench.h: what the command measures with, no part of libgptvq: models of random weights in the shapes
+ * of well-known ones, to measure speed without their files; the machine's read bandwidth, the ceiling of
+ * decoding; the kernels alone. Conventions are those of <gptvq/status.h>. */
+#ifndef GPTVQ_TOOLS_BENCH_H
+#define GPTVQ_TOOLS_BENCH_H
+
+#include <gptvq/quantize.h>
+
+typedef struct gptvq_random_model {
+  const char *shape;             /* one of gptvq_random_shapes */
+  size_t layers;                 /* blocks; 0 = as many as the real model has */
+  int dense;                     /* 1: bf16 weights as in an original folder; 0: packed as `format` says */
+  gptvq_quantize_options format; /* of packed layers; only what decides their shape is used */
+  uint64_t seed;
+  int force; /* replace an existing model folder */
+} gptvq_random_model;
+
+/* Names for `shape`, NULL-terminated. */
+const char *const *gptvq_random_shapes(void);
+/* Llama-2-7B's figures, 2.25 bits in pairs of weights. */
+void gptvq_random_model_init(gptvq_random_model *model);
+/* A model folder without a tokenizer, written without running the quantizer: indices, codebooks and dense
+ * weights are random, small enough for activations to stay finite. OUT_DIR appears whole or not at all.
+ * GPTVQ_ERROR_ARGUMENT for an unknown shape or an impossible format. */
+gptvq_status gptvq_write_random_model(const gptvq_random_model *model, const char *out_dir, gptvq_error *err);
+
+/* Bytes per second that this machine's threads read from memory: the fastest of `rounds` passes over 256 MiB.
+ * 0: out of memory. */
+double gptvq_measure_bandwidth(size_t rounds);
+/* All threads read `bytes` (a multiple of 65,536) from `memory` once, forward. */
+void gptvq_read_memory(void *memory, size_t bytes);
+
+/* Products of packed matrices, and of the output head as int8 codes, with one token, few and a prompt,
+ * walking through memory as decoding does, in turns with a plain read of memory and with 4-bit integers
+ * (int4-g128: a scale and a zero point per 128 weights), which are always measured. */
+typedef struct gptvq_kernel_bench {
+  size_t rounds;       /* turns; 9 */
+  const char *shapes;  /* "all", or widths ("576": a layer of a model that has them) and shapes ("4096x11008")
+                          with commas between them */
+  const char *formats; /* parts of the kernels' names with commas between them; NULL: all */
+  size_t tokens;       /* kernels that multiply more at a time are left out; 128: none */
+  size_t bytes;        /* of memory to walk through, 256 MiB; it has to hold the largest matrix */
+} gptvq_kernel_bench;
+
+typedef struct gptvq_kernel_speed {
+  const char *kernel;                   /* static storage; the first of each shape is int4-g128 */
+  size_t rows, cols, tokens;            /* tokens multiplied at a time */
+  double bits, bytes;                   /* per weight; of the whole matrix with codebooks and scales */
+  double min_seconds, median_seconds;   /* least of single products; median of the rounds' means */
+  double bandwidth, bandwidth_median;   /* bytes per second of the plain read, the same way */
+  double int4_ratio, int4_ratio_median; /* seconds / those of int4-g128 with as many tokens: of the least
+                                           times; median over the rounds */
+} gptvq_kernel_speed;
+
+/* Called for each kernel of a shape when all its rounds are done; non-zero: stop with GPTVQ_ERROR_CANCELLED.
+ */
+typedef int (*gptvq_kernel_report)(void *user, const gptvq_kernel_speed *speed);
+
+void gptvq_kernel_bench_init(gptvq_kernel_bench *options);
+gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel_report report, void *user,
+                                 gptvq_error *err);
+
+#endif
