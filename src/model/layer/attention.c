@@ -67,9 +67,8 @@ static void attend_each(void *context, size_t begin, size_t end, size_t thread) 
     const void *keys = job->keys + at, *values = job->values + at;
     const float *q = job->qkv + row * job->ldq + head * dim;
     float *out = job->out + (row * job->heads + head) * dim, scale = job->how.scale;
-    if (job->half)
-      GPTVQ_MULTI_PICK(gptvq_attend_half)
-      (position + 1 - first, dim, scale, job->how.cap, q, keys, values, out);
+    if (job->half) GPTVQ_MULTI_PICK(gptvq_attend_half)
+    (position + 1 - first, dim, scale, job->how.cap, q, keys, values, out);
     else GPTVQ_MULTI_PICK(gptvq_attend)(position + 1 - first, dim, scale, job->how.cap, q, keys, values, out);
   }
 }
