@@ -32,6 +32,17 @@ static gptvq_status attention_inputs(const gptvq_model *model, const gptvq_block
                            : gptvq_fail_numbers(model, &model->blocks[block->index - 1], "the MLP", err);
 }
 
+/* x += what a half has left in w->sum, normalised where a norm stands behind it. */
+static gptvq_status add_output(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                               gptvq_norm_place behind, size_t n, float *x, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  const float *gain = block->norms[behind];
+  if (gain != NULL && !gptvq_norm_rows(n, c->hidden, w->sum, gain, (float)c->rms_norm_eps, w->sum))
+    return gptvq_fail_numbers(model, block, behind == GPTVQ_NORM_MLP_OUT ? "the MLP" : "the attention", err);
+  gptvq_add_rows(n, c->hidden, w->sum, x);
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block,
                                    gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
                                    float *x, gptvq_stop stop, gptvq_capture capture, void *context,
@@ -52,8 +63,7 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
   GPTVQ_TRY(gptvq_group_forward(model, block, &output, w, n, w->heads, heads, w->sum, c->hidden, err));
-  gptvq_add_rows(n, c->hidden, w->sum, x);
-  return GPTVQ_OK;
+  return add_output(model, block, w, GPTVQ_NORM_ATTENTION_OUT, n, x, err);
 }
 
 gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block,
@@ -69,8 +79,7 @@ gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_bl
   gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
   GPTVQ_TRY(gptvq_group_forward(model, block, &output, w, n, w->heads, heads, w->sum, c->hidden, err));
-  gptvq_add_rows(n, c->hidden, w->sum, x);
-  return GPTVQ_OK;
+  return add_output(model, block, w, GPTVQ_NORM_ATTENTION_OUT, n, x, err);
 }
 
 /* One MLP on x[n × hidden] into out[n × hidden], which is written only when it runs to the end; out may be x.
@@ -82,7 +91,7 @@ static gptvq_status run_mlp(const gptvq_model *model, const gptvq_block *block, 
   GPTVQ_TRY(capture_inputs(capture, context, block, mlp->input.linear, mlp->input.count, x, n, hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_group_forward(model, block, &mlp->input, w, n, x, hidden, w->wide, width, err));
-  gptvq_gate_rows(n, width, w->wide);
+  gptvq_gate_rows(block->activation, n, width, w->wide);
   GPTVQ_TRY(capture_inputs(capture, context, block, &mlp->down, 1, w->wide, n, width, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;
   const gptvq_linear_group down = {.count = 1, .linear = {mlp->down}, .width = hidden};
@@ -126,8 +135,7 @@ gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block,
     return gptvq_fail_numbers(model, block, "the attention", err);
   if (gptvq_block_routes(block)) GPTVQ_TRY(run_experts(model, block, w, n, stop, capture, context, err));
   else GPTVQ_TRY(run_mlp(model, block, &block->mlps[0], w, n, w->norm, w->sum, stop, capture, context, err));
-  if (stop == GPTVQ_RUN_ALL) gptvq_add_rows(n, c->hidden, w->sum, x);
-  return GPTVQ_OK;
+  return stop == GPTVQ_RUN_ALL ? add_output(model, block, w, GPTVQ_NORM_MLP_OUT, n, x, err) : GPTVQ_OK;
 }
 
 gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *block,
@@ -138,6 +146,5 @@ gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *blo
   GPTVQ_TRY(check_rows(workspace, block, n, err));
   GPTVQ_TRY(gptvq_group_forward(model, block, &output, workspace, n, input, block->linears[index].cols,
                                 workspace->sum, hidden, err));
-  gptvq_add_rows(n, hidden, workspace->sum, x);
-  return GPTVQ_OK;
+  return add_output(model, block, workspace, mlp ? GPTVQ_NORM_MLP_OUT : GPTVQ_NORM_ATTENTION_OUT, n, x, err);
 }

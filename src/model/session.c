@@ -13,6 +13,7 @@ gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t
                          gptvq_error *err) {
   const gptvq_linear *table = &model->embedding;
   size_t hidden = table->cols, row_bytes = hidden * gptvq_dtype_size(table->dtype);
+  const float scale = (float)model->config.embedding_scale;
   for (size_t i = 0; i < n; i++)
     if (tokens[i] < 0 || (size_t)tokens[i] >= table->rows)
       return gptvq_fail(err, GPTVQ_ERROR_DATA, "token id %d is outside the vocabulary of %zu", (int)tokens[i],
@@ -23,6 +24,8 @@ gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                         "%s.weight: NaN or infinity in the row of token %d: the file is damaged", table->name,
                         (int)tokens[i]);
+    if (scale != 1.0f)
+      for (size_t h = 0; h < hidden; h++) x[h] *= scale;
   }
   return GPTVQ_OK;
 }
@@ -45,6 +48,8 @@ gptvq_status gptvq_head(const gptvq_model *model, gptvq_workspace *workspace, si
                                     logits + begin * vocab, vocab, &workspace->scratch, err));
     if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(rows * vocab, logits + begin * vocab))
       return gptvq_fail_numbers(model, NULL, "the output head", err);
+    if (model->config.logit_cap > 0.0)
+      gptvq_cap_values(rows * vocab, (float)model->config.logit_cap, logits + begin * vocab);
   }
   return GPTVQ_OK;
 }

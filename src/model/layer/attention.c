@@ -71,9 +71,9 @@ static void attend_each(void *context, size_t begin, size_t end, size_t thread) 
     const void *keys = text->keys + at, *values = text->values + at;
     const float *q = job->qkv + row * job->ldq + head * dim;
     float *out = job->out + (row * job->heads + head) * dim, scale = job->how.scale;
-    if (job->half)
-      GPTVQ_MULTI_PICK(gptvq_attend_half)(position + 1 - first, dim, scale, q, keys, values, out);
-    else GPTVQ_MULTI_PICK(gptvq_attend)(position + 1 - first, dim, scale, q, keys, values, out);
+    if (job->half) GPTVQ_MULTI_PICK(gptvq_attend_half)
+    (position + 1 - first, dim, scale, job->how.cap, q, keys, values, out);
+    else GPTVQ_MULTI_PICK(gptvq_attend)(position + 1 - first, dim, scale, job->how.cap, q, keys, values, out);
   }
 }
 
@@ -93,6 +93,7 @@ static void soften_tile(const gptvq_attention_rows *job, size_t row0, size_t row
     }
     memset(score, 0, low * sizeof(float));
     memset(score + high, 0, (end - begin - high) * sizeof(float));
+    if (job->how.cap > 0.0f) GPTVQ_MULTI_PICK(gptvq_soft_cap)(high - low, job->how.cap, score + low);
     float top = GPTVQ_MULTI_PICK(gptvq_max)(high - low, score + low);
     if (top > maximum[r]) {
       float shrink = expf(maximum[r] - top);

@@ -10,6 +10,7 @@
 typedef struct gptvq_attention {
   size_t window; /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
   float scale;   /* of the products of queries and keys */
+  float cap;     /* scores s become cap · tanh(s / cap); 0: they stay */
 } gptvq_attention;
 
 /* Rows [first, first + n) of a call: tokens of one text from `position` on, and its cache of the layer. */
