@@ -80,6 +80,7 @@ static void null_may_be_destroyed(void **state) {
   gptvq_batch_destroy(NULL);
   gptvq_packed_layer_destroy(NULL);
   gptvq_tokenizer_close(NULL);
+  gptvq_chat_close(NULL);
   gptvq_text_stream_destroy(NULL);
   gptvq_context_destroy(NULL);
   gptvq_free(NULL);
