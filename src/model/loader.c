@@ -67,6 +67,13 @@ gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, c
   return GPTVQ_OK;
 }
 
+gptvq_status gptvq_load_norm(gptvq_model *model, const char *name, size_t n, const float **out,
+                             gptvq_error *err) {
+  GPTVQ_TRY(gptvq_load_vector(model, name, n, out, err));
+  gptvq_weights_to_gains(model->arch, n, (float *)(uintptr_t)*out);
+  return GPTVQ_OK;
+}
+
 static gptvq_status load_weights(gptvq_model *model, const char *name, size_t rows, size_t cols,
                                  gptvq_linear *out, const gptvq_tensor **tensor, gptvq_error *err) {
   char full[288];

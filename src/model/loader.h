@@ -38,6 +38,9 @@ const char *gptvq_model_name(gptvq_model *model, const char *name);
 /* A vector tensor of n finite numbers as fp32, owned by the model. */
 gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out,
                                gptvq_error *err);
+/* A norm's gain: the same of its weight, plus the family's offset. */
+gptvq_status gptvq_load_norm(gptvq_model *model, const char *name, size_t n, const float **out,
+                             gptvq_error *err);
 /* NAME.weight [rows × cols], dense; small ones are checked for NaN and infinity. */
 gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols,
                               gptvq_linear *out, gptvq_error *err);

@@ -9,6 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* By their names in config.json. */
+static const char *const activations[] = {[GPTVQ_SILU] = "silu", [GPTVQ_GELU_TANH] = "gelu_pytorch_tanh"};
+
 static bool has_bias(gptvq_bias_rule rule, bool config) {
   return rule == GPTVQ_BIAS_ALWAYS || (rule == GPTVQ_BIAS_CONFIG && config);
 }
@@ -78,8 +81,8 @@ static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_err
   for (gptvq_norm_place i = 0; i < GPTVQ_NORMS; i++) {
     char text[GPTVQ_TENSOR_NAME];
     if (model->arch->norms[i] == NULL) continue;
-    GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text),
-                                gptvq_norm_size(&model->config, i), &block->norms[i], err));
+    GPTVQ_TRY(gptvq_load_norm(model, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text),
+                              gptvq_norm_size(&model->config, i), &block->norms[i], err));
   }
   return GPTVQ_OK;
 }
@@ -97,7 +100,9 @@ static gptvq_status load_block(gptvq_model *model, size_t per_block, gptvq_block
                              gptvq_saturated_size(per_block, sizeof *block->linears));
   const bool slides = arch->slides && c->sliding_window > 0 && c->layer_slides[block->index];
   block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
-                                       .scale = 1.0f / sqrtf((float)c->head_dim)};
+                                       .scale = 1.0f / sqrtf((float)c->query_scalar),
+                                       .cap = (float)c->attention_cap};
+  block->activation = strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));
   GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
                        has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias), &block->qkv, err));
@@ -143,10 +148,11 @@ static gptvq_status load_blocks(gptvq_model *model, gptvq_error *err) {
 
 static gptvq_status check_config(const gptvq_model *model, const char *folder, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  if (strcmp(c->hidden_act, "silu") != 0)
+  if (strcmp(c->hidden_act, activations[GPTVQ_SILU]) != 0 &&
+      strcmp(c->hidden_act, activations[GPTVQ_GELU_TANH]) != 0)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s/config.json: hidden_act %s is not supported; supported: silu", folder,
-                      c->hidden_act);
+                      "%s/config.json: hidden_act %s is not supported; supported: %s, %s", folder,
+                      c->hidden_act, activations[GPTVQ_SILU], activations[GPTVQ_GELU_TANH]);
   if (c->hidden == 0 || c->layers == 0 || c->heads == 0 || c->kv_heads == 0 || c->head_dim == 0 ||
       c->vocab == 0 || c->intermediate == 0 || c->heads % c->kv_heads != 0 ||
       (c->experts > 0 && c->experts_per_token == 0))
@@ -218,7 +224,7 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
     return gptvq_fail_memory(err, "the list of tensors", gptvq_checkpoint_tensor_count(model->checkpoint));
   GPTVQ_TRY(gptvq_load_embedding(model, err));
   GPTVQ_TRY(gptvq_load_head(model, err));
-  GPTVQ_TRY(gptvq_load_vector(model, GPTVQ_NAME_FINAL_NORM ".weight", c->hidden, &model->final_norm, err));
+  GPTVQ_TRY(gptvq_load_norm(model, GPTVQ_NAME_FINAL_NORM ".weight", c->hidden, &model->final_norm, err));
   GPTVQ_TRY(load_blocks(model, err));
   GPTVQ_TRY(gptvq_drop_extra(model, err));
   fill_info(model);
@@ -369,7 +375,9 @@ json_t *gptvq_model_config(const gptvq_model *model) {
   bool fine = config != NULL;
   if (stated == NULL || strcmp(stated, c->architecture) != 0)
     fine = fine && json_object_set_new(config, "architectures", json_pack("[s]", c->architecture)) == 0;
-  if (!c->tie_embeddings && json_is_true(json_object_get(config, "tie_word_embeddings")))
+  const json_t *ties = json_object_get(config, "tie_word_embeddings");
+  const bool stated_ties = json_is_boolean(ties) ? json_is_true(ties) : model->arch->config.tie_embeddings;
+  if (!c->tie_embeddings && stated_ties)
     fine = fine && json_object_set_new(config, "tie_word_embeddings", json_false()) == 0;
   if (fine) return config;
   json_decref(config);

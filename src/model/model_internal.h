@@ -13,6 +13,7 @@
 #include "kernels/kernels.h"
 #include "model/arch/arch.h"
 #include "model/layer/attention.h"
+#include "model/layer/gate.h"
 
 /* A linear layer y = W x + b in any storage. */
 typedef struct gptvq_linear {
@@ -65,6 +66,7 @@ typedef struct gptvq_block {
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */
   gptvq_attention attention;
+  gptvq_activation activation;
 } gptvq_block;
 
 /* The linears that read an input; mlp: which expert, else 0. */
@@ -77,6 +79,18 @@ static inline size_t gptvq_input_count(const gptvq_block *block, gptvq_block_inp
 /* Is it what the last linear of a half reads, the one that writes to the residual stream? */
 static inline bool gptvq_input_is_last(gptvq_block_input input) {
   return input == GPTVQ_INPUT_O || input == GPTVQ_INPUT_DOWN;
+}
+
+/* The norm between the last linear of that input's half and the residual stream; GPTVQ_NORMS: the input is
+ * not that linear's. */
+static inline gptvq_norm_place gptvq_norm_behind(gptvq_block_input input) {
+  return input == GPTVQ_INPUT_O      ? GPTVQ_NORM_ATTENTION_OUT
+         : input == GPTVQ_INPUT_DOWN ? GPTVQ_NORM_MLP_OUT
+                                     : GPTVQ_NORMS;
+}
+/* Do its readers write to the residual stream themselves, with no norm between? */
+static inline bool gptvq_writes_stream(const gptvq_block *block, gptvq_block_input input) {
+  return gptvq_input_is_last(input) && block->norms[gptvq_norm_behind(input)] == NULL;
 }
 
 static inline size_t gptvq_norm_size(const gptvq_config *config, gptvq_norm_place place) {
@@ -134,22 +148,27 @@ typedef gptvq_status (*gptvq_capture)(void *context, const gptvq_block *block, c
  * updated). */
 typedef enum gptvq_stop { GPTVQ_STOP_AT_INPUT, GPTVQ_STOP_AT_OUTPUT, GPTVQ_RUN_ALL } gptvq_stop;
 
-/* x[n × hidden] += attention(norm(x)) for the tokens at positions [position, position + n), keys and values
- * being appended to the workspace's cache of `layer` (0 when it was made for one block). `capture` may be
- * NULL; x is left as it was unless GPTVQ_RUN_ALL. The block may be a copy whose linears were replaced (the
- * quantizer does that). GPTVQ_ERROR_NUMERIC here and in what follows: x, what the attention made of it, or
- * the router's logits are NaN, infinite or too large. What the last part of a block leaves is seen by the
- * next one, or by gptvq_head. */
+/* x[n × hidden] += attention(norm(x)), normalised once more where the family does so, for the tokens at
+ * positions [position, position + n), keys and values being appended to the workspace's cache of `layer` (0
+ * when it was made for one block). `capture` may be NULL; x is left as it was unless GPTVQ_RUN_ALL. The block
+ * may be a copy whose linears were replaced (the quantizer does that). GPTVQ_ERROR_NUMERIC here and in what
+ * follows: x, what the attention made of it, or the router's logits are NaN, infinite or too large. What the
+ * last part of a block leaves is seen by the next one, or by gptvq_head. */
 gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block,
                                    gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
                                    float *x, gptvq_stop stop, gptvq_capture capture, void *context,
                                    gptvq_error *err);
-/* The same for one token each of `sequences` texts, all at `position` (the mlp half asks nothing of the
- * kind). The workspace is made for sequences · config.layers layers. */
+/* The n tokens at `position` of one of several texts, rows from `first` on, whose keys and values are in
+ * cache `slot` of the workspace. GPTVQ_ERROR_ARGUMENT: it has no such slot or positions. */
+gptvq_status gptvq_workspace_text(const gptvq_model *model, const gptvq_workspace *workspace, size_t slot,
+                                  size_t position, size_t first, size_t n, gptvq_attention_text *out,
+                                  gptvq_error *err);
+/* The same for the tokens of `count` texts, n in all, each with a cache of its own, which may be another
+ * workspace's of the same model (the mlp half asks nothing of the kind). */
 gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block,
-                                        gptvq_workspace *workspace, size_t layer, size_t position,
-                                        size_t sequences, float *x, gptvq_error *err);
-/* x[n × hidden] += mlp(norm(x)) */
+                                        gptvq_workspace *workspace, const gptvq_attention_text *texts,
+                                        size_t count, size_t n, float *x, gptvq_error *err);
+/* x[n × hidden] += mlp(norm(x)), the same */
 gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
                              size_t n, float *x, gptvq_stop stop, gptvq_capture capture, void *context,
                              gptvq_error *err);
@@ -160,7 +179,8 @@ gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *blo
                                 gptvq_workspace *workspace, bool mlp, size_t n, const float *input, float *x,
                                 gptvq_error *err);
 
-/* x[n × hidden] = embedding rows. GPTVQ_ERROR_DATA for an id outside the vocabulary. */
+/* x[n × hidden] = embedding rows, times an fp32 factor where the family has one (transformers rounds it to
+ * the weights' type when it computes in that). GPTVQ_ERROR_DATA for an id outside the vocabulary. */
 gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x,
                          gptvq_error *err);
 /* norm[n × hidden]: what the head takes of the last block's x. GPTVQ_ERROR_NUMERIC: x is NaN, infinite or too

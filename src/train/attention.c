@@ -2,6 +2,7 @@
  * Probabilities are made again in the backward pass from the saved log-sum-exp instead of being kept: they
  * would be the largest array by far. */
 #include "model/layer/rope.h"
+#include "model/layer/vector.h"
 #include "train/pieces.h"
 
 #include "base/memory.h"
@@ -93,6 +94,8 @@ static void forward_task(void *context, size_t task_begin, size_t task_end, size
         for (size_t i = 0; i < count; i++) {
           float *row = scores + i * keys;
           size_t low = first_key(d, first + i) - begin, high = first + i + 1 - begin;
+          if (d->attention.cap > 0.0f)
+            GPTVQ_MULTI_PICK(gptvq_soft_cap)(high - low, d->attention.cap, row + low);
           float max = row_max(row + low, high - low);
           for (size_t j = low; j < high; j++) row[j] = gptvq_ft_exp(row[j] - max);
           float sum = row_sum(row + low, high - low), inverse = 1.0f / sum;
@@ -116,6 +119,17 @@ void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const 
 
 /* With P the probabilities, S the scaled scores and O = P V: dV = Pᵀ dO, dP = dO Vᵀ, dS = P ∘ (dP − rowsum(dO
  * ∘ O)), dQ = scale · dS K, dK = scale · dSᵀ Q. Key heads add up what their query heads give. */
+/* The same where scores are capped, S = c tanh(U / c): dU = dS ∘ (1 − (S / c)²). p: scores U, then
+ * probabilities. */
+static void capped_row(float cap, size_t n, float *p, float *ds, float lse, float delta) {
+  GPTVQ_MULTI_PICK(gptvq_soft_cap)(n, cap, p);
+  for (size_t j = 0; j < n; j++) {
+    float t = p[j] / cap;
+    p[j] = gptvq_ft_exp(p[j] - lse);
+    ds[j] = p[j] * (ds[j] - delta) * (1.0f - t * t);
+  }
+}
+
 static void backward_task(void *context, size_t task_begin, size_t task_end, size_t thread) {
   const attention_job *job = context;
   const gptvq_ft_dims *d = job->dims;
@@ -149,10 +163,13 @@ static void backward_task(void *context, size_t task_begin, size_t task_end, siz
           float delta = row_dot(o + i * out_width, d_o + i * out_width, hd);
           memset(row, 0, low * sizeof *row);
           memset(ds_row, 0, low * sizeof *ds_row);
-          for (size_t j = low; j < high; j++) {
-            row[j] = gptvq_ft_exp(row[j] - lse);
-            ds_row[j] = row[j] * (ds_row[j] - delta);
-          }
+          if (d->attention.cap > 0.0f)
+            capped_row(d->attention.cap, high - low, row + low, ds_row + low, lse, delta);
+          else
+            for (size_t j = low; j < high; j++) {
+              row[j] = gptvq_ft_exp(row[j] - lse);
+              ds_row[j] = row[j] * (ds_row[j] - delta);
+            }
           memset(row + high, 0, (keys - high) * sizeof *row);
           memset(ds_row + high, 0, (keys - high) * sizeof *ds_row);
         }

@@ -21,6 +21,8 @@ gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *bloc
                         .intermediate = block->mlps[0].input.width / 2,
                         .length = length,
                         .attention = block->attention,
+                        .activation = block->activation,
+                        .norm_offset = model->arch->norm_offset,
                         .eps = (float)c->rms_norm_eps,
                         .rotary = 2 * gptvq_rope_half(c)};
   for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++) dims.has_norm[n] = block->norms[n] != NULL;

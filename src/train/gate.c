@@ -3,10 +3,15 @@
 #include "base/threads.h"
 
 typedef struct gate_job {
+  gptvq_activation activation;
   size_t width;
   const float *gate_up, *d_product;
   float *out; /* the product, or the gradient of gate | up */
 } gate_job;
+
+/* gelu(x) = x · sigmoid(angle), the "tanh" form (model/layer/vector.h); and the angle's derivative */
+static inline float gelu_angle(float x) { return 1.59576912f * (x + 0.044715f * (x * x * x)); }
+static inline float gelu_angle_slope(float x) { return 1.59576912f * (1.0f + 0.134145f * (x * x)); }
 
 static void forward_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
@@ -14,12 +19,17 @@ static void forward_task(void *context, size_t begin, size_t end, size_t thread)
   for (size_t t = begin; t < end; t++) {
     const float *gate = job->gate_up + t * 2 * job->width, *up = gate + job->width;
     float *y = job->out + t * job->width;
-    for (size_t i = 0; i < job->width; i++) y[i] = gate[i] / (1.0f + gptvq_ft_exp(-gate[i])) * up[i];
+    if (job->activation == GPTVQ_SILU)
+      for (size_t i = 0; i < job->width; i++) y[i] = gate[i] / (1.0f + gptvq_ft_exp(-gate[i])) * up[i];
+    else
+      for (size_t i = 0; i < job->width; i++)
+        y[i] = gate[i] / (1.0f + gptvq_ft_exp(-gelu_angle(gate[i]))) * up[i];
   }
 }
 
-void gptvq_ft_gate_forward(size_t tokens, size_t width, const float *gate_up, float *product) {
-  gate_job job = {width, gate_up, NULL, product};
+void gptvq_ft_gate_forward(gptvq_activation activation, size_t tokens, size_t width, const float *gate_up,
+                           float *product) {
+  gate_job job = {activation, width, gate_up, NULL, product};
   gptvq_parallel_for(tokens, 16, forward_task, &job);
 }
 
@@ -30,6 +40,14 @@ static void backward_task(void *context, size_t begin, size_t end, size_t thread
     const float *gate = job->gate_up + t * 2 * job->width, *up = gate + job->width,
                 *dy = job->d_product + t * job->width;
     float *d_gate = job->out + t * 2 * job->width, *d_up = d_gate + job->width;
+    if (job->activation == GPTVQ_GELU_TANH) {
+      for (size_t i = 0; i < job->width; i++) {
+        float sigmoid = 1.0f / (1.0f + gptvq_ft_exp(-gelu_angle(gate[i]))), gelu = gate[i] * sigmoid;
+        d_up[i] = dy[i] * gelu;
+        d_gate[i] = dy[i] * up[i] * (sigmoid + gelu * (1.0f - sigmoid) * gelu_angle_slope(gate[i]));
+      }
+      continue;
+    }
     for (size_t i = 0; i < job->width; i++) {
       float sigmoid = 1.0f / (1.0f + gptvq_ft_exp(-gate[i])), silu = gate[i] * sigmoid;
       d_up[i] = dy[i] * silu;
@@ -38,8 +56,8 @@ static void backward_task(void *context, size_t begin, size_t end, size_t thread
   }
 }
 
-void gptvq_ft_gate_backward(size_t tokens, size_t width, const float *gate_up, const float *d_product,
-                            float *d_gate_up) {
-  gate_job job = {width, gate_up, d_product, d_gate_up};
+void gptvq_ft_gate_backward(gptvq_activation activation, size_t tokens, size_t width, const float *gate_up,
+                            const float *d_product, float *d_gate_up) {
+  gate_job job = {activation, width, gate_up, d_product, d_gate_up};
   gptvq_parallel_for(tokens, 16, backward_task, &job);
 }

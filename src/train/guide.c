@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
+#include "model/layer/norm.h"
 #include "train/pieces.h"
 
 #include <math.h>
@@ -87,6 +88,7 @@ static void nll_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const head_job *job = context;
   size_t n = job->w->vocab;
+  const float cap = (float)job->w->model->config.logit_cap;
   for (size_t t = begin; t < end; t++) {
     float *row = job->w->logits + t * n;
     job->w->losses[t] = 0.0;
@@ -98,13 +100,15 @@ static void nll_task(void *context, size_t begin, size_t end, size_t thread) {
     double sum = 0;
     for (size_t i = 1; i < n; i++) max = row[i] > max ? row[i] : max;
     for (size_t i = 0; i < n; i++) {
+      float slope = cap > 0.0f ? 1.0f - row[i] / cap * (row[i] / cap) : 1.0f; /* of the cap */
       row[i] = gptvq_ft_exp(row[i] - max);
       sum += (double)row[i];
+      row[i] *= slope;
     }
     job->w->losses[t] = log(sum) - (double)(target - max);
     float inverse = (float)(1.0 / sum);
     for (size_t i = 0; i < n; i++) row[i] *= inverse;
-    row[job->next[t]] -= 1.0f;
+    row[job->next[t]] -= cap > 0.0f ? 1.0f - target / cap * (target / cap) : 1.0f;
   }
 }
 
@@ -117,6 +121,8 @@ static double head(work *w, const gptvq_ft_dims *dims, const int32_t *tokens, co
     size_t n = gptvq_min_size(HEAD_TOKENS, w->length - first);
     gptvq_gemm_nt(n, w->vocab, w->hidden, 1.0f, w->normed + first * w->hidden, w->hidden, w->head, w->hidden,
                   0.0f, w->logits, w->vocab);
+    if (w->model->config.logit_cap > 0.0)
+      gptvq_cap_values(n * w->vocab, (float)w->model->config.logit_cap, w->logits);
     head_job job = {w, tokens + first + 1, gptvq_min_size(n, w->length - 1 - first)};
     gptvq_parallel_for(n, 4, nll_task, &job);
     for (size_t t = 0; t < n; t++) sum += w->losses[t];

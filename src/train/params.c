@@ -67,8 +67,9 @@ static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block
   if (linear->bias != NULL) {
     float *place = params->weights.bias[matrix] + row_offset;
     memcpy(place, linear->bias, linear->rows * sizeof *place);
-    params->vectors[params->vector_count++] = (gptvq_ft_vector){
-        (float *)linear->bias, place, params->vector_gradients.bias[matrix] + row_offset, 0, linear->rows};
+    params->vectors[params->vector_count++] =
+        (gptvq_ft_vector){(float *)linear->bias, place, params->vector_gradients.bias[matrix] + row_offset, 0,
+                          linear->rows,          0.0f};
   }
   return linear->is_packed ? add_table(params, linear, index, matrix, row_offset, err) : GPTVQ_OK;
 }
@@ -141,7 +142,8 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
     size_t size = gptvq_ft_norm_size(dims, n);
     memcpy(params->weights.norm[n], block->norms[n], size * sizeof(float));
     params->vectors[params->vector_count++] = (gptvq_ft_vector){
-        (float *)block->norms[n], params->weights.norm[n], params->vector_gradients.norm[n], 0, size};
+        (float *)block->norms[n], params->weights.norm[n], params->vector_gradients.norm[n], 0, size,
+        dims->norm_offset};
   }
   for (size_t v = 0; v < params->vector_count; v++) {
     params->vectors[v].first = params->count;
@@ -207,7 +209,8 @@ static int8_t codebook_code(float value, float scale) {
   return (int8_t)(code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : code);
 }
 
-float gptvq_ft_round(gptvq_dtype dtype, float x) {
+float gptvq_ft_round(gptvq_dtype dtype, float offset, float x) {
+  if (offset != 0.0f) return gptvq_ft_round(dtype, 0.0f, x - offset) + offset;
   if (dtype == GPTVQ_BF16) return gptvq_bf16_to_float(gptvq_float_to_bf16(x));
   if (dtype == GPTVQ_F16) return gptvq_fp16_to_float(gptvq_float_to_fp16(x));
   return x;
@@ -251,10 +254,12 @@ static void round_values(gptvq_ft_params *params, bool rounding) {
       params->rounded[i] =
           rounding ? gptvq_fp16_to_float(gptvq_float_to_fp16(params->theta[i])) : params->theta[i];
   }
-  for (size_t v = 0; v < params->vector_count; v++)
-    for (size_t i = params->vectors[v].first; i < params->vectors[v].first + params->vectors[v].count; i++)
-      params->rounded[i] =
-          rounding ? gptvq_ft_round(params->vector_dtype, params->theta[i]) : params->theta[i];
+  for (size_t v = 0; v < params->vector_count; v++) {
+    const gptvq_ft_vector *vector = &params->vectors[v];
+    for (size_t i = vector->first; i < vector->first + vector->count; i++)
+      params->rounded[i] = rounding ? gptvq_ft_round(params->vector_dtype, vector->offset, params->theta[i])
+                                    : params->theta[i];
+  }
 }
 
 /* ---- tables to matrices and back ---- */
@@ -383,6 +388,6 @@ void gptvq_ft_params_store(gptvq_ft_params *params) {
   }
   for (size_t v = 0; v < params->vector_count; v++)
     for (size_t i = 0; i < params->vectors[v].count; i++)
-      params->vectors[v].target[i] =
-          gptvq_ft_round(params->vector_dtype, params->theta[params->vectors[v].first + i]);
+      params->vectors[v].target[i] = gptvq_ft_round(params->vector_dtype, params->vectors[v].offset,
+                                                    params->theta[params->vectors[v].first + i]);
 }

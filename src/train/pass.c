@@ -23,6 +23,18 @@ static void add_rows(size_t tokens, size_t width, const float *x, float *y) {
   gptvq_parallel_for(tokens, 16, add_task, &job);
 }
 
+/* y = x + the outputs of a half's last linear, normalised where a norm stands behind it */
+static void output_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                           bool mlp, const float *input, const float *x, float *y) {
+  const gptvq_ft_matrix matrix = mlp ? GPTVQ_FT_DOWN : GPTVQ_FT_O;
+  const gptvq_norm_place behind = gptvq_norm_behind((gptvq_block_input)matrix);
+  float *out = d->has_norm[behind] ? tape->unnormed[mlp] : y;
+  gptvq_ft_linear_forward(d, weights, matrix, tape->tokens, input, out);
+  if (d->has_norm[behind])
+    gptvq_ft_norm_forward(d, tape->tokens, out, weights->norm[behind], y, tape->out_inverse_rms[mlp]);
+  add_rows(tape->tokens, d->hidden, x, y);
+}
+
 const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
                               size_t tokens, const float *x) {
   float *const *norm = weights->norm;
@@ -39,13 +51,11 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *we
                            tape->qkv + keys);
   gptvq_ft_rope(d, tokens, d->heads + d->kv_heads, tape->qkv, width, false);
   gptvq_ft_attention_forward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->attention_scratch);
-  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_O, tokens, tape->attention, tape->middle);
-  add_rows(tokens, d->hidden, x, tape->middle);
+  output_forward(d, weights, tape, false, tape->attention, x, tape->middle);
   gptvq_ft_norm_forward(d, tokens, tape->middle, norm[GPTVQ_NORM_MLP], tape->normed[1], tape->inverse_rms[1]);
   gptvq_ft_linear_forward(d, weights, GPTVQ_FT_GATE_UP, tokens, tape->normed[1], tape->gate_up);
-  gptvq_ft_gate_forward(tokens, d->intermediate, tape->gate_up, tape->product);
-  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_DOWN, tokens, tape->product, tape->out);
-  add_rows(tokens, d->hidden, tape->middle, tape->out);
+  gptvq_ft_gate_forward(d->activation, tokens, d->intermediate, tape->gate_up, tape->product);
+  output_forward(d, weights, tape, true, tape->product, tape->middle, tape->out);
   return tape->out;
 }
 
@@ -65,21 +75,32 @@ static void linear_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weig
   gptvq_ft_linear_backward(d, weights, matrix, tape->tokens, dy, dx);
 }
 
+/* The gradient of the last linear's outputs, from dy of what is added to the stream. */
+static const float *output_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights,
+                                    gptvq_ft_tape *tape, bool mlp, const float *dy,
+                                    gptvq_ft_weights *vectors) {
+  const gptvq_norm_place behind = gptvq_norm_behind(mlp ? GPTVQ_INPUT_DOWN : GPTVQ_INPUT_O);
+  if (!d->has_norm[behind]) return dy;
+  gptvq_ft_norm_backward(d, tape->tokens, tape->unnormed[mlp], weights->norm[behind],
+                         tape->out_inverse_rms[mlp], dy, NULL, vectors->norm[behind], tape->d_unnormed);
+  return tape->d_unnormed;
+}
+
 void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
                        const float *gradient_out, gptvq_ft_weights *vectors, gptvq_ft_sink sink,
                        void *context, float *gradient_in) {
   float *const *norm = weights->norm, *const *d_norm = vectors->norm;
   size_t tokens = tape->tokens, width = gptvq_ft_rows(d, GPTVQ_FT_QKV), keys = d->heads * d->head_dim;
-  linear_backward(d, weights, tape, GPTVQ_FT_DOWN, gradient_out, tape->product, vectors, sink, context,
-                  tape->d_matrix);
-  gptvq_ft_gate_backward(tokens, d->intermediate, tape->gate_up, tape->d_matrix, tape->d_wide);
+  const float *dy = output_backward(d, weights, tape, true, gradient_out, vectors);
+  linear_backward(d, weights, tape, GPTVQ_FT_DOWN, dy, tape->product, vectors, sink, context, tape->d_matrix);
+  gptvq_ft_gate_backward(d->activation, tokens, d->intermediate, tape->gate_up, tape->d_matrix, tape->d_wide);
   linear_backward(d, weights, tape, GPTVQ_FT_GATE_UP, tape->d_wide, tape->normed[1], vectors, sink, context,
                   tape->d_hidden);
   gptvq_ft_norm_backward(d, tokens, tape->middle, norm[GPTVQ_NORM_MLP], tape->inverse_rms[1], tape->d_hidden,
                          gradient_out, d_norm[GPTVQ_NORM_MLP], tape->d_middle);
 
-  linear_backward(d, weights, tape, GPTVQ_FT_O, tape->d_middle, tape->attention, vectors, sink, context,
-                  tape->d_matrix);
+  dy = output_backward(d, weights, tape, false, tape->d_middle, vectors);
+  linear_backward(d, weights, tape, GPTVQ_FT_O, dy, tape->attention, vectors, sink, context, tape->d_matrix);
   gptvq_ft_attention_backward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->d_matrix, tape->d_wide,
                               tape->attention_scratch);
   gptvq_ft_rope(d, tokens, d->heads + d->kv_heads, tape->d_wide, width, true);

@@ -39,10 +39,11 @@ void gptvq_ft_heads_backward(const gptvq_ft_dims *dims, size_t tokens, size_t he
                              const float *x, const float *gain, double *partial, float *gain_gradient,
                              float *gradient);
 
-/* ---- gate.c: rows gate | up of 2 · width values; product = silu(gate) · up ---- */
-void gptvq_ft_gate_forward(size_t tokens, size_t width, const float *gate_up, float *product);
-void gptvq_ft_gate_backward(size_t tokens, size_t width, const float *gate_up, const float *d_product,
-                            float *d_gate_up);
+/* ---- gate.c: rows gate | up of 2 · width values; product = activation(gate) · up ---- */
+void gptvq_ft_gate_forward(gptvq_activation activation, size_t tokens, size_t width, const float *gate_up,
+                           float *product);
+void gptvq_ft_gate_backward(gptvq_activation activation, size_t tokens, size_t width, const float *gate_up,
+                            const float *d_product, float *d_gate_up);
 
 /* ---- attention.c ---- */
 void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, float *out,

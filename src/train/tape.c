@@ -69,7 +69,7 @@ typedef struct tape_part {
   float **place;
   size_t floats;
 } tape_part;
-enum { TAPE_PARTS = 17 };
+enum { TAPE_PARTS = 22 };
 
 static void list_parts(const gptvq_ft_dims *d, size_t max_tokens, bool with_backward, gptvq_ft_tape *tape,
                        tape_part parts[TAPE_PARTS]) {
@@ -80,6 +80,7 @@ static void list_parts(const gptvq_ft_dims *d, size_t max_tokens, bool with_back
     largest = gptvq_max_size(largest, rows * cols);
   }
   wide = gptvq_max_size(wide, attention);
+  const bool attention_out = d->has_norm[GPTVQ_NORM_ATTENTION_OUT], mlp_out = d->has_norm[GPTVQ_NORM_MLP_OUT];
   const tape_part list[TAPE_PARTS] = {
       {&tape->normed[0], max_tokens * d->hidden},
       {&tape->normed[1], max_tokens * d->hidden},
@@ -90,12 +91,17 @@ static void list_parts(const gptvq_ft_dims *d, size_t max_tokens, bool with_back
       {&tape->lse, max_tokens * d->heads},
       {&tape->attention, max_tokens * attention},
       {&tape->middle, max_tokens * d->hidden},
+      {&tape->unnormed[0], attention_out ? max_tokens * d->hidden : 0},
+      {&tape->unnormed[1], mlp_out ? max_tokens * d->hidden : 0},
+      {&tape->out_inverse_rms[0], attention_out ? max_tokens : 0},
+      {&tape->out_inverse_rms[1], mlp_out ? max_tokens : 0},
       {&tape->gate_up, max_tokens * 2 * d->intermediate},
       {&tape->product, max_tokens * d->intermediate},
       {&tape->out, max_tokens * d->hidden},
       {&tape->attention_scratch, gptvq_ft_attention_scratch(d)},
       {&tape->d_hidden, with_backward ? max_tokens * d->hidden : 0},
       {&tape->d_middle, with_backward ? max_tokens * d->hidden : 0},
+      {&tape->d_unnormed, with_backward && (attention_out || mlp_out) ? max_tokens * d->hidden : 0},
       {&tape->d_wide, with_backward ? max_tokens * wide : 0},
       {&tape->d_matrix,
        with_backward ? gptvq_max_size(largest, max_tokens * gptvq_max_size(attention, d->intermediate)) : 0},

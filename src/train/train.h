@@ -24,7 +24,9 @@ typedef struct gptvq_ft_dims {
   size_t hidden, heads, kv_heads, head_dim, intermediate;
   size_t length; /* tokens of a window */
   gptvq_attention attention;
+  gptvq_activation activation;
   float eps;
+  float norm_offset; /* weights of norms are stored as gain − this */
   bool has_norm[GPTVQ_NORMS];
   bool has_bias[GPTVQ_FT_MATRICES];
   size_t rotary; /* rotated values of a head (the first ones), even; value i is paired with i + rotary / 2 */
@@ -78,19 +80,22 @@ void gptvq_ft_backward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weight
 
 struct gptvq_ft_tape {
   size_t max_tokens, tokens;
-  const float *x;           /* the input of the last forward call, borrowed */
-  float *normed[2];         /* inputs of qkv and of gate|up: [tokens × hidden] */
-  float *inverse_rms[2];    /* [tokens] */
-  float *raw;               /* q|k|v before q/k norms; NULL without them */
-  float *qkv;               /* after norms and rotation */
-  float *lse;               /* [tokens × heads]: log Σ exp(score) */
-  float *attention;         /* [tokens × heads · head_dim] */
-  float *middle;            /* x + attention part */
+  const float *x;        /* the input of the last forward call, borrowed */
+  float *normed[2];      /* inputs of qkv and of gate|up: [tokens × hidden] */
+  float *inverse_rms[2]; /* [tokens] */
+  float *raw;            /* q|k|v before q/k norms; NULL without them */
+  float *qkv;            /* after norms and rotation */
+  float *lse;            /* [tokens × heads]: log Σ exp(score) */
+  float *attention;      /* [tokens × heads · head_dim] */
+  float *middle;         /* x + attention part */
+  float *unnormed[2],
+      *out_inverse_rms[2];  /* what o and down give, where a norm stands behind them; else NULL */
   float *gate_up, *product; /* [tokens × 2 · intermediate], [tokens × intermediate] */
   float *out;               /* [tokens × hidden] */
   float *attention_scratch;
   /* backward only */
   float *d_hidden, *d_middle, *d_wide, *d_matrix;
+  float *d_unnormed;    /* [tokens × hidden], with norms behind o or down */
   double *partial;      /* of the heads' norms */
   gptvq_ft_watch watch; /* NULL unless somebody sets it */
   void *watch_context;
@@ -121,6 +126,7 @@ typedef struct gptvq_ft_vector {
   float *target;            /* the block's own vector, written by gptvq_ft_params_store */
   float *weight, *gradient; /* its place in the weights and in the vectors' gradient */
   size_t first, count;
+  float offset; /* what is stored of a value is that much less */
 } gptvq_ft_vector;
 
 /* All that is optimised in one block, as one flat vector theta. Codebook values are in the weights' own units
@@ -146,8 +152,8 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
 void gptvq_ft_params_release(gptvq_ft_params *params);
 /* How many of theta's values are codebooks and scales; they come first. */
 size_t gptvq_ft_table_values(const gptvq_ft_params *params);
-/* x as it is stored in that precision */
-float gptvq_ft_round(gptvq_dtype dtype, float x);
+/* x as it is stored in that precision, less `offset` */
+float gptvq_ft_round(gptvq_dtype dtype, float offset, float x);
 
 /* theta → weights; with `rounding` as the packed format will hold it, without exactly. */
 void gptvq_ft_params_build(gptvq_ft_params *params, bool rounding);

@@ -6,6 +6,7 @@
 #include "base/threads.h"
 #include "calib/sweep.h"
 #include "linalg/gemm.h"
+#include "model/layer/norm.h"
 #include "train/pieces.h"
 
 #include <math.h>
@@ -71,30 +72,36 @@ typedef struct head_job {
   double scale;
 } head_job;
 
-/* Turns one row of scores into log-probabilities. */
-static void log_softmax(float *row, size_t n) {
+/* Turns one row of scores into log-probabilities; returns what was subtracted. */
+static float log_softmax(float *row, size_t n) {
   float max = row[0];
   for (size_t i = 1; i < n; i++) max = row[i] > max ? row[i] : max;
   double sum = 0;
   for (size_t i = 0; i < n; i++) sum += (double)gptvq_ft_exp(row[i] - max);
   float shift = max + (float)log(sum);
   for (size_t i = 0; i < n; i++) row[i] -= shift;
+  return shift;
 }
+
+/* Of cap · tanh(x / cap), by its value. */
+static float cap_slope(float cap, float capped) { return 1.0f - capped / cap * (capped / cap); }
 
 /* losses[token] = KL(teacher ‖ student); logits become scale · dKL/dlogits = scale · (student − teacher). */
 static void divergence_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const head_job *job = context;
   size_t n = job->w->vocab;
+  const float cap = (float)job->w->original->config.logit_cap;
   for (size_t token = begin; token < end; token++) {
     float *student = job->w->logits + token * n, *teacher = job->w->teacher_logits + token * n;
-    log_softmax(student, n);
-    log_softmax(teacher, n);
+    float shift = log_softmax(student, n);
+    (void)log_softmax(teacher, n);
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
       float p = gptvq_ft_exp(teacher[i]), q = gptvq_ft_exp(student[i]);
       sum += (double)p * ((double)teacher[i] - (double)student[i]);
-      student[i] = (float)job->scale * (q - p);
+      float slope = cap > 0.0f ? cap_slope(cap, student[i] + shift) : 1.0f;
+      student[i] = (float)job->scale * (q - p) * slope;
     }
     job->w->losses[token] = sum;
   }
@@ -136,6 +143,10 @@ static gptvq_status run_windows(whole *w, const size_t *list, size_t count, doub
                     w->hidden, 0.0f, w->teacher_logits + done * w->vocab, w->vocab);
       done += rows;
     }
+    if (w->original->config.logit_cap > 0.0) {
+      gptvq_cap_values(n * w->vocab, (float)w->original->config.logit_cap, w->logits);
+      gptvq_cap_values(n * w->vocab, (float)w->original->config.logit_cap, w->teacher_logits);
+    }
     head_job job = {w, scale};
     gptvq_parallel_for(n, 4, divergence_task, &job);
     for (size_t i = 0; i < n; i++) *sum += w->losses[i];
@@ -167,7 +178,8 @@ static gptvq_status evaluate(whole *w, double *divergence, gptvq_error *err) {
 
 static void build(whole *w) {
   for (size_t b = 0; b < w->layers; b++) gptvq_ft_params_build(&w->params[b], true);
-  for (size_t i = 0; i < w->hidden; i++) w->norm[i] = gptvq_ft_round(w->vector_dtype, w->norm_theta[i]);
+  for (size_t i = 0; i < w->hidden; i++)
+    w->norm[i] = gptvq_ft_round(w->vector_dtype, w->original->arch->norm_offset, w->norm_theta[i]);
 }
 
 static void keep_best(whole *w) {
@@ -349,7 +361,8 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
       gptvq_ft_indices_restore(&w.params[b]);
       gptvq_ft_params_store(&w.params[b]);
     }
-    for (size_t i = 0; i < w.hidden; i++) final_norm[i] = gptvq_ft_round(w.vector_dtype, w.best[w.layers][i]);
+    for (size_t i = 0; i < w.hidden; i++)
+      final_norm[i] = gptvq_ft_round(w.vector_dtype, original->arch->norm_offset, w.best[w.layers][i]);
   }
   release(&w);
   result->seconds = gptvq_clock() - start;

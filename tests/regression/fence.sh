@@ -83,8 +83,12 @@ all() {
       tiny "$model-default" $vq
       tiny "$model-gptq" --method gptq --index-bits 4 --group-size 32
       tiny "$model-absorb" $vq --act-order absorb
-      tiny "$model-rotate" $vq --rotate all
+      case $model in gemma2*) rotate=heads ;; *) rotate=all ;; esac # norms behind o_proj hold the residual stream where it is
+      tiny "$model-rotate" $vq --rotate $rotate
     done
+    tiny gemma2-finetune $vq --finetune-steps 3
+    tiny gemma2-finetune_block $vq --finetune-block-steps 3
+    tiny gemma2-allocate --allocate sensitivity --bits 4 --em-iterations 3 --group-columns 32 --guide 0.5
   }
 }
 case "${2:-}" in

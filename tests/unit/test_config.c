@@ -285,6 +285,33 @@ static void families(void **state) {
   gptvq_config_release(&c);
 }
 
+static void keys_of_gemma2(void **state) {
+  (void)state;
+  gptvq_config c = accept(
+      llama, "{'architectures': ['Gemma2ForCausalLM'], 'hidden_act': 'relu', 'rms_norm_eps': 'absent'}",
+      NULL);
+  assert_string_equal(c.hidden_act, "gelu_pytorch_tanh");
+  assert_true(c.tie_embeddings && c.head_dim == 256 && c.rms_norm_eps == 1e-6 && c.rope.theta == 1e4);
+  assert_true(c.query_scalar == 256.0 && c.attention_cap == 50.0 && c.logit_cap == 30.0);
+  assert_true(c.embedding_scale == 8.0 && c.sliding_window == 4096);
+  assert_true(c.layer_slides[0] && !c.layer_slides[1] && c.layer_slides[2]);
+  gptvq_config_release(&c);
+  c = accept(
+      llama,
+      "{'architectures': ['Gemma2ForCausalLM'], 'hidden_activation': 'silu', 'tie_word_embeddings': false,"
+      "'attn_logit_softcapping': null, 'final_logit_softcapping': 12, 'query_pre_attn_scalar': 144,"
+      "'layer_types': ['full_attention', 'sliding_attention', 'sliding_attention']}",
+      NULL);
+  assert_string_equal(c.hidden_act, "silu");
+  assert_true(!c.tie_embeddings && c.query_scalar == 144.0 && c.attention_cap == 0.0 && c.logit_cap == 12.0);
+  assert_true(!c.layer_slides[0] && c.layer_slides[1] && c.layer_slides[2]);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'attn_logit_softcapping': 50, 'query_pre_attn_scalar': 144}",
+             NULL); /* not Llama's keys */
+  assert_true(c.attention_cap == 0.0 && c.query_scalar == 8.0 && c.embedding_scale == 1.0);
+  gptvq_config_release(&c);
+}
+
 static void nonsense_is_refused(void **state) {
   (void)state;
   static const struct {
@@ -335,6 +362,12 @@ static void nonsense_is_refused(void **state) {
        "['full_attention', 'linear_attention', 'full_attention']}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"layer_types[1] is linear_attention"}},
+      {"{'architectures': ['Gemma2ForCausalLM'], 'use_bidirectional_attention': true}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"use_bidirectional_attention"}},
+      {"{'architectures': ['Gemma2ForCausalLM'], 'final_logit_softcapping': 0}",
+       GPTVQ_ERROR_FORMAT,
+       {"final_logit_softcapping"}},
       {"{'num_local_experts': 4}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is missing"}},
       {"{'num_local_experts': 4, 'num_experts_per_tok': 5}",
        GPTVQ_ERROR_FORMAT,
@@ -430,6 +463,7 @@ int main(void) {
       cmocka_unit_test(sliding_windows),
       cmocka_unit_test(keys_of_other_families),
       cmocka_unit_test(families),
+      cmocka_unit_test(keys_of_gemma2),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

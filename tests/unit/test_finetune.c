@@ -37,19 +37,22 @@ typedef struct variant {
   unsigned dim, index_bits, codebook_bits, scale_block;
   bool permuted, uniform, dense_o;
   size_t group_rows, group_cols;
+  bool capped; /* and with norms behind o and down, GELU, norms stored as gain − 1 */
 } variant;
 
 static const variant variants[] = {
-    {"llama", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8},
+    {"llama", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8, false},
     {"mistral, sliding window, 1-D, ragged stripes", 4, 4, 6, 6, 4, false, false, false, 1, 2, 8, 0, false,
-     false, false, 5, 16},
+     false, false, 5, 16, false},
     {"qwen2, biases, fp16 codebooks, permuted", 4, 1, 8, 8, 0, false, true, false, 2, 4, 16, 0, true, false,
-     false, 8, 24},
+     false, 8, 24, false},
     {"qwen3, head norms, 4-D, block scales", 2, 1, 16, 16, 0, false, false, true, 4, 3, 8, 8, true, false,
-     false, 20, 8},
+     false, 20, 8, false},
+    {"gemma2, capped, norms behind, sliding window", 4, 2, 8, 8, 5, false, false, false, 2, 3, 8, 0, false,
+     false, false, 4, 8, true},
     {"phi3, fused, partial rotation", 4, 2, 8, 4, 5, true, false, false, 2, 5, 8, 0, false, false, false, 4,
-     16},
-    {"uniform, dense output", 3, 3, 8, 8, 0, false, true, true, 1, 3, 0, 8, true, true, true, 1, 32},
+     16, false},
+    {"uniform, dense output", 3, 3, 8, 8, 0, false, true, true, 1, 3, 0, 8, true, true, true, 1, 32, false},
 };
 enum { VARIANTS = sizeof variants / sizeof variants[0] };
 
@@ -156,9 +159,12 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
                             .intermediate = INTERMEDIATE,
                             .length = LENGTH,
                             .attention = {.window = v->window != 0 ? v->window : SIZE_MAX,
-                                          .scale = 1.0f / sqrtf((float)v->head_dim)},
+                                          .scale = 1.0f / sqrtf((float)v->head_dim),
+                                          .cap = v->capped ? 2.0f : 0.0f},
+                            .activation = v->capped ? GPTVQ_GELU_TANH : GPTVQ_SILU,
+                            .norm_offset = v->capped ? 1.0f : 0.0f,
                             .eps = 1e-5f,
-                            .has_norm = {true, true, v->head_norms, v->head_norms},
+                            .has_norm = {true, true, v->head_norms, v->head_norms, v->capped, v->capped},
                             .has_bias = {v->biases, v->biases, v->biases, v->biases},
                             .rotary = v->rotary,
                             .cosine = f->rope,
@@ -169,6 +175,10 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
   b->mlps = &f->mlp;
   b->norms[GPTVQ_NORM_ATTENTION] = keep(f, random_vector(HIDDEN, 1, 0.3f));
   b->norms[GPTVQ_NORM_MLP] = keep(f, random_vector(HIDDEN, 1, 0.3f));
+  if (v->capped) {
+    b->norms[GPTVQ_NORM_ATTENTION_OUT] = keep(f, random_vector(HIDDEN, 1, 0.3f));
+    b->norms[GPTVQ_NORM_MLP_OUT] = keep(f, random_vector(HIDDEN, 1, 0.3f));
+  }
   if (v->head_norms) {
     b->norms[GPTVQ_NORM_Q] = keep(f, random_vector(v->head_dim, 1, 0.3f));
     b->norms[GPTVQ_NORM_K] = keep(f, random_vector(v->head_dim, 1, 0.3f));
@@ -219,6 +229,11 @@ static void ref_linear(const gptvq_ft_dims *d, const gptvq_ft_weights *w, gptvq_
   }
 }
 
+static double ref_activation(gptvq_activation activation, double x) {
+  if (activation == GPTVQ_SILU) return x / (1.0 + exp(-x));
+  return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+}
+
 /* out[tokens × HIDDEN] */
 static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t tokens, const double *x,
                       double *out) {
@@ -253,19 +268,25 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
           if (t - j >= d->attention.window) continue;
           double score = 0;
           for (size_t i = 0; i < hd; i++) score += qkv[t * width + h * hd + i] * qkv[j * width + key + i];
-          double e = exp(score * (double)d->attention.scale);
+          score *= (double)d->attention.scale;
+          if (d->attention.cap > 0) score = (double)d->attention.cap * tanh(score / (double)d->attention.cap);
+          double e = exp(score);
           total += e;
           for (size_t i = 0; i < hd; i++) heads[h * hd + i] += e * qkv[j * width + value + i];
         }
         for (size_t i = 0; i < hd; i++) heads[h * hd + i] /= total;
       }
       ref_linear(d, w, GPTVQ_FT_O, heads, middle);
+      if (w->norm[GPTVQ_NORM_ATTENTION_OUT] != NULL)
+        ref_norm(HIDDEN, middle, w->norm[GPTVQ_NORM_ATTENTION_OUT], (double)d->eps, middle);
       for (size_t i = 0; i < HIDDEN; i++) middle[i] += in[i];
       ref_norm(HIDDEN, middle, w->norm[GPTVQ_NORM_MLP], (double)d->eps, normed);
       ref_linear(d, w, GPTVQ_FT_GATE_UP, normed, gate);
       for (size_t i = 0; i < INTERMEDIATE; i++)
-        gate[i] = gate[i] / (1.0 + exp(-gate[i])) * gate[INTERMEDIATE + i];
+        gate[i] = ref_activation(d->activation, gate[i]) * gate[INTERMEDIATE + i];
       ref_linear(d, w, GPTVQ_FT_DOWN, gate, down);
+      if (w->norm[GPTVQ_NORM_MLP_OUT] != NULL)
+        ref_norm(HIDDEN, down, w->norm[GPTVQ_NORM_MLP_OUT], (double)d->eps, down);
       for (size_t i = 0; i < HIDDEN; i++) y[i] = middle[i] + down[i];
     }
   }
@@ -338,10 +359,11 @@ static double functional(const gptvq_ft_dims *dims, const gptvq_ft_weights *weig
   return sum;
 }
 
-/* L = Σ r ∘ block(x). The four-point stencil's own error is h⁴/30 · L⁽⁵⁾: with h = 2⁻⁸ of values around one,
- * far below the rounding errors of the fp32 gradients, which are sums of at most TOKENS · WIDTH products
- * behind a CHAIN of sums and whose rounding errors add up like a random walk: CHAIN · √(TOKENS · WIDTH) · ε
- * of the largest gradient of the same array. */
+/* L = Σ r ∘ block(x). The four-point stencil's own error is h⁴/30 · L⁽⁵⁾: with h = 2⁻⁹ of values around one
+ * (and of a few tenths in front of norms behind o and down), far below the rounding errors of the fp32
+ * gradients, which are sums of at most TOKENS · WIDTH products behind a CHAIN of sums and whose rounding
+ * errors add up like a random walk: CHAIN · √(TOKENS · WIDTH) · ε of the largest gradient of the same array.
+ */
 static void gradients_are_finite_differences(void **state) {
   (void)state;
   const double tolerance = CHAIN * sqrt((double)TOKENS * WIDTH) * (double)FLT_EPSILON;
@@ -374,7 +396,7 @@ static void gradients_are_finite_differences(void **state) {
         largest = fmax(largest, fabs((double)params.gradient[i]));
       assert_true(largest > 0.0);
       for (size_t i = starts[a]; i < starts[a + 1]; i += 3) {
-        float start = params.theta[i], h = 0x1p-8f;
+        float start = params.theta[i], h = 0x1p-9f;
         double value[4];
         for (int k = 0; k < 4; k++) {
           params.theta[i] = start + h * (float)(k < 2 ? k - 2 : k - 1);
@@ -392,7 +414,7 @@ static void gradients_are_finite_differences(void **state) {
     double largest = 0;
     for (size_t i = 0; i < TOKENS * HIDDEN; i++) largest = fmax(largest, fabs((double)gradient_in[i]));
     for (size_t i = 0; i < TOKENS * HIDDEN; i += 5) {
-      double start = x[i], h = 0x1p-8, value[4];
+      double start = x[i], h = 0x1p-9, value[4];
       for (int k = 0; k < 4; k++) {
         x[i] = start + h * (double)(k < 2 ? k - 2 : k - 1);
         value[k] = functional(&f.dims, &params.weights, x, r);

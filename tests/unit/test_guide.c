@@ -16,6 +16,7 @@ static int make_scratch(void **state) {
   tiny_write(&tiny_qwen3, "qwen3");
   tiny_write(&tiny_phi3, "phi3");
   tiny_write(&tiny_mixtral, "mixtral");
+  tiny_write(&tiny_gemma2, "gemma2");
   return 0;
 }
 
@@ -36,7 +37,7 @@ static double pair_loss(const gptvq_model *model, const int32_t tokens[2]) {
  * fp32 logits: error about 2^-20 / s + s² / 6 · third derivative. */
 static void squares_match_finite_differences(void **state) {
   (void)state;
-  const char *const folders[] = {"llama", "qwen3", "phi3"};
+  const char *const folders[] = {"llama", "qwen3", "phi3", "gemma2"};
   const int32_t tokens[2] = {17, 40};
   const float step = 0.02f;
   for (size_t f = 0; f < sizeof folders / sizeof folders[0]; f++) {

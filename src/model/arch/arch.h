@@ -1,7 +1,7 @@
 /* model/arch/arch.h: a family of models as constants: what its config.json may leave out, what its tensors
- * are called, and of which pieces its blocks are made. One file per family; registry.c lists them. Loading,
- * both directions of the arithmetic, memory estimates, transforms and writers read this and nothing else
- * about a family. */
+ * are called, and of which pieces its blocks are made. One file per family; GPTVQ_FAMILIES lists them.
+ * Loading, both directions of the arithmetic, memory estimates, transforms and writers read this and nothing
+ * else about a family. */
 #ifndef GPTVQ_MODEL_ARCH_ARCH_H
 #define GPTVQ_MODEL_ARCH_ARCH_H
 
@@ -21,10 +21,12 @@ typedef enum gptvq_block_input {
 
 /* Where RMS norms of a block can stand. */
 typedef enum gptvq_norm_place {
-  GPTVQ_NORM_ATTENTION, /* before the attention */
-  GPTVQ_NORM_MLP,       /* before the MLP */
-  GPTVQ_NORM_Q,         /* of each query head, of head_dim values */
-  GPTVQ_NORM_K,         /* of each key head */
+  GPTVQ_NORM_ATTENTION,     /* before the attention */
+  GPTVQ_NORM_MLP,           /* before the MLP */
+  GPTVQ_NORM_Q,             /* of each query head, of head_dim values */
+  GPTVQ_NORM_K,             /* of each key head */
+  GPTVQ_NORM_ATTENTION_OUT, /* of what o_proj gives, before it is added to the residual stream */
+  GPTVQ_NORM_MLP_OUT,       /* of what down_proj gives */
   GPTVQ_NORMS
 } gptvq_norm_place;
 
@@ -40,6 +42,7 @@ struct gptvq_arch {
   const char *name, *model_type; /* NameForCausalLM; NameModel is the same without its output head */
   gptvq_config_rules config;
   const char *norms[GPTVQ_NORMS]; /* NAME.weight; NULL: there is none */
+  float norm_offset; /* a norm's gain is this + its weight, of those of heads and the last one too */
   gptvq_arch_linears linears[GPTVQ_INPUTS];
   const char *router;  /* NULL: no mixture of experts */
   const char *experts; /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
@@ -59,8 +62,11 @@ struct gptvq_arch {
 #define GPTVQ_DOWN_PROJ \
   { "mlp.down_proj" }
 
-extern const gptvq_arch gptvq_arch_llama, gptvq_arch_mistral, gptvq_arch_mixtral, gptvq_arch_qwen2,
-    gptvq_arch_qwen3, gptvq_arch_phi3;
+/* All families, each gptvq_arch_NAME in NAME.c. */
+#define GPTVQ_FAMILIES(X) X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2)
+#define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
+GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
+#undef GPTVQ_DECLARE_FAMILY
 
 /* The family whose NameForCausalLM, or NameModel, that is; NULL: none. */
 const gptvq_arch *gptvq_find_arch(const char *architecture);
@@ -73,6 +79,15 @@ static inline size_t gptvq_arch_parts(const gptvq_arch *arch, gptvq_block_input 
   size_t count = 0;
   while (count < GPTVQ_MAX_PARTS && arch->linears[input].names[count] != NULL) count++;
   return count;
+}
+
+/* weights[n] of a norm become its gains, which are what everything computes with, and back. Back and forth
+ * gives the same gains, whatever type the weights have in between. */
+static inline void gptvq_weights_to_gains(const gptvq_arch *arch, size_t n, float *weights) {
+  for (size_t i = 0; i < n && arch->norm_offset != 0.0f; i++) weights[i] += arch->norm_offset;
+}
+static inline float gptvq_gain_to_weight(const gptvq_arch *arch, float gain) {
+  return arch->norm_offset != 0.0f ? gain - arch->norm_offset : gain;
 }
 
 /* "model.layers.BLOCK.NAME" + suffix into text[GPTVQ_TENSOR_NAME]; returns text. */

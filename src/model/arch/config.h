@@ -37,6 +37,9 @@ typedef struct gptvq_config {
                                         layer_types/max_window_layers say otherwise) */
   size_t experts, experts_per_token; /* 0, 0 for dense models */
   char hidden_act[32];
+  double query_scalar;             /* queries times keys are divided by its square root */
+  double attention_cap, logit_cap; /* numbers x become cap · tanh(x / cap); 0: they stay */
+  double embedding_scale;          /* of what the first block reads, not of a tied output head */
   gptvq_rope rope;
   int32_t bos;  /* -1 = absent */
   int32_t *eos; /* [eos_count] owned */
@@ -50,6 +53,7 @@ typedef struct gptvq_config_rules {
   size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
   size_t sliding_window;
   size_t experts, experts_per_token;
+  bool tie_embeddings;
   bool layer_types;   /* layer_types says which layers use the window; elsewhere it is not a key */
   bool window_switch; /* nor are use_sliding_window, without which there is no window, and max_window_layers,
                          the first layer with one */
@@ -57,6 +61,8 @@ typedef struct gptvq_config_rules {
                           */
   size_t original_positions; /* not 0: original_max_position_embeddings stands beside rope's parameters only,
                                 and this is its default */
+  /* keys of the family's own, after all others; NULL: none */
+  gptvq_status (*read_own)(const gptvq_config_source *source, gptvq_config *config, gptvq_error *err);
 } gptvq_config_rules;
 
 /* The architecture alone, so that a caller can refuse an unknown one before its config is read:

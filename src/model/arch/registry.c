@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const gptvq_arch *const families[] = {&gptvq_arch_llama, &gptvq_arch_mistral, &gptvq_arch_mixtral,
-                                             &gptvq_arch_qwen2, &gptvq_arch_qwen3,   &gptvq_arch_phi3};
+#define ADDRESS_OF(name) &gptvq_arch_##name,
+static const gptvq_arch *const families[] = {GPTVQ_FAMILIES(ADDRESS_OF)};
 enum { FAMILIES = sizeof families / sizeof families[0] };
 
 const gptvq_arch *gptvq_find_arch(const char *architecture) {

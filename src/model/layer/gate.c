@@ -5,6 +5,7 @@
 typedef struct gate_job {
   float *wide;
   size_t width;
+  gptvq_activation activation;
 } gate_job;
 
 static void gate_task(void *context, size_t begin, size_t end, size_t thread) {
@@ -12,11 +13,13 @@ static void gate_task(void *context, size_t begin, size_t end, size_t thread) {
   const gate_job *job = context;
   for (size_t i = begin; i < end; i++) {
     float *gate = job->wide + i * job->width;
-    GPTVQ_MULTI_PICK(gptvq_silu_mul)(job->width / 2, gate, gate + job->width / 2);
+    if (job->activation == GPTVQ_SILU)
+      GPTVQ_MULTI_PICK(gptvq_silu_mul)(job->width / 2, gate, gate + job->width / 2);
+    else GPTVQ_MULTI_PICK(gptvq_gelu_mul)(job->width / 2, gate, gate + job->width / 2);
   }
 }
 
-void gptvq_gate_rows(size_t n, size_t width, float *wide) {
-  gate_job job = {wide, width};
+void gptvq_gate_rows(gptvq_activation activation, size_t n, size_t width, float *wide) {
+  gate_job job = {wide, width, activation};
   gptvq_parallel_for(n, 4, gate_task, &job);
 }

@@ -4,7 +4,9 @@
 
 #include <stddef.h>
 
-/* Rows gate | up of `width` values in all: gate becomes silu(gate) · up. */
-void gptvq_gate_rows(size_t n, size_t width, float *wide);
+typedef enum gptvq_activation { GPTVQ_SILU, GPTVQ_GELU_TANH } gptvq_activation;
+
+/* Rows gate | up of `width` values in all: gate becomes activation(gate) · up. */
+void gptvq_gate_rows(gptvq_activation activation, size_t n, size_t width, float *wide);
 
 #endif

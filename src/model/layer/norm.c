@@ -37,3 +37,18 @@ void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x) {
   rows_job job = {.hidden = hidden, .x = sum, .y = x};
   gptvq_parallel_for(n, 16, add_task, &job);
 }
+
+typedef struct cap_job {
+  float cap, *x;
+} cap_job;
+
+static void cap_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const cap_job *job = context;
+  GPTVQ_MULTI_PICK(gptvq_soft_cap)(end - begin, job->cap, job->x + begin);
+}
+
+void gptvq_cap_values(size_t n, float cap, float *x) {
+  cap_job job = {cap, x};
+  gptvq_parallel_for(n, 4096, cap_task, &job);
+}

@@ -1,5 +1,5 @@
-/* model/layer/norm.h: RMS norms of the rows of the residual stream, and sums into it. Their backward pass:
- * train/norm.c. */
+/* model/layer/norm.h: RMS norms of the rows of the residual stream, and sums into it; soft caps of logits.
+ * Their backward pass: train/norm.c. */
 #ifndef GPTVQ_MODEL_LAYER_NORM_H
 #define GPTVQ_MODEL_LAYER_NORM_H
 
@@ -10,6 +10,8 @@
  * whose squares overflow.
  */
 bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm);
+/* x[n] = cap · tanh(x / cap) */
+void gptvq_cap_values(size_t n, float cap, float *x);
 /* x[n × hidden] += sum */
 void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x);
 

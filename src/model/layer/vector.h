@@ -16,6 +16,10 @@
 GPTVQ_MULTI_DECLARE(bool, gptvq_rms_norm, size_t n, const float *x, const float *weight, float eps, float *y);
 /* gate = silu(gate) · up, silu(x) = x / (1 + exp(−x)) */
 GPTVQ_MULTI_DECLARE(void, gptvq_silu_mul, size_t n, float *gate, const float *up);
+/* gate = gelu(gate) · up, gelu(x) = x / (1 + exp(−2u)) with u = √(2/π) (x + 0.044715 x³): the "tanh" form */
+GPTVQ_MULTI_DECLARE(void, gptvq_gelu_mul, size_t n, float *gate, const float *up);
+/* x = cap · tanh(x / cap), within a few ulp of each result */
+GPTVQ_MULTI_DECLARE(void, gptvq_soft_cap, size_t n, float cap, float *x);
 /* y += a · x */
 GPTVQ_MULTI_DECLARE(void, gptvq_add_scaled, size_t n, float a, const float *x, float *y);
 /* Rotates the pairs (a[i], b[i]) by the angles whose cosines and sines are given, i < half; with a and b
@@ -28,12 +32,12 @@ GPTVQ_MULTI_DECLARE(float, gptvq_exp_sum, size_t n, float shift, float *x);
 /* the largest element; −infinity for n = 0 */
 GPTVQ_MULTI_DECLARE(float, gptvq_max, size_t n, const float *x);
 /* One query over `count` keys and values [count × dim]: out[dim] = softmax(scale · q Kᵀ) V, by online softmax
- * over fixed tiles. */
-GPTVQ_MULTI_DECLARE(void, gptvq_attend, size_t count, size_t dim, float scale, const float *q,
+ * over fixed tiles. Scores are capped (gptvq_soft_cap) unless cap is 0. */
+GPTVQ_MULTI_DECLARE(void, gptvq_attend, size_t count, size_t dim, float scale, float cap, const float *q,
                     const float *keys, const float *values, float *out);
 /* The same over keys and values kept as fp16; dim at most GPTVQ_HALF_DIM. */
 enum { GPTVQ_HALF_DIM = 128 };
-GPTVQ_MULTI_DECLARE(void, gptvq_attend_half, size_t count, size_t dim, float scale, const float *q,
+GPTVQ_MULTI_DECLARE(void, gptvq_attend_half, size_t count, size_t dim, float scale, float cap, const float *q,
                     const uint16_t *keys, const uint16_t *values, float *out);
 /* fp32 to fp16, to nearest even; what is too large becomes NaN: an infinite key could make a score of
  * −infinity, which passes for a small one. And back, exactly. */

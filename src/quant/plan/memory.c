@@ -79,7 +79,7 @@ double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_resolved *resol
   for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
     for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
       const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
-      peak = larger(peak, input_peak(&r, block, readers.linear, readers.count, gptvq_input_is_last(i),
+      peak = larger(peak, input_peak(&r, block, readers.linear, readers.count, gptvq_writes_stream(block, i),
                                      options->true_sequential ? square[i] : all));
     }
   return streams + packed_block(&r, block) + peak +

@@ -246,7 +246,7 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
     for (size_t i = begin; i < end; i++) weighted = gptvq_max_size(weighted, work->inputs[i].hessian.cols);
   if ((o->mismatch > 0.0 || o->mismatch_stream > 0.0) && p->x_original != NULL && !whole &&
       end == begin + 1 && !gptvq_block_routes(work->original)) {
-    size_t rows = is_output(first) ? linear->rows : 0;
+    size_t rows = gptvq_writes_stream(work->original, first->kind) ? linear->rows : 0;
     GPTVQ_TRY(gptvq_mismatch_init(&first->mismatch, p->solver.backend->linalg, linear->cols, rows,
                                   linear->name, err));
     watched = gptvq_mismatch_watch_bytes(p->length, linear->cols, rows);

@@ -14,6 +14,7 @@
 #include "quant/run/resume.h"
 #include "quant/transform/transform.h"
 #include "quant/options/options.h"
+#include "quant/transform/transform.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -457,6 +458,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
       gptvq_output_check(r->out_dir, r->model_dir, r->options->force, r->options->resume, &r->out, err));
   GPTVQ_TRY(open_input(r, err));
   if (r->out.published) return finish_published(r, report, err);
+  GPTVQ_TRY(gptvq_transform_check(r->model, &r->resolved, err));
   GPTVQ_TRY(gptvq_blas_init(err));
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->resolved, &bytes, err));
   bool changes = gptvq_transform_wanted(&r->resolved); /* what is quantized is not there yet */

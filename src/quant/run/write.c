@@ -81,8 +81,10 @@ void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard, char name[GPT
   else (void)snprintf(name, GPTVQ_SHARD_NAME, "model-block-%05zu.safetensors", shard);
 }
 
-/* The fine-tuned values of a tensor, or NULL. */
-static const float *tuned_values(const gptvq_model *model, const gptvq_tuned *tuned, const char *name) {
+/* The fine-tuned values of a tensor, or NULL; *gains: they are those of a norm. */
+static const float *tuned_values(const gptvq_model *model, const gptvq_tuned *tuned, const char *name,
+                                 bool *gains) {
+  *gains = true;
   if (tuned == NULL) return NULL;
   if (strcmp(name, GPTVQ_NAME_FINAL_NORM ".weight") == 0) return tuned->final_norm;
   const gptvq_block *block = tuned->block;
@@ -93,6 +95,7 @@ static const float *tuned_values(const gptvq_model *model, const gptvq_tuned *tu
         strcmp(name, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text)) == 0)
       return block->norms[i];
   }
+  *gains = false;
   for (size_t i = 0; i < block->linear_count; i++) {
     size_t length = strlen(block->linears[i].name);
     if (strncmp(name, block->linears[i].name, length) == 0 && strcmp(name + length, ".bias") == 0)
@@ -101,15 +104,25 @@ static const float *tuned_values(const gptvq_model *model, const gptvq_tuned *tu
   return NULL;
 }
 
-/* `values` in the tensor's type */
+/* A fine-tuned vector in the tensor's type; a norm's gains (of the family `norm_of`, else NULL) as its
+ * weights. */
 static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_tensor *tensor, const float *values,
-                                 gptvq_error *err) {
-  if (tensor->type == GPTVQ_T_F32) return gptvq_st_writer_write(writer, values, tensor->bytes, err);
+                                 const gptvq_arch *norm_of, gptvq_error *err) {
+  float *numbers = gptvq_alloc(tensor->count, sizeof *numbers);
   uint16_t *halves = gptvq_alloc(tensor->count, sizeof *halves);
-  if (halves == NULL) return gptvq_fail_memory(err, tensor->name, tensor->bytes);
-  for (size_t i = 0; i < tensor->count; i++)
-    halves[i] = tensor->type == GPTVQ_T_F16 ? gptvq_float_to_fp16(values[i]) : gptvq_float_to_bf16(values[i]);
-  gptvq_status status = gptvq_st_writer_write(writer, halves, tensor->bytes, err);
+  gptvq_status status = GPTVQ_OK;
+  if (numbers == NULL || halves == NULL) {
+    status = gptvq_fail_memory(err, tensor->name, tensor->bytes);
+  } else {
+    for (size_t i = 0; i < tensor->count; i++) {
+      numbers[i] = norm_of != NULL ? gptvq_gain_to_weight(norm_of, values[i]) : values[i];
+      halves[i] =
+          tensor->type == GPTVQ_T_F16 ? gptvq_float_to_fp16(numbers[i]) : gptvq_float_to_bf16(numbers[i]);
+    }
+    const void *bytes = tensor->type == GPTVQ_T_F32 ? (const void *)numbers : halves;
+    status = gptvq_st_writer_write(writer, bytes, tensor->bytes, err);
+  }
+  free(numbers);
   free(halves);
   return status;
 }
@@ -148,8 +161,9 @@ gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model
   for (size_t t = 0; t < plan->count; t++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
     if (plan->place[t] != place) continue;
-    const float *values = tuned_values(model, tuned, tensor->name);
-    if (values != NULL) GPTVQ_TRY_GOTO(write_values(writer, tensor, values, err));
+    bool gains;
+    const float *values = tuned_values(model, tuned, tensor->name, &gains);
+    if (values != NULL) GPTVQ_TRY_GOTO(write_values(writer, tensor, values, gains ? model->arch : NULL, err));
     else GPTVQ_TRY_GOTO(gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
   }
   free(head_memory);

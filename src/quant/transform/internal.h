@@ -20,9 +20,9 @@ typedef struct gptvq_edit {
   const gptvq_tensor *source;
   gptvq_tensor_type type; /* of the new tensor */
   size_t rows, cols;
-  bool ones;                           /* all values become 1, and nothing else happens */
-  const float *gain;                   /* [cols] or NULL */
-  const uint32_t *col_order;           /* [cols] new → old, or NULL */
+  bool unit_gain;            /* all values become those of a norm with the gain 1, and nothing else happens */
+  const float *gain;         /* [cols] or NULL */
+  const uint32_t *col_order; /* [cols] new → old, or NULL */
   const gptvq_rotation *across, *down; /* or NULL */
   size_t down_begin, down_end;
   const uint32_t

@@ -15,12 +15,26 @@ bool gptvq_transform_wanted(const gptvq_resolved *resolved) {
   return options->rotate != GPTVQ_ROTATE_NONE || (data && options->act_order == 3);
 }
 
+gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolved *resolved,
+                                   gptvq_error *err) {
+  if ((resolved->options.rotate & GPTVQ_ROTATE_RESIDUAL) == 0 ||
+      (gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_O) &&
+       gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_DOWN)))
+    return GPTVQ_OK;
+  return gptvq_fail(
+      err, GPTVQ_ERROR_UNSUPPORTED,
+      "the residual stream of a %s cannot be rotated (`rotate` residual): the norms behind o_proj and "
+      "down_proj have gains that no linear layer can take up; its heads can be (`rotate` heads)",
+      model->config.architecture);
+}
+
 gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *resolved,
                                     const gptvq_token_windows *windows, const gptvq_callbacks *callbacks,
                                     gptvq_transform *out, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_quantize_options *options = &resolved->options;
   *out = (gptvq_transform){.model = model, .rotate = options->rotate};
+  GPTVQ_TRY(gptvq_transform_check(model, resolved, err));
   if (out->rotate & GPTVQ_ROTATE_RESIDUAL)
     GPTVQ_TRY(
         gptvq_rotation_init(&out->residual, c->hidden, options->seed ^ STREAM_SALT, "a hidden size", err));
@@ -202,7 +216,7 @@ static gptvq_status add_all(const builder *b, gptvq_error *err) {
   const gptvq_transform *t = b->transform;
   const gptvq_model *model = t->model;
   /* only reordered values are what they were; others are kept in fp32 until they are quantized */
-  const gptvq_edit same = {.type = GPTVQ_T_OTHER}, ones = {.type = GPTVQ_T_OTHER, .ones = true};
+  const gptvq_edit same = {.type = GPTVQ_T_OTHER}, ones = {.type = GPTVQ_T_OTHER, .unit_gain = true};
   const gptvq_edit plain = {.type = t->rotate != GPTVQ_ROTATE_NONE ? GPTVQ_T_F32 : GPTVQ_T_OTHER};
   for (size_t i = 0; i < model->config.layers; i++) {
     const gptvq_block *block = &model->blocks[i];

@@ -4,8 +4,10 @@
  * Rotation (options->rotate, bits of gptvq_rotate): the residual stream x becomes x Q with Q a randomised
  * Hadamard matrix. An RMS norm without gain commutes with Q, so gains move into the linears behind the norm
  * (W diag(g) Q) and become 1; what writes to the stream becomes Qᵀ W, Qᵀ b; the embedding E Q, the head W
- * diag(g) Q, as a matrix of its own where it was tied. Inside attention each head's values v become v R: rows
- * of v_proj, columns of o_proj, the same R for a key-value head and all its query heads.
+ * diag(g) Q, as a matrix of its own where it was tied. A norm between o or down and the stream has gains that
+ * would have to be taken up behind it, where nothing is: such models keep their stream. Inside attention each
+ * head's values v become v R: rows of v_proj, columns of o_proj, the same R for a key-value head and all its
+ * query heads.
  *
  * Order (act_order 3): columns of down_proj by their weight in the loss on the original model's activations,
  * with the rows of gate and up in the same order; columns of o_proj inside each head, by the sum over the
@@ -32,6 +34,9 @@ typedef struct gptvq_transform {
 
 /* Do these options ask for any? */
 bool gptvq_transform_wanted(const gptvq_resolved *options);
+
+/* GPTVQ_ERROR_UNSUPPORTED: the options ask for one that this model's blocks do not allow. */
+gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolved *options, gptvq_error *err);
 
 /* Rotations from the options' seed, orders from the activations of the windows (only with act_order 3: one
  * forward pass over all of them; none: no orders; columns of experts that no token reaches stay where they

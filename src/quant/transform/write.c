@@ -95,7 +95,8 @@ static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_edit *e, f
   return gptvq_st_writer_write(writer, values, count * sizeof *halves, err);
 }
 
-static gptvq_status write_edit(gptvq_st_writer *writer, const gptvq_edit *e, gptvq_error *err) {
+static gptvq_status write_edit(const gptvq_arch *arch, gptvq_st_writer *writer, const gptvq_edit *e,
+                               gptvq_error *err) {
   gptvq_dtype dtype = GPTVQ_F32;
   if (!gptvq_tensor_dtype(e->source->type, &dtype))
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is not a tensor of floating point numbers",
@@ -111,8 +112,8 @@ static gptvq_status write_edit(gptvq_st_writer *writer, const gptvq_edit *e, gpt
     status = gptvq_fail_memory(err, e->name, gptvq_saturated_size(step, e->cols * sizeof *job.values));
   for (; status == GPTVQ_OK && job.first < e->rows; job.first += step) {
     size_t n = gptvq_min_size(step, e->rows - job.first);
-    if (e->ones) {
-      for (size_t i = 0; i < n * e->cols; i++) job.values[i] = 1.0f;
+    if (e->unit_gain) {
+      for (size_t i = 0; i < n * e->cols; i++) job.values[i] = gptvq_gain_to_weight(arch, 1.0f);
     } else {
       gptvq_parallel_for(n, ROW_GRAIN, edit_rows, &job);
       if (e->down != NULL && !atomic_load(&job.bad))
@@ -171,13 +172,13 @@ static gptvq_status write_tensors(const gptvq_transform *transform, const gptvq_
   for (size_t t = 0; t < count; t++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(source, t);
     const gptvq_edit *e = gptvq_edits_find(edits, tensor->name);
-    GPTVQ_TRY(e != NULL ? write_edit(writer, e, err)
+    GPTVQ_TRY(e != NULL ? write_edit(transform->model->arch, writer, e, err)
                         : gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
     GPTVQ_TRY(gptvq_report_progress(callbacks, "transform", tensor->name, ++done, total, NAN, err));
   }
   for (size_t i = 0; i < edits->count; i++)
     if (gptvq_checkpoint_find(source, edits->items[i].name) == NULL) {
-      GPTVQ_TRY(write_edit(writer, &edits->items[i], err));
+      GPTVQ_TRY(write_edit(transform->model->arch, writer, &edits->items[i], err));
       GPTVQ_TRY(gptvq_report_progress(callbacks, "transform", edits->items[i].name, ++done, total, NAN, err));
     }
   return GPTVQ_OK;

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers import LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -92,7 +92,7 @@ def randomise(model, seed):
             elif name.endswith("bias"):
                 p.copy_(0.3 * noise)
             elif p.dim() == 1:
-                p.copy_(1 + 0.2 * noise)
+                p.copy_((0 if model.config.model_type == "gemma2" else 1) + 0.2 * noise)  # Gemma stores gains less one
             else:
                 p.copy_(noise * 1.3 / p.shape[-1] ** 0.5)
 
@@ -186,7 +186,17 @@ def main():
                                      rope_parameters=rope("longrope", partial_rotary_factor=0.5, **long)), seed=12,
          goldens={"golden.bin": 60, "golden-short.bin": 24})
     make("mixtral", MixtralConfig(**{**SIZES, "intermediate_size": 32}, num_local_experts=4, num_experts_per_tok=2), seed=13)
+    # caps that bend scores and logits; keys and spellings of the hub's configs
+    gemma = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 7,
+             "tie_word_embeddings": True}
+    make("gemma2", Gemma2Config(**gemma, attn_logit_softcapping=4.0, final_logit_softcapping=20.0), seed=14, count=60,
+         old={"layer_types": "remove", "tie_word_embeddings": "remove", "hidden_act": "gelu_pytorch_tanh"})
+    make("gemma2-uncapped", Gemma2Config(**{**gemma, "tie_word_embeddings": False}, attention_bias=True,
+                                         attn_logit_softcapping=None, final_logit_softcapping=None,
+                                         layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
+         seed=15)
     greedy()
 
 
-main()
+if __name__ == "__main__":
+    main()

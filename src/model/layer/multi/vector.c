@@ -55,6 +55,29 @@ void GPTVQ_MULTI(gptvq_silu_mul)(size_t n, float *gate, const float *up) {
   for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
 }
 
+void GPTVQ_MULTI(gptvq_gelu_mul)(size_t n, float *gate, const float *up) {
+  for (size_t i = 0; i < n; i++) {
+    float x = gate[i], u = 0.797884561f * (x + 0.044715f * (x * x * x));
+    gate[i] = x / (1.0f + exponential(-2.0f * u)) * up[i];
+  }
+}
+
+/* tanh: 1 − 2 / (exp(2|x|) + 1), and for small |x|, where that cancels, the polynomial of the Cephes library.
+ */
+static inline float hyperbolic_tangent(float x) {
+  float a = fabsf(x), s = x * x, p = -5.70498872745e-3f;
+  p = p * s + 2.06390887954e-2f;
+  p = p * s - 5.37397155531e-2f;
+  p = p * s + 1.33314422036e-1f;
+  p = p * s - 3.33332819422e-1f;
+  float small = p * s * x + x, large = copysignf(1.0f - 2.0f / (exponential(2.0f * a) + 1.0f), x);
+  return a < 0.625f ? small : large;
+}
+
+void GPTVQ_MULTI(gptvq_soft_cap)(size_t n, float cap, float *x) {
+  for (size_t i = 0; i < n; i++) x[i] = cap * hyperbolic_tangent(x[i] / cap);
+}
+
 void GPTVQ_MULTI(gptvq_add_scaled)(size_t n, float a, const float *x, float *y) {
   for (size_t i = 0; i < n; i++) y[i] += a * x[i];
 }
@@ -113,10 +136,11 @@ typedef struct running {
 } running;
 
 /* One tile of at most TILE keys and values. */
-static inline void attend_tile(running *run, size_t tile, size_t dim, float scale, const float *q,
+static inline void attend_tile(running *run, size_t tile, size_t dim, float scale, float cap, const float *q,
                                const float *keys, const float *values, float *restrict out) {
   float scores[TILE];
   for (size_t j = 0; j < tile; j++) scores[j] = scale * dot(dim, q, keys + j * dim);
+  if (cap > 0.0f) GPTVQ_MULTI(gptvq_soft_cap)(tile, cap, scores);
   float top = GPTVQ_MULTI(gptvq_max)(tile, scores);
   if (top > run->maximum) {
     float shrink = run->maximum == -INFINITY ? 0.0f : exponential(run->maximum - top);
@@ -128,18 +152,18 @@ static inline void attend_tile(running *run, size_t tile, size_t dim, float scal
   add_rows(tile, dim, scores, values, out);
 }
 
-void GPTVQ_MULTI(gptvq_attend)(size_t count, size_t dim, float scale, const float *q, const float *keys,
-                               const float *values, float *restrict out) {
+void GPTVQ_MULTI(gptvq_attend)(size_t count, size_t dim, float scale, float cap, const float *q,
+                               const float *keys, const float *values, float *restrict out) {
   running run = {-INFINITY, 0.0f};
   for (size_t i = 0; i < dim; i++) out[i] = 0.0f;
   for (size_t begin = 0; begin < count; begin += TILE)
-    attend_tile(&run, count - begin < TILE ? count - begin : TILE, dim, scale, q, keys + begin * dim,
+    attend_tile(&run, count - begin < TILE ? count - begin : TILE, dim, scale, cap, q, keys + begin * dim,
                 values + begin * dim, out);
   float normalise = 1.0f / run.sum;
   for (size_t i = 0; i < dim; i++) out[i] *= normalise;
 }
 
-void GPTVQ_MULTI(gptvq_attend_half)(size_t count, size_t dim, float scale, const float *q,
+void GPTVQ_MULTI(gptvq_attend_half)(size_t count, size_t dim, float scale, float cap, const float *q,
                                     const uint16_t *keys, const uint16_t *values, float *restrict out) {
   float k[TILE * GPTVQ_HALF_DIM], v[TILE * GPTVQ_HALF_DIM]; /* stay in the first- and second-level caches */
   running run = {-INFINITY, 0.0f};
@@ -149,7 +173,7 @@ void GPTVQ_MULTI(gptvq_attend_half)(size_t count, size_t dim, float scale, const
     ? count - begin : TILE;
     GPTVQ_MULTI(gptvq_from_half)(tile * dim, keys + begin * dim, k);
     GPTVQ_MULTI(gptvq_from_half)(tile * dim, values + begin * dim, v);
-    attend_tile(&run, tile, dim, scale, q, k, v, out);
+    attend_tile(&run, tile, dim, scale, cap, q, k, v, out);
   }
   float normalise = 1.0f / run.sum;
   for (size_t i = 0; i < dim; i++) out[i] *= normalise;
