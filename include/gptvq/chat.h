@@ -2,7 +2,8 @@
  *
  * Templates are Jinja, rendered byte for byte as transformers' apply_chat_template does: the subset that chat
  * templates use (docs/CLI.md, "Chat templates"). They come with models from anywhere: one can neither read
- * files nor change anything, and memory, output, depth and run time are limited. */
+ * files nor change anything, and memory, output, depth and run time are limited; of the stack, rendering
+ * takes up to 512 KiB. */
 #ifndef GPTVQ_CHAT_H
 #define GPTVQ_CHAT_H
 
