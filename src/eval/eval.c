@@ -127,15 +127,15 @@ static gptvq_status run(const measurement *m, const gptvq_callbacks *callbacks, 
 /* Logits may be finite, and so far apart that their perplexity is not. */
 static gptvq_status check_finite(const gptvq_model *const models[2], const gptvq_compare_result *result,
                                  gptvq_error *err) {
-  const double perplexity[2] = {result->perplexity_a, result->perplexity_b},
-               nll[2] = {result->nll_a, result->nll_b};
+  const double losses[2] = {result->nll_a, result->nll_b},
+               perplexities[2] = {result->perplexity_a, result->perplexity_b};
   for (size_t i = 0; i < 2 && models[i] != NULL; i++)
-    if (!isfinite(perplexity[i]))
+    if (!isfinite(perplexities[i]))
       return gptvq_fail(
           err, GPTVQ_ERROR_NUMERIC,
           "%s: the perplexity overflows, with a mean loss of %g nats per token: the logits, outputs "
           "of %s.weight, are too large",
-          gptvq_checkpoint_folder(models[i]->checkpoint), nll[i], models[i]->head.name);
+          gptvq_checkpoint_folder(models[i]->checkpoint), losses[i], models[i]->head.name);
   return GPTVQ_OK;
 }
 
@@ -210,6 +210,7 @@ static gptvq_status measure(const gptvq_model *const models[2], const gptvq_toke
   GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &c, err));
   gptvq_context *before = gptvq_context_use(models[0]->context);
   gptvq_status status = measure_here(models, tokenizer, input, &o, &c, own, err);
+  if (status != GPTVQ_OK) *own = (gptvq_compare_result){.size = sizeof *own};
   (void)gptvq_context_use(before);
   return status;
 }

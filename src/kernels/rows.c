@@ -93,28 +93,35 @@ static void halves_tile(void *context, const gptvq_tile *tile) {
   }
 }
 
-/* Uniform rows: the whole row is one unit; its scale groups follow each other. */
+/* Uniform rows: the whole row is one unit, unpacked at once if it is not very long; its scale groups follow
+ * each other. */
 static void uniform_rows(pass *p, size_t begin, size_t end) {
   const gptvq_packed_shape *s = &p->packed->shape;
   enum { CHUNK = 512 };
   size_t groups = gptvq_ceil_div(s->cols, s->scale_block), n = gptvq_unit_indices(s, 0);
   size_t zero_count = gptvq_round_up(s->rows * groups, 8), unit_bytes = gptvq_unit_bytes(s, 0);
+  const bool at_once = n <= GPTVQ_UNIFORM_MAX_COLS;
   uint16_t words[CHUNK], zero;
-  uint8_t codes[CHUNK];
+  uint8_t codes[GPTVQ_UNIFORM_MAX_COLS];
   float values[CHUNK];
-  for (size_t row = begin; row < end; row++)
+  for (size_t row = begin; row < end; row++) {
+    const uint8_t *unit = p->packed->indices + row * unit_bytes;
+    if (at_once) GPTVQ_MULTI_PICK(gptvq_unpack_bytes)(unit, n, s->index_bits, codes);
     for (size_t g = 0; g < groups; g++) {
       size_t first = g * s->scale_block, last = gptvq_min_size(s->cols, first + s->scale_block);
       gptvq_unpack_range(p->packed->zeros, zero_count, s->index_bits, row * groups + g, 1, &zero);
       float scale = gptvq_fp16_to_float(p->packed->scales[row * groups + g]);
       for (size_t c = first; c < last; c += CHUNK) {
         size_t count = gptvq_min_size(CHUNK, last - c);
-        gptvq_unpack_range(p->packed->indices + row * unit_bytes, n, s->index_bits, c, count, words);
-        for (size_t i = 0; i < count; i++) codes[i] = (uint8_t)words[i];
-        GPTVQ_MULTI_PICK(gptvq_scale_uniform)(codes, count, zero, scale, values);
+        if (!at_once) {
+          gptvq_unpack_range(unit, n, s->index_bits, c, count, words);
+          for (size_t i = 0; i < count; i++) codes[i] = (uint8_t)words[i];
+        }
+        GPTVQ_MULTI_PICK(gptvq_scale_uniform)(at_once ? codes + c : codes, count, zero, scale, values);
         finish(p, row, c, count, values);
       }
     }
+  }
 }
 
 /* false: not covered here */

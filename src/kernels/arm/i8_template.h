@@ -10,6 +10,7 @@
 #include "kernels/arm/lookup_neon.h"
 #include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
+#include "kernels/shapes.h"
 
 /* bench/arm-mca.sh marks the loops that it has analysed. */
 #ifndef GPTVQ_MCA_BEGIN
@@ -117,6 +118,29 @@ INLINE void full_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
   }
 }
 
+/* Units of any width: indices are unpacked and looked up 16 at a time. */
+INLINE void other_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
+  const gptvq_tile *tile = job->tile;
+  const size_t plane = job->sets * GPTVQ_I8_SET;
+  uint8_t indices[GPTVQ_I8_MAX_WIDTH];
+  int8_t codes[GPTVQ_I8_MAX_WIDTH + 4 * GPTVQ_I8_SET];
+  float by_lane[GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET * GPTVQ_I8_LANES], *sums = job->sums;
+  const uint8_t *unit = tile->units;
+  gptvq_tables_neon t;
+  gptvq_load_tables_neon(tile->codebook, bits, dim, &t);
+  memset(indices + plane - GPTVQ_I8_SET, 0, GPTVQ_I8_SET); /* what no unit fills */
+  for (size_t row = 0; row < tile->rows; row++, unit += tile->unit_bytes) {
+    gptvq_unpack_bytes_base(unit, tile->indices, bits, indices);
+    for (size_t i = 0; i < plane; i += 16)
+      for (unsigned e = 0; e < dim; e++)
+        vst1q_s8(codes + e * plane + i, gptvq_look_up_neon(&t, bits, e, vld1q_u8(indices + i)));
+    if (job->block_vectors != 0) gptvq_i8_lane_scales(job, row, by_lane);
+    for (size_t token = 0; token < job->tokens; token++, sums += GPTVQ_I8_LANES)
+      add_token(job, codes, job->block_vectors != 0 ? by_lane : NULL, token, dim, job->sets, sums);
+  }
+}
+
+/* The same centroid by centroid. */
 static void any_tile(const gptvq_i8_tile *job) {
   int8_t codes[GPTVQ_I8_MAX_WIDTH + 4 * GPTVQ_I8_SET];
   float by_lane[GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET * GPTVQ_I8_LANES], *sums = job->sums;
@@ -161,30 +185,24 @@ INLINE void gather_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim) {
   }
 }
 
+typedef void (*tile_fn)(const gptvq_i8_tile *job);
+
+/* Not of units whose single-bit fields have 8 bytes. */
 #define TILE(bits, dim) \
   static void tile_##bits##_##dim(const gptvq_i8_tile *job) { full_tile(job, bits, dim); }
-#define TILES(bits) \
-  TILE(bits, 1) \
-  TILE(bits, 2) \
-  TILE(bits, 4)
-TILES(2)
-TILES(4)
-TILES(6)
-TILES(8)
-TILE(1, 1)
-TILE(1, 2)
-TILE(3, 1)
-TILE(3, 2)
-TILE(5, 1)
-TILE(5, 2)
-TILE(7, 1)
-TILE(7, 2)
-
-/* NULL: single-bit fields of 8 bytes */
-static void (*const full_tiles[8][3])(const gptvq_i8_tile *) = {
-    {tile_1_1, tile_1_2, NULL},     {tile_2_1, tile_2_2, tile_2_4}, {tile_3_1, tile_3_2, NULL},
-    {tile_4_1, tile_4_2, tile_4_4}, {tile_5_1, tile_5_2, NULL},     {tile_6_1, tile_6_2, tile_6_4},
-    {tile_7_1, tile_7_2, NULL},     {tile_8_1, tile_8_2, tile_8_4}};
+#define TILES(X) \
+  GPTVQ_DIMS(X, 2) \
+  GPTVQ_DIMS(X, 4) GPTVQ_DIMS(X, 6) GPTVQ_DIMS(X, 8) X(1, 1) X(1, 2) X(3, 1) X(3, 2) X(5, 1) X(5, 2) X(7, 1) \
+      X(7, 2)
+TILES(TILE)
+/* Large codebooks of four components are as well read centroid by centroid. */
+#define OTHER(bits, dim) \
+  static void other_##bits##_##dim(const gptvq_i8_tile *job) { other_tile(job, bits, dim); }
+GPTVQ_SHAPES_SHUFFLE(OTHER)
+#define TILE_ENTRY(bits, dim) GPTVQ_ENTRY(tile, bits, dim)
+#define OTHER_ENTRY(bits, dim) GPTVQ_ENTRY(other, bits, dim)
+static const tile_fn full_tiles[8][3] = {TILES(TILE_ENTRY)},
+                     other_tiles[8][3] = {GPTVQ_SHAPES_SHUFFLE(OTHER_ENTRY)};
 
 static void gather_8_2(const gptvq_i8_tile *job) { gather_tile(job, 8, 2); }
 static void gather_8_4(const gptvq_i8_tile *job) { gather_tile(job, 8, 4); }
@@ -194,11 +212,13 @@ static void gather_any_4(const gptvq_i8_tile *job) { gather_tile(job, 0, 4); }
 static void i8_tile(const gptvq_i8_tile *job) {
   const gptvq_tile *tile = job->tile;
   const unsigned bits = tile->index_bits, dim = tile->dim;
-  if (tile->width != 256) any_tile(job);
-  else if (job->tokens == 1 && job->block_vectors == 0 && dim > 1 && bits > 6)
+  const bool full = tile->width == 256;
+  if (full && job->tokens == 1 && job->block_vectors == 0 && dim > 1 && bits > 6) {
     (bits == 8 ? dim == 2 ? gather_8_2 : gather_8_4 : dim == 2 ? gather_any_2 : gather_any_4)(job);
-  else if (bits <= 8 && full_tiles[bits - 1][dim / 2] != NULL) full_tiles[bits - 1][dim / 2](job);
-  else any_tile(job);
+    return;
+  }
+  const tile_fn run = bits <= 8 ? (full ? full_tiles : other_tiles)[bits - 1][dim / 2] : NULL;
+  (run != NULL ? run : any_tile)(job);
 }
 /* ---- uniform rows ---- */
 /* scales[first …]: weight scale times activation scale; correction[16] of uniform.h, of the blocks from

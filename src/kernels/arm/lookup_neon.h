@@ -48,7 +48,9 @@ INLINE void gptvq_load_tables_neon(const int8_t *codebook, unsigned bits, unsign
         t->part[e][0].val[o] = gptvq_small_table(raw, k, dim, o * bits, e);
     return;
   }
-  for (unsigned i = 0; i < k / 16; i++) {
+  int8_t padded[64] = {0}; /* 8 entries of 4 components */
+  if (k < 16) codebook = memcpy(padded, codebook, k * dim);
+  for (unsigned i = 0; i < (k + 15) / 16; i++) {
     const int8_t *from = codebook + 16 * dim * i;
     int8x16_t plane[4];
     if (dim == 1) {

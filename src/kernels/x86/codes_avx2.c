@@ -4,7 +4,7 @@
 #include "kernels/x86/codes_avx2.h"
 #include "kernels/multi/row_values.h"
 #include "kernels/x86/gather_avx2.h"
-#include "kernels/x86/shapes.h"
+#include "kernels/shapes.h"
 #include "kernels/x86/x86.h"
 
 /* ---- fields, of units of other than 256 columns ---- */

@@ -1,7 +1,7 @@
 /* int8 codes of packed units in column order with AVX-512 VBMI. */
 #include "kernels/multi/row_values.h"
 #include "kernels/x86/plan_avx512.h"
-#include "kernels/x86/shapes.h"
+#include "kernels/shapes.h"
 #include "kernels/x86/x86.h"
 
 #include <string.h>

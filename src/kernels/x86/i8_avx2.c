@@ -8,7 +8,7 @@
 #include "kernels/x86/codes_avx2.h"
 #include "kernels/x86/fold_avx2.h"
 #include "kernels/x86/gather_avx2.h"
-#include "kernels/x86/shapes.h"
+#include "kernels/shapes.h"
 #include "kernels/x86/x86.h"
 
 GPTVQ_INLINE __m256i load(const int8_t *p) { return _mm256_load_si256((const void *)p); }

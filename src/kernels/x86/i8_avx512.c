@@ -5,7 +5,7 @@
 #include "kernels/ref/ref.h"
 #include "kernels/x86/fold_avx512.h"
 #include "kernels/x86/plan_avx512.h"
-#include "kernels/x86/shapes.h"
+#include "kernels/shapes.h"
 #include "kernels/x86/x86.h"
 
 #include <string.h>

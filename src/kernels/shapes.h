@@ -1,4 +1,4 @@
-/* kernels/x86/shapes.h: the shapes that kernels are made for, with constant index bits and dimension. A list
+/* kernels/shapes.h: the shapes that kernels are made for, with constant index bits and dimension. A list
  * calls X(bits, dim) for each; tables of the functions made are [bits − 1][dim / 2]. */
 #ifndef GPTVQ_KERNELS_SHAPES_H
 #define GPTVQ_KERNELS_SHAPES_H
@@ -9,8 +9,8 @@
 #define GPTVQ_SHAPES_6(X) GPTVQ_SHAPES_4(X) GPTVQ_DIMS(X, 5) GPTVQ_DIMS(X, 6)
 #define GPTVQ_SHAPES_8(X) GPTVQ_SHAPES_6(X) GPTVQ_DIMS(X, 7) GPTVQ_DIMS(X, 8)
 
-/* AVX2: codebooks that byte shuffles search, and those of four components that are read centroid by centroid,
- * X(bits). */
+/* AVX2, NEON: codebooks that byte shuffles search, and those of four components that are read centroid by
+ * centroid, X(bits). */
 #define GPTVQ_SHAPES_SHUFFLE(X) GPTVQ_SHAPES_6(X) X(7, 1) X(7, 2) X(8, 1) X(8, 2)
 #define GPTVQ_BITS_GATHER(X) X(7) X(8) X(9) X(10) X(11) X(12)
 
