@@ -124,9 +124,9 @@ void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const 
 static void capped_row(float cap, size_t n, float *p, float *ds, float lse, float delta) {
   GPTVQ_MULTI_PICK(gptvq_soft_cap)(n, cap, p);
   for (size_t j = 0; j < n; j++) {
-    float t = p[j] / cap;
+    float slope = gptvq_ft_cap_slope(cap, p[j]);
     p[j] = gptvq_ft_exp(p[j] - lse);
-    ds[j] = p[j] * (ds[j] - delta) * (1.0f - t * t);
+    ds[j] = p[j] * (ds[j] - delta) * slope;
   }
 }
 

@@ -100,7 +100,7 @@ static void nll_task(void *context, size_t begin, size_t end, size_t thread) {
     double sum = 0;
     for (size_t i = 1; i < n; i++) max = row[i] > max ? row[i] : max;
     for (size_t i = 0; i < n; i++) {
-      float slope = cap > 0.0f ? 1.0f - row[i] / cap * (row[i] / cap) : 1.0f; /* of the cap */
+      float slope = gptvq_ft_cap_slope(cap, row[i]);
       row[i] = gptvq_ft_exp(row[i] - max);
       sum += (double)row[i];
       row[i] *= slope;
@@ -108,7 +108,7 @@ static void nll_task(void *context, size_t begin, size_t end, size_t thread) {
     job->w->losses[t] = log(sum) - (double)(target - max);
     float inverse = (float)(1.0 / sum);
     for (size_t i = 0; i < n; i++) row[i] *= inverse;
-    row[job->next[t]] -= cap > 0.0f ? 1.0f - target / cap * (target / cap) : 1.0f;
+    row[job->next[t]] -= gptvq_ft_cap_slope(cap, target);
   }
 }
 

@@ -59,6 +59,11 @@ size_t gptvq_ft_attention_scratch(const gptvq_ft_dims *dims);
 void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx,
                    bool backward);
 
+/* The derivative of y = cap · tanh(x / cap) (gptvq_soft_cap), by y; cap 0: there is none. */
+static inline float gptvq_ft_cap_slope(float cap, float y) {
+  return cap > 0.0f ? 1.0f - y / cap * (y / cap) : 1.0f;
+}
+
 /* exp within 2 ulp; NaN stays NaN; below −87 it gives e^−87. Straight-line code, so that
  * compilers vectorise it. */
 static inline float gptvq_ft_exp(float x) {

@@ -83,9 +83,6 @@ static float log_softmax(float *row, size_t n) {
   return shift;
 }
 
-/* Of cap · tanh(x / cap), by its value. */
-static float cap_slope(float cap, float capped) { return 1.0f - capped / cap * (capped / cap); }
-
 /* losses[token] = KL(teacher ‖ student); logits become scale · dKL/dlogits = scale · (student − teacher). */
 static void divergence_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
@@ -100,8 +97,7 @@ static void divergence_task(void *context, size_t begin, size_t end, size_t thre
     for (size_t i = 0; i < n; i++) {
       float p = gptvq_ft_exp(teacher[i]), q = gptvq_ft_exp(student[i]);
       sum += (double)p * ((double)teacher[i] - (double)student[i]);
-      float slope = cap > 0.0f ? cap_slope(cap, student[i] + shift) : 1.0f;
-      student[i] = (float)job->scale * (q - p) * slope;
+      student[i] = (float)job->scale * (q - p) * gptvq_ft_cap_slope(cap, student[i] + shift);
     }
     job->w->losses[token] = sum;
   }
