@@ -6,11 +6,13 @@ A round takes every format once, its two models one right after the other, begin
 per format and its ratios to the peers' of the same round: when the machine slows down for some seconds, both sides of a ratio slow down. Reported are
 medians over the rounds with their quartiles, and, as "least", the same figure from the least times of all rounds, which do not come from the same
 moment. A round where 4 blocks took no longer than 2 counts as infinitely fast. The output head has 8 bits on both sides (int8 codes; Q8_0)."""
-import argparse, csv, ctypes, os, statistics, subprocess, sys, time
+import argparse, csv, ctypes, json, os, statistics, subprocess, sys, time
 
 SHAPES = {
     "llama-2-7b": dict(hidden=4096, mlp=11008, heads=32, kv_heads=32, vocab=32000, depth=32),
     "mistral-7b": dict(hidden=4096, mlp=14336, heads=32, kv_heads=8, vocab=32000, depth=32),
+    "llama-3.2-1b": dict(hidden=2048, mlp=8192, heads=32, kv_heads=8, vocab=128256, depth=16),
+    "llama-3.2-3b": dict(hidden=3072, mlp=8192, heads=24, kv_heads=8, vocab=128256, depth=28),
     "stories": dict(hidden=256, mlp=768, heads=8, kv_heads=4, vocab=1024, depth=4),
 }
 PACKED = {  # name: options of gptvq bench make-model
@@ -71,70 +73,103 @@ def write_gguf(path, shape, layers, kind):
 
 
 class Gptvq:
-    """A packed folder through libgptvq: one session from its start."""
+    """A model folder through libgptvq: one session, of a model of its own or of another one's."""
     class Options(ctypes.Structure):
-        _fields_ = [("compute", ctypes.c_int), ("head_bits", ctypes.c_uint)]
+        _fields_ = [("size", ctypes.c_size_t), ("compute", ctypes.c_int), ("head_bits", ctypes.c_uint), ("callbacks", ctypes.c_void_p)]
 
-    class Info(ctypes.Structure):
-        _fields_ = [("architecture", ctypes.c_char * 64), ("sizes", ctypes.c_size_t * 9), ("counts", ctypes.c_uint64 * 4),
-                    ("bits_per_value", ctypes.c_double), ("rest", ctypes.c_byte * 256)]
+    class Info(ctypes.Structure): # its beginning
+        _fields_ = [("size", ctypes.c_size_t), ("architecture", ctypes.c_char * 64), ("sizes", ctypes.c_size_t * 9), ("counts", ctypes.c_uint64 * 4),
+                    ("bits_per_value", ctypes.c_double)]
 
     class Error(ctypes.Structure):
         _fields_ = [("status", ctypes.c_int), ("message", ctypes.c_char * 1024)]
 
     library = None
+    VOCAB, CONTEXT = 6, 7  # among Info.sizes
 
     @classmethod
-    def load(cls, path, threads):
-        cls.library = ctypes.CDLL(path)
-        cls.library.gptvq_measure_bandwidth.restype = ctypes.c_double
-        cls.library.gptvq_measure_bandwidth.argtypes = [ctypes.c_size_t]
+    def load(cls, program, threads):
+        """libgptvq.so beside the program, in the build or installed."""
+        beside = os.path.dirname(os.path.abspath(program))
+        found = [path for path in (f"{beside}/libgptvq.so", f"{beside}/../lib/libgptvq.so") if os.path.exists(path)]
+        if not found:
+            sys.exit(f"there is no libgptvq.so beside {program}")
+        cls.library = ctypes.CDLL(found[0])
         cls.library.gptvq_session_forward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int,
                                                       ctypes.c_void_p]
         cls.library.gptvq_session_create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]
+        cls.library.gptvq_session_truncate.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
         cls.library.gptvq_set_threads(threads)
 
-    def __init__(self, path, positions, vocab):
-        self.error, self.session, model = self.Error(), ctypes.c_void_p(), ctypes.c_void_p()
-        self.logits = (ctypes.c_float * vocab)()
-        options = self.Options(3, 8)  # GPTVQ_COMPUTE_AUTO
-        self.check(self.library.gptvq_model_open(path.encode(), ctypes.byref(options), ctypes.byref(model), ctypes.byref(self.error)))
-        self.check(self.library.gptvq_session_create(model, positions, ctypes.byref(self.session), ctypes.byref(self.error)))
-        info = self.Info()
-        self.library.gptvq_model_get_info(model, ctypes.byref(info))
-        self.bits = info.bits_per_value
+    def __init__(self, path, positions, shared=None):
+        self.error, self.session, self.model = self.Error(), ctypes.c_void_p(), ctypes.c_void_p()
+        options = self.Options(ctypes.sizeof(self.Options))  # the defaults
+        if shared:
+            self.model = shared.model
+        else:
+            self.check(self.library.gptvq_model_open(path.encode(), ctypes.byref(options), ctypes.byref(self.model), ctypes.byref(self.error)))
+        self.check(self.library.gptvq_session_create(self.model, positions, ctypes.byref(self.session), ctypes.byref(self.error)))
+        info = self.Info(ctypes.sizeof(self.Info))
+        self.library.gptvq_model_get_info(self.model, ctypes.byref(info))
+        self.bits, self.context = info.bits_per_value, info.sizes[self.CONTEXT]
+        self.logits = (ctypes.c_float * info.sizes[self.VOCAB])()
 
     def check(self, status):
         if status != 0:
             sys.exit(self.error.message.decode())
 
+    def set_threads(self, threads):
+        self.library.gptvq_set_threads(threads)
+
     def reset(self):
         self.library.gptvq_session_reset(self.session)
+
+    def back(self, position):
+        self.check(self.library.gptvq_session_truncate(self.session, position, ctypes.byref(self.error)))
 
     def forward(self, ids):
         self.check(self.library.gptvq_session_forward(self.session, ids, len(ids), self.logits, 0, ctypes.byref(self.error)))
 
 
 class Llama:
-    """A gguf file through llama.cpp."""
-    def __init__(self, path, positions, batch, threads):
+    """A gguf file through llama.cpp: one context, of a model of its own or of another one's."""
+    def __init__(self, path, positions, batch, threads, shared=None):
         import llama_cpp
         self.api, self.path = llama_cpp, path
-        model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+        self.model = shared.model if shared else llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = positions, batch, batch
         params.n_threads = params.n_threads_batch = threads
-        self.context = llama_cpp.llama_init_from_model(model, params) if model else None
+        self.context = llama_cpp.llama_init_from_model(self.model, params) if self.model else None
         if not self.context:
             sys.exit(f"{path}: llama.cpp cannot open it")
 
+    def set_threads(self, threads):
+        self.api.llama_set_n_threads(self.context, threads, threads)
+
     def reset(self):
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+
+    def close(self):
+        self.api.llama_free(self.context)
+        self.api.llama_model_free(self.model)
+
+    def back(self, position):
+        if not self.api.llama_memory_seq_rm(self.api.llama_get_memory(self.context), 0, position, -1):
+            sys.exit(f"{self.path}: llama.cpp cannot go back to position {position}")
 
     def forward(self, ids):
         if self.api.llama_decode(self.context, self.api.llama_batch_get_one(ids, len(ids))) != 0:
             sys.exit(f"{self.path}: llama_decode failed")
         self.api.llama_get_logits_ith(self.context, -1)
+
+
+def start_llama():
+    """llama.cpp, which says nothing from here on but what calls return."""
+    import llama_cpp
+    start_llama.silent = llama_cpp.llama_log_callback(lambda level, text, user: None)
+    llama_cpp.llama_log_set(start_llama.silent, None)
+    llama_cpp.llama_backend_init()
 
 
 def timed(model, ids):
@@ -155,6 +190,13 @@ def visit(model, ids, prompt, tokens):
     return [timed(model, (ctypes.c_int32 * prompt)(*ids[:prompt]))]
 
 
+def read_bandwidth(a):
+    """GB/s"""
+    threads = max(a.threads) if isinstance(a.threads, list) else a.threads
+    run = subprocess.run([a.gptvq, "bench", "memory", "--rounds", "1", "--threads", str(threads), "--json"], check=True, capture_output=True)
+    return json.loads(run.stdout)["bandwidth_gb_per_s"]
+
+
 def wanted(a, name):
     return not a.formats or name == "llama.cpp Q4_0" or any(part in name for part in a.formats.split(","))
 
@@ -163,7 +205,7 @@ def show(value):
     return "" if value is None or value >= ENDLESS else f"{value:.2f}"
 
 
-def open_models(a, s):
+def open_models(a):
     """{format: {2: model, 4: model}}; folders and files that are not there yet are made."""
     models, positions = {}, max(a.prompt, a.tokens + 1) + 8
     for name, options in PACKED.items():
@@ -172,7 +214,7 @@ def open_models(a, s):
             if not os.path.exists(path):
                 subprocess.run([a.gptvq, "bench", "make-model", "--shape", a.shape, "--layers", str(layers), "-o", path] + options,
                                check=True)
-            models.setdefault(name, {})[layers] = Gptvq(path, positions, s["vocab"])
+            models.setdefault(name, {})[layers] = Gptvq(path, positions)
     for name, kind in PEERS.items():
         for layers in (2, 4) if wanted(a, name) else ():
             path = f"{a.scratch}/{a.shape}-{kind}-{layers}.gguf"
@@ -187,7 +229,7 @@ def open_models(a, s):
 def measure(a):
     import numpy
     s = SHAPES[a.shape]
-    models = open_models(a, s)
+    models = open_models(a)
     ids = [int(x) for x in numpy.random.default_rng(1).integers(3, 900, max(a.prompt, a.tokens + 1))]
     times = {(kind, name, layers): [] for kind in KINDS for name in models for layers in (2, 4)}
     reads = []
@@ -198,7 +240,7 @@ def measure(a):
                 pair = models[name]
                 for layers in (2, 4) if turn % 2 == 0 else (4, 2):
                     times[kind, name, layers].append(visit(pair[layers], ids, prompt, a.tokens))
-            reads.append(1e-9 * Gptvq.library.gptvq_measure_bandwidth(1))
+            reads.append(read_bandwidth(a))
             if turn % 10 == 0:
                 print(f"{a.shape}: {kind}, round {turn} of {rounds}", file=sys.stderr)
     for name in models:
@@ -277,13 +319,8 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()
     os.makedirs(a.scratch, exist_ok=True)
-    beside = os.path.dirname(os.path.abspath(a.gptvq)) # in the build, or installed
-    found = [path for path in (f"{beside}/libgptvq.so", f"{beside}/../lib/libgptvq.so") if os.path.exists(path)]
-    if not found:
-        sys.exit(f"peers.py: there is no libgptvq.so beside {a.gptvq}")
-    Gptvq.load(found[0], a.threads)
-    import llama_cpp
-    llama_cpp.llama_backend_init()
+    Gptvq.load(a.gptvq, a.threads)
+    start_llama()
     rows = [row for row in earlier(a.out) if row[0] not in a.shapes.split(",")]
     for a.shape in a.shapes.split(","):
         rows += measure(a)

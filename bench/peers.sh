@@ -3,15 +3,23 @@
 # gnuplot, a picture.
 #
 #   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b,stories] [--rounds N] [--prompt-rounds N] [--threads N] [--prompt N] [--tokens N]
-#                                 [--formats PART,…]        rows of shapes that are not measured stay in the table
+#                                 [--formats PART,…]        rows of shapes that are not measured stay in the table; llama-3.2-1b and -3b are known too
+#
+# A real model (Llama or Mistral) beside GGUF files that llama.cpp makes of the same folder: bench/models/<cpu>-<model>.csv and a table of docs/RESULTS.md:
+#
+#   PYTHON=python3 SCRATCH=DIR bench/peers.sh --model MODEL --calib FILE --text FILE [--depths 0,1024,4096] [--thread-counts 1,2] [--rounds N]
+#                                 [--prompt-rounds N] [--prompt N] [--tokens N] [--windows N] [--quantize "OPTIONS"] [--prepare]
+#
+# --prepare only makes the files (the default recipe on --calib takes its time) and the perplexities, which stay in $SCRATCH: the run that measures
+# then takes a few minutes.
 #
 # $PYTHON (default python3) needs numpy, gguf and llama-cpp-python, the last one built for this machine:
 #   CMAKE_ARGS=-DGGML_NATIVE=ON python3 -m pip install --no-binary llama-cpp-python llama-cpp-python gguf numpy
-# Models of random weights, about 6 GB per shape, go to $SCRATCH (default: a folder that is removed afterwards).
+# Models of random weights, about 6 GB per shape, and of a real one, about its own size, go to $SCRATCH (default: a folder that is removed afterwards).
 set -eu
-cd "$(dirname "$0")/.."
+here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
-gptvq=${GPTVQ:-build/release/gptvq}
+gptvq=${GPTVQ:-$here/../build/release/gptvq}
 [ -x "$gptvq" ] || { echo "peers.sh: $gptvq is not built: make release" >&2; exit 2; }
 "$python" -c 'import numpy, gguf, llama_cpp' 2> /dev/null || {
   echo "peers.sh: $python lacks numpy, gguf or llama-cpp-python; see the head of bench/peers.sh" >&2
@@ -22,6 +30,16 @@ family=$(sed -n 's/^cpu family[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
 number=$(sed -n 's/^model[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
 name=$(printf '%s' "${CPU_NAME:-$cpu $family-$number}" | tr 'A-Z' 'a-z' | tr -cs 'a-z0-9.' '-' | sed 's/^-//; s/-$//')
 [ -n "${SCRATCH:-}" ] || { SCRATCH=$(mktemp -d); trap 'rm -rf "$SCRATCH"' EXIT; }
+if [ "${1:-}" = --model ]; then
+  csv=$here/models/$name-$(basename "${2:?usage: bench/peers.sh --model MODEL}").csv
+  mkdir -p "$here/models"
+  "$python" "$here/peers_model.py" --gptvq "$gptvq" --scratch "$SCRATCH" --out "$csv" "$@"
+  case " $* " in *" --prepare "*) exit 0 ;; esac
+  echo "$csv"
+  "$here/model-table.sh" "$csv"
+  exit
+fi
+cd "$here/.."
 mkdir -p bench/speed
 "$python" bench/peers.py --gptvq "$gptvq" --scratch "$SCRATCH" --out "bench/speed/$name.csv" "$@"
 echo "bench/speed/$name.csv"

@@ -100,6 +100,8 @@ void gptvq_cli_json_append(json_t *array, json_t *value);
 /* json_loadb; NULL: *where says why. Ends the process with code 7 when memory runs out, which jansson's
  * reader does not survive. */
 json_t *gptvq_cli_parse_json(const char *text, size_t size, json_error_t *where);
+/* A JSON value as text, to be released with free(); NULL: out of memory. */
+char *gptvq_cli_json_text(const json_t *value, size_t flags, size_t *size);
 /* Prints a JSON value in one piece and a newline to standard output, and releases it. NULL: out of memory.
  * Returns an exit code. */
 int gptvq_cli_print_json(json_t *value);
@@ -132,6 +134,10 @@ double gptvq_cli_clock(void);
 void gptvq_cli_catch_signals(void);
 void gptvq_cli_hear_signals(void); /* making the progress callbacks says so too */
 bool gptvq_cli_interrupted(void);
+/* The session whose gptvq_session_forward a signal cancels; NULL: none. */
+void gptvq_cli_cancel_on_signal(gptvq_session *session);
+/* Ctrl-C stopped something, but not the program: was it so? Not after SIGTERM. */
+bool gptvq_cli_forget_interrupt(void);
 
 typedef struct gptvq_cli_progress {
   bool terminal;  /* a bar that is redrawn; otherwise plain lines now and then */
@@ -174,6 +180,55 @@ json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, c
 void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t windows, size_t ctx,
                              size_t score_from, double seconds);
 
+/* ---- lines.c ---- */
+typedef struct gptvq_cli_lines gptvq_cli_lines;
+gptvq_cli_lines *gptvq_cli_lines_open(void); /* NULL: out of memory */
+/* The next line of standard input without its end, valid until the next call; NULL: there is no more, or
+ * gptvq_cli_interrupted(). */
+const char *gptvq_cli_lines_read(gptvq_cli_lines *lines, size_t *size);
+void gptvq_cli_lines_close(gptvq_cli_lines *lines);
+
+/* ---- writer.c ---- */
+/* What generate and chat share: a model that goes on with a text. Functions return exit codes. */
+typedef struct gptvq_cli_writer {
+  /* options */
+  gptvq_sampler sampler;
+  uint64_t seed;
+  unsigned head_bits;
+  int seed_given, compute, json, ignore_eos;
+  bool keep;           /* what is printed goes into `text` too, as with json */
+  int32_t end_of_turn; /* ends a text as EOS does; -1: nothing more does */
+  /* state; all owned */
+  gptvq_model *model;
+  gptvq_tokenizer *tokenizer;
+  gptvq_session *session;
+  gptvq_text_stream *stream;
+  int32_t *ids; /* the prompt [prompt_count], then what was generated */
+  float *logits;
+  char *text;
+  size_t text_size, text_capacity;
+  /* results */
+  gptvq_model_info info;
+  size_t prompt_count, prompt_read, generated; /* prompt_read: tokens that the session had not seen before */
+  double prompt_seconds, decode_seconds;
+  const char *stop; /* "length", "eos", "context", "interrupted" */
+} gptvq_cli_writer;
+enum { GPTVQ_CLI_SAMPLING_OPTIONS = 6, GPTVQ_CLI_COMPUTE_OPTIONS = 3 };
+void gptvq_cli_writer_init(gptvq_cli_writer *writer);
+void gptvq_cli_sampling_table(gptvq_cli_writer *writer, gptvq_option table[GPTVQ_CLI_SAMPLING_OPTIONS]);
+void gptvq_cli_compute_table(gptvq_cli_writer *writer, gptvq_option table[GPTVQ_CLI_COMPUTE_OPTIONS]);
+int gptvq_cli_writer_open(gptvq_cli_writer *writer, const char *path); /* model, tokenizer, seed */
+/* A session of that many positions, room for as many ids (those there are stay). */
+int gptvq_cli_writer_start(gptvq_cli_writer *writer, size_t positions);
+/* Shows the prompt to the text stream, and on the screen with echo; prompt_count is set by the caller. */
+int gptvq_cli_writer_read(gptvq_cli_writer *writer, bool echo);
+/* Runs the ids of the prompt that the session has not seen, up to an interruption. */
+int gptvq_cli_writer_prompt(gptvq_cli_writer *writer, bool logits);
+int gptvq_cli_writer_decode(gptvq_cli_writer *writer, size_t most); /* at most so many tokens */
+void gptvq_cli_writer_note(const gptvq_cli_writer *writer);         /* a line with the speed */
+json_t *gptvq_cli_writer_json(const gptvq_cli_writer *writer, const char *path);
+void gptvq_cli_writer_release(gptvq_cli_writer *writer);
+
 /* ---- folder.c ---- */
 typedef struct gptvq_cli_files {
   size_t count;                 /* safetensors files that the model consists of */
@@ -188,6 +243,7 @@ int gptvq_cmd_quantize(int argc, char **argv);
 int gptvq_cmd_eval(int argc, char **argv);
 int gptvq_cmd_compare(int argc, char **argv);
 int gptvq_cmd_generate(int argc, char **argv);
+int gptvq_cmd_chat(int argc, char **argv);
 int gptvq_cmd_inspect(int argc, char **argv);
 int gptvq_cmd_tokenize(int argc, char **argv);
 int gptvq_cmd_export(int argc, char **argv);

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *const recipes[] = {"default", "paper", NULL};
 
@@ -182,15 +181,6 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   return gptvq_cli_flush();
 }
 
-/* Did the interrupted run leave finished blocks (OUT.partial)? */
-static bool has_partial(const char *out) {
-  char path[4096];
-  size_t length = strlen(out);
-  while (length > 1 && out[length - 1] == '/') length--;
-  int written = snprintf(path, sizeof path, "%.*s.partial", (int)length, out);
-  return written > 0 && (size_t)written < sizeof path && access(path, F_OK) == 0;
-}
-
 int gptvq_cmd_quantize(int argc, char **argv) {
   command_line line;
   memset(&line, 0, sizeof line);
@@ -205,9 +195,6 @@ int gptvq_cmd_quantize(int argc, char **argv) {
   gptvq_error err;
   gptvq_status status = gptvq_quantize(path, line.out, &line.options, &callbacks, &result, &err);
   gptvq_cli_progress_end(&progress);
-  if (status == GPTVQ_ERROR_CANCELLED && has_partial(line.out))
-    return gptvq_cli_error(status, "%s; the same command with --resume goes on after the last finished block",
-                           err.message);
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
   return report(&line, path, &result);
 }

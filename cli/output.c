@@ -122,17 +122,28 @@ static int add_piece(const char *piece, size_t size, void *context) {
   return 0;
 }
 
-int gptvq_cli_print_json(json_t *value) {
+char *gptvq_cli_json_text(const json_t *value, size_t flags, size_t *size) {
   json_text text = {NULL, 0, 0, false};
-  const size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(10) | JSON_ENCODE_ANY;
-  bool failed = value == NULL || json_incomplete || json_dump_callback(value, add_piece, &text, flags) != 0 ||
-                text.failed;
-  json_decref(value);
-  if (!failed) {
-    (void)fwrite(text.data, 1, text.size, stdout);
-    (void)putchar('\n');
+  *size = 0;
+  if (value != NULL && !json_incomplete && json_dump_callback(value, add_piece, &text, flags) == 0 &&
+      !text.failed) {
+    *size = text.size;
+    return text.data;
   }
   free(text.data);
+  return NULL;
+}
+
+int gptvq_cli_print_json(json_t *value) {
+  size_t size;
+  char *text = gptvq_cli_json_text(value, JSON_INDENT(2) | JSON_REAL_PRECISION(10) | JSON_ENCODE_ANY, &size);
+  json_decref(value);
+  if (text != NULL) {
+    (void)fwrite(text, 1, size, stdout);
+    (void)putchar('\n');
+  }
+  bool failed = text == NULL;
+  free(text);
   if (failed) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: cannot make the JSON output");
   return gptvq_cli_flush();
 }

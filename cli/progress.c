@@ -10,6 +10,7 @@
 
 enum { PATIENCE = 10 }; /* seconds */
 static volatile sig_atomic_t interrupted, heard, bar_open;
+static _Atomic(gptvq_session *) running; /* what a signal cancels */
 
 static void say(const char *text) {
   if (bar_open) (void)!write(STDERR_FILENO, "\r\x1b[K", 4);
@@ -17,12 +18,13 @@ static void say(const char *text) {
 }
 
 static void on_signal(int signal_number) {
-  (void)signal_number;
   if (!heard) {
     say("gptvq: error: stopped on request\n");
     _exit(GPTVQ_ERROR_CANCELLED);
   }
-  interrupted = 1;
+  interrupted = signal_number;
+  gptvq_session *session = atomic_load(&running);
+  if (session != NULL) gptvq_session_cancel(session); /* stores a flag, no more */
   (void)alarm(PATIENCE);
 }
 
@@ -61,15 +63,22 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
   _exit(GPTVQ_ERROR_IO);
 }
 
+/* The second one ends the process at once. */
+static void catch_once(void) {
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_signal;
+  action.sa_flags = (int)SA_RESETHAND;
+  (void)sigaction(SIGINT, &action, NULL);
+  (void)sigaction(SIGTERM, &action, NULL);
+}
+
 void gptvq_cli_catch_signals(void) {
   struct sigaction action;
   memset(&action, 0, sizeof action);
   action.sa_handler = on_alarm;
   (void)sigaction(SIGALRM, &action, NULL);
-  action.sa_handler = on_signal;
-  action.sa_flags = (int)SA_RESETHAND; /* the second one ends the process at once */
-  (void)sigaction(SIGINT, &action, NULL);
-  (void)sigaction(SIGTERM, &action, NULL);
+  catch_once();
   action.sa_handler =
       SIG_IGN; /* a file-size limit is an error of write(), not a death that leaves half a file */
   action.sa_flags = 0;
@@ -81,6 +90,17 @@ void gptvq_cli_catch_signals(void) {
 
 bool gptvq_cli_interrupted(void) { return interrupted != 0; }
 void gptvq_cli_hear_signals(void) { heard = 1; }
+
+void gptvq_cli_cancel_on_signal(gptvq_session *session) { atomic_store(&running, session); }
+
+bool gptvq_cli_forget_interrupt(void) {
+  bool was = interrupted == SIGINT;
+  if (!was) return false;
+  (void)alarm(0);
+  interrupted = 0;
+  catch_once();
+  return true;
+}
 
 static size_t terminal_width(void) {
   struct winsize size;

@@ -1,4 +1,4 @@
-# The one optional part: oneDNN, whose threads (OpenMP) are held to one. The target gptvq_onednn exists when it is to be used. It is
+# An optional part: oneDNN, whose threads (OpenMP) are held to one. The target gptvq_onednn exists when it is to be used. It is
 # looked for by header and library and then tried: oneDNN's own CMake file stops the configuration when OpenCL's headers are
 # missing, which are not needed here, and half an installation must not stop it either.
 set(onednn_missing "switched off by GPTVQ_ONEDNN")

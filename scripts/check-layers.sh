@@ -15,6 +15,7 @@ format: base
 kernels: base format
 checkpoint: base format kernels
 text: base
+text/template: base text
 model/arch: base checkpoint
 model/layer: base linalg kernels model/arch
 model: base linalg format kernels checkpoint model/arch model/layer

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Without oneDNN, the one optional part: half an installation of it does not stop the configuration, and what is built without it
-# (build/plain) passes the unit and kernel tests, evaluates and generates.   JOBS: compilers at a time
+# Without the optional parts: half an installation of oneDNN does not stop the configuration, and what is built without it and libedit
+# (build/plain) passes the unit and kernel tests, evaluates, generates and chats.   JOBS: compilers at a time
 set -eu
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
@@ -13,6 +13,7 @@ cmake -S . -B "$scratch/build" -DGPTVQ_TESTS=OFF -DONEDNN_INCLUDE_DIR="$scratch/
 grep -q '^-- oneDNN: no, .*libdnnl\.so does not link' "$scratch/log" || { cat "$scratch/log"; exit 1; }
 cmake --preset plain > "$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
 grep '^-- oneDNN: no, switched off by GPTVQ_ONEDNN' "$scratch/log"
+grep '^-- libedit: no, switched off by GPTVQ_LIBEDIT' "$scratch/log"
 cmake --build --preset plain -j "${JOBS:-$(nproc)}"
-! readelf -d build/plain/gptvq | grep -qE 'NEEDED.*(libdnnl|libOpenCL)' || { echo "build/plain/gptvq needs oneDNN"; exit 1; }
-scripts/check.sh build/plain -R '^(test_.*|cli_eval|cli_generate|layers)$'
+! readelf -d build/plain/gptvq | grep -qE 'NEEDED.*(libdnnl|libOpenCL|libedit)' || { echo "build/plain/gptvq needs oneDNN or libedit"; exit 1; }
+scripts/check.sh build/plain -R '^(test_.*|cli_eval|cli_generate|cli_chat|layers)$'

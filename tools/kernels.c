@@ -252,6 +252,7 @@ static void make_job(const kernel *of, const matrix *size, job *j) {
   gptvq_packed_shape *shape = &j->linear.packed.shape;
   shape->rows = size->rows;
   shape->cols = size->cols;
+  shape->group_rows = gptvq_min_size(shape->group_rows, size->rows);
   if (shape->kind == GPTVQ_PACKED_UNIFORM) shape->group_cols = size->cols;
   j->bytes = of->path != PATH_HEAD
                  ? packed_bytes(shape)

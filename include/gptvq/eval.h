@@ -43,7 +43,7 @@ static inline void gptvq_compare_result_init(gptvq_compare_result *result) { GPT
 /* Tokenizes the whole text once, cuts it into non-overlapping windows of ctx tokens (a shorter rest is
  * dropped, as is usual; fewer than one window: GPTVQ_ERROR_DATA with both numbers), predicts each window from
  * its own start. What gptvq_text_judge says of the text is logged as a warning. GPTVQ_ERROR_NUMERIC: as
- * gptvq_session_forward. */
+ * gptvq_session_forward, and a perplexity that overflows. */
 GPTVQ_API gptvq_status gptvq_eval_text(const gptvq_model *model, const gptvq_tokenizer *tokenizer,
                                        const char *text, size_t size, const gptvq_eval_options *options,
                                        const gptvq_callbacks *callbacks, gptvq_eval_result *result,

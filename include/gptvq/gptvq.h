@@ -4,6 +4,7 @@
 #include <gptvq/status.h>
 #include <gptvq/context.h>
 #include <gptvq/tokenizer.h>
+#include <gptvq/chat.h>
 #include <gptvq/model.h>
 #include <gptvq/eval.h>
 #include <gptvq/quantize.h>

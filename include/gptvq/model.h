@@ -102,9 +102,9 @@ GPTVQ_API gptvq_status gptvq_session_truncate(gptvq_session *session, size_t pos
  * nothing is shared but the model. The caller owns *out. */
 GPTVQ_API gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out,
                                           gptvq_error *err);
-/* From any thread: the gptvq_session_forward that is running, or else the next one, ends soon with
- * GPTVQ_ERROR_CANCELLED and leaves the position where it was. The session can be used again after that.
- * gptvq_session_reset takes a request back that nothing has seen. */
+/* From any thread: the gptvq_session_forward or gptvq_batch_forward that is running, or else the next one,
+ * ends soon with GPTVQ_ERROR_CANCELLED and leaves the position where it was. The session can be used again
+ * after that. gptvq_session_reset takes a request back that nothing has seen. */
 GPTVQ_API void gptvq_session_cancel(gptvq_session *session);
 
 /* Appends `count` tokens. logits: caller's buffer of vocab floats (logits after the last token) or, with
@@ -114,6 +114,27 @@ GPTVQ_API void gptvq_session_cancel(gptvq_session *session);
  * GPTVQ_ERROR_CANCELLED: gptvq_session_cancel. */
 GPTVQ_API gptvq_status gptvq_session_forward(gptvq_session *session, const int32_t *tokens, size_t count,
                                              float *logits, int all_logits, gptvq_error *err);
+
+/* One step of several sessions of one model together, at whatever positions: each pass over the weights
+ * serves them all. Each session's logits are those that gptvq_session_forward gives it for the same tokens,
+ * whoever else is in the step: bit for bit in BF16 and INT8, which round activations, and up to the rounding
+ * of fp32 sums in another order in FP32. The batch is scratch memory, to be used by one thread at a time like
+ * the sessions in it, and for as many steps as wanted. */
+typedef struct gptvq_batch gptvq_batch;
+/* Tokens of a session in a step at most; longer prompts are gptvq_session_forward's. */
+enum { GPTVQ_BATCH_TOKENS = 4 };
+/* For steps of up to max_tokens tokens, those of all sessions counted. On success the caller owns *out. */
+GPTVQ_API gptvq_status gptvq_batch_create(const gptvq_model *model, size_t max_tokens, gptvq_batch **out,
+                                          gptvq_error *err);
+GPTVQ_API void gptvq_batch_destroy(gptvq_batch *batch); /* before its model is closed; NULL is fine */
+/* Appends tokens[i][counts[i]] to sessions[i], i < count. logits[count × vocab]: row i after the last token
+ * of session i; NULL: not computed. On failure every session is where it was. GPTVQ_ERROR_ARGUMENT: a session
+ * of another model, one that is there twice, no or too many tokens of one or of all, or no room in a session.
+ * GPTVQ_ERROR_CANCELLED: gptvq_session_cancel of one of the sessions, whose number the message says; its
+ * request is taken back, the others' are not. Else as gptvq_session_forward. */
+GPTVQ_API gptvq_status gptvq_batch_forward(gptvq_batch *batch, size_t count, gptvq_session *const *sessions,
+                                           const int32_t *const *tokens, const size_t *counts, float *logits,
+                                           gptvq_error *err);
 
 /* Sampling, in this order: repetition penalty, temperature, top-k, top-p, min-p. */
 typedef struct gptvq_sampler {

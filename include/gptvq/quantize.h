@@ -184,8 +184,9 @@ GPTVQ_API gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *
 /* MODEL_DIR is left untouched; OUT_DIR appears complete or, when interrupted, stays as OUT_DIR.partial for
  * resume. Nothing fails any more once it has appeared. Files that gptvq has not written are neither removed
  * from OUT_DIR or OUT_DIR.partial nor published: GPTVQ_ERROR_IO names the first. GPTVQ_ERROR_NUMERIC before
- * any work: NaN or infinity in a tensor (named, with row and column); later: activations that overflow,
- * weights that fp16 scales of uniform codes do not hold. callbacks and report may be NULL. */
+ * any work: NaN or infinity in a tensor (named, with row and column), weights that fp16 scales of uniform
+ * codes do not hold; later: activations that overflow. GPTVQ_ERROR_CANCELLED: the message says so where
+ * finished blocks are left to resume, and where they are. callbacks and report may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_quantize_report *report, gptvq_error *err);

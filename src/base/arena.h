@@ -19,6 +19,13 @@ typedef struct gptvq_arena {
 gptvq_status gptvq_arena_create(gptvq_arena *arena, size_t bytes, const char *context, gptvq_error *err);
 void gptvq_arena_destroy(gptvq_arena *arena); /* a zeroed struct is fine */
 
+/* One in memory that is there, 64-byte aligned, such as a thread's share of a larger piece; not to be
+ * destroyed.
+ */
+static inline gptvq_arena gptvq_arena_over(void *memory, size_t bytes) {
+  return (gptvq_arena){.memory = memory, .size = bytes};
+}
+
 /* count × size bytes, 64-byte aligned, not initialised / zeroed; never NULL for 0. NULL when they do not fit,
  * which gptvq_arena_check reports after several, and when the arena only counts. */
 void *gptvq_arena_take(gptvq_arena *arena, size_t count, size_t size);

@@ -189,6 +189,7 @@ typedef struct sampling {
   uint64_t state[TOGETHER];
   gptvq_sampler sampler[TOGETHER];
   gptvq_error error[TOGETHER];
+  gptvq_attention_text texts[TOGETHER];
   int32_t *last;     /* [count] */
   float *x, *logits; /* [count × hidden], [count × vocab] */
 } sampling;
@@ -223,7 +224,10 @@ static gptvq_status sample_step(sampling *job, gptvq_error *err) {
   for (size_t i = 0; i < job->count; i++) job->last[i] = job->tokens[i * job->length + job->position];
   GPTVQ_TRY(gptvq_embed(model, job->last, job->count, job->x, err));
   for (size_t b = 0; b < model->config.layers; b++) {
-    GPTVQ_TRY(gptvq_block_attention_step(model, &model->blocks[b], job->workspace, b, job->position,
+    for (size_t i = 0; i < job->count; i++)
+      GPTVQ_TRY(gptvq_workspace_text(model, job->workspace, b * job->count + i, job->position, i, 1,
+                                     &job->texts[i], err));
+    GPTVQ_TRY(gptvq_block_attention_step(model, &model->blocks[b], job->workspace, job->texts, job->count,
                                          job->count, job->x, err));
     GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL,
                               NULL, NULL, err));

@@ -5,7 +5,11 @@
  * Order: windows from the first to the last; of one window the passes as they are listed; of one pass its
  * inputs as a token meets them, experts from the first to the last. Observers are called on the caller's
  * thread, one at a time, and may use all threads themselves. Nothing depends on the number of threads. A
- * window sees no other one: one that only adds up may be given windows in shares whose sums are added. */
+ * window sees no other one: one that only adds up may be given windows in shares whose sums are added.
+ *
+ * Two loops are not this one: evaluation (eval/runner.c) cuts a window of any length into parts that see each
+ * other's keys and values, and runs where there is no calibration; a text that a model writes (calib/calib.c)
+ * goes through all blocks token by token. */
 #ifndef GPTVQ_CALIB_SWEEP_H
 #define GPTVQ_CALIB_SWEEP_H
 

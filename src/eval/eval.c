@@ -124,6 +124,21 @@ static gptvq_status run(const measurement *m, const gptvq_callbacks *callbacks, 
 
 /* ---- the two entry points ---- */
 
+/* Logits may be finite, and so far apart that their perplexity is not. */
+static gptvq_status check_finite(const gptvq_model *const models[2], const gptvq_compare_result *result,
+                                 gptvq_error *err) {
+  const double losses[2] = {result->nll_a, result->nll_b},
+               perplexities[2] = {result->perplexity_a, result->perplexity_b};
+  for (size_t i = 0; i < 2 && models[i] != NULL; i++)
+    if (!isfinite(perplexities[i]))
+      return gptvq_fail(
+          err, GPTVQ_ERROR_NUMERIC,
+          "%s: the perplexity overflows, with a mean loss of %g nats per token: the logits, outputs "
+          "of %s.weight, are too large",
+          gptvq_checkpoint_folder(models[i]->checkpoint), losses[i], models[i]->head.name);
+  return GPTVQ_OK;
+}
+
 typedef struct bytes {
   const char *text;
   size_t size;
@@ -176,6 +191,7 @@ static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq
   result->kl_stderr = total.count > 1 ? sqrt(total.kl_squares / (count - 1) / count) : 0;
   result->kl_max = total.kl_max;
   result->top1_agreement = (double)total.agree / count;
+  status = check_finite(models, result, err);
 done:
   free(m.scores);
   for (size_t i = 0; i < 2; i++) gptvq_runner_destroy(m.runners[i]);
@@ -194,6 +210,7 @@ static gptvq_status measure(const gptvq_model *const models[2], const gptvq_toke
   GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &c, err));
   gptvq_context *before = gptvq_context_use(models[0]->context);
   gptvq_status status = measure_here(models, tokenizer, input, &o, &c, own, err);
+  if (status != GPTVQ_OK) *own = (gptvq_compare_result){.size = sizeof *own};
   (void)gptvq_context_use(before);
   return status;
 }

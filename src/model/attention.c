@@ -1,44 +1,45 @@
-/* A block's attention on a workspace: which cache, whose description. */
+/* A block's attention on a workspace: which caches, whose description. */
 #include "model/workspace.h"
 
-static gptvq_attention_rows make_rows(const gptvq_model *model, const gptvq_block *block,
-                                      gptvq_workspace *workspace, size_t slot, size_t position, size_t n,
-                                      float *qkv, size_t ldq) {
+gptvq_status gptvq_workspace_text(const gptvq_model *model, const gptvq_workspace *workspace, size_t slot,
+                                  size_t position, size_t first, size_t n, gptvq_attention_text *out,
+                                  gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  size_t size = workspace->half ? sizeof(uint16_t) : sizeof(float);
-  size_t cache = slot * c->kv_heads * workspace->max_positions * c->head_dim * size;
-  return (gptvq_attention_rows){.heads = c->heads,
-                                .kv_heads = c->kv_heads,
-                                .head_dim = c->head_dim,
-                                .how = block->attention,
-                                .q_norm = block->norms[GPTVQ_NORM_Q],
-                                .k_norm = block->norms[GPTVQ_NORM_K],
-                                .eps = (float)c->rms_norm_eps,
-                                .rotary_half = workspace->rotary_half,
-                                .cosines = workspace->cosines,
-                                .sines = workspace->sines,
-                                .keys = (char *)workspace->keys + cache,
-                                .values = (char *)workspace->values + cache,
-                                .max_positions = workspace->max_positions,
-                                .half = workspace->half,
+  const gptvq_workspace *w = workspace;
+  if (slot >= w->layers || position > w->max_positions || n > w->max_positions - position)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "cache %zu, positions %zu … %zu, but the session has %zu caches of %zu positions", slot,
+                      position, position + n, w->layers, w->max_positions);
+  size_t size = w->half ? sizeof(uint16_t) : sizeof(float);
+  size_t cache = slot * c->kv_heads * w->max_positions * c->head_dim * size;
+  *out = (gptvq_attention_text){.keys = (char *)w->keys + cache,
+                                .values = (char *)w->values + cache,
+                                .max_positions = w->max_positions,
+                                .cosines = w->cosines,
+                                .sines = w->sines,
                                 .position = position,
-                                .n = n,
-                                .qkv = qkv,
-                                .ldq = ldq,
-                                .out = workspace->heads};
+                                .first = first,
+                                .n = n};
+  return GPTVQ_OK;
 }
 
 void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                          size_t layer, size_t position, size_t n, float *qkv, size_t ldq) {
-  const gptvq_attention_rows rows = make_rows(model, block, workspace, layer, position, n, qkv, ldq);
-  gptvq_attend_rows(&rows);
-}
-
-void gptvq_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                          size_t layer, size_t position, size_t sequences, float *qkv, size_t ldq) {
-  gptvq_attention_rows rows =
-      make_rows(model, block, workspace, layer * sequences, position, sequences, qkv, ldq);
-  rows.cache_step =
-      rows.kv_heads * rows.max_positions * rows.head_dim * (rows.half ? sizeof(uint16_t) : sizeof(float));
+                          const gptvq_attention_text *texts, size_t count, size_t n, float *qkv, size_t ldq) {
+  const gptvq_config *c = &model->config;
+  const gptvq_attention_rows rows = {.heads = c->heads,
+                                     .kv_heads = c->kv_heads,
+                                     .head_dim = c->head_dim,
+                                     .how = block->attention,
+                                     .q_norm = block->norms[GPTVQ_NORM_Q],
+                                     .k_norm = block->norms[GPTVQ_NORM_K],
+                                     .eps = (float)c->rms_norm_eps,
+                                     .rotary_half = workspace->rotary_half,
+                                     .half = workspace->half,
+                                     .texts = texts,
+                                     .count = count,
+                                     .n = n,
+                                     .qkv = qkv,
+                                     .ldq = ldq,
+                                     .out = workspace->heads};
   gptvq_attend_rows(&rows);
 }

@@ -39,16 +39,15 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
   const gptvq_config *c = &model->config;
   gptvq_workspace *w = workspace;
   GPTVQ_TRY(check_rows(w, block, n, err));
-  if (layer >= w->layers || position > w->max_positions || n > w->max_positions - position)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "block %zu: positions %zu … %zu, but the session is for %zu",
-                      block->index, position, position + n, w->max_positions);
+  gptvq_attention_text text;
+  GPTVQ_TRY(gptvq_workspace_text(model, w, layer, position, 0, n, &text, err));
   GPTVQ_TRY(attention_inputs(model, block, w, n, x, err));
   GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n,
                            c->hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
   size_t width = block->qkv.width, heads = c->heads * c->head_dim;
   GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
-  gptvq_attention_core(model, block, w, layer, position, n, w->wide, width);
+  gptvq_attention_core(model, block, w, &text, 1, n, w->wide, width);
   GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, w->heads, n, heads, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
@@ -58,26 +57,19 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
 }
 
 gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block,
-                                        gptvq_workspace *workspace, size_t layer, size_t position,
-                                        size_t sequences, float *x, gptvq_error *err) {
+                                        gptvq_workspace *workspace, const gptvq_attention_text *texts,
+                                        size_t count, size_t n, float *x, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   gptvq_workspace *w = workspace;
   size_t width = block->qkv.width, heads = c->heads * c->head_dim;
-  GPTVQ_TRY(check_rows(w, block, sequences, err));
-  if (sequences == 0) return GPTVQ_OK;
-  if (layer >= w->layers / sequences || position >= w->max_positions)
-    return gptvq_fail(
-        err, GPTVQ_ERROR_ARGUMENT,
-        "block %zu: position %zu of %zu texts, but there is room for %zu positions and %zu caches",
-        block->index, position, sequences, w->max_positions, w->layers);
-  GPTVQ_TRY(attention_inputs(model, block, w, sequences, x, err));
-  GPTVQ_TRY(
-      gptvq_group_forward(model, block, &block->qkv, w, sequences, w->norm, c->hidden, w->wide, width, err));
-  gptvq_attention_step(model, block, w, layer, position, sequences, w->wide, width);
+  GPTVQ_TRY(check_rows(w, block, n, err));
+  if (n == 0) return GPTVQ_OK;
+  GPTVQ_TRY(attention_inputs(model, block, w, n, x, err));
+  GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
+  gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
-  GPTVQ_TRY(
-      gptvq_group_forward(model, block, &output, w, sequences, w->heads, heads, w->sum, c->hidden, err));
-  gptvq_add_rows(sequences, c->hidden, w->sum, x);
+  GPTVQ_TRY(gptvq_group_forward(model, block, &output, w, n, w->heads, heads, w->sum, c->hidden, err));
+  gptvq_add_rows(n, c->hidden, w->sum, x);
   return GPTVQ_OK;
 }
 

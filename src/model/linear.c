@@ -61,6 +61,7 @@ typedef struct quantizing {
 struct linear_job {
   part parts[GPTVQ_MAX_PARTS];
   size_t count, tasks, n, ldy;
+  size_t as;           /* tokens by which the ways of multiplying are chosen: n, or 1 */
   const uint16_t *x16; /* bf16 inputs [n × cols], or NULL */
   bool round_weights;  /* to bf16 */
   char *panels;        /* [threads × panel_bytes] */
@@ -80,8 +81,8 @@ static size_t float_panel_rows(const gptvq_linear *linear, size_t n) {
 }
 
 /* Inputs are copied when they are permuted (matrix × vector only) or rounded. */
-static size_t input_bytes(size_t count, size_t cols, size_t n, gptvq_compute compute) {
-  size_t copies = (n <= GPTVQ_MATVEC_TOKENS ? count : 0) + (compute != GPTVQ_COMPUTE_FP32 ? 1 : 0);
+static size_t input_bytes(size_t count, size_t cols, size_t as, size_t n, gptvq_compute compute) {
+  size_t copies = (as <= GPTVQ_MATVEC_TOKENS ? count : 0) + (compute != GPTVQ_COMPUTE_FP32 ? 1 : 0);
   return copies * n * gptvq_round_up(cols, 16) * sizeof(float);
 }
 
@@ -90,11 +91,11 @@ size_t gptvq_linears_scratch(size_t count, size_t max_cols, size_t n, gptvq_comp
    * rows */
   size_t least = n >= MANY_TOKENS ? PANEL_MANY : PANEL_MIN;
   size_t panel = gptvq_max_size(PANEL_WEIGHTS, least * gptvq_round_up(max_cols, 16)) + 16 * PANEL_MAX;
-  size_t few = input_bytes(count, max_cols, gptvq_min_size(n, GPTVQ_MATVEC_TOKENS), compute);
-  size_t many = n > GPTVQ_MATVEC_TOKENS
-                    ? input_bytes(count, max_cols, n, compute) + gptvq_thread_count() * panel * sizeof(float)
-                    : 0;
-  return gptvq_max_size(few, many);
+  size_t few = gptvq_min_size(n, GPTVQ_MATVEC_TOKENS);
+  size_t many = n > GPTVQ_MATVEC_TOKENS ? input_bytes(count, max_cols, n, n, compute) +
+                                              gptvq_thread_count() * panel * sizeof(float)
+                                        : 0;
+  return gptvq_max_size(input_bytes(count, max_cols, few, few, compute), many);
 }
 
 static gptvq_status reserve(gptvq_scratch *scratch, size_t bytes, const char *name, gptvq_error *err) {
@@ -330,7 +331,7 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
  * memory used. */
 static char *round_inputs(linear_job *job, size_t cols, char *memory) {
   size_t stride = gptvq_round_up(cols, 16), ldx = job->parts[0].ldx;
-  bool native = job->n > GPTVQ_MATVEC_TOKENS && gptvq_gemm_bf16_available();
+  bool native = job->as > GPTVQ_MATVEC_TOKENS && gptvq_gemm_bf16_available();
   float *rounded = (float *)(void *)memory;
   uint16_t *bits = (uint16_t *)(void *)memory;
   const float *x = job->parts[0].x;
@@ -406,7 +407,7 @@ static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols,
 /* Fills in part i; returns the bytes of its int8 inputs. */
 static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, gptvq_compute compute) {
   part *p = &job->parts[i];
-  const path *how = choose_path(linear, job->n, compute);
+  const path *how = choose_path(linear, job->as, compute);
   p->linear = linear;
   p->path = how;
   p->first_task = job->tasks;
@@ -423,8 +424,8 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
                                    gptvq_compute compute, size_t n, const float *x, size_t ldx, float *y,
                                    size_t ldy, gptvq_scratch *scratch, gptvq_error *err) {
   if (n == 0 || count == 0) return GPTVQ_OK;
-  linear_job job = {.count = count, .n = n, .ldy = ldy};
-  size_t cols = linears[0]->cols, bytes = input_bytes(count, cols, n, compute);
+  linear_job job = {.count = count, .n = n, .as = scratch->alone ? 1 : n, .ldy = ldy};
+  size_t cols = linears[0]->cols, bytes = input_bytes(count, cols, job.as, n, compute);
   for (size_t i = 0; i < count; i++) {
     job.parts[i] = (part){.x = x, .ldx = ldx, .y = y + offsets[i]};
     bytes += plan_part(&job, i, linears[i], compute);
@@ -442,7 +443,7 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
 
 gptvq_status gptvq_linear_forward(const gptvq_linear *linear, gptvq_compute compute, size_t n, const float *x,
                                   size_t ldx, float *y, size_t ldy, gptvq_error *err) {
-  gptvq_scratch scratch = {NULL, 0};
+  gptvq_scratch scratch = {.data = NULL};
   size_t offset = 0;
   gptvq_status status = gptvq_linears_forward(&linear, &offset, 1, compute, n, x, ldx, y, ldy, &scratch, err);
   free(scratch.data);

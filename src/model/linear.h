@@ -9,9 +9,11 @@
 typedef struct gptvq_scratch {
   void *data;
   size_t bytes;
+  bool alone; /* each token gets the numbers that it has in a call by itself, whatever n: each pass over the
+                 weights is shared, but takes more arithmetic than the ways for many tokens */
 } gptvq_scratch;
 
-/* Up to this many tokens use the matrix × vector kernels. */
+/* Up to this many tokens use the matrix × vector kernels, which give each the numbers that it has alone. */
 enum { GPTVQ_MATVEC_TOKENS = 4, GPTVQ_CODES_TOKENS = 8 /* when inputs are int8 codes */ };
 
 /* Bytes of scratch that gptvq_linears_forward takes for `count` linears of at most max_cols inputs and n

@@ -1,22 +1,13 @@
 #include "base/memory.h"
 #include "model/layer/norm.h"
 #include "model/layer/vector.h"
-#include "model/workspace.h"
+#include "model/session.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
 /* Tokens per pass: enough for the matrix products to run at full speed, few enough that activations stay
  * small. */
 enum { PASS_ROWS = 512 };
-
-struct gptvq_session {
-  const gptvq_model *model;
-  gptvq_workspace *workspace;
-  size_t max_tokens, position, pass_rows;
-  float *x; /* [pass_rows × hidden] */
-  atomic_bool cancelled;
-};
 
 gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x,
                          gptvq_error *err) {
@@ -132,6 +123,20 @@ gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **ou
 
 size_t gptvq_session_position(const gptvq_session *session) { return session->position; }
 
+gptvq_status gptvq_session_check(const gptvq_session *session, const int32_t *tokens, size_t count,
+                                 gptvq_error *err) {
+  size_t vocab = session->model->config.vocab;
+  if (count > session->max_tokens - session->position)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "%zu tokens at position %zu do not fit a session of %zu positions", count,
+                      session->position, session->max_tokens);
+  for (size_t i = 0; i < count; i++)
+    if (tokens[i] < 0 || (size_t)tokens[i] >= vocab)
+      return gptvq_fail(err, GPTVQ_ERROR_DATA, "token id %d is outside the vocabulary of %zu", (int)tokens[i],
+                        vocab);
+  return GPTVQ_OK;
+}
+
 /* The n tokens at `position` through all blocks; hidden states are left in session->x. */
 static gptvq_status run_pass(gptvq_session *session, size_t position, const int32_t *tokens, size_t n,
                              gptvq_error *err) {
@@ -155,14 +160,7 @@ static gptvq_status forward(gptvq_session *session, const int32_t *tokens, size_
   size_t hidden = model->config.hidden, vocab = model->config.vocab;
   if (count == 0 && logits != NULL && !all_logits)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no tokens: there is nothing to predict from");
-  if (count > session->max_tokens - session->position)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "%zu tokens at position %zu do not fit a session of %zu positions", count,
-                      session->position, session->max_tokens);
-  for (size_t i = 0; i < count; i++) /* before anything is computed */
-    if (tokens[i] < 0 || (size_t)tokens[i] >= vocab)
-      return gptvq_fail(err, GPTVQ_ERROR_DATA, "token id %d is outside the vocabulary of %zu", (int)tokens[i],
-                        vocab);
+  GPTVQ_TRY(gptvq_session_check(session, tokens, count, err)); /* before anything is computed */
   for (size_t begin = 0; begin < count; begin += session->pass_rows) {
     size_t n = gptvq_min_size(session->pass_rows, count - begin);
     GPTVQ_TRY(run_pass(session, session->position + begin, tokens + begin, n, err));

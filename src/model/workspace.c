@@ -116,7 +116,7 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
                          .max_positions = max_positions,
                          .rotary_half = gptvq_rope_half(&model->config),
                          .half = keeps_half(model),
-                         .scratch = {panels, scratch}};
+                         .scratch = {.data = panels, .bytes = scratch}};
   w->routing = routing_of(model, max_rows);
   place(w, &l, memory + head);
   gptvq_rope_tables(&model->config, max_positions, w->cosines, w->sines);

@@ -31,13 +31,9 @@ gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *bl
                                  const gptvq_linear_group *group, gptvq_workspace *workspace, size_t n,
                                  const float *x, size_t ldx, float *y, size_t ldy, gptvq_error *err);
 
-/* Softmax attention over the cache of `layer` for the n queries at `position` …, whose q | k | v lie in `qkv`
- * (row stride ldq); rotates queries and keys, appends to the cache, writes workspace->heads. */
+/* Softmax attention of n rows q | k | v in `qkv` (row stride ldq), tokens of the texts, over the texts'
+ * caches; rotates queries and keys, appends to the caches, writes workspace->heads. */
 void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                          size_t layer, size_t position, size_t n, float *qkv, size_t ldq);
-/* The same for one token each of `sequences` texts, all at `position`; text i of a layer has the cache layer
- * · sequences + i. */
-void gptvq_attention_step(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                          size_t layer, size_t position, size_t sequences, float *qkv, size_t ldq);
+                          const gptvq_attention_text *texts, size_t count, size_t n, float *qkv, size_t ldq);
 
 #endif

@@ -2,15 +2,14 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "text/json_nul.h"
 #include "text/utf8.h"
 
-enum { MAX_TOKENIZER_BYTES = 512 * 1024 * 1024, MAX_CONFIG_BYTES = 64 * 1024 * 1024 };
+enum { MAX_TOKENIZER_BYTES = 512 * 1024 * 1024 };
 
 /* ---- opening ---- */
 
-static gptvq_status read_json(const char *path, size_t most, char nul[GPTVQ_NUL_STAND_IN], json_t **out,
-                              gptvq_error *err) {
+gptvq_status gptvq_text_read_json(const char *path, size_t most, char nul[GPTVQ_NUL_STAND_IN], json_t **out,
+                                  gptvq_error *err) {
   char *data;
   size_t size;
   json_error_t reason;
@@ -60,7 +59,7 @@ static gptvq_status load_config(gptvq_tokenizer *t, const char *folder, gptvq_er
   if (gptvq_path_exists(path)) {
     json_t *config = NULL;
     char nul[GPTVQ_NUL_STAND_IN];
-    status = read_json(path, MAX_CONFIG_BYTES, nul, &config, err);
+    status = gptvq_text_read_json(path, GPTVQ_MAX_CONFIG_BYTES, nul, &config, err);
     if (status == GPTVQ_OK) {
       t->bos = config_token(t, config, "bos_token");
       t->eos = config_token(t, config, "eos_token");
@@ -121,7 +120,7 @@ gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq
     goto done;
   }
   char nul[GPTVQ_NUL_STAND_IN];
-  GPTVQ_TRY_GOTO(read_json(file, MAX_TOKENIZER_BYTES, nul, &json, err));
+  GPTVQ_TRY_GOTO(gptvq_text_read_json(file, MAX_TOKENIZER_BYTES, nul, &json, err));
   gptvq_load load = {t, file, nul, err};
   GPTVQ_TRY_GOTO(load_tokenizer(&load, json));
   GPTVQ_TRY_GOTO(load_config(t, folder, err));

@@ -5,13 +5,14 @@
 #include "text/added.h"
 #include "text/bpe.h"
 #include "text/decoder.h"
+#include "text/json_nul.h"
 #include "text/normalize.h"
 #include "text/pretokenize.h"
 
 #include <gptvq/tokenizer.h>
 #include <jansson.h>
 
-enum { GPTVQ_MAX_STAGES = 64, GPTVQ_MAX_SEQUENCE_DEPTH = 16 };
+enum { GPTVQ_MAX_STAGES = 64, GPTVQ_MAX_SEQUENCE_DEPTH = 16, GPTVQ_MAX_CONFIG_BYTES = 64 * 1024 * 1024 };
 
 struct gptvq_tokenizer {
   gptvq_bpe bpe; /* its vocab.tokens also holds what added tokens decode to */
@@ -33,6 +34,10 @@ typedef struct gptvq_load {
   const char *nul; /* what stands for NUL in keys, or "" */
   gptvq_error *err;
 } gptvq_load;
+
+/* A JSON file of at most `most` bytes, numbers as reals; NULs in keys become `nul` (text/json_nul.h). */
+gptvq_status gptvq_text_read_json(const char *path, size_t most, char nul[GPTVQ_NUL_STAND_IN], json_t **out,
+                                  gptvq_error *err);
 
 /* The sections of tokenizer.json; NULL and JSON null mean none. */
 gptvq_status gptvq_load_normalizer(const gptvq_load *load, const json_t *json, size_t depth);

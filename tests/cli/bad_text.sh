@@ -93,6 +93,15 @@ expect_fail 6 "$where" "$GPTVQ" eval m --text "$text" --ctx 64 --max-windows 1 -
 expect_fail 6 "$where" "$GPTVQ" compare "$model" m --text "$text" --ctx 64 --max-windows 1 --quiet
 expect_fail 6 "$where" "$GPTVQ" generate m -p 'Once upon' -n 3 --quiet --no-echo --json
 
+# logits that are finite, and too far apart for a perplexity
+rm -rf m
+copy_model m
+# shellcheck disable=SC2046
+poke m/model.safetensors $(($(data_offset m/model.safetensors lm_head.weight) + 5 * 512)) "$(printf 'Iq%.0s' $(seq 256))" # row 5: 1e30
+where='m: the perplexity overflows, with a mean loss of [0-9.]+e\+[0-9]+ nats per token: the logits, outputs of lm_head\.weight,'
+expect_fail 6 "$where" "$GPTVQ" eval m --text "$text" --ctx 64 --max-windows 1 --quiet
+expect_fail 6 "$where" "$GPTVQ" compare "$model" m --text "$text" --ctx 64 --max-windows 1 --quiet
+
 # a full standard output
 if [ -w /dev/full ]; then
   for command in "inspect $model" "inspect $model --json" 'eval --help' '--help'; do

@@ -21,6 +21,7 @@ awk 'BEGIN {
   for (i = 0; i < 26; i++) printf ", \"%c\": %d", 65 + i, 33 + i
   printf "}, \"merges\": [\"t h\", \"th e\"]}}\n" }' < /dev/null > source/tokenizer.json
 printf '{"bos_token": "<s>", "eos_token": "</s>", "model_max_length": 1000000000000000019884624838656}\n' > source/tokenizer_config.json
+printf '%s\n' "{% set t = messages | map(attribute='content') | join('.') | lower %}{{ bos_token ~ t.split() | sort | join(' ') }}" > chat.jinja
 # words without a warning: they hardly repeat
 awk 'BEGIN { x = 1; for (i = 0; i < 400; i++) { word = ""; for (j = 0; j < 5; j++) { x = (x * 1103 + 12345) % 65536; word = word substr("etaoinshrdlucmfwypvbgkqjxz", 1 + int(x / 2521), 1) }
   printf "%s%s", (i % 9 == 0 ? "The " : ""), word (i % 9 == 8 ? ". " : " ") } }' < /dev/null > text.txt
@@ -77,6 +78,7 @@ if [ -n "${FAIL_MALLOC:-}" ]; then
   sweep 341 "$GPTVQ" export packed -o work/out --quiet
   sweep 263 "$GPTVQ" eval packed --text text.txt --ctx 32 --max-windows 4 --threads 2 --quiet
   sweep 277 "$GPTVQ" generate packed -p 'The theme' -n 4 --temp 0 --ignore-eos --threads 2 --quiet
+  sweep 277 "$GPTVQ" chat packed --template chat.jinja -p 'The theme' -n 4 --temp 0 --ctx 64 --threads 2 --quiet
   sweep 2399 "$GPTVQ" quantize source -o work/out --method rtn --bits 2.5 --threads 2 --quiet
   sweep 2593 "$GPTVQ" quantize source -o work/out --dim 2 --bits 2.25 --group-size 256 --calib text.txt --calib-samples 2 \
     --calib-length 32 --em-iterations 2 --reassign-rounds 1 --threads 2 --quiet

@@ -3,7 +3,7 @@
 
 expect_ok "$GPTVQ" --version
 expect_out '^gptvq [0-9]+\.[0-9]+\.[0-9]+$'
-for command in quantize eval compare generate inspect tokenize export; do
+for command in quantize eval compare generate chat inspect tokenize export; do
   expect_ok "$GPTVQ" --help
   expect_out "^  $command "
   expect_ok "$GPTVQ" $command --help

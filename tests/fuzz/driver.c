@@ -13,7 +13,9 @@
 static const char *const words[] = {
     "\"",      "{",         "}",         "[",        "]",      ",",          ":",
     "0",       "-1",        "1e9",       "null",     "true",   "4294967296", "9223372036854775807",
-    "\"F32\"", "\"shape\"", "\"dtype\"", "\"rows\"", "\"vq\"", "\\\"",       "\\u0000"};
+    "\"F32\"", "\"shape\"", "\"dtype\"", "\"rows\"", "\"vq\"", "\\\"",       "\\u0000",
+    "{%",      "%}",        "{{",        "}}",       "|",      " if ",       "(",
+    ")",       ".",         "messages",  "[::-1]",   "loop",   "~",          "else"};
 
 /* A few edits of data[*size] in a buffer of `room` bytes. */
 static void mutate(uint8_t *data, size_t *size, size_t room, uint64_t *state) {

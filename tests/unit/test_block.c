@@ -220,8 +220,13 @@ static void texts_side_by_side_are_texts_alone(void **state) {
       for (size_t t = 0; t < TEXTS; t++) column[t] = tokens[t][p];
       assert_int_equal(gptvq_embed(model, column, TEXTS, x, &err), GPTVQ_OK);
       for (size_t b = 0; b < layers; b++) {
+        gptvq_attention_text texts[TEXTS];
+        for (size_t t = 0; t < TEXTS; t++)
+          assert_int_equal(gptvq_workspace_text(model, workspace, b * TEXTS + t, p, t, 1, &texts[t], &err),
+                           GPTVQ_OK);
         assert_int_equal(
-            gptvq_block_attention_step(model, &model->blocks[b], workspace, b, p, TEXTS, x, &err), GPTVQ_OK);
+            gptvq_block_attention_step(model, &model->blocks[b], workspace, texts, TEXTS, TEXTS, x, &err),
+            GPTVQ_OK);
         assert_int_equal(
             gptvq_block_mlp(model, &model->blocks[b], workspace, TEXTS, x, GPTVQ_RUN_ALL, NULL, NULL, &err),
             GPTVQ_OK);
@@ -243,12 +248,11 @@ static void texts_side_by_side_are_texts_alone(void **state) {
       gptvq_session_destroy(session);
     }
     assert_true(other > 1e-2f);
-    assert_int_equal(
-        gptvq_block_attention_step(model, &model->blocks[0], workspace, layers, 0, TEXTS, x, &err),
-        GPTVQ_ERROR_ARGUMENT);
-    assert_int_equal(
-        gptvq_block_attention_step(model, &model->blocks[0], workspace, 0, LENGTH, TEXTS, x, &err),
-        GPTVQ_ERROR_ARGUMENT);
+    gptvq_attention_text text;
+    assert_int_equal(gptvq_workspace_text(model, workspace, layers * TEXTS, 0, 0, 1, &text, &err),
+                     GPTVQ_ERROR_ARGUMENT);
+    assert_int_equal(gptvq_workspace_text(model, workspace, 0, LENGTH, 0, 1, &text, &err),
+                     GPTVQ_ERROR_ARGUMENT);
     free(x);
     gptvq_workspace_destroy(workspace);
     gptvq_model_close(model);

@@ -77,8 +77,10 @@ static void null_may_be_destroyed(void **state) {
   (void)state;
   gptvq_model_close(NULL);
   gptvq_session_destroy(NULL);
+  gptvq_batch_destroy(NULL);
   gptvq_packed_layer_destroy(NULL);
   gptvq_tokenizer_close(NULL);
+  gptvq_chat_close(NULL);
   gptvq_text_stream_destroy(NULL);
   gptvq_context_destroy(NULL);
   gptvq_free(NULL);

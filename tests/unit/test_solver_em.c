@@ -6,7 +6,7 @@
 typedef struct problem {
   gptvq_em_points points;
   float *x, *t, *weight, *centroids;
-  void *scratch;
+  gptvq_arena scratch;
 } problem;
 
 static problem make_problem(unsigned d, size_t rows, size_t blocks, size_t k, uint64_t seed, bool weighted) {
@@ -16,7 +16,6 @@ static problem make_problem(unsigned d, size_t rows, size_t blocks, size_t k, ui
   p.t = gptvq_alloc_zero(d * d, lanes * sizeof(float));
   p.weight = gptvq_alloc_zero(rows, lanes * sizeof(float));
   p.centroids = gptvq_alloc_zero(k, d * sizeof(float));
-  p.scratch = gptvq_alloc(1, gptvq_em_scratch(rows, lanes, d, k));
   for (size_t b = 0; b < blocks; b++) {
     for (size_t i = 0; i < d; i++)
       for (size_t j = i; j < d; j++)
@@ -27,6 +26,8 @@ static problem make_problem(unsigned d, size_t rows, size_t blocks, size_t k, ui
     }
   }
   p.points = (gptvq_em_points){rows, blocks, lanes, d, p.x, p.t, weighted ? p.weight : NULL};
+  gptvq_error err;
+  assert_int_equal(gptvq_arena_create(&p.scratch, gptvq_em_bytes(&p.points, k), "k-means", &err), GPTVQ_OK);
   return p;
 }
 
@@ -35,7 +36,7 @@ static void free_problem(problem *p) {
   free(p->t);
   free(p->weight);
   free(p->centroids);
-  free(p->scratch);
+  gptvq_arena_destroy(&p->scratch);
 }
 
 /* ‖(x − c) T‖² in double */
@@ -75,7 +76,7 @@ static void objective_never_rises(void **state) {
           enum { ROUNDS = 30 };
           problem p = make_problem(d, 3, 37, ks[i], 11 * i + d, weighted);
           double trace[ROUNDS + 1], last = INFINITY;
-          gptvq_em(&p.points, ks[i], (gptvq_em_init)init, ROUNDS, 5, p.centroids, trace, p.scratch);
+          gptvq_em(&p.points, ks[i], (gptvq_em_init)init, ROUNDS, 5, p.centroids, trace, &p.scratch);
           for (size_t r = 0; r <= ROUNDS && !isnan(trace[r]); r++) {
             /* fp32 centroids and distances: 16 ε of the objective's scale, Σ |x T|² ≈ points · d · a few */
             if (trace[r] > last * (1.0 + 1e-5) + 1e-6)
@@ -100,7 +101,7 @@ static void heaps_are_found_exactly(void **state) {
         for (size_t j = 0; j < d; j++)
           p.x[(row * d + j) * p.points.lanes + b] = (float)((row * 16 + b) % K) * 4.0f - 16.0f + (float)j;
     double trace[ROUNDS + 1];
-    gptvq_em(&p.points, K, GPTVQ_INIT_KMEANSPP, ROUNDS, 1, p.centroids, trace, p.scratch);
+    gptvq_em(&p.points, K, GPTVQ_INIT_KMEANSPP, ROUNDS, 1, p.centroids, trace, &p.scratch);
     bool found[K] = {false};
     for (size_t m = 0; m < K; m++) {
       long heap = lrintf((p.centroids[m * d] + 16.0f) / 4.0f);
@@ -119,7 +120,7 @@ static void m_step_is_the_weighted_mean(void **state) {
   (void)state;
   for (unsigned d = 1; d <= 4; d *= 2) {
     problem p = make_problem(d, 5, 23, 1, 77, true);
-    gptvq_em(&p.points, 1, GPTVQ_INIT_MAHALANOBIS, 3, 1, p.centroids, NULL, p.scratch);
+    gptvq_em(&p.points, 1, GPTVQ_INIT_MAHALANOBIS, 3, 1, p.centroids, NULL, &p.scratch);
     /* stationary: moving any coordinate either way raises the objective */
     double least = naive_objective(&p, 1);
     for (size_t j = 0; j < d; j++)

@@ -22,8 +22,10 @@ static size_t number_bytes(const gptvq_attention_rows *job) {
   return job->half ? sizeof(uint16_t) : sizeof(float);
 }
 
-static size_t position_of(const gptvq_attention_rows *job, size_t row) {
-  return job->position + (job->cache_step == 0 ? row : 0);
+static const gptvq_attention_text *text_of(const gptvq_attention_rows *job, size_t row) {
+  const gptvq_attention_text *text = job->texts;
+  while (row >= text->first + text->n) text++;
+  return text;
 }
 
 static void store_row(bool half, size_t dim, const float *x, void *to) {
@@ -38,15 +40,16 @@ static void prepare_rows(void *context, size_t begin, size_t end, size_t thread)
   size_t dim = job->head_dim, half = job->rotary_half, size = number_bytes(job);
   for (size_t row = begin; row < end; row++) {
     float *q = job->qkv + row * job->ldq, *k = q + job->heads * dim, *v = k + job->kv_heads * dim;
-    size_t position = position_of(job, row);
+    const gptvq_attention_text *text = text_of(job, row);
+    size_t position = text->position + row - text->first;
     normalise_heads(job->q_norm, job->eps, job->heads, dim, q);
     normalise_heads(job->k_norm, job->eps, job->kv_heads, dim, k);
-    const float *cosines = job->cosines + position * half, *sines = job->sines + position * half;
+    const float *cosines = text->cosines + position * half, *sines = text->sines + position * half;
     gptvq_rotate_heads(half, cosines, sines, job->heads + job->kv_heads, dim, q, false);
     for (size_t h = 0; h < job->kv_heads; h++) {
-      size_t at = row * job->cache_step + (h * job->max_positions + position) * dim * size;
-      store_row(job->half, dim, k + h * dim, job->keys + at);
-      store_row(job->half, dim, v + h * dim, job->values + at);
+      size_t at = (h * text->max_positions + position) * dim * size;
+      store_row(job->half, dim, k + h * dim, text->keys + at);
+      store_row(job->half, dim, v + h * dim, text->values + at);
     }
   }
 }
@@ -61,10 +64,11 @@ static void attend_each(void *context, size_t begin, size_t end, size_t thread) 
   const gptvq_attention_rows *job = context;
   size_t dim = job->head_dim, share = job->heads / job->kv_heads, size = number_bytes(job);
   for (size_t item = begin; item < end; item++) {
-    size_t row = item / job->heads, head = item % job->heads, position = position_of(job, row);
-    size_t first = first_visible(job, position);
-    size_t at = row * job->cache_step + (head / share * job->max_positions + first) * dim * size;
-    const void *keys = job->keys + at, *values = job->values + at;
+    size_t row = item / job->heads, head = item % job->heads;
+    const gptvq_attention_text *text = text_of(job, row);
+    size_t position = text->position + row - text->first, first = first_visible(job, position);
+    size_t at = (head / share * text->max_positions + first) * dim * size;
+    const void *keys = text->keys + at, *values = text->values + at;
     const float *q = job->qkv + row * job->ldq + head * dim;
     float *out = job->out + (row * job->heads + head) * dim, scale = job->how.scale;
     if (job->half)
@@ -79,7 +83,7 @@ static void soften_tile(const gptvq_attention_rows *job, size_t row0, size_t row
                         float *scores, float *maximum, float *sum, float *out, size_t ldo) {
   for (size_t r = 0; r < rows; r++) {
     float *score = scores + r * KEYS;
-    size_t position = job->position + row0 + r;
+    size_t position = job->texts->position + row0 + r;
     size_t low = gptvq_max_size(first_visible(job, position), begin) - begin;
     size_t high = gptvq_min_size(position + 1, end);
     high = high > begin ? high - begin : 0;
@@ -111,10 +115,11 @@ static const float *tile_numbers(const gptvq_attention_rows *job, const char *he
   return decoded;
 }
 
-/* Items are (chunk of rows, head), the longest chunks first. */
+/* Items are (chunk of rows, head) of the only text, the longest chunks first. */
 static void attend_tiles(void *context, size_t first, size_t last, size_t thread) {
   (void)thread;
   const gptvq_attention_rows *job = context;
+  const gptvq_attention_text *text = job->texts;
   size_t dim = job->head_dim, share = job->heads / job->kv_heads, ldo = job->heads * dim;
   size_t chunks = gptvq_ceil_div(job->n, ROWS);
   float scores[ROWS * KEYS], maximum[ROWS], sum[ROWS], decoded[KEYS * GPTVQ_HALF_DIM];
@@ -123,20 +128,20 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
     size_t rows = gptvq_min_size(ROWS, job->n - row0);
     const float *q = job->qkv + row0 * job->ldq + head * dim;
     float *out = job->out + row0 * ldo + head * dim;
-    size_t cache = head / share * job->max_positions * dim * number_bytes(job);
+    size_t cache = head / share * text->max_positions * dim * number_bytes(job);
     for (size_t r = 0; r < rows; r++) {
       maximum[r] = -INFINITY;
       sum[r] = 0.0f;
       memset(out + r * ldo, 0, dim * sizeof(float));
     }
-    size_t limit = job->position + row0 + rows;
-    for (size_t begin = first_visible(job, job->position + row0); begin < limit; begin += KEYS) {
+    size_t limit = text->position + row0 + rows;
+    for (size_t begin = first_visible(job, text->position + row0); begin < limit; begin += KEYS) {
       size_t end = gptvq_min_size(begin + KEYS, limit);
-      const float *keys = tile_numbers(job, job->keys + cache, begin, end, decoded);
+      const float *keys = tile_numbers(job, text->keys + cache, begin, end, decoded);
       gptvq_gemm_serial_nt(rows, end - begin, dim, job->how.scale, q, job->ldq, keys, dim, 0.0f, scores,
                            KEYS);
       soften_tile(job, row0, rows, begin, end, scores, maximum, sum, out, ldo);
-      const float *values = tile_numbers(job, job->values + cache, begin, end, decoded);
+      const float *values = tile_numbers(job, text->values + cache, begin, end, decoded);
       gptvq_gemm_serial_nn(rows, dim, end - begin, 1.0f, scores, KEYS, values, dim, 1.0f, out, ldo);
     }
     for (size_t r = 0; r < rows; r++)
@@ -147,6 +152,6 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
 void gptvq_attend_rows(const gptvq_attention_rows *rows) {
   gptvq_attention_rows job = *rows;
   gptvq_parallel_for(job.n, 4, prepare_rows, &job);
-  if (job.cache_step > 0 || job.n < FEW_ROWS) gptvq_parallel_for(job.n * job.heads, 1, attend_each, &job);
+  if (job.count > 1 || job.n < FEW_ROWS) gptvq_parallel_for(job.n * job.heads, 1, attend_each, &job);
   else gptvq_parallel_for(gptvq_ceil_div(job.n, ROWS) * job.heads, 1, attend_tiles, &job);
 }

@@ -12,21 +12,26 @@ typedef struct gptvq_attention {
   float scale;   /* of the products of queries and keys */
 } gptvq_attention;
 
-/* One call: n rows q | k | v of so many heads of head_dim values, and the cache of their layer. */
+/* Rows [first, first + n) of a call: tokens of one text from `position` on, and its cache of the layer. */
+typedef struct gptvq_attention_text {
+  char *keys, *values; /* [kv_heads][max_positions][head_dim] */
+  size_t max_positions;
+  const float *cosines, *sines; /* [max_positions × rotary_half] */
+  size_t position, first, n;
+} gptvq_attention_text;
+
+/* One call: n rows q | k | v of so many heads of head_dim values, and the texts that they are of, in order.
+ */
 typedef struct gptvq_attention_rows {
   size_t heads, kv_heads, head_dim;
   gptvq_attention how;
   const float *q_norm, *k_norm; /* [head_dim] gains of RMS norms of each head, or NULL */
   float eps;
-  size_t rotary_half;           /* rotated dimensions, halved */
-  const float *cosines, *sines; /* [max_positions × rotary_half] */
-  char *keys, *values;          /* [kv_heads][max_positions][head_dim] */
-  size_t max_positions;
-  bool half;          /* fp16, else fp32 */
-  size_t position, n; /* of the first row, rows */
-  size_t cache_step;  /* bytes from one row's cache to the next one's: 0, or rows are the tokens at `position`
-                         of as many sequences */
-  float *qkv;         /* [n × ldq]: normalised and rotated in place; keys and values go to the cache */
+  size_t rotary_half; /* rotated dimensions, halved */
+  bool half;          /* caches are fp16, else fp32 */
+  const gptvq_attention_text *texts;
+  size_t count, n;
+  float *qkv; /* [n × ldq]: normalised and rotated in place; keys and values go to the caches */
   size_t ldq;
   float *out; /* [n × heads · head_dim] */
 } gptvq_attention_rows;

@@ -19,18 +19,23 @@ typedef struct em {
   double *keys;               /* [rows · blocks] */
 } em;
 
-static size_t align(size_t bytes) { return gptvq_round_up(bytes, 64); }
-
-size_t gptvq_em_scratch(size_t rows, size_t lanes, unsigned dim, size_t k) {
-  size_t points = rows * lanes;
-  return align(points * dim * 4) + align(points * 4) + align(k * dim * GPTVQ_LOOKUP_LANES * 4) +
-         2 * align(points * 2) + align(k * (dim * dim + dim) * 8) + align(points * 4) + align(points * 8);
+static void take(gptvq_arena *arena, const gptvq_em_points *p, em *s) {
+  size_t n = p->rows * p->lanes, d = p->dim;
+  s->xt = gptvq_arena_take(arena, n, d * sizeof *s->xt);
+  s->distance = gptvq_arena_take(arena, n, sizeof *s->distance);
+  s->table = gptvq_arena_take(arena, s->k, d * GPTVQ_LOOKUP_LANES * sizeof *s->table);
+  s->index = gptvq_arena_take(arena, n, sizeof *s->index);
+  s->previous = gptvq_arena_take(arena, n, sizeof *s->previous);
+  s->sums = gptvq_arena_take(arena, s->k, (d * d + d) * sizeof *s->sums);
+  s->sorted = gptvq_arena_take(arena, n, sizeof *s->sorted);
+  s->keys = gptvq_arena_take(arena, n, sizeof *s->keys);
 }
 
-static void *take(char **at, size_t bytes) {
-  void *here = *at;
-  *at += align(bytes);
-  return here;
+size_t gptvq_em_bytes(const gptvq_em_points *points, size_t k) {
+  gptvq_arena counting = {0};
+  em s = {.k = k};
+  take(&counting, points, &s);
+  return counting.peak;
 }
 
 static float point(const gptvq_em_points *p, size_t row, size_t block, size_t j) {
@@ -242,19 +247,10 @@ static void update(em *s, float *centroids) {
 }
 
 void gptvq_em(const gptvq_em_points *points, size_t k, gptvq_em_init init, unsigned iterations, uint64_t seed,
-              float *centroids, double *trace, void *scratch) {
-  const gptvq_em_points *p = points;
-  size_t n = p->rows * p->lanes;
-  char *at = scratch;
-  em s = {.p = p, .k = k};
-  s.xt = take(&at, n * p->dim * 4);
-  s.distance = take(&at, n * 4);
-  s.table = take(&at, k * p->dim * GPTVQ_LOOKUP_LANES * 4);
-  s.index = take(&at, n * 2);
-  s.previous = take(&at, n * 2);
-  s.sums = take(&at, k * (p->dim * p->dim + p->dim) * 8);
-  s.sorted = take(&at, n * 4);
-  s.keys = take(&at, n * 8);
+              float *centroids, double *trace, gptvq_arena *arena) {
+  size_t n = points->rows * points->lanes, mark = arena->used;
+  em s = {.p = points, .k = k};
+  take(arena, points, &s);
   transform(&s);
   if (init == GPTVQ_INIT_CDF) init_cdf(&s, centroids);
   else if (init == GPTVQ_INIT_KMEANSPP) init_kmeanspp(&s, seed, centroids);
@@ -264,11 +260,13 @@ void gptvq_em(const gptvq_em_points *points, size_t k, gptvq_em_init init, unsig
   for (unsigned i = 0; i < iterations; i++) {
     double objective = assign(&s, centroids);
     if (trace != NULL) trace[i] = objective;
-    if (i > 0 && memcmp(s.index, s.previous, n * sizeof *s.index) == 0) return;
+    if (i > 0 && memcmp(s.index, s.previous, n * sizeof *s.index) == 0) goto done;
     uint16_t *swap = s.index;
     update(&s, centroids);
     s.index = s.previous;
     s.previous = swap;
   }
   if (trace != NULL) trace[iterations] = assign(&s, centroids);
+done:
+  gptvq_arena_return(arena, mark);
 }

@@ -10,7 +10,7 @@
 #ifndef GPTVQ_QUANT_LAYER_HALF_SCALES_H
 #define GPTVQ_QUANT_LAYER_HALF_SCALES_H
 
-#include "base/status.h"
+#include "format/packed.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,8 +24,14 @@ typedef struct gptvq_row_energy {
 void gptvq_add_group(gptvq_row_energy *row, size_t n, const float *weights, float range, float stored,
                      unsigned top);
 
+/* uniform.c: adds all groups of a row of a uniform layer. */
+void gptvq_add_uniform_row(const gptvq_packed_shape *shape, const float *weights, gptvq_row_energy *row);
+
 /* GPTVQ_ERROR_NUMERIC naming the layer and `instead`, what to do without such scales. */
 gptvq_status gptvq_check_half_scales(const char *name, size_t rows, const gptvq_row_energy *energy,
                                      const char *instead, gptvq_error *err);
+/* uniform.c: the same for a layer that is to become one, which says what other methods do. */
+gptvq_status gptvq_check_uniform_rows(const char *name, size_t rows, const gptvq_row_energy *energy,
+                                      gptvq_error *err);
 
 #endif

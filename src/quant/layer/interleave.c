@@ -35,14 +35,28 @@ static size_t live_blocks(const gptvq_vq *q, const gptvq_group *group, uint32_t 
   return blocks;
 }
 
+/* A thread's memory for the codebooks of a stripe. */
+typedef struct points_memory {
+  float *x, *t, *weight, *centroids; /* see gptvq_em_points */
+} points_memory;
+
+static void take_points(gptvq_arena *arena, const gptvq_vq *q, size_t lanes, points_memory *m) {
+  size_t d = q->dim, rows = q->shape.group_rows;
+  m->x = gptvq_arena_take(arena, rows, d * lanes * sizeof *m->x);
+  m->t = gptvq_arena_take(arena, d * d, lanes * sizeof *m->t);
+  m->weight = gptvq_arena_take(arena, rows, lanes * sizeof *m->weight);
+  m->centroids = gptvq_arena_take(arena, q->k, d * sizeof *m->centroids);
+}
+
 /* Codebooks of stripes [begin, end) of the group from the compensated weights */
 static void make_codebooks(void *context, size_t begin, size_t end, size_t thread) {
   const loop *l = context;
   gptvq_vq *q = l->q;
   size_t d = q->dim, blocks = l->live_count, lanes = lanes_of(blocks);
-  char *scratch = l->scratch + thread * l->thread_bytes;
-  float *x = (float *)(void *)scratch, *t = x + q->shape.group_rows * d * lanes, *weight = t + d * d * lanes,
-        *centroids = weight + q->shape.group_rows * lanes;
+  gptvq_arena own = gptvq_arena_over(l->scratch + thread * l->thread_bytes, l->thread_bytes);
+  points_memory memory;
+  take_points(&own, q, lanes, &memory);
+  float *x = memory.x, *t = memory.t, *weight = memory.weight, *centroids = memory.centroids;
   for (size_t stripe = begin; stripe < end; stripe++) {
     size_t row_begin = stripe * q->shape.group_rows,
            row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
@@ -68,18 +82,19 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
       }
     gptvq_em(&points, q->k, q->options->em_init, q->options->em_iterations,
              q->options->seed + 0x9e3779b97f4a7c15u * (stripe * q->groups + l->group + 1), centroids, NULL,
-             scratch + l->first_bytes);
+             &own);
     gptvq_vq_store_codebook(q, stripe * q->groups + l->group, centroids);
   }
 }
 
 static void take_codebooks(gptvq_arena *arena, loop *l) {
   const gptvq_vq *q = l->q;
-  size_t widest = gptvq_ceil_div(gptvq_packed_width(&q->shape, 0), q->dim), lanes = lanes_of(widest);
-  size_t d = q->dim, rows = q->shape.group_rows, padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
-  size_t floats = rows * d * lanes + d * d * lanes + rows * lanes + padded * d;
-  l->first_bytes = gptvq_round_up(floats * sizeof(float), 64);
-  l->thread_bytes = gptvq_round_up(l->first_bytes + gptvq_em_scratch(rows, lanes, q->dim, q->k), 64);
+  size_t widest = gptvq_ceil_div(gptvq_packed_width(&q->shape, 0), q->dim);
+  const gptvq_em_points points = {
+      .rows = q->shape.group_rows, .blocks = widest, .lanes = lanes_of(widest), .dim = q->dim};
+  gptvq_arena counting = {0};
+  take_points(&counting, q, points.lanes, &(points_memory){0});
+  l->thread_bytes = gptvq_saturated_sum(counting.peak, gptvq_em_bytes(&points, q->k));
   l->scratch = gptvq_arena_take(arena, gptvq_thread_count(), l->thread_bytes);
   l->live = gptvq_arena_take(arena, widest, sizeof *l->live);
 }

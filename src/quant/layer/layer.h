@@ -166,12 +166,12 @@ typedef struct gptvq_em_points {
   const float *t; /* [dim²][lanes] T, upper triangular: loss of a point = ‖(x − c) T‖² · weight */
   const float *weight; /* [rows][lanes] or NULL = 1 */
 } gptvq_em_points;
-/* em.c. Bytes of scratch memory for gptvq_em. */
-size_t gptvq_em_scratch(size_t rows, size_t lanes, unsigned dim, size_t k);
+/* em.c. What gptvq_em takes of the arena; of the points only the sizes count. */
+size_t gptvq_em_bytes(const gptvq_em_points *points, size_t k);
 /* centroids[k × dim]: init and at most `iterations` EM rounds. trace (may be NULL): objective before each
- * round and at the end, iterations + 1 numbers, rest NaN. scratch: 64-byte aligned. */
+ * round and at the end, iterations + 1 numbers, rest NaN. */
 void gptvq_em(const gptvq_em_points *points, size_t k, gptvq_em_init init, unsigned iterations, uint64_t seed,
-              float *centroids, double *trace, void *scratch);
+              float *centroids, double *trace, gptvq_arena *arena);
 
 /* solver.c: a layer of that shape as the solver sees it, its arrays not there yet: sizes are known. factor
  * NULL: none, or none yet (has_factor). */

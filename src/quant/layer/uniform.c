@@ -27,25 +27,49 @@ typedef struct uniform {
   gptvq_row_energy *energy;        /* [rows] */
 } uniform;
 
-/* Min-max range of the group, zero included; the scale is the stored one before the zero point is derived
- * from it. */
+typedef struct range {
+  float low, high, scale;
+  uint16_t stored; /* the scale as fp16 */
+} range;
+
+/* Min-max range, zero included; the scale is the stored one before the zero point is derived from it. */
+static range range_of(size_t n, const float *weights, unsigned top) {
+  range r = {0};
+  for (size_t c = 0; c < n; c++) {
+    r.low = fminf(r.low, weights[c]);
+    r.high = fmaxf(r.high, weights[c]);
+  }
+  if (r.low == 0.0f && r.high == 0.0f) r.low = -1.0f, r.high = 1.0f;
+  r.stored = gptvq_float_to_fp16((r.high - r.low) / (float)top);
+  if (r.stored == 0) r.stored = 1;             /* the smallest positive fp16 */
+  if (r.stored >= 0x7c00u) r.stored = 0x7bffu; /* the largest */
+  r.scale = gptvq_fp16_to_float(r.stored);
+  return r;
+}
+
 static void choose_range(uniform *u, size_t row, size_t group) {
   size_t begin = group * u->shape.scale_block,
-         end = gptvq_min_size(u->shape.cols, begin + u->shape.scale_block);
-  float low = 0.0f, high = 0.0f;
-  const float *weights = u->work + row * u->shape.cols;
-  for (size_t c = begin; c < end; c++) {
-    low = fminf(low, weights[c]);
-    high = fmaxf(high, weights[c]);
+         n = gptvq_min_size(u->shape.cols - begin, u->shape.scale_block);
+  const float *weights = u->work + row * u->shape.cols + begin;
+  const range r = range_of(n, weights, u->top);
+  gptvq_add_group(&u->energy[row], n, weights, r.high - r.low, r.scale, u->top);
+  u->scales[row * u->groups + group] = r.stored;
+  u->zeros[row * u->groups + group] = (uint16_t)fminf((float)u->top, fmaxf(0.0f, rintf(-r.low / r.scale)));
+}
+
+void gptvq_add_uniform_row(const gptvq_packed_shape *shape, const float *weights, gptvq_row_energy *row) {
+  unsigned top = (1u << shape->index_bits) - 1u;
+  for (size_t c = 0; c < shape->cols; c += shape->scale_block) {
+    size_t n = gptvq_min_size(shape->cols - c, shape->scale_block);
+    const range r = range_of(n, weights + c, top);
+    gptvq_add_group(row, n, weights + c, r.high - r.low, r.scale, top);
   }
-  if (low == 0.0f && high == 0.0f) low = -1.0f, high = 1.0f;
-  uint16_t stored = gptvq_float_to_fp16((high - low) / (float)u->top);
-  if (stored == 0) stored = 1;             /* the smallest positive fp16 */
-  if (stored >= 0x7c00u) stored = 0x7bffu; /* the largest */
-  float scale = gptvq_fp16_to_float(stored);
-  gptvq_add_group(&u->energy[row], end - begin, weights + begin, high - low, scale, u->top);
-  u->scales[row * u->groups + group] = stored;
-  u->zeros[row * u->groups + group] = (uint16_t)fminf((float)u->top, fmaxf(0.0f, rintf(-low / scale)));
+}
+
+gptvq_status gptvq_check_uniform_rows(const char *name, size_t rows, const gptvq_row_energy *energy,
+                                      gptvq_error *err) {
+  return gptvq_check_half_scales(name, rows, energy,
+                                 "`method` gptvq, or kmeans without data, stores such layers", err);
 }
 
 static void quantize_rows(void *context, size_t begin, size_t end, size_t thread) {
@@ -116,8 +140,7 @@ gptvq_status gptvq_solve_uniform(gptvq_arena *arena, const gptvq_solver *solver,
       gptvq_parallel_for(rows, 4, quantize_rows, &u);
     }
   }
-  GPTVQ_TRY(gptvq_check_half_scales(weights->name, rows, u.energy,
-                                    "`method` gptvq, or kmeans without data, stores such layers", err));
+  GPTVQ_TRY(gptvq_check_uniform_rows(weights->name, rows, u.energy, err));
   for (size_t row = 0; row < rows; row++)
     gptvq_pack_unit(u.codes + row * u.unit, u.unit, shape->index_bits,
                     (uint8_t *)result->packed.indices + gptvq_unit_offset(shape, row, 0));

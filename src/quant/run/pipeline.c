@@ -12,6 +12,7 @@
 #include "quant/plan/memory.h"
 #include "quant/plan/sensitivity.h"
 #include "quant/run/resume.h"
+#include "quant/transform/transform.h"
 #include "quant/options/options.h"
 
 #include <math.h>
@@ -458,10 +459,13 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (r->out.published) return finish_published(r, report, err);
   GPTVQ_TRY(gptvq_blas_init(err));
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->resolved, &bytes, err));
+  bool changes = gptvq_transform_wanted(&r->resolved); /* what is quantized is not there yet */
+  if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   GPTVQ_TRY(open_output(r, err));
   if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
   if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
   GPTVQ_TRY(prepare_model(r, bytes, err));
+  if (changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   r->pipeline = (gptvq_pipeline){.model = r->model,
                                  .solver = {&r->resolved, &gptvq_cpu_backend, r->callbacks},
                                  .hessian_budget = hessian_budget,
@@ -496,6 +500,10 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   gptvq_status status = gptvq_resolve(&own, &r.resolved, err);
   if (status == GPTVQ_OK) status = quantize(&r, &result, err);
   if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
+  if (status == GPTVQ_ERROR_CANCELLED && r.keep && err != NULL)
+    (void)gptvq_fail(err, status,
+                     "%s; the same options with `resume` go on after the last finished block, from %s",
+                     err->message, r.out.work);
   free(r.pipeline.x);
   free(r.pipeline.x_original);
   gptvq_guide_release(&r.guide);

@@ -82,6 +82,11 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
                                   const gptvq_resolved *options, uint64_t *bytes, gptvq_error *err);
 
+/* ---- before the first block (check.c) ---- */
+/* GPTVQ_ERROR_NUMERIC naming the first linear that a uniform method could not store with fp16 scales. */
+gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_resolved *options,
+                                         gptvq_error *err);
+
 /* ---- the model to quantize (prepare.c) ---- */
 /* The transformed model (quant/transform/transform.h) that the options ask for, as a folder inside out->work,
  * written unless an interrupted run has left it there whole; *prepared is NULL when they ask for none.

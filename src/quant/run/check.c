@@ -1,0 +1,53 @@
+/* What a run could not store is found before its first block, not when the layer's turn comes. */
+#include "quant/run/pipeline.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "quant/layer/half_scales.h"
+
+enum { ROWS = 16 };
+
+typedef struct check {
+  const gptvq_linear *linear;
+  gptvq_packed_shape shape;
+  float *rows;              /* [threads][cols] */
+  gptvq_row_energy *energy; /* [rows] */
+} check;
+
+static void check_rows(void *context, size_t begin, size_t end, size_t thread) {
+  const check *c = context;
+  const gptvq_linear *linear = c->linear;
+  size_t cols = linear->cols;
+  float *row = c->rows + thread * cols;
+  for (size_t r = begin; r < end; r++) {
+    const char *stored = (const char *)linear->weights + r * cols * gptvq_dtype_size(linear->dtype);
+    gptvq_to_float(linear->dtype, stored, cols, row);
+    gptvq_add_uniform_row(&c->shape, row, &c->energy[r]);
+  }
+}
+
+static gptvq_status check_linear(const gptvq_linear *linear, const gptvq_resolved *options,
+                                 gptvq_error *err) {
+  check c = {.linear = linear};
+  GPTVQ_TRY(gptvq_layer_shape(linear->rows, linear->cols, options, &c.shape, err));
+  c.rows = gptvq_alloc(gptvq_thread_count(), linear->cols * sizeof *c.rows);
+  c.energy = gptvq_alloc_zero(linear->rows, sizeof *c.energy);
+  gptvq_status status = GPTVQ_OK;
+  if (c.rows == NULL || c.energy == NULL) {
+    status = gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, sizeof *c.energy));
+  } else {
+    gptvq_parallel_for(linear->rows, ROWS, check_rows, &c);
+    status = gptvq_check_uniform_rows(linear->name, linear->rows, c.energy, err);
+  }
+  free(c.rows);
+  free(c.energy);
+  return status;
+}
+
+gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_resolved *options,
+                                         gptvq_error *err) {
+  if (!gptvq_is_uniform(&options->options)) return GPTVQ_OK;
+  for (size_t b = 0; b < model->config.layers; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++)
+      GPTVQ_TRY(check_linear(&model->blocks[b].linears[i], options, err));
+  return GPTVQ_OK;
+}
