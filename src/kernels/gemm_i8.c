@@ -122,8 +122,9 @@ static void decode_uniform(const decoding *d, const gptvq_packed *packed, size_t
          zero_count = gptvq_round_up(s->rows * groups, 8);
   uint8_t *codes = (uint8_t *)d->codes + lane * d->layout->stride;
   uint16_t zeros[PIECE];
-  GPTVQ_MULTI_PICK(gptvq_unpack_bytes)
-  (packed->indices + row * gptvq_unit_bytes(s, 0), gptvq_unit_indices(s, 0), s->index_bits, codes);
+  gptvq_kernels(gptvq_cpu())
+      ->unpack_bytes(packed->indices + row * gptvq_unit_bytes(s, 0), gptvq_unit_indices(s, 0), s->index_bits,
+                     codes);
   for (size_t first = 0; first < groups; first += PIECE) {
     size_t count = gptvq_min_size(PIECE, groups - first);
     gptvq_unpack_range(packed->zeros, zero_count, s->index_bits, row * groups + first, count, zeros);

@@ -1,7 +1,6 @@
 #include "kernels/i8.h"
 #include "base/memory.h"
 #include "kernels/multi/quantize_input.h"
-#include "kernels/multi/row_values.h"
 #include "kernels/ref/ref.h"
 
 #include <string.h>
@@ -177,7 +176,7 @@ static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layou
                              const int8_t *inputs, size_t count, size_t begin, size_t end, float *y,
                              size_t ldy) {
   const gptvq_packed_shape *s = &packed->shape;
-  float (*run)(const gptvq_uniform_row *) = gptvq_kernels(gptvq_cpu())->uniform_row;
+  const gptvq_kernel_table *table = gptvq_kernels(gptvq_cpu());
   const bool in_parts = gptvq_uniform_in_parts(s);
   const size_t unit_bytes = gptvq_unit_bytes(s, 0), padded = gptvq_round_up(s->cols, GPTVQ_I8_SET);
   uint8_t codes[GPTVQ_UNIFORM_MAX_COLS];
@@ -192,8 +191,7 @@ static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layou
   for (size_t row = begin; row < end; row++) {
     job.unit = packed->indices + row * unit_bytes;
     if (!in_parts) {
-      GPTVQ_MULTI_PICK(gptvq_unpack_bytes)
-      (job.unit, gptvq_unit_indices(s, 0), s->index_bits, codes);
+      table->unpack_bytes(job.unit, gptvq_unit_indices(s, 0), s->index_bits, codes);
       job.unit = codes;
     }
     job.scales = packed->scales + row * layout->groups;
@@ -202,7 +200,7 @@ static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layou
       job.x = inputs + t * layout->bytes;
       job.x_sums = (const float *)(const void *)(job.x + layout->corrections);
       job.x_scales = (const float *)(const void *)(job.x + layout->scales);
-      y[t * ldy + row - begin] = run(&job);
+      y[t * ldy + row - begin] = table->uniform_row(&job);
     }
   }
 }

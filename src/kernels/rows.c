@@ -106,7 +106,7 @@ static void uniform_rows(pass *p, size_t begin, size_t end) {
   float values[CHUNK];
   for (size_t row = begin; row < end; row++) {
     const uint8_t *unit = p->packed->indices + row * unit_bytes;
-    if (at_once) GPTVQ_MULTI_PICK(gptvq_unpack_bytes)(unit, n, s->index_bits, codes);
+    if (at_once) gptvq_kernels(gptvq_cpu())->unpack_bytes(unit, n, s->index_bits, codes);
     for (size_t g = 0; g < groups; g++) {
       size_t first = g * s->scale_block, last = gptvq_min_size(s->cols, first + s->scale_block);
       gptvq_unpack_range(p->packed->zeros, zero_count, s->index_bits, row * groups + g, 1, &zero);

@@ -20,6 +20,8 @@ typedef struct gptvq_kernel_table {
   gptvq_dense_matvec_fn codes_matvec;    /* weights int8, taken as integers */
   void (*packed_decode)(const gptvq_packed *packed, size_t begin, size_t end, float *out, size_t stride);
   void (*packed_matvec)(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y);
+  /* all n indices of a packed unit (n a multiple of 8), bits <= 8 */
+  void (*unpack_bytes)(const uint8_t *unit, size_t n, unsigned bits, uint8_t *indices);
   /* int8 codes of the rows of a tile in column order, padding indices included */
   void (*tile_codes)(const gptvq_tile *tile, int8_t *codes, size_t stride);
   /* What kernels want to know of all units of n indices: to plan, GPTVQ_I8_PLAN_BYTES, 64-byte aligned. NULL:

@@ -192,8 +192,8 @@ typedef void (*tile_fn)(const gptvq_i8_tile *job);
   static void tile_##bits##_##dim(const gptvq_i8_tile *job) { full_tile(job, bits, dim); }
 #define TILES(X) \
   GPTVQ_DIMS(X, 2) \
-  GPTVQ_DIMS(X, 4) GPTVQ_DIMS(X, 6) GPTVQ_DIMS(X, 8) X(1, 1) X(1, 2) X(3, 1) X(3, 2) X(5, 1) X(5, 2) X(7, 1) \
-      X(7, 2)
+  GPTVQ_DIMS(X, 4) \
+  GPTVQ_DIMS(X, 6) GPTVQ_DIMS(X, 8) X(1, 1) X(1, 2) X(3, 1) X(3, 2) X(5, 1) X(5, 2) X(7, 1) X(7, 2)
 TILES(TILE)
 /* Large codebooks of four components are as well read centroid by centroid. */
 #define OTHER(bits, dim) \

@@ -69,6 +69,7 @@ void gptvq_kernels_init_ref(gptvq_kernel_table *table) {
   table->i8_tile = gptvq_i8_tile_scalar;
   table->i8_fold = gptvq_i8_fold_scalar;
   table->uniform_row = gptvq_uniform_row_scalar;
+  table->unpack_bytes = gptvq_unpack_bytes_base;
   table->tile_codes = gptvq_tile_codes_base;
   table->gemm_pack = gptvq_gemm_pack_ref;
   table->gemm_block = gptvq_gemm_block_ref;

@@ -16,6 +16,18 @@
   }
 GPTVQ_BITS_8(SPREAD)
 
+#define UNPACK(bits) \
+  static void unpack_##bits(const uint8_t *unit, size_t n, uint8_t *indices) { \
+    gptvq_spread_unit256(unit, bits, n, 0, indices); \
+  }
+GPTVQ_BITS_8(UNPACK)
+
+static void unpack_bytes(const uint8_t *unit, size_t n, unsigned bits, uint8_t *indices) {
+#define UNPACK_ENTRY(bits) unpack_##bits,
+  static void (*const unpack[8])(const uint8_t *, size_t, uint8_t *) = {GPTVQ_BITS_8(UNPACK_ENTRY)};
+  unpack[bits - 1](unit, n, indices);
+}
+
 void gptvq_spread_units_avx2(unsigned bits, const uint8_t *units, size_t rows, size_t n, size_t room,
                              uint8_t *fields) {
 #define SPREAD_ENTRY(bits) spread_##bits,
@@ -154,4 +166,7 @@ static void tile_codes(const gptvq_tile *tile, int8_t *codes, size_t stride) {
   }
 }
 
-void gptvq_kernels_init_codes_avx2(gptvq_kernel_table *table) { table->tile_codes = tile_codes; }
+void gptvq_kernels_init_codes_avx2(gptvq_kernel_table *table) {
+  table->tile_codes = tile_codes;
+  table->unpack_bytes = unpack_bytes;
+}

@@ -102,16 +102,18 @@ GPTVQ_INLINE __m256i gptvq_indices256(const uint8_t *unit, unsigned bits, size_t
 /* The fields of a unit's indices, each at its place in the index, one per byte: [field][room]. Beyond the
  * last index there is anything. `room` is a multiple of 64. */
 
-/* One part of a field block: `size` bytes, the last few perhaps done twice. */
+/* One part of a field block: `size` bytes, the last few perhaps done twice. `onto`: to what is there. */
 GPTVQ_INLINE void gptvq_spread_part256(const uint8_t *block, size_t size, unsigned f, unsigned part,
-                                       unsigned shift, uint8_t *out) {
+                                       unsigned shift, int onto, uint8_t *out) {
   const int move = (int)(f * part) - (int)shift;
   const __m256i mask = _mm256_set1_epi8((char)(((1 << f) - 1) << shift));
   if (size >= 32) {
     for (size_t j = 0;; j = j + 64 <= size ? j + 32 : size - 32) {
       __m256i v = _mm256_loadu_si256((const void *)(block + j));
       v = move < 0 ? _mm256_slli_epi16(v, -move) : _mm256_srli_epi16(v, move);
-      _mm256_storeu_si256((void *)(out + j), f == 8 ? v : _mm256_and_si256(v, mask));
+      if (f < 8) v = _mm256_and_si256(v, mask);
+      if (onto) v = _mm256_or_si256(v, _mm256_loadu_si256((const void *)(out + j)));
+      _mm256_storeu_si256((void *)(out + j), v);
       if (j + 32 == size) return;
     }
   }
@@ -119,14 +121,19 @@ GPTVQ_INLINE void gptvq_spread_part256(const uint8_t *block, size_t size, unsign
     for (size_t j = 0;; j = size - 16) {
       __m128i v = _mm_loadu_si128((const void *)(block + j));
       v = move < 0 ? _mm_slli_epi16(v, -move) : _mm_srli_epi16(v, move);
-      _mm_storeu_si128((void *)(out + j), f == 8 ? v : _mm_and_si128(v, _mm256_castsi256_si128(mask)));
+      if (f < 8) v = _mm_and_si128(v, _mm256_castsi256_si128(mask));
+      if (onto) v = _mm_or_si128(v, _mm_loadu_si128((const void *)(out + j)));
+      _mm_storeu_si128((void *)(out + j), v);
       if (j + 16 == size) return;
     }
   }
-  for (size_t j = 0; j < size; j++)
-    out[j] = (uint8_t)(((unsigned)block[j] >> (f * part) & ((1u << f) - 1u)) << shift);
+  for (size_t j = 0; j < size; j++) {
+    const unsigned field = ((unsigned)block[j] >> (f * part) & ((1u << f) - 1u)) << shift;
+    out[j] = (uint8_t)(onto ? out[j] | field : field);
+  }
 }
 
+/* Room 0: the fields onto each other, which gives the indices. */
 GPTVQ_INLINE void gptvq_spread_unit256(const uint8_t *unit, unsigned bits, size_t n, size_t room,
                                        uint8_t *fields) {
   unsigned shift = 0;
@@ -135,7 +142,7 @@ GPTVQ_INLINE void gptvq_spread_unit256(const uint8_t *unit, unsigned bits, size_
     const size_t size = n / 8 * f;
 #pragma GCC unroll 8
     for (unsigned part = 0; part < 8 / f; part++)
-      gptvq_spread_part256(unit, size, f, part, shift, fields + part * size);
+      gptvq_spread_part256(unit, size, f, part, shift, room == 0 && shift > 0, fields + part * size);
     unit += size;
     fields += room;
     shift += f;
