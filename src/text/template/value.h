@@ -115,7 +115,7 @@ enum {
   GPTVQ_TPL_MAX_SOURCE = 1 << 20, /* bytes of a template */
   GPTVQ_TPL_MAX_MEMORY = 1 << 28, /* bytes */
   GPTVQ_TPL_MAX_OUTPUT = 1 << 26, /* bytes of any one text */
-  GPTVQ_TPL_MAX_STEPS = 50000000, /* nodes run, or 64 bytes worked on */
+  GPTVQ_TPL_MAX_STEPS = 50000000, /* nodes run, items gone through, 64 bytes worked on */
   GPTVQ_TPL_MAX_NESTING = 100,    /* of brackets and blocks in the source */
   GPTVQ_TPL_MAX_DEPTH = 700       /* of expressions, calls and data while it runs */
 };
