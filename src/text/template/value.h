@@ -108,7 +108,7 @@ typedef struct gptvq_builder {
   size_t size, room;
 } gptvq_builder;
 
-typedef struct gptvq_arena_chunk gptvq_arena_chunk;
+typedef struct gptvq_tpl_chunk gptvq_tpl_chunk;
 
 /* Limits: a real template with a real conversation stays a thousand times below. */
 enum {
@@ -128,7 +128,7 @@ struct gptvq_tpl {
   int line;         /* being read or run */
   size_t depth, taken;
   uint64_t steps;
-  gptvq_arena_chunk *chunks;
+  gptvq_tpl_chunk *chunks;
   int64_t now; /* seconds since 1970 for strftime_now */
   struct gptvq_scope *scope;
   gptvq_builder *out;
