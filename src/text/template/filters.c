@@ -278,8 +278,13 @@ const gptvq_named gptvq_tpl_text_filters[] = {{"string", filter_string},
 gptvq_value gptvq_tpl_filter(gptvq_tpl *t, gptvq_string name, gptvq_value subject, const gptvq_args *args) {
   const gptvq_named *const tables[] = {gptvq_tpl_text_filters, gptvq_tpl_list_filters};
   for (size_t i = 0; i < 2; i++)
-    for (const gptvq_named *filter = tables[i]; filter->name != NULL; filter++)
-      if (gptvq_string_is(name, filter->name)) return filter->call(t, subject, args);
+    for (const gptvq_named *filter = tables[i]; filter->name != NULL; filter++) {
+      if (!gptvq_string_is(name, filter->name)) continue;
+      gptvq_tpl_deeper(t); /* map('map', 'map', …) */
+      subject = filter->call(t, subject, args);
+      t->depth--;
+      return subject;
+    }
   gptvq_tpl_fail(t, GPTVQ_ERROR_UNSUPPORTED, "the filter '%.*s' is not supported",
                  (int)gptvq_min_size(name.size, 60), name.data);
 }
