@@ -102,7 +102,8 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
   layout l = measure(model, layers, max_rows, max_positions);
   size_t scratch = gptvq_linears_scratch(GPTVQ_MAX_PARTS, widest_input(model), max_rows, model->compute);
   size_t head = gptvq_round_up(sizeof(gptvq_workspace), 64);
-  char *memory = l.fits ? gptvq_alloc(head + l.total, 1) : NULL;
+  size_t bytes;
+  char *memory = l.fits && gptvq_add(head, l.total, &bytes) ? gptvq_alloc(bytes, 1) : NULL;
   void *panels = memory != NULL ? gptvq_alloc(scratch, 1) : NULL;
   if (panels == NULL) {
     free(memory);
