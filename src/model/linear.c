@@ -14,7 +14,7 @@
  * PANEL_WEIGHTS: values of a decoded panel, 2 MiB as fp32: it stays in the second-level cache while all
  * tokens pass. */
 enum {
-  LEAST_WEIGHTS = 1 << 15,
+  LEAST_WEIGHTS = 1 << 16,
   DENSE_WEIGHTS = 1 << 15,
   PACKED_WEIGHTS = 1 << 17,
   PANEL_WEIGHTS = 1 << 19,

@@ -168,15 +168,16 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
 }
 
 /* Of attend_each: TASK_WORK multiplications or more, since a short context is not worth waking others for;
- * and all heads that share keys where there are many. */
+ * and all heads that share keys, where every thread gets as many of them. No result depends on it. */
 static size_t heads_per_task(const gptvq_attention_rows *job) {
-  enum { TASK_WORK = 1 << 16, MANY_TASKS = 16 };
+  enum { TASK_WORK = 1 << 16 };
   size_t items = job->n * job->heads, share = job->heads / job->kv_heads, longest = 0;
   for (size_t i = 0; i < job->count; i++)
     longest = gptvq_max_size(longest, job->texts[i].position + job->texts[i].n);
   size_t head_work = 2 * gptvq_min_size(longest, job->how.window) * job->head_dim;
   size_t least = gptvq_ceil_div(TASK_WORK, head_work), tasks = gptvq_max_size(items / least, 1);
-  return gptvq_max_size(gptvq_ceil_div(items, tasks), items >= MANY_TASKS * share ? share : 1);
+  size_t heads = gptvq_ceil_div(items, tasks);
+  return items / share % gptvq_thread_count() == 0 ? gptvq_round_up(heads, share) : heads;
 }
 
 void gptvq_attend_rows(const gptvq_attention_rows *rows) {
