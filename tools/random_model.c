@@ -158,7 +158,7 @@ static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p,
     uint32_t *order = (uint32_t *)(void *)(at + random + gptvq_round_up(2 * scales, 64));
     for (size_t i = 0; i < f->cols; i++) {
       size_t other = gptvq_random_below(&j->state, i + 1);
-      order[i] = order[other];
+      if (other != i) order[i] = order[other];
       order[other] = (uint32_t)i;
     }
     p->permutation = order;

@@ -39,7 +39,8 @@ GPTVQ_API void gptvq_context_destroy(gptvq_context *context);
 GPTVQ_API gptvq_context *gptvq_context_use(gptvq_context *context);
 
 /* As the functions without a context (gptvq/status.h), which are these with the default one, NULL. Not to be
- * called while another call runs in the context. */
+ * called while another call runs in the context. Affinity: the calling thread is bound at once if it is in
+ * the context, other threads that are in it when they next enter it. */
 GPTVQ_API void gptvq_context_set_threads(gptvq_context *context, int threads);
 GPTVQ_API int gptvq_context_get_threads(gptvq_context *context);
 GPTVQ_API gptvq_status gptvq_context_set_affinity(gptvq_context *context, const char *cpus, gptvq_error *err);

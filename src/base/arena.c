@@ -4,6 +4,11 @@
 #include <string.h>
 
 /* With the address sanitizer what was not taken cannot be touched, and no two pieces lie side by side. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1 /* what gcc says */
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 enum { RED_ZONE = 64 };

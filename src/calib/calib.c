@@ -182,7 +182,7 @@ enum { TOGETHER = 32, REPORT_EVERY = 64 };
 static const size_t cache_bytes = (size_t)4 << 30;
 
 typedef struct sampling {
-  gptvq_model model; /* with inputs in bf16 and caches in fp16: the text need not be exact */
+  gptvq_model model; /* with inputs in bf16 and caches in fp16 where it may: the text need not be exact */
   gptvq_workspace *workspace;
   int32_t *tokens; /* [count × length] */
   size_t length, count, position;
@@ -266,16 +266,17 @@ static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, 
 static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_options *options,
                                 const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  size_t window = gptvq_saturated_size(2 * c->layers * c->kv_heads * c->head_dim,
-                                       gptvq_saturated_size(out->length, sizeof(uint16_t)));
-  size_t windows = out->samples + out->held;
-  size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)),
-                                   gptvq_min_size(TOGETHER, windows));
   sampling *job = calloc(1, sizeof *job);
   gptvq_status status = GPTVQ_OK;
   if (job == NULL) return gptvq_fail_memory(err, "sampling", sizeof *job);
   job->model = *model;
   job->model.compute = GPTVQ_COMPUTE_INT8;
+  size_t number = gptvq_workspace_keeps_half(&job->model) ? sizeof(uint16_t) : sizeof(float);
+  size_t window = gptvq_saturated_size(2 * c->layers * c->kv_heads * c->head_dim,
+                                       gptvq_saturated_size(out->length, number));
+  size_t windows = out->samples + out->held;
+  size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)),
+                                   gptvq_min_size(TOGETHER, windows));
   job->length = out->length;
   job->last = gptvq_alloc(together, sizeof *job->last);
   job->x = gptvq_alloc(together, c->hidden * sizeof *job->x);

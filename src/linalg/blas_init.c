@@ -21,6 +21,7 @@ static const size_t buffer_bytes = (size_t)128 << 20; /* of address space; the l
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static size_t ready; /* buffers that are there */
+static void *known[MOST_BUFFERS];
 
 /* One mapping a buffer, as OpenBLAS makes them. */
 static bool fits(size_t count) {
@@ -33,10 +34,22 @@ static bool fits(size_t count) {
   return made == count;
 }
 
-static void take(size_t count) {
+static bool is_known(const void *buffer) {
+  size_t i = 0;
+  while (i < ready && known[i] != buffer) i++;
+  return i < ready;
+}
+
+/* Until `wanted` are there. Of those known another context may be using some: they are not given out, and
+ * need not be made once more. */
+static void take(size_t wanted) {
   void *buffers[MOST_BUFFERS];
-  if (blas_memory_alloc == NULL || blas_memory_free == NULL) return;
-  for (size_t i = 0; i < count; i++) buffers[i] = blas_memory_alloc(0);
+  size_t count = 0;
+  while (ready < wanted && count < MOST_BUFFERS) {
+    void *buffer = blas_memory_alloc(0);
+    if (!is_known(buffer)) known[ready++] = buffer;
+    buffers[count++] = buffer;
+  }
   for (size_t i = 0; i < count; i++) blas_memory_free(buffers[i]);
 }
 
@@ -49,7 +62,7 @@ gptvq_status gptvq_blas_init(gptvq_error *err) {
   gptvq_blas_one_thread();
   pthread_mutex_lock(&mutex);
   if (wanted > ready && fits(wanted - ready)) {
-    take(wanted);
+    if (blas_memory_alloc != NULL && blas_memory_free != NULL) take(wanted);
     ready = wanted;
   } else if (wanted > ready) {
     status = gptvq_fail(err, GPTVQ_ERROR_MEMORY,

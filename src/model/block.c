@@ -43,22 +43,18 @@ static gptvq_status add_output(const gptvq_model *model, const gptvq_block *bloc
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block,
-                                   gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
-                                   float *x, gptvq_stop stop, gptvq_capture capture, void *context,
-                                   gptvq_error *err) {
+/* The attention of n tokens of `count` texts, as far as `stop` says. */
+static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                                  const gptvq_attention_text *texts, size_t count, size_t n, float *x,
+                                  gptvq_stop stop, gptvq_capture capture, void *context, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  gptvq_workspace *w = workspace;
-  GPTVQ_TRY(check_rows(w, block, n, err));
-  gptvq_attention_text text;
-  GPTVQ_TRY(gptvq_workspace_text(model, w, layer, position, 0, n, &text, err));
   GPTVQ_TRY(attention_inputs(model, block, w, n, x, err));
   GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n,
                            c->hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
   size_t width = block->qkv.width, heads = c->heads * c->head_dim;
   GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
-  gptvq_attention_core(model, block, w, &text, 1, n, w->wide, width);
+  gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
   GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, w->heads, n, heads, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
@@ -66,20 +62,21 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
   return add_output(model, block, w, GPTVQ_NORM_ATTENTION_OUT, n, x, err);
 }
 
+gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *block,
+                                   gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
+                                   float *x, gptvq_stop stop, gptvq_capture capture, void *context,
+                                   gptvq_error *err) {
+  gptvq_attention_text text;
+  GPTVQ_TRY(check_rows(workspace, block, n, err));
+  GPTVQ_TRY(gptvq_workspace_text(model, workspace, layer, position, 0, n, &text, err));
+  return run_attention(model, block, workspace, &text, 1, n, x, stop, capture, context, err);
+}
+
 gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block,
                                         gptvq_workspace *workspace, const gptvq_attention_text *texts,
                                         size_t count, size_t n, float *x, gptvq_error *err) {
-  const gptvq_config *c = &model->config;
-  gptvq_workspace *w = workspace;
-  size_t width = block->qkv.width, heads = c->heads * c->head_dim;
-  GPTVQ_TRY(check_rows(w, block, n, err));
-  if (n == 0) return GPTVQ_OK;
-  GPTVQ_TRY(attention_inputs(model, block, w, n, x, err));
-  GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
-  gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
-  const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
-  GPTVQ_TRY(gptvq_group_forward(model, block, &output, w, n, w->heads, heads, w->sum, c->hidden, err));
-  return add_output(model, block, w, GPTVQ_NORM_ATTENTION_OUT, n, x, err);
+  GPTVQ_TRY(check_rows(workspace, block, n, err));
+  return run_attention(model, block, workspace, texts, count, n, x, GPTVQ_RUN_ALL, NULL, NULL, err);
 }
 
 /* One MLP on x[n × hidden] into out[n × hidden], which is written only when it runs to the end; out may be x.

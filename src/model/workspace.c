@@ -41,7 +41,7 @@ static void put(layout *l, size_t area, size_t a, size_t b, size_t size) {
   l->bytes[area] = gptvq_round_up(bytes, 64);
 }
 
-static bool keeps_half(const gptvq_model *model) {
+bool gptvq_workspace_keeps_half(const gptvq_model *model) {
   return model->compute == GPTVQ_COMPUTE_INT8 && model->config.head_dim <= GPTVQ_HALF_DIM;
 }
 
@@ -54,8 +54,8 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   if (!l.fits) return l;
   put(&l, 0, max_positions, gptvq_rope_half(c), sizeof(float));
   put(&l, 1, max_positions, gptvq_rope_half(c), sizeof(float));
-  put(&l, 2, cache, max_positions, keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
-  put(&l, 3, cache, max_positions, keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
+  put(&l, 2, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
+  put(&l, 3, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
   put(&l, 4, max_rows, c->hidden, sizeof(float));
   put(&l, 5, max_rows, widest_group(model), sizeof(float));
   put(&l, 6, max_rows, c->heads * c->head_dim, sizeof(float));
@@ -102,7 +102,8 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
   layout l = measure(model, layers, max_rows, max_positions);
   size_t scratch = gptvq_linears_scratch(GPTVQ_MAX_PARTS, widest_input(model), max_rows, model->compute);
   size_t head = gptvq_round_up(sizeof(gptvq_workspace), 64);
-  char *memory = l.fits ? gptvq_alloc(head + l.total, 1) : NULL;
+  size_t bytes;
+  char *memory = l.fits && gptvq_add(head, l.total, &bytes) ? gptvq_alloc(bytes, 1) : NULL;
   void *panels = memory != NULL ? gptvq_alloc(scratch, 1) : NULL;
   if (panels == NULL) {
     free(memory);
@@ -115,7 +116,7 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
                          .max_rows = max_rows,
                          .max_positions = max_positions,
                          .rotary_half = gptvq_rope_half(&model->config),
-                         .half = keeps_half(model),
+                         .half = gptvq_workspace_keeps_half(model),
                          .scratch = {.data = panels, .bytes = scratch}};
   w->routing = routing_of(model, max_rows);
   place(w, &l, memory + head);

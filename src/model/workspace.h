@@ -19,6 +19,8 @@ struct gptvq_workspace {
   gptvq_scratch scratch;
 };
 
+/* Are keys and values fp16? Not those of heads of more than GPTVQ_HALF_DIM values. */
+bool gptvq_workspace_keeps_half(const gptvq_model *model);
 /* Bytes that gptvq_workspace_create takes; SIZE_MAX on overflow. */
 size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions);
 

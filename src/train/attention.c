@@ -117,10 +117,8 @@ void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const 
   gptvq_parallel_for(tokens / dims->length * dims->kv_heads, 1, forward_task, &job);
 }
 
-/* With P the probabilities, S the scaled scores and O = P V: dV = Pᵀ dO, dP = dO Vᵀ, dS = P ∘ (dP − rowsum(dO
- * ∘ O)), dQ = scale · dS K, dK = scale · dSᵀ Q. Key heads add up what their query heads give. */
-/* The same where scores are capped, S = c tanh(U / c): dU = dS ∘ (1 − (S / c)²). p: scores U, then
- * probabilities. */
+/* One row of the backward pass below where scores are capped, S = c tanh(U / c): dU = dS ∘ (1 − (S / c)²). p:
+ * scores U, then probabilities. */
 static void capped_row(float cap, size_t n, float *p, float *ds, float lse, float delta) {
   GPTVQ_MULTI_PICK(gptvq_soft_cap)(n, cap, p);
   for (size_t j = 0; j < n; j++) {
@@ -130,6 +128,8 @@ static void capped_row(float cap, size_t n, float *p, float *ds, float lse, floa
   }
 }
 
+/* With P the probabilities, S the scaled scores and O = P V: dV = Pᵀ dO, dP = dO Vᵀ, dS = P ∘ (dP − rowsum(dO
+ * ∘ O)), dQ = scale · dS K, dK = scale · dSᵀ Q. Key heads add up what their query heads give. */
 static void backward_task(void *context, size_t task_begin, size_t task_end, size_t thread) {
   const attention_job *job = context;
   const gptvq_ft_dims *d = job->dims;

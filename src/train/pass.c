@@ -1,27 +1,9 @@
 /* A block forward and backward: the order of its pieces. */
 #include "train/pieces.h"
 
-#include "base/threads.h"
+#include "model/layer/norm.h"
 
 #include <string.h>
-
-typedef struct add_job {
-  size_t width;
-  const float *x;
-  float *y;
-} add_job;
-
-/* y += x */
-static void add_task(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const add_job *job = context;
-  for (size_t i = begin * job->width; i < end * job->width; i++) job->y[i] += job->x[i];
-}
-
-static void add_rows(size_t tokens, size_t width, const float *x, float *y) {
-  add_job job = {width, x, y};
-  gptvq_parallel_for(tokens, 16, add_task, &job);
-}
 
 /* y = x + the outputs of a half's last linear, normalised where a norm stands behind it */
 static void output_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
@@ -32,7 +14,7 @@ static void output_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weigh
   gptvq_ft_linear_forward(d, weights, matrix, tape->tokens, input, out);
   if (d->has_norm[behind])
     gptvq_ft_norm_forward(d, tape->tokens, out, weights->norm[behind], y, tape->out_inverse_rms[mlp]);
-  add_rows(tape->tokens, d->hidden, x, y);
+  gptvq_add_rows(tape->tokens, d->hidden, x, y);
 }
 
 const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,

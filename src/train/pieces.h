@@ -48,7 +48,7 @@ void gptvq_ft_gate_backward(gptvq_activation activation, size_t tokens, size_t w
 /* ---- attention.c ---- */
 void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, float *out,
                                 float *lse, float *scratch);
-/* gradient_qkv[tokens × rows(QKV)] is overwritten. delta: scratch [tokens × heads]. */
+/* gradient_qkv[tokens × rows(QKV)] is overwritten. */
 void gptvq_ft_attention_backward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, const float *out,
                                  const float *lse, const float *gradient_out, float *gradient_qkv,
                                  float *scratch);

@@ -5,11 +5,14 @@
 
 enum { MOST = 16, ROOM = 64, STEPS = 3, VOCAB_MAX = 512 };
 
-/* Originals of several architectures (sliding window, experts, long rope), and packed folders of set_up. */
+/* Originals of several architectures (sliding window, experts, long rope, caps), and packed folders of
+ * set_up.
+ */
 static const char *const folders[] = {GOLDEN "llama",   GOLDEN "qwen2-window",
                                       GOLDEN "mixtral", GOLDEN "phi3-longrope",
-                                      "pairs",          "ordered",
-                                      "uniform",        "experts"};
+                                      GOLDEN "gemma2",  "pairs",
+                                      "ordered",        "uniform",
+                                      "experts"};
 enum { FOLDERS = sizeof folders / sizeof folders[0] };
 
 /* Sums of at most 128 fp32 products in another order over a few layers: far above their rounding, far below

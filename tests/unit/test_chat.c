@@ -43,7 +43,7 @@ static void put(const char *name, const void *data, size_t size) {
 static void put_text(const char *name, const char *text) { put(name, text, strlen(text)); }
 
 static int make_folder(void **state) {
-  static char name[] = "chat.XXXXXX";
+  static char name[] = "gptvq-chat-XXXXXX";
   (void)state;
   (void)setenv("TZ", "UTC", 1);
   tzset();
@@ -313,7 +313,22 @@ static void test_limits(void **state) {
                GPTVQ_ERROR_UNSUPPORTED, "memory");
   expect_limit("{% set r = range(99999) %}{% for a in r if a in r %}{% endfor %}", GPTVQ_ERROR_UNSUPPORTED,
                "seems to loop");
+  /* work inside of one node: what is compared, looked through, trimmed by */
+  expect_limit("{{ ('a' * 3000000 ~ 'b') in ('a' * 9000000) }}", GPTVQ_ERROR_UNSUPPORTED, "steps");
+  expect_limit("{{ ('a' * 9000000).rsplit('a' * 3000000 ~ 'b') }}", GPTVQ_ERROR_UNSUPPORTED, "steps");
+  expect_limit("{% set a = 'a' * 9000000 ~ 'b' %}{% set b = 'a' * 9000000 ~ 'c' %}"
+               "{% for i in range(99999) %}{% if a == b %}x{% endif %}{% endfor %}",
+               GPTVQ_ERROR_UNSUPPORTED, "steps");
+  expect_limit("{% set a = 'a' * 999999 %}{% set x = a.startswith((a[1:] ~ 'b',) * 999999) %}",
+               GPTVQ_ERROR_UNSUPPORTED, "steps");
+  expect_limit("{{ ('a' * 999999).strip('b' * 999999 ~ 'a') }}", GPTVQ_ERROR_UNSUPPORTED, "steps");
+  expect_limit("{% set l = [0] * 2000000 %}{% for i in range(99999) %}{% set x = l | sum %}{% endfor %}",
+               GPTVQ_ERROR_UNSUPPORTED, "steps");
+  expect_limit(
+      "{% set l = (0,) * 2000000 %}{% for i in range(99999) %}{% if l in {} %}{% endif %}{% endfor %}",
+      GPTVQ_ERROR_UNSUPPORTED, "steps");
   expect_limit("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", GPTVQ_ERROR_UNSUPPORTED, "levels");
+  expect_limit("{{ 'a' | map(*(['map'] * 1000000)) | list }}", GPTVQ_ERROR_UNSUPPORTED, "levels");
   expect_limit("{% set ns = namespace(x='0123456789') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x "
                "%}{% endfor %}",
                GPTVQ_ERROR_UNSUPPORTED, "more than");

@@ -140,8 +140,9 @@ GPTVQ_INLINE void gptvq_spread_unit256(const uint8_t *unit, unsigned bits, size_
   for (unsigned f = 8; f >= 1; f /= 2) {
     if (!(bits & f)) continue;
     const size_t size = n / 8 * f;
+    const unsigned parts = 8 / f;
 #pragma GCC unroll 8
-    for (unsigned part = 0; part < 8 / f; part++)
+    for (unsigned part = 0; part < parts; part++)
       gptvq_spread_part256(unit, size, f, part, shift, room == 0 && shift > 0, fields + part * size);
     unit += size;
     fields += room;

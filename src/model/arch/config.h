@@ -11,19 +11,18 @@ typedef enum gptvq_rope_type {
   GPTVQ_ROPE_DEFAULT,
   GPTVQ_ROPE_LINEAR,
   GPTVQ_ROPE_LLAMA3,
-  GPTVQ_ROPE_LONGROPE,
-  GPTVQ_ROPE_YARN
+  GPTVQ_ROPE_LONGROPE
 } gptvq_rope_type;
 
 typedef struct gptvq_rope {
   gptvq_rope_type type;
   double theta;
-  double factor;                            /* linear, llama3, yarn */
+  double factor;                            /* linear, llama3 */
   double low_freq_factor, high_freq_factor; /* llama3 */
-  size_t original_max_positions;            /* llama3, longrope, yarn */
+  size_t original_max_positions;            /* llama3, longrope */
   double partial_rotary_factor;             /* fraction of head_dim that is rotated, 1 */
   double *short_factor, *long_factor;       /* longrope: [rotated dims / 2], owned by the config; else NULL */
-  double attention_factor;                  /* longrope, yarn: multiplies cos and sin; 0 = derive it */
+  double attention_factor;                  /* longrope: multiplies cos and sin; 0 = derive it */
 } gptvq_rope;
 
 typedef struct gptvq_config {

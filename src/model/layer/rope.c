@@ -11,11 +11,6 @@ size_t gptvq_rope_half(const gptvq_config *config) {
 
 gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gptvq_error *err) {
   const gptvq_rope *rope = &config->rope;
-  if (rope->type == GPTVQ_ROPE_YARN)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s/config.json: RoPE scaling \"yarn\" is not supported; supported: default, linear, "
-                      "llama3, longrope",
-                      folder);
   size_t half = gptvq_rope_half(config);
   if (half == 0 || half * 2 > config->head_dim)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,

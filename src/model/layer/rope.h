@@ -18,7 +18,7 @@ void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosi
 void gptvq_rotate_heads(size_t half, const float *cosines, const float *sines, size_t heads, size_t dim,
                         float *x, bool backward);
 
-/* GPTVQ_ERROR_UNSUPPORTED for scaling that is not implemented, GPTVQ_ERROR_FORMAT for impossible numbers. */
+/* GPTVQ_ERROR_FORMAT for impossible numbers. */
 gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gptvq_error *err);
 
 #endif

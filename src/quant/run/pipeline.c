@@ -12,7 +12,6 @@
 #include "quant/plan/memory.h"
 #include "quant/plan/sensitivity.h"
 #include "quant/run/resume.h"
-#include "quant/transform/transform.h"
 #include "quant/options/options.h"
 #include "quant/transform/transform.h"
 

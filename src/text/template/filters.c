@@ -5,6 +5,7 @@
 #include "text/utf8.h"
 
 #include <errno.h>
+#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -164,7 +165,7 @@ static bool parse_number(gptvq_tpl *t, gptvq_string s, gptvq_value *out) {
   size_t size = 0;
   for (size_t i = 0; i < s.size; i++) {
     char c = s.data[i];
-    if (c == '_' && i > 0 && i + 1 < s.size) continue;
+    if (c == '_' && i > 0 && i + 1 < s.size && s.data[i + 1] != '_') continue;
     if (strchr("+-.eE", c) == NULL && (c < '0' || c > '9')) return false;
     real = real || c == '.' || c == 'e' || c == 'E';
     if (size < sizeof text) text[size++] = c;
@@ -172,7 +173,8 @@ static bool parse_number(gptvq_tpl *t, gptvq_string s, gptvq_value *out) {
   if (size == sizeof text) gptvq_tpl_fail(t, GPTVQ_ERROR_UNSUPPORTED, "a number of too many digits");
   text[size] = '\0';
   if (memchr(text, '\0', size) != NULL) return false;
-  char *end;
+  char *end, *point = strchr(text, '.');
+  if (point != NULL) *point = *localeconv()->decimal_point; /* what strtod reads */
   if (!real) {
     errno = 0;
     long long value = strtoll(text, &end, 10);
@@ -278,8 +280,13 @@ const gptvq_named gptvq_tpl_text_filters[] = {{"string", filter_string},
 gptvq_value gptvq_tpl_filter(gptvq_tpl *t, gptvq_string name, gptvq_value subject, const gptvq_args *args) {
   const gptvq_named *const tables[] = {gptvq_tpl_text_filters, gptvq_tpl_list_filters};
   for (size_t i = 0; i < 2; i++)
-    for (const gptvq_named *filter = tables[i]; filter->name != NULL; filter++)
-      if (gptvq_string_is(name, filter->name)) return filter->call(t, subject, args);
+    for (const gptvq_named *filter = tables[i]; filter->name != NULL; filter++) {
+      if (!gptvq_string_is(name, filter->name)) continue;
+      gptvq_tpl_deeper(t); /* map('map', 'map', …) */
+      subject = filter->call(t, subject, args);
+      t->depth--;
+      return subject;
+    }
   gptvq_tpl_fail(t, GPTVQ_ERROR_UNSUPPORTED, "the filter '%.*s' is not supported",
                  (int)gptvq_min_size(name.size, 60), name.data);
 }

@@ -5,8 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-struct gptvq_arena_chunk {
-  gptvq_arena_chunk *next;
+struct gptvq_tpl_chunk {
+  gptvq_tpl_chunk *next;
   size_t used, room;
   _Alignas(max_align_t) char data[];
 };
@@ -19,7 +19,7 @@ void gptvq_tpl_init(gptvq_tpl *t, const char *name, gptvq_error *err) {
 
 void gptvq_tpl_release(gptvq_tpl *t) {
   while (t->chunks != NULL) {
-    gptvq_arena_chunk *next = t->chunks->next;
+    gptvq_tpl_chunk *next = t->chunks->next;
     free(t->chunks);
     t->chunks = next;
   }
@@ -48,10 +48,10 @@ void *gptvq_tpl_alloc(gptvq_tpl *t, size_t count, size_t size) {
   t->taken += bytes;
   if (t->chunks == NULL || t->chunks->room - t->chunks->used < bytes) {
     room = gptvq_max_size(bytes, CHUNK);
-    gptvq_arena_chunk *chunk = malloc(sizeof *chunk + room);
+    gptvq_tpl_chunk *chunk = malloc(sizeof *chunk + room);
     if (chunk == NULL)
       gptvq_tpl_fail(t, GPTVQ_ERROR_MEMORY, "out of memory: a template needs %zu bytes", room);
-    *chunk = (gptvq_arena_chunk){.next = t->chunks, .room = room};
+    *chunk = (gptvq_tpl_chunk){.next = t->chunks, .room = room};
     t->chunks = chunk;
   }
   char *memory = t->chunks->data + t->chunks->used;

@@ -18,6 +18,16 @@ size_t gptvq_tpl_char_offset(gptvq_tpl *t, gptvq_string s, size_t position) {
   return at;
 }
 
+bool gptvq_tpl_begins(gptvq_tpl *t, const char *at, gptvq_string what) {
+  enum { PIECE = 512 };
+  for (size_t done = 0; done < what.size; done += PIECE) {
+    size_t size = gptvq_min_size(PIECE, what.size - done);
+    if (memcmp(at + done, what.data + done, size) != 0) return false;
+    gptvq_tpl_work(t, size);
+  }
+  return true;
+}
+
 size_t gptvq_tpl_find(gptvq_tpl *t, gptvq_string s, gptvq_string what, size_t from) {
   if (from > s.size || what.size > s.size - from) return SIZE_MAX;
   if (what.size == 0) return from;
@@ -26,7 +36,7 @@ size_t gptvq_tpl_find(gptvq_tpl *t, gptvq_string s, gptvq_string what, size_t fr
     if (first == NULL) break;
     gptvq_tpl_work(t, (size_t)(first - s.data) - at);
     at = (size_t)(first - s.data);
-    if (memcmp(first, what.data, what.size) == 0) return at;
+    if (gptvq_tpl_begins(t, first, what)) return at;
   }
   return SIZE_MAX;
 }
@@ -37,8 +47,9 @@ bool gptvq_tpl_is_line_end(uint32_t c) {
   return (c >= '\n' && c <= '\r') || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 || c == 0x2029;
 }
 
-static bool stripped(gptvq_string chars, const char *p, size_t size) {
+static bool stripped(gptvq_tpl *t, gptvq_string chars, const char *p, size_t size) {
   size_t length;
+  gptvq_tpl_work(t, 64 * chars.size); /* a step each: they are compared one by one */
   if (chars.size == 0) return gptvq_tpl_is_python_space(gptvq_utf8_get(p, &length));
   for (size_t at = 0; at < chars.size; at += gptvq_char_size(chars.data[at]))
     if (gptvq_char_size(chars.data[at]) == size && memcmp(chars.data + at, p, size) == 0) return true;
@@ -50,12 +61,12 @@ gptvq_string gptvq_tpl_strip(gptvq_tpl *t, gptvq_string s, gptvq_string chars, b
   gptvq_tpl_work(t, s.size);
   while (left && begin < end) {
     size_t size = gptvq_char_size(s.data[begin]);
-    if (!stripped(chars, s.data + begin, size)) break;
+    if (!stripped(t, chars, s.data + begin, size)) break;
     begin += size;
   }
   while (right && end > begin) {
     size_t last = gptvq_utf8_previous(s.data, end);
-    if (!stripped(chars, s.data + last, end - last)) break;
+    if (!stripped(t, chars, s.data + last, end - last)) break;
     end = last;
   }
   return gptvq_part(s, begin, end);
@@ -110,7 +121,7 @@ static gptvq_value parts_list(gptvq_tpl *t, const parts *p, bool reversed) {
 static size_t find_last(gptvq_tpl *t, gptvq_string s, gptvq_string what, size_t end) {
   for (size_t at = end; at >= what.size; at--) {
     gptvq_tpl_work(t, 1);
-    if (memcmp(s.data + at - what.size, what.data, what.size) == 0) return at - what.size;
+    if (gptvq_tpl_begins(t, s.data + at - what.size, what)) return at - what.size;
   }
   return SIZE_MAX;
 }

@@ -12,6 +12,8 @@ static inline size_t gptvq_char_size(char first) {
 size_t gptvq_tpl_count_chars(gptvq_tpl *t, gptvq_string s);
 /* Where character `position` (at most the count) begins. */
 size_t gptvq_tpl_char_offset(gptvq_tpl *t, gptvq_string s, size_t position);
+/* Is `what` at `at`, where there are at least as many bytes? Counts what it compares as work. */
+bool gptvq_tpl_begins(gptvq_tpl *t, const char *at, gptvq_string what);
 /* Offset of the first `what` at or behind `from`, or SIZE_MAX. */
 size_t gptvq_tpl_find(gptvq_tpl *t, gptvq_string s, gptvq_string what, size_t from);
 static inline gptvq_string gptvq_part(gptvq_string s, size_t begin, size_t end) {

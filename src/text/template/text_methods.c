@@ -55,9 +55,8 @@ static gptvq_value text_rstrip(gptvq_tpl *t, gptvq_value self, const gptvq_args 
   return strip(t, self, args, false, true);
 }
 
-static bool ends(gptvq_string s, gptvq_string with, bool at_end) {
-  return with.size <= s.size &&
-         (with.size == 0 || memcmp(at_end ? s.data + s.size - with.size : s.data, with.data, with.size) == 0);
+static bool ends(gptvq_tpl *t, gptvq_string s, gptvq_string with, bool at_end) {
+  return with.size <= s.size && gptvq_tpl_begins(t, at_end ? s.data + s.size - with.size : s.data, with);
 }
 
 static gptvq_value remove_affix(gptvq_tpl *t, gptvq_value self, const gptvq_args *args, bool at_end) {
@@ -65,7 +64,7 @@ static gptvq_value remove_affix(gptvq_tpl *t, gptvq_value self, const gptvq_args
   gptvq_value affix = gptvq_none();
   gptvq_tpl_bind(t, "str.removeprefix", args, names, 1, 1, &affix);
   gptvq_string s = self.as.text, what = gptvq_tpl_want_text(t, affix, "what to remove");
-  if (!ends(s, what, at_end)) return self;
+  if (!ends(t, s, what, at_end)) return self;
   return gptvq_text(at_end ? gptvq_part(s, 0, s.size - what.size) : gptvq_part(s, what.size, s.size));
 }
 static gptvq_value text_removeprefix(gptvq_tpl *t, gptvq_value self, const gptvq_args *args) {
@@ -92,9 +91,9 @@ static bool between(gptvq_tpl *t, gptvq_value self, const gptvq_value bounds[2],
 }
 
 static bool any_end(gptvq_tpl *t, gptvq_string s, gptvq_value with, bool at_end) {
-  if (with.kind != GPTVQ_TUPLE) return ends(s, gptvq_tpl_want_text(t, with, "what to look for"), at_end);
+  if (with.kind != GPTVQ_TUPLE) return ends(t, s, gptvq_tpl_want_text(t, with, "what to look for"), at_end);
   for (size_t i = 0; i < with.as.list->count; i++)
-    if (ends(s, gptvq_tpl_want_text(t, with.as.list->items[i], "what to look for"), at_end)) return true;
+    if (ends(t, s, gptvq_tpl_want_text(t, with.as.list->items[i], "what to look for"), at_end)) return true;
   return false;
 }
 

@@ -25,6 +25,7 @@ gptvq_value gptvq_tpl_dict_new(gptvq_tpl *t, gptvq_kind kind) {
 }
 
 static void check_hashable(gptvq_tpl *t, gptvq_value key) {
+  gptvq_tpl_work(t, 0);
   if (key.kind == GPTVQ_LIST || key.kind == GPTVQ_DICT || key.kind == GPTVQ_VIEW)
     gptvq_tpl_fail(t, GPTVQ_ERROR_DATA, "unhashable type: '%s'", gptvq_tpl_type_name(key));
   if (key.kind != GPTVQ_TUPLE) return;
@@ -189,8 +190,7 @@ bool gptvq_tpl_equal(gptvq_tpl *t, gptvq_value a, gptvq_value b) {
   case GPTVQ_UNDEFINED:
   case GPTVQ_NONE: equal = true; break;
   case GPTVQ_TEXT:
-    equal = gptvq_same_string(a.as.text, b.as.text);
-    gptvq_tpl_work(t, equal ? a.as.text.size : 0);
+    equal = a.as.text.size == b.as.text.size && gptvq_tpl_begins(t, a.as.text.data, b.as.text);
     break;
   case GPTVQ_LIST:
   case GPTVQ_TUPLE:
@@ -251,7 +251,7 @@ bool gptvq_tpl_contains(gptvq_tpl *t, gptvq_value container, gptvq_value item) {
   return false;
 }
 
-gptvq_list gptvq_tpl_iterate(gptvq_tpl *t, gptvq_value v) {
+static gptvq_list items_of(gptvq_tpl *t, gptvq_value v) {
   if (v.kind == GPTVQ_UNDEFINED) return (gptvq_list){0};
   if (v.kind == GPTVQ_DICT) return (gptvq_list){.items = v.as.dict->keys, .count = v.as.dict->count};
   if (v.kind == GPTVQ_ITERATOR) {
@@ -270,6 +270,12 @@ gptvq_list gptvq_tpl_iterate(gptvq_tpl *t, gptvq_value v) {
     at += size;
   }
   return *out.as.list;
+}
+
+gptvq_list gptvq_tpl_iterate(gptvq_tpl *t, gptvq_value v) {
+  gptvq_list items = items_of(t, v);
+  gptvq_tpl_work(t, 64 * items.count); /* whoever asks goes through them, a step each */
+  return items;
 }
 
 size_t gptvq_tpl_length(gptvq_tpl *t, gptvq_value v) {

@@ -108,14 +108,14 @@ typedef struct gptvq_builder {
   size_t size, room;
 } gptvq_builder;
 
-typedef struct gptvq_arena_chunk gptvq_arena_chunk;
+typedef struct gptvq_tpl_chunk gptvq_tpl_chunk;
 
 /* Limits: a real template with a real conversation stays a thousand times below. */
 enum {
   GPTVQ_TPL_MAX_SOURCE = 1 << 20, /* bytes of a template */
   GPTVQ_TPL_MAX_MEMORY = 1 << 28, /* bytes */
   GPTVQ_TPL_MAX_OUTPUT = 1 << 26, /* bytes of any one text */
-  GPTVQ_TPL_MAX_STEPS = 50000000, /* nodes run, or 64 bytes worked on */
+  GPTVQ_TPL_MAX_STEPS = 50000000, /* nodes run, items gone through, 64 bytes worked on */
   GPTVQ_TPL_MAX_NESTING = 100,    /* of brackets and blocks in the source */
   GPTVQ_TPL_MAX_DEPTH = 700       /* of expressions, calls and data while it runs */
 };
@@ -128,7 +128,7 @@ struct gptvq_tpl {
   int line;         /* being read or run */
   size_t depth, taken;
   uint64_t steps;
-  gptvq_arena_chunk *chunks;
+  gptvq_tpl_chunk *chunks;
   int64_t now; /* seconds since 1970 for strftime_now */
   struct gptvq_scope *scope;
   gptvq_builder *out;
