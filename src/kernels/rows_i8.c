@@ -39,13 +39,14 @@ void gptvq_rows_quantize(size_t cols, const float *weights, uint8_t *codes, floa
 
 void gptvq_rows_matmul(const uint8_t *codes, const float *scales, size_t cols, size_t begin, size_t end,
                        const void *inputs, size_t count, float *y, size_t ldy) {
+  float (*const multiply)(size_t, const uint8_t *, const float *, const int8_t *, const int32_t *,
+                          const float *) = GPTVQ_MULTI_PICK(gptvq_row_i8);
   size_t groups = group_count(cols), bytes = gptvq_rows_input_bytes(cols);
   for (size_t row = begin; row < end; row++)
     for (size_t t = 0; t < count; t++) {
       const int8_t *x = (const int8_t *)inputs + t * bytes;
       const int32_t *corrections = (const int32_t *)(const void *)(x + gptvq_round_up(cols, 64));
-      y[t * ldy + row - begin] =
-          GPTVQ_MULTI_PICK(gptvq_row_i8)(cols, codes + row * cols, scales + row * groups, x, corrections,
-                                         (const float *)(corrections + groups));
+      y[t * ldy + row - begin] = multiply(cols, codes + row * cols, scales + row * groups, x, corrections,
+                                          (const float *)(corrections + groups));
     }
 }

@@ -10,10 +10,11 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Work is cut by the shapes alone. …_WEIGHTS: weights of one matrix × vector task, some ten microseconds.
+/* Work is cut by the shapes alone. …_WEIGHTS: weights of one matrix × vector task, a few microseconds.
  * PANEL_WEIGHTS: values of a decoded panel, 2 MiB as fp32: it stays in the second-level cache while all
  * tokens pass. */
 enum {
+  LEAST_WEIGHTS = 1 << 16,
   DENSE_WEIGHTS = 1 << 15,
   PACKED_WEIGHTS = 1 << 17,
   PANEL_WEIGHTS = 1 << 19,
@@ -161,11 +162,13 @@ static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_
 /* ---- the paths ---- */
 
 /* Whole stripes of codebooks, where they are not too tall: a task then reads memory in one piece and sets up
- * each codebook once. */
+ * each codebook once. Small layers are cut finer, down to LEAST_WEIGHTS: threads come to their end together.
+ */
 static size_t vector_rows(const gptvq_linear *linear, size_t n) {
-  enum { MOST = 128 };
+  enum { MOST = 128, TASKS = 4 };
   (void)n;
   size_t weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
+  weights = gptvq_min_size(weights, gptvq_max_size(linear->rows * linear->cols / TASKS, LEAST_WEIGHTS));
   size_t rows = gptvq_round_up(gptvq_max_size(weights / linear->cols, 1), 16);
   return linear->is_packed ? gptvq_round_up(rows, gptvq_min_size(linear->packed.shape.group_rows, MOST))
                            : rows;

@@ -1,8 +1,10 @@
-/* Keys and values as fp16: conversions equal the scalar ones everywhere, attention equals that over the
- * rounded numbers, bit for bit. */
+/* Keys and values as fp16: conversions equal the scalar ones everywhere; attention of heads that share them
+ * equals that of heads with rounded fp32 ones of their own, bit for bit. */
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "kernels/kernels.h"
+#include "model/layer/attention.h"
 #include "model/layer/vector.h"
 
 #include <gptvq/status.h>
@@ -26,7 +28,7 @@ static void conversions(void **state) {
   uint64_t seed = 3;
   FOR_EACH_LEVEL(level) {
     for (size_t i = 0; i < ALL; i++) half[i] = (uint16_t)i;
-    GPTVQ_MULTI_PICK(gptvq_from_half)(ALL, half, x);
+    gptvq_to_float(GPTVQ_F16, half, ALL, x);
     GPTVQ_MULTI_PICK(gptvq_to_half)(ALL, x, back);
     for (size_t i = 0; i < ALL; i++) {
       bool nan = (i & 0x7fff) > 0x7c00;
@@ -57,35 +59,65 @@ static void conversions(void **state) {
   free(x);
 }
 
+enum { COUNT = 200, HEADS = 20, SHARE = 10, OWNERS = HEADS / SHARE, MOST_DIM = GPTVQ_HALF_DIM };
+static uint16_t half_keys[OWNERS * COUNT * MOST_DIM], half_values[OWNERS * COUNT * MOST_DIM];
+static float keys[HEADS * COUNT * MOST_DIM], values[HEADS * COUNT * MOST_DIM];
+
+/* The last of `count` tokens. */
+static void attend_last(size_t dim, size_t count, float cap, size_t kv_heads, bool half, float *out) {
+  float row[3 * HEADS * MOST_DIM], angles[1] = {0.0f};
+  uint64_t seed = dim;
+  for (size_t i = 0; i < HEADS * dim; i++) row[i] = (float)gptvq_random_unit(&seed);
+  for (size_t h = 0; h < kv_heads; h++)
+    for (size_t i = 0; i < dim; i++) {
+      size_t from = (h * HEADS / kv_heads * COUNT + count - 1) * dim + i;
+      row[(HEADS + h) * dim + i] = keys[from];
+      row[(HEADS + kv_heads + h) * dim + i] = values[from];
+    }
+  const gptvq_attention_text text = {.keys = half ? (char *)half_keys : (char *)keys,
+                                     .values = half ? (char *)half_values : (char *)values,
+                                     .max_positions = COUNT,
+                                     .cosines = angles,
+                                     .sines = angles,
+                                     .position = count - 1,
+                                     .n = 1};
+  const gptvq_attention_rows rows = {.heads = HEADS,
+                                     .kv_heads = kv_heads,
+                                     .head_dim = dim,
+                                     .how = {.window = SIZE_MAX, .scale = 0.3f, .cap = cap},
+                                     .half = half,
+                                     .texts = &text,
+                                     .count = 1,
+                                     .n = 1,
+                                     .qkv = row,
+                                     .out = out};
+  gptvq_attend_rows(&rows);
+}
+
 static void attention(void **state) {
   (void)state;
-  enum { COUNT = 200 };
   static const size_t dims[] = {8, 32, 80, 128};
+  static float expected[HEADS * MOST_DIM], got[HEADS * MOST_DIM];
   uint64_t seed = 5;
   for (size_t d = 0; d < 4; d++) {
-    size_t dim = dims[d];
-    float *keys = gptvq_alloc(COUNT * dim, sizeof *keys), *values = gptvq_alloc(COUNT * dim, sizeof *values);
-    uint16_t *k = gptvq_alloc(COUNT * dim, sizeof *k), *v = gptvq_alloc(COUNT * dim, sizeof *v);
-    float q[GPTVQ_HALF_DIM], expected[GPTVQ_HALF_DIM], got[GPTVQ_HALF_DIM];
-    for (size_t i = 0; i < COUNT * dim; i++) {
-      k[i] = gptvq_float_to_fp16((float)(4.0 * gptvq_random_unit(&seed) - 2.0));
-      v[i] = gptvq_float_to_fp16((float)(4.0 * gptvq_random_unit(&seed) - 2.0));
-      keys[i] = gptvq_fp16_to_float(k[i]);
-      values[i] = gptvq_fp16_to_float(v[i]);
+    size_t dim = dims[d], size = COUNT * dim;
+    for (size_t i = 0; i < OWNERS * size; i++) {
+      half_keys[i] = gptvq_float_to_fp16((float)(4.0 * gptvq_random_unit(&seed) - 2.0));
+      half_values[i] = gptvq_float_to_fp16((float)(4.0 * gptvq_random_unit(&seed) - 2.0));
     }
-    for (size_t i = 0; i < dim; i++) q[i] = (float)gptvq_random_unit(&seed);
+    for (size_t i = 0; i < HEADS * size; i++) {
+      size_t from = i / size / SHARE * size + i % size;
+      keys[i] = gptvq_fp16_to_float(half_keys[from]);
+      values[i] = gptvq_fp16_to_float(half_values[from]);
+    }
     FOR_EACH_LEVEL(level) {
       for (size_t count = 1; count <= COUNT; count += 33) {
         const float cap = count % 2 != 0 ? 0.0f : 5.0f;
-        GPTVQ_MULTI_PICK(gptvq_attend)(count, dim, 0.3f, cap, q, keys, values, expected);
-        GPTVQ_MULTI_PICK(gptvq_attend_half)(count, dim, 0.3f, cap, q, k, v, got);
-        assert_memory_equal(got, expected, dim * sizeof *got);
+        attend_last(dim, count, cap, HEADS, false, expected);
+        attend_last(dim, count, cap, OWNERS, true, got);
+        assert_memory_equal(got, expected, HEADS * dim * sizeof *got);
       }
     }
-    free(keys);
-    free(values);
-    free(k);
-    free(v);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "model/layer/attention.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "kernels/kernels.h"
 #include "linalg/gemm.h"
 #include "model/layer/rope.h"
 #include "model/layer/vector.h"
@@ -10,7 +11,7 @@
 
 /* Prompts: ROWS queries of one head against KEYS cached positions at a time, as matrix products. Fewer
  * queries than FEW_ROWS go one by one. */
-enum { ROWS = 32, KEYS = 256, FEW_ROWS = 8 };
+enum { ROWS = 32, KEYS = 256, FEW_ROWS = 8, SHARED = 8 /* heads at once */ };
 
 static void normalise_heads(const float *weight, float eps, size_t heads, size_t dim, float *x) {
   if (weight == NULL) return;
@@ -58,22 +59,49 @@ static size_t first_visible(const gptvq_attention_rows *job, size_t position) {
   return position + 1 > job->how.window ? position + 1 - job->how.window : 0;
 }
 
+/* Positions [begin, end) of a head's keys or values as fp32: in place, or in decoded[(end − begin) × dim].
+ */
+static const float *tile_numbers(const gptvq_attention_rows *job, const char *head, size_t begin, size_t end,
+                                 float *decoded) {
+  size_t dim = job->head_dim;
+  const void *from = head + begin * dim * number_bytes(job);
+  if (!job->half) return from;
+  gptvq_to_float(GPTVQ_F16, from, (end - begin) * dim, decoded);
+  return decoded;
+}
+
+/* Heads [head, head + count) of a row, which share keys and values: these are read once for all. */
+static void attend_shared(const gptvq_attention_rows *job, size_t row, size_t head, size_t count) {
+  const gptvq_attention_text *text = text_of(job, row);
+  size_t dim = job->head_dim, limit = text->position + row - text->first + 1;
+  size_t cache = head / (job->heads / job->kv_heads) * text->max_positions * dim * number_bytes(job);
+  const float *q = job->qkv + row * job->ldq + head * dim;
+  float *out = job->out + (row * job->heads + head) * dim;
+  float decoded[2][GPTVQ_ATTEND_KEYS * GPTVQ_HALF_DIM]; /* stays in the first- and second-level caches */
+  gptvq_softmax runs[SHARED];
+  for (size_t h = 0; h < count; h++) runs[h] = (gptvq_softmax){-INFINITY, 0.0f};
+  memset(out, 0, count * dim * sizeof *out);
+  for (size_t begin = first_visible(job, limit - 1); begin < limit; begin += GPTVQ_ATTEND_KEYS) {
+    size_t end = gptvq_min_size(begin + GPTVQ_ATTEND_KEYS, limit);
+    const float *keys = tile_numbers(job, text->keys + cache, begin, end, decoded[0]);
+    const float *values = tile_numbers(job, text->values + cache, begin, end, decoded[1]);
+    for (size_t h = 0; h < count; h++) GPTVQ_MULTI_PICK(gptvq_attend)
+    (end - begin, dim, job->how.scale, job->how.cap, q + h * dim, keys, values, &runs[h], out + h * dim);
+  }
+  for (size_t h = 0; h < count; h++) {
+    float normalise = 1.0f / runs[h].sum;
+    for (size_t i = 0; i < dim; i++) out[h * dim + i] *= normalise;
+  }
+}
+
 /* Items are (row, head). */
 static void attend_each(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const gptvq_attention_rows *job = context;
-  size_t dim = job->head_dim, share = job->heads / job->kv_heads, size = number_bytes(job);
-  for (size_t item = begin; item < end; item++) {
-    size_t row = item / job->heads, head = item % job->heads;
-    const gptvq_attention_text *text = text_of(job, row);
-    size_t position = text->position + row - text->first, first = first_visible(job, position);
-    size_t at = (head / share * text->max_positions + first) * dim * size;
-    const void *keys = text->keys + at, *values = text->values + at;
-    const float *q = job->qkv + row * job->ldq + head * dim;
-    float *out = job->out + (row * job->heads + head) * dim, scale = job->how.scale;
-    if (job->half) GPTVQ_MULTI_PICK(gptvq_attend_half)
-    (position + 1 - first, dim, scale, job->how.cap, q, keys, values, out);
-    else GPTVQ_MULTI_PICK(gptvq_attend)(position + 1 - first, dim, scale, job->how.cap, q, keys, values, out);
+  size_t share = job->heads / job->kv_heads, count;
+  for (size_t item = begin; item < end; item += count) {
+    count = gptvq_min_size(gptvq_min_size(share - item % share, SHARED), end - item);
+    attend_shared(job, item / job->heads, item % job->heads, count);
   }
 }
 
@@ -103,17 +131,6 @@ static void soften_tile(const gptvq_attention_rows *job, size_t row0, size_t row
     }
     sum[r] += GPTVQ_MULTI_PICK(gptvq_exp_sum)(high - low, maximum[r], score + low);
   }
-}
-
-/* Positions [begin, end) of a head's keys or values as fp32: in place, or in decoded[KEYS × GPTVQ_HALF_DIM].
- */
-static const float *tile_numbers(const gptvq_attention_rows *job, const char *head, size_t begin, size_t end,
-                                 float *decoded) {
-  size_t dim = job->head_dim;
-  const void *from = head + begin * dim * number_bytes(job);
-  if (!job->half) return from;
-  GPTVQ_MULTI_PICK(gptvq_from_half)((end - begin) * dim, from, decoded);
-  return decoded;
 }
 
 /* Items are (chunk of rows, head) of the only text, the longest chunks first. */
@@ -150,9 +167,23 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
   }
 }
 
+/* Of attend_each: TASK_WORK multiplications or more, since a short context is not worth waking others for;
+ * and all heads that share keys, where every thread gets as many of them. No result depends on it. */
+static size_t heads_per_task(const gptvq_attention_rows *job) {
+  enum { TASK_WORK = 1 << 16 };
+  size_t items = job->n * job->heads, share = job->heads / job->kv_heads, longest = 0;
+  for (size_t i = 0; i < job->count; i++)
+    longest = gptvq_max_size(longest, job->texts[i].position + job->texts[i].n);
+  size_t head_work = 2 * gptvq_min_size(longest, job->how.window) * job->head_dim;
+  size_t least = gptvq_ceil_div(TASK_WORK, head_work), tasks = gptvq_max_size(items / least, 1);
+  size_t heads = gptvq_ceil_div(items, tasks);
+  return items / share % gptvq_thread_count() == 0 ? gptvq_round_up(heads, share) : heads;
+}
+
 void gptvq_attend_rows(const gptvq_attention_rows *rows) {
   gptvq_attention_rows job = *rows;
   gptvq_parallel_for(job.n, 4, prepare_rows, &job);
-  if (job.count > 1 || job.n < FEW_ROWS) gptvq_parallel_for(job.n * job.heads, 1, attend_each, &job);
+  if (job.count > 1 || job.n < FEW_ROWS)
+    gptvq_parallel_for(job.n * job.heads, heads_per_task(&job), attend_each, &job);
   else gptvq_parallel_for(gptvq_ceil_div(job.n, ROWS) * job.heads, 1, attend_tiles, &job);
 }

@@ -6,6 +6,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Heads of at most so many dimensions may keep fp16 caches. */
+enum { GPTVQ_HALF_DIM = 128 };
+
 /* How queries meet keys: numbers of the block's description, both directions go by them. */
 typedef struct gptvq_attention {
   size_t window; /* keys that a query sees, itself included; SIZE_MAX: all up to itself */

@@ -31,18 +31,20 @@ GPTVQ_MULTI_DECLARE(void, gptvq_rotate, size_t half, const float *cosines, const
 GPTVQ_MULTI_DECLARE(float, gptvq_exp_sum, size_t n, float shift, float *x);
 /* the largest element; −infinity for n = 0 */
 GPTVQ_MULTI_DECLARE(float, gptvq_max, size_t n, const float *x);
-/* One query over `count` keys and values [count × dim]: out[dim] = softmax(scale · q Kᵀ) V, by online softmax
- * over fixed tiles. Scores are capped (gptvq_soft_cap) unless cap is 0. */
+/* A softmax over keys that come a few at a time: the largest score so far, −infinity to begin with, and the
+ * sum of exponentials relative to it. */
+typedef struct gptvq_softmax {
+  float maximum, sum;
+} gptvq_softmax;
+/* One query over the next `count` <= GPTVQ_ATTEND_KEYS keys and values [count × dim], scores scale · q·k:
+ * adds exp(score − maximum) · value to out[dim]; out / sum is the result. Scores are capped (gptvq_soft_cap)
+ * unless cap is 0. */
+enum { GPTVQ_ATTEND_KEYS = 64 };
 GPTVQ_MULTI_DECLARE(void, gptvq_attend, size_t count, size_t dim, float scale, float cap, const float *q,
-                    const float *keys, const float *values, float *out);
-/* The same over keys and values kept as fp16; dim at most GPTVQ_HALF_DIM. */
-enum { GPTVQ_HALF_DIM = 128 };
-GPTVQ_MULTI_DECLARE(void, gptvq_attend_half, size_t count, size_t dim, float scale, float cap, const float *q,
-                    const uint16_t *keys, const uint16_t *values, float *out);
+                    const float *keys, const float *values, gptvq_softmax *run, float *out);
 /* fp32 to fp16, to nearest even; what is too large becomes NaN: an infinite key could make a score of
- * −infinity, which passes for a small one. And back, exactly. */
+ * −infinity, which passes for a small one. */
 GPTVQ_MULTI_DECLARE(void, gptvq_to_half, size_t n, const float *x, uint16_t *half);
-GPTVQ_MULTI_DECLARE(void, gptvq_from_half, size_t n, const uint16_t *half, float *x);
 /* Are all numbers finite? */
 GPTVQ_MULTI_DECLARE(bool, gptvq_all_finite, size_t n, const float *x);
 
