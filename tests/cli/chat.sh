@@ -50,7 +50,7 @@ grep -q '^gptvq: error: echo.jinja: the template refuses the conversation: <a?b>
 grep -q '</help>' err.txt || die "// does not say a slash: $(cat err.txt)"
 grep -q '^gptvq: error: unknown command /hlep; did you mean /help?$' err.txt || die "no advice: $(cat err.txt)"
 grep -q '^/system TEXT' out.txt || die "/help says nothing"
-if command -v script > /dev/null; then # on a terminal
+if script -qec true /dev/null > /dev/null 2>&1; then # on a terminal, where there are any
   printf '/help\n/quit\n' | script -qec "'$GPTVQ' chat '$model' --template joined.jinja" /dev/null > out.txt || die "a terminal is another matter: $(cat out.txt)"
   grep -q '^/system TEXT' out.txt || die "no conversation on a terminal: $(cat out.txt)"
 fi

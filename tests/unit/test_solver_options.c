@@ -141,7 +141,7 @@ static void absurd_values_are_named(void **state) {
 }
 
 static gptvq_packed_shape shape_of(size_t rows, size_t cols, const gptvq_quantize_options *o) {
-  gptvq_packed_shape shape;
+  gptvq_packed_shape shape = {0};
   gptvq_error err = {.message = ""};
   gptvq_resolved r;
   if (gptvq_resolve(o, &r, &err) != GPTVQ_OK || gptvq_layer_shape(rows, cols, &r, &shape, &err) != GPTVQ_OK)
