@@ -52,7 +52,7 @@ grep -q '^gptvq: error: unknown command /hlep; did you mean /help?$' err.txt || 
 grep -q '^/system TEXT' out.txt || die "/help says nothing"
 if script -qec true /dev/null > /dev/null 2>&1; then # on a terminal, where there are any
   printf '/help\n/quit\n' | script -qec "'$GPTVQ' chat '$model' --template joined.jinja" /dev/null > out.txt || die "a terminal is another matter: $(cat out.txt)"
-  grep -q '^/system TEXT' out.txt || die "no conversation on a terminal: $(cat out.txt)"
+  grep -qE '^(> )?/system TEXT' out.txt || die "no conversation on a terminal: $(cat out.txt)"
 fi
 
 # what ends an answer: EOS, the token that the template ends turns with, the context
