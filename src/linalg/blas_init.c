@@ -10,10 +10,12 @@
 #include <sys/mman.h>
 
 /* OpenBLAS maps a buffer for every product that runs at the same time as others, and tries again for ever
- * when it cannot: so they are taken here, where there is an answer to that. These two functions, which all
- * its routines call, are in the library but not in its header. */
+ * when it cannot: so they are taken here, where there is an answer to that. Its own threads, made when it is
+ * loaded, take one each when they come to run, at any time from then on: they are ended first, and their
+ * buffers are among those taken. These functions are in the library but not in its header. */
 __attribute__((weak)) void *blas_memory_alloc(int position);
 __attribute__((weak)) void blas_memory_free(void *buffer);
+__attribute__((weak)) int blas_thread_shutdown_(void);
 
 enum { MOST_BUFFERS = 48 };                           /* any OpenBLAS has room for 50 without a warning */
 static const size_t buffer_bytes = (size_t)128 << 20; /* of address space; the largest of its targets */
@@ -34,6 +36,15 @@ static bool fits(size_t count) {
   return made == count;
 }
 
+/* Where its threads' buffers may not fit they would be waited for as long as they try. */
+static void use_one_thread(void) {
+  int own = openblas_get_num_threads();
+  openblas_set_num_threads(1);
+  if (blas_thread_shutdown_ != NULL && own > 1 && fits(gptvq_min_size((size_t)own, MOST_BUFFERS)))
+    (void)blas_thread_shutdown_();
+}
+void gptvq_blas_one_thread(void) { (void)pthread_once(&once, use_one_thread); }
+
 static bool is_known(const void *buffer) {
   size_t i = 0;
   while (i < ready && known[i] != buffer) i++;
@@ -52,9 +63,6 @@ static void take(size_t wanted) {
   }
   for (size_t i = 0; i < count; i++) blas_memory_free(buffers[i]);
 }
-
-static void use_one_thread(void) { openblas_set_num_threads(1); }
-void gptvq_blas_one_thread(void) { (void)pthread_once(&once, use_one_thread); }
 
 gptvq_status gptvq_blas_init(gptvq_error *err) {
   gptvq_status status = GPTVQ_OK;
