@@ -62,6 +62,8 @@ const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoin
 const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint,
                                           const char *name); /* NULL: absent */
 
+/* `config`, which becomes the checkpoint's, in the place of config.json. */
+void gptvq_checkpoint_set_config(gptvq_checkpoint *checkpoint, json_t *config);
 /* Bytes of all tensors in the files. */
 uint64_t gptvq_checkpoint_bytes(const gptvq_checkpoint *checkpoint);
 /* Forgets the tensors whose keep[] is false; the numbers of others change. */

@@ -26,6 +26,8 @@ typedef struct gptvq_model_parts {
   gptvq_stored *stored;
   size_t stored_count, stored_room;
   char *quantization;               /* JSON text or NULL */
+  bool inside;                      /* the folder's model holds this one beside a vision tower, */
+  uint64_t beside_bytes;            /* of so many bytes: no part of any account */
   bool *used;                       /* by tensor number, while loading */
   const gptvq_callbacks *callbacks; /* for warnings while loading, else NULL */
 } gptvq_model_parts;

@@ -66,6 +66,7 @@ typedef struct gptvq_block {
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */
   gptvq_attention attention;
+  gptvq_rope_use rope; /* of queries and keys */
   gptvq_activation activation;
 } gptvq_block;
 
@@ -93,8 +94,11 @@ static inline bool gptvq_writes_stream(const gptvq_block *block, gptvq_block_inp
   return gptvq_input_is_last(input) && block->norms[gptvq_norm_behind(input)] == NULL;
 }
 
-static inline size_t gptvq_norm_size(const gptvq_config *config, gptvq_norm_place place) {
-  return place == GPTVQ_NORM_Q || place == GPTVQ_NORM_K ? config->head_dim : config->hidden;
+static inline size_t gptvq_norm_size(const gptvq_arch *arch, const gptvq_config *config,
+                                     gptvq_norm_place place) {
+  if (place != GPTVQ_NORM_Q && place != GPTVQ_NORM_K) return config->hidden;
+  if (!arch->joint_head_norms) return config->head_dim;
+  return (place == GPTVQ_NORM_Q ? config->heads : config->kv_heads) * config->head_dim;
 }
 
 /* Does a router send tokens through different MLPs? Then there is no one input of down_proj for all tokens,
@@ -158,11 +162,11 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
                                    gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
                                    float *x, gptvq_stop stop, gptvq_capture capture, void *context,
                                    gptvq_error *err);
-/* The n tokens at `position` of one of several texts, rows from `first` on, whose keys and values are in
- * cache `slot` of the workspace. GPTVQ_ERROR_ARGUMENT: it has no such slot or positions. */
-gptvq_status gptvq_workspace_text(const gptvq_model *model, const gptvq_workspace *workspace, size_t slot,
-                                  size_t position, size_t first, size_t n, gptvq_attention_text *out,
-                                  gptvq_error *err);
+/* For the block: the n tokens at `position` of one of several texts, rows from `first` on, whose keys and
+ * values are in cache `slot` of the workspace. GPTVQ_ERROR_ARGUMENT: it has no such slot or positions. */
+gptvq_status gptvq_workspace_text(const gptvq_model *model, const gptvq_block *block,
+                                  const gptvq_workspace *workspace, size_t slot, size_t position,
+                                  size_t first, size_t n, gptvq_attention_text *out, gptvq_error *err);
 /* The same for the tokens of `count` texts, n in all, each with a cache of its own, which may be another
  * workspace's of the same model (the mlp half asks nothing of the kind). */
 gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block,

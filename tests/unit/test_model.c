@@ -34,7 +34,18 @@ static const char *const goldens[] = {"llama/golden.bin",
                                       "phi3-longrope/golden-short.bin",
                                       "mixtral/golden.bin",
                                       "gemma2/golden.bin",
-                                      "gemma2-uncapped/golden.bin"};
+                                      "gemma2-uncapped/golden.bin",
+                                      "smollm3/golden.bin",
+                                      "smollm3-window/golden.bin",
+                                      "gemma/golden.bin",
+                                      "gemma3/golden.bin",
+                                      "gemma3-untied/golden.bin",
+                                      "gemma3-vision/golden.bin",
+                                      "olmo2/golden.bin",
+                                      "olmo3/golden.bin",
+                                      "olmo3-kinds/golden.bin",
+                                      "exaone4/golden.bin",
+                                      "exaone4-full/golden.bin"};
 enum { GOLDENS = sizeof goldens / sizeof goldens[0] };
 
 /* Our sums and transformers' have the same terms in another order, so their rounding errors are of the same

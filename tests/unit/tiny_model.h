@@ -33,7 +33,11 @@ typedef struct tiny_model {
   const char *architecture;
   size_t layers;
   int tied, fused, experts, qkv_bias, qk_norm;
-  int gemma2; /* norms behind both halves, gains stored less one, caps, a window in every other layer */
+  int joint;    /* q/k norms over all heads */
+  int behind;   /* norms behind both halves; 2: none before them */
+  int less_one; /* what is stored of a gain */
+  int window;
+  const char *keys;     /* more of config.json */
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
   const char *scaled_name; /* all numbers of the tensors whose names contain this are multiplied by `scale` */
@@ -46,8 +50,41 @@ static const tiny_model tiny_mixtral = {
     .architecture = "MixtralForCausalLM", .layers = 2, .experts = TINY_EXPERTS};
 static const tiny_model tiny_qwen2 = {.architecture = "Qwen2ForCausalLM", .layers = 2, .qkv_bias = 1};
 static const tiny_model tiny_qwen3 = {.architecture = "Qwen3ForCausalLM", .layers = 2, .qk_norm = 1};
-static const tiny_model tiny_gemma2 = {
-    .architecture = "Gemma2ForCausalLM", .layers = 2, .tied = 1, .gemma2 = 1};
+static const tiny_model tiny_gemma2 = {.architecture = "Gemma2ForCausalLM",
+                                       .layers = 2,
+                                       .tied = 1,
+                                       .behind = 1,
+                                       .less_one = 1,
+                                       .window = 12,
+                                       .keys =
+                                           "\"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
+                                           "\"final_logit_softcapping\": 20.0"};
+static const tiny_model tiny_gemma3 = {.architecture = "Gemma3ForCausalLM",
+                                       .layers = 2,
+                                       .tied = 1,
+                                       .qk_norm = 1,
+                                       .behind = 1,
+                                       .less_one = 1,
+                                       .window = 12,
+                                       .keys =
+                                           "\"query_pre_attn_scalar\": 24, \"sliding_window_pattern\": 2, "
+                                           "\"rope_local_base_freq\": 100.0, "
+                                           "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8.0}"};
+static const tiny_model tiny_olmo3 = {.architecture = "Olmo3ForCausalLM",
+                                      .layers = 2,
+                                      .qk_norm = 1,
+                                      .joint = 1,
+                                      .behind = 2,
+                                      .window = 12,
+                                      .keys = "\"layer_types\": [\"full_attention\", \"sliding_attention\"]"};
+static const tiny_model tiny_exaone4 = {.architecture = "Exaone4ForCausalLM",
+                                        .layers = 2,
+                                        .qk_norm = 1,
+                                        .behind = 2,
+                                        .window = 12,
+                                        .keys = "\"sliding_window_pattern\": 2"};
+static const tiny_model tiny_smollm3 = {
+    .architecture = "SmolLM3ForCausalLM", .layers = 2, .tied = 1, .keys = "\"no_rope_layer_interval\": 2"};
 static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
 
 #define ok(expression) \
@@ -86,17 +123,15 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
   size_t q = TINY_HEADS * TINY_HEAD, kv = TINY_KV * TINY_HEAD, h = TINY_HIDDEN, mlp = TINY_MLP;
   tiny_add(list, TINY_VOCAB, h, 0, 1.0f, "model.embed_tokens.weight");
   if (!m->tied) tiny_add(list, TINY_VOCAB, h, 0, 0.2f, "lm_head.weight");
-  const float gain = m->gemma2 ? 0 : 1;
+  const float gain = m->less_one ? 0 : 1;
   tiny_add(list, h, 0, gain, 0.1f, "model.norm.weight");
   for (size_t l = 0; l < m->layers; l++) {
     char p[40];
     (void)snprintf(p, sizeof p, "model.layers.%zu", l);
-    tiny_add(list, h, 0, gain, 0.1f, "%s.input_layernorm.weight", p);
+    if (m->behind < 2) tiny_add(list, h, 0, gain, 0.1f, "%s.input_layernorm.weight", p);
     tiny_add(list, h, 0, gain, 0.1f, "%s.post_attention_layernorm.weight", p);
-    if (m->gemma2) {
-      tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
-      tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
-    }
+    if (m->behind == 1) tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
+    if (m->behind > 0) tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
     if (m->fused) {
       tiny_add(list, q + 2 * kv, h, 0, 0.2f, "%s.self_attn.qkv_proj.weight", p);
     } else {
@@ -110,8 +145,8 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
       tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.v_proj.bias", p);
     }
     if (m->qk_norm) {
-      tiny_add(list, TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.q_norm.weight", p);
-      tiny_add(list, TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.k_norm.weight", p);
+      tiny_add(list, m->joint ? q : TINY_HEAD, 0, gain, 0.1f, "%s.self_attn.q_norm.weight", p);
+      tiny_add(list, m->joint ? kv : TINY_HEAD, 0, gain, 0.1f, "%s.self_attn.k_norm.weight", p);
     }
     tiny_add(list, h, q, 0, 0.2f, "%s.self_attn.o_proj.weight", p);
     if (m->experts) {
@@ -206,7 +241,8 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
   }
   ok(gptvq_st_writer_commit(writer, err));
   free(path);
-  char config[2048];
+  char config[2048], window[24] = "null";
+  if (m->window > 0) (void)snprintf(window, sizeof window, "%d", m->window);
   (void)snprintf(
       config, sizeof config,
       "{\"architectures\": [\"%s\"], \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": "
@@ -215,12 +251,10 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
       " \"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\","
       " \"tie_word_embeddings\": %s, \"rope_theta\": 10000.0, \"bos_token_id\": 0, \"eos_token_id\": 1,"
       " \"num_local_experts\": %d, \"num_experts_per_tok\": 2, \"sliding_window\": %s, \"dtype\": "
-      "\"bfloat16\"%s}\n",
+      "\"bfloat16\"%s%s}\n",
       m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, TINY_KV, TINY_HEAD, TINY_VOCAB,
-      m->tied ? "true" : "false", TINY_EXPERTS, m->gemma2 ? "12" : "null",
-      m->gemma2 ? ", \"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
-                  "\"final_logit_softcapping\": 20.0"
-                : "");
+      m->tied ? "true" : "false", TINY_EXPERTS, window, m->keys != NULL ? ", " : "",
+      m->keys != NULL ? m->keys : "");
   tiny_write_text(folder, "config.json", config);
   tiny_write_tokenizer(folder);
   tiny_write_text(folder, "generation_config.json", "{\"bos_token_id\": 0, \"eos_token_id\": 1}\n");

@@ -23,7 +23,7 @@ typedef enum gptvq_block_input {
 typedef enum gptvq_norm_place {
   GPTVQ_NORM_ATTENTION,     /* before the attention */
   GPTVQ_NORM_MLP,           /* before the MLP */
-  GPTVQ_NORM_Q,             /* of each query head, of head_dim values */
+  GPTVQ_NORM_Q,             /* of each query head, of head_dim values; or joint_head_norms */
   GPTVQ_NORM_K,             /* of each key head */
   GPTVQ_NORM_ATTENTION_OUT, /* of what o_proj gives, before it is added to the residual stream */
   GPTVQ_NORM_MLP_OUT,       /* of what down_proj gives */
@@ -44,14 +44,20 @@ struct gptvq_arch {
   const char *norms[GPTVQ_NORMS]; /* NAME.weight; NULL: there is none */
   float norm_offset; /* a norm's gain is this + its weight, of those of heads and the last one too */
   gptvq_arch_linears linears[GPTVQ_INPUTS];
-  const char *router;  /* NULL: no mixture of experts */
-  const char *experts; /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
-  bool slides;         /* honours sliding_window */
+  const char *router;    /* NULL: no mixture of experts */
+  const char *experts;   /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
+  bool slides;           /* honours sliding_window */
+  bool joint_head_norms; /* those of queries and keys are over the values of all heads together */
 };
 
 /* Parts of the description that most families share. */
 #define GPTVQ_PRE_NORMS \
   [GPTVQ_NORM_ATTENTION] = "input_layernorm", [GPTVQ_NORM_MLP] = "post_attention_layernorm"
+#define GPTVQ_POST_NORMS \
+  [GPTVQ_NORM_ATTENTION_OUT] = "post_attention_layernorm", /* of the half */ \
+      [GPTVQ_NORM_MLP_OUT] = "post_feedforward_layernorm"
+#define GPTVQ_NORMS_AROUND \
+  [GPTVQ_NORM_ATTENTION] = "input_layernorm", [GPTVQ_NORM_MLP] = "pre_feedforward_layernorm", GPTVQ_POST_NORMS
 #define GPTVQ_QK_NORMS [GPTVQ_NORM_Q] = "self_attn.q_norm", [GPTVQ_NORM_K] = "self_attn.k_norm"
 #define GPTVQ_SPLIT_QKV \
   { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj" }
@@ -63,7 +69,10 @@ struct gptvq_arch {
   { "mlp.down_proj" }
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
-#define GPTVQ_FAMILIES(X) X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2)
+#define GPTVQ_FAMILIES(X) \
+  X(llama) \
+  X(mistral) \
+  X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2) X(smollm3) X(gemma) X(gemma3) X(olmo2) X(olmo3) X(exaone4)
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY

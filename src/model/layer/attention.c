@@ -13,10 +13,10 @@
  * queries than FEW_ROWS go one by one. */
 enum { ROWS = 32, KEYS = 256, FEW_ROWS = 8, SHARED = 8 /* heads at once */ };
 
-static void normalise_heads(const float *weight, float eps, size_t heads, size_t dim, float *x) {
-  if (weight == NULL) return;
-  for (size_t h = 0; h < heads; h++)
-    GPTVQ_MULTI_PICK(gptvq_rms_norm)(dim, x + h * dim, weight, eps, x + h * dim);
+static void normalise_heads(const gptvq_attention_rows *job, const float *gain, size_t heads, float *x) {
+  const size_t norms = job->how.joint_norms ? 1 : heads, size = heads * job->head_dim / norms;
+  for (size_t i = 0; gain != NULL && i < norms; i++)
+    GPTVQ_MULTI_PICK(gptvq_rms_norm)(size, x + i * size, gain, job->eps, x + i * size);
 }
 
 static size_t number_bytes(const gptvq_attention_rows *job) {
@@ -43,10 +43,11 @@ static void prepare_rows(void *context, size_t begin, size_t end, size_t thread)
     float *q = job->qkv + row * job->ldq, *k = q + job->heads * dim, *v = k + job->kv_heads * dim;
     const gptvq_attention_text *text = text_of(job, row);
     size_t position = text->position + row - text->first;
-    normalise_heads(job->q_norm, job->eps, job->heads, dim, q);
-    normalise_heads(job->k_norm, job->eps, job->kv_heads, dim, k);
-    const float *cosines = text->cosines + position * half, *sines = text->sines + position * half;
-    gptvq_rotate_heads(half, cosines, sines, job->heads + job->kv_heads, dim, q, false);
+    normalise_heads(job, job->q_norm, job->heads, q);
+    normalise_heads(job, job->k_norm, job->kv_heads, k);
+    if (half > 0)
+      gptvq_rotate_heads(half, text->cosines + position * half, text->sines + position * half,
+                         job->heads + job->kv_heads, dim, q, false);
     for (size_t h = 0; h < job->kv_heads; h++) {
       size_t at = (h * text->max_positions + position) * dim * size;
       store_row(job->half, dim, k + h * dim, text->keys + at);

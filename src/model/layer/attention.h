@@ -11,16 +11,17 @@ enum { GPTVQ_HALF_DIM = 128 };
 
 /* How queries meet keys: numbers of the block's description, both directions go by them. */
 typedef struct gptvq_attention {
-  size_t window; /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
-  float scale;   /* of the products of queries and keys */
-  float cap;     /* scores s become cap · tanh(s / cap); 0: they stay */
+  size_t window;    /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
+  float scale;      /* of the products of queries and keys */
+  float cap;        /* scores s become cap · tanh(s / cap); 0: they stay */
+  bool joint_norms; /* the norms of queries and keys are over the values of all heads together */
 } gptvq_attention;
 
 /* Rows [first, first + n) of a call: tokens of one text from `position` on, and its cache of the layer. */
 typedef struct gptvq_attention_text {
   char *keys, *values; /* [kv_heads][max_positions][head_dim] */
   size_t max_positions;
-  const float *cosines, *sines; /* [max_positions × rotary_half] */
+  const float *cosines, *sines; /* [max_positions × rotary_half]; NULL where that is 0 */
   size_t position, first, n;
 } gptvq_attention_text;
 
@@ -29,9 +30,9 @@ typedef struct gptvq_attention_text {
 typedef struct gptvq_attention_rows {
   size_t heads, kv_heads, head_dim;
   gptvq_attention how;
-  const float *q_norm, *k_norm; /* [head_dim] gains of RMS norms of each head, or NULL */
+  const float *q_norm, *k_norm; /* gains of RMS norms, [head_dim] of each head or of all; or NULL */
   float eps;
-  size_t rotary_half; /* rotated dimensions, halved */
+  size_t rotary_half; /* rotated dimensions, halved; 0: none */
   bool half;          /* caches are fp16, else fp32 */
   const gptvq_attention_text *texts;
   size_t count, n;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the tiny random models and golden logits that tests/unit/test_model.c reads.
 
-    python3 tests/golden/model/make_models.py            needs torch, transformers 5 and safetensors
+    python3 tests/golden/model/make_models.py [NAME…]    needs torch, transformers 5 and safetensors; names: those folders only
 
 Each folder is a Hugging Face model written by save_pretrained, with weights scaled so that every part of the forward pass matters, and
 one or two files golden*.bin (little-endian):
@@ -18,11 +18,13 @@ import importlib
 import json
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import (Exaone4Config, Gemma2Config, Gemma3Config, Gemma3TextConfig, GemmaConfig, LlamaConfig, MistralConfig, MixtralConfig, Olmo2Config,
+                          Olmo3Config, Phi3Config, Qwen2Config, Qwen3Config, SmolLM3Config)
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -40,7 +42,8 @@ class Double:
 
 @contextlib.contextmanager
 def everything_in_double(model_type):
-    modules = [importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}"),
+    package = model_type.removesuffix("_text")
+    modules = [importlib.import_module(f"transformers.models.{package}.modeling_{package}"),
                importlib.import_module("transformers.modeling_rope_utils")]
     to_float = torch.Tensor.float
     default = torch.get_default_dtype()
@@ -92,13 +95,13 @@ def randomise(model, seed):
             elif name.endswith("bias"):
                 p.copy_(0.3 * noise)
             elif p.dim() == 1:
-                p.copy_((0 if model.config.model_type == "gemma2" else 1) + 0.2 * noise)  # Gemma stores gains less one
+                p.copy_((0 if model.config.model_type.startswith("gemma") else 1) + 0.2 * noise)  # Gemma stores gains less one
             else:
                 p.copy_(noise * 1.3 / p.shape[-1] ** 0.5)
 
 
 def write_golden(folder, file, count, seed, model_type):
-    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
+    vocabulary = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
     ids = torch.randint(0, vocabulary, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
     truth = run(folder, ids, torch.float64, model_type)
     error = (run(folder, ids, torch.float32) - truth).abs().max().item()
@@ -117,6 +120,10 @@ def old_style(folder, **extra):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
+    if "sliding_attention" in rope:
+        if config["model_type"].startswith("gemma3"):
+            config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
     rope.pop("partial_rotary_factor", None)
     config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
@@ -126,6 +133,8 @@ def old_style(folder, **extra):
 
 
 def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None):
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        return
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -195,7 +204,31 @@ def main():
                                          attn_logit_softcapping=None, final_logit_softcapping=None,
                                          layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
          seed=15)
-    greedy()
+    small = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 5}
+    # layers without rotation, as the hub's config lists them; and with a window in those, nothing listed
+    make("smollm3", SmolLM3Config(**{**small, "tie_word_embeddings": True}, rope_parameters=rope(theta=500.0)), seed=16, count=60,
+         old={"tie_word_embeddings": "remove"})
+    make("smollm3-window", SmolLM3Config(**{**small, "num_hidden_layers": 4}, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=7,
+                                         attention_bias=True, mlp_bias=True), seed=17, old={"layer_types": "remove", "no_rope_layers": "remove"})
+    make("gemma", GemmaConfig(**{**gemma, "num_hidden_layers": 4}), seed=18, old={"hidden_act": "gelu", "tie_word_embeddings": "remove"})
+    kinds = {"full_attention": rope("linear", 1000.0, factor=8.0), "sliding_attention": rope(theta=100.0)}
+    make("gemma3", Gemma3TextConfig(**gemma, rope_parameters=kinds, sliding_window_pattern=3), seed=19, count=60,
+         old={"layer_types": "remove", "tie_word_embeddings": "remove", "sliding_window_pattern": 3})
+    make("gemma3-untied", Gemma3TextConfig(**{**gemma, "tie_word_embeddings": False}, rope_parameters=kinds, attention_bias=True,
+                                           layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]), seed=20)
+    sight = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4)
+    make("gemma3-vision", Gemma3Config(text_config=Gemma3TextConfig(**gemma, rope_parameters=kinds).to_dict(), vision_config=sight, mm_tokens_per_image=4,
+                                       image_token_index=47, boi_token_index=45, eoi_token_index=46), seed=21)
+    make("olmo2", Olmo2Config(**small), seed=22, old={})
+    make("olmo3", Olmo3Config(**small, sliding_window=7), seed=23, count=60, old={"layer_types": "remove"})
+    make("olmo3-kinds", Olmo3Config(**small, sliding_window=7, rope_parameters={"full_attention": rope("linear", 500.0, factor=4.0),
+                                                                               "sliding_attention": rope(theta=500.0)}), seed=24)
+    llama3 = dict(factor=16.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+    make("exaone4", Exaone4Config(**small, sliding_window=7, rope_parameters=rope("llama3", 500.0, **llama3)), seed=25, count=60,
+         old={"sliding_window_pattern": "LLLG"})
+    make("exaone4-full", Exaone4Config(**{**small, "tie_word_embeddings": True}, sliding_window=None, layer_types=["full_attention"] * 5), seed=26, old={})
+    if not sys.argv[1:]:
+        greedy()
 
 
 if __name__ == "__main__":
