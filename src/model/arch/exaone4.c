@@ -18,6 +18,8 @@ static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c,
   return GPTVQ_OK;
 }
 
+static const char *const own_keys[] = {"sliding_window_pattern", NULL};
+
 const gptvq_arch gptvq_arch_exaone4 = {
     .name = "Exaone4",
     .model_type = "exaone4",
@@ -26,6 +28,7 @@ const gptvq_arch gptvq_arch_exaone4 = {
                .max_positions = 2048,
                .sliding_window = 4096,
                .layer_types = true,
+               .own_keys = own_keys,
                .read_own = read_own},
     .norms = {GPTVQ_POST_NORMS, GPTVQ_QK_NORMS},
     .linears = {[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_NEVER},

@@ -21,6 +21,8 @@ gptvq_status gptvq_gemma_cap(const gptvq_config_source *source, const char *key,
   return gptvq_config_number(source, key, 1e-3, 1e6, cap, err);
 }
 
+static const char *const own_keys[] = {"hidden_activation", "use_bidirectional_attention", NULL};
+
 const gptvq_arch gptvq_arch_gemma = {
     .name = "Gemma",
     .model_type = "gemma",
@@ -29,6 +31,7 @@ const gptvq_arch gptvq_arch_gemma = {
                .max_positions = 8192,
                .head_dim = 256,
                .tie_embeddings = true,
+               .own_keys = own_keys,
                .read_own = gptvq_gemma_keys},
     .norms = {GPTVQ_PRE_NORMS},
     .norm_offset = 1.0f,

@@ -11,6 +11,12 @@ static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c,
   return GPTVQ_OK;
 }
 
+/* _sliding_window_pattern: transformers writes it beside layer_types and does not read it */
+static const char *const own_keys[] = {"_sliding_window_pattern",     "final_logit_softcapping",
+                                       "hidden_activation",           "query_pre_attn_scalar",
+                                       "rope_local_base_freq",        "sliding_window_pattern",
+                                       "use_bidirectional_attention", NULL};
+
 const gptvq_arch gptvq_arch_gemma3 = {
     .name = "Gemma3",
     .model_type = "gemma3_text",
@@ -27,6 +33,7 @@ const gptvq_arch gptvq_arch_gemma3 = {
                .sliding_window = 4096,
                .tie_embeddings = true,
                .layer_types = true,
+               .own_keys = own_keys,
                .read_own = read_own},
     .norms = {GPTVQ_NORMS_AROUND, GPTVQ_QK_NORMS},
     .norm_offset = 1.0f,

@@ -39,6 +39,8 @@ static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c,
   return GPTVQ_OK;
 }
 
+static const char *const own_keys[] = {"no_rope_layer_interval", "no_rope_layers", NULL};
+
 const gptvq_arch gptvq_arch_smollm3 = {
     .name = "SmolLM3",
     .model_type = "smollm3",
@@ -47,6 +49,7 @@ const gptvq_arch gptvq_arch_smollm3 = {
                .max_positions = 32768,
                .tie_embeddings = true,
                .layer_types = true,
+               .own_keys = own_keys,
                .read_own = read_own},
     .norms = {GPTVQ_PRE_NORMS},
     .linears = {[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG},

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the tiny random models and golden logits that tests/unit/test_model.c reads.
 
-    python3 tests/golden/model/make_models.py [NAME…]    needs torch, transformers 5 and safetensors; names: those folders only
+    python3 tests/golden/model/make_models.py [NAME…]    needs torch, transformers 5 and safetensors; NAME: these folders only
 
 Each folder is a Hugging Face model written by save_pretrained, with weights scaled so that every part of the forward pass matters, and
 one or two files golden*.bin (little-endian):
@@ -204,13 +204,24 @@ def main():
                                          attn_logit_softcapping=None, final_logit_softcapping=None,
                                          layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
          seed=15)
+    # rope scalings; small numbers so that positions reach beyond the original context
+    deep = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4}
+    yarn = dict(factor=4.0, original_max_position_embeddings=16)
+    make("qwen2-yarn", Qwen2Config(**{**deep, "num_attention_heads": 2, "num_key_value_heads": 1}, rope_parameters=rope("yarn", 1000.0, **yarn)), seed=20, count=60,
+         old={"rope_scaling": {"type": "yarn", **yarn}})
+    make("qwen3-yarn", Qwen3Config(**deep, head_dim=16, rope_parameters=rope("yarn", 100.0, **yarn, beta_fast=2.0, beta_slow=0.25, truncate=False)), seed=21, count=60)
+    make("llama-yarn", LlamaConfig(**deep, head_dim=12, rope_parameters=rope("yarn", 500.0, **yarn, mscale=1.0, mscale_all_dim=0.5)), seed=22, count=60)
+    make("mistral-yarn", MistralConfig(**deep, head_dim=16, sliding_window=None, rope_parameters=rope("yarn", 100.0, **yarn, attention_factor=1.25)), seed=23, count=60, old={})
+    dynamic = {**deep, "max_position_embeddings": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    make("llama-dynamic-rope", LlamaConfig(**dynamic, rope_parameters=rope("dynamic", factor=4.0)), seed=24,
+         goldens={"golden.bin": 60, "golden-short.bin": 24}, old={"rope_scaling": {"type": "dynamic", "factor": 4.0}})
     small = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 5}
     # layers without rotation, as the hub's config lists them; and with a window in those, nothing listed
     make("smollm3", SmolLM3Config(**{**small, "tie_word_embeddings": True}, rope_parameters=rope(theta=500.0)), seed=16, count=60,
          old={"tie_word_embeddings": "remove"})
     make("smollm3-window", SmolLM3Config(**{**small, "num_hidden_layers": 4}, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=7,
                                          attention_bias=True, mlp_bias=True), seed=17, old={"layer_types": "remove", "no_rope_layers": "remove"})
-    make("gemma", GemmaConfig(**{**gemma, "num_hidden_layers": 4}), seed=18, old={"hidden_act": "gelu", "tie_word_embeddings": "remove"})
+    make("gemma", GemmaConfig(**{**small, "num_hidden_layers": 4, "head_dim": 16, "tie_word_embeddings": True}), seed=18, old={"hidden_act": "gelu", "tie_word_embeddings": "remove"})
     kinds = {"full_attention": rope("linear", 1000.0, factor=8.0), "sliding_attention": rope(theta=100.0)}
     make("gemma3", Gemma3TextConfig(**gemma, rope_parameters=kinds, sliding_window_pattern=3), seed=19, count=60,
          old={"layer_types": "remove", "tie_word_embeddings": "remove", "sliding_window_pattern": 3})
@@ -220,7 +231,9 @@ def main():
     make("gemma3-vision", Gemma3Config(text_config=Gemma3TextConfig(**gemma, rope_parameters=kinds).to_dict(), vision_config=sight, mm_tokens_per_image=4,
                                        image_token_index=47, boi_token_index=45, eoi_token_index=46), seed=21)
     make("olmo2", Olmo2Config(**small), seed=22, old={})
-    make("olmo3", Olmo3Config(**small, sliding_window=7), seed=23, count=60, old={"layer_types": "remove"})
+    yarn = rope("yarn", 500000.0, factor=8.0, original_max_position_embeddings=16, attention_factor=1.2, beta_fast=32.0, beta_slow=1.0)
+    make("olmo3", Olmo3Config(**small, sliding_window=7, rope_parameters={"full_attention": yarn, "sliding_attention": rope(theta=500000.0)}), seed=23, count=60,
+         old={"layer_types": "remove"})
     make("olmo3-kinds", Olmo3Config(**small, sliding_window=7, rope_parameters={"full_attention": rope("linear", 500.0, factor=4.0),
                                                                                "sliding_attention": rope(theta=500.0)}), seed=24)
     llama3 = dict(factor=16.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
