@@ -33,6 +33,10 @@ static const char *const goldens[] = {"llama/golden.bin",
                                       "phi3-longrope/golden.bin",
                                       "phi3-longrope/golden-short.bin",
                                       "mixtral/golden.bin",
+                                      "qwen3-moe/golden.bin",
+                                      "qwen3-moe-fused/golden.bin",
+                                      "qwen2-moe/golden.bin",
+                                      "olmoe/golden.bin",
                                       "gemma2/golden.bin",
                                       "gemma2-uncapped/golden.bin"};
 enum { GOLDENS = sizeof goldens / sizeof goldens[0] };
