@@ -59,11 +59,11 @@ static gptvq_status load_output(gptvq_model *model, gptvq_block *block, gptvq_bl
 
 /* A matrix of a block that stays as it is. */
 static gptvq_status load_small(gptvq_model *model, const gptvq_block *block, const char *of, size_t rows,
-                               gptvq_linear *out, gptvq_error *err) {
+                               const char *why, gptvq_linear *out, gptvq_error *err) {
   char text[GPTVQ_TENSOR_NAME];
   const char *name = gptvq_model_name(model, gptvq_block_name(block->index, of, "", text));
   if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
-  return gptvq_load_dense(model, name, rows, model->config.hidden, out, err);
+  return gptvq_load_dense(model, name, rows, model->config.hidden, why, out, err);
 }
 
 /* `which`: an expert's number, GPTVQ_MLP_DENSE or GPTVQ_MLP_SHARED. */
@@ -84,12 +84,13 @@ static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_erro
   const gptvq_arch *arch = model->arch;
   if (!gptvq_layer_has_experts(model, block->index))
     return load_mlp(model, block, GPTVQ_MLP_DENSE, c->intermediate, &block->mlps[0], err);
-  GPTVQ_TRY(load_small(model, block, arch->router, c->experts, &block->router, err));
+  GPTVQ_TRY(load_small(model, block, arch->router, c->experts, "a router: small, and decides", &block->router,
+                       err));
   for (size_t e = 0; e < c->experts; e++)
     GPTVQ_TRY(load_mlp(model, block, e, c->expert_intermediate, &block->mlps[e], err));
   if (c->shared_intermediate == 0) return GPTVQ_OK;
   if (arch->shared_gate != NULL)
-    GPTVQ_TRY(load_small(model, block, arch->shared_gate, 1, &block->shared_gate, err));
+    GPTVQ_TRY(load_small(model, block, arch->shared_gate, 1, "a gate of one row", &block->shared_gate, err));
   return load_mlp(model, block, GPTVQ_MLP_SHARED, c->shared_intermediate, &block->mlps[c->experts], err);
 }
 
@@ -209,6 +210,7 @@ static void fill_info(gptvq_model *model) {
   const gptvq_config *c = &model->config;
   gptvq_model_info *info = &model->info;
   memcpy(info->architecture, c->architecture, sizeof info->architecture);
+  info->family = model->arch->name;
   info->layers = c->layers;
   info->hidden = c->hidden;
   info->intermediate = c->intermediate;
@@ -340,6 +342,7 @@ void gptvq_model_close(gptvq_model *model) {
     free(parts->owned);
     parts->owned = next;
   }
+  free(parts->others);
   free(parts->quantization);
   free(parts);
   gptvq_config_release(&model->config);

@@ -258,10 +258,11 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
       m->gemma2 ? ", \"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
                   "\"final_logit_softcapping\": 20.0"
                 : "",
-      m->sparse == 0  ? ""
-      : m->sparse < 3 ? ", \"moe_intermediate_size\": 48, \"shared_expert_intermediate_size\": 80, "
-                        "\"mlp_only_layers\": [1], \"norm_topk_prob\": true"
-                      : ", \"norm_topk_prob\": false");
+      (const char *[]){"",
+                       ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true",
+                       ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true, "
+                       "\"shared_expert_intermediate_size\": 80",
+                       ", \"norm_topk_prob\": false"}[m->sparse]);
   tiny_write_text(folder, "config.json", config);
   tiny_write_tokenizer(folder);
   tiny_write_text(folder, "generation_config.json", "{\"bos_token_id\": 0, \"eos_token_id\": 1}\n");

@@ -1,5 +1,7 @@
 #include "model/arch/arch.h"
 
+static const char *const keys[] = {"clip_qkv", "norm_topk_prob", "num_experts", NULL};
+
 static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
   bool normalised = false;
   if (gptvq_config_value(source, "clip_qkv") != NULL)
@@ -19,6 +21,7 @@ const gptvq_arch gptvq_arch_olmoe = {
                .experts = 64,
                .experts_per_token = 8,
                .experts_key = "num_experts",
+               .own_keys = keys,
                .read_own = read_own},
     .norms = {GPTVQ_PRE_NORMS, GPTVQ_QK_NORMS},
     .wide_qk_norms = true,

@@ -1,5 +1,9 @@
 #include "model/arch/arch.h"
 
+static const char *const keys[] = {
+    "decoder_sparse_step", "mlp_only_layers", "moe_intermediate_size",           "norm_topk_prob",
+    "num_experts",         "qkv_bias",        "shared_expert_intermediate_size", NULL};
+
 enum { DEFAULT_SHARED = 5632, MAX_INTERMEDIATE = 1 << 22 };
 
 static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
@@ -20,6 +24,7 @@ const gptvq_arch gptvq_arch_qwen2_moe = {
                .experts = 60,
                .experts_per_token = 4,
                .experts_key = "num_experts",
+               .own_keys = keys,
                .read_own = read_own},
     .norms = {GPTVQ_PRE_NORMS},
     .linears[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG},
