@@ -23,7 +23,7 @@ size_t gptvq_ft_cols(const gptvq_ft_dims *d, gptvq_ft_matrix matrix) {
 
 size_t gptvq_ft_norm_size(const gptvq_ft_dims *d, gptvq_norm_place norm) {
   if (norm != GPTVQ_NORM_Q && norm != GPTVQ_NORM_K) return d->hidden;
-  if (!d->attention.joint_norms) return d->head_dim;
+  if (!d->attention.wide_norms) return d->head_dim;
   return (norm == GPTVQ_NORM_Q ? d->heads : d->kv_heads) * d->head_dim;
 }
 

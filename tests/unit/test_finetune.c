@@ -170,7 +170,7 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
                             .attention = {.window = v->window != 0 ? v->window : SIZE_MAX,
                                           .scale = 1.0f / sqrtf((float)v->head_dim),
                                           .cap = v->kind == CAPPED ? 2.0f : 0.0f,
-                                          .joint_norms = v->kind == JOINT},
+                                          .wide_norms = v->kind == JOINT},
                             .activation = v->kind == CAPPED ? GPTVQ_GELU_TANH : GPTVQ_SILU,
                             .norm_offset = v->kind == CAPPED ? 1.0f : 0.0f,
                             .eps = 1e-5f,
@@ -230,7 +230,7 @@ static void ref_input(const double *x, const float *gain, double eps, double *y)
 
 /* q or k of one token: `heads` heads, normalised one by one or together. */
 static void ref_heads(const gptvq_ft_dims *d, size_t heads, const float *gain, double *x) {
-  const size_t norms = d->attention.joint_norms ? 1 : heads, size = heads * d->head_dim / norms;
+  const size_t norms = d->attention.wide_norms ? 1 : heads, size = heads * d->head_dim / norms;
   for (size_t i = 0; gain != NULL && i < norms; i++)
     ref_norm(size, x + i * size, gain, (double)d->eps, x + i * size);
 }

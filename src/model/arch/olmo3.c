@@ -19,7 +19,7 @@ const gptvq_arch gptvq_arch_olmo3 = {
                .layer_types = true,
                .read_own = read_own},
     .norms = {GPTVQ_POST_NORMS, GPTVQ_QK_NORMS},
-    .joint_head_norms = true,
+    .wide_qk_norms = true,
     .linears = {[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG},
                 [GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_CONFIG},
                 [GPTVQ_INPUT_GATE_UP] = {GPTVQ_SPLIT_GATE_UP, GPTVQ_BIAS_NEVER},

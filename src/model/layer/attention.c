@@ -14,7 +14,7 @@
 enum { ROWS = 32, KEYS = 256, FEW_ROWS = 8, SHARED = 8 /* heads at once */ };
 
 static void normalise_heads(const gptvq_attention_rows *job, const float *gain, size_t heads, float *x) {
-  const size_t norms = job->how.joint_norms ? 1 : heads, size = heads * job->head_dim / norms;
+  const size_t norms = job->how.wide_norms ? 1 : heads, size = heads * job->head_dim / norms;
   for (size_t i = 0; gain != NULL && i < norms; i++)
     GPTVQ_MULTI_PICK(gptvq_rms_norm)(size, x + i * size, gain, job->eps, x + i * size);
 }
