@@ -44,9 +44,10 @@ struct gptvq_arch {
   const char *norms[GPTVQ_NORMS]; /* NAME.weight; NULL: there is none */
   float norm_offset; /* a norm's gain is this + its weight, of those of heads and the last one too */
   gptvq_arch_linears linears[GPTVQ_INPUTS];
-  const char *router;  /* NULL: no mixture of experts */
-  const char *experts; /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
-  bool slides;         /* honours sliding_window */
+  const char *router;      /* NULL: no mixture of experts */
+  const char *experts;     /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
+  bool slides;             /* honours sliding_window */
+  bool rotates_neighbours; /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
 
 /* Parts of the description that most families share. */
@@ -63,7 +64,11 @@ struct gptvq_arch {
   { "mlp.down_proj" }
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
-#define GPTVQ_FAMILIES(X) X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2)
+#define GPTVQ_FAMILIES(X) \
+  X(llama) \
+  X(mistral) \
+  X(mixtral) \
+  X(qwen2) X(qwen3) X(phi3) X(gemma2) X(granite) X(granite4) X(seed_oss) X(glm) X(glm4) X(ministral3)
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY
