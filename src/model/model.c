@@ -132,7 +132,10 @@ static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_err
   const bool slides = arch->slides && c->sliding_window > 0 && c->layer_slides[block->index];
   block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
                                        .scale = 1.0f / sqrtf((float)c->query_scalar),
-                                       .cap = (float)c->attention_cap};
+                                       .cap = (float)c->attention_cap,
+                                       .neighbours = arch->rotates_neighbours,
+                                       .query_growth = (float)c->rope.query_growth,
+                                       .query_period = c->rope.original_max_positions};
   block->activation = strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));
   GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,

@@ -47,7 +47,9 @@ static void prepare_rows(void *context, size_t begin, size_t end, size_t thread)
     normalise_heads(job->q_norm, job->eps, wide ? 1 : job->heads, wide ? job->heads * dim : dim, q);
     normalise_heads(job->k_norm, job->eps, wide ? 1 : job->kv_heads, wide ? job->kv_heads * dim : dim, k);
     const float *cosines = text->cosines + position * half, *sines = text->sines + position * half;
-    gptvq_rotate_heads(half, cosines, sines, job->heads + job->kv_heads, dim, q, false);
+    gptvq_rotate_heads(half, job->how.neighbours, cosines, sines, job->heads + job->kv_heads, dim, q, false);
+    const float scale = gptvq_query_scale(&job->how, position);
+    for (size_t i = 0; scale != 1.0f && i < job->heads * dim; i++) q[i] *= scale;
     for (size_t h = 0; h < job->kv_heads; h++) {
       size_t at = (h * text->max_positions + position) * dim * size;
       store_row(job->half, dim, k + h * dim, text->keys + at);

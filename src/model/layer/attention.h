@@ -3,6 +3,7 @@
 #ifndef GPTVQ_MODEL_LAYER_ATTENTION_H
 #define GPTVQ_MODEL_LAYER_ATTENTION_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -11,10 +12,19 @@ enum { GPTVQ_HALF_DIM = 128 };
 
 /* How queries meet keys: numbers of the block's description, both directions go by them. */
 typedef struct gptvq_attention {
-  size_t window; /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
-  float scale;   /* of the products of queries and keys */
-  float cap;     /* scores s become cap · tanh(s / cap); 0: they stay */
+  size_t window;       /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
+  float scale;         /* of the products of queries and keys */
+  float cap;           /* scores s become cap · tanh(s / cap); 0: they stay */
+  bool neighbours;     /* rotated pairs are (2i, 2i + 1), not (i, i + half) */
+  float query_growth;  /* queries grow by this times the logarithm of 1 + whole query_periods before them */
+  size_t query_period; /* positions */
 } gptvq_attention;
+
+/* What rotated queries at that position are multiplied by. */
+static inline float gptvq_query_scale(const gptvq_attention *how, size_t position) {
+  if (!(how->query_growth > 0.0f) || position < how->query_period) return 1.0f;
+  return 1.0f + how->query_growth * logf((float)(1 + position / how->query_period));
+}
 
 /* Rows [first, first + n) of a call: tokens of one text from `position` on, and its cache of the layer. */
 typedef struct gptvq_attention_text {
