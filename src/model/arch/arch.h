@@ -73,7 +73,7 @@ struct gptvq_arch {
   .linears[GPTVQ_INPUT_DOWN] = {{"down_proj"}, GPTVQ_BIAS_NEVER}
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
-/* clang-format off: one line each */
+/* clang-format off */
 #define GPTVQ_FAMILIES(X) \
   X(llama) \
   X(mistral) \
