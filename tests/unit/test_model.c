@@ -33,8 +33,18 @@ static const char *const goldens[] = {"llama/golden.bin",
                                       "phi3-longrope/golden.bin",
                                       "phi3-longrope/golden-short.bin",
                                       "mixtral/golden.bin",
+                                      "qwen3-moe/golden.bin",
+                                      "qwen3-moe-fused/golden.bin",
+                                      "qwen2-moe/golden.bin",
+                                      "olmoe/golden.bin",
                                       "gemma2/golden.bin",
-                                      "gemma2-uncapped/golden.bin"};
+                                      "gemma2-uncapped/golden.bin",
+                                      "qwen2-yarn/golden.bin",
+                                      "qwen3-yarn/golden.bin",
+                                      "llama-yarn/golden.bin",
+                                      "mistral-yarn/golden.bin",
+                                      "llama-dynamic-rope/golden.bin",
+                                      "llama-dynamic-rope/golden-short.bin"};
 enum { GOLDENS = sizeof goldens / sizeof goldens[0] };
 
 /* Our sums and transformers' have the same terms in another order, so their rounding errors are of the same
