@@ -40,7 +40,9 @@ typedef struct variant {
   enum {
     PLAIN,
     CAPPED, /* and with norms behind o and down, GELU, norms stored as gain − 1 */
-    JOINT   /* norms of q and k over all heads, norms behind o and down, none before q and gate */
+    JOINT,  /* norms of q and k over all heads, norms behind o and down, none before q and gate */
+    SCALED, /* what either half adds */
+    GLM     /* as CAPPED, rotated pairs of neighbours, queries that grow, scaled */
   } kind;
 } variant;
 
@@ -60,6 +62,10 @@ static const variant variants[] = {
      PLAIN},
     {"olmo3, joint head norms, no norms before", 4, 2, 6, 6, 5, false, false, true, 2, 3, 8, 0, false, false,
      false, 4, 8, JOINT},
+    {"granite, scaled halves", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8,
+     SCALED},
+    {"glm, neighbours rotated, growing queries, scaled halves behind norms", 4, 2, 8, 4, 0, true, false,
+     false, 2, 3, 8, 0, false, false, false, 4, 8, GLM},
     {"uniform, dense output", 3, 3, 8, 8, 0, false, true, true, 1, 3, 0, 8, true, true, true, 1, 32, PLAIN},
 };
 enum { VARIANTS = sizeof variants / sizeof variants[0] };
@@ -160,7 +166,8 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
       f->rope[t * half + i] = (float)cos(angle);
       f->rope[(LENGTH + t) * half + i] = (float)sin(angle);
     }
-  const bool before = v->kind != JOINT, behind = v->kind != PLAIN;
+  const bool capped = v->kind == CAPPED || v->kind == GLM;
+  const bool before = v->kind != JOINT, behind = capped || v->kind == JOINT;
   f->dims = (gptvq_ft_dims){.hidden = HIDDEN,
                             .heads = v->heads,
                             .kv_heads = v->kv_heads,
@@ -169,10 +176,16 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
                             .length = LENGTH,
                             .attention = {.window = v->window != 0 ? v->window : SIZE_MAX,
                                           .scale = 1.0f / sqrtf((float)v->head_dim),
-                                          .cap = v->kind == CAPPED ? 2.0f : 0.0f,
-                                          .wide_norms = v->kind == JOINT},
-                            .activation = v->kind == CAPPED ? GPTVQ_GELU_TANH : GPTVQ_SILU,
-                            .norm_offset = v->kind == CAPPED ? 1.0f : 0.0f,
+                                          .cap = capped ? 2.0f : 0.0f,
+                                          .wide_norms = v->kind == JOINT,
+                                          .neighbours = v->kind == GLM,
+                                          .query_growth = v->kind == GLM ? 0.5f : 0.0f,
+                                          .query_period = v->kind == GLM ? 3 : 0},
+                            .activation = capped ? GPTVQ_GELU_TANH : GPTVQ_SILU,
+                            .residual_scale = v->kind == SCALED ? 0.6f
+                                              : v->kind == GLM  ? 1.5f
+                                                                : 1.0f,
+                            .norm_offset = capped ? 1.0f : 0.0f,
                             .eps = 1e-5f,
                             .has_norm = {before, before, v->head_norms, v->head_norms, behind, behind},
                             .has_bias = {v->biases, v->biases, v->biases, v->biases},
@@ -265,11 +278,16 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
       for (size_t h = 0; h < d->heads + d->kv_heads; h++) {
         double *head = row + h * hd;
         for (size_t i = 0; i < half; i++) {
-          double a = head[i], b = head[i + half], c = (double)d->cosine[t * half + i],
+          const size_t first = d->attention.neighbours ? 2 * i : i,
+                       second = d->attention.neighbours ? 2 * i + 1 : i + half;
+          double a = head[first], b = head[second], c = (double)d->cosine[t * half + i],
                  s = (double)d->sine[t * half + i];
-          head[i] = a * c - b * s;
-          head[i + half] = b * c + a * s;
+          head[first] = a * c - b * s;
+          head[second] = b * c + a * s;
         }
+        if (h < d->heads && d->attention.query_growth > 0.0f)
+          for (size_t i = 0; i < hd; i++)
+            head[i] *= 1.0 + (double)d->attention.query_growth * log(1.0 + floor((double)t / 3.0));
       }
     }
     for (size_t t = 0; t < LENGTH; t++) {
@@ -294,7 +312,7 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
       ref_linear(d, w, GPTVQ_FT_O, heads, middle);
       if (w->norm[GPTVQ_NORM_ATTENTION_OUT] != NULL)
         ref_norm(HIDDEN, middle, w->norm[GPTVQ_NORM_ATTENTION_OUT], (double)d->eps, middle);
-      for (size_t i = 0; i < HIDDEN; i++) middle[i] += in[i];
+      for (size_t i = 0; i < HIDDEN; i++) middle[i] = in[i] + (double)d->residual_scale * middle[i];
       ref_input(middle, w->norm[GPTVQ_NORM_MLP], (double)d->eps, normed);
       ref_linear(d, w, GPTVQ_FT_GATE_UP, normed, gate);
       for (size_t i = 0; i < INTERMEDIATE; i++)
@@ -302,7 +320,7 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
       ref_linear(d, w, GPTVQ_FT_DOWN, gate, down);
       if (w->norm[GPTVQ_NORM_MLP_OUT] != NULL)
         ref_norm(HIDDEN, down, w->norm[GPTVQ_NORM_MLP_OUT], (double)d->eps, down);
-      for (size_t i = 0; i < HIDDEN; i++) y[i] = middle[i] + down[i];
+      for (size_t i = 0; i < HIDDEN; i++) y[i] = middle[i] + (double)d->residual_scale * down[i];
     }
   }
   free(qkv);

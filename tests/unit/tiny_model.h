@@ -39,6 +39,7 @@ typedef struct tiny_model {
   int less_one; /* what is stored of a gain */
   int window, wide_qk_norm;
   const char *keys; /* more of config.json */
+  int glm4;         /* norms behind by other names, gate and up fused */
   int sparse; /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate */
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
@@ -108,6 +109,20 @@ static const tiny_model tiny_olmoe = {.architecture = "OlmoeForCausalLM",
                                       .keys = "\"norm_topk_prob\": false"};
 static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
 
+static const tiny_model tiny_granite = {
+    .architecture = "GraniteForCausalLM",
+    .layers = 2,
+    .tied = 1,
+    .keys = "\"embedding_multiplier\": 6.0, \"attention_multiplier\": 0.125, \"residual_multiplier\": 0.4, "
+            "\"logits_scaling\": 2.0"};
+static const tiny_model tiny_glm4 = {
+    .architecture = "Glm4ForCausalLM", .layers = 2, .qkv_bias = 1, .behind = 1, .glm4 = 1};
+static const tiny_model tiny_ministral3 = {
+    .architecture = "Ministral3ForCausalLM",
+    .layers = 2,
+    .keys = "\"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 1000.0, \"factor\": 8.0, "
+            "\"original_max_position_embeddings\": 16, \"llama_4_scaling_beta\": 0.1}"};
+
 #define ok(expression) \
   do { \
     gptvq_error err_ = {0}; \
@@ -176,8 +191,14 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
     (void)snprintf(p, sizeof p, "model.layers.%zu", l);
     if (m->behind < 2) tiny_add(list, h, 0, gain, 0.1f, "%s.input_layernorm.weight", p);
     tiny_add(list, h, 0, gain, 0.1f, "%s.post_attention_layernorm.weight", p);
-    if (m->behind == 1) tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
-    if (m->behind > 0) tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
+    if (m->behind == 1 && !m->glm4)
+      tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
+    if (m->behind > 0 && !m->glm4)
+      tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
+    if (m->glm4) {
+      tiny_add(list, h, 0, gain, 0.1f, "%s.post_self_attn_layernorm.weight", p);
+      tiny_add(list, h, 0, gain, 0.1f, "%s.post_mlp_layernorm.weight", p);
+    }
     if (m->fused) {
       tiny_add(list, q + 2 * kv, h, 0, 0.2f, "%s.self_attn.qkv_proj.weight", p);
     } else {
@@ -207,7 +228,7 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
         tiny_add(list, h, mlp, 0, 0.2f, "%s.block_sparse_moe.experts.%zu.w2.weight", p, e);
       }
     } else {
-      if (m->fused) {
+      if (m->fused || m->glm4) {
         tiny_add(list, 2 * mlp, h, 0, 0.2f, "%s.mlp.gate_up_proj.weight", p);
       } else {
         tiny_add(list, mlp, h, 0, 0.2f, "%s.mlp.gate_proj.weight", p);

@@ -51,6 +51,7 @@ struct gptvq_arch {
   const char *shared_gate; /* its output times the sigmoid of what this gives, one row; NULL: as it is */
   bool wide_qk_norms;      /* Q and K are norms of all heads together, not of each */
   bool slides;             /* honours sliding_window */
+  bool rotates_neighbours; /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
 
 /* Parts of the description that most families share. */
@@ -77,6 +78,7 @@ struct gptvq_arch {
   .linears[GPTVQ_INPUT_DOWN] = {{"down_proj"}, GPTVQ_BIAS_NEVER}
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
+/* clang-format off */
 #define GPTVQ_FAMILIES(X) \
   X(llama) \
   X(mistral) \
@@ -85,6 +87,12 @@ struct gptvq_arch {
   X(qwen3) \
   X(phi3) \
   X(gemma2) \
+  X(granite) \
+  X(granite4) \
+  X(seed_oss) \
+  X(glm) \
+  X(glm4) \
+  X(ministral3) \
   X(qwen2_moe) \
   X(qwen3_moe) \
   X(olmoe) \
@@ -94,6 +102,7 @@ struct gptvq_arch {
   X(olmo2) \
   X(olmo3) \
   X(exaone4)
+/* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY
