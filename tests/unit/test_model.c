@@ -51,7 +51,10 @@ static const char *const goldens[] = {"llama/golden.bin",
                                       "glm/golden.bin",
                                       "glm4/golden.bin",
                                       "glm4-yarn/golden.bin",
-                                      "ministral3/golden.bin"};
+                                      "ministral3/golden.bin",
+                                      "ministral/golden.bin",
+                                      "ernie4_5/golden.bin",
+                                      "ernie4_5-biases/golden.bin"};
 enum { GOLDENS = sizeof goldens / sizeof goldens[0] };
 
 /* Our sums and transformers' have the same terms in another order, so their rounding errors are of the same

@@ -90,6 +90,25 @@ static void every_architecture_and_method(void **state) {
   }
 }
 
+/* Half of W x is (W / 2) x, to the bit: halves scaled by a half are quantized, the mismatch of their stream
+ * made up for, as halves of weights half as large are. */
+static void scaled_halves_are_scaled_weights(void **state) {
+  (void)state;
+  tiny_model scaled = tiny_granite, weights = tiny_granite;
+  scaled.config = ", \"residual_multiplier\": 0.5";
+  weights.config = "";
+  weights.outputs = 0.5;
+  tiny_write(&scaled, "scaled");
+  tiny_write(&weights, "weights");
+  assert_true(tiny_logit_distance("scaled", "weights") == 0.0);
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+  assert_true(o.mismatch_stream > 0);
+  ok(gptvq_quantize("scaled", "scaled-packed", &o, NULL, NULL, err));
+  ok(gptvq_quantize("weights", "weights-packed", &o, NULL, NULL, err));
+  assert_true(tiny_logit_distance("scaled-packed", "scaled") > 0.0);
+  assert_true(tiny_logit_distance("scaled-packed", "weights-packed") == 0.0);
+}
+
 /* The fixtures that transformers wrote: shards, windows, rope variants, biases, experts under their real
  * names. */
 static void every_golden_model(void **state) {
@@ -551,6 +570,7 @@ static void hessian_budget_does_not_change_results(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_architecture_and_method),
+      cmocka_unit_test(scaled_halves_are_scaled_weights),
       cmocka_unit_test(every_golden_model),
       cmocka_unit_test(threads_do_not_change_a_byte),
       cmocka_unit_test(interrupted_and_resumed_ends_with_the_same_bytes),

@@ -38,6 +38,7 @@ typedef struct tiny_model {
   int gemma2; /* norms behind both halves, gains stored less one, caps, a window in every other layer */
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
+  double outputs;          /* o_proj and down_proj are multiplied by it; 0: by 1 */
   const char *scaled_name; /* all numbers of the tensors whose names contain this are multiplied by `scale` */
   double scale;
 } tiny_model;
@@ -211,8 +212,11 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
     uint16_t *values = calloc(count, sizeof *values);
     assert_non_null(values);
     bool scaled = m->scaled_name != NULL && strstr(tensor->name, m->scaled_name) != NULL;
+    const bool outputs = m->outputs != 0 && (strstr(tensor->name, "o_proj") != NULL ||
+                                             strstr(tensor->name, "down_proj") != NULL);
     for (size_t i = 0; i < count; i++) {
       float value = tensor->centre + tensor->spread * (float)(2.0 * gptvq_random_unit(&state) - 1.0);
+      if (outputs) value = (float)((double)value * m->outputs);
       values[i] = gptvq_float_to_bf16(scaled ? (float)((double)value * m->scale) : value);
     }
     if (tensor->zero_row >= 0)

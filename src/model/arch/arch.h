@@ -68,7 +68,9 @@ struct gptvq_arch {
   X(llama) \
   X(mistral) \
   X(mixtral) \
-  X(qwen2) X(qwen3) X(phi3) X(gemma2) X(granite) X(granite4) X(seed_oss) X(glm) X(glm4) X(ministral3)
+  X(qwen2) \
+  X(qwen3) X(phi3) X(gemma2) X(granite) X(granite4) X(seed_oss) X(glm) X(glm4) X(ministral3) X(ministral) \
+      X(ernie4_5)
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers import Glm4Config, GlmConfig, GraniteConfig, GraniteMoeHybridConfig, Ministral3Config, SeedOssConfig
+from transformers import Ernie4_5Config, Glm4Config, GlmConfig, GraniteConfig, GraniteMoeHybridConfig, Ministral3Config, MinistralConfig, SeedOssConfig
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
 
 HERE = Path(__file__).resolve().parent
@@ -230,6 +230,10 @@ def main():
     make("glm4-yarn", Glm4Config(**deep, head_dim=16, attention_bias=False, rope_parameters=rope("yarn", 100.0, **yarn, partial_rotary_factor=0.5)), seed=33, count=60)
     make("ministral3", Ministral3Config(**deep, head_dim=16, rope_parameters=rope("yarn", 100.0, **yarn, beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0,
                                                                                llama_4_scaling_beta=0.1, max_position_embeddings=64)), seed=34, count=60)
+    make("ministral", MinistralConfig(**deep, head_dim=10, sliding_window=7, layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
+         seed=35)
+    make("ernie4_5", Ernie4_5Config(**{**deep, "tie_word_embeddings": True}, head_dim=8, use_bias=False), seed=36, old={})
+    make("ernie4_5-biases", Ernie4_5Config(**deep, head_dim=10, use_bias=True), seed=37)
     if not sys.argv[1:]:
         greedy()
 
