@@ -16,19 +16,22 @@ typedef struct layout {
 
 static size_t widest_group(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
-  return gptvq_max_size((c->heads + 2 * c->kv_heads) * c->head_dim, 2 * c->intermediate);
+  return gptvq_max_size((c->heads + 2 * c->kv_heads) * c->head_dim, 2 * gptvq_model_mlp_width(model));
 }
 
 static size_t widest_input(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
-  return gptvq_max_size(c->hidden, gptvq_max_size(c->heads * c->head_dim, c->intermediate));
+  return gptvq_max_size(c->hidden, gptvq_max_size(c->heads * c->head_dim, gptvq_model_mlp_width(model)));
 }
 
 /* Sizes of what routes tokens to experts; used by no other block. */
 static gptvq_routing routing_of(const gptvq_model *model, size_t max_rows) {
   const gptvq_config *c = &model->config;
-  return (gptvq_routing){
-      .max_rows = max_rows, .hidden = c->hidden, .experts = c->experts, .used = c->experts_per_token};
+  return (gptvq_routing){.max_rows = max_rows,
+                         .hidden = c->hidden,
+                         .experts = c->experts,
+                         .used = c->experts_per_token,
+                         .keeps_sum = c->router.keeps_sum};
 }
 
 static void put(layout *l, size_t area, size_t a, size_t b, size_t size) {
