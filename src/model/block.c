@@ -54,7 +54,7 @@ static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *b
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
   size_t width = block->qkv.width, heads = c->heads * c->head_dim;
   GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
-  gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
+  GPTVQ_TRY(gptvq_attention_core(model, block, w, texts, count, n, w->wide, width, err));
   GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, w->heads, n, heads, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};

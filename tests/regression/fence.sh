@@ -93,9 +93,12 @@ all() {
 }
 case "${2:-}" in
   --print) all ;;
-  --write) { echo "# $libraries"; all | sort -k 2; } > new.txt && [ $failed = 0 ] && mv new.txt "$here/fence.txt" ;;
-  *) all > made.txt
-     sort -k 2 made.txt > new.txt
-     grep -v '^#' "$here/fence.txt" | diff - new.txt || { echo "fence: packed bytes have changed" >&2; failed=1; } ;;
+  --write)
+    all > made.txt
+    [ $failed = 1 ] || { echo "# $libraries"; sort -k 2 made.txt; } > "$here/fence.txt" ;;
+  *)
+    all > made.txt
+    sort -k 2 made.txt > new.txt
+    grep -v '^#' "$here/fence.txt" | diff - new.txt || { echo "fence: packed bytes have changed" >&2; failed=1; } ;;
 esac
 exit $failed

@@ -632,6 +632,7 @@ int main(void) {
       cmocka_unit_test(keys_of_gemma2),
       cmocka_unit_test(keys_of_granite),
       cmocka_unit_test(keys_of_seed_glm_and_ministral),
+      cmocka_unit_test(keys_of_mixtures),
       cmocka_unit_test(harmless_keys),
       cmocka_unit_test(keys_of_mixtures),
       cmocka_unit_test(nonsense_is_refused),

@@ -332,9 +332,9 @@ static void refused_behind_norms(void **state) {
 /* Bounds as in tests/unit/test_pipeline.c. */
 static void every_architecture_is_quantized(void **state) {
   (void)state;
-  const tiny_model *models[] = {&tiny_llama,   &tiny_tied,   &tiny_mixtral,   &tiny_qwen2,     &tiny_qwen3,
-                                &tiny_phi3,    &tiny_gemma2, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe,
-                                &tiny_granite, &tiny_glm4,   &tiny_ministral3};
+  const tiny_model *models[] = {
+      &tiny_llama,   &tiny_tied, &tiny_mixtral,    &tiny_qwen2,     &tiny_qwen3,     &tiny_phi3, &tiny_gemma2,
+      &tiny_granite, &tiny_glm4, &tiny_ministral3, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     ok(gptvq_remove_tree("any", err));

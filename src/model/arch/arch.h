@@ -75,11 +75,24 @@ struct gptvq_arch {
 /* All families, each gptvq_arch_NAME in NAME.c. */
 /* clang-format off */
 #define GPTVQ_FAMILIES(X) \
-  X(llama) X(mistral) X(mixtral) X(qwen2) \
-  X(qwen3) X(phi3) X(gemma2) X(qwen2_moe) \
-  X(qwen3_moe) X(olmoe) X(granite) X(granite4) \
-  X(seed_oss) X(glm) X(glm4) X(ministral3) \
-  X(ministral) X(ernie4_5)
+  X(llama) \
+  X(mistral) \
+  X(mixtral) \
+  X(qwen2) \
+  X(qwen3) \
+  X(phi3) \
+  X(gemma2) \
+  X(granite) \
+  X(granite4) \
+  X(seed_oss) \
+  X(glm) \
+  X(glm4) \
+  X(ministral3) \
+  X(qwen2_moe) \
+  X(qwen3_moe) \
+  X(olmoe) \
+  X(ministral) \
+  X(ernie4_5)
 /* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)

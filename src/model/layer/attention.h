@@ -10,6 +10,9 @@
 /* Heads of at most so many dimensions may keep fp16 caches. */
 enum { GPTVQ_HALF_DIM = 128 };
 
+/* Up to so many rows of a text go the way of few, as do those of several texts. */
+enum { GPTVQ_ATTENTION_FEW = 7 };
+
 /* How queries meet keys: numbers of the block's description, both directions go by them. */
 typedef struct gptvq_attention {
   size_t window;       /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
@@ -48,8 +51,13 @@ typedef struct gptvq_attention_rows {
   size_t count, n;
   float *qkv; /* [n × ldq]: normalised and rotated in place; keys and values go to the caches */
   size_t ldq;
-  float *out; /* [n × heads · head_dim] */
+  float *out;   /* [n × heads · head_dim] */
+  float *parts; /* gptvq_attention_part_bytes of n · heads queries and the longest context, where few */
 } gptvq_attention_rows;
+
+/* Memory for what so many queries, of few rows, keep of each part of a context; 0: it is short. SIZE_MAX on
+ * overflow. */
+size_t gptvq_attention_part_bytes(size_t queries, size_t head_dim, size_t positions);
 
 void gptvq_attend_rows(const gptvq_attention_rows *rows);
 
