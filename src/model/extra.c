@@ -22,9 +22,19 @@ static bool is_zero(const gptvq_tensor *tensor) {
   return true;
 }
 
+/* Is it of the parts beside a text model that make its inputs of pictures? */
+static bool sees(const char *name) {
+  static const char *const parts[] = {"vision_tower.", "vision_model.", "multi_modal_projector."};
+  if (strncmp(name, GPTVQ_NAME_PREFIX, strlen(GPTVQ_NAME_PREFIX)) == 0) name += strlen(GPTVQ_NAME_PREFIX);
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+    if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
+  return false;
+}
+
 /* Why the model is the same function without the tensor; NULL when it may not be. */
-static const char *why_harmless(const gptvq_tensor *tensor) {
+static const char *why_harmless(const gptvq_tensor *tensor, bool inside) {
   const char *name = tensor->name;
+  if (inside && sees(name)) return "a part that makes inputs of pictures";
   if (strstr(name, ".rotary_emb.") != NULL) return "a table that config.json determines";
   if (tensor->rank == 1 && ends_with(name, ".bias") && is_zero(tensor)) return "a bias of zeros";
   if (ends_with(name, ".masked_bias") || (tensor->rank == 4 && ends_with(name, ".bias")))
@@ -36,7 +46,7 @@ static const char *why_harmless(const gptvq_tensor *tensor) {
 }
 
 gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
-  const gptvq_model_parts *parts = model->owned;
+  gptvq_model_parts *parts = model->owned;
   const gptvq_config *c = &model->config;
   const gptvq_tensor *first = NULL;
   size_t dropped = 0;
@@ -49,7 +59,7 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
     }
     /* Llama's early checkpoints have these: nothing to speak of, and passed on as they are */
     parts->used[i] = ends_with(tensor->name, ".rotary_emb.inv_freq");
-    const char *why = why_harmless(tensor);
+    const char *why = why_harmless(tensor, parts->inside);
     if (why != NULL) GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, why, err));
     if (parts->used[i]) continue;
     if (why == NULL)
@@ -57,12 +67,13 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
                         "%s: tensor %s has no place in a %s of %zu layers as config.json describes it%s",
                         tensor->file, tensor->name, c->architecture, c->layers,
                         ends_with(tensor->name, ".bias") ? ", and is not zero" : "");
+    if (parts->inside && sees(tensor->name)) parts->beside_bytes += tensor->file_bytes;
     if (dropped++ == 0) first = tensor;
   }
   if (dropped > 0)
     gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
               "%s: tensor %s (%s) is left out, as are all that change nothing: %zu", first->file, first->name,
-              why_harmless(first), dropped);
+              why_harmless(first, parts->inside), dropped);
   gptvq_checkpoint_keep(model->checkpoint, parts->used);
   return GPTVQ_OK;
 }

@@ -39,9 +39,10 @@ static uint64_t linear_bytes(const char *folder) {
  * tensor gives more than 100 %. */
 static void every_architecture_and_method(void **state) {
   (void)state;
-  const tiny_model *models[] = {
-      &tiny_llama,   &tiny_tied, &tiny_mixtral,    &tiny_qwen2,     &tiny_qwen3,     &tiny_phi3, &tiny_gemma2,
-      &tiny_granite, &tiny_glm4, &tiny_ministral3, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe};
+  const tiny_model *models[] = {&tiny_llama,   &tiny_tied,      &tiny_mixtral,   &tiny_qwen2,  &tiny_qwen3,
+                                &tiny_phi3,    &tiny_gemma2,    &tiny_smollm3,   &tiny_gemma3, &tiny_olmo3,
+                                &tiny_exaone4, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe,  &tiny_granite,
+                                &tiny_glm4,    &tiny_ministral3};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN,
                                   GPTVQ_METHOD_KMEANS};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
@@ -98,8 +99,8 @@ static void every_architecture_and_method(void **state) {
 static void scaled_halves_are_scaled_weights(void **state) {
   (void)state;
   tiny_model scaled = tiny_granite, weights = tiny_granite;
-  scaled.config = ", \"residual_multiplier\": 0.5";
-  weights.config = "";
+  scaled.keys = "\"residual_multiplier\": 0.5";
+  weights.keys = NULL;
   weights.outputs = 0.5;
   tiny_write(&scaled, "scaled");
   tiny_write(&weights, "weights");

@@ -26,7 +26,7 @@ const gptvq_arch *gptvq_find_model_type(const char *model_type) {
 }
 
 gptvq_status gptvq_fail_arch(const char *folder, const char *architecture, gptvq_error *err) {
-  char supported[16 * FAMILIES] = "";
+  char supported[32 * FAMILIES] = "";
   for (size_t i = 0; i < FAMILIES; i++) {
     size_t used = strlen(supported);
     (void)snprintf(supported + used, sizeof supported - used, "%s%s", i == 0 ? "" : ", ", families[i]->name);
