@@ -32,9 +32,8 @@ static bool sees(const char *name) {
 }
 
 /* Why the model is the same function without the tensor; NULL when it may not be. */
-static const char *why_harmless(const gptvq_tensor *tensor, bool inside) {
+static const char *why_harmless(const gptvq_tensor *tensor) {
   const char *name = tensor->name;
-  if (inside && sees(name)) return "a part that makes inputs of pictures";
   if (strstr(name, ".rotary_emb.") != NULL) return "a table that config.json determines";
   if (tensor->rank == 1 && ends_with(name, ".bias") && is_zero(tensor)) return "a bias of zeros";
   if (ends_with(name, ".masked_bias") || (tensor->rank == 4 && ends_with(name, ".bias")))
@@ -45,21 +44,40 @@ static const char *why_harmless(const gptvq_tensor *tensor, bool inside) {
   return NULL;
 }
 
+/* Of a model that sees, the tensors for that; they go with those that are not used. */
+static void drop_sight(gptvq_model *model) {
+  const gptvq_model_parts *parts = model->owned;
+  const gptvq_tensor *first = NULL;
+  size_t count = 0;
+  for (size_t i = 0; parts->inside && i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
+    if (!sees(tensor->name)) continue;
+    if (count++ == 0) first = tensor;
+    model->info.beside_bytes += tensor->file_bytes;
+  }
+  if (count > 0)
+    gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
+              "%s: only the text model (text_config) is read: %zu tensors that make inputs of pictures, the "
+              "first of them %s, are left out",
+              gptvq_checkpoint_folder(model->checkpoint), count, first->name);
+}
+
 gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
-  gptvq_model_parts *parts = model->owned;
+  const gptvq_model_parts *parts = model->owned;
   const gptvq_config *c = &model->config;
   const gptvq_tensor *first = NULL;
   size_t dropped = 0;
+  drop_sight(model);
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
-    if (parts->used[i]) continue;
+    if (parts->used[i] || (parts->inside && sees(tensor->name))) continue;
     if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0) {
       GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, "the embedding again", err));
       continue;
     }
     /* Llama's early checkpoints have these: nothing to speak of, and passed on as they are */
     parts->used[i] = ends_with(tensor->name, ".rotary_emb.inv_freq");
-    const char *why = why_harmless(tensor, parts->inside);
+    const char *why = why_harmless(tensor);
     if (why != NULL) GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, why, err));
     if (parts->used[i]) continue;
     if (why == NULL)
@@ -67,13 +85,12 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
                         "%s: tensor %s has no place in a %s of %zu layers as config.json describes it%s",
                         tensor->file, tensor->name, c->architecture, c->layers,
                         ends_with(tensor->name, ".bias") ? ", and is not zero" : "");
-    if (parts->inside && sees(tensor->name)) parts->beside_bytes += tensor->file_bytes;
     if (dropped++ == 0) first = tensor;
   }
   if (dropped > 0)
     gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
               "%s: tensor %s (%s) is left out, as are all that change nothing: %zu", first->file, first->name,
-              why_harmless(first, parts->inside), dropped);
+              why_harmless(first), dropped);
   gptvq_checkpoint_keep(model->checkpoint, parts->used);
   return GPTVQ_OK;
 }

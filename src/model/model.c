@@ -228,8 +228,7 @@ static void fill_info(gptvq_model *model) {
   info->bos = c->bos;
   info->eos = c->eos;
   info->eos_count = c->eos_count;
-  const gptvq_model_parts *parts = model->owned;
-  const uint64_t bytes = gptvq_checkpoint_bytes(model->checkpoint) - parts->beside_bytes;
+  const uint64_t bytes = gptvq_checkpoint_bytes(model->checkpoint) - info->beside_bytes;
   info->other_bytes = bytes - info->linear_bytes;
   info->bits_per_value = 8.0 * (double)info->linear_bytes / (double)info->linear_values;
   info->model_bits_per_value = 8.0 * (double)bytes / (double)info->parameters;
@@ -241,10 +240,7 @@ static gptvq_status take_inner(gptvq_model *model, const char *folder, gptvq_err
   json_t *inner;
   GPTVQ_TRY(gptvq_config_inner(folder, gptvq_checkpoint_config(model->checkpoint), &inner, err));
   parts->inside = inner != NULL;
-  if (inner == NULL) return GPTVQ_OK;
-  gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
-            "%s: only the text model (text_config) is read: what the model sees is left out", folder);
-  gptvq_checkpoint_set_config(model->checkpoint, inner);
+  if (inner != NULL) gptvq_checkpoint_set_config(model->checkpoint, inner);
   return GPTVQ_OK;
 }
 

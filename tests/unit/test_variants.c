@@ -393,10 +393,12 @@ static void text_models_inside_of_others(void **state) {
     wrap_config("variant", cases[i].outer, cases[i].model_type);
     assert_true(tiny_logit_distance("variant", "tiny") == 0);
     ok(open_heard("variant", &model, err));
-    const char *const words[3] = {"only the text model", cases[i].v.extra, "makes inputs of pictures"};
+    const char *const words[3] = {"only the text model", cases[i].v.extra, "inputs of pictures"};
     check_words(cases[i].outer, heard, words);
     ok(gptvq_model_open("tiny", &in_fp32, &alone, err));
     assert_int_equal(model->info.other_bytes, alone->info.other_bytes);
+    assert_int_equal(model->info.beside_bytes, 64 * sizeof(float));
+    assert_int_equal(alone->info.beside_bytes, 0);
     assert_string_equal(model->info.architecture, alone->info.architecture);
     gptvq_model_close(alone);
     gptvq_model_close(model);
