@@ -133,10 +133,10 @@ static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_err
   block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
                                        .scale = 1.0f / sqrtf((float)c->query_scalar),
                                        .cap = (float)c->attention_cap,
-                                       .wide_norms = arch->wide_qk_norms,
                                        .neighbours = arch->rotates_neighbours,
                                        .query_growth = (float)c->rope.query_growth,
-                                       .query_period = c->rope.original_max_positions};
+                                       .query_period = c->rope.original_max_positions,
+                                       .wide_norms = arch->wide_qk_norms};
   block->rope = c->layer_rope[block->index];
   block->activation = strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));

@@ -338,6 +338,50 @@ static void keys_of_gemma2(void **state) {
   gptvq_config_release(&c);
 }
 
+static void keys_of_granite(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{'architectures': ['GraniteForCausalLM']}", NULL);
+  assert_true(c.query_scalar == 1.0 && c.embedding_scale == 1.0 && c.residual_scale == 1.0 &&
+              c.logit_scale == 1.0);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['GraniteForCausalLM'], 'attention_multiplier': 0.015625, "
+             "'embedding_multiplier': 12, 'residual_multiplier': 0.22, 'logits_scaling': 8}",
+             NULL);
+  assert_true(c.query_scalar == 4096.0 && c.embedding_scale == 12.0 && c.residual_scale == 0.22 &&
+              c.logit_scale == 0.125);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 80, "
+             "'num_local_experts': 0, 'num_experts_per_tok': 0, 'position_embedding_type': 'rope', "
+             "'layer_types': ['attention', 'full_attention', 'attention'], 'mamba_d_conv': 4}",
+             NULL);
+  assert_int_equal(c.intermediate, 80);
+  gptvq_config_release(&c);
+}
+
+static void keys_of_seed_glm_and_ministral(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{'architectures': ['SeedOssForCausalLM']}", NULL);
+  assert_true(c.attention_bias && !c.attention_out_bias && !c.mlp_bias && c.head_dim == 128);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['SeedOssForCausalLM'], 'attention_bias': false, 'attention_out_bias': true}",
+             NULL);
+  assert_true(!c.attention_bias && c.attention_out_bias);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['Glm4ForCausalLM'], 'head_dim': 16, 'rms_norm_eps': 'absent'}", NULL);
+  assert_true(c.attention_bias && c.rope.partial_rotary_factor == 0.5 && c.rms_norm_eps == 1.5625e-7);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Ministral3ForCausalLM'], 'rope_parameters': {'type': 'yarn', 'factor': 16, "
+             "'original_max_position_embeddings': 32, 'max_position_embeddings': 512, "
+             "'llama_4_scaling_beta': 0.1}}",
+             NULL);
+  assert_true(c.rope.query_growth == 0.1 && c.rope.original_max_positions == 32);
+  gptvq_config_release(&c);
+}
+
 static void keys_of_gemma3(void **state) {
   (void)state;
   /* Google's text_config of a model that sees leaves out heads, their size and the vocabulary */
@@ -415,50 +459,6 @@ static void ropes_of_layers(void **state) {
   assert_true(c.rope.type == GPTVQ_ROPE_YARN && c.rope.theta == 300.0 && c.rope.attention_factor == 1.2);
   assert_true(c.local_rope.type == GPTVQ_ROPE_DEFAULT && c.local_rope.theta == 300.0);
   assert_true(c.sliding_window == 4096 && c.layer_slides[2]);
-  gptvq_config_release(&c);
-}
-
-static void keys_of_granite(void **state) {
-  (void)state;
-  gptvq_config c = accept(llama, "{'architectures': ['GraniteForCausalLM']}", NULL);
-  assert_true(c.query_scalar == 1.0 && c.embedding_scale == 1.0 && c.residual_scale == 1.0 &&
-              c.logit_scale == 1.0);
-  gptvq_config_release(&c);
-  c = accept(llama,
-             "{'architectures': ['GraniteForCausalLM'], 'attention_multiplier': 0.015625, "
-             "'embedding_multiplier': 12, 'residual_multiplier': 0.22, 'logits_scaling': 8}",
-             NULL);
-  assert_true(c.query_scalar == 4096.0 && c.embedding_scale == 12.0 && c.residual_scale == 0.22 &&
-              c.logit_scale == 0.125);
-  gptvq_config_release(&c);
-  c = accept(llama,
-             "{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 80, "
-             "'num_local_experts': 0, 'num_experts_per_tok': 0, 'position_embedding_type': 'rope', "
-             "'layer_types': ['attention', 'full_attention', 'attention'], 'mamba_d_conv': 4}",
-             NULL);
-  assert_int_equal(c.intermediate, 80);
-  gptvq_config_release(&c);
-}
-
-static void keys_of_seed_glm_and_ministral(void **state) {
-  (void)state;
-  gptvq_config c = accept(llama, "{'architectures': ['SeedOssForCausalLM']}", NULL);
-  assert_true(c.attention_bias && !c.attention_out_bias && !c.mlp_bias && c.head_dim == 128);
-  gptvq_config_release(&c);
-  c = accept(llama,
-             "{'architectures': ['SeedOssForCausalLM'], 'attention_bias': false, 'attention_out_bias': true}",
-             NULL);
-  assert_true(!c.attention_bias && c.attention_out_bias);
-  gptvq_config_release(&c);
-  c = accept(llama, "{'architectures': ['Glm4ForCausalLM'], 'head_dim': 16, 'rms_norm_eps': 'absent'}", NULL);
-  assert_true(c.attention_bias && c.rope.partial_rotary_factor == 0.5 && c.rms_norm_eps == 1.5625e-7);
-  gptvq_config_release(&c);
-  c = accept(llama,
-             "{'architectures': ['Ministral3ForCausalLM'], 'rope_parameters': {'type': 'yarn', 'factor': 16, "
-             "'original_max_position_embeddings': 32, 'max_position_embeddings': 512, "
-             "'llama_4_scaling_beta': 0.1}}",
-             NULL);
-  assert_true(c.rope.query_growth == 0.1 && c.rope.original_max_positions == 32);
   gptvq_config_release(&c);
 }
 
@@ -740,8 +740,8 @@ int main(void) {
       cmocka_unit_test(ropes_of_layers),
       cmocka_unit_test(keys_of_granite),
       cmocka_unit_test(keys_of_seed_glm_and_ministral),
-      cmocka_unit_test(keys_of_mixtures),
       cmocka_unit_test(harmless_keys),
+      cmocka_unit_test(keys_of_mixtures),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

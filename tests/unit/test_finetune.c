@@ -41,8 +41,8 @@ typedef struct variant {
     PLAIN,
     CAPPED, /* and with norms behind o and down, GELU, norms stored as gain − 1 */
     JOINT,  /* norms of q and k over all heads, norms behind o and down, none before q and gate */
-    SCALED, /* what either half adds */
-    GLM     /* as CAPPED, rotated pairs of neighbours, queries that grow, scaled */
+    SCALED, /* what either half adds is scaled */
+    PAIRED  /* the same behind norms; neighbours are rotated, and queries grow */
   } kind;
 } variant;
 
@@ -64,8 +64,8 @@ static const variant variants[] = {
      false, 4, 8, JOINT},
     {"granite, scaled halves", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8,
      SCALED},
-    {"glm, neighbours rotated, growing queries, scaled halves behind norms", 4, 2, 8, 4, 0, true, false,
-     false, 2, 3, 8, 0, false, false, false, 4, 8, GLM},
+    {"glm4, neighbours rotated in half a head", 4, 2, 8, 4, 0, true, false, false, 2, 3, 8, 0, false, false,
+     false, 4, 8, PAIRED},
     {"uniform, dense output", 3, 3, 8, 8, 0, false, true, true, 1, 3, 0, 8, true, true, true, 1, 32, PLAIN},
 };
 enum { VARIANTS = sizeof variants / sizeof variants[0] };
@@ -166,8 +166,7 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
       f->rope[t * half + i] = (float)cos(angle);
       f->rope[(LENGTH + t) * half + i] = (float)sin(angle);
     }
-  const bool capped = v->kind == CAPPED || v->kind == GLM;
-  const bool before = v->kind != JOINT, behind = capped || v->kind == JOINT;
+  const bool before = v->kind != JOINT, behind = v->kind != PLAIN && v->kind != SCALED;
   f->dims = (gptvq_ft_dims){.hidden = HIDDEN,
                             .heads = v->heads,
                             .kv_heads = v->kv_heads,
@@ -176,16 +175,16 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
                             .length = LENGTH,
                             .attention = {.window = v->window != 0 ? v->window : SIZE_MAX,
                                           .scale = 1.0f / sqrtf((float)v->head_dim),
-                                          .cap = capped ? 2.0f : 0.0f,
+                                          .cap = v->kind == CAPPED ? 2.0f : 0.0f,
                                           .wide_norms = v->kind == JOINT,
-                                          .neighbours = v->kind == GLM,
-                                          .query_growth = v->kind == GLM ? 0.5f : 0.0f,
-                                          .query_period = v->kind == GLM ? 3 : 0},
-                            .activation = capped ? GPTVQ_GELU_TANH : GPTVQ_SILU,
-                            .residual_scale = v->kind == SCALED ? 0.6f
-                                              : v->kind == GLM  ? 1.5f
-                                                                : 1.0f,
-                            .norm_offset = capped ? 1.0f : 0.0f,
+                                          .neighbours = v->kind == PAIRED,
+                                          .query_growth = v->kind == PAIRED ? 0.5f : 0.0f,
+                                          .query_period = 3},
+                            .activation = v->kind == CAPPED ? GPTVQ_GELU_TANH : GPTVQ_SILU,
+                            .residual_scale = v->kind == SCALED   ? 0.6f
+                                              : v->kind == PAIRED ? 1.5f
+                                                                  : 1.0f,
+                            .norm_offset = v->kind == CAPPED ? 1.0f : 0.0f,
                             .eps = 1e-5f,
                             .has_norm = {before, before, v->head_norms, v->head_norms, behind, behind},
                             .has_bias = {v->biases, v->biases, v->biases, v->biases},

@@ -39,10 +39,11 @@ typedef struct tiny_model {
   int less_one; /* what is stored of a gain */
   int window, wide_qk_norm;
   const char *keys; /* more of config.json */
-  int glm4;         /* norms behind by other names, gate and up fused */
+  int glm4;         /* norms behind both halves under names of its own, gate and up fused */
   int sparse; /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate */
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
+  double outputs;          /* o_proj and down_proj are multiplied by it; 0: by 1 */
   const char *scaled_name; /* all numbers of the tensors whose names contain this are multiplied by `scale` */
   double scale;
 } tiny_model;
@@ -116,7 +117,7 @@ static const tiny_model tiny_granite = {
     .keys = "\"embedding_multiplier\": 6.0, \"attention_multiplier\": 0.125, \"residual_multiplier\": 0.4, "
             "\"logits_scaling\": 2.0"};
 static const tiny_model tiny_glm4 = {
-    .architecture = "Glm4ForCausalLM", .layers = 2, .qkv_bias = 1, .behind = 1, .glm4 = 1};
+    .architecture = "Glm4ForCausalLM", .layers = 2, .qkv_bias = 1, .glm4 = 1};
 static const tiny_model tiny_ministral3 = {
     .architecture = "Ministral3ForCausalLM",
     .layers = 2,
@@ -191,14 +192,12 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
     (void)snprintf(p, sizeof p, "model.layers.%zu", l);
     if (m->behind < 2) tiny_add(list, h, 0, gain, 0.1f, "%s.input_layernorm.weight", p);
     tiny_add(list, h, 0, gain, 0.1f, "%s.post_attention_layernorm.weight", p);
-    if (m->behind == 1 && !m->glm4)
-      tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
-    if (m->behind > 0 && !m->glm4)
-      tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
     if (m->glm4) {
       tiny_add(list, h, 0, gain, 0.1f, "%s.post_self_attn_layernorm.weight", p);
       tiny_add(list, h, 0, gain, 0.1f, "%s.post_mlp_layernorm.weight", p);
     }
+    if (m->behind == 1) tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
+    if (m->behind > 0) tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
     if (m->fused) {
       tiny_add(list, q + 2 * kv, h, 0, 0.2f, "%s.self_attn.qkv_proj.weight", p);
     } else {
@@ -294,8 +293,11 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
     uint16_t *values = calloc(count, sizeof *values);
     assert_non_null(values);
     bool scaled = m->scaled_name != NULL && strstr(tensor->name, m->scaled_name) != NULL;
+    const bool outputs = m->outputs != 0 && (strstr(tensor->name, "o_proj") != NULL ||
+                                             strstr(tensor->name, "down_proj") != NULL);
     for (size_t i = 0; i < count; i++) {
       float value = tensor->centre + tensor->spread * (float)(2.0 * gptvq_random_unit(&state) - 1.0);
+      if (outputs) value = (float)((double)value * m->outputs);
       values[i] = gptvq_float_to_bf16(scaled ? (float)((double)value * m->scale) : value);
     }
     if (tensor->zero_row >= 0)

@@ -96,6 +96,8 @@ struct gptvq_arch {
   X(qwen2_moe) \
   X(qwen3_moe) \
   X(olmoe) \
+  X(ministral) \
+  X(ernie4_5) \
   X(smollm3) \
   X(gemma) \
   X(gemma3) \

@@ -18,10 +18,10 @@ typedef struct gptvq_attention {
   size_t window;       /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
   float scale;         /* of the products of queries and keys */
   float cap;           /* scores s become cap · tanh(s / cap); 0: they stay */
-  bool wide_norms;     /* the norms of queries and keys are over the values of all heads together */
   bool neighbours;     /* rotated pairs are (2i, 2i + 1), not (i, i + half) */
   float query_growth;  /* queries grow by this times the logarithm of 1 + whole query_periods before them */
   size_t query_period; /* positions */
+  bool wide_norms;     /* the norms of queries and keys are over the values of all heads together */
 } gptvq_attention;
 
 /* What rotated queries at that position are multiplied by. */
