@@ -87,8 +87,9 @@ static void subtract(void *context, size_t begin, size_t end, size_t thread) {
     const float *before = tokens->stream_original + token * width,
                 *after = tokens->stream_after + token * width, *stream = tokens->stream + token * width;
     for (size_t i = 0; i < width; i++) {
-      float product = after[i] - before[i] - (tokens->bias != NULL ? tokens->bias[i] : 0.0f);
-      out[i] = (inputs_share * product + stream_share * (before[i] - stream[i])) * weight;
+      float product =
+          (after[i] - before[i]) / tokens->scale - (tokens->bias != NULL ? tokens->bias[i] : 0.0f);
+      out[i] = (inputs_share * product + stream_share * ((before[i] - stream[i]) / tokens->scale)) * weight;
     }
   }
 }

@@ -40,6 +40,7 @@ typedef struct gptvq_deviation {
    * present one before */
   const float *stream_original, *stream_after, *stream;
   const float *bias;   /* [rows]: the layer's, no part of W x_o; NULL: none */
+  float scale;         /* of what the layer gives on its way to the stream */
   const float *weight; /* [n] the tokens' weights in all means; NULL: 1 */
 } gptvq_deviation;
 /* The result depends on how tokens are cut into calls, not on the number of threads. */

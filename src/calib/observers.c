@@ -51,6 +51,7 @@ gptvq_status gptvq_mismatch_observe(void *context, const gptvq_observed *in, gpt
           watch->after != NULL ? watch->after + in->window * in->rows * watch->mismatch->rows : NULL,
       .stream = in->stream,
       .bias = watch->bias,
+      .scale = watch->scale,
       .weight = weights_of(&watch->weights, in)};
   return gptvq_mismatch_add(watch->mismatch, &tokens, err);
 }

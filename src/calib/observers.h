@@ -29,6 +29,7 @@ typedef struct gptvq_mismatch_watch {
                          has  rows, its residual stream before the layer adds to it [length × rows] */
   const float *after; /* [windows × length × rows]: afterwards, with rows: the first pass goes to its end */
   const float *bias;  /* [rows] of the layer, or NULL */
+  float scale;        /* as in gptvq_deviation */
 } gptvq_mismatch_watch;
 size_t gptvq_mismatch_watch_bytes(size_t length, size_t cols, size_t rows); /* of what is remembered */
 gptvq_status gptvq_mismatch_remember(void *watch, const gptvq_observed *in, gptvq_error *err); /* first */

@@ -32,7 +32,8 @@ static double attention_flop(const gptvq_config *c, const gptvq_attention *how, 
 static double forward_flop(const audience *a, const gptvq_block *block, const size_t *linears, size_t count,
                            size_t n) {
   const gptvq_pass *pass = a->pass;
-  bool output = linears[0] == block->o || linears[0] == block->mlps[0].down;
+  bool output = linears[0] == block->o;
+  for (size_t e = 0; e < block->mlp_count; e++) output = output || linears[0] == block->mlps[e].down;
   bool last_half = !pass->mlp || (linears[0] != block->o && linears[0] != block->qkv.linear[0]);
   double flop = linears[0] == block->o
                     ? attention_flop(&a->sweep->model->config, &block->attention, a->sweep->length)

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+static const float scale = 0.25f; /* of the output on its way to the stream; exact */
 enum { COLS = 21, LDX = 24, STREAM = 7, ROWS = 7, TOKENS = 700 };
 
 typedef struct fixture {
@@ -40,10 +41,11 @@ static void make_fixture(float noise, size_t dead) {
       f.stream_original[t * STREAM + c] = number(&state);
       f.stream[t * STREAM + c] =
           f.stream_original[t * STREAM + c] + noise * (number(&state) + 2.0f * f.x[t * LDX + c]);
-      double after = (double)f.stream_original[t * STREAM + c] + (double)f.bias[c];
+      double gain = (double)f.bias[c];
       for (size_t i = 0; i < COLS; i++)
-        after += (double)f.w[c * COLS + i] * (double)f.x_original[t * COLS + i];
-      f.stream_after[t * STREAM + c] = (float)after;
+        gain += (double)f.w[c * COLS + i] * (double)f.x_original[t * COLS + i];
+      f.stream_after[t * STREAM + c] =
+          (float)((double)f.stream_original[t * STREAM + c] + (double)scale * gain);
     }
   }
   for (size_t t = 0; t < TOKENS; t++)
@@ -54,8 +56,8 @@ static void make_fixture(float noise, size_t dead) {
         f.a[i * COLS + j] += ((double)f.x_original[t * COLS + i] - (double)f.x[t * LDX + i]) * x;
       }
       for (size_t i = 0; i < STREAM; i++)
-        f.d[i * COLS + j] +=
-            ((double)f.stream_original[t * STREAM + i] - (double)f.stream[t * STREAM + i]) * x;
+        f.d[i * COLS + j] += ((double)f.stream_original[t * STREAM + i] - (double)f.stream[t * STREAM + i]) /
+                             (double)scale * x;
     }
 }
 
@@ -77,6 +79,7 @@ static void correct(double inputs_share, double stream_share, size_t rows_of_str
                                     .stream_original = f.stream_original + t * STREAM,
                                     .stream_after = f.stream_after + t * STREAM,
                                     .bias = f.bias,
+                                    .scale = scale,
                                     .stream = f.stream + t * STREAM};
     assert_int_equal(gptvq_mismatch_add(&m, &tokens, &err), GPTVQ_OK);
     if (t > 0) break;
@@ -129,7 +132,9 @@ static double loss(const float *w, int with_stream) {
   for (size_t t = 0; t < TOKENS; t++)
     for (size_t r = 0; r < ROWS; r++) {
       double e =
-          with_stream ? (double)f.stream_original[t * STREAM + r] - (double)f.stream[t * STREAM + r] : 0.0;
+          with_stream
+              ? ((double)f.stream_original[t * STREAM + r] - (double)f.stream[t * STREAM + r]) / (double)scale
+              : 0.0;
       for (size_t c = 0; c < COLS; c++)
         e += (double)f.w[r * COLS + c] * (double)f.x_original[t * COLS + c] -
              (double)w[r * COLS + c] * (double)f.x[t * LDX + c];

@@ -130,7 +130,8 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
                                    .weights = first->watch.weights,
                                    .remembered = reference,
                                    .after = p->x_original,
-                                   .bias = first_reader(work, first)->bias};
+                                   .bias = first_reader(work, first)->bias,
+                                   .scale = (float)p->model->config.residual_scale};
   if (corrects)
     work->observers[observers++] =
         (gptvq_observer){.linear = linear,
