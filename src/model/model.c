@@ -86,6 +86,11 @@ static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_erro
     return load_mlp(model, block, GPTVQ_MLP_DENSE, c->intermediate, &block->mlps[0], err);
   GPTVQ_TRY(load_small(model, block, arch->router, c->experts, "a router: small, and decides", &block->router,
                        err));
+  if (arch->router_bias) {
+    char text[GPTVQ_TENSOR_NAME];
+    GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, arch->router, ".bias", text),
+                                c->experts, &block->router.bias, err));
+  }
   for (size_t e = 0; e < c->experts; e++)
     GPTVQ_TRY(load_mlp(model, block, e, c->expert_intermediate, &block->mlps[e], err));
   if (c->shared_intermediate == 0) return GPTVQ_OK;
@@ -133,7 +138,14 @@ static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_err
   block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
                                        .scale = 1.0f / sqrtf((float)c->query_scalar),
                                        .cap = (float)c->attention_cap};
-  block->activation = strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU : GPTVQ_GELU_TANH;
+  if (arch->sinks != NULL) {
+    char text[GPTVQ_TENSOR_NAME];
+    GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, arch->sinks, "", text), c->heads,
+                                &block->attention.sinks, err));
+  }
+  block->activation = arch->clamped_swiglu                                  ? GPTVQ_SWIGLU_CLAMPED
+                      : strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU
+                                                                            : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));
   GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
                        has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias), &block->qkv, err));
@@ -197,6 +209,8 @@ static gptvq_status read_quantization(gptvq_model *model, const char *folder, gp
       json_object_get(gptvq_checkpoint_config(model->checkpoint), "quantization_config");
   if (quantization == NULL || json_is_null(quantization)) return GPTVQ_OK;
   const char *method = json_string_value(json_object_get(quantization, "quant_method"));
+  if (method != NULL && strcmp(method, "mxfp4") == 0 && model->arch->all_experts == GPTVQ_EXPERTS_WOVEN)
+    return GPTVQ_OK; /* an original */
   if (method == NULL || strcmp(method, "gptvq") != 0)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s/config.json: the weights are already quantized (quant_method %s); gptvq reads "
@@ -246,7 +260,7 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   GPTVQ_TRY(gptvq_config_parse(folder, json, gptvq_checkpoint_generation_config(model->checkpoint), c, err));
   if (model->arch->router == NULL) c->experts = c->experts_per_token = 0;
   GPTVQ_TRY(check_config(model, folder, err));
-  if (model->arch->dense != NULL) GPTVQ_TRY(gptvq_checkpoint_split_experts(model->checkpoint, err));
+  GPTVQ_TRY(gptvq_checkpoint_split_experts(model->checkpoint, model->arch->all_experts, err));
   GPTVQ_TRY(read_quantization(model, folder, err));
   parts->used =
       gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);
@@ -372,7 +386,8 @@ void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t 
   info->error = error;
   if (!linear->is_packed) {
     bool is_f64 = bytes == 2 * sizeof(float) * linear->rows * linear->cols;
-    info->format = is_f64 ? "fp64" : dense_formats[linear->dtype];
+    bool is_mxfp4 = bytes < linear->rows * linear->cols; /* decoded from it */
+    info->format = is_f64 ? "fp64" : is_mxfp4 ? "mxfp4" : dense_formats[linear->dtype];
     info->dim = 1;
     return;
   }
@@ -404,6 +419,8 @@ json_t *gptvq_model_config(const gptvq_model *model) {
   const json_t *list = json_object_get(config, "architectures");
   const char *stated = json_string_value(json_array_get(list, 0));
   bool fine = config != NULL;
+  if (((const gptvq_model_parts *)model->owned)->quantization == NULL)
+    (void)json_object_del(config, "quantization_config"); /* of numbers that were decoded */
   if (stated == NULL || strcmp(stated, c->architecture) != 0)
     fine = fine && json_object_set_new(config, "architectures", json_pack("[s]", c->architecture)) == 0;
   const json_t *ties = json_object_get(config, "tie_word_embeddings");

@@ -64,7 +64,7 @@ typedef struct gptvq_block {
   size_t o;         /* index into linears */
   size_t mlp_count; /* 1, or the number of experts and of the MLP beside them, the last one */
   gptvq_mlp *mlps;
-  gptvq_linear router;      /* [experts × hidden] in layers with experts; never quantized */
+  gptvq_linear router;      /* [experts × hidden] in layers with experts, perhaps a bias; never quantized */
   gptvq_linear shared_gate; /* [1 × hidden] or without weights; never quantized */
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */

@@ -303,6 +303,14 @@ static void families(void **state) {
   assert_int_equal(c.experts_per_token, 3);
   assert_true(c.rms_norm_eps == 1e-5 && c.rope.theta == 1e6);
   gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['GptOssForCausalLM'], 'swiglu_limit': 7.0, 'num_local_experts': 8,"
+             "'rope_scaling': {'rope_type': 'yarn', 'factor': 32.0, 'truncate': false,"
+             "'original_max_position_embeddings': 4096}}",
+             NULL);
+  assert_true(c.experts == 8 && c.experts_per_token == 4 && c.head_dim == 64 && c.attention_out_bias);
+  assert_true(c.layer_slides[0] && !c.layer_slides[1] && c.layer_slides[2] && c.sliding_window == 128);
+  gptvq_config_release(&c);
   c = accept(llama, "{'architectures': ['MixtralForCausalLM']}", NULL);
   assert_int_equal(c.experts, 8);
   assert_int_equal(c.experts_per_token, 2);
@@ -440,6 +448,10 @@ static void nonsense_is_refused(void **state) {
       {"{'architectures': ['Gemma2ForCausalLM'], 'final_logit_softcapping': 0}",
        GPTVQ_ERROR_FORMAT,
        {"final_logit_softcapping"}},
+      {"{'architectures': ['GptOssForCausalLM'], 'swiglu_limit': 5.0}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"swiglu_limit 5"}},
+      {"{'architectures': ['GptOssForCausalLM']}", GPTVQ_ERROR_FORMAT, {"rope_scaling is missing"}},
       {"{'architectures': ['OlmoeForCausalLM'], 'clip_qkv': 8}", GPTVQ_ERROR_UNSUPPORTED, {"clip_qkv"}},
       {"{'architectures': ['Qwen3MoeForCausalLM']}",
        GPTVQ_ERROR_FORMAT,

@@ -38,6 +38,7 @@ typedef struct tiny_model {
   int gemma2; /* norms behind both halves, gains stored less one, caps, a window in every other layer */
   int sparse; /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate */
   int wide_qk_norm;
+  int gpt_oss;          /* sinks, biases, a window in every other layer; with experts */
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
   const char *scaled_name; /* all numbers of the tensors whose names contain this are multiplied by `scale` */
@@ -58,6 +59,8 @@ static const tiny_model tiny_qwen2_moe = {
     .architecture = "Qwen2MoeForCausalLM", .layers = 2, .qkv_bias = 1, .sparse = 2};
 static const tiny_model tiny_olmoe = {
     .architecture = "OlmoeForCausalLM", .layers = 2, .qk_norm = 1, .wide_qk_norm = 1, .sparse = 3};
+static const tiny_model tiny_gpt_oss = {
+    .architecture = "GptOssForCausalLM", .layers = 2, .qkv_bias = 1, .sparse = 4, .gpt_oss = 1};
 static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
 
 #define ok(expression) \
@@ -105,12 +108,17 @@ static inline void tiny_add_sparse(const tiny_model *m, size_t layer, const char
     tiny_add_mlp(list, TINY_MLP, prefix);
     return;
   }
-  tiny_add(list, TINY_EXPERTS, TINY_HIDDEN, 0, 0.2f, "%s.mlp.gate.weight", p);
+  tiny_add(list, TINY_EXPERTS, TINY_HIDDEN, 0, 0.2f, "%s.mlp.%s.weight", p, m->gpt_oss ? "router" : "gate");
   list->tensors[list->count - 1].zero_row = TINY_EXPERTS; /* see tiny_write */
   for (size_t e = 0; e < TINY_EXPERTS; e++) {
     (void)snprintf(prefix, sizeof prefix, "%s.mlp.experts.%zu.", p, e);
     tiny_add_mlp(list, m->sparse < 3 ? TINY_EXPERT_MLP : TINY_MLP, prefix);
+    if (!m->gpt_oss) continue;
+    tiny_add(list, TINY_MLP, 0, 0, 0.2f, "%sgate_proj.bias", prefix);
+    tiny_add(list, TINY_MLP, 0, 0, 0.2f, "%sup_proj.bias", prefix);
+    tiny_add(list, TINY_HIDDEN, 0, 0, 0.2f, "%sdown_proj.bias", prefix);
   }
+  if (m->gpt_oss) tiny_add(list, TINY_EXPERTS, 0, 0, 0.01f, "%s.mlp.router.bias", p);
   if (m->sparse != 2) return;
   (void)snprintf(prefix, sizeof prefix, "%s.mlp.shared_expert.", p);
   tiny_add_mlp(list, TINY_SHARED_MLP, prefix);
@@ -143,6 +151,10 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
       tiny_add(list, q, 0, 0, 0.2f, "%s.self_attn.q_proj.bias", p);
       tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.k_proj.bias", p);
       tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.v_proj.bias", p);
+    }
+    if (m->gpt_oss) {
+      tiny_add(list, h, 0, 0, 0.2f, "%s.self_attn.o_proj.bias", p);
+      tiny_add(list, TINY_HEADS, 0, 0, 1.0f, "%s.self_attn.sinks", p);
     }
     if (m->qk_norm) {
       tiny_add(list, m->wide_qk_norm ? q : TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.q_norm.weight", p);
@@ -254,15 +266,15 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
       " \"num_local_experts\": %d, \"num_experts_per_tok\": 2, \"sliding_window\": %s, \"dtype\": "
       "\"bfloat16\"%s%s}\n",
       m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, TINY_KV, TINY_HEAD, TINY_VOCAB,
-      m->tied ? "true" : "false", TINY_EXPERTS, m->gemma2 ? "12" : "null",
+      m->tied ? "true" : "false", TINY_EXPERTS, m->gemma2 || m->gpt_oss ? "12" : "null",
       m->gemma2 ? ", \"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
                   "\"final_logit_softcapping\": 20.0"
                 : "",
-      (const char *[]){"",
-                       ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true",
-                       ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true, "
-                       "\"shared_expert_intermediate_size\": 80",
-                       ", \"norm_topk_prob\": false"}[m->sparse]);
+      (const char *[]){
+          "", ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true",
+          ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true, "
+          "\"shared_expert_intermediate_size\": 80",
+          ", \"norm_topk_prob\": false", ", \"rope_scaling\": {\"type\": \"default\"}"}[m->sparse]);
   tiny_write_text(folder, "config.json", config);
   tiny_write_tokenizer(folder);
   tiny_write_text(folder, "generation_config.json", "{\"bos_token_id\": 0, \"eos_token_id\": 1}\n");

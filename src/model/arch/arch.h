@@ -5,6 +5,7 @@
 #ifndef GPTVQ_MODEL_ARCH_ARCH_H
 #define GPTVQ_MODEL_ARCH_ARCH_H
 
+#include "checkpoint/checkpoint.h"
 #include "model/arch/config.h"
 
 enum { GPTVQ_MAX_PARTS = 3 };
@@ -49,8 +50,12 @@ struct gptvq_arch {
   const char *dense;       /* before them in layers without experts */
   const char *shared;      /* before them in the MLP beside the experts */
   const char *shared_gate; /* its output times the sigmoid of what this gives, one row; NULL: as it is */
-  bool wide_qk_norms;      /* Q and K are norms of all heads together, not of each */
-  bool slides;             /* honours sliding_window */
+  gptvq_experts_layout all_experts; /* of tensors of all experts, where the folder has them */
+  bool router_bias;
+  bool clamped_swiglu; /* whatever hidden_act says (gptvq_clamped_mul) */
+  const char *sinks;   /* scores of one more key of each head; NULL: none */
+  bool wide_qk_norms;  /* Q and K are norms of all heads together, not of each */
+  bool slides;         /* honours sliding_window */
 };
 
 /* Parts of the description that most families share. */
@@ -68,12 +73,14 @@ struct gptvq_arch {
 /* Of families with experts: what MLPs of all kinds are called behind their prefixes. */
 #define GPTVQ_EXPERT_LINEARS \
   .router = "mlp.gate", .experts = "mlp.experts.%zu.", .dense = "mlp.", \
+  .all_experts = GPTVQ_EXPERTS_STACKED, \
   .linears[GPTVQ_INPUT_GATE_UP] = {{"gate_proj", "up_proj"}, GPTVQ_BIAS_NEVER}, \
   .linears[GPTVQ_INPUT_DOWN] = {{"down_proj"}, GPTVQ_BIAS_NEVER}
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
 #define GPTVQ_FAMILIES(X) \
-  X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2) X(qwen2_moe) X(qwen3_moe) X(olmoe)
+  X(llama) \
+  X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2) X(qwen2_moe) X(qwen3_moe) X(olmoe) X(gpt_oss)
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY

@@ -71,6 +71,12 @@ static const float *tile_numbers(const gptvq_attention_rows *job, const char *he
   return decoded;
 }
 
+/* A head's softmax before its first key. */
+static gptvq_softmax begin_softmax(const gptvq_attention_rows *job, size_t head) {
+  return job->how.sinks != NULL ? (gptvq_softmax){job->how.sinks[head], 1.0f}
+                                : (gptvq_softmax){-INFINITY, 0.0f};
+}
+
 /* Heads [head, head + count) of a row, which share keys and values: these are read once for all. */
 static void attend_shared(const gptvq_attention_rows *job, size_t row, size_t head, size_t count) {
   const gptvq_attention_text *text = text_of(job, row);
@@ -80,7 +86,7 @@ static void attend_shared(const gptvq_attention_rows *job, size_t row, size_t he
   float *out = job->out + (row * job->heads + head) * dim;
   float decoded[2][GPTVQ_ATTEND_KEYS * GPTVQ_HALF_DIM]; /* stays in the first- and second-level caches */
   gptvq_softmax runs[SHARED];
-  for (size_t h = 0; h < count; h++) runs[h] = (gptvq_softmax){-INFINITY, 0.0f};
+  for (size_t h = 0; h < count; h++) runs[h] = begin_softmax(job, head + h);
   memset(out, 0, count * dim * sizeof *out);
   for (size_t begin = first_visible(job, limit - 1); begin < limit; begin += GPTVQ_ATTEND_KEYS) {
     size_t end = gptvq_min_size(begin + GPTVQ_ATTEND_KEYS, limit);
@@ -148,9 +154,10 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
     const float *q = job->qkv + row0 * job->ldq + head * dim;
     float *out = job->out + row0 * ldo + head * dim;
     size_t cache = head / share * text->max_positions * dim * number_bytes(job);
+    const gptvq_softmax start = begin_softmax(job, head);
     for (size_t r = 0; r < rows; r++) {
-      maximum[r] = -INFINITY;
-      sum[r] = 0.0f;
+      maximum[r] = start.maximum;
+      sum[r] = start.sum;
       memset(out + r * ldo, 0, dim * sizeof(float));
     }
     size_t limit = text->position + row0 + rows;

@@ -11,9 +11,10 @@ enum { GPTVQ_HALF_DIM = 128 };
 
 /* How queries meet keys: numbers of the block's description, both directions go by them. */
 typedef struct gptvq_attention {
-  size_t window; /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
-  float scale;   /* of the products of queries and keys */
-  float cap;     /* scores s become cap · tanh(s / cap); 0: they stay */
+  size_t window;      /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
+  float scale;        /* of the products of queries and keys */
+  float cap;          /* scores s become cap · tanh(s / cap); 0: they stay */
+  const float *sinks; /* [heads]: the score of one more key of each head, whose value is zero; NULL: none */
 } gptvq_attention;
 
 /* Rows [first, first + n) of a call: tokens of one text from `position` on, and its cache of the layer. */

@@ -19,12 +19,15 @@ import json
 import shutil
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
-from transformers import OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
+from transformers import GptOssConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -93,18 +96,22 @@ def randomise(model, seed):
                 p.copy_(noise)
             elif name.endswith("bias"):
                 p.copy_(0.3 * noise)
+            elif name.endswith("sinks"):
+                p.copy_(noise)
+            elif name.endswith("experts.gate_up_proj") and model.config.model_type == "gpt_oss":
+                p.copy_(noise)  # large enough to meet the limits of the activation
             elif p.dim() == 1:
                 p.copy_((0 if model.config.model_type == "gemma2" else 1) + 0.2 * noise)  # Gemma stores gains less one
             else:
                 p.copy_(noise * 1.3 / p.shape[-1] ** 0.5)
 
 
-def write_golden(folder, file, count, seed, model_type):
-    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
+def write_golden(folder, file, count, seed, model_type, source):
+    vocabulary = AutoConfig.from_pretrained(source).vocab_size
     ids = torch.randint(0, vocabulary, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
-    truth = run(folder, ids, torch.float64, model_type)
-    error = (run(folder, ids, torch.float32) - truth).abs().max().item()
-    error_bf16 = (run(folder, ids, torch.bfloat16) - truth).abs().max().item()
+    truth = run(source, ids, torch.float64, model_type)
+    error = (run(source, ids, torch.float32) - truth).abs().max().item()
+    error_bf16 = (run(source, ids, torch.bfloat16) - truth).abs().max().item()
     print(f"{folder.name}/{file}: {count} tokens, |logits| up to {truth.abs().max():.2f}, "
           f"fp32 error {error:.2e}, bf16 error {error_bf16:.2e}")
     assert 0 < error < 1e-4 and error < error_bf16
@@ -127,7 +134,7 @@ def old_style(folder, **extra):
     path.write_text(json.dumps({k: v for k, v in config.items() if v != "remove"}, indent=2, sort_keys=True) + "\n")
 
 
-def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, **how):
+def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, mxfp4=False, **how):
     if sys.argv[1:] and name not in sys.argv[1:]:
         return
     folder = HERE / name
@@ -138,10 +145,32 @@ def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=N
     (folder / "generation_config.json").unlink(missing_ok=True)
     if old is not None:
         old_style(folder, **old)
+    source = as_mxfp4(folder, 3000 + seed) if mxfp4 else folder
     for file, tokens in (goldens or {"golden.bin": count}).items():
-        write_golden(folder, file, tokens, 2000 + seed, config.model_type)
+        write_golden(folder, file, tokens, 2000 + seed, config.model_type, source)
     size = sum(f.stat().st_size for f in folder.iterdir())
     assert size < 100_000, (name, size)
+
+
+def as_mxfp4(folder, seed):
+    """Random MXFP4 experts in place of the folder's, as openai's own folders have them; returns a folder of the same numbers in bf16."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = load_file(folder / "model.safetensors")
+    plain = Path(tempfile.mkdtemp())
+    shutil.copy(folder / "config.json", plain)
+    decoded = dict(tensors)
+    for name in [n for n in tensors if n.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        experts, cols, rows = tensors.pop(name).shape
+        blocks = torch.randint(0, 256, (experts, rows, cols // 32, 16), generator=generator, dtype=torch.uint8)
+        scales = torch.randint(123, 126, (experts, rows, cols // 32), generator=generator, dtype=torch.uint8)
+        tensors[f"{name}_blocks"], tensors[f"{name}_scales"] = blocks, scales
+        decoded[name] = convert_moe_packed_tensors(blocks, scales, dtype=torch.bfloat16).contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(decoded, plain / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router"]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return plain
 
 
 def rope(kind="default", theta=10000.0, **more):
@@ -208,6 +237,11 @@ def main():
     make("qwen2-moe", Qwen2MoeConfig(**{**sparse, "num_experts": 4}, shared_expert_intermediate_size=20, norm_topk_prob=False), seed=22, old={})
     make("olmoe", OlmoeConfig(**{**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 4},
                               num_experts=5, num_experts_per_tok=3), seed=23)
+    oss = {**SIZES, "vocab_size": 48, "num_hidden_layers": 4, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6}
+    yarn_oss = dict(factor=4.0, beta_fast=2.0, beta_slow=0.25, truncate=False, original_max_position_embeddings=16)
+    make("gpt-oss", GptOssConfig(**{**oss, "hidden_size": 24, "intermediate_size": 16}, rope_parameters=rope("yarn", 100.0, **yarn_oss)), seed=30, count=60)
+    make("gpt-oss-mxfp4", GptOssConfig(**{**oss, "intermediate_size": 32}, rope_parameters=rope("yarn", 100.0, **yarn_oss)), seed=31, mxfp4=True,
+         old={"swiglu_limit": 7.0, "experts_per_token": 2, "initial_context_length": 16})
     # rope scalings; small numbers so that positions reach beyond the original context
     deep = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4}
     yarn = dict(factor=4.0, original_max_position_embeddings=16)
