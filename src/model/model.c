@@ -36,8 +36,11 @@ static gptvq_status load_group(gptvq_model *model, gptvq_block *block, gptvq_blo
   for (size_t i = 0; i < group->count; i++) {
     char text[GPTVQ_TENSOR_NAME];
     size_t width = group->count == 1 ? group->width : rows[i];
-    const char *name =
-        gptvq_model_name(model, gptvq_linear_name(model->arch, block->index, input, i, expert, text));
+    const bool direct = input == GPTVQ_INPUT_QKV && i == 0 && model->arch->direct_q != NULL &&
+                        model->config.latent.q_rank == 0;
+    const char *name = gptvq_model_name(
+        model, direct ? gptvq_block_name(block->index, model->arch->direct_q, "", text)
+                      : gptvq_linear_name(model->arch, block->index, input, i, expert, text));
     if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
     group->linear[i] = block->linear_count;
     group->offset[i] = offset;
@@ -91,6 +94,11 @@ static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_erro
     GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, arch->router, ".bias", text),
                                 c->experts, &block->router.bias, err));
   }
+  if (arch->router_correction != NULL) {
+    char text[GPTVQ_TENSOR_NAME];
+    GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, arch->router_correction, "", text),
+                                c->experts, &block->router_correction, err));
+  }
   for (size_t e = 0; e < c->experts; e++)
     GPTVQ_TRY(load_mlp(model, block, e, c->expert_intermediate, &block->mlps[e], err));
   if (c->shared_intermediate == 0) return GPTVQ_OK;
@@ -99,10 +107,36 @@ static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_erro
   return load_mlp(model, block, GPTVQ_MLP_SHARED, c->shared_intermediate, &block->mlps[c->experts], err);
 }
 
+static gptvq_status load_attention(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  const gptvq_arch *arch = model->arch;
+  const gptvq_latent *l = &c->latent;
+  const size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const bool bias = has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias),
+             out_bias = has_bias(arch->linears[GPTVQ_INPUT_O].bias, c->attention_out_bias);
+  if (l->kv_rank == 0) {
+    const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
+    GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden, bias,
+                         &block->qkv, err));
+    return load_output(model, block, GPTVQ_INPUT_O, 0, q, out_bias, &block->o, err);
+  }
+  const size_t widths[2] = {l->q_rank > 0 ? l->q_rank : q, l->kv_rank + l->rotated},
+               made = c->heads * (l->plain + l->values);
+  if (l->q_rank == 0 && bias)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s/config.json: attention_bias is not supported without q_lora_rank",
+                      gptvq_checkpoint_folder(model->checkpoint));
+  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, 2, c->hidden, bias, &block->qkv, err));
+  if (l->q_rank > 0)
+    GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_Q_B, 0, &q, 1, l->q_rank, false, &block->q_b, err));
+  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_KV_B, 0, &made, 1, l->kv_rank, false, &block->kv_b, err));
+  return load_output(model, block, GPTVQ_INPUT_O, 0, c->heads * l->values, out_bias, &block->o, err);
+}
+
 static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
   for (gptvq_norm_place i = 0; i < GPTVQ_NORMS; i++) {
     char text[GPTVQ_TENSOR_NAME];
-    if (model->arch->norms[i] == NULL) continue;
+    if (model->arch->norms[i] == NULL || gptvq_norm_size(model, i) == 0) continue;
     GPTVQ_TRY(gptvq_load_norm(model, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text),
                               gptvq_norm_size(model, i), &block->norms[i], err));
   }
@@ -116,17 +150,16 @@ static size_t count_mlps(const gptvq_model *model, size_t layer) {
 }
 
 static size_t count_linears(const gptvq_model *model, size_t layer) {
-  size_t parts[GPTVQ_INPUTS];
-  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++) parts[i] = gptvq_arch_parts(model->arch, i);
-  return parts[GPTVQ_INPUT_QKV] + parts[GPTVQ_INPUT_O] +
+  size_t parts[GPTVQ_ALL_INPUTS];
+  for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++) parts[i] = gptvq_arch_parts(model->arch, i);
+  if (model->config.latent.q_rank == 0) parts[GPTVQ_INPUT_Q_B] = 0;
+  return parts[GPTVQ_INPUT_QKV] + parts[GPTVQ_INPUT_Q_B] + parts[GPTVQ_INPUT_KV_B] + parts[GPTVQ_INPUT_O] +
          count_mlps(model, layer) * (parts[GPTVQ_INPUT_GATE_UP] + parts[GPTVQ_INPUT_DOWN]);
 }
 
 static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_arch *arch = model->arch;
-  size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-  const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
   const size_t linears = count_linears(model, block->index);
   block->mlp_count = count_mlps(model, block->index);
   block->mlps = gptvq_model_alloc(model, block->mlp_count, sizeof *block->mlps);
@@ -147,16 +180,15 @@ static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_err
                       : strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU
                                                                             : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));
-  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
-                       has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias), &block->qkv, err));
-  GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_O, 0, q,
-                        has_bias(arch->linears[GPTVQ_INPUT_O].bias, c->attention_out_bias), &block->o, err));
+  GPTVQ_TRY(load_attention(model, block, err));
   return load_mlps(model, block, err);
 }
 
 gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_input input, size_t mlp) {
   switch (input) {
   case GPTVQ_INPUT_QKV: return block->qkv;
+  case GPTVQ_INPUT_Q_B: return block->q_b;
+  case GPTVQ_INPUT_KV_B: return block->kv_b;
   case GPTVQ_INPUT_GATE_UP: return block->mlps[mlp].input;
   case GPTVQ_INPUT_O: return (gptvq_linear_group){.count = 1, .linear = {block->o}};
   default: return (gptvq_linear_group){.count = 1, .linear = {block->mlps[mlp].down}};

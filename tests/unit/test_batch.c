@@ -5,13 +5,20 @@
 
 enum { MOST = 16, ROOM = 64, STEPS = 3, VOCAB_MAX = 512 };
 
-/* Originals of several architectures (sliding window, experts, long rope, caps), and packed folders of
+/* Originals of several architectures (sliding window, experts, long rope, caps, sinks, latent
+ * attention), and packed folders of
  * set_up.
  */
-static const char *const folders[] = {GOLDEN "llama",   GOLDEN "qwen2-window",
-                                      GOLDEN "mixtral", GOLDEN "phi3-longrope",
-                                      GOLDEN "gemma2",  "pairs",
-                                      "ordered",        "uniform",
+static const char *const folders[] = {GOLDEN "llama",
+                                      GOLDEN "qwen2-window",
+                                      GOLDEN "mixtral",
+                                      GOLDEN "phi3-longrope",
+                                      GOLDEN "gemma2",
+                                      GOLDEN "gpt-oss",
+                                      GOLDEN "deepseek-v3",
+                                      "pairs",
+                                      "ordered",
+                                      "uniform",
                                       "experts"};
 enum { FOLDERS = sizeof folders / sizeof folders[0] };
 

@@ -28,7 +28,7 @@ static uint64_t linear_bytes(const char *folder) {
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(checkpoint, i);
     const char *dot = strrchr(tensor->name, '.');
-    const bool small = strcmp(dot, ".bias") == 0 || strcmp(dot, ".sinks") == 0;
+    const bool small = strstr(dot, "bias") != NULL || strcmp(dot, ".sinks") == 0;
     if (strcmp(dot, ".weight") != 0 && !small) bytes += tensor->bytes;
   }
   gptvq_checkpoint_close(checkpoint);
@@ -42,7 +42,7 @@ static void every_architecture_and_method(void **state) {
   (void)state;
   const tiny_model *models[] = {&tiny_llama,     &tiny_tied,  &tiny_mixtral, &tiny_qwen2,
                                 &tiny_qwen3,     &tiny_phi3,  &tiny_gemma2,  &tiny_qwen3_moe,
-                                &tiny_qwen2_moe, &tiny_olmoe, &tiny_gpt_oss};
+                                &tiny_qwen2_moe, &tiny_olmoe, &tiny_gpt_oss, &tiny_deepseek};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN,
                                   GPTVQ_METHOD_KMEANS};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {

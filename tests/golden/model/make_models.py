@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
-from transformers import GptOssConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
+from transformers import DeepseekV2Config, DeepseekV3Config, GptOssConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 HERE = Path(__file__).resolve().parent
@@ -89,7 +89,7 @@ def run(folder, ids, dtype, model_type=None):
 
 def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
-    for name, p in model.named_parameters():
+    for name, p in [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n.endswith("correction_bias"))]:
         noise = torch.randn(p.shape, generator=generator)
         with torch.no_grad():
             if "embed_tokens" in name:
@@ -242,6 +242,19 @@ def main():
     make("gpt-oss", GptOssConfig(**{**oss, "hidden_size": 24, "intermediate_size": 16}, rope_parameters=rope("yarn", 100.0, **yarn_oss)), seed=30, count=60)
     make("gpt-oss-mxfp4", GptOssConfig(**{**oss, "intermediate_size": 32}, rope_parameters=rope("yarn", 100.0, **yarn_oss)), seed=31, mxfp4=True,
          old={"swiglu_limit": 7.0, "experts_per_token": 2, "initial_context_length": 16})
+    # latent attention: queries made directly and from a vector of their own; routers with and without groups
+    latent = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 3,
+              "moe_intermediate_size": 8, "n_routed_experts": 6, "num_experts_per_tok": 2, "kv_lora_rank": 16, "qk_nope_head_dim": 6, "qk_rope_head_dim": 8,
+              "v_head_dim": 10, "first_k_dense_replace": 1}
+    yarn_all = dict(factor=4.0, beta_fast=2.0, beta_slow=0.25, original_max_position_embeddings=16, mscale=0.707, mscale_all_dim=0.707)
+    make("deepseek-v2-lite", DeepseekV2Config(**latent, q_lora_rank=None, n_shared_experts=2, topk_method="greedy", rope_parameters=rope("yarn", 100.0, **yarn_all)),
+         seed=32, count=60, old={"moe_layer_freq": 1, "scoring_func": "softmax", "head_dim": "remove"})
+    make("deepseek-v2", DeepseekV2Config(**latent, q_lora_rank=12, n_shared_experts=1, topk_method="group_limited_greedy", n_group=3, topk_group=2,
+                                         routed_scaling_factor=1.5), seed=33)
+    make("deepseek-v3", DeepseekV3Config(**latent, q_lora_rank=12, n_shared_experts=1, n_group=2, topk_group=1, routed_scaling_factor=2.5,
+                                         rope_parameters=rope("yarn", 100.0, **{**yarn_all, "mscale": 1.0, "mscale_all_dim": 0.5})), seed=34, count=60)
+    make("deepseek-v3-plain", DeepseekV3Config(**latent, q_lora_rank=None, n_shared_experts=1, n_group=1, topk_group=1, norm_topk_prob=False,
+                                               routed_scaling_factor=1.0, rope_interleave=False), seed=35)
     # rope scalings; small numbers so that positions reach beyond the original context
     deep = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4}
     yarn = dict(factor=4.0, original_max_position_embeddings=16)
