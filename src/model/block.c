@@ -33,14 +33,14 @@ static gptvq_status attention_inputs(const gptvq_model *model, const gptvq_block
                            : gptvq_fail_numbers(model, &model->blocks[block->index - 1], "the MLP", err);
 }
 
-/* x += what a half has left in w->sum, normalised where a norm stands behind it. */
+/* x += what a half has left in w->sum, normalised where a norm stands behind it, and scaled. */
 static gptvq_status add_output(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                gptvq_norm_place behind, size_t n, float *x, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const float *gain = block->norms[behind];
   if (gain != NULL && !gptvq_norm_rows(n, c->hidden, w->sum, gain, (float)c->rms_norm_eps, w->sum))
     return gptvq_fail_numbers(model, block, behind == GPTVQ_NORM_MLP_OUT ? "the MLP" : "the attention", err);
-  gptvq_add_rows(n, c->hidden, w->sum, x);
+  gptvq_add_rows(n, c->hidden, (float)c->residual_scale, w->sum, x);
   return GPTVQ_OK;
 }
 
@@ -58,7 +58,7 @@ static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *b
   if (latent) GPTVQ_TRY(gptvq_latent_forward(model, block, w, n, capture, context, err));
   else
     GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
-  gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
+  GPTVQ_TRY(gptvq_attention_core(model, block, w, texts, count, n, w->wide, width, err));
   if (latent) gptvq_latent_outputs(&c->latent, c->heads, n, w->heads);
   GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, w->heads, n, heads, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;

@@ -170,7 +170,10 @@ static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_err
   const bool slides = arch->slides && c->sliding_window > 0 && c->layer_slides[block->index];
   block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
                                        .scale = 1.0f / sqrtf((float)c->query_scalar),
-                                       .cap = (float)c->attention_cap};
+                                       .cap = (float)c->attention_cap,
+                                       .neighbours = arch->rotates_neighbours,
+                                       .query_growth = (float)c->rope.query_growth,
+                                       .query_period = c->rope.original_max_positions};
   if (arch->sinks != NULL) {
     char text[GPTVQ_TENSOR_NAME];
     GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, arch->sinks, "", text), c->heads,

@@ -50,7 +50,18 @@ static const char *const goldens[] = {"llama/golden.bin",
                                       "llama-yarn/golden.bin",
                                       "mistral-yarn/golden.bin",
                                       "llama-dynamic-rope/golden.bin",
-                                      "llama-dynamic-rope/golden-short.bin"};
+                                      "llama-dynamic-rope/golden-short.bin",
+                                      "phi4-mini/golden.bin",
+                                      "phi4-mini/golden-short.bin",
+                                      "granite/golden.bin",
+                                      "granite-biases/golden.bin",
+                                      "granite4/golden.bin",
+                                      "seed-oss/golden.bin",
+                                      "seed-oss-biases/golden.bin",
+                                      "glm/golden.bin",
+                                      "glm4/golden.bin",
+                                      "glm4-yarn/golden.bin",
+                                      "ministral3/golden.bin"};
 enum { GOLDENS = sizeof goldens / sizeof goldens[0] };
 
 /* Our sums and transformers' have the same terms in another order, so their rounding errors are of the same

@@ -37,6 +37,8 @@ typedef struct tiny_model {
   const char *architecture;
   size_t layers;
   int tied, fused, experts, qkv_bias, qk_norm;
+  const char *config; /* more of config.json */
+  int glm4;           /* norms behind both halves, gate and up fused */
   int gemma2; /* norms behind both halves, gains stored less one, caps, a window in every other layer */
   int sparse; /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate */
   int wide_qk_norm;
@@ -67,6 +69,21 @@ static const tiny_model tiny_gpt_oss = {
 static const tiny_model tiny_deepseek = {
     .architecture = "DeepseekV3ForCausalLM", .layers = 2, .sparse = 5, .deepseek = 1};
 static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
+
+static const tiny_model tiny_granite = {
+    .architecture = "GraniteForCausalLM",
+    .layers = 2,
+    .tied = 1,
+    .config =
+        ", \"embedding_multiplier\": 6.0, \"attention_multiplier\": 0.125, \"residual_multiplier\": 0.4, "
+        "\"logits_scaling\": 2.0"};
+static const tiny_model tiny_glm4 = {
+    .architecture = "Glm4ForCausalLM", .layers = 2, .qkv_bias = 1, .glm4 = 1};
+static const tiny_model tiny_ministral3 = {
+    .architecture = "Ministral3ForCausalLM",
+    .layers = 2,
+    .config = ", \"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 1000.0, \"factor\": 8.0, "
+              "\"original_max_position_embeddings\": 16, \"llama_4_scaling_beta\": 0.1}"};
 
 #define ok(expression) \
   do { \
@@ -157,6 +174,10 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
     (void)snprintf(p, sizeof p, "model.layers.%zu", l);
     tiny_add(list, h, 0, gain, 0.1f, "%s.input_layernorm.weight", p);
     tiny_add(list, h, 0, gain, 0.1f, "%s.post_attention_layernorm.weight", p);
+    if (m->glm4) {
+      tiny_add(list, h, 0, gain, 0.1f, "%s.post_self_attn_layernorm.weight", p);
+      tiny_add(list, h, 0, gain, 0.1f, "%s.post_mlp_layernorm.weight", p);
+    }
     if (m->gemma2) {
       tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
       tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
@@ -196,7 +217,7 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
         tiny_add(list, h, mlp, 0, 0.2f, "%s.block_sparse_moe.experts.%zu.w2.weight", p, e);
       }
     } else {
-      if (m->fused) {
+      if (m->fused || m->glm4) {
         tiny_add(list, 2 * mlp, h, 0, 0.2f, "%s.mlp.gate_up_proj.weight", p);
       } else {
         tiny_add(list, mlp, h, 0, 0.2f, "%s.mlp.gate_proj.weight", p);
@@ -291,9 +312,10 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
       m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, m->deepseek ? TINY_HEADS : TINY_KV,
       TINY_HEAD, TINY_VOCAB, m->tied ? "true" : "false", TINY_EXPERTS,
       m->gemma2 || m->gpt_oss ? "12" : "null",
-      m->gemma2 ? ", \"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
-                  "\"final_logit_softcapping\": 20.0"
-                : "",
+      m->gemma2   ? ", \"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
+                    "\"final_logit_softcapping\": 20.0"
+      : m->config ? m->config
+                  : "",
       (const char *[]){"",
                        ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true",
                        ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true, "

@@ -67,6 +67,7 @@ struct gptvq_arch {
   const char *sinks;             /* scores of one more key of each head; NULL: none */
   bool wide_qk_norms;            /* Q and K are norms of all heads together, not of each */
   bool slides;                   /* honours sliding_window */
+  bool rotates_neighbours;       /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
 
 /* Parts of the description that most families share. */
@@ -97,12 +98,28 @@ struct gptvq_arch {
   .linears[GPTVQ_INPUT_KV_B] = {{"self_attn.kv_b_proj"}, GPTVQ_BIAS_NEVER}
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
+/* clang-format off */
 #define GPTVQ_FAMILIES(X) \
   X(llama) \
   X(mistral) \
   X(mixtral) \
   X(qwen2) \
-  X(qwen3) X(phi3) X(gemma2) X(qwen2_moe) X(qwen3_moe) X(olmoe) X(gpt_oss) X(deepseek_v2) X(deepseek_v3)
+  X(qwen3) \
+  X(phi3) \
+  X(gemma2) \
+  X(granite) \
+  X(granite4) \
+  X(seed_oss) \
+  X(glm) \
+  X(glm4) \
+  X(ministral3) \
+  X(qwen2_moe) \
+  X(qwen3_moe) \
+  X(olmoe) \
+  X(gpt_oss) \
+  X(deepseek_v2) \
+  X(deepseek_v3)
+/* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY

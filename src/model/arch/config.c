@@ -62,7 +62,9 @@ static gptvq_status required_size(const gptvq_config_source *source, const char 
 static gptvq_status parse_sizes(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                 gptvq_config *c, gptvq_error *err) {
   GPTVQ_TRY(required_size(source, "hidden_size", MAX_WIDTH, &c->hidden, err));
-  GPTVQ_TRY(required_size(source, "intermediate_size", MAX_WIDTH, &c->intermediate, err));
+  GPTVQ_TRY(required_size(source,
+                          rules->intermediate_key != NULL ? rules->intermediate_key : "intermediate_size",
+                          MAX_WIDTH, &c->intermediate, err));
   GPTVQ_TRY(required_size(source, "num_hidden_layers", MAX_LAYERS, &c->layers, err));
   GPTVQ_TRY(required_size(source, "num_attention_heads", MAX_HEADS, &c->heads, err));
   GPTVQ_TRY(required_size(source, "vocab_size", MAX_VOCAB, &c->vocab, err));
@@ -194,13 +196,14 @@ static gptvq_status parse_all(const char *folder, const json_t *config, const js
   GPTVQ_TRY(parse_sizes(&source, rules, c, err));
   c->tie_embeddings = rules->tie_embeddings;
   GPTVQ_TRY(gptvq_config_bool(&source, "tie_word_embeddings", &c->tie_embeddings, err));
+  c->attention_bias = rules->attention_bias;
   GPTVQ_TRY(gptvq_config_bool(&source, "attention_bias", &c->attention_bias, err));
   c->attention_out_bias = c->attention_bias;
   GPTVQ_TRY(gptvq_config_bool(&source, "mlp_bias", &c->mlp_bias, err));
   GPTVQ_TRY(parse_window(&source, rules, c, err));
   GPTVQ_TRY(parse_experts(&source, rules, c, err));
   c->query_scalar = (double)c->head_dim;
-  c->embedding_scale = 1.0;
+  c->embedding_scale = c->residual_scale = c->logit_scale = 1.0;
   strcpy(c->hidden_act, "silu");
   GPTVQ_TRY(gptvq_config_text(&source, "hidden_act", c->hidden_act, sizeof c->hidden_act, err));
   GPTVQ_TRY(gptvq_config_parse_rope(&source, rules, c, err));

@@ -27,8 +27,13 @@ typedef struct gptvq_rope {
   double beta_fast, beta_slow; /* yarn: turns in the original context of dimensions that stay, and that are
                                   stretched */
   bool truncate;               /* yarn: the dimensions between those are counted from whole ones */
-  double attention_factor;     /* longrope, yarn: multiplies cosines and sines; longrope: 0 = derive it */
+  double query_growth; /* queries at position p are multiplied by 1 + this · log(1 + ⌊p / original_max⌋) */
+  double attention_factor; /* longrope, yarn: multiplies cosines and sines; longrope: 0 = derive it */
 } gptvq_rope;
+
+/* Of gpt-oss's activation: what gates are multiplied by, and what holds them. */
+#define GPTVQ_SWIGLU_ALPHA 1.702f
+#define GPTVQ_SWIGLU_LIMIT 7.0f
 
 /* How the logits of a router become experts and their shares. */
 typedef struct gptvq_router_rule {
@@ -69,6 +74,8 @@ typedef struct gptvq_config {
   double query_scalar;             /* queries times keys are divided by its square root */
   double attention_cap, logit_cap; /* numbers x become cap · tanh(x / cap); 0: they stay */
   double embedding_scale;          /* of what the first block reads, not of a tied output head */
+  double residual_scale;           /* of what either half of a block adds to the residual stream */
+  double logit_scale;              /* of what the output head gives */
   gptvq_rope rope;
   int32_t bos;  /* -1 = absent */
   int32_t *eos; /* [eos_count] owned */
@@ -83,14 +90,17 @@ typedef struct gptvq_config_rules {
   size_t sliding_window;
   size_t experts, experts_per_token;
   const char *experts_key; /* how many experts there are, beside num_local_experts; or NULL */
-  bool tie_embeddings;
-  bool layer_types;   /* layer_types says which layers use the window; elsewhere it is not a key */
+  bool tie_embeddings, attention_bias;
+  const char *intermediate_key; /* in place of intermediate_size; NULL: that */
+  bool layer_types;             /* layer_types says which layers use the window; elsewhere it is not a key */
   bool window_switch; /* nor are use_sliding_window, without which there is no window, and max_window_layers,
                          the first layer with one */
-  bool partial_rotation; /* partial_rotary_factor counts, and longrope also goes by the names "su" and "yarn"
-                          */
+  bool partial_rotation;        /* partial_rotary_factor counts */
+  double partial_rotary_factor; /* where no key says it; 0: 1 */
+  bool query_growth;         /* rope parameters have to be there, and llama_4_scaling_beta is one of them */
   size_t original_positions; /* not 0: original_max_position_embeddings stands beside rope's parameters only,
-                                and this is its default */
+                                and this is its default; longrope also goes by the
+                                names "su" and "yarn" */
   /* Keys of the family's own, NULL at the end: those that read_own reads, and such as change nothing in its
    * models. NULL: none. */
   const char *const *own_keys;
@@ -117,7 +127,8 @@ void gptvq_config_release(gptvq_config *config);
  * change nothing; those of rope parameters. */
 gptvq_status gptvq_config_check_keys(const gptvq_config_source *source, const char *architecture,
                                      const gptvq_config_rules *rules, gptvq_error *err);
-gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, gptvq_error *err);
+gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, const gptvq_config_rules *rules,
+                                          gptvq_error *err);
 
 /* config->rope from rope_scaling or rope_parameters, and rope_theta and partial_rotary_factor beside them.
  * Needs head_dim and max_positions. On failure the factors that were allocated stay in config

@@ -1,5 +1,4 @@
 #include "model/arch/arch.h"
-#include "model/layer/vector.h"
 
 #include <math.h>
 

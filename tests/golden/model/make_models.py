@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import Glm4Config, GlmConfig, GraniteConfig, GraniteMoeHybridConfig, Ministral3Config, SeedOssConfig
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
 from transformers import DeepseekV2Config, DeepseekV3Config, GptOssConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
@@ -266,6 +267,26 @@ def main():
     dynamic = {**deep, "max_position_embeddings": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
     make("llama-dynamic-rope", LlamaConfig(**dynamic, rope_parameters=rope("dynamic", factor=4.0)), seed=24,
          goldens={"golden.bin": 60, "golden-short.bin": 24}, old={"rope_scaling": {"type": "dynamic", "factor": 4.0}})
+    # Phi-4-mini; keys as the hub has them
+    long = dict(short_factor=[1.0, 1.2, 1.5], long_factor=[1.5, 2.0, 5.0])
+    make("phi4-mini", Phi3Config(**{**deep, "hidden_size": 32, "tie_word_embeddings": True}, original_max_position_embeddings=32, sliding_window=4096,
+                                 rope_parameters=rope("longrope", partial_rotary_factor=0.75, **long, original_max_position_embeddings=32)), seed=25,
+         goldens={"golden.bin": 60, "golden-short.bin": 24},
+         old={"partial_rotary_factor": 0.75, "rope_scaling": {"type": "longrope", **long}, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False,
+              "mlp_bias": False, "attention_bias": False, "auto_map": {}})
+    granite = dict(embedding_multiplier=6.0, attention_multiplier=0.3, residual_multiplier=0.6, logits_scaling=2.5)
+    make("granite", GraniteConfig(**{**deep, "tie_word_embeddings": True}, **granite), seed=26, old={})
+    make("granite-biases", GraniteConfig(**deep, **{**granite, "residual_multiplier": 1.5}, attention_bias=True, mlp_bias=True), seed=27)
+    make("granite4", GraniteMoeHybridConfig(**{**deep, "tie_word_embeddings": True}, **granite, num_local_experts=0, num_experts_per_tok=0, shared_intermediate_size=40,
+                                            position_embedding_type="rope", layer_types=["full_attention"] * 4, mamba_n_heads=4), seed=28,
+         old={"layer_types": ["attention"] * 4, "init_method": "mup", "normalization_function": "rmsnorm"})
+    make("seed-oss", SeedOssConfig(**deep, head_dim=10, attention_bias=True, attention_out_bias=False, mlp_bias=False), seed=29, old={})
+    make("seed-oss-biases", SeedOssConfig(**deep, head_dim=8, attention_bias=False, attention_out_bias=True, mlp_bias=True), seed=30)
+    make("glm", GlmConfig(**deep, head_dim=16), seed=31, old={"partial_rotary_factor": 0.5})
+    make("glm4", Glm4Config(**deep, head_dim=12, attention_bias=True), seed=32, old={"partial_rotary_factor": 0.5})
+    make("glm4-yarn", Glm4Config(**deep, head_dim=16, attention_bias=False, rope_parameters=rope("yarn", 100.0, **yarn, partial_rotary_factor=0.5)), seed=33, count=60)
+    make("ministral3", Ministral3Config(**deep, head_dim=16, rope_parameters=rope("yarn", 100.0, **yarn, beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0,
+                                                                               llama_4_scaling_beta=0.1, max_position_embeddings=64)), seed=34, count=60)
     if not sys.argv[1:]:
         greedy()
 
