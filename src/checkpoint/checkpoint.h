@@ -62,6 +62,8 @@ const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoin
 const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint,
                                           const char *name); /* NULL: absent */
 
+/* `config`, which becomes the checkpoint's, in the place of config.json. */
+void gptvq_checkpoint_set_config(gptvq_checkpoint *checkpoint, json_t *config);
 /* How tensors of all experts of a layer, PREFIX.experts.gate_up_proj and PREFIX.experts.down_proj, are laid
  * out. */
 typedef enum gptvq_experts_layout {
