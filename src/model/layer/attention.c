@@ -87,9 +87,10 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
     size_t rows = gptvq_min_size(ROWS, job->n - row0);
     const float *q = job->qkv + row0 * job->ldq + head * dim;
     float *out = job->out + row0 * ldo + head * dim;
+    const gptvq_softmax start = gptvq_attend_start(job, head);
     for (size_t r = 0; r < rows; r++) {
-      maximum[r] = -INFINITY;
-      sum[r] = 0.0f;
+      maximum[r] = start.maximum;
+      sum[r] = start.sum;
       memset(out + r * ldo, 0, dim * sizeof(float));
     }
     size_t limit = text->position + row0 + rows;
