@@ -23,7 +23,7 @@ typedef enum gptvq_block_input {
 typedef enum gptvq_norm_place {
   GPTVQ_NORM_ATTENTION,     /* before the attention */
   GPTVQ_NORM_MLP,           /* before the MLP */
-  GPTVQ_NORM_Q,             /* of each query head, of head_dim values */
+  GPTVQ_NORM_Q,             /* of each query head, of head_dim values; or wide_qk_norms */
   GPTVQ_NORM_K,             /* of each key head */
   GPTVQ_NORM_ATTENTION_OUT, /* of what o_proj gives, before it is added to the residual stream */
   GPTVQ_NORM_MLP_OUT,       /* of what down_proj gives */
@@ -51,11 +51,17 @@ struct gptvq_arch {
   const char *shared_gate; /* its output times the sigmoid of what this gives, one row; NULL: as it is */
   bool wide_qk_norms;      /* Q and K are norms of all heads together, not of each */
   bool slides;             /* honours sliding_window */
+  bool rotates_neighbours; /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
 
 /* Parts of the description that most families share. */
 #define GPTVQ_PRE_NORMS \
   [GPTVQ_NORM_ATTENTION] = "input_layernorm", [GPTVQ_NORM_MLP] = "post_attention_layernorm"
+#define GPTVQ_POST_NORMS \
+  [GPTVQ_NORM_ATTENTION_OUT] = "post_attention_layernorm", /* of the half */ \
+      [GPTVQ_NORM_MLP_OUT] = "post_feedforward_layernorm"
+#define GPTVQ_NORMS_AROUND \
+  [GPTVQ_NORM_ATTENTION] = "input_layernorm", [GPTVQ_NORM_MLP] = "pre_feedforward_layernorm", GPTVQ_POST_NORMS
 #define GPTVQ_QK_NORMS [GPTVQ_NORM_Q] = "self_attn.q_norm", [GPTVQ_NORM_K] = "self_attn.k_norm"
 #define GPTVQ_SPLIT_QKV \
   { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj" }
@@ -72,8 +78,33 @@ struct gptvq_arch {
   .linears[GPTVQ_INPUT_DOWN] = {{"down_proj"}, GPTVQ_BIAS_NEVER}
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
+/* clang-format off */
 #define GPTVQ_FAMILIES(X) \
-  X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2) X(qwen2_moe) X(qwen3_moe) X(olmoe)
+  X(llama) \
+  X(mistral) \
+  X(mixtral) \
+  X(qwen2) \
+  X(qwen3) \
+  X(phi3) \
+  X(gemma2) \
+  X(granite) \
+  X(granite4) \
+  X(seed_oss) \
+  X(glm) \
+  X(glm4) \
+  X(ministral3) \
+  X(qwen2_moe) \
+  X(qwen3_moe) \
+  X(olmoe) \
+  X(ministral) \
+  X(ernie4_5) \
+  X(smollm3) \
+  X(gemma) \
+  X(gemma3) \
+  X(olmo2) \
+  X(olmo3) \
+  X(exaone4)
+/* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY
