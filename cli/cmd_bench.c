@@ -74,8 +74,13 @@ static int run_turn(speed *job, int warm_up) {
     gptvq_session_reset(job->session);
     code = step(job, 0, job->prompt, warm_up ? NULL : &job->prompts);
   }
-  gptvq_session_reset(job->session);
-  if (code == 0 && job->depth > 0) code = step(job, 0, job->depth, NULL);
+  gptvq_error err;
+  if (job->prompt == 0 && !warm_up) { /* the first turn's positions are there still */
+    if (gptvq_session_truncate(job->session, job->depth, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  } else {
+    gptvq_session_reset(job->session);
+    if (code == 0 && job->depth > 0) code = step(job, 0, job->depth, NULL);
+  }
   for (size_t i = 0; i < job->tokens && code == 0; i++)
     code = step(job, job->depth + i, 1, warm_up ? NULL : &job->steps);
   return code == 0 && job->batch > 0 ? run_batch(job, warm_up) : code;
