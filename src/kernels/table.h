@@ -33,6 +33,8 @@ typedef struct gptvq_kernel_table {
   /* the same as i8_tile over all groups; false: not covered, nothing done. NULL where there is none */
   bool (*i8_stripe)(const gptvq_i8_stripe *stripe);
   float (*uniform_row)(const gptvq_uniform_row *row);
+  /* Tokens up to which i8_tile is faster than gemm_block, of units of 256 columns and of others. */
+  size_t i8_tokens, i8_tokens_other;
   gptvq_gemm_pack_fn gemm_pack; /* NULL, both, where matmul_i8 is the better way */
   gptvq_gemm_block_fn gemm_block;
 } gptvq_kernel_table;

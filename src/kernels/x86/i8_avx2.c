@@ -374,6 +374,8 @@ static bool i8_stripe(const gptvq_i8_stripe *job) {
 
 void gptvq_kernels_init_i8_avx2(gptvq_kernel_table *table) {
   table->i8_tile = i8_tile;
+  table->i8_tokens = 16;
+  table->i8_tokens_other = 8;
   table->i8_fold = i8_fold;
   table->i8_stripe = i8_stripe;
 }

@@ -110,7 +110,8 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
 
 void gptvq_attend_rows(const gptvq_attention_rows *rows) {
   gptvq_attention_rows job = *rows;
-  gptvq_parallel_for(job.n, 4, prepare_rows, &job);
+  size_t values = (job.heads + 2 * job.kv_heads) * job.head_dim;
+  gptvq_parallel_for(job.n, gptvq_rows_per_task(values), prepare_rows, &job);
   if (job.count > 1 || job.n <= GPTVQ_ATTENTION_FEW) gptvq_attend_few(&job);
   else gptvq_parallel_for(gptvq_ceil_div(job.n, ROWS) * job.heads, 1, attend_tiles, &job);
 }

@@ -24,5 +24,5 @@ static void gate_task(void *context, size_t begin, size_t end, size_t thread) {
 
 void gptvq_gate_rows(gptvq_activation activation, size_t n, size_t width, float *wide) {
   gate_job job = {wide, width, activation};
-  gptvq_parallel_for(n, 4, gate_task, &job);
+  gptvq_parallel_for(n, gptvq_rows_per_task(width), gate_task, &job);
 }
