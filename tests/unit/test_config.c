@@ -161,6 +161,36 @@ static void rope_of_both_spellings(void **state) {
   gptvq_config_release(&c);
 }
 
+static void yarn_and_dynamic(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama,
+                          "{'rope_theta': 1e6, 'rope_scaling': {'type': 'yarn', 'factor': 4.0, "
+                          "'original_max_position_embeddings': 128}}",
+                          NULL);
+  assert_int_equal(c.rope.type, GPTVQ_ROPE_YARN);
+  assert_int_equal(c.rope.original_max_positions, 128);
+  assert_true(c.rope.factor == 4.0 && c.rope.beta_fast == 32.0 && c.rope.beta_slow == 1.0 && c.rope.truncate);
+  assert_true(fabs(c.rope.attention_factor - (0.1 * log(4.0) + 1.0)) < 1e-15);
+  gptvq_config_release(&c);
+  c = accept(
+      llama,
+      "{'rope_parameters': {'rope_type': 'yarn', 'factor': null, 'original_max_position_embeddings': "
+      "128, 'beta_fast': 8, 'beta_slow': 0.5, 'truncate': false, 'mscale': 0.7, 'mscale_all_dim': 0.5}}",
+      NULL);
+  assert_true(c.rope.factor == 4.0 && c.rope.beta_fast == 8.0 && c.rope.beta_slow == 0.5 && !c.rope.truncate);
+  assert_true(fabs(c.rope.attention_factor - (0.07 * log(4.0) + 1.0) / (0.05 * log(4.0) + 1.0)) < 1e-15);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'rope_scaling': {'type': 'yarn', 'factor': 2, 'mscale': 1, 'attention_factor': 1.5}}",
+             NULL);
+  assert_int_equal(c.rope.original_max_positions, 512);
+  assert_true(c.rope.attention_factor == 1.5);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'rope_scaling': {'type': 'dynamic', 'factor': 2}}", NULL);
+  assert_int_equal(c.rope.type, GPTVQ_ROPE_DYNAMIC);
+  assert_true(c.rope.factor == 2.0 && c.rope.original_max_positions == 512);
+  gptvq_config_release(&c);
+}
+
 static void longrope_of_phi3(void **state) {
   (void)state;
   static const char *const names[] = {"'type': 'longrope'", "'rope_type': 'longrope'", "'type': 'su'",
@@ -306,9 +336,175 @@ static void keys_of_gemma2(void **state) {
   assert_true(!c.tie_embeddings && c.query_scalar == 144.0 && c.attention_cap == 0.0 && c.logit_cap == 12.0);
   assert_true(!c.layer_slides[0] && c.layer_slides[1] && c.layer_slides[2]);
   gptvq_config_release(&c);
-  c = accept(llama, "{'attn_logit_softcapping': 50, 'query_pre_attn_scalar': 144}",
-             NULL); /* not Llama's keys */
-  assert_true(c.attention_cap == 0.0 && c.query_scalar == 8.0 && c.embedding_scale == 1.0);
+}
+
+static void keys_of_granite(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{'architectures': ['GraniteForCausalLM']}", NULL);
+  assert_true(c.query_scalar == 1.0 && c.embedding_scale == 1.0 && c.residual_scale == 1.0 &&
+              c.logit_scale == 1.0);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['GraniteForCausalLM'], 'attention_multiplier': 0.015625, "
+             "'embedding_multiplier': 12, 'residual_multiplier': 0.22, 'logits_scaling': 8}",
+             NULL);
+  assert_true(c.query_scalar == 4096.0 && c.embedding_scale == 12.0 && c.residual_scale == 0.22 &&
+              c.logit_scale == 0.125);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 80, "
+             "'num_local_experts': 0, 'num_experts_per_tok': 0, 'position_embedding_type': 'rope', "
+             "'layer_types': ['attention', 'full_attention', 'attention'], 'mamba_d_conv': 4}",
+             NULL);
+  assert_int_equal(c.intermediate, 80);
+  gptvq_config_release(&c);
+}
+
+static void keys_of_seed_glm_and_ministral(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{'architectures': ['SeedOssForCausalLM']}", NULL);
+  assert_true(c.attention_bias && !c.attention_out_bias && !c.mlp_bias && c.head_dim == 128);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['SeedOssForCausalLM'], 'attention_bias': false, 'attention_out_bias': true}",
+             NULL);
+  assert_true(!c.attention_bias && c.attention_out_bias);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['Glm4ForCausalLM'], 'head_dim': 16, 'rms_norm_eps': 'absent'}", NULL);
+  assert_true(c.attention_bias && c.rope.partial_rotary_factor == 0.5 && c.rms_norm_eps == 1.5625e-7);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Ministral3ForCausalLM'], 'rope_parameters': {'type': 'yarn', 'factor': 16, "
+             "'original_max_position_embeddings': 32, 'max_position_embeddings': 512, "
+             "'llama_4_scaling_beta': 0.1}}",
+             NULL);
+  assert_true(c.rope.query_growth == 0.1 && c.rope.original_max_positions == 32);
+  gptvq_config_release(&c);
+}
+
+static void keys_of_gemma3(void **state) {
+  (void)state;
+  /* Google's text_config of a model that sees leaves out heads, their size and the vocabulary */
+  gptvq_config c = accept(
+      llama,
+      "{'architectures': ['Gemma3ForCausalLM'], 'num_attention_heads': 'absent', 'vocab_size': 'absent',"
+      "'hidden_size': 2560, 'sliding_window': 1024, 'num_hidden_layers': 34, 'rms_norm_eps': 'absent',"
+      "'max_position_embeddings': 'absent', 'rope_scaling': {'factor': 8.0, 'rope_type': 'linear'}}",
+      NULL);
+  assert_true(c.heads == 8 && c.kv_heads == 4 && c.head_dim == 256 && c.vocab == 262208);
+  assert_true(c.max_positions == 131072 && c.tie_embeddings && c.query_scalar == 256.0 && c.logit_cap == 0.0);
+  assert_true(c.rope.type == GPTVQ_ROPE_LINEAR && c.rope.factor == 8.0 && c.rope.theta == 1e6);
+  assert_true(c.local_rope.type == GPTVQ_ROPE_DEFAULT && c.local_rope.theta == 1e4);
+  for (size_t i = 0; i < 34; i++) {
+    assert_int_equal(c.layer_slides[i], i % 6 != 5);
+    assert_int_equal(c.layer_rope[i], i % 6 != 5 ? GPTVQ_USE_LOCAL_ROPE : GPTVQ_USE_ROPE);
+  }
+  gptvq_config_release(&c);
+  /* the newer form: parameters by kind of layer */
+  c = accept(llama,
+             "{'architectures': ['Gemma3ForCausalLM'], 'layer_types': ['full_attention', 'full_attention', "
+             "'sliding_attention'], 'sliding_window': 16, 'rope_theta': 7.0, 'rope_local_base_freq': 8.0,"
+             "'rope_parameters': {'full_attention': {'rope_type': 'linear', 'factor': 4, 'rope_theta': 500},"
+             "'sliding_attention': {'rope_type': 'default'}}}",
+             NULL);
+  assert_true(c.rope.type == GPTVQ_ROPE_LINEAR && c.rope.factor == 4.0 && c.rope.theta == 500.0);
+  assert_true(c.local_rope.type == GPTVQ_ROPE_DEFAULT && c.local_rope.theta == 8.0);
+  assert_true(c.layer_rope[1] == GPTVQ_USE_ROPE && c.layer_rope[2] == GPTVQ_USE_LOCAL_ROPE);
+  gptvq_config_release(&c);
+}
+
+/* Layers that are not rotated, or not stretched. */
+static void ropes_of_layers(void **state) {
+  (void)state;
+  static const struct {
+    const char *changes;
+    gptvq_rope_use use[3];
+    bool slides[3];
+  } cases[] = {
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'no_rope_layer_interval': 2}",
+       {GPTVQ_USE_ROPE, GPTVQ_USE_NO_ROPE, GPTVQ_USE_ROPE},
+       {false}},
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'no_rope_layers': [0, 1, 1], 'sliding_window': 8, "
+       "'use_sliding_window': true}",
+       {GPTVQ_USE_NO_ROPE, GPTVQ_USE_ROPE, GPTVQ_USE_ROPE},
+       {true, false, false}},
+      {"{'architectures': ['Exaone4ForCausalLM'], 'sliding_window_pattern': 2}",
+       {GPTVQ_USE_ROPE, GPTVQ_USE_NO_ROPE, GPTVQ_USE_ROPE},
+       {true, false, true}},
+      {"{'architectures': ['Exaone4ForCausalLM'], 'sliding_window': null, 'sliding_window_pattern': null}",
+       {GPTVQ_USE_ROPE, GPTVQ_USE_ROPE, GPTVQ_USE_ROPE},
+       {false}},
+      /* a window of no layer is a window all the same */
+      {"{'architectures': ['Exaone4ForCausalLM'], 'sliding_window': 8, 'sliding_window_pattern': 'LLLG',"
+       "'layer_types': ['full_attention', 'full_attention', 'full_attention']}",
+       {GPTVQ_USE_NO_ROPE, GPTVQ_USE_NO_ROPE, GPTVQ_USE_NO_ROPE},
+       {false}},
+      {"{'architectures': ['Olmo3ForCausalLM'], 'layer_types': ['sliding_attention', 'full_attention', "
+       "'full_attention'], 'rope_scaling': {'rope_type': 'yarn', 'factor': 8}}",
+       {GPTVQ_USE_LOCAL_ROPE, GPTVQ_USE_ROPE, GPTVQ_USE_ROPE},
+       {true, false, false}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    gptvq_config c = accept(llama, cases[i].changes, NULL);
+    for (size_t l = 0; l < 3; l++)
+      if (c.layer_rope[l] != cases[i].use[l] || c.layer_slides[l] != cases[i].slides[l])
+        fail_msg("%s: layer %zu: rope %d, window %d", cases[i].changes, l, (int)c.layer_rope[l],
+                 (int)c.layer_slides[l]);
+    gptvq_config_release(&c);
+  }
+  gptvq_config c = accept(llama,
+                          "{'architectures': ['Olmo3ForCausalLM'], 'rope_theta': 300.0, 'rope_scaling': "
+                          "{'rope_type': 'yarn', 'factor': 8, 'attention_factor': 1.2}}",
+                          NULL);
+  assert_true(c.rope.type == GPTVQ_ROPE_YARN && c.rope.theta == 300.0 && c.rope.attention_factor == 1.2);
+  assert_true(c.local_rope.type == GPTVQ_ROPE_DEFAULT && c.local_rope.theta == 300.0);
+  assert_true(c.sliding_window == 4096 && c.layer_slides[2]);
+  gptvq_config_release(&c);
+}
+
+static void harmless_keys(void **state) {
+  (void)state;
+  /* a hub's config, with keys of training, generation and tools */
+  gptvq_config c = accept(llama,
+                          "{'_name_or_path': '/x', 'transformers_version': '4.31.0', 'use_cache': true, "
+                          "'pad_token_id': 0, 'initializer_range': 0.02, 'pretraining_tp': 1, "
+                          "'attention_dropout': 0.1, 'is_llama_config': true, 'rope_interleaved': false, "
+                          "'transformers.js_config': {'dtype': 'q4'}, 'pruned_heads': {}, "
+                          "'unsloth_fixed': true, 'max_length': 20, 'attn_scale_nobody_knows': null}",
+                          NULL);
+  assert_int_equal(c.layers, 3);
+  gptvq_config_release(&c);
+}
+
+static void keys_of_mixtures(void **state) {
+  (void)state;
+  gptvq_config c =
+      accept(llama, "{'architectures': ['Qwen3MoeForCausalLM'], 'moe_intermediate_size': 24}", NULL);
+  assert_true(c.experts == 128 && c.experts_per_token == 8 && c.expert_intermediate == 24 &&
+              c.intermediate == 96);
+  assert_true(c.router.keeps_sum && c.shared_intermediate == 0 && c.sliding_window == 0);
+  for (size_t i = 0; i < 3; i++) assert_false(c.layer_dense[i]);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Qwen3MoeForCausalLM'], 'moe_intermediate_size': 24, 'num_experts': 6,"
+             "'num_experts_per_tok': 3, 'norm_topk_prob': true, 'decoder_sparse_step': 2,"
+             "'mlp_only_layers': [1, 7], 'sliding_window': 9, 'use_sliding_window': false}",
+             NULL);
+  assert_true(c.experts == 6 && c.experts_per_token == 3 && !c.router.keeps_sum);
+  assert_true(c.layer_dense[0] && c.layer_dense[1] && c.layer_dense[2]);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Qwen2MoeForCausalLM'], 'moe_intermediate_size': 24, 'num_local_experts': 6,"
+             "'shared_expert_intermediate_size': 40}",
+             NULL);
+  assert_true(c.experts == 6 && c.experts_per_token == 4 && c.shared_intermediate == 40 && c.attention_bias);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['OlmoeForCausalLM'], 'norm_topk_prob': false, 'clip_qkv': null}",
+             NULL);
+  assert_true(c.experts == 64 && c.expert_intermediate == 96 && c.router.keeps_sum && c.kv_heads == 8);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['MixtralForCausalLM']}", NULL);
+  assert_true(!c.router.keeps_sum && c.expert_intermediate == 96);
   gptvq_config_release(&c);
 }
 
@@ -368,6 +564,71 @@ static void nonsense_is_refused(void **state) {
       {"{'architectures': ['Gemma2ForCausalLM'], 'final_logit_softcapping': 0}",
        GPTVQ_ERROR_FORMAT,
        {"final_logit_softcapping"}},
+      {"{'architectures': ['OlmoeForCausalLM'], 'clip_qkv': 8}", GPTVQ_ERROR_UNSUPPORTED, {"clip_qkv"}},
+      {"{'architectures': ['Qwen3MoeForCausalLM']}",
+       GPTVQ_ERROR_FORMAT,
+       {"moe_intermediate_size is missing"}},
+      {"{'architectures': ['Qwen3MoeForCausalLM'], 'moe_intermediate_size': 8, 'mlp_only_layers': [-1]}",
+       GPTVQ_ERROR_FORMAT,
+       {"mlp_only_layers[0]"}},
+      {"{'architectures': ['Qwen2MoeForCausalLM'], 'moe_intermediate_size': 8, 'use_sliding_window': true}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"use_sliding_window"}},
+      {"{'attn_logit_softcapping': 50}", /* Gemma 2's key, not Llama's */
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"attn_logit_softcapping is not a key that is known for LlamaForCausalLM"}},
+      {"{'architectures': ['GraniteForCausalLM'], 'logits_scaling': 0}",
+       GPTVQ_ERROR_FORMAT,
+       {"logits_scaling"}},
+      {"{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 8}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"layer_types[0] is linear_attention"}},
+      {"{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 8, 'layer_types': "
+       "['attention', 'mamba', 'attention']}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"layer_types[1] is mamba"}},
+      {"{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 8, 'layer_types': "
+       "['attention', 'attention', 'attention']}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"position_embedding_type none"}},
+      {"{'architectures': ['GraniteMoeHybridForCausalLM']}",
+       GPTVQ_ERROR_FORMAT,
+       {"shared_intermediate_size is missing"}},
+      {"{'architectures': ['Ministral3ForCausalLM']}", GPTVQ_ERROR_FORMAT, {"rope_parameters is missing"}},
+      {"{'rope_scaling': {'type': 'yarn', 'factor': 2, 'llama_4_scaling_beta': 0.1}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"llama_4_scaling_beta"}},
+      {"{'rope_interleaved': true}", GPTVQ_ERROR_UNSUPPORTED, {"rope_interleaved"}},
+      {"{'scale_of_everything': 2}", GPTVQ_ERROR_UNSUPPORTED, {"scale_of_everything"}},
+      {"{'rope_scaling': {'type': 'linear', 'factor': 2, 'mrope_section': [1, 2]}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope_scaling.mrope_section"}},
+      {"{'architectures': ['Gemma3ForCausalLM'], 'attn_logit_softcapping': 50}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"attn_logit_softcapping"}},
+      {"{'architectures': ['Gemma3ForCausalLM'], 'rope_parameters': {'full_attention': {}, 'rope_theta': 5}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope_parameters.rope_theta"}},
+      {"{'architectures': ['Olmo3ForCausalLM'], 'rope_parameters': {'sliding_attention': 5}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_parameters.sliding_attention is not an object"}},
+      {"{'architectures': ['Gemma3ForCausalLM'], 'rope_parameters': {'full_attention': {'factor': 'x', "
+       "'type': 'linear'}}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_parameters.full_attention.factor"}},
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'no_rope_layers': [1, 0]}",
+       GPTVQ_ERROR_FORMAT,
+       {"no_rope_layers", "= 3"}},
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'no_rope_layers': [1, 0, 2]}",
+       GPTVQ_ERROR_FORMAT,
+       {"no_rope_layers[2]"}},
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'sliding_window': 8, 'layer_types': "
+       "['full_attention', 'sliding_attention', 'full_attention']}",
+       GPTVQ_ERROR_FORMAT,
+       {"layer_types[1]", "use_sliding_window"}},
+      {"{'architectures': ['Exaone4ForCausalLM'], 'sliding_window_pattern': 'LLLG'}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"sliding_window_pattern as text"}},
       {"{'num_local_experts': 4}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is missing"}},
       {"{'num_local_experts': 4, 'num_experts_per_tok': 5}",
        GPTVQ_ERROR_FORMAT,
@@ -382,15 +643,25 @@ static void nonsense_is_refused(void **state) {
       {"{'rope_parameters': {'full_attention': {}}}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"rope_parameters.full_attention"}},
-      {"{'rope_scaling': {'type': 'dynamic', 'factor': 2}}",
+      {"{'rope_scaling': {'type': 'dynamic'}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor is missing"}},
+      {"{'head_dim': 2, 'rope_scaling': {'type': 'dynamic', 'factor': 2}}",
+       GPTVQ_ERROR_FORMAT,
+       {"more than two rotated dimensions"}},
+      {"{'rope_theta': 1, 'rope_scaling': {'type': 'yarn', 'factor': 2}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_theta 1 is not above 1"}},
+      {"{'rope_scaling': {'type': 'yarn', 'factor': 2, 'beta_fast': -1}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_scaling.beta_fast is -1"}},
+      {"{'rope_scaling': {'type': 'yarn', 'factor': 2, 'truncate': 1}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_scaling.truncate"}},
+      {"{'rope_scaling': {'rope_type': 'axial'}}",
        GPTVQ_ERROR_UNSUPPORTED,
-       {"rope type dynamic is not supported"}},
-      {"{'rope_scaling': {'rope_type': 'yarn', 'factor': 2}}",
+       {"rope type axial is not supported"}},
+      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'type': 'axial', 'factor': 2}}",
        GPTVQ_ERROR_UNSUPPORTED,
-       {"rope type yarn is not supported"}},
-      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'type': 'yarn', 'factor': 2}}",
-       GPTVQ_ERROR_UNSUPPORTED,
-       {"rope type yarn is not supported"}},
+       {"rope type axial is not supported"}},
       {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'chunked_attention': {}}}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"rope_scaling.chunked_attention"}},
@@ -459,11 +730,18 @@ int main(void) {
       cmocka_unit_test(defaults_of_llama),
       cmocka_unit_test(explicit_values),
       cmocka_unit_test(rope_of_both_spellings),
+      cmocka_unit_test(yarn_and_dynamic),
       cmocka_unit_test(longrope_of_phi3),
       cmocka_unit_test(sliding_windows),
       cmocka_unit_test(keys_of_other_families),
       cmocka_unit_test(families),
       cmocka_unit_test(keys_of_gemma2),
+      cmocka_unit_test(keys_of_gemma3),
+      cmocka_unit_test(ropes_of_layers),
+      cmocka_unit_test(keys_of_granite),
+      cmocka_unit_test(keys_of_seed_glm_and_ministral),
+      cmocka_unit_test(harmless_keys),
+      cmocka_unit_test(keys_of_mixtures),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,15 +26,14 @@ const gptvq_arch *gptvq_find_model_type(const char *model_type) {
 }
 
 gptvq_status gptvq_fail_arch(const char *folder, const char *architecture, gptvq_error *err) {
-  char supported[512] = "";
+  char supported[32 * FAMILIES] = "";
   for (size_t i = 0; i < FAMILIES; i++) {
     size_t used = strlen(supported);
-    (void)snprintf(supported + used, sizeof supported - used, "%s%sForCausalLM", i == 0 ? "" : ", ",
-                   families[i]->name);
+    (void)snprintf(supported + used, sizeof supported - used, "%s%s", i == 0 ? "" : ", ", families[i]->name);
   }
   return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                    "%s/config.json: architecture %s is not supported; supported: %s", folder, architecture,
-                    supported);
+                    "%s/config.json: architecture %s is not supported; supported: …ForCausalLM of %s", folder,
+                    architecture, supported);
 }
 
 const char *gptvq_block_name(size_t block, const char *name, const char *suffix,
@@ -44,13 +43,15 @@ const char *gptvq_block_name(size_t block, const char *name, const char *suffix,
 }
 
 const char *gptvq_linear_name(const gptvq_arch *arch, size_t block, gptvq_block_input input, size_t part,
-                              size_t expert, char text[GPTVQ_TENSOR_NAME]) {
+                              size_t mlp, char text[GPTVQ_TENSOR_NAME]) {
   const char *name = arch->linears[input].names[part];
   char prefix[64] = "";
   if (arch->experts == NULL || input < GPTVQ_INPUT_GATE_UP) return gptvq_block_name(block, name, "", text);
+  if (mlp == GPTVQ_MLP_DENSE) return gptvq_block_name(block, arch->dense, name, text);
+  if (mlp == GPTVQ_MLP_SHARED) return gptvq_block_name(block, arch->shared, name, text);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-  (void)snprintf(prefix, sizeof prefix, arch->experts, expert); /* a constant of the family */
+  (void)snprintf(prefix, sizeof prefix, arch->experts, mlp); /* a constant of the family */
 #pragma GCC diagnostic pop
   return gptvq_block_name(block, prefix, name, text);
 }
