@@ -111,16 +111,23 @@ GPTVQ_INLINE void load_input(const gptvq_i8_tile *job, size_t t, unsigned dim, s
   for (size_t s = 0; scaled && s < sets; s++) in->bias[s] = bias_of_set(in->x, sets, dim, s);
 }
 
-/* One token, no block scales: from the tables into the products. */
-GPTVQ_INLINE void planned_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, size_t sets,
-                               int known) {
+/* One token, no block scales: from the tables into the products. `sets`: a constant, where the plan can be
+ * taken, or 0. */
+GPTVQ_INLINE void planned_tile(const gptvq_i8_tile *job, unsigned bits, unsigned dim, size_t sets) {
   const gptvq_tile *tile = job->tile;
   const gptvq_plan512 *plan = job->plan;
   const uint8_t *unit = tile->units;
   gptvq_table512 table;
+  gptvq_plan512 few;
   token_input in;
   gptvq_load_table512(tile->codebook, bits, dim, 0x80, &table);
-  load_input(job, 0, dim, sets, 0, known, &in);
+  if (sets != 0) {
+    gptvq_take_plan512(plan, bits, sets, &few);
+    plan = &few;
+  } else {
+    sets = job->sets;
+  }
+  load_input(job, 0, dim, sets, 0, 0, &in);
   float *sums = job->sums;
   for (size_t row = tile->rows; row > 0; row--, unit += tile->unit_bytes, sums += 16) {
     gptvq_fetch_ahead(unit);
@@ -270,8 +277,9 @@ static void any_tile(const gptvq_i8_tile *job) {
     if (job->block_vectors != 0 && job->sets != 4 / dim) unit_tile(job, bits, dim, 1, 0, ANY_SETS); \
     else if (job->block_vectors != 0 && job->tokens > 1) unit_tile(job, bits, dim, 1, 0, ALL_SETS); \
     else if (job->block_vectors != 0) unit_tile(job, bits, dim, 1, 1, ALL_SETS); \
-    else if (job->tokens == 1 && job->sets == 4 / dim) planned_tile(job, bits, dim, 4 / dim, 1); \
-    else if (job->tokens == 1) planned_tile(job, bits, dim, job->sets, 0); \
+    else if (job->tokens == 1 && job->sets == 1) planned_tile(job, bits, dim, 1); \
+    else if (job->tokens == 1 && job->sets == 2 && dim == 2) planned_tile(job, bits, dim, 2); \
+    else if (job->tokens == 1) planned_tile(job, bits, dim, 0); \
     else if (job->sets == 4 / dim) tokens_tile(job, bits, dim, 0); \
     else unit_tile(job, bits, dim, 0, 0, ANY_SETS); \
   }
