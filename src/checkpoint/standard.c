@@ -1,5 +1,5 @@
-/* The tensors of a folder as the rest of the library expects them: under their full names, and with floating
- * numbers of at most 32 bits. */
+/* The config and the tensors of a folder as the rest of the library expects them: those of the text model,
+ * under their full names, and with floating numbers of at most 32 bits. */
 #include "base/memory.h"
 #include "checkpoint/checkpoint_internal.h"
 #include "checkpoint/names.h"
@@ -28,10 +28,20 @@ static bool lacks_prefix(const char *name) {
   return false;
 }
 
+/* The text model inside another one: its tensors lose the other's prefix, and with it their own. */
+static bool strip_inner(gptvq_checkpoint *checkpoint) {
+  static const char inner[] = GPTVQ_NAME_PREFIX "language_model.";
+  for (size_t t = 0; checkpoint->inner && t < checkpoint->tensor_count; t++)
+    if (strncmp(checkpoint->tensors[t].name, inner, sizeof inner - 1) == 0)
+      checkpoint->tensors[t].name += sizeof inner - 1;
+  return checkpoint->inner;
+}
+
 /* "layers.0.…" is read as "model.layers.0.…", unless that is there too. */
 static gptvq_status add_prefixes(gptvq_checkpoint *checkpoint, gptvq_error *err) {
   const char *first = NULL;
   size_t bytes = 0;
+  const bool inner = strip_inner(checkpoint);
   for (size_t t = 0; t < checkpoint->tensor_count; t++)
     if (lacks_prefix(checkpoint->tensors[t].name))
       bytes += strlen(checkpoint->tensors[t].name) + sizeof prefix;
@@ -48,7 +58,7 @@ static gptvq_status add_prefixes(gptvq_checkpoint *checkpoint, gptvq_error *err)
     tensor->name = at;
     at += strlen(at) + 1;
   }
-  if (first != NULL)
+  if (first != NULL && !inner)
     gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING,
               "%s: tensor %s is read as %s%s, as are all that are named without \"%s\"", checkpoint->folder,
               first, prefix, first, prefix);
@@ -106,6 +116,39 @@ static gptvq_status narrow(gptvq_checkpoint *checkpoint, gptvq_error *err) {
     tensor->data = (const uint8_t *)at;
     at += gptvq_round_up(tensor->count, 16);
   }
+  return GPTVQ_OK;
+}
+
+/* What stands beside text_config and is the text model's too; of these the outer ones count. */
+static bool is_outer(const char *key) {
+  static const char *const keys[] = {"architectures", "tie_word_embeddings", "quantization_config"};
+  for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+    if (strcmp(key, keys[i]) == 0) return true;
+  return false;
+}
+
+gptvq_status gptvq_standard_config(gptvq_checkpoint *checkpoint, gptvq_error *err) {
+  const json_t *text = json_object_get(checkpoint->config, "text_config"), *value;
+  if (!json_is_object(text)) return GPTVQ_OK;
+  const char *key;
+  json_t *config = json_deep_copy(text), *item;
+  bool fine = config != NULL;
+  json_object_foreach(checkpoint->config, key, item) {
+    if (is_outer(key)) fine = fine && json_object_set(config, key, item) == 0;
+  }
+  for (size_t i = 0; fine && i < 2; i++) { /* where only the outer one says it */
+    static const char *const types[] = {"torch_dtype", "dtype"};
+    value = json_object_get(checkpoint->config, types[i]);
+    if (value != NULL && json_object_get(config, types[i]) == NULL)
+      fine = json_object_set(config, types[i], (json_t *)(uintptr_t)value) == 0;
+  }
+  if (!fine) {
+    json_decref(config);
+    return gptvq_fail_memory(err, "config.json", 0);
+  }
+  json_decref(checkpoint->config);
+  checkpoint->config = config;
+  checkpoint->inner = true;
   return GPTVQ_OK;
 }
 

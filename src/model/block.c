@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "model/layer/gate.h"
 #include "model/layer/norm.h"
+#include "model/layer/output_gate.h"
 #include "model/layer/vector.h"
 #include "model/workspace.h"
 
@@ -43,6 +44,23 @@ static gptvq_status add_output(const gptvq_model *model, const gptvq_block *bloc
   return GPTVQ_OK;
 }
 
+/* Between the first linears and the last one, rows of `width` values in w->wide: the attention, or the delta
+ * net, into w->heads. */
+static gptvq_status run_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                             const gptvq_attention_text *texts, size_t count, size_t n, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  size_t width = block->qkv.width, heads = c->heads * c->head_dim;
+  if (block->delta != NULL) return gptvq_delta_core(model, block, w, texts, count, n, err);
+  if (!block->output_gate) {
+    gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
+    return GPTVQ_OK;
+  }
+  gptvq_split_gates(n, c->heads, c->head_dim, width, w->wide, w->heads);
+  gptvq_attention_core(model, block, w, texts, count, n, w->wide + heads, width);
+  gptvq_apply_gates(n, heads, width, w->wide, w->heads);
+  return GPTVQ_OK;
+}
+
 /* The attention of n tokens of `count` texts, as far as `stop` says. */
 static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                   const gptvq_attention_text *texts, size_t count, size_t n, float *x,
@@ -52,9 +70,9 @@ static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *b
   GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n,
                            c->hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
-  size_t width = block->qkv.width, heads = c->heads * c->head_dim;
+  size_t width = block->qkv.width, heads = block->linears[block->o].cols;
   GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
-  gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
+  GPTVQ_TRY(run_core(model, block, w, texts, count, n, err));
   GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, w->heads, n, heads, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};

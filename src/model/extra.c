@@ -35,14 +35,30 @@ static const char *why_harmless(const gptvq_tensor *tensor) {
   return NULL;
 }
 
+/* Is it of a part that the family's text does without? Says so, once for each part. */
+static bool is_skipped(const gptvq_model *model, const gptvq_tensor *tensor, bool *said) {
+  gptvq_model_parts *parts = model->owned;
+  const gptvq_arch_skipped *skipped = model->arch->skipped;
+  for (size_t i = 0; skipped[i].prefix != NULL; i++) {
+    if (strncmp(tensor->name, skipped[i].prefix, strlen(skipped[i].prefix)) != 0) continue;
+    if (!said[i])
+      gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING, "%s: tensors %s* (%s) are left out",
+                gptvq_checkpoint_folder(model->checkpoint), skipped[i].prefix, skipped[i].what);
+    parts->skipped_bytes += tensor->bytes;
+    return said[i] = true;
+  }
+  return false;
+}
+
 gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
   const gptvq_model_parts *parts = model->owned;
   const gptvq_config *c = &model->config;
   const gptvq_tensor *first = NULL;
   size_t dropped = 0;
+  bool said[sizeof model->arch->skipped / sizeof *model->arch->skipped] = {false};
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
-    if (parts->used[i]) continue;
+    if (parts->used[i] || is_skipped(model, tensor, said)) continue;
     if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0)
       continue; /* the embedding again */
     /* Llama's early checkpoints have these: nothing to speak of, and passed on as they are */

@@ -24,21 +24,35 @@ static void share_permutation(const gptvq_linear *first, gptvq_linear *other) {
   if (a != NULL && b != NULL && memcmp(a, b, first->cols * sizeof *a) == 0) other->packed.permutation = a;
 }
 
+/* What the family calls the readers of an input of that block. */
+static const gptvq_arch_linears *readers_of(const gptvq_model *model, const gptvq_block *block,
+                                            gptvq_block_input input) {
+  const bool delta = block->delta != NULL && input <= GPTVQ_INPUT_O;
+  return delta ? &model->arch->delta.linears[input] : &model->arch->linears[input];
+}
+
+static const char *reader_name(gptvq_model *model, const gptvq_block *block, gptvq_block_input input,
+                               size_t part, size_t expert) {
+  char text[GPTVQ_TENSOR_NAME];
+  if (block->delta != NULL && input <= GPTVQ_INPUT_O)
+    gptvq_block_name(block->index, model->arch->delta.linears[input].names[part], "", text);
+  else gptvq_linear_name(model->arch, block->index, input, part, expert, text);
+  return gptvq_model_name(model, text);
+}
+
 /* Loads the linears of one input side by side; widths of the parts are in `rows`, or their sum when they are
  * fused into one. */
 static gptvq_status load_group(gptvq_model *model, gptvq_block *block, gptvq_block_input input, size_t expert,
                                const size_t *rows, size_t parts, size_t cols, bool bias,
                                gptvq_linear_group *group, gptvq_error *err) {
-  group->count = gptvq_arch_parts(model->arch, input);
+  group->count = gptvq_linear_parts(readers_of(model, block, input));
   group->width = 0;
   for (size_t i = 0; i < parts; i++) group->width += rows[i];
   size_t offset = 0;
   for (size_t i = 0; i < group->count; i++) {
-    char text[GPTVQ_TENSOR_NAME];
     size_t width = group->count == 1 ? group->width : rows[i];
-    const char *name =
-        gptvq_model_name(model, gptvq_linear_name(model->arch, block->index, input, i, expert, text));
-    if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
+    const char *name = reader_name(model, block, input, i, expert);
+    if (name == NULL) return gptvq_fail_memory(err, "tensor names", GPTVQ_TENSOR_NAME);
     group->linear[i] = block->linear_count;
     group->offset[i] = offset;
     offset += width;
@@ -81,8 +95,73 @@ static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_err
   for (gptvq_norm_place i = 0; i < GPTVQ_NORMS; i++) {
     char text[GPTVQ_TENSOR_NAME];
     if (model->arch->norms[i] == NULL) continue;
+    if (block->delta != NULL && (i == GPTVQ_NORM_Q || i == GPTVQ_NORM_K)) continue;
     GPTVQ_TRY(gptvq_load_norm(model, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text),
                               gptvq_norm_size(&model->config, i), &block->norms[i], err));
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status load_attention(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  const gptvq_arch *arch = model->arch;
+  size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const size_t widths[GPTVQ_MAX_PARTS] = {arch->output_gate ? 2 * q : q, kv, kv};
+  block->output_gate = arch->output_gate;
+  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
+                       has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias), &block->qkv, err));
+  return load_output(model, block, GPTVQ_INPUT_O, 0, q,
+                     has_bias(arch->linears[GPTVQ_INPUT_O].bias, c->attention_out_bias), &block->o, err);
+}
+
+/* "NAME" of the block as a linear that is never quantized. */
+static gptvq_status load_small(gptvq_model *model, const gptvq_block *block, const char *name, size_t rows,
+                               gptvq_linear *out, gptvq_error *err) {
+  char text[GPTVQ_TENSOR_NAME];
+  const char *own = gptvq_model_name(model, gptvq_block_name(block->index, name, "", text));
+  if (own == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
+  return gptvq_load_dense(model, own, rows, model->config.hidden, out, err);
+}
+
+/* [columns × 1 × kernel] in the checkpoint, [kernel × columns] here. */
+static gptvq_status load_taps(gptvq_model *model, const char *name, const float **out, gptvq_error *err) {
+  const gptvq_delta_sizes *sizes = &model->config.delta;
+  const size_t columns = gptvq_delta_columns(sizes), dims[3] = {columns, 1, sizes->kernel};
+  const float *stored;
+  GPTVQ_TRY(gptvq_load_values(model, name, 3, dims, &stored, err));
+  float *taps = gptvq_model_alloc(model, sizes->kernel, columns * sizeof *taps);
+  if (taps == NULL) return gptvq_fail_memory(err, name, gptvq_saturated_size(columns, sizeof *taps));
+  for (size_t c = 0; c < columns; c++)
+    for (size_t k = 0; k < sizes->kernel; k++) taps[k * columns + c] = stored[c * sizes->kernel + k];
+  *out = taps;
+  return GPTVQ_OK;
+}
+
+static gptvq_status load_delta(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
+  const gptvq_arch_delta *names = &model->arch->delta;
+  const gptvq_delta_sizes *sizes = &model->config.delta;
+  gptvq_delta_net *net = block->delta;
+  const size_t outputs = gptvq_delta_outputs(sizes), widths[2] = {gptvq_delta_columns(sizes), outputs};
+  char text[GPTVQ_TENSOR_NAME];
+  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, 2, model->config.hidden, false, &block->qkv,
+                       err));
+  GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_O, 0, outputs, false, &block->o, err));
+  GPTVQ_TRY(load_small(model, block, names->decay, sizes->value_heads, &net->decay, err));
+  GPTVQ_TRY(load_small(model, block, names->beta, sizes->value_heads, &net->beta, err));
+  gptvq_delta_weights *w = &net->weights;
+  GPTVQ_TRY(load_taps(model, gptvq_block_name(block->index, names->taps, "", text), &w->taps, err));
+  GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, names->time_bias, "", text),
+                              sizes->value_heads, &w->time_bias, err));
+  GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, names->norm, "", text), sizes->value_dim,
+                              &w->norm, err));
+  GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, names->rate, "", text),
+                              sizes->value_heads, &w->rate, err));
+  for (size_t h = 0; h < sizes->value_heads; h++) {
+    float *rate = (float *)(uintptr_t)&w->rate[h];
+    *rate = -expf(*rate);
+    if (!isfinite(*rate))
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: %s is too large at element %zu",
+                        gptvq_checkpoint_folder(model->checkpoint), text, h);
   }
   return GPTVQ_OK;
 }
@@ -90,24 +169,23 @@ static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_err
 static gptvq_status load_block(gptvq_model *model, size_t per_block, gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_arch *arch = model->arch;
-  size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-  const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
   block->mlp_count = arch->router == NULL ? 1 : c->experts;
   block->mlps = gptvq_model_alloc(model, block->mlp_count, sizeof *block->mlps);
   block->linears = gptvq_model_alloc(model, per_block, sizeof *block->linears);
   if (block->mlps == NULL || block->linears == NULL)
     return gptvq_fail_memory(err, "the list of linears",
                              gptvq_saturated_size(per_block, sizeof *block->linears));
+  if (c->layer_is_delta != NULL && c->layer_is_delta[block->index]) {
+    block->delta = gptvq_model_alloc(model, 1, sizeof *block->delta);
+    if (block->delta == NULL) return gptvq_fail_memory(err, "a block", sizeof *block->delta);
+  }
   const bool slides = arch->slides && c->sliding_window > 0 && c->layer_slides[block->index];
   block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
                                        .scale = 1.0f / sqrtf((float)c->query_scalar),
                                        .cap = (float)c->attention_cap};
   block->activation = strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));
-  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
-                       has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias), &block->qkv, err));
-  GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_O, 0, q,
-                        has_bias(arch->linears[GPTVQ_INPUT_O].bias, c->attention_out_bias), &block->o, err));
+  GPTVQ_TRY(block->delta != NULL ? load_delta(model, block, err) : load_attention(model, block, err));
   return load_mlps(model, block, err);
 }
 
@@ -139,9 +217,11 @@ static gptvq_status load_blocks(gptvq_model *model, gptvq_error *err) {
   model->blocks = gptvq_model_alloc(model, c->layers, sizeof *model->blocks);
   if (parts->stored == NULL || model->blocks == NULL)
     return gptvq_fail_memory(err, "the list of layers", gptvq_saturated_size(total, sizeof *parts->stored));
+  size_t kinds[2] = {0, 0};
   for (size_t i = 0; i < c->layers; i++) {
     model->blocks[i].index = i;
     GPTVQ_TRY(load_block(model, per_block, &model->blocks[i], err));
+    model->blocks[i].ordinal = kinds[model->blocks[i].delta != NULL]++;
   }
   return GPTVQ_OK;
 }
@@ -194,7 +274,8 @@ static void fill_info(gptvq_model *model) {
   info->bos = c->bos;
   info->eos = c->eos;
   info->eos_count = c->eos_count;
-  const uint64_t bytes = gptvq_checkpoint_bytes(model->checkpoint);
+  const gptvq_model_parts *parts = model->owned;
+  const uint64_t bytes = gptvq_checkpoint_bytes(model->checkpoint) - parts->skipped_bytes;
   info->other_bytes = bytes - info->linear_bytes;
   info->bits_per_value = 8.0 * (double)info->linear_bytes / (double)info->linear_values;
   info->model_bits_per_value = 8.0 * (double)bytes / (double)info->parameters;

@@ -13,6 +13,7 @@
 #include "kernels/kernels.h"
 #include "model/arch/arch.h"
 #include "model/layer/attention.h"
+#include "model/layer/delta.h"
 #include "model/layer/gate.h"
 
 /* A linear layer y = W x + b in any storage. */
@@ -55,8 +56,15 @@ typedef struct gptvq_mlp {
   size_t down;              /* index into gptvq_block.linears */
 } gptvq_mlp;
 
+/* A gated delta net: its other linears are the block's, as those of an attention are. */
+typedef struct gptvq_delta_net {
+  gptvq_linear decay, beta; /* [value_heads × hidden]; never quantized */
+  gptvq_delta_weights weights;
+} gptvq_delta_net;
+
 typedef struct gptvq_block {
   size_t index;
+  size_t ordinal; /* among the blocks that keep what it keeps: keys and values, or a state */
   const float *norms[GPTVQ_NORMS]; /* gains, [gptvq_norm_size]; NULL where the family has no norm */
   gptvq_linear_group qkv;
   size_t o;         /* index into linears */
@@ -66,6 +74,8 @@ typedef struct gptvq_block {
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */
   gptvq_attention attention;
+  bool output_gate;       /* the first linear gives q | gate of each head */
+  gptvq_delta_net *delta; /* stands in place of the attention: q | k | v, z for q, k, v; NULL: it does not */
   gptvq_activation activation;
 } gptvq_block;
 
@@ -101,6 +111,11 @@ static inline size_t gptvq_norm_size(const gptvq_config *config, gptvq_norm_plac
  * and no gradient: what needs either does without, or refuses. Alike in all blocks of a model. */
 static inline bool gptvq_block_routes(const gptvq_block *block) { return block->mlp_count > 1; }
 
+/* Are there gradients of all its pieces (train/)? Not of experts, gated delta nets and gated heads. */
+static inline bool gptvq_block_trains(const gptvq_block *block) {
+  return !gptvq_block_routes(block) && !block->output_gate && block->delta == NULL;
+}
+
 struct gptvq_model {
   const gptvq_arch *arch;
   gptvq_checkpoint *checkpoint;
@@ -117,6 +132,18 @@ struct gptvq_model {
 
 static inline bool gptvq_model_routes(const gptvq_model *model) {
   return gptvq_block_routes(&model->blocks[0]);
+}
+
+static inline bool gptvq_model_trains(const gptvq_model *model) {
+  for (size_t i = 0; i < model->config.layers; i++)
+    if (!gptvq_block_trains(&model->blocks[i])) return false;
+  return true;
+}
+/* Does a text leave more than keys and values, which cannot be taken back token by token? */
+static inline bool gptvq_model_has_state(const gptvq_model *model) {
+  for (size_t i = 0; i < model->config.layers; i++)
+    if (model->blocks[i].delta != NULL) return true;
+  return false;
 }
 
 /* config.json as the model was read, for a folder of tensors under the names of model->checkpoint: the

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { AREAS = 9 };
+enum { AREAS = 11 };
 
 typedef struct layout {
   size_t bytes[AREAS], total;
@@ -15,13 +15,47 @@ typedef struct layout {
 } layout;
 
 static size_t widest_group(const gptvq_model *model) {
-  const gptvq_config *c = &model->config;
-  return gptvq_max_size((c->heads + 2 * c->kv_heads) * c->head_dim, 2 * c->intermediate);
+  size_t widest = 2 * model->config.intermediate;
+  for (size_t i = 0; i < model->config.layers; i++)
+    widest = gptvq_max_size(widest, model->blocks[i].qkv.width);
+  return widest;
+}
+
+/* What a half's first part gives its last linear. */
+static size_t widest_heads(const gptvq_model *model) {
+  size_t widest = 0;
+  for (size_t i = 0; i < model->config.layers; i++) {
+    const gptvq_block *block = &model->blocks[i];
+    widest = gptvq_max_size(widest, block->linears[block->o].cols);
+  }
+  return widest;
 }
 
 static size_t widest_input(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
-  return gptvq_max_size(c->hidden, gptvq_max_size(c->heads * c->head_dim, c->intermediate));
+  return gptvq_max_size(c->hidden, gptvq_max_size(widest_heads(model), c->intermediate));
+}
+
+/* Places in a workspace of so many layers, for blocks with a delta net or for those without: all layers of
+ * some texts have one each, single blocks share. */
+static size_t places(const gptvq_model *model, size_t layers, bool delta) {
+  size_t count = 0, texts = layers / model->config.layers;
+  for (size_t i = 0; i < model->config.layers; i++) count += (model->blocks[i].delta != NULL) == delta;
+  if (texts == 0) return count > 0 ? layers : 0;
+  return count * texts;
+}
+
+size_t gptvq_workspace_states(const gptvq_model *model, size_t layers) {
+  return places(model, layers, true) * gptvq_delta_state(&model->config.delta);
+}
+
+size_t gptvq_workspace_text_bytes(const gptvq_model *model, size_t max_positions) {
+  const gptvq_config *c = &model->config;
+  size_t number = gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float);
+  size_t caches = 2 * places(model, c->layers, false) * c->kv_heads * c->head_dim;
+  return gptvq_saturated_sum(
+      gptvq_saturated_size(caches, gptvq_saturated_size(max_positions, number)),
+      gptvq_saturated_size(gptvq_workspace_states(model, c->layers), sizeof(float)));
 }
 
 /* Sizes of what routes tokens to experts; used by no other block. */
@@ -49,7 +83,7 @@ bool gptvq_workspace_keeps_half(const gptvq_model *model) {
 static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
   const gptvq_config *c = &model->config;
   layout l = {.fits = true};
-  size_t cache = layers;
+  size_t cache = places(model, layers, false);
   l.fits = gptvq_mul(cache, c->kv_heads, &cache) && gptvq_mul(cache, c->head_dim, &cache);
   if (!l.fits) return l;
   put(&l, 0, max_positions, gptvq_rope_half(c), sizeof(float));
@@ -58,11 +92,15 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   put(&l, 3, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
   put(&l, 4, max_rows, c->hidden, sizeof(float));
   put(&l, 5, max_rows, widest_group(model), sizeof(float));
-  put(&l, 6, max_rows, c->heads * c->head_dim, sizeof(float));
+  put(&l, 6, max_rows, widest_heads(model), sizeof(float));
   put(&l, 7, max_rows, c->hidden, sizeof(float));
   if (gptvq_model_routes(model)) {
     const gptvq_routing routing = routing_of(model, max_rows);
     put(&l, 8, gptvq_routing_bytes(&routing), 1, 1);
+  }
+  if (places(model, layers, true) > 0) {
+    put(&l, 9, places(model, layers, true), gptvq_delta_state(&c->delta), sizeof(float));
+    put(&l, 10, max_rows, 2 * c->delta.value_heads, sizeof(float));
   }
   return l;
 }
@@ -91,6 +129,8 @@ static void place(gptvq_workspace *w, const layout *l, char *memory) {
   w->heads = (float *)(void *)area[6];
   w->sum = (float *)(void *)area[7];
   if (area[8] != NULL) gptvq_routing_place(&w->routing, area[8]);
+  w->own_states = w->state = w->next_state = (float *)(void *)area[9];
+  w->gates = (float *)(void *)area[10];
 }
 
 gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, size_t max_rows,
@@ -116,6 +156,8 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
                          .max_rows = max_rows,
                          .max_positions = max_positions,
                          .rotary_half = gptvq_rope_half(&model->config),
+                         .caches = places(model, layers, false),
+                         .states = places(model, layers, true),
                          .half = gptvq_workspace_keeps_half(model),
                          .scratch = {.data = panels, .bytes = scratch}};
   w->routing = routing_of(model, max_rows);
@@ -135,7 +177,7 @@ void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace 
                                 gptvq_workspace *to) {
   size_t token = model->config.head_dim * (from->half ? sizeof(uint16_t) : sizeof(float));
   size_t stride = from->max_positions * token;
-  for (size_t head = 0; head < from->layers * model->config.kv_heads; head++) {
+  for (size_t head = 0; head < from->caches * model->config.kv_heads; head++) {
     memcpy((char *)to->keys + head * stride, (const char *)from->keys + head * stride, positions * token);
     memcpy((char *)to->values + head * stride, (const char *)from->values + head * stride, positions * token);
   }

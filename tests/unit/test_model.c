@@ -34,7 +34,9 @@ static const char *const goldens[] = {"llama/golden.bin",
                                       "phi3-longrope/golden-short.bin",
                                       "mixtral/golden.bin",
                                       "gemma2/golden.bin",
-                                      "gemma2-uncapped/golden.bin"};
+                                      "gemma2-uncapped/golden.bin",
+                                      "qwen3_5/golden.bin",
+                                      "qwen3_5-inner/golden.bin"};
 enum { GOLDENS = sizeof goldens / sizeof goldens[0] };
 
 /* Our sums and transformers' have the same terms in another order, so their rounding errors are of the same

@@ -38,6 +38,18 @@ typedef struct gptvq_arch_linears {
   gptvq_bias_rule bias;
 } gptvq_arch_linears;
 
+/* The parts of a gated delta net, which stands in place of the attention in some layers. */
+typedef struct gptvq_arch_delta {
+  gptvq_arch_linears linears[GPTVQ_INPUT_O + 1]; /* in place of QKV: q | k | v, z; of O; no biases */
+  const char *decay, *beta; /* linears that stay as they are: [value_heads × hidden] */
+  const char *taps, *rate, *time_bias, *norm; /* full names: of the convolution, A_log, … */
+} gptvq_arch_delta;
+
+/* Tensors of a checkpoint that its text does not need. */
+typedef struct gptvq_arch_skipped {
+  const char *prefix, *what;
+} gptvq_arch_skipped;
+
 struct gptvq_arch {
   const char *name, *model_type; /* NameForCausalLM; NameModel is the same without its output head */
   gptvq_config_rules config;
@@ -47,6 +59,10 @@ struct gptvq_arch {
   const char *router;  /* NULL: no mixture of experts */
   const char *experts; /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
   bool slides;         /* honours sliding_window */
+  bool output_gate;    /* q_proj gives q | gate of each head; what a head gives is multiplied by sigmoid(gate) */
+  gptvq_arch_delta delta;        /* with config.linear_layers */
+  bool is_inner;                 /* the text part of NameForConditionalGeneration, too */
+  gptvq_arch_skipped skipped[3]; /* prefix NULL ends the list */
 };
 
 /* Parts of the description that most families share. */
@@ -63,22 +79,26 @@ struct gptvq_arch {
   { "mlp.down_proj" }
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
-#define GPTVQ_FAMILIES(X) X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2)
+#define GPTVQ_FAMILIES(X) X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2) X(qwen3_5)
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY
 
-/* The family whose NameForCausalLM, or NameModel, that is; NULL: none. */
+/* The family whose NameForCausalLM, or NameModel, or, with is_inner, NameForConditionalGeneration, that is;
+ * NULL: none. */
 const gptvq_arch *gptvq_find_arch(const char *architecture);
 /* The family of that model_type; NULL: none. */
 const gptvq_arch *gptvq_find_model_type(const char *model_type);
 /* GPTVQ_ERROR_UNSUPPORTED with the list of those that are. */
 gptvq_status gptvq_fail_arch(const char *folder, const char *architecture, gptvq_error *err);
 
-static inline size_t gptvq_arch_parts(const gptvq_arch *arch, gptvq_block_input input) {
+static inline size_t gptvq_linear_parts(const gptvq_arch_linears *linears) {
   size_t count = 0;
-  while (count < GPTVQ_MAX_PARTS && arch->linears[input].names[count] != NULL) count++;
+  while (count < GPTVQ_MAX_PARTS && linears->names[count] != NULL) count++;
   return count;
+}
+static inline size_t gptvq_arch_parts(const gptvq_arch *arch, gptvq_block_input input) {
+  return gptvq_linear_parts(&arch->linears[input]);
 }
 
 /* weights[n] of a norm become its gains, which are what everything computes with, and back. Back and forth

@@ -25,6 +25,13 @@ typedef struct gptvq_rope {
   double attention_factor;                  /* longrope: multiplies cos and sin; 0 = derive it */
 } gptvq_rope;
 
+/* Layers that are gated delta nets (linear attention). */
+enum { GPTVQ_DELTA_KERNEL = 16, GPTVQ_DELTA_DIM = 512 /* at most: taps, dimensions of a head */ };
+typedef struct gptvq_delta_sizes {
+  size_t key_heads, value_heads, key_dim, value_dim; /* value_heads is a multiple of key_heads */
+  size_t kernel;                                     /* taps of the convolution */
+} gptvq_delta_sizes;
+
 typedef struct gptvq_config {
   char architecture[64]; /* as gptvq_config_architecture says */
   size_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
@@ -34,6 +41,8 @@ typedef struct gptvq_config {
   size_t sliding_window;                             /* 0 = none */
   bool *layer_slides;                /* [layers] owned; which layers use the window (all, unless
                                         layer_types/max_window_layers say otherwise) */
+  bool *layer_is_delta;              /* [layers] owned; NULL: none is */
+  gptvq_delta_sizes delta;
   size_t experts, experts_per_token; /* 0, 0 for dense models */
   char hidden_act[32];
   double query_scalar;             /* queries times keys are divided by its square root */
@@ -54,10 +63,12 @@ typedef struct gptvq_config_rules {
   size_t experts, experts_per_token;
   bool tie_embeddings;
   bool layer_types;   /* layer_types says which layers use the window; elsewhere it is not a key */
+  bool linear_layers; /* layer_types or full_attention_interval says which layers are gated delta nets */
   bool window_switch; /* nor are use_sliding_window, without which there is no window, and max_window_layers,
                          the first layer with one */
   bool partial_rotation; /* partial_rotary_factor counts, and longrope also goes by the names "su" and "yarn"
                           */
+  double partial_rotary_factor; /* where no key says it; 0: 1 */
   size_t original_positions; /* not 0: original_max_position_embeddings stands beside rope's parameters only,
                                 and this is its default */
   /* keys of the family's own, after all others; NULL: none */
@@ -78,6 +89,11 @@ gptvq_status gptvq_config_architecture(const char *folder, const json_t *config,
 gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const json_t *generation,
                                 gptvq_config *out, gptvq_error *err);
 void gptvq_config_release(gptvq_config *config);
+
+/* config->layer_is_delta and config->delta. On failure what was allocated stays in config
+ * (gptvq_config_release). */
+gptvq_status gptvq_config_parse_delta(const gptvq_config_source *source, gptvq_config *config,
+                                      gptvq_error *err);
 
 /* config->rope from rope_scaling or rope_parameters, and rope_theta and partial_rotary_factor beside them.
  * Needs head_dim and max_positions. On failure the factors that were allocated stay in config

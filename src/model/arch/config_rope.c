@@ -13,7 +13,7 @@ static gptvq_status parse_type(const gptvq_config_source *source, const gptvq_co
   GPTVQ_TRY(gptvq_config_text(source, "type", name, sizeof name, err));
   GPTVQ_TRY(gptvq_config_text(source, "rope_type", name, sizeof name, err));
   /* Phi-3's first configs call longrope "su" or "yarn" */
-  bool older = rules->partial_rotation;
+  bool older = rules->partial_rotation && rules->original_positions > 0;
   if (strcmp(name, "default") == 0) *out = GPTVQ_ROPE_DEFAULT;
   else if (strcmp(name, "linear") == 0) *out = GPTVQ_ROPE_LINEAR;
   else if (strcmp(name, "llama3") == 0) *out = GPTVQ_ROPE_LLAMA3;
@@ -129,8 +129,11 @@ static gptvq_status refuse_kinds(const gptvq_config_source *source, gptvq_error 
 gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq_config_rules *rules,
                                      gptvq_config *config, gptvq_error *err) {
   gptvq_rope *rope = &config->rope;
-  *rope = (gptvq_rope){
-      .type = GPTVQ_ROPE_DEFAULT, .theta = rules->rope_theta, .factor = 1.0, .partial_rotary_factor = 1.0};
+  *rope = (gptvq_rope){.type = GPTVQ_ROPE_DEFAULT,
+                       .theta = rules->rope_theta,
+                       .factor = 1.0,
+                       .partial_rotary_factor =
+                           rules->partial_rotary_factor > 0.0 ? rules->partial_rotary_factor : 1.0};
   gptvq_config_source source;
   GPTVQ_TRY(find_parameters(top, &source, err));
   /* what stands inside wins over the same key of config.json itself */

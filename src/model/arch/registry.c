@@ -13,7 +13,8 @@ const gptvq_arch *gptvq_find_arch(const char *architecture) {
     size_t length = strlen(families[i]->name);
     const char *rest = architecture + length;
     if (strncmp(architecture, families[i]->name, length) == 0 &&
-        (strcmp(rest, "ForCausalLM") == 0 || strcmp(rest, "Model") == 0))
+        (strcmp(rest, "ForCausalLM") == 0 || strcmp(rest, "Model") == 0 ||
+         (families[i]->is_inner && strcmp(rest, "ForConditionalGeneration") == 0)))
       return families[i];
   }
   return NULL;

@@ -21,8 +21,10 @@ import struct
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import Qwen3_5Config, Qwen3_5TextConfig
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -40,7 +42,7 @@ class Double:
 
 @contextlib.contextmanager
 def everything_in_double(model_type):
-    modules = [importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}"),
+    modules = [importlib.import_module("transformers.models.{0}.modeling_{0}".format(model_type.removesuffix("_text"))),
                importlib.import_module("transformers.modeling_rope_utils")]
     to_float = torch.Tensor.float
     default = torch.get_default_dtype()
@@ -58,8 +60,11 @@ def everything_in_double(model_type):
 
 
 def run(folder, ids, dtype, model_type=None):
+    config = AutoConfig.from_pretrained(folder)
+
     def load():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        automatic = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+        model = automatic.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         model.set_experts_implementation("eager") if hasattr(model.config, "num_local_experts") else None
         return model.eval()
 
@@ -82,6 +87,11 @@ def run(folder, ids, dtype, model_type=None):
             return logits
 
 
+def less_one(model_type, name):
+    """Is it a norm whose gain is stored less one?"""
+    return model_type == "gemma2" or (model_type.startswith("qwen3_5") and "linear_attn" not in name)
+
+
 def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
@@ -89,16 +99,18 @@ def randomise(model, seed):
         with torch.no_grad():
             if "embed_tokens" in name:
                 p.copy_(noise)
+            elif name.endswith("A_log"):
+                p.copy_(0.5 * noise - 1)  # states that remember several tokens
             elif name.endswith("bias"):
                 p.copy_(0.3 * noise)
             elif p.dim() == 1:
-                p.copy_((0 if model.config.model_type == "gemma2" else 1) + 0.2 * noise)  # Gemma stores gains less one
+                p.copy_((0 if less_one(model.config.model_type, name) else 1) + 0.2 * noise)
             else:
                 p.copy_(noise * 1.3 / p.shape[-1] ** 0.5)
 
 
 def write_golden(folder, file, count, seed, model_type):
-    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
+    vocabulary = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
     ids = torch.randint(0, vocabulary, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
     truth = run(folder, ids, torch.float64, model_type)
     error = (run(folder, ids, torch.float32) - truth).abs().max().item()
@@ -125,15 +137,27 @@ def old_style(folder, **extra):
     path.write_text(json.dumps({k: v for k, v in config.items() if v != "remove"}, indent=2, sort_keys=True) + "\n")
 
 
-def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None):
+def add_tensors(folder, extra):
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), **extra}, path, metadata={"format": "pt"})
+
+
+def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, change=None, extra=None):
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    automatic = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    model = automatic.from_config(config, attn_implementation="eager")
     randomise(model, 1000 + seed)
     model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
     (folder / "generation_config.json").unlink(missing_ok=True)
     if old is not None:
         old_style(folder, **old)
+    if change is not None:
+        config_json = json.loads((folder / "config.json").read_text())
+        config_json.update(change)
+        (folder / "config.json").write_text(json.dumps(config_json, indent=2, sort_keys=True) + "\n")
+    if extra is not None:
+        add_tensors(folder, extra)
     for file, tokens in (goldens or {"golden.bin": count}).items():
         write_golden(folder, file, tokens, 2000 + seed, config.model_type)
     size = sum(f.stat().st_size for f in folder.iterdir())
@@ -195,6 +219,17 @@ def main():
                                          attn_logit_softcapping=None, final_logit_softcapping=None,
                                          layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
          seed=15)
+    delta = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 16,
+             "linear_key_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_value_head_dim": 12,
+             "pad_token_id": 0}
+    make("qwen3_5", Qwen3_5TextConfig(**delta), seed=16, count=60, change={"layer_types": None, "full_attention_interval": 4})
+    # as the hub has them: inside of a model that sees pictures, with a head for a further token; tied embeddings
+    text = {**delta, "linear_num_value_heads": 2, "linear_value_head_dim": 8, "tie_word_embeddings": True,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"]}
+    sees = dict(depth=1, hidden_size=8, intermediate_size=8, num_heads=2, patch_size=2, out_hidden_size=24, num_position_embeddings=4,
+                spatial_merge_size=1)
+    make("qwen3_5-inner", Qwen3_5Config(text_config=text, vision_config=sees, tie_word_embeddings=True), seed=17,
+         extra={"mtp.fc.weight": torch.ones(24, 48, dtype=torch.bfloat16)})
     greedy()
 
 
