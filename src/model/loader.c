@@ -59,7 +59,8 @@ gptvq_status gptvq_load_values(gptvq_model *model, const char *name, size_t rank
   GPTVQ_TRY(gptvq_checkpoint_get(model->checkpoint, name, rank, dims, &tensor, &dtype, err));
   GPTVQ_TRY(gptvq_tensor_check_finite(tensor, err));
   float *values = gptvq_model_alloc(model, tensor->count, sizeof *values);
-  if (values == NULL) return gptvq_fail_memory(err, name, gptvq_saturated_size(tensor->count, sizeof *values));
+  if (values == NULL)
+    return gptvq_fail_memory(err, name, gptvq_saturated_size(tensor->count, sizeof *values));
   gptvq_to_float(dtype, tensor->data, tensor->count, values);
   mark_used(model, tensor);
   model->info.parameters += tensor->count;

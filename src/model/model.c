@@ -143,8 +143,8 @@ static gptvq_status load_delta(gptvq_model *model, gptvq_block *block, gptvq_err
   gptvq_delta_net *net = block->delta;
   const size_t outputs = gptvq_delta_outputs(sizes), widths[2] = {gptvq_delta_columns(sizes), outputs};
   char text[GPTVQ_TENSOR_NAME];
-  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, 2, model->config.hidden, false, &block->qkv,
-                       err));
+  GPTVQ_TRY(
+      load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, 2, model->config.hidden, false, &block->qkv, err));
   GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_O, 0, outputs, false, &block->o, err));
   GPTVQ_TRY(load_small(model, block, names->decay, sizes->value_heads, &net->decay, err));
   GPTVQ_TRY(load_small(model, block, names->beta, sizes->value_heads, &net->beta, err));

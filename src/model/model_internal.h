@@ -64,7 +64,7 @@ typedef struct gptvq_delta_net {
 
 typedef struct gptvq_block {
   size_t index;
-  size_t ordinal; /* among the blocks that keep what it keeps: keys and values, or a state */
+  size_t ordinal;                  /* among the blocks that keep what it keeps: keys and values, or a state */
   const float *norms[GPTVQ_NORMS]; /* gains, [gptvq_norm_size]; NULL where the family has no norm */
   gptvq_linear_group qkv;
   size_t o;         /* index into linears */

@@ -131,10 +131,11 @@ gptvq_status gptvq_session_truncate(gptvq_session *session, size_t position, gpt
                       position, session->position);
   if (position < session->position && session->states != NULL) {
     if (position > 0 && position != session->before)
-      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                        "cannot go back to position %zu: the states of a %s are kept at the last two calls' ends "
-                        "only; gptvq_session_reset, and the tokens again",
-                        position, session->model->config.architecture);
+      return gptvq_fail(
+          err, GPTVQ_ERROR_UNSUPPORTED,
+          "cannot go back to position %zu: the states of a %s are kept at the last two calls' ends "
+          "only; gptvq_session_reset, and the tokens again",
+          position, session->model->config.architecture);
     swap_states(session);
     session->before = SIZE_MAX;
   }

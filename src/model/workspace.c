@@ -53,9 +53,8 @@ size_t gptvq_workspace_text_bytes(const gptvq_model *model, size_t max_positions
   const gptvq_config *c = &model->config;
   size_t number = gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float);
   size_t caches = 2 * places(model, c->layers, false) * c->kv_heads * c->head_dim;
-  return gptvq_saturated_sum(
-      gptvq_saturated_size(caches, gptvq_saturated_size(max_positions, number)),
-      gptvq_saturated_size(gptvq_workspace_states(model, c->layers), sizeof(float)));
+  return gptvq_saturated_sum(gptvq_saturated_size(caches, gptvq_saturated_size(max_positions, number)),
+                             gptvq_saturated_size(gptvq_workspace_states(model, c->layers), sizeof(float)));
 }
 
 /* Sizes of what routes tokens to experts; used by no other block. */

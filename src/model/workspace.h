@@ -8,19 +8,19 @@
 struct gptvq_workspace {
   size_t layers, max_rows, max_positions;
   size_t rotary_half;
-  float *cosines, *sines; /* [max_positions × rotary_half] */
-  bool half;              /* keys and values are fp16, else fp32 */
-  size_t caches, states;  /* places for keys and values, and for states of delta nets */
-  void *keys, *values;    /* [caches][kv_heads][max_positions][head_dim] */
-  float *own_states;      /* [states][gptvq_delta_state] */
+  float *cosines, *sines;    /* [max_positions × rotary_half] */
+  bool half;                 /* keys and values are fp16, else fp32 */
+  size_t caches, states;     /* places for keys and values, and for states of delta nets */
+  void *keys, *values;       /* [caches][kv_heads][max_positions][head_dim] */
+  float *own_states;         /* [states][gptvq_delta_state] */
   float *state, *next_state; /* such states, own_states unless a session sets them: those that a call begins
                                 with, and where it leaves its own */
-  float *norm;            /* [max_rows × hidden]: normalised inputs */
-  float *wide;            /* [max_rows × widest linear group]: q | k | v, gate | up */
-  float *heads;           /* [max_rows × widest input of an o]: attention output */
-  float *gates;           /* [max_rows × 2 value_heads]: decay | beta of delta nets */
-  float *sum;             /* [max_rows × hidden]: what a half block adds */
-  gptvq_routing routing;  /* in models with experts */
+  float *norm;               /* [max_rows × hidden]: normalised inputs */
+  float *wide;               /* [max_rows × widest linear group]: q | k | v, gate | up */
+  float *heads;              /* [max_rows × widest input of an o]: attention output */
+  float *gates;              /* [max_rows × 2 value_heads]: decay | beta of delta nets */
+  float *sum;                /* [max_rows × hidden]: what a half block adds */
+  gptvq_routing routing;     /* in models with experts */
   gptvq_scratch scratch;
 };
 

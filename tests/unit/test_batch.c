@@ -10,9 +10,9 @@ enum { MOST = 16, ROOM = 64, STEPS = 3, VOCAB_MAX = 512 };
  */
 static const char *const folders[] = {GOLDEN "llama",   GOLDEN "qwen2-window",
                                       GOLDEN "mixtral", GOLDEN "phi3-longrope",
-                                      GOLDEN "gemma2",  "pairs",
-                                      "ordered",        "uniform",
-                                      "experts"};
+                                      GOLDEN "gemma2",  GOLDEN "qwen3_5",
+                                      "pairs",          "ordered",
+                                      "uniform",        "experts"};
 enum { FOLDERS = sizeof folders / sizeof folders[0] };
 
 /* Sums of at most 128 fp32 products in another order over a few layers: far above their rounding, far below

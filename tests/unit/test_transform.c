@@ -186,11 +186,12 @@ static void assert_sorted(const char *folder, const golden *g, size_t dim, bool 
  * tests/unit/test_model.c. A wrong sign or place moves logits by more than 1e-2. */
 static void the_function_stays(void **state) {
   (void)state;
-  const char *models[] = {"llama",       "llama-tied",     "llama-head-dim-bias",
-                          "llama3-rope", "llama-sharded",  "mistral",
-                          "qwen2",       "qwen2-window",   "qwen3",
-                          "phi3",        "phi3-longrope",  "mixtral",
-                          "gemma2",      "gemma2-uncapped"};
+  const char *models[] = {"llama",        "llama-tied",      "llama-head-dim-bias",
+                          "llama3-rope",  "llama-sharded",   "mistral",
+                          "qwen2",        "qwen2-window",    "qwen3",
+                          "phi3",         "phi3-longrope",   "mixtral",
+                          "gemma2",       "gemma2-uncapped", "qwen3_5",
+                          "qwen3_5-inner"};
   const double slack = 8.0;
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     char from[512], path[600];
@@ -202,8 +203,9 @@ static void the_function_stays(void **state) {
     gptvq_model *model;
     ok(gptvq_model_open("source", &in_fp32, &model, err));
     float *logits = malloc((size_t)g.count * g.vocab * sizeof *logits);
-    const bool gemma = strncmp(models[m], "gemma2", 6) == 0; /* see refused_behind_norms */
-    for (int rotate = 0; rotate < 4; rotate += gemma ? GPTVQ_ROTATE_HEADS : 1)
+    const bool gemma = strncmp(models[m], "gemma2", 6) == 0;  /* see refused_behind_norms */
+    const bool gated = strncmp(models[m], "qwen3_5", 7) == 0; /* see refused_before_gates */
+    for (int rotate = 0; rotate < (gated ? GPTVQ_ROTATE_HEADS : 4); rotate += gemma ? GPTVQ_ROTATE_HEADS : 1)
       for (int act_order = 2; act_order < 4; act_order++) {
         gptvq_quantize_options o;
         gptvq_quantize_options_init(&o);
@@ -239,10 +241,10 @@ static void the_function_stays(void **state) {
             gptvq_checkpoint_find(changed, "model.layers.1.post_attention_layernorm.weight");
         float first;
         memcpy(&first, norm->data, sizeof first);
-        assert_true((first == 1.0f) == ((rotate & GPTVQ_ROTATE_RESIDUAL) != 0));
+        assert_true((first == (gated ? 0.0f : 1.0f)) == ((rotate & GPTVQ_ROTATE_RESIDUAL) != 0));
         gptvq_checkpoint_close(changed);
         if (act_order == 3 && model->blocks[0].mlp_count == 1)
-          assert_sorted("changed", &g, o.dim, (rotate & GPTVQ_ROTATE_HEADS) == 0);
+          assert_sorted("changed", &g, o.dim, (rotate & GPTVQ_ROTATE_HEADS) == 0 && !gated);
       }
     gptvq_model_close(model);
     free(logits);
@@ -316,11 +318,25 @@ static void refused_behind_norms(void **state) {
   }
 }
 
+/* Gates stand between the heads and o_proj. */
+static void refused_before_gates(void **state) {
+  (void)state;
+  gptvq_quantize_options o = transform_options(GPTVQ_METHOD_GPTVQ);
+  tiny_write(&tiny_qwen3_5, "qwen3_5");
+  for (int rotate = GPTVQ_ROTATE_HEADS; rotate <= GPTVQ_ROTATE_ALL; rotate++) {
+    gptvq_error error = {0};
+    o.rotate = rotate;
+    assert_int_equal(gptvq_quantize("qwen3_5", "refused", &o, NULL, NULL, &error), GPTVQ_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "the heads of a Qwen3_5ForCausalLM cannot be rotated"));
+    assert_false(gptvq_path_exists("refused.partial"));
+  }
+}
+
 /* Bounds as in tests/unit/test_pipeline.c. */
 static void every_architecture_is_quantized(void **state) {
   (void)state;
   const tiny_model *models[] = {&tiny_llama, &tiny_tied, &tiny_mixtral, &tiny_qwen2,
-                                &tiny_qwen3, &tiny_phi3, &tiny_gemma2};
+                                &tiny_qwen3, &tiny_phi3, &tiny_gemma2,  &tiny_qwen3_5};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     ok(gptvq_remove_tree("any", err));
@@ -329,6 +345,7 @@ static void every_architecture_is_quantized(void **state) {
       gptvq_quantize_options o = transform_options(methods[method]);
       const bool residual = !models[m]->gemma2; /* see refused_behind_norms */
       if (!residual) o.rotate = GPTVQ_ROTATE_HEADS;
+      if (models[m]->hybrid) o.rotate = GPTVQ_ROTATE_RESIDUAL; /* see refused_before_gates */
       if (methods[method] == GPTVQ_METHOD_RTN) o.calib = NULL;
       o.force = 1;
       gptvq_quantize_report report = {.size = sizeof report};
@@ -444,13 +461,10 @@ static void bad_numbers_are_named(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(rotations_are_orthogonal),
-      cmocka_unit_test(the_function_stays),
-      cmocka_unit_test(orders_are_exact),
-      cmocka_unit_test(refused_behind_norms),
-      cmocka_unit_test(every_architecture_is_quantized),
-      cmocka_unit_test(the_same_bytes),
-      cmocka_unit_test(bad_numbers_are_named),
+      cmocka_unit_test(rotations_are_orthogonal), cmocka_unit_test(the_function_stays),
+      cmocka_unit_test(orders_are_exact),         cmocka_unit_test(refused_behind_norms),
+      cmocka_unit_test(refused_before_gates),     cmocka_unit_test(every_architecture_is_quantized),
+      cmocka_unit_test(the_same_bytes),           cmocka_unit_test(bad_numbers_are_named),
   };
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -33,6 +33,7 @@ typedef struct tiny_model {
   const char *architecture;
   size_t layers;
   int tied, fused, experts, qkv_bias, qk_norm;
+  int hybrid; /* Qwen3.5: gated delta nets in all layers but the last one, whose attention is gated */
   int gemma2; /* norms behind both halves, gains stored less one, caps, a window in every other layer */
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
@@ -48,6 +49,8 @@ static const tiny_model tiny_qwen2 = {.architecture = "Qwen2ForCausalLM", .layer
 static const tiny_model tiny_qwen3 = {.architecture = "Qwen3ForCausalLM", .layers = 2, .qk_norm = 1};
 static const tiny_model tiny_gemma2 = {
     .architecture = "Gemma2ForCausalLM", .layers = 2, .tied = 1, .gemma2 = 1};
+static const tiny_model tiny_qwen3_5 = {
+    .architecture = "Qwen3_5ForCausalLM", .layers = 2, .qk_norm = 1, .hybrid = 1};
 static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
 
 #define ok(expression) \
@@ -60,7 +63,7 @@ static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers 
 
 typedef struct tiny_tensor {
   char name[96];
-  size_t rank, dims[2];
+  size_t rank, dims[3];
   float centre, spread; /* uniform numbers in centre ± spread */
   int zero_row;         /* >= 0: that row is zero (a router row that never wins) */
 } tiny_tensor;
@@ -82,11 +85,29 @@ static inline void tiny_add(tiny_list *list, size_t rows, size_t cols, float cen
   va_end(args);
 }
 
+/* 2 key heads of 8, 4 value heads of 12, 4 taps. */
+static inline void tiny_delta(tiny_list *list, const char *layer) {
+  const size_t h = TINY_HIDDEN, columns = 2 * 2 * 8 + 4 * 12;
+  tiny_add(list, columns, h, 0, 0.2f, "%s.linear_attn.in_proj_qkv.weight", layer);
+  tiny_add(list, 4 * 12, h, 0, 0.2f, "%s.linear_attn.in_proj_z.weight", layer);
+  tiny_add(list, 4, h, 0, 0.2f, "%s.linear_attn.in_proj_a.weight", layer);
+  tiny_add(list, 4, h, 0, 0.2f, "%s.linear_attn.in_proj_b.weight", layer);
+  tiny_add(list, 4, 0, -1, 0.5f, "%s.linear_attn.A_log", layer);
+  tiny_add(list, 4, 0, 0, 0.5f, "%s.linear_attn.dt_bias", layer);
+  tiny_add(list, 12, 0, 1, 0.1f, "%s.linear_attn.norm.weight", layer);
+  tiny_add(list, columns, 4, 0, 1.0f, "%s.linear_attn.conv1d.weight", layer);
+  tiny_tensor *taps = &list->tensors[list->count - 1];
+  taps->rank = 3;
+  taps->dims[1] = 1;
+  taps->dims[2] = 4;
+  tiny_add(list, h, 4 * 12, 0, 0.2f, "%s.linear_attn.out_proj.weight", layer);
+}
+
 static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
   size_t q = TINY_HEADS * TINY_HEAD, kv = TINY_KV * TINY_HEAD, h = TINY_HIDDEN, mlp = TINY_MLP;
   tiny_add(list, TINY_VOCAB, h, 0, 1.0f, "model.embed_tokens.weight");
   if (!m->tied) tiny_add(list, TINY_VOCAB, h, 0, 0.2f, "lm_head.weight");
-  const float gain = m->gemma2 ? 0 : 1;
+  const float gain = m->gemma2 || m->hybrid ? 0 : 1;
   tiny_add(list, h, 0, gain, 0.1f, "model.norm.weight");
   for (size_t l = 0; l < m->layers; l++) {
     char p[40];
@@ -97,10 +118,13 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
       tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
       tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
     }
-    if (m->fused) {
+    const bool delta = m->hybrid && l + 1 < m->layers;
+    if (delta) {
+      tiny_delta(list, p);
+    } else if (m->fused) {
       tiny_add(list, q + 2 * kv, h, 0, 0.2f, "%s.self_attn.qkv_proj.weight", p);
     } else {
-      tiny_add(list, q, h, 0, 0.2f, "%s.self_attn.q_proj.weight", p);
+      tiny_add(list, m->hybrid ? 2 * q : q, h, 0, 0.2f, "%s.self_attn.q_proj.weight", p);
       tiny_add(list, kv, h, 0, 0.2f, "%s.self_attn.k_proj.weight", p);
       tiny_add(list, kv, h, 0, 0.2f, "%s.self_attn.v_proj.weight", p);
     }
@@ -109,11 +133,11 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
       tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.k_proj.bias", p);
       tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.v_proj.bias", p);
     }
-    if (m->qk_norm) {
-      tiny_add(list, TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.q_norm.weight", p);
-      tiny_add(list, TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.k_norm.weight", p);
+    if (m->qk_norm && !delta) {
+      tiny_add(list, TINY_HEAD, 0, gain, 0.1f, "%s.self_attn.q_norm.weight", p);
+      tiny_add(list, TINY_HEAD, 0, gain, 0.1f, "%s.self_attn.k_norm.weight", p);
     }
-    tiny_add(list, h, q, 0, 0.2f, "%s.self_attn.o_proj.weight", p);
+    if (!delta) tiny_add(list, h, q, 0, 0.2f, "%s.self_attn.o_proj.weight", p);
     if (m->experts) {
       tiny_add(list, TINY_EXPERTS, h, 0, 0.2f, "%s.block_sparse_moe.gate.weight", p);
       list->tensors[list->count - 1].zero_row =
@@ -186,7 +210,8 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
   uint64_t state = 42;
   for (size_t t = 0; t < list.count; t++) {
     const tiny_tensor *tensor = &list.tensors[t];
-    size_t cols = tensor->rank == 2 ? tensor->dims[1] : 1, count = tensor->dims[0] * cols;
+    size_t cols = (tensor->rank > 1 ? tensor->dims[1] : 1) * (tensor->rank > 2 ? tensor->dims[2] : 1),
+           count = tensor->dims[0] * cols;
     uint16_t *values = calloc(count, sizeof *values);
     assert_non_null(values);
     bool scaled = m->scaled_name != NULL && strstr(tensor->name, m->scaled_name) != NULL;
@@ -220,7 +245,10 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
       m->tied ? "true" : "false", TINY_EXPERTS, m->gemma2 ? "12" : "null",
       m->gemma2 ? ", \"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
                   "\"final_logit_softcapping\": 20.0"
-                : "");
+      : m->hybrid
+          ? ", \"linear_num_key_heads\": 2, \"linear_num_value_heads\": 4, \"linear_key_head_dim\": 8, "
+            "\"linear_value_head_dim\": 12, \"full_attention_interval\": 2"
+          : "");
   tiny_write_text(folder, "config.json", config);
   tiny_write_tokenizer(folder);
   tiny_write_text(folder, "generation_config.json", "{\"bos_token_id\": 0, \"eos_token_id\": 1}\n");

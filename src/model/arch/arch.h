@@ -41,8 +41,8 @@ typedef struct gptvq_arch_linears {
 /* The parts of a gated delta net, which stands in place of the attention in some layers. */
 typedef struct gptvq_arch_delta {
   gptvq_arch_linears linears[GPTVQ_INPUT_O + 1]; /* in place of QKV: q | k | v, z; of O; no biases */
-  const char *decay, *beta; /* linears that stay as they are: [value_heads × hidden] */
-  const char *taps, *rate, *time_bias, *norm; /* full names: of the convolution, A_log, … */
+  const char *decay, *beta;                      /* linears that stay as they are: [value_heads × hidden] */
+  const char *taps, *rate, *time_bias, *norm;    /* full names: of the convolution, A_log, … */
 } gptvq_arch_delta;
 
 /* Tensors of a checkpoint that its text does not need. */
@@ -59,7 +59,7 @@ struct gptvq_arch {
   const char *router;  /* NULL: no mixture of experts */
   const char *experts; /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
   bool slides;         /* honours sliding_window */
-  bool output_gate;    /* q_proj gives q | gate of each head; what a head gives is multiplied by sigmoid(gate) */
+  bool output_gate; /* q_proj gives q | gate of each head; what a head gives is multiplied by sigmoid(gate) */
   gptvq_arch_delta delta;        /* with config.linear_layers */
   bool is_inner;                 /* the text part of NameForConditionalGeneration, too */
   gptvq_arch_skipped skipped[3]; /* prefix NULL ends the list */

@@ -39,9 +39,9 @@ typedef struct gptvq_config {
   bool tie_embeddings;
   bool attention_bias, attention_out_bias, mlp_bias; /* as the config states; the family may force them */
   size_t sliding_window;                             /* 0 = none */
-  bool *layer_slides;                /* [layers] owned; which layers use the window (all, unless
-                                        layer_types/max_window_layers say otherwise) */
-  bool *layer_is_delta;              /* [layers] owned; NULL: none is */
+  bool *layer_slides;   /* [layers] owned; which layers use the window (all, unless
+                           layer_types/max_window_layers say otherwise) */
+  bool *layer_is_delta; /* [layers] owned; NULL: none is */
   gptvq_delta_sizes delta;
   size_t experts, experts_per_token; /* 0, 0 for dense models */
   char hidden_act[32];

@@ -8,8 +8,8 @@
 
 /* Beside its linears; fp32. */
 typedef struct gptvq_delta_weights {
-  const float *taps;      /* [kernel][gptvq_delta_columns]: of the convolution, those of the oldest row first */
-  const float *rate;      /* [value_heads]: −exp(A_log) */
+  const float *taps; /* [kernel][gptvq_delta_columns]: of the convolution, those of the oldest row first */
+  const float *rate; /* [value_heads]: −exp(A_log) */
   const float *time_bias; /* [value_heads] */
   const float *norm;      /* [value_dim]: gain of the norm of each head's output */
 } gptvq_delta_weights;
@@ -26,12 +26,12 @@ static inline size_t gptvq_delta_state(const gptvq_delta_sizes *sizes) {
   return (sizes->kernel - 1) * gptvq_delta_columns(sizes) + gptvq_delta_outputs(sizes) * sizes->key_dim;
 }
 
-/* One call: n rows q | k | v | z as the linears give them, and the texts that they are of, in order. With x the
- * rows after the convolution and silu, of each value head h, whose key head is h / (value_heads / key_heads):
- *   g = exp(rate · softplus(a + time_bias)), β = sigmoid(b), k = k / ‖k‖, q = q / ‖q‖ / √key_dim,
+/* One call: n rows q | k | v | z as the linears give them, and the texts that they are of, in order. With x
+ * the rows after the convolution and silu, of each value head h, whose key head is h / (value_heads /
+ * key_heads): g = exp(rate · softplus(a + time_bias)), β = sigmoid(b), k = k / ‖k‖, q = q / ‖q‖ / √key_dim,
  *   S ← g S + β k (v − g kᵀ S)ᵀ, out = norm(qᵀ S) · silu(z)
- * S, [key_dim × value_dim], and what the convolution sees of earlier rows are zero at a text's first position;
- * they come from text->state and go to text->next_state, which may be the same. */
+ * S, [key_dim × value_dim], and what the convolution sees of earlier rows are zero at a text's first
+ * position; they come from text->state and go to text->next_state, which may be the same. */
 typedef struct gptvq_delta_rows {
   const gptvq_delta_sizes *sizes;
   const gptvq_delta_weights *weights;

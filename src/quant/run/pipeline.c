@@ -346,8 +346,8 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_tuned_block tuned = {0};
-    bool tune =
-        r->options->finetune_block_steps > 0 && r->pipeline.x_original != NULL && gptvq_model_trains(r->model);
+    bool tune = r->options->finetune_block_steps > 0 && r->pipeline.x_original != NULL &&
+                gptvq_model_trains(r->model);
     gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
                                : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {

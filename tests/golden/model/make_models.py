@@ -219,10 +219,10 @@ def main():
                                          attn_logit_softcapping=None, final_logit_softcapping=None,
                                          layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
          seed=15)
-    delta = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 16,
+    delta = {**SIZES, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 16,
              "linear_key_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_value_head_dim": 12,
              "pad_token_id": 0}
-    make("qwen3_5", Qwen3_5TextConfig(**delta), seed=16, count=60, change={"layer_types": None, "full_attention_interval": 4})
+    make("qwen3_5", Qwen3_5TextConfig(**delta), seed=16, change={"layer_types": None, "full_attention_interval": 4})
     # as the hub has them: inside of a model that sees pictures, with a head for a further token; tied embeddings
     text = {**delta, "linear_num_value_heads": 2, "linear_value_head_dim": 8, "tie_word_embeddings": True,
             "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"]}
