@@ -6,14 +6,11 @@ A round takes every format once, its two models one right after the other, begin
 per format and its ratios to the peers' of the same round: when the machine slows down for some seconds, both sides of a ratio slow down. Reported are
 medians over the rounds with their quartiles, and, as "least", the same figure from the least times of all rounds, which do not come from the same
 moment. A round where 4 blocks took no longer than 2 counts as infinitely fast. The output head has 8 bits on both sides (int8 codes; Q8_0)."""
-import argparse, csv, ctypes, json, os, statistics, subprocess, sys, time
+import argparse, csv, ctypes, glob, json, os, shutil, statistics, subprocess, sys, time
 
-SHAPES = {
-    "llama-2-7b": dict(hidden=4096, mlp=11008, heads=32, kv_heads=32, vocab=32000, depth=32),
-    "mistral-7b": dict(hidden=4096, mlp=14336, heads=32, kv_heads=8, vocab=32000, depth=32),
-    "llama-3.2-1b": dict(hidden=2048, mlp=8192, heads=32, kv_heads=8, vocab=128256, depth=16),
-    "llama-3.2-3b": dict(hidden=3072, mlp=8192, heads=24, kv_heads=8, vocab=128256, depth=28),
-    "stories": dict(hidden=256, mlp=768, heads=8, kv_heads=4, vocab=1024, depth=4),
+DEPTHS = {  # blocks of the whole model; the rest of a shape is in the folders that gptvq bench make-model writes
+    "llama-2-7b": 32, "llama-3-8b": 32, "llama-3.2-1b": 16, "llama-3.2-3b": 28, "mistral-7b": 32, "mixtral-8x7b": 32, "phi-3-mini": 32,
+    "qwen2.5-0.5b": 24, "qwen2.5-1.5b": 28, "qwen2.5-7b": 28, "smollm2-135m": 30, "smollm2-360m": 32, "stories": 4,
 }
 PACKED = {  # name: options of gptvq bench make-model
     "gptvq 2-D 2.125": ["--dim", "2", "--bits", "2.125"],
@@ -27,12 +24,26 @@ KINDS, ENDLESS = ("decode", "prompt"), 1e12
 BLOCKS = {"Q4_0": (32, 18, (0,)), "Q8_0": (32, 34, (0,)), "Q2_K": (256, 84, (80, 82)), "IQ2_XXS": (256, 66, (0,))}
 
 
-def write_gguf(path, shape, layers, kind):
-    """Random blocks; their fp16 scales are set to 0.01, so that every value is finite."""
+def shape_of(folder):
+    with open(f"{folder}/config.json") as file:
+        config = json.load(file)
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    return dict(hidden=hidden, mlp=config["intermediate_size"], heads=heads, kv_heads=config["num_key_value_heads"],
+                head=config.get("head_dim") or hidden // heads, vocab=config["vocab_size"], tied=config["tie_word_embeddings"],
+                experts=config.get("num_local_experts", 0), used=config.get("num_experts_per_tok", 0))
+
+
+def fits(kind, s):
+    """Whether every row is whole blocks; llama.cpp falls back to larger types where not."""
+    return all(width % BLOCKS[kind][0] == 0 for width in (s["hidden"], s["mlp"], s["heads"] * s["head"]))
+
+
+def write_gguf(path, s, layers, kind):
+    """Random blocks; their fp16 scales are set to 0.01, so that every value is finite. Every shape as Llama's or Mixtral's blocks, without biases
+    and with separate q, k, v and gate, up: the same matrices."""
     import gguf
     import numpy
     rng = numpy.random.default_rng(0)
-    s = SHAPES[shape]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(4096)
     writer.add_embedding_length(s["hidden"])
@@ -40,32 +51,40 @@ def write_gguf(path, shape, layers, kind):
     writer.add_feed_forward_length(s["mlp"])
     writer.add_head_count(s["heads"])
     writer.add_head_count_kv(s["kv_heads"])
-    writer.add_rope_dimension_count(s["hidden"] // s["heads"])
+    writer.add_rope_dimension_count(s["head"])
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(s["vocab"])
     writer.add_tokenizer_model("no_vocab")
+    if s["experts"]:
+        writer.add_expert_count(s["experts"])
+        writer.add_expert_used_count(s["used"])
 
-    def matrix(name, rows, cols, kind):
+    def matrix(name, rows, cols, kind, experts=0):
         values, size, scales = BLOCKS[kind]
-        data = rng.integers(0, 256, (rows, cols // values, size), dtype=numpy.uint8)
+        data = rng.integers(0, 256, (max(experts, 1) * rows, cols // values, size), dtype=numpy.uint8)
         for at in scales:
             data[:, :, at:at + 2] = numpy.array([0.01], dtype=numpy.float16).view(numpy.uint8)
-        writer.add_tensor(name, data.reshape(rows, -1), raw_dtype=gguf.GGMLQuantizationType[kind])
+        data = data.reshape(*([experts] if experts else []), rows, -1)
+        writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind])
 
     def norm(name):
         writer.add_tensor(name, numpy.ones(s["hidden"], dtype=numpy.float32))
 
-    kv = s["hidden"] // s["heads"] * s["kv_heads"]
+    q, kv = s["head"] * s["heads"], s["head"] * s["kv_heads"]
     matrix("token_embd.weight", s["vocab"], s["hidden"], "Q8_0")
     for i in range(layers):
         norm(f"blk.{i}.attn_norm.weight")
         norm(f"blk.{i}.ffn_norm.weight")
-        for name, rows, cols in (("attn_q", s["hidden"], s["hidden"]), ("attn_k", kv, s["hidden"]), ("attn_v", kv, s["hidden"]),
-                                 ("attn_output", s["hidden"], s["hidden"]), ("ffn_gate", s["mlp"], s["hidden"]),
-                                 ("ffn_up", s["mlp"], s["hidden"]), ("ffn_down", s["hidden"], s["mlp"])):
+        for name, rows, cols in (("attn_q", q, s["hidden"]), ("attn_k", kv, s["hidden"]), ("attn_v", kv, s["hidden"]), ("attn_output", s["hidden"], q)):
             matrix(f"blk.{i}.{name}.weight", rows, cols, kind)
+        of = "_exps" if s["experts"] else ""
+        if s["experts"]:
+            writer.add_tensor(f"blk.{i}.ffn_gate_inp.weight", rng.standard_normal((s["experts"], s["hidden"]), dtype=numpy.float32))
+        for name, rows, cols in (("ffn_gate", s["mlp"], s["hidden"]), ("ffn_up", s["mlp"], s["hidden"]), ("ffn_down", s["hidden"], s["mlp"])):
+            matrix(f"blk.{i}.{name}{of}.weight", rows, cols, kind, s["experts"])
     norm("output_norm.weight")
-    matrix("output.weight", s["vocab"], s["hidden"], "Q8_0")
+    if not s["tied"]:
+        matrix("output.weight", s["vocab"], s["hidden"], "Q8_0")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -98,6 +117,8 @@ class Gptvq:
         cls.library.gptvq_session_forward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int,
                                                       ctypes.c_void_p]
         cls.library.gptvq_session_create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]
+        for destroy in (cls.library.gptvq_session_destroy, cls.library.gptvq_model_close):
+            destroy.argtypes, destroy.restype = [ctypes.c_void_p], None
         cls.library.gptvq_session_truncate.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
         cls.library.gptvq_set_threads(threads)
 
@@ -117,6 +138,10 @@ class Gptvq:
     def check(self, status):
         if status != 0:
             sys.exit(self.error.message.decode())
+
+    def close(self):
+        self.library.gptvq_session_destroy(self.session)
+        self.library.gptvq_model_close(self.model)
 
     def set_threads(self, threads):
         self.library.gptvq_set_threads(threads)
@@ -215,11 +240,12 @@ def open_models(a):
                 subprocess.run([a.gptvq, "bench", "make-model", "--shape", a.shape, "--layers", str(layers), "-o", path] + options,
                                check=True)
             models.setdefault(name, {})[layers] = Gptvq(path, positions)
+    shape = shape_of(path)
     for name, kind in PEERS.items():
-        for layers in (2, 4) if wanted(a, name) else ():
+        for layers in (2, 4) if wanted(a, name) and fits(kind, shape) else ():
             path = f"{a.scratch}/{a.shape}-{kind}-{layers}.gguf"
             if not os.path.exists(path):
-                write_gguf(path + ".tmp", a.shape, layers, kind)
+                write_gguf(path + ".tmp", shape, layers, kind)
                 os.replace(path + ".tmp", path)
             models.setdefault(name, {})[layers] = Llama(path, positions, max(a.prompt, 1), a.threads)
             models[name][layers].bits = 8 * BLOCKS[kind][1] / BLOCKS[kind][0]
@@ -228,7 +254,6 @@ def open_models(a):
 
 def measure(a):
     import numpy
-    s = SHAPES[a.shape]
     models = open_models(a)
     ids = [int(x) for x in numpy.random.default_rng(1).integers(3, 900, max(a.prompt, a.tokens + 1))]
     times = {(kind, name, layers): [] for kind in KINDS for name in models for layers in (2, 4)}
@@ -246,7 +271,10 @@ def measure(a):
     for name in models:
         for layers in (2, 4):
             del times["decode", name, layers][0]
-    results = {name: {kind: rounds_of(times[kind, name, 2], times[kind, name, 4], s["depth"]) for kind in KINDS} for name in models}
+    for pair in models.values():
+        for model in pair.values():
+            model.close()
+    results = {name: {kind: rounds_of(times[kind, name, 2], times[kind, name, 4], DEPTHS[a.shape]) for kind in KINDS} for name in models}
     rows = []
     for name, kinds in results.items():
         lost = sum(x == 0 for x in kinds["decode"]["rounds"]), sum(x == 0 for x in kinds["prompt"]["rounds"])
@@ -310,20 +338,25 @@ def main():
     p.add_argument("--gptvq", required=True)
     p.add_argument("--scratch", required=True)
     p.add_argument("--out", required=True)
-    p.add_argument("--shapes", default="llama-2-7b,mistral-7b,stories")
+    p.add_argument("--shapes", default="llama-2-7b,mistral-7b,stories", help=", ".join(DEPTHS))
     p.add_argument("--formats", default="", help="parts of the names of the formats to measure, comma-separated; default all")
     p.add_argument("--rounds", type=int, default=60)
     p.add_argument("--prompt-rounds", type=int, default=7)
     p.add_argument("--prompt", type=int, default=512)
     p.add_argument("--tokens", type=int, default=8, help="single tokens of a turn")
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--discard", action="store_true", help="remove a shape's models once it is measured")
     a = p.parse_args()
     os.makedirs(a.scratch, exist_ok=True)
     Gptvq.load(a.gptvq, a.threads)
     start_llama()
     rows = [row for row in earlier(a.out) if row[0] not in a.shapes.split(",")]
     for a.shape in a.shapes.split(","):
+        if a.shape not in DEPTHS:
+            sys.exit(f"unknown shape {a.shape}: {', '.join(DEPTHS)}")
         rows += measure(a)
+        for path in glob.glob(f"{a.scratch}/{a.shape}-*") if a.discard else ():
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
     with open(a.out, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)

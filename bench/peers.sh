@@ -3,7 +3,7 @@
 # gnuplot, a picture.
 #
 #   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b,stories] [--rounds N] [--prompt-rounds N] [--threads N] [--prompt N] [--tokens N]
-#                                 [--formats PART,…]        rows of shapes that are not measured stay in the table; llama-3.2-1b and -3b are known too
+#                                 [--formats PART,…] [--discard]      rows of shapes that are not measured stay in the table; --help names the shapes
 #
 # A real model (Llama or Mistral) beside GGUF files that llama.cpp makes of the same folder: bench/models/<cpu>-<model>.csv and a table of docs/RESULTS.md:
 #
@@ -15,7 +15,8 @@
 #
 # $PYTHON (default python3) needs numpy, gguf and llama-cpp-python, the last one built for this machine:
 #   CMAKE_ARGS=-DGGML_NATIVE=ON python3 -m pip install --no-binary llama-cpp-python llama-cpp-python gguf numpy
-# Models of random weights, about 6 GB per shape, and of a real one, about its own size, go to $SCRATCH (default: a folder that is removed afterwards).
+# Models of random weights, some GB per shape (--discard removes them after each one), and of a real one, about its own size, go to $SCRATCH (default: a
+# folder that is removed afterwards).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}

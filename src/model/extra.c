@@ -3,6 +3,7 @@
 #include "checkpoint/names.h"
 #include "model/loader.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static bool ends_with(const char *text, const char *end) {
@@ -35,19 +36,36 @@ static const char *why_harmless(const gptvq_tensor *tensor) {
   return NULL;
 }
 
-/* Is it of a part that the family's text does without? Says so, once for each part. */
-static bool is_skipped(const gptvq_model *model, const gptvq_tensor *tensor, bool *said) {
-  gptvq_model_parts *parts = model->owned;
-  const gptvq_arch_skipped *skipped = model->arch->skipped;
-  for (size_t i = 0; skipped[i].prefix != NULL; i++) {
-    if (strncmp(tensor->name, skipped[i].prefix, strlen(skipped[i].prefix)) != 0) continue;
-    if (!said[i])
-      gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING, "%s: tensors %s* (%s) are left out",
-                gptvq_checkpoint_folder(model->checkpoint), skipped[i].prefix, skipped[i].what);
-    parts->skipped_bytes += tensor->bytes;
-    return said[i] = true;
+/* Parts that the family's text does without, by their number in arch->skipped: what is left out of each, as
+ * one tensor of so many values and bytes. */
+enum { PARTS = sizeof((gptvq_arch *)NULL)->skipped / sizeof *((gptvq_arch *)NULL)->skipped };
+
+static bool add_skipped(const gptvq_model *model, const gptvq_tensor *tensor, gptvq_tensor sums[PARTS]) {
+  for (size_t i = 0; i < PARTS && model->arch->skipped[i].prefix != NULL; i++) {
+    const char *prefix = model->arch->skipped[i].prefix;
+    if (strncmp(tensor->name, prefix, strlen(prefix)) != 0) continue;
+    sums[i].rank = 1;
+    sums[i].dims[0] += tensor->count;
+    sums[i].file_bytes += tensor->file_bytes;
+    return true;
   }
   return false;
+}
+
+static gptvq_status note_skipped(gptvq_model *model, gptvq_tensor sums[PARTS], gptvq_error *err) {
+  gptvq_model_parts *parts = model->owned;
+  for (size_t i = 0; i < PARTS; i++) {
+    const gptvq_arch_skipped *skipped = &model->arch->skipped[i];
+    char name[64];
+    if (sums[i].rank == 0) continue;
+    (void)snprintf(name, sizeof name, "%s*", skipped->prefix);
+    sums[i].name = name;
+    GPTVQ_TRY(gptvq_note_tensor(model, &sums[i], false, skipped->what, err));
+    parts->skipped_bytes += sums[i].file_bytes;
+    gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING, "%s: tensors %s (%s) are left out",
+              gptvq_checkpoint_folder(model->checkpoint), name, skipped->what);
+  }
+  return GPTVQ_OK;
 }
 
 gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
@@ -55,16 +73,20 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_tensor *first = NULL;
   size_t dropped = 0;
-  bool said[sizeof model->arch->skipped / sizeof *model->arch->skipped] = {false};
+  gptvq_tensor sums[PARTS] = {{0}};
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
-    if (parts->used[i] || is_skipped(model, tensor, said)) continue;
-    if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0)
-      continue; /* the embedding again */
+    if (parts->used[i] || add_skipped(model, tensor, sums)) continue;
+    if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0) {
+      GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, "the embedding again", err));
+      continue;
+    }
     /* Llama's early checkpoints have these: nothing to speak of, and passed on as they are */
     parts->used[i] = ends_with(tensor->name, ".rotary_emb.inv_freq");
+    const char *why = why_harmless(tensor);
+    if (why != NULL) GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, why, err));
     if (parts->used[i]) continue;
-    if (why_harmless(tensor) == NULL)
+    if (why == NULL)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                         "%s: tensor %s has no place in a %s of %zu layers as config.json describes it%s",
                         tensor->file, tensor->name, c->architecture, c->layers,
@@ -75,6 +97,7 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
     gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
               "%s: tensor %s (%s) is left out, as are all that change nothing: %zu", first->file, first->name,
               why_harmless(first), dropped);
+  GPTVQ_TRY(note_skipped(model, sums, err));
   gptvq_checkpoint_keep(model->checkpoint, parts->used);
   return GPTVQ_OK;
 }

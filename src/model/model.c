@@ -81,7 +81,8 @@ static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_erro
     char text[GPTVQ_TENSOR_NAME];
     const char *name = gptvq_model_name(model, gptvq_block_name(block->index, arch->router, "", text));
     if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
-    GPTVQ_TRY(gptvq_load_dense(model, name, c->experts, c->hidden, &block->router, err));
+    GPTVQ_TRY(gptvq_load_dense(model, name, c->experts, c->hidden, "a router: small, and decides",
+                               &block->router, err));
   }
   for (size_t e = 0; e < block->mlp_count; e++) {
     gptvq_mlp *mlp = &block->mlps[e];
@@ -120,7 +121,8 @@ static gptvq_status load_small(gptvq_model *model, const gptvq_block *block, con
   char text[GPTVQ_TENSOR_NAME];
   const char *own = gptvq_model_name(model, gptvq_block_name(block->index, name, "", text));
   if (own == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
-  return gptvq_load_dense(model, own, rows, model->config.hidden, out, err);
+  return gptvq_load_dense(model, own, rows, model->config.hidden,
+                          "a small matrix whose rounding would go on with the state", out, err);
 }
 
 /* [columns × 1 × kernel] in the checkpoint, [kernel × columns] here. */
@@ -129,6 +131,8 @@ static gptvq_status load_taps(gptvq_model *model, const char *name, const float 
   const size_t columns = gptvq_delta_columns(sizes), dims[3] = {columns, 1, sizes->kernel};
   const float *stored;
   GPTVQ_TRY(gptvq_load_values(model, name, 3, dims, &stored, err));
+  GPTVQ_TRY(gptvq_note_tensor(model, gptvq_checkpoint_find(model->checkpoint, name), true,
+                              "the taps of a convolution, a few a column", err));
   float *taps = gptvq_model_alloc(model, sizes->kernel, columns * sizeof *taps);
   if (taps == NULL) return gptvq_fail_memory(err, name, gptvq_saturated_size(columns, sizeof *taps));
   for (size_t c = 0; c < columns; c++)
@@ -262,6 +266,7 @@ static void fill_info(gptvq_model *model) {
   const gptvq_config *c = &model->config;
   gptvq_model_info *info = &model->info;
   memcpy(info->architecture, c->architecture, sizeof info->architecture);
+  info->family = model->arch->name;
   info->layers = c->layers;
   info->hidden = c->hidden;
   info->intermediate = c->intermediate;
@@ -275,10 +280,10 @@ static void fill_info(gptvq_model *model) {
   info->eos = c->eos;
   info->eos_count = c->eos_count;
   const gptvq_model_parts *parts = model->owned;
-  const uint64_t bytes = gptvq_checkpoint_bytes(model->checkpoint) - parts->skipped_bytes;
+  const uint64_t bytes = gptvq_checkpoint_bytes(model->checkpoint);
   info->other_bytes = bytes - info->linear_bytes;
   info->bits_per_value = 8.0 * (double)info->linear_bytes / (double)info->linear_values;
-  info->model_bits_per_value = 8.0 * (double)bytes / (double)info->parameters;
+  info->model_bits_per_value = 8.0 * (double)(bytes - parts->skipped_bytes) / (double)info->parameters;
 }
 
 static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_error *err) {
@@ -393,6 +398,7 @@ void gptvq_model_close(gptvq_model *model) {
     free(parts->owned);
     parts->owned = next;
   }
+  free(parts->others);
   free(parts->quantization);
   free(parts);
   gptvq_config_release(&model->config);

@@ -2,6 +2,19 @@
 
 #include <string.h>
 
+static const char *const own_keys[] = {"attn_output_gate",
+                                       "full_attention_interval",
+                                       "linear_conv_kernel_dim",
+                                       "linear_key_head_dim",
+                                       "linear_num_key_heads",
+                                       "linear_num_value_heads",
+                                       "linear_value_head_dim",
+                                       "mamba_ssm_dtype",       /* of the states: fp32 here */
+                                       "mlp_only_layers",       /* all of them are */
+                                       "mtp_num_hidden_layers", /* heads that are left out */
+                                       "mtp_use_dedicated_embeddings",
+                                       NULL};
+
 static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
   bool gate = true;
   GPTVQ_TRY(gptvq_config_bool(source, "attn_output_gate", &gate, err));
@@ -25,6 +38,8 @@ const gptvq_arch gptvq_arch_qwen3_5 = {
                .partial_rotation = true,
                .partial_rotary_factor = 0.25,
                .linear_layers = true,
+               .mrope = true,
+               .own_keys = own_keys,
                .read_own = read_own},
     .norms = {GPTVQ_PRE_NORMS, GPTVQ_QK_NORMS},
     .norm_offset = 1.0f,

@@ -36,6 +36,36 @@ static double scale_llama3(const gptvq_rope *rope, double frequency) {
   return (1.0 - blend) * frequency / rope->factor + blend * frequency;
 }
 
+/* The dimension (a real number) that turns so often over YaRN's original context. */
+static double yarn_dimension(const gptvq_rope *rope, size_t half, double turns) {
+  return (double)half * log((double)rope->original_max_positions / (turns * 2.0 * pi)) / log(rope->theta);
+}
+
+/* YaRN (arXiv 2309.00071): dimensions that turn often stay, those that turn less than once are stretched by
+ * `factor`, with a ramp from one to the other between. */
+static double scale_yarn(const gptvq_rope *rope, size_t half, size_t i, double frequency) {
+  double low = yarn_dimension(rope, half, rope->beta_fast),
+         high = yarn_dimension(rope, half, rope->beta_slow);
+  if (rope->truncate) {
+    low = floor(low);
+    high = ceil(high);
+  }
+  low = fmax(low, 0.0);
+  high = fmin(high, (double)(2 * half - 1));
+  if (low == high) high += 0.001; /* a step */
+  double stretched = fmin(fmax(((double)i - low) / (high - low), 0.0), 1.0);
+  return frequency / rope->factor * stretched + frequency * (1.0 - stretched);
+}
+
+/* Dynamic NTK scaling: a theta with which the slowest dimension turns as much over `positions` as over the
+ * original context before; itself up to there. */
+static double dynamic_theta(const gptvq_rope *rope, size_t half, size_t positions) {
+  if (positions <= rope->original_max_positions) return rope->theta;
+  double stretch =
+      rope->factor * (double)positions / (double)rope->original_max_positions - (rope->factor - 1.0);
+  return rope->theta * pow(stretch, (double)half / (double)(half - 1));
+}
+
 /* What LongRoPE multiplies cosines and sines by, when the config does not say it. */
 static double longrope_attention(const gptvq_config *config) {
   double factor = config->rope.factor, original = (double)config->rope.original_max_positions;
@@ -45,16 +75,19 @@ static double longrope_attention(const gptvq_config *config) {
 void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines) {
   const gptvq_rope *rope = &config->rope;
   size_t half = gptvq_rope_half(config);
-  double magnitude = 1.0;
+  double magnitude = 1.0, theta = rope->theta;
   const double *stretch = NULL;
   if (rope->type == GPTVQ_ROPE_LONGROPE) {
     stretch = positions > rope->original_max_positions ? rope->long_factor : rope->short_factor;
     magnitude = rope->attention_factor > 0.0 ? rope->attention_factor : longrope_attention(config);
   }
+  if (rope->type == GPTVQ_ROPE_YARN) magnitude = rope->attention_factor;
+  if (rope->type == GPTVQ_ROPE_DYNAMIC) theta = dynamic_theta(rope, half, positions);
   for (size_t i = 0; i < half; i++) {
-    double frequency = pow(rope->theta, -(double)i / (double)half);
+    double frequency = pow(theta, -(double)i / (double)half);
     if (rope->type == GPTVQ_ROPE_LINEAR) frequency /= rope->factor;
     else if (rope->type == GPTVQ_ROPE_LLAMA3) frequency = scale_llama3(rope, frequency);
+    else if (rope->type == GPTVQ_ROPE_YARN) frequency = scale_yarn(rope, half, i, frequency);
     else if (stretch != NULL) frequency /= stretch[i];
     for (size_t p = 0; p < positions; p++) {
       cosines[p * half + i] = (float)(magnitude * cos((double)p * frequency));

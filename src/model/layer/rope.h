@@ -9,8 +9,8 @@
 size_t gptvq_rope_half(const gptvq_config *config);
 
 /* cosines, sines [positions × half]; angles and functions in double, rounded once. LongRoPE takes its long
- * factors when `positions` exceeds the original context, for all positions: the choice cannot change while a
- * cache is in use. */
+ * factors, and dynamic NTK scaling goes by `positions`, when that exceeds the original context, for all
+ * positions: the choice cannot change while a cache is in use. */
 void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines);
 
 /* `heads` heads of `dim` values side by side in x, in place, by one position's cosines and sines [half];
