@@ -152,23 +152,22 @@ static const char *const off[] = {"add_cross_attention",
                                   "use_qk_norm"};
 
 /* Inside of rope_scaling and rope_parameters, for whatever type. */
-static const char *const rope_keys[] = {
-    "attention_factor",
-    "beta_fast",
-    "beta_slow",
-    "factor",
-    "high_freq_factor",
-    "long_factor",
-    "low_freq_factor",
-    "mscale",
-    "mscale_all_dim",
-    "original_max_position_embeddings",
-    "partial_rotary_factor",
-    "rope_theta",
-    "rope_type",
-    "short_factor",
-    "truncate",
-    "type"};
+static const char *const rope_keys[] = {"attention_factor",
+                                        "beta_fast",
+                                        "beta_slow",
+                                        "factor",
+                                        "high_freq_factor",
+                                        "long_factor",
+                                        "low_freq_factor",
+                                        "mscale",
+                                        "mscale_all_dim",
+                                        "original_max_position_embeddings",
+                                        "partial_rotary_factor",
+                                        "rope_theta",
+                                        "rope_type",
+                                        "short_factor",
+                                        "truncate",
+                                        "type"};
 
 static bool is_listed(const char *const *list, size_t count, const char *key) {
   for (size_t i = 0; i < count; i++)
