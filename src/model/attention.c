@@ -70,6 +70,7 @@ void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gp
                                      .how = block->attention,
                                      .q_norm = block->norms[GPTVQ_NORM_Q],
                                      .k_norm = block->norms[GPTVQ_NORM_K],
+                                     .wide_norms = model->arch->wide_qk_norms,
                                      .eps = (float)c->rms_norm_eps,
                                      .rotary_half = workspace->rotary_half,
                                      .half = workspace->half,

@@ -113,8 +113,25 @@ static gptvq_status run_mlp(const gptvq_model *model, const gptvq_block *block, 
   return gptvq_group_forward(model, block, &down, w, n, w->wide, width, out, hidden, err);
 }
 
+/* The MLP beside the experts, on all tokens. */
+static gptvq_status run_shared(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                               size_t n, gptvq_stop stop, gptvq_capture capture, void *context,
+                               gptvq_error *err) {
+  size_t hidden = model->config.hidden, zero = 0;
+  gptvq_routing *r = &w->routing;
+  const gptvq_linear *gate = &block->shared_gate;
+  if (gate->weights != NULL)
+    GPTVQ_TRY(gptvq_linears_forward(&gate, &zero, 1, GPTVQ_COMPUTE_FP32, n, w->norm, hidden, r->logits, 1,
+                                    &w->scratch, err));
+  GPTVQ_TRY(run_mlp(model, block, &block->mlps[r->experts], w, n, w->norm, r->gathered, stop, capture,
+                    context, err));
+  if (stop != GPTVQ_RUN_ALL) return GPTVQ_OK;
+  gptvq_route_scatter(r, gptvq_route_everyone(r, n, gate->weights != NULL ? r->logits : NULL), w->sum);
+  return GPTVQ_OK;
+}
+
 /* Experts one after the other, each on the tokens that chose it; their outputs are added in the order of the
- * experts. */
+ * experts, those of the MLP beside them last. */
 static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                 size_t n, gptvq_stop stop, gptvq_capture capture, void *context,
                                 gptvq_error *err) {
@@ -137,7 +154,8 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
                       context, err));
     if (stop == GPTVQ_RUN_ALL) gptvq_route_scatter(r, members, w->sum);
   }
-  return GPTVQ_OK;
+  return block->mlp_count > r->experts ? run_shared(model, block, w, n, stop, capture, context, err)
+                                       : GPTVQ_OK;
 }
 
 gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,

@@ -24,11 +24,9 @@ static void share_permutation(const gptvq_linear *first, gptvq_linear *other) {
   if (a != NULL && b != NULL && memcmp(a, b, first->cols * sizeof *a) == 0) other->packed.permutation = a;
 }
 
-/* What the family calls the readers of an input of that block. */
-static const gptvq_arch_linears *readers_of(const gptvq_model *model, const gptvq_block *block,
-                                            gptvq_block_input input) {
-  const bool delta = block->delta != NULL && input <= GPTVQ_INPUT_O;
-  return delta ? &model->arch->delta.linears[input] : &model->arch->linears[input];
+/* What the family calls the readers of an input of such a block. */
+static const gptvq_arch_linears *readers_of(const gptvq_model *model, bool delta, gptvq_block_input input) {
+  return delta && input <= GPTVQ_INPUT_O ? &model->arch->delta.linears[input] : &model->arch->linears[input];
 }
 
 static const char *reader_name(gptvq_model *model, const gptvq_block *block, gptvq_block_input input,
@@ -45,7 +43,7 @@ static const char *reader_name(gptvq_model *model, const gptvq_block *block, gpt
 static gptvq_status load_group(gptvq_model *model, gptvq_block *block, gptvq_block_input input, size_t expert,
                                const size_t *rows, size_t parts, size_t cols, bool bias,
                                gptvq_linear_group *group, gptvq_error *err) {
-  group->count = gptvq_linear_parts(readers_of(model, block, input));
+  group->count = gptvq_linear_parts(readers_of(model, block->delta != NULL, input));
   group->width = 0;
   for (size_t i = 0; i < parts; i++) group->width += rows[i];
   size_t offset = 0;
@@ -71,25 +69,41 @@ static gptvq_status load_output(gptvq_model *model, gptvq_block *block, gptvq_bl
   return GPTVQ_OK;
 }
 
+/* A matrix of a block that stays as it is. */
+static gptvq_status load_small(gptvq_model *model, const gptvq_block *block, const char *of, size_t rows,
+                               const char *why, gptvq_linear *out, gptvq_error *err) {
+  char text[GPTVQ_TENSOR_NAME];
+  const char *name = gptvq_model_name(model, gptvq_block_name(block->index, of, "", text));
+  if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
+  return gptvq_load_dense(model, name, rows, model->config.hidden, why, out, err);
+}
+
+/* `which`: an expert's number, GPTVQ_MLP_DENSE or GPTVQ_MLP_SHARED. */
+static gptvq_status load_mlp(gptvq_model *model, gptvq_block *block, size_t which, size_t width,
+                             gptvq_mlp *mlp, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  const gptvq_arch *arch = model->arch;
+  const size_t widths[2] = {width, width};
+  const bool bias = has_bias(arch->linears[GPTVQ_INPUT_GATE_UP].bias, c->mlp_bias),
+             down_bias = has_bias(arch->linears[GPTVQ_INPUT_DOWN].bias, c->mlp_bias);
+  GPTVQ_TRY(
+      load_group(model, block, GPTVQ_INPUT_GATE_UP, which, widths, 2, c->hidden, bias, &mlp->input, err));
+  return load_output(model, block, GPTVQ_INPUT_DOWN, which, width, down_bias, &mlp->down, err);
+}
+
 static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_arch *arch = model->arch;
-  const size_t widths[2] = {c->intermediate, c->intermediate};
-  const bool bias = has_bias(arch->linears[GPTVQ_INPUT_GATE_UP].bias, c->mlp_bias),
-             down_bias = has_bias(arch->linears[GPTVQ_INPUT_DOWN].bias, c->mlp_bias);
-  if (arch->router != NULL) {
-    char text[GPTVQ_TENSOR_NAME];
-    const char *name = gptvq_model_name(model, gptvq_block_name(block->index, arch->router, "", text));
-    if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
-    GPTVQ_TRY(gptvq_load_dense(model, name, c->experts, c->hidden, "a router: small, and decides",
-                               &block->router, err));
-  }
-  for (size_t e = 0; e < block->mlp_count; e++) {
-    gptvq_mlp *mlp = &block->mlps[e];
-    GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_GATE_UP, e, widths, 2, c->hidden, bias, &mlp->input, err));
-    GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_DOWN, e, c->intermediate, down_bias, &mlp->down, err));
-  }
-  return GPTVQ_OK;
+  if (!gptvq_layer_has_experts(model, block->index))
+    return load_mlp(model, block, GPTVQ_MLP_DENSE, c->intermediate, &block->mlps[0], err);
+  GPTVQ_TRY(load_small(model, block, arch->router, c->experts, "a router: small, and decides", &block->router,
+                       err));
+  for (size_t e = 0; e < c->experts; e++)
+    GPTVQ_TRY(load_mlp(model, block, e, c->expert_intermediate, &block->mlps[e], err));
+  if (c->shared_intermediate == 0) return GPTVQ_OK;
+  if (arch->shared_gate != NULL)
+    GPTVQ_TRY(load_small(model, block, arch->shared_gate, 1, "a gate of one row", &block->shared_gate, err));
+  return load_mlp(model, block, GPTVQ_MLP_SHARED, c->shared_intermediate, &block->mlps[c->experts], err);
 }
 
 static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
@@ -98,7 +112,7 @@ static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_err
     if (model->arch->norms[i] == NULL) continue;
     if (block->delta != NULL && (i == GPTVQ_NORM_Q || i == GPTVQ_NORM_K)) continue;
     GPTVQ_TRY(gptvq_load_norm(model, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text),
-                              gptvq_norm_size(&model->config, i), &block->norms[i], err));
+                              gptvq_norm_size(model, i), &block->norms[i], err));
   }
   return GPTVQ_OK;
 }
@@ -113,16 +127,6 @@ static gptvq_status load_attention(gptvq_model *model, gptvq_block *block, gptvq
                        has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias), &block->qkv, err));
   return load_output(model, block, GPTVQ_INPUT_O, 0, q,
                      has_bias(arch->linears[GPTVQ_INPUT_O].bias, c->attention_out_bias), &block->o, err);
-}
-
-/* "NAME" of the block as a linear that is never quantized. */
-static gptvq_status load_small(gptvq_model *model, const gptvq_block *block, const char *name, size_t rows,
-                               gptvq_linear *out, gptvq_error *err) {
-  char text[GPTVQ_TENSOR_NAME];
-  const char *own = gptvq_model_name(model, gptvq_block_name(block->index, name, "", text));
-  if (own == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
-  return gptvq_load_dense(model, own, rows, model->config.hidden,
-                          "a small matrix whose rounding would go on with the state", out, err);
 }
 
 /* [columns × 1 × kernel] in the checkpoint, [kernel × columns] here. */
@@ -145,13 +149,14 @@ static gptvq_status load_delta(gptvq_model *model, gptvq_block *block, gptvq_err
   const gptvq_arch_delta *names = &model->arch->delta;
   const gptvq_delta_sizes *sizes = &model->config.delta;
   gptvq_delta_net *net = block->delta;
+  static const char why[] = "a small matrix whose rounding would go on with the state";
   const size_t outputs = gptvq_delta_outputs(sizes), widths[2] = {gptvq_delta_columns(sizes), outputs};
   char text[GPTVQ_TENSOR_NAME];
   GPTVQ_TRY(
       load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, 2, model->config.hidden, false, &block->qkv, err));
   GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_O, 0, outputs, false, &block->o, err));
-  GPTVQ_TRY(load_small(model, block, names->decay, sizes->value_heads, &net->decay, err));
-  GPTVQ_TRY(load_small(model, block, names->beta, sizes->value_heads, &net->beta, err));
+  GPTVQ_TRY(load_small(model, block, names->decay, sizes->value_heads, why, &net->decay, err));
+  GPTVQ_TRY(load_small(model, block, names->beta, sizes->value_heads, why, &net->beta, err));
   gptvq_delta_weights *w = &net->weights;
   GPTVQ_TRY(load_taps(model, gptvq_block_name(block->index, names->taps, "", text), &w->taps, err));
   GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, names->time_bias, "", text),
@@ -170,16 +175,32 @@ static gptvq_status load_delta(gptvq_model *model, gptvq_block *block, gptvq_err
   return GPTVQ_OK;
 }
 
-static gptvq_status load_block(gptvq_model *model, size_t per_block, gptvq_block *block, gptvq_error *err) {
+static size_t count_mlps(const gptvq_model *model, size_t layer) {
+  const gptvq_config *c = &model->config;
+  if (!gptvq_layer_has_experts(model, layer)) return 1;
+  return c->experts + (c->shared_intermediate > 0 ? 1 : 0);
+}
+
+static size_t count_linears(const gptvq_model *model, size_t layer) {
+  const bool delta = gptvq_layer_is_delta(model, layer);
+  size_t parts[GPTVQ_INPUTS];
+  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
+    parts[i] = gptvq_linear_parts(readers_of(model, delta, i));
+  return parts[GPTVQ_INPUT_QKV] + parts[GPTVQ_INPUT_O] +
+         count_mlps(model, layer) * (parts[GPTVQ_INPUT_GATE_UP] + parts[GPTVQ_INPUT_DOWN]);
+}
+
+static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_arch *arch = model->arch;
-  block->mlp_count = arch->router == NULL ? 1 : c->experts;
+  const size_t linears = count_linears(model, block->index);
+  block->mlp_count = count_mlps(model, block->index);
   block->mlps = gptvq_model_alloc(model, block->mlp_count, sizeof *block->mlps);
-  block->linears = gptvq_model_alloc(model, per_block, sizeof *block->linears);
+  block->linears = gptvq_model_alloc(model, linears, sizeof *block->linears);
   if (block->mlps == NULL || block->linears == NULL)
     return gptvq_fail_memory(err, "the list of linears",
-                             gptvq_saturated_size(per_block, sizeof *block->linears));
-  if (c->layer_is_delta != NULL && c->layer_is_delta[block->index]) {
+                             gptvq_saturated_size(linears, sizeof *block->linears));
+  if (gptvq_layer_is_delta(model, block->index)) {
     block->delta = gptvq_model_alloc(model, 1, sizeof *block->delta);
     if (block->delta == NULL) return gptvq_fail_memory(err, "a block", sizeof *block->delta);
   }
@@ -205,17 +226,14 @@ gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_inp
 static gptvq_status load_blocks(gptvq_model *model, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   gptvq_model_parts *parts = model->owned;
-  const gptvq_arch *arch = model->arch;
-  size_t mlps = arch->router == NULL ? 1 : c->experts;
-  size_t per_block = gptvq_arch_parts(arch, GPTVQ_INPUT_QKV) + gptvq_arch_parts(arch, GPTVQ_INPUT_O), total;
-  per_block +=
-      mlps * (gptvq_arch_parts(arch, GPTVQ_INPUT_GATE_UP) + gptvq_arch_parts(arch, GPTVQ_INPUT_DOWN));
-  /* every layer and expert needs tensors of its own: refuses absurd numbers before memory is asked for */
-  size_t tensors = gptvq_checkpoint_tensor_count(model->checkpoint);
-  if (!gptvq_mul(c->layers, per_block, &total) || total > tensors)
+  /* every layer and expert needs tensors of its own: refuses absurd numbers before memory is asked for;
+     layers and experts are few enough for their products */
+  size_t tensors = gptvq_checkpoint_tensor_count(model->checkpoint), total = 0;
+  for (size_t i = 0; i < c->layers; i++) total += count_linears(model, i);
+  if (total > tensors)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s: config.json describes %zu layers of %zu matrices, but there are only %zu tensors",
-                      gptvq_checkpoint_folder(model->checkpoint), c->layers, per_block, tensors);
+                      gptvq_checkpoint_folder(model->checkpoint), c->layers, total / c->layers, tensors);
   parts->stored = gptvq_model_alloc(model, total, sizeof *parts->stored);
   parts->stored_room = total;
   model->blocks = gptvq_model_alloc(model, c->layers, sizeof *model->blocks);
@@ -224,7 +242,7 @@ static gptvq_status load_blocks(gptvq_model *model, gptvq_error *err) {
   size_t kinds[2] = {0, 0};
   for (size_t i = 0; i < c->layers; i++) {
     model->blocks[i].index = i;
-    GPTVQ_TRY(load_block(model, per_block, &model->blocks[i], err));
+    GPTVQ_TRY(load_block(model, &model->blocks[i], err));
     model->blocks[i].ordinal = kinds[model->blocks[i].delta != NULL]++;
   }
   return GPTVQ_OK;
@@ -303,6 +321,7 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   GPTVQ_TRY(gptvq_config_parse(folder, json, gptvq_checkpoint_generation_config(model->checkpoint), c, err));
   if (model->arch->router == NULL) c->experts = c->experts_per_token = 0;
   GPTVQ_TRY(check_config(model, folder, err));
+  if (model->arch->dense != NULL) GPTVQ_TRY(gptvq_checkpoint_split_experts(model->checkpoint, err));
   GPTVQ_TRY(read_quantization(model, folder, err));
   parts->used =
       gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);

@@ -15,7 +15,7 @@ typedef struct layout {
 } layout;
 
 static size_t widest_group(const gptvq_model *model) {
-  size_t widest = 2 * model->config.intermediate;
+  size_t widest = 2 * gptvq_model_mlp_width(model);
   for (size_t i = 0; i < model->config.layers; i++)
     widest = gptvq_max_size(widest, model->blocks[i].qkv.width);
   return widest;
@@ -33,7 +33,7 @@ static size_t widest_heads(const gptvq_model *model) {
 
 static size_t widest_input(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
-  return gptvq_max_size(c->hidden, gptvq_max_size(widest_heads(model), c->intermediate));
+  return gptvq_max_size(c->hidden, gptvq_max_size(widest_heads(model), gptvq_model_mlp_width(model)));
 }
 
 /* Places in a workspace of so many layers, for blocks with a delta net or for those without: all layers of
@@ -60,8 +60,11 @@ size_t gptvq_workspace_text_bytes(const gptvq_model *model, size_t max_positions
 /* Sizes of what routes tokens to experts; used by no other block. */
 static gptvq_routing routing_of(const gptvq_model *model, size_t max_rows) {
   const gptvq_config *c = &model->config;
-  return (gptvq_routing){
-      .max_rows = max_rows, .hidden = c->hidden, .experts = c->experts, .used = c->experts_per_token};
+  return (gptvq_routing){.max_rows = max_rows,
+                         .hidden = c->hidden,
+                         .experts = c->experts,
+                         .used = c->experts_per_token,
+                         .keeps_sum = c->router.keeps_sum};
 }
 
 static void put(layout *l, size_t area, size_t a, size_t b, size_t size) {

@@ -250,7 +250,7 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_wind
                                 gptvq_error *err) {
   size_t samples = windows->count, length = windows->length;
   *out = (gptvq_guide){0};
-  GPTVQ_TRY(gptvq_ft_check(&model->blocks[0], err));
+  for (size_t b = 0; b < model->config.layers; b++) GPTVQ_TRY(gptvq_ft_check(&model->blocks[b], err));
   work w = {.model = model,
             .guide = out,
             .tokens = windows->tokens,

@@ -9,7 +9,7 @@ set -eu
 program=$(realpath "$1")
 here=$(cd "$(dirname "$0")" && pwd)
 source=$here/../..
-export GPTVQ_CPU=avx2 OPENBLAS_CORETYPE=Haswell ONEDNN_MAX_CPU_ISA=AVX2
+export LC_ALL=C GPTVQ_CPU=avx2 OPENBLAS_CORETYPE=Haswell ONEDNN_MAX_CPU_ISA=AVX2
 libraries="$(uname -m), openblas $(pkg-config --modversion openblas), glibc $(ldd --version | sed -n '1s/.* //p')"
 if [ "${2:-}" = "" ]; then
   grep -q '^flags.* avx2 ' /proc/cpuinfo || { echo "fence: no AVX2 here" >&2; exit 77; }
@@ -97,8 +97,9 @@ all() {
 }
 case "${2:-}" in
   --print) all ;;
-  --write) { echo "# $libraries"; all; } > new.txt && [ $failed = 0 ] && mv new.txt "$here/fence.txt" ;;
-  *) all > new.txt
+  --write) { echo "# $libraries"; all | sort -k 2; } > new.txt && [ $failed = 0 ] && mv new.txt "$here/fence.txt" ;;
+  *) all > made.txt
+     sort -k 2 made.txt > new.txt
      grep -v '^#' "$here/fence.txt" | diff - new.txt || { echo "fence: packed bytes have changed" >&2; failed=1; } ;;
 esac
 exit $failed

@@ -402,6 +402,38 @@ static void keys_of_qwen3_5(void **state) {
   }
 }
 
+static void keys_of_mixtures(void **state) {
+  (void)state;
+  gptvq_config c =
+      accept(llama, "{'architectures': ['Qwen3MoeForCausalLM'], 'moe_intermediate_size': 24}", NULL);
+  assert_true(c.experts == 128 && c.experts_per_token == 8 && c.expert_intermediate == 24 &&
+              c.intermediate == 96);
+  assert_true(c.router.keeps_sum && c.shared_intermediate == 0 && c.sliding_window == 0);
+  for (size_t i = 0; i < 3; i++) assert_false(c.layer_dense[i]);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Qwen3MoeForCausalLM'], 'moe_intermediate_size': 24, 'num_experts': 6,"
+             "'num_experts_per_tok': 3, 'norm_topk_prob': true, 'decoder_sparse_step': 2,"
+             "'mlp_only_layers': [1, 7], 'sliding_window': 9, 'use_sliding_window': false}",
+             NULL);
+  assert_true(c.experts == 6 && c.experts_per_token == 3 && !c.router.keeps_sum);
+  assert_true(c.layer_dense[0] && c.layer_dense[1] && c.layer_dense[2]);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Qwen2MoeForCausalLM'], 'moe_intermediate_size': 24, 'num_local_experts': 6,"
+             "'shared_expert_intermediate_size': 40}",
+             NULL);
+  assert_true(c.experts == 6 && c.experts_per_token == 4 && c.shared_intermediate == 40 && c.attention_bias);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['OlmoeForCausalLM'], 'norm_topk_prob': false, 'clip_qkv': null}",
+             NULL);
+  assert_true(c.experts == 64 && c.expert_intermediate == 96 && c.router.keeps_sum && c.kv_heads == 8);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['MixtralForCausalLM']}", NULL);
+  assert_true(!c.router.keeps_sum && c.expert_intermediate == 96);
+  gptvq_config_release(&c);
+}
+
 static void nonsense_is_refused(void **state) {
   (void)state;
   static const struct {
@@ -458,6 +490,16 @@ static void nonsense_is_refused(void **state) {
       {"{'architectures': ['Gemma2ForCausalLM'], 'final_logit_softcapping': 0}",
        GPTVQ_ERROR_FORMAT,
        {"final_logit_softcapping"}},
+      {"{'architectures': ['OlmoeForCausalLM'], 'clip_qkv': 8}", GPTVQ_ERROR_UNSUPPORTED, {"clip_qkv"}},
+      {"{'architectures': ['Qwen3MoeForCausalLM']}",
+       GPTVQ_ERROR_FORMAT,
+       {"moe_intermediate_size is missing"}},
+      {"{'architectures': ['Qwen3MoeForCausalLM'], 'moe_intermediate_size': 8, 'mlp_only_layers': [-1]}",
+       GPTVQ_ERROR_FORMAT,
+       {"mlp_only_layers[0]"}},
+      {"{'architectures': ['Qwen2MoeForCausalLM'], 'moe_intermediate_size': 8, 'use_sliding_window': true}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"use_sliding_window"}},
       {"{'attn_logit_softcapping': 50}", /* Gemma 2's key, not Llama's */
        GPTVQ_ERROR_UNSUPPORTED,
        {"attn_logit_softcapping is not a key that is known for LlamaForCausalLM"}},
@@ -569,7 +611,8 @@ int main(void) {
       cmocka_unit_test(longrope_of_phi3),       cmocka_unit_test(sliding_windows),
       cmocka_unit_test(keys_of_other_families), cmocka_unit_test(families),
       cmocka_unit_test(keys_of_gemma2),         cmocka_unit_test(harmless_keys),
-      cmocka_unit_test(keys_of_qwen3_5),        cmocka_unit_test(nonsense_is_refused),
+      cmocka_unit_test(keys_of_mixtures),       cmocka_unit_test(keys_of_qwen3_5),
+      cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -186,11 +186,25 @@ static void assert_sorted(const char *folder, const golden *g, size_t dim, bool 
  * tests/unit/test_model.c. A wrong sign or place moves logits by more than 1e-2. */
 static void the_function_stays(void **state) {
   (void)state;
-  const char *models[] = {"llama",        "llama-tied",      "llama-head-dim-bias",
-                          "llama3-rope",  "llama-sharded",   "mistral",
-                          "qwen2",        "qwen2-window",    "qwen3",
-                          "phi3",         "phi3-longrope",   "mixtral",
-                          "gemma2",       "gemma2-uncapped", "qwen3_5",
+  const char *models[] = {"llama",
+                          "llama-tied",
+                          "llama-head-dim-bias",
+                          "llama3-rope",
+                          "llama-sharded",
+                          "mistral",
+                          "qwen2",
+                          "qwen2-window",
+                          "qwen3",
+                          "phi3",
+                          "phi3-longrope",
+                          "mixtral",
+                          "gemma2",
+                          "gemma2-uncapped",
+                          "qwen3-moe",
+                          "qwen3-moe-fused",
+                          "qwen2-moe",
+                          "olmoe",
+                          "qwen3_5",
                           "qwen3_5-inner"};
   const double slack = 8.0;
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
@@ -243,7 +257,7 @@ static void the_function_stays(void **state) {
         memcpy(&first, norm->data, sizeof first);
         assert_true((first == (gated ? 0.0f : 1.0f)) == ((rotate & GPTVQ_ROTATE_RESIDUAL) != 0));
         gptvq_checkpoint_close(changed);
-        if (act_order == 3 && model->blocks[0].mlp_count == 1)
+        if (act_order == 3 && !gptvq_model_routes(model))
           assert_sorted("changed", &g, o.dim, (rotate & GPTVQ_ROTATE_HEADS) == 0 && !gated);
       }
     gptvq_model_close(model);
@@ -335,8 +349,9 @@ static void refused_before_gates(void **state) {
 /* Bounds as in tests/unit/test_pipeline.c. */
 static void every_architecture_is_quantized(void **state) {
   (void)state;
-  const tiny_model *models[] = {&tiny_llama, &tiny_tied, &tiny_mixtral, &tiny_qwen2,
-                                &tiny_qwen3, &tiny_phi3, &tiny_gemma2,  &tiny_qwen3_5};
+  const tiny_model *models[] = {&tiny_llama,     &tiny_tied,  &tiny_mixtral, &tiny_qwen2,
+                                &tiny_qwen3,     &tiny_phi3,  &tiny_gemma2,  &tiny_qwen3_moe,
+                                &tiny_qwen2_moe, &tiny_olmoe, &tiny_qwen3_5};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     ok(gptvq_remove_tree("any", err));

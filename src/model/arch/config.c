@@ -144,6 +144,11 @@ static gptvq_status parse_experts(const gptvq_config_source *source, const gptvq
   c->experts = rules->experts;
   c->experts_per_token = rules->experts_per_token;
   GPTVQ_TRY(gptvq_config_size(source, "num_local_experts", always ? 1 : 0, MAX_EXPERTS, &c->experts, err));
+  if (rules->experts_key != NULL)
+    GPTVQ_TRY(gptvq_config_size(source, rules->experts_key, 1, MAX_EXPERTS, &c->experts, err));
+  c->expert_intermediate = c->intermediate;
+  c->layer_dense = calloc(c->layers, sizeof *c->layer_dense);
+  if (c->layer_dense == NULL) return gptvq_fail_memory(err, "layers without experts", c->layers);
   if (c->experts == 0) return GPTVQ_OK;
   if (!always) GPTVQ_TRY(gptvq_config_need(source, "num_experts_per_tok", err));
   return gptvq_config_size(source, "num_experts_per_tok", 1, c->experts, &c->experts_per_token, err);
@@ -221,6 +226,7 @@ gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const 
 void gptvq_config_release(gptvq_config *config) {
   free(config->layer_slides);
   free(config->layer_is_delta);
+  free(config->layer_dense);
   free(config->eos);
   free(config->rope.short_factor);
   free(config->rope.long_factor);

@@ -37,6 +37,11 @@ typedef struct gptvq_delta_sizes {
   size_t kernel;                                     /* taps of the convolution */
 } gptvq_delta_sizes;
 
+/* How the logits of a router become experts and their shares. */
+typedef struct gptvq_router_rule {
+  bool keeps_sum; /* shares are probabilities as they are, not divided by their sum */
+} gptvq_router_rule;
+
 typedef struct gptvq_config {
   char architecture[64]; /* as gptvq_config_architecture says */
   size_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
@@ -49,6 +54,10 @@ typedef struct gptvq_config {
   bool *layer_is_delta; /* [layers] owned; NULL: none is */
   gptvq_delta_sizes delta;
   size_t experts, experts_per_token; /* 0, 0 for dense models */
+  size_t expert_intermediate;        /* of each expert; intermediate unless the family says otherwise */
+  size_t shared_intermediate;        /* of the MLP beside the experts that all tokens go through; 0: none */
+  bool *layer_dense;                 /* [layers] owned; which layers have one MLP instead of experts */
+  gptvq_router_rule router;
   char hidden_act[32];
   double query_scalar;             /* queries times keys are divided by its square root */
   double attention_cap, logit_cap; /* numbers x become cap · tanh(x / cap); 0: they stay */
@@ -66,6 +75,7 @@ typedef struct gptvq_config_rules {
   size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
   size_t sliding_window;
   size_t experts, experts_per_token;
+  const char *experts_key; /* how many experts there are, beside num_local_experts; or NULL */
   bool tie_embeddings;
   bool layer_types;   /* layer_types says which layers use the window; elsewhere it is not a key */
   bool linear_layers; /* layer_types or full_attention_interval says which layers are gated delta nets */
@@ -117,5 +127,10 @@ gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, con
  * (gptvq_config_release). */
 gptvq_status gptvq_config_parse_rope(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                      gptvq_config *config, gptvq_error *err);
+
+/* For families with experts in some of their layers: expert_intermediate, layer_dense and router from
+ * moe_intermediate_size, decoder_sparse_step, mlp_only_layers and norm_topk_prob. */
+gptvq_status gptvq_config_read_sparse(const gptvq_config_source *source, gptvq_config *config,
+                                      gptvq_error *err);
 
 #endif

@@ -43,8 +43,9 @@ static void prepare_rows(void *context, size_t begin, size_t end, size_t thread)
     float *q = job->qkv + row * job->ldq, *k = q + job->heads * dim, *v = k + job->kv_heads * dim;
     const gptvq_attention_text *text = text_of(job, row);
     size_t position = text->position + row - text->first;
-    normalise_heads(job->q_norm, job->eps, job->heads, dim, q);
-    normalise_heads(job->k_norm, job->eps, job->kv_heads, dim, k);
+    const bool wide = job->wide_norms;
+    normalise_heads(job->q_norm, job->eps, wide ? 1 : job->heads, wide ? job->heads * dim : dim, q);
+    normalise_heads(job->k_norm, job->eps, wide ? 1 : job->kv_heads, wide ? job->kv_heads * dim : dim, k);
     const float *cosines = text->cosines + position * half, *sines = text->sines + position * half;
     gptvq_rotate_heads(half, cosines, sines, job->heads + job->kv_heads, dim, q, false);
     for (size_t h = 0; h < job->kv_heads; h++) {

@@ -32,6 +32,7 @@ typedef struct gptvq_attention_rows {
   size_t heads, kv_heads, head_dim;
   gptvq_attention how;
   const float *q_norm, *k_norm; /* [head_dim] gains of RMS norms of each head, or NULL */
+  bool wide_norms;              /* they are norms of all heads together, [heads · head_dim] gains */
   float eps;
   size_t rotary_half; /* rotated dimensions, halved */
   bool half;          /* caches are fp16, else fp32 */

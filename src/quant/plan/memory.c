@@ -58,7 +58,7 @@ static double packed_block(const run *r, const gptvq_block *block) {
   return sum;
 }
 
-/* Bytes while a block is quantized. */
+/* Bytes of the block's layers and of the work on them. */
 static double block_peak(const run *r, const gptvq_block *block) {
   double peak = 0.0, square[GPTVQ_INPUTS] = {0.0};
   for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
@@ -87,8 +87,7 @@ double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_resolved *resol
       4.0 * (double)options->calib_samples * (double)options->calib_length * (double)model->config.hidden;
   double streams = stream * (two_streams ? 2.0 : 1.0) + (options->finetune_block_steps > 0 ? stream : 0.0);
   double peak = 0.0;
-  for (size_t b = 0; b < model->config.layers; b++) /* the first of either kind stands for all */
-    if (model->blocks[b].ordinal == 0) peak = larger(peak, block_peak(&r, &model->blocks[b]));
+  for (size_t b = 0; b < model->config.layers; b++) peak = larger(peak, block_peak(&r, &model->blocks[b]));
   return streams + peak +
          (double)gptvq_workspace_bytes(model, 1, options->calib_length, options->calib_length);
 }

@@ -150,7 +150,7 @@ static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
 
 /* What of a model has no gradients. */
 static const char *untrained(const gptvq_model *model) {
-  return gptvq_model_routes(model) ? "experts" : "linear attention";
+  return gptvq_model_routes(model) ? "mixture-of-experts" : "linear-attention";
 }
 
 /* Sizes layer by layer, from a spread of the calibration windows. */
@@ -160,7 +160,7 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   if (r->options->allocate == 0 || r->options->method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
   if (!gptvq_model_trains(r->model)) {
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
-              "bits are not allocated by sensitivity in models with %s: all layers get the same size",
+              "bits are not allocated by sensitivity in %s models: all layers get the same size",
               untrained(r->model));
     return GPTVQ_OK;
   }
@@ -483,7 +483,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   }
   report->blocks_resumed = r->state.blocks;
   if (tunes && !gptvq_model_trains(r->model))
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "fine-tuning of models with %s is not supported: left out",
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "fine-tuning of %s models is not supported: left out",
               untrained(r->model));
   GPTVQ_TRY(replay_finished(r, err));
   GPTVQ_TRY(quantize_blocks(r, err));

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
 from transformers import Qwen3_5Config, Qwen3_5TextConfig
+from transformers import OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -66,7 +67,7 @@ def run(folder, ids, dtype, model_type=None):
     def load():
         automatic = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
         model = automatic.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
-        model.set_experts_implementation("eager") if hasattr(model.config, "num_local_experts") else None
+        model.set_experts_implementation("eager") if hasattr(model.config, "num_experts_per_tok") else None
         return model.eval()
 
     with torch.no_grad():
@@ -143,7 +144,7 @@ def add_tensors(folder, extra):
     save_file({**load_file(path), **extra}, path, metadata={"format": "pt"})
 
 
-def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, change=None, extra=None):
+def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, change=None, extra=None, **how):
     if sys.argv[1:] and name not in sys.argv[1:]:
         return
     folder = HERE / name
@@ -151,7 +152,7 @@ def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=N
     automatic = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     model = automatic.from_config(config, attn_implementation="eager")
     randomise(model, 1000 + seed)
-    model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
+    model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}), **how)
     (folder / "generation_config.json").unlink(missing_ok=True)
     if old is not None:
         old_style(folder, **old)
@@ -233,6 +234,15 @@ def main():
                 spatial_merge_size=1)
     make("qwen3_5-inner", Qwen3_5Config(text_config=text, vision_config=sees, tie_word_embeddings=True), seed=17,
          extra={"mtp.fc.weight": torch.ones(24, 48, dtype=torch.bfloat16)})
+    # experts in some layers, one MLP in others; a tensor for each expert, and one for all
+    sparse = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "moe_intermediate_size": 16,
+              "num_experts": 5, "num_experts_per_tok": 2}
+    make("qwen3-moe", Qwen3MoeConfig(**sparse, head_dim=8, norm_topk_prob=True, mlp_only_layers=[1]), seed=20)
+    make("qwen3-moe-fused", Qwen3MoeConfig(**sparse, head_dim=6, norm_topk_prob=False, decoder_sparse_step=2, attention_bias=True), seed=21,
+         save_original_format=False)
+    make("qwen2-moe", Qwen2MoeConfig(**{**sparse, "num_experts": 4}, shared_expert_intermediate_size=20, norm_topk_prob=False), seed=22, old={})
+    make("olmoe", OlmoeConfig(**{**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 4},
+                              num_experts=5, num_experts_per_tok=3), seed=23)
     # rope scalings; small numbers so that positions reach beyond the original context
     deep = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4}
     yarn = dict(factor=4.0, original_max_position_embeddings=16)
