@@ -274,7 +274,6 @@ static gptvq_status open_all(gptvq_checkpoint *checkpoint, gptvq_error *err) {
   if (checkpoint->config == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds no config.json: it is not a Hugging Face model folder%s",
                       folder, gptvq_folder_hint(folder, "download config.json of the same model too", hint));
-  GPTVQ_TRY(gptvq_standard_config(checkpoint, err));
   GPTVQ_TRY(check_quantization(checkpoint, err));
   GPTVQ_TRY(load_optional(folder, "generation_config.json", MAX_CONFIG, &checkpoint->generation, err));
   GPTVQ_TRY(open_weights(checkpoint, err));
@@ -318,6 +317,10 @@ void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint) {
 
 const char *gptvq_checkpoint_folder(const gptvq_checkpoint *checkpoint) { return checkpoint->folder; }
 const json_t *gptvq_checkpoint_config(const gptvq_checkpoint *checkpoint) { return checkpoint->config; }
+void gptvq_checkpoint_set_config(gptvq_checkpoint *checkpoint, json_t *config) {
+  json_decref(checkpoint->config);
+  checkpoint->config = config;
+}
 const json_t *gptvq_checkpoint_generation_config(const gptvq_checkpoint *checkpoint) {
   return checkpoint->generation;
 }

@@ -8,7 +8,6 @@ struct gptvq_checkpoint {
   char *folder;
   const gptvq_callbacks *callbacks; /* for warnings while it is opened, else NULL */
   json_t *config, *generation;
-  bool inner; /* config is the text_config of another model's, which the text model is inside of */
   gptvq_st_file *files;
   size_t file_count;
   gptvq_tensor *tensors; /* of all files, sorted by name; names and files point into `files` */
@@ -23,8 +22,6 @@ struct gptvq_checkpoint {
 enum { GPTVQ_HINT_TEXT = 800 }; /* two names of any length, the advice */
 const char *gptvq_folder_hint(const char *folder, const char *instead, char text[GPTVQ_HINT_TEXT]);
 
-/* The config of a text model inside another one (text_config) takes that one's place. GPTVQ_ERROR_MEMORY. */
-gptvq_status gptvq_standard_config(gptvq_checkpoint *checkpoint, gptvq_error *err);
 /* The tensors, collected but not yet sorted, get the names and types that readers expect (checkpoint.h).
  * GPTVQ_ERROR_MEMORY; GPTVQ_ERROR_NUMERIC naming an F64 tensor with a value that fp32 does not hold. */
 gptvq_status gptvq_standard_tensors(gptvq_checkpoint *checkpoint, gptvq_error *err);

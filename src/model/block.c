@@ -1,4 +1,4 @@
-/* The two halves of a decoder block: attention and (mixture-of-experts) MLP, each with its pre-norm and
+/* The two halves of a decoder block: attention and (mixture-of-experts) MLP, each with its norms and
  * residual. */
 #include "base/memory.h"
 #include "model/layer/gate.h"
@@ -23,24 +23,31 @@ static gptvq_status capture_inputs(gptvq_capture capture, void *context, const g
   return capture == NULL ? GPTVQ_OK : capture(context, block, linears, count, x, n, ldx, err);
 }
 
-/* The attention's normalised inputs. When they are not to be had, what came before is to blame. */
+/* w->norm = what a half reads, normalised where a norm stands before it; false: it is not to be had. */
+static bool half_inputs(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                        gptvq_norm_place before, size_t n, const float *x) {
+  const gptvq_config *c = &model->config;
+  const float *gain = block->norms[before];
+  return gain != NULL ? gptvq_norm_rows(n, c->hidden, x, gain, (float)c->rms_norm_eps, w->norm)
+                      : gptvq_copy_rows(n, c->hidden, x, w->norm);
+}
+
+/* The attention's inputs. When they are not to be had, what came before is to blame. */
 static gptvq_status attention_inputs(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                      size_t n, const float *x, gptvq_error *err) {
-  const gptvq_config *c = &model->config;
-  if (gptvq_norm_rows(n, c->hidden, x, block->norms[GPTVQ_NORM_ATTENTION], (float)c->rms_norm_eps, w->norm))
-    return GPTVQ_OK;
+  if (half_inputs(model, block, w, GPTVQ_NORM_ATTENTION, n, x)) return GPTVQ_OK;
   return block->index == 0 ? gptvq_fail_numbers(model, NULL, "the embedding", err)
                            : gptvq_fail_numbers(model, &model->blocks[block->index - 1], "the MLP", err);
 }
 
-/* x += what a half has left in w->sum, normalised where a norm stands behind it. */
+/* x += what a half has left in w->sum, normalised where a norm stands behind it, and scaled. */
 static gptvq_status add_output(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                gptvq_norm_place behind, size_t n, float *x, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const float *gain = block->norms[behind];
   if (gain != NULL && !gptvq_norm_rows(n, c->hidden, w->sum, gain, (float)c->rms_norm_eps, w->sum))
     return gptvq_fail_numbers(model, block, behind == GPTVQ_NORM_MLP_OUT ? "the MLP" : "the attention", err);
-  gptvq_add_rows(n, c->hidden, w->sum, x);
+  gptvq_add_rows(n, c->hidden, (float)c->residual_scale, w->sum, x);
   return GPTVQ_OK;
 }
 
@@ -51,12 +58,9 @@ static gptvq_status run_core(const gptvq_model *model, const gptvq_block *block,
   const gptvq_config *c = &model->config;
   size_t width = block->qkv.width, heads = c->heads * c->head_dim;
   if (block->delta != NULL) return gptvq_delta_core(model, block, w, texts, count, n, err);
-  if (!block->output_gate) {
-    gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
-    return GPTVQ_OK;
-  }
+  if (!block->output_gate) return gptvq_attention_core(model, block, w, texts, count, n, w->wide, width, err);
   gptvq_split_gates(n, c->heads, c->head_dim, width, w->wide, w->heads);
-  gptvq_attention_core(model, block, w, texts, count, n, w->wide + heads, width);
+  GPTVQ_TRY(gptvq_attention_core(model, block, w, texts, count, n, w->wide + heads, width, err));
   gptvq_apply_gates(n, heads, width, w->wide, w->heads);
   return GPTVQ_OK;
 }
@@ -86,7 +90,7 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
                                    gptvq_error *err) {
   gptvq_attention_text text;
   GPTVQ_TRY(check_rows(workspace, block, n, err));
-  GPTVQ_TRY(gptvq_workspace_text(model, workspace, layer, position, 0, n, &text, err));
+  GPTVQ_TRY(gptvq_workspace_text(model, block, workspace, layer, position, 0, n, &text, err));
   return run_attention(model, block, workspace, &text, 1, n, x, stop, capture, context, err);
 }
 
@@ -161,10 +165,9 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
 gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
                              size_t n, float *x, gptvq_stop stop, gptvq_capture capture, void *context,
                              gptvq_error *err) {
-  const gptvq_config *c = &model->config;
   gptvq_workspace *w = workspace;
   GPTVQ_TRY(check_rows(w, block, n, err));
-  if (!gptvq_norm_rows(n, c->hidden, x, block->norms[GPTVQ_NORM_MLP], (float)c->rms_norm_eps, w->norm))
+  if (!half_inputs(model, block, w, GPTVQ_NORM_MLP, n, x))
     return gptvq_fail_numbers(model, block, "the attention", err);
   if (gptvq_block_routes(block)) GPTVQ_TRY(run_experts(model, block, w, n, stop, capture, context, err));
   else GPTVQ_TRY(run_mlp(model, block, &block->mlps[0], w, n, w->norm, w->sum, stop, capture, context, err));

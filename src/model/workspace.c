@@ -81,6 +81,12 @@ bool gptvq_workspace_keeps_half(const gptvq_model *model) {
   return model->compute == GPTVQ_COMPUTE_INT8 && model->config.head_dim <= GPTVQ_HALF_DIM;
 }
 
+/* Rotated dimensions of a head, halved, in the layers that use a rope so. */
+static size_t rope_half(const gptvq_config *c, gptvq_rope_use use) {
+  const gptvq_rope *rope = gptvq_config_rope(c, use);
+  return rope != NULL ? gptvq_rope_half(c, rope) : 0;
+}
+
 /* Sizes of the areas in the order of the pointers in `place`. */
 static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
   const gptvq_config *c = &model->config;
@@ -88,8 +94,8 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   size_t cache = places(model, layers, false);
   l.fits = gptvq_mul(cache, c->kv_heads, &cache) && gptvq_mul(cache, c->head_dim, &cache);
   if (!l.fits) return l;
-  put(&l, 0, max_positions, gptvq_rope_half(c), sizeof(float));
-  put(&l, 1, max_positions, gptvq_rope_half(c), sizeof(float));
+  put(&l, 0, max_positions, 2 * rope_half(c, GPTVQ_USE_ROPE), sizeof(float));
+  put(&l, 1, max_positions, 2 * rope_half(c, GPTVQ_USE_LOCAL_ROPE), sizeof(float));
   put(&l, 2, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
   put(&l, 3, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
   put(&l, 4, max_rows, c->hidden, sizeof(float));
@@ -107,11 +113,18 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   return l;
 }
 
+/* Of the workspace's own texts, a few rows at a time. */
+static size_t part_bytes(const gptvq_model *model, size_t max_rows, size_t max_positions) {
+  size_t queries = gptvq_min_size(max_rows, GPTVQ_ATTENTION_FEW) * model->config.heads;
+  return gptvq_attention_part_bytes(queries, model->config.head_dim, max_positions);
+}
+
 size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
   layout l = measure(model, layers, max_rows, max_positions);
   size_t scratch = gptvq_linears_scratch(GPTVQ_MAX_PARTS, widest_input(model), max_rows, model->compute);
   size_t total;
-  if (!l.fits || !gptvq_add(l.total, scratch, &total) || !gptvq_add(total, sizeof(gptvq_workspace), &total))
+  if (!l.fits || !gptvq_add(l.total, scratch, &total) || !gptvq_add(total, sizeof(gptvq_workspace), &total) ||
+      !gptvq_add(total, part_bytes(model, max_rows, max_positions), &total))
     return SIZE_MAX;
   return total;
 }
@@ -122,8 +135,8 @@ static void place(gptvq_workspace *w, const layout *l, char *memory) {
     area[i] = l->bytes[i] == 0 ? NULL : memory;
     memory += l->bytes[i];
   }
-  w->cosines = (float *)(void *)area[0];
-  w->sines = (float *)(void *)area[1];
+  w->rope[GPTVQ_USE_ROPE].cosines = (float *)(void *)area[0];
+  w->rope[GPTVQ_USE_LOCAL_ROPE].cosines = (float *)(void *)area[1];
   w->keys = area[2];
   w->values = area[3];
   w->norm = (float *)(void *)area[4];
@@ -135,19 +148,33 @@ static void place(gptvq_workspace *w, const layout *l, char *memory) {
   w->gates = (float *)(void *)area[10];
 }
 
+static void fill_tables(const gptvq_config *c, gptvq_workspace *w) {
+  for (gptvq_rope_use use = 0; use < GPTVQ_ROPE_USES; use++) {
+    gptvq_rotation_tables *tables = &w->rope[use];
+    tables->half = rope_half(c, use);
+    if (tables->half == 0) continue;
+    tables->sines = tables->cosines + w->max_positions * tables->half;
+    gptvq_rope_tables(c, gptvq_config_rope(c, use), w->max_positions, tables->cosines, tables->sines);
+  }
+}
+
 gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, size_t max_rows,
                                     size_t max_positions, gptvq_workspace **out, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
   *out = NULL;
   if (layers == 0 || max_rows == 0 || max_positions == 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a session needs room for at least one token");
   GPTVQ_TRY(gptvq_blas_init(err));
   layout l = measure(model, layers, max_rows, max_positions);
   size_t scratch = gptvq_linears_scratch(GPTVQ_MAX_PARTS, widest_input(model), max_rows, model->compute);
-  size_t head = gptvq_round_up(sizeof(gptvq_workspace), 64);
+  size_t head = gptvq_round_up(sizeof(gptvq_workspace), 64),
+         parts = part_bytes(model, max_rows, max_positions);
   size_t bytes;
   char *memory = l.fits && gptvq_add(head, l.total, &bytes) ? gptvq_alloc(bytes, 1) : NULL;
   void *panels = memory != NULL ? gptvq_alloc(scratch, 1) : NULL;
-  if (panels == NULL) {
+  float *part_sums = panels != NULL && parts > 0 ? gptvq_alloc(parts, 1) : NULL;
+  if (panels == NULL || (parts > 0 && part_sums == NULL)) {
+    free(panels);
     free(memory);
     char context[64];
     snprintf(context, sizeof context, "a session of %zu positions", max_positions);
@@ -157,14 +184,15 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
   *w = (gptvq_workspace){.layers = layers,
                          .max_rows = max_rows,
                          .max_positions = max_positions,
-                         .rotary_half = gptvq_rope_half(&model->config),
                          .caches = places(model, layers, false),
                          .states = places(model, layers, true),
                          .half = gptvq_workspace_keeps_half(model),
+                         .parts = part_sums,
+                         .part_bytes = parts,
                          .scratch = {.data = panels, .bytes = scratch}};
   w->routing = routing_of(model, max_rows);
   place(w, &l, memory + head);
-  gptvq_rope_tables(&model->config, max_positions, w->cosines, w->sines);
+  fill_tables(c, w);
   *out = w;
   return GPTVQ_OK;
 }
@@ -172,6 +200,7 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
 void gptvq_workspace_destroy(gptvq_workspace *workspace) {
   if (workspace == NULL) return;
   free(workspace->scratch.data);
+  free(workspace->parts);
   free(workspace);
 }
 

@@ -5,14 +5,19 @@
 #include "model/layer/experts.h"
 #include "model/linear.h"
 
+/* [max_positions × half] */
+typedef struct gptvq_rotation_tables {
+  size_t half; /* gptvq_rope_half */
+  float *cosines, *sines;
+} gptvq_rotation_tables;
+
 struct gptvq_workspace {
   size_t layers, max_rows, max_positions;
-  size_t rotary_half;
-  float *cosines, *sines;    /* [max_positions × rotary_half] */
-  bool half;                 /* keys and values are fp16, else fp32 */
-  size_t caches, states;     /* places for keys and values, and for states of delta nets */
-  void *keys, *values;       /* [caches][kv_heads][max_positions][head_dim] */
-  float *own_states;         /* [states][gptvq_delta_state] */
+  gptvq_rotation_tables rope[GPTVQ_ROPE_USES]; /* empty where no layer uses it */
+  bool half;                                   /* keys and values are fp16, else fp32 */
+  size_t caches, states;                       /* places for keys and values, and for states of delta nets */
+  void *keys, *values;                         /* [caches][kv_heads][max_positions][head_dim] */
+  float *own_states;                           /* [states][gptvq_delta_state] */
   float *state, *next_state; /* such states, own_states unless a session sets them: those that a call begins
                                 with, and where it leaves its own */
   float *norm;               /* [max_rows × hidden]: normalised inputs */
@@ -20,7 +25,9 @@ struct gptvq_workspace {
   float *heads;              /* [max_rows × widest input of an o]: attention output */
   float *gates;              /* [max_rows × 2 value_heads]: decay | beta of delta nets */
   float *sum;                /* [max_rows × hidden]: what a half block adds */
-  gptvq_routing routing;     /* in models with experts */
+  float *parts;              /* [part_bytes]: what few rows have of the parts of a long context */
+  size_t part_bytes;
+  gptvq_routing routing; /* in models with experts */
   gptvq_scratch scratch;
 };
 
@@ -44,9 +51,11 @@ gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *bl
                                  const float *x, size_t ldx, float *y, size_t ldy, gptvq_error *err);
 
 /* Softmax attention of n rows q | k | v in `qkv` (row stride ldq), tokens of the texts, over the texts'
- * caches; rotates queries and keys, appends to the caches, writes workspace->heads. */
-void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                          const gptvq_attention_text *texts, size_t count, size_t n, float *qkv, size_t ldq);
+ * caches; rotates queries and keys, appends to the caches, writes workspace->heads. GPTVQ_ERROR_MEMORY: no
+ * room for the parts of texts longer than the workspace was made for. */
+gptvq_status gptvq_attention_core(const gptvq_model *model, const gptvq_block *block,
+                                  gptvq_workspace *workspace, const gptvq_attention_text *texts, size_t count,
+                                  size_t n, float *qkv, size_t ldq, gptvq_error *err);
 
 /* The delta net of n rows q | k | v | z in w->wide, whose inputs are still in w->norm; writes w->heads.
  * GPTVQ_ERROR_MEMORY. */

@@ -30,12 +30,12 @@ void gptvq_ft_norm_backward(const gptvq_ft_dims *dims, size_t tokens, const floa
 void gptvq_ft_norm_forward(const gptvq_ft_dims *dims, size_t tokens, const float *x, const float *gain,
                            float *y, float *scale);
 
-/* The norms of `heads` heads side by side in rows of `ld` values. Backward: in place on the gradient;
- * partial: [tokens / GPTVQ_FT_HEAD_CHUNK × head_dim]. */
+/* The norms of the query or key heads (`place`), side by side in rows of `ld` values. Backward: in place on
+ * the gradient; partial: [tokens / GPTVQ_FT_HEAD_CHUNK × gptvq_ft_norm_size]. */
 enum { GPTVQ_FT_HEAD_CHUNK = 64 };
-void gptvq_ft_heads_forward(const gptvq_ft_dims *dims, size_t tokens, size_t heads, size_t ld, const float *x,
-                            const float *gain, float *y);
-void gptvq_ft_heads_backward(const gptvq_ft_dims *dims, size_t tokens, size_t heads, size_t ld,
+void gptvq_ft_heads_forward(const gptvq_ft_dims *dims, gptvq_norm_place place, size_t tokens, size_t ld,
+                            const float *x, const float *gain, float *y);
+void gptvq_ft_heads_backward(const gptvq_ft_dims *dims, gptvq_norm_place place, size_t tokens, size_t ld,
                              const float *x, const float *gain, double *partial, float *gain_gradient,
                              float *gradient);
 
@@ -54,10 +54,9 @@ void gptvq_ft_attention_backward(const gptvq_ft_dims *dims, size_t tokens, const
                                  float *scratch);
 /* Floats of `scratch` above, for all threads. */
 size_t gptvq_ft_attention_scratch(const gptvq_ft_dims *dims);
-/* In place on `heads` heads of `head_dim` values in every row of x[tokens × ldx]; backward: the inverse
- * rotation (× attention factor, as the transposed map wants). */
-void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx,
-                   bool backward);
+/* In place on the query and key heads in every row of x[tokens × ldx]; backward: the inverse rotation (×
+ * attention factor, as the transposed map wants). Queries also get their position's scale. */
+void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, float *x, size_t ldx, bool backward);
 
 /* The derivative of y = cap · tanh(x / cap) (gptvq_soft_cap), by y; cap 0: there is none. */
 static inline float gptvq_ft_cap_slope(float cap, float y) {

@@ -84,7 +84,7 @@ all() {
       tiny "$model-gptq" --method gptq --index-bits 4 --group-size 32
       tiny "$model-absorb" $vq --act-order absorb
       case $model in
-        gemma2*) rotate=heads ;; # norms behind o_proj hold the residual stream where it is
+        gemma2* | glm4* | gemma3* | olmo2* | olmo3* | exaone4*) rotate=heads ;; # norms behind o_proj hold the residual stream where it is
         qwen3_5*) rotate=residual ;; # gates before o_proj hold the heads
         *) rotate=all ;;
       esac
@@ -97,9 +97,12 @@ all() {
 }
 case "${2:-}" in
   --print) all ;;
-  --write) { echo "# $libraries"; all | sort -k 2; } > new.txt && [ $failed = 0 ] && mv new.txt "$here/fence.txt" ;;
-  *) all > made.txt
-     sort -k 2 made.txt > new.txt
-     grep -v '^#' "$here/fence.txt" | diff - new.txt || { echo "fence: packed bytes have changed" >&2; failed=1; } ;;
+  --write)
+    all > made.txt
+    [ $failed = 1 ] || { echo "# $libraries"; sort -k 2 made.txt; } > "$here/fence.txt" ;;
+  *)
+    all > made.txt
+    sort -k 2 made.txt > new.txt
+    grep -v '^#' "$here/fence.txt" | diff - new.txt || { echo "fence: packed bytes have changed" >&2; failed=1; } ;;
 esac
 exit $failed

@@ -23,7 +23,7 @@ typedef enum gptvq_block_input {
 typedef enum gptvq_norm_place {
   GPTVQ_NORM_ATTENTION,     /* before the attention */
   GPTVQ_NORM_MLP,           /* before the MLP */
-  GPTVQ_NORM_Q,             /* of each query head, of head_dim values */
+  GPTVQ_NORM_Q,             /* of each query head, of head_dim values; or wide_qk_norms */
   GPTVQ_NORM_K,             /* of each key head */
   GPTVQ_NORM_ATTENTION_OUT, /* of what o_proj gives, before it is added to the residual stream */
   GPTVQ_NORM_MLP_OUT,       /* of what down_proj gives */
@@ -65,13 +65,18 @@ struct gptvq_arch {
   bool slides;             /* honours sliding_window */
   bool output_gate; /* q_proj gives q | gate of each head; what a head gives is multiplied by sigmoid(gate) */
   gptvq_arch_delta delta;        /* with config.linear_layers */
-  bool is_inner;                 /* the text part of NameForConditionalGeneration, too */
-  gptvq_arch_skipped skipped[3]; /* prefix NULL ends the list */
+  gptvq_arch_skipped skipped[2]; /* prefix NULL ends the list */
+  bool rotates_neighbours;       /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
 
 /* Parts of the description that most families share. */
 #define GPTVQ_PRE_NORMS \
   [GPTVQ_NORM_ATTENTION] = "input_layernorm", [GPTVQ_NORM_MLP] = "post_attention_layernorm"
+#define GPTVQ_POST_NORMS \
+  [GPTVQ_NORM_ATTENTION_OUT] = "post_attention_layernorm", /* of the half */ \
+      [GPTVQ_NORM_MLP_OUT] = "post_feedforward_layernorm"
+#define GPTVQ_NORMS_AROUND \
+  [GPTVQ_NORM_ATTENTION] = "input_layernorm", [GPTVQ_NORM_MLP] = "pre_feedforward_layernorm", GPTVQ_POST_NORMS
 #define GPTVQ_QK_NORMS [GPTVQ_NORM_Q] = "self_attn.q_norm", [GPTVQ_NORM_K] = "self_attn.k_norm"
 #define GPTVQ_SPLIT_QKV \
   { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj" }
@@ -88,15 +93,39 @@ struct gptvq_arch {
   .linears[GPTVQ_INPUT_DOWN] = {{"down_proj"}, GPTVQ_BIAS_NEVER}
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
+/* clang-format off */
 #define GPTVQ_FAMILIES(X) \
   X(llama) \
-  X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2) X(qwen2_moe) X(qwen3_moe) X(olmoe) X(qwen3_5)
+  X(mistral) \
+  X(mixtral) \
+  X(qwen2) \
+  X(qwen3) \
+  X(phi3) \
+  X(gemma2) \
+  X(granite) \
+  X(granite4) \
+  X(seed_oss) \
+  X(glm) \
+  X(glm4) \
+  X(ministral3) \
+  X(qwen2_moe) \
+  X(qwen3_moe) \
+  X(olmoe) \
+  X(ministral) \
+  X(ernie4_5) \
+  X(smollm3) \
+  X(gemma) \
+  X(gemma3) \
+  X(olmo2) \
+  X(olmo3) \
+  X(exaone4) \
+  X(qwen3_5)
+/* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY
 
-/* The family whose NameForCausalLM, or NameModel, or, with is_inner, NameForConditionalGeneration, that is;
- * NULL: none. */
+/* The family whose NameForCausalLM, or NameModel, that is; NULL: none. */
 const gptvq_arch *gptvq_find_arch(const char *architecture);
 /* The family of that model_type; NULL: none. */
 const gptvq_arch *gptvq_find_model_type(const char *model_type);

@@ -56,6 +56,5 @@ const gptvq_arch gptvq_arch_qwen3_5 = {
               .rate = "linear_attn.A_log",
               .time_bias = "linear_attn.dt_bias",
               .norm = "linear_attn.norm.weight"},
-    .is_inner = true,
-    .skipped = {{"model.visual.", "what sees pictures"}, {"mtp.", "heads that predict further tokens"}},
+    .skipped = {{"mtp.", "heads that predict further tokens"}},
 };

@@ -5,13 +5,13 @@
 
 static const double pi = 3.14159265358979323846;
 
-size_t gptvq_rope_half(const gptvq_config *config) {
-  return (size_t)((double)config->head_dim * config->rope.partial_rotary_factor) / 2;
+size_t gptvq_rope_half(const gptvq_config *config, const gptvq_rope *rope) {
+  return (size_t)((double)config->head_dim * rope->partial_rotary_factor) / 2;
 }
 
-gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gptvq_error *err) {
-  const gptvq_rope *rope = &config->rope;
-  size_t half = gptvq_rope_half(config);
+static gptvq_status check(const gptvq_config *config, const gptvq_rope *rope, const char *folder,
+                          gptvq_error *err) {
+  size_t half = gptvq_rope_half(config, rope);
   if (half == 0 || half * 2 > config->head_dim)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s/config.json: head_dim %zu with partial_rotary_factor %g leaves nothing to rotate",
@@ -22,6 +22,14 @@ gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gp
         err, GPTVQ_ERROR_FORMAT,
         "%s/config.json: longrope needs short_factor, long_factor and original_max_position_embeddings",
         folder);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gptvq_error *err) {
+  for (gptvq_rope_use use = 0; use < GPTVQ_ROPE_USES; use++) {
+    const gptvq_rope *rope = gptvq_config_rope(config, use);
+    if (rope != NULL) GPTVQ_TRY(check(config, rope, folder, err));
+  }
   return GPTVQ_OK;
 }
 
@@ -67,19 +75,19 @@ static double dynamic_theta(const gptvq_rope *rope, size_t half, size_t position
 }
 
 /* What LongRoPE multiplies cosines and sines by, when the config does not say it. */
-static double longrope_attention(const gptvq_config *config) {
-  double factor = config->rope.factor, original = (double)config->rope.original_max_positions;
+static double longrope_attention(const gptvq_rope *rope) {
+  double factor = rope->factor, original = (double)rope->original_max_positions;
   return factor <= 1.0 ? 1.0 : sqrt(1.0 + log(factor) / log(original));
 }
 
-void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines) {
-  const gptvq_rope *rope = &config->rope;
-  size_t half = gptvq_rope_half(config);
+void gptvq_rope_tables(const gptvq_config *config, const gptvq_rope *rope, size_t positions, float *cosines,
+                       float *sines) {
+  const size_t half = gptvq_rope_half(config, rope);
   double magnitude = 1.0, theta = rope->theta;
   const double *stretch = NULL;
   if (rope->type == GPTVQ_ROPE_LONGROPE) {
     stretch = positions > rope->original_max_positions ? rope->long_factor : rope->short_factor;
-    magnitude = rope->attention_factor > 0.0 ? rope->attention_factor : longrope_attention(config);
+    magnitude = rope->attention_factor > 0.0 ? rope->attention_factor : longrope_attention(rope);
   }
   if (rope->type == GPTVQ_ROPE_YARN) magnitude = rope->attention_factor;
   if (rope->type == GPTVQ_ROPE_DYNAMIC) theta = dynamic_theta(rope, half, positions);
@@ -96,8 +104,20 @@ void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosi
   }
 }
 
-void gptvq_rotate_heads(size_t half, const float *cosines, const float *sines, size_t heads, size_t dim,
-                        float *x, bool backward) {
+static void rotate_neighbours(size_t half, const float *cosines, const float *sines, float *x,
+                              bool backward) {
+  for (size_t i = 0; i < half; i++, x += 2) {
+    float a = x[0], b = x[1], sine = backward ? -sines[i] : sines[i];
+    x[0] = a * cosines[i] - b * sine;
+    x[1] = b * cosines[i] + a * sine;
+  }
+}
+
+void gptvq_rotate_heads(size_t half, bool neighbours, const float *cosines, const float *sines, size_t heads,
+                        size_t dim, float *x, bool backward) {
+  for (size_t h = 0; neighbours && h < heads; h++)
+    rotate_neighbours(half, cosines, sines, x + h * dim, backward);
+  if (neighbours) return;
   for (size_t h = 0; h < heads; h++, x += dim)
     GPTVQ_MULTI_PICK(gptvq_rotate)(half, cosines, sines, backward ? x + half : x, backward ? x : x + half);
 }
