@@ -271,9 +271,7 @@ static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_o
   if (job == NULL) return gptvq_fail_memory(err, "sampling", sizeof *job);
   job->model = *model;
   job->model.compute = GPTVQ_COMPUTE_INT8;
-  size_t number = gptvq_workspace_keeps_half(&job->model) ? sizeof(uint16_t) : sizeof(float);
-  size_t window = gptvq_saturated_size(2 * c->layers * c->kv_heads * c->head_dim,
-                                       gptvq_saturated_size(out->length, number));
+  size_t window = gptvq_workspace_text_bytes(&job->model, out->length);
   size_t windows = out->samples + out->held;
   size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)),
                                    gptvq_min_size(TOGETHER, windows));
@@ -311,7 +309,7 @@ done:
 
 gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
                                     gptvq_calibration *out, gptvq_error *err) {
-  bool tunes = !gptvq_model_routes(model);
+  bool tunes = gptvq_model_trains(model);
   size_t samples = options->calib_samples, eighth = gptvq_ceil_div(samples, 8);
   *out = (gptvq_calibration){.samples = samples};
   GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));

@@ -108,6 +108,7 @@ static gptvq_status forward(gptvq_batch *batch, step *s, float *logits, gptvq_er
   GPTVQ_TRY(check(batch, s, err));
   for (size_t i = 0; i < s->count; row += s->counts[i++])
     GPTVQ_TRY(gptvq_embed(model, s->ids[i], s->counts[i], batch->x + row * hidden, err));
+  for (size_t i = 0; i < s->count; i++) gptvq_session_begin(s->sessions[i]);
   for (size_t layer = 0; layer < model->config.layers; layer++) GPTVQ_TRY(run_block(batch, s, layer, err));
   if (logits != NULL) {
     row = 0;
@@ -118,7 +119,7 @@ static gptvq_status forward(gptvq_batch *batch, step *s, float *logits, gptvq_er
     }
     GPTVQ_TRY(gptvq_head(model, batch->workspace, s->count, batch->x, logits, err));
   }
-  for (size_t i = 0; i < s->count; i++) s->sessions[i]->position += s->counts[i];
+  for (size_t i = 0; i < s->count; i++) gptvq_session_commit(s->sessions[i], s->counts[i]);
   return GPTVQ_OK;
 }
 

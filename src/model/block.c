@@ -4,6 +4,7 @@
 #include "model/layer/gate.h"
 #include "model/layer/latent.h"
 #include "model/layer/norm.h"
+#include "model/layer/output_gate.h"
 #include "model/layer/vector.h"
 #include "model/workspace.h"
 
@@ -51,6 +52,21 @@ static gptvq_status add_output(const gptvq_model *model, const gptvq_block *bloc
   return GPTVQ_OK;
 }
 
+/* Between the first linears and the last one, rows of `width` values in w->wide: the attention, or the delta
+ * net, into w->heads. */
+static gptvq_status run_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                             const gptvq_attention_text *texts, size_t count, size_t n, size_t width,
+                             gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  size_t heads = c->heads * c->head_dim;
+  if (block->delta != NULL) return gptvq_delta_core(model, block, w, texts, count, n, err);
+  if (!block->output_gate) return gptvq_attention_core(model, block, w, texts, count, n, w->wide, width, err);
+  gptvq_split_gates(n, c->heads, c->head_dim, width, w->wide, w->heads);
+  GPTVQ_TRY(gptvq_attention_core(model, block, w, texts, count, n, w->wide + heads, width, err));
+  gptvq_apply_gates(n, heads, width, w->wide, w->heads);
+  return GPTVQ_OK;
+}
+
 /* The attention of n tokens of `count` texts, as far as `stop` says. */
 static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                   const gptvq_attention_text *texts, size_t count, size_t n, float *x,
@@ -60,12 +76,13 @@ static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *b
   GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n,
                            c->hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
-  const size_t width = (c->heads + 2 * c->kv_heads) * c->head_dim, heads = block->linears[block->o].cols;
   const bool latent = c->latent.kv_rank > 0;
+  const size_t width = latent ? (c->heads + 2 * c->kv_heads) * c->head_dim : block->qkv.width,
+               heads = block->linears[block->o].cols;
   if (latent) GPTVQ_TRY(gptvq_latent_forward(model, block, w, n, capture, context, err));
   else
     GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
-  GPTVQ_TRY(gptvq_attention_core(model, block, w, texts, count, n, w->wide, width, err));
+  GPTVQ_TRY(run_core(model, block, w, texts, count, n, width, err));
   if (latent) gptvq_latent_outputs(&c->latent, c->heads, n, w->heads);
   GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, w->heads, n, heads, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;

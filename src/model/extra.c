@@ -32,7 +32,7 @@ static bool is_of_further_layer(const gptvq_config *c, const char *name) {
 
 /* Is it of the parts beside a text model that make its inputs of pictures? */
 static bool sees(const char *name) {
-  static const char *const parts[] = {"vision_tower.", "vision_model.", "multi_modal_projector."};
+  static const char *const parts[] = {"vision_tower.", "vision_model.", "visual.", "multi_modal_projector."};
   if (strncmp(name, GPTVQ_NAME_PREFIX, strlen(GPTVQ_NAME_PREFIX)) == 0) name += strlen(GPTVQ_NAME_PREFIX);
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
     if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
@@ -51,6 +51,38 @@ static const char *why_harmless(const gptvq_config *c, const gptvq_tensor *tenso
   if (is_of_further_layer(c, name)) return "a layer that guesses tokens after the next";
   if (strncmp(name, "v_head.", 7) == 0) return "a value head of the training";
   return NULL;
+}
+
+/* Parts that the family's text does without, by their number in arch->skipped: what is left out of each, as
+ * one tensor of so many values and bytes. */
+enum { PARTS = sizeof((gptvq_arch *)NULL)->skipped / sizeof *((gptvq_arch *)NULL)->skipped };
+
+static bool add_skipped(const gptvq_model *model, const gptvq_tensor *tensor, gptvq_tensor sums[PARTS]) {
+  for (size_t i = 0; i < PARTS && model->arch->skipped[i].prefix != NULL; i++) {
+    const char *prefix = model->arch->skipped[i].prefix;
+    if (strncmp(tensor->name, prefix, strlen(prefix)) != 0) continue;
+    sums[i].rank = 1;
+    sums[i].dims[0] += tensor->count;
+    sums[i].file_bytes += tensor->file_bytes;
+    return true;
+  }
+  return false;
+}
+
+static gptvq_status note_skipped(gptvq_model *model, gptvq_tensor sums[PARTS], gptvq_error *err) {
+  const gptvq_model_parts *parts = model->owned;
+  for (size_t i = 0; i < PARTS; i++) {
+    const gptvq_arch_skipped *skipped = &model->arch->skipped[i];
+    char name[64];
+    if (sums[i].rank == 0) continue;
+    (void)snprintf(name, sizeof name, "%s*", skipped->prefix);
+    sums[i].name = name;
+    GPTVQ_TRY(gptvq_note_tensor(model, &sums[i], false, skipped->what, err));
+    model->info.beside_bytes += sums[i].file_bytes;
+    gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING, "%s: tensors %s (%s) are left out",
+              gptvq_checkpoint_folder(model->checkpoint), name, skipped->what);
+  }
+  return GPTVQ_OK;
 }
 
 /* Of a model that sees, the tensors for that; they go with those that are not used. */
@@ -76,10 +108,11 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_tensor *first = NULL;
   size_t dropped = 0;
+  gptvq_tensor sums[PARTS] = {{0}};
   drop_sight(model);
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
-    if (parts->used[i] || (parts->inside && sees(tensor->name))) continue;
+    if (parts->used[i] || (parts->inside && sees(tensor->name)) || add_skipped(model, tensor, sums)) continue;
     if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0) {
       GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, "the embedding again", err));
       continue;
@@ -100,6 +133,7 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
     gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
               "%s: tensor %s (%s) is left out, as are all that change nothing: %zu", first->file, first->name,
               why_harmless(c, first), dropped);
+  GPTVQ_TRY(note_skipped(model, sums, err));
   gptvq_checkpoint_keep(model->checkpoint, parts->used);
   return GPTVQ_OK;
 }

@@ -52,19 +52,25 @@ static void full_name(char out[288], const char *name, const char *suffix) {
   snprintf(out, 288, "%s%s", name, suffix);
 }
 
-gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out,
-                               gptvq_error *err) {
+gptvq_status gptvq_load_values(gptvq_model *model, const char *name, size_t rank, const size_t *dims,
+                               const float **out, gptvq_error *err) {
   const gptvq_tensor *tensor;
   gptvq_dtype dtype;
-  GPTVQ_TRY(gptvq_checkpoint_get(model->checkpoint, name, 1, &n, &tensor, &dtype, err));
+  GPTVQ_TRY(gptvq_checkpoint_get(model->checkpoint, name, rank, dims, &tensor, &dtype, err));
   GPTVQ_TRY(gptvq_tensor_check_finite(tensor, err));
-  float *values = gptvq_model_alloc(model, n, sizeof *values);
-  if (values == NULL) return gptvq_fail_memory(err, name, gptvq_saturated_size(n, sizeof *values));
-  gptvq_to_float(dtype, tensor->data, n, values);
+  float *values = gptvq_model_alloc(model, tensor->count, sizeof *values);
+  if (values == NULL)
+    return gptvq_fail_memory(err, name, gptvq_saturated_size(tensor->count, sizeof *values));
+  gptvq_to_float(dtype, tensor->data, tensor->count, values);
   mark_used(model, tensor);
-  model->info.parameters += n;
+  model->info.parameters += tensor->count;
   *out = values;
   return GPTVQ_OK;
+}
+
+gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out,
+                               gptvq_error *err) {
+  return gptvq_load_values(model, name, 1, &n, out, err);
 }
 
 gptvq_status gptvq_load_norm(gptvq_model *model, const char *name, size_t n, const float **out,

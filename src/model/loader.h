@@ -38,6 +38,9 @@ void *gptvq_model_alloc(gptvq_model *model, size_t count, size_t size);
 /* A copy owned by the model; NULL when out of memory. */
 const char *gptvq_model_name(gptvq_model *model, const char *name);
 
+/* A tensor of finite numbers as fp32, owned by the model. */
+gptvq_status gptvq_load_values(gptvq_model *model, const char *name, size_t rank, const size_t *dims,
+                               const float **out, gptvq_error *err);
 /* A vector tensor of n finite numbers as fp32, owned by the model. */
 gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, const float **out,
                                gptvq_error *err);

@@ -24,24 +24,36 @@ static void share_permutation(const gptvq_linear *first, gptvq_linear *other) {
   if (a != NULL && b != NULL && memcmp(a, b, first->cols * sizeof *a) == 0) other->packed.permutation = a;
 }
 
+/* What the family calls the readers of an input of such a block. */
+static const gptvq_arch_linears *readers_of(const gptvq_model *model, bool delta, gptvq_block_input input) {
+  return delta && input <= GPTVQ_INPUT_O ? &model->arch->delta.linears[input] : &model->arch->linears[input];
+}
+
+static const char *reader_name(gptvq_model *model, const gptvq_block *block, gptvq_block_input input,
+                               size_t part, size_t expert) {
+  char text[GPTVQ_TENSOR_NAME];
+  if (block->delta != NULL && input <= GPTVQ_INPUT_O)
+    gptvq_block_name(block->index, model->arch->delta.linears[input].names[part], "", text);
+  else if (input == GPTVQ_INPUT_QKV && part == 0 && model->arch->direct_q != NULL &&
+           model->config.latent.q_rank == 0)
+    gptvq_block_name(block->index, model->arch->direct_q, "", text);
+  else gptvq_linear_name(model->arch, block->index, input, part, expert, text);
+  return gptvq_model_name(model, text);
+}
+
 /* Loads the linears of one input side by side; widths of the parts are in `rows`, or their sum when they are
  * fused into one. */
 static gptvq_status load_group(gptvq_model *model, gptvq_block *block, gptvq_block_input input, size_t expert,
                                const size_t *rows, size_t parts, size_t cols, bool bias,
                                gptvq_linear_group *group, gptvq_error *err) {
-  group->count = gptvq_arch_parts(model->arch, input);
+  group->count = gptvq_linear_parts(readers_of(model, block->delta != NULL, input));
   group->width = 0;
   for (size_t i = 0; i < parts; i++) group->width += rows[i];
   size_t offset = 0;
   for (size_t i = 0; i < group->count; i++) {
-    char text[GPTVQ_TENSOR_NAME];
     size_t width = group->count == 1 ? group->width : rows[i];
-    const bool direct = input == GPTVQ_INPUT_QKV && i == 0 && model->arch->direct_q != NULL &&
-                        model->config.latent.q_rank == 0;
-    const char *name = gptvq_model_name(
-        model, direct ? gptvq_block_name(block->index, model->arch->direct_q, "", text)
-                      : gptvq_linear_name(model->arch, block->index, input, i, expert, text));
-    if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
+    const char *name = reader_name(model, block, input, i, expert);
+    if (name == NULL) return gptvq_fail_memory(err, "tensor names", GPTVQ_TENSOR_NAME);
     group->linear[i] = block->linear_count;
     group->offset[i] = offset;
     offset += width;
@@ -115,7 +127,8 @@ static gptvq_status load_attention(gptvq_model *model, gptvq_block *block, gptvq
   const bool bias = has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias),
              out_bias = has_bias(arch->linears[GPTVQ_INPUT_O].bias, c->attention_out_bias);
   if (l->kv_rank == 0) {
-    const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
+    const size_t widths[GPTVQ_MAX_PARTS] = {arch->output_gate ? 2 * q : q, kv, kv};
+    block->output_gate = arch->output_gate;
     GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden, bias,
                          &block->qkv, err));
     return load_output(model, block, GPTVQ_INPUT_O, 0, q, out_bias, &block->o, err);
@@ -137,8 +150,55 @@ static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_err
   for (gptvq_norm_place i = 0; i < GPTVQ_NORMS; i++) {
     char text[GPTVQ_TENSOR_NAME];
     if (model->arch->norms[i] == NULL || gptvq_norm_size(model, i) == 0) continue;
+    if (block->delta != NULL && (i == GPTVQ_NORM_Q || i == GPTVQ_NORM_K)) continue;
     GPTVQ_TRY(gptvq_load_norm(model, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text),
                               gptvq_norm_size(model, i), &block->norms[i], err));
+  }
+  return GPTVQ_OK;
+}
+
+/* [columns × 1 × kernel] in the checkpoint, [kernel × columns] here. */
+static gptvq_status load_taps(gptvq_model *model, const char *name, const float **out, gptvq_error *err) {
+  const gptvq_delta_sizes *sizes = &model->config.delta;
+  const size_t columns = gptvq_delta_columns(sizes), dims[3] = {columns, 1, sizes->kernel};
+  const float *stored;
+  GPTVQ_TRY(gptvq_load_values(model, name, 3, dims, &stored, err));
+  GPTVQ_TRY(gptvq_note_tensor(model, gptvq_checkpoint_find(model->checkpoint, name), true,
+                              "the taps of a convolution, a few a column", err));
+  float *taps = gptvq_model_alloc(model, sizes->kernel, columns * sizeof *taps);
+  if (taps == NULL) return gptvq_fail_memory(err, name, gptvq_saturated_size(columns, sizeof *taps));
+  for (size_t c = 0; c < columns; c++)
+    for (size_t k = 0; k < sizes->kernel; k++) taps[k * columns + c] = stored[c * sizes->kernel + k];
+  *out = taps;
+  return GPTVQ_OK;
+}
+
+static gptvq_status load_delta(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
+  const gptvq_arch_delta *names = &model->arch->delta;
+  const gptvq_delta_sizes *sizes = &model->config.delta;
+  gptvq_delta_net *net = block->delta;
+  static const char why[] = "a small matrix whose rounding would go on with the state";
+  const size_t outputs = gptvq_delta_outputs(sizes), widths[2] = {gptvq_delta_columns(sizes), outputs};
+  char text[GPTVQ_TENSOR_NAME];
+  GPTVQ_TRY(
+      load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, 2, model->config.hidden, false, &block->qkv, err));
+  GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_O, 0, outputs, false, &block->o, err));
+  GPTVQ_TRY(load_small(model, block, names->decay, sizes->value_heads, why, &net->decay, err));
+  GPTVQ_TRY(load_small(model, block, names->beta, sizes->value_heads, why, &net->beta, err));
+  gptvq_delta_weights *w = &net->weights;
+  GPTVQ_TRY(load_taps(model, gptvq_block_name(block->index, names->taps, "", text), &w->taps, err));
+  GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, names->time_bias, "", text),
+                              sizes->value_heads, &w->time_bias, err));
+  GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, names->norm, "", text), sizes->value_dim,
+                              &w->norm, err));
+  GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, names->rate, "", text),
+                              sizes->value_heads, &w->rate, err));
+  for (size_t h = 0; h < sizes->value_heads; h++) {
+    float *rate = (float *)(uintptr_t)&w->rate[h];
+    *rate = -expf(*rate);
+    if (!isfinite(*rate))
+      return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: %s is too large at element %zu",
+                        gptvq_checkpoint_folder(model->checkpoint), text, h);
   }
   return GPTVQ_OK;
 }
@@ -150,8 +210,10 @@ static size_t count_mlps(const gptvq_model *model, size_t layer) {
 }
 
 static size_t count_linears(const gptvq_model *model, size_t layer) {
+  const bool delta = gptvq_layer_is_delta(model, layer);
   size_t parts[GPTVQ_ALL_INPUTS];
-  for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++) parts[i] = gptvq_arch_parts(model->arch, i);
+  for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
+    parts[i] = gptvq_linear_parts(readers_of(model, delta, i));
   if (model->config.latent.q_rank == 0) parts[GPTVQ_INPUT_Q_B] = 0;
   return parts[GPTVQ_INPUT_QKV] + parts[GPTVQ_INPUT_Q_B] + parts[GPTVQ_INPUT_KV_B] + parts[GPTVQ_INPUT_O] +
          count_mlps(model, layer) * (parts[GPTVQ_INPUT_GATE_UP] + parts[GPTVQ_INPUT_DOWN]);
@@ -167,6 +229,10 @@ static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_err
   if (block->mlps == NULL || block->linears == NULL)
     return gptvq_fail_memory(err, "the list of linears",
                              gptvq_saturated_size(linears, sizeof *block->linears));
+  if (gptvq_layer_is_delta(model, block->index)) {
+    block->delta = gptvq_model_alloc(model, 1, sizeof *block->delta);
+    if (block->delta == NULL) return gptvq_fail_memory(err, "a block", sizeof *block->delta);
+  }
   const bool slides = arch->slides && c->sliding_window > 0 && c->layer_slides[block->index];
   block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
                                        .scale = 1.0f / sqrtf((float)c->query_scalar),
@@ -185,7 +251,7 @@ static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_err
                       : strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU
                                                                             : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));
-  GPTVQ_TRY(load_attention(model, block, err));
+  GPTVQ_TRY(block->delta != NULL ? load_delta(model, block, err) : load_attention(model, block, err));
   return load_mlps(model, block, err);
 }
 
@@ -216,9 +282,11 @@ static gptvq_status load_blocks(gptvq_model *model, gptvq_error *err) {
   model->blocks = gptvq_model_alloc(model, c->layers, sizeof *model->blocks);
   if (parts->stored == NULL || model->blocks == NULL)
     return gptvq_fail_memory(err, "the list of layers", gptvq_saturated_size(total, sizeof *parts->stored));
+  size_t kinds[2] = {0, 0};
   for (size_t i = 0; i < c->layers; i++) {
     model->blocks[i].index = i;
     GPTVQ_TRY(load_block(model, &model->blocks[i], err));
+    model->blocks[i].ordinal = kinds[model->blocks[i].delta != NULL]++;
   }
   return GPTVQ_OK;
 }

@@ -13,6 +13,7 @@
 #include "kernels/kernels.h"
 #include "model/arch/arch.h"
 #include "model/layer/attention.h"
+#include "model/layer/delta.h"
 #include "model/layer/gate.h"
 
 /* A linear layer y = W x + b in any storage. */
@@ -57,8 +58,15 @@ typedef struct gptvq_mlp {
 
 static inline size_t gptvq_mlp_width(const gptvq_mlp *mlp) { return mlp->input.width / 2; }
 
+/* A gated delta net: its other linears are the block's, as those of an attention are. */
+typedef struct gptvq_delta_net {
+  gptvq_linear decay, beta; /* [value_heads × hidden]; never quantized */
+  gptvq_delta_weights weights;
+} gptvq_delta_net;
+
 typedef struct gptvq_block {
   size_t index;
+  size_t ordinal;                  /* among the blocks that keep what it keeps: keys and values, or a state */
   const float *norms[GPTVQ_NORMS]; /* gains, [gptvq_norm_size]; NULL where the family has no norm */
   gptvq_linear_group qkv;          /* {q or q_a, kv_a} with latent attention */
   gptvq_linear_group q_b, kv_b;    /* of latent attention; count 0: none */
@@ -71,7 +79,9 @@ typedef struct gptvq_block {
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */
   gptvq_attention attention;
-  gptvq_rope_use rope; /* of queries and keys */
+  gptvq_rope_use rope;    /* of queries and keys */
+  bool output_gate;       /* the first linear gives q | gate of each head */
+  gptvq_delta_net *delta; /* stands in place of the attention: q | k | v, z for q, k, v; NULL: it does not */
   gptvq_activation activation;
 } gptvq_block;
 
@@ -105,6 +115,11 @@ static inline bool gptvq_writes_stream(const gptvq_block *block, gptvq_block_inp
  * and no gradient: what needs either does without, or refuses, in all blocks of the model. */
 static inline bool gptvq_block_routes(const gptvq_block *block) { return block->mlp_count > 1; }
 
+/* Are there gradients of all its pieces (train/)? Not of experts, gated delta nets and gated heads. */
+static inline bool gptvq_block_trains(const gptvq_block *block) {
+  return !gptvq_block_routes(block) && !block->output_gate && block->delta == NULL;
+}
+
 struct gptvq_model {
   const gptvq_arch *arch;
   gptvq_checkpoint *checkpoint;
@@ -134,6 +149,9 @@ static inline bool gptvq_model_routes(const gptvq_model *model) {
     if (gptvq_block_routes(&model->blocks[i])) return true;
   return false;
 }
+static inline bool gptvq_layer_is_delta(const gptvq_model *model, size_t layer) {
+  return model->config.layer_is_delta != NULL && model->config.layer_is_delta[layer];
+}
 /* Has the layer a router and experts, as config.json describes it? */
 static inline bool gptvq_layer_has_experts(const gptvq_model *model, size_t layer) {
   return model->arch->router != NULL && !model->config.layer_dense[layer];
@@ -153,6 +171,18 @@ static inline size_t gptvq_model_mlp_width(const gptvq_model *model) {
       if (width > widest) widest = width;
     }
   return widest;
+}
+
+static inline bool gptvq_model_trains(const gptvq_model *model) {
+  for (size_t i = 0; i < model->config.layers; i++)
+    if (!gptvq_block_trains(&model->blocks[i])) return false;
+  return true;
+}
+/* Does a text leave more than keys and values, which cannot be taken back token by token? */
+static inline bool gptvq_model_has_state(const gptvq_model *model) {
+  for (size_t i = 0; i < model->config.layers; i++)
+    if (model->blocks[i].delta != NULL) return true;
+  return false;
 }
 
 /* config.json as the model was read, for a folder of tensors under the names of model->checkpoint: the

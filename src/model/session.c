@@ -61,9 +61,10 @@ size_t gptvq_session_estimate(const gptvq_model *model, size_t max_tokens) {
   size_t rows = pass_rows(max_tokens);
   gptvq_context *before = gptvq_context_use(model->context);
   size_t bytes = gptvq_workspace_bytes(model, model->config.layers, rows, max_tokens);
+  size_t states = gptvq_saturated_size(gptvq_workspace_states(model, model->config.layers), sizeof(float));
   (void)gptvq_context_use(before);
   return gptvq_add(bytes, sizeof(gptvq_session) + rows * model->config.hidden * sizeof(float), &bytes)
-             ? bytes
+             ? gptvq_saturated_sum(bytes, states)
              : SIZE_MAX;
 }
 
@@ -78,7 +79,12 @@ static gptvq_status create(const gptvq_model *model, size_t max_tokens, gptvq_se
                                                &session->workspace, err);
   if (status == GPTVQ_OK) {
     session->x = gptvq_alloc(session->pass_rows * model->config.hidden, sizeof(float));
-    if (session->x == NULL)
+    size_t states = gptvq_workspace_states(model, model->config.layers);
+    if (states > 0) session->spare = gptvq_alloc(states, sizeof *session->spare);
+    session->states = session->workspace->own_states;
+    session->other_states = session->spare;
+    session->before = SIZE_MAX;
+    if (session->x == NULL || (states > 0 && session->spare == NULL))
       status = gptvq_fail_memory(err, "a session", gptvq_session_estimate(model, max_tokens));
   }
   if (status != GPTVQ_OK) {
@@ -101,28 +107,67 @@ gptvq_status gptvq_session_create(const gptvq_model *model, size_t max_tokens, g
 void gptvq_session_destroy(gptvq_session *session) {
   if (session == NULL) return;
   gptvq_workspace_destroy(session->workspace);
+  free(session->spare);
   free(session->x);
   free(session);
 }
 
 void gptvq_session_reset(gptvq_session *session) {
   session->position = 0;
+  session->before = SIZE_MAX;
   atomic_store(&session->cancelled, false);
 }
 
 void gptvq_session_cancel(gptvq_session *session) { atomic_store(&session->cancelled, true); }
 
+static void swap_states(gptvq_session *session) {
+  float *states = session->states;
+  session->states = session->other_states;
+  session->other_states = states;
+}
+
 gptvq_status gptvq_session_truncate(gptvq_session *session, size_t position, gptvq_error *err) {
   if (position > session->position)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot go back to position %zu: the session is at %zu",
                       position, session->position);
+  if (position < session->position && session->states != NULL) {
+    if (position > 0 && position != session->before)
+      return gptvq_fail(
+          err, GPTVQ_ERROR_UNSUPPORTED,
+          "cannot go back to position %zu: the states of a %s are kept at the last two calls' ends "
+          "only; gptvq_session_reset, and the tokens again",
+          position, session->model->config.architecture);
+    swap_states(session);
+    session->before = SIZE_MAX;
+  }
   session->position = position;
   return GPTVQ_OK;
+}
+
+void gptvq_session_begin(gptvq_session *session) {
+  if (session->states == NULL) return;
+  session->before = SIZE_MAX;
+  session->workspace->state = session->states;
+  session->workspace->next_state = session->other_states;
+}
+
+void gptvq_session_go_on(gptvq_session *session) {
+  session->workspace->state = session->workspace->next_state;
+}
+
+void gptvq_session_commit(gptvq_session *session, size_t count) {
+  if (session->states != NULL) {
+    session->before = session->position;
+    swap_states(session);
+  }
+  session->position += count;
 }
 
 gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out, gptvq_error *err) {
   GPTVQ_TRY(gptvq_session_create(session->model, session->max_tokens, out, err));
   gptvq_workspace_copy_cache(session->model, session->workspace, session->position, (*out)->workspace);
+  size_t states = gptvq_workspace_states(session->model, session->model->config.layers);
+  if (states > 0) memcpy((*out)->states, session->states, states * sizeof *session->states);
   (*out)->position = session->position;
   return GPTVQ_OK;
 }
@@ -167,16 +212,19 @@ static gptvq_status forward(gptvq_session *session, const int32_t *tokens, size_
   if (count == 0 && logits != NULL && !all_logits)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no tokens: there is nothing to predict from");
   GPTVQ_TRY(gptvq_session_check(session, tokens, count, err)); /* before anything is computed */
+  if (count == 0) return GPTVQ_OK;
+  gptvq_session_begin(session);
   for (size_t begin = 0; begin < count; begin += session->pass_rows) {
     size_t n = gptvq_min_size(session->pass_rows, count - begin);
     GPTVQ_TRY(run_pass(session, session->position + begin, tokens + begin, n, err));
+    gptvq_session_go_on(session);
     if (logits == NULL) continue;
     if (all_logits)
       GPTVQ_TRY(gptvq_head(model, session->workspace, n, session->x, logits + begin * vocab, err));
     else if (begin + n == count)
       GPTVQ_TRY(gptvq_head(model, session->workspace, 1, session->x + (n - 1) * hidden, logits, err));
   }
-  session->position += count;
+  gptvq_session_commit(session, count);
   return GPTVQ_OK;
 }
 

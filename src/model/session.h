@@ -10,6 +10,11 @@ struct gptvq_session {
   const gptvq_model *model;
   gptvq_workspace *workspace;
   size_t max_tokens, position, pass_rows;
+  /* In models with states: those at `position` and those that the next call leaves, or while none has come
+   * since, those at `before`; SIZE_MAX: they are of no position. Else NULL. */
+  float *states, *other_states; /* the workspace's own and `spare` */
+  float *spare;
+  size_t before;
   float *x; /* [pass_rows × hidden] */
   atomic_bool cancelled;
 };
@@ -18,5 +23,11 @@ struct gptvq_session {
  * the vocabulary. */
 gptvq_status gptvq_session_check(const gptvq_session *session, const int32_t *tokens, size_t count,
                                  gptvq_error *err);
+
+/* Around what appends tokens: a call that fails in between leaves the session as it was. The first pass of
+ * several begins, each later one goes on. */
+void gptvq_session_begin(gptvq_session *session);
+void gptvq_session_go_on(gptvq_session *session);
+void gptvq_session_commit(gptvq_session *session, size_t count);
 
 #endif

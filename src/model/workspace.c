@@ -7,23 +7,60 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { AREAS = 10 };
+enum { AREAS = 12 };
 
 typedef struct layout {
   size_t bytes[AREAS], total;
   bool fits;
 } layout;
 
+/* Of latent attention the attention itself, whose values are as wide as its keys, is wider than its linears.
+ */
 static size_t widest_group(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
-  return gptvq_max_size((c->heads + 2 * c->kv_heads) * c->head_dim, 2 * gptvq_model_mlp_width(model));
+  size_t widest =
+      gptvq_max_size(2 * gptvq_model_mlp_width(model), (c->heads + 2 * c->kv_heads) * c->head_dim);
+  for (size_t i = 0; i < model->config.layers; i++)
+    widest = gptvq_max_size(widest, model->blocks[i].qkv.width);
+  return widest;
+}
+
+/* What a half's first part gives its last linear. */
+static size_t widest_heads(const gptvq_model *model) {
+  size_t widest = model->config.heads * model->config.head_dim;
+  for (size_t i = 0; i < model->config.layers; i++) {
+    const gptvq_block *block = &model->blocks[i];
+    widest = gptvq_max_size(widest, block->linears[block->o].cols);
+  }
+  return widest;
 }
 
 static size_t widest_input(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
   const size_t ranks = gptvq_max_size(c->latent.q_rank, c->latent.kv_rank);
   return gptvq_max_size(gptvq_max_size(c->hidden, ranks),
-                        gptvq_max_size(c->heads * c->head_dim, gptvq_model_mlp_width(model)));
+                        gptvq_max_size(widest_heads(model), gptvq_model_mlp_width(model)));
+}
+
+/* Places in a workspace of so many layers, for blocks with a delta net or for those without: all layers of
+ * some texts have one each, single blocks share. */
+static size_t places(const gptvq_model *model, size_t layers, bool delta) {
+  size_t count = 0, texts = layers / model->config.layers;
+  for (size_t i = 0; i < model->config.layers; i++) count += (model->blocks[i].delta != NULL) == delta;
+  if (texts == 0) return count > 0 ? layers : 0;
+  return count * texts;
+}
+
+size_t gptvq_workspace_states(const gptvq_model *model, size_t layers) {
+  return places(model, layers, true) * gptvq_delta_state(&model->config.delta);
+}
+
+size_t gptvq_workspace_text_bytes(const gptvq_model *model, size_t max_positions) {
+  const gptvq_config *c = &model->config;
+  size_t number = gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float);
+  size_t caches = 2 * places(model, c->layers, false) * c->kv_heads * c->head_dim;
+  return gptvq_saturated_sum(gptvq_saturated_size(caches, gptvq_saturated_size(max_positions, number)),
+                             gptvq_saturated_size(gptvq_workspace_states(model, c->layers), sizeof(float)));
 }
 
 /* Sizes of what routes tokens to experts; used by no other block. */
@@ -60,7 +97,7 @@ static size_t rope_half(const gptvq_config *c, gptvq_rope_use use) {
 static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
   const gptvq_config *c = &model->config;
   layout l = {.fits = true};
-  size_t cache = layers;
+  size_t cache = places(model, layers, false);
   l.fits = gptvq_mul(cache, c->kv_heads, &cache) && gptvq_mul(cache, c->head_dim, &cache);
   if (!l.fits) return l;
   put(&l, 0, max_positions, 2 * rope_half(c, GPTVQ_USE_ROPE), sizeof(float));
@@ -69,13 +106,17 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   put(&l, 3, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
   put(&l, 4, max_rows, c->hidden, sizeof(float));
   put(&l, 5, max_rows, widest_group(model), sizeof(float));
-  put(&l, 6, max_rows, c->heads * c->head_dim, sizeof(float));
+  put(&l, 6, max_rows, widest_heads(model), sizeof(float));
   put(&l, 7, max_rows, c->hidden, sizeof(float));
   if (gptvq_model_routes(model)) {
     const gptvq_routing routing = routing_of(model, max_rows);
     put(&l, 8, gptvq_routing_bytes(&routing), 1, 1);
   }
-  put(&l, 9, max_rows, gptvq_latent_floats(c), sizeof(float));
+  if (places(model, layers, true) > 0) {
+    put(&l, 9, places(model, layers, true), gptvq_delta_state(&c->delta), sizeof(float));
+    put(&l, 10, max_rows, 2 * c->delta.value_heads, sizeof(float));
+  }
+  put(&l, 11, max_rows, gptvq_latent_floats(c), sizeof(float));
   return l;
 }
 
@@ -109,8 +150,10 @@ static void place(gptvq_workspace *w, const layout *l, char *memory) {
   w->wide = (float *)(void *)area[5];
   w->heads = (float *)(void *)area[6];
   w->sum = (float *)(void *)area[7];
-  w->latent = (float *)(void *)area[9];
+  w->latent = (float *)(void *)area[11];
   if (area[8] != NULL) gptvq_routing_place(&w->routing, area[8]);
+  w->own_states = w->state = w->next_state = (float *)(void *)area[9];
+  w->gates = (float *)(void *)area[10];
 }
 
 static void fill_tables(const gptvq_config *c, gptvq_workspace *w) {
@@ -149,6 +192,8 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
   *w = (gptvq_workspace){.layers = layers,
                          .max_rows = max_rows,
                          .max_positions = max_positions,
+                         .caches = places(model, layers, false),
+                         .states = places(model, layers, true),
                          .half = gptvq_workspace_keeps_half(model),
                          .parts = part_sums,
                          .part_bytes = parts,
@@ -171,7 +216,7 @@ void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace 
                                 gptvq_workspace *to) {
   size_t token = model->config.head_dim * (from->half ? sizeof(uint16_t) : sizeof(float));
   size_t stride = from->max_positions * token;
-  for (size_t head = 0; head < from->layers * model->config.kv_heads; head++) {
+  for (size_t head = 0; head < from->caches * model->config.kv_heads; head++) {
     memcpy((char *)to->keys + head * stride, (const char *)from->keys + head * stride, positions * token);
     memcpy((char *)to->values + head * stride, (const char *)from->values + head * stride, positions * token);
   }

@@ -15,13 +15,18 @@ struct gptvq_workspace {
   size_t layers, max_rows, max_positions;
   gptvq_rotation_tables rope[GPTVQ_ROPE_USES]; /* empty where no layer uses it */
   bool half;                                   /* keys and values are fp16, else fp32 */
-  void *keys, *values;                         /* [layers][kv_heads][max_positions][head_dim] */
-  float *norm;                                 /* [max_rows × hidden]: normalised inputs */
-  float *wide;                                 /* [max_rows × widest linear group]: q | k | v, gate | up */
-  float *heads;                                /* [max_rows × heads · head_dim]: attention output */
-  float *sum;                                  /* [max_rows × hidden]: what a half block adds */
-  float *latent;                               /* [max_rows × gptvq_latent_floats], or NULL */
-  float *parts; /* [part_bytes]: what few rows have of the parts of a long context */
+  size_t caches, states;                       /* places for keys and values, and for states of delta nets */
+  void *keys, *values;                         /* [caches][kv_heads][max_positions][head_dim] */
+  float *own_states;                           /* [states][gptvq_delta_state] */
+  float *state, *next_state; /* such states, own_states unless a session sets them: those that a call begins
+                                with, and where it leaves its own */
+  float *norm;               /* [max_rows × hidden]: normalised inputs */
+  float *wide;               /* [max_rows × widest linear group]: q | k | v, gate | up */
+  float *heads;              /* [max_rows × widest input of an o]: attention output */
+  float *gates;              /* [max_rows × 2 value_heads]: decay | beta of delta nets */
+  float *sum;                /* [max_rows × hidden]: what a half block adds */
+  float *parts;              /* [part_bytes]: what few rows have of the parts of a long context */
+  float *latent;             /* [max_rows × gptvq_latent_floats], or NULL */
   size_t part_bytes;
   gptvq_routing routing; /* in models with experts */
   gptvq_scratch scratch;
@@ -31,6 +36,11 @@ struct gptvq_workspace {
 bool gptvq_workspace_keeps_half(const gptvq_model *model);
 /* Bytes that gptvq_workspace_create takes; SIZE_MAX on overflow. */
 size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions);
+
+/* Of those, what each text keeps in a workspace with places for all layers. */
+size_t gptvq_workspace_text_bytes(const gptvq_model *model, size_t max_positions);
+/* Floats of the states in a workspace of so many layers; 0: the model has none. */
+size_t gptvq_workspace_states(const gptvq_model *model, size_t layers);
 
 /* Keys and values of the first `positions` positions; `to` was made with the same sizes. */
 void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace *from, size_t positions,
@@ -55,5 +65,10 @@ gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *bl
 gptvq_status gptvq_attention_core(const gptvq_model *model, const gptvq_block *block,
                                   gptvq_workspace *workspace, const gptvq_attention_text *texts, size_t count,
                                   size_t n, float *qkv, size_t ldq, gptvq_error *err);
+
+/* The delta net of n rows q | k | v | z in w->wide, whose inputs are still in w->norm; writes w->heads.
+ * GPTVQ_ERROR_MEMORY. */
+gptvq_status gptvq_delta_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
+                              const gptvq_attention_text *texts, size_t count, size_t n, gptvq_error *err);
 
 #endif

@@ -209,7 +209,7 @@ void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate,
 /* 0 … 1: a short linear warm-up, then half a cosine down to 0. */
 double gptvq_ft_schedule(size_t step, size_t steps);
 
-/* GPTVQ_ERROR_UNSUPPORTED: the block has experts. */
+/* GPTVQ_ERROR_UNSUPPORTED: the block has a piece without gradients. */
 gptvq_status gptvq_ft_check(const gptvq_block *block, gptvq_error *err);
 /* The dims of a model's block without the tables of cosines and sines, which sizes do not need. */
 gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *block, size_t length);

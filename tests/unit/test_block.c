@@ -15,7 +15,8 @@ static const gptvq_model_options in_fp32 = {.size = sizeof in_fp32, .compute = G
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/model/"
 enum { N = 24, MAX_CALLS = 16, MAX_WIDTH = 64 };
 
-static const char *const folders[] = {"llama", "llama-head-dim-bias", "mistral", "qwen3", "phi3", "mixtral"};
+static const char *const folders[] = {"llama",  "llama-head-dim-bias", "mistral", "qwen3", "phi3", "mixtral",
+                                      "qwen3_5"};
 enum { FOLDERS = sizeof folders / sizeof folders[0] };
 
 typedef struct seen {

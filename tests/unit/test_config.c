@@ -476,6 +476,56 @@ static void harmless_keys(void **state) {
   gptvq_config_release(&c);
 }
 
+static void keys_of_qwen3_5(void **state) {
+  (void)state;
+  static const char base[] =
+      "{'architectures': ['Qwen3_5ForCausalLM'], 'model_type': 'qwen3_5_text', 'hidden_size': 64,"
+      "'intermediate_size': 96, 'num_hidden_layers': 5, 'num_attention_heads': 8, 'vocab_size': 100}";
+  gptvq_config c = accept(base, "{}", NULL);
+  const gptvq_delta_sizes *d = &c.delta;
+  assert_true(c.head_dim == 256 && c.rms_norm_eps == 1e-6 && c.rope.theta == 1e4 && !c.tie_embeddings);
+  assert_true(c.rope.partial_rotary_factor == 0.25 && c.sliding_window == 0);
+  assert_true(d->key_heads == 16 && d->value_heads == 32 && d->key_dim == 128 && d->value_dim == 128);
+  assert_int_equal(d->kernel, 4);
+  for (size_t i = 0; i < 5; i++) assert_int_equal(c.layer_is_delta[i], i != 3);
+  gptvq_config_release(&c);
+  c = accept(base,
+             "{'layer_types': ['full_attention', 'linear_attention', 'linear_attention', 'full_attention',"
+             "'linear_attention'], 'linear_num_key_heads': 2, 'linear_num_value_heads': 6,"
+             "'linear_key_head_dim': 32, 'linear_value_head_dim': 48, 'linear_conv_kernel_dim': 3,"
+             "'attn_output_gate': true, 'rope_parameters': {'mrope_interleaved': true, 'mrope_section': "
+             "[11, 11, 10], 'rope_theta': 10000000, 'partial_rotary_factor': 0.5, 'rope_type': 'default'}}",
+             NULL);
+  d = &c.delta;
+  for (size_t i = 0; i < 5; i++) assert_int_equal(c.layer_is_delta[i], i != 0 && i != 3);
+  assert_true(d->key_heads == 2 && d->value_heads == 6 && d->key_dim == 32 && d->value_dim == 48);
+  assert_true(d->kernel == 3 && c.rope.theta == 1e7 && c.rope.partial_rotary_factor == 0.5);
+  gptvq_config_release(&c);
+  c = accept(llama, "{}", NULL);
+  assert_true(c.layer_is_delta == NULL);
+  gptvq_config_release(&c);
+  static const struct {
+    const char *changes, *words;
+    gptvq_status status;
+  } cases[] = {
+      {"{'attn_output_gate': false}", "attn_output_gate false", GPTVQ_ERROR_UNSUPPORTED},
+      {"{'hidden_act': 'gelu_pytorch_tanh'}", "hidden_act gelu_pytorch_tanh", GPTVQ_ERROR_UNSUPPORTED},
+      {"{'linear_num_value_heads': 24}", "not a multiple of linear_num_key_heads 16", GPTVQ_ERROR_FORMAT},
+      {"{'linear_conv_kernel_dim': 17}", "linear_conv_kernel_dim", GPTVQ_ERROR_FORMAT},
+      {"{'linear_key_head_dim': 513}", "linear_key_head_dim", GPTVQ_ERROR_FORMAT},
+      {"{'layer_types': ['linear_attention']}", "= 5", GPTVQ_ERROR_FORMAT},
+      {"{'layer_types': ['full_attention', 'linear_attention', 'linear_attention', 'sliding_attention',"
+       "'linear_attention']}",
+       "layer_types[3] is sliding_attention", GPTVQ_ERROR_UNSUPPORTED},
+      {"{'rope_parameters': {'rope_type': 'mrope'}}", "rope type mrope", GPTVQ_ERROR_UNSUPPORTED},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    gptvq_error err;
+    assert_int_equal(parse(base, cases[i].changes, NULL, &c, &err), cases[i].status);
+    if (strstr(err.message, cases[i].words) == NULL) fail_msg("%s: %s", cases[i].changes, err.message);
+  }
+}
+
 static void keys_of_mixtures(void **state) {
   (void)state;
   gptvq_config c =
@@ -782,6 +832,7 @@ int main(void) {
       cmocka_unit_test(keys_of_seed_glm_and_ministral),
       cmocka_unit_test(harmless_keys),
       cmocka_unit_test(keys_of_mixtures),
+      cmocka_unit_test(keys_of_qwen3_5),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

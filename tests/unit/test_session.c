@@ -100,14 +100,42 @@ static void a_fork_goes_its_own_way(void **state) {
   }
 }
 
+/* States of linear attention go back to where the last call began, once, and to the beginning. */
+static void states_go_back_one_call(void **state) {
+  (void)state;
+  for (size_t i = 0; i < 2; i++) {
+    fixture f = open_fixture(TEST_SOURCE_DIR "/tests/golden/model/qwen3_5",
+                             i % 2 ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32);
+    assert_int_equal(gptvq_session_truncate(f.session, AT + 1, &err), GPTVQ_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "position 10"));
+    ok(gptvq_session_truncate(f.session, AT, &err));
+    assert_rest(&f, f.session);
+    ok(gptvq_session_truncate(f.session, AT, &err));
+    assert_int_equal(gptvq_session_truncate(f.session, AT - 1, &err), GPTVQ_ERROR_UNSUPPORTED);
+    ok(gptvq_session_forward(f.session, NULL, 0, NULL, 0, &err)); /* moves nothing */
+    gptvq_session *fork;
+    ok(gptvq_session_fork(f.session, &fork, &err));
+    assert_rest(&f, f.session);
+    assert_int_equal(gptvq_session_truncate(fork, AT - 1, &err), GPTVQ_ERROR_UNSUPPORTED);
+    const int32_t bad = -1;
+    assert_int_equal(gptvq_session_forward(fork, &bad, 1, NULL, 0, &err), GPTVQ_ERROR_DATA);
+    assert_rest(&f, fork);
+    ok(gptvq_session_truncate(fork, 0, &err));
+    ok(gptvq_session_forward(fork, f.ids, AT, f.part, 1, &err));
+    assert_memory_equal(f.part, f.whole, AT * f.vocab * sizeof(float));
+    assert_rest(&f, fork);
+    gptvq_session_destroy(fork);
+    close_fixture(&f);
+  }
+}
+
 static void *cancel(void *session) {
   gptvq_session_cancel(session);
   return NULL;
 }
 
-static void a_request_stops_one_call(void **state) {
-  (void)state;
-  fixture f = open_fixture(folders[0], GPTVQ_COMPUTE_FP32);
+static void a_request_stops_one_call_of(const char *folder) {
+  fixture f = open_fixture(folder, GPTVQ_COMPUTE_FP32);
   pthread_t thread;
   ok(gptvq_session_truncate(f.session, AT, &err));
   assert_int_equal(pthread_create(&thread, NULL, cancel, f.session), 0);
@@ -128,9 +156,15 @@ static void a_request_stops_one_call(void **state) {
   close_fixture(&f);
 }
 
+static void a_request_stops_one_call(void **state) {
+  (void)state;
+  a_request_stops_one_call_of(folders[0]);
+  a_request_stops_one_call_of(TEST_SOURCE_DIR "/tests/golden/model/qwen3_5");
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(the_end_is_taken_back),
-                                     cmocka_unit_test(a_fork_goes_its_own_way),
-                                     cmocka_unit_test(a_request_stops_one_call)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(the_end_is_taken_back), cmocka_unit_test(a_fork_goes_its_own_way),
+      cmocka_unit_test(states_go_back_one_call), cmocka_unit_test(a_request_stops_one_call)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

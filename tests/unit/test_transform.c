@@ -236,7 +236,9 @@ static void the_function_stays(void **state) {
                           "deepseek-v2-lite",
                           "deepseek-v2",
                           "deepseek-v3",
-                          "deepseek-v3-plain"};
+                          "deepseek-v3-plain",
+                          "qwen3_5",
+                          "qwen3_5-inner"};
   const double slack = 8.0;
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     char from[512], path[600];
@@ -250,8 +252,8 @@ static void the_function_stays(void **state) {
     float *logits = malloc((size_t)g.count * g.vocab * sizeof *logits);
     const bool residual =
         gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_O); /* see what_cannot_be_rotated_is_refused */
-    const bool latent = model->config.latent.kv_rank > 0;
-    for (int rotate = 0; rotate < (latent ? GPTVQ_ROTATE_HEADS : 4);
+    const bool held = model->config.latent.kv_rank > 0 || model->arch->output_gate;
+    for (int rotate = 0; rotate < (held ? GPTVQ_ROTATE_HEADS : 4);
          rotate += residual ? 1 : GPTVQ_ROTATE_HEADS)
       for (int act_order = 2; act_order < 4; act_order++) {
         gptvq_quantize_options o;
@@ -290,7 +292,7 @@ static void the_function_stays(void **state) {
                     ((rotate & GPTVQ_ROTATE_RESIDUAL) != 0));
         gptvq_checkpoint_close(changed);
         if (act_order == 3 && !gptvq_model_routes(model))
-          assert_sorted("changed", &g, o.dim, (rotate & GPTVQ_ROTATE_HEADS) == 0);
+          assert_sorted("changed", &g, o.dim, (rotate & GPTVQ_ROTATE_HEADS) == 0 && !held);
       }
     gptvq_model_close(model);
     free(logits);
@@ -368,14 +370,28 @@ static void what_cannot_be_rotated_is_refused(void **state) {
   assert_non_null(strstr(error.message, "heads of a DeepseekV3ForCausalLM cannot be rotated"));
 }
 
+/* Gates stand between the heads and o_proj. */
+static void refused_before_gates(void **state) {
+  (void)state;
+  gptvq_quantize_options o = transform_options(GPTVQ_METHOD_GPTVQ);
+  tiny_write(&tiny_qwen3_5, "qwen3_5");
+  for (int rotate = GPTVQ_ROTATE_HEADS; rotate <= GPTVQ_ROTATE_ALL; rotate++) {
+    gptvq_error error = {0};
+    o.rotate = rotate;
+    assert_int_equal(gptvq_quantize("qwen3_5", "refused", &o, NULL, NULL, &error), GPTVQ_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "the heads of a Qwen3_5ForCausalLM cannot be rotated"));
+    assert_false(gptvq_path_exists("refused.partial"));
+  }
+}
+
 /* Bounds as in tests/unit/test_pipeline.c. */
 static void every_architecture_is_quantized(void **state) {
   (void)state;
-  const tiny_model *models[] = {&tiny_llama,      &tiny_tied,    &tiny_mixtral, &tiny_qwen2,
-                                &tiny_qwen3,      &tiny_phi3,    &tiny_gemma2,  &tiny_smollm3,
-                                &tiny_gemma3,     &tiny_olmo3,   &tiny_exaone4, &tiny_qwen3_moe,
-                                &tiny_qwen2_moe,  &tiny_olmoe,   &tiny_granite, &tiny_glm4,
-                                &tiny_ministral3, &tiny_gpt_oss, &tiny_deepseek};
+  const tiny_model *models[] = {&tiny_llama,      &tiny_tied,    &tiny_mixtral,  &tiny_qwen2,
+                                &tiny_qwen3,      &tiny_phi3,    &tiny_gemma2,   &tiny_smollm3,
+                                &tiny_gemma3,     &tiny_olmo3,   &tiny_exaone4,  &tiny_qwen3_moe,
+                                &tiny_qwen2_moe,  &tiny_olmoe,   &tiny_granite,  &tiny_glm4,
+                                &tiny_ministral3, &tiny_gpt_oss, &tiny_deepseek, &tiny_qwen3_5};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     ok(gptvq_remove_tree("any", err));
@@ -385,7 +401,7 @@ static void every_architecture_is_quantized(void **state) {
       const bool residual =
           models[m]->behind == 0 && !models[m]->glm4; /* see what_cannot_be_rotated_is_refused */
       if (!residual) o.rotate = GPTVQ_ROTATE_HEADS;
-      if (models[m]->deepseek) o.rotate = GPTVQ_ROTATE_RESIDUAL;
+      if (models[m]->deepseek || models[m]->hybrid) o.rotate = GPTVQ_ROTATE_RESIDUAL;
       if (methods[method] == GPTVQ_METHOD_RTN) o.calib = NULL;
       o.force = 1;
       gptvq_quantize_report report = {.size = sizeof report};
@@ -501,13 +517,10 @@ static void bad_numbers_are_named(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(rotations_are_orthogonal),
-      cmocka_unit_test(the_function_stays),
-      cmocka_unit_test(orders_are_exact),
-      cmocka_unit_test(what_cannot_be_rotated_is_refused),
-      cmocka_unit_test(every_architecture_is_quantized),
-      cmocka_unit_test(the_same_bytes),
-      cmocka_unit_test(bad_numbers_are_named),
+      cmocka_unit_test(rotations_are_orthogonal), cmocka_unit_test(the_function_stays),
+      cmocka_unit_test(orders_are_exact),         cmocka_unit_test(what_cannot_be_rotated_is_refused),
+      cmocka_unit_test(refused_before_gates),     cmocka_unit_test(every_architecture_is_quantized),
+      cmocka_unit_test(the_same_bytes),           cmocka_unit_test(bad_numbers_are_named),
   };
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

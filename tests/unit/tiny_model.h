@@ -37,6 +37,7 @@ typedef struct tiny_model {
   const char *architecture;
   size_t layers;
   int tied, fused, experts, qkv_bias, qk_norm;
+  int hybrid;   /* Qwen3.5: gated delta nets in all layers but the last one, whose attention is gated */
   int behind;   /* norms behind both halves; 2: none before them */
   int less_one; /* what is stored of a gain */
   int window, wide_qk_norm;
@@ -93,6 +94,14 @@ static const tiny_model tiny_exaone4 = {.architecture = "Exaone4ForCausalLM",
                                         .keys = "\"sliding_window_pattern\": 2"};
 static const tiny_model tiny_smollm3 = {
     .architecture = "SmolLM3ForCausalLM", .layers = 2, .tied = 1, .keys = "\"no_rope_layer_interval\": 2"};
+static const tiny_model tiny_qwen3_5 = {
+    .architecture = "Qwen3_5ForCausalLM",
+    .layers = 2,
+    .qk_norm = 1,
+    .less_one = 1,
+    .hybrid = 1,
+    .keys = "\"linear_num_key_heads\": 2, \"linear_num_value_heads\": 4, \"linear_key_head_dim\": 8, "
+            "\"linear_value_head_dim\": 12, \"full_attention_interval\": 2"};
 static const tiny_model tiny_qwen3_moe = {
     .architecture = "Qwen3MoeForCausalLM",
     .layers = 2,
@@ -153,7 +162,7 @@ static const tiny_model tiny_ministral3 = {
 
 typedef struct tiny_tensor {
   char name[96];
-  size_t rank, dims[2];
+  size_t rank, dims[3];
   float centre, spread; /* uniform numbers in centre ± spread */
   int zero_row;         /* >= 0: that row is zero (a router row that never wins) */
 } tiny_tensor;
@@ -173,6 +182,24 @@ static inline void tiny_add(tiny_list *list, size_t rows, size_t cols, float cen
   va_start(args, format);
   (void)vsnprintf(tensor->name, sizeof tensor->name, format, args);
   va_end(args);
+}
+
+/* 2 key heads of 8, 4 value heads of 12, 4 taps. */
+static inline void tiny_delta(tiny_list *list, const char *layer) {
+  const size_t h = TINY_HIDDEN, columns = 2 * 2 * 8 + 4 * 12;
+  tiny_add(list, columns, h, 0, 0.2f, "%s.linear_attn.in_proj_qkv.weight", layer);
+  tiny_add(list, 4 * 12, h, 0, 0.2f, "%s.linear_attn.in_proj_z.weight", layer);
+  tiny_add(list, 4, h, 0, 0.2f, "%s.linear_attn.in_proj_a.weight", layer);
+  tiny_add(list, 4, h, 0, 0.2f, "%s.linear_attn.in_proj_b.weight", layer);
+  tiny_add(list, 4, 0, -1, 0.5f, "%s.linear_attn.A_log", layer);
+  tiny_add(list, 4, 0, 0, 0.5f, "%s.linear_attn.dt_bias", layer);
+  tiny_add(list, 12, 0, 1, 0.1f, "%s.linear_attn.norm.weight", layer);
+  tiny_add(list, columns, 4, 0, 1.0f, "%s.linear_attn.conv1d.weight", layer);
+  tiny_tensor *taps = &list->tensors[list->count - 1];
+  taps->rank = 3;
+  taps->dims[1] = 1;
+  taps->dims[2] = 4;
+  tiny_add(list, h, 4 * 12, 0, 0.2f, "%s.linear_attn.out_proj.weight", layer);
 }
 
 static inline void tiny_add_mlp(tiny_list *list, size_t mlp, const char *prefix) {
@@ -238,12 +265,15 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
     }
     if (m->behind == 1) tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
     if (m->behind > 0) tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
-    if (m->deepseek) {
+    const bool delta = m->hybrid && l + 1 < m->layers;
+    if (delta) {
+      tiny_delta(list, p);
+    } else if (m->deepseek) {
       tiny_add_latent(p, list);
     } else if (m->fused) {
       tiny_add(list, q + 2 * kv, h, 0, 0.2f, "%s.self_attn.qkv_proj.weight", p);
     } else {
-      tiny_add(list, q, h, 0, 0.2f, "%s.self_attn.q_proj.weight", p);
+      tiny_add(list, m->hybrid ? 2 * q : q, h, 0, 0.2f, "%s.self_attn.q_proj.weight", p);
       tiny_add(list, kv, h, 0, 0.2f, "%s.self_attn.k_proj.weight", p);
       tiny_add(list, kv, h, 0, 0.2f, "%s.self_attn.v_proj.weight", p);
     }
@@ -256,11 +286,11 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
       tiny_add(list, h, 0, 0, 0.2f, "%s.self_attn.o_proj.bias", p);
       tiny_add(list, TINY_HEADS, 0, 0, 1.0f, "%s.self_attn.sinks", p);
     }
-    if (m->qk_norm) {
+    if (m->qk_norm && !delta) {
       tiny_add(list, m->wide_qk_norm ? q : TINY_HEAD, 0, gain, 0.1f, "%s.self_attn.q_norm.weight", p);
       tiny_add(list, m->wide_qk_norm ? kv : TINY_HEAD, 0, gain, 0.1f, "%s.self_attn.k_norm.weight", p);
     }
-    tiny_add(list, h, q, 0, 0.2f, "%s.self_attn.o_proj.weight", p);
+    if (!delta) tiny_add(list, h, q, 0, 0.2f, "%s.self_attn.o_proj.weight", p);
     if (m->sparse) {
       tiny_add_sparse(m, l, p, list);
     } else if (m->experts) {
@@ -335,7 +365,8 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
   uint64_t state = 42;
   for (size_t t = 0; t < list.count; t++) {
     const tiny_tensor *tensor = &list.tensors[t];
-    size_t cols = tensor->rank == 2 ? tensor->dims[1] : 1, count = tensor->dims[0] * cols;
+    size_t cols = (tensor->rank > 1 ? tensor->dims[1] : 1) * (tensor->rank > 2 ? tensor->dims[2] : 1),
+           count = tensor->dims[0] * cols;
     uint16_t *values = calloc(count, sizeof *values);
     assert_non_null(values);
     bool scaled = m->scaled_name != NULL && strstr(tensor->name, m->scaled_name) != NULL;

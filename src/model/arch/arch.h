@@ -48,6 +48,18 @@ typedef struct gptvq_arch_linears {
   gptvq_bias_rule bias;
 } gptvq_arch_linears;
 
+/* The parts of a gated delta net, which stands in place of the attention in some layers. */
+typedef struct gptvq_arch_delta {
+  gptvq_arch_linears linears[GPTVQ_INPUT_O + 1]; /* in place of QKV: q | k | v, z; of O; no biases */
+  const char *decay, *beta;                      /* linears that stay as they are: [value_heads × hidden] */
+  const char *taps, *rate, *time_bias, *norm;    /* full names: of the convolution, A_log, … */
+} gptvq_arch_delta;
+
+/* Tensors of a checkpoint that its text does not need. */
+typedef struct gptvq_arch_skipped {
+  const char *prefix, *what;
+} gptvq_arch_skipped;
+
 struct gptvq_arch {
   const char *name, *model_type; /* NameForCausalLM; NameModel is the same without its output head */
   gptvq_config_rules config;
@@ -67,6 +79,9 @@ struct gptvq_arch {
   const char *sinks;             /* scores of one more key of each head; NULL: none */
   bool wide_qk_norms;            /* Q and K are norms of all heads together, not of each */
   bool slides;                   /* honours sliding_window */
+  bool output_gate; /* q_proj gives q | gate of each head; what a head gives is multiplied by sigmoid(gate) */
+  gptvq_arch_delta delta;        /* with config.linear_layers */
+  gptvq_arch_skipped skipped[2]; /* prefix NULL ends the list */
   bool rotates_neighbours;       /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
 
@@ -131,7 +146,8 @@ struct gptvq_arch {
   X(exaone4) \
   X(gpt_oss) \
   X(deepseek_v2) \
-  X(deepseek_v3)
+  X(deepseek_v3) \
+  X(qwen3_5)
 /* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
@@ -144,10 +160,13 @@ const gptvq_arch *gptvq_find_model_type(const char *model_type);
 /* GPTVQ_ERROR_UNSUPPORTED with the list of those that are. */
 gptvq_status gptvq_fail_arch(const char *folder, const char *architecture, gptvq_error *err);
 
-static inline size_t gptvq_arch_parts(const gptvq_arch *arch, gptvq_block_input input) {
+static inline size_t gptvq_linear_parts(const gptvq_arch_linears *linears) {
   size_t count = 0;
-  while (count < GPTVQ_MAX_PARTS && arch->linears[input].names[count] != NULL) count++;
+  while (count < GPTVQ_MAX_PARTS && linears->names[count] != NULL) count++;
   return count;
+}
+static inline size_t gptvq_arch_parts(const gptvq_arch *arch, gptvq_block_input input) {
+  return gptvq_linear_parts(&arch->linears[input]);
 }
 
 /* weights[n] of a norm become its gains, which are what everything computes with, and back. Back and forth

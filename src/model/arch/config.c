@@ -211,6 +211,7 @@ static gptvq_status parse_all(const char *folder, const json_t *config, const js
   c->attention_out_bias = c->attention_bias;
   GPTVQ_TRY(gptvq_config_bool(&source, "mlp_bias", &c->mlp_bias, err));
   GPTVQ_TRY(parse_window(&source, rules, c, err));
+  if (rules->linear_layers) GPTVQ_TRY(gptvq_config_parse_delta(&source, c, err));
   GPTVQ_TRY(parse_experts(&source, rules, c, err));
   c->query_scalar = (double)c->head_dim;
   c->embedding_scale = c->residual_scale = c->logit_scale = 1.0;
@@ -244,6 +245,7 @@ const gptvq_rope *gptvq_config_rope(const gptvq_config *config, gptvq_rope_use u
 
 void gptvq_config_release(gptvq_config *config) {
   free(config->layer_slides);
+  free(config->layer_is_delta);
   free(config->layer_rope);
   free(config->layer_dense);
   free(config->eos);

@@ -34,6 +34,12 @@ typedef struct gptvq_rope {
 /* Of gpt-oss's activation: what gates are multiplied by, and what holds them. */
 #define GPTVQ_SWIGLU_ALPHA 1.702f
 #define GPTVQ_SWIGLU_LIMIT 7.0f
+/* Layers that are gated delta nets (linear attention). */
+enum { GPTVQ_DELTA_KERNEL = 16, GPTVQ_DELTA_DIM = 512 /* at most: taps, dimensions of a head */ };
+typedef struct gptvq_delta_sizes {
+  size_t key_heads, value_heads, key_dim, value_dim; /* value_heads is a multiple of key_heads */
+  size_t kernel;                                     /* taps of the convolution */
+} gptvq_delta_sizes;
 
 /* By which of a config's ropes the queries and keys of a layer are rotated. */
 typedef enum gptvq_rope_use {
@@ -69,8 +75,10 @@ typedef struct gptvq_config {
   bool tie_embeddings;
   bool attention_bias, attention_out_bias, mlp_bias; /* as the config states; the family may force them */
   size_t sliding_window;                             /* 0 = none */
-  bool *layer_slides;                /* [layers] owned; which layers use the window (all, unless
-                                        layer_types/max_window_layers say otherwise) */
+  bool *layer_slides;   /* [layers] owned; which layers use the window (all, unless
+                           layer_types/max_window_layers say otherwise) */
+  bool *layer_is_delta; /* [layers] owned; NULL: none is */
+  gptvq_delta_sizes delta;
   size_t experts, experts_per_token; /* 0, 0 for dense models */
   size_t expert_intermediate;        /* of each expert; intermediate unless the family says otherwise */
   size_t shared_intermediate;        /* of the MLP beside the experts that all tokens go through; 0: none */
@@ -103,10 +111,13 @@ typedef struct gptvq_config_rules {
   bool tie_embeddings, attention_bias;
   const char *intermediate_key; /* in place of intermediate_size; NULL: that */
   bool layer_types;             /* layer_types says which layers use the window; elsewhere it is not a key */
+  bool linear_layers; /* layer_types or full_attention_interval says which layers are gated delta nets */
   bool window_switch; /* nor are use_sliding_window, without which there is no window, and max_window_layers,
                          the first layer with one */
   bool partial_rotation;        /* partial_rotary_factor counts */
   double partial_rotary_factor; /* where no key says it; 0: 1 */
+  bool mrope; /* rope parameters may share dimensions out among the positions of pictures; a token of text has
+                 one position, whichever way it is counted */
   bool query_growth;       /* rope parameters have to be there, and llama_4_scaling_beta is one of them */
   const char *local_theta; /* not NULL: layers with a window have a rope of their own, whose theta stands in
                               rope_parameters or under this key; local_rope_theta is its default */
@@ -145,6 +156,11 @@ gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const 
 void gptvq_config_full_every(const gptvq_config_source *source, size_t every, gptvq_config *config);
 
 void gptvq_config_release(gptvq_config *config);
+
+/* config->layer_is_delta and config->delta. On failure what was allocated stays in config
+ * (gptvq_config_release). */
+gptvq_status gptvq_config_parse_delta(const gptvq_config_source *source, gptvq_config *config,
+                                      gptvq_error *err);
 
 /* GPTVQ_ERROR_UNSUPPORTED naming a key of the object that is neither read for the architecture nor known to
  * change nothing; those of rope parameters. */

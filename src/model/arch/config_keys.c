@@ -211,10 +211,12 @@ static gptvq_status fail_rope_key(const gptvq_config_source *source, const char 
 
 gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                           gptvq_error *err) {
+  static const char *const shared[] = {"mrope_interleaved", "mrope_section"};
   const char *key;
   json_t *value;
   json_object_foreach((json_t *)(uintptr_t)source->object, key, value) {
     if (json_is_null(value) || IS_LISTED(rope_keys, key)) continue;
+    if (rules->mrope && IS_LISTED(shared, key)) continue;
     if (!rules->query_growth || !IS_LISTED(growth_keys, key)) return fail_rope_key(source, key, err);
   }
   return GPTVQ_OK;

@@ -6,8 +6,8 @@
 #include <string.h>
 
 /* Models that are the same function of text as the one that they hold: by architectures[0]. */
-static const char *const outer_models[] = {"Gemma3ForConditionalGeneration",
-                                           "Mistral3ForConditionalGeneration"};
+static const char *const outer_models[] = {
+    "Gemma3ForConditionalGeneration", "Mistral3ForConditionalGeneration", "Qwen3_5ForConditionalGeneration"};
 
 /* What stands beside text_config and is said of the text, too: it wins there. */
 static const char *const shared_keys[] = {

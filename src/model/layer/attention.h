@@ -37,6 +37,8 @@ typedef struct gptvq_attention_text {
   size_t max_positions;
   const float *cosines, *sines; /* [max_positions × rotary_half]; NULL where that is 0 */
   size_t position, first, n;
+  const float *state; /* where the layer is a delta net (delta.h), else NULL, as are keys and values there */
+  float *next_state;
 } gptvq_attention_text;
 
 /* One call: n rows q | k | v of so many heads of head_dim values, and the texts that they are of, in order.

@@ -17,6 +17,12 @@
 GPTVQ_MULTI_DECLARE(bool, gptvq_rms_norm, size_t n, const float *x, const float *weight, float eps, float *y);
 /* gate = silu(gate) · up, silu(x) = x / (1 + exp(−x)) */
 GPTVQ_MULTI_DECLARE(void, gptvq_silu_mul, size_t n, float *gate, const float *up);
+/* x = silu(x) */
+GPTVQ_MULTI_DECLARE(void, gptvq_silu, size_t n, float *x);
+/* x = x · sigmoid(gate) */
+GPTVQ_MULTI_DECLARE(void, gptvq_sigmoid_mul, size_t n, const float *gate, float *x);
+/* y = x · scale / sqrt(Σ x² + 1e-6) */
+GPTVQ_MULTI_DECLARE(void, gptvq_l2_norm, size_t n, const float *x, float scale, float *y);
 /* gate = gelu(gate) · up, gelu(x) = x / (1 + exp(−2u)) with u = √(2/π) (x + 0.044715 x³): the "tanh" form */
 GPTVQ_MULTI_DECLARE(void, gptvq_gelu_mul, size_t n, float *gate, const float *up);
 /* g · (u + 1) / (1 + exp(−GPTVQ_SWIGLU_ALPHA g)) with g = gate and u = up, held below GPTVQ_SWIGLU_LIMIT, up
@@ -51,6 +57,16 @@ GPTVQ_MULTI_DECLARE(void, gptvq_attend_soften, size_t count, float cap, float *s
 /* out[dim] += Σ weights[j] · values[j × dim …]; out / sum is the result */
 GPTVQ_MULTI_DECLARE(void, gptvq_attend_values, size_t count, size_t dim, const float *weights,
                     const float *values, float *out);
+/* One step of the gated delta rule: with S the state `from`, change = beta · (v − decay · kᵀ S), the state
+ * `to`, which may be `from`, is decay · S + k changeᵀ, and out = qᵀ `to`. States are [key_dim × value_dim]; v
+ * and out [value_dim], apart from all else. */
+typedef struct gptvq_delta_step {
+  size_t key_dim, value_dim;
+  float decay, beta;
+  const float *q, *k; /* [key_dim] */
+} gptvq_delta_step;
+GPTVQ_MULTI_DECLARE(void, gptvq_delta_rule, const gptvq_delta_step *step, const float *from, const float *v,
+                    float *to, float *out);
 /* fp32 to fp16, to nearest even; what is too large becomes NaN: an infinite key could make a score of
  * −infinity, which passes for a small one. */
 GPTVQ_MULTI_DECLARE(void, gptvq_to_half, size_t n, const float *x, uint16_t *half);

@@ -109,12 +109,12 @@ done:
 /* Does anything need the original model's activations? Nothing does in models with experts. */
 static bool both_streams(const run *r) {
   if (gptvq_model_routes(r->model)) return false;
-  if (r->options->finetune_block_steps > 0) return true;
+  if (r->options->finetune_block_steps > 0 && gptvq_model_trains(r->model)) return true;
   return r->options->true_sequential && (r->options->mismatch > 0.0 || r->options->mismatch_stream > 0.0);
 }
 
-/* Are tokens weighted by the gradients of the loss? Not in models with experts. */
-static bool guided(const run *r) { return r->options->guide > 0.0 && !gptvq_model_routes(r->model); }
+/* Are tokens weighted by the gradients of the loss? Not where there are none. */
+static bool guided(const run *r) { return r->options->guide > 0.0 && gptvq_model_trains(r->model); }
 
 static gptvq_status check_memory(const run *r, gptvq_error *err) {
   size_t tokens = r->options->calib_samples * r->options->calib_length * (both_streams(r) ? 2 : 1), bytes;
@@ -153,14 +153,20 @@ static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
+/* What of a model has no gradients. */
+static const char *untrained(const gptvq_model *model) {
+  return gptvq_model_routes(model) ? "mixture-of-experts" : "linear-attention";
+}
+
 /* Sizes layer by layer, from a spread of the calibration windows. */
 static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
   if (r->options->allocate == 0 || r->options->method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
-  if (gptvq_model_routes(r->model)) {
+  if (!gptvq_model_trains(r->model)) {
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
-              "bits are not allocated by sensitivity in models with experts: all layers get the same size");
+              "bits are not allocated by sensitivity in %s models: all layers get the same size",
+              untrained(r->model));
     return GPTVQ_OK;
   }
   size_t count = gptvq_min_size(allocation_windows, c->samples);
@@ -345,8 +351,8 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_tuned_block tuned = {0};
-    bool tune =
-        r->options->finetune_block_steps > 0 && r->pipeline.x_original != NULL && !gptvq_block_routes(block);
+    bool tune = r->options->finetune_block_steps > 0 && r->pipeline.x_original != NULL &&
+                gptvq_model_trains(r->model);
     gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
                                : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
@@ -434,7 +440,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
   GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, -1, err));
-  if (r->options->finetune_steps > 0 && !gptvq_model_routes(r->model)) GPTVQ_TRY(finetune(r, report, err));
+  if (r->options->finetune_steps > 0 && gptvq_model_trains(r->model)) GPTVQ_TRY(finetune(r, report, err));
   GPTVQ_TRY(report_folder(r->out.work, report, err));
   GPTVQ_TRY(
       gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, report->bits_per_value, err));
@@ -497,9 +503,9 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }
   report->blocks_resumed = r->state.blocks;
-  if (tunes && gptvq_model_routes(r->model))
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
-              "fine-tuning of mixture-of-experts models is not supported: left out");
+  if (tunes && !gptvq_model_trains(r->model))
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "fine-tuning of %s models is not supported: left out",
+              untrained(r->model));
   GPTVQ_TRY(replay_finished(r, err));
   GPTVQ_TRY(quantize_blocks(r, err));
   return finish(r, report, err);

@@ -30,6 +30,9 @@ typedef struct gptvq_edit {
   size_t order_begin, order_count, order_parts;
 } gptvq_edit;
 
+/* Is what heads give gated value by value before o_proj? Then neither a rotation nor an order can pass. */
+bool gptvq_heads_are_gated(const gptvq_model *model);
+
 /* Tensors that change, sorted by name, and column orders made for them (transform.c). */
 typedef struct gptvq_edits {
   gptvq_edit *items;

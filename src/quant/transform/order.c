@@ -112,10 +112,11 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
   size_t samples = windows->count, length = windows->length;
   const gptvq_model *model = transform->model;
   const gptvq_config *c = &model->config;
-  size_t mlps = gptvq_model_mlps(model), wide = c->heads * c->head_dim, values = c->kv_heads * c->head_dim;
+  size_t mlps = gptvq_model_mlps(model), wide = 0, values = c->kv_heads * c->head_dim;
   size_t widest = gptvq_model_mlp_width(model), down = mlps * widest, window = length * c->hidden;
   /* values of latent attention share a linear with keys: they keep their order */
-  bool outputs = (transform->rotate & GPTVQ_ROTATE_HEADS) == 0 && c->latent.kv_rank == 0;
+  bool outputs = (transform->rotate & GPTVQ_ROTATE_HEADS) == 0 && c->latent.kv_rank == 0 &&
+                 !gptvq_heads_are_gated(model);
   gptvq_status status;
   gptvq_sweep sweep = {.model = model,
                        .windows = samples,
@@ -124,6 +125,8 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
                        .phase = "order",
                        .step = 1,
                        .total = c->layers * samples};
+  for (size_t b = 0; b < c->layers; b++)
+    wide = gptvq_max_size(wide, model->blocks[b].linears[model->blocks[b].o].cols);
   float *x = gptvq_alloc(samples, window * sizeof *x);
   /* squares of the inputs: of o_proj, then of the down_proj of every expert */
   double *sums = gptvq_alloc(wide + down, sizeof *sums);

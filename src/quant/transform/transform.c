@@ -9,6 +9,10 @@
 
 enum { VALUES_SALT = 0x76616c75, STREAM_SALT = 0x73747265 };
 
+bool gptvq_heads_are_gated(const gptvq_model *model) {
+  return model->arch->output_gate || gptvq_model_has_state(model);
+}
+
 bool gptvq_transform_wanted(const gptvq_resolved *resolved) {
   const gptvq_quantize_options *options = &resolved->options;
   bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
@@ -22,6 +26,12 @@ gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolve
                       "the heads of a %s cannot be rotated (`rotate` heads): keys and values are made by one "
                       "linear layer; its residual stream can be (`rotate` residual)",
                       model->config.architecture);
+  if ((resolved->options.rotate & GPTVQ_ROTATE_HEADS) != 0 && gptvq_heads_are_gated(model))
+    return gptvq_fail(
+        err, GPTVQ_ERROR_UNSUPPORTED,
+        "the heads of a %s cannot be rotated (`rotate` heads): what they give is gated value by value; the "
+        "residual stream can be (`rotate` residual)",
+        model->config.architecture);
   if ((resolved->options.rotate & GPTVQ_ROTATE_RESIDUAL) == 0 ||
       (gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_O) &&
        gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_DOWN)))
@@ -229,6 +239,13 @@ static gptvq_status add_all(const builder *b, gptvq_error *err) {
       GPTVQ_TRY(add_attention(b, block, plain, err));
     for (size_t e = 0; e < block->mlp_count; e++) GPTVQ_TRY(add_mlp(b, block, e, plain, err));
     if (t->residual.n == 0) continue;
+    gptvq_edit small = plain;
+    small.across = &t->residual;
+    small.gain = block->norms[GPTVQ_NORM_ATTENTION];
+    if (block->delta != NULL) {
+      GPTVQ_TRY(add(b, small, NULL, err, "%s.weight", block->delta->decay.name));
+      GPTVQ_TRY(add(b, small, NULL, err, "%s.weight", block->delta->beta.name));
+    }
     gptvq_edit router = plain;
     router.across = &t->residual;
     router.gain = block->norms[GPTVQ_NORM_MLP];

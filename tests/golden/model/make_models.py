@@ -30,6 +30,7 @@ from transformers import (Exaone4Config, Gemma2Config, Gemma3Config, Gemma3TextC
                           Olmo3Config, Phi3Config, Qwen2Config, Qwen3Config, SmolLM3Config)
 from transformers import DeepseekV2Config, DeepseekV3Config, GptOssConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+from transformers import Qwen3_5Config, Qwen3_5TextConfig
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -66,7 +67,7 @@ def everything_in_double(model_types):
 
 
 def auto_class(config):
-    return AutoModelForImageTextToText if config.model_type == "mistral3" else AutoModelForCausalLM
+    return AutoModelForImageTextToText if config.model_type in ("mistral3", "qwen3_5") else AutoModelForCausalLM
 
 
 def run(folder, ids, dtype, model_types=None):
@@ -94,6 +95,11 @@ def run(folder, ids, dtype, model_types=None):
             return logits
 
 
+def less_one(model_type, name):
+    """Is it a norm whose gain is stored less one?"""
+    return model_type.startswith("gemma") or (model_type.startswith("qwen3_5") and "linear_attn" not in name)
+
+
 def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     for name, p in [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n.endswith("correction_bias"))]:
@@ -101,6 +107,8 @@ def randomise(model, seed):
         with torch.no_grad():
             if "embed_tokens" in name:
                 p.copy_(noise)
+            elif name.endswith("A_log"):
+                p.copy_(0.5 * noise - 1)  # states that remember several tokens
             elif name.endswith("bias"):
                 p.copy_(0.3 * noise)
             elif name.endswith("sinks"):
@@ -108,7 +116,7 @@ def randomise(model, seed):
             elif name.endswith("experts.gate_up_proj") and model.config.model_type == "gpt_oss":
                 p.copy_(noise)  # large enough to meet the limits of the activation
             elif p.dim() == 1:
-                p.copy_((0 if model.config.model_type.startswith("gemma") else 1) + 0.2 * noise)  # Gemma stores gains less one
+                p.copy_((0 if less_one(model.config.model_type, name) else 1) + 0.2 * noise)
             else:
                 p.copy_(noise * 1.3 / p.shape[-1] ** 0.5)
 
@@ -145,7 +153,12 @@ def old_style(folder, **extra):
     path.write_text(json.dumps({k: v for k, v in config.items() if v != "remove"}, indent=2, sort_keys=True) + "\n")
 
 
-def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, mxfp4=False, **how):
+def add_tensors(folder, extra):
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), **extra}, path, metadata={"format": "pt"})
+
+
+def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, change=None, extra=None, mxfp4=False, **how):
     if sys.argv[1:] and name not in sys.argv[1:]:
         return
     folder = HERE / name
@@ -156,6 +169,12 @@ def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=N
     (folder / "generation_config.json").unlink(missing_ok=True)
     if old is not None:
         old_style(folder, **old)
+    if change is not None:
+        config_json = json.loads((folder / "config.json").read_text())
+        config_json.update(change)
+        (folder / "config.json").write_text(json.dumps(config_json, indent=2, sort_keys=True) + "\n")
+    if extra is not None:
+        add_tensors(folder, extra)
     source = as_mxfp4(folder, 3000 + seed) if mxfp4 else folder
     for file, tokens in (goldens or {"golden.bin": count}).items():
         write_golden(folder, file, tokens, 2000 + seed, {config.model_type, config.get_text_config().model_type}, source)
@@ -239,6 +258,17 @@ def main():
                                          attn_logit_softcapping=None, final_logit_softcapping=None,
                                          layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
          seed=15)
+    delta = {**SIZES, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 16,
+             "linear_key_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_value_head_dim": 12,
+             "pad_token_id": 0}
+    make("qwen3_5", Qwen3_5TextConfig(**delta), seed=16, change={"layer_types": None, "full_attention_interval": 4})
+    # as the hub has them: inside of a model that sees pictures, with a head for a further token; tied embeddings
+    text = {**delta, "linear_num_value_heads": 2, "linear_value_head_dim": 8, "tie_word_embeddings": True,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"]}
+    sees = dict(depth=1, hidden_size=8, intermediate_size=8, num_heads=2, patch_size=2, out_hidden_size=24, num_position_embeddings=4,
+                spatial_merge_size=1)
+    make("qwen3_5-inner", Qwen3_5Config(text_config=text, vision_config=sees, tie_word_embeddings=True), seed=17,
+         extra={"mtp.fc.weight": torch.ones(24, 48, dtype=torch.bfloat16)})
     # experts in some layers, one MLP in others; a tensor for each expert, and one for all
     sparse = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "moe_intermediate_size": 16,
               "num_experts": 5, "num_experts_per_tok": 2}

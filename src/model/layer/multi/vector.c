@@ -55,6 +55,19 @@ void GPTVQ_MULTI(gptvq_silu_mul)(size_t n, float *gate, const float *up) {
   for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
 }
 
+void GPTVQ_MULTI(gptvq_silu)(size_t n, float *x) {
+  for (size_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + exponential(-x[i]));
+}
+
+void GPTVQ_MULTI(gptvq_sigmoid_mul)(size_t n, const float *gate, float *x) {
+  for (size_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + exponential(-gate[i]));
+}
+
+void GPTVQ_MULTI(gptvq_l2_norm)(size_t n, const float *x, float scale, float *y) {
+  float factor = scale / sqrtf(dot(n, x, x) + 1e-6f);
+  for (size_t i = 0; i < n; i++) y[i] = x[i] * factor;
+}
+
 void GPTVQ_MULTI(gptvq_gelu_mul)(size_t n, float *gate, const float *up) {
   for (size_t i = 0; i < n; i++) {
     float x = gate[i], u = 0.797884561f * (x + 0.044715f * (x * x * x));
