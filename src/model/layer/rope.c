@@ -36,26 +36,32 @@ static double scale_llama3(const gptvq_rope *rope, double frequency) {
   return (1.0 - blend) * frequency / rope->factor + blend * frequency;
 }
 
-/* What LongRoPE multiplies cosines and sines by, when the config does not say it. */
-static double longrope_attention(const gptvq_config *config) {
-  double factor = config->rope.factor, original = (double)config->rope.original_max_positions;
-  return factor <= 1.0 ? 1.0 : sqrt(1.0 + log(factor) / log(original));
+double gptvq_rope_frequency(const gptvq_config *config, size_t i, bool far) {
+  const gptvq_rope *rope = &config->rope;
+  double frequency = pow(rope->theta, -(double)i / (double)gptvq_rope_half(config));
+  switch (rope->type) {
+  case GPTVQ_ROPE_DEFAULT: return frequency;
+  case GPTVQ_ROPE_LINEAR: return frequency / rope->factor;
+  case GPTVQ_ROPE_LLAMA3: return scale_llama3(rope, frequency);
+  case GPTVQ_ROPE_LONGROPE: return frequency / (far ? rope->long_factor : rope->short_factor)[i];
+  }
+  return frequency;
+}
+
+double gptvq_rope_magnitude(const gptvq_config *config) {
+  const gptvq_rope *rope = &config->rope;
+  if (rope->type != GPTVQ_ROPE_LONGROPE) return 1.0;
+  if (rope->attention_factor > 0.0) return rope->attention_factor;
+  return rope->factor <= 1.0 ? 1.0
+                             : sqrt(1.0 + log(rope->factor) / log((double)rope->original_max_positions));
 }
 
 void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines) {
-  const gptvq_rope *rope = &config->rope;
   size_t half = gptvq_rope_half(config);
-  double magnitude = 1.0;
-  const double *stretch = NULL;
-  if (rope->type == GPTVQ_ROPE_LONGROPE) {
-    stretch = positions > rope->original_max_positions ? rope->long_factor : rope->short_factor;
-    magnitude = rope->attention_factor > 0.0 ? rope->attention_factor : longrope_attention(config);
-  }
+  bool far = positions > config->rope.original_max_positions;
+  double magnitude = gptvq_rope_magnitude(config);
   for (size_t i = 0; i < half; i++) {
-    double frequency = pow(rope->theta, -(double)i / (double)half);
-    if (rope->type == GPTVQ_ROPE_LINEAR) frequency /= rope->factor;
-    else if (rope->type == GPTVQ_ROPE_LLAMA3) frequency = scale_llama3(rope, frequency);
-    else if (stretch != NULL) frequency /= stretch[i];
+    double frequency = gptvq_rope_frequency(config, i, far);
     for (size_t p = 0; p < positions; p++) {
       cosines[p * half + i] = (float)(magnitude * cos((double)p * frequency));
       sines[p * half + i] = (float)(magnitude * sin((double)p * frequency));

@@ -8,6 +8,11 @@
 /* Rotated dimensions of a head, halved: pairs (i, i + half). */
 size_t gptvq_rope_half(const gptvq_config *config);
 
+/* Radians per position of pair i; far: of a context beyond the original one, which only LongRoPE looks at. */
+double gptvq_rope_frequency(const gptvq_config *config, size_t i, bool far);
+/* What cosines and sines are multiplied by. */
+double gptvq_rope_magnitude(const gptvq_config *config);
+
 /* cosines, sines [positions × half]; angles and functions in double, rounded once. LongRoPE takes its long
  * factors when `positions` exceeds the original context, for all positions: the choice cannot change while a
  * cache is in use. */
