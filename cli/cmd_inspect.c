@@ -44,6 +44,17 @@ static void print_layers(const gptvq_model *model) {
   }
 }
 
+static void print_others(const gptvq_model *model) {
+  gptvq_other_info other = {.size = sizeof other};
+  for (int used = 1; used >= 0; used--)
+    for (size_t i = 0; i < gptvq_model_other_count(model); i++) {
+      gptvq_model_get_other(model, i, &other);
+      if (other.used != used) continue;
+      printf("%s  %s, %zu x %zu, %" PRIu64 " bytes: %s\n", used ? "not quantized" : "left out     ",
+             other.name, other.rows, other.cols, other.bytes, other.why);
+    }
+}
+
 /* Do the layers add up to the totals, and the totals to the files? */
 static bool verify(const gptvq_model *model, const gptvq_model_info *info, const gptvq_cli_files *files) {
   uint64_t layers = 0, values = 0;
@@ -98,19 +109,32 @@ static json_t *layers_json(const gptvq_model *model) {
   return array;
 }
 
+static json_t *others_json(const gptvq_model *model) {
+  json_t *array = json_array();
+  for (size_t i = 0; i < gptvq_model_other_count(model); i++) {
+    gptvq_other_info other = {.size = sizeof other};
+    gptvq_model_get_other(model, i, &other);
+    gptvq_cli_json_append(array,
+                          json_pack("{s:s, s:b, s:I, s:I, s:I, s:s}", "name", other.name, "used", other.used,
+                                    "rows", (json_int_t)other.rows, "cols", (json_int_t)other.cols, "bytes",
+                                    (json_int_t)other.bytes, "why", other.why));
+  }
+  return array;
+}
+
 static int print_json(const char *path, const gptvq_model *model, const gptvq_model_info *info,
                       const gptvq_cli_files *files, bool verified) {
   const char *quantization = gptvq_model_quantization_json(model);
   json_error_t why;
   json_t *parsed =
       quantization != NULL ? gptvq_cli_parse_json(quantization, strlen(quantization), &why) : NULL;
-  json_t *object = json_pack("{s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "model",
-                             gptvq_cli_text(path), "architecture", info->architecture, "packed", info->packed,
-                             "blocks", (json_int_t)info->layers, "hidden", (json_int_t)info->hidden,
-                             "intermediate", (json_int_t)info->intermediate, "heads", (json_int_t)info->heads,
-                             "kv_heads", (json_int_t)info->kv_heads, "head_dim", (json_int_t)info->head_dim,
-                             "vocab", (json_int_t)info->vocab, "max_positions",
-                             (json_int_t)info->max_positions, "experts", (json_int_t)info->experts);
+  json_t *object = json_pack(
+      "{s:o, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "model", gptvq_cli_text(path),
+      "architecture", info->architecture, "family", info->family, "packed", info->packed, "blocks",
+      (json_int_t)info->layers, "hidden", (json_int_t)info->hidden, "intermediate",
+      (json_int_t)info->intermediate, "heads", (json_int_t)info->heads, "kv_heads",
+      (json_int_t)info->kv_heads, "head_dim", (json_int_t)info->head_dim, "vocab", (json_int_t)info->vocab,
+      "max_positions", (json_int_t)info->max_positions, "experts", (json_int_t)info->experts);
   json_t *sizes = json_pack(
       "{s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:I, s:b}", "parameters", (json_int_t)info->parameters,
       "linear_values", (json_int_t)info->linear_values, "linear_bytes", (json_int_t)info->linear_bytes,
@@ -125,6 +149,7 @@ static int print_json(const char *path, const gptvq_model *model, const gptvq_mo
   json_decref(sizes);
   gptvq_cli_json_set(object, "quantization", parsed != NULL ? parsed : json_null());
   gptvq_cli_json_set(object, "layers", layers_json(model));
+  gptvq_cli_json_set(object, "others", others_json(model));
   return gptvq_cli_print_json(object);
 }
 
@@ -136,8 +161,10 @@ static int print_text(const gptvq_model *model, const gptvq_model_info *info, co
          info->architecture, info->layers, info->hidden, info->intermediate, info->heads, info->head_dim,
          info->kv_heads, info->vocab, info->max_positions);
   if (info->experts > 0) printf(", %zu experts", info->experts);
-  printf("\n%s\n\n", info->packed ? "packed by gptvq" : "original weights");
+  printf("\nfamily %s, %s\n\n", info->family, info->packed ? "packed by gptvq" : "original weights");
   print_layers(model);
+  printf("\n");
+  print_others(model);
   double error = mean_error(model);
   printf("\nblock linears  %" PRIu64 " values in %s: %.4f bits per value\n", info->linear_values,
          gptvq_cli_size_text(info->linear_bytes, a), info->bits_per_value);

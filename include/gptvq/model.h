@@ -51,6 +51,7 @@ typedef struct gptvq_model_info {
   size_t eos_count;
   gptvq_compute compute; /* in force: never AUTO */
   unsigned head_bits;    /* 16: as stored */
+  const char *family;    /* "Llama", "Gemma2": a row of docs/MODELS.md; a constant */
 } gptvq_model_info;
 static inline void gptvq_model_info_init(gptvq_model_info *info) { GPTVQ_INIT(info); }
 
@@ -73,6 +74,18 @@ typedef struct gptvq_layer_info {
 } gptvq_layer_info;
 static inline void gptvq_layer_info_init(gptvq_layer_info *info) { GPTVQ_INIT(info); }
 
+/* A tensor that is none of the block linears': a matrix that is never quantized with them, or one that the
+ * model leaves out. Norms and biases are not told. Strings live as long as the model. */
+typedef struct gptvq_other_info {
+  size_t size;
+  const char *name; /* "lm_head.weight" */
+  const char *why;  /* it stays as it is, or is left out */
+  int used;         /* 0: left out */
+  size_t rows, cols;
+  uint64_t bytes; /* in the files */
+} gptvq_other_info;
+static inline void gptvq_other_info_init(gptvq_other_info *info) { GPTVQ_INIT(info); }
+
 /* PATH: a Hugging Face folder (docs/CLI.md says which of its files count). options NULL: the
  * defaults. On success the caller owns *out. What is not as it should be but means only one thing
  * (docs/FORMAT.md, section 3.1) is a warning, anything else that the architecture has no place for
@@ -83,6 +96,8 @@ GPTVQ_API void gptvq_model_close(gptvq_model *model); /* after its sessions; NUL
 GPTVQ_API void gptvq_model_get_info(const gptvq_model *model, gptvq_model_info *info);
 GPTVQ_API size_t gptvq_model_layer_count(const gptvq_model *model); /* number of block linears */
 GPTVQ_API void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info);
+GPTVQ_API size_t gptvq_model_other_count(const gptvq_model *model);
+GPTVQ_API void gptvq_model_get_other(const gptvq_model *model, size_t index, gptvq_other_info *info);
 /* quantization_config of config.json as JSON text, or NULL for an original model; lives as long as the model.
  */
 GPTVQ_API const char *gptvq_model_quantization_json(const gptvq_model *model);

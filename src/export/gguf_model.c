@@ -55,6 +55,12 @@ static gptvq_status unsupported(const gptvq_model *model, const char *what, gptv
                     gptvq_checkpoint_folder(model->checkpoint), what);
 }
 
+/* llama.cpp counts from whole dimensions, and has YaRN's own factor of cosines and sines built in. */
+static bool is_plain_yarn(const gptvq_rope *rope) {
+  double own = rope->factor <= 1.0 ? 1.0 : 1.0 + 0.1 * log(rope->factor);
+  return rope->truncate && fabs(rope->attention_factor - own) < 1e-6 * own;
+}
+
 gptvq_status gptvq_gguf_check(const gptvq_model *model, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const struct family *family = find_family(model);
@@ -64,6 +70,8 @@ gptvq_status gptvq_gguf_check(const gptvq_model *model, gptvq_error *err) {
     return unsupported(model, "query_pre_attn_scalar is not head_dim, or a soft cap is null", err);
   if (slides(c) && (model->arch == &gptvq_arch_qwen2 || model->arch == &gptvq_arch_qwen3))
     return unsupported(model, "sliding windows of this family", err);
+  if (c->rope.type == GPTVQ_ROPE_YARN && !is_plain_yarn(&c->rope))
+    return unsupported(model, "YaRN with an attention_factor or a ramp of its own", err);
   return GPTVQ_OK;
 }
 
@@ -94,6 +102,12 @@ static void put_rope(const keys *k, const gptvq_config *c) {
   if (c->rope.type == GPTVQ_ROPE_LINEAR) {
     gptvq_gguf_text(k->file, key(k, "rope.scaling.type", text), "linear", 6);
     put_real(k, "rope.scaling.factor", c->rope.factor);
+  } else if (c->rope.type == GPTVQ_ROPE_YARN) {
+    gptvq_gguf_text(k->file, key(k, "rope.scaling.type", text), "yarn", 4);
+    put_real(k, "rope.scaling.factor", c->rope.factor);
+    put(k, "rope.scaling.original_context_length", c->rope.original_max_positions);
+    put_real(k, "rope.scaling.yarn_beta_fast", c->rope.beta_fast);
+    put_real(k, "rope.scaling.yarn_beta_slow", c->rope.beta_slow);
   } else if (c->rope.type == GPTVQ_ROPE_LONGROPE) {
     put(k, "rope.scaling.original_context_length", c->rope.original_max_positions);
     put_real(k, "rope.scaling.attn_factor", gptvq_rope_magnitude(c));
@@ -202,7 +216,8 @@ static gptvq_status add_rope(gptvq_gguf_tensors *list, const gptvq_model *model,
   for (size_t i = 0; i < half; i++) {
     double plain = pow(c->rope.theta, -(double)i / (double)half);
     for (size_t far = 0; far < 2; far++)
-      list->rope_factors[far * half + i] = (float)(plain / gptvq_rope_frequency(c, i, far));
+      list->rope_factors[far * half + i] =
+          (float)(plain / gptvq_rope_frequency(c, i, far == 0 ? 1 : SIZE_MAX));
   }
   if (c->rope.type == GPTVQ_ROPE_LLAMA3) {
     add_values(list, "rope_freqs.weight", list->rope_factors, half);

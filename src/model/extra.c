@@ -43,12 +43,16 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
     if (parts->used[i]) continue;
-    if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0)
-      continue; /* the embedding again */
+    if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0) {
+      GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, "the embedding again", err));
+      continue;
+    }
     /* Llama's early checkpoints have these: nothing to speak of, and passed on as they are */
     parts->used[i] = ends_with(tensor->name, ".rotary_emb.inv_freq");
+    const char *why = why_harmless(tensor);
+    if (why != NULL) GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, why, err));
     if (parts->used[i]) continue;
-    if (why_harmless(tensor) == NULL)
+    if (why == NULL)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                         "%s: tensor %s has no place in a %s of %zu layers as config.json describes it%s",
                         tensor->file, tensor->name, c->architecture, c->layers,

@@ -85,14 +85,14 @@ static gptvq_status load_weights(gptvq_model *model, const char *name, size_t ro
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols,
+gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols, const char *why,
                               gptvq_linear *out, gptvq_error *err) {
   const gptvq_tensor *tensor;
   *out = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
   GPTVQ_TRY(load_weights(model, name, rows, cols, out, &tensor, err));
   if (tensor->count <= CHECK_VALUES) GPTVQ_TRY(gptvq_tensor_check_finite(tensor, err));
   model->info.parameters += rows * cols;
-  return GPTVQ_OK;
+  return gptvq_note_tensor(model, tensor, true, why, err);
 }
 
 static gptvq_status load_packed(gptvq_model *model, const char *name, gptvq_linear *out, gptvq_stored *stored,
@@ -160,7 +160,8 @@ gptvq_status gptvq_load_embedding(gptvq_model *model, gptvq_error *err) {
                         "other prefixes are not supported",
                         tensor->file, tensor->name, full);
   }
-  return gptvq_load_dense(model, name, model->config.vocab, model->config.hidden, &model->embedding, err);
+  return gptvq_load_dense(model, name, model->config.vocab, model->config.hidden, "rows of it are looked up",
+                          &model->embedding, err);
 }
 
 /* Do two tensors hold the same numbers, in whatever types? Stops at the first difference. */
@@ -204,7 +205,9 @@ gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err) {
     model->head = model->embedding;
     return GPTVQ_OK;
   }
-  if (weight != NULL) return gptvq_load_dense(model, name, rows, cols, &model->head, err);
+  if (weight != NULL)
+    return gptvq_load_dense(model, name, rows, cols, "the output head; option --head-bits packs it",
+                            &model->head, err);
   if (!is_packed)
     return gptvq_fail(
         err, GPTVQ_ERROR_FORMAT,

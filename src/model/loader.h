@@ -25,6 +25,8 @@ typedef struct gptvq_model_parts {
   gptvq_owned *owned;
   gptvq_stored *stored;
   size_t stored_count, stored_room;
+  gptvq_other_info *others; /* [other_room], the first other_count are filled */
+  size_t other_count, other_room;
   char *quantization;               /* JSON text or NULL */
   bool *used;                       /* by tensor number, while loading */
   const gptvq_callbacks *callbacks; /* for warnings while loading, else NULL */
@@ -41,9 +43,13 @@ gptvq_status gptvq_load_vector(gptvq_model *model, const char *name, size_t n, c
 /* A norm's gain: the same of its weight, plus the family's offset. */
 gptvq_status gptvq_load_norm(gptvq_model *model, const char *name, size_t n, const float **out,
                              gptvq_error *err);
-/* NAME.weight [rows × cols], dense; small ones are checked for NaN and infinity. */
-gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols,
+/* NAME.weight [rows × cols], dense; small ones are checked for NaN and infinity. It goes into the account of
+ * what is not quantized, with `why`, a constant. */
+gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols, const char *why,
                               gptvq_linear *out, gptvq_error *err);
+/* One more line of that account; why: a constant. */
+gptvq_status gptvq_note_tensor(gptvq_model *model, const gptvq_tensor *tensor, bool used, const char *why,
+                               gptvq_error *err);
 /* NAME, dense or packed, with NAME.bias when `bias`; recorded in parts->stored. `out` must stay where it is.
  */
 gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows, size_t cols, bool bias,

@@ -67,7 +67,8 @@ static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_erro
     char text[GPTVQ_TENSOR_NAME];
     const char *name = gptvq_model_name(model, gptvq_block_name(block->index, arch->router, "", text));
     if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
-    GPTVQ_TRY(gptvq_load_dense(model, name, c->experts, c->hidden, &block->router, err));
+    GPTVQ_TRY(gptvq_load_dense(model, name, c->experts, c->hidden, "a router: small, and decides",
+                               &block->router, err));
   }
   for (size_t e = 0; e < block->mlp_count; e++) {
     gptvq_mlp *mlp = &block->mlps[e];
@@ -182,6 +183,7 @@ static void fill_info(gptvq_model *model) {
   const gptvq_config *c = &model->config;
   gptvq_model_info *info = &model->info;
   memcpy(info->architecture, c->architecture, sizeof info->architecture);
+  info->family = model->arch->name;
   info->layers = c->layers;
   info->hidden = c->hidden;
   info->intermediate = c->intermediate;
@@ -312,6 +314,7 @@ void gptvq_model_close(gptvq_model *model) {
     free(parts->owned);
     parts->owned = next;
   }
+  free(parts->others);
   free(parts->quantization);
   free(parts);
   gptvq_config_release(&model->config);

@@ -161,6 +161,36 @@ static void rope_of_both_spellings(void **state) {
   gptvq_config_release(&c);
 }
 
+static void yarn_and_dynamic(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama,
+                          "{'rope_theta': 1e6, 'rope_scaling': {'type': 'yarn', 'factor': 4.0, "
+                          "'original_max_position_embeddings': 128}}",
+                          NULL);
+  assert_int_equal(c.rope.type, GPTVQ_ROPE_YARN);
+  assert_int_equal(c.rope.original_max_positions, 128);
+  assert_true(c.rope.factor == 4.0 && c.rope.beta_fast == 32.0 && c.rope.beta_slow == 1.0 && c.rope.truncate);
+  assert_true(fabs(c.rope.attention_factor - (0.1 * log(4.0) + 1.0)) < 1e-15);
+  gptvq_config_release(&c);
+  c = accept(
+      llama,
+      "{'rope_parameters': {'rope_type': 'yarn', 'factor': null, 'original_max_position_embeddings': "
+      "128, 'beta_fast': 8, 'beta_slow': 0.5, 'truncate': false, 'mscale': 0.7, 'mscale_all_dim': 0.5}}",
+      NULL);
+  assert_true(c.rope.factor == 4.0 && c.rope.beta_fast == 8.0 && c.rope.beta_slow == 0.5 && !c.rope.truncate);
+  assert_true(fabs(c.rope.attention_factor - (0.07 * log(4.0) + 1.0) / (0.05 * log(4.0) + 1.0)) < 1e-15);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'rope_scaling': {'type': 'yarn', 'factor': 2, 'mscale': 1, 'attention_factor': 1.5}}",
+             NULL);
+  assert_int_equal(c.rope.original_max_positions, 512);
+  assert_true(c.rope.attention_factor == 1.5);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'rope_scaling': {'type': 'dynamic', 'factor': 2}}", NULL);
+  assert_int_equal(c.rope.type, GPTVQ_ROPE_DYNAMIC);
+  assert_true(c.rope.factor == 2.0 && c.rope.original_max_positions == 512);
+  gptvq_config_release(&c);
+}
+
 static void longrope_of_phi3(void **state) {
   (void)state;
   static const char *const names[] = {"'type': 'longrope'", "'rope_type': 'longrope'", "'type': 'su'",
@@ -306,9 +336,19 @@ static void keys_of_gemma2(void **state) {
   assert_true(!c.tie_embeddings && c.query_scalar == 144.0 && c.attention_cap == 0.0 && c.logit_cap == 12.0);
   assert_true(!c.layer_slides[0] && c.layer_slides[1] && c.layer_slides[2]);
   gptvq_config_release(&c);
-  c = accept(llama, "{'attn_logit_softcapping': 50, 'query_pre_attn_scalar': 144}",
-             NULL); /* not Llama's keys */
-  assert_true(c.attention_cap == 0.0 && c.query_scalar == 8.0 && c.embedding_scale == 1.0);
+}
+
+static void harmless_keys(void **state) {
+  (void)state;
+  /* a hub's config, with keys of training, generation and tools */
+  gptvq_config c = accept(llama,
+                          "{'_name_or_path': '/x', 'transformers_version': '4.31.0', 'use_cache': true, "
+                          "'pad_token_id': 0, 'initializer_range': 0.02, 'pretraining_tp': 1, "
+                          "'attention_dropout': 0.1, 'is_llama_config': true, 'rope_interleaved': false, "
+                          "'transformers.js_config': {'dtype': 'q4'}, 'pruned_heads': {}, "
+                          "'unsloth_fixed': true, 'max_length': 20, 'attn_scale_nobody_knows': null}",
+                          NULL);
+  assert_int_equal(c.layers, 3);
   gptvq_config_release(&c);
 }
 
@@ -368,6 +408,14 @@ static void nonsense_is_refused(void **state) {
       {"{'architectures': ['Gemma2ForCausalLM'], 'final_logit_softcapping': 0}",
        GPTVQ_ERROR_FORMAT,
        {"final_logit_softcapping"}},
+      {"{'attn_logit_softcapping': 50}", /* Gemma 2's key, not Llama's */
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"attn_logit_softcapping is not a key that is known for LlamaForCausalLM"}},
+      {"{'rope_interleaved': true}", GPTVQ_ERROR_UNSUPPORTED, {"rope_interleaved"}},
+      {"{'scale_of_everything': 2}", GPTVQ_ERROR_UNSUPPORTED, {"scale_of_everything"}},
+      {"{'rope_scaling': {'type': 'linear', 'factor': 2, 'mrope_section': [1, 2]}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope_scaling.mrope_section"}},
       {"{'num_local_experts': 4}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is missing"}},
       {"{'num_local_experts': 4, 'num_experts_per_tok': 5}",
        GPTVQ_ERROR_FORMAT,
@@ -382,15 +430,25 @@ static void nonsense_is_refused(void **state) {
       {"{'rope_parameters': {'full_attention': {}}}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"rope_parameters.full_attention"}},
-      {"{'rope_scaling': {'type': 'dynamic', 'factor': 2}}",
+      {"{'rope_scaling': {'type': 'dynamic'}}", GPTVQ_ERROR_FORMAT, {"rope_scaling.factor is missing"}},
+      {"{'head_dim': 2, 'rope_scaling': {'type': 'dynamic', 'factor': 2}}",
+       GPTVQ_ERROR_FORMAT,
+       {"more than two rotated dimensions"}},
+      {"{'rope_theta': 1, 'rope_scaling': {'type': 'yarn', 'factor': 2}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_theta 1 is not above 1"}},
+      {"{'rope_scaling': {'type': 'yarn', 'factor': 2, 'beta_fast': -1}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_scaling.beta_fast is -1"}},
+      {"{'rope_scaling': {'type': 'yarn', 'factor': 2, 'truncate': 1}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_scaling.truncate"}},
+      {"{'rope_scaling': {'rope_type': 'axial'}}",
        GPTVQ_ERROR_UNSUPPORTED,
-       {"rope type dynamic is not supported"}},
-      {"{'rope_scaling': {'rope_type': 'yarn', 'factor': 2}}",
+       {"rope type axial is not supported"}},
+      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'type': 'axial', 'factor': 2}}",
        GPTVQ_ERROR_UNSUPPORTED,
-       {"rope type yarn is not supported"}},
-      {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'type': 'yarn', 'factor': 2}}",
-       GPTVQ_ERROR_UNSUPPORTED,
-       {"rope type yarn is not supported"}},
+       {"rope type axial is not supported"}},
       {"{'rope_parameters': {'rope_type': 'default'}, 'rope_scaling': {'chunked_attention': {}}}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"rope_scaling.chunked_attention"}},
@@ -456,14 +514,11 @@ static void nonsense_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(defaults_of_llama),
-      cmocka_unit_test(explicit_values),
-      cmocka_unit_test(rope_of_both_spellings),
-      cmocka_unit_test(longrope_of_phi3),
-      cmocka_unit_test(sliding_windows),
-      cmocka_unit_test(keys_of_other_families),
-      cmocka_unit_test(families),
-      cmocka_unit_test(keys_of_gemma2),
+      cmocka_unit_test(defaults_of_llama),      cmocka_unit_test(explicit_values),
+      cmocka_unit_test(rope_of_both_spellings), cmocka_unit_test(yarn_and_dynamic),
+      cmocka_unit_test(longrope_of_phi3),       cmocka_unit_test(sliding_windows),
+      cmocka_unit_test(keys_of_other_families), cmocka_unit_test(families),
+      cmocka_unit_test(keys_of_gemma2),         cmocka_unit_test(harmless_keys),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

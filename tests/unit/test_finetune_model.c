@@ -59,6 +59,8 @@ static void forward_is_the_models_block(void **state) {
                                       "llama-head-dim-bias",
                                       "llama-linear-rope",
                                       "llama3-rope",
+                                      "llama-yarn",
+                                      "llama-dynamic-rope",
                                       "mistral",
                                       "phi3",
                                       "phi3-longrope",

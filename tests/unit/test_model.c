@@ -34,7 +34,13 @@ static const char *const goldens[] = {"llama/golden.bin",
                                       "phi3-longrope/golden-short.bin",
                                       "mixtral/golden.bin",
                                       "gemma2/golden.bin",
-                                      "gemma2-uncapped/golden.bin"};
+                                      "gemma2-uncapped/golden.bin",
+                                      "qwen2-yarn/golden.bin",
+                                      "qwen3-yarn/golden.bin",
+                                      "llama-yarn/golden.bin",
+                                      "mistral-yarn/golden.bin",
+                                      "llama-dynamic-rope/golden.bin",
+                                      "llama-dynamic-rope/golden-short.bin"};
 enum { GOLDENS = sizeof goldens / sizeof goldens[0] };
 
 /* Our sums and transformers' have the same terms in another order, so their rounding errors are of the same

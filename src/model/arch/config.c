@@ -185,6 +185,7 @@ static gptvq_status parse_all(const char *folder, const json_t *config, const js
   GPTVQ_TRY(gptvq_config_architecture(folder, config, c->architecture, err));
   const gptvq_arch *arch = gptvq_find_arch(c->architecture);
   const gptvq_config_rules *rules = &(arch != NULL ? arch : &gptvq_arch_llama)->config;
+  GPTVQ_TRY(gptvq_config_check_keys(&source, c->architecture, rules, err));
   GPTVQ_TRY(parse_sizes(&source, rules, c, err));
   c->tie_embeddings = rules->tie_embeddings;
   GPTVQ_TRY(gptvq_config_bool(&source, "tie_word_embeddings", &c->tie_embeddings, err));

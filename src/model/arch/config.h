@@ -11,18 +11,23 @@ typedef enum gptvq_rope_type {
   GPTVQ_ROPE_DEFAULT,
   GPTVQ_ROPE_LINEAR,
   GPTVQ_ROPE_LLAMA3,
-  GPTVQ_ROPE_LONGROPE
+  GPTVQ_ROPE_LONGROPE,
+  GPTVQ_ROPE_YARN,
+  GPTVQ_ROPE_DYNAMIC
 } gptvq_rope_type;
 
 typedef struct gptvq_rope {
   gptvq_rope_type type;
   double theta;
-  double factor;                            /* linear, llama3 */
+  double factor;                            /* all but the default */
   double low_freq_factor, high_freq_factor; /* llama3 */
-  size_t original_max_positions;            /* llama3, longrope */
+  size_t original_max_positions;            /* llama3, longrope, yarn; dynamic: max_position_embeddings */
   double partial_rotary_factor;             /* fraction of head_dim that is rotated, 1 */
   double *short_factor, *long_factor;       /* longrope: [rotated dims / 2], owned by the config; else NULL */
-  double attention_factor;                  /* longrope: multiplies cos and sin; 0 = derive it */
+  double beta_fast, beta_slow; /* yarn: turns in the original context of dimensions that stay, and that are
+                                  stretched */
+  bool truncate;               /* yarn: the dimensions between those are counted from whole ones */
+  double attention_factor;     /* longrope, yarn: multiplies cosines and sines; longrope: 0 = derive it */
 } gptvq_rope;
 
 typedef struct gptvq_config {
@@ -60,7 +65,10 @@ typedef struct gptvq_config_rules {
                           */
   size_t original_positions; /* not 0: original_max_position_embeddings stands beside rope's parameters only,
                                 and this is its default */
-  /* keys of the family's own, after all others; NULL: none */
+  /* Keys of the family's own, NULL at the end: those that read_own reads, and such as change nothing in its
+   * models. NULL: none. */
+  const char *const *own_keys;
+  /* reads them, after all others; NULL: nothing to read */
   gptvq_status (*read_own)(const gptvq_config_source *source, gptvq_config *config, gptvq_error *err);
 } gptvq_config_rules;
 
@@ -78,6 +86,12 @@ gptvq_status gptvq_config_architecture(const char *folder, const json_t *config,
 gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const json_t *generation,
                                 gptvq_config *out, gptvq_error *err);
 void gptvq_config_release(gptvq_config *config);
+
+/* GPTVQ_ERROR_UNSUPPORTED naming a key of the object that is neither read for the architecture nor known to
+ * change nothing; those of rope parameters. */
+gptvq_status gptvq_config_check_keys(const gptvq_config_source *source, const char *architecture,
+                                     const gptvq_config_rules *rules, gptvq_error *err);
+gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, gptvq_error *err);
 
 /* config->rope from rope_scaling or rope_parameters, and rope_theta and partial_rotary_factor beside them.
  * Needs head_dim and max_positions. On failure the factors that were allocated stay in config

@@ -19,9 +19,12 @@ static gptvq_status parse_type(const gptvq_config_source *source, const gptvq_co
   else if (strcmp(name, "llama3") == 0) *out = GPTVQ_ROPE_LLAMA3;
   else if (strcmp(name, "longrope") == 0 || (older && (strcmp(name, "su") == 0 || strcmp(name, "yarn") == 0)))
     *out = GPTVQ_ROPE_LONGROPE;
+  else if (strcmp(name, "yarn") == 0) *out = GPTVQ_ROPE_YARN;
+  else if (strcmp(name, "dynamic") == 0) *out = GPTVQ_ROPE_DYNAMIC;
   else
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s/%s: rope type %s is not supported; supported: default, linear, llama3, longrope",
+                      "%s/%s: rope type %s is not supported; supported: default, linear, dynamic, yarn, "
+                      "llama3, longrope",
                       source->folder, source->file, name);
   return GPTVQ_OK;
 }
@@ -92,6 +95,45 @@ static gptvq_status parse_longrope(const gptvq_config_source *source, const gptv
   return parse_factors(source, "long_factor", pairs, &rope->long_factor, err);
 }
 
+/* What YaRN multiplies cosines and sines by: log-linear in the stretch. */
+static double yarn_magnitude(double factor, double scale) {
+  return factor <= 1.0 ? 1.0 : 0.1 * scale * log(factor) + 1.0;
+}
+
+static gptvq_status parse_yarn(const gptvq_config_source *source, const gptvq_config_source *top,
+                               const gptvq_config_rules *rules, gptvq_config *config, gptvq_error *err) {
+  gptvq_rope *rope = &config->rope;
+  double scale = 0.0, scale_all = 0.0;
+  GPTVQ_TRY(parse_original(source, top, rules, config, err));
+  rope->factor = (double)config->max_positions / (double)rope->original_max_positions;
+  GPTVQ_TRY(gptvq_config_number(source, "factor", 1e-3, huge_factor, &rope->factor, err));
+  GPTVQ_TRY(gptvq_config_number(source, "beta_fast", 0.0, huge_factor, &rope->beta_fast, err));
+  GPTVQ_TRY(gptvq_config_number(source, "beta_slow", 0.0, huge_factor, &rope->beta_slow, err));
+  if (rope->beta_fast == 0.0) rope->beta_fast = 32.0;
+  if (rope->beta_slow == 0.0) rope->beta_slow = 1.0;
+  rope->truncate = true;
+  GPTVQ_TRY(gptvq_config_bool(source, "truncate", &rope->truncate, err));
+  GPTVQ_TRY(gptvq_config_number(source, "mscale", 0.0, huge_factor, &scale, err));
+  GPTVQ_TRY(gptvq_config_number(source, "mscale_all_dim", 0.0, huge_factor, &scale_all, err));
+  rope->attention_factor = scale > 0.0 && scale_all > 0.0
+                               ? yarn_magnitude(rope->factor, scale) / yarn_magnitude(rope->factor, scale_all)
+                               : yarn_magnitude(rope->factor, 1.0);
+  if (rope->theta > 1.0)
+    return gptvq_config_number(source, "attention_factor", 1e-6, huge_factor, &rope->attention_factor, err);
+  return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: rope_theta %g is not above 1, as yarn needs it",
+                    source->folder, source->file, rope->theta);
+}
+
+static gptvq_status parse_dynamic(const gptvq_config_source *source, size_t pairs, gptvq_config *config,
+                                  gptvq_error *err) {
+  GPTVQ_TRY(gptvq_config_need(source, "factor", err));
+  config->rope.original_max_positions = config->max_positions;
+  if (pairs > 1) return gptvq_config_number(source, "factor", 1.0, huge_factor, &config->rope.factor, err);
+  return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                    "%s/%s: %stype dynamic needs heads of more than two rotated dimensions", source->folder,
+                    source->file, source->prefix);
+}
+
 /* rope_scaling, the older name, unless it is null or empty; then rope_parameters. One takes the place of the
  * other as a whole: of the one that loses not even rope_theta counts. *source has no object without either.
  */
@@ -143,6 +185,7 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq
   }
   if (source.object != NULL) {
     GPTVQ_TRY(refuse_kinds(&source, err));
+    GPTVQ_TRY(gptvq_config_check_rope_keys(&source, err));
     GPTVQ_TRY(parse_type(&source, rules, &rope->type, err));
   }
   if (!rules->partial_rotation) { /* which is Phi-3's alone */
@@ -164,6 +207,8 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq
     return gptvq_config_number(&source, "factor", 1e-3, huge_factor, &rope->factor, err);
   case GPTVQ_ROPE_LLAMA3: return parse_llama3(&source, top, rules, config, err);
   case GPTVQ_ROPE_LONGROPE: return parse_longrope(&source, top, rules, rotated / 2, config, err);
+  case GPTVQ_ROPE_YARN: return parse_yarn(&source, top, rules, config, err);
+  case GPTVQ_ROPE_DYNAMIC: return parse_dynamic(&source, rotated / 2, config, err);
   default: return GPTVQ_OK;
   }
 }

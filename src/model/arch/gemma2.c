@@ -28,6 +28,15 @@ static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c,
   return GPTVQ_OK;
 }
 
+/* sliding_window_size is in Google's files beside sliding_window, and nothing reads it */
+static const char *const own_keys[] = {"attn_logit_softcapping",
+                                       "final_logit_softcapping",
+                                       "hidden_activation",
+                                       "query_pre_attn_scalar",
+                                       "sliding_window_size",
+                                       "use_bidirectional_attention",
+                                       NULL};
+
 const gptvq_arch gptvq_arch_gemma2 = {
     .name = "Gemma2",
     .model_type = "gemma2",
@@ -38,6 +47,7 @@ const gptvq_arch gptvq_arch_gemma2 = {
                .sliding_window = 4096,
                .tie_embeddings = true,
                .layer_types = true,
+               .own_keys = own_keys,
                .read_own = read_own},
     .norms = {[GPTVQ_NORM_ATTENTION] = "input_layernorm",
               [GPTVQ_NORM_ATTENTION_OUT] = "post_attention_layernorm",

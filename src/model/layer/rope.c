@@ -36,21 +36,56 @@ static double scale_llama3(const gptvq_rope *rope, double frequency) {
   return (1.0 - blend) * frequency / rope->factor + blend * frequency;
 }
 
-double gptvq_rope_frequency(const gptvq_config *config, size_t i, bool far) {
+/* The dimension (a real number) that turns so often over YaRN's original context. */
+static double yarn_dimension(const gptvq_rope *rope, size_t half, double turns) {
+  return (double)half * log((double)rope->original_max_positions / (turns * 2.0 * pi)) / log(rope->theta);
+}
+
+/* YaRN (arXiv 2309.00071): dimensions that turn often stay, those that turn less than once are stretched by
+ * `factor`, with a ramp from one to the other between. */
+static double scale_yarn(const gptvq_rope *rope, size_t half, size_t i, double frequency) {
+  double low = yarn_dimension(rope, half, rope->beta_fast),
+         high = yarn_dimension(rope, half, rope->beta_slow);
+  if (rope->truncate) {
+    low = floor(low);
+    high = ceil(high);
+  }
+  low = fmax(low, 0.0);
+  high = fmin(high, (double)(2 * half - 1));
+  if (low == high) high += 0.001; /* a step */
+  double stretched = fmin(fmax(((double)i - low) / (high - low), 0.0), 1.0);
+  return frequency / rope->factor * stretched + frequency * (1.0 - stretched);
+}
+
+/* Dynamic NTK scaling: a theta with which the slowest dimension turns as much over `positions` as over the
+ * original context before; itself up to there. */
+static double dynamic_theta(const gptvq_rope *rope, size_t half, size_t positions) {
+  if (positions <= rope->original_max_positions) return rope->theta;
+  double stretch =
+      rope->factor * (double)positions / (double)rope->original_max_positions - (rope->factor - 1.0);
+  return rope->theta * pow(stretch, (double)half / (double)(half - 1));
+}
+
+double gptvq_rope_frequency(const gptvq_config *config, size_t i, size_t positions) {
   const gptvq_rope *rope = &config->rope;
-  double frequency = pow(rope->theta, -(double)i / (double)gptvq_rope_half(config));
+  size_t half = gptvq_rope_half(config);
+  double theta = rope->type == GPTVQ_ROPE_DYNAMIC ? dynamic_theta(rope, half, positions) : rope->theta;
+  double frequency = pow(theta, -(double)i / (double)half);
   switch (rope->type) {
-  case GPTVQ_ROPE_DEFAULT: return frequency;
+  case GPTVQ_ROPE_DEFAULT:
+  case GPTVQ_ROPE_DYNAMIC: return frequency;
   case GPTVQ_ROPE_LINEAR: return frequency / rope->factor;
   case GPTVQ_ROPE_LLAMA3: return scale_llama3(rope, frequency);
-  case GPTVQ_ROPE_LONGROPE: return frequency / (far ? rope->long_factor : rope->short_factor)[i];
+  case GPTVQ_ROPE_YARN: return scale_yarn(rope, half, i, frequency);
+  case GPTVQ_ROPE_LONGROPE:
+    return frequency / (positions > rope->original_max_positions ? rope->long_factor : rope->short_factor)[i];
   }
   return frequency;
 }
 
 double gptvq_rope_magnitude(const gptvq_config *config) {
   const gptvq_rope *rope = &config->rope;
-  if (rope->type != GPTVQ_ROPE_LONGROPE) return 1.0;
+  if (rope->type != GPTVQ_ROPE_LONGROPE && rope->type != GPTVQ_ROPE_YARN) return 1.0;
   if (rope->attention_factor > 0.0) return rope->attention_factor;
   return rope->factor <= 1.0 ? 1.0
                              : sqrt(1.0 + log(rope->factor) / log((double)rope->original_max_positions));
@@ -58,10 +93,9 @@ double gptvq_rope_magnitude(const gptvq_config *config) {
 
 void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines) {
   size_t half = gptvq_rope_half(config);
-  bool far = positions > config->rope.original_max_positions;
   double magnitude = gptvq_rope_magnitude(config);
   for (size_t i = 0; i < half; i++) {
-    double frequency = gptvq_rope_frequency(config, i, far);
+    double frequency = gptvq_rope_frequency(config, i, positions);
     for (size_t p = 0; p < positions; p++) {
       cosines[p * half + i] = (float)(magnitude * cos((double)p * frequency));
       sines[p * half + i] = (float)(magnitude * sin((double)p * frequency));

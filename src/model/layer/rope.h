@@ -8,14 +8,15 @@
 /* Rotated dimensions of a head, halved: pairs (i, i + half). */
 size_t gptvq_rope_half(const gptvq_config *config);
 
-/* Radians per position of pair i; far: of a context beyond the original one, which only LongRoPE looks at. */
-double gptvq_rope_frequency(const gptvq_config *config, size_t i, bool far);
+/* Radians per position of pair i in a context of `positions`, which LongRoPE and dynamic NTK scaling look at.
+ */
+double gptvq_rope_frequency(const gptvq_config *config, size_t i, size_t positions);
 /* What cosines and sines are multiplied by. */
 double gptvq_rope_magnitude(const gptvq_config *config);
 
 /* cosines, sines [positions × half]; angles and functions in double, rounded once. LongRoPE takes its long
- * factors when `positions` exceeds the original context, for all positions: the choice cannot change while a
- * cache is in use. */
+ * factors, and dynamic NTK scaling goes by `positions`, when that exceeds the original context, for all
+ * positions: the choice cannot change while a cache is in use. */
 void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines);
 
 /* `heads` heads of `dim` values side by side in x, in place, by one position's cosines and sines [half];

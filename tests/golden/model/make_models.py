@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the tiny random models and golden logits that tests/unit/test_model.c reads.
 
-    python3 tests/golden/model/make_models.py            needs torch, transformers 5 and safetensors
+    python3 tests/golden/model/make_models.py [NAME…]    needs torch, transformers 5 and safetensors; NAME: these folders only
 
 Each folder is a Hugging Face model written by save_pretrained, with weights scaled so that every part of the forward pass matters, and
 one or two files golden*.bin (little-endian):
@@ -18,6 +18,7 @@ import importlib
 import json
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import torch
@@ -126,6 +127,8 @@ def old_style(folder, **extra):
 
 
 def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None):
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        return
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -195,7 +198,19 @@ def main():
                                          attn_logit_softcapping=None, final_logit_softcapping=None,
                                          layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
          seed=15)
-    greedy()
+    # rope scalings; small numbers so that positions reach beyond the original context
+    deep = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4}
+    yarn = dict(factor=4.0, original_max_position_embeddings=16)
+    make("qwen2-yarn", Qwen2Config(**{**deep, "num_attention_heads": 2, "num_key_value_heads": 1}, rope_parameters=rope("yarn", 1000.0, **yarn)), seed=20, count=60,
+         old={"rope_scaling": {"type": "yarn", **yarn}})
+    make("qwen3-yarn", Qwen3Config(**deep, head_dim=16, rope_parameters=rope("yarn", 100.0, **yarn, beta_fast=2.0, beta_slow=0.25, truncate=False)), seed=21, count=60)
+    make("llama-yarn", LlamaConfig(**deep, head_dim=12, rope_parameters=rope("yarn", 500.0, **yarn, mscale=1.0, mscale_all_dim=0.5)), seed=22, count=60)
+    make("mistral-yarn", MistralConfig(**deep, head_dim=16, sliding_window=None, rope_parameters=rope("yarn", 100.0, **yarn, attention_factor=1.25)), seed=23, count=60, old={})
+    dynamic = {**deep, "max_position_embeddings": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    make("llama-dynamic-rope", LlamaConfig(**dynamic, rope_parameters=rope("dynamic", factor=4.0)), seed=24,
+         goldens={"golden.bin": 60, "golden-short.bin": 24}, old={"rope_scaling": {"type": "dynamic", "factor": 4.0}})
+    if not sys.argv[1:]:
+        greedy()
 
 
 if __name__ == "__main__":
