@@ -229,8 +229,13 @@ static gptvq_status collect_tensors(gptvq_checkpoint *checkpoint, gptvq_error *e
   }
   GPTVQ_TRY(gptvq_standard_tensors(checkpoint, err));
   /* no name twice: a header refuses duplicates, and the index gives each name one shard */
-  if (count > 0) qsort(checkpoint->tensors, count, sizeof *checkpoint->tensors, by_name);
+  gptvq_checkpoint_sort(checkpoint);
   return GPTVQ_OK;
+}
+
+void gptvq_checkpoint_sort(gptvq_checkpoint *checkpoint) {
+  if (checkpoint->tensor_count > 0)
+    qsort(checkpoint->tensors, checkpoint->tensor_count, sizeof *checkpoint->tensors, by_name);
 }
 
 /* Original weights, or packed by a version of gptvq that this one understands. */
@@ -302,6 +307,7 @@ void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint) {
   free(checkpoint->files);
   free(checkpoint->tensors);
   free(checkpoint->names);
+  free(checkpoint->expert_names);
   free(checkpoint->narrowed);
   json_decref(checkpoint->config);
   json_decref(checkpoint->generation);

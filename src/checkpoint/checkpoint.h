@@ -62,6 +62,12 @@ const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoin
 const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint,
                                           const char *name); /* NULL: absent */
 
+/* Tensors of all experts of a layer, PREFIX.experts.gate_up_proj [experts, 2 · width, hidden] and
+ * PREFIX.experts.down_proj [experts, hidden, width], become PREFIX.experts.E.gate_proj.weight, up_proj.weight
+ * and down_proj.weight in the same memory; tensors that were found before are no longer valid.
+ * GPTVQ_ERROR_FORMAT: gate and up do not fill one, or a name is there twice. */
+gptvq_status gptvq_checkpoint_split_experts(gptvq_checkpoint *checkpoint, gptvq_error *err);
+
 /* Bytes of all tensors in the files. */
 uint64_t gptvq_checkpoint_bytes(const gptvq_checkpoint *checkpoint);
 /* Forgets the tensors whose keep[] is false; the numbers of others change. */

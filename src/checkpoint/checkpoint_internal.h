@@ -12,8 +12,9 @@ struct gptvq_checkpoint {
   size_t file_count;
   gptvq_tensor *tensors; /* of all files, sorted by name; names and files point into `files` */
   size_t tensor_count;
-  char *names;     /* of tensors that go by another name than in their file, or NULL */
-  float *narrowed; /* values of all F64 tensors, or NULL */
+  char *names;        /* of tensors that go by another name than in their file, or NULL */
+  char *expert_names; /* of those that gptvq_checkpoint_split_experts made, or NULL */
+  float *narrowed;    /* values of all F64 tensors, or NULL */
 };
 
 /* For the end of a message about a folder that lacks something: "; it holds NAME, NAME and 3 more: ADVICE",
@@ -24,6 +25,9 @@ const char *gptvq_folder_hint(const char *folder, const char *instead, char text
 /* The tensors, collected but not yet sorted, get the names and types that readers expect (checkpoint.h).
  * GPTVQ_ERROR_MEMORY; GPTVQ_ERROR_NUMERIC naming an F64 tensor with a value that fp32 does not hold. */
 gptvq_status gptvq_standard_tensors(gptvq_checkpoint *checkpoint, gptvq_error *err);
+
+/* The tensors by name again. */
+void gptvq_checkpoint_sort(gptvq_checkpoint *checkpoint);
 
 /* Where element i of a tensor is, for messages: "row 3, column 5" of a matrix, "element 7 of 64". Returns
  * text. */

@@ -32,14 +32,14 @@ static gptvq_status attention_inputs(const gptvq_model *model, const gptvq_block
                            : gptvq_fail_numbers(model, &model->blocks[block->index - 1], "the MLP", err);
 }
 
-/* x += what a half has left in w->sum, normalised where a norm stands behind it. */
+/* x += what a half has left in w->sum, normalised where a norm stands behind it, and scaled. */
 static gptvq_status add_output(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                gptvq_norm_place behind, size_t n, float *x, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const float *gain = block->norms[behind];
   if (gain != NULL && !gptvq_norm_rows(n, c->hidden, w->sum, gain, (float)c->rms_norm_eps, w->sum))
     return gptvq_fail_numbers(model, block, behind == GPTVQ_NORM_MLP_OUT ? "the MLP" : "the attention", err);
-  gptvq_add_rows(n, c->hidden, w->sum, x);
+  gptvq_add_rows(n, c->hidden, (float)c->residual_scale, w->sum, x);
   return GPTVQ_OK;
 }
 
@@ -54,7 +54,7 @@ static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *b
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
   size_t width = block->qkv.width, heads = c->heads * c->head_dim;
   GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
-  gptvq_attention_core(model, block, w, texts, count, n, w->wide, width);
+  GPTVQ_TRY(gptvq_attention_core(model, block, w, texts, count, n, w->wide, width, err));
   GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, w->heads, n, heads, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
@@ -95,8 +95,25 @@ static gptvq_status run_mlp(const gptvq_model *model, const gptvq_block *block, 
   return gptvq_group_forward(model, block, &down, w, n, w->wide, width, out, hidden, err);
 }
 
+/* The MLP beside the experts, on all tokens. */
+static gptvq_status run_shared(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                               size_t n, gptvq_stop stop, gptvq_capture capture, void *context,
+                               gptvq_error *err) {
+  size_t hidden = model->config.hidden, zero = 0;
+  gptvq_routing *r = &w->routing;
+  const gptvq_linear *gate = &block->shared_gate;
+  if (gate->weights != NULL)
+    GPTVQ_TRY(gptvq_linears_forward(&gate, &zero, 1, GPTVQ_COMPUTE_FP32, n, w->norm, hidden, r->logits, 1,
+                                    &w->scratch, err));
+  GPTVQ_TRY(run_mlp(model, block, &block->mlps[r->experts], w, n, w->norm, r->gathered, stop, capture,
+                    context, err));
+  if (stop != GPTVQ_RUN_ALL) return GPTVQ_OK;
+  gptvq_route_scatter(r, gptvq_route_everyone(r, n, gate->weights != NULL ? r->logits : NULL), w->sum);
+  return GPTVQ_OK;
+}
+
 /* Experts one after the other, each on the tokens that chose it; their outputs are added in the order of the
- * experts. */
+ * experts, those of the MLP beside them last. */
 static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                 size_t n, gptvq_stop stop, gptvq_capture capture, void *context,
                                 gptvq_error *err) {
@@ -119,7 +136,8 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
                       context, err));
     if (stop == GPTVQ_RUN_ALL) gptvq_route_scatter(r, members, w->sum);
   }
-  return GPTVQ_OK;
+  return block->mlp_count > r->experts ? run_shared(model, block, w, n, stop, capture, context, err)
+                                       : GPTVQ_OK;
 }
 
 gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,

@@ -57,25 +57,41 @@ static gptvq_status load_output(gptvq_model *model, gptvq_block *block, gptvq_bl
   return GPTVQ_OK;
 }
 
+/* A matrix of a block that stays as it is. */
+static gptvq_status load_small(gptvq_model *model, const gptvq_block *block, const char *of, size_t rows,
+                               const char *why, gptvq_linear *out, gptvq_error *err) {
+  char text[GPTVQ_TENSOR_NAME];
+  const char *name = gptvq_model_name(model, gptvq_block_name(block->index, of, "", text));
+  if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
+  return gptvq_load_dense(model, name, rows, model->config.hidden, why, out, err);
+}
+
+/* `which`: an expert's number, GPTVQ_MLP_DENSE or GPTVQ_MLP_SHARED. */
+static gptvq_status load_mlp(gptvq_model *model, gptvq_block *block, size_t which, size_t width,
+                             gptvq_mlp *mlp, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  const gptvq_arch *arch = model->arch;
+  const size_t widths[2] = {width, width};
+  const bool bias = has_bias(arch->linears[GPTVQ_INPUT_GATE_UP].bias, c->mlp_bias),
+             down_bias = has_bias(arch->linears[GPTVQ_INPUT_DOWN].bias, c->mlp_bias);
+  GPTVQ_TRY(
+      load_group(model, block, GPTVQ_INPUT_GATE_UP, which, widths, 2, c->hidden, bias, &mlp->input, err));
+  return load_output(model, block, GPTVQ_INPUT_DOWN, which, width, down_bias, &mlp->down, err);
+}
+
 static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_arch *arch = model->arch;
-  const size_t widths[2] = {c->intermediate, c->intermediate};
-  const bool bias = has_bias(arch->linears[GPTVQ_INPUT_GATE_UP].bias, c->mlp_bias),
-             down_bias = has_bias(arch->linears[GPTVQ_INPUT_DOWN].bias, c->mlp_bias);
-  if (arch->router != NULL) {
-    char text[GPTVQ_TENSOR_NAME];
-    const char *name = gptvq_model_name(model, gptvq_block_name(block->index, arch->router, "", text));
-    if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
-    GPTVQ_TRY(gptvq_load_dense(model, name, c->experts, c->hidden, "a router: small, and decides",
-                               &block->router, err));
-  }
-  for (size_t e = 0; e < block->mlp_count; e++) {
-    gptvq_mlp *mlp = &block->mlps[e];
-    GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_GATE_UP, e, widths, 2, c->hidden, bias, &mlp->input, err));
-    GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_DOWN, e, c->intermediate, down_bias, &mlp->down, err));
-  }
-  return GPTVQ_OK;
+  if (!gptvq_layer_has_experts(model, block->index))
+    return load_mlp(model, block, GPTVQ_MLP_DENSE, c->intermediate, &block->mlps[0], err);
+  GPTVQ_TRY(load_small(model, block, arch->router, c->experts, "a router: small, and decides", &block->router,
+                       err));
+  for (size_t e = 0; e < c->experts; e++)
+    GPTVQ_TRY(load_mlp(model, block, e, c->expert_intermediate, &block->mlps[e], err));
+  if (c->shared_intermediate == 0) return GPTVQ_OK;
+  if (arch->shared_gate != NULL)
+    GPTVQ_TRY(load_small(model, block, arch->shared_gate, 1, "a gate of one row", &block->shared_gate, err));
+  return load_mlp(model, block, GPTVQ_MLP_SHARED, c->shared_intermediate, &block->mlps[c->experts], err);
 }
 
 static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
@@ -83,26 +99,43 @@ static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_err
     char text[GPTVQ_TENSOR_NAME];
     if (model->arch->norms[i] == NULL) continue;
     GPTVQ_TRY(gptvq_load_norm(model, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text),
-                              gptvq_norm_size(&model->config, i), &block->norms[i], err));
+                              gptvq_norm_size(model, i), &block->norms[i], err));
   }
   return GPTVQ_OK;
 }
 
-static gptvq_status load_block(gptvq_model *model, size_t per_block, gptvq_block *block, gptvq_error *err) {
+static size_t count_mlps(const gptvq_model *model, size_t layer) {
+  const gptvq_config *c = &model->config;
+  if (!gptvq_layer_has_experts(model, layer)) return 1;
+  return c->experts + (c->shared_intermediate > 0 ? 1 : 0);
+}
+
+static size_t count_linears(const gptvq_model *model, size_t layer) {
+  size_t parts[GPTVQ_INPUTS];
+  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++) parts[i] = gptvq_arch_parts(model->arch, i);
+  return parts[GPTVQ_INPUT_QKV] + parts[GPTVQ_INPUT_O] +
+         count_mlps(model, layer) * (parts[GPTVQ_INPUT_GATE_UP] + parts[GPTVQ_INPUT_DOWN]);
+}
+
+static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_arch *arch = model->arch;
   size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
   const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
-  block->mlp_count = arch->router == NULL ? 1 : c->experts;
+  const size_t linears = count_linears(model, block->index);
+  block->mlp_count = count_mlps(model, block->index);
   block->mlps = gptvq_model_alloc(model, block->mlp_count, sizeof *block->mlps);
-  block->linears = gptvq_model_alloc(model, per_block, sizeof *block->linears);
+  block->linears = gptvq_model_alloc(model, linears, sizeof *block->linears);
   if (block->mlps == NULL || block->linears == NULL)
     return gptvq_fail_memory(err, "the list of linears",
-                             gptvq_saturated_size(per_block, sizeof *block->linears));
+                             gptvq_saturated_size(linears, sizeof *block->linears));
   const bool slides = arch->slides && c->sliding_window > 0 && c->layer_slides[block->index];
   block->attention = (gptvq_attention){.window = slides ? c->sliding_window : SIZE_MAX,
                                        .scale = 1.0f / sqrtf((float)c->query_scalar),
-                                       .cap = (float)c->attention_cap};
+                                       .cap = (float)c->attention_cap,
+                                       .neighbours = arch->rotates_neighbours,
+                                       .query_growth = (float)c->rope.query_growth,
+                                       .query_period = c->rope.original_max_positions};
   block->activation = strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));
   GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
@@ -124,17 +157,14 @@ gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_inp
 static gptvq_status load_blocks(gptvq_model *model, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   gptvq_model_parts *parts = model->owned;
-  const gptvq_arch *arch = model->arch;
-  size_t mlps = arch->router == NULL ? 1 : c->experts;
-  size_t per_block = gptvq_arch_parts(arch, GPTVQ_INPUT_QKV) + gptvq_arch_parts(arch, GPTVQ_INPUT_O), total;
-  per_block +=
-      mlps * (gptvq_arch_parts(arch, GPTVQ_INPUT_GATE_UP) + gptvq_arch_parts(arch, GPTVQ_INPUT_DOWN));
-  /* every layer and expert needs tensors of its own: refuses absurd numbers before memory is asked for */
-  size_t tensors = gptvq_checkpoint_tensor_count(model->checkpoint);
-  if (!gptvq_mul(c->layers, per_block, &total) || total > tensors)
+  /* every layer and expert needs tensors of its own: refuses absurd numbers before memory is asked for;
+     layers and experts are few enough for their products */
+  size_t tensors = gptvq_checkpoint_tensor_count(model->checkpoint), total = 0;
+  for (size_t i = 0; i < c->layers; i++) total += count_linears(model, i);
+  if (total > tensors)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s: config.json describes %zu layers of %zu matrices, but there are only %zu tensors",
-                      gptvq_checkpoint_folder(model->checkpoint), c->layers, per_block, tensors);
+                      gptvq_checkpoint_folder(model->checkpoint), c->layers, total / c->layers, tensors);
   parts->stored = gptvq_model_alloc(model, total, sizeof *parts->stored);
   parts->stored_room = total;
   model->blocks = gptvq_model_alloc(model, c->layers, sizeof *model->blocks);
@@ -142,7 +172,7 @@ static gptvq_status load_blocks(gptvq_model *model, gptvq_error *err) {
     return gptvq_fail_memory(err, "the list of layers", gptvq_saturated_size(total, sizeof *parts->stored));
   for (size_t i = 0; i < c->layers; i++) {
     model->blocks[i].index = i;
-    GPTVQ_TRY(load_block(model, per_block, &model->blocks[i], err));
+    GPTVQ_TRY(load_block(model, &model->blocks[i], err));
   }
   return GPTVQ_OK;
 }
@@ -219,6 +249,7 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   GPTVQ_TRY(gptvq_config_parse(folder, json, gptvq_checkpoint_generation_config(model->checkpoint), c, err));
   if (model->arch->router == NULL) c->experts = c->experts_per_token = 0;
   GPTVQ_TRY(check_config(model, folder, err));
+  if (model->arch->dense != NULL) GPTVQ_TRY(gptvq_checkpoint_split_experts(model->checkpoint, err));
   GPTVQ_TRY(read_quantization(model, folder, err));
   parts->used =
       gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);

@@ -55,14 +55,17 @@ typedef struct gptvq_mlp {
   size_t down;              /* index into gptvq_block.linears */
 } gptvq_mlp;
 
+static inline size_t gptvq_mlp_width(const gptvq_mlp *mlp) { return mlp->input.width / 2; }
+
 typedef struct gptvq_block {
   size_t index;
   const float *norms[GPTVQ_NORMS]; /* gains, [gptvq_norm_size]; NULL where the family has no norm */
   gptvq_linear_group qkv;
   size_t o;         /* index into linears */
-  size_t mlp_count; /* 1, or the number of experts */
+  size_t mlp_count; /* 1, or the number of experts and of the MLP beside them, the last one */
   gptvq_mlp *mlps;
-  gptvq_linear router; /* [experts × hidden] when mlp_count > 1; never quantized */
+  gptvq_linear router;      /* [experts × hidden] in layers with experts; never quantized */
+  gptvq_linear shared_gate; /* [1 × hidden] or without weights; never quantized */
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */
   gptvq_attention attention;
@@ -93,12 +96,8 @@ static inline bool gptvq_writes_stream(const gptvq_block *block, gptvq_block_inp
   return gptvq_input_is_last(input) && block->norms[gptvq_norm_behind(input)] == NULL;
 }
 
-static inline size_t gptvq_norm_size(const gptvq_config *config, gptvq_norm_place place) {
-  return place == GPTVQ_NORM_Q || place == GPTVQ_NORM_K ? config->head_dim : config->hidden;
-}
-
 /* Does a router send tokens through different MLPs? Then there is no one input of down_proj for all tokens,
- * and no gradient: what needs either does without, or refuses. Alike in all blocks of a model. */
+ * and no gradient: what needs either does without, or refuses, in all blocks of the model. */
 static inline bool gptvq_block_routes(const gptvq_block *block) { return block->mlp_count > 1; }
 
 struct gptvq_model {
@@ -115,8 +114,38 @@ struct gptvq_model {
   void *owned;            /* implementation's own allocations, see model.c */
 };
 
+static inline size_t gptvq_norm_size(const gptvq_model *model, gptvq_norm_place place) {
+  const gptvq_config *c = &model->config;
+  const bool wide = model->arch->wide_qk_norms;
+  if (place == GPTVQ_NORM_Q) return (wide ? c->heads : 1) * c->head_dim;
+  if (place == GPTVQ_NORM_K) return (wide ? c->kv_heads : 1) * c->head_dim;
+  return c->hidden;
+}
+
 static inline bool gptvq_model_routes(const gptvq_model *model) {
-  return gptvq_block_routes(&model->blocks[0]);
+  for (size_t i = 0; i < model->config.layers; i++)
+    if (gptvq_block_routes(&model->blocks[i])) return true;
+  return false;
+}
+/* Has the layer a router and experts, as config.json describes it? */
+static inline bool gptvq_layer_has_experts(const gptvq_model *model, size_t layer) {
+  return model->arch->router != NULL && !model->config.layer_dense[layer];
+}
+/* The largest count and the largest width of a block's MLPs; upper bounds. */
+static inline size_t gptvq_model_mlps(const gptvq_model *model) {
+  size_t most = 1;
+  for (size_t i = 0; i < model->config.layers; i++)
+    if (model->blocks[i].mlp_count > most) most = model->blocks[i].mlp_count;
+  return most;
+}
+static inline size_t gptvq_model_mlp_width(const gptvq_model *model) {
+  size_t widest = 0;
+  for (size_t i = 0; i < model->config.layers; i++)
+    for (size_t m = 0; m < model->blocks[i].mlp_count; m++) {
+      const size_t width = gptvq_mlp_width(&model->blocks[i].mlps[m]);
+      if (width > widest) widest = width;
+    }
+  return widest;
 }
 
 /* config.json as the model was read, for a folder of tensors under the names of model->checkpoint: the

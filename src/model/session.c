@@ -46,6 +46,7 @@ gptvq_status gptvq_head(const gptvq_model *model, gptvq_workspace *workspace, si
     GPTVQ_TRY(gptvq_final_norm(model, rows, x + begin * hidden, workspace->norm, err));
     GPTVQ_TRY(gptvq_linears_forward(&head, &zero, 1, model->compute, rows, workspace->norm, hidden,
                                     logits + begin * vocab, vocab, &workspace->scratch, err));
+    gptvq_scale_values(rows * vocab, (float)model->config.logit_scale, logits + begin * vocab);
     if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(rows * vocab, logits + begin * vocab))
       return gptvq_fail_numbers(model, NULL, "the output head", err);
     if (model->config.logit_cap > 0.0)

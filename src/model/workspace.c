@@ -16,19 +16,22 @@ typedef struct layout {
 
 static size_t widest_group(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
-  return gptvq_max_size((c->heads + 2 * c->kv_heads) * c->head_dim, 2 * c->intermediate);
+  return gptvq_max_size((c->heads + 2 * c->kv_heads) * c->head_dim, 2 * gptvq_model_mlp_width(model));
 }
 
 static size_t widest_input(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
-  return gptvq_max_size(c->hidden, gptvq_max_size(c->heads * c->head_dim, c->intermediate));
+  return gptvq_max_size(c->hidden, gptvq_max_size(c->heads * c->head_dim, gptvq_model_mlp_width(model)));
 }
 
 /* Sizes of what routes tokens to experts; used by no other block. */
 static gptvq_routing routing_of(const gptvq_model *model, size_t max_rows) {
   const gptvq_config *c = &model->config;
-  return (gptvq_routing){
-      .max_rows = max_rows, .hidden = c->hidden, .experts = c->experts, .used = c->experts_per_token};
+  return (gptvq_routing){.max_rows = max_rows,
+                         .hidden = c->hidden,
+                         .experts = c->experts,
+                         .used = c->experts_per_token,
+                         .keeps_sum = c->router.keeps_sum};
 }
 
 static void put(layout *l, size_t area, size_t a, size_t b, size_t size) {
@@ -67,11 +70,18 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   return l;
 }
 
+/* Of the workspace's own texts, a few rows at a time. */
+static size_t part_bytes(const gptvq_model *model, size_t max_rows, size_t max_positions) {
+  size_t queries = gptvq_min_size(max_rows, GPTVQ_ATTENTION_FEW) * model->config.heads;
+  return gptvq_attention_part_bytes(queries, model->config.head_dim, max_positions);
+}
+
 size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
   layout l = measure(model, layers, max_rows, max_positions);
   size_t scratch = gptvq_linears_scratch(GPTVQ_MAX_PARTS, widest_input(model), max_rows, model->compute);
   size_t total;
-  if (!l.fits || !gptvq_add(l.total, scratch, &total) || !gptvq_add(total, sizeof(gptvq_workspace), &total))
+  if (!l.fits || !gptvq_add(l.total, scratch, &total) || !gptvq_add(total, sizeof(gptvq_workspace), &total) ||
+      !gptvq_add(total, part_bytes(model, max_rows, max_positions), &total))
     return SIZE_MAX;
   return total;
 }
@@ -101,11 +111,14 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
   GPTVQ_TRY(gptvq_blas_init(err));
   layout l = measure(model, layers, max_rows, max_positions);
   size_t scratch = gptvq_linears_scratch(GPTVQ_MAX_PARTS, widest_input(model), max_rows, model->compute);
-  size_t head = gptvq_round_up(sizeof(gptvq_workspace), 64);
+  size_t head = gptvq_round_up(sizeof(gptvq_workspace), 64),
+         parts = part_bytes(model, max_rows, max_positions);
   size_t bytes;
   char *memory = l.fits && gptvq_add(head, l.total, &bytes) ? gptvq_alloc(bytes, 1) : NULL;
   void *panels = memory != NULL ? gptvq_alloc(scratch, 1) : NULL;
-  if (panels == NULL) {
+  float *part_sums = panels != NULL && parts > 0 ? gptvq_alloc(parts, 1) : NULL;
+  if (panels == NULL || (parts > 0 && part_sums == NULL)) {
+    free(panels);
     free(memory);
     char context[64];
     snprintf(context, sizeof context, "a session of %zu positions", max_positions);
@@ -117,6 +130,8 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
                          .max_positions = max_positions,
                          .rotary_half = gptvq_rope_half(&model->config),
                          .half = gptvq_workspace_keeps_half(model),
+                         .parts = part_sums,
+                         .part_bytes = parts,
                          .scratch = {.data = panels, .bytes = scratch}};
   w->routing = routing_of(model, max_rows);
   place(w, &l, memory + head);
@@ -128,6 +143,7 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
 void gptvq_workspace_destroy(gptvq_workspace *workspace) {
   if (workspace == NULL) return;
   free(workspace->scratch.data);
+  free(workspace->parts);
   free(workspace);
 }
 

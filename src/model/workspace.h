@@ -15,7 +15,9 @@ struct gptvq_workspace {
   float *wide;            /* [max_rows × widest linear group]: q | k | v, gate | up */
   float *heads;           /* [max_rows × heads · head_dim]: attention output */
   float *sum;             /* [max_rows × hidden]: what a half block adds */
-  gptvq_routing routing;  /* in models with experts */
+  float *parts;           /* [part_bytes]: what few rows have of the parts of a long context */
+  size_t part_bytes;
+  gptvq_routing routing; /* in models with experts */
   gptvq_scratch scratch;
 };
 
@@ -34,8 +36,10 @@ gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *bl
                                  const float *x, size_t ldx, float *y, size_t ldy, gptvq_error *err);
 
 /* Softmax attention of n rows q | k | v in `qkv` (row stride ldq), tokens of the texts, over the texts'
- * caches; rotates queries and keys, appends to the caches, writes workspace->heads. */
-void gptvq_attention_core(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
-                          const gptvq_attention_text *texts, size_t count, size_t n, float *qkv, size_t ldq);
+ * caches; rotates queries and keys, appends to the caches, writes workspace->heads. GPTVQ_ERROR_MEMORY: no
+ * room for the parts of texts longer than the workspace was made for. */
+gptvq_status gptvq_attention_core(const gptvq_model *model, const gptvq_block *block,
+                                  gptvq_workspace *workspace, const gptvq_attention_text *texts, size_t count,
+                                  size_t n, float *qkv, size_t ldq, gptvq_error *err);
 
 #endif

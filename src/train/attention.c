@@ -192,7 +192,7 @@ void gptvq_ft_attention_backward(const gptvq_ft_dims *dims, size_t tokens, const
 
 typedef struct rope_job {
   const gptvq_ft_dims *dims;
-  size_t heads, ldx;
+  size_t ldx;
   float *x;
   bool backward;
 } rope_job;
@@ -204,12 +204,15 @@ static void rope_task(void *context, size_t begin, size_t end, size_t thread) {
   size_t half = d->rotary / 2;
   for (size_t t = begin; t < end; t++) {
     const float *cosine = d->cosine + t % d->length * half, *sine = d->sine + t % d->length * half;
-    gptvq_rotate_heads(half, cosine, sine, job->heads, d->head_dim, job->x + t * job->ldx, job->backward);
+    float *x = job->x + t * job->ldx;
+    gptvq_rotate_heads(half, d->attention.neighbours, cosine, sine, d->heads + d->kv_heads, d->head_dim, x,
+                       job->backward);
+    const float scale = gptvq_query_scale(&d->attention, t % d->length);
+    for (size_t i = 0; scale != 1.0f && i < d->heads * d->head_dim; i++) x[i] *= scale;
   }
 }
 
-void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx,
-                   bool backward) {
-  rope_job job = {dims, heads, ldx, x, backward};
+void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, float *x, size_t ldx, bool backward) {
+  rope_job job = {dims, ldx, x, backward};
   gptvq_parallel_for(tokens, 16, rope_task, &job);
 }

@@ -22,6 +22,7 @@ gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *bloc
                         .length = length,
                         .attention = block->attention,
                         .activation = block->activation,
+                        .residual_scale = (float)c->residual_scale,
                         .norm_offset = model->arch->norm_offset,
                         .eps = (float)c->rms_norm_eps,
                         .rotary = 2 * gptvq_rope_half(c)};

@@ -119,14 +119,15 @@ static double head(work *w, const gptvq_ft_dims *dims, const int32_t *tokens, co
   gptvq_ft_norm_forward(dims, w->length, x, w->model->final_norm, w->normed, w->scale);
   for (size_t first = 0; first < w->length; first += HEAD_TOKENS) {
     size_t n = gptvq_min_size(HEAD_TOKENS, w->length - first);
-    gptvq_gemm_nt(n, w->vocab, w->hidden, 1.0f, w->normed + first * w->hidden, w->hidden, w->head, w->hidden,
+    const float scale = (float)w->model->config.logit_scale;
+    gptvq_gemm_nt(n, w->vocab, w->hidden, scale, w->normed + first * w->hidden, w->hidden, w->head, w->hidden,
                   0.0f, w->logits, w->vocab);
     if (w->model->config.logit_cap > 0.0)
       gptvq_cap_values(n * w->vocab, (float)w->model->config.logit_cap, w->logits);
     head_job job = {w, tokens + first + 1, gptvq_min_size(n, w->length - 1 - first)};
     gptvq_parallel_for(n, 4, nll_task, &job);
     for (size_t t = 0; t < n; t++) sum += w->losses[t];
-    gptvq_gemm_nn(n, w->hidden, w->vocab, 1.0f, w->logits, w->vocab, w->head, w->hidden, 0.0f,
+    gptvq_gemm_nn(n, w->hidden, w->vocab, scale, w->logits, w->vocab, w->head, w->hidden, 0.0f,
                   gradient + first * w->hidden, w->hidden);
   }
   gptvq_ft_norm_backward(dims, w->length, x, w->model->final_norm, w->scale, gradient, NULL, w->gain_gradient,
@@ -250,7 +251,7 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_wind
                                 gptvq_error *err) {
   size_t samples = windows->count, length = windows->length;
   *out = (gptvq_guide){0};
-  GPTVQ_TRY(gptvq_ft_check(&model->blocks[0], err));
+  for (size_t b = 0; b < model->config.layers; b++) GPTVQ_TRY(gptvq_ft_check(&model->blocks[b], err));
   work w = {.model = model,
             .guide = out,
             .tokens = windows->tokens,

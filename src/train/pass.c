@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* y = x + the outputs of a half's last linear, normalised where a norm stands behind it */
+/* y = x + the outputs of a half's last linear, normalised where a norm stands behind it, and scaled */
 static void output_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
                            bool mlp, const float *input, const float *x, float *y) {
   const gptvq_ft_matrix matrix = mlp ? GPTVQ_FT_DOWN : GPTVQ_FT_O;
@@ -14,7 +14,8 @@ static void output_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weigh
   gptvq_ft_linear_forward(d, weights, matrix, tape->tokens, input, out);
   if (d->has_norm[behind])
     gptvq_ft_norm_forward(d, tape->tokens, out, weights->norm[behind], y, tape->out_inverse_rms[mlp]);
-  gptvq_add_rows(tape->tokens, d->hidden, x, y);
+  gptvq_scale_values(tape->tokens * d->hidden, d->residual_scale, y);
+  gptvq_add_rows(tape->tokens, d->hidden, 1.0f, x, y);
 }
 
 const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
@@ -31,7 +32,7 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *we
   if (d->has_norm[GPTVQ_NORM_K])
     gptvq_ft_heads_forward(d, tokens, d->kv_heads, width, tape->raw + keys, norm[GPTVQ_NORM_K],
                            tape->qkv + keys);
-  gptvq_ft_rope(d, tokens, d->heads + d->kv_heads, tape->qkv, width, false);
+  gptvq_ft_rope(d, tokens, tape->qkv, width, false);
   gptvq_ft_attention_forward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->attention_scratch);
   output_forward(d, weights, tape, false, tape->attention, x, tape->middle);
   gptvq_ft_norm_forward(d, tokens, tape->middle, norm[GPTVQ_NORM_MLP], tape->normed[1], tape->inverse_rms[1]);
@@ -62,6 +63,11 @@ static const float *output_backward(const gptvq_ft_dims *d, const gptvq_ft_weigh
                                     gptvq_ft_tape *tape, bool mlp, const float *dy,
                                     gptvq_ft_weights *vectors) {
   const gptvq_norm_place behind = gptvq_norm_behind(mlp ? GPTVQ_INPUT_DOWN : GPTVQ_INPUT_O);
+  if (d->residual_scale != 1.0f) {
+    memcpy(tape->d_unnormed, dy, tape->tokens * d->hidden * sizeof *dy);
+    gptvq_scale_values(tape->tokens * d->hidden, d->residual_scale, tape->d_unnormed);
+    dy = tape->d_unnormed;
+  }
   if (!d->has_norm[behind]) return dy;
   gptvq_ft_norm_backward(d, tape->tokens, tape->unnormed[mlp], weights->norm[behind],
                          tape->out_inverse_rms[mlp], dy, NULL, vectors->norm[behind], tape->d_unnormed);
@@ -85,7 +91,7 @@ void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, 
   linear_backward(d, weights, tape, GPTVQ_FT_O, dy, tape->attention, vectors, sink, context, tape->d_matrix);
   gptvq_ft_attention_backward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->d_matrix, tape->d_wide,
                               tape->attention_scratch);
-  gptvq_ft_rope(d, tokens, d->heads + d->kv_heads, tape->d_wide, width, true);
+  gptvq_ft_rope(d, tokens, tape->d_wide, width, true);
   if (d->has_norm[GPTVQ_NORM_Q])
     gptvq_ft_heads_backward(d, tokens, d->heads, width, tape->raw, norm[GPTVQ_NORM_Q], tape->partial,
                             d_norm[GPTVQ_NORM_Q], tape->d_wide);

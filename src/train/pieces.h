@@ -54,10 +54,9 @@ void gptvq_ft_attention_backward(const gptvq_ft_dims *dims, size_t tokens, const
                                  float *scratch);
 /* Floats of `scratch` above, for all threads. */
 size_t gptvq_ft_attention_scratch(const gptvq_ft_dims *dims);
-/* In place on `heads` heads of `head_dim` values in every row of x[tokens × ldx]; backward: the inverse
- * rotation (× attention factor, as the transposed map wants). */
-void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, size_t heads, float *x, size_t ldx,
-                   bool backward);
+/* In place on the query and key heads in every row of x[tokens × ldx]; backward: the inverse rotation (×
+ * attention factor, as the transposed map wants). Queries also get their position's scale. */
+void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, float *x, size_t ldx, bool backward);
 
 /* The derivative of y = cap · tanh(x / cap) (gptvq_soft_cap), by y; cap 0: there is none. */
 static inline float gptvq_ft_cap_slope(float cap, float y) {

@@ -26,7 +26,8 @@ typedef struct gptvq_ft_dims {
   gptvq_attention attention;
   gptvq_activation activation;
   float eps;
-  float norm_offset; /* weights of norms are stored as gain − this */
+  float residual_scale; /* of what either half adds to x */
+  float norm_offset;    /* weights of norms are stored as gain − this */
   bool has_norm[GPTVQ_NORMS];
   bool has_bias[GPTVQ_FT_MATRICES];
   size_t rotary; /* rotated values of a head (the first ones), even; value i is paired with i + rotary / 2 */
@@ -95,7 +96,7 @@ struct gptvq_ft_tape {
   float *attention_scratch;
   /* backward only */
   float *d_hidden, *d_middle, *d_wide, *d_matrix;
-  float *d_unnormed;    /* [tokens × hidden], with norms behind o or down */
+  float *d_unnormed;    /* [tokens × hidden], with norms behind o or down, or a residual_scale */
   double *partial;      /* of the heads' norms */
   gptvq_ft_watch watch; /* NULL unless somebody sets it */
   void *watch_context;

@@ -121,6 +121,7 @@ static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gr
 static gptvq_status run_windows(whole *w, const size_t *list, size_t count, double scale, double *sum,
                                 gptvq_error *err) {
   size_t tokens = count * w->length, each = w->length * w->hidden;
+  const float logit_scale = (float)w->original->config.logit_scale;
   for (size_t i = 0; i < count; i++)
     GPTVQ_TRY(gptvq_embed(w->original, w->tokens + list[i] * w->length, w->length, w->x + i * each, err));
   const float *x = w->x;
@@ -129,12 +130,12 @@ static gptvq_status run_windows(whole *w, const size_t *list, size_t count, doub
   gptvq_ft_norm_forward(&w->dims[0], tokens, x, w->norm, w->normed, w->scale);
   for (size_t first = 0; first < tokens; first += HEAD_TOKENS) {
     size_t n = gptvq_min_size(HEAD_TOKENS, tokens - first), done = 0;
-    gptvq_gemm_nt(n, w->vocab, w->hidden, 1.0f, w->normed + first * w->hidden, w->hidden, w->head, w->hidden,
-                  0.0f, w->logits, w->vocab);
+    gptvq_gemm_nt(n, w->vocab, w->hidden, logit_scale, w->normed + first * w->hidden, w->hidden, w->head,
+                  w->hidden, 0.0f, w->logits, w->vocab);
     while (done < n) { /* the teacher's rows lie together window by window */
       size_t at = first + done, window = at / w->length, inside = at % w->length;
       size_t rows = gptvq_min_size(n - done, w->length - inside);
-      gptvq_gemm_nt(rows, w->vocab, w->hidden, 1.0f,
+      gptvq_gemm_nt(rows, w->vocab, w->hidden, logit_scale,
                     w->teacher + (list[window] * w->length + inside) * w->hidden, w->hidden, w->head,
                     w->hidden, 0.0f, w->teacher_logits + done * w->vocab, w->vocab);
       done += rows;
@@ -147,7 +148,7 @@ static gptvq_status run_windows(whole *w, const size_t *list, size_t count, doub
     gptvq_parallel_for(n, 4, divergence_task, &job);
     for (size_t i = 0; i < n; i++) *sum += w->losses[i];
     if (scale != 0.0)
-      gptvq_gemm_nn(n, w->hidden, w->vocab, 1.0f, w->logits, w->vocab, w->head, w->hidden, 0.0f,
+      gptvq_gemm_nn(n, w->hidden, w->vocab, logit_scale, w->logits, w->vocab, w->head, w->hidden, 0.0f,
                     w->gradient + first * w->hidden, w->hidden);
   }
   if (scale == 0.0) return GPTVQ_OK;

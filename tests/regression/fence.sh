@@ -83,7 +83,7 @@ all() {
       tiny "$model-default" $vq
       tiny "$model-gptq" --method gptq --index-bits 4 --group-size 32
       tiny "$model-absorb" $vq --act-order absorb
-      case $model in gemma2*) rotate=heads ;; *) rotate=all ;; esac # norms behind o_proj hold the residual stream where it is
+      case $model in gemma2* | glm4*) rotate=heads ;; *) rotate=all ;; esac # norms behind o_proj hold the residual stream where it is
       tiny "$model-rotate" $vq --rotate $rotate
     done
     tiny gemma2-finetune $vq --finetune-steps 3
@@ -93,8 +93,12 @@ all() {
 }
 case "${2:-}" in
   --print) all ;;
-  --write) { echo "# $libraries"; all; } > new.txt && [ $failed = 0 ] && mv new.txt "$here/fence.txt" ;;
-  *) all > new.txt
-     grep -v '^#' "$here/fence.txt" | diff - new.txt || { echo "fence: packed bytes have changed" >&2; failed=1; } ;;
+  --write)
+    all > made.txt
+    [ $failed = 1 ] || { echo "# $libraries"; sort -k 2 made.txt; } > "$here/fence.txt" ;;
+  *)
+    all > made.txt
+    sort -k 2 made.txt > new.txt
+    grep -v '^#' "$here/fence.txt" | diff - new.txt || { echo "fence: packed bytes have changed" >&2; failed=1; } ;;
 esac
 exit $failed

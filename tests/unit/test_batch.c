@@ -10,7 +10,8 @@ enum { MOST = 16, ROOM = 64, STEPS = 3, VOCAB_MAX = 512 };
  */
 static const char *const folders[] = {GOLDEN "llama",   GOLDEN "qwen2-window",
                                       GOLDEN "mixtral", GOLDEN "phi3-longrope",
-                                      GOLDEN "gemma2",  "pairs",
+                                      GOLDEN "gemma2",  GOLDEN "ministral3",
+                                      GOLDEN "glm4",    "pairs",
                                       "ordered",        "uniform",
                                       "experts"};
 enum { FOLDERS = sizeof folders / sizeof folders[0] };

@@ -338,6 +338,50 @@ static void keys_of_gemma2(void **state) {
   gptvq_config_release(&c);
 }
 
+static void keys_of_granite(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{'architectures': ['GraniteForCausalLM']}", NULL);
+  assert_true(c.query_scalar == 1.0 && c.embedding_scale == 1.0 && c.residual_scale == 1.0 &&
+              c.logit_scale == 1.0);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['GraniteForCausalLM'], 'attention_multiplier': 0.015625, "
+             "'embedding_multiplier': 12, 'residual_multiplier': 0.22, 'logits_scaling': 8}",
+             NULL);
+  assert_true(c.query_scalar == 4096.0 && c.embedding_scale == 12.0 && c.residual_scale == 0.22 &&
+              c.logit_scale == 0.125);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 80, "
+             "'num_local_experts': 0, 'num_experts_per_tok': 0, 'position_embedding_type': 'rope', "
+             "'layer_types': ['attention', 'full_attention', 'attention'], 'mamba_d_conv': 4}",
+             NULL);
+  assert_int_equal(c.intermediate, 80);
+  gptvq_config_release(&c);
+}
+
+static void keys_of_seed_glm_and_ministral(void **state) {
+  (void)state;
+  gptvq_config c = accept(llama, "{'architectures': ['SeedOssForCausalLM']}", NULL);
+  assert_true(c.attention_bias && !c.attention_out_bias && !c.mlp_bias && c.head_dim == 128);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['SeedOssForCausalLM'], 'attention_bias': false, 'attention_out_bias': true}",
+             NULL);
+  assert_true(!c.attention_bias && c.attention_out_bias);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['Glm4ForCausalLM'], 'head_dim': 16, 'rms_norm_eps': 'absent'}", NULL);
+  assert_true(c.attention_bias && c.rope.partial_rotary_factor == 0.5 && c.rms_norm_eps == 1.5625e-7);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Ministral3ForCausalLM'], 'rope_parameters': {'type': 'yarn', 'factor': 16, "
+             "'original_max_position_embeddings': 32, 'max_position_embeddings': 512, "
+             "'llama_4_scaling_beta': 0.1}}",
+             NULL);
+  assert_true(c.rope.query_growth == 0.1 && c.rope.original_max_positions == 32);
+  gptvq_config_release(&c);
+}
+
 static void harmless_keys(void **state) {
   (void)state;
   /* a hub's config, with keys of training, generation and tools */
@@ -349,6 +393,38 @@ static void harmless_keys(void **state) {
                           "'unsloth_fixed': true, 'max_length': 20, 'attn_scale_nobody_knows': null}",
                           NULL);
   assert_int_equal(c.layers, 3);
+  gptvq_config_release(&c);
+}
+
+static void keys_of_mixtures(void **state) {
+  (void)state;
+  gptvq_config c =
+      accept(llama, "{'architectures': ['Qwen3MoeForCausalLM'], 'moe_intermediate_size': 24}", NULL);
+  assert_true(c.experts == 128 && c.experts_per_token == 8 && c.expert_intermediate == 24 &&
+              c.intermediate == 96);
+  assert_true(c.router.keeps_sum && c.shared_intermediate == 0 && c.sliding_window == 0);
+  for (size_t i = 0; i < 3; i++) assert_false(c.layer_dense[i]);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Qwen3MoeForCausalLM'], 'moe_intermediate_size': 24, 'num_experts': 6,"
+             "'num_experts_per_tok': 3, 'norm_topk_prob': true, 'decoder_sparse_step': 2,"
+             "'mlp_only_layers': [1, 7], 'sliding_window': 9, 'use_sliding_window': false}",
+             NULL);
+  assert_true(c.experts == 6 && c.experts_per_token == 3 && !c.router.keeps_sum);
+  assert_true(c.layer_dense[0] && c.layer_dense[1] && c.layer_dense[2]);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['Qwen2MoeForCausalLM'], 'moe_intermediate_size': 24, 'num_local_experts': 6,"
+             "'shared_expert_intermediate_size': 40}",
+             NULL);
+  assert_true(c.experts == 6 && c.experts_per_token == 4 && c.shared_intermediate == 40 && c.attention_bias);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['OlmoeForCausalLM'], 'norm_topk_prob': false, 'clip_qkv': null}",
+             NULL);
+  assert_true(c.experts == 64 && c.expert_intermediate == 96 && c.router.keeps_sum && c.kv_heads == 8);
+  gptvq_config_release(&c);
+  c = accept(llama, "{'architectures': ['MixtralForCausalLM']}", NULL);
+  assert_true(!c.router.keeps_sum && c.expert_intermediate == 96);
   gptvq_config_release(&c);
 }
 
@@ -408,9 +484,40 @@ static void nonsense_is_refused(void **state) {
       {"{'architectures': ['Gemma2ForCausalLM'], 'final_logit_softcapping': 0}",
        GPTVQ_ERROR_FORMAT,
        {"final_logit_softcapping"}},
+      {"{'architectures': ['OlmoeForCausalLM'], 'clip_qkv': 8}", GPTVQ_ERROR_UNSUPPORTED, {"clip_qkv"}},
+      {"{'architectures': ['Qwen3MoeForCausalLM']}",
+       GPTVQ_ERROR_FORMAT,
+       {"moe_intermediate_size is missing"}},
+      {"{'architectures': ['Qwen3MoeForCausalLM'], 'moe_intermediate_size': 8, 'mlp_only_layers': [-1]}",
+       GPTVQ_ERROR_FORMAT,
+       {"mlp_only_layers[0]"}},
+      {"{'architectures': ['Qwen2MoeForCausalLM'], 'moe_intermediate_size': 8, 'use_sliding_window': true}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"use_sliding_window"}},
       {"{'attn_logit_softcapping': 50}", /* Gemma 2's key, not Llama's */
        GPTVQ_ERROR_UNSUPPORTED,
        {"attn_logit_softcapping is not a key that is known for LlamaForCausalLM"}},
+      {"{'architectures': ['GraniteForCausalLM'], 'logits_scaling': 0}",
+       GPTVQ_ERROR_FORMAT,
+       {"logits_scaling"}},
+      {"{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 8}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"layer_types[0] is linear_attention"}},
+      {"{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 8, 'layer_types': "
+       "['attention', 'mamba', 'attention']}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"layer_types[1] is mamba"}},
+      {"{'architectures': ['GraniteMoeHybridForCausalLM'], 'shared_intermediate_size': 8, 'layer_types': "
+       "['attention', 'attention', 'attention']}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"position_embedding_type none"}},
+      {"{'architectures': ['GraniteMoeHybridForCausalLM']}",
+       GPTVQ_ERROR_FORMAT,
+       {"shared_intermediate_size is missing"}},
+      {"{'architectures': ['Ministral3ForCausalLM']}", GPTVQ_ERROR_FORMAT, {"rope_parameters is missing"}},
+      {"{'rope_scaling': {'type': 'yarn', 'factor': 2, 'llama_4_scaling_beta': 0.1}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"llama_4_scaling_beta"}},
       {"{'rope_interleaved': true}", GPTVQ_ERROR_UNSUPPORTED, {"rope_interleaved"}},
       {"{'scale_of_everything': 2}", GPTVQ_ERROR_UNSUPPORTED, {"scale_of_everything"}},
       {"{'rope_scaling': {'type': 'linear', 'factor': 2, 'mrope_section': [1, 2]}}",
@@ -514,11 +621,19 @@ static void nonsense_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(defaults_of_llama),      cmocka_unit_test(explicit_values),
-      cmocka_unit_test(rope_of_both_spellings), cmocka_unit_test(yarn_and_dynamic),
-      cmocka_unit_test(longrope_of_phi3),       cmocka_unit_test(sliding_windows),
-      cmocka_unit_test(keys_of_other_families), cmocka_unit_test(families),
-      cmocka_unit_test(keys_of_gemma2),         cmocka_unit_test(harmless_keys),
+      cmocka_unit_test(defaults_of_llama),
+      cmocka_unit_test(explicit_values),
+      cmocka_unit_test(rope_of_both_spellings),
+      cmocka_unit_test(yarn_and_dynamic),
+      cmocka_unit_test(longrope_of_phi3),
+      cmocka_unit_test(sliding_windows),
+      cmocka_unit_test(keys_of_other_families),
+      cmocka_unit_test(families),
+      cmocka_unit_test(keys_of_gemma2),
+      cmocka_unit_test(keys_of_granite),
+      cmocka_unit_test(keys_of_seed_glm_and_ministral),
+      cmocka_unit_test(keys_of_mixtures),
+      cmocka_unit_test(harmless_keys),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,22 +37,181 @@ typedef struct variant {
   unsigned dim, index_bits, codebook_bits, scale_block;
   bool permuted, uniform, dense_o;
   size_t group_rows, group_cols;
-  bool capped; /* and with norms behind o and down, GELU, norms stored as gain − 1 */
+  bool capped;     /* and with norms behind o and down, GELU, norms stored as gain − 1 */
+  bool neighbours; /* rotated pairs, and queries that grow */
+  float residual_scale;
 } variant;
 
 static const variant variants[] = {
-    {"llama", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8, false},
-    {"mistral, sliding window, 1-D, ragged stripes", 4, 4, 6, 6, 4, false, false, false, 1, 2, 8, 0, false,
-     false, false, 5, 16, false},
-    {"qwen2, biases, fp16 codebooks, permuted", 4, 1, 8, 8, 0, false, true, false, 2, 4, 16, 0, true, false,
-     false, 8, 24, false},
-    {"qwen3, head norms, 4-D, block scales", 2, 1, 16, 16, 0, false, false, true, 4, 3, 8, 8, true, false,
-     false, 20, 8, false},
-    {"gemma2, capped, norms behind, sliding window", 4, 2, 8, 8, 5, false, false, false, 2, 3, 8, 0, false,
-     false, false, 4, 8, true},
-    {"phi3, fused, partial rotation", 4, 2, 8, 4, 5, true, false, false, 2, 5, 8, 0, false, false, false, 4,
-     16, false},
-    {"uniform, dense output", 3, 3, 8, 8, 0, false, true, true, 1, 3, 0, 8, true, true, true, 1, 32, false},
+    {"llama", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8, false, false, 1.0f},
+    {"mistral, sliding window, 1-D, ragged stripes",
+     4,
+     4,
+     6,
+     6,
+     4,
+     false,
+     false,
+     false,
+     1,
+     2,
+     8,
+     0,
+     false,
+     false,
+     false,
+     5,
+     16,
+     false,
+     false,
+     1.0f},
+    {"qwen2, biases, fp16 codebooks, permuted",
+     4,
+     1,
+     8,
+     8,
+     0,
+     false,
+     true,
+     false,
+     2,
+     4,
+     16,
+     0,
+     true,
+     false,
+     false,
+     8,
+     24,
+     false,
+     false,
+     1.0f},
+    {"qwen3, head norms, 4-D, block scales",
+     2,
+     1,
+     16,
+     16,
+     0,
+     false,
+     false,
+     true,
+     4,
+     3,
+     8,
+     8,
+     true,
+     false,
+     false,
+     20,
+     8,
+     false,
+     false,
+     1.0f},
+    {"gemma2, capped, norms behind, sliding window",
+     4,
+     2,
+     8,
+     8,
+     5,
+     false,
+     false,
+     false,
+     2,
+     3,
+     8,
+     0,
+     false,
+     false,
+     false,
+     4,
+     8,
+     true,
+     false,
+     1.0f},
+    {"phi3, fused, partial rotation",
+     4,
+     2,
+     8,
+     4,
+     5,
+     true,
+     false,
+     false,
+     2,
+     5,
+     8,
+     0,
+     false,
+     false,
+     false,
+     4,
+     16,
+     false,
+     false,
+     1.0f},
+    {"granite, scaled halves",
+     4,
+     2,
+     8,
+     8,
+     0,
+     false,
+     false,
+     false,
+     2,
+     3,
+     8,
+     0,
+     false,
+     false,
+     false,
+     4,
+     8,
+     false,
+     false,
+     0.6f},
+    {"glm, neighbours rotated, growing queries, scaled halves behind norms",
+     4,
+     2,
+     8,
+     4,
+     0,
+     true,
+     false,
+     false,
+     2,
+     3,
+     8,
+     0,
+     false,
+     false,
+     false,
+     4,
+     8,
+     true,
+     true,
+     1.5f},
+    {"uniform, dense output",
+     3,
+     3,
+     8,
+     8,
+     0,
+     false,
+     true,
+     true,
+     1,
+     3,
+     0,
+     8,
+     true,
+     true,
+     true,
+     1,
+     32,
+     false,
+     false,
+     1.0f},
 };
 enum { VARIANTS = sizeof variants / sizeof variants[0] };
 
@@ -160,8 +319,12 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
                             .length = LENGTH,
                             .attention = {.window = v->window != 0 ? v->window : SIZE_MAX,
                                           .scale = 1.0f / sqrtf((float)v->head_dim),
-                                          .cap = v->capped ? 2.0f : 0.0f},
+                                          .cap = v->capped ? 2.0f : 0.0f,
+                                          .neighbours = v->neighbours,
+                                          .query_growth = v->neighbours ? 0.5f : 0.0f,
+                                          .query_period = v->neighbours ? 3 : 0},
                             .activation = v->capped ? GPTVQ_GELU_TANH : GPTVQ_SILU,
+                            .residual_scale = v->residual_scale,
                             .norm_offset = v->capped ? 1.0f : 0.0f,
                             .eps = 1e-5f,
                             .has_norm = {true, true, v->head_norms, v->head_norms, v->capped, v->capped},
@@ -250,11 +413,16 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
         const float *gain = w->norm[h < d->heads ? GPTVQ_NORM_Q : GPTVQ_NORM_K];
         if (gain != NULL) ref_norm(hd, head, gain, (double)d->eps, head);
         for (size_t i = 0; i < half; i++) {
-          double a = head[i], b = head[i + half], c = (double)d->cosine[t * half + i],
+          const size_t first = d->attention.neighbours ? 2 * i : i,
+                       second = d->attention.neighbours ? 2 * i + 1 : i + half;
+          double a = head[first], b = head[second], c = (double)d->cosine[t * half + i],
                  s = (double)d->sine[t * half + i];
-          head[i] = a * c - b * s;
-          head[i + half] = b * c + a * s;
+          head[first] = a * c - b * s;
+          head[second] = b * c + a * s;
         }
+        if (h < d->heads && d->attention.query_growth > 0.0f)
+          for (size_t i = 0; i < hd; i++)
+            head[i] *= 1.0 + (double)d->attention.query_growth * log(1.0 + floor((double)t / 3.0));
       }
     }
     for (size_t t = 0; t < LENGTH; t++) {
@@ -279,7 +447,7 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
       ref_linear(d, w, GPTVQ_FT_O, heads, middle);
       if (w->norm[GPTVQ_NORM_ATTENTION_OUT] != NULL)
         ref_norm(HIDDEN, middle, w->norm[GPTVQ_NORM_ATTENTION_OUT], (double)d->eps, middle);
-      for (size_t i = 0; i < HIDDEN; i++) middle[i] += in[i];
+      for (size_t i = 0; i < HIDDEN; i++) middle[i] = in[i] + (double)d->residual_scale * middle[i];
       ref_norm(HIDDEN, middle, w->norm[GPTVQ_NORM_MLP], (double)d->eps, normed);
       ref_linear(d, w, GPTVQ_FT_GATE_UP, normed, gate);
       for (size_t i = 0; i < INTERMEDIATE; i++)
@@ -287,7 +455,7 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
       ref_linear(d, w, GPTVQ_FT_DOWN, gate, down);
       if (w->norm[GPTVQ_NORM_MLP_OUT] != NULL)
         ref_norm(HIDDEN, down, w->norm[GPTVQ_NORM_MLP_OUT], (double)d->eps, down);
-      for (size_t i = 0; i < HIDDEN; i++) y[i] = middle[i] + down[i];
+      for (size_t i = 0; i < HIDDEN; i++) y[i] = middle[i] + (double)d->residual_scale * down[i];
     }
   }
   free(qkv);

@@ -60,6 +60,11 @@ static void forward_is_the_models_block(void **state) {
                                       "llama-linear-rope",
                                       "llama3-rope",
                                       "llama-yarn",
+                                      "granite",
+                                      "granite4",
+                                      "seed-oss",
+                                      "glm4",
+                                      "ministral3",
                                       "llama-dynamic-rope",
                                       "mistral",
                                       "phi3",
@@ -141,7 +146,8 @@ static bool same_tensor(const char *a, const char *b, const char *name) {
 static void architectures_gain(void **state) {
   (void)state;
   double sum_before = 0, sum_after = 0;
-  const tiny_model *models[] = {&tiny_llama, &tiny_tied, &tiny_qwen2, &tiny_qwen3, &tiny_phi3, &tiny_gemma2};
+  const tiny_model *models[] = {&tiny_llama, &tiny_tied,   &tiny_qwen2,   &tiny_qwen3,
+                                &tiny_phi3,  &tiny_gemma2, &tiny_granite, &tiny_glm4};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++)
     for (int uniform = 0; uniform < (m == 0 ? 2 : 1); uniform++) {
       gptvq_quantize_options o = tuned_options(uniform ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_GPTVQ);

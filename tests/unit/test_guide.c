@@ -17,6 +17,8 @@ static int make_scratch(void **state) {
   tiny_write(&tiny_phi3, "phi3");
   tiny_write(&tiny_mixtral, "mixtral");
   tiny_write(&tiny_gemma2, "gemma2");
+  tiny_write(&tiny_granite, "granite");
+  tiny_write(&tiny_glm4, "glm4");
   return 0;
 }
 
@@ -37,7 +39,7 @@ static double pair_loss(const gptvq_model *model, const int32_t tokens[2]) {
  * fp32 logits: error about 2^-20 / s + s² / 6 · third derivative. */
 static void squares_match_finite_differences(void **state) {
   (void)state;
-  const char *const folders[] = {"llama", "qwen3", "phi3", "gemma2"};
+  const char *const folders[] = {"llama", "qwen3", "phi3", "gemma2", "granite", "glm4"};
   const int32_t tokens[2] = {17, 40};
   const float step = 0.02f;
   for (size_t f = 0; f < sizeof folders / sizeof folders[0]; f++) {
@@ -55,13 +57,15 @@ static void squares_match_finite_differences(void **state) {
         double sum = 0;
         assert_true(linear->rows <= sizeof bias / sizeof bias[0]);
         const float *before = linear->bias;
+        if (before != NULL) memcpy(bias, before, linear->rows * sizeof *bias);
         linear->bias = bias;
         for (size_t r = 0; r < linear->rows; r++) {
-          bias[r] = step;
+          const float start = bias[r];
+          bias[r] = start + step;
           double up = pair_loss(model, tokens);
-          bias[r] = -step;
+          bias[r] = start - step;
           double down = pair_loss(model, tokens);
-          bias[r] = 0.0f;
+          bias[r] = start;
           double gradient = (up - down) / (2.0 * (double)step);
           sum += gradient * gradient;
         }

@@ -39,8 +39,9 @@ static uint64_t linear_bytes(const char *folder) {
  * tensor gives more than 100 %. */
 static void every_architecture_and_method(void **state) {
   (void)state;
-  const tiny_model *models[] = {&tiny_llama, &tiny_tied, &tiny_mixtral, &tiny_qwen2,
-                                &tiny_qwen3, &tiny_phi3, &tiny_gemma2};
+  const tiny_model *models[] = {
+      &tiny_llama,   &tiny_tied, &tiny_mixtral,    &tiny_qwen2,     &tiny_qwen3,     &tiny_phi3, &tiny_gemma2,
+      &tiny_granite, &tiny_glm4, &tiny_ministral3, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN,
                                   GPTVQ_METHOD_KMEANS};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
@@ -75,10 +76,12 @@ static void every_architecture_and_method(void **state) {
       gptvq_model_close(packed);
 
       /* every weight is rounded once to bf16: 2^-9 relative each, and no more than a few times that in the
-       * end */
+       * end, unless a token's choice of experts is so close that it goes another way, where all may change
+       * for it: two of the 40 are √(2 / 40) */
+      const double limit = models[m]->sparse ? 0.23 : 0.03;
       ok(gptvq_export_hf("any-packed", "any-hf", 1, NULL, err));
       distance = tiny_logit_distance("any-hf", "any-packed");
-      if (!(distance < 0.03))
+      if (!(distance < limit))
         fail_msg("%s, method %zu: the export is off by %g", models[m]->architecture, method, distance);
       ok(gptvq_model_open("any-hf", &in_fp32, &packed, err));
       gptvq_model_get_info(packed, &info);

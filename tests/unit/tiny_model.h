@@ -26,14 +26,20 @@ enum {
   TINY_KV = 2,
   TINY_HEAD = 16,
   TINY_VOCAB = 96,
-  TINY_EXPERTS = 4
+  TINY_EXPERTS = 4,
+  TINY_EXPERT_MLP = 48,
+  TINY_SHARED_MLP = 80
 };
 
 typedef struct tiny_model {
   const char *architecture;
   size_t layers;
   int tied, fused, experts, qkv_bias, qk_norm;
+  const char *config; /* more of config.json */
+  int glm4;           /* norms behind both halves, gate and up fused */
   int gemma2; /* norms behind both halves, gains stored less one, caps, a window in every other layer */
+  int sparse; /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate */
+  int wide_qk_norm;
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
   const char *scaled_name; /* all numbers of the tensors whose names contain this are multiplied by `scale` */
@@ -48,7 +54,28 @@ static const tiny_model tiny_qwen2 = {.architecture = "Qwen2ForCausalLM", .layer
 static const tiny_model tiny_qwen3 = {.architecture = "Qwen3ForCausalLM", .layers = 2, .qk_norm = 1};
 static const tiny_model tiny_gemma2 = {
     .architecture = "Gemma2ForCausalLM", .layers = 2, .tied = 1, .gemma2 = 1};
+static const tiny_model tiny_qwen3_moe = {
+    .architecture = "Qwen3MoeForCausalLM", .layers = 2, .qk_norm = 1, .sparse = 1};
+static const tiny_model tiny_qwen2_moe = {
+    .architecture = "Qwen2MoeForCausalLM", .layers = 2, .qkv_bias = 1, .sparse = 2};
+static const tiny_model tiny_olmoe = {
+    .architecture = "OlmoeForCausalLM", .layers = 2, .qk_norm = 1, .wide_qk_norm = 1, .sparse = 3};
 static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
+
+static const tiny_model tiny_granite = {
+    .architecture = "GraniteForCausalLM",
+    .layers = 2,
+    .tied = 1,
+    .config =
+        ", \"embedding_multiplier\": 6.0, \"attention_multiplier\": 0.125, \"residual_multiplier\": 0.4, "
+        "\"logits_scaling\": 2.0"};
+static const tiny_model tiny_glm4 = {
+    .architecture = "Glm4ForCausalLM", .layers = 2, .qkv_bias = 1, .glm4 = 1};
+static const tiny_model tiny_ministral3 = {
+    .architecture = "Ministral3ForCausalLM",
+    .layers = 2,
+    .config = ", \"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 1000.0, \"factor\": 8.0, "
+              "\"original_max_position_embeddings\": 16, \"llama_4_scaling_beta\": 0.1}"};
 
 #define ok(expression) \
   do { \
@@ -82,6 +109,31 @@ static inline void tiny_add(tiny_list *list, size_t rows, size_t cols, float cen
   va_end(args);
 }
 
+static inline void tiny_add_mlp(tiny_list *list, size_t mlp, const char *prefix) {
+  tiny_add(list, mlp, TINY_HIDDEN, 0, 0.2f, "%sgate_proj.weight", prefix);
+  tiny_add(list, mlp, TINY_HIDDEN, 0, 0.2f, "%sup_proj.weight", prefix);
+  tiny_add(list, TINY_HIDDEN, mlp, 0, 0.2f, "%sdown_proj.weight", prefix);
+}
+
+static inline void tiny_add_sparse(const tiny_model *m, size_t layer, const char *p, tiny_list *list) {
+  char prefix[64];
+  (void)snprintf(prefix, sizeof prefix, "%s.mlp.", p);
+  if (layer == 1 && m->sparse < 3) {
+    tiny_add_mlp(list, TINY_MLP, prefix);
+    return;
+  }
+  tiny_add(list, TINY_EXPERTS, TINY_HIDDEN, 0, 0.2f, "%s.mlp.gate.weight", p);
+  list->tensors[list->count - 1].zero_row = TINY_EXPERTS; /* see tiny_write */
+  for (size_t e = 0; e < TINY_EXPERTS; e++) {
+    (void)snprintf(prefix, sizeof prefix, "%s.mlp.experts.%zu.", p, e);
+    tiny_add_mlp(list, m->sparse < 3 ? TINY_EXPERT_MLP : TINY_MLP, prefix);
+  }
+  if (m->sparse != 2) return;
+  (void)snprintf(prefix, sizeof prefix, "%s.mlp.shared_expert.", p);
+  tiny_add_mlp(list, TINY_SHARED_MLP, prefix);
+  tiny_add(list, 1, TINY_HIDDEN, 0, 0.2f, "%s.mlp.shared_expert_gate.weight", p);
+}
+
 static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
   size_t q = TINY_HEADS * TINY_HEAD, kv = TINY_KV * TINY_HEAD, h = TINY_HIDDEN, mlp = TINY_MLP;
   tiny_add(list, TINY_VOCAB, h, 0, 1.0f, "model.embed_tokens.weight");
@@ -93,6 +145,10 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
     (void)snprintf(p, sizeof p, "model.layers.%zu", l);
     tiny_add(list, h, 0, gain, 0.1f, "%s.input_layernorm.weight", p);
     tiny_add(list, h, 0, gain, 0.1f, "%s.post_attention_layernorm.weight", p);
+    if (m->glm4) {
+      tiny_add(list, h, 0, gain, 0.1f, "%s.post_self_attn_layernorm.weight", p);
+      tiny_add(list, h, 0, gain, 0.1f, "%s.post_mlp_layernorm.weight", p);
+    }
     if (m->gemma2) {
       tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
       tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
@@ -110,11 +166,13 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
       tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.v_proj.bias", p);
     }
     if (m->qk_norm) {
-      tiny_add(list, TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.q_norm.weight", p);
-      tiny_add(list, TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.k_norm.weight", p);
+      tiny_add(list, m->wide_qk_norm ? q : TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.q_norm.weight", p);
+      tiny_add(list, m->wide_qk_norm ? kv : TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.k_norm.weight", p);
     }
     tiny_add(list, h, q, 0, 0.2f, "%s.self_attn.o_proj.weight", p);
-    if (m->experts) {
+    if (m->sparse) {
+      tiny_add_sparse(m, l, p, list);
+    } else if (m->experts) {
       tiny_add(list, TINY_EXPERTS, h, 0, 0.2f, "%s.block_sparse_moe.gate.weight", p);
       list->tensors[list->count - 1].zero_row =
           TINY_EXPERTS; /* see tiny_write: a router with an expert that never wins */
@@ -124,7 +182,7 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
         tiny_add(list, h, mlp, 0, 0.2f, "%s.block_sparse_moe.experts.%zu.w2.weight", p, e);
       }
     } else {
-      if (m->fused) {
+      if (m->fused || m->glm4) {
         tiny_add(list, 2 * mlp, h, 0, 0.2f, "%s.mlp.gate_up_proj.weight", p);
       } else {
         tiny_add(list, mlp, h, 0, 0.2f, "%s.mlp.gate_proj.weight", p);
@@ -215,12 +273,18 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
       " \"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\","
       " \"tie_word_embeddings\": %s, \"rope_theta\": 10000.0, \"bos_token_id\": 0, \"eos_token_id\": 1,"
       " \"num_local_experts\": %d, \"num_experts_per_tok\": 2, \"sliding_window\": %s, \"dtype\": "
-      "\"bfloat16\"%s}\n",
+      "\"bfloat16\"%s%s}\n",
       m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, TINY_KV, TINY_HEAD, TINY_VOCAB,
       m->tied ? "true" : "false", TINY_EXPERTS, m->gemma2 ? "12" : "null",
-      m->gemma2 ? ", \"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
-                  "\"final_logit_softcapping\": 20.0"
-                : "");
+      m->gemma2   ? ", \"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
+                    "\"final_logit_softcapping\": 20.0"
+      : m->config ? m->config
+                  : "",
+      (const char *[]){"",
+                       ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true",
+                       ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true, "
+                       "\"shared_expert_intermediate_size\": 80",
+                       ", \"norm_topk_prob\": false"}[m->sparse]);
   tiny_write_text(folder, "config.json", config);
   tiny_write_tokenizer(folder);
   tiny_write_text(folder, "generation_config.json", "{\"bos_token_id\": 0, \"eos_token_id\": 1}\n");

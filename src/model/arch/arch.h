@@ -44,9 +44,14 @@ struct gptvq_arch {
   const char *norms[GPTVQ_NORMS]; /* NAME.weight; NULL: there is none */
   float norm_offset; /* a norm's gain is this + its weight, of those of heads and the last one too */
   gptvq_arch_linears linears[GPTVQ_INPUTS];
-  const char *router;  /* NULL: no mixture of experts */
-  const char *experts; /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
-  bool slides;         /* honours sliding_window */
+  const char *router;      /* NULL: no mixture of experts */
+  const char *experts;     /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
+  const char *dense;       /* before them in layers without experts */
+  const char *shared;      /* before them in the MLP beside the experts */
+  const char *shared_gate; /* its output times the sigmoid of what this gives, one row; NULL: as it is */
+  bool wide_qk_norms;      /* Q and K are norms of all heads together, not of each */
+  bool slides;             /* honours sliding_window */
+  bool rotates_neighbours; /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
 
 /* Parts of the description that most families share. */
@@ -61,9 +66,32 @@ struct gptvq_arch {
   { "mlp.gate_proj", "mlp.up_proj" }
 #define GPTVQ_DOWN_PROJ \
   { "mlp.down_proj" }
+/* Of families with experts: what MLPs of all kinds are called behind their prefixes. */
+#define GPTVQ_EXPERT_LINEARS \
+  .router = "mlp.gate", .experts = "mlp.experts.%zu.", .dense = "mlp.", \
+  .linears[GPTVQ_INPUT_GATE_UP] = {{"gate_proj", "up_proj"}, GPTVQ_BIAS_NEVER}, \
+  .linears[GPTVQ_INPUT_DOWN] = {{"down_proj"}, GPTVQ_BIAS_NEVER}
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
-#define GPTVQ_FAMILIES(X) X(llama) X(mistral) X(mixtral) X(qwen2) X(qwen3) X(phi3) X(gemma2)
+/* clang-format off */
+#define GPTVQ_FAMILIES(X) \
+  X(llama) \
+  X(mistral) \
+  X(mixtral) \
+  X(qwen2) \
+  X(qwen3) \
+  X(phi3) \
+  X(gemma2) \
+  X(granite) \
+  X(granite4) \
+  X(seed_oss) \
+  X(glm) \
+  X(glm4) \
+  X(ministral3) \
+  X(qwen2_moe) \
+  X(qwen3_moe) \
+  X(olmoe)
+/* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)
 #undef GPTVQ_DECLARE_FAMILY
@@ -94,8 +122,10 @@ static inline float gptvq_gain_to_weight(const gptvq_arch *arch, float gain) {
 enum { GPTVQ_TENSOR_NAME = 128 };
 const char *gptvq_block_name(size_t block, const char *name, const char *suffix,
                              char text[GPTVQ_TENSOR_NAME]);
-/* The same for a linear of one expert, where the family has experts. */
+/* The same for a linear of one MLP: an expert's number, or one of these. */
+#define GPTVQ_MLP_DENSE SIZE_MAX
+#define GPTVQ_MLP_SHARED (SIZE_MAX - 1)
 const char *gptvq_linear_name(const gptvq_arch *arch, size_t block, gptvq_block_input input, size_t part,
-                              size_t expert, char text[GPTVQ_TENSOR_NAME]);
+                              size_t mlp, char text[GPTVQ_TENSOR_NAME]);
 
 #endif

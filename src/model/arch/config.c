@@ -62,7 +62,9 @@ static gptvq_status required_size(const gptvq_config_source *source, const char 
 static gptvq_status parse_sizes(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                 gptvq_config *c, gptvq_error *err) {
   GPTVQ_TRY(required_size(source, "hidden_size", MAX_WIDTH, &c->hidden, err));
-  GPTVQ_TRY(required_size(source, "intermediate_size", MAX_WIDTH, &c->intermediate, err));
+  GPTVQ_TRY(required_size(source,
+                          rules->intermediate_key != NULL ? rules->intermediate_key : "intermediate_size",
+                          MAX_WIDTH, &c->intermediate, err));
   GPTVQ_TRY(required_size(source, "num_hidden_layers", MAX_LAYERS, &c->layers, err));
   GPTVQ_TRY(required_size(source, "num_attention_heads", MAX_HEADS, &c->heads, err));
   GPTVQ_TRY(required_size(source, "vocab_size", MAX_VOCAB, &c->vocab, err));
@@ -144,6 +146,11 @@ static gptvq_status parse_experts(const gptvq_config_source *source, const gptvq
   c->experts = rules->experts;
   c->experts_per_token = rules->experts_per_token;
   GPTVQ_TRY(gptvq_config_size(source, "num_local_experts", always ? 1 : 0, MAX_EXPERTS, &c->experts, err));
+  if (rules->experts_key != NULL)
+    GPTVQ_TRY(gptvq_config_size(source, rules->experts_key, 1, MAX_EXPERTS, &c->experts, err));
+  c->expert_intermediate = c->intermediate;
+  c->layer_dense = calloc(c->layers, sizeof *c->layer_dense);
+  if (c->layer_dense == NULL) return gptvq_fail_memory(err, "layers without experts", c->layers);
   if (c->experts == 0) return GPTVQ_OK;
   if (!always) GPTVQ_TRY(gptvq_config_need(source, "num_experts_per_tok", err));
   return gptvq_config_size(source, "num_experts_per_tok", 1, c->experts, &c->experts_per_token, err);
@@ -189,13 +196,14 @@ static gptvq_status parse_all(const char *folder, const json_t *config, const js
   GPTVQ_TRY(parse_sizes(&source, rules, c, err));
   c->tie_embeddings = rules->tie_embeddings;
   GPTVQ_TRY(gptvq_config_bool(&source, "tie_word_embeddings", &c->tie_embeddings, err));
+  c->attention_bias = rules->attention_bias;
   GPTVQ_TRY(gptvq_config_bool(&source, "attention_bias", &c->attention_bias, err));
   c->attention_out_bias = c->attention_bias;
   GPTVQ_TRY(gptvq_config_bool(&source, "mlp_bias", &c->mlp_bias, err));
   GPTVQ_TRY(parse_window(&source, rules, c, err));
   GPTVQ_TRY(parse_experts(&source, rules, c, err));
   c->query_scalar = (double)c->head_dim;
-  c->embedding_scale = 1.0;
+  c->embedding_scale = c->residual_scale = c->logit_scale = 1.0;
   strcpy(c->hidden_act, "silu");
   GPTVQ_TRY(gptvq_config_text(&source, "hidden_act", c->hidden_act, sizeof c->hidden_act, err));
   GPTVQ_TRY(gptvq_config_parse_rope(&source, rules, c, err));
@@ -219,6 +227,7 @@ gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const 
 
 void gptvq_config_release(gptvq_config *config) {
   free(config->layer_slides);
+  free(config->layer_dense);
   free(config->eos);
   free(config->rope.short_factor);
   free(config->rope.long_factor);

@@ -27,8 +27,14 @@ typedef struct gptvq_rope {
   double beta_fast, beta_slow; /* yarn: turns in the original context of dimensions that stay, and that are
                                   stretched */
   bool truncate;               /* yarn: the dimensions between those are counted from whole ones */
-  double attention_factor;     /* longrope, yarn: multiplies cosines and sines; longrope: 0 = derive it */
+  double query_growth; /* queries at position p are multiplied by 1 + this · log(1 + ⌊p / original_max⌋) */
+  double attention_factor; /* longrope, yarn: multiplies cosines and sines; longrope: 0 = derive it */
 } gptvq_rope;
+
+/* How the logits of a router become experts and their shares. */
+typedef struct gptvq_router_rule {
+  bool keeps_sum; /* shares are probabilities as they are, not divided by their sum */
+} gptvq_router_rule;
 
 typedef struct gptvq_config {
   char architecture[64]; /* as gptvq_config_architecture says */
@@ -40,10 +46,16 @@ typedef struct gptvq_config {
   bool *layer_slides;                /* [layers] owned; which layers use the window (all, unless
                                         layer_types/max_window_layers say otherwise) */
   size_t experts, experts_per_token; /* 0, 0 for dense models */
+  size_t expert_intermediate;        /* of each expert; intermediate unless the family says otherwise */
+  size_t shared_intermediate;        /* of the MLP beside the experts that all tokens go through; 0: none */
+  bool *layer_dense;                 /* [layers] owned; which layers have one MLP instead of experts */
+  gptvq_router_rule router;
   char hidden_act[32];
   double query_scalar;             /* queries times keys are divided by its square root */
   double attention_cap, logit_cap; /* numbers x become cap · tanh(x / cap); 0: they stay */
   double embedding_scale;          /* of what the first block reads, not of a tied output head */
+  double residual_scale;           /* of what either half of a block adds to the residual stream */
+  double logit_scale;              /* of what the output head gives */
   gptvq_rope rope;
   int32_t bos;  /* -1 = absent */
   int32_t *eos; /* [eos_count] owned */
@@ -57,14 +69,18 @@ typedef struct gptvq_config_rules {
   size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
   size_t sliding_window;
   size_t experts, experts_per_token;
-  bool tie_embeddings;
-  bool layer_types;   /* layer_types says which layers use the window; elsewhere it is not a key */
+  const char *experts_key; /* how many experts there are, beside num_local_experts; or NULL */
+  bool tie_embeddings, attention_bias;
+  const char *intermediate_key; /* in place of intermediate_size; NULL: that */
+  bool layer_types;             /* layer_types says which layers use the window; elsewhere it is not a key */
   bool window_switch; /* nor are use_sliding_window, without which there is no window, and max_window_layers,
                          the first layer with one */
-  bool partial_rotation; /* partial_rotary_factor counts, and longrope also goes by the names "su" and "yarn"
-                          */
+  bool partial_rotation;        /* partial_rotary_factor counts */
+  double partial_rotary_factor; /* where no key says it; 0: 1 */
+  bool query_growth;         /* rope parameters have to be there, and llama_4_scaling_beta is one of them */
   size_t original_positions; /* not 0: original_max_position_embeddings stands beside rope's parameters only,
-                                and this is its default */
+                                and this is its default; longrope also goes by the
+                                names "su" and "yarn" */
   /* Keys of the family's own, NULL at the end: those that read_own reads, and such as change nothing in its
    * models. NULL: none. */
   const char *const *own_keys;
@@ -91,12 +107,18 @@ void gptvq_config_release(gptvq_config *config);
  * change nothing; those of rope parameters. */
 gptvq_status gptvq_config_check_keys(const gptvq_config_source *source, const char *architecture,
                                      const gptvq_config_rules *rules, gptvq_error *err);
-gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, gptvq_error *err);
+gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, const gptvq_config_rules *rules,
+                                          gptvq_error *err);
 
 /* config->rope from rope_scaling or rope_parameters, and rope_theta and partial_rotary_factor beside them.
  * Needs head_dim and max_positions. On failure the factors that were allocated stay in config
  * (gptvq_config_release). */
 gptvq_status gptvq_config_parse_rope(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                      gptvq_config *config, gptvq_error *err);
+
+/* For families with experts in some of their layers: expert_intermediate, layer_dense and router from
+ * moe_intermediate_size, decoder_sparse_step, mlp_only_layers and norm_topk_prob. */
+gptvq_status gptvq_config_read_sparse(const gptvq_config_source *source, gptvq_config *config,
+                                      gptvq_error *err);
 
 #endif

@@ -141,14 +141,9 @@ static const char *const harmless[] = {"_attn_implementation",
                                        "use_return_dict"};
 
 /* Switches that no family here knows but that configs carry turned off: false, or empty. */
-static const char *const off[] = {"add_cross_attention",
-                                  "alibi",
-                                  "cross_attention_hidden_size",
-                                  "is_encoder_decoder",
-                                  "pruned_heads",
-                                  "chunk_size_feed_forward",
-                                  "qk_layernorm",
-                                  "rope_interleaved",
+static const char *const off[] = {"add_cross_attention", "alibi",        "cross_attention_hidden_size",
+                                  "is_encoder_decoder",  "pruned_heads", "chunk_size_feed_forward",
+                                  "lm_head_bias",        "qk_layernorm", "rope_interleaved",
                                   "use_qk_norm"};
 
 /* Inside of rope_scaling and rope_parameters, for whatever type. */
@@ -168,6 +163,9 @@ static const char *const rope_keys[] = {"attention_factor",
                                         "short_factor",
                                         "truncate",
                                         "type"};
+
+/* With rules->query_growth; the length is that of config.json again. */
+static const char *const growth_keys[] = {"llama_4_scaling_beta", "max_position_embeddings"};
 
 static bool is_listed(const char *const *list, size_t count, const char *key) {
   for (size_t i = 0; i < count; i++)
@@ -204,11 +202,13 @@ gptvq_status gptvq_config_check_keys(const gptvq_config_source *source, const ch
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, gptvq_error *err) {
+gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, const gptvq_config_rules *rules,
+                                          gptvq_error *err) {
   const char *key;
   json_t *value;
   json_object_foreach((json_t *)(uintptr_t)source->object, key, value) {
     if (json_is_null(value) || IS_LISTED(rope_keys, key)) continue;
+    if (rules->query_growth && IS_LISTED(growth_keys, key)) continue;
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s/%s: %s%s is not a known key of rotary embeddings, and may change what the model "
                       "computes: if it does not, remove it from the file",

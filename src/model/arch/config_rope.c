@@ -13,7 +13,7 @@ static gptvq_status parse_type(const gptvq_config_source *source, const gptvq_co
   GPTVQ_TRY(gptvq_config_text(source, "type", name, sizeof name, err));
   GPTVQ_TRY(gptvq_config_text(source, "rope_type", name, sizeof name, err));
   /* Phi-3's first configs call longrope "su" or "yarn" */
-  bool older = rules->partial_rotation;
+  bool older = rules->original_positions > 0;
   if (strcmp(name, "default") == 0) *out = GPTVQ_ROPE_DEFAULT;
   else if (strcmp(name, "linear") == 0) *out = GPTVQ_ROPE_LINEAR;
   else if (strcmp(name, "llama3") == 0) *out = GPTVQ_ROPE_LLAMA3;
@@ -168,11 +168,41 @@ static gptvq_status refuse_kinds(const gptvq_config_source *source, gptvq_error 
   return GPTVQ_OK;
 }
 
+/* What its type asks for. */
+static gptvq_status parse_scaling(const gptvq_config_source *source, const gptvq_config_source *top,
+                                  const gptvq_config_rules *rules, size_t pairs, gptvq_config *config,
+                                  gptvq_error *err) {
+  gptvq_rope *rope = &config->rope;
+  switch (rope->type) {
+  case GPTVQ_ROPE_LINEAR:
+    GPTVQ_TRY(gptvq_config_need(source, "factor", err));
+    return gptvq_config_number(source, "factor", 1e-3, huge_factor, &rope->factor, err);
+  case GPTVQ_ROPE_LLAMA3: return parse_llama3(source, top, rules, config, err);
+  case GPTVQ_ROPE_LONGROPE: return parse_longrope(source, top, rules, pairs, config, err);
+  case GPTVQ_ROPE_YARN: return parse_yarn(source, top, rules, config, err);
+  case GPTVQ_ROPE_DYNAMIC: return parse_dynamic(source, pairs, config, err);
+  default: return GPTVQ_OK;
+  }
+}
+
+/* Queries that grow with their position. */
+static gptvq_status parse_growth(const gptvq_config_source *source, const gptvq_config_source *top,
+                                 const gptvq_config_rules *rules, gptvq_config *config, gptvq_error *err) {
+  gptvq_rope *rope = &config->rope;
+  if (source->object == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: rope_parameters is missing", top->folder, top->file);
+  GPTVQ_TRY(gptvq_config_number(source, "llama_4_scaling_beta", 0.0, 1e3, &rope->query_growth, err));
+  return rope->query_growth > 0.0 ? parse_original(source, top, rules, config, err) : GPTVQ_OK;
+}
+
 gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq_config_rules *rules,
                                      gptvq_config *config, gptvq_error *err) {
   gptvq_rope *rope = &config->rope;
-  *rope = (gptvq_rope){
-      .type = GPTVQ_ROPE_DEFAULT, .theta = rules->rope_theta, .factor = 1.0, .partial_rotary_factor = 1.0};
+  *rope = (gptvq_rope){.type = GPTVQ_ROPE_DEFAULT,
+                       .theta = rules->rope_theta,
+                       .factor = 1.0,
+                       .partial_rotary_factor =
+                           rules->partial_rotary_factor > 0.0 ? rules->partial_rotary_factor : 1.0};
   gptvq_config_source source;
   GPTVQ_TRY(find_parameters(top, &source, err));
   /* what stands inside wins over the same key of config.json itself */
@@ -185,14 +215,15 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq
   }
   if (source.object != NULL) {
     GPTVQ_TRY(refuse_kinds(&source, err));
-    GPTVQ_TRY(gptvq_config_check_rope_keys(&source, err));
+    GPTVQ_TRY(gptvq_config_check_rope_keys(&source, rules, err));
     GPTVQ_TRY(parse_type(&source, rules, &rope->type, err));
   }
-  if (!rules->partial_rotation) { /* which is Phi-3's alone */
+  if (!rules->partial_rotation) { /* transformers ignores it there, or fails */
     if (rope->type != GPTVQ_ROPE_DEFAULT && rope->partial_rotary_factor < 1.0)
-      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                        "%s/%s: partial_rotary_factor %g beside a RoPE scaling is supported for Phi-3 only",
-                        top->folder, top->file, rope->partial_rotary_factor);
+      return gptvq_fail(
+          err, GPTVQ_ERROR_UNSUPPORTED,
+          "%s/%s: partial_rotary_factor %g beside a RoPE scaling is not supported for this family",
+          top->folder, top->file, rope->partial_rotary_factor);
     rope->partial_rotary_factor = 1.0;
   }
   size_t rotated = (size_t)((double)config->head_dim * rope->partial_rotary_factor);
@@ -201,14 +232,6 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq
         err, GPTVQ_ERROR_FORMAT,
         "%s/%s: partial_rotary_factor %g of head_dim %zu rotates %zu dimensions, not an even number",
         top->folder, top->file, rope->partial_rotary_factor, config->head_dim, rotated);
-  switch (rope->type) {
-  case GPTVQ_ROPE_LINEAR:
-    GPTVQ_TRY(gptvq_config_need(&source, "factor", err));
-    return gptvq_config_number(&source, "factor", 1e-3, huge_factor, &rope->factor, err);
-  case GPTVQ_ROPE_LLAMA3: return parse_llama3(&source, top, rules, config, err);
-  case GPTVQ_ROPE_LONGROPE: return parse_longrope(&source, top, rules, rotated / 2, config, err);
-  case GPTVQ_ROPE_YARN: return parse_yarn(&source, top, rules, config, err);
-  case GPTVQ_ROPE_DYNAMIC: return parse_dynamic(&source, rotated / 2, config, err);
-  default: return GPTVQ_OK;
-  }
+  GPTVQ_TRY(parse_scaling(&source, top, rules, rotated / 2, config, err));
+  return rules->query_growth ? parse_growth(&source, top, rules, config, err) : GPTVQ_OK;
 }

@@ -44,13 +44,15 @@ const char *gptvq_block_name(size_t block, const char *name, const char *suffix,
 }
 
 const char *gptvq_linear_name(const gptvq_arch *arch, size_t block, gptvq_block_input input, size_t part,
-                              size_t expert, char text[GPTVQ_TENSOR_NAME]) {
+                              size_t mlp, char text[GPTVQ_TENSOR_NAME]) {
   const char *name = arch->linears[input].names[part];
   char prefix[64] = "";
   if (arch->experts == NULL || input < GPTVQ_INPUT_GATE_UP) return gptvq_block_name(block, name, "", text);
+  if (mlp == GPTVQ_MLP_DENSE) return gptvq_block_name(block, arch->dense, name, text);
+  if (mlp == GPTVQ_MLP_SHARED) return gptvq_block_name(block, arch->shared, name, text);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-  (void)snprintf(prefix, sizeof prefix, arch->experts, expert); /* a constant of the family */
+  (void)snprintf(prefix, sizeof prefix, arch->experts, mlp); /* a constant of the family */
 #pragma GCC diagnostic pop
   return gptvq_block_name(block, prefix, name, text);
 }

@@ -3,18 +3,31 @@
 #ifndef GPTVQ_MODEL_LAYER_ATTENTION_H
 #define GPTVQ_MODEL_LAYER_ATTENTION_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 
 /* Heads of at most so many dimensions may keep fp16 caches. */
 enum { GPTVQ_HALF_DIM = 128 };
 
+/* Up to so many rows of a text go the way of few, as do those of several texts. */
+enum { GPTVQ_ATTENTION_FEW = 7 };
+
 /* How queries meet keys: numbers of the block's description, both directions go by them. */
 typedef struct gptvq_attention {
-  size_t window; /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
-  float scale;   /* of the products of queries and keys */
-  float cap;     /* scores s become cap · tanh(s / cap); 0: they stay */
+  size_t window;       /* keys that a query sees, itself included; SIZE_MAX: all up to itself */
+  float scale;         /* of the products of queries and keys */
+  float cap;           /* scores s become cap · tanh(s / cap); 0: they stay */
+  bool neighbours;     /* rotated pairs are (2i, 2i + 1), not (i, i + half) */
+  float query_growth;  /* queries grow by this times the logarithm of 1 + whole query_periods before them */
+  size_t query_period; /* positions */
 } gptvq_attention;
+
+/* What rotated queries at that position are multiplied by. */
+static inline float gptvq_query_scale(const gptvq_attention *how, size_t position) {
+  if (!(how->query_growth > 0.0f) || position < how->query_period) return 1.0f;
+  return 1.0f + how->query_growth * logf((float)(1 + position / how->query_period));
+}
 
 /* Rows [first, first + n) of a call: tokens of one text from `position` on, and its cache of the layer. */
 typedef struct gptvq_attention_text {
@@ -30,6 +43,7 @@ typedef struct gptvq_attention_rows {
   size_t heads, kv_heads, head_dim;
   gptvq_attention how;
   const float *q_norm, *k_norm; /* [head_dim] gains of RMS norms of each head, or NULL */
+  bool wide_norms;              /* they are norms of all heads together, [heads · head_dim] gains */
   float eps;
   size_t rotary_half; /* rotated dimensions, halved */
   bool half;          /* caches are fp16, else fp32 */
@@ -37,8 +51,13 @@ typedef struct gptvq_attention_rows {
   size_t count, n;
   float *qkv; /* [n × ldq]: normalised and rotated in place; keys and values go to the caches */
   size_t ldq;
-  float *out; /* [n × heads · head_dim] */
+  float *out;   /* [n × heads · head_dim] */
+  float *parts; /* gptvq_attention_part_bytes of n · heads queries and the longest context, where few */
 } gptvq_attention_rows;
+
+/* Memory for what so many queries, of few rows, keep of each part of a context; 0: it is short. SIZE_MAX on
+ * overflow. */
+size_t gptvq_attention_part_bytes(size_t queries, size_t head_dim, size_t positions);
 
 void gptvq_attend_rows(const gptvq_attention_rows *rows);
 

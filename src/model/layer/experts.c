@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "model/layer/vector.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { ARRAYS = 6 };
@@ -35,10 +36,12 @@ void gptvq_routing_place(gptvq_routing *routing, char *memory) {
   routing->member_share = places[5];
 }
 
-/* The sum of the probabilities is about 1 at least: the largest one's exponential. */
-static bool choose(size_t experts, size_t used, float *logits, uint32_t *chosen, float *share) {
+/* Probabilities are relative to the largest one until their shares are known. */
+static bool choose(const gptvq_routing *r, float *logits, uint32_t *chosen, float *share) {
+  const size_t experts = r->experts, used = r->used;
   float *probabilities = logits, sum = 0.0f;
-  GPTVQ_MULTI_PICK(gptvq_exp_sum)(experts, GPTVQ_MULTI_PICK(gptvq_max)(experts, logits), probabilities);
+  const float all =
+      GPTVQ_MULTI_PICK(gptvq_exp_sum)(experts, GPTVQ_MULTI_PICK(gptvq_max)(experts, logits), probabilities);
   for (size_t i = 0; i < used; i++) {
     size_t best = experts;
     for (size_t e = 0; e < experts; e++) /* no expert twice: those chosen are negative */
@@ -49,15 +52,13 @@ static bool choose(size_t experts, size_t used, float *logits, uint32_t *chosen,
     sum += share[i];
     probabilities[best] = -1.0f;
   }
-  for (size_t i = 0; i < used; i++) share[i] /= sum;
+  for (size_t i = 0; i < used; i++) share[i] /= r->keeps_sum ? all : sum;
   return true;
 }
 
 bool gptvq_route(gptvq_routing *r, size_t n) {
   for (size_t i = 0; i < n; i++)
-    if (!choose(r->experts, r->used, r->logits + i * r->experts, r->chosen + i * r->used,
-                r->share + i * r->used))
-      return false;
+    if (!choose(r, r->logits + i * r->experts, r->chosen + i * r->used, r->share + i * r->used)) return false;
   return true;
 }
 
@@ -73,6 +74,14 @@ size_t gptvq_route_gather(gptvq_routing *r, size_t expert, size_t n, const float
     members++;
   }
   return members;
+}
+
+size_t gptvq_route_everyone(gptvq_routing *r, size_t n, const float *gate) {
+  for (size_t i = 0; i < n; i++) {
+    r->members[i] = (uint32_t)i;
+    r->member_share[i] = gate != NULL ? 1.0f / (1.0f + expf(-gate[i])) : 1.0f;
+  }
+  return n;
 }
 
 void gptvq_route_scatter(const gptvq_routing *r, size_t members, float *sum) {

@@ -8,6 +8,7 @@
 
 typedef struct gptvq_routing {
   size_t max_rows, hidden, experts, used; /* `used` experts a token */
+  bool keeps_sum;                         /* shares are probabilities, not parts of their sum */
   float *logits;                          /* [max_rows × experts]: the router's, then probabilities */
   float *gathered;     /* [max_rows × hidden]: the inputs of one expert, then its outputs */
   uint32_t *chosen;    /* [max_rows × used] */
@@ -22,10 +23,13 @@ size_t gptvq_routing_bytes(const gptvq_routing *routing);
 void gptvq_routing_place(gptvq_routing *routing, char *memory);
 
 /* From finite logits of n tokens: chosen and share. The experts of the `used` largest, lowest expert first
- * among equals, and their shares of the sum of their probabilities. False: there are not so many experts. */
+ * among equals, and their probabilities, or their shares of the sum of these. False: there are not so many
+ * experts. */
 bool gptvq_route(gptvq_routing *routing, size_t n);
 /* Rows of x[n × hidden] that chose the expert, in their order; returns how many. */
 size_t gptvq_route_gather(gptvq_routing *routing, size_t expert, size_t n, const float *x);
+/* All n tokens with the share sigmoid(gate), or 1 where `gate` is NULL; their inputs are not gathered. */
+size_t gptvq_route_everyone(gptvq_routing *routing, size_t n, const float *gate);
 /* sum += share · gathered, each row to its token. */
 void gptvq_route_scatter(const gptvq_routing *routing, size_t members, float *sum);
 

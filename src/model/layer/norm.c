@@ -7,7 +7,7 @@
 typedef struct rows_job {
   size_t hidden;
   const float *x, *weight;
-  float eps, *y;
+  float eps, scale, *y;
   atomic_bool bad; /* a row has no norm */
 } rows_job;
 
@@ -30,25 +30,36 @@ static void add_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const rows_job *job = context;
   GPTVQ_MULTI_PICK(gptvq_add_scaled)
-  ((end - begin) * job->hidden, 1.0f, job->x + begin * job->hidden, job->y + begin * job->hidden);
+  ((end - begin) * job->hidden, job->scale, job->x + begin * job->hidden, job->y + begin * job->hidden);
 }
 
-void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x) {
-  rows_job job = {.hidden = hidden, .x = sum, .y = x};
+void gptvq_add_rows(size_t n, size_t hidden, float scale, const float *sum, float *x) {
+  rows_job job = {.hidden = hidden, .x = sum, .scale = scale, .y = x};
   gptvq_parallel_for(n, 16, add_task, &job);
 }
 
-typedef struct cap_job {
-  float cap, *x;
-} cap_job;
+typedef struct values_job {
+  float number, *x;
+} values_job;
+
+static void scale_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const values_job *job = context;
+  for (size_t i = begin; i < end; i++) job->x[i] *= job->number;
+}
+
+void gptvq_scale_values(size_t n, float scale, float *x) {
+  values_job job = {scale, x};
+  if (scale != 1.0f) gptvq_parallel_for(n, 4096, scale_task, &job);
+}
 
 static void cap_task(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
-  const cap_job *job = context;
-  GPTVQ_MULTI_PICK(gptvq_soft_cap)(end - begin, job->cap, job->x + begin);
+  const values_job *job = context;
+  GPTVQ_MULTI_PICK(gptvq_soft_cap)(end - begin, job->number, job->x + begin);
 }
 
 void gptvq_cap_values(size_t n, float cap, float *x) {
-  cap_job job = {cap, x};
+  values_job job = {cap, x};
   gptvq_parallel_for(n, 4096, cap_task, &job);
 }

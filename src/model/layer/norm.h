@@ -12,7 +12,9 @@
 bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm);
 /* x[n] = cap · tanh(x / cap) */
 void gptvq_cap_values(size_t n, float cap, float *x);
-/* x[n × hidden] += sum */
-void gptvq_add_rows(size_t n, size_t hidden, const float *sum, float *x);
+/* x[n × hidden] += scale · sum */
+void gptvq_add_rows(size_t n, size_t hidden, float scale, const float *sum, float *x);
+/* x[n] *= scale */
+void gptvq_scale_values(size_t n, float scale, float *x);
 
 #endif

@@ -103,8 +103,20 @@ void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosi
   }
 }
 
-void gptvq_rotate_heads(size_t half, const float *cosines, const float *sines, size_t heads, size_t dim,
-                        float *x, bool backward) {
+static void rotate_neighbours(size_t half, const float *cosines, const float *sines, float *x,
+                              bool backward) {
+  for (size_t i = 0; i < half; i++, x += 2) {
+    float a = x[0], b = x[1], sine = backward ? -sines[i] : sines[i];
+    x[0] = a * cosines[i] - b * sine;
+    x[1] = b * cosines[i] + a * sine;
+  }
+}
+
+void gptvq_rotate_heads(size_t half, bool neighbours, const float *cosines, const float *sines, size_t heads,
+                        size_t dim, float *x, bool backward) {
+  for (size_t h = 0; neighbours && h < heads; h++)
+    rotate_neighbours(half, cosines, sines, x + h * dim, backward);
+  if (neighbours) return;
   for (size_t h = 0; h < heads; h++, x += dim)
     GPTVQ_MULTI_PICK(gptvq_rotate)(half, cosines, sines, backward ? x + half : x, backward ? x : x + half);
 }

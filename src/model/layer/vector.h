@@ -36,12 +36,17 @@ GPTVQ_MULTI_DECLARE(float, gptvq_max, size_t n, const float *x);
 typedef struct gptvq_softmax {
   float maximum, sum;
 } gptvq_softmax;
-/* One query over the next `count` <= GPTVQ_ATTEND_KEYS keys and values [count × dim], scores scale · q·k:
- * adds exp(score − maximum) · value to out[dim]; out / sum is the result. Scores are capped (gptvq_soft_cap)
- * unless cap is 0. */
-enum { GPTVQ_ATTEND_KEYS = 64 };
-GPTVQ_MULTI_DECLARE(void, gptvq_attend, size_t count, size_t dim, float scale, float cap, const float *q,
-                    const float *keys, const float *values, gptvq_softmax *run, float *out);
+/* Attention of one query in three steps (multi/attend.c). Scores scale · q·k for `count` keys [count × dim].
+ */
+GPTVQ_MULTI_DECLARE(void, gptvq_attend_scores, size_t count, size_t dim, float scale, const float *q,
+                    const float *keys, float *scores);
+/* Scores, capped (gptvq_soft_cap) unless cap is 0, become exp(score − maximum) and go into the sum; where the
+ * maximum rises, sum and out[dim] are brought down to it. */
+GPTVQ_MULTI_DECLARE(void, gptvq_attend_soften, size_t count, float cap, float *scores, gptvq_softmax *run,
+                    size_t dim, float *out);
+/* out[dim] += Σ weights[j] · values[j × dim …]; out / sum is the result */
+GPTVQ_MULTI_DECLARE(void, gptvq_attend_values, size_t count, size_t dim, const float *weights,
+                    const float *values, float *out);
 /* fp32 to fp16, to nearest even; what is too large becomes NaN: an infinite key could make a score of
  * −infinity, which passes for a small one. */
 GPTVQ_MULTI_DECLARE(void, gptvq_to_half, size_t n, const float *x, uint16_t *half);

@@ -58,16 +58,8 @@ static double packed_block(const run *r, const gptvq_block *block) {
   return sum;
 }
 
-double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_resolved *resolved, bool two_streams,
-                           size_t hessian_budget) {
-  const gptvq_quantize_options *options = &resolved->options;
-  const gptvq_block *block = &model->blocks[0];
-  run r = {model, resolved, hessian_budget, false};
-  r.corrects =
-      two_streams && options->true_sequential && (options->mismatch > 0.0 || options->mismatch_stream > 0.0);
-  double stream =
-      4.0 * (double)options->calib_samples * (double)options->calib_length * (double)model->config.hidden;
-  double streams = stream * (two_streams ? 2.0 : 1.0) + (options->finetune_block_steps > 0 ? stream : 0.0);
+/* Bytes of the block's layers and of the work on them. */
+static double block_peak(const run *r, const gptvq_block *block) {
   double peak = 0.0, square[GPTVQ_INPUTS] = {0.0};
   for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
     for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
@@ -79,10 +71,24 @@ double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_resolved *resol
   for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
     for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
       const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
-      peak = larger(peak, input_peak(&r, block, readers.linear, readers.count, gptvq_writes_stream(block, i),
-                                     options->true_sequential ? square[i] : all));
+      peak = larger(peak, input_peak(r, block, readers.linear, readers.count, gptvq_writes_stream(block, i),
+                                     r->options->options.true_sequential ? square[i] : all));
     }
-  return streams + packed_block(&r, block) + peak +
+  return packed_block(r, block) + peak;
+}
+
+double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_resolved *resolved, bool two_streams,
+                           size_t hessian_budget) {
+  const gptvq_quantize_options *options = &resolved->options;
+  run r = {model, resolved, hessian_budget, false};
+  r.corrects =
+      two_streams && options->true_sequential && (options->mismatch > 0.0 || options->mismatch_stream > 0.0);
+  double stream =
+      4.0 * (double)options->calib_samples * (double)options->calib_length * (double)model->config.hidden;
+  double streams = stream * (two_streams ? 2.0 : 1.0) + (options->finetune_block_steps > 0 ? stream : 0.0);
+  double peak = 0.0;
+  for (size_t b = 0; b < model->config.layers; b++) peak = larger(peak, block_peak(&r, &model->blocks[b]));
+  return streams + peak +
          (double)gptvq_workspace_bytes(model, 1, options->calib_length, options->calib_length);
 }
 

@@ -165,9 +165,10 @@ static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_fac
   const gptvq_solver solver = {&own, p->solver.backend, p->solver.callbacks};
   const gptvq_weights w = {linear->name, linear->rows, linear->cols, weights};
   gptvq_status status = GPTVQ_OK;
+  /* what makes up for the stream's error is scaled on its way to it */
   if (mismatch->map != NULL)
-    status = gptvq_mismatch_apply(mismatch, o->mismatch, o->mismatch_stream, linear->rows, weights,
-                                  linear->name, err);
+    status = gptvq_mismatch_apply(mismatch, o->mismatch, o->mismatch_stream / p->model->config.residual_scale,
+                                  linear->rows, weights, linear->name, err);
   if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, &w, factor, &work->results[index], err);
   free(weights);
   if (status != GPTVQ_OK) return status;

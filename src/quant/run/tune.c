@@ -72,7 +72,7 @@ gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint
   for (gptvq_norm_place i = 0; i < GPTVQ_NORMS; i++) {
     if (block->norms[i] == NULL) continue;
     gptvq_block_name(block->index, model->arch->norms[i], ".weight", name);
-    const size_t size = gptvq_norm_size(&model->config, i);
+    const size_t size = gptvq_norm_size(model, i);
     GPTVQ_TRY(copy_vector(shards, name, size, &block->norms[i], copies, err));
     if (shards != NULL) gptvq_weights_to_gains(model->arch, size, (float *)(uintptr_t)block->norms[i]);
   }

@@ -112,8 +112,8 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
   size_t samples = windows->count, length = windows->length;
   const gptvq_model *model = transform->model;
   const gptvq_config *c = &model->config;
-  size_t mlps = model->blocks[0].mlp_count, wide = c->heads * c->head_dim, values = c->kv_heads * c->head_dim;
-  size_t down = mlps * c->intermediate, window = length * c->hidden;
+  size_t mlps = gptvq_model_mlps(model), wide = c->heads * c->head_dim, values = c->kv_heads * c->head_dim;
+  size_t widest = gptvq_model_mlp_width(model), down = mlps * widest, window = length * c->hidden;
   bool outputs = (transform->rotate & GPTVQ_ROTATE_HEADS) == 0;
   gptvq_status status;
   gptvq_sweep sweep = {.model = model,
@@ -127,7 +127,7 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
   /* squares of the inputs: of o_proj, then of the down_proj of every expert */
   double *sums = gptvq_alloc(wide + down, sizeof *sums);
   gptvq_observer *observers = gptvq_alloc(1 + mlps, sizeof *observers);
-  gptvq_keyed *keys = gptvq_alloc(gptvq_max_size(c->intermediate, c->head_dim), sizeof *keys);
+  gptvq_keyed *keys = gptvq_alloc(gptvq_max_size(widest, c->head_dim), sizeof *keys);
   transform->mlp_order = gptvq_alloc(c->layers, down * sizeof *transform->mlp_order);
   if (outputs) transform->value_order = gptvq_alloc(c->layers, values * sizeof *transform->value_order);
   if (x == NULL || sums == NULL || observers == NULL || keys == NULL || transform->mlp_order == NULL ||
@@ -140,21 +140,21 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
   GPTVQ_TRY_GOTO(gptvq_embed(model, windows->tokens, samples * length, x, err));
   for (size_t b = 0; b < c->layers; b++, sweep.done += samples) {
     const gptvq_block *block = &model->blocks[b];
-    const gptvq_pass pass = gptvq_whole_block(block, x, observers, 1 + mlps);
+    const gptvq_pass pass = gptvq_whole_block(block, x, observers, 1 + block->mlp_count);
     observers[0] = (gptvq_observer){block->o, add_energy, sums};
-    for (size_t e = 0; e < mlps; e++)
-      observers[1 + e] = (gptvq_observer){block->mlps[e].down, add_energy, sums + wide + e * c->intermediate};
+    for (size_t e = 0; e < block->mlp_count; e++)
+      observers[1 + e] = (gptvq_observer){block->mlps[e].down, add_energy, sums + wide + e * widest};
     memset(sums, 0, (wide + down) * sizeof *sums);
     sweep.item = block->linears[block->o].name;
     GPTVQ_TRY_GOTO(gptvq_sweep_block(&sweep, &pass, 1, err));
     GPTVQ_TRY_GOTO(check_sums(&block->linears[block->o], sums, err));
-    for (size_t e = 0; e < mlps; e++) {
+    for (size_t e = 0; e < block->mlp_count; e++) {
       const gptvq_linear *linear = &block->linears[block->mlps[e].down];
-      double *energy = sums + wide + e * c->intermediate;
+      double *energy = sums + wide + e * widest;
       GPTVQ_TRY_GOTO(check_sums(linear, energy, err));
       if (dim > 1) GPTVQ_TRY_GOTO(weigh(linear, energy, err));
-      for (size_t i = 0; i < c->intermediate; i++) keys[i] = (gptvq_keyed){energy[i], (uint32_t)i};
-      sort_keys(keys, c->intermediate, dim, 0, gptvq_expert_order(transform, b, e));
+      for (size_t i = 0; i < linear->cols; i++) keys[i] = (gptvq_keyed){energy[i], (uint32_t)i};
+      sort_keys(keys, linear->cols, dim, 0, gptvq_expert_order(transform, b, e));
     }
     if (outputs && dim > 1) GPTVQ_TRY_GOTO(weigh(&block->linears[block->o], sums, err));
     if (outputs) order_values(c, sums, dim, keys, gptvq_block_value_order(transform, b));

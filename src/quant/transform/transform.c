@@ -58,7 +58,7 @@ uint32_t *gptvq_block_value_order(const gptvq_transform *t, size_t block) {
 }
 
 uint32_t *gptvq_expert_order(const gptvq_transform *t, size_t block, size_t expert) {
-  size_t experts = t->model->blocks[block].mlp_count, values = t->model->config.intermediate;
+  size_t experts = gptvq_model_mlps(t->model), values = gptvq_model_mlp_width(t->model);
   return t->mlp_order != NULL ? t->mlp_order + (block * experts + expert) * values : NULL;
 }
 
@@ -200,7 +200,7 @@ static gptvq_status add_mlp(const builder *b, const gptvq_block *block, size_t e
   change.across = residual;
   change.gain = residual != NULL ? block->norms[GPTVQ_NORM_MLP] : NULL;
   change.row_order = order;
-  change.order_count = c->intermediate;
+  change.order_count = gptvq_mlp_width(mlp);
   change.order_parts = mlp->input.count == 1 ? 2 : 1; /* gate | up in one */
   for (size_t i = 0; i < mlp->input.count && (residual != NULL || order != NULL); i++)
     GPTVQ_TRY(add_linear(b, &block->linears[mlp->input.linear[i]], change, err));
@@ -228,6 +228,8 @@ static gptvq_status add_all(const builder *b, gptvq_error *err) {
     router.across = &t->residual;
     router.gain = block->norms[GPTVQ_NORM_MLP];
     if (block->router.weights != NULL) GPTVQ_TRY(add(b, router, NULL, err, "%s.weight", block->router.name));
+    if (block->shared_gate.weights != NULL)
+      GPTVQ_TRY(add(b, router, NULL, err, "%s.weight", block->shared_gate.name));
     static const gptvq_norm_place folded[] = {GPTVQ_NORM_ATTENTION, GPTVQ_NORM_MLP};
     for (size_t n = 0; n < sizeof folded / sizeof folded[0]; n++) {
       char name[GPTVQ_TENSOR_NAME];

@@ -29,7 +29,7 @@ typedef struct gptvq_transform {
   gptvq_rotation *heads;   /* [layers], or NULL */
   /* new position → old one, [layers] arrays in one; NULL: as they are */
   uint32_t *value_order; /* [layers][kv_heads · head_dim]: rows of v */
-  uint32_t *mlp_order;   /* [layers][mlp_count][intermediate] */
+  uint32_t *mlp_order;   /* [layers][most MLPs][widest MLP] */
 } gptvq_transform;
 
 /* Do these options ask for any? */

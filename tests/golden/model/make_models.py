@@ -23,7 +23,9 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import Glm4Config, GlmConfig, GraniteConfig, GraniteMoeHybridConfig, Ministral3Config, SeedOssConfig
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -61,7 +63,7 @@ def everything_in_double(model_type):
 def run(folder, ids, dtype, model_type=None):
     def load():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
-        model.set_experts_implementation("eager") if hasattr(model.config, "num_local_experts") else None
+        model.set_experts_implementation("eager") if hasattr(model.config, "num_experts_per_tok") else None
         return model.eval()
 
     with torch.no_grad():
@@ -126,14 +128,14 @@ def old_style(folder, **extra):
     path.write_text(json.dumps({k: v for k, v in config.items() if v != "remove"}, indent=2, sort_keys=True) + "\n")
 
 
-def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None):
+def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, **how):
     if sys.argv[1:] and name not in sys.argv[1:]:
         return
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     randomise(model, 1000 + seed)
-    model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
+    model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}), **how)
     (folder / "generation_config.json").unlink(missing_ok=True)
     if old is not None:
         old_style(folder, **old)
@@ -198,6 +200,15 @@ def main():
                                          attn_logit_softcapping=None, final_logit_softcapping=None,
                                          layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
          seed=15)
+    # experts in some layers, one MLP in others; a tensor for each expert, and one for all
+    sparse = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "moe_intermediate_size": 16,
+              "num_experts": 5, "num_experts_per_tok": 2}
+    make("qwen3-moe", Qwen3MoeConfig(**sparse, head_dim=8, norm_topk_prob=True, mlp_only_layers=[1]), seed=20)
+    make("qwen3-moe-fused", Qwen3MoeConfig(**sparse, head_dim=6, norm_topk_prob=False, decoder_sparse_step=2, attention_bias=True), seed=21,
+         save_original_format=False)
+    make("qwen2-moe", Qwen2MoeConfig(**{**sparse, "num_experts": 4}, shared_expert_intermediate_size=20, norm_topk_prob=False), seed=22, old={})
+    make("olmoe", OlmoeConfig(**{**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 4},
+                              num_experts=5, num_experts_per_tok=3), seed=23)
     # rope scalings; small numbers so that positions reach beyond the original context
     deep = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4}
     yarn = dict(factor=4.0, original_max_position_embeddings=16)
@@ -209,6 +220,26 @@ def main():
     dynamic = {**deep, "max_position_embeddings": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
     make("llama-dynamic-rope", LlamaConfig(**dynamic, rope_parameters=rope("dynamic", factor=4.0)), seed=24,
          goldens={"golden.bin": 60, "golden-short.bin": 24}, old={"rope_scaling": {"type": "dynamic", "factor": 4.0}})
+    # Phi-4-mini; keys as the hub has them
+    long = dict(short_factor=[1.0, 1.2, 1.5], long_factor=[1.5, 2.0, 5.0])
+    make("phi4-mini", Phi3Config(**{**deep, "hidden_size": 32, "tie_word_embeddings": True}, original_max_position_embeddings=32, sliding_window=4096,
+                                 rope_parameters=rope("longrope", partial_rotary_factor=0.75, **long, original_max_position_embeddings=32)), seed=25,
+         goldens={"golden.bin": 60, "golden-short.bin": 24},
+         old={"partial_rotary_factor": 0.75, "rope_scaling": {"type": "longrope", **long}, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False,
+              "mlp_bias": False, "attention_bias": False, "auto_map": {}})
+    granite = dict(embedding_multiplier=6.0, attention_multiplier=0.3, residual_multiplier=0.6, logits_scaling=2.5)
+    make("granite", GraniteConfig(**{**deep, "tie_word_embeddings": True}, **granite), seed=26, old={})
+    make("granite-biases", GraniteConfig(**deep, **{**granite, "residual_multiplier": 1.5}, attention_bias=True, mlp_bias=True), seed=27)
+    make("granite4", GraniteMoeHybridConfig(**{**deep, "tie_word_embeddings": True}, **granite, num_local_experts=0, num_experts_per_tok=0, shared_intermediate_size=40,
+                                            position_embedding_type="rope", layer_types=["full_attention"] * 4, mamba_n_heads=4), seed=28,
+         old={"layer_types": ["attention"] * 4, "init_method": "mup", "normalization_function": "rmsnorm"})
+    make("seed-oss", SeedOssConfig(**deep, head_dim=10, attention_bias=True, attention_out_bias=False, mlp_bias=False), seed=29, old={})
+    make("seed-oss-biases", SeedOssConfig(**deep, head_dim=8, attention_bias=False, attention_out_bias=True, mlp_bias=True), seed=30)
+    make("glm", GlmConfig(**deep, head_dim=16), seed=31, old={"partial_rotary_factor": 0.5})
+    make("glm4", Glm4Config(**deep, head_dim=12, attention_bias=True), seed=32, old={"partial_rotary_factor": 0.5})
+    make("glm4-yarn", Glm4Config(**deep, head_dim=16, attention_bias=False, rope_parameters=rope("yarn", 100.0, **yarn, partial_rotary_factor=0.5)), seed=33, count=60)
+    make("ministral3", Ministral3Config(**deep, head_dim=16, rope_parameters=rope("yarn", 100.0, **yarn, beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0,
+                                                                               llama_4_scaling_beta=0.1, max_position_embeddings=64)), seed=34, count=60)
     if not sys.argv[1:]:
         greedy()
 

@@ -111,39 +111,9 @@ float GPTVQ_MULTI(gptvq_max)(size_t n, const float *x) {
   for (; i + LANES <= n; i += LANES)
     for (size_t j = 0; j < LANES; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
   for (size_t j = 0; i + j < n; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
-  for (size_t j = 1; j < LANES; j++) lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
+  for (size_t half = LANES / 2; half > 0; half /= 2)
+    for (size_t j = 0; j < half; j++) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
   return lanes[0];
-}
-
-/* out[dim] += Σ weights[j] · values[j][dim]; four rows at a time, so that `out` is read and written less
- * often. */
-static inline void add_rows(size_t count, size_t dim, const float *weights, const float *values,
-                            float *restrict out) {
-  size_t j = 0;
-  for (; j + 4 <= count; j += 4) {
-    const float *a = values + j * dim, *b = a + dim, *c = b + dim, *d = c + dim;
-    for (size_t i = 0; i < dim; i++)
-      out[i] += (weights[j] * a[i] + weights[j + 1] * b[i]) + (weights[j + 2] * c[i] + weights[j + 3] * d[i]);
-  }
-  for (; j < count; j++)
-    for (size_t i = 0; i < dim; i++) out[i] += weights[j] * values[j * dim + i];
-}
-
-void GPTVQ_MULTI(gptvq_attend)(size_t count, size_t dim, float scale, float cap, const float *q,
-                               const float *keys, const float *values, gptvq_softmax *run,
-                               float *restrict out) {
-  float scores[GPTVQ_ATTEND_KEYS];
-  for (size_t j = 0; j < count; j++) scores[j] = scale * dot(dim, q, keys + j * dim);
-  if (cap > 0.0f) GPTVQ_MULTI(gptvq_soft_cap)(count, cap, scores);
-  float top = GPTVQ_MULTI(gptvq_max)(count, scores);
-  if (top > run->maximum) {
-    float shrink = run->maximum == -INFINITY ? 0.0f : exponential(run->maximum - top);
-    run->sum *= shrink;
-    for (size_t i = 0; i < dim; i++) out[i] *= shrink;
-    run->maximum = top;
-  }
-  run->sum += GPTVQ_MULTI(gptvq_exp_sum)(count, run->maximum, scores);
-  add_rows(count, dim, scores, values, out);
 }
 
 /* Normal numbers: the exponent is moved by 112 and the mantissa rounded by an addition; below 2^-14 adding

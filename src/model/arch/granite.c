@@ -1,0 +1,18 @@
+#include "model/arch/granite.h"
+
+static const char *const own_keys[] = {GPTVQ_GRANITE_KEYS, NULL};
+
+const gptvq_arch gptvq_arch_granite = {
+    .name = "Granite",
+    .model_type = "granite",
+    .config = {.rms_norm_eps = 1e-6,
+               .rope_theta = 1e4,
+               .max_positions = 2048,
+               .own_keys = own_keys,
+               .read_own = gptvq_granite_keys},
+    .norms = {GPTVQ_PRE_NORMS},
+    .linears = {[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG},
+                [GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_CONFIG},
+                [GPTVQ_INPUT_GATE_UP] = {GPTVQ_SPLIT_GATE_UP, GPTVQ_BIAS_CONFIG},
+                [GPTVQ_INPUT_DOWN] = {GPTVQ_DOWN_PROJ, GPTVQ_BIAS_CONFIG}},
+};
