@@ -64,7 +64,8 @@ static bool verify(const gptvq_model *model, const gptvq_model_info *info, const
     layers += layer.bytes;
     values += (uint64_t)layer.rows * layer.cols;
   }
-  uint64_t tensors = files->bytes - files->header_bytes, counted = info->linear_bytes + info->other_bytes;
+  uint64_t tensors = files->bytes - files->header_bytes,
+           counted = info->linear_bytes + info->other_bytes + info->beside_bytes;
   if (layers != info->linear_bytes || values != info->linear_values) {
     gptvq_cli_warn("the layers have %" PRIu64 " bytes for %" PRIu64
                    " values, the model's account says %" PRIu64 " for %" PRIu64,
@@ -135,13 +136,14 @@ static int print_json(const char *path, const gptvq_model *model, const gptvq_mo
       (json_int_t)info->intermediate, "heads", (json_int_t)info->heads, "kv_heads",
       (json_int_t)info->kv_heads, "head_dim", (json_int_t)info->head_dim, "vocab", (json_int_t)info->vocab,
       "max_positions", (json_int_t)info->max_positions, "experts", (json_int_t)info->experts);
-  json_t *sizes = json_pack(
-      "{s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:I, s:b}", "parameters", (json_int_t)info->parameters,
-      "linear_values", (json_int_t)info->linear_values, "linear_bytes", (json_int_t)info->linear_bytes,
-      "other_bytes", (json_int_t)info->other_bytes, "bits_per_value", info->bits_per_value,
-      "model_bits_per_value", info->model_bits_per_value, "mean_error", gptvq_cli_number(mean_error(model)),
-      "files", (json_int_t)files->count, "file_bytes", (json_int_t)files->bytes, "header_bytes",
-      (json_int_t)files->header_bytes, "verified", verified);
+  json_t *sizes = json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:I, s:I, s:I, s:b}", "parameters",
+                            (json_int_t)info->parameters, "linear_values", (json_int_t)info->linear_values,
+                            "linear_bytes", (json_int_t)info->linear_bytes, "other_bytes",
+                            (json_int_t)info->other_bytes, "beside_bytes", (json_int_t)info->beside_bytes,
+                            "bits_per_value", info->bits_per_value, "model_bits_per_value",
+                            info->model_bits_per_value, "mean_error", gptvq_cli_number(mean_error(model)),
+                            "files", (json_int_t)files->count, "file_bytes", (json_int_t)files->bytes,
+                            "header_bytes", (json_int_t)files->header_bytes, "verified", verified);
   const char *key;
   json_t *size;
   json_object_foreach(sizes, key, size) gptvq_cli_json_set(object, key, json_incref(size));
@@ -165,6 +167,9 @@ static int print_text(const gptvq_model *model, const gptvq_model_info *info, co
   print_layers(model);
   printf("\n");
   print_others(model);
+  if (info->beside_bytes > 0)
+    printf("left out       what makes inputs of pictures, %" PRIu64 " bytes: this is the text model\n",
+           info->beside_bytes);
   double error = mean_error(model);
   printf("\nblock linears  %" PRIu64 " values in %s: %.4f bits per value\n", info->linear_values,
          gptvq_cli_size_text(info->linear_bytes, a), info->bits_per_value);

@@ -52,6 +52,8 @@ typedef struct gptvq_model_info {
   gptvq_compute compute; /* in force: never AUTO */
   unsigned head_bits;    /* 16: as stored */
   const char *family;    /* "Llama", "Gemma2": a row of docs/MODELS.md; a constant */
+  uint64_t beside_bytes; /* of tensors beside a text model that make its inputs of pictures: part of nothing
+                            above */
 } gptvq_model_info;
 static inline void gptvq_model_info_init(gptvq_model_info *info) { GPTVQ_INIT(info); }
 

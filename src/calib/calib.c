@@ -225,8 +225,8 @@ static gptvq_status sample_step(sampling *job, gptvq_error *err) {
   GPTVQ_TRY(gptvq_embed(model, job->last, job->count, job->x, err));
   for (size_t b = 0; b < model->config.layers; b++) {
     for (size_t i = 0; i < job->count; i++)
-      GPTVQ_TRY(gptvq_workspace_text(model, job->workspace, b * job->count + i, job->position, i, 1,
-                                     &job->texts[i], err));
+      GPTVQ_TRY(gptvq_workspace_text(model, &model->blocks[b], job->workspace, b * job->count + i,
+                                     job->position, i, 1, &job->texts[i], err));
     GPTVQ_TRY(gptvq_block_attention_step(model, &model->blocks[b], job->workspace, job->texts, job->count,
                                          job->count, job->x, err));
     GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL,

@@ -317,6 +317,10 @@ void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint) {
 
 const char *gptvq_checkpoint_folder(const gptvq_checkpoint *checkpoint) { return checkpoint->folder; }
 const json_t *gptvq_checkpoint_config(const gptvq_checkpoint *checkpoint) { return checkpoint->config; }
+void gptvq_checkpoint_set_config(gptvq_checkpoint *checkpoint, json_t *config) {
+  json_decref(checkpoint->config);
+  checkpoint->config = config;
+}
 const json_t *gptvq_checkpoint_generation_config(const gptvq_checkpoint *checkpoint) {
   return checkpoint->generation;
 }

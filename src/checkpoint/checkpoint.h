@@ -62,6 +62,8 @@ const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoin
 const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint,
                                           const char *name); /* NULL: absent */
 
+/* `config`, which becomes the checkpoint's, in the place of config.json. */
+void gptvq_checkpoint_set_config(gptvq_checkpoint *checkpoint, json_t *config);
 /* Tensors of all experts of a layer, PREFIX.experts.gate_up_proj [experts, 2 · width, hidden] and
  * PREFIX.experts.down_proj [experts, hidden, width], become PREFIX.experts.E.gate_proj.weight, up_proj.weight
  * and down_proj.weight in the same memory; tensors that were found before are no longer valid.

@@ -7,8 +7,19 @@
 #include <math.h>
 #include <string.h>
 
-static const char prefix[] = GPTVQ_NAME_PREFIX, embedding[] = GPTVQ_NAME_EMBEDDING ".weight",
-                  head[] = GPTVQ_NAME_HEAD ".weight";
+static const char embedding[] = GPTVQ_NAME_EMBEDDING ".weight", head[] = GPTVQ_NAME_HEAD ".weight";
+
+/* How names begin in models inside of others (with a vision tower, …), in their older and newer form, and in
+ * models without an output head (LlamaModel), and how they begin here. */
+static const struct {
+  const char *other, *standard;
+} beginnings[] = {{"language_model." GPTVQ_NAME_PREFIX, GPTVQ_NAME_PREFIX},
+                  {"language_model." GPTVQ_NAME_HEAD ".", GPTVQ_NAME_HEAD "."},
+                  {GPTVQ_NAME_PREFIX "language_model.", GPTVQ_NAME_PREFIX},
+                  {"embed_tokens.", GPTVQ_NAME_EMBEDDING "."},
+                  {"layers.", GPTVQ_NAME_BLOCKS},
+                  {"norm.", GPTVQ_NAME_FINAL_NORM "."},
+                  {"rotary_emb.", GPTVQ_NAME_PREFIX "rotary_emb."}};
 
 /* Does a file of the folder hold a tensor of that name? */
 static bool is_stored(const gptvq_checkpoint *checkpoint, const char *name) {
@@ -17,41 +28,42 @@ static bool is_stored(const gptvq_checkpoint *checkpoint, const char *name) {
   return false;
 }
 
-/* Is it one of the names that a model without an output head (LlamaModel) gives its parts? */
-static bool lacks_prefix(const char *name) {
-  static const char *const parts[] = {GPTVQ_NAME_EMBEDDING ".", GPTVQ_NAME_BLOCKS, GPTVQ_NAME_FINAL_NORM ".",
-                                      GPTVQ_NAME_PREFIX "rotary_emb."};
-  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-    const char *part = parts[i] + strlen(prefix);
-    if (strncmp(name, part, strlen(part)) == 0) return true;
+/* The number of the beginning that a name has, of which there is no standard. */
+static bool find_beginning(const char *name, size_t *number) {
+  for (size_t i = 0; i < sizeof beginnings / sizeof beginnings[0]; i++) {
+    *number = i;
+    if (strncmp(name, beginnings[i].other, strlen(beginnings[i].other)) == 0) return true;
   }
   return false;
 }
 
 /* "layers.0.…" is read as "model.layers.0.…", unless that is there too. */
-static gptvq_status add_prefixes(gptvq_checkpoint *checkpoint, gptvq_error *err) {
-  const char *first = NULL;
-  size_t bytes = 0;
+static gptvq_status rename_tensors(gptvq_checkpoint *checkpoint, gptvq_error *err) {
+  const char *first = NULL, *renamed = NULL;
+  size_t bytes = 0, which;
   for (size_t t = 0; t < checkpoint->tensor_count; t++)
-    if (lacks_prefix(checkpoint->tensors[t].name))
-      bytes += strlen(checkpoint->tensors[t].name) + sizeof prefix;
+    if (find_beginning(checkpoint->tensors[t].name, &which))
+      bytes += strlen(checkpoint->tensors[t].name) + sizeof GPTVQ_NAME_PREFIX;
   if (bytes == 0) return GPTVQ_OK;
   char *at = checkpoint->names = malloc(bytes);
   if (at == NULL) return gptvq_fail_memory(err, "tensor names", bytes);
   for (size_t t = 0; t < checkpoint->tensor_count; t++) {
     gptvq_tensor *tensor = &checkpoint->tensors[t];
-    if (!lacks_prefix(tensor->name)) continue;
-    memcpy(at, prefix, sizeof prefix);
-    strcat(at, tensor->name);
+    if (!find_beginning(tensor->name, &which)) continue;
+    strcpy(at, beginnings[which].standard);
+    strcat(at, tensor->name + strlen(beginnings[which].other));
     if (is_stored(checkpoint, at)) continue;
-    if (first == NULL) first = tensor->name;
+    if (first == NULL) {
+      first = tensor->name;
+      renamed = at;
+    }
     tensor->name = at;
     at += strlen(at) + 1;
   }
   if (first != NULL)
     gptvq_log(checkpoint->callbacks, GPTVQ_LOG_WARNING,
-              "%s: tensor %s is read as %s%s, as are all that are named without \"%s\"", checkpoint->folder,
-              first, prefix, first, prefix);
+              "%s: tensor %s is read as %s, as are all whose names begin in such a way", checkpoint->folder,
+              first, renamed);
   return GPTVQ_OK;
 }
 
@@ -110,7 +122,7 @@ static gptvq_status narrow(gptvq_checkpoint *checkpoint, gptvq_error *err) {
 }
 
 gptvq_status gptvq_standard_tensors(gptvq_checkpoint *checkpoint, gptvq_error *err) {
-  GPTVQ_TRY(add_prefixes(checkpoint, err));
+  GPTVQ_TRY(rename_tensors(checkpoint, err));
   name_tied_embedding(checkpoint);
   return narrow(checkpoint, err);
 }

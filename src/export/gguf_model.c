@@ -14,7 +14,8 @@ static const struct family {
     {&gptvq_arch_llama, "llama", true},    {&gptvq_arch_mistral, "llama", true},
     {&gptvq_arch_mixtral, "llama", true},  {&gptvq_arch_qwen2, "qwen2", false},
     {&gptvq_arch_qwen3, "qwen3", false},   {&gptvq_arch_phi3, "phi3", false},
-    {&gptvq_arch_gemma2, "gemma2", false},
+    {&gptvq_arch_gemma2, "gemma2", false}, {&gptvq_arch_granite, "granite", true},
+    {&gptvq_arch_olmo2, "olmo2", false},
 };
 
 static const char *const norm_names[GPTVQ_NORMS] = {
@@ -68,8 +69,6 @@ gptvq_status gptvq_gguf_check(const gptvq_model *model, gptvq_error *err) {
   if (model->arch == &gptvq_arch_gemma2 &&
       (c->query_scalar != (double)c->head_dim || c->attention_cap == 0.0 || c->logit_cap == 0.0))
     return unsupported(model, "query_pre_attn_scalar is not head_dim, or a soft cap is null", err);
-  if (slides(c) && (model->arch == &gptvq_arch_qwen2 || model->arch == &gptvq_arch_qwen3))
-    return unsupported(model, "sliding windows of this family", err);
   if (c->rope.type == GPTVQ_ROPE_YARN && !is_plain_yarn(&c->rope))
     return unsupported(model, "YaRN with an attention_factor or a ramp of its own", err);
   return GPTVQ_OK;
@@ -97,7 +96,7 @@ static void put_real(const keys *k, const char *rest, double value) {
 
 static void put_rope(const keys *k, const gptvq_config *c) {
   char text[128];
-  put(k, "rope.dimension_count", 2 * gptvq_rope_half(c));
+  put(k, "rope.dimension_count", 2 * gptvq_rope_half(c, &c->rope));
   put_real(k, "rope.freq_base", c->rope.theta);
   if (c->rope.type == GPTVQ_ROPE_LINEAR) {
     gptvq_gguf_text(k->file, key(k, "rope.scaling.type", text), "linear", 6);
@@ -110,7 +109,7 @@ static void put_rope(const keys *k, const gptvq_config *c) {
     put_real(k, "rope.scaling.yarn_beta_slow", c->rope.beta_slow);
   } else if (c->rope.type == GPTVQ_ROPE_LONGROPE) {
     put(k, "rope.scaling.original_context_length", c->rope.original_max_positions);
-    put_real(k, "rope.scaling.attn_factor", gptvq_rope_magnitude(c));
+    put_real(k, "rope.scaling.attn_factor", gptvq_rope_magnitude(&c->rope));
   }
 }
 
@@ -118,8 +117,9 @@ void gptvq_gguf_config(gptvq_gguf *file, const gptvq_model *model, const char *n
   const gptvq_config *c = &model->config;
   const keys k = {file, find_family(model)->name};
   size_t positions = c->max_positions;
-  /* llama.cpp's "llama" knows no window: where one would make no difference is how far it is right */
-  if (slides(c) && find_family(model)->interleaved) positions = gptvq_min_size(positions, c->sliding_window);
+  /* llama.cpp knows no window in these: where it would make no difference is how far it is right */
+  if (slides(c) && model->arch != &gptvq_arch_gemma2)
+    positions = gptvq_min_size(positions, c->sliding_window);
   gptvq_gguf_text(file, "general.architecture", k.name, strlen(k.name));
   gptvq_gguf_text(file, "general.type", "model", 5);
   gptvq_gguf_text(file, "general.name", name, strlen(name));
@@ -138,7 +138,13 @@ void gptvq_gguf_config(gptvq_gguf *file, const gptvq_model *model, const char *n
     put(&k, "expert_count", c->experts);
     put(&k, "expert_used_count", c->experts_per_token);
   }
-  if (model->arch == &gptvq_arch_phi3) put(&k, "attention.sliding_window", slides(c) ? c->sliding_window : 0);
+  if (model->arch == &gptvq_arch_granite) {
+    put_real(&k, "attention.scale", 1.0 / sqrt(c->query_scalar));
+    put_real(&k, "embedding_scale", c->embedding_scale);
+    put_real(&k, "residual_scale", c->residual_scale);
+    put_real(&k, "logit_scale", 1.0 / c->logit_scale);
+  }
+  if (model->arch == &gptvq_arch_phi3) put(&k, "attention.sliding_window", 0); /* it asks for the key */
   if (model->arch == &gptvq_arch_gemma2) {
     put(&k, "attention.sliding_window", c->sliding_window);
     put_real(&k, "attn_logit_softcapping", c->attention_cap);
@@ -196,7 +202,7 @@ static void add_block(gptvq_gguf_tensors *list, const gptvq_model *model, const 
   for (gptvq_norm_place place = 0; place < GPTVQ_NORMS; place++) {
     if (block->norms[place] == NULL) continue;
     (void)snprintf(name, sizeof name, "blk.%zu.%s.weight", block->index, norm_names[place]);
-    add_values(list, name, block->norms[place], gptvq_norm_size(&model->config, place));
+    add_values(list, name, block->norms[place], gptvq_norm_size(model, place));
   }
   for (gptvq_block_input input = 0; input < GPTVQ_INPUTS; input++) add_input(list, model, block, input);
   if (block->mlp_count > 1) {
@@ -208,7 +214,7 @@ static void add_block(gptvq_gguf_tensors *list, const gptvq_model *model, const 
 /* "Llama 3" scaling and LongRoPE go into the file as what each frequency is divided by. */
 static gptvq_status add_rope(gptvq_gguf_tensors *list, const gptvq_model *model, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  size_t half = gptvq_rope_half(c);
+  size_t half = gptvq_rope_half(c, &c->rope);
   if (c->rope.type != GPTVQ_ROPE_LLAMA3 && c->rope.type != GPTVQ_ROPE_LONGROPE) return GPTVQ_OK;
   list->rope_factors = gptvq_alloc(2 * half, sizeof *list->rope_factors);
   if (list->rope_factors == NULL)
@@ -217,7 +223,7 @@ static gptvq_status add_rope(gptvq_gguf_tensors *list, const gptvq_model *model,
     double plain = pow(c->rope.theta, -(double)i / (double)half);
     for (size_t far = 0; far < 2; far++)
       list->rope_factors[far * half + i] =
-          (float)(plain / gptvq_rope_frequency(c, i, far == 0 ? 1 : SIZE_MAX));
+          (float)(plain / gptvq_rope_frequency(c, &c->rope, i, far == 0 ? 1 : SIZE_MAX));
   }
   if (c->rope.type == GPTVQ_ROPE_LLAMA3) {
     add_values(list, "rope_freqs.weight", list->rope_factors, half);

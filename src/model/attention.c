@@ -2,9 +2,9 @@
 #include "model/workspace.h"
 #include "base/memory.h"
 
-gptvq_status gptvq_workspace_text(const gptvq_model *model, const gptvq_workspace *workspace, size_t slot,
-                                  size_t position, size_t first, size_t n, gptvq_attention_text *out,
-                                  gptvq_error *err) {
+gptvq_status gptvq_workspace_text(const gptvq_model *model, const gptvq_block *block,
+                                  const gptvq_workspace *workspace, size_t slot, size_t position,
+                                  size_t first, size_t n, gptvq_attention_text *out, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_workspace *w = workspace;
   if (slot >= w->layers || position > w->max_positions || n > w->max_positions - position)
@@ -12,12 +12,13 @@ gptvq_status gptvq_workspace_text(const gptvq_model *model, const gptvq_workspac
                       "cache %zu, positions %zu … %zu, but the session has %zu caches of %zu positions", slot,
                       position, position + n, w->layers, w->max_positions);
   size_t size = w->half ? sizeof(uint16_t) : sizeof(float);
+  const gptvq_rotation_tables tables = w->rope[block->rope];
   size_t cache = slot * c->kv_heads * w->max_positions * c->head_dim * size;
   *out = (gptvq_attention_text){.keys = (char *)w->keys + cache,
                                 .values = (char *)w->values + cache,
                                 .max_positions = w->max_positions,
-                                .cosines = w->cosines,
-                                .sines = w->sines,
+                                .cosines = tables.cosines,
+                                .sines = tables.sines,
                                 .position = position,
                                 .first = first,
                                 .n = n};
@@ -54,9 +55,8 @@ gptvq_status gptvq_attention_core(const gptvq_model *model, const gptvq_block *b
                                      .how = block->attention,
                                      .q_norm = block->norms[GPTVQ_NORM_Q],
                                      .k_norm = block->norms[GPTVQ_NORM_K],
-                                     .wide_norms = model->arch->wide_qk_norms,
                                      .eps = (float)c->rms_norm_eps,
-                                     .rotary_half = workspace->rotary_half,
+                                     .rotary_half = workspace->rope[block->rope].half,
                                      .half = workspace->half,
                                      .texts = texts,
                                      .count = count,

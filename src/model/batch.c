@@ -94,8 +94,8 @@ static gptvq_status run_block(gptvq_batch *batch, const step *s, size_t layer, g
     gptvq_session *session = s->sessions[i];
     if (atomic_exchange(&session->cancelled, false))
       return gptvq_fail(err, GPTVQ_ERROR_CANCELLED, "session %zu of the batch: stopped on request", i);
-    GPTVQ_TRY(gptvq_workspace_text(model, session->workspace, layer, session->position, row, s->counts[i],
-                                   &batch->texts[i], err));
+    GPTVQ_TRY(gptvq_workspace_text(model, block, session->workspace, layer, session->position, row,
+                                   s->counts[i], &batch->texts[i], err));
   }
   GPTVQ_TRY(gptvq_block_attention_step(model, block, batch->workspace, batch->texts, s->count, s->tokens,
                                        batch->x, err));

@@ -1,4 +1,4 @@
-/* The two halves of a decoder block: attention and (mixture-of-experts) MLP, each with its pre-norm and
+/* The two halves of a decoder block: attention and (mixture-of-experts) MLP, each with its norms and
  * residual. */
 #include "base/memory.h"
 #include "model/layer/gate.h"
@@ -22,12 +22,19 @@ static gptvq_status capture_inputs(gptvq_capture capture, void *context, const g
   return capture == NULL ? GPTVQ_OK : capture(context, block, linears, count, x, n, ldx, err);
 }
 
-/* The attention's normalised inputs. When they are not to be had, what came before is to blame. */
+/* w->norm = what a half reads, normalised where a norm stands before it; false: it is not to be had. */
+static bool half_inputs(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
+                        gptvq_norm_place before, size_t n, const float *x) {
+  const gptvq_config *c = &model->config;
+  const float *gain = block->norms[before];
+  return gain != NULL ? gptvq_norm_rows(n, c->hidden, x, gain, (float)c->rms_norm_eps, w->norm)
+                      : gptvq_copy_rows(n, c->hidden, x, w->norm);
+}
+
+/* The attention's inputs. When they are not to be had, what came before is to blame. */
 static gptvq_status attention_inputs(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                      size_t n, const float *x, gptvq_error *err) {
-  const gptvq_config *c = &model->config;
-  if (gptvq_norm_rows(n, c->hidden, x, block->norms[GPTVQ_NORM_ATTENTION], (float)c->rms_norm_eps, w->norm))
-    return GPTVQ_OK;
+  if (half_inputs(model, block, w, GPTVQ_NORM_ATTENTION, n, x)) return GPTVQ_OK;
   return block->index == 0 ? gptvq_fail_numbers(model, NULL, "the embedding", err)
                            : gptvq_fail_numbers(model, &model->blocks[block->index - 1], "the MLP", err);
 }
@@ -68,7 +75,7 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
                                    gptvq_error *err) {
   gptvq_attention_text text;
   GPTVQ_TRY(check_rows(workspace, block, n, err));
-  GPTVQ_TRY(gptvq_workspace_text(model, workspace, layer, position, 0, n, &text, err));
+  GPTVQ_TRY(gptvq_workspace_text(model, block, workspace, layer, position, 0, n, &text, err));
   return run_attention(model, block, workspace, &text, 1, n, x, stop, capture, context, err);
 }
 
@@ -143,10 +150,9 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
 gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
                              size_t n, float *x, gptvq_stop stop, gptvq_capture capture, void *context,
                              gptvq_error *err) {
-  const gptvq_config *c = &model->config;
   gptvq_workspace *w = workspace;
   GPTVQ_TRY(check_rows(w, block, n, err));
-  if (!gptvq_norm_rows(n, c->hidden, x, block->norms[GPTVQ_NORM_MLP], (float)c->rms_norm_eps, w->norm))
+  if (!half_inputs(model, block, w, GPTVQ_NORM_MLP, n, x))
     return gptvq_fail_numbers(model, block, "the attention", err);
   if (gptvq_block_routes(block)) GPTVQ_TRY(run_experts(model, block, w, n, stop, capture, context, err));
   else GPTVQ_TRY(run_mlp(model, block, &block->mlps[0], w, n, w->norm, w->sum, stop, capture, context, err));

@@ -22,6 +22,15 @@ static bool is_zero(const gptvq_tensor *tensor) {
   return true;
 }
 
+/* Is it of the parts beside a text model that make its inputs of pictures? */
+static bool sees(const char *name) {
+  static const char *const parts[] = {"vision_tower.", "vision_model.", "multi_modal_projector."};
+  if (strncmp(name, GPTVQ_NAME_PREFIX, strlen(GPTVQ_NAME_PREFIX)) == 0) name += strlen(GPTVQ_NAME_PREFIX);
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+    if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
+  return false;
+}
+
 /* Why the model is the same function without the tensor; NULL when it may not be. */
 static const char *why_harmless(const gptvq_tensor *tensor) {
   const char *name = tensor->name;
@@ -35,14 +44,33 @@ static const char *why_harmless(const gptvq_tensor *tensor) {
   return NULL;
 }
 
+/* Of a model that sees, the tensors for that; they go with those that are not used. */
+static void drop_sight(gptvq_model *model) {
+  const gptvq_model_parts *parts = model->owned;
+  const gptvq_tensor *first = NULL;
+  size_t count = 0;
+  for (size_t i = 0; parts->inside && i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
+    if (!sees(tensor->name)) continue;
+    if (count++ == 0) first = tensor;
+    model->info.beside_bytes += tensor->file_bytes;
+  }
+  if (count > 0)
+    gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
+              "%s: only the text model (text_config) is read: %zu tensors that make inputs of pictures, the "
+              "first of them %s, are left out",
+              gptvq_checkpoint_folder(model->checkpoint), count, first->name);
+}
+
 gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
   const gptvq_model_parts *parts = model->owned;
   const gptvq_config *c = &model->config;
   const gptvq_tensor *first = NULL;
   size_t dropped = 0;
+  drop_sight(model);
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
-    if (parts->used[i]) continue;
+    if (parts->used[i] || (parts->inside && sees(tensor->name))) continue;
     if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0) {
       GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, "the embedding again", err));
       continue;

@@ -28,6 +28,7 @@ typedef struct gptvq_model_parts {
   gptvq_other_info *others; /* [other_room], the first other_count are filled */
   size_t other_count, other_room;
   char *quantization;               /* JSON text or NULL */
+  bool inside;                      /* the folder's model holds this one beside a vision tower */
   bool *used;                       /* by tensor number, while loading */
   const gptvq_callbacks *callbacks; /* for warnings while loading, else NULL */
 } gptvq_model_parts;

@@ -135,7 +135,9 @@ static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_err
                                        .cap = (float)c->attention_cap,
                                        .neighbours = arch->rotates_neighbours,
                                        .query_growth = (float)c->rope.query_growth,
-                                       .query_period = c->rope.original_max_positions};
+                                       .query_period = c->rope.original_max_positions,
+                                       .wide_norms = arch->wide_qk_norms};
+  block->rope = c->layer_rope[block->index];
   block->activation = strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));
   GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
@@ -226,15 +228,26 @@ static void fill_info(gptvq_model *model) {
   info->bos = c->bos;
   info->eos = c->eos;
   info->eos_count = c->eos_count;
-  const uint64_t bytes = gptvq_checkpoint_bytes(model->checkpoint);
+  const uint64_t bytes = gptvq_checkpoint_bytes(model->checkpoint) - info->beside_bytes;
   info->other_bytes = bytes - info->linear_bytes;
   info->bits_per_value = 8.0 * (double)info->linear_bytes / (double)info->linear_values;
   info->model_bits_per_value = 8.0 * (double)bytes / (double)info->parameters;
 }
 
+/* The text model in the place of one that holds it beside a vision tower. */
+static gptvq_status take_inner(gptvq_model *model, const char *folder, gptvq_error *err) {
+  gptvq_model_parts *parts = model->owned;
+  json_t *inner;
+  GPTVQ_TRY(gptvq_config_inner(folder, gptvq_checkpoint_config(model->checkpoint), &inner, err));
+  parts->inside = inner != NULL;
+  if (inner != NULL) gptvq_checkpoint_set_config(model->checkpoint, inner);
+  return GPTVQ_OK;
+}
+
 static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_error *err) {
   gptvq_model_parts *parts = model->owned;
   GPTVQ_TRY(gptvq_checkpoint_open(folder, parts->callbacks, &model->checkpoint, err));
+  GPTVQ_TRY(take_inner(model, folder, err));
   const json_t *json = gptvq_checkpoint_config(model->checkpoint);
   gptvq_config *c = &model->config;
   char architecture[64];

@@ -69,6 +69,7 @@ typedef struct gptvq_block {
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */
   gptvq_attention attention;
+  gptvq_rope_use rope; /* of queries and keys */
   gptvq_activation activation;
 } gptvq_block;
 
@@ -187,11 +188,11 @@ gptvq_status gptvq_block_attention(const gptvq_model *model, const gptvq_block *
                                    gptvq_workspace *workspace, size_t layer, size_t position, size_t n,
                                    float *x, gptvq_stop stop, gptvq_capture capture, void *context,
                                    gptvq_error *err);
-/* The n tokens at `position` of one of several texts, rows from `first` on, whose keys and values are in
- * cache `slot` of the workspace. GPTVQ_ERROR_ARGUMENT: it has no such slot or positions. */
-gptvq_status gptvq_workspace_text(const gptvq_model *model, const gptvq_workspace *workspace, size_t slot,
-                                  size_t position, size_t first, size_t n, gptvq_attention_text *out,
-                                  gptvq_error *err);
+/* For the block: the n tokens at `position` of one of several texts, rows from `first` on, whose keys and
+ * values are in cache `slot` of the workspace. GPTVQ_ERROR_ARGUMENT: it has no such slot or positions. */
+gptvq_status gptvq_workspace_text(const gptvq_model *model, const gptvq_block *block,
+                                  const gptvq_workspace *workspace, size_t slot, size_t position,
+                                  size_t first, size_t n, gptvq_attention_text *out, gptvq_error *err);
 /* The same for the tokens of `count` texts, n in all, each with a cache of its own, which may be another
  * workspace's of the same model (the mlp half asks nothing of the kind). */
 gptvq_status gptvq_block_attention_step(const gptvq_model *model, const gptvq_block *block,

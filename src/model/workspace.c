@@ -48,6 +48,12 @@ bool gptvq_workspace_keeps_half(const gptvq_model *model) {
   return model->compute == GPTVQ_COMPUTE_INT8 && model->config.head_dim <= GPTVQ_HALF_DIM;
 }
 
+/* Rotated dimensions of a head, halved, in the layers that use a rope so. */
+static size_t rope_half(const gptvq_config *c, gptvq_rope_use use) {
+  const gptvq_rope *rope = gptvq_config_rope(c, use);
+  return rope != NULL ? gptvq_rope_half(c, rope) : 0;
+}
+
 /* Sizes of the areas in the order of the pointers in `place`. */
 static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
   const gptvq_config *c = &model->config;
@@ -55,8 +61,8 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   size_t cache = layers;
   l.fits = gptvq_mul(cache, c->kv_heads, &cache) && gptvq_mul(cache, c->head_dim, &cache);
   if (!l.fits) return l;
-  put(&l, 0, max_positions, gptvq_rope_half(c), sizeof(float));
-  put(&l, 1, max_positions, gptvq_rope_half(c), sizeof(float));
+  put(&l, 0, max_positions, 2 * rope_half(c, GPTVQ_USE_ROPE), sizeof(float));
+  put(&l, 1, max_positions, 2 * rope_half(c, GPTVQ_USE_LOCAL_ROPE), sizeof(float));
   put(&l, 2, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
   put(&l, 3, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
   put(&l, 4, max_rows, c->hidden, sizeof(float));
@@ -92,8 +98,8 @@ static void place(gptvq_workspace *w, const layout *l, char *memory) {
     area[i] = l->bytes[i] == 0 ? NULL : memory;
     memory += l->bytes[i];
   }
-  w->cosines = (float *)(void *)area[0];
-  w->sines = (float *)(void *)area[1];
+  w->rope[GPTVQ_USE_ROPE].cosines = (float *)(void *)area[0];
+  w->rope[GPTVQ_USE_LOCAL_ROPE].cosines = (float *)(void *)area[1];
   w->keys = area[2];
   w->values = area[3];
   w->norm = (float *)(void *)area[4];
@@ -103,8 +109,19 @@ static void place(gptvq_workspace *w, const layout *l, char *memory) {
   if (area[8] != NULL) gptvq_routing_place(&w->routing, area[8]);
 }
 
+static void fill_tables(const gptvq_config *c, gptvq_workspace *w) {
+  for (gptvq_rope_use use = 0; use < GPTVQ_ROPE_USES; use++) {
+    gptvq_rotation_tables *tables = &w->rope[use];
+    tables->half = rope_half(c, use);
+    if (tables->half == 0) continue;
+    tables->sines = tables->cosines + w->max_positions * tables->half;
+    gptvq_rope_tables(c, gptvq_config_rope(c, use), w->max_positions, tables->cosines, tables->sines);
+  }
+}
+
 gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, size_t max_rows,
                                     size_t max_positions, gptvq_workspace **out, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
   *out = NULL;
   if (layers == 0 || max_rows == 0 || max_positions == 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a session needs room for at least one token");
@@ -128,14 +145,13 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
   *w = (gptvq_workspace){.layers = layers,
                          .max_rows = max_rows,
                          .max_positions = max_positions,
-                         .rotary_half = gptvq_rope_half(&model->config),
                          .half = gptvq_workspace_keeps_half(model),
                          .parts = part_sums,
                          .part_bytes = parts,
                          .scratch = {.data = panels, .bytes = scratch}};
   w->routing = routing_of(model, max_rows);
   place(w, &l, memory + head);
-  gptvq_rope_tables(&model->config, max_positions, w->cosines, w->sines);
+  fill_tables(c, w);
   *out = w;
   return GPTVQ_OK;
 }

@@ -5,17 +5,22 @@
 #include "model/layer/experts.h"
 #include "model/linear.h"
 
+/* [max_positions × half] */
+typedef struct gptvq_rotation_tables {
+  size_t half; /* gptvq_rope_half */
+  float *cosines, *sines;
+} gptvq_rotation_tables;
+
 struct gptvq_workspace {
   size_t layers, max_rows, max_positions;
-  size_t rotary_half;
-  float *cosines, *sines; /* [max_positions × rotary_half] */
-  bool half;              /* keys and values are fp16, else fp32 */
-  void *keys, *values;    /* [layers][kv_heads][max_positions][head_dim] */
-  float *norm;            /* [max_rows × hidden]: normalised inputs */
-  float *wide;            /* [max_rows × widest linear group]: q | k | v, gate | up */
-  float *heads;           /* [max_rows × heads · head_dim]: attention output */
-  float *sum;             /* [max_rows × hidden]: what a half block adds */
-  float *parts;           /* [part_bytes]: what few rows have of the parts of a long context */
+  gptvq_rotation_tables rope[GPTVQ_ROPE_USES]; /* empty where no layer uses it */
+  bool half;                                   /* keys and values are fp16, else fp32 */
+  void *keys, *values;                         /* [layers][kv_heads][max_positions][head_dim] */
+  float *norm;                                 /* [max_rows × hidden]: normalised inputs */
+  float *wide;                                 /* [max_rows × widest linear group]: q | k | v, gate | up */
+  float *heads;                                /* [max_rows × heads · head_dim]: attention output */
+  float *sum;                                  /* [max_rows × hidden]: what a half block adds */
+  float *parts; /* [part_bytes]: what few rows have of the parts of a long context */
   size_t part_bytes;
   gptvq_routing routing; /* in models with experts */
   gptvq_scratch scratch;

@@ -213,6 +213,7 @@ static void rope_task(void *context, size_t begin, size_t end, size_t thread) {
 }
 
 void gptvq_ft_rope(const gptvq_ft_dims *dims, size_t tokens, float *x, size_t ldx, bool backward) {
+  if (dims->rotary == 0) return;
   rope_job job = {dims, ldx, x, backward};
   gptvq_parallel_for(tokens, 16, rope_task, &job);
 }

@@ -14,6 +14,7 @@ gptvq_status gptvq_ft_check(const gptvq_block *block, gptvq_error *err) {
 
 gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *block, size_t length) {
   const gptvq_config *c = &model->config;
+  const gptvq_rope *rope = gptvq_config_rope(c, block->rope);
   gptvq_ft_dims dims = {.hidden = c->hidden,
                         .heads = c->heads,
                         .kv_heads = c->kv_heads,
@@ -25,7 +26,7 @@ gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *bloc
                         .residual_scale = (float)c->residual_scale,
                         .norm_offset = model->arch->norm_offset,
                         .eps = (float)c->rms_norm_eps,
-                        .rotary = 2 * gptvq_rope_half(c)};
+                        .rotary = rope != NULL ? 2 * gptvq_rope_half(c, rope) : 0};
   for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++) dims.has_norm[n] = block->norms[n] != NULL;
   for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++) {
     const gptvq_linear_group readers = gptvq_input_readers(block, i, 0);
@@ -37,17 +38,19 @@ gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *bloc
 
 gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *block, size_t length,
                                   gptvq_ft_dims *dims, float **tables, gptvq_error *err) {
-  size_t half = gptvq_rope_half(&model->config);
   *tables = NULL;
   GPTVQ_TRY(gptvq_ft_check(block, err));
+  *dims = gptvq_ft_dims_of(model, block, length);
+  if (dims->rotary == 0) return GPTVQ_OK;
+  const size_t half = dims->rotary / 2;
   float *cosines = gptvq_alloc(length * half, 2 * sizeof(float));
   if (cosines == NULL)
     return gptvq_fail_memory(err, "fine-tuning: rotation tables",
                              gptvq_saturated_size(length * half, 2 * sizeof(float)));
-  *dims = gptvq_ft_dims_of(model, block, length);
   dims->cosine = cosines;
   dims->sine = cosines + length * half;
-  gptvq_rope_tables(&model->config, length, cosines, cosines + length * half);
+  gptvq_rope_tables(&model->config, gptvq_config_rope(&model->config, block->rope), length, cosines,
+                    cosines + length * half);
   *tables = cosines;
   return GPTVQ_OK;
 }

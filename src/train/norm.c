@@ -38,9 +38,15 @@ void gptvq_ft_norm_forward(const gptvq_ft_dims *d, size_t tokens, const float *x
   gptvq_parallel_for(tokens, 16, forward_task, &job);
 }
 
-void gptvq_ft_heads_forward(const gptvq_ft_dims *d, size_t tokens, size_t heads, size_t ld, const float *x,
-                            const float *gain, float *y) {
-  forward_job job = {d->head_dim, heads, ld, x, gain, y, NULL, d->eps};
+/* How many norms stand side by side. */
+static size_t norm_count(const gptvq_ft_dims *d, gptvq_norm_place place) {
+  const size_t heads = place == GPTVQ_NORM_Q ? d->heads : d->kv_heads;
+  return heads * d->head_dim / gptvq_ft_norm_size(d, place);
+}
+
+void gptvq_ft_heads_forward(const gptvq_ft_dims *d, gptvq_norm_place place, size_t tokens, size_t ld,
+                            const float *x, const float *gain, float *y) {
+  forward_job job = {gptvq_ft_norm_size(d, place), norm_count(d, place), ld, x, gain, y, NULL, d->eps};
   gptvq_parallel_for(tokens, 16, forward_task, &job);
 }
 
@@ -107,14 +113,15 @@ static void head_norm_task(void *context, size_t begin, size_t end, size_t threa
   }
 }
 
-void gptvq_ft_heads_backward(const gptvq_ft_dims *d, size_t tokens, size_t heads, size_t ld, const float *x,
-                             const float *gain, double *partial, float *gain_gradient, float *gradient) {
-  size_t chunks = gptvq_ceil_div(tokens, GPTVQ_FT_HEAD_CHUNK);
-  head_norm_job job = {d->head_dim, heads, ld, tokens, x, gain, gradient, d->eps, partial};
+void gptvq_ft_heads_backward(const gptvq_ft_dims *d, gptvq_norm_place place, size_t tokens, size_t ld,
+                             const float *x, const float *gain, double *partial, float *gain_gradient,
+                             float *gradient) {
+  const size_t chunks = gptvq_ceil_div(tokens, GPTVQ_FT_HEAD_CHUNK), size = gptvq_ft_norm_size(d, place);
+  head_norm_job job = {size, norm_count(d, place), ld, tokens, x, gain, gradient, d->eps, partial};
   gptvq_parallel_for(chunks, 1, head_norm_task, &job);
-  for (size_t i = 0; i < d->head_dim; i++) {
+  for (size_t i = 0; i < size; i++) {
     double sum = 0;
-    for (size_t chunk = 0; chunk < chunks; chunk++) sum += partial[chunk * d->head_dim + i];
+    for (size_t chunk = 0; chunk < chunks; chunk++) sum += partial[chunk * size + i];
     gain_gradient[i] += (float)sum;
   }
 }

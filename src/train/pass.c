@@ -18,25 +18,36 @@ static void output_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weigh
   gptvq_add_rows(tape->tokens, d->hidden, 1.0f, x, y);
 }
 
+/* What a half reads of x, normalised where a norm stands before it. */
+static const float *input_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights,
+                                  gptvq_ft_tape *tape, bool mlp, const float *x) {
+  const gptvq_norm_place before = mlp ? GPTVQ_NORM_MLP : GPTVQ_NORM_ATTENTION;
+  tape->inputs[mlp] = d->has_norm[before] ? tape->normed[mlp] : x;
+  if (d->has_norm[before])
+    gptvq_ft_norm_forward(d, tape->tokens, x, weights->norm[before], tape->normed[mlp],
+                          tape->inverse_rms[mlp]);
+  return tape->inputs[mlp];
+}
+
 const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
                               size_t tokens, const float *x) {
   float *const *norm = weights->norm;
   size_t width = gptvq_ft_rows(d, GPTVQ_FT_QKV), keys = d->heads * d->head_dim;
   tape->x = x;
   tape->tokens = tokens;
-  gptvq_ft_norm_forward(d, tokens, x, norm[GPTVQ_NORM_ATTENTION], tape->normed[0], tape->inverse_rms[0]);
-  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_QKV, tokens, tape->normed[0], tape->qkv);
+  const float *in = input_forward(d, weights, tape, false, x);
+  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_QKV, tokens, in, tape->qkv);
   if (tape->raw != NULL) memcpy(tape->raw, tape->qkv, tokens * width * sizeof(float));
   if (d->has_norm[GPTVQ_NORM_Q])
-    gptvq_ft_heads_forward(d, tokens, d->heads, width, tape->raw, norm[GPTVQ_NORM_Q], tape->qkv);
+    gptvq_ft_heads_forward(d, GPTVQ_NORM_Q, tokens, width, tape->raw, norm[GPTVQ_NORM_Q], tape->qkv);
   if (d->has_norm[GPTVQ_NORM_K])
-    gptvq_ft_heads_forward(d, tokens, d->kv_heads, width, tape->raw + keys, norm[GPTVQ_NORM_K],
+    gptvq_ft_heads_forward(d, GPTVQ_NORM_K, tokens, width, tape->raw + keys, norm[GPTVQ_NORM_K],
                            tape->qkv + keys);
   gptvq_ft_rope(d, tokens, tape->qkv, width, false);
   gptvq_ft_attention_forward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->attention_scratch);
   output_forward(d, weights, tape, false, tape->attention, x, tape->middle);
-  gptvq_ft_norm_forward(d, tokens, tape->middle, norm[GPTVQ_NORM_MLP], tape->normed[1], tape->inverse_rms[1]);
-  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_GATE_UP, tokens, tape->normed[1], tape->gate_up);
+  in = input_forward(d, weights, tape, true, tape->middle);
+  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_GATE_UP, tokens, in, tape->gate_up);
   gptvq_ft_gate_forward(d->activation, tokens, d->intermediate, tape->gate_up, tape->product);
   output_forward(d, weights, tape, true, tape->product, tape->middle, tape->out);
   return tape->out;
@@ -56,6 +67,19 @@ static void linear_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weig
     sink(context, matrix, tape->d_matrix);
   }
   gptvq_ft_linear_backward(d, weights, matrix, tape->tokens, dy, dx);
+}
+
+/* out = base + the gradient of a half's x, from d_hidden of what it reads of it. */
+static void input_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                           bool mlp, const float *base, gptvq_ft_weights *vectors, float *out) {
+  const gptvq_norm_place before = mlp ? GPTVQ_NORM_MLP : GPTVQ_NORM_ATTENTION;
+  if (d->has_norm[before]) {
+    gptvq_ft_norm_backward(d, tape->tokens, mlp ? tape->middle : tape->x, weights->norm[before],
+                           tape->inverse_rms[mlp], tape->d_hidden, base, vectors->norm[before], out);
+    return;
+  }
+  gptvq_add_rows(tape->tokens, d->hidden, 1.0f, base, tape->d_hidden);
+  if (out != tape->d_hidden) memcpy(out, tape->d_hidden, tape->tokens * d->hidden * sizeof *out);
 }
 
 /* The gradient of the last linear's outputs, from dy of what is added to the stream. */
@@ -82,10 +106,9 @@ void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, 
   const float *dy = output_backward(d, weights, tape, true, gradient_out, vectors);
   linear_backward(d, weights, tape, GPTVQ_FT_DOWN, dy, tape->product, vectors, sink, context, tape->d_matrix);
   gptvq_ft_gate_backward(d->activation, tokens, d->intermediate, tape->gate_up, tape->d_matrix, tape->d_wide);
-  linear_backward(d, weights, tape, GPTVQ_FT_GATE_UP, tape->d_wide, tape->normed[1], vectors, sink, context,
+  linear_backward(d, weights, tape, GPTVQ_FT_GATE_UP, tape->d_wide, tape->inputs[1], vectors, sink, context,
                   tape->d_hidden);
-  gptvq_ft_norm_backward(d, tokens, tape->middle, norm[GPTVQ_NORM_MLP], tape->inverse_rms[1], tape->d_hidden,
-                         gradient_out, d_norm[GPTVQ_NORM_MLP], tape->d_middle);
+  input_backward(d, weights, tape, true, gradient_out, vectors, tape->d_middle);
 
   dy = output_backward(d, weights, tape, false, tape->d_middle, vectors);
   linear_backward(d, weights, tape, GPTVQ_FT_O, dy, tape->attention, vectors, sink, context, tape->d_matrix);
@@ -93,14 +116,13 @@ void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, 
                               tape->attention_scratch);
   gptvq_ft_rope(d, tokens, tape->d_wide, width, true);
   if (d->has_norm[GPTVQ_NORM_Q])
-    gptvq_ft_heads_backward(d, tokens, d->heads, width, tape->raw, norm[GPTVQ_NORM_Q], tape->partial,
+    gptvq_ft_heads_backward(d, GPTVQ_NORM_Q, tokens, width, tape->raw, norm[GPTVQ_NORM_Q], tape->partial,
                             d_norm[GPTVQ_NORM_Q], tape->d_wide);
   if (d->has_norm[GPTVQ_NORM_K])
-    gptvq_ft_heads_backward(d, tokens, d->kv_heads, width, tape->raw + keys, norm[GPTVQ_NORM_K],
+    gptvq_ft_heads_backward(d, GPTVQ_NORM_K, tokens, width, tape->raw + keys, norm[GPTVQ_NORM_K],
                             tape->partial, d_norm[GPTVQ_NORM_K], tape->d_wide + keys);
-  linear_backward(d, weights, tape, GPTVQ_FT_QKV, tape->d_wide, tape->normed[0], vectors, sink, context,
+  linear_backward(d, weights, tape, GPTVQ_FT_QKV, tape->d_wide, tape->inputs[0], vectors, sink, context,
                   tape->d_hidden);
-  gptvq_ft_norm_backward(d, tokens, tape->x, norm[GPTVQ_NORM_ATTENTION], tape->inverse_rms[0], tape->d_hidden,
-                         tape->d_middle, d_norm[GPTVQ_NORM_ATTENTION],
-                         gradient_in != NULL ? gradient_in : tape->d_hidden);
+  input_backward(d, weights, tape, false, tape->d_middle, vectors,
+                 gradient_in != NULL ? gradient_in : tape->d_hidden);
 }

@@ -30,12 +30,12 @@ void gptvq_ft_norm_backward(const gptvq_ft_dims *dims, size_t tokens, const floa
 void gptvq_ft_norm_forward(const gptvq_ft_dims *dims, size_t tokens, const float *x, const float *gain,
                            float *y, float *scale);
 
-/* The norms of `heads` heads side by side in rows of `ld` values. Backward: in place on the gradient;
- * partial: [tokens / GPTVQ_FT_HEAD_CHUNK × head_dim]. */
+/* The norms of the query or key heads (`place`), side by side in rows of `ld` values. Backward: in place on
+ * the gradient; partial: [tokens / GPTVQ_FT_HEAD_CHUNK × gptvq_ft_norm_size]. */
 enum { GPTVQ_FT_HEAD_CHUNK = 64 };
-void gptvq_ft_heads_forward(const gptvq_ft_dims *dims, size_t tokens, size_t heads, size_t ld, const float *x,
-                            const float *gain, float *y);
-void gptvq_ft_heads_backward(const gptvq_ft_dims *dims, size_t tokens, size_t heads, size_t ld,
+void gptvq_ft_heads_forward(const gptvq_ft_dims *dims, gptvq_norm_place place, size_t tokens, size_t ld,
+                            const float *x, const float *gain, float *y);
+void gptvq_ft_heads_backward(const gptvq_ft_dims *dims, gptvq_norm_place place, size_t tokens, size_t ld,
                              const float *x, const float *gain, double *partial, float *gain_gradient,
                              float *gradient);
 

@@ -22,7 +22,9 @@ size_t gptvq_ft_cols(const gptvq_ft_dims *d, gptvq_ft_matrix matrix) {
 }
 
 size_t gptvq_ft_norm_size(const gptvq_ft_dims *d, gptvq_norm_place norm) {
-  return norm == GPTVQ_NORM_Q || norm == GPTVQ_NORM_K ? d->head_dim : d->hidden;
+  if (norm != GPTVQ_NORM_Q && norm != GPTVQ_NORM_K) return d->hidden;
+  if (!d->attention.wide_norms) return d->head_dim;
+  return (norm == GPTVQ_NORM_Q ? d->heads : d->kv_heads) * d->head_dim;
 }
 
 gptvq_status gptvq_ft_weights_create(const gptvq_ft_dims *dims, bool with_matrices, gptvq_ft_weights *out,
@@ -82,10 +84,10 @@ static void list_parts(const gptvq_ft_dims *d, size_t max_tokens, bool with_back
   wide = gptvq_max_size(wide, attention);
   const bool attention_out = d->has_norm[GPTVQ_NORM_ATTENTION_OUT], mlp_out = d->has_norm[GPTVQ_NORM_MLP_OUT];
   const tape_part list[TAPE_PARTS] = {
-      {&tape->normed[0], max_tokens * d->hidden},
-      {&tape->normed[1], max_tokens * d->hidden},
-      {&tape->inverse_rms[0], max_tokens},
-      {&tape->inverse_rms[1], max_tokens},
+      {&tape->normed[0], d->has_norm[GPTVQ_NORM_ATTENTION] ? max_tokens * d->hidden : 0},
+      {&tape->normed[1], d->has_norm[GPTVQ_NORM_MLP] ? max_tokens * d->hidden : 0},
+      {&tape->inverse_rms[0], d->has_norm[GPTVQ_NORM_ATTENTION] ? max_tokens : 0},
+      {&tape->inverse_rms[1], d->has_norm[GPTVQ_NORM_MLP] ? max_tokens : 0},
       {&tape->raw, has_raw(d) ? max_tokens * qkv : 0},
       {&tape->qkv, max_tokens * qkv},
       {&tape->lse, max_tokens * d->heads},
@@ -133,7 +135,8 @@ gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *d, size_t max_tokens, boo
       failed = true;
   if (has_raw(d) && with_backward) {
     tape->partial =
-        gptvq_alloc(gptvq_ceil_div(max_tokens, GPTVQ_FT_HEAD_CHUNK) * d->head_dim, sizeof(double));
+        gptvq_alloc(gptvq_ceil_div(max_tokens, GPTVQ_FT_HEAD_CHUNK) * gptvq_ft_norm_size(d, GPTVQ_NORM_Q),
+                    sizeof(double));
     failed = failed || tape->partial == NULL;
   }
   if (failed) {

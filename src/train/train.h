@@ -30,7 +30,8 @@ typedef struct gptvq_ft_dims {
   float norm_offset;    /* weights of norms are stored as gain − this */
   bool has_norm[GPTVQ_NORMS];
   bool has_bias[GPTVQ_FT_MATRICES];
-  size_t rotary; /* rotated values of a head (the first ones), even; value i is paired with i + rotary / 2 */
+  size_t rotary; /* rotated values of a head (the first ones), even, or 0; value i is paired with i + rotary /
+                    2 */
   const float *cosine, *sine; /* [length][rotary / 2] */
 } gptvq_ft_dims;
 
@@ -81,14 +82,15 @@ void gptvq_ft_backward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weight
 
 struct gptvq_ft_tape {
   size_t max_tokens, tokens;
-  const float *x;        /* the input of the last forward call, borrowed */
-  float *normed[2];      /* inputs of qkv and of gate|up: [tokens × hidden] */
-  float *inverse_rms[2]; /* [tokens] */
-  float *raw;            /* q|k|v before q/k norms; NULL without them */
-  float *qkv;            /* after norms and rotation */
-  float *lse;            /* [tokens × heads]: log Σ exp(score) */
-  float *attention;      /* [tokens × heads · head_dim] */
-  float *middle;         /* x + attention part */
+  const float *x;         /* the input of the last forward call, borrowed */
+  const float *inputs[2]; /* of qkv and of gate|up: [tokens × hidden] */
+  float *normed[2];       /* the same where a norm stands before them; else NULL */
+  float *inverse_rms[2];  /* [tokens] */
+  float *raw;             /* q|k|v before q/k norms; NULL without them */
+  float *qkv;             /* after norms and rotation */
+  float *lse;             /* [tokens × heads]: log Σ exp(score) */
+  float *attention;       /* [tokens × heads · head_dim] */
+  float *middle;          /* x + attention part */
   float *unnormed[2],
       *out_inverse_rms[2];  /* what o and down give, where a norm stands behind them; else NULL */
   float *gate_up, *product; /* [tokens × 2 · intermediate], [tokens × intermediate] */

@@ -17,3 +17,8 @@ expect_ok "$GPTVQ" inspect "$model" --json
 [ "$(json linear_values)" = 3145728 ] && [ "$(json parameters)" = 3672320 ] || die "number of values is wrong"
 [ "$(json family)" = Llama ] || die "another family"
 [ "$(json packed)" = false ] || die "not a packed model"
+
+expect_ok "$GPTVQ" inspect "$SOURCE/tests/golden/model/gemma3-vision"
+expect_out "^left out       what makes inputs of pictures, [0-9]+ bytes: this is the text model$"
+expect_ok "$GPTVQ" inspect "$SOURCE/tests/golden/model/gemma3-vision" --json
+[ "$(json verified)" = true ] || die "sums with a vision tower do not agree"

@@ -5,14 +5,22 @@
 
 enum { MOST = 16, ROOM = 64, STEPS = 3, VOCAB_MAX = 512 };
 
-/* Originals of several architectures (sliding window, experts, long rope, caps), and packed folders of
- * set_up.
+/* Originals of several architectures (sliding window, experts, long rope, caps, ropes by kind of layer), and
+ * packed folders of set_up.
  */
-static const char *const folders[] = {GOLDEN "llama",   GOLDEN "qwen2-window",
-                                      GOLDEN "mixtral", GOLDEN "phi3-longrope",
-                                      GOLDEN "gemma2",  GOLDEN "ministral3",
-                                      GOLDEN "glm4",    "pairs",
-                                      "ordered",        "uniform",
+static const char *const folders[] = {GOLDEN "llama",
+                                      GOLDEN "qwen2-window",
+                                      GOLDEN "mixtral",
+                                      GOLDEN "phi3-longrope",
+                                      GOLDEN "gemma2",
+                                      GOLDEN "gemma3",
+                                      GOLDEN "smollm3",
+                                      GOLDEN "olmo3",
+                                      GOLDEN "ministral3",
+                                      GOLDEN "glm4",
+                                      "pairs",
+                                      "ordered",
+                                      "uniform",
                                       "experts"};
 enum { FOLDERS = sizeof folders / sizeof folders[0] };
 

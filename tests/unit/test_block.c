@@ -222,7 +222,8 @@ static void texts_side_by_side_are_texts_alone(void **state) {
       for (size_t b = 0; b < layers; b++) {
         gptvq_attention_text texts[TEXTS];
         for (size_t t = 0; t < TEXTS; t++)
-          assert_int_equal(gptvq_workspace_text(model, workspace, b * TEXTS + t, p, t, 1, &texts[t], &err),
+          assert_int_equal(gptvq_workspace_text(model, &model->blocks[b], workspace, b * TEXTS + t, p, t, 1,
+                                                &texts[t], &err),
                            GPTVQ_OK);
         assert_int_equal(
             gptvq_block_attention_step(model, &model->blocks[b], workspace, texts, TEXTS, TEXTS, x, &err),
@@ -249,9 +250,10 @@ static void texts_side_by_side_are_texts_alone(void **state) {
     }
     assert_true(other > 1e-2f);
     gptvq_attention_text text;
-    assert_int_equal(gptvq_workspace_text(model, workspace, layers * TEXTS, 0, 0, 1, &text, &err),
-                     GPTVQ_ERROR_ARGUMENT);
-    assert_int_equal(gptvq_workspace_text(model, workspace, 0, LENGTH, 0, 1, &text, &err),
+    assert_int_equal(
+        gptvq_workspace_text(model, &model->blocks[0], workspace, layers * TEXTS, 0, 0, 1, &text, &err),
+        GPTVQ_ERROR_ARGUMENT);
+    assert_int_equal(gptvq_workspace_text(model, &model->blocks[0], workspace, 0, LENGTH, 0, 1, &text, &err),
                      GPTVQ_ERROR_ARGUMENT);
     free(x);
     gptvq_workspace_destroy(workspace);

@@ -382,6 +382,86 @@ static void keys_of_seed_glm_and_ministral(void **state) {
   gptvq_config_release(&c);
 }
 
+static void keys_of_gemma3(void **state) {
+  (void)state;
+  /* Google's text_config of a model that sees leaves out heads, their size and the vocabulary */
+  gptvq_config c = accept(
+      llama,
+      "{'architectures': ['Gemma3ForCausalLM'], 'num_attention_heads': 'absent', 'vocab_size': 'absent',"
+      "'hidden_size': 2560, 'sliding_window': 1024, 'num_hidden_layers': 34, 'rms_norm_eps': 'absent',"
+      "'max_position_embeddings': 'absent', 'rope_scaling': {'factor': 8.0, 'rope_type': 'linear'}}",
+      NULL);
+  assert_true(c.heads == 8 && c.kv_heads == 4 && c.head_dim == 256 && c.vocab == 262208);
+  assert_true(c.max_positions == 131072 && c.tie_embeddings && c.query_scalar == 256.0 && c.logit_cap == 0.0);
+  assert_true(c.rope.type == GPTVQ_ROPE_LINEAR && c.rope.factor == 8.0 && c.rope.theta == 1e6);
+  assert_true(c.local_rope.type == GPTVQ_ROPE_DEFAULT && c.local_rope.theta == 1e4);
+  for (size_t i = 0; i < 34; i++) {
+    assert_int_equal(c.layer_slides[i], i % 6 != 5);
+    assert_int_equal(c.layer_rope[i], i % 6 != 5 ? GPTVQ_USE_LOCAL_ROPE : GPTVQ_USE_ROPE);
+  }
+  gptvq_config_release(&c);
+  /* the newer form: parameters by kind of layer */
+  c = accept(llama,
+             "{'architectures': ['Gemma3ForCausalLM'], 'layer_types': ['full_attention', 'full_attention', "
+             "'sliding_attention'], 'sliding_window': 16, 'rope_theta': 7.0, 'rope_local_base_freq': 8.0,"
+             "'rope_parameters': {'full_attention': {'rope_type': 'linear', 'factor': 4, 'rope_theta': 500},"
+             "'sliding_attention': {'rope_type': 'default'}}}",
+             NULL);
+  assert_true(c.rope.type == GPTVQ_ROPE_LINEAR && c.rope.factor == 4.0 && c.rope.theta == 500.0);
+  assert_true(c.local_rope.type == GPTVQ_ROPE_DEFAULT && c.local_rope.theta == 8.0);
+  assert_true(c.layer_rope[1] == GPTVQ_USE_ROPE && c.layer_rope[2] == GPTVQ_USE_LOCAL_ROPE);
+  gptvq_config_release(&c);
+}
+
+/* Layers that are not rotated, or not stretched. */
+static void ropes_of_layers(void **state) {
+  (void)state;
+  static const struct {
+    const char *changes;
+    gptvq_rope_use use[3];
+    bool slides[3];
+  } cases[] = {
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'no_rope_layer_interval': 2}",
+       {GPTVQ_USE_ROPE, GPTVQ_USE_NO_ROPE, GPTVQ_USE_ROPE},
+       {false}},
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'no_rope_layers': [0, 1, 1], 'sliding_window': 8, "
+       "'use_sliding_window': true}",
+       {GPTVQ_USE_NO_ROPE, GPTVQ_USE_ROPE, GPTVQ_USE_ROPE},
+       {true, false, false}},
+      {"{'architectures': ['Exaone4ForCausalLM'], 'sliding_window_pattern': 2}",
+       {GPTVQ_USE_ROPE, GPTVQ_USE_NO_ROPE, GPTVQ_USE_ROPE},
+       {true, false, true}},
+      {"{'architectures': ['Exaone4ForCausalLM'], 'sliding_window': null, 'sliding_window_pattern': null}",
+       {GPTVQ_USE_ROPE, GPTVQ_USE_ROPE, GPTVQ_USE_ROPE},
+       {false}},
+      /* a window of no layer is a window all the same */
+      {"{'architectures': ['Exaone4ForCausalLM'], 'sliding_window': 8, 'sliding_window_pattern': 'LLLG',"
+       "'layer_types': ['full_attention', 'full_attention', 'full_attention']}",
+       {GPTVQ_USE_NO_ROPE, GPTVQ_USE_NO_ROPE, GPTVQ_USE_NO_ROPE},
+       {false}},
+      {"{'architectures': ['Olmo3ForCausalLM'], 'layer_types': ['sliding_attention', 'full_attention', "
+       "'full_attention'], 'rope_scaling': {'rope_type': 'yarn', 'factor': 8}}",
+       {GPTVQ_USE_LOCAL_ROPE, GPTVQ_USE_ROPE, GPTVQ_USE_ROPE},
+       {true, false, false}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    gptvq_config c = accept(llama, cases[i].changes, NULL);
+    for (size_t l = 0; l < 3; l++)
+      if (c.layer_rope[l] != cases[i].use[l] || c.layer_slides[l] != cases[i].slides[l])
+        fail_msg("%s: layer %zu: rope %d, window %d", cases[i].changes, l, (int)c.layer_rope[l],
+                 (int)c.layer_slides[l]);
+    gptvq_config_release(&c);
+  }
+  gptvq_config c = accept(llama,
+                          "{'architectures': ['Olmo3ForCausalLM'], 'rope_theta': 300.0, 'rope_scaling': "
+                          "{'rope_type': 'yarn', 'factor': 8, 'attention_factor': 1.2}}",
+                          NULL);
+  assert_true(c.rope.type == GPTVQ_ROPE_YARN && c.rope.theta == 300.0 && c.rope.attention_factor == 1.2);
+  assert_true(c.local_rope.type == GPTVQ_ROPE_DEFAULT && c.local_rope.theta == 300.0);
+  assert_true(c.sliding_window == 4096 && c.layer_slides[2]);
+  gptvq_config_release(&c);
+}
+
 static void harmless_keys(void **state) {
   (void)state;
   /* a hub's config, with keys of training, generation and tools */
@@ -523,6 +603,32 @@ static void nonsense_is_refused(void **state) {
       {"{'rope_scaling': {'type': 'linear', 'factor': 2, 'mrope_section': [1, 2]}}",
        GPTVQ_ERROR_UNSUPPORTED,
        {"rope_scaling.mrope_section"}},
+      {"{'architectures': ['Gemma3ForCausalLM'], 'attn_logit_softcapping': 50}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"attn_logit_softcapping"}},
+      {"{'architectures': ['Gemma3ForCausalLM'], 'rope_parameters': {'full_attention': {}, 'rope_theta': 5}}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"rope_parameters.rope_theta"}},
+      {"{'architectures': ['Olmo3ForCausalLM'], 'rope_parameters': {'sliding_attention': 5}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_parameters.sliding_attention is not an object"}},
+      {"{'architectures': ['Gemma3ForCausalLM'], 'rope_parameters': {'full_attention': {'factor': 'x', "
+       "'type': 'linear'}}}",
+       GPTVQ_ERROR_FORMAT,
+       {"rope_parameters.full_attention.factor"}},
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'no_rope_layers': [1, 0]}",
+       GPTVQ_ERROR_FORMAT,
+       {"no_rope_layers", "= 3"}},
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'no_rope_layers': [1, 0, 2]}",
+       GPTVQ_ERROR_FORMAT,
+       {"no_rope_layers[2]"}},
+      {"{'architectures': ['SmolLM3ForCausalLM'], 'sliding_window': 8, 'layer_types': "
+       "['full_attention', 'sliding_attention', 'full_attention']}",
+       GPTVQ_ERROR_FORMAT,
+       {"layer_types[1]", "use_sliding_window"}},
+      {"{'architectures': ['Exaone4ForCausalLM'], 'sliding_window_pattern': 'LLLG'}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"sliding_window_pattern as text"}},
       {"{'num_local_experts': 4}", GPTVQ_ERROR_FORMAT, {"num_experts_per_tok is missing"}},
       {"{'num_local_experts': 4, 'num_experts_per_tok': 5}",
        GPTVQ_ERROR_FORMAT,
@@ -630,10 +736,12 @@ int main(void) {
       cmocka_unit_test(keys_of_other_families),
       cmocka_unit_test(families),
       cmocka_unit_test(keys_of_gemma2),
+      cmocka_unit_test(keys_of_gemma3),
+      cmocka_unit_test(ropes_of_layers),
       cmocka_unit_test(keys_of_granite),
       cmocka_unit_test(keys_of_seed_glm_and_ministral),
-      cmocka_unit_test(keys_of_mixtures),
       cmocka_unit_test(harmless_keys),
+      cmocka_unit_test(keys_of_mixtures),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

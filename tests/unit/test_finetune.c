@@ -37,181 +37,36 @@ typedef struct variant {
   unsigned dim, index_bits, codebook_bits, scale_block;
   bool permuted, uniform, dense_o;
   size_t group_rows, group_cols;
-  bool capped;     /* and with norms behind o and down, GELU, norms stored as gain − 1 */
-  bool neighbours; /* rotated pairs, and queries that grow */
-  float residual_scale;
+  enum {
+    PLAIN,
+    CAPPED, /* and with norms behind o and down, GELU, norms stored as gain − 1 */
+    JOINT,  /* norms of q and k over all heads, norms behind o and down, none before q and gate */
+    SCALED, /* what either half adds is scaled */
+    PAIRED  /* the same behind norms; neighbours are rotated, and queries grow */
+  } kind;
 } variant;
 
 static const variant variants[] = {
-    {"llama", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8, false, false, 1.0f},
-    {"mistral, sliding window, 1-D, ragged stripes",
-     4,
-     4,
-     6,
-     6,
-     4,
-     false,
-     false,
-     false,
-     1,
-     2,
-     8,
-     0,
-     false,
-     false,
-     false,
-     5,
-     16,
-     false,
-     false,
-     1.0f},
-    {"qwen2, biases, fp16 codebooks, permuted",
-     4,
-     1,
-     8,
-     8,
-     0,
-     false,
-     true,
-     false,
-     2,
-     4,
-     16,
-     0,
-     true,
-     false,
-     false,
-     8,
-     24,
-     false,
-     false,
-     1.0f},
-    {"qwen3, head norms, 4-D, block scales",
-     2,
-     1,
-     16,
-     16,
-     0,
-     false,
-     false,
-     true,
-     4,
-     3,
-     8,
-     8,
-     true,
-     false,
-     false,
-     20,
-     8,
-     false,
-     false,
-     1.0f},
-    {"gemma2, capped, norms behind, sliding window",
-     4,
-     2,
-     8,
-     8,
-     5,
-     false,
-     false,
-     false,
-     2,
-     3,
-     8,
-     0,
-     false,
-     false,
-     false,
-     4,
-     8,
-     true,
-     false,
-     1.0f},
-    {"phi3, fused, partial rotation",
-     4,
-     2,
-     8,
-     4,
-     5,
-     true,
-     false,
-     false,
-     2,
-     5,
-     8,
-     0,
-     false,
-     false,
-     false,
-     4,
-     16,
-     false,
-     false,
-     1.0f},
-    {"granite, scaled halves",
-     4,
-     2,
-     8,
-     8,
-     0,
-     false,
-     false,
-     false,
-     2,
-     3,
-     8,
-     0,
-     false,
-     false,
-     false,
-     4,
-     8,
-     false,
-     false,
-     0.6f},
-    {"glm, neighbours rotated, growing queries, scaled halves behind norms",
-     4,
-     2,
-     8,
-     4,
-     0,
-     true,
-     false,
-     false,
-     2,
-     3,
-     8,
-     0,
-     false,
-     false,
-     false,
-     4,
-     8,
-     true,
-     true,
-     1.5f},
-    {"uniform, dense output",
-     3,
-     3,
-     8,
-     8,
-     0,
-     false,
-     true,
-     true,
-     1,
-     3,
-     0,
-     8,
-     true,
-     true,
-     true,
-     1,
-     32,
-     false,
-     false,
-     1.0f},
+    {"llama", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8, PLAIN},
+    {"mistral, sliding window, 1-D, ragged stripes", 4, 4, 6, 6, 4, false, false, false, 1, 2, 8, 0, false,
+     false, false, 5, 16, PLAIN},
+    {"qwen2, biases, fp16 codebooks, permuted", 4, 1, 8, 8, 0, false, true, false, 2, 4, 16, 0, true, false,
+     false, 8, 24, PLAIN},
+    {"qwen3, head norms, 4-D, block scales", 2, 1, 16, 16, 0, false, false, true, 4, 3, 8, 8, true, false,
+     false, 20, 8, PLAIN},
+    {"gemma2, capped, norms behind, sliding window", 4, 2, 8, 8, 5, false, false, false, 2, 3, 8, 0, false,
+     false, false, 4, 8, CAPPED},
+    {"phi3, fused, partial rotation", 4, 2, 8, 4, 5, true, false, false, 2, 5, 8, 0, false, false, false, 4,
+     16, PLAIN},
+    {"smollm3, not rotated", 4, 2, 6, 0, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8,
+     PLAIN},
+    {"olmo3, joint head norms, no norms before", 4, 2, 6, 6, 5, false, false, true, 2, 3, 8, 0, false, false,
+     false, 4, 8, JOINT},
+    {"granite, scaled halves", 4, 2, 8, 8, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8,
+     SCALED},
+    {"glm4, neighbours rotated in half a head", 4, 2, 8, 4, 0, true, false, false, 2, 3, 8, 0, false, false,
+     false, 4, 8, PAIRED},
+    {"uniform, dense output", 3, 3, 8, 8, 0, false, true, true, 1, 3, 0, 8, true, true, true, 1, 32, PLAIN},
 };
 enum { VARIANTS = sizeof variants / sizeof variants[0] };
 
@@ -304,13 +159,14 @@ static void make_linear(fixture *f, size_t index, size_t rows, size_t cols, bool
 static void make_fixture(fixture *f, const variant *v, size_t windows) {
   *f = (fixture){.v = v};
   size_t q = v->heads * v->head_dim, kv = v->kv_heads * v->head_dim, half = v->rotary / 2;
-  f->rope = keep(f, gptvq_alloc(LENGTH * half, 2 * sizeof(float)));
+  f->rope = keep(f, gptvq_alloc(LENGTH * half + 1, 2 * sizeof(float)));
   for (size_t t = 0; t < LENGTH; t++)
     for (size_t i = 0; i < half; i++) {
       double angle = (double)t * pow(100.0, -(double)i / (double)half);
       f->rope[t * half + i] = (float)cos(angle);
       f->rope[(LENGTH + t) * half + i] = (float)sin(angle);
     }
+  const bool before = v->kind != JOINT, behind = v->kind != PLAIN && v->kind != SCALED;
   f->dims = (gptvq_ft_dims){.hidden = HIDDEN,
                             .heads = v->heads,
                             .kv_heads = v->kv_heads,
@@ -319,15 +175,18 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
                             .length = LENGTH,
                             .attention = {.window = v->window != 0 ? v->window : SIZE_MAX,
                                           .scale = 1.0f / sqrtf((float)v->head_dim),
-                                          .cap = v->capped ? 2.0f : 0.0f,
-                                          .neighbours = v->neighbours,
-                                          .query_growth = v->neighbours ? 0.5f : 0.0f,
-                                          .query_period = v->neighbours ? 3 : 0},
-                            .activation = v->capped ? GPTVQ_GELU_TANH : GPTVQ_SILU,
-                            .residual_scale = v->residual_scale,
-                            .norm_offset = v->capped ? 1.0f : 0.0f,
+                                          .cap = v->kind == CAPPED ? 2.0f : 0.0f,
+                                          .wide_norms = v->kind == JOINT,
+                                          .neighbours = v->kind == PAIRED,
+                                          .query_growth = v->kind == PAIRED ? 0.5f : 0.0f,
+                                          .query_period = 3},
+                            .activation = v->kind == CAPPED ? GPTVQ_GELU_TANH : GPTVQ_SILU,
+                            .residual_scale = v->kind == SCALED   ? 0.6f
+                                              : v->kind == PAIRED ? 1.5f
+                                                                  : 1.0f,
+                            .norm_offset = v->kind == CAPPED ? 1.0f : 0.0f,
                             .eps = 1e-5f,
-                            .has_norm = {true, true, v->head_norms, v->head_norms, v->capped, v->capped},
+                            .has_norm = {before, before, v->head_norms, v->head_norms, behind, behind},
                             .has_bias = {v->biases, v->biases, v->biases, v->biases},
                             .rotary = v->rotary,
                             .cosine = f->rope,
@@ -336,16 +195,8 @@ static void make_fixture(fixture *f, const variant *v, size_t windows) {
   b->linears = f->linears;
   b->mlp_count = 1;
   b->mlps = &f->mlp;
-  b->norms[GPTVQ_NORM_ATTENTION] = keep(f, random_vector(HIDDEN, 1, 0.3f));
-  b->norms[GPTVQ_NORM_MLP] = keep(f, random_vector(HIDDEN, 1, 0.3f));
-  if (v->capped) {
-    b->norms[GPTVQ_NORM_ATTENTION_OUT] = keep(f, random_vector(HIDDEN, 1, 0.3f));
-    b->norms[GPTVQ_NORM_MLP_OUT] = keep(f, random_vector(HIDDEN, 1, 0.3f));
-  }
-  if (v->head_norms) {
-    b->norms[GPTVQ_NORM_Q] = keep(f, random_vector(v->head_dim, 1, 0.3f));
-    b->norms[GPTVQ_NORM_K] = keep(f, random_vector(v->head_dim, 1, 0.3f));
-  }
+  for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++)
+    if (f->dims.has_norm[n]) b->norms[n] = keep(f, random_vector(gptvq_ft_norm_size(&f->dims, n), 1, 0.3f));
   size_t n = 0;
   if (v->fused) {
     make_linear(f, n, q + 2 * kv, HIDDEN, v->biases, false);
@@ -383,6 +234,19 @@ static void ref_norm(size_t n, const double *x, const float *gain, double eps, d
   for (size_t i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / (double)n + eps) * (double)gain[i];
 }
 
+/* The same, or the values as they are where there is no norm. */
+static void ref_input(const double *x, const float *gain, double eps, double *y) {
+  if (gain != NULL) ref_norm(HIDDEN, x, gain, eps, y);
+  else memcpy(y, x, HIDDEN * sizeof *y);
+}
+
+/* q or k of one token: `heads` heads, normalised one by one or together. */
+static void ref_heads(const gptvq_ft_dims *d, size_t heads, const float *gain, double *x) {
+  const size_t norms = d->attention.wide_norms ? 1 : heads, size = heads * d->head_dim / norms;
+  for (size_t i = 0; gain != NULL && i < norms; i++)
+    ref_norm(size, x + i * size, gain, (double)d->eps, x + i * size);
+}
+
 static void ref_linear(const gptvq_ft_dims *d, const gptvq_ft_weights *w, gptvq_ft_matrix m, const double *x,
                        double *y) {
   size_t rows = gptvq_ft_rows(d, m), cols = gptvq_ft_cols(d, m);
@@ -406,12 +270,12 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
   for (size_t start = 0; start < tokens; start += LENGTH) {
     for (size_t t = 0; t < LENGTH; t++) {
       double *row = qkv + t * width;
-      ref_norm(HIDDEN, x + (start + t) * HIDDEN, w->norm[GPTVQ_NORM_ATTENTION], (double)d->eps, normed);
+      ref_input(x + (start + t) * HIDDEN, w->norm[GPTVQ_NORM_ATTENTION], (double)d->eps, normed);
       ref_linear(d, w, GPTVQ_FT_QKV, normed, row);
+      ref_heads(d, d->heads, w->norm[GPTVQ_NORM_Q], row);
+      ref_heads(d, d->kv_heads, w->norm[GPTVQ_NORM_K], row + d->heads * hd);
       for (size_t h = 0; h < d->heads + d->kv_heads; h++) {
         double *head = row + h * hd;
-        const float *gain = w->norm[h < d->heads ? GPTVQ_NORM_Q : GPTVQ_NORM_K];
-        if (gain != NULL) ref_norm(hd, head, gain, (double)d->eps, head);
         for (size_t i = 0; i < half; i++) {
           const size_t first = d->attention.neighbours ? 2 * i : i,
                        second = d->attention.neighbours ? 2 * i + 1 : i + half;
@@ -448,7 +312,7 @@ static void ref_block(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t 
       if (w->norm[GPTVQ_NORM_ATTENTION_OUT] != NULL)
         ref_norm(HIDDEN, middle, w->norm[GPTVQ_NORM_ATTENTION_OUT], (double)d->eps, middle);
       for (size_t i = 0; i < HIDDEN; i++) middle[i] = in[i] + (double)d->residual_scale * middle[i];
-      ref_norm(HIDDEN, middle, w->norm[GPTVQ_NORM_MLP], (double)d->eps, normed);
+      ref_input(middle, w->norm[GPTVQ_NORM_MLP], (double)d->eps, normed);
       ref_linear(d, w, GPTVQ_FT_GATE_UP, normed, gate);
       for (size_t i = 0; i < INTERMEDIATE; i++)
         gate[i] = ref_activation(d->activation, gate[i]) * gate[INTERMEDIATE + i];
@@ -733,13 +597,14 @@ static void training_of_indices_repairs_them(void **state) {
 
 static uint64_t fingerprint(const fixture *f) {
   uint64_t hash = 14695981039346656037u;
+  const gptvq_norm_place norm = f->v->kind == JOINT ? GPTVQ_NORM_MLP_OUT : GPTVQ_NORM_ATTENTION;
   for (size_t i = 0; i < f->block.linear_count; i++) {
     const gptvq_packed *p = &f->linears[i].packed;
     gptvq_packed_sizes sizes;
     if (!f->linears[i].is_packed) continue;
     gptvq_packed_measure(&p->shape, &sizes);
     const uint8_t *parts[] = {p->codebooks, (const uint8_t *)p->codebook_scales, (const uint8_t *)p->scales,
-                              (const uint8_t *)f->block.norms[GPTVQ_NORM_ATTENTION]};
+                              (const uint8_t *)f->block.norms[norm]};
     size_t bytes[] = {sizes.codebook_bytes, 2 * sizes.codebook_scales, 2 * sizes.uniform_scales,
                       HIDDEN * sizeof(float)};
     for (size_t part = 0; part < 4; part++)

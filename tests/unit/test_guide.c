@@ -19,6 +19,8 @@ static int make_scratch(void **state) {
   tiny_write(&tiny_gemma2, "gemma2");
   tiny_write(&tiny_granite, "granite");
   tiny_write(&tiny_glm4, "glm4");
+  tiny_write(&tiny_smollm3, "smollm3");
+  tiny_write(&tiny_olmo3, "olmo3");
   return 0;
 }
 
@@ -39,7 +41,7 @@ static double pair_loss(const gptvq_model *model, const int32_t tokens[2]) {
  * fp32 logits: error about 2^-20 / s + s² / 6 · third derivative. */
 static void squares_match_finite_differences(void **state) {
   (void)state;
-  const char *const folders[] = {"llama", "qwen3", "phi3", "gemma2", "granite", "glm4"};
+  const char *const folders[] = {"llama", "qwen3", "phi3", "gemma2", "smollm3", "olmo3", "granite", "glm4"};
   const int32_t tokens[2] = {17, 40};
   const float step = 0.02f;
   for (size_t f = 0; f < sizeof folders / sizeof folders[0]; f++) {

@@ -39,9 +39,10 @@ static uint64_t linear_bytes(const char *folder) {
  * tensor gives more than 100 %. */
 static void every_architecture_and_method(void **state) {
   (void)state;
-  const tiny_model *models[] = {
-      &tiny_llama,   &tiny_tied, &tiny_mixtral,    &tiny_qwen2,     &tiny_qwen3,     &tiny_phi3, &tiny_gemma2,
-      &tiny_granite, &tiny_glm4, &tiny_ministral3, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe};
+  const tiny_model *models[] = {&tiny_llama,   &tiny_tied,      &tiny_mixtral,   &tiny_qwen2,  &tiny_qwen3,
+                                &tiny_phi3,    &tiny_gemma2,    &tiny_smollm3,   &tiny_gemma3, &tiny_olmo3,
+                                &tiny_exaone4, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe,  &tiny_granite,
+                                &tiny_glm4,    &tiny_ministral3};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN,
                                   GPTVQ_METHOD_KMEANS};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
@@ -91,6 +92,25 @@ static void every_architecture_and_method(void **state) {
     }
     ok(gptvq_remove_tree("any", err));
   }
+}
+
+/* Half of W x is (W / 2) x, to the bit: halves scaled by a half are quantized, the mismatch of their stream
+ * made up for, as halves of weights half as large are. */
+static void scaled_halves_are_scaled_weights(void **state) {
+  (void)state;
+  tiny_model scaled = tiny_granite, weights = tiny_granite;
+  scaled.keys = "\"residual_multiplier\": 0.5";
+  weights.keys = NULL;
+  weights.outputs = 0.5;
+  tiny_write(&scaled, "scaled");
+  tiny_write(&weights, "weights");
+  assert_true(tiny_logit_distance("scaled", "weights") == 0.0);
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+  assert_true(o.mismatch_stream > 0);
+  ok(gptvq_quantize("scaled", "scaled-packed", &o, NULL, NULL, err));
+  ok(gptvq_quantize("weights", "weights-packed", &o, NULL, NULL, err));
+  assert_true(tiny_logit_distance("scaled-packed", "scaled") > 0.0);
+  assert_true(tiny_logit_distance("scaled-packed", "weights-packed") == 0.0);
 }
 
 /* The fixtures that transformers wrote: shards, windows, rope variants, biases, experts under their real
@@ -554,6 +574,7 @@ static void hessian_budget_does_not_change_results(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_architecture_and_method),
+      cmocka_unit_test(scaled_halves_are_scaled_weights),
       cmocka_unit_test(every_golden_model),
       cmocka_unit_test(threads_do_not_change_a_byte),
       cmocka_unit_test(interrupted_and_resumed_ends_with_the_same_bytes),

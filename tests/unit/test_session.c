@@ -56,9 +56,10 @@ static void assert_rest(const fixture *f, gptvq_session *session) {
 }
 
 static const char *const folders[] = {
-    TEST_SOURCE_DIR "/tests/golden/model/llama", TEST_SOURCE_DIR "/tests/golden/model/qwen2-window",
+    TEST_SOURCE_DIR "/tests/golden/model/llama",   TEST_SOURCE_DIR "/tests/golden/model/qwen2-window",
     TEST_SOURCE_DIR "/tests/golden/model/mixtral", TEST_SOURCE_DIR "/tests/golden/model/phi3-longrope",
-    TEST_SOURCE_DIR "/tests/golden/model/gemma2"};
+    TEST_SOURCE_DIR "/tests/golden/model/gemma2",  TEST_SOURCE_DIR "/tests/golden/model/smollm3",
+    TEST_SOURCE_DIR "/tests/golden/model/gemma3",  TEST_SOURCE_DIR "/tests/golden/model/olmo3"};
 enum { FOLDERS = sizeof folders / sizeof folders[0] };
 
 static void the_end_is_taken_back(void **state) {

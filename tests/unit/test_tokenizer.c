@@ -16,7 +16,7 @@
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/text/"
 
 static const char *const names[] = {"stories", "llama3", "qwen2", "gpt2",  "o200k", "llama2",
-                                    "mistral", "phi3",   "mixed", "words", "nul"};
+                                    "mistral", "phi3",   "mixed", "words", "nul",   "gemma"};
 enum { NAMES = sizeof names / sizeof *names };
 
 static uint32_t crc32_of(const void *data, size_t size) {

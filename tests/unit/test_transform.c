@@ -181,29 +181,33 @@ static void assert_sorted(const char *folder, const golden *g, size_t dim, bool 
   gptvq_model_close(model);
 }
 
+static bool all_are(const gptvq_tensor *tensor, float expected) {
+  size_t same = 0;
+  for (size_t i = 0; i < tensor->count; i++) {
+    float value;
+    memcpy(&value, tensor->data + i * sizeof value, sizeof value);
+    same += value == expected;
+  }
+  return same == tensor->count;
+}
+
 /* Rounding a transformed weight to fp32, at most twice, moves a dot product of n terms by 2 ε Σ |w x|, less
  * than its own rounding error, for which the fixtures have the oracle's sample: the bound is twice that of
  * tests/unit/test_model.c. A wrong sign or place moves logits by more than 1e-2. */
 static void the_function_stays(void **state) {
   (void)state;
-  const char *models[] = {"llama",
-                          "llama-tied",
-                          "llama-head-dim-bias",
-                          "llama3-rope",
-                          "llama-sharded",
-                          "mistral",
-                          "qwen2",
-                          "qwen2-window",
-                          "qwen3",
-                          "phi3",
-                          "phi3-longrope",
-                          "mixtral",
-                          "gemma2",
-                          "gemma2-uncapped",
-                          "qwen3-moe",
-                          "qwen3-moe-fused",
-                          "qwen2-moe",
-                          "olmoe"};
+  const char *models[] = {"llama",          "llama-tied",      "llama-head-dim-bias",
+                          "llama3-rope",    "llama-sharded",   "mistral",
+                          "qwen2",          "qwen2-window",    "qwen3",
+                          "phi3",           "phi3-longrope",   "mixtral",
+                          "gemma2",         "gemma2-uncapped", "smollm3",
+                          "smollm3-window", "gemma",           "gemma3",
+                          "gemma3-untied",  "gemma3-vision",   "olmo2",
+                          "olmo3-kinds",    "exaone4",         "exaone4-full",
+                          "qwen3-moe",      "qwen3-moe-fused", "qwen2-moe",
+                          "olmoe",          "granite",         "granite-biases",
+                          "granite4",       "seed-oss-biases", "glm",
+                          "glm4",           "ministral3",      "ernie4_5-biases"};
   const double slack = 8.0;
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     char from[512], path[600];
@@ -215,8 +219,9 @@ static void the_function_stays(void **state) {
     gptvq_model *model;
     ok(gptvq_model_open("source", &in_fp32, &model, err));
     float *logits = malloc((size_t)g.count * g.vocab * sizeof *logits);
-    const bool gemma = strncmp(models[m], "gemma2", 6) == 0; /* see refused_behind_norms */
-    for (int rotate = 0; rotate < 4; rotate += gemma ? GPTVQ_ROTATE_HEADS : 1)
+    const bool residual =
+        gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_O); /* see refused_behind_norms */
+    for (int rotate = 0; rotate < 4; rotate += residual ? 1 : GPTVQ_ROTATE_HEADS)
       for (int act_order = 2; act_order < 4; act_order++) {
         gptvq_quantize_options o;
         gptvq_quantize_options_init(&o);
@@ -250,9 +255,8 @@ static void the_function_stays(void **state) {
         assert_int_equal(bytes, counted);
         const gptvq_tensor *norm =
             gptvq_checkpoint_find(changed, "model.layers.1.post_attention_layernorm.weight");
-        float first;
-        memcpy(&first, norm->data, sizeof first);
-        assert_true((first == 1.0f) == ((rotate & GPTVQ_ROTATE_RESIDUAL) != 0));
+        assert_true(all_are(norm, gptvq_gain_to_weight(model->arch, 1.0f)) ==
+                    ((rotate & GPTVQ_ROTATE_RESIDUAL) != 0));
         gptvq_checkpoint_close(changed);
         if (act_order == 3 && !gptvq_model_routes(model))
           assert_sorted("changed", &g, o.dim, (rotate & GPTVQ_ROTATE_HEADS) == 0);
@@ -332,16 +336,17 @@ static void refused_behind_norms(void **state) {
 /* Bounds as in tests/unit/test_pipeline.c. */
 static void every_architecture_is_quantized(void **state) {
   (void)state;
-  const tiny_model *models[] = {
-      &tiny_llama,   &tiny_tied, &tiny_mixtral,    &tiny_qwen2,     &tiny_qwen3,     &tiny_phi3, &tiny_gemma2,
-      &tiny_granite, &tiny_glm4, &tiny_ministral3, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe};
+  const tiny_model *models[] = {&tiny_llama,   &tiny_tied,      &tiny_mixtral,   &tiny_qwen2,  &tiny_qwen3,
+                                &tiny_phi3,    &tiny_gemma2,    &tiny_smollm3,   &tiny_gemma3, &tiny_olmo3,
+                                &tiny_exaone4, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe,  &tiny_granite,
+                                &tiny_glm4,    &tiny_ministral3};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     ok(gptvq_remove_tree("any", err));
     tiny_write(models[m], "any");
     for (size_t method = 0; method < 3; method++) {
       gptvq_quantize_options o = transform_options(methods[method]);
-      const bool residual = !models[m]->gemma2 && !models[m]->glm4; /* see refused_behind_norms */
+      const bool residual = models[m]->behind == 0 && !models[m]->glm4; /* see refused_behind_norms */
       if (!residual) o.rotate = GPTVQ_ROTATE_HEADS;
       if (methods[method] == GPTVQ_METHOD_RTN) o.calib = NULL;
       o.force = 1;

@@ -249,9 +249,19 @@ static void doubtful_folders_are_refused(void **state) {
       {{AS_IT_IS, .absent = HEAD}, GPTVQ_ERROR_FORMAT, {HEAD, "tie_word_embeddings"}},
       {{AS_IT_IS, .strip = "model.", .config = BASE, .absent = HEAD}, GPTVQ_ERROR_FORMAT, {HEAD}},
       {{AS_IT_IS, .absent = EMBEDDING}, GPTVQ_ERROR_FORMAT, {EMBEDDING, "missing"}},
-      {{AS_IT_IS, .prefix = "language_model."},
+      {{AS_IT_IS, .prefix = "thinker."},
        GPTVQ_ERROR_UNSUPPORTED,
-       {"model.safetensors", "language_model.model.embed_tokens.weight"}},
+       {"model.safetensors", "thinker.model.embed_tokens.weight"}},
+      {{AS_IT_IS, .extra = "vision_tower.post_layernorm.weight", .extra_rank = 1, .extra_dims = {64}},
+       GPTVQ_ERROR_FORMAT,
+       {"vision_tower.post_layernorm.weight", "no place"}},
+      {{AS_IT_IS, .config = "{\"architectures\": [\"Gemma3ForConditionalGeneration\"]}"},
+       GPTVQ_ERROR_FORMAT,
+       {"Gemma3ForConditionalGeneration", "text_config"}},
+      {{AS_IT_IS, .config = "{\"architectures\": [\"Mistral3ForConditionalGeneration\"], \"text_config\": "
+                            "{\"model_type\": \"new\"}}"},
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"Mistral3ForConditionalGeneration", "text_config.model_type new"}},
       {{AS_IT_IS, .prefix = "_orig_mod."}, GPTVQ_ERROR_UNSUPPORTED, {"_orig_mod.model.embed_tokens.weight"}},
       {{AS_IT_IS, .extra = "norm.weight", .extra_rank = 1, .extra_dims = {64}},
        GPTVQ_ERROR_FORMAT,
@@ -309,6 +319,14 @@ static void every_family_has_its_names(void **state) {
        "{\"architectures\": null, \"model_type\": \"qwen3\"}"},
       {&tiny_phi3, "{\"architectures\": [\"Phi3Model\"]}",
        "{\"architectures\": null, \"model_type\": \"phi3\"}"},
+      {&tiny_gemma3, "{\"architectures\": [\"Gemma3Model\"]}",
+       "{\"architectures\": null, \"model_type\": \"gemma3_text\"}"},
+      {&tiny_smollm3, "{\"architectures\": [\"SmolLM3Model\"]}",
+       "{\"architectures\": null, \"model_type\": \"smollm3\"}"},
+      {&tiny_olmo3, "{\"architectures\": [\"Olmo3Model\"]}",
+       "{\"architectures\": null, \"model_type\": \"olmo3\"}"},
+      {&tiny_exaone4, "{\"architectures\": [\"Exaone4Model\"]}",
+       "{\"architectures\": null, \"model_type\": \"exaone4\"}"},
   };
   for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
     ok(gptvq_remove_tree("tiny", err));
@@ -319,6 +337,82 @@ static void every_family_has_its_names(void **state) {
     assert_true(tiny_logit_distance("variant", "tiny") == 0);
     write_variant("tiny", "variant", &by_type);
     assert_true(tiny_logit_distance("variant", "tiny") == 0);
+  }
+}
+
+/* config.json of `folder` as the text_config of a model that also has a vision tower. */
+static void wrap_config(const char *folder, const char *outer, const char *model_type) {
+  char path[256];
+  json_error_t where;
+  (void)snprintf(path, sizeof path, "%s/config.json", folder);
+  json_t *text = json_load_file(path, 0, &where);
+  assert_non_null(text);
+  json_object_del(text, "architectures");
+  json_object_del(text, "eos_token_id");
+  json_object_set_new(text, "model_type", json_string(model_type));
+  json_t *config = json_pack("{s:[s], s:s, s:i, s:{s:i}, s:o}", "architectures", outer, "model_type", "outer",
+                             "eos_token_id", 1, "vision_config", "hidden_size", 8, "text_config", text);
+  assert_non_null(config);
+  ok(gptvq_write_json(path, config, err));
+  json_decref(config);
+}
+
+/* The older and the newer names of a text model beside a vision tower: the same function as alone, and packed
+ * folders have nothing of what is around it. */
+static void text_models_inside_of_others(void **state) {
+  (void)state;
+  tiny_model mistral = tiny_llama;
+  mistral.architecture = "MistralForCausalLM";
+  const struct {
+    const tiny_model *model;
+    const char *outer, *model_type;
+    variant v;
+  } cases[] = {
+      {&tiny_gemma3,
+       "Gemma3ForConditionalGeneration",
+       "gemma3_text",
+       {AS_IT_IS, .prefix = "language_model.", .extra = "vision_tower.head.probe", .extra_rank = 3,
+        .extra_dims = {1, 1, 64}, .extra_value = 1}},
+      {&tiny_gemma3,
+       "Gemma3ForConditionalGeneration",
+       "gemma3_text",
+       {AS_IT_IS, .strip = "model.", .prefix = "model.language_model.",
+        .extra = "model.multi_modal_projector.mm_soft_emb_norm.weight", .extra_rank = 1, .extra_dims = {64},
+        .extra_value = 1}},
+      {&mistral,
+       "Mistral3ForConditionalGeneration",
+       "mistral",
+       {AS_IT_IS, .prefix = "language_model.", .extra = "vision_tower.ln_pre.weight", .extra_rank = 1,
+        .extra_dims = {64}, .extra_value = 1}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    gptvq_model *model, *alone;
+    ok(gptvq_remove_tree("tiny", err));
+    tiny_write(cases[i].model, "tiny");
+    write_variant("tiny", "variant", &cases[i].v);
+    wrap_config("variant", cases[i].outer, cases[i].model_type);
+    assert_true(tiny_logit_distance("variant", "tiny") == 0);
+    ok(open_heard("variant", &model, err));
+    const char *const words[3] = {"only the text model", cases[i].v.extra, "inputs of pictures"};
+    check_words(cases[i].outer, heard, words);
+    ok(gptvq_model_open("tiny", &in_fp32, &alone, err));
+    assert_int_equal(model->info.other_bytes, alone->info.other_bytes);
+    assert_int_equal(model->info.beside_bytes, 64 * sizeof(float));
+    assert_int_equal(alone->info.beside_bytes, 0);
+    assert_string_equal(model->info.architecture, alone->info.architecture);
+    gptvq_model_close(alone);
+    gptvq_model_close(model);
+    gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+    o.force = 1;
+    o.act_order = 3;
+    ok(gptvq_quantize("variant", "packed", &o, NULL, NULL, err));
+    ok(gptvq_quantize("tiny", "alone", &o, NULL, NULL, err));
+    ok(open_heard("packed", &model, err));
+    assert_string_equal(heard, "");
+    assert_null(json_object_get(gptvq_checkpoint_config(model->checkpoint), "text_config"));
+    assert_null(gptvq_checkpoint_find(model->checkpoint, cases[i].v.extra));
+    gptvq_model_close(model);
+    assert_true(tiny_logit_distance("packed", "alone") == 0);
   }
 }
 
@@ -464,6 +558,6 @@ int main(void) {
       cmocka_unit_test(likelihoods_equal_transformers), cmocka_unit_test(doubtful_folders_are_refused),
       cmocka_unit_test(every_family_has_its_names),     cmocka_unit_test(what_means_the_same_is_packed_alike),
       cmocka_unit_test(packed_heads_are_used),          cmocka_unit_test(accounts_are_of_the_files),
-      cmocka_unit_test(wide_types_are_quantized)};
+      cmocka_unit_test(wide_types_are_quantized),       cmocka_unit_test(text_models_inside_of_others)};
   return cmocka_run_group_tests(tests, set_up, tiny_drop_scratch);
 }

@@ -35,13 +35,15 @@ typedef struct tiny_model {
   const char *architecture;
   size_t layers;
   int tied, fused, experts, qkv_bias, qk_norm;
-  const char *config; /* more of config.json */
-  int glm4;           /* norms behind both halves, gate and up fused */
-  int gemma2; /* norms behind both halves, gains stored less one, caps, a window in every other layer */
+  int behind;   /* norms behind both halves; 2: none before them */
+  int less_one; /* what is stored of a gain */
+  int window, wide_qk_norm;
+  const char *keys; /* more of config.json */
+  int glm4;         /* norms behind both halves under names of its own, gate and up fused */
   int sparse; /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate */
-  int wide_qk_norm;
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
+  double outputs;          /* o_proj and down_proj are multiplied by it; 0: by 1 */
   const char *scaled_name; /* all numbers of the tensors whose names contain this are multiplied by `scale` */
   double scale;
 } tiny_model;
@@ -52,30 +54,75 @@ static const tiny_model tiny_mixtral = {
     .architecture = "MixtralForCausalLM", .layers = 2, .experts = TINY_EXPERTS};
 static const tiny_model tiny_qwen2 = {.architecture = "Qwen2ForCausalLM", .layers = 2, .qkv_bias = 1};
 static const tiny_model tiny_qwen3 = {.architecture = "Qwen3ForCausalLM", .layers = 2, .qk_norm = 1};
-static const tiny_model tiny_gemma2 = {
-    .architecture = "Gemma2ForCausalLM", .layers = 2, .tied = 1, .gemma2 = 1};
+static const tiny_model tiny_gemma2 = {.architecture = "Gemma2ForCausalLM",
+                                       .layers = 2,
+                                       .tied = 1,
+                                       .behind = 1,
+                                       .less_one = 1,
+                                       .window = 12,
+                                       .keys =
+                                           "\"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
+                                           "\"final_logit_softcapping\": 20.0"};
+static const tiny_model tiny_gemma3 = {.architecture = "Gemma3ForCausalLM",
+                                       .layers = 2,
+                                       .tied = 1,
+                                       .qk_norm = 1,
+                                       .behind = 1,
+                                       .less_one = 1,
+                                       .window = 12,
+                                       .keys =
+                                           "\"query_pre_attn_scalar\": 24, \"sliding_window_pattern\": 2, "
+                                           "\"rope_local_base_freq\": 100.0, "
+                                           "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8.0}"};
+static const tiny_model tiny_olmo3 = {.architecture = "Olmo3ForCausalLM",
+                                      .layers = 2,
+                                      .qk_norm = 1,
+                                      .wide_qk_norm = 1,
+                                      .behind = 2,
+                                      .window = 12,
+                                      .keys = "\"layer_types\": [\"full_attention\", \"sliding_attention\"]"};
+static const tiny_model tiny_exaone4 = {.architecture = "Exaone4ForCausalLM",
+                                        .layers = 2,
+                                        .qk_norm = 1,
+                                        .behind = 2,
+                                        .window = 12,
+                                        .keys = "\"sliding_window_pattern\": 2"};
+static const tiny_model tiny_smollm3 = {
+    .architecture = "SmolLM3ForCausalLM", .layers = 2, .tied = 1, .keys = "\"no_rope_layer_interval\": 2"};
 static const tiny_model tiny_qwen3_moe = {
-    .architecture = "Qwen3MoeForCausalLM", .layers = 2, .qk_norm = 1, .sparse = 1};
+    .architecture = "Qwen3MoeForCausalLM",
+    .layers = 2,
+    .qk_norm = 1,
+    .sparse = 1,
+    .keys = "\"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true"};
 static const tiny_model tiny_qwen2_moe = {
-    .architecture = "Qwen2MoeForCausalLM", .layers = 2, .qkv_bias = 1, .sparse = 2};
-static const tiny_model tiny_olmoe = {
-    .architecture = "OlmoeForCausalLM", .layers = 2, .qk_norm = 1, .wide_qk_norm = 1, .sparse = 3};
+    .architecture = "Qwen2MoeForCausalLM",
+    .layers = 2,
+    .qkv_bias = 1,
+    .sparse = 2,
+    .keys = "\"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true, "
+            "\"shared_expert_intermediate_size\": 80"};
+static const tiny_model tiny_olmoe = {.architecture = "OlmoeForCausalLM",
+                                      .layers = 2,
+                                      .qk_norm = 1,
+                                      .wide_qk_norm = 1,
+                                      .sparse = 3,
+                                      .keys = "\"norm_topk_prob\": false"};
 static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
 
 static const tiny_model tiny_granite = {
     .architecture = "GraniteForCausalLM",
     .layers = 2,
     .tied = 1,
-    .config =
-        ", \"embedding_multiplier\": 6.0, \"attention_multiplier\": 0.125, \"residual_multiplier\": 0.4, "
-        "\"logits_scaling\": 2.0"};
+    .keys = "\"embedding_multiplier\": 6.0, \"attention_multiplier\": 0.125, \"residual_multiplier\": 0.4, "
+            "\"logits_scaling\": 2.0"};
 static const tiny_model tiny_glm4 = {
     .architecture = "Glm4ForCausalLM", .layers = 2, .qkv_bias = 1, .glm4 = 1};
 static const tiny_model tiny_ministral3 = {
     .architecture = "Ministral3ForCausalLM",
     .layers = 2,
-    .config = ", \"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 1000.0, \"factor\": 8.0, "
-              "\"original_max_position_embeddings\": 16, \"llama_4_scaling_beta\": 0.1}"};
+    .keys = "\"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 1000.0, \"factor\": 8.0, "
+            "\"original_max_position_embeddings\": 16, \"llama_4_scaling_beta\": 0.1}"};
 
 #define ok(expression) \
   do { \
@@ -138,21 +185,19 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
   size_t q = TINY_HEADS * TINY_HEAD, kv = TINY_KV * TINY_HEAD, h = TINY_HIDDEN, mlp = TINY_MLP;
   tiny_add(list, TINY_VOCAB, h, 0, 1.0f, "model.embed_tokens.weight");
   if (!m->tied) tiny_add(list, TINY_VOCAB, h, 0, 0.2f, "lm_head.weight");
-  const float gain = m->gemma2 ? 0 : 1;
+  const float gain = m->less_one ? 0 : 1;
   tiny_add(list, h, 0, gain, 0.1f, "model.norm.weight");
   for (size_t l = 0; l < m->layers; l++) {
     char p[40];
     (void)snprintf(p, sizeof p, "model.layers.%zu", l);
-    tiny_add(list, h, 0, gain, 0.1f, "%s.input_layernorm.weight", p);
+    if (m->behind < 2) tiny_add(list, h, 0, gain, 0.1f, "%s.input_layernorm.weight", p);
     tiny_add(list, h, 0, gain, 0.1f, "%s.post_attention_layernorm.weight", p);
     if (m->glm4) {
       tiny_add(list, h, 0, gain, 0.1f, "%s.post_self_attn_layernorm.weight", p);
       tiny_add(list, h, 0, gain, 0.1f, "%s.post_mlp_layernorm.weight", p);
     }
-    if (m->gemma2) {
-      tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
-      tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
-    }
+    if (m->behind == 1) tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
+    if (m->behind > 0) tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
     if (m->fused) {
       tiny_add(list, q + 2 * kv, h, 0, 0.2f, "%s.self_attn.qkv_proj.weight", p);
     } else {
@@ -166,8 +211,8 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
       tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.v_proj.bias", p);
     }
     if (m->qk_norm) {
-      tiny_add(list, m->wide_qk_norm ? q : TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.q_norm.weight", p);
-      tiny_add(list, m->wide_qk_norm ? kv : TINY_HEAD, 0, 1, 0.1f, "%s.self_attn.k_norm.weight", p);
+      tiny_add(list, m->wide_qk_norm ? q : TINY_HEAD, 0, gain, 0.1f, "%s.self_attn.q_norm.weight", p);
+      tiny_add(list, m->wide_qk_norm ? kv : TINY_HEAD, 0, gain, 0.1f, "%s.self_attn.k_norm.weight", p);
     }
     tiny_add(list, h, q, 0, 0.2f, "%s.self_attn.o_proj.weight", p);
     if (m->sparse) {
@@ -248,8 +293,11 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
     uint16_t *values = calloc(count, sizeof *values);
     assert_non_null(values);
     bool scaled = m->scaled_name != NULL && strstr(tensor->name, m->scaled_name) != NULL;
+    const bool outputs = m->outputs != 0 && (strstr(tensor->name, "o_proj") != NULL ||
+                                             strstr(tensor->name, "down_proj") != NULL);
     for (size_t i = 0; i < count; i++) {
       float value = tensor->centre + tensor->spread * (float)(2.0 * gptvq_random_unit(&state) - 1.0);
+      if (outputs) value = (float)((double)value * m->outputs);
       values[i] = gptvq_float_to_bf16(scaled ? (float)((double)value * m->scale) : value);
     }
     if (tensor->zero_row >= 0)
@@ -264,7 +312,8 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
   }
   ok(gptvq_st_writer_commit(writer, err));
   free(path);
-  char config[2048];
+  char config[2048], window[24] = "null";
+  if (m->window > 0) (void)snprintf(window, sizeof window, "%d", m->window);
   (void)snprintf(
       config, sizeof config,
       "{\"architectures\": [\"%s\"], \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": "
@@ -275,16 +324,8 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
       " \"num_local_experts\": %d, \"num_experts_per_tok\": 2, \"sliding_window\": %s, \"dtype\": "
       "\"bfloat16\"%s%s}\n",
       m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, TINY_KV, TINY_HEAD, TINY_VOCAB,
-      m->tied ? "true" : "false", TINY_EXPERTS, m->gemma2 ? "12" : "null",
-      m->gemma2   ? ", \"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 4.0, "
-                    "\"final_logit_softcapping\": 20.0"
-      : m->config ? m->config
-                  : "",
-      (const char *[]){"",
-                       ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true",
-                       ", \"moe_intermediate_size\": 48, \"mlp_only_layers\": [1], \"norm_topk_prob\": true, "
-                       "\"shared_expert_intermediate_size\": 80",
-                       ", \"norm_topk_prob\": false"}[m->sparse]);
+      m->tied ? "true" : "false", TINY_EXPERTS, window, m->keys != NULL ? ", " : "",
+      m->keys != NULL ? m->keys : "");
   tiny_write_text(folder, "config.json", config);
   tiny_write_tokenizer(folder);
   tiny_write_text(folder, "generation_config.json", "{\"bos_token_id\": 0, \"eos_token_id\": 1}\n");

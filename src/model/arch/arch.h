@@ -23,7 +23,7 @@ typedef enum gptvq_block_input {
 typedef enum gptvq_norm_place {
   GPTVQ_NORM_ATTENTION,     /* before the attention */
   GPTVQ_NORM_MLP,           /* before the MLP */
-  GPTVQ_NORM_Q,             /* of each query head, of head_dim values */
+  GPTVQ_NORM_Q,             /* of each query head, of head_dim values; or wide_qk_norms */
   GPTVQ_NORM_K,             /* of each key head */
   GPTVQ_NORM_ATTENTION_OUT, /* of what o_proj gives, before it is added to the residual stream */
   GPTVQ_NORM_MLP_OUT,       /* of what down_proj gives */
@@ -57,6 +57,11 @@ struct gptvq_arch {
 /* Parts of the description that most families share. */
 #define GPTVQ_PRE_NORMS \
   [GPTVQ_NORM_ATTENTION] = "input_layernorm", [GPTVQ_NORM_MLP] = "post_attention_layernorm"
+#define GPTVQ_POST_NORMS \
+  [GPTVQ_NORM_ATTENTION_OUT] = "post_attention_layernorm", /* of the half */ \
+      [GPTVQ_NORM_MLP_OUT] = "post_feedforward_layernorm"
+#define GPTVQ_NORMS_AROUND \
+  [GPTVQ_NORM_ATTENTION] = "input_layernorm", [GPTVQ_NORM_MLP] = "pre_feedforward_layernorm", GPTVQ_POST_NORMS
 #define GPTVQ_QK_NORMS [GPTVQ_NORM_Q] = "self_attn.q_norm", [GPTVQ_NORM_K] = "self_attn.k_norm"
 #define GPTVQ_SPLIT_QKV \
   { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj" }
@@ -90,7 +95,15 @@ struct gptvq_arch {
   X(ministral3) \
   X(qwen2_moe) \
   X(qwen3_moe) \
-  X(olmoe)
+  X(olmoe) \
+  X(ministral) \
+  X(ernie4_5) \
+  X(smollm3) \
+  X(gemma) \
+  X(gemma3) \
+  X(olmo2) \
+  X(olmo3) \
+  X(exaone4)
 /* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)

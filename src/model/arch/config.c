@@ -53,22 +53,24 @@ gptvq_status gptvq_config_architecture(const char *folder, const json_t *config,
   return GPTVQ_OK;
 }
 
+/* `initial`: what the family has it as where the key is missing; 0: it must not be. */
 static gptvq_status required_size(const gptvq_config_source *source, const char *key, size_t high,
-                                  size_t *out, gptvq_error *err) {
-  GPTVQ_TRY(gptvq_config_need(source, key, err));
+                                  size_t initial, size_t *out, gptvq_error *err) {
+  *out = initial;
+  if (initial == 0) GPTVQ_TRY(gptvq_config_need(source, key, err));
   return gptvq_config_size(source, key, 1, high, out, err);
 }
 
 static gptvq_status parse_sizes(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                 gptvq_config *c, gptvq_error *err) {
-  GPTVQ_TRY(required_size(source, "hidden_size", MAX_WIDTH, &c->hidden, err));
+  GPTVQ_TRY(required_size(source, "hidden_size", MAX_WIDTH, 0, &c->hidden, err));
   GPTVQ_TRY(required_size(source,
                           rules->intermediate_key != NULL ? rules->intermediate_key : "intermediate_size",
-                          MAX_WIDTH, &c->intermediate, err));
-  GPTVQ_TRY(required_size(source, "num_hidden_layers", MAX_LAYERS, &c->layers, err));
-  GPTVQ_TRY(required_size(source, "num_attention_heads", MAX_HEADS, &c->heads, err));
-  GPTVQ_TRY(required_size(source, "vocab_size", MAX_VOCAB, &c->vocab, err));
-  c->kv_heads = c->heads;
+                          MAX_WIDTH, 0, &c->intermediate, err));
+  GPTVQ_TRY(required_size(source, "num_hidden_layers", MAX_LAYERS, 0, &c->layers, err));
+  GPTVQ_TRY(required_size(source, "num_attention_heads", MAX_HEADS, rules->heads, &c->heads, err));
+  GPTVQ_TRY(required_size(source, "vocab_size", MAX_VOCAB, rules->vocab, &c->vocab, err));
+  c->kv_heads = rules->kv_heads > 0 ? rules->kv_heads : c->heads;
   GPTVQ_TRY(gptvq_config_size(source, "num_key_value_heads", 1, MAX_HEADS, &c->kv_heads, err));
   if (c->heads % c->kv_heads != 0)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
@@ -137,7 +139,15 @@ static gptvq_status parse_window(const gptvq_config_source *source, const gptvq_
     any = any || c->layer_slides[i];
   }
   if (!any) c->sliding_window = 0;
+  c->layer_rope = calloc(c->layers, sizeof *c->layer_rope);
+  if (c->layer_rope == NULL) return gptvq_fail_memory(err, "layer_rope", c->layers * sizeof *c->layer_rope);
+  for (size_t i = 0; i < c->layers; i++) c->layer_rope[i] = GPTVQ_USE_ROPE;
   return GPTVQ_OK;
+}
+
+void gptvq_config_full_every(const gptvq_config_source *source, size_t every, gptvq_config *c) {
+  if (gptvq_config_value(source, "layer_types") != NULL) return;
+  for (size_t i = 0; i < c->layers; i++) c->layer_slides[i] = c->sliding_window > 0 && (i + 1) % every != 0;
 }
 
 static gptvq_status parse_experts(const gptvq_config_source *source, const gptvq_config_rules *rules,
@@ -206,10 +216,10 @@ static gptvq_status parse_all(const char *folder, const json_t *config, const js
   c->embedding_scale = c->residual_scale = c->logit_scale = 1.0;
   strcpy(c->hidden_act, "silu");
   GPTVQ_TRY(gptvq_config_text(&source, "hidden_act", c->hidden_act, sizeof c->hidden_act, err));
-  GPTVQ_TRY(gptvq_config_parse_rope(&source, rules, c, err));
   GPTVQ_TRY(gptvq_config_text(&source, "torch_dtype", c->dtype, sizeof c->dtype, err));
   GPTVQ_TRY(gptvq_config_text(&source, "dtype", c->dtype, sizeof c->dtype, err));
   if (rules->read_own != NULL) GPTVQ_TRY(rules->read_own(&source, c, err));
+  GPTVQ_TRY(gptvq_config_parse_rope(&source, rules, c, err));
   c->bos = -1;
   GPTVQ_TRY(parse_tokens(&source, c, err));
   if (generation == NULL) return GPTVQ_OK;
@@ -225,11 +235,22 @@ gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const 
   return status;
 }
 
+const gptvq_rope *gptvq_config_rope(const gptvq_config *config, gptvq_rope_use use) {
+  size_t i = 0;
+  while (i < config->layers && config->layer_rope[i] != use) i++;
+  if (i == config->layers || use == GPTVQ_USE_NO_ROPE) return NULL;
+  return use == GPTVQ_USE_LOCAL_ROPE ? &config->local_rope : &config->rope;
+}
+
 void gptvq_config_release(gptvq_config *config) {
   free(config->layer_slides);
+  free(config->layer_rope);
   free(config->layer_dense);
   free(config->eos);
-  free(config->rope.short_factor);
-  free(config->rope.long_factor);
+  gptvq_rope *const ropes[2] = {&config->rope, &config->local_rope};
+  for (size_t i = 0; i < 2; i++) {
+    free(ropes[i]->short_factor);
+    free(ropes[i]->long_factor);
+  }
   memset(config, 0, sizeof *config);
 }

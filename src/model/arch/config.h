@@ -31,6 +31,14 @@ typedef struct gptvq_rope {
   double attention_factor; /* longrope, yarn: multiplies cosines and sines; longrope: 0 = derive it */
 } gptvq_rope;
 
+/* By which of a config's ropes the queries and keys of a layer are rotated. */
+typedef enum gptvq_rope_use {
+  GPTVQ_USE_NO_ROPE, /* none: they know no positions */
+  GPTVQ_USE_ROPE,
+  GPTVQ_USE_LOCAL_ROPE, /* in some families that of layers with a window */
+  GPTVQ_ROPE_USES
+} gptvq_rope_use;
+
 /* How the logits of a router become experts and their shares. */
 typedef struct gptvq_router_rule {
   bool keeps_sum; /* shares are probabilities as they are, not divided by their sum */
@@ -56,9 +64,10 @@ typedef struct gptvq_config {
   double embedding_scale;          /* of what the first block reads, not of a tied output head */
   double residual_scale;           /* of what either half of a block adds to the residual stream */
   double logit_scale;              /* of what the output head gives */
-  gptvq_rope rope;
-  int32_t bos;  /* -1 = absent */
-  int32_t *eos; /* [eos_count] owned */
+  gptvq_rope rope, local_rope;
+  gptvq_rope_use *layer_rope; /* [layers] owned */
+  int32_t bos;                /* -1 = absent */
+  int32_t *eos;               /* [eos_count] owned */
   size_t eos_count;
   char dtype[16]; /* "bfloat16", … or "" */
 } gptvq_config;
@@ -67,6 +76,7 @@ typedef struct gptvq_config {
 typedef struct gptvq_config_rules {
   double rms_norm_eps, rope_theta;
   size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
+  size_t heads, kv_heads, vocab;  /* 0: there is no default (of kv_heads: as many as heads) */
   size_t sliding_window;
   size_t experts, experts_per_token;
   const char *experts_key; /* how many experts there are, beside num_local_experts; or NULL */
@@ -77,14 +87,17 @@ typedef struct gptvq_config_rules {
                          the first layer with one */
   bool partial_rotation;        /* partial_rotary_factor counts */
   double partial_rotary_factor; /* where no key says it; 0: 1 */
-  bool query_growth;         /* rope parameters have to be there, and llama_4_scaling_beta is one of them */
+  bool query_growth;       /* rope parameters have to be there, and llama_4_scaling_beta is one of them */
+  const char *local_theta; /* not NULL: layers with a window have a rope of their own, whose theta stands in
+                              rope_parameters or under this key; local_rope_theta is its default */
+  double local_rope_theta;
   size_t original_positions; /* not 0: original_max_position_embeddings stands beside rope's parameters only,
                                 and this is its default; longrope also goes by the
                                 names "su" and "yarn" */
   /* Keys of the family's own, NULL at the end: those that read_own reads, and such as change nothing in its
    * models. NULL: none. */
   const char *const *own_keys;
-  /* reads them, after all others; NULL: nothing to read */
+  /* reads them, after all others but those of rope; NULL: nothing to read */
   gptvq_status (*read_own)(const gptvq_config_source *source, gptvq_config *config, gptvq_error *err);
 } gptvq_config_rules;
 
@@ -95,12 +108,22 @@ typedef struct gptvq_config_rules {
 gptvq_status gptvq_config_architecture(const char *folder, const json_t *config, char architecture[64],
                                        gptvq_error *err);
 
+/* Of a model that holds a text model beside a vision tower: *inner is the config.json of the text model
+ * alone, the caller's to release; NULL: it is no such model. GPTVQ_ERROR_FORMAT: it does not say what it
+ * holds; GPTVQ_ERROR_UNSUPPORTED: a model of no family. */
+gptvq_status gptvq_config_inner(const char *folder, const json_t *config, json_t **inner, gptvq_error *err);
+
 /* generation may be NULL; its eos list wins. GPTVQ_ERROR_FORMAT / GPTVQ_ERROR_UNSUPPORTED naming
  * folder/config.json and the key. The caller releases *out after success; after a failure there is nothing to
  * release. Keys that are absent or null take the default that transformers gives them for that family
  * (Llama's where the architecture is of none). */
 gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const json_t *generation,
                                 gptvq_config *out, gptvq_error *err);
+
+/* For read_own. Where there is no layer_types: every so many-th layer is without the window that the others
+ * have. */
+void gptvq_config_full_every(const gptvq_config_source *source, size_t every, gptvq_config *config);
+
 void gptvq_config_release(gptvq_config *config);
 
 /* GPTVQ_ERROR_UNSUPPORTED naming a key of the object that is neither read for the architecture nor known to
@@ -109,10 +132,16 @@ gptvq_status gptvq_config_check_keys(const gptvq_config_source *source, const ch
                                      const gptvq_config_rules *rules, gptvq_error *err);
 gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                           gptvq_error *err);
+/* The same of one with an object for each of two kinds of layers. */
+gptvq_status gptvq_config_check_rope_kinds(const gptvq_config_source *source, const char *first,
+                                           const char *second, gptvq_error *err);
 
-/* config->rope from rope_scaling or rope_parameters, and rope_theta and partial_rotary_factor beside them.
- * Needs head_dim and max_positions. On failure the factors that were allocated stay in config
- * (gptvq_config_release). */
+/* NULL: no layer uses it so. */
+const gptvq_rope *gptvq_config_rope(const gptvq_config *config, gptvq_rope_use use);
+
+/* config->rope from rope_scaling or rope_parameters, and rope_theta and partial_rotary_factor beside them;
+ * config->local_rope where the family has one. Needs head_dim and max_positions. On failure the factors that
+ * were allocated stay in config (gptvq_config_release). */
 gptvq_status gptvq_config_parse_rope(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                      gptvq_config *config, gptvq_error *err);
 

@@ -202,17 +202,31 @@ gptvq_status gptvq_config_check_keys(const gptvq_config_source *source, const ch
   return GPTVQ_OK;
 }
 
+static gptvq_status fail_rope_key(const gptvq_config_source *source, const char *key, gptvq_error *err) {
+  return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                    "%s/%s: %s%s is not a known key of rotary embeddings, and may change what the model "
+                    "computes: if it does not, remove it from the file",
+                    source->folder, source->file, source->prefix, key);
+}
+
 gptvq_status gptvq_config_check_rope_keys(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                           gptvq_error *err) {
   const char *key;
   json_t *value;
   json_object_foreach((json_t *)(uintptr_t)source->object, key, value) {
     if (json_is_null(value) || IS_LISTED(rope_keys, key)) continue;
-    if (rules->query_growth && IS_LISTED(growth_keys, key)) continue;
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s/%s: %s%s is not a known key of rotary embeddings, and may change what the model "
-                      "computes: if it does not, remove it from the file",
-                      source->folder, source->file, source->prefix, key);
+    if (!rules->query_growth || !IS_LISTED(growth_keys, key)) return fail_rope_key(source, key, err);
+  }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_config_check_rope_kinds(const gptvq_config_source *source, const char *first,
+                                           const char *second, gptvq_error *err) {
+  const char *key;
+  json_t *value;
+  json_object_foreach((json_t *)(uintptr_t)source->object, key, value) {
+    if (!json_is_null(value) && strcmp(key, first) != 0 && strcmp(key, second) != 0)
+      return fail_rope_key(source, key, err);
   }
   return GPTVQ_OK;
 }

@@ -2,6 +2,7 @@
 #include "model/arch/config.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static const double huge_factor = 1e6; /* beyond any context extension */
@@ -53,9 +54,10 @@ static gptvq_status parse_factors(const gptvq_config_source *source, const char 
 /* The context length before it was extended: that of config.json itself (`top`) wins; Phi-3 has it only
  * there. */
 static gptvq_status parse_original(const gptvq_config_source *source, const gptvq_config_source *top,
-                                   const gptvq_config_rules *rules, gptvq_config *config, gptvq_error *err) {
+                                   const gptvq_config_rules *rules, const gptvq_config *config,
+                                   gptvq_rope *rope, gptvq_error *err) {
   static const char key[] = "original_max_position_embeddings";
-  size_t *length = &config->rope.original_max_positions;
+  size_t *length = &rope->original_max_positions;
   bool beside = rules->original_positions > 0;
   *length = beside ? rules->original_positions : config->max_positions;
   if (!beside) GPTVQ_TRY(gptvq_config_size(source, key, 2, MAX_POSITIONS, length, err));
@@ -63,15 +65,15 @@ static gptvq_status parse_original(const gptvq_config_source *source, const gptv
 }
 
 static gptvq_status parse_llama3(const gptvq_config_source *source, const gptvq_config_source *top,
-                                 const gptvq_config_rules *rules, gptvq_config *config, gptvq_error *err) {
+                                 const gptvq_config_rules *rules, const gptvq_config *config,
+                                 gptvq_rope *rope, gptvq_error *err) {
   static const char *const keys[] = {"factor", "low_freq_factor", "high_freq_factor"};
-  gptvq_rope *rope = &config->rope;
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
     GPTVQ_TRY(gptvq_config_need(source, keys[i], err));
   GPTVQ_TRY(gptvq_config_number(source, "factor", 1.0, huge_factor, &rope->factor, err));
   GPTVQ_TRY(gptvq_config_number(source, "low_freq_factor", 1e-6, huge_factor, &rope->low_freq_factor, err));
   GPTVQ_TRY(gptvq_config_number(source, "high_freq_factor", 1e-6, huge_factor, &rope->high_freq_factor, err));
-  GPTVQ_TRY(parse_original(source, top, rules, config, err));
+  GPTVQ_TRY(parse_original(source, top, rules, config, rope, err));
   if (rope->high_freq_factor <= rope->low_freq_factor)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %shigh_freq_factor %g is not above low_freq_factor %g",
                       source->folder, source->file, source->prefix, rope->high_freq_factor,
@@ -80,10 +82,9 @@ static gptvq_status parse_llama3(const gptvq_config_source *source, const gptvq_
 }
 
 static gptvq_status parse_longrope(const gptvq_config_source *source, const gptvq_config_source *top,
-                                   const gptvq_config_rules *rules, size_t pairs, gptvq_config *config,
-                                   gptvq_error *err) {
-  gptvq_rope *rope = &config->rope;
-  GPTVQ_TRY(parse_original(source, top, rules, config, err));
+                                   const gptvq_config_rules *rules, size_t pairs, const gptvq_config *config,
+                                   gptvq_rope *rope, gptvq_error *err) {
+  GPTVQ_TRY(parse_original(source, top, rules, config, rope, err));
   if (rope->original_max_positions < 2) /* max_position_embeddings in its place */
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s/%s: original_max_position_embeddings is missing, longrope needs it", source->folder,
@@ -101,10 +102,10 @@ static double yarn_magnitude(double factor, double scale) {
 }
 
 static gptvq_status parse_yarn(const gptvq_config_source *source, const gptvq_config_source *top,
-                               const gptvq_config_rules *rules, gptvq_config *config, gptvq_error *err) {
-  gptvq_rope *rope = &config->rope;
+                               const gptvq_config_rules *rules, const gptvq_config *config, gptvq_rope *rope,
+                               gptvq_error *err) {
   double scale = 0.0, scale_all = 0.0;
-  GPTVQ_TRY(parse_original(source, top, rules, config, err));
+  GPTVQ_TRY(parse_original(source, top, rules, config, rope, err));
   rope->factor = (double)config->max_positions / (double)rope->original_max_positions;
   GPTVQ_TRY(gptvq_config_number(source, "factor", 1e-3, huge_factor, &rope->factor, err));
   GPTVQ_TRY(gptvq_config_number(source, "beta_fast", 0.0, huge_factor, &rope->beta_fast, err));
@@ -124,11 +125,11 @@ static gptvq_status parse_yarn(const gptvq_config_source *source, const gptvq_co
                     source->folder, source->file, rope->theta);
 }
 
-static gptvq_status parse_dynamic(const gptvq_config_source *source, size_t pairs, gptvq_config *config,
-                                  gptvq_error *err) {
+static gptvq_status parse_dynamic(const gptvq_config_source *source, size_t pairs, const gptvq_config *config,
+                                  gptvq_rope *rope, gptvq_error *err) {
   GPTVQ_TRY(gptvq_config_need(source, "factor", err));
-  config->rope.original_max_positions = config->max_positions;
-  if (pairs > 1) return gptvq_config_number(source, "factor", 1.0, huge_factor, &config->rope.factor, err);
+  rope->original_max_positions = config->max_positions;
+  if (pairs > 1) return gptvq_config_number(source, "factor", 1.0, huge_factor, &rope->factor, err);
   return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                     "%s/%s: %stype dynamic needs heads of more than two rotated dimensions", source->folder,
                     source->file, source->prefix);
@@ -170,53 +171,47 @@ static gptvq_status refuse_kinds(const gptvq_config_source *source, gptvq_error 
 
 /* What its type asks for. */
 static gptvq_status parse_scaling(const gptvq_config_source *source, const gptvq_config_source *top,
-                                  const gptvq_config_rules *rules, size_t pairs, gptvq_config *config,
-                                  gptvq_error *err) {
-  gptvq_rope *rope = &config->rope;
+                                  const gptvq_config_rules *rules, size_t pairs, const gptvq_config *config,
+                                  gptvq_rope *rope, gptvq_error *err) {
   switch (rope->type) {
   case GPTVQ_ROPE_LINEAR:
     GPTVQ_TRY(gptvq_config_need(source, "factor", err));
     return gptvq_config_number(source, "factor", 1e-3, huge_factor, &rope->factor, err);
-  case GPTVQ_ROPE_LLAMA3: return parse_llama3(source, top, rules, config, err);
-  case GPTVQ_ROPE_LONGROPE: return parse_longrope(source, top, rules, pairs, config, err);
-  case GPTVQ_ROPE_YARN: return parse_yarn(source, top, rules, config, err);
-  case GPTVQ_ROPE_DYNAMIC: return parse_dynamic(source, pairs, config, err);
+  case GPTVQ_ROPE_LLAMA3: return parse_llama3(source, top, rules, config, rope, err);
+  case GPTVQ_ROPE_LONGROPE: return parse_longrope(source, top, rules, pairs, config, rope, err);
+  case GPTVQ_ROPE_YARN: return parse_yarn(source, top, rules, config, rope, err);
+  case GPTVQ_ROPE_DYNAMIC: return parse_dynamic(source, pairs, config, rope, err);
   default: return GPTVQ_OK;
   }
 }
 
 /* Queries that grow with their position. */
 static gptvq_status parse_growth(const gptvq_config_source *source, const gptvq_config_source *top,
-                                 const gptvq_config_rules *rules, gptvq_config *config, gptvq_error *err) {
-  gptvq_rope *rope = &config->rope;
+                                 const gptvq_config_rules *rules, const gptvq_config *config,
+                                 gptvq_rope *rope, gptvq_error *err) {
   if (source->object == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: rope_parameters is missing", top->folder, top->file);
   GPTVQ_TRY(gptvq_config_number(source, "llama_4_scaling_beta", 0.0, 1e3, &rope->query_growth, err));
-  return rope->query_growth > 0.0 ? parse_original(source, top, rules, config, err) : GPTVQ_OK;
+  return rope->query_growth > 0.0 ? parse_original(source, top, rules, config, rope, err) : GPTVQ_OK;
 }
 
-gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq_config_rules *rules,
-                                     gptvq_config *config, gptvq_error *err) {
-  gptvq_rope *rope = &config->rope;
-  *rope = (gptvq_rope){.type = GPTVQ_ROPE_DEFAULT,
-                       .theta = rules->rope_theta,
-                       .factor = 1.0,
-                       .partial_rotary_factor =
-                           rules->partial_rotary_factor > 0.0 ? rules->partial_rotary_factor : 1.0};
-  gptvq_config_source source;
-  GPTVQ_TRY(find_parameters(top, &source, err));
-  /* what stands inside wins over the same key of config.json itself */
-  const gptvq_config_source *places[2] = {top, &source};
+/* One rope: from the object of parameters, which may be missing, and where that says nothing from keys of
+ * config.json itself (`top`), theta from `theta_key` there. */
+static gptvq_status parse_rope(const gptvq_config_source *top, const gptvq_config_source *source,
+                               const char *theta_key, const gptvq_config_rules *rules,
+                               const gptvq_config *config, gptvq_rope *rope, gptvq_error *err) {
+  const gptvq_config_source *places[2] = {top, source};
+  const char *const theta_keys[2] = {theta_key, "rope_theta"};
   for (size_t i = 0; i < 2; i++) {
     if (places[i]->object == NULL) continue;
-    GPTVQ_TRY(gptvq_config_number(places[i], "rope_theta", 1.0, 1e15, &rope->theta, err));
+    GPTVQ_TRY(gptvq_config_number(places[i], theta_keys[i], 1.0, 1e15, &rope->theta, err));
     GPTVQ_TRY(gptvq_config_number(places[i], "partial_rotary_factor", 1e-3, 1.0, &rope->partial_rotary_factor,
                                   err));
   }
-  if (source.object != NULL) {
-    GPTVQ_TRY(refuse_kinds(&source, err));
-    GPTVQ_TRY(gptvq_config_check_rope_keys(&source, rules, err));
-    GPTVQ_TRY(parse_type(&source, rules, &rope->type, err));
+  if (source->object != NULL) {
+    GPTVQ_TRY(refuse_kinds(source, err));
+    GPTVQ_TRY(gptvq_config_check_rope_keys(source, rules, err));
+    GPTVQ_TRY(parse_type(source, rules, &rope->type, err));
   }
   if (!rules->partial_rotation) { /* transformers ignores it there, or fails */
     if (rope->type != GPTVQ_ROPE_DEFAULT && rope->partial_rotary_factor < 1.0)
@@ -232,6 +227,46 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq
         err, GPTVQ_ERROR_FORMAT,
         "%s/%s: partial_rotary_factor %g of head_dim %zu rotates %zu dimensions, not an even number",
         top->folder, top->file, rope->partial_rotary_factor, config->head_dim, rotated);
-  GPTVQ_TRY(parse_scaling(&source, top, rules, rotated / 2, config, err));
-  return rules->query_growth ? parse_growth(&source, top, rules, config, err) : GPTVQ_OK;
+  GPTVQ_TRY(parse_scaling(source, top, rules, rotated / 2, config, rope, err));
+  return rules->query_growth ? parse_growth(source, top, rules, config, rope, err) : GPTVQ_OK;
+}
+
+/* The parameters of the layers of that kind; an object that is missing leaves *out without one. */
+static gptvq_status find_kind(const gptvq_config_source *source, const char *kind, char prefix[64],
+                              gptvq_config_source *out, gptvq_error *err) {
+  *out = *source;
+  out->object = gptvq_config_value(source, kind);
+  if (out->object != NULL && !json_is_object(out->object))
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: %s%s is not an object", source->folder, source->file,
+                      source->prefix, kind);
+  (void)snprintf(prefix, 64, "%s%s.", source->prefix, kind);
+  out->prefix = prefix;
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq_config_rules *rules,
+                                     gptvq_config *config, gptvq_error *err) {
+  static const char full[] = "full_attention", slides[] = "sliding_attention";
+  gptvq_config_source source, global, local = {.folder = top->folder, .file = top->file, .prefix = ""};
+  char prefixes[2][64];
+  config->rope = (gptvq_rope){.type = GPTVQ_ROPE_DEFAULT,
+                              .theta = rules->rope_theta,
+                              .factor = 1.0,
+                              .partial_rotary_factor =
+                                  rules->partial_rotary_factor > 0.0 ? rules->partial_rotary_factor : 1.0};
+  config->local_rope = config->rope;
+  GPTVQ_TRY(find_parameters(top, &source, err));
+  global = source;
+  if (rules->local_theta != NULL && source.object != NULL &&
+      (gptvq_config_value(&source, full) != NULL || gptvq_config_value(&source, slides) != NULL)) {
+    GPTVQ_TRY(find_kind(&source, full, prefixes[0], &global, err));
+    GPTVQ_TRY(find_kind(&source, slides, prefixes[1], &local, err));
+    GPTVQ_TRY(gptvq_config_check_rope_kinds(&source, full, slides, err));
+  }
+  GPTVQ_TRY(parse_rope(top, &global, "rope_theta", rules, config, &config->rope, err));
+  if (rules->local_theta == NULL) return GPTVQ_OK;
+  config->local_rope.theta = rules->local_rope_theta;
+  for (size_t i = 0; i < config->layers; i++)
+    if (config->layer_slides[i]) config->layer_rope[i] = GPTVQ_USE_LOCAL_ROPE;
+  return parse_rope(top, &local, rules->local_theta, rules, config, &config->local_rope, err);
 }

@@ -26,15 +26,14 @@ const gptvq_arch *gptvq_find_model_type(const char *model_type) {
 }
 
 gptvq_status gptvq_fail_arch(const char *folder, const char *architecture, gptvq_error *err) {
-  char supported[512] = "";
+  char supported[32 * FAMILIES] = "";
   for (size_t i = 0; i < FAMILIES; i++) {
     size_t used = strlen(supported);
-    (void)snprintf(supported + used, sizeof supported - used, "%s%sForCausalLM", i == 0 ? "" : ", ",
-                   families[i]->name);
+    (void)snprintf(supported + used, sizeof supported - used, "%s%s", i == 0 ? "" : ", ", families[i]->name);
   }
   return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                    "%s/config.json: architecture %s is not supported; supported: %s", folder, architecture,
-                    supported);
+                    "%s/config.json: architecture %s is not supported; supported: …ForCausalLM of %s", folder,
+                    architecture, supported);
 }
 
 const char *gptvq_block_name(size_t block, const char *name, const char *suffix,

@@ -11,10 +11,10 @@
 /* Prompts: ROWS queries of one head against KEYS cached positions at a time, as matrix products. */
 enum { ROWS = 32, KEYS = 256 };
 
-static void normalise_heads(const float *weight, float eps, size_t heads, size_t dim, float *x) {
-  if (weight == NULL) return;
-  for (size_t h = 0; h < heads; h++)
-    GPTVQ_MULTI_PICK(gptvq_rms_norm)(dim, x + h * dim, weight, eps, x + h * dim);
+static void normalise_heads(const gptvq_attention_rows *job, const float *gain, size_t heads, float *x) {
+  const size_t norms = job->how.wide_norms ? 1 : heads, size = heads * job->head_dim / norms;
+  for (size_t i = 0; gain != NULL && i < norms; i++)
+    GPTVQ_MULTI_PICK(gptvq_rms_norm)(size, x + i * size, gain, job->eps, x + i * size);
 }
 
 static void store_row(bool half, size_t dim, const float *x, void *to) {
@@ -31,11 +31,11 @@ static void prepare_rows(void *context, size_t begin, size_t end, size_t thread)
     float *q = job->qkv + row * job->ldq, *k = q + job->heads * dim, *v = k + job->kv_heads * dim;
     const gptvq_attention_text *text = gptvq_attend_text(job, row);
     size_t position = text->position + row - text->first;
-    const bool wide = job->wide_norms;
-    normalise_heads(job->q_norm, job->eps, wide ? 1 : job->heads, wide ? job->heads * dim : dim, q);
-    normalise_heads(job->k_norm, job->eps, wide ? 1 : job->kv_heads, wide ? job->kv_heads * dim : dim, k);
-    const float *cosines = text->cosines + position * half, *sines = text->sines + position * half;
-    gptvq_rotate_heads(half, job->how.neighbours, cosines, sines, job->heads + job->kv_heads, dim, q, false);
+    normalise_heads(job, job->q_norm, job->heads, q);
+    normalise_heads(job, job->k_norm, job->kv_heads, k);
+    if (half > 0)
+      gptvq_rotate_heads(half, job->how.neighbours, text->cosines + position * half,
+                         text->sines + position * half, job->heads + job->kv_heads, dim, q, false);
     const float scale = gptvq_query_scale(&job->how, position);
     for (size_t i = 0; scale != 1.0f && i < job->heads * dim; i++) q[i] *= scale;
     for (size_t h = 0; h < job->kv_heads; h++) {

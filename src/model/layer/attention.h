@@ -21,6 +21,7 @@ typedef struct gptvq_attention {
   bool neighbours;     /* rotated pairs are (2i, 2i + 1), not (i, i + half) */
   float query_growth;  /* queries grow by this times the logarithm of 1 + whole query_periods before them */
   size_t query_period; /* positions */
+  bool wide_norms;     /* the norms of queries and keys are over the values of all heads together */
 } gptvq_attention;
 
 /* What rotated queries at that position are multiplied by. */
@@ -33,7 +34,7 @@ static inline float gptvq_query_scale(const gptvq_attention *how, size_t positio
 typedef struct gptvq_attention_text {
   char *keys, *values; /* [kv_heads][max_positions][head_dim] */
   size_t max_positions;
-  const float *cosines, *sines; /* [max_positions × rotary_half] */
+  const float *cosines, *sines; /* [max_positions × rotary_half]; NULL where that is 0 */
   size_t position, first, n;
 } gptvq_attention_text;
 
@@ -42,10 +43,9 @@ typedef struct gptvq_attention_text {
 typedef struct gptvq_attention_rows {
   size_t heads, kv_heads, head_dim;
   gptvq_attention how;
-  const float *q_norm, *k_norm; /* [head_dim] gains of RMS norms of each head, or NULL */
-  bool wide_norms;              /* they are norms of all heads together, [heads · head_dim] gains */
+  const float *q_norm, *k_norm; /* gains of RMS norms, [head_dim] of each head or of all; or NULL */
   float eps;
-  size_t rotary_half; /* rotated dimensions, halved */
+  size_t rotary_half; /* rotated dimensions, halved; 0: none */
   bool half;          /* caches are fp16, else fp32 */
   const gptvq_attention_text *texts;
   size_t count, n;

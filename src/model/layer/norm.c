@@ -3,6 +3,7 @@
 #include "model/layer/vector.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
 typedef struct rows_job {
   size_t hidden;
@@ -23,6 +24,21 @@ static void norm_task(void *context, size_t begin, size_t end, size_t thread) {
 bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm) {
   rows_job job = {.hidden = hidden, .x = x, .weight = weight, .eps = eps, .y = norm};
   gptvq_parallel_for(n, 16, norm_task, &job);
+  return !atomic_load(&job.bad);
+}
+
+static void copy_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  rows_job *job = context;
+  const float *x = job->x + begin * job->hidden;
+  const size_t count = (end - begin) * job->hidden;
+  memcpy(job->y + begin * job->hidden, x, count * sizeof *x);
+  if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(count, x)) atomic_store(&job->bad, true);
+}
+
+bool gptvq_copy_rows(size_t n, size_t hidden, const float *x, float *out) {
+  rows_job job = {.hidden = hidden, .x = x, .y = out};
+  gptvq_parallel_for(n, 16, copy_task, &job);
   return !atomic_load(&job.bad);
 }
 

@@ -10,6 +10,8 @@
  * whose squares overflow.
  */
 bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm);
+/* Rows of x as they are into `out`; false: one holds NaN or infinity. */
+bool gptvq_copy_rows(size_t n, size_t hidden, const float *x, float *out);
 /* x[n] = cap · tanh(x / cap) */
 void gptvq_cap_values(size_t n, float cap, float *x);
 /* x[n × hidden] += scale · sum */

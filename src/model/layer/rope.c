@@ -5,13 +5,13 @@
 
 static const double pi = 3.14159265358979323846;
 
-size_t gptvq_rope_half(const gptvq_config *config) {
-  return (size_t)((double)config->head_dim * config->rope.partial_rotary_factor) / 2;
+size_t gptvq_rope_half(const gptvq_config *config, const gptvq_rope *rope) {
+  return (size_t)((double)config->head_dim * rope->partial_rotary_factor) / 2;
 }
 
-gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gptvq_error *err) {
-  const gptvq_rope *rope = &config->rope;
-  size_t half = gptvq_rope_half(config);
+static gptvq_status check(const gptvq_config *config, const gptvq_rope *rope, const char *folder,
+                          gptvq_error *err) {
+  size_t half = gptvq_rope_half(config, rope);
   if (half == 0 || half * 2 > config->head_dim)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s/config.json: head_dim %zu with partial_rotary_factor %g leaves nothing to rotate",
@@ -22,6 +22,14 @@ gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gp
         err, GPTVQ_ERROR_FORMAT,
         "%s/config.json: longrope needs short_factor, long_factor and original_max_position_embeddings",
         folder);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_rope_check(const gptvq_config *config, const char *folder, gptvq_error *err) {
+  for (gptvq_rope_use use = 0; use < GPTVQ_ROPE_USES; use++) {
+    const gptvq_rope *rope = gptvq_config_rope(config, use);
+    if (rope != NULL) GPTVQ_TRY(check(config, rope, folder, err));
+  }
   return GPTVQ_OK;
 }
 
@@ -66,9 +74,8 @@ static double dynamic_theta(const gptvq_rope *rope, size_t half, size_t position
   return rope->theta * pow(stretch, (double)half / (double)(half - 1));
 }
 
-double gptvq_rope_frequency(const gptvq_config *config, size_t i, size_t positions) {
-  const gptvq_rope *rope = &config->rope;
-  size_t half = gptvq_rope_half(config);
+double gptvq_rope_frequency(const gptvq_config *config, const gptvq_rope *rope, size_t i, size_t positions) {
+  size_t half = gptvq_rope_half(config, rope);
   double theta = rope->type == GPTVQ_ROPE_DYNAMIC ? dynamic_theta(rope, half, positions) : rope->theta;
   double frequency = pow(theta, -(double)i / (double)half);
   switch (rope->type) {
@@ -83,19 +90,19 @@ double gptvq_rope_frequency(const gptvq_config *config, size_t i, size_t positio
   return frequency;
 }
 
-double gptvq_rope_magnitude(const gptvq_config *config) {
-  const gptvq_rope *rope = &config->rope;
+double gptvq_rope_magnitude(const gptvq_rope *rope) {
   if (rope->type != GPTVQ_ROPE_LONGROPE && rope->type != GPTVQ_ROPE_YARN) return 1.0;
   if (rope->attention_factor > 0.0) return rope->attention_factor;
   return rope->factor <= 1.0 ? 1.0
                              : sqrt(1.0 + log(rope->factor) / log((double)rope->original_max_positions));
 }
 
-void gptvq_rope_tables(const gptvq_config *config, size_t positions, float *cosines, float *sines) {
-  size_t half = gptvq_rope_half(config);
-  double magnitude = gptvq_rope_magnitude(config);
+void gptvq_rope_tables(const gptvq_config *config, const gptvq_rope *rope, size_t positions, float *cosines,
+                       float *sines) {
+  const size_t half = gptvq_rope_half(config, rope);
+  const double magnitude = gptvq_rope_magnitude(rope);
   for (size_t i = 0; i < half; i++) {
-    double frequency = gptvq_rope_frequency(config, i, positions);
+    double frequency = gptvq_rope_frequency(config, rope, i, positions);
     for (size_t p = 0; p < positions; p++) {
       cosines[p * half + i] = (float)(magnitude * cos((double)p * frequency));
       sines[p * half + i] = (float)(magnitude * sin((double)p * frequency));

@@ -2,10 +2,10 @@
 """Exports the tiny models of tests/golden/model and the tokenizers of tests/golden/text as GGUF files, has llama.cpp read them, and writes
 sums.txt, which tests/cli/export.sh compares with.
 
-    python3 tests/golden/gguf/check.py build/release/gptvq       needs gguf, llama-cpp-python and numpy
+    python3 tests/golden/gguf/check.py build/release/gptvq       needs llama-cpp-python, numpy and tokenizers
 
 Of each model: llama.cpp's logits of the golden token ids against the true ones of golden.bin (made with transformers in float64). Of each tokenizer:
-llama.cpp's ids of every line of lines.bin against those of the `tokenizers` package in NAME.bin. Nothing is written where they differ by more than
+llama.cpp's ids of every line of lines.bin against those of the `tokenizers` package. Nothing is written where they differ by more than
 said below."""
 import ctypes
 import hashlib
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import llama_cpp as L
 import numpy as np
+from tokenizers import Tokenizer
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent / "model"
@@ -69,8 +70,12 @@ def check_model(program, folder, scratch):
     if run.returncode != 0:
         print(f"{folder.name}: {run.stderr.strip()}")
         return None
-    name = "golden-short.bin" if (folder / "golden-short.bin").exists() else "golden.bin"
+    # dynamic scaling is not for llama.cpp beyond the original context; it takes LongRoPE's long factors, its contexts being whole 256s
+    name = "golden-short.bin" if "dynamic" in folder.name else "golden.bin"
     ids, true, bf16 = golden(folder / name)
+    window = json.loads((folder / "config.json").read_text()).get("sliding_window")
+    if window and folder.name != "gemma2":  # it knows none in these: right as far as the context that the file says
+        ids, true = ids[:window], true[:window]
     got = logits(path, ids)
     if got is None:
         print(f"{folder.name}: llama.cpp cannot open it")
@@ -90,32 +95,15 @@ def lines():
     return out
 
 
-def expected(name, count):
-    data, at = (TEXT / f"{name}.bin").read_bytes(), 4
-    out = []
-
-    def take(form):
-        nonlocal at
-        values = struct.unpack_from("<" + form, data, at)
-        at += struct.calcsize("<" + form)
-        return values
-
-    for _ in range(2):
-        n, = take("H")
-        take(f"{n}H")
-    take("I")
-    for _ in range(count):
-        n, = take("H")
-        out.append(list(take(f"{n}H")))
-        take("II")
-    return out
-
-
 def check_tokenizer(program, name, scratch):
     folder = scratch / f"{name}-folder"
     shutil.copytree(MODELS / "llama", folder)
     tokenizer = json.loads((TEXT / f"{name}.json").read_text())
+    if tokenizer["model"].get("byte_fallback"):  # llama.cpp aborts where a byte has no token
+        for byte in range(256):
+            tokenizer["model"]["vocab"].setdefault(f"<0x{byte:02X}>", len(tokenizer["model"]["vocab"]) + 64)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    oracle = Tokenizer.from_file(str(folder / "tokenizer.json"))
     size = 1 + max([max(tokenizer["model"]["vocab"].values())] + [t["id"] for t in tokenizer["added_tokens"]])
     widen(folder, size + 3)
     path = scratch / f"{name}.gguf"
@@ -127,23 +115,23 @@ def check_tokenizer(program, name, scratch):
     params.vocab_only = True
     model = L.llama_model_load_from_file(str(path).encode(), params)
     vocab = L.llama_model_get_vocab(model)
-    texts = lines()
-    wanted, same, judged = expected(name, len(texts)), 0, 0
-    for text, ids in zip(texts, wanted):
+    same = {False: 0, True: 0}
+    seen = {False: 0, True: 0}
+    for text in lines():
         try:
-            text.decode("utf-8")
+            ids = oracle.encode(text.decode("utf-8"), add_special_tokens=False).ids
         except UnicodeDecodeError:
             continue
-        judged += 1
         buffer = (ctypes.c_int32 * (len(text) + 16))()
         n = L.llama_tokenize(vocab, text, len(text), buffer, len(buffer), False, True)
-        if list(buffer[:max(n, 0)]) == ids:
-            same += 1
-        elif judged - same < 4:
-            print(name, text[:60], list(buffer[:n])[:12], ids[:12])
+        # llama.cpp normalizes nothing (NFC of Qwen), has no added tokens that take the space beside them, knows marks less well, and puts a space
+        # even before a text that begins with one
+        plain = text.isascii() and text[:1] > b" " and b"<" not in text
+        seen[plain] += 1
+        same[plain] += list(buffer[:max(n, 0)]) == ids
     L.llama_model_free(model)
-    print(f"{name}: {same} of {judged} lines")
-    return same, judged
+    print(f"{name}: {same[True]} of {seen[True]} plain lines, {same[False]} of {seen[False]} others")
+    return same[True] == seen[True]
 
 
 def widen(folder, vocab):
@@ -170,18 +158,27 @@ def widen(folder, vocab):
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
+TOKENIZERS = ("gemma", "llama2", "llama3", "mistral", "o200k", "phi3", "qwen2")
+
+
 def main():
     program = sys.argv[1]
     quiet = L.llama_log_callback(lambda level, text, user: None)
     L.llama_log_set(quiet, None)
     L.llama_backend_init()
     scratch = Path(tempfile.mkdtemp())
-    names = [p.name for p in sorted(MODELS.iterdir()) if p.is_dir()]
-    bad = [name for name in names if check_model(program, MODELS / name, scratch) is False]
-    for path in sorted(TEXT.glob("*.json")):
-        check_tokenizer(program, path.stem, scratch)
+    bad, sums = [], []
+    for folder in sorted(p for p in MODELS.iterdir() if p.is_dir()):
+        fine = check_model(program, folder, scratch)
+        if fine:
+            sums.append((folder.name, scratch / f"{folder.name}.gguf"))
+        elif fine is False:
+            bad.append(folder.name)
+    bad += [name for name in TOKENIZERS if not check_tokenizer(program, name, scratch)]
+    if bad:
+        sys.exit(f"nothing is written: {bad}")
+    (HERE / "sums.txt").write_text("".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}  {name}\n" for name, path in sums))
     shutil.rmtree(scratch)
-    print("bad:", bad)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers import Glm4Config, GlmConfig, GraniteConfig, GraniteMoeHybridConfig, Ministral3Config, SeedOssConfig
-from transformers import Gemma2Config, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+from transformers import Ernie4_5Config, Glm4Config, GlmConfig, GraniteConfig, GraniteMoeHybridConfig, Ministral3Config, MinistralConfig, Mistral3Config, SeedOssConfig
+from transformers import (Exaone4Config, Gemma2Config, Gemma3Config, Gemma3TextConfig, GemmaConfig, LlamaConfig, MistralConfig, MixtralConfig, Olmo2Config,
+                          Olmo3Config, Phi3Config, Qwen2Config, Qwen3Config, SmolLM3Config)
 from transformers import OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
 HERE = Path(__file__).resolve().parent
@@ -42,8 +43,9 @@ class Double:
 
 
 @contextlib.contextmanager
-def everything_in_double(model_type):
-    modules = [importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}"),
+def everything_in_double(model_types):
+    packages = {model_type.removesuffix("_text") for model_type in model_types}
+    modules = [*(importlib.import_module(f"transformers.models.{package}.modeling_{package}") for package in packages),
                importlib.import_module("transformers.modeling_rope_utils")]
     to_float = torch.Tensor.float
     default = torch.get_default_dtype()
@@ -60,16 +62,20 @@ def everything_in_double(model_type):
             module.torch = torch
 
 
-def run(folder, ids, dtype, model_type=None):
+def auto_class(config):
+    return AutoModelForImageTextToText if config.model_type == "mistral3" else AutoModelForCausalLM
+
+
+def run(folder, ids, dtype, model_types=None):
     def load():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        model = auto_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         model.set_experts_implementation("eager") if hasattr(model.config, "num_experts_per_tok") else None
         return model.eval()
 
     with torch.no_grad():
         if dtype != torch.float64:
             return load()(torch.tensor([ids])).logits[0].double()
-        with everything_in_double(model_type):
+        with everything_in_double(model_types):
             model = load()
             wrong = []
 
@@ -95,15 +101,15 @@ def randomise(model, seed):
             elif name.endswith("bias"):
                 p.copy_(0.3 * noise)
             elif p.dim() == 1:
-                p.copy_((0 if model.config.model_type == "gemma2" else 1) + 0.2 * noise)  # Gemma stores gains less one
+                p.copy_((0 if model.config.model_type.startswith("gemma") else 1) + 0.2 * noise)  # Gemma stores gains less one
             else:
                 p.copy_(noise * 1.3 / p.shape[-1] ** 0.5)
 
 
-def write_golden(folder, file, count, seed, model_type):
-    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
+def write_golden(folder, file, count, seed, model_types):
+    vocabulary = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
     ids = torch.randint(0, vocabulary, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
-    truth = run(folder, ids, torch.float64, model_type)
+    truth = run(folder, ids, torch.float64, model_types)
     error = (run(folder, ids, torch.float32) - truth).abs().max().item()
     error_bf16 = (run(folder, ids, torch.bfloat16) - truth).abs().max().item()
     print(f"{folder.name}/{file}: {count} tokens, |logits| up to {truth.abs().max():.2f}, "
@@ -120,6 +126,10 @@ def old_style(folder, **extra):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
+    if "sliding_attention" in rope:
+        if config["model_type"].startswith("gemma3"):
+            config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
     rope.pop("partial_rotary_factor", None)
     config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
@@ -133,14 +143,14 @@ def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=N
         return
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model = auto_class(config).from_config(config, attn_implementation="eager")
     randomise(model, 1000 + seed)
     model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}), **how)
     (folder / "generation_config.json").unlink(missing_ok=True)
     if old is not None:
         old_style(folder, **old)
     for file, tokens in (goldens or {"golden.bin": count}).items():
-        write_golden(folder, file, tokens, 2000 + seed, config.model_type)
+        write_golden(folder, file, tokens, 2000 + seed, {config.model_type, config.get_text_config().model_type})
     size = sum(f.stat().st_size for f in folder.iterdir())
     assert size < 100_000, (name, size)
 
@@ -240,6 +250,42 @@ def main():
     make("glm4-yarn", Glm4Config(**deep, head_dim=16, attention_bias=False, rope_parameters=rope("yarn", 100.0, **yarn, partial_rotary_factor=0.5)), seed=33, count=60)
     make("ministral3", Ministral3Config(**deep, head_dim=16, rope_parameters=rope("yarn", 100.0, **yarn, beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0,
                                                                                llama_4_scaling_beta=0.1, max_position_embeddings=64)), seed=34, count=60)
+    eyes = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4, head_dim=8)
+    inside = Ministral3Config(**deep, head_dim=16, rope_parameters=rope("yarn", 100.0, **yarn, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1))
+    make("ministral3-vision", Mistral3Config(text_config=inside.to_dict(), vision_config=dict(eyes, model_type="pixtral"), image_token_index=39, tie_word_embeddings=False),
+         seed=38, count=60)
+    inside = MistralConfig(**deep, head_dim=10, sliding_window=None, rope_parameters=rope(theta=1000000.0))
+    make("mistral3-vision", Mistral3Config(text_config=inside.to_dict(), vision_config=dict(eyes, model_type="pixtral"), image_token_index=39, tie_word_embeddings=False),
+         seed=39)
+    make("ministral", MinistralConfig(**deep, head_dim=10, sliding_window=7, layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]),
+         seed=35)
+    make("ernie4_5", Ernie4_5Config(**{**deep, "tie_word_embeddings": True}, head_dim=8, use_bias=False), seed=36, old={})
+    make("ernie4_5-biases", Ernie4_5Config(**deep, head_dim=10, use_bias=True), seed=37)
+    small = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 5}
+    # layers without rotation, as the hub's config lists them; and with a window in those, nothing listed
+    make("smollm3", SmolLM3Config(**{**small, "tie_word_embeddings": True}, rope_parameters=rope(theta=500.0)), seed=16, count=60,
+         old={"tie_word_embeddings": "remove"})
+    make("smollm3-window", SmolLM3Config(**{**small, "num_hidden_layers": 4}, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=7,
+                                         attention_bias=True, mlp_bias=True), seed=17, old={"layer_types": "remove", "no_rope_layers": "remove"})
+    make("gemma", GemmaConfig(**{**small, "num_hidden_layers": 4, "head_dim": 16, "tie_word_embeddings": True}), seed=18, old={"hidden_act": "gelu", "tie_word_embeddings": "remove"})
+    kinds = {"full_attention": rope("linear", 1000.0, factor=8.0), "sliding_attention": rope(theta=100.0)}
+    make("gemma3", Gemma3TextConfig(**gemma, rope_parameters=kinds, sliding_window_pattern=3), seed=19, count=60,
+         old={"layer_types": "remove", "tie_word_embeddings": "remove", "sliding_window_pattern": 3})
+    make("gemma3-untied", Gemma3TextConfig(**{**gemma, "tie_word_embeddings": False}, rope_parameters=kinds, attention_bias=True,
+                                           layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]), seed=20)
+    sight = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4)
+    make("gemma3-vision", Gemma3Config(text_config=Gemma3TextConfig(**gemma, rope_parameters=kinds).to_dict(), vision_config=sight, mm_tokens_per_image=4,
+                                       image_token_index=47, boi_token_index=45, eoi_token_index=46), seed=21)
+    make("olmo2", Olmo2Config(**small), seed=22, old={})
+    own_yarn = rope("yarn", 500000.0, factor=8.0, original_max_position_embeddings=16, attention_factor=1.2, beta_fast=32.0, beta_slow=1.0)
+    make("olmo3", Olmo3Config(**small, sliding_window=7, rope_parameters={"full_attention": own_yarn, "sliding_attention": rope(theta=500000.0)}), seed=23, count=60,
+         old={"layer_types": "remove"})
+    make("olmo3-kinds", Olmo3Config(**small, sliding_window=7, rope_parameters={"full_attention": rope("linear", 500.0, factor=4.0),
+                                                                               "sliding_attention": rope(theta=500.0)}), seed=24)
+    llama3 = dict(factor=16.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+    make("exaone4", Exaone4Config(**small, sliding_window=7, rope_parameters=rope("llama3", 500.0, **llama3)), seed=25, count=60,
+         old={"sliding_window_pattern": "LLLG"})
+    make("exaone4-full", Exaone4Config(**{**small, "tie_word_embeddings": True}, sliding_window=None, layer_types=["full_attention"] * 5), seed=26, old={})
     if not sys.argv[1:]:
         greedy()
 

@@ -263,6 +263,16 @@ def tokenizers():
     j["post_processor"] = template(["<s>"], [], {"<s>": 1})
     yield "nul", j
 
+    # Gemma: spaces replaced before they split, tokens of line breaks and spaces that are not special, no space dropped at the end.
+    j = number(byte_fallback(600, 100), specials + [added("<start_of_turn>"), added("\n\n", False, normalized=False), added("▁▁", False, normalized=False),
+                                                    added("<unused0>", False, normalized=False)])
+    j["model"]["fuse_unk"] = True
+    j["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    j["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    j["decoder"] = {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]}
+    j["post_processor"] = template(["<s>"], [], {"<s>": 1})
+    yield "gemma", j
+
 
 def entry(t, ids):
     crc = lambda skip: zlib.crc32(t.decode(ids, skip_special_tokens=skip).encode("utf-8", "surrogatepass"))

@@ -1,0 +1,17 @@
+#include "model/arch/arch.h"
+
+const gptvq_arch gptvq_arch_ministral = {
+    .name = "Ministral",
+    .model_type = "ministral",
+    .config = {.rms_norm_eps = 1e-6,
+               .rope_theta = 1e4,
+               .max_positions = 131072,
+               .sliding_window = 4096,
+               .layer_types = true},
+    .norms = {GPTVQ_PRE_NORMS},
+    .linears = {[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_NEVER},
+                [GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_NEVER},
+                [GPTVQ_INPUT_GATE_UP] = {GPTVQ_SPLIT_GATE_UP, GPTVQ_BIAS_NEVER},
+                [GPTVQ_INPUT_DOWN] = {GPTVQ_DOWN_PROJ, GPTVQ_BIAS_NEVER}},
+    .slides = true,
+};
