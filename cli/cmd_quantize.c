@@ -125,6 +125,33 @@ static json_t *byte_count(bool known, uint64_t bytes) {
   return known ? json_integer((json_int_t)bytes) : json_null();
 }
 
+static json_t *stages_json(const gptvq_quantize_report *r) {
+  json_t *stages = json_array();
+  for (size_t i = 0; i < r->stage_count; i++) {
+    const gptvq_stage_time *s = &r->stages[i];
+    gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f, s:f}", "name", s->name, "seconds", s->seconds,
+                                            "cpu_seconds", s->cpu_seconds, "flop", s->flop));
+  }
+  return stages;
+}
+
+/* Where the CPU time went, the longest first. */
+static void print_stages(const gptvq_quantize_report *r) {
+  bool shown[GPTVQ_MAX_STAGES] = {false};
+  printf("CPU time         %.1f s\n", r->cpu_seconds);
+  for (size_t n = 0; n < r->stage_count; n++) {
+    const gptvq_stage_time *most = NULL;
+    for (size_t i = 0; i < r->stage_count; i++)
+      if (!shown[i] && (most == NULL || r->stages[i].cpu_seconds > most->cpu_seconds)) most = &r->stages[i];
+    shown[most - r->stages] = true;
+    if (most->cpu_seconds < 0.0005 * r->cpu_seconds) break;
+    printf("  %-18s %9.1f s %5.1f %%", most->name, most->cpu_seconds,
+           100.0 * most->cpu_seconds / r->cpu_seconds);
+    if (most->flop > 0) printf(" %7.1f GFLOP/s a core", 1e-9 * most->flop / most->cpu_seconds);
+    printf("\n");
+  }
+}
+
 /* The output is complete: when the folders cannot be read back, the report is shorter, and that is all. */
 static int report(const command_line *line, const char *path, const gptvq_quantize_report *r) {
   gptvq_model_info info[2];
@@ -150,16 +177,17 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
            after = info[1].linear_bytes + info[1].other_bytes;
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
-        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:o, s:o}", "model",
-        gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method, "bits_per_value",
-        r->bits_per_value, "model_bits_per_value",
+        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:o, s:o, s:o}",
+        "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
+        "bits_per_value", r->bits_per_value, "model_bits_per_value",
         gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
         gptvq_cli_number(r->mean_error), "linear_values", (json_int_t)r->linear_values, "linear_bytes",
         (json_int_t)r->linear_bytes, "linear_bytes_before", byte_count(known, info[0].linear_bytes),
         "tensor_bytes_before", byte_count(known, before), "tensor_bytes", byte_count(known, after), "seconds",
         r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes, "layers",
         (json_int_t)r->layers, "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
-        gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after)));
+        gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after), "stages",
+        stages_json(r)));
   }
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("wrote            %s (%s)\n", line->out, method);
@@ -178,6 +206,7 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   printf("time             %s", gptvq_cli_time_text(r->seconds, a));
   if (r->blocks_resumed > 0) printf(" (%zu blocks were already there)", r->blocks_resumed);
   printf("\npeak memory      %s\n", gptvq_cli_size_text(r->peak_bytes, a));
+  print_stages(r);
   return gptvq_cli_flush();
 }
 

@@ -15,10 +15,10 @@ typedef struct gptvq_session
 typedef enum gptvq_compute {
   GPTVQ_COMPUTE_AUTO = 0, /* INT8 for packed folders, FP32 for others */
   GPTVQ_COMPUTE_FP32 = 1,
-  GPTVQ_COMPUTE_BF16 =
-      2,                 /* inputs of matrix products over dense weights are rounded to bf16; sums are fp32 */
-  GPTVQ_COMPUTE_INT8 = 3 /* as BF16, and inputs of packed layers are int8 codes with a scale per column group
-                            where there are kernels for the format; keys and values are kept as fp16 */
+  GPTVQ_COMPUTE_BF16 = 2, /* inputs of matrix products over dense weights are rounded to bf16, for prompts
+                             those over packed ones too; sums are fp32 */
+  GPTVQ_COMPUTE_INT8 = 3  /* as BF16, and inputs of packed layers are int8 codes with a scale per column group
+                             where there are kernels for the format; keys and values are kept as fp16 */
 } gptvq_compute;
 
 /* "auto", "fp32", "bf16", "int8" */

@@ -2,7 +2,7 @@
 #ifndef GPTVQ_QUANTIZE_H
 #define GPTVQ_QUANTIZE_H
 
-#include <gptvq/status.h>
+#include <gptvq/model.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -88,7 +88,19 @@ typedef struct gptvq_quantize_options {
                        * factors of rank R (dim 1, at most 256 centroids, no fine-tuning; layers with fewer
                        * groups than R: that many). codebook_bits is then the precision of the codebooks that
                        * the factors are multiplied out to; 0 (default): none */
+  gptvq_compute calib_compute; /* of the calibration passes and of what is summed over their inputs: FP32;
+                                * BF16 (inputs of products rounded, sums in fp32 and double), which takes a
+                                * processor with AVX512-BF16; AUTO (default):
+                                * BF16 where it can be had */
 } gptvq_quantize_options;
+
+/* One of the parts that the time of a run falls into. */
+typedef struct gptvq_stage_time {
+  const char *name; /* static storage */
+  double seconds, cpu_seconds;
+  double flop; /* of its matrix products and factorisations; 0: none, or not counted */
+} gptvq_stage_time;
+enum { GPTVQ_MAX_STAGES = 16 };
 
 typedef struct gptvq_quantize_report {
   size_t size;
@@ -102,6 +114,8 @@ typedef struct gptvq_quantize_report {
    * short for any, which a warning says, on those it was trained on); both NaN without it */
   double finetune_before, finetune_after;
   double cpu_seconds; /* of all threads */
+  size_t stage_count;
+  gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* their times sum up to the run's */
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 

@@ -14,13 +14,12 @@
 /* Products of CHUNK tokens are summed in fp32, the sums in double (as calib/hessian.c). TOKENS: that are
  * worked on together. SLAB, STRIP: rows and columns of a map that are divided together, multiples of the
  * tiles of linalg/gemm.c. */
-enum { CHUNK = 256, TOKENS = 2048, SLAB = 2048, STRIP = 2048, ATTEMPTS = 6 };
+enum { CHUNK = 256, TOKENS = 2048, SLAB = 2048, STRIP = 2048, DOUBLE_SLAB = 256, ATTEMPTS = 6 };
 
 /* doubles of the two sums; floats of the differences */
 static bool sizes(size_t cols, size_t rows, size_t *sums, size_t *differences) {
-  size_t product;
-  return gptvq_mul(cols, cols, sums) && gptvq_mul(rows, cols, &product) && gptvq_add(*sums, product, sums) &&
-         gptvq_mul(gptvq_max_size(cols, rows), TOKENS, differences) && *sums <= SIZE_MAX / 32 &&
+  size_t height = rows > 0 ? rows : cols;
+  return gptvq_mul(height, cols, sums) && gptvq_mul(height, TOKENS, differences) && *sums <= SIZE_MAX / 32 &&
          *differences <= SIZE_MAX / 32;
 }
 
@@ -37,67 +36,72 @@ static gptvq_status out_of_memory(const char *name, size_t bytes, gptvq_error *e
 }
 
 gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, const gptvq_linalg *linalg, size_t cols,
-                                 size_t rows, const char *name, gptvq_error *err) {
+                                 size_t rows, double inputs_share, double stream_share, const char *name,
+                                 gptvq_error *err) {
   size_t sums, differences;
-  *mismatch = (gptvq_mismatch){.linalg = linalg, .cols = cols, .rows = rows};
+  *mismatch = (gptvq_mismatch){.linalg = linalg,
+                               .cols = cols,
+                               .rows = rows,
+                               .inputs_share = inputs_share,
+                               .stream_share = stream_share};
   if (sizes(cols, rows, &sums, &differences)) {
-    mismatch->inputs = gptvq_alloc_zero(sums, sizeof *mismatch->inputs);
+    mismatch->sums = gptvq_alloc_zero(sums, sizeof *mismatch->sums);
     mismatch->difference = gptvq_alloc(differences, sizeof *mismatch->difference);
   }
-  if (mismatch->inputs == NULL || mismatch->difference == NULL) {
+  if (mismatch->sums == NULL || mismatch->difference == NULL) {
     gptvq_mismatch_release(mismatch);
     return out_of_memory(name, gptvq_mismatch_bytes(cols, rows), err);
   }
-  if (rows > 0) mismatch->stream = mismatch->inputs + cols * cols;
   return GPTVQ_OK;
 }
 
 void gptvq_mismatch_release(gptvq_mismatch *mismatch) {
-  free(mismatch->inputs);
+  free(mismatch->sums);
   free(mismatch->difference);
   free(mismatch->map);
   *mismatch = (gptvq_mismatch){0};
 }
 
 typedef struct difference_job {
-  size_t width, ldb;
-  const float *a, *b, *weight;
-  float *out;
+  const gptvq_mismatch *m;
+  const gptvq_deviation *tokens;
+  size_t first; /* of the tokens */
 } difference_job;
 
-/* w (a − b) */
+/* w (x_o − x), or w (α W x_o + β r) */
 static void subtract(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const difference_job *job = context;
+  const gptvq_mismatch *m = job->m;
+  const gptvq_deviation *tokens = job->tokens;
+  size_t width = m->rows > 0 ? m->rows : m->cols;
+  float inputs_share = (float)m->inputs_share, stream_share = (float)m->stream_share;
   for (size_t t = begin; t < end; t++) {
-    float weight = job->weight != NULL ? job->weight[t] : 1.0f;
-    for (size_t i = 0; i < job->width; i++)
-      job->out[t * job->width + i] = (job->a[t * job->width + i] - job->b[t * job->ldb + i]) * weight;
+    size_t token = job->first + t;
+    float weight = tokens->weight != NULL ? tokens->weight[token] : 1.0f, *out = m->difference + t * width;
+    if (m->rows == 0) {
+      const float *original = tokens->x_original + token * width, *x = tokens->x + token * tokens->ldx;
+      for (size_t i = 0; i < width; i++) out[i] = (original[i] - x[i]) * weight;
+      continue;
+    }
+    const float *before = tokens->stream_original + token * width,
+                *after = tokens->stream_after + token * width, *stream = tokens->stream + token * width;
+    for (size_t i = 0; i < width; i++) {
+      float product =
+          (after[i] - before[i]) / tokens->scale - (tokens->bias != NULL ? tokens->bias[i] : 0.0f);
+      out[i] = (inputs_share * product + stream_share * ((before[i] - stream[i]) / tokens->scale)) * weight;
+    }
   }
 }
 
-/* sum[width × cols] += Σ w (a − b) xᵀ over n <= TOKENS tokens */
-static gptvq_status add_products(const gptvq_mismatch *m, size_t n, const difference_job *job, const float *x,
-                                 size_t ldx, double *sum, gptvq_error *err) {
-  gptvq_parallel_for(n, 16, subtract, (void *)(uintptr_t)job);
-  return m->linalg->cross(job->width, m->cols, n, CHUNK, job->out, job->width, x, ldx, sum, err);
-}
-
 gptvq_status gptvq_mismatch_add(gptvq_mismatch *m, const gptvq_deviation *tokens, gptvq_error *err) {
+  size_t width = m->rows > 0 ? m->rows : m->cols;
   for (size_t t = 0; t < tokens->n; t += TOKENS) {
     size_t count = gptvq_min_size(TOKENS, tokens->n - t);
-    const float *weight = tokens->weight != NULL ? tokens->weight + t : NULL,
-                *x = tokens->x + t * tokens->ldx;
-    difference_job job = {m->cols, tokens->ldx, tokens->x_original + t * m->cols, x, weight, m->difference};
-    GPTVQ_TRY(add_products(m, count, &job, x, tokens->ldx, m->inputs, err));
-    if (m->rows == 0) continue;
-    job = (difference_job){.width = m->rows,
-                           .ldb = m->rows,
-                           .a = tokens->stream_original + t * m->rows,
-                           .b = tokens->stream + t * m->rows,
-                           .weight = weight,
-                           .out = m->difference};
-    GPTVQ_TRY(add_products(m, count, &job, x, tokens->ldx, m->stream, err));
+    difference_job job = {m, tokens, t};
+    gptvq_parallel_for(count, 16, subtract, &job);
+    GPTVQ_TRY(m->linalg->cross(width, m->cols, count, CHUNK, m->difference, width,
+                               tokens->x + t * tokens->ldx, tokens->ldx, m->sums, err));
   }
   m->tokens += tokens->n;
   return GPTVQ_OK;
@@ -137,20 +141,23 @@ static void restore(const triangle_job *job) {
 typedef struct finish_scratch {
   double *saved, *scratch; /* [cols × block] */
   float *inverse, *half;   /* [cols × cols] L⁻¹ of H + λ = L Lᵀ; [SLAB × cols] */
+  double *weights;         /* [DOUBLE_SLAB × cols], with rows */
 } finish_scratch;
 
-static void take_finish(gptvq_arena *arena, size_t n, finish_scratch *s) {
+static void take_finish(gptvq_arena *arena, size_t n, size_t rows, finish_scratch *s) {
   s->saved = gptvq_arena_take(arena, n, GPTVQ_CHOLESKY_BLOCK * sizeof *s->saved);
   s->scratch = gptvq_arena_take(arena, gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK),
                                 GPTVQ_CHOLESKY_BLOCK * sizeof *s->scratch);
   s->inverse = gptvq_arena_take(arena, n, gptvq_saturated_size(n, sizeof *s->inverse));
   s->half = gptvq_arena_take(arena, SLAB, gptvq_saturated_size(n, sizeof *s->half));
+  s->weights =
+      gptvq_arena_take(arena, gptvq_min_size(rows, DOUBLE_SLAB), gptvq_saturated_size(n, sizeof *s->weights));
 }
 
-size_t gptvq_mismatch_finish_bytes(size_t cols) {
+size_t gptvq_mismatch_finish_bytes(size_t cols, size_t rows) {
   gptvq_arena counting = {0};
   finish_scratch s;
-  take_finish(&counting, cols, &s);
+  take_finish(&counting, cols, rows, &s);
   return counting.peak;
 }
 
@@ -180,21 +187,32 @@ static gptvq_status invert_factor(const gptvq_mismatch *m, double *hessian, doub
   return status;
 }
 
+/* With rows the sums become those of α W A + β D: less α W H. In double, as little is left. */
+static void subtract_present(gptvq_mismatch *m, const double *hessian, const float *weights,
+                             double *scratch) {
+  size_t n = m->cols;
+  double factor = -m->inputs_share * (double)m->tokens;
+  for (size_t r = 0; r < m->rows && factor != 0.0; r += DOUBLE_SLAB) {
+    size_t count = gptvq_min_size(DOUBLE_SLAB, m->rows - r);
+    for (size_t i = 0; i < count * n; i++) scratch[i] = (double)weights[r * n + i];
+    gptvq_gemm_double_nn(count, n, n, factor, scratch, n, hessian, n, m->sums + r * n, n);
+  }
+}
+
 /* The sums become fp32 means in the same memory. */
 static void narrow_sums(gptvq_mismatch *m) {
-  size_t values = (m->cols + m->rows) * m->cols;
+  size_t values = (m->rows > 0 ? m->rows : m->cols) * m->cols;
   double scale = m->tokens > 0 ? 1.0 / (double)m->tokens : 0.0;
-  char *bytes = (char *)m->inputs;
+  char *bytes = (char *)m->sums;
   for (size_t i = 0; i < values; i++) {
     double value;
     memcpy(&value, bytes + i * sizeof value, sizeof value);
     float mean = (float)(value * scale);
     memcpy(bytes + i * sizeof mean, &mean, sizeof mean);
   }
-  float *shrunk = realloc(m->inputs, values * sizeof *shrunk);
-  m->map = shrunk != NULL ? shrunk : (float *)(void *)m->inputs;
-  if (m->rows > 0) m->shift = m->map + m->cols * m->cols;
-  m->inputs = m->stream = NULL;
+  float *shrunk = realloc(m->sums, values * sizeof *shrunk);
+  m->map = shrunk != NULL ? shrunk : (float *)(void *)m->sums;
+  m->sums = NULL;
 }
 
 /* map[rows × n] · L⁻ᵀ L⁻¹ in place; half: [SLAB × n]. In strips of columns: of L⁻¹ only what is not zero is
@@ -219,28 +237,26 @@ size_t gptvq_mismatch_map_bytes(size_t cols, size_t rows) {
   return sizes(cols, rows, &sums, &differences) ? sums * sizeof(float) : SIZE_MAX;
 }
 
-gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, double damping, const char *name,
-                                   gptvq_error *err) {
-  size_t n = m->cols, rows = n + m->rows;
+gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, const float *weights, double damping,
+                                   const char *name, gptvq_error *err) {
+  size_t n = m->cols, height = m->rows > 0 ? m->rows : n;
   gptvq_arena arena;
   finish_scratch s;
   bool done;
   free(m->difference);
   m->difference = NULL;
-  narrow_sums(m);
-  if (m->tokens == 0) return GPTVQ_OK;
   char context[256];
   (void)snprintf(context, sizeof context, "the mismatch of %s", name);
-  GPTVQ_TRY(gptvq_arena_create(&arena, gptvq_mismatch_finish_bytes(n), context, err));
-  take_finish(&arena, n, &s);
+  GPTVQ_TRY(gptvq_arena_create(&arena, gptvq_mismatch_finish_bytes(n, m->rows), context, err));
+  take_finish(&arena, n, m->rows, &s);
   gptvq_status status = gptvq_arena_check(&arena, context, err);
-  if (status == GPTVQ_OK) status = invert_factor(m, hessian, damping, &s, &done, err);
-  if (status == GPTVQ_OK && done) {
-    divide(n, n, s.inverse, s.half, m->map);
-    if (m->rows > 0) divide(n, m->rows, s.inverse, s.half, m->shift);
-  } else if (status == GPTVQ_OK) {
-    memset(m->map, 0, rows * n * sizeof *m->map);
+  if (status == GPTVQ_OK) {
+    if (m->rows > 0) subtract_present(m, hessian, weights, s.weights);
+    narrow_sums(m);
+    status = invert_factor(m, hessian, damping, &s, &done, err);
   }
+  if (status == GPTVQ_OK && done) divide(n, height, s.inverse, s.half, m->map);
+  else if (status == GPTVQ_OK) memset(m->map, 0, height * n * sizeof *m->map);
   gptvq_arena_destroy(&arena);
   return status;
 }
@@ -249,29 +265,24 @@ size_t gptvq_mismatch_apply_bytes(size_t cols, size_t rows) {
   return gptvq_saturated_size(gptvq_min_size(rows, SLAB), gptvq_saturated_size(cols, sizeof(float)));
 }
 
-gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, double inputs_share, double stream_share,
-                                  size_t rows, float *weights, const char *name, gptvq_error *err) {
-  size_t slab = gptvq_min_size(rows, SLAB), cols = m->cols;
-  gptvq_status status = GPTVQ_OK;
-  size_t bytes = gptvq_mismatch_apply_bytes(cols, rows);
-  float *change = gptvq_alloc(bytes, 1);
-  if (change == NULL) return out_of_memory(name, bytes, err);
+gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, size_t rows, float *weights, const char *name,
+                                  gptvq_error *err) {
+  size_t slab = gptvq_min_size(rows, SLAB), cols = m->cols, bytes = gptvq_mismatch_apply_bytes(cols, rows);
+  float *product = m->rows == 0 ? gptvq_alloc(bytes, 1) : NULL;
+  if (m->rows == 0 && product == NULL) return out_of_memory(name, bytes, err);
   for (size_t r = 0; r < rows; r += slab) {
     size_t count = gptvq_min_size(slab, rows - r);
     float *w = weights + r * cols;
-    gptvq_gemm_nn(count, cols, cols, (float)inputs_share, w, cols, m->map, cols, 0.0f, change, cols);
+    const float *change = product;
+    if (m->rows > 0) change = m->map + r * cols;
+    else gptvq_gemm_nn(count, cols, cols, (float)m->inputs_share, w, cols, m->map, cols, 0.0f, product, cols);
     for (size_t i = 0; i < count * cols; i++) w[i] += change[i];
-    if (m->rows > 0)
-      for (size_t i = 0; i < count * cols; i++) w[i] += (float)stream_share * m->shift[r * cols + i];
-    if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(count * cols, w)) {
-      status = gptvq_fail(
-          err, GPTVQ_ERROR_NUMERIC,
-          "%s: making up for the deviation of its inputs gives NaN or infinity: the original "
-          "model's activations are too large here; do without (`mismatch` 0 and `mismatch_stream` 0)",
-          name);
-      break;
-    }
   }
-  free(change);
-  return status;
+  free(product);
+  if (GPTVQ_MULTI_PICK(gptvq_all_finite)(rows * cols, weights)) return GPTVQ_OK;
+  return gptvq_fail(
+      err, GPTVQ_ERROR_NUMERIC,
+      "%s: making up for the deviation of its inputs gives NaN or infinity: the original "
+      "model's activations are too large here; do without (`mismatch` 0 and `mismatch_stream` 0)",
+      name);
 }

@@ -3,7 +3,8 @@
  * A layer of the original model sees x_o, the same layer of the quantized model sees x. The least-squares
  * match of W x_o by W' x is W' = W + W A (H + λ)⁻¹ with A = mean (x_o − x) xᵀ and H = mean x xᵀ. A layer that
  * adds to the residual stream can also make up for the stream's own error r = s_o − s: plus D (H + λ)⁻¹ with
- * D = mean r xᵀ. docs/METHOD.md, "Mismatch". */
+ * D = mean r xᵀ. There W x_o is known, the stream has just gained it: one product with as many rows as the
+ * layer has, mean (α W x_o + β r) xᵀ = α W (A + H) + β D, says all. docs/METHOD.md, "Mismatch". */
 #ifndef GPTVQ_CALIB_MISMATCH_H
 #define GPTVQ_CALIB_MISMATCH_H
 
@@ -11,40 +12,48 @@
 
 typedef struct gptvq_mismatch {
   const gptvq_linalg *linalg;
-  size_t cols, rows, tokens; /* rows: of the residual stream, 0 = the layer does not write to it */
-  double *inputs;            /* [cols × cols] Σ (x_o − x) xᵀ; NULL after _finish */
-  double *stream;            /* [rows × cols] Σ r xᵀ, or NULL */
-  float *map, *shift;        /* after _finish: A (H + λ)⁻¹ and D (H + λ)⁻¹, same shapes */
-  float *difference;         /* of so many tokens as are worked on together; NULL after _finish */
+  size_t cols, rows, tokens;         /* rows: of the residual stream, 0 = the layer does not write to it */
+  double inputs_share, stream_share; /* α, β */
+  double *sums; /* Σ (x_o − x) xᵀ [cols × cols], or with rows Σ (α W x_o + β r) xᵀ [rows × cols]; NULL after
+                   _finish */
+  float *map;        /* after _finish: A (H + λ)⁻¹, or with rows what the weights gain; same shapes */
+  float *difference; /* of so many tokens as are worked on together; NULL after _finish */
 } gptvq_mismatch;
 
-size_t gptvq_mismatch_bytes(size_t cols, size_t rows);     /* of _init; SIZE_MAX on overflow */
-size_t gptvq_mismatch_map_bytes(size_t cols, size_t rows); /* what is left of them after _finish */
-size_t gptvq_mismatch_finish_bytes(size_t cols);           /* scratch of _finish */
+size_t gptvq_mismatch_bytes(size_t cols, size_t rows);        /* of _init; SIZE_MAX on overflow */
+size_t gptvq_mismatch_map_bytes(size_t cols, size_t rows);    /* what is left of them after _finish */
+size_t gptvq_mismatch_finish_bytes(size_t cols, size_t rows); /* scratch of _finish */
 size_t gptvq_mismatch_apply_bytes(size_t cols,
                                   size_t rows); /* scratch of _apply to a linear of so many rows */
-/* Zeros. `name`: the layer, for messages. On failure nothing is left allocated. */
+/* Zeros. Shares: how much of the deviation of the inputs, and of the stream (with rows only), is made up for.
+ * `name`: the layer, for messages. On failure nothing is left allocated. */
 gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, const gptvq_linalg *linalg, size_t cols,
-                                 size_t rows, const char *name, gptvq_error *err);
+                                 size_t rows, double inputs_share, double stream_share, const char *name,
+                                 gptvq_error *err);
 /* What n tokens were in the original model, and are. */
 typedef struct gptvq_deviation {
   size_t n;
-  const float *x_original, *x; /* [n × cols], [n × ldx] (ldx >= cols): inputs of the layer */
+  const float *x_original,
+      *x; /* [n × cols] (ignored with rows), [n × ldx] (ldx >= cols): inputs of the layer */
   size_t ldx;
-  const float *stream_original, *stream; /* [n × rows], ignored without rows */
-  const float *weight;                   /* [n] the tokens' weights in all means; NULL: 1 */
+  /* [n × rows], ignored without rows: the original's stream before the layer adds to it and afterwards, the
+   * present one before */
+  const float *stream_original, *stream_after, *stream;
+  const float *bias;   /* [rows]: the layer's, no part of W x_o; NULL: none */
+  float scale;         /* of what the layer gives on its way to the stream */
+  const float *weight; /* [n] the tokens' weights in all means; NULL: 1 */
 } gptvq_deviation;
 /* The result depends on how tokens are cut into calls, not on the number of threads. */
 gptvq_status gptvq_mismatch_add(gptvq_mismatch *mismatch, const gptvq_deviation *tokens, gptvq_error *err);
 /* hessian[cols × cols]: mean x xᵀ over the same tokens, symmetric; its lower triangle is used as scratch and
- * afterwards what it was. λ = damping · its mean diagonal, raised tenfold until H + λ can be factorised
- * (never: the maps stay zero, and the layer as it is). */
-gptvq_status gptvq_mismatch_finish(gptvq_mismatch *mismatch, double *hessian, double damping,
-                                   const char *name, gptvq_error *err);
-/* weights[rows × cols] += inputs_share · W A (H + λ)⁻¹ + stream_share · D (H + λ)⁻¹ (the latter only where
- * the layer writes to the stream: then rows must be those of the stream). */
-gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *mismatch, double inputs_share, double stream_share,
-                                  size_t rows, float *weights, const char *name, gptvq_error *err);
+ * afterwards what it was. weights[rows × cols]: the layer's, with rows only. λ = damping · its mean diagonal,
+ * raised tenfold until H + λ can be factorised (never: the maps stay zero, and the layer as it is). */
+gptvq_status gptvq_mismatch_finish(gptvq_mismatch *mismatch, double *hessian, const float *weights,
+                                   double damping, const char *name, gptvq_error *err);
+/* weights[rows × cols] += α W A (H + λ)⁻¹ + β D (H + λ)⁻¹ (the latter only where the layer writes to the
+ * stream: then rows must be those of the stream). */
+gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *mismatch, size_t rows, float *weights,
+                                  const char *name, gptvq_error *err);
 void gptvq_mismatch_release(gptvq_mismatch *mismatch); /* a zeroed struct is fine */
 
 #endif

@@ -13,7 +13,7 @@ size_t gptvq_hessian_watch_bytes(size_t length, size_t cols) {
 }
 
 size_t gptvq_mismatch_watch_bytes(size_t length, size_t cols, size_t rows) {
-  return gptvq_hessian_watch_bytes(length, gptvq_saturated_sum(cols, rows));
+  return gptvq_hessian_watch_bytes(length, rows > 0 ? rows : cols);
 }
 
 gptvq_status gptvq_hessian_observe(void *context, const gptvq_observed *in, gptvq_error *err) {
@@ -31,21 +31,27 @@ gptvq_status gptvq_hessian_observe(void *context, const gptvq_observed *in, gptv
 gptvq_status gptvq_mismatch_remember(void *context, const gptvq_observed *in, gptvq_error *err) {
   (void)err;
   gptvq_mismatch_watch *watch = context;
-  for (size_t t = 0; t < in->rows; t++)
-    memcpy(watch->x + t * in->cols, in->x + t * in->ldx, in->cols * sizeof *watch->x);
-  if (watch->stream != NULL)
-    memcpy(watch->stream, in->stream, in->rows * watch->mismatch->rows * sizeof *watch->stream);
+  float *to = watch->remembered;
+  size_t rows = watch->mismatch->rows;
+  if (rows > 0) memcpy(to, in->stream, in->rows * rows * sizeof *to);
+  for (size_t t = 0; t < in->rows && rows == 0; t++)
+    memcpy(to + t * in->cols, in->x + t * in->ldx, in->cols * sizeof *to);
   return GPTVQ_OK;
 }
 
 gptvq_status gptvq_mismatch_observe(void *context, const gptvq_observed *in, gptvq_error *err) {
   const gptvq_mismatch_watch *watch = context;
-  const gptvq_deviation tokens = {.n = in->rows,
-                                  .x_original = watch->x,
-                                  .x = in->x,
-                                  .ldx = in->ldx,
-                                  .stream_original = watch->stream,
-                                  .stream = in->stream,
-                                  .weight = weights_of(&watch->weights, in)};
+  const gptvq_deviation tokens = {
+      .n = in->rows,
+      .x_original = watch->remembered,
+      .x = in->x,
+      .ldx = in->ldx,
+      .stream_original = watch->remembered,
+      .stream_after =
+          watch->after != NULL ? watch->after + in->window * in->rows * watch->mismatch->rows : NULL,
+      .stream = in->stream,
+      .bias = watch->bias,
+      .scale = watch->scale,
+      .weight = weights_of(&watch->weights, in)};
   return gptvq_mismatch_add(watch->mismatch, &tokens, err);
 }

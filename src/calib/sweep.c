@@ -16,22 +16,53 @@ gptvq_status gptvq_keep_input(void *context, const gptvq_observed *in, gptvq_err
 }
 
 typedef struct audience {
+  const gptvq_sweep *sweep;
   const gptvq_pass *pass;
   gptvq_observed in; /* window and stream stand */
 } audience;
+
+/* Products of queries with keys, and with values, of all tokens of a window. */
+static double attention_flop(const gptvq_config *c, const gptvq_attention *how, size_t length) {
+  double full = (double)gptvq_min_size(length, how->window), pairs = full * (full + 1.0) / 2.0;
+  pairs += ((double)length - full) * full; /* of those that see a whole window */
+  return 4.0 * pairs * (double)(c->heads * c->head_dim);
+}
+
+/* What it takes to apply linears to n rows, and to get to their inputs. */
+static double forward_flop(const audience *a, const gptvq_block *block, const size_t *linears, size_t count,
+                           size_t n) {
+  const gptvq_pass *pass = a->pass;
+  bool output = linears[0] == block->o;
+  for (size_t e = 0; e < block->mlp_count; e++) output = output || linears[0] == block->mlps[e].down;
+  bool last_half = !pass->mlp || (linears[0] != block->o && linears[0] != block->qkv.linear[0]);
+  double flop = linears[0] == block->o
+                    ? attention_flop(&a->sweep->model->config, &block->attention, a->sweep->length)
+                    : 0.0;
+  if (last_half && pass->stop == (output ? GPTVQ_STOP_AT_OUTPUT : GPTVQ_STOP_AT_INPUT)) return flop;
+  for (size_t i = 0; i < count; i++)
+    flop +=
+        2.0 * (double)n * (double)block->linears[linears[i]].rows * (double)block->linears[linears[i]].cols;
+  return flop;
+}
 
 /* gptvq_capture */
 static gptvq_status show(void *context, const gptvq_block *block, const size_t *linears, size_t count,
                          const float *x, size_t n, size_t ldx, gptvq_error *err) {
   audience *a = context;
   if (count == 0 || n == 0) return GPTVQ_OK;
+  gptvq_stages *stages = a->sweep->stages;
+  if (stages != NULL) gptvq_stage_count(stages, forward_flop(a, block, linears, count, n));
   a->in.x = x;
   a->in.rows = n;
   a->in.cols = block->linears[linears[0]].cols;
   a->in.ldx = ldx;
   for (size_t i = 0; i < a->pass->observer_count; i++) {
     const gptvq_observer *observer = &a->pass->observers[i];
-    if (observer->linear == linears[0]) GPTVQ_TRY(observer->on_input(observer->context, &a->in, err));
+    if (observer->linear != linears[0]) continue;
+    gptvq_stage before = gptvq_stage_enter(stages, observer->stage);
+    gptvq_stage_count(stages, observer->row_flop * (double)n);
+    GPTVQ_TRY(observer->on_input(observer->context, &a->in, err));
+    (void)gptvq_stage_enter(stages, before);
   }
   return GPTVQ_OK;
 }
@@ -46,11 +77,13 @@ static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, siz
   size_t values = s->length * s->model->config.hidden;
   const gptvq_kept *kept = pass->kept;
   float *x = pass->x + window * values;
-  if (kept != NULL && window < kept->windows)
+  if (kept != NULL && window < kept->windows) {
+    gptvq_stage_count(s->stages, 2.0 * (double)(values * kept->cols));
     return gptvq_block_output(s->model, pass->block, s->workspace, pass->mlp, s->length,
                               kept->values + window * s->length * kept->cols, x, err);
+  }
   if (needs_copy(pass)) x = memcpy(copy, x, values * sizeof *x);
-  audience a = {pass, {.window = window, .stream = x}};
+  audience a = {s, pass, {.window = window, .stream = x}};
   if (pass->attention)
     GPTVQ_TRY(gptvq_block_attention(s->model, pass->block, s->workspace, 0, 0, s->length, x,
                                     pass->mlp ? GPTVQ_RUN_ALL : pass->stop, show, &a, err));
@@ -70,7 +103,11 @@ gptvq_status gptvq_sweep_block(const gptvq_sweep *s, const gptvq_pass *passes, s
     if (copy == NULL) return gptvq_fail_memory(err, "calibration activations", values * sizeof *copy);
   }
   for (size_t w = 0; w < s->windows; w++) {
-    for (size_t i = 0; i < count; i++) GPTVQ_TRY_GOTO(run_window(s, &passes[i], w, copy, err));
+    for (size_t i = 0; i < count; i++) {
+      gptvq_stage before = gptvq_stage_enter(s->stages, passes[i].stage);
+      GPTVQ_TRY_GOTO(run_window(s, &passes[i], w, copy, err));
+      (void)gptvq_stage_enter(s->stages, before);
+    }
     GPTVQ_TRY_GOTO(gptvq_report_progress(s->callbacks, s->phase, s->item, s->done + (w + 1) * s->step,
                                          s->total, NAN, err));
   }

@@ -13,6 +13,7 @@
 #ifndef GPTVQ_CALIB_SWEEP_H
 #define GPTVQ_CALIB_SWEEP_H
 
+#include "base/stages.h"
 #include "model/model_internal.h"
 
 /* Windows of tokens, one after the other, all of one length. */
@@ -40,6 +41,8 @@ typedef struct gptvq_observer {
   size_t linear; /* the first of the linears whose inputs it wants */
   gptvq_status (*on_input)(void *context, const gptvq_observed *in, gptvq_error *err);
   void *context;
+  gptvq_stage stage; /* of its work, and how much of it there is for each row */
+  double row_flop;
 } gptvq_observer;
 
 /* Inputs of an output linear (o_proj, or down_proj of the block's only MLP) of the first windows, to go on
@@ -61,11 +64,18 @@ typedef struct gptvq_pass {
   size_t observer_count;
   const gptvq_kept *kept; /* windows that it holds only take the last step of the one half, unobserved; NULL:
                              none */
+  gptvq_stage stage;      /* of the work that is not the observers' */
 } gptvq_pass;
 /* All of the block; x moves on. */
 static inline gptvq_pass gptvq_whole_block(const gptvq_block *block, float *x,
                                            const gptvq_observer *observers, size_t count) {
-  return (gptvq_pass){block, x, true, true, GPTVQ_RUN_ALL, observers, count, NULL};
+  return (gptvq_pass){.block = block,
+                      .x = x,
+                      .attention = true,
+                      .mlp = true,
+                      .stop = GPTVQ_RUN_ALL,
+                      .observers = observers,
+                      .observer_count = count};
 }
 
 typedef struct gptvq_sweep {
@@ -76,6 +86,7 @@ typedef struct gptvq_sweep {
   const gptvq_callbacks *callbacks;
   const char *phase, *item;
   size_t done, step, total;
+  gptvq_stages *stages; /* or NULL */
 } gptvq_sweep;
 
 /* All windows, each through all passes. On failure every x is unspecified. GPTVQ_ERROR_CANCELLED,

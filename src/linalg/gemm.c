@@ -57,6 +57,33 @@ void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, si
   run(&job);
 }
 
+typedef struct double_job {
+  size_t m, n, k, lda, ldb, ldc, tiles_n;
+  double alpha;
+  const double *a, *b;
+  double *c;
+} double_job;
+
+static void double_tile(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const double_job *job = context;
+  for (size_t tile = begin; tile < end; tile++) {
+    size_t i = tile / job->tiles_n * TILE
+    , j = tile % job->tiles_n * TILE;
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)gptvq_min_size(TILE, job->m - i),
+                (blasint)gptvq_min_size(TILE, job->n - j), (blasint)job->k, job->alpha, job->a + i * job->lda,
+                (blasint)job->lda, job->b + j, (blasint)job->ldb, 1.0, job->c + i * job->ldc + j,
+                (blasint)job->ldc);
+  }
+}
+
+void gptvq_gemm_double_nn(size_t m, size_t n, size_t k, double alpha, const double *a, size_t lda,
+                          const double *b, size_t ldb, double *c, size_t ldc) {
+  double_job job = { m, n, k, lda, ldb, ldc, gptvq_ceil_div(n, TILE), alpha, a, b, c };
+  gptvq_blas_one_thread();
+  gptvq_parallel_for(gptvq_ceil_div(m, TILE) * job.tiles_n, 1, double_tile, &job);
+}
+
 static void run_serial(CBLAS_TRANSPOSE trans_b, size_t m, size_t n, size_t k, float alpha, const float *a,
                        size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc) {
   gptvq_blas_one_thread();

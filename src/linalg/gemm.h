@@ -21,6 +21,9 @@ void gptvq_gemm_serial_nn(size_t m, size_t n, size_t k, float alpha, const float
 /* C[m × n] = alpha · A[k × m]ᵀ · B[k × n] + beta · C */
 void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                    size_t ldb, float beta, float *c, size_t ldc);
+/* C[m × n] += alpha · A[m × k] · B[k × n] in double */
+void gptvq_gemm_double_nn(size_t m, size_t n, size_t k, double alpha, const double *a, size_t lda,
+                          const double *b, size_t ldb, double *c, size_t ldc);
 /* H[c × c] += Xᵀ X for X[n × c], upper triangle: products in fp32 over `chunk` rows at a time (few enough
  * that fp32 sums are fine), added in double one chunk after the other. */
 void gptvq_gram_update(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h);

@@ -1,5 +1,5 @@
-/* linalg/gemm_bf16.h: bf16 × bf16 products with fp32 accumulation (oneDNN, on processors with bf16
- * instructions). */
+/* linalg/gemm_bf16.h: bf16 × bf16 products with fp32 accumulation, on processors with bf16 instructions: our
+ * own with AVX512-BF16, oneDNN's with AMX. */
 #ifndef GPTVQ_LINALG_GEMM_BF16_H
 #define GPTVQ_LINALG_GEMM_BF16_H
 
@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Is there a fast bf16 product on this machine and in this build? If not, callers round to bf16 and use
+/* Is there a fast bf16 product on this machine? If not, callers round to bf16 and use
  * gptvq_gemm_nt: the same numbers but for the order of summation. */
 bool gptvq_gemm_bf16_available(void);
 
@@ -16,5 +16,15 @@ bool gptvq_gemm_bf16_available(void);
  * useful is in C then. */
 bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc);
+
+/* out[n × cols]: the rows of x[n × ldx] rounded. Threaded. */
+void gptvq_rows_to_bf16(size_t n, size_t cols, const float *x, size_t ldx, uint16_t *out);
+
+/* H[c × c] += Xᵀ X for X[n × c], upper triangle, and S[m × c] += Yᵀ X for Y[n × m], X[n × c]: products in
+ * fp32 over 1,024 rows at a time, their sums in double. Threaded; the result does not depend on the number of
+ * threads. Only where gptvq_gemm_bf16_available. */
+void gptvq_gram_update_bf16(size_t c, size_t n, const uint16_t *x, double *h);
+void gptvq_cross_update_bf16(size_t m, size_t c, size_t n, const uint16_t *y, const uint16_t *x,
+                             double *sums);
 
 #endif

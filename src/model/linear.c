@@ -50,6 +50,7 @@ struct part {
   const void *input;  /* int8 form of x, for paths that take it */
   size_t input_bytes; /* of one input */
   size_t ldx, rows_per_task, first_task;
+  bool rounds; /* inputs to bf16, and weights where a panel is made of them */
   float *y;
 };
 
@@ -64,7 +65,6 @@ struct linear_job {
   size_t count, tasks, n, ldy;
   size_t as;           /* tokens by which the ways of multiplying are chosen: n, or 1 */
   const uint16_t *x16; /* bf16 inputs [n × cols], or NULL */
-  bool round_weights;  /* to bf16 */
   char *panels;        /* [threads × panel_bytes] */
   size_t panel_bytes;
   _Atomic(const char *) failed; /* name of a layer whose product oneDNN refused */
@@ -124,13 +124,14 @@ static bool is_aligned(const void *pointer, size_t alignment) { return (uintptr_
 /* true: done with bf16 instructions */
 static bool panel_bf16(const linear_job *job, const part *p, size_t begin, size_t end, float *panel) {
   const gptvq_linear *linear = p->linear;
-  if (job->x16 == NULL || linear->is_packed) return false;
-  const uint16_t *weights = dense_row(linear, begin);
+  if (job->x16 == NULL || !p->rounds) return false;
   size_t cols = linear->cols, values = (end - begin) * cols;
-  if (linear->dtype != GPTVQ_BF16 || !is_aligned(weights, 2)) {
+  const uint16_t *weights = linear->is_packed ? NULL : dense_row(linear, begin);
+  if (linear->is_packed || linear->dtype != GPTVQ_BF16 || !is_aligned(weights, 2)) {
     /* rounded in place: element i of the bf16 panel never lies beyond element i of the fp32 one */
     uint16_t *rounded = (uint16_t *)(void *)panel;
-    gptvq_to_float(linear->dtype, weights, values, panel);
+    if (linear->is_packed) gptvq_packed_decode(&linear->packed, begin, end, panel, cols);
+    else gptvq_to_float(linear->dtype, weights, values, panel);
     for (size_t i = 0; i < values; i++) {
       uint16_t h = gptvq_float_to_bf16(panel[i]);
       memcpy(rounded + i, &h, sizeof h);
@@ -147,14 +148,13 @@ static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_
   size_t cols = linear->cols;
   if (linear->is_packed) {
     gptvq_packed_decode(&linear->packed, begin, end, panel, cols);
-  } else if (linear->dtype == GPTVQ_F32 && is_aligned(linear->weights, sizeof(float)) &&
-             !job->round_weights) {
+  } else if (linear->dtype == GPTVQ_F32 && is_aligned(linear->weights, sizeof(float)) && !p->rounds) {
     weights = dense_row(linear, begin);
   } else {
     gptvq_to_float(linear->dtype, dense_row(linear, begin), (end - begin) * cols, panel);
-    if (job->round_weights && linear->dtype != GPTVQ_BF16)
-      for (size_t i = 0; i < (end - begin) * cols; i++) panel[i] = round_bf16(panel[i]);
   }
+  if (p->rounds && (linear->is_packed || linear->dtype != GPTVQ_BF16))
+    for (size_t i = 0; i < (end - begin) * cols; i++) panel[i] = round_bf16(panel[i]);
   gptvq_gemm_serial_nt(job->n, end - begin, cols, 1.0f, p->x, p->ldx, weights, cols, 0.0f, p->y + begin,
                        job->ldy);
 }
@@ -330,23 +330,27 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
   }
 }
 
-/* Inputs of dense layers rounded to bf16: as bits for the bf16 product, else as fp32. Returns the end of the
- * memory used. */
+/* Dense layers' inputs are, and with BF16 those of packed layers that are decoded for many tokens. */
+static bool rounds_inputs(const part *p, gptvq_compute compute) {
+  if (compute == GPTVQ_COMPUTE_FP32 || p->path->tokens != 0) return false;
+  return !p->linear->is_packed || (compute == GPTVQ_COMPUTE_BF16 && p->path->run == panels_run);
+}
+
+/* Inputs rounded to bf16: as bits for the bf16 product, else as fp32. Returns the end of the memory used. */
 static char *round_inputs(linear_job *job, size_t cols, char *memory) {
   size_t stride = gptvq_round_up(cols, 16), ldx = job->parts[0].ldx;
   bool native = job->as > GPTVQ_MATVEC_TOKENS && gptvq_gemm_bf16_available();
   float *rounded = (float *)(void *)memory;
   uint16_t *bits = (uint16_t *)(void *)memory;
   const float *x = job->parts[0].x;
-  for (size_t i = 0; i < job->n; i++)
-    for (size_t c = 0; c < cols; c++) {
-      if (native) bits[i * cols + c] = gptvq_float_to_bf16(x[i * ldx + c]);
-      else rounded[i * stride + c] = round_bf16(x[i * ldx + c]);
-    }
-  if (native) job->x16 = bits;
-  job->round_weights = true;
+  if (native) {
+    gptvq_rows_to_bf16(job->n, cols, x, ldx, bits);
+    job->x16 = bits;
+  }
+  for (size_t i = 0; i < job->n && !native; i++)
+    for (size_t c = 0; c < cols; c++) rounded[i * stride + c] = round_bf16(x[i * ldx + c]);
   for (size_t i = 0; i < job->count && !native; i++) {
-    if (job->parts[i].linear->is_packed) continue;
+    if (!job->parts[i].rounds) continue;
     job->parts[i].x = rounded;
     job->parts[i].ldx = stride;
   }
@@ -394,10 +398,12 @@ static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
 /* Copies of the inputs that the kernels want in another order or precision, from `memory` on; returns its
  * end. */
 static char *prepare_inputs(linear_job *job, gptvq_compute compute, size_t cols, char *memory) {
-  bool dense = false;
-  for (size_t i = 0; i < job->count; i++)
-    dense = dense || (!job->parts[i].linear->is_packed && job->parts[i].path->tokens == 0);
-  if (compute != GPTVQ_COMPUTE_FP32 && dense) memory = round_inputs(job, cols, memory);
+  bool rounds = false;
+  for (size_t i = 0; i < job->count; i++) {
+    job->parts[i].rounds = rounds_inputs(&job->parts[i], compute);
+    rounds = rounds || job->parts[i].rounds;
+  }
+  if (rounds) memory = round_inputs(job, cols, memory);
   for (size_t i = 0; i < job->count; i++) {
     part *p = &job->parts[i];
     bool permuted = p->linear->is_packed && p->linear->packed.permutation != NULL;

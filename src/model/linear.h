@@ -22,8 +22,9 @@ size_t gptvq_linears_scratch(size_t count, size_t max_cols, size_t n, gptvq_comp
 
 /* Y[n][offset[i] …] = X Wᵢᵀ + bᵢ for i < count <= GPTVQ_MAX_PARTS, all reading the same X[n × cols]; one
  * parallel region for all. Strides in elements. Results do not depend on the number of threads. BF16 and INT8
- * round X to bf16 for dense layers, and for many tokens also weights that are stored otherwise; INT8 takes X
- * as int8 codes for packed layers where there are kernels. GPTVQ_ERROR_MEMORY. */
+ * round X to bf16 for dense layers, and for many tokens also weights that are stored otherwise, BF16 for many
+ * tokens those of packed layers too; INT8 takes X as int8 codes for packed layers where there are kernels.
+ * GPTVQ_ERROR_MEMORY. */
 gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const size_t *offsets, size_t count,
                                    gptvq_compute compute, size_t n, const float *x, size_t ldx, float *y,
                                    size_t ldy, gptvq_scratch *scratch, gptvq_error *err);

@@ -41,13 +41,32 @@ check vq-2-paper 2.2 2.3 1.5
 quantize vq-4 --dim 4 --centroids 256 --group-size 32768
 check vq-4 2.2 2.4 1.4
 
+# Where the time went. Each stream passes the blocks once (786,432 weights and 8 heads of 32 in each of 4 blocks, 2 windows of 128 tokens), the quantized one
+# but for the last down_proj (768 x 256), after which nobody looks.
+flop() { awk -v name="\"$1\"" '$1 == "\"name\":" {found = index($0, name)} found && $1 == "\"flop\":" {printf "%.0f", $2}' "$capture/out"; }
+quantize stages --dim 2 --bits 2.25 --calib-compute fp32
+attention=$((4 * 2 * 4 * (128 * 129 / 2) * 256))
+[ "$(flop 'forward, original')" = $((4 * 2 * 256 * 786432 + attention)) ] || die "forward, original: $(flop 'forward, original') FLOP"
+[ "$(flop 'forward, quantized')" = $((4 * 2 * 256 * 786432 - 2 * 256 * 768 * 256 + attention)) ] ||
+  die "forward, quantized: $(flop 'forward, quantized') FLOP"
+near "$(awk '$1 == "\"seconds\":" {gsub(",", ""); n++; if (n > 1) s += $2; else whole = $2} END {print s / whole}' "$capture/out")" 1 0.02
+
+# the precision of the calibration
+quantize rounded --dim 2 --bits 2.25 --calib-compute auto
+near "$(json bits_per_value)" 2.2656 0.01
+expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16: choose auto or fp32' \
+  "$GPTVQ" quantize "$model" -o refused --calib self --calib-compute bf16 --cpu avx2
+quantize stages-avx2 --dim 2 --bits 2.25 --cpu avx2
+quantize stages-avx2-fp32 --dim 2 --bits 2.25 --calib-compute fp32 --cpu avx2
+cmp stages-avx2/model-block-00000.safetensors stages-avx2-fp32/model-block-00000.safetensors || die "auto is not fp32 without bf16 instructions"
+
 # the same bytes with two threads; another seed is another result
 quantize vq-2-b --dim 2 --bits 2.25 --threads 2
 for file in vq-2/*; do
   cmp "$file" "vq-2-b/$(basename "$file")" || die "$file depends on the number of threads"
 done
 quantize vq-2-b --dim 2 --bits 2.25 --seed 5 --force
-! cmp -s vq-2/model.safetensors vq-2-b/model.safetensors || die "the seed changes nothing"
+! cmp -s vq-2/model-block-00000.safetensors vq-2-b/model-block-00000.safetensors || die "the seed changes nothing"
 
 # generation from packed weights, and export: plain bf16 weights of the same model
 expect_ok "$GPTVQ" generate vq-2 -p 'Once upon a time' -n 16 --temp 0 --json

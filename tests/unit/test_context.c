@@ -155,7 +155,8 @@ static gptvq_status decode(worker *w) {
 }
 
 static gptvq_status quantize(worker *w) {
-  const gptvq_quantize_options options = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+  gptvq_quantize_options options = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+  options.calib_compute = GPTVQ_COMPUTE_FP32; /* contexts differ in their instruction sets */
   (void)gptvq_context_use(w->context);
   return gptvq_quantize("llama", w->out, &options, NULL, NULL, &w->err);
 }
@@ -201,7 +202,8 @@ static int set_up(void **state) {
   if (tiny_enter_scratch() != 0) return -1;
   tiny_write(&tiny_llama, "llama");
   tiny_write_corpus("corpus.txt", 4000);
-  const gptvq_quantize_options options = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+  gptvq_quantize_options options = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+  options.calib_compute = GPTVQ_COMPUTE_FP32; /* contexts differ in their instruction sets */
   return gptvq_quantize("llama", "packed", &options, NULL, NULL, NULL) == GPTVQ_OK ? 0 : -1;
 }
 

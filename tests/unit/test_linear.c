@@ -26,12 +26,13 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
   static const size_t counts[] = {1, 2, 4, 5, 9, 70};
   enum { MAX = 70 };
   size_t rows = linear->rows, cols = linear->cols, ldx = cols + 3, ldy = rows + 5;
-  bool bf16 = compute != GPTVQ_COMPUTE_FP32 && !linear->is_packed;
   float *x = gptvq_alloc(MAX * ldx, sizeof *x), *y = gptvq_alloc(MAX * ldy, sizeof *y);
   float *again = gptvq_alloc(MAX * ldy, sizeof *y);
   for (size_t i = 0; i < MAX * ldx; i++) x[i] = uniform();
   for (size_t t = 0; t < sizeof counts / sizeof counts[0]; t++) {
     size_t n = counts[t];
+    bool many = n > GPTVQ_MATVEC_TOKENS;
+    bool bf16 = linear->is_packed ? compute == GPTVQ_COMPUTE_BF16 && many : compute != GPTVQ_COMPUTE_FP32;
     bool int8 = compute == GPTVQ_COMPUTE_INT8 && linear->is_packed &&
                 gptvq_packed_has_i8(&linear->packed.shape) &&
                 (n <= GPTVQ_CODES_TOKENS || linear->packed.shape.kind == GPTVQ_PACKED_VQ ||
@@ -52,7 +53,7 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
         }
         double codes = 0.0, sum = linear->bias != NULL ? (double)linear->bias[r - 2] : 0.0, scale = fabs(sum);
         for (size_t c = 0; c < cols; c++) {
-          float weight = rounded(weights[(r - 2) * cols + c], bf16 && n > GPTVQ_MATVEC_TOKENS);
+          float weight = rounded(weights[(r - 2) * cols + c], bf16 && many);
           double product = (double)weight * (double)rounded(x[i * ldx + c], bf16);
           sum += product;
           scale += fabs(product);

@@ -11,11 +11,12 @@
 #include <string.h>
 #include <cmocka.h>
 
+static const float scale = 0.25f; /* of the output on its way to the stream; exact */
 enum { COLS = 21, LDX = 24, STREAM = 7, ROWS = 7, TOKENS = 700 };
 
 typedef struct fixture {
-  float x_original[TOKENS * COLS], x[TOKENS * LDX], stream_original[TOKENS * STREAM], stream[TOKENS * STREAM],
-      w[ROWS * COLS];
+  float x_original[TOKENS * COLS], x[TOKENS * LDX], stream_original[TOKENS * STREAM],
+      stream_after[TOKENS * STREAM], stream[TOKENS * STREAM], w[ROWS * COLS], bias[ROWS];
   double h[COLS * COLS], a[COLS * COLS], d[STREAM * COLS];
 } fixture;
 static fixture f;
@@ -27,6 +28,7 @@ static void make_fixture(float noise, size_t dead) {
   uint64_t state = 5;
   memset(&f, 0, sizeof f);
   for (size_t i = 0; i < ROWS * COLS; i++) f.w[i] = number(&state);
+  for (size_t i = 0; i < ROWS; i++) f.bias[i] = number(&state);
   for (size_t t = 0; t < TOKENS; t++) {
     float common = number(&state);
     for (size_t c = 0; c < COLS; c++) {
@@ -39,6 +41,11 @@ static void make_fixture(float noise, size_t dead) {
       f.stream_original[t * STREAM + c] = number(&state);
       f.stream[t * STREAM + c] =
           f.stream_original[t * STREAM + c] + noise * (number(&state) + 2.0f * f.x[t * LDX + c]);
+      double gain = (double)f.bias[c];
+      for (size_t i = 0; i < COLS; i++)
+        gain += (double)f.w[c * COLS + i] * (double)f.x_original[t * COLS + i];
+      f.stream_after[t * STREAM + c] =
+          (float)((double)f.stream_original[t * STREAM + c] + (double)scale * gain);
     }
   }
   for (size_t t = 0; t < TOKENS; t++)
@@ -49,8 +56,8 @@ static void make_fixture(float noise, size_t dead) {
         f.a[i * COLS + j] += ((double)f.x_original[t * COLS + i] - (double)f.x[t * LDX + i]) * x;
       }
       for (size_t i = 0; i < STREAM; i++)
-        f.d[i * COLS + j] +=
-            ((double)f.stream_original[t * STREAM + i] - (double)f.stream[t * STREAM + i]) * x;
+        f.d[i * COLS + j] += ((double)f.stream_original[t * STREAM + i] - (double)f.stream[t * STREAM + i]) /
+                             (double)scale * x;
     }
 }
 
@@ -60,7 +67,9 @@ static void correct(double inputs_share, double stream_share, size_t rows_of_str
   gptvq_mismatch m;
   gptvq_error err;
   memcpy(w, f.w, sizeof f.w);
-  assert_int_equal(gptvq_mismatch_init(&m, &gptvq_cpu_linalg, COLS, rows_of_stream, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_init(&m, &gptvq_cpu_linalg, COLS, rows_of_stream, inputs_share,
+                                       stream_share, "layer", &err),
+                   GPTVQ_OK);
   const size_t cut = 300;
   for (size_t t = 0; t < TOKENS; t += cut) {
     const gptvq_deviation tokens = {.n = t == 0 ? cut : TOKENS - cut,
@@ -68,12 +77,15 @@ static void correct(double inputs_share, double stream_share, size_t rows_of_str
                                     .x = f.x + t * LDX,
                                     .ldx = LDX,
                                     .stream_original = f.stream_original + t * STREAM,
+                                    .stream_after = f.stream_after + t * STREAM,
+                                    .bias = f.bias,
+                                    .scale = scale,
                                     .stream = f.stream + t * STREAM};
     assert_int_equal(gptvq_mismatch_add(&m, &tokens, &err), GPTVQ_OK);
     if (t > 0) break;
   }
-  assert_int_equal(gptvq_mismatch_finish(&m, f.h, damping, "layer", &err), GPTVQ_OK);
-  assert_int_equal(gptvq_mismatch_apply(&m, inputs_share, stream_share, ROWS, w, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_finish(&m, f.h, f.w, damping, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_apply(&m, ROWS, w, "layer", &err), GPTVQ_OK);
   gptvq_mismatch_release(&m);
 }
 
@@ -81,12 +93,13 @@ static void equal_streams_change_nothing(void **state) {
   (void)state;
   float w[ROWS * COLS];
   make_fixture(0.0f, SIZE_MAX);
-  correct(1.0, 1.0, STREAM, 0.01, w);
+  correct(1.0, 0.0, 0, 0.01, w);
   assert_memory_equal(w, f.w, sizeof w);
 }
 
-/* (W' − W)(H + λ) = share · W A + share · D, the normal equations. fp32 sums over 256 tokens of products
- * below 4 and fp32 products with the inverse, whose norm is at most 1/λ: an error of c · ε · 4 · COLS in each
+/* (W' − W)(H + λ) = share · W A + share · D, the normal equations, with rows and, where the stream has no
+ * say, without. fp32 sums over 256 tokens of products below 4, of a stream below 2 + 2 · COLS where it takes
+ * part, and fp32 products with the inverse, whose norm is at most 1/λ: an error of c · ε · 4 · COLS in each
  * term, c = 16 for their number. */
 static void weights_solve_the_normal_equations(void **state) {
   (void)state;
@@ -94,9 +107,9 @@ static void weights_solve_the_normal_equations(void **state) {
   make_fixture(0.4f, 4);
   double mean = 0;
   for (size_t c = 0; c < COLS; c++) mean += f.h[c * COLS + c] / COLS;
-  const double damping = 0.02, shares[4][2] = {{1, 0}, {0, 1}, {1, 1}, {0.5, 0.25}};
-  for (int s = 0; s < 4; s++) {
-    correct(shares[s][0], shares[s][1], STREAM, damping, w);
+  const double damping = 0.02, shares[5][2] = {{1, 0}, {0, 1}, {1, 1}, {0.5, 0.25}, {0.75, 0}};
+  for (int s = 0; s < 5; s++) {
+    correct(shares[s][0], shares[s][1], s < 4 ? STREAM : 0, damping, w);
     for (size_t r = 0; r < ROWS; r++)
       for (size_t j = 0; j < COLS; j++) {
         double left = 0, right = shares[s][1] * f.d[r * COLS + j];
@@ -119,7 +132,9 @@ static double loss(const float *w, int with_stream) {
   for (size_t t = 0; t < TOKENS; t++)
     for (size_t r = 0; r < ROWS; r++) {
       double e =
-          with_stream ? (double)f.stream_original[t * STREAM + r] - (double)f.stream[t * STREAM + r] : 0.0;
+          with_stream
+              ? ((double)f.stream_original[t * STREAM + r] - (double)f.stream[t * STREAM + r]) / (double)scale
+              : 0.0;
       for (size_t c = 0; c < COLS; c++)
         e += (double)f.w[r * COLS + c] * (double)f.x_original[t * COLS + c] -
              (double)w[r * COLS + c] * (double)f.x[t * LDX + c];
@@ -148,9 +163,10 @@ static void no_token_no_change(void **state) {
   make_fixture(0.4f, SIZE_MAX);
   memcpy(w, f.w, sizeof w);
   memset(f.h, 0, sizeof f.h);
-  assert_int_equal(gptvq_mismatch_init(&m, &gptvq_cpu_linalg, COLS, STREAM, "layer", &err), GPTVQ_OK);
-  assert_int_equal(gptvq_mismatch_finish(&m, f.h, 0.01, "layer", &err), GPTVQ_OK);
-  assert_int_equal(gptvq_mismatch_apply(&m, 1.0, 1.0, ROWS, w, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_init(&m, &gptvq_cpu_linalg, COLS, STREAM, 1.0, 1.0, "layer", &err),
+                   GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_finish(&m, f.h, f.w, 0.01, "layer", &err), GPTVQ_OK);
+  assert_int_equal(gptvq_mismatch_apply(&m, ROWS, w, "layer", &err), GPTVQ_OK);
   assert_memory_equal(w, f.w, sizeof w);
   gptvq_mismatch_release(&m);
 }
@@ -162,8 +178,8 @@ static void overflow_is_named(void **state) {
   float w[ROWS * COLS], map[COLS * COLS];
   for (size_t i = 0; i < ROWS * COLS; i++) w[i] = 1e20f;
   for (size_t i = 0; i < COLS * COLS; i++) map[i] = 1e20f;
-  const gptvq_mismatch m = {.cols = COLS, .map = map};
-  assert_int_equal(gptvq_mismatch_apply(&m, 1.0, 0.0, ROWS, w, "layer", &err), GPTVQ_ERROR_NUMERIC);
+  const gptvq_mismatch m = {.cols = COLS, .inputs_share = 1.0, .map = map};
+  assert_int_equal(gptvq_mismatch_apply(&m, ROWS, w, "layer", &err), GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(err.message, "layer: making up for"));
 }
 
@@ -172,7 +188,7 @@ static void impossible_sizes_are_refused(void **state) {
   gptvq_mismatch m;
   gptvq_error err;
   assert_int_equal(gptvq_mismatch_bytes(SIZE_MAX / 2, 1), SIZE_MAX);
-  assert_int_equal(gptvq_mismatch_init(&m, &gptvq_cpu_linalg, (size_t)1 << 31, 0, "layer", &err),
+  assert_int_equal(gptvq_mismatch_init(&m, &gptvq_cpu_linalg, (size_t)1 << 31, 0, 1.0, 0.0, "layer", &err),
                    GPTVQ_ERROR_MEMORY);
   assert_non_null(strstr(err.message, "layer"));
 }

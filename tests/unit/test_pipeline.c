@@ -478,14 +478,13 @@ static void memory_is_estimated(void **state) {
   o.calib_samples = 4;
   ok(gptvq_resolve(&o, &resolved, err));
   gptvq_linear *down = &model->blocks[0].linears[model->blocks[0].mlps[0].down];
-  down->cols =
-      20000; /* 4 bytes · 2 · (cols² + rows · cols) of mismatch sums and 8 cols² of Hessian, at least */
+  down->cols = 20000; /* 4 bytes · cols² for the inverse factor and 8 cols² of Hessian, at least */
   plain = o;
   plain.mismatch = plain.mismatch_stream = 0.0;
   ok(gptvq_resolve(&plain, &without_mismatch, err));
   double square = 20000.0 * 20000.0, with = gptvq_pipeline_peak(model, &resolved, true, 0),
          without = gptvq_pipeline_peak(model, &without_mismatch, false, 0);
-  assert_true(with > 16.0 * square && with < 18.0 * square);
+  assert_true(with > 12.0 * square && with < 14.0 * square && with > without);
   assert_true(without > 12.0 * square && without < 14.0 * square);
   o.calib_samples = 8;
   ok(gptvq_resolve(&o, &resolved, err));

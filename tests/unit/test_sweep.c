@@ -111,7 +111,7 @@ static gptvq_observer watch(const fixture *f, seat *s, journal *j, gptvq_block_i
                             int pass) {
   size_t linear = gptvq_input_readers(f->block, input, mlp).linear[0];
   *s = (seat){.journal = j, .linear = &f->block->linears[linear], .pass = pass};
-  return (gptvq_observer){linear, note, s};
+  return (gptvq_observer){.linear = linear, .on_input = note, .context = s};
 }
 
 static void assert_bits(const fixture *f, const float *a, const float *b) {
@@ -176,7 +176,9 @@ static void stops_leave_x(void **state) {
   fixture f = open_fixture("llama");
   size_t cols = f.block->linears[f.block->mlps[0].down].cols, bytes = WINDOWS * LENGTH * cols * sizeof(float);
   copies a = {gptvq_alloc(bytes, 1), cols}, b = {gptvq_alloc(bytes, 1), cols};
-  const gptvq_observer see_a = {f.block->mlps[0].down, take, &a}, see_b = {f.block->mlps[0].down, take, &b};
+  const size_t down = f.block->mlps[0].down;
+  const gptvq_observer see_a = {.linear = down, .on_input = take, .context = &a},
+                       see_b = {.linear = down, .on_input = take, .context = &b};
   gptvq_pass pass = gptvq_whole_block(f.block, f.x, &see_a, 1);
   pass.stop = GPTVQ_STOP_AT_OUTPUT;
   assert_int_equal(run(&f, &pass, 1), GPTVQ_OK);

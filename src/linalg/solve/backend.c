@@ -1,5 +1,7 @@
 #include "linalg/solve/backend.h"
+#include "base/memory.h"
 #include "linalg/gemm.h"
+#include "linalg/gemm_bf16.h"
 #include "linalg/solve/cholesky.h"
 
 static gptvq_status gram(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h,
@@ -24,3 +26,29 @@ static gptvq_status inverse_factor(size_t n, double *a, double *scratch, bool *d
 }
 
 const gptvq_linalg gptvq_cpu_linalg = {gram, cross, inverse_factor};
+
+size_t gptvq_cpu_linalg_bf16_bytes(size_t m, size_t c, size_t n) {
+  return gptvq_saturated_size(n, gptvq_saturated_size(gptvq_saturated_sum(m, c), sizeof(uint16_t)));
+}
+
+static gptvq_status cross_bf16(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy,
+                               const float *x, size_t ldx, double *sums, gptvq_error *err) {
+  (void)chunk;
+  size_t bytes = gptvq_cpu_linalg_bf16_bytes(m, c, n);
+  uint16_t *rounded = gptvq_alloc(bytes, 1), *other;
+  if (rounded == NULL) return gptvq_fail_memory(err, "calibration inputs in bf16", bytes);
+  gptvq_rows_to_bf16(n, c, x, ldx, rounded);
+  other = rounded + n * c;
+  if (m > 0) gptvq_rows_to_bf16(n, m, y, ldy, other);
+  if (m > 0) gptvq_cross_update_bf16(m, c, n, other, rounded, sums);
+  else gptvq_gram_update_bf16(c, n, rounded, sums);
+  free(rounded);
+  return GPTVQ_OK;
+}
+
+static gptvq_status gram_bf16(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h,
+                              gptvq_error *err) {
+  return cross_bf16(0, c, n, chunk, NULL, 0, x, ldx, h, err);
+}
+
+const gptvq_linalg gptvq_cpu_linalg_bf16 = {gram_bf16, cross_bf16, inverse_factor};

@@ -28,5 +28,10 @@ typedef struct gptvq_linalg {
 } gptvq_linalg;
 
 extern const gptvq_linalg gptvq_cpu_linalg;
+/* The same with inputs of products rounded to bf16, whatever `chunk`; where there are bf16 instructions
+ * (gptvq_gemm_bf16_available). */
+extern const gptvq_linalg gptvq_cpu_linalg_bf16;
+/* Bytes that its products take beside their arguments. */
+size_t gptvq_cpu_linalg_bf16_bytes(size_t m, size_t c, size_t n);
 
 #endif

@@ -172,6 +172,7 @@ gptvq_status gptvq_feed_back(const gptvq_factor *factor, size_t rows, gptvq_span
 
 static gptvq_status feed_back(gptvq_vq *q, gptvq_span from, gptvq_span to, gptvq_error *err) {
   if (!q->options->feedback || q->factor == NULL || from.begin == from.end) return GPTVQ_OK;
+  gptvq_stage_count(q->stages, 2.0 * (double)(q->rows * (from.end - from.begin) * (to.end - to.begin)));
   return q->backend->feedback(q->factor, q->rows, from, to, q->error, q->work, err);
 }
 
@@ -188,7 +189,9 @@ gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
   for (size_t g = 0; g < q->groups; g++) {
     const gptvq_span group = {q->group[g].start, q->group[g].start + q->group[g].width};
     GPTVQ_TRY(feed_back(q, (gptvq_span){0, group.begin}, group, err));
+    gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_KMEANS);
     GPTVQ_TRY(q->backend->codebooks(q, g, err));
+    (void)gptvq_stage_enter(q->stages, before);
     for (gptvq_span batch = {group.begin, 0}; batch.begin < group.end; batch.begin = batch.end) {
       batch.end = gptvq_min_size(group.end, batch.begin + GPTVQ_BATCH);
       GPTVQ_TRY(feed_back(q, (gptvq_span){group.begin, batch.begin}, batch, err));

@@ -51,6 +51,7 @@ typedef struct gptvq_vq {
   const char *name;
   const gptvq_quantize_options *options; /* resolved */
   const gptvq_backend *backend;
+  gptvq_stages *stages; /* or NULL */
   const gptvq_factor *factor;
   bool has_factor; /* factor is not NULL, or will not be */
   gptvq_packed_shape shape;

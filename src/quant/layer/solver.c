@@ -161,6 +161,7 @@ gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_p
   gptvq_vq q = {.name = name,
                 .options = o,
                 .backend = solver->backend,
+                .stages = solver->stages,
                 .factor = factor,
                 .has_factor = has_factor,
                 .shape = *shape,
@@ -237,7 +238,19 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
 }
 
 static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
-  return q->rank > 0 ? gptvq_vq_update_factors(q, loss, err) : q->backend->update(q, loss, err);
+  gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_UPDATE);
+  GPTVQ_TRY(q->rank > 0 ? gptvq_vq_update_factors(q, loss, err) : q->backend->update(q, loss, err));
+  (void)gptvq_stage_enter(q->stages, before);
+  return GPTVQ_OK;
+}
+
+static gptvq_status reassign(gptvq_vq *q, gptvq_status (*sweep)(gptvq_vq *q, double *gain, gptvq_error *err),
+                             double *gain, gptvq_error *err) {
+  gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_REASSIGN);
+  gptvq_stage_count(q->stages, 2.0 * (double)(q->rows * q->padded * q->padded));
+  GPTVQ_TRY(sweep(q, gain, err));
+  (void)gptvq_stage_enter(q->stages, before);
+  return GPTVQ_OK;
 }
 
 /* Rounds of codebook update and re-assignment sweeps; ends with an update, so that the codebooks fit the last
@@ -262,12 +275,12 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
       return GPTVQ_OK;
     double gained = 0.0, gain;
     for (int sweep = 0; sweep < MAX_SWEEPS; sweep++) {
-      GPTVQ_TRY(q->backend->reassign(q, &gain, err));
+      GPTVQ_TRY(reassign(q, q->backend->reassign, &gain, err));
       gained += gain;
       if (q->beam > 1 || gain < SWEEP_GAIN * loss) break;
     }
     if (q->beam > 1) {
-      GPTVQ_TRY(q->backend->search(q, &gain, err));
+      GPTVQ_TRY(reassign(q, q->backend->search, &gain, err));
       gained += gain;
     }
     if (!o->codebook_update) {
@@ -369,7 +382,9 @@ static gptvq_status solve_vq(gptvq_arena *arena, const gptvq_solver *solver, con
   GPTVQ_TRY(gptvq_vq_set_up(&q, weights->values, err));
   uint16_t *unit = take_unit(arena, shape);
   GPTVQ_TRY(gptvq_arena_check(arena, q.name, err));
+  gptvq_stage before = gptvq_stage_enter(q.stages, GPTVQ_STAGE_LOOP);
   GPTVQ_TRY(gptvq_vq_interleave(&q, err));
+  (void)gptvq_stage_enter(q.stages, before);
   GPTVQ_TRY(refine(&q, err));
   if (shape->svd_rank > 0) {
     GPTVQ_TRY(gptvq_vq_compress(&q, err));

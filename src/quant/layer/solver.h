@@ -3,6 +3,7 @@
 #ifndef GPTVQ_QUANT_LAYER_SOLVER_H
 #define GPTVQ_QUANT_LAYER_SOLVER_H
 
+#include "base/stages.h"
 #include "format/packed.h"
 #include "quant/layer/backend.h"
 #include "quant/options/options.h"
@@ -12,6 +13,7 @@ typedef struct gptvq_solver {
   const gptvq_resolved *options;
   const gptvq_backend *backend;
   const gptvq_callbacks *callbacks; /* or NULL */
+  gptvq_stages *stages;             /* or NULL */
 } gptvq_solver;
 
 /* What the solver needs of the inputs: H = X Xᵀ / n damped, its column order and U with H⁻¹ = Uᵀ U (upper

@@ -172,6 +172,7 @@ gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err) {
   gptvq_cg_begin(s);
   for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
     gptvq_parallel_for(s->active_count, 1, decode_active, &job);
+    gptvq_stage_count(q->stages, 2.0 * (double)(active_row_count(&job) * q->padded * q->padded));
     GPTVQ_TRY(q->backend->times_hessian(q, active_row_count(&job), q->work, q->error, err));
     gptvq_cg_step(s);
   }

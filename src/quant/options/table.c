@@ -9,6 +9,7 @@ static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
 static const char *const metrics[] = {"diagonal", "exact", NULL};
 static const char *const orders[] = {"off", "columns", "blocks", "absorb", NULL};
 static const char *const rotations[] = {"none", "residual", "heads", "all", NULL};
+static const char *const computes[] = {"auto", "fp32", "bf16", NULL};
 static const char *const allocations[] = {"uniform", "sensitivity", NULL};
 
 static const char size[] = "Size", calibration[] = "Calibration (gptvq and gptq)",
@@ -58,6 +59,10 @@ static const gptvq_field fields[] = {
     {MEMBER(calib_length, GPTVQ_FIELD_SIZE), .min = 2, .max = 1 << 24,
      .derived = "2048, or the model's context if smaller", .identity = GPTVQ_IDENTITY_DATA,
      .section = calibration, .flag = "calib-length", .argument = "N", .help = "tokens per window"},
+    {MEMBER(calib_compute, GPTVQ_FIELD_ENUM), .choices = computes, .identity = GPTVQ_IDENTITY_NONZERO,
+     .section = calibration, .flag = "calib-compute", .argument = "auto|fp32|bf16",
+     .help = "precision of the inputs of products while calibrating; auto: bf16 where the processor\n"
+             "has instructions for it, else fp32"},
 
     {MEMBER(em_init, GPTVQ_FIELD_ENUM), .choices = inits, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = method, .flag = "em-init", .argument = "INIT",

@@ -35,11 +35,13 @@ static double input_peak(const run *r, const gptvq_block *block, const size_t *l
   double own = (double)gptvq_hessian_bytes(c), kept = (double)gptvq_min_size((size_t)together, r->budget);
   double others = kept > own ? kept - own : 0.0;
   double collecting = own, maps = 0.0, dividing = 0.0;
+  if (o->calib_compute != GPTVQ_COMPUTE_FP32)
+    collecting += (double)gptvq_cpu_linalg_bf16_bytes(rows > 0 ? rows : c, c, length);
   if (o->guide > 0.0) collecting += (double)gptvq_hessian_watch_bytes(length, c);
   if (r->corrects) {
     collecting += (double)gptvq_mismatch_bytes(c, rows) + (double)gptvq_mismatch_watch_bytes(length, c, rows);
     maps = (double)gptvq_mismatch_map_bytes(c, rows);
-    dividing = own + maps + (double)gptvq_mismatch_finish_bytes(c);
+    dividing = own + maps + (double)gptvq_mismatch_finish_bytes(c, rows) + 4.0 * (double)rows * (double)c;
   }
   double peak = larger(larger(collecting, dividing), maps + (double)gptvq_factor_peak_bytes(c, r->options));
   double solved = maps + (double)gptvq_factor_bytes(c, r->options);

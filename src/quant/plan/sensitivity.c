@@ -69,7 +69,8 @@ static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err)
     size_t linear = gptvq_input_readers(block, (gptvq_block_input)i, 0).linear[0];
     const float *weights = gptvq_guide_weights(w->guide, block->index, (gptvq_block_input)i);
     watches[i] = (gptvq_hessian_watch){&w->hessians[i], {weights, w->sweep.length}, w->weighted};
-    observers[i] = (gptvq_observer){linear, gptvq_hessian_observe, &watches[i]};
+    observers[i] =
+        (gptvq_observer){.linear = linear, .on_input = gptvq_hessian_observe, .context = &watches[i]};
     gptvq_hessian_release(&w->hessians[i]);
     GPTVQ_TRY(gptvq_hessian_init(&w->hessians[i], w->solver->backend->linalg, block->linears[linear].cols,
                                  block->linears[linear].name, err));
@@ -135,7 +136,7 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
     if (rows < linear->rows && shape.group_rows > rows)
       continue; /* a codebook for fewer rows would look too good */
     gptvq_resolved quick;
-    const gptvq_solver solver = {&quick, w->solver->backend, w->sweep.callbacks};
+    const gptvq_solver solver = {&quick, w->solver->backend, w->sweep.callbacks, NULL};
     gptvq_layer_result result;
     status = make_quick(&w->resolved[s], &quick, err);
     if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, &sample, factor, &result, err);

@@ -94,8 +94,14 @@ static gptvq_status run_windows(const gptvq_pipeline *p, const char *item, const
                              .phase = "quantize",
                              .item = item,
                              .done = p->layers_done,
-                             .total = p->layers_total};
+                             .total = p->layers_total,
+                             .stages = p->solver.stages};
   return gptvq_sweep_block(&sweep, passes, count, err);
+}
+
+/* Rows of the sums of a mismatch. */
+static size_t mismatch_height(const input *in) {
+  return in->mismatch.rows > 0 ? in->mismatch.rows : in->mismatch.cols;
 }
 
 /* All windows once through the part of the block that produces inputs [begin, end), whose Hessians and
@@ -113,15 +119,33 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
     if (p->guide != NULL)
       in->watch.weights =
           (gptvq_token_weights){gptvq_guide_weights(p->guide, work->original->index, in->kind), p->length};
-    work->observers[observers++] = (gptvq_observer){in->readers.linear[0], gptvq_hessian_observe, &in->watch};
+    double cols = (double)in->hessian.cols;
+    work->observers[observers++] = (gptvq_observer){.linear = in->readers.linear[0],
+                                                    .on_input = gptvq_hessian_observe,
+                                                    .context = &in->watch,
+                                                    .stage = GPTVQ_STAGE_HESSIAN,
+                                                    .row_flop = cols * (cols + 1.0)};
   }
-  gptvq_mismatch_watch mismatch = {
-      .mismatch = &first->mismatch, .weights = first->watch.weights, .x = reference};
-  if (first->mismatch.rows > 0) mismatch.stream = reference + p->length * first->mismatch.cols;
-  if (corrects) work->observers[observers++] = (gptvq_observer){linear, gptvq_mismatch_observe, &mismatch};
+  gptvq_mismatch_watch mismatch = {.mismatch = &first->mismatch,
+                                   .weights = first->watch.weights,
+                                   .remembered = reference,
+                                   .after = p->x_original,
+                                   .bias = first_reader(work, first)->bias,
+                                   .scale = (float)p->model->config.residual_scale};
+  if (corrects)
+    work->observers[observers++] =
+        (gptvq_observer){.linear = linear,
+                         .on_input = gptvq_mismatch_observe,
+                         .context = &mismatch,
+                         .stage = GPTVQ_STAGE_MISMATCH,
+                         .row_flop = 2.0 * (double)(mismatch_height(first) * first->mismatch.cols)};
   if (work->kept.windows > 0)
-    work->observers[observers++] = (gptvq_observer){linear, gptvq_keep_input, &work->kept};
-  const gptvq_observer remember = {linear, gptvq_mismatch_remember, &mismatch};
+    work->observers[observers++] = (gptvq_observer){
+        .linear = linear, .on_input = gptvq_keep_input, .context = &work->kept, .stage = GPTVQ_STAGE_FORWARD};
+  const gptvq_observer remember = {.linear = linear,
+                                   .on_input = gptvq_mismatch_remember,
+                                   .context = &mismatch,
+                                   .stage = GPTVQ_STAGE_MISMATCH};
   work->original_passed = corrects && is_output(first); /* its weights are known: it need not come back */
   const gptvq_pass passes[2] = {{.block = work->original,
                                  .x = p->x_original,
@@ -129,14 +153,16 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
                                  .mlp = mlp,
                                  .stop = work->original_passed ? GPTVQ_RUN_ALL : stop,
                                  .observers = &remember,
-                                 .observer_count = 1},
+                                 .observer_count = 1,
+                                 .stage = GPTVQ_STAGE_FORWARD_ORIGINAL},
                                 {.block = &work->block,
                                  .x = p->x,
                                  .attention = attention,
                                  .mlp = mlp,
                                  .stop = stop,
                                  .observers = work->observers,
-                                 .observer_count = observers}};
+                                 .observer_count = observers,
+                                 .stage = GPTVQ_STAGE_FORWARD}};
   const char *name = first_reader(work, first)->name;
   return corrects ? run_windows(p, name, passes, 2, err) : run_windows(p, name, passes + 1, 1, err);
 }
@@ -154,7 +180,6 @@ static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_fac
                                  const gptvq_mismatch *mismatch, gptvq_error *err) {
   gptvq_pipeline *p = work->pipeline;
   const gptvq_linear *linear = &work->original->linears[index];
-  const gptvq_quantize_options *o = &p->solver.options->options;
   gptvq_resolved own;
   GPTVQ_TRY(options_of(work, index, &own, err));
   size_t values = linear->rows * linear->cols;
@@ -162,13 +187,15 @@ static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_fac
   if (weights == NULL)
     return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *weights));
   gptvq_linear_decode(linear, weights);
-  const gptvq_solver solver = {&own, p->solver.backend, p->solver.callbacks};
+  const gptvq_solver solver = {&own, p->solver.backend, p->solver.callbacks, p->solver.stages};
   const gptvq_weights w = {linear->name, linear->rows, linear->cols, weights};
   gptvq_status status = GPTVQ_OK;
-  /* what makes up for the stream's error is scaled on its way to it */
-  if (mismatch->map != NULL)
-    status = gptvq_mismatch_apply(mismatch, o->mismatch, o->mismatch_stream / p->model->config.residual_scale,
-                                  linear->rows, weights, linear->name, err);
+  if (mismatch->map != NULL) {
+    gptvq_stage before = gptvq_stage_enter(solver.stages, GPTVQ_STAGE_MISMATCH);
+    if (mismatch->rows == 0) gptvq_stage_count(solver.stages, 2.0 * (double)(values * linear->cols));
+    status = gptvq_mismatch_apply(mismatch, linear->rows, weights, linear->name, err);
+    (void)gptvq_stage_enter(solver.stages, before);
+  }
   if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, &w, factor, &work->results[index], err);
   free(weights);
   if (status != GPTVQ_OK) return status;
@@ -189,6 +216,46 @@ static void list_names(const block_work *work, const input *in, char *text, size
   }
 }
 
+/* The sums of the input's mismatch become what changes the weights. */
+static gptvq_status finish_mismatch(block_work *work, input *in, gptvq_error *err) {
+  const gptvq_solver *solver = &work->pipeline->solver;
+  const gptvq_linear *linear = first_reader(work, in);
+  double square = (double)linear->cols * (double)linear->cols;
+  size_t values = in->mismatch.rows * linear->cols;
+  float *weights = NULL;
+  if (values > 0) {
+    weights = gptvq_alloc(values, sizeof *weights);
+    if (weights == NULL)
+      return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *weights));
+    gptvq_linear_decode(linear, weights);
+  }
+  gptvq_stage before = gptvq_stage_enter(solver->stages, GPTVQ_STAGE_MISMATCH);
+  gptvq_stage_count(solver->stages, 2.0 / 3.0 * square * (double)linear->cols +
+                                        2.0 * square * (double)(mismatch_height(in) + in->mismatch.rows));
+  gptvq_status status = gptvq_mismatch_finish(&in->mismatch, in->hessian.values, weights,
+                                              solver->options->options.damping, linear->name, err);
+  (void)gptvq_stage_enter(solver->stages, before);
+  free(weights);
+  return status;
+}
+
+/* The sums of the input's mismatch and Hessian become maps and *factor. */
+static gptvq_status factorise(block_work *work, input *in, gptvq_factor **factor, gptvq_error *err) {
+  const gptvq_solver *solver = &work->pipeline->solver;
+  const gptvq_linear *linear = first_reader(work, in);
+  double cube = (double)linear->cols * (double)linear->cols * (double)linear->cols;
+  gptvq_stage before = gptvq_stage_enter(solver->stages, GPTVQ_STAGE_HESSIAN);
+  GPTVQ_TRY(gptvq_hessian_finish(&in->hessian, linear->name, err));
+  if (in->mismatch.cols > 0) GPTVQ_TRY(finish_mismatch(work, in, err));
+  (void)gptvq_stage_enter(solver->stages, GPTVQ_STAGE_FACTOR);
+  gptvq_stage_count(solver->stages, 2.0 / 3.0 * cube);
+  double *hessian = in->hessian.values;
+  in->hessian.values = NULL; /* the factor's memory from now on */
+  GPTVQ_TRY(gptvq_factor_create_over(solver, linear->name, linear->cols, hessian, factor, err));
+  (void)gptvq_stage_enter(solver->stages, before);
+  return GPTVQ_OK;
+}
+
 /* The linears of one input; `with_data`: its Hessian was collected. */
 static gptvq_status solve_input(block_work *work, input *in, bool with_data, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
@@ -205,15 +272,7 @@ static gptvq_status solve_input(block_work *work, input *in, bool with_data, gpt
     else if (tokens < linear->cols)
       gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "only %zu calibration tokens for the %zu input columns of %s", tokens, linear->cols, names);
-    if (tokens > 0) {
-      GPTVQ_TRY_GOTO(gptvq_hessian_finish(&in->hessian, linear->name, err));
-      if (in->mismatch.cols > 0)
-        GPTVQ_TRY_GOTO(gptvq_mismatch_finish(&in->mismatch, in->hessian.values,
-                                             p->solver.options->options.damping, linear->name, err));
-      double *hessian = in->hessian.values;
-      in->hessian.values = NULL; /* the factor's memory from now on */
-      GPTVQ_TRY_GOTO(gptvq_factor_create_over(&p->solver, linear->name, linear->cols, hessian, &factor, err));
-    }
+    if (tokens > 0) GPTVQ_TRY_GOTO(factorise(work, in, &factor, err));
     gptvq_hessian_release(&in->hessian);
   }
   for (size_t i = 0; i < in->readers.count; i++)
@@ -245,11 +304,12 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
   size_t weighted = 0, watched = 0;
   if (p->guide != NULL)
     for (size_t i = begin; i < end; i++) weighted = gptvq_max_size(weighted, work->inputs[i].hessian.cols);
+  bool alike = work->original->index == 0 && first->kind == GPTVQ_INPUT_QKV; /* nothing stands before it */
   if ((o->mismatch > 0.0 || o->mismatch_stream > 0.0) && p->x_original != NULL && !whole &&
-      end == begin + 1 && !gptvq_block_routes(work->original)) {
+      end == begin + 1 && !gptvq_block_routes(work->original) && !alike) {
     size_t rows = gptvq_writes_stream(work->original, first->kind) ? linear->rows : 0;
     GPTVQ_TRY(gptvq_mismatch_init(&first->mismatch, p->solver.backend->linalg, linear->cols, rows,
-                                  linear->name, err));
+                                  o->mismatch, o->mismatch_stream, linear->name, err));
     watched = gptvq_mismatch_watch_bytes(p->length, linear->cols, rows);
   }
   size_t bytes = gptvq_saturated_sum(gptvq_hessian_watch_bytes(p->length, weighted), watched);
@@ -294,14 +354,21 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
  * any; x_original too. */
 static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
-  const gptvq_pass passes[2] = {
-      {.block = &work->block,
-       .x = p->x,
-       .attention = !mlp,
-       .mlp = mlp,
-       .stop = GPTVQ_RUN_ALL,
-       .kept = &work->kept},
-      {.block = work->original, .x = p->x_original, .attention = !mlp, .mlp = mlp, .stop = GPTVQ_RUN_ALL}};
+  bool last = mlp && work->original->index + 1 == p->model->config.layers;
+  if (last && p->solver.options->options.finetune_block_steps == 0) return GPTVQ_OK; /* nobody looks at x */
+  const gptvq_pass passes[2] = {{.block = &work->block,
+                                 .x = p->x,
+                                 .attention = !mlp,
+                                 .mlp = mlp,
+                                 .stop = GPTVQ_RUN_ALL,
+                                 .kept = &work->kept,
+                                 .stage = GPTVQ_STAGE_FORWARD},
+                                {.block = work->original,
+                                 .x = p->x_original,
+                                 .attention = !mlp,
+                                 .mlp = mlp,
+                                 .stop = GPTVQ_RUN_ALL,
+                                 .stage = GPTVQ_STAGE_FORWARD_ORIGINAL}};
   bool both = p->x_original != NULL && !work->original_passed;
   const input *output = &work->inputs[mlp ? work->input_count - 1 : 1];
   GPTVQ_TRY(run_windows(p, first_reader(work, output)->name, passes, both ? 2 : 1, err));
@@ -314,8 +381,10 @@ static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
 gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block,
                                 const gptvq_block *original, gptvq_error *err) {
   if (pipeline->x == NULL) return GPTVQ_OK;
-  const gptvq_pass passes[2] = {gptvq_whole_block(block, pipeline->x, NULL, 0),
-                                gptvq_whole_block(original, pipeline->x_original, NULL, 0)};
+  gptvq_pass passes[2] = {gptvq_whole_block(block, pipeline->x, NULL, 0),
+                          gptvq_whole_block(original, pipeline->x_original, NULL, 0)};
+  passes[0].stage = GPTVQ_STAGE_FORWARD;
+  passes[1].stage = GPTVQ_STAGE_FORWARD_ORIGINAL;
   return run_windows(pipeline, block->linears[block->o].name, passes, pipeline->x_original != NULL ? 2 : 1,
                      err);
 }

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/sized.h"
 #include "linalg/gemm.h"
+#include "linalg/gemm_bf16.h"
 #include "train/guide.h"
 #include "quant/run/head.h"
 #include "quant/plan/memory.h"
@@ -28,15 +29,19 @@ typedef struct run {
   const char *model_dir, *out_dir;
   const gptvq_callbacks *callbacks;
   gptvq_model *model;
+  gptvq_model calibrating; /* the same, with the calibration's precision */
+  gptvq_backend backend;   /* likewise */
   gptvq_output out;
   gptvq_tensor_plan plan;
   gptvq_run_state state;
   gptvq_calibration calibration;
   bool needs_data, resumed, keep; /* keep: the work folder is worth resuming */
+  size_t kept_budget;             /* of the pipeline */
   gptvq_pipeline pipeline;
   gptvq_guide guide;
   gptvq_allocation allocation;
   gptvq_workspace *workspace;
+  gptvq_stages stages;
 } run;
 
 static gptvq_status open_input(run *r, gptvq_error *err) {
@@ -136,7 +141,7 @@ static void plan_memory(run *r) {
   if (gptvq_memory_warning(peak, gptvq_pipeline_peak(r->model, &without, two_without, hessian_budget),
                            available, text, sizeof text))
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "%s", text);
-  r->pipeline.kept_budget = available > peak ? (size_t)((available - peak) / 2.0) : 0;
+  r->kept_budget = available > peak ? (size_t)((available - peak) / 2.0) : 0;
 }
 
 static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
@@ -345,9 +350,11 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
                                : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
+      gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_WRITE);
       gptvq_tuned vectors = {.block = &tuned.block};
       status =
           gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, tune ? &vectors : NULL, err);
+      (void)gptvq_stage_enter(&r->stages, before);
       for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);
       gptvq_copies_release(&tuned.copies);
     }
@@ -437,6 +444,15 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   return gptvq_output_publish(&r->out, r->callbacks, err);
 }
 
+static void choose_precision(run *r) {
+  r->calibrating = *r->model;
+  r->backend = gptvq_cpu_backend;
+  bool rounds = r->options->calib_compute != GPTVQ_COMPUTE_FP32 && gptvq_gemm_bf16_available();
+  if (!rounds) return;
+  r->calibrating.compute = GPTVQ_COMPUTE_BF16;
+  r->backend.linalg = &gptvq_cpu_linalg_bf16;
+}
+
 static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   uint64_t bytes;
 
@@ -451,6 +467,9 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "fine-tuning needs calibration data: `method` gptvq or gptq, not %s",
                       gptvq_method_name(r->options->method));
+  if (r->options->calib_compute == GPTVQ_COMPUTE_BF16 && !gptvq_gemm_bf16_available())
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "`calib_compute` bf16 needs a processor with AVX512-BF16: choose auto or fp32");
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(
@@ -467,9 +486,11 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
   GPTVQ_TRY(prepare_model(r, bytes, err));
   if (changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
-  r->pipeline = (gptvq_pipeline){.model = r->model,
-                                 .solver = {&r->resolved, &gptvq_cpu_backend, r->callbacks},
+  choose_precision(r);
+  r->pipeline = (gptvq_pipeline){.model = &r->calibrating,
+                                 .solver = {&r->resolved, &r->backend, r->callbacks, &r->stages},
                                  .hessian_budget = hessian_budget,
+                                 .kept_budget = r->kept_budget,
                                  .layers_total = gptvq_model_layer_count(r->model)};
   if (r->needs_data) {
     GPTVQ_TRY(prepare_data(r, err));
@@ -482,6 +503,17 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(replay_finished(r, err));
   GPTVQ_TRY(quantize_blocks(r, err));
   return finish(r, report, err);
+}
+
+static void report_stages(gptvq_stages *stages, gptvq_quantize_report *report) {
+  _Static_assert((int)GPTVQ_STAGES <= (int)GPTVQ_MAX_STAGES, "room in the report");
+  (void)gptvq_stage_enter(stages, GPTVQ_STAGE_OTHER);
+  report->stage_count = GPTVQ_STAGES;
+  for (size_t i = 0; i < GPTVQ_STAGES; i++) {
+    const gptvq_stage_sum *sum = &stages->sums[i];
+    report->stages[i] =
+        (gptvq_stage_time){gptvq_stage_name((gptvq_stage)i), sum->seconds, sum->cpu_seconds, sum->flop};
+  }
 }
 
 gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gptvq_quantize_options *options,
@@ -498,6 +530,7 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
   run r = {.model_dir = model_dir, .out_dir = out_dir, .callbacks = &own_callbacks, .out.lock = -1};
   r.options = &r.resolved.options;
+  gptvq_stages_start(&r.stages);
   gptvq_status status = gptvq_resolve(&own, &r.resolved, err);
   if (status == GPTVQ_OK) status = quantize(&r, &result, err);
   if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
@@ -519,6 +552,7 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
     result.seconds = gptvq_clock() - start;
     result.cpu_seconds = gptvq_cpu_seconds() - cpu_start;
     result.peak_bytes = gptvq_peak_memory();
+    report_stages(&r.stages, &result);
     gptvq_give_struct(&result, sizeof result, report);
   }
   return status;

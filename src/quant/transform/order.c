@@ -141,9 +141,10 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
   for (size_t b = 0; b < c->layers; b++, sweep.done += samples) {
     const gptvq_block *block = &model->blocks[b];
     const gptvq_pass pass = gptvq_whole_block(block, x, observers, 1 + block->mlp_count);
-    observers[0] = (gptvq_observer){block->o, add_energy, sums};
+    observers[0] = (gptvq_observer){.linear = block->o, .on_input = add_energy, .context = sums};
     for (size_t e = 0; e < block->mlp_count; e++)
-      observers[1 + e] = (gptvq_observer){block->mlps[e].down, add_energy, sums + wide + e * widest};
+      observers[1 + e] = (gptvq_observer){
+          .linear = block->mlps[e].down, .on_input = add_energy, .context = sums + wide + e * widest};
     memset(sums, 0, (wide + down) * sizeof *sums);
     sweep.item = block->linears[block->o].name;
     GPTVQ_TRY_GOTO(gptvq_sweep_block(&sweep, &pass, 1, err));

@@ -1,0 +1,40 @@
+/* base/stages.h: where the time of a long run goes. At every moment one stage is at work: who enters another
+ * one enters the stage before again when it is done, so that no second counts twice. What fails need not. */
+#ifndef GPTVQ_BASE_STAGES_H
+#define GPTVQ_BASE_STAGES_H
+
+typedef enum gptvq_stage {
+  GPTVQ_STAGE_OTHER,
+  GPTVQ_STAGE_FORWARD_ORIGINAL, /* the original model's blocks */
+  GPTVQ_STAGE_FORWARD,          /* those of the model that is being quantized */
+  GPTVQ_STAGE_HESSIAN,
+  GPTVQ_STAGE_MISMATCH, /* products of inputs, the division by the Hessian, the new weights */
+  GPTVQ_STAGE_FACTOR,
+  GPTVQ_STAGE_KMEANS,
+  GPTVQ_STAGE_LOOP,
+  GPTVQ_STAGE_UPDATE,
+  GPTVQ_STAGE_REASSIGN,
+  GPTVQ_STAGE_WRITE,
+  GPTVQ_STAGES
+} gptvq_stage;
+
+typedef struct gptvq_stage_sum {
+  double seconds, cpu_seconds, flop; /* flop: of matrix products and factorisations */
+} gptvq_stage_sum;
+
+typedef struct gptvq_stages {
+  gptvq_stage now;
+  double since, cpu_since;
+  gptvq_stage_sum sums[GPTVQ_STAGES];
+} gptvq_stages;
+
+/* Everywhere `stages` may be NULL: nothing is counted. From one thread at a time. */
+void gptvq_stages_start(gptvq_stages *stages);
+/* Returns the stage that was at work. */
+gptvq_stage gptvq_stage_enter(gptvq_stages *stages, gptvq_stage stage);
+/* Work of the stage that is entered. */
+void gptvq_stage_count(gptvq_stages *stages, double flop);
+/* "forward, original"; static storage */
+const char *gptvq_stage_name(gptvq_stage stage);
+
+#endif
