@@ -106,7 +106,7 @@ def check_tokenizer(program, name, scratch):
     oracle = Tokenizer.from_file(str(folder / "tokenizer.json"))
     size = 1 + max([max(tokenizer["model"]["vocab"].values())] + [t["id"] for t in tokenizer["added_tokens"]])
     widen(folder, size + 3)
-    path = scratch / f"{name}.gguf"
+    path = folder / "model.gguf"
     run = export(program, folder, path)
     if run.returncode != 0:
         print(f"{name}: {run.stderr.strip()}")
