@@ -7,7 +7,7 @@
 
 /* ---- bench model ---- */
 
-enum { MAX_SAMPLES = 1 << 16 };
+enum { MAX_SAMPLES = 1 << 16, MAX_BATCH = 64 };
 
 typedef struct series {
   double *seconds; /* [MAX_SAMPLES] */
@@ -15,15 +15,16 @@ typedef struct series {
 } series;
 
 typedef struct speed {
-  size_t prompt, tokens, depth, repeats;
+  size_t prompt, tokens, depth, repeats, batch;
   unsigned head_bits;
   int compute, json, samples;
   gptvq_model *model;
   gptvq_session *session;
+  gptvq_batch *together;
   gptvq_model_info info;
   int32_t *ids;
   float *logits;
-  series prompts, steps;
+  series prompts, steps, batches;
   double load_seconds, bandwidth;
 } speed;
 
@@ -46,18 +47,43 @@ static int step(speed *job, size_t at, size_t count, series *into) {
   return 0;
 }
 
-/* One turn: the prompt from an empty context, then single tokens after `depth` positions. */
+/* Steps of `batch` texts, a token each, after `depth` positions; all but the first are copies of it. */
+static int run_batch(speed *job, int warm_up) {
+  gptvq_error err;
+  gptvq_session *sessions[MAX_BATCH] = {job->session};
+  const int32_t *ids[MAX_BATCH];
+  size_t counts[MAX_BATCH];
+  gptvq_status status = gptvq_session_truncate(job->session, job->depth, &err);
+  for (size_t i = 1; i < job->batch && status == GPTVQ_OK; i++)
+    status = gptvq_session_fork(job->session, &sessions[i], &err);
+  for (size_t t = 0; t < job->tokens && status == GPTVQ_OK; t++) {
+    for (size_t i = 0; i < job->batch; i++)
+      ids[i] = job->ids + job->depth + (t + i) % job->tokens, counts[i] = 1;
+    double start = gptvq_cli_clock();
+    status = gptvq_batch_forward(job->together, job->batch, sessions, ids, counts, job->logits, &err);
+    if (!warm_up) record(&job->batches, gptvq_cli_clock() - start);
+  }
+  for (size_t i = 1; i < job->batch; i++) gptvq_session_destroy(sessions[i]);
+  return status == GPTVQ_OK ? 0 : gptvq_cli_fail(&err);
+}
+
+/* One turn: the prompt from an empty context, then single tokens after `depth` positions, then batches. */
 static int run_turn(speed *job, int warm_up) {
   int code = 0;
   if (job->prompt > 0) {
     gptvq_session_reset(job->session);
     code = step(job, 0, job->prompt, warm_up ? NULL : &job->prompts);
   }
-  gptvq_session_reset(job->session);
-  if (code == 0 && job->depth > 0) code = step(job, 0, job->depth, NULL);
+  gptvq_error err;
+  if (job->prompt == 0 && !warm_up) { /* the first turn's positions are there still */
+    if (gptvq_session_truncate(job->session, job->depth, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  } else {
+    gptvq_session_reset(job->session);
+    if (code == 0 && job->depth > 0) code = step(job, 0, job->depth, NULL);
+  }
   for (size_t i = 0; i < job->tokens && code == 0; i++)
     code = step(job, job->depth + i, 1, warm_up ? NULL : &job->steps);
-  return code;
+  return code == 0 && job->batch > 0 ? run_batch(job, warm_up) : code;
 }
 
 static int prepare(speed *job, const char *path) {
@@ -75,10 +101,14 @@ static int prepare(speed *job, const char *path) {
   if (gptvq_session_create(job->model, positions, &job->session, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
   job->ids = malloc(positions * sizeof *job->ids);
-  job->logits = malloc(job->info.vocab * sizeof *job->logits);
+  if (job->batch > 0 && gptvq_batch_create(job->model, job->batch, &job->together, &err) != GPTVQ_OK)
+    return gptvq_cli_fail(&err);
+  job->logits = calloc(job->batch > 0 ? job->batch : 1, job->info.vocab * sizeof *job->logits);
   job->prompts.seconds = malloc(MAX_SAMPLES * sizeof(double));
   job->steps.seconds = malloc(MAX_SAMPLES * sizeof(double));
-  if (job->ids == NULL || job->logits == NULL || job->prompts.seconds == NULL || job->steps.seconds == NULL)
+  job->batches.seconds = malloc(MAX_SAMPLES * sizeof(double));
+  if (job->ids == NULL || job->logits == NULL || job->prompts.seconds == NULL || job->steps.seconds == NULL ||
+      job->batches.seconds == NULL)
     return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory: tokens and logits");
   uint64_t state = 1;
   for (size_t i = 0; i < positions; i++) {
@@ -121,6 +151,7 @@ static int report(speed *job, const char *path) {
            gptvq_get_cpu(), gptvq_get_threads(), 1e-9 * job->bandwidth);
     print_series("prompt", &job->prompts, job->prompt);
     print_series("decoding", &job->steps, 1);
+    print_series("batch", &job->batches, job->batch);
     return gptvq_cli_flush();
   }
   json_t *object = json_object();
@@ -137,6 +168,7 @@ static int report(speed *job, const char *path) {
   gptvq_cli_json_set(object, "bandwidth_gb_per_s", gptvq_cli_number(1e-9 * job->bandwidth));
   gptvq_cli_json_set(object, "prompt", series_json(job, &job->prompts, job->prompt));
   gptvq_cli_json_set(object, "decode", series_json(job, &job->steps, 1));
+  if (job->batch > 0) gptvq_cli_json_set(object, "batch", series_json(job, &job->batches, job->batch));
   return gptvq_cli_print_json(object);
 }
 
@@ -149,6 +181,8 @@ static int bench_model(int argc, char **argv) {
        .help = "single tokens per repeat (default 32); 0 = none"},
       {GPTVQ_OPTION_SIZE, "depth", .value = &job.depth, .min = 0, .max = 1 << 20, .argument = "N",
        .help = "positions already in the context when single tokens are measured (default 0)"},
+      {GPTVQ_OPTION_SIZE, "batch", .value = &job.batch, .min = 0, .max = MAX_BATCH, .argument = "N",
+       .help = "texts that go a token further together, after each turn's single tokens; 0 = none (default)"},
       {GPTVQ_OPTION_SIZE, "repeats", .value = &job.repeats, .min = 1, .max = 1 << 16, .argument = "N",
        .help = "turns of prompt and single tokens (default 5), after one to warm up"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = gptvq_cli_computes(),
@@ -174,11 +208,13 @@ static int bench_model(int argc, char **argv) {
   if (code == 0) job.bandwidth = gptvq_measure_bandwidth(2);
   for (size_t i = 0; i <= job.repeats && code == 0; i++) code = run_turn(&job, i == 0);
   if (code == 0) code = report(&job, path);
+  free(job.batches.seconds);
   free(job.steps.seconds);
   free(job.prompts.seconds);
   free(job.logits);
   free(job.ids);
   gptvq_session_destroy(job.session);
+  gptvq_batch_destroy(job.together);
   gptvq_model_close(job.model);
   return code;
 }

@@ -17,6 +17,13 @@ typedef void (*gptvq_task)(void *context, size_t begin, size_t end, size_t threa
 
 void gptvq_parallel_for(size_t count, size_t grain, gptvq_task task, void *context);
 
+/* Rows of so many values that make a task worth waking others for, where a value takes about a nanosecond: a
+ * grain for element-wise work on the rows of few tokens. */
+static inline size_t gptvq_rows_per_task(size_t values) {
+  enum { TASK_VALUES = 8192 };
+  return values < TASK_VALUES ? TASK_VALUES / (values > 0 ? values : 1) : 1;
+}
+
 /* Threads of the calling thread's context, at least 1. */
 size_t gptvq_thread_count(void);
 /* Those of all contexts that have been used, this one's included. */

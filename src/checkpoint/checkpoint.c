@@ -176,11 +176,18 @@ static bool is_open(const gptvq_checkpoint *checkpoint, const char *name) {
   return false;
 }
 
+/* quant_method of config.json, or "" */
+static const char *quantized_by(const gptvq_checkpoint *checkpoint) {
+  const json_t *quantization = json_object_get(checkpoint->config, "quantization_config");
+  const char *method = json_string_value(json_object_get(quantization, "quant_method"));
+  return method != NULL ? method : "";
+}
+
 /* model.safetensors, as transformers takes it even where there is an index too; then what the index lists. A
  * packed folder goes by its index. */
 static gptvq_status open_weights(gptvq_checkpoint *checkpoint, gptvq_error *err) {
   const char *folder = checkpoint->folder;
-  bool packed = json_is_object(json_object_get(checkpoint->config, "quantization_config"));
+  bool packed = strcmp(quantized_by(checkpoint), "gptvq") == 0;
   bool single = false, indexed = false;
   GPTVQ_TRY(has_file(folder, single_name, &single, err));
   GPTVQ_TRY(has_file(folder, index_name, &indexed, err));
@@ -246,6 +253,7 @@ static gptvq_status check_quantization(const gptvq_checkpoint *checkpoint, gptvq
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: quantization_config is not an object",
                       checkpoint->folder);
   const char *method = json_string_value(json_object_get(quantization, "quant_method"));
+  if (strcmp(quantized_by(checkpoint), "mxfp4") == 0) return GPTVQ_OK; /* read as an original */
   if (method == NULL || strcmp(method, "gptvq") != 0)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s/config.json: the model is already quantized by \"%s\", which is not supported",
@@ -308,6 +316,7 @@ void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint) {
   free(checkpoint->tensors);
   free(checkpoint->names);
   free(checkpoint->expert_names);
+  free(checkpoint->expert_values);
   free(checkpoint->narrowed);
   json_decref(checkpoint->config);
   json_decref(checkpoint->generation);

@@ -64,11 +64,20 @@ const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint,
 
 /* `config`, which becomes the checkpoint's, in the place of config.json. */
 void gptvq_checkpoint_set_config(gptvq_checkpoint *checkpoint, json_t *config);
-/* Tensors of all experts of a layer, PREFIX.experts.gate_up_proj [experts, 2 · width, hidden] and
- * PREFIX.experts.down_proj [experts, hidden, width], become PREFIX.experts.E.gate_proj.weight, up_proj.weight
- * and down_proj.weight in the same memory; tensors that were found before are no longer valid.
- * GPTVQ_ERROR_FORMAT: gate and up do not fill one, or a name is there twice. */
-gptvq_status gptvq_checkpoint_split_experts(gptvq_checkpoint *checkpoint, gptvq_error *err);
+/* How tensors of all experts of a layer, PREFIX.experts.gate_up_proj and PREFIX.experts.down_proj, are laid
+ * out. */
+typedef enum gptvq_experts_layout {
+  GPTVQ_EXPERTS_APART,   /* there are none */
+  GPTVQ_EXPERTS_STACKED, /* [experts, rows, cols], rows of gate above those of up */
+  GPTVQ_EXPERTS_WOVEN /* gpt-oss: rows of gate and up alternate; [experts, cols, rows], or codes of MXFP4 in
+                         …_blocks [experts, rows, cols / 32, 16] and …_scales; with …_bias [experts, rows] */
+} gptvq_experts_layout;
+/* Those become PREFIX.experts.E.gate_proj.weight, up_proj.weight, down_proj.weight and .bias, in memory of
+ * the checkpoint's own where they do not lie so in the file (MXFP4 as bf16, which holds its numbers exactly);
+ * tensors that were found before are no longer valid. Once for a checkpoint. GPTVQ_ERROR_FORMAT: other
+ * shapes, no scales, or a name is there twice. */
+gptvq_status gptvq_checkpoint_split_experts(gptvq_checkpoint *checkpoint, gptvq_experts_layout layout,
+                                            gptvq_error *err);
 
 /* Bytes of all tensors in the files. */
 uint64_t gptvq_checkpoint_bytes(const gptvq_checkpoint *checkpoint);

@@ -12,9 +12,10 @@ struct gptvq_checkpoint {
   size_t file_count;
   gptvq_tensor *tensors; /* of all files, sorted by name; names and files point into `files` */
   size_t tensor_count;
-  char *names;        /* of tensors that go by another name than in their file, or NULL */
-  char *expert_names; /* of those that gptvq_checkpoint_split_experts made, or NULL */
-  float *narrowed;    /* values of all F64 tensors, or NULL */
+  char *names;         /* of tensors that go by another name than in their file, or NULL */
+  char *expert_names;  /* of those that gptvq_checkpoint_split_experts made, or NULL */
+  char *expert_values; /* what of these does not lie in files as it is, or NULL */
+  float *narrowed;     /* values of all F64 tensors, or NULL */
 };
 
 /* For the end of a message about a folder that lacks something: "; it holds NAME, NAME and 3 more: ADVICE",

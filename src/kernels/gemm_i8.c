@@ -49,6 +49,15 @@ bool gptvq_packed_has_gemm_i8(const gptvq_packed_shape *shape) {
   return fits(shape) && gptvq_kernels(gptvq_cpu())->gemm_block != NULL;
 }
 
+size_t gptvq_packed_few_tokens(const gptvq_packed_shape *s) {
+  enum { UNIFORM = 8 }; /* are multiplied token by token otherwise */
+  if (!gptvq_packed_has_gemm_i8(s)) return s->kind == GPTVQ_PACKED_UNIFORM ? UNIFORM : SIZE_MAX;
+  if (s->kind == GPTVQ_PACKED_UNIFORM) return UNIFORM;
+  const gptvq_kernel_table *table = gptvq_kernels(gptvq_cpu());
+  const bool usual = s->group_cols == 256 && s->cols % 256 == 0 && s->index_bits <= 8 && s->scale_block == 0;
+  return usual ? table->i8_tokens : table->i8_tokens_other;
+}
+
 bool gptvq_packed_same_gemm_input(const gptvq_packed *a, const gptvq_packed *b) {
   return gptvq_packed_same_input(a, b) && a->shape.scale_block == b->shape.scale_block;
 }

@@ -123,20 +123,15 @@ static void multiply_tile(void *context, const gptvq_tile *tile) {
     for (size_t t = 0; t < job->tokens; t++) y[t * p->ldy + r] = folded[r * job->tokens + t];
 }
 
-/* The rows [begin, end) of one token by whole stripes; false when this level has no such kernel for the
- * shape. */
-static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout,
-                                   const plan plans[2], const int8_t *input, size_t begin, size_t end,
-                                   float *y) {
+/* The rows [begin, end) of one token by whole stripes, each by `run`. */
+static void multiply_token_stripes(gptvq_i8_stripe_fn run, const gptvq_packed *packed,
+                                   const gptvq_input_layout *layout, const plan plans[2], const int8_t *input,
+                                   size_t begin, size_t end, float *y) {
   const gptvq_packed_shape *s = &packed->shape;
-  bool (*run)(const gptvq_i8_stripe *) = gptvq_kernels(gptvq_cpu())->i8_stripe;
-  if (run == NULL || s->scale_block != 0) return false;
   const size_t unit_bytes = gptvq_unit_bytes(s, 0), last_bytes = gptvq_unit_bytes(s, layout->groups - 1),
                row_bytes = (layout->groups - 1) * unit_bytes + last_bytes,
                codebook_bytes = layout->groups * s->dim << s->index_bits;
-  gptvq_i8_stripe job = {.dim = s->dim,
-                         .index_bits = s->index_bits,
-                         .groups = layout->groups,
+  gptvq_i8_stripe job = {.groups = layout->groups,
                          .width = layout->width,
                          .last_width = gptvq_packed_width(s, layout->groups - 1),
                          .plan = plans,
@@ -146,29 +141,35 @@ static bool multiply_token_stripes(const gptvq_packed *packed, const gptvq_input
   job.corrections = (const int32_t *)(const void *)(input + layout->corrections);
   job.x_scales = (const float *)(const void *)(input + layout->scales);
   size_t stripe = begin / s->group_rows, first = stripe * s->group_rows;
+  const uint8_t *units = packed->indices + first * row_bytes;
+  job.codebook = (const int8_t *)packed->codebooks + stripe * codebook_bytes;
+  job.codebook_scales = packed->codebook_scales + stripe * layout->groups;
   for (size_t row = begin; row < end; row += job.rows) {
-    if (row - first >= s->group_rows) first += s->group_rows, stripe++;
-    size_t height = gptvq_min_size(s->group_rows, s->rows - first),
-           left = gptvq_min_size(first + height, end) - row;
-    job.rows = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-    job.units = packed->indices + first * row_bytes + (row - first) * unit_bytes;
+    if (row - first >= s->group_rows) {
+      first += s->group_rows;
+      units += s->group_rows * row_bytes;
+      job.codebook += codebook_bytes;
+      job.codebook_scales += layout->groups;
+    }
+    const size_t height = gptvq_min_size(s->group_rows, s->rows - first);
+    job.rows = gptvq_min_size(GPTVQ_I8_STRIPE_ROWS, gptvq_min_size(first + height, end) - row);
     job.unit_step = height * unit_bytes;
-    job.last_units = packed->indices + first * row_bytes + (layout->groups - 1) * job.unit_step +
-                     (row - first) * last_bytes;
-    job.codebook = (const int8_t *)packed->codebooks + stripe * codebook_bytes;
-    job.codebook_scales = packed->codebook_scales + stripe * layout->groups;
+    job.units = units + (row - first) * unit_bytes;
+    job.last_units = units + (layout->groups - 1) * job.unit_step + (row - first) * last_bytes;
     job.y = y + (row - begin);
-    if (!run(&job)) return false;
+    run(&job);
   }
-  return true;
 }
 
+/* false: this level has no such kernel for the shape */
 static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layout *layout,
                              const plan plans[2], const int8_t *inputs, size_t count, size_t begin,
                              size_t end, float *y, size_t ldy) {
+  gptvq_i8_stripe_fn (*const choose)(const gptvq_packed_shape *) = gptvq_kernels(gptvq_cpu())->i8_stripe;
+  const gptvq_i8_stripe_fn run = choose == NULL ? NULL : choose(&packed->shape);
+  if (run == NULL) return false;
   for (size_t t = 0; t < count; t++)
-    if (!multiply_token_stripes(packed, layout, plans, inputs + t * layout->bytes, begin, end, y + t * ldy))
-      return false;
+    multiply_token_stripes(run, packed, layout, plans, inputs + t * layout->bytes, begin, end, y + t * ldy);
   return true;
 }
 

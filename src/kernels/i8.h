@@ -19,6 +19,7 @@ enum {
   GPTVQ_I8_SET = 64,
   GPTVQ_I8_MAX_WIDTH = GPTVQ_TILE_MAX_WIDTH,
   GPTVQ_I8_MAX_TOKENS = 32, /* tokens per pass over the weights */
+  GPTVQ_I8_STRIPE_ROWS = 8,
   GPTVQ_I8_PLAN_BYTES = 2560
 };
 
@@ -47,9 +48,8 @@ typedef struct gptvq_i8_tile {
   float *sums;              /* [rows][tokens][16], 64-byte aligned */
 } gptvq_i8_tile;
 
-/* All column groups of some rows of a stripe, one token, no block scales. */
+/* All column groups of up to GPTVQ_I8_STRIPE_ROWS rows of a stripe, one token, no block scales. */
 typedef struct gptvq_i8_stripe {
-  unsigned dim, index_bits;
   size_t rows, groups, width, last_width;
   const uint8_t *units; /* of the first group: rows × unit bytes; of the next: unit_step bytes further */
   size_t unit_step;
@@ -63,5 +63,6 @@ typedef struct gptvq_i8_stripe {
   const float *x_scales;      /* [groups] */
   float *y;                   /* [rows], overwritten */
 } gptvq_i8_stripe;
+typedef void (*gptvq_i8_stripe_fn)(const gptvq_i8_stripe *stripe);
 
 #endif

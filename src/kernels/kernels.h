@@ -49,6 +49,8 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
 
 /* Is there such a kernel for this shape at the level in force? Otherwise use gptvq_packed_matmul_i8. */
 bool gptvq_packed_has_gemm_i8(const gptvq_packed_shape *shape);
+/* Up to so many tokens gptvq_packed_matmul_i8 is the faster way at the level in force; SIZE_MAX: always. */
+size_t gptvq_packed_few_tokens(const gptvq_packed_shape *shape);
 /* Tokens are prepared in blocks of this many; bytes of a block, a multiple of 64. */
 enum { GPTVQ_GEMM_BLOCK = 12 };
 size_t gptvq_packed_gemm_input_bytes(const gptvq_packed_shape *shape);

@@ -30,9 +30,12 @@ typedef struct gptvq_kernel_table {
   void (*i8_tile)(const gptvq_i8_tile *tile);
   /* out[i] = the 16 sums at sums + 16 i (64-byte aligned), folded as i8.h says, i < n */
   void (*i8_fold)(const float *sums, size_t n, float *out);
-  /* the same as i8_tile over all groups; false: not covered, nothing done. NULL where there is none */
-  bool (*i8_stripe)(const gptvq_i8_stripe *stripe);
+  /* What does the same as i8_tile over all groups of a layer of that shape; NULL: not covered. NULL where
+   * there is none. */
+  gptvq_i8_stripe_fn (*i8_stripe)(const gptvq_packed_shape *shape);
   float (*uniform_row)(const gptvq_uniform_row *row);
+  /* Tokens up to which i8_tile is faster than gemm_block, of units of 256 columns and of others. */
+  size_t i8_tokens, i8_tokens_other;
   gptvq_gemm_pack_fn gemm_pack; /* NULL, both, where matmul_i8 is the better way */
   gptvq_gemm_block_fn gemm_block;
 } gptvq_kernel_table;

@@ -2,6 +2,7 @@
  * residual. */
 #include "base/memory.h"
 #include "model/layer/gate.h"
+#include "model/layer/latent.h"
 #include "model/layer/norm.h"
 #include "model/layer/vector.h"
 #include "model/workspace.h"
@@ -59,9 +60,13 @@ static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *b
   GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n,
                            c->hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
-  size_t width = block->qkv.width, heads = c->heads * c->head_dim;
-  GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
+  const size_t width = (c->heads + 2 * c->kv_heads) * c->head_dim, heads = block->linears[block->o].cols;
+  const bool latent = c->latent.kv_rank > 0;
+  if (latent) GPTVQ_TRY(gptvq_latent_forward(model, block, w, n, capture, context, err));
+  else
+    GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
   GPTVQ_TRY(gptvq_attention_core(model, block, w, texts, count, n, w->wide, width, err));
+  if (latent) gptvq_latent_outputs(&c->latent, c->heads, n, w->heads);
   GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, w->heads, n, heads, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
@@ -132,6 +137,7 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
                                   r->experts, &w->scratch, err));
   if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(n * r->experts, r->logits))
     return gptvq_fail_numbers(model, block, "the router", err);
+  r->correction = block->router_correction;
   if (!gptvq_route(r, n))
     return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "block %zu: %zu experts a token, but there are only %zu",
                       block->index, r->used, r->experts);

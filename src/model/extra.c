@@ -3,6 +3,7 @@
 #include "checkpoint/names.h"
 #include "model/loader.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static bool ends_with(const char *text, const char *end) {
@@ -22,6 +23,13 @@ static bool is_zero(const gptvq_tensor *tensor) {
   return true;
 }
 
+/* "model.layers.N.…" of a layer behind the last one that is not read (config.further_layers)? */
+static bool is_of_further_layer(const gptvq_config *c, const char *name) {
+  size_t layer;
+  return sscanf(name, GPTVQ_NAME_BLOCKS "%zu.", &layer) == 1 && layer >= c->layers &&
+         layer - c->layers < c->further_layers;
+}
+
 /* Is it of the parts beside a text model that make its inputs of pictures? */
 static bool sees(const char *name) {
   static const char *const parts[] = {"vision_tower.", "vision_model.", "multi_modal_projector."};
@@ -32,7 +40,7 @@ static bool sees(const char *name) {
 }
 
 /* Why the model is the same function without the tensor; NULL when it may not be. */
-static const char *why_harmless(const gptvq_tensor *tensor) {
+static const char *why_harmless(const gptvq_config *c, const gptvq_tensor *tensor) {
   const char *name = tensor->name;
   if (strstr(name, ".rotary_emb.") != NULL) return "a table that config.json determines";
   if (tensor->rank == 1 && ends_with(name, ".bias") && is_zero(tensor)) return "a bias of zeros";
@@ -40,6 +48,7 @@ static const char *why_harmless(const gptvq_tensor *tensor) {
     return "a mask of attention"; /* GPT-NeoX's buffers, which conversions drag along */
   if (ends_with(name, ".num_batches_tracked")) return "a counter of the training";
   if (ends_with(name, ".position_ids")) return "a table of positions";
+  if (is_of_further_layer(c, name)) return "a layer that guesses tokens after the next";
   if (strncmp(name, "v_head.", 7) == 0) return "a value head of the training";
   return NULL;
 }
@@ -77,7 +86,7 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
     }
     /* Llama's early checkpoints have these: nothing to speak of, and passed on as they are */
     parts->used[i] = ends_with(tensor->name, ".rotary_emb.inv_freq");
-    const char *why = why_harmless(tensor);
+    const char *why = why_harmless(c, tensor);
     if (why != NULL) GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, why, err));
     if (parts->used[i]) continue;
     if (why == NULL)
@@ -90,7 +99,7 @@ gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
   if (dropped > 0)
     gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
               "%s: tensor %s (%s) is left out, as are all that change nothing: %zu", first->file, first->name,
-              why_harmless(first), dropped);
+              why_harmless(c, first), dropped);
   gptvq_checkpoint_keep(model->checkpoint, parts->used);
   return GPTVQ_OK;
 }

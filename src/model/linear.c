@@ -206,8 +206,9 @@ static bool takes_codes(const gptvq_linear *linear, gptvq_compute compute) {
   return compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(&linear->packed.shape);
 }
 static bool plain_applies(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
-  return takes_codes(linear, compute) && n > GPTVQ_CODES_TOKENS &&
-         gptvq_packed_has_plain_i8(&linear->packed.shape) && gptvq_gemm_int8_wanted();
+  enum { LEAST = 17 };
+  return takes_codes(linear, compute) && n >= LEAST && gptvq_packed_has_plain_i8(&linear->packed.shape) &&
+         gptvq_gemm_int8_wanted();
 }
 static size_t plain_panel_bytes(const gptvq_linear *linear, size_t rows) {
   return gptvq_packed_plain_panel_bytes(&linear->packed.shape, rows);
@@ -226,8 +227,8 @@ static bool plain_run(const linear_job *job, const part *p, size_t begin, size_t
 
 /* The same with our own products. */
 static bool blocks_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
-  return takes_codes(linear, compute) && n > GPTVQ_CODES_TOKENS &&
-         gptvq_packed_has_gemm_i8(&linear->packed.shape);
+  return takes_codes(linear, compute) && gptvq_packed_has_gemm_i8(&linear->packed.shape) &&
+         n > gptvq_packed_few_tokens(&linear->packed.shape);
 }
 static size_t blocks_panel_bytes(const gptvq_linear *linear, size_t rows) {
   return gptvq_packed_gemm_panel_bytes(&linear->packed.shape, rows);
@@ -244,10 +245,9 @@ static bool blocks_run(const linear_job *job, const part *p, size_t begin, size_
   return true;
 }
 
-/* Int8 inputs, up to 32 tokens per pass over the weights; of uniform layers for few tokens only. */
+/* Int8 inputs, up to 32 tokens per pass over the weights. */
 static bool codes_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
-  return takes_codes(linear, compute) &&
-         (n <= GPTVQ_CODES_TOKENS || linear->packed.shape.kind == GPTVQ_PACKED_VQ);
+  return takes_codes(linear, compute) && n <= gptvq_packed_few_tokens(&linear->packed.shape);
 }
 static size_t codes_input_bytes(const gptvq_linear *linear) {
   return gptvq_packed_input_bytes(&linear->packed.shape);
@@ -390,7 +390,7 @@ static char *quantize_inputs(linear_job *job, size_t at, char *memory) {
   }
   quantizing inputs = {p, memory, job->n};
   size_t count = gptvq_ceil_div(job->n, how->tokens);
-  gptvq_parallel_for(count, how->tokens == 1 ? GPTVQ_CODES_TOKENS : 1, quantize_task, &inputs);
+  gptvq_parallel_for(count, gptvq_rows_per_task(p->linear->cols * how->tokens), quantize_task, &inputs);
   p->input = memory;
   return memory + count * p->input_bytes;
 }

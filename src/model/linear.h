@@ -13,8 +13,9 @@ typedef struct gptvq_scratch {
                  weights is shared, but takes more arithmetic than the ways for many tokens */
 } gptvq_scratch;
 
-/* Up to this many tokens use the matrix × vector kernels, which give each the numbers that it has alone. */
-enum { GPTVQ_MATVEC_TOKENS = 4, GPTVQ_CODES_TOKENS = 8 /* when inputs are int8 codes */ };
+/* Up to this many tokens use the matrix × vector kernels, which give each the numbers that it has alone; when
+ * inputs are int8 codes, up to gptvq_packed_few_tokens. */
+enum { GPTVQ_MATVEC_TOKENS = 4 };
 
 /* Bytes of scratch that gptvq_linears_forward takes for `count` linears of at most max_cols inputs and n
  * tokens. */

@@ -36,8 +36,11 @@ static gptvq_status load_group(gptvq_model *model, gptvq_block *block, gptvq_blo
   for (size_t i = 0; i < group->count; i++) {
     char text[GPTVQ_TENSOR_NAME];
     size_t width = group->count == 1 ? group->width : rows[i];
-    const char *name =
-        gptvq_model_name(model, gptvq_linear_name(model->arch, block->index, input, i, expert, text));
+    const bool direct = input == GPTVQ_INPUT_QKV && i == 0 && model->arch->direct_q != NULL &&
+                        model->config.latent.q_rank == 0;
+    const char *name = gptvq_model_name(
+        model, direct ? gptvq_block_name(block->index, model->arch->direct_q, "", text)
+                      : gptvq_linear_name(model->arch, block->index, input, i, expert, text));
     if (name == NULL) return gptvq_fail_memory(err, "tensor names", sizeof text);
     group->linear[i] = block->linear_count;
     group->offset[i] = offset;
@@ -86,6 +89,16 @@ static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_erro
     return load_mlp(model, block, GPTVQ_MLP_DENSE, c->intermediate, &block->mlps[0], err);
   GPTVQ_TRY(load_small(model, block, arch->router, c->experts, "a router: small, and decides", &block->router,
                        err));
+  if (arch->router_bias) {
+    char text[GPTVQ_TENSOR_NAME];
+    GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, arch->router, ".bias", text),
+                                c->experts, &block->router.bias, err));
+  }
+  if (arch->router_correction != NULL) {
+    char text[GPTVQ_TENSOR_NAME];
+    GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, arch->router_correction, "", text),
+                                c->experts, &block->router_correction, err));
+  }
   for (size_t e = 0; e < c->experts; e++)
     GPTVQ_TRY(load_mlp(model, block, e, c->expert_intermediate, &block->mlps[e], err));
   if (c->shared_intermediate == 0) return GPTVQ_OK;
@@ -94,10 +107,36 @@ static gptvq_status load_mlps(gptvq_model *model, gptvq_block *block, gptvq_erro
   return load_mlp(model, block, GPTVQ_MLP_SHARED, c->shared_intermediate, &block->mlps[c->experts], err);
 }
 
+static gptvq_status load_attention(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
+  const gptvq_config *c = &model->config;
+  const gptvq_arch *arch = model->arch;
+  const gptvq_latent *l = &c->latent;
+  const size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const bool bias = has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias),
+             out_bias = has_bias(arch->linears[GPTVQ_INPUT_O].bias, c->attention_out_bias);
+  if (l->kv_rank == 0) {
+    const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
+    GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden, bias,
+                         &block->qkv, err));
+    return load_output(model, block, GPTVQ_INPUT_O, 0, q, out_bias, &block->o, err);
+  }
+  const size_t widths[2] = {l->q_rank > 0 ? l->q_rank : q, l->kv_rank + l->rotated},
+               made = c->heads * (l->plain + l->values);
+  if (l->q_rank == 0 && bias)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s/config.json: attention_bias is not supported without q_lora_rank",
+                      gptvq_checkpoint_folder(model->checkpoint));
+  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, 2, c->hidden, bias, &block->qkv, err));
+  if (l->q_rank > 0)
+    GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_Q_B, 0, &q, 1, l->q_rank, false, &block->q_b, err));
+  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_KV_B, 0, &made, 1, l->kv_rank, false, &block->kv_b, err));
+  return load_output(model, block, GPTVQ_INPUT_O, 0, c->heads * l->values, out_bias, &block->o, err);
+}
+
 static gptvq_status load_norms(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
   for (gptvq_norm_place i = 0; i < GPTVQ_NORMS; i++) {
     char text[GPTVQ_TENSOR_NAME];
-    if (model->arch->norms[i] == NULL) continue;
+    if (model->arch->norms[i] == NULL || gptvq_norm_size(model, i) == 0) continue;
     GPTVQ_TRY(gptvq_load_norm(model, gptvq_block_name(block->index, model->arch->norms[i], ".weight", text),
                               gptvq_norm_size(model, i), &block->norms[i], err));
   }
@@ -111,17 +150,16 @@ static size_t count_mlps(const gptvq_model *model, size_t layer) {
 }
 
 static size_t count_linears(const gptvq_model *model, size_t layer) {
-  size_t parts[GPTVQ_INPUTS];
-  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++) parts[i] = gptvq_arch_parts(model->arch, i);
-  return parts[GPTVQ_INPUT_QKV] + parts[GPTVQ_INPUT_O] +
+  size_t parts[GPTVQ_ALL_INPUTS];
+  for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++) parts[i] = gptvq_arch_parts(model->arch, i);
+  if (model->config.latent.q_rank == 0) parts[GPTVQ_INPUT_Q_B] = 0;
+  return parts[GPTVQ_INPUT_QKV] + parts[GPTVQ_INPUT_Q_B] + parts[GPTVQ_INPUT_KV_B] + parts[GPTVQ_INPUT_O] +
          count_mlps(model, layer) * (parts[GPTVQ_INPUT_GATE_UP] + parts[GPTVQ_INPUT_DOWN]);
 }
 
 static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_arch *arch = model->arch;
-  size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-  const size_t widths[GPTVQ_MAX_PARTS] = {q, kv, kv};
   const size_t linears = count_linears(model, block->index);
   block->mlp_count = count_mlps(model, block->index);
   block->mlps = gptvq_model_alloc(model, block->mlp_count, sizeof *block->mlps);
@@ -138,18 +176,24 @@ static gptvq_status load_block(gptvq_model *model, gptvq_block *block, gptvq_err
                                        .query_period = c->rope.original_max_positions,
                                        .wide_norms = arch->wide_qk_norms};
   block->rope = c->layer_rope[block->index];
-  block->activation = strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU : GPTVQ_GELU_TANH;
+  if (arch->sinks != NULL) {
+    char text[GPTVQ_TENSOR_NAME];
+    GPTVQ_TRY(gptvq_load_vector(model, gptvq_block_name(block->index, arch->sinks, "", text), c->heads,
+                                &block->attention.sinks, err));
+  }
+  block->activation = arch->clamped_swiglu                                  ? GPTVQ_SWIGLU_CLAMPED
+                      : strcmp(c->hidden_act, activations[GPTVQ_SILU]) == 0 ? GPTVQ_SILU
+                                                                            : GPTVQ_GELU_TANH;
   GPTVQ_TRY(load_norms(model, block, err));
-  GPTVQ_TRY(load_group(model, block, GPTVQ_INPUT_QKV, 0, widths, GPTVQ_MAX_PARTS, c->hidden,
-                       has_bias(arch->linears[GPTVQ_INPUT_QKV].bias, c->attention_bias), &block->qkv, err));
-  GPTVQ_TRY(load_output(model, block, GPTVQ_INPUT_O, 0, q,
-                        has_bias(arch->linears[GPTVQ_INPUT_O].bias, c->attention_out_bias), &block->o, err));
+  GPTVQ_TRY(load_attention(model, block, err));
   return load_mlps(model, block, err);
 }
 
 gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_input input, size_t mlp) {
   switch (input) {
   case GPTVQ_INPUT_QKV: return block->qkv;
+  case GPTVQ_INPUT_Q_B: return block->q_b;
+  case GPTVQ_INPUT_KV_B: return block->kv_b;
   case GPTVQ_INPUT_GATE_UP: return block->mlps[mlp].input;
   case GPTVQ_INPUT_O: return (gptvq_linear_group){.count = 1, .linear = {block->o}};
   default: return (gptvq_linear_group){.count = 1, .linear = {block->mlps[mlp].down}};
@@ -202,6 +246,8 @@ static gptvq_status read_quantization(gptvq_model *model, const char *folder, gp
       json_object_get(gptvq_checkpoint_config(model->checkpoint), "quantization_config");
   if (quantization == NULL || json_is_null(quantization)) return GPTVQ_OK;
   const char *method = json_string_value(json_object_get(quantization, "quant_method"));
+  if (method != NULL && strcmp(method, "mxfp4") == 0 && model->arch->all_experts == GPTVQ_EXPERTS_WOVEN)
+    return GPTVQ_OK; /* an original */
   if (method == NULL || strcmp(method, "gptvq") != 0)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s/config.json: the weights are already quantized (quant_method %s); gptvq reads "
@@ -262,7 +308,7 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   GPTVQ_TRY(gptvq_config_parse(folder, json, gptvq_checkpoint_generation_config(model->checkpoint), c, err));
   if (model->arch->router == NULL) c->experts = c->experts_per_token = 0;
   GPTVQ_TRY(check_config(model, folder, err));
-  if (model->arch->dense != NULL) GPTVQ_TRY(gptvq_checkpoint_split_experts(model->checkpoint, err));
+  GPTVQ_TRY(gptvq_checkpoint_split_experts(model->checkpoint, model->arch->all_experts, err));
   GPTVQ_TRY(read_quantization(model, folder, err));
   parts->used =
       gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);
@@ -388,7 +434,8 @@ void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t 
   info->error = error;
   if (!linear->is_packed) {
     bool is_f64 = bytes == 2 * sizeof(float) * linear->rows * linear->cols;
-    info->format = is_f64 ? "fp64" : dense_formats[linear->dtype];
+    bool is_mxfp4 = bytes < linear->rows * linear->cols; /* decoded from it */
+    info->format = is_f64 ? "fp64" : is_mxfp4 ? "mxfp4" : dense_formats[linear->dtype];
     info->dim = 1;
     return;
   }
@@ -420,6 +467,8 @@ json_t *gptvq_model_config(const gptvq_model *model) {
   const json_t *list = json_object_get(config, "architectures");
   const char *stated = json_string_value(json_array_get(list, 0));
   bool fine = config != NULL;
+  if (((const gptvq_model_parts *)model->owned)->quantization == NULL)
+    (void)json_object_del(config, "quantization_config"); /* of numbers that were decoded */
   if (stated == NULL || strcmp(stated, c->architecture) != 0)
     fine = fine && json_object_set_new(config, "architectures", json_pack("[s]", c->architecture)) == 0;
   const json_t *ties = json_object_get(config, "tie_word_embeddings");

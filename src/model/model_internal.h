@@ -60,12 +60,14 @@ static inline size_t gptvq_mlp_width(const gptvq_mlp *mlp) { return mlp->input.w
 typedef struct gptvq_block {
   size_t index;
   const float *norms[GPTVQ_NORMS]; /* gains, [gptvq_norm_size]; NULL where the family has no norm */
-  gptvq_linear_group qkv;
-  size_t o;         /* index into linears */
-  size_t mlp_count; /* 1, or the number of experts and of the MLP beside them, the last one */
+  gptvq_linear_group qkv;          /* {q or q_a, kv_a} with latent attention */
+  gptvq_linear_group q_b, kv_b;    /* of latent attention; count 0: none */
+  size_t o;                        /* index into linears */
+  size_t mlp_count;                /* 1, or the number of experts and of the MLP beside them, the last one */
   gptvq_mlp *mlps;
-  gptvq_linear router;      /* [experts × hidden] in layers with experts; never quantized */
-  gptvq_linear shared_gate; /* [1 × hidden] or without weights; never quantized */
+  gptvq_linear router; /* [experts × hidden] in layers with experts, perhaps a bias; never quantized */
+  const float *router_correction; /* [experts] or NULL */
+  gptvq_linear shared_gate;       /* [1 × hidden] or without weights; never quantized */
   size_t linear_count;
   gptvq_linear *linears; /* all quantizable linears, in the order of the inputs; experts one by one */
   gptvq_attention attention;
@@ -76,9 +78,11 @@ typedef struct gptvq_block {
 /* The linears that read an input; mlp: which expert, else 0. */
 gptvq_linear_group gptvq_input_readers(const gptvq_block *block, gptvq_block_input input, size_t mlp);
 
-/* How many such inputs the block has: one, or one an expert. */
+/* How many such inputs the block has: one, or one an expert, or none. */
 static inline size_t gptvq_input_count(const gptvq_block *block, gptvq_block_input input) {
-  return input < GPTVQ_INPUT_GATE_UP ? 1 : block->mlp_count;
+  if (input == GPTVQ_INPUT_Q_B) return block->q_b.count > 0 ? 1 : 0;
+  if (input == GPTVQ_INPUT_KV_B) return block->kv_b.count > 0 ? 1 : 0;
+  return gptvq_input_in_mlp(input) ? block->mlp_count : 1;
 }
 /* Is it what the last linear of a half reads, the one that writes to the residual stream? */
 static inline bool gptvq_input_is_last(gptvq_block_input input) {
@@ -120,6 +124,8 @@ static inline size_t gptvq_norm_size(const gptvq_model *model, gptvq_norm_place 
   const bool wide = model->arch->wide_qk_norms;
   if (place == GPTVQ_NORM_Q) return (wide ? c->heads : 1) * c->head_dim;
   if (place == GPTVQ_NORM_K) return (wide ? c->kv_heads : 1) * c->head_dim;
+  if (place == GPTVQ_NORM_Q_LATENT) return c->latent.q_rank;
+  if (place == GPTVQ_NORM_KV_LATENT) return c->latent.kv_rank;
   return c->hidden;
 }
 

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { AREAS = 9 };
+enum { AREAS = 10 };
 
 typedef struct layout {
   size_t bytes[AREAS], total;
@@ -21,7 +21,9 @@ static size_t widest_group(const gptvq_model *model) {
 
 static size_t widest_input(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
-  return gptvq_max_size(c->hidden, gptvq_max_size(c->heads * c->head_dim, gptvq_model_mlp_width(model)));
+  const size_t ranks = gptvq_max_size(c->latent.q_rank, c->latent.kv_rank);
+  return gptvq_max_size(gptvq_max_size(c->hidden, ranks),
+                        gptvq_max_size(c->heads * c->head_dim, gptvq_model_mlp_width(model)));
 }
 
 /* Sizes of what routes tokens to experts; used by no other block. */
@@ -31,7 +33,7 @@ static gptvq_routing routing_of(const gptvq_model *model, size_t max_rows) {
                          .hidden = c->hidden,
                          .experts = c->experts,
                          .used = c->experts_per_token,
-                         .keeps_sum = c->router.keeps_sum};
+                         .rule = c->router};
 }
 
 static void put(layout *l, size_t area, size_t a, size_t b, size_t size) {
@@ -73,6 +75,7 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
     const gptvq_routing routing = routing_of(model, max_rows);
     put(&l, 8, gptvq_routing_bytes(&routing), 1, 1);
   }
+  put(&l, 9, max_rows, gptvq_latent_floats(c), sizeof(float));
   return l;
 }
 
@@ -106,6 +109,7 @@ static void place(gptvq_workspace *w, const layout *l, char *memory) {
   w->wide = (float *)(void *)area[5];
   w->heads = (float *)(void *)area[6];
   w->sum = (float *)(void *)area[7];
+  w->latent = (float *)(void *)area[9];
   if (area[8] != NULL) gptvq_routing_place(&w->routing, area[8]);
 }
 

@@ -20,6 +20,7 @@ struct gptvq_workspace {
   float *wide;                                 /* [max_rows × widest linear group]: q | k | v, gate | up */
   float *heads;                                /* [max_rows × heads · head_dim]: attention output */
   float *sum;                                  /* [max_rows × hidden]: what a half block adds */
+  float *latent;                               /* [max_rows × gptvq_latent_floats], or NULL */
   float *parts; /* [part_bytes]: what few rows have of the parts of a long context */
   size_t part_bytes;
   gptvq_routing routing; /* in models with experts */
@@ -34,6 +35,14 @@ size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max
 /* Keys and values of the first `positions` positions; `to` was made with the same sizes. */
 void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace *from, size_t positions,
                                 gptvq_workspace *to);
+
+/* Latent attention (latent.c): floats of a row that it needs, 0 without it. */
+size_t gptvq_latent_floats(const gptvq_config *config);
+/* From the normalised inputs in workspace->norm: rows q | k | v of n tokens into workspace->wide, before
+ * rotation. Inputs of the linears in between are captured. GPTVQ_ERROR_NUMERIC: they are not finite. */
+gptvq_status gptvq_latent_forward(const gptvq_model *model, const gptvq_block *block,
+                                  gptvq_workspace *workspace, size_t n, gptvq_capture capture, void *context,
+                                  gptvq_error *err);
 
 /* Applies the group's linears to x[n × ldx] into y[n × ldy]. */
 gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block,

@@ -96,9 +96,13 @@ static void forward_task(void *context, size_t task_begin, size_t task_end, size
           size_t low = first_key(d, first + i) - begin, high = first + i + 1 - begin;
           if (d->attention.cap > 0.0f)
             GPTVQ_MULTI_PICK(gptvq_soft_cap)(high - low, d->attention.cap, row + low);
-          float max = row_max(row + low, high - low);
+          float max = row_max(row + low, high - low), sink = 0.0f;
+          if (d->attention.sinks != NULL) {
+            max = fmaxf(max, d->attention.sinks[h]);
+            sink = gptvq_ft_exp(d->attention.sinks[h] - max);
+          }
           for (size_t j = low; j < high; j++) row[j] = gptvq_ft_exp(row[j] - max);
-          float sum = row_sum(row + low, high - low), inverse = 1.0f / sum;
+          float sum = row_sum(row + low, high - low) + sink, inverse = 1.0f / sum;
           job->lse[(token + first + i) * d->heads + h] = max + logf(sum);
           memset(row, 0, low * sizeof *row);
           for (size_t j = low; j < high; j++) row[j] *= inverse;

@@ -24,6 +24,8 @@ for name in vq dense int4 vq4; do
 done
 expect_ok "$GPTVQ" bench model vq --prompt 0 --tokens 4 --depth 5 --repeats 1
 expect_out '^decoding +1 tokens: least +[0-9.]+ ms, median +[0-9.]+ ms of 4; '
+expect_ok "$GPTVQ" bench model vq --prompt 0 --tokens 4 --depth 5 --repeats 1 --batch 3
+expect_out '^batch +3 tokens: least +[0-9.]+ ms, median +[0-9.]+ ms of 4; '
 for bits in 8 16; do
   expect_ok "$GPTVQ" bench model vq --prompt 12 --tokens 2 --repeats 1 --head-bits $bits --json
   [ "$(json head_bits)" = $bits ] || die "the head has $(json head_bits) bits, not $bits"

@@ -152,10 +152,11 @@ static const size_t model_widths[] = {576,  896,  960,  1024, 1152, 1536, 2048, 
                                       2880, 3072, 3584, 4864, 5120, 8960, 18944, 40,   1003};
 enum { MODEL_WIDTHS = sizeof model_widths / sizeof model_widths[0] };
 
-/* A few rows of such a layer, cut into column groups as the quantizer does it: of at most 256 columns,
- * equally wide but for the last one. */
+/* A few rows of such a layer, cut into column groups of at most 256 columns: whole ones and what remains, as
+ * the quantizer does it where that is whole sets of 64 columns, or `even`: equally wide but for the last one,
+ * as other widths have them, and all widths in older folders. */
 static inline gptvq_packed_shape model_vq_shape(size_t cols, unsigned dim, unsigned bits,
-                                                unsigned scale_block) {
+                                                unsigned scale_block, bool even) {
   const size_t multiple = scale_block != 0 ? scale_block : 8, groups = gptvq_ceil_div(cols, 256);
   return (gptvq_packed_shape){.kind = GPTVQ_PACKED_VQ,
                               .rows = 11,
@@ -163,7 +164,8 @@ static inline gptvq_packed_shape model_vq_shape(size_t cols, unsigned dim, unsig
                               .dim = dim,
                               .index_bits = bits,
                               .group_rows = bits % 2 == 0 ? 8 : 4,
-                              .group_cols = gptvq_round_up(gptvq_ceil_div(cols, groups), multiple),
+                              .group_cols =
+                                  even ? gptvq_round_up(gptvq_ceil_div(cols, groups), multiple) : 256,
                               .codebook_bits = 8,
                               .scale_block = scale_block};
 }

@@ -178,7 +178,7 @@ static void widths_of_models(void **test) {
     for (unsigned bits = 2; bits <= 8; bits++) {
       const size_t cols = model_widths[w];
       if (cols > 2000 && bits != 4) continue;
-      gptvq_packed_shape vq = model_vq_shape(cols, bits <= 4 ? 2 : bits <= 6 ? 1 : 4, bits, 0);
+      gptvq_packed_shape vq = model_vq_shape(cols, bits <= 4 ? 2 : bits <= 6 ? 1 : 4, bits, 0, bits % 2 != 0);
       gptvq_packed_shape uniform = model_uniform_shape(cols, bits, bits % 2 == 0 ? 64 : 128);
       check(&vq, &state);
       assert_true(gptvq_packed_has_gemm_i8(&uniform) == (bits < 8));

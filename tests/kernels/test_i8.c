@@ -189,8 +189,8 @@ static void widths_of_models(void **test) {
     for (unsigned bits = 1; bits <= 8; bits++) {
       if (cols > 3000 && bits != 4) continue;
       for (unsigned dim = 1; dim <= 4; dim *= 2)
-        for (int scaled = 0; scaled < 2; scaled++) {
-          gptvq_packed_shape s = model_vq_shape(cols, dim, bits, scaled ? 64 : 0);
+        for (int variant = 0; variant < 4; variant++) {
+          gptvq_packed_shape s = model_vq_shape(cols, dim, bits, variant % 2 ? 64 : 0, variant < 2);
           check(&s, &state);
         }
       for (unsigned block = 32; block <= 128; block *= 2) {

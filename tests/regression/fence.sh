@@ -83,7 +83,7 @@ all() {
       tiny "$model-default" $vq
       tiny "$model-gptq" --method gptq --index-bits 4 --group-size 32
       tiny "$model-absorb" $vq --act-order absorb
-      case $model in gemma2* | glm4* | gemma3* | olmo2* | olmo3* | exaone4*) rotate=heads ;; *) rotate=all ;; esac # norms behind o_proj hold the residual stream where it is
+      case $model in gemma2* | glm4* | gemma3* | olmo2* | olmo3* | exaone4*) rotate=heads ;; deepseek*) rotate=residual ;; *) rotate=all ;; esac # norms behind o_proj hold the residual stream where it is
       tiny "$model-rotate" $vq --rotate $rotate
     done
     tiny gemma2-finetune $vq --finetune-steps 3

@@ -5,8 +5,8 @@
 
 enum { MOST = 16, ROOM = 64, STEPS = 3, VOCAB_MAX = 512 };
 
-/* Originals of several architectures (sliding window, experts, long rope, caps, ropes by kind of layer), and
- * packed folders of set_up.
+/* Originals of several architectures (sliding window, experts, long rope, caps, ropes by kind of layer,
+ * sinks, latent attention), and packed folders of set_up.
  */
 static const char *const folders[] = {GOLDEN "llama",
                                       GOLDEN "qwen2-window",
@@ -18,6 +18,8 @@ static const char *const folders[] = {GOLDEN "llama",
                                       GOLDEN "olmo3",
                                       GOLDEN "ministral3",
                                       GOLDEN "glm4",
+                                      GOLDEN "gpt-oss",
+                                      GOLDEN "deepseek-v3",
                                       "pairs",
                                       "ordered",
                                       "uniform",

@@ -503,6 +503,34 @@ static void keys_of_mixtures(void **state) {
              NULL);
   assert_true(c.experts == 64 && c.expert_intermediate == 96 && c.router.keeps_sum && c.kv_heads == 8);
   gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['GptOssForCausalLM'], 'swiglu_limit': 7.0, 'num_local_experts': 8,"
+             "'rope_scaling': {'rope_type': 'yarn', 'factor': 32.0, 'truncate': false,"
+             "'original_max_position_embeddings': 4096}}",
+             NULL);
+  assert_true(c.experts == 8 && c.experts_per_token == 4 && c.head_dim == 64 && c.attention_out_bias);
+  assert_true(c.layer_slides[0] && !c.layer_slides[1] && c.layer_slides[2] && c.sliding_window == 128);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['DeepseekV2ForCausalLM'], 'q_lora_rank': null, 'moe_intermediate_size': 24,"
+             "'num_experts_per_tok': 6, 'first_k_dense_replace': 1, 'topk_method': 'greedy', 'n_group': 1,"
+             "'moe_layer_freq': 1, 'rope_scaling': {'type': 'yarn', 'factor': 40, 'mscale': 0.707,"
+             "'mscale_all_dim': 0.707, 'original_max_position_embeddings': 4096}}",
+             NULL);
+  assert_true(c.latent.q_rank == 0 && c.latent.kv_rank == 512 && c.head_dim == 192 && c.latent.values == 128);
+  assert_true(c.experts == 64 && c.shared_intermediate == 48 && c.layer_dense[0] && !c.layer_dense[1]);
+  assert_true(c.router.keeps_sum && !c.router.sigmoid && c.router.groups == 1 && !c.latent.halves);
+  /* (0.1 · 0.707 · ln 40 + 1)⁴ = 2.52691 */
+  assert_true(fabs(c.query_scalar - 192.0 / 2.52691) < 1e-2);
+  gptvq_config_release(&c);
+  c = accept(llama,
+             "{'architectures': ['DeepseekV3ForCausalLM'], 'moe_intermediate_size': 24, 'topk_group': 4,"
+             "'num_experts_per_tok': 8, 'n_routed_experts': 256, 'scoring_func': 'sigmoid',"
+             "'topk_method': 'noaux_tc', 'num_nextn_predict_layers': 1, 'routed_scaling_factor': 2.5}",
+             NULL);
+  assert_true(c.latent.q_rank == 1536 && c.router.sigmoid && !c.router.keeps_sum && c.router.scale == 2.5);
+  assert_true(c.router.groups == 8 && c.router.used_groups == 4 && c.further_layers == 1);
+  gptvq_config_release(&c);
   c = accept(llama, "{'architectures': ['MixtralForCausalLM']}", NULL);
   assert_true(!c.router.keeps_sum && c.expert_intermediate == 96);
   gptvq_config_release(&c);
@@ -564,6 +592,18 @@ static void nonsense_is_refused(void **state) {
       {"{'architectures': ['Gemma2ForCausalLM'], 'final_logit_softcapping': 0}",
        GPTVQ_ERROR_FORMAT,
        {"final_logit_softcapping"}},
+      {"{'architectures': ['GptOssForCausalLM'], 'swiglu_limit': 5.0}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"swiglu_limit 5"}},
+      {"{'architectures': ['GptOssForCausalLM']}", GPTVQ_ERROR_FORMAT, {"rope_scaling is missing"}},
+      {"{'architectures': ['DeepseekV2ForCausalLM'], 'moe_intermediate_size': 8, 'num_experts_per_tok': 2,"
+       "'topk_method': 'noaux_tc'}",
+       GPTVQ_ERROR_UNSUPPORTED,
+       {"topk_method noaux_tc"}},
+      {"{'architectures': ['DeepseekV3ForCausalLM'], 'moe_intermediate_size': 8, 'num_experts_per_tok': 8,"
+       "'n_group': 7}",
+       GPTVQ_ERROR_FORMAT,
+       {"n_group 7"}},
       {"{'architectures': ['OlmoeForCausalLM'], 'clip_qkv': 8}", GPTVQ_ERROR_UNSUPPORTED, {"clip_qkv"}},
       {"{'architectures': ['Qwen3MoeForCausalLM']}",
        GPTVQ_ERROR_FORMAT,

@@ -28,10 +28,10 @@ typedef struct run {
   size_t dim, texts, position[TEXTS], n;
   size_t window;
   float cap;
-  bool half;
+  bool half, sinks;
 } run;
 
-static const float scale = 0.2f;
+static const float scale = 0.2f, sinks[HEADS] = {-3.0f, 0.0f, 1.5f, 4.0f, 40.0f, 2.0f};
 
 static void fill(size_t dim) {
   uint64_t seed = dim;
@@ -72,18 +72,19 @@ static void attend(const run *r, float *out) {
       }
     }
   }
-  const gptvq_attention_rows job = {.heads = HEADS,
-                                    .kv_heads = OWNERS,
-                                    .head_dim = r->dim,
-                                    .how = {.window = r->window, .scale = scale, .cap = r->cap},
-                                    .half = r->half,
-                                    .texts = texts,
-                                    .count = r->texts,
-                                    .n = r->texts * r->n,
-                                    .qkv = rows,
-                                    .ldq = WIDTH,
-                                    .out = out,
-                                    .parts = parts};
+  const gptvq_attention_rows job = {
+      .heads = HEADS,
+      .kv_heads = OWNERS,
+      .head_dim = r->dim,
+      .how = {.window = r->window, .scale = scale, .cap = r->cap, .sinks = r->sinks ? sinks : NULL},
+      .half = r->half,
+      .texts = texts,
+      .count = r->texts,
+      .n = r->texts * r->n,
+      .qkv = rows,
+      .ldq = WIDTH,
+      .out = out,
+      .parts = parts};
   gptvq_attend_rows(&job);
 }
 
@@ -98,7 +99,7 @@ static void check(const run *r, size_t text, size_t position, const float *out) 
   for (size_t h = 0; h < HEADS; h++) {
     const float *q = queries[text][position] + h * dim, *k = keys[text] + h / SHARE * LONGEST * dim,
                 *v = values[text] + h / SHARE * LONGEST * dim;
-    double top = -INFINITY, sum = 0.0, products = 0.0, largest = 0.0;
+    double top = r->sinks ? (double)sinks[h] : -INFINITY, sum = 0.0, products = 0.0, largest = 0.0;
     for (size_t p = low; p <= position; p++) {
       double s = 0.0, all = 0.0;
       for (size_t i = 0; i < dim; i++) {
@@ -111,6 +112,10 @@ static void check(const run *r, size_t text, size_t position, const float *out) 
       top = fmax(top, s);
       largest = fmax(largest, fabs(s));
       products = fmax(products, scale * all);
+    }
+    if (r->sinks) {
+      sum = exp((double)sinks[h] - top);
+      largest = fmax(largest, fabs((double)sinks[h]));
     }
     for (size_t p = low; p <= position; p++) sum += weights[p] = exp(weights[p] - top);
     double weight = (double)(dim + 2) * u * products + 8.0 * u * r->cap + 2.0 * (4.0 * u * largest + 4.0 * u);
@@ -169,7 +174,8 @@ static void few_tokens(void **state) {
                .n = 1 + i * (ROWS - 1) / 5,
                .window = windows[i % 3],
                .cap = i % 2 == 0 ? 0.0f : 5.0f,
-               .half = i % 2 == 0};
+               .half = i % 2 == 0,
+               .sinks = i / 2 % 2 == 1};
       gptvq_set_threads(1);
       attend(&r, out);
       for (size_t t = 0; t < r.texts; t++)

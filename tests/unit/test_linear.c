@@ -35,7 +35,7 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
     bool bf16 = linear->is_packed ? compute == GPTVQ_COMPUTE_BF16 && many : compute != GPTVQ_COMPUTE_FP32;
     bool int8 = compute == GPTVQ_COMPUTE_INT8 && linear->is_packed &&
                 gptvq_packed_has_i8(&linear->packed.shape) &&
-                (n <= GPTVQ_CODES_TOKENS || linear->packed.shape.kind == GPTVQ_PACKED_VQ ||
+                (n <= gptvq_packed_few_tokens(&linear->packed.shape) ||
                  gptvq_packed_has_gemm_i8(&linear->packed.shape) || gptvq_gemm_int8_wanted());
     for (size_t i = 0; i < MAX * ldy; i++) y[i] = again[i] = -77.0f;
     gptvq_set_threads(1);

@@ -59,7 +59,8 @@ static const char *const folders[] = {
     TEST_SOURCE_DIR "/tests/golden/model/llama",   TEST_SOURCE_DIR "/tests/golden/model/qwen2-window",
     TEST_SOURCE_DIR "/tests/golden/model/mixtral", TEST_SOURCE_DIR "/tests/golden/model/phi3-longrope",
     TEST_SOURCE_DIR "/tests/golden/model/gemma2",  TEST_SOURCE_DIR "/tests/golden/model/smollm3",
-    TEST_SOURCE_DIR "/tests/golden/model/gemma3",  TEST_SOURCE_DIR "/tests/golden/model/olmo3"};
+    TEST_SOURCE_DIR "/tests/golden/model/gemma3",  TEST_SOURCE_DIR "/tests/golden/model/olmo3",
+    TEST_SOURCE_DIR "/tests/golden/model/gpt-oss", TEST_SOURCE_DIR "/tests/golden/model/deepseek-v3"};
 enum { FOLDERS = sizeof folders / sizeof folders[0] };
 
 static void the_end_is_taken_back(void **state) {

@@ -149,7 +149,7 @@ static gptvq_packed_shape shape_of(size_t rows, size_t cols, const gptvq_quantiz
   return shape;
 }
 
-static void layers_get_even_groups(void **state) {
+static void layers_get_whole_or_even_groups(void **state) {
   (void)state;
   gptvq_quantize_options o = asked(GPTVQ_METHOD_GPTVQ, 2.125, 2, 0); /* l = 2048 */
   gptvq_packed_shape s = shape_of(4096, 4096, &o);
@@ -158,6 +158,10 @@ static void layers_get_even_groups(void **state) {
   s = shape_of(256, 768, &o);
   assert_int_equal(s.group_rows, 8);
   assert_int_equal(s.group_cols, 256);
+  s = shape_of(1536, 576,
+               &o); /* 256 + 256 + 64 columns; as many rows as groups of 192 would have: 2048 / 192 */
+  assert_int_equal(s.group_cols, 256);
+  assert_int_equal(s.group_rows, 11);
   s = shape_of(64, 100,
                &o); /* narrower than a group: the codebook covers 2048 / 100 rows, evened out to 3 stripes */
   assert_int_equal(s.group_cols, 100);
@@ -177,6 +181,8 @@ static void layers_get_even_groups(void **state) {
   assert_int_equal(s.group_rows, 1);
   o = asked(GPTVQ_METHOD_GPTVQ, 2.125, 2, 64); /* l = 4096 with scales every 64 columns */
   s = shape_of(64, 320, &o);
+  assert_int_equal(s.group_cols, 256);
+  s = shape_of(64, 328, &o);
   assert_int_equal(s.group_cols, 192);
   assert_int_equal(s.scale_block, 64);
   o = asked(GPTVQ_METHOD_GPTQ, 2.125, 2, 0);
@@ -278,7 +284,7 @@ int main(void) {
                                      cmocka_unit_test(the_paper_s_recipe_has_nothing_else),
                                      cmocka_unit_test(part_of_the_sizes_may_be_given),
                                      cmocka_unit_test(absurd_values_are_named),
-                                     cmocka_unit_test(layers_get_even_groups),
+                                     cmocka_unit_test(layers_get_whole_or_even_groups),
                                      cmocka_unit_test(shapes_are_valid_and_sized),
                                      cmocka_unit_test(every_choice_of_every_option_is_possible)};
   return cmocka_run_group_tests(tests, NULL, NULL);

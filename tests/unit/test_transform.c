@@ -196,18 +196,47 @@ static bool all_are(const gptvq_tensor *tensor, float expected) {
  * tests/unit/test_model.c. A wrong sign or place moves logits by more than 1e-2. */
 static void the_function_stays(void **state) {
   (void)state;
-  const char *models[] = {"llama",          "llama-tied",      "llama-head-dim-bias",
-                          "llama3-rope",    "llama-sharded",   "mistral",
-                          "qwen2",          "qwen2-window",    "qwen3",
-                          "phi3",           "phi3-longrope",   "mixtral",
-                          "gemma2",         "gemma2-uncapped", "smollm3",
-                          "smollm3-window", "gemma",           "gemma3",
-                          "gemma3-untied",  "gemma3-vision",   "olmo2",
-                          "olmo3-kinds",    "exaone4",         "exaone4-full",
-                          "qwen3-moe",      "qwen3-moe-fused", "qwen2-moe",
-                          "olmoe",          "granite",         "granite-biases",
-                          "granite4",       "seed-oss-biases", "glm",
-                          "glm4",           "ministral3",      "ernie4_5-biases"};
+  const char *models[] = {"llama",
+                          "llama-tied",
+                          "llama-head-dim-bias",
+                          "llama3-rope",
+                          "llama-sharded",
+                          "mistral",
+                          "qwen2",
+                          "qwen2-window",
+                          "qwen3",
+                          "phi3",
+                          "phi3-longrope",
+                          "mixtral",
+                          "gemma2",
+                          "gemma2-uncapped",
+                          "smollm3",
+                          "smollm3-window",
+                          "gemma",
+                          "gemma3",
+                          "gemma3-untied",
+                          "gemma3-vision",
+                          "olmo2",
+                          "olmo3-kinds",
+                          "exaone4",
+                          "exaone4-full",
+                          "qwen3-moe",
+                          "qwen3-moe-fused",
+                          "qwen2-moe",
+                          "olmoe",
+                          "granite",
+                          "granite-biases",
+                          "granite4",
+                          "seed-oss-biases",
+                          "glm",
+                          "glm4",
+                          "ministral3",
+                          "ernie4_5-biases",
+                          "gpt-oss",
+                          "deepseek-v2-lite",
+                          "deepseek-v2",
+                          "deepseek-v3",
+                          "deepseek-v3-plain"};
   const double slack = 8.0;
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     char from[512], path[600];
@@ -220,8 +249,10 @@ static void the_function_stays(void **state) {
     ok(gptvq_model_open("source", &in_fp32, &model, err));
     float *logits = malloc((size_t)g.count * g.vocab * sizeof *logits);
     const bool residual =
-        gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_O); /* see refused_behind_norms */
-    for (int rotate = 0; rotate < 4; rotate += residual ? 1 : GPTVQ_ROTATE_HEADS)
+        gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_O); /* see what_cannot_be_rotated_is_refused */
+    const bool latent = model->config.latent.kv_rank > 0;
+    for (int rotate = 0; rotate < (latent ? GPTVQ_ROTATE_HEADS : 4);
+         rotate += residual ? 1 : GPTVQ_ROTATE_HEADS)
       for (int act_order = 2; act_order < 4; act_order++) {
         gptvq_quantize_options o;
         gptvq_quantize_options_init(&o);
@@ -317,9 +348,9 @@ static gptvq_quantize_options transform_options(gptvq_method method) {
   return o;
 }
 
-/* A norm's gains between o_proj and the residual stream cannot be moved through a rotation: said before any
- * work. */
-static void refused_behind_norms(void **state) {
+/* A norm's gains between o_proj and the residual stream cannot be moved through a rotation, nor can values of
+ * latent attention, which share a linear with keys: said before any work. */
+static void what_cannot_be_rotated_is_refused(void **state) {
   (void)state;
   gptvq_quantize_options o = transform_options(GPTVQ_METHOD_GPTVQ);
   tiny_write(&tiny_gemma2, "gemma2");
@@ -331,23 +362,30 @@ static void refused_behind_norms(void **state) {
     assert_non_null(strstr(error.message, "residual stream of a Gemma2ForCausalLM cannot be rotated"));
     assert_false(gptvq_path_exists("refused.partial"));
   }
+  gptvq_error error = {0};
+  tiny_write(&tiny_deepseek, "deepseek");
+  assert_int_equal(gptvq_quantize("deepseek", "refused", &o, NULL, NULL, &error), GPTVQ_ERROR_UNSUPPORTED);
+  assert_non_null(strstr(error.message, "heads of a DeepseekV3ForCausalLM cannot be rotated"));
 }
 
 /* Bounds as in tests/unit/test_pipeline.c. */
 static void every_architecture_is_quantized(void **state) {
   (void)state;
-  const tiny_model *models[] = {&tiny_llama,   &tiny_tied,      &tiny_mixtral,   &tiny_qwen2,  &tiny_qwen3,
-                                &tiny_phi3,    &tiny_gemma2,    &tiny_smollm3,   &tiny_gemma3, &tiny_olmo3,
-                                &tiny_exaone4, &tiny_qwen3_moe, &tiny_qwen2_moe, &tiny_olmoe,  &tiny_granite,
-                                &tiny_glm4,    &tiny_ministral3};
+  const tiny_model *models[] = {&tiny_llama,      &tiny_tied,    &tiny_mixtral, &tiny_qwen2,
+                                &tiny_qwen3,      &tiny_phi3,    &tiny_gemma2,  &tiny_smollm3,
+                                &tiny_gemma3,     &tiny_olmo3,   &tiny_exaone4, &tiny_qwen3_moe,
+                                &tiny_qwen2_moe,  &tiny_olmoe,   &tiny_granite, &tiny_glm4,
+                                &tiny_ministral3, &tiny_gpt_oss, &tiny_deepseek};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     ok(gptvq_remove_tree("any", err));
     tiny_write(models[m], "any");
     for (size_t method = 0; method < 3; method++) {
       gptvq_quantize_options o = transform_options(methods[method]);
-      const bool residual = models[m]->behind == 0 && !models[m]->glm4; /* see refused_behind_norms */
+      const bool residual =
+          models[m]->behind == 0 && !models[m]->glm4; /* see what_cannot_be_rotated_is_refused */
       if (!residual) o.rotate = GPTVQ_ROTATE_HEADS;
+      if (models[m]->deepseek) o.rotate = GPTVQ_ROTATE_RESIDUAL;
       if (methods[method] == GPTVQ_METHOD_RTN) o.calib = NULL;
       o.force = 1;
       gptvq_quantize_report report = {.size = sizeof report};
@@ -466,7 +504,7 @@ int main(void) {
       cmocka_unit_test(rotations_are_orthogonal),
       cmocka_unit_test(the_function_stays),
       cmocka_unit_test(orders_are_exact),
-      cmocka_unit_test(refused_behind_norms),
+      cmocka_unit_test(what_cannot_be_rotated_is_refused),
       cmocka_unit_test(every_architecture_is_quantized),
       cmocka_unit_test(the_same_bytes),
       cmocka_unit_test(bad_numbers_are_named),

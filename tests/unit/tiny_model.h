@@ -28,7 +28,9 @@ enum {
   TINY_VOCAB = 96,
   TINY_EXPERTS = 4,
   TINY_EXPERT_MLP = 48,
-  TINY_SHARED_MLP = 80
+  TINY_SHARED_MLP = 80,
+  TINY_Q_RANK = 24,
+  TINY_KV_RANK = 32
 };
 
 typedef struct tiny_model {
@@ -40,7 +42,9 @@ typedef struct tiny_model {
   int window, wide_qk_norm;
   const char *keys; /* more of config.json */
   int glm4;         /* norms behind both halves under names of its own, gate and up fused */
-  int sparse; /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate */
+  int sparse;   /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate */
+  int deepseek; /* latent attention, with experts */
+  int gpt_oss;  /* sinks, biases, a window in every other layer; with experts */
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
   float bad;
   double outputs;          /* o_proj and down_proj are multiplied by it; 0: by 1 */
@@ -108,6 +112,21 @@ static const tiny_model tiny_olmoe = {.architecture = "OlmoeForCausalLM",
                                       .wide_qk_norm = 1,
                                       .sparse = 3,
                                       .keys = "\"norm_topk_prob\": false"};
+static const tiny_model tiny_gpt_oss = {.architecture = "GptOssForCausalLM",
+                                        .layers = 2,
+                                        .qkv_bias = 1,
+                                        .sparse = 4,
+                                        .gpt_oss = 1,
+                                        .window = 12,
+                                        .keys = "\"rope_scaling\": {\"type\": \"default\"}"};
+static const tiny_model tiny_deepseek = {
+    .architecture = "DeepseekV3ForCausalLM",
+    .layers = 2,
+    .sparse = 5,
+    .deepseek = 1,
+    .keys = "\"moe_intermediate_size\": 48, \"first_k_dense_replace\": 1, \"n_group\": 2, \"topk_group\": 1, "
+            "\"q_lora_rank\": 24, \"kv_lora_rank\": 32, \"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 8, "
+            "\"v_head_dim\": 16"};
 static const tiny_model tiny_phi3 = {.architecture = "Phi3ForCausalLM", .layers = 2, .fused = 1};
 
 static const tiny_model tiny_granite = {
@@ -162,18 +181,39 @@ static inline void tiny_add_mlp(tiny_list *list, size_t mlp, const char *prefix)
   tiny_add(list, TINY_HIDDEN, mlp, 0, 0.2f, "%sdown_proj.weight", prefix);
 }
 
+/* Heads of half rotated and half plain values. */
+static inline void tiny_add_latent(const char *p, tiny_list *list) {
+  const size_t h = TINY_HIDDEN, q = TINY_HEADS * TINY_HEAD, half = TINY_HEAD / 2;
+  tiny_add(list, TINY_Q_RANK, h, 0, 0.2f, "%s.self_attn.q_a_proj.weight", p);
+  tiny_add(list, TINY_Q_RANK, 0, 1, 0.1f, "%s.self_attn.q_a_layernorm.weight", p);
+  tiny_add(list, q, TINY_Q_RANK, 0, 0.2f, "%s.self_attn.q_b_proj.weight", p);
+  tiny_add(list, TINY_KV_RANK + half, h, 0, 0.2f, "%s.self_attn.kv_a_proj_with_mqa.weight", p);
+  tiny_add(list, TINY_KV_RANK, 0, 1, 0.1f, "%s.self_attn.kv_a_layernorm.weight", p);
+  tiny_add(list, TINY_HEADS * (half + TINY_HEAD), TINY_KV_RANK, 0, 0.2f, "%s.self_attn.kv_b_proj.weight", p);
+}
+
 static inline void tiny_add_sparse(const tiny_model *m, size_t layer, const char *p, tiny_list *list) {
   char prefix[64];
   (void)snprintf(prefix, sizeof prefix, "%s.mlp.", p);
-  if (layer == 1 && m->sparse < 3) {
+  if ((layer == 1 && m->sparse < 3) || (layer == 0 && m->deepseek)) {
     tiny_add_mlp(list, TINY_MLP, prefix);
     return;
   }
-  tiny_add(list, TINY_EXPERTS, TINY_HIDDEN, 0, 0.2f, "%s.mlp.gate.weight", p);
+  tiny_add(list, TINY_EXPERTS, TINY_HIDDEN, 0, 0.2f, "%s.mlp.%s.weight", p, m->gpt_oss ? "router" : "gate");
   list->tensors[list->count - 1].zero_row = TINY_EXPERTS; /* see tiny_write */
   for (size_t e = 0; e < TINY_EXPERTS; e++) {
     (void)snprintf(prefix, sizeof prefix, "%s.mlp.experts.%zu.", p, e);
-    tiny_add_mlp(list, m->sparse < 3 ? TINY_EXPERT_MLP : TINY_MLP, prefix);
+    tiny_add_mlp(list, m->sparse < 3 || m->deepseek ? TINY_EXPERT_MLP : TINY_MLP, prefix);
+    if (!m->gpt_oss) continue;
+    tiny_add(list, TINY_MLP, 0, 0, 0.2f, "%sgate_proj.bias", prefix);
+    tiny_add(list, TINY_MLP, 0, 0, 0.2f, "%sup_proj.bias", prefix);
+    tiny_add(list, TINY_HIDDEN, 0, 0, 0.2f, "%sdown_proj.bias", prefix);
+  }
+  if (m->gpt_oss) tiny_add(list, TINY_EXPERTS, 0, 0, 0.01f, "%s.mlp.router.bias", p);
+  if (m->deepseek) {
+    tiny_add(list, TINY_EXPERTS, 0, 0, 0.2f, "%s.mlp.gate.e_score_correction_bias", p);
+    (void)snprintf(prefix, sizeof prefix, "%s.mlp.shared_experts.", p);
+    tiny_add_mlp(list, TINY_EXPERT_MLP, prefix);
   }
   if (m->sparse != 2) return;
   (void)snprintf(prefix, sizeof prefix, "%s.mlp.shared_expert.", p);
@@ -198,7 +238,9 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
     }
     if (m->behind == 1) tiny_add(list, h, 0, gain, 0.1f, "%s.pre_feedforward_layernorm.weight", p);
     if (m->behind > 0) tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
-    if (m->fused) {
+    if (m->deepseek) {
+      tiny_add_latent(p, list);
+    } else if (m->fused) {
       tiny_add(list, q + 2 * kv, h, 0, 0.2f, "%s.self_attn.qkv_proj.weight", p);
     } else {
       tiny_add(list, q, h, 0, 0.2f, "%s.self_attn.q_proj.weight", p);
@@ -209,6 +251,10 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
       tiny_add(list, q, 0, 0, 0.2f, "%s.self_attn.q_proj.bias", p);
       tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.k_proj.bias", p);
       tiny_add(list, kv, 0, 0, 0.2f, "%s.self_attn.v_proj.bias", p);
+    }
+    if (m->gpt_oss) {
+      tiny_add(list, h, 0, 0, 0.2f, "%s.self_attn.o_proj.bias", p);
+      tiny_add(list, TINY_HEADS, 0, 0, 1.0f, "%s.self_attn.sinks", p);
     }
     if (m->qk_norm) {
       tiny_add(list, m->wide_qk_norm ? q : TINY_HEAD, 0, gain, 0.1f, "%s.self_attn.q_norm.weight", p);
@@ -323,8 +369,8 @@ static inline void tiny_write(const tiny_model *m, const char *folder) {
       " \"tie_word_embeddings\": %s, \"rope_theta\": 10000.0, \"bos_token_id\": 0, \"eos_token_id\": 1,"
       " \"num_local_experts\": %d, \"num_experts_per_tok\": 2, \"sliding_window\": %s, \"dtype\": "
       "\"bfloat16\"%s%s}\n",
-      m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, TINY_KV, TINY_HEAD, TINY_VOCAB,
-      m->tied ? "true" : "false", TINY_EXPERTS, window, m->keys != NULL ? ", " : "",
+      m->architecture, TINY_HIDDEN, TINY_MLP, m->layers, TINY_HEADS, m->deepseek ? TINY_HEADS : TINY_KV,
+      TINY_HEAD, TINY_VOCAB, m->tied ? "true" : "false", TINY_EXPERTS, window, m->keys != NULL ? ", " : "",
       m->keys != NULL ? m->keys : "");
   tiny_write_text(folder, "config.json", config);
   tiny_write_tokenizer(folder);

@@ -323,57 +323,61 @@ static void i8_fold(const float *sums, size_t n, float *out) {
 
 /* ---- stripes of few rows: one call for all column groups ---- */
 
-GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim, int full) {
-  _Alignas(64) float sums[AHEAD * GPTVQ_I8_LANES];
+/* One group, `full` for 256 columns, onto the sums. */
+GPTVQ_INLINE void add_group(const gptvq_i8_stripe *job, size_t g, const uint8_t *units, unsigned bits,
+                            unsigned dim, int full, float *sums) {
   _Alignas(32) uint8_t ahead[AHEAD * SPREAD];
-  memset(sums, 0, job->rows * GPTVQ_I8_LANES * sizeof *sums);
-  const uint8_t *units = job->units, *fields = NULL;
-  const int8_t *codebook = job->codebook, *x = job->x;
+  const uint8_t *fields = NULL;
+  const int8_t *x = job->x + g * job->group_codes;
   size_t n = 256 / dim, sets = 4 / dim;
-  for (size_t g = 0; g < job->groups;
-       g++, units += job->unit_step, codebook += (size_t)dim << bits, x += job->group_codes) {
-    if (!full) {
-      const bool last = g + 1 == job->groups;
-      if (last) units = job->last_units;
-      n = ((last ? job->last_width : job->width) + dim - 1) / dim;
-      n = (n + 7) / 8 * 8;
-      sets = (n + 63) / 64;
-      gptvq_spread_units_avx2(bits, units, job->rows, n, MAX_INDICES, ahead);
-    }
-    gptvq_table256 table;
-    gptvq_load_table256(codebook, bits, dim, &table);
-    const float scale = gptvq_bf16_to_float(job->codebook_scales[g]) / 127.0f * job->x_scales[g];
-    for (size_t r = 0; r < job->rows; r++) {
-      __m256i totals[4][2] = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
-      if (!full) fields = ahead + r * SPREAD;
-      for (size_t s = 0; s < sets; s++)
-        multiply_set(&table, units + r * (n / 8 * bits), fields, bits, dim, s, sets, x, 0, 1, totals);
-      for (size_t half = 0; half < 2; half++)
-        add_sums(sums + r * GPTVQ_I8_LANES + 8 * half, _mm256_cvtepi32_ps(totals[0][half]), scale);
-    }
+  if (!full) {
+    n = ((g + 1 == job->groups ? job->last_width : job->width) + dim - 1) / dim;
+    n = (n + 7) / 8 * 8;
+    sets = (n + 63) / 64;
+    gptvq_spread_units_avx2(bits, units, job->rows, n, MAX_INDICES, ahead);
   }
+  gptvq_table256 table;
+  gptvq_load_table256(job->codebook + (g * dim << bits), bits, dim, &table);
+  const float scale = gptvq_bf16_to_float(job->codebook_scales[g]) / 127.0f * job->x_scales[g];
+  for (size_t r = 0; r < job->rows; r++) {
+    __m256i totals[4][2] = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+    if (!full) fields = ahead + r * SPREAD;
+    for (size_t s = 0; s < sets; s++)
+      multiply_set(&table, units + r * (n / 8 * bits), fields, bits, dim, s, sets, x, 0, 1, totals);
+    for (size_t half = 0; half < 2; half++)
+      add_sums(sums + r * GPTVQ_I8_LANES + 8 * half, _mm256_cvtepi32_ps(totals[0][half]), scale);
+  }
+}
+
+/* Groups of 256 columns come first. */
+GPTVQ_INLINE void multiply_stripe(const gptvq_i8_stripe *job, unsigned bits, unsigned dim) {
+  _Alignas(64) float sums[AHEAD * GPTVQ_I8_LANES];
+  const size_t full = job->width != 256 ? 0 : job->groups - (job->last_width != 256);
+  memset(sums, 0, job->rows * GPTVQ_I8_LANES * sizeof *sums);
+  const uint8_t *units = job->units;
+  size_t g = 0;
+  for (; g < full; g++, units += job->unit_step) add_group(job, g, units, bits, dim, 1, sums);
+  for (; g < job->groups; g++, units += job->unit_step)
+    add_group(job, g, g + 1 == job->groups ? job->last_units : units, bits, dim, 0, sums);
   i8_fold(sums, job->rows, job->y);
 }
 
-typedef void (*stripe_fn)(const gptvq_i8_stripe *job);
 #define STRIPE(bits, dim) \
-  static void full_stripe_##bits##_##dim(const gptvq_i8_stripe *job) { multiply_stripe(job, bits, dim, 1); } \
-  static void other_stripe_##bits##_##dim(const gptvq_i8_stripe *job) { multiply_stripe(job, bits, dim, 0); }
+  static void stripe_##bits##_##dim(const gptvq_i8_stripe *job) { multiply_stripe(job, bits, dim); }
 GPTVQ_SHAPES_4(STRIPE)
-#define FULL_STRIPE(bits, dim) GPTVQ_ENTRY(full_stripe, bits, dim)
-#define OTHER_STRIPE(bits, dim) GPTVQ_ENTRY(other_stripe, bits, dim)
-static const stripe_fn full_stripes[4][3] = {GPTVQ_SHAPES_4(FULL_STRIPE)},
-                       other_stripes[4][3] = {GPTVQ_SHAPES_4(OTHER_STRIPE)};
+#define STRIPE_ENTRY(bits, dim) GPTVQ_ENTRY(stripe, bits, dim)
+static const gptvq_i8_stripe_fn stripes[4][3] = {GPTVQ_SHAPES_4(STRIPE_ENTRY)};
 
-static bool i8_stripe(const gptvq_i8_stripe *job) {
-  if (job->index_bits > 4 || job->width > MAX_INDICES * job->dim) return false;
-  const bool full = job->width == 256 && job->last_width == 256;
-  (full ? full_stripes : other_stripes)[job->index_bits - 1][job->dim / 2](job);
-  return true;
+static gptvq_i8_stripe_fn i8_stripe(const gptvq_packed_shape *shape) {
+  const size_t width = shape->cols < shape->group_cols ? shape->cols : shape->group_cols;
+  if (shape->scale_block != 0 || shape->index_bits > 4 || width > MAX_INDICES * shape->dim) return NULL;
+  return stripes[shape->index_bits - 1][shape->dim / 2];
 }
 
 void gptvq_kernels_init_i8_avx2(gptvq_kernel_table *table) {
   table->i8_tile = i8_tile;
+  table->i8_tokens = 16;
+  table->i8_tokens_other = 8;
   table->i8_fold = i8_fold;
   table->i8_stripe = i8_stripe;
 }

@@ -65,6 +65,27 @@ static inline void gptvq_plan_unit512(unsigned bits, size_t n, gptvq_plan512 *pl
   }
 }
 
+/* What a plan says of its `sets` (a constant, all of them) sets, where fields other than of 8 bits have at
+ * most 64 bytes, for the compiler to keep in registers: from memory it would take it again for every row,
+ * because the sums that are stored might overlap it. */
+GPTVQ_INLINE void gptvq_take_plan512(const gptvq_plan512 *plan, unsigned bits, size_t sets,
+                                     gptvq_plan512 *few) {
+  few->n = plan->n;
+  few->sets = sets;
+  for (size_t f = 0; f < (size_t)__builtin_popcount(bits); f++) {
+    const gptvq_field512 *from = &plan->field[f];
+    gptvq_field512 *to = &few->field[f];
+    to->bytes = from->bytes;
+    if (to->bytes > 64 && bits < 8) __builtin_unreachable();
+    for (size_t s = 0; s < sets; s++) {
+      to->byte[s] = from->byte[s];
+      to->control[s] = from->control[s];
+      to->mask[s] = from->mask[s];
+      to->first[s] = from->first[s];
+    }
+  }
+}
+
 /* The bytes of a unit that all its sets come from. */
 typedef struct gptvq_unit512 {
   const uint8_t *at[3];

@@ -5,19 +5,27 @@
 #ifndef GPTVQ_MODEL_ARCH_ARCH_H
 #define GPTVQ_MODEL_ARCH_ARCH_H
 
+#include "checkpoint/checkpoint.h"
 #include "model/arch/config.h"
 
 enum { GPTVQ_MAX_PARTS = 3 };
 
-/* Inputs of a block's linears, in the order in which a token meets them. Linears that share one stand side by
- * side. */
+/* Inputs of a block's linears. Linears that share one stand side by side. */
 typedef enum gptvq_block_input {
   GPTVQ_INPUT_QKV,
   GPTVQ_INPUT_O,
   GPTVQ_INPUT_GATE_UP,
   GPTVQ_INPUT_DOWN,
-  GPTVQ_INPUTS
+  GPTVQ_INPUTS,                   /* those that every block has */
+  GPTVQ_INPUT_Q_B = GPTVQ_INPUTS, /* latent attention: the vector that queries are made from */
+  GPTVQ_INPUT_KV_B,               /* that of keys and values */
+  GPTVQ_ALL_INPUTS
 } gptvq_block_input;
+/* All of them, in the order in which a token meets them. */
+extern const gptvq_block_input gptvq_input_order[GPTVQ_ALL_INPUTS];
+static inline bool gptvq_input_in_mlp(gptvq_block_input input) {
+  return input == GPTVQ_INPUT_GATE_UP || input == GPTVQ_INPUT_DOWN;
+}
 
 /* Where RMS norms of a block can stand. */
 typedef enum gptvq_norm_place {
@@ -27,6 +35,8 @@ typedef enum gptvq_norm_place {
   GPTVQ_NORM_K,             /* of each key head */
   GPTVQ_NORM_ATTENTION_OUT, /* of what o_proj gives, before it is added to the residual stream */
   GPTVQ_NORM_MLP_OUT,       /* of what down_proj gives */
+  GPTVQ_NORM_Q_LATENT,      /* of what GPTVQ_INPUT_Q_B is then */
+  GPTVQ_NORM_KV_LATENT,     /* of what GPTVQ_INPUT_KV_B is then */
   GPTVQ_NORMS
 } gptvq_norm_place;
 
@@ -43,15 +53,21 @@ struct gptvq_arch {
   gptvq_config_rules config;
   const char *norms[GPTVQ_NORMS]; /* NAME.weight; NULL: there is none */
   float norm_offset; /* a norm's gain is this + its weight, of those of heads and the last one too */
-  gptvq_arch_linears linears[GPTVQ_INPUTS];
+  gptvq_arch_linears linears[GPTVQ_ALL_INPUTS];
+  const char *direct_q;    /* the first of QKV where queries are made from no latent vector */
   const char *router;      /* NULL: no mixture of experts */
   const char *experts;     /* "…%zu." before the names of GATE_UP and DOWN; NULL: nothing */
   const char *dense;       /* before them in layers without experts */
   const char *shared;      /* before them in the MLP beside the experts */
   const char *shared_gate; /* its output times the sigmoid of what this gives, one row; NULL: as it is */
-  bool wide_qk_norms;      /* Q and K are norms of all heads together, not of each */
-  bool slides;             /* honours sliding_window */
-  bool rotates_neighbours; /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
+  gptvq_experts_layout all_experts; /* of tensors of all experts, where the folder has them */
+  bool router_bias;
+  const char *router_correction; /* added to what experts are chosen by, not to their shares; NULL: nothing */
+  bool clamped_swiglu;           /* whatever hidden_act says (gptvq_clamped_mul) */
+  const char *sinks;             /* scores of one more key of each head; NULL: none */
+  bool wide_qk_norms;            /* Q and K are norms of all heads together, not of each */
+  bool slides;                   /* honours sliding_window */
+  bool rotates_neighbours;       /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
 
 /* Parts of the description that most families share. */
@@ -74,8 +90,17 @@ struct gptvq_arch {
 /* Of families with experts: what MLPs of all kinds are called behind their prefixes. */
 #define GPTVQ_EXPERT_LINEARS \
   .router = "mlp.gate", .experts = "mlp.experts.%zu.", .dense = "mlp.", \
+  .all_experts = GPTVQ_EXPERTS_STACKED, \
   .linears[GPTVQ_INPUT_GATE_UP] = {{"gate_proj", "up_proj"}, GPTVQ_BIAS_NEVER}, \
   .linears[GPTVQ_INPUT_DOWN] = {{"down_proj"}, GPTVQ_BIAS_NEVER}
+
+#define GPTVQ_LATENT_NORMS \
+  [GPTVQ_NORM_Q_LATENT] = "self_attn.q_a_layernorm", [GPTVQ_NORM_KV_LATENT] = "self_attn.kv_a_layernorm"
+#define GPTVQ_LATENT_LINEARS \
+  .direct_q = "self_attn.q_proj", \
+  .linears[GPTVQ_INPUT_QKV] = {{"self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"}, GPTVQ_BIAS_CONFIG}, \
+  .linears[GPTVQ_INPUT_Q_B] = {{"self_attn.q_b_proj"}, GPTVQ_BIAS_NEVER}, \
+  .linears[GPTVQ_INPUT_KV_B] = {{"self_attn.kv_b_proj"}, GPTVQ_BIAS_NEVER}
 
 /* All families, each gptvq_arch_NAME in NAME.c. */
 /* clang-format off */
@@ -103,7 +128,10 @@ struct gptvq_arch {
   X(gemma3) \
   X(olmo2) \
   X(olmo3) \
-  X(exaone4)
+  X(exaone4) \
+  X(gpt_oss) \
+  X(deepseek_v2) \
+  X(deepseek_v3)
 /* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)

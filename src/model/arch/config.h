@@ -31,6 +31,10 @@ typedef struct gptvq_rope {
   double attention_factor; /* longrope, yarn: multiplies cosines and sines; longrope: 0 = derive it */
 } gptvq_rope;
 
+/* Of gpt-oss's activation: what gates are multiplied by, and what holds them. */
+#define GPTVQ_SWIGLU_ALPHA 1.702f
+#define GPTVQ_SWIGLU_LIMIT 7.0f
+
 /* By which of a config's ropes the queries and keys of a layer are rotated. */
 typedef enum gptvq_rope_use {
   GPTVQ_USE_NO_ROPE, /* none: they know no positions */
@@ -42,7 +46,21 @@ typedef enum gptvq_rope_use {
 /* How the logits of a router become experts and their shares. */
 typedef struct gptvq_router_rule {
   bool keeps_sum; /* shares are probabilities as they are, not divided by their sum */
+  bool sigmoid;   /* probabilities are sigmoids, not a softmax */
+  double scale;   /* of the shares; 0: none */
+  /* experts stand in groups, of which only so many take part: those with the largest expert, with sigmoids
+   * with the largest sum of two; 0 or 1: one group */
+  size_t groups, used_groups;
 } gptvq_router_rule;
+
+/* Latent attention: what keys and values are made from, and queries; all sizes in values. */
+typedef struct gptvq_latent {
+  size_t kv_rank, q_rank; /* 0: there is none; queries are made directly */
+  size_t plain, rotated;  /* of a query or key head: as it is, and rotated */
+  size_t values;          /* of a value head */
+  bool halves;            /* rotated pairs are (i, i + half), not (2i, 2i + 1) */
+  double eps;             /* of the norms of what is made from */
+} gptvq_latent;
 
 typedef struct gptvq_config {
   char architecture[64]; /* as gptvq_config_architecture says */
@@ -58,6 +76,8 @@ typedef struct gptvq_config {
   size_t shared_intermediate;        /* of the MLP beside the experts that all tokens go through; 0: none */
   bool *layer_dense;                 /* [layers] owned; which layers have one MLP instead of experts */
   gptvq_router_rule router;
+  size_t further_layers; /* behind the last one: they guess tokens after the next and are not read */
+  gptvq_latent latent;   /* then head_dim is that of queries and keys */
   char hidden_act[32];
   double query_scalar;             /* queries times keys are divided by its square root */
   double attention_cap, logit_cap; /* numbers x become cap · tanh(x / cap); 0: they stay */
@@ -149,5 +169,9 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *source, const gp
  * moe_intermediate_size, decoder_sparse_step, mlp_only_layers and norm_topk_prob. */
 gptvq_status gptvq_config_read_sparse(const gptvq_config_source *source, gptvq_config *config,
                                       gptvq_error *err);
+/* latent, layers and router of DeepSeek-V2, or of the third, and the keys that say so. */
+gptvq_status gptvq_config_read_deepseek(const gptvq_config_source *source, bool third, gptvq_config *config,
+                                        gptvq_error *err);
+extern const char *const gptvq_deepseek_keys[];
 
 #endif

@@ -6,6 +6,8 @@
 
 #define ADDRESS_OF(name) &gptvq_arch_##name,
 static const gptvq_arch *const families[] = {GPTVQ_FAMILIES(ADDRESS_OF)};
+const gptvq_block_input gptvq_input_order[GPTVQ_ALL_INPUTS] = {
+    GPTVQ_INPUT_QKV, GPTVQ_INPUT_Q_B, GPTVQ_INPUT_KV_B, GPTVQ_INPUT_O, GPTVQ_INPUT_GATE_UP, GPTVQ_INPUT_DOWN};
 enum { FAMILIES = sizeof families / sizeof families[0] };
 
 const gptvq_arch *gptvq_find_arch(const char *architecture) {
@@ -46,7 +48,7 @@ const char *gptvq_linear_name(const gptvq_arch *arch, size_t block, gptvq_block_
                               size_t mlp, char text[GPTVQ_TENSOR_NAME]) {
   const char *name = arch->linears[input].names[part];
   char prefix[64] = "";
-  if (arch->experts == NULL || input < GPTVQ_INPUT_GATE_UP) return gptvq_block_name(block, name, "", text);
+  if (arch->experts == NULL || !gptvq_input_in_mlp(input)) return gptvq_block_name(block, name, "", text);
   if (mlp == GPTVQ_MLP_DENSE) return gptvq_block_name(block, arch->dense, name, text);
   if (mlp == GPTVQ_MLP_SHARED) return gptvq_block_name(block, arch->shared, name, text);
 #pragma GCC diagnostic push

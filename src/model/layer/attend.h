@@ -4,6 +4,9 @@
 
 #include "kernels/kernels.h"
 #include "model/layer/attention.h"
+#include "model/layer/vector.h"
+
+#include <math.h>
 
 #include <stdint.h>
 
@@ -20,6 +23,12 @@ static inline const gptvq_attention_text *gptvq_attend_text(const gptvq_attentio
 /* The first key that the query at `position` sees. */
 static inline size_t gptvq_attend_first(const gptvq_attention_rows *rows, size_t position) {
   return position + 1 > rows->how.window ? position + 1 - rows->how.window : 0;
+}
+
+/* A head's softmax before its first key. */
+static inline gptvq_softmax gptvq_attend_start(const gptvq_attention_rows *rows, size_t head) {
+  const float *sinks = rows->how.sinks;
+  return sinks != NULL ? (gptvq_softmax){sinks[head], 1.0f} : (gptvq_softmax){-INFINITY, 0.0f};
 }
 
 /* Positions [begin, end) of a kv head's keys or values as fp32: in place, or in decoded[(end − begin) × dim].

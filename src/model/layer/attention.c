@@ -87,9 +87,10 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
     size_t rows = gptvq_min_size(ROWS, job->n - row0);
     const float *q = job->qkv + row0 * job->ldq + head * dim;
     float *out = job->out + row0 * ldo + head * dim;
+    const gptvq_softmax start = gptvq_attend_start(job, head);
     for (size_t r = 0; r < rows; r++) {
-      maximum[r] = -INFINITY;
-      sum[r] = 0.0f;
+      maximum[r] = start.maximum;
+      sum[r] = start.sum;
       memset(out + r * ldo, 0, dim * sizeof(float));
     }
     size_t limit = text->position + row0 + rows;
@@ -109,7 +110,8 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
 
 void gptvq_attend_rows(const gptvq_attention_rows *rows) {
   gptvq_attention_rows job = *rows;
-  gptvq_parallel_for(job.n, 4, prepare_rows, &job);
+  size_t values = (job.heads + 2 * job.kv_heads) * job.head_dim;
+  gptvq_parallel_for(job.n, gptvq_rows_per_task(values), prepare_rows, &job);
   if (job.count > 1 || job.n <= GPTVQ_ATTENTION_FEW) gptvq_attend_few(&job);
   else gptvq_parallel_for(gptvq_ceil_div(job.n, ROWS) * job.heads, 1, attend_tiles, &job);
 }

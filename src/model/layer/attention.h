@@ -22,6 +22,7 @@ typedef struct gptvq_attention {
   float query_growth;  /* queries grow by this times the logarithm of 1 + whole query_periods before them */
   size_t query_period; /* positions */
   bool wide_norms;     /* the norms of queries and keys are over the values of all heads together */
+  const float *sinks;  /* [heads]: the score of one more key of each head, whose value is zero; NULL: none */
 } gptvq_attention;
 
 /* What rotated queries at that position are multiplied by. */

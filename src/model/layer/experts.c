@@ -5,13 +5,15 @@
 #include <math.h>
 #include <string.h>
 
-enum { ARRAYS = 6 };
+enum { ARRAYS = 7 };
 
 /* Bytes of each array in the order of their places. */
 static void measure(const gptvq_routing *r, size_t bytes[ARRAYS]) {
-  const size_t values[ARRAYS] = {r->experts, r->hidden, r->used, r->used, 1, 1}; /* of a row */
+  const size_t values[ARRAYS] = {r->experts, r->hidden, r->used,       r->used,
+                                 1,          1,         2 * r->experts}; /* of a row */
   for (size_t i = 0; i < ARRAYS; i++) {
-    bytes[i] = gptvq_saturated_size(r->max_rows, gptvq_saturated_size(values[i], sizeof(float)));
+    const size_t rows = i + 1 < ARRAYS ? r->max_rows : 1;
+    bytes[i] = gptvq_saturated_size(rows, gptvq_saturated_size(values[i], sizeof(float)));
     bytes[i] = bytes[i] > SIZE_MAX / 16 ? SIZE_MAX / 16 : gptvq_round_up(bytes[i], 64);
   }
 }
@@ -34,25 +36,63 @@ void gptvq_routing_place(gptvq_routing *routing, char *memory) {
   routing->share = places[3];
   routing->members = places[4];
   routing->member_share = places[5];
+  routing->choice = places[6];
 }
 
-/* Probabilities are relative to the largest one until their shares are known. */
+/* Of one group: its largest value, or the sum of the two largest. */
+static float group_value(size_t n, const float *choice, bool two) {
+  float first = -INFINITY, second = -INFINITY;
+  for (size_t i = 0; i < n; i++) {
+    if (choice[i] > first) {
+      second = first;
+      first = choice[i];
+    } else if (choice[i] > second) second = choice[i];
+  }
+  return two && n > 1 ? first + second : first;
+}
+
+/* The first of the largest, which is then out of the choice; n: all are. */
+static size_t take_best(size_t n, float *choice) {
+  size_t best = n;
+  for (size_t i = 0; i < n; i++)
+    if (choice[i] > -INFINITY && (best == n || choice[i] > choice[best])) best = i;
+  if (best < n) choice[best] = -INFINITY;
+  return best;
+}
+
+/* Experts of all groups but the best are out of the choice. */
+static void choose_groups(const gptvq_routing *r) {
+  const size_t groups = r->rule.groups, size = r->experts / groups;
+  float *values = r->choice + r->experts;
+  for (size_t g = 0; g < groups; g++) values[g] = group_value(size, r->choice + g * size, r->rule.sigmoid);
+  for (size_t i = 0; i < r->rule.used_groups; i++) (void)take_best(groups, values);
+  for (size_t g = 0; g < groups; g++) /* those that were not taken */
+    for (size_t e = 0; e < size && values[g] > -INFINITY; e++) r->choice[g * size + e] = -INFINITY;
+}
+
+/* Probabilities of a softmax are relative to the largest one until their shares are known. */
 static bool choose(const gptvq_routing *r, float *logits, uint32_t *chosen, float *share) {
-  const size_t experts = r->experts, used = r->used;
-  float *probabilities = logits, sum = 0.0f;
-  const float all =
-      GPTVQ_MULTI_PICK(gptvq_exp_sum)(experts, GPTVQ_MULTI_PICK(gptvq_max)(experts, logits), probabilities);
-  for (size_t i = 0; i < used; i++) {
-    size_t best = experts;
-    for (size_t e = 0; e < experts; e++) /* no expert twice: those chosen are negative */
-      if (!(probabilities[e] < 0.0f) && (best == experts || probabilities[e] > probabilities[best])) best = e;
+  const size_t experts = r->experts;
+  float *probabilities = logits, sum = r->rule.sigmoid ? 1e-20f : 0.0f, all = 1.0f;
+  if (r->rule.sigmoid)
+    for (size_t e = 0; e < experts; e++) probabilities[e] = 1.0f / (1.0f + expf(-logits[e]));
+  else
+    all =
+        GPTVQ_MULTI_PICK(gptvq_exp_sum)(experts, GPTVQ_MULTI_PICK(gptvq_max)(experts, logits), probabilities);
+  for (size_t e = 0; e < experts; e++)
+    r->choice[e] = probabilities[e] + (r->correction != NULL ? r->correction[e] : 0.0f);
+  if (r->rule.groups > 1) choose_groups(r);
+  for (size_t i = 0; i < r->used; i++) {
+    const size_t best = take_best(experts, r->choice);
     if (best == experts) return false;
     chosen[i] = (uint32_t)best;
     share[i] = probabilities[best];
     sum += share[i];
-    probabilities[best] = -1.0f;
   }
-  for (size_t i = 0; i < used; i++) share[i] /= r->keeps_sum ? all : sum;
+  for (size_t i = 0; i < r->used; i++) {
+    share[i] /= r->rule.keeps_sum ? all : sum;
+    if (r->rule.scale > 0.0) share[i] *= (float)r->rule.scale;
+  }
   return true;
 }
 

@@ -2,19 +2,23 @@
 #ifndef GPTVQ_MODEL_LAYER_EXPERTS_H
 #define GPTVQ_MODEL_LAYER_EXPERTS_H
 
+#include "model/arch/config.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 typedef struct gptvq_routing {
   size_t max_rows, hidden, experts, used; /* `used` experts a token */
-  bool keeps_sum;                         /* shares are probabilities, not parts of their sum */
-  float *logits;                          /* [max_rows × experts]: the router's, then probabilities */
-  float *gathered;     /* [max_rows × hidden]: the inputs of one expert, then its outputs */
-  uint32_t *chosen;    /* [max_rows × used] */
-  float *share;        /* [max_rows × used] */
-  uint32_t *members;   /* [max_rows]: token of each gathered row */
-  float *member_share; /* [max_rows] */
+  gptvq_router_rule rule;
+  const float *correction; /* [experts] or NULL: added to what experts are chosen by */
+  float *logits;           /* [max_rows × experts]: the router's, then probabilities */
+  float *choice;           /* [2 × experts]: what they are chosen by, and their groups */
+  float *gathered;         /* [max_rows × hidden]: the inputs of one expert, then its outputs */
+  uint32_t *chosen;        /* [max_rows × used] */
+  float *share;            /* [max_rows × used] */
+  uint32_t *members;       /* [max_rows]: token of each gathered row */
+  float *member_share;     /* [max_rows] */
 } gptvq_routing;
 
 /* Bytes of its arrays for these sizes; SIZE_MAX on overflow. */

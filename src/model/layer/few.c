@@ -69,7 +69,7 @@ static void set_query(task *t, size_t i, size_t number, size_t part) {
   size_t head = t->kv_head * share + number % share, position = t->text->position + number / share;
   t->q[i] = rows->qkv + row * rows->ldq + head * rows->head_dim;
   t->out[i] = t->job->most_parts > 1 ? part_sums(t->job, row, head, part) : result_of(t->job, row, head);
-  t->run[i] = (gptvq_softmax){-INFINITY, 0.0f};
+  t->run[i] = part == 0 ? gptvq_attend_start(rows, head) : (gptvq_softmax){-INFINITY, 0.0f};
   t->low[i] = gptvq_max_size(gptvq_attend_first(rows, position), t->begin);
   t->high[i] = gptvq_min_size(position + 1, t->end);
   memset(t->out[i], 0, rows->head_dim * sizeof(float));

@@ -13,13 +13,16 @@ static void gate_task(void *context, size_t begin, size_t end, size_t thread) {
   const gate_job *job = context;
   for (size_t i = begin; i < end; i++) {
     float *gate = job->wide + i * job->width;
-    if (job->activation == GPTVQ_SILU)
-      GPTVQ_MULTI_PICK(gptvq_silu_mul)(job->width / 2, gate, gate + job->width / 2);
-    else GPTVQ_MULTI_PICK(gptvq_gelu_mul)(job->width / 2, gate, gate + job->width / 2);
+    const float *up = gate + job->width / 2;
+    switch (job->activation) {
+    case GPTVQ_SILU: GPTVQ_MULTI_PICK(gptvq_silu_mul)(job->width / 2, gate, up); break;
+    case GPTVQ_GELU_TANH: GPTVQ_MULTI_PICK(gptvq_gelu_mul)(job->width / 2, gate, up); break;
+    case GPTVQ_SWIGLU_CLAMPED: GPTVQ_MULTI_PICK(gptvq_clamped_mul)(job->width / 2, gate, up); break;
+    }
   }
 }
 
 void gptvq_gate_rows(gptvq_activation activation, size_t n, size_t width, float *wide) {
   gate_job job = {wide, width, activation};
-  gptvq_parallel_for(n, 4, gate_task, &job);
+  gptvq_parallel_for(n, gptvq_rows_per_task(width), gate_task, &job);
 }

@@ -4,9 +4,14 @@
 
 #include <stddef.h>
 
-typedef enum gptvq_activation { GPTVQ_SILU, GPTVQ_GELU_TANH } gptvq_activation;
+typedef enum gptvq_activation {
+  GPTVQ_SILU,
+  GPTVQ_GELU_TANH,
+  GPTVQ_SWIGLU_CLAMPED /* gpt-oss: gptvq_clamped_mul */
+} gptvq_activation;
 
-/* Rows gate | up of `width` values in all: gate becomes activation(gate) · up. */
+/* Rows gate | up of `width` values in all: gate becomes activation(gate) · up, or what gptvq_clamped_mul
+ * makes of both. */
 void gptvq_gate_rows(gptvq_activation activation, size_t n, size_t width, float *wide);
 
 #endif

@@ -23,7 +23,7 @@ static void norm_task(void *context, size_t begin, size_t end, size_t thread) {
 
 bool gptvq_norm_rows(size_t n, size_t hidden, const float *x, const float *weight, float eps, float *norm) {
   rows_job job = {.hidden = hidden, .x = x, .weight = weight, .eps = eps, .y = norm};
-  gptvq_parallel_for(n, 16, norm_task, &job);
+  gptvq_parallel_for(n, gptvq_rows_per_task(hidden), norm_task, &job);
   return !atomic_load(&job.bad);
 }
 
@@ -51,7 +51,7 @@ static void add_task(void *context, size_t begin, size_t end, size_t thread) {
 
 void gptvq_add_rows(size_t n, size_t hidden, float scale, const float *sum, float *x) {
   rows_job job = {.hidden = hidden, .x = sum, .scale = scale, .y = x};
-  gptvq_parallel_for(n, 16, add_task, &job);
+  gptvq_parallel_for(n, 2 * gptvq_rows_per_task(hidden), add_task, &job);
 }
 
 typedef struct values_job {

@@ -6,6 +6,7 @@
 static const double pi = 3.14159265358979323846;
 
 size_t gptvq_rope_half(const gptvq_config *config, const gptvq_rope *rope) {
+  if (config->latent.kv_rank > 0) return config->latent.rotated / 2;
   return (size_t)((double)config->head_dim * rope->partial_rotary_factor) / 2;
 }
 

@@ -5,6 +5,7 @@
 #define GPTVQ_MODEL_LAYER_VECTOR_H
 
 #include "kernels/multi/multi.h"
+#include "model/arch/config.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +19,9 @@ GPTVQ_MULTI_DECLARE(bool, gptvq_rms_norm, size_t n, const float *x, const float 
 GPTVQ_MULTI_DECLARE(void, gptvq_silu_mul, size_t n, float *gate, const float *up);
 /* gate = gelu(gate) · up, gelu(x) = x / (1 + exp(−2u)) with u = √(2/π) (x + 0.044715 x³): the "tanh" form */
 GPTVQ_MULTI_DECLARE(void, gptvq_gelu_mul, size_t n, float *gate, const float *up);
+/* g · (u + 1) / (1 + exp(−GPTVQ_SWIGLU_ALPHA g)) with g = gate and u = up, held below GPTVQ_SWIGLU_LIMIT, up
+ * also above its negative (gpt-oss) */
+GPTVQ_MULTI_DECLARE(void, gptvq_clamped_mul, size_t n, float *gate, const float *up);
 /* x = cap · tanh(x / cap), within a few ulp of each result */
 GPTVQ_MULTI_DECLARE(void, gptvq_soft_cap, size_t n, float cap, float *x);
 /* y += a · x */

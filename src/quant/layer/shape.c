@@ -5,14 +5,27 @@
 
 #include <string.h>
 
-size_t gptvq_group_columns(size_t cols, const gptvq_resolved *options) {
-  const gptvq_quantize_options *o = &options->options;
-  if (gptvq_is_uniform(o)) return cols;
-  size_t multiple = gptvq_max_size(8, o->scale_block);
-  size_t widest =
-      gptvq_min_size(o->group_cols, gptvq_max_size(multiple, o->group_size / multiple * multiple));
+/* Columns of the widest group that options allow, a multiple of *multiple. */
+static size_t widest_group(const gptvq_quantize_options *o, size_t *multiple) {
+  *multiple = gptvq_max_size(8, o->scale_block);
+  return gptvq_min_size(o->group_cols, gptvq_max_size(*multiple, o->group_size / *multiple * *multiple));
+}
+
+/* Columns of the least number of groups when all are as equal as can be. */
+static size_t even_columns(size_t cols, const gptvq_quantize_options *o) {
+  size_t multiple, widest = widest_group(o, &multiple);
   if (cols <= widest) return cols;
   return gptvq_round_up(gptvq_ceil_div(cols, gptvq_ceil_div(cols, widest)), multiple);
+}
+
+/* Kernels are made for whole groups: those come first, if what remains is whole sets of 64 columns as well;
+ * else groups are even. */
+size_t gptvq_group_columns(size_t cols, const gptvq_resolved *options) {
+  enum { SET = 64 };
+  const gptvq_quantize_options *o = &options->options;
+  if (gptvq_is_uniform(o)) return cols;
+  size_t multiple, widest = widest_group(o, &multiple);
+  return cols > widest && widest % SET == 0 && cols % SET == 0 ? widest : even_columns(cols, o);
 }
 
 gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_resolved *options,
@@ -35,8 +48,8 @@ gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_resolved *o
     shape->kind = GPTVQ_PACKED_VQ;
     shape->codebook_bits = o->codebook_bits;
     shape->scale_block = o->scale_block;
-    /* stripes of l / width rows, the nearest number, then evened out over the rows */
-    size_t stripe = gptvq_max_size(1, (o->group_size + shape->group_cols / 2) / shape->group_cols);
+    /* stripes of l / width rows of groups of mean width, the nearest number, then evened out over the rows */
+    size_t width = even_columns(cols, o), stripe = gptvq_max_size(1, (o->group_size + width / 2) / width);
     size_t stripes = rows > stripe ? (rows + stripe / 2) / stripe : 1;
     shape->group_rows = gptvq_ceil_div(rows, stripes);
     if (gptvq_ceil_div(rows, shape->group_rows) != stripes)

@@ -62,15 +62,15 @@ static double packed_block(const run *r, const gptvq_block *block) {
 
 /* Bytes of the block's layers and of the work on them. */
 static double block_peak(const run *r, const gptvq_block *block) {
-  double peak = 0.0, square[GPTVQ_INPUTS] = {0.0};
-  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
+  double peak = 0.0, square[GPTVQ_ALL_INPUTS] = {0.0}, all = 0.0;
+  for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
     for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
       const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
       double cols = (double)block->linears[readers.linear[0]].cols;
       square[i] += 8.0 * cols * cols;
     }
-  double all = square[0] + square[1] + square[2] + square[3];
-  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++)
+  for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++) all += square[i];
+  for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
     for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
       const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
       peak = larger(peak, input_peak(r, block, readers.linear, readers.count, gptvq_writes_stream(block, i),

@@ -22,17 +22,17 @@ typedef struct input {
 typedef struct block_work {
   gptvq_pipeline *pipeline;
   const gptvq_block *original;
-  gptvq_block block; /* the copy whose linears become packed one by one */
-  input *inputs;     /* in the order in which a token meets them, the experts' together */
-  size_t input_count;
-  gptvq_observer *observers; /* [input_count + 2] */
+  gptvq_block block;                   /* the copy whose linears become packed one by one */
+  input *inputs;                       /* in the order in which a token meets them, the experts' together */
+  size_t input_count, attention_count; /* those of the attention first */
+  gptvq_observer *observers;           /* [input_count + 2] */
   gptvq_layer_result *results;
   bool *solved;         /* [linear_count] */
   gptvq_kept kept;      /* inputs of the output layer at work */
   bool original_passed; /* x_original has passed the half at work */
 } block_work;
 
-static bool in_mlp(const input *in) { return in->kind >= GPTVQ_INPUT_GATE_UP; }
+static bool in_mlp(const input *in) { return gptvq_input_in_mlp(in->kind); }
 static bool is_output(const input *in) { return gptvq_input_is_last(in->kind); }
 static const gptvq_linear *first_reader(const block_work *work, const input *in) {
   return &work->original->linears[in->readers.linear[0]];
@@ -69,17 +69,20 @@ static void release_work(block_work *work) {
 static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
   const gptvq_block *block = work->original;
   size_t inputs = 0;
-  for (gptvq_block_input kind = 0; kind < GPTVQ_INPUTS; kind++) inputs += gptvq_input_count(block, kind);
+  for (size_t i = 0; i < GPTVQ_ALL_INPUTS; i++) inputs += gptvq_input_count(block, gptvq_input_order[i]);
   GPTVQ_TRY(gptvq_block_copy(block, &work->block, err));
   work->inputs = calloc(inputs, sizeof *work->inputs);
   work->observers = calloc(inputs + 2, sizeof *work->observers);
   work->solved = calloc(block->linear_count, sizeof *work->solved);
   if (work->inputs == NULL || work->observers == NULL || work->solved == NULL)
     return gptvq_fail_memory(err, "a block", inputs * sizeof *work->inputs);
-  for (gptvq_block_input kind = 0; kind < GPTVQ_INPUTS; kind++)
+  for (size_t i = 0; i < GPTVQ_ALL_INPUTS; i++) {
+    const gptvq_block_input kind = gptvq_input_order[i];
     for (size_t e = 0; e < gptvq_input_count(block, kind); e++)
       work->inputs[work->input_count++] =
           (input){.readers = gptvq_input_readers(block, kind, e), .kind = kind};
+  }
+  while (!in_mlp(&work->inputs[work->attention_count])) work->attention_count++;
   return GPTVQ_OK;
 }
 
@@ -112,7 +115,8 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
   const gptvq_pipeline *p = work->pipeline;
   input *first = &work->inputs[begin], *last = &work->inputs[end - 1];
   bool corrects = first->mismatch.cols > 0, attention = whole || !in_mlp(first), mlp = in_mlp(last);
-  gptvq_stop stop = is_output(last) ? GPTVQ_STOP_AT_OUTPUT : GPTVQ_STOP_AT_INPUT;
+  const bool starts_half = last->kind == GPTVQ_INPUT_QKV || last->kind == GPTVQ_INPUT_GATE_UP;
+  gptvq_stop stop = starts_half ? GPTVQ_STOP_AT_INPUT : GPTVQ_STOP_AT_OUTPUT;
   size_t observers = 0, linear = first->readers.linear[0];
   for (input *in = first; in <= last; in++) {
     in->watch = (gptvq_hessian_watch){.hessian = &in->hessian, .scratch = scratch};
@@ -370,7 +374,7 @@ static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
                                  .stop = GPTVQ_RUN_ALL,
                                  .stage = GPTVQ_STAGE_FORWARD_ORIGINAL}};
   bool both = p->x_original != NULL && !work->original_passed;
-  const input *output = &work->inputs[mlp ? work->input_count - 1 : 1];
+  const input *output = &work->inputs[(mlp ? work->input_count : work->attention_count) - 1];
   GPTVQ_TRY(run_windows(p, first_reader(work, output)->name, passes, both ? 2 : 1, err));
   free(work->kept.values);
   work->kept = (gptvq_kept){0};
@@ -391,16 +395,15 @@ gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_bloc
 
 static gptvq_status with_data(block_work *work, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
-  size_t experts = work->original->mlp_count;
+  const size_t attention = work->attention_count, experts = work->original->mlp_count;
   if (!p->solver.options->options.true_sequential) {
     GPTVQ_TRY(solve_range(work, 0, work->input_count, true, err));
     return gptvq_pipeline_run(p, &work->block, work->original, err);
   }
-  GPTVQ_TRY(solve_range(work, 0, 1, false, err));
-  GPTVQ_TRY(solve_range(work, 1, 2, false, err));
+  for (size_t i = 0; i < attention; i++) GPTVQ_TRY(solve_range(work, i, i + 1, false, err));
   GPTVQ_TRY(advance(work, false, err));
-  GPTVQ_TRY(solve_range(work, 2, 2 + experts, false, err));
-  GPTVQ_TRY(solve_range(work, 2 + experts, work->input_count, false, err));
+  GPTVQ_TRY(solve_range(work, attention, attention + experts, false, err));
+  GPTVQ_TRY(solve_range(work, attention + experts, work->input_count, false, err));
   return advance(work, true, err);
 }
 

@@ -50,7 +50,7 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
   const json_t *before =
       json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
-  if (r->model->info.packed || json_is_object(before)) {
+  if (gptvq_model_quantization_json(r->model) != NULL) {
     const char *method = json_string_value(json_object_get(before, "quant_method"));
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
                       r->model_dir, method != NULL ? method : "quantization_config in config.json");

@@ -114,7 +114,8 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
   const gptvq_config *c = &model->config;
   size_t mlps = gptvq_model_mlps(model), wide = c->heads * c->head_dim, values = c->kv_heads * c->head_dim;
   size_t widest = gptvq_model_mlp_width(model), down = mlps * widest, window = length * c->hidden;
-  bool outputs = (transform->rotate & GPTVQ_ROTATE_HEADS) == 0;
+  /* values of latent attention share a linear with keys: they keep their order */
+  bool outputs = (transform->rotate & GPTVQ_ROTATE_HEADS) == 0 && c->latent.kv_rank == 0;
   gptvq_status status;
   gptvq_sweep sweep = {.model = model,
                        .windows = samples,

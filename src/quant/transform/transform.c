@@ -17,6 +17,11 @@ bool gptvq_transform_wanted(const gptvq_resolved *resolved) {
 
 gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolved *resolved,
                                    gptvq_error *err) {
+  if (model->config.latent.kv_rank > 0 && (resolved->options.rotate & GPTVQ_ROTATE_HEADS) != 0)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "the heads of a %s cannot be rotated (`rotate` heads): keys and values are made by one "
+                      "linear layer; its residual stream can be (`rotate` residual)",
+                      model->config.architecture);
   if ((resolved->options.rotate & GPTVQ_ROTATE_RESIDUAL) == 0 ||
       (gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_O) &&
        gptvq_writes_stream(&model->blocks[0], GPTVQ_INPUT_DOWN)))

@@ -19,14 +19,17 @@ import json
 import shutil
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from transformers import Ernie4_5Config, Glm4Config, GlmConfig, GraniteConfig, GraniteMoeHybridConfig, Ministral3Config, MinistralConfig, Mistral3Config, SeedOssConfig
 from transformers import (Exaone4Config, Gemma2Config, Gemma3Config, Gemma3TextConfig, GemmaConfig, LlamaConfig, MistralConfig, MixtralConfig, Olmo2Config,
                           Olmo3Config, Phi3Config, Qwen2Config, Qwen3Config, SmolLM3Config)
-from transformers import OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
+from transformers import DeepseekV2Config, DeepseekV3Config, GptOssConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -93,25 +96,29 @@ def run(folder, ids, dtype, model_types=None):
 
 def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
-    for name, p in model.named_parameters():
+    for name, p in [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n.endswith("correction_bias"))]:
         noise = torch.randn(p.shape, generator=generator)
         with torch.no_grad():
             if "embed_tokens" in name:
                 p.copy_(noise)
             elif name.endswith("bias"):
                 p.copy_(0.3 * noise)
+            elif name.endswith("sinks"):
+                p.copy_(noise)
+            elif name.endswith("experts.gate_up_proj") and model.config.model_type == "gpt_oss":
+                p.copy_(noise)  # large enough to meet the limits of the activation
             elif p.dim() == 1:
                 p.copy_((0 if model.config.model_type.startswith("gemma") else 1) + 0.2 * noise)  # Gemma stores gains less one
             else:
                 p.copy_(noise * 1.3 / p.shape[-1] ** 0.5)
 
 
-def write_golden(folder, file, count, seed, model_types):
-    vocabulary = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
+def write_golden(folder, file, count, seed, model_types, source):
+    vocabulary = AutoConfig.from_pretrained(source).get_text_config().vocab_size
     ids = torch.randint(0, vocabulary, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
-    truth = run(folder, ids, torch.float64, model_types)
-    error = (run(folder, ids, torch.float32) - truth).abs().max().item()
-    error_bf16 = (run(folder, ids, torch.bfloat16) - truth).abs().max().item()
+    truth = run(source, ids, torch.float64, model_types)
+    error = (run(source, ids, torch.float32) - truth).abs().max().item()
+    error_bf16 = (run(source, ids, torch.bfloat16) - truth).abs().max().item()
     print(f"{folder.name}/{file}: {count} tokens, |logits| up to {truth.abs().max():.2f}, "
           f"fp32 error {error:.2e}, bf16 error {error_bf16:.2e}")
     assert 0 < error < 1e-4 and error < error_bf16
@@ -138,7 +145,7 @@ def old_style(folder, **extra):
     path.write_text(json.dumps({k: v for k, v in config.items() if v != "remove"}, indent=2, sort_keys=True) + "\n")
 
 
-def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, **how):
+def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, mxfp4=False, **how):
     if sys.argv[1:] and name not in sys.argv[1:]:
         return
     folder = HERE / name
@@ -149,10 +156,32 @@ def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=N
     (folder / "generation_config.json").unlink(missing_ok=True)
     if old is not None:
         old_style(folder, **old)
+    source = as_mxfp4(folder, 3000 + seed) if mxfp4 else folder
     for file, tokens in (goldens or {"golden.bin": count}).items():
-        write_golden(folder, file, tokens, 2000 + seed, {config.model_type, config.get_text_config().model_type})
+        write_golden(folder, file, tokens, 2000 + seed, {config.model_type, config.get_text_config().model_type}, source)
     size = sum(f.stat().st_size for f in folder.iterdir())
     assert size < 100_000, (name, size)
+
+
+def as_mxfp4(folder, seed):
+    """Random MXFP4 experts in place of the folder's, as openai's own folders have them; returns a folder of the same numbers in bf16."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = load_file(folder / "model.safetensors")
+    plain = Path(tempfile.mkdtemp())
+    shutil.copy(folder / "config.json", plain)
+    decoded = dict(tensors)
+    for name in [n for n in tensors if n.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        experts, cols, rows = tensors.pop(name).shape
+        blocks = torch.randint(0, 256, (experts, rows, cols // 32, 16), generator=generator, dtype=torch.uint8)
+        scales = torch.randint(123, 126, (experts, rows, cols // 32), generator=generator, dtype=torch.uint8)
+        tensors[f"{name}_blocks"], tensors[f"{name}_scales"] = blocks, scales
+        decoded[name] = convert_moe_packed_tensors(blocks, scales, dtype=torch.bfloat16).contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(decoded, plain / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router"]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return plain
 
 
 def rope(kind="default", theta=10000.0, **more):
@@ -219,6 +248,24 @@ def main():
     make("qwen2-moe", Qwen2MoeConfig(**{**sparse, "num_experts": 4}, shared_expert_intermediate_size=20, norm_topk_prob=False), seed=22, old={})
     make("olmoe", OlmoeConfig(**{**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 4},
                               num_experts=5, num_experts_per_tok=3), seed=23)
+    oss = {**SIZES, "vocab_size": 48, "num_hidden_layers": 4, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6}
+    yarn_oss = dict(factor=4.0, beta_fast=2.0, beta_slow=0.25, truncate=False, original_max_position_embeddings=16)
+    make("gpt-oss", GptOssConfig(**{**oss, "hidden_size": 24, "intermediate_size": 16}, rope_parameters=rope("yarn", 100.0, **yarn_oss)), seed=30, count=60)
+    make("gpt-oss-mxfp4", GptOssConfig(**{**oss, "intermediate_size": 32}, rope_parameters=rope("yarn", 100.0, **yarn_oss)), seed=31, mxfp4=True,
+         old={"swiglu_limit": 7.0, "experts_per_token": 2, "initial_context_length": 16})
+    # latent attention: queries made directly and from a vector of their own; routers with and without groups
+    latent = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 3,
+              "moe_intermediate_size": 8, "n_routed_experts": 6, "num_experts_per_tok": 2, "kv_lora_rank": 16, "qk_nope_head_dim": 6, "qk_rope_head_dim": 8,
+              "v_head_dim": 10, "first_k_dense_replace": 1}
+    yarn_all = dict(factor=4.0, beta_fast=2.0, beta_slow=0.25, original_max_position_embeddings=16, mscale=0.707, mscale_all_dim=0.707)
+    make("deepseek-v2-lite", DeepseekV2Config(**latent, q_lora_rank=None, n_shared_experts=2, topk_method="greedy", rope_parameters=rope("yarn", 100.0, **yarn_all)),
+         seed=32, count=60, old={"moe_layer_freq": 1, "scoring_func": "softmax", "head_dim": "remove"})
+    make("deepseek-v2", DeepseekV2Config(**latent, q_lora_rank=12, n_shared_experts=1, topk_method="group_limited_greedy", n_group=3, topk_group=2,
+                                         routed_scaling_factor=1.5), seed=33)
+    make("deepseek-v3", DeepseekV3Config(**latent, q_lora_rank=12, n_shared_experts=1, n_group=2, topk_group=1, routed_scaling_factor=2.5,
+                                         rope_parameters=rope("yarn", 100.0, **{**yarn_all, "mscale": 1.0, "mscale_all_dim": 0.5})), seed=34, count=60)
+    make("deepseek-v3-plain", DeepseekV3Config(**latent, q_lora_rank=None, n_shared_experts=1, n_group=1, topk_group=1, norm_topk_prob=False,
+                                               routed_scaling_factor=1.0, rope_interleave=False), seed=35)
     # rope scalings; small numbers so that positions reach beyond the original context
     deep = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4}
     yarn = dict(factor=4.0, original_max_position_embeddings=16)

@@ -74,6 +74,15 @@ static inline float hyperbolic_tangent(float x) {
   return a < 0.625f ? small : large;
 }
 
+void GPTVQ_MULTI(gptvq_clamped_mul)(size_t n, float *gate, const float *up) {
+  const float limit = GPTVQ_SWIGLU_LIMIT;
+  for (size_t i = 0; i < n; i++) {
+    float g = gate[i] > limit ? limit : gate[i], u = up[i] > limit ? limit : up[i];
+    u = u < -limit ? -limit : u;
+    gate[i] = g / (1.0f + exponential(-GPTVQ_SWIGLU_ALPHA * g)) * (u + 1.0f);
+  }
+}
+
 void GPTVQ_MULTI(gptvq_soft_cap)(size_t n, float cap, float *x) {
   for (size_t i = 0; i < n; i++) x[i] = cap * hyperbolic_tangent(x[i] / cap);
 }
