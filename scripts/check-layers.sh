@@ -27,7 +27,7 @@ quant/layer: base linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
 quant/run: base linalg format kernels checkpoint text model/arch model calib train quant/options quant/layer quant/transform quant/plan
-export: base format kernels checkpoint model
+export: base format kernels checkpoint text model model/layer
 tools: base format kernels checkpoint model/arch model quant/options quant/layer
 "
 path_of() { # tools/ stands beside src/: it is no part of the library

@@ -210,6 +210,21 @@ GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir
 GPTVQ_API gptvq_status gptvq_export_hf(const char *packed_dir, const char *out_dir, int force,
                                        const gptvq_callbacks *callbacks, gptvq_error *err);
 
+/* How matrices are stored in a GGUF file; vectors are fp32. */
+typedef enum gptvq_gguf_type {
+  GPTVQ_GGUF_AUTO = 0, /* Q8_0 where rows are whole blocks of 32 columns, else F16 */
+  GPTVQ_GGUF_F16,
+  GPTVQ_GGUF_BF16,
+  GPTVQ_GGUF_Q8_0 /* the same as AUTO, but other rows are an error */
+} gptvq_gguf_type;
+
+/* Writes the model of MODEL_DIR, packed or not, as a GGUF file for llama.cpp, tokenizer and chat template
+ * included (whole or not at all). A file that is there is replaced only with `force`.
+ * GPTVQ_ERROR_UNSUPPORTED: a family or a tokenizer that llama.cpp would run otherwise; GPTVQ_ERROR_NUMERIC:
+ * values beyond the range of fp16 (named). callbacks may be NULL. */
+GPTVQ_API gptvq_status gptvq_export_gguf(const char *model_dir, const char *out_file, gptvq_gguf_type type,
+                                         int force, const gptvq_callbacks *callbacks, gptvq_error *err);
+
 #ifdef __cplusplus
 }
 #endif

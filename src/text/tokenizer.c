@@ -4,8 +4,6 @@
 #include "base/json.h"
 #include "text/utf8.h"
 
-enum { MAX_TOKENIZER_BYTES = 512 * 1024 * 1024 };
-
 /* ---- opening ---- */
 
 gptvq_status gptvq_text_read_json(const char *path, size_t most, char nul[GPTVQ_NUL_STAND_IN], json_t **out,
@@ -120,7 +118,7 @@ gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq
     goto done;
   }
   char nul[GPTVQ_NUL_STAND_IN];
-  GPTVQ_TRY_GOTO(gptvq_text_read_json(file, MAX_TOKENIZER_BYTES, nul, &json, err));
+  GPTVQ_TRY_GOTO(gptvq_text_read_json(file, GPTVQ_MAX_TOKENIZER_BYTES, nul, &json, err));
   gptvq_load load = {t, file, nul, err};
   GPTVQ_TRY_GOTO(load_tokenizer(&load, json));
   GPTVQ_TRY_GOTO(load_config(t, folder, err));

@@ -12,7 +12,8 @@
 #include <gptvq/tokenizer.h>
 #include <jansson.h>
 
-enum { GPTVQ_MAX_STAGES = 64, GPTVQ_MAX_SEQUENCE_DEPTH = 16, GPTVQ_MAX_CONFIG_BYTES = 64 * 1024 * 1024 };
+enum { GPTVQ_MAX_STAGES = 64, GPTVQ_MAX_SEQUENCE_DEPTH = 16 };
+enum { GPTVQ_MAX_CONFIG_BYTES = 64 << 20, GPTVQ_MAX_TOKENIZER_BYTES = 512 << 20 };
 
 struct gptvq_tokenizer {
   gptvq_bpe bpe; /* its vocab.tokens also holds what added tokens decode to */

@@ -75,29 +75,35 @@ static double dynamic_theta(const gptvq_rope *rope, size_t half, size_t position
   return rope->theta * pow(stretch, (double)half / (double)(half - 1));
 }
 
-/* What LongRoPE multiplies cosines and sines by, when the config does not say it. */
-static double longrope_attention(const gptvq_rope *rope) {
-  double factor = rope->factor, original = (double)rope->original_max_positions;
-  return factor <= 1.0 ? 1.0 : sqrt(1.0 + log(factor) / log(original));
+double gptvq_rope_frequency(const gptvq_config *config, const gptvq_rope *rope, size_t i, size_t positions) {
+  size_t half = gptvq_rope_half(config, rope);
+  double theta = rope->type == GPTVQ_ROPE_DYNAMIC ? dynamic_theta(rope, half, positions) : rope->theta;
+  double frequency = pow(theta, -(double)i / (double)half);
+  switch (rope->type) {
+  case GPTVQ_ROPE_DEFAULT:
+  case GPTVQ_ROPE_DYNAMIC: return frequency;
+  case GPTVQ_ROPE_LINEAR: return frequency / rope->factor;
+  case GPTVQ_ROPE_LLAMA3: return scale_llama3(rope, frequency);
+  case GPTVQ_ROPE_YARN: return scale_yarn(rope, half, i, frequency);
+  case GPTVQ_ROPE_LONGROPE:
+    return frequency / (positions > rope->original_max_positions ? rope->long_factor : rope->short_factor)[i];
+  }
+  return frequency;
+}
+
+double gptvq_rope_magnitude(const gptvq_rope *rope) {
+  if (rope->type != GPTVQ_ROPE_LONGROPE && rope->type != GPTVQ_ROPE_YARN) return 1.0;
+  if (rope->attention_factor > 0.0) return rope->attention_factor;
+  return rope->factor <= 1.0 ? 1.0
+                             : sqrt(1.0 + log(rope->factor) / log((double)rope->original_max_positions));
 }
 
 void gptvq_rope_tables(const gptvq_config *config, const gptvq_rope *rope, size_t positions, float *cosines,
                        float *sines) {
   const size_t half = gptvq_rope_half(config, rope);
-  double magnitude = 1.0, theta = rope->theta;
-  const double *stretch = NULL;
-  if (rope->type == GPTVQ_ROPE_LONGROPE) {
-    stretch = positions > rope->original_max_positions ? rope->long_factor : rope->short_factor;
-    magnitude = rope->attention_factor > 0.0 ? rope->attention_factor : longrope_attention(rope);
-  }
-  if (rope->type == GPTVQ_ROPE_YARN) magnitude = rope->attention_factor;
-  if (rope->type == GPTVQ_ROPE_DYNAMIC) theta = dynamic_theta(rope, half, positions);
+  const double magnitude = gptvq_rope_magnitude(rope);
   for (size_t i = 0; i < half; i++) {
-    double frequency = pow(theta, -(double)i / (double)half);
-    if (rope->type == GPTVQ_ROPE_LINEAR) frequency /= rope->factor;
-    else if (rope->type == GPTVQ_ROPE_LLAMA3) frequency = scale_llama3(rope, frequency);
-    else if (rope->type == GPTVQ_ROPE_YARN) frequency = scale_yarn(rope, half, i, frequency);
-    else if (stretch != NULL) frequency /= stretch[i];
+    double frequency = gptvq_rope_frequency(config, rope, i, positions);
     for (size_t p = 0; p < positions; p++) {
       cosines[p * half + i] = (float)(magnitude * cos((double)p * frequency));
       sines[p * half + i] = (float)(magnitude * sin((double)p * frequency));

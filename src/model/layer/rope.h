@@ -9,6 +9,12 @@
  * config's. */
 size_t gptvq_rope_half(const gptvq_config *config, const gptvq_rope *rope);
 
+/* Radians per position of pair i in a context of `positions`, which LongRoPE and dynamic NTK scaling look at.
+ */
+double gptvq_rope_frequency(const gptvq_config *config, const gptvq_rope *rope, size_t i, size_t positions);
+/* What cosines and sines are multiplied by. */
+double gptvq_rope_magnitude(const gptvq_rope *rope);
+
 /* cosines, sines [positions × half]; angles and functions in double, rounded once. LongRoPE takes its long
  * factors, and dynamic NTK scaling goes by `positions`, when that exceeds the original context, for all
  * positions: the choice cannot change while a cache is in use. */
