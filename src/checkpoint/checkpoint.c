@@ -317,6 +317,8 @@ void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint) {
   free(checkpoint->names);
   free(checkpoint->expert_names);
   free(checkpoint->expert_values);
+  free(checkpoint->woven_names);
+  free(checkpoint->woven_values);
   free(checkpoint->narrowed);
   json_decref(checkpoint->config);
   json_decref(checkpoint->generation);

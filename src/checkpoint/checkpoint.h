@@ -79,6 +79,20 @@ typedef enum gptvq_experts_layout {
 gptvq_status gptvq_checkpoint_split_experts(gptvq_checkpoint *checkpoint, gptvq_experts_layout layout,
                                             gptvq_error *err);
 
+/* Matrices of which one tensor, a layer's PREFIX + ending, holds the rows: groups, each with so many rows of
+ * each section one after the other. PREFIX + parts[0] is made of the first sections, PREFIX + parts[1] of the
+ * rest: of every section the rows of all groups, section below section. */
+enum { GPTVQ_WOVEN_SECTIONS = 4 };
+typedef struct gptvq_woven {
+  const char *ending, *parts[2];
+  size_t groups, rows[GPTVQ_WOVEN_SECTIONS], first_sections;
+} gptvq_woven;
+/* They take the place of the tensor, in memory of the checkpoint's own; tensors that were found before are no
+ * longer valid. Once for a checkpoint. GPTVQ_ERROR_FORMAT: another number of rows, or a name is there twice.
+ */
+gptvq_status gptvq_checkpoint_unweave(gptvq_checkpoint *checkpoint, const gptvq_woven *kinds, size_t count,
+                                      gptvq_error *err);
+
 /* Bytes of all tensors in the files. */
 uint64_t gptvq_checkpoint_bytes(const gptvq_checkpoint *checkpoint);
 /* Forgets the tensors whose keep[] is false; the numbers of others change. */

@@ -12,10 +12,11 @@ struct gptvq_checkpoint {
   size_t file_count;
   gptvq_tensor *tensors; /* of all files, sorted by name; names and files point into `files` */
   size_t tensor_count;
-  char *names;         /* of tensors that go by another name than in their file, or NULL */
-  char *expert_names;  /* of those that gptvq_checkpoint_split_experts made, or NULL */
-  char *expert_values; /* what of these does not lie in files as it is, or NULL */
-  float *narrowed;     /* values of all F64 tensors, or NULL */
+  char *names;                      /* of tensors that go by another name than in their file, or NULL */
+  char *expert_names;               /* of those that gptvq_checkpoint_split_experts made, or NULL */
+  char *expert_values;              /* what of these does not lie in files as it is, or NULL */
+  char *woven_names, *woven_values; /* the same of gptvq_checkpoint_unweave */
+  float *narrowed;                  /* values of all F64 tensors, or NULL */
 };
 
 /* For the end of a message about a folder that lacks something: "; it holds NAME, NAME and 3 more: ADVICE",
@@ -29,6 +30,9 @@ gptvq_status gptvq_standard_tensors(gptvq_checkpoint *checkpoint, gptvq_error *e
 
 /* The tensors by name again. */
 void gptvq_checkpoint_sort(gptvq_checkpoint *checkpoint);
+
+/* GPTVQ_ERROR_FORMAT: two tensors, sorted, have one name. */
+gptvq_status gptvq_checkpoint_check_names(const gptvq_checkpoint *checkpoint, gptvq_error *err);
 
 /* Where element i of a tensor is, for messages: "row 3, column 5" of a matrix, "element 7 of 64". Returns
  * text. */

@@ -195,11 +195,11 @@ static gptvq_status measure(const gptvq_checkpoint *checkpoint, gptvq_experts_la
   return GPTVQ_OK;
 }
 
-static gptvq_status check_names(const gptvq_checkpoint *checkpoint, gptvq_error *err) {
+gptvq_status gptvq_checkpoint_check_names(const gptvq_checkpoint *checkpoint, gptvq_error *err) {
   for (size_t t = 1; t < checkpoint->tensor_count; t++)
     if (strcmp(checkpoint->tensors[t - 1].name, checkpoint->tensors[t].name) == 0)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                        "%s: tensor %s is there by itself and in the tensor of all experts",
+                        "%s: tensor %s is there by itself and in a tensor of several matrices",
                         checkpoint->tensors[t].file, checkpoint->tensors[t].name);
   return GPTVQ_OK;
 }
@@ -250,5 +250,5 @@ gptvq_status gptvq_checkpoint_split_experts(gptvq_checkpoint *checkpoint, gptvq_
   checkpoint->tensors = to.tensors;
   checkpoint->tensor_count = to.count;
   gptvq_checkpoint_sort(checkpoint);
-  return check_names(checkpoint, err);
+  return gptvq_checkpoint_check_names(checkpoint, err);
 }

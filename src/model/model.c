@@ -358,6 +358,24 @@ static gptvq_status take_inner(gptvq_model *model, const char *folder, gptvq_err
   return GPTVQ_OK;
 }
 
+/* Of each key head in_proj_qkvz has the rows of q, k, and the v and z of its value heads; in_proj_ba
+ * likewise. */
+static gptvq_status unweave_delta(gptvq_model *model, gptvq_error *err) {
+  const gptvq_delta_sizes *d = &model->config.delta;
+  const size_t heads = d->value_heads / d->key_heads, values = heads * d->value_dim;
+  const gptvq_woven kinds[] = {{.ending = ".linear_attn.in_proj_qkvz.weight",
+                                .parts = {".linear_attn.in_proj_qkv.weight", ".linear_attn.in_proj_z.weight"},
+                                .groups = d->key_heads,
+                                .rows = {d->key_dim, d->key_dim, values, values},
+                                .first_sections = 3},
+                               {.ending = ".linear_attn.in_proj_ba.weight",
+                                .parts = {".linear_attn.in_proj_b.weight", ".linear_attn.in_proj_a.weight"},
+                                .groups = d->key_heads,
+                                .rows = {heads, heads},
+                                .first_sections = 1}};
+  return gptvq_checkpoint_unweave(model->checkpoint, kinds, sizeof kinds / sizeof kinds[0], err);
+}
+
 static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_error *err) {
   gptvq_model_parts *parts = model->owned;
   GPTVQ_TRY(gptvq_checkpoint_open(folder, parts->callbacks, &model->checkpoint, err));
@@ -377,6 +395,7 @@ static gptvq_status load_model(gptvq_model *model, const char *folder, gptvq_err
   if (model->arch->router == NULL) c->experts = c->experts_per_token = 0;
   GPTVQ_TRY(check_config(model, folder, err));
   GPTVQ_TRY(gptvq_checkpoint_split_experts(model->checkpoint, model->arch->all_experts, err));
+  if (model->arch->woven_delta) GPTVQ_TRY(unweave_delta(model, err));
   GPTVQ_TRY(read_quantization(model, folder, err));
   parts->used =
       gptvq_model_alloc(model, gptvq_checkpoint_tensor_count(model->checkpoint), sizeof *parts->used);

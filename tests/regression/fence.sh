@@ -85,7 +85,7 @@ all() {
       tiny "$model-absorb" $vq --act-order absorb
       case $model in
         gemma2* | glm4* | gemma3* | olmo2* | olmo3* | exaone4*) rotate=heads ;; # norms behind o_proj hold the residual stream where it is
-        deepseek* | qwen3_5*) rotate=residual ;; # one linear makes keys and values; gates before o_proj hold the heads
+        deepseek* | qwen3_5* | qwen3-next*) rotate=residual ;; # one linear makes keys and values; gates before o_proj hold the heads
         *) rotate=all ;;
       esac
       tiny "$model-rotate" $vq --rotate $rotate

@@ -526,6 +526,56 @@ static void keys_of_qwen3_5(void **state) {
   }
 }
 
+static void keys_of_qwen3_5_moe(void **state) {
+  (void)state;
+  static const char base[] =
+      "{'architectures': ['Qwen3_5MoeForCausalLM'], 'model_type': 'qwen3_5_moe_text', 'hidden_size': 64,"
+      "'moe_intermediate_size': 24, 'num_hidden_layers': 5, 'num_attention_heads': 8, 'vocab_size': 100}";
+  gptvq_config c = accept(base, "{}", NULL);
+  assert_true(c.experts == 256 && c.experts_per_token == 8 && c.expert_intermediate == 24);
+  assert_true(c.shared_intermediate == 512 && !c.router.keeps_sum && c.head_dim == 256);
+  for (size_t i = 0; i < 5; i++) assert_true(c.layer_is_delta[i] == (i != 3) && !c.layer_dense[i]);
+  gptvq_config_release(&c);
+  c = accept(base,
+             "{'num_experts': 6, 'num_experts_per_tok': 3, 'shared_expert_intermediate_size': 40,"
+             "'mlp_only_layers': [1], 'attn_output_gate': true}",
+             NULL);
+  assert_true(c.experts == 6 && c.experts_per_token == 3 && c.shared_intermediate == 40 && !c.layer_dense[1]);
+  gptvq_config_release(&c);
+  gptvq_error err;
+  assert_int_equal(parse(base, "{'norm_topk_prob': false}", NULL, &c, &err), GPTVQ_ERROR_UNSUPPORTED);
+  assert_non_null(strstr(err.message, "norm_topk_prob"));
+  assert_int_equal(parse(base, "{'moe_intermediate_size': null}", NULL, &c, &err), GPTVQ_ERROR_FORMAT);
+  assert_non_null(strstr(err.message, "moe_intermediate_size"));
+  assert_int_equal(parse(base, "{'attn_output_gate': false}", NULL, &c, &err), GPTVQ_ERROR_UNSUPPORTED);
+}
+
+static void keys_of_qwen3_next(void **state) {
+  (void)state;
+  static const char base[] =
+      "{'architectures': ['Qwen3NextForCausalLM'], 'model_type': 'qwen3_next', 'hidden_size': 64,"
+      "'intermediate_size': 96, 'moe_intermediate_size': 24, 'num_hidden_layers': 5,"
+      "'num_attention_heads': 8, 'vocab_size': 100}";
+  gptvq_config c = accept(base, "{}", NULL);
+  assert_true(c.experts == 512 && c.experts_per_token == 10 && c.expert_intermediate == 24);
+  assert_true(c.shared_intermediate == 512 && !c.router.keeps_sum && c.head_dim == 256);
+  assert_true(c.intermediate == 96 && c.rope.partial_rotary_factor == 0.25 && c.delta.value_heads == 32);
+  for (size_t i = 0; i < 5; i++) assert_true(c.layer_is_delta[i] == (i != 3) && !c.layer_dense[i]);
+  gptvq_config_release(&c);
+  c = accept(base,
+             "{'norm_topk_prob': false, 'mlp_only_layers': [4], 'decoder_sparse_step': 2,"
+             "'shared_expert_intermediate_size': 40, 'partial_rotary_factor': 0.5, 'rope_scaling': null,"
+             "'full_attention_interval': 2}",
+             NULL);
+  assert_true(c.router.keeps_sum && c.shared_intermediate == 40 && c.rope.partial_rotary_factor == 0.5);
+  for (size_t i = 0; i < 5; i++)
+    assert_true(c.layer_is_delta[i] == (i % 2 == 0) && c.layer_dense[i] == (i % 2 == 0));
+  gptvq_config_release(&c);
+  gptvq_error err;
+  assert_int_equal(parse(base, "{'hidden_act': 'gelu_pytorch_tanh'}", NULL, &c, &err),
+                   GPTVQ_ERROR_UNSUPPORTED);
+}
+
 static void keys_of_mixtures(void **state) {
   (void)state;
   gptvq_config c =
@@ -833,6 +883,8 @@ int main(void) {
       cmocka_unit_test(harmless_keys),
       cmocka_unit_test(keys_of_mixtures),
       cmocka_unit_test(keys_of_qwen3_5),
+      cmocka_unit_test(keys_of_qwen3_5_moe),
+      cmocka_unit_test(keys_of_qwen3_next),
       cmocka_unit_test(nonsense_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

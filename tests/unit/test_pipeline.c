@@ -42,11 +42,11 @@ static uint64_t linear_bytes(const char *folder) {
  * tensor gives more than 100 %. */
 static void every_architecture_and_method(void **state) {
   (void)state;
-  const tiny_model *models[] = {&tiny_llama,      &tiny_tied,    &tiny_mixtral,  &tiny_qwen2,
-                                &tiny_qwen3,      &tiny_phi3,    &tiny_gemma2,   &tiny_smollm3,
-                                &tiny_gemma3,     &tiny_olmo3,   &tiny_exaone4,  &tiny_qwen3_moe,
-                                &tiny_qwen2_moe,  &tiny_olmoe,   &tiny_granite,  &tiny_glm4,
-                                &tiny_ministral3, &tiny_gpt_oss, &tiny_deepseek, &tiny_qwen3_5};
+  const tiny_model *models[] = {
+      &tiny_llama,     &tiny_tied,    &tiny_mixtral,     &tiny_qwen2,     &tiny_qwen3,      &tiny_phi3,
+      &tiny_gemma2,    &tiny_smollm3, &tiny_gemma3,      &tiny_olmo3,     &tiny_exaone4,    &tiny_qwen3_moe,
+      &tiny_qwen2_moe, &tiny_olmoe,   &tiny_granite,     &tiny_glm4,      &tiny_ministral3, &tiny_gpt_oss,
+      &tiny_deepseek,  &tiny_qwen3_5, &tiny_qwen3_5_moe, &tiny_qwen3_next};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN,
                                   GPTVQ_METHOD_KMEANS};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {

@@ -238,7 +238,11 @@ static void the_function_stays(void **state) {
                           "deepseek-v3",
                           "deepseek-v3-plain",
                           "qwen3_5",
-                          "qwen3_5-inner"};
+                          "qwen3_5-inner",
+                          "qwen3_5-moe",
+                          "qwen3_5-moe-inner",
+                          "qwen3-next",
+                          "qwen3-next-dense"};
   const double slack = 8.0;
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     char from[512], path[600];
@@ -387,11 +391,11 @@ static void refused_before_gates(void **state) {
 /* Bounds as in tests/unit/test_pipeline.c. */
 static void every_architecture_is_quantized(void **state) {
   (void)state;
-  const tiny_model *models[] = {&tiny_llama,      &tiny_tied,    &tiny_mixtral,  &tiny_qwen2,
-                                &tiny_qwen3,      &tiny_phi3,    &tiny_gemma2,   &tiny_smollm3,
-                                &tiny_gemma3,     &tiny_olmo3,   &tiny_exaone4,  &tiny_qwen3_moe,
-                                &tiny_qwen2_moe,  &tiny_olmoe,   &tiny_granite,  &tiny_glm4,
-                                &tiny_ministral3, &tiny_gpt_oss, &tiny_deepseek, &tiny_qwen3_5};
+  const tiny_model *models[] = {
+      &tiny_llama,     &tiny_tied,    &tiny_mixtral,     &tiny_qwen2,     &tiny_qwen3,      &tiny_phi3,
+      &tiny_gemma2,    &tiny_smollm3, &tiny_gemma3,      &tiny_olmo3,     &tiny_exaone4,    &tiny_qwen3_moe,
+      &tiny_qwen2_moe, &tiny_olmoe,   &tiny_granite,     &tiny_glm4,      &tiny_ministral3, &tiny_gpt_oss,
+      &tiny_deepseek,  &tiny_qwen3_5, &tiny_qwen3_5_moe, &tiny_qwen3_next};
   const gptvq_method methods[] = {GPTVQ_METHOD_GPTVQ, GPTVQ_METHOD_GPTQ, GPTVQ_METHOD_RTN};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
     ok(gptvq_remove_tree("any", err));

@@ -37,13 +37,15 @@ typedef struct tiny_model {
   const char *architecture;
   size_t layers;
   int tied, fused, experts, qkv_bias, qk_norm;
-  int hybrid;   /* Qwen3.5: gated delta nets in all layers but the last one, whose attention is gated */
+  int hybrid;   /* Qwen3.5: gated delta nets in all layers but the last one, whose attention is gated;
+                   2: Qwen3-Next's, whose linears are fused */
   int behind;   /* norms behind both halves; 2: none before them */
   int less_one; /* what is stored of a gain */
   int window, wide_qk_norm;
   const char *keys; /* more of config.json */
   int glm4;         /* norms behind both halves under names of its own, gate and up fused */
-  int sparse;   /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate */
+  int sparse;   /* experts as Qwen's mixtures have them, layer 1 without; 2: an MLP beside them with a gate;
+                   6: that in all layers */
   int deepseek; /* latent attention, with experts */
   int gpt_oss;  /* sinks, biases, a window in every other layer; with experts */
   const char *bad_name; /* one number of the tensor whose name contains this is replaced by `bad` */
@@ -94,14 +96,31 @@ static const tiny_model tiny_exaone4 = {.architecture = "Exaone4ForCausalLM",
                                         .keys = "\"sliding_window_pattern\": 2"};
 static const tiny_model tiny_smollm3 = {
     .architecture = "SmolLM3ForCausalLM", .layers = 2, .tied = 1, .keys = "\"no_rope_layer_interval\": 2"};
-static const tiny_model tiny_qwen3_5 = {
-    .architecture = "Qwen3_5ForCausalLM",
-    .layers = 2,
-    .qk_norm = 1,
-    .less_one = 1,
-    .hybrid = 1,
-    .keys = "\"linear_num_key_heads\": 2, \"linear_num_value_heads\": 4, \"linear_key_head_dim\": 8, "
-            "\"linear_value_head_dim\": 12, \"full_attention_interval\": 2"};
+#define TINY_DELTA_KEYS \
+  "\"linear_num_key_heads\": 2, \"linear_num_value_heads\": 4, \"linear_key_head_dim\": 8, " \
+  "\"linear_value_head_dim\": 12, \"full_attention_interval\": 2"
+static const tiny_model tiny_qwen3_5 = {.architecture = "Qwen3_5ForCausalLM",
+                                        .layers = 2,
+                                        .qk_norm = 1,
+                                        .less_one = 1,
+                                        .hybrid = 1,
+                                        .keys = TINY_DELTA_KEYS};
+#define TINY_SHARED_KEYS "\"moe_intermediate_size\": 48, \"shared_expert_intermediate_size\": 80, "
+static const tiny_model tiny_qwen3_5_moe = {.architecture = "Qwen3_5MoeForCausalLM",
+                                            .layers = 2,
+                                            .qk_norm = 1,
+                                            .less_one = 1,
+                                            .hybrid = 1,
+                                            .sparse = 6,
+                                            .keys = TINY_SHARED_KEYS TINY_DELTA_KEYS};
+static const tiny_model tiny_qwen3_next = {.architecture = "Qwen3NextForCausalLM",
+                                           .layers = 2,
+                                           .qk_norm = 1,
+                                           .less_one = 1,
+                                           .hybrid = 2,
+                                           .sparse = 2,
+                                           .keys =
+                                               TINY_SHARED_KEYS TINY_DELTA_KEYS ", \"mlp_only_layers\": [1]"};
 static const tiny_model tiny_qwen3_moe = {
     .architecture = "Qwen3MoeForCausalLM",
     .layers = 2,
@@ -185,12 +204,17 @@ static inline void tiny_add(tiny_list *list, size_t rows, size_t cols, float cen
 }
 
 /* 2 key heads of 8, 4 value heads of 12, 4 taps. */
-static inline void tiny_delta(tiny_list *list, const char *layer) {
+static inline void tiny_delta(const tiny_model *m, tiny_list *list, const char *layer) {
   const size_t h = TINY_HIDDEN, columns = 2 * 2 * 8 + 4 * 12;
-  tiny_add(list, columns, h, 0, 0.2f, "%s.linear_attn.in_proj_qkv.weight", layer);
-  tiny_add(list, 4 * 12, h, 0, 0.2f, "%s.linear_attn.in_proj_z.weight", layer);
-  tiny_add(list, 4, h, 0, 0.2f, "%s.linear_attn.in_proj_a.weight", layer);
-  tiny_add(list, 4, h, 0, 0.2f, "%s.linear_attn.in_proj_b.weight", layer);
+  if (m->hybrid == 2) {
+    tiny_add(list, columns + 4 * 12, h, 0, 0.2f, "%s.linear_attn.in_proj_qkvz.weight", layer);
+    tiny_add(list, 2 * 4, h, 0, 0.2f, "%s.linear_attn.in_proj_ba.weight", layer);
+  } else {
+    tiny_add(list, columns, h, 0, 0.2f, "%s.linear_attn.in_proj_qkv.weight", layer);
+    tiny_add(list, 4 * 12, h, 0, 0.2f, "%s.linear_attn.in_proj_z.weight", layer);
+    tiny_add(list, 4, h, 0, 0.2f, "%s.linear_attn.in_proj_a.weight", layer);
+    tiny_add(list, 4, h, 0, 0.2f, "%s.linear_attn.in_proj_b.weight", layer);
+  }
   tiny_add(list, 4, 0, -1, 0.5f, "%s.linear_attn.A_log", layer);
   tiny_add(list, 4, 0, 0, 0.5f, "%s.linear_attn.dt_bias", layer);
   tiny_add(list, 12, 0, 1, 0.1f, "%s.linear_attn.norm.weight", layer);
@@ -230,7 +254,7 @@ static inline void tiny_add_sparse(const tiny_model *m, size_t layer, const char
   list->tensors[list->count - 1].zero_row = TINY_EXPERTS; /* see tiny_write */
   for (size_t e = 0; e < TINY_EXPERTS; e++) {
     (void)snprintf(prefix, sizeof prefix, "%s.mlp.experts.%zu.", p, e);
-    tiny_add_mlp(list, m->sparse < 3 || m->deepseek ? TINY_EXPERT_MLP : TINY_MLP, prefix);
+    tiny_add_mlp(list, m->sparse < 3 || m->sparse > 4 ? TINY_EXPERT_MLP : TINY_MLP, prefix);
     if (!m->gpt_oss) continue;
     tiny_add(list, TINY_MLP, 0, 0, 0.2f, "%sgate_proj.bias", prefix);
     tiny_add(list, TINY_MLP, 0, 0, 0.2f, "%sup_proj.bias", prefix);
@@ -242,7 +266,7 @@ static inline void tiny_add_sparse(const tiny_model *m, size_t layer, const char
     (void)snprintf(prefix, sizeof prefix, "%s.mlp.shared_experts.", p);
     tiny_add_mlp(list, TINY_EXPERT_MLP, prefix);
   }
-  if (m->sparse != 2) return;
+  if (m->sparse != 2 && m->sparse != 6) return;
   (void)snprintf(prefix, sizeof prefix, "%s.mlp.shared_expert.", p);
   tiny_add_mlp(list, TINY_SHARED_MLP, prefix);
   tiny_add(list, 1, TINY_HIDDEN, 0, 0.2f, "%s.mlp.shared_expert_gate.weight", p);
@@ -267,7 +291,7 @@ static inline void tiny_tensors(const tiny_model *m, tiny_list *list) {
     if (m->behind > 0) tiny_add(list, h, 0, gain, 0.1f, "%s.post_feedforward_layernorm.weight", p);
     const bool delta = m->hybrid && l + 1 < m->layers;
     if (delta) {
-      tiny_delta(list, p);
+      tiny_delta(m, list, p);
     } else if (m->deepseek) {
       tiny_add_latent(p, list);
     } else if (m->fused) {

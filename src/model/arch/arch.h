@@ -80,7 +80,8 @@ struct gptvq_arch {
   bool wide_qk_norms;            /* Q and K are norms of all heads together, not of each */
   bool slides;                   /* honours sliding_window */
   bool output_gate; /* q_proj gives q | gate of each head; what a head gives is multiplied by sigmoid(gate) */
-  gptvq_arch_delta delta;        /* with config.linear_layers */
+  gptvq_arch_delta delta; /* with config.linear_layers */
+  bool woven_delta;       /* rows of its linears lie by key head in in_proj_qkvz and in_proj_ba (model.c) */
   gptvq_arch_skipped skipped[2]; /* prefix NULL ends the list */
   bool rotates_neighbours;       /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
@@ -147,7 +148,9 @@ struct gptvq_arch {
   X(gpt_oss) \
   X(deepseek_v2) \
   X(deepseek_v3) \
-  X(qwen3_5)
+  X(qwen3_5) \
+  X(qwen3_5_moe) \
+  X(qwen3_next)
 /* clang-format on */
 #define GPTVQ_DECLARE_FAMILY(name) extern const gptvq_arch gptvq_arch_##name;
 GPTVQ_FAMILIES(GPTVQ_DECLARE_FAMILY)

@@ -7,7 +7,8 @@
 
 /* Models that are the same function of text as the one that they hold: by architectures[0]. */
 static const char *const outer_models[] = {
-    "Gemma3ForConditionalGeneration", "Mistral3ForConditionalGeneration", "Qwen3_5ForConditionalGeneration"};
+    "Gemma3ForConditionalGeneration", "Mistral3ForConditionalGeneration", "Qwen3_5ForConditionalGeneration",
+    "Qwen3_5MoeForConditionalGeneration"};
 
 /* What stands beside text_config and is said of the text, too: it wins there. */
 static const char *const shared_keys[] = {

@@ -30,7 +30,7 @@ from transformers import (Exaone4Config, Gemma2Config, Gemma3Config, Gemma3TextC
                           Olmo3Config, Phi3Config, Qwen2Config, Qwen3Config, SmolLM3Config)
 from transformers import DeepseekV2Config, DeepseekV3Config, GptOssConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
-from transformers import Qwen3_5Config, Qwen3_5TextConfig
+from transformers import Qwen3_5Config, Qwen3_5MoeConfig, Qwen3_5MoeTextConfig, Qwen3_5TextConfig, Qwen3NextConfig
 
 HERE = Path(__file__).resolve().parent
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -67,13 +67,13 @@ def everything_in_double(model_types):
 
 
 def auto_class(config):
-    return AutoModelForImageTextToText if config.model_type in ("mistral3", "qwen3_5") else AutoModelForCausalLM
+    return AutoModelForImageTextToText if config.model_type in ("mistral3", "qwen3_5", "qwen3_5_moe") else AutoModelForCausalLM
 
 
 def run(folder, ids, dtype, model_types=None):
     def load():
         model = auto_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=dtype, attn_implementation="eager")
-        model.set_experts_implementation("eager") if hasattr(model.config, "num_experts_per_tok") else None
+        model.set_experts_implementation("eager") if hasattr(model.config.get_text_config(), "num_experts_per_tok") else None
         return model.eval()
 
     with torch.no_grad():
@@ -97,7 +97,7 @@ def run(folder, ids, dtype, model_types=None):
 
 def less_one(model_type, name):
     """Is it a norm whose gain is stored less one?"""
-    return model_type.startswith("gemma") or (model_type.startswith("qwen3_5") and "linear_attn" not in name)
+    return model_type.startswith("gemma") or (model_type.startswith(("qwen3_5", "qwen3_next")) and "linear_attn" not in name)
 
 
 def randomise(model, seed):
@@ -269,6 +269,19 @@ def main():
                 spatial_merge_size=1)
     make("qwen3_5-inner", Qwen3_5Config(text_config=text, vision_config=sees, tie_word_embeddings=True), seed=17,
          extra={"mtp.fc.weight": torch.ones(24, 48, dtype=torch.bfloat16)})
+    # the same with experts: a tensor for each, and one for all of a layer as the hub has them
+    mixed = {**{k: v for k, v in delta.items() if k != "intermediate_size"}, "vocab_size": 40, "hidden_size": 16, "moe_intermediate_size": 8, "num_experts": 4,
+             "num_experts_per_tok": 2, "shared_expert_intermediate_size": 12, "num_attention_heads": 2, "num_key_value_heads": 1}
+    make("qwen3_5-moe", Qwen3_5MoeTextConfig(**mixed), seed=18, count=30, change={"layer_types": None, "full_attention_interval": 4, "attn_output_gate": True})
+    make("qwen3_5-moe-inner", Qwen3_5MoeConfig(text_config={**mixed, "linear_num_value_heads": 2, "linear_value_head_dim": 8}, vision_config={**sees, "out_hidden_size": 16}), seed=19, count=30,
+         save_original_format=False, extra={"mtp.layers.0.mlp.experts.down_proj": torch.ones(2, 16, 8, dtype=torch.bfloat16)})
+    # rows of in_proj_qkvz by key head; layers without experts
+    make("qwen3-next", Qwen3NextConfig(**mixed, intermediate_size=32, rope_parameters=rope(partial_rotary_factor=0.25)), seed=36, count=30, old={"layer_types": "remove"},
+         extra={"mtp.fc.weight": torch.ones(16, 32, dtype=torch.bfloat16)})
+    make("qwen3-next-dense", Qwen3NextConfig(**{**mixed, "linear_num_key_heads": 1, "linear_num_value_heads": 3}, intermediate_size=32, norm_topk_prob=False,
+                                             mlp_only_layers=[1], attention_bias=True,
+                                             layer_types=["full_attention", "linear_attention", "linear_attention", "full_attention"]),
+         seed=37, count=30, save_original_format=False)
     # experts in some layers, one MLP in others; a tensor for each expert, and one for all
     sparse = {**SIZES, "vocab_size": 48, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "moe_intermediate_size": 16,
               "num_experts": 5, "num_experts_per_tok": 2}
