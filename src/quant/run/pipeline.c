@@ -106,11 +106,16 @@ done:
   return status;
 }
 
+/* Are the two streams to be compared? */
+static bool corrects_mismatch(const run *r) {
+  return r->options->true_sequential && (r->options->mismatch > 0.0 || r->options->mismatch_stream > 0.0);
+}
+
 /* Does anything need the original model's activations? Nothing does in models with experts. */
 static bool both_streams(const run *r) {
   if (gptvq_model_routes(r->model)) return false;
   if (r->options->finetune_block_steps > 0 && gptvq_model_trains(r->model)) return true;
-  return r->options->true_sequential && (r->options->mismatch > 0.0 || r->options->mismatch_stream > 0.0);
+  return corrects_mismatch(r);
 }
 
 /* Are tokens weighted by the gradients of the loss? Not where there are none. */
@@ -153,22 +158,40 @@ static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-/* What of a model has no gradients. */
-static const char *untrained(const gptvq_model *model) {
-  return gptvq_model_routes(model) ? "mixture-of-experts" : "linear-attention";
+/* Are sizes to be chosen layer by layer? */
+static bool allocates(const run *r) {
+  return r->options->allocate != 0 && r->options->method == GPTVQ_METHOD_GPTVQ;
+}
+
+static void add_to_list(char *list, size_t size, const char *what) {
+  const size_t used = strlen(list);
+  (void)snprintf(list + used, size - used, "%s%s", used > 0 ? ", " : "", what);
+}
+
+/* One line of all that was asked for and that the model has no gradients, or no one stream, for. */
+static void warn_left_out(const run *r) {
+  const gptvq_quantize_options *o = r->options;
+  const bool routes = gptvq_model_routes(r->model), trains = gptvq_model_trains(r->model);
+  char list[256] = "";
+  if (routes && corrects_mismatch(r)) add_to_list(list, sizeof list, "mismatch correction");
+  if (!trains && o->guide > 0.0) add_to_list(list, sizeof list, "guide");
+  if (!trains && allocates(r))
+    add_to_list(list, sizeof list, "allocation by sensitivity (all layers get the same size)");
+  if (!trains && (o->finetune_steps > 0 || o->finetune_block_steps > 0))
+    add_to_list(list, sizeof list, "fine-tuning");
+  if (list[0] != '\0')
+    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "not supported for %s models (%s), left out: %s",
+              routes                            ? "mixture-of-experts"
+              : gptvq_model_has_state(r->model) ? "linear-attention"
+                                                : "latent-attention",
+              r->model->config.architecture, list);
 }
 
 /* Sizes layer by layer, from a spread of the calibration windows. */
 static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
-  if (r->options->allocate == 0 || r->options->method != GPTVQ_METHOD_GPTVQ) return GPTVQ_OK;
-  if (!gptvq_model_trains(r->model)) {
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
-              "bits are not allocated by sensitivity in %s models: all layers get the same size",
-              untrained(r->model));
-    return GPTVQ_OK;
-  }
+  if (!allocates(r) || !gptvq_model_trains(r->model)) return GPTVQ_OK;
   size_t count = gptvq_min_size(allocation_windows, c->samples);
   int32_t *tokens = gptvq_alloc(count * c->length, sizeof *tokens);
   if (tokens == NULL)
@@ -489,7 +512,10 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   GPTVQ_TRY(open_output(r, err));
   if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
-  if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
+  if (r->needs_data) {
+    warn_left_out(r);
+    GPTVQ_TRY(load_calibration(r, err));
+  }
   GPTVQ_TRY(prepare_model(r, bytes, err));
   if (changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   choose_precision(r);
@@ -503,9 +529,6 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }
   report->blocks_resumed = r->state.blocks;
-  if (tunes && !gptvq_model_trains(r->model))
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "fine-tuning of %s models is not supported: left out",
-              untrained(r->model));
   GPTVQ_TRY(replay_finished(r, err));
   GPTVQ_TRY(quantize_blocks(r, err));
   return finish(r, report, err);
