@@ -162,7 +162,8 @@ static gptvq_status parse_experts(const gptvq_config_source *source, const gptvq
   c->layer_dense = calloc(c->layers, sizeof *c->layer_dense);
   if (c->layer_dense == NULL) return gptvq_fail_memory(err, "layers without experts", c->layers);
   if (c->experts == 0) return GPTVQ_OK;
-  if (!always) GPTVQ_TRY(gptvq_config_need(source, "num_experts_per_tok", err));
+  if (!always || c->experts_per_token > c->experts) /* a default only where there are as many */
+    GPTVQ_TRY(gptvq_config_need(source, "num_experts_per_tok", err));
   return gptvq_config_size(source, "num_experts_per_tok", 1, c->experts, &c->experts_per_token, err);
 }
 
