@@ -221,6 +221,9 @@ static gptvq_status parse_all(const char *folder, const json_t *config, const js
   GPTVQ_TRY(gptvq_config_text(&source, "torch_dtype", c->dtype, sizeof c->dtype, err));
   GPTVQ_TRY(gptvq_config_text(&source, "dtype", c->dtype, sizeof c->dtype, err));
   if (rules->read_own != NULL) GPTVQ_TRY(rules->read_own(&source, c, err));
+  bool slides = false; /* a family may have said that no layer does */
+  for (size_t i = 0; i < c->layers; i++) slides = slides || c->layer_slides[i];
+  if (!slides) c->sliding_window = 0;
   GPTVQ_TRY(gptvq_config_parse_rope(&source, rules, c, err));
   c->bos = -1;
   GPTVQ_TRY(parse_tokens(&source, c, err));

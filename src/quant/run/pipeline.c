@@ -155,7 +155,9 @@ static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
 
 /* What of a model has no gradients. */
 static const char *untrained(const gptvq_model *model) {
-  return gptvq_model_routes(model) ? "mixture-of-experts" : "linear-attention";
+  return gptvq_model_routes(model)         ? "mixture-of-experts"
+         : model->blocks[0].kv_b.count > 0 ? "latent-attention"
+                                           : "linear-attention";
 }
 
 /* Sizes layer by layer, from a spread of the calibration windows. */
@@ -453,8 +455,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
 static void choose_precision(run *r) {
   r->calibrating = *r->model;
   r->backend = gptvq_cpu_backend;
-  bool rounds = r->options->calib_compute != GPTVQ_COMPUTE_FP32 && gptvq_gemm_bf16_available();
-  if (!rounds) return;
+  if (r->options->calib_compute != GPTVQ_COMPUTE_BF16) return;
   r->calibrating.compute = GPTVQ_COMPUTE_BF16;
   r->backend.linalg = &gptvq_cpu_linalg_bf16;
 }
@@ -476,6 +477,9 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (r->options->calib_compute == GPTVQ_COMPUTE_BF16 && !gptvq_gemm_bf16_available())
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "`calib_compute` bf16 needs a processor with AVX512-BF16: choose auto or fp32");
+  /* what auto means here is part of the run: it is not resumed where that is something else */
+  if (r->needs_data && r->options->calib_compute == GPTVQ_COMPUTE_AUTO && gptvq_gemm_bf16_available())
+    r->resolved.options.calib_compute = GPTVQ_COMPUTE_BF16;
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(

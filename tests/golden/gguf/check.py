@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Exports the tiny models of tests/golden/model and the tokenizers of tests/golden/text as GGUF files, has llama.cpp read them, and writes
-sums.txt, which tests/cli/export.sh compares with.
+sums.txt, which tests/cli/gguf.sh compares with.
 
     python3 tests/golden/gguf/check.py build/release/gptvq       needs llama-cpp-python, numpy and tokenizers
 
