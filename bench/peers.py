@@ -234,7 +234,7 @@ def open_models(a):
     """{format: {2: model, 4: model}}; folders and files that are not there yet are made."""
     models, positions = {}, max(a.prompt, a.tokens + 1) + 8
     for name, options in PACKED.items():
-        for layers in (2, 4) if wanted(a, name) else ():
+        for layers in (2, 4) if wanted(a, name) or not models else ():  # one at least: the shape is read from it
             path = f"{a.scratch}/{a.shape}-{name.replace(' ', '-')}-{layers}"
             if not os.path.exists(path):
                 subprocess.run([a.gptvq, "bench", "make-model", "--shape", a.shape, "--layers", str(layers), "-o", path] + options,

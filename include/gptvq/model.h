@@ -13,7 +13,8 @@ typedef struct gptvq_session
     gptvq_session; /* KV cache and scratch memory of one running text; one thread at a time */
 
 typedef enum gptvq_compute {
-  GPTVQ_COMPUTE_AUTO = 0, /* INT8 for packed folders, FP32 for others */
+  GPTVQ_COMPUTE_AUTO = 0, /* INT8 for packed folders; for others BF16 where their weights are bf16 and the
+                             processor has AVX512-BF16, else FP32 */
   GPTVQ_COMPUTE_FP32 = 1,
   GPTVQ_COMPUTE_BF16 = 2, /* inputs of matrix products over dense weights are rounded to bf16, for prompts
                              those over packed ones too; sums are fp32 */

@@ -10,7 +10,9 @@
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { PANEL_VALUES = 1 << 22, GRAIN = 16 };
 
@@ -49,12 +51,16 @@ static bool store_q8_0(const float *x, size_t n, uint8_t *out) {
   bool fine = true;
   for (size_t b = 0; b < n; b += GPTVQ_Q8_0_VALUES, out += GPTVQ_Q8_0_BYTES) {
     float most = 0.0f;
-    for (size_t i = 0; i < GPTVQ_Q8_0_VALUES; i++) most = fmaxf(most, fabsf(x[b + i]));
-    float scale = most / 127.0f, inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    for (size_t i = 0; i < GPTVQ_Q8_0_VALUES; i++)
+      most = isfinite(x[b + i]) ? fmaxf(most, fabsf(x[b + i])) : INFINITY;
+    const float scale = most / 127.0f;
     uint16_t half = gptvq_float_to_fp16(scale);
+    const bool holds = isfinite(gptvq_fp16_to_float(half));
+    const float inverse = holds && gptvq_fp16_to_float(half) > 0.0f ? 1.0f / scale : 0.0f; /* or all zeros */
     memcpy(out, &half, sizeof half);
-    for (size_t i = 0; i < GPTVQ_Q8_0_VALUES; i++) out[2 + i] = (uint8_t)(int8_t)roundf(x[b + i] * inverse);
-    fine = fine && isfinite(gptvq_fp16_to_float(half)) && isfinite(inverse);
+    for (size_t i = 0; i < GPTVQ_Q8_0_VALUES; i++)
+      out[2 + i] = (uint8_t)(int8_t)(inverse == 0.0f ? 0.0f : roundf(x[b + i] * inverse));
+    fine = fine && holds;
   }
   return fine;
 }
@@ -100,11 +106,11 @@ static gptvq_status write_linear(gptvq_gguf *file, const gptvq_linear *linear, s
     gptvq_parallel_for(n, GRAIN, decode_rows, &p);
     gptvq_parallel_for(n, GRAIN, store_rows, &p);
     if (atomic_load(&p.bad))
-      status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: values beyond the range of %s: use --type bf16",
-                          linear->name,
+      status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "%s: values beyond the range of %s%s", linear->name,
                           type == GPTVQ_GGML_Q8_0  ? "Q8_0"
                           : type == GPTVQ_GGML_F16 ? "F16"
-                                                   : "BF16");
+                                                   : "BF16",
+                          type == GPTVQ_GGML_BF16 ? "" : ": use --type bf16");
     else status = gptvq_gguf_write(file, p.stored, n * bytes, err);
   }
   free(p.values);
@@ -165,12 +171,24 @@ static uint32_t file_type(gptvq_gguf_type type) {
   return type == GPTVQ_GGUF_F16 ? 1 : type == GPTVQ_GGUF_BF16 ? 32 : 7;
 }
 
+/* general.name: the last part of the folder's path, however it was written. */
+static gptvq_status write_name(gptvq_gguf *file, const gptvq_model *model, const char *folder,
+                               gptvq_error *err) {
+  size_t end = strlen(folder), begin;
+  while (end > 1 && folder[end - 1] == '/') end--;
+  for (begin = end; begin > 0 && folder[begin - 1] != '/'; begin--) continue;
+  char *name = strndup(folder + begin, end - begin);
+  if (name == NULL) return gptvq_fail_memory(err, "the name of the model", end - begin);
+  gptvq_gguf_config(file, model, name);
+  free(name);
+  return GPTVQ_OK;
+}
+
 static gptvq_status write_file(gptvq_gguf *file, const gptvq_model *model, const char *folder,
                                gptvq_gguf_type type, const gptvq_callbacks *callbacks, gptvq_error *err) {
   gptvq_gguf_tensors list = {.items = NULL};
-  const char *slash = strrchr(folder, '/');
   gptvq_status status;
-  gptvq_gguf_config(file, model, slash != NULL && slash[1] != '\0' ? slash + 1 : folder);
+  GPTVQ_TRY(write_name(file, model, folder, err));
   gptvq_gguf_u32(file, "general.file_type", file_type(type));
   gptvq_gguf_u32(file, "general.quantization_version", 2);
   GPTVQ_TRY_GOTO(gptvq_gguf_tokenizer(file, folder, model->config.vocab,
@@ -198,6 +216,26 @@ static gptvq_status export_file(const gptvq_model *model, const char *folder, co
   return status;
 }
 
+static bool is_there(const char *path, struct stat *out) { return stat(path, out) == 0; }
+
+/* What is at out_file already: a file that is no part of the input, to be replaced only on demand. */
+static gptvq_status check_replaced(const char *model_dir, const char *out_file, int force, gptvq_error *err) {
+  struct stat there, folder, around;
+  if (!is_there(out_file, &there)) return GPTVQ_OK;
+  if (!S_ISREG(there.st_mode)) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is no regular file", out_file);
+  if (!force) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists already: --force replaces it", out_file);
+  const char *slash = strrchr(out_file, '/');
+  char *parent = slash == NULL ? strdup(".") : strndup(out_file, (size_t)(slash - out_file) + 1);
+  if (parent == NULL) return gptvq_fail_memory(err, out_file, strlen(out_file));
+  const bool inside = is_there(parent, &around) && is_there(model_dir, &folder) &&
+                      around.st_dev == folder.st_dev && around.st_ino == folder.st_ino;
+  free(parent);
+  size_t length = strlen(out_file);
+  if (inside && (length < 5 || strcmp(out_file + length - 5, ".gguf") != 0))
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s belongs to the model that is exported", out_file);
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_export_gguf(const char *model_dir, const char *out_file, gptvq_gguf_type type, int force,
                                const gptvq_callbacks *callbacks, gptvq_error *err) {
   if (model_dir == NULL || out_file == NULL || type < GPTVQ_GGUF_AUTO || type > GPTVQ_GGUF_Q8_0)
@@ -208,8 +246,7 @@ gptvq_status gptvq_export_gguf(const char *model_dir, const char *out_file, gptv
   GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own, err));
   if (gptvq_is_folder(out_file))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is a folder: a GGUF file has a name of its own", out_file);
-  if (gptvq_path_exists(out_file) && !force)
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists already: --force replaces it", out_file);
+  GPTVQ_TRY(check_replaced(model_dir, out_file, force, err));
   const gptvq_model_options options = {
       .size = sizeof options, .compute = GPTVQ_COMPUTE_FP32, .callbacks = &own};
   GPTVQ_TRY(gptvq_model_open(model_dir, &options, &model, err));

@@ -127,10 +127,6 @@ static uint64_t head_bytes(const gptvq_gguf *file) {
   return 24 + (uint64_t)file->keys.size + file->infos.size;
 }
 
-uint64_t gptvq_gguf_bytes(const gptvq_gguf *file) {
-  return head_bytes(file) + padding(head_bytes(file)) + file->data_bytes;
-}
-
 static gptvq_status pad(gptvq_gguf *file, uint64_t size, gptvq_error *err) {
   static const char zeros[ALIGNMENT];
   return gptvq_writer_write(file->writer, zeros, (size_t)padding(size), err);

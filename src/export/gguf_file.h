@@ -37,8 +37,6 @@ void gptvq_gguf_f32s(gptvq_gguf *file, const char *key, const float *values, siz
 /* dims: outermost first, as everywhere here (GGUF has them the other way round); rank 1 … 3. */
 void gptvq_gguf_declare(gptvq_gguf *file, const char *name, gptvq_ggml_type type, size_t rank,
                         const size_t *dims);
-/* Of the file as declared. */
-uint64_t gptvq_gguf_bytes(const gptvq_gguf *file);
 
 /* The next declared tensor's bytes, in one or more calls; the first one ends the declarations. */
 gptvq_status gptvq_gguf_write(gptvq_gguf *file, const void *data, size_t bytes, gptvq_error *err);

@@ -69,6 +69,10 @@ gptvq_status gptvq_gguf_check(const gptvq_model *model, gptvq_error *err) {
   if (model->arch == &gptvq_arch_gemma2 &&
       (c->query_scalar != (double)c->head_dim || c->attention_cap == 0.0 || c->logit_cap == 0.0))
     return unsupported(model, "query_pre_attn_scalar is not head_dim, or a soft cap is null", err);
+  if (c->rope.type == GPTVQ_ROPE_LONGROPE && model->arch != &gptvq_arch_phi3)
+    return unsupported(model, "LongRoPE outside of Phi-3", err);
+  if (c->rope.type == GPTVQ_ROPE_LLAMA3 && !find_family(model)->interleaved)
+    return unsupported(model, "Llama 3's rope scaling in this family", err);
   if (c->rope.type == GPTVQ_ROPE_YARN && !is_plain_yarn(&c->rope))
     return unsupported(model, "YaRN with an attention_factor or a ramp of its own", err);
   return GPTVQ_OK;

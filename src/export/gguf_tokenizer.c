@@ -85,6 +85,12 @@ static bool adds_space(const gptvq_tokenizer *t) {
   return adds;
 }
 
+/* What llama.cpp does itself: spaces become "▁". NFC it leaves out, which changes rare texts alone. */
+static bool normalizer_is_known(const gptvq_tokenizer *t, const gptvq_normalizer *n) {
+  if (!is_sentencepiece(t)) return n->kind == GPTVQ_NORMALIZE_NFC;
+  return n->kind == GPTVQ_NORMALIZE_PREPEND || n->kind == GPTVQ_NORMALIZE_REPLACE;
+}
+
 static int compare_ranks(const void *a, const void *b) {
   uint32_t x = ((const gptvq_merge *)a)->rank, y = ((const gptvq_merge *)b)->rank;
   return (x > y) - (x < y);
@@ -151,6 +157,20 @@ static int32_t token_type(const gptvq_tokenizer *t, int32_t id, const char *text
   return TOKEN_NORMAL;
 }
 
+/* llama.cpp prints an added token as it is: `spaces`, what stands for a space becomes one. */
+static void put_token(gptvq_gguf *file, bool spaces, const char *text, size_t size) {
+  static const char mark[] = "\xe2\x96\x81";
+  gptvq_bytes plain = {0};
+  for (size_t i = 0; spaces && i < size;) {
+    const bool is_mark = size - i >= 3 && memcmp(text + i, mark, 3) == 0;
+    gptvq_bytes_append(&plain, is_mark ? " " : text + i, 1);
+    i += is_mark ? 3 : 1;
+  }
+  if (spaces && !plain.failed) gptvq_gguf_text_item(file, plain.data, plain.size);
+  else gptvq_gguf_text_item(file, text, size);
+  gptvq_bytes_free(&plain);
+}
+
 static gptvq_status write_tokens(gptvq_gguf *file, const gptvq_tokenizer *t, size_t vocab, gptvq_error *err) {
   int32_t *types = gptvq_alloc(vocab, sizeof *types);
   if (types == NULL) return gptvq_fail_memory(err, "the GGUF vocabulary", gptvq_saturated_size(vocab, 4));
@@ -165,7 +185,7 @@ static gptvq_status write_tokens(gptvq_gguf *file, const gptvq_tokenizer *t, siz
       size = (size_t)snprintf(unused, sizeof unused, "[PAD%zu]", i);
       text = unused;
     }
-    gptvq_gguf_text_item(file, text, size);
+    put_token(file, types[i] == TOKEN_USER && is_sentencepiece(t), text, size);
   }
   gptvq_gguf_i32s(file, "tokenizer.ggml.token_type", types, vocab);
   free(types);
@@ -194,6 +214,17 @@ static gptvq_status write_vocabulary(gptvq_gguf *file, const gptvq_tokenizer *t,
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s: %zu tokens, but the model has rows for %zu: not for GGUF", path,
                       t->bpe.vocab.token_count, vocab);
+  for (size_t i = 0; i < t->normalizer_count; i++)
+    if (!normalizer_is_known(t, &t->normalizers[i]))
+      return gptvq_fail(
+          err, GPTVQ_ERROR_UNSUPPORTED,
+          "%s: llama.cpp does nothing like this normalizer, so that a GGUF file would read text "
+          "otherwise",
+          path);
+  for (size_t i = 0; is_sentencepiece(t) && i < 256; i++)
+    if (t->bpe.byte_ids[i] < 0)
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s: byte %zu has no token, which llama.cpp needs",
+                        path, i);
   if (is_sentencepiece(t)) {
     gptvq_gguf_text(file, "tokenizer.ggml.model", "llama", 5);
     gptvq_gguf_text(file, "tokenizer.ggml.pre", "default", 7);

@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "base/sized.h"
 #include "checkpoint/names.h"
+#include "linalg/gemm_bf16.h"
 #include "model/layer/rope.h"
 #include "model/loader.h"
 
@@ -430,6 +431,13 @@ gptvq_status gptvq_compute_from_name(const char *name, gptvq_compute *compute, g
                     "compute precision %s is unknown: choose auto, fp32, bf16 or int8", name);
 }
 
+/* bf16 inputs where weights are in bf16 and the processor multiplies that: no other weights are rounded. */
+static gptvq_compute pick_compute(const gptvq_model *model) {
+  if (model->info.packed) return GPTVQ_COMPUTE_INT8;
+  const bool bf16 = model->blocks[0].linears[0].dtype == GPTVQ_BF16 && model->head.dtype == GPTVQ_BF16;
+  return bf16 && gptvq_gemm_bf16_available() ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
+}
+
 gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *options, gptvq_model **out,
                               gptvq_error *err) {
   *out = NULL;
@@ -460,8 +468,7 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
     gptvq_model_close(model);
     return status;
   }
-  if (compute == GPTVQ_COMPUTE_AUTO)
-    model->compute = model->info.packed ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32;
+  if (compute == GPTVQ_COMPUTE_AUTO) model->compute = pick_compute(model);
   model->info.compute = model->compute;
   model->info.head_bits = model->head.is_packed ? model->head.packed.shape.index_bits
                                                 : (unsigned)gptvq_dtype_size(model->head.dtype) * 8;

@@ -115,10 +115,10 @@ static inline bool gptvq_writes_stream(const gptvq_block *block, gptvq_block_inp
  * and no gradient: what needs either does without, or refuses, in all blocks of the model. */
 static inline bool gptvq_block_routes(const gptvq_block *block) { return block->mlp_count > 1; }
 
-/* Are there gradients of all its pieces (train/)? Not of experts, gated delta nets, gated heads and latent
- * attention. */
+/* Are there gradients of all its pieces (train/)? Not of experts, latent attention, gated delta nets and
+ * gated heads. */
 static inline bool gptvq_block_trains(const gptvq_block *block) {
-  return !gptvq_block_routes(block) && !block->output_gate && block->delta == NULL && block->kv_b.count == 0;
+  return !gptvq_block_routes(block) && block->kv_b.count == 0 && !block->output_gate && block->delta == NULL;
 }
 
 struct gptvq_model {

@@ -16,13 +16,13 @@ gptvq_status gptvq_note_tensor(gptvq_model *model, const gptvq_tensor *tensor, b
   }
   const char *name = gptvq_model_name(model, tensor->name);
   if (name == NULL) return gptvq_fail_memory(err, "tensor names", 1);
-  parts->others[parts->other_count++] =
-      (gptvq_other_info){.name = name,
-                         .why = why,
-                         .used = used,
-                         .rows = tensor->rank > 0 ? tensor->dims[0] : 1,
-                         .cols = tensor->rank > 1 ? tensor->count / tensor->dims[0] : 1,
-                         .bytes = tensor->file_bytes};
+  parts->others[parts->other_count++] = (gptvq_other_info){
+      .name = name,
+      .why = why,
+      .used = used,
+      .rows = tensor->rank > 0 ? tensor->dims[0] : 1,
+      .cols = tensor->rank > 1 && tensor->dims[0] > 0 ? tensor->count / tensor->dims[0] : 1,
+      .bytes = tensor->file_bytes};
   return GPTVQ_OK;
 }
 

@@ -10,7 +10,8 @@ gptvq_status gptvq_ft_check(const gptvq_block *block, gptvq_error *err) {
   if (gptvq_block_trains(block)) return GPTVQ_OK;
   return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "gradients through %s are not supported",
                     gptvq_block_routes(block) ? "mixture-of-experts blocks"
-                                              : "linear, gated and latent attention");
+                    : block->kv_b.count > 0   ? "latent attention"
+                                              : "linear and gated attention");
 }
 
 gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *block, size_t length) {

@@ -82,7 +82,7 @@ printf 'Once upon a time' > short.txt
   expect_fail 2 'full.partial needs another name' quantize m -o full.partial $rtn
   expect_fail 3 '(write|File too large|space)' limited_export packed -o full --quiet
   expect_fail 3 'short\.txt' "$GPTVQ" export packed -o short.txt/out --quiet
-  expect_fail 2 '-o DIR is missing' "$GPTVQ" export packed
+  expect_fail 2 '-o PATH is missing' "$GPTVQ" export packed
   expect_fail '[25]' '(packed|quantized)' "$GPTVQ" export m -o plain
   expect_fail '[25]' '(packed|already|quantized)' quantize packed -o again $rtn
   if [ "$(id -u)" != 0 ]; then

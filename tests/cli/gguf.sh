@@ -36,3 +36,12 @@ expect_fail 5 'glm4: Glm4: not for GGUF' "$GPTVQ" export "$SOURCE/tests/golden/m
 cp -r "$model" odd
 sed -i 's/p{N}{1,3}/p{N}{1,2}/' odd/tokenizer.json
 expect_fail 5 'odd/tokenizer.json: llama.cpp has no name for this pre_tokenizer' "$GPTVQ" export odd -o x.gguf --format gguf
+sed 's/"normalizer": null/"normalizer": {"type": "Lowercase"}/' "$model/tokenizer.json" > odd/tokenizer.json
+expect_fail 5 'odd/tokenizer.json: llama.cpp does nothing like this normalizer' "$GPTVQ" export odd -o x.gguf --format gguf
+expect_fail 3 'model.safetensors belongs to the model that is exported' "$GPTVQ" export odd -o odd/model.safetensors --format gguf --force
+mkfifo pipe
+expect_fail 3 'pipe is no regular file' "$GPTVQ" export "$model" -o pipe --format gguf --force
+cp -r "$model" copy
+expect_ok "$GPTVQ" export copy -o one.gguf --format gguf --quiet
+expect_ok "$GPTVQ" export copy/ -o two.gguf --format gguf --quiet
+cmp one.gguf two.gguf || die "the name of the model depends on how its folder is written"

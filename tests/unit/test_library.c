@@ -1,5 +1,7 @@
 /* What every public header promises: the version, names of enums, zeroed options, NULL that may be destroyed.
  */
+#include "linalg/gemm_bf16.h"
+
 #include <gptvq/gptvq.h>
 
 #include <setjmp.h>
@@ -104,7 +106,8 @@ static void zero_means_the_defaults(void **state) {
     assert_int_equal(gptvq_model_open(TEST_SOURCE_DIR "/tests/golden/model/llama", options[i], &model, &err),
                      GPTVQ_OK);
     gptvq_model_get_info(model, &info);
-    assert_int_equal(info.compute, GPTVQ_COMPUTE_FP32); /* an original; test_layer.c has a packed one */
+    /* a bf16 original; test_layer.c has a packed one */
+    assert_int_equal(info.compute, gptvq_gemm_bf16_available() ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32);
     assert_int_not_equal(info.head_bits, 8);
     gptvq_model_close(model);
   }

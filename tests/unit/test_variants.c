@@ -129,7 +129,8 @@ static void hear(void *user, gptvq_log_level level, const char *line) {
   (void)snprintf(heard + used, sizeof heard - used, "%s\n", line);
 }
 static const gptvq_callbacks listener = {.size = sizeof listener, .log = hear};
-static const gptvq_model_options listening = {.size = sizeof listening, .callbacks = &listener};
+static const gptvq_model_options listening = {
+    .size = sizeof listening, .compute = GPTVQ_COMPUTE_FP32, .callbacks = &listener};
 
 static gptvq_status open_heard(const char *folder, gptvq_model **model, gptvq_error *err) {
   heard[0] = '\0';

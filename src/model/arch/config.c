@@ -162,7 +162,8 @@ static gptvq_status parse_experts(const gptvq_config_source *source, const gptvq
   c->layer_dense = calloc(c->layers, sizeof *c->layer_dense);
   if (c->layer_dense == NULL) return gptvq_fail_memory(err, "layers without experts", c->layers);
   if (c->experts == 0) return GPTVQ_OK;
-  if (!always) GPTVQ_TRY(gptvq_config_need(source, "num_experts_per_tok", err));
+  if (!always || c->experts_per_token > c->experts) /* a default only where there are as many */
+    GPTVQ_TRY(gptvq_config_need(source, "num_experts_per_tok", err));
   return gptvq_config_size(source, "num_experts_per_tok", 1, c->experts, &c->experts_per_token, err);
 }
 
@@ -220,6 +221,9 @@ static gptvq_status parse_all(const char *folder, const json_t *config, const js
   GPTVQ_TRY(gptvq_config_text(&source, "torch_dtype", c->dtype, sizeof c->dtype, err));
   GPTVQ_TRY(gptvq_config_text(&source, "dtype", c->dtype, sizeof c->dtype, err));
   if (rules->read_own != NULL) GPTVQ_TRY(rules->read_own(&source, c, err));
+  bool slides = false; /* a family may have said that no layer does */
+  for (size_t i = 0; i < c->layers; i++) slides = slides || c->layer_slides[i];
+  if (!slides) c->sliding_window = 0;
   GPTVQ_TRY(gptvq_config_parse_rope(&source, rules, c, err));
   c->bos = -1;
   GPTVQ_TRY(parse_tokens(&source, c, err));

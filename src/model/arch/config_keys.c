@@ -141,16 +141,23 @@ static const char *const harmless[] = {"_attn_implementation",
                                        "use_return_dict"};
 
 /* Switches that no family here knows but that configs carry turned off: false, or empty. */
-static const char *const off[] = {"add_cross_attention", "alibi",        "cross_attention_hidden_size",
-                                  "is_encoder_decoder",  "pruned_heads", "chunk_size_feed_forward",
-                                  "lm_head_bias",        "qk_layernorm", "rope_interleaved",
-                                  "use_qk_norm"};
+static const char *const off[] = {"add_cross_attention",
+                                  "alibi",
+                                  "cross_attention_hidden_size",
+                                  "is_encoder_decoder",
+                                  "pruned_heads",
+                                  "chunk_size_feed_forward",
+                                  "lm_head_bias",
+                                  "qk_layernorm",
+                                  "rope_interleaved",
+                                  "use_mrope"};
 
 /* Inside of rope_scaling and rope_parameters, for whatever type. */
 static const char *const rope_keys[] = {"attention_factor",
                                         "beta_fast",
                                         "beta_slow",
                                         "factor",
+                                        "finetuned", /* said of a checkpoint, read by nobody */
                                         "high_freq_factor",
                                         "long_factor",
                                         "low_freq_factor",

@@ -1,7 +1,15 @@
 #include "model/arch/arch.h"
 
-static const char *const keys[] = {"decoder_sparse_step", "mlp_only_layers", "moe_intermediate_size",
-                                   "norm_topk_prob",      "num_experts",     NULL};
+/* The last three stand in some folders, and nothing reads them: what they say is how the family is. */
+static const char *const keys[] = {"decoder_sparse_step",
+                                   "mlp_only_layers",
+                                   "moe_intermediate_size",
+                                   "norm_topk_prob",
+                                   "num_experts",
+                                   "qkv_bias",
+                                   "shared_expert_intermediate_size",
+                                   "use_qk_norm",
+                                   NULL};
 
 const gptvq_arch gptvq_arch_qwen3_moe = {
     .name = "Qwen3Moe",

@@ -35,7 +35,7 @@ static double input_peak(const run *r, const gptvq_block *block, const size_t *l
   double own = (double)gptvq_hessian_bytes(c), kept = (double)gptvq_min_size((size_t)together, r->budget);
   double others = kept > own ? kept - own : 0.0;
   double collecting = own, maps = 0.0, dividing = 0.0;
-  if (o->calib_compute != GPTVQ_COMPUTE_FP32)
+  if (o->calib_compute == GPTVQ_COMPUTE_BF16)
     collecting += (double)gptvq_cpu_linalg_bf16_bytes(rows > 0 ? rows : c, c, length);
   if (o->guide > 0.0) collecting += (double)gptvq_hessian_watch_bytes(length, c);
   if (r->corrects) {

@@ -168,6 +168,13 @@ static void add_to_list(char *list, size_t size, const char *what) {
   (void)snprintf(list + used, size - used, "%s%s", used > 0 ? ", " : "", what);
 }
 
+/* What of a model has no gradients. */
+static const char *untrained(const gptvq_model *model) {
+  return gptvq_model_routes(model)         ? "mixture-of-experts"
+         : model->blocks[0].kv_b.count > 0 ? "latent-attention"
+                                           : "linear-attention";
+}
+
 /* One line of all that was asked for and that the model has no gradients, or no one stream, for. */
 static void warn_left_out(const run *r) {
   const gptvq_quantize_options *o = r->options;
@@ -181,10 +188,7 @@ static void warn_left_out(const run *r) {
     add_to_list(list, sizeof list, "fine-tuning");
   if (list[0] != '\0')
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "not supported for %s models (%s), left out: %s",
-              routes                            ? "mixture-of-experts"
-              : gptvq_model_has_state(r->model) ? "linear-attention"
-                                                : "latent-attention",
-              r->model->config.architecture, list);
+              untrained(r->model), r->model->config.architecture, list);
 }
 
 /* Sizes layer by layer, from a spread of the calibration windows. */
@@ -476,8 +480,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
 static void choose_precision(run *r) {
   r->calibrating = *r->model;
   r->backend = gptvq_cpu_backend;
-  bool rounds = r->options->calib_compute != GPTVQ_COMPUTE_FP32 && gptvq_gemm_bf16_available();
-  if (!rounds) return;
+  if (r->options->calib_compute != GPTVQ_COMPUTE_BF16) return;
   r->calibrating.compute = GPTVQ_COMPUTE_BF16;
   r->backend.linalg = &gptvq_cpu_linalg_bf16;
 }
@@ -499,6 +502,9 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (r->options->calib_compute == GPTVQ_COMPUTE_BF16 && !gptvq_gemm_bf16_available())
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "`calib_compute` bf16 needs a processor with AVX512-BF16: choose auto or fp32");
+  /* what auto means here is part of the run: it is not resumed where that is something else */
+  if (r->needs_data && r->options->calib_compute == GPTVQ_COMPUTE_AUTO && gptvq_gemm_bf16_available())
+    r->resolved.options.calib_compute = GPTVQ_COMPUTE_BF16;
   if (!gptvq_is_folder(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(
