@@ -554,11 +554,27 @@ static int set_up(void **state) {
   return 0;
 }
 
+/* Rows of Qwen3-Next's fused matrices: each key head of them has to be whole. */
+static void woven_rows_have_to_fit(void **state) {
+  (void)state;
+  tiny_model wrong = tiny_qwen3_next;
+  wrong.keys = TINY_SHARED_KEYS "\"linear_num_key_heads\": 2, \"linear_num_value_heads\": 2, "
+                                "\"linear_key_head_dim\": 8, \"linear_value_head_dim\": 12, "
+                                "\"full_attention_interval\": 2, \"mlp_only_layers\": [1]";
+  gptvq_model *model;
+  gptvq_error error = {0};
+  tiny_write(&wrong, "woven");
+  assert_int_equal(gptvq_model_open("woven", &in_fp32, &model, &error), GPTVQ_ERROR_FORMAT);
+  assert_non_null(strstr(error.message, "in_proj_"));
+  assert_non_null(strstr(error.message, "cannot be taken apart: config.json describes 2 groups of"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(likelihoods_equal_transformers), cmocka_unit_test(doubtful_folders_are_refused),
       cmocka_unit_test(every_family_has_its_names),     cmocka_unit_test(what_means_the_same_is_packed_alike),
       cmocka_unit_test(packed_heads_are_used),          cmocka_unit_test(accounts_are_of_the_files),
-      cmocka_unit_test(wide_types_are_quantized),       cmocka_unit_test(text_models_inside_of_others)};
+      cmocka_unit_test(wide_types_are_quantized),       cmocka_unit_test(text_models_inside_of_others),
+      cmocka_unit_test(woven_rows_have_to_fit)};
   return cmocka_run_group_tests(tests, set_up, tiny_drop_scratch);
 }
