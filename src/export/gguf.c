@@ -29,15 +29,7 @@ typedef struct panel {
 static void decode_rows(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   panel *p = context;
-  const gptvq_linear *linear = p->linear;
-  size_t cols = linear->cols;
-  float *values = p->values + begin * cols;
-  if (linear->is_packed) gptvq_packed_decode(&linear->packed, p->first + begin, p->first + end, values, cols);
-  else
-    gptvq_to_float(linear->dtype,
-                   (const char *)linear->weights +
-                       (p->first + begin) * cols * gptvq_dtype_size(linear->dtype),
-                   (end - begin) * cols, values);
+  gptvq_linear_decode_rows(p->linear, p->first + begin, p->first + end, p->values + begin * p->linear->cols);
 }
 
 /* Which one of a head's values, pair by pair, comes from half by half. */

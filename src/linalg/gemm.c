@@ -68,8 +68,8 @@ static void double_tile(void *context, size_t begin, size_t end, size_t thread) 
   (void)thread;
   const double_job *job = context;
   for (size_t tile = begin; tile < end; tile++) {
-    size_t i = tile / job->tiles_n * TILE
-    , j = tile % job->tiles_n * TILE;
+    const size_t i = tile / job->tiles_n * TILE;
+    const size_t j = tile % job->tiles_n * TILE;
     cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)gptvq_min_size(TILE, job->m - i),
                 (blasint)gptvq_min_size(TILE, job->n - j), (blasint)job->k, job->alpha, job->a + i * job->lda,
                 (blasint)job->lda, job->b + j, (blasint)job->ldb, 1.0, job->c + i * job->ldc + j,

@@ -459,6 +459,11 @@ gptvq_status gptvq_linear_forward(const gptvq_linear *linear, gptvq_compute comp
   return status;
 }
 
+void gptvq_linear_decode_rows(const gptvq_linear *linear, size_t begin, size_t end, float *values) {
+  if (linear->is_packed) gptvq_packed_decode(&linear->packed, begin, end, values, linear->cols);
+  else gptvq_to_float(linear->dtype, dense_row(linear, begin), (end - begin) * linear->cols, values);
+}
+
 typedef struct decode_job {
   const gptvq_linear *linear;
   float *weights;
@@ -467,12 +472,7 @@ typedef struct decode_job {
 static void decode_rows(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const decode_job *job = context;
-  size_t cols = job->linear->cols;
-  if (job->linear->is_packed)
-    gptvq_packed_decode(&job->linear->packed, begin, end, job->weights + begin * cols, cols);
-  else
-    gptvq_to_float(job->linear->dtype, dense_row(job->linear, begin), (end - begin) * cols,
-                   job->weights + begin * cols);
+  gptvq_linear_decode_rows(job->linear, begin, end, job->weights + begin * job->linear->cols);
 }
 
 void gptvq_linear_decode(const gptvq_linear *linear, float *weights) {

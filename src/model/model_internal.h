@@ -37,6 +37,8 @@ gptvq_status gptvq_linear_forward(const gptvq_linear *linear, gptvq_compute comp
                                   size_t ldx, float *y, size_t ldy, gptvq_error *err);
 /* The whole matrix as fp32 into weights[rows × cols] (for the quantizer and the exporter). */
 void gptvq_linear_decode(const gptvq_linear *linear, float *weights);
+/* Rows [begin, end) of it, by the calling thread. */
+void gptvq_linear_decode_rows(const gptvq_linear *linear, size_t begin, size_t end, float *values);
 
 /* What stands in public about a linear of `bytes` bytes in files; strings are not copied. */
 void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t bytes, double error,

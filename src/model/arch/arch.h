@@ -103,6 +103,9 @@ struct gptvq_arch {
   { "mlp.gate_proj", "mlp.up_proj" }
 #define GPTVQ_DOWN_PROJ \
   { "mlp.down_proj" }
+#define GPTVQ_SPLIT_LINEARS(attention_bias, mlp_bias) \
+  [GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, attention_bias}, [GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, attention_bias}, \
+  [GPTVQ_INPUT_GATE_UP] = {GPTVQ_SPLIT_GATE_UP, mlp_bias}, [GPTVQ_INPUT_DOWN] = {GPTVQ_DOWN_PROJ, mlp_bias}
 /* Of families with experts: what MLPs of all kinds are called behind their prefixes. */
 #define GPTVQ_EXPERT_LINEARS \
   .router = "mlp.gate", .experts = "mlp.experts.%zu.", .dense = "mlp.", \

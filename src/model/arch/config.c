@@ -92,26 +92,32 @@ static gptvq_status parse_sizes(const gptvq_config_source *source, const gptvq_c
   return gptvq_config_number(source, "rms_norm_eps", 1e-20, 1.0, &c->rms_norm_eps, err);
 }
 
-/* layer_slides from layer_types, one word a layer */
-static gptvq_status parse_layer_types(const gptvq_config_source *source, const json_t *types, gptvq_config *c,
-                                      gptvq_error *err) {
-  if (!json_is_array(types) || json_array_size(types) != c->layers)
+gptvq_status gptvq_config_layer_types(const gptvq_config_source *source, const json_t *types,
+                                      const char *other, size_t layers, bool *is_other, gptvq_error *err) {
+  if (!json_is_array(types) || json_array_size(types) != layers)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s/%s: layer_types is not a list of num_hidden_layers = %zu names", source->folder,
-                      source->file, c->layers);
-  for (size_t i = 0; i < c->layers; i++) {
+                      source->file, layers);
+  for (size_t i = 0; i < layers; i++) {
     const char *type = json_string_value(json_array_get(types, i));
-    bool slides = type != NULL && strcmp(type, "sliding_attention") == 0;
-    if (!slides && (type == NULL || strcmp(type, "full_attention") != 0))
+    is_other[i] = type != NULL && strcmp(type, other) == 0;
+    if (!is_other[i] && (type == NULL || strcmp(type, "full_attention") != 0))
       return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                        "%s/%s: layer_types[%zu] is %s; supported: full_attention, sliding_attention",
-                        source->folder, source->file, i, type != NULL ? type : "not text");
-    if (slides && c->sliding_window == 0)
+                        "%s/%s: layer_types[%zu] is %s; supported: full_attention, %s", source->folder,
+                        source->file, i, type != NULL ? type : "not text", other);
+  }
+  return GPTVQ_OK;
+}
+
+/* layer_slides from layer_types */
+static gptvq_status parse_sliding_layers(const gptvq_config_source *source, const json_t *types,
+                                         gptvq_config *c, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_config_layer_types(source, types, "sliding_attention", c->layers, c->layer_slides, err));
+  for (size_t i = 0; i < c->layers; i++)
+    if (c->layer_slides[i] && c->sliding_window == 0)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                         "%s/%s: layer_types[%zu] is sliding_attention, but there is no sliding_window",
                         source->folder, source->file, i);
-    c->layer_slides[i] = slides;
-  }
   return GPTVQ_OK;
 }
 
@@ -132,7 +138,7 @@ static gptvq_status parse_window(const gptvq_config_source *source, const gptvq_
     if (!used) c->sliding_window = 0;
   }
   const json_t *types = rules->layer_types ? gptvq_config_value(source, "layer_types") : NULL;
-  if (types != NULL) GPTVQ_TRY(parse_layer_types(source, types, c, err));
+  if (types != NULL) GPTVQ_TRY(parse_sliding_layers(source, types, c, err));
   bool any = false;
   for (size_t i = 0; i < c->layers; i++) {
     if (types == NULL) c->layer_slides[i] = c->sliding_window > 0 && i >= first;

@@ -155,6 +155,10 @@ gptvq_status gptvq_config_parse(const char *folder, const json_t *config, const 
  * have. */
 void gptvq_config_full_every(const gptvq_config_source *source, size_t every, gptvq_config *config);
 
+/* layer_types, one word a layer: which of them are `other`; the rest are full_attention. is_other[layers] */
+gptvq_status gptvq_config_layer_types(const gptvq_config_source *source, const json_t *types,
+                                      const char *other, size_t layers, bool *is_other, gptvq_error *err);
+
 void gptvq_config_release(gptvq_config *config);
 
 /* config->layer_is_delta and config->delta. On failure what was allocated stays in config

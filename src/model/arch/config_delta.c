@@ -6,24 +6,6 @@
 
 enum { MAX_DELTA_HEADS = 1 << 12, MAX_INTERVAL = 1 << 12 };
 
-/* One word a layer. */
-static gptvq_status parse_types(const gptvq_config_source *source, const json_t *types, gptvq_config *c,
-                                gptvq_error *err) {
-  if (!json_is_array(types) || json_array_size(types) != c->layers)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                      "%s/%s: layer_types is not a list of num_hidden_layers = %zu names", source->folder,
-                      source->file, c->layers);
-  for (size_t i = 0; i < c->layers; i++) {
-    const char *type = json_string_value(json_array_get(types, i));
-    c->layer_is_delta[i] = type != NULL && strcmp(type, "linear_attention") == 0;
-    if (!c->layer_is_delta[i] && (type == NULL || strcmp(type, "full_attention") != 0))
-      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                        "%s/%s: layer_types[%zu] is %s; supported: full_attention, linear_attention",
-                        source->folder, source->file, i, type != NULL ? type : "not text");
-  }
-  return GPTVQ_OK;
-}
-
 gptvq_status gptvq_config_parse_delta(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
   gptvq_delta_sizes *d = &c->delta;
   *d = (gptvq_delta_sizes){.key_heads = 16, .value_heads = 32, .key_dim = 128, .value_dim = 128, .kernel = 4};
@@ -39,7 +21,8 @@ gptvq_status gptvq_config_parse_delta(const gptvq_config_source *source, gptvq_c
   c->layer_is_delta = calloc(c->layers, sizeof *c->layer_is_delta);
   if (c->layer_is_delta == NULL) return gptvq_fail_memory(err, "layer_types", c->layers);
   const json_t *types = gptvq_config_value(source, "layer_types");
-  if (types != NULL) return parse_types(source, types, c, err);
+  if (types != NULL)
+    return gptvq_config_layer_types(source, types, "linear_attention", c->layers, c->layer_is_delta, err);
   size_t interval = 4;
   GPTVQ_TRY(gptvq_config_size(source, "full_attention_interval", 1, MAX_INTERVAL, &interval, err));
   for (size_t i = 0; i < c->layers; i++) c->layer_is_delta[i] = (i + 1) % interval != 0;

@@ -37,9 +37,6 @@ const gptvq_arch gptvq_arch_gemma3 = {
                .read_own = read_own},
     .norms = {GPTVQ_NORMS_AROUND, GPTVQ_QK_NORMS},
     .norm_offset = 1.0f,
-    .linears = {[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_GATE_UP] = {GPTVQ_SPLIT_GATE_UP, GPTVQ_BIAS_NEVER},
-                [GPTVQ_INPUT_DOWN] = {GPTVQ_DOWN_PROJ, GPTVQ_BIAS_NEVER}},
+    .linears = {GPTVQ_SPLIT_LINEARS(GPTVQ_BIAS_CONFIG, GPTVQ_BIAS_NEVER)},
     .slides = true,
 };

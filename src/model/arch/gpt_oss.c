@@ -24,8 +24,7 @@ static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c,
   c->attention_out_bias = c->attention_bias;
   if (gptvq_config_value(source, "rope_parameters") == NULL)
     GPTVQ_TRY(gptvq_config_need(source, "rope_scaling", err)); /* no default of ours: it is a yarn */
-  if (gptvq_config_value(source, "layer_types") == NULL)       /* every other layer, from the first on */
-    for (size_t i = 1; i < c->layers; i += 2) c->layer_slides[i] = false;
+  gptvq_config_full_every(source, 2, c);
   return GPTVQ_OK;
 }
 

@@ -11,8 +11,5 @@ const gptvq_arch gptvq_arch_granite = {
                .own_keys = own_keys,
                .read_own = gptvq_granite_keys},
     .norms = {GPTVQ_PRE_NORMS},
-    .linears = {[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_GATE_UP] = {GPTVQ_SPLIT_GATE_UP, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_DOWN] = {GPTVQ_DOWN_PROJ, GPTVQ_BIAS_CONFIG}},
+    .linears = {GPTVQ_SPLIT_LINEARS(GPTVQ_BIAS_CONFIG, GPTVQ_BIAS_CONFIG)},
 };

@@ -5,8 +5,5 @@ const gptvq_arch gptvq_arch_llama = {
     .model_type = "llama",
     .config = {.rms_norm_eps = 1e-6, .rope_theta = 1e4, .max_positions = 2048},
     .norms = {GPTVQ_PRE_NORMS},
-    .linears = {[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_GATE_UP] = {GPTVQ_SPLIT_GATE_UP, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_DOWN] = {GPTVQ_DOWN_PROJ, GPTVQ_BIAS_CONFIG}},
+    .linears = {GPTVQ_SPLIT_LINEARS(GPTVQ_BIAS_CONFIG, GPTVQ_BIAS_CONFIG)},
 };

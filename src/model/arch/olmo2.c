@@ -6,8 +6,5 @@ const gptvq_arch gptvq_arch_olmo2 = {
     .config = {.rms_norm_eps = 1e-5, .rope_theta = 1e4, .max_positions = 2048},
     .norms = {GPTVQ_POST_NORMS, GPTVQ_QK_NORMS},
     .wide_qk_norms = true,
-    .linears = {[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_CONFIG},
-                [GPTVQ_INPUT_GATE_UP] = {GPTVQ_SPLIT_GATE_UP, GPTVQ_BIAS_NEVER},
-                [GPTVQ_INPUT_DOWN] = {GPTVQ_DOWN_PROJ, GPTVQ_BIAS_NEVER}},
+    .linears = {GPTVQ_SPLIT_LINEARS(GPTVQ_BIAS_CONFIG, GPTVQ_BIAS_NEVER)},
 };
