@@ -5,7 +5,7 @@
 #   PYTHON=python3 bench/peers.sh [--shapes llama-2-7b,mistral-7b,stories] [--rounds N] [--prompt-rounds N] [--threads N] [--prompt N] [--tokens N]
 #                                 [--formats PART,…] [--discard]      rows of shapes that are not measured stay in the table; --help names the shapes
 #
-# A real model (Llama or Mistral) beside GGUF files that llama.cpp makes of the same folder: bench/models/<cpu>-<model>.csv and a table of docs/RESULTS.md:
+# A real model beside GGUF files that llama.cpp makes of what gptvq export writes: bench/models/<cpu>-<model>.csv and a table of docs/RESULTS.md:
 #
 #   PYTHON=python3 SCRATCH=DIR bench/peers.sh --model MODEL --calib FILE --text FILE [--depths 0,1024,4096] [--thread-counts 1,2] [--rounds N]
 #                                 [--prompt-rounds N] [--prompt N] [--tokens N] [--windows N] [--quantize "OPTIONS"] [--prepare]

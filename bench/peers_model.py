@@ -48,7 +48,7 @@ def make_files(a):
             continue
         note(f"making {path}")
         if kind == "F16":
-            gguf_model.convert(a.model, path + ".tmp", kind)
+            run([a.gptvq, "export", a.model, "-o", path + ".tmp", "--format", "gguf", "--type", "f16", "--quiet", "--force"])
         else:
             gguf_model.quantize(files["llama.cpp F16"], path + ".tmp", kind, max(a.threads))
         os.replace(path + ".tmp", path)
@@ -197,7 +197,8 @@ def main():
     a = p.parse_args()
     a.depths, a.threads = [[int(x) for x in text.split(",")] for text in (a.depths, a.thread_counts)]
     a.name = os.path.basename(os.path.abspath(a.model))
-    config = gguf_model.config_of(a.model)
+    with open(f"{a.model}/config.json") as file:
+        config = json.load(file)
     a.vocab, a.context = config["vocab_size"], config["max_position_embeddings"]
     os.makedirs(a.scratch, exist_ok=True)
     start_llama()
