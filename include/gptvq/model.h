@@ -43,7 +43,7 @@ typedef struct gptvq_model_info {
   uint64_t parameters;         /* values of the model, tied tensors counted once */
   uint64_t linear_values;      /* values in the block linears, the ones that are quantized */
   uint64_t linear_bytes;       /* bytes that they take in the files */
-  uint64_t other_bytes;        /* bytes of all other tensors, used or not */
+  uint64_t other_bytes;        /* bytes of all other tensors, used or not, but for beside_bytes */
   double bits_per_value;       /* 8 · linear_bytes / linear_values */
   double model_bits_per_value; /* 8 · all tensor bytes / parameters */
   int packed;                  /* 1: a gptvq folder */
@@ -53,8 +53,8 @@ typedef struct gptvq_model_info {
   gptvq_compute compute; /* in force: never AUTO */
   unsigned head_bits;    /* 16: as stored */
   const char *family;    /* "Llama", "Gemma2": a row of docs/MODELS.md; a constant */
-  uint64_t beside_bytes; /* of tensors beside a text model that make its inputs of pictures: part of nothing
-                            above */
+  uint64_t beside_bytes; /* of groups of tensors that the text model does without (what makes inputs of
+                            pictures, layers and heads that guess further tokens): part of nothing above */
 } gptvq_model_info;
 static inline void gptvq_model_info_init(gptvq_model_info *info) { GPTVQ_INIT(info); }
 
@@ -77,8 +77,8 @@ typedef struct gptvq_layer_info {
 } gptvq_layer_info;
 static inline void gptvq_layer_info_init(gptvq_layer_info *info) { GPTVQ_INIT(info); }
 
-/* A tensor that is none of the block linears': a matrix that is never quantized with them, or one that the
- * model leaves out. Norms and biases are not told. Strings live as long as the model. */
+/* A tensor that is none of the block linears': a matrix that is never quantized with them, or one (or a
+ * group) that the model leaves out. Norms and biases are not told. Strings live as long as the model. */
 typedef struct gptvq_other_info {
   size_t size;
   const char *name; /* "lm_head.weight" */
@@ -86,6 +86,8 @@ typedef struct gptvq_other_info {
   int used;         /* 0: left out */
   size_t rows, cols;
   uint64_t bytes; /* in the files */
+  size_t tensors; /* more than 1: of a group that is left out, name its names' beginning and "*", rows all
+                     values */
 } gptvq_other_info;
 static inline void gptvq_other_info_init(gptvq_other_info *info) { GPTVQ_INIT(info); }
 

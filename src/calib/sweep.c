@@ -33,7 +33,8 @@ static double attention_flop(const gptvq_config *c, const gptvq_attention *how, 
 static double forward_flop(const audience *a, const gptvq_block *block, const size_t *linears, size_t count,
                            size_t n) {
   const gptvq_pass *pass = a->pass;
-  if (linears[0] == GPTVQ_ROUTER_INPUT) return 2.0 * (double)n * (double)(block->router.rows * block->router.cols);
+  if (linears[0] == GPTVQ_ROUTER_INPUT)
+    return 2.0 * (double)n * (double)(block->router.rows * block->router.cols);
   bool output = linears[0] == block->o;
   for (size_t e = 0; e < block->mlp_count; e++) output = output || linears[0] == block->mlps[e].down;
   bool last_half = !pass->mlp || (linears[0] != block->o && linears[0] != block->qkv.linear[0]);

@@ -113,7 +113,8 @@ static inline bool gptvq_writes_stream(const gptvq_block *block, gptvq_block_inp
   return gptvq_input_is_last(input) && block->norms[gptvq_norm_behind(input)] == NULL;
 }
 
-/* Does a router send tokens through different MLPs? Then there is no one input of down_proj for all tokens. */
+/* Does a router send tokens through different MLPs? Then there is no one input of down_proj for all tokens.
+ */
 static inline bool gptvq_block_routes(const gptvq_block *block) { return block->mlp_count > 1; }
 
 struct gptvq_model {

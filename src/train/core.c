@@ -151,8 +151,7 @@ static const float *attention_outputs(const gptvq_ft_back *back, const float *dy
   if (is_latent(d)) {
     memset(tape->d_core, 0, tape->tokens * d->heads * d->head_dim * sizeof *dy);
     for (size_t head = 0; head < tape->tokens * d->heads; head++)
-      memcpy(tape->d_core + head * d->head_dim, dy + head * d->latent.values,
-             d->latent.values * sizeof *dy);
+      memcpy(tape->d_core + head * d->head_dim, dy + head * d->latent.values, d->latent.values * sizeof *dy);
   } else if (d->output_gate) gptvq_parallel_for(tape->tokens, 16, apply_backward, &job);
   else return dy;
   return tape->d_core;

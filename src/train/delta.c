@@ -61,7 +61,7 @@ static void convolve_task(void *context, size_t begin, size_t end, size_t thread
 
 /* One token in one value head. */
 typedef struct token_view {
-  float *q, *k, *v, *z; /* in a row of tape->qkv, or of its gradient */
+  float *q, *k, *v, *z;     /* in a row of tape->qkv, or of its gradient */
   float decay, beta, slope; /* slope: of the decay by its gate */
   float q_factor, k_factor, unit_q[GPTVQ_DELTA_DIM], unit_k[GPTVQ_DELTA_DIM];
 } token_view;
@@ -223,7 +223,8 @@ static void head_backward(const delta_job *job, size_t window, size_t head, floa
   const gptvq_ft_tape *tape = job->tape;
   const size_t size = state_size(d), part = part_tokens(d->length), width = gptvq_ft_core_width(d),
                outputs = gptvq_delta_outputs(&d->delta), dim = d->delta.value_dim;
-  float *states = scratch, *ds = scratch + (part + 1) * size, found[GPTVQ_DELTA_DIM], d_found[GPTVQ_DELTA_DIM];
+  float *states = scratch, *ds = scratch + (part + 1) * size, found[GPTVQ_DELTA_DIM],
+        d_found[GPTVQ_DELTA_DIM];
   memset(ds, 0, size * sizeof *ds);
   for (size_t p = part_count(d->length); p-- > 0;) {
     const size_t first = p * part, count = gptvq_min_size(part, d->length - first);
@@ -291,7 +292,8 @@ static void convolve_backward(void *context, size_t begin, size_t end, size_t th
     const size_t later = gptvq_min_size(kernel, d->length - t % d->length);
     for (size_t c = 0; c < columns; c++) {
       float sum = 0;
-      for (size_t i = 0; i < later; i++) sum += d->net.taps[(kernel - 1 - i) * columns + c] * dy[i * width + c];
+      for (size_t i = 0; i < later; i++)
+        sum += d->net.taps[(kernel - 1 - i) * columns + c] * dy[i * width + c];
       dx[c] = sum;
     }
     memcpy(dx + columns, dy + columns, (width - columns) * sizeof *dx);

@@ -74,9 +74,10 @@ static bool route(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq
     const size_t row = r->first[experts] + t;
     r->tokens[row] = (uint32_t)t;
     r->slots[row] = 0;
-    r->shares[row] = weights->shared_gate != NULL
-                         ? (float)(1.0 / (1.0 + exp(-dot(d->hidden, weights->shared_gate, x + t * d->hidden))))
-                         : 1.0f;
+    r->shares[row] =
+        weights->shared_gate != NULL
+            ? (float)(1.0 / (1.0 + exp(-dot(d->hidden, weights->shared_gate, x + t * d->hidden))))
+            : 1.0f;
   }
   return true;
 }
@@ -114,8 +115,8 @@ static void mlp_backward(const gptvq_ft_back *back, size_t mlp, const float *x, 
   /* what the expert gives, times dy, is its product times this gradient: it need not be made again */
   for (size_t i = 0; i < m.count; i++) {
     float *row = r->out + i * hidden, *d_product = r->d_product + i * width;
-    d_shares[i] = (float)(dot(width, m.product + i * width, d_product) +
-                          (bias != NULL ? dot(hidden, bias, row) : 0.0));
+    d_shares[i] =
+        (float)(dot(width, m.product + i * width, d_product) + (bias != NULL ? dot(hidden, bias, row) : 0.0));
     scale_values(hidden, m.shares[i], row);
     scale_values(width, m.shares[i], d_product);
   }
@@ -152,8 +153,8 @@ static void token_backward(const gptvq_ft_dims *d, const gptvq_routing *r, size_
     const size_t e = chosen[i];
     const double probability = (double)p[e], gradient = (double)g[i] * scale;
     if (!d->router.sigmoid)
-      d_logits[e] += (float)(d->router.keeps_sum ? probability / all * gradient
-                                                 : probability / sum * (gradient - mean));
+      d_logits[e] +=
+          (float)(d->router.keeps_sum ? probability / all * gradient : probability / sum * (gradient - mean));
     else
       d_logits[e] = (float)((d->router.keeps_sum ? gradient : (gradient - mean) / sum) * probability *
                             (1.0 - probability));
@@ -184,5 +185,5 @@ void gptvq_ft_experts_backward(const gptvq_ft_back *back, const float *x, const 
   mlp_backward(back, d->experts, x, dy, dx, d_shares);
   for (size_t t = 0; t < tokens && back->weights->shared_gate != NULL; t++)
     add_scaled(hidden, d_shares[t] * m.shares[t] * (1.0f - m.shares[t]), back->weights->shared_gate,
-                   dx + t * hidden);
+               dx + t * hidden);
 }

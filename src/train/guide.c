@@ -55,8 +55,8 @@ static void square_task(void *context, size_t begin, size_t end, size_t thread) 
 }
 
 /* gptvq_ft_watch: squares of all windows of a batch are kept as they come: the mean over the linears of a
- * group needs their means over all tokens, so that only the sums below are final. Those of experts are added up
- * token by token, and so are the squares of their shares (share_squares). */
+ * group needs their means over all tokens, so that only the sums below are final. Those of experts are added
+ * up token by token, and so are the squares of their shares (share_squares). */
 static void watch(void *context, const gptvq_ft_watched *in) {
   work *w = context;
   gptvq_guide *guide = w->guide;
@@ -306,7 +306,7 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_wind
   status = normalise(out, model, power, err);
 done:
   gptvq_workspace_destroy(w.sweep.workspace);
-  void *parts[] = {w.inputs,        w.gradient,   w.head,       w.normed,     w.scale, w.logits,
+  void *parts[] = {w.inputs,        w.gradient,   w.head,       w.normed,     w.scale,         w.logits,
                    w.gain_gradient, w.squares[0], w.squares[1], w.squares[2], w.share_squares, w.losses};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
   if (status != GPTVQ_OK) gptvq_guide_release(out);

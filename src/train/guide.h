@@ -4,9 +4,9 @@
  * With L = Σ −log p(next token) over the calibration windows and z the outputs of a linear, the expected
  * increase of L by an error E of its weights is, to second order and with the empirical Fisher information
  * for the Hessian, ½ Σ_t Σ_i (∂L/∂z_ti)² (E x_t)_i². The squares are averaged over the outputs i: what is
- * left is a weight for each token and a scale for each linear. An expert's gradients are its share times those
- * of what the experts give together: its tokens weigh share² times what they weigh for all experts, whichever
- * experts the quantized model sends them to. docs/METHOD.md, "Guided Hessians". */
+ * left is a weight for each token and a scale for each linear. An expert's gradients are its share times
+ * those of what the experts give together: its tokens weigh share² times what they weigh for all experts,
+ * whichever experts the quantized model sends them to. docs/METHOD.md, "Guided Hessians". */
 #ifndef GPTVQ_TRAIN_GUIDE_H
 #define GPTVQ_TRAIN_GUIDE_H
 

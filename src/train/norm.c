@@ -54,8 +54,8 @@ static float epsilon(const gptvq_ft_dims *d, gptvq_norm_place place) {
 
 void gptvq_ft_heads_forward(const gptvq_ft_dims *d, gptvq_norm_place place, size_t tokens, const float *x,
                             size_t ldx, const float *gain, float *y, size_t ldy) {
-  forward_job job = {gptvq_ft_norm_size(d, place), norm_count(d, place), ldx,  ldy, x, gain, y, NULL,
-                     epsilon(d, place)};
+  forward_job job = {
+      gptvq_ft_norm_size(d, place), norm_count(d, place), ldx, ldy, x, gain, y, NULL, epsilon(d, place)};
   gptvq_parallel_for(tokens, 16, forward_task, &job);
 }
 
@@ -126,7 +126,8 @@ void gptvq_ft_heads_backward(const gptvq_ft_dims *d, gptvq_norm_place place, siz
                              size_t ldx, const float *gain, double *partial, float *gain_gradient,
                              float *gradient, size_t ldg) {
   const size_t chunks = gptvq_ceil_div(tokens, GPTVQ_FT_HEAD_CHUNK), size = gptvq_ft_norm_size(d, place);
-  head_norm_job job = {size, norm_count(d, place), ldx, ldg, tokens, x, gain, gradient, epsilon(d, place), partial};
+  head_norm_job job = {size,     norm_count(d, place), ldx,    ldg, tokens, x, gain,
+                       gradient, epsilon(d, place),    partial};
   gptvq_parallel_for(chunks, 1, head_norm_task, &job);
   for (size_t i = 0; i < size; i++) {
     double sum = 0;

@@ -28,8 +28,8 @@ typedef struct gptvq_ft_back {
 /* A matrix's gradient and its bias's from watched->dy and x, its inputs, to the watch, the vectors and the
  * sink. */
 void gptvq_ft_give(const gptvq_ft_back *back, const gptvq_ft_watched *watched, const float *x);
-/* The same, and then the gradient of its inputs into dx; linear: of all tokens. tape->d_matrix holds the matrix's gradient until the
- * sink has seen it: dx may lie there. */
+/* The same, and then the gradient of its inputs into dx; linear: of all tokens. tape->d_matrix holds the
+ * matrix's gradient until the sink has seen it: dx may lie there. */
 void gptvq_ft_matrix_backward(const gptvq_ft_back *back, const gptvq_ft_watched *watched, const float *x,
                               float *dx);
 void gptvq_ft_linear_back(const gptvq_ft_back *back, gptvq_ft_matrix matrix, const float *dy, const float *x,

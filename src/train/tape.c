@@ -170,7 +170,7 @@ static void list_parts(const gptvq_ft_dims *d, size_t max_tokens, bool with_back
       {&tape->gate_up, 2 * products},
       {&tape->product, products},
       {&tape->out, max_tokens * d->hidden},
-      {&tape->attention_scratch, is_delta(d)  ? gptvq_ft_delta_scratch(d)
+      {&tape->attention_scratch, is_delta(d) ? gptvq_ft_delta_scratch(d)
                                  : heads > 0 ? gptvq_ft_attention_scratch(d)
                                              : 0},
       {&tape->routes.shares, rows},
@@ -186,7 +186,9 @@ static void list_parts(const gptvq_ft_dims *d, size_t max_tokens, bool with_back
       {&tape->d_unnormed, attention_out || mlp_out || d->residual_scale != 1.0f ? back * d->hidden : 0},
       {&tape->d_wide, back * wide},
       {&tape->d_matrix,
-       with_backward ? gptvq_max_size(largest, max_tokens * gptvq_max_size(gptvq_max_size(inputs, ranks), widest)) : 0},
+       with_backward
+           ? gptvq_max_size(largest, max_tokens * gptvq_max_size(gptvq_max_size(inputs, ranks), widest))
+           : 0},
   };
   memcpy(parts, list, sizeof list);
 }

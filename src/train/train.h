@@ -24,18 +24,18 @@ static inline size_t gptvq_ft_mlp(gptvq_ft_matrix matrix) {
 /* The numbers of a block. Pointers are borrowed. */
 typedef struct gptvq_ft_dims {
   size_t hidden, heads, kv_heads, head_dim;
-  size_t intermediate; /* of the MLP, or of each expert */
-  size_t mlp_count;    /* 1, or experts and perhaps the MLP beside them */
+  size_t intermediate;                       /* of the MLP, or of each expert */
+  size_t mlp_count;                          /* 1, or experts and perhaps the MLP beside them */
   size_t experts, used, shared_intermediate; /* 0: there are none */
   gptvq_router_rule router;
   const float *router_correction; /* [experts] or NULL */
   bool router_bias, shared_gate;
   size_t length; /* tokens of a window */
   gptvq_attention attention;
-  bool output_gate;         /* the first matrix gives q | gate of each head */
-  gptvq_latent latent;      /* kv_rank 0: attention is not latent */
-  gptvq_delta_sizes delta;  /* value_heads 0: the block is no delta net */
-  gptvq_delta_weights net;  /* of that */
+  bool output_gate;        /* the first matrix gives q | gate of each head */
+  gptvq_latent latent;     /* kv_rank 0: attention is not latent */
+  gptvq_delta_sizes delta; /* value_heads 0: the block is no delta net */
+  gptvq_delta_weights net; /* of that */
   gptvq_activation activation;
   float eps;
   float residual_scale; /* of what either half adds to x */
@@ -112,10 +112,10 @@ void gptvq_ft_backward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weight
 /* Where tokens went in a block with experts (experts.c). Rows are those of the first expert, of the second,
  * …, of the MLP beside them, each in the order of its tokens. */
 typedef struct gptvq_ft_routes {
-  gptvq_routing routing; /* logits: probabilities, see experts.h */
-  char *memory;          /* of that */
-  bool routed;           /* the last forward call found experts for all its tokens */
-  size_t *first;         /* [mlp_count + 1]: rows of each MLP */
+  gptvq_routing routing;    /* logits: probabilities, see experts.h */
+  char *memory;             /* of that */
+  bool routed;              /* the last forward call found experts for all its tokens */
+  size_t *first;            /* [mlp_count + 1]: rows of each MLP */
   uint32_t *tokens, *slots; /* [rows]: which token, and which of its choices */
   float *shares;            /* [rows] */
   float *out;               /* [tokens × hidden]: of one expert; backward: the gradient of that */
@@ -130,12 +130,12 @@ struct gptvq_ft_tape {
   const float *inputs[2]; /* of qkv and of gate|up: [tokens × hidden] */
   float *normed[2];       /* the same where a norm stands before them; else NULL */
   float *inverse_rms[2];  /* [tokens] */
-  float *made; /* what the first matrix gives, where that is not rows q | k | v yet; else NULL */
-  float *raw;  /* q|k|v before q/k norms; NULL without them */
-  float *qkv;  /* rows of the core after norms and rotation; of delta nets after the convolution */
-  float *lse;  /* [tokens × heads]: log Σ exp(score) */
-  float *attention; /* [tokens × heads · head_dim] */
-  float *core;      /* [tokens × inputs of o] where that is not the attention as it is */
+  float *made;            /* what the first matrix gives, where that is not rows q | k | v yet; else NULL */
+  float *raw;             /* q|k|v before q/k norms; NULL without them */
+  float *qkv;             /* rows of the core after norms and rotation; of delta nets after the convolution */
+  float *lse;             /* [tokens × heads]: log Σ exp(score) */
+  float *attention;       /* [tokens × heads · head_dim] */
+  float *core;            /* [tokens × inputs of o] where that is not the attention as it is */
   float *latents[2], *expanded; /* latent attention: inputs of q_b and kv_b; what kv_b gives */
   float *delta_gates;           /* delta nets: [tokens × 2 value_heads] */
   float *states;                /* delta nets: gptvq_ft_delta_states */

@@ -42,13 +42,13 @@ typedef struct variant {
   size_t group_rows, group_cols;
   enum {
     PLAIN,
-    CAPPED, /* and with norms behind o and down, GELU, norms stored as gain − 1 */
-    JOINT,  /* norms of q and k over all heads, norms behind o and down, none before q and gate */
-    SCALED, /* what either half adds is scaled */
-    PAIRED, /* the same behind norms; neighbours are rotated, and queries grow */
-    SINKS,  /* and the clamped activation */
-    ROUTED, /* experts, their biases and the router's, clamped */
-    BESIDE, /* experts with shares that keep their sum, an MLP beside them with a gate */
+    CAPPED,   /* and with norms behind o and down, GELU, norms stored as gain − 1 */
+    JOINT,    /* norms of q and k over all heads, norms behind o and down, none before q and gate */
+    SCALED,   /* what either half adds is scaled */
+    PAIRED,   /* the same behind norms; neighbours are rotated, and queries grow */
+    SINKS,    /* and the clamped activation */
+    ROUTED,   /* experts, their biases and the router's, clamped */
+    BESIDE,   /* experts with shares that keep their sum, an MLP beside them with a gate */
     SIGMOIDS, /* experts in groups, chosen with a correction, scaled; an MLP beside them */
     LATENT,
     DIRECT, /* latent, queries made directly, rotated in halves */
@@ -81,9 +81,10 @@ static const variant variants[] = {
      false, false, 4, 8, SINKS},
     {"gpt-oss, experts with biases", 4, 2, 6, 6, 4, false, true, false, 2, 3, 8, 0, false, false, false, 4, 8,
      ROUTED},
-    {"qwen2-moe, an MLP beside the experts", 2, 1, 8, 8, 0, false, false, true, 2, 3, 8, 0, false, false, false,
-     4, 8, BESIDE},
-    {"deepseek's router", 2, 2, 8, 8, 0, false, false, false, 1, 3, 8, 0, false, false, false, 4, 8, SIGMOIDS},
+    {"qwen2-moe, an MLP beside the experts", 2, 1, 8, 8, 0, false, false, true, 2, 3, 8, 0, false, false,
+     false, 4, 8, BESIDE},
+    {"deepseek's router", 2, 2, 8, 8, 0, false, false, false, 1, 3, 8, 0, false, false, false, 4, 8,
+     SIGMOIDS},
     {"latent attention", 3, 3, 10, 4, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8, LATENT},
     {"latent attention, queries made directly", 2, 2, 10, 4, 0, false, false, false, 2, 3, 8, 0, false, false,
      false, 4, 8, DIRECT},
@@ -188,9 +189,7 @@ static gptvq_linear make_dense(fixture *f, size_t rows) {
                         .weights = keep(f, random_vector(rows * HIDDEN, 0, 0.4f))};
 }
 
-static bool routes(const variant *v) {
-  return v->kind == ROUTED || v->kind == BESIDE || v->kind == SIGMOIDS;
-}
+static bool routes(const variant *v) { return v->kind == ROUTED || v->kind == BESIDE || v->kind == SIGMOIDS; }
 static bool clamps(const variant *v) { return v->kind == SINKS || v->kind == ROUTED; }
 
 static void describe_experts(fixture *f) {
@@ -210,7 +209,8 @@ static void describe_experts(fixture *f) {
   d->shared_gate = v->kind == BESIDE;
   b->router = make_dense(f, EXPERTS);
   if (d->router_bias) b->router.bias = keep(f, random_vector(EXPERTS, 0, 0.5f));
-  if (v->kind == SIGMOIDS) d->router_correction = b->router_correction = keep(f, random_vector(EXPERTS, 0, 0.2f));
+  if (v->kind == SIGMOIDS)
+    d->router_correction = b->router_correction = keep(f, random_vector(EXPERTS, 0, 0.2f));
   if (d->shared_gate) b->shared_gate = make_dense(f, 1);
 }
 
@@ -262,7 +262,8 @@ static void make_attention(fixture *f) {
     const size_t rows[2] = {gptvq_delta_columns(&d->delta), gptvq_delta_outputs(&d->delta)};
     b->qkv = make_group(f, 2, rows, HIDDEN, false);
   } else if (d->latent.kv_rank > 0) {
-    const size_t rows[2] = {d->latent.q_rank > 0 ? d->latent.q_rank : q, d->latent.kv_rank + d->latent.rotated},
+    const size_t rows[2] = {d->latent.q_rank > 0 ? d->latent.q_rank : q,
+                            d->latent.kv_rank + d->latent.rotated},
                  made = v->heads * (d->latent.plain + d->latent.values);
     b->qkv = make_group(f, 2, rows, HIDDEN, false);
     if (d->latent.q_rank > 0) b->q_b = make_group(f, 1, &q, d->latent.q_rank, false);
@@ -406,7 +407,8 @@ static void ref_mlp(const gptvq_ft_dims *d, const gptvq_ft_weights *w, size_t ml
   for (size_t i = 0; i < HIDDEN; i++) y[i] += share * down[i];
 }
 
-/* Also sets *margin to the smallest distance at which another expert would have been chosen, if it is less. */
+/* Also sets *margin to the smallest distance at which another expert would have been chosen, if it is less.
+ */
 static void ref_experts(const gptvq_ft_dims *d, const gptvq_ft_weights *w, const double *x, double *y,
                         double *margin) {
   double p[EXPERTS], choice[EXPERTS], groups[EXPERTS], sum = 0, all = 0;
@@ -494,7 +496,8 @@ static void ref_delta(const gptvq_ft_dims *d, const gptvq_ft_weights *w, const d
     for (size_t c = 0; c < columns; c++) {
       double sum = 0;
       for (size_t k = 0; k < s->kernel; k++)
-        if (t + k + 1 >= s->kernel) sum += (double)d->net.taps[k * columns + c] * in[(t + k + 1 - s->kernel) * CORE + c];
+        if (t + k + 1 >= s->kernel)
+          sum += (double)d->net.taps[k * columns + c] * in[(t + k + 1 - s->kernel) * CORE + c];
       mixed[c] = sum / (1.0 + exp(-sum));
     }
     for (size_t h = 0; h < heads; h++) {

@@ -159,11 +159,11 @@ static bool same_tensor(const char *a, const char *b, const char *name) {
 static void architectures_gain(void **state) {
   (void)state;
   double sum_before = 0, sum_after = 0;
-  const tiny_model *models[] = {&tiny_llama, &tiny_tied,    &tiny_qwen2,   &tiny_qwen3,
-                                &tiny_phi3,  &tiny_gemma2,  &tiny_smollm3, &tiny_gemma3,
-                                &tiny_olmo3, &tiny_exaone4, &tiny_granite, &tiny_glm4,
+  const tiny_model *models[] = {&tiny_llama,   &tiny_tied,      &tiny_qwen2,     &tiny_qwen3,
+                                &tiny_phi3,    &tiny_gemma2,    &tiny_smollm3,   &tiny_gemma3,
+                                &tiny_olmo3,   &tiny_exaone4,   &tiny_granite,   &tiny_glm4,
                                 &tiny_mixtral, &tiny_qwen2_moe, &tiny_qwen3_moe, &tiny_olmoe,
-                                &tiny_gpt_oss, &tiny_deepseek, &tiny_qwen3_5, &tiny_qwen3_next};
+                                &tiny_gpt_oss, &tiny_deepseek,  &tiny_qwen3_5,   &tiny_qwen3_next};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++)
     for (int uniform = 0; uniform < (m == 0 ? 2 : 1); uniform++) {
       gptvq_quantize_options o = tuned_options(uniform ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_GPTVQ);

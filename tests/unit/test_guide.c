@@ -12,11 +12,11 @@ static const gptvq_standing alone = {NULL, 0, 1};
 static const struct {
   const char *folder;
   const tiny_model *model;
-} models[] = {{"llama", &tiny_llama},         {"qwen3", &tiny_qwen3},         {"phi3", &tiny_phi3},
-              {"gemma2", &tiny_gemma2},       {"granite", &tiny_granite},     {"glm4", &tiny_glm4},
-              {"smollm3", &tiny_smollm3},     {"olmo3", &tiny_olmo3},         {"mixtral", &tiny_mixtral},
-              {"qwen2-moe", &tiny_qwen2_moe}, {"qwen3-moe", &tiny_qwen3_moe}, {"olmoe", &tiny_olmoe},
-              {"gpt-oss", &tiny_gpt_oss},     {"deepseek", &tiny_deepseek},   {"qwen3_5", &tiny_qwen3_5},
+} models[] = {{"llama", &tiny_llama},          {"qwen3", &tiny_qwen3},         {"phi3", &tiny_phi3},
+              {"gemma2", &tiny_gemma2},        {"granite", &tiny_granite},     {"glm4", &tiny_glm4},
+              {"smollm3", &tiny_smollm3},      {"olmo3", &tiny_olmo3},         {"mixtral", &tiny_mixtral},
+              {"qwen2-moe", &tiny_qwen2_moe},  {"qwen3-moe", &tiny_qwen3_moe}, {"olmoe", &tiny_olmoe},
+              {"gpt-oss", &tiny_gpt_oss},      {"deepseek", &tiny_deepseek},   {"qwen3_5", &tiny_qwen3_5},
               {"qwen3-next", &tiny_qwen3_next}};
 enum { MODELS = sizeof models / sizeof models[0] };
 

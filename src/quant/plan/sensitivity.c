@@ -18,8 +18,8 @@ typedef struct work {
   const gptvq_solver *solver;
   gptvq_sweep sweep;
   size_t setting_count;
-  float *x, *weighted; /* [samples × length × hidden]; [length × largest cols] */
-  size_t hessian_budget;   /* bytes */
+  float *x, *weighted;                    /* [samples × length × hidden]; [length × largest cols] */
+  size_t hessian_budget;                  /* bytes */
   gptvq_allocated settings[MAX_SETTINGS]; /* the first is the options' own */
   gptvq_resolved resolved[MAX_SETTINGS];  /* with each of them */
   gptvq_setting_cost *costs;              /* [layers × setting_count] */
@@ -104,8 +104,7 @@ static gptvq_status collect(work *w, const gptvq_block *block, input *inputs, si
   }
   GPTVQ_TRY_GOTO(gptvq_sweep_block(&w->sweep, &pass, 1, err));
   for (size_t i = 0; i < count; i++)
-    GPTVQ_TRY_GOTO(
-        gptvq_hessian_finish(&inputs[i].hessian, block->linears[observers[i].linear].name, err));
+    GPTVQ_TRY_GOTO(gptvq_hessian_finish(&inputs[i].hessian, block->linears[observers[i].linear].name, err));
 done:
   free(observers);
   return status;
@@ -191,8 +190,8 @@ static gptvq_status keep_own(const work *w, const gptvq_linear *linear, gptvq_se
   return GPTVQ_OK;
 }
 
-/* Of all linears of one input. The guide's energy is a mean over all tokens, the Hessian of an expert one over
- * its own, and weights whose sum may be another than their number. */
+/* Of all linears of one input. The guide's energy is a mean over all tokens, the Hessian of an expert one
+ * over its own, and weights whose sum may be another than their number. */
 static gptvq_status measure_input(work *w, const gptvq_block *block, const input *in,
                                   gptvq_setting_cost *costs, gptvq_error *err) {
   const gptvq_linear *first = &block->linears[in->readers.linear[0]];

@@ -14,7 +14,7 @@
 typedef struct input {
   gptvq_linear_group readers;
   gptvq_block_input kind;
-  size_t watched; /* what observers know it by */
+  size_t watched;          /* what observers know it by */
   gptvq_hessian hessian;   /* values NULL outside of a pass */
   gptvq_mismatch mismatch; /* cols 0 when it is not corrected */
   gptvq_hessian_watch watch;
@@ -88,9 +88,8 @@ static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
           (input){.readers = readers, .kind = kind, .watched = readers.linear[0]};
     }
   }
-  work->inputs[work->input_count] = (input){.readers = block->mlps[0].input,
-                                            .kind = GPTVQ_INPUT_GATE_UP,
-                                            .watched = GPTVQ_ROUTER_INPUT};
+  work->inputs[work->input_count] =
+      (input){.readers = block->mlps[0].input, .kind = GPTVQ_INPUT_GATE_UP, .watched = GPTVQ_ROUTER_INPUT};
   while (!in_mlp(&work->inputs[work->attention_count])) work->attention_count++;
   return GPTVQ_OK;
 }
@@ -313,8 +312,8 @@ static bool corrects(const block_work *work) {
   return (o->mismatch > 0.0 || o->mismatch_stream > 0.0) && work->pipeline->x_original != NULL;
 }
 
-/* As collect, with the memory that it takes. Inputs of experts have no mismatch of their own, as the two streams
- * may not route a token to the same ones: collect_router. */
+/* As collect, with the memory that it takes. Inputs of experts have no mismatch of their own, as the two
+ * streams may not route a token to the same ones: collect_router. */
 static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, bool whole, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
   input *first = &work->inputs[begin];
@@ -341,15 +340,14 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
   return status;
 }
 
-/* How far what all experts read is from what it was: one map for all of them, which the few tokens of one would
- * give badly. */
+/* How far what all experts read is from what it was: one map for all of them, which the few tokens of one
+ * would give badly. */
 static gptvq_status collect_router(block_work *work, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
   input *in = router_input(work);
   const gptvq_linear *linear = first_reader(work, in);
   if (!corrects(work) || !gptvq_block_routes(work->original)) return GPTVQ_OK;
-  GPTVQ_TRY(
-      gptvq_hessian_init(&in->hessian, p->solver.backend->linalg, linear->cols, linear->name, err));
+  GPTVQ_TRY(gptvq_hessian_init(&in->hessian, p->solver.backend->linalg, linear->cols, linear->name, err));
   GPTVQ_TRY(collect_inputs(work, work->input_count, work->input_count + 1, false, err));
   GPTVQ_TRY(gptvq_hessian_finish(&in->hessian, linear->name, err));
   GPTVQ_TRY(finish_mismatch(work, in, err));

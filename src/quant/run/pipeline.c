@@ -175,8 +175,8 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   gptvq_guide guide = {0};
   gptvq_status status;
   GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, &windows, 1.0, guide_budget, &standing, &guide, err));
-  GPTVQ_TRY_GOTO(
-      gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, hessian_budget, &standing, &r->allocation, err));
+  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, hessian_budget, &standing,
+                                         &r->allocation, err));
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
             "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f "
