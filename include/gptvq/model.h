@@ -115,10 +115,14 @@ GPTVQ_API void gptvq_session_destroy(gptvq_session *session); /* NULL is fine */
 GPTVQ_API void gptvq_session_reset(gptvq_session *session);   /* forget all positions */
 GPTVQ_API size_t gptvq_session_position(const gptvq_session *session);
 /* Back to the first `position` tokens; what follows is forgotten. GPTVQ_ERROR_ARGUMENT: there are not so
- * many. Models with linear attention (Qwen3.5) keep states instead of keys and values: they go back to where
- * the last call that succeeded began and to 0 only, and only once; GPTVQ_ERROR_UNSUPPORTED: elsewhere.
- */
+ * many. Models with linear attention (Qwen3.5, Qwen3-Next) keep states instead of keys and values: they go
+ * back to where the last call that succeeded began, once, to where the last one of more than
+ * GPTVQ_BATCH_TOKENS tokens ended, and to 0; GPTVQ_ERROR_UNSUPPORTED: elsewhere. */
 GPTVQ_API gptvq_status gptvq_session_truncate(gptvq_session *session, size_t position, gptvq_error *err);
+/* The same, or where it cannot go back to there, to the nearest position before it that it can go back to:
+ * *reached (may be NULL), from which on the tokens have to be given again. Prefixes are reused so. */
+GPTVQ_API gptvq_status gptvq_session_rewind(gptvq_session *session, size_t position, size_t *reached,
+                                            gptvq_error *err);
 /* A second session of the same size on the same model, at the same position: keys, values and states are
  * copied, nothing is shared but the model. The caller owns *out. */
 GPTVQ_API gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out,
