@@ -125,11 +125,13 @@ typedef struct lists {
 static void add_row(gptvq_maker *m, lists *l, int32_t id, const gptvq_scores *scores, size_t at,
                     size_t offset) {
   json_t *top = isnan(scores->logprobs[at]) ? json_null() : json_object();
-  for (size_t i = scores->width; i > 0 && json_is_object(top); i--) { /* among equal texts the likeliest */
-    const gptvq_alternative *one = &scores->top[at * scores->width + i - 1];
+  for (size_t i = 0; i < scores->width && json_is_object(top); i++) {
+    const gptvq_alternative *one = &scores->top[at * scores->width + i];
     size_t size;
     char *text = gptvq_service_token(m->service, one->id, &size);
-    if (text == NULL || json_object_set_new(top, text, number(one->logprob)) != 0) m->failed = true;
+    if (text == NULL) m->failed = true;
+    else if (json_object_get(top, text) == NULL) /* among equal texts the likeliest */
+      gptvq_make_set(m, top, text, number(one->logprob));
     gptvq_free(text);
   }
   gptvq_make_append(m, l->tokens, token_text(m, id));
