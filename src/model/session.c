@@ -211,10 +211,11 @@ gptvq_status gptvq_session_copy(const gptvq_session *from, size_t positions, gpt
   const size_t states = states_of(from);
   const bool now = positions == from->position;
   if (states > 0 && positions > 0 && !now && positions != from->kept)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "cannot copy the first %zu of %zu positions: a %s has states of its last position and of "
-                      "the last prompt's end only",
-                      positions, from->position, from->model->config.architecture);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_UNSUPPORTED,
+        "cannot copy the first %zu of %zu positions: a %s has states of its last position and of "
+        "the last prompt's end only",
+        positions, from->position, from->model->config.architecture);
   gptvq_workspace_copy_cache(from->model, from->workspace, positions, to->workspace);
   if (states > 0 && positions > 0)
     memcpy(to->states, now ? from->states : from->kept_states, states * sizeof *to->states);

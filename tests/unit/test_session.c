@@ -156,14 +156,15 @@ static void states_go_back_one_call(void **state) {
       assert_int_equal(gptvq_session_rewind(fork, AT + 9, &reached, &err), GPTVQ_ERROR_ARGUMENT);
       gptvq_session *second;
       ok(gptvq_session_fork(fork, &second, &err));
+      assert_int_equal(gptvq_session_copy(fork, AT + 1, second, &err), GPTVQ_ERROR_UNSUPPORTED);
+      ok(gptvq_session_copy(fork, AT, second, &err)); /* the prompt alone */
+      assert_rest(&f, second);
+      ok(gptvq_session_copy(fork, AT + 3, second, &err));
       ok(gptvq_session_rewind(fork, AT + 2, &reached, &err)); /* where the last call began */
       assert_int_equal(reached, AT + 2);
       ok(gptvq_session_rewind(fork, AT + 1, &reached, &err)); /* where the prompt ended */
       assert_int_equal(reached, AT);
       ok(gptvq_session_truncate(second, AT, &err));
-      assert_rest(&f, second);
-      ok(gptvq_session_copy(fork, AT, second, &err)); /* the prompt alone */
-      assert_int_equal(gptvq_session_copy(fork, AT - 1, second, &err), GPTVQ_ERROR_UNSUPPORTED);
       assert_rest(&f, second);
       gptvq_session_destroy(second);
     }
