@@ -166,8 +166,7 @@ static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_
  * then reads memory in one piece and sets up each codebook once. */
 static size_t vector_rows(const linear_job *job, const gptvq_linear *linear) {
   enum { MOST = 128, ROWS = 8 /* that kernels take at once */ };
-  const size_t all = linear->rows * linear->cols,
-               weights = gptvq_min_size(job->weights, TASK_WEIGHTS);
+  const size_t all = linear->rows * linear->cols, weights = gptvq_min_size(job->weights, TASK_WEIGHTS);
   size_t tasks = gptvq_round_up(gptvq_ceil_div(all, weights), job->count == 1 ? 4 : 2);
   tasks = gptvq_max_size(gptvq_min_size(tasks, all / LEAST_WEIGHTS), 1);
   const size_t rows = gptvq_round_up(gptvq_ceil_div(linear->rows, tasks), ROWS);
