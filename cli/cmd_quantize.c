@@ -73,14 +73,17 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       .name = "quantize",
       .usage = "MODEL -o OUT [options]",
       .summary = "compress the linear layers of a model folder",
-      .examples = "  gptvq quantize Llama-2-7b/ -o small/ --dim 2 --bits 2.25 --calib wiki.train.txt\n"
-                  "      GPTVQ, pairs of weights, 2.25 bits per value with everything counted\n"
-                  "  gptvq quantize Llama-2-7b/ -o small/ --dim 4 --bits 2.25 --calib self\n"
-                  "      no text at hand: calibrated on what the model itself writes\n"
-                  "  gptvq quantize Llama-2-7b/ -o g128/ --method gptq --index-bits 4 --group-size 128 "
-                  "--calib wiki.train.txt\n"
-                  "  gptvq quantize Llama-2-7b/ -o small/ --bits 2.25 --calib wiki.train.txt --resume\n"
-                  "      after Ctrl-C or a power cut: goes on after the last finished block\n",
+      .examples =
+          "  gptvq quantize Llama-2-7b/ -o small/ --dim 2 --bits 2.25 --calib wiki.train.txt\n"
+          "      GPTVQ, pairs of weights, 2.25 bits per value with everything counted\n"
+          "  gptvq quantize Llama-2-7b/ -o small/ --dim 4 --bits 2.25 --calib self\n"
+          "      no text at hand: calibrated on what the model itself writes\n"
+          "  gptvq quantize Llama-2-7b/ -o small/ --calib wiki.train.txt:2 --calib code.txt --calib self\n"
+          "      half of the windows from the first text, a quarter from each of the others\n"
+          "  gptvq quantize Llama-2-7b/ -o g128/ --method gptq --index-bits 4 --group-size 128 "
+          "--calib wiki.train.txt\n"
+          "  gptvq quantize Llama-2-7b/ -o small/ --bits 2.25 --calib wiki.train.txt --resume\n"
+          "      after Ctrl-C or a power cut: goes on after the last finished block\n",
       .options = options,
       .arguments = {"MODEL"}};
   for (int pass = 0; pass < 2; pass++) {

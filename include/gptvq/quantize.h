@@ -56,7 +56,9 @@ typedef struct gptvq_quantize_options {
                   * order taken up by v_proj, gate and up (nothing stored) */
   int true_sequential; /* 1: each layer sees the quantized outputs of the layers before it inside the block */
   double damping;      /* fraction of the mean diagonal of H, 0.01 */
-  const char *calib;   /* text file, or "self": sampled from the model itself */
+  const char *calib;   /* text file, or "self": sampled from the model itself. Several, a line each, share the
+                        * windows by their weights: "FILE:WEIGHT", any numbers above 0, 1 without; a path that
+                        * itself ends like that needs a weight behind it */
   size_t calib_samples; /* windows, 128 */
   size_t calib_length;  /* tokens per window; 0 = min(2048, the model's context) */
   uint64_t seed;

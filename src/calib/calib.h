@@ -14,11 +14,12 @@ typedef struct gptvq_calibration {
   size_t held; /* windows after the samples, unseen by all else: fine-tuning of the model is judged by them */
   int32_t *tokens;  /* [samples + held][length], owned */
   uint64_t hash;    /* of the tokens and their arrangement */
-  char source[256]; /* "self" or the text file's name without its folder */
+  char source[256]; /* "self" or the text file's name without its folder; of several each with its windows */
 } gptvq_calibration;
 
 /* Windows to take from options->calib (samples and length as in the options; length 0 = min(2048, the model's
- * context)).
+ * context)). Several sources, a line each, share the windows by weight; each one's windows are spread evenly
+ * among the others'.
  *
  * A text file is tokenized once, without BOS. The valid starts are cut into `samples` equal strata and window
  * i starts at a random place of stratum i: spread over the whole text, different for each seed. Windows
@@ -32,11 +33,14 @@ typedef struct gptvq_calibration {
  * number of windows, their length and (by the last digits of the logits) the processor, not on the number of
  * threads.
  *
- * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, a length above the model's context. The caller releases *out.
+ * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, fewer than sources, a length above the model's context. The
+ * caller releases *out.
  */
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_calibration *out, gptvq_error *err);
+/* Does the model write any of the windows itself? Then they are worth keeping for a resumed run. */
+bool gptvq_calibration_is_sampled(const char *calib);
 void gptvq_calibration_release(gptvq_calibration *calibration);
 
 /* Checks the numbers of the options against the model and says how long windows are. */

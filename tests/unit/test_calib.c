@@ -1,7 +1,7 @@
 /* quant: Hessians, calibration windows, the state of a run, output folders. */
 #include "tiny_model.h"
 #include "base/memory.h"
-#include "calib/calib.h"
+#include "calib/parts.h"
 #include "calib/hessian.h"
 #include "checkpoint/output.h"
 #include "quant/options/options.h"
@@ -190,6 +190,105 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
       free(text);
     }
   gptvq_tokenizer_close(tokenizer);
+  gptvq_model_close(model);
+}
+
+static void sources_have_weights(void **state) {
+  (void)state;
+  gptvq_calibration_sources list;
+  ok(gptvq_calibration_sources_parse("a.txt:2\n\nfolder:1/b.txt\nself:0.5\nc:d", &list, err));
+  static const char *const paths[] = {"a.txt", "folder:1/b.txt", "self", "c:d"};
+  static const double weights[] = {2.0, 1.0, 0.5, 1.0};
+  assert_int_equal(list.count, 4);
+  for (size_t i = 0; i < 4; i++) {
+    assert_string_equal(list.items[i].path, paths[i]);
+    assert_true(list.items[i].weight == weights[i]);
+    assert_int_equal(list.items[i].self, i == 2);
+  }
+  gptvq_calibration_sources_release(&list);
+  static const char *const bad[] = {"a.txt\nb.txt:0", "b.txt:-1", "b.txt:nan", "b.txt:inf"};
+  for (size_t i = 0; i < 4; i++) {
+    gptvq_error error = {0};
+    assert_int_equal(gptvq_calibration_sources_parse(bad[i], &list, &error), GPTVQ_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "b.txt"));
+  }
+  gptvq_error error = {0};
+  assert_int_equal(gptvq_calibration_sources_parse("\n", &list, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(gptvq_calibration_sources_parse(NULL, &list, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_true(gptvq_calibration_is_sampled("self"));
+  assert_true(gptvq_calibration_is_sampled("a\nself:2"));
+  assert_false(gptvq_calibration_is_sampled("a\nmyself"));
+  assert_false(gptvq_calibration_is_sampled(NULL));
+}
+
+/* Every share is within one window of its weight, and none is lost. */
+static void windows_are_shared_by_weight(void **state) {
+  (void)state;
+  gptvq_calibration_source items[5] = {
+      {.weight = 3}, {.weight = 1e-3}, {.weight = 1}, {.weight = 1}, {.weight = 7.5}};
+  for (size_t count = 1; count <= 5; count++)
+    for (size_t total = 0; total < 200; total += 1 + total / 7) {
+      const gptvq_calibration_sources list = {.count = count, .items = items};
+      size_t shares[5], sum = 0;
+      double weights = 0;
+      for (size_t i = 0; i < count; i++) weights += items[i].weight;
+      gptvq_calibration_share(&list, total, shares);
+      for (size_t i = 0; i < count; i++) {
+        sum += shares[i];
+        assert_true(fabs((double)shares[i] - (double)total * items[i].weight / weights) < 1.0 + 1e-9);
+      }
+      assert_int_equal(sum, total);
+    }
+}
+
+/* Two texts of different letters, one token each: the windows of a mixture are those that each text gives
+ * alone for its share, in their order, and spread among the others. */
+static void texts_are_mixed(void **state) {
+  (void)state;
+  enum { LENGTH = 16, SAMPLES = 24, FIRST = 18, SECOND = 6 };
+  gptvq_model *model;
+  tiny_write(&tiny_llama, "mixed");
+  ok(gptvq_model_open("mixed", &in_fp32, &model, err));
+  tiny_write_corpus("first.txt", 3000);
+  tiny_write_corpus("second.txt", 2000);
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+  o.calib_length = LENGTH;
+  for (int tunes = 0; tunes < 2; tunes++) {
+    gptvq_calibration whole, alone[2];
+    static const char *const lists[] = {"first.txt", "second.txt"};
+    const size_t shares[] = {FIRST, SECOND};
+    o.finetune_steps = (size_t)tunes;
+    for (size_t s = 0; s < 2; s++) {
+      o.calib = lists[s];
+      o.calib_samples = shares[s];
+      ok(gptvq_calibration_create(model, "mixed", &o, NULL, &alone[s], err));
+    }
+    o.calib = "first.txt:3\nsecond.txt";
+    o.calib_samples = SAMPLES;
+    ok(gptvq_calibration_create(model, "mixed", &o, NULL, &whole, err));
+    assert_int_equal(whole.samples, SAMPLES);
+    assert_string_equal(whole.source, "first.txt: 18, second.txt: 6");
+    assert_int_equal(whole.held, tunes ? 3 : 0);
+    size_t next[2] = {0, 0};
+    for (size_t w = 0; w < SAMPLES; w++) {
+      size_t s = 0;
+      while (s < 2 &&
+             (next[s] == shares[s] || memcmp(alone[s].tokens + next[s] * LENGTH, whole.tokens + w * LENGTH,
+                                             LENGTH * sizeof *whole.tokens) != 0))
+        s++;
+      if (tunes == 0) assert_true(s < 2); /* with held-out windows the places of the others are other ones */
+      if (s < 2) next[s]++;
+      if (tunes == 0 && w % 4 == 3) assert_int_equal(next[1], (w + 1) / 4);
+    }
+    gptvq_calibration_release(&whole);
+    for (size_t s = 0; s < 2; s++) gptvq_calibration_release(&alone[s]);
+  }
+  gptvq_calibration c;
+  gptvq_error error = {0};
+  o.finetune_steps = 0;
+  o.calib_samples = 1;
+  assert_int_equal(gptvq_calibration_create(model, "mixed", &o, NULL, &c, &error), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "second.txt gets none of 1 calibration windows"));
   gptvq_model_close(model);
 }
 
@@ -452,6 +551,9 @@ int main(void) {
       cmocka_unit_test(windows_stay_where_they_were),
       cmocka_unit_test(held_out_windows_are_apart),
       cmocka_unit_test(fine_tuning_is_judged_by_tokens_of_its_own),
+      cmocka_unit_test(sources_have_weights),
+      cmocka_unit_test(windows_are_shared_by_weight),
+      cmocka_unit_test(texts_are_mixed),
       cmocka_unit_test(token_hash_sees_every_token_and_the_cut),
       cmocka_unit_test(run_state_survives_the_file_and_differences_are_named),
       cmocka_unit_test(every_option_is_in_the_identity),

@@ -52,7 +52,8 @@ static const gptvq_field fields[] = {
      .help = "one 4-bit scale per N weights, a power of two"},
 
     {MEMBER(calib, GPTVQ_FIELD_TEXT), .section = calibration, .flag = "calib", .argument = "FILE|self",
-     .help = "a text like those the model will see; self: sampled from the model itself"},
+     .help = "a text like those the model will see; self: sampled from the model itself. Given several\n"
+             "times, texts share the windows; FILE:W by weight W, else 1"},
     {MEMBER(calib_samples, GPTVQ_FIELD_SIZE), .min = 1, .max = 1 << 24, .initial = 128, .paper = 128,
      .identity = GPTVQ_IDENTITY_DATA, .section = calibration, .flag = "calib-samples", .argument = "N",
      .help = "windows of text"},

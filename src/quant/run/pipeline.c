@@ -152,7 +152,6 @@ static void plan_memory(run *r) {
 static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
   gptvq_calibration *c = &r->calibration;
   GPTVQ_TRY(gptvq_calibration_init(r->model, r->options, c, err));
-  (void)snprintf(c->source, sizeof c->source, "self");
   GPTVQ_TRY(gptvq_saved_tokens_read(&r->out, r->state.calibration_hash, c, found, err));
   if (!*found) gptvq_calibration_release(c);
   return GPTVQ_OK;
@@ -225,7 +224,7 @@ done:
 
 /* Calibration tokens, the same ones as before when a run is resumed. */
 static gptvq_status load_calibration(run *r, gptvq_error *err) {
-  bool found = false, self = r->options->calib != NULL && strcmp(r->options->calib, "self") == 0;
+  bool found = false, self = gptvq_calibration_is_sampled(r->options->calib);
   GPTVQ_TRY(check_memory(r, err));
   plan_memory(r);
   if (r->resumed && self && r->state.calibration_hash[0] != '\0')
