@@ -32,14 +32,14 @@ while IFS='|' read -r setting options; do
   for name in "$@"; do [ "$name" != "$setting" ] || wanted=0; done
   [ "$wanted" = 0 ] || continue
   # shellcheck disable=SC2086
-  "$gptvq" quantize "$model" -o "$work/packed" --force --quiet --json --dim 2 --bits 2.25 --calib-samples 32 --calib-length 1024 \
+  "$gptvq" quantize "$model" -o "$work/packed" --force --quiet --json --dim 2 --bits 2.25 --calib-samples 32 --calib-length 1024 --judge-tokens 0 \
     $(echo "$options" | sed "s|T/|$texts/|g") > "$work/quantize.json" < /dev/null
   # shellcheck disable=SC2086
   "$gptvq" compare "$model" "$work/packed" $judged --ctx 512 --max-windows "$windows" --compute bf16 --json --quiet > "$work/compare.json"
   row=$(grep -o '"kl_mean": [0-9.e+-]*' "$work/compare.json" |
     awk '{row = row sprintf("%.4f,", $2); sum += $2; if ($2 > worst) worst = $2} END {printf "%s%.4f,%.4f", row, sum / NR, worst}')
   grep -v "^$setting," "$csv" > "$work/csv" || :
-  echo "$setting,$(json_get bits_per_value < "$work/quantize.json"),$row,$(json_get cpu_seconds < "$work/quantize.json" | awk '{printf "%.0f", $1}')" |
+  echo "$setting,$(json_get bits_per_value < "$work/quantize.json"),$row,$(grep -m 1 cpu_seconds "$work/quantize.json" | awk '{printf "%.0f", $2}')" |
     tee -a "$work/csv" >&2
   cp "$work/csv" "$csv"
 done < "$work/settings"

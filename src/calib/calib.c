@@ -32,178 +32,223 @@ gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quan
   return GPTVQ_OK;
 }
 
-/* What of the path a report shows. */
+/* to train on, block_held, held, judged_text, judged_self */
+enum { TRAINING, BLOCK_HELD, HELD, JUDGED_TEXT, JUDGED_SELF, KINDS };
+
+static size_t count_of(const gptvq_calibration *c, size_t kind) {
+  const size_t counts[KINDS] = {c->samples - c->block_held, c->block_held, c->held, c->judged_text,
+                                c->judged_self};
+  return counts[kind];
+}
+
+static size_t window_count(const gptvq_calibration *c) {
+  return c->samples + c->held + c->judged_text + c->judged_self;
+}
+
+static gptvq_status allocate_tokens(gptvq_calibration *c, gptvq_error *err) {
+  size_t tokens = window_count(c) * c->length;
+  c->tokens = gptvq_alloc(tokens, sizeof *c->tokens);
+  if (c->tokens != NULL) return GPTVQ_OK;
+  return gptvq_fail_memory(err, "calibration windows", gptvq_saturated_size(tokens, sizeof *c->tokens));
+}
+
+/* The windows of each source, before they are put together. */
+typedef struct mixture {
+  gptvq_calibration_sources sources;
+  gptvq_calibration *parts; /* [sources.count + 1]: behind those of the sources what the model writes only to
+                               be judged by, where it is none of them */
+  size_t *shares;           /* [sources.count + 1]; while they are put together: windows taken of a kind */
+  size_t *at;               /* [sources.count + 1]: the next window of each part */
+  size_t count;             /* of parts in use */
+} mixture;
+
+static void release(mixture *m) {
+  for (size_t i = 0; i < m->count; i++) gptvq_calibration_release(&m->parts[i]);
+  free(m->parts);
+  free(m->shares);
+  free(m->at);
+  gptvq_calibration_sources_release(&m->sources);
+}
+
+static gptvq_status create_mixture(const gptvq_quantize_options *options, mixture *m, gptvq_error *err) {
+  *m = (mixture){0};
+  GPTVQ_TRY(gptvq_calibration_sources_parse(options->calib, options->calib_self, &m->sources, err));
+  size_t count = m->sources.count;
+  m->parts = gptvq_alloc_zero(count + 1, sizeof *m->parts);
+  m->shares = gptvq_alloc_zero(count + 1, sizeof *m->shares);
+  m->at = gptvq_alloc_zero(count + 1, sizeof *m->at);
+  if (m->parts != NULL && m->shares != NULL && m->at != NULL) return GPTVQ_OK;
+  release(m);
+  return gptvq_fail_memory(err, "the list of calibration texts",
+                           gptvq_saturated_size(count, sizeof *m->parts));
+}
+
+/* What of a path a report shows. */
 static const char *last_part(const char *path) {
   const char *slash = strrchr(path, '/');
   return slash != NULL ? slash + 1 : path;
 }
 
-/* "calib.txt", or "calib.txt: 64, self: 64". shares: of the samples, [count] twice. */
-static void name_sources(const gptvq_calibration_sources *sources, const size_t *shares,
-                         gptvq_calibration *out) {
-  size_t used = 0, size = sizeof out->source, count = sources->count;
-  for (size_t s = 0; s < count && used < size; s++) {
-    int written = snprintf(out->source + used, size - used, "%s%s", s > 0 ? ", " : "",
-                           last_part(sources->items[s].path));
+/* "calib.txt", or "calib.txt: 64, self: 64" */
+static void name_sources(const mixture *m, char *name, size_t size) {
+  size_t used = 0;
+  for (size_t s = 0; s < m->sources.count && used < size; s++) {
+    if (m->parts[s].samples == 0) continue;
+    int written = snprintf(name + used, size - used, "%s%s", s > 0 ? ", " : "", m->parts[s].source);
     used += written > 0 ? (size_t)written : 0;
-    if (count == 1 || used >= size) continue;
-    written = snprintf(out->source + used, size - used, ": %zu", shares[s] + shares[count + s]);
+    if (m->sources.count == 1 || used >= size) continue;
+    written = snprintf(name + used, size - used, ": %zu", m->parts[s].samples);
     used += written > 0 ? (size_t)written : 0;
   }
 }
 
-/* shares[3][sources->count]: windows to train on, for block_held and for held. */
+/* How many windows the options ask for. Never more than a quarter of them again to be judged by. */
 static gptvq_status set_numbers(const gptvq_model *model, const gptvq_quantize_options *options,
-                                const gptvq_calibration_sources *sources, size_t *shares,
-                                gptvq_calibration *out, gptvq_error *err) {
+                                const mixture *m, gptvq_calibration *out, gptvq_error *err) {
   bool tunes = gptvq_model_trains(model);
   size_t samples = options->calib_samples, eighth = gptvq_ceil_div(samples, 8);
-  *out = (gptvq_calibration){.samples = samples};
+  out->samples = samples;
   GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));
   if (tunes && options->finetune_block_steps > 0) out->block_held = gptvq_min_size(eighth, samples / 2);
   if (tunes && options->finetune_steps > 0) out->held = eighth;
-  gptvq_calibration_share(sources, samples - out->block_held, shares);
-  gptvq_calibration_share(sources, out->block_held, shares + sources->count);
-  gptvq_calibration_share(sources, out->held, shares + 2 * sources->count);
-  name_sources(sources, shares, out);
-  size_t tokens = (samples + out->held) * out->length;
-  out->tokens = gptvq_alloc(tokens, sizeof *out->tokens);
-  if (out->tokens == NULL) return gptvq_fail_memory(err, "calibration windows", tokens * sizeof *out->tokens);
+  out->judged_self =
+      gptvq_min_size(gptvq_ceil_div(options->judge_tokens, out->length), gptvq_ceil_div(samples, 4));
+  for (size_t s = 0; s < m->sources.count; s++)
+    if (!m->sources.items[s].self) out->judged_text = out->judged_self;
   return GPTVQ_OK;
 }
 
-static size_t *allocate_shares(const gptvq_calibration_sources *sources, gptvq_error *err) {
-  size_t *shares = gptvq_alloc(sources->count, 3 * sizeof *shares);
-  if (shares == NULL)
-    (void)gptvq_fail_memory(err, "the list of calibration texts",
-                            gptvq_saturated_size(sources->count, 3 * sizeof *shares));
-  return shares;
+/* Who gives them. */
+static gptvq_status share_out(const gptvq_calibration *whole, mixture *m, gptvq_error *err) {
+  const gptvq_calibration_source *self = NULL;
+  m->count = m->sources.count;
+  for (size_t s = 0; s < m->count; s++) {
+    m->parts[s].length = whole->length;
+    (void)snprintf(m->parts[s].source, sizeof m->parts[s].source, "%s", last_part(m->sources.items[s].path));
+    if (m->sources.items[s].self) self = &m->sources.items[s];
+  }
+  for (size_t kind = TRAINING; kind <= JUDGED_TEXT; kind++) {
+    if (kind == JUDGED_TEXT && whole->judged_text == 0) break;
+    if (kind == JUDGED_TEXT && self != NULL) m->sources.items[self - m->sources.items].weight = 0.0;
+    gptvq_calibration_share(&m->sources, count_of(whole, kind), m->shares);
+    for (size_t s = 0; s < m->count; s++) {
+      gptvq_calibration *part = &m->parts[s];
+      size_t share = m->shares[s];
+      if (kind == TRAINING && share == 0 && !m->sources.items[s].implied)
+        return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                          "%s gets none of %zu calibration windows: give more windows or fewer texts "
+                          "(`calib_samples`, `calib`)",
+                          part->source, whole->samples);
+      if (kind <= BLOCK_HELD) part->samples += share;
+      if (kind == BLOCK_HELD) part->block_held = share;
+      if (kind == HELD) part->held = share;
+      if (kind == JUDGED_TEXT) part->judged_text = share;
+    }
+  }
+  if (whole->judged_self == 0) return GPTVQ_OK;
+  size_t writer = self != NULL ? (size_t)(self - m->sources.items) : m->count++;
+  m->parts[writer].length = whole->length;
+  m->parts[writer].judged_self = whole->judged_self;
+  return GPTVQ_OK;
 }
 
-gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
-                                    gptvq_calibration *out, gptvq_error *err) {
-  gptvq_calibration_sources sources;
-  *out = (gptvq_calibration){0};
-  GPTVQ_TRY(gptvq_calibration_sources_parse(options->calib, &sources, err));
-  size_t *shares = allocate_shares(&sources, err);
-  gptvq_status status =
-      shares == NULL ? GPTVQ_ERROR_MEMORY : set_numbers(model, options, &sources, shares, out, err);
-  free(shares);
-  gptvq_calibration_sources_release(&sources);
-  return status;
+/* Are they windows that the model can have written? They come from a file. */
+static bool fits(const gptvq_token_windows *before, const gptvq_model *model, size_t windows, size_t length) {
+  if (before == NULL || before->count != windows || before->length != length) return false;
+  for (size_t i = 0; i < windows * length; i++)
+    if (before->tokens[i] < 0 || (size_t)before->tokens[i] >= model->config.vocab) return false;
+  return true;
 }
 
-bool gptvq_calibration_is_sampled(const char *calib) {
-  gptvq_calibration_sources sources;
-  gptvq_error ignored;
-  bool sampled = false;
-  if (gptvq_calibration_sources_parse(calib, &sources, &ignored) != GPTVQ_OK) return false;
-  for (size_t s = 0; s < sources.count; s++) sampled = sampled || sources.items[s].self;
-  gptvq_calibration_sources_release(&sources);
-  return sampled;
+/* `out` keeps what the model writes; `before`: what it wrote in the same run before, or NULL. */
+static gptvq_status write_part(const gptvq_model *model, uint64_t seed, const gptvq_token_windows *before,
+                               const gptvq_callbacks *callbacks, gptvq_calibration *part,
+                               gptvq_calibration *out, gptvq_error *err) {
+  size_t windows = window_count(part), tokens = windows * part->length;
+  out->written = gptvq_alloc(tokens, sizeof *out->written);
+  if (out->written == NULL)
+    return gptvq_fail_memory(err, "calibration windows", gptvq_saturated_size(tokens, sizeof *out->written));
+  out->written_count = windows;
+  if (fits(before, model, windows, part->length))
+    memcpy(part->tokens, before->tokens, tokens * sizeof *part->tokens);
+  else GPTVQ_TRY(gptvq_calibration_sample(model, seed, callbacks, part, err));
+  memcpy(out->written, part->tokens, tokens * sizeof *part->tokens);
+  return GPTVQ_OK;
 }
-
-/* Windows of each source, in the order in which they are handed out. */
-typedef struct mixture {
-  gptvq_calibration_sources sources;
-  gptvq_calibration *parts; /* [sources.count] */
-  size_t *shares;           /* [3][sources.count]: to train on, for block_held and for held */
-} mixture;
 
 static gptvq_status fill_parts(mixture *m, const gptvq_model *model, const char *model_dir, uint64_t seed,
-                               const gptvq_callbacks *callbacks, const gptvq_calibration *whole,
-                               gptvq_error *err) {
-  size_t count = m->sources.count;
-  for (size_t s = 0; s < count; s++) {
-    const gptvq_calibration_source *source = &m->sources.items[s];
-    gptvq_calibration *part = &m->parts[s];
-    *part = (gptvq_calibration){.samples = m->shares[s] + m->shares[count + s],
-                                .length = whole->length,
-                                .block_held = m->shares[count + s],
-                                .held = m->shares[2 * count + s]};
-    (void)snprintf(part->source, sizeof part->source, "%s", last_part(source->path));
-    if (m->shares[s] == 0)
-      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                        "%s gets none of %zu calibration windows: give more windows or fewer texts "
-                        "(`calib_samples`, `calib`)",
-                        part->source, whole->samples);
-    size_t tokens = (part->samples + part->held) * part->length;
-    part->tokens = gptvq_alloc(tokens, sizeof *part->tokens);
-    if (part->tokens == NULL)
-      return gptvq_fail_memory(err, "calibration windows",
-                               gptvq_saturated_size(tokens, sizeof *part->tokens));
-    GPTVQ_TRY(source->self
-                  ? gptvq_calibration_sample(model, seed, callbacks, part, err)
-                  : gptvq_calibration_cut(model, model_dir, source->path, seed, callbacks, part, err));
+                               const gptvq_token_windows *written, const gptvq_callbacks *callbacks,
+                               gptvq_calibration *out, gptvq_error *err) {
+  for (size_t i = 0; i < m->count; i++) {
+    const gptvq_calibration_source *source = i < m->sources.count ? &m->sources.items[i] : NULL;
+    gptvq_calibration *part = &m->parts[i];
+    GPTVQ_TRY(allocate_tokens(part, err));
+    if (source == NULL || source->self)
+      GPTVQ_TRY(write_part(model, seed, written, callbacks, part, out, err));
+    else GPTVQ_TRY(gptvq_calibration_cut(model, model_dir, source->path, seed, callbacks, part, err));
   }
   return GPTVQ_OK;
 }
 
-/* The windows of all parts, each part's spread evenly among the others': training, block_held, held. */
-static void merge_parts(const mixture *m, gptvq_calibration *out) {
-  size_t count = m->sources.count, window = 0;
-  size_t *total = m->shares, *taken = m->shares + count, *first = m->shares + 2 * count;
-  out->samples = out->block_held = out->held = 0;
-  for (size_t s = 0; s < count; s++) {
-    out->samples += m->parts[s].samples;
-    out->block_held += m->parts[s].block_held;
-    out->held += m->parts[s].held;
-    first[s] = 0;
+/* Kind after kind the windows of all parts, each part's spread evenly among the others'. */
+static gptvq_status merge_parts(mixture *m, gptvq_calibration *out, gptvq_error *err) {
+  size_t window = 0;
+  out->samples = out->block_held = out->held = out->judged_text = out->judged_self = 0;
+  for (size_t i = 0; i < m->count; i++) {
+    const gptvq_calibration *part = &m->parts[i];
+    out->samples += part->samples;
+    out->block_held += part->block_held;
+    out->held += part->held;
+    out->judged_text += part->judged_text;
+    out->judged_self += part->judged_self;
+    out->seen = out->seen || part->seen;
   }
-  for (size_t kind = 0; kind < 3; kind++) {
-    for (size_t s = 0; s < count; s++) {
-      const gptvq_calibration *p = &m->parts[s];
-      total[s] = kind == 0 ? p->samples - p->block_held : kind == 1 ? p->block_held : p->held;
-      taken[s] = 0;
-    }
-    for (;;) {
-      size_t next = SIZE_MAX;
+  GPTVQ_TRY(allocate_tokens(out, err));
+  for (size_t kind = TRAINING; kind < KINDS; kind++) {
+    memset(m->shares, 0, m->count * sizeof *m->shares);
+    for (size_t left = count_of(out, kind); left > 0; left--) {
+      size_t next = 0;
       double least = INFINITY;
-      for (size_t s = 0; s < count; s++) {
-        double place = taken[s] < total[s] ? ((double)taken[s] + 0.5) / (double)total[s] : INFINITY;
-        if (place < least) {
-          least = place;
-          next = s;
-        }
+      for (size_t i = 0; i < m->count; i++) {
+        const gptvq_calibration *part = &m->parts[i];
+        size_t taken = m->shares[i], count = count_of(part, kind);
+        double place = taken < count ? ((double)taken + 0.5) / (double)count : INFINITY;
+        if (place >= least) continue;
+        least = place;
+        next = i;
       }
-      if (next == SIZE_MAX) break;
-      memcpy(out->tokens + window++ * out->length, m->parts[next].tokens + first[next] * out->length,
+      memcpy(out->tokens + window++ * out->length, m->parts[next].tokens + m->at[next] * out->length,
              out->length * sizeof *out->tokens);
-      first[next]++;
-      taken[next]++;
+      m->shares[next]++;
+      m->at[next]++;
     }
   }
+  return GPTVQ_OK;
 }
 
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
-                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                      const gptvq_quantize_options *options,
+                                      const gptvq_token_windows *written, const gptvq_callbacks *callbacks,
                                       gptvq_calibration *out, gptvq_error *err) {
-  mixture m = {0};
+  mixture m;
   *out = (gptvq_calibration){0};
-  GPTVQ_TRY(gptvq_calibration_sources_parse(options->calib, &m.sources, err));
-  size_t count = m.sources.count;
-  m.parts = gptvq_alloc_zero(count, sizeof *m.parts);
-  m.shares = allocate_shares(&m.sources, err);
-  gptvq_status status = GPTVQ_ERROR_MEMORY;
-  if (m.parts == NULL)
-    status =
-        gptvq_fail_memory(err, "the list of calibration texts", gptvq_saturated_size(count, sizeof *m.parts));
-  else if (m.shares != NULL) status = set_numbers(model, options, &m.sources, m.shares, out, err);
-  if (status == GPTVQ_OK) status = fill_parts(&m, model, model_dir, options->seed, callbacks, out, err);
+  GPTVQ_TRY(create_mixture(options, &m, err));
+  gptvq_status status = set_numbers(model, options, &m, out, err);
+  if (status == GPTVQ_OK) status = share_out(out, &m, err);
   if (status == GPTVQ_OK) {
-    merge_parts(&m, out);
-    out->hash = gptvq_calibration_hash(out->samples + out->held, out->length, out->tokens);
-  } else {
-    gptvq_calibration_release(out);
+    name_sources(&m, out->source, sizeof out->source);
+    status = fill_parts(&m, model, model_dir, options->seed, written, callbacks, out, err);
   }
-  for (size_t s = 0; m.parts != NULL && s < count; s++) gptvq_calibration_release(&m.parts[s]);
-  free(m.parts);
-  free(m.shares);
-  gptvq_calibration_sources_release(&m.sources);
+  if (status == GPTVQ_OK) status = merge_parts(&m, out, err);
+  if (status == GPTVQ_OK)
+    out->hash = gptvq_calibration_hash(out->samples + out->held, out->length, out->tokens);
+  else gptvq_calibration_release(out);
+  release(&m);
   return status;
 }
 
 void gptvq_calibration_release(gptvq_calibration *calibration) {
   free(calibration->tokens);
-  calibration->tokens = NULL;
+  free(calibration->written);
+  calibration->tokens = calibration->written = NULL;
 }

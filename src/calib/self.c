@@ -110,7 +110,7 @@ gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed,
   job->model = *model;
   job->model.compute = GPTVQ_COMPUTE_INT8;
   size_t window = gptvq_workspace_text_bytes(&job->model, out->length);
-  size_t windows = out->samples + out->held;
+  size_t windows = out->samples + out->held + out->judged_self;
   size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)),
                                    gptvq_min_size(TOGETHER, windows));
   job->length = out->length;

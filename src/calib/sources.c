@@ -24,9 +24,32 @@ static gptvq_status parse_line(char *line, gptvq_calibration_source *out, gptvq_
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_calibration_sources_parse(const char *calib, gptvq_calibration_sources *out,
-                                             gptvq_error *err) {
-  size_t size = calib != NULL ? strlen(calib) : 0, most = 1;
+/* items[count] is new: the model's own text is one source, however often it is named. */
+static void add(gptvq_calibration_sources *sources) {
+  const gptvq_calibration_source *item = &sources->items[sources->count];
+  for (size_t s = 0; item->self && s < sources->count; s++)
+    if (sources->items[s].self) {
+      sources->items[s].weight += item->weight;
+      return;
+    }
+  sources->count++;
+}
+
+/* The model's own text beside those that are named, where it is not among them. */
+static void add_self(gptvq_calibration_sources *sources, double share) {
+  gptvq_calibration_source self = {.path = "self", .self = true, .implied = true, .weight = 1.0};
+  double sum = 0.0;
+  for (size_t s = 0; s < sources->count; s++) {
+    if (sources->items[s].self) return;
+    sum += sources->items[s].weight;
+  }
+  if (sources->count > 0) self.weight = sum * share / (1.0 - share);
+  if (self.weight > 0.0) sources->items[sources->count++] = self;
+}
+
+gptvq_status gptvq_calibration_sources_parse(const char *calib, double self_share,
+                                             gptvq_calibration_sources *out, gptvq_error *err) {
+  size_t size = calib != NULL ? strlen(calib) : 0, most = 2;
   *out = (gptvq_calibration_sources){0};
   for (size_t i = 0; i < size; i++) most += calib[i] == '\n';
   out->items = gptvq_alloc(most, sizeof *out->items);
@@ -40,14 +63,12 @@ gptvq_status gptvq_calibration_sources_parse(const char *calib, gptvq_calibratio
   for (; status == GPTVQ_OK && line != NULL; line = next) {
     next = strchr(line, '\n');
     if (next != NULL) *next++ = '\0';
-    if (line[0] != '\0') status = parse_line(line, &out->items[out->count++], err);
+    if (line[0] == '\0') continue;
+    status = parse_line(line, &out->items[out->count], err);
+    if (status == GPTVQ_OK) add(out);
   }
-  if (status == GPTVQ_OK && out->count == 0)
-    status = gptvq_fail(
-        err, GPTVQ_ERROR_ARGUMENT,
-        "this method needs calibration text: give a text file, or \"self\" to sample it from the model "
-        "(`calib`: FILE or self)");
-  if (status != GPTVQ_OK) gptvq_calibration_sources_release(out);
+  if (status == GPTVQ_OK) add_self(out, self_share);
+  else gptvq_calibration_sources_release(out);
   return status;
 }
 

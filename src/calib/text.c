@@ -71,23 +71,38 @@ void gptvq_calibration_offsets(size_t count, size_t samples, size_t held, size_t
   }
 }
 
+/* Of `held` windows, whose are the one that is number k: `part` of them, evenly spread? */
+static bool is_one_of(size_t part, size_t k, size_t held) { return (k + 1) * part / held > k * part / held; }
+
+/* What there is no room for is left out: first what only judges, then both kinds that fine-tuning needs. */
+static void fit_held(size_t count, const gptvq_callbacks *callbacks, gptvq_calibration *out) {
+  size_t tuning = out->block_held + out->held, training = out->samples - out->block_held;
+  size_t held = gptvq_calibration_room(count, training, tuning + out->judged_text, out->length);
+  if (held < tuning) held = gptvq_calibration_room(count, training, tuning, out->length);
+  if (held < tuning) {
+    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
+              "calibration text %s has room for only %zu of the %zu windows to hold out of fine-tuning%s",
+              out->source, held, tuning, held > 0 ? "" : ": it is judged by the windows it is trained on");
+    out->held = gptvq_ceil_div(held * out->held, tuning);
+    out->block_held = held - out->held;
+    tuning = held;
+  }
+  out->seen = out->judged_text > 0 && held == tuning;
+  if (!out->seen) out->judged_text = held - tuning;
+}
+
 /* The windows out of ids[count]. */
 static gptvq_status cut_windows(const int32_t *ids, size_t count, uint64_t seed,
                                 const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
-  size_t wanted = out->block_held + out->held, length = out->length;
+  size_t length = out->length;
   if (count < (out->samples + out->held) * length)
     gptvq_log(callbacks, GPTVQ_LOG_WARNING,
               "calibration text %s has %zu tokens, fewer than %zu windows of %zu: the windows overlap",
               out->source, count, out->samples + out->held, length);
-  size_t held = gptvq_calibration_room(count, out->samples - out->block_held, wanted, length);
-  if (held < wanted) {
-    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
-              "calibration text %s has room for only %zu of the %zu windows to hold out of fine-tuning%s",
-              out->source, held, wanted, held > 0 ? "" : ": it is judged by the windows it is trained on");
-    out->held = gptvq_ceil_div(held * out->held, wanted);
-    out->block_held = held - out->held;
-  }
-  size_t training = out->samples - out->block_held, next_block = training, next = out->samples;
+  fit_held(count, callbacks, out);
+  size_t training = out->samples - out->block_held, judged = out->seen ? 0 : out->judged_text,
+         tuning = out->block_held + out->held, held = tuning + judged;
+  size_t next_block = training, next = out->samples, next_judged = out->samples + out->held, tuned = 0;
   size_t *offsets = gptvq_alloc(training + held, sizeof *offsets);
   if (offsets == NULL)
     return gptvq_fail_memory(err, "calibration windows",
@@ -95,13 +110,16 @@ static gptvq_status cut_windows(const int32_t *ids, size_t count, uint64_t seed,
   gptvq_calibration_offsets(count, training, held, length, seed, offsets);
   for (size_t i = 0; i < training + held; i++) {
     size_t window = i;
-    if (i >= training) { /* both kinds of held-out windows from all over the text */
-      size_t k = i - training;
-      window = (k + 1) * out->held / held > k * out->held / held ? next++ : next_block++;
+    if (i >= training) { /* each kind of held-out windows from all over the text */
+      if (is_one_of(judged, i - training, held)) window = next_judged++;
+      else window = is_one_of(out->held, tuned++, tuning) ? next++ : next_block++;
     }
     memcpy(out->tokens + window * length, ids + offsets[i], length * sizeof *ids);
   }
   free(offsets);
+  for (size_t i = 0; out->seen && i < out->judged_text; i++)
+    memcpy(out->tokens + next_judged++ * length,
+           out->tokens + i * training / out->judged_text % training * length, length * sizeof *ids);
   return GPTVQ_OK;
 }
 
