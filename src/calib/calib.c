@@ -105,12 +105,11 @@ static void name_sources(const mixture *m, char *name, size_t size) {
 /* How many windows the options ask for. Never more than a quarter of them again to be judged by. */
 static gptvq_status set_numbers(const gptvq_model *model, const gptvq_quantize_options *options,
                                 const mixture *m, gptvq_calibration *out, gptvq_error *err) {
-  bool tunes = gptvq_model_trains(model);
   size_t samples = options->calib_samples, eighth = gptvq_ceil_div(samples, 8);
   out->samples = samples;
   GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));
-  if (tunes && options->finetune_block_steps > 0) out->block_held = gptvq_min_size(eighth, samples / 2);
-  if (tunes && options->finetune_steps > 0) out->held = eighth;
+  if (options->finetune_block_steps > 0) out->block_held = gptvq_min_size(eighth, samples / 2);
+  if (options->finetune_steps > 0) out->held = eighth;
   out->judged_self =
       gptvq_min_size(gptvq_ceil_div(options->judge_tokens, out->length), gptvq_ceil_div(samples, 4));
   for (size_t s = 0; s < m->sources.count; s++)
