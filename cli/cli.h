@@ -163,7 +163,7 @@ const char *const *gptvq_cli_computes(void);
 typedef struct gptvq_cli_eval {
   gptvq_eval_options options;
   gptvq_model_options model_options;
-  const char *text_path;
+  const char *text_path, *task_path; /* one of them; task: eval alone */
   int compute, json;
   char *text; /* free() */
   size_t text_size;

@@ -42,15 +42,15 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
 }
 
 int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
-  if (eval->text_path == NULL)
+  const char *path = eval->task_path != NULL ? eval->task_path : eval->text_path;
+  if (path == NULL)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--text FILE is missing; see gptvq %s --help", command);
   eval->model_options.compute = (gptvq_compute)eval->compute;
   gptvq_error err;
-  if (gptvq_cli_read_file(eval->text_path, &eval->text, &eval->text_size, &err) != GPTVQ_OK)
-    return gptvq_cli_fail(&err);
+  if (gptvq_cli_read_file(path, &eval->text, &eval->text_size, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
   if (eval->text_size == 0)
-    return gptvq_cli_error(GPTVQ_ERROR_DATA, "%s is empty: there is no text to predict", eval->text_path);
-  eval->options.name = gptvq_cli_file_name(eval->text_path);
+    return gptvq_cli_error(GPTVQ_ERROR_DATA, "%s is empty: there is no text to predict", path);
+  eval->options.name = gptvq_cli_file_name(path);
   return 0;
 }
 
