@@ -119,7 +119,7 @@ static gptvq_status go_on(examination *e, const int32_t *ids, size_t count, floa
 
 /* *sum = log likelihood of the choice's tokens, nats. */
 static gptvq_status score(examination *e, const sequence *s, double *sum, gptvq_error *err) {
-  size_t drop = s->count - 1 > e->ctx ? s->count - 1 - e->ctx : 0; /* the last token need not be seen */
+  size_t drop = s->count > e->ctx ? s->count - e->ctx : 0;
   const int32_t *ids = s->ids + drop;
   size_t count = s->count - drop, context = s->context - gptvq_min_size(drop, s->context - 1);
   e->cut += drop > 0;

@@ -13,8 +13,8 @@ near "$(json accuracy_stderr)" "$(awk -v p="$(expected accuracy)" 'BEGIN {printf
 cp "$capture/out" all.json
 expect_ok "$GPTVQ" eval "$model" --task "$task" --json --quiet --threads 1
 [ "$(json accuracy)" = "$(sed -n 's/^ *"accuracy": \([^,]*\),$/\1/p' all.json)" ] || die "threads matter"
-expect_ok "$GPTVQ" eval "$model" --task "$task" --ctx 20
-expect_err 'warning: [0-9]+ of [0-9]+ choices do not fit 20 tokens'
+expect_ok "$GPTVQ" eval "$model" --task "$task" --ctx 40
+expect_err 'warning: [0-9]+ of [0-9]+ choices do not fit 40 tokens'
 expect_out '^accuracy +0\.[0-9]{4} ± 0\.[0-9]{4}$'
 expect_out '^questions +60 with [0-9]+ choices$'
 
