@@ -29,7 +29,7 @@ trap 'rm -rf "$scratch"' EXIT
 echo "client,what,ours,peer" > "$scratch/rows"
 failed=0
 for part in $(echo "$parts" | tr , ' '); do
-  HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HOME="$scratch/hf" TOKENIZERS_PARALLELISM=false \
+  OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HOME="$scratch/hf" TOKENIZERS_PARALLELISM=false \
     "$python" "$here/ecosystem/$part.py" --gptvq "$gptvq" --model "$model" --scratch "$scratch" "$@" >> "$scratch/rows" || failed=1
 done
 cp "$scratch/rows" "$out"

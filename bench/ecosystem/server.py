@@ -29,11 +29,16 @@ dataset_kwargs:
 test_split: test
 output_type: generate_until
 doc_to_text: "{{{{question}}}}"
-doc_to_target: "{{{{choices[answer]}}}}"
+doc_to_target: "{{{{choices[answer].rstrip('.!?')}}}}"
 generation_kwargs:
-  until: ["."]
+  until: [".", "!", "?"]
   max_gen_toks: 16
   temperature: 0
+filter_list:
+  - name: strip
+    filter:
+      - function: remove_whitespace
+      - function: take_first
 metric_list:
   - metric: exact_match
 """
@@ -133,7 +138,7 @@ def lm_eval_client(o):
         require(abs(choices[name + ",none"] - ours[key]) < 1e-9, f"{name}: {choices[name + ',none']} through the server, {ours[key]} by gptvq eval")
         row(version, f"{name} on {ours['questions']} questions; ours: gptvq eval --task", f"{ours[key]:.4f} ± {ours[key + '_stderr']:.4f}",
             f"{choices[name + ',none']:.4f}")
-    row(version, "exact_match of a generate_until task through the server", f"{generated['exact_match,none']:.4f}")
+    row(version, "exact_match of a generate_until task through the server", f"{generated['exact_match,strip']:.4f}")
     note(f"ecosystem: lm_eval took {seconds:.1f} s")
 
 
