@@ -10,13 +10,14 @@ near "$(json accuracy_norm)" "$(expected accuracy_norm)" 1e-9
 # √(p (1 − p) / (n − 1))
 near "$(json accuracy_stderr)" "$(awk -v p="$(expected accuracy)" 'BEGIN {printf "%.12f", sqrt(p * (1 - p) / 59)}')" 1e-8
 # whatever the threads; a context too short for some questions leaves their beginnings out
+expect_ok "$GPTVQ" eval "$model" --task "$task" --json --quiet --max-windows 12
 cp "$capture/out" all.json
-expect_ok "$GPTVQ" eval "$model" --task "$task" --json --quiet --threads 1
+expect_ok "$GPTVQ" eval "$model" --task "$task" --json --quiet --max-windows 12 --threads 1
 [ "$(json accuracy)" = "$(sed -n 's/^ *"accuracy": \([^,]*\),$/\1/p' all.json)" ] || die "threads matter"
-expect_ok "$GPTVQ" eval "$model" --task "$task" --ctx 40
+expect_ok "$GPTVQ" eval "$model" --task "$task" --ctx 40 --max-windows 12
 expect_err 'warning: [0-9]+ of [0-9]+ choices do not fit 40 tokens'
 expect_out '^accuracy +0\.[0-9]{4} ± 0\.[0-9]{4}$'
-expect_out '^questions +60 with [0-9]+ choices$'
+expect_out '^questions +12 with [0-9]+ choices$'
 
 # numbers, letters, texts, empty lines, no question at all, spaces before the choice
 cat > q.jsonl << 'END'
