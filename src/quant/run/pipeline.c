@@ -482,6 +482,7 @@ static void choose_precision(run *r) {
   r->backend = gptvq_cpu_backend;
   if (r->options->calib_compute != GPTVQ_COMPUTE_BF16) return;
   r->calibrating.compute = GPTVQ_COMPUTE_BF16;
+  r->calibrating.rounds_attention = true;
   r->backend.linalg = &gptvq_cpu_linalg_bf16;
 }
 
