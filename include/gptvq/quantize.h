@@ -116,6 +116,7 @@ typedef struct gptvq_quantize_report {
   double cpu_seconds; /* of all threads */
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* their times sum up to the run's */
+  gptvq_compute calib_compute; /* what the calibration ran in: FP32 or BF16; AUTO without calibration */
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 
