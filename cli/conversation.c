@@ -187,10 +187,7 @@ static int take_prompt(gptvq_cli_writer *w, const int32_t *ids, size_t count) {
   gptvq_error err;
   size_t same = 0, seen = gptvq_session_position(w->session);
   while (same < seen && same + 1 < count && w->ids[same] == ids[same]) same++;
-  gptvq_status status = gptvq_session_truncate(w->session, same, &err);
-  if (status == GPTVQ_ERROR_UNSUPPORTED) /* its states do not go back to there: all of it again */
-    status = gptvq_session_truncate(w->session, 0, &err);
-  if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
+  if (gptvq_session_rewind(w->session, same, NULL, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
   memcpy(w->ids, ids, count * sizeof *ids);
   w->prompt_count = count;
   return 0;

@@ -13,9 +13,10 @@ linalg: base
 linalg/solve: base linalg
 format: base
 kernels: base format
-checkpoint: base format kernels
-text: base
-text/template: base text
+gguf: base
+checkpoint: base format kernels gguf
+text: base gguf
+text/template: base gguf text
 model/arch: base checkpoint
 model/layer: base linalg kernels model/arch
 model: base linalg format kernels checkpoint model/arch model/layer
@@ -26,8 +27,8 @@ quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
-quant/run: base linalg format kernels checkpoint text model/arch model calib train quant/options quant/layer quant/transform quant/plan
-export: base format kernels checkpoint text model model/layer
+quant/run: base linalg format kernels gguf checkpoint text model/arch model calib train quant/options quant/layer quant/transform quant/plan
+export: base format kernels gguf checkpoint text model model/layer
 tools: base format kernels checkpoint model/arch model quant/options quant/layer
 "
 path_of() { # tools/ stands beside src/: it is no part of the library
@@ -72,7 +73,7 @@ for library in "$build"/libgptvq_*.a; do
   [ -z "$foreign" ] || { echo "$library exports names without gptvq_: $foreign"; failed=1; }
 done
 # the runtime fits a phone: neither LAPACK nor the quantizer
-for library in base linalg format kernels checkpoint text model eval; do
+for library in base linalg format kernels gguf checkpoint text model eval; do
   file="$build/libgptvq_$library.a"
   if [ -e "$file" ] && nm -u "$file" 2>/dev/null | grep -qE ' LAPACKE_|gptvq_(solve_layer|factor_create)$'; then
     echo "$file needs LAPACK or the quantizer"; failed=1

@@ -100,7 +100,8 @@ static void a_fork_goes_its_own_way(void **state) {
   }
 }
 
-/* States of linear attention go back to where the last call began, once, and to the beginning. */
+/* States of linear attention go back to where the last call began, once, to where the last prompt ended, and
+ * to the beginning; rewinding goes to the nearest of these. */
 static void states_go_back_one_call(void **state) {
   (void)state;
   for (size_t i = 0; i < 2; i++) {
@@ -121,6 +122,26 @@ static void states_go_back_one_call(void **state) {
     assert_int_equal(gptvq_session_forward(fork, &bad, 1, NULL, 0, &err), GPTVQ_ERROR_DATA);
     assert_rest(&f, fork);
     ok(gptvq_session_truncate(fork, 0, &err));
+    ok(gptvq_session_forward(fork, f.ids, AT, NULL, 0, &err));
+    for (size_t round = 0; round < 2; round++) { /* single tokens behind a prompt, twice */
+      size_t reached;
+      for (size_t k = 0; k < 3; k++) ok(gptvq_session_forward(fork, f.ids + k, 1, NULL, 0, &err));
+      assert_int_equal(gptvq_session_truncate(fork, AT + 1, &err), GPTVQ_ERROR_UNSUPPORTED);
+      assert_int_equal(gptvq_session_rewind(fork, AT + 9, &reached, &err), GPTVQ_ERROR_ARGUMENT);
+      gptvq_session *second;
+      ok(gptvq_session_fork(fork, &second, &err));
+      ok(gptvq_session_rewind(fork, AT + 2, &reached, &err)); /* where the last call began */
+      assert_int_equal(reached, AT + 2);
+      ok(gptvq_session_rewind(fork, AT + 1, &reached, &err)); /* where the prompt ended */
+      assert_int_equal(reached, AT);
+      ok(gptvq_session_truncate(second, AT, &err));
+      assert_rest(&f, second);
+      gptvq_session_destroy(second);
+    }
+    assert_rest(&f, fork);
+    size_t reached;
+    ok(gptvq_session_rewind(fork, AT - 1, &reached, &err));
+    assert_int_equal(reached, 0);
     ok(gptvq_session_forward(fork, f.ids, AT, f.part, 1, &err));
     assert_memory_equal(f.part, f.whole, AT * f.vocab * sizeof(float));
     assert_rest(&f, fork);
