@@ -64,7 +64,7 @@ int gptvq_cmd_bench_quantize(int argc, char **argv) {
        .help = "decoder blocks (default 1)"},
       {GPTVQ_OPTION_SIZE, "calib-samples", .value = &o->calib_samples, .min = 1, .max = 1 << 20,
        .argument = "N", .help = "calibration windows, which the model writes itself (default 8)"},
-      {GPTVQ_OPTION_SIZE, "calib-length", .value = &o->calib_length, .min = 1, .max = 1 << 20,
+      {GPTVQ_OPTION_SIZE, "calib-length", .value = &o->calib_length, .min = 2, .max = 1 << 20,
        .argument = "N", .help = "tokens of a window (default 512)"},
       gptvq_cli_field("calib_compute", o),
       gptvq_cli_field("bits", o),

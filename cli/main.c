@@ -9,10 +9,11 @@ static const struct {
   int (*run)(int argc, char **argv);
 } commands[] = {
     {"quantize", "compress a model folder into a packed one", gptvq_cmd_quantize},
-    {"eval", "perplexity of a model on a text", gptvq_cmd_eval},
+    {"eval", "perplexity of a model on a text, or its answers to questions", gptvq_cmd_eval},
     {"compare", "KL divergence and agreement of two models on a text", gptvq_cmd_compare},
     {"generate", "continue a prompt", gptvq_cmd_generate},
     {"chat", "talk to a chat model", gptvq_cmd_chat},
+    {"serve", "answer programs that know OpenAI's API", gptvq_cmd_serve},
     {"inspect", "layers, formats and sizes of a model", gptvq_cmd_inspect},
     {"tokenize", "token ids of a text, and back", gptvq_cmd_tokenize},
     {"export", "turn a packed folder into a plain Hugging Face one", gptvq_cmd_export},

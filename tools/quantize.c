@@ -96,6 +96,7 @@ void gptvq_quantize_bench_init(gptvq_quantize_bench *bench) {
   bench->options.calib = "self";
   bench->options.calib_samples = 8;
   bench->options.calib_length = 512;
+  bench->options.judge_tokens = 0;
 }
 
 gptvq_status gptvq_bench_quantize(const gptvq_quantize_bench *bench, gptvq_quantize_speed *speed,

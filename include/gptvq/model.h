@@ -127,6 +127,12 @@ GPTVQ_API gptvq_status gptvq_session_rewind(gptvq_session *session, size_t posit
  * copied, nothing is shared but the model. The caller owns *out. */
 GPTVQ_API gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out,
                                           gptvq_error *err);
+/* The first `positions` tokens of `from` in the place of what `to` has: a session of the same model and size,
+ * which is at that position afterwards. GPTVQ_ERROR_ARGUMENT: it is another model's, of another size, or
+ * `from` has fewer tokens; GPTVQ_ERROR_UNSUPPORTED: states of linear attention are kept where `from` is,
+ * where its last prompt ended and at 0 only. On failure `to` is what it was. */
+GPTVQ_API gptvq_status gptvq_session_copy(const gptvq_session *from, size_t positions, gptvq_session *to,
+                                          gptvq_error *err);
 /* From any thread: the gptvq_session_forward or gptvq_batch_forward that is running, or else the next one,
  * ends soon with GPTVQ_ERROR_CANCELLED and leaves the position where it was. The session can be used again
  * after that. gptvq_session_reset takes a request back that nothing has seen. */
