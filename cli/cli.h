@@ -259,6 +259,7 @@ int gptvq_cmd_inspect(int argc, char **argv);
 int gptvq_cmd_tokenize(int argc, char **argv);
 int gptvq_cmd_export(int argc, char **argv);
 int gptvq_cmd_bench(int argc, char **argv);
-int gptvq_cmd_bench_kernels(int argc, char **argv); /* bench kernels */
+int gptvq_cmd_bench_kernels(int argc, char **argv);  /* bench kernels */
+int gptvq_cmd_bench_quantize(int argc, char **argv); /* bench quantize */
 
 #endif

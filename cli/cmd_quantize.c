@@ -192,10 +192,11 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   }
   uint64_t before = info[0].linear_bytes + info[0].other_bytes,
            after = info[1].linear_bytes + info[1].other_bytes;
+  const bool calibrated = r->calib_compute != GPTVQ_COMPUTE_AUTO;
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
         "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:o, s:o, s:o, "
-        "s:o, s:o}",
+        "s:o, s:o, s:o}",
         "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
         "bits_per_value", r->bits_per_value, "model_bits_per_value",
         gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
@@ -204,8 +205,10 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
         "tensor_bytes_before", byte_count(known, before), "tensor_bytes", byte_count(known, after), "seconds",
         r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes, "layers",
         (json_int_t)r->layers, "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
-        gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after), "stages",
-        stages_json(r), "loss_text", loss_json(&r->loss_text), "loss_self", loss_json(&r->loss_self)));
+        gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after),
+        "calib_compute", calibrated ? json_string(gptvq_compute_name(r->calib_compute)) : json_null(),
+        "stages", stages_json(r), "loss_text", loss_json(&r->loss_text), "loss_self",
+        loss_json(&r->loss_self)));
   }
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("wrote            %s (%s)\n", line->out, method);
@@ -217,6 +220,7 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
     printf("whole model      %s -> %s (%.4f bits per value)\n", gptvq_cli_size_text(before, a),
            gptvq_cli_size_text(after, b), info[1].model_bits_per_value);
   }
+  if (calibrated) printf("calibration      in %s\n", gptvq_compute_name(r->calib_compute));
   printf("mean error       %.5f of a layer's output\n", r->mean_error);
   if (isfinite(r->finetune_before))
     printf("fine-tuning      KL divergence %.5f -> %.5f nats per token\n", r->finetune_before,

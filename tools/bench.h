@@ -62,4 +62,24 @@ void gptvq_kernel_bench_init(gptvq_kernel_bench *options);
 gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel_report report, void *user,
                                  gptvq_error *err);
 
+/* Quantizing a model of random weights, in a temporary folder (TMPDIR, else /tmp) that is removed afterwards.
+ */
+typedef struct gptvq_quantize_bench {
+  const char *shape;              /* one of gptvq_random_shapes; "smollm2-135m" */
+  size_t layers;                  /* blocks; 1 */
+  gptvq_quantize_options options; /* the defaults but for calibration on 8 windows of 512 tokens of its own */
+  const gptvq_callbacks *callbacks;
+} gptvq_quantize_bench;
+
+typedef struct gptvq_quantize_speed {
+  gptvq_quantize_report report;
+  /* FLOP per second of one thread while all are at work, of products that stay in its cache; 0: no such
+   * instructions */
+  double fp32_flops, bf16_flops;
+} gptvq_quantize_speed;
+
+void gptvq_quantize_bench_init(gptvq_quantize_bench *bench);
+gptvq_status gptvq_bench_quantize(const gptvq_quantize_bench *bench, gptvq_quantize_speed *speed,
+                                  gptvq_error *err);
+
 #endif

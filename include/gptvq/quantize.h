@@ -132,6 +132,7 @@ typedef struct gptvq_quantize_report {
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* their times sum up to the run's */
   gptvq_quantize_loss loss_text, loss_self;  /* on the calibration texts; on what the model itself writes */
+  gptvq_compute calib_compute; /* what the calibration ran in: FP32 or BF16; AUTO without calibration */
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 

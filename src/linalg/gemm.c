@@ -1,13 +1,14 @@
 #include "linalg/gemm.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "linalg/sums.h"
 
 #include <cblas.h>
 #include <stdbool.h>
 
 /* Tiles large enough for BLAS to reach its peak, small enough to share out; products of LARGE rows and
  * columns have enough of twice that size, for which less is packed (91 instead of 85 GFLOP/s a core). */
-enum { TILE = 256, LARGE = 1024, SUMS_TILE = 256 };
+enum { TILE = 256, LARGE = 1024, STRIP = 64 };
 
 typedef struct gemm_job {
   size_t m, n, k, lda, ldb, ldc, tile, tiles_n;
@@ -102,48 +103,43 @@ void gptvq_gemm_serial_nn(size_t m, size_t n, size_t k, float alpha, const float
   run_serial(CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
-typedef struct sums_job {
-  size_t m, n, tokens, chunk, lda, ldb, tiles_n;
-  bool upper;
-  const float *a, *b;
-  double *sums;
-} sums_job;
-
-/* One tile of the sums meets all chunks while it is in the cache; every chunk's product in fp32, then added.
- */
-static void sums_tile(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const sums_job *job = context;
-  static _Thread_local float product[SUMS_TILE * SUMS_TILE];
-  for (size_t tile = begin; tile < end; tile++) {
-    size_t i = tile / job->tiles_n * SUMS_TILE, j = tile % job->tiles_n * SUMS_TILE;
-    if (job->upper && j < i) continue;
-    size_t m = gptvq_min_size(SUMS_TILE, job->m - i), n = gptvq_min_size(SUMS_TILE, job->n - j);
-    for (size_t t = 0; t < job->tokens; t += job->chunk) {
-      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)m, (blasint)n,
-                  (blasint)gptvq_min_size(job->chunk, job->tokens - t), 1.0f, job->a + t * job->lda + i,
-                  (blasint)job->lda, job->b + t * job->ldb + j, (blasint)job->ldb, 0.0f, product, SUMS_TILE);
-      for (size_t r = 0; r < m; r++)
-        for (size_t c = job->upper && i == j ? r : 0; c < n; c++)
-          job->sums[(i + r) * job->n + j + c] += (double)product[r * SUMS_TILE + c];
-    }
+/* Chunks of tokens in fp32. Of a triangle strips of rows, each from its diagonal on. */
+static void multiply_chunk(bool upper, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
+                           size_t ldb, float *product) {
+  const size_t strip = upper ? STRIP : GPTVQ_SUMS_TILE;
+  const float *rows = a, *cols = b;
+  for (size_t i = 0; i < m; i += strip) {
+    const size_t from = upper ? i : 0;
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)gptvq_min_size(strip, m - i),
+                (blasint)(n - from), (blasint)k, 1.0f, rows + i, (blasint)lda, cols + from, (blasint)ldb,
+                0.0f, product + i * GPTVQ_SUMS_TILE + from, GPTVQ_SUMS_TILE);
   }
 }
 
-static void run_sums(sums_job *job) {
+static void add_sums(bool upper, size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy,
+                     const float *x, size_t ldx, double *sums) {
   gptvq_blas_one_thread();
-  if (job->m == 0 || job->n == 0) return;
-  job->tiles_n = gptvq_ceil_div(job->n, SUMS_TILE);
-  gptvq_parallel_for(gptvq_ceil_div(job->m, SUMS_TILE) * job->tiles_n, 1, sums_tile, job);
+  gptvq_sums_add(&(gptvq_sums){.m = m,
+                               .n = c,
+                               .tokens = n,
+                               .chunk = chunk,
+                               .tile = GPTVQ_SUMS_TILE,
+                               .size = sizeof *x,
+                               .a = y,
+                               .b = x,
+                               .lda = ldy,
+                               .ldb = ldx,
+                               .upper = upper,
+                               .multiply = multiply_chunk,
+                               .add = gptvq_add_in_double,
+                               .sums = sums});
 }
 
 void gptvq_gram_update(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h) {
-  sums_job job = {c, c, n, chunk, ldx, ldx, 0, true, x, x, h};
-  run_sums(&job);
+  add_sums(true, c, c, n, chunk, x, ldx, x, ldx, h);
 }
 
 void gptvq_cross_update(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy,
                         const float *x, size_t ldx, double *sums) {
-  sums_job job = {m, c, n, chunk, ldy, ldx, 0, false, y, x, sums};
-  run_sums(&job);
+  add_sums(false, m, c, n, chunk, y, ldy, x, ldx, sums);
 }

@@ -4,11 +4,22 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/onednn.h"
+#include "linalg/sums.h"
 #include "linalg/x86/gemm_bf16.h"
 
-/* SUMS_CHUNK: rows whose products are summed in fp32: with inputs of 8 bits its rounding does not tell,
- * adding to the sums in double would. */
-enum { SUMS_TILE = GPTVQ_BF16_TN_ROWS, SUMS_CHUNK = 1024 };
+#include <string.h>
+
+/* Tokens whose products are summed in fp32: with inputs of 8 bits its rounding does not tell, adding to the
+ * sums in double would. */
+enum { SUMS_CHUNK = 1024 };
+
+/* out may be x's memory: element i of out lies never beyond element i of x. */
+static void to_bf16(size_t n, const float *x, uint16_t *out) {
+  for (size_t i = 0; i < n; i++) {
+    const uint16_t bits = gptvq_float_to_bf16(x[i]);
+    memcpy(out + i, &bits, sizeof bits);
+  }
+}
 
 #if defined(__x86_64__)
 bool gptvq_gemm_bf16_available(void) { return (gptvq_cpu() & GPTVQ_CPU_AVX512_BF16) != 0; }
@@ -21,9 +32,26 @@ bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, 
   return true;
 }
 
-static void multiply_chunk(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                           size_t ldb, float *c, size_t ldc) {
-  gptvq_gemm_bf16_tn_avx512(m, n, k, a, lda, b, ldb, c, ldc);
+void gptvq_gemm_bf16_own_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                            size_t ldb, float *c, size_t ldc) {
+  gptvq_gemm_bf16_nt_avx512(m, n, k, a, lda, b, ldb, c, ldc);
+}
+
+void gptvq_gemm_bf16_own_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                            size_t ldb, float *c, size_t ldc) {
+  gptvq_gemm_bf16_nn_avx512(m, n, k, a, lda, b, ldb, c, ldc);
+}
+
+static void add_row(size_t n, const float *x, double *sums) { gptvq_add_in_double_avx512(n, x, sums); }
+
+static void multiply_chunk(bool upper, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
+                           size_t ldb, float *product) {
+  gptvq_gemm_bf16_tn_avx512(upper, m, n, k, a, lda, b, ldb, product, GPTVQ_SUMS_TILE);
+}
+
+void gptvq_to_bf16(size_t n, const float *x, uint16_t *out) {
+  if (gptvq_gemm_bf16_available()) gptvq_to_bf16_avx512(n, x, out);
+  else to_bf16(n, x, out);
 }
 #else
 bool gptvq_gemm_bf16_available(void) { return false; }
@@ -34,10 +62,24 @@ bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, 
   return false;
 }
 
-static void multiply_chunk(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                           size_t ldb, float *c, size_t ldc) {
+void gptvq_gemm_bf16_own_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                            size_t ldb, float *c, size_t ldc) {
   (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
 }
+
+void gptvq_gemm_bf16_own_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                            size_t ldb, float *c, size_t ldc) {
+  (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
+}
+
+static void add_row(size_t n, const float *x, double *sums) { gptvq_add_in_double(n, x, sums); }
+
+static void multiply_chunk(bool upper, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
+                           size_t ldb, float *product) {
+  (void)upper, (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)product;
+}
+
+void gptvq_to_bf16(size_t n, const float *x, uint16_t *out) { to_bf16(n, x, out); }
 #endif
 
 typedef struct rounding_job {
@@ -49,11 +91,8 @@ typedef struct rounding_job {
 static void round_rows(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const rounding_job *job = context;
-  for (size_t i = begin; i < end; i++) {
-    const float *x = job->x + i * job->ldx;
-    uint16_t *out = job->out + i * job->cols;
-    for (size_t c = 0; c < job->cols; c++) out[c] = gptvq_float_to_bf16(x[c]);
-  }
+  for (size_t i = begin; i < end; i++)
+    gptvq_to_bf16(job->cols, job->x + i * job->ldx, job->out + i * job->cols);
 }
 
 void gptvq_rows_to_bf16(size_t n, size_t cols, const float *x, size_t ldx, uint16_t *out) {
@@ -61,45 +100,29 @@ void gptvq_rows_to_bf16(size_t n, size_t cols, const float *x, size_t ldx, uint1
   gptvq_parallel_for(n, 16, round_rows, &job);
 }
 
-typedef struct sums_job {
-  size_t m, n, tokens, tiles_n;
-  bool upper;
-  const uint16_t *a, *b; /* [tokens × m], [tokens × n] */
-  double *sums;
-} sums_job;
-
-/* As in gemm.c: one tile of the sums meets all tokens while it is in the cache. */
-static void sums_tile(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const sums_job *job = context;
-  static _Thread_local float product[SUMS_TILE * SUMS_TILE];
-  for (size_t tile = begin; tile < end; tile++) {
-    size_t i = tile / job->tiles_n * SUMS_TILE, j = tile % job->tiles_n * SUMS_TILE;
-    if (job->upper && j < i) continue;
-    size_t m = gptvq_min_size(SUMS_TILE, job->m - i), n = gptvq_min_size(SUMS_TILE, job->n - j);
-    for (size_t t = 0; t < job->tokens; t += SUMS_CHUNK) {
-      multiply_chunk(m, n, gptvq_min_size(SUMS_CHUNK, job->tokens - t), job->a + t * job->m + i, job->m,
-                     job->b + t * job->n + j, job->n, product, SUMS_TILE);
-      for (size_t r = 0; r < m; r++)
-        for (size_t c = job->upper && i == j ? r : 0; c < n; c++)
-          job->sums[(i + r) * job->n + j + c] += (double)product[r * SUMS_TILE + c];
-    }
-  }
-}
-
-static void run_sums(sums_job *job) {
-  if (job->m == 0 || job->n == 0) return;
-  job->tiles_n = gptvq_ceil_div(job->n, SUMS_TILE);
-  gptvq_parallel_for(gptvq_ceil_div(job->m, SUMS_TILE) * job->tiles_n, 1, sums_tile, job);
+static void add_sums(bool upper, size_t m, size_t c, size_t n, const uint16_t *y, const uint16_t *x,
+                     double *sums) {
+  gptvq_sums_add(&(gptvq_sums){.m = m,
+                               .n = c,
+                               .tokens = n,
+                               .chunk = SUMS_CHUNK,
+                               .tile = GPTVQ_BF16_TN_ROWS,
+                               .size = sizeof *x,
+                               .a = y,
+                               .b = x,
+                               .lda = m,
+                               .ldb = c,
+                               .upper = upper,
+                               .multiply = multiply_chunk,
+                               .add = add_row,
+                               .sums = sums});
 }
 
 void gptvq_gram_update_bf16(size_t c, size_t n, const uint16_t *x, double *h) {
-  sums_job job = {.m = c, .n = c, .tokens = n, .upper = true, .a = x, .b = x, .sums = h};
-  run_sums(&job);
+  add_sums(true, c, c, n, x, x, h);
 }
 
 void gptvq_cross_update_bf16(size_t m, size_t c, size_t n, const uint16_t *y, const uint16_t *x,
                              double *sums) {
-  sums_job job = {.m = m, .n = c, .tokens = n, .a = y, .b = x, .sums = sums};
-  run_sums(&job);
+  add_sums(false, m, c, n, y, x, sums);
 }

@@ -17,6 +17,15 @@ bool gptvq_gemm_bf16_available(void);
 bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc);
 
+/* Likewise, and C[m × n] += A[m × k] · B[k × n], by our own kernels, which always can: for products of a
+ * hundred rows or so. Only where gptvq_gemm_bf16_available. */
+void gptvq_gemm_bf16_own_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                            size_t ldb, float *c, size_t ldc);
+void gptvq_gemm_bf16_own_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                            size_t ldb, float *c, size_t ldc);
+
+/* out[n]: x[n] rounded as gptvq_float_to_bf16 does; out may be x's memory. */
+void gptvq_to_bf16(size_t n, const float *x, uint16_t *out);
 /* out[n × cols]: the rows of x[n × ldx] rounded. Threaded. */
 void gptvq_rows_to_bf16(size_t n, size_t cols, const float *x, size_t ldx, uint16_t *out);
 

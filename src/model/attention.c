@@ -96,6 +96,7 @@ gptvq_status gptvq_attention_core(const gptvq_model *model, const gptvq_block *b
                                      .eps = (float)c->rms_norm_eps,
                                      .rotary_half = workspace->rope[block->rope].half,
                                      .half = workspace->half,
+                                     .rounds = model->rounds_attention,
                                      .texts = texts,
                                      .count = count,
                                      .n = n,

@@ -128,14 +128,10 @@ static bool panel_bf16(const linear_job *job, const part *p, size_t begin, size_
   size_t cols = linear->cols, values = (end - begin) * cols;
   const uint16_t *weights = linear->is_packed ? NULL : dense_row(linear, begin);
   if (linear->is_packed || linear->dtype != GPTVQ_BF16 || !is_aligned(weights, 2)) {
-    /* rounded in place: element i of the bf16 panel never lies beyond element i of the fp32 one */
     uint16_t *rounded = (uint16_t *)(void *)panel;
     if (linear->is_packed) gptvq_packed_decode(&linear->packed, begin, end, panel, cols);
     else gptvq_to_float(linear->dtype, weights, values, panel);
-    for (size_t i = 0; i < values; i++) {
-      uint16_t h = gptvq_float_to_bf16(panel[i]);
-      memcpy(rounded + i, &h, sizeof h);
-    }
+    gptvq_to_bf16(values, panel, rounded);
     weights = rounded;
   }
   return gptvq_gemm_bf16_serial_nt(job->n, end - begin, cols, job->x16, cols, weights, cols, p->y + begin,

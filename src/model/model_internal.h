@@ -123,6 +123,7 @@ struct gptvq_model {
   gptvq_checkpoint *checkpoint;
   gptvq_config config;
   gptvq_compute compute;
+  bool rounds_attention;  /* with bf16 the products of attention, too, where rows are many: calibration */
   gptvq_linear embedding; /* [vocab × hidden]: rows are looked up */
   gptvq_linear head;      /* [vocab × hidden]; the embedding when tied */
   const float *final_norm;

@@ -81,3 +81,17 @@ expect_fail 2 'no list of shapes' "$GPTVQ" bench kernels --shapes 576,
 expect_fail 2 'no list of shapes' "$GPTVQ" bench kernels --shapes 12x
 expect_fail 2 'no list of shapes' "$GPTVQ" bench kernels --shapes 577
 expect_fail 2 'do not hold a matrix of 18944 x 3584 as head-int8' "$GPTVQ" bench kernels --shapes 3584 --memory 64
+
+# where the time of quantizing goes: nothing is left, the stages sum up, each precision has its peak
+mkdir scratch
+TMPDIR=$PWD/scratch expect_ok "$GPTVQ" bench quantize --shape stories --calib-samples 1 --calib-length 64 --threads 1 --json
+[ -z "$(ls scratch)" ] || die "left in the temporary folder: $(ls scratch)"
+[ "$(json shape) $(json layers) $(json calib_length) $(json threads)" = "stories 1 64 1" ] || die "not what was asked for"
+awk -v p="$(json fp32_gflop_per_s)" 'BEGIN {exit !(p > 0)}' || die "no products were measured"
+near "$(awk '$1 == "\"cpu_seconds\":" {gsub(",", ""); if (n++) s += $2; else whole = $2} END {print whole / s}' "$capture/out")" 1 0.05
+expect_out '"name": "codebook update"'
+expect_out '"peak_share": 0\.[0-9]'
+TMPDIR=$PWD/scratch expect_ok "$GPTVQ" bench quantize --shape stories --calib-samples 1 --calib-length 64 --threads 1 --calib-compute fp32
+expect_out '^products reach [0-9.]+ GFLOP/s a thread in fp32.*; calibration in fp32, 1 threads$'
+expect_out '^Hessians +[0-9.]+ +[0-9.]+% +[0-9.]+ +[0-9.]+ +[0-9]+%$'
+TMPDIR=$PWD/none expect_fail 3 'cannot make temporary folder .*none' "$GPTVQ" bench quantize --shape stories

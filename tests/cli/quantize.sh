@@ -54,6 +54,11 @@ near "$(awk '$1 == "\"seconds\":" {gsub(",", ""); n++; if (n > 1) s += $2; else 
 # the precision of the calibration
 quantize rounded --dim 2 --bits 2.25 --calib-compute auto
 near "$(json bits_per_value)" 2.2656 0.01
+case " $(sed -n '/^flags/{p;q}' /proc/cpuinfo) " in *" avx512_bf16 "*) rounds=bf16 ;; *) rounds=fp32 ;; esac
+[ "$(json calib_compute)" = "$rounds" ] || die "auto ran in $(json calib_compute) where it should be $rounds"
+same=0 # as in fp32
+cmp -s rounded/model-block-00000.safetensors stages/model-block-00000.safetensors && same=1
+[ "$rounds $same" = "bf16 0" ] || [ "$rounds $same" = "fp32 1" ] || die "auto says $rounds: are the bytes those of fp32? $same"
 expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16: choose auto or fp32' \
   "$GPTVQ" quantize "$model" -o refused --calib self --calib-compute bf16 --cpu avx2
 quantize stages-avx2 --dim 2 --bits 2.25 --cpu avx2

@@ -78,8 +78,64 @@ static void rows_are_rounded(void **state) {
   free(out);
 }
 
+/* Products for attention: tails of all kinds, odd depths and strides, more than one block of the depth. Sums
+ * as above. */
+static void own_products(void **state) {
+  (void)state;
+  if (!gptvq_gemm_bf16_available()) skip();
+  static const size_t shapes[][3] = {{8, 48, 64}, {192, 192, 64}, {17, 50, 33}, {5, 16, 1}, {9, 64, 600}};
+  for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+    for (int plain = 0; plain < 2; plain++) {
+      const size_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2], lda = k + s, ldc = n + 2,
+                   rows = plain ? k : n, ldb = plain ? n + s : k + s;
+      float *x = numbers(m * lda, 4), *y = numbers(rows * ldb, 5), *c = gptvq_alloc(m * ldc, sizeof *c);
+      uint16_t *a = gptvq_alloc(m * lda, sizeof *a), *b = gptvq_alloc(rows * ldb, sizeof *b);
+      gptvq_to_bf16(m * lda, x, a);
+      gptvq_to_bf16(rows * ldb, y, b);
+      for (size_t i = 0; i < m * ldc; i++) c[i] = 0.5f;
+      if (plain) gptvq_gemm_bf16_own_nn(m, n, k, a, lda, b, ldb, c, ldc);
+      else gptvq_gemm_bf16_own_nt(m, n, k, a, lda, b, ldb, c, ldc);
+      for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < ldc; j++) {
+          double sum = plain || j >= n ? 0.5 : 0.0, scale = fabs(sum), got = (double)c[i * ldc + j];
+          for (size_t t = 0; t < k && j < n; t++) {
+            double product =
+                (double)rounded(x[i * lda + t]) * (double)rounded(plain ? y[t * ldb + j] : y[j * ldb + t]);
+            sum += product;
+            scale += fabs(product);
+          }
+          if (!(fabs(got - sum) <= (double)(k + 1) * 0x1p-24 * scale))
+            fail_msg("%zu x %zu x %zu, %d: row %zu, column %zu is %.9g, should be %.9g", m, n, k, plain, i, j,
+                     got, sum);
+        }
+      free(x);
+      free(y);
+      free(c);
+      free(a);
+      free(b);
+    }
+}
+
+/* In its own memory, too. */
+static void numbers_are_rounded(void **state) {
+  (void)state;
+  static const uint32_t special[] = {0x7f800001u, 0xffc00000u, 0x7f800000u, 0xff800000u, 0x7f7fffffu,
+                                     0x00000001u, 0x80007fffu, 0x3f808000u, 0x3f818000u, 0x80000000u};
+  enum { COUNT = 37, SPECIAL = sizeof special / sizeof special[0] };
+  float x[COUNT], *own = numbers(COUNT, 6);
+  uint16_t out[COUNT];
+  for (size_t i = 0; i < SPECIAL; i++) own[i] = gptvq_bits_float(special[i]);
+  memcpy(x, own, sizeof x);
+  gptvq_to_bf16(COUNT, x, out);
+  gptvq_to_bf16(COUNT, own, (uint16_t *)(void *)own);
+  for (size_t i = 0; i < COUNT; i++) assert_int_equal(out[i], gptvq_float_to_bf16(x[i]));
+  assert_memory_equal(own, out, sizeof out);
+  free(own);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(sums_are_those_of_rounded_inputs),
-                                     cmocka_unit_test(rows_are_rounded)};
+                                     cmocka_unit_test(rows_are_rounded), cmocka_unit_test(own_products),
+                                     cmocka_unit_test(numbers_are_rounded)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -212,82 +212,84 @@ static void tiny_layers_against_brute_force(void **state) {
   assert_true(sums[3] < 1.01);
 }
 
-/* The update ends near the solution of the normal equations (dense, in double, made here): the loss exceeds
- * the minimum by no more than rounding the codebooks to fp16 can cost and 0.1 % (it stops where it expects to
- * gain 0.03 % more). Re-assignment and update never raise the loss, and report it truly. */
+/* Either way the update ends near the solution of the normal equations (dense, in double, made here): the
+ * loss exceeds the minimum by no more than rounding the codebooks to fp16 can cost and 0.1 % (it stops where
+ * it expects to gain 0.03 % more). Re-assignment and update never raise the loss, and report it truly. */
 static void update_solves_the_normal_equations(void **state) {
   (void)state;
   enum { ROWS = 8, COLS = 32, K = 4 };
   float *w = random_weights(ROWS, COLS, 21);
   double *h = random_hessian(COLS, 64, 22), rows[ROWS];
-  for (unsigned d = 1; d <= 4; d *= 2)
-    for (unsigned scale_block = 0; scale_block <= 8; scale_block += 8) {
-      gptvq_quantize_options o = small_options(d, 2, 4 * 16); /* stripes of 4 rows, two column groups */
-      o.group_cols = 16;
-      o.codebook_bits = 16;
-      o.scale_block = scale_block;
-      gptvq_factor *f;
-      gptvq_error err;
-      assert_int_equal(make_factor("test", COLS, h, &o, NULL, &f, &err), GPTVQ_OK);
-      gptvq_arena arena;
-      const gptvq_resolved r = resolved(&o);
-      gptvq_vq q = open_layer(ROWS, COLS, w, f, &r, &arena);
-      double before = layer_loss(&q, rows), after, gain;
-      assert_int_equal(gptvq_vq_update(&q, &after, &err), GPTVQ_OK);
-      assert_true(after <= before);
-      double now = layer_loss(&q, rows), minimum = 0.0, rounding = 0.0;
-      assert_true(fabs(now - after) <= 1e-5 * after);
-      for (size_t stripe = 0; stripe < q.stripes; stripe++) {
-        enum { MAX = 2 * K * 4 };
-        size_t n = q.groups * q.k * d;
-        double a[MAX * MAX] = {0}, b[MAX] = {0}, constant = 0.0,
-                       *solution = gptvq_alloc_zero(n, sizeof *solution);
-        for (size_t row = stripe * q.shape.group_rows; row < (stripe + 1) * q.shape.group_rows; row++)
-          for (size_t i = 0; i < COLS; i++) {
-            size_t gi = i / 16, vi = (gi * K + q.index[row * q.blocks + i / d]) * d + i % d;
-            double si = (double)gptvq_vq_scale(&q, row, i / d), wi = (double)q.target[row * COLS + i];
-            for (size_t j = 0; j < COLS; j++) {
-              size_t vj = (j / 16 * K + q.index[row * q.blocks + j / d]) * d + j % d;
-              double hij = (double)f->h[i * COLS + j] + (i == j ? f->ridge : 0.0),
-                     wj = (double)q.target[row * COLS + j];
-              a[vi * n + vj] += si * (double)gptvq_vq_scale(&q, row, j / d) * hij;
-              b[vi] += si * hij * wj;
-              constant += wi * hij * wj;
-            }
+  for (unsigned variant = 0; variant < 12; variant++) {
+    const unsigned d = 1u << variant % 3, scale_block = variant / 3 % 2 * 8;
+    const bool direct = variant >= 6;
+    gptvq_quantize_options o = small_options(d, 2, 4 * 16); /* stripes of 4 rows, two column groups */
+    o.group_cols = 16;
+    o.codebook_bits = 16;
+    o.scale_block = scale_block;
+    gptvq_factor *f;
+    gptvq_error err;
+    assert_int_equal(make_factor("test", COLS, h, &o, NULL, &f, &err), GPTVQ_OK);
+    gptvq_arena arena;
+    const gptvq_resolved r = resolved(&o);
+    gptvq_vq q = open_layer(ROWS, COLS, w, f, &r, &arena);
+    double before = layer_loss(&q, rows), after, gain;
+    assert_true(gptvq_vq_is_direct(&q));
+    assert_int_equal(gptvq_vq_update_by(&q, direct, &after, &err), GPTVQ_OK);
+    assert_true(after <= before);
+    double now = layer_loss(&q, rows), minimum = 0.0, rounding = 0.0;
+    assert_true(fabs(now - after) <= 1e-5 * after);
+    for (size_t stripe = 0; stripe < q.stripes; stripe++) {
+      enum { MAX = 2 * K * 4 };
+      size_t n = q.groups * q.k * d;
+      double a[MAX * MAX] = {0}, b[MAX] = {0}, constant = 0.0,
+                     *solution = gptvq_alloc_zero(n, sizeof *solution);
+      for (size_t row = stripe * q.shape.group_rows; row < (stripe + 1) * q.shape.group_rows; row++)
+        for (size_t i = 0; i < COLS; i++) {
+          size_t gi = i / 16, vi = (gi * K + q.index[row * q.blocks + i / d]) * d + i % d;
+          double si = (double)gptvq_vq_scale(&q, row, i / d), wi = (double)q.target[row * COLS + i];
+          for (size_t j = 0; j < COLS; j++) {
+            size_t vj = (j / 16 * K + q.index[row * q.blocks + j / d]) * d + j % d;
+            double hij = (double)f->h[i * COLS + j] + (i == j ? f->ridge : 0.0),
+                   wj = (double)q.target[row * COLS + j];
+            a[vi * n + vj] += si * (double)gptvq_vq_scale(&q, row, j / d) * hij;
+            b[vi] += si * hij * wj;
+            constant += wi * hij * wj;
           }
-        double trace = 0.0, largest = 0.0;
-        for (size_t i = 0; i < n; i++) trace += a[i * n + i];
-        for (size_t i = 0; i < n; i++)
-          a[i * n + i] += a[i * n + i] == 0.0 ? 1.0 : 1e-12 * trace; /* unused centroids */
-        double copy[MAX * MAX];
-        memcpy(copy, a, sizeof a);
-        invert(n, copy);
-        for (size_t i = 0; i < n; i++)
-          for (size_t j = 0; j < n; j++) solution[i] += copy[i * n + j] * b[j];
-        minimum += constant;
-        for (size_t i = 0; i < n; i++) {
-          minimum -= b[i] * solution[i];
-          largest = fmax(largest, fabs(solution[i]));
         }
-        /* fp16 codes of numbers up to 1 times the scale: an error of at most 2⁻¹¹ · scale (scale ≤ 1.01 ·
-         * largest) per value */
-        rounding += trace * (double)n * pow(largest * 1.01 * 0x1p-11, 2.0);
-        free(solution);
+      double trace = 0.0, largest = 0.0;
+      for (size_t i = 0; i < n; i++) trace += a[i * n + i];
+      for (size_t i = 0; i < n; i++)
+        a[i * n + i] += a[i * n + i] == 0.0 ? 1.0 : 1e-12 * trace; /* unused centroids */
+      double copy[MAX * MAX];
+      memcpy(copy, a, sizeof a);
+      invert(n, copy);
+      for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) solution[i] += copy[i * n + j] * b[j];
+      minimum += constant;
+      for (size_t i = 0; i < n; i++) {
+        minimum -= b[i] * solution[i];
+        largest = fmax(largest, fabs(solution[i]));
       }
-      assert_true(now >= minimum * (1.0 - 1e-5));
-      if (now > minimum + rounding + 1e-3 * minimum)
-        fail_msg("d %u: %g instead of %g (before %g)", d, now, minimum, before);
-      for (int sweep = 0; sweep < 6; sweep++) {
-        if (sweep % 2 == 0) assert_int_equal(gptvq_vq_reassign(&q, &gain, &err), GPTVQ_OK);
-        else assert_int_equal(gptvq_vq_search(&q, &gain, &err), GPTVQ_OK);
-        after = layer_loss(&q, rows);
-        assert_true(gain >= 0.0);
-        assert_true(fabs((now - after) - gain) <= 1e-5 * now);
-        now = after;
-      }
-      gptvq_arena_destroy(&arena);
-      gptvq_factor_destroy(f);
+      /* fp16 codes of numbers up to 1 times the scale: an error of at most 2⁻¹¹ · scale (scale ≤ 1.01 ·
+       * largest) per value */
+      rounding += trace * (double)n * pow(largest * 1.01 * 0x1p-11, 2.0);
+      free(solution);
     }
+    assert_true(now >= minimum * (1.0 - 1e-5));
+    if (now > minimum + rounding + 1e-3 * minimum)
+      fail_msg("d %u: %g instead of %g (before %g)", d, now, minimum, before);
+    for (int sweep = 0; sweep < 6; sweep++) {
+      if (sweep % 2 == 0) assert_int_equal(gptvq_vq_reassign(&q, &gain, &err), GPTVQ_OK);
+      else assert_int_equal(gptvq_vq_search(&q, &gain, &err), GPTVQ_OK);
+      after = layer_loss(&q, rows);
+      assert_true(gain >= 0.0);
+      assert_true(fabs((now - after) - gain) <= 1e-5 * now);
+      now = after;
+    }
+    gptvq_arena_destroy(&arena);
+    gptvq_factor_destroy(f);
+  }
   free(w);
   free(h);
 }

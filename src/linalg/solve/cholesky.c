@@ -93,3 +93,10 @@ void gptvq_invert_lower(size_t n, double *a, double *scratch) {
     (void)LAPACKE_dtrtri_work(LAPACK_COL_MAJOR, 'U', 'N', (lapack_int)m, a + j.k * n + j.k, (lapack_int)n);
   }
 }
+
+bool gptvq_solve_positive(size_t n, double *a, double *b) {
+  gptvq_blas_one_thread();
+  const lapack_int size = (lapack_int)n;
+  return LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', size, a, size) == 0 &&
+         LAPACKE_dpotrs_work(LAPACK_COL_MAJOR, 'U', size, 1, a, size, b, size) == 0;
+}

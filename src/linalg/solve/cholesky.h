@@ -14,4 +14,8 @@ bool gptvq_cholesky(size_t n, double *a);
 enum { GPTVQ_CHOLESKY_BLOCK = 128 };
 void gptvq_invert_lower(size_t n, double *a, double *scratch);
 
+/* Solves A x = b for the symmetric a[n × n], whose lower triangle is read and destroyed, on the calling
+ * thread; x takes the place of b[n]. false: not positive definite, b is unspecified. */
+bool gptvq_solve_positive(size_t n, double *a, double *b);
+
 #endif

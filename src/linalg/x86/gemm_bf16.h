@@ -3,16 +3,25 @@
 #ifndef GPTVQ_LINALG_X86_GEMM_BF16_H
 #define GPTVQ_LINALG_X86_GEMM_BF16_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { GPTVQ_BF16_TN_ROWS = 256 };
+enum { GPTVQ_BF16_TN_ROWS = 192 };
 
 /* C[m × n] = A[m × k] · B[n × k]ᵀ; fastest with even k and lda */
 void gptvq_gemm_bf16_nt_avx512(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc);
-/* C[m × n] = A[k × m]ᵀ · B[k × n], m <= GPTVQ_BF16_TN_ROWS */
-void gptvq_gemm_bf16_tn_avx512(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+/* C[m × n] += A[m × k] · B[k × n], likewise */
+void gptvq_gemm_bf16_nn_avx512(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc);
+/* C[m × n] = A[k × m]ᵀ · B[k × n], m <= GPTVQ_BF16_TN_ROWS; with `upper` what stands below the diagonal is
+ * unspecified. */
+void gptvq_gemm_bf16_tn_avx512(bool upper, size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
+                               const uint16_t *b, size_t ldb, float *c, size_t ldc);
+/* out[n] = x[n] rounded as gptvq_float_to_bf16 does; out may be x's memory. */
+void gptvq_to_bf16_avx512(size_t n, const float *x, uint16_t *out);
+/* sums[n] += x[n] */
+void gptvq_add_in_double_avx512(size_t n, const float *x, double *sums);
 
 #endif

@@ -47,4 +47,10 @@ static inline const float *gptvq_attend_numbers(const gptvq_attention_rows *rows
  * and each row gets the numbers that it has alone. */
 void gptvq_attend_few(const gptvq_attention_rows *rows);
 
+/* attention_bf16.c: many rows of one text with products in bf16; heads of at most so many dimensions, fp32
+ * caches, where there are bf16 instructions. */
+enum { GPTVQ_ATTENTION_BF16_DIM = 256 };
+bool gptvq_attends_bf16(const gptvq_attention_rows *rows);
+void gptvq_attend_bf16(const gptvq_attention_rows *rows);
+
 #endif

@@ -113,5 +113,6 @@ void gptvq_attend_rows(const gptvq_attention_rows *rows) {
   size_t values = (job.heads + 2 * job.kv_heads) * job.head_dim;
   gptvq_parallel_for(job.n, gptvq_rows_per_task(values), prepare_rows, &job);
   if (job.count > 1 || job.n <= GPTVQ_ATTENTION_FEW) gptvq_attend_few(&job);
+  else if (job.rounds && gptvq_attends_bf16(&job)) gptvq_attend_bf16(&job);
   else gptvq_parallel_for(gptvq_ceil_div(job.n, ROWS) * job.heads, 1, attend_tiles, &job);
 }

@@ -50,6 +50,7 @@ typedef struct gptvq_attention_rows {
   float eps;
   size_t rotary_half; /* rotated dimensions, halved; 0: none */
   bool half;          /* caches are fp16, else fp32 */
+  bool rounds;        /* many rows of one text: products in bf16 where the machine has them */
   const gptvq_attention_text *texts;
   size_t count, n;
   float *qkv; /* [n × ldq]: normalised and rotated in place; keys and values go to the caches */

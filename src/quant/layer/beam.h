@@ -3,6 +3,8 @@
 #ifndef GPTVQ_QUANT_LAYER_BEAM_H
 #define GPTVQ_QUANT_LAYER_BEAM_H
 
+#include "kernels/multi/multi.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,14 +25,20 @@ typedef struct gptvq_batch {
   void *scratch; /* gptvq_beam_scratch bytes, 64-byte aligned */
 } gptvq_batch;
 
+/* One kept partial assignment after one step: how it came about */
+typedef struct gptvq_beam_step {
+  uint32_t parent, index;
+  float error[4];
+} gptvq_beam_step;
+
 size_t gptvq_beam_scratch(size_t padded, size_t width);
 size_t gptvq_batch_table_floats(unsigned dim, size_t padded); /* of a full batch */
 /* Fills table. */
 void gptvq_batch_prepare(const gptvq_batch *batch);
 /* w[blocks · dim]: weights of one row, destroyed; scale[blocks]. index[blocks]: the assignment; error[blocks
  * · dim]: scaled errors e′ (untouched without feedback). Returns Σ ‖e′‖². With width > 1 lookup and metric
- * must be equal. */
-double gptvq_batch_assign(const gptvq_batch *batch, float *w, const float *scale, uint16_t *index,
-                          float *error);
+ * must be equal. multi/beam.c */
+GPTVQ_MULTI_DECLARE(double, gptvq_batch_assign, const gptvq_batch *batch, float *w, const float *scale,
+                    uint16_t *index, float *error);
 
 #endif

@@ -135,9 +135,9 @@ static void assign_batch(void *context, size_t begin, size_t end, size_t thread)
     for (size_t row = row_begin; row < row_end; row++) {
       float scale[GPTVQ_BATCH];
       for (size_t b = 0; b < batch.blocks; b++) scale[b] = gptvq_vq_scale(q, row, first + b);
-      (void)gptvq_batch_assign(&batch, q->work + row * n + l->batch.begin, scale,
-                               q->index + row * q->blocks + first,
-                               batch.u != NULL ? q->error + row * n + l->batch.begin : NULL);
+      (void)GPTVQ_MULTI_PICK(gptvq_batch_assign)(
+          &batch, q->work + row * n + l->batch.begin, scale, q->index + row * q->blocks + first,
+          batch.u != NULL ? q->error + row * n + l->batch.begin : NULL);
     }
   }
 }

@@ -121,11 +121,22 @@ gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_er
 
 /* update.c */
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err);
+/* The same in one way or the other; `direct` only where it is gptvq_vq_update's way, too. */
+gptvq_status gptvq_vq_update_by(gptvq_vq *q, bool direct, double *loss, gptvq_error *err);
 size_t gptvq_vq_update_bytes(const gptvq_vq *q);
 /* update.c, for one stripe: out[groups × k × dim] = the transpose of decode applied to y[rows of the stripe ×
  * padded]; blocks[groups × k][dim²] = Σ s² H_BB over the sub-vectors of each centroid, lower triangles. */
 void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *out);
 void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks);
+
+/* direct.c: are the systems of the update small enough to be formed and factorised? */
+bool gptvq_vq_is_direct(const gptvq_vq *q);
+/* Then: change[stripes × k · dim · groups], what takes the codebooks to the least loss, from minus half the
+ * gradient there, gathered; solved[stripes]: false where the system is not positive definite, whose change is
+ * unspecified then. */
+gptvq_status gptvq_vq_direct(const gptvq_vq *q, const double *gradient, double *change, bool *solved,
+                             gptvq_error *err);
+size_t gptvq_vq_direct_bytes(const gptvq_vq *q);
 
 /* compress.c (dim 1). Sorts each codebook in ascending order and relabels the indices: no value changes. */
 gptvq_status gptvq_vq_sort(gptvq_vq *q, gptvq_error *err);

@@ -92,7 +92,7 @@ static void search_stripes(void *context, size_t begin, size_t end, size_t threa
         loss += (double)step[c] * (double)gradient[c];
         step[c] += now[c];
       }
-      double least = gptvq_batch_assign(&batch, step, scale, found, error);
+      double least = GPTVQ_MULTI_PICK(gptvq_batch_assign)(&batch, step, scale, found, error);
       if (!(least < loss * (1.0 - 1e-5))) continue;
       s->gain[stripe] += loss - least;
       for (size_t b = 0; b < batch.blocks; b++)

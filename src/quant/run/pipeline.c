@@ -461,6 +461,7 @@ static void choose_precision(run *r) {
   r->backend = gptvq_cpu_backend;
   if (r->options->calib_compute != GPTVQ_COMPUTE_BF16) return;
   r->calibrating.compute = GPTVQ_COMPUTE_BF16;
+  r->calibrating.rounds_attention = true;
   r->backend.linalg = &gptvq_cpu_linalg_bf16;
 }
 
@@ -558,6 +559,10 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
     result.seconds = gptvq_clock() - start;
     result.cpu_seconds = gptvq_cpu_seconds() - cpu_start;
     result.peak_bytes = gptvq_peak_memory();
+    if (r.needs_data) {
+      bool rounds = r.options->calib_compute == GPTVQ_COMPUTE_BF16;
+      result.calib_compute = rounds ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
+    }
     report_stages(&r.stages, &result);
     gptvq_give_struct(&result, sizeof result, report);
   }

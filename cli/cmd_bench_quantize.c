@@ -1,0 +1,97 @@
+/* gptvq bench quantize: where the time of quantizing goes, beside the speed of matrix products. */
+#include "cli.h"
+#include "tools/bench.h"
+
+#include <string.h>
+
+/* The peak of what a stage multiplies in: that of the calibration in its stages, else fp32. */
+static double peak_of(const gptvq_quantize_speed *s, const char *stage) {
+  static const char *const calibration[] = {"forward, original", "forward, quantized", "Hessians",
+                                            "mismatch"};
+  for (size_t i = 0; i < sizeof calibration / sizeof *calibration; i++)
+    if (strcmp(stage, calibration[i]) == 0 && s->report.calib_compute == GPTVQ_COMPUTE_BF16)
+      return s->bf16_flops;
+  return s->fp32_flops;
+}
+
+static void print(const gptvq_quantize_speed *s) {
+  const gptvq_quantize_report *r = &s->report;
+  printf("products reach %.1f GFLOP/s a thread in fp32", 1e-9 * s->fp32_flops);
+  if (s->bf16_flops > 0) printf(", %.1f in bf16", 1e-9 * s->bf16_flops);
+  printf("; calibration in %s, %d threads\n", gptvq_compute_name(r->calib_compute), gptvq_get_threads());
+  printf("%-20s %9s %6s %10s %9s %8s\n", "stage", "CPU s", "share", "GFLOP", "GFLOP/s", "of peak");
+  for (size_t i = 0; i < r->stage_count; i++) {
+    const gptvq_stage_time *t = &r->stages[i];
+    printf("%-20s %9.3f %5.1f%%", t->name, t->cpu_seconds, 100.0 * t->cpu_seconds / r->cpu_seconds);
+    if (t->flop > 0 && t->cpu_seconds > 0) {
+      const double rate = t->flop / t->cpu_seconds;
+      printf(" %10.1f %9.1f %7.0f%%", 1e-9 * t->flop, 1e-9 * rate, 100.0 * rate / peak_of(s, t->name));
+    }
+    printf("\n");
+  }
+  printf("%-20s %9.3f\n", "all", r->cpu_seconds);
+}
+
+static json_t *to_json(const char *shape, const gptvq_quantize_bench *bench, const gptvq_quantize_speed *s) {
+  const gptvq_quantize_report *r = &s->report;
+  json_t *stages = json_array();
+  for (size_t i = 0; i < r->stage_count; i++) {
+    const gptvq_stage_time *t = &r->stages[i];
+    const double rate = t->cpu_seconds > 0 ? t->flop / t->cpu_seconds : 0;
+    gptvq_cli_json_append(stages,
+                          json_pack("{s:s, s:f, s:f, s:f, s:f, s:f}", "name", t->name, "seconds", t->seconds,
+                                    "cpu_seconds", t->cpu_seconds, "flop", t->flop, "gflop_per_s",
+                                    1e-9 * rate, "peak_share", rate / peak_of(s, t->name)));
+  }
+  return json_pack("{s:s, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:o}", "shape", shape, "layers",
+                   (json_int_t)bench->layers, "calib_samples", (json_int_t)bench->options.calib_samples,
+                   "calib_length", (json_int_t)bench->options.calib_length, "threads", gptvq_get_threads(),
+                   "calib_compute", gptvq_compute_name(r->calib_compute), "fp32_gflop_per_s",
+                   1e-9 * s->fp32_flops, "bf16_gflop_per_s", 1e-9 * s->bf16_flops, "seconds", r->seconds,
+                   "cpu_seconds", r->cpu_seconds, "stages", stages);
+}
+
+int gptvq_cmd_bench_quantize(int argc, char **argv) {
+  gptvq_quantize_bench bench;
+  gptvq_quantize_bench_init(&bench);
+  gptvq_quantize_options *o = &bench.options;
+  int shape = 0, json = 0;
+  while (strcmp(gptvq_random_shapes()[shape], bench.shape) != 0) shape++;
+  const gptvq_option options[] = {
+      {GPTVQ_OPTION_CHOICE, "shape", .value = &shape, .choices = gptvq_random_shapes(), .argument = "NAME",
+       .help = "one of those of bench make-model (default smollm2-135m)"},
+      {GPTVQ_OPTION_SIZE, "layers", .value = &bench.layers, .min = 1, .max = 1000, .argument = "N",
+       .help = "decoder blocks (default 1)"},
+      {GPTVQ_OPTION_SIZE, "calib-samples", .value = &o->calib_samples, .min = 1, .max = 1 << 20,
+       .argument = "N", .help = "calibration windows, which the model writes itself (default 8)"},
+      {GPTVQ_OPTION_SIZE, "calib-length", .value = &o->calib_length, .min = 2, .max = 1 << 20,
+       .argument = "N", .help = "tokens of a window (default 512)"},
+      gptvq_cli_field("calib_compute", o),
+      gptvq_cli_field("bits", o),
+      gptvq_cli_field("dim", o),
+      {GPTVQ_OPTION_FLAG, "json", .value = &json, .help = "everything as JSON"},
+      {.kind = GPTVQ_OPTION_END}};
+  const gptvq_cli_command command = {
+      .name = "bench quantize",
+      .usage = "[--shape NAME] [--layers N] [options]",
+      .summary = "where the time of quantizing goes, on random weights, beside the speed of matrix products",
+      .examples = "  gptvq bench quantize --threads 1\n"
+                  "  gptvq bench quantize --shape llama-2-7b --calib-samples 2 --json\n"
+                  "      needs room in TMPDIR for a block and the embeddings in bf16\n",
+      .options = options,
+      .arguments = {NULL}};
+  int code;
+  if (!gptvq_cli_parse(&command, argc, argv, NULL, &code)) return code;
+  bench.shape = gptvq_random_shapes()[shape];
+  gptvq_cli_progress progress;
+  const gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
+  bench.callbacks = &callbacks;
+  gptvq_quantize_speed speed;
+  gptvq_error err;
+  const gptvq_status status = gptvq_bench_quantize(&bench, &speed, &err);
+  gptvq_cli_progress_end(&progress);
+  if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
+  if (json) return gptvq_cli_print_json(to_json(bench.shape, &bench, &speed));
+  print(&speed);
+  return gptvq_cli_flush();
+}
