@@ -177,14 +177,15 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
            after = info[1].linear_bytes + info[1].other_bytes;
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
-        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:o, s:o, s:o}",
+        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
         "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
         "bits_per_value", r->bits_per_value, "model_bits_per_value",
         gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
         gptvq_cli_number(r->mean_error), "linear_values", (json_int_t)r->linear_values, "linear_bytes",
         (json_int_t)r->linear_bytes, "linear_bytes_before", byte_count(known, info[0].linear_bytes),
         "tensor_bytes_before", byte_count(known, before), "tensor_bytes", byte_count(known, after), "seconds",
-        r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes, "layers",
+        r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes,
+        "estimated_peak_bytes", (json_int_t)r->estimated_peak_bytes, "layers",
         (json_int_t)r->layers, "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
         gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after), "stages",
         stages_json(r)));
@@ -205,7 +206,9 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
            r->finetune_after);
   printf("time             %s", gptvq_cli_time_text(r->seconds, a));
   if (r->blocks_resumed > 0) printf(" (%zu blocks were already there)", r->blocks_resumed);
-  printf("\npeak memory      %s\n", gptvq_cli_size_text(r->peak_bytes, a));
+  printf("\npeak memory      %s", gptvq_cli_size_text(r->peak_bytes, a));
+  if (r->estimated_peak_bytes > 0) printf(" (estimated %s)", gptvq_cli_size_text(r->estimated_peak_bytes, b));
+  printf("\n");
   print_stages(r);
   return gptvq_cli_flush();
 }

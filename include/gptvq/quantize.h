@@ -92,6 +92,9 @@ typedef struct gptvq_quantize_options {
                                 * BF16 (inputs of products rounded, sums in fp32 and double), which takes a
                                 * processor with AVX512-BF16; AUTO (default):
                                 * BF16 where it can be had */
+  size_t memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
+                        * through the windows and what lies in a scratch file, not what it writes (but for
+                        * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */
@@ -116,6 +119,7 @@ typedef struct gptvq_quantize_report {
   double cpu_seconds; /* of all threads */
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* their times sum up to the run's */
+  uint64_t estimated_peak_bytes;             /* what peak_bytes was expected to be; 0: not known */
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 
@@ -151,9 +155,10 @@ typedef enum gptvq_field_type {
   GPTVQ_FIELD_SEED,       /* uint64_t, any value */
   GPTVQ_FIELD_DOUBLE,     /* double */
   GPTVQ_FIELD_ENUM,       /* an enum; JSON: the name of the choice */
-  GPTVQ_FIELD_TEXT        /* const char *, not copied; NULL: none */
+  GPTVQ_FIELD_TEXT,       /* const char *, not copied; NULL: none */
+  GPTVQ_FIELD_BYTES       /* size_t; as text perhaps with K, M, G or T: times 2^10, 2^20, 2^30, 2^40 */
 } gptvq_field_type;
-/* "switch", "int", "unsigned", "size", "seed", "double", "enum", "text" */
+/* "switch", "int", "unsigned", "size", "seed", "double", "enum", "text", "bytes" */
 GPTVQ_API const char *gptvq_field_type_name(gptvq_field_type type);
 
 /* Does a run with another value count as another run? (--resume refuses; packed folders say the value) */
@@ -182,6 +187,10 @@ typedef struct gptvq_field {
   const char *argument; /* what the help calls the value; NULL for switches */
   const char *help;     /* one or more lines, without the default */
 } gptvq_field;
+
+/* "20G": a number of bytes, perhaps with a fraction and one of K, M, G, T (powers of 1024).
+ * GPTVQ_ERROR_ARGUMENT: it is none. */
+GPTVQ_API gptvq_status gptvq_bytes_from_text(const char *text, size_t *bytes, gptvq_error *err);
 
 /* Number `index` of them, from 0; NULL: there are not so many. */
 GPTVQ_API const gptvq_field *gptvq_quantize_field(size_t index);

@@ -179,7 +179,7 @@ done:
  * as many as their caches fit into CACHE_BYTES, by the model and the length alone, as the text depends on it
  * in the last digits of the logits. */
 enum { TOGETHER = 32, REPORT_EVERY = 64 };
-static const size_t cache_bytes = (size_t)4 << 30;
+static const size_t default_budget = (size_t)4 << 30;
 
 typedef struct sampling {
   gptvq_model model; /* with inputs in bf16 and caches in fp16 where it may: the text need not be exact */
@@ -263,18 +263,29 @@ static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, 
   return GPTVQ_OK;
 }
 
+static gptvq_model sampling_model(const gptvq_model *model) {
+  gptvq_model own = *model;
+  own.compute = GPTVQ_COMPUTE_INT8;
+  return own;
+}
+
+/* How many of so many windows are written side by side; model: a sampling_model. */
+static size_t windows_together(const gptvq_model *model, size_t windows, size_t length, size_t budget) {
+  const size_t one = gptvq_max_size(1, gptvq_workspace_text_bytes(model, length));
+  return gptvq_min_size(gptvq_max_size(1, (budget > 0 ? budget : default_budget) / one),
+                        gptvq_min_size(TOGETHER, windows));
+}
+
 static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_options *options,
-                                const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
+                                size_t cache_budget, const gptvq_callbacks *callbacks,
+                                gptvq_calibration *out, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   sampling *job = calloc(1, sizeof *job);
   gptvq_status status = GPTVQ_OK;
   if (job == NULL) return gptvq_fail_memory(err, "sampling", sizeof *job);
-  job->model = *model;
-  job->model.compute = GPTVQ_COMPUTE_INT8;
-  size_t window = gptvq_workspace_text_bytes(&job->model, out->length);
+  job->model = sampling_model(model);
   size_t windows = out->samples + out->held;
-  size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)),
-                                   gptvq_min_size(TOGETHER, windows));
+  size_t together = windows_together(&job->model, windows, out->length, cache_budget);
   job->length = out->length;
   job->last = gptvq_alloc(together, sizeof *job->last);
   job->x = gptvq_alloc(together, c->hidden * sizeof *job->x);
@@ -307,6 +318,23 @@ done:
   return status;
 }
 
+double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
+                              size_t cache_budget) {
+  const size_t windows = options->calib_samples + gptvq_ceil_div(options->calib_samples, 8);
+  const double tokens = sizeof(int32_t) * (double)windows * (double)options->calib_length;
+  if (options->calib == NULL) return tokens;
+  if (strcmp(options->calib, "self") != 0) { /* the text, its pieces, and its tokens */
+    const double text = (double)gptvq_file_size(options->calib);
+    return tokens + 3.0 * text;
+  }
+  const gptvq_model own = sampling_model(model);
+  const size_t together = windows_together(&own, windows, options->calib_length, cache_budget),
+               caches = gptvq_workspace_bytes(&own, model->config.layers * together, together,
+                                              options->calib_length);
+  return tokens + (double)caches +
+         sizeof(float) * (double)together * (double)(model->config.hidden + model->config.vocab);
+}
+
 gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
                                     gptvq_calibration *out, gptvq_error *err) {
   bool tunes = gptvq_model_trains(model);
@@ -322,8 +350,9 @@ gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quanti
 }
 
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
-                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
-                                      gptvq_calibration *out, gptvq_error *err) {
+                                      const gptvq_quantize_options *options, size_t cache_budget,
+                                      const gptvq_callbacks *callbacks, gptvq_calibration *out,
+                                      gptvq_error *err) {
   *out = (gptvq_calibration){0};
   if (options->calib == NULL || options->calib[0] == '\0')
     return gptvq_fail(
@@ -334,7 +363,7 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
   const char *slash = strrchr(options->calib, '/');
   (void)snprintf(out->source, sizeof out->source, "%s", slash != NULL ? slash + 1 : options->calib);
   if (status == GPTVQ_OK)
-    status = strcmp(options->calib, "self") == 0 ? sample_self(model, options, callbacks, out, err)
+    status = strcmp(options->calib, "self") == 0 ? sample_self(model, options, cache_budget, callbacks, out, err)
                                                  : cut_text(model, model_dir, options, callbacks, out, err);
   if (status == GPTVQ_OK)
     out->hash = gptvq_calibration_hash(out->samples + out->held, out->length, out->tokens);

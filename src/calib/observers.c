@@ -47,8 +47,7 @@ gptvq_status gptvq_mismatch_observe(void *context, const gptvq_observed *in, gpt
       .x = in->x,
       .ldx = in->ldx,
       .stream_original = watch->remembered,
-      .stream_after =
-          watch->after != NULL ? watch->after + in->window * in->rows * watch->mismatch->rows : NULL,
+      .stream_after = in->before,
       .stream = in->stream,
       .bias = watch->bias,
       .scale = watch->scale,

@@ -1,5 +1,6 @@
 /* The two halves of a decoder block: attention and (mixture-of-experts) MLP, each with its norms and
  * residual. */
+#include "base/file.h"
 #include "base/memory.h"
 #include "model/layer/gate.h"
 #include "model/layer/latent.h"
@@ -191,4 +192,20 @@ gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *blo
   GPTVQ_TRY(gptvq_group_forward(model, block, &output, workspace, n, input, block->linears[index].cols,
                                 workspace->sum, hidden, err));
   return add_output(model, block, workspace, mlp ? GPTVQ_NORM_MLP_OUT : GPTVQ_NORM_ATTENTION_OUT, n, x, err);
+}
+
+void gptvq_linear_rest(const gptvq_linear *linear) {
+  if (!linear->is_packed)
+    gptvq_mapping_rest(linear->weights, linear->rows * linear->cols * gptvq_dtype_size(linear->dtype));
+}
+
+void gptvq_block_rest(const gptvq_block *block) {
+  for (size_t i = 0; i < block->linear_count; i++) gptvq_linear_rest(&block->linears[i]);
+}
+
+void gptvq_model_rest(const gptvq_model *model) {
+  for (size_t t = 0; t < gptvq_checkpoint_tensor_count(model->checkpoint); t++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
+    gptvq_mapping_rest(tensor->data, tensor->bytes);
+  }
 }

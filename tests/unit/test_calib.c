@@ -168,7 +168,7 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
       o.calib_length = LENGTH;
       o.finetune_block_steps = (size_t)kinds & 1;
       o.finetune_steps = (size_t)kinds >> 1;
-      ok(gptvq_calibration_create(model, "tuned", &o, &callbacks, &c, err));
+      ok(gptvq_calibration_create(model, "tuned", &o, 0, &callbacks, &c, err));
       size_t wanted = (kinds & 1 ? SAMPLES / 8u : 0) + (kinds & 2 ? SAMPLES / 8u : 0);
       size_t windows = c.samples + c.held, first = c.samples - c.block_held, users[LONGEST] = {0};
       assert_int_equal(c.samples, SAMPLES);

@@ -59,7 +59,7 @@ static void release_work(block_work *work) {
       gptvq_hessian_release(&work->inputs[i].hessian);
       gptvq_mismatch_release(&work->inputs[i].mismatch);
     }
-  free(work->kept.values);
+  gptvq_stream_release(&work->kept.inputs);
   free(work->inputs);
   free(work->observers);
   free(work->solved);
@@ -133,7 +133,6 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
   gptvq_mismatch_watch mismatch = {.mismatch = &first->mismatch,
                                    .weights = first->watch.weights,
                                    .remembered = reference,
-                                   .after = p->x_original,
                                    .bias = first_reader(work, first)->bias,
                                    .scale = (float)p->model->config.residual_scale};
   if (corrects)
@@ -143,7 +142,7 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
                          .context = &mismatch,
                          .stage = GPTVQ_STAGE_MISMATCH,
                          .row_flop = 2.0 * (double)(mismatch_height(first) * first->mismatch.cols)};
-  if (work->kept.windows > 0)
+  if (work->kept.inputs.windows > 0)
     work->observers[observers++] = (gptvq_observer){
         .linear = linear, .on_input = gptvq_keep_input, .context = &work->kept, .stage = GPTVQ_STAGE_FORWARD};
   const gptvq_observer remember = {.linear = linear,
@@ -287,15 +286,25 @@ done:
   return status;
 }
 
+/* Does anybody look at what the block makes of x? */
+static bool is_last(const block_work *work) {
+  const gptvq_pipeline *p = work->pipeline;
+  return work->original->index + 1 == p->model->config.layers &&
+         p->solver.options->options.finetune_block_steps == 0;
+}
+
 /* Room for the inputs of an output layer, of as many windows as fit: what saves running the half again. */
 static void prepare_kept(block_work *work, const input *in) {
   const gptvq_pipeline *p = work->pipeline;
-  if (!is_output(in) || (in_mlp(in) && gptvq_block_routes(work->original))) return;
-  size_t cols = first_reader(work, in)->cols;
-  size_t window = gptvq_saturated_size(p->length, cols * sizeof(float));
-  size_t windows = gptvq_min_size(p->samples, p->kept_budget / window);
-  float *values = windows > 0 ? gptvq_alloc(windows, window) : NULL;
-  if (values != NULL) work->kept = (gptvq_kept){windows, cols, values};
+  if (!is_output(in) || (in_mlp(in) && (gptvq_block_routes(work->original) || is_last(work)))) return;
+  const size_t cols = first_reader(work, in)->cols, values = p->length * cols;
+  const size_t window = gptvq_stream_bytes(1, values, p->place.half);
+  const size_t windows = gptvq_min_size(p->samples, p->kept_budget / window);
+  const gptvq_stream_place memory = {.half = p->place.half};
+  if (windows == 0 ||
+      gptvq_stream_create(windows, values, memory, "inputs", &work->kept.inputs, NULL) != GPTVQ_OK)
+    return; /* it can be done without */
+  work->kept.cols = cols;
 }
 
 /* As collect, with the memory that it takes. Inputs of experts have no mismatch: the two streams may not
@@ -358,8 +367,7 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
  * any; x_original too. */
 static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
-  bool last = mlp && work->original->index + 1 == p->model->config.layers;
-  if (last && p->solver.options->options.finetune_block_steps == 0) return GPTVQ_OK; /* nobody looks at x */
+  if (mlp && is_last(work)) return GPTVQ_OK;
   const gptvq_pass passes[2] = {{.block = &work->block,
                                  .x = p->x,
                                  .attention = !mlp,
@@ -376,8 +384,7 @@ static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
   bool both = p->x_original != NULL && !work->original_passed;
   const input *output = &work->inputs[(mlp ? work->input_count : work->attention_count) - 1];
   GPTVQ_TRY(run_windows(p, first_reader(work, output)->name, passes, both ? 2 : 1, err));
-  free(work->kept.values);
-  work->kept = (gptvq_kept){0};
+  gptvq_stream_release(&work->kept.inputs);
   work->original_passed = false;
   return GPTVQ_OK;
 }
