@@ -176,19 +176,20 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   uint64_t before = info[0].linear_bytes + info[0].other_bytes,
            after = info[1].linear_bytes + info[1].other_bytes;
   if (line->json) {
-    return gptvq_cli_print_json(json_pack(
-        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
-        "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
-        "bits_per_value", r->bits_per_value, "model_bits_per_value",
-        gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
-        gptvq_cli_number(r->mean_error), "linear_values", (json_int_t)r->linear_values, "linear_bytes",
-        (json_int_t)r->linear_bytes, "linear_bytes_before", byte_count(known, info[0].linear_bytes),
-        "tensor_bytes_before", byte_count(known, before), "tensor_bytes", byte_count(known, after), "seconds",
-        r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes,
-        "estimated_peak_bytes", (json_int_t)r->estimated_peak_bytes, "layers",
-        (json_int_t)r->layers, "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
-        gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after), "stages",
-        stages_json(r)));
+    return gptvq_cli_print_json(
+        json_pack("{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:I, "
+                  "s:o, s:o, s:o}",
+                  "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
+                  "bits_per_value", r->bits_per_value, "model_bits_per_value",
+                  gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
+                  gptvq_cli_number(r->mean_error), "linear_values", (json_int_t)r->linear_values,
+                  "linear_bytes", (json_int_t)r->linear_bytes, "linear_bytes_before",
+                  byte_count(known, info[0].linear_bytes), "tensor_bytes_before", byte_count(known, before),
+                  "tensor_bytes", byte_count(known, after), "seconds", r->seconds, "cpu_seconds",
+                  r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes, "estimated_peak_bytes",
+                  (json_int_t)r->estimated_peak_bytes, "layers", (json_int_t)r->layers, "blocks_resumed",
+                  (json_int_t)r->blocks_resumed, "finetune_before", gptvq_cli_number(r->finetune_before),
+                  "finetune_after", gptvq_cli_number(r->finetune_after), "stages", stages_json(r)));
   }
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("wrote            %s (%s)\n", line->out, method);

@@ -92,9 +92,10 @@ typedef struct gptvq_quantize_options {
                                 * BF16 (inputs of products rounded, sums in fp32 and double), which takes a
                                 * processor with AVX512-BF16; AUTO (default):
                                 * BF16 where it can be had */
-  size_t memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
-                        * through the windows and what lies in a scratch file, not what it writes (but for
-                        * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
+  size_t
+      memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
+                     * through the windows and what lies in a scratch file, not what it writes (but for
+                     * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */

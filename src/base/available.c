@@ -39,8 +39,8 @@ static void look_at(const char *root, const char *folder, const group_files *fil
   if (limit < *left) *left = limit;
 }
 
-/* The group `path` of a hierarchy mounted at `mount`, and those around it. Where the mount is the group's own,
- * as in a container, the path may not be there. */
+/* The group `path` of a hierarchy mounted at `mount`, and those around it. Where the mount is the group's
+ * own, as in a container, the path may not be there. */
 static void look_up(const char *root, const char *mount, const char *path, const group_files *files,
                     uint64_t *left) {
   char folder[PATH];

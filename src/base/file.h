@@ -18,8 +18,8 @@ gptvq_status gptvq_fail_errno(gptvq_error *err, const char *verb, const char *pa
  * regular file (a FIFO is not waited for). */
 gptvq_status gptvq_map_file(const char *path, gptvq_mapping *out, gptvq_error *err);
 void gptvq_unmap_file(gptvq_mapping *mapping);
-/* Bytes of a mapped file that will not be looked at for a while: they no longer count as this process's memory,
- * and are read again when they are. Other memory: nothing happens. */
+/* Bytes of a mapped file that will not be looked at for a while: they no longer count as this process's
+ * memory, and are read again when they are. Other memory: nothing happens. */
 void gptvq_mapping_rest(const void *data, size_t bytes);
 
 /* Whole file as a malloc'd, NUL-terminated buffer; refuses more than max_size bytes (GPTVQ_ERROR_FORMAT). */

@@ -277,8 +277,8 @@ static size_t windows_together(const gptvq_model *model, size_t windows, size_t 
 }
 
 static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_options *options,
-                                size_t cache_budget, const gptvq_callbacks *callbacks,
-                                gptvq_calibration *out, gptvq_error *err) {
+                                size_t cache_budget, const gptvq_callbacks *callbacks, gptvq_calibration *out,
+                                gptvq_error *err) {
   const gptvq_config *c = &model->config;
   sampling *job = calloc(1, sizeof *job);
   gptvq_status status = GPTVQ_OK;
@@ -363,8 +363,9 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
   const char *slash = strrchr(options->calib, '/');
   (void)snprintf(out->source, sizeof out->source, "%s", slash != NULL ? slash + 1 : options->calib);
   if (status == GPTVQ_OK)
-    status = strcmp(options->calib, "self") == 0 ? sample_self(model, options, cache_budget, callbacks, out, err)
-                                                 : cut_text(model, model_dir, options, callbacks, out, err);
+    status = strcmp(options->calib, "self") == 0
+                 ? sample_self(model, options, cache_budget, callbacks, out, err)
+                 : cut_text(model, model_dir, options, callbacks, out, err);
   if (status == GPTVQ_OK)
     out->hash = gptvq_calibration_hash(out->samples + out->held, out->length, out->tokens);
   else gptvq_calibration_release(out);

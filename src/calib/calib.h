@@ -29,8 +29,8 @@ typedef struct gptvq_calibration {
  * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a
  * model without one) and restarted so after each EOS. Up to 32 windows are written side by side (fewer where
  * their caches exceed the budget), with inputs in bf16 and caches in fp16. The text depends on the seed, the
- * number of windows, how many are written together, their length and (by the last digits of the logits) the processor, not on the number of
- * threads.
+ * number of windows, how many are written together, their length and (by the last digits of the logits) the
+ * processor, not on the number of threads.
  *
  * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, a length above the model's context. The caller releases *out.
  */
@@ -39,8 +39,8 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
                                       const gptvq_quantize_options *options, size_t cache_budget,
                                       const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                       gptvq_error *err);
-/* Bytes that making the windows takes, the tokens included, the mapped model not (it is read once a token with
- * "self"); calib_length set. */
+/* Bytes that making the windows takes, the tokens included, the mapped model not (it is read once a token
+ * with "self"); calib_length set. */
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
                               size_t cache_budget);
 void gptvq_calibration_release(gptvq_calibration *calibration);

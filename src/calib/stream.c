@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum { PIECE = 1 << 14 }; /* values that are converted as one task, where they can be cut so */
@@ -19,8 +20,7 @@ static size_t window_bytes(const gptvq_stream *s) {
 }
 
 size_t gptvq_stream_bytes(size_t windows, size_t values, bool half) {
-  return gptvq_saturated_size(
-      windows, gptvq_saturated_size(values, half ? sizeof(uint16_t) : sizeof(float)));
+  return gptvq_saturated_size(windows, gptvq_saturated_size(values, half ? sizeof(uint16_t) : sizeof(float)));
 }
 
 static gptvq_status fail_file(const gptvq_stream *s, int reason, gptvq_error *err) {
@@ -56,7 +56,9 @@ static gptvq_status create_file(gptvq_stream *s, const char *folder, size_t byte
     return gptvq_fail_memory(err, "a scratch file", gptvq_saturated_size(s->values, sizeof *s->staging));
   s->file = open_nameless(folder);
   if (s->file < 0) return fail_file(s, errno, err);
-  int reason = bytes > INT64_MAX ? EFBIG : posix_fallocate(s->file, 0, (off_t)bytes);
+  struct statvfs disk; /* asked first: a disk is not filled for others to find out that it is too small */
+  const bool full = fstatvfs(s->file, &disk) == 0 && bytes / disk.f_frsize >= disk.f_bavail;
+  int reason = full ? ENOSPC : bytes > INT64_MAX ? EFBIG : posix_fallocate(s->file, 0, (off_t)bytes);
   if (reason != 0) return fail_file(s, reason, err);
   (void)posix_fadvise(s->file, 0, 0, POSIX_FADV_SEQUENTIAL);
   return GPTVQ_OK;
@@ -106,8 +108,8 @@ static gptvq_status transfer(const gptvq_stream *s, size_t begin, char *data, si
                              gptvq_error *err) {
   for (size_t done = 0; done < bytes;) {
     const off_t at = (off_t)(begin + done);
-    ssize_t moved =
-        write ? pwrite(s->file, data + done, bytes - done, at) : pread(s->file, data + done, bytes - done, at);
+    ssize_t moved = write ? pwrite(s->file, data + done, bytes - done, at)
+                          : pread(s->file, data + done, bytes - done, at);
     if (moved < 0 && errno == EINTR) continue;
     if (moved <= 0) return fail_file(s, moved < 0 ? errno : EIO, err);
     done += (size_t)moved;
@@ -153,6 +155,16 @@ gptvq_status gptvq_stream_write_rows(const gptvq_stream *s, size_t window, size_
     else GPTVQ_TRY(transfer(s, begin + r * row, (char *)(uintptr_t)from, row, true, err));
   }
   return GPTVQ_OK;
+}
+
+static void round_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  float *x = context;
+  for (size_t i = begin; i < end; i++) x[i] = gptvq_bf16_to_float(gptvq_float_to_bf16(x[i]));
+}
+
+void gptvq_stream_round(const gptvq_stream *s, float *x) {
+  if (s->half) gptvq_parallel_for(s->values, PIECE, round_task, x);
 }
 
 gptvq_status gptvq_stream_copy(const gptvq_stream *from, const gptvq_stream *to, gptvq_error *err) {

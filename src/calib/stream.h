@@ -42,6 +42,8 @@ gptvq_status gptvq_stream_write(const gptvq_stream *stream, size_t window, const
 /* The same from rows of `cols` values, a divisor of `values`, that lie ldx >= cols apart. */
 gptvq_status gptvq_stream_write_rows(const gptvq_stream *stream, size_t window, size_t cols, const float *in,
                                      size_t ldx, gptvq_error *err);
+/* x[values] as it would be read after it had been written. */
+void gptvq_stream_round(const gptvq_stream *stream, float *x);
 /* All windows of one of the same shape. */
 gptvq_status gptvq_stream_copy(const gptvq_stream *from, const gptvq_stream *to, gptvq_error *err);
 void gptvq_stream_release(gptvq_stream *stream); /* a zeroed struct is fine */

@@ -76,6 +76,7 @@ static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, siz
   if (pass->attention)
     GPTVQ_TRY(gptvq_block_attention(s->model, pass->block, s->workspace, 0, 0, s->length, x,
                                     pass->mlp ? GPTVQ_RUN_ALL : pass->stop, show, &a, err));
+  if (pass->attention && pass->mlp) gptvq_stream_round(pass->x, x); /* as in two passes */
   if (pass->mlp)
     GPTVQ_TRY(gptvq_block_mlp(s->model, pass->block, s->workspace, s->length, x, pass->stop, show, &a, err));
   return GPTVQ_OK;

@@ -36,7 +36,8 @@ typedef struct gptvq_observed {
                      the expert, in their order; never none */
   size_t rows, cols, ldx;
   const float *stream; /* [length × hidden]: the window's residual stream, to which this half will add */
-  const float *before; /* [length × hidden]: what the pass before this one has made of it; NULL in the first */
+  const float
+      *before; /* [length × hidden]: what the pass before this one has made of it; NULL in the first */
 } gptvq_observed;
 
 typedef struct gptvq_observer {

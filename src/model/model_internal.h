@@ -201,8 +201,8 @@ json_t *gptvq_model_config(const gptvq_model *model);
 gptvq_status gptvq_fail_numbers(const gptvq_model *model, const gptvq_block *block, const char *part,
                                 gptvq_error *err);
 
-/* The weights of a linear, of a block, or of the whole model, will not be looked at for a while: the pages of their files
- * no longer count as this process's memory (base/file.h). */
+/* The weights of a linear, of a block, or of the whole model, will not be looked at for a while: the pages of
+ * their files no longer count as this process's memory (base/file.h). */
 void gptvq_linear_rest(const gptvq_linear *linear);
 void gptvq_block_rest(const gptvq_block *block);
 void gptvq_model_rest(const gptvq_model *model);

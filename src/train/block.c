@@ -60,8 +60,8 @@ gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *b
 double gptvq_finetune_block_peak(const gptvq_model *model, const gptvq_block *block, size_t length,
                                  const gptvq_finetune_options *options) {
   const gptvq_ft_dims dims = gptvq_ft_dims_of(model, block, length);
-  const size_t micro = gptvq_min_size(gptvq_max_size(1, options->max_tokens / length),
-                                      gptvq_max_size(options->batch, 1));
+  const size_t micro =
+      gptvq_min_size(gptvq_max_size(1, options->max_tokens / length), gptvq_max_size(options->batch, 1));
   double weights = 0;
   for (size_t i = 0; i < block->linear_count; i++)
     weights += (double)block->linears[i].rows * (double)block->linears[i].cols;

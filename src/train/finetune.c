@@ -100,8 +100,7 @@ static gptvq_status measure_targets(trainer *t, gptvq_error *err) {
         squares[i] += x * x;
       }
   }
-  for (size_t i = 0; i < hidden; i++)
-    total += squares[i] - sums[i] * sums[i] / (double)(t->windows * length);
+  for (size_t i = 0; i < hidden; i++) total += squares[i] - sums[i] * sums[i] / (double)(t->windows * length);
   free(sums);
   if (status != GPTVQ_OK) return status;
   if (!isfinite(total))
@@ -150,8 +149,8 @@ static gptvq_status add_gradients(trainer *t, const size_t *list, size_t count, 
   double sum = 0;
   gptvq_ft_params_begin(t->params);
   for (size_t i = 0; i < count; i += t->micro) {
-    GPTVQ_TRY(run_windows(t, list + i, gptvq_min_size(t->micro, count - i), t->weight / (double)count, &sum,
-                          err));
+    GPTVQ_TRY(
+        run_windows(t, list + i, gptvq_min_size(t->micro, count - i), t->weight / (double)count, &sum, err));
     t->passes++;
     gptvq_ft_backward(t->dims, &t->params->weights, t->tape, t->gradient, &t->params->vector_gradients,
                       take_gradient, t, NULL);

@@ -213,8 +213,8 @@ double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length,
     const gptvq_ft_dims dims = gptvq_ft_dims_of(model, &model->blocks[b], length);
     double bytes = (double)gptvq_ft_tape_bytes(&dims, length, true);
     for (size_t i = 0; i < model->blocks[b].linear_count; i++)
-      bytes += sizeof(float) * (double)model->blocks[b].linears[i].rows *
-               (double)model->blocks[b].linears[i].cols;
+      bytes +=
+          sizeof(float) * (double)model->blocks[b].linears[i].rows * (double)model->blocks[b].linears[i].cols;
     largest = fmax(largest, bytes);
   }
   return gptvq_guide_bytes(model, windows, length) +

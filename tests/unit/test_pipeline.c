@@ -358,8 +358,10 @@ static void refusals_leave_nothing_behind(void **state) {
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "`calib_samples`");
   bad.calib_samples = SIZE_MAX / 4;
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "`calib_samples`");
-  bad.calib_samples = (size_t)1 << 24; /* the most that is taken */
-  expect_refused("llama", "out", &bad, GPTVQ_ERROR_MEMORY, "`calib_samples`");
+  bad.memory_limit = (size_t)1 << 20;
+  bad.calib_samples = 4;
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "`memory_limit`");
+  bad.memory_limit = 0;
   bad.calib_samples = 1;
   bad.calib_length = 129;
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "context of 128");

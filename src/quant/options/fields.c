@@ -144,8 +144,8 @@ gptvq_status gptvq_recipe_from_name(const char *name, gptvq_recipe *recipe, gptv
 }
 
 const char *gptvq_field_type_name(gptvq_field_type type) {
-  static const char *const names[] = {"switch", "int", "unsigned", "size", "seed", "double", "enum", "text",
-                                      "bytes"};
+  static const char *const names[] = {"switch", "int",  "unsigned", "size", "seed",
+                                      "double", "enum", "text",     "bytes"};
   return (unsigned)type < sizeof names / sizeof names[0] ? names[type] : "unknown";
 }
 

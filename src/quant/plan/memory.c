@@ -70,8 +70,7 @@ static double kept_inputs(const run *r, const gptvq_block *block, gptvq_block_in
   if (mlp && (gptvq_block_routes(block) ||
               (block->index + 1 == r->model->config.layers && o->finetune_block_steps == 0)))
     return 0.0;
-  const size_t window =
-      gptvq_stream_bytes(1, o->calib_length * cols, gptvq_run_keeps_half(r->options));
+  const size_t window = gptvq_stream_bytes(1, o->calib_length * cols, gptvq_run_keeps_half(r->options));
   return (double)gptvq_min_size(o->calib_samples, r->kept / window) * (double)window;
 }
 
@@ -124,8 +123,9 @@ static double block_peak(const run *r, const gptvq_block *block) {
     for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
       const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
       const double kept = kept_inputs(r, block, i, block->linears[readers.linear[0]].cols);
-      peak = fmax(peak, kept + input_peak(r, block, readers.linear, readers.count, gptvq_writes_stream(block, i),
-                                          r->options->options.true_sequential ? square[i] : all));
+      peak =
+          fmax(peak, kept + input_peak(r, block, readers.linear, readers.count, gptvq_writes_stream(block, i),
+                                       r->options->options.true_sequential ? square[i] : all));
     }
   return packed_block(r, block) + peak;
 }
@@ -174,8 +174,7 @@ static double blocks_peak(const run *r) {
     gptvq_finetune_options_init(&tuning);
     tuning.batch = r->options->options.finetune_batch;
     tuning.index_rate = r->options->options.finetune_index_rate;
-    peak = fmax(peak,
-                packed_block(r, block) + gptvq_finetune_block_peak(r->model, block, length, &tuning));
+    peak = fmax(peak, packed_block(r, block) + gptvq_finetune_block_peak(r->model, block, length, &tuning));
   }
   return peak + sweep_peak(r) + (double)gptvq_workspace_bytes(&own, 1, length, length);
 }
@@ -187,9 +186,9 @@ double gptvq_blocks_peak(const gptvq_model *model, const gptvq_resolved *options
 }
 
 static double linear_pages(const gptvq_linear *linear) {
-  return linear->is_packed ? 0.0
-                           : (double)linear->rows * (double)linear->cols *
-                                 (double)gptvq_dtype_size(linear->dtype);
+  return linear->is_packed
+             ? 0.0
+             : (double)linear->rows * (double)linear->cols * (double)gptvq_dtype_size(linear->dtype);
 }
 
 /* Pages of the largest block: those of others are given back. */
@@ -269,8 +268,8 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
   double gradients = 0.0, weights = 0.0;
   if (gptvq_run_allocates(model, options)) {
     const size_t windows = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, samples);
-    gradients = fmax(gptvq_guide_peak(model, windows, length, plan->guide_budget),
-                     allocation_peak(model, options));
+    gradients =
+        fmax(gptvq_guide_peak(model, windows, length, plan->guide_budget), allocation_peak(model, options));
   }
   if (gptvq_run_is_guided(model, options)) {
     gradients = fmax(gradients, gptvq_guide_peak(model, samples, length, plan->guide_budget));

@@ -1,5 +1,5 @@
-/* quant/plan/memory.h: how much memory a run will take, from the shapes alone, and how it keeps within a limit:
- * docs/METHOD.md, "Memory". */
+/* quant/plan/memory.h: how much memory a run will take, from the shapes alone, and how it keeps within a
+ * limit: docs/METHOD.md, "Memory". */
 #ifndef GPTVQ_QUANT_PLAN_MEMORY_H
 #define GPTVQ_QUANT_PLAN_MEMORY_H
 

@@ -64,8 +64,7 @@ static void list_settings(work *w) {
 static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err) {
   gptvq_hessian_watch watches[GPTVQ_INPUTS];
   gptvq_observer observers[GPTVQ_INPUTS];
-  const gptvq_stream x =
-      gptvq_stream_over(w->sweep.windows, w->sweep.length * w->model->config.hidden, w->x);
+  const gptvq_stream x = gptvq_stream_over(w->sweep.windows, w->sweep.length * w->model->config.hidden, w->x);
   const gptvq_pass pass = gptvq_whole_block(block, &x, observers, GPTVQ_INPUTS);
   for (int i = 0; i < GPTVQ_INPUTS; i++) {
     size_t linear = gptvq_input_readers(block, (gptvq_block_input)i, 0).linear[0];

@@ -114,10 +114,11 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   gptvq_memory_plan *plan = &r->memory;
   gptvq_memory_plan_make(r->model, &r->resolved, resident, own > 0.0 ? own : available, own > 0.0, plan);
   if (own > 0.0 && plan->peak > own)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "%.2f GB (`memory_limit`) are not enough: with activations on disk and one Hessian at a "
-                      "time this takes %.2f GB; give as many, or turn off `mismatch` and `mismatch_stream`",
-                      own * 1e-9, plan->least * 1e-9);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "%.2f GB (`memory_limit`) are not enough: with activations on disk and one Hessian at a "
+        "time this takes %.2f GB; give as many, or turn off `mismatch` and `mismatch_stream`",
+        own * 1e-9, plan->least * 1e-9);
   gptvq_resolved without = r->resolved;
   without.options.mismatch = without.options.mismatch_stream = 0.0; /* no other member depends on these */
   gptvq_memory_plan simple;
@@ -207,8 +208,8 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
   if (r->resumed && self && r->state.calibration_hash[0] != '\0')
     GPTVQ_TRY(load_saved_tokens(r, &found, err));
   if (!found)
-    GPTVQ_TRY(
-        gptvq_calibration_create(r->model, r->model_dir, r->options, r->memory.cache_budget, r->callbacks, &r->calibration, err));
+    GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, r->options, r->memory.cache_budget,
+                                       r->callbacks, &r->calibration, err));
   gptvq_calibration *c = &r->calibration;
   char hash[sizeof r->state.calibration_hash];
   gptvq_hash_text(c->hash, hash);
@@ -257,8 +258,7 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   p->held = c->block_held;
   p->length = c->length;
   p->place = r->place;
-  GPTVQ_TRY(
-      gptvq_stream_create(c->samples, values, p->place, "calibration activations", &r->x, err));
+  GPTVQ_TRY(gptvq_stream_create(c->samples, values, p->place, "calibration activations", &r->x, err));
   p->x = &r->x;
   if (gptvq_run_keeps_both(r->model, &r->resolved)) {
     GPTVQ_TRY(gptvq_stream_create(c->samples, values, p->place,

@@ -20,7 +20,7 @@ typedef struct gptvq_pipeline {
   const gptvq_stream *x;
   const gptvq_stream
       *x_original; /* the same windows as the original model's blocks pass them on; NULL: not needed */
-  gptvq_stream_place place; /* of further streams */
+  gptvq_stream_place place;                  /* of further streams */
   const struct gptvq_allocation *allocation; /* sizes layer by layer; NULL: those of the options */
   const struct gptvq_guide *guide;           /* token weights of the Hessians; NULL: all 1 */
   gptvq_workspace *workspace;                /* one block, `length` positions */
@@ -92,12 +92,13 @@ gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_r
 /* ---- the model to quantize (prepare.c) ---- */
 /* The transformed model (quant/transform/transform.h) that the options ask for, as a folder inside out->work,
  * written unless an interrupted run has left it there whole; *prepared is NULL when they ask for none.
- * calibration->samples 0: without data. place: of activations; output_bytes: room that the output itself will need. The caller
- * closes *prepared. */
+ * calibration->samples 0: without data. place: of activations; output_bytes: room that the output itself will
+ * need. The caller closes *prepared. */
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
                                     const gptvq_resolved *options, const gptvq_calibration *calibration,
                                     gptvq_stream_place place, uint64_t output_bytes,
-                                    const gptvq_callbacks *callbacks, gptvq_model **prepared, gptvq_error *err);
+                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
+                                    gptvq_error *err);
 /* Removes that folder, if it is there; the model has been closed. */
 gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err);
 

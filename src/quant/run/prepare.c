@@ -38,7 +38,8 @@ done:
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
                                     const gptvq_resolved *options, const gptvq_calibration *calibration,
                                     gptvq_stream_place place, uint64_t output_bytes,
-                                    const gptvq_callbacks *callbacks, gptvq_model **prepared, gptvq_error *err) {
+                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
+                                    gptvq_error *err) {
   char folder[GPTVQ_PATH_MAX], config[GPTVQ_PATH_MAX], tensors[GPTVQ_PATH_MAX];
   *prepared = NULL;
   if (!gptvq_transform_wanted(options)) return GPTVQ_OK;

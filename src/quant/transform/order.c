@@ -108,8 +108,8 @@ static gptvq_status check_sums(const gptvq_linear *linear, const double *sums, g
 }
 
 gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_token_windows *windows,
-                                    unsigned dim, gptvq_stream_place place,
-                                    const gptvq_callbacks *callbacks, gptvq_error *err) {
+                                    unsigned dim, gptvq_stream_place place, const gptvq_callbacks *callbacks,
+                                    gptvq_error *err) {
   size_t samples = windows->count, length = windows->length;
   const gptvq_model *model = transform->model;
   const gptvq_config *c = &model->config;
@@ -141,8 +141,7 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
                                gptvq_saturated_size(gptvq_saturated_sum(wide, down), sizeof *sums));
     goto done;
   }
-  GPTVQ_TRY_GOTO(
-      gptvq_stream_create(samples, length * c->hidden, place, "calibration activations", &x, err));
+  GPTVQ_TRY_GOTO(gptvq_stream_create(samples, length * c->hidden, place, "calibration activations", &x, err));
   GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &sweep.workspace, err));
   GPTVQ_TRY_GOTO(gptvq_embed_windows(model, windows, &x, err));
   for (size_t b = 0; b < c->layers; b++, sweep.done += samples) {

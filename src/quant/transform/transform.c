@@ -45,7 +45,8 @@ gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolve
 
 gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *resolved,
                                     const gptvq_token_windows *windows, gptvq_stream_place place,
-                                    const gptvq_callbacks *callbacks, gptvq_transform *out, gptvq_error *err) {
+                                    const gptvq_callbacks *callbacks, gptvq_transform *out,
+                                    gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_quantize_options *options = &resolved->options;
   *out = (gptvq_transform){.model = model, .rotate = options->rotate};
