@@ -117,8 +117,8 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
         "%.0f MB (`memory_limit`) are not enough: with activations on disk and one Hessian at a "
-                      "time this takes %.0f MB; give as many, or turn off `mismatch` and `mismatch_stream`",
-                      own * 1e-6, ceil(plan->least * 1e-6));
+        "time this takes %.0f MB; give as many, or turn off `mismatch` and `mismatch_stream`",
+        own * 1e-6, ceil(plan->least * 1e-6));
   gptvq_resolved without = r->resolved;
   without.options.mismatch = without.options.mismatch_stream = 0.0; /* no other member depends on these */
   gptvq_memory_plan simple;
