@@ -135,6 +135,41 @@ static json_t *stages_json(const gptvq_quantize_report *r) {
   return stages;
 }
 
+/* Calibration tokens of one block's experts: null where they are not known. */
+static json_t *expert_json(const gptvq_quantize_report *r) {
+  json_t *blocks = json_array();
+  for (size_t b = 0; r->expert_tokens != NULL && b < r->expert_blocks; b++) {
+    const uint64_t *tokens = r->expert_tokens + b * r->experts;
+    json_t *list = tokens[0] == UINT64_MAX ? json_null() : json_array();
+    for (size_t e = 0; tokens[0] != UINT64_MAX && e < r->experts; e++)
+      gptvq_cli_json_append(list, json_integer((json_int_t)tokens[e]));
+    gptvq_cli_json_append(blocks, list);
+  }
+  return blocks;
+}
+
+/* One line for each block: how unevenly its tokens fell on its experts. */
+static void print_experts(const gptvq_quantize_report *r) {
+  if (r->expert_tokens == NULL) return;
+  printf("calibration tokens of the %zu experts\n      block      fewest        mean        most   without "
+         "any\n",
+         r->experts);
+  for (size_t b = 0; b < r->expert_blocks; b++) {
+    const uint64_t *tokens = r->expert_tokens + b * r->experts;
+    if (tokens[0] == UINT64_MAX) continue;
+    uint64_t fewest = tokens[0], most = tokens[0], sum = 0;
+    size_t none = 0;
+    for (size_t e = 0; e < r->experts; e++) {
+      fewest = tokens[e] < fewest ? tokens[e] : fewest;
+      most = tokens[e] > most ? tokens[e] : most;
+      sum += tokens[e];
+      none += tokens[e] == 0;
+    }
+    printf("%11zu %11llu %11.1f %11llu %13zu\n", b, (unsigned long long)fewest,
+           (double)sum / (double)r->experts, (unsigned long long)most, none);
+  }
+}
+
 /* Where the CPU time went, the longest first. */
 static void print_stages(const gptvq_quantize_report *r) {
   bool shown[GPTVQ_MAX_STAGES] = {false};
@@ -176,20 +211,20 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   uint64_t before = info[0].linear_bytes + info[0].other_bytes,
            after = info[1].linear_bytes + info[1].other_bytes;
   if (line->json) {
-    return gptvq_cli_print_json(
-        json_pack("{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:I, "
-                  "s:o, s:o, s:o}",
-                  "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
-                  "bits_per_value", r->bits_per_value, "model_bits_per_value",
-                  gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
-                  gptvq_cli_number(r->mean_error), "linear_values", (json_int_t)r->linear_values,
-                  "linear_bytes", (json_int_t)r->linear_bytes, "linear_bytes_before",
-                  byte_count(known, info[0].linear_bytes), "tensor_bytes_before", byte_count(known, before),
-                  "tensor_bytes", byte_count(known, after), "seconds", r->seconds, "cpu_seconds",
-                  r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes, "estimated_peak_bytes",
-                  (json_int_t)r->estimated_peak_bytes, "layers", (json_int_t)r->layers, "blocks_resumed",
-                  (json_int_t)r->blocks_resumed, "finetune_before", gptvq_cli_number(r->finetune_before),
-                  "finetune_after", gptvq_cli_number(r->finetune_after), "stages", stages_json(r)));
+    return gptvq_cli_print_json(json_pack(
+        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:I, "
+        "s:o, s:o, s:o, s:o}",
+        "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
+        "bits_per_value", r->bits_per_value, "model_bits_per_value",
+        gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
+        gptvq_cli_number(r->mean_error), "linear_values", (json_int_t)r->linear_values, "linear_bytes",
+        (json_int_t)r->linear_bytes, "linear_bytes_before", byte_count(known, info[0].linear_bytes),
+        "tensor_bytes_before", byte_count(known, before), "tensor_bytes", byte_count(known, after), "seconds",
+        r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes,
+        "estimated_peak_bytes", (json_int_t)r->estimated_peak_bytes, "layers", (json_int_t)r->layers,
+        "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
+        gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after), "stages",
+        stages_json(r), "expert_tokens", expert_json(r)));
   }
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("wrote            %s (%s)\n", line->out, method);
@@ -210,6 +245,7 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   printf("\npeak memory      %s", gptvq_cli_size_text(r->peak_bytes, a));
   if (r->estimated_peak_bytes > 0) printf(" (estimated %s)", gptvq_cli_size_text(r->estimated_peak_bytes, b));
   printf("\n");
+  print_experts(r);
   print_stages(r);
   return gptvq_cli_flush();
 }
@@ -229,5 +265,7 @@ int gptvq_cmd_quantize(int argc, char **argv) {
   gptvq_status status = gptvq_quantize(path, line.out, &line.options, &callbacks, &result, &err);
   gptvq_cli_progress_end(&progress);
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
-  return report(&line, path, &result);
+  code = report(&line, path, &result);
+  gptvq_free(result.expert_tokens);
+  return code;
 }

@@ -121,6 +121,11 @@ typedef struct gptvq_quantize_report {
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* their times sum up to the run's */
   uint64_t estimated_peak_bytes;             /* what peak_bytes was expected to be; 0: not known */
+  /* [expert_blocks × experts]: calibration tokens that reached each expert; UINT64_MAX in blocks that have
+   * none, or that an interrupted run had finished. NULL: a model without experts, or no data. The caller
+   * releases it with gptvq_free. */
+  uint64_t *expert_tokens;
+  size_t expert_blocks, experts;
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 

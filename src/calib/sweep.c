@@ -1,6 +1,7 @@
 #include "calib/sweep.h"
 
 #include "base/memory.h"
+#include "model/workspace.h"
 
 #include <math.h>
 #include <string.h>
@@ -63,9 +64,27 @@ static gptvq_status show(void *context, const gptvq_block *block, const size_t *
   return GPTVQ_OK;
 }
 
+/* Which MLPs of the pass's block have observers: [mlp_count], only of blocks with experts; the caller frees.
+ */
+static gptvq_status wanted_mlps(const gptvq_pass *pass, bool **wanted, gptvq_error *err) {
+  const gptvq_block *block = pass->block;
+  *wanted = NULL;
+  if (!pass->mlp || pass->stop == GPTVQ_RUN_ALL || !gptvq_block_routes(block)) return GPTVQ_OK;
+  *wanted = calloc(block->mlp_count, sizeof **wanted);
+  if (*wanted == NULL) return gptvq_fail_memory(err, "a block", block->mlp_count * sizeof **wanted);
+  for (size_t e = 0; e < block->mlp_count; e++)
+    for (size_t i = 0; i < pass->observer_count; i++)
+      if (pass->observers[i].linear == block->mlps[e].down ||
+          pass->observers[i].linear == block->mlps[e].input.linear[0])
+        (*wanted)[e] = true;
+  return GPTVQ_OK;
+}
+
 /* One window through one pass, from x[length × hidden]; kept: [length × kept->cols] scratch. */
 static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, size_t window, float *x,
                                const float *before, float *input, gptvq_error *err) {
+  gptvq_status status = GPTVQ_OK;
+  bool *wanted;
   const gptvq_kept *kept = pass->kept;
   if (kept != NULL && window < kept->inputs.windows) {
     gptvq_stage_count(s->stages, 2.0 * (double)(pass->x->values * kept->cols));
@@ -77,9 +96,13 @@ static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, siz
     GPTVQ_TRY(gptvq_block_attention(s->model, pass->block, s->workspace, 0, 0, s->length, x,
                                     pass->mlp ? GPTVQ_RUN_ALL : pass->stop, show, &a, err));
   if (pass->attention && pass->mlp) gptvq_stream_round(pass->x, x); /* as in two passes */
-  if (pass->mlp)
-    GPTVQ_TRY(gptvq_block_mlp(s->model, pass->block, s->workspace, s->length, x, pass->stop, show, &a, err));
-  return GPTVQ_OK;
+  if (!pass->mlp) return GPTVQ_OK;
+  GPTVQ_TRY(wanted_mlps(pass, &wanted, err));
+  s->workspace->wanted = wanted;
+  status = gptvq_block_mlp(s->model, pass->block, s->workspace, s->length, x, pass->stop, show, &a, err);
+  s->workspace->wanted = NULL;
+  free(wanted);
+  return status;
 }
 
 gptvq_status gptvq_embed_windows(const gptvq_model *model, const gptvq_token_windows *windows,

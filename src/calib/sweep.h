@@ -63,7 +63,7 @@ typedef struct gptvq_pass {
   const gptvq_stream *x;    /* [length × hidden] a window */
   bool attention, mlp;      /* through which halves */
   gptvq_stop stop;          /* how far in the last of them; x moves on with GPTVQ_RUN_ALL, else it stays */
-  const gptvq_observer *observers;
+  const gptvq_observer *observers; /* experts without any are left out where x stays */
   size_t observer_count;
   const gptvq_kept *kept; /* windows that it holds only take the last step of the one half, unobserved; NULL:
                              none */

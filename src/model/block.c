@@ -142,6 +142,11 @@ static gptvq_status run_shared(const gptvq_model *model, const gptvq_block *bloc
   return GPTVQ_OK;
 }
 
+/* Has the MLP to run? */
+static bool is_wanted(const gptvq_workspace *w, size_t mlp, gptvq_stop stop) {
+  return stop == GPTVQ_RUN_ALL || w->wanted == NULL || w->wanted[mlp];
+}
+
 /* Experts one after the other, each on the tokens that chose it; their outputs are added in the order of the
  * experts, those of the MLP beside them last. */
 static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
@@ -161,14 +166,16 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
                       block->index, r->used, r->experts);
   memset(w->sum, 0, n * hidden * sizeof(float));
   for (size_t e = 0; e < r->experts; e++) {
+    if (!is_wanted(w, e, stop)) continue;
     size_t members = gptvq_route_gather(r, e, n, w->norm);
     /* the expert's outputs replace its gathered inputs */
     GPTVQ_TRY(run_mlp(model, block, &block->mlps[e], w, members, r->gathered, r->gathered, stop, capture,
                       context, err));
     if (stop == GPTVQ_RUN_ALL) gptvq_route_scatter(r, members, w->sum);
   }
-  return block->mlp_count > r->experts ? run_shared(model, block, w, n, stop, capture, context, err)
-                                       : GPTVQ_OK;
+  return block->mlp_count > r->experts && is_wanted(w, r->experts, stop)
+             ? run_shared(model, block, w, n, stop, capture, context, err)
+             : GPTVQ_OK;
 }
 
 gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,

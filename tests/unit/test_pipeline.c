@@ -405,6 +405,9 @@ static void thin_calibration_is_said(void **state) {
                          "model.layers.0.block_sparse_moe.experts.3.w3"));
   assert_non_null(
       strstr(w.warnings, "no calibration token reaches model.layers.1.block_sparse_moe.experts.3.w2"));
+  assert_non_null(strstr(w.warnings,
+                         "block 0: 3 of 4 experts saw fewer calibration tokens than their 64 input "
+                         "columns; the fewest, "));
   assert_true(tiny_logit_distance("thin", "mixtral") < 1.0); /* a complete model all the same */
 }
 

@@ -247,8 +247,9 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
                base = resident + tokens;
   double *phases = plan->phases;
   for (size_t i = 0; i < GPTVQ_MEMORY_PHASES; i++) phases[i] = 0.0;
-  const run r = {model, options, plan->hessian_budget, plan->kept_budget, two && gptvq_run_corrects(options),
-                 two};
+  const run r = {
+      model, options, plan->hessian_budget, data ? plan->kept_budget : 0, two && gptvq_run_corrects(options),
+      two};
   if (!data) {
     for (size_t b = 0; b < model->config.layers; b++)
       phases[GPTVQ_MEMORY_BLOCKS] =

@@ -14,6 +14,8 @@
 typedef struct input {
   gptvq_linear_group readers;
   gptvq_block_input kind;
+  size_t mlp;              /* whose input it is */
+  size_t tokens;           /* that its Hessian was made of */
   gptvq_hessian hessian;   /* values NULL outside of a pass */
   gptvq_mismatch mismatch; /* cols 0 when it is not corrected */
   gptvq_hessian_watch watch;
@@ -80,7 +82,7 @@ static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
     const gptvq_block_input kind = gptvq_input_order[i];
     for (size_t e = 0; e < gptvq_input_count(block, kind); e++)
       work->inputs[work->input_count++] =
-          (input){.readers = gptvq_input_readers(block, kind, e), .kind = kind};
+          (input){.readers = gptvq_input_readers(block, kind, e), .kind = kind, .mlp = e};
   }
   while (!in_mlp(&work->inputs[work->attention_count])) work->attention_count++;
   return GPTVQ_OK;
@@ -259,6 +261,27 @@ static gptvq_status factorise(block_work *work, input *in, gptvq_factor **factor
   return GPTVQ_OK;
 }
 
+static bool is_expert(const block_work *work, const input *in) {
+  return in_mlp(in) && gptvq_block_routes(work->original);
+}
+
+/* One line for all experts that saw little. */
+static void warn_thin_experts(const block_work *work, size_t begin, size_t end) {
+  const input *fewest = NULL;
+  size_t thin = 0;
+  for (const input *in = work->inputs + begin; in < work->inputs + end; in++) {
+    if (!is_expert(work, in) || in->tokens == 0 || in->tokens >= first_reader(work, in)->cols) continue;
+    if (fewest == NULL || in->tokens < fewest->tokens) fewest = in;
+    thin++;
+  }
+  if (fewest != NULL)
+    gptvq_log(work->pipeline->solver.callbacks, GPTVQ_LOG_WARNING,
+              "block %zu: %zu of %zu experts saw fewer calibration tokens than their %zu input columns; the "
+              "fewest, %zu, %s",
+              work->original->index, thin, end - begin, first_reader(work, fewest)->cols, fewest->tokens,
+              first_reader(work, fewest)->name);
+}
+
 /* The linears of one input; `with_data`: its Hessian was collected. */
 static gptvq_status solve_input(block_work *work, input *in, bool with_data, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
@@ -268,11 +291,15 @@ static gptvq_status solve_input(block_work *work, input *in, bool with_data, gpt
   if (with_data) {
     char names[512];
     size_t tokens = in->hessian.tokens;
+    in->tokens = tokens;
+    if (p->expert_tokens != NULL && is_expert(work, in) && in->kind == GPTVQ_INPUT_GATE_UP &&
+        in->mlp < p->model->config.experts)
+      p->expert_tokens[work->original->index * p->model->config.experts + in->mlp] = tokens;
     if (tokens < linear->cols) list_names(work, in, names, sizeof names);
     if (tokens == 0)
       gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "no calibration token reaches %s: quantized without data (identity Hessian)", names);
-    else if (tokens < linear->cols)
+    else if (tokens < linear->cols && !is_expert(work, in))
       gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "only %zu calibration tokens for the %zu input columns of %s", tokens, linear->cols, names);
     if (tokens > 0) GPTVQ_TRY_GOTO(factorise(work, in, &factor, err));
@@ -405,12 +432,16 @@ static gptvq_status with_data(block_work *work, gptvq_error *err) {
   const size_t attention = work->attention_count, experts = work->original->mlp_count;
   if (!p->solver.options->options.true_sequential) {
     GPTVQ_TRY(solve_range(work, 0, work->input_count, true, err));
+    warn_thin_experts(work, attention, attention + experts);
+    warn_thin_experts(work, attention + experts, work->input_count);
     return gptvq_pipeline_run(p, &work->block, work->original, err);
   }
   for (size_t i = 0; i < attention; i++) GPTVQ_TRY(solve_range(work, i, i + 1, false, err));
   GPTVQ_TRY(advance(work, false, err));
   GPTVQ_TRY(solve_range(work, attention, attention + experts, false, err));
+  warn_thin_experts(work, attention, attention + experts);
   GPTVQ_TRY(solve_range(work, attention + experts, work->input_count, false, err));
+  warn_thin_experts(work, attention + experts, work->input_count);
   return advance(work, true, err);
 }
 

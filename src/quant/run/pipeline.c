@@ -16,7 +16,9 @@
 #include "quant/options/options.h"
 #include "quant/transform/transform.h"
 
+#include <gptvq/tokenizer.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -510,6 +512,16 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     GPTVQ_TRY(prepare_data(r, err));
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }
+  if (r->needs_data && gptvq_model_routes(r->model)) {
+    report->expert_blocks = r->model->config.layers;
+    report->experts = r->model->config.experts;
+    const size_t count = report->expert_blocks * report->experts;
+    report->expert_tokens = gptvq_alloc(count, sizeof *report->expert_tokens);
+    if (report->expert_tokens == NULL)
+      return gptvq_fail_memory(err, "tokens of experts", count * sizeof *report->expert_tokens);
+    memset(report->expert_tokens, 0xff, count * sizeof *report->expert_tokens);
+    r->pipeline.expert_tokens = report->expert_tokens;
+  }
   report->blocks_resumed = r->state.blocks;
   GPTVQ_TRY(replay_finished(r, err));
   GPTVQ_TRY(quantize_blocks(r, err));
@@ -565,7 +577,12 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
     result.peak_bytes = gptvq_peak_memory();
     result.estimated_peak_bytes = (uint64_t)r.memory.peak;
     report_stages(&r.stages, &result);
+    const bool given = report != NULL && report->size >= offsetof(gptvq_quantize_report, expert_tokens) +
+                                                             sizeof result.expert_tokens;
+    if (!given) gptvq_free(result.expert_tokens);
     gptvq_give_struct(&result, sizeof result, report);
+  } else {
+    gptvq_free(result.expert_tokens);
   }
   return status;
 }

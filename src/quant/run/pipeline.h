@@ -27,6 +27,7 @@ typedef struct gptvq_pipeline {
   size_t hessian_budget; /* bytes of Hessians kept at a time (at least one is); more take further passes */
   size_t kept_budget; /* bytes of layer inputs kept to save forward passes; the results do not depend on it */
   size_t layers_done, layers_total;
+  uint64_t *expert_tokens; /* [layers × experts] that each is calibrated with; NULL: not asked */
 } gptvq_pipeline;
 
 /* Quantizes all linears of `block` into results[block->linear_count] and, with data, moves x through the
