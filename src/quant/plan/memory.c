@@ -19,22 +19,18 @@ bool gptvq_run_corrects(const gptvq_resolved *options) {
   return o->true_sequential && (o->mismatch > 0.0 || o->mismatch_stream > 0.0);
 }
 
-bool gptvq_run_tunes_blocks(const gptvq_model *model, const gptvq_resolved *options) {
-  return options->options.finetune_block_steps > 0 && gptvq_model_trains(model);
+bool gptvq_run_tunes_blocks(const gptvq_resolved *options) {
+  return options->options.finetune_block_steps > 0;
 }
 
-bool gptvq_run_keeps_both(const gptvq_model *model, const gptvq_resolved *options) {
-  if (gptvq_model_routes(model)) return false;
-  return gptvq_run_tunes_blocks(model, options) || gptvq_run_corrects(options);
+bool gptvq_run_keeps_both(const gptvq_resolved *options) {
+  return gptvq_run_tunes_blocks(options) || gptvq_run_corrects(options);
 }
 
-bool gptvq_run_is_guided(const gptvq_model *model, const gptvq_resolved *options) {
-  return options->options.guide > 0.0 && gptvq_model_trains(model);
-}
+bool gptvq_run_is_guided(const gptvq_resolved *options) { return options->options.guide > 0.0; }
 
-bool gptvq_run_allocates(const gptvq_model *model, const gptvq_resolved *options) {
-  return options->options.allocate != 0 && options->options.method == GPTVQ_METHOD_GPTVQ &&
-         gptvq_model_trains(model);
+bool gptvq_run_allocates(const gptvq_resolved *options) {
+  return options->options.allocate != 0 && options->options.method == GPTVQ_METHOD_GPTVQ;
 }
 
 const char *gptvq_memory_phase_name(gptvq_memory_phase phase) {
@@ -158,7 +154,7 @@ static double streams(const gptvq_model *model, const gptvq_resolved *options, b
   const gptvq_quantize_options *o = &options->options;
   const double one = (double)gptvq_stream_bytes(o->calib_samples, o->calib_length * model->config.hidden,
                                                 gptvq_run_keeps_half(options));
-  return one * ((two ? 2.0 : 1.0) + (gptvq_run_tunes_blocks(model, options) ? 1.0 : 0.0));
+  return one * ((two ? 2.0 : 1.0) + (gptvq_run_tunes_blocks(options) ? 1.0 : 0.0));
 }
 
 /* The blocks without the streams. */
@@ -169,7 +165,7 @@ static double blocks_peak(const run *r) {
   for (size_t b = 0; b < r->model->config.layers; b++) {
     const gptvq_block *block = &r->model->blocks[b];
     peak = fmax(peak, block_peak(r, block));
-    if (!gptvq_run_tunes_blocks(r->model, r->options)) continue;
+    if (!gptvq_run_tunes_blocks(r->options)) continue;
     gptvq_finetune_options tuning;
     gptvq_finetune_options_init(&tuning);
     tuning.batch = r->options->options.finetune_batch;
@@ -241,7 +237,7 @@ static double allocation_peak(const gptvq_model *model, const gptvq_resolved *op
 static void add_up(const gptvq_model *model, const gptvq_resolved *options, double resident,
                    gptvq_memory_plan *plan) {
   const gptvq_quantize_options *o = &options->options;
-  const bool data = gptvq_run_uses_data(options), two = data && gptvq_run_keeps_both(model, options);
+  const bool data = gptvq_run_uses_data(options), two = data && gptvq_run_keeps_both(options);
   const size_t samples = o->calib_samples, length = o->calib_length;
   const double tokens = sizeof(int32_t) * (double)samples * (double)length, pages = block_pages(model),
                base = resident + tokens;
@@ -267,12 +263,12 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
     phases[GPTVQ_MEMORY_TRANSFORM] =
         fmax(phases[GPTVQ_MEMORY_TRANSFORM], base + 2.0 * largest_matrix(model) * sizeof(float));
   double gradients = 0.0, weights = 0.0;
-  if (gptvq_run_allocates(model, options)) {
+  if (gptvq_run_allocates(options)) {
     const size_t windows = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, samples);
     gradients =
         fmax(gptvq_guide_peak(model, windows, length, plan->guide_budget), allocation_peak(model, options));
   }
-  if (gptvq_run_is_guided(model, options)) {
+  if (gptvq_run_is_guided(options)) {
     gradients = fmax(gradients, gptvq_guide_peak(model, samples, length, plan->guide_budget));
     weights = gptvq_guide_bytes(model, samples, length);
   }
@@ -280,7 +276,7 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
   if (gradients > 0.0) phases[GPTVQ_MEMORY_GRADIENTS] = base + pages + gradients;
   phases[GPTVQ_MEMORY_BLOCKS] =
       base + weights + pages + (plan->scratch ? 0.0 : all_streams) + blocks_peak(&r);
-  if (o->finetune_steps > 0 && gptvq_model_trains(model)) {
+  if (o->finetune_steps > 0) {
     gptvq_finetune_options tuning;
     gptvq_finetune_options_init(&tuning);
     tuning.batch = o->finetune_batch;

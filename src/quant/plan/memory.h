@@ -10,13 +10,12 @@
 bool gptvq_run_uses_data(const gptvq_resolved *options);
 /* Are the two streams to be compared? */
 bool gptvq_run_corrects(const gptvq_resolved *options);
-/* Does anything need the original model's activations? Nothing does in models with experts. */
-bool gptvq_run_keeps_both(const gptvq_model *model, const gptvq_resolved *options);
-/* Are tokens weighted by the gradients of the loss, sizes chosen layer by layer, blocks fine-tuned? Not where
- * there are no gradients. */
-bool gptvq_run_is_guided(const gptvq_model *model, const gptvq_resolved *options);
-bool gptvq_run_allocates(const gptvq_model *model, const gptvq_resolved *options);
-bool gptvq_run_tunes_blocks(const gptvq_model *model, const gptvq_resolved *options);
+/* Does anything need the original model's activations? */
+bool gptvq_run_keeps_both(const gptvq_resolved *options);
+/* Are tokens weighted by the gradients of the loss, sizes chosen layer by layer, blocks fine-tuned? */
+bool gptvq_run_is_guided(const gptvq_resolved *options);
+bool gptvq_run_allocates(const gptvq_resolved *options);
+bool gptvq_run_tunes_blocks(const gptvq_resolved *options);
 /* Are activations kept in bf16? The choice is part of the run: it does not depend on memory. */
 static inline bool gptvq_run_keeps_half(const gptvq_resolved *options) {
   return options->options.calib_compute == GPTVQ_COMPUTE_BF16;
