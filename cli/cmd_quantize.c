@@ -10,7 +10,7 @@ static const char *const recipes[] = {"default", "paper", NULL};
 typedef struct command_line {
   gptvq_quantize_options options;
   const char *out;
-  int no_act_order, recipe, json;
+  int no_act_order, recipe, json, dry_run;
   size_t centroids;
   int bits_given, centroids_given, index_bits_given, group_size_given;
 } command_line;
@@ -25,6 +25,10 @@ static size_t own_options(command_line *line, const char *section, gptvq_option 
                                 .value = &line->out, .argument = "OUT", .help = "the folder to make"};
     table[n++] =
         (gptvq_option){GPTVQ_OPTION_FLAG, "json", .value = &line->json, .help = "the report as JSON"};
+    table[n++] =
+        (gptvq_option){GPTVQ_OPTION_FLAG, "dry-run", .value = &line->dry_run,
+                       .help = "say what size, memory and time it would take, and stop: reads headers\n"
+                               "only, measures this machine for two seconds"};
   } else if (strcmp(section, "Size") == 0) {
     table[n++] =
         (gptvq_option){GPTVQ_OPTION_SIZE,
@@ -79,6 +83,8 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
                   "      no text at hand: calibrated on what the model itself writes\n"
                   "  gptvq quantize Llama-2-7b/ -o g128/ --method gptq --index-bits 4 --group-size 128 "
                   "--calib wiki.train.txt\n"
+                  "  gptvq quantize Llama-2-70b/ --dim 2 --bits 2.25 --memory-limit 20G --dry-run\n"
+                  "      what that would take: size, memory, time\n"
                   "  gptvq quantize Llama-2-7b/ -o small/ --bits 2.25 --calib wiki.train.txt --resume\n"
                   "      after Ctrl-C or a power cut: goes on after the last finished block\n",
       .options = options,
@@ -95,7 +101,7 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
 static int finish(command_line *line) {
   gptvq_quantize_options *o = &line->options;
   if (line->no_act_order) o->act_order = 0;
-  if (line->out == NULL)
+  if (line->out == NULL && !line->dry_run)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "-o OUT is missing; see gptvq quantize --help");
   if (line->centroids_given) {
     if (line->index_bits_given)
@@ -250,6 +256,54 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   return gptvq_cli_flush();
 }
 
+static int print_plan_json(const gptvq_quantize_plan *p) {
+  json_t *phases = json_array(), *stages = json_array();
+  for (size_t i = 0; i < p->phase_count; i++)
+    if (p->phases[i].bytes > 0)
+      gptvq_cli_json_append(phases, json_pack("{s:s, s:I}", "name", p->phases[i].name, "peak_bytes",
+                                              (json_int_t)p->phases[i].bytes));
+  for (size_t i = 0; i < p->stage_count; i++)
+    gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f}", "name", p->stages[i].name, "seconds",
+                                            p->stages[i].seconds, "flop", p->stages[i].flop));
+  return gptvq_cli_print_json(json_pack(
+      "{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:o}", "linear_values", (json_int_t)p->linear_values,
+      "output_bytes", (json_int_t)p->output_bytes, "limit_bytes", (json_int_t)p->limit_bytes, "peak_bytes",
+      (json_int_t)p->peak_bytes, "least_bytes", (json_int_t)p->least_bytes, "scratch_bytes",
+      (json_int_t)p->scratch_bytes, "phases", phases, "seconds", p->seconds, "stages", stages));
+}
+
+static int print_plan(const gptvq_quantize_plan *p) {
+  char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
+  printf("output           %s, %llu weights quantized\n", gptvq_cli_size_text(p->output_bytes, a),
+         (unsigned long long)p->linear_values);
+  printf("peak memory      %s of %s; at least %s\n", gptvq_cli_size_text(p->peak_bytes, a),
+         p->limit_bytes > 0 ? gptvq_cli_size_text(p->limit_bytes, b) : "?",
+         gptvq_cli_size_text(p->least_bytes, (char[GPTVQ_CLI_SIZE_TEXT]){0}));
+  for (size_t i = 0; i < p->phase_count; i++)
+    if (p->phases[i].bytes > 0)
+      printf("  %-18s %11s\n", p->phases[i].name, gptvq_cli_size_text(p->phases[i].bytes, a));
+  if (p->scratch_bytes > 0)
+    printf("scratch files    %s in OUT.partial\n", gptvq_cli_size_text(p->scratch_bytes, a));
+  printf("time             %s\n", gptvq_cli_time_text(p->seconds, a));
+  for (size_t i = 0; i < p->stage_count; i++)
+    if (p->stages[i].seconds > 0.0005 * p->seconds) {
+      printf("  %-18s %11s", p->stages[i].name, gptvq_cli_time_text(p->stages[i].seconds, a));
+      if (p->stages[i].flop > 0) printf(" %10.3f TFLOP", p->stages[i].flop * 1e-12);
+      printf("\n");
+    }
+  return gptvq_cli_flush();
+}
+
+/* --dry-run */
+static int show_plan(const command_line *line, const char *path) {
+  gptvq_quantize_plan plan;
+  gptvq_quantize_plan_init(&plan);
+  gptvq_error err;
+  if (gptvq_quantize_plan_make(path, &line->options, NULL, &plan, &err) != GPTVQ_OK)
+    return gptvq_cli_fail(&err);
+  return line->json ? print_plan_json(&plan) : print_plan(&plan);
+}
+
 int gptvq_cmd_quantize(int argc, char **argv) {
   command_line line;
   memset(&line, 0, sizeof line);
@@ -258,6 +312,7 @@ int gptvq_cmd_quantize(int argc, char **argv) {
   if (!parse(&line, argc, argv, &path, &code)) return code;
   code = finish(&line);
   if (code != 0) return code;
+  if (line.dry_run) return show_plan(&line, path);
   gptvq_cli_progress progress;
   gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
   gptvq_quantize_report result = {.size = sizeof result};

@@ -129,6 +129,26 @@ typedef struct gptvq_quantize_report {
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 
+/* What gptvq_quantize would make and take. */
+typedef struct gptvq_plan_phase {
+  const char *name; /* static storage */
+  uint64_t bytes;   /* of resident memory at its peak; 0: there is no such phase */
+} gptvq_plan_phase;
+enum { GPTVQ_MAX_PHASES = 8 };
+typedef struct gptvq_quantize_plan {
+  size_t size;
+  uint64_t linear_values, output_bytes; /* of the tensors; headers and side files aside */
+  uint64_t limit_bytes, peak_bytes;     /* limit 0: not known */
+  uint64_t least_bytes;                 /* the smallest memory_limit that would do */
+  uint64_t scratch_bytes;               /* of disk, for activations that memory has no room for */
+  size_t phase_count;
+  gptvq_plan_phase phases[GPTVQ_MAX_PHASES];
+  double seconds; /* with the context's threads; gradients, sampling and fine-tuning are not in it */
+  size_t stage_count;
+  gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* cpu_seconds 0 */
+} gptvq_quantize_plan;
+static inline void gptvq_quantize_plan_init(gptvq_quantize_plan *plan) { GPTVQ_INIT(plan); }
+
 typedef enum gptvq_recipe {
   GPTVQ_RECIPE_DEFAULT = 0, /* the best known: what gptvq_quantize_options_init gives */
   GPTVQ_RECIPE_PAPER        /* the published algorithm, everything that goes beyond it off */
@@ -219,6 +239,12 @@ GPTVQ_API gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *
 GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_quantize_report *report, gptvq_error *err);
+
+/* Reads the headers of the model's files and measures this machine for two seconds; writes nothing. The calib
+ * text is not opened. Errors as gptvq_quantize of options and model. callbacks may be NULL. */
+GPTVQ_API gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantize_options *options,
+                                                const gptvq_callbacks *callbacks, gptvq_quantize_plan *plan,
+                                                gptvq_error *err);
 
 /* De-quantizes PACKED_DIR into a Hugging Face folder of bf16 weights at OUT_DIR (whole or not at all). What
  * an interrupted export has left at OUT_DIR.partial is removed. */

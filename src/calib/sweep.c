@@ -18,8 +18,7 @@ typedef struct audience {
   gptvq_observed in; /* window and stream stand */
 } audience;
 
-/* Products of queries with keys, and with values, of all tokens of a window. */
-static double attention_flop(const gptvq_config *c, const gptvq_attention *how, size_t length) {
+double gptvq_attention_flop(const gptvq_config *c, const gptvq_attention *how, size_t length) {
   double full = (double)gptvq_min_size(length, how->window), pairs = full * (full + 1.0) / 2.0;
   pairs += ((double)length - full) * full; /* of those that see a whole window */
   return 4.0 * pairs * (double)(c->heads * c->head_dim);
@@ -35,7 +34,7 @@ static double forward_flop(const audience *a, const gptvq_block *block, const si
   for (size_t e = 0; e < block->mlp_count; e++) output = output || linears[0] == block->mlps[e].down;
   bool last_half = !pass->mlp || (linears[0] != block->o && linears[0] != block->qkv.linear[0]);
   double flop = linears[0] == block->o
-                    ? attention_flop(&a->sweep->model->config, &block->attention, a->sweep->length)
+                    ? gptvq_attention_flop(&a->sweep->model->config, &block->attention, a->sweep->length)
                     : 0.0;
   if (last_half && pass->stop == (output ? GPTVQ_STOP_AT_OUTPUT : GPTVQ_STOP_AT_INPUT)) return flop;
   for (size_t i = 0; i < count; i++)

@@ -94,6 +94,8 @@ typedef struct gptvq_sweep {
   gptvq_stages *stages; /* or NULL */
 } gptvq_sweep;
 
+/* Products of queries with keys, and with values, of all tokens of a window. */
+double gptvq_attention_flop(const gptvq_config *config, const gptvq_attention *how, size_t length);
 /* The embeddings of the windows into a stream of theirs. */
 gptvq_status gptvq_embed_windows(const gptvq_model *model, const gptvq_token_windows *windows,
                                  const gptvq_stream *x, gptvq_error *err);

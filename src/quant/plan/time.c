@@ -172,7 +172,7 @@ static void add_forward(const gptvq_model *model, const gptvq_resolved *options,
     double own = half.first;
     if (!(mlp != 0 && last_block)) own += half.last + (1.0 - kept) * half.first;
     add(&sums[GPTVQ_STAGE_FORWARD], tokens * own, machine->forward);
-    if (gptvq_run_keeps_both(model, options))
+    if (gptvq_run_keeps_both(options))
       add(&sums[GPTVQ_STAGE_FORWARD_ORIGINAL], tokens * (half.first + half.last), machine->forward);
     if (o->act_order == 3) add(&sums[GPTVQ_STAGE_OTHER], tokens * (half.first + half.last), machine->forward);
   }
@@ -187,8 +187,7 @@ static void add_input(const gptvq_model *model, const gptvq_resolved *options, c
   const double rows =
                    gptvq_writes_stream(block, input) ? (double)block->linears[readers.linear[0]].rows : 0.0,
                height = rows > 0.0 ? rows : c;
-  const bool corrects = gptvq_run_corrects(options) && !gptvq_model_routes(model) &&
-                        !(block->index == 0 && input == GPTVQ_INPUT_QKV);
+  const bool corrects = gptvq_run_corrects(options) && !(block->index == 0 && input == GPTVQ_INPUT_QKV);
   add(&sums[GPTVQ_STAGE_HESSIAN], tokens * c * (c + 1.0), machine->gram);
   add(&sums[GPTVQ_STAGE_FACTOR], 2.0 / 3.0 * c * c * c, machine->factor);
   if (corrects) {
