@@ -254,7 +254,7 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
     return;
   }
   const double all_streams = streams(model, options, two), stream = streams(model, options, false);
-  phases[GPTVQ_MEMORY_TEXT] = resident + gptvq_calibration_peak(model, o, plan->cache_budget);
+  phases[GPTVQ_MEMORY_TEXT] = resident + gptvq_calibration_peak(model, o);
   if (o->act_order == 3)
     phases[GPTVQ_MEMORY_TRANSFORM] = base + pages + (plan->scratch ? 0.0 : stream) +
                                      (double)gptvq_sweep_bytes(length, model->config.hidden, 1, 0) +
