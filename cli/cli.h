@@ -22,6 +22,7 @@ typedef enum gptvq_option_kind {
   GPTVQ_OPTION_UNSIGNED, /* unsigned, in [min, max] */
   GPTVQ_OPTION_SIZE,     /* size_t, in [min, max] */
   GPTVQ_OPTION_SEED,     /* uint64_t, any */
+  GPTVQ_OPTION_BYTES,    /* size_t, in [min, max]; 20G */
   GPTVQ_OPTION_FLOAT,    /* float, in [min, max] */
   GPTVQ_OPTION_DOUBLE,   /* double, in [min, max] */
   GPTVQ_OPTION_STRING,   /* const char *, not empty */

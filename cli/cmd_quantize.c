@@ -10,7 +10,7 @@ static const char *const recipes[] = {"default", "paper", NULL};
 typedef struct command_line {
   gptvq_quantize_options options;
   const char *out;
-  int no_act_order, recipe, json;
+  int no_act_order, recipe, json, dry_run;
   size_t centroids;
   int bits_given, centroids_given, index_bits_given, group_size_given;
 } command_line;
@@ -25,6 +25,10 @@ static size_t own_options(command_line *line, const char *section, gptvq_option 
                                 .value = &line->out, .argument = "OUT", .help = "the folder to make"};
     table[n++] =
         (gptvq_option){GPTVQ_OPTION_FLAG, "json", .value = &line->json, .help = "the report as JSON"};
+    table[n++] =
+        (gptvq_option){GPTVQ_OPTION_FLAG, "dry-run", .value = &line->dry_run,
+                       .help = "say what size, memory and time it would take, and stop: reads headers\n"
+                               "only, measures this machine for two seconds"};
   } else if (strcmp(section, "Size") == 0) {
     table[n++] =
         (gptvq_option){GPTVQ_OPTION_SIZE,
@@ -98,7 +102,7 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
 static int finish(command_line *line) {
   gptvq_quantize_options *o = &line->options;
   if (line->no_act_order) o->act_order = 0;
-  if (line->out == NULL)
+  if (line->out == NULL && !line->dry_run)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "-o OUT is missing; see gptvq quantize --help");
   if (line->centroids_given) {
     if (line->index_bits_given)
@@ -136,6 +140,41 @@ static json_t *stages_json(const gptvq_quantize_report *r) {
                                             "cpu_seconds", s->cpu_seconds, "flop", s->flop));
   }
   return stages;
+}
+
+/* Calibration tokens of one block's experts: null where they are not known. */
+static json_t *expert_json(const gptvq_quantize_report *r) {
+  json_t *blocks = json_array();
+  for (size_t b = 0; r->expert_tokens != NULL && b < r->expert_blocks; b++) {
+    const uint64_t *tokens = r->expert_tokens + b * r->experts;
+    json_t *list = tokens[0] == UINT64_MAX ? json_null() : json_array();
+    for (size_t e = 0; tokens[0] != UINT64_MAX && e < r->experts; e++)
+      gptvq_cli_json_append(list, json_integer((json_int_t)tokens[e]));
+    gptvq_cli_json_append(blocks, list);
+  }
+  return blocks;
+}
+
+/* One line for each block: how unevenly its tokens fell on its experts. */
+static void print_experts(const gptvq_quantize_report *r) {
+  if (r->expert_tokens == NULL) return;
+  printf("calibration tokens of the %zu experts\n      block      fewest        mean        most   without "
+         "any\n",
+         r->experts);
+  for (size_t b = 0; b < r->expert_blocks; b++) {
+    const uint64_t *tokens = r->expert_tokens + b * r->experts;
+    if (tokens[0] == UINT64_MAX) continue;
+    uint64_t fewest = tokens[0], most = tokens[0], sum = 0;
+    size_t none = 0;
+    for (size_t e = 0; e < r->experts; e++) {
+      fewest = tokens[e] < fewest ? tokens[e] : fewest;
+      most = tokens[e] > most ? tokens[e] : most;
+      sum += tokens[e];
+      none += tokens[e] == 0;
+    }
+    printf("%11zu %11llu %11.1f %11llu %13zu\n", b, (unsigned long long)fewest,
+           (double)sum / (double)r->experts, (unsigned long long)most, none);
+  }
 }
 
 static json_t *loss_json(const gptvq_quantize_loss *loss) {
@@ -195,20 +234,21 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   const bool calibrated = r->calib_compute != GPTVQ_COMPUTE_AUTO;
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
-        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:o, s:o, s:o, "
-        "s:o, s:o, s:o}",
+        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:I, "
+        "s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
         "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
         "bits_per_value", r->bits_per_value, "model_bits_per_value",
         gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
         gptvq_cli_number(r->mean_error), "linear_values", (json_int_t)r->linear_values, "linear_bytes",
         (json_int_t)r->linear_bytes, "linear_bytes_before", byte_count(known, info[0].linear_bytes),
         "tensor_bytes_before", byte_count(known, before), "tensor_bytes", byte_count(known, after), "seconds",
-        r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes, "layers",
-        (json_int_t)r->layers, "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
+        r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes,
+        "estimated_peak_bytes", (json_int_t)r->estimated_peak_bytes, "layers", (json_int_t)r->layers,
+        "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
         gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after),
         "calib_compute", calibrated ? json_string(gptvq_compute_name(r->calib_compute)) : json_null(),
-        "stages", stages_json(r), "loss_text", loss_json(&r->loss_text), "loss_self",
-        loss_json(&r->loss_self)));
+        "stages", stages_json(r), "expert_tokens", expert_json(r), "loss_text", loss_json(&r->loss_text),
+        "loss_self", loss_json(&r->loss_self)));
   }
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("wrote            %s (%s)\n", line->out, method);
@@ -232,9 +272,60 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   print_loss("on its own text", "what the model itself writes, not seen by calibration", &r->loss_self);
   printf("time             %s", gptvq_cli_time_text(r->seconds, a));
   if (r->blocks_resumed > 0) printf(" (%zu blocks were already there)", r->blocks_resumed);
-  printf("\npeak memory      %s\n", gptvq_cli_size_text(r->peak_bytes, a));
+  printf("\npeak memory      %s", gptvq_cli_size_text(r->peak_bytes, a));
+  if (r->estimated_peak_bytes > 0) printf(" (estimated %s)", gptvq_cli_size_text(r->estimated_peak_bytes, b));
+  printf("\n");
+  print_experts(r);
   print_stages(r);
   return gptvq_cli_flush();
+}
+
+static int print_plan_json(const gptvq_quantize_plan *p) {
+  json_t *phases = json_array(), *stages = json_array();
+  for (size_t i = 0; i < p->phase_count; i++)
+    if (p->phases[i].bytes > 0)
+      gptvq_cli_json_append(phases, json_pack("{s:s, s:I}", "name", p->phases[i].name, "peak_bytes",
+                                              (json_int_t)p->phases[i].bytes));
+  for (size_t i = 0; i < p->stage_count; i++)
+    gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f}", "name", p->stages[i].name, "seconds",
+                                            p->stages[i].seconds, "flop", p->stages[i].flop));
+  return gptvq_cli_print_json(json_pack(
+      "{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:o}", "linear_values", (json_int_t)p->linear_values,
+      "output_bytes", (json_int_t)p->output_bytes, "limit_bytes", (json_int_t)p->limit_bytes, "peak_bytes",
+      (json_int_t)p->peak_bytes, "least_bytes", (json_int_t)p->least_bytes, "scratch_bytes",
+      (json_int_t)p->scratch_bytes, "phases", phases, "seconds", p->seconds, "stages", stages));
+}
+
+static int print_plan(const gptvq_quantize_plan *p) {
+  char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
+  printf("output           %s, %llu weights quantized\n", gptvq_cli_size_text(p->output_bytes, a),
+         (unsigned long long)p->linear_values);
+  printf("peak memory      %s of %s; at least %s\n", gptvq_cli_size_text(p->peak_bytes, a),
+         p->limit_bytes > 0 ? gptvq_cli_size_text(p->limit_bytes, b) : "?",
+         gptvq_cli_size_text(p->least_bytes, (char[GPTVQ_CLI_SIZE_TEXT]){0}));
+  for (size_t i = 0; i < p->phase_count; i++)
+    if (p->phases[i].bytes > 0)
+      printf("  %-18s %11s\n", p->phases[i].name, gptvq_cli_size_text(p->phases[i].bytes, a));
+  if (p->scratch_bytes > 0)
+    printf("scratch files    %s in OUT.partial\n", gptvq_cli_size_text(p->scratch_bytes, a));
+  printf("time             %s\n", gptvq_cli_time_text(p->seconds, a));
+  for (size_t i = 0; i < p->stage_count; i++)
+    if (p->stages[i].seconds > 0.0005 * p->seconds) {
+      printf("  %-18s %11s", p->stages[i].name, gptvq_cli_time_text(p->stages[i].seconds, a));
+      if (p->stages[i].flop > 0) printf(" %10.3f TFLOP", p->stages[i].flop * 1e-12);
+      printf("\n");
+    }
+  return gptvq_cli_flush();
+}
+
+/* --dry-run */
+static int show_plan(const command_line *line, const char *path) {
+  gptvq_quantize_plan plan;
+  gptvq_quantize_plan_init(&plan);
+  gptvq_error err;
+  if (gptvq_quantize_plan_make(path, &line->options, NULL, &plan, &err) != GPTVQ_OK)
+    return gptvq_cli_fail(&err);
+  return line->json ? print_plan_json(&plan) : print_plan(&plan);
 }
 
 int gptvq_cmd_quantize(int argc, char **argv) {
@@ -245,6 +336,7 @@ int gptvq_cmd_quantize(int argc, char **argv) {
   if (!parse(&line, argc, argv, &path, &code)) return code;
   code = finish(&line);
   if (code != 0) return code;
+  if (line.dry_run) return show_plan(&line, path);
   gptvq_cli_progress progress;
   gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
   gptvq_quantize_report result = {.size = sizeof result};
@@ -252,5 +344,7 @@ int gptvq_cmd_quantize(int argc, char **argv) {
   gptvq_status status = gptvq_quantize(path, line.out, &line.options, &callbacks, &result, &err);
   gptvq_cli_progress_end(&progress);
   if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
-  return report(&line, path, &result);
+  code = report(&line, path, &result);
+  gptvq_free(result.expert_tokens);
+  return code;
 }

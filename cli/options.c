@@ -179,6 +179,17 @@ static int set_integer(const char *shown, const gptvq_option *option, const char
   return 0;
 }
 
+static int set_bytes(const char *shown, const gptvq_option *option, const char *text) {
+  size_t bytes;
+  gptvq_error err;
+  if (gptvq_bytes_from_text(text, &bytes, &err) != GPTVQ_OK)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: %s", shown, err.message);
+  if (!(option->zero && bytes == 0) && ((double)bytes < option->min || (double)bytes > option->max))
+    return out_of_range(shown, option, text);
+  *(size_t *)option->value = bytes;
+  return 0;
+}
+
 /* Joined texts are kept to the end of the process, as argv is. */
 static int add_line(const gptvq_option *option, const char *text) {
   static struct joined {
@@ -208,6 +219,7 @@ static int set_value(const char *shown, const gptvq_option *option, const char *
   case GPTVQ_OPTION_UNSIGNED:
   case GPTVQ_OPTION_SIZE:
   case GPTVQ_OPTION_SEED: return set_integer(shown, option, text);
+  case GPTVQ_OPTION_BYTES: return set_bytes(shown, option, text);
   case GPTVQ_OPTION_STRING:
     if (text[0] == '\0') return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: the value is empty", shown);
     *(const char **)option->value = text;

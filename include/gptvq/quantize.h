@@ -99,6 +99,10 @@ typedef struct gptvq_quantize_options {
                         * is calibrated on; 4096; 0 = none */
   double calib_self;   /* 0 to 0.99: share of the windows that the model writes itself where `calib` names
                         * texts, but not "self"; 0.5 */
+  size_t
+      memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
+                     * through the windows and what lies in a scratch file, not what it writes (but for
+                     * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */
@@ -132,9 +136,35 @@ typedef struct gptvq_quantize_report {
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* their times sum up to the run's */
   gptvq_quantize_loss loss_text, loss_self;  /* on the calibration texts; on what the model itself writes */
-  gptvq_compute calib_compute; /* what the calibration ran in: FP32 or BF16; AUTO without calibration */
+  gptvq_compute calib_compute;   /* what the calibration ran in: FP32 or BF16; AUTO without calibration */
+  uint64_t estimated_peak_bytes; /* what peak_bytes was expected to be; 0: not known */
+  /* [expert_blocks × experts]: calibration tokens that reached each expert; UINT64_MAX in blocks that have
+   * none, or that an interrupted run had finished. NULL: a model without experts, or no data. The caller
+   * releases it with gptvq_free. */
+  uint64_t *expert_tokens;
+  size_t expert_blocks, experts;
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
+
+/* What gptvq_quantize would make and take. */
+typedef struct gptvq_plan_phase {
+  const char *name; /* static storage */
+  uint64_t bytes;   /* of resident memory at its peak; 0: there is no such phase */
+} gptvq_plan_phase;
+enum { GPTVQ_MAX_PHASES = 8 };
+typedef struct gptvq_quantize_plan {
+  size_t size;
+  uint64_t linear_values, output_bytes; /* of the tensors; headers and side files aside */
+  uint64_t limit_bytes, peak_bytes;     /* limit 0: not known */
+  uint64_t least_bytes;                 /* the smallest memory_limit that would do */
+  uint64_t scratch_bytes;               /* of disk, for activations that memory has no room for */
+  size_t phase_count;
+  gptvq_plan_phase phases[GPTVQ_MAX_PHASES];
+  double seconds; /* with the context's threads; gradients, sampling and fine-tuning are not in it */
+  size_t stage_count;
+  gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* cpu_seconds 0 */
+} gptvq_quantize_plan;
+static inline void gptvq_quantize_plan_init(gptvq_quantize_plan *plan) { GPTVQ_INIT(plan); }
 
 typedef enum gptvq_recipe {
   GPTVQ_RECIPE_DEFAULT = 0, /* the best known: what gptvq_quantize_options_init gives */
@@ -168,9 +198,10 @@ typedef enum gptvq_field_type {
   GPTVQ_FIELD_SEED,       /* uint64_t, any value */
   GPTVQ_FIELD_DOUBLE,     /* double */
   GPTVQ_FIELD_ENUM,       /* an enum; JSON: the name of the choice */
-  GPTVQ_FIELD_TEXT        /* const char *, not copied; NULL: none */
+  GPTVQ_FIELD_TEXT,       /* const char *, not copied; NULL: none */
+  GPTVQ_FIELD_BYTES       /* size_t; as text perhaps with K, M, G or T: times 2^10, 2^20, 2^30, 2^40 */
 } gptvq_field_type;
-/* "switch", "int", "unsigned", "size", "seed", "double", "enum", "text" */
+/* "switch", "int", "unsigned", "size", "seed", "double", "enum", "text", "bytes" */
 GPTVQ_API const char *gptvq_field_type_name(gptvq_field_type type);
 
 /* Does a run with another value count as another run? (--resume refuses; packed folders say the value) */
@@ -200,6 +231,10 @@ typedef struct gptvq_field {
   const char *help;     /* one or more lines, without the default */
 } gptvq_field;
 
+/* "20G": a number of bytes, perhaps with a fraction and one of K, M, G, T (powers of 1024).
+ * GPTVQ_ERROR_ARGUMENT: it is none. */
+GPTVQ_API gptvq_status gptvq_bytes_from_text(const char *text, size_t *bytes, gptvq_error *err);
+
 /* Number `index` of them, from 0; NULL: there are not so many. */
 GPTVQ_API const gptvq_field *gptvq_quantize_field(size_t index);
 
@@ -221,6 +256,12 @@ GPTVQ_API gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *
 GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir,
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_quantize_report *report, gptvq_error *err);
+
+/* Reads the headers of the model's files and measures this machine for two seconds; writes nothing. The calib
+ * text is not opened. Errors as gptvq_quantize of options and model. callbacks may be NULL. */
+GPTVQ_API gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantize_options *options,
+                                                const gptvq_callbacks *callbacks, gptvq_quantize_plan *plan,
+                                                gptvq_error *err);
 
 /* De-quantizes PACKED_DIR into a Hugging Face folder of bf16 weights at OUT_DIR (whole or not at all). What
  * an interrupted export has left at OUT_DIR.partial is removed. */

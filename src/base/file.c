@@ -61,6 +61,13 @@ void gptvq_unmap_file(gptvq_mapping *mapping) {
   *mapping = (gptvq_mapping){NULL, 0};
 }
 
+void gptvq_mapping_rest(const void *data, size_t bytes) {
+  const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data;
+  const uintptr_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
+  if (data == NULL || bytes == 0 || end <= begin || gptvq_mapped_file(data) == NULL) return;
+  (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 gptvq_status gptvq_check_lfs(const char *path, const void *data, size_t size, gptvq_error *err) {
   static const char begin[] = "version https://git-lfs";
   if (size < sizeof begin - 1 || memcmp(data, begin, sizeof begin - 1) != 0) return GPTVQ_OK;
@@ -232,6 +239,11 @@ gptvq_status gptvq_copy_file(const char *from, const char *to, gptvq_error *err)
 bool gptvq_path_exists(const char *path) {
   struct stat info;
   return lstat(path, &info) == 0;
+}
+
+uint64_t gptvq_file_size(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
 }
 
 bool gptvq_is_folder(const char *path) {

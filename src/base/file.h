@@ -18,6 +18,9 @@ gptvq_status gptvq_fail_errno(gptvq_error *err, const char *verb, const char *pa
  * regular file (a FIFO is not waited for). */
 gptvq_status gptvq_map_file(const char *path, gptvq_mapping *out, gptvq_error *err);
 void gptvq_unmap_file(gptvq_mapping *mapping);
+/* Bytes of a mapped file that will not be looked at for a while: they no longer count as this process's
+ * memory, and are read again when they are. Other memory: nothing happens. */
+void gptvq_mapping_rest(const void *data, size_t bytes);
 
 /* Whole file as a malloc'd, NUL-terminated buffer; refuses more than max_size bytes (GPTVQ_ERROR_FORMAT). */
 gptvq_status gptvq_read_file(const char *path, size_t max_size, char **data, size_t *size, gptvq_error *err);
@@ -37,6 +40,7 @@ gptvq_status gptvq_write_file(const char *path, const void *data, size_t size, g
 gptvq_status gptvq_copy_file(const char *from, const char *to, gptvq_error *err);
 
 bool gptvq_path_exists(const char *path);
+uint64_t gptvq_file_size(const char *path); /* 0 if there is none */
 bool gptvq_is_folder(const char *path);
 gptvq_status gptvq_make_folder(const char *path, gptvq_error *err); /* fine if it is there already */
 /* Calls visit(context, folder, name) for each entry of an open folder, in no order, without any allocation;

@@ -37,21 +37,4 @@ double gptvq_cpu_seconds(void) {
          1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
-static uint64_t number_in(const char *path, const char *format) {
-  uint64_t number = 0;
-  char line[128];
-  FILE *file = fopen(path, "re");
-  if (file == NULL) return 0;
-  while (fgets(line, sizeof line, file) != NULL)
-    if (sscanf(line, format, &number) == 1) break;
-  (void)fclose(file);
-  return number;
-}
-
-uint64_t gptvq_available_memory(void) {
-  uint64_t available = 1024u * number_in("/proc/meminfo", "MemAvailable: %" SCNu64 " kB");
-  uint64_t limit = number_in("/sys/fs/cgroup/memory.max", "%" SCNu64); /* of a container; "max": none */
-  return limit > 0 && (available == 0 || limit < available) ? limit : available;
-}
-
 void gptvq_free(void *memory) { free(memory); }

@@ -29,9 +29,13 @@ static inline size_t gptvq_saturated_sum(size_t a, size_t b) {
 
 /* Peak resident memory of this process in bytes (0 when unknown). */
 uint64_t gptvq_peak_memory(void);
-/* Bytes that a program may still take: what the system says is available, or a container's limit where that
- * is less; 0: unknown. */
+/* Resident memory of this process now, in bytes (0 when unknown). */
+uint64_t gptvq_resident_memory(void);
+/* Bytes that a program may still take: what the system says is available, or what is left of a container's
+ * limit (control groups, versions 1 and 2) where that is less; 0: unknown. */
 uint64_t gptvq_available_memory(void);
+/* The same of a machine whose files lie below `root` instead of "/". */
+uint64_t gptvq_available_memory_in(const char *root);
 /* CPU seconds of this process so far, all threads (0 when unknown). */
 double gptvq_cpu_seconds(void);
 

@@ -48,6 +48,9 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
                                       const gptvq_quantize_options *options,
                                       const gptvq_token_windows *written, const gptvq_callbacks *callbacks,
                                       gptvq_calibration *out, gptvq_error *err);
+/* Bytes that making the windows takes where the model writes some, the mapped model aside; calib_length set.
+ */
+double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options);
 void gptvq_calibration_release(gptvq_calibration *calibration);
 
 /* Checks the numbers of the options against the model and says how long windows are. */

@@ -49,17 +49,15 @@ gptvq_status gptvq_mismatch_remember(void *context, const gptvq_observed *in, gp
 
 gptvq_status gptvq_mismatch_observe(void *context, const gptvq_observed *in, gptvq_error *err) {
   const gptvq_mismatch_watch *watch = context;
-  const gptvq_deviation tokens = {
-      .n = in->rows,
-      .x_original = watch->remembered,
-      .x = in->x,
-      .ldx = in->ldx,
-      .stream_original = watch->remembered,
-      .stream_after =
-          watch->after != NULL ? watch->after + in->window * in->rows * watch->mismatch->rows : NULL,
-      .stream = in->stream,
-      .bias = watch->bias,
-      .scale = watch->scale,
-      .weight = weights_of(&watch->weights, in)};
+  const gptvq_deviation tokens = {.n = in->rows,
+                                  .x_original = watch->remembered,
+                                  .x = in->x,
+                                  .ldx = in->ldx,
+                                  .stream_original = watch->remembered,
+                                  .stream_after = in->before,
+                                  .stream = in->stream,
+                                  .bias = watch->bias,
+                                  .scale = watch->scale,
+                                  .weight = weights_of(&watch->weights, in)};
   return gptvq_mismatch_add(watch->mismatch, &tokens, err);
 }

@@ -24,15 +24,15 @@ size_t gptvq_hessian_watch_bytes(size_t length, size_t cols); /* of scratch; no 
 /* on_input (context: gptvq_hessian_watch): adds w x xᵀ. */
 gptvq_status gptvq_hessian_observe(void *watch, const gptvq_observed *in, gptvq_error *err);
 
-/* Watches two passes: the original model's, and after it the quantized one's. */
+/* Watches two passes: the original model's, and after it the quantized one's. With rows the first goes to its
+ * end. */
 typedef struct gptvq_mismatch_watch {
   gptvq_mismatch *mismatch;
   gptvq_token_weights weights;
-  float *remembered;  /* [length × cols]: the original's inputs in the window at work; or, where the mismatch
-                         has  rows, its residual stream before the layer adds to it [length × rows] */
-  const float *after; /* [windows × length × rows]: afterwards, with rows: the first pass goes to its end */
-  const float *bias;  /* [rows] of the layer, or NULL */
-  float scale;        /* as in gptvq_deviation */
+  float *remembered; /* [length × cols]: the original's inputs in the window at work; or, where the mismatch
+                        has  rows, its residual stream before the layer adds to it [length × rows] */
+  const float *bias; /* [rows] of the layer, or NULL */
+  float scale;       /* as in gptvq_deviation */
 } gptvq_mismatch_watch;
 size_t gptvq_mismatch_watch_bytes(size_t length, size_t cols, size_t rows); /* of what is remembered */
 gptvq_status gptvq_mismatch_remember(void *watch, const gptvq_observed *in, gptvq_error *err); /* first */

@@ -144,3 +144,15 @@ done:
   free(job);
   return status;
 }
+
+double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options) {
+  const size_t length = options->calib_length, windows = 2 * options->calib_samples; /* with those held out */
+  gptvq_model own = *model;
+  own.compute = GPTVQ_COMPUTE_INT8;
+  const size_t one = gptvq_max_size(1, gptvq_workspace_text_bytes(&own, length)),
+               together =
+                   gptvq_min_size(gptvq_max_size(1, cache_bytes / one), gptvq_min_size(TOGETHER, windows));
+  return sizeof(int32_t) * (double)windows * (double)length +
+         (double)gptvq_workspace_bytes(&own, model->config.layers * together, together, length) +
+         sizeof(float) * (double)together * (double)(model->config.hidden + model->config.vocab);
+}

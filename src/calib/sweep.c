@@ -7,13 +7,9 @@
 #include <string.h>
 
 gptvq_status gptvq_keep_input(void *context, const gptvq_observed *in, gptvq_error *err) {
-  (void)err;
   const gptvq_kept *kept = context;
-  if (in->window >= kept->windows) return GPTVQ_OK;
-  float *values = kept->values + in->window * in->rows * in->cols;
-  for (size_t t = 0; t < in->rows; t++)
-    memcpy(values + t * in->cols, in->x + t * in->ldx, in->cols * sizeof *values);
-  return GPTVQ_OK;
+  if (in->window >= kept->inputs.windows) return GPTVQ_OK;
+  return gptvq_stream_write_rows(&kept->inputs, in->window, in->cols, in->x, in->ldx, err);
 }
 
 typedef struct audience {
@@ -22,8 +18,7 @@ typedef struct audience {
   gptvq_observed in; /* window and stream stand */
 } audience;
 
-/* Products of queries with keys, and with values, of all tokens of a window. */
-static double attention_flop(const gptvq_config *c, const gptvq_attention *how, size_t length) {
+double gptvq_attention_flop(const gptvq_config *c, const gptvq_attention *how, size_t length) {
   double full = (double)gptvq_min_size(length, how->window), pairs = full * (full + 1.0) / 2.0;
   pairs += ((double)length - full) * full; /* of those that see a whole window */
   return 4.0 * pairs * (double)(c->heads * c->head_dim);
@@ -39,7 +34,7 @@ static double forward_flop(const audience *a, const gptvq_block *block, const si
   for (size_t e = 0; e < block->mlp_count; e++) output = output || linears[0] == block->mlps[e].down;
   bool last_half = !pass->mlp || (linears[0] != block->o && linears[0] != block->qkv.linear[0]);
   double flop = linears[0] == block->o
-                    ? attention_flop(&a->sweep->model->config, &block->attention, a->sweep->length)
+                    ? gptvq_attention_flop(&a->sweep->model->config, &block->attention, a->sweep->length)
                     : 0.0;
   if (last_half && pass->stop == (output ? GPTVQ_STOP_AT_OUTPUT : GPTVQ_STOP_AT_INPUT)) return flop;
   for (size_t i = 0; i < count; i++)
@@ -75,51 +70,91 @@ static gptvq_status show(void *context, const gptvq_block *block, const size_t *
   return GPTVQ_OK;
 }
 
-/* Attention has to run to its end for the MLP's inputs, on a copy where x is to stay. */
-static bool needs_copy(const gptvq_pass *pass) {
-  return pass->attention && pass->mlp && pass->stop != GPTVQ_RUN_ALL;
+/* Which MLPs of the pass's block have observers: [mlp_count], only of blocks with experts; the caller frees.
+ */
+static gptvq_status wanted_mlps(const gptvq_pass *pass, bool **wanted, gptvq_error *err) {
+  const gptvq_block *block = pass->block;
+  *wanted = NULL;
+  if (!pass->mlp || pass->stop == GPTVQ_RUN_ALL || !gptvq_block_routes(block)) return GPTVQ_OK;
+  *wanted = calloc(block->mlp_count, sizeof **wanted);
+  if (*wanted == NULL) return gptvq_fail_memory(err, "a block", block->mlp_count * sizeof **wanted);
+  for (size_t e = 0; e < block->mlp_count; e++)
+    for (size_t i = 0; i < pass->observer_count; i++)
+      if (pass->observers[i].linear == block->mlps[e].down ||
+          pass->observers[i].linear == block->mlps[e].input.linear[0])
+        (*wanted)[e] = true;
+  return GPTVQ_OK;
 }
 
-static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, size_t window, float *copy,
-                               gptvq_error *err) {
-  size_t values = s->length * s->model->config.hidden;
+/* One window through one pass, from x[length × hidden]; kept: [length × kept->cols] scratch. */
+static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, size_t window, float *x,
+                               const float *before, float *input, gptvq_error *err) {
+  gptvq_status status = GPTVQ_OK;
+  bool *wanted;
   const gptvq_kept *kept = pass->kept;
-  float *x = pass->x + window * values;
-  if (kept != NULL && window < kept->windows) {
-    gptvq_stage_count(s->stages, 2.0 * (double)(values * kept->cols));
-    return gptvq_block_output(s->model, pass->block, s->workspace, pass->mlp, s->length,
-                              kept->values + window * s->length * kept->cols, x, err);
+  if (kept != NULL && window < kept->inputs.windows) {
+    gptvq_stage_count(s->stages, 2.0 * (double)(pass->x->values * kept->cols));
+    GPTVQ_TRY(gptvq_stream_read(&kept->inputs, window, input, err));
+    return gptvq_block_output(s->model, pass->block, s->workspace, pass->mlp, s->length, input, x, err);
   }
-  if (needs_copy(pass)) x = memcpy(copy, x, values * sizeof *x);
-  audience a = {s, pass, {.window = window, .stream = x}};
+  audience a = {s, pass, {.window = window, .stream = x, .before = before}};
   if (pass->attention)
     GPTVQ_TRY(gptvq_block_attention(s->model, pass->block, s->workspace, 0, 0, s->length, x,
                                     pass->mlp ? GPTVQ_RUN_ALL : pass->stop, show, &a, err));
-  if (pass->mlp)
-    GPTVQ_TRY(gptvq_block_mlp(s->model, pass->block, s->workspace, s->length, x, pass->stop, show, &a, err));
-  return GPTVQ_OK;
+  if (pass->attention && pass->mlp) gptvq_stream_round(pass->x, x); /* as in two passes */
+  if (!pass->mlp) return GPTVQ_OK;
+  GPTVQ_TRY(wanted_mlps(pass, &wanted, err));
+  s->workspace->wanted = wanted;
+  status = gptvq_block_mlp(s->model, pass->block, s->workspace, s->length, x, pass->stop, show, &a, err);
+  s->workspace->wanted = NULL;
+  free(wanted);
+  return status;
+}
+
+gptvq_status gptvq_embed_windows(const gptvq_model *model, const gptvq_token_windows *windows,
+                                 const gptvq_stream *x, gptvq_error *err) {
+  float *window = gptvq_alloc(x->values, sizeof *window);
+  if (window == NULL)
+    return gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(x->values, sizeof *window));
+  gptvq_status status = GPTVQ_OK;
+  for (size_t w = 0; w < windows->count && status == GPTVQ_OK; w++) {
+    status = gptvq_embed(model, windows->tokens + w * windows->length, windows->length, window, err);
+    if (status == GPTVQ_OK) status = gptvq_stream_write(x, w, window, err);
+  }
+  gptvq_linear_rest(&model->embedding);
+  free(window);
+  return status;
+}
+
+size_t gptvq_sweep_bytes(size_t length, size_t hidden, size_t passes, size_t kept_cols) {
+  size_t window = gptvq_saturated_sum(gptvq_saturated_size(passes, hidden), kept_cols);
+  return gptvq_saturated_size(gptvq_saturated_size(length, window), sizeof(float));
 }
 
 gptvq_status gptvq_sweep_block(const gptvq_sweep *s, const gptvq_pass *passes, size_t count,
                                gptvq_error *err) {
-  size_t values = s->length * s->model->config.hidden;
-  float *copy = NULL;
+  const size_t hidden = s->model->config.hidden, values = s->length * hidden;
+  size_t kept_cols = 0;
+  for (size_t i = 0; i < count; i++)
+    if (passes[i].kept != NULL && passes[i].kept->inputs.windows > 0)
+      kept_cols = gptvq_max_size(kept_cols, passes[i].kept->cols);
+  const size_t bytes = gptvq_sweep_bytes(s->length, hidden, count, kept_cols);
+  float *windows = gptvq_alloc(bytes, 1), *input = windows + count * values;
+  if (windows == NULL) return gptvq_fail_memory(err, "calibration activations", bytes);
   gptvq_status status = GPTVQ_OK;
-  for (size_t i = 0; i < count; i++) {
-    if (copy != NULL || !needs_copy(&passes[i])) continue;
-    copy = gptvq_alloc(values, sizeof *copy);
-    if (copy == NULL) return gptvq_fail_memory(err, "calibration activations", values * sizeof *copy);
-  }
   for (size_t w = 0; w < s->windows; w++) {
     for (size_t i = 0; i < count; i++) {
+      float *x = windows + i * values;
       gptvq_stage before = gptvq_stage_enter(s->stages, passes[i].stage);
-      GPTVQ_TRY_GOTO(run_window(s, &passes[i], w, copy, err));
+      GPTVQ_TRY_GOTO(gptvq_stream_read(passes[i].x, w, x, err));
+      GPTVQ_TRY_GOTO(run_window(s, &passes[i], w, x, i > 0 ? x - values : NULL, input, err));
+      if (passes[i].stop == GPTVQ_RUN_ALL) GPTVQ_TRY_GOTO(gptvq_stream_write(passes[i].x, w, x, err));
       (void)gptvq_stage_enter(s->stages, before);
     }
     GPTVQ_TRY_GOTO(gptvq_report_progress(s->callbacks, s->phase, s->item, s->done + (w + 1) * s->step,
                                          s->total, NAN, err));
   }
 done:
-  free(copy);
+  free(windows);
   return status;
 }

@@ -14,6 +14,7 @@
 #define GPTVQ_CALIB_SWEEP_H
 
 #include "base/stages.h"
+#include "calib/stream.h"
 #include "model/model_internal.h"
 
 /* Windows of tokens, one after the other, all of one length. */
@@ -34,7 +35,9 @@ typedef struct gptvq_observed {
   const float *x; /* [rows × ldx], `cols` values of each row: all tokens of the window, or those that chose
                      the expert, in their order; never none */
   size_t rows, cols, ldx;
-  const float *stream;    /* [length × hidden]: the window's residual stream, to which this half will add */
+  const float *stream; /* [length × hidden]: the window's residual stream, to which this half will add */
+  const float
+      *before; /* [length × hidden]: what the pass before this one has made of it; NULL in the first */
   const uint32_t *tokens; /* [rows]: which of the window's those are; NULL: all, in order */
   const float *shares;    /* [rows]: of what the MLP gives in what the half gives; NULL: 1 */
 } gptvq_observed;
@@ -50,8 +53,8 @@ typedef struct gptvq_observer {
 /* Inputs of an output linear (o_proj, or down_proj of the block's only MLP) of the first windows, to go on
  * from. */
 typedef struct gptvq_kept {
-  size_t windows, cols;
-  float *values; /* [windows × length × cols] */
+  size_t cols;
+  gptvq_stream inputs; /* [length × cols] a window; none: windows 0 */
 } gptvq_kept;
 /* An observer's on_input (context: gptvq_kept) that fills it. */
 gptvq_status gptvq_keep_input(void *kept, const gptvq_observed *in, gptvq_error *err);
@@ -59,17 +62,17 @@ gptvq_status gptvq_keep_input(void *kept, const gptvq_observed *in, gptvq_error 
 /* One way through a block. */
 typedef struct gptvq_pass {
   const gptvq_block *block; /* may be a copy whose linears were replaced */
-  float *x;                 /* [windows × length × hidden], window after window */
+  const gptvq_stream *x;    /* [length × hidden] a window */
   bool attention, mlp;      /* through which halves */
   gptvq_stop stop;          /* how far in the last of them; x moves on with GPTVQ_RUN_ALL, else it stays */
-  const gptvq_observer *observers;
+  const gptvq_observer *observers; /* experts without any are left out where x stays */
   size_t observer_count;
   const gptvq_kept *kept; /* windows that it holds only take the last step of the one half, unobserved; NULL:
                              none */
   gptvq_stage stage;      /* of the work that is not the observers' */
 } gptvq_pass;
 /* All of the block; x moves on. */
-static inline gptvq_pass gptvq_whole_block(const gptvq_block *block, float *x,
+static inline gptvq_pass gptvq_whole_block(const gptvq_block *block, const gptvq_stream *x,
                                            const gptvq_observer *observers, size_t count) {
   return (gptvq_pass){.block = block,
                       .x = x,
@@ -91,6 +94,13 @@ typedef struct gptvq_sweep {
   gptvq_stages *stages; /* or NULL */
 } gptvq_sweep;
 
+/* Products of queries with keys, and with values, of all tokens of a window. */
+double gptvq_attention_flop(const gptvq_config *config, const gptvq_attention *how, size_t length);
+/* The embeddings of the windows into a stream of theirs. */
+gptvq_status gptvq_embed_windows(const gptvq_model *model, const gptvq_token_windows *windows,
+                                 const gptvq_stream *x, gptvq_error *err);
+/* Bytes that it takes while it runs, for so many passes; kept_cols: of a pass with `kept`, or 0. */
+size_t gptvq_sweep_bytes(size_t length, size_t hidden, size_t passes, size_t kept_cols);
 /* All windows, each through all passes. On failure every x is unspecified. GPTVQ_ERROR_CANCELLED,
  * GPTVQ_ERROR_MEMORY, and what observers and the block return. */
 gptvq_status gptvq_sweep_block(const gptvq_sweep *sweep, const gptvq_pass *passes, size_t count,

@@ -1,5 +1,6 @@
 /* The two halves of a decoder block: attention and (mixture-of-experts) MLP, each with its norms and
  * residual. */
+#include "base/file.h"
 #include "base/memory.h"
 #include "model/layer/gate.h"
 #include "model/layer/latent.h"
@@ -141,6 +142,11 @@ static gptvq_status run_shared(const gptvq_model *model, const gptvq_block *bloc
   return GPTVQ_OK;
 }
 
+/* Has the MLP to run? */
+static bool is_wanted(const gptvq_workspace *w, size_t mlp, gptvq_stop stop) {
+  return stop == GPTVQ_RUN_ALL || w->wanted == NULL || w->wanted[mlp];
+}
+
 /* Experts one after the other, each on the tokens that chose it; their outputs are added in the order of the
  * experts, those of the MLP beside them last. */
 static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
@@ -161,14 +167,16 @@ static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *blo
                       block->index, r->used, r->experts);
   memset(w->sum, 0, n * hidden * sizeof(float));
   for (size_t e = 0; e < r->experts; e++) {
+    if (!is_wanted(w, e, stop)) continue;
     size_t members = gptvq_route_gather(r, e, n, w->norm);
     /* the expert's outputs replace its gathered inputs */
     GPTVQ_TRY(run_mlp(model, block, &block->mlps[e], w, members, r->gathered, r->gathered, stop, capture,
                       context, err));
     if (stop == GPTVQ_RUN_ALL) gptvq_route_scatter(r, members, w->sum);
   }
-  return block->mlp_count > r->experts ? run_shared(model, block, w, n, stop, capture, context, err)
-                                       : GPTVQ_OK;
+  return block->mlp_count > r->experts && is_wanted(w, r->experts, stop)
+             ? run_shared(model, block, w, n, stop, capture, context, err)
+             : GPTVQ_OK;
 }
 
 gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *workspace,
@@ -192,4 +200,20 @@ gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *blo
   GPTVQ_TRY(gptvq_group_forward(model, block, &output, workspace, n, input, block->linears[index].cols,
                                 workspace->sum, hidden, err));
   return add_output(model, block, workspace, mlp ? GPTVQ_NORM_MLP_OUT : GPTVQ_NORM_ATTENTION_OUT, n, x, err);
+}
+
+void gptvq_linear_rest(const gptvq_linear *linear) {
+  if (!linear->is_packed)
+    gptvq_mapping_rest(linear->weights, linear->rows * linear->cols * gptvq_dtype_size(linear->dtype));
+}
+
+void gptvq_block_rest(const gptvq_block *block) {
+  for (size_t i = 0; i < block->linear_count; i++) gptvq_linear_rest(&block->linears[i]);
+}
+
+void gptvq_model_rest(const gptvq_model *model) {
+  for (size_t t = 0; t < gptvq_checkpoint_tensor_count(model->checkpoint); t++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
+    gptvq_mapping_rest(tensor->data, tensor->bytes);
+  }
 }

@@ -192,6 +192,12 @@ json_t *gptvq_model_config(const gptvq_model *model);
 gptvq_status gptvq_fail_numbers(const gptvq_model *model, const gptvq_block *block, const char *part,
                                 gptvq_error *err);
 
+/* The weights of a linear, of a block, or of the whole model, will not be looked at for a while: the pages of
+ * their files no longer count as this process's memory (base/file.h). */
+void gptvq_linear_rest(const gptvq_linear *linear);
+void gptvq_block_rest(const gptvq_block *block);
+void gptvq_model_rest(const gptvq_model *model);
+
 /* Scratch memory and KV cache for up to max_rows tokens per call and max_positions positions, for one block
  * at a time (layers = 1) or for all (layers = config.layers). */
 typedef struct gptvq_workspace gptvq_workspace;

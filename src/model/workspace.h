@@ -29,6 +29,8 @@ struct gptvq_workspace {
   float *latent;             /* [max_rows × gptvq_latent_floats], or NULL */
   size_t part_bytes;
   gptvq_routing routing; /* in models with experts */
+  const bool *wanted; /* [mlp_count] of the block: those that a run which stops before the end is for, others
+                         are left out; NULL: all */
   gptvq_scratch scratch;
 };
 

@@ -23,7 +23,7 @@ void gptvq_finetune_options_init(gptvq_finetune_options *options) {
 typedef struct trainer {
   gptvq_ft_params *params;
   const gptvq_ft_dims *dims;
-  const float *inputs, *targets;
+  const gptvq_stream *inputs, *targets;
   size_t windows, micro; /* micro: windows that go through the block at once */
   gptvq_ft_tape *tape;
   float *x, *target, *gradient; /* [micro · length × hidden] */
@@ -56,44 +56,53 @@ static void loss_task(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-/* Gathers windows list[0 … count), runs them, leaves losses and gradients; returns the sum of squared errors.
+/* Gathers windows list[0 … count), runs them, leaves losses and gradients; adds the squared errors to *sum.
  */
-static double run_windows(trainer *t, const size_t *list, size_t count, double scale) {
+static gptvq_status run_windows(trainer *t, const size_t *list, size_t count, double scale, double *sum,
+                                gptvq_error *err) {
   size_t each = t->dims->length * t->dims->hidden, tokens = count * t->dims->length;
   for (size_t i = 0; i < count; i++) {
-    memcpy(t->x + i * each, t->inputs + list[i] * each, each * sizeof(float));
-    memcpy(t->target + i * each, t->targets + list[i] * each, each * sizeof(float));
+    GPTVQ_TRY(gptvq_stream_read(t->inputs, list[i], t->x + i * each, err));
+    GPTVQ_TRY(gptvq_stream_read(t->targets, list[i], t->target + i * each, err));
   }
   row_job job = {t, gptvq_ft_forward(t->dims, &t->params->weights, t->tape, tokens, t->x), scale};
   gptvq_parallel_for(tokens, 16, loss_task, &job);
-  double sum = 0;
-  for (size_t i = 0; i < tokens; i++) sum += t->losses[i];
-  return sum;
+  double own = 0;
+  for (size_t i = 0; i < tokens; i++) own += t->losses[i];
+  *sum += own;
+  return GPTVQ_OK;
 }
 
 /* Relative error over the held-out windows. */
-static double evaluate(trainer *t) {
+static gptvq_status evaluate(trainer *t, double *error, gptvq_error *err) {
   const size_t *list = t->split.held_count > 0 ? t->split.held : t->split.training;
   size_t count = t->split.held_count > 0 ? t->split.held_count : t->split.training_count;
   double sum = 0;
   for (size_t i = 0; i < count; i += t->micro)
-    sum += run_windows(t, list + i, gptvq_min_size(t->micro, count - i), 0.0);
-  return sum * t->weight / (double)count;
+    GPTVQ_TRY(run_windows(t, list + i, gptvq_min_size(t->micro, count - i), 0.0, &sum, err));
+  *error = sum * t->weight / (double)count;
+  return GPTVQ_OK;
 }
 
 /* One over the targets' squared deviation from their mean, per window. Also finds NaN. */
 static gptvq_status measure_targets(trainer *t, gptvq_error *err) {
-  size_t hidden = t->dims->hidden, tokens = t->windows * t->dims->length;
-  double total = 0;
-  for (size_t i = 0; i < hidden; i++) {
-    double sum = 0, squares = 0;
-    for (size_t token = 0; token < tokens; token++) {
-      double x = (double)t->targets[token * hidden + i];
-      sum += x;
-      squares += x * x;
-    }
-    total += squares - sum * sum / (double)tokens;
+  size_t hidden = t->dims->hidden, length = t->dims->length;
+  double total = 0, *sums = gptvq_alloc_zero(hidden, 2 * sizeof *sums), *squares = sums + hidden;
+  if (sums == NULL)
+    return gptvq_fail_memory(err, "fine-tuning: means", gptvq_saturated_size(hidden, 2 * sizeof *sums));
+  gptvq_status status = GPTVQ_OK;
+  for (size_t w = 0; w < t->windows && status == GPTVQ_OK; w++) {
+    status = gptvq_stream_read(t->targets, w, t->target, err);
+    for (size_t token = 0; token < length && status == GPTVQ_OK; token++)
+      for (size_t i = 0; i < hidden; i++) {
+        double x = (double)t->target[token * hidden + i];
+        sums[i] += x;
+        squares[i] += x * x;
+      }
   }
+  for (size_t i = 0; i < hidden; i++) total += squares[i] - sums[i] * sums[i] / (double)(t->windows * length);
+  free(sums);
+  if (status != GPTVQ_OK) return status;
   if (!isfinite(total))
     return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                       "fine-tuning: NaN or infinity in the original block's outputs");
@@ -108,7 +117,6 @@ static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *opt
   t->micro = gptvq_max_size(1, options->max_tokens / d->length);
   t->micro = gptvq_min_size(t->micro, gptvq_max_size(options->batch, 1));
   size_t tokens = t->micro * d->length;
-  GPTVQ_TRY(measure_targets(t, err));
   GPTVQ_TRY(gptvq_ft_windows_create(t->windows, options, &t->split, err));
   GPTVQ_TRY(gptvq_ft_tape_create(d, tokens, true, &t->tape, err));
   t->x = gptvq_alloc(tokens * d->hidden, sizeof(float));
@@ -118,7 +126,7 @@ static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *opt
   if (t->x == NULL || t->target == NULL || t->gradient == NULL || t->losses == NULL)
     return gptvq_fail_memory(err, "fine-tuning: a batch",
                              gptvq_saturated_size(tokens * d->hidden, 3 * sizeof(float)));
-  return GPTVQ_OK;
+  return measure_targets(t, err);
 }
 
 static void trainer_release(trainer *t) {
@@ -137,19 +145,22 @@ static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gr
 }
 
 /* Gradient of the mean relative error over `count` windows into params->gradient. */
-static void add_gradients(trainer *t, const size_t *list, size_t count) {
+static gptvq_status add_gradients(trainer *t, const size_t *list, size_t count, gptvq_error *err) {
+  double sum = 0;
   gptvq_ft_params_begin(t->params);
   for (size_t i = 0; i < count; i += t->micro) {
-    run_windows(t, list + i, gptvq_min_size(t->micro, count - i), t->weight / (double)count);
+    GPTVQ_TRY(
+        run_windows(t, list + i, gptvq_min_size(t->micro, count - i), t->weight / (double)count, &sum, err));
     t->passes++;
     gptvq_ft_backward(t->dims, &t->params->weights, t->tape, t->gradient, &t->params->vector_gradients,
                       take_gradient, t, NULL);
   }
   gptvq_ft_params_finish(t->params);
+  return GPTVQ_OK;
 }
 
-gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float *inputs,
-                            const float *targets, const gptvq_finetune_options *options,
+gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq_stream *inputs,
+                            const gptvq_stream *targets, const gptvq_finetune_options *options,
                             const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
                             gptvq_error *err) {
   trainer t = {
@@ -166,7 +177,8 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float
                                gptvq_saturated_size(params->count, sizeof(float)));
     goto done;
   }
-  result->before = result->after = evaluate(&t); /* the weights are those of the block as it came */
+  GPTVQ_TRY_GOTO(evaluate(&t, &result->before, err)); /* the weights are those of the block as it came */
+  result->after = result->before;
   if (!isfinite(result->before)) {
     status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                         "fine-tuning: NaN or infinity in the quantized block's activations");
@@ -178,13 +190,14 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float
     if (step > 0) gptvq_ft_params_build(params, true);
     double factor = gptvq_ft_schedule(step, options->steps);
     t.index_rate = factor * options->index_rate;
-    add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch);
+    GPTVQ_TRY_GOTO(add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch, err));
     gptvq_ft_adam_update(&adam, tables, factor * options->table_rate, factor * options->vector_rate,
                          params->unit, params->gradient, params->theta);
     result->steps = step + 1;
     if ((step + 1) % gptvq_max_size(options->evaluate_every, 1) != 0 && step + 1 != options->steps) continue;
     gptvq_ft_params_build(params, true);
-    double error = evaluate(&t);
+    double error;
+    GPTVQ_TRY_GOTO(evaluate(&t, &error, err));
     GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "finetune", "", step + 1, options->steps, error, err));
     if (error < result->after) { /* false for NaN too */
       result->after = error;

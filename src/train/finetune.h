@@ -32,20 +32,24 @@ typedef struct gptvq_finetune_result {
   double seconds;
 } gptvq_finetune_result;
 
-/* Windows on their way into a block, and what it should make of them: [count × length × hidden]. */
+/* Windows on their way into a block, and what it should make of them: [length × hidden] each. */
 typedef struct gptvq_block_windows {
   size_t count, length;
-  const float *inputs, *targets;
+  const gptvq_stream *inputs, *targets;
 } gptvq_block_windows;
 
 /* The block's packed codebooks and scales, its norms and its biases are overwritten: the caller has put
  * writable memory there (a linear's bias may be shared by no other block). The same bytes for any number of
  * threads. The block is left as it was on failure and when nothing is gained. GPTVQ_ERROR_NUMERIC: NaN in
- * inputs or targets. GPTVQ_ERROR_DATA: too few windows. */
+ * inputs or targets. GPTVQ_ERROR_DATA: too few windows; what reading the windows returns. */
 gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block,
                                   const gptvq_block_windows *windows, const gptvq_finetune_options *options,
                                   const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
                                   gptvq_error *err);
+
+/* Bytes that it takes at its peak beside the windows. */
+double gptvq_finetune_block_peak(const gptvq_model *model, const gptvq_block *block, size_t length,
+                                 const gptvq_finetune_options *options);
 
 /* The whole model at once: the continuous parameters of all blocks and the final norm are optimised so that
  * the quantized model's next token distribution matches the original's: mean KL divergence over all positions

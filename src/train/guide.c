@@ -4,6 +4,7 @@
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "model/layer/norm.h"
+#include "model/workspace.h"
 #include "train/pieces.h"
 
 #include <math.h>
@@ -194,9 +195,11 @@ static gptvq_status run_batch(work *w, size_t first_window, size_t windows, doub
   GPTVQ_TRY(gptvq_embed(model, w->tokens + first_window * w->length, windows * w->length, w->inputs, err));
   for (size_t b = 0; b < blocks; b++) {
     float *x = w->inputs + (b + 1) * stride;
-    const gptvq_pass pass = gptvq_whole_block(&model->blocks[b], x, NULL, 0);
+    const gptvq_stream stream = gptvq_stream_over(windows, values, x);
+    const gptvq_pass pass = gptvq_whole_block(&model->blocks[b], &stream, NULL, 0);
     memcpy(x, x - stride, windows * values * sizeof *x);
     GPTVQ_TRY(gptvq_sweep_block(&w->sweep, &pass, 1, err));
+    gptvq_block_rest(&model->blocks[b]);
   }
   for (size_t i = 0; i < windows; i++)
     GPTVQ_TRY(gptvq_final_norm(model, w->length, w->inputs + blocks * stride + i * values, w->normed, err));
@@ -207,15 +210,47 @@ static gptvq_status run_batch(work *w, size_t first_window, size_t windows, doub
     *loss += head(w, &dims, w->tokens + (first_window + i) * w->length,
                   w->inputs + blocks * stride + i * values, w->gradient + i * values);
   free(tables);
-  for (size_t b = blocks; b-- > 0;) GPTVQ_TRY(block_backward(w, b, first_window, windows, err));
+  for (size_t b = blocks; b-- > 0;) {
+    GPTVQ_TRY(block_backward(w, b, first_window, windows, err));
+    gptvq_block_rest(&model->blocks[b]);
+  }
   return GPTVQ_OK;
+}
+
+/* Windows that are worked on together. */
+static size_t batch_size(const gptvq_model *model, size_t windows, size_t length, size_t budget) {
+  const size_t window =
+      gptvq_saturated_size(length * model->config.hidden, (model->config.layers + 2) * sizeof(float));
+  return gptvq_min_size(windows, gptvq_max_size(1, budget / window));
+}
+
+double gptvq_guide_bytes(const gptvq_model *model, size_t windows, size_t length) {
+  const double inputs = model->config.latent.kv_rank > 0 ? GPTVQ_ALL_INPUTS : GPTVQ_INPUTS;
+  return sizeof(float) * (double)model->config.layers * inputs * (double)windows * (double)length;
+}
+
+double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length, size_t budget) {
+  const gptvq_config *c = &model->config;
+  const double rows = (double)length * (double)c->hidden;
+  double largest = 0;
+  for (size_t b = 0; b < c->layers; b++) { /* a block backwards */
+    const gptvq_ft_dims dims = gptvq_ft_dims_of(model, &model->blocks[b], length);
+    double bytes = (double)gptvq_ft_tape_bytes(&dims, length, true);
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++)
+      bytes +=
+          sizeof(float) * (double)model->blocks[b].linears[i].rows * (double)model->blocks[b].linears[i].cols;
+    largest = fmax(largest, bytes);
+  }
+  return gptvq_guide_bytes(model, windows, length) +
+         sizeof(float) * (rows * (double)((c->layers + 2) * batch_size(model, windows, length, budget) + 1) +
+                          (double)c->vocab * (double)(c->hidden + HEAD_TOKENS)) +
+         fmax(largest, (double)gptvq_workspace_bytes(model, 1, length, length) + sizeof(float) * rows);
 }
 
 static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t budget, gptvq_error *err) {
   const gptvq_model *model = w->model;
-  size_t blocks = model->config.layers,
-         window = gptvq_saturated_size(w->length * w->hidden, (blocks + 2) * sizeof(float));
-  w->batch = gptvq_min_size(windows, gptvq_max_size(1, budget / window));
+  size_t blocks = model->config.layers;
+  w->batch = batch_size(model, windows, w->length, budget);
   guide->blocks = blocks;
   guide->inputs = model->config.latent.kv_rank > 0 ? GPTVQ_ALL_INPUTS : GPTVQ_INPUTS;
   guide->tokens = windows * w->length;

@@ -29,6 +29,9 @@ typedef struct gptvq_guide {
 gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_windows *windows, double power,
                                 size_t budget, const gptvq_standing *standing, gptvq_guide *out,
                                 gptvq_error *err);
+/* Bytes that it takes at its peak, and that are left in *out. */
+double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length, size_t budget);
+double gptvq_guide_bytes(const gptvq_model *model, size_t windows, size_t length);
 void gptvq_guide_release(gptvq_guide *guide); /* a zeroed struct is fine */
 
 /* [tokens] of one input of a block */

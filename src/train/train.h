@@ -271,8 +271,8 @@ gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *b
 
 /* The loop of gptvq_finetune_block. Indices are trained where shadow values are there
  * (gptvq_ft_indices_create). */
-gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const float *inputs,
-                            const float *targets, const gptvq_finetune_options *options,
+gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq_stream *inputs,
+                            const gptvq_stream *targets, const gptvq_finetune_options *options,
                             const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
                             gptvq_error *err);
 

@@ -48,11 +48,12 @@ static gptvq_status run_teacher(whole *w, size_t windows, const gptvq_finetune_o
                        .phase = "finetune",
                        .item = "",
                        .total = options->steps};
+  const gptvq_stream teacher = gptvq_stream_over(windows, w->length * w->hidden, w->teacher);
   gptvq_status status;
   GPTVQ_TRY(gptvq_workspace_create(model, 1, w->length, w->length, &sweep.workspace, err));
   GPTVQ_TRY_GOTO(gptvq_embed(model, w->tokens, windows * w->length, w->teacher, err));
   for (size_t b = 0; b < w->layers; b++) {
-    const gptvq_pass pass = gptvq_whole_block(&model->blocks[b], w->teacher, NULL, 0);
+    const gptvq_pass pass = gptvq_whole_block(&model->blocks[b], &teacher, NULL, 0);
     GPTVQ_TRY_GOTO(gptvq_sweep_block(&sweep, &pass, 1, err));
   }
   for (size_t i = 0; i < windows; i++) {

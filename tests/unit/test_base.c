@@ -78,9 +78,55 @@ static void files_appear_whole(void **state) {
   free(path);
 }
 
+/* /proc and /sys of machines that are not there. */
+static void write_text(const char *folder, const char *name, const char *text) {
+  char path[512];
+  (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+  for (char *slash = strchr(path + strlen(folder) + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+    *slash = '\0';
+    assert_int_equal(gptvq_make_folder(path, NULL), GPTVQ_OK);
+    *slash = '/';
+  }
+  assert_int_equal(gptvq_write_file(path, text, strlen(text), NULL), GPTVQ_OK);
+}
+
+static void containers_limit_memory(void **state) {
+  (void)state;
+  char root[] = "gptvq-test-XXXXXX";
+  assert_non_null(mkdtemp(root));
+  assert_int_equal(gptvq_available_memory_in(root), 0);
+  write_text(root, "proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n");
+  assert_int_equal(gptvq_available_memory_in(root), 8000 * 1024);
+  /* version 2: the tightest of the groups around us; files in their cache do not count */
+  write_text(root, "proc/self/cgroup", "0::/a/b\n");
+  write_text(root, "sys/fs/cgroup/memory.max", "max\n");
+  assert_int_equal(gptvq_available_memory_in(root), 8000 * 1024);
+  write_text(root, "sys/fs/cgroup/a/memory.max", "5000000\n");
+  write_text(root, "sys/fs/cgroup/a/memory.current", "3000000\n");
+  write_text(root, "sys/fs/cgroup/a/memory.stat", "anon 2000000\nfile 1000000\n");
+  write_text(root, "sys/fs/cgroup/a/b/memory.max", "max\n");
+  assert_int_equal(gptvq_available_memory_in(root), 3000000);
+  /* in a container the mount is the group's own, whatever its name outside */
+  write_text(root, "proc/self/cgroup", "0::/elsewhere\n");
+  write_text(root, "sys/fs/cgroup/memory.max", "4000000\n");
+  assert_int_equal(gptvq_available_memory_in(root), 4000000);
+  /* version 1: a huge number is no limit */
+  write_text(root, "proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/c\n");
+  write_text(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+  assert_int_equal(gptvq_available_memory_in(root), 8000 * 1024);
+  write_text(root, "sys/fs/cgroup/memory/c/memory.limit_in_bytes", "6000000\n");
+  write_text(root, "sys/fs/cgroup/memory/c/memory.usage_in_bytes", "2500000\n");
+  write_text(root, "sys/fs/cgroup/memory/c/memory.stat", "cache 1\ntotal_cache 500000\n");
+  assert_int_equal(gptvq_available_memory_in(root), 4000000);
+  /* all of it is used: little, but known */
+  write_text(root, "sys/fs/cgroup/memory/c/memory.usage_in_bytes", "99000000\n");
+  assert_int_equal(gptvq_available_memory_in(root), 1);
+  assert_int_equal(gptvq_remove_tree(root, NULL), GPTVQ_OK);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_runs_once),
-                                     cmocka_unit_test(halves_round_trip),
-                                     cmocka_unit_test(files_appear_whole)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_item_runs_once), cmocka_unit_test(halves_round_trip),
+      cmocka_unit_test(files_appear_whole), cmocka_unit_test(containers_limit_memory)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

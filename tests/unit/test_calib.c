@@ -454,6 +454,7 @@ static void every_option_is_in_the_identity(void **state) {
       WORDS_OF(size),
       WORDS_OF(force),
       WORDS_OF(resume),
+      WORDS_OF(memory_limit),
       {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
       {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
       {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4},

@@ -222,12 +222,20 @@ static gptvq_finetune_options training_options(void) {
   return options;
 }
 
-static void train(fixture *f, const float *targets, const gptvq_finetune_options *options,
+static gptvq_status run_training(gptvq_ft_params *params, size_t windows, float *inputs, float *targets,
+                                 const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
+                                 gptvq_finetune_result *result, gptvq_error *err) {
+  const gptvq_stream in = gptvq_stream_over(windows, LENGTH * HIDDEN, inputs),
+                     out = gptvq_stream_over(windows, LENGTH * HIDDEN, targets);
+  return gptvq_ft_train(params, windows, &in, &out, options, callbacks, result, err);
+}
+
+static void train(fixture *f, float *targets, const gptvq_finetune_options *options,
                   gptvq_finetune_result *result) {
   gptvq_error err;
   gptvq_ft_params params;
   assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-  assert_int_equal(gptvq_ft_train(&params, MANY, f->x, targets, options, NULL, result, &err), GPTVQ_OK);
+  assert_int_equal(run_training(&params, MANY, f->x, targets, options, NULL, result, &err), GPTVQ_OK);
   gptvq_ft_params_release(&params);
 }
 
@@ -282,7 +290,7 @@ static void training_of_indices_repairs_them(void **state) {
       before = stored_error(&f, targets);
       assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
       if (indices) assert_int_equal(gptvq_ft_indices_create(&params, &f.block, 0.5f, &err), GPTVQ_OK);
-      assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err), GPTVQ_OK);
+      assert_int_equal(run_training(&params, MANY, f.x, targets, &options, NULL, &result, &err), GPTVQ_OK);
       gptvq_ft_params_release(&params);
       after[indices] = stored_error(&f, targets);
       double slack = 2.0 * CHAIN * WIDTH * (double)FLT_EPSILON / sqrt(after[indices]);
@@ -370,13 +378,13 @@ static void bad_input_is_refused(void **state) {
   float *targets = disturb(&f);
   uint64_t before = fingerprint(&f);
   assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-  assert_int_equal(gptvq_ft_train(&params, 0, f.x, targets, &options, NULL, &result, &err), GPTVQ_ERROR_DATA);
+  assert_int_equal(run_training(&params, 0, f.x, targets, &options, NULL, &result, &err), GPTVQ_ERROR_DATA);
   targets[17] = NAN;
-  assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err),
+  assert_int_equal(run_training(&params, MANY, f.x, targets, &options, NULL, &result, &err),
                    GPTVQ_ERROR_NUMERIC);
   targets[17] = 0;
   f.x[(MANY - 1) * LENGTH * HIDDEN + 3] = INFINITY; /* in a held-out window */
-  assert_int_equal(gptvq_ft_train(&params, MANY, f.x, targets, &options, NULL, &result, &err),
+  assert_int_equal(run_training(&params, MANY, f.x, targets, &options, NULL, &result, &err),
                    GPTVQ_ERROR_NUMERIC);
   gptvq_ft_params_release(&params);
   assert_true(fingerprint(&f) == before);

@@ -367,8 +367,10 @@ static void refusals_leave_nothing_behind(void **state) {
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "`calib_samples`");
   bad.calib_samples = SIZE_MAX / 4;
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "`calib_samples`");
-  bad.calib_samples = (size_t)1 << 24; /* the most that is taken */
-  expect_refused("llama", "out", &bad, GPTVQ_ERROR_MEMORY, "`calib_samples`");
+  bad.memory_limit = (size_t)1 << 20;
+  bad.calib_samples = 4;
+  expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "`memory_limit`");
+  bad.memory_limit = 0;
   bad.calib_samples = 1;
   bad.calib_length = 129;
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "context of 128");
@@ -412,6 +414,9 @@ static void thin_calibration_is_said(void **state) {
                          "model.layers.0.block_sparse_moe.experts.3.w3"));
   assert_non_null(
       strstr(w.warnings, "no calibration token reaches model.layers.1.block_sparse_moe.experts.3.w2"));
+  assert_non_null(strstr(w.warnings,
+                         "block 0: 3 of 4 experts saw fewer calibration tokens than their 64 input "
+                         "columns; the fewest, "));
   assert_true(tiny_logit_distance("thin", "mixtral") < 1.0); /* a complete model all the same */
 }
 
@@ -495,14 +500,14 @@ static void memory_is_estimated(void **state) {
   plain = o;
   plain.mismatch = plain.mismatch_stream = 0.0;
   ok(gptvq_resolve(&plain, &without_mismatch, err));
-  double square = 20000.0 * 20000.0, with = gptvq_pipeline_peak(model, &resolved, true, 0),
-         without = gptvq_pipeline_peak(model, &without_mismatch, false, 0);
+  double square = 20000.0 * 20000.0, with = gptvq_blocks_peak(model, &resolved, true, 0),
+         without = gptvq_blocks_peak(model, &without_mismatch, false, 0);
   assert_true(with > 12.0 * square && with < 14.0 * square && with > without);
   assert_true(without > 12.0 * square && without < 14.0 * square);
   o.calib_samples = 8;
   ok(gptvq_resolve(&o, &resolved, err));
   double stream = 4.0 * 4.0 * 32.0 * (double)model->config.hidden;
-  assert_true(fabs(gptvq_pipeline_peak(model, &resolved, true, 0) - with - 2.0 * stream) <= 1e-9 * with);
+  assert_true(fabs(gptvq_blocks_peak(model, &resolved, true, 0) - with - 2.0 * stream) <= 1e-9 * with);
   /* factored codebooks: in a layer high enough for solving to be the peak, at least the R × R blocks of all
    * rows of the left factor; whole codebooks take 41 bytes a number (update) */
   gptvq_quantize_options whole = plain, factored;
@@ -517,8 +522,8 @@ static void memory_is_estimated(void **state) {
   ok(gptvq_resolve(&factored, &factors, err));
   size_t rows = down->rows;
   down->rows = 60000;
-  double tiles = 60000.0 * 20000.0 / 64.0, more = gptvq_pipeline_peak(model, &factors, false, 0) -
-                                                  gptvq_pipeline_peak(model, &whole_books, false, 0);
+  double tiles = 60000.0 * 20000.0 / 64.0, more = gptvq_blocks_peak(model, &factors, false, 0) -
+                                                  gptvq_blocks_peak(model, &whole_books, false, 0);
   assert_true(more > 8.0 * tiles * 16 * 16 - 41.0 * tiles * 16);
   down->rows = rows;
   char text[256];
@@ -556,11 +561,12 @@ static void hessian_budget_does_not_change_results(void **state) {
       uint64_t random = 5;
       for (size_t i = 0; i < SAMPLES * LENGTH * TINY_HIDDEN; i++)
         x[pass][i] = (float)(gptvq_random_unit(&random) - 0.5);
+      const gptvq_stream stream = gptvq_stream_over(SAMPLES, LENGTH * TINY_HIDDEN, x[pass]);
       gptvq_pipeline p = {.model = model,
                           .solver = {.options = &resolved, .backend = &gptvq_cpu_backend},
                           .samples = SAMPLES,
                           .length = LENGTH,
-                          .x = x[pass],
+                          .x = &stream,
                           .workspace = workspace,
                           .hessian_budget = pass == 0 ? 1 : SIZE_MAX,
                           .kept_budget = pass == 0 ? 0 : 2 * LENGTH * TINY_HIDDEN * sizeof(float),

@@ -61,6 +61,7 @@ typedef struct fixture {
   gptvq_model *model;
   const gptvq_block *block;
   size_t values;          /* of a window */
+  gptvq_stream stream;    /* x */
   float *start, *x, *end; /* [WINDOWS × LENGTH × hidden]; end: what the block makes of start */
 } fixture;
 
@@ -80,6 +81,7 @@ static fixture open_fixture(const char *name) {
   f.end = gptvq_alloc(WINDOWS * f.values, sizeof *f.end);
   for (size_t i = 0; i < WINDOWS * LENGTH; i++) ids[i] = (int32_t)(i * 37 % 64);
   assert_int_equal(gptvq_embed(f.model, ids, WINDOWS * LENGTH, f.start, &err), GPTVQ_OK);
+  f.stream = gptvq_stream_over(WINDOWS, f.values, f.x);
   memcpy(f.x, f.start, WINDOWS * f.values * sizeof *f.x);
   memcpy(f.end, f.start, WINDOWS * f.values * sizeof *f.x);
   for (size_t w = 0; w < WINDOWS; w++) {
@@ -134,13 +136,14 @@ static void order_and_rows(void **state) {
     seats[15].stream = f.start;
     for (size_t e = 0; e < experts; e++, count++)
       second[count] = watch(&f, &seats[count], &j, GPTVQ_INPUT_DOWN, e, 2);
+    const gptvq_stream two = gptvq_stream_over(WINDOWS, f.values, other);
     const gptvq_pass passes[2] = {{.block = f.block,
-                                   .x = other,
+                                   .x = &two,
                                    .attention = true,
                                    .stop = GPTVQ_STOP_AT_OUTPUT,
                                    .observers = first,
                                    .observer_count = 1},
-                                  gptvq_whole_block(f.block, f.x, second, count)};
+                                  gptvq_whole_block(f.block, &f.stream, second, count)};
     assert_int_equal(run(&f, passes, 2), GPTVQ_OK);
     assert_bits(&f, other, f.start);
     assert_bits(&f, f.x, f.end);
@@ -166,7 +169,8 @@ typedef struct copies {
   size_t cols;
 } copies;
 static gptvq_status take(void *context, const gptvq_observed *in, gptvq_error *err) {
-  gptvq_kept kept = {WINDOWS, ((copies *)context)->cols, ((copies *)context)->values};
+  const copies *c = context;
+  gptvq_kept kept = {c->cols, gptvq_stream_over(WINDOWS, LENGTH * c->cols, c->values)};
   return gptvq_keep_input(&kept, in, err);
 }
 
@@ -179,18 +183,18 @@ static void stops_leave_x(void **state) {
   const size_t down = f.block->mlps[0].down;
   const gptvq_observer see_a = {.linear = down, .on_input = take, .context = &a},
                        see_b = {.linear = down, .on_input = take, .context = &b};
-  gptvq_pass pass = gptvq_whole_block(f.block, f.x, &see_a, 1);
+  gptvq_pass pass = gptvq_whole_block(f.block, &f.stream, &see_a, 1);
   pass.stop = GPTVQ_STOP_AT_OUTPUT;
   assert_int_equal(run(&f, &pass, 1), GPTVQ_OK);
   assert_bits(&f, f.x, f.start);
-  const gptvq_pass attention = {.block = f.block, .x = f.x, .attention = true, .stop = GPTVQ_RUN_ALL};
+  const gptvq_pass attention = {.block = f.block, .x = &f.stream, .attention = true, .stop = GPTVQ_RUN_ALL};
   assert_int_equal(run(&f, &attention, 1), GPTVQ_OK);
   pass.observers = &see_b;
   pass.attention = false;
   assert_int_equal(run(&f, &pass, 1), GPTVQ_OK);
   assert_memory_equal(a.values, b.values, bytes);
   /* on from what was kept of all windows but the last: the same numbers, and nobody is asked */
-  const gptvq_kept kept = {WINDOWS - 1, cols, a.values};
+  const gptvq_kept kept = {cols, gptvq_stream_over(WINDOWS - 1, LENGTH * cols, a.values)};
   memset(b.values, 0, bytes);
   pass.stop = GPTVQ_RUN_ALL;
   pass.kept = &kept;
@@ -208,7 +212,7 @@ static void progress_and_failures_end_it(void **state) {
   static journal j;
   seat s;
   const gptvq_observer observer = watch(&f, &s, &j, GPTVQ_INPUT_QKV, 0, 1);
-  const gptvq_pass pass = gptvq_whole_block(f.block, f.x, &observer, 1);
+  const gptvq_pass pass = gptvq_whole_block(f.block, &f.stream, &observer, 1);
   reports r = {0};
   const gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &r, .progress = report};
   f.sweep.callbacks = &callbacks;

@@ -273,8 +273,8 @@ static void the_function_stays(void **state) {
         uint64_t bytes, counted = 0;
         ok(gptvq_remove_tree("changed", err));
         ok(gptvq_make_folder("changed", err));
-        ok(gptvq_transform_create(model, &resolved, &(gptvq_token_windows){1, g.count, g.ids}, NULL,
-                                  &transform, err));
+        ok(gptvq_transform_create(model, &resolved, &(gptvq_token_windows){1, g.count, g.ids},
+                                  (gptvq_stream_place){0}, NULL, &transform, err));
         ok(gptvq_transform_bytes(&transform, &bytes, err));
         ok(gptvq_transform_write(&transform, "changed", NULL, err));
         gptvq_transform_release(&transform);
@@ -321,7 +321,8 @@ static void orders_are_exact(void **state) {
   for (int32_t i = 0; i < 48; i++) tokens[i] = (i * 29 + 3) % TINY_VOCAB;
   ok(gptvq_model_open("qwen2", &in_fp32, &model, err));
   ok(gptvq_make_folder("ordered", err));
-  ok(gptvq_transform_create(model, &resolved, &(gptvq_token_windows){2, 24, tokens}, NULL, &transform, err));
+  ok(gptvq_transform_create(model, &resolved, &(gptvq_token_windows){2, 24, tokens}, (gptvq_stream_place){0},
+                            NULL, &transform, err));
   ok(gptvq_transform_write(&transform, "ordered", NULL, err));
   ok(gptvq_checkpoint_open("ordered", NULL, &changed, err));
   size_t moved = 0;

@@ -22,6 +22,7 @@ static double get_number(const gptvq_field *field, const gptvq_quantize_options 
   case GPTVQ_FIELD_INT:
   case GPTVQ_FIELD_ENUM: return *(const int *)member;
   case GPTVQ_FIELD_UNSIGNED: return *(const unsigned *)member;
+  case GPTVQ_FIELD_BYTES:
   case GPTVQ_FIELD_SIZE: return (double)*(const size_t *)member;
   case GPTVQ_FIELD_DOUBLE: return *(const double *)member;
   case GPTVQ_FIELD_SEED:
@@ -37,6 +38,7 @@ static void put_number(const gptvq_field *field, double value, gptvq_quantize_op
   case GPTVQ_FIELD_INT:
   case GPTVQ_FIELD_ENUM: *(int *)member = (int)value; break;
   case GPTVQ_FIELD_UNSIGNED: *(unsigned *)member = (unsigned)value; break;
+  case GPTVQ_FIELD_BYTES:
   case GPTVQ_FIELD_SIZE: *(size_t *)member = (size_t)value; break;
   case GPTVQ_FIELD_DOUBLE: *(double *)member = value; break;
   case GPTVQ_FIELD_SEED:
@@ -142,7 +144,8 @@ gptvq_status gptvq_recipe_from_name(const char *name, gptvq_recipe *recipe, gptv
 }
 
 const char *gptvq_field_type_name(gptvq_field_type type) {
-  static const char *const names[] = {"switch", "int", "unsigned", "size", "seed", "double", "enum", "text"};
+  static const char *const names[] = {"switch", "int",  "unsigned", "size", "seed",
+                                      "double", "enum", "text",     "bytes"};
   return (unsigned)type < sizeof names / sizeof names[0] ? names[type] : "unknown";
 }
 
@@ -155,6 +158,21 @@ const char *gptvq_field_identity_name(gptvq_field_identity identity) {
 
 static gptvq_status no_such_field(const char *name, gptvq_error *err) {
   return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "there is no option %s", name);
+}
+
+gptvq_status gptvq_bytes_from_text(const char *text, size_t *bytes, gptvq_error *err) {
+  static const char units[] = "KMGT";
+  char *end;
+  double value = strtod(text, &end);
+  const char *unit = *end != '\0' ? strchr(units, *end) : NULL;
+  if (unit != NULL) value *= exp2(10.0 * (double)(unit - units + 1));
+  if (end == text || text[0] == ' ' || (*end != '\0' && (unit == NULL || end[1] != '\0')) ||
+      !(value >= 0.0 && value < 9e18))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "'%s' is not a number of bytes: give one like 20G (K, M, G, T are powers of 1024)",
+                      text);
+  *bytes = (size_t)value;
+  return GPTVQ_OK;
 }
 
 static gptvq_status set(const gptvq_field *field, gptvq_quantize_options *options, const char *value,
@@ -178,6 +196,15 @@ static gptvq_status set(const gptvq_field *field, gptvq_quantize_options *option
       return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`%s` '%s' is not a whole number from 0 to %" PRIu64, name,
                         value, UINT64_MAX);
     *(uint64_t *)member = seed;
+    return GPTVQ_OK;
+  }
+  if (field->type == GPTVQ_FIELD_BYTES) {
+    size_t bytes;
+    if (gptvq_bytes_from_text(value, &bytes, err) != GPTVQ_OK)
+      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`%s` '%s' is not a number of bytes, such as 20G", name,
+                        value);
+    GPTVQ_TRY(check_number(field, (double)bytes, err));
+    *(size_t *)member = bytes;
     return GPTVQ_OK;
   }
   double number = strtod(value, &end);
@@ -242,6 +269,7 @@ static json_t *field_json(const gptvq_field *field, const gptvq_quantize_options
   }
   case GPTVQ_FIELD_INT:
   case GPTVQ_FIELD_UNSIGNED:
+  case GPTVQ_FIELD_BYTES:
   case GPTVQ_FIELD_SIZE: break;
   }
   return json_integer((json_int_t)number);

@@ -157,6 +157,10 @@ static const gptvq_field fields[] = {
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "svd-rank", .argument = "R",
      .help = "codebooks of a layer stored as int8 factors of rank R (--dim 1)"},
 
+    {MEMBER(memory_limit, GPTVQ_FIELD_BYTES), .min = 1 << 20, .max = 0x1p50, .derived = "what is available",
+     .section = "", .flag = "memory-limit", .argument = "SIZE",
+     .help = "keep within that much memory, such as 20G; what does not fit lies in a scratch file beside\n"
+             "OUT, the output is the same"},
     {MEMBER(force, GPTVQ_FIELD_SWITCH), .section = "", .flag = "force",
      .help = "replace OUT if it is a model folder; start over instead of --resume"},
     {MEMBER(resume, GPTVQ_FIELD_SWITCH), .section = "", .flag = "resume",

@@ -1,18 +1,51 @@
 #include "quant/plan/memory.h"
 #include "base/memory.h"
+#include "calib/calib.h"
 #include "calib/observers.h"
 #include "model/workspace.h"
+#include "train/finetune.h"
+#include "train/guide.h"
 
+#include <math.h>
 #include <stdio.h>
+
+bool gptvq_run_uses_data(const gptvq_resolved *options) {
+  const gptvq_method method = options->options.method;
+  return method == GPTVQ_METHOD_GPTVQ || method == GPTVQ_METHOD_GPTQ;
+}
+
+bool gptvq_run_corrects(const gptvq_resolved *options) {
+  const gptvq_quantize_options *o = &options->options;
+  return o->true_sequential && (o->mismatch > 0.0 || o->mismatch_stream > 0.0);
+}
+
+bool gptvq_run_tunes_blocks(const gptvq_resolved *options) {
+  return options->options.finetune_block_steps > 0;
+}
+
+bool gptvq_run_keeps_both(const gptvq_resolved *options) {
+  return gptvq_run_tunes_blocks(options) || gptvq_run_corrects(options);
+}
+
+bool gptvq_run_is_guided(const gptvq_resolved *options) { return options->options.guide > 0.0; }
+
+bool gptvq_run_allocates(const gptvq_resolved *options) {
+  return options->options.allocate != 0 && options->options.method == GPTVQ_METHOD_GPTVQ;
+}
+
+const char *gptvq_memory_phase_name(gptvq_memory_phase phase) {
+  static const char *const names[] = {"calibration text", "order of columns", "gradients", "blocks",
+                                      "fine-tuning"};
+  return (unsigned)phase < GPTVQ_MEMORY_PHASES ? names[phase] : "unknown";
+}
 
 typedef struct run {
   const gptvq_model *model;
   const gptvq_resolved *options;
   size_t budget; /* of Hessians */
-  bool corrects;
+  size_t kept;   /* of layer inputs */
+  bool corrects, two;
 } run;
-
-static double larger(double a, double b) { return a > b ? a : b; }
 
 /* Bytes beside Hessian factor and maps while one linear is solved: its weights, and what changes them or
  * becomes of them. */
@@ -22,7 +55,19 @@ static double solving(const run *r, const gptvq_linear *linear) {
   if (gptvq_layer_shape(linear->rows, linear->cols, r->options, &shape, NULL) != GPTVQ_OK) return weights;
   double correcting = r->corrects ? (double)gptvq_mismatch_apply_bytes(linear->cols, linear->rows) : 0.0;
   double packing = (double)gptvq_packed_bytes(&shape) + (double)gptvq_solve_bytes(r->options, &shape, true);
-  return weights + larger(correcting, packing);
+  return weights + fmax(correcting, packing);
+}
+
+/* Inputs of an output layer that are kept from its Hessian on until it has been solved. */
+static double kept_inputs(const run *r, const gptvq_block *block, gptvq_block_input input, size_t cols) {
+  const gptvq_quantize_options *o = &r->options->options;
+  const bool mlp = gptvq_input_in_mlp(input);
+  if (r->kept == 0 || !gptvq_input_is_last(input) || !o->true_sequential) return 0.0;
+  if (mlp && (gptvq_block_routes(block) ||
+              (block->index + 1 == r->model->config.layers && o->finetune_block_steps == 0)))
+    return 0.0;
+  const size_t window = gptvq_stream_bytes(1, o->calib_length * cols, gptvq_run_keeps_half(r->options));
+  return (double)gptvq_min_size(o->calib_samples, r->kept / window) * (double)window;
 }
 
 /* Bytes while the linears of one input are made: Hessians of `together` bytes are collected in the same pass.
@@ -43,9 +88,9 @@ static double input_peak(const run *r, const gptvq_block *block, const size_t *l
     maps = (double)gptvq_mismatch_map_bytes(c, rows);
     dividing = own + maps + (double)gptvq_mismatch_finish_bytes(c, rows) + 4.0 * (double)rows * (double)c;
   }
-  double peak = larger(larger(collecting, dividing), maps + (double)gptvq_factor_peak_bytes(c, r->options));
+  double peak = fmax(fmax(collecting, dividing), maps + (double)gptvq_factor_peak_bytes(c, r->options));
   double solved = maps + (double)gptvq_factor_bytes(c, r->options);
-  for (size_t i = 0; i < count; i++) peak = larger(peak, solved + solving(r, &block->linears[linears[i]]));
+  for (size_t i = 0; i < count; i++) peak = fmax(peak, solved + solving(r, &block->linears[linears[i]]));
   return others + peak;
 }
 
@@ -73,25 +118,215 @@ static double block_peak(const run *r, const gptvq_block *block) {
   for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
     for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
       const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
-      peak = larger(peak, input_peak(r, block, readers.linear, readers.count, gptvq_writes_stream(block, i),
-                                     r->options->options.true_sequential ? square[i] : all));
+      const double kept = kept_inputs(r, block, i, block->linears[readers.linear[0]].cols);
+      peak =
+          fmax(peak, kept + input_peak(r, block, readers.linear, readers.count, gptvq_writes_stream(block, i),
+                                       r->options->options.true_sequential ? square[i] : all));
     }
   return packed_block(r, block) + peak;
 }
 
-double gptvq_pipeline_peak(const gptvq_model *model, const gptvq_resolved *resolved, bool two_streams,
-                           size_t hessian_budget) {
-  const gptvq_quantize_options *options = &resolved->options;
-  run r = {model, resolved, hessian_budget, false};
-  r.corrects =
-      two_streams && options->true_sequential && (options->mismatch > 0.0 || options->mismatch_stream > 0.0);
-  double stream =
-      4.0 * (double)options->calib_samples * (double)options->calib_length * (double)model->config.hidden;
-  double streams = stream * (two_streams ? 2.0 : 1.0) + (options->finetune_block_steps > 0 ? stream : 0.0);
+/* Buffers of a sweep of the run's passes; reading kept inputs back is one of the quantized pass alone. */
+static double sweep_peak(const run *r) {
+  const gptvq_config *c = &r->model->config;
+  const size_t length = r->options->options.calib_length;
+  double most = (double)gptvq_sweep_bytes(length, c->hidden, r->two ? 2 : 1, 0);
+  for (size_t b = 0; b < c->layers && r->kept > 0; b++) {
+    const gptvq_block *block = &r->model->blocks[b];
+    for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
+      for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
+        const size_t cols = block->linears[gptvq_input_readers(block, i, e).linear[0]].cols;
+        if (kept_inputs(r, block, i, cols) > 0.0)
+          most = fmax(most, (double)gptvq_sweep_bytes(length, c->hidden, r->two ? 2 : 1, cols));
+      }
+  }
+  return most;
+}
+
+static gptvq_model with_compute(const gptvq_model *model, const gptvq_resolved *options) {
+  gptvq_model own = *model;
+  own.compute = gptvq_run_keeps_half(options) ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
+  return own;
+}
+
+/* Streams in memory, and how many of them there are at most. */
+static double streams(const gptvq_model *model, const gptvq_resolved *options, bool two) {
+  const gptvq_quantize_options *o = &options->options;
+  const double one = (double)gptvq_stream_bytes(o->calib_samples, o->calib_length * model->config.hidden,
+                                                gptvq_run_keeps_half(options));
+  return one * ((two ? 2.0 : 1.0) + (gptvq_run_tunes_blocks(options) ? 1.0 : 0.0));
+}
+
+/* The blocks without the streams. */
+static double blocks_peak(const run *r) {
+  const gptvq_model own = with_compute(r->model, r->options);
+  const size_t length = r->options->options.calib_length;
   double peak = 0.0;
-  for (size_t b = 0; b < model->config.layers; b++) peak = larger(peak, block_peak(&r, &model->blocks[b]));
-  return streams + peak +
-         (double)gptvq_workspace_bytes(model, 1, options->calib_length, options->calib_length);
+  for (size_t b = 0; b < r->model->config.layers; b++) {
+    const gptvq_block *block = &r->model->blocks[b];
+    peak = fmax(peak, block_peak(r, block));
+    if (!gptvq_run_tunes_blocks(r->options)) continue;
+    gptvq_finetune_options tuning;
+    gptvq_finetune_options_init(&tuning);
+    tuning.batch = r->options->options.finetune_batch;
+    tuning.index_rate = r->options->options.finetune_index_rate;
+    peak = fmax(peak, packed_block(r, block) + gptvq_finetune_block_peak(r->model, block, length, &tuning));
+  }
+  return peak + sweep_peak(r) + (double)gptvq_workspace_bytes(&own, 1, length, length);
+}
+
+double gptvq_blocks_peak(const gptvq_model *model, const gptvq_resolved *options, bool two_streams,
+                         size_t hessian_budget) {
+  const run r = {model, options, hessian_budget, 0, two_streams && gptvq_run_corrects(options), two_streams};
+  return blocks_peak(&r) + streams(model, options, two_streams);
+}
+
+static double linear_pages(const gptvq_linear *linear) {
+  return linear->is_packed
+             ? 0.0
+             : (double)linear->rows * (double)linear->cols * (double)gptvq_dtype_size(linear->dtype);
+}
+
+/* Pages of the largest block: those of others are given back. */
+static double block_pages(const gptvq_model *model) {
+  double most = 0.0;
+  for (size_t b = 0; b < model->config.layers; b++) {
+    double sum = 0.0;
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++)
+      sum += linear_pages(&model->blocks[b].linears[i]);
+    most = fmax(most, sum);
+  }
+  return most;
+}
+
+/* Numbers of the largest matrix, embedding included. */
+static double largest_matrix(const gptvq_model *model) {
+  double most = (double)model->config.vocab * (double)model->config.hidden;
+  for (size_t b = 0; b < model->config.layers; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++)
+      most = fmax(most, (double)model->blocks[b].linears[i].rows * (double)model->blocks[b].linears[i].cols);
+  return most;
+}
+
+/* Sensitivities are measured with all Hessians of a block and a factor at a time. */
+static double allocation_peak(const gptvq_model *model, const gptvq_resolved *options) {
+  const size_t length = options->options.calib_length,
+               windows = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, options->options.calib_samples);
+  double most = 0.0;
+  for (size_t b = 0; b < model->config.layers; b++) {
+    const gptvq_block *block = &model->blocks[b];
+    double hessians = 0.0, solving_one = 0.0;
+    for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++) {
+      const gptvq_linear_group readers = gptvq_input_readers(block, i, 0);
+      hessians += (double)gptvq_hessian_bytes(block->linears[readers.linear[0]].cols);
+      for (size_t l = 0; l < readers.count; l++) {
+        const gptvq_linear *linear = &block->linears[readers.linear[l]];
+        const double rows = (double)linear->rows, cols = (double)linear->cols;
+        solving_one = fmax(solving_one, (double)gptvq_factor_peak_bytes(linear->cols, options) +
+                                            sizeof(float) * cols * (rows + cols));
+      }
+    }
+    most = fmax(most, hessians + solving_one);
+  }
+  return most + gptvq_guide_bytes(model, windows, length) +
+         sizeof(float) * (double)(windows * length) * (double)model->config.hidden +
+         (double)gptvq_workspace_bytes(model, 1, length, length);
+}
+
+/* Everything with the plan's budgets. */
+static void add_up(const gptvq_model *model, const gptvq_resolved *options, double resident,
+                   gptvq_memory_plan *plan) {
+  const gptvq_quantize_options *o = &options->options;
+  const bool data = gptvq_run_uses_data(options), two = data && gptvq_run_keeps_both(options);
+  const size_t samples = o->calib_samples, length = o->calib_length;
+  const double tokens = sizeof(int32_t) * (double)samples * (double)length, pages = block_pages(model),
+               base = resident + tokens;
+  double *phases = plan->phases;
+  for (size_t i = 0; i < GPTVQ_MEMORY_PHASES; i++) phases[i] = 0.0;
+  const run r = {
+      model, options, plan->hessian_budget, data ? plan->kept_budget : 0, two && gptvq_run_corrects(options),
+      two};
+  if (!data) {
+    for (size_t b = 0; b < model->config.layers; b++)
+      phases[GPTVQ_MEMORY_BLOCKS] =
+          fmax(phases[GPTVQ_MEMORY_BLOCKS], resident + pages + block_peak(&r, &model->blocks[b]));
+    plan->peak = phases[GPTVQ_MEMORY_BLOCKS];
+    return;
+  }
+  const double all_streams = streams(model, options, two), stream = streams(model, options, false);
+  phases[GPTVQ_MEMORY_TEXT] = resident + gptvq_calibration_peak(model, o);
+  if (o->act_order == 3)
+    phases[GPTVQ_MEMORY_TRANSFORM] = base + pages + (plan->scratch ? 0.0 : stream) +
+                                     (double)gptvq_sweep_bytes(length, model->config.hidden, 1, 0) +
+                                     (double)gptvq_workspace_bytes(model, 1, length, length);
+  if (o->rotate != GPTVQ_ROTATE_NONE) /* a matrix in fp32 at a time */
+    phases[GPTVQ_MEMORY_TRANSFORM] =
+        fmax(phases[GPTVQ_MEMORY_TRANSFORM], base + 2.0 * largest_matrix(model) * sizeof(float));
+  double gradients = 0.0, weights = 0.0;
+  if (gptvq_run_allocates(options)) {
+    const size_t windows = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, samples);
+    gradients =
+        fmax(gptvq_guide_peak(model, windows, length, plan->guide_budget), allocation_peak(model, options));
+  }
+  if (gptvq_run_is_guided(options)) {
+    gradients = fmax(gradients, gptvq_guide_peak(model, samples, length, plan->guide_budget));
+    weights = gptvq_guide_bytes(model, samples, length);
+  }
+  plan->scratch_bytes = plan->scratch ? all_streams : 0.0;
+  if (gradients > 0.0) phases[GPTVQ_MEMORY_GRADIENTS] = base + pages + gradients;
+  phases[GPTVQ_MEMORY_BLOCKS] =
+      base + weights + pages + (plan->scratch ? 0.0 : all_streams) + blocks_peak(&r);
+  if (o->finetune_steps > 0) {
+    gptvq_finetune_options tuning;
+    gptvq_finetune_options_init(&tuning);
+    tuning.batch = o->finetune_batch;
+    tuning.index_rate = o->finetune_index_rate;
+    phases[GPTVQ_MEMORY_TUNING] =
+        base + (double)model->info.linear_bytes +
+        (double)gptvq_finetune_model_bytes(model, samples + gptvq_ceil_div(samples, 8), length, &tuning);
+  }
+  plan->peak = 0.0;
+  for (size_t i = 0; i < GPTVQ_MEMORY_PHASES; i++) plan->peak = fmax(plan->peak, phases[i]);
+}
+
+static const size_t default_hessians = (size_t)4 << 30, default_caches = (size_t)4 << 30,
+                    default_gradients = (size_t)1 << 30;
+
+/* Smaller budgets for the phases that exceed the limit. */
+static void spare(double limit, size_t budget, gptvq_memory_plan *plan) {
+  if (plan->phases[GPTVQ_MEMORY_TEXT] > limit) plan->cache_budget = budget;
+  if (plan->phases[GPTVQ_MEMORY_GRADIENTS] > limit) plan->guide_budget = budget;
+  if (plan->phases[GPTVQ_MEMORY_BLOCKS] > limit) plan->hessian_budget = budget;
+}
+
+void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *options, double resident,
+                            double limit, bool all, gptvq_memory_plan *plan) {
+  *plan = (gptvq_memory_plan){.scratch = true, .cache_budget = 1, .guide_budget = 1};
+  add_up(model, options, resident, plan); /* one Hessian, cache, window at a time */
+  plan->least = plan->peak;
+  *plan = (gptvq_memory_plan){.least = plan->least,
+                              .hessian_budget = default_hessians,
+                              .cache_budget = default_caches,
+                              .guide_budget = default_gradients};
+  add_up(model, options, resident, plan);
+  if (limit <= 0.0) return;
+  if (plan->peak > limit && gptvq_run_uses_data(options)) {
+    plan->scratch = true;
+    add_up(model, options, resident, plan);
+  }
+  for (size_t budget = (size_t)(limit / 4.0); budget > 0 && plan->peak > limit; budget /= 16) {
+    spare(limit, budget, plan);
+    add_up(model, options, resident, plan);
+  }
+  if (plan->peak >= limit) return;
+  const double left = (limit - plan->phases[GPTVQ_MEMORY_BLOCKS]) * (all ? 1.0 : 0.5);
+  plan->kept_budget = left > 0.0 ? (size_t)left : 0;
+  add_up(model, options, resident, plan);
+  while (plan->peak > limit && plan->kept_budget > 0) { /* buffers of what is kept */
+    const double over = plan->peak - limit;
+    plan->kept_budget = (double)plan->kept_budget > 2.0 * over ? plan->kept_budget - (size_t)over - 1 : 0;
+    add_up(model, options, resident, plan);
+  }
 }
 
 bool gptvq_memory_warning(double peak, double without_mismatch, double available, char *text, size_t size) {

@@ -92,7 +92,8 @@ static gptvq_status collect(work *w, const gptvq_block *block, input *inputs, si
                             gptvq_error *err) {
   gptvq_observer *observers = calloc(count, sizeof *observers);
   if (observers == NULL) return gptvq_fail_memory(err, "the allocation of bits", count * sizeof *observers);
-  gptvq_pass pass = gptvq_whole_block(block, w->x, observers, count);
+  const gptvq_stream x = gptvq_stream_over(w->sweep.windows, w->sweep.length * w->model->config.hidden, w->x);
+  gptvq_pass pass = gptvq_whole_block(block, &x, observers, count);
   gptvq_status status = GPTVQ_OK;
   if (!last) pass.stop = GPTVQ_STOP_AT_OUTPUT;
   for (size_t i = 0; i < count; i++) {

@@ -14,6 +14,8 @@
 typedef struct input {
   gptvq_linear_group readers;
   gptvq_block_input kind;
+  size_t mlp;              /* whose input it is */
+  size_t tokens;           /* that its Hessian was made of */
   size_t watched;          /* what observers know it by */
   gptvq_hessian hessian;   /* values NULL outside of a pass */
   gptvq_mismatch mismatch; /* cols 0 when it is not corrected */
@@ -63,7 +65,7 @@ static void release_work(block_work *work) {
       gptvq_hessian_release(&work->inputs[i].hessian);
       gptvq_mismatch_release(&work->inputs[i].mismatch);
     }
-  free(work->kept.values);
+  gptvq_stream_release(&work->kept.inputs);
   free(work->inputs);
   free(work->observers);
   free(work->solved);
@@ -85,7 +87,7 @@ static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
     for (size_t e = 0; e < gptvq_input_count(block, kind); e++) {
       const gptvq_linear_group readers = gptvq_input_readers(block, kind, e);
       work->inputs[work->input_count++] =
-          (input){.readers = readers, .kind = kind, .watched = readers.linear[0]};
+          (input){.readers = readers, .kind = kind, .mlp = e, .watched = readers.linear[0]};
     }
   }
   work->inputs[work->input_count] =
@@ -140,7 +142,6 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
   gptvq_mismatch_watch mismatch = {.mismatch = &first->mismatch,
                                    .weights = first->watch.weights,
                                    .remembered = reference,
-                                   .after = p->x_original,
                                    .bias = first_reader(work, first)->bias,
                                    .scale = (float)p->model->config.residual_scale};
   if (corrects)
@@ -150,7 +151,7 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
                          .context = &mismatch,
                          .stage = GPTVQ_STAGE_MISMATCH,
                          .row_flop = 2.0 * (double)(mismatch_height(first) * first->mismatch.cols)};
-  if (work->kept.windows > 0)
+  if (work->kept.inputs.windows > 0)
     work->observers[observers++] = (gptvq_observer){
         .linear = linear, .on_input = gptvq_keep_input, .context = &work->kept, .stage = GPTVQ_STAGE_FORWARD};
   const gptvq_observer remember = {.linear = linear,
@@ -267,6 +268,27 @@ static gptvq_status factorise(block_work *work, input *in, gptvq_factor **factor
   return GPTVQ_OK;
 }
 
+static bool is_expert(const block_work *work, const input *in) {
+  return in_mlp(in) && gptvq_block_routes(work->original);
+}
+
+/* One line for all experts that saw little. */
+static void warn_thin_experts(const block_work *work, size_t begin, size_t end) {
+  const input *fewest = NULL;
+  size_t thin = 0;
+  for (const input *in = work->inputs + begin; in < work->inputs + end; in++) {
+    if (!is_expert(work, in) || in->tokens == 0 || in->tokens >= first_reader(work, in)->cols) continue;
+    if (fewest == NULL || in->tokens < fewest->tokens) fewest = in;
+    thin++;
+  }
+  if (fewest != NULL)
+    gptvq_log(work->pipeline->solver.callbacks, GPTVQ_LOG_WARNING,
+              "block %zu: %zu of %zu experts saw fewer calibration tokens than their %zu input columns; the "
+              "fewest, %zu, %s",
+              work->original->index, thin, end - begin, first_reader(work, fewest)->cols, fewest->tokens,
+              first_reader(work, fewest)->name);
+}
+
 /* The linears of one input; `with_data`: its Hessian was collected. */
 static gptvq_status solve_input(block_work *work, input *in, bool with_data, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
@@ -276,11 +298,15 @@ static gptvq_status solve_input(block_work *work, input *in, bool with_data, gpt
   if (with_data) {
     char names[512];
     size_t tokens = in->hessian.tokens;
+    in->tokens = tokens;
+    if (p->expert_tokens != NULL && is_expert(work, in) && in->kind == GPTVQ_INPUT_GATE_UP &&
+        in->mlp < p->model->config.experts)
+      p->expert_tokens[work->original->index * p->model->config.experts + in->mlp] = tokens;
     if (tokens < linear->cols) list_names(work, in, names, sizeof names);
     if (tokens == 0)
       gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "no calibration token reaches %s: quantized without data (identity Hessian)", names);
-    else if (tokens < linear->cols)
+    else if (tokens < linear->cols && !is_expert(work, in))
       gptvq_log(p->solver.callbacks, GPTVQ_LOG_WARNING,
                 "only %zu calibration tokens for the %zu input columns of %s", tokens, linear->cols, names);
     if (tokens > 0) GPTVQ_TRY_GOTO(factorise(work, in, &factor, err));
@@ -296,15 +322,25 @@ done:
   return status;
 }
 
+/* Does anybody look at what the block makes of x? */
+static bool is_last(const block_work *work) {
+  const gptvq_pipeline *p = work->pipeline;
+  return work->original->index + 1 == p->model->config.layers &&
+         p->solver.options->options.finetune_block_steps == 0;
+}
+
 /* Room for the inputs of an output layer, of as many windows as fit: what saves running the half again. */
 static void prepare_kept(block_work *work, const input *in) {
   const gptvq_pipeline *p = work->pipeline;
-  if (!is_output(in) || (in_mlp(in) && gptvq_block_routes(work->original))) return;
-  size_t cols = first_reader(work, in)->cols;
-  size_t window = gptvq_saturated_size(p->length, cols * sizeof(float));
-  size_t windows = gptvq_min_size(p->samples, p->kept_budget / window);
-  float *values = windows > 0 ? gptvq_alloc(windows, window) : NULL;
-  if (values != NULL) work->kept = (gptvq_kept){windows, cols, values};
+  if (!is_output(in) || (in_mlp(in) && (gptvq_block_routes(work->original) || is_last(work)))) return;
+  const size_t cols = first_reader(work, in)->cols, values = p->length * cols;
+  const size_t window = gptvq_stream_bytes(1, values, p->place.half);
+  const size_t windows = gptvq_min_size(p->samples, p->kept_budget / window);
+  const gptvq_stream_place memory = {.half = p->place.half};
+  if (windows == 0 ||
+      gptvq_stream_create(windows, values, memory, "inputs", &work->kept.inputs, NULL) != GPTVQ_OK)
+    return; /* it can be done without */
+  work->kept.cols = cols;
 }
 
 static bool corrects(const block_work *work) {
@@ -387,8 +423,7 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
  * any; x_original too. */
 static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
-  bool last = mlp && work->original->index + 1 == p->model->config.layers;
-  if (last && p->solver.options->options.finetune_block_steps == 0) return GPTVQ_OK; /* nobody looks at x */
+  if (mlp && is_last(work)) return GPTVQ_OK;
   const gptvq_pass passes[2] = {{.block = &work->block,
                                  .x = p->x,
                                  .attention = !mlp,
@@ -405,8 +440,7 @@ static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
   bool both = p->x_original != NULL && !work->original_passed;
   const input *output = &work->inputs[(mlp ? work->input_count : work->attention_count) - 1];
   GPTVQ_TRY(run_windows(p, first_reader(work, output)->name, passes, both ? 2 : 1, err));
-  free(work->kept.values);
-  work->kept = (gptvq_kept){0};
+  gptvq_stream_release(&work->kept.inputs);
   work->original_passed = false;
   return GPTVQ_OK;
 }
@@ -427,14 +461,18 @@ static gptvq_status with_data(block_work *work, gptvq_error *err) {
   const size_t attention = work->attention_count, experts = work->original->mlp_count;
   if (!p->solver.options->options.true_sequential) {
     GPTVQ_TRY(solve_range(work, 0, work->input_count, true, err));
+    warn_thin_experts(work, attention, attention + experts);
+    warn_thin_experts(work, attention + experts, work->input_count);
     return gptvq_pipeline_run(p, &work->block, work->original, err);
   }
   for (size_t i = 0; i < attention; i++) GPTVQ_TRY(solve_range(work, i, i + 1, false, err));
   GPTVQ_TRY(advance(work, false, err));
   GPTVQ_TRY(collect_router(work, err));
   GPTVQ_TRY(solve_range(work, attention, attention + experts, false, err));
+  warn_thin_experts(work, attention, attention + experts);
   gptvq_mismatch_release(&router_input(work)->mismatch);
   GPTVQ_TRY(solve_range(work, attention + experts, work->input_count, false, err));
+  warn_thin_experts(work, attention + experts, work->input_count);
   return advance(work, true, err);
 }
 

@@ -17,12 +17,12 @@
 #include "quant/options/options.h"
 #include "quant/transform/transform.h"
 
+#include <gptvq/tokenizer.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-static const size_t hessian_budget = (size_t)4 << 30, guide_budget = (size_t)1 << 30, allocation_windows = 32;
 
 typedef struct run {
   gptvq_resolved resolved;               /* calib_length: the model's, once it is open */
@@ -37,7 +37,9 @@ typedef struct run {
   gptvq_run_state state;
   gptvq_calibration calibration;
   bool needs_data, resumed, keep; /* keep: the work folder is worth resuming */
-  size_t kept_budget;             /* of the pipeline */
+  gptvq_memory_plan memory;
+  gptvq_stream_place place; /* of activations */
+  gptvq_stream x, x_original;
   gptvq_pipeline pipeline;
   gptvq_guide guide;
   gptvq_allocation allocation;
@@ -107,55 +109,39 @@ done:
   return status;
 }
 
-/* Are the two streams to be compared? */
-static bool corrects_mismatch(const run *r) {
-  return r->options->true_sequential && (r->options->mismatch > 0.0 || r->options->mismatch_stream > 0.0);
-}
-
-/* Does anything need the original model's activations? */
-static bool both_streams(const run *r) {
-  return r->options->finetune_block_steps > 0 || corrects_mismatch(r);
-}
-
-static gptvq_status check_memory(const run *r, gptvq_error *err) {
-  size_t tokens = r->options->calib_samples * r->options->calib_length * (both_streams(r) ? 2 : 1), bytes;
-  if (r->options->finetune_block_steps > 0) tokens += r->options->calib_samples * r->options->calib_length;
-  long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  if (!gptvq_mul(tokens, r->model->config.hidden * sizeof(float), &bytes)) bytes = SIZE_MAX;
-  if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
+/* Decides what lies where, and says before hours of work when memory will not do. */
+static gptvq_status plan_memory(run *r, gptvq_error *err) {
+  const double resident = (double)gptvq_resident_memory(), free_bytes = (double)gptvq_available_memory(),
+               own = (double)r->options->memory_limit,
+               available = free_bytes > 0.0 ? free_bytes + resident : 0.0;
+  gptvq_memory_plan *plan = &r->memory;
+  gptvq_memory_plan_make(r->model, &r->resolved, resident, own > 0.0 ? own : available, own > 0.0, plan);
+  if (own > 0.0 && plan->peak > own)
     return gptvq_fail(
-        err, GPTVQ_ERROR_MEMORY,
-        "the activations of %zu calibration windows of %zu tokens take %zu bytes, more than this "
-        "machine's memory: use fewer (`calib_samples`, `calib_length`)",
-        r->options->calib_samples, r->options->calib_length, bytes);
-  return GPTVQ_OK;
-}
-
-/* Says so before hours of work when memory will not do; what is left over may save forward passes. */
-static void plan_memory(run *r) {
+        err, GPTVQ_ERROR_ARGUMENT,
+        "%.0f MB (`memory_limit`) are not enough: with activations on disk and one Hessian at a "
+        "time this takes %.0f MB; give as many, or turn off `mismatch` and `mismatch_stream`",
+        own * 1e-6, ceil(plan->least * 1e-6));
   gptvq_resolved without = r->resolved;
   without.options.mismatch = without.options.mismatch_stream = 0.0; /* no other member depends on these */
-  bool two = both_streams(r), two_without = two && r->options->finetune_block_steps > 0;
-  double available = (double)gptvq_available_memory(),
-         peak = gptvq_pipeline_peak(r->model, &r->resolved, two, hessian_budget);
+  gptvq_memory_plan simple;
+  gptvq_memory_plan_make(r->model, &without, resident, available, false, &simple);
   char text[256];
-  if (gptvq_memory_warning(peak, gptvq_pipeline_peak(r->model, &without, two_without, hessian_budget),
-                           available, text, sizeof text))
+  if (gptvq_memory_warning(plan->peak, simple.peak, available, text, sizeof text))
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "%s", text);
-  r->kept_budget = available > peak ? (size_t)((available - peak) / 2.0) : 0;
-}
-
-/* Are sizes to be chosen layer by layer? */
-static bool allocates(const run *r) {
-  return r->options->allocate != 0 && r->options->method == GPTVQ_METHOD_GPTVQ;
+  if (plan->scratch)
+    gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "calibration activations lie in scratch files in %s (%.1f GB)",
+              r->out.work, plan->scratch_bytes * 1e-9);
+  r->place = (gptvq_stream_place){gptvq_run_keeps_half(&r->resolved), plan->scratch ? r->out.work : NULL};
+  return GPTVQ_OK;
 }
 
 /* Sizes layer by layer, from a spread of the calibration windows. */
 static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
-  if (!allocates(r)) return GPTVQ_OK;
-  size_t count = gptvq_min_size(allocation_windows, c->samples);
+  if (!gptvq_run_allocates(&r->resolved)) return GPTVQ_OK;
+  size_t count = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, c->samples);
   int32_t *tokens = gptvq_alloc(count * c->length, sizeof *tokens);
   if (tokens == NULL)
     return gptvq_fail_memory(err, "calibration windows", count * c->length * sizeof *tokens);
@@ -166,9 +152,9 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_standing standing = {r->callbacks, 0, p->layers_total};
   gptvq_guide guide = {0};
   gptvq_status status;
-  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, &windows, 1.0, guide_budget, &standing, &guide, err));
-  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, hessian_budget, &standing,
-                                         &r->allocation, err));
+  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, &windows, 1.0, r->memory.guide_budget, &standing, &guide, err));
+  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, r->memory.hessian_budget,
+                                         &standing, &r->allocation, err));
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
             "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f "
@@ -198,8 +184,6 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
   const char *before = r->state.calibration_hash;
   gptvq_mapping file = {0};
   gptvq_token_windows written = {0};
-  GPTVQ_TRY(check_memory(r, err));
-  plan_memory(r);
   if (r->options->calib == NULL || r->options->calib[0] == '\0')
     gptvq_log(
         r->callbacks, GPTVQ_LOG_INFO,
@@ -220,6 +204,7 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
         "%s cannot be resumed: the calibration text gives other tokens than in the first run; give the "
         "same text, or start over with `force`",
         r->out.work);
+  gptvq_model_rest(r->model);
   if (written.count == 0) GPTVQ_TRY(gptvq_saved_tokens_write(&r->out, &r->calibration, err));
   memcpy(r->state.calibration_hash, hash, sizeof hash);
   return GPTVQ_OK;
@@ -228,7 +213,7 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
 /* From here on the transformed model, if one is asked for, is the original. */
 static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *err) {
   gptvq_model *prepared;
-  GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->resolved, &r->calibration, output_bytes,
+  GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->resolved, &r->calibration, r->place, output_bytes,
                                    r->callbacks, &prepared, err));
   if (prepared != NULL) {
     gptvq_model_close(r->model);
@@ -252,35 +237,31 @@ static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *er
 static gptvq_status prepare_data(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
-  size_t hidden = r->model->config.hidden;
+  const size_t values = c->length * r->model->config.hidden;
+  const gptvq_token_windows all = {c->samples, c->length, c->tokens};
   p->samples = c->samples;
   p->held = c->block_held;
   p->length = c->length;
-  p->x = gptvq_alloc(c->samples * c->length, hidden * sizeof *p->x);
-  if (p->x == NULL)
-    return gptvq_fail_memory(err, "calibration activations",
-                             gptvq_saturated_size(c->samples * c->length, hidden * sizeof *p->x));
-  if (both_streams(r)) {
-    p->x_original = gptvq_alloc(c->samples * c->length, hidden * sizeof *p->x);
-    if (p->x_original == NULL)
-      return gptvq_fail_memory(err, "calibration activations of the original model",
-                               gptvq_saturated_size(c->samples * c->length, hidden * sizeof *p->x));
+  p->place = r->place;
+  GPTVQ_TRY(gptvq_stream_create(c->samples, values, p->place, "calibration activations", &r->x, err));
+  p->x = &r->x;
+  if (gptvq_run_keeps_both(&r->resolved)) {
+    GPTVQ_TRY(gptvq_stream_create(c->samples, values, p->place,
+                                  "calibration activations of the original model", &r->x_original, err));
+    p->x_original = &r->x_original;
   }
   GPTVQ_TRY(allocate_bits(r, err));
-  if (r->options->guide > 0.0) {
-    const gptvq_token_windows windows = {c->samples, c->length, c->tokens};
+  if (gptvq_run_is_guided(&r->resolved)) {
     const gptvq_standing standing = {r->callbacks, p->layers_done, p->layers_total};
-    GPTVQ_TRY(
-        gptvq_guide_create(r->model, &windows, r->options->guide, guide_budget, &standing, &r->guide, err));
+    GPTVQ_TRY(gptvq_guide_create(r->model, &all, r->options->guide, r->memory.guide_budget, &standing,
+                                 &r->guide, err));
     p->guide = &r->guide;
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
   p->workspace = r->workspace;
-  for (size_t w = 0; w < c->samples; w++)
-    GPTVQ_TRY(
-        gptvq_embed(r->model, c->tokens + w * c->length, c->length, p->x + w * c->length * hidden, err));
-  if (p->x_original != NULL) memcpy(p->x_original, p->x, c->samples * c->length * hidden * sizeof *p->x);
-  return GPTVQ_OK;
+  GPTVQ_TRY(gptvq_embed_windows(r->model, &all, p->x, err));
+  gptvq_model_rest(r->model);
+  return p->x_original != NULL ? gptvq_stream_copy(p->x, p->x_original, err) : GPTVQ_OK;
 }
 
 static size_t first_layer(const run *r, size_t block) {
@@ -331,6 +312,7 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
     if (r->options->finetune_block_steps > 0)
       GPTVQ_TRY_GOTO(gptvq_copy_vectors(r->model, shards, &copy, &copies, err));
     GPTVQ_TRY_GOTO(gptvq_pipeline_run(&r->pipeline, &copy, block, err));
+    gptvq_block_rest(block);
     for (size_t i = 0; i < owned_count; i++) free(owned[i]);
     free(owned);
     free(copy.linears);
@@ -356,7 +338,7 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_tuned_block tuned = {0};
-    bool tune = r->options->finetune_block_steps > 0 && r->pipeline.x_original != NULL;
+    bool tune = r->pipeline.x_original != NULL && gptvq_run_tunes_blocks(&r->resolved);
     gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
                                : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
@@ -370,6 +352,7 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     }
     free(results);
     GPTVQ_TRY(status);
+    gptvq_block_rest(block);
     r->state.blocks = b + 1;
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
     r->keep = true;
@@ -379,8 +362,8 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
 
 /* The folder is complete and readable; afterwards it is so with fine-tuned shards. */
 static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error *err) {
-  free(r->pipeline.x); /* nobody needs the activations any more */
-  free(r->pipeline.x_original);
+  gptvq_stream_release(&r->x); /* nobody needs the activations any more */
+  gptvq_stream_release(&r->x_original);
   r->pipeline.x = r->pipeline.x_original = NULL;
   if (!r->state.finetuned) {
     gptvq_finetune_result result;
@@ -468,7 +451,7 @@ static void choose_precision(run *r) {
 static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   uint64_t bytes;
 
-  r->needs_data = r->options->method == GPTVQ_METHOD_GPTVQ || r->options->method == GPTVQ_METHOD_GPTQ;
+  r->needs_data = gptvq_run_uses_data(&r->resolved);
   bool tunes = r->options->finetune_steps > 0 || r->options->finetune_block_steps > 0;
   if (tunes && !r->needs_data)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
@@ -491,6 +474,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->resolved, &bytes, err));
   bool changes = gptvq_transform_wanted(&r->resolved); /* what is quantized is not there yet */
   if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
+  GPTVQ_TRY(plan_memory(r, err));
   GPTVQ_TRY(open_output(r, err));
   if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
   if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
@@ -499,12 +483,22 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   choose_precision(r);
   r->pipeline = (gptvq_pipeline){.model = &r->calibrating,
                                  .solver = {&r->resolved, &r->backend, r->callbacks, &r->stages},
-                                 .hessian_budget = hessian_budget,
-                                 .kept_budget = r->kept_budget,
+                                 .hessian_budget = r->memory.hessian_budget,
+                                 .kept_budget = r->memory.kept_budget,
                                  .layers_total = gptvq_model_layer_count(r->model)};
   if (r->needs_data) {
     GPTVQ_TRY(prepare_data(r, err));
     GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+  }
+  if (r->needs_data && gptvq_model_routes(r->model)) {
+    report->expert_blocks = r->model->config.layers;
+    report->experts = r->model->config.experts;
+    const size_t count = report->expert_blocks * report->experts;
+    report->expert_tokens = gptvq_alloc(count, sizeof *report->expert_tokens);
+    if (report->expert_tokens == NULL)
+      return gptvq_fail_memory(err, "tokens of experts", count * sizeof *report->expert_tokens);
+    memset(report->expert_tokens, 0xff, count * sizeof *report->expert_tokens);
+    r->pipeline.expert_tokens = report->expert_tokens;
   }
   report->blocks_resumed = r->state.blocks;
   GPTVQ_TRY(replay_finished(r, err));
@@ -545,8 +539,8 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
     (void)gptvq_fail(err, status,
                      "%s; the same options with `resume` go on after the last finished block, from %s",
                      err->message, r.out.work);
-  free(r.pipeline.x);
-  free(r.pipeline.x_original);
+  gptvq_stream_release(&r.x);
+  gptvq_stream_release(&r.x_original);
   gptvq_guide_release(&r.guide);
   gptvq_allocation_release(&r.allocation);
   gptvq_workspace_destroy(r.workspace);
@@ -563,8 +557,14 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
       bool rounds = r.options->calib_compute == GPTVQ_COMPUTE_BF16;
       result.calib_compute = rounds ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
     }
+    result.estimated_peak_bytes = (uint64_t)r.memory.peak;
     report_stages(&r.stages, &result);
+    const bool given = report != NULL && report->size >= offsetof(gptvq_quantize_report, expert_tokens) +
+                                                             sizeof result.expert_tokens;
+    if (!given) gptvq_free(result.expert_tokens);
     gptvq_give_struct(&result, sizeof result, report);
+  } else {
+    gptvq_free(result.expert_tokens);
   }
   return status;
 }

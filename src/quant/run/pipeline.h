@@ -10,21 +10,24 @@
 #include "train/finetune.h"
 
 /* What quantizing the blocks of one model takes. `x` holds the activations of all calibration windows as they
- * enter the current block: [samples × length][hidden], fp32. It and the workspace are NULL for the methods
+ * enter the current block, [length × hidden] a window. It and the workspace are NULL for the methods
  * without data. */
 typedef struct gptvq_pipeline {
   const gptvq_model *model;
   gptvq_solver solver; /* with the options of the run, and whom to report to */
   size_t samples, length;
   size_t held; /* the last of the samples: block-wise fine-tuning does not train on them */
-  float *x;
-  float *x_original; /* the same windows as the original model's blocks pass them on; NULL: not needed */
+  const gptvq_stream *x;
+  const gptvq_stream
+      *x_original; /* the same windows as the original model's blocks pass them on; NULL: not needed */
+  gptvq_stream_place place;                  /* of further streams */
   const struct gptvq_allocation *allocation; /* sizes layer by layer; NULL: those of the options */
   const struct gptvq_guide *guide;           /* token weights of the Hessians; NULL: all 1 */
   gptvq_workspace *workspace;                /* one block, `length` positions */
   size_t hessian_budget; /* bytes of Hessians kept at a time (at least one is); more take further passes */
   size_t kept_budget; /* bytes of layer inputs kept to save forward passes; the results do not depend on it */
   size_t layers_done, layers_total;
+  uint64_t *expert_tokens; /* [layers × experts] that each is calibrated with; NULL: not asked */
 } gptvq_pipeline;
 
 /* Quantizes all linears of `block` into results[block->linear_count] and, with data, moves x through the
@@ -90,12 +93,13 @@ gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_r
 /* ---- the model to quantize (prepare.c) ---- */
 /* The transformed model (quant/transform/transform.h) that the options ask for, as a folder inside out->work,
  * written unless an interrupted run has left it there whole; *prepared is NULL when they ask for none.
- * calibration->samples 0: without data. output_bytes: room that the output itself will need. The caller
- * closes *prepared. */
+ * calibration->samples 0: without data. place: of activations; output_bytes: room that the output itself will
+ * need. The caller closes *prepared. */
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
                                     const gptvq_resolved *options, const gptvq_calibration *calibration,
-                                    uint64_t output_bytes, const gptvq_callbacks *callbacks,
-                                    gptvq_model **prepared, gptvq_error *err);
+                                    gptvq_stream_place place, uint64_t output_bytes,
+                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
+                                    gptvq_error *err);
 /* Removes that folder, if it is there; the model has been closed. */
 gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err);
 

@@ -11,11 +11,12 @@ static const char folder_name[] = GPTVQ_TRANSFORMED_NAME,
 
 static gptvq_status write_folder(const gptvq_model *model, const gptvq_output *out, const char *folder,
                                  const gptvq_resolved *options, const gptvq_calibration *calibration,
-                                 uint64_t output_bytes, const gptvq_callbacks *callbacks, gptvq_error *err) {
+                                 gptvq_stream_place place, uint64_t output_bytes,
+                                 const gptvq_callbacks *callbacks, gptvq_error *err) {
   gptvq_transform transform;
   uint64_t bytes;
   const gptvq_token_windows windows = {calibration->samples, calibration->length, calibration->tokens};
-  gptvq_status status = gptvq_transform_create(model, options, &windows, callbacks, &transform, err);
+  gptvq_status status = gptvq_transform_create(model, options, &windows, place, callbacks, &transform, err);
   if (status != GPTVQ_OK) goto done;
   GPTVQ_TRY_GOTO(gptvq_transform_bytes(&transform, &bytes, err));
   GPTVQ_TRY_GOTO(gptvq_output_check_space(out, bytes + output_bytes, err));
@@ -36,8 +37,9 @@ done:
 
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
                                     const gptvq_resolved *options, const gptvq_calibration *calibration,
-                                    uint64_t output_bytes, const gptvq_callbacks *callbacks,
-                                    gptvq_model **prepared, gptvq_error *err) {
+                                    gptvq_stream_place place, uint64_t output_bytes,
+                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
+                                    gptvq_error *err) {
   char folder[GPTVQ_PATH_MAX], config[GPTVQ_PATH_MAX], tensors[GPTVQ_PATH_MAX];
   *prepared = NULL;
   if (!gptvq_transform_wanted(options)) return GPTVQ_OK;
@@ -46,7 +48,7 @@ gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output
   GPTVQ_TRY(gptvq_output_path(out, tensors_name, tensors, err));
   /* the tensors appear last, and whole; the configuration may be gone before them */
   if (!gptvq_path_exists(tensors) || !gptvq_path_exists(config))
-    GPTVQ_TRY(write_folder(model, out, folder, options, calibration, output_bytes, callbacks, err));
+    GPTVQ_TRY(write_folder(model, out, folder, options, calibration, place, output_bytes, callbacks, err));
   const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
   return gptvq_model_open(folder, &open, prepared, err);
 }

@@ -34,6 +34,7 @@ static void hash_pieces(void *context, size_t begin, size_t end, size_t thread) 
     size_t size = gptvq_max_size(1, gptvq_tensor_type_size(p->tensor->type));
     p->hash = gptvq_hash(0, p->tensor->data + p->at, p->bytes);
     p->finite = gptvq_tensor_is_finite(p->tensor, p->at / size, p->bytes / size);
+    gptvq_mapping_rest(p->tensor->data + p->at, p->bytes);
   }
 }
 
@@ -62,6 +63,7 @@ static gptvq_status hash_tensors(const gptvq_checkpoint *checkpoint, uint64_t *o
     hash = gptvq_hash(hash, tensor->name, strlen(tensor->name) + 1);
     hash = gptvq_hash(hash, header, sizeof header);
     hash = gptvq_hash(hash, tensor->dims, tensor->rank * sizeof tensor->dims[0]);
+    gptvq_mapping_rest(tensor->data, tensor->bytes); /* pages between pieces, too */
     for (size_t at = 0; at < tensor->bytes; at += PIECE_BYTES, next++)
       hash = gptvq_hash(hash, &pieces[next].hash, sizeof pieces[next].hash);
   }

@@ -135,18 +135,16 @@ static const char *judges(const gptvq_finetune_options *settings) {
 gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *block,
                                         gptvq_layer_result *results, gptvq_tuned_block *tuned,
                                         gptvq_error *err) {
-  size_t values = p->samples * p->length * p->model->config.hidden;
   const gptvq_quantize_options *o = &p->solver.options->options;
   gptvq_finetune_options settings = settings_of(p->model, o, o->finetune_block_steps, p->held);
   gptvq_finetune_result result;
   *tuned = (gptvq_tuned_block){0};
-  float *enter = gptvq_alloc(values, sizeof *enter);
-  if (enter == NULL)
-    return gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(values, sizeof *enter));
-  memcpy(enter, p->x, values * sizeof *enter);
-  gptvq_status status = gptvq_pipeline_block(p, block, results, err);
+  gptvq_stream enter;
+  GPTVQ_TRY(gptvq_stream_create(p->samples, p->x->values, p->place, "calibration activations", &enter, err));
+  gptvq_status status = gptvq_stream_copy(p->x, &enter, err);
+  if (status == GPTVQ_OK) status = gptvq_pipeline_block(p, block, results, err);
   if (status != GPTVQ_OK) {
-    free(enter);
+    gptvq_stream_release(&enter);
     return status;
   }
   GPTVQ_TRY_GOTO(gptvq_block_copy(block, &tuned->block, err));
@@ -154,7 +152,7 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
   GPTVQ_TRY_GOTO(gptvq_copy_vectors(p->model, NULL, &tuned->block, &tuned->copies, err));
   for (size_t i = 0; i < block->linear_count; i++)
     gptvq_linear_set_packed(&tuned->block.linears[i], &results[i].packed);
-  const gptvq_block_windows windows = {p->samples, p->length, enter, p->x_original};
+  const gptvq_block_windows windows = {p->samples, p->length, &enter, p->x_original};
   GPTVQ_TRY_GOTO(
       gptvq_finetune_block(p->model, &tuned->block, &windows, &settings, p->solver.callbacks, &result, err));
   gptvq_log(p->solver.callbacks, GPTVQ_LOG_INFO,
@@ -162,14 +160,14 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *p, const gptvq_block *bl
             block->index, judges(&settings), result.before, result.after, result.best_step, result.steps,
             result.seconds);
   if (result.best_step > 0) { /* through the block once more, as it is now */
-    float *x_original = p->x_original;
-    memcpy(p->x, enter, values * sizeof *enter);
+    const gptvq_stream *x_original = p->x_original;
+    GPTVQ_TRY_GOTO(gptvq_stream_copy(&enter, p->x, err));
     p->x_original = NULL; /* has been there already */
     status = gptvq_pipeline_run(p, &tuned->block, block, err);
     p->x_original = x_original;
   }
 done:
-  free(enter);
+  gptvq_stream_release(&enter);
   if (status != GPTVQ_OK) {
     gptvq_copies_release(&tuned->copies);
     for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);

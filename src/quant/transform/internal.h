@@ -7,7 +7,8 @@
 /* Fills transform->value_order and mlp_order (order.c) for sub-vectors of dim columns; see
  * gptvq_transform_create. */
 gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_token_windows *windows,
-                                    unsigned dim, const gptvq_callbacks *callbacks, gptvq_error *err);
+                                    unsigned dim, gptvq_stream_place place, const gptvq_callbacks *callbacks,
+                                    gptvq_error *err);
 /* A block's part of value_order, an expert's of mlp_order; NULL where there is none. */
 uint32_t *gptvq_block_value_order(const gptvq_transform *transform, size_t block);
 uint32_t *gptvq_expert_order(const gptvq_transform *transform, size_t block, size_t expert);

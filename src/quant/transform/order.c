@@ -108,12 +108,13 @@ static gptvq_status check_sums(const gptvq_linear *linear, const double *sums, g
 }
 
 gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_token_windows *windows,
-                                    unsigned dim, const gptvq_callbacks *callbacks, gptvq_error *err) {
+                                    unsigned dim, gptvq_stream_place place, const gptvq_callbacks *callbacks,
+                                    gptvq_error *err) {
   size_t samples = windows->count, length = windows->length;
   const gptvq_model *model = transform->model;
   const gptvq_config *c = &model->config;
   size_t mlps = gptvq_model_mlps(model), wide = 0, values = c->kv_heads * c->head_dim;
-  size_t widest = gptvq_model_mlp_width(model), down = mlps * widest, window = length * c->hidden;
+  size_t widest = gptvq_model_mlp_width(model), down = mlps * widest;
   /* values of latent attention share a linear with keys: they keep their order */
   bool outputs = (transform->rotate & GPTVQ_ROTATE_HEADS) == 0 && c->latent.kv_rank == 0 &&
                  !gptvq_heads_are_gated(model);
@@ -127,24 +128,25 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
                        .total = c->layers * samples};
   for (size_t b = 0; b < c->layers; b++)
     wide = gptvq_max_size(wide, model->blocks[b].linears[model->blocks[b].o].cols);
-  float *x = gptvq_alloc(samples, window * sizeof *x);
+  gptvq_stream x = {.file = -1};
   /* squares of the inputs: of o_proj, then of the down_proj of every expert */
   double *sums = gptvq_alloc(wide + down, sizeof *sums);
   gptvq_observer *observers = gptvq_alloc(1 + mlps, sizeof *observers);
   gptvq_keyed *keys = gptvq_alloc(gptvq_max_size(widest, c->head_dim), sizeof *keys);
   transform->mlp_order = gptvq_alloc(c->layers, down * sizeof *transform->mlp_order);
   if (outputs) transform->value_order = gptvq_alloc(c->layers, values * sizeof *transform->value_order);
-  if (x == NULL || sums == NULL || observers == NULL || keys == NULL || transform->mlp_order == NULL ||
+  if (sums == NULL || observers == NULL || keys == NULL || transform->mlp_order == NULL ||
       (outputs && transform->value_order == NULL)) {
-    status =
-        gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(samples, window * sizeof *x));
+    status = gptvq_fail_memory(err, "the order of columns",
+                               gptvq_saturated_size(gptvq_saturated_sum(wide, down), sizeof *sums));
     goto done;
   }
+  GPTVQ_TRY_GOTO(gptvq_stream_create(samples, length * c->hidden, place, "calibration activations", &x, err));
   GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &sweep.workspace, err));
-  GPTVQ_TRY_GOTO(gptvq_embed(model, windows->tokens, samples * length, x, err));
+  GPTVQ_TRY_GOTO(gptvq_embed_windows(model, windows, &x, err));
   for (size_t b = 0; b < c->layers; b++, sweep.done += samples) {
     const gptvq_block *block = &model->blocks[b];
-    const gptvq_pass pass = gptvq_whole_block(block, x, observers, 1 + block->mlp_count);
+    const gptvq_pass pass = gptvq_whole_block(block, &x, observers, 1 + block->mlp_count);
     observers[0] = (gptvq_observer){.linear = block->o, .on_input = add_energy, .context = sums};
     for (size_t e = 0; e < block->mlp_count; e++)
       observers[1 + e] = (gptvq_observer){
@@ -152,6 +154,7 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
     memset(sums, 0, (wide + down) * sizeof *sums);
     sweep.item = block->linears[block->o].name;
     GPTVQ_TRY_GOTO(gptvq_sweep_block(&sweep, &pass, 1, err));
+    gptvq_block_rest(block);
     GPTVQ_TRY_GOTO(check_sums(&block->linears[block->o], sums, err));
     for (size_t e = 0; e < block->mlp_count; e++) {
       const gptvq_linear *linear = &block->linears[block->mlps[e].down];
@@ -169,6 +172,6 @@ done:
   free(observers);
   free(keys);
   free(sums);
-  free(x);
+  gptvq_stream_release(&x);
   return status;
 }

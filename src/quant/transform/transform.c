@@ -44,8 +44,9 @@ gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolve
 }
 
 gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *resolved,
-                                    const gptvq_token_windows *windows, const gptvq_callbacks *callbacks,
-                                    gptvq_transform *out, gptvq_error *err) {
+                                    const gptvq_token_windows *windows, gptvq_stream_place place,
+                                    const gptvq_callbacks *callbacks, gptvq_transform *out,
+                                    gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_quantize_options *options = &resolved->options;
   *out = (gptvq_transform){.model = model, .rotate = options->rotate};
@@ -63,7 +64,7 @@ gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolv
   }
   if (options->act_order == 3 && windows->count > 0)
     GPTVQ_TRY(gptvq_transform_orders(out, windows, options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1,
-                                     callbacks, err));
+                                     place, callbacks, err));
   return GPTVQ_OK;
 }
 

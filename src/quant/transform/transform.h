@@ -40,12 +40,12 @@ gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolve
 
 /* Rotations from the options' seed, orders from the activations of the windows (only with act_order 3: one
  * forward pass over all of them; none: no orders; columns of experts that no token reaches stay where they
- * are). Reports progress. The same for any number of threads. GPTVQ_ERROR_UNSUPPORTED: a size that cannot be
- * rotated; _NUMERIC: activations that are not finite, naming the layer; _MEMORY. The caller releases *out,
- * also after a failure. */
+ * are). place: of their activations. Reports progress. The same for any number of threads.
+ * GPTVQ_ERROR_UNSUPPORTED: a size that cannot be rotated; _NUMERIC: activations that are not finite, naming
+ * the layer; _MEMORY. The caller releases *out, also after a failure. */
 gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *options,
-                                    const gptvq_token_windows *windows, const gptvq_callbacks *callbacks,
-                                    gptvq_transform *out, gptvq_error *err);
+                                    const gptvq_token_windows *windows, gptvq_stream_place place,
+                                    const gptvq_callbacks *callbacks, gptvq_transform *out, gptvq_error *err);
 void gptvq_transform_release(gptvq_transform *transform);
 
 /* The transformed model as `folder` (which exists): config.json, generation_config.json if there is one, and

@@ -1,5 +1,6 @@
 /* The transformed model as a folder. */
 #include "base/file.h"
+#include "base/file.h"
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -124,6 +125,7 @@ static gptvq_status write_edit(const gptvq_arch *arch, gptvq_st_writer *writer, 
     status =
         atomic_load(&job.bad) ? too_large(e, err) : write_values(writer, e, job.values, n * e->cols, err);
   }
+  gptvq_mapping_rest(e->source->data, e->source->bytes);
   free(job.values);
   free(job.scratch);
   return status;

@@ -1,0 +1,234 @@
+#include "quant/plan/time.h"
+#include "base/clock.h"
+#include "base/half.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "calib/sweep.h"
+#include "quant/layer/solver.h"
+
+#include <math.h>
+#include <string.h>
+
+/* The layer that is solved to see how fast that is, and the products: SIDE inputs, so many rows and tokens.
+ */
+enum { SIDE = 512, ROWS = 64, TOKENS = 512 };
+static const double each_seconds = 0.3; /* of a measurement that is repeated */
+
+/* What this machine does: flop a second, and seconds of solving the sample layer. */
+typedef struct speeds {
+  double forward, gram, cross, factor;
+  gptvq_stage_sum solving[GPTVQ_STAGES];
+} speeds;
+
+typedef struct samples {
+  float *x, *y;       /* [TOKENS × SIDE] */
+  float *weights;     /* [SIDE × SIDE] */
+  uint16_t *rounded;  /* the same in bf16 */
+  double *sums, *sum; /* [SIDE × SIDE] */
+} samples;
+
+static void release(samples *s) {
+  free(s->x);
+  free(s->y);
+  free(s->weights);
+  free(s->rounded);
+  free(s->sums);
+  free(s->sum);
+}
+
+static gptvq_status prepare(samples *s, gptvq_error *err) {
+  const size_t square = (size_t)SIDE * SIDE;
+  s->x = gptvq_alloc(TOKENS * SIDE, sizeof *s->x);
+  s->y = gptvq_alloc(TOKENS * SIDE, sizeof *s->y);
+  s->weights = gptvq_alloc(square, sizeof *s->weights);
+  s->rounded = gptvq_alloc(square, sizeof *s->rounded);
+  s->sums = gptvq_alloc_zero(square, sizeof *s->sums);
+  s->sum = gptvq_alloc_zero(square, sizeof *s->sum);
+  if (s->x == NULL || s->y == NULL || s->weights == NULL || s->rounded == NULL || s->sums == NULL ||
+      s->sum == NULL)
+    return gptvq_fail_memory(err, "the measurement of this machine", square * sizeof *s->sums);
+  uint64_t state = 1;
+  for (size_t i = 0; i < TOKENS * SIDE; i++) s->x[i] = (float)(gptvq_random_unit(&state) - 0.5);
+  for (size_t i = 0; i < square; i++) {
+    s->weights[i] = (float)(gptvq_random_unit(&state) - 0.5);
+    s->rounded[i] = gptvq_float_to_bf16(s->weights[i]);
+  }
+  return GPTVQ_OK;
+}
+
+typedef enum product { FORWARD, GRAM, CROSS } product;
+
+static gptvq_status run_product(const samples *s, product what, gptvq_compute compute,
+                                const gptvq_backend *backend, gptvq_error *err) {
+  const gptvq_linear linear = {
+      .name = "a sample", .rows = SIDE, .cols = SIDE, .dtype = GPTVQ_BF16, .weights = s->rounded};
+  switch (what) {
+  case FORWARD: return gptvq_linear_forward(&linear, compute, TOKENS, s->x, SIDE, s->y, SIDE, err);
+  case GRAM: return backend->linalg->gram(SIDE, TOKENS, 256, s->x, SIDE, s->sum, err);
+  case CROSS: return backend->linalg->cross(SIDE, SIDE, TOKENS, 256, s->x, SIDE, s->x, SIDE, s->sums, err);
+  }
+  return GPTVQ_OK;
+}
+
+/* flop a second; the first call, which finds nothing in the caches, does not count */
+static gptvq_status measure_product(const samples *s, product what, gptvq_compute compute,
+                                    const gptvq_backend *backend, double *speed, gptvq_error *err) {
+  const double flop = (what == GRAM ? 1.0 : 2.0) * TOKENS * SIDE * SIDE;
+  GPTVQ_TRY(run_product(s, what, compute, backend, err));
+  const double start = gptvq_clock();
+  double passed = 0.0;
+  size_t count = 0;
+  for (; passed < each_seconds; passed = gptvq_clock() - start, count++)
+    GPTVQ_TRY(run_product(s, what, compute, backend, err));
+  *speed = flop * (double)count / passed;
+  return GPTVQ_OK;
+}
+
+/* A layer like the run's, quantized once. */
+static gptvq_status measure_solver(const samples *s, const gptvq_resolved *options,
+                                   const gptvq_backend *backend, speeds *out, gptvq_error *err) {
+  gptvq_stages stages;
+  gptvq_callbacks silent = {.size = sizeof silent};
+  const gptvq_solver solver = {options, backend, &silent, &stages};
+  const gptvq_weights weights = {"a sample", ROWS, SIDE, s->weights};
+  gptvq_factor *factor = NULL;
+  gptvq_layer_result result;
+  for (size_t r = 0; r < SIDE;
+       r++) { /* a Hessian: the measured sums, which add up alike in every repetition */
+    for (size_t c = 0; c < r; c++) s->sum[r * SIDE + c] = s->sum[c * SIDE + r];
+  }
+  gptvq_stages_start(&stages);
+  (void)gptvq_stage_enter(&stages, GPTVQ_STAGE_FACTOR);
+  GPTVQ_TRY(gptvq_factor_create(&solver, "a sample", SIDE, s->sum, &factor, err));
+  (void)gptvq_stage_enter(&stages, GPTVQ_STAGE_OTHER);
+  gptvq_status status = gptvq_solve_layer(&solver, &weights, factor, &result, err);
+  gptvq_factor_destroy(factor);
+  if (status != GPTVQ_OK) return status;
+  gptvq_layer_result_release(&result);
+  (void)gptvq_stage_enter(&stages, GPTVQ_STAGE_OTHER);
+  memcpy(out->solving, stages.sums, sizeof out->solving);
+  out->factor = 2.0 / 3.0 * SIDE * SIDE * SIDE / fmax(stages.sums[GPTVQ_STAGE_FACTOR].seconds, 1e-6);
+  return GPTVQ_OK;
+}
+
+static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *backend, speeds *out,
+                            gptvq_error *err) {
+  const gptvq_compute compute = gptvq_run_keeps_half(options) ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
+  samples s = {0};
+  gptvq_status status = prepare(&s, err);
+  if (status == GPTVQ_OK) status = measure_product(&s, FORWARD, compute, backend, &out->forward, err);
+  if (status == GPTVQ_OK) status = measure_product(&s, GRAM, compute, backend, &out->gram, err);
+  if (status == GPTVQ_OK) status = measure_product(&s, CROSS, compute, backend, &out->cross, err);
+  if (status == GPTVQ_OK) status = measure_solver(&s, options, backend, out, err);
+  release(&s);
+  return status;
+}
+
+static void add(gptvq_stage_sum *sum, double flop, double speed) {
+  sum->flop += flop;
+  sum->seconds += flop / speed;
+}
+
+/* Share of the tokens that a linear of the block sees. */
+static double share(const gptvq_model *model, const gptvq_block *block, gptvq_block_input input, size_t mlp) {
+  const gptvq_config *c = &model->config;
+  if (!gptvq_input_in_mlp(input) || !gptvq_block_routes(block) || mlp >= c->experts) return 1.0;
+  return (double)c->experts_per_token / (double)c->experts;
+}
+
+typedef struct half_flop {
+  double first, last; /* up to the inputs of its last linear, and that */
+} half_flop;
+
+/* A token's way through a half of the block. */
+static half_flop half_of(const gptvq_model *model, const gptvq_block *block, bool mlp, size_t length) {
+  half_flop half = {0};
+  for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
+    for (size_t e = 0; gptvq_input_in_mlp(i) == mlp && e < gptvq_input_count(block, i); e++) {
+      const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
+      for (size_t l = 0; l < readers.count; l++) {
+        const gptvq_linear *linear = &block->linears[readers.linear[l]];
+        *(gptvq_input_is_last(i) ? &half.last : &half.first) +=
+            2.0 * share(model, block, i, e) * (double)linear->rows * (double)linear->cols;
+      }
+    }
+  if (!mlp) half.first += gptvq_attention_flop(&model->config, &block->attention, length) / (double)length;
+  return half;
+}
+
+static void add_forward(const gptvq_model *model, const gptvq_resolved *options, const gptvq_block *block,
+                        const gptvq_memory_plan *plan, const speeds *machine, gptvq_stage_sum *sums) {
+  const gptvq_quantize_options *o = &options->options;
+  const double tokens = (double)o->calib_samples * (double)o->calib_length;
+  const bool last_block = block->index + 1 == model->config.layers && o->finetune_block_steps == 0;
+  for (int mlp = 0; mlp < 2; mlp++) {
+    const half_flop half = half_of(model, block, mlp != 0, o->calib_length);
+    const size_t cols = block->linears[mlp != 0 ? block->mlps[0].down : block->o].cols;
+    const double window =
+                     (double)gptvq_stream_bytes(1, o->calib_length * cols, gptvq_run_keeps_half(options)),
+                 kept = mlp != 0 && gptvq_block_routes(block)
+                            ? 0.0
+                            : fmin(1.0, (double)plan->kept_budget / (window * (double)o->calib_samples));
+    double own = half.first;
+    if (!(mlp != 0 && last_block)) own += half.last + (1.0 - kept) * half.first;
+    add(&sums[GPTVQ_STAGE_FORWARD], tokens * own, machine->forward);
+    if (gptvq_run_keeps_both(options))
+      add(&sums[GPTVQ_STAGE_FORWARD_ORIGINAL], tokens * (half.first + half.last), machine->forward);
+    if (o->act_order == 3) add(&sums[GPTVQ_STAGE_OTHER], tokens * (half.first + half.last), machine->forward);
+  }
+}
+
+static void add_input(const gptvq_model *model, const gptvq_resolved *options, const gptvq_block *block,
+                      gptvq_block_input input, size_t mlp, const speeds *machine, gptvq_stage_sum *sums) {
+  const gptvq_quantize_options *o = &options->options;
+  const gptvq_linear_group readers = gptvq_input_readers(block, input, mlp);
+  const double tokens = (double)o->calib_samples * (double)o->calib_length * share(model, block, input, mlp);
+  const double c = (double)block->linears[readers.linear[0]].cols;
+  const double rows =
+                   gptvq_writes_stream(block, input) ? (double)block->linears[readers.linear[0]].rows : 0.0,
+               height = rows > 0.0 ? rows : c;
+  const bool corrects = gptvq_run_corrects(options) && !(block->index == 0 && input == GPTVQ_INPUT_QKV);
+  add(&sums[GPTVQ_STAGE_HESSIAN], tokens * c * (c + 1.0), machine->gram);
+  add(&sums[GPTVQ_STAGE_FACTOR], 2.0 / 3.0 * c * c * c, machine->factor);
+  if (corrects) {
+    add(&sums[GPTVQ_STAGE_MISMATCH], 2.0 * tokens * height * c, machine->cross);
+    add(&sums[GPTVQ_STAGE_MISMATCH], 2.0 / 3.0 * c * c * c, machine->factor);
+    add(&sums[GPTVQ_STAGE_MISMATCH], 2.0 * c * c * (height + rows), machine->cross);
+  }
+  for (size_t l = 0; l < readers.count && corrects && rows == 0.0; l++)
+    add(&sums[GPTVQ_STAGE_MISMATCH], 2.0 * (double)block->linears[readers.linear[l]].rows * c * c,
+        machine->cross);
+}
+
+/* Stages whose work grows with rows × columns, others with rows × columns². */
+static void add_solving(const gptvq_linear *linear, const speeds *machine, gptvq_stage_sum *sums) {
+  static const gptvq_stage parts[] = {GPTVQ_STAGE_KMEANS, GPTVQ_STAGE_LOOP, GPTVQ_STAGE_UPDATE,
+                                      GPTVQ_STAGE_REASSIGN};
+  const double area = (double)linear->rows * (double)linear->cols / ((double)ROWS * SIDE),
+               volume = area * (double)linear->cols / SIDE;
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    const gptvq_stage_sum *sample = &machine->solving[parts[i]];
+    const bool products = parts[i] == GPTVQ_STAGE_UPDATE || parts[i] == GPTVQ_STAGE_REASSIGN;
+    sums[parts[i]].seconds += sample->seconds * (products ? volume : area);
+    sums[parts[i]].flop += sample->flop * volume;
+  }
+}
+
+gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved *options,
+                                  const gptvq_backend *backend, const gptvq_memory_plan *plan,
+                                  gptvq_stage_sum sums[GPTVQ_STAGES], gptvq_error *err) {
+  speeds machine = {0};
+  memset(sums, 0, GPTVQ_STAGES * sizeof *sums);
+  GPTVQ_TRY(measure(options, backend, &machine, err));
+  for (size_t b = 0; b < model->config.layers; b++) {
+    const gptvq_block *block = &model->blocks[b];
+    if (gptvq_run_uses_data(options)) {
+      add_forward(model, options, block, plan, &machine, sums);
+      for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
+        for (size_t e = 0; e < gptvq_input_count(block, i); e++)
+          add_input(model, options, block, i, e, &machine, sums);
+    }
+    for (size_t i = 0; i < block->linear_count; i++) add_solving(&block->linears[i], &machine, sums);
+  }
+  return GPTVQ_OK;
+}

@@ -1,0 +1,75 @@
+/* gptvq_quantize_plan: what a run would make and take, from the headers of the model's files alone. */
+#include "quant/run/pipeline.h"
+#include "base/memory.h"
+#include "base/sized.h"
+#include "linalg/gemm.h"
+#include "linalg/gemm_bf16.h"
+#include "quant/options/options.h"
+#include "quant/plan/memory.h"
+#include "quant/plan/time.h"
+
+static gptvq_status plan_model(const gptvq_model *model, gptvq_resolved *options, gptvq_quantize_plan *out,
+                               gptvq_error *err) {
+  gptvq_quantize_options *o = &options->options;
+  gptvq_tensor_plan tensors;
+  gptvq_memory_plan memory;
+  gptvq_stage_sum sums[GPTVQ_STAGES];
+  gptvq_backend backend = gptvq_cpu_backend;
+  uint64_t bytes;
+  const bool half = gptvq_run_uses_data(options) && gptvq_gemm_bf16_available();
+  if (o->calib_compute == GPTVQ_COMPUTE_AUTO && half) o->calib_compute = GPTVQ_COMPUTE_BF16;
+  if (gptvq_run_keeps_half(options)) backend.linalg = &gptvq_cpu_linalg_bf16;
+  if (gptvq_run_uses_data(options)) GPTVQ_TRY(gptvq_calibration_length(model, o, &o->calib_length, err));
+  GPTVQ_TRY(gptvq_plan_create(model, o->head_bits, &tensors, err));
+  gptvq_status status = gptvq_estimate_bytes(model, &tensors, options, &bytes, err);
+  gptvq_plan_release(&tensors);
+  GPTVQ_TRY(status);
+  GPTVQ_TRY(gptvq_blas_init(err));
+  const double resident = (double)gptvq_resident_memory(), available = (double)gptvq_available_memory(),
+               limit = o->memory_limit > 0 ? (double)o->memory_limit
+                       : available > 0.0   ? available + resident
+                                           : 0.0;
+  gptvq_memory_plan_make(model, options, resident, limit, o->memory_limit > 0, &memory);
+  GPTVQ_TRY(gptvq_time_plan_make(model, options, &backend, &memory, sums, err));
+  out->linear_values = model->info.linear_values;
+  out->output_bytes = bytes;
+  out->limit_bytes = (uint64_t)limit;
+  out->peak_bytes = (uint64_t)memory.peak;
+  out->least_bytes = (uint64_t)memory.least;
+  out->scratch_bytes = (uint64_t)memory.scratch_bytes;
+  for (size_t i = 0; i < GPTVQ_MEMORY_PHASES; i++)
+    out->phases[out->phase_count++] =
+        (gptvq_plan_phase){gptvq_memory_phase_name((gptvq_memory_phase)i), (uint64_t)memory.phases[i]};
+  for (size_t i = 0; i < GPTVQ_STAGES; i++) {
+    out->stages[out->stage_count++] =
+        (gptvq_stage_time){gptvq_stage_name((gptvq_stage)i), sums[i].seconds, 0.0, sums[i].flop};
+    out->seconds += sums[i].seconds;
+  }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantize_options *options,
+                                      const gptvq_callbacks *callbacks, gptvq_quantize_plan *plan,
+                                      gptvq_error *err) {
+  if (model_dir == NULL || options == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize_plan_make needs a model folder and options");
+  gptvq_callbacks own_callbacks = {.size = sizeof own_callbacks};
+  gptvq_quantize_options own;
+  gptvq_resolved resolved;
+  gptvq_quantize_plan result = {0};
+  gptvq_model *model;
+  GPTVQ_TRY(gptvq_options_take(options, &own, err));
+  GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own_callbacks, err));
+  GPTVQ_TRY(gptvq_check_result("gptvq_quantize_plan", plan, err));
+  GPTVQ_TRY(gptvq_resolve(&own, &resolved, err));
+  const gptvq_model_options open = {
+      .size = sizeof open, .compute = GPTVQ_COMPUTE_FP32, .callbacks = &own_callbacks};
+  GPTVQ_TRY(gptvq_model_open(model_dir, &open, &model, err));
+  gptvq_status status = gptvq_model_quantization_json(model) == NULL
+                            ? plan_model(model, &resolved, &result, err)
+                            : gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                                         "%s is already quantized: give the original model", model_dir);
+  gptvq_model_close(model);
+  if (status == GPTVQ_OK) gptvq_give_struct(&result, sizeof result, plan);
+  return status;
+}

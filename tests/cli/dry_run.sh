@@ -1,0 +1,19 @@
+# quantize --dry-run: size, memory and time, from headers alone; nothing is written.
+. "$SOURCE/tests/cli/lib.sh"
+
+files > "$capture/before"
+expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run --json
+files | cmp -s - "$capture/before" || die "something was written"
+[ "$(json linear_values)" = 3145728 ] || die "another number of weights"
+planned=$(json output_bytes)
+awk -v least="$(json least_bytes)" -v peak="$(json peak_bytes)" 'BEGIN {exit !(0 < least && least <= peak)}' || die "no memory"
+awk -v seconds="$(json seconds)" 'BEGIN {exit !(seconds > 0)}' || die "no time"
+expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run
+expect_out '^output .* 3145728 weights'
+expect_out '^  forward, quantized '
+expect_ok "$GPTVQ" quantize "$model" -o out --method rtn --bits 3.125 --quiet
+expect_ok "$GPTVQ" quantize "$model" --method rtn --bits 3.125 --dry-run --json
+near "$(json output_bytes)" "$(cat out/*.safetensors | wc -c)" 0.02 # headers
+[ "$planned" -gt 0 ] || die "no size"
+expect_fail 3 'absent' "$GPTVQ" quantize absent --calib x --dry-run
+expect_fail 5 'already quantized' "$GPTVQ" quantize out --calib x --dry-run

@@ -1,0 +1,34 @@
+# --memory-limit: kept, with the same output as without; what cannot be is one line and leaves nothing.
+. "$SOURCE/tests/cli/lib.sh"
+
+quantize() {
+  "$GPTVQ" quantize "$model" --calib "$SOURCE/examples/text/calib.txt" --calib-samples 48 --calib-length 256 --method gptq --bits 3.125 \
+    --threads 2 "$@"
+}
+expect_fail 2 "option --memory-limit: '20X' is not a number of bytes: give one like 20G" quantize -o x --memory-limit 20X
+expect_fail 2 'option --memory-limit: 1K is out of range' quantize -o x --memory-limit 1K
+expect_fail 2 '8 MB \(--memory-limit\) are not enough: .* this takes [0-9]+ MB; give as many, or turn off --mismatch' \
+  quantize -o x --memory-limit 8M
+expect_fail 2 'are not enough' "$GPTVQ" quantize "$model" -o x --method rtn --bits 3.125 --memory-limit 1M
+
+expect_ok quantize -o plain --json
+cp "$capture/out" "$capture/report"
+! grep -q 'scratch' "$capture/err" || die "activations on disk although there is room"
+# a third of the activations' 25 MB (two streams of 48 x 256 x 256 numbers) does not fit any more
+peak=$(json peak_bytes)
+limit=$((peak * 5 / 6))
+if [ -z "${SANITIZE:-}" ]; then # whose shadow memory is no part of the plan
+  near "$(json estimated_peak_bytes)" "$peak" 0.15
+  expect_ok quantize -o tight --json --memory-limit $limit
+  expect_err 'calibration activations lie in scratch files in tight.partial'
+  [ "$(json peak_bytes)" -le $limit ] || die "$(json peak_bytes) bytes at the peak, the limit is $limit"
+  near "$(json estimated_peak_bytes)" "$(json peak_bytes)" 0.25 # 50 MB are mostly libraries and JSON
+  diff -r plain tight || die "another output under a limit"
+  [ ! -e tight.partial ] || die "a scratch file is left"
+
+  # no room for the scratch file: a file-size limit
+  limited() { (ulimit -f 2048 && exec "$GPTVQ" quantize "$@"); }
+  expect_fail 3 'the scratch file of calibration activations in full.partial \(0.0 GB\): (File too large|No space left).*--memory-limit' \
+    limited "$model" -o full --calib "$SOURCE/examples/text/calib.txt" --calib-samples 48 --calib-length 256 --method gptq --bits 3.125 \
+    --threads 2 --quiet --memory-limit $limit
+fi
