@@ -18,6 +18,15 @@ typedef enum gptvq_method {
 /* "gptvq", "gptq", "rtn", "kmeans" */
 GPTVQ_API const char *gptvq_method_name(gptvq_method method);
 
+/* What the codes of gptvq and kmeans are. */
+typedef enum gptvq_code {
+  GPTVQ_CODE_VQ = 0, /* an index per sub-vector, a codebook per group */
+  GPTVQ_CODE_TRELLIS /* a bit stream per row of which every weight sees a window; a table per column group, a
+                      * scale per row and column group */
+} gptvq_code;
+/* "vq", "trellis" */
+GPTVQ_API const char *gptvq_code_name(gptvq_code code);
+
 typedef enum gptvq_em_init { GPTVQ_INIT_MAHALANOBIS = 0, GPTVQ_INIT_KMEANSPP, GPTVQ_INIT_CDF } gptvq_em_init;
 /* "mahalanobis", "kmeans++", "cdf" */
 GPTVQ_API const char *gptvq_em_init_name(gptvq_em_init init);
@@ -92,6 +101,10 @@ typedef struct gptvq_quantize_options {
                                 * BF16 (inputs of products rounded, sums in fp32 and double), which takes a
                                 * processor with AVX512-BF16; AUTO (default):
                                 * BF16 where it can be had */
+  gptvq_code code; /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1; group_size,
+                    * scale_block, svd_rank, em_init and beam are not used, codebook_bits is 8. No
+                    * fine-tuning, no allocation */
+  unsigned trellis; /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */

@@ -262,7 +262,7 @@ static void contradictions_are_refused(void **state) {
   if (try_layer(&f, &err) != GPTVQ_OK) fail_msg("%s", err.message);
 
   static const edit edits[] = {
-      {"\"version\":1", "\"version\":3", GPTVQ_ERROR_UNSUPPORTED, "version 3"},
+      {"\"version\":1", "\"version\":4", GPTVQ_ERROR_UNSUPPORTED, "version 4"},
       {"\"version\":1", "\"version\":0", GPTVQ_ERROR_UNSUPPORTED, "version 0"},
       {"\"version\":1", "\"version\":2", GPTVQ_ERROR_FORMAT, "svd_rank is missing"},
       {"\"version\":1", "\"svd_rank\":1,\"version\":1", GPTVQ_ERROR_UNSUPPORTED, "svd_rank"},
@@ -309,9 +309,9 @@ static void other_versions_are_refused(void **state) {
     const char *words;
   } cases[] = {
       {"{\"quant_method\": \"gptvq\", \"version\": 3}", GPTVQ_ERROR_UNSUPPORTED,
-       "format version 3 is not supported, only versions up to 2"},
+       "format version 3 is not supported, only versions up to 3"},
       {"{\"quant_method\": \"gptvq\", \"version\": 0}", GPTVQ_ERROR_UNSUPPORTED,
-       "format version 0 is not supported, only versions up to 2"},
+       "format version 0 is not supported, only versions up to 3"},
       {"{\"quant_method\": \"gptvq\", \"version\": \"1\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
       {"{\"quant_method\": \"gptvq\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
       {"{\"quant_method\": \"awq\", \"version\": 1}", GPTVQ_ERROR_UNSUPPORTED, "awq"},
