@@ -26,6 +26,7 @@ static const struct {
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_codes_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_i8_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_stripe_avx512},
+    {GPTVQ_CPU_AVX512, gptvq_kernels_init_trellis_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_uniform_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_gemm_avx512},
 #elif defined(__aarch64__)
