@@ -123,6 +123,15 @@ static void trellis_sizes(void **state) {
   assert_int_equal(sizes.stored_bytes, 256 * 768 / 4 + 3 * 128 + 2 * 3 + 256 * 3);
 }
 
+/* The worked example of docs/FORMAT.md, 4.7. */
+static void trellis_example(void **state) {
+  (void)state;
+  static const uint8_t stream[2] = {0xd8, 0x27}, expected[6] = {0, 32, 24, 54, 61, 31};
+  uint8_t states[6];
+  gptvq_trellis_states(stream, 2, 6, 0, 6, states);
+  assert_memory_equal(states, expected, sizeof states);
+}
+
 /* A window is the last L bits of the stream, read bit by bit; packing is the inverse of reading. */
 static void trellis_windows(void **state) {
   (void)state;
@@ -385,6 +394,7 @@ int main(void) {
       cmocka_unit_test(example_of_the_format_document),
       cmocka_unit_test(offsets_follow_the_walk),
       cmocka_unit_test(trellis_sizes),
+      cmocka_unit_test(trellis_example),
       cmocka_unit_test(trellis_windows),
       cmocka_unit_test(row_scales_are_ordered),
       cmocka_unit_test(decode_equals_the_naive_definition),

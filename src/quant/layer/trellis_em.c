@@ -21,8 +21,7 @@ typedef struct em {
 
 static void take(gptvq_arena *arena, em *e) {
   const gptvq_trellis_points *p = e->points;
-  e->thread_bytes =
-      gptvq_round_up((p->columns << (p->state_bits - p->step_bits)) * ROWS, 64);
+  e->thread_bytes = gptvq_round_up((p->columns << (p->state_bits - p->step_bits)) * ROWS, 64);
   e->state = gptvq_arena_take(arena, p->rows, p->columns);
   e->scratch = gptvq_arena_take(arena, gptvq_thread_count(), e->thread_bytes);
 }
@@ -76,7 +75,14 @@ double gptvq_trellis_em(const gptvq_trellis_points *p, unsigned iterations, floa
 /* ---- the start ---- */
 
 /* Random tables start better than orderly ones, and of a few the best after some rounds is taken. */
-enum { SAMPLE_ROWS = 256, SAMPLE_COLUMNS = 256, STARTS = 4, FIRST_ROUNDS = 15, SAMPLE_ROUNDS = 60, MOST_BITS = 8 };
+enum {
+  SAMPLE_ROWS = 256,
+  SAMPLE_COLUMNS = 256,
+  STARTS = 4,
+  FIRST_ROUNDS = 15,
+  SAMPLE_ROUNDS = 60,
+  MOST_BITS = 8
+};
 
 typedef struct sample {
   float *x, *weight, *row_weight;
@@ -98,10 +104,9 @@ size_t gptvq_gaussian_table_bytes(unsigned step_bits, unsigned state_bits) {
   return gptvq_saturated_sum(counting.peak, gptvq_trellis_em_bytes(&s.points));
 }
 
-static float normal(uint64_t *random) { /* the sum of twelve uniform numbers: near enough */
-  double sum = -6.0;
-  for (int i = 0; i < 12; i++) sum += gptvq_random_unit(random);
-  return (float)sum;
+static float normal(uint64_t *random) {
+  double u = 1.0 - gptvq_random_unit(random), v = gptvq_random_unit(random);
+  return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
 }
 
 void gptvq_gaussian_table(unsigned step_bits, unsigned state_bits, float *table, gptvq_arena *arena) {
