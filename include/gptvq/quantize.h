@@ -81,7 +81,8 @@ typedef struct gptvq_quantize_options {
   double finetune_rate; /* learning rate relative to a codebook's rms value, 0.01; half of it for norms and
                            biases */
   double finetune_index_rate; /* the same for the weights behind the VQ indices; 0 = indices stay */
-  unsigned beam;   /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published */
+  unsigned beam; /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published. Of
+                  * a trellis: for each of its prefixes, at most 4 */
   double mismatch; /* 0 … 1: share by which each layer makes up for its inputs' deviation from the original
                     * model's (with true_sequential only; twice the activations and forward passes) */
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
@@ -101,9 +102,9 @@ typedef struct gptvq_quantize_options {
                                 * BF16 (inputs of products rounded, sums in fp32 and double), which takes a
                                 * processor with AVX512-BF16; AUTO (default):
                                 * BF16 where it can be had */
-  gptvq_code code; /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1; group_size,
-                    * scale_block, svd_rank, em_init and beam are not used, codebook_bits is 8. No
-                    * fine-tuning, no allocation */
+  gptvq_code code;  /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
+                     * group_size,  scale_block, svd_rank and em_init are not used, codebook_bits is 8. No
+                     * fine-tuning, no allocation */
   unsigned trellis; /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
 } gptvq_quantize_options;
 

@@ -271,17 +271,16 @@ static void every_option_is_in_the_identity(void **state) {
   (void)state;
 #define WORDS_OF(member) \
   { offsetof(gptvq_quantize_options, member), sizeof((gptvq_quantize_options){0}.member) }
-  static const size_t left_out[][2] = {
-      WORDS_OF(calib),
-      WORDS_OF(calib_samples),
-      WORDS_OF(calib_length),
-      WORDS_OF(size),
-      WORDS_OF(force),
-      WORDS_OF(resume),
-      {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
-      {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
-      {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4},
-      {offsetof(gptvq_quantize_options, calib_compute) + sizeof(gptvq_compute), 4}};
+  static const size_t left_out[][2] = {WORDS_OF(calib),
+                                       WORDS_OF(calib_samples),
+                                       WORDS_OF(calib_length),
+                                       WORDS_OF(size),
+                                       WORDS_OF(force),
+                                       WORDS_OF(resume),
+                                       {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
+                                       {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
+                                       {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4},
+                                       {offsetof(gptvq_quantize_options, trellis) + sizeof(unsigned), 4}};
 #undef WORDS_OF
   gptvq_resolved options = {0};
   json_t *none = gptvq_options_json(&options);

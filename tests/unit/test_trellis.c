@@ -38,7 +38,7 @@ static double least_cost(unsigned k, unsigned bits, size_t columns, const float 
 
 static void paths_are_the_best(void **state) {
   (void)state;
-  enum { COLUMNS = 4, ROWS = GPTVQ_TRELLIS_ROWS };
+  enum { COLUMNS = 4, WIDTH = 2, ROWS = GPTVQ_TRELLIS_ROWS };
   uint64_t random = 3;
   for (unsigned k = 2; k <= 3; k++)
     for (unsigned bits = 6; bits <= 7; bits++) {
@@ -58,7 +58,7 @@ static void paths_are_the_best(void **state) {
       GPTVQ_MULTI_PICK(gptvq_viterbi)(k, bits, COLUMNS, table, x, weight, states, scratch);
       gptvq_arena arena = {0};
       gptvq_error err;
-      size_t bytes = GPTVQ_MULTI_PICK(gptvq_path_scratch)(k, bits);
+      size_t bytes = GPTVQ_MULTI_PICK(gptvq_path_scratch)(k, bits, WIDTH);
       assert_int_equal(gptvq_arena_create(&arena, bytes + 64, "test", &err), GPTVQ_OK);
       void *memory = gptvq_arena_take(&arena, bytes, 1);
       for (size_t r = 0; r < ROWS; r++) {
@@ -77,7 +77,7 @@ static void paths_are_the_best(void **state) {
           float error[COLUMNS];
           int start = ends & 1 ? (int)(r % prefixes) : -1,
               end = ends & 2 ? (int)((r * 5 + 1) % prefixes) : -1;
-          gptvq_path path = {k, bits, COLUMNS, tables, scale, t, t, NULL, 0, start, end};
+          gptvq_path path = {k, bits, COLUMNS, WIDTH, tables, scale, t, t, NULL, 0, start, end};
           double got = GPTVQ_MULTI_PICK(gptvq_find_path)(&path, row, found, error, memory);
           least = least_cost(k, bits, COLUMNS, table, row, weight, start, end);
           if (!(fabs(got - least) <= 1e-5 * least))

@@ -57,7 +57,7 @@ typedef struct gptvq_vq {
   gptvq_packed_shape shape;
   gptvq_arena *arena; /* all arrays, and scratch */
   size_t rows, padded, blocks, groups, stripes, k;
-  size_t beam; /* partial assignments kept per row; 1 = greedy */
+  size_t beam; /* partial assignments kept per row, of a trellis per prefix; 1 = greedy */
   unsigned dim;
   gptvq_group *group; /* [groups] in processing order */
   float *target, *work,
@@ -69,13 +69,14 @@ typedef struct gptvq_vq {
   void *codes;               /* int8_t or fp16 bits, same layout */
   uint16_t *codebook_scales; /* bf16 bits [stripes][groups] */
   int exponent; /* target = weights · 2^−exponent; 0 but for weights whose squares leave the range of fp32 */
-  unsigned scale_block;     /* N_s in columns, 0 = none */
-  size_t scale_blocks;      /* scale codes per row */
-  uint32_t *block_scale_of; /* [blocks] which scale code of its row a block uses */
-  uint8_t *scale_codes;     /* [rows × scale_blocks] 0 … 15 */
+  unsigned scale_block;                   /* N_s in columns, 0 = none */
+  size_t scale_blocks;                    /* scale codes per row */
+  uint32_t *block_scale_of;               /* [blocks] which scale code of its row a block uses */
+  uint8_t *scale_codes;                   /* [rows × scale_blocks] 0 … 15 */
   float scale_range[2], scale_table[256]; /* the first 16 of block scales; all of a trellis's row scales */
-  unsigned step_bits; /* k of a trellis, whose states are `index`, whose row scales are scale codes; 0: a vector code */
-  unsigned searches;  /* how often batches of a trellis were re-assigned: boundaries alternate */
+  unsigned step_bits;   /* k of a trellis, whose states are `index`, whose row scales are scale codes; 0: a
+                           vector code */
+  unsigned searches;    /* how often batches of a trellis were re-assigned: boundaries alternate */
   size_t rank;          /* > 0: codebooks are the product of the factors below (compress.c); 0: not (yet) */
   int8_t *left, *right; /* [stripes × groups, processing order][rank], [rank][k] */
   float *factor_scales; /* [rank] */

@@ -23,7 +23,7 @@ typedef struct search {
   double *a, *scratch;      /* [columns²] work, Cholesky scratch */
   float *target; /* [rows × columns] where the batch would be best: decoded + gradient H_BB⁻¹ */
   gptvq_trellis_columns columns;
-  char *memory;  /* per thread: beam scratch, then table; of a trellis: scratch of a path */
+  char *memory; /* per thread: beam scratch, then table; of a trellis: scratch of a path */
   size_t memory_bytes, beam_bytes;
   double *gain; /* [stripes], of a trellis [rows] */
 } search;
@@ -115,6 +115,7 @@ static void search_rows(void *context, size_t begin, size_t end, size_t thread) 
   gptvq_path path = {.step_bits = q->step_bits,
                      .state_bits = q->shape.state_bits,
                      .columns = m,
+                     .width = q->beam,
                      .table = s->columns.table,
                      .scale = scale,
                      .lookup = s->metric,
@@ -133,8 +134,8 @@ static void search_rows(void *context, size_t begin, size_t end, size_t thread) 
     }
     path.start = gptvq_trellis_prefix(q, row, s->begin);
     path.end = s->end == n ? -1 : gptvq_trellis_prefix(q, row, s->end);
-    double least = GPTVQ_MULTI_PICK(gptvq_find_path)(&path, step, found, error,
-                                                     s->memory + thread * s->memory_bytes);
+    double least =
+        GPTVQ_MULTI_PICK(gptvq_find_path)(&path, step, found, error, s->memory + thread * s->memory_bytes);
     if (!(least < loss * (1.0 - 1e-5))) continue;
     s->gain[row] += loss - least;
     for (size_t c = 0; c < m; c++)

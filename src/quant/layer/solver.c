@@ -7,6 +7,7 @@
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "quant/layer/layer.h"
+#include "quant/layer/trellis.h"
 
 #include <math.h>
 #include <string.h>
@@ -61,8 +62,8 @@ gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_
     part[i] = parts[i] > 0 ? at : NULL;
     at += gptvq_round_up(parts[i], 64);
   }
-  result->packed = (gptvq_packed){*shape,  part[0], part[1], part[2], part[3], part[4],
-                                  part[5], part[6], part[7], part[8], part[9], part[10], part[11]};
+  result->packed = (gptvq_packed){*shape,  part[0], part[1], part[2], part[3],  part[4], part[5],
+                                  part[6], part[7], part[8], part[9], part[10], part[11]};
   return GPTVQ_OK;
 }
 
@@ -180,6 +181,7 @@ gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_p
   q.scale_blocks = scale_codes_per_group(shape) * q.groups;
   if (shape->kind == GPTVQ_PACKED_TRELLIS) {
     q.step_bits = shape->index_bits;
+    q.beam = gptvq_min_size(gptvq_max_size(1, o->beam), GPTVQ_PATHS_MAX);
     q.scale_blocks = q.groups;
     q.scale_block = (unsigned)gptvq_min_size(shape->group_cols, shape->cols);
     for (unsigned code = 0; code < 256; code++) q.scale_table[code] = gptvq_row_scale((uint8_t)code);
@@ -221,10 +223,10 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
   }
   for (size_t b = 0; b < q->blocks; b++) {
     size_t column = storage_column(q, b), id = column / s->group_cols;
-    q->block_scale_of[b] =
-        s->scale_block ? (uint32_t)(id * per_group + (column - id * s->group_cols) / s->scale_block)
-        : q->step_bits ? (uint32_t)id
-                       : 0;
+    q->block_scale_of[b] = s->scale_block
+                               ? (uint32_t)(id * per_group + (column - id * s->group_cols) / s->scale_block)
+                           : q->step_bits ? (uint32_t)id
+                                          : 0;
     for (size_t i = 0; i < d; i++)
       for (size_t j = i; j < d; j++) {
         double t = q->factor != NULL ? q->factor->metric[b * d * d + i * d + j] : i == j ? 1.0 : 0.0;

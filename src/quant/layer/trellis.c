@@ -1,5 +1,5 @@
-/* The trellis code in the GPTVQ loop: per column group a scale for each row and one table for all rows, then best
- * paths batch by batch. */
+/* The trellis code in the GPTVQ loop: per column group a scale for each row and one table for all rows, then
+ * best paths batch by batch. */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "quant/layer/beam.h"
@@ -9,7 +9,9 @@
 #include <math.h>
 #include <string.h>
 
-enum { TABLE_ROWS = 512 }; /* rows that a table is made from, at most: a thousand weights per state and more */
+enum {
+  TABLE_ROWS = 512
+}; /* rows that a table is made from, at most: a thousand weights per state and more */
 
 static gptvq_trellis_points points_of(const gptvq_vq *q) {
   size_t rows = gptvq_min_size(q->rows, TABLE_ROWS);
@@ -86,7 +88,7 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
 /* ---- paths ---- */
 
 size_t gptvq_trellis_path_bytes(const gptvq_vq *q) {
-  return gptvq_round_up(GPTVQ_MULTI_PICK(gptvq_path_scratch)(q->step_bits, q->shape.state_bits), 64);
+  return gptvq_round_up(GPTVQ_MULTI_PICK(gptvq_path_scratch)(q->step_bits, q->shape.state_bits, q->beam), 64);
 }
 
 void gptvq_trellis_set_columns(const gptvq_vq *q, gptvq_span columns, gptvq_trellis_columns *out) {
@@ -117,6 +119,7 @@ static void assign_rows(void *context, size_t begin, size_t end, size_t thread) 
   gptvq_path path = {.step_bits = q->step_bits,
                      .state_bits = q->shape.state_bits,
                      .columns = a->batch.end - first,
+                     .width = q->beam,
                      .table = a->columns.table,
                      .scale = scale,
                      .lookup = q->lookup + first,
@@ -157,8 +160,8 @@ size_t gptvq_trellis_loop_bytes(const gptvq_vq *q) {
   making m;
   take_making(&making_tables, q, &p, &m);
   take_assign(&assigning, &a);
-  size_t training = gptvq_max_size(gptvq_trellis_em_bytes(&p),
-                                   gptvq_gaussian_table_bytes(p.step_bits, p.state_bits));
+  size_t training =
+      gptvq_max_size(gptvq_trellis_em_bytes(&p), gptvq_gaussian_table_bytes(p.step_bits, p.state_bits));
   return gptvq_max_size(gptvq_saturated_sum(making_tables.peak, training), assigning.peak);
 }
 

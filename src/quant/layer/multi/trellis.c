@@ -1,4 +1,5 @@
-/* Paths through a trellis: plain loops over states or rows, which every level's compiler turns into vectors. */
+/* Paths through a trellis: plain loops over states or rows, which every level's compiler turns into vectors.
+ */
 #include "quant/layer/trellis.h"
 #include "base/memory.h"
 #include "quant/layer/beam.h"
@@ -20,51 +21,65 @@ typedef int32_t vint __attribute__((vector_size(4 * V), aligned(4), may_alias));
 #define LOAD(p) (*(const vfloat *)(const void *)(p))
 #define BLEND(mask, yes, no) (((mask) & (yes)) | (~(mask) & (no)))
 
+/* Paths that are kept, [width][prefixes], the cheaper ones of a prefix first. */
 typedef struct survivors {
-  float x[STATES], cost[STATES]; /* of a state's predecessor, per state */
-  float candidate[STATES], best[MOST];
-  int32_t from[MOST];
-  const float *segment[MOST];
+  float x[GPTVQ_PATHS_MAX * STATES], cost[GPTVQ_PATHS_MAX * STATES]; /* of a state's predecessor, per state */
+  float candidate[GPTVQ_PATHS_MAX * STATES], best[GPTVQ_PATHS_MAX * MOST], carried[MOST];
+  int32_t from[GPTVQ_PATHS_MAX * MOST], carried_from[MOST]; /* predecessor's rank · 2^k + upper k bits */
+  const float *segment[GPTVQ_PATHS_MAX * MOST], *old[GPTVQ_PATHS_MAX * MOST];
 } survivors;
 
 typedef struct memory {
   survivors *s;
-  float *segments[2]; /* [prefixes][GPTVQ_BATCH] */
-  float *error;       /* [columns][prefixes] */
-  uint8_t *state;     /* [columns][prefixes] */
+  float *segments[2]; /* [width][prefixes][GPTVQ_BATCH] */
+  float *error;       /* [columns][width][prefixes] */
+  uint8_t *state;     /* [columns][width][prefixes] */
+  uint8_t *rank;      /* [columns][width][prefixes] of the predecessor */
   size_t bytes;
 } memory;
 
-static memory place(unsigned step_bits, unsigned state_bits, char *scratch) {
-  const size_t prefixes = (size_t)1 << (state_bits - step_bits), each = prefixes * GPTVQ_BATCH;
+static memory place(unsigned step_bits, unsigned state_bits, size_t width, char *scratch) {
+  const size_t each = (width << (state_bits - step_bits)) * GPTVQ_BATCH;
   memory m = {.bytes = gptvq_round_up(sizeof(survivors), 64)};
   if (scratch != NULL) {
     m.s = (survivors *)(void *)scratch;
-    for (int i = 0; i < 2; i++)
-      m.segments[i] = (float *)(void *)(scratch + m.bytes) + (size_t)i * each;
-    m.error = m.segments[0] + 2 * each;
+    m.segments[0] = (float *)(void *)(scratch + m.bytes);
+    m.segments[1] = m.segments[0] + each;
+    m.error = m.segments[1] + each;
     m.state = (uint8_t *)(m.error + each);
+    m.rank = m.state + each;
   }
-  m.bytes += each * (3 * sizeof(float) + 1);
+  m.bytes += each * (3 * sizeof(float) + 2);
   return m;
 }
 
-size_t GPTVQ_MULTI(gptvq_path_scratch)(unsigned step_bits, unsigned state_bits) {
-  return place(step_bits, state_bits, NULL).bytes;
+size_t GPTVQ_MULTI(gptvq_path_scratch)(unsigned step_bits, unsigned state_bits, size_t width) {
+  return place(step_bits, state_bits, width, NULL).bytes;
 }
 
-/* Of all states with the same prefix the cheapest: best, and from = its upper k bits. */
-static inline void choose(survivors *s, size_t prefixes, size_t symbols) {
-  for (size_t p = 0; p < prefixes; p++) {
-    s->best[p] = s->candidate[p];
-    s->from[p] = 0;
+/* Of all candidates with the same prefix the `width` cheapest, in order. */
+static inline void choose(survivors *s, size_t prefixes, size_t symbols, size_t width) {
+  for (size_t i = 0; i < width * prefixes; i++) {
+    s->best[i] = INFINITY;
+    s->from[i] = 0;
   }
-  for (size_t h = 1; h < symbols; h++) {
-    const float *candidate = s->candidate + h * prefixes;
+  for (size_t i = 0; i < width * symbols; i++) {
+    const float *candidate = s->candidate + i * prefixes;
     for (size_t p = 0; p < prefixes; p++) {
-      int32_t less = candidate[p] < s->best[p];
-      s->from[p] = less ? (int32_t)h : s->from[p];
-      s->best[p] = less ? candidate[p] : s->best[p];
+      s->carried[p] = candidate[p];
+      s->carried_from[p] = (int32_t)i;
+    }
+    for (size_t rank = 0; rank < width; rank++) {
+      float *best = s->best + rank * prefixes;
+      int32_t *from = s->from + rank * prefixes;
+      for (size_t p = 0; p < prefixes; p++) {
+        const float c = s->carried[p], b = best[p];
+        const int32_t cf = s->carried_from[p], bf = from[p];
+        best[p] = c < b ? c : b;
+        from[p] = c < b ? cf : bf;
+        s->carried[p] = c < b ? b : c;
+        s->carried_from[p] = c < b ? bf : cf;
+      }
     }
   }
 }
@@ -80,42 +95,48 @@ double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint
                                     void *scratch) {
   const unsigned k = path->step_bits;
   const size_t n = path->columns, states = (size_t)1 << path->state_bits, symbols = (size_t)1 << k,
-               prefixes = states >> k;
-  memory m = place(k, path->state_bits, scratch);
+               prefixes = states >> k, width = path->width, all = width * prefixes;
+  memory m = place(k, path->state_bits, width, scratch);
   survivors *s = m.s;
-  for (size_t p = 0; p < prefixes; p++) {
-    s->segment[p] = w;
-    s->best[p] = path->start < 0 || (size_t)path->start == p ? 0.0f : INFINITY;
+  for (size_t i = 0; i < all; i++) {
+    s->segment[i] = w;
+    s->best[i] = i < prefixes && (path->start < 0 || (size_t)path->start == i) ? 0.0f : INFINITY;
   }
   for (size_t c = 0; c < n; c++) {
     const float *table = path->table[c];
     const float scale = path->scale[c], inverse = scale > 0.0f ? 1.0f / scale : 0.0f,
                 weight = path->lookup[c] * scale * path->lookup[c] * scale;
-    for (size_t p = 0; p < prefixes; p++) {
+    for (size_t p = 0; p < all; p++) {
       const float x = s->segment[p][c] * inverse;
       for (size_t i = 0; i < symbols; i++) {
         s->x[p * symbols + i] = x;
         s->cost[p * symbols + i] = s->best[p];
       }
     }
-    for (size_t i = 0; i < states; i++) {
-      const float delta = s->x[i] - table[i];
-      s->candidate[i] = s->cost[i] + delta * delta * weight;
-    }
-    choose(s, prefixes, symbols);
-    uint8_t *chosen = m.state + c * prefixes;
-    float *errors = m.error + c * prefixes, *segments = m.segments[c & 1];
-    const float *old[MOST];
-    memcpy(old, s->segment, prefixes * sizeof *old);
-    for (size_t p = 0; p < prefixes; p++) {
-      const size_t at = (size_t)s->from[p] * prefixes + p;
-      const float *from = old[at >> k];
-      chosen[p] = (uint8_t)at;
-      errors[p] = (from[c] - table[at] * scale) * path->metric[c];
+    for (size_t rank = 0; rank < width; rank++)
+      for (size_t i = 0; i < states; i++) {
+        const float delta = s->x[rank * states + i] - table[i];
+        s->candidate[rank * states + i] = s->cost[rank * states + i] + delta * delta * weight;
+      }
+    choose(s, prefixes, symbols, width);
+    uint8_t *chosen = m.state + c * all, *ranks = m.rank + c * all;
+    float *errors = m.error + c * all, *segments = m.segments[c & 1];
+    memcpy(s->old, s->segment, all * sizeof *s->old);
+    for (size_t i = 0; i < all; i++) {
+      const size_t rank = (size_t)s->from[i] >> k, h = (size_t)s->from[i] & (symbols - 1),
+                   at = h * prefixes + (i & (prefixes - 1));
+      const float *from = s->old[rank * prefixes + (at >> k)];
+      chosen[i] = (uint8_t)at;
+      ranks[i] = (uint8_t)rank;
+      errors[i] = (from[c] - table[at] * scale) * path->metric[c];
       if (path->u == NULL) continue;
-      float *to = segments + p * GPTVQ_BATCH;
-      feed_back(n - c - 1, errors[p], path->u + c * path->u_stride + c + 1, from + c + 1, to + c + 1);
-      s->segment[p] = to;
+      if (!(s->best[i] < INFINITY)) {
+        s->segment[i] = w; /* anything finite */
+        continue;
+      }
+      float *to = segments + i * GPTVQ_BATCH;
+      feed_back(n - c - 1, errors[i], path->u + c * path->u_stride + c + 1, from + c + 1, to + c + 1);
+      s->segment[i] = to;
     }
   }
   size_t last = path->end < 0 ? 0 : (size_t)path->end;
@@ -124,10 +145,10 @@ double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint
   if (!(s->best[last] < INFINITY)) return INFINITY;
   double sum = 0.0;
   for (size_t c = n; c-- > 0;) {
-    state[c] = m.state[c * prefixes + last];
-    error[c] = m.error[c * prefixes + last];
+    state[c] = m.state[c * all + last];
+    error[c] = m.error[c * all + last];
     sum += (double)error[c] * (double)error[c];
-    last = (size_t)state[c] >> k;
+    last = m.rank[c * all + last] * prefixes + ((size_t)state[c] >> k);
   }
   return sum;
 }
