@@ -19,15 +19,16 @@
   .norms = {GPTVQ_PRE_NORMS, GPTVQ_QK_NORMS}, .norm_offset = 1.0f, \
   .linears[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG}, \
   .linears[GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_CONFIG}, .output_gate = true, \
-  .delta = {.linears = {[GPTVQ_INPUT_QKV] = {{"linear_attn.in_proj_qkv", "linear_attn.in_proj_z"}}, \
-                        [GPTVQ_INPUT_O] = {{"linear_attn.out_proj"}}}, \
+  .delta = {.linears = {[GPTVQ_INPUT_QKV] = {{"linear_attn.in_proj_qkv", "linear_attn.in_proj_z"}, \
+                                             GPTVQ_BIAS_NEVER}, \
+                        [GPTVQ_INPUT_O] = {{"linear_attn.out_proj"}, GPTVQ_BIAS_NEVER}}, \
             .decay = "linear_attn.in_proj_a", \
             .beta = "linear_attn.in_proj_b", \
             .taps = "linear_attn.conv1d.weight", \
             .rate = "linear_attn.A_log", \
             .time_bias = "linear_attn.dt_bias", \
             .norm = "linear_attn.norm.weight"}, \
-  .skipped = {{"mtp.", "heads that predict further tokens"}}
+  .skipped = {"mtp.", "heads that guess tokens after the next"}
 
 /* attn_output_gate and hidden_act have to be what the computation is. */
 gptvq_status gptvq_config_read_qwen3_5(const gptvq_config_source *source, gptvq_config *config,
