@@ -112,7 +112,8 @@ gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *
 bool gptvq_tensor_is_finite(const gptvq_tensor *tensor, size_t at, size_t n);
 
 /* ---- packed layers (docs/FORMAT.md) ---- */
-/* Layers and folders are written in the oldest version that knows what is in them; the last one is the newest. */
+/* Layers and folders are written in the oldest version that knows what is in them; the last one is the
+ * newest. */
 enum {
   GPTVQ_FORMAT_VERSION_PLAIN = 1,
   GPTVQ_FORMAT_VERSION_FACTORED = 2, /* svd_rank > 0 */

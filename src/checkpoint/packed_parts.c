@@ -9,7 +9,8 @@ void gptvq_packed_parts(const gptvq_packed_shape *shape, gptvq_packed_part parts
   bool vq = shape->kind == GPTVQ_PACKED_VQ, trellis = shape->kind == GPTVQ_PACKED_TRELLIS,
        uniform = shape->kind == GPTVQ_PACKED_UNIFORM, scaled = vq && shape->scale_block > 0,
        factored = vq && shape->svd_rank > 0, codebooks = trellis || (vq && !factored);
-  size_t k = (size_t)1 << (trellis ? shape->state_bits : shape->index_bits), s = sizes.stripes, g = sizes.column_groups;
+  size_t k = (size_t)1 << (trellis ? shape->state_bits : shape->index_bits), s = sizes.stripes,
+         g = sizes.column_groups;
   size_t rank = shape->svd_rank;
   parts[GPTVQ_PART_FACTOR_SCALES] =
       (gptvq_packed_part){factored, ".codebook_factor_scales", GPTVQ_T_F32, 1, {rank}};
@@ -37,8 +38,7 @@ void gptvq_packed_parts(const gptvq_packed_shape *shape, gptvq_packed_part parts
   parts[GPTVQ_PART_INDICES] = (gptvq_packed_part){true, ".indices", GPTVQ_T_U8, 1, {sizes.index_bytes}};
   parts[GPTVQ_PART_BLOCK_SCALES] =
       (gptvq_packed_part){scaled, ".block_scales", GPTVQ_T_U8, 1, {sizes.block_scale_bytes}};
-  parts[GPTVQ_PART_ROW_SCALES] =
-      (gptvq_packed_part){trellis, ".row_scales", GPTVQ_T_U8, 2, {shape->rows, g}};
+  parts[GPTVQ_PART_ROW_SCALES] = (gptvq_packed_part){trellis, ".row_scales", GPTVQ_T_U8, 2, {shape->rows, g}};
   parts[GPTVQ_PART_ZEROS] = (gptvq_packed_part){uniform, ".zeros", GPTVQ_T_U8, 1, {sizes.zero_bytes}};
 }
 

@@ -48,8 +48,9 @@ static gptvq_status check_keys(const gptvq_config_source *source, unsigned versi
   static const char *const further[] = {[GPTVQ_FORMAT_VERSION_PLAIN] = "error", /* nothing new */
                                         [GPTVQ_FORMAT_VERSION_FACTORED] = "svd_rank",
                                         [GPTVQ_FORMAT_VERSION_TRELLIS] = "state_bits"};
-  const char *const known[] = {"format",     "version",       "rows",        "cols",     "dim",    "index_bits", "group_rows",
-      "group_cols", "codebook_bits", "scale_block", "permuted", "method", "error",      further[version]};
+  const char *const known[] = {"format",     "version",    "rows",       "cols",          "dim",
+                               "index_bits", "group_rows", "group_cols", "codebook_bits", "scale_block",
+                               "permuted",   "method",     "error",      further[version]};
   const size_t count = sizeof known / sizeof known[0];
   const char *key;
   json_t *value;

@@ -62,7 +62,8 @@ gptvq_status gptvq_packed_check(const gptvq_packed_shape *s, const char *name, g
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible packed shape %zu x %zu", name, s->rows,
                       s->cols);
   if (s->kind != GPTVQ_PACKED_TRELLIS && s->state_bits != 0)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: states of %u bits without a trellis", name, s->state_bits);
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: states of %u bits without a trellis", name,
+                      s->state_bits);
   if (s->kind == GPTVQ_PACKED_VQ) {
     if (s->dim != 1 && s->dim != 2 && s->dim != 4)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: VQ dimension %u is not 1, 2 or 4", name, s->dim);
@@ -97,10 +98,11 @@ gptvq_status gptvq_packed_check(const gptvq_packed_shape *s, const char *name, g
                         s->index_bits, s->scale_block);
   } else if (s->kind == GPTVQ_PACKED_TRELLIS) {
     if (s->dim != 1 || s->index_bits < 2 || s->index_bits > 4 || s->state_bits < 6 || s->state_bits > 8)
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                        "%s: a trellis of %u bits per weight and states of %u bits is not possible (2 to 4, 6 "
-                        "to 8)",
-                        name, s->index_bits, s->state_bits);
+      return gptvq_fail(
+          err, GPTVQ_ERROR_FORMAT,
+          "%s: a trellis of %u bits per weight and states of %u bits is not possible (2 to 4, 6 "
+          "to 8)",
+          name, s->index_bits, s->state_bits);
     if (s->group_rows != s->rows || s->codebook_bits != 8 || s->scale_block != 0 || s->svd_rank != 0 ||
         s->group_cols == 0 || (s->group_cols < s->cols && s->group_cols % 8 != 0) || s->group_cols > limit)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT,

@@ -29,7 +29,8 @@
  * bit i is bit i mod 8 of byte i / 8. The state of a column is a window of the stream that ends with the
  * column's own index_bits bits: bits index_bits · (c + 1) − state_bits … index_bits · (c + 1) − 1, the first
  * one lowest; bits before the stream are 0, those after its last column are padding. Then
- *   value(row, c) = table[group][state] / 127 · codebook_scales[group] · gptvq_row_scale(row_scales[row][group])
+ *   value(row, c) = table[group][state] / 127 · codebook_scales[group] ·
+ * gptvq_row_scale(row_scales[row][group])
  *
  * UNIFORM. dim 1, index = code of index_bits bits. scale_block columns share (row-wise) one scale (fp16) and
  * one zero point of index_bits bits: value = scale · (code − zero). group_rows = 1; group_cols = cols.
@@ -52,10 +53,10 @@ typedef enum gptvq_packed_kind {
 typedef struct gptvq_packed_shape {
   gptvq_packed_kind kind;
   size_t rows, cols;
-  unsigned dim;           /* 1, 2, 4 (VQ); 1 (uniform, trellis) */
-  unsigned index_bits;    /* 1 … 12 (VQ), 1 … 8 (uniform), 2 … 4 (trellis: bits of the stream per weight) */
-  size_t group_rows;      /* rows of a stripe, 1 … rows; trellis: rows */
-  size_t group_cols;      /* columns of a column group: a multiple of dim and of 8; or >= cols */
+  unsigned dim;        /* 1, 2, 4 (VQ); 1 (uniform, trellis) */
+  unsigned index_bits; /* 1 … 12 (VQ), 1 … 8 (uniform), 2 … 4 (trellis: bits of the stream per weight) */
+  size_t group_rows;   /* rows of a stripe, 1 … rows; trellis: rows */
+  size_t group_cols;   /* columns of a column group: a multiple of dim and of 8; or >= cols */
   unsigned codebook_bits; /* 8 or 16 (VQ), 8 (trellis) */
   unsigned scale_block;   /* N; VQ: 0 = none, else divides group_cols; uniform: columns per scale, >= 1 */
   bool permuted;

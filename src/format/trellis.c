@@ -12,7 +12,7 @@ size_t gptvq_trellis_row_bytes(const gptvq_packed_shape *shape) {
 uint8_t gptvq_row_scale_code(double scale) {
   if (!(scale > 0.0)) return 0;
   int exponent;
-  double mantissa = frexp(scale, &exponent); /* 0.5 … 1 */
+  double mantissa = frexp(scale, &exponent);                       /* 0.5 … 1 */
   int code = (int)fmin(16.0 * (mantissa * 2.0 - 1.0) + 0.5, 16.0); /* 16: the next power of two */
   double whole = (exponent - 1.0 + 8.0) * 16.0 + code;
   return (uint8_t)fmin(255.0, fmax(1.0, whole));

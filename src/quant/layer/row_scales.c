@@ -1,5 +1,5 @@
-/* Scales of a trellis by conjugate gradients: with tables and states fixed the layer loss is a quadratic in the
- * scales of each row. */
+/* Scales of a trellis by conjugate gradients: with tables and states fixed the layer loss is a quadratic in
+ * the scales of each row. */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/solve/cg.h"
@@ -81,15 +81,15 @@ static void decode_active(void *context, size_t begin, size_t end, size_t thread
 
 size_t gptvq_trellis_scales_bytes(const gptvq_vq *q) {
   gptvq_arena counting = {0};
-  fit f = {.q = (gptvq_vq *)(uintptr_t)q,
-           .cg = {.systems = q->rows, .values = q->groups, .block = 1}};
+  fit f = {.q = (gptvq_vq *)(uintptr_t)q, .cg = {.systems = q->rows, .values = q->groups, .block = 1}};
   take(&counting, &f);
   return counting.peak;
 }
 
 gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error *err) {
-  fit f = {.q = q,
-           .cg = {.systems = q->rows, .values = q->groups, .block = 1, .gather = gather_active, .context = &f}};
+  fit f = {
+      .q = q,
+      .cg = {.systems = q->rows, .values = q->groups, .block = 1, .gather = gather_active, .context = &f}};
   gptvq_cg *s = &f.cg;
   size_t mark = q->arena->used;
   double after;
@@ -107,7 +107,8 @@ gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error 
   memcpy(f.saved, q->scale_codes, q->rows * q->groups);
   for (size_t row = 0; row < q->rows; row++)
     for (size_t g = 0; g < q->groups; g++)
-      q->scale_codes[row * q->groups + q->group[g].id] = gptvq_row_scale_code(s->solution[row * q->groups + g]);
+      q->scale_codes[row * q->groups + q->group[g].id] =
+          gptvq_row_scale_code(s->solution[row * q->groups + g]);
   GPTVQ_TRY(gptvq_vq_loss(q, f.row_after, &after, err));
   for (size_t row = 0; row < q->rows; row++) {
     if (f.row_after[row] < f.row_loss[row]) {

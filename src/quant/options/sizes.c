@@ -130,27 +130,31 @@ static double trellis_bits(const gptvq_quantize_options *o, unsigned index_bits)
 
 static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err) {
   enum { LEAST = 2, MOST = 4, STATE_BITS = 7 };
-  const char *what = o->scale_block != 0 ? "`scale_block`"
-                     : o->svd_rank != 0  ? "`svd_rank`"
-                     : o->group_size != 0 ? "`group_size`"
-                     : o->finetune_steps > 0 ? "`finetune_steps`"
+  const char *what = o->scale_block != 0           ? "`scale_block`"
+                     : o->svd_rank != 0            ? "`svd_rank`"
+                     : o->group_size != 0          ? "`group_size`"
+                     : o->finetune_steps > 0       ? "`finetune_steps`"
                      : o->finetune_block_steps > 0 ? "`finetune_block_steps`"
-                     : o->allocate ? "`allocate` sensitivity"
-                     : o->codebook_bits != 8 ? "`codebook_bits` other than 8" : NULL;
+                     : o->allocate                 ? "`allocate` sensitivity"
+                     : o->codebook_bits != 8       ? "`codebook_bits` other than 8"
+                                                   : NULL;
   if (what != NULL)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s is not possible with `code` trellis: leave it out, or use `code` vq", what);
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "%s is not possible with `code` trellis: leave it out, or use `code` vq", what);
   if (o->group_cols % 8 != 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`group_cols` %zu is not possible: choose a multiple of 8, such as %zu", o->group_cols,
                       gptvq_round_up(o->group_cols, 8));
   if (o->bits == 0.0 && o->index_bits == 0)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "neither `bits` nor `index_bits` are given: set `bits`, such as 2.25");
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "neither `bits` nor `index_bits` are given: set `bits`, such as 2.25");
   unsigned b = o->index_bits != 0 ? o->index_bits : (unsigned)floor(o->bits + 1e-9);
   if (b < LEAST || b > MOST)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`%s` %g is not possible with `code` trellis; the nearest possible size is %.4g",
                       o->index_bits != 0 ? "index_bits" : "bits", o->index_bits != 0 ? (double)b : o->bits,
-                      o->index_bits != 0 ? (double)(b < LEAST ? LEAST : MOST) : trellis_bits(o, b < LEAST ? LEAST : MOST));
+                      o->index_bits != 0 ? (double)(b < LEAST ? LEAST : MOST)
+                                         : trellis_bits(o, b < LEAST ? LEAST : MOST));
   o->index_bits = b;
   if (o->trellis == 0) o->trellis = STATE_BITS;
   o->dim = 1;
