@@ -35,7 +35,7 @@ static inline fixture fixture_make(const gptvq_packed_shape *shape, uint64_t see
   uint8_t *indices = fixture_array(&f, f.sizes.index_bytes, 1);
   for (size_t i = 0; i < f.sizes.index_bytes; i++) indices[i] = (uint8_t)gptvq_random(&seed);
   f.packed.indices = indices;
-  if (shape->kind == GPTVQ_PACKED_VQ) {
+  if (shape->kind != GPTVQ_PACKED_UNIFORM) {
     int8_t *codes = fixture_array(&f, f.sizes.codebook_values, 2);
     uint16_t *halves = (uint16_t *)(void *)codes, *scales = fixture_array(&f, f.sizes.codebook_scales, 2);
     for (size_t i = 0; i < f.sizes.codebook_values; i++) {
@@ -71,6 +71,12 @@ static inline fixture fixture_make(const gptvq_packed_shape *shape, uint64_t see
       f.packed.block_scales = codes4;
       f.packed.block_scale_range = range;
     }
+    if (shape->kind == GPTVQ_PACKED_TRELLIS) {
+      uint8_t *scales8 = fixture_array(&f, f.sizes.row_scale_bytes, 1);
+      for (size_t i = 0; i < f.sizes.row_scale_bytes; i++)
+        scales8[i] = gptvq_random_below(&seed, 16) == 0 ? 0 : (uint8_t)(100 + gptvq_random_below(&seed, 50));
+      f.packed.row_scales = scales8;
+    }
   } else {
     uint16_t *scales = fixture_array(&f, f.sizes.uniform_scales, 2);
     uint8_t *zeros = fixture_array(&f, f.sizes.zero_bytes, 1);
@@ -100,28 +106,33 @@ static inline void fixture_release(fixture *f) {
 /* Shapes with every kind of edge: narrow last column group, short last stripe, groups larger than the matrix,
  * odd columns. */
 static const gptvq_packed_shape fixture_shapes[] = {
-    {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 256, 8, 0, false, 0},
-    {GPTVQ_PACKED_VQ, 13, 600, 2, 6, 4, 256, 8, 0, true, 0},
-    {GPTVQ_PACKED_VQ, 7, 40, 1, 2, 7, 256, 8, 0, false, 0},
-    {GPTVQ_PACKED_VQ, 5, 37, 1, 3, 2, 16, 16, 0, true, 0},
-    {GPTVQ_PACKED_VQ, 9, 130, 4, 8, 5, 64, 8, 0, false, 0},
-    {GPTVQ_PACKED_VQ, 3, 101, 4, 12, 3, 4096, 8, 0, true, 0},
-    {GPTVQ_PACKED_VQ, 11, 320, 2, 5, 4, 128, 16, 16, true, 0},
-    {GPTVQ_PACKED_VQ, 6, 72, 2, 7, 4, 32, 8, 32, false, 0},
-    {GPTVQ_PACKED_VQ, 4, 50, 1, 1, 3, 24, 8, 8, true, 0},
-    {GPTVQ_PACKED_VQ, 1, 1, 1, 1, 1, 8, 8, 0, false, 0},
-    {GPTVQ_PACKED_VQ, 2, 9, 4, 9, 1, 8, 16, 4, true, 0},
-    {GPTVQ_PACKED_VQ, 8, 52, 4, 10, 8, 24, 8, 12, false, 0},
-    {GPTVQ_PACKED_VQ, 9, 80, 1, 3, 2, 32, 8, 0, false, 3},
-    {GPTVQ_PACKED_VQ, 7, 50, 1, 2, 1, 24, 16, 8, true, 4},
-    {GPTVQ_PACKED_VQ, 3, 20, 1, 8, 3, 64, 8, 4, true, 1},
-    {GPTVQ_PACKED_VQ, 5, 33, 1, 1, 1, 8, 8, 0, false, 2},
-    {GPTVQ_PACKED_VQ, 8, 52, 2, 11, 3, 64, 8, 20, false, 0},
-    {GPTVQ_PACKED_UNIFORM, 6, 256, 1, 2, 1, 256, 0, 64, false, 0},
-    {GPTVQ_PACKED_UNIFORM, 7, 75, 1, 3, 1, 80, 0, 32, true, 0},
-    {GPTVQ_PACKED_UNIFORM, 3, 10, 1, 4, 1, 10, 0, 128, true, 0},
-    {GPTVQ_PACKED_UNIFORM, 5, 33, 1, 8, 1, 33, 0, 1, false, 0},
-    {GPTVQ_PACKED_UNIFORM, 1, 5, 1, 5, 1, 5, 0, 3, false, 0},
+    {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 256, 8, 0, false, 0, 0},
+    {GPTVQ_PACKED_VQ, 13, 600, 2, 6, 4, 256, 8, 0, true, 0, 0},
+    {GPTVQ_PACKED_VQ, 7, 40, 1, 2, 7, 256, 8, 0, false, 0, 0},
+    {GPTVQ_PACKED_VQ, 5, 37, 1, 3, 2, 16, 16, 0, true, 0, 0},
+    {GPTVQ_PACKED_VQ, 9, 130, 4, 8, 5, 64, 8, 0, false, 0, 0},
+    {GPTVQ_PACKED_VQ, 3, 101, 4, 12, 3, 4096, 8, 0, true, 0, 0},
+    {GPTVQ_PACKED_VQ, 11, 320, 2, 5, 4, 128, 16, 16, true, 0, 0},
+    {GPTVQ_PACKED_VQ, 6, 72, 2, 7, 4, 32, 8, 32, false, 0, 0},
+    {GPTVQ_PACKED_VQ, 4, 50, 1, 1, 3, 24, 8, 8, true, 0, 0},
+    {GPTVQ_PACKED_VQ, 1, 1, 1, 1, 1, 8, 8, 0, false, 0, 0},
+    {GPTVQ_PACKED_VQ, 2, 9, 4, 9, 1, 8, 16, 4, true, 0, 0},
+    {GPTVQ_PACKED_VQ, 8, 52, 4, 10, 8, 24, 8, 12, false, 0, 0},
+    {GPTVQ_PACKED_VQ, 9, 80, 1, 3, 2, 32, 8, 0, false, 3, 0},
+    {GPTVQ_PACKED_VQ, 7, 50, 1, 2, 1, 24, 16, 8, true, 4, 0},
+    {GPTVQ_PACKED_VQ, 3, 20, 1, 8, 3, 64, 8, 4, true, 1, 0},
+    {GPTVQ_PACKED_VQ, 5, 33, 1, 1, 1, 8, 8, 0, false, 2, 0},
+    {GPTVQ_PACKED_VQ, 8, 52, 2, 11, 3, 64, 8, 20, false, 0, 0},
+    {GPTVQ_PACKED_UNIFORM, 6, 256, 1, 2, 1, 256, 0, 64, false, 0, 0},
+    {GPTVQ_PACKED_UNIFORM, 7, 75, 1, 3, 1, 80, 0, 32, true, 0, 0},
+    {GPTVQ_PACKED_UNIFORM, 3, 10, 1, 4, 1, 10, 0, 128, true, 0, 0},
+    {GPTVQ_PACKED_UNIFORM, 5, 33, 1, 8, 1, 33, 0, 1, false, 0, 0},
+    {GPTVQ_PACKED_UNIFORM, 1, 5, 1, 5, 1, 5, 0, 3, false, 0, 0},
+    {GPTVQ_PACKED_TRELLIS, 6, 512, 1, 2, 6, 256, 8, 0, false, 0, 7},
+    {GPTVQ_PACKED_TRELLIS, 5, 576, 1, 2, 5, 256, 8, 0, true, 0, 8},
+    {GPTVQ_PACKED_TRELLIS, 7, 333, 1, 3, 7, 128, 8, 0, false, 0, 7},
+    {GPTVQ_PACKED_TRELLIS, 3, 75, 1, 4, 3, 40, 8, 0, true, 0, 6},
+    {GPTVQ_PACKED_TRELLIS, 2, 1, 1, 3, 2, 8, 8, 0, false, 0, 6},
 };
 enum { FIXTURE_SHAPES = sizeof fixture_shapes / sizeof fixture_shapes[0] };
 

@@ -36,6 +36,11 @@ typedef struct kernel {
     .kind = GPTVQ_PACKED_VQ, .dim = d, .index_bits = bits, .group_rows = height, .group_cols = 256, \
     .codebook_bits = 8, .scale_block = block \
   }
+#define TRELLIS(bits, states) \
+  { \
+    .kind = GPTVQ_PACKED_TRELLIS, .dim = 1, .index_bits = bits, .state_bits = states, .group_cols = 256, \
+    .codebook_bits = 8 \
+  }
 #define UNIFORM(bits, block) \
   { .kind = GPTVQ_PACKED_UNIFORM, .dim = 1, .index_bits = bits, .group_rows = 1, .scale_block = block }
 /* one token, a few, and a prompt */
@@ -59,6 +64,10 @@ static const kernel kernels[] = {
     {"vq-4d-k4096", PATH_I8, VQ(4, 12, 512, 0), 1},
     TOKENS("vq-1d-2.125", PATH_I8, VQ(1, 2, 1, 0)),
     {"vq-1d-3.125", PATH_I8, VQ(1, 3, 2, 0), 1},
+    TOKENS("trellis-2", PATH_I8, TRELLIS(2, 7)),
+    {"trellis-2-L8", PATH_I8, TRELLIS(2, 8), 1},
+    {"trellis-3", PATH_I8, TRELLIS(3, 7), 1},
+    {"trellis-4", PATH_I8, TRELLIS(4, 7), 1},
     TOKENS("head-int8", PATH_HEAD, NO_SHAPE),
     {"vq-2d-2.125 fp32", PATH_FP32, VQ(2, 4, 8, 0), 1},
     {"vq-2d-2.125 decode", PATH_DECODE, VQ(2, 4, 8, 0), 1},
@@ -155,7 +164,7 @@ static size_t packed_bytes(const gptvq_packed_shape *shape) {
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(shape, &sizes);
   return sizes.index_bytes + sizes.codebook_bytes + 2 * sizes.codebook_scales + sizes.block_scale_bytes +
-         2 * sizes.uniform_scales + sizes.zero_bytes;
+         2 * sizes.uniform_scales + sizes.zero_bytes + sizes.row_scale_bytes;
 }
 
 /* Memory that a copy of the matrix takes in the pool: arrays follow each other, 64-byte aligned. */
@@ -164,7 +173,8 @@ static size_t copy_bytes(const job *j) {
   if (j->kernel->path == PATH_HEAD) return gptvq_round_up(j->linear.rows * j->linear.cols, 64);
   gptvq_packed_measure(&j->linear.packed.shape, &sizes);
   return gptvq_round_up(sizes.index_bytes, 64) + gptvq_round_up(sizes.codebook_bytes, 64) +
-         gptvq_round_up(sizes.block_scale_bytes, 64) + gptvq_round_up(sizes.zero_bytes, 64);
+         gptvq_round_up(sizes.block_scale_bytes, 64) + gptvq_round_up(sizes.zero_bytes, 64) +
+         gptvq_round_up(sizes.row_scale_bytes, 64);
 }
 
 /* The same of its 16-bit scales, or a head's fp32 ones. */
@@ -193,8 +203,9 @@ static void place(const pool *memory, size_t copy, job *j) {
   gptvq_packed_measure(&p->shape, &sizes);
   p->indices = at;
   at += gptvq_round_up(sizes.index_bytes, 64);
-  if (p->shape.kind == GPTVQ_PACKED_VQ) {
+  if (p->shape.kind != GPTVQ_PACKED_UNIFORM) {
     p->codebooks = at;
+    if (sizes.row_scale_bytes > 0) p->row_scales = at + gptvq_round_up(sizes.codebook_bytes, 64);
     p->codebook_scales = numbers;
     if (p->shape.scale_block != 0) {
       p->block_scales = at + gptvq_round_up(sizes.codebook_bytes, 64);
@@ -276,6 +287,7 @@ static void make_job(const kernel *of, const matrix *size, job *j) {
   shape->rows = size->rows;
   shape->cols = size->cols;
   shape->group_rows = gptvq_min_size(shape->group_rows, size->rows);
+  if (shape->kind == GPTVQ_PACKED_TRELLIS) shape->group_rows = size->rows;
   if (shape->kind == GPTVQ_PACKED_UNIFORM) shape->group_cols = size->cols;
   j->bytes = of->path != PATH_HEAD
                  ? packed_bytes(shape)

@@ -123,10 +123,10 @@ static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p,
   GPTVQ_TRY(gptvq_layer_shape(f->rows, f->cols, &j->format, &p->shape, err));
   p->shape.svd_rank = 0; /* the same speed: factored codebooks are multiplied out when a model is opened */
   gptvq_packed_measure(&p->shape, &sizes);
-  bool vq = p->shape.kind == GPTVQ_PACKED_VQ;
+  bool vq = p->shape.kind != GPTVQ_PACKED_UNIFORM;
   size_t indices = gptvq_round_up(sizes.index_bytes, 64),
          codebooks = gptvq_round_up(sizes.codebook_bytes, 64);
-  size_t blocks = gptvq_round_up(sizes.block_scale_bytes + sizes.zero_bytes, 64);
+  size_t blocks = gptvq_round_up(sizes.block_scale_bytes + sizes.zero_bytes + sizes.row_scale_bytes, 64);
   size_t scales = gptvq_max_size(sizes.codebook_scales, sizes.uniform_scales);
   size_t random = indices + codebooks + blocks,
          permutation = p->shape.permuted ? p->shape.cols * sizeof(uint32_t) : 0;
@@ -146,6 +146,11 @@ static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p,
     static const float range[2] = {-2.0f, 0.125f};
     p->codebooks = at + indices;
     p->codebook_scales = numbers;
+    if (sizes.row_scale_bytes > 0) { /* scales of 1 to 2 */
+      uint8_t *row_scales = at + indices + codebooks;
+      for (size_t i = 0; i < sizes.row_scale_bytes; i++) row_scales[i] = (uint8_t)(128 + row_scales[i] % 16);
+      p->row_scales = row_scales;
+    }
     if (p->shape.scale_block != 0) {
       p->block_scales = at + indices + codebooks;
       p->block_scale_range = range;

@@ -62,7 +62,8 @@ static inline void gptvq_model_info_init(gptvq_model_info *info) { GPTVQ_INIT(in
 typedef struct gptvq_layer_info {
   size_t size;
   const char *name;   /* "model.layers.0.self_attn.q_proj" */
-  const char *format; /* "bf16", "fp16", "fp32", "fp64", "mxfp4", "vq", "uniform"; of a GGUF file "Q4_K" … */
+  const char *format; /* "bf16", "fp16", "fp32", "fp64", "mxfp4", "vq", "uniform", "trellis"; of a GGUF file
+                         "Q4_K" … */
   const char *method; /* "gptvq", "gptq", "rtn", "kmeans", or "" */
   size_t rows, cols;
   unsigned dim;        /* VQ dimension d; 1 for uniform and dense */
@@ -72,8 +73,9 @@ typedef struct gptvq_layer_info {
   unsigned scale_block;   /* N_s, 0 = none; for uniform the group size */
   uint64_t bytes;         /* all of its tensors, in the files */
   double bits_per_value;
-  double error;      /* relative layer error reported when it was quantized, NaN if unknown */
-  unsigned svd_rank; /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
+  double error;        /* relative layer error reported when it was quantized, NaN if unknown */
+  unsigned svd_rank;   /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
+  unsigned state_bits; /* "trellis": bits of the window that chooses a value; otherwise 0 */
 } gptvq_layer_info;
 static inline void gptvq_layer_info_init(gptvq_layer_info *info) { GPTVQ_INIT(info); }
 

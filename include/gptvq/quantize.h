@@ -18,6 +18,15 @@ typedef enum gptvq_method {
 /* "gptvq", "gptq", "rtn", "kmeans" */
 GPTVQ_API const char *gptvq_method_name(gptvq_method method);
 
+/* What the codes of gptvq and kmeans are. */
+typedef enum gptvq_code {
+  GPTVQ_CODE_VQ = 0, /* an index per sub-vector, a codebook per group */
+  GPTVQ_CODE_TRELLIS /* a bit stream per row of which every weight sees a window; a table per column group, a
+                      * scale per row and column group */
+} gptvq_code;
+/* "vq", "trellis" */
+GPTVQ_API const char *gptvq_code_name(gptvq_code code);
+
 typedef enum gptvq_em_init { GPTVQ_INIT_MAHALANOBIS = 0, GPTVQ_INIT_KMEANSPP, GPTVQ_INIT_CDF } gptvq_em_init;
 /* "mahalanobis", "kmeans++", "cdf" */
 GPTVQ_API const char *gptvq_em_init_name(gptvq_em_init init);
@@ -74,7 +83,8 @@ typedef struct gptvq_quantize_options {
   double finetune_rate; /* learning rate relative to a codebook's rms value, 0.01; half of it for norms and
                            biases */
   double finetune_index_rate; /* the same for the weights behind the VQ indices; 0 = indices stay */
-  unsigned beam;   /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published */
+  unsigned beam; /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published. Of
+                  * a trellis: for each of its prefixes, at most 4 */
   double mismatch; /* 0 … 1: share by which each layer makes up for its inputs' deviation from the original
                     * model's (with true_sequential only; twice the activations and forward passes) */
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
@@ -103,6 +113,10 @@ typedef struct gptvq_quantize_options {
       memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
                      * through the windows and what lies in a scratch file, not what it writes (but for
                      * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
+  gptvq_code code;  /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
+                     * group_size,  scale_block, svd_rank and em_init are not used, codebook_bits is 8. No
+                     * fine-tuning, no allocation */
+  unsigned trellis; /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */

@@ -112,9 +112,14 @@ gptvq_status gptvq_tensor_check_finite(const gptvq_tensor *tensor, gptvq_error *
 bool gptvq_tensor_is_finite(const gptvq_tensor *tensor, size_t at, size_t n);
 
 /* ---- packed layers (docs/FORMAT.md) ---- */
-/* The newest version, which is written where codebooks are factored (svd_rank > 0); all else stays in the
- * version that old readers know. */
-enum { GPTVQ_FORMAT_VERSION = 2, GPTVQ_FORMAT_VERSION_PLAIN = 1 };
+/* Layers and folders are written in the oldest version that knows what is in them; the last one is the
+ * newest. */
+enum {
+  GPTVQ_FORMAT_VERSION_PLAIN = 1,
+  GPTVQ_FORMAT_VERSION_FACTORED = 2, /* svd_rank > 0 */
+  GPTVQ_FORMAT_VERSION_TRELLIS = 3,
+  GPTVQ_FORMAT_VERSION = GPTVQ_FORMAT_VERSION_TRELLIS
+};
 /* Is there a packed layer of that name (NAME.indices)? */
 bool gptvq_checkpoint_has_packed(const gptvq_checkpoint *checkpoint, const char *name);
 typedef struct gptvq_packed_info {

@@ -6,9 +6,11 @@
 void gptvq_packed_parts(const gptvq_packed_shape *shape, gptvq_packed_part parts[GPTVQ_PART_COUNT]) {
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(shape, &sizes);
-  bool vq = shape->kind == GPTVQ_PACKED_VQ, scaled = vq && shape->scale_block > 0,
-       factored = vq && shape->svd_rank > 0;
-  size_t k = (size_t)1 << shape->index_bits, s = sizes.stripes, g = sizes.column_groups;
+  bool vq = shape->kind == GPTVQ_PACKED_VQ, trellis = shape->kind == GPTVQ_PACKED_TRELLIS,
+       uniform = shape->kind == GPTVQ_PACKED_UNIFORM, scaled = vq && shape->scale_block > 0,
+       factored = vq && shape->svd_rank > 0, codebooks = trellis || (vq && !factored);
+  size_t k = (size_t)1 << (trellis ? shape->state_bits : shape->index_bits), s = sizes.stripes,
+         g = sizes.column_groups;
   size_t rank = shape->svd_rank;
   parts[GPTVQ_PART_FACTOR_SCALES] =
       (gptvq_packed_part){factored, ".codebook_factor_scales", GPTVQ_T_F32, 1, {rank}};
@@ -19,16 +21,16 @@ void gptvq_packed_parts(const gptvq_packed_shape *shape, gptvq_packed_part parts
   parts[GPTVQ_PART_BLOCK_SCALE_RANGE] =
       (gptvq_packed_part){scaled, ".block_scale_range", GPTVQ_T_F32, 1, {2}};
   parts[GPTVQ_PART_CODEBOOK_SCALES] =
-      (gptvq_packed_part){vq && !factored, ".codebook_scales", GPTVQ_T_BF16, 2, {s, g}};
+      (gptvq_packed_part){codebooks, ".codebook_scales", GPTVQ_T_BF16, 2, {s, g}};
   parts[GPTVQ_PART_SCALES] =
-      (gptvq_packed_part){!vq,
+      (gptvq_packed_part){uniform,
                           ".scales",
                           GPTVQ_T_F16,
                           2,
-                          {shape->rows, vq ? 0 : gptvq_ceil_div(shape->cols, shape->scale_block)}};
+                          {shape->rows, uniform ? gptvq_ceil_div(shape->cols, shape->scale_block) : 0}};
   parts[GPTVQ_PART_PERMUTATION] = (gptvq_packed_part){
       shape->permuted, ".permutation", shape->cols <= 65536 ? GPTVQ_T_U16 : GPTVQ_T_U32, 1, {shape->cols}};
-  parts[GPTVQ_PART_CODEBOOKS] = (gptvq_packed_part){vq && !factored,
+  parts[GPTVQ_PART_CODEBOOKS] = (gptvq_packed_part){codebooks,
                                                     ".codebooks",
                                                     shape->codebook_bits == 8 ? GPTVQ_T_I8 : GPTVQ_T_F16,
                                                     4,
@@ -36,7 +38,8 @@ void gptvq_packed_parts(const gptvq_packed_shape *shape, gptvq_packed_part parts
   parts[GPTVQ_PART_INDICES] = (gptvq_packed_part){true, ".indices", GPTVQ_T_U8, 1, {sizes.index_bytes}};
   parts[GPTVQ_PART_BLOCK_SCALES] =
       (gptvq_packed_part){scaled, ".block_scales", GPTVQ_T_U8, 1, {sizes.block_scale_bytes}};
-  parts[GPTVQ_PART_ZEROS] = (gptvq_packed_part){!vq, ".zeros", GPTVQ_T_U8, 1, {sizes.zero_bytes}};
+  parts[GPTVQ_PART_ROW_SCALES] = (gptvq_packed_part){trellis, ".row_scales", GPTVQ_T_U8, 2, {shape->rows, g}};
+  parts[GPTVQ_PART_ZEROS] = (gptvq_packed_part){uniform, ".zeros", GPTVQ_T_U8, 1, {sizes.zero_bytes}};
 }
 
 char *gptvq_part_name(const char *name, const char *suffix) {

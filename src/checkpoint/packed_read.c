@@ -45,10 +45,13 @@ static gptvq_status read_size(const gptvq_config_source *source, const char *key
 }
 
 static gptvq_status check_keys(const gptvq_config_source *source, unsigned version, gptvq_error *err) {
-  static const char *const known[] = {
-      "format",     "version",       "rows",        "cols",     "dim",    "index_bits", "group_rows",
-      "group_cols", "codebook_bits", "scale_block", "permuted", "method", "error",      "svd_rank"};
-  const size_t count = sizeof known / sizeof known[0] - (version < GPTVQ_FORMAT_VERSION ? 1 : 0);
+  static const char *const further[] = {[GPTVQ_FORMAT_VERSION_PLAIN] = "error", /* nothing new */
+                                        [GPTVQ_FORMAT_VERSION_FACTORED] = "svd_rank",
+                                        [GPTVQ_FORMAT_VERSION_TRELLIS] = "state_bits"};
+  const char *const known[] = {"format",     "version",    "rows",       "cols",          "dim",
+                               "index_bits", "group_rows", "group_cols", "codebook_bits", "scale_block",
+                               "permuted",   "method",     "error",      further[version]};
+  const size_t count = sizeof known / sizeof known[0];
   const char *key;
   json_t *value;
   json_object_foreach((json_t *)(uintptr_t)source->object, key, value) {
@@ -77,10 +80,11 @@ static gptvq_status parse_description(const gptvq_config_source *source, gptvq_p
   GPTVQ_TRY(gptvq_config_text(source, "format", format, sizeof format, err));
   if (strcmp(format, "vq") == 0) shape->kind = GPTVQ_PACKED_VQ;
   else if (strcmp(format, "uniform") == 0) shape->kind = GPTVQ_PACKED_UNIFORM;
+  else if (strcmp(format, "trellis") == 0) shape->kind = GPTVQ_PACKED_TRELLIS;
   else
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s: %s: format \"%s\" is not supported; supported: vq, uniform", source->folder,
-                      source->file, format);
+                      "%s: %s: format \"%s\" is not supported; supported: vq, uniform, trellis",
+                      source->folder, source->file, format);
   GPTVQ_TRY(check_keys(source, version, err));
   GPTVQ_TRY(read_size(source, "rows", &shape->rows, err));
   GPTVQ_TRY(read_size(source, "cols", &shape->cols, err));
@@ -98,7 +102,10 @@ static gptvq_status parse_description(const gptvq_config_source *source, gptvq_p
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                       "%s: %s: a uniform layer has no codebooks, but codebook_bits is %u", source->folder,
                       source->file, shape->codebook_bits);
-  if (version >= GPTVQ_FORMAT_VERSION) GPTVQ_TRY(read_unsigned(source, "svd_rank", &shape->svd_rank, err));
+  if (version == GPTVQ_FORMAT_VERSION_FACTORED)
+    GPTVQ_TRY(read_unsigned(source, "svd_rank", &shape->svd_rank, err));
+  if (version == GPTVQ_FORMAT_VERSION_TRELLIS)
+    GPTVQ_TRY(read_unsigned(source, "state_bits", &shape->state_bits, err));
   gptvq_error detail; /* names the layer, not the file */
   gptvq_status status = gptvq_packed_check(shape, source->file, &detail);
   return status == GPTVQ_OK ? status : gptvq_fail(err, status, "%s: %s", source->folder, detail.message);
@@ -307,6 +314,7 @@ gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, con
     packed->block_scale_range = data[GPTVQ_PART_BLOCK_SCALE_RANGE];
     packed->permutation = data[GPTVQ_PART_PERMUTATION];
     packed->scales = data[GPTVQ_PART_SCALES];
+    packed->row_scales = data[GPTVQ_PART_ROW_SCALES];
     packed->zeros = data[GPTVQ_PART_ZEROS];
     packed->codebook_left = data[GPTVQ_PART_CODEBOOK_LEFT];
     packed->codebook_right = data[GPTVQ_PART_CODEBOOK_RIGHT];

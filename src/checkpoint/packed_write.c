@@ -18,6 +18,7 @@ static const void *part_data(const gptvq_packed *p, enum gptvq_part part) {
   case GPTVQ_PART_CODEBOOKS: return p->codebooks;
   case GPTVQ_PART_INDICES: return p->indices;
   case GPTVQ_PART_BLOCK_SCALES: return p->block_scales;
+  case GPTVQ_PART_ROW_SCALES: return p->row_scales;
   case GPTVQ_PART_ZEROS: return p->zeros;
   case GPTVQ_PART_COUNT: break;
   }
@@ -27,16 +28,22 @@ static const void *part_data(const gptvq_packed *p, enum gptvq_part part) {
 static gptvq_status declare_description(gptvq_st_writer *writer, const char *name,
                                         const gptvq_packed_shape *s, const char *method, double error,
                                         gptvq_error *err) {
-  bool vq = s->kind == GPTVQ_PACKED_VQ;
-  json_t *json = json_pack(
-      "{s:s, s:i, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:b, s:s, s:o}", "format", vq ? "vq" : "uniform",
-      "version", s->svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN, "rows",
-      (json_int_t)s->rows, "cols", (json_int_t)s->cols, "dim", (int)s->dim, "index_bits", (int)s->index_bits,
-      "group_rows", (json_int_t)s->group_rows, "group_cols", (json_int_t)s->group_cols, "codebook_bits",
-      vq ? (int)s->codebook_bits : 0, "scale_block", (int)s->scale_block, "permuted", (int)s->permuted,
-      "method", method, "error", isfinite(error) ? json_real(error) : json_null());
-  if (json != NULL && s->svd_rank > 0 &&
-      json_object_set_new(json, "svd_rank", json_integer((json_int_t)s->svd_rank)) != 0) {
+  static const char *const formats[] = {
+      [GPTVQ_PACKED_VQ] = "vq", [GPTVQ_PACKED_UNIFORM] = "uniform", [GPTVQ_PACKED_TRELLIS] = "trellis"};
+  json_t *json = json_pack("{s:s, s:i, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:b, s:s, s:o}", "format",
+                           formats[s->kind], "version",
+                           s->state_bits > 0 ? GPTVQ_FORMAT_VERSION_TRELLIS
+                           : s->svd_rank > 0 ? GPTVQ_FORMAT_VERSION_FACTORED
+                                             : GPTVQ_FORMAT_VERSION_PLAIN,
+                           "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols, "dim", (int)s->dim,
+                           "index_bits", (int)s->index_bits, "group_rows", (json_int_t)s->group_rows,
+                           "group_cols", (json_int_t)s->group_cols, "codebook_bits",
+                           s->kind == GPTVQ_PACKED_UNIFORM ? 0 : (int)s->codebook_bits, "scale_block",
+                           (int)s->scale_block, "permuted", (int)s->permuted, "method", method, "error",
+                           isfinite(error) ? json_real(error) : json_null());
+  const char *further = s->svd_rank > 0 ? "svd_rank" : s->state_bits > 0 ? "state_bits" : NULL;
+  if (json != NULL && further != NULL &&
+      json_object_set_new(json, further, json_integer((json_int_t)(s->svd_rank + s->state_bits))) != 0) {
     json_decref(json);
     json = NULL;
   }

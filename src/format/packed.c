@@ -29,6 +29,7 @@ static size_t unit_place(const gptvq_packed_shape *shape, size_t row, size_t g, 
 }
 
 static size_t row_index_bytes(const gptvq_packed_shape *shape) {
+  if (shape->kind == GPTVQ_PACKED_TRELLIS) return gptvq_trellis_row_bytes(shape);
   size_t groups = gptvq_ceil_div(shape->cols, shape->group_cols);
   return (groups - 1) * gptvq_unit_bytes(shape, 0) + gptvq_unit_bytes(shape, groups - 1);
 }
@@ -60,6 +61,9 @@ gptvq_status gptvq_packed_check(const gptvq_packed_shape *s, const char *name, g
   if (s->rows == 0 || s->cols == 0 || !gptvq_mul(s->rows, s->cols, &values) || values > limit)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible packed shape %zu x %zu", name, s->rows,
                       s->cols);
+  if (s->kind != GPTVQ_PACKED_TRELLIS && s->state_bits != 0)
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: states of %u bits without a trellis", name,
+                      s->state_bits);
   if (s->kind == GPTVQ_PACKED_VQ) {
     if (s->dim != 1 && s->dim != 2 && s->dim != 4)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: VQ dimension %u is not 1, 2 or 4", name, s->dim);
@@ -92,6 +96,18 @@ gptvq_status gptvq_packed_check(const gptvq_packed_shape *s, const char *name, g
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
                         "%s: impossible uniform format (%u bits, scales every %u columns)", name,
                         s->index_bits, s->scale_block);
+  } else if (s->kind == GPTVQ_PACKED_TRELLIS) {
+    if (s->dim != 1 || s->index_bits < 2 || s->index_bits > 4 || s->state_bits < 6 || s->state_bits > 8)
+      return gptvq_fail(
+          err, GPTVQ_ERROR_FORMAT,
+          "%s: a trellis of %u bits per weight and states of %u bits is not possible (2 to 4, 6 "
+          "to 8)",
+          name, s->index_bits, s->state_bits);
+    if (s->group_rows != s->rows || s->codebook_bits != 8 || s->scale_block != 0 || s->svd_rank != 0 ||
+        s->group_cols == 0 || (s->group_cols < s->cols && s->group_cols % 8 != 0) || s->group_cols > limit)
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                        "%s: impossible trellis format (groups of %zu rows x %zu columns, tables of %u bits)",
+                        name, s->group_rows, s->group_cols, s->codebook_bits);
   } else {
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: unknown packed format %d", name, (int)s->kind);
   }
@@ -114,6 +130,11 @@ void gptvq_packed_measure(const gptvq_packed_shape *s, gptvq_packed_sizes *sizes
                               ? sizes->left_bytes + sizes->right_bytes + s->svd_rank * sizeof(float)
                               : sizes->codebook_bytes + 2 * sizes->codebook_scales;
     sizes->stored_bytes += sizes->block_scale_bytes + (s->scale_block > 0 ? 2 * sizeof(float) : 0);
+  } else if (s->kind == GPTVQ_PACKED_TRELLIS) {
+    sizes->codebook_scales = sizes->column_groups;
+    sizes->codebook_values = sizes->codebook_bytes = sizes->column_groups << s->state_bits;
+    sizes->row_scale_bytes = s->rows * sizes->column_groups;
+    sizes->stored_bytes = sizes->codebook_bytes + 2 * sizes->codebook_scales + sizes->row_scale_bytes;
   } else {
     sizes->uniform_scales = s->rows * gptvq_ceil_div(s->cols, s->scale_block);
     sizes->zero_bytes = gptvq_round_up(sizes->uniform_scales, 8) / 8 * s->index_bits;
@@ -202,6 +223,21 @@ static void decode_row_vq(const gptvq_packed *p, size_t row, float *out) {
   }
 }
 
+static void decode_row_trellis(const gptvq_packed *p, size_t row, float *out) {
+  const gptvq_packed_shape *s = &p->shape;
+  size_t groups = gptvq_ceil_div(s->cols, s->group_cols);
+  const uint8_t *stream = p->indices + row * gptvq_trellis_row_bytes(s);
+  for (size_t c = 0; c < s->cols; c++) {
+    size_t g = c / s->group_cols;
+    uint8_t state;
+    gptvq_trellis_states(stream, s->index_bits, s->state_bits, c, 1, &state);
+    float value = (float)((const int8_t *)p->codebooks)[(g << s->state_bits) + state] *
+                  (gptvq_bf16_to_float(p->codebook_scales[g]) / 127.0f);
+    out[p->permutation != NULL ? p->permutation[c] : c] =
+        value * gptvq_row_scale(p->row_scales[row * groups + g]);
+  }
+}
+
 static void decode_row_uniform(const gptvq_packed *p, size_t row, float *out) {
   const gptvq_packed_shape *s = &p->shape;
   size_t groups = gptvq_ceil_div(s->cols, s->scale_block), n = gptvq_unit_indices(s, 0);
@@ -220,6 +256,7 @@ void gptvq_packed_decode_ref(const gptvq_packed *packed, size_t begin, size_t en
                              size_t stride) {
   for (size_t row = begin; row < end; row++, out += stride) {
     if (packed->shape.kind == GPTVQ_PACKED_VQ) decode_row_vq(packed, row, out);
+    else if (packed->shape.kind == GPTVQ_PACKED_TRELLIS) decode_row_trellis(packed, row, out);
     else decode_row_uniform(packed, row, out);
   }
 }

@@ -24,6 +24,14 @@
  * codebook_right[r][m]), r ascending, fp32; codebooks and codebook_scales are what gptvq_round_codebook makes
  * of v[tile]: computed once, when a layer is read or quantized.
  *
+ * TRELLIS. dim 1. One *table* of 2^state_bits int8 entries per column group, shared by all rows (group_rows =
+ * rows). Each row is one bit stream over all its columns, ceil(cols · index_bits / 8) bytes, rows in order;
+ * bit i is bit i mod 8 of byte i / 8. The state of a column is a window of the stream that ends with the
+ * column's own index_bits bits: bits index_bits · (c + 1) − state_bits … index_bits · (c + 1) − 1, the first
+ * one lowest; bits before the stream are 0, those after its last column are padding. Then
+ *   value(row, c) = table[group][state] / 127 · codebook_scales[group] ·
+ * gptvq_row_scale(row_scales[row][group])
+ *
  * UNIFORM. dim 1, index = code of index_bits bits. scale_block columns share (row-wise) one scale (fp16) and
  * one zero point of index_bits bits: value = scale · (code − zero). group_rows = 1; group_cols = cols.
  * scales[row · groups + group]; the zero points of all rows × groups are one unit, packed as above. */
@@ -36,20 +44,25 @@
 /* Of block scales, both ways: fp32 holds them with room for products. */
 enum { GPTVQ_MAX_SCALE_EXPONENT = 120 };
 
-typedef enum gptvq_packed_kind { GPTVQ_PACKED_VQ = 0, GPTVQ_PACKED_UNIFORM = 1 } gptvq_packed_kind;
+typedef enum gptvq_packed_kind {
+  GPTVQ_PACKED_VQ = 0,
+  GPTVQ_PACKED_UNIFORM = 1,
+  GPTVQ_PACKED_TRELLIS = 2
+} gptvq_packed_kind;
 
 typedef struct gptvq_packed_shape {
   gptvq_packed_kind kind;
   size_t rows, cols;
-  unsigned dim;           /* 1, 2, 4 (VQ); 1 (uniform) */
-  unsigned index_bits;    /* 1 … 12 (VQ), 1 … 8 (uniform) */
-  size_t group_rows;      /* rows of a stripe, 1 … rows */
-  size_t group_cols;      /* columns of a column group: a multiple of dim and of 8; or >= cols */
-  unsigned codebook_bits; /* 8 or 16 (VQ) */
+  unsigned dim;        /* 1, 2, 4 (VQ); 1 (uniform, trellis) */
+  unsigned index_bits; /* 1 … 12 (VQ), 1 … 8 (uniform), 2 … 4 (trellis: bits of the stream per weight) */
+  size_t group_rows;   /* rows of a stripe, 1 … rows; trellis: rows */
+  size_t group_cols;   /* columns of a column group: a multiple of dim and of 8; or >= cols */
+  unsigned codebook_bits; /* 8 or 16 (VQ), 8 (trellis) */
   unsigned scale_block;   /* N; VQ: 0 = none, else divides group_cols; uniform: columns per scale, >= 1 */
   bool permuted;
   unsigned
       svd_rank; /* R: VQ of dim 1 with at most 8 index bits: 1 … min(k, tiles), or 0 = none; otherwise 0 */
+  unsigned state_bits; /* L, trellis: 6 … 8 bits of a state; otherwise 0 */
 } gptvq_packed_shape;
 
 /* Arrays of a layer; those that its shape does not have are NULL. Not owned by this struct. */
@@ -67,6 +80,7 @@ typedef struct gptvq_packed {
   const int8_t *codebook_left;    /* svd_rank > 0: [stripes][column groups][R] */
   const int8_t *codebook_right;   /* [R][k] */
   const float *factor_scales;     /* [R] */
+  const uint8_t *row_scales;      /* trellis: [rows][column groups] */
 } gptvq_packed;
 
 /* Checks the shape (GPTVQ_ERROR_FORMAT, `name` in the message) and that no size below overflows. */
@@ -79,6 +93,7 @@ typedef struct gptvq_packed_sizes {
   size_t index_bytes, codebook_values, codebook_bytes, codebook_scales, block_scale_bytes, uniform_scales,
       zero_bytes;
   size_t left_bytes, right_bytes; /* svd_rank > 0 */
+  size_t row_scale_bytes;         /* trellis */
   size_t stored_bytes;            /* of all tensors in a file */
 } gptvq_packed_sizes;
 void gptvq_packed_measure(const gptvq_packed_shape *shape, gptvq_packed_sizes *sizes);
@@ -89,6 +104,28 @@ size_t gptvq_unit_indices(const gptvq_packed_shape *shape, size_t g);
 size_t gptvq_unit_bytes(const gptvq_packed_shape *shape, size_t g);
 /* Byte offset in `indices` of the unit of (row, column group g). */
 size_t gptvq_unit_offset(const gptvq_packed_shape *shape, size_t row, size_t g);
+/* ---- trellis ---- */
+/* Bytes of the stream of one row. */
+size_t gptvq_trellis_row_bytes(const gptvq_packed_shape *shape);
+/* The scale that a byte of row_scales stands for: 0 for 0, else (1 + (code mod 16) / 16) · 2^(code / 16 − 8),
+ * exact in fp32. */
+static inline float gptvq_row_scale(uint8_t code) {
+  union {
+    uint32_t bits;
+    float value;
+  } u = {code == 0 ? 0u : ((uint32_t)code << 19) + ((127u - 8u) << 23)};
+  return u.value;
+}
+/* The nearest code of a scale, at least 1; 0 for what is not positive. */
+uint8_t gptvq_row_scale_code(double scale);
+/* States of columns [begin, begin + count) of a row's stream. */
+void gptvq_trellis_states(const uint8_t *stream, unsigned index_bits, unsigned state_bits, size_t begin,
+                          size_t count, uint8_t *states);
+/* The other way: the stream of a row whose states follow from each other (each one's lower state_bits −
+ * index_bits bits are the upper ones of the one before, of the first: 0). */
+void gptvq_trellis_pack(const uint8_t *states, size_t cols, unsigned index_bits, unsigned state_bits,
+                        uint8_t *stream);
+
 /* Byte offset in `block_scales` of the codes of (row, column group g): each unit starts on a whole byte. */
 size_t gptvq_block_scale_offset(const gptvq_packed_shape *shape, size_t row, size_t g);
 

@@ -17,6 +17,7 @@ static const struct {
     {0, gptvq_kernels_init_ref},
 #if defined(__x86_64__)
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_rows},
+    {GPTVQ_CPU_AVX2, gptvq_kernels_init_trellis},
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_dense_avx2},
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_codes_avx2},
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_gemm_avx2},
@@ -26,10 +27,12 @@ static const struct {
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_codes_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_i8_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_stripe_avx512},
+    {GPTVQ_CPU_AVX512, gptvq_kernels_init_trellis_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_uniform_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_gemm_avx512},
 #elif defined(__aarch64__)
     {GPTVQ_CPU_NEON, gptvq_kernels_init_rows},
+    {GPTVQ_CPU_NEON, gptvq_kernels_init_trellis},
     {GPTVQ_CPU_NEON, gptvq_kernels_init_dense_neon},
     {GPTVQ_CPU_NEON, gptvq_kernels_init_i8_neon},
     {GPTVQ_CPU_DOTPROD, gptvq_kernels_init_i8_dotprod},

@@ -42,7 +42,7 @@ static layout measure(const gptvq_packed_shape *s) {
 
 /* Decoded weights fit int8: codes of 8 bits less a zero point do not. */
 static bool fits(const gptvq_packed_shape *s) {
-  return gptvq_packed_has_i8(s) && (s->kind == GPTVQ_PACKED_VQ || s->index_bits < 8);
+  return gptvq_packed_has_i8(s) && (s->kind != GPTVQ_PACKED_UNIFORM || s->index_bits < 8);
 }
 
 bool gptvq_packed_has_gemm_i8(const gptvq_packed_shape *shape) {
@@ -147,6 +147,20 @@ static void decode_uniform(const decoding *d, const gptvq_packed *packed, size_t
   }
 }
 
+static void decode_trellis(const decoding *d, const gptvq_packed *packed, size_t row) {
+  const gptvq_packed_shape *s = &packed->shape;
+  size_t lane = row - d->begin, groups = d->layout->segments, stream = row * gptvq_trellis_row_bytes(s);
+  for (size_t g = 0; g < groups; g++) {
+    size_t first = g * d->layout->segment, width = gptvq_packed_width(s, g);
+    gptvq_kernels(gptvq_cpu())
+        ->trellis_codes(packed->indices + stream, s->index_bits, s->state_bits, first, width,
+                        (const int8_t *)packed->codebooks + (g << s->state_bits),
+                        d->codes + lane * d->layout->stride + first);
+    d->scales[g * ROWS + lane] = gptvq_bf16_to_float(packed->codebook_scales[g]) / 127.0f *
+                                 gptvq_row_scale(packed->row_scales[row * groups + g]);
+  }
+}
+
 /* Rows [first, last), at most ROWS, to d->codes and d->scales; what is missing to ROWS is set to zero. */
 static void decode_rows(decoding *d, const gptvq_packed *packed, size_t first, size_t last) {
   d->begin = first;
@@ -156,7 +170,8 @@ static void decode_rows(decoding *d, const gptvq_packed *packed, size_t first, s
   }
   if (packed->shape.kind == GPTVQ_PACKED_VQ) gptvq_walk_tiles(packed, first, last, ROWS, decode_tile, d);
   else
-    for (size_t row = first; row < last; row++) decode_uniform(d, packed, row);
+    for (size_t row = first; row < last; row++)
+      (packed->shape.kind == GPTVQ_PACKED_TRELLIS ? decode_trellis : decode_uniform)(d, packed, row);
 }
 
 void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,

@@ -18,8 +18,10 @@ void gptvq_input_measure(const gptvq_packed_shape *s, gptvq_input_layout *layout
   const bool uniform = s->kind == GPTVQ_PACKED_UNIFORM;
   layout->width = gptvq_min_size(uniform ? s->scale_block : s->group_cols, s->cols);
   layout->groups = gptvq_ceil_div(s->cols, layout->width);
-  layout->group_codes =
-      uniform ? layout->width : s->dim * gptvq_round_up(gptvq_ceil_div(layout->width, s->dim), GPTVQ_I8_SET);
+  layout->group_codes = uniform ? layout->width
+                        : s->kind == GPTVQ_PACKED_TRELLIS
+                            ? gptvq_round_up(layout->width, GPTVQ_TRELLIS_CHUNK)
+                            : s->dim * gptvq_round_up(gptvq_ceil_div(layout->width, s->dim), GPTVQ_I8_SET);
   layout->corrections = gptvq_round_up(layout->groups * layout->group_codes, 64);
   layout->scales =
       layout->corrections + layout->groups * (uniform ? sizeof(float) : GPTVQ_I8_LANES * sizeof(int32_t));
@@ -38,6 +40,12 @@ bool gptvq_packed_same_input(const gptvq_packed *a, const gptvq_packed *b) {
          (a->shape.kind == GPTVQ_PACKED_UNIFORM ? a->shape.scale_block == b->shape.scale_block
                                                 : gptvq_min_size(a->shape.group_cols, a->shape.cols) ==
                                                       gptvq_min_size(b->shape.group_cols, b->shape.cols));
+}
+
+/* `bytes` codes in column order to the order of trellis.h */
+static void weave(const int8_t *from, size_t bytes, int8_t *to) {
+  for (size_t at = 0; at < bytes; at += 4)
+    memcpy(to + at / 256 * 256 + at / 4 % 4 * 64 + at % 256 / 16 * 4, from + at, 4);
 }
 
 void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *input) {
@@ -59,6 +67,12 @@ void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *inpu
     if (s->kind == GPTVQ_PACKED_UNIFORM) {
       scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, 1, width, codes);
       ((float *)corrections)[g] = (float)GPTVQ_MULTI_PICK(gptvq_sum_codes)(codes, width);
+    } else if (s->kind == GPTVQ_PACKED_TRELLIS) {
+      int8_t ordered[GPTVQ_I8_MAX_WIDTH];
+      size_t bytes = gptvq_round_up(width, GPTVQ_TRELLIS_CHUNK);
+      scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, 1, bytes, ordered);
+      weave(ordered, bytes, codes);
+      GPTVQ_MULTI_PICK(gptvq_correct_lanes)(codes, bytes, (int32_t *)corrections + g * GPTVQ_I8_LANES);
     } else {
       size_t plane = gptvq_round_up(gptvq_ceil_div(width, s->dim), GPTVQ_I8_SET);
       scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, s->dim, plane, codes);
@@ -224,6 +238,34 @@ static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layou
   }
 }
 
+static void multiply_trellis(const gptvq_packed *packed, const gptvq_input_layout *layout,
+                             const int8_t *inputs, size_t count, size_t begin, size_t end, float *y,
+                             size_t ldy) {
+  const gptvq_packed_shape *s = &packed->shape;
+  gptvq_trellis_rows job = {.index_bits = s->index_bits,
+                            .state_bits = s->state_bits,
+                            .rows = end - begin,
+                            .row_bytes = gptvq_trellis_row_bytes(s),
+                            .groups = layout->groups,
+                            .width = layout->width,
+                            .last_width = gptvq_packed_width(s, layout->groups - 1),
+                            .tables = packed->codebooks,
+                            .table_scales = packed->codebook_scales,
+                            .row_scales = packed->row_scales + begin * layout->groups,
+                            .input_stride = layout->bytes,
+                            .group_codes = layout->group_codes,
+                            .ldy = ldy};
+  job.streams = packed->indices + begin * job.row_bytes;
+  for (size_t token = 0; token < count; token += job.tokens) {
+    job.tokens = gptvq_min_size(GPTVQ_I8_MAX_TOKENS, count - token);
+    job.x = inputs + token * layout->bytes;
+    job.corrections = (const int32_t *)(const void *)(job.x + layout->corrections);
+    job.x_scales = (const float *)(const void *)(job.x + layout->scales);
+    job.y = y + token * ldy;
+    gptvq_kernels(gptvq_cpu())->trellis_rows(&job);
+  }
+}
+
 void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
                             size_t end, float *y, size_t ldy) {
   const gptvq_packed_shape *s = &packed->shape;
@@ -233,6 +275,10 @@ void gptvq_packed_matmul_i8(const gptvq_packed *packed, const void *inputs, size
   gptvq_input_measure(s, &layout);
   if (s->kind == GPTVQ_PACKED_UNIFORM) {
     multiply_uniform(packed, &layout, inputs, count, begin, end, y, ldy);
+    return;
+  }
+  if (s->kind == GPTVQ_PACKED_TRELLIS) {
+    multiply_trellis(packed, &layout, inputs, count, begin, end, y, ldy);
     return;
   }
   plan plans[2];

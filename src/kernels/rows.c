@@ -124,6 +124,26 @@ static void uniform_rows(pass *p, size_t begin, size_t end) {
   }
 }
 
+/* The value is (code · table scale / 127) · row scale, each rounded, as the scalar kernels have it. */
+static void trellis_rows(pass *p, size_t begin, size_t end) {
+  const gptvq_packed_shape *s = &p->packed->shape;
+  size_t groups = gptvq_ceil_div(s->cols, s->group_cols), row_bytes = gptvq_trellis_row_bytes(s);
+  int8_t codes[GPTVQ_TILE_CODES + 64];
+  float values[GPTVQ_TILE_MAX_WIDTH];
+  for (size_t row = begin; row < end; row++)
+    for (size_t g = 0; g < groups; g++) {
+      size_t first = g * s->group_cols, width = gptvq_packed_width(s, g);
+      gptvq_kernels(gptvq_cpu())
+          ->trellis_codes(p->packed->indices + row * row_bytes, s->index_bits, s->state_bits, first, width,
+                          (const int8_t *)p->packed->codebooks + (g << s->state_bits), codes);
+      GPTVQ_MULTI_PICK(gptvq_scale_codes)
+      (codes, width, gptvq_bf16_to_float(p->packed->codebook_scales[g]) / 127.0f, values);
+      GPTVQ_MULTI_PICK(gptvq_multiply)
+      (values, width, gptvq_row_scale(p->packed->row_scales[row * groups + g]));
+      finish(p, row, first, width, values);
+    }
+}
+
 /* false: not covered here */
 static bool run(pass *p, size_t begin, size_t end) {
   const gptvq_packed_shape *s = &p->packed->shape;
@@ -132,6 +152,10 @@ static bool run(pass *p, size_t begin, size_t end) {
     return true;
   }
   if (gptvq_min_size(s->group_cols, s->cols) > GPTVQ_TILE_MAX_WIDTH) return false;
+  if (s->kind == GPTVQ_PACKED_TRELLIS) {
+    trellis_rows(p, begin, end);
+    return true;
+  }
   if (s->codebook_bits == 16 && (size_t)s->dim << s->index_bits > MAX_TABLE) return false;
   gptvq_block_scale_table(p->packed, p->block_table);
   gptvq_walk_tiles(p->packed, begin, end, ROWS, s->codebook_bits == 8 ? codes_tile : halves_tile, p);

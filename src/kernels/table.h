@@ -7,6 +7,7 @@
 #include "kernels/gemm_i8.h"
 #include "kernels/i8.h"
 #include "kernels/kernels.h"
+#include "kernels/trellis.h"
 #include "kernels/uniform.h"
 
 /* rows × cols dense weights (perhaps unaligned, row stride cols) times x[cols] into y[rows] */
@@ -33,6 +34,8 @@ typedef struct gptvq_kernel_table {
   /* What does the same as i8_tile over all groups of a layer of that shape; NULL: not covered. NULL where
    * there is none. */
   gptvq_i8_stripe_fn (*i8_stripe)(const gptvq_packed_shape *shape);
+  void (*trellis_rows)(const gptvq_trellis_rows *job);
+  gptvq_trellis_codes_fn trellis_codes;
   float (*uniform_row)(const gptvq_uniform_row *row);
   /* The same for many rows; false, and nothing done: such rows are better taken one by one. NULL where there
    * is none. */

@@ -532,15 +532,17 @@ void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t 
     return;
   }
   const gptvq_packed_shape *shape = &linear->packed.shape;
-  bool is_vq = shape->kind == GPTVQ_PACKED_VQ;
-  info->format = is_vq ? "vq" : "uniform";
+  static const char *const packed_formats[] = {
+      [GPTVQ_PACKED_VQ] = "vq", [GPTVQ_PACKED_UNIFORM] = "uniform", [GPTVQ_PACKED_TRELLIS] = "trellis"};
+  info->format = packed_formats[shape->kind];
   info->dim = shape->dim;
   info->index_bits = shape->index_bits;
   info->group_rows = shape->group_rows;
   info->group_cols = shape->group_cols;
-  info->codebook_bits = is_vq ? shape->codebook_bits : 0;
+  info->codebook_bits = shape->kind != GPTVQ_PACKED_UNIFORM ? shape->codebook_bits : 0;
   info->scale_block = shape->scale_block;
   info->svd_rank = shape->svd_rank;
+  info->state_bits = shape->state_bits;
 }
 
 void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info) {

@@ -86,7 +86,7 @@ static inline void random_layer_new(random_layer *layer, const gptvq_packed_shap
   layer->memory[0] = guarded_new(sizes->index_bytes);
   fill_random(state, layer->memory[0].data, sizes->index_bytes);
   p->indices = layer->memory[0].data;
-  if (shape->kind == GPTVQ_PACKED_VQ) {
+  if (shape->kind != GPTVQ_PACKED_UNIFORM) {
     layer->memory[1] = guarded_new(sizes->codebook_bytes);
     p->codebooks = layer->memory[1].data;
     for (size_t i = 0; i < sizes->codebook_values; i++) {
@@ -102,6 +102,13 @@ static inline void random_layer_new(random_layer *layer, const gptvq_packed_shap
     p->codebook_scales = (const uint16_t *)layer->memory[2].data;
     for (size_t i = 0; i < sizes->codebook_scales; i++)
       ((uint16_t *)layer->memory[2].data)[i] = gptvq_float_to_bf16(0.01f + (float)gptvq_random_unit(state));
+    if (shape->kind == GPTVQ_PACKED_TRELLIS) {
+      layer->memory[3] = guarded_new(sizes->row_scale_bytes);
+      for (size_t i = 0; i < sizes->row_scale_bytes; i++)
+        layer->memory[3].data[i] =
+            gptvq_random_below(state, 16) == 0 ? 0 : (uint8_t)(96 + gptvq_random_below(state, 64));
+      p->row_scales = layer->memory[3].data;
+    }
     if (shape->scale_block != 0) {
       layer->memory[3] = guarded_new(sizes->block_scale_bytes);
       fill_random(state, layer->memory[3].data, sizes->block_scale_bytes);
@@ -192,6 +199,17 @@ static inline gptvq_packed_shape random_shape(uint64_t *state, size_t max_rows, 
     s.group_rows = 1;
     s.group_cols = s.cols;
     s.scale_block = gptvq_random_below(state, 2) ? 128 : 1 + (unsigned)gptvq_random_below(state, 300);
+    return s;
+  }
+  if (gptvq_random_below(state, 4) == 0) {
+    static const size_t groups[] = {8, 24, 64, 128, 256, 256, 320, 512, 1024};
+    s.kind = GPTVQ_PACKED_TRELLIS;
+    s.dim = 1;
+    s.index_bits = 2 + (unsigned)gptvq_random_below(state, 3);
+    s.state_bits = 6 + (unsigned)gptvq_random_below(state, 3);
+    s.group_rows = s.rows;
+    s.group_cols = groups[gptvq_random_below(state, 9)];
+    s.codebook_bits = 8;
     return s;
   }
   s.kind = GPTVQ_PACKED_VQ;

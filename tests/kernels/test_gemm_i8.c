@@ -9,7 +9,7 @@ static double sum_of_weights(const gptvq_packed *p, size_t row, const float *wei
   const gptvq_packed_shape *s = &p->shape;
   double sum = 0.0, most = 2.0 * (double)((1u << s->index_bits) - 1u); /* code + zero point */
   for (size_t c = 0; c < s->cols; c++)
-    sum += s->kind == GPTVQ_PACKED_VQ
+    sum += s->kind != GPTVQ_PACKED_UNIFORM
                ? fabs((double)weights[row * s->cols + c])
                : most * (double)gptvq_fp16_to_float(
                             p->scales[row * (s->cols / s->scale_block) + c / s->scale_block]);

@@ -115,6 +115,30 @@ static void formats(void **test) {
       }
 }
 
+/* Every trellis, with whole groups, wide ones, a rest of any kind, and few and many rows and tokens. */
+static void trellises(void **test) {
+  (void)test;
+  uint64_t state = 17;
+  static const size_t widths[][2] = {{512, 256},        {576, 256}, {256 + 13, 256},
+                                     {1024 + 40, 1024}, {300, 40},  {5, 8}};
+  for (unsigned k = 2; k <= 4; k++)
+    for (unsigned bits = 6; bits <= 8; bits++)
+      for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+        gptvq_packed_shape s = {.kind = GPTVQ_PACKED_TRELLIS,
+                                .rows = 13,
+                                .cols = widths[i][0],
+                                .dim = 1,
+                                .index_bits = k,
+                                .group_rows = 13,
+                                .group_cols = widths[i][1],
+                                .codebook_bits = 8,
+                                .state_bits = bits};
+        check_tokens(&s, 1, &state);
+        check_tokens(&s, 5, &state);
+        check_tokens(&s, 35, &state);
+      }
+}
+
 /* Blocks that are no power of two of columns, which groups of 256 columns cannot have unless they hold all of
  * them. */
 static void odd_blocks(void **test) {
@@ -286,13 +310,11 @@ static void bad_activations(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(formats),
-                                     cmocka_unit_test(odd_blocks),
-                                     cmocka_unit_test(small_and_wide_tiles),
-                                     cmocka_unit_test(uniform_formats),
-                                     cmocka_unit_test(widths_of_models),
-                                     cmocka_unit_test(random_shapes),
-                                     cmocka_unit_test(same_everywhere),
-                                     cmocka_unit_test(bad_activations)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(formats),         cmocka_unit_test(trellises),
+      cmocka_unit_test(odd_blocks),      cmocka_unit_test(small_and_wide_tiles),
+      cmocka_unit_test(uniform_formats), cmocka_unit_test(widths_of_models),
+      cmocka_unit_test(random_shapes),   cmocka_unit_test(same_everywhere),
+      cmocka_unit_test(bad_activations)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

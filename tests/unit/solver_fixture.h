@@ -113,6 +113,8 @@ static inline void assert_same_bytes(const gptvq_layer_result *a, const gptvq_la
   }
   if (s.uniform_scales > 0) assert_memory_equal(a->packed.scales, b->packed.scales, 2 * s.uniform_scales);
   if (s.zero_bytes > 0) assert_memory_equal(a->packed.zeros, b->packed.zeros, s.zero_bytes);
+  if (s.row_scale_bytes > 0)
+    assert_memory_equal(a->packed.row_scales, b->packed.row_scales, s.row_scale_bytes);
   if (a->packed.shape.permuted)
     assert_memory_equal(a->packed.permutation, b->packed.permutation, 4 * a->packed.shape.cols);
 }

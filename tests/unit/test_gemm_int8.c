@@ -51,10 +51,10 @@ enum { TOKENS = 45 };
 static void same_bytes_as_kernels(void **state) {
   (void)state;
   static const gptvq_packed_shape shapes[] = {
-      {GPTVQ_PACKED_VQ, 200, 512, 2, 4, 8, 256, 8, 0, false, 0},
-      {GPTVQ_PACKED_VQ, 150, 1024, 4, 8, 128, 256, 8, 64, true, 0},
-      {GPTVQ_PACKED_VQ, 70, 397, 1, 3, 2, 256, 8, 0, true, 0},
-      {GPTVQ_PACKED_UNIFORM, 130, 512, 1, 4, 1, 512, 0, 128, true, 0}};
+      {GPTVQ_PACKED_VQ, 200, 512, 2, 4, 8, 256, 8, 0, false, 0, 0},
+      {GPTVQ_PACKED_VQ, 150, 1024, 4, 8, 128, 256, 8, 64, true, 0, 0},
+      {GPTVQ_PACKED_VQ, 70, 397, 1, 3, 2, 256, 8, 0, true, 0, 0},
+      {GPTVQ_PACKED_UNIFORM, 130, 512, 1, 4, 1, 512, 0, 128, true, 0, 0}};
   if (!gptvq_onednn_works(GPTVQ_ONEDNN_INT8)) skip();
   assert_true(gptvq_gemm_int8_wanted());
   for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {

@@ -87,6 +87,7 @@ static void layers_round_trip(void **state) {
     assert_int_equal(a->group_cols, b->group_cols);
     assert_int_equal(a->codebook_bits, b->codebook_bits);
     assert_int_equal(a->scale_block, b->scale_block);
+    assert_int_equal(a->state_bits, b->state_bits);
     assert_int_equal(a->permuted, b->permuted);
     const fixture *g = &f;
     struct {
@@ -107,6 +108,7 @@ static void layers_round_trip(void **state) {
          g->packed.block_scale_range ? 8 : 0},
         {packed.permutation, g->packed.permutation, b->permuted ? b->cols * 4 : 0, 4,
          b->permuted ? b->cols * 2 : 0},
+        {packed.row_scales, g->packed.row_scales, g->sizes.row_scale_bytes, 1, g->sizes.row_scale_bytes},
         {packed.scales, g->packed.scales, g->sizes.uniform_scales * 2, 2, g->sizes.uniform_scales * 2},
         {packed.zeros, g->packed.zeros, g->sizes.zero_bytes, 1, g->sizes.zero_bytes},
     };
@@ -262,13 +264,17 @@ static void contradictions_are_refused(void **state) {
   if (try_layer(&f, &err) != GPTVQ_OK) fail_msg("%s", err.message);
 
   static const edit edits[] = {
-      {"\"version\":1", "\"version\":3", GPTVQ_ERROR_UNSUPPORTED, "version 3"},
+      {"\"version\":1", "\"version\":4", GPTVQ_ERROR_UNSUPPORTED, "version 4"},
       {"\"version\":1", "\"version\":0", GPTVQ_ERROR_UNSUPPORTED, "version 0"},
       {"\"version\":1", "\"version\":2", GPTVQ_ERROR_FORMAT, "svd_rank is missing"},
       {"\"version\":1", "\"svd_rank\":1,\"version\":1", GPTVQ_ERROR_UNSUPPORTED, "svd_rank"},
       {"\"version\":1", "\"svd_rank\":1,\"version\":2", GPTVQ_ERROR_FORMAT, "dimension 2"},
       {"\"version\":1,", "", GPTVQ_ERROR_FORMAT, "version is missing"},
-      {"\"vq\"", "\"trellis\"", GPTVQ_ERROR_UNSUPPORTED, "trellis"},
+      {"\"version\":1", "\"version\":3", GPTVQ_ERROR_FORMAT, "state_bits is missing"},
+      {"\"version\":1", "\"state_bits\":7,\"version\":3", GPTVQ_ERROR_FORMAT, "without a trellis"},
+      {"\"version\":1", "\"state_bits\":7,\"version\":1", GPTVQ_ERROR_UNSUPPORTED, "state_bits"},
+      {"\"vq\"", "\"trellis\"", GPTVQ_ERROR_FORMAT, "trellis"},
+      {"\"vq\"", "\"woven\"", GPTVQ_ERROR_UNSUPPORTED, "woven"},
       {"\"rows\"", "\"sparse\":1,\"rows\"", GPTVQ_ERROR_UNSUPPORTED, "sparse"},
       {"\"rows\":4", "\"rows\":5", GPTVQ_ERROR_FORMAT, "shape"},
       {"\"rows\":4", "\"rows\":-4", GPTVQ_ERROR_FORMAT, "rows"},
@@ -308,10 +314,10 @@ static void other_versions_are_refused(void **state) {
     gptvq_status status;
     const char *words;
   } cases[] = {
-      {"{\"quant_method\": \"gptvq\", \"version\": 3}", GPTVQ_ERROR_UNSUPPORTED,
-       "format version 3 is not supported, only versions up to 2"},
+      {"{\"quant_method\": \"gptvq\", \"version\": 4}", GPTVQ_ERROR_UNSUPPORTED,
+       "format version 4 is not supported, only versions up to 3"},
       {"{\"quant_method\": \"gptvq\", \"version\": 0}", GPTVQ_ERROR_UNSUPPORTED,
-       "format version 0 is not supported, only versions up to 2"},
+       "format version 0 is not supported, only versions up to 3"},
       {"{\"quant_method\": \"gptvq\", \"version\": \"1\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
       {"{\"quant_method\": \"gptvq\"}", GPTVQ_ERROR_FORMAT, "version is missing"},
       {"{\"quant_method\": \"awq\", \"version\": 1}", GPTVQ_ERROR_UNSUPPORTED, "awq"},
@@ -418,7 +424,7 @@ static void wide_permutations(void **state) {
   assert_non_null(mkdtemp(folder));
   write_text(folder, "config.json", config_text);
   char *path = gptvq_join_path(folder, "model.safetensors");
-  const gptvq_packed_shape shape = {GPTVQ_PACKED_VQ, 1, 65544, 4, 1, 1, 65544, 8, 0, true, 0};
+  const gptvq_packed_shape shape = {GPTVQ_PACKED_VQ, 1, 65544, 4, 1, 1, 65544, 8, 0, true, 0, 0};
   fixture f = fixture_make(&shape, 3);
   gptvq_st_writer *writer;
   assert_int_equal(gptvq_st_writer_create(path, &writer, &err), GPTVQ_OK);
@@ -505,8 +511,9 @@ static void damage_everything(const gptvq_packed_shape *shape) {
 
 static void damaged_files_never_crash(void **state) {
   (void)state;
-  damage_everything(&(gptvq_packed_shape){GPTVQ_PACKED_VQ, 3, 24, 2, 3, 2, 16, 16, 8, true, 0});
-  damage_everything(&(gptvq_packed_shape){GPTVQ_PACKED_VQ, 3, 24, 1, 3, 1, 16, 8, 0, false, 2});
+  damage_everything(&(gptvq_packed_shape){GPTVQ_PACKED_VQ, 3, 24, 2, 3, 2, 16, 16, 8, true, 0, 0});
+  damage_everything(&(gptvq_packed_shape){GPTVQ_PACKED_VQ, 3, 24, 1, 3, 1, 16, 8, 0, false, 2, 0});
+  damage_everything(&(gptvq_packed_shape){GPTVQ_PACKED_TRELLIS, 3, 24, 1, 2, 3, 16, 8, 0, true, 0, 6});
 }
 
 int main(void) {

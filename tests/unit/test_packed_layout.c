@@ -70,6 +70,7 @@ static void offsets_follow_the_walk(void **state) {
     const gptvq_packed_shape *s = &fixture_shapes[i];
     gptvq_error err;
     assert_int_equal(gptvq_packed_check(s, "layer", &err), GPTVQ_OK);
+    if (s->kind == GPTVQ_PACKED_TRELLIS) continue;
     gptvq_packed_sizes sizes;
     gptvq_packed_measure(s, &sizes);
     size_t at = 0, scale_at = 0, tiles = 0, covered = 0;
@@ -109,11 +110,94 @@ static void offsets_follow_the_walk(void **state) {
   }
 }
 
+/* Streams, tables and scales add up; so do the bits that FORMAT.md counts. */
+static void trellis_sizes(void **state) {
+  (void)state;
+  const gptvq_packed_shape s = {GPTVQ_PACKED_TRELLIS, 256, 768, 1, 2, 256, 256, 8, 0, false, 0, 7};
+  gptvq_packed_sizes sizes;
+  gptvq_packed_measure(&s, &sizes);
+  assert_int_equal(sizes.index_bytes, 256 * 768 / 4);
+  assert_int_equal(sizes.codebook_bytes, 3 * 128);
+  assert_int_equal(sizes.codebook_scales, 3);
+  assert_int_equal(sizes.row_scale_bytes, 256 * 3);
+  assert_int_equal(sizes.stored_bytes, 256 * 768 / 4 + 3 * 128 + 2 * 3 + 256 * 3);
+}
+
+/* The worked example of docs/FORMAT.md, 4.7. */
+static void trellis_example(void **state) {
+  (void)state;
+  static const uint8_t stream[2] = {0xd8, 0x27}, expected[6] = {0, 32, 24, 54, 61, 31};
+  uint8_t states[6];
+  gptvq_trellis_states(stream, 2, 6, 0, 6, states);
+  assert_memory_equal(states, expected, sizeof states);
+}
+
+/* A window is the last L bits of the stream, read bit by bit; packing is the inverse of reading. */
+static void trellis_windows(void **state) {
+  (void)state;
+  enum { COLS = 77 };
+  uint64_t random = 4;
+  for (unsigned k = 2; k <= 4; k++)
+    for (unsigned bits = 6; bits <= 8; bits++) {
+      uint8_t stream[COLS * 4 / 8 + 1], again[sizeof stream], states[COLS];
+      size_t bytes = (COLS * k + 7) / 8;
+      for (size_t i = 0; i < bytes; i++) stream[i] = (uint8_t)gptvq_random(&random);
+      if (COLS * k % 8 != 0) stream[bytes - 1] &= (uint8_t)((1u << COLS * k % 8) - 1u); /* padding is 0 */
+      gptvq_trellis_states(stream, k, bits, 0, COLS, states);
+      for (size_t c = 0; c < COLS; c++) {
+        unsigned expected = 0;
+        for (unsigned i = 0; i < bits; i++) {
+          long at = (long)(k * (c + 1)) - (long)bits + (long)i;
+          if (at >= 0) expected |= (unsigned)(stream[at / 8] >> at % 8 & 1) << i;
+        }
+        assert_int_equal(states[c], expected);
+      }
+      gptvq_trellis_pack(states, COLS, k, bits, again);
+      assert_memory_equal(stream, again, bytes);
+    }
+}
+
+/* Codes ascend with their scales; the nearest code of a scale is at most half a step away. */
+static void row_scales_are_ordered(void **state) {
+  (void)state;
+  assert_true(gptvq_row_scale(0) == 0.0f && gptvq_row_scale(128) == 1.0f);
+  for (unsigned code = 1; code < 256; code++) {
+    double scale = (double)gptvq_row_scale((uint8_t)code);
+    assert_true(scale == (1.0 + code % 16 / 16.0) * exp2((double)(code / 16) - 8.0));
+    assert_int_equal(gptvq_row_scale_code(scale), code);
+    if (code == 255) continue;
+    double next = (double)gptvq_row_scale((uint8_t)(code + 1));
+    assert_int_equal(gptvq_row_scale_code(scale + 0.49 * (next - scale)), code);
+    assert_int_equal(gptvq_row_scale_code(scale + 0.51 * (next - scale)), code + 1);
+  }
+  assert_int_equal(gptvq_row_scale_code(0.0), 0);
+  assert_int_equal(gptvq_row_scale_code(-1.0), 0);
+  assert_int_equal(gptvq_row_scale_code(NAN), 0);
+  assert_int_equal(gptvq_row_scale_code(1e-30), 1);
+  assert_int_equal(gptvq_row_scale_code(1e30), 255);
+}
+
 /* One value in double, from the whole layer unpacked in storage order. */
 static void naive_decode(const fixture *f, double *out) {
   const gptvq_packed *p = &f->packed;
   const gptvq_packed_shape *s = &p->shape;
   const uint8_t *unit = p->indices, *scale_codes = p->block_scales;
+  for (size_t row = 0; s->kind == GPTVQ_PACKED_TRELLIS && row < s->rows; row++)
+    for (size_t c = 0; c < s->cols; c++) {
+      unsigned window = 0;
+      for (unsigned i = 0; i < s->state_bits; i++) {
+        long at = (long)(s->index_bits * (c + 1)) - (long)s->state_bits + (long)i;
+        const uint8_t *row_stream = p->indices + row * ((s->cols * s->index_bits + 7) / 8);
+        if (at >= 0) window |= (unsigned)(row_stream[at / 8] >> at % 8 & 1) << i;
+      }
+      size_t g = c / s->group_cols, groups = (s->cols + s->group_cols - 1) / s->group_cols;
+      unsigned code = p->row_scales[row * groups + g];
+      double scale = code == 0 ? 0.0 : (1.0 + code % 16 / 16.0) * exp2((double)(code / 16) - 8.0);
+      out[row * s->cols + (p->permutation != NULL ? p->permutation[c] : c)] =
+          (double)((const int8_t *)p->codebooks)[(g << s->state_bits) + window] / 127.0 *
+          (double)gptvq_bf16_to_float(p->codebook_scales[g]) * scale;
+    }
+  if (s->kind == GPTVQ_PACKED_TRELLIS) return;
   uint16_t *zeros = NULL;
   if (s->kind == GPTVQ_PACKED_UNIFORM) {
     size_t n = (f->sizes.uniform_scales + 7) / 8 * 8;
@@ -245,13 +329,15 @@ static void codebooks_of_factors(void **state) {
 
 static void impossible_shapes_are_refused(void **state) {
   (void)state;
-  const gptvq_packed_shape good = {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 128, 8, 0, false, 0};
-  const gptvq_packed_shape uniform = {GPTVQ_PACKED_UNIFORM, 16, 256, 1, 4, 1, 256, 0, 64, false, 0};
+  const gptvq_packed_shape good = {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 128, 8, 0, false, 0, 0};
+  const gptvq_packed_shape uniform = {GPTVQ_PACKED_UNIFORM, 16, 256, 1, 4, 1, 256, 0, 64, false, 0, 0};
   const gptvq_packed_shape factored = {GPTVQ_PACKED_VQ, 16, 256, 1, 3, 4, 128, 8, 0,
-                                       false,           8}; /* 8 codebooks of 8 */
-  gptvq_packed_shape bad[25];
+                                       false,           8,  0}; /* 8 codebooks of 8 */
+  const gptvq_packed_shape trellis = {GPTVQ_PACKED_TRELLIS, 16, 256, 1, 2, 16, 128, 8, 0, false, 0, 7};
+  gptvq_packed_shape bad[36];
   size_t n = 0;
-  for (size_t i = 0; i < 25; i++) bad[i] = i < 16 ? good : i < 20 ? uniform : factored;
+  for (size_t i = 0; i < 36; i++)
+    bad[i] = i < 16 ? good : i < 20 ? uniform : i < 25 ? factored : i < 35 ? trellis : good;
   bad[n++].rows = 0;
   bad[n++].cols = 0;
   bad[n++].rows = SIZE_MAX;
@@ -277,7 +363,20 @@ static void impossible_shapes_are_refused(void **state) {
   bad[n++].dim = 2;
   bad[n++].index_bits = 9;
   bad[n++].index_bits = 2;
+  bad[n++].dim = 2;
+  bad[n++].index_bits = 1;
+  bad[n++].index_bits = 5;
+  bad[n++].state_bits = 5;
+  bad[n++].state_bits = 9;
+  bad[n++].group_rows = 8;
+  bad[n++].group_cols = 100;
+  bad[n++].codebook_bits = 16;
+  bad[n++].scale_block = 8;
+  bad[n++].svd_rank = 1;
+  bad[n++].state_bits = 7; /* of a vector code */
+  assert_int_equal(n, 36);
   gptvq_error err;
+  assert_int_equal(gptvq_packed_check(&trellis, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_packed_check(&factored, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_packed_check(&good, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_packed_check(&uniform, "layer", &err), GPTVQ_OK);
@@ -294,6 +393,10 @@ int main(void) {
       cmocka_unit_test(fields_lie_as_documented),
       cmocka_unit_test(example_of_the_format_document),
       cmocka_unit_test(offsets_follow_the_walk),
+      cmocka_unit_test(trellis_sizes),
+      cmocka_unit_test(trellis_example),
+      cmocka_unit_test(trellis_windows),
+      cmocka_unit_test(row_scales_are_ordered),
       cmocka_unit_test(decode_equals_the_naive_definition),
       cmocka_unit_test(codebooks_of_factors),
       cmocka_unit_test(impossible_shapes_are_refused),

@@ -370,8 +370,8 @@ static void folders_without_a_model(void **state) {
   expect_open(GPTVQ_ERROR_IO, "it holds pytorch_model.bin: these weights are not supported");
   put_text("config.json", "{\"quantization_config\": {\"quant_method\": \"awq\"}}");
   expect_open(GPTVQ_ERROR_UNSUPPORTED, "\"awq\"");
-  put_text("config.json", "{\"quantization_config\": {\"quant_method\": \"gptvq\", \"version\": 3}}");
-  expect_open(GPTVQ_ERROR_UNSUPPORTED, "version 3");
+  put_text("config.json", "{\"quantization_config\": {\"quant_method\": \"gptvq\", \"version\": 4}}");
+  expect_open(GPTVQ_ERROR_UNSUPPORTED, "version 4");
   put_text("config.json", "{\"quantization_config\": {\"quant_method\": \"gptvq\"}}");
   expect_open(GPTVQ_ERROR_FORMAT, "version is missing");
   gptvq_checkpoint *checkpoint;

@@ -68,6 +68,8 @@ void gptvq_kernels_init_ref(gptvq_kernel_table *table) {
   table->packed_matvec = gptvq_packed_matvec_scalar;
   table->i8_tile = gptvq_i8_tile_scalar;
   table->i8_fold = gptvq_i8_fold_scalar;
+  table->trellis_rows = gptvq_trellis_rows_ref;
+  table->trellis_codes = gptvq_trellis_codes_ref;
   table->uniform_row = gptvq_uniform_row_scalar;
   table->unpack_bytes = gptvq_unpack_bytes_base;
   table->tile_codes = gptvq_tile_codes_base;

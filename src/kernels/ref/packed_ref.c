@@ -94,9 +94,30 @@ static void uniform_row(const gptvq_packed *p, size_t row, emit_fn emit, void *c
   }
 }
 
+static void trellis_row(const gptvq_packed *p, size_t row, emit_fn emit, void *context) {
+  const gptvq_packed_shape *s = &p->shape;
+  size_t groups = gptvq_ceil_div(s->cols, s->group_cols);
+  const uint8_t *stream = p->indices + row * gptvq_trellis_row_bytes(s);
+  int8_t codes[CHUNK];
+  float values[CHUNK];
+  for (size_t g = 0; g < groups; g++) {
+    size_t begin = g * s->group_cols, end = begin + gptvq_packed_width(s, g);
+    float scale = gptvq_bf16_to_float(p->codebook_scales[g]) / 127.0f,
+          row_scale = gptvq_row_scale(p->row_scales[row * groups + g]);
+    for (size_t c = begin; c < end; c += CHUNK) {
+      size_t count = gptvq_min_size(CHUNK, end - c);
+      gptvq_trellis_codes_ref(stream, s->index_bits, s->state_bits, c, count,
+                              (const int8_t *)p->codebooks + (g << s->state_bits), codes);
+      for (size_t i = 0; i < count; i++) values[i] = (float)codes[i] * scale * row_scale;
+      emit(context, p, c, count, values);
+    }
+  }
+}
+
 static void each_row(const gptvq_packed *p, size_t row, const float *block_table, emit_fn emit,
                      void *context) {
   if (p->shape.kind == GPTVQ_PACKED_VQ) vq_row(p, row, block_table, emit, context);
+  else if (p->shape.kind == GPTVQ_PACKED_TRELLIS) trellis_row(p, row, emit, context);
   else uniform_row(p, row, emit, context);
 }
 

@@ -344,7 +344,9 @@ static gptvq_status create(const gptvq_solver *solver, const char *name, size_t 
   GPTVQ_TRY_GOTO(gptvq_arena_check(&scratch, "the Hessian factorisation", err));
   for (size_t c = 0; c < cols; c++) j.diagonal[c] = hessian[c * cols + c];
   bool data = o->method == GPTVQ_METHOD_GPTVQ || o->method == GPTVQ_METHOD_GPTQ;
-  make_order(f, j.diagonal, data ? o->act_order : 0, j.keys);
+  /* a trellis runs through the columns as they are stored */
+  bool as_stored = !data || (o->code == GPTVQ_CODE_TRELLIS && o->act_order != 1);
+  make_order(f, j.diagonal, as_stored ? 0 : o->act_order, j.keys);
   if (dead == 0 || dead == cols) f->dead = NULL;
   for (size_t c = 0; c < n && f->dead != NULL; c++)
     f->dead[c] = f->order[c] != GPTVQ_NO_COLUMN && j.diagonal[f->order[c]] == 0.0;

@@ -177,6 +177,7 @@ static gptvq_status feed_back(gptvq_vq *q, gptvq_span from, gptvq_span to, gptvq
 }
 
 size_t gptvq_vq_interleave_bytes(const gptvq_vq *q) {
+  if (q->step_bits > 0) return gptvq_trellis_loop_bytes(q);
   gptvq_arena making = {0}, assigning = {0};
   loop l = {.q = (gptvq_vq *)(uintptr_t)q};
   take_codebooks(&making, &l);
@@ -190,12 +191,13 @@ gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
     const gptvq_span group = {q->group[g].start, q->group[g].start + q->group[g].width};
     GPTVQ_TRY(feed_back(q, (gptvq_span){0, group.begin}, group, err));
     gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_KMEANS);
-    GPTVQ_TRY(q->backend->codebooks(q, g, err));
+    GPTVQ_TRY(q->step_bits > 0 ? gptvq_trellis_tables(q, g, err) : q->backend->codebooks(q, g, err));
     (void)gptvq_stage_enter(q->stages, before);
     for (gptvq_span batch = {group.begin, 0}; batch.begin < group.end; batch.begin = batch.end) {
       batch.end = gptvq_min_size(group.end, batch.begin + GPTVQ_BATCH);
       GPTVQ_TRY(feed_back(q, (gptvq_span){group.begin, batch.begin}, batch, err));
-      GPTVQ_TRY(q->backend->assign(q, g, batch, err));
+      GPTVQ_TRY(q->step_bits > 0 ? gptvq_trellis_assign(q, batch, err)
+                                 : q->backend->assign(q, g, batch, err));
     }
   }
   return GPTVQ_OK;

@@ -57,7 +57,7 @@ typedef struct gptvq_vq {
   gptvq_packed_shape shape;
   gptvq_arena *arena; /* all arrays, and scratch */
   size_t rows, padded, blocks, groups, stripes, k;
-  size_t beam; /* partial assignments kept per row; 1 = greedy */
+  size_t beam; /* partial assignments kept per row, of a trellis per prefix; 1 = greedy */
   unsigned dim;
   gptvq_group *group; /* [groups] in processing order */
   float *target, *work,
@@ -69,11 +69,14 @@ typedef struct gptvq_vq {
   void *codes;               /* int8_t or fp16 bits, same layout */
   uint16_t *codebook_scales; /* bf16 bits [stripes][groups] */
   int exponent; /* target = weights · 2^−exponent; 0 but for weights whose squares leave the range of fp32 */
-  unsigned scale_block;     /* N_s in columns, 0 = none */
-  size_t scale_blocks;      /* scale codes per row */
-  uint32_t *block_scale_of; /* [blocks] which scale code of its row a block uses */
-  uint8_t *scale_codes;     /* [rows × scale_blocks] 0 … 15 */
-  float scale_range[2], scale_table[16];
+  unsigned scale_block;                   /* N_s in columns, 0 = none */
+  size_t scale_blocks;                    /* scale codes per row */
+  uint32_t *block_scale_of;               /* [blocks] which scale code of its row a block uses */
+  uint8_t *scale_codes;                   /* [rows × scale_blocks] 0 … 15 */
+  float scale_range[2], scale_table[256]; /* the first 16 of block scales; all of a trellis's row scales */
+  unsigned step_bits;   /* k of a trellis, whose states are `index`, whose row scales are scale codes; 0: a
+                           vector code */
+  unsigned searches;    /* how often batches of a trellis were re-assigned: boundaries alternate */
   size_t rank;          /* > 0: codebooks are the product of the factors below (compress.c); 0: not (yet) */
   int8_t *left, *right; /* [stripes × groups, processing order][rank], [rank][k] */
   float *factor_scales; /* [rank] */
@@ -160,6 +163,23 @@ gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
 size_t gptvq_vq_reassign_bytes(const gptvq_vq *q);
 gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err);
 size_t gptvq_vq_search_bytes(const gptvq_vq *q);
+
+/* trellis.c: as codebooks and assign, of a group's tables and row scales, of a batch's states. */
+gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err);
+gptvq_status gptvq_trellis_assign(gptvq_vq *q, gptvq_span batch, gptvq_error *err);
+size_t gptvq_trellis_loop_bytes(const gptvq_vq *q);
+/* The tables of columns, at most GPTVQ_BATCH; scratch of a path; prefix that a row has before a column. */
+typedef struct gptvq_trellis_columns {
+  const float *table[128];
+} gptvq_trellis_columns;
+void gptvq_trellis_set_columns(const gptvq_vq *q, gptvq_span columns, gptvq_trellis_columns *out);
+size_t gptvq_trellis_path_bytes(const gptvq_vq *q);
+int gptvq_trellis_prefix(const gptvq_vq *q, size_t row, size_t column);
+/* tables, streams and row scales; states: scratch, [cols] */
+void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *states);
+/* row_scales.c: likewise as update, of the row scales; a row that is not better keeps what it had. */
+gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error *err);
+size_t gptvq_trellis_scales_bytes(const gptvq_vq *q);
 
 /* factor.c: t = u⁻¹, d × d upper triangular with a positive diagonal, row-major. */
 void gptvq_invert_upper(size_t d, const double *u, double *t);

@@ -8,6 +8,7 @@
 #include "linalg/solve/cholesky.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/lookup.h"
+#include "quant/layer/trellis.h"
 
 #include <math.h>
 #include <string.h>
@@ -21,9 +22,10 @@ typedef struct search {
   float *u, *inverse;       /* [columns²] H_BB⁻¹ = Uᵀ U, and H_BB⁻¹ */
   double *a, *scratch;      /* [columns²] work, Cholesky scratch */
   float *target; /* [rows × columns] where the batch would be best: decoded + gradient H_BB⁻¹ */
-  char *memory;  /* per thread: beam scratch, then table */
+  gptvq_trellis_columns columns;
+  char *memory; /* per thread: beam scratch, then table; of a trellis: scratch of a path */
   size_t memory_bytes, beam_bytes;
-  double *gain; /* [stripes] */
+  double *gain; /* [stripes], of a trellis [rows] */
 } search;
 
 /* U, T and the inverse of H_BB + ridge; false when it is not positive definite in double (the batch is then
@@ -103,6 +105,45 @@ static void search_stripes(void *context, size_t begin, size_t end, size_t threa
   }
 }
 
+/* Of a trellis: both ends of the batch's part of a path stay. */
+static void search_rows(void *context, size_t begin, size_t end, size_t thread) {
+  search *s = context;
+  gptvq_vq *q = s->q;
+  size_t n = q->padded, m = s->end - s->begin;
+  float scale[GPTVQ_BATCH], now[GPTVQ_BATCH], error[GPTVQ_BATCH];
+  uint16_t found[GPTVQ_BATCH];
+  gptvq_path path = {.step_bits = q->step_bits,
+                     .state_bits = q->shape.state_bits,
+                     .columns = m,
+                     .width = q->beam,
+                     .table = s->columns.table,
+                     .scale = scale,
+                     .lookup = s->metric,
+                     .metric = s->metric,
+                     .u = s->u,
+                     .u_stride = m};
+  for (size_t row = begin; row < end; row++) {
+    float *step = s->target + row * m, *gradient = q->error + row * n;
+    uint16_t *index = q->index + row * q->blocks + s->begin;
+    double loss = 0.0;
+    for (size_t c = 0; c < m; c++) {
+      scale[c] = gptvq_vq_scale(q, row, s->begin + c);
+      now[c] = path.table[c][index[c]] * scale[c];
+      loss += (double)step[c] * (double)gradient[c];
+      step[c] += now[c];
+    }
+    path.start = gptvq_trellis_prefix(q, row, s->begin);
+    path.end = s->end == n ? -1 : gptvq_trellis_prefix(q, row, s->end);
+    double least =
+        GPTVQ_MULTI_PICK(gptvq_find_path)(&path, step, found, error, s->memory + thread * s->memory_bytes);
+    if (!(least < loss * (1.0 - 1e-5))) continue;
+    s->gain[row] += loss - least;
+    for (size_t c = 0; c < m; c++)
+      q->work[row * n + s->begin + c] += now[c] - path.table[c][found[c]] * scale[c];
+    memcpy(index, found, m * sizeof *index);
+  }
+}
+
 static void ridge_rows(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const search *s = context;
@@ -117,9 +158,11 @@ static void take(gptvq_arena *arena, search *s) {
   enum { B = GPTVQ_BATCH };
   const gptvq_vq *q = s->q;
   size_t padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
+  bool trellis = q->step_bits > 0;
   s->beam_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64);
   s->memory_bytes =
       gptvq_round_up(s->beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
+  if (trellis) s->memory_bytes = gptvq_trellis_path_bytes(q);
   s->metric = gptvq_arena_take(arena, B * q->dim, sizeof *s->metric);
   s->u = gptvq_arena_take(arena, B * B, sizeof *s->u);
   s->inverse = gptvq_arena_take(arena, B * B, sizeof *s->inverse);
@@ -127,7 +170,7 @@ static void take(gptvq_arena *arena, search *s) {
   s->scratch = gptvq_arena_take(arena, B * B, sizeof *s->scratch);
   s->target = gptvq_arena_take(arena, q->rows, B * sizeof *s->target);
   s->memory = gptvq_arena_take(arena, gptvq_thread_count(), s->memory_bytes);
-  s->gain = gptvq_arena_take_zero(arena, q->stripes, sizeof *s->gain);
+  s->gain = gptvq_arena_take_zero(arena, trellis ? q->rows : q->stripes, sizeof *s->gain);
 }
 
 size_t gptvq_vq_search_bytes(const gptvq_vq *q) {
@@ -137,26 +180,44 @@ size_t gptvq_vq_search_bytes(const gptvq_vq *q) {
   return counting.peak;
 }
 
+static void search_batch(search *s) {
+  gptvq_vq *q = s->q;
+  size_t n = q->padded, m = s->end - s->begin;
+  if (!factor_batch(s)) return;
+  gptvq_gemm_nn(q->rows, m, n, 1.0f, q->work, n, q->factor->h + s->begin, n, 0.0f, q->error, n);
+  gptvq_parallel_for(q->rows, 16, ridge_rows, s);
+  gptvq_gemm_nn(q->rows, m, m, 1.0f, q->error, n, s->inverse, m, 0.0f, s->target, m);
+  if (q->step_bits > 0) {
+    gptvq_trellis_set_columns(q, (gptvq_span){s->begin, s->end}, &s->columns);
+    gptvq_parallel_for(q->rows, 4, search_rows, s);
+  } else {
+    gptvq_parallel_for(q->stripes, 1, search_stripes, s);
+  }
+}
+
 gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
-  size_t n = q->padded, mark = q->arena->used;
+  size_t mark = q->arena->used, parts = q->step_bits > 0 ? q->rows : q->stripes;
   search s = {.q = q};
   take(q->arena, &s);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "re-assignment", err));
   gptvq_vq_residual(q);
-  for (s.group = 0; s.group < q->groups; s.group++) {
-    size_t stop = q->group[s.group].start + q->group[s.group].width;
-    for (s.begin = q->group[s.group].start; s.begin < stop; s.begin = s.end) {
-      s.end = gptvq_min_size(stop, s.begin + GPTVQ_BATCH);
-      size_t m = s.end - s.begin;
-      if (!factor_batch(&s)) continue;
-      gptvq_gemm_nn(q->rows, m, n, 1.0f, q->work, n, q->factor->h + s.begin, n, 0.0f, q->error, n);
-      gptvq_parallel_for(q->rows, 16, ridge_rows, &s);
-      gptvq_gemm_nn(q->rows, m, m, 1.0f, q->error, n, s.inverse, m, 0.0f, s.target, m);
-      gptvq_parallel_for(q->stripes, 1, search_stripes, &s);
+  if (q->step_bits > 0) {
+    size_t shift = q->searches++ % 2 == 1 ? GPTVQ_BATCH / 2 : 0;
+    for (s.begin = 0; s.begin < q->padded; s.begin = s.end) {
+      s.end = gptvq_min_size(q->padded, s.begin + GPTVQ_BATCH - (s.begin == 0 ? shift : 0));
+      search_batch(&s);
+    }
+  } else {
+    for (s.group = 0; s.group < q->groups; s.group++) {
+      size_t stop = q->group[s.group].start + q->group[s.group].width;
+      for (s.begin = q->group[s.group].start; s.begin < stop; s.begin = s.end) {
+        s.end = gptvq_min_size(stop, s.begin + GPTVQ_BATCH);
+        search_batch(&s);
+      }
     }
   }
   *gain = 0.0;
-  for (size_t stripe = 0; stripe < q->stripes; stripe++) *gain += s.gain[stripe];
+  for (size_t part = 0; part < parts; part++) *gain += s.gain[part];
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
 }

@@ -8,6 +8,7 @@
 /* Columns of the widest group that options allow, a multiple of *multiple. */
 static size_t widest_group(const gptvq_quantize_options *o, size_t *multiple) {
   *multiple = gptvq_max_size(8, o->scale_block);
+  if (o->code == GPTVQ_CODE_TRELLIS) return o->group_cols;
   return gptvq_min_size(o->group_cols, gptvq_max_size(*multiple, o->group_size / *multiple * *multiple));
 }
 
@@ -44,6 +45,11 @@ gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_resolved *o
     shape->kind = GPTVQ_PACKED_UNIFORM;
     shape->group_rows = 1;
     shape->scale_block = (unsigned)gptvq_min_size(o->group_size, cols);
+  } else if (o->code == GPTVQ_CODE_TRELLIS) {
+    shape->kind = GPTVQ_PACKED_TRELLIS;
+    shape->state_bits = o->trellis;
+    shape->codebook_bits = o->codebook_bits;
+    shape->group_rows = rows;
   } else {
     shape->kind = GPTVQ_PACKED_VQ;
     shape->codebook_bits = o->codebook_bits;

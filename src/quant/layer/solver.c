@@ -7,6 +7,7 @@
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "quant/layer/layer.h"
+#include "quant/layer/trellis.h"
 
 #include <math.h>
 #include <string.h>
@@ -16,7 +17,8 @@
 #define ROUND_GAIN 2e-3
 #define SWEEP_GAIN 1e-3
 #define MAX_BF16 0x1.fep127f
-enum { MAX_SWEEPS = 4, PLAIN_EXPONENT = 30, PARTS = 11 };
+/* Tables and row scales of a trellis are fitted in turn so often. */
+enum { TRELLIS_FITS = 2, MAX_SWEEPS = 4, PLAIN_EXPONENT = 30, PARTS = 12 };
 
 void gptvq_layer_result_release(gptvq_layer_result *result) {
   free(result->storage);
@@ -37,7 +39,8 @@ static size_t packed_parts(const gptvq_packed_shape *shape, size_t parts[PARTS])
                                sizes.zero_bytes,
                                sizes.left_bytes,
                                sizes.right_bytes,
-                               shape->svd_rank * sizeof(float)};
+                               shape->svd_rank * sizeof(float),
+                               sizes.row_scale_bytes};
   size_t total = 0;
   for (int i = 0; i < PARTS; i++) total += gptvq_round_up(bytes[i], 64);
   memcpy(parts, bytes, sizeof bytes);
@@ -59,8 +62,8 @@ gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_
     part[i] = parts[i] > 0 ? at : NULL;
     at += gptvq_round_up(parts[i], 64);
   }
-  result->packed = (gptvq_packed){*shape,  part[0], part[1], part[2], part[3], part[4],
-                                  part[5], part[6], part[7], part[8], part[9], part[10]};
+  result->packed = (gptvq_packed){*shape,  part[0], part[1], part[2], part[3],  part[4], part[5],
+                                  part[6], part[7], part[8], part[9], part[10], part[11]};
   return GPTVQ_OK;
 }
 
@@ -170,12 +173,19 @@ gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_p
                 .padded = gptvq_round_up(shape->cols, shape->dim),
                 .groups = gptvq_ceil_div(shape->cols, shape->group_cols),
                 .stripes = gptvq_ceil_div(shape->rows, shape->group_rows),
-                .k = (size_t)1 << shape->index_bits,
+                .k = (size_t)1 << (shape->state_bits > 0 ? shape->state_bits : shape->index_bits),
                 /* partial assignments can only be compared in the metric of the feedback */
                 .beam = o->hessian_weights ? gptvq_max_size(1, o->beam) : 1,
                 .scale_block = shape->scale_block};
   q.blocks = q.padded / q.dim;
   q.scale_blocks = scale_codes_per_group(shape) * q.groups;
+  if (shape->kind == GPTVQ_PACKED_TRELLIS) {
+    q.step_bits = shape->index_bits;
+    q.beam = gptvq_min_size(gptvq_max_size(1, o->beam), GPTVQ_PATHS_MAX);
+    q.scale_blocks = q.groups;
+    q.scale_block = (unsigned)gptvq_min_size(shape->group_cols, shape->cols);
+    for (unsigned code = 0; code < 256; code++) q.scale_table[code] = gptvq_row_scale((uint8_t)code);
+  }
   return q;
 }
 
@@ -213,8 +223,10 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
   }
   for (size_t b = 0; b < q->blocks; b++) {
     size_t column = storage_column(q, b), id = column / s->group_cols;
-    q->block_scale_of[b] =
-        s->scale_block ? (uint32_t)(id * per_group + (column - id * s->group_cols) / s->scale_block) : 0;
+    q->block_scale_of[b] = s->scale_block
+                               ? (uint32_t)(id * per_group + (column - id * s->group_cols) / s->scale_block)
+                           : q->step_bits ? (uint32_t)id
+                                          : 0;
     for (size_t i = 0; i < d; i++)
       for (size_t j = i; j < d; j++) {
         double t = q->factor != NULL ? q->factor->metric[b * d * d + i * d + j] : i == j ? 1.0 : 0.0;
@@ -233,13 +245,20 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
       float w = column == GPTVQ_NO_COLUMN ? 0.0f : weights[row * cols + column];
       q->target[row * q->padded + c] = q->exponent == 0 ? w : ldexpf(w, -q->exponent);
     }
-  if (q->scale_block) gptvq_vq_scale_range(q);
+  if (s->scale_block) gptvq_vq_scale_range(q);
   return GPTVQ_OK;
 }
 
 static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
   gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_UPDATE);
   GPTVQ_TRY(q->rank > 0 ? gptvq_vq_update_factors(q, loss, err) : q->backend->update(q, loss, err));
+  (void)gptvq_stage_enter(q->stages, before);
+  return GPTVQ_OK;
+}
+
+static gptvq_status update_row_scales(gptvq_vq *q, double *loss, gptvq_error *err) {
+  gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_UPDATE);
+  GPTVQ_TRY(gptvq_trellis_update_scales(q, loss, err));
   (void)gptvq_stage_enter(q->stages, before);
   return GPTVQ_OK;
 }
@@ -270,17 +289,20 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
   }
   for (unsigned round = 0;; round++) {
     double before = loss;
-    if (o->codebook_update) GPTVQ_TRY(update(q, &loss, err));
+    for (int fit = 0; o->codebook_update && fit < (q->step_bits > 0 ? TRELLIS_FITS : 1); fit++) {
+      GPTVQ_TRY(update(q, &loss, err));
+      if (q->step_bits > 0) GPTVQ_TRY(update_row_scales(q, &loss, err));
+    }
     if (round >= o->reassign_rounds || (round > 0 && before - loss < ROUND_GAIN * loss && isfinite(before)))
       return GPTVQ_OK;
     double gained = 0.0, gain;
-    for (int sweep = 0; sweep < MAX_SWEEPS; sweep++) {
+    for (int sweep = 0; q->step_bits == 0 && sweep < MAX_SWEEPS; sweep++) {
       GPTVQ_TRY(reassign(q, q->backend->reassign, &gain, err));
       gained += gain;
       if (q->beam > 1 || gain < SWEEP_GAIN * loss) break;
     }
-    if (q->beam > 1) {
-      GPTVQ_TRY(reassign(q, q->backend->search, &gain, err));
+    if (q->beam > 1 || q->step_bits > 0) {
+      GPTVQ_TRY(reassign(q, q->step_bits > 0 ? gptvq_vq_search : q->backend->search, &gain, err));
       gained += gain;
     }
     if (!o->codebook_update) {
@@ -301,7 +323,9 @@ static size_t refine_bytes(const gptvq_vq *q, bool factored) {
   if (o->codebook_update && factored) most = gptvq_vq_update_factors_bytes(q);
   else if (o->codebook_update && q->has_factor) most = gptvq_vq_update_bytes(q);
   if (rounds) most = gptvq_max_size(most, gptvq_vq_reassign_bytes(q));
-  if (rounds && q->beam > 1) most = gptvq_max_size(most, gptvq_vq_search_bytes(q));
+  if (o->codebook_update && q->has_factor && q->step_bits > 0)
+    most = gptvq_max_size(most, gptvq_trellis_scales_bytes(q));
+  if (rounds && (q->beam > 1 || q->step_bits > 0)) most = gptvq_max_size(most, gptvq_vq_search_bytes(q));
   return most;
 }
 
@@ -339,6 +363,10 @@ static void pack(const gptvq_vq *q, gptvq_packed *packed, uint16_t *unit) {
         scale = gptvq_float_to_bf16(fminf(ldexpf(gptvq_bf16_to_float(scale), q->exponent), MAX_BF16));
       ((uint16_t *)packed->codebook_scales)[to] = scale;
     }
+  if (q->step_bits > 0) {
+    gptvq_trellis_pack_layer(q, packed, (uint8_t *)unit);
+    return;
+  }
   size_t per_group = q->scale_blocks / q->groups;
   for (size_t row = 0; row < q->rows; row++)
     for (size_t g = 0; g < q->groups; g++) {
@@ -359,7 +387,8 @@ static void pack(const gptvq_vq *q, gptvq_packed *packed, uint16_t *unit) {
 }
 
 static uint16_t *take_unit(gptvq_arena *arena, const gptvq_packed_shape *shape) {
-  return gptvq_arena_take(arena, gptvq_unit_indices(shape, 0), sizeof(uint16_t));
+  size_t n = shape->kind == GPTVQ_PACKED_TRELLIS ? shape->cols : gptvq_unit_indices(shape, 0);
+  return gptvq_arena_take(arena, n, sizeof(uint16_t));
 }
 
 size_t gptvq_vq_bytes(const gptvq_vq *q) {
@@ -404,7 +433,7 @@ static bool uses_data(const gptvq_resolved *options) {
 size_t gptvq_solve_bytes(const gptvq_resolved *options, const gptvq_packed_shape *shape, bool with_factor) {
   bool used = with_factor && uses_data(options);
   size_t solving;
-  if (shape->kind == GPTVQ_PACKED_VQ) {
+  if (shape->kind != GPTVQ_PACKED_UNIFORM) {
     const gptvq_solver solver = {.options = options};
     const gptvq_vq q = gptvq_vq_of(&solver, "", shape, NULL, used);
     solving = gptvq_vq_bytes(&q);
@@ -418,7 +447,7 @@ gptvq_status gptvq_solve_layer_in(gptvq_arena *arena, const gptvq_solver *solver
                                   const gptvq_weights *weights, const gptvq_factor *factor,
                                   gptvq_layer_result *result, gptvq_error *err) {
   const gptvq_factor *used = uses_data(solver->options) ? factor : NULL;
-  bool vq = result->packed.shape.kind == GPTVQ_PACKED_VQ;
+  bool vq = result->packed.shape.kind != GPTVQ_PACKED_UNIFORM;
   GPTVQ_TRY(vq ? solve_vq(arena, solver, weights, used, result, err)
                : gptvq_solve_uniform(arena, solver, weights, used, result, err));
   if (result->packed.shape.permuted)
@@ -438,7 +467,7 @@ gptvq_status gptvq_solve_layer(const gptvq_solver *solver, const gptvq_weights *
   GPTVQ_TRY(check_weights(weights, err));
   GPTVQ_TRY(gptvq_blas_init(err));
   if (used != NULL && (used->cols != weights->cols || used->dim != shape.dim ||
-                       used->group_cols != (shape.kind == GPTVQ_PACKED_VQ ? shape.group_cols : 0) ||
+                       used->group_cols != (shape.kind != GPTVQ_PACKED_UNIFORM ? shape.group_cols : 0) ||
                        used->stored_permutation != shape.permuted))
     return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s: the Hessian factor was made for other options",
                       weights->name);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define MAX_CODEBOOK_COST 2.0 /* bits per value; more would be better spent on indices */
-enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4 };
+enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4, TRELLIS_SCALE_BITS = 8 };
 
 /* Ranges of single members are the table's (gptvq_fields_check); here is what members ask of each other. */
 
@@ -122,6 +122,46 @@ static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
+/* Bits per value beyond the stream's: a scale per row and group of columns (the tables are left to the exact
+ * report). */
+static double trellis_bits(const gptvq_quantize_options *o, unsigned index_bits) {
+  return index_bits + (double)TRELLIS_SCALE_BITS / (double)o->group_cols;
+}
+
+static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err) {
+  enum { LEAST = 2, MOST = 4, STATE_BITS = 7 };
+  const char *what = o->scale_block != 0           ? "`scale_block`"
+                     : o->svd_rank != 0            ? "`svd_rank`"
+                     : o->group_size != 0          ? "`group_size`"
+                     : o->finetune_steps > 0       ? "`finetune_steps`"
+                     : o->finetune_block_steps > 0 ? "`finetune_block_steps`"
+                     : o->allocate                 ? "`allocate` sensitivity"
+                     : o->codebook_bits != 8       ? "`codebook_bits` other than 8"
+                                                   : NULL;
+  if (what != NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "%s is not possible with `code` trellis: leave it out, or use `code` vq", what);
+  if (o->group_cols % 8 != 0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "`group_cols` %zu is not possible: choose a multiple of 8, such as %zu", o->group_cols,
+                      gptvq_round_up(o->group_cols, 8));
+  if (o->bits == 0.0 && o->index_bits == 0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "neither `bits` nor `index_bits` are given: set `bits`, such as 2.25");
+  unsigned b = o->index_bits != 0 ? o->index_bits : (unsigned)floor(o->bits + 1e-9);
+  if (b < LEAST || b > MOST)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "`%s` %g is not possible with `code` trellis; the nearest possible size is %.4g",
+                      o->index_bits != 0 ? "index_bits" : "bits", o->index_bits != 0 ? (double)b : o->bits,
+                      o->index_bits != 0 ? (double)(b < LEAST ? LEAST : MOST)
+                                         : trellis_bits(o, b < LEAST ? LEAST : MOST));
+  o->index_bits = b;
+  if (o->trellis == 0) o->trellis = STATE_BITS;
+  o->dim = 1;
+  o->bits = trellis_bits(o, b);
+  return GPTVQ_OK;
+}
+
 static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err) {
   o->dim = 1;
   o->scale_block = 0;
@@ -163,6 +203,12 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   if (o->head_bits != 8 && o->head_bits != 16)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`head_bits` %u is not possible: choose 8 or 16",
                       o->head_bits);
+  if (o->code == GPTVQ_CODE_TRELLIS && gptvq_is_uniform(o))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "`code` trellis is not possible with uniform methods: choose `method` gptvq or kmeans");
+  if (o->code != GPTVQ_CODE_TRELLIS && o->trellis != 0)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`trellis` %u needs `code` trellis", o->trellis);
+  if (o->code == GPTVQ_CODE_TRELLIS) return resolve_trellis(o, err);
   GPTVQ_TRY(check_svd(o, err));
   return gptvq_is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
 }

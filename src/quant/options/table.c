@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
+static const char *const codes[] = {"vq", "trellis", NULL};
 static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
 static const char *const metrics[] = {"diagonal", "exact", NULL};
 static const char *const orders[] = {"off", "columns", "blocks", "absorb", NULL};
@@ -156,6 +157,13 @@ static const gptvq_field fields[] = {
     {MEMBER(svd_rank, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 256, .derived = "whole",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "svd-rank", .argument = "R",
      .help = "codebooks of a layer stored as int8 factors of rank R (--dim 1)"},
+    {MEMBER(code, GPTVQ_FIELD_ENUM), .choices = codes, .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
+     .flag = "code", .argument = "vq|trellis",
+     .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and a\n"
+             "trained table per column group, 2, 3 or 4 bits (the whole part of --bits) and about 0.05"},
+    {MEMBER(trellis, GPTVQ_FIELD_UNSIGNED), .min = 6, .max = 8, .derived = "7 with --code trellis",
+     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "trellis", .argument = "L",
+     .help = "bits of the window that chooses a weight's value from the table, 6 to 8"},
 
     {MEMBER(memory_limit, GPTVQ_FIELD_BYTES), .min = 1 << 20, .max = 0x1p50, .derived = "what is available",
      .section = "", .flag = "memory-limit", .argument = "SIZE",

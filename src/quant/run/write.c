@@ -209,9 +209,10 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
   char path[GPTVQ_PATH_MAX];
   GPTVQ_TRY(gptvq_output_path(out, "config.json", path, err));
   json_t *config = gptvq_model_config(model);
-  json_t *quantization =
-      json_pack("{s:s, s:i}", "quant_method", "gptvq", "version",
-                options->options.svd_rank > 0 ? GPTVQ_FORMAT_VERSION : GPTVQ_FORMAT_VERSION_PLAIN);
+  json_t *quantization = json_pack("{s:s, s:i}", "quant_method", "gptvq", "version",
+                                   options->options.code == GPTVQ_CODE_TRELLIS ? GPTVQ_FORMAT_VERSION_TRELLIS
+                                   : options->options.svd_rank > 0             ? GPTVQ_FORMAT_VERSION_FACTORED
+                                                                               : GPTVQ_FORMAT_VERSION_PLAIN);
   json_t *settings = gptvq_options_json(options);
   bool fine = config != NULL && quantization != NULL && settings != NULL;
   if (fine && bits_per_value >= 0)

@@ -1,0 +1,42 @@
+/* kernels/trellis.h: trellis layers times int8 activations (docs/KERNELS.md, "Trellis rows").
+ *
+ * The columns of a group are cut into chunks of 256, the last one filled up with activations of 0. Lane L = 0
+ * … 15 owns columns 16L … 16L + 15 of every chunk, in prepared inputs as the bytes 4L … 4L + 3 of four sets:
+ * byte 64j + 4L + b of a chunk is its column 16L + 4j + b. A group adds to the 16 fp32 sums of a row sum(L) =
+ * fma(Σ over chunks and columns of lane L of w · q, ((table scale / 127) · activation scale) · row scale,
+ * sum(L)), groups ascending; y = the sums folded as in i8.h. */
+#ifndef GPTVQ_KERNELS_TRELLIS_H
+#define GPTVQ_KERNELS_TRELLIS_H
+
+#include "kernels/i8.h"
+
+enum { GPTVQ_TRELLIS_CHUNK = 256 };
+
+/* Some rows of a layer times the activations of at most GPTVQ_I8_MAX_TOKENS tokens. */
+typedef struct gptvq_trellis_rows {
+  unsigned index_bits, state_bits;
+  size_t rows, row_bytes;
+  const uint8_t *streams; /* rows × row_bytes */
+  size_t groups, width, last_width;
+  const int8_t *tables;         /* [groups][2^state_bits] */
+  const uint16_t *table_scales; /* [groups] bf16 */
+  const uint8_t *row_scales;    /* [rows][groups] */
+  size_t tokens, input_stride;  /* of token t what follows is t · input_stride bytes further */
+  const int8_t *x; /* of the first group; of the next: group_codes bytes further; 64-byte aligned */
+  size_t group_codes;
+  const int32_t *corrections; /* [groups][16], as in i8.h */
+  const float *x_scales;      /* [groups] */
+  float *y;                   /* y[token · ldy + row] */
+  size_t ldy;
+} gptvq_trellis_rows;
+
+/* Table values of columns [begin, begin + count) of one row's stream, all in one group; begin a multiple
+ * of 8. */
+typedef void (*gptvq_trellis_codes_fn)(const uint8_t *stream, unsigned index_bits, unsigned state_bits,
+                                       size_t begin, size_t count, const int8_t *table, int8_t *codes);
+
+void gptvq_trellis_rows_ref(const gptvq_trellis_rows *job);
+void gptvq_trellis_codes_ref(const uint8_t *stream, unsigned index_bits, unsigned state_bits, size_t begin,
+                             size_t count, const int8_t *table, int8_t *codes);
+
+#endif

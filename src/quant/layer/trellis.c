@@ -1,0 +1,191 @@
+/* The trellis code in the GPTVQ loop: per column group a scale for each row and one table for all rows, then
+ * best paths batch by batch. */
+#include "base/memory.h"
+#include "base/threads.h"
+#include "quant/layer/beam.h"
+#include "quant/layer/layer.h"
+#include "quant/layer/trellis.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+  TABLE_ROWS = 512
+}; /* rows that a table is made from, at most: a thousand weights per state and more */
+
+static gptvq_trellis_points points_of(const gptvq_vq *q) {
+  size_t rows = gptvq_min_size(q->rows, TABLE_ROWS);
+  return (gptvq_trellis_points){.step_bits = q->step_bits,
+                                .state_bits = q->shape.state_bits,
+                                .rows = gptvq_round_up(rows, GPTVQ_TRELLIS_ROWS),
+                                .columns = gptvq_packed_width(&q->shape, 0)};
+}
+
+typedef struct making {
+  float *x, *weight, *row_weight;
+  double *size; /* [rows] weighted root mean square */
+} making;
+
+static void take_making(gptvq_arena *arena, const gptvq_vq *q, const gptvq_trellis_points *p, making *m) {
+  m->x = gptvq_arena_take_zero(arena, p->rows, p->columns * sizeof *m->x);
+  m->weight = gptvq_arena_take(arena, p->columns, sizeof *m->weight);
+  m->row_weight = gptvq_arena_take_zero(arena, p->rows, sizeof *m->row_weight);
+  m->size = gptvq_arena_take(arena, q->rows, sizeof *m->size);
+}
+
+/* size of all rows; returns the geometric mean of those that are not 0, or 0 */
+static double measure_rows(const gptvq_vq *q, const gptvq_group *group, const making *m) {
+  double total = 0.0, logs = 0.0, count = 0.0;
+  for (size_t c = 0; c < group->width; c++) total += (double)m->weight[c];
+  for (size_t row = 0; row < q->rows; row++) {
+    const float *w = q->work + row * q->padded + group->start;
+    double sum = 0.0;
+    for (size_t c = 0; c < group->width; c++) sum += (double)m->weight[c] * (double)w[c] * (double)w[c];
+    m->size[row] = total > 0.0 ? sqrt(sum / total) : 0.0;
+    if (!(m->size[row] > 0.0)) continue;
+    logs += log2(m->size[row]);
+    count += 1.0;
+  }
+  return count > 0.0 ? exp2(logs / count) : 0.0;
+}
+
+gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
+  const gptvq_group *group = &q->group[g];
+  gptvq_trellis_points p = points_of(q);
+  size_t mark = q->arena->used, used = gptvq_min_size(q->rows, TABLE_ROWS);
+  making m;
+  float table[GPTVQ_TRELLIS_STATES];
+  take_making(q->arena, q, &p, &m);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "the table of a trellis", err));
+  p.columns = group->width;
+  p.x = m.x;
+  p.weight = m.weight;
+  p.row_weight = m.row_weight;
+  for (size_t c = 0; c < group->width; c++) {
+    float t = q->lookup[group->start + c];
+    m.weight[c] = gptvq_factor_is_dead(q->factor, group->start + c) ? 0.0f : t * t;
+  }
+  double base = measure_rows(q, group, &m);
+  for (size_t row = 0; row < q->rows; row++)
+    q->scale_codes[row * q->groups + group->id] = base > 0.0 ? gptvq_row_scale_code(m.size[row] / base) : 0;
+  for (size_t i = 0; i < used; i++) {
+    size_t row = i * q->rows / used;
+    float scale = gptvq_vq_scale(q, row, group->start);
+    if (!(scale > 0.0f)) continue;
+    m.row_weight[i] = scale * scale;
+    for (size_t c = 0; c < group->width; c++)
+      m.x[(i / GPTVQ_TRELLIS_ROWS * group->width + c) * GPTVQ_TRELLIS_ROWS + i % GPTVQ_TRELLIS_ROWS] =
+          q->work[row * q->padded + group->start + c] / scale;
+  }
+  gptvq_gaussian_table(p.step_bits, p.state_bits, table, q->arena);
+  for (size_t s = 0; s < q->k; s++) table[s] *= (float)base;
+  (void)gptvq_trellis_em(&p, q->options->em_iterations, table, q->arena);
+  gptvq_vq_store_codebook(q, g, table);
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
+}
+
+/* ---- paths ---- */
+
+size_t gptvq_trellis_path_bytes(const gptvq_vq *q) {
+  return gptvq_round_up(GPTVQ_MULTI_PICK(gptvq_path_scratch)(q->step_bits, q->shape.state_bits, q->beam), 64);
+}
+
+void gptvq_trellis_set_columns(const gptvq_vq *q, gptvq_span columns, gptvq_trellis_columns *out) {
+  size_t g = 0;
+  for (size_t c = columns.begin; c < columns.end; c++) {
+    while (c >= q->group[g].start + q->group[g].width) g++;
+    out->table[c - columns.begin] = gptvq_vq_codebook(q, 0, g);
+  }
+}
+
+int gptvq_trellis_prefix(const gptvq_vq *q, size_t row, size_t column) {
+  return column == 0 ? 0 : (int)(q->index[row * q->blocks + column - 1] & ((q->k >> q->step_bits) - 1));
+}
+
+typedef struct assignment {
+  gptvq_vq *q;
+  gptvq_span batch;
+  gptvq_trellis_columns columns;
+  char *scratch;
+  size_t thread_bytes;
+} assignment;
+
+static void assign_rows(void *context, size_t begin, size_t end, size_t thread) {
+  const assignment *a = context;
+  gptvq_vq *q = a->q;
+  size_t n = q->padded, first = a->batch.begin;
+  float scale[GPTVQ_BATCH], error[GPTVQ_BATCH];
+  gptvq_path path = {.step_bits = q->step_bits,
+                     .state_bits = q->shape.state_bits,
+                     .columns = a->batch.end - first,
+                     .width = q->beam,
+                     .table = a->columns.table,
+                     .scale = scale,
+                     .lookup = q->lookup + first,
+                     .metric = q->metric + first,
+                     .u_stride = n,
+                     .end = -1};
+  if (q->options->feedback && q->factor != NULL) path.u = q->factor->u + first * n + first;
+  for (size_t row = begin; row < end; row++) {
+    for (size_t c = 0; c < path.columns; c++) scale[c] = gptvq_vq_scale(q, row, first + c);
+    path.start = gptvq_trellis_prefix(q, row, first);
+    (void)GPTVQ_MULTI_PICK(gptvq_find_path)(&path, q->work + row * n + first,
+                                            q->index + row * q->blocks + first, error,
+                                            a->scratch + thread * a->thread_bytes);
+    if (path.u != NULL) memcpy(q->error + row * n + first, error, path.columns * sizeof *error);
+  }
+}
+
+static void take_assign(gptvq_arena *arena, assignment *a) {
+  a->thread_bytes = gptvq_trellis_path_bytes(a->q);
+  a->scratch = gptvq_arena_take(arena, gptvq_thread_count(), a->thread_bytes);
+}
+
+gptvq_status gptvq_trellis_assign(gptvq_vq *q, gptvq_span batch, gptvq_error *err) {
+  assignment a = {.q = q, .batch = batch};
+  size_t mark = q->arena->used;
+  take_assign(q->arena, &a);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "the assignment", err));
+  gptvq_trellis_set_columns(q, batch, &a.columns);
+  gptvq_parallel_for(q->rows, 4, assign_rows, &a);
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
+}
+
+size_t gptvq_trellis_loop_bytes(const gptvq_vq *q) {
+  gptvq_arena making_tables = {0}, assigning = {0};
+  gptvq_trellis_points p = points_of(q);
+  assignment a = {.q = (gptvq_vq *)(uintptr_t)q};
+  making m;
+  take_making(&making_tables, q, &p, &m);
+  take_assign(&assigning, &a);
+  size_t training =
+      gptvq_max_size(gptvq_trellis_em_bytes(&p), gptvq_gaussian_table_bytes(p.step_bits, p.state_bits));
+  return gptvq_max_size(gptvq_saturated_sum(making_tables.peak, training), assigning.peak);
+}
+
+/* ---- packing ---- */
+
+static unsigned reversed(unsigned state, unsigned bits) {
+  unsigned out = 0;
+  for (unsigned i = 0; i < bits; i++) out |= (state >> i & 1u) << (bits - 1 - i);
+  return out;
+}
+
+void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *states) {
+  const unsigned bits = q->shape.state_bits;
+  size_t row_bytes = gptvq_trellis_row_bytes(&q->shape);
+  uint8_t *row_scales = (uint8_t *)(uintptr_t)packed->row_scales,
+          *streams = (uint8_t *)(uintptr_t)packed->indices;
+  int8_t *tables = (int8_t *)(uintptr_t)packed->codebooks;
+  for (size_t g = 0; g < q->groups; g++)
+    for (size_t s = 0; s < q->k; s++)
+      tables[g * q->k + reversed((unsigned)s, bits)] = ((const int8_t *)q->codes)[g * q->k + s];
+  memcpy(row_scales, q->scale_codes, q->rows * q->groups);
+  for (size_t row = 0; row < q->rows; row++) {
+    for (size_t c = 0; c < q->shape.cols; c++)
+      states[c] = (uint8_t)reversed(q->index[row * q->blocks + c], bits);
+    gptvq_trellis_pack(states, q->shape.cols, q->shape.index_bits, bits, streams + row * row_bytes);
+  }
+}

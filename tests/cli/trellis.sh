@@ -1,0 +1,43 @@
+# The trellis code (--code trellis): bad options, the packed folder through the commands, resume, damaged files.
+. "$SOURCE/tests/cli/lib.sh"
+
+expect_fail 2 '--trellis 7 needs --code trellis' "$GPTVQ" quantize "$model" -o x --trellis 7
+expect_fail 2 'option --trellis: 9 is out of range, 6 to 8' "$GPTVQ" quantize "$model" -o x --code trellis --trellis 9
+expect_fail 2 '--bits 1.5 is not possible with --code trellis; the nearest possible size is 2.031' \
+  "$GPTVQ" quantize "$model" -o x --code trellis --bits 1.5
+expect_fail 2 '--code trellis is not possible with uniform methods' "$GPTVQ" quantize "$model" -o x --code trellis --method rtn
+for option in "--finetune-steps 5" "--allocate sensitivity" "--svd-rank 2" "--scale-block 64"; do
+  # shellcheck disable=SC2086
+  expect_fail 2 "${option%% *} .*is not possible with --code trellis: leave it out" \
+    "$GPTVQ" quantize "$model" -o x --code trellis --bits 2.25 $option
+done
+
+options="--code trellis --bits 2.25 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --judge-tokens 0 --calib-self 0 --quiet"
+# shellcheck disable=SC2086
+expect_ok "$GPTVQ" quantize "$model" -o small $options --threads 1 --json
+bits=$(json bits_per_value)
+# 2 bits, 8 per row and group of 256, and 8 · 128 + 16 for the table of each of a layer's 1 or 3 groups
+near "$bits" "$(awk 'BEGIN {printf "%.9f", 2.03125 + 36 * 1040 / 3145728}')" 1e-9
+expect_ok "$GPTVQ" inspect small
+expect_out 'q_proj +256 x 256 +gptvq trellis 2-bit L=7 +- +- +2\.0471 '
+expect_ok "$GPTVQ" inspect small --json
+[ "$(json verified) $(json state_bits)" = "true 7" ] || die "inspect does not know the trellis"
+grep -q '"version": 3' small/config.json || die "a trellis is not written as format version 3"
+# shellcheck disable=SC2086
+expect_ok "$GPTVQ" quantize "$model" -o again $options --threads 3
+cmp small/model-block-00000.safetensors again/model-block-00000.safetensors || die "other bytes from three threads"
+
+expect_ok "$GPTVQ" compare "$model" small --text "$text" --ctx 128 --max-windows 4 --json --quiet
+perplexity=$(json perplexity_b)
+awk -v a="$(json perplexity_a)" -v b="$perplexity" 'BEGIN {exit !(b > 0.97 * a && b < 1.4 * a)}' || die "perplexity $perplexity"
+expect_ok "$GPTVQ" eval small --text "$text" --ctx 128 --max-windows 4 --json --quiet --compute fp32
+near "$(json perplexity)" "$perplexity" 5e-3
+expect_ok "$GPTVQ" export small -o exported --format hf
+expect_ok "$GPTVQ" eval exported --text "$text" --ctx 128 --max-windows 4 --json --quiet
+near "$(json perplexity)" "$perplexity" 5e-3
+
+shard=m/model-block-00000.safetensors
+bad() { expect_fail "$1" "$2" "$GPTVQ" inspect m; rm -r m; }
+cp -r small m && edit $shard 's/state_bits\\":7/state_bits\\":8/' && bad 4 'codebooks has shape'
+cp -r small m && edit $shard 's/state_bits\\":7/state_bits\\":9/' && bad 4 'states of 9 bits is not possible'
+cp -r small m && edit $shard 's/version\\":3/version\\":2/' && bad 5 'state_bits'

@@ -1,0 +1,282 @@
+/* Paths, tables and scales of the trellis code, and layers solved with it. */
+#include "quant/layer/beam.h"
+#include "quant/layer/trellis.h"
+#include "solver_fixture.h"
+
+#include <gptvq/context.h>
+
+static gptvq_quantize_options trellis_options(unsigned bits, unsigned state_bits) {
+  gptvq_quantize_options o;
+  gptvq_quantize_options_init(&o);
+  o.code = GPTVQ_CODE_TRELLIS;
+  o.bits = bits + 0.25;
+  o.trellis = state_bits;
+  return o;
+}
+
+/* ---- paths ---- */
+
+/* Least cost over all paths of `columns` columns from a prefix on (−1: any) to a prefix (−1: any). */
+static double least_cost(unsigned k, unsigned bits, size_t columns, const float *table, const float *x,
+                         const float *weight, int start, int end) {
+  size_t prefixes = (size_t)1 << (bits - k), paths = (size_t)1 << (k * columns);
+  double least = INFINITY;
+  for (size_t first = 0; first < prefixes; first++)
+    for (size_t path = 0; (start < 0 || (size_t)start == first) && path < paths; path++) {
+      size_t state = first;
+      double cost = 0.0;
+      for (size_t c = 0; c < columns; c++) {
+        state = (state << k | (path >> k * c & (((size_t)1 << k) - 1))) & (((size_t)1 << bits) - 1);
+        double delta = (double)x[c] - (double)table[state];
+        cost += delta * delta * (double)weight[c];
+      }
+      if (end >= 0 && (state & (prefixes - 1)) != (size_t)end) continue;
+      if (cost < least) least = cost;
+    }
+  return least;
+}
+
+static void paths_are_the_best(void **state) {
+  (void)state;
+  enum { COLUMNS = 4, WIDTH = 2, ROWS = GPTVQ_TRELLIS_ROWS };
+  uint64_t random = 3;
+  for (unsigned k = 2; k <= 3; k++)
+    for (unsigned bits = 6; bits <= 7; bits++) {
+      float table[GPTVQ_TRELLIS_STATES], x[COLUMNS * ROWS], row[COLUMNS], weight[COLUMNS], t[COLUMNS],
+          scale[COLUMNS];
+      const float *tables[COLUMNS];
+      uint8_t states[COLUMNS * ROWS], *scratch = gptvq_alloc((size_t)COLUMNS * ROWS, (size_t)1 << (bits - k));
+      size_t prefixes = (size_t)1 << (bits - k);
+      for (size_t s = 0; s < (size_t)1 << bits; s++) table[s] = (float)gauss(&random);
+      for (size_t i = 0; i < COLUMNS * ROWS; i++) x[i] = (float)gauss(&random);
+      for (size_t c = 0; c < COLUMNS; c++) {
+        t[c] = (float)(0.5 + gptvq_random_unit(&random));
+        weight[c] = t[c] * t[c];
+        scale[c] = 1.0f;
+        tables[c] = table;
+      }
+      GPTVQ_MULTI_PICK(gptvq_viterbi)(k, bits, COLUMNS, table, x, weight, states, scratch);
+      gptvq_arena arena = {0};
+      gptvq_error err;
+      size_t bytes = GPTVQ_MULTI_PICK(gptvq_path_scratch)(k, bits, WIDTH);
+      assert_int_equal(gptvq_arena_create(&arena, bytes + 64, "test", &err), GPTVQ_OK);
+      void *memory = gptvq_arena_take(&arena, bytes, 1);
+      for (size_t r = 0; r < ROWS; r++) {
+        double cost = 0.0;
+        for (size_t c = 0; c < COLUMNS; c++) {
+          size_t s = states[c * ROWS + r];
+          if (c > 0) assert_int_equal(s >> k, states[(c - 1) * ROWS + r] & (prefixes - 1));
+          double delta = (double)x[c * ROWS + r] - (double)table[s];
+          cost += delta * delta * (double)weight[c];
+          row[c] = x[c * ROWS + r];
+        }
+        double least = least_cost(k, bits, COLUMNS, table, row, weight, -1, -1);
+        assert_true(fabs(cost - least) <= 1e-5 * least);
+        for (int ends = 0; ends < 4; ends++) {
+          uint16_t found[COLUMNS];
+          float error[COLUMNS];
+          int start = ends & 1 ? (int)(r % prefixes) : -1,
+              end = ends & 2 ? (int)((r * 5 + 1) % prefixes) : -1;
+          gptvq_path path = {k, bits, COLUMNS, WIDTH, tables, scale, t, t, NULL, 0, start, end};
+          double got = GPTVQ_MULTI_PICK(gptvq_find_path)(&path, row, found, error, memory);
+          least = least_cost(k, bits, COLUMNS, table, row, weight, start, end);
+          if (!(fabs(got - least) <= 1e-5 * least))
+            fail_msg("row %zu, ends %d: %g, not %g", r, ends, got, least);
+          if (end >= 0) assert_int_equal(found[COLUMNS - 1] & (prefixes - 1), end);
+          if (start >= 0) assert_int_equal(found[0] >> k, start);
+        }
+      }
+      gptvq_arena_destroy(&arena);
+      free(scratch);
+    }
+}
+
+/* ---- tables ---- */
+
+/* Each round's objective is not above the one before; a trained table beats independent 2-bit codes of normal
+ * numbers (Lloyd and Max: 0.1175) by what the state bits are worth, on numbers that it has not seen. */
+static void tables_of_normal_numbers(void **state) {
+  (void)state;
+  static const double most[] = {0.0845, 0.0825, 0.0805};
+  enum { ROWS = 64, COLUMNS = 256 };
+  float *x = gptvq_alloc(ROWS, COLUMNS * sizeof *x), weight[COLUMNS], row_weight[ROWS];
+  uint64_t random = 5;
+  for (size_t i = 0; i < ROWS * COLUMNS; i++) x[i] = (float)gauss(&random);
+  for (size_t i = 0; i < COLUMNS; i++) weight[i] = 1.0f;
+  for (size_t i = 0; i < ROWS; i++) row_weight[i] = 1.0f;
+  for (unsigned bits = 6; bits <= 8; bits++) {
+    const gptvq_trellis_points p = {2, bits, ROWS, COLUMNS, x, weight, row_weight};
+    float table[GPTVQ_TRELLIS_STATES], again[GPTVQ_TRELLIS_STATES];
+    gptvq_arena arena = {0};
+    gptvq_error err;
+    size_t bytes = gptvq_max_size(gptvq_gaussian_table_bytes(2, bits), gptvq_trellis_em_bytes(&p));
+    assert_int_equal(gptvq_arena_create(&arena, bytes, "test", &err), GPTVQ_OK);
+    gptvq_gaussian_table(2, bits, table, &arena);
+    gptvq_gaussian_table(2, bits, again, &arena);
+    assert_memory_equal(table, again, sizeof *table << bits);
+    double loss = gptvq_trellis_em(&p, 1, table, &arena);
+    if (!(loss < most[bits - 6] && loss > 0.07)) fail_msg("%u state bits: %g", bits, loss);
+    for (int round = 0; round < 8; round++) {
+      double next = gptvq_trellis_em(&p, 1, table, &arena);
+      assert_true(next <= loss * (1.0 + 1e-6));
+      loss = next;
+    }
+    gptvq_arena_destroy(&arena);
+  }
+  free(x);
+}
+
+/* ---- layers ---- */
+
+static void stages_lower_the_loss(void **state) {
+  (void)state;
+  enum { ROWS = 40, COLS = 300 };
+  float *w = random_weights(ROWS, COLS, 6);
+  double *h = random_hessian(COLS, 500, 7), row_loss[ROWS];
+  gptvq_quantize_options o = trellis_options(2, 7);
+  const gptvq_resolved r = resolved(&o);
+  gptvq_factor *f = NULL;
+  gptvq_error err = {.message = ""};
+  assert_int_equal(make_factor("test", COLS, h, &o, NULL, &f, &err), GPTVQ_OK);
+  gptvq_arena arena = {0};
+  gptvq_vq q = open_layer(ROWS, COLS, w, f, &r, &arena);
+  double before = layer_loss(&q, row_loss), loss = 0.0, gain = 0.0;
+  for (int round = 0; round < 3; round++) {
+    assert_int_equal(gptvq_vq_update(&q, &loss, &err), GPTVQ_OK);
+    assert_true(loss < before);
+    assert_true(fabs(layer_loss(&q, row_loss) - loss) <= 1e-5 * loss);
+    before = loss;
+    assert_int_equal(gptvq_trellis_update_scales(&q, &loss, &err), GPTVQ_OK);
+    assert_true(loss <= before);
+    assert_true(fabs(layer_loss(&q, row_loss) - loss) <= 1e-5 * loss);
+    before = loss;
+    assert_int_equal(gptvq_vq_search(&q, &gain, &err), GPTVQ_OK);
+    assert_true(gain > 0.0);
+    loss = layer_loss(&q, row_loss);
+    assert_true(fabs(before - gain - loss) <= 1e-4 * before);
+    before = loss;
+    for (size_t row = 0; row < ROWS; row++)
+      for (size_t c = 0; c < COLS; c++)
+        assert_int_equal(q.index[row * q.blocks + c] >> 2, gptvq_trellis_prefix(&q, row, c));
+  }
+  gptvq_arena_destroy(&arena);
+  gptvq_factor_destroy(f);
+  free(w);
+  free(h);
+}
+
+/* What the code is for: on a layer of normal weights at 0.08 bits less than the vector codes at 2.125. */
+static void beats_vector_codes(void **state) {
+  (void)state;
+  enum { ROWS = 256, COLS = 256 };
+  float *w = random_weights(ROWS, COLS, 8);
+  double *h = random_hessian(COLS, 600, 9), error[3], bits[3];
+  for (unsigned i = 0; i < 3; i++) {
+    gptvq_quantize_options o = trellis_options(2, 7);
+    if (i > 0) {
+      gptvq_quantize_options_init(&o);
+      o.dim = 2 * i;
+      o.bits = 2.125;
+    }
+    gptvq_layer_result result = solve(ROWS, COLS, w, h, &o);
+    gptvq_packed_sizes sizes;
+    gptvq_packed_measure(&result.packed.shape, &sizes);
+    bits[i] = 8.0 * (double)sizes.stored_bytes / (ROWS * COLS);
+    error[i] = relative_error(&result.packed, w, h);
+    assert_true(fabs(error[i] - result.error) <= 1e-4 * error[i]);
+    gptvq_layer_result_release(&result);
+  }
+  if (!(bits[0] < 2.048 && error[0] < 0.88 * error[1] && error[0] < 0.97 * error[2]))
+    fail_msg("trellis %g at %g bits, 2-D %g at %g, 4-D %g at %g", error[0], bits[0], error[1], bits[1],
+             error[2], bits[2]);
+  free(w);
+  free(h);
+}
+
+/* Shapes of any kind, with an order and without, with data and without; the same bytes from any number of
+ * threads. */
+static void any_layer(void **state) {
+  (void)state;
+  static const size_t shapes[][2] = {{1, 8}, {3, 5}, {17, 40}, {20, 333}, {33, 576}};
+  for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+    for (unsigned k = 2; k <= 4; k++)
+      for (int data = 0; data < 2; data++) {
+        size_t rows = shapes[i][0], cols = shapes[i][1];
+        float *w = random_weights(rows, cols, i + 1);
+        double *h = data ? random_hessian(cols, 2 * cols, i + 2) : NULL;
+        for (size_t c = 0; rows > 1 && c < cols; c++) w[rows / 2 * cols + c] = 0.0f; /* a row of nothing */
+        if (data && cols > 8)
+          for (size_t c = 0; c < cols; c++) h[3 * cols + c] = h[c * cols + 3] = 0.0; /* a dead column */
+        gptvq_quantize_options o = trellis_options(k, 6 + (unsigned)i % 3);
+        o.act_order = i % 2 ? 1 : 2;
+        o.reassign_rounds = 1;
+        o.em_iterations = 5;
+        if (!data && i % 2) o.method = GPTVQ_METHOD_KMEANS;
+        gptvq_layer_result a, b;
+        gptvq_set_threads(1);
+        a = solve(rows, cols, w, h, &o);
+        gptvq_set_threads(3);
+        b = solve(rows, cols, w, h, &o);
+        assert_same_bytes(&a, &b);
+        assert_int_equal(a.packed.shape.kind, GPTVQ_PACKED_TRELLIS);
+        assert_int_equal(a.packed.shape.permuted, data && i % 2);
+        double error = relative_error(&a.packed, w, h);
+        if (!(error < (k == 2 ? 0.2 : 0.1)))
+          fail_msg("shape %zu, %u bits, data %d: error %g", i, k, data, error);
+        gptvq_layer_result_release(&a);
+        gptvq_layer_result_release(&b);
+        free(w);
+        free(h);
+      }
+}
+
+static void options_are_resolved(void **state) {
+  (void)state;
+  gptvq_quantize_options o = trellis_options(3, 0);
+  gptvq_resolved r = resolved(&o), again = resolved(&r.options);
+  assert_int_equal(r.options.index_bits, 3);
+  assert_int_equal(r.options.trellis, 7);
+  assert_int_equal(r.options.dim, 1);
+  assert_true(r.options.bits == 3.0 + 8.0 / 256.0);
+  assert_memory_equal(&r, &again, sizeof r);
+  static const struct {
+    size_t offset;
+    const char *words;
+  } refused[] = {{offsetof(gptvq_quantize_options, scale_block), "`scale_block`"},
+                 {offsetof(gptvq_quantize_options, svd_rank), "`svd_rank`"},
+                 {offsetof(gptvq_quantize_options, allocate), "`allocate` sensitivity"},
+                 {offsetof(gptvq_quantize_options, finetune_steps), "`finetune_steps`"},
+                 {offsetof(gptvq_quantize_options, finetune_block_steps), "`finetune_block_steps`"},
+                 {offsetof(gptvq_quantize_options, group_size), "`group_size`"}};
+  gptvq_error err;
+  for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+    o = trellis_options(2, 7);
+    *(unsigned char *)((char *)&o + refused[i].offset) = i == 2 ? 1 : 8;
+    assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
+    assert_non_null(strstr(err.message, refused[i].words));
+  }
+  o = trellis_options(1, 7);
+  assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(err.message, "nearest possible size is 2.031"));
+  o = trellis_options(2, 9);
+  assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
+  o = trellis_options(2, 7);
+  o.method = GPTVQ_METHOD_RTN;
+  assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
+  o = trellis_options(2, 7);
+  o.code = GPTVQ_CODE_VQ;
+  assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(err.message, "needs `code` trellis"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(paths_are_the_best),
+      cmocka_unit_test(tables_of_normal_numbers),
+      cmocka_unit_test(stages_lower_the_loss),
+      cmocka_unit_test(beats_vector_codes),
+      cmocka_unit_test(any_layer),
+      cmocka_unit_test(options_are_resolved),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
