@@ -6,7 +6,6 @@ set -eu
 cd "$(dirname "$0")/.."
 venv=build/python/venv
 [ -x $venv/bin/python ] || python3 -m venv $venv
-$venv/bin/python -m pip install -q --upgrade pip
 case ${1:-} in --transformers) extra='[transformers]' ;; *) extra='' ;; esac
 $venv/bin/python -m pip install -q ".$extra" pytest
 cd build/python # not beside the sources: the installed package is tested
