@@ -47,13 +47,23 @@ static int step(speed *job, size_t at, size_t count, series *into) {
   return 0;
 }
 
+/* To the first `depth` positions, which have been there before. */
+static int return_to_depth(speed *job) {
+  gptvq_error err;
+  size_t reached;
+  if (gptvq_session_rewind(job->session, job->depth, &reached, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
+  return reached < job->depth ? step(job, reached, job->depth - reached, NULL) : 0;
+}
+
 /* Steps of `batch` texts, a token each, after `depth` positions; all but the first are copies of it. */
 static int run_batch(speed *job, int warm_up) {
   gptvq_error err;
   gptvq_session *sessions[MAX_BATCH] = {job->session};
   const int32_t *ids[MAX_BATCH];
   size_t counts[MAX_BATCH];
-  gptvq_status status = gptvq_session_truncate(job->session, job->depth, &err);
+  gptvq_status status = GPTVQ_OK;
+  int code = return_to_depth(job);
+  if (code != 0) return code;
   for (size_t i = 1; i < job->batch && status == GPTVQ_OK; i++)
     status = gptvq_session_fork(job->session, &sessions[i], &err);
   for (size_t t = 0; t < job->tokens && status == GPTVQ_OK; t++) {
@@ -74,10 +84,8 @@ static int run_turn(speed *job, int warm_up) {
     gptvq_session_reset(job->session);
     code = step(job, 0, job->prompt, warm_up ? NULL : &job->prompts);
   }
-  gptvq_error err;
-  if (job->prompt == 0 && !warm_up) { /* the first turn's positions are there still */
-    if (gptvq_session_truncate(job->session, job->depth, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
-  } else {
+  if (job->prompt == 0 && !warm_up) code = return_to_depth(job); /* they are there still */
+  else {
     gptvq_session_reset(job->session);
     if (code == 0 && job->depth > 0) code = step(job, 0, job->depth, NULL);
   }

@@ -50,8 +50,11 @@ static void print_others(const gptvq_model *model) {
     for (size_t i = 0; i < gptvq_model_other_count(model); i++) {
       gptvq_model_get_other(model, i, &other);
       if (other.used != used) continue;
-      printf("%s  %s, %zu x %zu, %" PRIu64 " bytes: %s\n", used ? "not quantized" : "left out     ",
-             other.name, other.rows, other.cols, other.bytes, other.why);
+      printf("%s  %s, ", used ? "not quantized" : "left out     ", other.name);
+      if (strchr(other.name, '*') != NULL)
+        printf("%zu tensor%s of %zu values", other.tensors, other.tensors == 1 ? "" : "s", other.rows);
+      else printf("%zu x %zu", other.rows, other.cols);
+      printf(", %" PRIu64 " bytes: %s\n", other.bytes, other.why);
     }
 }
 
@@ -115,10 +118,10 @@ static json_t *others_json(const gptvq_model *model) {
   for (size_t i = 0; i < gptvq_model_other_count(model); i++) {
     gptvq_other_info other = {.size = sizeof other};
     gptvq_model_get_other(model, i, &other);
-    gptvq_cli_json_append(array,
-                          json_pack("{s:s, s:b, s:I, s:I, s:I, s:s}", "name", other.name, "used", other.used,
-                                    "rows", (json_int_t)other.rows, "cols", (json_int_t)other.cols, "bytes",
-                                    (json_int_t)other.bytes, "why", other.why));
+    gptvq_cli_json_append(array, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:s}", "name", other.name, "used",
+                                           other.used, "tensors", (json_int_t)other.tensors, "rows",
+                                           (json_int_t)other.rows, "cols", (json_int_t)other.cols, "bytes",
+                                           (json_int_t)other.bytes, "why", other.why));
   }
   return array;
 }
@@ -167,9 +170,6 @@ static int print_text(const gptvq_model *model, const gptvq_model_info *info, co
   print_layers(model);
   printf("\n");
   print_others(model);
-  if (info->beside_bytes > 0)
-    printf("left out       what makes inputs of pictures, %" PRIu64 " bytes: this is the text model\n",
-           info->beside_bytes);
   double error = mean_error(model);
   printf("\nblock linears  %" PRIu64 " values in %s: %.4f bits per value\n", info->linear_values,
          gptvq_cli_size_text(info->linear_bytes, a), info->bits_per_value);

@@ -43,7 +43,7 @@ typedef struct gptvq_model_info {
   uint64_t parameters;         /* values of the model, tied tensors counted once */
   uint64_t linear_values;      /* values in the block linears, the ones that are quantized */
   uint64_t linear_bytes;       /* bytes that they take in the files */
-  uint64_t other_bytes;        /* bytes of all other tensors, used or not */
+  uint64_t other_bytes;        /* bytes of all other tensors, used or not, but for beside_bytes */
   double bits_per_value;       /* 8 · linear_bytes / linear_values */
   double model_bits_per_value; /* 8 · all tensor bytes / parameters */
   int packed;                  /* 1: a gptvq folder */
@@ -53,8 +53,8 @@ typedef struct gptvq_model_info {
   gptvq_compute compute; /* in force: never AUTO */
   unsigned head_bits;    /* 16: as stored */
   const char *family;    /* "Llama", "Gemma2": a row of docs/MODELS.md; a constant */
-  uint64_t beside_bytes; /* of tensors beside a text model that make its inputs of pictures: part of nothing
-                            above */
+  uint64_t beside_bytes; /* of groups of tensors that the text model does without (what makes inputs of
+                            pictures, layers and heads that guess further tokens): part of nothing above */
 } gptvq_model_info;
 static inline void gptvq_model_info_init(gptvq_model_info *info) { GPTVQ_INIT(info); }
 
@@ -77,8 +77,8 @@ typedef struct gptvq_layer_info {
 } gptvq_layer_info;
 static inline void gptvq_layer_info_init(gptvq_layer_info *info) { GPTVQ_INIT(info); }
 
-/* A tensor that is none of the block linears': a matrix that is never quantized with them, or one that the
- * model leaves out. Norms and biases are not told. Strings live as long as the model. */
+/* A tensor that is none of the block linears': a matrix that is never quantized with them, or one (or a
+ * group) that the model leaves out. Norms and biases are not told. Strings live as long as the model. */
 typedef struct gptvq_other_info {
   size_t size;
   const char *name; /* "lm_head.weight" */
@@ -86,6 +86,8 @@ typedef struct gptvq_other_info {
   int used;         /* 0: left out */
   size_t rows, cols;
   uint64_t bytes; /* in the files */
+  size_t tensors; /* more than 1: of a group that is left out, name its names' beginning and "*", rows all
+                     values */
 } gptvq_other_info;
 static inline void gptvq_other_info_init(gptvq_other_info *info) { GPTVQ_INIT(info); }
 
@@ -119,13 +121,23 @@ GPTVQ_API void gptvq_session_destroy(gptvq_session *session); /* NULL is fine */
 GPTVQ_API void gptvq_session_reset(gptvq_session *session);   /* forget all positions */
 GPTVQ_API size_t gptvq_session_position(const gptvq_session *session);
 /* Back to the first `position` tokens; what follows is forgotten. GPTVQ_ERROR_ARGUMENT: there are not so
- * many. Models with linear attention (Qwen3.5) keep states instead of keys and values: they go back to where
- * the last call that succeeded began and to 0 only, and only once; GPTVQ_ERROR_UNSUPPORTED: elsewhere.
- */
+ * many. Models with linear attention (Qwen3.5, Qwen3-Next) keep states instead of keys and values: they go
+ * back to where the last call that succeeded began, once, to where the last one of more than
+ * GPTVQ_BATCH_TOKENS tokens ended, and to 0; GPTVQ_ERROR_UNSUPPORTED: elsewhere. */
 GPTVQ_API gptvq_status gptvq_session_truncate(gptvq_session *session, size_t position, gptvq_error *err);
+/* The same, or where it cannot go back to there, to the nearest position before it that it can go back to:
+ * *reached (may be NULL), from which on the tokens have to be given again. Prefixes are reused so. */
+GPTVQ_API gptvq_status gptvq_session_rewind(gptvq_session *session, size_t position, size_t *reached,
+                                            gptvq_error *err);
 /* A second session of the same size on the same model, at the same position: keys, values and states are
  * copied, nothing is shared but the model. The caller owns *out. */
 GPTVQ_API gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out,
+                                          gptvq_error *err);
+/* The first `positions` tokens of `from` in the place of what `to` has: a session of the same model and size,
+ * which is at that position afterwards. GPTVQ_ERROR_ARGUMENT: it is another model's, of another size, or
+ * `from` has fewer tokens; GPTVQ_ERROR_UNSUPPORTED: states of linear attention are kept where `from` is,
+ * where its last prompt ended and at 0 only. On failure `to` is what it was. */
+GPTVQ_API gptvq_status gptvq_session_copy(const gptvq_session *from, size_t positions, gptvq_session *to,
                                           gptvq_error *err);
 /* From any thread: the gptvq_session_forward or gptvq_batch_forward that is running, or else the next one,
  * ends soon with GPTVQ_ERROR_CANCELLED and leaves the position where it was. The session can be used again

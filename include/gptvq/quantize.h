@@ -77,9 +77,9 @@ typedef struct gptvq_quantize_options {
                     * model's (with true_sequential only; twice the activations and forward passes) */
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
   double guide; /* 0 … 1: calibration tokens are weighted by (squared gradient of the loss by the layer's
-                 * outputs)^guide; 0 = equally. Not in models with experts */
+                 * outputs)^guide; 0 = equally */
   int allocate; /* 1: index bits and group sizes layer by layer, by measured sensitivity, within the bytes
-                 * that equal sizes would take (GPTVQ only, not in models with experts); 0 (default): the same
+                 * that equal sizes would take (GPTVQ only); 0 (default): the same
                  * for all layers */
   int rotate; /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
   unsigned head_bits; /* of the output head in the file: 16 (default): as the original has it; 8: int8 codes.

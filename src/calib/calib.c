@@ -309,12 +309,11 @@ done:
 
 gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
                                     gptvq_calibration *out, gptvq_error *err) {
-  bool tunes = gptvq_model_trains(model);
   size_t samples = options->calib_samples, eighth = gptvq_ceil_div(samples, 8);
   *out = (gptvq_calibration){.samples = samples};
   GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));
-  if (tunes && options->finetune_block_steps > 0) out->block_held = gptvq_min_size(eighth, samples / 2);
-  if (tunes && options->finetune_steps > 0) out->held = eighth;
+  if (options->finetune_block_steps > 0) out->block_held = gptvq_min_size(eighth, samples / 2);
+  if (options->finetune_steps > 0) out->held = eighth;
   size_t tokens = (samples + out->held) * out->length;
   out->tokens = gptvq_alloc(tokens, sizeof *out->tokens);
   if (out->tokens == NULL) return gptvq_fail_memory(err, "calibration windows", tokens * sizeof *out->tokens);

@@ -8,6 +8,13 @@ static const float *weights_of(const gptvq_token_weights *weights, const gptvq_o
   return weights->values != NULL ? weights->values + in->window * weights->length : NULL;
 }
 
+/* The weight of a row: that of its token, and of the expert in it. */
+static float row_weight(const gptvq_token_weights *weights, const float *of_window, const gptvq_observed *in,
+                        size_t row) {
+  const float weight = of_window[in->tokens != NULL ? in->tokens[row] : row];
+  return in->shares != NULL ? weight * powf(in->shares[row], weights->share_power) : weight;
+}
+
 size_t gptvq_hessian_watch_bytes(size_t length, size_t cols) {
   return gptvq_saturated_size(length, gptvq_saturated_size(cols, sizeof(float)));
 }
@@ -22,7 +29,8 @@ gptvq_status gptvq_hessian_observe(void *context, const gptvq_observed *in, gptv
   if (weight == NULL) return gptvq_hessian_add(watch->hessian, in->rows, in->x, in->ldx, err);
   size_t cols = in->cols;
   for (size_t t = 0; t < in->rows; t++) {
-    float root = sqrtf(weight[t]);
+    const float own = row_weight(&watch->weights, weight, in, t), root = sqrtf(own);
+    watch->sum += (double)own;
     for (size_t c = 0; c < cols; c++) watch->scratch[t * cols + c] = root * in->x[t * in->ldx + c];
   }
   return gptvq_hessian_add(watch->hessian, in->rows, watch->scratch, cols, err);

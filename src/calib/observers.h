@@ -6,16 +6,19 @@
 #include "calib/mismatch.h"
 #include "calib/sweep.h"
 
-/* Weights of the tokens: [windows × length], the mean 1; `values` NULL: all 1. Not for inputs of experts. */
+/* Weights of the tokens: [windows × length], the mean 1; `values` NULL: all 1. Rows of an expert weigh that
+ * times share^share_power. */
 typedef struct gptvq_token_weights {
   const float *values;
   size_t length;
+  float share_power;
 } gptvq_token_weights;
 
 typedef struct gptvq_hessian_watch {
   gptvq_hessian *hessian;
   gptvq_token_weights weights;
   float *scratch; /* [length × cols], with weights */
+  double sum;     /* of the weights so far, with weights */
 } gptvq_hessian_watch;
 size_t gptvq_hessian_watch_bytes(size_t length, size_t cols); /* of scratch; no weights: none */
 /* on_input (context: gptvq_hessian_watch): adds w x xᵀ. */

@@ -1,6 +1,7 @@
 #include "calib/sweep.h"
 
 #include "base/memory.h"
+#include "model/workspace.h"
 
 #include <math.h>
 #include <string.h>
@@ -32,6 +33,8 @@ static double attention_flop(const gptvq_config *c, const gptvq_attention *how, 
 static double forward_flop(const audience *a, const gptvq_block *block, const size_t *linears, size_t count,
                            size_t n) {
   const gptvq_pass *pass = a->pass;
+  if (linears[0] == GPTVQ_ROUTER_INPUT)
+    return 2.0 * (double)n * (double)(block->router.rows * block->router.cols);
   bool output = linears[0] == block->o;
   for (size_t e = 0; e < block->mlp_count; e++) output = output || linears[0] == block->mlps[e].down;
   bool last_half = !pass->mlp || (linears[0] != block->o && linears[0] != block->qkv.linear[0]);
@@ -52,10 +55,15 @@ static gptvq_status show(void *context, const gptvq_block *block, const size_t *
   if (count == 0 || n == 0) return GPTVQ_OK;
   gptvq_stages *stages = a->sweep->stages;
   if (stages != NULL) gptvq_stage_count(stages, forward_flop(a, block, linears, count, n));
+  const bool routed = linears[0] != GPTVQ_ROUTER_INPUT && gptvq_block_routes(block) &&
+                      linears[0] >= block->mlps[0].input.linear[0]; /* those of the attention come first */
+  const gptvq_routing *routing = &a->sweep->workspace->routing;
   a->in.x = x;
   a->in.rows = n;
-  a->in.cols = block->linears[linears[0]].cols;
+  a->in.cols = linears[0] != GPTVQ_ROUTER_INPUT ? block->linears[linears[0]].cols : block->router.cols;
   a->in.ldx = ldx;
+  a->in.tokens = routed ? routing->members : NULL;
+  a->in.shares = routed ? routing->member_share : NULL;
   for (size_t i = 0; i < a->pass->observer_count; i++) {
     const gptvq_observer *observer = &a->pass->observers[i];
     if (observer->linear != linears[0]) continue;

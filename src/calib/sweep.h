@@ -34,11 +34,13 @@ typedef struct gptvq_observed {
   const float *x; /* [rows × ldx], `cols` values of each row: all tokens of the window, or those that chose
                      the expert, in their order; never none */
   size_t rows, cols, ldx;
-  const float *stream; /* [length × hidden]: the window's residual stream, to which this half will add */
+  const float *stream;    /* [length × hidden]: the window's residual stream, to which this half will add */
+  const uint32_t *tokens; /* [rows]: which of the window's those are; NULL: all, in order */
+  const float *shares;    /* [rows]: of what the MLP gives in what the half gives; NULL: 1 */
 } gptvq_observed;
 
 typedef struct gptvq_observer {
-  size_t linear; /* the first of the linears whose inputs it wants */
+  size_t linear; /* the first of the linears whose inputs it wants, or GPTVQ_ROUTER_INPUT */
   gptvq_status (*on_input)(void *context, const gptvq_observed *in, gptvq_error *err);
   void *context;
   gptvq_stage stage; /* of its work, and how much of it there is for each row */

@@ -134,10 +134,10 @@ static gptvq_status run_shared(const gptvq_model *model, const gptvq_block *bloc
   if (gate->weights != NULL)
     GPTVQ_TRY(gptvq_linears_forward(&gate, &zero, 1, GPTVQ_COMPUTE_FP32, n, w->norm, hidden, r->logits, 1,
                                     &w->scratch, err));
+  const size_t members = gptvq_route_everyone(r, n, gate->weights != NULL ? r->logits : NULL);
   GPTVQ_TRY(run_mlp(model, block, &block->mlps[r->experts], w, n, w->norm, r->gathered, stop, capture,
                     context, err));
-  if (stop != GPTVQ_RUN_ALL) return GPTVQ_OK;
-  gptvq_route_scatter(r, gptvq_route_everyone(r, n, gate->weights != NULL ? r->logits : NULL), w->sum);
+  if (stop == GPTVQ_RUN_ALL) gptvq_route_scatter(r, members, w->sum);
   return GPTVQ_OK;
 }
 
@@ -146,9 +146,10 @@ static gptvq_status run_shared(const gptvq_model *model, const gptvq_block *bloc
 static gptvq_status run_experts(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
                                 size_t n, gptvq_stop stop, gptvq_capture capture, void *context,
                                 gptvq_error *err) {
-  size_t hidden = model->config.hidden, zero = 0;
+  const size_t hidden = model->config.hidden, zero = 0, router_input = GPTVQ_ROUTER_INPUT;
   gptvq_routing *r = &w->routing;
   const gptvq_linear *router = &block->router;
+  GPTVQ_TRY(capture_inputs(capture, context, block, &router_input, 1, w->norm, n, hidden, err));
   /* in fp32 always: it is small, and a rounded choice between experts is not a rounding error */
   GPTVQ_TRY(gptvq_linears_forward(&router, &zero, 1, GPTVQ_COMPUTE_FP32, n, w->norm, hidden, r->logits,
                                   r->experts, &w->scratch, err));

@@ -1,4 +1,5 @@
-/* Tensors of a folder that no part of the model uses. */
+/* Tensors of a folder that no part of the model uses: groups of them that a text model does without, and
+ * single ones that change nothing. */
 #include "base/memory.h"
 #include "checkpoint/names.h"
 #include "model/loader.h"
@@ -23,24 +24,48 @@ static bool is_zero(const gptvq_tensor *tensor) {
   return true;
 }
 
-/* "model.layers.N.…" of a layer behind the last one that is not read (config.further_layers)? */
-static bool is_of_further_layer(const gptvq_config *c, const char *name) {
-  size_t layer;
-  return sscanf(name, GPTVQ_NAME_BLOCKS "%zu.", &layer) == 1 && layer >= c->layers &&
-         layer - c->layers < c->further_layers;
+/* Tensors that stand together for something that the text model does without. */
+typedef struct group {
+  char name[64];   /* "mtp.*"; "" where the tensor is of none */
+  const char *why; /* it is left out */
+} group;
+
+static bool begins_with(const char *text, const char *start) {
+  return strncmp(text, start, strlen(start)) == 0;
 }
 
-/* Is it of the parts beside a text model that make its inputs of pictures? */
-static bool sees(const char *name) {
+/* Beside a text model, what makes its inputs of pictures, under the model's prefix or without. */
+static bool find_sight(const char *name, group *out) {
   static const char *const parts[] = {"vision_tower.", "vision_model.", "visual.", "multi_modal_projector."};
-  if (strncmp(name, GPTVQ_NAME_PREFIX, strlen(GPTVQ_NAME_PREFIX)) == 0) name += strlen(GPTVQ_NAME_PREFIX);
+  const char *prefix = begins_with(name, GPTVQ_NAME_PREFIX) ? GPTVQ_NAME_PREFIX : "";
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-    if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
+    if (begins_with(name + strlen(prefix), parts[i])) {
+      (void)snprintf(out->name, sizeof out->name, "%s%s*", prefix, parts[i]);
+      out->why = "makes inputs of pictures";
+      return true;
+    }
   return false;
 }
 
+static group group_of(const gptvq_model *model, const char *name) {
+  const gptvq_config *c = &model->config;
+  group found = {.name = ""};
+  size_t layer;
+  if (((const gptvq_model_parts *)model->owned)->inside && find_sight(name, &found)) return found;
+  const gptvq_arch_skipped *skipped = &model->arch->skipped;
+  if (skipped->prefix != NULL && begins_with(name, skipped->prefix)) {
+    (void)snprintf(found.name, sizeof found.name, "%s*", skipped->prefix);
+    found.why = skipped->what;
+  } else if (sscanf(name, GPTVQ_NAME_BLOCKS "%zu.", &layer) == 1 && layer >= c->layers &&
+             layer - c->layers < c->further_layers) { /* behind the last one: not read */
+    (void)snprintf(found.name, sizeof found.name, GPTVQ_NAME_BLOCKS "%zu.*", layer);
+    found.why = "a layer that guesses tokens after the next";
+  }
+  return found;
+}
+
 /* Why the model is the same function without the tensor; NULL when it may not be. */
-static const char *why_harmless(const gptvq_config *c, const gptvq_tensor *tensor) {
+static const char *why_harmless(const gptvq_tensor *tensor) {
   const char *name = tensor->name;
   if (strstr(name, ".rotary_emb.") != NULL) return "a table that config.json determines";
   if (tensor->rank == 1 && ends_with(name, ".bias") && is_zero(tensor)) return "a bias of zeros";
@@ -48,92 +73,79 @@ static const char *why_harmless(const gptvq_config *c, const gptvq_tensor *tenso
     return "a mask of attention"; /* GPT-NeoX's buffers, which conversions drag along */
   if (ends_with(name, ".num_batches_tracked")) return "a counter of the training";
   if (ends_with(name, ".position_ids")) return "a table of positions";
-  if (is_of_further_layer(c, name)) return "a layer that guesses tokens after the next";
   if (strncmp(name, "v_head.", 7) == 0) return "a value head of the training";
   return NULL;
 }
 
-/* Parts that the family's text does without, by their number in arch->skipped: what is left out of each, as
- * one tensor of so many values and bytes. */
-enum { PARTS = sizeof((gptvq_arch *)NULL)->skipped / sizeof *((gptvq_arch *)NULL)->skipped };
+/* What has been left out so far. */
+typedef struct account {
+  gptvq_model *model;
+  group group; /* the last one, and what it holds */
+  gptvq_tensor sum;
+  size_t tensors, single; /* of the group; of those that change nothing */
+  char list[512];         /* for the warning */
+} account;
 
-static bool add_skipped(const gptvq_model *model, const gptvq_tensor *tensor, gptvq_tensor sums[PARTS]) {
-  for (size_t i = 0; i < PARTS && model->arch->skipped[i].prefix != NULL; i++) {
-    const char *prefix = model->arch->skipped[i].prefix;
-    if (strncmp(tensor->name, prefix, strlen(prefix)) != 0) continue;
-    sums[i].rank = 1;
-    sums[i].dims[0] += tensor->count;
-    sums[i].file_bytes += tensor->file_bytes;
-    return true;
-  }
-  return false;
+static void add_to_list(account *a, const char *name, const char *why) {
+  const size_t used = strlen(a->list);
+  (void)snprintf(a->list + used, sizeof a->list - used, "%s%s (%s)", used > 0 ? ", " : "", name, why);
 }
 
-static gptvq_status note_skipped(gptvq_model *model, gptvq_tensor sums[PARTS], gptvq_error *err) {
-  const gptvq_model_parts *parts = model->owned;
-  for (size_t i = 0; i < PARTS; i++) {
-    const gptvq_arch_skipped *skipped = &model->arch->skipped[i];
-    char name[64];
-    if (sums[i].rank == 0) continue;
-    (void)snprintf(name, sizeof name, "%s*", skipped->prefix);
-    sums[i].name = name;
-    GPTVQ_TRY(gptvq_note_tensor(model, &sums[i], false, skipped->what, err));
-    model->info.beside_bytes += sums[i].file_bytes;
-    gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING, "%s: tensors %s (%s) are left out",
-              gptvq_checkpoint_folder(model->checkpoint), name, skipped->what);
-  }
+static gptvq_status finish_group(account *a, gptvq_error *err) {
+  if (a->tensors == 0) return GPTVQ_OK;
+  a->sum.rank = 1;
+  a->sum.name = a->group.name;
+  GPTVQ_TRY(gptvq_note_tensors(a->model, &a->sum, a->tensors, false, a->group.why, err));
+  a->model->info.beside_bytes += a->sum.file_bytes;
+  add_to_list(a, a->group.name, a->group.why);
+  a->tensors = 0;
   return GPTVQ_OK;
 }
 
-/* Of a model that sees, the tensors for that; they go with those that are not used. */
-static void drop_sight(gptvq_model *model) {
-  const gptvq_model_parts *parts = model->owned;
-  const gptvq_tensor *first = NULL;
-  size_t count = 0;
-  for (size_t i = 0; parts->inside && i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
-    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
-    if (!sees(tensor->name)) continue;
-    if (count++ == 0) first = tensor;
-    model->info.beside_bytes += tensor->file_bytes;
+/* Tensors come in the order of their names: those of a group together. */
+static gptvq_status add_to_group(account *a, const gptvq_tensor *tensor, const group *of, gptvq_error *err) {
+  if (a->tensors == 0 || strcmp(a->group.name, of->name) != 0) {
+    GPTVQ_TRY(finish_group(a, err));
+    a->group = *of;
+    a->sum = (gptvq_tensor){.rank = 1};
   }
-  if (count > 0)
-    gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
-              "%s: only the text model (text_config) is read: %zu tensors that make inputs of pictures, the "
-              "first of them %s, are left out",
-              gptvq_checkpoint_folder(model->checkpoint), count, first->name);
+  a->tensors++;
+  a->sum.dims[0] += tensor->count;
+  a->sum.file_bytes += tensor->file_bytes;
+  return GPTVQ_OK;
+}
+
+/* One tensor without which the model is the same function; GPTVQ_ERROR_FORMAT: it may not be. */
+static gptvq_status add_single(account *a, const gptvq_tensor *tensor, bool *kept, gptvq_error *err) {
+  const gptvq_config *c = &a->model->config;
+  const bool again = c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0;
+  const char *why = again ? "the embedding again" : why_harmless(tensor);
+  if (why == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                      "%s: tensor %s has no place in a %s of %zu layers as config.json describes it%s",
+                      tensor->file, tensor->name, c->architecture, c->layers,
+                      ends_with(tensor->name, ".bias") ? ", and is not zero" : "");
+  /* Llama's early checkpoints have these: nothing to speak of, and passed on as they are */
+  *kept = ends_with(tensor->name, ".rotary_emb.inv_freq");
+  if (!*kept && !again && a->single++ == 0) add_to_list(a, tensor->name, why);
+  return gptvq_note_tensors(a->model, tensor, 1, false, why, err);
 }
 
 gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err) {
   const gptvq_model_parts *parts = model->owned;
-  const gptvq_config *c = &model->config;
-  const gptvq_tensor *first = NULL;
-  size_t dropped = 0;
-  gptvq_tensor sums[PARTS] = {{0}};
-  drop_sight(model);
+  account a = {.model = model};
   for (size_t i = 0; i < gptvq_checkpoint_tensor_count(model->checkpoint); i++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, i);
-    if (parts->used[i] || (parts->inside && sees(tensor->name)) || add_skipped(model, tensor, sums)) continue;
-    if (c->tie_embeddings && strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0) {
-      GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, "the embedding again", err));
-      continue;
-    }
-    /* Llama's early checkpoints have these: nothing to speak of, and passed on as they are */
-    parts->used[i] = ends_with(tensor->name, ".rotary_emb.inv_freq");
-    const char *why = why_harmless(c, tensor);
-    if (why != NULL) GPTVQ_TRY(gptvq_note_tensor(model, tensor, false, why, err));
     if (parts->used[i]) continue;
-    if (why == NULL)
-      return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                        "%s: tensor %s has no place in a %s of %zu layers as config.json describes it%s",
-                        tensor->file, tensor->name, c->architecture, c->layers,
-                        ends_with(tensor->name, ".bias") ? ", and is not zero" : "");
-    if (dropped++ == 0) first = tensor;
+    const group of = group_of(model, tensor->name);
+    if (of.name[0] != '\0') GPTVQ_TRY(add_to_group(&a, tensor, &of, err));
+    else GPTVQ_TRY(add_single(&a, tensor, &parts->used[i], err));
   }
-  if (dropped > 0)
-    gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING,
-              "%s: tensor %s (%s) is left out, as are all that change nothing: %zu", first->file, first->name,
-              why_harmless(c, first), dropped);
-  GPTVQ_TRY(note_skipped(model, sums, err));
+  GPTVQ_TRY(finish_group(&a, err));
+  if (a.list[0] != '\0')
+    gptvq_log(parts->callbacks, GPTVQ_LOG_WARNING, "%s: left out: %s%s",
+              gptvq_checkpoint_folder(model->checkpoint), a.list,
+              a.single > 1 ? ", and more that change nothing" : "");
   gptvq_checkpoint_keep(model->checkpoint, parts->used);
   return GPTVQ_OK;
 }

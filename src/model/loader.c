@@ -99,7 +99,7 @@ gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows,
   GPTVQ_TRY(load_weights(model, name, rows, cols, out, &tensor, err));
   if (tensor->count <= CHECK_VALUES) GPTVQ_TRY(gptvq_tensor_check_finite(tensor, err));
   model->info.parameters += rows * cols;
-  return gptvq_note_tensor(model, tensor, true, why, err);
+  return gptvq_note_tensors(model, tensor, 1, true, why, err);
 }
 
 static gptvq_status load_packed(gptvq_model *model, const char *name, gptvq_linear *out, gptvq_stored *stored,

@@ -51,9 +51,9 @@ gptvq_status gptvq_load_norm(gptvq_model *model, const char *name, size_t n, con
  * what is not quantized, with `why`, a constant. */
 gptvq_status gptvq_load_dense(gptvq_model *model, const char *name, size_t rows, size_t cols, const char *why,
                               gptvq_linear *out, gptvq_error *err);
-/* One more line of that account; why: a constant. */
-gptvq_status gptvq_note_tensor(gptvq_model *model, const gptvq_tensor *tensor, bool used, const char *why,
-                               gptvq_error *err);
+/* One more line of that account, of a tensor or of so many as one; why: a constant. */
+gptvq_status gptvq_note_tensors(gptvq_model *model, const gptvq_tensor *tensor, size_t tensors, bool used,
+                                const char *why, gptvq_error *err);
 /* NAME, dense or packed, with NAME.bias when `bias`; recorded in parts->stored. `out` must stay where it is.
  */
 gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows, size_t cols, bool bias,
@@ -67,8 +67,9 @@ gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err);
 /* Gives model->head int8 codes, owned by the model; the embedding stays as it is. GPTVQ_ERROR_MEMORY;
  * _NUMERIC naming a row. */
 gptvq_status gptvq_quantize_head(gptvq_model *model, gptvq_error *err);
-/* After all else: the checkpoint forgets the tensors that no part of the model uses, with a warning, if the
- * model is the same function without them. GPTVQ_ERROR_FORMAT naming another. Ends the use of parts->used. */
+/* After all else: the checkpoint forgets the tensors that no part of the model uses, with one warning, if the
+ * model is the same function of text without them. GPTVQ_ERROR_FORMAT naming another. Ends the use of
+ * parts->used. */
 gptvq_status gptvq_drop_extra(gptvq_model *model, gptvq_error *err);
 
 #endif

@@ -164,8 +164,8 @@ static gptvq_status load_taps(gptvq_model *model, const char *name, const float 
   const size_t columns = gptvq_delta_columns(sizes), dims[3] = {columns, 1, sizes->kernel};
   const float *stored;
   GPTVQ_TRY(gptvq_load_values(model, name, 3, dims, &stored, err));
-  GPTVQ_TRY(gptvq_note_tensor(model, gptvq_checkpoint_find(model->checkpoint, name), true,
-                              "the taps of a convolution, a few a column", err));
+  GPTVQ_TRY(gptvq_note_tensors(model, gptvq_checkpoint_find(model->checkpoint, name), 1, true,
+                               "the taps of a convolution, a few a column", err));
   float *taps = gptvq_model_alloc(model, sizes->kernel, columns * sizeof *taps);
   if (taps == NULL) return gptvq_fail_memory(err, name, gptvq_saturated_size(columns, sizeof *taps));
   for (size_t c = 0; c < columns; c++)

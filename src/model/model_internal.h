@@ -114,15 +114,9 @@ static inline bool gptvq_writes_stream(const gptvq_block *block, gptvq_block_inp
   return gptvq_input_is_last(input) && block->norms[gptvq_norm_behind(input)] == NULL;
 }
 
-/* Does a router send tokens through different MLPs? Then there is no one input of down_proj for all tokens,
- * and no gradient: what needs either does without, or refuses, in all blocks of the model. */
+/* Does a router send tokens through different MLPs? Then there is no one input of down_proj for all tokens.
+ */
 static inline bool gptvq_block_routes(const gptvq_block *block) { return block->mlp_count > 1; }
-
-/* Are there gradients of all its pieces (train/)? Not of experts, latent attention, gated delta nets and
- * gated heads. */
-static inline bool gptvq_block_trains(const gptvq_block *block) {
-  return !gptvq_block_routes(block) && block->kv_b.count == 0 && !block->output_gate && block->delta == NULL;
-}
 
 struct gptvq_model {
   const gptvq_arch *arch;
@@ -177,11 +171,6 @@ static inline size_t gptvq_model_mlp_width(const gptvq_model *model) {
   return widest;
 }
 
-static inline bool gptvq_model_trains(const gptvq_model *model) {
-  for (size_t i = 0; i < model->config.layers; i++)
-    if (!gptvq_block_trains(&model->blocks[i])) return false;
-  return true;
-}
 /* Does a text leave more than keys and values, which cannot be taken back token by token? */
 static inline bool gptvq_model_has_state(const gptvq_model *model) {
   for (size_t i = 0; i < model->config.layers; i++)
@@ -209,8 +198,11 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
                                     size_t max_positions, gptvq_workspace **out, gptvq_error *err);
 void gptvq_workspace_destroy(gptvq_workspace *workspace);
 
+/* In place of a linear's index: what a router reads, which is not the input of any of the block's linears. */
+#define GPTVQ_ROUTER_INPUT SIZE_MAX
+
 /* Called with the inputs of linears of a block, before they are applied: x[n × ldx]. n may be 0 for an
- * expert. */
+ * expert. Also with those of the router, GPTVQ_ROUTER_INPUT alone. */
 typedef gptvq_status (*gptvq_capture)(void *context, const gptvq_block *block, const size_t *linears,
                                       size_t count, const float *x, size_t n, size_t ldx, gptvq_error *err);
 

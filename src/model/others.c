@@ -4,8 +4,8 @@
 #include "base/sized.h"
 #include "model/loader.h"
 
-gptvq_status gptvq_note_tensor(gptvq_model *model, const gptvq_tensor *tensor, bool used, const char *why,
-                               gptvq_error *err) {
+gptvq_status gptvq_note_tensors(gptvq_model *model, const gptvq_tensor *tensor, size_t tensors, bool used,
+                                const char *why, gptvq_error *err) {
   gptvq_model_parts *parts = model->owned;
   if (parts->other_count == parts->other_room) {
     const size_t room = parts->other_room > 0 ? 2 * parts->other_room : 8;
@@ -22,7 +22,8 @@ gptvq_status gptvq_note_tensor(gptvq_model *model, const gptvq_tensor *tensor, b
       .used = used,
       .rows = tensor->rank > 0 ? tensor->dims[0] : 1,
       .cols = tensor->rank > 1 && tensor->dims[0] > 0 ? tensor->count / tensor->dims[0] : 1,
-      .bytes = tensor->file_bytes};
+      .bytes = tensor->file_bytes,
+      .tensors = tensors};
   return GPTVQ_OK;
 }
 

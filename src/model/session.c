@@ -64,7 +64,7 @@ size_t gptvq_session_estimate(const gptvq_model *model, size_t max_tokens) {
   size_t states = gptvq_saturated_size(gptvq_workspace_states(model, model->config.layers), sizeof(float));
   (void)gptvq_context_use(before);
   return gptvq_add(bytes, sizeof(gptvq_session) + rows * model->config.hidden * sizeof(float), &bytes)
-             ? gptvq_saturated_sum(bytes, states)
+             ? gptvq_saturated_sum(bytes, gptvq_saturated_size(states, 2))
              : SIZE_MAX;
 }
 
@@ -80,10 +80,11 @@ static gptvq_status create(const gptvq_model *model, size_t max_tokens, gptvq_se
   if (status == GPTVQ_OK) {
     session->x = gptvq_alloc(session->pass_rows * model->config.hidden, sizeof(float));
     size_t states = gptvq_workspace_states(model, model->config.layers);
-    if (states > 0) session->spare = gptvq_alloc(states, sizeof *session->spare);
+    if (states > 0) session->spare = gptvq_alloc(states, 2 * sizeof *session->spare);
     session->states = session->workspace->own_states;
     session->other_states = session->spare;
-    session->before = SIZE_MAX;
+    session->kept_states = session->spare != NULL ? session->spare + states : NULL;
+    session->before = session->kept = SIZE_MAX;
     if (session->x == NULL || (states > 0 && session->spare == NULL))
       status = gptvq_fail_memory(err, "a session", gptvq_session_estimate(model, max_tokens));
   }
@@ -114,7 +115,7 @@ void gptvq_session_destroy(gptvq_session *session) {
 
 void gptvq_session_reset(gptvq_session *session) {
   session->position = 0;
-  session->before = SIZE_MAX;
+  session->before = session->kept = SIZE_MAX;
   atomic_store(&session->cancelled, false);
 }
 
@@ -126,21 +127,53 @@ static void swap_states(gptvq_session *session) {
   session->other_states = states;
 }
 
-gptvq_status gptvq_session_truncate(gptvq_session *session, size_t position, gptvq_error *err) {
-  if (position > session->position)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot go back to position %zu: the session is at %zu",
-                      position, session->position);
-  if (position < session->position && session->states != NULL) {
-    if (position > 0 && position != session->before)
-      return gptvq_fail(
-          err, GPTVQ_ERROR_UNSUPPORTED,
-          "cannot go back to position %zu: the states of a %s are kept at the last two calls' ends "
-          "only; gptvq_session_reset, and the tokens again",
-          position, session->model->config.architecture);
-    swap_states(session);
-    session->before = SIZE_MAX;
+static size_t states_of(const gptvq_session *session) {
+  return gptvq_workspace_states(session->model, session->model->config.layers);
+}
+
+/* The farthest position up to `position` that the session can go back to. */
+static size_t reachable(const gptvq_session *session, size_t position) {
+  size_t best = 0;
+  if (session->states == NULL || position == session->position) return position;
+  if (session->before <= position) best = session->before;
+  if (session->kept <= position) best = gptvq_max_size(best, session->kept);
+  return best;
+}
+
+/* To one that reachable has named. */
+static void go_back(gptvq_session *session, size_t position) {
+  if (session->states != NULL && position < session->position && position > 0) {
+    if (position == session->before) swap_states(session);
+    else memcpy(session->states, session->kept_states, states_of(session) * sizeof *session->states);
   }
+  if (position < session->position) session->before = SIZE_MAX;
+  if (position < session->kept) session->kept = SIZE_MAX;
   session->position = position;
+}
+
+static gptvq_status check_position(const gptvq_session *session, size_t position, gptvq_error *err) {
+  if (position <= session->position) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot go back to position %zu: the session is at %zu",
+                    position, session->position);
+}
+
+gptvq_status gptvq_session_truncate(gptvq_session *session, size_t position, gptvq_error *err) {
+  GPTVQ_TRY(check_position(session, position, err));
+  if (reachable(session, position) != position)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_UNSUPPORTED,
+        "cannot go back to position %zu: a %s has states of the last call's beginning and of the "
+        "last prompt's end only; gptvq_session_rewind goes as far as it can",
+        position, session->model->config.architecture);
+  go_back(session, position);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_session_rewind(gptvq_session *session, size_t position, size_t *reached,
+                                  gptvq_error *err) {
+  GPTVQ_TRY(check_position(session, position, err));
+  go_back(session, reachable(session, position));
+  if (reached != NULL) *reached = session->position;
   return GPTVQ_OK;
 }
 
@@ -159,17 +192,45 @@ void gptvq_session_commit(gptvq_session *session, size_t count) {
   if (session->states != NULL) {
     session->before = session->position;
     swap_states(session);
+    if (count > GPTVQ_BATCH_TOKENS) { /* a prompt, to which single tokens are going to be added */
+      session->kept = session->position + count;
+      memcpy(session->kept_states, session->states, states_of(session) * sizeof *session->states);
+    }
   }
   session->position += count;
 }
 
+gptvq_status gptvq_session_copy(const gptvq_session *from, size_t positions, gptvq_session *to,
+                                gptvq_error *err) {
+  if (from == to || from->model != to->model || from->max_tokens != to->max_tokens)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "a session can be copied to another one of the same model and size only");
+  if (positions > from->position)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot copy %zu positions: the session is at %zu",
+                      positions, from->position);
+  const size_t states = states_of(from);
+  const bool now = positions == from->position;
+  if (states > 0 && positions > 0 && !now && positions != from->kept)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_UNSUPPORTED,
+        "cannot copy the first %zu of %zu positions: a %s has states of its last position and of "
+        "the last prompt's end only",
+        positions, from->position, from->model->config.architecture);
+  gptvq_workspace_copy_cache(from->model, from->workspace, positions, to->workspace);
+  if (states > 0 && positions > 0)
+    memcpy(to->states, now ? from->states : from->kept_states, states * sizeof *to->states);
+  to->before = to->kept = SIZE_MAX;
+  if (from->kept <= positions) {
+    memcpy(to->kept_states, from->kept_states, states * sizeof *to->states);
+    to->kept = from->kept;
+  }
+  to->position = positions;
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out, gptvq_error *err) {
   GPTVQ_TRY(gptvq_session_create(session->model, session->max_tokens, out, err));
-  gptvq_workspace_copy_cache(session->model, session->workspace, session->position, (*out)->workspace);
-  size_t states = gptvq_workspace_states(session->model, session->model->config.layers);
-  if (states > 0) memcpy((*out)->states, session->states, states * sizeof *session->states);
-  (*out)->position = session->position;
-  return GPTVQ_OK;
+  return gptvq_session_copy(session, session->position, *out, err);
 }
 
 size_t gptvq_session_position(const gptvq_session *session) { return session->position; }

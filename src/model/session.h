@@ -11,10 +11,12 @@ struct gptvq_session {
   gptvq_workspace *workspace;
   size_t max_tokens, position, pass_rows;
   /* In models with states: those at `position` and those that the next call leaves, or while none has come
-   * since, those at `before`; SIZE_MAX: they are of no position. Else NULL. */
-  float *states, *other_states; /* the workspace's own and `spare` */
+   * since, those at `before`; and those at `kept`, where the last prompt ended. SIZE_MAX: they are of no
+   * position. Else NULL. */
+  float *states, *other_states; /* the workspace's own and the first of `spare` */
+  float *kept_states;           /* the second */
   float *spare;
-  size_t before;
+  size_t before, kept;
   float *x; /* [pass_rows × hidden] */
   atomic_bool cancelled;
 };

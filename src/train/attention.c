@@ -117,7 +117,7 @@ static void forward_task(void *context, size_t task_begin, size_t task_end, size
 
 void gptvq_ft_attention_forward(const gptvq_ft_dims *dims, size_t tokens, const float *qkv, float *out,
                                 float *lse, float *scratch) {
-  attention_job job = {dims, qkv, NULL, out, lse, NULL, scratch, gptvq_ft_rows(dims, GPTVQ_FT_QKV)};
+  attention_job job = {dims, qkv, NULL, out, lse, NULL, scratch, gptvq_ft_core_width(dims)};
   gptvq_parallel_for(tokens / dims->length * dims->kv_heads, 1, forward_task, &job);
 }
 
@@ -190,7 +190,7 @@ void gptvq_ft_attention_backward(const gptvq_ft_dims *dims, size_t tokens, const
                                  const float *lse, const float *gradient_out, float *gradient_qkv,
                                  float *scratch) {
   attention_job job = {dims,         qkv,          gradient_out, (float *)out,
-                       (float *)lse, gradient_qkv, scratch,      gptvq_ft_rows(dims, GPTVQ_FT_QKV)};
+                       (float *)lse, gradient_qkv, scratch,      gptvq_ft_core_width(dims)};
   gptvq_parallel_for(tokens / dims->length * dims->kv_heads, 1, backward_task, &job);
 }
 

@@ -6,12 +6,16 @@
 #include "model/layer/rope.h"
 #include "train/train.h"
 
-gptvq_status gptvq_ft_check(const gptvq_block *block, gptvq_error *err) {
-  if (gptvq_block_trains(block)) return GPTVQ_OK;
-  return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "gradients through %s are not supported",
-                    gptvq_block_routes(block) ? "mixture-of-experts blocks"
-                    : block->kv_b.count > 0   ? "latent attention"
-                                              : "linear and gated attention");
+static void describe_experts(const gptvq_config *c, const gptvq_block *block, gptvq_ft_dims *dims) {
+  if (!gptvq_block_routes(block)) return;
+  dims->experts = c->experts;
+  dims->used = c->experts_per_token;
+  dims->router = c->router;
+  dims->router_correction = block->router_correction;
+  dims->router_bias = block->router.bias != NULL;
+  if (block->mlp_count == c->experts) return;
+  dims->shared_intermediate = gptvq_mlp_width(&block->mlps[c->experts]);
+  dims->shared_gate = block->shared_gate.weights != NULL;
 }
 
 gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *block, size_t length) {
@@ -21,16 +25,26 @@ gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *bloc
                         .heads = c->heads,
                         .kv_heads = c->kv_heads,
                         .head_dim = c->head_dim,
-                        .intermediate = block->mlps[0].input.width / 2,
+                        .intermediate = gptvq_mlp_width(&block->mlps[0]),
+                        .mlp_count = block->mlp_count,
                         .length = length,
                         .attention = block->attention,
+                        .output_gate = block->output_gate,
+                        .latent = c->latent,
                         .activation = block->activation,
                         .residual_scale = (float)c->residual_scale,
                         .norm_offset = model->arch->norm_offset,
                         .eps = (float)c->rms_norm_eps,
                         .rotary = rope != NULL ? 2 * gptvq_rope_half(c, rope) : 0};
+  if (block->delta != NULL) {
+    dims.delta = c->delta;
+    dims.net = block->delta->weights;
+    dims.rotary = 0;
+  }
+  describe_experts(c, block, &dims);
   for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++) dims.has_norm[n] = block->norms[n] != NULL;
-  for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++) {
+  for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++) {
+    if (gptvq_input_count(block, i) == 0) continue;
     const gptvq_linear_group readers = gptvq_input_readers(block, i, 0);
     for (size_t r = 0; r < readers.count; r++)
       if (block->linears[readers.linear[r]].bias != NULL) dims.has_bias[i] = true;
@@ -41,7 +55,6 @@ gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *bloc
 gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *block, size_t length,
                                   gptvq_ft_dims *dims, float **tables, gptvq_error *err) {
   *tables = NULL;
-  GPTVQ_TRY(gptvq_ft_check(block, err));
   *dims = gptvq_ft_dims_of(model, block, length);
   if (dims->rotary == 0) return GPTVQ_OK;
   const size_t half = dims->rotary / 2;

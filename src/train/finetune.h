@@ -40,8 +40,8 @@ typedef struct gptvq_block_windows {
 
 /* The block's packed codebooks and scales, its norms and its biases are overwritten: the caller has put
  * writable memory there (a linear's bias may be shared by no other block). The same bytes for any number of
- * threads. The block is left as it was on failure and when nothing is gained. GPTVQ_ERROR_UNSUPPORTED:
- * mixture of experts. GPTVQ_ERROR_NUMERIC: NaN in inputs or targets. GPTVQ_ERROR_DATA: too few windows. */
+ * threads. The block is left as it was on failure and when nothing is gained. GPTVQ_ERROR_NUMERIC: NaN in
+ * inputs or targets. GPTVQ_ERROR_DATA: too few windows. */
 gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block,
                                   const gptvq_block_windows *windows, const gptvq_finetune_options *options,
                                   const gptvq_callbacks *callbacks, gptvq_finetune_result *result,

@@ -24,7 +24,8 @@ typedef struct work {
   double *losses; /* [HEAD_TOKENS] */
   /* the block at work */
   const gptvq_block *block;
-  float *squares[GPTVQ_MAX_PARTS]; /* [tokens] per linear of a group: mean square over its outputs */
+  float *squares[GPTVQ_MAX_PARTS]; /* [length] per linear of a group: mean square over its outputs */
+  float *share_squares;            /* [length] */
   size_t first;                    /* first token of the window at work */
 } work;
 
@@ -53,26 +54,46 @@ static void square_task(void *context, size_t begin, size_t end, size_t thread) 
   }
 }
 
-/* gptvq_ft_watch: the gradient of a matrix's outputs. Squares of all windows of a batch are kept as they
- * come: the mean over the linears of a group needs their means over all tokens, so that only the sums below
- * are final. */
-static void watch(void *context, gptvq_ft_matrix matrix, size_t tokens, size_t width, const float *dy) {
+/* gptvq_ft_watch: squares of all windows of a batch are kept as they come: the mean over the linears of a
+ * group needs their means over all tokens, so that only the sums below are final. Those of experts are added
+ * up token by token, and so are the squares of their shares (share_squares). */
+static void watch(void *context, const gptvq_ft_watched *in) {
   work *w = context;
   gptvq_guide *guide = w->guide;
-  const gptvq_block_input input = (gptvq_block_input)matrix; /* whose readers are stacked to it */
-  gptvq_linear_group group = gptvq_input_readers(w->block, input, 0);
+  const gptvq_block_input input = gptvq_ft_input(in->matrix); /* whose readers are stacked to it */
+  gptvq_linear_group group = gptvq_input_readers(w->block, input, gptvq_ft_mlp(in->matrix));
   float *weights = gptvq_guide_weights(guide, w->block->index, input) + w->first;
-  for (size_t t = 0; t < tokens; t++) weights[t] = 0.0f;
+  for (size_t t = 0; t < in->count && in->tokens == NULL; t++) weights[t] = 0.0f;
   for (size_t i = 0; i < group.count; i++) {
     size_t rows = w->block->linears[group.linear[i]].rows;
-    square_job job = {width, rows, dy + group.offset[i], w->squares[i]};
-    gptvq_parallel_for(tokens, 16, square_task, &job);
+    square_job job = {in->width, rows, in->dy + group.offset[i], w->squares[i]};
+    gptvq_parallel_for(in->count, 16, square_task, &job);
     double sum = 0;
-    for (size_t t = 0; t < tokens; t++) {
+    for (size_t t = 0; t < in->count; t++) {
       sum += (double)w->squares[i][t];
-      weights[t] += w->squares[i][t] * (float)rows / (float)width;
+      weights[in->tokens != NULL ? in->tokens[t] : t] += w->squares[i][t] * (float)rows / (float)in->width;
     }
     guide->energy[w->block->index][group.linear[i]] += sum;
+  }
+  for (size_t t = 0; in->tokens != NULL && input == GPTVQ_INPUT_DOWN && t < in->count; t++)
+    w->share_squares[in->tokens[t]] += in->shares[t] * in->shares[t];
+}
+
+/* Before the window at w->first goes back through the block: sums that watch adds to. */
+static void begin_window(work *w) {
+  for (gptvq_block_input input = GPTVQ_INPUT_GATE_UP; input <= GPTVQ_INPUT_DOWN; input++)
+    memset(gptvq_guide_weights(w->guide, w->block->index, input) + w->first, 0,
+           w->length * sizeof *w->share_squares);
+  memset(w->share_squares, 0, w->length * sizeof *w->share_squares);
+}
+
+/* Sums over a token's experts become what they are without shares. */
+static void finish_window(work *w) {
+  if (!gptvq_block_routes(w->block)) return;
+  for (gptvq_block_input input = GPTVQ_INPUT_GATE_UP; input <= GPTVQ_INPUT_DOWN; input++) {
+    float *weights = gptvq_guide_weights(w->guide, w->block->index, input) + w->first;
+    for (size_t t = 0; t < w->length; t++)
+      weights[t] = w->share_squares[t] > 0.0f ? weights[t] / w->share_squares[t] : 0.0f;
   }
 }
 
@@ -153,9 +174,11 @@ static gptvq_status block_backward(work *w, size_t b, size_t first_window, size_
     const float *inputs = w->inputs + b * w->batch * values;
     for (size_t i = 0; i < windows; i++) {
       w->first = (first_window + i) * w->length;
+      begin_window(w);
       (void)gptvq_ft_forward(&dims, &params.weights, tape, w->length, inputs + i * values);
       gptvq_ft_backward(&dims, &params.weights, tape, w->gradient + i * values, &params.vector_gradients,
                         NULL, NULL, w->gradient + i * values);
+      finish_window(w);
     }
   }
   gptvq_ft_tape_destroy(tape);
@@ -194,10 +217,11 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
          window = gptvq_saturated_size(w->length * w->hidden, (blocks + 2) * sizeof(float));
   w->batch = gptvq_min_size(windows, gptvq_max_size(1, budget / window));
   guide->blocks = blocks;
+  guide->inputs = model->config.latent.kv_rank > 0 ? GPTVQ_ALL_INPUTS : GPTVQ_INPUTS;
   guide->tokens = windows * w->length;
   guide->energy = calloc(blocks, sizeof *guide->energy);
   guide->weights =
-      gptvq_alloc_zero(blocks * GPTVQ_INPUTS, gptvq_saturated_size(guide->tokens, sizeof(float)));
+      gptvq_alloc_zero(blocks * guide->inputs, gptvq_saturated_size(guide->tokens, sizeof(float)));
   bool failed = guide->energy == NULL || guide->weights == NULL;
   for (size_t b = 0; b < blocks && !failed; b++)
     failed = (guide->energy[b] = calloc(model->blocks[b].linear_count, sizeof(double))) == NULL;
@@ -213,7 +237,8 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
                {&w->gain_gradient, w->hidden},
                {&w->squares[0], w->length},
                {&w->squares[1], w->length},
-               {&w->squares[2], w->length}};
+               {&w->squares[2], w->length},
+               {&w->share_squares, w->length}};
   size_t total = 0;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     total += gptvq_saturated_size(parts[i].floats, sizeof(float));
@@ -226,7 +251,7 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
 }
 
 static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, double power, gptvq_error *err) {
-  for (size_t row = 0; row < guide->blocks * GPTVQ_INPUTS; row++) {
+  for (size_t row = 0; row < guide->blocks * guide->inputs; row++) {
     float *weights = guide->weights + row * guide->tokens;
     double sum = 0;
     for (size_t t = 0; t < guide->tokens; t++) {
@@ -237,7 +262,7 @@ static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, doub
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                         "block %zu (model.layers.%zu): the gradients of the loss are NaN or too large: the "
                         "weights are damaged or too large",
-                        row / GPTVQ_INPUTS, row / GPTVQ_INPUTS);
+                        row / guide->inputs, row / guide->inputs);
     float scale = sum > 0 ? (float)((double)guide->tokens / sum) : 0.0f;
     for (size_t t = 0; t < guide->tokens; t++) weights[t] = sum > 0 ? weights[t] * scale : 1.0f;
   }
@@ -250,8 +275,7 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_wind
                                 size_t budget, const gptvq_standing *standing, gptvq_guide *out,
                                 gptvq_error *err) {
   size_t samples = windows->count, length = windows->length;
-  *out = (gptvq_guide){0};
-  for (size_t b = 0; b < model->config.layers; b++) GPTVQ_TRY(gptvq_ft_check(&model->blocks[b], err));
+  *out = (gptvq_guide){.power = power};
   work w = {.model = model,
             .guide = out,
             .tokens = windows->tokens,
@@ -282,8 +306,8 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_wind
   status = normalise(out, model, power, err);
 done:
   gptvq_workspace_destroy(w.sweep.workspace);
-  void *parts[] = {w.inputs,        w.gradient,   w.head,       w.normed,     w.scale, w.logits,
-                   w.gain_gradient, w.squares[0], w.squares[1], w.squares[2], w.losses};
+  void *parts[] = {w.inputs,        w.gradient,   w.head,       w.normed,     w.scale,         w.logits,
+                   w.gain_gradient, w.squares[0], w.squares[1], w.squares[2], w.share_squares, w.losses};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
   if (status != GPTVQ_OK) gptvq_guide_release(out);
   return status;

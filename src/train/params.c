@@ -76,10 +76,21 @@ static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block
 
 static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block, gptvq_ft_matrix matrix,
                               gptvq_error *err) {
-  const gptvq_linear_group group = gptvq_input_readers(block, (gptvq_block_input)matrix, 0);
+  const gptvq_linear_group group = gptvq_input_readers(block, gptvq_ft_input(matrix), gptvq_ft_mlp(matrix));
   for (size_t i = 0; i < group.count; i++)
     GPTVQ_TRY(add_linear(params, block, group.linear[i], matrix, group.offset[i], err));
   return GPTVQ_OK;
+}
+
+/* What is not optimised. */
+static void read_frozen(const gptvq_ft_dims *dims, const gptvq_block *block, gptvq_ft_weights *weights) {
+  if (weights->router != NULL) gptvq_linear_decode(&block->router, weights->router);
+  if (weights->router_bias != NULL)
+    memcpy(weights->router_bias, block->router.bias, dims->experts * sizeof *weights->router_bias);
+  if (weights->shared_gate != NULL) gptvq_linear_decode(&block->shared_gate, weights->shared_gate);
+  if (weights->delta_gates == NULL) return;
+  gptvq_linear_decode(&block->delta->decay, weights->delta_gates);
+  gptvq_linear_decode(&block->delta->beta, weights->delta_gates + dims->delta.value_heads * dims->hidden);
 }
 
 /* theta as the block has it now */
@@ -122,7 +133,6 @@ static void read_values(gptvq_ft_params *params) {
 gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block,
                                     gptvq_dtype vector_dtype, gptvq_ft_params *params, gptvq_error *err) {
   memset(params, 0, sizeof *params);
-  GPTVQ_TRY(gptvq_ft_check(block, err));
   params->dims = dims;
   params->vector_dtype = vector_dtype;
   gptvq_status status;
@@ -135,8 +145,9 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
         gptvq_fail_memory(err, "fine-tuning: parameter lists", block->linear_count * sizeof *params->tables);
     goto done;
   }
-  for (int m = 0; m < GPTVQ_FT_MATRICES; m++)
-    GPTVQ_TRY_GOTO(add_group(params, block, (gptvq_ft_matrix)m, err));
+  for (gptvq_ft_matrix m = 0; m < gptvq_ft_matrices(dims); m++)
+    if (gptvq_ft_rows(dims, m) > 0) GPTVQ_TRY_GOTO(add_group(params, block, m, err));
+  read_frozen(dims, block, &params->weights);
   for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++) {
     if (!dims->has_norm[n]) continue;
     size_t size = gptvq_ft_norm_size(dims, n);

@@ -5,15 +5,18 @@
 
 #include <string.h>
 
-/* y = x + the outputs of a half's last linear, normalised where a norm stands behind it, and scaled */
-static void output_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
-                           bool mlp, const float *input, const float *x, float *y) {
-  const gptvq_ft_matrix matrix = mlp ? GPTVQ_FT_DOWN : GPTVQ_FT_O;
-  const gptvq_norm_place behind = gptvq_norm_behind((gptvq_block_input)matrix);
-  float *out = d->has_norm[behind] ? tape->unnormed[mlp] : y;
-  gptvq_ft_linear_forward(d, weights, matrix, tape->tokens, input, out);
+/* Where a half puts what it gives, before a norm that stands behind it; y is what it goes to. */
+static float *half_output(const gptvq_ft_dims *d, gptvq_ft_tape *tape, bool mlp, float *y) {
+  return d->has_norm[mlp ? GPTVQ_NORM_MLP_OUT : GPTVQ_NORM_ATTENTION_OUT] ? tape->unnormed[mlp] : y;
+}
+
+/* y = x + that, normalised where a norm stands behind it, and scaled. */
+static void finish_half(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                        bool mlp, const float *x, float *y) {
+  const gptvq_norm_place behind = mlp ? GPTVQ_NORM_MLP_OUT : GPTVQ_NORM_ATTENTION_OUT;
   if (d->has_norm[behind])
-    gptvq_ft_norm_forward(d, tape->tokens, out, weights->norm[behind], y, tape->out_inverse_rms[mlp]);
+    gptvq_ft_norm_forward(d, tape->tokens, tape->unnormed[mlp], weights->norm[behind], y,
+                          tape->out_inverse_rms[mlp]);
   gptvq_scale_values(tape->tokens * d->hidden, d->residual_scale, y);
   gptvq_add_rows(tape->tokens, d->hidden, 1.0f, x, y);
 }
@@ -29,44 +32,55 @@ static const float *input_forward(const gptvq_ft_dims *d, const gptvq_ft_weights
   return tape->inputs[mlp];
 }
 
-const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
-                              size_t tokens, const float *x) {
-  float *const *norm = weights->norm;
-  size_t width = gptvq_ft_rows(d, GPTVQ_FT_QKV), keys = d->heads * d->head_dim;
-  tape->x = x;
-  tape->tokens = tokens;
-  const float *in = input_forward(d, weights, tape, false, x);
-  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_QKV, tokens, in, tape->qkv);
-  if (tape->raw != NULL) memcpy(tape->raw, tape->qkv, tokens * width * sizeof(float));
-  if (d->has_norm[GPTVQ_NORM_Q])
-    gptvq_ft_heads_forward(d, GPTVQ_NORM_Q, tokens, width, tape->raw, norm[GPTVQ_NORM_Q], tape->qkv);
-  if (d->has_norm[GPTVQ_NORM_K])
-    gptvq_ft_heads_forward(d, GPTVQ_NORM_K, tokens, width, tape->raw + keys, norm[GPTVQ_NORM_K],
-                           tape->qkv + keys);
-  gptvq_ft_rope(d, tokens, tape->qkv, width, false);
-  gptvq_ft_attention_forward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->attention_scratch);
-  output_forward(d, weights, tape, false, tape->attention, x, tape->middle);
-  in = input_forward(d, weights, tape, true, tape->middle);
+static void mlp_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                        const float *in, float *out) {
+  const size_t tokens = tape->tokens;
+  if (d->experts > 0) {
+    gptvq_ft_experts_forward(d, weights, tape, in, out);
+    return;
+  }
   gptvq_ft_linear_forward(d, weights, GPTVQ_FT_GATE_UP, tokens, in, tape->gate_up);
   gptvq_ft_gate_forward(d->activation, tokens, d->intermediate, tape->gate_up, tape->product);
-  output_forward(d, weights, tape, true, tape->product, tape->middle, tape->out);
+  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_DOWN, tokens, tape->product, out);
+}
+
+const float *gptvq_ft_forward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
+                              size_t tokens, const float *x) {
+  tape->x = x;
+  tape->tokens = tokens;
+  (void)input_forward(d, weights, tape, false, x);
+  const float *core = gptvq_ft_core_forward(d, weights, tape);
+  gptvq_ft_linear_forward(d, weights, GPTVQ_FT_O, tokens, core, half_output(d, tape, false, tape->middle));
+  finish_half(d, weights, tape, false, x, tape->middle);
+  const float *in = input_forward(d, weights, tape, true, tape->middle);
+  mlp_forward(d, weights, tape, in, half_output(d, tape, true, tape->out));
+  finish_half(d, weights, tape, true, tape->middle, tape->out);
   return tape->out;
 }
 
-/* Gradients of a matrix and its bias from dy, the gradient of its outputs, and x, its inputs; then that of
- * its inputs into dx. d_matrix holds the matrix's gradient until the sink has seen it: dx may lie there. */
-static void linear_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
-                            gptvq_ft_matrix matrix, const float *dy, const float *x,
-                            gptvq_ft_weights *vectors, gptvq_ft_sink sink, void *context, float *dx) {
-  size_t rows = gptvq_ft_rows(d, matrix);
-  if (vectors->bias[matrix] != NULL)
-    gptvq_ft_add_columns(tape->tokens, rows, dy, NULL, NULL, vectors->bias[matrix]);
-  if (tape->watch != NULL) tape->watch(tape->watch_context, matrix, tape->tokens, rows, dy);
-  if (sink != NULL) {
-    gptvq_ft_linear_gradient(d, matrix, tape->tokens, dy, x, tape->d_matrix);
-    sink(context, matrix, tape->d_matrix);
-  }
-  gptvq_ft_linear_backward(d, weights, matrix, tape->tokens, dy, dx);
+void gptvq_ft_give(const gptvq_ft_back *back, const gptvq_ft_watched *watched, const float *x) {
+  const gptvq_ft_matrix matrix = watched->matrix;
+  gptvq_ft_tape *tape = back->tape;
+  if (back->vectors->bias[matrix] != NULL)
+    gptvq_ft_add_columns(watched->count, watched->width, watched->dy, NULL, NULL,
+                         back->vectors->bias[matrix]);
+  if (tape->watch != NULL) tape->watch(tape->watch_context, watched);
+  if (back->sink == NULL) return;
+  gptvq_ft_linear_gradient(back->dims, matrix, watched->count, watched->dy, x, tape->d_matrix);
+  back->sink(back->context, matrix, tape->d_matrix);
+}
+
+void gptvq_ft_matrix_backward(const gptvq_ft_back *back, const gptvq_ft_watched *watched, const float *x,
+                              float *dx) {
+  gptvq_ft_give(back, watched, x);
+  gptvq_ft_linear_backward(back->dims, back->weights, watched->matrix, watched->count, watched->dy, dx);
+}
+
+void gptvq_ft_linear_back(const gptvq_ft_back *back, gptvq_ft_matrix matrix, const float *dy, const float *x,
+                          float *dx) {
+  const gptvq_ft_watched watched = {matrix, back->tape->tokens, gptvq_ft_rows(back->dims, matrix), dy, NULL,
+                                    NULL};
+  gptvq_ft_matrix_backward(back, &watched, x, dx);
 }
 
 /* out = base + the gradient of a half's x, from d_hidden of what it reads of it. */
@@ -98,31 +112,31 @@ static const float *output_backward(const gptvq_ft_dims *d, const gptvq_ft_weigh
   return tape->d_unnormed;
 }
 
+/* d_hidden = the gradient of what the MLP, or the experts, read. */
+static void mlp_backward(const gptvq_ft_back *back, const float *dy) {
+  const gptvq_ft_dims *d = back->dims;
+  gptvq_ft_tape *tape = back->tape;
+  if (d->experts > 0) {
+    gptvq_ft_experts_backward(back, tape->inputs[1], dy, tape->d_hidden);
+    return;
+  }
+  gptvq_ft_linear_back(back, GPTVQ_FT_DOWN, dy, tape->product, tape->d_matrix);
+  gptvq_ft_gate_backward(d->activation, tape->tokens, d->intermediate, tape->gate_up, tape->d_matrix,
+                         tape->d_wide);
+  gptvq_ft_linear_back(back, GPTVQ_FT_GATE_UP, tape->d_wide, tape->inputs[1], tape->d_hidden);
+}
+
 void gptvq_ft_backward(const gptvq_ft_dims *d, const gptvq_ft_weights *weights, gptvq_ft_tape *tape,
                        const float *gradient_out, gptvq_ft_weights *vectors, gptvq_ft_sink sink,
                        void *context, float *gradient_in) {
-  float *const *norm = weights->norm, *const *d_norm = vectors->norm;
-  size_t tokens = tape->tokens, width = gptvq_ft_rows(d, GPTVQ_FT_QKV), keys = d->heads * d->head_dim;
+  const gptvq_ft_back back = {d, weights, tape, vectors, sink, context};
   const float *dy = output_backward(d, weights, tape, true, gradient_out, vectors);
-  linear_backward(d, weights, tape, GPTVQ_FT_DOWN, dy, tape->product, vectors, sink, context, tape->d_matrix);
-  gptvq_ft_gate_backward(d->activation, tokens, d->intermediate, tape->gate_up, tape->d_matrix, tape->d_wide);
-  linear_backward(d, weights, tape, GPTVQ_FT_GATE_UP, tape->d_wide, tape->inputs[1], vectors, sink, context,
-                  tape->d_hidden);
+  mlp_backward(&back, dy);
   input_backward(d, weights, tape, true, gradient_out, vectors, tape->d_middle);
-
   dy = output_backward(d, weights, tape, false, tape->d_middle, vectors);
-  linear_backward(d, weights, tape, GPTVQ_FT_O, dy, tape->attention, vectors, sink, context, tape->d_matrix);
-  gptvq_ft_attention_backward(d, tokens, tape->qkv, tape->attention, tape->lse, tape->d_matrix, tape->d_wide,
-                              tape->attention_scratch);
-  gptvq_ft_rope(d, tokens, tape->d_wide, width, true);
-  if (d->has_norm[GPTVQ_NORM_Q])
-    gptvq_ft_heads_backward(d, GPTVQ_NORM_Q, tokens, width, tape->raw, norm[GPTVQ_NORM_Q], tape->partial,
-                            d_norm[GPTVQ_NORM_Q], tape->d_wide);
-  if (d->has_norm[GPTVQ_NORM_K])
-    gptvq_ft_heads_backward(d, GPTVQ_NORM_K, tokens, width, tape->raw + keys, norm[GPTVQ_NORM_K],
-                            tape->partial, d_norm[GPTVQ_NORM_K], tape->d_wide + keys);
-  linear_backward(d, weights, tape, GPTVQ_FT_QKV, tape->d_wide, tape->inputs[0], vectors, sink, context,
-                  tape->d_hidden);
+  const float *core = tape->core != NULL ? tape->core : tape->attention;
+  gptvq_ft_linear_back(&back, GPTVQ_FT_O, dy, core, tape->d_matrix);
+  gptvq_ft_core_backward(&back, tape->d_matrix, tape->d_hidden);
   input_backward(d, weights, tape, false, tape->d_middle, vectors,
                  gradient_in != NULL ? gradient_in : tape->d_hidden);
 }

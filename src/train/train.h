@@ -7,46 +7,69 @@
 #define GPTVQ_TRAIN_TRAIN_H
 
 #include "base/half.h"
+#include "model/layer/experts.h"
 #include "model/model_internal.h"
 #include "train/finetune.h"
 
-/* The readers of each input, stacked. */
-typedef enum gptvq_ft_matrix {
-  GPTVQ_FT_QKV = GPTVQ_INPUT_QKV,
-  GPTVQ_FT_O = GPTVQ_INPUT_O,
-  GPTVQ_FT_GATE_UP = GPTVQ_INPUT_GATE_UP,
-  GPTVQ_FT_DOWN = GPTVQ_INPUT_DOWN,
-  GPTVQ_FT_MATRICES = GPTVQ_INPUTS
-} gptvq_ft_matrix;
+/* The matrices of a block: the readers of each input, stacked. Those of the attention come first, then two of
+ * each MLP: of number m GPTVQ_FT_GATE_UP + 2 m and GPTVQ_FT_DOWN + 2 m. */
+typedef size_t gptvq_ft_matrix;
+enum { GPTVQ_FT_QKV, GPTVQ_FT_O, GPTVQ_FT_Q_B, GPTVQ_FT_KV_B, GPTVQ_FT_GATE_UP, GPTVQ_FT_DOWN };
+/* Which input that is, and of which MLP (else 0). */
+gptvq_block_input gptvq_ft_input(gptvq_ft_matrix matrix);
+static inline size_t gptvq_ft_mlp(gptvq_ft_matrix matrix) {
+  return matrix < GPTVQ_FT_GATE_UP ? 0 : (matrix - GPTVQ_FT_GATE_UP) / 2;
+}
 
 /* The numbers of a block. Pointers are borrowed. */
 typedef struct gptvq_ft_dims {
-  size_t hidden, heads, kv_heads, head_dim, intermediate;
+  size_t hidden, heads, kv_heads, head_dim;
+  size_t intermediate;                       /* of the MLP, or of each expert */
+  size_t mlp_count;                          /* 1, or experts and perhaps the MLP beside them */
+  size_t experts, used, shared_intermediate; /* 0: there are none */
+  gptvq_router_rule router;
+  const float *router_correction; /* [experts] or NULL */
+  bool router_bias, shared_gate;
   size_t length; /* tokens of a window */
   gptvq_attention attention;
+  bool output_gate;        /* the first matrix gives q | gate of each head */
+  gptvq_latent latent;     /* kv_rank 0: attention is not latent */
+  gptvq_delta_sizes delta; /* value_heads 0: the block is no delta net */
+  gptvq_delta_weights net; /* of that */
   gptvq_activation activation;
   float eps;
   float residual_scale; /* of what either half adds to x */
   float norm_offset;    /* weights of norms are stored as gain − this */
   bool has_norm[GPTVQ_NORMS];
-  bool has_bias[GPTVQ_FT_MATRICES];
+  bool has_bias[GPTVQ_ALL_INPUTS];
   size_t rotary; /* rotated values of a head (the first ones), even, or 0; value i is paired with i + rotary /
                     2 */
   const float *cosine, *sine; /* [length][rotary / 2] */
 } gptvq_ft_dims;
 
-size_t gptvq_ft_rows(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix); /* outputs */
+static inline size_t gptvq_ft_matrices(const gptvq_ft_dims *dims) {
+  return GPTVQ_FT_GATE_UP + 2 * dims->mlp_count;
+}
+size_t gptvq_ft_rows(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix); /* outputs; 0: it is not there */
 size_t gptvq_ft_cols(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix); /* inputs */
 size_t gptvq_ft_norm_size(const gptvq_ft_dims *dims, gptvq_norm_place norm);
+size_t gptvq_ft_mlp_width(const gptvq_ft_dims *dims, size_t mlp);
+/* Values of a row q | k | v of the attention, in delta nets q | k | v | z; what an o reads. */
+size_t gptvq_ft_core_width(const gptvq_ft_dims *dims);
 
-/* Everything that the block multiplies with; also used for the gradients of norms and biases (matrices NULL
+/* Everything that the block multiplies with; also used for the gradients of norms and biases (the rest NULL
  * there). */
 typedef struct gptvq_ft_weights {
-  float *matrix[GPTVQ_FT_MATRICES]; /* [rows × cols] */
-  float *bias[GPTVQ_FT_MATRICES];   /* [rows] or NULL */
-  float *norm[GPTVQ_NORMS];         /* or NULL */
+  size_t matrices;
+  float **matrix;           /* [matrices], each [rows × cols] or NULL */
+  float **bias;             /* [matrices], each [rows] or NULL */
+  float *norm[GPTVQ_NORMS]; /* or NULL */
+  /* what stays as it is; NULL where there is none */
+  float *router, *router_bias; /* [experts × hidden], [experts] */
+  float *shared_gate;          /* [hidden] */
+  float *delta_gates;          /* [2 value_heads × hidden]: decay | beta */
 } gptvq_ft_weights;
-/* with_matrices false: matrices stay NULL. Zeroed. On failure nothing is left allocated. */
+/* with_matrices false: only norms and biases. Zeroed. On failure nothing is left allocated. */
 gptvq_status gptvq_ft_weights_create(const gptvq_ft_dims *dims, bool with_matrices, gptvq_ft_weights *out,
                                      gptvq_error *err);
 void gptvq_ft_weights_release(gptvq_ft_weights *weights);
@@ -68,10 +91,16 @@ const float *gptvq_ft_forward(const gptvq_ft_dims *dims, const gptvq_ft_weights 
  */
 typedef void (*gptvq_ft_sink)(void *context, gptvq_ft_matrix matrix, const float *gradient);
 
-/* Called with the gradient dy[tokens × width] of each matrix's outputs (before norms and rotation), for those
- * who want it per token. */
-typedef void (*gptvq_ft_watch)(void *context, gptvq_ft_matrix matrix, size_t tokens, size_t width,
-                               const float *dy);
+/* The gradient dy[count × width] of a matrix's outputs (before norms and rotation). */
+typedef struct gptvq_ft_watched {
+  gptvq_ft_matrix matrix;
+  size_t count, width;
+  const float *dy;
+  const uint32_t *tokens; /* [count], of an expert: of the rows; NULL: all in order */
+  const float *shares;    /* [count] of the expert in its token; NULL: 1 */
+} gptvq_ft_watched;
+/* Called with it for each matrix, for those who want it per token. */
+typedef void (*gptvq_ft_watch)(void *context, const gptvq_ft_watched *watched);
 
 /* Back-propagation through the last forward call. gradient_out[tokens × hidden] = dL/d block(x). Adds to
  * `vectors` (norms and biases); gives dL/dW of every matrix to `sink` (NULL: not wanted); gradient_in[tokens
@@ -80,24 +109,48 @@ void gptvq_ft_backward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weight
                        const float *gradient_out, gptvq_ft_weights *vectors, gptvq_ft_sink sink,
                        void *context, float *gradient_in);
 
+/* Where tokens went in a block with experts (experts.c). Rows are those of the first expert, of the second,
+ * …, of the MLP beside them, each in the order of its tokens. */
+typedef struct gptvq_ft_routes {
+  gptvq_routing routing;    /* logits: probabilities, see experts.h */
+  char *memory;             /* of that */
+  bool routed;              /* the last forward call found experts for all its tokens */
+  size_t *first;            /* [mlp_count + 1]: rows of each MLP */
+  uint32_t *tokens, *slots; /* [rows]: which token, and which of its choices */
+  float *shares;            /* [rows] */
+  float *out;               /* [tokens × hidden]: of one expert; backward: the gradient of that */
+  float *d_shares;          /* [tokens × used], backward only, as the rest */
+  float *d_logits;          /* [tokens × experts] */
+  float *d_product;         /* [tokens × widest MLP] */
+} gptvq_ft_routes;
+
 struct gptvq_ft_tape {
   size_t max_tokens, tokens;
   const float *x;         /* the input of the last forward call, borrowed */
   const float *inputs[2]; /* of qkv and of gate|up: [tokens × hidden] */
   float *normed[2];       /* the same where a norm stands before them; else NULL */
   float *inverse_rms[2];  /* [tokens] */
+  float *made;            /* what the first matrix gives, where that is not rows q | k | v yet; else NULL */
   float *raw;             /* q|k|v before q/k norms; NULL without them */
-  float *qkv;             /* after norms and rotation */
+  float *qkv;             /* rows of the core after norms and rotation; of delta nets after the convolution */
   float *lse;             /* [tokens × heads]: log Σ exp(score) */
   float *attention;       /* [tokens × heads · head_dim] */
-  float *middle;          /* x + attention part */
+  float *core;            /* [tokens × inputs of o] where that is not the attention as it is */
+  float *latents[2], *expanded; /* latent attention: inputs of q_b and kv_b; what kv_b gives */
+  float *delta_gates;           /* delta nets: [tokens × 2 value_heads] */
+  float *states;                /* delta nets: gptvq_ft_delta_states */
+  float *middle;                /* x + attention part */
   float *unnormed[2],
       *out_inverse_rms[2];  /* what o and down give, where a norm stands behind them; else NULL */
-  float *gate_up, *product; /* [tokens × 2 · intermediate], [tokens × intermediate] */
+  float *gate_up, *product; /* [rows × 2 · intermediate], [rows × intermediate] */
   float *out;               /* [tokens × hidden] */
   float *attention_scratch;
+  gptvq_ft_routes routes;
   /* backward only */
   float *d_hidden, *d_middle, *d_wide, *d_matrix;
+  float *d_made;        /* as made */
+  float *d_gates;       /* as delta_gates */
+  float *d_core;        /* as core, or of what stands between */
   float *d_unnormed;    /* [tokens × hidden], with norms behind o or down, or a residual_scale */
   double *partial;      /* of the heads' norms */
   gptvq_ft_watch watch; /* NULL unless somebody sets it */
@@ -148,8 +201,8 @@ typedef struct gptvq_ft_params {
 
 /* Reads the block: packed linears become tables, dense ones frozen matrices, norms and biases vectors. The
  * weights are filled with the block as it is. The block is borrowed: its packed codebooks, scales, norms and
- * biases must be writable memory if gptvq_ft_params_store is called. GPTVQ_ERROR_UNSUPPORTED: mixture of
- * experts. */
+ * biases must be writable memory if gptvq_ft_params_store is called. Routers, their biases, and what a delta
+ * net has beside its linears stay as they are. */
 gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block,
                                     gptvq_dtype vector_dtype, gptvq_ft_params *params, gptvq_error *err);
 void gptvq_ft_params_release(gptvq_ft_params *params);
@@ -209,8 +262,6 @@ void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate,
 /* 0 … 1: a short linear warm-up, then half a cosine down to 0. */
 double gptvq_ft_schedule(size_t step, size_t steps);
 
-/* GPTVQ_ERROR_UNSUPPORTED: the block has a piece without gradients. */
-gptvq_status gptvq_ft_check(const gptvq_block *block, gptvq_error *err);
 /* The dims of a model's block without the tables of cosines and sines, which sizes do not need. */
 gptvq_ft_dims gptvq_ft_dims_of(const gptvq_model *model, const gptvq_block *block, size_t length);
 /* The dims of a model's block for windows of `length` tokens; *tables (cosines and sines) is the caller's to

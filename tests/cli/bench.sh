@@ -26,6 +26,9 @@ expect_ok "$GPTVQ" bench model vq --prompt 0 --tokens 4 --depth 5 --repeats 1
 expect_out '^decoding +1 tokens: least +[0-9.]+ ms, median +[0-9.]+ ms of 4; '
 expect_ok "$GPTVQ" bench model vq --prompt 0 --tokens 4 --depth 5 --repeats 1 --batch 3
 expect_out '^batch +3 tokens: least +[0-9.]+ ms, median +[0-9.]+ ms of 4; '
+# states of delta nets go back to the end of the prompt; where there is none, to the beginning
+expect_ok "$GPTVQ" bench model "$SOURCE/tests/golden/model/qwen3_5" --prompt 0 --tokens 4 --depth 5 --repeats 2 --batch 2
+expect_ok "$GPTVQ" bench model "$SOURCE/tests/golden/model/qwen3_5" --prompt 0 --tokens 4 --depth 3 --repeats 2
 for bits in 8 16; do
   expect_ok "$GPTVQ" bench model vq --prompt 12 --tokens 2 --repeats 1 --head-bits $bits --json
   [ "$(json head_bits)" = $bits ] || die "the head has $(json head_bits) bits, not $bits"

@@ -19,6 +19,10 @@ expect_ok "$GPTVQ" inspect "$model" --json
 [ "$(json packed)" = false ] || die "not a packed model"
 
 expect_ok "$GPTVQ" inspect "$SOURCE/tests/golden/model/gemma3-vision"
-expect_out "^left out       what makes inputs of pictures, [0-9]+ bytes: this is the text model$"
+expect_out "^left out       vision_tower\.\*, [0-9]+ tensors of [0-9]+ values, [0-9]+ bytes: makes inputs of pictures$"
 expect_ok "$GPTVQ" inspect "$SOURCE/tests/golden/model/gemma3-vision" --json
 [ "$(json verified)" = true ] || die "sums with a vision tower do not agree"
+
+expect_ok "$GPTVQ" inspect "$SOURCE/tests/golden/model/qwen3_5-inner"
+expect_out '^left out       mtp\.\*, 1 tensors? of 1152 values, 2304 bytes: heads that guess tokens after the next$'
+expect_out '^left out       model\.visual\.\*, .*: makes inputs of pictures$'

@@ -71,7 +71,20 @@ static void forward_is_the_models_block(void **state) {
                                       "phi3-longrope",
                                       "qwen2",
                                       "qwen2-window",
-                                      "qwen3"};
+                                      "qwen3",
+                                      "mixtral",
+                                      "qwen3-moe",
+                                      "qwen2-moe",
+                                      "olmoe",
+                                      "gpt-oss",
+                                      "deepseek-v2",
+                                      "deepseek-v2-lite",
+                                      "deepseek-v3",
+                                      "deepseek-v3-plain",
+                                      "qwen3_5",
+                                      "qwen3_5-inner",
+                                      "qwen3_5-moe",
+                                      "qwen3-next-dense"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     char path[512];
     gptvq_model *model;
@@ -146,9 +159,11 @@ static bool same_tensor(const char *a, const char *b, const char *name) {
 static void architectures_gain(void **state) {
   (void)state;
   double sum_before = 0, sum_after = 0;
-  const tiny_model *models[] = {&tiny_llama, &tiny_tied,    &tiny_qwen2,   &tiny_qwen3,
-                                &tiny_phi3,  &tiny_gemma2,  &tiny_smollm3, &tiny_gemma3,
-                                &tiny_olmo3, &tiny_exaone4, &tiny_granite, &tiny_glm4};
+  const tiny_model *models[] = {&tiny_llama,   &tiny_tied,      &tiny_qwen2,     &tiny_qwen3,
+                                &tiny_phi3,    &tiny_gemma2,    &tiny_smollm3,   &tiny_gemma3,
+                                &tiny_olmo3,   &tiny_exaone4,   &tiny_granite,   &tiny_glm4,
+                                &tiny_mixtral, &tiny_qwen2_moe, &tiny_qwen3_moe, &tiny_olmoe,
+                                &tiny_gpt_oss, &tiny_deepseek,  &tiny_qwen3_5,   &tiny_qwen3_next};
   for (size_t m = 0; m < sizeof models / sizeof models[0]; m++)
     for (int uniform = 0; uniform < (m == 0 ? 2 : 1); uniform++) {
       gptvq_quantize_options o = tuned_options(uniform ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_GPTVQ);
@@ -324,60 +339,6 @@ static void threads_and_interruptions_change_nothing(void **state) {
   assert_same_shards("whole", "cut");
 }
 
-typedef struct left_out {
-  int lines;
-  char line[512];
-} left_out;
-
-static void watch_left_out(void *user, gptvq_log_level level, const char *line) {
-  left_out *seen = user;
-  if (level != GPTVQ_LOG_WARNING || strstr(line, "left out: ") == NULL) return;
-  seen->lines++;
-  (void)snprintf(seen->line, sizeof seen->line, "%s", line);
-}
-
-/* What was asked for and is not done is said in one line; the model is quantized all the same. */
-static void what_is_left_out_is_said_once(void **state) {
-  (void)state;
-  static const struct {
-    const tiny_model *model;
-    int all;           /* all that needs gradients, else the defaults */
-    const char *words; /* how the line ends; NULL: there is none */
-  } cases[] = {
-      {&tiny_mixtral, 0, "mixture-of-experts models (MixtralForCausalLM), left out: mismatch correction"},
-      {&tiny_mixtral, 1,
-       "left out: mismatch correction, guide, allocation by sensitivity (all layers get the same size), "
-       "fine-tuning"},
-      {&tiny_deepseek, 1,
-       "left out: mismatch correction, guide, allocation by sensitivity (all layers get the same size), "
-       "fine-tuning"},
-      {&tiny_qwen3_5, 0, NULL},
-      {&tiny_qwen3_5, 1,
-       "linear-attention models (Qwen3_5ForCausalLM), left out: guide, allocation by sensitivity (all layers "
-       "get the same size), fine-tuning"},
-      {&tiny_qwen3_next, 0,
-       "mixture-of-experts models (Qwen3NextForCausalLM), left out: mismatch correction"},
-      {&tiny_llama, 1, NULL},
-  };
-  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-    left_out seen = {0};
-    gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = &seen, .log = watch_left_out};
-    gptvq_quantize_options o = tuned_options(GPTVQ_METHOD_GPTVQ);
-    o.force = 1;
-    o.finetune_steps = cases[i].all ? 2 : 0;
-    o.guide = cases[i].all ? 0.5 : 0.0;
-    o.allocate = cases[i].all;
-    if (cases[i].all) o.bits = 4; /* sizes to choose among */
-    ok(gptvq_remove_tree("any", err));
-    tiny_write(cases[i].model, "any");
-    ok(gptvq_quantize("any", "said", &o, &callbacks, NULL, err));
-    assert_int_equal(seen.lines, cases[i].words != NULL);
-    const size_t length = strlen(seen.line), words = cases[i].words != NULL ? strlen(cases[i].words) : 0;
-    if (length < words || (words > 0 && strcmp(seen.line + length - words, cases[i].words) != 0))
-      fail_msg("%s: %s", cases[i].model->architecture, seen.line);
-  }
-}
-
 static void refusals(void **state) {
   (void)state;
   gptvq_error error;
@@ -398,7 +359,6 @@ int main(void) {
                                      cmocka_unit_test(gains_survive_their_types),
                                      cmocka_unit_test(blocks_gain),
                                      cmocka_unit_test(threads_and_interruptions_change_nothing),
-                                     cmocka_unit_test(what_is_left_out_is_said_once),
                                      cmocka_unit_test(refusals)};
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

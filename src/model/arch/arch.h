@@ -82,8 +82,8 @@ struct gptvq_arch {
   bool output_gate; /* q_proj gives q | gate of each head; what a head gives is multiplied by sigmoid(gate) */
   gptvq_arch_delta delta; /* with config.linear_layers */
   bool woven_delta;       /* rows of its linears lie by key head in in_proj_qkvz and in_proj_ba (model.c) */
-  gptvq_arch_skipped skipped[2]; /* prefix NULL ends the list */
-  bool rotates_neighbours;       /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
+  gptvq_arch_skipped skipped; /* prefix NULL: none */
+  bool rotates_neighbours;    /* rotary embedding of pairs (2i, 2i + 1), not (i, i + half) */
 };
 
 /* Parts of the description that most families share. */

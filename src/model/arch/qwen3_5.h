@@ -28,7 +28,7 @@
             .rate = "linear_attn.A_log", \
             .time_bias = "linear_attn.dt_bias", \
             .norm = "linear_attn.norm.weight"}, \
-  .skipped = {{"mtp.", "heads that predict further tokens"}}
+  .skipped = {"mtp.", "heads that guess tokens after the next"}
 
 /* attn_output_gate and hidden_act have to be what the computation is. */
 gptvq_status gptvq_config_read_qwen3_5(const gptvq_config_source *source, gptvq_config *config,

@@ -18,8 +18,8 @@ typedef struct work {
   const gptvq_solver *solver;
   gptvq_sweep sweep;
   size_t setting_count;
-  float *x, *weighted; /* [samples × length × hidden]; [length × largest cols] */
-  gptvq_hessian hessians[GPTVQ_INPUTS];
+  float *x, *weighted;                    /* [samples × length × hidden]; [length × largest cols] */
+  size_t hessian_budget;                  /* bytes */
   gptvq_allocated settings[MAX_SETTINGS]; /* the first is the options' own */
   gptvq_resolved resolved[MAX_SETTINGS];  /* with each of them */
   gptvq_setting_cost *costs;              /* [layers × setting_count] */
@@ -60,25 +60,54 @@ static void list_settings(work *w) {
     }
 }
 
-/* Hessians of all inputs of the block; x moves through it. */
-static gptvq_status collect(work *w, const gptvq_block *block, gptvq_error *err) {
-  gptvq_hessian_watch watches[GPTVQ_INPUTS];
-  gptvq_observer observers[GPTVQ_INPUTS];
-  const gptvq_pass pass = gptvq_whole_block(block, w->x, observers, GPTVQ_INPUTS);
-  for (int i = 0; i < GPTVQ_INPUTS; i++) {
-    size_t linear = gptvq_input_readers(block, (gptvq_block_input)i, 0).linear[0];
-    const float *weights = gptvq_guide_weights(w->guide, block->index, (gptvq_block_input)i);
-    watches[i] = (gptvq_hessian_watch){&w->hessians[i], {weights, w->sweep.length}, w->weighted};
-    observers[i] =
-        (gptvq_observer){.linear = linear, .on_input = gptvq_hessian_observe, .context = &watches[i]};
-    gptvq_hessian_release(&w->hessians[i]);
-    GPTVQ_TRY(gptvq_hessian_init(&w->hessians[i], w->solver->backend->linalg, block->linears[linear].cols,
-                                 block->linears[linear].name, err));
-  }
-  GPTVQ_TRY(gptvq_sweep_block(&w->sweep, &pass, 1, err));
-  for (int i = 0; i < GPTVQ_INPUTS; i++)
-    GPTVQ_TRY(gptvq_hessian_finish(&w->hessians[i], block->linears[observers[i].linear].name, err));
+/* Linears that read the same input. */
+typedef struct input {
+  gptvq_block_input kind;
+  gptvq_linear_group readers;
+  gptvq_hessian hessian;
+  gptvq_hessian_watch watch;
+} input;
+
+static void release_inputs(input *inputs, size_t count) {
+  for (size_t i = 0; inputs != NULL && i < count; i++) gptvq_hessian_release(&inputs[i].hessian);
+  free(inputs);
+}
+
+/* The block's, in the order in which a token meets them. */
+static gptvq_status list_inputs(const gptvq_block *block, input **out, size_t *count, gptvq_error *err) {
+  size_t n = 0;
+  *count = 0;
+  for (size_t i = 0; i < GPTVQ_ALL_INPUTS; i++) *count += gptvq_input_count(block, gptvq_input_order[i]);
+  input *inputs = *out = calloc(*count, sizeof *inputs);
+  if (inputs == NULL) return gptvq_fail_memory(err, "the allocation of bits", *count * sizeof *inputs);
+  for (size_t i = 0; i < GPTVQ_ALL_INPUTS; i++)
+    for (size_t e = 0; e < gptvq_input_count(block, gptvq_input_order[i]); e++)
+      inputs[n++] = (input){.kind = gptvq_input_order[i],
+                            .readers = gptvq_input_readers(block, gptvq_input_order[i], e)};
   return GPTVQ_OK;
+}
+
+/* Hessians of these inputs of the block; with `last`, x moves through it. */
+static gptvq_status collect(work *w, const gptvq_block *block, input *inputs, size_t count, bool last,
+                            gptvq_error *err) {
+  gptvq_observer *observers = calloc(count, sizeof *observers);
+  if (observers == NULL) return gptvq_fail_memory(err, "the allocation of bits", count * sizeof *observers);
+  gptvq_pass pass = gptvq_whole_block(block, w->x, observers, count);
+  gptvq_status status = GPTVQ_OK;
+  if (!last) pass.stop = GPTVQ_STOP_AT_OUTPUT;
+  for (size_t i = 0; i < count; i++) {
+    input *in = &inputs[i];
+    in->watch = (gptvq_hessian_watch){
+        &in->hessian, gptvq_guide_watch(w->guide, block->index, in->kind, w->sweep.length), w->weighted, 0.0};
+    observers[i] = (gptvq_observer){
+        .linear = in->readers.linear[0], .on_input = gptvq_hessian_observe, .context = &in->watch};
+  }
+  GPTVQ_TRY_GOTO(gptvq_sweep_block(&w->sweep, &pass, 1, err));
+  for (size_t i = 0; i < count; i++)
+    GPTVQ_TRY_GOTO(gptvq_hessian_finish(&inputs[i].hessian, block->linears[observers[i].linear].name, err));
+done:
+  free(observers);
+  return status;
 }
 
 /* tr(W H Wᵀ) */
@@ -148,27 +177,72 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
   return status;
 }
 
-static gptvq_status measure_block(work *w, const gptvq_block *block, gptvq_setting_cost *costs,
-                                  gptvq_error *err) {
-  GPTVQ_TRY(collect(w, block, err));
-  for (int input = 0; input < GPTVQ_INPUTS; input++) {
-    gptvq_linear_group readers = gptvq_input_readers(block, (gptvq_block_input)input, 0);
-    const gptvq_linear *first = &block->linears[readers.linear[0]];
-    gptvq_factor *factor = NULL;
-    gptvq_status status =
-        gptvq_factor_create(w->solver, first->name, first->cols, w->hessians[input].values, &factor, err);
-    for (size_t i = 0; i < readers.count && status == GPTVQ_OK; i++) {
-      size_t index = readers.linear[i];
-      status = measure(w, &block->linears[index], &w->hessians[input], factor,
-                       w->guide->energy[block->index][index], costs + index * w->setting_count, err);
-      if (status == GPTVQ_OK)
-        status = gptvq_report_progress(w->sweep.callbacks, w->sweep.phase, w->sweep.item, w->sweep.done,
-                                       w->sweep.total, NAN, err);
-    }
-    gptvq_factor_destroy(factor);
-    GPTVQ_TRY(status);
+/* The options' own sizes, as no token of these windows says how much others would lose. */
+static gptvq_status keep_own(const work *w, const gptvq_linear *linear, gptvq_setting_cost *costs,
+                             gptvq_error *err) {
+  for (size_t s = 0; s < w->setting_count; s++) {
+    gptvq_packed_shape shape;
+    gptvq_packed_sizes sizes;
+    GPTVQ_TRY(gptvq_layer_shape(linear->rows, linear->cols, &w->resolved[s], &shape, err));
+    gptvq_packed_measure(&shape, &sizes);
+    costs[s] = (gptvq_setting_cost){.bytes = sizes.stored_bytes, .loss = s == 0 ? 0.0 : (double)NAN};
   }
   return GPTVQ_OK;
+}
+
+/* Of all linears of one input. The guide's energy is a mean over all tokens, the Hessian of an expert one
+ * over its own, and weights whose sum may be another than their number. */
+static gptvq_status measure_input(work *w, const gptvq_block *block, const input *in,
+                                  gptvq_setting_cost *costs, gptvq_error *err) {
+  const gptvq_linear *first = &block->linears[in->readers.linear[0]];
+  const bool reached = in->hessian.tokens > 0 && in->watch.sum > 0.0;
+  const double scale = gptvq_block_routes(block) && gptvq_input_in_mlp(in->kind) && reached
+                           ? (double)in->hessian.tokens / in->watch.sum
+                           : 1.0;
+  gptvq_factor *factor = NULL;
+  gptvq_status status = GPTVQ_OK;
+  if (reached)
+    status = gptvq_factor_create(w->solver, first->name, first->cols, in->hessian.values, &factor, err);
+  for (size_t i = 0; i < in->readers.count && status == GPTVQ_OK; i++) {
+    size_t index = in->readers.linear[i];
+    gptvq_setting_cost *own = costs + index * w->setting_count;
+    status = reached ? measure(w, &block->linears[index], &in->hessian, factor,
+                               w->guide->energy[block->index][index] * scale, own, err)
+                     : keep_own(w, &block->linears[index], own, err);
+    if (status == GPTVQ_OK)
+      status = gptvq_report_progress(w->sweep.callbacks, w->sweep.phase, w->sweep.item, w->sweep.done,
+                                     w->sweep.total, NAN, err);
+  }
+  gptvq_factor_destroy(factor);
+  return status;
+}
+
+/* As many Hessians at a time as the budget allows, at least one; x has passed the block at the end. */
+static gptvq_status measure_block(work *w, const gptvq_block *block, gptvq_setting_cost *costs,
+                                  gptvq_error *err) {
+  input *inputs;
+  size_t count;
+  gptvq_status status;
+  GPTVQ_TRY_GOTO(list_inputs(block, &inputs, &count, err));
+  for (size_t first = 0, end; first < count; first = end) {
+    size_t bytes = 0;
+    for (end = first; end < count; end++) {
+      const gptvq_linear *linear = &block->linears[inputs[end].readers.linear[0]];
+      const size_t one = gptvq_hessian_bytes(linear->cols);
+      if (end > first && (one > w->hessian_budget || bytes > w->hessian_budget - one)) break;
+      GPTVQ_TRY_GOTO(gptvq_hessian_init(&inputs[end].hessian, w->solver->backend->linalg, linear->cols,
+                                        linear->name, err));
+      bytes += one;
+    }
+    GPTVQ_TRY_GOTO(collect(w, block, inputs + first, end - first, end == count, err));
+    for (size_t i = first; i < end; i++) {
+      GPTVQ_TRY_GOTO(measure_input(w, block, &inputs[i], costs, err));
+      gptvq_hessian_release(&inputs[i].hessian);
+    }
+  }
+done:
+  release_inputs(inputs, count);
+  return status;
 }
 
 static gptvq_status prepare(work *w, const int32_t *tokens, gptvq_allocation *out, gptvq_error *err) {
@@ -214,11 +288,12 @@ static gptvq_status choose(work *w, gptvq_allocation *out, gptvq_error *err) {
 
 gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_model *model,
                                      const gptvq_token_windows *windows, const gptvq_guide *guide,
-                                     const gptvq_standing *standing, gptvq_allocation *out,
-                                     gptvq_error *err) {
+                                     size_t hessian_budget, const gptvq_standing *standing,
+                                     gptvq_allocation *out, gptvq_error *err) {
   *out = (gptvq_allocation){0};
   work w = {.model = model,
             .guide = guide,
+            .hessian_budget = hessian_budget,
             .solver = solver,
             .sweep = {.model = model,
                       .windows = windows->count,
@@ -238,7 +313,6 @@ gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_mod
   }
   GPTVQ_TRY_GOTO(choose(&w, out, err));
 done:
-  for (int i = 0; i < GPTVQ_INPUTS; i++) gptvq_hessian_release(&w.hessians[i]);
   gptvq_workspace_destroy(w.sweep.workspace);
   free(w.x);
   free(w.weighted);

@@ -21,11 +21,13 @@ typedef struct gptvq_allocation {
 
 /* The layers' inputs are those of the original model on the windows, weighted by their `guide`. Every layer
  * (at most 256 of its rows, or one group of them) is quantized at each setting, without the refinements of
- * the full method; error times energy is the loss that gptvq_allocate works with. Options: VQ. The caller
- * releases *out. */
+ * the full method; error times energy is the loss that gptvq_allocate works with. Layers that no token
+ * reaches keep the options' sizes. hessian_budget: bytes of Hessians at a time, at least one is kept; more
+ * take further passes. Options: VQ. The caller releases *out. */
 gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_model *model,
                                      const gptvq_token_windows *windows, const gptvq_guide *guide,
-                                     const gptvq_standing *standing, gptvq_allocation *out, gptvq_error *err);
+                                     size_t hessian_budget, const gptvq_standing *standing,
+                                     gptvq_allocation *out, gptvq_error *err);
 void gptvq_allocation_release(gptvq_allocation *allocation); /* a zeroed struct is fine */
 
 #endif

@@ -14,6 +14,7 @@
 typedef struct input {
   gptvq_linear_group readers;
   gptvq_block_input kind;
+  size_t watched;          /* what observers know it by */
   gptvq_hessian hessian;   /* values NULL outside of a pass */
   gptvq_mismatch mismatch; /* cols 0 when it is not corrected */
   gptvq_hessian_watch watch;
@@ -23,7 +24,8 @@ typedef struct block_work {
   gptvq_pipeline *pipeline;
   const gptvq_block *original;
   gptvq_block block;                   /* the copy whose linears become packed one by one */
-  input *inputs;                       /* in the order in which a token meets them, the experts' together */
+  input *inputs;                       /* in the order in which a token meets them, the experts' together;
+                                          behind them what a router reads (router_input) */
   size_t input_count, attention_count; /* those of the attention first */
   gptvq_observer *observers;           /* [input_count + 2] */
   gptvq_layer_result *results;
@@ -34,6 +36,8 @@ typedef struct block_work {
 
 static bool in_mlp(const input *in) { return gptvq_input_in_mlp(in->kind); }
 static bool is_output(const input *in) { return gptvq_input_is_last(in->kind); }
+/* The tokens of all experts: what their gates and ups read, whichever tokens choose them. */
+static input *router_input(const block_work *work) { return &work->inputs[work->input_count]; }
 static const gptvq_linear *first_reader(const block_work *work, const input *in) {
   return &work->original->linears[in->readers.linear[0]];
 }
@@ -55,7 +59,7 @@ void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed) {
 
 static void release_work(block_work *work) {
   if (work->inputs != NULL)
-    for (size_t i = 0; i < work->input_count; i++) {
+    for (size_t i = 0; i <= work->input_count; i++) {
       gptvq_hessian_release(&work->inputs[i].hessian);
       gptvq_mismatch_release(&work->inputs[i].mismatch);
     }
@@ -71,17 +75,21 @@ static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
   size_t inputs = 0;
   for (size_t i = 0; i < GPTVQ_ALL_INPUTS; i++) inputs += gptvq_input_count(block, gptvq_input_order[i]);
   GPTVQ_TRY(gptvq_block_copy(block, &work->block, err));
-  work->inputs = calloc(inputs, sizeof *work->inputs);
+  work->inputs = calloc(inputs + 1, sizeof *work->inputs);
   work->observers = calloc(inputs + 2, sizeof *work->observers);
   work->solved = calloc(block->linear_count, sizeof *work->solved);
   if (work->inputs == NULL || work->observers == NULL || work->solved == NULL)
     return gptvq_fail_memory(err, "a block", inputs * sizeof *work->inputs);
   for (size_t i = 0; i < GPTVQ_ALL_INPUTS; i++) {
     const gptvq_block_input kind = gptvq_input_order[i];
-    for (size_t e = 0; e < gptvq_input_count(block, kind); e++)
+    for (size_t e = 0; e < gptvq_input_count(block, kind); e++) {
+      const gptvq_linear_group readers = gptvq_input_readers(block, kind, e);
       work->inputs[work->input_count++] =
-          (input){.readers = gptvq_input_readers(block, kind, e), .kind = kind};
+          (input){.readers = readers, .kind = kind, .watched = readers.linear[0]};
+    }
   }
+  work->inputs[work->input_count] =
+      (input){.readers = block->mlps[0].input, .kind = GPTVQ_INPUT_GATE_UP, .watched = GPTVQ_ROUTER_INPUT};
   while (!in_mlp(&work->inputs[work->attention_count])) work->attention_count++;
   return GPTVQ_OK;
 }
@@ -117,14 +125,13 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
   bool corrects = first->mismatch.cols > 0, attention = whole || !in_mlp(first), mlp = in_mlp(last);
   const bool starts_half = last->kind == GPTVQ_INPUT_QKV || last->kind == GPTVQ_INPUT_GATE_UP;
   gptvq_stop stop = starts_half ? GPTVQ_STOP_AT_INPUT : GPTVQ_STOP_AT_OUTPUT;
-  size_t observers = 0, linear = first->readers.linear[0];
+  size_t observers = 0, linear = first->watched;
   for (input *in = first; in <= last; in++) {
     in->watch = (gptvq_hessian_watch){.hessian = &in->hessian, .scratch = scratch};
     if (p->guide != NULL)
-      in->watch.weights =
-          (gptvq_token_weights){gptvq_guide_weights(p->guide, work->original->index, in->kind), p->length};
+      in->watch.weights = gptvq_guide_watch(p->guide, work->original->index, in->kind, p->length);
     double cols = (double)in->hessian.cols;
-    work->observers[observers++] = (gptvq_observer){.linear = in->readers.linear[0],
+    work->observers[observers++] = (gptvq_observer){.linear = in->watched,
                                                     .on_input = gptvq_hessian_observe,
                                                     .context = &in->watch,
                                                     .stage = GPTVQ_STAGE_HESSIAN,
@@ -279,8 +286,10 @@ static gptvq_status solve_input(block_work *work, input *in, bool with_data, gpt
     if (tokens > 0) GPTVQ_TRY_GOTO(factorise(work, in, &factor, err));
     gptvq_hessian_release(&in->hessian);
   }
+  const bool routed = gptvq_block_routes(work->original) && in->kind == GPTVQ_INPUT_GATE_UP;
+  const gptvq_mismatch *mismatch = routed ? &router_input(work)->mismatch : &in->mismatch;
   for (size_t i = 0; i < in->readers.count; i++)
-    GPTVQ_TRY_GOTO(solve_linear(work, in->readers.linear[i], factor, &in->mismatch, err));
+    GPTVQ_TRY_GOTO(solve_linear(work, in->readers.linear[i], factor, mismatch, err));
 done:
   gptvq_mismatch_release(&in->mismatch);
   gptvq_factor_destroy(factor);
@@ -298,8 +307,13 @@ static void prepare_kept(block_work *work, const input *in) {
   if (values != NULL) work->kept = (gptvq_kept){windows, cols, values};
 }
 
-/* As collect, with the memory that it takes. Inputs of experts have no mismatch: the two streams may not
- * route a token to the same ones. */
+static bool corrects(const block_work *work) {
+  const gptvq_quantize_options *o = &work->pipeline->solver.options->options;
+  return (o->mismatch > 0.0 || o->mismatch_stream > 0.0) && work->pipeline->x_original != NULL;
+}
+
+/* As collect, with the memory that it takes. Inputs of experts have no mismatch of their own, as the two
+ * streams may not route a token to the same ones: collect_router. */
 static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, bool whole, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
   input *first = &work->inputs[begin];
@@ -309,8 +323,8 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
   if (p->guide != NULL)
     for (size_t i = begin; i < end; i++) weighted = gptvq_max_size(weighted, work->inputs[i].hessian.cols);
   bool alike = work->original->index == 0 && first->kind == GPTVQ_INPUT_QKV; /* nothing stands before it */
-  if ((o->mismatch > 0.0 || o->mismatch_stream > 0.0) && p->x_original != NULL && !whole &&
-      end == begin + 1 && !gptvq_block_routes(work->original) && !alike) {
+  const bool expert = in_mlp(first) && gptvq_block_routes(work->original) && first != router_input(work);
+  if (corrects(work) && !whole && end == begin + 1 && !expert && !alike) {
     size_t rows = gptvq_writes_stream(work->original, first->kind) ? linear->rows : 0;
     GPTVQ_TRY(gptvq_mismatch_init(&first->mismatch, p->solver.backend->linalg, linear->cols, rows,
                                   o->mismatch, o->mismatch_stream, linear->name, err));
@@ -324,6 +338,21 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
       collect(work, begin, end, whole, memory, watched > 0 ? memory + p->length * weighted : NULL, err);
   free(memory);
   return status;
+}
+
+/* How far what all experts read is from what it was: one map for all of them, which the few tokens of one
+ * would give badly. */
+static gptvq_status collect_router(block_work *work, gptvq_error *err) {
+  const gptvq_pipeline *p = work->pipeline;
+  input *in = router_input(work);
+  const gptvq_linear *linear = first_reader(work, in);
+  if (!corrects(work) || !gptvq_block_routes(work->original)) return GPTVQ_OK;
+  GPTVQ_TRY(gptvq_hessian_init(&in->hessian, p->solver.backend->linalg, linear->cols, linear->name, err));
+  GPTVQ_TRY(collect_inputs(work, work->input_count, work->input_count + 1, false, err));
+  GPTVQ_TRY(gptvq_hessian_finish(&in->hessian, linear->name, err));
+  GPTVQ_TRY(finish_mismatch(work, in, err));
+  gptvq_hessian_release(&in->hessian);
+  return GPTVQ_OK;
 }
 
 /* Inputs [begin, end): as many Hessians at a time as the budget allows, at least one. Without true_sequential
@@ -402,7 +431,9 @@ static gptvq_status with_data(block_work *work, gptvq_error *err) {
   }
   for (size_t i = 0; i < attention; i++) GPTVQ_TRY(solve_range(work, i, i + 1, false, err));
   GPTVQ_TRY(advance(work, false, err));
+  GPTVQ_TRY(collect_router(work, err));
   GPTVQ_TRY(solve_range(work, attention, attention + experts, false, err));
+  gptvq_mismatch_release(&router_input(work)->mismatch);
   GPTVQ_TRY(solve_range(work, attention + experts, work->input_count, false, err));
   return advance(work, true, err);
 }

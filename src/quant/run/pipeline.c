@@ -112,15 +112,10 @@ static bool corrects_mismatch(const run *r) {
   return r->options->true_sequential && (r->options->mismatch > 0.0 || r->options->mismatch_stream > 0.0);
 }
 
-/* Does anything need the original model's activations? Nothing does in models with experts. */
+/* Does anything need the original model's activations? */
 static bool both_streams(const run *r) {
-  if (gptvq_model_routes(r->model)) return false;
-  if (r->options->finetune_block_steps > 0 && gptvq_model_trains(r->model)) return true;
-  return corrects_mismatch(r);
+  return r->options->finetune_block_steps > 0 || corrects_mismatch(r);
 }
-
-/* Are tokens weighted by the gradients of the loss? Not where there are none. */
-static bool guided(const run *r) { return r->options->guide > 0.0 && gptvq_model_trains(r->model); }
 
 static gptvq_status check_memory(const run *r, gptvq_error *err) {
   size_t tokens = r->options->calib_samples * r->options->calib_length * (both_streams(r) ? 2 : 1), bytes;
@@ -164,39 +159,11 @@ static bool allocates(const run *r) {
   return r->options->allocate != 0 && r->options->method == GPTVQ_METHOD_GPTVQ;
 }
 
-static void add_to_list(char *list, size_t size, const char *what) {
-  const size_t used = strlen(list);
-  (void)snprintf(list + used, size - used, "%s%s", used > 0 ? ", " : "", what);
-}
-
-/* What of a model has no gradients. */
-static const char *untrained(const gptvq_model *model) {
-  return gptvq_model_routes(model)         ? "mixture-of-experts"
-         : model->blocks[0].kv_b.count > 0 ? "latent-attention"
-                                           : "linear-attention";
-}
-
-/* One line of all that was asked for and that the model has no gradients, or no one stream, for. */
-static void warn_left_out(const run *r) {
-  const gptvq_quantize_options *o = r->options;
-  const bool routes = gptvq_model_routes(r->model), trains = gptvq_model_trains(r->model);
-  char list[256] = "";
-  if (routes && corrects_mismatch(r)) add_to_list(list, sizeof list, "mismatch correction");
-  if (!trains && o->guide > 0.0) add_to_list(list, sizeof list, "guide");
-  if (!trains && allocates(r))
-    add_to_list(list, sizeof list, "allocation by sensitivity (all layers get the same size)");
-  if (!trains && (o->finetune_steps > 0 || o->finetune_block_steps > 0))
-    add_to_list(list, sizeof list, "fine-tuning");
-  if (list[0] != '\0')
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "not supported for %s models (%s), left out: %s",
-              untrained(r->model), r->model->config.architecture, list);
-}
-
 /* Sizes layer by layer, from a spread of the calibration windows. */
 static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
-  if (!allocates(r) || !gptvq_model_trains(r->model)) return GPTVQ_OK;
+  if (!allocates(r)) return GPTVQ_OK;
   size_t count = gptvq_min_size(allocation_windows, c->samples);
   int32_t *tokens = gptvq_alloc(count * c->length, sizeof *tokens);
   if (tokens == NULL)
@@ -209,8 +176,8 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   gptvq_guide guide = {0};
   gptvq_status status;
   GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, &windows, 1.0, guide_budget, &standing, &guide, err));
-  GPTVQ_TRY_GOTO(
-      gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, &standing, &r->allocation, err));
+  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, hessian_budget, &standing,
+                                         &r->allocation, err));
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
             "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f "
@@ -290,7 +257,7 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
                                gptvq_saturated_size(c->samples * c->length, hidden * sizeof *p->x));
   }
   GPTVQ_TRY(allocate_bits(r, err));
-  if (guided(r)) {
+  if (r->options->guide > 0.0) {
     const gptvq_token_windows windows = {c->samples, c->length, c->tokens};
     const gptvq_standing standing = {r->callbacks, p->layers_done, p->layers_total};
     GPTVQ_TRY(
@@ -379,8 +346,7 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_tuned_block tuned = {0};
-    bool tune = r->options->finetune_block_steps > 0 && r->pipeline.x_original != NULL &&
-                gptvq_model_trains(r->model);
+    bool tune = r->options->finetune_block_steps > 0 && r->pipeline.x_original != NULL;
     gptvq_status status = tune ? gptvq_pipeline_block_tuned(&r->pipeline, block, results, &tuned, err)
                                : gptvq_pipeline_block(&r->pipeline, block, results, err);
     if (status == GPTVQ_OK) {
@@ -468,7 +434,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
   GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, -1, err));
-  if (r->options->finetune_steps > 0 && gptvq_model_trains(r->model)) GPTVQ_TRY(finetune(r, report, err));
+  if (r->options->finetune_steps > 0) GPTVQ_TRY(finetune(r, report, err));
   GPTVQ_TRY(report_folder(r->out.work, report, err));
   GPTVQ_TRY(
       gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, report->bits_per_value, err));
@@ -519,10 +485,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   GPTVQ_TRY(open_output(r, err));
   if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
-  if (r->needs_data) {
-    warn_left_out(r);
-    GPTVQ_TRY(load_calibration(r, err));
-  }
+  if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
   GPTVQ_TRY(prepare_model(r, bytes, err));
   if (changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   choose_precision(r);
