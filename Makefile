@@ -1,5 +1,5 @@
 # Thin front of CMake: see README.md.
-.PHONY: release debug asan-ubsan tsan aarch64-cross check check-plain check-sanitized check-aarch64 demo quality reproduce-paper deps clean
+.PHONY: install dist deb release debug asan-ubsan tsan aarch64-cross check check-plain check-sanitized check-aarch64 check-python demo quality reproduce-paper deps clean
 JOBS ?= $(shell nproc)
 
 release debug asan-ubsan tsan: deps
@@ -26,6 +26,9 @@ check-sanitized: asan-ubsan
 check-aarch64: aarch64-cross
 	@scripts/check.sh build/aarch64-cross
 
+check-python: deps release
+	@scripts/check-python.sh
+
 demo: release
 	@scripts/demo.sh
 
@@ -36,6 +39,21 @@ reproduce-paper: release
 quality: release
 	@bench/quality.sh
 	@bench/update-tables.sh
+
+# DESTDIR=FOLDER stages it elsewhere.
+PREFIX ?= /usr/local
+install: release
+	@cmake --install build/release --prefix $(PREFIX)
+
+# gptvq-VERSION.tar.gz of what is committed.
+VERSION = $(shell sed -n 's/^project(gptvq VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
+dist:
+	@git archive --prefix=gptvq-$(VERSION)/ -o gptvq-$(VERSION).tar.gz HEAD
+	@echo gptvq-$(VERSION).tar.gz
+
+# Debian packages, in the folder above; needs debhelper and dpkg-dev.
+deb:
+	@dpkg-buildpackage -us -uc -b
 
 clean:
 	rm -rf build out

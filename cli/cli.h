@@ -64,6 +64,13 @@ typedef struct gptvq_cli_command {
 bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, const char **positional,
                      int *exit_code);
 
+/* ---- help_forms.c: the option table as other programs want it ---- */
+/* A manual page (roff, man macros). */
+void gptvq_cli_print_man(const gptvq_cli_command *command, const gptvq_option *common);
+/* A line for each way to write an option, for the completion of shells, with tabs between: the option, its
+ * argument ("-": none; of a choice "=A|B|C") and the first line of its help. */
+void gptvq_cli_print_words(const gptvq_cli_command *command, const gptvq_option *common);
+
 /* The candidate (NULL-terminated list) most like `word`, or NULL when none is close. */
 const char *gptvq_cli_suggest(const char *word, const char *const *candidates);
 

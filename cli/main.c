@@ -44,6 +44,11 @@ static int run(int argc, char **argv) {
     printf("gptvq %s\n", gptvq_version());
     return gptvq_cli_flush();
   }
+  if (argc == 2 && strcmp(name, "--help=commands") == 0) { /* for scripts */
+    for (size_t i = 0; commands[i].name != NULL; i++)
+      printf("%s\t%s\n", commands[i].name, commands[i].summary);
+    return gptvq_cli_flush();
+  }
   bool wants_help = strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
   if (wants_help && argc == 2) return help();
   if (argc < 2) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "no command; see gptvq --help");

@@ -335,6 +335,12 @@ bool gptvq_cli_parse(const gptvq_cli_command *command, int argc, char **argv, co
         options_end = true;
         continue;
       }
+      if (strcmp(argument, "--help=man") == 0 || strcmp(argument, "--help=options") == 0) {
+        if (argument[7] == 'm') gptvq_cli_print_man(command, common_options);
+        else gptvq_cli_print_words(command, common_options);
+        *exit_code = gptvq_cli_flush();
+        return false;
+      }
       if (strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0) {
         print_help(command);
         *exit_code = gptvq_cli_flush();

@@ -33,6 +33,18 @@ GPTVQ_API void gptvq_packed_layer_destroy(gptvq_packed_layer *layer); /* NULL is
 /* As for a layer of a model: `bytes` are exact, `error` is tr(E H Eᵀ) / tr(W H Wᵀ) with E = W − packed W and
  * the Hessian as it was given (without one ‖E‖² / ‖W‖²). Strings live as long as the layer. */
 GPTVQ_API void gptvq_packed_layer_get_info(const gptvq_packed_layer *layer, gptvq_layer_info *info);
+/* One of the arrays that docs/FORMAT.md, section 4, describes; in memory as there, but for permutations,
+ * which are U32. Owned by the layer. */
+typedef struct gptvq_array {
+  size_t size;
+  const char *name; /* "indices", "codebooks" */
+  const char *type; /* "U8", "I8", "F16", "BF16", "F32", "U32" */
+  size_t rank, dims[4];
+  const void *data; /* row-major */
+} gptvq_array;
+static inline void gptvq_array_init(gptvq_array *array) { GPTVQ_INIT(array); }
+/* Array number `index` of those that the layer has, from 0; 0: there are not so many, else 1. */
+GPTVQ_API int gptvq_packed_layer_get_array(const gptvq_packed_layer *layer, size_t index, gptvq_array *array);
 /* weights[rows × cols] as the packed arrays decode, columns in their original order. */
 GPTVQ_API void gptvq_packed_layer_decode(const gptvq_packed_layer *layer, float *weights);
 /* y[n × rows] = x[n × cols] times the packed weights, transposed. compute: FP32, or INT8 (AUTO: INT8) as

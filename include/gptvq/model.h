@@ -109,6 +109,12 @@ GPTVQ_API void gptvq_model_get_other(const gptvq_model *model, size_t index, gpt
  */
 GPTVQ_API const char *gptvq_model_quantization_json(const gptvq_model *model);
 
+/* y[n × rows] = x[n × cols] Wᵀ + bias of block linear number `layer`, packed or not, in the layouts of
+ * gptvq_session_forward; for programs that run the model themselves. compute: FP32, or INT8 (AUTO: INT8 for a
+ * packed one). From any thread; in the model's context. GPTVQ_ERROR_ARGUMENT: there is no such layer. */
+GPTVQ_API gptvq_status gptvq_model_multiply(const gptvq_model *model, size_t layer, gptvq_compute compute,
+                                            size_t n, const float *x, float *y, gptvq_error *err);
+
 /* A session for at most max_tokens positions. Bytes it will take: gptvq_session_estimate. */
 GPTVQ_API size_t gptvq_session_estimate(const gptvq_model *model, size_t max_tokens);
 GPTVQ_API gptvq_status gptvq_session_create(const gptvq_model *model, size_t max_tokens, gptvq_session **out,

@@ -59,6 +59,7 @@ static const char *const model_names[] = {"config.json",
                                           "merges.txt",
                                           "chat_template.json",
                                           "chat_template.jinja",
+                                          GPTVQ_CARD_NAME,
                                           NULL};
 static const char *const work_names[] = {GPTVQ_STATE_NAME, GPTVQ_TOKENS_NAME, NULL};
 static const char *const work_folders[] = {GPTVQ_TRANSFORMED_NAME, GPTVQ_FINETUNED_NAME, NULL};

@@ -13,6 +13,8 @@
 #define GPTVQ_TOKENS_NAME "calibration.tokens"
 #define GPTVQ_TRANSFORMED_NAME "transformed"
 #define GPTVQ_FINETUNED_NAME "finetuned"
+/* The model card of a packed folder. */
+#define GPTVQ_CARD_NAME "README.md"
 
 /* *.json, *.model, *.txt and *.jinja, without config.json and index files: what is copied from a model folder
  * beside its weights. */

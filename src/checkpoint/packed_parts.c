@@ -42,6 +42,25 @@ void gptvq_packed_parts(const gptvq_packed_shape *shape, gptvq_packed_part parts
   parts[GPTVQ_PART_ZEROS] = (gptvq_packed_part){uniform, ".zeros", GPTVQ_T_U8, 1, {sizes.zero_bytes}};
 }
 
+const void *gptvq_packed_part_data(const gptvq_packed *p, enum gptvq_part part) {
+  switch (part) {
+  case GPTVQ_PART_FACTOR_SCALES: return p->factor_scales;
+  case GPTVQ_PART_CODEBOOK_LEFT: return p->codebook_left;
+  case GPTVQ_PART_CODEBOOK_RIGHT: return p->codebook_right;
+  case GPTVQ_PART_BLOCK_SCALE_RANGE: return p->block_scale_range;
+  case GPTVQ_PART_CODEBOOK_SCALES: return p->codebook_scales;
+  case GPTVQ_PART_SCALES: return p->scales;
+  case GPTVQ_PART_PERMUTATION: return p->permutation;
+  case GPTVQ_PART_CODEBOOKS: return p->codebooks;
+  case GPTVQ_PART_INDICES: return p->indices;
+  case GPTVQ_PART_BLOCK_SCALES: return p->block_scales;
+  case GPTVQ_PART_ROW_SCALES: return p->row_scales;
+  case GPTVQ_PART_ZEROS: return p->zeros;
+  case GPTVQ_PART_COUNT: break;
+  }
+  return NULL;
+}
+
 char *gptvq_part_name(const char *name, const char *suffix) {
   size_t a = strlen(name), b = strlen(suffix);
   char *text = malloc(a + b + 1);

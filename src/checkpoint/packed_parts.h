@@ -32,6 +32,9 @@ typedef struct gptvq_packed_part {
 /* For a checked shape. */
 void gptvq_packed_parts(const gptvq_packed_shape *shape, gptvq_packed_part parts[GPTVQ_PART_COUNT]);
 
+/* The array in memory; NULL where the shape has none. */
+const void *gptvq_packed_part_data(const gptvq_packed *packed, enum gptvq_part part);
+
 /* malloc'd "NAME" + "SUFFIX"; NULL when out of memory */
 char *gptvq_part_name(const char *name, const char *suffix);
 

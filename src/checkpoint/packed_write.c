@@ -6,25 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-static const void *part_data(const gptvq_packed *p, enum gptvq_part part) {
-  switch (part) {
-  case GPTVQ_PART_FACTOR_SCALES: return p->factor_scales;
-  case GPTVQ_PART_CODEBOOK_LEFT: return p->codebook_left;
-  case GPTVQ_PART_CODEBOOK_RIGHT: return p->codebook_right;
-  case GPTVQ_PART_BLOCK_SCALE_RANGE: return p->block_scale_range;
-  case GPTVQ_PART_CODEBOOK_SCALES: return p->codebook_scales;
-  case GPTVQ_PART_SCALES: return p->scales;
-  case GPTVQ_PART_PERMUTATION: return p->permutation;
-  case GPTVQ_PART_CODEBOOKS: return p->codebooks;
-  case GPTVQ_PART_INDICES: return p->indices;
-  case GPTVQ_PART_BLOCK_SCALES: return p->block_scales;
-  case GPTVQ_PART_ROW_SCALES: return p->row_scales;
-  case GPTVQ_PART_ZEROS: return p->zeros;
-  case GPTVQ_PART_COUNT: break;
-  }
-  return NULL;
-}
-
 static gptvq_status declare_description(gptvq_st_writer *writer, const char *name,
                                         const gptvq_packed_shape *s, const char *method, double error,
                                         gptvq_error *err) {
@@ -68,7 +49,7 @@ gptvq_status gptvq_packed_declare(gptvq_st_writer *writer, const char *name, con
   gptvq_packed_parts(&packed->shape, parts);
   for (int i = 0; i < GPTVQ_PART_COUNT; i++) {
     if (!parts[i].present) continue;
-    if (part_data(packed, (enum gptvq_part)i) == NULL)
+    if (gptvq_packed_part_data(packed, (enum gptvq_part)i) == NULL)
       return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%s%s is not there to be written", name, parts[i].suffix);
     char *full = gptvq_part_name(name, parts[i].suffix);
     if (full == NULL) return gptvq_fail_memory(err, name, strlen(name) + 32);
@@ -105,7 +86,7 @@ gptvq_status gptvq_packed_write(gptvq_st_writer *writer, const gptvq_packed *pac
     }
     size_t bytes = gptvq_tensor_type_size(part->type);
     for (size_t d = 0; d < part->rank; d++) bytes *= part->dims[d];
-    GPTVQ_TRY(gptvq_st_writer_write(writer, part_data(packed, (enum gptvq_part)i), bytes, err));
+    GPTVQ_TRY(gptvq_st_writer_write(writer, gptvq_packed_part_data(packed, (enum gptvq_part)i), bytes, err));
   }
   return GPTVQ_OK;
 }

@@ -555,6 +555,20 @@ void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_i
   gptvq_give_struct(&own, sizeof own, info);
 }
 
+gptvq_status gptvq_model_multiply(const gptvq_model *model, size_t layer, gptvq_compute compute, size_t n,
+                                  const float *x, float *y, gptvq_error *err) {
+  const gptvq_model_parts *parts = model->owned;
+  if (layer >= parts->stored_count || (unsigned)compute > GPTVQ_COMPUTE_INT8)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "no layer %zu of %zu, or no precision %d", layer,
+                      parts->stored_count, (int)compute);
+  const gptvq_linear *linear = parts->stored[layer].linear;
+  if (compute == GPTVQ_COMPUTE_AUTO) compute = linear->is_packed ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32;
+  gptvq_context *before = gptvq_context_use(model->context);
+  gptvq_status status = gptvq_linear_forward(linear, compute, n, x, linear->cols, y, linear->rows, err);
+  (void)gptvq_context_use(before);
+  return status;
+}
+
 json_t *gptvq_model_config(const gptvq_model *model) {
   const gptvq_config *c = &model->config;
   json_t *config = json_deep_copy(gptvq_checkpoint_config(model->checkpoint));

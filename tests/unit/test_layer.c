@@ -6,6 +6,42 @@
 
 #include <gptvq/layer.h>
 
+/* The arrays add up to what is stored, but for a permutation, which may be narrower in files. */
+static void check_arrays(const gptvq_packed_layer *layer, uint64_t bytes) {
+  gptvq_array array = {.size = sizeof array};
+  size_t sum = 0, index = 0;
+  for (; gptvq_packed_layer_get_array(layer, index, &array); index++) {
+    size_t size = strcmp(array.type, "U8") == 0 || strcmp(array.type, "I8") == 0      ? 1
+                  : strcmp(array.type, "F16") == 0 || strcmp(array.type, "BF16") == 0 ? 2
+                                                                                      : 4;
+    for (size_t d = 0; d < array.rank; d++) size *= array.dims[d];
+    sum += strcmp(array.name, "permutation") == 0 ? size / 2 : size;
+    assert_non_null(array.data);
+  }
+  assert_true(index >= 2);
+  assert_int_equal(sum, bytes);
+  assert_false(gptvq_packed_layer_get_array(layer, SIZE_MAX, &array));
+}
+
+/* Layer number l of the model multiplies as the packed matrix does. */
+static void check_products(const gptvq_model *model, size_t l, const gptvq_packed_layer *layer) {
+  gptvq_layer_info info = {.size = sizeof info};
+  gptvq_error err;
+  gptvq_model_get_layer(model, l, &info);
+  float *x = calloc(2 * info.cols, sizeof *x), *y = calloc(4 * info.rows, sizeof *y);
+  assert_true(x != NULL && y != NULL);
+  for (size_t i = 0; i < 2 * info.cols; i++) x[i] = (float)(i % 7) - 3.0f;
+  assert_int_equal(gptvq_model_multiply(model, l, GPTVQ_COMPUTE_FP32, 2, x, y, &err), GPTVQ_OK);
+  assert_int_equal(gptvq_packed_layer_multiply(layer, GPTVQ_COMPUTE_FP32, 2, x, y + 2 * info.rows, &err),
+                   GPTVQ_OK);
+  assert_memory_equal(y, y + 2 * info.rows, 2 * info.rows * sizeof *y);
+  assert_int_equal(
+      gptvq_model_multiply(model, gptvq_model_layer_count(model), GPTVQ_COMPUTE_FP32, 2, x, y, &err),
+      GPTVQ_ERROR_ARGUMENT);
+  free(x);
+  free(y);
+}
+
 static int make_scratch(void **state) {
   (void)state;
   if (tiny_enter_scratch() != 0) return -1;
@@ -145,11 +181,14 @@ static void packs_what_quantize_packs(void **state) {
       gptvq_packed_layer_decode(layer, b);
       assert_memory_equal(a, b, values * sizeof *a);
       gptvq_packed_layer_get_info(layer, &info);
-      for (size_t l = 0; l < gptvq_model_layer_count(packed); l++) {
+      size_t l = 0;
+      for (; l < gptvq_model_layer_count(packed); l++) {
         gptvq_model_get_layer(packed, l, &stored);
         if (strcmp(stored.name, original->name) == 0) break;
       }
       assert_string_equal(stored.name, original->name);
+      check_arrays(layer, info.bytes);
+      check_products(packed, l, layer);
       assert_int_equal(info.bytes, stored.bytes);
       assert_string_equal(info.method, stored.method);
       assert_string_equal(info.format, stored.format);

@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "base/sized.h"
+#include "checkpoint/packed_parts.h"
 #include "calib/hessian.h"
 #include "linalg/gemm.h"
 #include "model/model_internal.h"
@@ -81,6 +82,23 @@ void gptvq_packed_layer_destroy(gptvq_packed_layer *layer) {
 
 void gptvq_packed_layer_get_info(const gptvq_packed_layer *layer, gptvq_layer_info *info) {
   gptvq_give_struct(&layer->info, sizeof layer->info, info);
+}
+
+int gptvq_packed_layer_get_array(const gptvq_packed_layer *layer, size_t index, gptvq_array *array) {
+  gptvq_packed_part parts[GPTVQ_PART_COUNT];
+  gptvq_packed_parts(&layer->result.packed.shape, parts);
+  for (int i = 0; i < GPTVQ_PART_COUNT; i++) {
+    if (!parts[i].present || index-- > 0) continue;
+    const bool wide = i == GPTVQ_PART_PERMUTATION; /* in files perhaps U16 */
+    gptvq_array out = {.name = parts[i].suffix + 1,
+                       .type = wide ? "U32" : gptvq_tensor_type_name(parts[i].type),
+                       .rank = parts[i].rank,
+                       .data = gptvq_packed_part_data(&layer->result.packed, (enum gptvq_part)i)};
+    memcpy(out.dims, parts[i].dims, sizeof out.dims);
+    gptvq_give_struct(&out, sizeof out, array);
+    return 1;
+  }
+  return 0;
 }
 
 void gptvq_packed_layer_decode(const gptvq_packed_layer *layer, float *weights) {

@@ -433,6 +433,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
       gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, report->bits_per_value, err));
   if (calibration != NULL)
     GPTVQ_TRY(gptvq_pipeline_judge(&r->calibrating, r->out.work, calibration, r->callbacks, report, err));
+  GPTVQ_TRY(gptvq_write_card(&r->out, r->model_dir, &r->resolved, calibration, report, err));
   gptvq_model_close(r->model);
   r->model = NULL;
   GPTVQ_TRY(gptvq_pipeline_drop_prepared(&r->out, err));

@@ -76,6 +76,11 @@ gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model
 /* The index over the first `shards` shards. */
 gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor_plan *plan, size_t shards,
                                      gptvq_error *err);
+/* README.md: a model card. model_dir names the original; of the report what stands in the folder. */
+gptvq_status gptvq_write_card(const gptvq_output *out, const char *model_dir, const gptvq_resolved *options,
+                              const gptvq_calibration *calibration, const gptvq_quantize_report *report,
+                              gptvq_error *err);
+
 /* config.json: the original's plus "quantization_config". calibration NULL: none; bits_per_value < 0: not
  * known yet. */
 gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,

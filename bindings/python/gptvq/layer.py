@@ -1,0 +1,108 @@
+"""The method on one matrix."""
+from __future__ import annotations
+
+import ctypes as c
+from typing import Any, Callable, Dict, Optional
+
+import numpy as np
+
+from ._library import ArgumentError, Callbacks, CArray, CLayerInfo, call, lib
+from .model import LayerInfo, compute_number, layer_info
+from .quantizing import CQuantizeOptions, progress_of
+
+_DTYPES = {"U8": np.uint8, "I8": np.int8, "F16": np.float16, "BF16": np.uint16, "F32": np.float32, "U32": np.uint32}
+
+
+def _matrix(name: str, array: Any, dtype: Any) -> np.ndarray:
+    matrix = np.ascontiguousarray(array, dtype)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise ArgumentError(f"{name} is no matrix: {matrix.shape}")
+    return matrix
+
+
+def hessian(x: np.ndarray) -> np.ndarray:
+    """[cols, cols] float64: the mean of x xᵀ over the rows of the inputs x [n, cols]. More than fit at a time: the mean of results, weighted by n."""
+    inputs = _matrix("x", x, np.float32)
+    out = np.empty((inputs.shape[1], inputs.shape[1]), np.float64)
+    call("gptvq_input_hessian", inputs.shape[0], inputs.shape[1], inputs.ctypes.data, out.ctypes.data)
+    return out
+
+
+class PackedLayer:
+    """A packed matrix, immutable. arrays: those of docs/FORMAT.md, section 4, by name, views into the library's memory (BF16 as uint16 bits); error: tr(E H Eᵀ) /
+    tr(W H Wᵀ) with E = W − packed W (without a Hessian ‖E‖² / ‖W‖²)."""
+
+    def __init__(self, handle: c.c_void_p) -> None:
+        self._handle = handle
+        struct = CLayerInfo()
+        lib.gptvq_packed_layer_get_info(handle, c.byref(struct))
+        self.info: LayerInfo = layer_info(struct)
+        self.arrays: Dict[str, np.ndarray] = self._views()
+
+    def _views(self) -> Dict[str, np.ndarray]:
+        found: Dict[str, np.ndarray] = {}
+        array = CArray()
+        while lib.gptvq_packed_layer_get_array(self._handle, len(found), c.byref(array)):
+            dtype = np.dtype(_DTYPES[array.type.decode()])
+            dims = tuple(array.dims[: array.rank])
+            buffer = (c.c_char * (int(np.prod(dims)) * dtype.itemsize)).from_address(array.data)
+            buffer._layer = self._owner()  # the memory lives as long as a view of it
+            view = np.frombuffer(buffer, dtype).reshape(dims)
+            view.flags.writeable = False
+            found[array.name.decode()] = view
+        return found
+
+    def _owner(self) -> "_Owner":
+        if not hasattr(self, "_own"):
+            self._own = _Owner(self._handle)
+        return self._own
+
+    @property
+    def error(self) -> float:
+        return self.info.error
+
+    @property
+    def bits_per_value(self) -> float:
+        """Everything that is stored, exactly."""
+        return self.info.bits_per_value
+
+    def decode(self) -> np.ndarray:
+        """[rows, cols] float32, columns in their original order."""
+        out = np.empty((self.info.rows, self.info.cols), np.float32)
+        lib.gptvq_packed_layer_decode(self._handle, out.ctypes.data)
+        return out
+
+    def multiply(self, x: np.ndarray, compute: str = "fp32") -> np.ndarray:
+        """[n, rows] float32: inputs x [n, cols] times the packed matrix, transposed; compute "fp32" or "int8"."""
+        inputs = _matrix("x", x, np.float32)
+        if inputs.shape[1] != self.info.cols:
+            raise ArgumentError(f"x is {inputs.shape}, not [n, {self.info.cols}]")
+        out = np.empty((inputs.shape[0], self.info.rows), np.float32)
+        call("gptvq_packed_layer_multiply", self._handle, compute_number(compute), inputs.shape[0], inputs.ctypes.data, out.ctypes.data)
+        return out
+
+
+class _Owner:
+    def __init__(self, handle: c.c_void_p) -> None:
+        self._handle = handle
+
+    def __del__(self) -> None:
+        if lib is not None:
+            lib.gptvq_packed_layer_destroy(self._handle)
+
+
+def solve(weights: np.ndarray, hessian: Optional[np.ndarray] = None, *, name: str = "weights", recipe: str = "default",
+          log: Optional[Callable[[str, str], Any]] = None, **values: Any) -> PackedLayer:
+    """Packs weights [rows, cols]; y = W x. hessian [cols, cols]: symmetric, of the inputs (`layer.hessian`); None: an identity.
+
+    values: options by name, as of `gptvq.quantize`; those about whole models mean nothing here. The same bytes whatever the number of threads."""
+    matrix = _matrix("weights", weights, np.float32)
+    own = None
+    if hessian is not None:
+        own = _matrix("hessian", hessian, np.float64)
+        if own.shape != (matrix.shape[1], matrix.shape[1]):
+            raise ArgumentError(f"the Hessian is {own.shape}, not [{matrix.shape[1]}, {matrix.shape[1]}]")
+    settings, handle, calls = CQuantizeOptions(recipe, values), c.c_void_p(), Callbacks(None, log, progress_of)
+    calls.run("gptvq_pack_layer", name.encode(), matrix.shape[0], matrix.shape[1], matrix.ctypes.data, None if own is None else own.ctypes.data, settings.buffer,
+              c.byref(calls.struct), c.byref(handle))
+    return PackedLayer(handle)
