@@ -165,6 +165,7 @@ typedef struct gptvq_cli_eval {
   gptvq_eval_options options; /* name: of the text at work */
   gptvq_model_options model_options;
   const char *text_paths; /* a line each */
+  const char *task_path;  /* in their place: eval alone */
   int compute, json;
   size_t count; /* texts; all owned */
   char **paths, **texts;

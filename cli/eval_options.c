@@ -53,17 +53,18 @@ static int load(gptvq_cli_eval *eval, size_t i) {
 }
 
 int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
-  if (eval->text_paths == NULL)
+  const char *paths = eval->task_path != NULL ? eval->task_path : eval->text_paths;
+  if (paths == NULL)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--text FILE is missing; see gptvq %s --help", command);
   eval->model_options.compute = (gptvq_compute)eval->compute;
   size_t most = 1;
-  for (const char *at = eval->text_paths; *at != '\0'; at++) most += *at == '\n';
+  for (const char *at = paths; *at != '\0'; at++) most += *at == '\n';
   eval->paths = calloc(most, sizeof *eval->paths);
   eval->texts = calloc(most, sizeof *eval->texts);
   eval->sizes = calloc(most, sizeof *eval->sizes);
   if (eval->paths == NULL || eval->texts == NULL || eval->sizes == NULL)
     return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory for %zu texts", most);
-  for (const char *at = eval->text_paths; at != NULL;) {
+  for (const char *at = paths; at != NULL;) {
     size_t length = strcspn(at, "\n");
     char *path = strndup(at, length);
     if (path == NULL) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory for %zu texts", most);
