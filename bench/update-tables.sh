@@ -82,3 +82,8 @@ grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
 [ ! -e bench/halves.csv ] || means bench/halves.csv | awk -F, '
   BEGIN { print "| setting | bits | excess, mean of both directions | KL divergence |"; print "| --- | --- | --- | --- |" }
   $1 != "bf16" { printf "| %s | %.4f | %.2f %% ± %.2f | %.4f ± %.4f |\n", $1, $3, 100 * $5, 100 * $6, $7, $8 }' | bench/insert-table.sh docs/RESULTS.md halves
+
+# kinds of text
+[ ! -e bench/robust.csv ] || grep -v '^#' bench/robust.csv | awk -F, '
+  NR == 1 { for (i = 1; i < NF; i++) if (i != 2) head = head "| " $i " "; print head "|"; gsub(/[^|]+/, " --- ", head); print head "|" }
+  NR > 1 { row = ""; for (i = 1; i < NF; i++) if (i != 2) row = row "| " (i == 1 ? $i : sprintf("%.3f", $i)) " "; print row "|" }' | bench/insert-table.sh docs/RESULTS.md robust

@@ -51,6 +51,17 @@ attention=$((4 * 2 * 4 * (128 * 129 / 2) * 256))
   die "forward, quantized: $(flop 'forward, quantized') FLOP"
 near "$(awk '$1 == "\"seconds\":" {gsub(",", ""); n++; if (n > 1) s += $2; else whole = $2} END {print s / whole}' "$capture/out")" 1 0.02
 
+# the end says what was lost, on windows that were not calibrated on; without a text the model writes all
+quantize judged --dim 2 --bits 3.125
+[ "$(grep -c '"kl":' "$capture/out")" = 2 ] && [ "$(grep -c '"seen": false' "$capture/out")" = 2 ] || die "the loss is not in the report"
+grep -q '"source": "calib.txt: 1, self: 1"' judged/config.json || die "half of the windows are not the model's"
+expect_ok "$GPTVQ" quantize "$model" -o written --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --quiet
+expect_out '^on its own text +KL divergence 0\.[0-9]+ \+- .* \(127 predictions of what the model itself writes, not seen by calibration\)$'
+! grep -q '^loss on the text' "$capture/out" || die "a loss on a text that was not given"
+quantize unjudged --dim 2 --bits 3.125 --judge-tokens 0 --calib-self 0
+[ "$(grep -c '"loss_[a-z]*": null' "$capture/out")" = 2 ] || die "a loss that was not asked for"
+grep -q '"source": "calib.txt"' unjudged/config.json || die "the model wrote, unasked"
+
 # the precision of the calibration
 quantize rounded --dim 2 --bits 2.25 --calib-compute auto
 near "$(json bits_per_value)" 2.2656 0.01
