@@ -313,10 +313,8 @@ static gptvq_status read_quantization(gptvq_model *model, const char *folder, gp
   gptvq_model_parts *parts = model->owned;
   const json_t *quantization =
       json_object_get(gptvq_checkpoint_config(model->checkpoint), "quantization_config");
-  if (quantization == NULL || json_is_null(quantization)) return GPTVQ_OK;
+  if (gptvq_checkpoint_is_original(model->checkpoint)) return GPTVQ_OK;
   const char *method = json_string_value(json_object_get(quantization, "quant_method"));
-  if (method != NULL && strcmp(method, "mxfp4") == 0 && model->arch->all_experts == GPTVQ_EXPERTS_WOVEN)
-    return GPTVQ_OK; /* an original */
   if (method == NULL || strcmp(method, "gptvq") != 0)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s/config.json: the weights are already quantized (quant_method %s); gptvq reads "
@@ -529,7 +527,8 @@ void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t 
   if (!linear->is_packed) {
     bool is_f64 = bytes == 2 * sizeof(float) * linear->rows * linear->cols;
     bool is_mxfp4 = bytes < linear->rows * linear->cols; /* decoded from it */
-    info->format = is_f64 ? "fp64" : is_mxfp4 ? "mxfp4" : dense_formats[linear->dtype];
+    bool is_fp8 = linear->dtype == GPTVQ_BF16 && bytes < 2 * linear->rows * linear->cols;
+    info->format = is_f64 ? "fp64" : is_mxfp4 ? "mxfp4" : is_fp8 ? "fp8" : dense_formats[linear->dtype];
     info->dim = 1;
     return;
   }
