@@ -43,6 +43,7 @@ collect='
     keep("us", v["min_us"]); keep("us2", v["median_us"])
     keep("reads", v["bandwidth_gb_per_s"]); keep("reads2", v["bandwidth_median_gb_per_s"])
     keep("share", v["gb_per_s"] / v["bandwidth_gb_per_s"]); keep("share2", v["bandwidth_share_median"])
+    keep("products", v["int8_gproducts_per_s"]); keep("int8", v["int8_share"])
     keep("int4", v["int4_ratio"]); keep("int42", v["int4_ratio_median"])
     v["kernel"] = ""
   }'
@@ -52,11 +53,11 @@ awk -v where="$where" -v date="$(date +%Y-%m-%d)" -v load="$load" -v runs="$runs
     for (i = 1; i <= count; i++) {
       k = order[i]
       if (of[k] != of[order[i - 1]])
-        printf "\n%s, memory reads %.1f (%.1f) GB/s:\n\n| kernel | bits | µs | GB/s | of bandwidth | 10^9 weights/s | / int4-g128 |\n| --- | --- | --- | --- | --- | --- | --- |\n",
-               of[k], median("reads"), median("reads2")
+        printf "\n%s, memory reads %.1f (%.1f) GB/s, registers make %.0f · 10^9 int8 products/s:\n\n| kernel | bits | µs | GB/s | of bandwidth | 10^9 weights/s | of int8 products | / int4-g128 |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
+               of[k], median("reads"), median("reads2"), median("products")
       us = median("us"); us2 = median("us2")
-      printf "| %s | %.3f | %.0f (%.0f) | %.1f (%.1f) | %.0f %% (%.0f %%) | %.1f | %.2f (%.2f) |\n", name[k], bits[k], us, us2, bytes[k] / us / 1000, bytes[k] / us2 / 1000,
-             100 * median("share"), 100 * median("share2"), weights[k] / us / 1000, median("int4"), median("int42")
+      printf "| %s | %.3f | %.0f (%.0f) | %.1f (%.1f) | %.0f %% (%.0f %%) | %.1f | %.0f %% | %.2f (%.2f) |\n", name[k], bits[k], us, us2, bytes[k] / us / 1000, bytes[k] / us2 / 1000,
+             100 * median("share"), 100 * median("share2"), weights[k] / us / 1000, 100 * median("int8"), median("int4"), median("int42")
     }
   }' "$work/json" >"$work/table"
 awk -v runs="$width_runs" "$collect"'

@@ -1,8 +1,9 @@
 """Speed of packed models beside llama.cpp's, in one run: called by bench/peers.sh, which says how.
 
-Both run models of 2 and 4 blocks with random weights in the same shapes, inside one process and in turns of some tokens:
+Both run models with random weights in the same shapes, inside one process and in turns of some tokens. Small ones are whole; of larger ones there are
+2 and 4 blocks:
     block = (4 blocks - 2 blocks) / 2,  whole model = 2 blocks + (depth - 2) * block.
-A round takes every format once, its two models one right after the other, beginning with another format each time, and gives one such figure
+A round takes every format once, its models one right after the other, beginning with another format each time, and gives one such figure
 per format and its ratios to the peers' of the same round: when the machine slows down for some seconds, both sides of a ratio slow down. Reported are
 medians over the rounds with their quartiles, and, as "least", the same figure from the least times of all rounds, which do not come from the same
 moment. A round where 4 blocks took no longer than 2 counts as infinitely fast. The output head has 8 bits on both sides (int8 codes; Q8_0)."""
@@ -12,6 +13,7 @@ DEPTHS = {  # blocks of the whole model; the rest of a shape is in the folders t
     "llama-2-7b": 32, "llama-3-8b": 32, "llama-3.2-1b": 16, "llama-3.2-3b": 28, "mistral-7b": 32, "mixtral-8x7b": 32, "phi-3-mini": 32,
     "qwen2.5-0.5b": 24, "qwen2.5-1.5b": 28, "qwen2.5-7b": 28, "smollm2-135m": 30, "smollm2-360m": 32, "stories": 4,
 }
+WHOLE = {"llama-3.2-1b", "qwen2.5-0.5b", "qwen2.5-1.5b", "smollm2-135m", "smollm2-360m", "stories"}  # two blocks of them are lost in the noise of the head
 PACKED = {  # name: options of gptvq bench make-model
     "gptvq 2-D 2.125": ["--dim", "2", "--bits", "2.125"],
     "gptvq 2-D 2.25": ["--dim", "2", "--bits", "2.25"],
@@ -222,6 +224,11 @@ def read_bandwidth(a):
     return json.loads(run.stdout)["bandwidth_gb_per_s"]
 
 
+def cuts(shape):
+    """Blocks of the models that stand for the whole one."""
+    return (DEPTHS[shape],) if shape in WHOLE else (2, 4)
+
+
 def wanted(a, name):
     return not a.formats or name == "llama.cpp Q4_0" or any(part in name for part in a.formats.split(","))
 
@@ -231,10 +238,10 @@ def show(value):
 
 
 def open_models(a):
-    """{format: {2: model, 4: model}}; folders and files that are not there yet are made."""
+    """{format: {blocks: model}}; folders and files that are not there yet are made."""
     models, positions = {}, max(a.prompt, a.tokens + 1) + 8
     for name, options in PACKED.items():
-        for layers in (2, 4) if wanted(a, name) or not models else ():  # one at least: the shape is read from it
+        for layers in cuts(a.shape) if wanted(a, name) or not models else ():  # one at least: the shape is read from it
             path = f"{a.scratch}/{a.shape}-{name.replace(' ', '-')}-{layers}"
             if not os.path.exists(path):
                 subprocess.run([a.gptvq, "bench", "make-model", "--shape", a.shape, "--layers", str(layers), "-o", path] + options,
@@ -242,7 +249,7 @@ def open_models(a):
             models.setdefault(name, {})[layers] = Gptvq(path, positions)
     shape = shape_of(path)
     for name, kind in PEERS.items():
-        for layers in (2, 4) if wanted(a, name) and fits(kind, shape) else ():
+        for layers in cuts(a.shape) if wanted(a, name) and fits(kind, shape) else ():
             path = f"{a.scratch}/{a.shape}-{kind}-{layers}.gguf"
             if not os.path.exists(path):
                 write_gguf(path + ".tmp", shape, layers, kind)
@@ -256,29 +263,29 @@ def measure(a):
     import numpy
     models = open_models(a)
     ids = [int(x) for x in numpy.random.default_rng(1).integers(3, 900, max(a.prompt, a.tokens + 1))]
-    times = {(kind, name, layers): [] for kind in KINDS for name in models for layers in (2, 4)}
+    layers_of = cuts(a.shape)
+    times = {(kind, name, layers): [] for kind in KINDS for name in models for layers in layers_of}
     reads = []
     for kind, rounds, prompt in (("decode", a.rounds, 0), ("prompt", a.prompt_rounds, a.prompt)):
         for turn in range(rounds + 1 if kind == "decode" else rounds): # the first one reads the files
             names = list(models)
             for name in names[turn % len(names):] + names[:turn % len(names)]:
-                pair = models[name]
-                for layers in (2, 4) if turn % 2 == 0 else (4, 2):
-                    times[kind, name, layers].append(visit(pair[layers], ids, prompt, a.tokens))
+                for layers in layers_of if turn % 2 == 0 else layers_of[::-1]:
+                    times[kind, name, layers].append(visit(models[name][layers], ids, prompt, a.tokens))
             reads.append(read_bandwidth(a))
             if turn % 10 == 0:
                 print(f"{a.shape}: {kind}, round {turn} of {rounds}", file=sys.stderr)
     for name in models:
-        for layers in (2, 4):
+        for layers in layers_of:
             del times["decode", name, layers][0]
-    for pair in models.values():
-        for model in pair.values():
+    for cut in models.values():
+        for model in cut.values():
             model.close()
-    results = {name: {kind: rounds_of(times[kind, name, 2], times[kind, name, 4], DEPTHS[a.shape]) for kind in KINDS} for name in models}
+    results = {name: {kind: rounds_of([times[kind, name, layers] for layers in layers_of], DEPTHS[a.shape]) for kind in KINDS} for name in models}
     rows = []
     for name, kinds in results.items():
         lost = sum(x == 0 for x in kinds["decode"]["rounds"]), sum(x == 0 for x in kinds["prompt"]["rounds"])
-        row = [a.shape, name, f"{models[name][2].bits:.4f}", a.threads]
+        row = [a.shape, name, f"{models[name][layers_of[0]].bits:.4f}", a.threads]
         for kind, tokens in (("decode", 1), ("prompt", a.prompt)):
             row += [show(value) for value in speeds(kinds[kind], tokens)]
             for peer in ("llama.cpp Q4_0", "llama.cpp Q2_K"):
@@ -287,12 +294,14 @@ def measure(a):
     return rows
 
 
-def rounds_of(two, four, depth):
+def rounds_of(cut, depth):
     """Seconds of the whole model: from the least times of all rounds (None: noise outweighs the difference), and round by round (0: the same)."""
-    def seconds(two, four):
-        return 0 if four <= two else two + (depth - 2) * (four - two) / 2
-    least = seconds(min(map(min, two)), min(map(min, four))) if two else 0
-    return {"least": least or None, "rounds": [seconds(statistics.median(x), statistics.median(y)) for x, y in zip(two, four)]}
+    def seconds(first, four=None):
+        if four is None:
+            return first
+        return 0 if four <= first else first + (depth - 2) * (four - first) / 2
+    least = seconds(*(min(map(min, rounds)) for rounds in cut)) if cut[0] else 0
+    return {"least": least or None, "rounds": [seconds(*map(statistics.median, turn)) for turn in zip(*cut)]}
 
 
 def quartiles(values):

@@ -244,6 +244,7 @@ int gptvq_cmd_eval(int argc, char **argv);
 int gptvq_cmd_compare(int argc, char **argv);
 int gptvq_cmd_generate(int argc, char **argv);
 int gptvq_cmd_chat(int argc, char **argv);
+int gptvq_cmd_serve(int argc, char **argv);
 int gptvq_cmd_inspect(int argc, char **argv);
 int gptvq_cmd_tokenize(int argc, char **argv);
 int gptvq_cmd_export(int argc, char **argv);

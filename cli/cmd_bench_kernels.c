@@ -17,6 +17,12 @@ static double share(const gptvq_kernel_speed *s) {
   return s->bytes / s->median_seconds / s->bandwidth_median;
 }
 
+/* Of the int8 products that registers allow: the least times; 0: not known. */
+static double product_share(const gptvq_kernel_speed *s) {
+  if (s->products == 0.0) return 0.0;
+  return (double)s->rows * (double)s->cols * (double)s->tokens / s->min_seconds / s->products;
+}
+
 static bool same_shape(const gptvq_kernel_speed *a, const gptvq_kernel_speed *b) {
   return a->rows == b->rows && a->cols == b->cols;
 }
@@ -25,14 +31,16 @@ static void print_speed(const output *out, const gptvq_kernel_speed *s) {
   if (out->count == 1)
     printf("%s, %d threads, %zu rounds\n", gptvq_get_cpu(), gptvq_get_threads(), out->rounds);
   if (out->count == 1 || !same_shape(s, s - 1))
-    printf("\n%zu x %zu: memory reads %.1f GB/s (median %.1f)\n%-22s %6s %9s %9s %6s %6s %6s %10s %7s %7s\n",
-           s->rows, s->cols, 1e-9 * s->bandwidth, 1e-9 * s->bandwidth_median, "kernel", "bits", "least us",
-           "median us", "GB/s", "of it", "median", "Gweight/s", "/ int4", "median");
+    printf("\n%zu x %zu: memory reads %.1f GB/s (median %.1f), at most %.0f (%.0f) Gproduct/s of int8\n"
+           "%-22s %6s %9s %9s %6s %6s %6s %10s %6s %7s %7s\n",
+           s->rows, s->cols, 1e-9 * s->bandwidth, 1e-9 * s->bandwidth_median, 1e-9 * s->products,
+           1e-9 * s->products_median, "kernel", "bits", "least us", "median us", "GB/s", "of it", "median",
+           "Gweight/s", "of it", "/ int4", "median");
   double weights = (double)s->rows * (double)s->cols * (double)s->tokens;
-  printf("%-22s %6.3f %9.1f %9.1f %6.2f %5.0f%% %5.0f%% %10.1f %7.2f %7.2f\n", s->kernel, s->bits,
+  printf("%-22s %6.3f %9.1f %9.1f %6.2f %5.0f%% %5.0f%% %10.1f %5.0f%% %7.2f %7.2f\n", s->kernel, s->bits,
          1e6 * s->min_seconds, 1e6 * s->median_seconds, 1e-9 * s->bytes / s->min_seconds,
          100 * s->bytes / s->min_seconds / s->bandwidth, 100 * share(s), 1e-9 * weights / s->min_seconds,
-         s->int4_ratio, s->int4_ratio_median);
+         100 * product_share(s), s->int4_ratio, s->int4_ratio_median);
   (void)fflush(stdout);
 }
 
@@ -64,15 +72,17 @@ static int report(void *user, const gptvq_kernel_speed *s) {
     return 0;
   }
   gptvq_cli_json_append(
-      out->results, json_pack("{s:s, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
-                              "kernel", s->kernel, "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols,
-                              "tokens", (json_int_t)s->tokens, "bits", s->bits, "bytes", (json_int_t)s->bytes,
-                              "min_us", 1e6 * s->min_seconds, "median_us", 1e6 * s->median_seconds,
-                              "gb_per_s", 1e-9 * s->bytes / s->min_seconds, "bandwidth_gb_per_s",
-                              1e-9 * s->bandwidth, "bandwidth_median_gb_per_s", 1e-9 * s->bandwidth_median,
-                              "bandwidth_share_median", share(s), "gweights_per_s",
-                              1e-9 * (double)s->rows * (double)s->cols * (double)s->tokens / s->min_seconds,
-                              "int4_ratio", s->int4_ratio, "int4_ratio_median", s->int4_ratio_median));
+      out->results,
+      json_pack("{s:s, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
+                "kernel", s->kernel, "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols, "tokens",
+                (json_int_t)s->tokens, "bits", s->bits, "bytes", (json_int_t)s->bytes, "min_us",
+                1e6 * s->min_seconds, "median_us", 1e6 * s->median_seconds, "gb_per_s",
+                1e-9 * s->bytes / s->min_seconds, "bandwidth_gb_per_s", 1e-9 * s->bandwidth,
+                "bandwidth_median_gb_per_s", 1e-9 * s->bandwidth_median, "bandwidth_share_median", share(s),
+                "gweights_per_s",
+                1e-9 * (double)s->rows * (double)s->cols * (double)s->tokens / s->min_seconds,
+                "int8_gproducts_per_s", 1e-9 * s->products, "int8_share", product_share(s), "int4_ratio",
+                s->int4_ratio, "int4_ratio_median", s->int4_ratio_median));
   return 0;
 }
 

@@ -210,6 +210,8 @@ int gptvq_cmd_inspect(int argc, char **argv) {
   if (gptvq_cli_weigh_folder(path, info.packed != 0, &files, &err) != GPTVQ_OK) {
     code = gptvq_cli_fail(&err);
   } else {
+    if (files.header_bytes == 0) /* a GGUF file: what is around its tensors */
+      files.header_bytes = files.bytes - info.linear_bytes - info.other_bytes - info.beside_bytes;
     bool verified = verify(model, &info, &files);
     code =
         json ? print_json(path, model, &info, &files, verified) : print_text(model, &info, &files, verified);

@@ -68,34 +68,6 @@ static int warn_special(const gptvq_conversation *c, const char *text, size_t si
   return code;
 }
 
-/* The special token that the template puts behind an answer: models whose files name another EOS end their
- * turns with it all the same. */
-static int find_end_of_turn(gptvq_conversation *c) {
-  static const char said[] = "(answer)", messages[] = "[{\"role\": \"user\", \"content\": \"x\"}, "
-                                                      "{\"role\": \"assistant\", \"content\": \"(answer)\"}]";
-  const gptvq_chat_request request = {
-      .size = sizeof request, .messages = messages, .messages_size = sizeof messages - 1};
-  gptvq_error err;
-  char *text;
-  size_t size, count = 0;
-  int32_t *ids = NULL;
-  bool found = false;
-  gptvq_status status = gptvq_chat_render(c->chat, &request, &text, &size, &err);
-  if (status == GPTVQ_ERROR_MEMORY) return gptvq_cli_fail(&err);
-  if (status != GPTVQ_OK) return 0; /* it may like what is really said better */
-  const char *behind = strstr(text, said);
-  if (behind != NULL) {
-    behind += strlen(said);
-    status = gptvq_tokenizer_encode(c->writer.tokenizer, behind, strlen(behind), 0, &ids, &count, &err);
-  }
-  gptvq_free(text);
-  int code = status == GPTVQ_OK ? 0 : gptvq_cli_fail(&err);
-  if (count > 0) code = look_for_special(c->writer.tokenizer, ids, 1, &found);
-  if (found) c->writer.end_of_turn = ids[0];
-  gptvq_free(ids);
-  return code;
-}
-
 /* ---- the conversation ---- */
 
 int gptvq_conversation_open(gptvq_conversation *c, const char *path) {
@@ -113,8 +85,9 @@ int gptvq_conversation_open(gptvq_conversation *c, const char *path) {
   w->keep = true;
   c->messages = json_array();
   if (c->messages == NULL) return out_of_memory();
-  code = find_end_of_turn(c);
-  if (code == 0) code = gptvq_cli_writer_start(w, c->context);
+  if (gptvq_chat_end_of_turn(c->chat, w->tokenizer, &w->end_of_turn, &err) != GPTVQ_OK)
+    return gptvq_cli_fail(&err);
+  code = gptvq_cli_writer_start(w, c->context);
   if (code == 0 && c->system != NULL) code = gptvq_conversation_set_system(c, c->system, strlen(c->system));
   return code;
 }

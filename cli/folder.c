@@ -37,6 +37,11 @@ static gptvq_status weigh(const char *folder, const char *name, gptvq_cli_files 
 gptvq_status gptvq_cli_weigh_folder(const char *folder, bool packed, gptvq_cli_files *files,
                                     gptvq_error *err) {
   memset(files, 0, sizeof *files);
+  struct stat gguf;
+  if (stat(folder, &gguf) == 0 && S_ISREG(gguf.st_mode)) {
+    *files = (gptvq_cli_files){.count = 1, .bytes = (uint64_t)gguf.st_size};
+    return GPTVQ_OK;
+  }
   static const char single[] = "model.safetensors";
   char path[4096], file[4096];
   if ((size_t)snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder) >= sizeof path ||

@@ -13,6 +13,7 @@ static const struct {
     {"compare", "KL divergence and agreement of two models on a text", gptvq_cmd_compare},
     {"generate", "continue a prompt", gptvq_cmd_generate},
     {"chat", "talk to a chat model", gptvq_cmd_chat},
+    {"serve", "answer programs that know OpenAI's API", gptvq_cmd_serve},
     {"inspect", "layers, formats and sizes of a model", gptvq_cmd_inspect},
     {"tokenize", "token ids of a text, and back", gptvq_cmd_tokenize},
     {"export", "turn a packed folder into a plain Hugging Face one", gptvq_cmd_export},

@@ -13,9 +13,10 @@ linalg: base
 linalg/solve: base linalg
 format: base
 kernels: base format
-checkpoint: base format kernels
-text: base
-text/template: base text
+gguf: base
+checkpoint: base format kernels gguf
+text: base gguf
+text/template: base gguf text
 model/arch: base checkpoint
 model/layer: base linalg kernels model/arch
 model: base linalg format kernels checkpoint model/arch model/layer
@@ -26,12 +27,15 @@ quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
-quant/run: base linalg format kernels checkpoint text model/arch model calib train quant/options quant/layer quant/transform quant/plan
-export: base format kernels checkpoint text model model/layer
+quant/run: base linalg format kernels gguf checkpoint text model/arch model calib train quant/options quant/layer quant/transform quant/plan
+export: base format kernels gguf checkpoint text model model/layer
 tools: base format kernels checkpoint model/arch model quant/options quant/layer
+server: base
+server/api: base server
+server/http: base server server/api
 "
-path_of() { # tools/ stands beside src/: it is no part of the library
-  case $1 in tools/*) echo "$1" ;; *) echo "src/$1" ;; esac
+path_of() { # tools/ and server/ stand beside src/: they are no part of the library
+  case $1 in tools/* | server/*) echo "$1" ;; *) echo "src/$1" ;; esac
 }
 folder_of() { # the folder with a rule that a path in src/, or of tools/, belongs to
   part=$1
@@ -42,7 +46,7 @@ folder_of() { # the folder with a rule that a path in src/, or of tools/, belong
     return 0
   done
 }
-for file in $({ (cd src && find . -name '*.[ch]'); find ./tools -name '*.[ch]'; } | sed 's,^\./,,' | sort); do
+for file in $({ (cd src && find . -name '*.[ch]'); find ./tools ./server -name '*.[ch]'; } | sed 's,^\./,,' | sort); do
   part=$(folder_of "$file") path=$(path_of "$file")
   rule=$(printf '%s' "$rules" | sed -n "s,^$part:,& ,p")
   [ -n "$rule" ] || { echo "$path: no rule for $part in check-layers.sh"; failed=1; continue; }
@@ -55,10 +59,10 @@ for file in $({ (cd src && find . -name '*.[ch]'); find ./tools -name '*.[ch]'; 
     esac
   done
 done
-if grep -rnE '#include "[a-z0-9_]+/' cli | grep -v '"tools/bench\.h"$'; then
-  echo "cli/ may include only <gptvq/…>, its own headers and tools/bench.h"; failed=1
+if grep -rnE '#include "[a-z0-9_]+/' cli | grep -vE '"(tools/bench|server/server)\.h"$'; then
+  echo "cli/ may include only <gptvq/…>, its own headers, tools/bench.h and server/server.h"; failed=1
 fi
-if grep -nH '#include "' tools/bench.h include/gptvq/*.h; then
+if grep -nH '#include "' tools/bench.h server/server.h include/gptvq/*.h; then
   echo "what the CLI includes may itself include only <gptvq/…>"; failed=1
 fi
 # what runs in a context asks for its threads and its level, not for those of the default one
@@ -72,7 +76,7 @@ for library in "$build"/libgptvq_*.a; do
   [ -z "$foreign" ] || { echo "$library exports names without gptvq_: $foreign"; failed=1; }
 done
 # the runtime fits a phone: neither LAPACK nor the quantizer
-for library in base linalg format kernels checkpoint text model eval; do
+for library in base linalg format kernels gguf checkpoint text model eval; do
   file="$build/libgptvq_$library.a"
   if [ -e "$file" ] && nm -u "$file" 2>/dev/null | grep -qE ' LAPACKE_|gptvq_(solve_layer|factor_create)$'; then
     echo "$file needs LAPACK or the quantizer"; failed=1

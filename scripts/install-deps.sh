@@ -6,7 +6,7 @@
 #   scripts/install-deps.sh --aarch64    also the cross compiler, qemu-user and the arm64 libraries
 set -eu
 packages="gcc make cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libdnnl-dev libjansson-dev
-libpcre2-dev libutf8proc-dev libedit-dev libcmocka-dev"
+libpcre2-dev libutf8proc-dev libedit-dev libmicrohttpd-dev curl libcmocka-dev"
 if [ "${1:-}" = --aarch64 ]; then
   packages="$packages gcc-aarch64-linux-gnu qemu-user libopenblas-dev:arm64 liblapacke-dev:arm64 libjansson-dev:arm64
 libpcre2-dev:arm64 libutf8proc-dev:arm64 libcmocka-dev:arm64"

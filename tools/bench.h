@@ -43,11 +43,13 @@ typedef struct gptvq_kernel_bench {
 } gptvq_kernel_bench;
 
 typedef struct gptvq_kernel_speed {
-  const char *kernel;                   /* static storage; the first of each shape is int4-g128 */
-  size_t rows, cols, tokens;            /* tokens multiplied at a time */
-  double bits, bytes;                   /* per weight; of the whole matrix with codebooks and scales */
-  double min_seconds, median_seconds;   /* least of single products; median of the rounds' means */
-  double bandwidth, bandwidth_median;   /* bytes per second of the plain read, the same way */
+  const char *kernel;                 /* static storage; the first of each shape is int4-g128 */
+  size_t rows, cols, tokens;          /* tokens multiplied at a time */
+  double bits, bytes;                 /* per weight; of the whole matrix with codebooks and scales */
+  double min_seconds, median_seconds; /* least of single products; median of the rounds' means */
+  double bandwidth, bandwidth_median; /* bytes per second of the plain read, the same way */
+  double products, products_median;   /* int8 multiplications with an addition a second, in registers; 0: not
+                                         known at this CPU level */
   double int4_ratio, int4_ratio_median; /* seconds / those of int4-g128 with as many tokens: of the least
                                            times; median over the rounds */
 } gptvq_kernel_speed;

@@ -9,6 +9,7 @@
  * divided by its tokens. */
 #define _GNU_SOURCE
 #include "base/clock.h"
+#include "base/context.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -101,6 +102,28 @@ typedef struct job {
   size_t bytes;        /* of the matrix with codebooks and scales */
 } job;
 
+/* Int8 multiplications with an addition a second of all threads, in registers. */
+typedef struct peak_job {
+  uint64_t times, made[GPTVQ_MAX_THREADS];
+} peak_job;
+
+static void peak_task(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  peak_job *peak = context;
+  for (size_t i = begin; i < end; i++) peak->made[i] = gptvq_int8_peak(peak->times);
+}
+
+static double time_products(void) {
+  enum { TIMES = 20000 }; /* about a quarter of a millisecond */
+  peak_job peak = {.times = TIMES};
+  const size_t threads = gptvq_thread_count();
+  double start = gptvq_clock(), made = 0.0;
+  gptvq_parallel_for(threads, 1, peak_task, &peak);
+  double seconds = gptvq_clock() - start;
+  for (size_t i = 0; i < threads; i++) made += (double)peak.made[i];
+  return made / seconds;
+}
+
 typedef struct decode_job {
   const gptvq_packed *packed;
   float *panels; /* [threads][16 × cols], which stay in the cache */
@@ -185,10 +208,10 @@ static void place(const pool *memory, size_t copy, job *j) {
 
 typedef struct timing {
   pool memory;
-  size_t rounds, count;           /* of kernels */
-  size_t yardsticks;              /* as many of them */
-  const kernel *kernels[KERNELS]; /* the yardsticks first */
-  double *reads, *times, *ratios; /* [rounds], [count][rounds], the same */
+  size_t rounds, count;                      /* of kernels */
+  size_t yardsticks;                         /* as many of them */
+  const kernel *kernels[KERNELS];            /* the yardsticks first */
+  double *reads, *products, *times, *ratios; /* [rounds], [rounds], [count][rounds], the same */
   float *x, *y;
   gptvq_scratch scratch;
 } timing;
@@ -262,19 +285,24 @@ static void make_job(const kernel *of, const matrix *size, job *j) {
 static gptvq_status bench_shape(timing *t, const matrix *size, gptvq_kernel_report report, void *user,
                                 gptvq_error *err) {
   job jobs[KERNELS];
-  double least_read = 1e9, least[KERNELS];
+  double least_read = 1e9, most_products = 0.0, least[KERNELS];
   for (size_t k = 0; k < t->count; k++) {
     make_job(t->kernels[k], size, &jobs[k]);
     least[k] = 1e9;
   }
   for (size_t round = 0; round < t->rounds; round++) {
     t->reads[round] = time_read(&t->memory, gptvq_max_size(t->memory.code_bytes / PIECE / 4, 1), &least_read);
+    for (int i = 0; i < 4; i++) { /* the first wake the threads up */
+      t->products[round] = time_products();
+      most_products = t->products[round] > most_products ? t->products[round] : most_products;
+    }
     for (size_t k = 0; k < t->count; k++) {
       size_t copies = t->memory.code_bytes / 8 / jobs[k].bytes / t->kernels[k]->tokens;
       GPTVQ_TRY(time_kernel(t, &jobs[k], gptvq_max_size(copies, 1), &t->times[k * t->rounds + round],
                             &least[k], err));
     }
   }
+  const double products_median = median(t->products, t->rounds);
   double read_median = PIECE / median(t->reads, t->rounds);
   for (size_t k = 0; k < t->count; k++)
     for (size_t i = 0; i < t->rounds; i++)
@@ -289,6 +317,8 @@ static gptvq_status bench_shape(timing *t, const matrix *size, gptvq_kernel_repo
                                 .median_seconds = median(t->times + k * t->rounds, t->rounds),
                                 .bandwidth = PIECE / least_read,
                                 .bandwidth_median = read_median,
+                                .products = most_products,
+                                .products_median = products_median,
                                 .int4_ratio = least[k] / least[yardstick(t, k)],
                                 .int4_ratio_median = median(t->ratios + k * t->rounds, t->rounds)};
     speed.bits = 8.0 * speed.bytes / ((double)size->rows * (double)size->cols);
@@ -395,14 +425,15 @@ gptvq_status gptvq_bench_kernels(const gptvq_kernel_bench *options, gptvq_kernel
   const size_t outputs = gptvq_max_size(tokens * tallest, 16 * widest * gptvq_thread_count());
   t.memory.codes = gptvq_alloc(t.memory.code_bytes, 1);
   t.memory.scales = gptvq_alloc(t.memory.scale_bytes, 1);
-  t.reads = gptvq_alloc((2 * t.count + 1) * t.rounds, sizeof *t.reads);
+  t.reads = gptvq_alloc((2 * t.count + 2) * t.rounds, sizeof *t.reads);
   t.x = gptvq_alloc(tokens * widest, sizeof *t.x);
   t.y = gptvq_alloc(outputs, sizeof *t.y);
   gptvq_status status = GPTVQ_OK;
   if (t.memory.codes == NULL || t.memory.scales == NULL || t.reads == NULL || t.x == NULL || t.y == NULL) {
     status = gptvq_fail_memory(err, "the matrices to measure on", options->bytes);
   } else {
-    t.times = t.reads + t.rounds;
+    t.products = t.reads + t.rounds;
+    t.times = t.products + t.rounds;
     t.ratios = t.times + t.count * t.rounds;
     fill(&t, tokens * widest);
   }

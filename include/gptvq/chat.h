@@ -8,6 +8,7 @@
 #define GPTVQ_CHAT_H
 
 #include <gptvq/status.h>
+#include <gptvq/tokenizer.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -53,6 +54,11 @@ static inline void gptvq_chat_request_init(gptvq_chat_request *request) { GPTVQ_
  */
 GPTVQ_API gptvq_status gptvq_chat_render(const gptvq_chat *chat, const gptvq_chat_request *request,
                                          char **text, size_t *size, gptvq_error *err);
+
+/* The special token that the template puts behind an answer, or -1: models whose files name another EOS end
+ * their turns with it all the same. *id is -1 where the template refuses the conversation that is tried. */
+GPTVQ_API gptvq_status gptvq_chat_end_of_turn(const gptvq_chat *chat, const gptvq_tokenizer *tokenizer,
+                                              int32_t *id, gptvq_error *err);
 
 #ifdef __cplusplus
 }

@@ -61,8 +61,9 @@ static inline void gptvq_model_info_init(gptvq_model_info *info) { GPTVQ_INIT(in
 /* One block linear (or expert) as stored; strings live as long as the model. */
 typedef struct gptvq_layer_info {
   size_t size;
-  const char *name;   /* "model.layers.0.self_attn.q_proj" */
-  const char *format; /* "bf16", "fp16", "fp32", "fp64", "fp8", "mxfp4", "vq", "uniform" */
+  const char *name; /* "model.layers.0.self_attn.q_proj" */
+  const char
+      *format; /* "bf16", "fp16", "fp32", "fp64", "fp8", "mxfp4", "vq", "uniform"; of a GGUF file "Q4_K" … */
   const char *method; /* "gptvq", "gptq", "rtn", "kmeans", or "" */
   size_t rows, cols;
   unsigned dim;        /* VQ dimension d; 1 for uniform and dense */
@@ -126,6 +127,12 @@ GPTVQ_API gptvq_status gptvq_session_rewind(gptvq_session *session, size_t posit
 /* A second session of the same size on the same model, at the same position: keys, values and states are
  * copied, nothing is shared but the model. The caller owns *out. */
 GPTVQ_API gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out,
+                                          gptvq_error *err);
+/* The first `positions` tokens of `from` in the place of what `to` has: a session of the same model and size,
+ * which is at that position afterwards. GPTVQ_ERROR_ARGUMENT: it is another model's, of another size, or
+ * `from` has fewer tokens; GPTVQ_ERROR_UNSUPPORTED: states of linear attention are kept where `from` is,
+ * where its last prompt ended and at 0 only. On failure `to` is what it was. */
+GPTVQ_API gptvq_status gptvq_session_copy(const gptvq_session *from, size_t positions, gptvq_session *to,
                                           gptvq_error *err);
 /* From any thread: the gptvq_session_forward or gptvq_batch_forward that is running, or else the next one,
  * ends soon with GPTVQ_ERROR_CANCELLED and leaves the position where it was. The session can be used again

@@ -1,6 +1,7 @@
 #include "checkpoint/checkpoint_internal.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "checkpoint/gguf.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -282,8 +283,13 @@ static gptvq_status check_quantization(const gptvq_checkpoint *checkpoint, gptvq
 static gptvq_status open_all(gptvq_checkpoint *checkpoint, gptvq_error *err) {
   const char *folder = checkpoint->folder;
   if (!gptvq_path_exists(folder)) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s does not exist", folder);
+  if (gptvq_is_gguf(folder)) {
+    GPTVQ_TRY(gptvq_checkpoint_open_gguf(checkpoint, err));
+    return collect_tensors(checkpoint, err);
+  }
   if (!gptvq_is_folder(folder))
-    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a folder; give the model's folder with config.json",
+    return gptvq_fail(err, GPTVQ_ERROR_IO,
+                      "%s is neither a folder nor a GGUF file; give the model's folder with config.json",
                       folder);
   GPTVQ_TRY(load_optional(folder, "config.json", MAX_CONFIG, &checkpoint->config, err));
   char hint[GPTVQ_HINT_TEXT];
@@ -329,6 +335,9 @@ void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint) {
   free(checkpoint->woven_values);
   free(checkpoint->narrowed);
   free(checkpoint->widened);
+  free(checkpoint->gguf_names);
+  free(checkpoint->gguf_values);
+  gptvq_gguf_close(&checkpoint->gguf);
   json_decref(checkpoint->config);
   json_decref(checkpoint->generation);
   free(checkpoint->folder);
@@ -353,7 +362,8 @@ const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoin
 uint64_t gptvq_checkpoint_bytes(const gptvq_checkpoint *checkpoint) {
   uint64_t bytes = 0;
   for (size_t f = 0; f < checkpoint->file_count; f++)
-    for (size_t t = 0; t < checkpoint->files[f].count; t++) bytes += checkpoint->files[f].tensors[t].bytes;
+    for (size_t t = 0; t < checkpoint->files[f].count; t++)
+      bytes += checkpoint->files[f].tensors[t].file_bytes;
   return bytes;
 }
 

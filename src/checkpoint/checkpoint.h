@@ -38,18 +38,21 @@ typedef struct gptvq_tensor {
   gptvq_tensor_type type;
   size_t rank, dims[GPTVQ_MAX_RANK];
   size_t count, bytes;
-  size_t file_bytes;   /* that it takes in the file, in whatever type, scales included */
+  const char
+      *stored; /* what the file has where that is not `type`: "fp64", "fp8", "mxfp4", "Q4_K"; else NULL */
+  size_t file_bytes;   /* what that takes there, else `bytes` */
   const uint8_t *data; /* in the mapping, aligned only as the file has it, or the checkpoint's own */
 } gptvq_tensor;
 
 /* ---- a folder ---- */
 typedef struct gptvq_checkpoint gptvq_checkpoint;
 
-/* Opens config.json and model.safetensors, or the shards that model.safetensors.index.json lists (which a
- * packed folder goes by in any case), maps them, validates every header: sizes, offsets in range, no overlaps
- * and no holes, shapes × type = bytes, index and shards agree. Tensors are then known by standard names and
- * types (docs/FORMAT.md, section 3.1): those of a model without "model." before its parts get it, F64 is
- * fp32, and fp8 with scales bf16. callbacks hear warnings; may be NULL, and are not kept. */
+/* FOLDER may be a GGUF file too: checkpoint/gguf.h. Opens config.json and model.safetensors, or the shards
+ * that model.safetensors.index.json lists (which a packed folder goes by in any case), maps them, validates
+ * every header: sizes, offsets in range, no overlaps and no holes, shapes × type = bytes, index and shards
+ * agree. Tensors are then known by standard names and types (docs/FORMAT.md, section 3.1): those of a model
+ * without "model." before its parts get it, F64 is fp32, and fp8 with scales bf16. callbacks hear warnings;
+ * may be NULL, and are not kept. */
 gptvq_status gptvq_checkpoint_open(const char *folder, const gptvq_callbacks *callbacks,
                                    gptvq_checkpoint **out, gptvq_error *err);
 void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint); /* NULL is fine */

@@ -3,6 +3,7 @@
 #define GPTVQ_CHECKPOINT_INTERNAL_H
 
 #include "checkpoint/safetensors.h"
+#include "gguf/reader.h"
 
 struct gptvq_checkpoint {
   char *folder;
@@ -18,6 +19,8 @@ struct gptvq_checkpoint {
   char *woven_names, *woven_values; /* the same of gptvq_checkpoint_unweave */
   float *narrowed;                  /* values of all F64 tensors, or NULL */
   uint16_t *widened;                /* of all fp8 matrices, as bf16, or NULL */
+  gptvq_gguf_reader gguf;           /* zeroed, or the file in the place of a folder */
+  char *gguf_names, *gguf_values;   /* of its tensors, or NULL */
 };
 
 /* For the end of a message about a folder that lacks something: "; it holds NAME, NAME and 3 more: ADVICE",

@@ -134,6 +134,7 @@ static void add_part(room *to, const split *s, size_t expert, size_t part) {
   *added = *s->tensor;
   added->name = name;
   added->type = kind->form == MXFP4 ? GPTVQ_T_BF16 : s->tensor->type;
+  added->stored = kind->form == MXFP4 ? "mxfp4" : s->tensor->stored;
   added->rank = kind->form == VECTOR ? 1 : 2;
   added->dims[0] = s->rows / parts;
   added->dims[1] = s->cols;

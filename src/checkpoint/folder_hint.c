@@ -23,7 +23,7 @@ static const struct kind {
      "these are not in Hugging Face's format: download config.json, model*.safetensors and their index of "
      "the same model, or convert them",
      false},
-    {{"*.gguf"}, "GGUF files are not supported: give the folder of the original model", false},
+    {{"*.gguf"}, "give the GGUF file itself, or the folder of the original model", false},
     {{"*.safetensors"},
      "call it model.safetensors if it is the whole model, else download model.safetensors.index.json too",
      true},

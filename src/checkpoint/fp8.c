@@ -121,6 +121,7 @@ static gptvq_status widen(gptvq_checkpoint *checkpoint, fp8 block, bool *wide, g
     m.values = values;
     gptvq_parallel_for(m.rows, 16, fill_rows, &m);
     tensor->type = GPTVQ_T_BF16;
+    tensor->stored = "fp8";
     tensor->bytes = tensor->count * sizeof *values;
     tensor->file_bytes += m.scales->file_bytes;
     tensor->data = (const uint8_t *)values;

@@ -6,6 +6,8 @@
 #include "base/memory.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/output_files.h"
+#include "gguf/model_file.h"
+#include "gguf/reader.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -443,7 +445,20 @@ gptvq_status gptvq_output_path(const gptvq_output *out, const char *name, char p
 
 typedef gptvq_status (*side_task)(void *context, const char *path, const char *name, gptvq_error *err);
 
+/* What a GGUF file holds in their place. */
+static gptvq_status each_made_file(const char *from, side_task task, void *context, gptvq_error *err) {
+  gptvq_status status = GPTVQ_OK;
+  for (size_t i = 0; status == GPTVQ_OK && gptvq_gguf_side_names[i] != NULL; i++) {
+    char *path = gptvq_join_path(from, gptvq_gguf_side_names[i]);
+    if (path == NULL) status = gptvq_fail_memory(err, gptvq_gguf_side_names[i], strlen(from));
+    else if (gptvq_model_file_exists(path)) status = task(context, path, gptvq_gguf_side_names[i], err);
+    free(path);
+  }
+  return status;
+}
+
 static gptvq_status each_side_file(const char *from, side_task task, void *context, gptvq_error *err) {
+  if (gptvq_is_gguf(from)) return each_made_file(from, task, context, err);
   DIR *folder = opendir(from);
   if (folder == NULL) return gptvq_fail_errno(err, "read the folder", from);
   gptvq_status status = GPTVQ_OK;
@@ -461,9 +476,12 @@ static gptvq_status each_side_file(const char *from, side_task task, void *conte
 }
 
 static gptvq_status copy_one(void *context, const char *path, const char *name, gptvq_error *err) {
-  char *target = gptvq_join_path(context, name);
-  gptvq_status status =
-      target != NULL ? gptvq_copy_file(path, target, err) : gptvq_fail_memory(err, name, strlen(name));
+  char *target = gptvq_join_path(context, name), *text = NULL;
+  size_t size;
+  gptvq_status status = target != NULL ? gptvq_model_file_read(path, (size_t)max_side_file, &text, &size, err)
+                                       : gptvq_fail_memory(err, name, strlen(name));
+  if (status == GPTVQ_OK) status = gptvq_write_file(target, text, size, err);
+  free(text);
   free(target);
   return status;
 }
@@ -473,11 +491,12 @@ gptvq_status gptvq_copy_side_files(const char *from, const char *to, gptvq_error
 }
 
 static gptvq_status hash_one(void *context, const char *path, const char *name, gptvq_error *err) {
-  gptvq_mapping file;
-  GPTVQ_TRY(gptvq_map_file(path, &file, err));
+  char *text;
+  size_t size;
+  GPTVQ_TRY(gptvq_model_file_read(path, (size_t)max_side_file, &text, &size, err));
   uint64_t *sum = context, hash = gptvq_hash(0, name, strlen(name));
-  *sum += gptvq_hash(hash, file.size > 0 ? file.data : (const uint8_t *)"", file.size); /* in any order */
-  gptvq_unmap_file(&file);
+  *sum += gptvq_hash(hash, text, size); /* in any order */
+  free(text);
   return GPTVQ_OK;
 }
 

@@ -114,6 +114,7 @@ static gptvq_status narrow(gptvq_checkpoint *checkpoint, gptvq_error *err) {
                           tensor->file, tensor->name, gptvq_element_place(tensor, i, place));
     }
     tensor->type = GPTVQ_T_F32;
+    tensor->stored = "fp64";
     tensor->bytes = tensor->count * sizeof *at;
     tensor->data = (const uint8_t *)at;
     at += gptvq_round_up(tensor->count, 16);

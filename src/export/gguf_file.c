@@ -16,16 +16,6 @@ struct gptvq_gguf {
   bool started, failed;
 };
 
-size_t gptvq_ggml_row_bytes(gptvq_ggml_type type, size_t n) {
-  switch (type) {
-  case GPTVQ_GGML_F32: return 4 * n;
-  case GPTVQ_GGML_F16:
-  case GPTVQ_GGML_BF16: return 2 * n;
-  case GPTVQ_GGML_Q8_0: return n / GPTVQ_Q8_0_VALUES * GPTVQ_Q8_0_BYTES;
-  }
-  return 0;
-}
-
 static uint64_t padding(uint64_t size) { return (ALIGNMENT - size % ALIGNMENT) % ALIGNMENT; }
 
 gptvq_status gptvq_gguf_create(const char *path, gptvq_gguf **out, gptvq_error *err) {

@@ -4,21 +4,11 @@
 #define GPTVQ_EXPORT_GGUF_FILE_H
 
 #include "base/file.h"
+#include "gguf/ggml.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* Numbers of ggml_type. */
-typedef enum gptvq_ggml_type {
-  GPTVQ_GGML_F32 = 0,
-  GPTVQ_GGML_F16 = 1,
-  GPTVQ_GGML_Q8_0 = 8, /* blocks of 32: an fp16 scale and 32 int8 codes */
-  GPTVQ_GGML_BF16 = 30
-} gptvq_ggml_type;
-enum { GPTVQ_Q8_0_VALUES = 32, GPTVQ_Q8_0_BYTES = 34 };
-/* Bytes of a row of n values; Q8_0: n is whole blocks. */
-size_t gptvq_ggml_row_bytes(gptvq_ggml_type type, size_t n);
 
 typedef struct gptvq_gguf gptvq_gguf;
 gptvq_status gptvq_gguf_create(const char *path, gptvq_gguf **out, gptvq_error *err);

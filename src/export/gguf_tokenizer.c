@@ -1,5 +1,6 @@
 #include "export/gguf_tokenizer.h"
 #include "base/memory.h"
+#include "gguf/splittings.h"
 #include "text/tokenizer_internal.h"
 
 #include <stdio.h>
@@ -14,29 +15,6 @@ enum {
   TOKEN_BYTE = 6
 };
 
-/* What llama.cpp calls the splitting that goes before byte-level BPE (tokenizer.ggml.pre; its
- * llm_tokenizer_bpe has the same expressions). Those of Llama 3 take words that are in the vocabulary whole.
- */
-#define LETTERS_AND_DIGITS(digits) \
-  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits \
-  "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define CASED(ending, digits) \
-  "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" ending "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" ending \
-  "|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-static const struct splitting {
-  const char *pattern;
-  bool ignore_merges;
-  const char *name;
-} splittings[] = {
-    {LETTERS_AND_DIGITS("\\p{N}{1,3}"), true, "llama-bpe"},
-    {LETTERS_AND_DIGITS("\\p{N}{1,3}"), false, "dbrx"},
-    {LETTERS_AND_DIGITS("\\p{N}"), false, "qwen2"},
-    {CASED("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "\\p{N}{1,3}"), false, "gpt-4o"},
-    {CASED("", "\\p{N}"), true, "tekken"},
-};
-
 static bool is_stage(const json_t *stage, const char *type) {
   const char *given = json_string_value(json_object_get(stage, "type"));
   return given != NULL && strcmp(given, type) == 0;
@@ -47,16 +25,18 @@ static bool is_byte_level(const json_t *stage, bool splits) {
          !gptvq_json_flag(stage, "add_prefix_space", false);
 }
 
+static const char *name_of(gptvq_gguf_split split, const char *pattern, bool ignore_merges) {
+  const gptvq_gguf_splitting *found = gptvq_gguf_splitting_like(split, pattern, ignore_merges);
+  return found == NULL ? NULL : found->name;
+}
+
 static const char *split_name(const json_t *split, bool ignore_merges) {
   const char *pattern = json_string_value(json_object_get(json_object_get(split, "pattern"), "Regex"));
   const char *behavior = json_string_value(json_object_get(split, "behavior"));
   if (!is_stage(split, "Split") || pattern == NULL || behavior == NULL || strcmp(behavior, "Isolated") != 0 ||
       gptvq_json_flag(split, "invert", false))
     return NULL;
-  for (size_t i = 0; i < sizeof splittings / sizeof *splittings; i++)
-    if (strcmp(splittings[i].pattern, pattern) == 0 && splittings[i].ignore_merges == ignore_merges)
-      return splittings[i].name;
-  return NULL;
+  return name_of(GPTVQ_SPLIT_PATTERN, pattern, ignore_merges);
 }
 
 /* NULL: none that llama.cpp names. */
@@ -64,11 +44,11 @@ static const char *pre_name(const json_t *pre, bool ignore_merges) {
   const json_t *stages = is_stage(pre, "Sequence") ? json_object_get(pre, "pretokenizers") : NULL;
   const json_t *first = stages != NULL ? json_array_get(stages, 0) : pre;
   size_t count = stages != NULL ? json_array_size(stages) : 1;
-  if (count == 1) return is_byte_level(first, true) ? "gpt-2" : NULL;
+  if (count == 1) return is_byte_level(first, true) ? name_of(GPTVQ_SPLIT_GPT2, NULL, false) : NULL;
   const json_t *second = json_array_get(stages, 1);
   if (count != 2) return NULL;
   if (is_stage(first, "Digits") && gptvq_json_flag(first, "individual_digits", false))
-    return is_byte_level(second, true) ? "smollm" : NULL;
+    return is_byte_level(second, true) ? name_of(GPTVQ_SPLIT_GPT2_DIGITS, NULL, false) : NULL;
   return is_byte_level(second, false) ? split_name(first, ignore_merges) : NULL;
 }
 

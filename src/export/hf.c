@@ -1,9 +1,11 @@
-/* gptvq_export_hf: a packed folder as plain bf16 weights under their original names. */
+/* gptvq_export_hf: a packed folder as plain bf16 weights under their original names, or a GGUF file as a
+ * folder. */
 #include "base/file.h"
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/sized.h"
 #include "base/threads.h"
+#include "gguf/reader.h"
 #include "model/model_internal.h"
 #include "checkpoint/output.h"
 
@@ -208,15 +210,18 @@ static gptvq_status write_index(export_job *job, gptvq_error *err) {
 }
 
 static gptvq_status write_config(const export_job *job, gptvq_error *err) {
+  static const char *const names[] = {
+      [GPTVQ_F32] = "float32", [GPTVQ_F16] = "float16", [GPTVQ_BF16] = "bfloat16"};
   char path[GPTVQ_PATH_MAX];
+  const char *dtype = job->model->info.packed ? "bfloat16" : names[job->model->embedding.dtype];
   GPTVQ_TRY(gptvq_output_path(&job->out, "config.json", path, err));
   json_t *config = gptvq_model_config(job->model);
   bool fine = config != NULL;
   if (fine) {
     (void)json_object_del(config, "quantization_config");
-    fine = json_object_set_new(config, "dtype", json_string("bfloat16")) == 0;
+    fine = json_object_set_new(config, "dtype", json_string(dtype)) == 0;
     if (json_object_get(config, "torch_dtype") != NULL) /* what readers before "dtype" look at */
-      fine = fine && json_object_set_new(config, "torch_dtype", json_string("bfloat16")) == 0;
+      fine = fine && json_object_set_new(config, "torch_dtype", json_string(dtype)) == 0;
   }
   gptvq_status status = fine ? gptvq_write_json(path, config, err) : gptvq_fail_memory(err, path, 0);
   json_decref(config);
@@ -225,13 +230,13 @@ static gptvq_status write_config(const export_job *job, gptvq_error *err) {
 
 static gptvq_status export_folder(export_job *job, const char *packed_dir, const char *out_dir, int force,
                                   gptvq_error *err) {
-  if (!gptvq_is_folder(packed_dir))
+  if (!gptvq_is_folder(packed_dir) && !gptvq_is_gguf(packed_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", packed_dir);
   GPTVQ_TRY(gptvq_output_check(out_dir, packed_dir, force, 0, &job->out, err));
   const gptvq_model_options options = {
       .size = sizeof options, .compute = GPTVQ_COMPUTE_FP32, .callbacks = job->callbacks};
   GPTVQ_TRY(gptvq_model_open(packed_dir, &options, &job->model, err));
-  if (!job->model->info.packed)
+  if (!job->model->info.packed && !gptvq_is_gguf(packed_dir))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s is not a packed model: there is nothing to export",
                       packed_dir);
   GPTVQ_TRY(list_tensors(job, err));

@@ -69,3 +69,8 @@ void gptvq_packed_decode(const gptvq_packed *packed, size_t begin, size_t end, f
 void gptvq_packed_matvec(const gptvq_packed *packed, size_t begin, size_t end, const float *x, float *y) {
   gptvq_kernels(gptvq_cpu())->packed_matvec(packed, begin, end, x, y);
 }
+
+uint64_t gptvq_int8_peak(uint64_t times) {
+  uint64_t (*const peak)(uint64_t) = gptvq_kernels(gptvq_cpu())->i8_peak;
+  return peak == NULL ? 0 : peak(times);
+}

@@ -173,6 +173,12 @@ static bool multiply_stripes(const gptvq_packed *packed, const gptvq_input_layou
   return true;
 }
 
+static void point_at_token(gptvq_uniform_row *row, const gptvq_input_layout *layout, const int8_t *input) {
+  row->x = input;
+  row->x_sums = (const float *)(const void *)(input + layout->corrections);
+  row->x_scales = (const float *)(const void *)(input + layout->scales);
+}
+
 static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layout *layout,
                              const int8_t *inputs, size_t count, size_t begin, size_t end, float *y,
                              size_t ldy) {
@@ -180,27 +186,39 @@ static void multiply_uniform(const gptvq_packed *packed, const gptvq_input_layou
   const gptvq_kernel_table *table = gptvq_kernels(gptvq_cpu());
   const bool in_parts = gptvq_uniform_in_parts(s);
   const size_t unit_bytes = gptvq_unit_bytes(s, 0), padded = gptvq_round_up(s->cols, GPTVQ_I8_SET);
+  gptvq_uniform_rows all = {.row = {.bits = s->index_bits,
+                                    .field = in_parts ? s->index_bits : 8,
+                                    .bytes = in_parts ? unit_bytes : padded,
+                                    .block = s->scale_block,
+                                    .blocks = layout->groups,
+                                    .unit = packed->indices + begin * unit_bytes,
+                                    .scales = packed->scales + begin * layout->groups,
+                                    .zeros = packed->zeros,
+                                    .zero_count = gptvq_round_up(s->rows * layout->groups, 8),
+                                    .zero_at = begin * layout->groups},
+                            .rows = end - begin,
+                            .indices = gptvq_unit_indices(s, 0),
+                            .unit_bytes = unit_bytes};
+  size_t token = 0;
+  for (; token < count && table->uniform_rows != NULL; token++) {
+    point_at_token(&all.row, layout, inputs + token * layout->bytes);
+    all.y = y + token * ldy;
+    if (!table->uniform_rows(&all)) break;
+  }
+  if (token == count) return;
+  gptvq_uniform_row job = all.row;
   uint8_t codes[GPTVQ_UNIFORM_MAX_COLS];
   if (!in_parts) memset(codes + padded - GPTVQ_I8_SET, 0, GPTVQ_I8_SET); /* what is not unpacked */
-  gptvq_uniform_row job = {.bits = s->index_bits,
-                           .field = in_parts ? s->index_bits : 8,
-                           .bytes = in_parts ? unit_bytes : padded,
-                           .block = s->scale_block,
-                           .blocks = layout->groups,
-                           .zeros = packed->zeros,
-                           .zero_count = gptvq_round_up(s->rows * layout->groups, 8)};
   for (size_t row = begin; row < end; row++) {
     job.unit = packed->indices + row * unit_bytes;
     if (!in_parts) {
-      table->unpack_bytes(job.unit, gptvq_unit_indices(s, 0), s->index_bits, codes);
+      table->unpack_bytes(job.unit, all.indices, s->index_bits, codes);
       job.unit = codes;
     }
     job.scales = packed->scales + row * layout->groups;
     job.zero_at = row * layout->groups;
     for (size_t t = 0; t < count; t++) {
-      job.x = inputs + t * layout->bytes;
-      job.x_sums = (const float *)(const void *)(job.x + layout->corrections);
-      job.x_scales = (const float *)(const void *)(job.x + layout->scales);
+      point_at_token(&job, layout, inputs + t * layout->bytes);
       y[t * ldy + row - begin] = table->uniform_row(&job);
     }
   }

@@ -85,6 +85,13 @@ size_t gptvq_packed_plain_panel_bytes(const gptvq_packed_shape *shape, size_t ro
 bool gptvq_packed_plain_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
                            size_t end, float *y, size_t ldy, void *panel, gptvq_int8_product product);
 
+/* ---- what products are measured against ---- */
+
+/* Makes `times` rounds of independent int8 products in registers, as kernels for prompts make them, and
+ * returns how many multiplications with an addition these were. 0, and nothing done: not at the level in
+ * force. */
+uint64_t gptvq_int8_peak(uint64_t times);
+
 /* ---- dense matrices as int8 codes: the output head ---- */
 
 /* Columns that share a scale. */

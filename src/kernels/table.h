@@ -34,8 +34,14 @@ typedef struct gptvq_kernel_table {
    * there is none. */
   gptvq_i8_stripe_fn (*i8_stripe)(const gptvq_packed_shape *shape);
   float (*uniform_row)(const gptvq_uniform_row *row);
+  /* The same for many rows; false, and nothing done: such rows are better taken one by one. NULL where there
+   * is none. */
+  bool (*uniform_rows)(const gptvq_uniform_rows *job);
   /* Tokens up to which i8_tile is faster than gemm_block, of units of 256 columns and of others. */
   size_t i8_tokens, i8_tokens_other;
+  /* `times` rounds of independent int8 products in registers, as gemm_block or i8_tile make them; how many
+   * multiplications with an addition they are. NULL where there is none. */
+  uint64_t (*i8_peak)(uint64_t times);
   gptvq_gemm_pack_fn gemm_pack; /* NULL, both, where matmul_i8 is the better way */
   gptvq_gemm_block_fn gemm_block;
 } gptvq_kernel_table;

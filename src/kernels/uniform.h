@@ -28,6 +28,15 @@ typedef struct gptvq_uniform_row {
   const float *x_scales, *x_sums; /* [blocks] */
 } gptvq_uniform_row;
 
+/* Rows that follow each other, one token. `row` says of the first one what is said above, but for its unit,
+ * which is as it is stored; units of the others lie unit_bytes further, scales and zero points row.blocks
+ * further. */
+typedef struct gptvq_uniform_rows {
+  gptvq_uniform_row row;
+  size_t rows, indices, unit_bytes; /* `indices` of a unit, a multiple of 8 */
+  float *y;                         /* [rows], overwritten */
+} gptvq_uniform_rows;
+
 /* Are rows of this (uniform) shape covered? N a multiple of 4, or a single block. */
 bool gptvq_uniform_has_i8(const gptvq_packed_shape *shape);
 /* Are they multiplied in parts? 2 or 4 bits, and every part begins with a block and with a set. */

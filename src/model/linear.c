@@ -14,7 +14,7 @@
  * PANEL_WEIGHTS: values of a decoded panel, 2 MiB as fp32: it stays in the second-level cache while all
  * tokens pass. */
 enum {
-  LEAST_WEIGHTS = 1 << 16,
+  LEAST_WEIGHTS = 1 << 15,
   DENSE_WEIGHTS = 1 << 15,
   PACKED_WEIGHTS = 1 << 17,
   PANEL_WEIGHTS = 1 << 19,
@@ -31,7 +31,7 @@ typedef struct part part;
 /* A way of multiplying: the first row of paths[] that applies is taken. */
 typedef struct path {
   bool (*applies)(const gptvq_linear *linear, size_t n, gptvq_compute compute);
-  size_t (*rows_per_task)(const gptvq_linear *linear, size_t n);
+  size_t (*rows_per_task)(const linear_job *job, const gptvq_linear *linear);
   size_t (*panel_bytes)(const gptvq_linear *linear, size_t rows); /* of a thread, for the rows of a task */
   /* y = W x for rows [begin, end); false: oneDNN refused */
   bool (*run)(const linear_job *job, const part *p, size_t begin, size_t end, void *panel);
@@ -63,6 +63,7 @@ typedef struct quantizing {
 struct linear_job {
   part parts[GPTVQ_MAX_PARTS];
   size_t count, tasks, n, ldy;
+  size_t weights;      /* of a matrix × vector task, at most: the smallest matrix makes two tasks */
   size_t as;           /* tokens by which the ways of multiplying are chosen: n, or 1 */
   const uint16_t *x16; /* bf16 inputs [n × cols], or NULL */
   char *panels;        /* [threads × panel_bytes] */
@@ -77,8 +78,8 @@ static size_t panel_rows(size_t cols) {
 
 /* For every panel BLAS rearranges all inputs: with many tokens and rows enough for many threads panels are
  * high, so that it does not tell (86 instead of 50 to 76 GFLOP/s a core). */
-static size_t float_panel_rows(const gptvq_linear *linear, size_t n) {
-  return n >= MANY_TOKENS && linear->rows >= MANY_ROWS ? PANEL_MANY : panel_rows(linear->cols);
+static size_t float_panel_rows(const linear_job *job, const gptvq_linear *linear) {
+  return job->n >= MANY_TOKENS && linear->rows >= MANY_ROWS ? PANEL_MANY : panel_rows(linear->cols);
 }
 
 /* Inputs are copied when they are permuted (matrix × vector only) or rounded. */
@@ -161,21 +162,22 @@ static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_
 
 /* ---- the paths ---- */
 
-/* Whole stripes of codebooks, where they are not too tall: a task then reads memory in one piece and sets up
- * each codebook once. Small layers are cut finer, down to LEAST_WEIGHTS: threads come to their end together.
- */
-static size_t vector_rows(const gptvq_linear *linear, size_t n) {
-  enum { MOST = 128, TASKS = 4 };
-  (void)n;
-  size_t weights = linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS;
-  weights = gptvq_min_size(weights, gptvq_max_size(linear->rows * linear->cols / TASKS, LEAST_WEIGHTS));
-  size_t rows = gptvq_round_up(gptvq_max_size(weights / linear->cols, 1), 16);
+/* Tasks of equal size and even in number, four and more where a matrix is alone, so that equal shares of them
+ * are equal work; none below LEAST_WEIGHTS. Whole stripes of codebooks, where they are not too tall: a task
+ * then reads memory in one piece and sets up each codebook once. */
+static size_t vector_rows(const linear_job *job, const gptvq_linear *linear) {
+  enum { MOST = 128, ROWS = 8 /* that kernels take at once */ };
+  const size_t all = linear->rows * linear->cols,
+               weights = gptvq_min_size(job->weights, linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS);
+  size_t tasks = gptvq_round_up(gptvq_ceil_div(all, weights), job->count == 1 ? 4 : 2);
+  tasks = gptvq_max_size(gptvq_min_size(tasks, all / LEAST_WEIGHTS), 1);
+  const size_t rows = gptvq_round_up(gptvq_ceil_div(linear->rows, tasks), ROWS);
   return linear->is_packed ? gptvq_round_up(rows, gptvq_min_size(linear->packed.shape.group_rows, MOST))
                            : rows;
 }
 
-static size_t block_rows(const gptvq_linear *linear, size_t n) {
-  (void)n;
+static size_t block_rows(const linear_job *job, const gptvq_linear *linear) {
+  (void)job;
   return panel_rows(linear->cols);
 }
 
@@ -420,7 +422,7 @@ static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, g
   p->linear = linear;
   p->path = how;
   p->first_task = job->tasks;
-  p->rows_per_task = how->rows_per_task(linear, job->n);
+  p->rows_per_task = how->rows_per_task(job, linear);
   job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
   job->panel_bytes =
       gptvq_max_size(job->panel_bytes, gptvq_round_up(how->panel_bytes(linear, p->rows_per_task), 64));
@@ -435,6 +437,10 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
   if (n == 0 || count == 0) return GPTVQ_OK;
   linear_job job = {.count = count, .n = n, .as = scratch->alone ? 1 : n, .ldy = ldy};
   size_t cols = linears[0]->cols, bytes = input_bytes(count, cols, job.as, n, compute);
+  for (size_t i = 0; i < count; i++) {
+    const size_t half = gptvq_max_size(linears[i]->rows * linears[i]->cols / 2, LEAST_WEIGHTS);
+    job.weights = i == 0 ? half : gptvq_min_size(job.weights, half);
+  }
   for (size_t i = 0; i < count; i++) {
     job.parts[i] = (part){.x = x, .ldx = ldx, .y = y + offsets[i]};
     bytes += plan_part(&job, i, linears[i], compute);

@@ -87,6 +87,7 @@ static gptvq_status load_weights(gptvq_model *model, const char *name, size_t ro
   full_name(full, name, ".weight");
   GPTVQ_TRY(gptvq_checkpoint_get(model->checkpoint, full, 2, dims, tensor, &out->dtype, err));
   out->weights = (*tensor)->data;
+  out->stored = (*tensor)->stored;
   mark_used(model, *tensor);
   return GPTVQ_OK;
 }

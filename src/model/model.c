@@ -525,10 +525,7 @@ void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t 
   info->bits_per_value = 8.0 * (double)bytes / ((double)linear->rows * (double)linear->cols);
   info->error = error;
   if (!linear->is_packed) {
-    bool is_f64 = bytes == 2 * sizeof(float) * linear->rows * linear->cols;
-    bool is_mxfp4 = bytes < linear->rows * linear->cols; /* decoded from it */
-    bool is_fp8 = linear->dtype == GPTVQ_BF16 && bytes < 2 * linear->rows * linear->cols;
-    info->format = is_f64 ? "fp64" : is_mxfp4 ? "mxfp4" : is_fp8 ? "fp8" : dense_formats[linear->dtype];
+    info->format = linear->stored != NULL ? linear->stored : dense_formats[linear->dtype];
     info->dim = 1;
     return;
   }

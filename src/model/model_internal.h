@@ -24,6 +24,7 @@ typedef struct gptvq_linear {
   gptvq_dtype dtype;   /* dense */
   const void *weights; /* dense: [rows][cols], perhaps unaligned */
   gptvq_packed packed; /* packed */
+  const char *stored;  /* dense: gptvq_tensor.stored */
   const float *bias;   /* [rows] fp32, or NULL; not owned by this struct */
   const uint8_t
       *codes; /* the same weights as int8 codes (gptvq_rows_quantize), used instead of them; or NULL */

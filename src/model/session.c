@@ -200,16 +200,37 @@ void gptvq_session_commit(gptvq_session *session, size_t count) {
   session->position += count;
 }
 
+gptvq_status gptvq_session_copy(const gptvq_session *from, size_t positions, gptvq_session *to,
+                                gptvq_error *err) {
+  if (from == to || from->model != to->model || from->max_tokens != to->max_tokens)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "a session can be copied to another one of the same model and size only");
+  if (positions > from->position)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "cannot copy %zu positions: the session is at %zu",
+                      positions, from->position);
+  const size_t states = states_of(from);
+  const bool now = positions == from->position;
+  if (states > 0 && positions > 0 && !now && positions != from->kept)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_UNSUPPORTED,
+        "cannot copy the first %zu of %zu positions: a %s has states of its last position and of "
+        "the last prompt's end only",
+        positions, from->position, from->model->config.architecture);
+  gptvq_workspace_copy_cache(from->model, from->workspace, positions, to->workspace);
+  if (states > 0 && positions > 0)
+    memcpy(to->states, now ? from->states : from->kept_states, states * sizeof *to->states);
+  to->before = to->kept = SIZE_MAX;
+  if (from->kept <= positions) {
+    memcpy(to->kept_states, from->kept_states, states * sizeof *to->states);
+    to->kept = from->kept;
+  }
+  to->position = positions;
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_session_fork(const gptvq_session *session, gptvq_session **out, gptvq_error *err) {
   GPTVQ_TRY(gptvq_session_create(session->model, session->max_tokens, out, err));
-  gptvq_workspace_copy_cache(session->model, session->workspace, session->position, (*out)->workspace);
-  const size_t states = states_of(session);
-  if (states > 0) memcpy((*out)->states, session->states, states * sizeof *session->states);
-  if (session->kept != SIZE_MAX)
-    memcpy((*out)->kept_states, session->kept_states, states * sizeof *session->states);
-  (*out)->kept = session->kept;
-  (*out)->position = session->position;
-  return GPTVQ_OK;
+  return gptvq_session_copy(session, session->position, *out, err);
 }
 
 size_t gptvq_session_position(const gptvq_session *session) { return session->position; }

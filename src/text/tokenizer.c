@@ -2,6 +2,8 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "gguf/model_file.h"
+#include "gguf/reader.h"
 #include "text/utf8.h"
 
 /* ---- opening ---- */
@@ -11,7 +13,7 @@ gptvq_status gptvq_text_read_json(const char *path, size_t most, char nul[GPTVQ_
   char *data;
   size_t size;
   json_error_t reason;
-  GPTVQ_TRY(gptvq_read_file(path, most, &data, &size, err));
+  GPTVQ_TRY(gptvq_model_file_read(path, most, &data, &size, err));
   if (!gptvq_json_hide_nul(data, size, nul)) {
     free(data);
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
@@ -54,7 +56,7 @@ static gptvq_status load_config(gptvq_tokenizer *t, const char *folder, gptvq_er
   char *path = gptvq_join_path(folder, "tokenizer_config.json");
   if (path == NULL) return gptvq_fail_memory(err, "a path", strlen(folder));
   gptvq_status status = GPTVQ_OK;
-  if (gptvq_path_exists(path)) {
+  if (gptvq_model_file_exists(path)) {
     json_t *config = NULL;
     char nul[GPTVQ_NUL_STAND_IN];
     status = gptvq_text_read_json(path, GPTVQ_MAX_CONFIG_BYTES, nul, &config, err);
@@ -82,6 +84,8 @@ static char *folder_of(const char *path) {
 
 /* No tokenizer.json: names what is there in its place. */
 static gptvq_status fail_without(const char *folder, gptvq_error *err) {
+  if (gptvq_is_gguf(folder))
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s: this GGUF file has no tokenizer in it", folder);
   static const char *const others[] = {"tokenizer.model", "tekken.json", "vocab.json", "vocab.txt"};
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
     char *path = gptvq_join_path(folder, others[i]);
@@ -99,7 +103,7 @@ static gptvq_status fail_without(const char *folder, gptvq_error *err) {
 
 gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq_error *err) {
   *out = NULL;
-  bool in_folder = gptvq_is_folder(path);
+  bool in_folder = gptvq_is_folder(path) || gptvq_is_gguf(path);
   char *file = in_folder ? gptvq_join_path(path, "tokenizer.json") : strdup(path);
   char *folder = in_folder ? strdup(path) : folder_of(path);
   gptvq_tokenizer *t = calloc(1, sizeof *t);
@@ -113,7 +117,7 @@ gptvq_status gptvq_tokenizer_open(const char *path, gptvq_tokenizer **out, gptvq
   }
   gptvq_bpe_init(&t->bpe);
   t->bos = t->eos = -1;
-  if (in_folder && !gptvq_path_exists(file)) {
+  if (in_folder && !gptvq_model_file_exists(file)) {
     status = fail_without(path, err);
     goto done;
   }

@@ -85,7 +85,7 @@ expect_fail 3 "$lacks; it holds pytorch_model\.bin: .*convert the model to safet
 without_weights pytorch_model-00001-of-00002.bin pytorch_model-00002-of-00002.bin pytorch_model.bin.index.json training_args.bin
 expect_fail 3 "$lacks; it holds pytorch_model-00001-of-00002\.bin, pytorch_model-00002-of-00002\.bin: .*convert" "$GPTVQ" inspect m
 without_weights model-q4_k_m.gguf
-expect_fail 3 "$lacks; it holds model-q4_k_m\.gguf: GGUF .*original model" "$GPTVQ" inspect m
+expect_fail 3 "$lacks; it holds model-q4_k_m\.gguf: give the GGUF file itself" "$GPTVQ" inspect m
 without_weights consolidated.safetensors params.json
 expect_fail 3 "$lacks; it holds consolidated\.safetensors, params\.json: .*Hugging Face" "$GPTVQ" inspect m
 without_weights model.fp16.safetensors

@@ -382,7 +382,7 @@ static void folders_without_a_model(void **state) {
   char path[128];
   (void)snprintf(path, sizeof path, "%s/config.json", folder);
   assert_int_equal(gptvq_checkpoint_open(path, NULL, &checkpoint, &err), GPTVQ_ERROR_IO);
-  assert_non_null(strstr(err.message, "not a folder"));
+  assert_non_null(strstr(err.message, "neither a folder nor a GGUF file"));
 }
 
 static void keep_warning(void *user, gptvq_log_level level, const char *line) {

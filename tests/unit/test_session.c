@@ -100,6 +100,31 @@ static void a_fork_goes_its_own_way(void **state) {
   }
 }
 
+/* The beginning of one text in the place of another. */
+static void a_beginning_is_copied(void **state) {
+  (void)state;
+  for (size_t i = 0; i < 2 * FOLDERS; i++) {
+    fixture f = open_fixture(folders[i / 2], i % 2 ? GPTVQ_COMPUTE_INT8 : GPTVQ_COMPUTE_FP32);
+    gptvq_session *other, *smaller;
+    ok(gptvq_session_fork(f.session, &other, &err));
+    gptvq_session_reset(other);
+    for (size_t k = 0; k < N; k++) {
+      const int32_t id = (f.ids[k] + 1) % (int32_t)f.vocab;
+      ok(gptvq_session_forward(other, &id, 1, NULL, 0, &err));
+    }
+    ok(gptvq_session_copy(f.session, AT, other, &err));
+    assert_int_equal(gptvq_session_position(other), AT);
+    assert_rest(&f, other);
+    assert_int_equal(gptvq_session_copy(f.session, N + 1, other, &err), GPTVQ_ERROR_ARGUMENT);
+    assert_int_equal(gptvq_session_copy(other, 1, other, &err), GPTVQ_ERROR_ARGUMENT);
+    ok(gptvq_session_create(f.model, AT, &smaller, &err));
+    assert_int_equal(gptvq_session_copy(f.session, 1, smaller, &err), GPTVQ_ERROR_ARGUMENT);
+    gptvq_session_destroy(smaller);
+    gptvq_session_destroy(other);
+    close_fixture(&f);
+  }
+}
+
 /* States of linear attention go back to where the last call began, once, to where the last prompt ended, and
  * to the beginning; rewinding goes to the nearest of these. */
 static void states_go_back_one_call(void **state) {
@@ -118,6 +143,7 @@ static void states_go_back_one_call(void **state) {
     ok(gptvq_session_fork(f.session, &fork, &err));
     assert_rest(&f, f.session);
     assert_int_equal(gptvq_session_truncate(fork, AT - 1, &err), GPTVQ_ERROR_UNSUPPORTED);
+    assert_int_equal(gptvq_session_copy(f.session, AT, fork, &err), GPTVQ_ERROR_UNSUPPORTED);
     const int32_t bad = -1;
     assert_int_equal(gptvq_session_forward(fork, &bad, 1, NULL, 0, &err), GPTVQ_ERROR_DATA);
     assert_rest(&f, fork);
@@ -130,6 +156,10 @@ static void states_go_back_one_call(void **state) {
       assert_int_equal(gptvq_session_rewind(fork, AT + 9, &reached, &err), GPTVQ_ERROR_ARGUMENT);
       gptvq_session *second;
       ok(gptvq_session_fork(fork, &second, &err));
+      assert_int_equal(gptvq_session_copy(fork, AT + 1, second, &err), GPTVQ_ERROR_UNSUPPORTED);
+      ok(gptvq_session_copy(fork, AT, second, &err)); /* the prompt alone */
+      assert_rest(&f, second);
+      ok(gptvq_session_copy(fork, AT + 3, second, &err));
       ok(gptvq_session_rewind(fork, AT + 2, &reached, &err)); /* where the last call began */
       assert_int_equal(reached, AT + 2);
       ok(gptvq_session_rewind(fork, AT + 1, &reached, &err)); /* where the prompt ended */
@@ -186,6 +216,7 @@ static void a_request_stops_one_call(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_end_is_taken_back), cmocka_unit_test(a_fork_goes_its_own_way),
-      cmocka_unit_test(states_go_back_one_call), cmocka_unit_test(a_request_stops_one_call)};
+      cmocka_unit_test(a_beginning_is_copied), cmocka_unit_test(states_go_back_one_call),
+      cmocka_unit_test(a_request_stops_one_call)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

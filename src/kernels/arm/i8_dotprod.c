@@ -76,7 +76,22 @@ static float uniform_row_dotprod(const gptvq_uniform_row *row) {
   return gptvq_fold16(sums) - gptvq_fold16(correction);
 }
 
+static uint64_t peak(uint64_t times) {
+  enum { SUMS = 16 };
+  int32x4_t sums[SUMS];
+  int8x16_t a = vdupq_n_s8(0);
+  for (size_t t = 0; t < SUMS; t++) sums[t] = vdupq_n_s32(0);
+  for (uint64_t i = 0; i < times; i++)
+#pragma GCC unroll 16
+    for (size_t t = 0; t < SUMS; t++) {
+      sums[t] = vdotq_s32(sums[t], a, a);
+      __asm__ volatile("" : "+w"(sums[t]));
+    }
+  return times * SUMS * 16;
+}
+
 void gptvq_kernels_init_i8_dotprod(gptvq_kernel_table *table) {
+  table->i8_peak = peak;
   table->i8_tile = i8_tile_dotprod;
   table->uniform_row = uniform_row_dotprod;
 }

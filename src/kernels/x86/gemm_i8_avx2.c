@@ -140,7 +140,27 @@ static void multiply(const gptvq_gemm_block *block) {
   }
 }
 
+static uint64_t peak(uint64_t times) {
+  enum { SUMS = 12 };
+  __m256i sums[SUMS], a = _mm256_setzero_si256(), b = a;
+#pragma GCC unroll 12
+  for (size_t t = 0; t < SUMS; t++) sums[t] = a;
+  for (uint64_t i = 0; i < times; i++) {
+    GPTVQ_KEEP(a); /* as unknown as weights are */
+    GPTVQ_KEEP(b);
+#pragma GCC unroll 12
+    for (size_t t = 0; t < SUMS; t++) {
+      __m256i pairs = _mm256_madd_epi16(a, b);
+      GPTVQ_KEEP(pairs);
+      sums[t] = _mm256_add_epi32(sums[t], pairs);
+      GPTVQ_KEEP(sums[t]);
+    }
+  }
+  return times * SUMS * 16;
+}
+
 void gptvq_kernels_init_gemm_avx2(gptvq_kernel_table *table) {
+  table->i8_peak = peak;
   table->gemm_pack = pack;
   table->gemm_block = multiply;
 }

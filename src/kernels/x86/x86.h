@@ -7,7 +7,7 @@
 #define GPTVQ_INLINE static inline __attribute__((always_inline))
 /* What is computed up to here is computed before what follows: gcc would otherwise make all products first
  * and run out of registers. */
-#define GPTVQ_KEEP(v) __asm__ volatile("" : "+x"(v))
+#define GPTVQ_KEEP(v) __asm__ volatile("" : "+v"(v))
 
 void gptvq_kernels_init_dense_avx2(gptvq_kernel_table *table);
 void gptvq_kernels_init_dense_avx512(gptvq_kernel_table *table);

@@ -105,8 +105,8 @@ typedef struct gptvq_config {
 typedef struct gptvq_config_rules {
   double rms_norm_eps, rope_theta;
   size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
-  /* 0: there is no default; of kv_heads: as many as heads. Where transformers assumes another number than that,
-   * which no folder of the hub leaves to it, tensors of its shape are refused. */
+  /* 0: there is no default; of kv_heads: as many as heads. Where transformers assumes another number than
+   * that, which no folder of the hub leaves to it, tensors of its shape are refused. */
   size_t heads, kv_heads, vocab;
   size_t sliding_window;
   size_t experts, experts_per_token;

@@ -19,8 +19,9 @@
   .norms = {GPTVQ_PRE_NORMS, GPTVQ_QK_NORMS}, .norm_offset = 1.0f, \
   .linears[GPTVQ_INPUT_QKV] = {GPTVQ_SPLIT_QKV, GPTVQ_BIAS_CONFIG}, \
   .linears[GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_CONFIG}, .output_gate = true, \
-  .delta = {.linears = {[GPTVQ_INPUT_QKV] = {{"linear_attn.in_proj_qkv", "linear_attn.in_proj_z"}}, \
-                        [GPTVQ_INPUT_O] = {{"linear_attn.out_proj"}}}, \
+  .delta = {.linears = {[GPTVQ_INPUT_QKV] = {{"linear_attn.in_proj_qkv", "linear_attn.in_proj_z"}, \
+                                             GPTVQ_BIAS_NEVER}, \
+                        [GPTVQ_INPUT_O] = {{"linear_attn.out_proj"}, GPTVQ_BIAS_NEVER}}, \
             .decay = "linear_attn.in_proj_a", \
             .beta = "linear_attn.in_proj_b", \
             .taps = "linear_attn.conv1d.weight", \

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/sized.h"
+#include "gguf/reader.h"
 #include "linalg/gemm.h"
 #include "linalg/gemm_bf16.h"
 #include "train/guide.h"
@@ -471,7 +472,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   /* what auto means here is part of the run: it is not resumed where that is something else */
   if (r->needs_data && r->options->calib_compute == GPTVQ_COMPUTE_AUTO && gptvq_gemm_bf16_available())
     r->resolved.options.calib_compute = GPTVQ_COMPUTE_BF16;
-  if (!gptvq_is_folder(r->model_dir))
+  if (!gptvq_is_folder(r->model_dir) && !gptvq_is_gguf(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(
       gptvq_output_check(r->out_dir, r->model_dir, r->options->force, r->options->resume, &r->out, err));

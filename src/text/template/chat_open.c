@@ -2,6 +2,7 @@
 #include "text/template/chat.h"
 
 #include "base/file.h"
+#include "gguf/model_file.h"
 #include "text/template/parser.h"
 #include "text/tokenizer_internal.h"
 #include "text/utf8.h"
@@ -38,7 +39,7 @@ void gptvq_template_release(gptvq_template *template) {
 static gptvq_status read_template_file(gptvq_template *out, const char *path, gptvq_error *err) {
   char *source;
   size_t size;
-  GPTVQ_TRY(gptvq_read_file(path, GPTVQ_TPL_MAX_SOURCE, &source, &size, err));
+  GPTVQ_TRY(gptvq_model_file_read(path, GPTVQ_TPL_MAX_SOURCE, &source, &size, err));
   gptvq_status status = gptvq_template_read(out, path, source, size, err);
   free(source);
   return status;
@@ -49,7 +50,7 @@ static gptvq_status read_if_there(gptvq_template *out, const char *folder, const
                                   gptvq_error *err) {
   char *path = gptvq_join_path(folder, name);
   if (path == NULL) return gptvq_fail_memory(err, "a path", strlen(folder));
-  gptvq_status status = gptvq_path_exists(path) ? read_template_file(out, path, err) : GPTVQ_OK;
+  gptvq_status status = gptvq_model_file_exists(path) ? read_template_file(out, path, err) : GPTVQ_OK;
   free(path);
   return status;
 }
@@ -105,7 +106,7 @@ static gptvq_status read_config(gptvq_chat *chat, const char *folder, const char
   char *path = gptvq_join_path(folder, name), nul[GPTVQ_NUL_STAND_IN];
   json_t *config = NULL;
   if (path == NULL) return gptvq_fail_memory(err, "a path", strlen(folder));
-  gptvq_status status = gptvq_path_exists(path)
+  gptvq_status status = gptvq_model_file_exists(path)
                             ? gptvq_text_read_json(path, GPTVQ_MAX_CONFIG_BYTES, nul, &config, err)
                             : GPTVQ_OK;
   if (status == GPTVQ_OK && config != NULL && with_template)

@@ -158,7 +158,7 @@ def add_tensors(folder, extra):
     save_file({**load_file(path), **extra}, path, metadata={"format": "pt"})
 
 
-def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, change=None, extra=None, mxfp4=False, fp8=None, **how):
+def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, change=None, extra=None, mxfp4=False, fp8=None, text=0, **how):
     if sys.argv[1:] and name not in sys.argv[1:]:
         return
     folder = HERE / name
@@ -177,7 +177,7 @@ def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=N
         add_tensors(folder, extra)
     source = as_mxfp4(folder, 3000 + seed) if mxfp4 else as_fp8(folder, fp8) if fp8 else folder
     for file, tokens in (goldens or {"golden.bin": count}).items():
-        write_golden(folder, file, tokens, 2000 + seed, {config.model_type, config.get_text_config().model_type}, source)
+        write_golden(folder, file, tokens, 2000 + seed + text, {config.model_type, config.get_text_config().model_type}, source)
     size = sum(f.stat().st_size for f in folder.iterdir())
     assert size < 100_000, (name, size)
 
@@ -333,7 +333,8 @@ def main():
     make("deepseek-v2", DeepseekV2Config(**latent, q_lora_rank=12, n_shared_experts=1, topk_method="group_limited_greedy", n_group=3, topk_group=2,
                                          routed_scaling_factor=1.5), seed=33)
     make("deepseek-v3", DeepseekV3Config(**latent, q_lora_rank=12, n_shared_experts=1, n_group=2, topk_group=1, routed_scaling_factor=2.5,
-                                         rope_parameters=rope("yarn", 100.0, **{**yarn_all, "mscale": 1.0, "mscale_all_dim": 0.5})), seed=34, count=60)
+                                         rope_parameters=rope("yarn", 100.0, **{**yarn_all, "mscale": 1.0, "mscale_all_dim": 0.5})), seed=34, count=60,
+         text=100)
     make("deepseek-v3-plain", DeepseekV3Config(**latent, q_lora_rank=None, n_shared_experts=1, n_group=1, topk_group=1, norm_topk_prob=False,
                                                routed_scaling_factor=1.0, rope_interleave=False), seed=35)
     make("deepseek-v3-fp8", DeepseekV3Config(**latent, q_lora_rank=12, n_shared_experts=1, n_group=2, topk_group=1, routed_scaling_factor=2.5), seed=36, fp8=16)

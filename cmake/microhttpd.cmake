@@ -1,0 +1,15 @@
+# An optional part: libmicrohttpd, over which gptvq serve speaks. The target PkgConfig::MICROHTTPD exists when it is to be used.
+set(GPTVQ_SERVER AUTO CACHE STRING "Build gptvq serve: AUTO (where libmicrohttpd is installed), ON or OFF")
+set_property(CACHE GPTVQ_SERVER PROPERTY STRINGS AUTO ON OFF)
+set(microhttpd_missing "switched off by GPTVQ_SERVER")
+if(GPTVQ_SERVER STREQUAL "AUTO")
+  pkg_check_modules(MICROHTTPD QUIET IMPORTED_TARGET libmicrohttpd>=0.9.71)
+  set(microhttpd_missing "not installed (libmicrohttpd-dev)")
+elseif(GPTVQ_SERVER)
+  pkg_check_modules(MICROHTTPD REQUIRED IMPORTED_TARGET libmicrohttpd>=0.9.71)
+endif()
+if(TARGET PkgConfig::MICROHTTPD)
+  message(STATUS "libmicrohttpd: yes (${MICROHTTPD_VERSION})")
+else() # NOTICE: to be seen when the rest of the configuration is not
+  message(NOTICE "-- libmicrohttpd: no, ${microhttpd_missing}: gptvq serve says that it is not there")
+endif()
