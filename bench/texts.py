@@ -1,11 +1,13 @@
 """Texts of several kinds to judge a quantized model by, most of them unlike the text that it was calibrated on:
 
-    python3 bench/texts.py OUT [--bytes 150000] [--seed 0] [--download]
+    python3 bench/texts.py OUT [--bytes 150000] [--calib-bytes 700000] [--seed 0] [--download]
 
-writes OUT/prose.txt, dialogue.txt, code.txt, german.txt, mathematics.txt and markup.txt, the same bytes from the same versions of the packages. They come from
-Debian packages: what is installed is read where it lies; with --download packages that are not are fetched by apt-get and unpacked, not installed.
+writes OUT/prose.txt, dialogue.txt, code.txt, german.txt, mathematics.txt and markup.txt, the same bytes from the same versions of the packages, and texts of
+the same kinds to calibrate on, from other files, OUT/calib/prose.txt and so on (prose: up to --calib-bytes). They come from Debian packages: what is installed
+is read where it lies; with --download packages that are not are fetched by apt-get and unpacked, not installed.
 
-    for text in OUT/*.txt; do gptvq compare MODEL PACKED --text "$text" --ctx 512; done
+    gptvq quantize MODEL -o PACKED --calib OUT/calib/prose.txt
+    gptvq compare MODEL PACKED $(printf ' --text %s' OUT/*.txt) --ctx 512
 """
 import argparse, glob, html, os, random, re, subprocess, sys, tempfile
 
@@ -62,24 +64,42 @@ def read(path):
         return file.read()
 
 
+def write(path, text):
+    """Up to the last whole line."""
+    with open(path, "wb") as file:
+        file.write(text[:text.rfind(b"\n") + 1])
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("out")
     p.add_argument("--bytes", type=int, default=150000, help="of each text; it ends with the last whole line")
+    p.add_argument("--calib-bytes", type=int, default=700000, help="at most, of each text to calibrate on")
     p.add_argument("--seed", type=int, default=0, help="another order of the files")
     p.add_argument("--download", action="store_true", help="fetch packages that are not installed")
     a = p.parse_args()
-    os.makedirs(a.out, exist_ok=True)
+    os.makedirs(f"{a.out}/calib", exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        for kind, (package, pattern, (first, step), tidy) in KINDS.items():
-            paths = find(package, pattern, scratch, a.download)[first::step]
+        taken = set()  # files that something is judged by
+        found = {kind: find(package, pattern, scratch, a.download) for kind, (package, pattern, _, _) in KINDS.items()}
+        for kind, (package, _, (first, step), tidy) in KINDS.items():
+            paths = found[kind][first::step]
             random.Random(a.seed).shuffle(paths)
-            text = "\n\n".join(filter(None, (tidy(read(path)) for path in paths))).encode()
+            text = b""
+            for path in paths:
+                if len(text) >= a.bytes:
+                    break
+                taken.add(path)
+                part = tidy(read(path)).encode()
+                text += (b"\n\n" if text and part else b"") + part
             if len(text) < a.bytes:
                 print(f"texts.py: {kind}.txt has {len(text)} bytes: there is no more in {package}", file=sys.stderr)
-            text = text[:a.bytes]
-            with open(f"{a.out}/{kind}.txt", "wb") as file:
-                file.write(text[:text.rfind(b"\n") + 1])
+            write(f"{a.out}/{kind}.txt", text[:a.bytes])
+        for kind, (_, _, _, tidy) in KINDS.items():
+            paths = [path for path in found[kind] if path not in taken]
+            random.Random(a.seed).shuffle(paths)
+            text = "\n\n".join(filter(None, (tidy(read(path)) for path in paths))).encode()
+            write(f"{a.out}/calib/{kind}.txt", text[:a.calib_bytes])
 
 
 if __name__ == "__main__":

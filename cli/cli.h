@@ -26,6 +26,7 @@ typedef enum gptvq_option_kind {
   GPTVQ_OPTION_DOUBLE,   /* double, in [min, max] */
   GPTVQ_OPTION_STRING,   /* const char *, not empty */
   GPTVQ_OPTION_TEXT,     /* const char *, may be empty */
+  GPTVQ_OPTION_LINES,    /* const char *, not empty; given several times: a line each. NULL beforehand */
   GPTVQ_OPTION_CHOICE    /* int: index into choices */
 } gptvq_option_kind;
 
@@ -161,24 +162,33 @@ gptvq_status gptvq_cli_open_model(const char *path, const gptvq_model_options *o
 const char *const *gptvq_cli_computes(void);
 /* The options of eval and compare, and what they share. */
 typedef struct gptvq_cli_eval {
-  gptvq_eval_options options;
+  gptvq_eval_options options; /* name: of the text at work */
   gptvq_model_options model_options;
-  const char *text_path;
+  const char *text_paths; /* a line each */
+  const char *task_path;  /* in their place: eval alone */
   int compute, json;
-  char *text; /* free() */
-  size_t text_size;
+  size_t count; /* texts; all owned */
+  char **paths, **texts;
+  size_t *sizes;
 } gptvq_cli_eval;
 enum { GPTVQ_CLI_EVAL_OPTIONS = 9 };
 void gptvq_cli_eval_init(gptvq_cli_eval *eval);
 void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVAL_OPTIONS]);
-/* After parsing: reads the text into eval->text; an exit code. */
+/* After parsing: reads the texts; an exit code. */
 int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command);
+void gptvq_cli_eval_release(gptvq_cli_eval *eval);
+/* options.name becomes that of text i. */
+void gptvq_cli_eval_choose(gptvq_cli_eval *eval, size_t i);
 /* Warns when the windows are longer than the model was trained for. */
 void gptvq_cli_eval_warn(const gptvq_cli_eval *eval, const char *path, const gptvq_model *model);
-/* One model's figures as a new JSON object; then those of the run added to an object. */
+/* Columns that a table of texts needs for their names. */
+int gptvq_cli_eval_width(const gptvq_cli_eval *eval);
+/* One model's figures as a new JSON object; then those of the run on text i added to an object. */
 json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model);
-void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t windows, size_t ctx,
+void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t i, size_t windows, size_t ctx,
                              size_t score_from, double seconds);
+/* Of several texts: prints {"texts": […]}; of one: that object itself. An exit code. */
+int gptvq_cli_eval_print_json(const gptvq_cli_eval *eval, json_t *texts);
 
 /* ---- lines.c ---- */
 typedef struct gptvq_cli_lines gptvq_cli_lines;

@@ -73,14 +73,17 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       .name = "quantize",
       .usage = "MODEL -o OUT [options]",
       .summary = "compress the linear layers of a model folder",
-      .examples = "  gptvq quantize Llama-2-7b/ -o small/ --dim 2 --bits 2.25 --calib wiki.train.txt\n"
-                  "      GPTVQ, pairs of weights, 2.25 bits per value with everything counted\n"
-                  "  gptvq quantize Llama-2-7b/ -o small/ --dim 4 --bits 2.25 --calib self\n"
-                  "      no text at hand: calibrated on what the model itself writes\n"
-                  "  gptvq quantize Llama-2-7b/ -o g128/ --method gptq --index-bits 4 --group-size 128 "
-                  "--calib wiki.train.txt\n"
-                  "  gptvq quantize Llama-2-7b/ -o small/ --bits 2.25 --calib wiki.train.txt --resume\n"
-                  "      after Ctrl-C or a power cut: goes on after the last finished block\n",
+      .examples =
+          "  gptvq quantize Llama-2-7b/ -o small/ --dim 2 --bits 2.25 --calib wiki.train.txt\n"
+          "      GPTVQ, pairs of weights, 2.25 bits per value with everything counted\n"
+          "  gptvq quantize Llama-2-7b/ -o small/ --dim 4 --bits 2.25 --calib self\n"
+          "      no text at hand: calibrated on what the model itself writes\n"
+          "  gptvq quantize Llama-2-7b/ -o small/ --calib wiki.train.txt:2 --calib code.txt --calib self\n"
+          "      half of the windows from the first text, a quarter from each of the others\n"
+          "  gptvq quantize Llama-2-7b/ -o g128/ --method gptq --index-bits 4 --group-size 128 "
+          "--calib wiki.train.txt\n"
+          "  gptvq quantize Llama-2-7b/ -o small/ --bits 2.25 --calib wiki.train.txt --resume\n"
+          "      after Ctrl-C or a power cut: goes on after the last finished block\n",
       .options = options,
       .arguments = {"MODEL"}};
   for (int pass = 0; pass < 2; pass++) {
@@ -135,6 +138,20 @@ static json_t *stages_json(const gptvq_quantize_report *r) {
   return stages;
 }
 
+static json_t *loss_json(const gptvq_quantize_loss *loss) {
+  if (loss->tokens == 0) return json_null();
+  return json_pack("{s:f, s:f, s:f, s:f, s:I, s:b}", "kl", loss->kl, "kl_stderr", loss->kl_stderr,
+                   "perplexity_before", loss->perplexity_before, "perplexity", loss->perplexity, "tokens",
+                   (json_int_t)loss->tokens, "seen", loss->seen);
+}
+
+static void print_loss(const char *name, const char *on, const gptvq_quantize_loss *loss) {
+  if (loss->tokens == 0) return;
+  printf("%-16s KL divergence %.4f +- %.4f, perplexity %.2f -> %.2f (%llu predictions of %s)\n", name,
+         loss->kl, loss->kl_stderr, loss->perplexity_before, loss->perplexity,
+         (unsigned long long)loss->tokens, on);
+}
+
 /* Where the CPU time went, the longest first. */
 static void print_stages(const gptvq_quantize_report *r) {
   bool shown[GPTVQ_MAX_STAGES] = {false};
@@ -177,7 +194,8 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
            after = info[1].linear_bytes + info[1].other_bytes;
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
-        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:o, s:o, s:o}",
+        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:o, s:o, s:o, "
+        "s:o, s:o}",
         "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
         "bits_per_value", r->bits_per_value, "model_bits_per_value",
         gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
@@ -187,7 +205,7 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
         r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes, "layers",
         (json_int_t)r->layers, "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
         gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after), "stages",
-        stages_json(r)));
+        stages_json(r), "loss_text", loss_json(&r->loss_text), "loss_self", loss_json(&r->loss_self)));
   }
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("wrote            %s (%s)\n", line->out, method);
@@ -203,6 +221,11 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   if (isfinite(r->finetune_before))
     printf("fine-tuning      KL divergence %.5f -> %.5f nats per token\n", r->finetune_before,
            r->finetune_after);
+  print_loss("loss on the text",
+             r->loss_text.seen ? "windows that were calibrated on"
+                               : "windows held out of the calibration text",
+             &r->loss_text);
+  print_loss("on its own text", "what the model itself writes, not seen by calibration", &r->loss_self);
   printf("time             %s", gptvq_cli_time_text(r->seconds, a));
   if (r->blocks_resumed > 0) printf(" (%zu blocks were already there)", r->blocks_resumed);
   printf("\npeak memory      %s\n", gptvq_cli_size_text(r->peak_bytes, a));

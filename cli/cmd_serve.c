@@ -49,7 +49,9 @@ static int open_all(serving *s, const char *path) {
     return gptvq_cli_fail(&err);
   if (gptvq_chat_open(path, s->template_file, &s->chat, &err) != GPTVQ_OK) {
     if (s->template_file != NULL || err.status == GPTVQ_ERROR_MEMORY) return gptvq_cli_fail(&err);
-    (void)snprintf(no_chat, sizeof no_chat, "%s", err.message);
+    size_t folder = strncmp(err.message, path, strlen(path)) == 0 ? strlen(path) : 0;
+    folder += strspn(err.message + folder, ": "); /* clients need not know where it is */
+    (void)snprintf(no_chat, sizeof no_chat, "%s", err.message + folder);
     gptvq_cli_warn("no chats, only completions: %s", err.message);
   }
   gptvq_model_info info = {.size = sizeof info};

@@ -1,5 +1,6 @@
 #include "cli.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 const char *const *gptvq_cli_computes(void) {
@@ -18,8 +19,8 @@ void gptvq_cli_eval_init(gptvq_cli_eval *eval) {
 
 void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVAL_OPTIONS]) {
   const gptvq_option options[GPTVQ_CLI_EVAL_OPTIONS] = {
-      {GPTVQ_OPTION_STRING, "text", .value = &eval->text_path, .argument = "FILE",
-       .help = "the text to predict (UTF-8; - for standard input)"},
+      {GPTVQ_OPTION_LINES, "text", .value = &eval->text_paths, .argument = "FILE",
+       .help = "the text to predict (UTF-8; - for standard input). Several: give it for each"},
       {GPTVQ_OPTION_SIZE, "ctx", .value = &eval->options.ctx, .min = 2, .max = 1 << 24, .argument = "N",
        .help = "tokens per window (default: 2048, or the model's context if smaller)"},
       {GPTVQ_OPTION_SIZE, "max-windows", .value = &eval->options.max_windows, .min = 1, .max = 1e15,
@@ -41,17 +42,59 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
   memcpy(table, options, sizeof options);
 }
 
+static int load(gptvq_cli_eval *eval, size_t i) {
+  gptvq_error err;
+  const char *path = eval->paths[i];
+  if (gptvq_cli_read_file(path, &eval->texts[i], &eval->sizes[i], &err) != GPTVQ_OK)
+    return gptvq_cli_fail(&err);
+  if (eval->sizes[i] == 0)
+    return gptvq_cli_error(GPTVQ_ERROR_DATA, "%s is empty: there is no text to predict", path);
+  return 0;
+}
+
 int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
-  if (eval->text_path == NULL)
+  const char *paths = eval->task_path != NULL ? eval->task_path : eval->text_paths;
+  if (paths == NULL)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--text FILE is missing; see gptvq %s --help", command);
   eval->model_options.compute = (gptvq_compute)eval->compute;
-  gptvq_error err;
-  if (gptvq_cli_read_file(eval->text_path, &eval->text, &eval->text_size, &err) != GPTVQ_OK)
-    return gptvq_cli_fail(&err);
-  if (eval->text_size == 0)
-    return gptvq_cli_error(GPTVQ_ERROR_DATA, "%s is empty: there is no text to predict", eval->text_path);
-  eval->options.name = gptvq_cli_file_name(eval->text_path);
+  size_t most = 1;
+  for (const char *at = paths; *at != '\0'; at++) most += *at == '\n';
+  eval->paths = calloc(most, sizeof *eval->paths);
+  eval->texts = calloc(most, sizeof *eval->texts);
+  eval->sizes = calloc(most, sizeof *eval->sizes);
+  if (eval->paths == NULL || eval->texts == NULL || eval->sizes == NULL)
+    return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory for %zu texts", most);
+  for (const char *at = paths; at != NULL;) {
+    size_t length = strcspn(at, "\n");
+    char *path = strndup(at, length);
+    if (path == NULL) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory for %zu texts", most);
+    eval->paths[eval->count++] = path;
+    int code = load(eval, eval->count - 1);
+    if (code != 0) return code;
+    at = at[length] != '\0' ? at + length + 1 : NULL;
+  }
   return 0;
+}
+
+void gptvq_cli_eval_release(gptvq_cli_eval *eval) {
+  for (size_t i = 0; i < eval->count; i++) {
+    free(eval->paths[i]);
+    free(eval->texts[i]);
+  }
+  free(eval->paths);
+  free(eval->texts);
+  free(eval->sizes);
+}
+
+void gptvq_cli_eval_choose(gptvq_cli_eval *eval, size_t i) {
+  eval->options.name = gptvq_cli_file_name(eval->paths[i]);
+}
+
+int gptvq_cli_eval_width(const gptvq_cli_eval *eval) {
+  size_t width = strlen("worst");
+  for (size_t i = 0; i < eval->count; i++)
+    if (strlen(eval->paths[i]) > width) width = strlen(eval->paths[i]);
+  return width < 60 ? (int)width : 60;
 }
 
 void gptvq_cli_eval_warn(const gptvq_cli_eval *eval, const char *path, const gptvq_model *model) {
@@ -75,15 +118,22 @@ json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, c
   return object;
 }
 
-void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t windows, size_t ctx,
+void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t i, size_t windows, size_t ctx,
                              size_t score_from, double seconds) {
   gptvq_cli_json_set(object, "windows", json_integer((json_int_t)windows));
   gptvq_cli_json_set(object, "ctx", json_integer((json_int_t)ctx));
   gptvq_cli_json_set(object, "score_from", json_integer((json_int_t)score_from));
   gptvq_cli_json_set(object, "bos", json_boolean(eval->options.bos));
-  gptvq_cli_json_set(object, "text", gptvq_cli_text(eval->text_path));
+  gptvq_cli_json_set(object, "text", gptvq_cli_text(eval->paths[i]));
   gptvq_cli_json_set(object, "compute", json_string(gptvq_compute_name((gptvq_compute)eval->compute)));
   gptvq_cli_json_set(object, "seconds", gptvq_cli_number(seconds));
   double predicted = (double)windows * (double)ctx;
   gptvq_cli_json_set(object, "tokens_per_second", gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));
+}
+
+int gptvq_cli_eval_print_json(const gptvq_cli_eval *eval, json_t *texts) {
+  if (eval->count > 1) return gptvq_cli_print_json(json_pack("{s:o}", "texts", texts));
+  json_t *only = json_incref(json_array_get(texts, 0));
+  json_decref(texts);
+  return gptvq_cli_print_json(only);
 }

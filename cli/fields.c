@@ -9,7 +9,7 @@ static gptvq_option as_option(const gptvq_field *field, gptvq_quantize_options *
       [GPTVQ_FIELD_SWITCH] = GPTVQ_OPTION_SWITCH,     [GPTVQ_FIELD_INT] = GPTVQ_OPTION_INT,
       [GPTVQ_FIELD_UNSIGNED] = GPTVQ_OPTION_UNSIGNED, [GPTVQ_FIELD_SIZE] = GPTVQ_OPTION_SIZE,
       [GPTVQ_FIELD_SEED] = GPTVQ_OPTION_SEED,         [GPTVQ_FIELD_DOUBLE] = GPTVQ_OPTION_DOUBLE,
-      [GPTVQ_FIELD_ENUM] = GPTVQ_OPTION_CHOICE,       [GPTVQ_FIELD_TEXT] = GPTVQ_OPTION_STRING};
+      [GPTVQ_FIELD_ENUM] = GPTVQ_OPTION_CHOICE,       [GPTVQ_FIELD_TEXT] = GPTVQ_OPTION_LINES};
   gptvq_option option = {.kind = field->choices != NULL ? GPTVQ_OPTION_CHOICE : kinds[field->type],
                          .name = field->flag,
                          .value = (char *)options + field->offset,

@@ -9,7 +9,7 @@ static const struct {
   int (*run)(int argc, char **argv);
 } commands[] = {
     {"quantize", "compress a model folder into a packed one", gptvq_cmd_quantize},
-    {"eval", "perplexity of a model on a text", gptvq_cmd_eval},
+    {"eval", "perplexity of a model on a text, or its answers to questions", gptvq_cmd_eval},
     {"compare", "KL divergence and agreement of two models on a text", gptvq_cmd_compare},
     {"generate", "continue a prompt", gptvq_cmd_generate},
     {"chat", "talk to a chat model", gptvq_cmd_chat},

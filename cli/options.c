@@ -179,6 +179,27 @@ static int set_integer(const char *shown, const gptvq_option *option, const char
   return 0;
 }
 
+/* Joined texts are kept to the end of the process, as argv is. */
+static int add_line(const gptvq_option *option, const char *text) {
+  static struct joined {
+    struct joined *before;
+    char text[];
+  } * all;
+  const char **value = option->value;
+  if (*value == NULL) {
+    *value = text;
+    return 0;
+  }
+  size_t size = strlen(*value) + 1 + strlen(text) + 1;
+  struct joined *joined = malloc(sizeof *joined + size);
+  if (joined == NULL) return gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory for the command line");
+  joined->before = all;
+  all = joined;
+  (void)snprintf(joined->text, size, "%s\n%s", *value, text);
+  *value = joined->text;
+  return 0;
+}
+
 static int set_value(const char *shown, const gptvq_option *option, const char *text) {
   switch (option->kind) {
   case GPTVQ_OPTION_FLOAT:
@@ -191,6 +212,9 @@ static int set_value(const char *shown, const gptvq_option *option, const char *
     if (text[0] == '\0') return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: the value is empty", shown);
     *(const char **)option->value = text;
     return 0;
+  case GPTVQ_OPTION_LINES:
+    if (text[0] == '\0') return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "option %s: the value is empty", shown);
+    return add_line(option, text);
   case GPTVQ_OPTION_TEXT: *(const char **)option->value = text; return 0;
   case GPTVQ_OPTION_CHOICE:
     for (int i = 0; option->choices[i] != NULL; i++) {

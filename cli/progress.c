@@ -112,6 +112,7 @@ static size_t terminal_width(void) {
 static const char *value_name(const char *phase) {
   if (strcmp(phase, "evaluate") == 0) return "perplexity";
   if (strcmp(phase, "compare") == 0) return "KL";
+  if (strcmp(phase, "choose") == 0) return "accuracy";
   return "error";
 }
 

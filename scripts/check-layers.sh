@@ -27,7 +27,7 @@ quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
-quant/run: base linalg format kernels gguf checkpoint text model/arch model calib train quant/options quant/layer quant/transform quant/plan
+quant/run: base linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer quant/transform quant/plan
 export: base format kernels gguf checkpoint text model model/layer
 tools: base format kernels checkpoint model/arch model quant/options quant/layer
 server: base

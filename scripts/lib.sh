@@ -2,7 +2,7 @@
 
 # json_get KEY: the first number or string under KEY in the JSON on standard input
 json_get() {
-  tr -d '\n' | sed -n "s/^[^\"]*\(.*\)\$/\1/; s/.*\"$1\": *\"\{0,1\}\([^\",}]*\).*/\1/p"
+  grep -o "\"$1\": *\"\{0,1\}[^\",}]*" | sed -n '1s/^[^:]*: *"\{0,1\}//p'
 }
 
 # die MESSAGE

@@ -1,4 +1,4 @@
-/* gptvq/eval.h: perplexity and KL divergence on text. */
+/* gptvq/eval.h: perplexity and KL divergence on text, multiple choice. */
 #ifndef GPTVQ_EVAL_H
 #define GPTVQ_EVAL_H
 
@@ -54,6 +54,28 @@ GPTVQ_API gptvq_status gptvq_compare_text(const gptvq_model *a, const gptvq_mode
                                           const gptvq_tokenizer *tokenizer, const char *text, size_t size,
                                           const gptvq_eval_options *options, const gptvq_callbacks *callbacks,
                                           gptvq_compare_result *result, gptvq_error *err);
+
+typedef struct gptvq_task_result {
+  size_t size;
+  double accuracy, accuracy_stderr;           /* by log likelihood; standard error of the mean */
+  double accuracy_norm, accuracy_norm_stderr; /* by log likelihood per character of the choice */
+  uint64_t questions, choices;
+  size_t ctx;
+  uint64_t cut; /* choices whose question lost its beginning, for the context is too short */
+  double seconds;
+} gptvq_task_result;
+static inline void gptvq_task_result_init(gptvq_task_result *result) { GPTVQ_INIT(result); }
+
+/* Multiple choice. text[size]: JSON lines {"question": TEXT, "choices": [TEXT, …], "answer": number from 0,
+ * letter from A, or the text}. Each choice is scored behind its question and a space; the likeliest is the
+ * model's answer, the first among equals. Tokens, truncation (the beginning goes) and both accuracies are
+ * those of lm-evaluation-harness for tasks of type multiple_choice, on its local-completions. Of the options
+ * count: ctx (0 = min(2047, the model's context)), max_windows (questions), bos (before each question), name.
+ * GPTVQ_ERROR_DATA names the line. */
+GPTVQ_API gptvq_status gptvq_eval_task(const gptvq_model *model, const gptvq_tokenizer *tokenizer,
+                                       const char *text, size_t size, const gptvq_eval_options *options,
+                                       const gptvq_callbacks *callbacks, gptvq_task_result *result,
+                                       gptvq_error *err);
 
 #ifdef __cplusplus
 }

@@ -56,7 +56,9 @@ typedef struct gptvq_quantize_options {
                   * order taken up by v_proj, gate and up (nothing stored) */
   int true_sequential; /* 1: each layer sees the quantized outputs of the layers before it inside the block */
   double damping;      /* fraction of the mean diagonal of H, 0.01 */
-  const char *calib;   /* text file, or "self": sampled from the model itself */
+  const char *calib; /* text file, or "self" (and NULL): sampled from the model itself. Several, a line each,
+                      * share the windows by their weights: "FILE:WEIGHT", any numbers above 0, 1 without; a
+                      * path that itself ends like that needs a weight behind it */
   size_t calib_samples; /* windows, 128 */
   size_t calib_length;  /* tokens per window; 0 = min(2048, the model's context) */
   uint64_t seed;
@@ -92,6 +94,11 @@ typedef struct gptvq_quantize_options {
                                 * BF16 (inputs of products rounded, sums in fp32 and double), which takes a
                                 * processor with AVX512-BF16; AUTO (default):
                                 * BF16 where it can be had */
+  size_t judge_tokens; /* of held-out text, and as many that the model writes, by which the result is judged
+                        * at the end (the report's `loss_text` and `loss_self`); at most a quarter of what it
+                        * is calibrated on; 4096; 0 = none */
+  double calib_self;   /* 0 to 0.99: share of the windows that the model writes itself where `calib` names
+                        * texts, but not "self"; 0.5 */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */
@@ -101,6 +108,14 @@ typedef struct gptvq_stage_time {
   double flop; /* of its matrix products and factorisations; 0: none, or not counted */
 } gptvq_stage_time;
 enum { GPTVQ_MAX_STAGES = 16 };
+
+/* What was lost on some windows of text. tokens 0: not measured. */
+typedef struct gptvq_quantize_loss {
+  uint64_t tokens; /* predictions */
+  int seen;        /* 1: on windows that the model was calibrated on, as the text was too short for others */
+  double kl, kl_stderr; /* mean KL(original ‖ quantized), nats per token */
+  double perplexity_before, perplexity;
+} gptvq_quantize_loss;
 
 typedef struct gptvq_quantize_report {
   size_t size;
@@ -116,6 +131,7 @@ typedef struct gptvq_quantize_report {
   double cpu_seconds; /* of all threads */
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* their times sum up to the run's */
+  gptvq_quantize_loss loss_text, loss_self;  /* on the calibration texts; on what the model itself writes */
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 

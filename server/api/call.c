@@ -127,8 +127,10 @@ static bool read_logprobs(gptvq_call *call, gptvq_job_options *o, gptvq_api_erro
     if (alternatives > 0 && !call->logprobs)
       return gptvq_api_fail(error, 400, NULL, "top_logprobs", "'top_logprobs' needs 'logprobs': true");
   } else {
-    call->logprobs = gptvq_member(call->body, "logprobs") != NULL;
-    if (!gptvq_member_size(call->body, "logprobs", 0, most, &alternatives, error)) return false;
+    const json_t *asked = gptvq_member(call->body, "logprobs");
+    call->logprobs = asked != NULL && !json_is_false(asked);
+    if (call->logprobs && !gptvq_member_size(call->body, "logprobs", 0, most, &alternatives, error))
+      return false;
   }
   o->scores = call->logprobs;
   o->prompt_scores = call->logprobs && call->echo;

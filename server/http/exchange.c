@@ -102,6 +102,12 @@ static bool announces_too_much(const gptvq_exchange *e) {
   return length != NULL && strtoull(length, NULL, 10) > e->server->options.max_body;
 }
 
+static bool too_large(gptvq_exchange *e) {
+  return gptvq_api_fail(&e->error, 413, NULL, NULL,
+                        "the body has more than %zu bytes (gptvq serve --max-body)",
+                        e->server->options.max_body);
+}
+
 /* false: it is too large, or there is no memory; the connection is closed. */
 static bool read_more(gptvq_exchange *e, const char *data, size_t size) {
   size_t most = e->server->options.max_body;
@@ -224,14 +230,16 @@ enum MHD_Result gptvq_exchange_handle(void *context, struct MHD_Connection *conn
     if (e == NULL) return MHD_NO;
     *state = e;
     if (!announces_too_much(e)) return MHD_YES;
-    (void)gptvq_api_fail(&e->error, 413, NULL, NULL,
-                         "the body has more than %zu bytes (gptvq serve --max-body)",
-                         server->options.max_body);
+    (void)too_large(e);
     return refuse(e);
   }
   gptvq_exchange *e = *state;
   if (*data_size > 0) {
-    if (!read_more(e, data, *data_size)) return MHD_NO;
+    if (!read_more(e, data, *data_size)) { /* there is no answering in the middle of a body */
+      e->status = 413;
+      (void)too_large(e);
+      return MHD_NO;
+    }
     *data_size = 0;
     return MHD_YES;
   }

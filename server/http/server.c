@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 enum {
-  CONNECTIONS = 512,       /* at a time; others wait until one is closed */
+  CONNECTIONS = 256,       /* at a time, two files each; others wait until one is closed */
   HEADER_BYTES = 64 << 10, /* of a request's line and headers, and of what waits to be sent */
   STACK_BYTES = 2 << 20    /* of a connection's thread: rendering a template takes half a MiB */
 };

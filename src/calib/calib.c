@@ -1,19 +1,13 @@
-#include "calib/calib.h"
-#include "base/file.h"
+/* The calibration tokens: windows of one source or of several. */
+#include "calib/parts.h"
 #include "base/hash.h"
 #include "base/memory.h"
-#include "base/random.h"
-#include "base/threads.h"
-#include "model/workspace.h"
-#include "text/judge.h"
 
-#include <gptvq/tokenizer.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { DEFAULT_LENGTH = 2048 };
-static const size_t max_text_bytes = (size_t)1 << 32;
 static const size_t max_tokens = (size_t)1 << 40; /* absurd beyond; keeps every product below in range */
 
 uint64_t gptvq_calibration_hash(size_t samples, size_t length, const int32_t *tokens) {
@@ -38,310 +32,222 @@ gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quan
   return GPTVQ_OK;
 }
 
-size_t gptvq_calibration_room(size_t count, size_t samples, size_t held, size_t length) {
-  if (held == 0) return 0;
-  size_t share = (size_t)((unsigned __int128)count * held / (samples + held) / length);
-  return gptvq_min_size(gptvq_min_size(held, gptvq_max_size(share, 1)), count / 2 / length);
+/* to train on, block_held, held, judged_text, judged_self */
+enum { TRAINING, BLOCK_HELD, HELD, JUDGED_TEXT, JUDGED_SELF, KINDS };
+
+static size_t count_of(const gptvq_calibration *c, size_t kind) {
+  const size_t counts[KINDS] = {c->samples - c->block_held, c->block_held, c->held, c->judged_text,
+                                c->judged_self};
+  return counts[kind];
 }
 
-/* First number of part i when `count` numbers are cut into `parts`. */
-static size_t part_begin(size_t count, size_t i, size_t parts) {
-  return (size_t)((unsigned __int128)count * i / parts);
+static size_t window_count(const gptvq_calibration *c) {
+  return c->samples + c->held + c->judged_text + c->judged_self;
 }
 
-/* A stream of its own for each of several choices from one seed: neighbouring seeds give unrelated streams
- * from the second number on. */
-static uint64_t first_state(uint64_t seed) {
-  (void)gptvq_random(&seed);
-  return seed;
+static gptvq_status allocate_tokens(gptvq_calibration *c, gptvq_error *err) {
+  size_t tokens = window_count(c) * c->length;
+  c->tokens = gptvq_alloc(tokens, sizeof *c->tokens);
+  if (c->tokens != NULL) return GPTVQ_OK;
+  return gptvq_fail_memory(err, "calibration windows", gptvq_saturated_size(tokens, sizeof *c->tokens));
 }
 
-/* A random number below `count`, 0 for 0. */
-static size_t choose_below(uint64_t *state, size_t count) {
-  uint64_t own = gptvq_random(state);
-  return count > 0 ? gptvq_random_below(&own, count) : 0;
+/* The windows of each source, before they are put together. */
+typedef struct mixture {
+  gptvq_calibration_sources sources;
+  gptvq_calibration *parts; /* [sources.count + 1]: behind those of the sources what the model writes only to
+                               be judged by, where it is none of them */
+  size_t *shares;           /* [sources.count + 1]; while they are put together: windows taken of a kind */
+  size_t *at;               /* [sources.count + 1]: the next window of each part */
+  size_t count;             /* of parts in use */
+} mixture;
+
+static void release(mixture *m) {
+  for (size_t i = 0; i < m->count; i++) gptvq_calibration_release(&m->parts[i]);
+  free(m->parts);
+  free(m->shares);
+  free(m->at);
+  gptvq_calibration_sources_release(&m->sources);
 }
 
-/* Window i somewhere in part i of the text, which has at least 2 · length tokens, such that a window of
- * others fits in before it. */
-static void hold_out(size_t count, size_t held, size_t length, uint64_t seed, size_t *offsets) {
-  uint64_t state = first_state(seed ^ 0x686f6c646f7574u);
-  for (size_t i = 0; i < held; i++) {
-    size_t begin = part_begin(count, i, held), size = part_begin(count, i + 1, held) - begin;
-    offsets[i] = begin + length + choose_below(&state, size - 2 * length + 1);
+static gptvq_status create_mixture(const gptvq_quantize_options *options, mixture *m, gptvq_error *err) {
+  *m = (mixture){0};
+  GPTVQ_TRY(gptvq_calibration_sources_parse(options->calib, options->calib_self, &m->sources, err));
+  size_t count = m->sources.count;
+  m->parts = gptvq_alloc_zero(count + 1, sizeof *m->parts);
+  m->shares = gptvq_alloc_zero(count + 1, sizeof *m->shares);
+  m->at = gptvq_alloc_zero(count + 1, sizeof *m->at);
+  if (m->parts != NULL && m->shares != NULL && m->at != NULL) return GPTVQ_OK;
+  release(m);
+  return gptvq_fail_memory(err, "the list of calibration texts",
+                           gptvq_saturated_size(count, sizeof *m->parts));
+}
+
+/* What of a path a report shows. */
+static const char *last_part(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash != NULL ? slash + 1 : path;
+}
+
+/* "calib.txt", or "calib.txt: 64, self: 64" */
+static void name_sources(const mixture *m, char *name, size_t size) {
+  size_t used = 0;
+  for (size_t s = 0; s < m->sources.count && used < size; s++) {
+    if (m->parts[s].samples == 0) continue;
+    int written = snprintf(name + used, size - used, "%s%s", s > 0 ? ", " : "", m->parts[s].source);
+    used += written > 0 ? (size_t)written : 0;
+    if (m->sources.count == 1 || used >= size) continue;
+    written = snprintf(name + used, size - used, ": %zu", m->parts[s].samples);
+    used += written > 0 ? (size_t)written : 0;
   }
 }
 
-/* Places where a window may start in the gap before held-out window `gap` (the last gap ends with the text).
- */
-static size_t gap_starts(size_t count, size_t length, const size_t *held, size_t held_count, size_t gap,
-                         size_t *begin) {
-  *begin = gap > 0 ? held[gap - 1] + length : 0;
-  size_t end = gap < held_count ? held[gap] : count;
-  return end - *begin >= length ? end - *begin - length + 1 : 0;
-}
-
-void gptvq_calibration_offsets(size_t count, size_t samples, size_t held, size_t length, uint64_t seed,
-                               size_t *offsets) {
-  const size_t *apart = offsets + samples;
-  uint64_t state = first_state(seed);
-  size_t starts = 0, gap = 0, passed = 0, begin;
-  hold_out(count, held, length, seed, offsets + samples);
-  for (size_t i = 0; i <= held; i++) starts += gap_starts(count, length, apart, held, i, &begin);
-  for (size_t i = 0; i < samples; i++) {
-    size_t first = part_begin(starts, i, samples),
-           start = first + choose_below(&state, part_begin(starts, i + 1, samples) - first), here;
-    while (start - passed >= (here = gap_starts(count, length, apart, held, gap, &begin))) {
-      passed += here;
-      gap++;
-    }
-    offsets[i] = begin + start - passed;
-  }
-}
-
-/* The windows out of ids[count]. */
-static gptvq_status cut_windows(const int32_t *ids, size_t count, uint64_t seed,
-                                const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
-  size_t wanted = out->block_held + out->held, length = out->length;
-  if (count < (out->samples + out->held) * length)
-    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
-              "calibration text %s has %zu tokens, fewer than %zu windows of %zu: the windows overlap",
-              out->source, count, out->samples + out->held, length);
-  size_t held = gptvq_calibration_room(count, out->samples - out->block_held, wanted, length);
-  if (held < wanted) {
-    gptvq_log(callbacks, GPTVQ_LOG_WARNING,
-              "calibration text %s has room for only %zu of the %zu windows to hold out of fine-tuning%s",
-              out->source, held, wanted, held > 0 ? "" : ": it is judged by the windows it is trained on");
-    out->held = gptvq_ceil_div(held * out->held, wanted);
-    out->block_held = held - out->held;
-  }
-  size_t training = out->samples - out->block_held, next_block = training, next = out->samples;
-  size_t *offsets = gptvq_alloc(training + held, sizeof *offsets);
-  if (offsets == NULL)
-    return gptvq_fail_memory(err, "calibration windows",
-                             gptvq_saturated_size(training + held, sizeof *offsets));
-  gptvq_calibration_offsets(count, training, held, length, seed, offsets);
-  for (size_t i = 0; i < training + held; i++) {
-    size_t window = i;
-    if (i >= training) { /* both kinds of held-out windows from all over the text */
-      size_t k = i - training;
-      window = (k + 1) * out->held / held > k * out->held / held ? next++ : next_block++;
-    }
-    memcpy(out->tokens + window * length, ids + offsets[i], length * sizeof *ids);
-  }
-  free(offsets);
-  return GPTVQ_OK;
-}
-
-static gptvq_status cut_text(const gptvq_model *model, const char *model_dir,
-                             const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
-                             gptvq_calibration *out, gptvq_error *err) {
-  gptvq_status status;
-  gptvq_tokenizer *tokenizer = NULL;
-  char *text = NULL;
-  int32_t *ids = NULL;
-  size_t size = 0, count = 0;
-  GPTVQ_TRY_GOTO(gptvq_read_file(options->calib, max_text_bytes, &text, &size, err));
-  if (size == 0) {
-    status =
-        gptvq_fail(err, GPTVQ_ERROR_DATA, "calibration text %s is empty: 0 tokens, at least %zu are needed",
-                   options->calib, out->length);
-    goto done;
-  }
-  bool warned = gptvq_text_warn(callbacks, options->calib, text, size, NULL, 0); /* even if it is too short */
-  GPTVQ_TRY_GOTO(gptvq_tokenizer_open(model_dir, &tokenizer, err));
-  GPTVQ_TRY_GOTO(gptvq_tokenizer_encode(tokenizer, text, size, 0, &ids, &count, err));
-  if (count < out->length) {
-    status = gptvq_fail(err, GPTVQ_ERROR_DATA,
-                        "calibration text %s is too short: %zu tokens, one window needs %zu (`calib_length`)",
-                        options->calib, count, out->length);
-    goto done;
-  }
-  for (size_t i = 0; i < count; i++)
-    if (ids[i] < 0 || (size_t)ids[i] >= model->config.vocab) {
-      status =
-          gptvq_fail(err, GPTVQ_ERROR_DATA,
-                     "calibration text %s: the tokenizer's id %d is outside the model's vocabulary of %zu",
-                     options->calib, (int)ids[i], model->config.vocab);
-      goto done;
-    }
-  if (!warned) gptvq_text_warn(callbacks, options->calib, NULL, 0, ids, count);
-  status = cut_windows(ids, count, options->seed, callbacks, out, err);
-done:
-  gptvq_free(ids);
-  gptvq_tokenizer_close(tokenizer);
-  free(text);
-  return status;
-}
-
-/* ---- sampling from the model itself ---- */
-/* Windows that are written side by side, token by token, so that the weights are read once for all of them:
- * as many as their caches fit into CACHE_BYTES, by the model and the length alone, as the text depends on it
- * in the last digits of the logits. */
-enum { TOGETHER = 32, REPORT_EVERY = 64 };
-static const size_t cache_bytes = (size_t)4 << 30;
-
-typedef struct sampling {
-  gptvq_model model; /* with inputs in bf16 and caches in fp16 where it may: the text need not be exact */
-  gptvq_workspace *workspace;
-  int32_t *tokens; /* [count × length] */
-  size_t length, count, position;
-  uint64_t state[TOGETHER];
-  gptvq_sampler sampler[TOGETHER];
-  gptvq_error error[TOGETHER];
-  gptvq_attention_text texts[TOGETHER];
-  int32_t *last;     /* [count] */
-  float *x, *logits; /* [count × hidden], [count × vocab] */
-} sampling;
-
-static int32_t start_token(const gptvq_model *model, uint64_t *state) {
-  int32_t bos = model->info.bos;
-  if (bos >= 0 && (size_t)bos < model->config.vocab) return bos;
-  return (int32_t)gptvq_random_below(state, model->config.vocab);
-}
-
-static bool ends_text(const gptvq_model *model, int32_t token) {
-  for (size_t i = 0; i < model->info.eos_count; i++)
-    if (model->info.eos[i] == token) return true;
-  return false;
-}
-
-/* Token position + 1 of each window. */
-static void choose(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  sampling *job = context;
-  size_t vocab = job->model.config.vocab;
-  for (size_t i = begin; i < end; i++) {
-    int32_t *token = job->tokens + i * job->length + job->position;
-    if (ends_text(&job->model, token[0]))
-      token[1] = start_token(&job->model, &job->state[i]); /* a new text */
-    else (void)gptvq_sample(&job->sampler[i], job->logits + i * vocab, vocab, &token[1], &job->error[i]);
-  }
-}
-
-static gptvq_status sample_step(sampling *job, gptvq_error *err) {
-  const gptvq_model *model = &job->model;
-  for (size_t i = 0; i < job->count; i++) job->last[i] = job->tokens[i * job->length + job->position];
-  GPTVQ_TRY(gptvq_embed(model, job->last, job->count, job->x, err));
-  for (size_t b = 0; b < model->config.layers; b++) {
-    for (size_t i = 0; i < job->count; i++)
-      GPTVQ_TRY(gptvq_workspace_text(model, &model->blocks[b], job->workspace, b * job->count + i,
-                                     job->position, i, 1, &job->texts[i], err));
-    GPTVQ_TRY(gptvq_block_attention_step(model, &model->blocks[b], job->workspace, job->texts, job->count,
-                                         job->count, job->x, err));
-    GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL,
-                              NULL, NULL, err));
-  }
-  GPTVQ_TRY(gptvq_head(model, job->workspace, job->count, job->x, job->logits, err));
-  gptvq_parallel_for(job->count, 1, choose, job);
-  for (size_t i = 0; i < job->count; i++)
-    if (job->error[i].status != GPTVQ_OK)
-      return gptvq_fail(err, job->error[i].status, "%s", job->error[i].message);
-  return GPTVQ_OK;
-}
-
-/* Windows [first, first + count) */
-static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, uint64_t seed,
-                                   const gptvq_callbacks *callbacks, gptvq_error *err) {
-  for (size_t i = 0; i < job->count; i++) {
-    job->state[i] =
-        seed ^ (first + i + 1) * 0xd1342543de82ef95u; /* odd multiplier: distinct for all windows */
-    job->sampler[i] = (gptvq_sampler){.size = sizeof(gptvq_sampler),
-                                      .temperature = 1.0f,
-                                      .top_p = 1.0f,
-                                      .state = gptvq_random(&job->state[i])};
-    job->error[i] = (gptvq_error){.status = GPTVQ_OK};
-    job->tokens[i * job->length] = start_token(&job->model, &job->state[i]);
-  }
-  for (job->position = 0; job->position + 1 < job->length; job->position++) {
-    gptvq_error inner = {.status = GPTVQ_OK};
-    if (sample_step(job, &inner) != GPTVQ_OK)
-      return gptvq_fail(err, inner.status, "sampling calibration text from the model: %s", inner.message);
-    if (job->position % REPORT_EVERY == 0) /* the caller may stop it */
-      GPTVQ_TRY(gptvq_report_progress(callbacks, "sample", "", first, samples, NAN, err));
-  }
-  return GPTVQ_OK;
-}
-
-static gptvq_status sample_self(const gptvq_model *model, const gptvq_quantize_options *options,
-                                const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
-  const gptvq_config *c = &model->config;
-  sampling *job = calloc(1, sizeof *job);
-  gptvq_status status = GPTVQ_OK;
-  if (job == NULL) return gptvq_fail_memory(err, "sampling", sizeof *job);
-  job->model = *model;
-  job->model.compute = GPTVQ_COMPUTE_INT8;
-  size_t window = gptvq_workspace_text_bytes(&job->model, out->length);
-  size_t windows = out->samples + out->held;
-  size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)),
-                                   gptvq_min_size(TOGETHER, windows));
-  job->length = out->length;
-  job->last = gptvq_alloc(together, sizeof *job->last);
-  job->x = gptvq_alloc(together, c->hidden * sizeof *job->x);
-  job->logits = gptvq_alloc(together, c->vocab * sizeof *job->logits);
-  if (job->last == NULL || job->x == NULL || job->logits == NULL) {
-    status = gptvq_fail_memory(err, "sampling",
-                               gptvq_saturated_size(together, (c->hidden + c->vocab) * sizeof(float)));
-    goto done;
-  }
-  for (size_t first = 0; first < windows; first += job->count) {
-    size_t count = gptvq_min_size(together, windows - first);
-    if (count != job->count) { /* caches lie closer in the last, smaller batch */
-      gptvq_workspace_destroy(job->workspace);
-      job->workspace = NULL;
-      GPTVQ_TRY_GOTO(
-          gptvq_workspace_create(&job->model, c->layers * count, count, out->length, &job->workspace, err));
-    }
-    job->count = count;
-    job->tokens = out->tokens + first * out->length;
-    GPTVQ_TRY_GOTO(sample_windows(job, first, windows, options->seed, callbacks, err));
-    GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "sample", "", first + count, windows, NAN, err));
-  }
-  gptvq_text_warn(callbacks, "the text sampled from the model", NULL, 0, out->tokens, windows * out->length);
-done:
-  gptvq_workspace_destroy(job->workspace);
-  free(job->last);
-  free(job->x);
-  free(job->logits);
-  free(job);
-  return status;
-}
-
-gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
-                                    gptvq_calibration *out, gptvq_error *err) {
+/* How many windows the options ask for. Never more than a quarter of them again to be judged by. */
+static gptvq_status set_numbers(const gptvq_model *model, const gptvq_quantize_options *options,
+                                const mixture *m, gptvq_calibration *out, gptvq_error *err) {
   size_t samples = options->calib_samples, eighth = gptvq_ceil_div(samples, 8);
-  *out = (gptvq_calibration){.samples = samples};
+  out->samples = samples;
   GPTVQ_TRY(gptvq_calibration_length(model, options, &out->length, err));
   if (options->finetune_block_steps > 0) out->block_held = gptvq_min_size(eighth, samples / 2);
   if (options->finetune_steps > 0) out->held = eighth;
-  size_t tokens = (samples + out->held) * out->length;
-  out->tokens = gptvq_alloc(tokens, sizeof *out->tokens);
-  if (out->tokens == NULL) return gptvq_fail_memory(err, "calibration windows", tokens * sizeof *out->tokens);
+  out->judged_self =
+      gptvq_min_size(gptvq_ceil_div(options->judge_tokens, out->length), gptvq_ceil_div(samples, 4));
+  for (size_t s = 0; s < m->sources.count; s++)
+    if (!m->sources.items[s].self) out->judged_text = out->judged_self;
+  return GPTVQ_OK;
+}
+
+/* Who gives them. */
+static gptvq_status share_out(const gptvq_calibration *whole, mixture *m, gptvq_error *err) {
+  const gptvq_calibration_source *self = NULL;
+  m->count = m->sources.count;
+  for (size_t s = 0; s < m->count; s++) {
+    m->parts[s].length = whole->length;
+    (void)snprintf(m->parts[s].source, sizeof m->parts[s].source, "%s", last_part(m->sources.items[s].path));
+    if (m->sources.items[s].self) self = &m->sources.items[s];
+  }
+  for (size_t kind = TRAINING; kind <= JUDGED_TEXT; kind++) {
+    if (kind == JUDGED_TEXT && whole->judged_text == 0) break;
+    if (kind == JUDGED_TEXT && self != NULL) m->sources.items[self - m->sources.items].weight = 0.0;
+    gptvq_calibration_share(&m->sources, count_of(whole, kind), m->shares);
+    for (size_t s = 0; s < m->count; s++) {
+      gptvq_calibration *part = &m->parts[s];
+      size_t share = m->shares[s];
+      if (kind == TRAINING && share == 0 && !m->sources.items[s].implied)
+        return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                          "%s gets none of %zu calibration windows: give more windows or fewer texts "
+                          "(`calib_samples`, `calib`)",
+                          part->source, whole->samples);
+      if (kind <= BLOCK_HELD) part->samples += share;
+      if (kind == BLOCK_HELD) part->block_held = share;
+      if (kind == HELD) part->held = share;
+      if (kind == JUDGED_TEXT) part->judged_text = share;
+    }
+  }
+  if (whole->judged_self == 0) return GPTVQ_OK;
+  size_t writer = self != NULL ? (size_t)(self - m->sources.items) : m->count++;
+  m->parts[writer].length = whole->length;
+  m->parts[writer].judged_self = whole->judged_self;
+  return GPTVQ_OK;
+}
+
+/* Are they windows that the model can have written? They come from a file. */
+static bool fits(const gptvq_token_windows *before, const gptvq_model *model, size_t windows, size_t length) {
+  if (before == NULL || before->count != windows || before->length != length) return false;
+  for (size_t i = 0; i < windows * length; i++)
+    if (before->tokens[i] < 0 || (size_t)before->tokens[i] >= model->config.vocab) return false;
+  return true;
+}
+
+/* `out` keeps what the model writes; `before`: what it wrote in the same run before, or NULL. */
+static gptvq_status write_part(const gptvq_model *model, uint64_t seed, const gptvq_token_windows *before,
+                               const gptvq_callbacks *callbacks, gptvq_calibration *part,
+                               gptvq_calibration *out, gptvq_error *err) {
+  size_t windows = window_count(part), tokens = windows * part->length;
+  out->written = gptvq_alloc(tokens, sizeof *out->written);
+  if (out->written == NULL)
+    return gptvq_fail_memory(err, "calibration windows", gptvq_saturated_size(tokens, sizeof *out->written));
+  out->written_count = windows;
+  if (fits(before, model, windows, part->length))
+    memcpy(part->tokens, before->tokens, tokens * sizeof *part->tokens);
+  else GPTVQ_TRY(gptvq_calibration_sample(model, seed, callbacks, part, err));
+  memcpy(out->written, part->tokens, tokens * sizeof *part->tokens);
+  return GPTVQ_OK;
+}
+
+static gptvq_status fill_parts(mixture *m, const gptvq_model *model, const char *model_dir, uint64_t seed,
+                               const gptvq_token_windows *written, const gptvq_callbacks *callbacks,
+                               gptvq_calibration *out, gptvq_error *err) {
+  for (size_t i = 0; i < m->count; i++) {
+    const gptvq_calibration_source *source = i < m->sources.count ? &m->sources.items[i] : NULL;
+    gptvq_calibration *part = &m->parts[i];
+    GPTVQ_TRY(allocate_tokens(part, err));
+    if (source == NULL || source->self)
+      GPTVQ_TRY(write_part(model, seed, written, callbacks, part, out, err));
+    else GPTVQ_TRY(gptvq_calibration_cut(model, model_dir, source->path, seed, callbacks, part, err));
+  }
+  return GPTVQ_OK;
+}
+
+/* Kind after kind the windows of all parts, each part's spread evenly among the others'. */
+static gptvq_status merge_parts(mixture *m, gptvq_calibration *out, gptvq_error *err) {
+  size_t window = 0;
+  out->samples = out->block_held = out->held = out->judged_text = out->judged_self = 0;
+  for (size_t i = 0; i < m->count; i++) {
+    const gptvq_calibration *part = &m->parts[i];
+    out->samples += part->samples;
+    out->block_held += part->block_held;
+    out->held += part->held;
+    out->judged_text += part->judged_text;
+    out->judged_self += part->judged_self;
+    out->seen = out->seen || part->seen;
+  }
+  GPTVQ_TRY(allocate_tokens(out, err));
+  for (size_t kind = TRAINING; kind < KINDS; kind++) {
+    memset(m->shares, 0, m->count * sizeof *m->shares);
+    for (size_t left = count_of(out, kind); left > 0; left--) {
+      size_t next = 0;
+      double least = INFINITY;
+      for (size_t i = 0; i < m->count; i++) {
+        const gptvq_calibration *part = &m->parts[i];
+        size_t taken = m->shares[i], count = count_of(part, kind);
+        double place = taken < count ? ((double)taken + 0.5) / (double)count : INFINITY;
+        if (place >= least) continue;
+        least = place;
+        next = i;
+      }
+      memcpy(out->tokens + window++ * out->length, m->parts[next].tokens + m->at[next] * out->length,
+             out->length * sizeof *out->tokens);
+      m->shares[next]++;
+      m->at[next]++;
+    }
+  }
   return GPTVQ_OK;
 }
 
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
-                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                      const gptvq_quantize_options *options,
+                                      const gptvq_token_windows *written, const gptvq_callbacks *callbacks,
                                       gptvq_calibration *out, gptvq_error *err) {
+  mixture m;
   *out = (gptvq_calibration){0};
-  if (options->calib == NULL || options->calib[0] == '\0')
-    return gptvq_fail(
-        err, GPTVQ_ERROR_ARGUMENT,
-        "this method needs calibration text: give a text file, or \"self\" to sample it from the model "
-        "(`calib`: FILE or self)");
-  gptvq_status status = gptvq_calibration_init(model, options, out, err);
-  const char *slash = strrchr(options->calib, '/');
-  (void)snprintf(out->source, sizeof out->source, "%s", slash != NULL ? slash + 1 : options->calib);
-  if (status == GPTVQ_OK)
-    status = strcmp(options->calib, "self") == 0 ? sample_self(model, options, callbacks, out, err)
-                                                 : cut_text(model, model_dir, options, callbacks, out, err);
+  GPTVQ_TRY(create_mixture(options, &m, err));
+  gptvq_status status = set_numbers(model, options, &m, out, err);
+  if (status == GPTVQ_OK) status = share_out(out, &m, err);
+  if (status == GPTVQ_OK) {
+    name_sources(&m, out->source, sizeof out->source);
+    status = fill_parts(&m, model, model_dir, options->seed, written, callbacks, out, err);
+  }
+  if (status == GPTVQ_OK) status = merge_parts(&m, out, err);
   if (status == GPTVQ_OK)
     out->hash = gptvq_calibration_hash(out->samples + out->held, out->length, out->tokens);
   else gptvq_calibration_release(out);
+  release(&m);
   return status;
 }
 
 void gptvq_calibration_release(gptvq_calibration *calibration) {
   free(calibration->tokens);
-  calibration->tokens = NULL;
+  free(calibration->written);
+  calibration->tokens = calibration->written = NULL;
 }

@@ -5,6 +5,7 @@
 #include <gptvq/quantize.h>
 
 #include "base/status.h"
+#include "calib/sweep.h"
 #include "model/model_internal.h"
 
 typedef struct gptvq_calibration {
@@ -12,40 +13,46 @@ typedef struct gptvq_calibration {
   size_t
       block_held; /* the last of the samples, which block-wise fine-tuning is judged by and not trained on */
   size_t held; /* windows after the samples, unseen by all else: fine-tuning of the model is judged by them */
-  int32_t *tokens;  /* [samples + held][length], owned */
-  uint64_t hash;    /* of the tokens and their arrangement */
-  char source[256]; /* "self" or the text file's name without its folder */
+  /* windows behind those, of the texts and of the model's own text: the finished model is judged by them */
+  size_t judged_text, judged_self;
+  bool seen; /* a text had no room for windows of its own: those of judged_text are some of the samples too */
+  int32_t *tokens;  /* [samples + held + judged_text + judged_self][length], owned */
+  int32_t *written; /* [written_count][length], owned: all that the model wrote, to go on with later */
+  size_t written_count;
+  uint64_t hash;    /* of the samples and held windows and their arrangement */
+  char source[256]; /* "self" or the text file's name without its folder; of several each with its windows */
 } gptvq_calibration;
 
 /* Windows to take from options->calib (samples and length as in the options; length 0 = min(2048, the model's
- * context)).
+ * context)). Several sources, a line each, share the windows by weight; each one's windows are spread evenly
+ * among the others'.
  *
  * A text file is tokenized once, without BOS. The valid starts are cut into `samples` equal strata and window
  * i starts at a random place of stratum i: spread over the whole text, different for each seed. Windows
  * overlap (with a warning) when the text has fewer tokens than they take. With fine-tuning, windows are held
- * out that share no token with any other; a short text gives fewer of them, or none (with a warning).
+ * out that share no token with any other; a short text gives fewer of them, or none (with a warning). So are
+ * those that the finished model is judged by, without a warning.
  * GPTVQ_ERROR_DATA: fewer than `length` tokens, or an id that the model lacks.
  *
  * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a
  * model without one) and restarted so after each EOS. Up to 32 windows are written side by side (fewer where
  * their caches exceed 4 GiB), with inputs in bf16 and caches in fp16. The text depends on the seed, the
  * number of windows, their length and (by the last digits of the logits) the processor, not on the number of
- * threads.
+ * threads. `written`, or NULL: what the same run wrote before, taken in its place where it is as many
+ * windows.
  *
- * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, a length above the model's context. The caller releases *out.
+ * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, fewer than sources, a length above the model's context. The
+ * caller releases *out.
  */
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
-                                      const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                      const gptvq_quantize_options *options,
+                                      const gptvq_token_windows *written, const gptvq_callbacks *callbacks,
                                       gptvq_calibration *out, gptvq_error *err);
 void gptvq_calibration_release(gptvq_calibration *calibration);
 
 /* Checks the numbers of the options against the model and says how long windows are. */
 gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quantize_options *options,
                                       size_t *length, gptvq_error *err);
-/* Sets the numbers of windows that the options ask for and allocates them. The caller releases *out, on
- * failure too. */
-gptvq_status gptvq_calibration_init(const gptvq_model *model, const gptvq_quantize_options *options,
-                                    gptvq_calibration *out, gptvq_error *err);
 /* Hash of windows, as in gptvq_calibration.hash. */
 uint64_t gptvq_calibration_hash(size_t samples, size_t length, const int32_t *tokens);
 /* How many of `held` windows, to be disjoint from each other and from `samples` more, a text of `count`

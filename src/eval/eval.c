@@ -145,29 +145,13 @@ typedef struct bytes {
 } bytes;
 
 /* models: the second NULL for one */
-static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq_tokenizer *tokenizer,
-                                 bytes input, const gptvq_eval_options *options,
-                                 const gptvq_callbacks *callbacks, gptvq_compare_result *result,
-                                 gptvq_error *err) {
+static gptvq_status measure_windows(const gptvq_model *const models[2], const gptvq_windows *windows,
+                                    const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                                    gptvq_error *err) {
   double start = gptvq_clock();
-  measurement m = {.vocab = models[0]->config.vocab};
+  measurement m = {.windows = *windows, .vocab = models[0]->config.vocab};
   sums total = {0};
-  const char *name = options->name != NULL ? options->name : "the text";
-  bool warned =
-      gptvq_text_warn(callbacks, name, input.text, input.size, NULL, 0); /* even if it is too short */
-  gptvq_status status =
-      gptvq_windows_create(models[0], tokenizer, input.text, input.size, options, &m.windows, err);
-  if (status != GPTVQ_OK) return status;
-  if (!warned) gptvq_text_warn(callbacks, name, NULL, 0, m.windows.ids, m.windows.count * m.windows.ctx);
-  for (size_t i = 0; i < m.windows.count * m.windows.ctx; i++) {
-    if (m.windows.ids[i] >= 0 && (size_t)m.windows.ids[i] < m.vocab) continue;
-    status = gptvq_fail(err, GPTVQ_ERROR_DATA,
-                        "the text's token %zu has id %ld, but the model's vocabulary has %zu entries: does "
-                        "the tokenizer belong "
-                        "to the model?",
-                        i, (long)m.windows.ids[i], m.vocab);
-    goto done;
-  }
+  gptvq_status status;
   for (size_t i = 0; i < 2 && models[i] != NULL; i++)
     GPTVQ_TRY_GOTO(gptvq_runner_create(models[i], m.windows.ctx, &m.runners[i], err));
   m.rows = gptvq_runner_rows(m.runners[0]);
@@ -195,7 +179,38 @@ static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq
 done:
   free(m.scores);
   for (size_t i = 0; i < 2; i++) gptvq_runner_destroy(m.runners[i]);
-  gptvq_free(m.windows.ids);
+  return status;
+}
+
+gptvq_status gptvq_compare_windows(const gptvq_model *a, const gptvq_model *b, const gptvq_windows *windows,
+                                   const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                                   gptvq_error *err) {
+  return measure_windows((const gptvq_model *const[2]){a, b}, windows, callbacks, result, err);
+}
+
+static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq_tokenizer *tokenizer,
+                                 bytes input, const gptvq_eval_options *options,
+                                 const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                                 gptvq_error *err) {
+  double start = gptvq_clock();
+  size_t vocab = models[0]->config.vocab;
+  gptvq_windows windows;
+  const char *name = options->name != NULL ? options->name : "the text";
+  bool warned =
+      gptvq_text_warn(callbacks, name, input.text, input.size, NULL, 0); /* even if it is too short */
+  GPTVQ_TRY(gptvq_windows_create(models[0], tokenizer, input.text, input.size, options, &windows, err));
+  if (!warned) gptvq_text_warn(callbacks, name, NULL, 0, windows.ids, windows.count * windows.ctx);
+  gptvq_status status = GPTVQ_OK;
+  for (size_t i = 0; i < windows.count * windows.ctx && status == GPTVQ_OK; i++)
+    if (windows.ids[i] < 0 || (size_t)windows.ids[i] >= vocab)
+      status = gptvq_fail(err, GPTVQ_ERROR_DATA,
+                          "the text's token %zu has id %ld, but the model's vocabulary has %zu entries: does "
+                          "the tokenizer belong "
+                          "to the model?",
+                          i, (long)windows.ids[i], vocab);
+  if (status == GPTVQ_OK) status = measure_windows(models, &windows, callbacks, result, err);
+  result->seconds = gptvq_clock() - start;
+  gptvq_free(windows.ids);
   return status;
 }
 

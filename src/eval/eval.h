@@ -39,6 +39,11 @@ size_t gptvq_runner_rows(const gptvq_runner *runner);
 gptvq_status gptvq_runner_logits(gptvq_runner *runner, size_t begin, size_t n, const float **logits,
                                  gptvq_error *err);
 
+/* Both models on windows that are there already: as gptvq_compare_text. callbacks may be NULL. */
+gptvq_status gptvq_compare_windows(const gptvq_model *a, const gptvq_model *b, const gptvq_windows *windows,
+                                   const gptvq_callbacks *callbacks, gptvq_compare_result *result,
+                                   gptvq_error *err);
+
 /* log Σ exp(logits), in double; NaN when any logit is NaN or +infinity. */
 double gptvq_log_sum_exp(const float *logits, size_t count);
 

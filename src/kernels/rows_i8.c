@@ -37,16 +37,25 @@ void gptvq_rows_quantize(size_t cols, const float *weights, uint8_t *codes, floa
   }
 }
 
+/* A row of the first half goes with one of the second (the middle one of an odd number also with the last):
+ * memory is read in two streams far from each other, which one core reads a quarter faster than one (Zen 4).
+ */
 void gptvq_rows_matmul(const uint8_t *codes, const float *scales, size_t cols, size_t begin, size_t end,
                        const void *inputs, size_t count, float *y, size_t ldy) {
-  float (*const multiply)(size_t, const uint8_t *, const float *, const int8_t *, const int32_t *,
-                          const float *) = GPTVQ_MULTI_PICK(gptvq_row_i8);
-  size_t groups = group_count(cols), bytes = gptvq_rows_input_bytes(cols);
-  for (size_t row = begin; row < end; row++)
+  void (*const multiply)(size_t, const uint8_t *const[2], const float *const[2], const int8_t *,
+                         const int32_t *, const float *, float[2]) = GPTVQ_MULTI_PICK(gptvq_two_rows_i8);
+  const size_t groups = group_count(cols), bytes = gptvq_rows_input_bytes(cols), rows = end - begin;
+  for (size_t low = 0; low < gptvq_ceil_div(rows, 2); low++) {
+    const size_t high = low + rows / 2;
+    const uint8_t *const two[2] = {codes + (begin + low) * cols, codes + (begin + high) * cols};
+    const float *const of_two[2] = {scales + (begin + low) * groups, scales + (begin + high) * groups};
     for (size_t t = 0; t < count; t++) {
       const int8_t *x = (const int8_t *)inputs + t * bytes;
       const int32_t *corrections = (const int32_t *)(const void *)(x + gptvq_round_up(cols, 64));
-      y[t * ldy + row - begin] = multiply(cols, codes + row * cols, scales + row * groups, x, corrections,
-                                          (const float *)(corrections + groups));
+      float results[2];
+      multiply(cols, two, of_two, x, corrections, (const float *)(corrections + groups), results);
+      y[t * ldy + low] = results[0];
+      y[t * ldy + high] = results[1];
     }
+  }
 }

@@ -15,8 +15,7 @@
  * tokens pass. */
 enum {
   LEAST_WEIGHTS = 1 << 15,
-  DENSE_WEIGHTS = 1 << 15,
-  PACKED_WEIGHTS = 1 << 17,
+  TASK_WEIGHTS = 1 << 17,
   PANEL_WEIGHTS = 1 << 19,
   PANEL_MIN = 32,
   PANEL_MAX = 128,
@@ -167,8 +166,7 @@ static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_
  * then reads memory in one piece and sets up each codebook once. */
 static size_t vector_rows(const linear_job *job, const gptvq_linear *linear) {
   enum { MOST = 128, ROWS = 8 /* that kernels take at once */ };
-  const size_t all = linear->rows * linear->cols,
-               weights = gptvq_min_size(job->weights, linear->is_packed ? PACKED_WEIGHTS : DENSE_WEIGHTS);
+  const size_t all = linear->rows * linear->cols, weights = gptvq_min_size(job->weights, TASK_WEIGHTS);
   size_t tasks = gptvq_round_up(gptvq_ceil_div(all, weights), job->count == 1 ? 4 : 2);
   tasks = gptvq_max_size(gptvq_min_size(tasks, all / LEAST_WEIGHTS), 1);
   const size_t rows = gptvq_round_up(gptvq_ceil_div(linear->rows, tasks), ROWS);
@@ -318,14 +316,17 @@ static const path *choose_path(const gptvq_linear *linear, size_t n, gptvq_compu
   return how;
 }
 
+/* Tasks of a matrix that follow each other are one where no panel limits them. */
 static void linear_task(void *context, size_t first, size_t last, size_t thread) {
   linear_job *job = context;
-  for (size_t task = first; task < last; task++) {
+  for (size_t task = first, next; task < last; task = next) {
     size_t i = job->count - 1;
     while (task < job->parts[i].first_task) i--;
     const part *p = &job->parts[i];
+    const size_t part_end = i + 1 < job->count ? job->parts[i + 1].first_task : job->tasks;
+    next = p->path->panel_bytes == no_panel ? gptvq_min_size(part_end, last) : task + 1;
     size_t begin = (task - p->first_task) * p->rows_per_task;
-    size_t end = gptvq_min_size(begin + p->rows_per_task, p->linear->rows);
+    size_t end = gptvq_min_size(begin + (next - task) * p->rows_per_task, p->linear->rows);
     if (!p->path->run(job, p, begin, end, job->panels + thread * job->panel_bytes))
       atomic_store(&job->failed, p->linear->name);
     add_bias(p->linear->bias, begin, end, job->n, p->y, job->ldy);
@@ -448,7 +449,8 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
   bytes += gptvq_thread_count() * job.panel_bytes;
   GPTVQ_TRY(reserve(scratch, bytes, linears[0]->name, err));
   job.panels = prepare_inputs(&job, compute, cols, scratch->data);
-  gptvq_parallel_for(job.tasks, 1, linear_task, &job);
+  if (gptvq_thread_count() == 1) linear_task(&job, 0, job.tasks, 0);
+  else gptvq_parallel_for(job.tasks, 1, linear_task, &job);
   const char *failed = atomic_load(&job.failed);
   if (failed != NULL)
     return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "%s: oneDNN could not multiply %zu tokens; out of memory?",

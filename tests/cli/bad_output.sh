@@ -109,7 +109,7 @@ expect_fail 2 'option --calib-samples: 0 is out of range' quantize m -o x --cali
 gptvq="--dim 2 --bits 2.25 --quiet --calib-length 64 --calib-samples 2"
 # shellcheck disable=SC2086
 {
-  expect_fail 2 'calib' quantize m -o x --dim 2 --bits 2.25 --quiet
+  expect_fail 2 'weight' quantize m -o x --dim 2 --bits 2.25 --quiet --calib "$calib" --calib "$calib:0"
   expect_fail 3 'nothing\.txt' quantize m -o x $gptvq --calib nothing.txt
   expect_fail 8 'empty\.txt is empty' quantize m -o x $gptvq --calib empty.txt
   expect_fail 8 'short\.txt is too short: [0-9]+ tokens, one window needs 64' quantize m -o x $gptvq --calib short.txt

@@ -41,3 +41,26 @@ near "$(json perplexity_b)" "$(golden perplexity_b)" 1e-5
 expect_ok "$GPTVQ" compare "$model" "$model" --text short.txt --ctx 64
 expect_out '^KL\(A \|\| B\) +0\.000000 \+- 0\.000000 nats per token, largest 0\.000$'
 expect_out '^top-1 agreement +100\.00 %$'
+
+# several texts: a row each, the same figures as alone; then their mean and the worst
+head -c 4000 "$text" | tail -c 2000 > second.txt
+for file in short second; do
+  expect_ok "$GPTVQ" compare "$model" other --text $file.txt --ctx 64 --json --quiet
+  json kl_mean > $file.kl
+  expect_ok "$GPTVQ" eval "$model" --text $file.txt --ctx 64 --json --quiet
+  json perplexity > $file.perplexity
+done
+expect_ok "$GPTVQ" compare "$model" other --text short.txt --text=second.txt --ctx 64 --json --quiet
+[ "$(grep -c '"kl_mean"' "$capture/out")" = 2 ] || die "not an object for each text"
+for file in short second; do
+  grep -q "\"kl_mean\": $(cat $file.kl)" "$capture/out" || die "$file.txt has another divergence beside another text"
+  grep -q "\"text\": \"$file.txt\"" "$capture/out" || die "$file.txt is not named"
+done
+expect_ok "$GPTVQ" compare "$model" other --text short.txt --text second.txt --ctx 64 --quiet
+expect_out "^short\.txt +$(awk '{printf "%.6f", $1}' short.kl) \+- "
+expect_out "^second\.txt +$(awk '{printf "%.6f", $1}' second.kl) \+- "
+expect_out "^mean +$(cat short.kl second.kl | awk '{s += $1} END {printf "%.6f", s / 2}')$"
+expect_out "^worst +$(sort -g short.kl second.kl | tail -1 | awk '{printf "%.6f", $1}')$"
+expect_ok "$GPTVQ" eval "$model" --text short.txt --text second.txt --ctx 64 --quiet
+for file in short second; do expect_out "^$file\.txt +$(awk '{printf "%.4f", $1}' $file.perplexity) "; done
+expect_fail 3 'nothing\.txt' "$GPTVQ" eval "$model" --text short.txt --text nothing.txt --ctx 64 --quiet

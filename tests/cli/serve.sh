@@ -8,6 +8,7 @@ if grep -q 'built without its server' "$capture/err"; then # that line is all th
   expect_fail 5 'built without its server: install libmicrohttpd-dev' "$GPTVQ" serve "$model"
   exit 0
 fi
+export MALLOC_ARENA_MAX=2 # memory then tells of leaks, not of how many threads have been where
 server=""
 trap '[ -z "$server" ] || kill -KILL $server 2> /dev/null; rm -rf "$capture"' EXIT
 # start OPTIONS…: a server, its process in $server, its address in $url

@@ -1,7 +1,7 @@
 /* quant: Hessians, calibration windows, the state of a run, output folders. */
 #include "tiny_model.h"
 #include "base/memory.h"
-#include "calib/calib.h"
+#include "calib/parts.h"
 #include "calib/hessian.h"
 #include "checkpoint/output.h"
 #include "quant/options/options.h"
@@ -166,9 +166,11 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
       assert_int_equal(count, counts[i]);
       o.calib_samples = SAMPLES;
       o.calib_length = LENGTH;
+      o.calib_self = 0.0;
+      o.judge_tokens = 0;
       o.finetune_block_steps = (size_t)kinds & 1;
       o.finetune_steps = (size_t)kinds >> 1;
-      ok(gptvq_calibration_create(model, "tuned", &o, &callbacks, &c, err));
+      ok(gptvq_calibration_create(model, "tuned", &o, NULL, &callbacks, &c, err));
       size_t wanted = (kinds & 1 ? SAMPLES / 8u : 0) + (kinds & 2 ? SAMPLES / 8u : 0);
       size_t windows = c.samples + c.held, first = c.samples - c.block_held, users[LONGEST] = {0};
       assert_int_equal(c.samples, SAMPLES);
@@ -185,6 +187,180 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
           users[t]++;
         }
       }
+      gptvq_calibration_release(&c);
+      gptvq_free(ids);
+      free(text);
+    }
+  gptvq_tokenizer_close(tokenizer);
+  gptvq_model_close(model);
+}
+
+static void sources_have_weights(void **state) {
+  (void)state;
+  gptvq_calibration_sources list;
+  ok(gptvq_calibration_sources_parse("a.txt:2\n\nfolder:1/b.txt\nself:0.25\nc:d\nself:0.25", 0.75, &list,
+                                     err));
+  static const char *const paths[] = {"a.txt", "folder:1/b.txt", "self", "c:d"};
+  static const double weights[] = {2.0, 1.0, 0.5, 1.0};
+  assert_int_equal(list.count, 4);
+  for (size_t i = 0; i < 4; i++) {
+    assert_string_equal(list.items[i].path, paths[i]);
+    assert_true(list.items[i].weight == weights[i]);
+    assert_int_equal(list.items[i].self, i == 2);
+  }
+  gptvq_calibration_sources_release(&list);
+  static const char *const bad[] = {"a.txt\nb.txt:0", "b.txt:-1", "b.txt:nan", "b.txt:inf"};
+  for (size_t i = 0; i < 4; i++) {
+    gptvq_error error = {0};
+    assert_int_equal(gptvq_calibration_sources_parse(bad[i], 0.5, &list, &error), GPTVQ_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "b.txt"));
+  }
+  /* the model's own text by itself: all without texts, its share of all beside them, none where it is none */
+  for (int named = 0; named < 2; named++) {
+    ok(gptvq_calibration_sources_parse(named ? "\n" : NULL, 0.0, &list, err));
+    assert_true(list.count == 1 && list.items[0].self);
+    gptvq_calibration_sources_release(&list);
+  }
+  ok(gptvq_calibration_sources_parse("a:3\nb", 0.75, &list, err));
+  assert_int_equal(list.count, 3);
+  assert_true(list.items[2].self && list.items[2].implied && list.items[2].weight == 12.0);
+  gptvq_calibration_sources_release(&list);
+  ok(gptvq_calibration_sources_parse("a:3\nb", 0.0, &list, err));
+  assert_int_equal(list.count, 2);
+  gptvq_calibration_sources_release(&list);
+}
+
+/* Every share is within one window of its weight, and none is lost. */
+static void windows_are_shared_by_weight(void **state) {
+  (void)state;
+  gptvq_calibration_source items[5] = {
+      {.weight = 3}, {.weight = 1e-3}, {.weight = 1}, {.weight = 1}, {.weight = 7.5}};
+  for (size_t count = 1; count <= 5; count++)
+    for (size_t total = 0; total < 200; total += 1 + total / 7) {
+      const gptvq_calibration_sources list = {.count = count, .items = items};
+      size_t shares[5], sum = 0;
+      double weights = 0;
+      for (size_t i = 0; i < count; i++) weights += items[i].weight;
+      gptvq_calibration_share(&list, total, shares);
+      for (size_t i = 0; i < count; i++) {
+        sum += shares[i];
+        assert_true(fabs((double)shares[i] - (double)total * items[i].weight / weights) < 1.0 + 1e-9);
+      }
+      assert_int_equal(sum, total);
+    }
+}
+
+/* Two texts of different letters, one token each: the windows of a mixture are those that each text gives
+ * alone for its share, in their order, and spread among the others. */
+static void texts_are_mixed(void **state) {
+  (void)state;
+  enum { LENGTH = 16, SAMPLES = 24, FIRST = 18, SECOND = 6 };
+  gptvq_model *model;
+  tiny_write(&tiny_llama, "mixed");
+  ok(gptvq_model_open("mixed", &in_fp32, &model, err));
+  tiny_write_corpus("first.txt", 3000);
+  tiny_write_corpus("second.txt", 2000);
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+  o.calib_length = LENGTH;
+  o.calib_self = 0.0;
+  o.judge_tokens = 0;
+  for (int tunes = 0; tunes < 2; tunes++) {
+    gptvq_calibration whole, alone[2];
+    static const char *const lists[] = {"first.txt", "second.txt"};
+    const size_t shares[] = {FIRST, SECOND};
+    o.finetune_steps = (size_t)tunes;
+    for (size_t s = 0; s < 2; s++) {
+      o.calib = lists[s];
+      o.calib_samples = shares[s];
+      ok(gptvq_calibration_create(model, "mixed", &o, NULL, NULL, &alone[s], err));
+    }
+    o.calib = "first.txt:3\nsecond.txt";
+    o.calib_samples = SAMPLES;
+    ok(gptvq_calibration_create(model, "mixed", &o, NULL, NULL, &whole, err));
+    assert_int_equal(whole.samples, SAMPLES);
+    assert_string_equal(whole.source, "first.txt: 18, second.txt: 6");
+    assert_int_equal(whole.held, tunes ? 3 : 0);
+    size_t next[2] = {0, 0};
+    for (size_t w = 0; w < SAMPLES; w++) {
+      size_t s = 0;
+      while (s < 2 &&
+             (next[s] == shares[s] || memcmp(alone[s].tokens + next[s] * LENGTH, whole.tokens + w * LENGTH,
+                                             LENGTH * sizeof *whole.tokens) != 0))
+        s++;
+      if (tunes == 0) assert_true(s < 2); /* with held-out windows the places of the others are other ones */
+      if (s < 2) next[s]++;
+      if (tunes == 0 && w % 4 == 3) assert_int_equal(next[1], (w + 1) / 4);
+    }
+    gptvq_calibration_release(&whole);
+    for (size_t s = 0; s < 2; s++) gptvq_calibration_release(&alone[s]);
+  }
+  gptvq_calibration c;
+  gptvq_error error = {0};
+  o.finetune_steps = 0;
+  o.calib_samples = 1;
+  assert_int_equal(gptvq_calibration_create(model, "mixed", &o, NULL, NULL, &c, &error),
+                   GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(error.message, "second.txt gets none of 1 calibration windows"));
+  gptvq_model_close(model);
+}
+
+/* What the model is judged by shares no token of the text with what it is calibrated on, unless the text is
+ * too short, which it says; and what the model wrote is taken up again. */
+static void the_finished_model_is_judged_by_unseen_windows(void **state) {
+  (void)state;
+  enum { LENGTH = 16, SAMPLES = 12, LONGEST = 4000 };
+  static const size_t counts[] = {LONGEST, 400, 20};
+  gptvq_model *model;
+  gptvq_tokenizer *tokenizer;
+  tiny_write(&tiny_llama, "judged");
+  ok(gptvq_model_open("judged", &in_fp32, &model, err));
+  ok(gptvq_tokenizer_open("judged", &tokenizer, err));
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+    for (int tunes = 0; tunes < 2; tunes++) {
+      gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+      gptvq_calibration c, again;
+      char *text;
+      size_t size, count, users[LONGEST] = {0};
+      int32_t *ids;
+      tiny_write_corpus("corpus.txt", counts[i]);
+      ok(gptvq_read_file("corpus.txt", 1 << 20, &text, &size, err));
+      ok(gptvq_tokenizer_encode(tokenizer, text, size, 0, &ids, &count, err));
+      o.calib_samples = SAMPLES;
+      o.calib_length = LENGTH;
+      o.calib_self = 0.5;
+      o.judge_tokens = 2 * LENGTH + 1; /* three windows, which is a quarter, too */
+      o.finetune_steps = (size_t)tunes;
+      ok(gptvq_calibration_create(model, "judged", &o, NULL, NULL, &c, err));
+      assert_int_equal(c.samples, SAMPLES);
+      assert_int_equal(c.judged_text, 3);
+      assert_int_equal(c.judged_self, 3);
+      assert_int_equal(c.seen, counts[i] == 20);
+      assert_int_equal(c.written_count, SAMPLES / 2 + 3 + (tunes ? 1 : 0));
+      size_t found = 0;
+      for (size_t w = 0; w < c.samples + c.held + c.judged_text; w++) {
+        size_t at = 0;
+        bool judged = w >= c.samples + c.held;
+        while (at + LENGTH <= count && memcmp(ids + at, c.tokens + w * LENGTH, LENGTH * sizeof *ids) != 0)
+          at++;
+        if (at + LENGTH > count) continue; /* the model's */
+        found++;
+        for (size_t t = at; t < at + LENGTH; t++) {
+          if (judged && !c.seen) assert_int_equal(users[t], 0);
+          users[t]++;
+        }
+      }
+      assert_int_equal(found, SAMPLES / 2 + 3 + (tunes && counts[i] > 20 ? 1 : 0));
+      gptvq_token_windows written = {c.written_count, LENGTH, c.written};
+      const int32_t first = c.written[0];
+      c.written[0] = (first + 1) % 2; /* taken as it is, where it fits */
+      ok(gptvq_calibration_create(model, "judged", &o, &written, NULL, &again, err));
+      assert_int_equal(again.written[0], c.written[0]);
+      gptvq_calibration_release(&again);
+      c.written[0] = (int32_t)model->config.vocab;
+      ok(gptvq_calibration_create(model, "judged", &o, &written, NULL, &again, err));
+      assert_int_equal(again.written[0], first);
+      assert_true(again.hash == c.hash);
+      gptvq_calibration_release(&again);
       gptvq_calibration_release(&c);
       gptvq_free(ids);
       free(text);
@@ -452,6 +628,10 @@ int main(void) {
       cmocka_unit_test(windows_stay_where_they_were),
       cmocka_unit_test(held_out_windows_are_apart),
       cmocka_unit_test(fine_tuning_is_judged_by_tokens_of_its_own),
+      cmocka_unit_test(sources_have_weights),
+      cmocka_unit_test(windows_are_shared_by_weight),
+      cmocka_unit_test(texts_are_mixed),
+      cmocka_unit_test(the_finished_model_is_judged_by_unseen_windows),
       cmocka_unit_test(token_hash_sees_every_token_and_the_cut),
       cmocka_unit_test(run_state_survives_the_file_and_differences_are_named),
       cmocka_unit_test(every_option_is_in_the_identity),

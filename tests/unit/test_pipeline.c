@@ -219,8 +219,15 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
     gptvq_quantize_options o = tiny_quantize_options(variant == 3 ? GPTVQ_METHOD_KMEANS : GPTVQ_METHOD_GPTVQ);
     gptvq_error error;
     o.true_sequential = variant != 1;
-    if (variant == 2) o.calib = "self";
-    ok(gptvq_quantize("llama", "whole", &o, NULL, NULL, err));
+    gptvq_quantize_report whole = {.size = sizeof whole};
+    if (variant == 2) { /* what the model writes is kept, for calibration and for the end */
+      o.calib_self = 0.5;
+      o.judge_tokens = 96;
+    }
+    ok(gptvq_quantize("llama", "whole", &o, NULL, &whole, err));
+    const uint64_t judged = variant == 2 ? 2 * 47 : 0;
+    assert_true(whole.loss_text.tokens == judged && whole.loss_self.tokens == judged &&
+                !whole.loss_text.seen);
     const size_t stops[] = {8, 17, 1, 7, 14, 21};
     for (size_t s = 0; s < (variant == 0 ? 6u : 2u); s++) {
       watcher w = {.stop_after = stops[s]};
@@ -240,6 +247,8 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
       assert_int_equal(w.layers, LAYERS - finished * PER_BLOCK);
       assert_int_equal(report.blocks_resumed, finished);
       assert_int_equal(report.layers, LAYERS);
+      assert_memory_equal(&report.loss_text, &whole.loss_text, sizeof whole.loss_text);
+      assert_memory_equal(&report.loss_self, &whole.loss_self, sizeof whole.loss_self);
       assert_same_folder("whole", "cut");
       assert_false(gptvq_path_exists("cut.partial"));
       ok(gptvq_remove_tree("cut", err));
@@ -343,7 +352,7 @@ static void refusals_leave_nothing_behind(void **state) {
   bad.bits = -1;
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "bits");
   bad = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
-  bad.calib = NULL;
+  bad.calib = "corpus.txt:0";
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_ARGUMENT, "`calib`");
   bad.calib = "absent.txt";
   expect_refused("llama", "out", &bad, GPTVQ_ERROR_IO, "absent.txt");

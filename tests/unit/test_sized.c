@@ -113,7 +113,10 @@ static void older_callbacks_have_no_later_members(void **state) {
 
 static void older_quantize_options_mean_the_same(void **state) {
   (void)state;
-  const gptvq_quantize_options whole = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
+  gptvq_quantize_options whole = tiny_quantize_options(GPTVQ_METHOD_GPTVQ), defaults;
+  gptvq_quantize_options_init(&defaults);
+  whole.calib_self = defaults.calib_self;
+  whole.judge_tokens = defaults.judge_tokens;
   gptvq_quantize_options older = whole;
   char value[32];
   older.size = offsetof(gptvq_quantize_options, beam); /* what follows lies outside of the program's struct */

@@ -493,6 +493,8 @@ static inline gptvq_quantize_options tiny_quantize_options(gptvq_method method) 
   o.em_iterations = 10;
   o.reassign_rounds = 1;
   o.calib = "corpus.txt";
+  o.calib_self = 0.0;
+  o.judge_tokens = 0;
   o.calib_samples = 6;
   o.calib_length = 48;
   o.seed = 3;

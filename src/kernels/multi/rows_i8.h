@@ -12,9 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One row: weights[cols], scales[groups]; the prepared x: codes[cols], corrections[groups], x_scales[groups].
- */
-GPTVQ_MULTI_DECLARE(float, gptvq_row_i8, size_t cols, const uint8_t *weights, const float *scales,
-                    const int8_t *codes, const int32_t *corrections, const float *x_scales);
+/* Two rows, each with weights[cols] and scales[groups]; the prepared x: codes[cols], corrections[groups],
+ * x_scales[groups]. */
+GPTVQ_MULTI_DECLARE(void, gptvq_two_rows_i8, size_t cols, const uint8_t *const weights[2],
+                    const float *const scales[2], const int8_t *codes, const int32_t *corrections,
+                    const float *x_scales, float y[2]);
 
 #endif

@@ -38,25 +38,38 @@ static inline float sum_lanes(__m256 v) {
       memcpy(out + i, last, (n - i) * sizeof *out); \
     } \
   }
+/* `count` (a constant) rows, `apart` rows from each other: as with AVX-512. */
 #define MATVEC(type, size) \
+  GPTVQ_INLINE void rows_##type(const char *w, size_t count, size_t apart, size_t cols, const float *x, \
+                                float *y) { \
+    const size_t step = apart * cols * size; \
+    __m256 sums[2][4]; \
+    size_t i = 0; \
+    for (size_t r = 0; r < count; r++) \
+      for (size_t k = 0; k < 4; k++) sums[r][k] = _mm256_setzero_ps(); \
+    for (; i + 32 <= cols; i += 32) \
+      for (size_t k = 0; k < 4; k++) { \
+        const __m256 v = _mm256_loadu_ps(x + i + 8 * k); \
+        for (size_t r = 0; r < count; r++) \
+          sums[r][k] = _mm256_fmadd_ps(load_##type(w + r * step + (i + 8 * k) * size), v, sums[r][k]); \
+      } \
+    for (; i + 8 <= cols; i += 8) \
+      for (size_t r = 0; r < count; r++) \
+        sums[r][0] = \
+            _mm256_fmadd_ps(load_##type(w + r * step + i * size), _mm256_loadu_ps(x + i), sums[r][0]); \
+    if (i < cols) \
+      for (size_t r = 0; r < count; r++) \
+        sums[r][1] = _mm256_fmadd_ps(part_##type(w + r * step + i * size, cols - i), \
+                                     part_f32((const char *)(x + i), cols - i), sums[r][1]); \
+    for (size_t r = 0; r < count; r++) \
+      y[r * apart] = sum_lanes( \
+          _mm256_add_ps(_mm256_add_ps(sums[r][0], sums[r][1]), _mm256_add_ps(sums[r][2], sums[r][3]))); \
+  } \
   static void matvec_##type(const void *weights, size_t rows, size_t cols, const float *x, float *y) { \
     const char *w = weights; \
-    for (size_t row = 0; row < rows; row++, w += cols * size) { \
-      __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a; \
-      size_t i = 0; \
-      for (; i + 32 <= cols; i += 32) { \
-        a = _mm256_fmadd_ps(load_##type(w + i * size), _mm256_loadu_ps(x + i), a); \
-        b = _mm256_fmadd_ps(load_##type(w + (i + 8) * size), _mm256_loadu_ps(x + i + 8), b); \
-        c = _mm256_fmadd_ps(load_##type(w + (i + 16) * size), _mm256_loadu_ps(x + i + 16), c); \
-        d = _mm256_fmadd_ps(load_##type(w + (i + 24) * size), _mm256_loadu_ps(x + i + 24), d); \
-      } \
-      for (; i + 8 <= cols; i += 8) \
-        a = _mm256_fmadd_ps(load_##type(w + i * size), _mm256_loadu_ps(x + i), a); \
-      if (i < cols) \
-        b = _mm256_fmadd_ps(part_##type(w + i * size, cols - i), part_f32((const char *)(x + i), cols - i), \
-                            b); \
-      y[row] = sum_lanes(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d))); \
-    } \
+    const size_t half = rows / 2; \
+    for (size_t row = 0; row < half; row++) rows_##type(w + row * cols * size, 2, half, cols, x, y + row); \
+    if (rows % 2 != 0) rows_##type(w + (rows - 1) * cols * size, 1, 1, cols, x, y + rows - 1); \
   }
 
 PART(f32, 4)

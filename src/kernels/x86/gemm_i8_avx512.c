@@ -69,6 +69,9 @@ static void multiply(const gptvq_gemm_block *block) {
         __m512i v = _mm512_set1_epi32(quad);
         low[t] = _mm512_dpbusd_epi32(low[t], a, v);
         high[t] = _mm512_dpbusd_epi32(high[t], b, v);
+        GPTVQ_KEEP(
+            low[t]); /* in its register: gcc 12 would keep half of the sums in memory, at half the speed */
+        GPTVQ_KEEP(high[t]);
       }
       weights += ROWS * 4;
       x += TOKENS * 4;

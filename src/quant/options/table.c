@@ -52,7 +52,12 @@ static const gptvq_field fields[] = {
      .help = "one 4-bit scale per N weights, a power of two"},
 
     {MEMBER(calib, GPTVQ_FIELD_TEXT), .section = calibration, .flag = "calib", .argument = "FILE|self",
-     .help = "a text like those the model will see; self: sampled from the model itself"},
+     .help = "a text like those the model will see; self: sampled from the model itself. Given several\n"
+             "times, texts share the windows; FILE:W by weight W, else 1. Without any: self"},
+    {MEMBER(calib_self, GPTVQ_FIELD_DOUBLE), .max = 0.99, .initial = 0.5, .identity = GPTVQ_IDENTITY_NONZERO,
+     .section = calibration, .flag = "calib-self", .argument = "F",
+     .help = "share of the windows that the model writes itself beside those of texts: what keeps it\n"
+             "sound on other kinds of text"},
     {MEMBER(calib_samples, GPTVQ_FIELD_SIZE), .min = 1, .max = 1 << 24, .initial = 128, .paper = 128,
      .identity = GPTVQ_IDENTITY_DATA, .section = calibration, .flag = "calib-samples", .argument = "N",
      .help = "windows of text"},
@@ -63,6 +68,11 @@ static const gptvq_field fields[] = {
      .section = calibration, .flag = "calib-compute", .argument = "auto|fp32|bf16",
      .help = "precision of the inputs of products while calibrating; auto: bf16 where the processor\n"
              "has instructions for it, else fp32"},
+
+    {MEMBER(judge_tokens, GPTVQ_FIELD_SIZE), .max = 1 << 30, .initial = 4096,
+     .identity = GPTVQ_IDENTITY_NONZERO, .section = calibration, .flag = "judge-tokens", .argument = "N",
+     .help = "tokens of held-out text, and as many that the model writes, that the result is judged by\n"
+             "at the end; 0 = none"},
 
     {MEMBER(em_init, GPTVQ_FIELD_ENUM), .choices = inits, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = method, .flag = "em-init", .argument = "INIT",
@@ -112,12 +122,12 @@ static const gptvq_field fields[] = {
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = finetuning, .flag = "finetune-rate", .argument = "F",
      .help = "learning rate, relative to a codebook's values"},
 
-    {MEMBER(mismatch, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
+    {MEMBER(mismatch, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 0.75, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = method, .flag = "mismatch", .argument = "F",
      .help = "share by which a layer makes up for what quantization did to its inputs (0 = not;\n"
              "needs --true-sequential and twice the activations)"},
-    {MEMBER(mismatch_stream, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
-     .section = method, .flag = "mismatch-stream", .argument = "F",
+    {MEMBER(mismatch_stream, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 0.75,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "mismatch-stream", .argument = "F",
      .help = "the same for the error of the residual stream, by o_proj and down_proj"},
     {MEMBER(beam, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = GPTVQ_BEAM_MAX, .initial = 4, .paper = 1,
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "beam", .argument = "N",

@@ -145,15 +145,6 @@ static void plan_memory(run *r) {
   r->kept_budget = available > peak ? (size_t)((available - peak) / 2.0) : 0;
 }
 
-static gptvq_status load_saved_tokens(run *r, bool *found, gptvq_error *err) {
-  gptvq_calibration *c = &r->calibration;
-  GPTVQ_TRY(gptvq_calibration_init(r->model, r->options, c, err));
-  (void)snprintf(c->source, sizeof c->source, "self");
-  GPTVQ_TRY(gptvq_saved_tokens_read(&r->out, r->state.calibration_hash, c, found, err));
-  if (!*found) gptvq_calibration_release(c);
-  return GPTVQ_OK;
-}
-
 /* Are sizes to be chosen layer by layer? */
 static bool allocates(const run *r) {
   return r->options->allocate != 0 && r->options->method == GPTVQ_METHOD_GPTVQ;
@@ -191,26 +182,45 @@ done:
   return status;
 }
 
+/* The calibration tokens and their hash. written: what the model wrote in the run before, or NULL. */
+static gptvq_status make_calibration(run *r, const gptvq_token_windows *written, char *hash,
+                                     gptvq_error *err) {
+  gptvq_calibration_release(&r->calibration);
+  GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, r->options, written, r->callbacks,
+                                     &r->calibration, err));
+  gptvq_hash_text(r->calibration.hash, hash);
+  return GPTVQ_OK;
+}
+
 /* Calibration tokens, the same ones as before when a run is resumed. */
 static gptvq_status load_calibration(run *r, gptvq_error *err) {
-  bool found = false, self = r->options->calib != NULL && strcmp(r->options->calib, "self") == 0;
+  char hash[sizeof r->state.calibration_hash];
+  const char *before = r->state.calibration_hash;
+  gptvq_mapping file = {0};
+  gptvq_token_windows written = {0};
   GPTVQ_TRY(check_memory(r, err));
   plan_memory(r);
-  if (r->resumed && self && r->state.calibration_hash[0] != '\0')
-    GPTVQ_TRY(load_saved_tokens(r, &found, err));
-  if (!found)
-    GPTVQ_TRY(
-        gptvq_calibration_create(r->model, r->model_dir, r->options, r->callbacks, &r->calibration, err));
-  gptvq_calibration *c = &r->calibration;
-  char hash[sizeof r->state.calibration_hash];
-  gptvq_hash_text(c->hash, hash);
-  if (r->state.calibration_hash[0] != '\0' && strcmp(hash, r->state.calibration_hash) != 0)
+  if (r->options->calib == NULL || r->options->calib[0] == '\0')
+    gptvq_log(
+        r->callbacks, GPTVQ_LOG_INFO,
+        "no calibration text is given: the model writes it (a text like those that it will see is better, "
+        "`calib`)");
+  if (r->resumed && before[0] != '\0')
+    GPTVQ_TRY(gptvq_saved_tokens_map(&r->out, r->options->calib_length, &file, &written, err));
+  gptvq_status status = make_calibration(r, &written, hash, err);
+  gptvq_unmap_file(&file);
+  GPTVQ_TRY(status);
+  if (written.count > 0 && strcmp(hash, before) != 0) { /* the file may be damaged */
+    written.count = 0;
+    GPTVQ_TRY(make_calibration(r, NULL, hash, err));
+  }
+  if (before[0] != '\0' && strcmp(hash, before) != 0)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
         "%s cannot be resumed: the calibration text gives other tokens than in the first run; give the "
         "same text, or start over with `force`",
         r->out.work);
-  if (self && !found) GPTVQ_TRY(gptvq_saved_tokens_write(&r->out, c, err));
+  if (written.count == 0) GPTVQ_TRY(gptvq_saved_tokens_write(&r->out, &r->calibration, err));
   memcpy(r->state.calibration_hash, hash, sizeof hash);
   return GPTVQ_OK;
 }
@@ -438,6 +448,8 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   GPTVQ_TRY(report_folder(r->out.work, report, err));
   GPTVQ_TRY(
       gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, report->bits_per_value, err));
+  if (calibration != NULL)
+    GPTVQ_TRY(gptvq_pipeline_judge(&r->calibrating, r->out.work, calibration, r->callbacks, report, err));
   gptvq_model_close(r->model);
   r->model = NULL;
   GPTVQ_TRY(gptvq_pipeline_drop_prepared(&r->out, err));
@@ -456,11 +468,6 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   uint64_t bytes;
 
   r->needs_data = r->options->method == GPTVQ_METHOD_GPTVQ || r->options->method == GPTVQ_METHOD_GPTQ;
-  if (r->needs_data && (r->options->calib == NULL || r->options->calib[0] == '\0'))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "%s needs calibration text: give a text file, or \"self\" to sample it from the model "
-                      "(`calib`: FILE or self)",
-                      gptvq_method_name(r->options->method));
   bool tunes = r->options->finetune_steps > 0 || r->options->finetune_block_steps > 0;
   if (tunes && !r->needs_data)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,

@@ -99,6 +99,14 @@ gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output
 /* Removes that folder, if it is there; the model has been closed. */
 gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err);
 
+/* ---- the honest end (judge.c) ---- */
+/* What the packed model of `folder` has lost against the original on windows that calibration did not see,
+ * into the report: of the texts, and of what the model writes. Numbers that are not finite there are a
+ * warning. */
+gptvq_status gptvq_pipeline_judge(const gptvq_model *original, const char *folder,
+                                  const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
+                                  gptvq_quantize_report *report, gptvq_error *err);
+
 /* ---- fine-tuning (tune.c) ---- */
 typedef struct gptvq_copies { /* memory that belongs together */
   void **items;

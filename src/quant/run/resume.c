@@ -205,24 +205,21 @@ gptvq_status gptvq_run_identity_compare(const gptvq_output *out, const json_t *s
 
 gptvq_status gptvq_saved_tokens_write(const gptvq_output *out, const gptvq_calibration *c, gptvq_error *err) {
   char path[GPTVQ_PATH_MAX];
+  if (c->written_count == 0) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_output_path(out, GPTVQ_TOKENS_NAME, path, err));
-  return gptvq_write_file(path, c->tokens, (c->samples + c->held) * c->length * sizeof *c->tokens, err);
+  return gptvq_write_file(path, c->written, c->written_count * c->length * sizeof *c->written, err);
 }
 
-gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash, gptvq_calibration *c,
-                                     bool *found, gptvq_error *err) {
-  char path[GPTVQ_PATH_MAX], actual[17];
-  gptvq_mapping file;
-  *found = false;
+gptvq_status gptvq_saved_tokens_map(const gptvq_output *out, size_t length, gptvq_mapping *file,
+                                    gptvq_token_windows *written, gptvq_error *err) {
+  char path[GPTVQ_PATH_MAX];
+  *file = (gptvq_mapping){0};
+  *written = (gptvq_token_windows){0};
   GPTVQ_TRY(gptvq_output_path(out, GPTVQ_TOKENS_NAME, path, err));
   if (!gptvq_path_exists(path)) return GPTVQ_OK;
-  GPTVQ_TRY(gptvq_map_file(path, &file, err));
-  if (file.size == (c->samples + c->held) * c->length * sizeof *c->tokens) {
-    memcpy(c->tokens, file.data, file.size);
-    c->hash = gptvq_calibration_hash(c->samples + c->held, c->length, c->tokens);
-    gptvq_hash_text(c->hash, actual);
-    *found = strcmp(actual, hash) == 0;
-  }
-  gptvq_unmap_file(&file);
+  GPTVQ_TRY(gptvq_map_file(path, file, err));
+  size_t window = length * sizeof *written->tokens;
+  if (file->size % window != 0) return GPTVQ_OK; /* not what was written: it will be written anew */
+  *written = (gptvq_token_windows){file->size / window, length, (const int32_t *)file->data};
   return GPTVQ_OK;
 }

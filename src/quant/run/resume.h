@@ -5,6 +5,7 @@
 
 #include <gptvq/quantize.h>
 
+#include "base/file.h"
 #include "model/model_internal.h"
 #include "calib/calib.h"
 #include "checkpoint/output.h"
@@ -40,12 +41,11 @@ void gptvq_run_state_release(gptvq_run_state *state);
 gptvq_status gptvq_run_identity_compare(const gptvq_output *out, const json_t *saved, const json_t *now,
                                         gptvq_error *err);
 
-/* Sampled calibration tokens are kept in the work folder, so that a resumed run need not sample them again.
- * Reading fills calibration->tokens (allocated by the caller) and sets *found false when the file is absent
- * or its hash is not `hash`. */
+/* Windows that the model wrote are kept in the work folder, so that a resumed run need not write them again.
+ * written->count 0: there are none, or other bytes than windows of that length. The caller unmaps *file. */
 gptvq_status gptvq_saved_tokens_write(const gptvq_output *out, const gptvq_calibration *calibration,
                                       gptvq_error *err);
-gptvq_status gptvq_saved_tokens_read(const gptvq_output *out, const char *hash,
-                                     gptvq_calibration *calibration, bool *found, gptvq_error *err);
+gptvq_status gptvq_saved_tokens_map(const gptvq_output *out, size_t length, gptvq_mapping *file,
+                                    gptvq_token_windows *written, gptvq_error *err);
 
 #endif
