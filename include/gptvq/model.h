@@ -62,8 +62,8 @@ static inline void gptvq_model_info_init(gptvq_model_info *info) { GPTVQ_INIT(in
 typedef struct gptvq_layer_info {
   size_t size;
   const char *name;   /* "model.layers.0.self_attn.q_proj" */
-  const char *format; /* "bf16", "fp16", "fp32", "fp64", "mxfp4", "vq", "uniform", "trellis"; of a GGUF file
-                         "Q4_K" … */
+  const char *format; /* "bf16", "fp16", "fp32", "fp64", "fp8", "mxfp4", "vq", "uniform", "trellis"; of a GGUF
+                         file "Q4_K" … */
   const char *method; /* "gptvq", "gptq", "rtn", "kmeans", or "" */
   size_t rows, cols;
   unsigned dim;        /* VQ dimension d; 1 for uniform and dense */

@@ -238,7 +238,7 @@ static gptvq_status collect_tensors(gptvq_checkpoint *checkpoint, gptvq_error *e
   GPTVQ_TRY(gptvq_standard_tensors(checkpoint, err));
   /* no name twice: a header refuses duplicates, and the index gives each name one shard */
   gptvq_checkpoint_sort(checkpoint);
-  return GPTVQ_OK;
+  return gptvq_widen_fp8(checkpoint, err);
 }
 
 void gptvq_checkpoint_sort(gptvq_checkpoint *checkpoint) {
@@ -246,15 +246,23 @@ void gptvq_checkpoint_sort(gptvq_checkpoint *checkpoint) {
     qsort(checkpoint->tensors, checkpoint->tensor_count, sizeof *checkpoint->tensors, by_name);
 }
 
+bool gptvq_checkpoint_is_original(const gptvq_checkpoint *checkpoint) {
+  static const char *const read_as_such[] = {"mxfp4", "fp8"};
+  const json_t *quantization = json_object_get(checkpoint->config, "quantization_config");
+  if (quantization == NULL || json_is_null(quantization)) return true;
+  for (size_t i = 0; i < sizeof read_as_such / sizeof read_as_such[0]; i++)
+    if (strcmp(quantized_by(checkpoint), read_as_such[i]) == 0) return true;
+  return false;
+}
+
 /* Original weights, or packed by a version of gptvq that this one understands. */
 static gptvq_status check_quantization(const gptvq_checkpoint *checkpoint, gptvq_error *err) {
   const json_t *quantization = json_object_get(checkpoint->config, "quantization_config");
-  if (quantization == NULL || json_is_null(quantization)) return GPTVQ_OK;
-  if (!json_is_object(quantization))
+  if (!json_is_object(quantization) && quantization != NULL && !json_is_null(quantization))
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/config.json: quantization_config is not an object",
                       checkpoint->folder);
   const char *method = json_string_value(json_object_get(quantization, "quant_method"));
-  if (strcmp(quantized_by(checkpoint), "mxfp4") == 0) return GPTVQ_OK; /* read as an original */
+  if (gptvq_checkpoint_is_original(checkpoint)) return GPTVQ_OK;
   if (method == NULL || strcmp(method, "gptvq") != 0)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s/config.json: the model is already quantized by \"%s\", which is not supported",
@@ -326,6 +334,7 @@ void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint) {
   free(checkpoint->woven_names);
   free(checkpoint->woven_values);
   free(checkpoint->narrowed);
+  free(checkpoint->widened);
   free(checkpoint->gguf_names);
   free(checkpoint->gguf_values);
   gptvq_gguf_close(&checkpoint->gguf);
@@ -393,8 +402,8 @@ gptvq_status gptvq_checkpoint_get(const gptvq_checkpoint *checkpoint, const char
   }
   if (!gptvq_tensor_dtype(tensor->type, dtype))
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "%s: tensor %s is %s; weights must be F32, F16, BF16 or F64", tensor->file, name,
-                      gptvq_tensor_type_name(tensor->type));
+                      "%s: tensor %s is %s; weights must be F32, F16, BF16, F64 or F8_E4M3 with scales",
+                      tensor->file, name, gptvq_tensor_type_name(tensor->type));
   *out = tensor;
   return GPTVQ_OK;
 }

@@ -22,6 +22,7 @@ typedef enum gptvq_tensor_type { /* element types that safetensors names; sizes 
                                  GPTVQ_T_I64,
                                  GPTVQ_T_U64,
                                  GPTVQ_T_BOOL,
+                                 GPTVQ_T_F8, /* e4m3 */
                                  GPTVQ_T_OTHER
 } gptvq_tensor_type;
 size_t gptvq_tensor_type_size(gptvq_tensor_type type); /* bytes; 0 for OTHER */
@@ -37,7 +38,8 @@ typedef struct gptvq_tensor {
   gptvq_tensor_type type;
   size_t rank, dims[GPTVQ_MAX_RANK];
   size_t count, bytes;
-  const char *stored;  /* what the file has where that is not `type`: "fp64", "mxfp4", "Q4_K"; else NULL */
+  const char
+      *stored; /* what the file has where that is not `type`: "fp64", "fp8", "mxfp4", "Q4_K"; else NULL */
   size_t file_bytes;   /* what that takes there, else `bytes` */
   const uint8_t *data; /* in the mapping, aligned only as the file has it, or the checkpoint's own */
 } gptvq_tensor;
@@ -49,8 +51,8 @@ typedef struct gptvq_checkpoint gptvq_checkpoint;
  * that model.safetensors.index.json lists (which a packed folder goes by in any case), maps them, validates
  * every header: sizes, offsets in range, no overlaps and no holes, shapes × type = bytes, index and shards
  * agree. Tensors are then known by standard names and types (docs/FORMAT.md, section 3.1): those of a model
- * without "model." before its parts get it, and F64 is fp32. callbacks hear warnings; may be NULL, and are
- * not kept. */
+ * without "model." before its parts get it, F64 is fp32, and fp8 with scales bf16. callbacks hear warnings;
+ * may be NULL, and are not kept. */
 gptvq_status gptvq_checkpoint_open(const char *folder, const gptvq_callbacks *callbacks,
                                    gptvq_checkpoint **out, gptvq_error *err);
 void gptvq_checkpoint_close(gptvq_checkpoint *checkpoint); /* NULL is fine */
@@ -64,6 +66,9 @@ const gptvq_tensor *gptvq_checkpoint_tensor_at(const gptvq_checkpoint *checkpoin
 const gptvq_tensor *gptvq_checkpoint_find(const gptvq_checkpoint *checkpoint,
                                           const char *name); /* NULL: absent */
 
+/* Are its weights those of an original: no quantization_config, or one that only says in what numbers they
+ * lie there (fp8, MXFP4)? */
+bool gptvq_checkpoint_is_original(const gptvq_checkpoint *checkpoint);
 /* `config`, which becomes the checkpoint's, in the place of config.json. */
 void gptvq_checkpoint_set_config(gptvq_checkpoint *checkpoint, json_t *config);
 /* How tensors of all experts of a layer, PREFIX.experts.gate_up_proj and PREFIX.experts.down_proj, are laid

@@ -18,6 +18,7 @@ struct gptvq_checkpoint {
   char *expert_values;              /* what of these does not lie in files as it is, or NULL */
   char *woven_names, *woven_values; /* the same of gptvq_checkpoint_unweave */
   float *narrowed;                  /* values of all F64 tensors, or NULL */
+  uint16_t *widened;                /* of all fp8 matrices, as bf16, or NULL */
   gptvq_gguf_reader gguf;           /* zeroed, or the file in the place of a folder */
   char *gguf_names, *gguf_values;   /* of its tensors, or NULL */
 };
@@ -30,6 +31,12 @@ const char *gptvq_folder_hint(const char *folder, const char *instead, char text
 /* The tensors, collected but not yet sorted, get the names and types that readers expect (checkpoint.h).
  * GPTVQ_ERROR_MEMORY; GPTVQ_ERROR_NUMERIC naming an F64 tensor with a value that fp32 does not hold. */
 gptvq_status gptvq_standard_tensors(gptvq_checkpoint *checkpoint, gptvq_error *err);
+
+/* Matrices of fp8 (e4m3) numbers with NAME_scale_inv, a scale for each block (quantization_config's
+ * weight_block_size), become bf16 in memory of the checkpoint's own; their scales are gone. The tensors are
+ * sorted. GPTVQ_ERROR_MEMORY; GPTVQ_ERROR_UNSUPPORTED: there are no such scales; GPTVQ_ERROR_FORMAT: of
+ * another shape or type. */
+gptvq_status gptvq_widen_fp8(gptvq_checkpoint *checkpoint, gptvq_error *err);
 
 /* The tensors by name again. */
 void gptvq_checkpoint_sort(gptvq_checkpoint *checkpoint);

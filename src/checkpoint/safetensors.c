@@ -17,7 +17,7 @@ static const struct {
     {"F64", GPTVQ_T_F64, 64},          {"I8", GPTVQ_T_I8, 8},         {"U8", GPTVQ_T_U8, 8},
     {"I16", GPTVQ_T_I16, 16},          {"U16", GPTVQ_T_U16, 16},      {"I32", GPTVQ_T_I32, 32},
     {"U32", GPTVQ_T_U32, 32},          {"I64", GPTVQ_T_I64, 64},      {"U64", GPTVQ_T_U64, 64},
-    {"BOOL", GPTVQ_T_BOOL, 8},         {"C64", GPTVQ_T_OTHER, 64},    {"F8_E4M3", GPTVQ_T_OTHER, 8},
+    {"BOOL", GPTVQ_T_BOOL, 8},         {"C64", GPTVQ_T_OTHER, 64},    {"F8_E4M3", GPTVQ_T_F8, 8},
     {"F8_E5M2", GPTVQ_T_OTHER, 8},     {"F8_E8M0", GPTVQ_T_OTHER, 8}, {"F8_E4M3FNUZ", GPTVQ_T_OTHER, 8},
     {"F8_E5M2FNUZ", GPTVQ_T_OTHER, 8}, {"F6_E2M3", GPTVQ_T_OTHER, 6}, {"F6_E3M2", GPTVQ_T_OTHER, 6},
     {"F4", GPTVQ_T_OTHER, 4},

@@ -12,9 +12,11 @@ static void place_text(const gptvq_model *model, const gptvq_workspace *w, size_
   if (block != NULL) place = block->ordinal * texts + slot % texts;
   if (place < w->caches && (block == NULL || block->delta == NULL)) {
     size_t size = w->half ? sizeof(uint16_t) : sizeof(float);
-    size_t cache = place * c->kv_heads * w->max_positions * c->head_dim * size;
+    const size_t key = w->latents ? gptvq_latent_key(&c->latent) : c->kv_heads * c->head_dim;
+    size_t cache = place * w->max_positions * key * size;
     out->keys = (char *)w->keys + cache;
-    out->values = (char *)w->values + cache;
+    out->values = w->latents ? NULL : (char *)w->values + cache;
+    out->latent = w->latents;
   }
   if (place < w->states && (block == NULL || block->delta != NULL)) {
     out->state = w->state + place * gptvq_delta_state(&c->delta);
@@ -65,13 +67,13 @@ gptvq_status gptvq_delta_core(const gptvq_model *model, const gptvq_block *block
 
 /* A workspace made for one session has room already; one that runs others' texts grows with them. */
 static gptvq_status reserve_parts(const gptvq_model *model, gptvq_workspace *w,
-                                  const gptvq_attention_text *texts, size_t count, size_t n,
+                                  const gptvq_attention_text *texts, size_t count, size_t n, size_t head_dim,
                                   gptvq_error *err) {
   const gptvq_config *c = &model->config;
   size_t longest = 0;
   for (size_t i = 0; i < count; i++) longest = gptvq_max_size(longest, texts[i].position + texts[i].n);
   if (count == 1 && n > GPTVQ_ATTENTION_FEW) return GPTVQ_OK;
-  size_t bytes = gptvq_attention_part_bytes(n * c->heads, c->head_dim, longest);
+  size_t bytes = gptvq_attention_part_bytes(n * c->heads, head_dim, longest);
   if (bytes <= w->part_bytes) return GPTVQ_OK;
   bytes = gptvq_max_size(bytes, 2 * w->part_bytes);
   float *parts = gptvq_alloc(bytes, 1);
@@ -86,10 +88,12 @@ gptvq_status gptvq_attention_core(const gptvq_model *model, const gptvq_block *b
                                   gptvq_workspace *workspace, const gptvq_attention_text *texts, size_t count,
                                   size_t n, float *qkv, size_t ldq, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  GPTVQ_TRY(reserve_parts(model, workspace, texts, count, n, err));
+  const bool latent = count > 0 && texts->latent; /* then all are */
+  const size_t head_dim = latent ? gptvq_latent_key(&c->latent) : c->head_dim;
+  GPTVQ_TRY(reserve_parts(model, workspace, texts, count, n, head_dim, err));
   const gptvq_attention_rows rows = {.heads = c->heads,
-                                     .kv_heads = c->kv_heads,
-                                     .head_dim = c->head_dim,
+                                     .kv_heads = latent ? 1 : c->kv_heads,
+                                     .head_dim = head_dim,
                                      .how = block->attention,
                                      .q_norm = block->norms[GPTVQ_NORM_Q],
                                      .k_norm = block->norms[GPTVQ_NORM_K],

@@ -77,18 +77,23 @@ static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *b
   GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n,
                            c->hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
-  const bool latent = c->latent.kv_rank > 0;
-  const size_t width = latent ? (c->heads + 2 * c->kv_heads) * c->head_dim : block->qkv.width,
+  const bool latent = c->latent.kv_rank > 0, shared = latent && texts->latent;
+  const size_t width = latent ? gptvq_latent_width(c, shared) : block->qkv.width,
                heads = block->linears[block->o].cols;
-  if (latent) GPTVQ_TRY(gptvq_latent_forward(model, block, w, n, capture, context, err));
+  const float *outputs = w->heads;
+  if (latent) GPTVQ_TRY(gptvq_latent_forward(model, block, w, count, n, shared, capture, context, err));
   else
     GPTVQ_TRY(gptvq_group_forward(model, block, &block->qkv, w, n, w->norm, c->hidden, w->wide, width, err));
   GPTVQ_TRY(run_core(model, block, w, texts, count, n, width, err));
-  if (latent) gptvq_latent_outputs(&c->latent, c->heads, n, w->heads);
-  GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, w->heads, n, heads, err));
+  if (shared) { /* the rows are done with */
+    const gptvq_latent_rows rows = gptvq_latent_rows_of(model, w, count, n);
+    gptvq_latent_expand(&rows, w->heads, w->wide);
+    outputs = w->wide;
+  } else if (latent) gptvq_latent_outputs(&c->latent, c->heads, n, w->heads);
+  GPTVQ_TRY(capture_inputs(capture, context, block, &block->o, 1, outputs, n, heads, err));
   if (stop == GPTVQ_STOP_AT_OUTPUT) return GPTVQ_OK;
   const gptvq_linear_group output = {.count = 1, .linear = {block->o}, .width = c->hidden};
-  GPTVQ_TRY(gptvq_group_forward(model, block, &output, w, n, w->heads, heads, w->sum, c->hidden, err));
+  GPTVQ_TRY(gptvq_group_forward(model, block, &output, w, n, outputs, heads, w->sum, c->hidden, err));
   return add_output(model, block, w, GPTVQ_NORM_ATTENTION_OUT, n, x, err);
 }
 

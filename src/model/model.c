@@ -313,10 +313,8 @@ static gptvq_status read_quantization(gptvq_model *model, const char *folder, gp
   gptvq_model_parts *parts = model->owned;
   const json_t *quantization =
       json_object_get(gptvq_checkpoint_config(model->checkpoint), "quantization_config");
-  if (quantization == NULL || json_is_null(quantization)) return GPTVQ_OK;
+  if (gptvq_checkpoint_is_original(model->checkpoint)) return GPTVQ_OK;
   const char *method = json_string_value(json_object_get(quantization, "quant_method"));
-  if (method != NULL && strcmp(method, "mxfp4") == 0 && model->arch->all_experts == GPTVQ_EXPERTS_WOVEN)
-    return GPTVQ_OK; /* an original */
   if (method == NULL || strcmp(method, "gptvq") != 0)
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s/config.json: the weights are already quantized (quant_method %s); gptvq reads "

@@ -116,7 +116,7 @@ static inline bool gptvq_writes_stream(const gptvq_block *block, gptvq_block_inp
 
 /* Does a router send tokens through different MLPs? Then there is no one input of down_proj for all tokens.
  */
-static inline bool gptvq_block_routes(const gptvq_block *block) { return block->mlp_count > 1; }
+static inline bool gptvq_block_routes(const gptvq_block *block) { return block->router.weights != NULL; }
 
 struct gptvq_model {
   const gptvq_arch *arch;

@@ -7,12 +7,24 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { AREAS = 12 };
+enum { AREAS = 13 };
 
 typedef struct layout {
   size_t bytes[AREAS], total;
   bool fits;
 } layout;
+
+/* Do sessions' caches hold latent vectors? Those of single blocks do not: what they compute is calibrated on.
+ */
+static bool keeps_latents(const gptvq_model *model, size_t layers) {
+  return model->config.latent.kv_rank > 0 && layers >= model->config.layers;
+}
+
+/* Floats of keys at a position of one layer. */
+static size_t key_floats(const gptvq_model *model, size_t layers) {
+  const gptvq_config *c = &model->config;
+  return keeps_latents(model, layers) ? gptvq_latent_key(&c->latent) : c->kv_heads * c->head_dim;
+}
 
 /* Of latent attention the attention itself, whose values are as wide as its keys, is wider than its linears.
  */
@@ -22,12 +34,15 @@ static size_t widest_group(const gptvq_model *model) {
       gptvq_max_size(2 * gptvq_model_mlp_width(model), (c->heads + 2 * c->kv_heads) * c->head_dim);
   for (size_t i = 0; i < model->config.layers; i++)
     widest = gptvq_max_size(widest, model->blocks[i].qkv.width);
+  if (c->latent.kv_rank > 0) widest = gptvq_max_size(widest, gptvq_latent_width(c, true));
   return widest;
 }
 
 /* What a half's first part gives its last linear. */
 static size_t widest_heads(const gptvq_model *model) {
-  size_t widest = model->config.heads * model->config.head_dim;
+  const gptvq_config *c = &model->config;
+  const size_t key = c->latent.kv_rank > 0 ? gptvq_latent_key(&c->latent) : 0;
+  size_t widest = c->heads * gptvq_max_size(c->head_dim, key);
   for (size_t i = 0; i < model->config.layers; i++) {
     const gptvq_block *block = &model->blocks[i];
     widest = gptvq_max_size(widest, block->linears[block->o].cols);
@@ -58,7 +73,8 @@ size_t gptvq_workspace_states(const gptvq_model *model, size_t layers) {
 size_t gptvq_workspace_text_bytes(const gptvq_model *model, size_t max_positions) {
   const gptvq_config *c = &model->config;
   size_t number = gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float);
-  size_t caches = 2 * places(model, c->layers, false) * c->kv_heads * c->head_dim;
+  const size_t both = keeps_latents(model, c->layers) ? 1 : 2;
+  size_t caches = both * places(model, c->layers, false) * key_floats(model, c->layers);
   return gptvq_saturated_sum(gptvq_saturated_size(caches, gptvq_saturated_size(max_positions, number)),
                              gptvq_saturated_size(gptvq_workspace_states(model, c->layers), sizeof(float)));
 }
@@ -84,7 +100,8 @@ static void put(layout *l, size_t area, size_t a, size_t b, size_t size) {
 }
 
 bool gptvq_workspace_keeps_half(const gptvq_model *model) {
-  return model->compute == GPTVQ_COMPUTE_INT8 && model->config.head_dim <= GPTVQ_HALF_DIM;
+  return model->compute == GPTVQ_COMPUTE_INT8 && model->config.head_dim <= GPTVQ_HALF_DIM &&
+         model->config.latent.kv_rank == 0;
 }
 
 /* Rotated dimensions of a head, halved, in the layers that use a rope so. */
@@ -98,12 +115,13 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
   const gptvq_config *c = &model->config;
   layout l = {.fits = true};
   size_t cache = places(model, layers, false);
-  l.fits = gptvq_mul(cache, c->kv_heads, &cache) && gptvq_mul(cache, c->head_dim, &cache);
+  l.fits = gptvq_mul(cache, key_floats(model, layers), &cache);
   if (!l.fits) return l;
   put(&l, 0, max_positions, 2 * rope_half(c, GPTVQ_USE_ROPE), sizeof(float));
   put(&l, 1, max_positions, 2 * rope_half(c, GPTVQ_USE_LOCAL_ROPE), sizeof(float));
   put(&l, 2, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
-  put(&l, 3, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
+  if (!keeps_latents(model, layers))
+    put(&l, 3, cache, max_positions, gptvq_workspace_keeps_half(model) ? sizeof(uint16_t) : sizeof(float));
   put(&l, 4, max_rows, c->hidden, sizeof(float));
   put(&l, 5, max_rows, widest_group(model), sizeof(float));
   put(&l, 6, max_rows, widest_heads(model), sizeof(float));
@@ -117,13 +135,14 @@ static layout measure(const gptvq_model *model, size_t layers, size_t max_rows, 
     put(&l, 10, max_rows, 2 * c->delta.value_heads, sizeof(float));
   }
   put(&l, 11, max_rows, gptvq_latent_floats(c), sizeof(float));
+  put(&l, 12, c->heads * (c->latent.plain + c->latent.values), c->latent.kv_rank, sizeof(float));
   return l;
 }
 
 /* Of the workspace's own texts, a few rows at a time. */
 static size_t part_bytes(const gptvq_model *model, size_t max_rows, size_t max_positions) {
   size_t queries = gptvq_min_size(max_rows, GPTVQ_ATTENTION_FEW) * model->config.heads;
-  return gptvq_attention_part_bytes(queries, model->config.head_dim, max_positions);
+  return gptvq_attention_part_bytes(queries, widest_heads(model) / model->config.heads, max_positions);
 }
 
 size_t gptvq_workspace_bytes(const gptvq_model *model, size_t layers, size_t max_rows, size_t max_positions) {
@@ -151,6 +170,7 @@ static void place(gptvq_workspace *w, const layout *l, char *memory) {
   w->heads = (float *)(void *)area[6];
   w->sum = (float *)(void *)area[7];
   w->latent = (float *)(void *)area[11];
+  w->kv_b = (float *)(void *)area[12];
   if (area[8] != NULL) gptvq_routing_place(&w->routing, area[8]);
   w->own_states = w->state = w->next_state = (float *)(void *)area[9];
   w->gates = (float *)(void *)area[10];
@@ -195,6 +215,7 @@ gptvq_status gptvq_workspace_create(const gptvq_model *model, size_t layers, siz
                          .caches = places(model, layers, false),
                          .states = places(model, layers, true),
                          .half = gptvq_workspace_keeps_half(model),
+                         .latents = keeps_latents(model, layers),
                          .parts = part_sums,
                          .part_bytes = parts,
                          .scratch = {.data = panels, .bytes = scratch}};
@@ -214,10 +235,13 @@ void gptvq_workspace_destroy(gptvq_workspace *workspace) {
 
 void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace *from, size_t positions,
                                 gptvq_workspace *to) {
-  size_t token = model->config.head_dim * (from->half ? sizeof(uint16_t) : sizeof(float));
+  const size_t heads = from->latents ? 1 : model->config.kv_heads,
+               token =
+                   key_floats(model, from->layers) / heads * (from->half ? sizeof(uint16_t) : sizeof(float));
   size_t stride = from->max_positions * token;
-  for (size_t head = 0; head < from->caches * model->config.kv_heads; head++) {
+  for (size_t head = 0; head < from->caches * heads; head++) {
     memcpy((char *)to->keys + head * stride, (const char *)from->keys + head * stride, positions * token);
+    if (from->latents) continue;
     memcpy((char *)to->values + head * stride, (const char *)from->values + head * stride, positions * token);
   }
 }

@@ -3,6 +3,7 @@
 #define GPTVQ_MODEL_WORKSPACE_H
 
 #include "model/layer/experts.h"
+#include "model/layer/latent.h"
 #include "model/linear.h"
 
 /* [max_positions × half] */
@@ -16,8 +17,9 @@ struct gptvq_workspace {
   gptvq_rotation_tables rope[GPTVQ_ROPE_USES]; /* empty where no layer uses it */
   bool half;                                   /* keys and values are fp16, else fp32 */
   size_t caches, states;                       /* places for keys and values, and for states of delta nets */
-  void *keys, *values;                         /* [caches][kv_heads][max_positions][head_dim] */
-  float *own_states;                           /* [states][gptvq_delta_state] */
+  bool latents; /* of latent attention, in sessions: keys alone, [caches][max_positions][gptvq_latent_key] */
+  void *keys, *values;       /* [caches][kv_heads][max_positions][head_dim] */
+  float *own_states;         /* [states][gptvq_delta_state] */
   float *state, *next_state; /* such states, own_states unless a session sets them: those that a call begins
                                 with, and where it leaves its own */
   float *norm;               /* [max_rows × hidden]: normalised inputs */
@@ -27,6 +29,7 @@ struct gptvq_workspace {
   float *sum;                /* [max_rows × hidden]: what a half block adds */
   float *parts;              /* [part_bytes]: what few rows have of the parts of a long context */
   float *latent;             /* [max_rows × gptvq_latent_floats], or NULL */
+  float *kv_b;               /* of latent attention: that matrix, of the block at work, as fp32 */
   size_t part_bytes;
   gptvq_routing routing; /* in models with experts */
   const bool *wanted; /* [mlp_count] of the block: those that a run which stops before the end is for, others
@@ -50,11 +53,20 @@ void gptvq_workspace_copy_cache(const gptvq_model *model, const gptvq_workspace 
 
 /* Latent attention (latent.c): floats of a row that it needs, 0 without it. */
 size_t gptvq_latent_floats(const gptvq_config *config);
-/* From the normalised inputs in workspace->norm: rows q | k | v of n tokens into workspace->wide, before
- * rotation. Inputs of the linears in between are captured. GPTVQ_ERROR_NUMERIC: they are not finite. */
+/* Values of a row q | k | v, or with one key that all heads share q | k. */
+static inline size_t gptvq_latent_width(const gptvq_config *config, bool shared) {
+  return shared ? (config->heads + 1) * gptvq_latent_key(&config->latent)
+                : (config->heads + 2 * config->kv_heads) * config->head_dim;
+}
+/* From the normalised inputs in workspace->norm: such rows of n tokens of `count` texts into workspace->wide,
+ * before rotation. Inputs of the linears in between are captured. GPTVQ_ERROR_NUMERIC: they are not finite.
+ */
 gptvq_status gptvq_latent_forward(const gptvq_model *model, const gptvq_block *block,
-                                  gptvq_workspace *workspace, size_t n, gptvq_capture capture, void *context,
-                                  gptvq_error *err);
+                                  gptvq_workspace *workspace, size_t count, size_t n, bool shared,
+                                  gptvq_capture capture, void *context, gptvq_error *err);
+/* With the workspace's kv_b. */
+gptvq_latent_rows gptvq_latent_rows_of(const gptvq_model *model, const gptvq_workspace *workspace,
+                                       size_t count, size_t n);
 
 /* Applies the group's linears to x[n × ldx] into y[n × ldy]. */
 gptvq_status gptvq_group_forward(const gptvq_model *model, const gptvq_block *block,

@@ -57,6 +57,8 @@ static void squares_match_finite_differences(void **state) {
       gptvq_block *block = &model->blocks[b];
       for (size_t i = 0; i < block->linear_count; i++) {
         gptvq_linear *linear = &block->linears[i];
+        /* sessions apply it to queries and sums, without a bias, which it never has (test_finetune has it) */
+        if (block->kv_b.count > 0 && i == block->kv_b.linear[0]) continue;
         float bias[4 * TINY_MLP] = {0};
         double sum = 0;
         assert_true(linear->rows <= sizeof bias / sizeof bias[0]);

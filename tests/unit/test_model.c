@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 
+#include <dirent.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -43,6 +44,8 @@ static const char *const goldens[] = {"llama/golden.bin",
                                       "deepseek-v2/golden.bin",
                                       "deepseek-v3/golden.bin",
                                       "deepseek-v3-plain/golden.bin",
+                                      "deepseek-v3-fp8/golden.bin",
+                                      "qwen3-moe-single/golden.bin",
                                       "gemma2/golden.bin",
                                       "gemma2-uncapped/golden.bin",
                                       "qwen3_5/golden.bin",
@@ -278,6 +281,37 @@ static void long_calls_are_cut(void **state) {
   gptvq_model_close(model);
 }
 
+static bool is_listed(const char *folder, const char *file) {
+  char name[512];
+  snprintf(name, sizeof name, "%s/%s", folder, file);
+  for (size_t i = 0; i < GOLDENS; i++)
+    if (strcmp(goldens[i], name) == 0) return true;
+  return false;
+}
+
+/* No fixture lies there unread. */
+static void every_golden_is_listed(void **state) {
+  (void)state;
+  size_t found = 0;
+  DIR *folders = opendir(GOLDEN);
+  assert_non_null(folders);
+  for (struct dirent *folder; (folder = readdir(folders)) != NULL;) {
+    char path[600];
+    snprintf(path, sizeof path, GOLDEN "%s", folder->d_name);
+    DIR *files = folder->d_name[0] != '.' ? opendir(path) : NULL;
+    if (files == NULL) continue;
+    for (struct dirent *file; (file = readdir(files)) != NULL;) {
+      if (strncmp(file->d_name, "golden", 6) != 0) continue;
+      if (!is_listed(folder->d_name, file->d_name))
+        fail_msg("%s/%s is read by no test", folder->d_name, file->d_name);
+      found++;
+    }
+    closedir(files);
+  }
+  closedir(folders);
+  assert_int_equal(found, GOLDENS);
+}
+
 static void greedy_equals_transformers(void **state) {
   (void)state;
   char *text;
@@ -454,10 +488,14 @@ static void contradictions_are_named(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(logits_equal_transformers),   cmocka_unit_test(bf16_stays_within_its_rounding),
-      cmocka_unit_test(threads_do_not_change_a_bit), cmocka_unit_test(long_calls_are_cut),
-      cmocka_unit_test(greedy_equals_transformers),  cmocka_unit_test(sessions_know_their_limits),
-      cmocka_unit_test(info_counts_everything),      cmocka_unit_test(contradictions_are_named)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_golden_is_listed),
+                                     cmocka_unit_test(logits_equal_transformers),
+                                     cmocka_unit_test(bf16_stays_within_its_rounding),
+                                     cmocka_unit_test(threads_do_not_change_a_bit),
+                                     cmocka_unit_test(long_calls_are_cut),
+                                     cmocka_unit_test(greedy_equals_transformers),
+                                     cmocka_unit_test(sessions_know_their_limits),
+                                     cmocka_unit_test(info_counts_everything),
+                                     cmocka_unit_test(contradictions_are_named)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,6 +84,7 @@ static double element(const gptvq_tensor *tensor, size_t i) {
   case GPTVQ_T_U32: return memcpy(&u32, at, 4), (double)u32;
   case GPTVQ_T_I64:
   case GPTVQ_T_U64: return memcpy(&i64, at, 8), (double)i64;
+  case GPTVQ_T_F8:
   case GPTVQ_T_OTHER: break;
   }
   fail_msg("%s has no readable type", tensor->name);
@@ -127,7 +128,7 @@ static void golden_file(void **state) {
   assert_int_equal(find(&file, "scalar")->rank, 0);
   assert_true(element(find(&file, "scalar"), 0) == 2.5);
   assert_true(element(find(&file, "name with \"quotes\", ü and \t tab"), 0) == 1.0);
-  assert_int_equal(find(&file, "t.F8_E4M3")->type, GPTVQ_T_OTHER);
+  assert_int_equal(find(&file, "t.F8_E4M3")->type, GPTVQ_T_F8);
   assert_int_equal(find(&file, "t.F8_E4M3")->bytes, 12);
   assert_string_equal(json_string_value(json_object_get(file.metadata, "note")), "golden");
   gptvq_st_close(&file);

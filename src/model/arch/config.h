@@ -27,6 +27,7 @@ typedef struct gptvq_rope {
   double beta_fast, beta_slow; /* yarn: turns in the original context of dimensions that stay, and that are
                                   stretched */
   bool truncate;               /* yarn: the dimensions between those are counted from whole ones */
+  double score_scale;          /* scores are multiplied by its square: yarn, with rules.scores_grow; else 1 */
   double query_growth; /* queries at position p are multiplied by 1 + this · log(1 + ⌊p / original_max⌋) */
   double attention_factor; /* longrope, yarn: multiplies cosines and sines; longrope: 0 = derive it */
 } gptvq_rope;
@@ -104,7 +105,9 @@ typedef struct gptvq_config {
 typedef struct gptvq_config_rules {
   double rms_norm_eps, rope_theta;
   size_t max_positions, head_dim; /* head_dim 0: hidden / heads */
-  size_t heads, kv_heads, vocab;  /* 0: there is no default (of kv_heads: as many as heads) */
+  /* 0: there is no default; of kv_heads: as many as heads. Where transformers assumes another number than
+   * that, which no folder of the hub leaves to it, tensors of its shape are refused. */
+  size_t heads, kv_heads, vocab;
   size_t sliding_window;
   size_t experts, experts_per_token;
   const char *experts_key; /* how many experts there are, beside num_local_experts; or NULL */
@@ -119,6 +122,7 @@ typedef struct gptvq_config_rules {
   bool mrope; /* rope parameters may share dimensions out among the positions of pictures; a token of text has
                  one position, whichever way it is counted */
   bool query_growth;       /* rope parameters have to be there, and llama_4_scaling_beta is one of them */
+  bool scores_grow;        /* with the context that yarn stretches, by its mscale_all_dim */
   const char *local_theta; /* not NULL: layers with a window have a rope of their own, whose theta stands in
                               rope_parameters or under this key; local_rope_theta is its default */
   double local_rope_theta;
@@ -180,7 +184,8 @@ gptvq_status gptvq_config_check_rope_kinds(const gptvq_config_source *source, co
 const gptvq_rope *gptvq_config_rope(const gptvq_config *config, gptvq_rope_use use);
 
 /* config->rope from rope_scaling or rope_parameters, and rope_theta and partial_rotary_factor beside them;
- * config->local_rope where the family has one. Needs head_dim and max_positions. On failure the factors that
+ * config->local_rope where the family has one; query_scalar becomes what rope.score_scale makes of it. Needs
+ * head_dim and max_positions. On failure the factors that
  * were allocated stay in config (gptvq_config_release). */
 gptvq_status gptvq_config_parse_rope(const gptvq_config_source *source, const gptvq_config_rules *rules,
                                      gptvq_config *config, gptvq_error *err);
@@ -189,9 +194,4 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *source, const gp
  * moe_intermediate_size, decoder_sparse_step, mlp_only_layers and norm_topk_prob. */
 gptvq_status gptvq_config_read_sparse(const gptvq_config_source *source, gptvq_config *config,
                                       gptvq_error *err);
-/* latent, layers and router of DeepSeek-V2, or of the third, and the keys that say so. */
-gptvq_status gptvq_config_read_deepseek(const gptvq_config_source *source, bool third, gptvq_config *config,
-                                        gptvq_error *err);
-extern const char *const gptvq_deepseek_keys[];
-
 #endif

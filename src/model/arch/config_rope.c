@@ -119,6 +119,7 @@ static gptvq_status parse_yarn(const gptvq_config_source *source, const gptvq_co
   rope->attention_factor = scale > 0.0 && scale_all > 0.0
                                ? yarn_magnitude(rope->factor, scale) / yarn_magnitude(rope->factor, scale_all)
                                : yarn_magnitude(rope->factor, 1.0);
+  if (rules->scores_grow && scale_all > 0.0) rope->score_scale = yarn_magnitude(rope->factor, scale_all);
   if (rope->theta > 1.0)
     return gptvq_config_number(source, "attention_factor", 1e-6, huge_factor, &rope->attention_factor, err);
   return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s/%s: rope_theta %g is not above 1, as yarn needs it",
@@ -252,6 +253,7 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq
   config->rope = (gptvq_rope){.type = GPTVQ_ROPE_DEFAULT,
                               .theta = rules->rope_theta,
                               .factor = 1.0,
+                              .score_scale = 1.0,
                               .partial_rotary_factor =
                                   rules->partial_rotary_factor > 0.0 ? rules->partial_rotary_factor : 1.0};
   config->local_rope = config->rope;
@@ -264,6 +266,7 @@ gptvq_status gptvq_config_parse_rope(const gptvq_config_source *top, const gptvq
     GPTVQ_TRY(gptvq_config_check_rope_kinds(&source, full, slides, err));
   }
   GPTVQ_TRY(parse_rope(top, &global, "rope_theta", rules, config, &config->rope, err));
+  config->query_scalar /= pow(config->rope.score_scale, 4.0);
   if (rules->local_theta == NULL) return GPTVQ_OK;
   config->local_rope.theta = rules->local_rope_theta;
   for (size_t i = 0; i < config->layers; i++)

@@ -1,7 +1,6 @@
 /* DeepSeek-V2 and V3: what both have in common. */
-#include "model/arch/arch.h"
+#include "model/arch/deepseek.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { MAX_RANK = 1 << 20, MAX_DIM = 1 << 14, MAX_COUNT = 1 << 12 };
@@ -10,28 +9,6 @@ static gptvq_status refuse(const gptvq_config_source *source, const char *key, c
                            gptvq_error *err) {
   return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s/%s: %s %s is not supported", source->folder,
                     source->file, key, value);
-}
-
-/* The scale of scores grows with the context that yarn stretches: by the square of this. */
-static gptvq_status read_scale(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
-  gptvq_config_source inner = {source->folder, source->file, "rope_scaling.",
-                               gptvq_config_value(source, "rope_scaling")};
-  if (json_object_size(inner.object) == 0) {
-    inner.object = gptvq_config_value(source, "rope_parameters");
-    inner.prefix = "rope_parameters.";
-  }
-  double all = 0.0, factor = 1.0;
-  c->query_scalar = (double)c->head_dim;
-  char type[32] = "default";
-  if (inner.object == NULL) return GPTVQ_OK;
-  GPTVQ_TRY(gptvq_config_text(&inner, "type", type, sizeof type, err));
-  GPTVQ_TRY(gptvq_config_text(&inner, "rope_type", type, sizeof type, err));
-  if (strcmp(type, "default") == 0) return GPTVQ_OK;
-  GPTVQ_TRY(gptvq_config_number(&inner, "mscale_all_dim", 0.0, 1e6, &all, err));
-  GPTVQ_TRY(gptvq_config_number(&inner, "factor", 1e-3, 1e6, &factor, err));
-  const double scale = factor > 1.0 && all > 0.0 ? 0.1 * all * log(factor) + 1.0 : 1.0;
-  c->query_scalar /= pow(scale, 4.0);
-  return GPTVQ_OK;
 }
 
 static gptvq_status read_latent(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
@@ -50,7 +27,8 @@ static gptvq_status read_latent(const gptvq_config_source *source, gptvq_config 
                       "%s/%s: an odd qk_rope_head_dim, values (v_head_dim %zu) larger than keys (%zu), or "
                       "fewer key-value heads than heads are not supported",
                       source->folder, source->file, l->values, c->head_dim);
-  return read_scale(source, c, err);
+  c->query_scalar = (double)c->head_dim;
+  return GPTVQ_OK;
 }
 
 static gptvq_status read_layers(const gptvq_config_source *source, gptvq_config *c, size_t dense,
@@ -107,23 +85,10 @@ gptvq_status gptvq_config_read_deepseek(const gptvq_config_source *source, bool 
   r->keeps_sum = !normalised;
   if (strcmp(scores, third ? "sigmoid" : "softmax") != 0) return refuse(source, "scoring_func", scores, err);
   if (!third && normalised) return refuse(source, "norm_topk_prob", "true", err);
-  bool halves = true;
-  GPTVQ_TRY(gptvq_config_bool(source, "rope_interleave", &halves, err));
-  c->latent.halves = !halves;
+  bool neighbours = true;
+  if (third) GPTVQ_TRY(gptvq_config_bool(source, "rope_interleave", &neighbours, err));
+  c->latent.halves = !neighbours;
   const bool grouped = strcmp(method, third ? "noaux_tc" : "group_limited_greedy") == 0;
   if (!grouped && (third || strcmp(method, "greedy") != 0)) return refuse(source, "topk_method", method, err);
   return grouped ? read_groups(source, c, err) : GPTVQ_OK;
 }
-
-const char *const gptvq_deepseek_keys[] = {"ep_size",          "first_k_dense_replace",
-                                           "kv_lora_rank",     "moe_intermediate_size",
-                                           "moe_layer_freq",   "n_group",
-                                           "n_routed_experts", "n_shared_experts",
-                                           "norm_topk_prob",   "num_experts",
-                                           "num_mtp_layers",   "num_nextn_predict_layers",
-                                           "q_lora_rank",      "qk_head_dim",
-                                           "qk_nope_head_dim", "qk_rope_head_dim",
-                                           "rope_interleave",  "routed_scaling_factor",
-                                           "scoring_func",     "seq_aux",
-                                           "topk_group",       "topk_method",
-                                           "v_head_dim",       NULL};

@@ -1,4 +1,6 @@
-#include "model/arch/arch.h"
+#include "model/arch/deepseek.h"
+
+static const char *const own_keys[] = {GPTVQ_DEEPSEEK_KEYS, NULL};
 
 static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c, gptvq_error *err) {
   return gptvq_config_read_deepseek(source, false, c, err);
@@ -7,17 +9,7 @@ static gptvq_status read_own(const gptvq_config_source *source, gptvq_config *c,
 const gptvq_arch gptvq_arch_deepseek_v2 = {
     .name = "DeepseekV2",
     .model_type = "deepseek_v2",
-    .config = {.rms_norm_eps = 1e-6,
-               .rope_theta = 1e4,
-               .max_positions = 2048,
-               .experts = 64,
-               .experts_per_token = 8,
-               .experts_key = "n_routed_experts",
-               .own_keys = gptvq_deepseek_keys,
+    .config = {GPTVQ_DEEPSEEK_RULES, .max_positions = 2048, .experts = 64, .own_keys = own_keys,
                .read_own = read_own},
-    .norms = {GPTVQ_PRE_NORMS, GPTVQ_LATENT_NORMS},
-    GPTVQ_LATENT_LINEARS,
-    .linears[GPTVQ_INPUT_O] = {GPTVQ_O_PROJ, GPTVQ_BIAS_CONFIG},
-    GPTVQ_EXPERT_LINEARS,
-    .shared = "mlp.shared_experts.",
+    GPTVQ_DEEPSEEK_PIECES,
 };

@@ -20,6 +20,10 @@ static inline const gptvq_attention_text *gptvq_attend_text(const gptvq_attentio
   return text;
 }
 
+static inline const char *gptvq_attend_values_of(const gptvq_attention_text *text) {
+  return text->values != NULL ? text->values : text->keys;
+}
+
 /* The first key that the query at `position` sees. */
 static inline size_t gptvq_attend_first(const gptvq_attention_rows *rows, size_t position) {
   return position + 1 > rows->how.window ? position + 1 - rows->how.window : 0;

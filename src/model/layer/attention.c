@@ -41,7 +41,7 @@ static void prepare_rows(void *context, size_t begin, size_t end, size_t thread)
     for (size_t h = 0; h < job->kv_heads; h++) {
       size_t at = (h * text->max_positions + position) * dim * size;
       store_row(job->half, dim, k + h * dim, text->keys + at);
-      store_row(job->half, dim, v + h * dim, text->values + at);
+      if (text->values != NULL) store_row(job->half, dim, v + h * dim, text->values + at);
     }
   }
 }
@@ -100,7 +100,8 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
       gptvq_gemm_serial_nt(rows, end - begin, dim, job->how.scale, q, job->ldq, keys, dim, 0.0f, scores,
                            KEYS);
       soften_tile(job, row0, rows, begin, end, scores, maximum, sum, out, ldo);
-      const float *values = gptvq_attend_numbers(job, text, text->values, head / share, begin, end, decoded);
+      const float *values =
+          gptvq_attend_numbers(job, text, gptvq_attend_values_of(text), head / share, begin, end, decoded);
       gptvq_gemm_serial_nn(rows, dim, end - begin, 1.0f, scores, KEYS, values, dim, 1.0f, out, ldo);
     }
     for (size_t r = 0; r < rows; r++)

@@ -33,7 +33,8 @@ static inline float gptvq_query_scale(const gptvq_attention *how, size_t positio
 
 /* Rows [first, first + n) of a call: tokens of one text from `position` on, and its cache of the layer. */
 typedef struct gptvq_attention_text {
-  char *keys, *values; /* [kv_heads][max_positions][head_dim] */
+  char *keys, *values; /* [kv_heads][max_positions][head_dim]; values NULL: keys are values too */
+  bool latent;         /* they hold latent vectors (latent.h) */
   size_t max_positions;
   const float *cosines, *sines; /* [max_positions × rotary_half]; NULL where that is 0 */
   size_t position, first, n;
@@ -53,7 +54,8 @@ typedef struct gptvq_attention_rows {
   bool rounds;        /* many rows of one text: products in bf16 where the machine has them */
   const gptvq_attention_text *texts;
   size_t count, n;
-  float *qkv; /* [n × ldq]: normalised and rotated in place; keys and values go to the caches */
+  float *qkv; /* [n × ldq], without v where keys are values too: normalised and rotated in place; keys and
+                 values go to the caches */
   size_t ldq;
   float *out;   /* [n × heads · head_dim] */
   float *parts; /* gptvq_attention_part_bytes of n · heads queries and the longest context, where few */

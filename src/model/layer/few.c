@@ -88,7 +88,8 @@ static void add_strip(task *t, size_t tile, size_t begin, size_t end) {
   const gptvq_attention_rows *rows = t->job->rows;
   size_t dim = rows->head_dim;
   float decoded[STRIP * GPTVQ_HALF_DIM];
-  const float *values = gptvq_attend_numbers(rows, t->text, t->text->values, t->kv_head, begin, end, decoded);
+  const float *values =
+      gptvq_attend_numbers(rows, t->text, gptvq_attend_values_of(t->text), t->kv_head, begin, end, decoded);
   for (size_t i = 0; i < t->count; i++) {
     size_t low = gptvq_max_size(t->low[i], begin), high = gptvq_min_size(t->high[i], end);
     if (low < high) GPTVQ_MULTI_PICK(gptvq_attend_values)

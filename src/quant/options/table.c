@@ -123,12 +123,12 @@ static const gptvq_field fields[] = {
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = finetuning, .flag = "finetune-rate", .argument = "F",
      .help = "learning rate, relative to a codebook's values"},
 
-    {MEMBER(mismatch, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 0.75, .identity = GPTVQ_IDENTITY_ALWAYS,
+    {MEMBER(mismatch, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 0.5, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = method, .flag = "mismatch", .argument = "F",
      .help = "share by which a layer makes up for what quantization did to its inputs (0 = not;\n"
              "needs --true-sequential and twice the activations)"},
-    {MEMBER(mismatch_stream, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 0.75,
-     .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "mismatch-stream", .argument = "F",
+    {MEMBER(mismatch_stream, GPTVQ_FIELD_DOUBLE), .max = 1, .initial = 0.5, .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = method, .flag = "mismatch-stream", .argument = "F",
      .help = "the same for the error of the residual stream, by o_proj and down_proj"},
     {MEMBER(beam, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = GPTVQ_BEAM_MAX, .initial = 4, .paper = 1,
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "beam", .argument = "N",

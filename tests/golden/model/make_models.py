@@ -158,7 +158,7 @@ def add_tensors(folder, extra):
     save_file({**load_file(path), **extra}, path, metadata={"format": "pt"})
 
 
-def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, change=None, extra=None, mxfp4=False, **how):
+def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=None, goldens=None, change=None, extra=None, mxfp4=False, fp8=None, text=0, **how):
     if sys.argv[1:] and name not in sys.argv[1:]:
         return
     folder = HERE / name
@@ -175,9 +175,9 @@ def make(name, config, dtype=torch.bfloat16, seed=0, count=40, old=None, shard=N
         (folder / "config.json").write_text(json.dumps(config_json, indent=2, sort_keys=True) + "\n")
     if extra is not None:
         add_tensors(folder, extra)
-    source = as_mxfp4(folder, 3000 + seed) if mxfp4 else folder
+    source = as_mxfp4(folder, 3000 + seed) if mxfp4 else as_fp8(folder, fp8) if fp8 else folder
     for file, tokens in (goldens or {"golden.bin": count}).items():
-        write_golden(folder, file, tokens, 2000 + seed, {config.model_type, config.get_text_config().model_type}, source)
+        write_golden(folder, file, tokens, 2000 + seed + text, {config.model_type, config.get_text_config().model_type}, source)
     size = sum(f.stat().st_size for f in folder.iterdir())
     assert size < 100_000, (name, size)
 
@@ -199,6 +199,33 @@ def as_mxfp4(folder, seed):
     save_file(decoded, plain / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router"]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return plain
+
+
+def as_fp8(folder, block):
+    """The folder's matrices as e4m3 numbers with a scale for each block, as DeepSeek's own folders have them; returns a folder of the same numbers in bf16."""
+    tensors = load_file(folder / "model.safetensors")
+    plain = Path(tempfile.mkdtemp())
+    shutil.copy(folder / "config.json", plain)
+    decoded = dict(tensors)
+    for name in [n for n in tensors if ".layers." in n and n.endswith("_proj.weight") or "kv_a_proj" in n]:
+        rows, cols = tensors[name].shape
+        scales = torch.empty(-(-rows // block), -(-cols // block))
+        whole = torch.empty(rows, cols)
+        weight = tensors[name].float()
+        for i in range(scales.shape[0]):
+            for j in range(scales.shape[1]):
+                part = slice(i * block, (i + 1) * block), slice(j * block, (j + 1) * block)
+                scales[i, j] = weight[part].abs().max() / 448
+                whole[part] = scales[i, j]
+        tensors[name] = (weight / whole).to(torch.float8_e4m3fn)
+        tensors[f"{name}_scale_inv"] = scales
+        decoded[name] = (tensors[name].float() * whole).bfloat16()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(decoded, plain / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [block, block]}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return plain
 
@@ -306,9 +333,12 @@ def main():
     make("deepseek-v2", DeepseekV2Config(**latent, q_lora_rank=12, n_shared_experts=1, topk_method="group_limited_greedy", n_group=3, topk_group=2,
                                          routed_scaling_factor=1.5), seed=33)
     make("deepseek-v3", DeepseekV3Config(**latent, q_lora_rank=12, n_shared_experts=1, n_group=2, topk_group=1, routed_scaling_factor=2.5,
-                                         rope_parameters=rope("yarn", 100.0, **{**yarn_all, "mscale": 1.0, "mscale_all_dim": 0.5})), seed=34, count=60)
+                                         rope_parameters=rope("yarn", 100.0, **{**yarn_all, "mscale": 1.0, "mscale_all_dim": 0.5})), seed=34, count=60,
+         text=100)
     make("deepseek-v3-plain", DeepseekV3Config(**latent, q_lora_rank=None, n_shared_experts=1, n_group=1, topk_group=1, norm_topk_prob=False,
                                                routed_scaling_factor=1.0, rope_interleave=False), seed=35)
+    make("deepseek-v3-fp8", DeepseekV3Config(**latent, q_lora_rank=12, n_shared_experts=1, n_group=2, topk_group=1, routed_scaling_factor=2.5), seed=36, fp8=16)
+    make("qwen3-moe-single", Qwen3MoeConfig(**{**sparse, "num_experts": 1, "num_experts_per_tok": 1}, head_dim=8, norm_topk_prob=True), seed=37, count=30)
     # rope scalings; small numbers so that positions reach beyond the original context
     deep = {**SIZES, "vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4}
     yarn = dict(factor=4.0, original_max_position_embeddings=16)
