@@ -28,7 +28,8 @@ static size_t own_options(command_line *line, const char *section, gptvq_option 
     table[n++] =
         (gptvq_option){GPTVQ_OPTION_FLAG, "dry-run", .value = &line->dry_run,
                        .help = "say what size, memory and time it would take, and stop: reads headers\n"
-                               "only, measures this machine for two seconds"};
+                               "only (fp8 folders whole, as they are widened on\n"
+                               "opening), measures this machine for two seconds"};
   } else if (strcmp(section, "Size") == 0) {
     table[n++] =
         (gptvq_option){GPTVQ_OPTION_SIZE,

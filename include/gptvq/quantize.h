@@ -66,8 +66,8 @@ typedef struct gptvq_quantize_options {
   int true_sequential; /* 1: each layer sees the quantized outputs of the layers before it inside the block */
   double damping;      /* fraction of the mean diagonal of H, 0.01 */
   const char *calib; /* text file, or "self" (and NULL): sampled from the model itself. Several, a line each,
-                      * share the windows by their weights: "FILE:WEIGHT", any numbers above 0, 1 without; a
-                      * path that itself ends like that needs a weight behind it */
+                      * share the windows by their weights: "FILE:WEIGHT", any numbers above 0 up to 1e6, 1
+                      * without; a path that itself ends like that needs a weight behind it */
   size_t calib_samples; /* windows, 128 */
   size_t calib_length;  /* tokens per window; 0 = min(2048, the model's context) */
   uint64_t seed;
@@ -271,8 +271,9 @@ GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir
                                       const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
                                       gptvq_quantize_report *report, gptvq_error *err);
 
-/* Reads the headers of the model's files and measures this machine for two seconds; writes nothing. The calib
- * text is not opened. Errors as gptvq_quantize of options and model. callbacks may be NULL. */
+/* Reads the headers of the model's files (an fp8 folder, widened on opening, whole) and measures this machine
+ * for two seconds; writes nothing. The calib text is not opened. Errors as gptvq_quantize of options and
+ * model. callbacks may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantize_options *options,
                                                 const gptvq_callbacks *callbacks, gptvq_quantize_plan *plan,
                                                 gptvq_error *err);

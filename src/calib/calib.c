@@ -92,7 +92,7 @@ static const char *last_part(const char *path) {
 /* "calib.txt", or "calib.txt: 64, self: 64" */
 static void name_sources(const mixture *m, char *name, size_t size) {
   size_t used = 0;
-  for (size_t s = 0; s < m->sources.count && used < size; s++) {
+  for (size_t s = 0; s < m->sources.count && used < size; s++) { /* what does not fit is cut */
     if (m->parts[s].samples == 0) continue;
     int written = snprintf(name + used, size - used, "%s%s", s > 0 ? ", " : "", m->parts[s].source);
     used += written > 0 ? (size_t)written : 0;
@@ -161,7 +161,7 @@ static bool fits(const gptvq_token_windows *before, const gptvq_model *model, si
 
 /* `out` keeps what the model writes; `before`: what it wrote in the same run before, or NULL. */
 static gptvq_status write_part(const gptvq_model *model, uint64_t seed, const gptvq_token_windows *before,
-                               const gptvq_callbacks *callbacks, gptvq_calibration *part,
+                               size_t cache_budget, const gptvq_callbacks *callbacks, gptvq_calibration *part,
                                gptvq_calibration *out, gptvq_error *err) {
   size_t windows = window_count(part), tokens = windows * part->length;
   out->written = gptvq_alloc(tokens, sizeof *out->written);
@@ -170,20 +170,20 @@ static gptvq_status write_part(const gptvq_model *model, uint64_t seed, const gp
   out->written_count = windows;
   if (fits(before, model, windows, part->length))
     memcpy(part->tokens, before->tokens, tokens * sizeof *part->tokens);
-  else GPTVQ_TRY(gptvq_calibration_sample(model, seed, callbacks, part, err));
+  else GPTVQ_TRY(gptvq_calibration_sample(model, seed, cache_budget, callbacks, part, err));
   memcpy(out->written, part->tokens, tokens * sizeof *part->tokens);
   return GPTVQ_OK;
 }
 
 static gptvq_status fill_parts(mixture *m, const gptvq_model *model, const char *model_dir, uint64_t seed,
-                               const gptvq_token_windows *written, const gptvq_callbacks *callbacks,
-                               gptvq_calibration *out, gptvq_error *err) {
+                               const gptvq_token_windows *written, size_t cache_budget,
+                               const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
   for (size_t i = 0; i < m->count; i++) {
     const gptvq_calibration_source *source = i < m->sources.count ? &m->sources.items[i] : NULL;
     gptvq_calibration *part = &m->parts[i];
     GPTVQ_TRY(allocate_tokens(part, err));
     if (source == NULL || source->self)
-      GPTVQ_TRY(write_part(model, seed, written, callbacks, part, out, err));
+      GPTVQ_TRY(write_part(model, seed, written, cache_budget, callbacks, part, out, err));
     else GPTVQ_TRY(gptvq_calibration_cut(model, model_dir, source->path, seed, callbacks, part, err));
   }
   return GPTVQ_OK;
@@ -227,8 +227,9 @@ static gptvq_status merge_parts(mixture *m, gptvq_calibration *out, gptvq_error 
 
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
                                       const gptvq_quantize_options *options,
-                                      const gptvq_token_windows *written, const gptvq_callbacks *callbacks,
-                                      gptvq_calibration *out, gptvq_error *err) {
+                                      const gptvq_token_windows *written, size_t cache_budget,
+                                      const gptvq_callbacks *callbacks, gptvq_calibration *out,
+                                      gptvq_error *err) {
   mixture m;
   *out = (gptvq_calibration){0};
   GPTVQ_TRY(create_mixture(options, &m, err));
@@ -236,11 +237,10 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
   if (status == GPTVQ_OK) status = share_out(out, &m, err);
   if (status == GPTVQ_OK) {
     name_sources(&m, out->source, sizeof out->source);
-    status = fill_parts(&m, model, model_dir, options->seed, written, callbacks, out, err);
+    status = fill_parts(&m, model, model_dir, options->seed, written, cache_budget, callbacks, out, err);
   }
   if (status == GPTVQ_OK) status = merge_parts(&m, out, err);
-  if (status == GPTVQ_OK)
-    out->hash = gptvq_calibration_hash(out->samples + out->held, out->length, out->tokens);
+  if (status == GPTVQ_OK) out->hash = gptvq_calibration_hash(window_count(out), out->length, out->tokens);
   else gptvq_calibration_release(out);
   release(&m);
   return status;

@@ -19,7 +19,7 @@ typedef struct gptvq_calibration {
   int32_t *tokens;  /* [samples + held + judged_text + judged_self][length], owned */
   int32_t *written; /* [written_count][length], owned: all that the model wrote, to go on with later */
   size_t written_count;
-  uint64_t hash;    /* of the samples and held windows and their arrangement */
+  uint64_t hash;    /* of all windows and their arrangement */
   char source[256]; /* "self" or the text file's name without its folder; of several each with its windows */
 } gptvq_calibration;
 
@@ -36,21 +36,23 @@ typedef struct gptvq_calibration {
  *
  * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a
  * model without one) and restarted so after each EOS. Up to 32 windows are written side by side (fewer where
- * their caches exceed 4 GiB), with inputs in bf16 and caches in fp16. The text depends on the seed, the
- * number of windows, their length and (by the last digits of the logits) the processor, not on the number of
- * threads. `written`, or NULL: what the same run wrote before, taken in its place where it is as many
- * windows.
+ * their caches exceed cache_budget bytes), with inputs in bf16 and caches in fp16. The text depends on the
+ * seed, the number of windows, their length and (by the last digits of the logits) how many go together and
+ * the processor, not on the number of threads. `written`, or NULL: what the same run wrote before, taken in
+ * its place where it is as many windows.
  *
  * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, fewer than sources, a length above the model's context. The
  * caller releases *out.
  */
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
                                       const gptvq_quantize_options *options,
-                                      const gptvq_token_windows *written, const gptvq_callbacks *callbacks,
-                                      gptvq_calibration *out, gptvq_error *err);
-/* Bytes that making the windows takes where the model writes some, the mapped model aside; calib_length set.
- */
-double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options);
+                                      const gptvq_token_windows *written, size_t cache_budget,
+                                      const gptvq_callbacks *callbacks, gptvq_calibration *out,
+                                      gptvq_error *err);
+/* Bytes that making the windows takes, the mapped model aside; calib_length set. Asks for the sizes of text
+ * files. */
+double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
+                              size_t cache_budget);
 void gptvq_calibration_release(gptvq_calibration *calibration);
 
 /* Checks the numbers of the options against the model and says how long windows are. */

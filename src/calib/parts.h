@@ -17,7 +17,8 @@ typedef struct gptvq_calibration_sources {
   char *memory;
 } gptvq_calibration_sources;
 /* NULL or no text: the model writes all. Texts without "self": the model writes the share self_share (0 to
- * below 1) of all. GPTVQ_ERROR_ARGUMENT: a weight that is none. Release *out on success. */
+ * below 1) of all. A path that is named again adds its weight. GPTVQ_ERROR_ARGUMENT: a weight that
+ * is not above 0 and at most 1e6. Release *out on success. */
 gptvq_status gptvq_calibration_sources_parse(const char *calib, double self_share,
                                              gptvq_calibration_sources *out, gptvq_error *err);
 void gptvq_calibration_sources_release(gptvq_calibration_sources *sources);
@@ -29,7 +30,7 @@ void gptvq_calibration_share(const gptvq_calibration_sources *sources, size_t to
 gptvq_status gptvq_calibration_cut(const gptvq_model *model, const char *model_dir, const char *path,
                                    uint64_t seed, const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                    gptvq_error *err);
-gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed,
+gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, size_t cache_budget,
                                       const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                       gptvq_error *err);
 

@@ -1,5 +1,6 @@
 /* Windows of calibration tokens that the model writes itself. */
 #include "calib/parts.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -9,11 +10,15 @@
 #include <math.h>
 #include <string.h>
 
-/* Windows that are written side by side, token by token, so that the weights are read once for all of them:
- * as many as their caches fit into CACHE_BYTES, by the model and the length alone, as the text depends on it
- * in the last digits of the logits. */
 enum { TOGETHER = 32, REPORT_EVERY = 64 };
-static const size_t cache_bytes = (size_t)4 << 30;
+
+/* Windows that are written side by side, token by token, so that the weights are read once for all of them:
+ * as many as their caches fit into the budget. The text depends on it in the last digits of the logits. */
+static size_t windows_together(const gptvq_model *sampling_model, size_t windows, size_t length,
+                               size_t budget) {
+  const size_t window = gptvq_max_size(1, gptvq_workspace_text_bytes(sampling_model, length));
+  return gptvq_min_size(gptvq_max_size(1, budget / window), gptvq_min_size(TOGETHER, windows));
+}
 
 typedef struct sampling {
   gptvq_model model; /* with inputs in bf16 and caches in fp16 where it may: the text need not be exact */
@@ -100,7 +105,7 @@ static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, 
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed,
+gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, size_t cache_budget,
                                       const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                       gptvq_error *err) {
   const gptvq_config *c = &model->config;
@@ -109,10 +114,8 @@ gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed,
   if (job == NULL) return gptvq_fail_memory(err, "sampling", sizeof *job);
   job->model = *model;
   job->model.compute = GPTVQ_COMPUTE_INT8;
-  size_t window = gptvq_workspace_text_bytes(&job->model, out->length);
   size_t windows = out->samples + out->held + out->judged_self;
-  size_t together = gptvq_min_size(gptvq_max_size(1, cache_bytes / gptvq_max_size(1, window)),
-                                   gptvq_min_size(TOGETHER, windows));
+  size_t together = windows_together(&job->model, windows, out->length, cache_budget);
   job->length = out->length;
   job->last = gptvq_alloc(together, sizeof *job->last);
   job->x = gptvq_alloc(together, c->hidden * sizeof *job->x);
@@ -145,14 +148,33 @@ done:
   return status;
 }
 
-double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options) {
+/* Does the model write, and how large is the largest text file? A list that cannot be read fails later. */
+static void look_at_sources(const gptvq_quantize_options *options, bool *writes, double *largest) {
+  gptvq_calibration_sources sources;
+  gptvq_error unused = {.status = GPTVQ_OK};
+  *writes = options->judge_tokens > 0;
+  *largest = 0.0;
+  if (gptvq_calibration_sources_parse(options->calib, options->calib_self, &sources, &unused) != GPTVQ_OK)
+    return;
+  for (size_t s = 0; s < sources.count; s++)
+    if (sources.items[s].self) *writes = true;
+    else *largest = fmax(*largest, (double)gptvq_file_size(sources.items[s].path));
+  gptvq_calibration_sources_release(&sources);
+}
+
+double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
+                              size_t cache_budget) {
   const size_t length = options->calib_length, windows = 2 * options->calib_samples; /* with those held out */
-  gptvq_model own = *model;
-  own.compute = GPTVQ_COMPUTE_INT8;
-  const size_t one = gptvq_max_size(1, gptvq_workspace_text_bytes(&own, length)),
-               together =
-                   gptvq_min_size(gptvq_max_size(1, cache_bytes / one), gptvq_min_size(TOGETHER, windows));
-  return sizeof(int32_t) * (double)windows * (double)length +
-         (double)gptvq_workspace_bytes(&own, model->config.layers * together, together, length) +
-         sizeof(float) * (double)together * (double)(model->config.hidden + model->config.vocab);
+  bool writes;
+  double largest, writing = 0.0;
+  look_at_sources(options, &writes, &largest);
+  if (writes) {
+    gptvq_model own = *model;
+    own.compute = GPTVQ_COMPUTE_INT8;
+    const size_t together = windows_together(&own, windows, length, cache_budget);
+    writing = (double)gptvq_workspace_bytes(&own, model->config.layers * together, together, length) +
+              sizeof(float) * (double)together * (double)(model->config.hidden + model->config.vocab);
+  }
+  /* of a text its bytes, and its tokens: some two bytes of text each */
+  return sizeof(int32_t) * (double)windows * (double)length + fmax(writing, 3.0 * largest);
 }

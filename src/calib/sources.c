@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const double largest_weight = 1e6;
+
 /* "PATH" or "PATH:WEIGHT"; a colon that no number follows belongs to the path. */
 static gptvq_status parse_line(char *line, gptvq_calibration_source *out, gptvq_error *err) {
   char *colon = strrchr(line, ':'), *end;
@@ -13,9 +15,10 @@ static gptvq_status parse_line(char *line, gptvq_calibration_source *out, gptvq_
   if (colon != NULL && colon[1] != '\0') {
     double weight = strtod(colon + 1, &end);
     if (end != colon + 1 && *end == '\0') {
-      if (!isfinite(weight) || weight <= 0.0)
+      if (!(weight > 0.0 && weight <= largest_weight))
         return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                          "%s: a text's weight is a number above 0 (`calib` FILE:WEIGHT)", line);
+                          "%s: a text's weight is a number above 0 and at most %g (`calib` FILE:WEIGHT)",
+                          line, largest_weight);
       *colon = '\0';
       out->weight = weight;
     }
@@ -24,11 +27,11 @@ static gptvq_status parse_line(char *line, gptvq_calibration_source *out, gptvq_
   return GPTVQ_OK;
 }
 
-/* items[count] is new: the model's own text is one source, however often it is named. */
+/* items[count] is new: a text, or the model's own, is one source, however often it is named. */
 static void add(gptvq_calibration_sources *sources) {
   const gptvq_calibration_source *item = &sources->items[sources->count];
-  for (size_t s = 0; item->self && s < sources->count; s++)
-    if (sources->items[s].self) {
+  for (size_t s = 0; s < sources->count; s++)
+    if (strcmp(sources->items[s].path, item->path) == 0) {
       sources->items[s].weight += item->weight;
       return;
     }

@@ -8,7 +8,7 @@
  * window sees no other one: one that only adds up may be given windows in shares whose sums are added.
  *
  * Two loops are not this one: evaluation (eval/runner.c) cuts a window of any length into parts that see each
- * other's keys and values, and runs where there is no calibration; a text that a model writes (calib/calib.c)
+ * other's keys and values, and runs where there is no calibration; a text that a model writes (calib/self.c)
  * goes through all blocks token by token. */
 #ifndef GPTVQ_CALIB_SWEEP_H
 #define GPTVQ_CALIB_SWEEP_H

@@ -58,6 +58,11 @@ grep -q '"source": "calib.txt: 1, self: 1"' judged/config.json || die "half of t
 expect_ok "$GPTVQ" quantize "$model" -o written --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --quiet
 expect_out '^on its own text +KL divergence 0\.[0-9]+ \+- .* \(127 predictions of what the model itself writes, not seen by calibration\)$'
 ! grep -q '^loss on the text' "$capture/out" || die "a loss on a text that was not given"
+# a name that is not UTF-8
+latin=$(printf 'caf\351.txt')
+cp "$SOURCE/examples/text/calib.txt" "$latin"
+expect_ok "$GPTVQ" quantize "$model" -o latin --calib "$latin" --calib-samples 2 --calib-length 32 --em-iterations 1 --reassign-rounds 0 --judge-tokens 0 --calib-self 0 --quiet
+grep -q '"source": "caf?.txt"' latin/config.json || die "the name of the text: $(grep '"source"' latin/config.json)"
 quantize unjudged --dim 2 --bits 3.125 --judge-tokens 0 --calib-self 0
 [ "$(grep -c '"loss_[a-z]*": null' "$capture/out")" = 2 ] || die "a loss that was not asked for"
 grep -q '"source": "calib.txt"' unjudged/config.json || die "the model wrote, unasked"
@@ -72,6 +77,8 @@ cmp -s rounded/model-block-00000.safetensors stages/model-block-00000.safetensor
 [ "$rounds $same" = "bf16 0" ] || [ "$rounds $same" = "fp32 1" ] || die "auto says $rounds: are the bytes those of fp32? $same"
 expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16: choose auto or fp32' \
   "$GPTVQ" quantize "$model" -o refused --calib self --calib-compute bf16 --cpu avx2
+expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16: choose auto or fp32' \
+  "$GPTVQ" quantize "$model" --dry-run --calib self --calib-compute bf16 --cpu avx2
 quantize stages-avx2 --dim 2 --bits 2.25 --cpu avx2
 quantize stages-avx2-fp32 --dim 2 --bits 2.25 --calib-compute fp32 --cpu avx2
 cmp stages-avx2/model-block-00000.safetensors stages-avx2-fp32/model-block-00000.safetensors || die "auto is not fp32 without bf16 instructions"

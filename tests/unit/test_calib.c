@@ -170,7 +170,7 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
       o.judge_tokens = 0;
       o.finetune_block_steps = (size_t)kinds & 1;
       o.finetune_steps = (size_t)kinds >> 1;
-      ok(gptvq_calibration_create(model, "tuned", &o, NULL, &callbacks, &c, err));
+      ok(gptvq_calibration_create(model, "tuned", &o, NULL, (size_t)4 << 30, &callbacks, &c, err));
       size_t wanted = (kinds & 1 ? SAMPLES / 8u : 0) + (kinds & 2 ? SAMPLES / 8u : 0);
       size_t windows = c.samples + c.held, first = c.samples - c.block_held, users[LONGEST] = {0};
       assert_int_equal(c.samples, SAMPLES);
@@ -198,10 +198,10 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
 static void sources_have_weights(void **state) {
   (void)state;
   gptvq_calibration_sources list;
-  ok(gptvq_calibration_sources_parse("a.txt:2\n\nfolder:1/b.txt\nself:0.25\nc:d\nself:0.25", 0.75, &list,
-                                     err));
+  ok(gptvq_calibration_sources_parse("a.txt:2\n\nfolder:1/b.txt\nself:0.25\nc:d\nself:0.25\nc:d:3\nc:d", 0.75,
+                                     &list, err));
   static const char *const paths[] = {"a.txt", "folder:1/b.txt", "self", "c:d"};
-  static const double weights[] = {2.0, 1.0, 0.5, 1.0};
+  static const double weights[] = {2.0, 1.0, 0.5, 5.0};
   assert_int_equal(list.count, 4);
   for (size_t i = 0; i < 4; i++) {
     assert_string_equal(list.items[i].path, paths[i]);
@@ -209,8 +209,8 @@ static void sources_have_weights(void **state) {
     assert_int_equal(list.items[i].self, i == 2);
   }
   gptvq_calibration_sources_release(&list);
-  static const char *const bad[] = {"a.txt\nb.txt:0", "b.txt:-1", "b.txt:nan", "b.txt:inf"};
-  for (size_t i = 0; i < 4; i++) {
+  static const char *const bad[] = {"a.txt\nb.txt:0", "b.txt:-1", "b.txt:nan", "b.txt:inf", "b.txt:2e6"};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     gptvq_error error = {0};
     assert_int_equal(gptvq_calibration_sources_parse(bad[i], 0.5, &list, &error), GPTVQ_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "b.txt"));
@@ -228,6 +228,21 @@ static void sources_have_weights(void **state) {
   ok(gptvq_calibration_sources_parse("a:3\nb", 0.0, &list, err));
   assert_int_equal(list.count, 2);
   gptvq_calibration_sources_release(&list);
+}
+
+/* A name in Latin-1, one that is cut inside a character, and one that is UTF-8. */
+static void any_name_of_a_text_can_be_reported(void **state) {
+  (void)state;
+  static const char *const names[][2] = {
+      {"caf\xe9.txt", "caf?.txt"}, {"caf\xc3\xa9, \xc3", "caf??, ?"}, {"caf\xc3\xa9", "caf\xc3\xa9"}};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    gptvq_calibration c = {.samples = 2, .length = 8};
+    strcpy(c.source, names[i][0]);
+    json_t *json = gptvq_calibration_json(&c, 1);
+    assert_non_null(json);
+    assert_string_equal(json_string_value(json_object_get(json, "source")), names[i][1]);
+    json_decref(json);
+  }
 }
 
 /* Every share is within one window of its weight, and none is lost. */
@@ -272,11 +287,11 @@ static void texts_are_mixed(void **state) {
     for (size_t s = 0; s < 2; s++) {
       o.calib = lists[s];
       o.calib_samples = shares[s];
-      ok(gptvq_calibration_create(model, "mixed", &o, NULL, NULL, &alone[s], err));
+      ok(gptvq_calibration_create(model, "mixed", &o, NULL, (size_t)4 << 30, NULL, &alone[s], err));
     }
     o.calib = "first.txt:3\nsecond.txt";
     o.calib_samples = SAMPLES;
-    ok(gptvq_calibration_create(model, "mixed", &o, NULL, NULL, &whole, err));
+    ok(gptvq_calibration_create(model, "mixed", &o, NULL, (size_t)4 << 30, NULL, &whole, err));
     assert_int_equal(whole.samples, SAMPLES);
     assert_string_equal(whole.source, "first.txt: 18, second.txt: 6");
     assert_int_equal(whole.held, tunes ? 3 : 0);
@@ -298,7 +313,7 @@ static void texts_are_mixed(void **state) {
   gptvq_error error = {0};
   o.finetune_steps = 0;
   o.calib_samples = 1;
-  assert_int_equal(gptvq_calibration_create(model, "mixed", &o, NULL, NULL, &c, &error),
+  assert_int_equal(gptvq_calibration_create(model, "mixed", &o, NULL, (size_t)4 << 30, NULL, &c, &error),
                    GPTVQ_ERROR_ARGUMENT);
   assert_non_null(strstr(error.message, "second.txt gets none of 1 calibration windows"));
   gptvq_model_close(model);
@@ -330,7 +345,7 @@ static void the_finished_model_is_judged_by_unseen_windows(void **state) {
       o.calib_self = 0.5;
       o.judge_tokens = 2 * LENGTH + 1; /* three windows, which is a quarter, too */
       o.finetune_steps = (size_t)tunes;
-      ok(gptvq_calibration_create(model, "judged", &o, NULL, NULL, &c, err));
+      ok(gptvq_calibration_create(model, "judged", &o, NULL, (size_t)4 << 30, NULL, &c, err));
       assert_int_equal(c.samples, SAMPLES);
       assert_int_equal(c.judged_text, 3);
       assert_int_equal(c.judged_self, 3);
@@ -353,11 +368,11 @@ static void the_finished_model_is_judged_by_unseen_windows(void **state) {
       gptvq_token_windows written = {c.written_count, LENGTH, c.written};
       const int32_t first = c.written[0];
       c.written[0] = (first + 1) % 2; /* taken as it is, where it fits */
-      ok(gptvq_calibration_create(model, "judged", &o, &written, NULL, &again, err));
+      ok(gptvq_calibration_create(model, "judged", &o, &written, (size_t)4 << 30, NULL, &again, err));
       assert_int_equal(again.written[0], c.written[0]);
       gptvq_calibration_release(&again);
       c.written[0] = (int32_t)model->config.vocab;
-      ok(gptvq_calibration_create(model, "judged", &o, &written, NULL, &again, err));
+      ok(gptvq_calibration_create(model, "judged", &o, &written, (size_t)4 << 30, NULL, &again, err));
       assert_int_equal(again.written[0], first);
       assert_true(again.hash == c.hash);
       gptvq_calibration_release(&again);
@@ -633,6 +648,7 @@ int main(void) {
       cmocka_unit_test(windows_are_shared_by_weight),
       cmocka_unit_test(texts_are_mixed),
       cmocka_unit_test(the_finished_model_is_judged_by_unseen_windows),
+      cmocka_unit_test(any_name_of_a_text_can_be_reported),
       cmocka_unit_test(token_hash_sees_every_token_and_the_cut),
       cmocka_unit_test(run_state_survives_the_file_and_differences_are_named),
       cmocka_unit_test(every_option_is_in_the_identity),

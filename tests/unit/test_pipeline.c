@@ -484,6 +484,34 @@ static void export_refuses_what_it_cannot_do(void **state) {
   gptvq_checkpoint_close(original);
 }
 
+/* Without data no Hessian counts. The text is written with as many windows together as an explicit limit
+ * leaves room for; what is free at the moment does not change them. No budget is raised to keep a limit. */
+static void memory_of_a_plan(const gptvq_model *model, const gptvq_quantize_options *options) {
+  gptvq_quantize_options o = *options;
+  gptvq_resolved resolved;
+  gptvq_memory_plan plain, plan;
+  o.method = GPTVQ_METHOD_RTN;
+  o.dim = 1;
+  o.bits = 4.125;
+  o.mismatch = o.mismatch_stream = 0.0;
+  ok(gptvq_resolve(&o, &resolved, err));
+  gptvq_memory_plan_make(model, &resolved, 0.0, 0.0, false, &plain);
+  assert_true(plain.peak > 0.0 && plain.peak < 4.0 * 20000.0 * 20000.0);
+  o = *options;
+  o.calib_samples = 16;
+  o.calib = NULL; /* the model writes */
+  ok(gptvq_resolve(&o, &resolved, err));
+  gptvq_memory_plan_make(model, &resolved, 0.0, 0.0, false, &plain);
+  for (int all = 0; all < 2; all++) {
+    gptvq_memory_plan_make(model, &resolved, 0.0, plain.phases[GPTVQ_MEMORY_TEXT] / 2.0, all != 0, &plan);
+    assert_int_equal(plan.cache_budget < plain.cache_budget, all);
+    assert_int_equal(plan.phases[GPTVQ_MEMORY_TEXT] < plain.phases[GPTVQ_MEMORY_TEXT], all);
+    assert_true(plan.guide_budget <= plain.guide_budget && plan.hessian_budget <= plain.hessian_budget);
+  }
+  gptvq_memory_plan_make(model, &resolved, 0.0, 64e9, true, &plan);
+  assert_true(plan.cache_budget == plain.cache_budget);
+}
+
 /* The estimate counts what a wide layer needs, the correction's share of it can be saved, and a run that does
  * not fit is told so. */
 static void memory_is_estimated(void **state) {
@@ -526,6 +554,7 @@ static void memory_is_estimated(void **state) {
                                                   gptvq_blocks_peak(model, &whole_books, false, 0);
   assert_true(more > 8.0 * tiles * 16 * 16 - 41.0 * tiles * 16);
   down->rows = rows;
+  memory_of_a_plan(model, &o);
   char text[256];
   assert_false(gptvq_memory_warning(5e9, 4e9, 6e9, text, sizeof text));
   assert_false(gptvq_memory_warning(5e9, 4e9, 0.0, text, sizeof text));

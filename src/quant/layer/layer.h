@@ -72,7 +72,7 @@ typedef struct gptvq_vq {
   unsigned scale_block;                   /* N_s in columns, 0 = none */
   size_t scale_blocks;                    /* scale codes per row */
   uint32_t *block_scale_of;               /* [blocks] which scale code of its row a block uses */
-  uint8_t *scale_codes;                   /* [rows × scale_blocks] 0 … 15 */
+  uint8_t *scale_codes;                   /* [rows × scale_blocks] 0 … 15, a trellis's to 255 */
   float scale_range[2], scale_table[256]; /* the first 16 of block scales; all of a trellis's row scales */
   unsigned step_bits;   /* k of a trellis, whose states are `index`, whose row scales are scale codes; 0: a
                            vector code */

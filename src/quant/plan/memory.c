@@ -54,7 +54,8 @@ static double solving(const run *r, const gptvq_linear *linear) {
   gptvq_packed_shape shape;
   if (gptvq_layer_shape(linear->rows, linear->cols, r->options, &shape, NULL) != GPTVQ_OK) return weights;
   double correcting = r->corrects ? (double)gptvq_mismatch_apply_bytes(linear->cols, linear->rows) : 0.0;
-  double packing = (double)gptvq_packed_bytes(&shape) + (double)gptvq_solve_bytes(r->options, &shape, true);
+  double packing = (double)gptvq_packed_bytes(&shape) +
+                   (double)gptvq_solve_bytes(r->options, &shape, gptvq_run_uses_data(r->options));
   return weights + fmax(correcting, packing);
 }
 
@@ -77,6 +78,11 @@ static double input_peak(const run *r, const gptvq_block *block, const size_t *l
   const gptvq_linear *first = &block->linears[linears[0]];
   const gptvq_quantize_options *o = &r->options->options;
   size_t c = first->cols, rows = output ? first->rows : 0, length = o->calib_length;
+  if (!gptvq_run_uses_data(r->options)) {
+    double most = 0.0;
+    for (size_t i = 0; i < count; i++) most = fmax(most, solving(r, &block->linears[linears[i]]));
+    return most;
+  }
   double own = (double)gptvq_hessian_bytes(c), kept = (double)gptvq_min_size((size_t)together, r->budget);
   double others = kept > own ? kept - own : 0.0;
   double collecting = own, maps = 0.0, dividing = 0.0;
@@ -208,25 +214,29 @@ static double largest_matrix(const gptvq_model *model) {
   return most;
 }
 
-/* Sensitivities are measured with all Hessians of a block and a factor at a time. */
-static double allocation_peak(const gptvq_model *model, const gptvq_resolved *options) {
+/* Sensitivities are measured with the Hessians of a block that fit into the budget and a factor at a time. */
+static double allocation_peak(const gptvq_model *model, const gptvq_resolved *options,
+                              size_t hessian_budget) {
   const size_t length = options->options.calib_length,
                windows = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, options->options.calib_samples);
   double most = 0.0;
   for (size_t b = 0; b < model->config.layers; b++) {
     const gptvq_block *block = &model->blocks[b];
-    double hessians = 0.0, solving_one = 0.0;
-    for (gptvq_block_input i = 0; i < GPTVQ_INPUTS; i++) {
-      const gptvq_linear_group readers = gptvq_input_readers(block, i, 0);
-      hessians += (double)gptvq_hessian_bytes(block->linears[readers.linear[0]].cols);
-      for (size_t l = 0; l < readers.count; l++) {
-        const gptvq_linear *linear = &block->linears[readers.linear[l]];
-        const double rows = (double)linear->rows, cols = (double)linear->cols;
-        solving_one = fmax(solving_one, (double)gptvq_factor_peak_bytes(linear->cols, options) +
-                                            sizeof(float) * cols * (rows + cols));
+    double hessians = 0.0, largest = 0.0, solving_one = 0.0;
+    for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
+      for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
+        const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
+        const double hessian = (double)gptvq_hessian_bytes(block->linears[readers.linear[0]].cols);
+        hessians += hessian;
+        largest = fmax(largest, hessian);
+        for (size_t l = 0; l < readers.count; l++) {
+          const gptvq_linear *linear = &block->linears[readers.linear[l]];
+          const double rows = (double)linear->rows, cols = (double)linear->cols;
+          solving_one = fmax(solving_one, (double)gptvq_factor_peak_bytes(linear->cols, options) +
+                                              sizeof(float) * cols * (rows + cols));
+        }
       }
-    }
-    most = fmax(most, hessians + solving_one);
+    most = fmax(most, fmax(largest, fmin(hessians, (double)hessian_budget)) + solving_one);
   }
   return most + gptvq_guide_bytes(model, windows, length) +
          sizeof(float) * (double)(windows * length) * (double)model->config.hidden +
@@ -240,33 +250,33 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
   const bool data = gptvq_run_uses_data(options), two = data && gptvq_run_keeps_both(options);
   const size_t samples = o->calib_samples, length = o->calib_length;
   const double tokens = sizeof(int32_t) * (double)samples * (double)length, pages = block_pages(model),
-               base = resident + tokens;
+               base = resident + (data ? tokens : 0.0);
   double *phases = plan->phases;
   for (size_t i = 0; i < GPTVQ_MEMORY_PHASES; i++) phases[i] = 0.0;
   const run r = {
       model, options, plan->hessian_budget, data ? plan->kept_budget : 0, two && gptvq_run_corrects(options),
       two};
+  if (o->rotate != GPTVQ_ROTATE_NONE) /* a matrix in fp32 at a time */
+    phases[GPTVQ_MEMORY_TRANSFORM] = base + 2.0 * largest_matrix(model) * sizeof(float);
   if (!data) {
     for (size_t b = 0; b < model->config.layers; b++)
       phases[GPTVQ_MEMORY_BLOCKS] =
           fmax(phases[GPTVQ_MEMORY_BLOCKS], resident + pages + block_peak(&r, &model->blocks[b]));
-    plan->peak = phases[GPTVQ_MEMORY_BLOCKS];
+    plan->peak = fmax(phases[GPTVQ_MEMORY_TRANSFORM], phases[GPTVQ_MEMORY_BLOCKS]);
     return;
   }
   const double all_streams = streams(model, options, two), stream = streams(model, options, false);
-  phases[GPTVQ_MEMORY_TEXT] = resident + gptvq_calibration_peak(model, o);
+  phases[GPTVQ_MEMORY_TEXT] = resident + gptvq_calibration_peak(model, o, plan->cache_budget);
   if (o->act_order == 3)
-    phases[GPTVQ_MEMORY_TRANSFORM] = base + pages + (plan->scratch ? 0.0 : stream) +
-                                     (double)gptvq_sweep_bytes(length, model->config.hidden, 1, 0) +
-                                     (double)gptvq_workspace_bytes(model, 1, length, length);
-  if (o->rotate != GPTVQ_ROTATE_NONE) /* a matrix in fp32 at a time */
-    phases[GPTVQ_MEMORY_TRANSFORM] =
-        fmax(phases[GPTVQ_MEMORY_TRANSFORM], base + 2.0 * largest_matrix(model) * sizeof(float));
+    phases[GPTVQ_MEMORY_TRANSFORM] = fmax(phases[GPTVQ_MEMORY_TRANSFORM],
+                                          base + pages + (plan->scratch ? 0.0 : stream) +
+                                              (double)gptvq_sweep_bytes(length, model->config.hidden, 1, 0) +
+                                              (double)gptvq_workspace_bytes(model, 1, length, length));
   double gradients = 0.0, weights = 0.0;
   if (gptvq_run_allocates(options)) {
     const size_t windows = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, samples);
-    gradients =
-        fmax(gptvq_guide_peak(model, windows, length, plan->guide_budget), allocation_peak(model, options));
+    gradients = fmax(gptvq_guide_peak(model, windows, length, plan->guide_budget),
+                     allocation_peak(model, options, plan->hessian_budget));
   }
   if (gptvq_run_is_guided(options)) {
     gradients = fmax(gradients, gptvq_guide_peak(model, samples, length, plan->guide_budget));
@@ -292,11 +302,17 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
 static const size_t default_hessians = (size_t)4 << 30, default_caches = (size_t)4 << 30,
                     default_gradients = (size_t)1 << 30;
 
-/* Smaller budgets for the phases that exceed the limit. */
-static void spare(double limit, size_t budget, gptvq_memory_plan *plan) {
-  if (plan->phases[GPTVQ_MEMORY_TEXT] > limit) plan->cache_budget = budget;
-  if (plan->phases[GPTVQ_MEMORY_GRADIENTS] > limit) plan->guide_budget = budget;
-  if (plan->phases[GPTVQ_MEMORY_BLOCKS] > limit) plan->hessian_budget = budget;
+/* Smaller budgets for the phases that exceed the limit. What the model writes depends on how many windows go
+ * together: only a limit that is asked for changes that (`all`), free memory does not. */
+static void spare(double limit, size_t budget, bool all, gptvq_memory_plan *plan) {
+  if (all && plan->phases[GPTVQ_MEMORY_TEXT] > limit)
+    plan->cache_budget = gptvq_min_size(budget, plan->cache_budget);
+  if (plan->phases[GPTVQ_MEMORY_GRADIENTS] > limit) {
+    plan->guide_budget = gptvq_min_size(budget, plan->guide_budget);
+    plan->hessian_budget = gptvq_min_size(budget, plan->hessian_budget);
+  }
+  if (plan->phases[GPTVQ_MEMORY_BLOCKS] > limit)
+    plan->hessian_budget = gptvq_min_size(budget, plan->hessian_budget);
 }
 
 void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *options, double resident,
@@ -315,7 +331,7 @@ void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *opti
     add_up(model, options, resident, plan);
   }
   for (size_t budget = (size_t)(limit / 4.0); budget > 0 && plan->peak > limit; budget /= 16) {
-    spare(limit, budget, plan);
+    spare(limit, budget, all, plan);
     add_up(model, options, resident, plan);
   }
   if (plan->peak >= limit) return;

@@ -40,7 +40,7 @@ typedef struct gptvq_memory_plan {
   double scratch_bytes;  /* of disk, then */
   size_t hessian_budget; /* bytes of Hessians kept at a time */
   size_t kept_budget;    /* of layer inputs kept to save forward passes */
-  size_t cache_budget;   /* of windows sampled side by side */
+  size_t cache_budget;   /* of windows sampled side by side; their text depends on it */
   size_t guide_budget;   /* of block inputs kept for gradients */
   /* resident bytes at the peak of each phase, with what the process has before; 0: there is no such phase */
   double phases[GPTVQ_MEMORY_PHASES];
@@ -50,8 +50,8 @@ typedef struct gptvq_memory_plan {
 
 /* The plan that keeps within `limit` bytes (0: unknown, no limit) if there is one, else that of plan->least.
  * With `all` what is left may be used for layer inputs, else half of it: available memory is not ours alone.
- * `resident`: what the process has now. The sum of the `_bytes` functions beside the allocations, and of the
- * pages of the model's files that are looked at. */
+ * Only with `all` does cache_budget depend on the limit. `resident`: what the process has now. The sum of the
+ * `_bytes` functions beside the allocations, and of the pages of the model's files that are looked at. */
 void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *options, double resident,
                             double limit, bool all, gptvq_memory_plan *plan);
 /* Bytes that the blocks take at their peak beside mapped files, streams in memory included, without what is

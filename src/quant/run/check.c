@@ -2,7 +2,24 @@
 #include "quant/run/pipeline.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "linalg/gemm_bf16.h"
 #include "quant/layer/half_scales.h"
+#include "quant/plan/memory.h"
+
+gptvq_status gptvq_pipeline_settle_options(gptvq_resolved *options, gptvq_error *err) {
+  gptvq_quantize_options *o = &options->options;
+  const bool data = gptvq_run_uses_data(options), rounds = gptvq_gemm_bf16_available();
+  if ((o->finetune_steps > 0 || o->finetune_block_steps > 0) && !data)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "fine-tuning needs calibration data: `method` gptvq or gptq, not %s",
+                      gptvq_method_name(o->method));
+  if (o->calib_compute == GPTVQ_COMPUTE_BF16 && !rounds)
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "`calib_compute` bf16 needs a processor with AVX512-BF16: choose auto or fp32");
+  /* what auto means here is part of the run: it is not resumed where that is something else */
+  if (data && o->calib_compute == GPTVQ_COMPUTE_AUTO && rounds) o->calib_compute = GPTVQ_COMPUTE_BF16;
+  return GPTVQ_OK;
+}
 
 enum { ROWS = 16 };
 

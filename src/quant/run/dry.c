@@ -7,6 +7,7 @@
 #include "quant/options/options.h"
 #include "quant/plan/memory.h"
 #include "quant/plan/time.h"
+#include "quant/transform/transform.h"
 
 static gptvq_status plan_model(const gptvq_model *model, gptvq_resolved *options, gptvq_quantize_plan *out,
                                gptvq_error *err) {
@@ -16,10 +17,9 @@ static gptvq_status plan_model(const gptvq_model *model, gptvq_resolved *options
   gptvq_stage_sum sums[GPTVQ_STAGES];
   gptvq_backend backend = gptvq_cpu_backend;
   uint64_t bytes;
-  const bool half = gptvq_run_uses_data(options) && gptvq_gemm_bf16_available();
-  if (o->calib_compute == GPTVQ_COMPUTE_AUTO && half) o->calib_compute = GPTVQ_COMPUTE_BF16;
   if (gptvq_run_keeps_half(options)) backend.linalg = &gptvq_cpu_linalg_bf16;
   if (gptvq_run_uses_data(options)) GPTVQ_TRY(gptvq_calibration_length(model, o, &o->calib_length, err));
+  GPTVQ_TRY(gptvq_transform_check(model, options, err));
   GPTVQ_TRY(gptvq_plan_create(model, o->head_bits, &tensors, err));
   gptvq_status status = gptvq_estimate_bytes(model, &tensors, options, &bytes, err);
   gptvq_plan_release(&tensors);
@@ -62,6 +62,7 @@ gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantiz
   GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own_callbacks, err));
   GPTVQ_TRY(gptvq_check_result("gptvq_quantize_plan", plan, err));
   GPTVQ_TRY(gptvq_resolve(&own, &resolved, err));
+  GPTVQ_TRY(gptvq_pipeline_settle_options(&resolved, err));
   const gptvq_model_options open = {
       .size = sizeof open, .compute = GPTVQ_COMPUTE_FP32, .callbacks = &own_callbacks};
   GPTVQ_TRY(gptvq_model_open(model_dir, &open, &model, err));

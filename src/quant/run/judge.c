@@ -31,6 +31,7 @@ gptvq_status gptvq_pipeline_judge(const gptvq_model *original, const char *folde
   gptvq_model *packed;
   if (c->judged_text + c->judged_self == 0) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_model_open(folder, &open, &packed, err));
+  packed->rounds_attention = original->rounds_attention; /* what differs is the weights alone */
   const int32_t *text = c->tokens + (c->samples + c->held) * c->length,
                 *self = text + c->judged_text * c->length;
   gptvq_status status =

@@ -172,8 +172,8 @@ done:
 static gptvq_status make_calibration(run *r, const gptvq_token_windows *written, char *hash,
                                      gptvq_error *err) {
   gptvq_calibration_release(&r->calibration);
-  GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, r->options, written, r->callbacks,
-                                     &r->calibration, err));
+  GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, r->options, written, r->memory.cache_budget,
+                                     r->callbacks, &r->calibration, err));
   gptvq_hash_text(r->calibration.hash, hash);
   return GPTVQ_OK;
 }
@@ -360,11 +360,19 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
+/* What only the blocks needed. */
+static void release_blocks(run *r) {
+  gptvq_stream_release(&r->x);
+  gptvq_stream_release(&r->x_original);
+  gptvq_guide_release(&r->guide);
+  gptvq_workspace_destroy(r->workspace);
+  r->workspace = r->pipeline.workspace = NULL;
+  r->pipeline.x = r->pipeline.x_original = NULL;
+  r->pipeline.guide = NULL;
+}
+
 /* The folder is complete and readable; afterwards it is so with fine-tuned shards. */
 static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error *err) {
-  gptvq_stream_release(&r->x); /* nobody needs the activations any more */
-  gptvq_stream_release(&r->x_original);
-  r->pipeline.x = r->pipeline.x_original = NULL;
   if (!r->state.finetuned) {
     gptvq_finetune_result result;
     GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->pipeline.solver, &r->calibration,
@@ -422,6 +430,7 @@ static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptv
 /* Everything but the blocks; then the folder is opened as any reader will, and what it says is the report. */
 static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   const gptvq_calibration *calibration = r->needs_data ? &r->calibration : NULL;
+  release_blocks(r);
   if (!r->state.finetuned)
     GPTVQ_TRY(gptvq_write_shard(&r->out, r->model, &r->plan, r->plan.blocks, NULL, NULL, NULL, err));
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
@@ -453,17 +462,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   uint64_t bytes;
 
   r->needs_data = gptvq_run_uses_data(&r->resolved);
-  bool tunes = r->options->finetune_steps > 0 || r->options->finetune_block_steps > 0;
-  if (tunes && !r->needs_data)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "fine-tuning needs calibration data: `method` gptvq or gptq, not %s",
-                      gptvq_method_name(r->options->method));
-  if (r->options->calib_compute == GPTVQ_COMPUTE_BF16 && !gptvq_gemm_bf16_available())
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "`calib_compute` bf16 needs a processor with AVX512-BF16: choose auto or fp32");
-  /* what auto means here is part of the run: it is not resumed where that is something else */
-  if (r->needs_data && r->options->calib_compute == GPTVQ_COMPUTE_AUTO && gptvq_gemm_bf16_available())
-    r->resolved.options.calib_compute = GPTVQ_COMPUTE_BF16;
+  GPTVQ_TRY(gptvq_pipeline_settle_options(&r->resolved, err));
   if (!gptvq_is_folder(r->model_dir) && !gptvq_is_gguf(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
   GPTVQ_TRY(

@@ -91,6 +91,9 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
                                   const gptvq_resolved *options, uint64_t *bytes, gptvq_error *err);
 
 /* ---- before the first block (check.c) ---- */
+/* Refuses options that do not go together or not on this processor; calib_compute auto becomes what it is
+ * here. */
+gptvq_status gptvq_pipeline_settle_options(gptvq_resolved *options, gptvq_error *err);
 /* GPTVQ_ERROR_NUMERIC naming the first linear that a uniform method could not store with fp16 scales. */
 gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_resolved *options,
                                          gptvq_error *err);

@@ -11,10 +11,19 @@
 
 enum { PIECE_BYTES = 1 << 20 };
 
+/* A file's name need not be UTF-8, and a long list of names is cut anywhere. */
+static json_t *source_json(const char *source) {
+  char plain[sizeof((gptvq_calibration *)0)->source];
+  json_t *text = json_string(source);
+  if (text != NULL) return text;
+  for (size_t i = 0; i <= strlen(source); i++) plain[i] = (unsigned char)source[i] < 0x80 ? source[i] : '?';
+  return json_string(plain);
+}
+
 json_t *gptvq_calibration_json(const gptvq_calibration *c, uint64_t seed) {
-  return json_pack("{s:s, s:I, s:I, s:I, s:I}", "source", c->source, "samples", (json_int_t)c->samples,
-                   "length", (json_int_t)c->length, "seed", (json_int_t)seed, "tokens",
-                   (json_int_t)(c->samples * c->length));
+  return json_pack("{s:o, s:I, s:I, s:I, s:I}", "source", source_json(c->source), "samples",
+                   (json_int_t)c->samples, "length", (json_int_t)c->length, "seed", (json_int_t)seed,
+                   "tokens", (json_int_t)(c->samples * c->length));
 }
 
 /* A stretch of a tensor. All bytes count: nothing else tells a model from one with a changed weight. And as

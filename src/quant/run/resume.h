@@ -11,7 +11,8 @@
 #include "checkpoint/output.h"
 #include "quant/options/options.h"
 
-/* {"source", "samples", "length", "seed", "tokens"} (new reference). */
+/* {"source", "samples", "length", "seed", "tokens"} (new reference); '?' for what is not ASCII in a source
+ * that is not UTF-8. */
 json_t *gptvq_calibration_json(const gptvq_calibration *calibration, uint64_t seed);
 
 /* gptvq_output_run and {"options", "model": {hashes of config, side files, and all bytes of all tensors}}:

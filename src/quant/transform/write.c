@@ -1,6 +1,5 @@
 /* The transformed model as a folder. */
 #include "base/file.h"
-#include "base/file.h"
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
