@@ -28,6 +28,10 @@ base_2nd=$(second_half "$model")
 } > "$work/quality.csv"
 grep -v '^#' "$settings" | grep . > "$work/settings"
 while IFS='|' read -r setting options count; do
+  case " $options " in # what is best where calibration and evaluation are of one kind of text
+  *" --recipe paper "* | *" --method rtn "* | *" --method kmeans "*) ;;
+  *) options="--calib-self 0 --mismatch 1 --mismatch-stream 1 $options" ;;
+  esac
   for seed in $(echo "$seeds" | cut -d' ' -f-"$count"); do
     # shellcheck disable=SC2086
     "$gptvq" quantize "$model" -o "$work/packed" --force --quiet --json --calib "$calib" --calib-length "$ctx" \
