@@ -6,10 +6,12 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct serving {
   gptvq_server_options options;
@@ -116,6 +118,25 @@ static int check(const serving *s) {
   return 0;
 }
 
+/* The one thread that signals reach while the model is read: there they end the process as usual. All that
+ * are made meanwhile, and stay, have them blocked as their maker has. */
+static void *hear(void *signals) {
+  (void)pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+  for (;;) (void)pause();
+  return NULL;
+}
+
+static int open_interruptibly(serving *s, const char *path, sigset_t *signals) {
+  pthread_t hearing;
+  const bool there = pthread_create(&hearing, NULL, hear, signals) == 0;
+  const int code = open_all(s, path);
+  if (there) {
+    (void)pthread_cancel(hearing);
+    (void)pthread_join(hearing, NULL);
+  }
+  return code;
+}
+
 int gptvq_cmd_serve(int argc, char **argv) {
   serving s = {.options = {.host = "127.0.0.1",
                            .port = 8080,
@@ -186,7 +207,7 @@ int gptvq_cmd_serve(int argc, char **argv) {
   /* from here on they wait for `serve`, in all threads that will be */
   (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
   (void)signal(SIGPIPE, SIG_IGN);
-  if (code == 0) code = open_all(&s, path);
+  if (code == 0) code = open_interruptibly(&s, path, &signals);
   if (code == 0) code = announce(&s);
   if (code == 0) code = serve(&s, &signals);
   gptvq_server_stop(s.server);
