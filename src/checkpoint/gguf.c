@@ -107,6 +107,9 @@ static gptvq_status plan_in_block(job *j, plan *p) {
   if (name->role == NORM) p->offset = j->family->norm_offset;
   if (name->role == QUERY_OR_KEY && j->family->interleaved) {
     p->head_dim = j->head_dim;
+    if (p->entry->rank == 1 && !is_floating(p->entry->type)) /* rows of one value are no whole blocks */
+      return gptvq_fail(j->err, GPTVQ_ERROR_FORMAT, "%s: tensor %s is a vector of type %s, which is not read",
+                        j->checkpoint->folder, from, gptvq_ggml_name(p->entry->type));
     if (p->head_dim % 2 != 0 || p->entry->dims[0] % p->head_dim != 0)
       return gptvq_fail(j->err, GPTVQ_ERROR_FORMAT, "%s: tensor %s has %zu rows, which are no heads of %zu",
                         j->checkpoint->folder, from, p->entry->dims[0], p->head_dim);

@@ -216,6 +216,9 @@ static gptvq_status check_replaced(const char *model_dir, const char *out_file, 
   if (!is_there(out_file, &there)) return GPTVQ_OK;
   if (!S_ISREG(there.st_mode)) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is no regular file", out_file);
   if (!force) return gptvq_fail(err, GPTVQ_ERROR_IO, "%s exists already: --force replaces it", out_file);
+  if (is_there(model_dir, &folder) && folder.st_dev == there.st_dev && folder.st_ino == there.st_ino)
+    return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is the model that is exported: give the new file another name",
+                      out_file);
   const char *slash = strrchr(out_file, '/');
   char *parent = slash == NULL ? strdup(".") : strndup(out_file, (size_t)(slash - out_file) + 1);
   if (parent == NULL) return gptvq_fail_memory(err, out_file, strlen(out_file));

@@ -55,6 +55,7 @@ gptvq_status gptvq_model_file_read(const char *path, size_t max_size, char **tex
     status = gptvq_fail(err, GPTVQ_ERROR_IO, "%s holds nothing like %s", file, name);
   else if (status == GPTVQ_OK && *size > max_size) {
     free(*text);
+    *text = NULL;
     status = gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: %s would have %zu bytes, at most %zu are read", file,
                         name, *size, max_size);
   }

@@ -311,6 +311,12 @@ static gptvq_status wrong_kind(const gptvq_gguf_reader *reader, const char *key,
   return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: key %s is not %s", reader->path, key, wanted);
 }
 
+bool gptvq_gguf_is_negative(const gptvq_gguf_value *value) {
+  const bool is_signed = value->kind == GPTVQ_GGUF_I8 || value->kind == GPTVQ_GGUF_I16 ||
+                         value->kind == GPTVQ_GGUF_I32 || value->kind == GPTVQ_GGUF_I64;
+  return is_signed && value->data[number_bytes[value->kind] - 1] >> 7 != 0;
+}
+
 gptvq_status gptvq_gguf_get_size(const gptvq_gguf_reader *reader, const char *key, size_t low, size_t high,
                                  size_t *out, gptvq_error *err) {
   const gptvq_gguf_value *value = gptvq_gguf_find(reader, key);
@@ -323,9 +329,7 @@ gptvq_status gptvq_gguf_get_size(const gptvq_gguf_reader *reader, const char *ke
       value->kind == GPTVQ_GGUF_BOOL)
     return wrong_kind(reader, key, "a whole number", err);
   const uint64_t number = number_at(value->data, bytes);
-  const bool is_signed = value->kind == GPTVQ_GGUF_I8 || value->kind == GPTVQ_GGUF_I16 ||
-                         value->kind == GPTVQ_GGUF_I32 || value->kind == GPTVQ_GGUF_I64;
-  if ((is_signed && number >> (8 * bytes - 1) != 0) || number < low || number > high)
+  if (gptvq_gguf_is_negative(value) || number < low || number > high)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: key %s is %" PRIu64 ", not %zu to %zu", reader->path, key,
                       number, low, high);
   *out = (size_t)number;

@@ -60,6 +60,8 @@ void gptvq_gguf_close(gptvq_gguf_reader *reader); /* a zeroed or already closed 
 const gptvq_gguf_value *gptvq_gguf_find(const gptvq_gguf_reader *reader, const char *key); /* or NULL */
 const gptvq_gguf_entry *gptvq_gguf_find_entry(const gptvq_gguf_reader *reader, const char *name);
 
+bool gptvq_gguf_is_negative(const gptvq_gguf_value *value); /* a signed whole number below 0 */
+
 /* Each leaves *out as it is where the key is absent; GPTVQ_ERROR_FORMAT for another type or, where a range is
  * given, a value outside of it. */
 gptvq_status gptvq_gguf_get_size(const gptvq_gguf_reader *reader, const char *key, size_t low, size_t high,

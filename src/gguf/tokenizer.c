@@ -4,6 +4,7 @@
 #include "gguf/splittings.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -59,6 +60,9 @@ static gptvq_status read_tokens(vocabulary *v, gptvq_error *err) {
     if (token->size > MAX_TOKEN)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: token %zu has %zu bytes, at most %d are read",
                         v->reader->path, i, token->size, MAX_TOKEN);
+    if (!isfinite(token->score))
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: the score of token %zu is NaN or infinity",
+                        v->reader->path, i);
   }
   return GPTVQ_OK;
 }
@@ -66,8 +70,10 @@ static gptvq_status read_tokens(vocabulary *v, gptvq_error *err) {
 static gptvq_status read_id(const vocabulary *v, const char *key, size_t *out, gptvq_error *err) {
   size_t id = UINT32_MAX;
   *out = NO_ID;
+  const gptvq_gguf_value *value = gptvq_gguf_find(v->reader, key);
+  if (value != NULL && gptvq_gguf_is_negative(value)) return GPTVQ_OK; /* stands for none */
   GPTVQ_TRY(gptvq_gguf_get_size(v->reader, key, 0, UINT32_MAX, &id, err));
-  if (id < v->count) *out = id; /* -1 stands for none too */
+  if (id < v->count) *out = id; /* 2^32 - 1 too */
   return GPTVQ_OK;
 }
 

@@ -39,6 +39,7 @@ expect_fail 5 'odd/tokenizer.json: llama.cpp has no name for this pre_tokenizer'
 sed 's/"normalizer": null/"normalizer": {"type": "Lowercase"}/' "$model/tokenizer.json" > odd/tokenizer.json
 expect_fail 5 'odd/tokenizer.json: llama.cpp does nothing like this normalizer' "$GPTVQ" export odd -o x.gguf --format gguf
 expect_fail 3 'model.safetensors belongs to the model that is exported' "$GPTVQ" export odd -o odd/model.safetensors --format gguf --force
+expect_fail 3 'q8.gguf is the model that is exported' "$GPTVQ" export ./q8.gguf -o q8.gguf --format gguf --force
 mkfifo pipe
 expect_fail 3 'pipe is no regular file' "$GPTVQ" export "$model" -o pipe --format gguf --force
 cp -r "$model" copy

@@ -98,6 +98,10 @@ fresh spm && poke m.gguf $((at + 20)) '\377' && bad 5 'attn_k.weight is of type 
 fresh spm && poke m.gguf $((at + 24)) '\001' && bad 4 'attn_k.weight begins at byte'
 fresh spm && poke m.gguf $((at - 19)) 'blk.0.attn_v.weight' && bad 4 'attn|self_attn'
 fresh spm && poke m.gguf $((at - 19)) 'blk.0.attn_x.weight' && bad 4 'blk.0.attn_x.weight|k_proj.weight is missing'
+# a vector in blocks where queries are put in order (the norm's F32[32] as Q8_0[96]: as many bytes, padded)
+at=$(($(byte_of m.gguf blk.0.attn_norm.weight) + 22))
+fresh spm && poke m.gguf $((at - 22)) 'blk.0.attn_q.weightxyz' && poke m.gguf $((at + 4)) '\140' && poke m.gguf $((at + 12)) '\010' &&
+  bad 4 'attn_q.weightxyz is a vector of type Q8_0'
 # a scale of infinity
 fresh spm && poke m.gguf $((size - 8192 - 4096 - 2176 - 768 - 704 - 640)) '\000\174'
 expect_fail 6 'proj.weight holds NaN or infinity' "$GPTVQ" quantize m.gguf -o out --method rtn --quiet
@@ -110,6 +114,13 @@ fresh bpe && poke m.gguf "$(byte_of m.gguf 'a n')" 'a z' && tokens 4 'merge 1 .*
 fresh bpe && poke m.gguf "$(byte_of m.gguf 'a n')" '\377 n' && tokens 4 'm\.gguf/tokenizer.json: not valid JSON'
 fresh spm && poke m.gguf $(($(byte_of m.gguf tokenizer.ggml.scores) + 25)) '\005' && tokens 4 'tokenizer.ggml.scores is not an array'
 fresh spm && poke m.gguf "$(byte_of m.gguf tokenizer.ggml.tokens)" 'tokenizer.ggml.tokenz' && tokens 4 'tokenizer.ggml.tokens is missing'
+for bits in '\000\000\300\177' '\000\000\200\377'; do
+  fresh spm && poke m.gguf $(($(byte_of m.gguf tokenizer.ggml.scores) + 37)) "$bits" && tokens 4 'score of token 0 is NaN or infinity'
+done
+# no first token: -1, signed
+fresh spm && poke m.gguf $(($(byte_of m.gguf tokenizer.ggml.bos_token_id) + 27)) '\005\000\000\000\377\377\377\377'
+expect_ok "$GPTVQ" tokenize m.gguf --text words
+[ "$(cat "$capture/out")" = '268 267 268 271' ] || die "a first token of -1: $(cat "$capture/out")"
 mkfifo pipe.gguf && expect_fail 3 'pipe.gguf' "$GPTVQ" inspect pipe.gguf
 # a folder with nothing but a GGUF file says what to do
 mkdir hub && fresh spm && mv m.gguf hub/ && expect_fail 3 'it holds m.gguf: give the GGUF file itself' "$GPTVQ" inspect hub
