@@ -186,6 +186,18 @@ bool gptvq_call_options(gptvq_call *call, gptvq_api_error *error) {
   return read_sampling(call, o, error) && read_logprobs(call, o, error) && read_seeds(call, error);
 }
 
+/* What the reply says of its prompts, all of which is in memory at a time. */
+static bool check_scores(gptvq_call *call, size_t count, gptvq_api_error *error) {
+  const gptvq_job_options *o = &call->request->options;
+  if (!o->prompt_scores) return true;
+  call->scored += call->n * count * (1 + o->alternatives); /* the context and the queue bound each */
+  if (call->scored <= GPTVQ_CALL_SCORES) return true;
+  return gptvq_api_fail(error, 400, NULL, "logprobs",
+                        "'echo' with 'logprobs': more than %zu log probabilities of prompts in one answer: "
+                        "ask with fewer prompts, a smaller 'n' or fewer alternatives",
+                        (size_t)GPTVQ_CALL_SCORES);
+}
+
 bool gptvq_call_prompt(gptvq_call *call, size_t prompt, int32_t *ids, size_t count, gptvq_api_error *error) {
   const gptvq_service *service = call->service;
   gptvq_job *jobs = call->request->jobs + prompt * call->n;
@@ -196,6 +208,12 @@ bool gptvq_call_prompt(gptvq_call *call, size_t prompt, int32_t *ids, size_t cou
     return gptvq_api_fail(error, 400, "context_length_exceeded", call->chat ? "messages" : "prompt",
                           "the prompt has %zu tokens: this server's context of %zu has no room for it%s",
                           count, service->ctx, room > 0 ? " and an answer" : "");
+  for (size_t i = 0; i < count; i++) /* a tokenizer may have more tokens than the model */
+    if (ids[i] < 0 || (size_t)ids[i] >= service->vocab)
+      return gptvq_api_fail(error, 400, NULL, call->chat ? "messages" : "prompt",
+                            "the prompt has token %d, outside the model's vocabulary of %zu", (int)ids[i],
+                            service->vocab);
+  if (!check_scores(call, count, error)) return false;
   for (size_t i = 1; i < call->n; i++) {
     jobs[i].ids = malloc(count * sizeof *ids);
     if (jobs[i].ids == NULL) return gptvq_api_no_memory(error);

@@ -19,12 +19,15 @@ typedef struct gptvq_given {
   size_t size;
 } gptvq_given;
 
+enum { GPTVQ_CALL_SCORES = 1 << 20 }; /* log probabilities of prompts, alternatives included, in a reply */
+
 typedef struct gptvq_call {
   const gptvq_service *service;
   bool chat;
   json_t *body;
   bool stream, usage, echo, logprobs; /* usage: in the last event */
   size_t prompts, n;                  /* jobs: n of each prompt, those of a prompt follow each other */
+  size_t scored;                      /* log probabilities of prompts so far */
   gptvq_given *given;                 /* [prompts]; NULL for chats */
   gptvq_request *request;
   char id[40];

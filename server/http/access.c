@@ -1,6 +1,7 @@
 /* Who may ask: the API key, and pages of which origins. */
 #include "server/http/internal.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 #include <strings.h>
 
@@ -25,8 +26,13 @@ static bool has_key(const gptvq_exchange *e) {
          same_key(key, given + sizeof scheme - 1);
 }
 
+/* An address, or the one name that is always one: 127.example.com is anybody's. */
 static bool is_loopback(const char *host) {
-  return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcasecmp(host, "localhost") == 0;
+  struct in_addr four;
+  struct in6_addr six;
+  if (inet_pton(AF_INET, host, &four) == 1) return ntohl(four.s_addr) >> 24 == 127;
+  if (inet_pton(AF_INET6, host, &six) == 1) return IN6_IS_ADDR_LOOPBACK(&six);
+  return strcasecmp(host, "localhost") == 0;
 }
 
 /* HOST or HOST:PORT, [HOST] or [HOST]:PORT: is HOST this machine by a name that no other machine can have? */
@@ -40,12 +46,14 @@ static bool names_loopback(const char *authority) {
   return is_loopback(host);
 }
 
+static bool is_local(const gptvq_exchange *e) { return is_loopback(e->server->options.host); }
+
 /* The server's own page: its origin is the host that it was asked for under. A name that resolves to a
  * loopback address can be anybody's. */
 static bool is_own(const gptvq_exchange *e, const char *origin) {
   const char *host = header(e, "Host"), *authority = strstr(origin, "://");
   if (host == NULL || authority == NULL || strcasecmp(authority + 3, host) != 0) return false;
-  return !is_loopback(e->server->options.host) || names_loopback(host);
+  return !is_local(e) || names_loopback(host);
 }
 
 const char *gptvq_access_origin(const gptvq_exchange *e) {
@@ -59,6 +67,12 @@ bool gptvq_access_allowed(gptvq_exchange *e) {
   if (origin != NULL && !is_own(e, origin) && gptvq_access_origin(e) == NULL)
     return gptvq_api_fail(&e->error, 403, "origin_not_allowed", NULL,
                           "pages of %.200s may not use this server (gptvq serve --cors ORIGIN)", origin);
+  /* a page that has its own name resolve to this machine sends no Origin with GET */
+  const char *host = header(e, "Host");
+  if (origin == NULL && host != NULL && e->server->options.api_key == NULL && is_local(e) &&
+      !names_loopback(host))
+    return gptvq_api_fail(&e->error, 403, "host_not_allowed", NULL,
+                          "%.200s is no name of this machine alone (gptvq serve --api-key KEY)", host);
   bool open = e->endpoint == GPTVQ_ENDPOINT_PAGE || e->endpoint == GPTVQ_ENDPOINT_HEALTH ||
               strcmp(e->method, MHD_HTTP_METHOD_OPTIONS) == 0;
   if (open || has_key(e)) return true;

@@ -152,6 +152,8 @@ refused 400 "'n' must be a whole number from 1 to 256" /v1/completions '{"prompt
 refused 400 'more than 256 answers' /v1/completions '{"prompt": ["a", "b"], "n": 200}'
 refused 400 "'suffix' is not supported" /v1/completions '{"prompt": "a", "suffix": "b"}'
 refused 400 "'logprobs' must be a whole number from 0 to 20" /v1/completions '{"prompt": "a", "logprobs": 21}'
+ids=$(yes 396 | head -n 400 | paste -sd, -)
+refused 400 'more than 1048576 log probabilities' /v1/completions '{"prompt": ['"$ids"'], "n": 256, "echo": true, "logprobs": 20, "max_tokens": 0}'
 refused 404 "model_not_found" /v1/completions '{"prompt": "a", "model": "another"}'
 refused 404 "model_not_found" /v1/models/another
 refused 404 'there is no /v1/embeddings' /v1/embeddings '{}'
@@ -171,6 +173,11 @@ head -c 200000 /dev/zero | tr '\0' 'a' > "$capture/body"
 refused 413 'more than 100000 bytes' /v1/completions '' --data-binary "@$capture/body" -H 'Content-Type: application/json'
 refused 403 'pages of http://evil.example may not' /v1/completions '{"prompt": "a"}' -H 'Origin: http://evil.example'
 ask 200 /v1/completions '{"prompt": "a", "max_tokens": 1}' -H "Origin: $url"
+# names that resolve to this machine, and are anybody's
+refused 403 'evil.example is no name of this machine' /v1/models '' -H 'Host: evil.example'
+refused 403 '127.evil.example:80 is no name of this machine' /metrics '' -H 'Host: 127.evil.example:80'
+refused 403 'pages of http://127.evil.example may not' /v1/models '' -H 'Host: 127.evil.example' -H 'Origin: http://127.evil.example'
+for host in localhost '127.1.2.3:80' '[::1]:80' "${url#http://}"; do ask 200 /v1/models '' -H "Host: $host"; done
 grep -Eq "^POST /v1/completions 400 [0-9.]+ s: 'prompt' is missing$" "$capture/log" || die "no line in the log: $(cat "$capture/log")"
 
 # a client that goes away frees its slot at once
