@@ -18,8 +18,9 @@ grep -q "^| bits per value of the block linears, exactly | $(printf %.4f "$bits"
 # a packed folder in a cache of links is read too, and its card is replaced with it
 mkdir links && for file in small/*; do ln -s "../$file" "links/$(basename "$file")"; done
 expect_ok "$GPTVQ" inspect links
-expect_ok "$GPTVQ" quantize "$model" -o small --method rtn --bits 3.25 --quiet --force
+expect_ok "$GPTVQ" quantize "$model" -o small --method rtn --bits 3.25 --seed 18446744073709551615 --quiet --force
 grep -q '^base_model: "stories-4m"$' small/README.md || die "the folder's name is not the base model's"
+grep -Fqx '| `seed` | 18446744073709551615 |' small/README.md || die "another seed: $(grep seed small/README.md)"
 # whatever the folder is called, the card stays YAML
 cp -r "$model" 'a "b" \c'
 expect_ok "$GPTVQ" quantize 'a "b" \c/' -o odd --method rtn --bits 3.25 --quiet

@@ -56,6 +56,8 @@ static bool put_recipe(FILE *out, const gptvq_resolved *options) {
     (void)fprintf(out, "| `%s` | ", key);
     if (json_is_string(value)) (void)fprintf(out, "%s", json_string_value(value));
     else if (json_is_boolean(value)) (void)fprintf(out, "%s", json_is_true(value) ? "true" : "false");
+    else if (strcmp(key, "seed") == 0) (void)fprintf(out, "%" PRIu64, options->options.seed); /* 64 bits */
+    else if (json_is_integer(value)) (void)fprintf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
     else (void)fprintf(out, "%.10g", json_number_value(value));
     (void)fprintf(out, " |\n");
   }
@@ -104,7 +106,10 @@ gptvq_status gptvq_write_card(const gptvq_output *out, const char *model_dir, co
   char *base = base_model(model_dir);
   FILE *file = base == NULL ? NULL : open_memstream(&text, &size);
   bool fine = file != NULL && put_card(file, base, options, calibration, report);
-  fine = (file == NULL || (ferror(file) == 0 && fclose(file) == 0)) && fine;
+  if (file != NULL) {
+    fine = ferror(file) == 0 && fine;
+    fine = fclose(file) == 0 && fine; /* in any case */
+  }
   gptvq_status status =
       fine ? gptvq_write_file(path, text, size, err) : gptvq_fail_memory(err, GPTVQ_CARD_NAME, size);
   free(base);
