@@ -26,7 +26,8 @@ check-sanitized: asan-ubsan
 check-aarch64: aarch64-cross
 	@scripts/check.sh build/aarch64-cross
 
-check-python: deps release
+check-python: release
+	@scripts/install-deps.sh --python
 	@scripts/check-python.sh
 
 demo: release

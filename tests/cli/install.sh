@@ -20,6 +20,9 @@ while read -r command; do
     grep -Fq -- "$option" "$page" || { echo "gptvq-$command.1 lacks $option" >&2; exit 1; }
   done || die "a page lacks an option"
 done < commands
+for name in model make-model kernels memory quantize; do
+  grep -q '^\.SH' "$root/share/man/man1/gptvq-bench-$name.1" || die "bench $name has no page"
+done
 if command -v man > /dev/null && [ -x "$(command -v groff || true)" ]; then
   man --warnings -E UTF-8 -l -Tutf8 -Z "$root/share/man/man1/gptvq-quantize.1" 2> warnings > /dev/null
   [ ! -s warnings ] || die "roff: $(head -n 3 warnings)"
