@@ -21,17 +21,17 @@ int gptvq_cmd_export(int argc, char **argv) {
       {GPTVQ_OPTION_FLAG, "force", .value = &force,
        .help = "replace PATH if it is a model folder, or a file"},
       {.kind = GPTVQ_OPTION_END}};
-  const gptvq_cli_command command = {.name = "export",
-                                     .usage = "MODEL -o PATH [--format hf|gguf] [--type T] [--force]",
-                                     .summary = "de-quantize a packed folder into what other tools load",
-                                     .examples =
-                                         "  gptvq export small/ -o small-bf16/ --format hf\n"
-                                         "      a folder for transformers and others; as large as "
-                                         "the original, as good as the packed model\n"
-                                         "  gptvq export small/ -o small.gguf --format gguf\n"
-                                         "      a file for llama.cpp, tokenizer and chat template included\n",
-                                     .options = options,
-                                     .arguments = {"MODEL"}};
+  const gptvq_cli_command command = {
+      .name = "export",
+      .usage = "MODEL -o PATH [--format hf|gguf] [--type T] [--force]",
+      .summary = "turn a packed folder, a plain one or a GGUF file into what other tools load",
+      .examples = "  gptvq export small/ -o small-bf16/ --format hf\n"
+                  "      a folder for transformers and others; as large as "
+                  "the original, as good as the packed model\n"
+                  "  gptvq export small/ -o small.gguf --format gguf\n"
+                  "      a file for llama.cpp, tokenizer and chat template included\n",
+      .options = options,
+      .arguments = {"MODEL"}};
   const char *path;
   int code;
   if (!gptvq_cli_parse(&command, argc, argv, &path, &code)) return code;

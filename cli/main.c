@@ -16,7 +16,7 @@ static const struct {
     {"serve", "answer programs that know OpenAI's API", gptvq_cmd_serve},
     {"inspect", "layers, formats and sizes of a model", gptvq_cmd_inspect},
     {"tokenize", "token ids of a text, and back", gptvq_cmd_tokenize},
-    {"export", "turn a packed folder into a plain Hugging Face one", gptvq_cmd_export},
+    {"export", "turn a model into a plain Hugging Face folder or a GGUF file", gptvq_cmd_export},
     {"bench", "speed of a model; models of random weights", gptvq_cmd_bench},
     {NULL, NULL, NULL},
 };
