@@ -6,7 +6,9 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -116,6 +118,35 @@ static int check(const serving *s) {
   return 0;
 }
 
+/* While the model is read, one thread takes signals, which end the process as they do elsewhere. All threads
+ * that are made meanwhile have them blocked. */
+typedef struct hearing {
+  const sigset_t *signals;
+  atomic_bool over;
+} hearing;
+
+static void *hear(void *context) {
+  hearing *h = context;
+  const struct timespec moment = {.tv_nsec = 20000000};
+  while (!atomic_load(&h->over)) {
+    const int got = sigtimedwait(h->signals, NULL, &moment);
+    if (got <= 0) continue;
+    (void)pthread_sigmask(SIG_UNBLOCK, h->signals, NULL);
+    (void)raise(got);
+  }
+  return NULL;
+}
+
+static int open_interruptibly(serving *s, const char *path, const sigset_t *signals) {
+  hearing h = {.signals = signals};
+  pthread_t thread;
+  const bool there = pthread_create(&thread, NULL, hear, &h) == 0;
+  const int code = open_all(s, path);
+  atomic_store(&h.over, true);
+  if (there) (void)pthread_join(thread, NULL);
+  return code;
+}
+
 int gptvq_cmd_serve(int argc, char **argv) {
   serving s = {.options = {.host = "127.0.0.1",
                            .port = 8080,
@@ -186,7 +217,7 @@ int gptvq_cmd_serve(int argc, char **argv) {
   /* from here on they wait for `serve`, in all threads that will be */
   (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
   (void)signal(SIGPIPE, SIG_IGN);
-  if (code == 0) code = open_all(&s, path);
+  if (code == 0) code = open_interruptibly(&s, path, &signals);
   if (code == 0) code = announce(&s);
   if (code == 0) code = serve(&s, &signals);
   gptvq_server_stop(s.server);
