@@ -8,10 +8,10 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 typedef struct serving {
   gptvq_server_options options;
@@ -118,22 +118,32 @@ static int check(const serving *s) {
   return 0;
 }
 
-/* The one thread that signals reach while the model is read: there they end the process as usual. All that
- * are made meanwhile, and stay, have them blocked as their maker has. */
-static void *hear(void *signals) {
-  (void)pthread_sigmask(SIG_UNBLOCK, signals, NULL);
-  for (;;) (void)pause();
+/* While the model is read, one thread takes signals, which end the process as they do elsewhere. All threads
+ * that are made meanwhile have them blocked. */
+typedef struct hearing {
+  const sigset_t *signals;
+  atomic_bool over;
+} hearing;
+
+static void *hear(void *context) {
+  hearing *h = context;
+  const struct timespec moment = {.tv_nsec = 20000000};
+  while (!atomic_load(&h->over)) {
+    const int got = sigtimedwait(h->signals, NULL, &moment);
+    if (got <= 0) continue;
+    (void)pthread_sigmask(SIG_UNBLOCK, h->signals, NULL);
+    (void)raise(got);
+  }
   return NULL;
 }
 
-static int open_interruptibly(serving *s, const char *path, sigset_t *signals) {
-  pthread_t hearing;
-  const bool there = pthread_create(&hearing, NULL, hear, signals) == 0;
+static int open_interruptibly(serving *s, const char *path, const sigset_t *signals) {
+  hearing h = {.signals = signals};
+  pthread_t thread;
+  const bool there = pthread_create(&thread, NULL, hear, &h) == 0;
   const int code = open_all(s, path);
-  if (there) {
-    (void)pthread_cancel(hearing);
-    (void)pthread_join(hearing, NULL);
-  }
+  atomic_store(&h.over, true);
+  if (there) (void)pthread_join(thread, NULL);
   return code;
 }
 
