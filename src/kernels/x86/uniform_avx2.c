@@ -305,21 +305,8 @@ GPTVQ_INLINE void multiply_stripe(const gptvq_uniform_rows *job, size_t row, uns
   else job->y[row] = _mm256_cvtss_f32(y);
 }
 
-/* What does not fill the last stripe is multiplied twice, or one by one where there is no whole one. */
-GPTVQ_INLINE void multiply_stripes(const gptvq_uniform_rows *job, unsigned bits, int narrow) {
-  size_t row = 0;
-  for (; row + ROWS <= job->rows; row += ROWS) multiply_stripe(job, row, bits, narrow, ROWS);
-  if (row == job->rows) return;
-  if (row > 0) multiply_stripe(job, job->rows - ROWS, bits, narrow, ROWS);
-  else
-    for (; row < job->rows; row++) multiply_stripe(job, row, bits, narrow, 1);
-}
+#include "kernels/x86/uniform_stripes.h"
 
-#define STRIPES(bits) \
-  static void stripes_##bits(const gptvq_uniform_rows *job) { \
-    if (job->row.block == 32 && job->row.blocks > 1) multiply_stripes(job, bits, 1); \
-    else multiply_stripes(job, bits, 0); \
-  }
 STRIPES(1)
 STRIPES(2)
 STRIPES(3)

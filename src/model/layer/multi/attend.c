@@ -1,24 +1,16 @@
 /* Attention of single queries. Vector types of the level's width keep sums in registers; the numbers are
  * those of 16 fixed lanes at every level. */
 #include "model/layer/vector.h"
+#include "base/vector.h"
 
 #include <math.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
-enum { V = 16 };
-#elif defined(__AVX2__)
-enum { V = 8 };
-#else
-enum { V = 4 };
-#endif
 enum { LANES = 16, PARTS = LANES / V, KEYS = 4 /* whose lanes are added up together */ };
-typedef float vfloat __attribute__((vector_size(4 * V), aligned(4), may_alias));
 typedef float eight __attribute__((vector_size(32)));
 typedef float four __attribute__((vector_size(16)));
 typedef int select __attribute__((vector_size(16)));
 
-#define LOAD(p) (*(const vfloat *)(const void *)(p))
 #define STORE(p, v) (*(vfloat *)(void *)(p) = (v))
 #if defined(__clang__)
 #define PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)

@@ -1,22 +1,10 @@
 /* Distances and arg-minima over many points or many centroids. Vector types of the level's width: the
  * compiler keeps the running minima in registers, which it does not manage from plain loops. */
 #include "quant/layer/lookup.h"
+#include "base/vector.h"
 
 #include <math.h>
 #include <string.h>
-
-#if defined(__AVX512F__)
-enum { V = 16 };
-#elif defined(__AVX2__)
-enum { V = 8 };
-#else
-enum { V = 4 };
-#endif
-typedef float vfloat __attribute__((vector_size(4 * V), aligned(4), may_alias));
-typedef int32_t vint __attribute__((vector_size(4 * V), aligned(4), may_alias));
-
-#define LOAD(p) (*(const vfloat *)(const void *)(p))
-#define BLEND(mask, yes, no) (((mask) & (yes)) | (~(mask) & (no)))
 
 /* One strip of V lanes; R rows at a time share the loads of the transformed centroids. */
 #define ASSIGN_STRIP(D, R) \

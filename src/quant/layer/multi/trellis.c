@@ -2,24 +2,13 @@
  */
 #include "quant/layer/trellis.h"
 #include "base/memory.h"
+#include "base/vector.h"
 #include "quant/layer/beam.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { STATES = GPTVQ_TRELLIS_STATES, ROWS = GPTVQ_TRELLIS_ROWS, MOST = STATES / 4 };
-
-#if defined(__AVX512F__)
-enum { V = 16 };
-#elif defined(__AVX2__)
-enum { V = 8 };
-#else
-enum { V = 4 };
-#endif
-typedef float vfloat __attribute__((vector_size(4 * V), aligned(4), may_alias));
-typedef int32_t vint __attribute__((vector_size(4 * V), aligned(4), may_alias));
-#define LOAD(p) (*(const vfloat *)(const void *)(p))
-#define BLEND(mask, yes, no) (((mask) & (yes)) | (~(mask) & (no)))
 
 /* Paths that are kept, [width][prefixes], the cheaper ones of a prefix first. */
 typedef struct survivors {
