@@ -110,9 +110,7 @@ static int check(const serving *s) {
     return gptvq_cli_error(
         GPTVQ_ERROR_UNSUPPORTED,
         "this gptvq was built without its server: install libmicrohttpd-dev and build again");
-  bool local = strncmp(s->options.host, "127.", 4) == 0 || strcmp(s->options.host, "localhost") == 0 ||
-               strcmp(s->options.host, "::1") == 0;
-  if (!local && s->options.api_key == NULL)
+  if (!gptvq_server_is_loopback(s->options.host) && s->options.api_key == NULL)
     gptvq_cli_warn("--host %s without --api-key: everybody who reaches this machine may use the model",
                    s->options.host);
   return 0;

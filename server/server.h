@@ -25,6 +25,9 @@ typedef struct gptvq_server_options {
 
 /* Is there a server in this build? */
 bool gptvq_server_available(void);
+/* Is it an address of this machine alone, or the one name that is always one? 127.example.com is anybody's.
+ */
+bool gptvq_server_is_loopback(const char *host);
 /* Listens, and answers in threads of its own. Model, tokenizer, chat (NULL: no_chat says why there is none)
  * and the options' texts have to outlive it. On success the caller owns *out. GPTVQ_ERROR_UNSUPPORTED: not in
  * this build; GPTVQ_ERROR_IO: the address is not to be had. */

@@ -1,7 +1,6 @@
 /* Who may ask: the API key, and pages of which origins. */
 #include "server/http/internal.h"
 
-#include <arpa/inet.h>
 #include <string.h>
 #include <strings.h>
 
@@ -26,15 +25,6 @@ static bool has_key(const gptvq_exchange *e) {
          same_key(key, given + sizeof scheme - 1);
 }
 
-/* An address, or the one name that is always one: 127.example.com is anybody's. */
-static bool is_loopback(const char *host) {
-  struct in_addr four;
-  struct in6_addr six;
-  if (inet_pton(AF_INET, host, &four) == 1) return ntohl(four.s_addr) >> 24 == 127;
-  if (inet_pton(AF_INET6, host, &six) == 1) return IN6_IS_ADDR_LOOPBACK(&six);
-  return strcasecmp(host, "localhost") == 0;
-}
-
 /* HOST or HOST:PORT, [HOST] or [HOST]:PORT: is HOST this machine by a name that no other machine can have? */
 static bool names_loopback(const char *authority) {
   char host[64];
@@ -43,10 +33,10 @@ static bool names_loopback(const char *authority) {
   if (size >= sizeof host) return false;
   memcpy(host, begin, size);
   host[size] = '\0';
-  return is_loopback(host);
+  return gptvq_server_is_loopback(host);
 }
 
-static bool is_local(const gptvq_exchange *e) { return is_loopback(e->server->options.host); }
+static bool is_local(const gptvq_exchange *e) { return gptvq_server_is_loopback(e->server->options.host); }
 
 /* The server's own page: its origin is the host that it was asked for under. A name that resolves to a
  * loopback address can be anybody's. */

@@ -19,6 +19,17 @@ bool gptvq_run_corrects(const gptvq_resolved *options) {
   return o->true_sequential && (o->mismatch > 0.0 || o->mismatch_stream > 0.0);
 }
 
+bool gptvq_run_ends_with(const gptvq_resolved *options, const gptvq_model *model, const gptvq_block *block) {
+  return block->index + 1 == model->config.layers && !gptvq_run_tunes_blocks(options);
+}
+
+bool gptvq_run_keeps(const gptvq_resolved *options, const gptvq_model *model, const gptvq_block *block,
+                     gptvq_block_input input) {
+  if (!options->options.true_sequential || !gptvq_input_is_last(input)) return false;
+  return !gptvq_input_in_mlp(input) ||
+         !(gptvq_block_routes(block) || gptvq_run_ends_with(options, model, block));
+}
+
 bool gptvq_run_tunes_blocks(const gptvq_resolved *options) {
   return options->options.finetune_block_steps > 0;
 }
@@ -62,11 +73,7 @@ static double solving(const run *r, const gptvq_linear *linear) {
 /* Inputs of an output layer that are kept from its Hessian on until it has been solved. */
 static double kept_inputs(const run *r, const gptvq_block *block, gptvq_block_input input, size_t cols) {
   const gptvq_quantize_options *o = &r->options->options;
-  const bool mlp = gptvq_input_in_mlp(input);
-  if (r->kept == 0 || !gptvq_input_is_last(input) || !o->true_sequential) return 0.0;
-  if (mlp && (gptvq_block_routes(block) ||
-              (block->index + 1 == r->model->config.layers && o->finetune_block_steps == 0)))
-    return 0.0;
+  if (r->kept == 0 || !gptvq_run_keeps(r->options, r->model, block, input)) return 0.0;
   const size_t window = gptvq_stream_bytes(1, o->calib_length * cols, gptvq_run_keeps_half(r->options));
   return (double)gptvq_min_size(o->calib_samples, r->kept / window) * (double)window;
 }

@@ -10,6 +10,11 @@
 bool gptvq_run_uses_data(const gptvq_resolved *options);
 /* Are the two streams to be compared? */
 bool gptvq_run_corrects(const gptvq_resolved *options);
+/* Does nobody look at what the block makes of its input? */
+bool gptvq_run_ends_with(const gptvq_resolved *options, const gptvq_model *model, const gptvq_block *block);
+/* Are the inputs of these layers worth keeping, to save running their half of the block again? */
+bool gptvq_run_keeps(const gptvq_resolved *options, const gptvq_model *model, const gptvq_block *block,
+                     gptvq_block_input input);
 /* Does anything need the original model's activations? */
 bool gptvq_run_keeps_both(const gptvq_resolved *options);
 /* Are tokens weighted by the gradients of the loss, sizes chosen layer by layer, blocks fine-tuned? */

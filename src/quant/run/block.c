@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "calib/observers.h"
 #include "train/guide.h"
+#include "quant/plan/memory.h"
 #include "quant/plan/sensitivity.h"
 
 #include <math.h>
@@ -322,17 +323,10 @@ done:
   return status;
 }
 
-/* Does anybody look at what the block makes of x? */
-static bool is_last(const block_work *work) {
-  const gptvq_pipeline *p = work->pipeline;
-  return work->original->index + 1 == p->model->config.layers &&
-         p->solver.options->options.finetune_block_steps == 0;
-}
-
 /* Room for the inputs of an output layer, of as many windows as fit: what saves running the half again. */
 static void prepare_kept(block_work *work, const input *in) {
   const gptvq_pipeline *p = work->pipeline;
-  if (!is_output(in) || (in_mlp(in) && (gptvq_block_routes(work->original) || is_last(work)))) return;
+  if (!gptvq_run_keeps(p->solver.options, p->model, work->original, in->kind)) return;
   const size_t cols = first_reader(work, in)->cols, values = p->length * cols;
   const size_t window = gptvq_stream_bytes(1, values, p->place.half);
   const size_t windows = gptvq_min_size(p->samples, p->kept_budget / window);
@@ -344,8 +338,7 @@ static void prepare_kept(block_work *work, const input *in) {
 }
 
 static bool corrects(const block_work *work) {
-  const gptvq_quantize_options *o = &work->pipeline->solver.options->options;
-  return (o->mismatch > 0.0 || o->mismatch_stream > 0.0) && work->pipeline->x_original != NULL;
+  return gptvq_run_corrects(work->pipeline->solver.options) && work->pipeline->x_original != NULL;
 }
 
 /* As collect, with the memory that it takes. Inputs of experts have no mismatch of their own, as the two
@@ -423,7 +416,7 @@ static gptvq_status solve_range(block_work *work, size_t begin, size_t end, bool
  * any; x_original too. */
 static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
   const gptvq_pipeline *p = work->pipeline;
-  if (mlp && is_last(work)) return GPTVQ_OK;
+  if (mlp && gptvq_run_ends_with(p->solver.options, p->model, work->original)) return GPTVQ_OK;
   const gptvq_pass passes[2] = {{.block = &work->block,
                                  .x = p->x,
                                  .attention = !mlp,
