@@ -202,7 +202,7 @@ static bool takes_codes(const gptvq_linear *linear, gptvq_compute compute) {
   return compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(&linear->packed.shape);
 }
 static bool tiles_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
-  enum { LEAST = 17 };
+  enum { LEAST = 6 }; /* below, weights take longer to be decoded than to be looked up token by token */
   return takes_codes(linear, compute) && n >= LEAST && gptvq_packed_has_tiles_i8(&linear->packed.shape);
 }
 static size_t tiles_panel_bytes(const linear_job *job, const gptvq_linear *linear, size_t rows) {

@@ -33,31 +33,24 @@ static void begin(void) { _tile_loadconfig(config.bytes); }
 
 static void end(void) { _tile_release(); }
 
-/* Int32 products of one segment to out[2 × 2][16 rows][16 tokens]: rows 0 … 15 first. */
-GPTVQ_INLINE void products(const int8_t *weights, size_t stride, const int8_t *x, const int8_t *x1,
-                           size_t steps, bool tall, bool wide, int32_t *out) {
-  _tile_zero(0);
-  if (wide) _tile_zero(1);
-  if (tall) _tile_zero(2);
-  if (tall && wide) _tile_zero(3);
+/* The int32 products of 16 rows in one segment with 16 or, `wide`, 32 tokens to tiles 0 and 1, or, `odd`, 2
+ * and 3. */
+GPTVQ_INLINE void multiply_tiles(const int8_t *weights, size_t stride, const int8_t *x, const int8_t *x1,
+                                 size_t steps, bool odd, bool wide) {
+  if (odd) _tile_zero(2);
+  else _tile_zero(0);
+  if (wide && odd) _tile_zero(3);
+  if (wide && !odd) _tile_zero(1);
   for (size_t i = 0; i < steps; i++) {
-    _tile_loadd(6, x + i * BYTES, 64);
     _tile_loadd(4, weights + i * 64, stride);
-    _tile_dpbssd(0, 4, 6);
-    if (wide) {
-      _tile_loadd(7, x1 + i * BYTES, 64);
-      _tile_dpbssd(1, 4, 7);
-    }
-    if (tall) {
-      _tile_loadd(5, weights + SIDE * stride + i * 64, stride);
-      _tile_dpbssd(2, 5, 6);
-      if (wide) _tile_dpbssd(3, 5, 7);
-    }
+    _tile_loadd(6, x + i * BYTES, 64);
+    if (odd) _tile_dpbssd(2, 4, 6);
+    else _tile_dpbssd(0, 4, 6);
+    if (!wide) continue;
+    _tile_loadd(7, x1 + i * BYTES, 64);
+    if (odd) _tile_dpbssd(3, 4, 7);
+    else _tile_dpbssd(1, 4, 7);
   }
-  _tile_stored(0, out, 64);
-  if (wide) _tile_stored(1, out + 256, 64);
-  if (tall) _tile_stored(2, out + 512, 64);
-  if (tall && wide) _tile_stored(3, out + 768, 64);
 }
 
 /* sums[16 rows][16 tokens] = fma(products, weight scales · activation scales, sums, or 0 at first) */
@@ -72,25 +65,41 @@ GPTVQ_INLINE void add(const int32_t *tile, const float *weight_scales, __m512 x_
   }
 }
 
-/* Segments [from, to) of 16 or, `wide`, 32 tokens; sums[16 or 32 tokens / 16][ROWS][16] */
+/* Adds what lies in tiles 0 and 1, or 2 and 3, to the sums of its rows. */
+GPTVQ_INLINE void add_tiles(const float *weight_scales, const float *x_scales, const float *x1_scales,
+                            bool first, bool odd, bool wide, float *sums) {
+  _Alignas(64) int32_t made[2][SIDE * SIDE];
+  if (odd) _tile_stored(2, made[0], 64);
+  else _tile_stored(0, made[0], 64);
+  if (wide && odd) _tile_stored(3, made[1], 64);
+  if (wide && !odd) _tile_stored(1, made[1], 64);
+  add(made[0], weight_scales, _mm512_load_ps(x_scales), first, sums);
+  if (wide) add(made[1], weight_scales, _mm512_load_ps(x1_scales), first, sums + ROWS * SIDE);
+}
+
+/* Segments [from, to) of 16 or, `wide`, 32 tokens; sums[16 or 32 tokens / 16][ROWS][16]. The products of 16
+ * rows are begun before those of the 16 rows before them are added: tiles and vectors work at the same time.
+ */
 GPTVQ_INLINE void block(const gptvq_tiles *job, const int8_t *x, size_t from, size_t to, bool tall, bool wide,
                         float *sums) {
-  _Alignas(64) int32_t tiles[4 * SIDE * SIDE];
   const float *x_scales = (const float *)(const void *)(x + job->x_scales),
               *x1_scales = (const float *)(const void *)(x + job->input_bytes + job->x_scales);
   for (size_t s = from; s < to; s++) {
-    const int8_t *codes = x + s * job->steps * BYTES;
+    const int8_t *codes = x + s * job->steps * BYTES, *weights = job->weights + s * job->segment;
+    const size_t steps = s + 1 < job->segments ? job->steps : job->last_steps;
     const float *scales = job->weight_scales + s * ROWS;
-    products(job->weights + s * job->segment, job->stride, codes, codes + job->input_bytes,
-             s + 1 < job->segments ? job->steps : job->last_steps, tall, wide, tiles);
-    const __m512 a = _mm512_load_ps(x_scales + s * SIDE);
-    add(tiles, scales, a, s == 0, sums);
-    if (tall) add(tiles + 512, scales + SIDE, a, s == 0, sums + SIDE * SIDE);
-    if (!wide) continue;
-    const __m512 b = _mm512_load_ps(x1_scales + s * SIDE);
-    add(tiles + 256, scales, b, s == 0, sums + ROWS * SIDE);
-    if (tall) add(tiles + 768, scales + SIDE, b, s == 0, sums + ROWS * SIDE + SIDE * SIDE);
+    multiply_tiles(weights, job->stride, codes, codes + job->input_bytes, steps, false, wide);
+    if (tall && s > from)
+      add_tiles(scales - ROWS + SIDE, x_scales + (s - 1) * SIDE, x1_scales + (s - 1) * SIDE, s == 1, true,
+                wide, sums + SIDE * SIDE);
+    if (tall)
+      multiply_tiles(weights + SIDE * job->stride, job->stride, codes, codes + job->input_bytes, steps, true,
+                     wide);
+    add_tiles(scales, x_scales + s * SIDE, x1_scales + s * SIDE, s == 0, false, wide, sums);
   }
+  if (tall)
+    add_tiles(job->weight_scales + (to - 1) * ROWS + SIDE, x_scales + (to - 1) * SIDE,
+              x1_scales + (to - 1) * SIDE, to == 1, true, wide, sums + SIDE * SIDE);
 }
 
 /* sums[rows <= 16][16 tokens] to y[tokens <= 16][ldy] */
