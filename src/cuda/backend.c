@@ -91,13 +91,16 @@ gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, g
 }
 
 size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other) {
-  size_t free_bytes, total;
-  if (cuda->device->memory(cuda->device, &free_bytes, &total, NULL) != GPTVQ_OK) return unit;
-  for (int use = 0; use < GPTVQ_CUDA_USES; use++) free_bytes += cuda->buffers[use].bytes;
-  free_bytes -= free_bytes / 16; /* what allocation loses */
+  size_t free_bytes = 0, total;
+  const size_t all = gptvq_saturated_sum(other, gptvq_saturated_size(rows, row_bytes));
+  for (int attempt = 0; attempt < 2; attempt++) {
+    if (attempt > 0) release_buffers(cuda);
+    if (cuda->device->memory(cuda->device, &free_bytes, &total, NULL) != GPTVQ_OK) free_bytes = 0;
+    free_bytes -= free_bytes / 16; /* what allocation loses */
+    if (all <= free_bytes) return rows;
+  }
   const size_t fit = free_bytes > other ? (free_bytes - other) / gptvq_max_size(1, row_bytes) : 0;
-  if (fit >= rows) return rows;
-  return gptvq_max_size(unit, fit / unit * unit);
+  return gptvq_min_size(rows, gptvq_max_size(unit, fit / unit * unit));
 }
 
 gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t end,

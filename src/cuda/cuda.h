@@ -61,8 +61,8 @@ gptvq_status gptvq_cuda_send_rows(gptvq_cuda *cuda, gptvq_cuda_use use, size_t r
  * be lost. GPTVQ_ERROR_MEMORY: it has no room beside nothing else. */
 gptvq_status gptvq_cuda_hessian(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
 gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
-/* Rows, a multiple of `unit`, at least that many and at most `rows`, whose `row_bytes` fit into the memory
- * that is free or in buffers, beside `other` bytes. */
+/* As many of the rows, a multiple of `unit` and at least that, as fit with row_bytes each beside `other`
+ * bytes. Where memory is short all buffers are lost: before anything is reserved for the work. */
 size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other);
 
 /* Launches the kernel with a grid that suits. */

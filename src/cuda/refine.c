@@ -228,9 +228,9 @@ static gptvq_status sweep(piece *p, batch_function function, uint32_t *book_of, 
       book_of[b] = (uint32_t)(g * q->k * d);
   GPTVQ_TRY(gptvq_cuda_hessian(p->cuda, q->factor, err));
   *gain = 0.0;
+  const size_t most = gptvq_cuda_piece(p->cuda, q->rows, height, row_bytes(q), squares);
   for (p->begin = 0; p->begin < q->rows; p->begin += p->rows) {
-    p->rows = gptvq_cuda_piece(p->cuda, q->rows - p->begin, height, row_bytes(q), squares);
-    p->rows = gptvq_min_size(p->rows, q->rows - p->begin);
+    p->rows = gptvq_min_size(most, q->rows - p->begin);
     p->stripes = gptvq_ceil_div(p->rows, height);
     GPTVQ_TRY(open_piece(p, book_of, err));
     for (size_t g = 0; g < q->groups; g++) {
