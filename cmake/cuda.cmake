@@ -4,7 +4,9 @@ include(CheckLanguage)
 gptvq_part(cuda)
 target_link_libraries(gptvq_cuda PUBLIC gptvq_quant_layer ${CMAKE_DL_LIBS})
 
-check_language(CXX)
+if(NOT CMAKE_CROSSCOMPILING) # else the toolchain file names it, and what is found would be this machine's
+  check_language(CXX)
+endif()
 if(CMAKE_CXX_COMPILER)
   enable_language(CXX)
   # No part of the C++ library is used: whatever holds the shim's objects is linked as C.

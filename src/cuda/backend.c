@@ -130,6 +130,7 @@ gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_err
   cuda->backend.feedback = gptvq_cuda_feedback;
   cuda->backend.codebooks = gptvq_cuda_codebooks;
   cuda->backend.assign = gptvq_cuda_assign;
+  cuda->backend.times_system = gptvq_cuda_times_system;
   cuda->backend.update = gptvq_cuda_update;
   cuda->backend.reassign = gptvq_cuda_reassign;
   cuda->backend.search = gptvq_cuda_search;
@@ -148,6 +149,8 @@ const gptvq_backend *gptvq_cuda_backend(const gptvq_cuda *cuda) { return &cuda->
 
 const char *gptvq_cuda_left_to_cpu(const gptvq_cuda *cuda) {
   (void)cuda;
-  return "Gram products, the factorisation of the Hessian, re-assignment; of k-means the start kmeanspp, of "
-         "the loop more than 32 partial assignments, and trellises";
+  return "Gram products; the factorisation of the Hessian; vectors of the codebook update; of k-means the "
+         "start "
+         "kmeanspp, of loop and search more than 32 partial assignments; trellises; uniform codes but for "
+         "feedback";
 }
