@@ -7,9 +7,9 @@ log=$1 table=$2
 [ -s "$log" ] || { echo "check-spills.sh: $log is not there: no nvcc" >&2; exit 77; }
 awk -v table="$table" '
 BEGIN {
-  while ((getline line < table) > 0) {
-    if (line ~ /^#/ || line == "") continue
-    split(line, t, " ")
+  while ((getline row < table) > 0) {
+    if (row ~ /^#/ || row == "") continue
+    split(row, t, " ")
     for (i = 3; i <= 5; i++) allowed[t[1], t[2], i] = t[i]
   }
 }
@@ -21,11 +21,11 @@ BEGIN {
   for (i = 3; i <= 5; i++) {
     has = n[first + i - 3]
     if (has + 0 > allowed[kernel, sm, i] + 0) bad = 1
-    line[i] = has
+    has_now[i] = has
   }
   if (bad) {
     printf "%s for %s: %d bytes of stack, %d stored and %d loaded in spills; allowed are %d, %d, %d\n", kernel, sm,
-      line[3], line[4], line[5], allowed[kernel, sm, 3], allowed[kernel, sm, 4], allowed[kernel, sm, 5]
+      has_now[3], has_now[4], has_now[5], allowed[kernel, sm, 3], allowed[kernel, sm, 4], allowed[kernel, sm, 5]
     failed = 1
   }
   bad = 0
