@@ -44,9 +44,9 @@ WRAPPED(INVERSE_FACTOR, gptvq_cpu_linalg, inverse_factor,
 WRAPPED(TIMES_HESSIAN, gptvq_cpu_backend, times_hessian,
         (const gptvq_vq *q, size_t rows, const float *x, float *y, gptvq_error *err), (q, rows, x, y, err))
 WRAPPED(TIMES_SYSTEM, gptvq_cpu_backend, times_system,
-        (const gptvq_vq *q, size_t count, const uint32_t *stripes, const float *directions, double *products,
+        (const gptvq_vq *q, size_t n, const uint32_t *stripes, const float *directions, double *products,
          gptvq_error *err),
-        (q, count, stripes, directions, products, err))
+        (q, n, stripes, directions, products, err))
 WRAPPED(FEEDBACK, gptvq_cpu_backend, feedback,
         (const gptvq_backend *b, const gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
          const float *error, float *work, gptvq_error *err),
