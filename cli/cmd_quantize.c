@@ -346,6 +346,7 @@ static int fail(const gptvq_team *team, const gptvq_error *err) {
       (void)snprintf(own.message, sizeof own.message, "rank %zu: %.400s", team->rank, err->message);
     (void)gptvq_cli_fail(&own);
   }
+  if (team->count > 1) gptvq_cli_in_team(1); /* all is said */
   gptvq_mpi_abort(speaks, (int)err->status);
   return (int)err->status;
 }

@@ -15,12 +15,13 @@
 
 enum { TAG_FAILED = 7, SPINS = 200 };
 static const size_t piece = (size_t)1 << 30; /* counts of MPI are int */
-static const double patience = 1.0;          /* seconds for word of other failures */
+static const double patience = 10.0;         /* seconds for the others to hear of a failure */
 
 static struct {
-  int joined, stopped, heard; /* heard: another member has failed and says so */
+  int joined, heard; /* heard: another member has failed and says so */
   int rank, count;
   int (*stop)(void);
+  MPI_Request *told; /* [count] of the others, that this member has failed */
 } state;
 
 const char *gptvq_mpi_version(void) {
@@ -41,15 +42,23 @@ static double now(void) {
   return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* Word of a failure: from any member, or from the lower ones only. */
+/* Has another member said that it has failed? Of the lower ones only, or of any. */
 static int failure_heard(int below) {
-  for (int r = 0; r < state.count; r++) {
+  for (int r = 0; r < (below ? state.rank : state.count) && !state.heard; r++) {
     int there = 0;
-    if (r == state.rank || (below && r > state.rank)) continue;
-    if (MPI_Iprobe(r, TAG_FAILED, MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE) == MPI_SUCCESS && there)
-      return 1;
+    char word;
+    if (r == state.rank ||
+        MPI_Iprobe(r, TAG_FAILED, MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE) != MPI_SUCCESS || !there)
+      continue;
+    (void)MPI_Recv(&word, 1, MPI_BYTE, r, TAG_FAILED, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    state.heard = 1;
   }
-  return 0;
+  return state.heard;
+}
+static int failure_heard_within(double seconds, int below) {
+  for (const double begin = now(); !failure_heard(below); pause_briefly(1000000))
+    if (now() - begin >= seconds) return 0;
+  return 1;
 }
 
 static gptvq_status fail_mpi(int code, gptvq_error *err) {
@@ -74,10 +83,8 @@ static gptvq_status wait_for(MPI_Request *request, gptvq_error *err) {
       (void)sched_yield();
       continue;
     }
-    if (turn % 64 == 0 && failure_heard(0)) {
-      state.heard = 1;
+    if (turn % 16 == 0 && failure_heard(0))
       return gptvq_fail(err, GPTVQ_ERROR_CANCELLED, "another rank has failed");
-    }
     if (state.stop != NULL && state.stop())
       return gptvq_fail(err, GPTVQ_ERROR_CANCELLED, "stopped on request, or as another rank has died");
     pause_briefly(50000);
@@ -189,7 +196,6 @@ void gptvq_mpi_leave(void) {
 }
 
 int gptvq_mpi_speaks(gptvq_status status) {
-  static MPI_Request requests[64];
   static char word;
   if (!state.joined || state.count == 1) {
     size_t rank;
@@ -197,21 +203,23 @@ int gptvq_mpi_speaks(gptvq_status status) {
     return rank == 0;
   }
   if (state.heard) return 0;
-  if (status == GPTVQ_ERROR_CANCELLED) return state.rank == 0 && !failure_heard(0);
+  if (status == GPTVQ_ERROR_CANCELLED) return state.rank == 0 && !failure_heard_within(0.2, 0);
   /* all may have failed in the same way: the lowest speaks */
-  for (double begin = now(); state.rank > 0 && now() - begin < patience; pause_briefly(1000000))
-    if (failure_heard(1)) return 0;
-  for (int r = 0; r < state.count && r < 64; r++)
-    if (r != state.rank) (void)MPI_Isend(&word, 1, MPI_BYTE, r, TAG_FAILED, MPI_COMM_WORLD, &requests[r]);
-  for (double begin = now(); now() - begin < 0.1; pause_briefly(1000000))
-    (void)failure_heard(0); /* they leave */
+  if (state.rank > 0 && failure_heard_within(1.0, 1)) return 0;
+  state.told = malloc((size_t)state.count * sizeof(MPI_Request));
+  for (int r = 0; r < state.count && state.told != NULL; r++) { /* done when they have heard it */
+    state.told[r] = MPI_REQUEST_NULL;
+    if (r != state.rank) (void)MPI_Issend(&word, 1, MPI_BYTE, r, TAG_FAILED, MPI_COMM_WORLD, &state.told[r]);
+  }
   return 1;
 }
 
 void gptvq_mpi_abort(int spoke, int code) {
   if (!state.joined || state.count == 1) return;
-  /* whoever speaks ends all: first those that have failed too hear of it */
-  for (double begin = now(); now() - begin < (spoke ? 1.0 : 3.0) * patience; pause_briefly(1000000))
-    (void)failure_heard(0);
+  int done = 0;
+  for (const double begin = now(); !done && now() - begin < (spoke ? patience : 2.0 * patience);
+       pause_briefly(1000000))
+    if (spoke && state.told != NULL) (void)MPI_Testall(state.count, state.told, &done, MPI_STATUSES_IGNORE);
+    else done = spoke;
   (void)MPI_Abort(MPI_COMM_WORLD, code);
 }
