@@ -60,9 +60,6 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gpt
                                gptvq_error *err);
 void gptvq_plan_release(gptvq_tensor_plan *plan);
 
-enum { GPTVQ_SHARD_NAME = 48 };
-void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard,
-                      char name[GPTVQ_SHARD_NAME]); /* shard == blocks: the rest */
 /* Fine-tuned vectors that take the place of the original's: norms and biases of a block, the final norm. */
 typedef struct gptvq_tuned {
   const gptvq_block *block; /* or NULL */
