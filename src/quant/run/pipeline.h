@@ -78,6 +78,11 @@ gptvq_status gptvq_write_card(const gptvq_output *out, const char *model_dir, co
                               const gptvq_calibration *calibration, const gptvq_quantize_report *report,
                               gptvq_error *err);
 
+/* GPTVQ_RECORD_NAME: times, memory, tokens of experts and what was lost, of the report. original_bytes: of
+ * the input's tensors. */
+gptvq_status gptvq_write_record(const gptvq_output *out, uint64_t original_bytes,
+                                const gptvq_quantize_report *report, gptvq_error *err);
+
 /* config.json: the original's plus "quantization_config". calibration NULL: none; bits_per_value < 0: not
  * known yet. */
 gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
