@@ -241,7 +241,8 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
       else assert_true(gptvq_path_exists("cut.partial/resume.json"));
       o.resume = 1;
       if (finished > 0)
-        tiny_write_text("cut.partial", "model-00004-of-00004.safetensors.tmp.4711", "what a killed process leaves");
+        tiny_write_text("cut.partial", "model-00004-of-00004.safetensors.tmp.4711",
+                        "what a killed process leaves");
       w = (watcher){0};
       ok(watched("llama", "cut", &o, &w, &report, err));
       assert_int_equal(w.layers, LAYERS - finished * PER_BLOCK);
