@@ -30,6 +30,7 @@ quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
 quant/run: base dist linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer quant/transform quant/plan
 export: base format kernels gguf checkpoint text model model/layer
+export/report: base checkpoint
 tools: base linalg format kernels checkpoint model/arch model quant/options quant/layer
 mpi: base
 server: base
