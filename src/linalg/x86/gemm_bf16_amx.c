@@ -160,8 +160,50 @@ static inline __attribute__((always_inline)) void product(layout how, bool add, 
   _tile_release();
 }
 
+/* c[cols × ldc], `rows` <= ROWS columns of it, = or += the sums' [ROWS × COLS] columns */
+static void store_transposed(size_t rows, size_t cols, const float *sums, bool add, float *c, size_t ldc) {
+  for (size_t i = 0; i < rows; i += SIDE)
+    for (size_t j = 0; j < cols; j += SIDE) {
+      const __mmask16 some = rows - i >= SIDE ? 0xffffu : (__mmask16)((1u << (rows - i)) - 1u);
+      __m512i values[SIDE];
+      for (size_t r = 0; r < SIDE; r++) values[r] = _mm512_load_si512(sums + (i + r) * COLS + j);
+      gptvq_transpose_16(values);
+      for (size_t r = 0; r < SIDE && j + r < cols; r++) {
+        float *out = c + (j + r) * ldc + i;
+        __m512 value = _mm512_castsi512_ps(values[r]);
+        if (add) value = _mm512_add_ps(_mm512_maskz_loadu_ps(some, out), value);
+        _mm512_mask_storeu_ps(out, some, value);
+      }
+    }
+}
+
+/* A · Bᵀ of at most COLS rows of A, as the transpose of B · Aᵀ: what is packed is A, and B, of which every
+ * number is used but once, is read as it lies. */
+static void few_rows(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                     size_t ldb, float *c, size_t ldc) {
+  static _Thread_local _Alignas(64) uint32_t block[DEPTH / 2 * COLS];
+  _Alignas(64) float sums[ROWS * COLS];
+  _tile_loadconfig(config.bytes);
+  for (size_t from = 0; from < k; from += DEPTH) {
+    const size_t depth = least(DEPTH, k - from);
+    pack_rows(depth, m, a + from, lda, block);
+    for (size_t j = 0; j < n; j += ROWS) {
+      const uint16_t *rows = b + j * ldb + from;
+      if (n - j >= ROWS && depth % STEP == 0)
+        multiply(true, depth / STEP, rows, ldb, block, false, sums, COLS);
+      else multiply_edge(least(ROWS, n - j), COLS, depth, rows, ldb, block, false, sums, COLS);
+      store_transposed(least(ROWS, n - j), m, sums, from > 0, c + j, ldc);
+    }
+  }
+  _tile_release();
+}
+
 void gptvq_gemm_bf16_nt_amx(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                             size_t ldb, float *c, size_t ldc) {
+  if (m <= COLS) {
+    few_rows(m, n, k, a, lda, b, ldb, c, ldc);
+    return;
+  }
   product(TRANSPOSED, false, m, n, k, a, lda, b, ldb, c, ldc);
 }
 
