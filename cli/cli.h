@@ -98,6 +98,7 @@ void gptvq_cli_warn(const char *format, ...) __attribute__((format(printf, 1, 2)
 void gptvq_cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void gptvq_cli_set_quiet(bool quiet);
 bool gptvq_cli_quiet(void);
+void gptvq_cli_set_mute(bool mute); /* no line at all, of errors neither: another process says it */
 
 /* A number for JSON: null for NaN and infinity, which JSON does not have. */
 json_t *gptvq_cli_number(double value);
@@ -143,6 +144,9 @@ double gptvq_cli_clock(void);
 void gptvq_cli_catch_signals(void);
 void gptvq_cli_hear_signals(void); /* making the progress callbacks says so too */
 bool gptvq_cli_interrupted(void);
+/* This process is member `rank` of a team: when it is told to stop there is little time, and 0 alone speaks.
+ */
+void gptvq_cli_in_team(size_t rank);
 /* The session whose gptvq_session_forward a signal cancels; NULL: none. */
 void gptvq_cli_cancel_on_signal(gptvq_session *session);
 /* Ctrl-C stopped something, but not the program: was it so? Not after SIGTERM. */
@@ -174,12 +178,12 @@ typedef struct gptvq_cli_eval {
   gptvq_model_options model_options;
   const char *text_paths; /* a line each */
   const char *task_path;  /* in their place: eval alone */
-  int compute, json;
+  int compute, json, record;
   size_t count; /* texts; all owned */
   char **paths, **texts;
   size_t *sizes;
 } gptvq_cli_eval;
-enum { GPTVQ_CLI_EVAL_OPTIONS = 9 };
+enum { GPTVQ_CLI_EVAL_OPTIONS = 10 };
 void gptvq_cli_eval_init(gptvq_cli_eval *eval);
 void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVAL_OPTIONS]);
 /* After parsing: reads the texts; an exit code. */
@@ -195,6 +199,10 @@ int gptvq_cli_eval_width(const gptvq_cli_eval *eval);
 json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model);
 void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t i, size_t windows, size_t ctx,
                              size_t score_from, double seconds);
+/* Before the work, with --record: an error (exit code) unless the model is a packed folder's. */
+int gptvq_cli_eval_packed(const char *path, const gptvq_model *model);
+/* --record: keeps the run's figures in the packed folder; an exit code. */
+int gptvq_cli_eval_record(const gptvq_cli_eval *eval, const char *folder, const json_t *object);
 /* Of several texts: prints {"texts": […]}; of one: that object itself. An exit code. */
 int gptvq_cli_eval_print_json(const gptvq_cli_eval *eval, json_t *texts);
 
@@ -264,6 +272,7 @@ int gptvq_cmd_generate(int argc, char **argv);
 int gptvq_cmd_chat(int argc, char **argv);
 int gptvq_cmd_serve(int argc, char **argv);
 int gptvq_cmd_inspect(int argc, char **argv);
+int gptvq_cmd_report(int argc, char **argv);
 int gptvq_cmd_tokenize(int argc, char **argv);
 int gptvq_cmd_export(int argc, char **argv);
 int gptvq_cmd_bench(int argc, char **argv);

@@ -1,5 +1,6 @@
 /* gptvq: compress Llama-family models by vector quantization, measure what was lost, run them. */
 #include "cli.h"
+#include "mpi/mpi.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@ static const struct {
     {"chat", "talk to a chat model", gptvq_cmd_chat},
     {"serve", "answer programs that know OpenAI's API", gptvq_cmd_serve},
     {"inspect", "layers, formats and sizes of a model", gptvq_cmd_inspect},
+    {"report", "a page about a packed folder: layers, size and quality, times", gptvq_cmd_report},
     {"tokenize", "token ids of a text, and back", gptvq_cmd_tokenize},
     {"export", "turn a model into a plain Hugging Face folder or a GGUF file", gptvq_cmd_export},
     {"bench", "speed of a model; models of random weights", gptvq_cmd_bench},
@@ -41,7 +43,8 @@ static int help(void) {
 static int run(int argc, char **argv) {
   const char *name = argc > 1 ? argv[1] : "";
   if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
-    printf("gptvq %s\n", gptvq_version());
+    const char *mpi = gptvq_mpi_version();
+    printf("gptvq %s (with%s %s)\n", gptvq_version(), mpi != NULL ? "" : "out", mpi != NULL ? mpi : "MPI");
     return gptvq_cli_flush();
   }
   if (argc == 2 && strcmp(name, "--help=commands") == 0) { /* for scripts */

@@ -157,6 +157,10 @@ typedef struct gptvq_quantize_report {
    * releases it with gptvq_free. */
   uint64_t *expert_tokens;
   size_t expert_blocks, experts;
+  size_t ranks; /* processes that worked on it (gptvq/team.h) */
+  /* what they sent each other for the blocks, all together, and for the block with most; a broadcast counts
+   * once for each that gets it */
+  uint64_t sent_bytes, sent_bytes_block;
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 
@@ -297,6 +301,13 @@ typedef enum gptvq_gguf_type {
  * values beyond the range of fp16 (named). callbacks may be NULL. */
 GPTVQ_API gptvq_status gptvq_export_gguf(const char *model_dir, const char *out_file, gptvq_gguf_type type,
                                          int force, const gptvq_callbacks *callbacks, gptvq_error *err);
+
+/* Writes one HTML page that needs nothing else (no network, no scripts) about packed_dirs[0]: error and bits
+ * of its layers, and what its gptvq.json records: evaluations (by size, beside those of the other folders),
+ * times, tokens of experts. The file appears whole or not at all; one that is there is replaced only with
+ * `force`. GPTVQ_ERROR_ARGUMENT: a folder is not packed; otherwise as gptvq_model_open. */
+GPTVQ_API gptvq_status gptvq_export_report(const char *const *packed_dirs, size_t count, const char *out_file,
+                                           int force, gptvq_error *err);
 
 #ifdef __cplusplus
 }

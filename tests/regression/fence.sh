@@ -19,9 +19,10 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
 
-# A folder's files in order of their names, and what is in them; config.json with one version of the program, whatever it is.
+# A folder's files in order of their names, and what is in them; config.json with one version of the program, whatever it is; without the record of
+# the run, which has its times.
 digest() {
-  (cd "$1" && sed -i 's/"gptvq_version": "[^"]*"/"gptvq_version": "0.1.0"/' config.json && for file in $(ls); do
+  (cd "$1" && sed -i 's/"gptvq_version": "[^"]*"/"gptvq_version": "0.1.0"/' config.json && for file in $(ls | grep -v "^gptvq.json$"); do
     echo "$file"
     cat "$file"
   done) | sha256sum | cut -c1-32

@@ -6,6 +6,7 @@
 #include "model/model_internal.h"
 #include "calib/calib.h"
 #include "checkpoint/output.h"
+#include "dist/dist.h"
 #include "quant/layer/solver.h"
 #include "train/finetune.h"
 
@@ -14,9 +15,11 @@
  * without data. */
 typedef struct gptvq_pipeline {
   const gptvq_model *model;
-  gptvq_solver solver; /* with the options of the run, and whom to report to */
-  size_t samples, length;
-  size_t held; /* the last of the samples: block-wise fine-tuning does not train on them */
+  gptvq_solver solver;    /* with the options of the run, and whom to report to */
+  size_t samples, length; /* windows of x */
+  gptvq_dist *dist;       /* those who work on the model together; NULL: one */
+  gptvq_deal deal;        /* what of all windows x has; windows 0: all */
+  size_t held;            /* the last of the samples: block-wise fine-tuning does not train on them */
   const gptvq_stream *x;
   const gptvq_stream
       *x_original; /* the same windows as the original model's blocks pass them on; NULL: not needed */
@@ -40,6 +43,11 @@ gptvq_status gptvq_pipeline_block(gptvq_pipeline *pipeline, const gptvq_block *b
 gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block,
                                 const gptvq_block *original, gptvq_error *err);
 
+/* x and x_original through the first `blocks` blocks, which out->work has packed; only member 0 of a team
+ * reads there. */
+gptvq_status gptvq_pipeline_replay(const gptvq_pipeline *pipeline, const gptvq_model *model,
+                                   const gptvq_output *out, size_t blocks, gptvq_error *err);
+
 /* A copy of `block` whose linears may be replaced; the rest is shared. GPTVQ_ERROR_MEMORY. Release with
  * free(copy->linears). */
 gptvq_status gptvq_block_copy(const gptvq_block *block, gptvq_block *copy, gptvq_error *err);
@@ -60,9 +68,6 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gpt
                                gptvq_error *err);
 void gptvq_plan_release(gptvq_tensor_plan *plan);
 
-enum { GPTVQ_SHARD_NAME = 48 };
-void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard,
-                      char name[GPTVQ_SHARD_NAME]); /* shard == blocks: the rest */
 /* Fine-tuned vectors that take the place of the original's: norms and biases of a block, the final norm. */
 typedef struct gptvq_tuned {
   const gptvq_block *block; /* or NULL */
@@ -80,6 +85,11 @@ gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor
 gptvq_status gptvq_write_card(const gptvq_output *out, const char *model_dir, const gptvq_resolved *options,
                               const gptvq_calibration *calibration, const gptvq_quantize_report *report,
                               gptvq_error *err);
+
+/* GPTVQ_RECORD_NAME: times, memory, tokens of experts and what was lost, of the report. original_bytes: of
+ * the input's tensors. */
+gptvq_status gptvq_write_record(const gptvq_output *out, uint64_t original_bytes,
+                                const gptvq_quantize_report *report, gptvq_error *err);
 
 /* config.json: the original's plus "quantization_config". calibration NULL: none; bits_per_value < 0: not
  * known yet. */
