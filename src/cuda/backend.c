@@ -34,7 +34,7 @@ gptvq_status gptvq_cuda_send_rows(gptvq_cuda *cuda, gptvq_cuda_use use, size_t r
   return cuda->device->upload(cuda->device, &shape, *out, from, err);
 }
 
-static void forget_factor(gptvq_cuda *cuda) {
+void gptvq_cuda_forget_factor(gptvq_cuda *cuda) {
   gptvq_cuda_factor *f = &cuda->factor;
   cuda->device->free(cuda->device, f->h);
   cuda->device->free(cuda->device, f->u);
@@ -69,7 +69,7 @@ static gptvq_status keep(gptvq_cuda *cuda, size_t count, const float *from, floa
 
 static void know_factor(gptvq_cuda *cuda, const gptvq_factor *factor) {
   if (cuda->factor.id == factor->id) return;
-  forget_factor(cuda);
+  gptvq_cuda_forget_factor(cuda);
   cuda->factor.id = factor->id;
 }
 
@@ -123,7 +123,10 @@ gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_err
   if (cuda == NULL) return gptvq_fail_memory(err, "a device's backend", sizeof *cuda);
   cuda->device = device;
   cuda->linalg = gptvq_cpu_linalg;
+  cuda->linalg.context = cuda;
+  cuda->linalg.inverse_factor = gptvq_cuda_inverse_factor;
   cuda->backend = gptvq_cpu_backend;
+  cuda->backend.linalg = &cuda->linalg;
   cuda->backend.name = device->name;
   cuda->backend.context = cuda;
   cuda->backend.times_hessian = gptvq_cuda_times_hessian;
@@ -140,7 +143,7 @@ gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_err
 
 void gptvq_cuda_destroy(gptvq_cuda *cuda) {
   if (cuda == NULL) return;
-  forget_factor(cuda);
+  gptvq_cuda_forget_factor(cuda);
   release_buffers(cuda);
   free(cuda);
 }
@@ -149,7 +152,8 @@ const gptvq_backend *gptvq_cuda_backend(const gptvq_cuda *cuda) { return &cuda->
 
 const char *gptvq_cuda_left_to_cpu(const gptvq_cuda *cuda) {
   (void)cuda;
-  return "Gram products; the factorisation of the Hessian; vectors of the codebook update; of k-means the "
+  return "Gram products; a Hessian that has no room for its factorisation; vectors of the codebook update; "
+         "of k-means the "
          "start "
          "kmeanspp, of loop and search more than 32 partial assignments; trellises; uniform codes but for "
          "feedback";

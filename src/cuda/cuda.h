@@ -62,6 +62,8 @@ gptvq_status gptvq_cuda_send_rows(gptvq_cuda *cuda, gptvq_cuda_use use, size_t r
  * be lost. GPTVQ_ERROR_MEMORY: it has no room beside nothing else. */
 gptvq_status gptvq_cuda_hessian(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
 gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
+/* What is kept of a factor goes. */
+void gptvq_cuda_forget_factor(gptvq_cuda *cuda);
 /* As many of the rows, a multiple of `unit` and at least that, as fit with row_bytes each beside `other`
  * bytes. Where memory is short all buffers are lost: before anything is reserved for the work. */
 size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other);
@@ -80,6 +82,8 @@ gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const floa
 gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
                                  gptvq_span from, gptvq_span to, const float *error, float *work,
                                  gptvq_error *err);
+gptvq_status gptvq_cuda_inverse_factor(const gptvq_linalg *linalg, size_t n, double *a, double *scratch,
+                                       bool *done, gptvq_error *err);
 gptvq_status gptvq_cuda_codebooks(gptvq_vq *q, size_t group, gptvq_error *err);
 gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
 gptvq_status gptvq_cuda_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes,
