@@ -80,7 +80,7 @@ print(json.dumps(dict(perplexity=float(np.exp(nll / (len(ids) - {WINDOWS}))), wo
     ours = perplexity(o, folder, TEXT)["perplexity"]
     require(found["packed"] > 0 and abs(found["perplexity"] / ours - 1) < 1e-4, f"perplexity {found['perplexity']} in transformers, {ours} here")
     require(found["worst"] < 1e-3 * found["scale"], f"logits differ by {found['worst']} of {found['scale']}")
-    row("transformers " + found["version"], f"perplexity, linears packed in memory; logits within {found['worst']:.1e} of {found['scale']:.0f}", f"{ours:.4f}", f"{found['perplexity']:.4f}")
+    row("transformers " + found["version"], f"perplexity; linears packed in memory; logits within {found['worst']:.1e} of {found['scale']:.0f}", f"{ours:.4f}", f"{found['perplexity']:.4f}")
 
 
 def in_llama_cpp(o, packed):
@@ -105,7 +105,7 @@ def in_llama_cpp(o, packed):
         nll -= logs[np.arange(len(window) - 1), window[1:]].sum()
     theirs, ours = float(np.exp(nll / (len(ids) - WINDOWS))), perplexity(o, packed, TEXT)["perplexity"]
     require(abs(theirs / ours - 1) < 0.005, f"perplexity {theirs} in llama.cpp, {ours} here")
-    row("llama.cpp (llama-cpp-python " + llama_cpp.__version__ + ")", "perplexity of export --format gguf --type f16, within 0.5 %", f"{ours:.4f}", f"{theirs:.4f}")
+    row("llama.cpp (llama-cpp-python " + llama_cpp.__version__ + ")", "perplexity of export --format gguf --type f16; within 0.5 %", f"{ours:.4f}", f"{theirs:.4f}")
 
 
 def report(o, packed):
@@ -126,7 +126,7 @@ def report(o, packed):
                     "--window-size=980,2400", f"--screenshot={picture}", page.as_uri()], check=True, capture_output=True)
     require(picture.stat().st_size > 20000, "an empty picture of the report")
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
-    row("chromium " + version, "gptvq report: well-formed, drawn without a network", f"{charts} charts, {layers} layers")
+    row("chromium " + version, "gptvq report: well-formed; drawn without a network", f"{charts} charts; {layers} layers")
 
 
 def need(*modules):
