@@ -98,6 +98,7 @@ void gptvq_cli_warn(const char *format, ...) __attribute__((format(printf, 1, 2)
 void gptvq_cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void gptvq_cli_set_quiet(bool quiet);
 bool gptvq_cli_quiet(void);
+void gptvq_cli_set_mute(bool mute); /* no line at all, of errors neither: another process says it */
 
 /* A number for JSON: null for NaN and infinity, which JSON does not have. */
 json_t *gptvq_cli_number(double value);
@@ -143,6 +144,9 @@ double gptvq_cli_clock(void);
 void gptvq_cli_catch_signals(void);
 void gptvq_cli_hear_signals(void); /* making the progress callbacks says so too */
 bool gptvq_cli_interrupted(void);
+/* This process is member `rank` of a team: when it is told to stop there is little time, and 0 alone speaks.
+ */
+void gptvq_cli_in_team(size_t rank);
 /* The session whose gptvq_session_forward a signal cancels; NULL: none. */
 void gptvq_cli_cancel_on_signal(gptvq_session *session);
 /* Ctrl-C stopped something, but not the program: was it so? Not after SIGTERM. */

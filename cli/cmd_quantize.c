@@ -1,5 +1,6 @@
 /* gptvq quantize: compress a model folder into a packed one. */
 #include "cli.h"
+#include "mpi/mpi.h"
 
 #include <math.h>
 #include <string.h>
@@ -236,7 +237,7 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
         "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:I, "
-        "s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I}",
         "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
         "bits_per_value", r->bits_per_value, "model_bits_per_value",
         gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
@@ -249,7 +250,8 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
         gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after),
         "calib_compute", calibrated ? json_string(gptvq_compute_name(r->calib_compute)) : json_null(),
         "stages", stages_json(r), "expert_tokens", expert_json(r), "loss_text", loss_json(&r->loss_text),
-        "loss_self", loss_json(&r->loss_self)));
+        "loss_self", loss_json(&r->loss_self), "ranks", (json_int_t)r->ranks, "sent_bytes",
+        (json_int_t)r->sent_bytes, "sent_bytes_block", (json_int_t)r->sent_bytes_block));
   }
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("wrote            %s (%s)\n", line->out, method);
@@ -262,6 +264,9 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
            gptvq_cli_size_text(after, b), info[1].model_bits_per_value);
   }
   if (calibrated) printf("calibration      in %s\n", gptvq_compute_name(r->calib_compute));
+  if (r->ranks > 1)
+    printf("processes        %zu, which sent %s, at most %s for a block\n", r->ranks,
+           gptvq_cli_size_text(r->sent_bytes, a), gptvq_cli_size_text(r->sent_bytes_block, b));
   printf("mean error       %.5f of a layer's output\n", r->mean_error);
   if (isfinite(r->finetune_before))
     printf("fine-tuning      KL divergence %.5f -> %.5f nats per token\n", r->finetune_before,
@@ -329,23 +334,46 @@ static int show_plan(const command_line *line, const char *path) {
   return line->json ? print_plan_json(&plan) : print_plan(&plan);
 }
 
+static int stop(void) { return gptvq_cli_interrupted(); }
+
+/* The exit code after one line, whichever of the processes says it. */
+static int fail(const gptvq_team *team, const gptvq_error *err) {
+  const int speaks = gptvq_mpi_speaks(err->status);
+  if (speaks) {
+    gptvq_error own = *err;
+    gptvq_cli_set_mute(false);
+    if (team->rank > 0)
+      (void)snprintf(own.message, sizeof own.message, "rank %zu: %.400s", team->rank, err->message);
+    (void)gptvq_cli_fail(&own);
+  }
+  if (team->count > 1) gptvq_cli_in_team(1); /* all is said */
+  gptvq_mpi_abort(speaks, (int)err->status);
+  return (int)err->status;
+}
+
 int gptvq_cmd_quantize(int argc, char **argv) {
   command_line line;
   memset(&line, 0, sizeof line);
   const char *path;
   int code;
+  size_t rank; /* what the command line is told is said once */
+  if (gptvq_mpi_launched(&rank) > 1) gptvq_cli_set_mute(rank > 0);
   if (!parse(&line, argc, argv, &path, &code)) return code;
   code = finish(&line);
   if (code != 0) return code;
-  if (line.dry_run) return show_plan(&line, path);
+  if (line.dry_run) return rank > 0 ? 0 : show_plan(&line, path);
+  gptvq_team team;
+  gptvq_error err;
+  if (gptvq_mpi_join(stop, &team, &err) != GPTVQ_OK) return fail(&team, &err);
+  if (team.count > 1) gptvq_cli_in_team(team.rank);
   gptvq_cli_progress progress;
   gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
   gptvq_quantize_report result = {.size = sizeof result};
-  gptvq_error err;
-  gptvq_status status = gptvq_quantize(path, line.out, &line.options, &callbacks, &result, &err);
+  gptvq_status status = gptvq_quantize_team(path, line.out, &line.options, &callbacks, &team, &result, &err);
   gptvq_cli_progress_end(&progress);
-  if (status != GPTVQ_OK) return gptvq_cli_fail(&err);
-  code = report(&line, path, &result);
+  if (status != GPTVQ_OK) return fail(&team, &err);
+  gptvq_mpi_leave();
+  code = team.rank > 0 ? 0 : report(&line, path, &result);
   gptvq_free(result.expert_tokens);
   return code;
 }

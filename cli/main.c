@@ -1,5 +1,6 @@
 /* gptvq: compress Llama-family models by vector quantization, measure what was lost, run them. */
 #include "cli.h"
+#include "mpi/mpi.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -42,7 +43,8 @@ static int help(void) {
 static int run(int argc, char **argv) {
   const char *name = argc > 1 ? argv[1] : "";
   if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
-    printf("gptvq %s\n", gptvq_version());
+    const char *mpi = gptvq_mpi_version();
+    printf("gptvq %s (with%s %s)\n", gptvq_version(), mpi != NULL ? "" : "out", mpi != NULL ? mpi : "MPI");
     return gptvq_cli_flush();
   }
   if (argc == 2 && strcmp(name, "--help=commands") == 0) { /* for scripts */

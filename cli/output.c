@@ -9,14 +9,16 @@
 #include <time.h>
 #include <unistd.h>
 
-static bool is_quiet;
+static bool is_quiet, is_mute;
 
 void gptvq_cli_set_quiet(bool quiet) { is_quiet = quiet; }
 bool gptvq_cli_quiet(void) { return is_quiet; }
+void gptvq_cli_set_mute(bool mute) { is_mute = mute; }
 
 /* One line, whatever the arguments hold. */
 static void print_line(const char *prefix, const char *format, va_list args) {
   char line[1400];
+  if (is_mute) return;
   (void)vsnprintf(line, sizeof line, format, args);
   for (char *c = line; *c != '\0'; c++)
     if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';

@@ -6,10 +6,11 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 enum { PATIENCE = 10 }; /* seconds */
-static volatile sig_atomic_t interrupted, heard, bar_open;
+static volatile sig_atomic_t interrupted, heard, bar_open, in_team, leads = 1;
 static _Atomic(gptvq_session *) running; /* what a signal cancels */
 
 static void say(const char *text) {
@@ -25,12 +26,22 @@ static void on_signal(int signal_number) {
   interrupted = signal_number;
   gptvq_session *session = atomic_load(&running);
   if (session != NULL) gptvq_session_cancel(session); /* stores a flag, no more */
-  (void)alarm(PATIENCE);
+  if (!in_team) {
+    (void)alarm(PATIENCE);
+    return;
+  }
+  /* mpirun kills what is left of a job after a second */
+  const struct itimerval soon = {.it_value = {.tv_usec = 600000}};
+  (void)setitimer(ITIMER_REAL, &soon, NULL);
 }
 
 static void on_alarm(int signal_number) {
   (void)signal_number;
-  say("gptvq: error: stopped on request, in the middle of a step that takes too long to end in order\n");
+  if (!in_team)
+    say("gptvq: error: stopped on request, in the middle of a step that takes too long to end in order\n");
+  else if (leads)
+    say("gptvq: error: stopped on request, or as another rank has died; the same options with --resume go on "
+        "after the last finished block\n");
   _exit(GPTVQ_ERROR_CANCELLED);
 }
 
@@ -88,6 +99,10 @@ void gptvq_cli_catch_signals(void) {
   (void)sigaction(SIGBUS, &action, NULL);
 }
 
+void gptvq_cli_in_team(size_t rank) {
+  in_team = 1;
+  leads = rank == 0;
+}
 bool gptvq_cli_interrupted(void) { return interrupted != 0; }
 void gptvq_cli_hear_signals(void) { heard = 1; }
 
@@ -148,7 +163,7 @@ static void print_plain(const gptvq_progress *p, double eta) {
 static int on_progress(void *user, const gptvq_progress *p) {
   gptvq_cli_progress *state = user;
   if (interrupted) return 1;
-  if (gptvq_cli_quiet()) return 0;
+  if (gptvq_cli_quiet() || !leads) return 0;
   double now = gptvq_cli_clock();
   if (strncmp(state->phase, p->phase, sizeof state->phase - 1) != 0 || p->done < state->phase_first) {
     (void)snprintf(state->phase, sizeof state->phase, "%s", p->phase);

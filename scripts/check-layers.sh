@@ -1,5 +1,5 @@
 #!/bin/sh
-# The house has one direction: a folder may include only itself and what its row names; the CLI only the public headers and tools/bench.h; every
+# The house has one direction: a folder may include only itself and what its row names; the CLI only the public headers and those that it ends with here; every
 # symbol that the libraries export begins with gptvq_.
 set -u
 build=${1:-build/release}
@@ -21,24 +21,26 @@ model/arch: base checkpoint
 model/layer: base linalg kernels model/arch
 model: base linalg format kernels checkpoint model/arch model/layer
 eval: base linalg kernels checkpoint text model
-calib: base linalg linalg/solve kernels text model/layer model
+dist: base
+calib: base linalg linalg/solve kernels text model/layer model dist
 train: base linalg format kernels model/layer model calib
 quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
-quant/run: base linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer quant/transform quant/plan
+quant/run: base dist linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer quant/transform quant/plan
 export: base format kernels gguf checkpoint text model model/layer
 export/report: base checkpoint
 tools: base linalg format kernels checkpoint model/arch model quant/options quant/layer
+mpi: base
 server: base
 server/api: base server
 server/http: base server server/api
 "
-path_of() { # tools/ and server/ stand beside src/: they are no part of the library
-  case $1 in tools/* | server/*) echo "$1" ;; *) echo "src/$1" ;; esac
+path_of() { # tools/, server/ and mpi/ stand beside src/: they are no part of the library
+  case $1 in tools/* | server/* | mpi/*) echo "$1" ;; *) echo "src/$1" ;; esac
 }
-folder_of() { # the folder with a rule that a path in src/, or of tools/, belongs to
+folder_of() { # the folder with a rule that a path in src/, or of those beside it, belongs to
   part=$1
   while part=$(dirname "$part"); do
     case $part in . | /) return 1 ;; esac
@@ -47,7 +49,7 @@ folder_of() { # the folder with a rule that a path in src/, or of tools/, belong
     return 0
   done
 }
-for file in $({ (cd src && find . -name '*.[ch]'); find ./tools ./server -name '*.[ch]'; } | sed 's,^\./,,' | sort); do
+for file in $({ (cd src && find . -name '*.[ch]'); find ./tools ./server ./mpi -name '*.[ch]'; } | sed 's,^\./,,' | sort); do
   part=$(folder_of "$file") path=$(path_of "$file")
   rule=$(printf '%s' "$rules" | sed -n "s,^$part:,& ,p")
   [ -n "$rule" ] || { echo "$path: no rule for $part in check-layers.sh"; failed=1; continue; }
@@ -60,10 +62,10 @@ for file in $({ (cd src && find . -name '*.[ch]'); find ./tools ./server -name '
     esac
   done
 done
-if grep -rnE '#include "[a-z0-9_]+/' cli | grep -vE '"(tools/bench|server/server)\.h"$'; then
-  echo "cli/ may include only <gptvq/…>, its own headers, tools/bench.h and server/server.h"; failed=1
+if grep -rnE '#include "[a-z0-9_]+/' cli | grep -vE '"(tools/bench|server/server|mpi/mpi)\.h"$'; then
+  echo "cli/ may include only <gptvq/…>, its own headers, tools/bench.h, server/server.h and mpi/mpi.h"; failed=1
 fi
-if grep -nH '#include "' tools/bench.h server/server.h include/gptvq/*.h; then
+if grep -nH '#include "' tools/bench.h server/server.h mpi/mpi.h include/gptvq/*.h; then
   echo "what the CLI includes may itself include only <gptvq/…>"; failed=1
 fi
 # what runs in a context asks for its threads and its level, not for those of the default one

@@ -1,18 +1,20 @@
 #!/bin/sh
 # Installs what gptvq builds with (Debian/Ubuntu); does nothing when everything is there already.
 #   scripts/install-deps.sh              the native build, tests and demo
-#   scripts/install-deps.sh --dev        also what developers check with: clang-format, debootstrap
+#   scripts/install-deps.sh --mpi        also Open MPI, for gptvq quantize on several machines (some 100 MB)
+#   scripts/install-deps.sh --dev        also what developers check with: clang-format, debootstrap, Open MPI
 #   scripts/install-deps.sh --python     also python3-venv, for scripts/check-python.sh
 #   scripts/install-deps.sh --bench      also gnuplot, for the pictures of bench/
 #   scripts/install-deps.sh --aarch64    also the cross compiler, qemu-user and the arm64 libraries
 set -eu
-packages="gcc make cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libdnnl-dev libjansson-dev
+packages="gcc make cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libjansson-dev
 libpcre2-dev libutf8proc-dev libedit-dev libmicrohttpd-dev curl libcmocka-dev"
 if [ "${1:-}" = --aarch64 ]; then
   packages="$packages gcc-aarch64-linux-gnu qemu-user libopenblas-dev:arm64 liblapacke-dev:arm64 libjansson-dev:arm64
 libpcre2-dev:arm64 libutf8proc-dev:arm64 libcmocka-dev:arm64"
 fi
-[ "${1:-}" != --dev ] || packages="$packages clang-format-14 debootstrap"
+[ "${1:-}" != --mpi ] || packages="$packages libopenmpi-dev openmpi-bin"
+[ "${1:-}" != --dev ] || packages="$packages clang-format-14 debootstrap libopenmpi-dev openmpi-bin"
 [ "${1:-}" != --python ] || packages="$packages python3-venv"
 [ "${1:-}" != --bench ] || packages="$packages gnuplot-nox"
 missing=""

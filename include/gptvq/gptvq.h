@@ -8,5 +8,6 @@
 #include <gptvq/model.h>
 #include <gptvq/eval.h>
 #include <gptvq/quantize.h>
+#include <gptvq/team.h>
 #include <gptvq/layer.h>
 #endif

@@ -157,6 +157,10 @@ typedef struct gptvq_quantize_report {
    * releases it with gptvq_free. */
   uint64_t *expert_tokens;
   size_t expert_blocks, experts;
+  size_t ranks; /* processes that worked on it (gptvq/team.h) */
+  /* what they sent each other for the blocks, all together, and for the block with most; a broadcast counts
+   * once for each that gets it */
+  uint64_t sent_bytes, sent_bytes_block;
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 

@@ -59,7 +59,7 @@ static void detect(void) {
   machine |= GPTVQ_CPU_AVX512;
   unsigned edx7 = d;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5))) machine |= GPTVQ_CPU_AVX512_BF16;
-  const unsigned amx = 1u << 24 | 1u << 25; /* AMX-TILE, AMX-INT8 */
+  const unsigned amx = 1u << 22 | 1u << 24 | 1u << 25; /* AMX-BF16, AMX-TILE, AMX-INT8 */
   if ((saved & 0x60000) == 0x60000 && (edx7 & amx) == amx && tiles_permitted()) machine |= GPTVQ_CPU_AMX;
 }
 #elif defined(__aarch64__)

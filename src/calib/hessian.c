@@ -11,7 +11,8 @@ enum { GRAM_ROWS = 256, MIRROR_TILE = 32 };
 
 size_t gptvq_hessian_bytes(size_t cols) {
   size_t count;
-  return gptvq_mul(cols, cols, &count) ? gptvq_saturated_size(count, sizeof(double)) : SIZE_MAX;
+  return cols < SIZE_MAX && gptvq_mul(cols + 1, cols, &count) ? gptvq_saturated_size(count, sizeof(double))
+                                                              : SIZE_MAX;
 }
 
 gptvq_status gptvq_hessian_init(gptvq_hessian *hessian, const gptvq_linalg *linalg, size_t cols,
@@ -32,6 +33,25 @@ gptvq_status gptvq_hessian_add(gptvq_hessian *hessian, size_t n, const float *x,
   GPTVQ_TRY(hessian->linalg->gram(hessian->cols, n, GRAM_ROWS, x, ldx, hessian->values, err));
   hessian->tokens += n;
   return GPTVQ_OK;
+}
+
+static gptvq_sum sum_of(const gptvq_hessian *hessian) {
+  return (gptvq_sum){.rows = hessian->cols, .cols = hessian->cols, .upper = true, .part = hessian->values};
+}
+
+gptvq_status gptvq_hessian_add_group(gptvq_hessian *hessian, gptvq_dist *dist, const gptvq_deal *deal,
+                                     size_t round, gptvq_error *err) {
+  const gptvq_sum sum = sum_of(hessian);
+  hessian->grouped = true;
+  return gptvq_sum_add(&sum, dist, deal, round, err);
+}
+
+gptvq_status gptvq_hessian_gather(gptvq_hessian *hessian, gptvq_dist *dist, gptvq_error *err) {
+  const gptvq_sum sum = sum_of(hessian);
+  uint64_t tokens = hessian->tokens;
+  GPTVQ_TRY(gptvq_dist_total(dist, &tokens, 1, err));
+  hessian->tokens = (size_t)tokens;
+  return gptvq_sum_gather(&sum, dist, err);
 }
 
 typedef struct mean_job {
@@ -58,6 +78,10 @@ static void mean_rows(void *context, size_t begin, size_t end, size_t thread) {
 gptvq_status gptvq_hessian_finish(gptvq_hessian *hessian, const char *name, gptvq_error *err) {
   size_t cols = hessian->cols;
   if (hessian->tokens == 0) return GPTVQ_OK;
+  if (hessian->grouped) {
+    const gptvq_sum sum = sum_of(hessian);
+    gptvq_sum_unfold(&sum);
+  }
   /* a bad number in column c of any row makes the c-th diagonal element NaN or infinite */
   for (size_t c = 0; c < cols; c++)
     if (!isfinite(hessian->values[c * cols + c]))

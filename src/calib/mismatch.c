@@ -26,7 +26,7 @@ static bool sizes(size_t cols, size_t rows, size_t *sums, size_t *differences) {
 size_t gptvq_mismatch_bytes(size_t cols, size_t rows) {
   size_t sums, differences;
   if (!sizes(cols, rows, &sums, &differences)) return SIZE_MAX;
-  return sums * sizeof(double) + differences * sizeof(float);
+  return 2 * sums * sizeof(double) + differences * sizeof(float);
 }
 
 static gptvq_status out_of_memory(const char *name, size_t bytes, gptvq_error *err) {
@@ -46,9 +46,10 @@ gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, const gptvq_linalg *l
                                .stream_share = stream_share};
   if (sizes(cols, rows, &sums, &differences)) {
     mismatch->sums = gptvq_alloc_zero(sums, sizeof *mismatch->sums);
+    mismatch->part = gptvq_alloc_zero(sums, sizeof *mismatch->part);
     mismatch->difference = gptvq_alloc(differences, sizeof *mismatch->difference);
   }
-  if (mismatch->sums == NULL || mismatch->difference == NULL) {
+  if (mismatch->sums == NULL || mismatch->part == NULL || mismatch->difference == NULL) {
     gptvq_mismatch_release(mismatch);
     return out_of_memory(name, gptvq_mismatch_bytes(cols, rows), err);
   }
@@ -57,6 +58,7 @@ gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, const gptvq_linalg *l
 
 void gptvq_mismatch_release(gptvq_mismatch *mismatch) {
   free(mismatch->sums);
+  free(mismatch->part);
   free(mismatch->difference);
   free(mismatch->map);
   *mismatch = (gptvq_mismatch){0};
@@ -101,10 +103,31 @@ gptvq_status gptvq_mismatch_add(gptvq_mismatch *m, const gptvq_deviation *tokens
     difference_job job = {m, tokens, t};
     gptvq_parallel_for(count, 16, subtract, &job);
     GPTVQ_TRY(m->linalg->cross(width, m->cols, count, CHUNK, m->difference, width,
-                               tokens->x + t * tokens->ldx, tokens->ldx, m->sums, err));
+                               tokens->x + t * tokens->ldx, tokens->ldx, m->part, err));
   }
   m->tokens += tokens->n;
   return GPTVQ_OK;
+}
+
+static gptvq_sum sum_of(const gptvq_mismatch *m) {
+  return (gptvq_sum){
+      .rows = m->rows > 0 ? m->rows : m->cols, .cols = m->cols, .part = m->part, .total = m->sums};
+}
+
+gptvq_status gptvq_mismatch_add_group(gptvq_mismatch *m, gptvq_dist *dist, const gptvq_deal *deal,
+                                      size_t round, gptvq_error *err) {
+  const gptvq_sum sum = sum_of(m);
+  return gptvq_sum_add(&sum, dist, deal, round, err);
+}
+
+gptvq_status gptvq_mismatch_gather(gptvq_mismatch *m, gptvq_dist *dist, gptvq_error *err) {
+  const gptvq_sum sum = sum_of(m);
+  uint64_t tokens = m->tokens;
+  free(m->part);
+  m->part = NULL;
+  GPTVQ_TRY(gptvq_dist_total(dist, &tokens, 1, err));
+  m->tokens = (size_t)tokens;
+  return gptvq_sum_gather(&sum, dist, err);
 }
 
 /* Columns of a row's diagonal block of the factorisation, right of the diagonal: it does not spare them. */
@@ -245,6 +268,12 @@ gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, const flo
   bool done;
   free(m->difference);
   m->difference = NULL;
+  if (m->part != NULL) { /* no group was ended: all tokens are one */
+    const gptvq_sum sum = sum_of(m);
+    GPTVQ_TRY(gptvq_sum_add(&sum, NULL, NULL, 0, err));
+    free(m->part);
+    m->part = NULL;
+  }
   char context[256];
   (void)snprintf(context, sizeof context, "the mismatch of %s", name);
   GPTVQ_TRY(gptvq_arena_create(&arena, gptvq_mismatch_finish_bytes(n, m->rows), context, err));

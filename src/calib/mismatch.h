@@ -8,14 +8,16 @@
 #ifndef GPTVQ_CALIB_MISMATCH_H
 #define GPTVQ_CALIB_MISMATCH_H
 
+#include "dist/dist.h"
 #include "linalg/solve/backend.h"
 
 typedef struct gptvq_mismatch {
   const gptvq_linalg *linalg;
   size_t cols, rows, tokens;         /* rows: of the residual stream, 0 = the layer does not write to it */
   double inputs_share, stream_share; /* α, β */
-  double *sums; /* Σ (x_o − x) xᵀ [cols × cols], or with rows Σ (α W x_o + β r) xᵀ [rows × cols]; NULL after
-                   _finish */
+  double *sums; /* Σ (x_o − x) xᵀ [cols × cols], or with rows Σ (α W x_o + β r) xᵀ [rows × cols], over the
+                   groups of tokens that are complete; NULL after _finish */
+  double *part;      /* the same over the present group's; NULL after _gather and _finish */
   float *map;        /* after _finish: A (H + λ)⁻¹, or with rows what the weights gain; same shapes */
   float *difference; /* of so many tokens as are worked on together; NULL after _finish */
 } gptvq_mismatch;
@@ -45,6 +47,10 @@ typedef struct gptvq_deviation {
 } gptvq_deviation;
 /* The result depends on how tokens are cut into calls, not on the number of threads. */
 gptvq_status gptvq_mismatch_add(gptvq_mismatch *mismatch, const gptvq_deviation *tokens, gptvq_error *err);
+/* As gptvq_hessian_add_group and gptvq_hessian_gather. */
+gptvq_status gptvq_mismatch_add_group(gptvq_mismatch *mismatch, gptvq_dist *dist, const gptvq_deal *deal,
+                                      size_t round, gptvq_error *err);
+gptvq_status gptvq_mismatch_gather(gptvq_mismatch *mismatch, gptvq_dist *dist, gptvq_error *err);
 /* hessian[cols × cols]: mean x xᵀ over the same tokens, symmetric; its lower triangle is used as scratch and
  * afterwards what it was. weights[rows × cols]: the layer's, with rows only. λ = damping · its mean diagonal,
  * raised tenfold until H + λ can be factorised (never: the maps stay zero, and the layer as it is). */

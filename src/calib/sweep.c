@@ -8,8 +8,8 @@
 
 gptvq_status gptvq_keep_input(void *context, const gptvq_observed *in, gptvq_error *err) {
   const gptvq_kept *kept = context;
-  if (in->window >= kept->inputs.windows) return GPTVQ_OK;
-  return gptvq_stream_write_rows(&kept->inputs, in->window, in->cols, in->x, in->ldx, err);
+  if (in->slot >= kept->inputs.windows) return GPTVQ_OK;
+  return gptvq_stream_write_rows(&kept->inputs, in->slot, in->cols, in->x, in->ldx, err);
 }
 
 typedef struct audience {
@@ -86,18 +86,19 @@ static gptvq_status wanted_mlps(const gptvq_pass *pass, bool **wanted, gptvq_err
   return GPTVQ_OK;
 }
 
-/* One window through one pass, from x[length × hidden]; kept: [length × kept->cols] scratch. */
-static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, size_t window, float *x,
-                               const float *before, float *input, gptvq_error *err) {
+/* One window, which is the streams' number `slot`, through one pass, from x[length × hidden]; kept: [length ×
+ * kept->cols] scratch. */
+static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, size_t window, size_t slot,
+                               float *x, const float *before, float *input, gptvq_error *err) {
   gptvq_status status = GPTVQ_OK;
   bool *wanted;
   const gptvq_kept *kept = pass->kept;
-  if (kept != NULL && window < kept->inputs.windows) {
+  if (kept != NULL && slot < kept->inputs.windows) {
     gptvq_stage_count(s->stages, 2.0 * (double)(pass->x->values * kept->cols));
-    GPTVQ_TRY(gptvq_stream_read(&kept->inputs, window, input, err));
+    GPTVQ_TRY(gptvq_stream_read(&kept->inputs, slot, input, err));
     return gptvq_block_output(s->model, pass->block, s->workspace, pass->mlp, s->length, input, x, err);
   }
-  audience a = {s, pass, {.window = window, .stream = x, .before = before}};
+  audience a = {s, pass, {.window = window, .slot = slot, .stream = x, .before = before}};
   if (pass->attention)
     GPTVQ_TRY(gptvq_block_attention(s->model, pass->block, s->workspace, 0, 0, s->length, x,
                                     pass->mlp ? GPTVQ_RUN_ALL : pass->stop, show, &a, err));
@@ -112,15 +113,20 @@ static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, siz
 }
 
 gptvq_status gptvq_embed_windows(const gptvq_model *model, const gptvq_token_windows *windows,
-                                 const gptvq_stream *x, gptvq_error *err) {
+                                 const gptvq_deal *deal, const gptvq_stream *x, gptvq_error *err) {
+  const gptvq_deal all = gptvq_deal_of(windows->count, 0, 1);
   float *window = gptvq_alloc(x->values, sizeof *window);
   if (window == NULL)
     return gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(x->values, sizeof *window));
   gptvq_status status = GPTVQ_OK;
-  for (size_t w = 0; w < windows->count && status == GPTVQ_OK; w++) {
-    status = gptvq_embed(model, windows->tokens + w * windows->length, windows->length, window, err);
-    if (status == GPTVQ_OK) status = gptvq_stream_write(x, w, window, err);
-  }
+  size_t slot = 0;
+  if (deal == NULL) deal = &all;
+  for (size_t group = deal->rank; group < deal->groups; group += deal->members)
+    for (size_t w = gptvq_deal_begin(deal, group);
+         w < gptvq_deal_begin(deal, group + 1) && status == GPTVQ_OK; w++) {
+      status = gptvq_embed(model, windows->tokens + w * windows->length, windows->length, window, err);
+      if (status == GPTVQ_OK) status = gptvq_stream_write(x, slot++, window, err);
+    }
   gptvq_linear_rest(&model->embedding);
   free(window);
   return status;
@@ -131,6 +137,42 @@ size_t gptvq_sweep_bytes(size_t length, size_t hidden, size_t passes, size_t kep
   return gptvq_saturated_size(gptvq_saturated_size(length, window), sizeof(float));
 }
 
+typedef struct buffers {
+  float *windows, *input; /* [passes][length × hidden]; [length × kept columns] */
+} buffers;
+
+/* One window through all passes. */
+static gptvq_status pass_window(const gptvq_sweep *s, const gptvq_pass *passes, size_t count, size_t window,
+                                size_t slot, const buffers *b, gptvq_error *err) {
+  const size_t values = s->length * s->model->config.hidden;
+  for (size_t i = 0; i < count; i++) {
+    float *x = b->windows + i * values;
+    gptvq_stage before = gptvq_stage_enter(s->stages, passes[i].stage);
+    GPTVQ_TRY(gptvq_stream_read(passes[i].x, slot, x, err));
+    GPTVQ_TRY(run_window(s, &passes[i], window, slot, x, i > 0 ? x - values : NULL, b->input, err));
+    if (passes[i].stop == GPTVQ_RUN_ALL) GPTVQ_TRY(gptvq_stream_write(passes[i].x, slot, x, err));
+    (void)gptvq_stage_enter(s->stages, before);
+  }
+  return gptvq_report_progress(s->callbacks, s->phase, s->item, s->done + (slot + 1) * s->step, s->total, NAN,
+                               err);
+}
+
+static gptvq_status pass_windows(const gptvq_sweep *s, const gptvq_pass *passes, size_t count,
+                                 const buffers *b, gptvq_error *err) {
+  size_t slot = 0;
+  const gptvq_deal one = {.windows = s->windows, .groups = 1, .members = 1};
+  const gptvq_deal *deal = s->deal != NULL ? s->deal : &one;
+  for (size_t round = 0; round < gptvq_deal_rounds(deal); round++) {
+    const size_t group = round * deal->members + deal->rank;
+    const bool has = gptvq_deal_has(deal, round, deal->rank);
+    const size_t begin = has ? gptvq_deal_begin(deal, group) : 0,
+                 end = has ? gptvq_deal_begin(deal, group + 1) : 0;
+    for (size_t w = begin; w < end; w++) GPTVQ_TRY(pass_window(s, passes, count, w, slot++, b, err));
+    if (s->on_round != NULL) GPTVQ_TRY(s->on_round(s->round_context, round, err));
+  }
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_sweep_block(const gptvq_sweep *s, const gptvq_pass *passes, size_t count,
                                gptvq_error *err) {
   const size_t hidden = s->model->config.hidden, values = s->length * hidden;
@@ -139,22 +181,10 @@ gptvq_status gptvq_sweep_block(const gptvq_sweep *s, const gptvq_pass *passes, s
     if (passes[i].kept != NULL && passes[i].kept->inputs.windows > 0)
       kept_cols = gptvq_max_size(kept_cols, passes[i].kept->cols);
   const size_t bytes = gptvq_sweep_bytes(s->length, hidden, count, kept_cols);
-  float *windows = gptvq_alloc(bytes, 1), *input = windows + count * values;
+  float *windows = gptvq_alloc(bytes, 1);
   if (windows == NULL) return gptvq_fail_memory(err, "calibration activations", bytes);
-  gptvq_status status = GPTVQ_OK;
-  for (size_t w = 0; w < s->windows; w++) {
-    for (size_t i = 0; i < count; i++) {
-      float *x = windows + i * values;
-      gptvq_stage before = gptvq_stage_enter(s->stages, passes[i].stage);
-      GPTVQ_TRY_GOTO(gptvq_stream_read(passes[i].x, w, x, err));
-      GPTVQ_TRY_GOTO(run_window(s, &passes[i], w, x, i > 0 ? x - values : NULL, input, err));
-      if (passes[i].stop == GPTVQ_RUN_ALL) GPTVQ_TRY_GOTO(gptvq_stream_write(passes[i].x, w, x, err));
-      (void)gptvq_stage_enter(s->stages, before);
-    }
-    GPTVQ_TRY_GOTO(gptvq_report_progress(s->callbacks, s->phase, s->item, s->done + (w + 1) * s->step,
-                                         s->total, NAN, err));
-  }
-done:
+  const buffers b = {windows, windows + count * values};
+  gptvq_status status = pass_windows(s, passes, count, &b, err);
   free(windows);
   return status;
 }

@@ -5,7 +5,7 @@
  * Order: windows from the first to the last; of one window the passes as they are listed; of one pass its
  * inputs as a token meets them, experts from the first to the last. Observers are called on the caller's
  * thread, one at a time, and may use all threads themselves. Nothing depends on the number of threads. A
- * window sees no other one: one that only adds up may be given windows in shares whose sums are added.
+ * window sees no other one: those that only add up may be dealt out (dist/deal.h).
  *
  * Two loops are not this one: evaluation (eval/runner.c) cuts a window of any length into parts that see each
  * other's keys and values, and runs where there is no calibration; a text that a model writes (calib/self.c)
@@ -15,6 +15,7 @@
 
 #include "base/stages.h"
 #include "calib/stream.h"
+#include "dist/deal.h"
 #include "model/model_internal.h"
 
 /* Windows of tokens, one after the other, all of one length. */
@@ -31,7 +32,7 @@ typedef struct gptvq_standing {
 
 /* What linears are about to be given, valid during the call. */
 typedef struct gptvq_observed {
-  size_t window;
+  size_t window, slot; /* of all windows, and of those in the streams */
   const float *x; /* [rows × ldx], `cols` values of each row: all tokens of the window, or those that chose
                      the expert, in their order; never none */
   size_t rows, cols, ldx;
@@ -86,7 +87,12 @@ static inline gptvq_pass gptvq_whole_block(const gptvq_block *block, const gptvq
 typedef struct gptvq_sweep {
   const gptvq_model *model;
   gptvq_workspace *workspace; /* for one block, `length` rows and positions */
-  size_t windows, length;
+  size_t windows, length;     /* windows in the streams */
+  /* the windows are those of this member of a team, group after group, each followed by on_round, which is
+   * called in rounds without a group too; NULL: all, and no groups */
+  const gptvq_deal *deal;
+  gptvq_status (*on_round)(void *context, size_t round, gptvq_error *err); /* or NULL */
+  void *round_context;
   /* progress after every window, which may stop the sweep: `done` grows by `step` each time; no value */
   const gptvq_callbacks *callbacks;
   const char *phase, *item;
@@ -96,9 +102,9 @@ typedef struct gptvq_sweep {
 
 /* Products of queries with keys, and with values, of all tokens of a window. */
 double gptvq_attention_flop(const gptvq_config *config, const gptvq_attention *how, size_t length);
-/* The embeddings of the windows into a stream of theirs. */
+/* The embeddings of the windows into a stream of theirs; deal: of those that are this member's, NULL: all. */
 gptvq_status gptvq_embed_windows(const gptvq_model *model, const gptvq_token_windows *windows,
-                                 const gptvq_stream *x, gptvq_error *err);
+                                 const gptvq_deal *deal, const gptvq_stream *x, gptvq_error *err);
 /* Bytes that it takes while it runs, for so many passes; kept_cols: of a pass with `kept`, or 0. */
 size_t gptvq_sweep_bytes(size_t length, size_t hidden, size_t passes, size_t kept_cols);
 /* All windows, each through all passes. On failure every x is unspecified. GPTVQ_ERROR_CANCELLED,

@@ -80,3 +80,5 @@ gptvq_status gptvq_blas_init(gptvq_error *err) {
   pthread_mutex_unlock(&mutex);
   return status;
 }
+
+const char *gptvq_blas_core(void) { return openblas_get_corename(); }

@@ -34,8 +34,11 @@ void gptvq_cross_update(size_t m, size_t c, size_t n, size_t chunk, const float 
 /* OpenBLAS uses one thread from now on, as all functions here need (and see to): before any other BLAS or
  * LAPACK call. */
 void gptvq_blas_one_thread(void);
-/* The same, and OpenBLAS's buffers, one for each of our threads, are there from now on: to be called before
- * work that needs products, which cannot report GPTVQ_ERROR_MEMORY themselves. Cheap when it is so already.
+/* The processor that OpenBLAS's kernels are for. Static storage. */
+const char *gptvq_blas_core(void);
+/* One thread as well, and OpenBLAS's buffers, one for each of our threads, are there from now on: to be
+ * called before work that needs products, which cannot report GPTVQ_ERROR_MEMORY themselves. Cheap when it is
+ * so already.
  */
 gptvq_status gptvq_blas_init(gptvq_error *err);
 

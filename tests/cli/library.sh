@@ -37,7 +37,7 @@ if [ -n "$CC" ]; then
   nm -D --defined-only "$lib/libgptvq-runtime.so" | awk '{print $3}' | sort > runtime-exported
   [ -z "$(comm -23 runtime-exported declared)" ] || die "the runtime exports $(comm -23 runtime-exported declared)"
   ! grep -E 'quantize|pack_layer|export' runtime-exported || die "the runtime has the quantizer"
-  [ "$(pkg-config --modversion gptvq-runtime)" = "$("$GPTVQ" --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+')" ] || die "versions differ"
+  [ "$(pkg-config --modversion gptvq-runtime)" = "$("$GPTVQ" --version | cut -d ' ' -f 2)" ] || die "versions differ"
 fi
 
 # same_text FOLDER PROMPT TOKENS

@@ -2,7 +2,7 @@
 . "$SOURCE/tests/cli/lib.sh"
 
 expect_ok "$GPTVQ" --version
-expect_out '^gptvq [0-9]+\.[0-9]+\.[0-9]+$'
+expect_out '^gptvq [0-9]+\.[0-9]+\.[0-9]+ \((with Open MPI [0-9.]+|without MPI)\)$'
 for command in quantize eval compare generate chat inspect tokenize export; do
   expect_ok "$GPTVQ" --help
   expect_out "^  $command "

@@ -9,7 +9,7 @@ set -eu
 program=$(realpath "$1")
 here=$(cd "$(dirname "$0")" && pwd)
 source=$here/../..
-export LC_ALL=C GPTVQ_CPU=avx2 OPENBLAS_CORETYPE=Haswell ONEDNN_MAX_CPU_ISA=AVX2
+export LC_ALL=C GPTVQ_CPU=avx2 OPENBLAS_CORETYPE=Haswell
 libraries="$(uname -m), openblas $(pkg-config --modversion openblas), glibc $(ldd --version | sed -n '1s/.* //p')"
 if [ "${2:-}" = "" ]; then
   grep -q '^flags.* avx2 ' /proc/cpuinfo || { echo "fence: no AVX2 here" >&2; exit 77; }

@@ -1,7 +1,8 @@
 /* Packed rows × many tokens with AVX-512 VNNI: 2 × 12 accumulators, two registers of weights, one broadcast
  * of activations. */
 #include "kernels/gemm_i8.h"
-#include "kernels/x86/transpose_avx512.h"
+#include "base/x86/transpose_avx512.h"
+#include "kernels/x86/x86.h"
 
 #include <immintrin.h>
 #include <string.h>

@@ -2,7 +2,8 @@
  * products. */
 #include "kernels/gemm_tiles.h"
 #include "base/memory.h"
-#include "kernels/x86/transpose_avx512.h"
+#include "base/x86/transpose_avx512.h"
+#include "kernels/x86/x86.h"
 
 #include <assert.h>
 #include <immintrin.h>
@@ -139,6 +140,7 @@ GPTVQ_INLINE void all(const gptvq_tiles *job, bool tall) {
 }
 
 static void multiply(const gptvq_tiles *job) {
+  __asm__ volatile("" ::: "memory"); /* gcc does not know that tiles are loaded from memory */
   if (job->rows > SIDE) all(job, true);
   else all(job, false);
 }

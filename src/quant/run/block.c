@@ -99,11 +99,15 @@ static gptvq_status prepare_work(block_work *work, gptvq_error *err) {
 
 /* The count of layers stands still while windows pass. */
 static gptvq_status run_windows(const gptvq_pipeline *p, const char *item, const gptvq_pass *passes,
-                                size_t count, gptvq_error *err) {
+                                size_t count, const gptvq_sweep *rounds, gptvq_error *err) {
+  const gptvq_deal all = gptvq_deal_of(p->samples, 0, 1);
   const gptvq_sweep sweep = {.model = p->model,
                              .workspace = p->workspace,
                              .windows = p->samples,
                              .length = p->length,
+                             .deal = p->deal.windows > 0 ? &p->deal : &all,
+                             .on_round = rounds != NULL ? rounds->on_round : NULL,
+                             .round_context = rounds != NULL ? rounds->round_context : NULL,
                              .callbacks = p->solver.callbacks,
                              .phase = "quantize",
                              .item = item,
@@ -111,6 +115,35 @@ static gptvq_status run_windows(const gptvq_pipeline *p, const char *item, const
                              .total = p->layers_total,
                              .stages = p->solver.stages};
   return gptvq_sweep_block(&sweep, passes, count, err);
+}
+
+/* Inputs whose sums a sweep adds up. */
+typedef struct collection {
+  const gptvq_pipeline *pipeline;
+  input *first, *last;
+} collection;
+
+/* A group of windows has passed, or one on each member of a team. */
+static gptvq_status end_group(void *context, size_t round, gptvq_error *err) {
+  const collection *c = context;
+  const gptvq_pipeline *p = c->pipeline;
+  gptvq_stage before = gptvq_stage_enter(p->solver.stages, GPTVQ_STAGE_HESSIAN);
+  for (input *in = c->first; in <= c->last; in++)
+    GPTVQ_TRY(gptvq_hessian_add_group(&in->hessian, p->dist, &p->deal, round, err));
+  if (c->first->mismatch.cols > 0)
+    GPTVQ_TRY(gptvq_mismatch_add_group(&c->first->mismatch, p->dist, &p->deal, round, err));
+  (void)gptvq_stage_enter(p->solver.stages, before);
+  return GPTVQ_OK;
+}
+
+/* All groups have passed. */
+static gptvq_status end_collection(const collection *c, gptvq_error *err) {
+  const gptvq_pipeline *p = c->pipeline;
+  gptvq_stage before = gptvq_stage_enter(p->solver.stages, GPTVQ_STAGE_HESSIAN);
+  for (input *in = c->first; in <= c->last; in++) GPTVQ_TRY(gptvq_hessian_gather(&in->hessian, p->dist, err));
+  if (c->first->mismatch.cols > 0) GPTVQ_TRY(gptvq_mismatch_gather(&c->first->mismatch, p->dist, err));
+  (void)gptvq_stage_enter(p->solver.stages, before);
+  return GPTVQ_OK;
 }
 
 /* Rows of the sums of a mismatch. */
@@ -177,7 +210,10 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
                                  .observer_count = observers,
                                  .stage = GPTVQ_STAGE_FORWARD}};
   const char *name = first_reader(work, first)->name;
-  return corrects ? run_windows(p, name, passes, 2, err) : run_windows(p, name, passes + 1, 1, err);
+  collection sums = {p, first, last};
+  const gptvq_sweep rounds = {.on_round = end_group, .round_context = &sums};
+  GPTVQ_TRY(run_windows(p, name, corrects ? passes : passes + 1, corrects ? 2 : 1, &rounds, err));
+  return end_collection(&sums, err);
 }
 
 /* The linear's own sizes, where bits are allocated. */
@@ -432,7 +468,7 @@ static gptvq_status advance(block_work *work, bool mlp, gptvq_error *err) {
                                  .stage = GPTVQ_STAGE_FORWARD_ORIGINAL}};
   bool both = p->x_original != NULL && !work->original_passed;
   const input *output = &work->inputs[(mlp ? work->input_count : work->attention_count) - 1];
-  GPTVQ_TRY(run_windows(p, first_reader(work, output)->name, passes, both ? 2 : 1, err));
+  GPTVQ_TRY(run_windows(p, first_reader(work, output)->name, passes, both ? 2 : 1, NULL, err));
   gptvq_stream_release(&work->kept.inputs);
   work->original_passed = false;
   return GPTVQ_OK;
@@ -446,7 +482,7 @@ gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_bloc
   passes[0].stage = GPTVQ_STAGE_FORWARD;
   passes[1].stage = GPTVQ_STAGE_FORWARD_ORIGINAL;
   return run_windows(pipeline, block->linears[block->o].name, passes, pipeline->x_original != NULL ? 2 : 1,
-                     err);
+                     NULL, err);
 }
 
 static gptvq_status with_data(block_work *work, gptvq_error *err) {

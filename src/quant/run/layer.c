@@ -29,7 +29,7 @@ gptvq_status gptvq_input_hessian(size_t n, size_t cols, const float *x, double *
   GPTVQ_TRY(gptvq_hessian_init(&sum, gptvq_cpu_backend.linalg, cols, "the inputs", err));
   gptvq_status status = gptvq_hessian_add(&sum, n, x, cols, err);
   if (status == GPTVQ_OK) status = gptvq_hessian_finish(&sum, "the inputs", err);
-  if (status == GPTVQ_OK) memcpy(hessian, sum.values, gptvq_hessian_bytes(cols));
+  if (status == GPTVQ_OK) memcpy(hessian, sum.values, cols * cols * sizeof *hessian);
   gptvq_hessian_release(&sum);
   return status;
 }

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/sized.h"
+#include "dist/dist.h"
 #include "gguf/reader.h"
 #include "linalg/gemm.h"
 #include "linalg/gemm_bf16.h"
@@ -14,6 +15,7 @@
 #include "quant/plan/memory.h"
 #include "quant/plan/sensitivity.h"
 #include "quant/run/resume.h"
+#include "quant/run/team.h"
 #include "quant/options/options.h"
 #include "quant/transform/transform.h"
 
@@ -29,6 +31,9 @@ typedef struct run {
   const gptvq_quantize_options *options; /* of these, but for their check those of the caller */
   const char *model_dir, *out_dir;
   const gptvq_callbacks *callbacks;
+  gptvq_dist dist;
+  bool leads;                   /* alone, or member 0 of a team: the one that writes */
+  uint64_t sent, sent_in_block; /* bytes that all members have sent for blocks; the most for one */
   gptvq_model *model;
   gptvq_model calibrating; /* the same, with the calibration's precision */
   gptvq_backend backend;   /* likewise */
@@ -115,10 +120,18 @@ done:
 /* Decides what lies where, and says before hours of work when memory will not do. */
 static gptvq_status plan_memory(run *r, gptvq_error *err) {
   const double resident = (double)gptvq_resident_memory(), free_bytes = (double)gptvq_available_memory(),
-               own = (double)r->options->memory_limit,
-               available = free_bytes > 0.0 ? free_bytes + resident : 0.0;
+               own = (double)r->options->memory_limit, neighbours = (double)r->dist.team.neighbours,
+               available = free_bytes > 0.0 ? free_bytes / neighbours + resident : 0.0;
   gptvq_memory_plan *plan = &r->memory;
   gptvq_memory_plan_make(r->model, &r->resolved, resident, own > 0.0 ? own : available, own > 0.0, plan);
+  if (!gptvq_dist_alone(&r->dist)) { /* streams of fewer windows; but the same text */
+    const size_t cache_budget = plan->cache_budget;
+    gptvq_resolved part = r->resolved;
+    part.options.calib_samples = gptvq_ceil_div(part.options.calib_samples, r->dist.team.count);
+    gptvq_memory_plan_make(r->model, &part, resident, own > 0.0 ? own : available, own > 0.0, plan);
+    plan->cache_budget = cache_budget;
+    GPTVQ_TRY(gptvq_team_agree(&r->dist, plan, err));
+  }
   if (own > 0.0 && plan->peak > own)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
@@ -132,10 +145,23 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   char text[256];
   if (gptvq_memory_warning(plan->peak, simple.peak, available, text, sizeof text))
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "%s", text);
-  if (plan->scratch)
+  if (plan->scratch && r->leads)
     gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "calibration activations lie in scratch files in %s (%.1f GB)",
               r->out.work, plan->scratch_bytes * 1e-9);
-  r->place = (gptvq_stream_place){gptvq_run_keeps_half(&r->resolved), plan->scratch ? r->out.work : NULL};
+  return GPTVQ_OK;
+}
+
+/* Where streams lie; the work folder is there. */
+static gptvq_status choose_place(run *r, gptvq_error *err) {
+  r->place = (gptvq_stream_place){gptvq_run_keeps_half(&r->resolved), NULL};
+  if (!r->memory.scratch) return GPTVQ_OK;
+  if (!gptvq_is_folder(r->out.work))
+    return gptvq_fail(
+        err, GPTVQ_ERROR_IO,
+        "calibration activations need a scratch file in %s, which this machine does not have: give "
+        "an output folder that all machines share, or more memory (`memory_limit`)",
+        r->out.work);
+  r->place.folder = r->out.work;
   return GPTVQ_OK;
 }
 
@@ -187,6 +213,7 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
   const char *before = r->state.calibration_hash;
   gptvq_mapping file = {0};
   gptvq_token_windows written = {0};
+  if (!r->leads) return gptvq_team_send_calibration(&r->dist, &r->calibration, err);
   if (r->options->calib == NULL || r->options->calib[0] == '\0')
     gptvq_log(
         r->callbacks, GPTVQ_LOG_INFO,
@@ -210,7 +237,7 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
   gptvq_model_rest(r->model);
   if (written.count == 0) GPTVQ_TRY(gptvq_saved_tokens_write(&r->out, &r->calibration, err));
   memcpy(r->state.calibration_hash, hash, sizeof hash);
-  return GPTVQ_OK;
+  return gptvq_team_send_calibration(&r->dist, &r->calibration, err);
 }
 
 /* From here on the transformed model, if one is asked for, is the original. */
@@ -242,14 +269,16 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   gptvq_pipeline *p = &r->pipeline;
   const size_t values = c->length * r->model->config.hidden;
   const gptvq_token_windows all = {c->samples, c->length, c->tokens};
-  p->samples = c->samples;
+  p->dist = &r->dist;
+  p->deal = gptvq_deal_of(c->samples, r->dist.team.rank, r->dist.team.count);
+  p->samples = gptvq_deal_count(&p->deal);
   p->held = c->block_held;
   p->length = c->length;
   p->place = r->place;
-  GPTVQ_TRY(gptvq_stream_create(c->samples, values, p->place, "calibration activations", &r->x, err));
+  GPTVQ_TRY(gptvq_stream_create(p->samples, values, p->place, "calibration activations", &r->x, err));
   p->x = &r->x;
   if (gptvq_run_keeps_both(&r->resolved)) {
-    GPTVQ_TRY(gptvq_stream_create(c->samples, values, p->place,
+    GPTVQ_TRY(gptvq_stream_create(p->samples, values, p->place,
                                   "calibration activations of the original model", &r->x_original, err));
     p->x_original = &r->x_original;
   }
@@ -262,7 +291,7 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
   p->workspace = r->workspace;
-  GPTVQ_TRY(gptvq_embed_windows(r->model, &all, p->x, err));
+  GPTVQ_TRY(gptvq_embed_windows(r->model, &all, &p->deal, p->x, err));
   gptvq_model_rest(r->model);
   return p->x_original != NULL ? gptvq_stream_copy(p->x, p->x_original, err) : GPTVQ_OK;
 }
@@ -273,7 +302,7 @@ static size_t first_layer(const run *r, size_t block) {
   return n;
 }
 
-/* Activations through the blocks that are finished, read back from their shards. */
+/* Activations through the blocks that are finished. */
 static gptvq_status replay_finished(run *r, gptvq_error *err) {
   r->pipeline.layers_done = first_layer(r, r->state.blocks);
   if (r->state.blocks == 0) return GPTVQ_OK;
@@ -281,63 +310,27 @@ static gptvq_status replay_finished(run *r, gptvq_error *err) {
             r->plan.blocks);
   if (r->pipeline.x == NULL || r->state.blocks == r->plan.blocks)
     return GPTVQ_OK; /* nobody needs the activations */
-  gptvq_checkpoint *shards = NULL;
-  gptvq_block copy = {0};
-  gptvq_copies copies = {0};
-  void **owned = NULL;
-  size_t owned_count = 0;
-  gptvq_status status;
-  GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->resolved, NULL, -1, err));
-  GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->state.blocks, err));
-  GPTVQ_TRY(gptvq_checkpoint_open(r->out.work, NULL, &shards, err));
-  for (size_t b = 0; b < r->state.blocks; b++) {
-    const gptvq_block *block = &r->model->blocks[b];
-    GPTVQ_TRY_GOTO(gptvq_block_copy(block, &copy, err));
-    owned = calloc(block->linear_count, sizeof *owned);
-    if (owned == NULL) {
-      status = gptvq_fail_memory(err, "a block", block->linear_count * sizeof *owned);
-      goto done;
-    }
-    owned_count = block->linear_count;
-    for (size_t i = 0; i < block->linear_count; i++) {
-      gptvq_packed packed;
-      gptvq_packed_info info;
-      GPTVQ_TRY_GOTO(
-          gptvq_checkpoint_get_packed(shards, block->linears[i].name, &packed, &info, &owned[i], err));
-      if (packed.shape.rows != block->linears[i].rows || packed.shape.cols != block->linears[i].cols) {
-        status = gptvq_fail(err, GPTVQ_ERROR_FORMAT,
-                            "%s: %s has another shape than the model's; start over with `force`", r->out.work,
-                            block->linears[i].name);
-        goto done;
-      }
-      gptvq_linear_set_packed(&copy.linears[i], &packed);
-    }
-    if (r->options->finetune_block_steps > 0)
-      GPTVQ_TRY_GOTO(gptvq_copy_vectors(r->model, shards, &copy, &copies, err));
-    GPTVQ_TRY_GOTO(gptvq_pipeline_run(&r->pipeline, &copy, block, err));
-    gptvq_block_rest(block);
-    for (size_t i = 0; i < owned_count; i++) free(owned[i]);
-    free(owned);
-    free(copy.linears);
-    owned = NULL;
-    owned_count = 0;
-    copy.linears = NULL;
-    gptvq_copies_release(&copies);
+  if (r->leads) {
+    GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->resolved, NULL, -1, err));
+    GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->state.blocks, err));
   }
-  status = GPTVQ_OK;
-done:
-  for (size_t i = 0; i < owned_count; i++) free(owned[i]);
-  free(owned);
-  free(copy.linears);
-  gptvq_copies_release(&copies);
-  gptvq_checkpoint_close(shards);
-  return status;
+  return gptvq_pipeline_replay(&r->pipeline, r->model, &r->out, r->state.blocks, err);
+}
+
+/* What all members have sent for a block; this one had sent `before` when it began. */
+static gptvq_status count_sent(run *r, uint64_t before, gptvq_error *err) {
+  uint64_t sent = r->dist.sent - before;
+  GPTVQ_TRY(gptvq_dist_total(&r->dist, &sent, 1, err));
+  r->sent += sent;
+  if (sent > r->sent_in_block) r->sent_in_block = sent;
+  return GPTVQ_OK;
 }
 
 static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
   const char *method = gptvq_method_name(r->options->method);
   for (size_t b = r->state.blocks; b < r->plan.blocks; b++) {
     const gptvq_block *block = &r->model->blocks[b];
+    const uint64_t sent = r->dist.sent;
     gptvq_layer_result *results = calloc(block->linear_count, sizeof *results);
     if (results == NULL) return gptvq_fail_memory(err, "a block", block->linear_count * sizeof *results);
     gptvq_tuned_block tuned = {0};
@@ -347,8 +340,9 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     if (status == GPTVQ_OK) {
       gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_WRITE);
       gptvq_tuned vectors = {.block = &tuned.block};
-      status =
-          gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, tune ? &vectors : NULL, err);
+      if (r->leads)
+        status =
+            gptvq_write_shard(&r->out, r->model, &r->plan, b, results, method, tune ? &vectors : NULL, err);
       (void)gptvq_stage_enter(&r->stages, before);
       for (size_t i = 0; i < block->linear_count; i++) gptvq_layer_result_release(&results[i]);
       gptvq_copies_release(&tuned.copies);
@@ -357,8 +351,9 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
     GPTVQ_TRY(status);
     gptvq_block_rest(block);
     r->state.blocks = b + 1;
-    GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
-    r->keep = true;
+    if (r->leads) GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+    r->keep = r->leads;
+    GPTVQ_TRY(count_sent(r, sent, err));
   }
   return GPTVQ_OK;
 }
@@ -486,18 +481,24 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(gptvq_pipeline_settle_options(&r->resolved, err));
   if (!gptvq_is_folder(r->model_dir) && !gptvq_is_gguf(r->model_dir))
     return gptvq_fail(err, GPTVQ_ERROR_IO, "%s is not a model folder", r->model_dir);
-  GPTVQ_TRY(
-      gptvq_output_check(r->out_dir, r->model_dir, r->options->force, r->options->resume, &r->out, err));
+  if (r->leads)
+    GPTVQ_TRY(
+        gptvq_output_check(r->out_dir, r->model_dir, r->options->force, r->options->resume, &r->out, err));
   GPTVQ_TRY(open_input(r, err));
-  if (r->out.published) return finish_published(r, report, err);
+  GPTVQ_TRY(gptvq_team_check(&r->dist, &r->resolved, r->state.identity, err));
+  bool published = r->out.published;
+  GPTVQ_TRY(gptvq_dist_broadcast(&r->dist, &published, sizeof published, err));
+  if (published) return r->leads ? finish_published(r, report, err) : GPTVQ_OK;
   GPTVQ_TRY(gptvq_transform_check(r->model, &r->resolved, err));
   GPTVQ_TRY(gptvq_blas_init(err));
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->resolved, &bytes, err));
   bool changes = gptvq_transform_wanted(&r->resolved); /* what is quantized is not there yet */
   if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   GPTVQ_TRY(plan_memory(r, err));
-  GPTVQ_TRY(open_output(r, err));
-  if (!r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
+  if (r->leads) GPTVQ_TRY(open_output(r, err));
+  GPTVQ_TRY(gptvq_team_send_state(&r->dist, &r->out, &r->state, &r->resumed, err));
+  GPTVQ_TRY(choose_place(r, err));
+  if (r->leads && !r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
   if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
   GPTVQ_TRY(prepare_model(r, bytes, err));
   if (changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
@@ -509,7 +510,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
                                  .layers_total = gptvq_model_layer_count(r->model)};
   if (r->needs_data) {
     GPTVQ_TRY(prepare_data(r, err));
-    GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+    if (r->leads) GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
   }
   if (r->needs_data && gptvq_model_routes(r->model)) {
     report->expert_blocks = r->model->config.layers;
@@ -524,12 +525,21 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   report->blocks_resumed = r->state.blocks;
   GPTVQ_TRY(replay_finished(r, err));
   GPTVQ_TRY(quantize_blocks(r, err));
-  return finish(r, report, err);
+  if (r->leads) GPTVQ_TRY(finish(r, report, err));
+  else release_blocks(r);
+  bool done = true; /* the others wait until all is written */
+  return gptvq_dist_broadcast(&r->dist, &done, sizeof done, err);
 }
 
 gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gptvq_quantize_options *options,
                             const gptvq_callbacks *callbacks, gptvq_quantize_report *report,
                             gptvq_error *err) {
+  return gptvq_quantize_team(model_dir, out_dir, options, callbacks, NULL, report, err);
+}
+
+gptvq_status gptvq_quantize_team(const char *model_dir, const char *out_dir,
+                                 const gptvq_quantize_options *options, const gptvq_callbacks *callbacks,
+                                 const gptvq_team *team, gptvq_quantize_report *report, gptvq_error *err) {
   if (model_dir == NULL || options == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_quantize needs a model folder and options");
   gptvq_callbacks own_callbacks = {.size = sizeof own_callbacks};
@@ -545,10 +555,13 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
            .start = gptvq_clock(),
            .cpu_start = gptvq_cpu_seconds()};
   r.options = &r.resolved.options;
+  GPTVQ_TRY(gptvq_dist_create(team, &r.dist, err));
+  r.leads = gptvq_dist_leads(&r.dist);
+  if (!r.leads) own_callbacks.log = NULL;
   gptvq_stages_start(&r.stages);
   gptvq_status status = gptvq_resolve(&own, &r.resolved, err);
   if (status == GPTVQ_OK) status = quantize(&r, &result, err);
-  if (status != GPTVQ_OK && !r.keep) gptvq_output_discard(&r.out);
+  if (status != GPTVQ_OK && r.leads && !r.keep) gptvq_output_discard(&r.out);
   if (status == GPTVQ_ERROR_CANCELLED && r.keep && err != NULL)
     (void)gptvq_fail(err, status,
                      "%s; the same options with `resume` go on after the last finished block, from %s",
@@ -563,12 +576,16 @@ gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gp
   gptvq_plan_release(&r.plan);
   gptvq_output_release(&r.out);
   gptvq_model_close(r.model);
+  gptvq_dist_release(&r.dist);
   if (status == GPTVQ_OK) {
     report_cost(&r, &result);
     if (r.needs_data) {
       bool rounds = r.options->calib_compute == GPTVQ_COMPUTE_BF16;
       result.calib_compute = rounds ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
     }
+    result.ranks = r.dist.team.count;
+    result.sent_bytes = r.sent;
+    result.sent_bytes_block = r.sent_in_block;
     result.estimated_peak_bytes = (uint64_t)r.memory.peak;
     const bool given = report != NULL && report->size >= offsetof(gptvq_quantize_report, expert_tokens) +
                                                              sizeof result.expert_tokens;

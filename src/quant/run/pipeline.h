@@ -6,6 +6,7 @@
 #include "model/model_internal.h"
 #include "calib/calib.h"
 #include "checkpoint/output.h"
+#include "dist/dist.h"
 #include "quant/layer/solver.h"
 #include "train/finetune.h"
 
@@ -14,9 +15,11 @@
  * without data. */
 typedef struct gptvq_pipeline {
   const gptvq_model *model;
-  gptvq_solver solver; /* with the options of the run, and whom to report to */
-  size_t samples, length;
-  size_t held; /* the last of the samples: block-wise fine-tuning does not train on them */
+  gptvq_solver solver;    /* with the options of the run, and whom to report to */
+  size_t samples, length; /* windows of x */
+  gptvq_dist *dist;       /* those who work on the model together; NULL: one */
+  gptvq_deal deal;        /* what of all windows x has; windows 0: all */
+  size_t held;            /* the last of the samples: block-wise fine-tuning does not train on them */
   const gptvq_stream *x;
   const gptvq_stream
       *x_original; /* the same windows as the original model's blocks pass them on; NULL: not needed */
@@ -39,6 +42,11 @@ gptvq_status gptvq_pipeline_block(gptvq_pipeline *pipeline, const gptvq_block *b
 /* x moves through `block` and x_original through `original` (with data only). */
 gptvq_status gptvq_pipeline_run(const gptvq_pipeline *pipeline, const gptvq_block *block,
                                 const gptvq_block *original, gptvq_error *err);
+
+/* x and x_original through the first `blocks` blocks, which out->work has packed; only member 0 of a team
+ * reads there. */
+gptvq_status gptvq_pipeline_replay(const gptvq_pipeline *pipeline, const gptvq_model *model,
+                                   const gptvq_output *out, size_t blocks, gptvq_error *err);
 
 /* A copy of `block` whose linears may be replaced; the rest is shared. GPTVQ_ERROR_MEMORY. Release with
  * free(copy->linears). */

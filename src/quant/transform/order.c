@@ -143,7 +143,7 @@ gptvq_status gptvq_transform_orders(gptvq_transform *transform, const gptvq_toke
   }
   GPTVQ_TRY_GOTO(gptvq_stream_create(samples, length * c->hidden, place, "calibration activations", &x, err));
   GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &sweep.workspace, err));
-  GPTVQ_TRY_GOTO(gptvq_embed_windows(model, windows, &x, err));
+  GPTVQ_TRY_GOTO(gptvq_embed_windows(model, windows, NULL, &x, err));
   for (size_t b = 0; b < c->layers; b++, sweep.done += samples) {
     const gptvq_block *block = &model->blocks[b];
     const gptvq_pass pass = gptvq_whole_block(block, &x, observers, 1 + block->mlp_count);

@@ -1,13 +1,13 @@
-/* kernels/x86/transpose_avx512.h: 16 × 16 dwords turned over in registers. */
-#ifndef GPTVQ_KERNELS_TRANSPOSE_AVX512_H
-#define GPTVQ_KERNELS_TRANSPOSE_AVX512_H
-
-#include "kernels/x86/x86.h"
+/* base/x86/transpose_avx512.h: 16 × 16 dwords turned over in registers. For files compiled for
+ * AVX-512 only. */
+#ifndef GPTVQ_BASE_TRANSPOSE_AVX512_H
+#define GPTVQ_BASE_TRANSPOSE_AVX512_H
 
 #include <immintrin.h>
+#include <stddef.h>
 
 /* a[i]: row i; afterwards column i. */
-GPTVQ_INLINE void gptvq_transpose_16(__m512i a[16]) {
+static inline __attribute__((always_inline)) void gptvq_transpose_16(__m512i a[16]) {
   __m512i b[16];
 #pragma GCC unroll 8
   for (size_t i = 0; i < 16; i += 2) {

@@ -1,0 +1,17 @@
+# An optional part: Open MPI, over which several processes quantize together. The target PkgConfig::MPI exists when it is to be used.
+set(GPTVQ_MPI AUTO CACHE STRING "Let mpirun share the work of gptvq quantize: AUTO (where Open MPI is installed), ON or OFF")
+set_property(CACHE GPTVQ_MPI PROPERTY STRINGS AUTO ON OFF)
+set(mpi_missing "switched off by GPTVQ_MPI")
+if(GPTVQ_MPI STREQUAL "AUTO" AND CMAKE_CROSSCOMPILING)
+  set(mpi_missing "not looked for when cross-compiling")
+elseif(GPTVQ_MPI STREQUAL "AUTO")
+  pkg_check_modules(MPI QUIET IMPORTED_TARGET ompi-c)
+  set(mpi_missing "not installed (libopenmpi-dev)")
+elseif(GPTVQ_MPI)
+  pkg_check_modules(MPI REQUIRED IMPORTED_TARGET ompi-c)
+endif()
+if(TARGET PkgConfig::MPI)
+  message(STATUS "Open MPI: yes (${MPI_VERSION})")
+else() # NOTICE: to be seen when the rest of the configuration is not
+  message(NOTICE "-- Open MPI: no, ${mpi_missing}: gptvq quantize runs in one process")
+endif()

@@ -1,0 +1,54 @@
+/* dist/dist.h: what the members of a team do together, and how many bytes it takes. With one member all of
+ * it is the identity. Every member calls the same functions in the same order. */
+#ifndef GPTVQ_DIST_DIST_H
+#define GPTVQ_DIST_DIST_H
+
+#include <gptvq/team.h>
+
+#include "base/status.h"
+#include "dist/deal.h"
+
+#include <stdbool.h>
+
+typedef struct gptvq_dist {
+  gptvq_team team;        /* count 1: alone */
+  uint64_t sent;          /* bytes that this member has sent to others, a broadcast once to each of them */
+  double *send, *receive; /* buffers, owned; NULL until they are needed */
+} gptvq_dist;
+
+/* team NULL: alone. GPTVQ_ERROR_ARGUMENT: a team that does not hold together. */
+gptvq_status gptvq_dist_create(const gptvq_team *team, gptvq_dist *out, gptvq_error *err);
+void gptvq_dist_release(gptvq_dist *dist);
+static inline bool gptvq_dist_leads(const gptvq_dist *d) { return d->team.rank == 0; }
+static inline bool gptvq_dist_alone(const gptvq_dist *d) { return d->team.count == 1; }
+
+/* data[bytes] of member 0 for all. */
+gptvq_status gptvq_dist_broadcast(gptvq_dist *dist, void *data, size_t bytes, gptvq_error *err);
+/* all[members × bytes], each member's part in its place, for all. */
+gptvq_status gptvq_dist_gather(gptvq_dist *dist, void *all, size_t bytes, gptvq_error *err);
+/* data[offsets[members]]: likewise, parts of any size; offsets[members + 1] in bytes. */
+gptvq_status gptvq_dist_gather_parts(gptvq_dist *dist, void *data, const size_t *offsets, gptvq_error *err);
+/* values[count]: the sums over all members. */
+gptvq_status gptvq_dist_total(gptvq_dist *dist, uint64_t *values, size_t count, gptvq_error *err);
+
+/* A matrix of sums, and what is added to it: row r begins at total(r) and at part(r) and has length(r)
+ * values. Square with `upper`, of which only the triangle from the diagonal on is there: part is the upper
+ * triangle of values[(cols + 1) × cols], and the total fills the rest of it: row r of the total is the
+ * beginning of its row cols − r. */
+typedef struct gptvq_sum {
+  size_t rows, cols;
+  bool upper;
+  double *part, *total; /* [rows × cols]; with `upper` total is part */
+} gptvq_sum;
+
+/* total += part, part = 0; of several members the parts in their order, of those for which the deal has a
+ * group in this round. The total is only complete after gptvq_sum_gather. */
+/* dist NULL: alone; the deal is not looked at then. */
+gptvq_status gptvq_sum_add(const gptvq_sum *sum, gptvq_dist *dist, const gptvq_deal *deal, size_t round,
+                           gptvq_error *err);
+/* Every member gets the whole total. */
+gptvq_status gptvq_sum_gather(const gptvq_sum *sum, gptvq_dist *dist, gptvq_error *err);
+/* With `upper`: the total becomes the upper triangle; the rest is left as it was. */
+void gptvq_sum_unfold(const gptvq_sum *sum);
+
+#endif

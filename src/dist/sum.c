@@ -1,0 +1,156 @@
+/* Sums of matrices over the members of a team, in one order for any number of them. */
+#include "dist/dist.h"
+
+#include "base/memory.h"
+#include "base/threads.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Values that are on their way at a time, to and from one member: blocks of rows are as high as that lets
+ * them be, and each member adds up an equal share of a block's rows. */
+enum { BUFFER = 1 << 21 };
+
+static size_t length(const gptvq_sum *s, size_t row) { return s->upper ? s->cols - row : s->cols; }
+static double *part(const gptvq_sum *s, size_t row) { return s->part + row * s->cols + (s->upper ? row : 0); }
+static double *total(const gptvq_sum *s, size_t row) {
+  return s->upper ? s->part + (s->cols - row) * s->cols : s->total + row * s->cols;
+}
+
+static void add_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const gptvq_sum *s = context;
+  for (size_t row = begin; row < end; row++) {
+    double *from = part(s, row), *to = total(s, row);
+    const size_t n = length(s, row);
+    for (size_t i = 0; i < n; i++) to[i] += from[i];
+    memset(from, 0, n * sizeof *from);
+  }
+}
+
+/* Rows [begin, end) of a block, and each member's share of them. */
+typedef struct block {
+  size_t begin, end;
+} block;
+
+static block next_block(const gptvq_sum *s, size_t begin) {
+  size_t values = 0, end = begin;
+  while (end < s->rows && (end == begin || values + length(s, end) <= BUFFER)) values += length(s, end++);
+  return (block){begin, end};
+}
+static size_t first_row(block b, const gptvq_dist *d, size_t rank) {
+  return b.begin + (b.end - b.begin) * rank / d->team.count;
+}
+
+static size_t values_of(const gptvq_sum *s, size_t begin, size_t end) {
+  size_t values = 0;
+  for (size_t row = begin; row < end; row++) values += length(s, row);
+  return values;
+}
+
+/* Memory for what is on its way, and where each member's part of it lies. */
+static gptvq_status take_buffers(const gptvq_sum *s, gptvq_dist *d, size_t **offsets, gptvq_error *err) {
+  /* a block has one row at least, and at most twice its values below its first row's length; of the slice
+   * that one member adds up there are as many as members */
+  const size_t values = gptvq_max_size(BUFFER, s->cols), count = d->team.count;
+  const size_t received = gptvq_saturated_sum(2 * values, gptvq_saturated_size(count, s->cols));
+  double *send = realloc(d->send, gptvq_saturated_size(values, sizeof *send));
+  if (send != NULL) d->send = send;
+  double *receive = realloc(d->receive, gptvq_saturated_size(received, sizeof *receive));
+  if (receive != NULL) d->receive = receive;
+  *offsets = gptvq_alloc(2 * (count + 1), sizeof **offsets);
+  if (send != NULL && receive != NULL && *offsets != NULL) return GPTVQ_OK;
+  free(*offsets);
+  *offsets = NULL;
+  return gptvq_fail_memory(err, "sums on their way between processes",
+                           gptvq_saturated_size(received, sizeof *receive));
+}
+
+static void pack(const gptvq_sum *s, block b, double *(*row_of)(const gptvq_sum *s, size_t row), double *to) {
+  for (size_t row = b.begin; row < b.end; row++) {
+    memcpy(to, row_of(s, row), length(s, row) * sizeof *to);
+    to += length(s, row);
+  }
+}
+
+static gptvq_status add_block(const gptvq_sum *s, gptvq_dist *d, const gptvq_deal *deal, size_t round,
+                              block b, size_t *offsets, gptvq_error *err) {
+  const size_t count = d->team.count, own = d->team.rank;
+  size_t *sent = offsets, *received = offsets + count + 1;
+  const size_t begin = first_row(b, d, own), end = first_row(b, d, own + 1), slice = values_of(s, begin, end);
+  const bool gives = gptvq_deal_has(deal, round, own);
+  sent[0] = received[0] = 0;
+  for (size_t r = 0; r < count; r++) {
+    const size_t values = values_of(s, first_row(b, d, r), first_row(b, d, r + 1));
+    sent[r + 1] = sent[r] + (gives ? values * sizeof(double) : 0);
+    received[r + 1] = received[r] + (gptvq_deal_has(deal, round, r) ? slice * sizeof(double) : 0);
+  }
+  if (gives) {
+    pack(s, b, part, d->send);
+    for (size_t row = b.begin; row < b.end; row++) memset(part(s, row), 0, length(s, row) * sizeof(double));
+  }
+  d->sent += sent[count] - (sent[own + 1] - sent[own]);
+  GPTVQ_TRY(d->team.exchange(d->team.context, d->send, sent, d->receive, received, err));
+  for (size_t r = 0; r < count; r++) {
+    if (received[r + 1] == received[r]) continue;
+    const double *from = d->receive + received[r] / sizeof *from;
+    for (size_t row = begin; row < end; row++) {
+      double *to = total(s, row);
+      const size_t n = length(s, row);
+      for (size_t i = 0; i < n; i++) to[i] += from[i];
+      from += n;
+    }
+  }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_sum_add(const gptvq_sum *s, gptvq_dist *d, const gptvq_deal *deal, size_t round,
+                           gptvq_error *err) {
+  if (d == NULL || gptvq_dist_alone(d)) {
+    gptvq_parallel_for(s->rows, gptvq_rows_per_task(s->cols), add_rows, (void *)(uintptr_t)s);
+    return GPTVQ_OK;
+  }
+  size_t *offsets;
+  GPTVQ_TRY(take_buffers(s, d, &offsets, err));
+  gptvq_status status = GPTVQ_OK;
+  for (block b = {0, 0}; b.end < s->rows && status == GPTVQ_OK;) {
+    b = next_block(s, b.end);
+    status = add_block(s, d, deal, round, b, offsets, err);
+  }
+  free(offsets);
+  return status;
+}
+
+static gptvq_status gather_block(const gptvq_sum *s, gptvq_dist *d, block b, size_t *offsets,
+                                 gptvq_error *err) {
+  offsets[0] = 0;
+  for (size_t r = 0; r < d->team.count; r++)
+    offsets[r + 1] = offsets[r] + values_of(s, first_row(b, d, r), first_row(b, d, r + 1)) * sizeof(double);
+  const block own = {first_row(b, d, d->team.rank), first_row(b, d, d->team.rank + 1)};
+  pack(s, own, total, d->send + offsets[d->team.rank] / sizeof(double));
+  GPTVQ_TRY(gptvq_dist_gather_parts(d, d->send, offsets, err));
+  const double *from = d->send;
+  for (size_t row = b.begin; row < b.end; row++) {
+    memcpy(total(s, row), from, length(s, row) * sizeof *from);
+    from += length(s, row);
+  }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_sum_gather(const gptvq_sum *s, gptvq_dist *d, gptvq_error *err) {
+  if (d == NULL || gptvq_dist_alone(d)) return GPTVQ_OK;
+  size_t *offsets;
+  GPTVQ_TRY(take_buffers(s, d, &offsets, err));
+  gptvq_status status = GPTVQ_OK;
+  for (block b = {0, 0}; b.end < s->rows && status == GPTVQ_OK;) {
+    b = next_block(s, b.end);
+    status = gather_block(s, d, b, offsets, err);
+  }
+  free(offsets);
+  return status;
+}
+
+void gptvq_sum_unfold(const gptvq_sum *s) {
+  for (size_t row = 0; s->upper && row < s->rows; row++)
+    memcpy(part(s, row), total(s, row), length(s, row) * sizeof(double));
+}

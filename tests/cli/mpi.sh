@@ -1,0 +1,120 @@
+# Several processes that quantize together: the bytes of one, whatever their number; kill -9 and resume; what does not go together is
+# refused. More kills, at ten moments: MPI_KILLS=10.
+. "$SOURCE/tests/cli/lib.sh"
+kills=${MPI_KILLS:-2}
+calib=$SOURCE/examples/text/calib.txt
+options="--dim 2 --bits 2.25 --calib $calib --calib-samples 5 --calib-length 96 --em-iterations 4 --reassign-rounds 1 --judge-tokens 128 --quiet"
+
+# a program without MPI, or of another MPI than mpirun, must not do the work several times over
+expect_fail 5 'started as one of 3 processes' env PMI_SIZE=3 PMI_RANK=0 "$GPTVQ" quantize "$model" -o out --method rtn --bits 4 --quiet
+run env PMI_SIZE=3 PMI_RANK=1 "$GPTVQ" quantize "$model" -o out --method rtn --bits 4 --quiet
+[ "$code" = 5 ] && [ ! -s "$capture/err" ] || die "another than the first process speaks"
+"$GPTVQ" --version | grep -q 'Open MPI' || exit 0
+command -v mpirun > /dev/null || exit 0
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
+
+ranks() { # ranks N COMMAND…
+  count=$1
+  shift
+  mpirun -q -n "$count" "$@"
+}
+same() { # same FOLDER EXPECTED
+  [ "$(ls -A "$1")" = "$(ls -A "$2")" ] || die "$1: other files than $2: $(ls -A "$1" | tr '\n' ' ')"
+  for file in "$2"/*; do cmp -s "$file" "$1/$(basename "$file")" || die "$1/$(basename "$file") differs"; done
+  [ ! -e "$1.partial" ] || die "$1.partial is left"
+}
+# refused CODE PATTERN COMMAND…: as expect_fail, where mpirun may add lines of its own
+refused() { expect_fail "$@"; }
+
+# shellcheck disable=SC2086
+{
+  expect_ok "$GPTVQ" quantize "$model" -o one $options --json
+  [ "$(json ranks)" = 1 ] && [ "$(json sent_bytes)" = 0 ] || die "one process reports others"
+  for n in 1 2 3; do
+    expect_ok ranks $n "$GPTVQ" quantize "$model" -o ranks$n $options --json --threads 1
+    same ranks$n one
+    [ "$(json ranks)" = $n ] || die "$n processes report $(json ranks)"
+    [ $n = 1 ] || [ "$(json sent_bytes_block)" -gt 0 ] || die "no bytes were counted"
+    [ $n = 1 ] || [ "$(json sent_bytes)" -ge "$(json sent_bytes_block)" ] || die "a block sent more than all"
+  done
+
+  # other methods, experts, transforms, what comes after the blocks
+  tiny() { # tiny NAME OPTIONS…
+    name=$1
+    shift
+    cp -r "$SOURCE/tests/golden/model/$name" "m_$name" && chmod -R u+w "m_$name" && rm -f "m_$name/golden.bin"
+    echo '{"bos_token_id": 1}' > "m_$name/generation_config.json"
+    expect_ok "$GPTVQ" quantize "m_$name" -o "one_$name" "$@" --quiet
+    expect_ok ranks 2 "$GPTVQ" quantize "m_$name" -o "two_$name" "$@" --quiet --threads 1
+    same "two_$name" "one_$name"
+    rm -rf "m_$name" "one_$name" "two_$name"
+  }
+  small="--calib self --calib-samples 3 --calib-length 8 --em-iterations 2 --judge-tokens 0"
+  tiny mixtral $small --dim 2 --bits 3 --group-size 256
+  tiny llama $small --dim 1 --bits 3 --group-size 256 --svd-rank 2
+  tiny llama $small --bits 3 --code trellis --trellis 6
+  tiny llama $small --method gptq --index-bits 3 --group-size 32
+  tiny llama $small --dim 2 --bits 3 --group-size 256 --scale-block 16 --no-true-sequential --guide 0.5
+  tiny llama $small --dim 2 --bits 3 --group-size 256 --act-order absorb --rotate all --finetune-steps 2
+  tiny llama --method rtn --bits 4
+  tiny llama --method kmeans --dim 2 --bits 3 --group-size 256
+
+  # what does not go together
+  copy_model other
+  poke other/model.safetensors $(($(stat -c %s other/model.safetensors) - 2)) '\001'
+  refused 2 'rank 1 has another model than rank 0' mpirun -q -n 1 "$GPTVQ" quantize "$model" -o out $options : \
+    -n 1 "$GPTVQ" quantize other -o out $options
+  refused 2 'rank 1 has other options than rank 0' mpirun -q -n 1 "$GPTVQ" quantize "$model" -o out $options : \
+    -n 1 "$GPTVQ" quantize "$model" -o out $options --seed 5
+  refused 2 'rank 1 has another processor' mpirun -q -n 1 "$GPTVQ" quantize "$model" -o out $options : \
+    -n 1 env OPENBLAS_CORETYPE=Prescott "$GPTVQ" quantize "$model" -o out $options --cpu ref
+  refused 2 '3 ranks, but only 2 groups' ranks 3 "$GPTVQ" quantize "$model" -o out $options --calib-samples 2
+  refused 5 'finetune-block-steps.* needs all windows in one process' ranks 2 "$GPTVQ" quantize "$model" -o out $options \
+    --finetune-block-steps 2
+  refused 3 'rank 1: gone is not a model' mpirun -q -n 1 "$GPTVQ" quantize "$model" -o out $options : \
+    -n 1 "$GPTVQ" quantize gone -o out $options
+  refused 2 'unknown option' ranks 3 "$GPTVQ" quantize "$model" -o out $options --no-such-option
+  refused 3 'gone is not a model' ranks 3 "$GPTVQ" quantize gone -o out $options
+  rm -rf other
+}
+
+# kill -9 of one process at some moment, then on with another number of them
+pid_of_rank() { # pid_of_rank RANK MPIRUN
+  for task in /proc/"$2"/task/*/children; do
+    for child in $(cat "$task" 2> /dev/null); do
+      if tr '\0' '\n' < "/proc/$child/environ" 2> /dev/null | grep -qx "OMPI_COMM_WORLD_RANK=$1"; then echo "$child"; fi
+    done
+  done
+}
+shards() { find out.partial -name '*.safetensors' 2> /dev/null | wc -l; }
+blocks=$(find one -name '*.safetensors' | wc -l)
+lines=0
+for kill in $(seq 1 "$kills"); do
+  rm -rf out out.partial
+  count=$((2 + kill % 2)) after=$((kill * (blocks - 2) / kills)) victim=$((kill * 7 % (2 + kill % 2)))
+  # shellcheck disable=SC2086
+  mpirun -q -n $count "$GPTVQ" quantize "$model" -o out $options --threads 1 > "$capture/out" 2> "$capture/err" < /dev/null &
+  job=$!
+  tries=0
+  until [ "$(shards)" -ge $after ] && [ -n "$(pid_of_rank $victim $job)" ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 1200 ] && kill -0 $job 2> /dev/null || die "kill $kill: $after blocks were not reached"
+    sleep 0.05
+  done
+  sleep "0.0$((kill * 3 % 10))"
+  kill -KILL "$(pid_of_rank $victim $job)"
+  code=0
+  wait $job || code=$?
+  [ $code != 0 ] || die "kill $kill: the job ended well"
+  [ ! -e out ] || die "kill $kill: there is an output"
+  said=$(grep -c '^gptvq: error: ' "$capture/err" || true)
+  [ "$said" -le 1 ] || die "kill $kill: $said error lines"
+  lines=$((lines + said))
+  if [ $victim != 0 ] && [ "$said" = 1 ]; then expect_err '^gptvq: error: (stopped|the job).*another rank has died.*--resume'; fi
+  count=$((kill % 2 == 0 ? count : (count == 3 ? 1 : 3)))
+  # shellcheck disable=SC2086
+  expect_ok ranks $count "$GPTVQ" quantize "$model" -o out $options --resume --threads 1
+  same out one
+done
+echo "$kills kills, $lines of them with a line of ours"
