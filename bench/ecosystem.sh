@@ -6,9 +6,9 @@
 #
 # MODEL: a chat model's folder, original or packed. --task: questions (gptvq eval --task; default: the fixture of the tests, which is about the bundled
 # model). --peer: GGUF files of the same shape for llama.cpp's server, in turns with ours. --parts: some of bench/ecosystem/*.py alone (server: the openai
-# client, lm_eval, the load; page: the built-in page in headless Chromium).
+# client, lm_eval, the load; page: the built-in page in headless Chromium; hub: a hub's cache, transformers, llama.cpp by GGUF, the report).
 #
-# $PYTHON needs openai and lm_eval (pip install openai 'lm_eval[api]'), with --peer llama-cpp-python[server] too; what is missing is said and left out.
+# $PYTHON needs openai and lm_eval (pip install openai 'lm_eval[api]'), torch and transformers, llama-cpp-python[server]; what is missing is said and left out.
 # Chromium is Debian's package. Nothing is fetched.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Renews the table of a real model in docs/RESULTS.md between its markers from a file that bench/peers.sh --model has written.
-#   bench/model-table.sh CSV
+# Renews the tables of a real model in docs/RESULTS.md between their markers from the files that bench/peers.sh --model has written, one a processor.
+#   bench/model-table.sh MODEL
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-csv=${1:?usage: bench/model-table.sh CSV}
-awk -F, '
+model=${1:?usage: bench/model-table.sh MODEL}
+for csv in "$here"/models/*-"$model".csv; do
+name=$(basename "$csv" "-$model.csv")
+awk -v processor="$name" -F, '
   function range(task, what) { return v[task, what] " (" v[task, what "_q1"] "–" v[task, what "_q3"] ")" }
   NR == 1 { next }
   {
@@ -15,9 +17,10 @@ awk -F, '
     if (!seen["n" $6]++) threads[++nthreads] = $6
     v[k, "speed"] = $9; v[k, "speed_q1"] = $10; v[k, "speed_q3"] = $11; v[k, "ratio"] = $12; v[k, "ratio_q1"] = $13; v[k, "ratio_q3"] = $14
     if (!seen["r" task]++) rounds = rounds (rounds == "" ? "" : ", ") $15 " of " task
-    reads = $16
+    reads = $16; date = $17
   }
   END {
+    print "#### " processor ", " date "\n"
     print model ": tokens per second, medians of the rounds, quartiles in brackets; memory reads " reads " GB/s. Rounds: " rounds "."
     for (n = 1; n <= nthreads; n++) {
       print "\n" threads[n] (threads[n] == 1 ? " thread:" : " threads:") "\n"
@@ -33,4 +36,6 @@ awk -F, '
         print row
       }
     }
-  }' "$csv" | "$here/insert-table.sh" "$here/../docs/RESULTS.md" model
+    print ""
+  }' "$csv"
+done | "$here/insert-table.sh" "$here/../docs/RESULTS.md" model

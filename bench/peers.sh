@@ -37,7 +37,7 @@ if [ "${1:-}" = --model ]; then
   "$python" "$here/peers_model.py" --gptvq "$gptvq" --scratch "$SCRATCH" --out "$csv" "$@"
   case " $* " in *" --prepare "*) exit 0 ;; esac
   echo "$csv"
-  "$here/model-table.sh" "$csv"
+  "$here/model-table.sh" "$(basename "$2")"
   exit
 fi
 cd "$here/.."

@@ -165,7 +165,7 @@ def measure(a, files):
 
 
 HEADER = ["model", "format", "bits_per_value", "mb", "perplexity", "threads", "what", "tokens", "tokens_per_s", "q1", "q3", "vs_q4_0", "vs_q1", "vs_q3", "rounds",
-          "read_gb_per_s"]
+          "read_gb_per_s", "date"]
 
 
 def table(a, files, values, speeds, reads):
@@ -174,7 +174,7 @@ def table(a, files, values, speeds, reads):
             bits = gguf_model.measure(path)[0] if name.startswith("llama.cpp") else a.bits[name]
             against = quartiles([ratio(x, y) for x, y in zip(task[name], task[BASE])])
             yield [a.name, name, f"{bits:.4f}", f"{size_of(path):.1f}", show(values.get(name)), threads, what, a.prompt if what == "prompt" else depth,
-                   *map(show, quartiles(task[name])), *map(show, against), len(task[name]), f"{quartiles(reads)[0]:.1f}"]
+                   *map(show, quartiles(task[name])), *map(show, against), len(task[name]), f"{quartiles(reads)[0]:.1f}", time.strftime("%Y-%m-%d")]
 
 
 def main():

@@ -10,7 +10,7 @@
 
 /* Tokens of a prompt that are computed together while others wait: the pieces begin at its multiples, so that
  * what is computed does not depend on who else is there. */
-enum { PIECE = 256 };
+enum { PIECE = 256, TOGETHER = 512 };               /* TOGETHER: tokens of a pass */
 static const size_t logit_bytes = (size_t)64 << 20; /* of a piece that is scored */
 
 gptvq_status gptvq_engine_create(const gptvq_model *model, const gptvq_tokenizer *tokenizer, size_t slots,
@@ -26,6 +26,9 @@ gptvq_status gptvq_engine_create(const gptvq_model *model, const gptvq_tokenizer
   engine->score_rows = gptvq_max_size(1, gptvq_min_size(PIECE, logit_bytes / (vocab * sizeof(float))));
   gptvq_status status = gptvq_slots_create(model, slots, ctx, &engine->slots, err);
   if (status == GPTVQ_OK) status = gptvq_batch_create(model, slots * GPTVQ_BATCH_TOKENS, &engine->batch, err);
+  engine->prompt_least = slots > 1 ? gptvq_batch_prompt_tokens(model) : 0;
+  if (status == GPTVQ_OK && engine->prompt_least > 0)
+    status = gptvq_batch_create(model, TOGETHER, &engine->prompts, err);
   if (status == GPTVQ_OK) {
     size_t rows = gptvq_max_size(slots, engine->score_rows);
     engine->logits = gptvq_alloc(rows, vocab * sizeof *engine->logits);
@@ -41,6 +44,7 @@ gptvq_status gptvq_engine_create(const gptvq_model *model, const gptvq_tokenizer
 void gptvq_engine_destroy(gptvq_engine *engine) {
   if (engine == NULL) return;
   gptvq_batch_destroy(engine->batch);
+  gptvq_batch_destroy(engine->prompts);
   gptvq_slots_destroy(&engine->slots);
   free(engine->logits);
   free(engine->spare);
@@ -210,8 +214,24 @@ static bool is_active(const gptvq_slot *slot) {
   return slot->job != NULL && slot->job->finish == GPTVQ_FINISH_NONE;
 }
 
-gptvq_slot *gptvq_engine_next_prompt(gptvq_engine *engine) {
-  gptvq_slot *best = NULL;
+/* Tokens of the prompt that are computed next. */
+static size_t piece(const gptvq_engine *engine, const gptvq_slot *slot) {
+  const bool scored = slot->job->request->options.prompt_scores;
+  return gptvq_min_size(rest(slot), scored ? engine->score_rows : PIECE - slot->count % PIECE);
+}
+
+static bool may_be_together(const gptvq_engine *engine, const gptvq_slot *slot) {
+  return engine->prompt_least > 0 && !slot->job->request->options.prompt_scores &&
+         piece(engine, slot) >= engine->prompt_least;
+}
+
+/* Whose turn is earlier, of slots that wait for a piece? */
+static bool is_before(const gptvq_slot *a, const gptvq_slot *b) {
+  return a->turn < b->turn || (a->turn == b->turn && a->number < b->number);
+}
+
+size_t gptvq_engine_next_prompts(gptvq_engine *engine, gptvq_slot **slots) {
+  size_t waiting = 0, count = 1, tokens;
   for (size_t i = 0; i < engine->slots.count; i++) {
     gptvq_slot *slot = &engine->slots.items[i];
     if (!is_active(slot) || slot->decoding) continue;
@@ -220,10 +240,19 @@ gptvq_slot *gptvq_engine_next_prompt(gptvq_engine *engine) {
       atomic_fetch_add(&engine->counts.cached_tokens, slot->job->cached);
     }
     if (joins(slot)) continue;
-    if (best == NULL || slot->turn < best->turn || (slot->turn == best->turn && slot->number < best->number))
-      best = slot;
+    size_t at = waiting++;
+    for (; at > 0 && is_before(slot, slots[at - 1]); at--) slots[at] = slots[at - 1];
+    slots[at] = slot;
   }
-  return best;
+  if (waiting == 0 || !may_be_together(engine, slots[0])) return gptvq_min_size(waiting, 1);
+  tokens = piece(engine, slots[0]);
+  for (size_t i = 1; i < waiting; i++) {
+    const size_t more = piece(engine, slots[i]);
+    if (!may_be_together(engine, slots[i]) || tokens + more > TOGETHER) continue;
+    slots[count++] = slots[i];
+    tokens += more;
+  }
+  return count;
 }
 
 /* Scores of the tokens behind those at [begin, begin + n). */
@@ -271,12 +300,11 @@ static gptvq_status compute_piece(gptvq_engine *engine, gptvq_slot *slot, size_t
   return rest(slot) == 0 ? hand_out_scores(slot, err) : GPTVQ_OK;
 }
 
-void gptvq_engine_prompt(gptvq_engine *engine, gptvq_slot *slot) {
+static void prompt_one(gptvq_engine *engine, gptvq_slot *slot) {
   gptvq_job *job = slot->job;
   const bool scored = job->request->options.prompt_scores;
-  size_t n = gptvq_min_size(rest(slot), scored ? engine->score_rows : PIECE - slot->count % PIECE);
+  const size_t n = piece(engine, slot);
   gptvq_error err;
-  slot->turn = ++engine->turn;
   gptvq_status status = compute_piece(engine, slot, n, &err);
   if (status == GPTVQ_ERROR_CANCELLED) return; /* the job goes, or it was a request left over from the last */
   if (status != GPTVQ_OK) {
@@ -285,6 +313,7 @@ void gptvq_engine_prompt(gptvq_engine *engine, gptvq_slot *slot) {
   }
   atomic_fetch_add(&engine->counts.prompt_tokens, n);
   atomic_fetch_add(&engine->counts.prompt_passes, 1);
+  atomic_fetch_add(&engine->counts.prompt_texts, 1);
   if (rest(slot) == 0) go_on(engine, &slot, engine->logits + (scored ? (n - 1) * engine->info.vocab : 0), 1);
 }
 
@@ -316,6 +345,45 @@ static void commit(gptvq_engine *engine, gptvq_slot *slot, const int32_t *ids, s
   memcpy(slot->ids + slot->count, ids, count * sizeof *ids);
   slot->count += count;
   if (!slot->decoding) atomic_fetch_add(&engine->counts.prompt_tokens, count);
+}
+
+/* Pieces of several prompts in one pass. false: not done, nothing has happened. */
+static bool prompt_together(gptvq_engine *engine, gptvq_slot *const *slots, step *s) {
+  gptvq_error err;
+  for (size_t i = 0; i < s->count; i++) {
+    s->sessions[i] = slots[i]->session;
+    s->ids[i] = slots[i]->job->ids + slots[i]->count;
+    s->counts[i] = piece(engine, slots[i]);
+  }
+  gptvq_status status =
+      gptvq_batch_forward(engine->prompts, s->count, s->sessions, s->ids, s->counts, engine->logits, &err);
+  if (status == GPTVQ_ERROR_CANCELLED) return true; /* one goes; the others come again */
+  if (status != GPTVQ_OK) return false;
+  atomic_fetch_add(&engine->counts.prompt_passes, 1);
+  atomic_fetch_add(&engine->counts.prompt_texts, s->count);
+  size_t done = 0;
+  for (size_t i = 0; i < s->count; i++) {
+    commit(engine, slots[i], s->ids[i], s->counts[i]);
+    if (rest(slots[i]) > 0) continue;
+    if (done < i)
+      memcpy(engine->logits + done * engine->info.vocab, engine->logits + i * engine->info.vocab,
+             engine->info.vocab * sizeof *engine->logits);
+    s->slots[done++] = slots[i];
+  }
+  if (done > 0) go_on(engine, s->slots, engine->logits, done);
+  return true;
+}
+
+void gptvq_engine_prompts(gptvq_engine *engine, gptvq_slot *const *slots, size_t count) {
+  for (size_t i = 0; i < count; i++) slots[i]->turn = ++engine->turn;
+  step s;
+  bool done = count > 1 && step_create(&s, count);
+  if (count > 1) {
+    s.count = count;
+    done = done && prompt_together(engine, slots, &s);
+    step_release(&s);
+  }
+  for (size_t i = 0; i < count && !done; i++) prompt_one(engine, slots[i]);
 }
 
 /* One of them spoils the step: each by itself, to find out which. */

@@ -9,8 +9,8 @@
 typedef struct gptvq_engine_counts {
   _Atomic uint64_t prompt_tokens, cached_tokens; /* computed; found in slots */
   _Atomic uint64_t generated_tokens;
-  _Atomic uint64_t steps, step_texts; /* passes for single tokens; texts in them, all together */
-  _Atomic uint64_t prompt_passes;     /* passes for pieces of prompts */
+  _Atomic uint64_t steps, step_texts;           /* passes for single tokens; texts in them, all together */
+  _Atomic uint64_t prompt_passes, prompt_texts; /* passes for pieces of prompts; pieces in them */
 } gptvq_engine_counts;
 
 typedef struct gptvq_engine {
@@ -18,9 +18,10 @@ typedef struct gptvq_engine {
   const gptvq_tokenizer *tokenizer;
   gptvq_model_info info;
   gptvq_slots slots;
-  gptvq_batch *batch;
-  size_t score_rows;     /* rows of logits when a prompt is scored */
-  float *logits, *spare; /* [max(slots, score_rows) × vocab], [slots × vocab] */
+  gptvq_batch *batch, *prompts; /* of steps; of pieces of prompts, NULL where they are not together */
+  size_t prompt_least;          /* tokens of a piece that may be with others */
+  size_t score_rows;            /* rows of logits when a prompt is scored */
+  float *logits, *spare;        /* [max(slots, score_rows) × vocab], [slots × vocab] */
   uint64_t turn;
   gptvq_engine_counts counts;
 } gptvq_engine;
@@ -32,10 +33,11 @@ void gptvq_engine_destroy(gptvq_engine *engine); /* NULL is fine */
 /* A slot has got a job. May end it. */
 void gptvq_engine_start(gptvq_engine *engine, gptvq_slot *slot);
 
-/* The slot whose prompt is to go on next, or NULL. */
-gptvq_slot *gptvq_engine_next_prompt(gptvq_engine *engine);
-/* Computes a piece of its prompt; ends soon when its session is cancelled. May end its job. */
-void gptvq_engine_prompt(gptvq_engine *engine, gptvq_slot *slot);
+/* The slots whose prompts are to go on next, in one pass, into slots[engine->slots.count]; returns how many.
+ */
+size_t gptvq_engine_next_prompts(gptvq_engine *engine, gptvq_slot **slots);
+/* Computes a piece of each prompt; ends soon when one of their sessions is cancelled. May end their jobs. */
+void gptvq_engine_prompts(gptvq_engine *engine, gptvq_slot *const *slots, size_t count);
 /* A token of all texts that are so far. May end jobs. */
 void gptvq_engine_step(gptvq_engine *engine);
 

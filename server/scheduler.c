@@ -17,7 +17,7 @@ struct gptvq_scheduler {
   /* under the lock */
   gptvq_job *first, *last; /* the queue */
   size_t queued;
-  gptvq_slot *prompting; /* whose prompt is being computed; NULL: none */
+  gptvq_slot **prompts; /* [slots], the thread's: whose prompts are being computed */
   uint64_t cancelled;
   bool draining, stopping;
 };
@@ -106,12 +106,12 @@ static void *run(void *context) {
       (void)pthread_cond_wait(&s->work, &s->lock);
       continue;
     }
-    gptvq_slot *prompt = gptvq_engine_next_prompt(s->engine);
-    s->prompting = prompt;
+    const size_t prompts = gptvq_engine_next_prompts(s->engine, s->prompts);
+    for (size_t i = 0; i < prompts; i++) s->prompts[i]->prompting = true;
     (void)pthread_mutex_unlock(&s->lock);
-    if (prompt != NULL) gptvq_engine_prompt(s->engine, prompt);
+    gptvq_engine_prompts(s->engine, s->prompts, prompts);
     (void)pthread_mutex_lock(&s->lock);
-    s->prompting = NULL;
+    for (size_t i = 0; i < prompts; i++) s->prompts[i]->prompting = false;
     (void)pthread_mutex_unlock(&s->lock);
     gptvq_engine_step(s->engine);
     (void)pthread_mutex_lock(&s->lock);
@@ -133,6 +133,9 @@ gptvq_status gptvq_scheduler_create(const gptvq_model *model, const gptvq_tokeni
   (void)pthread_cond_init(&s->released, NULL);
   s->queue_room = options->queue;
   gptvq_status status = gptvq_engine_create(model, tokenizer, options->slots, options->ctx, &s->engine, err);
+  s->prompts = calloc(options->slots, sizeof(gptvq_slot *));
+  if (status == GPTVQ_OK && s->prompts == NULL)
+    status = gptvq_fail_memory(err, "the scheduler", options->slots * sizeof(gptvq_slot *));
   if (status == GPTVQ_OK) {
     int failed = pthread_create(&s->thread, NULL, run, s);
     s->started = failed == 0;
@@ -151,6 +154,7 @@ void gptvq_scheduler_destroy(gptvq_scheduler *s) {
   (void)pthread_mutex_unlock(&s->lock);
   if (s->started) (void)pthread_join(s->thread, NULL);
   gptvq_engine_destroy(s->engine);
+  free(s->prompts);
   (void)pthread_cond_destroy(&s->work);
   (void)pthread_cond_destroy(&s->released);
   (void)pthread_mutex_destroy(&s->lock);
@@ -180,8 +184,10 @@ void gptvq_scheduler_end(gptvq_scheduler *s, gptvq_request *request) {
   if (request->held > 0) {
     atomic_store(&request->cancelled, true);
     sweep_queue(s, 0);
-    if (s->prompting != NULL && s->prompting->job->request == request)
-      gptvq_session_cancel(s->prompting->session);
+    for (size_t i = 0; i < s->engine->slots.count; i++) {
+      gptvq_slot *slot = &s->engine->slots.items[i];
+      if (slot->prompting && slot->job->request == request) gptvq_session_cancel(slot->session);
+    }
     (void)pthread_cond_broadcast(&s->work);
   }
   while (request->held > 0) (void)pthread_cond_wait(&s->released, &s->lock);
@@ -206,6 +212,7 @@ gptvq_scheduler_stats gptvq_scheduler_get_stats(gptvq_scheduler *s) {
                                        .steps = atomic_load(&c->steps),
                                        .step_texts = atomic_load(&c->step_texts),
                                        .prompt_passes = atomic_load(&c->prompt_passes),
+                                       .prompt_texts = atomic_load(&c->prompt_texts),
                                        .cancelled = s->cancelled};
   (void)pthread_mutex_unlock(&s->lock);
   return stats;

@@ -15,7 +15,7 @@ typedef struct gptvq_scheduler_options {
 typedef struct gptvq_scheduler_stats {
   size_t slots, busy, queued;
   uint64_t prompt_tokens, cached_tokens, generated_tokens; /* as gptvq_engine_counts, since the beginning */
-  uint64_t steps, step_texts, prompt_passes;
+  uint64_t steps, step_texts, prompt_passes, prompt_texts;
   uint64_t cancelled; /* jobs of requests that ended early */
 } gptvq_scheduler_stats;
 

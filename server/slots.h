@@ -19,6 +19,7 @@ typedef struct gptvq_slot {
   uint64_t turn;   /* when a piece of its prompt was last computed */
   bool decoding;   /* the prompt is done, `next` follows */
   bool asked;      /* what others know of its prompt has been looked for */
+  bool prompting;  /* a piece of its prompt is being computed: the scheduler's, under its lock */
   int32_t next;
 } gptvq_slot;
 

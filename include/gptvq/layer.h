@@ -45,6 +45,15 @@ typedef struct gptvq_array {
 static inline void gptvq_array_init(gptvq_array *array) { GPTVQ_INIT(array); }
 /* Array number `index` of those that the layer has, from 0; 0: there are not so many, else 1. */
 GPTVQ_API int gptvq_packed_layer_get_array(const gptvq_packed_layer *layer, size_t index, gptvq_array *array);
+/* A layer from the arrays of a packed folder (docs/FORMAT.md, section 4), for programs that read them
+ * themselves. description[description_size]: the text under "gptvq.NAME" in the file's metadata; arrays in
+ * any order, types and shapes as in the file. They are used where they lie: they have to outlive the layer,
+ * and stay as they are. Everything is checked as if it came from a file; `name` stands in messages. On
+ * success the caller owns *out; its get_array gives the arrays back. GPTVQ_ERROR_FORMAT,
+ * GPTVQ_ERROR_UNSUPPORTED: as of a folder. */
+GPTVQ_API gptvq_status gptvq_packed_layer_open(const char *name, const char *description,
+                                               size_t description_size, const gptvq_array *arrays,
+                                               size_t count, gptvq_packed_layer **out, gptvq_error *err);
 /* weights[rows × cols] as the packed arrays decode, columns in their original order. */
 GPTVQ_API void gptvq_packed_layer_decode(const gptvq_packed_layer *layer, float *weights);
 /* y[n × rows] = x[n × cols] times the packed weights, transposed. compute: FP32, or INT8 (AUTO: INT8) as

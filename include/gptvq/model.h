@@ -162,11 +162,16 @@ GPTVQ_API gptvq_status gptvq_session_forward(gptvq_session *session, const int32
 typedef struct gptvq_batch gptvq_batch;
 /* Tokens of a session in a step at most; longer prompts are gptvq_session_forward's. */
 enum { GPTVQ_BATCH_TOKENS = 4 };
+/* Prompts may be together too: each of so many tokens at least, and of at most 512 (or what its session has
+ * room for). 0: not in this model, where numbers could come out otherwise in company: computing in FP32 or
+ * BF16, with experts, latent or linear attention, or matrices that are not packed. */
+GPTVQ_API size_t gptvq_batch_prompt_tokens(const gptvq_model *model);
 /* For steps of up to max_tokens tokens, those of all sessions counted. On success the caller owns *out. */
 GPTVQ_API gptvq_status gptvq_batch_create(const gptvq_model *model, size_t max_tokens, gptvq_batch **out,
                                           gptvq_error *err);
 GPTVQ_API void gptvq_batch_destroy(gptvq_batch *batch); /* before its model is closed; NULL is fine */
-/* Appends tokens[i][counts[i]] to sessions[i], i < count. logits[count × vocab]: row i after the last token
+/* Appends tokens[i][counts[i]] to sessions[i], i < count: up to GPTVQ_BATCH_TOKENS of each, or of each at
+ * least gptvq_batch_prompt_tokens. logits[count × vocab]: row i after the last token
  * of session i; NULL: not computed. On failure every session is where it was. GPTVQ_ERROR_ARGUMENT: a session
  * of another model, one that is there twice, no or too many tokens of one or of all, or no room in a session.
  * GPTVQ_ERROR_CANCELLED: gptvq_session_cancel of one of the sessions, whose number the message says; its

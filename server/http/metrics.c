@@ -105,6 +105,8 @@ char *gptvq_metrics_text(gptvq_metrics *metrics, const gptvq_scheduler_stats *s)
   add_value(&p, "step_texts_total", "counter", "Texts in those passes, all together.", s->step_texts);
   add_value(&p, "prompt_passes_total", "counter", "Passes over the weights for pieces of prompts.",
             s->prompt_passes);
+  add_value(&p, "prompt_texts_total", "counter", "Pieces of prompts in those passes, all together.",
+            s->prompt_texts);
   add_value(&p, "cancelled_total", "counter", "Texts ended because their client went away or time was up.",
             s->cancelled);
   add_value(&p, "peak_memory_bytes", "gauge", "Peak resident memory of the process.", gptvq_peak_memory());

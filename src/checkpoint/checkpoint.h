@@ -139,6 +139,18 @@ typedef struct gptvq_packed_info {
 gptvq_status gptvq_checkpoint_get_packed(const gptvq_checkpoint *checkpoint, const char *name,
                                          gptvq_packed *packed, gptvq_packed_info *info, void **owned,
                                          gptvq_error *err);
+/* One array of a packed layer in memory: name without its layer's, type as safetensors names it. */
+typedef struct gptvq_packed_array {
+  const char *name, *type;
+  size_t rank;
+  const size_t *dims;
+  const void *data;
+} gptvq_packed_array;
+/* The same from arrays in memory (views into them) and the description[size] that a file has in its metadata;
+ * `name` stands in messages. GPTVQ_ERROR_ARGUMENT: arrays that are none. */
+gptvq_status gptvq_packed_from_arrays(const char *name, const char *description, size_t size,
+                                      const gptvq_packed_array *arrays, size_t count, gptvq_packed *packed,
+                                      gptvq_packed_info *info, void **owned, gptvq_error *err);
 
 /* ---- writing ---- */
 /* One safetensors file: declare all tensors in order, then write their bytes in the same order. Appears whole

@@ -8,6 +8,10 @@
 /* A session's step takes the ways of multiplying and of attention that gptvq_session_forward takes for it. */
 _Static_assert((int)GPTVQ_BATCH_TOKENS <= (int)GPTVQ_MATVEC_TOKENS, "as many tokens have the numbers of one");
 
+/* Prompts of at least so many tokens go the way of many in every layer (gptvq_packed_few_tokens,
+ * GPTVQ_ATTENTION_FEW), as they do alone. */
+enum { PROMPT_TOKENS = 24 };
+
 struct gptvq_batch {
   const gptvq_model *model;
   gptvq_workspace *workspace; /* of rows; the caches are the sessions' */
@@ -22,6 +26,7 @@ typedef struct step {
   gptvq_session *const *sessions;
   const int32_t *const *ids;
   const size_t *counts;
+  bool prompts; /* each of PROMPT_TOKENS and more */
 } step;
 
 static gptvq_status create(const gptvq_model *model, size_t max_tokens, gptvq_batch **out, gptvq_error *err) {
@@ -32,8 +37,6 @@ static gptvq_status create(const gptvq_model *model, size_t max_tokens, gptvq_ba
   gptvq_status status = gptvq_workspace_create(model, 1, max_tokens, 1, &batch->workspace, err);
   if (status == GPTVQ_OK) {
     size_t row = model->config.hidden * sizeof(float);
-    /* where activations are rounded, another order of the sums can grow to a step of the rounding */
-    batch->workspace->scratch.alone = model->compute != GPTVQ_COMPUTE_FP32;
     batch->x = gptvq_alloc(max_tokens, row);
     batch->texts = gptvq_alloc(max_tokens, sizeof *batch->texts);
     if (batch->x == NULL || batch->texts == NULL)
@@ -62,9 +65,46 @@ void gptvq_batch_destroy(gptvq_batch *batch) {
   free(batch);
 }
 
+/* Does the way of many give each row the numbers that it has in whatever company, to the bit? Our own
+ * products of int8 codes do. */
+static bool rows_are_apart(const gptvq_linear *linear) {
+  if (!linear->is_packed) return false;
+  const size_t few = gptvq_packed_few_tokens(&linear->packed.shape);
+  return few == SIZE_MAX || (few < PROMPT_TOKENS && gptvq_packed_has_gemm_i8(&linear->packed.shape));
+}
+
+size_t gptvq_batch_prompt_tokens(const gptvq_model *model) {
+  const gptvq_config *c = &model->config;
+  if (model->compute != GPTVQ_COMPUTE_INT8 || c->experts > 0 || c->latent.kv_rank > 0 ||
+      gptvq_workspace_states(model, c->layers) > 0)
+    return 0;
+  gptvq_context *before = gptvq_context_use(model->context);
+  bool apart = true;
+  for (size_t b = 0; b < c->layers; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++)
+      apart = apart && rows_are_apart(&model->blocks[b].linears[i]);
+  (void)gptvq_context_use(before);
+  return apart ? PROMPT_TOKENS : 0;
+}
+
+/* How many tokens of session i there may be. */
+static gptvq_status check_count(const step *s, size_t i, size_t least, gptvq_error *err) {
+  if (s->prompts && s->counts[i] >= least && s->counts[i] <= s->sessions[i]->pass_rows) return GPTVQ_OK;
+  if (s->prompts)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "session %zu of the batch: %zu tokens, but prompts together have %zu to %zu each", i,
+                      s->counts[i], least, s->sessions[i]->pass_rows);
+  if (s->counts[i] > 0 && s->counts[i] <= GPTVQ_BATCH_TOKENS) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                    "session %zu of the batch: %zu tokens, but a step takes 1 to %d of each session", i,
+                    s->counts[i], GPTVQ_BATCH_TOKENS);
+}
+
 /* Before anything is computed; counts the tokens. */
 static gptvq_status check(const gptvq_batch *batch, step *s, gptvq_error *err) {
   gptvq_error inner;
+  const size_t least = gptvq_batch_prompt_tokens(batch->model);
+  s->prompts = least > 0 && s->count > 0 && s->counts[0] >= least;
   for (size_t i = 0; i < s->count; i++) {
     const gptvq_session *session = s->sessions[i];
     if (session->model != batch->model)
@@ -72,10 +112,7 @@ static gptvq_status check(const gptvq_batch *batch, step *s, gptvq_error *err) {
     for (size_t j = 0; j < i; j++)
       if (s->sessions[j] == session)
         return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "sessions %zu and %zu of the batch are the same", j, i);
-    if (s->counts[i] == 0 || s->counts[i] > GPTVQ_BATCH_TOKENS)
-      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                        "session %zu of the batch: %zu tokens, but a step takes 1 to %d of each session", i,
-                        s->counts[i], GPTVQ_BATCH_TOKENS);
+    GPTVQ_TRY(check_count(s, i, least, err));
     gptvq_status status = gptvq_session_check(session, s->ids[i], s->counts[i], &inner);
     if (status != GPTVQ_OK) return gptvq_fail(err, status, "session %zu of the batch: %s", i, inner.message);
     s->tokens += s->counts[i];
@@ -109,6 +146,9 @@ static gptvq_status forward(gptvq_batch *batch, step *s, float *logits, gptvq_er
   for (size_t i = 0; i < s->count; row += s->counts[i++])
     GPTVQ_TRY(gptvq_embed(model, s->ids[i], s->counts[i], batch->x + row * hidden, err));
   for (size_t i = 0; i < s->count; i++) gptvq_session_begin(s->sessions[i]);
+  /* where activations are rounded, another order of the sums can grow to a step of the rounding */
+  bool *alone = &batch->workspace->scratch.alone;
+  *alone = model->compute != GPTVQ_COMPUTE_FP32 && !s->prompts;
   for (size_t layer = 0; layer < model->config.layers; layer++) GPTVQ_TRY(run_block(batch, s, layer, err));
   if (logits != NULL) {
     row = 0;
@@ -117,6 +157,7 @@ static gptvq_status forward(gptvq_batch *batch, step *s, float *logits, gptvq_er
       if (row - 1 > i)
         memcpy(batch->x + i * hidden, batch->x + (row - 1) * hidden, hidden * sizeof *batch->x);
     }
+    *alone = model->compute != GPTVQ_COMPUTE_FP32;
     GPTVQ_TRY(gptvq_head(model, batch->workspace, s->count, batch->x, logits, err));
   }
   for (size_t i = 0; i < s->count; i++) gptvq_session_commit(s->sessions[i], s->counts[i]);

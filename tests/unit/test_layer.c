@@ -2,6 +2,8 @@
 #include "solver_fixture.h"
 #include "tiny_model.h"
 #include "calib/calib.h"
+#include "checkpoint/checkpoint_internal.h"
+#include "checkpoint/packed_parts.h"
 #include "model/model_internal.h"
 
 #include <gptvq/layer.h>
@@ -233,9 +235,161 @@ static void nonsense_is_refused(void **state) {
   gptvq_packed_layer_destroy(layer);
 }
 
+/* The arrays of a layer of a folder, and its description. */
+typedef struct found_layer {
+  gptvq_array arrays[GPTVQ_PART_COUNT + 1];
+  size_t count;
+  const char *description;
+} found_layer;
+
+static void find_layer(const gptvq_checkpoint *folder, const char *name, found_layer *found) {
+  char key[200];
+  size_t length = strlen(name);
+  *found = (found_layer){0};
+  for (size_t t = 0; t < gptvq_checkpoint_tensor_count(folder); t++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(folder, t);
+    if (strncmp(tensor->name, name, length) != 0 || tensor->name[length] != '.' ||
+        strcmp(tensor->name + length, ".bias") == 0)
+      continue;
+    gptvq_array *array = &found->arrays[found->count++];
+    *array = (gptvq_array){.size = sizeof *array,
+                           .name = tensor->name + length + 1,
+                           .type = gptvq_tensor_type_name(tensor->type),
+                           .rank = tensor->rank,
+                           .data = tensor->data};
+    memcpy(array->dims, tensor->dims, sizeof array->dims);
+    (void)snprintf(key, sizeof key, "gptvq.%s", name);
+    if (found->description == NULL) found->description = gptvq_checkpoint_metadata(folder, tensor, key);
+  }
+  assert_true(found->count >= 2 && found->description != NULL);
+}
+
+/* Opened from its arrays, a layer is what it is in the model: the same bits of every product and figure. */
+static void arrays_of_a_folder_are_its_layers(void **state) {
+  (void)state;
+  for (int variant = 0; variant < 5; variant++) {
+    gptvq_quantize_options o = tiny_quantize_options(variant == 1 ? GPTVQ_METHOD_RTN : GPTVQ_METHOD_KMEANS);
+    if (variant == 2) {
+      o.method = GPTVQ_METHOD_GPTQ; /* with permutations */
+      o.act_order = 1;
+      o.calib = "corpus.txt";
+    }
+    if (variant == 3) {
+      o.dim = 1;
+      o.index_bits = 3;
+      o.svd_rank = 2;
+    }
+    if (variant == 4) {
+      o = (gptvq_quantize_options){.size = sizeof o};
+      gptvq_quantize_options_init(&o);
+      o.code = GPTVQ_CODE_TRELLIS;
+      o.bits = 2.25;
+      o.calib = "corpus.txt";
+      o.calib_samples = 4;
+      o.calib_length = 48;
+    }
+    o.force = 1;
+    ok(gptvq_quantize("llama", "arrays", &o, NULL, NULL, err));
+    const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
+    gptvq_model *model;
+    gptvq_checkpoint *folder;
+    bool permuted = false;
+    ok(gptvq_model_open("arrays", &open, &model, err));
+    ok(gptvq_checkpoint_open("arrays", NULL, &folder, err));
+    for (size_t l = 0; l < gptvq_model_layer_count(model); l++) {
+      gptvq_layer_info wanted = {.size = sizeof wanted}, info = {.size = sizeof info};
+      gptvq_packed_layer *layer;
+      found_layer found;
+      gptvq_model_get_layer(model, l, &wanted);
+      find_layer(folder, wanted.name, &found);
+      for (size_t i = 0; i < found.count; i++)
+        permuted = permuted || strcmp(found.arrays[i].name, "permutation") == 0;
+      ok(gptvq_packed_layer_open(wanted.name, found.description, strlen(found.description), found.arrays,
+                                 found.count, &layer, err));
+      check_products(model, l, layer);
+      gptvq_packed_layer_get_info(layer, &info);
+      assert_string_equal(info.method, wanted.method);
+      assert_string_equal(info.format, wanted.format);
+      assert_true(info.bytes == wanted.bytes && info.bits_per_value == wanted.bits_per_value &&
+                  info.svd_rank == wanted.svd_rank && info.state_bits == wanted.state_bits);
+      assert_true(info.error == wanted.error || (isnan(info.error) && isnan(wanted.error)));
+      gptvq_packed_layer_destroy(layer);
+    }
+    assert_int_equal(permuted, variant == 2);
+    gptvq_checkpoint_close(folder);
+    gptvq_model_close(model);
+  }
+}
+
+static void refused(const found_layer *found, const char *description, size_t count, gptvq_status status,
+                    const char *what) {
+  gptvq_packed_layer *layer;
+  gptvq_error error = {0};
+  assert_int_equal(gptvq_packed_layer_open("model.layers.0.mlp.up_proj", description, strlen(description),
+                                           found->arrays, count, &layer, &error),
+                   status);
+  assert_null(layer);
+  assert_non_null(strstr(error.message, what));
+  assert_non_null(strstr(error.message, "model.layers.0.mlp.up_proj"));
+}
+
+static void arrays_that_are_none(void **state) {
+  (void)state;
+  static const char name[] = "model.layers.0.mlp.up_proj";
+  gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_RTN);
+  gptvq_checkpoint *folder;
+  gptvq_packed_layer *layer;
+  gptvq_error error = {0};
+  found_layer f;
+  o.force = 1;
+  ok(gptvq_quantize("llama", "arrays", &o, NULL, NULL, err));
+  ok(gptvq_checkpoint_open("arrays", NULL, &folder, err));
+  find_layer(folder, name, &f);
+  const size_t count = f.count;
+  const gptvq_array last = f.arrays[count - 1];
+  const char *text = f.description;
+  refused(&f, text, count - 1, GPTVQ_ERROR_FORMAT, "is missing");
+  refused(&f, "[1]", count, GPTVQ_ERROR_FORMAT, "not a JSON object");
+  refused(&f, "{\"version\": 1", count, GPTVQ_ERROR_FORMAT, "not a JSON object");
+  refused(&f, "{\"version\": 77}", count, GPTVQ_ERROR_UNSUPPORTED, "version 77");
+  f.arrays[count] = last;
+  refused(&f, text, count + 1, GPTVQ_ERROR_ARGUMENT, "twice");
+  f.arrays[count].name = "indexes";
+  refused(&f, text, count + 1, GPTVQ_ERROR_FORMAT, "does not call for");
+  f.arrays[count].name = "codebooks"; /* of another format */
+  refused(&f, text, count + 1, GPTVQ_ERROR_FORMAT, "contradicts");
+  f.arrays[count - 1].type = "F8_E5M2";
+  refused(&f, text, count, GPTVQ_ERROR_ARGUMENT, "F8_E5M2");
+  f.arrays[count - 1].type = "F32";
+  refused(&f, text, count, GPTVQ_ERROR_FORMAT, "is F32");
+  f.arrays[count - 1] = last;
+  f.arrays[count - 1].dims[0]++;
+  refused(&f, text, count, GPTVQ_ERROR_FORMAT, "has shape");
+  f.arrays[count - 1].dims[0] = SIZE_MAX;
+  f.arrays[count - 1].dims[1] = 3;
+  f.arrays[count - 1].rank = 2;
+  refused(&f, text, count, GPTVQ_ERROR_ARGUMENT, "too large");
+  f.arrays[count - 1].rank = 5;
+  refused(&f, text, count, GPTVQ_ERROR_ARGUMENT, "5 dimensions");
+  f.arrays[count - 1] = last;
+  f.arrays[count - 1].data = NULL;
+  refused(&f, text, count, GPTVQ_ERROR_ARGUMENT, "data");
+  f.arrays[count - 1] = last;
+  f.arrays[count - 1].size = 1;
+  refused(&f, text, count, GPTVQ_ERROR_ARGUMENT, "size");
+  f.arrays[count - 1] = last;
+  refused(&f, text, 1000, GPTVQ_ERROR_ARGUMENT, "1000 arrays");
+  assert_int_equal(gptvq_packed_layer_open(name, NULL, 0, f.arrays, count, &layer, &error),
+                   GPTVQ_ERROR_ARGUMENT);
+  ok(gptvq_packed_layer_open(name, text, strlen(text), f.arrays, count, &layer, err));
+  gptvq_packed_layer_destroy(layer);
+  gptvq_checkpoint_close(folder);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(figures_are_those_of_the_decoded_weights),
-                                     cmocka_unit_test(packs_what_quantize_packs),
-                                     cmocka_unit_test(nonsense_is_refused)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(arrays_of_a_folder_are_its_layers), cmocka_unit_test(arrays_that_are_none),
+      cmocka_unit_test(figures_are_those_of_the_decoded_weights), cmocka_unit_test(packs_what_quantize_packs),
+      cmocka_unit_test(nonsense_is_refused)};
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

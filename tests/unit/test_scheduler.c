@@ -1,7 +1,10 @@
 /* The scheduler of gptvq serve: texts together are what they are alone, prompts are shared, and what nobody
  * waits for is let go of. */
 #include "base/clock.h"
+#include "base/file.h"
 #include "server/scheduler.h"
+
+#include <gptvq/quantize.h>
 
 #include <math.h>
 #include <setjmp.h>
@@ -10,12 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #define MODEL TEST_SOURCE_DIR "/examples/stories-4m"
 
-enum { SLOTS = 4, CTX = 320, QUEUE = 64, MOST = 40 };
+enum { SLOTS = 4, CTX = 320, QUEUE = 64, MOST = 40, PIECE = 256 };
 
 static gptvq_model *model;
 static gptvq_tokenizer *tokenizer;
@@ -93,7 +97,10 @@ static void assert_alone(const gptvq_job *job, size_t most) {
   float *logits = malloc(vocab * sizeof *logits);
   gptvq_sampler sampler = {.size = sizeof sampler, .top_p = 1};
   ok(gptvq_session_create(model, CTX, &session, &err));
-  ok(gptvq_session_forward(session, job->ids, job->prompt_count, logits, 0, &err));
+  for (size_t at = 0; at < job->prompt_count; at += PIECE)
+    ok(gptvq_session_forward(session, job->ids + at,
+                             at + PIECE < job->prompt_count ? PIECE : job->prompt_count - at, logits, 0,
+                             &err));
   assert_int_equal(job->generated, most);
   for (size_t i = 0; i < most; i++) {
     int32_t id;
@@ -341,6 +348,171 @@ static void answers_end_where_the_context_does(void **state) {
   gptvq_request_destroy(request);
 }
 
+/* ---- prompts together: a packed model, in int8 ---- */
+
+static char scratch[] = "gptvq-test-XXXXXX";
+
+static int set_up_packed(void **state) {
+  gptvq_quantize_options o = {.size = sizeof o};
+  const gptvq_model_options options = {.size = sizeof options, .compute = GPTVQ_COMPUTE_INT8};
+  gptvq_model_info info = {.size = sizeof info};
+  (void)state;
+  gptvq_quantize_options_init(&o);
+  o.method = GPTVQ_METHOD_KMEANS;
+  o.bits = 2.25;
+  o.dim = 2;
+  o.em_iterations = 2;
+  if (mkdtemp(scratch) == NULL || chdir(scratch) != 0) return -1;
+  ok(gptvq_quantize(MODEL, "packed", &o, NULL, NULL, &err));
+  ok(gptvq_model_open("packed", &options, &model, &err));
+  ok(gptvq_tokenizer_open("packed", &tokenizer, &err));
+  gptvq_model_get_info(model, &info);
+  vocab = info.vocab;
+  return 0;
+}
+
+static int tear_down_packed(void **state) {
+  (void)tear_down(state);
+  ok(gptvq_remove_tree("packed", &err));
+  return chdir("..") == 0 && rmdir(scratch) == 0 ? 0 : -1;
+}
+
+enum { TEXT = 4096 };
+
+static size_t tokens_of(const char *text) {
+  gptvq_job job = {.ids = NULL};
+  set_prompt(&job, text);
+  gptvq_free(job.ids);
+  return job.prompt_count;
+}
+
+/* A prompt of at least so many tokens that begins with the number. */
+static const char *long_prompt(size_t number, size_t least, char text[TEXT]) {
+  size_t length = (size_t)snprintf(text, TEXT, "%zu and %zu. %s", number, number * number, story);
+  while (tokens_of(text) < least)
+    length += (size_t)snprintf(text + length, TEXT - length, ". Then %s", "the dog ran to the big red ball");
+  return text;
+}
+
+/* Logits of prompts in one pass are those of each by itself, to the bit, wherever the sessions are. */
+static void prompts_together_are_prompts_alone(void **state) {
+  (void)state;
+  const size_t least = gptvq_batch_prompt_tokens(model);
+  if (least == 0) skip();
+  enum { N = 5 };
+  const size_t counts[N] = {least, 33, 64, 100, 41}, before[N] = {0, 3, 17, 40, 0};
+  gptvq_session *together[N], *alone[N];
+  static int32_t ids[N][160];
+  const int32_t *tokens[N];
+  gptvq_batch *batch;
+  gptvq_error error = {0};
+  float *both = malloc((N + 1) * vocab * sizeof *both), *one = both + N * vocab;
+  assert_non_null(both);
+  ok(gptvq_batch_create(model, 400, &batch, &err));
+  for (size_t i = 0; i < N; i++) {
+    for (size_t p = 0; p < 160; p++) ids[i][p] = (int32_t)((i * 131 + p * (7 + 2 * i) + p * p) % vocab);
+    ok(gptvq_session_create(model, CTX, &together[i], &err));
+    ok(gptvq_session_forward(together[i], ids[i], before[i], NULL, 0, &err));
+    ok(gptvq_session_fork(together[i], &alone[i], &err));
+    tokens[i] = ids[i] + before[i];
+  }
+  for (size_t n = N; n >= 2; n--) { /* company of other sizes */
+    ok(gptvq_batch_forward(batch, n, together, tokens, counts, both, &err));
+    for (size_t i = 0; i < n; i++) {
+      if (n == N) ok(gptvq_session_forward(alone[i], tokens[i], counts[i], one, 0, &err));
+      assert_int_equal(gptvq_session_position(together[i]), before[i] + counts[i]);
+      if (n == N) assert_memory_equal(both + i * vocab, one, vocab * sizeof *one);
+      int32_t next = 5;
+      gptvq_session *after;
+      ok(gptvq_session_fork(together[i], &after, &err)); /* keys and values too */
+      ok(gptvq_session_forward(after, &next, 1, both + i * vocab, 0, &err));
+      gptvq_session_destroy(after);
+      ok(gptvq_session_fork(alone[i], &after, &err));
+      ok(gptvq_session_forward(after, &next, 1, one, 0, &err));
+      assert_memory_equal(both + i * vocab, one, vocab * sizeof *one);
+      gptvq_session_destroy(after);
+      ok(gptvq_session_truncate(together[i], before[i], &err));
+    }
+  }
+  /* prompts and single tokens do not go together, nor more tokens than there is room for */
+  const size_t mixed[] = {least, 1}, small[] = {least, least - 1}, large[] = {160, 160, 160};
+  assert_int_equal(gptvq_batch_forward(batch, 2, together, tokens, mixed, both, &error),
+                   GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(gptvq_batch_forward(batch, 2, together, tokens, small, both, &error),
+                   GPTVQ_ERROR_ARGUMENT);
+  assert_int_equal(gptvq_batch_forward(batch, 3, together, (const int32_t *const[]){ids[0], ids[1], ids[2]},
+                                       large, both, &error),
+                   GPTVQ_ERROR_ARGUMENT);
+  for (size_t i = 0; i < N; i++) assert_int_equal(gptvq_session_position(together[i]), before[i]);
+  gptvq_batch_destroy(batch);
+  for (size_t i = 0; i < N; i++) {
+    gptvq_session_destroy(together[i]);
+    gptvq_session_destroy(alone[i]);
+  }
+  free(both);
+}
+
+/* Prompts of several texts are computed in one pass, and each text is what it is alone. Those of more than a
+ * piece take as many passes as pieces fit into them. */
+static void prompts_share_passes(void **state) {
+  (void)state;
+  static char memory[SLOTS][TEXT];
+  const char *prompts[SLOTS];
+  if (gptvq_batch_prompt_tokens(model) == 0) skip(); /* no kernels for it here */
+  for (size_t i = 0; i < SLOTS; i++) prompts[i] = long_prompt(i + 2, 0, memory[i]);
+  gptvq_request *request = ask(SLOTS, prompts, MOST);
+  request->options.ignore_eos = true;
+  answer(request);
+  gptvq_scheduler_stats stats = gptvq_scheduler_get_stats(scheduler);
+  size_t tokens = 0;
+  for (size_t i = 0; i < SLOTS; i++) {
+    assert_int_equal(request->jobs[i].cached, 0);
+    assert_alone(&request->jobs[i], MOST);
+    tokens += request->jobs[i].prompt_count;
+  }
+  assert_int_equal(stats.prompt_passes, 1);
+  assert_int_equal(stats.prompt_texts, SLOTS);
+  assert_int_equal(stats.prompt_tokens, tokens);
+  gptvq_request_destroy(request);
+
+  /* longer than a piece: two times 256 tokens, twice; then what is left of all four */
+  for (size_t i = 0; i < SLOTS; i++) prompts[i] = long_prompt(i + 12, 256 + 24, memory[i]);
+  request = ask(SLOTS, prompts, 4);
+  request->options.ignore_eos = true;
+  answer(request);
+  for (size_t i = 0; i < SLOTS; i++) {
+    assert_in_range(request->jobs[i].prompt_count, 256 + 24, CTX - 4);
+    assert_alone(&request->jobs[i], 4);
+  }
+  const uint64_t before = stats.prompt_passes;
+  stats = gptvq_scheduler_get_stats(scheduler);
+  assert_int_equal(stats.prompt_passes - before, 3);
+  gptvq_request_destroy(request);
+}
+
+/* Texts whose client goes away in the middle of a shared pass take no other with them. */
+static void a_shared_pass_outlives_a_client(void **state) {
+  (void)state;
+  static char memory[SLOTS][TEXT];
+  const char *prompts[SLOTS];
+  if (gptvq_batch_prompt_tokens(model) == 0) skip();
+  for (size_t i = 0; i < SLOTS; i++) prompts[i] = long_prompt(i + 2, 256, memory[i]);
+  for (size_t round = 0; round < 8; round++) {
+    gptvq_request *stays = ask(2, prompts, 2), *goes = ask(2, prompts + 2, 2);
+    stays->options.no_cache = goes->options.no_cache = stays->options.ignore_eos = true;
+    assert_int_equal(gptvq_scheduler_submit(scheduler, goes), GPTVQ_ADMITTED);
+    assert_int_equal(gptvq_scheduler_submit(scheduler, stays), GPTVQ_ADMITTED);
+    const double until = gptvq_clock() + 1e-3 * (double)round;
+    while (gptvq_clock() < until) continue;
+    gptvq_scheduler_end(scheduler, goes);
+    wait_for(stays);
+    gptvq_scheduler_end(scheduler, stays);
+    for (size_t i = 0; i < 2; i++) assert_alone(&stays->jobs[i], 2);
+    gptvq_request_destroy(stays);
+    gptvq_request_destroy(goes);
+  }
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
   const struct CMUnitTest tests[] = {TEST(texts_together_are_what_they_are_alone),
@@ -351,5 +523,8 @@ int main(void) {
                                      TEST(biases_and_penalties_change_answers),
                                      TEST(nobody_waits_for_what_is_not_wanted),
                                      TEST(answers_end_where_the_context_does)};
-  return cmocka_run_group_tests(tests, set_up, tear_down);
+  const struct CMUnitTest packed[] = {cmocka_unit_test(prompts_together_are_prompts_alone),
+                                      TEST(prompts_share_passes), TEST(a_shared_pass_outlives_a_client)};
+  return cmocka_run_group_tests(tests, set_up, tear_down) +
+         cmocka_run_group_tests(packed, set_up_packed, tear_down_packed);
 }

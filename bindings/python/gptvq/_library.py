@@ -172,6 +172,7 @@ _FUNCTIONS = {  # result, arguments without the error; fallible ones have a trai
     "gptvq_quantize": (c.c_int, [c.c_char_p, c.c_char_p, _V, _P(CCallbacks), _P(CReport)], True),
     "gptvq_input_hessian": (c.c_int, [c.c_size_t, c.c_size_t, _V, _V], True),
     "gptvq_pack_layer": (c.c_int, [c.c_char_p, c.c_size_t, c.c_size_t, _V, _V, _V, _P(CCallbacks), _P(_V)], True),
+    "gptvq_packed_layer_open": (c.c_int, [c.c_char_p, c.c_char_p, c.c_size_t, _P(CArray), c.c_size_t, _P(_V)], True),
     "gptvq_packed_layer_destroy": (None, [_V]),
     "gptvq_packed_layer_get_info": (None, [_V, _P(CLayerInfo)]),
     "gptvq_packed_layer_get_array": (c.c_int, [_V, c.c_size_t, _P(CArray)]),

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import ctypes as c
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from .model import LayerInfo, compute_number, layer_info
 from .quantizing import CQuantizeOptions, progress_of
 
 _DTYPES = {"U8": np.uint8, "I8": np.int8, "F16": np.float16, "BF16": np.uint16, "F32": np.float32, "U32": np.uint32}
+_TYPES = {np.dtype(np.uint8): "U8", np.dtype(np.int8): "I8", np.dtype(np.float16): "F16", np.dtype(np.uint16): "U16", np.dtype(np.float32): "F32",
+          np.dtype(np.uint32): "U32"}
 
 
 def _matrix(name: str, array: Any, dtype: Any) -> np.ndarray:
@@ -38,6 +40,30 @@ class PackedLayer:
         lib.gptvq_packed_layer_get_info(handle, c.byref(struct))
         self.info: LayerInfo = layer_info(struct)
         self.arrays: Dict[str, np.ndarray] = self._views()
+
+    @classmethod
+    def open(cls, name: str, description: str, arrays: Mapping[str, np.ndarray]) -> "PackedLayer":
+        """The layer from the arrays of a packed folder, as a program reads them itself: by name ("indices", …), as the files have them (BF16 as uint16 bits), and
+        the text under "gptvq.NAME" in the metadata of their file. They are used where they lie and must not change while the layer is there."""
+        kept, structs = [], (CArray * max(len(arrays), 1))()
+        for struct, (part, given) in zip(structs, arrays.items()):
+            array = np.asarray(given)
+            if array.dtype not in _TYPES or array.ndim > 4 or not array.flags.c_contiguous:
+                raise ArgumentError(f"{name}: the array {part} is {array.dtype} of {array.ndim} dimensions, or not contiguous")
+            kind = "BF16" if part == "codebook_scales" and array.dtype == np.uint16 else _TYPES[array.dtype]
+            kept += [array, part.encode()]
+            struct.size, struct.name, struct.type = c.sizeof(CArray), kept[-1], kind.encode()
+            struct.rank, struct.dims, struct.data = array.ndim, (c.c_size_t * 4)(*array.shape), array.ctypes.data
+        text, handle = description.encode(), c.c_void_p()
+        call("gptvq_packed_layer_open", name.encode(), text, len(text), structs, len(arrays), c.byref(handle))
+        layer = cls.__new__(cls)
+        layer._owner_of(handle)._arrays = kept  # live as long as the layer, and as views of it
+        layer.__init__(handle)
+        return layer
+
+    def _owner_of(self, handle: c.c_void_p) -> "_Owner":
+        self._handle = handle
+        return self._owner()
 
     def _views(self) -> Dict[str, np.ndarray]:
         found: Dict[str, np.ndarray] = {}

@@ -109,11 +109,31 @@ static void attend_tiles(void *context, size_t first, size_t last, size_t thread
   }
 }
 
+static void attend_many(gptvq_attention_rows *job) {
+  if (job->rounds && gptvq_attends_bf16(job)) gptvq_attend_bf16(job);
+  else gptvq_parallel_for(gptvq_ceil_div(job->n, ROWS) * job->heads, 1, attend_tiles, job);
+}
+
+/* Prompts, one after the other, as each goes by itself. */
+static void attend_each(const gptvq_attention_rows *rows) {
+  for (size_t i = 0; i < rows->count; i++) {
+    gptvq_attention_text text = rows->texts[i];
+    gptvq_attention_rows job = *rows;
+    job.texts = &text;
+    job.count = 1;
+    job.n = text.n;
+    job.qkv += text.first * job.ldq;
+    job.out += text.first * job.heads * job.head_dim;
+    text.first = 0;
+    attend_many(&job);
+  }
+}
+
 void gptvq_attend_rows(const gptvq_attention_rows *rows) {
   gptvq_attention_rows job = *rows;
   size_t values = (job.heads + 2 * job.kv_heads) * job.head_dim;
   gptvq_parallel_for(job.n, gptvq_rows_per_task(values), prepare_rows, &job);
-  if (job.count > 1 || job.n <= GPTVQ_ATTENTION_FEW) gptvq_attend_few(&job);
-  else if (job.rounds && gptvq_attends_bf16(&job)) gptvq_attend_bf16(&job);
-  else gptvq_parallel_for(gptvq_ceil_div(job.n, ROWS) * job.heads, 1, attend_tiles, &job);
+  if (job.count > 1 && job.texts->n > GPTVQ_ATTENTION_FEW) attend_each(&job);
+  else if (job.count > 1 || job.n <= GPTVQ_ATTENTION_FEW) gptvq_attend_few(&job);
+  else attend_many(&job);
 }

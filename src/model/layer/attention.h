@@ -10,7 +10,8 @@
 /* Heads of at most so many dimensions may keep fp16 caches. */
 enum { GPTVQ_HALF_DIM = 128 };
 
-/* Up to so many rows of a text go the way of few, as do those of several texts. */
+/* Up to so many rows of a text go the way of few, as do those of several texts; of several texts either all
+ * have more or none. */
 enum { GPTVQ_ATTENTION_FEW = 7 };
 
 /* How queries meet keys: numbers of the block's description, both directions go by them. */

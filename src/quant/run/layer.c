@@ -18,6 +18,7 @@ struct gptvq_packed_layer {
   gptvq_linear linear; /* its arrays */
   gptvq_layer_info info;
   char name[256];
+  char method[16]; /* of one that was opened */
 };
 
 gptvq_status gptvq_input_hessian(size_t n, size_t cols, const float *x, double *hessian, gptvq_error *err) {
@@ -69,6 +70,54 @@ gptvq_status gptvq_pack_layer(const char *name, size_t rows, size_t cols, const 
   if (layer == NULL) return gptvq_fail_memory(err, name, sizeof *layer);
   (void)snprintf(layer->name, sizeof layer->name, "%s", name);
   gptvq_status status = pack(layer, rows, cols, weights, hessian, options, callbacks, err);
+  if (status != GPTVQ_OK) gptvq_packed_layer_destroy(layer);
+  else *out = layer;
+  return status;
+}
+
+static gptvq_status open_arrays(gptvq_packed_layer *layer, const char *description, size_t size,
+                                const gptvq_array *arrays, size_t count, gptvq_error *err) {
+  gptvq_packed_array own[GPTVQ_PART_COUNT];
+  gptvq_array taken[GPTVQ_PART_COUNT];
+  if (count > GPTVQ_PART_COUNT)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: %zu arrays, more than any packed layer has",
+                      layer->name, count);
+  gptvq_status status = GPTVQ_OK;
+  for (size_t i = 0; i < count && status == GPTVQ_OK; i++) { /* perhaps of another version's size */
+    const gptvq_array *given = (const void *)((const char *)arrays + i * arrays->size);
+    status = given->size != arrays->size
+                 ? gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: array %zu has another size", layer->name, i)
+                 : GPTVQ_TAKE(gptvq_array, given, &taken[i], err);
+    own[i] = (gptvq_packed_array){taken[i].name, taken[i].type, taken[i].rank, taken[i].dims, taken[i].data};
+    if (status == GPTVQ_OK && taken[i].rank > sizeof taken[i].dims / sizeof taken[i].dims[0])
+      status =
+          gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s: an array of %zu dimensions", layer->name, taken[i].rank);
+  }
+  gptvq_packed packed;
+  gptvq_packed_info info;
+  if (status == GPTVQ_OK)
+    status = gptvq_packed_from_arrays(layer->name, description, size, own, count, &packed, &info,
+                                      &layer->result.storage, err);
+  if (status != GPTVQ_OK) return status;
+  layer->result.packed = packed;
+  layer->result.error = info.error;
+  (void)snprintf(layer->method, sizeof layer->method, "%s", info.method);
+  layer->linear = (gptvq_linear){.name = layer->name, .rows = packed.shape.rows, .cols = packed.shape.cols};
+  gptvq_linear_set_packed(&layer->linear, &layer->result.packed);
+  gptvq_linear_info(&layer->linear, layer->method, info.bytes, info.error, &layer->info);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_packed_layer_open(const char *name, const char *description, size_t description_size,
+                                     const gptvq_array *arrays, size_t count, gptvq_packed_layer **out,
+                                     gptvq_error *err) {
+  *out = NULL;
+  if (name == NULL || description == NULL || arrays == NULL)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a packed layer needs a name, its description and arrays");
+  gptvq_packed_layer *layer = calloc(1, sizeof *layer);
+  if (layer == NULL) return gptvq_fail_memory(err, name, sizeof *layer);
+  (void)snprintf(layer->name, sizeof layer->name, "%s", name);
+  gptvq_status status = open_arrays(layer, description, description_size, arrays, count, err);
   if (status != GPTVQ_OK) gptvq_packed_layer_destroy(layer);
   else *out = layer;
   return status;
