@@ -38,14 +38,15 @@ static void decode_tile(void *context, const gptvq_tile *tile) {
   size_t lane = tile->row - d->begin, segment = d->columns->segment;
   int8_t *codes = d->codes + lane * d->columns->stride + tile->column;
   table->tile_codes(tile, codes, d->columns->stride);
-  for (size_t r = 0; r < tile->rows; r++)
-    for (size_t c = 0; c < tile->width; c += segment) {
-      float scale = tile->scale / 127.0f;
-      if (d->block_columns != 0)
-        scale *=
-            d->block_table[gptvq_block_code(tile->block_codes + r * tile->block_bytes, c / d->block_columns)];
-      d->scales[(tile->column + c) / segment * ROWS + lane + r] = scale;
+  for (size_t c = 0; c < tile->width; c += segment) {
+    float *scales = d->scales + (tile->column + c) / segment * ROWS + lane;
+    for (size_t r = 0; r < tile->rows; r++) {
+      scales[r] = tile->scale / 127.0f;
+      if (d->block_columns == 0) continue;
+      const uint8_t *blocks = tile->block_codes + r * tile->block_bytes;
+      scales[r] *= d->block_table[gptvq_block_code(blocks, c / d->block_columns)];
     }
+  }
 }
 
 /* Row `row` of a uniform layer: code − zero point, which has a sign and at most 7 bits more. */

@@ -59,9 +59,17 @@ void gptvq_packed_tiles_prepare(const gptvq_packed *packed, const float *x, size
     }
 }
 
-size_t gptvq_packed_tiles_panel_bytes(const gptvq_packed_shape *shape, size_t count) {
+/* Rows at once: what is decoded is used at once, unless activations that the second-level cache does not hold
+ * would have to be read again for every 32 rows. */
+static size_t height(size_t cols, size_t rows, size_t count) {
+  enum { NEAR = 1 << 20 };
+  return count * cols <= NEAR ? ROWS : gptvq_round_up(gptvq_min_size(rows, GPTVQ_TILES_ROWS), ROWS);
+}
+
+size_t gptvq_packed_tiles_panel_bytes(const gptvq_packed_shape *shape, size_t rows, size_t count) {
   const gptvq_gemm_columns c = gptvq_gemm_cut(shape);
-  return ROWS * (c.stride + c.segments * sizeof(float) + gptvq_round_up(count, TOKENS) * sizeof(float));
+  return height(shape->cols, rows, count) *
+         (c.stride + c.segments * sizeof(float) + gptvq_round_up(count, TOKENS) * sizeof(float));
 }
 
 void gptvq_packed_tiles_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
@@ -70,9 +78,10 @@ void gptvq_packed_tiles_i8(const gptvq_packed *packed, const void *inputs, size_
                            *kernel = fast != NULL ? fast : &gptvq_tiles_ref;
   const layout l = measure(&packed->shape);
   const gptvq_gemm_columns *c = &l.columns;
+  const size_t most = height(packed->shape.cols, end - begin, count);
   float block_table[16];
   int8_t *codes = panel;
-  float *scales = (float *)(void *)(codes + ROWS * c->stride);
+  float *scales = (float *)(void *)(codes + most * c->stride);
   gptvq_block_scale_table(packed, block_table);
   gptvq_tiles job = {.tokens = count,
                      .segments = c->segments,
@@ -85,13 +94,15 @@ void gptvq_packed_tiles_i8(const gptvq_packed *packed, const void *inputs, size_
                      .x = inputs,
                      .input_bytes = l.input_bytes,
                      .x_scales = l.x_scales,
-                     .sums = scales + c->segments * ROWS,
+                     .sums = scales + most * c->segments,
                      .ldy = ldy};
   kernel->begin();
   for (size_t row = begin; row < end; row += job.rows) {
-    job.rows = gptvq_min_size(ROWS, end - row);
+    job.rows = gptvq_min_size(most, end - row);
     job.y = y + (row - begin);
-    gptvq_gemm_decode(packed, c, block_table, row, row + job.rows, codes, scales);
+    for (size_t r = 0; r < job.rows; r += ROWS)
+      gptvq_gemm_decode(packed, c, block_table, row + r, gptvq_min_size(row + r + ROWS, row + job.rows),
+                        codes + r * c->stride, scales + r * c->segments);
     kernel->multiply(&job);
   }
   kernel->end();

@@ -8,21 +8,27 @@
 #include "kernels/gemm_decode.h"
 #include "kernels/kernels.h"
 
-enum { GPTVQ_TILE_SIDE = 16, GPTVQ_TILE_COLUMNS = 64, GPTVQ_TILE_BYTES = 1024 };
+enum {
+  GPTVQ_TILE_SIDE = 16,
+  GPTVQ_TILE_COLUMNS = 64,
+  GPTVQ_TILE_BYTES = 1024,
+  GPTVQ_TILES_ROWS = 128 /* at most at once: the more, the less often activations are read again */
+};
 
-/* Up to GPTVQ_GEMM_ROWS rows times any number of tokens. All arrays but y are 64-byte aligned. */
+/* Up to GPTVQ_TILES_ROWS rows, in blocks of GPTVQ_GEMM_ROWS, times any number of tokens. All arrays but y are
+ * 64-byte aligned. */
 typedef struct gptvq_tiles {
   size_t rows, tokens;
   size_t segments, segment; /* columns from one segment to the next */
   size_t steps, last_steps; /* tiles of 64 columns in a segment; in the last one */
-  const int8_t *weights;    /* [GPTVQ_GEMM_ROWS][stride]; what lies within a tile can be read */
+  const int8_t *weights;    /* [rows, whole blocks][stride]; what lies within a tile can be read */
   size_t stride;
-  const float *weight_scales; /* [segments][GPTVQ_GEMM_ROWS] */
+  const float *weight_scales; /* [blocks of rows][segments][GPTVQ_GEMM_ROWS] */
   /* Of 16 tokens; of the next 16: input_bytes further. Codes [all steps][16 quads][16 tokens][4], at x_scales
    * (bytes) [segments][16] floats. */
   const int8_t *x;
   size_t input_bytes, x_scales;
-  float *sums; /* [ceil(tokens / 16)][GPTVQ_GEMM_ROWS][16], for the function's use */
+  float *sums; /* [blocks of rows][ceil(tokens / 16)][GPTVQ_GEMM_ROWS][16], for the function's use */
   float *y;    /* [tokens][ldy], overwritten */
   size_t ldy;
 } gptvq_tiles;

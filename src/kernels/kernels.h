@@ -80,8 +80,8 @@ size_t gptvq_packed_tiles_input_bytes(const gptvq_packed_shape *shape);
  * codes and scales as gptvq_packed_gemm_prepare. */
 void gptvq_packed_tiles_prepare(const gptvq_packed *packed, const float *x, size_t ldx, size_t count,
                                 void *input);
-/* Bytes of memory that gptvq_packed_tiles_i8 needs for that many tokens, 64-byte aligned. */
-size_t gptvq_packed_tiles_panel_bytes(const gptvq_packed_shape *shape, size_t count);
+/* Bytes of memory that gptvq_packed_tiles_i8 needs for that many rows and tokens, 64-byte aligned. */
+size_t gptvq_packed_tiles_panel_bytes(const gptvq_packed_shape *shape, size_t rows, size_t count);
 /* y as gptvq_packed_gemm_i8 gives it, bit for bit. */
 void gptvq_packed_tiles_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
                            size_t end, float *y, size_t ldy, void *panel);

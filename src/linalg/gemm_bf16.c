@@ -36,6 +36,12 @@ void gptvq_gemm_bf16_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t 
 
 void gptvq_gemm_bf16_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                         size_t ldb, float *c, size_t ldc) {
+#if defined(GPTVQ_HAVE_AMX)
+  if (gptvq_cpu() & GPTVQ_CPU_AMX) {
+    gptvq_gemm_bf16_nn_amx(m, n, k, a, lda, b, ldb, c, ldc);
+    return;
+  }
+#endif
   gptvq_gemm_bf16_nn_avx512(m, n, k, a, lda, b, ldb, c, ldc);
 }
 
@@ -43,6 +49,12 @@ static void add_row(size_t n, const float *x, double *sums) { gptvq_add_in_doubl
 
 static void multiply_chunk(bool upper, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
                            size_t ldb, float *product) {
+#if defined(GPTVQ_HAVE_AMX)
+  if (gptvq_cpu() & GPTVQ_CPU_AMX) {
+    gptvq_gemm_bf16_tn_amx(upper, m, n, k, a, lda, b, ldb, product, GPTVQ_SUMS_TILE);
+    return;
+  }
+#endif
   gptvq_gemm_bf16_tn_avx512(upper, m, n, k, a, lda, b, ldb, product, GPTVQ_SUMS_TILE);
 }
 

@@ -203,8 +203,7 @@ static bool tiles_apply(const gptvq_linear *linear, size_t n, gptvq_compute comp
   return takes_codes(linear, compute) && n >= LEAST && gptvq_packed_has_tiles_i8(&linear->packed.shape);
 }
 static size_t tiles_panel_bytes(const linear_job *job, const gptvq_linear *linear, size_t rows) {
-  (void)rows;
-  return gptvq_packed_tiles_panel_bytes(&linear->packed.shape, job->n);
+  return gptvq_packed_tiles_panel_bytes(&linear->packed.shape, rows, job->n);
 }
 static size_t tiles_input_bytes(const gptvq_linear *linear) {
   return gptvq_packed_tiles_input_bytes(&linear->packed.shape);

@@ -21,7 +21,7 @@ static void check_tiles(const gptvq_packed *p, const float *x, size_t ldx, size_
                         size_t end, const float *expected, size_t ldy, size_t total, const char *level) {
   const gptvq_packed_shape *shape = &p->shape;
   const size_t input_bytes = gptvq_packed_tiles_input_bytes(shape),
-               panel_bytes = gptvq_packed_tiles_panel_bytes(shape, count),
+               panel_bytes = gptvq_packed_tiles_panel_bytes(shape, end - begin, count),
                blocks = gptvq_ceil_div(count, GPTVQ_TILES_TOKENS);
   guarded inputs = guarded_new(blocks * input_bytes), panel = guarded_new(panel_bytes);
   guarded y = guarded_new(total * sizeof(float));
@@ -44,14 +44,12 @@ static void check_tiles(const gptvq_packed *p, const float *x, size_t ldx, size_
 
 /* The bound compares two sums of the same exact int32 products: at most one rounding per segment, scale and
  * fold on each side, so |difference| <= (segments + 24) · 2^-23 · Σ|w| · max|x|. */
-static void check(const gptvq_packed_shape *shape, uint64_t *state) {
+static void check_rows(const gptvq_packed_shape *shape, size_t count, size_t begin, size_t end,
+                       uint64_t *state) {
   random_layer layer;
   random_layer_new(&layer, shape, state);
   const gptvq_packed *p = &layer.packed;
-  size_t cols = shape->cols, count = 1 + gptvq_random_below(state, 30),
-         blocks = gptvq_ceil_div(count, GPTVQ_GEMM_BLOCK);
-  size_t begin = gptvq_random_below(state, shape->rows),
-         end = begin + 1 + gptvq_random_below(state, shape->rows - begin);
+  size_t cols = shape->cols, blocks = gptvq_ceil_div(count, GPTVQ_GEMM_BLOCK);
   size_t rows = end - begin, ldy = rows + gptvq_random_below(state, 3),
          ldx = cols + gptvq_random_below(state, 3);
   size_t total = (count - 1) * ldy + rows, single_bytes = gptvq_packed_input_bytes(shape);
@@ -113,6 +111,24 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
   free(expected);
   guarded_free(&x);
   random_layer_free(&layer);
+}
+
+static void check(const gptvq_packed_shape *shape, uint64_t *state) {
+  const size_t count = 1 + gptvq_random_below(state, 30), begin = gptvq_random_below(state, shape->rows);
+  check_rows(shape, count, begin, begin + 1 + gptvq_random_below(state, shape->rows - begin), state);
+}
+
+/* More tokens than two tiles, more segments than stay in the cache; activations that the second-level cache
+ * does not hold, for which more rows are taken at once. */
+static void prompts(void **test) {
+  (void)test;
+  uint64_t state = 25;
+  gptvq_packed_shape vq = model_vq_shape(2880, 2, 4, 0, false), wide = model_vq_shape(8960, 4, 8, 0, false),
+                     uniform = model_uniform_shape(1536, 4, 64);
+  vq.rows = wide.rows = uniform.rows = 75;
+  check_rows(&vq, 75, 3, 72, &state);
+  check_rows(&uniform, 49, 0, 17, &state);
+  check_rows(&wide, 121, 1, 71, &state);
 }
 
 static void formats(void **test) {
@@ -183,7 +199,8 @@ static void random_shapes(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(uniform_formats),
-                                     cmocka_unit_test(widths_of_models), cmocka_unit_test(random_shapes)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(formats),
+                                     cmocka_unit_test(uniform_formats), cmocka_unit_test(widths_of_models),
+                                     cmocka_unit_test(random_shapes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

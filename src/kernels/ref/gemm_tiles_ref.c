@@ -13,6 +13,8 @@ static void multiply(const gptvq_tiles *job) {
     for (size_t r = 0; r < job->rows; r++) {
       const int8_t *x = job->x + t / SIDE * job->input_bytes, *codes = x + t % SIDE * 4;
       const float *x_scales = (const float *)(const void *)(x + job->x_scales) + t % SIDE;
+      const float *scales =
+          job->weight_scales + r / GPTVQ_GEMM_ROWS * job->segments * GPTVQ_GEMM_ROWS + r % GPTVQ_GEMM_ROWS;
       float sum = 0.0f;
       for (size_t s = 0; s < job->segments; s++) {
         const size_t steps = s + 1 < job->segments ? job->steps : job->last_steps;
@@ -20,7 +22,7 @@ static void multiply(const gptvq_tiles *job) {
         int32_t products = 0;
         for (size_t c = 0; c < steps * COLUMNS; c++)
           products += w[c] * codes[(s * job->steps * COLUMNS + c) / 4 * 4 * SIDE + c % 4];
-        sum = fmaf((float)products, job->weight_scales[s * GPTVQ_GEMM_ROWS + r] * x_scales[s * SIDE], sum);
+        sum = fmaf((float)products, scales[s * GPTVQ_GEMM_ROWS] * x_scales[s * SIDE], sum);
       }
       job->y[t * job->ldy + r] = sum;
     }

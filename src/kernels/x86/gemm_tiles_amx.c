@@ -14,7 +14,7 @@ enum {
   SIDE = GPTVQ_TILE_SIDE,
   ROWS = GPTVQ_GEMM_ROWS,
   BYTES = GPTVQ_TILE_BYTES,
-  /* Columns of 32 rows that stay in the first-level cache, 24 KiB, while all tokens pass. */
+  /* Columns of 32 tokens that stay in the first-level cache, 24 KiB, while all rows pass. */
   NEAR = 768
 };
 
@@ -78,17 +78,19 @@ GPTVQ_INLINE void add_tiles(const float *weight_scales, const float *x_scales, c
   if (wide) add(made[1], weight_scales, _mm512_load_ps(x1_scales), first, sums + ROWS * SIDE);
 }
 
-/* Segments [from, to) of 16 or, `wide`, 32 tokens; sums[16 or 32 tokens / 16][ROWS][16]. The products of 16
- * rows are begun before those of the 16 rows before them are added: tiles and vectors work at the same time.
+/* Segments [from, to) of 16 or, `wide`, 32 tokens, with the 16 or, `tall`, 32 rows from `row` on; sums[16 or
+ * 32 tokens / 16][ROWS][16]. The products of 16 rows are begun before those of the 16 rows before them are
+ * added: tiles and vectors work at the same time.
  */
-GPTVQ_INLINE void block(const gptvq_tiles *job, const int8_t *x, size_t from, size_t to, bool tall, bool wide,
-                        float *sums) {
+GPTVQ_INLINE void block(const gptvq_tiles *job, const int8_t *x, size_t from, size_t to, size_t row,
+                        bool tall, bool wide, float *sums) {
   const float *x_scales = (const float *)(const void *)(x + job->x_scales),
               *x1_scales = (const float *)(const void *)(x + job->input_bytes + job->x_scales);
   for (size_t s = from; s < to; s++) {
-    const int8_t *codes = x + s * job->steps * BYTES, *weights = job->weights + s * job->segment;
+    const int8_t *codes = x + s * job->steps * BYTES,
+                 *weights = job->weights + row * job->stride + s * job->segment;
     const size_t steps = s + 1 < job->segments ? job->steps : job->last_steps;
-    const float *scales = job->weight_scales + s * ROWS;
+    const float *scales = job->weight_scales + (row / ROWS * job->segments + s) * ROWS;
     multiply_tiles(weights, job->stride, codes, codes + job->input_bytes, steps, false, wide);
     if (tall && s > from)
       add_tiles(scales - ROWS + SIDE, x_scales + (s - 1) * SIDE, x1_scales + (s - 1) * SIDE, s == 1, true,
@@ -99,8 +101,9 @@ GPTVQ_INLINE void block(const gptvq_tiles *job, const int8_t *x, size_t from, si
     add_tiles(scales, x_scales + s * SIDE, x1_scales + s * SIDE, s == 0, false, wide, sums);
   }
   if (tall)
-    add_tiles(job->weight_scales + (to - 1) * ROWS + SIDE, x_scales + (to - 1) * SIDE,
-              x1_scales + (to - 1) * SIDE, to == 1, true, wide, sums + SIDE * SIDE);
+    add_tiles(job->weight_scales + (row / ROWS * job->segments + to - 1) * ROWS + SIDE,
+              x_scales + (to - 1) * SIDE, x1_scales + (to - 1) * SIDE, to == 1, true, wide,
+              sums + SIDE * SIDE);
 }
 
 /* sums[rows <= 16][16 tokens] to y[tokens <= 16][ldy] */
@@ -118,31 +121,33 @@ static void turn(const float *sums, size_t rows, size_t tokens, float *y, size_t
   for (size_t t = 0; t < tokens; t++) _mm512_mask_storeu_epi32(y + t * ldy, mask, a[t]);
 }
 
-GPTVQ_INLINE void all(const gptvq_tiles *job, bool tall) {
-  const size_t blocks = gptvq_ceil_div(job->tokens, SIDE),
-               most = blocks <= 2 ? job->segments : gptvq_max_size(NEAR / job->segment, 1);
-  for (size_t from = 0, to; from < job->segments; from = to) {
-    to = gptvq_min_size(from + most, job->segments);
-    for (size_t b = 0; b < blocks; b += 2) {
-      const int8_t *x = job->x + b * job->input_bytes;
-      float *sums = job->sums + b * ROWS * SIDE;
-      if (b + 1 < blocks) block(job, x, from, to, tall, true, sums);
-      else block(job, x, from, to, tall, false, sums);
-      for (size_t i = b; to == job->segments && i < gptvq_min_size(b + 2, blocks); i++) {
-        const size_t tokens = gptvq_min_size(SIDE, job->tokens - i * SIDE);
-        float *y = job->y + i * SIDE * job->ldy;
-        sums = job->sums + i * ROWS * SIDE;
-        turn(sums, gptvq_min_size(SIDE, job->rows), tokens, y, job->ldy);
-        if (tall) turn(sums + SIDE * SIDE, job->rows - SIDE, tokens, y + SIDE, job->ldy);
-      }
-    }
+/* The 32 rows from `row` on and 32 tokens from block b on, or what there is of them. */
+static void multiply_block(const gptvq_tiles *job, size_t row, size_t b, size_t from, size_t to) {
+  const size_t blocks = gptvq_ceil_div(job->tokens, SIDE), rows = job->rows - row;
+  const int8_t *x = job->x + b * job->input_bytes;
+  float *sums = job->sums + row * blocks * SIDE + b * ROWS * SIDE;
+  const bool tall = rows > SIDE, wide = b + 1 < blocks;
+  if (tall && wide) block(job, x, from, to, row, true, true, sums);
+  else if (tall) block(job, x, from, to, row, true, false, sums);
+  else if (wide) block(job, x, from, to, row, false, true, sums);
+  else block(job, x, from, to, row, false, false, sums);
+  for (size_t i = b; to == job->segments && i < gptvq_min_size(b + 2, blocks); i++, sums += ROWS * SIDE) {
+    const size_t tokens = gptvq_min_size(SIDE, job->tokens - i * SIDE);
+    float *y = job->y + i * SIDE * job->ldy + row;
+    turn(sums, gptvq_min_size(SIDE, rows), tokens, y, job->ldy);
+    if (tall) turn(sums + SIDE * SIDE, gptvq_min_size(SIDE, rows - SIDE), tokens, y + SIDE, job->ldy);
   }
 }
 
 static void multiply(const gptvq_tiles *job) {
+  const size_t blocks = gptvq_ceil_div(job->tokens, SIDE),
+               most = blocks <= 2 ? job->segments : gptvq_max_size(NEAR / job->segment, 1);
   __asm__ volatile("" ::: "memory"); /* gcc does not know that tiles are loaded from memory */
-  if (job->rows > SIDE) all(job, true);
-  else all(job, false);
+  for (size_t from = 0, to; from < job->segments; from = to) {
+    to = gptvq_min_size(from + most, job->segments);
+    for (size_t b = 0; b < blocks; b += 2)
+      for (size_t row = 0; row < job->rows; row += ROWS) multiply_block(job, row, b, from, to);
+  }
 }
 
 static uint64_t peak(uint64_t times) {
