@@ -25,7 +25,7 @@ dist: base
 calib: base linalg linalg/solve kernels text model/layer model dist
 train: base linalg format kernels model/layer model calib
 quant/options: base
-quant/layer: base linalg linalg/solve format kernels quant/options
+quant/layer: base dist linalg linalg/solve format kernels quant/options
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
 quant/run: base dist linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer quant/transform quant/plan
