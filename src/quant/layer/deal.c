@@ -7,9 +7,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The first stripe of member r. */
+/* TILE: rows and columns that linalg/gemm.c multiplies in one call, twice that where both are LARGE. SMALL:
+ * what a call takes at least, m · n · k, to be multiplied by the kernels of large matrices: OpenBLAS has
+ * others for a million or less. */
+enum { TILE = 256, LARGE = 1024, SMALL = 1200000 };
+
+/* The first stripe of member r: parts begin where tiles do, so that the same calls are made as for the whole.
+ */
 static size_t first_of(const gptvq_vq *q, const gptvq_dist *dist, size_t r) {
-  return gptvq_ceil_div(q->all_rows, q->shape.group_rows) * r / dist->team.count;
+  if (r == dist->team.count) return gptvq_ceil_div(q->all_rows, q->shape.group_rows);
+  return (q->all_rows * r / dist->team.count + TILE / 2) / TILE
+  *(TILE / q->shape.group_rows);
+}
+
+/* Are products of any number of stripes with H so large that no call is small? */
+static bool never_small(const gptvq_vq *q) {
+  const size_t tail = q->padded % TILE
+  == 0 ? TILE : q->padded % TILE;
+  return TILE
+  % q->shape.group_rows == 0 && q->all_rows % q->shape.group_rows == 0 &&
+      q->shape.group_rows *tail * q->padded >= SMALL;
 }
 
 /* Parts of arrays with so many bytes for each stripe; the last stripe may have fewer rows. offsets[members +
@@ -43,14 +60,31 @@ gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *tot
   return GPTVQ_OK;
 }
 
+/* A layer with data is dealt out where rows of all products come out as in the whole: by the same calls, or
+ * by calls of which each row stands alone. */
+static bool can_deal(const gptvq_vq *q, const gptvq_dist *dist) {
+  if (!q->has_factor || q->step_bits > 0 || q->scale_block > 0 || q->shape.svd_rank > 0) return false;
+  if (TILE % q->shape.group_rows != 0) return false;
+  for (size_t r = 0; r < dist->team.count; r++)
+    if (first_of(q, dist, r) >= first_of(q, dist, r + 1)) return false;
+  if (never_small(q)) return gptvq_gemm_rows_stand_alone();
+  const bool large = q->all_rows >= LARGE && q->padded >= LARGE;
+  return gptvq_vq_is_direct(q) && !large;
+}
+
+gptvq_status gptvq_vq_give_up(gptvq_vq *q, const bool *solved, gptvq_error *err) {
+  double unsolved;
+  if (q->dist == NULL || never_small(q)) return GPTVQ_OK;
+  for (size_t stripe = 0; stripe < q->stripes; stripe++)
+    q->stripe_values[stripe] = solved[stripe] ? 0.0 : 1.0;
+  GPTVQ_TRY(gptvq_vq_total(q, q->stripe_values, &unsolved, err));
+  q->given_up = unsolved > 0.0;
+  return GPTVQ_OK;
+}
+
 bool gptvq_vq_deal(const gptvq_solver *solver, const gptvq_vq *q, gptvq_vq *part) {
-  /* narrower products than these may take another way through the BLAS, where rows depend on their number */
-  enum { COLUMNS = 512, ROWS = 64 };
   gptvq_dist *dist = solver->dist;
-  if (dist == NULL || gptvq_dist_alone(dist) || q->step_bits > 0 || q->scale_block > 0 ||
-      q->shape.svd_rank > 0 || q->padded < COLUMNS || q->all_rows < ROWS * dist->team.count ||
-      q->stripes < 2 * dist->team.count || !gptvq_gemm_rows_stand_alone())
-    return false;
+  if (dist == NULL || gptvq_dist_alone(dist) || !can_deal(q, dist)) return false;
   const size_t first = first_of(q, dist, dist->team.rank), end = first_of(q, dist, dist->team.rank + 1);
   gptvq_packed_shape shape = q->shape;
   shape.rows = gptvq_min_size(q->rows, end * shape.group_rows) - first * shape.group_rows;

@@ -295,6 +295,7 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
     double before = loss;
     for (int fit = 0; o->codebook_update && fit < (q->step_bits > 0 ? TRELLIS_FITS : 1); fit++) {
       GPTVQ_TRY(update(q, &loss, err));
+      if (q->given_up) return GPTVQ_OK;
       if (q->step_bits > 0) GPTVQ_TRY(update_row_scales(q, &loss, err));
     }
     if (round >= o->reassign_rounds || (round > 0 && before - loss < ROUND_GAIN * loss && isfinite(before)))
@@ -406,26 +407,38 @@ size_t gptvq_vq_bytes(const gptvq_vq *q) {
   return gptvq_saturated_sum(counting.peak, stages);
 }
 
+/* From weights to codebooks and indices. */
+static gptvq_status work_on(gptvq_vq *q, const float *weights, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_vq_set_up(q, weights, err));
+  gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_LOOP);
+  GPTVQ_TRY(gptvq_vq_interleave(q, err));
+  (void)gptvq_stage_enter(q->stages, before);
+  GPTVQ_TRY(refine(q, err));
+  if (q->shape.svd_rank == 0) return GPTVQ_OK;
+  GPTVQ_TRY(gptvq_vq_compress(q, err));
+  return refine(q, err);
+}
+
 static gptvq_status solve_vq(gptvq_arena *arena, const gptvq_solver *solver, const gptvq_weights *weights,
                              const gptvq_factor *factor, gptvq_layer_result *result, gptvq_error *err) {
   const gptvq_packed_shape *shape = &result->packed.shape;
-  gptvq_vq whole = gptvq_vq_of(solver, weights->name, shape, factor, factor != NULL), q = whole;
-  const bool dealt = gptvq_vq_deal(solver, &whole, &q);
+  gptvq_vq q = gptvq_vq_of(solver, weights->name, shape, factor, factor != NULL), part;
   size_t mark = arena->used;
-  q.arena = arena;
-  GPTVQ_TRY(gptvq_vq_set_up(&q, weights->values, err));
+  bool dealt = gptvq_vq_deal(solver, &q, &part);
+  if (dealt) {
+    part.arena = arena;
+    GPTVQ_TRY(work_on(&part, weights->values, err));
+    dealt = !part.given_up;
+    if (dealt) GPTVQ_TRY(gptvq_vq_assemble(&part, &q, err));
+    else gptvq_arena_return(arena, mark);
+  }
+  if (!dealt) {
+    q.arena = arena;
+    GPTVQ_TRY(work_on(&q, weights->values, err));
+  }
   uint16_t *unit = take_unit(arena, shape);
   GPTVQ_TRY(gptvq_arena_check(arena, q.name, err));
-  gptvq_stage before = gptvq_stage_enter(q.stages, GPTVQ_STAGE_LOOP);
-  GPTVQ_TRY(gptvq_vq_interleave(&q, err));
-  (void)gptvq_stage_enter(q.stages, before);
-  GPTVQ_TRY(refine(&q, err));
-  if (shape->svd_rank > 0) {
-    GPTVQ_TRY(gptvq_vq_compress(&q, err));
-    GPTVQ_TRY(refine(&q, err));
-  }
-  if (dealt) GPTVQ_TRY(gptvq_vq_assemble(&q, &whole, err));
-  pack(dealt ? &whole : &q, &result->packed, unit);
+  pack(&q, &result->packed, unit);
   if (shape->svd_rank > 0) GPTVQ_TRY(pack_factors(&q, &result->packed, err));
   gptvq_arena_return(arena, mark);
   return GPTVQ_OK;
