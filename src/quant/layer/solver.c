@@ -407,9 +407,11 @@ size_t gptvq_vq_bytes(const gptvq_vq *q) {
   return gptvq_saturated_sum(counting.peak, stages);
 }
 
-/* From weights to codebooks and indices. */
-static gptvq_status work_on(gptvq_vq *q, const float *weights, gptvq_error *err) {
+/* From weights to codebooks and indices; *unit: memory for packing them. */
+static gptvq_status work_on(gptvq_vq *q, const float *weights, uint16_t **unit, gptvq_error *err) {
   GPTVQ_TRY(gptvq_vq_set_up(q, weights, err));
+  *unit = take_unit(q->arena, &q->shape);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, q->name, err));
   gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_LOOP);
   GPTVQ_TRY(gptvq_vq_interleave(q, err));
   (void)gptvq_stage_enter(q->stages, before);
@@ -424,20 +426,19 @@ static gptvq_status solve_vq(gptvq_arena *arena, const gptvq_solver *solver, con
   const gptvq_packed_shape *shape = &result->packed.shape;
   gptvq_vq q = gptvq_vq_of(solver, weights->name, shape, factor, factor != NULL), part;
   size_t mark = arena->used;
+  uint16_t *unit;
   bool dealt = gptvq_vq_deal(solver, &q, &part);
   if (dealt) {
     part.arena = arena;
-    GPTVQ_TRY(work_on(&part, weights->values, err));
+    GPTVQ_TRY(work_on(&part, weights->values, &unit, err));
     dealt = !part.given_up;
     if (dealt) GPTVQ_TRY(gptvq_vq_assemble(&part, &q, err));
     else gptvq_arena_return(arena, mark);
   }
   if (!dealt) {
     q.arena = arena;
-    GPTVQ_TRY(work_on(&q, weights->values, err));
+    GPTVQ_TRY(work_on(&q, weights->values, &unit, err));
   }
-  uint16_t *unit = take_unit(arena, shape);
-  GPTVQ_TRY(gptvq_arena_check(arena, q.name, err));
   pack(&q, &result->packed, unit);
   if (shape->svd_rank > 0) GPTVQ_TRY(pack_factors(&q, &result->packed, err));
   gptvq_arena_return(arena, mark);
