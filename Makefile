@@ -18,7 +18,7 @@ check: release
 	@scripts/check.sh build/release
 
 check-plain: deps
-	@JOBS=$(JOBS) scripts/check-no-onednn.sh
+	@JOBS=$(JOBS) scripts/check-plain.sh
 
 check-sanitized: asan-ubsan
 	@scripts/check.sh build/asan-ubsan

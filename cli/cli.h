@@ -178,12 +178,12 @@ typedef struct gptvq_cli_eval {
   gptvq_model_options model_options;
   const char *text_paths; /* a line each */
   const char *task_path;  /* in their place: eval alone */
-  int compute, json;
+  int compute, json, record;
   size_t count; /* texts; all owned */
   char **paths, **texts;
   size_t *sizes;
 } gptvq_cli_eval;
-enum { GPTVQ_CLI_EVAL_OPTIONS = 9 };
+enum { GPTVQ_CLI_EVAL_OPTIONS = 10 };
 void gptvq_cli_eval_init(gptvq_cli_eval *eval);
 void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVAL_OPTIONS]);
 /* After parsing: reads the texts; an exit code. */
@@ -199,6 +199,10 @@ int gptvq_cli_eval_width(const gptvq_cli_eval *eval);
 json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model);
 void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t i, size_t windows, size_t ctx,
                              size_t score_from, double seconds);
+/* Before the work, with --record: an error (exit code) unless the model is a packed folder's. */
+int gptvq_cli_eval_packed(const char *path, const gptvq_model *model);
+/* --record: keeps the run's figures in the packed folder; an exit code. */
+int gptvq_cli_eval_record(const gptvq_cli_eval *eval, const char *folder, const json_t *object);
 /* Of several texts: prints {"texts": […]}; of one: that object itself. An exit code. */
 int gptvq_cli_eval_print_json(const gptvq_cli_eval *eval, json_t *texts);
 
@@ -268,6 +272,7 @@ int gptvq_cmd_generate(int argc, char **argv);
 int gptvq_cmd_chat(int argc, char **argv);
 int gptvq_cmd_serve(int argc, char **argv);
 int gptvq_cmd_inspect(int argc, char **argv);
+int gptvq_cmd_report(int argc, char **argv);
 int gptvq_cmd_tokenize(int argc, char **argv);
 int gptvq_cmd_export(int argc, char **argv);
 int gptvq_cmd_bench(int argc, char **argv);

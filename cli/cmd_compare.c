@@ -52,6 +52,8 @@ static int compare(gptvq_cli_eval *eval, size_t i, const char *const paths[2], g
   json_t *object = as_json(&result, paths, info);
   gptvq_cli_eval_json_run(object, eval, i, result.windows, result.ctx, result.score_from, seconds);
   gptvq_cli_json_append(texts, object);
+  int code = gptvq_cli_eval_record(eval, paths[1], object);
+  if (code != 0) return code;
   *kl = result.kl_mean;
   if (eval->json) return 0;
   if (eval->count == 1) {
@@ -117,6 +119,7 @@ int gptvq_cmd_compare(int argc, char **argv) {
                     gptvq_cli_open_model(paths[1], &eval.model_options, &models[1], &err) != GPTVQ_OK ||
                     gptvq_tokenizer_open(paths[0], &tokenizer, &err) != GPTVQ_OK))
     code = gptvq_cli_fail(&err);
+  if (code == 0 && eval.record) code = gptvq_cli_eval_packed(paths[1], models[1]);
   if (code == 0) code = run(&eval, paths, models, tokenizer);
   gptvq_tokenizer_close(tokenizer);
   for (size_t i = 0; i < 2; i++) gptvq_model_close(models[i]);

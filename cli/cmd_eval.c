@@ -37,6 +37,11 @@ static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,
     json_t *object = gptvq_cli_eval_json(&result, path, model);
     gptvq_cli_eval_json_run(object, eval, i, result.windows, result.ctx, result.score_from, result.seconds);
     gptvq_cli_json_append(texts, object);
+    int code = gptvq_cli_eval_record(eval, path, object);
+    if (code != 0) {
+      json_decref(texts);
+      return code;
+    }
     if (eval->json) continue;
     if (eval->count == 1) print_one(&result, model);
     else if (i == 0) printf("%-*s  perplexity       nll  predictions\n", width, "text");
@@ -125,6 +130,8 @@ int gptvq_cmd_eval(int argc, char **argv) {
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--text is predicted, --task answered: give one of them");
   if (eval.task_path != NULL && eval.options.score_from > 0)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--score-from is for --text");
+  if (eval.task_path != NULL && eval.record)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--record is for --text");
   gptvq_model *model = NULL;
   gptvq_tokenizer *tokenizer = NULL;
   gptvq_error err;
@@ -132,6 +139,7 @@ int gptvq_cmd_eval(int argc, char **argv) {
   if (code == 0 && (gptvq_cli_open_model(path, &eval.model_options, &model, &err) != GPTVQ_OK ||
                     gptvq_tokenizer_open(path, &tokenizer, &err) != GPTVQ_OK))
     code = gptvq_cli_fail(&err);
+  if (code == 0 && eval.record) code = gptvq_cli_eval_packed(path, model);
   if (code == 0) code = (eval.task_path != NULL ? run_task : run)(&eval, path, model, tokenizer);
   gptvq_tokenizer_close(tokenizer);
   gptvq_model_close(model);

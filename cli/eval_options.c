@@ -37,6 +37,8 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
                "(default fp32)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &eval->model_options.head_bits, .min = 8, .max = 16,
        .argument = "8|16", .help = "weights of the output head (default: 8 with int8, else as stored)"},
+      {GPTVQ_OPTION_FLAG, "record", .value = &eval->record,
+       .help = "keep the result in the packed folder (gptvq.json), for gptvq report"},
       {GPTVQ_OPTION_FLAG, "json", .value = &eval->json, .help = "the result as JSON"},
       {.kind = GPTVQ_OPTION_END}};
   memcpy(table, options, sizeof options);
@@ -129,6 +131,36 @@ void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t 
   gptvq_cli_json_set(object, "seconds", gptvq_cli_number(seconds));
   double predicted = (double)windows * (double)ctx;
   gptvq_cli_json_set(object, "tokens_per_second", gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));
+}
+
+int gptvq_cli_eval_packed(const char *path, const gptvq_model *model) {
+  if (gptvq_model_quantization_json(model) != NULL) return 0;
+  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--record keeps results in packed folders, and %s is none",
+                         path);
+}
+
+int gptvq_cli_eval_record(const gptvq_cli_eval *eval, const char *folder, const json_t *object) {
+  static const char *const local[] = {"model", "model_a", "model_b", "tokens_per_second"};
+  if (!eval->record) return 0;
+  json_t *kept = json_copy((json_t *)(uintptr_t)object);
+  for (size_t i = 0; i < sizeof local / sizeof *local; i++) (void)json_object_del(kept, local[i]);
+  const char *path =
+      json_string_value(json_object_get(kept, "text")); /* whose folders are nobody's business */
+  const char *slash = path != NULL ? strrchr(path, '/') : NULL;
+  char *name = slash != NULL ? strdup(slash + 1) : NULL;
+  if (name != NULL) gptvq_cli_json_set(kept, "text", gptvq_cli_text(name));
+  free(name);
+  if (eval->options.max_windows > 0)
+    gptvq_cli_json_set(kept, "max_windows", json_integer((json_int_t)eval->options.max_windows));
+  size_t size;
+  char *text = kept == NULL ? NULL : gptvq_cli_json_text(kept, JSON_COMPACT, &size);
+  json_decref(kept);
+  gptvq_error err;
+  int code = text == NULL ? gptvq_cli_error(GPTVQ_ERROR_MEMORY, "out of memory for an evaluation")
+             : gptvq_record_evaluation(folder, text, size, &err) != GPTVQ_OK ? gptvq_cli_fail(&err)
+                                                                             : 0;
+  free(text);
+  return code;
 }
 
 int gptvq_cli_eval_print_json(const gptvq_cli_eval *eval, json_t *texts) {

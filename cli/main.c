@@ -16,6 +16,7 @@ static const struct {
     {"chat", "talk to a chat model", gptvq_cmd_chat},
     {"serve", "answer programs that know OpenAI's API", gptvq_cmd_serve},
     {"inspect", "layers, formats and sizes of a model", gptvq_cmd_inspect},
+    {"report", "a page about a packed folder: layers, size and quality, times", gptvq_cmd_report},
     {"tokenize", "token ids of a text, and back", gptvq_cmd_tokenize},
     {"export", "turn a model into a plain Hugging Face folder or a GGUF file", gptvq_cmd_export},
     {"bench", "speed of a model; models of random weights", gptvq_cmd_bench},

@@ -7,7 +7,7 @@
 #   scripts/install-deps.sh --bench      also gnuplot, for the pictures of bench/
 #   scripts/install-deps.sh --aarch64    also the cross compiler, qemu-user and the arm64 libraries
 set -eu
-packages="gcc make cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libdnnl-dev libjansson-dev
+packages="gcc make cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libjansson-dev
 libpcre2-dev libutf8proc-dev libedit-dev libmicrohttpd-dev curl libcmocka-dev"
 if [ "${1:-}" = --aarch64 ]; then
   packages="$packages gcc-aarch64-linux-gnu qemu-user libopenblas-dev:arm64 liblapacke-dev:arm64 libjansson-dev:arm64

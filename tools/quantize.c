@@ -28,7 +28,7 @@ static void multiply(void *context, size_t begin, size_t end, size_t thread) {
   const products *p = context;
   float *c = p->c + thread * SIDE * SIDE;
   for (size_t i = begin * PRODUCTS; i < end * PRODUCTS; i++) {
-    if (p->rounds) (void)gptvq_gemm_bf16_serial_nt(SIDE, SIDE, DEPTH, p->a16, DEPTH, p->b16, DEPTH, c, SIDE);
+    if (p->rounds) gptvq_gemm_bf16_nt(SIDE, SIDE, DEPTH, p->a16, DEPTH, p->b16, DEPTH, c, SIDE);
     else gptvq_gemm_serial_nt(SIDE, SIDE, DEPTH, 1.0f, p->a, DEPTH, p->b, DEPTH, 0.0f, c, SIDE);
   }
 }

@@ -39,7 +39,7 @@ static const figures known[] = {
     {"smollm2-360m", LLAMA, 960, 2560, 32, 15, 5, 64, 49152, 8192, 1e5, 1e-5, true, 0},
     {"stories", LLAMA, 256, 768, 4, 8, 4, 32, 1024, 512, 1e4, 1e-5, false, 0},
 };
-enum { KNOWN = sizeof known / sizeof known[0], MAX_LINEARS = 32, CHUNK = 1 << 15, NAME = 96 };
+enum { KNOWN = sizeof known / sizeof known[0], MAX_LINEARS = 32, CHUNK = 1 << 15 };
 
 const char *const *gptvq_random_shapes(void) {
   static const char *names[KNOWN + 1];
@@ -203,12 +203,6 @@ static gptvq_status write_tensors(job *j, size_t layer, const linear_figures *li
   return write_ones(j, 2 * hidden, err);
 }
 
-static void shard_name(const job *j, size_t shard, size_t layers, char name[NAME]) {
-  (void)j;
-  if (shard == layers) (void)snprintf(name, NAME, "model-rest.safetensors");
-  else (void)snprintf(name, NAME, "model-block-%05zu.safetensors", shard);
-}
-
 static gptvq_status end_shard(job *j, gptvq_status status, gptvq_error *err) {
   gptvq_st_writer *writer = j->writer;
   j->writer = NULL;
@@ -218,8 +212,8 @@ static gptvq_status end_shard(job *j, gptvq_status status, gptvq_error *err) {
 }
 
 static gptvq_status begin_shard(job *j, size_t shard, size_t layers, gptvq_error *err) {
-  char name[NAME], path[GPTVQ_PATH_MAX];
-  shard_name(j, shard, layers, name);
+  char name[GPTVQ_SHARD_NAME], path[GPTVQ_PATH_MAX];
+  gptvq_shard_name(shard, layers + 1, name);
   GPTVQ_TRY(gptvq_output_path(&j->out, name, path, err));
   return gptvq_st_writer_create(path, &j->writer, err);
 }
@@ -272,29 +266,13 @@ static gptvq_status write_config(const job *j, size_t layers, gptvq_error *err) 
   return status;
 }
 
-static gptvq_status write_index(const job *j, size_t layers, gptvq_error *err) {
-  char(*names)[NAME] = gptvq_alloc(layers + 1, sizeof *names);
-  const char **pointers = gptvq_alloc(layers + 1, sizeof *pointers);
-  gptvq_status status = GPTVQ_OK;
-  if (names == NULL || pointers == NULL)
-    status = gptvq_fail_memory(err, "the shard list", layers * sizeof *names);
-  for (size_t i = 0; i <= layers && status == GPTVQ_OK; i++) {
-    shard_name(j, i, layers, names[i]);
-    pointers[i] = names[i];
-  }
-  if (status == GPTVQ_OK) status = gptvq_write_index(j->out.work, pointers, layers + 1, err);
-  free((void *)pointers);
-  free(names);
-  return status;
-}
-
 static gptvq_status write_all(job *j, gptvq_error *err) {
   size_t layers = j->model->layers != 0 ? j->model->layers : j->shape->layers;
   GPTVQ_TRY(write_config(j, layers, err));
   for (size_t i = 0; i < layers; i++) GPTVQ_TRY(write_block(j, i, layers, err));
   GPTVQ_TRY(begin_shard(j, layers, layers, err));
   GPTVQ_TRY(end_shard(j, write_rest(j, err), err));
-  GPTVQ_TRY(write_index(j, layers, err));
+  GPTVQ_TRY(gptvq_write_numbered_index(j->out.work, layers + 1, layers + 1, err));
   return gptvq_output_publish(&j->out, NULL, err);
 }
 

@@ -9,13 +9,13 @@
  *
  * Of the whole process, whatever the context:
  * - OpenBLAS is told to use one thread (openblas_set_num_threads(1)) before its first product, since the
- *   library shares products out itself, and OpenMP's number of threads is 1 while a thread is inside oneDNN.
- *   A program that wants threaded BLAS for itself sets them again, and not while a call runs.
+ *   library shares products out itself. A program that wants threaded BLAS for itself sets them again, and
+ *   not while a call runs.
  * - jansson's allocation functions are wrapped when the first JSON text is read. The wrappers call those set
  *   before, so a program that has its own sets them (json_set_alloc_funcs) before its first call and leaves
  *   them.
  * - Linux is asked once for the use of AMX tiles (arch_prctl), where there are any.
- * - The environment variables GPTVQ_CPU and GPTVQ_GEMM are read once.
+ * - The environment variable GPTVQ_CPU is read once.
  * - Peak memory and CPU seconds of reports are those of the process. */
 #ifndef GPTVQ_CONTEXT_H
 #define GPTVQ_CONTEXT_H

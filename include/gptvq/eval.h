@@ -77,6 +77,13 @@ GPTVQ_API gptvq_status gptvq_eval_task(const gptvq_model *model, const gptvq_tok
                                        const gptvq_callbacks *callbacks, gptvq_task_result *result,
                                        gptvq_error *err);
 
+/* Keeps an evaluation of PACKED_DIR in its gptvq.json (docs/FORMAT.md, section 7), for gptvq_export_report.
+ * evaluation[size]: a JSON object with "text" (its name) and what `gptvq eval --json` or `compare --json`
+ * print. It takes the place of one of the same text and windows. One process at a time. GPTVQ_ERROR_ARGUMENT:
+ * no such object; GPTVQ_ERROR_FORMAT: gptvq.json is damaged. */
+GPTVQ_API gptvq_status gptvq_record_evaluation(const char *packed_dir, const char *evaluation, size_t size,
+                                               gptvq_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -302,6 +302,13 @@ typedef enum gptvq_gguf_type {
 GPTVQ_API gptvq_status gptvq_export_gguf(const char *model_dir, const char *out_file, gptvq_gguf_type type,
                                          int force, const gptvq_callbacks *callbacks, gptvq_error *err);
 
+/* Writes one HTML page that needs nothing else (no network, no scripts) about packed_dirs[0]: error and bits
+ * of its layers, and what its gptvq.json records: evaluations (by size, beside those of the other folders),
+ * times, tokens of experts. The file appears whole or not at all; one that is there is replaced only with
+ * `force`. GPTVQ_ERROR_ARGUMENT: a folder is not packed; otherwise as gptvq_model_open. */
+GPTVQ_API gptvq_status gptvq_export_report(const char *const *packed_dirs, size_t count, const char *out_file,
+                                           int force, gptvq_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,13 +9,14 @@
 
 /* Levels: what users call a set of features. A level needs some, and uses others that belong to it where the
  * machine has them. */
-enum { X86_WIDE = GPTVQ_CPU_AVX2 | GPTVQ_CPU_AVX512, X86_EXTRAS = GPTVQ_CPU_AVX512_BF16 | GPTVQ_CPU_AMX };
+enum { X86_WIDE = GPTVQ_CPU_AVX2 | GPTVQ_CPU_AVX512 };
 static const struct {
   const char *name;
   gptvq_cpu_features needs, uses;
 } levels[] = {{"ref", 0, 0},
               {"avx2", GPTVQ_CPU_AVX2, 0},
-              {"avx512", X86_WIDE, X86_EXTRAS},
+              {"avx512", X86_WIDE, GPTVQ_CPU_AVX512_BF16},
+              {"amx", X86_WIDE | GPTVQ_CPU_AMX, GPTVQ_CPU_AVX512_BF16},
               {"neon", GPTVQ_CPU_NEON, 0},
               {"dotprod", GPTVQ_CPU_NEON | GPTVQ_CPU_DOTPROD, 0}};
 enum { LEVELS = sizeof levels / sizeof levels[0] };
@@ -58,7 +59,7 @@ static void detect(void) {
   machine |= GPTVQ_CPU_AVX512;
   unsigned edx7 = d;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5))) machine |= GPTVQ_CPU_AVX512_BF16;
-  const unsigned amx = 1u << 24 | 1u << 25; /* AMX-TILE, AMX-INT8 */
+  const unsigned amx = 1u << 22 | 1u << 24 | 1u << 25; /* AMX-BF16, AMX-TILE, AMX-INT8 */
   if ((saved & 0x60000) == 0x60000 && (edx7 & amx) == amx && tiles_permitted()) machine |= GPTVQ_CPU_AMX;
 }
 #elif defined(__aarch64__)
@@ -119,7 +120,7 @@ gptvq_status gptvq_cpu_level(const char *name, gptvq_cpu_features *features, gpt
   const size_t level = find_level(name);
   if (level == LEVELS)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "unknown CPU level %s; known: ref, avx2, avx512, neon, dotprod, auto", name);
+                      "unknown CPU level %s; known: ref, avx2, avx512, amx, neon, dotprod, auto", name);
   if (!has_all(machine, levels[level].needs))
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "this machine has no CPU level %s; its best is %s", name,
                       levels[highest_level(machine)].name);

@@ -10,7 +10,7 @@ enum {
   GPTVQ_CPU_AVX2 = 1,        /* x86-64: AVX2, FMA, F16C */
   GPTVQ_CPU_AVX512 = 2,      /* x86-64: AVX-512 F, BW, DQ, VL, VBMI, VNNI */
   GPTVQ_CPU_AVX512_BF16 = 4, /* x86-64 */
-  GPTVQ_CPU_AMX = 8,         /* x86-64: AMX-TILE, AMX-INT8, permitted to this process */
+  GPTVQ_CPU_AMX = 8,         /* x86-64: AMX-TILE, AMX-INT8, AMX-BF16, permitted to this process */
   GPTVQ_CPU_NEON = 16,       /* every aarch64 */
   GPTVQ_CPU_DOTPROD = 32,    /* aarch64: SDOT, UDOT */
   GPTVQ_CPU_ALL = 63

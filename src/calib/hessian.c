@@ -30,7 +30,8 @@ gptvq_status gptvq_hessian_init(gptvq_hessian *hessian, const gptvq_linalg *lina
 
 gptvq_status gptvq_hessian_add(gptvq_hessian *hessian, size_t n, const float *x, size_t ldx,
                                gptvq_error *err) {
-  GPTVQ_TRY(hessian->linalg->gram(hessian->cols, n, GRAM_ROWS, x, ldx, hessian->values, err));
+  GPTVQ_TRY(
+      hessian->linalg->gram(hessian->linalg, hessian->cols, n, GRAM_ROWS, x, ldx, hessian->values, err));
   hessian->tokens += n;
   return GPTVQ_OK;
 }

@@ -161,8 +161,14 @@ gptvq_status gptvq_packed_declare(gptvq_st_writer *writer, const char *name, con
                                   const char *method, double error, gptvq_error *err);
 gptvq_status gptvq_packed_write(gptvq_st_writer *writer, const gptvq_packed *packed, gptvq_error *err);
 
+/* Files as hubs name them: "model-00002-of-00005.safetensors" for shard 1 of 5; "model.safetensors" of 1. */
+enum { GPTVQ_SHARD_NAME = 64 };
+void gptvq_shard_name(size_t shard, size_t count, char name[GPTVQ_SHARD_NAME]);
+
 /* model.safetensors.index.json for the listed shard files (names relative to the folder), from their headers.
  */
 gptvq_status gptvq_write_index(const char *folder, const char *const *shards, size_t count, gptvq_error *err);
+/* The same for the first `written` of `count` shards that are named as above. */
+gptvq_status gptvq_write_numbered_index(const char *folder, size_t written, size_t count, gptvq_error *err);
 
 #endif

@@ -18,7 +18,7 @@ static bool ends_with(const char *name, const char *end) {
 
 bool gptvq_is_side_file(const char *name) {
   if (name[0] == '.' || strcmp(name, "config.json") == 0 || strcmp(name, GPTVQ_STATE_NAME) == 0 ||
-      ends_with(name, ".index.json"))
+      strcmp(name, GPTVQ_RECORD_NAME) == 0 || ends_with(name, ".index.json"))
     return false;
   return ends_with(name, ".json") || ends_with(name, ".model") || ends_with(name, ".txt") ||
          ends_with(name, ".jinja");
@@ -60,6 +60,7 @@ static const char *const model_names[] = {"config.json",
                                           "chat_template.json",
                                           "chat_template.jinja",
                                           GPTVQ_CARD_NAME,
+                                          GPTVQ_RECORD_NAME,
                                           NULL};
 static const char *const work_names[] = {GPTVQ_STATE_NAME, GPTVQ_TOKENS_NAME, NULL};
 static const char *const work_folders[] = {GPTVQ_TRANSFORMED_NAME, GPTVQ_FINETUNED_NAME, NULL};

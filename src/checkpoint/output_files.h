@@ -15,9 +15,11 @@
 #define GPTVQ_FINETUNED_NAME "finetuned"
 /* The model card of a packed folder. */
 #define GPTVQ_CARD_NAME "README.md"
+/* How it was made and judged (checkpoint/record.h). */
+#define GPTVQ_RECORD_NAME "gptvq.json"
 
-/* *.json, *.model, *.txt and *.jinja, without config.json and index files: what is copied from a model folder
- * beside its weights. */
+/* *.json, *.model, *.txt and *.jinja, without config.json, index files and what gptvq itself keeps: what is
+ * copied from a model folder beside its weights. */
 bool gptvq_is_side_file(const char *name);
 
 /* The first entry of `folder` (by name) that is not part of a model, into *foreign (malloc'd), or NULL.

@@ -1,7 +1,14 @@
 #include "checkpoint/safetensors.h"
 #include "base/json.h"
+#include "base/memory.h"
 
+#include <stdio.h>
 #include <string.h>
+
+void gptvq_shard_name(size_t shard, size_t count, char name[GPTVQ_SHARD_NAME]) {
+  if (count == 1) (void)snprintf(name, GPTVQ_SHARD_NAME, "model.safetensors");
+  else (void)snprintf(name, GPTVQ_SHARD_NAME, "model-%05zu-of-%05zu.safetensors", shard + 1, count);
+}
 
 /* Adds the tensors of one shard to the weight map. */
 static gptvq_status add_shard(const char *folder, const char *shard, json_t *map, json_int_t *total,
@@ -43,11 +50,29 @@ gptvq_status gptvq_write_index(const char *folder, const char *const *shards, si
     status = gptvq_fail_memory(err, path, 256);
     goto done;
   }
-  status = gptvq_write_file(path, text, strlen(text), err);
+  size_t size = strlen(text);
+  text[size] = '\n'; /* in the place of the end: the file has no NUL */
+  status = gptvq_write_file(path, text, size + 1, err);
 done:
   free(text);
   json_decref(index);
   json_decref(map);
   free(path);
+  return status;
+}
+
+gptvq_status gptvq_write_numbered_index(const char *folder, size_t written, size_t count, gptvq_error *err) {
+  char(*names)[GPTVQ_SHARD_NAME] = gptvq_alloc(written, sizeof *names);
+  const char **pointers = gptvq_alloc(written, sizeof *pointers);
+  gptvq_status status = GPTVQ_OK;
+  if (names == NULL || pointers == NULL)
+    status = gptvq_fail_memory(err, "the shard list", gptvq_saturated_size(written, sizeof *names));
+  for (size_t i = 0; i < written && status == GPTVQ_OK; i++) {
+    gptvq_shard_name(i, count, names[i]);
+    pointers[i] = names[i];
+  }
+  if (status == GPTVQ_OK) status = gptvq_write_index(folder, pointers, written, err);
+  free((void *)pointers);
+  free(names);
   return status;
 }

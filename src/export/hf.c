@@ -155,16 +155,11 @@ static gptvq_status declare_linear(gptvq_st_writer *writer, const gptvq_linear *
   return status;
 }
 
-static void shard_name(const export_job *job, size_t shard, char *name, size_t size) {
-  if (job->shards == 1) (void)snprintf(name, size, "model.safetensors");
-  else (void)snprintf(name, size, "model-%05zu-of-%05zu.safetensors", shard + 1, job->shards);
-}
-
 static gptvq_status write_shard(export_job *job, size_t shard, gptvq_error *err) {
-  char name[64], path[GPTVQ_PATH_MAX];
+  char name[GPTVQ_SHARD_NAME], path[GPTVQ_PATH_MAX];
   gptvq_st_writer *writer = NULL;
   gptvq_status status;
-  shard_name(job, shard, name, sizeof name);
+  gptvq_shard_name(shard, job->shards, name);
   GPTVQ_TRY(gptvq_output_path(&job->out, name, path, err));
   GPTVQ_TRY(gptvq_st_writer_create(path, &writer, err));
   GPTVQ_TRY_GOTO(gptvq_st_writer_metadata(writer, "format", "pt", err));
@@ -187,25 +182,6 @@ static gptvq_status write_shard(export_job *job, size_t shard, gptvq_error *err)
   return gptvq_st_writer_commit(writer, err);
 done:
   gptvq_st_writer_abort(writer);
-  return status;
-}
-
-static gptvq_status write_index(export_job *job, gptvq_error *err) {
-  enum { NAME = 64 };
-  char(*names)[NAME] = gptvq_alloc(job->shards, sizeof *names);
-  const char **pointers = gptvq_alloc(job->shards, sizeof *pointers);
-  gptvq_status status = GPTVQ_OK;
-  if (names == NULL || pointers == NULL) {
-    status = gptvq_fail_memory(err, "the shard list", gptvq_saturated_size(job->shards, sizeof *names));
-  } else {
-    for (size_t i = 0; i < job->shards; i++) {
-      shard_name(job, i, names[i], NAME);
-      pointers[i] = names[i];
-    }
-    status = gptvq_write_index(job->out.work, pointers, job->shards, err);
-  }
-  free((void *)pointers);
-  free(names);
   return status;
 }
 
@@ -245,7 +221,7 @@ static gptvq_status export_folder(export_job *job, const char *packed_dir, const
   for (size_t t = 0; t < job->count; t++) bytes += job->tensors[t].bytes;
   GPTVQ_TRY(gptvq_output_check_space(&job->out, bytes, err));
   for (size_t shard = 0; shard < job->shards; shard++) GPTVQ_TRY(write_shard(job, shard, err));
-  if (job->shards > 1) GPTVQ_TRY(write_index(job, err));
+  if (job->shards > 1) GPTVQ_TRY(gptvq_write_numbered_index(job->out.work, job->shards, job->shards, err));
   GPTVQ_TRY(gptvq_copy_side_files(packed_dir, job->out.work, err));
   GPTVQ_TRY(write_config(job, err));
   return gptvq_output_publish(&job->out, job->callbacks, err);

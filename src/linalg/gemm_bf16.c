@@ -3,7 +3,6 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/onednn.h"
 #include "linalg/sums.h"
 #include "linalg/x86/gemm_bf16.h"
 
@@ -24,21 +23,25 @@ static void to_bf16(size_t n, const float *x, uint16_t *out) {
 #if defined(__x86_64__)
 bool gptvq_gemm_bf16_available(void) { return (gptvq_cpu() & GPTVQ_CPU_AVX512_BF16) != 0; }
 
-bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                               size_t ldb, float *c, size_t ldc) {
-  if ((gptvq_cpu() & GPTVQ_CPU_AMX) && gptvq_onednn_works(GPTVQ_ONEDNN_BF16))
-    return gptvq_onednn_product(GPTVQ_ONEDNN_BF16, m, n, k, a, lda, b, ldb, c, ldc);
-  gptvq_gemm_bf16_nt_avx512(m, n, k, a, lda, b, ldb, c, ldc);
-  return true;
-}
-
-void gptvq_gemm_bf16_own_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                            size_t ldb, float *c, size_t ldc) {
+void gptvq_gemm_bf16_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                        size_t ldb, float *c, size_t ldc) {
+#if defined(GPTVQ_HAVE_AMX)
+  if (gptvq_cpu() & GPTVQ_CPU_AMX) {
+    gptvq_gemm_bf16_nt_amx(m, n, k, a, lda, b, ldb, c, ldc);
+    return;
+  }
+#endif
   gptvq_gemm_bf16_nt_avx512(m, n, k, a, lda, b, ldb, c, ldc);
 }
 
-void gptvq_gemm_bf16_own_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                            size_t ldb, float *c, size_t ldc) {
+void gptvq_gemm_bf16_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                        size_t ldb, float *c, size_t ldc) {
+#if defined(GPTVQ_HAVE_AMX)
+  if (gptvq_cpu() & GPTVQ_CPU_AMX) {
+    gptvq_gemm_bf16_nn_amx(m, n, k, a, lda, b, ldb, c, ldc);
+    return;
+  }
+#endif
   gptvq_gemm_bf16_nn_avx512(m, n, k, a, lda, b, ldb, c, ldc);
 }
 
@@ -46,6 +49,12 @@ static void add_row(size_t n, const float *x, double *sums) { gptvq_add_in_doubl
 
 static void multiply_chunk(bool upper, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
                            size_t ldb, float *product) {
+#if defined(GPTVQ_HAVE_AMX)
+  if (gptvq_cpu() & GPTVQ_CPU_AMX) {
+    gptvq_gemm_bf16_tn_amx(upper, m, n, k, a, lda, b, ldb, product, GPTVQ_SUMS_TILE);
+    return;
+  }
+#endif
   gptvq_gemm_bf16_tn_avx512(upper, m, n, k, a, lda, b, ldb, product, GPTVQ_SUMS_TILE);
 }
 
@@ -56,19 +65,13 @@ void gptvq_to_bf16(size_t n, const float *x, uint16_t *out) {
 #else
 bool gptvq_gemm_bf16_available(void) { return false; }
 
-bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                               size_t ldb, float *c, size_t ldc) {
-  (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
-  return false;
-}
-
-void gptvq_gemm_bf16_own_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                            size_t ldb, float *c, size_t ldc) {
+void gptvq_gemm_bf16_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                        size_t ldb, float *c, size_t ldc) {
   (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
 }
 
-void gptvq_gemm_bf16_own_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                            size_t ldb, float *c, size_t ldc) {
+void gptvq_gemm_bf16_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                        size_t ldb, float *c, size_t ldc) {
   (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
 }
 

@@ -1,5 +1,5 @@
-/* linalg/gemm_bf16.h: bf16 × bf16 products with fp32 accumulation, on processors with bf16 instructions: our
- * own with AVX512-BF16, oneDNN's with AMX. */
+/* linalg/gemm_bf16.h: bf16 × bf16 products with fp32 accumulation, on processors with bf16 instructions:
+ * AVX512-BF16, AMX-BF16. */
 #ifndef GPTVQ_LINALG_GEMM_BF16_H
 #define GPTVQ_LINALG_GEMM_BF16_H
 
@@ -11,18 +11,12 @@
  * gptvq_gemm_nt: the same numbers but for the order of summation. */
 bool gptvq_gemm_bf16_available(void);
 
-/* C[m × n] = A[m × k] · B[n × k]ᵀ on the calling thread; bf16 bits in, fp32 out; row-major, strides in
- * elements. False when the product cannot be made (out of memory, a shape that oneDNN refuses): nothing
- * useful is in C then. */
-bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                               size_t ldb, float *c, size_t ldc);
-
-/* Likewise, and C[m × n] += A[m × k] · B[k × n], by our own kernels, which always can: for products of a
- * hundred rows or so. Only where gptvq_gemm_bf16_available. */
-void gptvq_gemm_bf16_own_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                            size_t ldb, float *c, size_t ldc);
-void gptvq_gemm_bf16_own_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
-                            size_t ldb, float *c, size_t ldc);
+/* C[m × n] = A[m × k] · B[n × k]ᵀ and C[m × n] += A[m × k] · B[k × n] on the calling thread; bf16 bits in,
+ * fp32 out; row-major, strides in elements. Only where gptvq_gemm_bf16_available. */
+void gptvq_gemm_bf16_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                        size_t ldb, float *c, size_t ldc);
+void gptvq_gemm_bf16_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                        size_t ldb, float *c, size_t ldc);
 
 /* out[n]: x[n] rounded as gptvq_float_to_bf16 does; out may be x's memory. */
 void gptvq_to_bf16(size_t n, const float *x, uint16_t *out);

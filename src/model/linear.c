@@ -4,9 +4,7 @@
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "linalg/gemm_bf16.h"
-#include "linalg/gemm_int8.h"
 
-#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -31,9 +29,10 @@ typedef struct part part;
 typedef struct path {
   bool (*applies)(const gptvq_linear *linear, size_t n, gptvq_compute compute);
   size_t (*rows_per_task)(const linear_job *job, const gptvq_linear *linear);
-  size_t (*panel_bytes)(const gptvq_linear *linear, size_t rows); /* of a thread, for the rows of a task */
-  /* y = W x for rows [begin, end); false: oneDNN refused */
-  bool (*run)(const linear_job *job, const part *p, size_t begin, size_t end, void *panel);
+  /* of a thread, for the rows of a task */
+  size_t (*panel_bytes)(const linear_job *job, const gptvq_linear *linear, size_t rows);
+  /* y = W x for rows [begin, end) */
+  void (*run)(const linear_job *job, const part *p, size_t begin, size_t end, void *panel);
   bool ordered; /* wants x in packed column order */
   /* x as int8 codes, `tokens` tokens in each of several inputs that follow each other; or all of these 0 */
   size_t tokens;
@@ -67,7 +66,6 @@ struct linear_job {
   const uint16_t *x16; /* bf16 inputs [n × cols], or NULL */
   char *panels;        /* [threads × panel_bytes] */
   size_t panel_bytes;
-  _Atomic(const char *) failed; /* name of a layer whose product oneDNN refused */
 };
 
 static size_t panel_rows(size_t cols) {
@@ -134,8 +132,8 @@ static bool panel_bf16(const linear_job *job, const part *p, size_t begin, size_
     gptvq_to_bf16(values, panel, rounded);
     weights = rounded;
   }
-  return gptvq_gemm_bf16_serial_nt(job->n, end - begin, cols, job->x16, cols, weights, cols, p->y + begin,
-                                   job->ldy);
+  gptvq_gemm_bf16_nt(job->n, end - begin, cols, job->x16, cols, weights, cols, p->y + begin, job->ldy);
+  return true;
 }
 
 static void panel_fp32(const linear_job *job, const part *p, size_t begin, size_t end, float *panel) {
@@ -175,8 +173,8 @@ static size_t block_rows(const linear_job *job, const gptvq_linear *linear) {
   return panel_rows(linear->cols);
 }
 
-static size_t no_panel(const gptvq_linear *linear, size_t rows) {
-  (void)linear, (void)rows;
+static size_t no_panel(const linear_job *job, const gptvq_linear *linear, size_t rows) {
+  (void)job, (void)linear, (void)rows;
   return 0;
 }
 
@@ -190,43 +188,41 @@ static void rows_prepare(const gptvq_linear *linear, const float *x, size_t ldx,
   (void)ldx, (void)count;
   gptvq_rows_prepare(linear->cols, x, input);
 }
-static bool rows_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+static void rows_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
   (void)panel;
   gptvq_rows_matmul(p->linear->codes, p->linear->code_scales, p->linear->cols, begin, end, p->input, job->n,
                     p->y + begin, job->ldy);
-  return true;
 }
 
-/* Int8 inputs, weights decoded once for all tokens, products by oneDNN, where the processor has AMX. */
+/* Int8 inputs, weights decoded once for all tokens, products in tiles, where the processor has AMX. */
 static bool takes_codes(const gptvq_linear *linear, gptvq_compute compute) {
   return compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(&linear->packed.shape);
 }
-static bool plain_applies(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
-  enum { LEAST = 17 };
-  return takes_codes(linear, compute) && n >= LEAST && gptvq_packed_has_plain_i8(&linear->packed.shape) &&
-         gptvq_gemm_int8_wanted();
+static bool tiles_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  enum { LEAST = 6 }; /* below, weights take longer to be decoded than to be looked up token by token */
+  return takes_codes(linear, compute) && n >= LEAST && gptvq_packed_has_tiles_i8(&linear->packed.shape);
 }
-static size_t plain_panel_bytes(const gptvq_linear *linear, size_t rows) {
-  return gptvq_packed_plain_panel_bytes(&linear->packed.shape, rows);
+static size_t tiles_panel_bytes(const linear_job *job, const gptvq_linear *linear, size_t rows) {
+  (void)rows;
+  return gptvq_packed_tiles_panel_bytes(&linear->packed.shape, job->n);
 }
-static size_t plain_input_bytes(const gptvq_linear *linear) {
-  return gptvq_packed_plain_input_bytes(&linear->packed.shape);
+static size_t tiles_input_bytes(const gptvq_linear *linear) {
+  return gptvq_packed_tiles_input_bytes(&linear->packed.shape);
 }
-static void plain_prepare(const gptvq_linear *linear, const float *x, size_t ldx, size_t count, void *input) {
-  (void)ldx, (void)count;
-  gptvq_packed_plain_prepare(&linear->packed, x, input);
+static void tiles_prepare(const gptvq_linear *linear, const float *x, size_t ldx, size_t count, void *input) {
+  gptvq_packed_tiles_prepare(&linear->packed, x, ldx, count, input);
 }
-static bool plain_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
-  return gptvq_packed_plain_i8(&p->linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy,
-                               panel, gptvq_gemm_int8_serial_nt);
+static void tiles_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+  gptvq_packed_tiles_i8(&p->linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel);
 }
 
-/* The same with our own products. */
+/* The same with products of vectors. */
 static bool blocks_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
   return takes_codes(linear, compute) && gptvq_packed_has_gemm_i8(&linear->packed.shape) &&
          n > gptvq_packed_few_tokens(&linear->packed.shape);
 }
-static size_t blocks_panel_bytes(const gptvq_linear *linear, size_t rows) {
+static size_t blocks_panel_bytes(const linear_job *job, const gptvq_linear *linear, size_t rows) {
+  (void)job;
   return gptvq_packed_gemm_panel_bytes(&linear->packed.shape, rows);
 }
 static size_t blocks_input_bytes(const gptvq_linear *linear) {
@@ -236,9 +232,8 @@ static void blocks_prepare(const gptvq_linear *linear, const float *x, size_t ld
                            void *input) {
   gptvq_packed_gemm_prepare(&linear->packed, x, ldx, count, input);
 }
-static bool blocks_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+static void blocks_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
   gptvq_packed_gemm_i8(&p->linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel);
-  return true;
 }
 
 /* Int8 inputs, up to 32 tokens per pass over the weights. */
@@ -252,10 +247,9 @@ static void codes_prepare(const gptvq_linear *linear, const float *x, size_t ldx
   (void)ldx, (void)count;
   gptvq_packed_prepare(&linear->packed, x, input);
 }
-static bool codes_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+static void codes_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
   (void)panel;
   gptvq_packed_matmul_i8(&p->linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy);
-  return true;
 }
 
 /* Matrix × vector kernels, token by token. */
@@ -263,7 +257,7 @@ static bool vectors_apply(const gptvq_linear *linear, size_t n, gptvq_compute co
   (void)linear, (void)compute;
   return n <= GPTVQ_MATVEC_TOKENS;
 }
-static bool vectors_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+static void vectors_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
   (void)panel;
   const gptvq_linear *linear = p->linear;
   for (size_t i = 0; i < job->n; i++) {
@@ -272,7 +266,6 @@ static bool vectors_run(const linear_job *job, const part *p, size_t begin, size
     if (linear->is_packed) gptvq_packed_matvec(&linear->packed, begin, end, x, y);
     else gptvq_dense_matvec(linear->dtype, linear->weights, linear->cols, begin, end, x, y);
   }
-  return true;
 }
 
 /* Weights decoded or converted once for all tokens, then a matrix product in fp32 or bf16. */
@@ -280,18 +273,18 @@ static bool panels_apply(const gptvq_linear *linear, size_t n, gptvq_compute com
   (void)linear, (void)n, (void)compute;
   return true;
 }
-static size_t panels_panel_bytes(const gptvq_linear *linear, size_t rows) {
+static size_t panels_panel_bytes(const linear_job *job, const gptvq_linear *linear, size_t rows) {
+  (void)job;
   return rows * gptvq_round_up(linear->cols, 16) * sizeof(float);
 }
-static bool panels_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+static void panels_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
   if (!panel_bf16(job, p, begin, end, panel)) panel_fp32(job, p, begin, end, panel);
-  return true;
 }
 
 static const path paths[] = {
     {rows_apply, vector_rows, no_panel, rows_run, false, 1, rows_input_bytes, rows_prepare, NULL},
-    {plain_applies, block_rows, plain_panel_bytes, plain_run, false, 1, plain_input_bytes, plain_prepare,
-     gptvq_packed_same_gemm_input},
+    {tiles_apply, block_rows, tiles_panel_bytes, tiles_run, false, GPTVQ_TILES_TOKENS, tiles_input_bytes,
+     tiles_prepare, gptvq_packed_same_gemm_input},
     {blocks_apply, block_rows, blocks_panel_bytes, blocks_run, false, GPTVQ_GEMM_BLOCK, blocks_input_bytes,
      blocks_prepare, gptvq_packed_same_gemm_input},
     {codes_apply, vector_rows, no_panel, codes_run, false, 1, codes_input_bytes, codes_prepare,
@@ -323,8 +316,7 @@ static void linear_task(void *context, size_t first, size_t last, size_t thread)
     next = p->path->panel_bytes == no_panel ? gptvq_min_size(part_end, last) : task + 1;
     size_t begin = (task - p->first_task) * p->rows_per_task;
     size_t end = gptvq_min_size(begin + (next - task) * p->rows_per_task, p->linear->rows);
-    if (!p->path->run(job, p, begin, end, job->panels + thread * job->panel_bytes))
-      atomic_store(&job->failed, p->linear->name);
+    p->path->run(job, p, begin, end, job->panels + thread * job->panel_bytes);
     add_bias(p->linear->bias, begin, end, job->n, p->y, job->ldy);
   }
 }
@@ -422,7 +414,7 @@ static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, g
   p->rows_per_task = how->rows_per_task(job, linear);
   job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
   job->panel_bytes =
-      gptvq_max_size(job->panel_bytes, gptvq_round_up(how->panel_bytes(linear, p->rows_per_task), 64));
+      gptvq_max_size(job->panel_bytes, gptvq_round_up(how->panel_bytes(job, linear, p->rows_per_task), 64));
   if (how->tokens == 0) return 0;
   p->input_bytes = how->input_bytes(linear);
   return gptvq_ceil_div(job->n, how->tokens) * p->input_bytes;
@@ -447,10 +439,6 @@ gptvq_status gptvq_linears_forward(const gptvq_linear *const *linears, const siz
   job.panels = prepare_inputs(&job, compute, cols, scratch->data);
   if (gptvq_thread_count() == 1) linear_task(&job, 0, job.tasks, 0);
   else gptvq_parallel_for(job.tasks, 1, linear_task, &job);
-  const char *failed = atomic_load(&job.failed);
-  if (failed != NULL)
-    return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "%s: oneDNN could not multiply %zu tokens; out of memory?",
-                      failed, n);
   return GPTVQ_OK;
 }
 

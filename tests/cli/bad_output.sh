@@ -67,9 +67,9 @@ printf 'Once upon a time' > short.txt
   echo '{"mine": 1}' > packed/resume.json # not a state of ours, and not a part of a model
   expect_fail 3 'packed/resume.json is not part of a model' quantize m -o packed $rtn --force
   rm packed/resume.json
-  touch packed/model-rest.safetensors
+  touch packed/model-00005-of-00005.safetensors
   expect_ok quantize m -o alias/ $rtn --force
-  [ -L alias ] && [ -s packed/model-rest.safetensors ] || die "the folder behind a link was not replaced"
+  [ -L alias ] && [ -s packed/model-00005-of-00005.safetensors ] || die "the folder behind a link was not replaced"
   rm alias
   # a folder named like a work folder, but without the mark of one
   cp -r packed full.partial

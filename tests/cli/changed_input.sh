@@ -69,7 +69,7 @@ options="--method rtn --bits 3 --quiet"
     "$GPTVQ" quantize m -o out $options --resume
   cp kept out.partial/resume.json
   expect_ok "$GPTVQ" quantize m -o out $options --resume
-  for file in expected/*; do cmp "$file" "out/$(basename "$file")" || die "$file differs after --resume"; done
+  for file in $(lasting expected); do cmp "$file" "out/$(basename "$file")" || die "$file differs after --resume"; done
   [ "$(ls -A out)" = "$(ls -A expected)" ] || die "other files after --resume"
 
   # the output is there and whole, but cannot be read back for the report: a warning

@@ -35,7 +35,7 @@ run "$GPTVQ" quantize "$model" -o killed $options --resume --seed 99
 # shellcheck disable=SC2086
 expect_ok "$GPTVQ" quantize "$model" -o killed $options --resume --threads 1
 for folder in stopped killed; do
-  for file in whole/*; do
+  for file in $(lasting whole); do
     cmp "$file" "$folder/$(basename "$file")" || die "$folder: $file differs after --resume"
   done
   [ "$(ls -A whole)" = "$(ls -A $folder)" ] || die "$folder has other files than an undisturbed run"

@@ -10,7 +10,7 @@ gptvq="--dim 2 --bits 3 --group-size 256 --calib self --calib-samples 2 --calib-
 
 same() { # same FOLDER EXPECTED WHAT
   [ "$(ls -A "$1")" = "$(ls -A "$2")" ] || die "$3: other files: $(ls -A "$1" | tr '\n' ' ')"
-  for file in "$2"/*; do cmp -s "$file" "$1/$(basename "$file")" || die "$3: $1/$(basename "$file") differs"; done
+  for file in $(lasting "$2"); do cmp -s "$file" "$1/$(basename "$file")" || die "$3: $1/$(basename "$file") differs"; done
   [ ! -e "$1.partial" ] && [ ! -e "$1.replaced" ] || die "$3: something is left beside $1"
 }
 

@@ -22,6 +22,9 @@ run() {
 # every file of the scratch folder with its size, symbolic links not followed
 files() { find . -type f -exec ls -ln {} + | awk '{print $5, $9}' | sort; find . ! -type f | sort; }
 
+# the files of a packed folder that are the same each time: all but the record of the run, which has its times
+lasting() { ls -d "$1"/* | grep -v '/gptvq\.json$'; }
+
 # expect_fail CODE PATTERN COMMAND…: exit code, exactly one error line that matches (extended regex), nothing on stdout, no file
 # made, changed in size or left behind
 expect_fail() {

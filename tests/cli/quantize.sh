@@ -73,7 +73,7 @@ near "$(json bits_per_value)" 2.2656 0.01
 case " $(sed -n '/^flags/{p;q}' /proc/cpuinfo) " in *" avx512_bf16 "*) rounds=bf16 ;; *) rounds=fp32 ;; esac
 [ "$(json calib_compute)" = "$rounds" ] || die "auto ran in $(json calib_compute) where it should be $rounds"
 same=0 # as in fp32
-cmp -s rounded/model-block-00000.safetensors stages/model-block-00000.safetensors && same=1
+cmp -s rounded/model-00001-of-00005.safetensors stages/model-00001-of-00005.safetensors && same=1
 [ "$rounds $same" = "bf16 0" ] || [ "$rounds $same" = "fp32 1" ] || die "auto says $rounds: are the bytes those of fp32? $same"
 expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16: choose auto or fp32' \
   "$GPTVQ" quantize "$model" -o refused --calib self --calib-compute bf16 --cpu avx2
@@ -81,7 +81,7 @@ expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16: choose aut
   "$GPTVQ" quantize "$model" --dry-run --calib self --calib-compute bf16 --cpu avx2
 quantize stages-avx2 --dim 2 --bits 2.25 --cpu avx2
 quantize stages-avx2-fp32 --dim 2 --bits 2.25 --calib-compute fp32 --cpu avx2
-cmp stages-avx2/model-block-00000.safetensors stages-avx2-fp32/model-block-00000.safetensors || die "auto is not fp32 without bf16 instructions"
+cmp stages-avx2/model-00001-of-00005.safetensors stages-avx2-fp32/model-00001-of-00005.safetensors || die "auto is not fp32 without bf16 instructions"
 
 # the same bytes with two threads; another seed is another result
 quantize vq-2-b --dim 2 --bits 2.25 --threads 2
@@ -89,7 +89,7 @@ for file in vq-2/*; do
   cmp "$file" "vq-2-b/$(basename "$file")" || die "$file depends on the number of threads"
 done
 quantize vq-2-b --dim 2 --bits 2.25 --seed 5 --force
-! cmp -s vq-2/model-block-00000.safetensors vq-2-b/model-block-00000.safetensors || die "the seed changes nothing"
+! cmp -s vq-2/model-00001-of-00005.safetensors vq-2-b/model-00001-of-00005.safetensors || die "the seed changes nothing"
 
 # generation from packed weights, and export: plain bf16 weights of the same model
 expect_ok "$GPTVQ" generate vq-2 -p 'Once upon a time' -n 16 --temp 0 --json

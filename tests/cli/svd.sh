@@ -92,14 +92,14 @@ bad() { # CODE PATTERN
   expect_fail "$1" "$2" "$GPTVQ" generate m -p x -n 1
   rm -rf m
 }
-shard=m/model-block-00000.safetensors
-size=$(wc -c < small/model-block-00000.safetensors)
-cp -r small m && head -c $((size - 100)) small/model-block-00000.safetensors > $shard && bad 4 'model-block-00000'
+shard=m/model-00001-of-00005.safetensors
+size=$(wc -c < small/model-00001-of-00005.safetensors)
+cp -r small m && head -c $((size - 100)) small/model-00001-of-00005.safetensors > $shard && bad 4 'model-00001-of-00005'
 cp -r small m && edit $shard 's/svd_rank\\":2/svd_rank\\":3/' && bad 4 'codebook_(left|right|factor_scales) has shape'
 cp -r small m && edit $shard 's/svd_rank\\":2/svd_rank\\":9/' && bad 4 'rank 9 are not possible'
 cp -r small m && edit $shard 's/version\\":2/version\\":1/' && bad 5 'svd_rank'
 cp -r small m && edit $shard 's/version\\":2/version\\":7/' && bad 5 'version 7 is not supported'
 cp -r small m && edit m/config.json 's/"version": 2/"version": 9/' && bad 5 'version 9 is not supported'
-scales=$(data_offset small/model-block-00000.safetensors 'model\.layers\.0\.mlp\.up_proj\.codebook_factor_scales')
+scales=$(data_offset small/model-00001-of-00005.safetensors 'model\.layers\.0\.mlp\.up_proj\.codebook_factor_scales')
 cp -r small m && poke $shard "$scales" '\000\000\300\177' && bad 6 'up_proj.codebook_factor_scales holds NaN'
 cp -r small m && poke $shard "$scales" '\000\000\000\176' && bad 6 'up_proj.codebook_factor_scales gives centroids beyond'

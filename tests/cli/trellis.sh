@@ -25,7 +25,7 @@ expect_ok "$GPTVQ" inspect small --json
 grep -q '"version": 3' small/config.json || die "a trellis is not written as format version 3"
 # shellcheck disable=SC2086
 expect_ok "$GPTVQ" quantize "$model" -o again $options --threads 3
-cmp small/model-block-00000.safetensors again/model-block-00000.safetensors || die "other bytes from three threads"
+cmp small/model-00001-of-00005.safetensors again/model-00001-of-00005.safetensors || die "other bytes from three threads"
 
 expect_ok "$GPTVQ" compare "$model" small --text "$text" --ctx 128 --max-windows 4 --json --quiet
 perplexity=$(json perplexity_b)
@@ -36,7 +36,7 @@ expect_ok "$GPTVQ" export small -o exported --format hf
 expect_ok "$GPTVQ" eval exported --text "$text" --ctx 128 --max-windows 4 --json --quiet
 near "$(json perplexity)" "$perplexity" 5e-3
 
-shard=m/model-block-00000.safetensors
+shard=m/model-00001-of-00005.safetensors
 bad() { expect_fail "$1" "$2" "$GPTVQ" inspect m; rm -r m; }
 cp -r small m && edit $shard 's/state_bits\\":7/state_bits\\":8/' && bad 4 'codebooks has shape'
 cp -r small m && edit $shard 's/state_bits\\":7/state_bits\\":9/' && bad 4 'states of 9 bits is not possible'

@@ -25,7 +25,6 @@ static const char *count_file;
 /* Libraries whose own allocations are left alone: there is nothing that a caller could do. */
 static const char *const hopeless[] = {
     "libopenblas", /* its kernels for small products write to what malloc returns without a look at it */
-    "libdnnl",     /* C++ whose exceptions end the process */
     "libgomp",     /* ends the process itself, with code 1 */
 };
 enum { HOPELESS = sizeof hopeless / sizeof hopeless[0] };

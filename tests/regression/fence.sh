@@ -9,7 +9,7 @@ set -eu
 program=$(realpath "$1")
 here=$(cd "$(dirname "$0")" && pwd)
 source=$here/../..
-export LC_ALL=C GPTVQ_CPU=avx2 OPENBLAS_CORETYPE=Haswell ONEDNN_MAX_CPU_ISA=AVX2
+export LC_ALL=C GPTVQ_CPU=avx2 OPENBLAS_CORETYPE=Haswell
 libraries="$(uname -m), openblas $(pkg-config --modversion openblas), glibc $(ldd --version | sed -n '1s/.* //p')"
 if [ "${2:-}" = "" ]; then
   grep -q '^flags.* avx2 ' /proc/cpuinfo || { echo "fence: no AVX2 here" >&2; exit 77; }
@@ -19,9 +19,10 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
 
-# A folder's files in order of their names, and what is in them; config.json with one version of the program, whatever it is.
+# A folder's files in order of their names, and what is in them; config.json with one version of the program, whatever it is; without the record of
+# the run, which has its times.
 digest() {
-  (cd "$1" && sed -i 's/"gptvq_version": "[^"]*"/"gptvq_version": "0.1.0"/' config.json && for file in $(ls); do
+  (cd "$1" && sed -i 's/"gptvq_version": "[^"]*"/"gptvq_version": "0.1.0"/' config.json && for file in $(ls | grep -v "^gptvq.json$"); do
     echo "$file"
     cat "$file"
   done) | sha256sum | cut -c1-32

@@ -26,8 +26,8 @@ static float *numbers(size_t count, uint64_t seed) {
 
 /* sums[m × C] = start + Yᵀ X, from `begin` columns on in each row. Products of bf16 numbers are exact in
  * fp32; a sum of n of them is off by n · 2^-24 · Σ |y x| at most. */
-static void check_sums(const char *what, size_t m, const float *y, size_t ldy, const float *x, double start,
-                       bool upper, const double *sums) {
+static void check_sums(const char *level, const char *what, size_t m, const float *y, size_t ldy,
+                       const float *x, double start, bool upper, const double *sums) {
   for (size_t i = 0; i < m; i++)
     for (size_t j = 0; j < C; j++) {
       double sum = start, scale = 0.0, got = sums[i * C + j];
@@ -37,13 +37,11 @@ static void check_sums(const char *what, size_t m, const float *y, size_t ldy, c
         scale += fabs(product);
       }
       if (!(fabs(got - sum) <= N * 0x1p-24 * scale))
-        fail_msg("%s: row %zu, column %zu is %.9g, should be %.9g", what, i, j, got, sum);
+        fail_msg("%s, %s: row %zu, column %zu is %.9g, should be %.9g", level, what, i, j, got, sum);
     }
 }
 
-static void sums_are_those_of_rounded_inputs(void **state) {
-  (void)state;
-  if (!gptvq_gemm_bf16_available()) skip();
+static void check_all_sums(const char *level) {
   float *x = numbers(N * LDX, 1), *y = numbers(N * LDY, 2);
   double *h = gptvq_alloc(C * C, sizeof *h), *again = gptvq_alloc(C * C, sizeof *again);
   for (int cross = 0; cross < 2; cross++) {
@@ -52,12 +50,14 @@ static void sums_are_those_of_rounded_inputs(void **state) {
       double *sums = threads == 1 ? h : again;
       for (size_t i = 0; i < C * C; i++) sums[i] = 0.5;
       gptvq_set_threads(threads);
-      assert_int_equal(cross ? gptvq_cpu_linalg_bf16.cross(M, C, N, 256, y, LDY, x, LDX, sums, NULL)
-                             : gptvq_cpu_linalg_bf16.gram(C, N, 256, x, LDX, sums, NULL),
-                       GPTVQ_OK);
+      assert_int_equal(
+          cross
+              ? gptvq_cpu_linalg_bf16.cross(&gptvq_cpu_linalg_bf16, M, C, N, 256, y, LDY, x, LDX, sums, NULL)
+              : gptvq_cpu_linalg_bf16.gram(&gptvq_cpu_linalg_bf16, C, N, 256, x, LDX, sums, NULL),
+          GPTVQ_OK);
     }
     assert_memory_equal(h, again, m * C * sizeof *h);
-    check_sums(cross ? "cross" : "gram", m, cross ? y : x, cross ? LDY : LDX, x, 0.5, !cross, h);
+    check_sums(level, cross ? "cross" : "gram", m, cross ? y : x, cross ? LDY : LDX, x, 0.5, !cross, h);
   }
   gptvq_set_threads(0);
   free(x);
@@ -78,12 +78,10 @@ static void rows_are_rounded(void **state) {
   free(out);
 }
 
-/* Products for attention: tails of all kinds, odd depths and strides, more than one block of the depth. Sums
- * as above. */
-static void own_products(void **state) {
-  (void)state;
-  if (!gptvq_gemm_bf16_available()) skip();
-  static const size_t shapes[][3] = {{8, 48, 64}, {192, 192, 64}, {17, 50, 33}, {5, 16, 1}, {9, 64, 600}};
+/* Tails of all kinds, odd depths and strides, more than one block of the depth. Sums as above. */
+static void check_products(const char *level) {
+  static const size_t shapes[][3] = {{8, 48, 64},  {192, 192, 64},  {17, 50, 33},  {5, 16, 1},
+                                     {9, 64, 600}, {100, 70, 1100}, {64, 64, 1024}};
   for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
     for (int plain = 0; plain < 2; plain++) {
       const size_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2], lda = k + s, ldc = n + 2,
@@ -93,8 +91,8 @@ static void own_products(void **state) {
       gptvq_to_bf16(m * lda, x, a);
       gptvq_to_bf16(rows * ldb, y, b);
       for (size_t i = 0; i < m * ldc; i++) c[i] = 0.5f;
-      if (plain) gptvq_gemm_bf16_own_nn(m, n, k, a, lda, b, ldb, c, ldc);
-      else gptvq_gemm_bf16_own_nt(m, n, k, a, lda, b, ldb, c, ldc);
+      if (plain) gptvq_gemm_bf16_nn(m, n, k, a, lda, b, ldb, c, ldc);
+      else gptvq_gemm_bf16_nt(m, n, k, a, lda, b, ldb, c, ldc);
       for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < ldc; j++) {
           double sum = plain || j >= n ? 0.5 : 0.0, scale = fabs(sum), got = (double)c[i * ldc + j];
@@ -105,8 +103,8 @@ static void own_products(void **state) {
             scale += fabs(product);
           }
           if (!(fabs(got - sum) <= (double)(k + 1) * 0x1p-24 * scale))
-            fail_msg("%zu x %zu x %zu, %d: row %zu, column %zu is %.9g, should be %.9g", m, n, k, plain, i, j,
-                     got, sum);
+            fail_msg("%s, %zu x %zu x %zu, %d: row %zu, column %zu is %.9g, should be %.9g", level, m, n, k,
+                     plain, i, j, got, sum);
         }
       free(x);
       free(y);
@@ -114,6 +112,28 @@ static void own_products(void **state) {
       free(a);
       free(b);
     }
+}
+
+static void at_all_levels(void (*check)(const char *level)) {
+  static const char *const levels[] = {"avx512", "amx"};
+  size_t checked = 0;
+  for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+    if (gptvq_set_cpu(levels[i], NULL) != GPTVQ_OK || !gptvq_gemm_bf16_available()) continue;
+    check(levels[i]);
+    checked++;
+  }
+  gptvq_set_cpu("auto", NULL);
+  if (checked == 0) skip();
+}
+
+static void products(void **state) {
+  (void)state;
+  at_all_levels(check_products);
+}
+
+static void sums_are_those_of_rounded_inputs(void **state) {
+  (void)state;
+  at_all_levels(check_all_sums);
 }
 
 /* In its own memory, too. */
@@ -135,7 +155,7 @@ static void numbers_are_rounded(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(sums_are_those_of_rounded_inputs),
-                                     cmocka_unit_test(rows_are_rounded), cmocka_unit_test(own_products),
+                                     cmocka_unit_test(rows_are_rounded), cmocka_unit_test(products),
                                      cmocka_unit_test(numbers_are_rounded)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,7 +70,7 @@ static void same_model(void **state) {
   gptvq_model_info a = {.size = sizeof a}, b = {.size = sizeof b};
   pack("llama", "whole", 16);
   pack("llama", "half", 8);
-  assert_same_file("whole/model-block-00000.safetensors", "half/model-block-00000.safetensors");
+  assert_same_file("whole/model-00001-of-00004.safetensors", "half/model-00001-of-00004.safetensors");
   logits_of("whole", GPTVQ_COMPUTE_FP32, whole, &a);
   logits_of("half", GPTVQ_COMPUTE_FP32, half, &b);
   assert_int_equal(b.head_bits, 8);
@@ -143,8 +143,8 @@ static void export_and_tied(void **state) {
   assert_int_equal(pack("tied", "tied16", 16), 0);
   assert_int_equal(pack("llama", "half", 8), 0);
   assert_int_equal(pack("tied", "tied8", 8), 1);
-  assert_same_file("tied16/model-rest.safetensors",
-                   "tied8/model-rest.safetensors"); /* the head is the embedding: it stays */
+  assert_same_file("tied16/model-00003-of-00003.safetensors",
+                   "tied8/model-00003-of-00003.safetensors"); /* the head is the embedding: it stays */
   assert_int_equal(pack_rotated("tied", "rotated8", 8, GPTVQ_ROTATE_RESIDUAL),
                    0); /* a rotation makes it a matrix of its own */
   logits_of("rotated8", GPTVQ_COMPUTE_FP32, half, &info);

@@ -202,7 +202,8 @@ static void poke(char *file, size_t size, const gptvq_tensor *tensor, const void
 /* A packed layer whose finite scales give infinite weights: refused by the export, noticed when it runs. */
 static void packed_scales_that_overflow(void **state) {
   (void)state;
-  static const char shard[] = "packed/model-block-00001.safetensors", name[] = "model.layers.1.mlp.up_proj.";
+  static const char shard[] = "packed/model-00002-of-00004.safetensors",
+                    name[] = "model.layers.1.mlp.up_proj.";
   static const float range[2] = {119.0f, 0.0f};
   static const uint16_t largest = 0x7f7f;
   gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_KMEANS);

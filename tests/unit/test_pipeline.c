@@ -241,7 +241,8 @@ static void interrupted_and_resumed_ends_with_the_same_bytes(void **state) {
       else assert_true(gptvq_path_exists("cut.partial/resume.json"));
       o.resume = 1;
       if (finished > 0)
-        tiny_write_text("cut.partial", "model-rest.safetensors.tmp.4711", "what a killed process leaves");
+        tiny_write_text("cut.partial", "model-00004-of-00004.safetensors.tmp.4711",
+                        "what a killed process leaves");
       w = (watcher){0};
       ok(watched("llama", "cut", &o, &w, &report, err));
       assert_int_equal(w.layers, LAYERS - finished * PER_BLOCK);
@@ -303,7 +304,7 @@ static void a_partial_run_is_not_lost_or_mixed_up(void **state) {
   tiny_write(&changed, "sibling");
   assert_int_equal(gptvq_quantize("sibling", "p", &other, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT);
   assert_non_null(strstr(error.message, "model.tensors"));
-  assert_true(gptvq_path_exists("p.partial/model-block-00000.safetensors"));
+  assert_true(gptvq_path_exists("p.partial/model-00001-of-00004.safetensors"));
   /* cut again, and again, and it still ends the same */
   w = (watcher){.stop_after = 9};
   assert_int_equal(watched("llama", "p", &other, &w, NULL, &error), GPTVQ_ERROR_CANCELLED);
@@ -395,8 +396,8 @@ static void numbers_that_are_not_finite_stop_the_run(void **state) {
   tiny_write(&m, "nan");
   assert_int_equal(gptvq_quantize("nan", "nan-out", &o, NULL, NULL, &error), GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(error.message, "model.layers.1.self_attn.q_proj"));
-  assert_true(gptvq_path_exists("nan-out.partial/model-block-00000.safetensors"));
-  assert_false(gptvq_path_exists("nan-out.partial/model-block-00001.safetensors"));
+  assert_true(gptvq_path_exists("nan-out.partial/model-00001-of-00004.safetensors"));
+  assert_false(gptvq_path_exists("nan-out.partial/model-00002-of-00004.safetensors"));
 }
 
 static void thin_calibration_is_said(void **state) {
@@ -437,7 +438,7 @@ static void a_full_disk_leaves_nothing(void **state) {
   assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
   (void)signal(SIGXFSZ, handler);
   assert_int_equal(status, GPTVQ_ERROR_IO);
-  assert_non_null(strstr(error.message, "model-block-00000.safetensors"));
+  assert_non_null(strstr(error.message, "model-00001-of-00004.safetensors"));
   assert_false(gptvq_path_exists("full"));
   assert_false(gptvq_path_exists("full.partial"));
   assert_int_equal(exported, GPTVQ_ERROR_IO);

@@ -2,6 +2,7 @@
  * are read as 32-bit pairs: of B a block of COLS columns and PAIRS pairs is packed as [pair][column], and
  * stays in the first-level cache while all rows pass; tiles of ROWS × COLS sums stay in 24 registers. */
 #include "linalg/x86/gemm_bf16.h"
+#include "base/x86/transpose_avx512.h"
 
 #include <immintrin.h>
 #include <stdbool.h>
@@ -72,29 +73,6 @@ static inline void pack_columns(size_t k, size_t cols, size_t width, const uint1
   }
 }
 
-/* x[LANES] 32-bit numbers of LANES rows become columns: two steps inside quarters, two between them. */
-static inline void transpose(__m512i x[LANES]) {
-  __m512i y[LANES];
-  for (size_t i = 0; i < LANES; i += 2) {
-    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-  }
-  for (size_t i = 0; i < LANES; i += 4)
-    for (size_t j = 0; j < 2; j++) {
-      x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]);
-      x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
-    }
-  for (size_t i = 0; i < LANES; i += 8)
-    for (size_t j = 0; j < 4; j++) {
-      y[i + j] = _mm512_shuffle_i32x4(x[i + j], x[i + j + 4], 0x88);
-      y[i + j + 4] = _mm512_shuffle_i32x4(x[i + j], x[i + j + 4], 0xdd);
-    }
-  for (size_t j = 0; j < 8; j++) {
-    x[j] = _mm512_shuffle_i32x4(y[j], y[j + 8], 0x88);
-    x[j + 8] = _mm512_shuffle_i32x4(y[j], y[j + 8], 0xdd);
-  }
-}
-
 /* out[pair][width], width <= LANES numbers of which are written: rows of x[rows × ldx], pairs along k; zeros
  * beyond. */
 static void pack_few_rows(size_t k, size_t rows, size_t lanes, size_t width, const uint16_t *x, size_t ldx,
@@ -106,7 +84,7 @@ static void pack_few_rows(size_t k, size_t rows, size_t lanes, size_t width, con
     __m512i values[LANES];
     for (size_t r = 0; r < LANES; r++)
       values[r] = r < rows ? _mm512_maskz_loadu_epi16(inside, x + r * ldx + from) : _mm512_setzero_si512();
-    transpose(values);
+    gptvq_transpose_16(values);
     for (size_t p = 0; p < pairs; p++)
       _mm512_mask_storeu_epi32(out + (from / 2 + p) * width, columns, values[p]);
   }

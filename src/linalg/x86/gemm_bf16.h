@@ -12,6 +12,9 @@ enum { GPTVQ_BF16_TN_ROWS = 192 };
 /* C[m × n] = A[m × k] · B[n × k]ᵀ; fastest with even k and lda */
 void gptvq_gemm_bf16_nt_avx512(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc);
+/* The same with AMX-BF16. */
+void gptvq_gemm_bf16_nt_amx(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                            size_t ldb, float *c, size_t ldc);
 /* C[m × n] += A[m × k] · B[k × n], likewise */
 void gptvq_gemm_bf16_nn_avx512(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc);
@@ -19,6 +22,11 @@ void gptvq_gemm_bf16_nn_avx512(size_t m, size_t n, size_t k, const uint16_t *a, 
  * unspecified. */
 void gptvq_gemm_bf16_tn_avx512(bool upper, size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
                                const uint16_t *b, size_t ldb, float *c, size_t ldc);
+/* Both with AMX-BF16. */
+void gptvq_gemm_bf16_nn_amx(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                            size_t ldb, float *c, size_t ldc);
+void gptvq_gemm_bf16_tn_amx(bool upper, size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
+                            const uint16_t *b, size_t ldb, float *c, size_t ldc);
 /* out[n] = x[n] rounded as gptvq_float_to_bf16 does; out may be x's memory. */
 void gptvq_to_bf16_avx512(size_t n, const float *x, uint16_t *out);
 /* sums[n] += x[n] */

@@ -98,11 +98,11 @@ static void attend_chunk(const gptvq_attention_rows *job, size_t kv_head, chunk 
   for (size_t begin = gptvq_attend_first(job, text->position + c->token), end; begin < limit; begin = end) {
     end = gptvq_min_size(begin + KEYS, limit);
     round_numbers(job, text->keys, kv_head, begin, end, c->numbers);
-    gptvq_gemm_bf16_own_nt(rows, end - begin, dim, c->queries, dim, c->numbers, dim, c->scores, KEYS);
+    gptvq_gemm_bf16_nt(rows, end - begin, dim, c->queries, dim, c->numbers, dim, c->scores, KEYS);
     soften(job, c, begin, end);
     round_numbers(job, text->values, kv_head, begin, end, c->numbers);
-    gptvq_gemm_bf16_own_nn(rows, dim, end - begin, (const uint16_t *)(const void *)c->scores, 2 * KEYS,
-                           c->numbers, dim, c->out, dim);
+    gptvq_gemm_bf16_nn(rows, dim, end - begin, (const uint16_t *)(const void *)c->scores, 2 * KEYS,
+                       c->numbers, dim, c->out, dim);
   }
   for (size_t row = 0; row < rows; row++) {
     float *out = job->out + (c->token + row % c->tokens) * ldo + (c->head + row / c->tokens) * dim;

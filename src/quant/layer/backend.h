@@ -20,7 +20,8 @@ typedef struct gptvq_span { /* columns [begin, end) */
   size_t begin, end;
 } gptvq_span;
 
-typedef struct gptvq_backend {
+typedef struct gptvq_backend gptvq_backend;
+struct gptvq_backend {
   const char *name;
   /* Gram products of calibration inputs and the factorisation of the Hessian. */
   const gptvq_linalg *linalg;
@@ -30,9 +31,9 @@ typedef struct gptvq_backend {
   gptvq_status (*times_hessian)(const struct gptvq_vq *q, size_t rows, const float *x, float *y,
                                 gptvq_error *err);
   /* Feedback: work[rows][to] −= error[rows][from] U[from][to] in fp32, rows of factor->padded numbers. The
-   * columns `to` come after `from`. */
-  gptvq_status (*feedback)(const struct gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
-                           const float *error, float *work, gptvq_error *err);
+   * columns `to` come after `from`. backend: the table itself. */
+  gptvq_status (*feedback)(const gptvq_backend *backend, const struct gptvq_factor *factor, size_t rows,
+                           gptvq_span from, gptvq_span to, const float *error, float *work, gptvq_error *err);
   /* k-means of one group (its place in q->group) in all stripes, from q->work: assignment to the nearest in
    * the metric q->lookup, and centroids from these, from the options' start, em_iterations times at most.
    * Codebooks are stored (gptvq_vq_store_codebook); scale codes of the group are chosen first. */
@@ -41,6 +42,11 @@ typedef struct gptvq_backend {
    * best of q->beam partial assignments kept in each row; q->error = their scaled errors e′, with feedback
    * among the batch's columns only; q->work of the batch is destroyed. Without feedback q->error stays. */
   gptvq_status (*assign)(struct gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+  /* Of stripes[0 … count): products[stripe × values] = the matrix of the stripe's codebook update times its
+   * direction, directions[stripe × values], values = groups · k · dim: decoded, times H + ridge, gathered by
+   * centroid. Destroys q->work and q->error. What an update by conjugate gradients spends its time with. */
+  gptvq_status (*times_system)(const struct gptvq_vq *q, size_t count, const uint32_t *stripes,
+                               const float *directions, double *products, gptvq_error *err);
   /* q's codebooks by conjugate gradients on the layer loss, assignments fixed; a stripe that is not better
    * when its codebooks are stored keeps what it had. *loss: afterwards. Destroys q->work and q->error. */
   gptvq_status (*update)(struct gptvq_vq *q, double *loss, gptvq_error *err);
@@ -49,7 +55,8 @@ typedef struct gptvq_backend {
    */
   gptvq_status (*reassign)(struct gptvq_vq *q, double *gain, gptvq_error *err);
   gptvq_status (*search)(struct gptvq_vq *q, double *gain, gptvq_error *err);
-} gptvq_backend;
+  void *context; /* the backend's own */
+};
 
 extern const gptvq_backend gptvq_cpu_backend;
 

@@ -65,6 +65,9 @@ gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *tot
 static bool can_deal(const gptvq_vq *q, const gptvq_dist *dist) {
   if (!q->has_factor || q->step_bits > 0 || q->scale_block > 0 || q->shape.svd_rank > 0) return false;
   if (TILE % q->shape.group_rows != 0) return false;
+  if (q->backend->times_hessian != gptvq_cpu_backend.times_hessian ||
+      q->backend->feedback != gptvq_cpu_backend.feedback)
+    return false;
   for (size_t r = 0; r < dist->team.count; r++)
     if (first_of(q, dist, r) >= first_of(q, dist, r + 1)) return false;
   if (never_small(q)) return gptvq_gemm_rows_stand_alone();

@@ -13,6 +13,7 @@
 
 /* All arrays in processing order, scaled such that the mean diagonal of H is 1. */
 struct gptvq_factor {
+  uint64_t id;         /* no other factor of this process has it, for whoever keeps copies of its arrays */
   gptvq_arena arena;   /* its arrays but for u */
   size_t cols, padded; /* input columns; processing columns: cols rounded up to dim */
   unsigned dim;
@@ -108,9 +109,13 @@ static inline float *gptvq_vq_codebook(const gptvq_vq *q, size_t stripe, size_t 
 gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err);
 size_t gptvq_vq_interleave_bytes(const gptvq_vq *q);
 gptvq_status gptvq_vq_codebooks(gptvq_vq *q, size_t group, gptvq_error *err);
+/* live[blocks of the group]: those of its sub-vectors that its codebooks are made from, in order: all but
+ * those of dead columns only (unless there are no others). Returns how many. */
+size_t gptvq_vq_live_blocks(const gptvq_vq *q, const gptvq_group *group, uint32_t *live);
 gptvq_status gptvq_vq_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
-gptvq_status gptvq_feed_back(const gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
-                             const float *error, float *work, gptvq_error *err);
+gptvq_status gptvq_feed_back(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
+                             gptvq_span from, gptvq_span to, const float *error, float *work,
+                             gptvq_error *err);
 
 /* codebook.c: stores the k × dim centroids of tile (stripe · groups + group) and replaces them by what the
  * stored codes decode to. */
@@ -140,6 +145,8 @@ bool gptvq_vq_deal(const gptvq_solver *solver, const gptvq_vq *q, gptvq_vq *part
 gptvq_status gptvq_vq_assemble(const gptvq_vq *part, gptvq_vq *q, gptvq_error *err);
 
 /* update.c */
+gptvq_status gptvq_vq_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes,
+                                   const float *directions, double *products, gptvq_error *err);
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err);
 /* The same in one way or the other; `direct` only where it is gptvq_vq_update's way, too. */
 gptvq_status gptvq_vq_update_by(gptvq_vq *q, bool direct, double *loss, gptvq_error *err);
@@ -180,6 +187,16 @@ gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
 size_t gptvq_vq_reassign_bytes(const gptvq_vq *q);
 gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err);
 size_t gptvq_vq_search_bytes(const gptvq_vq *q);
+/* What a search needs of the columns of a batch, at most GPTVQ_BATCH; the first of what gptvq_vq_search takes
+ * of the arena. */
+typedef struct gptvq_batch_factor {
+  float *metric;       /* [blocks of a batch][dim²] T of H_BB */
+  float *u, *inverse;  /* [columns²] H_BB⁻¹ = Uᵀ U, and H_BB⁻¹ */
+  double *a, *scratch; /* [columns²] work, Cholesky scratch */
+} gptvq_batch_factor;
+void gptvq_batch_factor_take(gptvq_arena *arena, const gptvq_vq *q, gptvq_batch_factor *out);
+/* false when H_BB + ridge is not positive definite in double (the batch is then left alone) */
+bool gptvq_batch_factor_make(const gptvq_vq *q, gptvq_span batch, const gptvq_batch_factor *out);
 
 /* trellis.c: as codebooks and assign, of a group's tables and row scales, of a batch's states. */
 gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err);

@@ -82,6 +82,23 @@ static void put_figures(FILE *out, const gptvq_resolved *options, const gptvq_ca
                   report->finetune_before, report->finetune_after);
 }
 
+/* One row: what was lost on a kind of text. */
+static void put_loss(FILE *out, const char *text, const gptvq_quantize_loss *loss) {
+  if (loss->tokens == 0) return;
+  (void)fprintf(out, "| %s%s | %.4f | %.4f | %.4f ± %.4f | %" PRIu64 " |\n", text,
+                loss->seen ? " (calibrated on it)" : "", loss->perplexity_before, loss->perplexity, loss->kl,
+                loss->kl_stderr, loss->tokens);
+}
+
+static void put_losses(FILE *out, const gptvq_quantize_report *report) {
+  if (report->loss_text.tokens == 0 && report->loss_self.tokens == 0) return;
+  (void)fprintf(out,
+                "\n## Evaluation\n| text | perplexity of the original | perplexity | KL divergence, nats per "
+                "token | tokens |\n| --- | --- | --- | --- | --- |\n");
+  put_loss(out, "held-out calibration text", &report->loss_text);
+  put_loss(out, "what the model writes itself", &report->loss_self);
+}
+
 static bool put_card(FILE *out, const char *base, const gptvq_resolved *options,
                      const gptvq_calibration *calibration, const gptvq_quantize_report *report) {
   put_head(out, base);
@@ -94,6 +111,7 @@ static bool put_card(FILE *out, const char *base, const gptvq_resolved *options,
       "files of it.\n",
       base, report->bits_per_value, base, gptvq_version(), gptvq_method_name(options->options.method));
   put_figures(out, options, calibration, report);
+  put_losses(out, report);
   return put_recipe(out, options);
 }
 

@@ -50,12 +50,15 @@ typedef struct run {
   gptvq_allocation allocation;
   gptvq_workspace *workspace;
   gptvq_stages stages;
+  double start, cpu_start;
+  uint64_t original_bytes; /* of the input's tensors */
 } run;
 
 static gptvq_status open_input(run *r, gptvq_error *err) {
   gptvq_model_options options = {
       .size = sizeof options, .compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
+  r->original_bytes = gptvq_checkpoint_bytes(r->model->checkpoint);
   const json_t *before =
       json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
   if (gptvq_model_quantization_json(r->model) != NULL) {
@@ -422,6 +425,22 @@ static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptv
   return gptvq_output_settle(&r->out, err);
 }
 
+/* What the run took so far. */
+static void report_cost(run *r, gptvq_quantize_report *report) {
+  gptvq_stages *stages = &r->stages;
+  _Static_assert((int)GPTVQ_STAGES <= (int)GPTVQ_MAX_STAGES, "room in the report");
+  (void)gptvq_stage_enter(stages, GPTVQ_STAGE_OTHER);
+  report->stage_count = GPTVQ_STAGES;
+  for (size_t i = 0; i < GPTVQ_STAGES; i++) {
+    const gptvq_stage_sum *sum = &stages->sums[i];
+    report->stages[i] =
+        (gptvq_stage_time){gptvq_stage_name((gptvq_stage)i), sum->seconds, sum->cpu_seconds, sum->flop};
+  }
+  report->seconds = gptvq_clock() - r->start;
+  report->cpu_seconds = gptvq_cpu_seconds() - r->cpu_start;
+  report->peak_bytes = gptvq_peak_memory();
+}
+
 /* Everything but the blocks; then the folder is opened as any reader will, and what it says is the report. */
 static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   const gptvq_calibration *calibration = r->needs_data ? &r->calibration : NULL;
@@ -438,6 +457,8 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   if (calibration != NULL)
     GPTVQ_TRY(gptvq_pipeline_judge(&r->calibrating, r->out.work, calibration, r->callbacks, report, err));
   GPTVQ_TRY(gptvq_write_card(&r->out, r->model_dir, &r->resolved, calibration, report, err));
+  report_cost(r, report);
+  GPTVQ_TRY(gptvq_write_record(&r->out, r->original_bytes, report, err));
   gptvq_model_close(r->model);
   r->model = NULL;
   GPTVQ_TRY(gptvq_pipeline_drop_prepared(&r->out, err));
@@ -510,17 +531,6 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   return gptvq_dist_broadcast(&r->dist, &done, sizeof done, err);
 }
 
-static void report_stages(gptvq_stages *stages, gptvq_quantize_report *report) {
-  _Static_assert((int)GPTVQ_STAGES <= (int)GPTVQ_MAX_STAGES, "room in the report");
-  (void)gptvq_stage_enter(stages, GPTVQ_STAGE_OTHER);
-  report->stage_count = GPTVQ_STAGES;
-  for (size_t i = 0; i < GPTVQ_STAGES; i++) {
-    const gptvq_stage_sum *sum = &stages->sums[i];
-    report->stages[i] =
-        (gptvq_stage_time){gptvq_stage_name((gptvq_stage)i), sum->seconds, sum->cpu_seconds, sum->flop};
-  }
-}
-
 gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir, const gptvq_quantize_options *options,
                             const gptvq_callbacks *callbacks, gptvq_quantize_report *report,
                             gptvq_error *err) {
@@ -537,9 +547,13 @@ gptvq_status gptvq_quantize_team(const char *model_dir, const char *out_dir,
   GPTVQ_TRY(gptvq_options_take(options, &own, err));
   GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own_callbacks, err));
   GPTVQ_TRY(gptvq_check_result("gptvq_quantize_report", report, err));
-  double start = gptvq_clock(), cpu_start = gptvq_cpu_seconds();
   gptvq_quantize_report result = {.finetune_before = NAN, .finetune_after = NAN};
-  run r = {.model_dir = model_dir, .out_dir = out_dir, .callbacks = &own_callbacks, .out.lock = -1};
+  run r = {.model_dir = model_dir,
+           .out_dir = out_dir,
+           .callbacks = &own_callbacks,
+           .out.lock = -1,
+           .start = gptvq_clock(),
+           .cpu_start = gptvq_cpu_seconds()};
   r.options = &r.resolved.options;
   GPTVQ_TRY(gptvq_dist_create(team, &r.dist, err));
   r.leads = gptvq_dist_leads(&r.dist);
@@ -564,9 +578,7 @@ gptvq_status gptvq_quantize_team(const char *model_dir, const char *out_dir,
   gptvq_model_close(r.model);
   gptvq_dist_release(&r.dist);
   if (status == GPTVQ_OK) {
-    result.seconds = gptvq_clock() - start;
-    result.cpu_seconds = gptvq_cpu_seconds() - cpu_start;
-    result.peak_bytes = gptvq_peak_memory();
+    report_cost(&r, &result);
     if (r.needs_data) {
       bool rounds = r.options->calib_compute == GPTVQ_COMPUTE_BF16;
       result.calib_compute = rounds ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
@@ -575,7 +587,6 @@ gptvq_status gptvq_quantize_team(const char *model_dir, const char *out_dir,
     result.sent_bytes = r.sent;
     result.sent_bytes_block = r.sent_in_block;
     result.estimated_peak_bytes = (uint64_t)r.memory.peak;
-    report_stages(&r.stages, &result);
     const bool given = report != NULL && report->size >= offsetof(gptvq_quantize_report, expert_tokens) +
                                                              sizeof result.expert_tokens;
     if (!given) gptvq_free(result.expert_tokens);

@@ -68,9 +68,6 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gpt
                                gptvq_error *err);
 void gptvq_plan_release(gptvq_tensor_plan *plan);
 
-enum { GPTVQ_SHARD_NAME = 48 };
-void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard,
-                      char name[GPTVQ_SHARD_NAME]); /* shard == blocks: the rest */
 /* Fine-tuned vectors that take the place of the original's: norms and biases of a block, the final norm. */
 typedef struct gptvq_tuned {
   const gptvq_block *block; /* or NULL */
@@ -88,6 +85,11 @@ gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor
 gptvq_status gptvq_write_card(const gptvq_output *out, const char *model_dir, const gptvq_resolved *options,
                               const gptvq_calibration *calibration, const gptvq_quantize_report *report,
                               gptvq_error *err);
+
+/* GPTVQ_RECORD_NAME: times, memory, tokens of experts and what was lost, of the report. original_bytes: of
+ * the input's tensors. */
+gptvq_status gptvq_write_record(const gptvq_output *out, uint64_t original_bytes,
+                                const gptvq_quantize_report *report, gptvq_error *err);
 
 /* config.json: the original's plus "quantization_config". calibration NULL: none; bits_per_value < 0: not
  * known yet. */

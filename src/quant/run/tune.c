@@ -284,7 +284,7 @@ gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tens
   gptvq_output sub;
   GPTVQ_TRY(tuned_output(out, folder, &sub, err));
   for (size_t shard = 0; shard <= plan->blocks; shard++) {
-    gptvq_shard_name(plan, shard, name);
+    gptvq_shard_name(shard, plan->blocks + 1, name);
     GPTVQ_TRY(gptvq_output_path(&sub, name, from, err));
     GPTVQ_TRY(gptvq_output_path(out, name, to, err));
     if (gptvq_path_exists(from)) GPTVQ_TRY(gptvq_rename_path(from, to, err));

@@ -76,11 +76,6 @@ void gptvq_plan_release(gptvq_tensor_plan *plan) {
   *plan = (gptvq_tensor_plan){0};
 }
 
-void gptvq_shard_name(const gptvq_tensor_plan *plan, size_t shard, char name[GPTVQ_SHARD_NAME]) {
-  if (shard == plan->blocks) (void)snprintf(name, GPTVQ_SHARD_NAME, "model-rest.safetensors");
-  else (void)snprintf(name, GPTVQ_SHARD_NAME, "model-block-%05zu.safetensors", shard);
-}
-
 /* The fine-tuned values of a tensor, or NULL; *gains: they are those of a norm. */
 static const float *tuned_values(const gptvq_model *model, const gptvq_tuned *tuned, const char *name,
                                  bool *gains) {
@@ -144,7 +139,7 @@ gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model
   size_t linears = rest ? 0 : block->linear_count, place = rest ? gptvq_place_rest : shard;
   gptvq_packed head = {0};
   void *head_memory = NULL;
-  gptvq_shard_name(plan, shard, name);
+  gptvq_shard_name(shard, plan->blocks + 1, name);
   GPTVQ_TRY(gptvq_output_path(out, name, path, err));
   if (rest && packs_head(plan)) GPTVQ_TRY(gptvq_pack_head(&model->head, &head, &head_memory, err));
   GPTVQ_TRY_GOTO(gptvq_st_writer_create(path, &writer, err));
@@ -176,21 +171,7 @@ done:
 
 gptvq_status gptvq_write_shard_index(const gptvq_output *out, const gptvq_tensor_plan *plan, size_t shards,
                                      gptvq_error *err) {
-  char(*names)[GPTVQ_SHARD_NAME] = gptvq_alloc(shards, sizeof *names);
-  const char **pointers = gptvq_alloc(shards, sizeof *pointers);
-  gptvq_status status = GPTVQ_OK;
-  if (names == NULL || pointers == NULL) {
-    status = gptvq_fail_memory(err, "the shard list", gptvq_saturated_size(shards, sizeof *names));
-  } else {
-    for (size_t i = 0; i < shards; i++) {
-      gptvq_shard_name(plan, i, names[i]);
-      pointers[i] = names[i];
-    }
-    status = gptvq_write_index(out->work, pointers, shards, err);
-  }
-  free((void *)pointers);
-  free(names);
-  return status;
+  return gptvq_write_numbered_index(out->work, shards, plan->blocks + 1, err);
 }
 
 /* json_object_update_missing, which does not say when memory runs out */

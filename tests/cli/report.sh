@@ -1,0 +1,79 @@
+# gptvq report: one well-formed page that needs nothing else, whose numbers are those that inspect and the folder's record have.
+. "$SOURCE/tests/cli/lib.sh"
+tiny="--calib self --calib-samples 4 --calib-length 16 --quiet"
+
+# every tag is closed in its order, no attribute or text breaks out, and nothing is fetched
+well_formed() {
+  tr '\n' ' ' < "$1" | sed 's/</\n</g' | sed 1d | LC_ALL=C awk '
+    function fail(why) { print why ": " $0; failed = 1; exit 1 }
+    NR == 1 { if ($0 !~ /^<!DOCTYPE html>/) fail("no doctype"); next }
+    {
+      if (match($0, /^<\/[a-z0-9]+>/)) {
+        name = substr($0, 3, RLENGTH - 3)
+        if (depth == 0 || stack[depth] != name) fail("closes what is not open")
+        depth--
+      } else if (match($0, /^<[a-z0-9]+( [a-zA-Z0-9-]+="[^"<]*")*\/?>/)) {
+        tag = substr($0, 1, RLENGTH)
+        name = tag; sub(/^</, "", name); sub(/[ \/>].*/, "", name)
+        if (tag !~ /\/>$/) stack[++depth] = name
+      } else fail("no tag")
+      rest = substr($0, RLENGTH + 1)
+      gsub(/&(lt|gt|amp|quot);/, "", rest)
+      if (rest ~ /[&>]/) fail("bare character")
+    }
+    END { if (!failed && depth != 0) { print "left open: " stack[depth]; exit 1 } }' || die "$1 is not well-formed"
+  ! grep -Eq '(src|href)=|url\(|@import|<script|https?:' "$1" || die "$1 fetches something"
+}
+
+expect_ok "$GPTVQ" quantize "$SOURCE/tests/golden/model/mixtral" -o moe $tiny --index-bits 3 --group-size 256 --group-columns 32 --em-iterations 3
+expect_ok "$GPTVQ" quantize "$model" -o rtn --method rtn --bits 3.25 --quiet
+expect_ok "$GPTVQ" report rtn
+well_formed rtn.html
+grep -q 'No evaluation is recorded' rtn.html || die "the page does not say that nothing was recorded"
+
+# a compare that is recorded, twice: the second takes the place of the first; paths stay out
+expect_ok "$GPTVQ" compare "$model" rtn --text "$text" --ctx 64 --max-windows 2 --record --json
+kl=$(json kl_mean) ppl=$(json perplexity_b) before=$(json perplexity_a)
+expect_ok "$GPTVQ" compare "$model" rtn --text "$text" --ctx 64 --max-windows 2 --record
+expect_ok "$GPTVQ" eval rtn --text "$text" --ctx 64 --max-windows 3 --record
+[ "$(grep -c '"text": "eval.txt"' rtn/gptvq.json)" = 2 ] || die "other evaluations than a comparison and a perplexity: $(cat rtn/gptvq.json)"
+! grep -q / rtn/gptvq.json || die "the record has a path in it"
+expect_fail 3 'rtn.html exists; use --force' "$GPTVQ" report rtn
+expect_ok "$GPTVQ" report rtn --force
+well_formed rtn.html
+grep -Fq "<td>$(printf %.4f "$before")</td><td>$(printf %.4f "$ppl")</td><td>$(printf %.6f "$kl") ±" rtn.html || die "other figures than compare printed"
+
+# each layer's row is what inspect says
+expect_ok "$GPTVQ" inspect rtn
+awk '$1 ~ /^model\.layers/ {print $1, $(NF - 2), $(NF - 1), $NF}' "$capture/out" > wanted
+sed -n 's|^<tr><td>\(model\.[^<]*\)</td><td>[^<]*</td><td>\([^<]*\)</td><td>\([^<]*\)</td><td>\([^<]*\)</td></tr>$|\1 \2 \3 \4|p' rtn.html > got
+[ -s wanted ] && cmp wanted got || die "other layers than inspect has"
+
+# experts and stages are those of the record; another folder stands beside
+expect_ok "$GPTVQ" report moe --beside rtn -o page.html
+well_formed page.html
+tokens=$(tr -d ' \n' < moe/gptvq.json | sed 's/.*"expert_tokens":\[\[\([0-9]*\),.*/\1/')
+grep -q "<title>block 0, expert 0: $tokens</title>" page.html || die "other tokens of experts than $tokens"
+grep -q '<td class="name">rtn</td>' page.html || die "the folder beside is not there"
+stages=$(grep -c '"cpu_seconds"' moe/gptvq.json)
+[ "$stages" -ge 6 ] && [ "$(grep -c ' s (CPU [0-9.]* s)</title>' page.html)" -ge 4 ] || die "stages are missing"
+
+# bad input
+expect_fail 2 'is not packed' "$GPTVQ" report "$model" -o x.html
+expect_fail 3 'does not exist' "$GPTVQ" report nowhere -o x.html
+expect_fail 3 'is a folder, not a file' "$GPTVQ" report rtn -o moe
+expect_fail 3 'no-folder' "$GPTVQ" report rtn -o no-folder/x.html
+expect_fail 2 '--record keeps results in packed folders' "$GPTVQ" eval "$model" --text "$text" --ctx 64 --max-windows 1 --record
+cp -r rtn odd && echo '{"format": 1, "evaluations": 7}' > odd/gptvq.json
+expect_fail 4 'odd/gptvq.json is damaged' "$GPTVQ" report odd -o x.html
+echo '{"format": 2, "evaluations": []}' > odd/gptvq.json
+expect_fail 5 'format 2, not 1' "$GPTVQ" report odd -o x.html
+echo '{"format": 1, "evaluations": [{"text": "<b>\u0001&\"", "perplexity": "no", "kl_mean": 1e308, "perplexity_a": -5}], "run": {"stages": [7], "expert_tokens": [[-1], 3]}}' > odd/gptvq.json
+expect_ok "$GPTVQ" report odd -o odd.html
+well_formed odd.html
+grep -Fq '&lt;b&gt;?&amp;&quot;' odd.html || die "a name is not what it was"
+rm odd/gptvq.json
+expect_ok "$GPTVQ" report odd -o odd.html --force
+mv rtn '<i> "&x'
+expect_ok "$GPTVQ" report '<i> "&x' -o name.html
+well_formed name.html
