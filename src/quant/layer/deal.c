@@ -7,26 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* TILE: rows and columns that linalg/gemm.c multiplies in one call, twice that where both are LARGE. SMALL:
- * what a call takes at least, m · n · k, to be multiplied by the kernels of large matrices: OpenBLAS has
- * others for a million or less. */
-enum { TILE = 256, LARGE = 1024, SMALL = 1200000 };
+/* Rows and columns that linalg/gemm.c multiplies in one call, and what a call takes at least (m · n · k) to
+ * be multiplied by the kernels of large matrices: OpenBLAS has others for a million or less. */
+static const size_t tile = 256, small = 1200000;
 
-/* The first stripe of member r: parts begin where tiles do, so that the same calls are made as for the whole.
- */
+/* The first stripe of member r: parts begin where tiles do. */
 static size_t first_of(const gptvq_vq *q, const gptvq_dist *dist, size_t r) {
   if (r == dist->team.count) return gptvq_ceil_div(q->all_rows, q->shape.group_rows);
-  return (q->all_rows * r / dist->team.count + TILE / 2) / TILE
-  *(TILE / q->shape.group_rows);
+  const size_t tiles = (q->all_rows * r / dist->team.count + tile / 2) / tile;
+  return tiles * (tile / q->shape.group_rows);
 }
 
 /* Are products of any number of stripes with H so large that no call is small? */
 static bool never_small(const gptvq_vq *q) {
-  const size_t tail = q->padded % TILE
-  == 0 ? TILE : q->padded % TILE;
-  return TILE
-  % q->shape.group_rows == 0 && q->all_rows % q->shape.group_rows == 0 &&
-      q->shape.group_rows *tail * q->padded >= SMALL;
+  const size_t height = q->shape.group_rows, rest = q->padded % tile, narrowest = rest == 0 ? tile : rest;
+  return q->all_rows % height == 0 && height * narrowest * q->padded >= small;
 }
 
 /* Parts of arrays with so many bytes for each stripe; the last stripe may have fewer rows. offsets[members +
@@ -60,29 +55,16 @@ gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *tot
   return GPTVQ_OK;
 }
 
-/* A layer with data is dealt out where rows of all products come out as in the whole: by the same calls, or
- * by calls of which each row stands alone. */
+/* A layer with data is dealt out where each row of all products comes out as in the whole. */
 static bool can_deal(const gptvq_vq *q, const gptvq_dist *dist) {
   if (!q->has_factor || q->step_bits > 0 || q->scale_block > 0 || q->shape.svd_rank > 0) return false;
-  if (TILE % q->shape.group_rows != 0) return false;
+  if (tile % q->shape.group_rows != 0) return false;
   if (q->backend->times_hessian != gptvq_cpu_backend.times_hessian ||
       q->backend->feedback != gptvq_cpu_backend.feedback)
     return false;
   for (size_t r = 0; r < dist->team.count; r++)
     if (first_of(q, dist, r) >= first_of(q, dist, r + 1)) return false;
-  if (never_small(q)) return gptvq_gemm_rows_stand_alone();
-  const bool large = q->all_rows >= LARGE && q->padded >= LARGE;
-  return gptvq_vq_is_direct(q) && !large;
-}
-
-gptvq_status gptvq_vq_give_up(gptvq_vq *q, const bool *solved, gptvq_error *err) {
-  double unsolved;
-  if (q->dist == NULL || never_small(q)) return GPTVQ_OK;
-  for (size_t stripe = 0; stripe < q->stripes; stripe++)
-    q->stripe_values[stripe] = solved[stripe] ? 0.0 : 1.0;
-  GPTVQ_TRY(gptvq_vq_total(q, q->stripe_values, &unsolved, err));
-  q->given_up = unsolved > 0.0;
-  return GPTVQ_OK;
+  return never_small(q) && gptvq_gemm_rows_stand_alone();
 }
 
 bool gptvq_vq_deal(const gptvq_solver *solver, const gptvq_vq *q, gptvq_vq *part) {

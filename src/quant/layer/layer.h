@@ -60,7 +60,6 @@ typedef struct gptvq_vq {
   size_t rows, padded, blocks, groups, stripes, k;
   /* rows and stripes may be a part of the layer's, which others work on as well (deal.c): where it begins */
   size_t first_row, first_stripe, all_rows;
-  bool given_up;         /* the parts must be solved as a whole after all */
   gptvq_dist *dist;      /* these; NULL: the part is the whole */
   double *stripe_values; /* [stripes], and those of all if there are others: of gptvq_vq_total */
   size_t beam;           /* partial assignments kept per row, of a trellis per prefix; 1 = greedy */
@@ -135,9 +134,6 @@ gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_er
 
 /* deal.c: Σ of a value of each stripe, values[stripes], over those of the whole layer, in their order. */
 gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *total, gptvq_error *err);
-/* Stripes that are not solved directly go on by products of a few stripes, of which rows need not stand
- * alone: then q->given_up, on all members. */
-gptvq_status gptvq_vq_give_up(gptvq_vq *q, const bool *solved, gptvq_error *err);
 /* Is this layer worked on in parts, with the same result? Then *part is this member's of it, *q the whole. */
 bool gptvq_vq_deal(const gptvq_solver *solver, const gptvq_vq *q, gptvq_vq *part);
 /* Indices and codebooks of all parts, solved, into the whole, whose arrays are taken from the part's arena.

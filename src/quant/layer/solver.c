@@ -295,7 +295,6 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
     double before = loss;
     for (int fit = 0; o->codebook_update && fit < (q->step_bits > 0 ? TRELLIS_FITS : 1); fit++) {
       GPTVQ_TRY(update(q, &loss, err));
-      if (q->given_up) return GPTVQ_OK;
       if (q->step_bits > 0) GPTVQ_TRY(update_row_scales(q, &loss, err));
     }
     if (round >= o->reassign_rounds || (round > 0 && before - loss < ROUND_GAIN * loss && isfinite(before)))
@@ -427,15 +426,12 @@ static gptvq_status solve_vq(gptvq_arena *arena, const gptvq_solver *solver, con
   gptvq_vq q = gptvq_vq_of(solver, weights->name, shape, factor, factor != NULL), part;
   size_t mark = arena->used;
   uint16_t *unit;
-  bool dealt = gptvq_vq_deal(solver, &q, &part);
+  const bool dealt = gptvq_vq_deal(solver, &q, &part);
   if (dealt) {
     part.arena = arena;
     GPTVQ_TRY(work_on(&part, weights->values, &unit, err));
-    dealt = !part.given_up;
-    if (dealt) GPTVQ_TRY(gptvq_vq_assemble(&part, &q, err));
-    else gptvq_arena_return(arena, mark);
-  }
-  if (!dealt) {
+    GPTVQ_TRY(gptvq_vq_assemble(&part, &q, err));
+  } else {
     q.arena = arena;
     GPTVQ_TRY(work_on(&q, weights->values, &unit, err));
   }

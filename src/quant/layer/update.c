@@ -214,14 +214,7 @@ gptvq_status gptvq_vq_update_by(gptvq_vq *q, bool direct, double *loss, gptvq_er
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the codebook update", err));
   GPTVQ_TRY(gptvq_vq_loss(q, job.row_loss, NULL, err));
   gptvq_parallel_for(q->stripes, 1, prepare, &job);
-  if (direct) {
-    GPTVQ_TRY(solve_directly(&job, err));
-    GPTVQ_TRY(gptvq_vq_give_up(q, job.solved, err));
-  }
-  if (q->given_up) {
-    gptvq_arena_return(q->arena, mark);
-    return GPTVQ_OK;
-  }
+  if (direct) GPTVQ_TRY(solve_directly(&job, err));
   gptvq_cg_begin(s);
   for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
     gptvq_stage_count(q->stages, 2.0 * (double)(active_row_count(&job) * q->padded * q->padded));
