@@ -41,7 +41,7 @@ run() {
   $launch "$gptvq" quantize "$model" -o "$scratch/out" --calib "$calib" --threads "$threads" --quiet --json "$@" > "$scratch/json" 2> "$scratch/err" ||
     { cat "$scratch/err" >&2; die "a run of $count processes failed"; }
   if [ ! -d "$scratch/first" ]; then mv "$scratch/out" "$scratch/first"
-  else diff -r "$scratch/first" "$scratch/out" > /dev/null || die "$count processes write other bytes than the first run"
+  else diff -r -x gptvq.json "$scratch/first" "$scratch/out" > /dev/null || die "$count processes write other bytes than the first run"
   fi
   seconds=$(json_get seconds < "$scratch/json")
   best=$(cat "$scratch/$count.best" 2> /dev/null || echo 1e300)

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const recipes[] = {"default", "paper", NULL};
 
@@ -357,10 +358,14 @@ int gptvq_cmd_quantize(int argc, char **argv) {
   const char *path;
   int code;
   size_t rank; /* what the command line is told is said once */
-  if (gptvq_mpi_launched(&rank) > 1) gptvq_cli_set_mute(rank > 0);
-  if (!parse(&line, argc, argv, &path, &code)) return code;
-  code = finish(&line);
-  if (code != 0) return code;
+  if (gptvq_mpi_launched(&rank) > 1) {
+    gptvq_cli_set_mute(rank > 0);
+    gptvq_cli_in_team(rank);
+  }
+  if (!parse(&line, argc, argv, &path, &code) || (code = finish(&line)) != 0) {
+    if (rank > 0) (void)sleep(1); /* mpirun ends the others with the first that ends */
+    return code;
+  }
   if (line.dry_run) return rank > 0 ? 0 : show_plan(&line, path);
   gptvq_team team;
   gptvq_error err;

@@ -20,7 +20,7 @@ static void say(const char *text) {
 
 static void on_signal(int signal_number) {
   if (!heard) {
-    say("gptvq: error: stopped on request\n");
+    if (leads) say("gptvq: error: stopped on request\n");
     _exit(GPTVQ_ERROR_CANCELLED);
   }
   interrupted = signal_number;

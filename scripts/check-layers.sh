@@ -25,7 +25,7 @@ dist: base
 calib: base linalg linalg/solve kernels text model/layer model dist
 train: base linalg format kernels model/layer model calib
 quant/options: base
-quant/layer: base linalg linalg/solve format kernels quant/options
+quant/layer: base dist linalg linalg/solve format kernels quant/options
 cuda: base linalg linalg/solve format kernels quant/options quant/layer
 cuda/shim: base linalg linalg/solve cuda
 quant/transform: base linalg format kernels checkpoint model calib quant/options

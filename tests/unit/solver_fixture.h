@@ -143,14 +143,15 @@ static inline gptvq_status make_factor(const char *name, size_t cols, const doub
                                        const gptvq_quantize_options *o, const gptvq_callbacks *callbacks,
                                        gptvq_factor **f, gptvq_error *err) {
   const gptvq_resolved r = resolved(o);
-  return gptvq_factor_create(&(gptvq_solver){&r, &gptvq_cpu_backend, callbacks, NULL}, name, cols, h, f, err);
+  return gptvq_factor_create(&(gptvq_solver){&r, &gptvq_cpu_backend, callbacks, NULL, NULL}, name, cols, h, f,
+                             err);
 }
 
 static inline gptvq_status solve_with(const gptvq_factor *f, const char *name, size_t rows, size_t cols,
                                       const float *w, const gptvq_quantize_options *o, gptvq_layer_result *r,
                                       gptvq_error *err) {
   const gptvq_resolved options = resolved(o);
-  return gptvq_solve_layer(&(gptvq_solver){&options, &gptvq_cpu_backend, NULL, NULL},
+  return gptvq_solve_layer(&(gptvq_solver){&options, &gptvq_cpu_backend, NULL, NULL, NULL},
                            &(gptvq_weights){name, rows, cols, w}, f, r, err);
 }
 
@@ -161,7 +162,8 @@ static inline gptvq_vq open_layer(size_t rows, size_t cols, const float *w, cons
   gptvq_error err = {.message = ""};
   gptvq_packed_shape shape;
   assert_int_equal(gptvq_layer_shape(rows, cols, o, &shape, &err), GPTVQ_OK);
-  gptvq_vq q = gptvq_vq_of(&(gptvq_solver){o, &gptvq_cpu_backend, NULL, NULL}, "test", &shape, f, f != NULL);
+  gptvq_vq q =
+      gptvq_vq_of(&(gptvq_solver){o, &gptvq_cpu_backend, NULL, NULL, NULL}, "test", &shape, f, f != NULL);
   assert_int_equal(gptvq_arena_create(arena, gptvq_vq_bytes(&q) + (1 << 20), "test", &err), GPTVQ_OK);
   q.arena = arena;
   assert_int_equal(gptvq_vq_set_up(&q, w, &err), GPTVQ_OK);

@@ -70,7 +70,7 @@ static void solving_takes_what_was_planned(void **state) {
         o.method = GPTVQ_METHOD_KMEANS;
       }
       const gptvq_resolved r = resolved(&o);
-      const gptvq_solver solver = {&r, &gptvq_cpu_backend, NULL, NULL};
+      const gptvq_solver solver = {&r, &gptvq_cpu_backend, NULL, NULL, NULL};
       gptvq_factor *f = NULL;
       gptvq_layer_result result = {0};
       gptvq_packed_shape shape;

@@ -85,7 +85,7 @@ enum { ROWS = 24, COLS = 160, INPUTS = 400 };
 /* From inputs to packed arrays, as gptvq_input_hessian and gptvq_pack_layer do it. */
 static gptvq_status quantize(const gptvq_backend *backend, const gptvq_resolved *options, const float *x,
                              const float *w, gptvq_layer_result *result, gptvq_error *err) {
-  const gptvq_solver solver = {options, backend, NULL, NULL};
+  const gptvq_solver solver = {options, backend, NULL, NULL, NULL};
   const gptvq_weights weights = {"layer", ROWS, COLS, w};
   gptvq_hessian h;
   gptvq_factor *factor = NULL;

@@ -109,7 +109,12 @@ gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_er
   GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->work, q->error, err));
   loss_job job = {q, row_loss};
   gptvq_parallel_for(q->rows, 8, dot_rows, &job);
-  *loss = 0.0;
-  for (size_t row = 0; row < q->rows; row++) *loss += row_loss[row];
-  return GPTVQ_OK;
+  if (loss == NULL) return GPTVQ_OK;
+  for (size_t stripe = 0; stripe < q->stripes; stripe++) {
+    const size_t first = stripe * q->shape.group_rows;
+    q->stripe_values[stripe] = 0.0;
+    for (size_t row = first; row < gptvq_min_size(q->rows, first + q->shape.group_rows); row++)
+      q->stripe_values[stripe] += row_loss[row];
+  }
+  return gptvq_vq_total(q, q->stripe_values, loss, err);
 }

@@ -50,7 +50,7 @@ static direct direct_of(const gptvq_vq *q) {
 
 bool gptvq_vq_is_direct(const gptvq_vq *q) {
   const double values = (double)(q->groups * q->k * q->dim), columns = (double)q->padded,
-               rows = (double)gptvq_min_size(q->rows, q->shape.group_rows);
+               rows = (double)gptvq_min_size(q->all_rows, q->shape.group_rows);
   /* two thirds of values³ in double for the factor, against some twenty products of the stripe with H */
   return q->has_factor && q->groups * q->k * q->dim <= MOST_VALUES &&
          values * values * values <= 24.0 * rows * columns * columns;

@@ -58,7 +58,11 @@ typedef struct gptvq_vq {
   gptvq_packed_shape shape;
   gptvq_arena *arena; /* all arrays, and scratch */
   size_t rows, padded, blocks, groups, stripes, k;
-  size_t beam; /* partial assignments kept per row, of a trellis per prefix; 1 = greedy */
+  /* rows and stripes may be a part of the layer's, which others work on as well (deal.c): where it begins */
+  size_t first_row, first_stripe, all_rows;
+  gptvq_dist *dist;      /* these; NULL: the part is the whole */
+  double *stripe_values; /* [stripes], and those of all if there are others: of gptvq_vq_total */
+  size_t beam;           /* partial assignments kept per row, of a trellis per prefix; 1 = greedy */
   unsigned dim;
   gptvq_group *group; /* [groups] in processing order */
   float *target, *work,
@@ -124,8 +128,17 @@ gptvq_status gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float 
                                     gptvq_error *err);
 /* work = E = target − decoded. */
 void gptvq_vq_residual(gptvq_vq *q);
-/* tr(E (H + ridge) Eᵀ) and its terms row_loss[rows]; leaves E in work and E (H + ridge) in error. */
+/* tr(E (H + ridge) Eᵀ) of the whole layer (loss NULL: not asked) and its terms row_loss[rows]; leaves E in
+ * work and E (H + ridge) in error. */
 gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err);
+
+/* deal.c: Σ of a value of each stripe, values[stripes], over those of the whole layer, in their order. */
+gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *total, gptvq_error *err);
+/* Is this layer worked on in parts, with the same result? Then *part is this member's of it, *q the whole. */
+bool gptvq_vq_deal(const gptvq_solver *solver, const gptvq_vq *q, gptvq_vq *part);
+/* Indices and codebooks of all parts, solved, into the whole, whose arrays are taken from the part's arena.
+ * Fills what packing needs. */
+gptvq_status gptvq_vq_assemble(const gptvq_vq *part, gptvq_vq *q, gptvq_error *err);
 
 /* update.c */
 gptvq_status gptvq_vq_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes,

@@ -120,8 +120,7 @@ gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err) {
       gptvq_parallel_for(q->stripes, 1, sweep_stripes, &s);
     }
   }
-  *gain = 0.0;
-  for (size_t stripe = 0; stripe < q->stripes; stripe++) *gain += s.gain[stripe];
+  GPTVQ_TRY(gptvq_vq_total(q, s.gain, gain, err));
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
 }

@@ -198,7 +198,7 @@ static void search_batch(search *s) {
 }
 
 gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
-  size_t mark = q->arena->used, parts = q->step_bits > 0 ? q->rows : q->stripes;
+  size_t mark = q->arena->used;
   search s = {.q = q};
   take(q->arena, &s);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "re-assignment", err));
@@ -218,8 +218,12 @@ gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
       }
     }
   }
-  *gain = 0.0;
-  for (size_t part = 0; part < parts; part++) *gain += s.gain[part];
+  if (q->step_bits == 0) {
+    GPTVQ_TRY(gptvq_vq_total(q, s.gain, gain, err));
+  } else {
+    *gain = 0.0;
+    for (size_t row = 0; row < q->rows; row++) *gain += s.gain[row];
+  }
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
 }

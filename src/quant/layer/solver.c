@@ -169,6 +169,7 @@ gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_p
                 .has_factor = has_factor,
                 .shape = *shape,
                 .rows = shape->rows,
+                .all_rows = shape->rows,
                 .dim = shape->dim,
                 .padded = gptvq_round_up(shape->cols, shape->dim),
                 .groups = gptvq_ceil_div(shape->cols, shape->group_cols),
@@ -203,6 +204,9 @@ static void take_arrays(gptvq_arena *arena, gptvq_vq *q) {
   q->index = gptvq_arena_take(arena, q->rows, q->blocks * sizeof *q->index);
   q->centroids = gptvq_arena_take(arena, tiles, values * sizeof *q->centroids);
   q->codes = gptvq_arena_take(arena, tiles, values * s->codebook_bits / 8);
+  q->stripe_values =
+      gptvq_arena_take(arena, gptvq_max_size(q->stripes, gptvq_ceil_div(q->all_rows, s->group_rows)),
+                       sizeof *q->stripe_values);
   q->codebook_scales = gptvq_arena_take(arena, tiles, sizeof *q->codebook_scales);
   q->block_scale_of = gptvq_arena_take(arena, q->blocks, sizeof *q->block_scale_of);
   q->scale_codes = gptvq_arena_take_zero(arena, q->rows, q->scale_blocks);
@@ -238,11 +242,11 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
         q->lookup[b * d * d + i * d + j] = phantom ? 0.0f : (float)t;
       }
   }
-  q->exponent = weight_exponent(q->rows, cols, weights);
+  q->exponent = weight_exponent(q->all_rows, cols, weights);
   for (size_t row = 0; row < q->rows; row++)
     for (size_t c = 0; c < q->padded; c++) {
       uint32_t column = input_column(q, c);
-      float w = column == GPTVQ_NO_COLUMN ? 0.0f : weights[row * cols + column];
+      float w = column == GPTVQ_NO_COLUMN ? 0.0f : weights[(q->first_row + row) * cols + column];
       q->target[row * q->padded + c] = q->exponent == 0 ? w : ldexpf(w, -q->exponent);
     }
   if (s->scale_block) gptvq_vq_scale_range(q);
@@ -402,22 +406,34 @@ size_t gptvq_vq_bytes(const gptvq_vq *q) {
   return gptvq_saturated_sum(counting.peak, stages);
 }
 
+/* From weights to codebooks and indices; *unit: memory for packing them. */
+static gptvq_status work_on(gptvq_vq *q, const float *weights, uint16_t **unit, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_vq_set_up(q, weights, err));
+  *unit = take_unit(q->arena, &q->shape);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, q->name, err));
+  gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_LOOP);
+  GPTVQ_TRY(gptvq_vq_interleave(q, err));
+  (void)gptvq_stage_enter(q->stages, before);
+  GPTVQ_TRY(refine(q, err));
+  if (q->shape.svd_rank == 0) return GPTVQ_OK;
+  GPTVQ_TRY(gptvq_vq_compress(q, err));
+  return refine(q, err);
+}
+
 static gptvq_status solve_vq(gptvq_arena *arena, const gptvq_solver *solver, const gptvq_weights *weights,
                              const gptvq_factor *factor, gptvq_layer_result *result, gptvq_error *err) {
   const gptvq_packed_shape *shape = &result->packed.shape;
-  gptvq_vq q = gptvq_vq_of(solver, weights->name, shape, factor, factor != NULL);
+  gptvq_vq q = gptvq_vq_of(solver, weights->name, shape, factor, factor != NULL), part;
   size_t mark = arena->used;
-  q.arena = arena;
-  GPTVQ_TRY(gptvq_vq_set_up(&q, weights->values, err));
-  uint16_t *unit = take_unit(arena, shape);
-  GPTVQ_TRY(gptvq_arena_check(arena, q.name, err));
-  gptvq_stage before = gptvq_stage_enter(q.stages, GPTVQ_STAGE_LOOP);
-  GPTVQ_TRY(gptvq_vq_interleave(&q, err));
-  (void)gptvq_stage_enter(q.stages, before);
-  GPTVQ_TRY(refine(&q, err));
-  if (shape->svd_rank > 0) {
-    GPTVQ_TRY(gptvq_vq_compress(&q, err));
-    GPTVQ_TRY(refine(&q, err));
+  uint16_t *unit;
+  const bool dealt = gptvq_vq_deal(solver, &q, &part);
+  if (dealt) {
+    part.arena = arena;
+    GPTVQ_TRY(work_on(&part, weights->values, &unit, err));
+    GPTVQ_TRY(gptvq_vq_assemble(&part, &q, err));
+  } else {
+    q.arena = arena;
+    GPTVQ_TRY(work_on(&q, weights->values, &unit, err));
   }
   pack(&q, &result->packed, unit);
   if (shape->svd_rank > 0) GPTVQ_TRY(pack_factors(&q, &result->packed, err));

@@ -4,6 +4,7 @@
 #define GPTVQ_QUANT_LAYER_SOLVER_H
 
 #include "base/stages.h"
+#include "dist/dist.h"
 #include "format/packed.h"
 #include "quant/layer/backend.h"
 #include "quant/options/options.h"
@@ -14,6 +15,7 @@ typedef struct gptvq_solver {
   const gptvq_backend *backend;
   const gptvq_callbacks *callbacks; /* or NULL */
   gptvq_stages *stages;             /* or NULL */
+  gptvq_dist *dist; /* whose members deal out the rows of layers, with one result for all; NULL: alone */
 } gptvq_solver;
 
 /* What the solver needs of the inputs: H = X Xᵀ / n damped, its column order and U with H⁻¹ = Uᵀ U (upper

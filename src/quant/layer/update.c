@@ -148,22 +148,22 @@ static gptvq_status store(const stripes *job, double *loss, gptvq_error *err) {
   for (size_t i = 0; i < n; i++) s->direction[i] = (float)s->solution[i];
   for (size_t tile = 0; tile < tiles; tile++)
     gptvq_vq_store_codebook(q, tile, s->direction + tile * q->k * q->dim);
-  GPTVQ_TRY(gptvq_vq_loss(q, job->row_after, loss, err));
+  GPTVQ_TRY(gptvq_vq_loss(q, job->row_after, NULL, err));
   for (size_t stripe = 0; stripe < q->stripes; stripe++) {
     double before = 0.0, after = 0.0;
     for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) {
       before += job->row_loss[row];
       after += job->row_after[row];
     }
+    q->stripe_values[stripe] = after < before ? after : before;
     if (after < before) continue;
     size_t at = stripe * s->values;
     memcpy(q->centroids + at, job->saved + at, s->values * sizeof(float));
     memcpy(codes + at * code_size, job->saved_codes + at * code_size, s->values * code_size);
     memcpy(q->codebook_scales + stripe * q->groups, job->saved_scales + stripe * q->groups,
            q->groups * sizeof *job->saved_scales);
-    *loss += before - after;
   }
-  return GPTVQ_OK;
+  return gptvq_vq_total(q, q->stripe_values, loss, err);
 }
 
 static void take(gptvq_arena *arena, stripes *job) {
@@ -212,7 +212,7 @@ gptvq_status gptvq_vq_update_by(gptvq_vq *q, bool direct, double *loss, gptvq_er
   size_t mark = q->arena->used;
   take(q->arena, &job);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the codebook update", err));
-  GPTVQ_TRY(gptvq_vq_loss(q, job.row_loss, loss, err));
+  GPTVQ_TRY(gptvq_vq_loss(q, job.row_loss, NULL, err));
   gptvq_parallel_for(q->stripes, 1, prepare, &job);
   if (direct) GPTVQ_TRY(solve_directly(&job, err));
   gptvq_cg_begin(s);

@@ -166,7 +166,7 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
     if (rows < linear->rows && shape.group_rows > rows)
       continue; /* a codebook for fewer rows would look too good */
     gptvq_resolved quick;
-    const gptvq_solver solver = {&quick, w->solver->backend, w->sweep.callbacks, NULL};
+    const gptvq_solver solver = {&quick, w->solver->backend, w->sweep.callbacks, NULL, NULL};
     gptvq_layer_result result;
     status = make_quick(&w->resolved[s], &quick, err);
     if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, &sample, factor, &result, err);

@@ -91,7 +91,7 @@ static gptvq_status measure_solver(const samples *s, const gptvq_resolved *optio
                                    const gptvq_backend *backend, speeds *out, gptvq_error *err) {
   gptvq_stages stages;
   gptvq_callbacks silent = {.size = sizeof silent};
-  const gptvq_solver solver = {options, backend, &silent, &stages};
+  const gptvq_solver solver = {options, backend, &silent, &stages, NULL};
   const gptvq_weights weights = {"a sample", ROWS, SIDE, s->weights};
   gptvq_factor *factor = NULL;
   gptvq_layer_result result;

@@ -236,7 +236,8 @@ static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_fac
   if (weights == NULL)
     return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *weights));
   gptvq_linear_decode(linear, weights);
-  const gptvq_solver solver = {&own, p->solver.backend, p->solver.callbacks, p->solver.stages};
+  const gptvq_solver solver = {&own, p->solver.backend, p->solver.callbacks, p->solver.stages,
+                               p->solver.dist};
   const gptvq_weights w = {linear->name, linear->rows, linear->cols, weights};
   gptvq_status status = GPTVQ_OK;
   if (mismatch->map != NULL) {

@@ -40,7 +40,7 @@ static gptvq_status pack(gptvq_packed_layer *layer, size_t rows, size_t cols, co
   gptvq_quantize_options given;
   gptvq_callbacks own = {.size = sizeof own};
   gptvq_resolved resolved;
-  const gptvq_solver solver = {&resolved, &gptvq_cpu_backend, &own, NULL};
+  const gptvq_solver solver = {&resolved, &gptvq_cpu_backend, &own, NULL, NULL};
   gptvq_packed_sizes sizes;
   gptvq_packed_shape shape;
   gptvq_factor *factor = NULL;

@@ -504,7 +504,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   choose_precision(r);
   r->pipeline = (gptvq_pipeline){.model = &r->calibrating,
-                                 .solver = {&r->resolved, &r->backend, r->callbacks, &r->stages},
+                                 .solver = {&r->resolved, &r->backend, r->callbacks, &r->stages, &r->dist},
                                  .hessian_budget = r->memory.hessian_budget,
                                  .kept_budget = r->memory.kept_budget,
                                  .layers_total = gptvq_model_layer_count(r->model)};

@@ -1,0 +1,194 @@
+/* dist/: windows dealt out, and sums whose bits do not depend on the number of members. Members are threads
+ * here. */
+#include "base/random.h"
+#include "dist/dist.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { MOST = 5, COLS = 37, ROWS = 11, WINDOWS = 13 };
+
+/* Everyone leaves what it has where all see it, between two barriers. */
+typedef struct table {
+  pthread_barrier_t barrier;
+  size_t count;
+  const void *data[MOST];
+  const size_t *offsets[MOST];
+} table;
+typedef struct member {
+  table *table;
+  size_t rank;
+} member;
+
+static void meet(const member *m, const void *data, const size_t *offsets) {
+  m->table->data[m->rank] = data;
+  m->table->offsets[m->rank] = offsets;
+  (void)pthread_barrier_wait(&m->table->barrier);
+}
+static void part(const member *m) { (void)pthread_barrier_wait(&m->table->barrier); }
+
+static gptvq_status broadcast(void *context, void *data, size_t bytes, gptvq_error *err) {
+  const member *m = context;
+  (void)err;
+  meet(m, data, NULL);
+  if (m->rank > 0) memcpy(data, m->table->data[0], bytes);
+  part(m);
+  return GPTVQ_OK;
+}
+static gptvq_status gather(void *context, void *data, const size_t *offsets, gptvq_error *err) {
+  const member *m = context;
+  (void)err;
+  meet(m, data, offsets);
+  for (size_t r = 0; r < m->table->count; r++) {
+    assert_memory_equal(offsets, m->table->offsets[r], (m->table->count + 1) * sizeof *offsets);
+    if (r != m->rank)
+      memcpy((char *)data + offsets[r], (const char *)m->table->data[r] + offsets[r],
+             offsets[r + 1] - offsets[r]);
+  }
+  part(m);
+  return GPTVQ_OK;
+}
+static gptvq_status exchange(void *context, const void *send, const size_t *send_offsets, void *receive,
+                             const size_t *receive_offsets, gptvq_error *err) {
+  const member *m = context;
+  (void)err;
+  meet(m, send, send_offsets);
+  for (size_t r = 0; r < m->table->count; r++) {
+    const size_t *theirs = m->table->offsets[r], bytes = theirs[m->rank + 1] - theirs[m->rank];
+    assert_int_equal(bytes, receive_offsets[r + 1] - receive_offsets[r]);
+    if (bytes > 0)
+      memcpy((char *)receive + receive_offsets[r], (const char *)m->table->data[r] + theirs[m->rank], bytes);
+  }
+  part(m);
+  return GPTVQ_OK;
+}
+
+/* The sum of a window: numbers of very different size, so that another order gives other bits. */
+static void add_window(size_t window, size_t values, double *sums) {
+  uint64_t random = 17 + window;
+  for (size_t i = 0; i < values; i++) {
+    double value = gptvq_random_unit(&random) - 0.5, size = gptvq_random_unit(&random);
+    sums[i] += value * (size < 0.3 ? 1e9 : size < 0.6 ? 1.0 : 1e-9);
+  }
+}
+
+typedef struct job {
+  member member;
+  bool upper;
+  double result[COLS * (COLS + 1)];
+  uint64_t sent, windows;
+} job;
+
+static void *work(void *context) {
+  job *j = context;
+  gptvq_team team = {.size = sizeof team,
+                     .context = &j->member,
+                     .rank = j->member.rank,
+                     .count = j->member.table->count,
+                     .neighbours = 1,
+                     .broadcast = broadcast,
+                     .gather = gather,
+                     .exchange = exchange};
+  static _Thread_local double values[COLS * (COLS + 1)], total[ROWS * COLS];
+  gptvq_dist dist;
+  gptvq_error err;
+  memset(values, 0, sizeof values);
+  memset(total, 0, sizeof total);
+  assert_int_equal(gptvq_dist_create(&team, &dist, &err), GPTVQ_OK);
+  const gptvq_deal deal = gptvq_deal_of(WINDOWS, team.rank, team.count);
+  const size_t rows = j->upper ? COLS : ROWS;
+  const gptvq_sum sum = {
+      .rows = rows, .cols = COLS, .upper = j->upper, .part = values, .total = j->upper ? NULL : total};
+  for (size_t round = 0; round < gptvq_deal_rounds(&deal); round++) {
+    const size_t group = round * team.count + team.rank;
+    for (size_t w = group < deal.groups ? gptvq_deal_begin(&deal, group) : WINDOWS;
+         w < (group < deal.groups ? gptvq_deal_begin(&deal, group + 1) : 0); w++) {
+      static _Thread_local double whole[COLS * COLS];
+      memset(whole, 0, sizeof whole);
+      add_window(w, rows * COLS, whole);
+      for (size_t r = 0; r < rows; r++)
+        for (size_t c = j->upper ? r : 0; c < COLS; c++) values[r * COLS + c] += whole[r * COLS + c];
+      j->windows++;
+    }
+    assert_int_equal(gptvq_sum_add(&sum, &dist, &deal, round, &err), GPTVQ_OK);
+  }
+  assert_int_equal(gptvq_sum_gather(&sum, &dist, &err), GPTVQ_OK);
+  assert_int_equal(j->windows, gptvq_deal_count(&deal));
+  assert_int_equal(gptvq_dist_total(&dist, &j->windows, 1, &err), GPTVQ_OK);
+  gptvq_sum_unfold(&sum);
+  for (size_t r = 0; r < rows; r++)
+    for (size_t c = j->upper ? r : 0; c < COLS; c++)
+      j->result[r * COLS + c] = (j->upper ? values : total)[r * COLS + c];
+  j->sent = dist.sent;
+  gptvq_dist_release(&dist);
+  return NULL;
+}
+
+static void sums_do_not_depend_on_the_members(void **unused) {
+  (void)unused;
+  for (int upper = 0; upper < 2; upper++) {
+    static job jobs[MOST];
+    static double expected[COLS * (COLS + 1)];
+    for (size_t count = 1; count <= MOST; count++) {
+      table meeting = {.count = count};
+      pthread_t threads[MOST];
+      assert_int_equal(pthread_barrier_init(&meeting.barrier, NULL, (unsigned)count), 0);
+      memset(jobs, 0, sizeof jobs);
+      for (size_t r = 0; r < count; r++) {
+        jobs[r].member = (member){&meeting, r};
+        jobs[r].upper = upper == 1;
+        assert_int_equal(pthread_create(&threads[r], NULL, work, &jobs[r]), 0);
+      }
+      for (size_t r = 0; r < count; r++) assert_int_equal(pthread_join(threads[r], NULL), 0);
+      (void)pthread_barrier_destroy(&meeting.barrier);
+      if (count == 1) memcpy(expected, jobs[0].result, sizeof expected);
+      uint64_t sent = 0;
+      for (size_t r = 0; r < count; r++) {
+        assert_memory_equal(jobs[r].result, expected, sizeof expected);
+        assert_int_equal(jobs[r].windows, WINDOWS);
+        sent += jobs[r].sent;
+      }
+      /* docs/SCALING.md: groups to the rows' owners, totals to all; and a counter each */
+      const uint64_t values = upper ? COLS * (COLS + 1) / 2 : ROWS * COLS;
+      const uint64_t totals = 8 * (count - 1) * (values + count), groups = 8 * WINDOWS * values;
+      if (count == 1) assert_int_equal(sent, 0);
+      else
+        assert_true(sent >= totals + groups - groups / count - groups / 8 &&
+                    sent <= totals + groups - groups / count + groups / 8);
+    }
+  }
+}
+
+static void every_window_is_dealt_once(void **unused) {
+  (void)unused;
+  for (size_t windows = 1; windows < 200; windows += 7)
+    for (size_t members = 1; members <= MOST; members++) {
+      size_t count = 0, next = 0;
+      for (size_t r = 0; r < members; r++) {
+        const gptvq_deal deal = gptvq_deal_of(windows, r, members);
+        count += gptvq_deal_count(&deal);
+        assert_true(deal.groups == (windows < GPTVQ_MAX_GROUPS ? windows : GPTVQ_MAX_GROUPS));
+        assert_int_equal(gptvq_deal_begin(&deal, 0), 0);
+        assert_int_equal(gptvq_deal_begin(&deal, deal.groups), windows);
+        for (size_t g = 0; g < deal.groups; g++)
+          assert_true(gptvq_deal_begin(&deal, g) < gptvq_deal_begin(&deal, g + 1));
+        next = gptvq_deal_begin(&deal, deal.groups);
+      }
+      assert_int_equal(count, windows);
+      assert_int_equal(next, windows);
+    }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_window_is_dealt_once),
+      cmocka_unit_test(sums_do_not_depend_on_the_members),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
