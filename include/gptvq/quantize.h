@@ -117,6 +117,9 @@ typedef struct gptvq_quantize_options {
                      * group_size,  scale_block, svd_rank and em_init are not used, codebook_bits is 8. No
                      * fine-tuning, no allocation */
   unsigned trellis; /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
+  const char *device; /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
+                       * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
+                       * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */
@@ -213,9 +216,10 @@ typedef enum gptvq_field_type {
   GPTVQ_FIELD_DOUBLE,     /* double */
   GPTVQ_FIELD_ENUM,       /* an enum; JSON: the name of the choice */
   GPTVQ_FIELD_TEXT,       /* const char *, not copied; NULL: none */
-  GPTVQ_FIELD_BYTES       /* size_t; as text perhaps with K, M, G or T: times 2^10, 2^20, 2^30, 2^40 */
+  GPTVQ_FIELD_BYTES,      /* size_t; as text perhaps with K, M, G or T: times 2^10, 2^20, 2^30, 2^40 */
+  GPTVQ_FIELD_WORD        /* as TEXT, but never several lines */
 } gptvq_field_type;
-/* "switch", "int", "unsigned", "size", "seed", "double", "enum", "text", "bytes" */
+/* "switch", "int", "unsigned", "size", "seed", "double", "enum", "text", "bytes", "word" */
 GPTVQ_API const char *gptvq_field_type_name(gptvq_field_type type);
 
 /* Does a run with another value count as another run? (--resume refuses; packed folders say the value) */
@@ -235,7 +239,7 @@ typedef struct gptvq_field {
   gptvq_field_type type;
   size_t offset;              /* of the member in the struct, bytes */
   double min, max;            /* numbers without choices; inclusive */
-  double initial, paper;      /* values in the two recipes; SEED 0, TEXT NULL */
+  double initial, paper;      /* values in the two recipes; SEED 0, TEXT and WORD NULL */
   const char *derived;        /* not NULL: 0 is possible too and means this, such as "from --bits" */
   const char *const *choices; /* not NULL: names of the values 0, 1, …; NULL-terminated */
   gptvq_field_identity identity;
