@@ -25,9 +25,10 @@ calib: base linalg linalg/solve kernels text model/layer model
 train: base linalg format kernels model/layer model calib
 quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
+cuda: base linalg linalg/solve format kernels quant/options quant/layer
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
-quant/run: base linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer quant/transform quant/plan
+quant/run: base linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer cuda quant/transform quant/plan
 export: base format kernels gguf checkpoint text model model/layer
 tools: base linalg format kernels checkpoint model/arch model quant/options quant/layer
 server: base

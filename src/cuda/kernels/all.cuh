@@ -1,0 +1,2 @@
+/* All kernels: one translation unit for each of the two compilers. */
+#include "cuda/kernels/add_ridge.cuh"

@@ -1,0 +1,2 @@
+/* The kernels, compiled by nvcc. */
+#include "cuda/kernels/all.cuh"

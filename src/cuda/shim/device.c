@@ -1,0 +1,221 @@
+/* The shim as a device: memory of the heap, products by OpenBLAS, blocks of a grid on the context's threads.
+ */
+#include "cuda/device.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "cuda/shim/run.h"
+#include "cuda/shim/shim.h"
+#include "linalg/gemm.h"
+#include "linalg/solve/cholesky.h"
+
+#include <pthread.h>
+#include <string.h>
+
+/* Shared memory of a block at most, in bytes: what every card since compute capability 8.0 has. */
+enum { SHARED_BYTES = 99 << 10, WARP = 32, MOST_THREADS = 1024 };
+
+typedef struct allocation {
+  struct allocation *next;
+  void *memory;
+  size_t bytes;
+} allocation;
+
+typedef struct shim {
+  gptvq_device device;
+  allocation *allocations;
+  size_t used, limit;
+  bool reverse;
+} shim;
+
+static shim *of(gptvq_device *device) { return device->state; }
+
+static gptvq_status allocate(gptvq_device *device, size_t bytes, void **out, gptvq_error *err) {
+  shim *s = of(device);
+  *out = NULL;
+  allocation *a = NULL;
+  void *memory = NULL;
+  if (bytes <= s->limit - s->used) {
+    a = malloc(sizeof *a);
+    memory = malloc(bytes > 0 ? bytes : 1); /* exactly: the sanitizers see what lies beyond */
+  }
+  if (a == NULL || memory == NULL) {
+    free(a);
+    free(memory);
+    return gptvq_fail(err, GPTVQ_ERROR_MEMORY, "device '%s': %zu bytes do not fit, %zu are free",
+                      device->name, bytes, s->limit - s->used);
+  }
+  memset(memory, 0xff, bytes); /* NaN: nobody relies on zeros */
+  *a = (allocation){s->allocations, memory, bytes};
+  s->allocations = a;
+  s->used += bytes;
+  *out = memory;
+  return GPTVQ_OK;
+}
+
+static void release(gptvq_device *device, void *memory) {
+  shim *s = of(device);
+  for (allocation **at = &s->allocations; *at != NULL; at = &(*at)->next) {
+    allocation *a = *at;
+    if (a->memory != memory) continue;
+    s->used -= a->bytes;
+    *at = a->next;
+    free(a->memory);
+    free(a);
+    return;
+  }
+}
+
+static gptvq_status upload(gptvq_device *device, const gptvq_device_rows *shape, void *to, const void *from,
+                           gptvq_error *err) {
+  (void)device;
+  (void)err;
+  for (size_t row = 0; row < shape->rows; row++)
+    memcpy((char *)to + row * shape->device_pitch, (const char *)from + row * shape->host_pitch,
+           shape->row_bytes);
+  return GPTVQ_OK;
+}
+
+static gptvq_status download(gptvq_device *device, const gptvq_device_rows *shape, void *to, const void *from,
+                             gptvq_error *err) {
+  (void)device;
+  (void)err;
+  for (size_t row = 0; row < shape->rows; row++)
+    memcpy((char *)to + row * shape->host_pitch, (const char *)from + row * shape->device_pitch,
+           shape->row_bytes);
+  return GPTVQ_OK;
+}
+
+static gptvq_status set(gptvq_device *device, void *to, unsigned char value, size_t bytes, gptvq_error *err) {
+  (void)device;
+  (void)err;
+  memset(to, value, bytes);
+  return GPTVQ_OK;
+}
+
+/* A launch at work: of the blocks that fail the first is reported. */
+typedef struct run {
+  gptvq_shim_launch launch;
+  pthread_mutex_t mutex; /* guards what follows */
+  gptvq_shim_end end;
+  size_t block;
+  char message[512];
+} run;
+
+static void run_blocks(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  run *r = context;
+  char message[sizeof r->message] = "";
+  size_t block = begin;
+  const gptvq_shim_end how = gptvq_shim_run(&r->launch, begin, end, &block, message, sizeof message);
+  if (how == GPTVQ_SHIM_DONE) return;
+  (void)pthread_mutex_lock(&r->mutex);
+  if (r->end == GPTVQ_SHIM_DONE || block < r->block) {
+    r->end = how;
+    r->block = block;
+    memcpy(r->message, message, sizeof message);
+  }
+  (void)pthread_mutex_unlock(&r->mutex);
+}
+
+gptvq_status gptvq_shim_launch_other(gptvq_device *device, const char *name, void (*kernel)(const void *),
+                                     const gptvq_device_grid *grid, const void *arguments, gptvq_error *err) {
+  if (grid->threads == 0 || grid->threads % WARP != 0 || grid->threads > MOST_THREADS ||
+      grid->shared_bytes > device->shared_bytes)
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL,
+                      "kernel %s: blocks of %u threads with %zu bytes of shared memory cannot be launched",
+                      name, grid->threads, grid->shared_bytes);
+  run r = {.launch = {.kernel = kernel,
+                      .arguments = arguments,
+                      .grid_x = grid->x,
+                      .grid_y = grid->y,
+                      .threads = grid->threads,
+                      .shared_bytes = grid->shared_bytes,
+                      .reverse = of(device)->reverse},
+           .mutex = PTHREAD_MUTEX_INITIALIZER};
+  const size_t blocks = (size_t)grid->x * grid->y;
+  gptvq_parallel_for(blocks, gptvq_ceil_div(blocks, 4 * gptvq_thread_count()), run_blocks, &r);
+  (void)pthread_mutex_destroy(&r.mutex);
+  if (r.end == GPTVQ_SHIM_NO_MEMORY) return gptvq_fail_memory(err, "the shim", (size_t)grid->threads << 16);
+  if (r.end == GPTVQ_SHIM_FAILED)
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "kernel %s, block %zu: %s", name, r.block, r.message);
+  return GPTVQ_OK;
+}
+
+static gptvq_status launch(gptvq_device *device, gptvq_kernel kernel, const gptvq_device_grid *grid,
+                           const void *arguments, gptvq_error *err) {
+  return gptvq_shim_launch_other(device, gptvq_shim_kernel_names[kernel], gptvq_shim_kernels[kernel], grid,
+                                 arguments, err);
+}
+
+/* The CPU's own products: the same tiles, the same bits. */
+static gptvq_status product(gptvq_device *device, const gptvq_device_product *p, gptvq_error *err) {
+  (void)device;
+  (void)err;
+  (p->transpose_a ? gptvq_gemm_tn
+   : p->transpose_b
+       ? gptvq_gemm_nt
+       : gptvq_gemm_nn)(p->m, p->n, p->k, p->alpha, p->a, p->lda, p->b, p->ldb, p->beta, p->c, p->ldc);
+  return GPTVQ_OK;
+}
+
+static gptvq_status inverse_factor(gptvq_device *device, size_t n, double *a, bool *done, gptvq_error *err) {
+  (void)device;
+  double *scratch = gptvq_alloc(n, GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
+  if (scratch == NULL)
+    return gptvq_fail_memory(err, "the factorisation on device 'shim'",
+                             gptvq_saturated_size(n, GPTVQ_CHOLESKY_BLOCK * sizeof *scratch));
+  *done = gptvq_cholesky(n, a);
+  if (*done) gptvq_invert_lower(n, a, scratch);
+  free(scratch);
+  return GPTVQ_OK;
+}
+
+static gptvq_status synchronize(gptvq_device *device, gptvq_error *err) {
+  (void)device;
+  (void)err;
+  return GPTVQ_OK;
+}
+
+static gptvq_status memory(gptvq_device *device, size_t *free_bytes, size_t *total_bytes, gptvq_error *err) {
+  (void)err;
+  *free_bytes = of(device)->limit - of(device)->used;
+  *total_bytes = of(device)->limit;
+  return GPTVQ_OK;
+}
+
+static void close_shim(gptvq_device *device) {
+  shim *s = of(device);
+  while (s->allocations != NULL) release(device, s->allocations->memory);
+  free(s);
+}
+
+void gptvq_shim_reverse(gptvq_device *device, bool reverse) { of(device)->reverse = reverse; }
+void gptvq_shim_limit(gptvq_device *device, size_t bytes) {
+  of(device)->limit = gptvq_max_size(bytes, of(device)->used);
+}
+
+gptvq_status gptvq_device_open_shim(gptvq_device **out, gptvq_error *err) {
+  *out = NULL;
+  GPTVQ_TRY(gptvq_blas_init(err));
+  shim *s = malloc(sizeof *s);
+  if (s == NULL) return gptvq_fail_memory(err, "the shim", sizeof *s);
+  const uint64_t available = gptvq_available_memory();
+  *s = (shim){.device = {.name = "shim",
+                         .shared_bytes = SHARED_BYTES,
+                         .processors = (unsigned)gptvq_thread_count(),
+                         .state = s,
+                         .alloc = allocate,
+                         .free = release,
+                         .upload = upload,
+                         .download = download,
+                         .set = set,
+                         .launch = launch,
+                         .product = product,
+                         .inverse_factor = inverse_factor,
+                         .synchronize = synchronize,
+                         .memory = memory,
+                         .close = close_shim},
+              .limit = available > 0 && available < SIZE_MAX ? (size_t)available : SIZE_MAX};
+  *out = &s->device;
+  return GPTVQ_OK;
+}

@@ -1,0 +1,16 @@
+/* cuda/shim/shim.h: what only tests ask of the shim. */
+#ifndef GPTVQ_CUDA_SHIM_SHIM_H
+#define GPTVQ_CUDA_SHIM_SHIM_H
+
+#include "cuda/device.h"
+
+/* Threads of a block take their turns in descending instead of ascending order: a result that changes shows
+ * a missing barrier. */
+void gptvq_shim_reverse(gptvq_device *device, bool reverse);
+/* What its memory is said to be in all, in bytes; more is refused. */
+void gptvq_shim_limit(gptvq_device *device, size_t bytes);
+/* Runs a kernel that is not in the table. */
+gptvq_status gptvq_shim_launch_other(gptvq_device *device, const char *name, void (*kernel)(const void *),
+                                     const gptvq_device_grid *grid, const void *arguments, gptvq_error *err);
+
+#endif
