@@ -160,6 +160,10 @@ typedef struct gptvq_quantize_report {
    * releases it with gptvq_free. */
   uint64_t *expert_tokens;
   size_t expert_blocks, experts;
+  char device[32]; /* "cpu", "shim", "cuda:0": where products and solver ran, as far as it has functions for them
+                    */
+  double stage_device_seconds[GPTVQ_MAX_STAGES]; /* of each stage's seconds those that the device took; on the
+                                                  * CPU 0 */
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 

@@ -29,7 +29,8 @@ gptvq_status gptvq_hessian_init(gptvq_hessian *hessian, const gptvq_linalg *lina
 
 gptvq_status gptvq_hessian_add(gptvq_hessian *hessian, size_t n, const float *x, size_t ldx,
                                gptvq_error *err) {
-  GPTVQ_TRY(hessian->linalg->gram(hessian->cols, n, GRAM_ROWS, x, ldx, hessian->values, err));
+  GPTVQ_TRY(
+      hessian->linalg->gram(hessian->linalg, hessian->cols, n, GRAM_ROWS, x, ldx, hessian->values, err));
   hessian->tokens += n;
   return GPTVQ_OK;
 }
@@ -58,6 +59,7 @@ static void mean_rows(void *context, size_t begin, size_t end, size_t thread) {
 gptvq_status gptvq_hessian_finish(gptvq_hessian *hessian, const char *name, gptvq_error *err) {
   size_t cols = hessian->cols;
   if (hessian->tokens == 0) return GPTVQ_OK;
+  GPTVQ_TRY(hessian->linalg->settle(hessian->linalg, hessian->values, err));
   /* a bad number in column c of any row makes the c-th diagonal element NaN or infinite */
   for (size_t c = 0; c < cols; c++)
     if (!isfinite(hessian->values[c * cols + c]))
@@ -72,6 +74,7 @@ gptvq_status gptvq_hessian_finish(gptvq_hessian *hessian, const char *name, gptv
 }
 
 void gptvq_hessian_release(gptvq_hessian *hessian) {
+  if (hessian->values != NULL) hessian->linalg->forget(hessian->linalg, hessian->values);
   free(hessian->values);
   *hessian = (gptvq_hessian){0};
 }

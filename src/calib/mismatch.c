@@ -56,6 +56,7 @@ gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, const gptvq_linalg *l
 }
 
 void gptvq_mismatch_release(gptvq_mismatch *mismatch) {
+  if (mismatch->sums != NULL) mismatch->linalg->forget(mismatch->linalg, mismatch->sums);
   free(mismatch->sums);
   free(mismatch->difference);
   free(mismatch->map);
@@ -100,7 +101,7 @@ gptvq_status gptvq_mismatch_add(gptvq_mismatch *m, const gptvq_deviation *tokens
     size_t count = gptvq_min_size(TOKENS, tokens->n - t);
     difference_job job = {m, tokens, t};
     gptvq_parallel_for(count, 16, subtract, &job);
-    GPTVQ_TRY(m->linalg->cross(width, m->cols, count, CHUNK, m->difference, width,
+    GPTVQ_TRY(m->linalg->cross(m->linalg, width, m->cols, count, CHUNK, m->difference, width,
                                tokens->x + t * tokens->ldx, tokens->ldx, m->sums, err));
   }
   m->tokens += tokens->n;
@@ -178,7 +179,7 @@ static gptvq_status invert_factor(const gptvq_mismatch *m, double *hessian, doub
   for (int attempt = 0; attempt < ATTEMPTS && !*done && status == GPTVQ_OK; attempt++, lambda *= 10.0) {
     if (attempt > 0) restore(&job);
     for (size_t c = 0; c < n; c++) hessian[c * n + c] += lambda;
-    status = m->linalg->inverse_factor(n, hessian, s->scratch, done, err);
+    status = m->linalg->inverse_factor(m->linalg, n, hessian, s->scratch, done, err);
   }
   if (status == GPTVQ_OK && *done)
     for (size_t r = 0; r < n; r++)
@@ -245,6 +246,7 @@ gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, const flo
   bool done;
   free(m->difference);
   m->difference = NULL;
+  GPTVQ_TRY(m->linalg->settle(m->linalg, m->sums, err));
   char context[256];
   (void)snprintf(context, sizeof context, "the mismatch of %s", name);
   GPTVQ_TRY(gptvq_arena_create(&arena, gptvq_mismatch_finish_bytes(n, m->rows), context, err));

@@ -249,33 +249,13 @@ static gptvq_status synchronize(gptvq_device *device, gptvq_error *err) {
 
 /* ---- opening ---- */
 
-static void close_card(gptvq_device *device) {
-  if (device == NULL) return;
-  card *c = card_of(device);
-  if (c->context != NULL) {
-    (void)c->nvidia.context_set(c->context);
-    if (c->solver != NULL) (void)c->nvidia.solver_destroy(c->solver);
-    if (c->blas != NULL) (void)c->nvidia.blas_destroy(c->blas);
-    if (c->module != NULL) (void)c->nvidia.module_unload(c->module);
-    (void)c->nvidia.context_set(NULL);
-    (void)c->nvidia.context_release(c->number); /* with all its memory */
-  }
-  gptvq_nvidia_unload(&c->nvidia);
-  free(c);
-}
-
 static gptvq_status attribute(card *c, int which, int *value, gptvq_error *err) {
   return gptvq_nvidia_check(&c->nvidia, c->nvidia.device_attribute(value, which, c->number),
                             "asking for its properties", err);
 }
 
 static gptvq_status find_card(card *c, unsigned number, gptvq_error *err) {
-  int count = 0, major = 0, minor = 0, shared = 0, processors = 0;
-  GPTVQ_TRY(gptvq_nvidia_check(&c->nvidia, c->nvidia.device_count(&count), "counting cards", err));
-  if (count <= 0) return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "no CUDA card: the driver finds none");
-  if (number >= (unsigned)count)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "no CUDA card %u: the driver finds %d, counted from 0",
-                      number, count);
+  int major = 0, minor = 0, shared = 0, processors = 0;
   GPTVQ_TRY(
       gptvq_nvidia_check(&c->nvidia, c->nvidia.device_get(&c->number, (int)number), "finding the card", err));
   if (c->nvidia.device_name(c->info.name, sizeof c->info.name, c->number) != CUDA_SUCCESS)
@@ -294,6 +274,7 @@ static gptvq_status find_card(card *c, unsigned number, gptvq_error *err) {
   c->info.major = (unsigned)major;
   c->info.minor = (unsigned)minor;
   c->info.driver = c->nvidia.version;
+  c->info.number = number;
   c->device.shared_bytes = shared > 0 ? (size_t)shared : 0;
   c->device.processors = processors > 0 ? (unsigned)processors : 1;
   return GPTVQ_OK;
@@ -335,10 +316,23 @@ static gptvq_status load_kernels(card *c, const void *image, gptvq_error *err) {
   return gptvq_nvidia_check(&c->nvidia, result, "loading kernels", err);
 }
 
-static gptvq_status open_card(card *c, unsigned number, const gptvq_card_need *need, gptvq_error *err) {
-  GPTVQ_TRY(gptvq_nvidia_load_driver(&c->nvidia, GPTVQ_CUDA_TOOLKIT, err));
+/* Undoes what follows. */
+static void leave(card *c) {
+  if (c->context == NULL) return;
+  (void)c->nvidia.context_set(c->context);
+  if (c->solver != NULL) (void)c->nvidia.solver_destroy(c->solver);
+  if (c->blas != NULL) (void)c->nvidia.blas_destroy(c->blas);
+  if (c->module != NULL) (void)c->nvidia.module_unload(c->module);
+  (void)c->nvidia.context_set(NULL);
+  (void)c->nvidia.context_release(c->number); /* with all its memory */
+  c->solver = NULL;
+  c->blas = NULL;
+  c->module = NULL;
+  c->context = NULL;
+}
+
+static gptvq_status start_on(card *c, unsigned number, const gptvq_card_need *need, gptvq_error *err) {
   GPTVQ_TRY(find_card(c, number, err));
-  GPTVQ_TRY(gptvq_nvidia_load_libraries(&c->nvidia, err));
   GPTVQ_TRY(open_context(c, need, err));
   GPTVQ_TRY(load_kernels(c, need->image, err));
   int result = c->nvidia.blas_create(&c->blas);
@@ -347,6 +341,38 @@ static gptvq_status open_card(card *c, unsigned number, const gptvq_card_need *n
   result = c->nvidia.solver_create(&c->solver);
   if (result != 0) c->solver = NULL;
   return gptvq_nvidia_check_library("cuSOLVER", result, "starting cuSOLVER", err);
+}
+
+static gptvq_status open_card(card *c, unsigned number, const gptvq_card_need *need, gptvq_error *err) {
+  int count = 0;
+  GPTVQ_TRY(gptvq_nvidia_load_driver(&c->nvidia, GPTVQ_CUDA_TOOLKIT, err));
+  GPTVQ_TRY(gptvq_nvidia_check(&c->nvidia, c->nvidia.device_count(&count), "counting cards", err));
+  if (count <= 0) return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "no CUDA card: the driver finds none");
+  GPTVQ_TRY(gptvq_nvidia_load_libraries(&c->nvidia, err));
+  if (number != GPTVQ_CARD_ANY) {
+    if (number >= (unsigned)count)
+      return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "no CUDA card %u: the driver finds %d, counted from 0",
+                        number, count);
+    return start_on(c, number, need, err);
+  }
+  gptvq_status first = GPTVQ_OK;
+  for (unsigned i = 0; i < (unsigned)count; i++) { /* of several that will not do, the first one's reason */
+    gptvq_error why;
+    const gptvq_status status = start_on(c, i, need, &why);
+    if (status == GPTVQ_OK) return GPTVQ_OK;
+    leave(c);
+    if (first == GPTVQ_OK && err != NULL) *err = why;
+    if (first == GPTVQ_OK) first = status;
+  }
+  return first;
+}
+
+static void close_card(gptvq_device *device) {
+  if (device == NULL) return;
+  card *c = card_of(device);
+  leave(c);
+  gptvq_nvidia_unload(&c->nvidia);
+  free(c);
 }
 
 gptvq_status gptvq_card_open(unsigned number, const gptvq_card_need *need, gptvq_device **out,

@@ -5,6 +5,8 @@
 
 #include "cuda/device.h"
 
+#include <limits.h>
+
 /* The oldest compute capability that kernels are compiled for, as major · 10 + minor. */
 enum { GPTVQ_CARD_CAPABILITY = 80 };
 
@@ -12,6 +14,8 @@ typedef struct gptvq_card_need {
   size_t bytes;      /* of free device memory at least */
   const void *image; /* kernels: gptvq_cuda_image; NULL: that one */
 } gptvq_card_need;
+
+#define GPTVQ_CARD_ANY UINT_MAX /* the first one that will do */
 
 /* The card of this number, as the driver counts (CUDA_VISIBLE_DEVICES holds). GPTVQ_ERROR_UNSUPPORTED: no
  * driver, one that is too old, no such card, one that is too old, a library is missing, or the program has no
@@ -23,6 +27,7 @@ gptvq_status gptvq_card_open(unsigned number, const gptvq_card_need *need, gptvq
 /* What else is known of an open card, for reports. */
 typedef struct gptvq_card_info {
   char name[256];
+  unsigned number;
   int driver;            /* version: 1000 · major + 10 · minor */
   unsigned major, minor; /* compute capability */
   size_t memory;         /* bytes, all of it */

@@ -34,10 +34,12 @@ static gptvq_status count(int function, gptvq_error *err) {
     return table.name arguments; \
   }
 WRAPPED(GRAM, gptvq_cpu_linalg, gram,
-        (size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h, gptvq_error *err),
-        (c, n, chunk, x, ldx, h, err))
+        (const gptvq_linalg *l, size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h,
+         gptvq_error *err),
+        (l, c, n, chunk, x, ldx, h, err))
 WRAPPED(INVERSE_FACTOR, gptvq_cpu_linalg, inverse_factor,
-        (size_t n, double *a, double *scratch, bool *done, gptvq_error *err), (n, a, scratch, done, err))
+        (const gptvq_linalg *l, size_t n, double *a, double *scratch, bool *done, gptvq_error *err),
+        (l, n, a, scratch, done, err))
 WRAPPED(TIMES_HESSIAN, gptvq_cpu_backend, times_hessian,
         (const gptvq_vq *q, size_t rows, const float *x, float *y, gptvq_error *err), (q, rows, x, y, err))
 WRAPPED(FEEDBACK, gptvq_cpu_backend, feedback,

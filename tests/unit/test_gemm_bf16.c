@@ -52,9 +52,11 @@ static void sums_are_those_of_rounded_inputs(void **state) {
       double *sums = threads == 1 ? h : again;
       for (size_t i = 0; i < C * C; i++) sums[i] = 0.5;
       gptvq_set_threads(threads);
-      assert_int_equal(cross ? gptvq_cpu_linalg_bf16.cross(M, C, N, 256, y, LDY, x, LDX, sums, NULL)
-                             : gptvq_cpu_linalg_bf16.gram(C, N, 256, x, LDX, sums, NULL),
-                       GPTVQ_OK);
+      assert_int_equal(
+          cross
+              ? gptvq_cpu_linalg_bf16.cross(&gptvq_cpu_linalg_bf16, M, C, N, 256, y, LDY, x, LDX, sums, NULL)
+              : gptvq_cpu_linalg_bf16.gram(&gptvq_cpu_linalg_bf16, C, N, 256, x, LDX, sums, NULL),
+          GPTVQ_OK);
     }
     assert_memory_equal(h, again, m * C * sizeof *h);
     check_sums(cross ? "cross" : "gram", m, cross ? y : x, cross ? LDY : LDX, x, 0.5, !cross, h);

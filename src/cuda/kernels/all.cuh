@@ -1,2 +1,3 @@
 /* All kernels: one translation unit for each of the two compilers. */
 #include "cuda/kernels/add_ridge.cuh"
+#include "cuda/kernels/sums.cuh"

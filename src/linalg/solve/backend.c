@@ -4,35 +4,55 @@
 #include "linalg/gemm_bf16.h"
 #include "linalg/solve/cholesky.h"
 
-static gptvq_status gram(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h,
-                         gptvq_error *err) {
+static gptvq_status gram(const gptvq_linalg *linalg, size_t c, size_t n, size_t chunk, const float *x,
+                         size_t ldx, double *h, gptvq_error *err) {
+  (void)linalg;
   (void)err;
   gptvq_gram_update(c, n, chunk, x, ldx, h);
   return GPTVQ_OK;
 }
 
-static gptvq_status cross(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy,
-                          const float *x, size_t ldx, double *sums, gptvq_error *err) {
+static gptvq_status cross(const gptvq_linalg *linalg, size_t m, size_t c, size_t n, size_t chunk,
+                          const float *y, size_t ldy, const float *x, size_t ldx, double *sums,
+                          gptvq_error *err) {
+  (void)linalg;
   (void)err;
   gptvq_cross_update(m, c, n, chunk, y, ldy, x, ldx, sums);
   return GPTVQ_OK;
 }
 
-static gptvq_status inverse_factor(size_t n, double *a, double *scratch, bool *done, gptvq_error *err) {
+static gptvq_status inverse_factor(const gptvq_linalg *linalg, size_t n, double *a, double *scratch,
+                                   bool *done, gptvq_error *err) {
+  (void)linalg;
   (void)err;
   *done = gptvq_cholesky(n, a);
   if (*done) gptvq_invert_lower(n, a, scratch);
   return GPTVQ_OK;
 }
 
-const gptvq_linalg gptvq_cpu_linalg = {gram, cross, inverse_factor};
+/* Sums are where they belong at once. */
+static gptvq_status settle(const gptvq_linalg *linalg, double *sums, gptvq_error *err) {
+  (void)linalg;
+  (void)sums;
+  (void)err;
+  return GPTVQ_OK;
+}
+
+static void forget(const gptvq_linalg *linalg, const double *sums) {
+  (void)linalg;
+  (void)sums;
+}
+
+const gptvq_linalg gptvq_cpu_linalg = {gram, cross, inverse_factor, settle, forget, NULL};
 
 size_t gptvq_cpu_linalg_bf16_bytes(size_t m, size_t c, size_t n) {
   return gptvq_saturated_size(n, gptvq_saturated_size(gptvq_saturated_sum(m, c), sizeof(uint16_t)));
 }
 
-static gptvq_status cross_bf16(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy,
-                               const float *x, size_t ldx, double *sums, gptvq_error *err) {
+static gptvq_status cross_bf16(const gptvq_linalg *linalg, size_t m, size_t c, size_t n, size_t chunk,
+                               const float *y, size_t ldy, const float *x, size_t ldx, double *sums,
+                               gptvq_error *err) {
+  (void)linalg;
   (void)chunk;
   size_t bytes = gptvq_cpu_linalg_bf16_bytes(m, c, n);
   uint16_t *rounded = gptvq_alloc(bytes, 1), *other;
@@ -46,9 +66,9 @@ static gptvq_status cross_bf16(size_t m, size_t c, size_t n, size_t chunk, const
   return GPTVQ_OK;
 }
 
-static gptvq_status gram_bf16(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h,
-                              gptvq_error *err) {
-  return cross_bf16(0, c, n, chunk, NULL, 0, x, ldx, h, err);
+static gptvq_status gram_bf16(const gptvq_linalg *linalg, size_t c, size_t n, size_t chunk, const float *x,
+                              size_t ldx, double *h, gptvq_error *err) {
+  return cross_bf16(linalg, 0, c, n, chunk, NULL, 0, x, ldx, h, err);
 }
 
-const gptvq_linalg gptvq_cpu_linalg_bf16 = {gram_bf16, cross_bf16, inverse_factor};
+const gptvq_linalg gptvq_cpu_linalg_bf16 = {gram_bf16, cross_bf16, inverse_factor, settle, forget, NULL};

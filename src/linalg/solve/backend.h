@@ -5,7 +5,8 @@
  * All arrays are in host memory, row-major, the caller's before and after; strides and counts in elements;
  * outputs alias no inputs. A function may use all threads, and is called from one thread at a time. Results
  * depend on how rows are cut into calls, not on the number of threads. Errors: GPTVQ_ERROR_MEMORY, or
- * GPTVQ_ERROR_INTERNAL where the backend fails; outputs are then unspecified. */
+ * GPTVQ_ERROR_INTERNAL where the backend fails; outputs are then unspecified. Each function is given the
+ * table that it was taken from. */
 #ifndef GPTVQ_LINALG_SOLVE_BACKEND_H
 #define GPTVQ_LINALG_SOLVE_BACKEND_H
 
@@ -13,19 +14,27 @@
 
 #include <stdbool.h>
 
-typedef struct gptvq_linalg {
+typedef struct gptvq_linalg gptvq_linalg;
+struct gptvq_linalg {
   /* H[c × c] += Xᵀ X, upper triangle, for X[n × ldx] (ldx >= c): products in fp32 over `chunk` rows, their
-   * sums in double. */
-  gptvq_status (*gram)(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h,
-                       gptvq_error *err);
+   * sums in double. The backend may keep the sums until they are settled; those of cross, too. */
+  gptvq_status (*gram)(const gptvq_linalg *linalg, size_t c, size_t n, size_t chunk, const float *x,
+                       size_t ldx, double *h, gptvq_error *err);
   /* S[m × c] += Yᵀ X for Y[n × ldy], X[n × ldx], likewise. */
-  gptvq_status (*cross)(size_t m, size_t c, size_t n, size_t chunk, const float *y, size_t ldy,
-                        const float *x, size_t ldx, double *sums, gptvq_error *err);
+  gptvq_status (*cross)(const gptvq_linalg *linalg, size_t m, size_t c, size_t n, size_t chunk,
+                        const float *y, size_t ldy, const float *x, size_t ldx, double *sums,
+                        gptvq_error *err);
   /* The lower triangle of the symmetric a[n × n] becomes L⁻¹, A = L Lᵀ, double; what stands above the
    * diagonal is not read, and kept outside of the diagonal blocks of GPTVQ_CHOLESKY_BLOCK columns. *done
    * false: A is not positive definite, and destroyed. scratch: gptvq_invert_lower's. */
-  gptvq_status (*inverse_factor)(size_t n, double *a, double *scratch, bool *done, gptvq_error *err);
-} gptvq_linalg;
+  gptvq_status (*inverse_factor)(const gptvq_linalg *linalg, size_t n, double *a, double *scratch, bool *done,
+                                 gptvq_error *err);
+  /* Adds what is kept of these sums to them: before they are read. */
+  gptvq_status (*settle)(const gptvq_linalg *linalg, double *sums, gptvq_error *err);
+  /* Nothing is kept of these sums any more: before their memory is given back. */
+  void (*forget)(const gptvq_linalg *linalg, const double *sums);
+  void *context; /* the backend's own */
+};
 
 extern const gptvq_linalg gptvq_cpu_linalg;
 /* The same with inputs of products rounded to bf16, whatever `chunk`; where there are bf16 instructions

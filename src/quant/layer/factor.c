@@ -256,7 +256,8 @@ static gptvq_status factorise(const gptvq_solver *solver, const char *name, gptv
       if (in_place) copy_diagonal_blocks(j, true);
     }
     gptvq_parallel_for(n, 16, reverse_rows, j);
-    GPTVQ_TRY(solver->backend->linalg->inverse_factor(n, j->work, j->scratch, &done, err));
+    GPTVQ_TRY(
+        solver->backend->linalg->inverse_factor(solver->backend->linalg, n, j->work, j->scratch, &done, err));
     done = done && finite_triangle(j->work, n);
   }
   f->damping = j->damping;

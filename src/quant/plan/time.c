@@ -64,8 +64,10 @@ static gptvq_status run_product(const samples *s, product what, gptvq_compute co
       .name = "a sample", .rows = SIDE, .cols = SIDE, .dtype = GPTVQ_BF16, .weights = s->rounded};
   switch (what) {
   case FORWARD: return gptvq_linear_forward(&linear, compute, TOKENS, s->x, SIDE, s->y, SIDE, err);
-  case GRAM: return backend->linalg->gram(SIDE, TOKENS, 256, s->x, SIDE, s->sum, err);
-  case CROSS: return backend->linalg->cross(SIDE, SIDE, TOKENS, 256, s->x, SIDE, s->x, SIDE, s->sums, err);
+  case GRAM: return backend->linalg->gram(backend->linalg, SIDE, TOKENS, 256, s->x, SIDE, s->sum, err);
+  case CROSS:
+    return backend->linalg->cross(backend->linalg, SIDE, SIDE, TOKENS, 256, s->x, SIDE, s->x, SIDE, s->sums,
+                                  err);
   }
   return GPTVQ_OK;
 }
