@@ -7,6 +7,9 @@ target_link_libraries(gptvq_cuda PUBLIC gptvq_quant_layer ${CMAKE_DL_LIBS})
 check_language(CXX)
 if(CMAKE_CXX_COMPILER)
   enable_language(CXX)
+  # No part of the C++ library is used: whatever holds the shim's objects is linked as C.
+  set(CMAKE_CXX_IMPLICIT_LINK_LIBRARIES "")
+  string(REPLACE "<CMAKE_CXX_COMPILER>" "<CMAKE_C_COMPILER>" CMAKE_CXX_LINK_EXECUTABLE "${CMAKE_CXX_LINK_EXECUTABLE}")
   set_source_files_properties(src/cuda/shim/none.c PROPERTIES HEADER_FILE_ONLY TRUE)
   file(GLOB shim_sources CONFIGURE_DEPENDS src/cuda/shim/*.cpp)
   # Without the C++ library: C programs link what comes out.

@@ -26,6 +26,7 @@ train: base linalg format kernels model/layer model calib
 quant/options: base
 quant/layer: base linalg linalg/solve format kernels quant/options
 cuda: base linalg linalg/solve format kernels quant/options quant/layer
+cuda/shim: base linalg linalg/solve cuda
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
 quant/run: base linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer cuda quant/transform quant/plan

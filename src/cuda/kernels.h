@@ -1,13 +1,13 @@
-/* cuda/kernels.h: the kernels by name, and their arguments; kernels/NAME.cuh has each one's contract. Read by
- * C, by C++ and by nvcc: addresses are the device's, all structs have the same layout there (64-bit
- * addresses, natural alignment). */
+/* cuda/kernels.h: the kernels by name, and their arguments; kernels/NAME.cuh has each one's way of working.
+ * Read by C, by C++ and by nvcc: addresses are the device's, all structs have the same layout there (64-bit
+ * addresses, natural alignment). Arrays are row-major, strides in elements, names as in quant/layer/. */
 #ifndef GPTVQ_CUDA_KERNELS_H
 #define GPTVQ_CUDA_KERNELS_H
 
 #include <stdint.h>
 
 /* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
-#define GPTVQ_CUDA_KERNELS(X) X(add_ridge) X(add_sums) X(round_bf16)
+#define GPTVQ_CUDA_KERNELS(X) X(add_ridge) X(assign) X(em) X(add_sums) X(round_bf16)
 
 typedef enum gptvq_kernel {
 #define GPTVQ_KERNEL_ID(name) GPTVQ_KERNEL_##name,
@@ -15,13 +15,6 @@ typedef enum gptvq_kernel {
 #undef GPTVQ_KERNEL_ID
       GPTVQ_KERNEL_COUNT
 } gptvq_kernel;
-
-/* y[rows × n] += ridge[n] · x[rows × n] */
-typedef struct gptvq_kernel_add_ridge_arguments {
-  uint64_t rows, n;
-  const float *ridge, *x;
-  float *y;
-} gptvq_kernel_add_ridge_arguments;
 
 /* sums[rows × ld, the first `cols` columns] += product[rows × cols], in double */
 typedef struct gptvq_kernel_add_sums_arguments {
@@ -35,5 +28,59 @@ typedef struct gptvq_kernel_round_bf16_arguments {
   uint64_t count;
   uint32_t *bits;
 } gptvq_kernel_round_bf16_arguments;
+
+/* y[rows × n] += ridge[n] · x[rows × n]. Grid: any; 256 threads at most; no shared memory. */
+typedef struct gptvq_kernel_add_ridge_arguments {
+  uint64_t rows, n;
+  const float *ridge, *x;
+  float *y;
+} gptvq_kernel_add_ridge_arguments;
+
+/* gptvq_batch_assign (quant/layer/beam.h) of all rows, the same bits. Grid: x stripes, y warps of a block at
+ * a time over the rows of a stripe, a row per warp; GPTVQ_ASSIGN_WARPS warps at most. Shared memory: dim · k
+ * floats, and of each warp columns floats, or with width > 1 and u 2 · width · columns floats and width ·
+ * blocks uint32_t, where columns = blocks · dim. */
+enum { GPTVQ_ASSIGN_WARPS = 8, GPTVQ_ASSIGN_COLUMNS = 128, GPTVQ_ASSIGN_WIDTH = 32 /* at most */ };
+typedef struct gptvq_kernel_assign_arguments {
+  uint64_t rows, stripe_rows;
+  uint32_t dim, k, blocks, width;
+  const float *w; /* [rows × w_stride] the batch's columns; not changed */
+  uint64_t w_stride;
+  const float *scale; /* [rows × blocks], NULL: 1 */
+  const float *books; /* [stripes × book_stride] the k × dim centroids of each stripe */
+  uint64_t book_stride;
+  const float *lookup, *metric; /* [blocks][dim²] */
+  const float *u;               /* [columns × u_stride], NULL: no feedback, neither error nor loss */
+  uint64_t u_stride;
+  uint16_t *index; /* [rows × index_stride] */
+  uint64_t index_stride;
+  float *error; /* [rows × error_stride] */
+  uint64_t error_stride;
+  double *loss; /* [rows] or NULL */
+} gptvq_kernel_assign_arguments;
+
+/* gptvq_em (quant/layer/layer.h) of one group in each stripe, the same bits. The points are sub-vectors of w
+ * / scale, n = rows of the stripe · blocks. Grid: x stripes; GPTVQ_EM_THREADS threads. Shared memory: dim · k
+ * floats and k bytes. */
+enum { GPTVQ_EM_THREADS = 256 };
+typedef struct gptvq_kernel_em_arguments {
+  uint64_t rows, stripe_rows;
+  uint32_t dim, k, blocks, iterations;
+  uint32_t cdf;   /* start from quantiles of the coordinates, not of Mahalanobis distances */
+  const float *w; /* [rows × w_stride] */
+  uint64_t w_stride;
+  const float *scale;     /* [rows × blocks], NULL: 1 */
+  const uint32_t *column; /* [blocks · dim] of w; UINT32_MAX: dead, the coordinate is 0 */
+  const float *t;         /* [blocks][dim²] upper triangular, rows and columns of dead ones 0 */
+  float *centroids;       /* [stripes × book_stride] */
+  uint64_t book_stride;
+  /* scratch, per stripe: [most], most = the least power of 2 >= stripe_rows · blocks */
+  uint64_t most;
+  float *x, *xt;   /* [stripes × dim × most] */
+  float *distance; /* [stripes × most], likewise what follows */
+  uint16_t *index, *previous;
+  double *keys;
+  uint32_t *sorted;
+} gptvq_kernel_em_arguments;
 
 #endif

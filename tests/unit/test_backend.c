@@ -43,9 +43,9 @@ WRAPPED(INVERSE_FACTOR, gptvq_cpu_linalg, inverse_factor,
 WRAPPED(TIMES_HESSIAN, gptvq_cpu_backend, times_hessian,
         (const gptvq_vq *q, size_t rows, const float *x, float *y, gptvq_error *err), (q, rows, x, y, err))
 WRAPPED(FEEDBACK, gptvq_cpu_backend, feedback,
-        (const gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to, const float *error,
-         float *work, gptvq_error *err),
-        (factor, rows, from, to, error, work, err))
+        (const gptvq_backend *b, const gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
+         const float *error, float *work, gptvq_error *err),
+        (b, factor, rows, from, to, error, work, err))
 WRAPPED(CODEBOOKS, gptvq_cpu_backend, codebooks, (gptvq_vq * q, size_t group, gptvq_error *err),
         (q, group, err))
 WRAPPED(ASSIGN, gptvq_cpu_backend, assign, (gptvq_vq * q, size_t group, gptvq_span batch, gptvq_error *err),

@@ -8,20 +8,37 @@
 #include "cuda/kernels.h"
 
 #ifdef __CUDACC__
+#define GPTVQ_DEVICE static __device__ __forceinline__
+/* A block's array in static shared memory. */
 #define GPTVQ_SHARED(type, name, count) __shared__ type name[count]
 extern __shared__ double2 gptvq_dynamic_shared[]; /* 16-byte aligned */
 #define GPTVQ_DYNAMIC_SHARED() ((void *)gptvq_dynamic_shared)
 #define GPTVQ_INFINITY __int_as_float(0x7f800000)
+#define GPTVQ_UNROLL _Pragma("unroll")
 #else
 #include "cuda/shim/cuda.h"
+#define GPTVQ_DEVICE static inline
 #define GPTVQ_INFINITY INFINITY
+#define GPTVQ_UNROLL
 #endif
 
-/* The definition of a kernel: its arguments are `a`. threads: of a block at most. */
+/* The definition of a kernel, whose arguments are `a`; threads: of a block at most. */
 #define GPTVQ_KERNEL(name, threads) \
   extern "C" __global__ void __launch_bounds__(threads) \
       gptvq_kernel_##name(const gptvq_kernel_##name##_arguments a)
 
+enum { GPTVQ_WARP = 32 };
 #define GPTVQ_ALL_LANES 0xffffffffu
+
+/* out[j] = Σ_{i <= j} v[i] t[i][j], in the CPU's order */
+template <int D> GPTVQ_DEVICE void gptvq_times_upper(const float *t, const float *v, float *out) {
+  GPTVQ_UNROLL
+  for (int j = 0; j < D; j++) {
+    float sum = v[0] * t[j];
+    GPTVQ_UNROLL
+    for (int i = 1; i <= j; i++) sum += v[i] * t[i * D + j];
+    out[j] = sum;
+  }
+}
 
 #endif

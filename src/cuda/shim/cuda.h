@@ -12,8 +12,6 @@
 #include <string.h>
 
 #define __global__
-#define __device__ static
-#define __forceinline__ inline
 #define __launch_bounds__(threads)
 #define __restrict__ __restrict
 

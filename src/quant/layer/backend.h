@@ -20,7 +20,8 @@ typedef struct gptvq_span { /* columns [begin, end) */
   size_t begin, end;
 } gptvq_span;
 
-typedef struct gptvq_backend {
+typedef struct gptvq_backend gptvq_backend;
+struct gptvq_backend {
   const char *name;
   /* Gram products of calibration inputs and the factorisation of the Hessian. */
   const gptvq_linalg *linalg;
@@ -30,9 +31,9 @@ typedef struct gptvq_backend {
   gptvq_status (*times_hessian)(const struct gptvq_vq *q, size_t rows, const float *x, float *y,
                                 gptvq_error *err);
   /* Feedback: work[rows][to] −= error[rows][from] U[from][to] in fp32, rows of factor->padded numbers. The
-   * columns `to` come after `from`. */
-  gptvq_status (*feedback)(const struct gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
-                           const float *error, float *work, gptvq_error *err);
+   * columns `to` come after `from`. backend: the table itself. */
+  gptvq_status (*feedback)(const gptvq_backend *backend, const struct gptvq_factor *factor, size_t rows,
+                           gptvq_span from, gptvq_span to, const float *error, float *work, gptvq_error *err);
   /* k-means of one group (its place in q->group) in all stripes, from q->work: assignment to the nearest in
    * the metric q->lookup, and centroids from these, from the options' start, em_iterations times at most.
    * Codebooks are stored (gptvq_vq_store_codebook); scale codes of the group are chosen first. */
@@ -49,7 +50,8 @@ typedef struct gptvq_backend {
    */
   gptvq_status (*reassign)(struct gptvq_vq *q, double *gain, gptvq_error *err);
   gptvq_status (*search)(struct gptvq_vq *q, double *gain, gptvq_error *err);
-} gptvq_backend;
+  void *context; /* the backend's own */
+};
 
 extern const gptvq_backend gptvq_cpu_backend;
 

@@ -8,6 +8,7 @@
 #include "quant/options/options.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /* A phantom or dead column weighs this fraction of a mean one; damping starts here when it is 0 and the
@@ -301,6 +302,8 @@ static gptvq_status check_hessian(const char *name, size_t cols, const double *h
   return GPTVQ_OK;
 }
 
+static _Atomic uint64_t factors_made;
+
 /* spare: the Hessian itself where it may be overwritten; it is then released in any case */
 static gptvq_status create(const gptvq_solver *solver, const char *name, size_t cols, const double *hessian,
                            double *spare, gptvq_factor **out, gptvq_error *err) {
@@ -325,6 +328,7 @@ static gptvq_status create(const gptvq_solver *solver, const char *name, size_t 
   f = gptvq_alloc_zero(1, sizeof *f);
   GPTVQ_TRY_GOTO(f != NULL ? GPTVQ_OK : gptvq_fail_memory(err, "a Hessian factor", sizeof *f));
   *f = factor_of(cols, solver->options);
+  f->id = atomic_fetch_add(&factors_made, 1) + 1;
   size_t n = f->padded;
   if (dead == cols) { /* the same path as any other H */
     free(spare);

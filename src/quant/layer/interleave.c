@@ -21,9 +21,7 @@ typedef struct loop {
 
 static size_t lanes_of(size_t blocks) { return gptvq_round_up(blocks, GPTVQ_LOOKUP_LANES); }
 
-/* Sub-vectors of the group that count, in order: all but those of dead columns only (unless there are no
- * others). */
-static size_t live_blocks(const gptvq_vq *q, const gptvq_group *group, uint32_t *live) {
+size_t gptvq_vq_live_blocks(const gptvq_vq *q, const gptvq_group *group, uint32_t *live) {
   size_t d = q->dim, first = group->start / d, blocks = group->width / d, n = 0;
   for (size_t b = first; b < first + blocks; b++) {
     bool dead = true;
@@ -104,7 +102,7 @@ gptvq_status gptvq_vq_codebooks(gptvq_vq *q, size_t group, gptvq_error *err) {
   size_t mark = q->arena->used;
   take_codebooks(q->arena, &l);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "k-means", err));
-  l.live_count = live_blocks(q, &q->group[group], l.live);
+  l.live_count = gptvq_vq_live_blocks(q, &q->group[group], l.live);
   gptvq_parallel_for(q->stripes, 1, make_codebooks, &l);
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
@@ -161,8 +159,10 @@ gptvq_status gptvq_vq_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_feed_back(const gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
-                             const float *error, float *work, gptvq_error *err) {
+gptvq_status gptvq_feed_back(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
+                             gptvq_span from, gptvq_span to, const float *error, float *work,
+                             gptvq_error *err) {
+  (void)backend;
   (void)err;
   size_t n = factor->padded;
   gptvq_gemm_nn(rows, to.end - to.begin, from.end - from.begin, -1.0f, error + from.begin, n,
@@ -173,7 +173,7 @@ gptvq_status gptvq_feed_back(const gptvq_factor *factor, size_t rows, gptvq_span
 static gptvq_status feed_back(gptvq_vq *q, gptvq_span from, gptvq_span to, gptvq_error *err) {
   if (!q->options->feedback || q->factor == NULL || from.begin == from.end) return GPTVQ_OK;
   gptvq_stage_count(q->stages, 2.0 * (double)(q->rows * (from.end - from.begin) * (to.end - to.begin)));
-  return q->backend->feedback(q->factor, q->rows, from, to, q->error, q->work, err);
+  return q->backend->feedback(q->backend, q->factor, q->rows, from, to, q->error, q->work, err);
 }
 
 size_t gptvq_vq_interleave_bytes(const gptvq_vq *q) {

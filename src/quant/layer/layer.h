@@ -13,6 +13,7 @@
 
 /* All arrays in processing order, scaled such that the mean diagonal of H is 1. */
 struct gptvq_factor {
+  uint64_t id;         /* no other factor of this process has it, for whoever keeps copies of its arrays */
   gptvq_arena arena;   /* its arrays but for u */
   size_t cols, padded; /* input columns; processing columns: cols rounded up to dim */
   unsigned dim;
@@ -103,9 +104,13 @@ static inline float *gptvq_vq_codebook(const gptvq_vq *q, size_t stripe, size_t 
 gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err);
 size_t gptvq_vq_interleave_bytes(const gptvq_vq *q);
 gptvq_status gptvq_vq_codebooks(gptvq_vq *q, size_t group, gptvq_error *err);
+/* live[blocks of the group]: those of its sub-vectors that its codebooks are made from, in order: all but
+ * those of dead columns only (unless there are no others). Returns how many. */
+size_t gptvq_vq_live_blocks(const gptvq_vq *q, const gptvq_group *group, uint32_t *live);
 gptvq_status gptvq_vq_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
-gptvq_status gptvq_feed_back(const gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
-                             const float *error, float *work, gptvq_error *err);
+gptvq_status gptvq_feed_back(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
+                             gptvq_span from, gptvq_span to, const float *error, float *work,
+                             gptvq_error *err);
 
 /* codebook.c: stores the k × dim centroids of tile (stripe · groups + group) and replaces them by what the
  * stored codes decode to. */

@@ -94,7 +94,7 @@ static void quantize_rows(void *context, size_t begin, size_t end, size_t thread
 
 static gptvq_status feed_back(uniform *u, gptvq_span from, gptvq_span to, gptvq_error *err) {
   if (u->factor == NULL || from.begin == from.end) return GPTVQ_OK;
-  return u->backend->feedback(u->factor, u->shape.rows, from, to, u->error, u->work, err);
+  return u->backend->feedback(u->backend, u->factor, u->shape.rows, from, to, u->error, u->work, err);
 }
 
 static void take(gptvq_arena *arena, bool feedback, uniform *u) {

@@ -1,0 +1,147 @@
+#include "cuda/backend.h"
+#include "base/memory.h"
+#include "cuda/cuda.h"
+
+#include <string.h>
+
+gptvq_status gptvq_cuda_reserve(gptvq_cuda *cuda, gptvq_cuda_use use, size_t count, size_t size, void *out,
+                                gptvq_error *err) {
+  gptvq_cuda_buffer *b = &cuda->buffers[use];
+  const size_t bytes = gptvq_saturated_size(count, size);
+  if (b->memory == NULL || bytes > b->bytes) {
+    cuda->device->free(cuda->device, b->memory);
+    *b = (gptvq_cuda_buffer){0};
+    GPTVQ_TRY(cuda->device->alloc(cuda->device, bytes, &b->memory, err));
+    b->bytes = bytes;
+  }
+  memcpy(out, &b->memory, sizeof b->memory); /* a pointer to whatever the caller has there */
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_cuda_send(gptvq_cuda *cuda, gptvq_cuda_use use, size_t count, size_t size,
+                             const void *from, void *out, gptvq_error *err) {
+  void *memory;
+  GPTVQ_TRY(gptvq_cuda_reserve(cuda, use, count, size, &memory, err));
+  memcpy(out, &memory, sizeof memory);
+  return gptvq_device_upload(cuda->device, count * size, memory, from, err);
+}
+
+gptvq_status gptvq_cuda_send_rows(gptvq_cuda *cuda, gptvq_cuda_use use, size_t rows, size_t width,
+                                  const float *from, size_t stride, float **out, gptvq_error *err) {
+  const gptvq_device_rows shape = {width * sizeof(float), rows, width * sizeof(float),
+                                   stride * sizeof(float)};
+  GPTVQ_TRY(gptvq_cuda_reserve(cuda, use, rows, shape.row_bytes, out, err));
+  return cuda->device->upload(cuda->device, &shape, *out, from, err);
+}
+
+static void forget_factor(gptvq_cuda *cuda) {
+  gptvq_cuda_factor *f = &cuda->factor;
+  cuda->device->free(cuda->device, f->h);
+  cuda->device->free(cuda->device, f->u);
+  cuda->device->free(cuda->device, f->ridge);
+  *f = (gptvq_cuda_factor){0};
+}
+
+static void release_buffers(gptvq_cuda *cuda) {
+  for (int use = 0; use < GPTVQ_CUDA_USES; use++) {
+    cuda->device->free(cuda->device, cuda->buffers[use].memory);
+    cuda->buffers[use] = (gptvq_cuda_buffer){0};
+  }
+}
+
+/* *to = numbers of the factor, unless it is there. Where memory is short, buffers and *other go. */
+static gptvq_status keep(gptvq_cuda *cuda, size_t count, const float *from, float **to, float **other,
+                         gptvq_error *err) {
+  void *memory;
+  if (*to != NULL) return GPTVQ_OK;
+  const size_t bytes = gptvq_saturated_size(count, sizeof **to);
+  gptvq_status status = cuda->device->alloc(cuda->device, bytes, &memory, err);
+  if (status == GPTVQ_ERROR_MEMORY) {
+    release_buffers(cuda);
+    cuda->device->free(cuda->device, *other);
+    *other = NULL;
+    status = cuda->device->alloc(cuda->device, bytes, &memory, err);
+  }
+  GPTVQ_TRY(status);
+  *to = memory;
+  return gptvq_device_upload(cuda->device, count * sizeof **to, memory, from, err);
+}
+
+static void know_factor(gptvq_cuda *cuda, const gptvq_factor *factor) {
+  if (cuda->factor.id == factor->id) return;
+  forget_factor(cuda);
+  cuda->factor.id = factor->id;
+}
+
+gptvq_status gptvq_cuda_hessian(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err) {
+  const size_t n = factor->padded;
+  know_factor(cuda, factor);
+  float *ridge = gptvq_alloc(n, sizeof *ridge);
+  if (ridge == NULL) return gptvq_fail_memory(err, "a Hessian's ridge", n * sizeof *ridge);
+  for (size_t c = 0; c < n; c++) ridge[c] = (float)gptvq_factor_ridge(factor, c);
+  const gptvq_status status = keep(cuda, n, ridge, &cuda->factor.ridge, &cuda->factor.u, err);
+  free(ridge);
+  GPTVQ_TRY(status);
+  return keep(cuda, n * n, factor->h, &cuda->factor.h, &cuda->factor.u, err);
+}
+
+gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err) {
+  know_factor(cuda, factor);
+  return keep(cuda, factor->padded * factor->padded, factor->u, &cuda->factor.u, &cuda->factor.h, err);
+}
+
+size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other) {
+  size_t free_bytes, total;
+  if (cuda->device->memory(cuda->device, &free_bytes, &total, NULL) != GPTVQ_OK) return unit;
+  for (int use = 0; use < GPTVQ_CUDA_USES; use++) free_bytes += cuda->buffers[use].bytes;
+  free_bytes -= free_bytes / 16; /* what allocation loses */
+  const size_t fit = free_bytes > other ? (free_bytes - other) / gptvq_max_size(1, row_bytes) : 0;
+  if (fit >= rows) return rows;
+  return gptvq_max_size(unit, fit / unit * unit);
+}
+
+gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t end,
+                                    size_t first, size_t blocks, const float **out, gptvq_error *err) {
+  *out = NULL;
+  if (q->scale_block == 0) return GPTVQ_OK;
+  const size_t count = (end - begin) * blocks;
+  float *scale = gptvq_alloc(count, sizeof *scale);
+  if (scale == NULL) return gptvq_fail_memory(err, "scales for the device", count * sizeof *scale);
+  for (size_t row = begin; row < end; row++)
+    for (size_t b = 0; b < blocks; b++) scale[(row - begin) * blocks + b] = gptvq_vq_scale(q, row, first + b);
+  const gptvq_status status = gptvq_cuda_send(cuda, GPTVQ_CUDA_SCALE, count, sizeof *scale, scale, out, err);
+  free(scale);
+  return status;
+}
+
+gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_error *err) {
+  *out = NULL;
+  gptvq_cuda *cuda = gptvq_alloc_zero(1, sizeof *cuda);
+  if (cuda == NULL) return gptvq_fail_memory(err, "a device's backend", sizeof *cuda);
+  cuda->device = device;
+  cuda->linalg = gptvq_cpu_linalg;
+  cuda->backend = gptvq_cpu_backend;
+  cuda->backend.name = device->name;
+  cuda->backend.context = cuda;
+  cuda->backend.times_hessian = gptvq_cuda_times_hessian;
+  cuda->backend.feedback = gptvq_cuda_feedback;
+  cuda->backend.codebooks = gptvq_cuda_codebooks;
+  cuda->backend.assign = gptvq_cuda_assign;
+  *out = cuda;
+  return GPTVQ_OK;
+}
+
+void gptvq_cuda_destroy(gptvq_cuda *cuda) {
+  if (cuda == NULL) return;
+  forget_factor(cuda);
+  release_buffers(cuda);
+  free(cuda);
+}
+
+const gptvq_backend *gptvq_cuda_backend(const gptvq_cuda *cuda) { return &cuda->backend; }
+
+const char *gptvq_cuda_left_to_cpu(const gptvq_cuda *cuda) {
+  (void)cuda;
+  return "Gram products, the factorisation of the Hessian, re-assignment; of k-means the start kmeanspp, of "
+         "the loop more than 32 partial assignments, and trellises";
+}

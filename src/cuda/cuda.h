@@ -1,0 +1,83 @@
+/* cuda/cuda.h: what the parts of the backend share. */
+#ifndef GPTVQ_CUDA_CUDA_H
+#define GPTVQ_CUDA_CUDA_H
+
+#include "cuda/backend.h"
+#include "quant/layer/layer.h"
+
+/* Device memory that is kept from call to call and grows. */
+typedef struct gptvq_cuda_buffer {
+  void *memory;
+  size_t bytes;
+} gptvq_cuda_buffer;
+
+typedef enum gptvq_cuda_use {                    /* what the buffers are for */
+                              GPTVQ_CUDA_ROWS,   /* weights, residuals or directions of a piece's rows */
+                              GPTVQ_CUDA_RESULT, /* errors, gradients or products of these rows */
+                              GPTVQ_CUDA_STEP,   /* where a batch's columns would be best */
+                              GPTVQ_CUDA_SCALE,
+                              GPTVQ_CUDA_INDEX,
+                              GPTVQ_CUDA_FOUND, /* new indices */
+                              GPTVQ_CUDA_LOSS,  /* and loss or gain of a row */
+                              GPTVQ_CUDA_BOOKS,
+                              GPTVQ_CUDA_LOOKUP,
+                              GPTVQ_CUDA_METRIC,
+                              GPTVQ_CUDA_SQUARE, /* part of U, of a batch or larger */
+                              GPTVQ_CUDA_INVERSE,
+                              GPTVQ_CUDA_COLUMNS,
+                              GPTVQ_CUDA_POINTS, /* all scratch of k-means */
+                              GPTVQ_CUDA_USES
+} gptvq_cuda_use;
+
+/* A factor's arrays on the device; id 0: none. */
+typedef struct gptvq_cuda_factor {
+  uint64_t id;
+  float *h, *u, *ridge; /* [padded²], [padded²], [padded]; NULL: not there (yet) */
+} gptvq_cuda_factor;
+
+struct gptvq_cuda {
+  gptvq_device *device;
+  gptvq_backend backend;
+  gptvq_linalg linalg;
+  gptvq_cuda_factor factor;
+  gptvq_cuda_buffer buffers[GPTVQ_CUDA_USES];
+};
+
+static inline gptvq_cuda *gptvq_cuda_of(const gptvq_backend *backend) { return backend->context; }
+
+/* *out: at least count × size bytes for that use, contents unspecified. GPTVQ_ERROR_MEMORY: the device has
+ * not got them. What was there is lost. */
+gptvq_status gptvq_cuda_reserve(gptvq_cuda *cuda, gptvq_cuda_use use, size_t count, size_t size, void *out,
+                                gptvq_error *err);
+/* The same, filled from the host. */
+gptvq_status gptvq_cuda_send(gptvq_cuda *cuda, gptvq_cuda_use use, size_t count, size_t size,
+                             const void *from, void *out, gptvq_error *err);
+/* Numbers [rows × width] of 4 bytes out of rows `stride` apart on the host, close together on the device. */
+gptvq_status gptvq_cuda_send_rows(gptvq_cuda *cuda, gptvq_cuda_use use, size_t rows, size_t width,
+                                  const float *from, size_t stride, float **out, gptvq_error *err);
+/* The factor's H and ridge, or its U, kept until another factor is asked for or memory is short; buffers may
+ * be lost. GPTVQ_ERROR_MEMORY: it has no room beside nothing else. */
+gptvq_status gptvq_cuda_hessian(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
+gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
+/* Rows, a multiple of `unit`, at least that many and at most `rows`, whose `row_bytes` fit into the memory
+ * that is free or in buffers, beside `other` bytes. */
+size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other);
+
+/* Scales of sub-vectors [first, first + blocks) of rows [begin, end): *out NULL without block scales. */
+gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t end,
+                                    size_t first, size_t blocks, const float **out, gptvq_error *err);
+
+/* The table's entries: products.c, loop.c, refine.c. */
+gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,
+                                      gptvq_error *err);
+gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
+                                 gptvq_span from, gptvq_span to, const float *error, float *work,
+                                 gptvq_error *err);
+gptvq_status gptvq_cuda_codebooks(gptvq_vq *q, size_t group, gptvq_error *err);
+gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+
+/* Dynamic shared memory of kernel `assign` with that many warps, in bytes; the warps that fit (0: none). */
+size_t gptvq_cuda_assign_bytes(const gptvq_vq *q, size_t columns, bool kept, size_t warps);
+size_t gptvq_cuda_assign_warps(const gptvq_cuda *cuda, const gptvq_vq *q, size_t columns, bool kept);
+
+#endif

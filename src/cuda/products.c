@@ -1,0 +1,75 @@
+/* Products with H and U. Rows go through the device in pieces that fit. */
+#include "base/memory.h"
+#include "cuda/cuda.h"
+
+#include <string.h>
+
+static gptvq_status add_ridge(gptvq_cuda *cuda, size_t rows, size_t n, const float *ridge, const float *x,
+                              float *y, gptvq_error *err) {
+  const gptvq_kernel_add_ridge_arguments a = {.rows = rows, .n = n, .ridge = ridge, .x = x, .y = y};
+  const gptvq_device_grid grid = {(unsigned)gptvq_ceil_div(n, 256), (unsigned)gptvq_min_size(rows, 4096), 256,
+                                  0};
+  return cuda->device->launch(cuda->device, GPTVQ_KERNEL_add_ridge, &grid, &a, err);
+}
+
+gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,
+                                      gptvq_error *err) {
+  if (q->factor == NULL) return gptvq_vq_times_hessian(q, rows, x, y, err);
+  gptvq_cuda *cuda = gptvq_cuda_of(q->backend);
+  const size_t n = q->padded, row_bytes = 2 * n * sizeof(float);
+  GPTVQ_TRY(gptvq_cuda_hessian(cuda, q->factor, err));
+  const size_t piece = gptvq_cuda_piece(cuda, rows, 1, row_bytes, 0);
+  for (size_t begin = 0; begin < rows; begin += piece) {
+    const size_t count = gptvq_min_size(piece, rows - begin);
+    float *from, *to;
+    GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_ROWS, count * n, sizeof *x, x + begin * n, &from, err));
+    GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_RESULT, count * n, sizeof *y, &to, err));
+    const gptvq_device_product product = {.m = count,
+                                          .n = n,
+                                          .k = n,
+                                          .alpha = 1.0f,
+                                          .beta = 0.0f,
+                                          .a = from,
+                                          .lda = n,
+                                          .b = cuda->factor.h,
+                                          .ldb = n,
+                                          .c = to,
+                                          .ldc = n};
+    GPTVQ_TRY(cuda->device->product(cuda->device, &product, err));
+    GPTVQ_TRY(add_ridge(cuda, count, n, cuda->factor.ridge, from, to, err));
+    GPTVQ_TRY(gptvq_device_download(cuda->device, count * n * sizeof *y, y + begin * n, to, err));
+  }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
+                                 gptvq_span from, gptvq_span to, const float *error, float *work,
+                                 gptvq_error *err) {
+  gptvq_cuda *cuda = gptvq_cuda_of(backend);
+  const size_t n = factor->padded, k = from.end - from.begin, width = to.end - to.begin;
+  GPTVQ_TRY(gptvq_cuda_triangle(cuda, factor, err));
+  const size_t piece = gptvq_cuda_piece(cuda, rows, 1, (k + width) * sizeof(float), 0);
+  for (size_t begin = 0; begin < rows; begin += piece) {
+    const size_t count = gptvq_min_size(piece, rows - begin);
+    float *e, *w;
+    GPTVQ_TRY(
+        gptvq_cuda_send_rows(cuda, GPTVQ_CUDA_RESULT, count, k, error + begin * n + from.begin, n, &e, err));
+    GPTVQ_TRY(
+        gptvq_cuda_send_rows(cuda, GPTVQ_CUDA_ROWS, count, width, work + begin * n + to.begin, n, &w, err));
+    const gptvq_device_product product = {.m = count,
+                                          .n = width,
+                                          .k = k,
+                                          .alpha = -1.0f,
+                                          .beta = 1.0f,
+                                          .a = e,
+                                          .lda = k,
+                                          .b = cuda->factor.u + from.begin * n + to.begin,
+                                          .ldb = n,
+                                          .c = w,
+                                          .ldc = width};
+    GPTVQ_TRY(cuda->device->product(cuda->device, &product, err));
+    const gptvq_device_rows shape = {width * sizeof *w, count, width * sizeof *w, n * sizeof *w};
+    GPTVQ_TRY(cuda->device->download(cuda->device, &shape, work + begin * n + to.begin, w, err));
+  }
+  return GPTVQ_OK;
+}

@@ -1,0 +1,23 @@
+#ifndef PROBES_H
+#define PROBES_H
+
+typedef struct probe {
+  int *out;
+} probe;
+enum { PROBE_WARP_VALUES = 8 };
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+void probe_barrier(const void *arguments);
+void probe_no_barrier(const void *arguments);
+void probe_warp(const void *arguments);
+void probe_divergent(const void *arguments);
+void probe_missing(const void *arguments);
+void probe_warp_divergent(const void *arguments);
+void probe_some_lanes(const void *arguments);
+#ifdef __cplusplus
+}
+#endif
+
+#endif

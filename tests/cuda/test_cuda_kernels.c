@@ -1,0 +1,184 @@
+/* Each of the backend's functions on the shim against the CPU's. The kernels do the CPU's operations in the
+ * CPU's order, and the shim's products are the CPU's: the bits have to be the same. */
+#include "cuda_fixture.h"
+
+typedef struct copy { /* of all that the functions change */
+  float *work, *error, *centroids;
+  uint16_t *index, *codebook_scales;
+  char *codes;
+  uint8_t *scale_codes;
+  size_t n, errors, books, tiles, indices, scales, code_bytes;
+} copy;
+
+static void *duplicate(const void *from, size_t bytes) {
+  void *to = gptvq_alloc(bytes, 1);
+  return bytes > 0 ? memcpy(to, from, bytes) : to;
+}
+
+static copy take_copy(const gptvq_vq *q) {
+  copy c = {.n = q->rows * q->padded,
+            .errors = q->error != NULL ? q->rows * q->padded : 0,
+            .tiles = q->stripes * q->groups,
+            .indices = q->rows * q->blocks,
+            .scales = q->scale_block ? q->rows * q->scale_blocks : 0};
+  c.books = c.tiles * q->k * q->dim;
+  c.code_bytes = c.books * q->shape.codebook_bits / 8;
+  c.work = duplicate(q->work, c.n * sizeof *c.work);
+  c.error = duplicate(q->error, c.errors * sizeof *c.error);
+  c.centroids = duplicate(q->centroids, c.books * sizeof *c.centroids);
+  c.index = duplicate(q->index, c.indices * sizeof *c.index);
+  c.codebook_scales = duplicate(q->codebook_scales, c.tiles * sizeof *c.codebook_scales);
+  c.codes = duplicate(q->codes, c.code_bytes);
+  c.scale_codes = duplicate(q->scale_codes, c.scales);
+  return c;
+}
+static void release_copy(copy *c) {
+  free(c->work);
+  free(c->error);
+  free(c->centroids);
+  free(c->index);
+  free(c->codebook_scales);
+  free(c->codes);
+  free(c->scale_codes);
+}
+static void restore(gptvq_vq *q, const copy *c) {
+  memcpy(q->work, c->work, c->n * sizeof *c->work);
+  if (c->errors > 0) memcpy(q->error, c->error, c->errors * sizeof *c->error);
+  memcpy(q->centroids, c->centroids, c->books * sizeof *c->centroids);
+  memcpy(q->index, c->index, c->indices * sizeof *c->index);
+  memcpy(q->codebook_scales, c->codebook_scales, c->tiles * sizeof *c->codebook_scales);
+  memcpy(q->codes, c->codes, c->code_bytes);
+  if (c->scales > 0) memcpy(q->scale_codes, c->scale_codes, c->scales);
+}
+
+/* All but work, which both may destroy. */
+static void assert_same(const gptvq_vq *q, const copy *c, size_t number) {
+  if (memcmp(q->index, c->index, c->indices * sizeof *c->index) != 0) {
+    size_t at = 0, count = 0;
+    for (size_t i = c->indices; i-- > 0;)
+      if (q->index[i] != c->index[i]) at = i, count++;
+    fail_msg("case %zu: %zu indices differ, first %zu of row %zu: %u, on the CPU %u", number, count,
+             at % q->blocks, at / q->blocks, q->index[at], c->index[at]);
+  }
+  if (c->errors > 0) assert_memory_equal(q->error, c->error, c->errors * sizeof *c->error);
+  for (size_t i = 0; i < c->books; i++)
+    if (memcmp(&q->centroids[i], &c->centroids[i], sizeof(float)) != 0)
+      fail_msg("case %zu: centroid %zu is %.9g, on the CPU %.9g", number, i / q->dim, (double)q->centroids[i],
+               (double)c->centroids[i]);
+  assert_memory_equal(q->codebook_scales, c->codebook_scales, c->tiles * sizeof *c->codebook_scales);
+  assert_memory_equal(q->codes, c->codes, c->code_bytes);
+  if (c->scales > 0) assert_memory_equal(q->scale_codes, c->scale_codes, c->scales);
+}
+
+typedef gptvq_status (*step)(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+static gptvq_status codebooks(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {
+  return batch.begin == q->group[group].start ? q->backend->codebooks(q, group, err) : GPTVQ_OK;
+}
+static gptvq_status assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {
+  return q->backend->assign(q, group, batch, err);
+}
+
+/* The step in all groups and batches, on the CPU and on the shim, from the same state. */
+static void compare(const fixture *f, size_t number, step function) {
+  const layer_case *c = &layer_cases[number];
+  layer_input in = make_input(c);
+  gptvq_arena arena;
+  gptvq_error err = {.message = ""};
+  gptvq_vq q = open_layer(c->rows, c->cols, in.w, in.factor, &in.options, &arena);
+  memcpy(q.work, q.target, q.rows * q.padded * sizeof *q.work);
+  if (q.error != NULL) memset(q.error, 0, q.rows * q.padded * sizeof *q.error);
+  memset(q.index, 0, q.rows * q.blocks * sizeof *q.index);
+  for (size_t g = 0; g < q.groups; g++) {
+    const size_t stop = q.group[g].start + q.group[g].width;
+    for (gptvq_span batch = {q.group[g].start, 0}; batch.begin < stop; batch.begin = batch.end) {
+      batch.end = gptvq_min_size(stop, batch.begin + 48);
+      copy before = take_copy(&q);
+      q.backend = &gptvq_cpu_backend;
+      assert_int_equal(function(&q, g, batch, &err), GPTVQ_OK);
+      copy expected = take_copy(&q);
+      for (int reverse = 0; reverse < 2; reverse++) {
+        restore(&q, &before);
+        gptvq_shim_reverse(f->device, reverse);
+        q.backend = gptvq_cuda_backend(f->cuda);
+        if (function(&q, g, batch, &err) != GPTVQ_OK) fail_msg("case %zu: %s", number, err.message);
+        assert_same(&q, &expected, number);
+      }
+      release_copy(&before);
+      release_copy(&expected);
+    }
+  }
+  gptvq_arena_destroy(&arena);
+  release_input(&in);
+}
+
+static void assignments_are_the_cpus(void **state) {
+  (void)state;
+  fixture f = open_fixture();
+  for (size_t i = 0; i < LAYER_CASES; i++) compare(&f, i, assign);
+  close_fixture(&f);
+}
+
+static void codebooks_are_the_cpus(void **state) {
+  (void)state;
+  fixture f = open_fixture();
+  for (size_t i = 0; i < LAYER_CASES; i++) compare(&f, i, codebooks);
+  close_fixture(&f);
+}
+
+/* times_hessian and feedback, also in pieces of a device with little memory */
+static void products_are_the_cpus(void **state) {
+  (void)state;
+  enum { ROWS = 37, COLS = 90 };
+  const layer_case c = {
+      .dim = 2, .index_bits = 3, .beam = 1, .rows = ROWS, .cols = COLS, .group_size = 512, .group_cols = 96};
+  layer_input in = make_input(&c);
+  gptvq_arena arena;
+  gptvq_error err = {.message = ""};
+  gptvq_vq q = open_layer(c.rows, c.cols, in.w, in.factor, &in.options, &arena);
+  float *expected = gptvq_alloc(ROWS, COLS * sizeof *expected), *got = gptvq_alloc(ROWS, COLS * sizeof *got);
+  for (int little = 0; little < 2; little++) {
+    fixture f = open_fixture();
+    /* one of H and U, the ridge, and some rows */
+    if (little) gptvq_shim_limit(f.device, (COLS * COLS + COLS + 24 * COLS) * sizeof(float));
+    q.backend = gptvq_cuda_backend(f.cuda);
+    assert_int_equal(gptvq_vq_times_hessian(&q, ROWS, q.target, expected, &err), GPTVQ_OK);
+    if (q.backend->times_hessian(&q, ROWS, q.target, got, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+    /* rows in pieces take other tiles of the product: sums of COLS products in another order */
+    for (size_t i = 0; i < ROWS * COLS; i++) {
+      double bound = 0.0;
+      for (size_t k = 0; k < COLS; k++)
+        bound += fabs((double)q.target[i / COLS * COLS + k] * (double)in.factor->h[k * COLS + i % COLS]);
+      bound += in.factor->ridge * fabs((double)q.target[i]);
+      assert_true(fabs((double)got[i] - (double)expected[i]) <=
+                  (little ? 2.0 * (COLS + 2) * 0x1p-24 * bound : 0.0));
+    }
+    const gptvq_span from = {8, 40}, to = {40, 78};
+    memcpy(expected, q.target, ROWS * COLS * sizeof *expected);
+    memcpy(got, q.target, ROWS * COLS * sizeof *got);
+    assert_int_equal(
+        gptvq_cpu_backend.feedback(&gptvq_cpu_backend, in.factor, ROWS, from, to, q.error, expected, &err),
+        GPTVQ_OK);
+    if (q.backend->feedback(q.backend, in.factor, ROWS, from, to, q.error, got, &err) != GPTVQ_OK)
+      fail_msg("%s", err.message);
+    for (size_t i = 0; i < ROWS * COLS; i++) {
+      double bound = fabs((double)q.target[i]);
+      for (size_t k = from.begin; k < from.end; k++)
+        bound += fabs((double)q.error[i / COLS * COLS + k] * (double)in.factor->u[k * COLS + i % COLS]);
+      assert_true(fabs((double)got[i] - (double)expected[i]) <= (little ? 2.0 * 34 * 0x1p-24 * bound : 0.0));
+    }
+    close_fixture(&f);
+  }
+  free(expected);
+  free(got);
+  gptvq_arena_destroy(&arena);
+  release_input(&in);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(assignments_are_the_cpus),
+      cmocka_unit_test(codebooks_are_the_cpus),
+      cmocka_unit_test(products_are_the_cpus),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
