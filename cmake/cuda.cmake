@@ -45,6 +45,11 @@ set(GPTVQ_CUDA_ARCHITECTURES 80 90 CACHE STRING "Compute capabilities that kerne
 set(image ${PROJECT_BINARY_DIR}/cuda/image)
 if(GPTVQ_NVCC)
   message(STATUS "CUDA kernels: yes (${GPTVQ_NVCC})")
+  # Code for cards runs with drivers of the toolkit's major version and newer ones.
+  execute_process(COMMAND ${GPTVQ_NVCC} --version OUTPUT_VARIABLE nvcc_version ERROR_QUIET)
+  if(nvcc_version MATCHES "release ([0-9]+)\\.")
+    set_source_files_properties(src/cuda/card.c PROPERTIES COMPILE_DEFINITIONS "GPTVQ_CUDA_TOOLKIT=${CMAKE_MATCH_1}000")
+  endif()
   set(architectures "")
   foreach(architecture ${GPTVQ_CUDA_ARCHITECTURES})
     list(APPEND architectures -gencode arch=compute_${architecture},code=sm_${architecture})

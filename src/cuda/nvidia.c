@@ -1,4 +1,4 @@
-#define _DEFAULT_SOURCE /* dlfcn.h */
+#define _GNU_SOURCE /* RTLD_NODELETE: the driver has threads of its own, which outlive a dlclose */
 #include "cuda/nvidia.h"
 
 #include <dlfcn.h>
@@ -73,7 +73,7 @@ static gptvq_status start(const gptvq_nvidia *n, gptvq_error *err) {
 gptvq_status gptvq_nvidia_load_driver(gptvq_nvidia *n, int least, gptvq_error *err) {
   static const char name[] = "libcuda.so.1";
   memset(n, 0, sizeof *n);
-  n->driver = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+  n->driver = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (n->driver == NULL) {
     const char *why = dlerror();
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
@@ -100,7 +100,7 @@ static gptvq_status open_newest(const char *stem, int newest, int oldest, char *
                                 gptvq_error *err) {
   for (int major = newest; major >= oldest; major--) {
     (void)snprintf(name, size, "%s.so.%d", stem, major);
-    *out = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    *out = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (*out != NULL) return GPTVQ_OK;
   }
   return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,

@@ -15,7 +15,6 @@ typedef struct CUctx_st *CUcontext;
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream;
-typedef struct CUevent_st *CUevent;
 typedef uint64_t CUdeviceptr; /* unsigned long long there */
 typedef struct cublasContext *cublasHandle_t;
 typedef struct cusolverDnContext *cusolverDnHandle_t;
@@ -98,12 +97,7 @@ _Static_assert(sizeof(CUDA_MEMCPY2D) == 16 * 8, "as in cuda.h");
   X(launch, "cuLaunchKernel", CUresult, \
     (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, \
      unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream, void **arguments, \
-     void **extra)) \
-  X(event_create, "cuEventCreate", CUresult, (CUevent * event, unsigned flags)) \
-  X(event_record, "cuEventRecord", CUresult, (CUevent event, CUstream stream)) \
-  X(event_synchronize, "cuEventSynchronize", CUresult, (CUevent event)) \
-  X(event_elapsed, "cuEventElapsedTime", CUresult, (float *milliseconds, CUevent from, CUevent to)) \
-  X(event_destroy, "cuEventDestroy_v2", CUresult, (CUevent event))
+     void **extra))
 
 #define GPTVQ_CUDA_BLAS(X) \
   X(blas_create, "cublasCreate_v2", cublasStatus_t, (cublasHandle_t * handle)) \

@@ -13,16 +13,17 @@ static size_t solver_bytes(size_t rows, size_t cols) {
                              gptvq_saturated_size(cols, SQUARE_ARRAYS * row));
 }
 
-/* Its largest layer's: nothing else is on the device at the same time that could not go. */
+/* Its largest layer's: what is left of the layer before, and the sums for the next. */
 static size_t device_bytes(const gptvq_model *model, const gptvq_resolved *options) {
   size_t most = 0;
   for (size_t b = 0; b < model->config.layers; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];
       const size_t height = gptvq_max_size(linear->rows, linear->cols);
-      most = gptvq_max_size(most, solver_bytes(linear->rows, linear->cols));
+      size_t bytes = solver_bytes(linear->rows, linear->cols);
       if (gptvq_run_uses_data(options))
-        most = gptvq_max_size(most, gptvq_cuda_linalg_bytes(height, linear->cols));
+        bytes = gptvq_saturated_sum(bytes, gptvq_cuda_linalg_bytes(height, linear->cols));
+      most = gptvq_max_size(most, bytes);
     }
   return most;
 }
