@@ -16,7 +16,7 @@ static const gptvq_option common_options[] = {
     {GPTVQ_OPTION_STRING, "cpu", .value = &cpu, .argument = "LIST|LEVEL",
      .help =
          "CPUs to use, such as 0-3,6: one thread bound to each. Or the highest instruction set: auto, ref,\n"
-         "avx2, avx512, neon, dotprod (default: $GPTVQ_CPU or auto; for both, set the variable)"},
+         "avx2, avx512, amx, neon, dotprod (default: $GPTVQ_CPU or auto; for both, set the variable)"},
     {GPTVQ_OPTION_FLAG, "quiet", .value = &quiet, .help = "no progress, only warnings and errors"},
     {.kind = GPTVQ_OPTION_END}};
 

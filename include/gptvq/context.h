@@ -15,7 +15,7 @@
  *   before, so a program that has its own sets them (json_set_alloc_funcs) before its first call and leaves
  *   them.
  * - Linux is asked once for the use of AMX tiles (arch_prctl), where there are any.
- * - The environment variables GPTVQ_CPU and GPTVQ_GEMM are read once.
+ * - The environment variable GPTVQ_CPU is read once.
  * - Peak memory and CPU seconds of reports are those of the process. */
 #ifndef GPTVQ_CONTEXT_H
 #define GPTVQ_CONTEXT_H

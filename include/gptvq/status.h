@@ -107,8 +107,8 @@ GPTVQ_API int gptvq_get_threads(void);
  * process may not use. */
 GPTVQ_API gptvq_status gptvq_set_affinity(const char *cpus, gptvq_error *err);
 
-/* Highest CPU level that kernels may use: "ref", "avx2", "avx512", "neon", "dotprod" or NULL/"auto" (default;
- * also the environment variable GPTVQ_CPU). GPTVQ_ERROR_UNSUPPORTED when this machine lacks it. */
+/* Highest CPU level that kernels may use: "ref", "avx2", "avx512", "amx", "neon", "dotprod" or NULL/"auto"
+ * (default; also the environment variable GPTVQ_CPU). GPTVQ_ERROR_UNSUPPORTED when this machine lacks it. */
 GPTVQ_API gptvq_status gptvq_set_cpu(const char *level, gptvq_error *err);
 GPTVQ_API const char *gptvq_get_cpu(void);
 

@@ -9,13 +9,14 @@
 
 /* Levels: what users call a set of features. A level needs some, and uses others that belong to it where the
  * machine has them. */
-enum { X86_WIDE = GPTVQ_CPU_AVX2 | GPTVQ_CPU_AVX512, X86_EXTRAS = GPTVQ_CPU_AVX512_BF16 | GPTVQ_CPU_AMX };
+enum { X86_WIDE = GPTVQ_CPU_AVX2 | GPTVQ_CPU_AVX512 };
 static const struct {
   const char *name;
   gptvq_cpu_features needs, uses;
 } levels[] = {{"ref", 0, 0},
               {"avx2", GPTVQ_CPU_AVX2, 0},
-              {"avx512", X86_WIDE, X86_EXTRAS},
+              {"avx512", X86_WIDE, GPTVQ_CPU_AVX512_BF16},
+              {"amx", X86_WIDE | GPTVQ_CPU_AMX, GPTVQ_CPU_AVX512_BF16},
               {"neon", GPTVQ_CPU_NEON, 0},
               {"dotprod", GPTVQ_CPU_NEON | GPTVQ_CPU_DOTPROD, 0}};
 enum { LEVELS = sizeof levels / sizeof levels[0] };
@@ -119,7 +120,7 @@ gptvq_status gptvq_cpu_level(const char *name, gptvq_cpu_features *features, gpt
   const size_t level = find_level(name);
   if (level == LEVELS)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "unknown CPU level %s; known: ref, avx2, avx512, neon, dotprod, auto", name);
+                      "unknown CPU level %s; known: ref, avx2, avx512, amx, neon, dotprod, auto", name);
   if (!has_all(machine, levels[level].needs))
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "this machine has no CPU level %s; its best is %s", name,
                       levels[highest_level(machine)].name);

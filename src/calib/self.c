@@ -100,7 +100,8 @@ static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, 
     if (sample_step(job, &inner) != GPTVQ_OK)
       return gptvq_fail(err, inner.status, "sampling calibration text from the model: %s", inner.message);
     if (job->position % REPORT_EVERY == 0) /* the caller may stop it */
-      GPTVQ_TRY(gptvq_report_progress(callbacks, "sample", "", first, samples, NAN, err));
+      GPTVQ_TRY(gptvq_report_progress(callbacks, "sample", "",
+                                      first + job->count * job->position / job->length, samples, NAN, err));
   }
   return GPTVQ_OK;
 }

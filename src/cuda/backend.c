@@ -127,6 +127,9 @@ gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_err
   cuda->backend.feedback = gptvq_cuda_feedback;
   cuda->backend.codebooks = gptvq_cuda_codebooks;
   cuda->backend.assign = gptvq_cuda_assign;
+  cuda->backend.update = gptvq_cuda_update;
+  cuda->backend.reassign = gptvq_cuda_reassign;
+  cuda->backend.search = gptvq_cuda_search;
   *out = cuda;
   return GPTVQ_OK;
 }

@@ -12,13 +12,15 @@ typedef struct gptvq_cuda_buffer {
 } gptvq_cuda_buffer;
 
 typedef enum gptvq_cuda_use {                    /* what the buffers are for */
+                              GPTVQ_CUDA_TARGET, /* a piece's weights as they were */
                               GPTVQ_CUDA_ROWS,   /* weights, residuals or directions of a piece's rows */
                               GPTVQ_CUDA_RESULT, /* errors, gradients or products of these rows */
                               GPTVQ_CUDA_STEP,   /* where a batch's columns would be best */
                               GPTVQ_CUDA_SCALE,
                               GPTVQ_CUDA_INDEX,
                               GPTVQ_CUDA_FOUND, /* new indices */
-                              GPTVQ_CUDA_LOSS,  /* and loss or gain of a row */
+                              GPTVQ_CUDA_LOSS, /* [3 × rows] gain of a row, loss of its assignment, loss of a
+                                                  new one */
                               GPTVQ_CUDA_BOOKS,
                               GPTVQ_CUDA_LOOKUP,
                               GPTVQ_CUDA_METRIC,
@@ -63,6 +65,10 @@ gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, g
  * that is free or in buffers, beside `other` bytes. */
 size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other);
 
+/* Launches the kernel with a grid that suits. */
+gptvq_status gptvq_cuda_add_ridge(gptvq_cuda *cuda, const gptvq_kernel_add_ridge_arguments *a,
+                                  gptvq_error *err);
+
 /* Scales of sub-vectors [first, first + blocks) of rows [begin, end): *out NULL without block scales. */
 gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t end,
                                     size_t first, size_t blocks, const float **out, gptvq_error *err);
@@ -75,6 +81,9 @@ gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_facto
                                  gptvq_error *err);
 gptvq_status gptvq_cuda_codebooks(gptvq_vq *q, size_t group, gptvq_error *err);
 gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+gptvq_status gptvq_cuda_update(gptvq_vq *q, double *loss, gptvq_error *err);
+gptvq_status gptvq_cuda_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
+gptvq_status gptvq_cuda_search(gptvq_vq *q, double *gain, gptvq_error *err);
 
 /* Dynamic shared memory of kernel `assign` with that many warps, in bytes; the warps that fit (0: none). */
 size_t gptvq_cuda_assign_bytes(const gptvq_vq *q, size_t columns, bool kept, size_t warps);

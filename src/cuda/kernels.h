@@ -1,20 +1,11 @@
-/* cuda/kernels.h: the kernels by name, and their arguments; kernels/NAME.cuh has each one's way of working.
+/* cuda/kernels.h: the kernels by name, and their arguments; the files of kernels/ have their ways of
+ * working.
  * Read by C, by C++ and by nvcc: addresses are the device's, all structs have the same layout there (64-bit
  * addresses, natural alignment). Arrays are row-major, strides in elements, names as in quant/layer/. */
 #ifndef GPTVQ_CUDA_KERNELS_H
 #define GPTVQ_CUDA_KERNELS_H
 
 #include <stdint.h>
-
-/* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
-#define GPTVQ_CUDA_KERNELS(X) X(add_ridge) X(assign) X(em) X(add_sums) X(round_bf16)
-
-typedef enum gptvq_kernel {
-#define GPTVQ_KERNEL_ID(name) GPTVQ_KERNEL_##name,
-  GPTVQ_CUDA_KERNELS(GPTVQ_KERNEL_ID)
-#undef GPTVQ_KERNEL_ID
-      GPTVQ_KERNEL_COUNT
-} gptvq_kernel;
 
 /* sums[rows × ld, the first `cols` columns] += product[rows × cols], in double */
 typedef struct gptvq_kernel_add_sums_arguments {
@@ -29,9 +20,22 @@ typedef struct gptvq_kernel_round_bf16_arguments {
   uint32_t *bits;
 } gptvq_kernel_round_bf16_arguments;
 
-/* y[rows × n] += ridge[n] · x[rows × n]. Grid: any; 256 threads at most; no shared memory. */
+/* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
+#define GPTVQ_CUDA_KERNELS(X) \
+  X(add_ridge) \
+  X(assign) X(decode) X(em) X(reassign) X(search_prepare) X(search_accept) X(add_sums) X(round_bf16)
+
+typedef enum gptvq_kernel {
+#define GPTVQ_KERNEL_ID(name) GPTVQ_KERNEL_##name,
+  GPTVQ_CUDA_KERNELS(GPTVQ_KERNEL_ID)
+#undef GPTVQ_KERNEL_ID
+      GPTVQ_KERNEL_COUNT
+} gptvq_kernel;
+
+/* y[rows × y_stride] += ridge · x[rows × x_stride], n columns. Grid: any; 256 threads at most; no shared
+ * memory. */
 typedef struct gptvq_kernel_add_ridge_arguments {
-  uint64_t rows, n;
+  uint64_t rows, n, x_stride, y_stride;
   const float *ridge, *x;
   float *y;
 } gptvq_kernel_add_ridge_arguments;
@@ -46,7 +50,8 @@ typedef struct gptvq_kernel_assign_arguments {
   uint32_t dim, k, blocks, width;
   const float *w; /* [rows × w_stride] the batch's columns; not changed */
   uint64_t w_stride;
-  const float *scale; /* [rows × blocks], NULL: 1 */
+  const float *scale; /* [rows × scale_stride], NULL: 1 */
+  uint64_t scale_stride;
   const float *books; /* [stripes × book_stride] the k × dim centroids of each stripe */
   uint64_t book_stride;
   const float *lookup, *metric; /* [blocks][dim²] */
@@ -54,7 +59,7 @@ typedef struct gptvq_kernel_assign_arguments {
   uint64_t u_stride;
   uint16_t *index; /* [rows × index_stride] */
   uint64_t index_stride;
-  float *error; /* [rows × error_stride] */
+  float *error; /* [rows × error_stride] or NULL */
   uint64_t error_stride;
   double *loss; /* [rows] or NULL */
 } gptvq_kernel_assign_arguments;
@@ -82,5 +87,67 @@ typedef struct gptvq_kernel_em_arguments {
   double *keys;
   uint32_t *sorted;
 } gptvq_kernel_em_arguments;
+
+/* out[rows × padded] = the values of the assignment: gptvq_vq_decode, or target minus these
+ * (gptvq_vq_residual). book_of[blocks]: where a sub-vector's centroids begin in its stripe's. Grid: x over
+ * blocks of 256 sub-vectors, y over rows; GPTVQ_ROWS_THREADS threads; no shared memory. */
+enum { GPTVQ_ROWS_THREADS = 256 };
+typedef struct gptvq_kernel_decode_arguments {
+  uint64_t rows, stripe_rows;
+  uint32_t dim, blocks;
+  const uint16_t *index; /* [rows × blocks] */
+  const float *scale;    /* [rows × blocks], NULL: 1 */
+  const float *books;    /* [stripes × book_stride] */
+  uint64_t book_stride;
+  const uint32_t *book_of; /* [blocks] */
+  const float *target;     /* [rows × blocks · dim] or NULL */
+  float *out;              /* likewise */
+} gptvq_kernel_decode_arguments;
+
+/* One sweep of re-assignment over the single sub-vectors of a batch (quant/layer/reassign.c), a row per warp.
+ * Grid and shared memory: as `assign`, with columns floats of each warp. */
+typedef struct gptvq_kernel_reassign_arguments {
+  uint64_t rows, stripe_rows;
+  uint32_t dim, k, blocks;
+  const float *scale; /* [rows × scale_stride], NULL: 1 */
+  uint64_t scale_stride;
+  const float *books; /* [stripes × book_stride] */
+  uint64_t book_stride;
+  const double *metric_h; /* [blocks][dim²] R */
+  const float *h;         /* [columns × h_stride] H of the batch */
+  uint64_t h_stride;
+  const float *ridge;    /* [columns] */
+  const float *gradient; /* [rows × columns] E H of the batch's columns */
+  float *work;           /* [rows × work_stride] E of the batch's columns; kept up to date */
+  uint64_t work_stride;
+  uint16_t *index; /* [rows × index_stride] likewise */
+  uint64_t index_stride;
+  double *gain; /* [rows] is added to */
+} gptvq_kernel_reassign_arguments;
+
+/* Re-assignment of a batch as a whole (quant/layer/search.c), around kernel `assign`: step = step + present
+ * values, where the batch would be best, and loss = what the present assignment loses there; then the
+ * assignments of less loss are taken over. Grid: x over rows, a row per warp; GPTVQ_ROWS_THREADS threads; no
+ * shared memory. */
+typedef struct gptvq_kernel_search_arguments {
+  uint64_t rows, stripe_rows;
+  uint32_t dim, blocks;
+  const float *scale; /* [rows × scale_stride], NULL: 1 */
+  uint64_t scale_stride;
+  const float *books; /* [stripes × book_stride] */
+  uint64_t book_stride;
+  const float *gradient; /* [rows × columns] E (H + ridge) */
+  float *step;           /* [rows × columns] */
+  const uint16_t *found; /* [rows × blocks] */
+  const double *least;   /* [rows] loss of `found` */
+  double *loss;          /* [rows] */
+  float *work;           /* [rows × work_stride] */
+  uint64_t work_stride;
+  uint16_t *index; /* [rows × index_stride] */
+  uint64_t index_stride;
+  double *gain; /* [rows] is added to */
+} gptvq_kernel_search_arguments;
+typedef gptvq_kernel_search_arguments gptvq_kernel_search_prepare_arguments;
+typedef gptvq_kernel_search_arguments gptvq_kernel_search_accept_arguments;
 
 #endif

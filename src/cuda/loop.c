@@ -40,6 +40,7 @@ gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptv
                                      .blocks = (uint32_t)blocks,
                                      .width = (uint32_t)(kept ? q->beam : 1),
                                      .w_stride = columns,
+                                     .scale_stride = blocks,
                                      .book_stride = q->k * d,
                                      .u_stride = columns,
                                      .index_stride = blocks,

@@ -4,12 +4,11 @@
 
 #include <string.h>
 
-static gptvq_status add_ridge(gptvq_cuda *cuda, size_t rows, size_t n, const float *ridge, const float *x,
-                              float *y, gptvq_error *err) {
-  const gptvq_kernel_add_ridge_arguments a = {.rows = rows, .n = n, .ridge = ridge, .x = x, .y = y};
-  const gptvq_device_grid grid = {(unsigned)gptvq_ceil_div(n, 256), (unsigned)gptvq_min_size(rows, 4096), 256,
-                                  0};
-  return cuda->device->launch(cuda->device, GPTVQ_KERNEL_add_ridge, &grid, &a, err);
+gptvq_status gptvq_cuda_add_ridge(gptvq_cuda *cuda, const gptvq_kernel_add_ridge_arguments *a,
+                                  gptvq_error *err) {
+  const gptvq_device_grid grid = {(unsigned)gptvq_ceil_div(a->n, 256),
+                                  (unsigned)gptvq_min_size(a->rows, 4096), 256, 0};
+  return cuda->device->launch(cuda->device, GPTVQ_KERNEL_add_ridge, &grid, a, err);
 }
 
 gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,
@@ -36,7 +35,9 @@ gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const floa
                                           .c = to,
                                           .ldc = n};
     GPTVQ_TRY(cuda->device->product(cuda->device, &product, err));
-    GPTVQ_TRY(add_ridge(cuda, count, n, cuda->factor.ridge, from, to, err));
+    const gptvq_kernel_add_ridge_arguments ridge = {
+        .rows = count, .n = n, .x_stride = n, .y_stride = n, .ridge = cuda->factor.ridge, .x = from, .y = to};
+    GPTVQ_TRY(gptvq_cuda_add_ridge(cuda, &ridge, err));
     GPTVQ_TRY(gptvq_device_download(cuda->device, count * n * sizeof *y, y + begin * n, to, err));
   }
   return GPTVQ_OK;

@@ -30,6 +30,9 @@ static const struct {
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_trellis_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_uniform_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_gemm_avx512},
+#if defined(GPTVQ_HAVE_AMX)
+    {GPTVQ_CPU_AVX512 | GPTVQ_CPU_AMX, gptvq_kernels_init_tiles_amx},
+#endif
 #elif defined(__aarch64__)
     {GPTVQ_CPU_NEON, gptvq_kernels_init_rows},
     {GPTVQ_CPU_NEON, gptvq_kernels_init_trellis},

@@ -1,17 +1,17 @@
 /* kernels/gemm_i8.h: packed layers times the int8 activations of many tokens (docs/KERNELS.md, "Many
  * tokens").
  *
- * Columns are cut into segments: a block of scale_block columns that shares a scale, or a whole column group.
- * Weights (of uniform layers: code − zero point) are decoded once into a panel, four columns (a quad) of ROWS
- * rows at a time; the codes of TOKENS tokens lie in the same order: sum(t, r) = fma(float(Σ_c w[r][c] ·
- * q[t][c]), weight_scale[s][r] · x_scale[s][t], sum(t, r)) over segments s ascending from 0, the inner sum in
- * int32, exact: at most 1024 · 128 · 127 < 2^24. */
+ * Columns are cut into segments (gemm_decode.h). Weights are decoded once into a panel, four columns (a quad)
+ * of ROWS rows at a time; the codes of TOKENS tokens lie in the same order: sum(t, r) = fma(float(Σ_c w[r][c]
+ * · q[t][c]), weight_scale[s][r] · x_scale[s][t], sum(t, r)) over segments s ascending from 0, the inner sum
+ * in int32, exact: at most 1024 · 128 · 127 < 2^24. */
 #ifndef GPTVQ_KERNELS_GEMM_I8_H
 #define GPTVQ_KERNELS_GEMM_I8_H
 
+#include "kernels/gemm_decode.h"
 #include "kernels/kernels.h"
 
-enum { GPTVQ_GEMM_ROWS = 32, GPTVQ_GEMM_TOKENS = GPTVQ_GEMM_BLOCK };
+enum { GPTVQ_GEMM_TOKENS = GPTVQ_GEMM_BLOCK };
 
 /* ROWS rows times TOKENS tokens. All arrays 64-byte aligned, but for correction and x_scales. */
 typedef struct gptvq_gemm_block {

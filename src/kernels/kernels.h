@@ -67,23 +67,24 @@ size_t gptvq_packed_gemm_panel_bytes(const gptvq_packed_shape *shape, size_t row
 void gptvq_packed_gemm_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
                           size_t end, float *y, size_t ldy, void *panel);
 
-/* ---- the same once more, the int8 products by a function from outside (AMX, through linalg) ---- */
+/* ---- the same once more, in tiles (AMX) ---- */
 
-/* C[m × n] = A[m × k] · B[n × k]ᵀ, exact int32 sums; strides in elements; false: not possible. */
-typedef bool (*gptvq_int8_product)(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b,
-                                   size_t ldb, int32_t *c, size_t ldc);
-/* Shapes with an int8 path whose scales cover at least 64 columns, at any level. */
-bool gptvq_packed_has_plain_i8(const gptvq_packed_shape *shape);
-/* Bytes of one token's prepared input, a multiple of 64; layers share them as gptvq_packed_same_gemm_input
- * says. */
-size_t gptvq_packed_plain_input_bytes(const gptvq_packed_shape *shape);
-/* x[cols] in original column order: the same codes and scales as gptvq_packed_gemm_prepare, row-major. */
-void gptvq_packed_plain_prepare(const gptvq_packed *packed, const float *x, void *input);
-size_t gptvq_packed_plain_panel_bytes(const gptvq_packed_shape *shape, size_t rows);
-/* y as gptvq_packed_gemm_i8 gives it, bit for bit; `count` prepared inputs that follow each other. False, and
- * y undefined, when a product fails. */
-bool gptvq_packed_plain_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
-                           size_t end, float *y, size_t ldy, void *panel, gptvq_int8_product product);
+/* Is it the faster way for many tokens, for this shape at the level in force? (The functions below work for
+ * every shape with an int8 path whose decoded weights fit int8.) */
+bool gptvq_packed_has_tiles_i8(const gptvq_packed_shape *shape);
+/* Tokens are prepared in blocks of this many; bytes of a block, a multiple of 64; layers share blocks as
+ * gptvq_packed_same_gemm_input says. */
+enum { GPTVQ_TILES_TOKENS = 16 };
+size_t gptvq_packed_tiles_input_bytes(const gptvq_packed_shape *shape);
+/* x[count × ldx], count <= GPTVQ_TILES_TOKENS, in original column order to a block, 64-byte aligned: the same
+ * codes and scales as gptvq_packed_gemm_prepare. */
+void gptvq_packed_tiles_prepare(const gptvq_packed *packed, const float *x, size_t ldx, size_t count,
+                                void *input);
+/* Bytes of memory that gptvq_packed_tiles_i8 needs for that many tokens, 64-byte aligned. */
+size_t gptvq_packed_tiles_panel_bytes(const gptvq_packed_shape *shape, size_t count);
+/* y as gptvq_packed_gemm_i8 gives it, bit for bit. */
+void gptvq_packed_tiles_i8(const gptvq_packed *packed, const void *inputs, size_t count, size_t begin,
+                           size_t end, float *y, size_t ldy, void *panel);
 
 /* ---- what products are measured against ---- */
 

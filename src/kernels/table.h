@@ -5,6 +5,7 @@
 
 #include "base/cpu.h"
 #include "kernels/gemm_i8.h"
+#include "kernels/gemm_tiles.h"
 #include "kernels/i8.h"
 #include "kernels/kernels.h"
 #include "kernels/trellis.h"
@@ -42,11 +43,12 @@ typedef struct gptvq_kernel_table {
   bool (*uniform_rows)(const gptvq_uniform_rows *job);
   /* Tokens up to which i8_tile is faster than gemm_block, of units of 256 columns and of others. */
   size_t i8_tokens, i8_tokens_other;
-  /* `times` rounds of independent int8 products in registers, as gemm_block or i8_tile make them; how many
-   * multiplications with an addition they are. NULL where there is none. */
+  /* `times` rounds of independent int8 products in registers, as the fastest of these functions makes them;
+   * how many multiplications with an addition they are. NULL where there is none. */
   uint64_t (*i8_peak)(uint64_t times);
   gptvq_gemm_pack_fn gemm_pack; /* NULL, both, where matmul_i8 is the better way */
   gptvq_gemm_block_fn gemm_block;
+  const gptvq_tiles_kernel *tiles; /* NULL: gemm_block is faster */
 } gptvq_kernel_table;
 
 void gptvq_kernels_init_ref(gptvq_kernel_table *table);

@@ -26,8 +26,8 @@ bool gptvq_gemm_bf16_available(void) { return (gptvq_cpu() & GPTVQ_CPU_AVX512_BF
 
 bool gptvq_gemm_bf16_serial_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc) {
-  if ((gptvq_cpu() & GPTVQ_CPU_AMX) && gptvq_onednn_works(GPTVQ_ONEDNN_BF16))
-    return gptvq_onednn_product(GPTVQ_ONEDNN_BF16, m, n, k, a, lda, b, ldb, c, ldc);
+  if ((gptvq_cpu() & GPTVQ_CPU_AMX) && gptvq_onednn_works())
+    return gptvq_onednn_product(m, n, k, a, lda, b, ldb, c, ldc);
   gptvq_gemm_bf16_nt_avx512(m, n, k, a, lda, b, ldb, c, ldc);
   return true;
 }

@@ -7,9 +7,9 @@
 #include <stdint.h>
 #include <string.h>
 
-static pthread_once_t once = PTHREAD_ONCE_INIT, once_int8 = PTHREAD_ONCE_INIT;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 static dnnl_engine_t engine; /* lives as long as the process */
-static bool works[2];        /* [kind] */
+static bool works;
 
 /* A rows × cols matrix in memory, as oneDNN names it; version 3 made descriptors opaque. */
 typedef struct matrix {
@@ -69,35 +69,20 @@ static bool multiply(const matrix *a, const matrix *b, const matrix *c) {
   return done;
 }
 
-static bool product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda,
-                    const void *b, size_t ldb, void *c, size_t ldc) {
-  const dnnl_data_type_t in = kind == GPTVQ_ONEDNN_BF16 ? dnnl_bf16 : dnnl_s8,
-                         out = kind == GPTVQ_ONEDNN_BF16 ? dnnl_f32 : dnnl_s32;
+static bool product(size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b, size_t ldb,
+                    void *c, size_t ldc) {
   matrix x = {.memory = NULL}, y = {.memory = NULL}, z = {.memory = NULL};
   int threads =
       omp_get_max_threads(); /* of this thread; oneDNN's own threads would change the cut of the sums */
   omp_set_num_threads(1);
-  bool done = matrix_init(&x, m, k, in, lda, 1, (void *)(uintptr_t)a) &&
-              matrix_init(&y, k, n, in, 1, ldb, (void *)(uintptr_t)b) &&
-              matrix_init(&z, m, n, out, ldc, 1, c) && multiply(&x, &y, &z);
+  bool done = matrix_init(&x, m, k, dnnl_bf16, lda, 1, (void *)(uintptr_t)a) &&
+              matrix_init(&y, k, n, dnnl_bf16, 1, ldb, (void *)(uintptr_t)b) &&
+              matrix_init(&z, m, n, dnnl_f32, ldc, 1, c) && multiply(&x, &y, &z);
   omp_set_num_threads(threads);
   matrix_release(&x);
   matrix_release(&y);
   matrix_release(&z);
   return done;
-}
-
-/* Without VNNI or AMX oneDNN adds pairs of products in 16 bits, where large ones overflow. */
-static bool int8_is_exact(size_t m) {
-  enum { MOST = 16, K = 64 };
-  int8_t a[MOST * K], b[MOST * K];
-  int32_t c[MOST * MOST];
-  memset(a, 127, sizeof a);
-  memset(b, -128, sizeof b);
-  if (!product(GPTVQ_ONEDNN_INT8, m, MOST, K, a, K, b, K, c, MOST)) return false;
-  for (size_t i = 0; i < m * MOST; i++)
-    if (c[i] != 127 * -128 * K) return false;
-  return true;
 }
 
 /* The first products make oneDNN set up its global state, before several threads use it. */
@@ -108,34 +93,26 @@ static void make_engine(void) {
     engine = NULL;
     return;
   }
-  works[GPTVQ_ONEDNN_BF16] = product(GPTVQ_ONEDNN_BF16, 1, 1, 1, &one, 1, &one, 1, &x, 1) && x > 0.5f;
+  works = product(1, 1, 1, &one, 1, &one, 1, &x, 1) && x > 0.5f;
 }
 
-static void try_int8(void) {
-  works[GPTVQ_ONEDNN_INT8] = engine != NULL && int8_is_exact(1) && int8_is_exact(16);
-}
-
-bool gptvq_onednn_works(gptvq_onednn_kind kind) {
+bool gptvq_onednn_works(void) {
   pthread_once(&once, make_engine);
-  if (kind == GPTVQ_ONEDNN_INT8) pthread_once(&once_int8, try_int8);
-  return works[kind];
+  return works;
 }
 
-bool gptvq_onednn_product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda,
-                          const void *b, size_t ldb, void *c, size_t ldc) {
-  return gptvq_onednn_works(kind) && product(kind, m, n, k, a, lda, b, ldb, c, ldc);
+bool gptvq_onednn_product(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                          size_t ldb, float *c, size_t ldc) {
+  return gptvq_onednn_works() && product(m, n, k, a, lda, b, ldb, c, ldc);
 }
 
 #else
 
-bool gptvq_onednn_works(gptvq_onednn_kind kind) {
-  (void)kind;
-  return false;
-}
+bool gptvq_onednn_works(void) { return false; }
 
-bool gptvq_onednn_product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda,
-                          const void *b, size_t ldb, void *c, size_t ldc) {
-  (void)kind, (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
+bool gptvq_onednn_product(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                          size_t ldb, float *c, size_t ldc) {
+  (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
   return false;
 }
 #endif

@@ -4,18 +4,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-typedef enum gptvq_onednn_kind {
-  GPTVQ_ONEDNN_BF16,
-  /* bf16 × bf16 -> fp32 */ GPTVQ_ONEDNN_INT8 /* int8 × int8 -> int32, exact */
-} gptvq_onednn_kind;
+/* Is oneDNN in this build, and does it multiply? Tried once. */
+bool gptvq_onednn_works(void);
 
-/* Is oneDNN in this build, and does it multiply, int8 exactly? Tried once for each kind. */
-bool gptvq_onednn_works(gptvq_onednn_kind kind);
-
-/* C[m × n] = A[m × k] · B[n × k]ᵀ, row-major, strides in elements. False (nothing useful in C) when the
- * product cannot be made. */
-bool gptvq_onednn_product(gptvq_onednn_kind kind, size_t m, size_t n, size_t k, const void *a, size_t lda,
-                          const void *b, size_t ldb, void *c, size_t ldc);
+/* C[m × n] = A[m × k] · B[n × k]ᵀ, bf16 bits in, fp32 out, row-major, strides in elements. False (nothing
+ * useful in C) when the product cannot be made. */
+bool gptvq_onednn_product(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                          size_t ldb, float *c, size_t ldc);
 
 #endif

@@ -4,7 +4,6 @@
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "linalg/gemm_bf16.h"
-#include "linalg/gemm_int8.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -31,7 +30,8 @@ typedef struct part part;
 typedef struct path {
   bool (*applies)(const gptvq_linear *linear, size_t n, gptvq_compute compute);
   size_t (*rows_per_task)(const linear_job *job, const gptvq_linear *linear);
-  size_t (*panel_bytes)(const gptvq_linear *linear, size_t rows); /* of a thread, for the rows of a task */
+  /* of a thread, for the rows of a task */
+  size_t (*panel_bytes)(const linear_job *job, const gptvq_linear *linear, size_t rows);
   /* y = W x for rows [begin, end); false: oneDNN refused */
   bool (*run)(const linear_job *job, const part *p, size_t begin, size_t end, void *panel);
   bool ordered; /* wants x in packed column order */
@@ -175,8 +175,8 @@ static size_t block_rows(const linear_job *job, const gptvq_linear *linear) {
   return panel_rows(linear->cols);
 }
 
-static size_t no_panel(const gptvq_linear *linear, size_t rows) {
-  (void)linear, (void)rows;
+static size_t no_panel(const linear_job *job, const gptvq_linear *linear, size_t rows) {
+  (void)job, (void)linear, (void)rows;
   return 0;
 }
 
@@ -197,36 +197,36 @@ static bool rows_run(const linear_job *job, const part *p, size_t begin, size_t 
   return true;
 }
 
-/* Int8 inputs, weights decoded once for all tokens, products by oneDNN, where the processor has AMX. */
+/* Int8 inputs, weights decoded once for all tokens, products in tiles, where the processor has AMX. */
 static bool takes_codes(const gptvq_linear *linear, gptvq_compute compute) {
   return compute == GPTVQ_COMPUTE_INT8 && linear->is_packed && gptvq_packed_has_i8(&linear->packed.shape);
 }
-static bool plain_applies(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
-  enum { LEAST = 17 };
-  return takes_codes(linear, compute) && n >= LEAST && gptvq_packed_has_plain_i8(&linear->packed.shape) &&
-         gptvq_gemm_int8_wanted();
+static bool tiles_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
+  enum { LEAST = 6 }; /* below, weights take longer to be decoded than to be looked up token by token */
+  return takes_codes(linear, compute) && n >= LEAST && gptvq_packed_has_tiles_i8(&linear->packed.shape);
 }
-static size_t plain_panel_bytes(const gptvq_linear *linear, size_t rows) {
-  return gptvq_packed_plain_panel_bytes(&linear->packed.shape, rows);
+static size_t tiles_panel_bytes(const linear_job *job, const gptvq_linear *linear, size_t rows) {
+  (void)rows;
+  return gptvq_packed_tiles_panel_bytes(&linear->packed.shape, job->n);
 }
-static size_t plain_input_bytes(const gptvq_linear *linear) {
-  return gptvq_packed_plain_input_bytes(&linear->packed.shape);
+static size_t tiles_input_bytes(const gptvq_linear *linear) {
+  return gptvq_packed_tiles_input_bytes(&linear->packed.shape);
 }
-static void plain_prepare(const gptvq_linear *linear, const float *x, size_t ldx, size_t count, void *input) {
-  (void)ldx, (void)count;
-  gptvq_packed_plain_prepare(&linear->packed, x, input);
+static void tiles_prepare(const gptvq_linear *linear, const float *x, size_t ldx, size_t count, void *input) {
+  gptvq_packed_tiles_prepare(&linear->packed, x, ldx, count, input);
 }
-static bool plain_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
-  return gptvq_packed_plain_i8(&p->linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy,
-                               panel, gptvq_gemm_int8_serial_nt);
+static bool tiles_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
+  gptvq_packed_tiles_i8(&p->linear->packed, p->input, job->n, begin, end, p->y + begin, job->ldy, panel);
+  return true;
 }
 
-/* The same with our own products. */
+/* The same with products of vectors. */
 static bool blocks_apply(const gptvq_linear *linear, size_t n, gptvq_compute compute) {
   return takes_codes(linear, compute) && gptvq_packed_has_gemm_i8(&linear->packed.shape) &&
          n > gptvq_packed_few_tokens(&linear->packed.shape);
 }
-static size_t blocks_panel_bytes(const gptvq_linear *linear, size_t rows) {
+static size_t blocks_panel_bytes(const linear_job *job, const gptvq_linear *linear, size_t rows) {
+  (void)job;
   return gptvq_packed_gemm_panel_bytes(&linear->packed.shape, rows);
 }
 static size_t blocks_input_bytes(const gptvq_linear *linear) {
@@ -280,7 +280,8 @@ static bool panels_apply(const gptvq_linear *linear, size_t n, gptvq_compute com
   (void)linear, (void)n, (void)compute;
   return true;
 }
-static size_t panels_panel_bytes(const gptvq_linear *linear, size_t rows) {
+static size_t panels_panel_bytes(const linear_job *job, const gptvq_linear *linear, size_t rows) {
+  (void)job;
   return rows * gptvq_round_up(linear->cols, 16) * sizeof(float);
 }
 static bool panels_run(const linear_job *job, const part *p, size_t begin, size_t end, void *panel) {
@@ -290,8 +291,8 @@ static bool panels_run(const linear_job *job, const part *p, size_t begin, size_
 
 static const path paths[] = {
     {rows_apply, vector_rows, no_panel, rows_run, false, 1, rows_input_bytes, rows_prepare, NULL},
-    {plain_applies, block_rows, plain_panel_bytes, plain_run, false, 1, plain_input_bytes, plain_prepare,
-     gptvq_packed_same_gemm_input},
+    {tiles_apply, block_rows, tiles_panel_bytes, tiles_run, false, GPTVQ_TILES_TOKENS, tiles_input_bytes,
+     tiles_prepare, gptvq_packed_same_gemm_input},
     {blocks_apply, block_rows, blocks_panel_bytes, blocks_run, false, GPTVQ_GEMM_BLOCK, blocks_input_bytes,
      blocks_prepare, gptvq_packed_same_gemm_input},
     {codes_apply, vector_rows, no_panel, codes_run, false, 1, codes_input_bytes, codes_prepare,
@@ -422,7 +423,7 @@ static size_t plan_part(linear_job *job, size_t i, const gptvq_linear *linear, g
   p->rows_per_task = how->rows_per_task(job, linear);
   job->tasks += gptvq_ceil_div(linear->rows, p->rows_per_task);
   job->panel_bytes =
-      gptvq_max_size(job->panel_bytes, gptvq_round_up(how->panel_bytes(linear, p->rows_per_task), 64));
+      gptvq_max_size(job->panel_bytes, gptvq_round_up(how->panel_bytes(job, linear, p->rows_per_task), 64));
   if (how->tokens == 0) return 0;
   p->input_bytes = how->input_bytes(linear);
   return gptvq_ceil_div(job->n, how->tokens) * p->input_bytes;

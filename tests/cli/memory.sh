@@ -3,7 +3,6 @@
 # MEMORY_STEP=1 tries every allocation (minutes); without it as many as fit in a few seconds.
 . "$SOURCE/tests/cli/lib.sh"
 
-unset GPTVQ_GEMM || true
 export FAIL_AT FAIL_ON
 tiny=$SOURCE/tests/golden/model/llama-sharded
 

@@ -125,6 +125,59 @@ static void codebooks_are_the_cpus(void **state) {
   close_fixture(&f);
 }
 
+typedef gptvq_status (*sweep)(gptvq_vq *q, double *value, gptvq_error *err);
+static gptvq_status reassign(gptvq_vq *q, double *gain, gptvq_error *err) {
+  return q->backend->reassign(q, gain, err);
+}
+static gptvq_status search(gptvq_vq *q, double *gain, gptvq_error *err) {
+  return q->backend->search(q, gain, err);
+}
+static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
+  return q->backend == &gptvq_cpu_backend ? gptvq_vq_update_by(q, false, loss, err)
+                                          : q->backend->update(q, loss, err);
+}
+
+/* The same for what goes over the whole layer. Gains are sums over rows or over stripes: another order. Did
+ * anything change? */
+static bool compare_sweep(const fixture *f, size_t number, sweep function) {
+  const layer_case *c = &layer_cases[number];
+  if (c->no_data) return false;
+  layer_input in = make_input(c);
+  gptvq_arena arena;
+  gptvq_error err = {.message = ""};
+  gptvq_vq q = open_layer(c->rows, c->cols, in.w, in.factor, &in.options, &arena);
+  double cpu, shim;
+  copy before = take_copy(&q);
+  assert_int_equal(function(&q, &cpu, &err), GPTVQ_OK);
+  copy expected = take_copy(&q);
+  for (int reverse = 0; reverse < 2; reverse++) {
+    restore(&q, &before);
+    gptvq_shim_reverse(f->device, reverse);
+    q.backend = gptvq_cuda_backend(f->cuda);
+    if (function(&q, &shim, &err) != GPTVQ_OK) fail_msg("case %zu: %s", number, err.message);
+    memcpy(q.error, expected.error, expected.errors * sizeof *q.error); /* is nobody's */
+    assert_same(&q, &expected, number);
+    assert_true(fabs(shim - cpu) <= 2.0 * (double)(q.rows * q.blocks) * 0x1p-53 * fabs(cpu));
+  }
+  release_copy(&before);
+  release_copy(&expected);
+  gptvq_arena_destroy(&arena);
+  release_input(&in);
+  return cpu > 0.0;
+}
+
+static void sweeps_are_the_cpus(void **state) {
+  (void)state;
+  fixture f = open_fixture();
+  const sweep functions[] = {update, reassign, search};
+  for (size_t function = 0; function < 3; function++) {
+    size_t changes = 0;
+    for (size_t i = 0; i < LAYER_CASES; i++) changes += compare_sweep(&f, i, functions[function]);
+    assert_in_range(changes, LAYER_CASES / 3, LAYER_CASES); /* not of nothing */
+  }
+  close_fixture(&f);
+}
+
 /* times_hessian and feedback, also in pieces of a device with little memory */
 static void products_are_the_cpus(void **state) {
   (void)state;
@@ -178,6 +231,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(assignments_are_the_cpus),
       cmocka_unit_test(codebooks_are_the_cpus),
+      cmocka_unit_test(sweeps_are_the_cpus),
       cmocka_unit_test(products_are_the_cpus),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,7 +20,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static const char *const level_names[] = {"ref", "avx2", "avx512", "neon", "dotprod"};
+static const char *const level_names[] = {"ref", "avx2", "avx512", "amx", "neon", "dotprod"};
 enum { LEVELS = sizeof level_names / sizeof level_names[0] };
 
 /* Runs the body once per CPU level of this machine. */

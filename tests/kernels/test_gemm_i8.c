@@ -16,44 +16,27 @@ static double sum_of_weights(const gptvq_packed *p, size_t row, const float *wei
   return sum;
 }
 
-/* The product from outside, spelled out. Refuses the n-th call when fail_at is n. */
-static size_t calls, fail_at;
-static bool scalar_product(size_t m, size_t n, size_t k, const int8_t *a, size_t lda, const int8_t *b,
-                           size_t ldb, int32_t *c, size_t ldc) {
-  for (size_t i = 0; i < m; i++)
-    for (size_t j = 0; j < n; j++) {
-      int32_t sum = 0;
-      for (size_t l = 0; l < k; l++) sum += (int32_t)a[i * lda + l] * b[j * ldb + l];
-      c[i * ldc + j] = sum;
-    }
-  return ++calls != fail_at;
-}
-
-/* The same bytes through products from outside. */
-static void check_plain(const gptvq_packed *p, const float *x, size_t ldx, size_t count, size_t begin,
-                        size_t end, const float *expected, size_t ldy, size_t total) {
+/* The same bytes in tiles: of the fastest kernel for them at this level. */
+static void check_tiles(const gptvq_packed *p, const float *x, size_t ldx, size_t count, size_t begin,
+                        size_t end, const float *expected, size_t ldy, size_t total, const char *level) {
   const gptvq_packed_shape *shape = &p->shape;
-  if (!gptvq_packed_has_plain_i8(shape)) return;
-  size_t input_bytes = gptvq_packed_plain_input_bytes(shape),
-         panel_bytes = gptvq_packed_plain_panel_bytes(shape, end - begin);
-  guarded inputs = guarded_new(count * input_bytes), panel = guarded_new(gptvq_round_up(panel_bytes, 64));
+  const size_t input_bytes = gptvq_packed_tiles_input_bytes(shape),
+               panel_bytes = gptvq_packed_tiles_panel_bytes(shape, count),
+               blocks = gptvq_ceil_div(count, GPTVQ_TILES_TOKENS);
+  guarded inputs = guarded_new(blocks * input_bytes), panel = guarded_new(panel_bytes);
   guarded y = guarded_new(total * sizeof(float));
-  memset(inputs.data, 0x55, count * input_bytes);
+  memset(inputs.data, 0x55, blocks * input_bytes);
   memset(panel.data, 0x55, panel_bytes);
   for (size_t i = 0; i < total; i++) ((float *)y.data)[i] = -77.0f;
-  for (size_t t = 0; t < count; t++)
-    gptvq_packed_plain_prepare(p, x + t * ldx, inputs.data + t * input_bytes);
-  calls = fail_at = 0;
-  assert_true(gptvq_packed_plain_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data,
-                                    scalar_product));
+  for (size_t b = 0; b < blocks; b++)
+    gptvq_packed_tiles_prepare(p, x + b * GPTVQ_TILES_TOKENS * ldx, ldx,
+                               gptvq_min_size(GPTVQ_TILES_TOKENS, count - b * GPTVQ_TILES_TOKENS),
+                               inputs.data + b * input_bytes);
+  gptvq_packed_tiles_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data);
   if (memcmp(expected, y.data, total * sizeof *expected) != 0) {
-    print_shape(shape, gptvq_get_cpu());
-    fail_msg("rows %zu-%zu of %zu tokens: other bytes with a product from outside", begin, end, count);
+    print_shape(shape, level);
+    fail_msg("rows %zu-%zu of %zu tokens: other bytes in tiles", begin, end, count);
   }
-  fail_at = calls;
-  calls = 0;
-  assert_false(gptvq_packed_plain_i8(p, inputs.data, count, begin, end, (float *)y.data, ldy, panel.data,
-                                     scalar_product));
   guarded_free(&inputs);
   guarded_free(&panel);
   guarded_free(&y);
@@ -104,7 +87,7 @@ static void check(const gptvq_packed_shape *shape, uint64_t *state) {
     guarded_free(&inputs);
     guarded_free(&panel);
     guarded_free(&y);
-    check_plain(p, from, ldx, count, begin, end, expected, ldy, total);
+    check_tiles(p, from, ldx, count, begin, end, expected, ldy, total, level_names[level]);
   }
   assert_false(first);
   gptvq_set_cpu("ref", NULL);

@@ -1,7 +1,6 @@
 /* gptvq_linear_forward: every storage, few and many tokens, against sums in double. */
 #include "packed_fixture.h"
 
-#include "linalg/gemm_int8.h"
 #include "model/linear.h"
 
 #include <float.h>
@@ -36,7 +35,7 @@ static void check_linear(const gptvq_linear *linear, const float *weights, gptvq
     bool int8 = compute == GPTVQ_COMPUTE_INT8 && linear->is_packed &&
                 gptvq_packed_has_i8(&linear->packed.shape) &&
                 (n <= gptvq_packed_few_tokens(&linear->packed.shape) ||
-                 gptvq_packed_has_gemm_i8(&linear->packed.shape) || gptvq_gemm_int8_wanted());
+                 gptvq_packed_has_gemm_i8(&linear->packed.shape));
     for (size_t i = 0; i < MAX * ldy; i++) y[i] = again[i] = -77.0f;
     gptvq_set_threads(1);
     assert_int_equal(gptvq_linear_forward(linear, compute, n, x, ldx, y + 2, ldy, NULL), GPTVQ_OK);

@@ -6,6 +6,6 @@ GPTVQ_KERNEL(add_ridge, 256) {
        c += (uint64_t)gridDim.x * blockDim.x) {
     const float ridge = a.ridge[c];
     for (uint64_t row = blockIdx.y; row < a.rows; row += gridDim.y)
-      a.y[row * a.n + c] += ridge * a.x[row * a.n + c];
+      a.y[row * a.y_stride + c] += ridge * a.x[row * a.x_stride + c];
   }
 }

@@ -3,7 +3,7 @@
  * each, best first. The warps of a block are rows of one stripe and share the centroids times T of the
  * present sub-vector. Partial assignments are kept as parent and index; the errors of the best one are
  * computed again along its path, by the same operations. */
-#include "cuda/kernels/common.cuh"
+#include "cuda/kernels/lookup.cuh"
 
 namespace gptvq_assign {
 
@@ -43,17 +43,6 @@ template <int D> GPTVQ_DEVICE void transform(const float *t, const float *w, flo
   gptvq_times_upper<D>(t, divided, x);
 }
 
-template <int D>
-GPTVQ_DEVICE float distance(const float *table, unsigned k, unsigned m, const float (&x)[D]) {
-  float delta = x[0] - table[m], sum = delta * delta;
-  GPTVQ_UNROLL
-  for (int j = 1; j < D; j++) {
-    delta = x[j] - table[j * k + m];
-    sum += delta * delta;
-  }
-  return sum;
-}
-
 /* e′ = (w − c · scale) T; returns ‖e′‖² */
 template <int D>
 GPTVQ_DEVICE double scaled_error(const float *t, const float *w, const float *c, float scale, float (&e)[D]) {
@@ -67,21 +56,15 @@ GPTVQ_DEVICE double scaled_error(const float *t, const float *w, const float *c,
   return sum;
 }
 
-/* to = from − e U over the columns from sub-vector b + 1 on, by the lanes of the warp */
+/* to = from − e U over the columns from sub-vector b + 1 on */
 template <int D>
 GPTVQ_DEVICE void feed_back(const gptvq_kernel_assign_arguments &a, const row &r, unsigned b,
                             const float (&e)[D], const float *from, float *to) {
-  const float *u = a.u + (uint64_t)b * D * a.u_stride;
-  for (unsigned i = (b + 1) * D + r.lane; i < r.columns; i += GPTVQ_WARP) {
-    float sum = e[0] * u[i];
-    GPTVQ_UNROLL
-    for (int j = 1; j < D; j++) sum += e[j] * u[j * a.u_stride + i];
-    to[i] = from[i] - sum;
-  }
+  gptvq_feed_back<D>(e, a.u + (uint64_t)b * D * a.u_stride, a.u_stride, (b + 1) * D, r.columns, from, to);
 }
 
 GPTVQ_DEVICE float scale_of(const gptvq_kernel_assign_arguments &a, const row &r, unsigned b) {
-  return a.scale == nullptr ? 1.0f : a.scale[r.number * a.blocks + b];
+  return a.scale == nullptr ? 1.0f : a.scale[r.number * a.scale_stride + b];
 }
 
 /* Sub-vector b gets centroid m: its error is written, the row in `now` made up for. */
@@ -90,10 +73,9 @@ GPTVQ_DEVICE double settle(const gptvq_kernel_assign_arguments &a, const row &r,
   float e[D];
   const double loss = scaled_error<D>(a.metric + (uint64_t)b * D * D, r.now + b * D, r.book + (uint64_t)m * D,
                                       scale_of(a, r, b), e);
-  float *out = a.error + r.number * a.error_stride + b * D;
   GPTVQ_UNROLL
   for (int j = 0; j < D; j++)
-    if (r.lane == (unsigned)j) out[j] = e[j];
+    if (a.error != nullptr && r.lane == (unsigned)j) a.error[r.number * a.error_stride + b * D + j] = e[j];
   feed_back<D>(a, r, b, e, r.now, r.now);
   __syncwarp();
   return loss;
@@ -102,24 +84,9 @@ GPTVQ_DEVICE double settle(const gptvq_kernel_assign_arguments &a, const row &r,
 template <int D>
 GPTVQ_DEVICE double greedy(const gptvq_kernel_assign_arguments &a, const row &r, unsigned b,
                            const float *table) {
-  float x[D], best = GPTVQ_INFINITY;
-  unsigned at = r.lane;
+  float x[D];
   transform<D>(a.lookup + (uint64_t)b * D * D, r.now + b * D, scale_of(a, r, b), x);
-  for (unsigned m = r.lane; m < a.k; m += GPTVQ_WARP) {
-    const float here = distance<D>(table, a.k, m, x);
-    if (here < best) {
-      best = here;
-      at = m;
-    }
-  }
-  for (unsigned with = GPTVQ_WARP / 2; with > 0; with /= 2) {
-    const float other = __shfl_xor_sync(GPTVQ_ALL_LANES, best, with);
-    const unsigned other_at = __shfl_xor_sync(GPTVQ_ALL_LANES, at, with);
-    if (other < best || (other == best && other_at < at)) {
-      best = other;
-      at = other_at;
-    }
-  }
+  const unsigned at = gptvq_find_nearest<D>(table, a.k, x);
   if (r.lane == 0) a.index[r.number * a.index_stride + b] = (uint16_t)at;
   return a.u == nullptr ? 0.0 : settle<D>(a, r, b, at);
 }
@@ -140,7 +107,7 @@ GPTVQ_DEVICE unsigned extend(const gptvq_kernel_assign_arguments &a, row &r, uns
     transform<D>(t, r.now + c * r.columns + b * D, scale, x);
     for (unsigned m = 0; m < a.k; m += GPTVQ_WARP) {
       const bool there = m + r.lane < a.k;
-      const float here = there ? distance<D>(table, a.k, m + r.lane, x) : 0.0f;
+      const float here = there ? gptvq_distance<D>(table, a.k, m + r.lane, x) : 0.0f;
       const double all = before + squared * (double)here;
       unsigned votes =
           __ballot_sync(GPTVQ_ALL_LANES, there && here <= GPTVQ_INFINITY && (found < a.width || all < worst));
@@ -193,11 +160,11 @@ template <int D> GPTVQ_DEVICE void follow(const gptvq_kernel_assign_arguments &a
       r.history[b * a.width] = s & 0xffff;
       c = s >> 16;
     }
-  load_row(r);
+  load_row(r); /* and a barrier */
   for (unsigned b = 0; b < a.blocks; b++) {
     const unsigned m = r.history[b * a.width];
     if (r.lane == 0) a.index[r.number * a.index_stride + b] = (uint16_t)m;
-    (void)settle<D>(a, r, b, m);
+    if (a.error != nullptr) (void)settle<D>(a, r, b, m);
   }
 }
 

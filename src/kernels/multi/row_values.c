@@ -117,14 +117,6 @@ void GPTVQ_MULTI(gptvq_scale_uniform)(const uint8_t *codes, size_t n, int zero, 
   for (size_t i = 0; i < n; i++) out[i] = scale * (float)((int)codes[i] - zero);
 }
 
-void GPTVQ_MULTI(gptvq_add_products)(const int32_t *sums, const float *scales, float factor, size_t n,
-                                     bool first, float *y) {
-  if (first)
-    for (size_t i = 0; i < n; i++) y[i] = fmaf((float)sums[i], scales[i] * factor, 0.0f);
-  else
-    for (size_t i = 0; i < n; i++) y[i] = fmaf((float)sums[i], scales[i] * factor, y[i]);
-}
-
 void GPTVQ_MULTI(gptvq_multiply)(float *values, size_t n, float factor) {
   for (size_t i = 0; i < n; i++) values[i] *= factor;
 }

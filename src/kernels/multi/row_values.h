@@ -23,9 +23,6 @@ GPTVQ_MULTI_DECLARE(void, gptvq_scale_codes, const int8_t *codes, size_t n, floa
 /* out[i] = (codes[i] − zero) · scale */
 GPTVQ_MULTI_DECLARE(void, gptvq_scale_uniform, const uint8_t *codes, size_t n, int zero, float scale,
                     float *out);
-/* y[i] = fma(sums[i], scales[i] · factor, first ? 0 : y[i]) */
-GPTVQ_MULTI_DECLARE(void, gptvq_add_products, const int32_t *sums, const float *scales, float factor,
-                    size_t n, bool first, float *y);
 /* values[i] *= factor */
 GPTVQ_MULTI_DECLARE(void, gptvq_multiply, float *values, size_t n, float factor);
 

@@ -1,7 +1,7 @@
 /* Packed rows × many tokens with AVX-512 VNNI: 2 × 12 accumulators, two registers of weights, one broadcast
  * of activations. */
 #include "kernels/gemm_i8.h"
-#include "kernels/x86/x86.h"
+#include "kernels/x86/transpose_avx512.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -12,32 +12,12 @@ enum { ROWS = GPTVQ_GEMM_ROWS, TOKENS = GPTVQ_GEMM_TOKENS };
  * bytes apart). */
 static inline void transpose(const int8_t *from, size_t stride, uint8_t *to, size_t step) {
   const __m512i flip = _mm512_set1_epi8((char)0x80);
-  __m512i a[16], b[16];
+  __m512i a[16];
 #pragma GCC unroll 16
   for (size_t i = 0; i < 16; i++) a[i] = _mm512_xor_si512(_mm512_load_si512(from + i * stride), flip);
-#pragma GCC unroll 8
-  for (size_t i = 0; i < 16; i += 2) {
-    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (size_t i = 0; i < 16; i += 4) { /* a[i + j]: column j of each 128-bit lane, rows i … i + 3 */
-    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (size_t j = 0; j < 4; j++) { /* lanes 0 … 3 are columns j, 4 + j, 8 + j, 12 + j */
-    __m512i low0 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x44),
-            high0 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xee);
-    __m512i low1 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x44),
-            high1 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xee);
-    _mm512_store_si512(to + j * step, _mm512_shuffle_i32x4(low0, low1, 0x88));
-    _mm512_store_si512(to + (4 + j) * step, _mm512_shuffle_i32x4(low0, low1, 0xdd));
-    _mm512_store_si512(to + (8 + j) * step, _mm512_shuffle_i32x4(high0, high1, 0x88));
-    _mm512_store_si512(to + (12 + j) * step, _mm512_shuffle_i32x4(high0, high1, 0xdd));
-  }
+  gptvq_transpose_16(a);
+#pragma GCC unroll 16
+  for (size_t i = 0; i < 16; i++) _mm512_store_si512(to + i * step, a[i]);
 }
 
 static void pack(const int8_t *codes, size_t stride, size_t quads, uint8_t *weights) {

@@ -168,6 +168,16 @@ gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
 size_t gptvq_vq_reassign_bytes(const gptvq_vq *q);
 gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err);
 size_t gptvq_vq_search_bytes(const gptvq_vq *q);
+/* What a search needs of the columns of a batch, at most GPTVQ_BATCH; the first of what gptvq_vq_search takes
+ * of the arena. */
+typedef struct gptvq_batch_factor {
+  float *metric;       /* [blocks of a batch][dim²] T of H_BB */
+  float *u, *inverse;  /* [columns²] H_BB⁻¹ = Uᵀ U, and H_BB⁻¹ */
+  double *a, *scratch; /* [columns²] work, Cholesky scratch */
+} gptvq_batch_factor;
+void gptvq_batch_factor_take(gptvq_arena *arena, const gptvq_vq *q, gptvq_batch_factor *out);
+/* false when H_BB + ridge is not positive definite in double (the batch is then left alone) */
+bool gptvq_batch_factor_make(const gptvq_vq *q, gptvq_span batch, const gptvq_batch_factor *out);
 
 /* trellis.c: as codebooks and assign, of a group's tables and row scales, of a batch's states. */
 gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err);

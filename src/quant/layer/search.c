@@ -18,9 +18,7 @@
 typedef struct search {
   gptvq_vq *q;
   size_t group, begin, end; /* columns of the batch */
-  float *metric;            /* [blocks of a batch][dim²] T of H_BB */
-  float *u, *inverse;       /* [columns²] H_BB⁻¹ = Uᵀ U, and H_BB⁻¹ */
-  double *a, *scratch;      /* [columns²] work, Cholesky scratch */
+  gptvq_batch_factor of;
   float *target; /* [rows × columns] where the batch would be best: decoded + gradient H_BB⁻¹ */
   gptvq_trellis_columns columns;
   char *memory; /* per thread: beam scratch, then table; of a trellis: scratch of a path */
@@ -28,14 +26,13 @@ typedef struct search {
   double *gain; /* [stripes], of a trellis [rows] */
 } search;
 
-/* U, T and the inverse of H_BB + ridge; false when it is not positive definite in double (the batch is then
- * left alone) */
-static bool factor_batch(search *s) {
-  const gptvq_factor *f = s->q->factor;
-  size_t m = s->end - s->begin, n = f->padded, d = s->q->dim;
+/* U, T and the inverse of H_BB + ridge */
+bool gptvq_batch_factor_make(const gptvq_vq *q, gptvq_span batch, const gptvq_batch_factor *s) {
+  const gptvq_factor *f = q->factor;
+  size_t m = batch.end - batch.begin, n = f->padded, d = q->dim;
   for (size_t i = 0; i < m; i++) /* reversed, as in factor.c */
     for (size_t j = 0; j <= i; j++) {
-      size_t r = s->end - 1 - i, c = s->end - 1 - j;
+      size_t r = batch.end - 1 - i, c = batch.end - 1 - j;
       s->a[i * m + j] =
           (double)f->h[r * n + c] + (i == j ? fmax(gptvq_factor_ridge(f, r), LEAST_RIDGE) : 0.0);
     }
@@ -71,9 +68,9 @@ static void search_stripes(void *context, size_t begin, size_t end, size_t threa
                        .padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES),
                        .width = q->beam,
                        .blocks = m / d,
-                       .lookup = s->metric,
-                       .metric = s->metric,
-                       .u = s->u,
+                       .lookup = s->of.metric,
+                       .metric = s->of.metric,
+                       .u = s->of.u,
                        .u_stride = m,
                        .table = (float *)(void *)(memory + s->beam_bytes),
                        .scratch = memory};
@@ -118,9 +115,9 @@ static void search_rows(void *context, size_t begin, size_t end, size_t thread) 
                      .width = q->beam,
                      .table = s->columns.table,
                      .scale = scale,
-                     .lookup = s->metric,
-                     .metric = s->metric,
-                     .u = s->u,
+                     .lookup = s->of.metric,
+                     .metric = s->of.metric,
+                     .u = s->of.u,
                      .u_stride = m};
   for (size_t row = begin; row < end; row++) {
     float *step = s->target + row * m, *gradient = q->error + row * n;
@@ -154,6 +151,15 @@ static void ridge_rows(void *context, size_t begin, size_t end, size_t thread) {
           (float)gptvq_factor_ridge(s->q->factor, c) * s->q->work[row * n + c];
 }
 
+void gptvq_batch_factor_take(gptvq_arena *arena, const gptvq_vq *q, gptvq_batch_factor *out) {
+  enum { B = GPTVQ_BATCH };
+  out->metric = gptvq_arena_take(arena, B * q->dim, sizeof *out->metric);
+  out->u = gptvq_arena_take(arena, B * B, sizeof *out->u);
+  out->inverse = gptvq_arena_take(arena, B * B, sizeof *out->inverse);
+  out->a = gptvq_arena_take(arena, B * B, sizeof *out->a);
+  out->scratch = gptvq_arena_take(arena, B * B, sizeof *out->scratch);
+}
+
 static void take(gptvq_arena *arena, search *s) {
   enum { B = GPTVQ_BATCH };
   const gptvq_vq *q = s->q;
@@ -163,11 +169,7 @@ static void take(gptvq_arena *arena, search *s) {
   s->memory_bytes =
       gptvq_round_up(s->beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
   if (trellis) s->memory_bytes = gptvq_trellis_path_bytes(q);
-  s->metric = gptvq_arena_take(arena, B * q->dim, sizeof *s->metric);
-  s->u = gptvq_arena_take(arena, B * B, sizeof *s->u);
-  s->inverse = gptvq_arena_take(arena, B * B, sizeof *s->inverse);
-  s->a = gptvq_arena_take(arena, B * B, sizeof *s->a);
-  s->scratch = gptvq_arena_take(arena, B * B, sizeof *s->scratch);
+  gptvq_batch_factor_take(arena, q, &s->of);
   s->target = gptvq_arena_take(arena, q->rows, B * sizeof *s->target);
   s->memory = gptvq_arena_take(arena, gptvq_thread_count(), s->memory_bytes);
   s->gain = gptvq_arena_take_zero(arena, trellis ? q->rows : q->stripes, sizeof *s->gain);
@@ -183,10 +185,10 @@ size_t gptvq_vq_search_bytes(const gptvq_vq *q) {
 static void search_batch(search *s) {
   gptvq_vq *q = s->q;
   size_t n = q->padded, m = s->end - s->begin;
-  if (!factor_batch(s)) return;
+  if (!gptvq_batch_factor_make(q, (gptvq_span){s->begin, s->end}, &s->of)) return;
   gptvq_gemm_nn(q->rows, m, n, 1.0f, q->work, n, q->factor->h + s->begin, n, 0.0f, q->error, n);
   gptvq_parallel_for(q->rows, 16, ridge_rows, s);
-  gptvq_gemm_nn(q->rows, m, m, 1.0f, q->error, n, s->inverse, m, 0.0f, s->target, m);
+  gptvq_gemm_nn(q->rows, m, m, 1.0f, q->error, n, s->of.inverse, m, 0.0f, s->target, m);
   if (q->step_bits > 0) {
     gptvq_trellis_set_columns(q, (gptvq_span){s->begin, s->end}, &s->columns);
     gptvq_parallel_for(q->rows, 4, search_rows, s);
