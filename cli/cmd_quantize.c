@@ -198,7 +198,8 @@ static void print_loss(const char *name, const char *on, const gptvq_quantize_lo
 /* A stage that a device took part in, by the time that it took. */
 static void print_device(const gptvq_quantize_report *r, size_t stage) {
   const double seconds = r->stages[stage].seconds, device = r->stage_device_seconds[stage];
-  if (device > 5e-4 * seconds) printf("   %s %5.1f %% of %.1f s", r->device, 100.0 * device / seconds, seconds);
+  if (device > 5e-4 * seconds)
+    printf("   %s %5.1f %% of %.1f s", r->device, 100.0 * device / seconds, seconds);
 }
 
 /* Where the CPU time went, the longest first. */

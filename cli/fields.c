@@ -27,7 +27,8 @@ static gptvq_option as_option(const gptvq_field *field, gptvq_quantize_options *
     word = field->initial != 0 ? "on" : "off";
   else if (field->type == GPTVQ_FIELD_SWITCH) option.kind = GPTVQ_OPTION_FLAG; /* nothing to turn off */
   if (word != NULL) (void)snprintf(option.initial, sizeof option.initial, "%s", word);
-  else if (field->type != GPTVQ_FIELD_TEXT && field->type != GPTVQ_FIELD_WORD && field->type != GPTVQ_FIELD_SWITCH)
+  else if (field->type != GPTVQ_FIELD_TEXT && field->type != GPTVQ_FIELD_WORD &&
+           field->type != GPTVQ_FIELD_SWITCH)
     (void)snprintf(option.initial, sizeof option.initial, "%.10g", field->initial);
   return option;
 }

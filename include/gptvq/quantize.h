@@ -110,13 +110,13 @@ typedef struct gptvq_quantize_options {
   double calib_self;   /* 0 to 0.99: share of the windows that the model writes itself where `calib` names
                         * texts, but not "self"; 0.5 */
   size_t
-      memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
-                     * through the windows and what lies in a scratch file, not what it writes (but for
-                     * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
-  gptvq_code code;  /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
-                     * group_size,  scale_block, svd_rank and em_init are not used, codebook_bits is 8. No
-                     * fine-tuning, no allocation */
-  unsigned trellis; /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
+      memory_limit;   /* bytes of resident memory that a run keeps within, which changes how often it runs
+                       * through the windows and what lies in a scratch file, not what it writes (but for
+                       * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
+  gptvq_code code;    /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
+                       * group_size,  scale_block, svd_rank and em_init are not used, codebook_bits is 8. No
+                       * fine-tuning, no allocation */
+  unsigned trellis;   /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
   const char *device; /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                        * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                        * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
@@ -160,7 +160,8 @@ typedef struct gptvq_quantize_report {
    * releases it with gptvq_free. */
   uint64_t *expert_tokens;
   size_t expert_blocks, experts;
-  char device[32]; /* "cpu", "shim", "cuda:0": where products and solver ran, as far as it has functions for them
+  char device[32]; /* "cpu", "shim", "cuda:0": where products and solver ran, as far as it has functions for
+                    * them
                     */
   double stage_device_seconds[GPTVQ_MAX_STAGES]; /* of each stage's seconds those that the device took; on the
                                                   * CPU 0 */

@@ -1,5 +1,5 @@
-/* A card (cuda/card.h) through the driver of tests/driver, which LD_LIBRARY_PATH names: what the driver, cuBLAS
- * and cuSOLVER are asked for is what the interface of devices means. Skipped without. */
+/* A card (cuda/card.h) through the driver of tests/driver, which LD_LIBRARY_PATH names: what the driver,
+ * cuBLAS and cuSOLVER are asked for is what the interface of devices means. Skipped without. */
 #include "cuda/card.h"
 #include "base/memory.h"
 #include "base/random.h"

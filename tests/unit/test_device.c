@@ -1,4 +1,5 @@
 /* --device as text; products and factorisations on the shim (cuda/linalg.h) against those of the CPU. */
+#include "device_fixture.h"
 #include "cuda/linalg.h"
 #include "cuda/shim/shim.h"
 #include "base/half.h"
@@ -148,7 +149,7 @@ static void sums_are_those_of_the_definition(void **state) {
   const inputs *in = *state;
   gptvq_device *device;
   gptvq_error err;
-  ok(gptvq_device_open_shim(&device, &err));
+  ok(open_test_device(&device, &err));
   for (int rounds = 0; rounds < 2; rounds++)
     for (int cross = 0; cross < 2; cross++) {
       gptvq_cuda_linalg *linalg;
@@ -165,7 +166,7 @@ static void sums_are_those_of_the_definition(void **state) {
       check_sums(in, cross ? M : C, !cross, 0.5);
       gptvq_cuda_linalg_destroy(linalg);
       ok(device->memory(device, &after, &total, &err));
-      assert_int_equal(before, after);
+      if (!on_test_card()) assert_int_equal(before, after);
     }
   device->close(device);
 }
@@ -175,7 +176,7 @@ static void forgotten_sums_are_gone(void **state) {
   gptvq_device *device;
   gptvq_cuda_linalg *linalg;
   gptvq_error err;
-  ok(gptvq_device_open_shim(&device, &err));
+  ok(open_test_device(&device, &err));
   ok(gptvq_cuda_linalg_create(device, false, &linalg, &err));
   const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
   fill(in, 0.0);
@@ -192,6 +193,7 @@ static void forgotten_sums_are_gone(void **state) {
  * the same to the bit; at last it is an error. */
 static void little_memory_is_enough(void **state) {
   const inputs *in = *state;
+  if (on_test_card()) skip(); /* only the shim's can be limited */
   gptvq_device *device;
   gptvq_error err;
   double *other = gptvq_alloc_zero(M, C * sizeof *other), *first = gptvq_alloc(C, C * sizeof *first);
@@ -246,7 +248,7 @@ static void factorisations_are_the_cpu_s(void **state) {
   double *scratch = gptvq_alloc(SIDE, block * sizeof *scratch);
   bool done;
   assert_true(a != NULL && inverse != NULL && scratch != NULL);
-  ok(gptvq_device_open_shim(&device, &err));
+  ok(open_test_device(&device, &err));
   ok(gptvq_cuda_linalg_create(device, false, &linalg, &err));
   const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
   uint64_t seed = 3;

@@ -35,40 +35,52 @@ static void errors_of(const char *folder, double errors[LAYERS]) {
   gptvq_model_close(model);
 }
 
-/* The inputs of the first three layers, q, k and v of block 0, do not depend on anything that was quantized:
- * their Hessians are the CPU's but for the order of fp32 sums (1e-6), and so is their error, within 1 %: a
- * few assignments at most are ties that it decides. What comes after them is calibrated on their outputs, and
- * on so few tokens a tie that falls the other way moves a later layer's error by more; their mean by less: it
- * averages 14 of them. The logits' distance from the original, which is all of their errors, likewise. */
+/* Without mismatch and with all layers of a block calibrated on the original's inputs, the Hessians of the
+ * first block are the CPU's but for the order of fp32 sums (1e-6), and the second block's, too, as long as
+ * the first one's assignments are the same: all errors are within 1 %. With them, as is the default, every
+ * tie that falls the other way moves the inputs of all later layers, which is another draw of their errors:
+ * on so few tokens a few per cent for one layer, less for the mean of all, and for the logits' distance from
+ * the original's. */
+static void check_stages(const gptvq_quantize_report *r, bool on_device) {
+  for (size_t s = 0; s < r->stage_count; s++) {
+    const double seconds = r->stage_device_seconds[s];
+    const char *name = r->stages[s].name;
+    const bool forward = strncmp(name, "forward", 7) == 0 || strcmp(name, "writing") == 0;
+    const bool device = strcmp(name, "Hessians") == 0 || strcmp(name, "factorisation") == 0 ||
+                        strcmp(name, "loop") == 0 || strcmp(name, "k-means") == 0;
+    assert_true(seconds <= 1.01 * r->stages[s].seconds + 1e-3);
+    if (!on_device || forward) assert_true(seconds == 0.0);
+    if (on_device && device) assert_true(seconds > 0.0);
+  }
+}
+
 static void quality_is_the_cpu_s(void **state) {
   (void)state;
-  gptvq_quantize_report reports[2] = {{.size = sizeof reports[0]}, {.size = sizeof reports[0]}};
-  double errors[2][LAYERS], distance[2];
-  static const char *const devices[] = {"cpu", "shim"}, *const folders[] = {"on-cpu", "on-shim"};
-  for (int i = 0; i < 2; i++) {
-    gptvq_quantize_options o = options_on(devices[i]);
-    ok(gptvq_quantize("model", folders[i], &o, NULL, &reports[i], err));
-    assert_string_equal(reports[i].device, devices[i]);
-    errors_of(folders[i], errors[i]);
-    distance[i] = tiny_logit_distance(folders[i], "model");
-    for (size_t s = 0; s < reports[i].stage_count; s++) {
-      const double seconds = reports[i].stage_device_seconds[s];
-      const char *name = reports[i].stages[s].name;
-      const bool forward = strncmp(name, "forward", 7) == 0 || strcmp(name, "writing") == 0;
-      const bool device = strcmp(name, "Hessians") == 0 || strcmp(name, "factorisation") == 0 ||
-                          strcmp(name, "loop") == 0 || strcmp(name, "k-means") == 0;
-      assert_true(seconds <= 1.01 * reports[i].stages[s].seconds + 1e-3);
-      if (i == 0 || forward) assert_true(seconds == 0.0);
-      if (i == 1 && device) assert_true(seconds > 0.0);
+  static const char *const devices[] = {"cpu", "shim"};
+  for (int chained = 0; chained < 2; chained++) {
+    gptvq_quantize_report reports[2] = {{.size = sizeof reports[0]}, {.size = sizeof reports[0]}};
+    double errors[2][LAYERS], distance[2];
+    for (int i = 0; i < 2; i++) {
+      gptvq_quantize_options o = options_on(devices[i]);
+      char folder[16];
+      (void)snprintf(folder, sizeof folder, "on-%s", devices[i]);
+      o.true_sequential = chained;
+      if (!chained) o.mismatch = o.mismatch_stream = 0.0;
+      o.force = 1;
+      ok(gptvq_quantize("model", folder, &o, NULL, &reports[i], err));
+      assert_string_equal(reports[i].device, devices[i]);
+      check_stages(&reports[i], i == 1);
+      errors_of(folder, errors[i]);
+      distance[i] = tiny_logit_distance(folder, "model");
     }
+    for (size_t l = 0; l < (chained ? 3 : LAYERS); l++) /* q, k and v come first */
+      if (!(fabs(errors[1][l] / errors[0][l] - 1.0) < 0.01))
+        fail_msg("layer %zu: error %g on the shim, %g on the CPU", l, errors[1][l], errors[0][l]);
+    const double mean = reports[1].mean_error / reports[0].mean_error, logits = distance[1] / distance[0],
+                 bound = chained ? 0.05 : 0.01;
+    if (!(fabs(mean - 1.0) < bound && fabs(logits - 1.0) < bound))
+      fail_msg("mean errors %g of the CPU's, logits' distance %g", mean, logits);
   }
-  for (size_t l = 0; l < 3; l++)
-    if (!(fabs(errors[1][l] / errors[0][l] - 1.0) < 0.01))
-      fail_msg("layer %zu: error %g on the shim, %g on the CPU", l, errors[1][l], errors[0][l]);
-  if (!(fabs(reports[1].mean_error / reports[0].mean_error - 1.0) < 0.01))
-    fail_msg("mean error %g on the shim, %g on the CPU", reports[1].mean_error, reports[0].mean_error);
-  if (!(fabs(distance[1] / distance[0] - 1.0) < 0.05))
-    fail_msg("logits are off by %g on the shim, %g on the CPU", distance[1], distance[0]);
 }
 
 typedef struct stopper {
@@ -113,7 +125,7 @@ static void a_run_may_change_its_device(void **state) {
       mean[0] += errors[0][l];
       mean[1] += errors[i][l];
     }
-    assert_true(fabs(mean[1] / mean[0] - 1.0) < 0.01);
+    assert_true(fabs(mean[1] / mean[0] - 1.0) < 0.05); /* as above */
   }
 }
 

@@ -152,7 +152,7 @@ gptvq_status gptvq_recipe_from_name(const char *name, gptvq_recipe *recipe, gptv
 }
 
 const char *gptvq_field_type_name(gptvq_field_type type) {
-  static const char *const names[] = {"switch", "int",  "unsigned", "size", "seed",
+  static const char *const names[] = {"switch", "int",  "unsigned", "size",  "seed",
                                       "double", "enum", "text",     "bytes", "word"};
   return (unsigned)type < sizeof names / sizeof names[0] ? names[type] : "unknown";
 }
