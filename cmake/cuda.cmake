@@ -4,7 +4,9 @@ include(CheckLanguage)
 gptvq_part(cuda)
 target_link_libraries(gptvq_cuda PUBLIC gptvq_quant_layer ${CMAKE_DL_LIBS})
 
-check_language(CXX)
+if(NOT CMAKE_CROSSCOMPILING) # else the toolchain file names it, and what is found would be this machine's
+  check_language(CXX)
+endif()
 if(CMAKE_CXX_COMPILER)
   enable_language(CXX)
   # No part of the C++ library is used: whatever holds the shim's objects is linked as C.
@@ -17,7 +19,7 @@ if(CMAKE_CXX_COMPILER)
   set_target_properties(gptvq_shim PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden)
   target_include_directories(gptvq_shim PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
   target_compile_options(gptvq_shim PRIVATE -Wall -Wextra -Wconversion -Wshadow -Wno-sign-conversion -ffp-contract=off
-    -fno-exceptions -fno-rtti -fno-threadsafe-statics $<$<BOOL:${GPTVQ_WERROR}>:-Werror>)
+    -fno-exceptions -fno-rtti -fno-threadsafe-statics -ftls-model=initial-exec $<$<BOOL:${GPTVQ_WERROR}>:-Werror>)
   if(GPTVQ_SANITIZE)
     target_compile_options(gptvq_shim PRIVATE -fsanitize=${GPTVQ_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   endif()
@@ -58,9 +60,10 @@ if(GPTVQ_NVCC)
   list(APPEND architectures -gencode arch=compute_${first},code=compute_${first})
   set(nvcc_flags --std=c++17 -O3 -fmad=false -I${PROJECT_SOURCE_DIR}/include -I${PROJECT_SOURCE_DIR}/src)
   file(GLOB kernel_sources CONFIGURE_DEPENDS src/cuda/kernels/*.cuh src/cuda/kernels/*.cu)
-  add_custom_command(OUTPUT ${image}.c DEPENDS ${kernel_sources} src/cuda/kernels.h cmake/cuda-image.cmake
+  add_custom_command(OUTPUT ${image}.c BYPRODUCTS ${image}.fatbin ${image}.log
+    DEPENDS ${kernel_sources} src/cuda/kernels.h cmake/cuda-image.cmake cmake/nvcc.sh
     COMMAND ${CMAKE_COMMAND} -E make_directory ${PROJECT_BINARY_DIR}/cuda
-    COMMAND ${GPTVQ_NVCC} ${nvcc_flags} ${architectures} -fatbin -o ${image}.fatbin ${PROJECT_SOURCE_DIR}/src/cuda/kernels/device.cu
+    COMMAND ${PROJECT_SOURCE_DIR}/cmake/nvcc.sh ${image}.log ${GPTVQ_NVCC} ${nvcc_flags} -Xptxas -v ${architectures} -fatbin -o ${image}.fatbin ${PROJECT_SOURCE_DIR}/src/cuda/kernels/device.cu
     COMMAND ${CMAKE_COMMAND} -DFILE=${image}.fatbin -DOUT=${image}.c -P ${PROJECT_SOURCE_DIR}/cmake/cuda-image.cmake)
 else()
   message(STATUS "CUDA kernels: no (GPTVQ_CUDA=${GPTVQ_CUDA}, no nvcc)")

@@ -91,13 +91,16 @@ gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, g
 }
 
 size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other) {
-  size_t free_bytes, total;
-  if (cuda->device->memory(cuda->device, &free_bytes, &total, NULL) != GPTVQ_OK) return unit;
-  for (int use = 0; use < GPTVQ_CUDA_USES; use++) free_bytes += cuda->buffers[use].bytes;
-  free_bytes -= free_bytes / 16; /* what allocation loses */
+  size_t free_bytes = 0, total;
+  const size_t all = gptvq_saturated_sum(other, gptvq_saturated_size(rows, row_bytes));
+  for (int attempt = 0; attempt < 2; attempt++) {
+    if (attempt > 0) release_buffers(cuda);
+    if (cuda->device->memory(cuda->device, &free_bytes, &total, NULL) != GPTVQ_OK) free_bytes = 0;
+    free_bytes -= free_bytes / 16; /* what allocation loses */
+    if (all <= free_bytes) return rows;
+  }
   const size_t fit = free_bytes > other ? (free_bytes - other) / gptvq_max_size(1, row_bytes) : 0;
-  if (fit >= rows) return rows;
-  return gptvq_max_size(unit, fit / unit * unit);
+  return gptvq_min_size(rows, gptvq_max_size(unit, fit / unit * unit));
 }
 
 gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t end,
@@ -127,6 +130,7 @@ gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_err
   cuda->backend.feedback = gptvq_cuda_feedback;
   cuda->backend.codebooks = gptvq_cuda_codebooks;
   cuda->backend.assign = gptvq_cuda_assign;
+  cuda->backend.times_system = gptvq_cuda_times_system;
   cuda->backend.update = gptvq_cuda_update;
   cuda->backend.reassign = gptvq_cuda_reassign;
   cuda->backend.search = gptvq_cuda_search;
@@ -145,6 +149,8 @@ const gptvq_backend *gptvq_cuda_backend(const gptvq_cuda *cuda) { return &cuda->
 
 const char *gptvq_cuda_left_to_cpu(const gptvq_cuda *cuda) {
   (void)cuda;
-  return "Gram products, the factorisation of the Hessian, re-assignment; of k-means the start kmeanspp, of "
-         "the loop more than 32 partial assignments, and trellises";
+  return "Gram products; the factorisation of the Hessian; vectors of the codebook update; of k-means the "
+         "start "
+         "kmeanspp, of loop and search more than 32 partial assignments; trellises; uniform codes but for "
+         "feedback";
 }

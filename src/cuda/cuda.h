@@ -28,6 +28,7 @@ typedef enum gptvq_cuda_use {                    /* what the buffers are for */
                               GPTVQ_CUDA_INVERSE,
                               GPTVQ_CUDA_COLUMNS,
                               GPTVQ_CUDA_POINTS, /* all scratch of k-means */
+                              GPTVQ_CUDA_LISTED, /* stripes */
                               GPTVQ_CUDA_USES
 } gptvq_cuda_use;
 
@@ -61,8 +62,8 @@ gptvq_status gptvq_cuda_send_rows(gptvq_cuda *cuda, gptvq_cuda_use use, size_t r
  * be lost. GPTVQ_ERROR_MEMORY: it has no room beside nothing else. */
 gptvq_status gptvq_cuda_hessian(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
 gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
-/* Rows, a multiple of `unit`, at least that many and at most `rows`, whose `row_bytes` fit into the memory
- * that is free or in buffers, beside `other` bytes. */
+/* As many of the rows, a multiple of `unit` and at least that, as fit with row_bytes each beside `other`
+ * bytes. Where memory is short all buffers are lost: before anything is reserved for the work. */
 size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other);
 
 /* Launches the kernel with a grid that suits. */
@@ -73,7 +74,7 @@ gptvq_status gptvq_cuda_add_ridge(gptvq_cuda *cuda, const gptvq_kernel_add_ridge
 gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t end,
                                     size_t first, size_t blocks, const float **out, gptvq_error *err);
 
-/* The table's entries: products.c, loop.c, refine.c. */
+/* The table's entries: products.c, loop.c, update.c, refine.c. */
 gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,
                                       gptvq_error *err);
 gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
@@ -81,6 +82,8 @@ gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_facto
                                  gptvq_error *err);
 gptvq_status gptvq_cuda_codebooks(gptvq_vq *q, size_t group, gptvq_error *err);
 gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+gptvq_status gptvq_cuda_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes,
+                                     const float *directions, double *products, gptvq_error *err);
 gptvq_status gptvq_cuda_update(gptvq_vq *q, double *loss, gptvq_error *err);
 gptvq_status gptvq_cuda_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
 gptvq_status gptvq_cuda_search(gptvq_vq *q, double *gain, gptvq_error *err);

@@ -23,7 +23,8 @@ typedef struct gptvq_kernel_round_bf16_arguments {
 /* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
 #define GPTVQ_CUDA_KERNELS(X) \
   X(add_ridge) \
-  X(assign) X(decode) X(em) X(reassign) X(search_prepare) X(search_accept) X(add_sums) X(round_bf16)
+  X(assign) X(decode) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) X(add_sums) \
+      X(round_bf16)
 
 typedef enum gptvq_kernel {
 #define GPTVQ_KERNEL_ID(name) GPTVQ_KERNEL_##name,
@@ -89,12 +90,15 @@ typedef struct gptvq_kernel_em_arguments {
 } gptvq_kernel_em_arguments;
 
 /* out[rows × padded] = the values of the assignment: gptvq_vq_decode, or target minus these
- * (gptvq_vq_residual). book_of[blocks]: where a sub-vector's centroids begin in its stripe's. Grid: x over
- * blocks of 256 sub-vectors, y over rows; GPTVQ_ROWS_THREADS threads; no shared memory. */
+ * (gptvq_vq_residual). stripes (NULL: as they are): the rows are those of stripes[0 …] side by side, where
+ * index, scale and books are of all; only the last of all may be lower. book_of[blocks]: where a sub-vector's
+ * centroids begin in its stripe's. Grid: x over blocks of 256 sub-vectors, y over rows; GPTVQ_ROWS_THREADS
+ * threads; no shared memory. */
 enum { GPTVQ_ROWS_THREADS = 256 };
 typedef struct gptvq_kernel_decode_arguments {
   uint64_t rows, stripe_rows;
   uint32_t dim, blocks;
+  const uint32_t *stripes;
   const uint16_t *index; /* [rows × blocks] */
   const float *scale;    /* [rows × blocks], NULL: 1 */
   const float *books;    /* [stripes × book_stride] */
@@ -103,6 +107,20 @@ typedef struct gptvq_kernel_decode_arguments {
   const float *target;     /* [rows × blocks · dim] or NULL */
   float *out;              /* likewise */
 } gptvq_kernel_decode_arguments;
+
+/* gptvq_vq_gather: sums[stripes × sums_stride] = the transpose of decode, applied to y; the same bits. Grid:
+ * x groups, y stripes; GPTVQ_ROWS_THREADS threads; no shared memory. */
+typedef struct gptvq_kernel_gather_arguments {
+  uint64_t rows, stripe_rows; /* of y */
+  uint32_t dim, k, blocks;
+  const uint32_t *stripes;     /* as for decode */
+  const uint32_t *group_first; /* [groups + 1] first sub-vector of each, and the end */
+  const uint16_t *index;
+  const float *scale;
+  const float *y; /* [rows × blocks · dim] */
+  double *sums;
+  uint64_t sums_stride;
+} gptvq_kernel_gather_arguments;
 
 /* One sweep of re-assignment over the single sub-vectors of a batch (quant/layer/reassign.c), a row per warp.
  * Grid and shared memory: as `assign`, with columns floats of each warp. */

@@ -21,11 +21,6 @@ size_t gptvq_cuda_assign_warps(const gptvq_cuda *cuda, const gptvq_vq *q, size_t
   return warps;
 }
 
-/* Rows of the stripes from `row` on that are worked on together. */
-static size_t stripes_of(gptvq_cuda *cuda, const gptvq_vq *q, size_t row, size_t row_bytes, size_t other) {
-  return gptvq_cuda_piece(cuda, q->rows - row, q->shape.group_rows, row_bytes, other);
-}
-
 gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {
   gptvq_cuda *cuda = gptvq_cuda_of(q->backend);
   gptvq_device *device = cuda->device;
@@ -47,6 +42,10 @@ gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptv
                                      .error_stride = columns};
   float *w, *books, *u, *error = NULL;
   uint16_t *index;
+  const size_t row_bytes = 2 * columns * sizeof(float) + blocks * (sizeof(float) + sizeof *index) +
+                           q->k * d * sizeof(float) / height + 1;
+  const size_t piece = gptvq_cuda_piece(cuda, q->rows, height, row_bytes,
+                                        (columns * columns + 2 * columns * d) * sizeof(float));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_LOOKUP, blocks * d * d, sizeof(float), q->lookup + first * d * d,
                             &a.lookup, err));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_METRIC, blocks * d * d, sizeof(float), q->metric + first * d * d,
@@ -56,10 +55,8 @@ gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptv
                                    q->factor->u + batch.begin * n + batch.begin, n, &u, err));
     a.u = u;
   }
-  const size_t row_bytes = 2 * columns * sizeof(float) + blocks * (sizeof(float) + sizeof *index) +
-                           q->k * d * sizeof(float) / height + 1;
   for (size_t begin = 0; begin < q->rows;) {
-    const size_t rows = stripes_of(cuda, q, begin, row_bytes, 0), stripe = begin / height,
+    const size_t rows = gptvq_min_size(piece, q->rows - begin), stripe = begin / height,
                  stripes = gptvq_ceil_div(rows, height);
     a.rows = rows;
     GPTVQ_TRY(gptvq_cuda_send_rows(cuda, GPTVQ_CUDA_ROWS, rows, columns, q->work + begin * n + batch.begin, n,
@@ -182,13 +179,15 @@ static gptvq_status cluster(gptvq_cuda *cuda, points *p, gptvq_error *err) {
                                  .book_stride = book,
                                  .most = 1};
   while (a.most < height * p->blocks) a.most *= 2;
+  const size_t row_bytes = group->width * sizeof(float) + p->blocks * sizeof(float) +
+                           a.most * (2 * d * sizeof(float) + 20) / height + book * sizeof(float) / height + 2;
+  const size_t piece =
+      gptvq_cuda_piece(cuda, q->rows, height, row_bytes, p->blocks * d * (d + 1) * sizeof(float));
   GPTVQ_TRY(
       gptvq_cuda_send(cuda, GPTVQ_CUDA_COLUMNS, p->blocks * d, sizeof *p->column, p->column, &a.column, err));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_LOOKUP, p->blocks * d * d, sizeof *p->t, p->t, &a.t, err));
-  const size_t row_bytes = group->width * sizeof(float) + p->blocks * sizeof(float) +
-                           a.most * (2 * d * sizeof(float) + 20) / height + book * sizeof(float) / height + 2;
   for (size_t begin = 0; begin < q->rows;) {
-    const size_t rows = stripes_of(cuda, q, begin, row_bytes, 0), stripes = gptvq_ceil_div(rows, height);
+    const size_t rows = gptvq_min_size(piece, q->rows - begin), stripes = gptvq_ceil_div(rows, height);
     float *w;
     a.rows = rows;
     p->first_stripe = begin / height;

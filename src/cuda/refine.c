@@ -1,4 +1,4 @@
-/* After the loop: codebook update and re-assignment. Stripes go through the device in pieces that fit, each
+/* Re-assignment. Stripes go through the device in pieces that fit, each
  * for a whole sweep: what is sent are weights and indices, what comes back are indices and gains. */
 #include "base/memory.h"
 #include "cuda/cuda.h"
@@ -228,9 +228,9 @@ static gptvq_status sweep(piece *p, batch_function function, uint32_t *book_of, 
       book_of[b] = (uint32_t)(g * q->k * d);
   GPTVQ_TRY(gptvq_cuda_hessian(p->cuda, q->factor, err));
   *gain = 0.0;
+  const size_t most = gptvq_cuda_piece(p->cuda, q->rows, height, row_bytes(q), squares);
   for (p->begin = 0; p->begin < q->rows; p->begin += p->rows) {
-    p->rows = gptvq_cuda_piece(p->cuda, q->rows - p->begin, height, row_bytes(q), squares);
-    p->rows = gptvq_min_size(p->rows, q->rows - p->begin);
+    p->rows = gptvq_min_size(most, q->rows - p->begin);
     p->stripes = gptvq_ceil_div(p->rows, height);
     GPTVQ_TRY(open_piece(p, book_of, err));
     for (size_t g = 0; g < q->groups; g++) {
@@ -273,10 +273,4 @@ gptvq_status gptvq_cuda_search(gptvq_vq *q, double *gain, gptvq_error *err) {
   if (sweep_warps(gptvq_cuda_of(q->backend), q, q->beam > 1) == 0 || q->beam > GPTVQ_ASSIGN_WIDTH)
     return gptvq_vq_search(q, gain, err);
   return run(q, search_batch, gain, err);
-}
-
-/* The CPU's conjugate gradients, whose products with H are the device's. Not its direct way, which forms the
- * systems row by row. */
-gptvq_status gptvq_cuda_update(gptvq_vq *q, double *loss, gptvq_error *err) {
-  return gptvq_vq_update_by(q, false, loss, err);
 }

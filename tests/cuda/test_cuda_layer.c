@@ -40,8 +40,8 @@ static void layers_are_the_cpus(void **state) {
 static void errors_are_within_one_percent(void **state) {
   (void)state;
   const layer_case cases[] = {
-      {.dim = 2, .index_bits = 4, .beam = 4, .rows = 128, .cols = 128, .group_size = 1024, .group_cols = 128},
-      {.dim = 1, .index_bits = 3, .beam = 4, .rows = 96, .cols = 128, .group_size = 1024, .group_cols = 128}};
+      {.dim = 2, .index_bits = 4, .beam = 4, .rows = 64, .cols = 96, .group_size = 1024, .group_cols = 96},
+      {.dim = 1, .index_bits = 3, .beam = 4, .rows = 48, .cols = 96, .group_size = 1024, .group_cols = 96}};
   fixture f = open_fixture();
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     layer_input in = make_input(&cases[i]);

@@ -7,6 +7,7 @@ enum {
   GRAM,
   INVERSE_FACTOR,
   TIMES_HESSIAN,
+  TIMES_SYSTEM,
   FEEDBACK,
   CODEBOOKS,
   ASSIGN,
@@ -15,9 +16,9 @@ enum {
   SEARCH,
   FUNCTIONS
 };
-static const char *const names[FUNCTIONS] = {"gram",     "inverse_factor", "times_hessian",
-                                             "feedback", "codebooks",      "assign",
-                                             "update",   "reassign",       "search"};
+static const char *const names[FUNCTIONS] = {"gram",     "inverse_factor", "times_hessian", "times_system",
+                                             "feedback", "codebooks",      "assign",        "update",
+                                             "reassign", "search"};
 static size_t calls[FUNCTIONS];
 static int failing = FUNCTIONS; /* the function that fails */
 
@@ -42,6 +43,10 @@ WRAPPED(INVERSE_FACTOR, gptvq_cpu_linalg, inverse_factor,
         (l, n, a, scratch, done, err))
 WRAPPED(TIMES_HESSIAN, gptvq_cpu_backend, times_hessian,
         (const gptvq_vq *q, size_t rows, const float *x, float *y, gptvq_error *err), (q, rows, x, y, err))
+WRAPPED(TIMES_SYSTEM, gptvq_cpu_backend, times_system,
+        (const gptvq_vq *q, size_t n, const uint32_t *stripes, const float *directions, double *products,
+         gptvq_error *err),
+        (q, n, stripes, directions, products, err))
 WRAPPED(FEEDBACK, gptvq_cpu_backend, feedback,
         (const gptvq_backend *b, const gptvq_factor *factor, size_t rows, gptvq_span from, gptvq_span to,
          const float *error, float *work, gptvq_error *err),
@@ -65,6 +70,7 @@ static int make_backend(void **state) {
   counting = (gptvq_backend){.name = "counting",
                              .linalg = &linalg,
                              .times_hessian = counted_times_hessian,
+                             .times_system = counted_times_system,
                              .feedback = counted_feedback,
                              .codebooks = counted_codebooks,
                              .assign = counted_assign,
@@ -120,10 +126,10 @@ static void all_work_goes_through_the_table(void **state) {
     gptvq_method method;
     unsigned rank;
     bool used[FUNCTIONS];
-  } cases[] = {{GPTVQ_METHOD_GPTVQ, 0, {true, true, true, true, true, true, true, true, true}},
-               {GPTVQ_METHOD_GPTVQ, 2, {true, true, true, true, true, true, true, true, true}},
-               {GPTVQ_METHOD_GPTQ, 0, {true, true, false, true}},
-               {GPTVQ_METHOD_KMEANS, 0, {true, true, false, false, true, true}}};
+  } cases[] = {{GPTVQ_METHOD_GPTVQ, 0, {true, true, true, false, true, true, true, true, true, true}},
+               {GPTVQ_METHOD_GPTVQ, 2, {true, true, true, false, true, true, true, true, true, true}},
+               {GPTVQ_METHOD_GPTQ, 0, {true, true, false, false, true}},
+               {GPTVQ_METHOD_KMEANS, 0, {true, true, false, false, false, true, true}}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     const gptvq_resolved options = options_of(cases[i].method, cases[i].rank);
     memset(calls, 0, sizeof calls);
@@ -147,6 +153,7 @@ static void failures_of_a_backend_are_reported(void **state) {
   float *x = random_inputs(), *w = random_weights(ROWS, COLS, 4);
   for (unsigned rank = 0; rank <= 2; rank += 2)
     for (failing = 0; failing < FUNCTIONS; failing++) {
+      if (failing == TIMES_SYSTEM) continue; /* the systems are small enough to be solved directly */
       const gptvq_resolved options = options_of(GPTVQ_METHOD_GPTVQ, rank);
       char message[64];
       gptvq_error err = {.message = ""};
@@ -161,10 +168,35 @@ static void failures_of_a_backend_are_reported(void **state) {
   free(w);
 }
 
+static gptvq_status update_by_gradients(gptvq_vq *q, double *loss, gptvq_error *err) {
+  return gptvq_vq_update_by(q, false, loss, err);
+}
+
+static void conjugate_gradients_go_through_the_table(void **state) {
+  (void)state;
+  float *x = random_inputs(), *w = random_weights(ROWS, COLS, 4);
+  const gptvq_resolved options = options_of(GPTVQ_METHOD_GPTVQ, 0);
+  gptvq_error err = {.message = ""};
+  gptvq_layer_result result;
+  gptvq_backend backend = counting;
+  backend.update = update_by_gradients;
+  memset(calls, 0, sizeof calls);
+  assert_int_equal(quantize(&backend, &options, x, w, &result, &err), GPTVQ_OK);
+  assert_true(calls[TIMES_SYSTEM] > 0);
+  gptvq_layer_result_release(&result);
+  failing = TIMES_SYSTEM;
+  assert_int_equal(quantize(&backend, &options, x, w, &result, &err), GPTVQ_ERROR_INTERNAL);
+  assert_string_equal(err.message, "times_system fails");
+  failing = FUNCTIONS;
+  free(x);
+  free(w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(all_work_goes_through_the_table),
       cmocka_unit_test(failures_of_a_backend_are_reported),
+      cmocka_unit_test(conjugate_gradients_go_through_the_table),
   };
   return cmocka_run_group_tests(tests, make_backend, NULL);
 }

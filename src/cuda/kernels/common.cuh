@@ -24,7 +24,7 @@ extern __shared__ double2 gptvq_dynamic_shared[]; /* 16-byte aligned */
 
 /* The definition of a kernel, whose arguments are `a`; threads: of a block at most. */
 #define GPTVQ_KERNEL(name, threads) \
-  extern "C" __global__ void __launch_bounds__(threads) \
+  extern "C" __global__ void __launch_bounds__(threads, 1) \
       gptvq_kernel_##name(const gptvq_kernel_##name##_arguments a)
 
 enum { GPTVQ_WARP = 32 };

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define __global__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(threads, blocks)
 #define __restrict__ __restrict
 
 struct gptvq_shim_index {

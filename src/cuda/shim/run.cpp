@@ -17,7 +17,7 @@ struct fiber {
   enum state state;
   const char *file; /* where it waits */
   int line;
-  unsigned exchanges; /* so far */
+  unsigned number, exchanges; /* of exchanges: so far */
 };
 
 struct warp {
@@ -48,7 +48,9 @@ struct team { /* of one block */
 
 thread_local team *now;
 
-unsigned number_of(const fiber *f) { return (unsigned)(f - now->fibers); }
+bool is_at(const fiber *f, const char *file, int line) {
+  return f->line == line && (f->file == file || strcmp(f->file, file) == 0);
+}
 
 const char *base_name(const char *file) {
   const char *slash = strrchr(file, '/');
@@ -56,7 +58,7 @@ const char *base_name(const char *file) {
 }
 
 void set_place() {
-  gptvq_shim_here.thread.x = number_of(now->running);
+  gptvq_shim_here.thread.x = now->running->number;
   gptvq_shim_here.thread.y = 0;
 }
 
@@ -74,14 +76,14 @@ void give_up(const char *what, const fiber *a, const fiber *b) {
   if (!t->failed) {
     t->failed = true;
     if (b == nullptr)
-      (void)snprintf(t->message, t->message_size, "%s: thread %u at %s:%d", what, number_of(a),
+      (void)snprintf(t->message, t->message_size, "%s: thread %u at %s:%d", what, a->number,
                      base_name(a->file), a->line);
     else if (b->state == ENDED)
       (void)snprintf(t->message, t->message_size, "%s: thread %u waits at %s:%d, thread %u has ended", what,
-                     number_of(a), base_name(a->file), a->line, number_of(b));
+                     a->number, base_name(a->file), a->line, b->number);
     else
       (void)snprintf(t->message, t->message_size, "%s: thread %u waits at %s:%d, thread %u at %s:%d", what,
-                     number_of(a), base_name(a->file), a->line, number_of(b), base_name(b->file), b->line);
+                     a->number, base_name(a->file), a->line, b->number, base_name(b->file), b->line);
   }
 }
 
@@ -123,6 +125,7 @@ void run_block() {
   for (unsigned i = 0; i < n; i++) {
     fiber *f = &now->fibers[i];
     *f = fiber();
+    f->number = i;
     gptvq_fiber_start(&f->place, now->stacks + (size_t)i * GPTVQ_FIBER_STACK, entry);
   }
   while (now->ended < n && !now->failed) {
@@ -157,7 +160,7 @@ void gptvq_shim_barrier(const char *file, int line) {
   for (unsigned i = 0; i < now->launch->threads; i++) {
     fiber *f = &now->fibers[i];
     if (f == self) continue;
-    if (f->line != line || strcmp(f->file, file) != 0) {
+    if (!is_at(f, file, line)) {
       self->state = AT_BARRIER;
       give_up("two barriers at once", self, f);
       gptvq_fiber_change(&self->place, &now->scheduler, false);
@@ -169,7 +172,7 @@ void gptvq_shim_barrier(const char *file, int line) {
 
 const uint64_t *gptvq_shim_exchange(unsigned mask, uint64_t value, const char *file, int line) {
   fiber *self = now->running;
-  const unsigned thread = number_of(self), first = thread / WARP * WARP;
+  const unsigned thread = self->number, first = thread / WARP * WARP;
   warp *w = &now->warps[thread / WARP];
   uint64_t *values = w->value[self->exchanges++ % 2];
   if (mask != ~0u) fail_here("an exchange of some lanes only", file, line);
@@ -183,7 +186,7 @@ const uint64_t *gptvq_shim_exchange(unsigned mask, uint64_t value, const char *f
   for (unsigned i = first; i < first + WARP; i++) {
     fiber *f = &now->fibers[i];
     if (f == self) continue;
-    if (f->line != line || strcmp(f->file, file) != 0) {
+    if (!is_at(f, file, line)) {
       self->state = IN_EXCHANGE;
       give_up("two exchanges of a warp at once", self, f);
       gptvq_fiber_change(&self->place, &now->scheduler, false);

@@ -42,6 +42,11 @@ struct gptvq_backend {
    * best of q->beam partial assignments kept in each row; q->error = their scaled errors e′, with feedback
    * among the batch's columns only; q->work of the batch is destroyed. Without feedback q->error stays. */
   gptvq_status (*assign)(struct gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+  /* Of stripes[0 … count): products[stripe × values] = the matrix of the stripe's codebook update times its
+   * direction, directions[stripe × values], values = groups · k · dim: decoded, times H + ridge, gathered by
+   * centroid. Destroys q->work and q->error. What an update by conjugate gradients spends its time with. */
+  gptvq_status (*times_system)(const struct gptvq_vq *q, size_t count, const uint32_t *stripes,
+                               const float *directions, double *products, gptvq_error *err);
   /* q's codebooks by conjugate gradients on the layer loss, assignments fixed; a stripe that is not better
    * when its codebooks are stored keeps what it had. *loss: afterwards. Destroys q->work and q->error. */
   gptvq_status (*update)(struct gptvq_vq *q, double *loss, gptvq_error *err);

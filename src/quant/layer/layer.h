@@ -128,6 +128,8 @@ void gptvq_vq_residual(gptvq_vq *q);
 gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err);
 
 /* update.c */
+gptvq_status gptvq_vq_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes,
+                                   const float *directions, double *products, gptvq_error *err);
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err);
 /* The same in one way or the other; `direct` only where it is gptvq_vq_update's way, too. */
 gptvq_status gptvq_vq_update_by(gptvq_vq *q, bool direct, double *loss, gptvq_error *err);

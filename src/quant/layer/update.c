@@ -63,15 +63,12 @@ typedef struct stripes {
   gptvq_cg cg;
 } stripes;
 
-/* The rows of the unfinished stripes lie side by side in work and error: only the last stripe may be lower
- * than the others. */
-static float *active_rows(const gptvq_vq *q, float *rows, size_t slot) {
-  return rows + slot * q->shape.group_rows * q->padded;
-}
-
-static void gather_active(const gptvq_cg *s, size_t stripe, size_t slot, double *out) {
-  const gptvq_vq *q = s->context;
-  gptvq_vq_gather(q, stripe, active_rows(q, q->error, slot), out);
+/* The products are there when gptvq_cg_step asks for them. */
+static void gather_nothing(const gptvq_cg *s, size_t stripe, size_t slot, double *out) {
+  (void)s;
+  (void)stripe;
+  (void)slot;
+  (void)out;
 }
 
 static void prepare(void *context, size_t begin, size_t end, size_t thread) {
@@ -91,15 +88,45 @@ static void prepare(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-/* work = what the directions of the unfinished stripes give with their assignments */
-static void decode_active(void *context, size_t begin, size_t end, size_t thread) {
+/* Some stripes, whose rows lie side by side in work and error: only the last of a layer may be lower than the
+ * others. */
+typedef struct listed {
+  const gptvq_vq *q;
+  const uint32_t *stripes;
+  const float *directions;
+  double *products;
+} listed;
+
+static float *slot_rows(const gptvq_vq *q, float *rows, size_t slot) {
+  return rows + slot * q->shape.group_rows * q->padded;
+}
+
+static void decode_listed(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
-  const stripes *job = context;
-  const gptvq_cg *s = &job->cg;
-  const gptvq_vq *q = job->q;
+  const listed *l = context;
   for (size_t i = begin; i < end; i++)
-    gptvq_vq_decode_rows(q, s->direction, first_row(q, s->active[i]), last_row(q, s->active[i]),
-                         active_rows(q, q->work, i));
+    gptvq_vq_decode_rows(l->q, l->directions, first_row(l->q, l->stripes[i]), last_row(l->q, l->stripes[i]),
+                         slot_rows(l->q, l->q->work, i));
+}
+
+static void gather_listed(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const listed *l = context;
+  const size_t values = l->q->groups * l->q->k * l->q->dim;
+  for (size_t i = begin; i < end; i++)
+    gptvq_vq_gather(l->q, l->stripes[i], slot_rows(l->q, l->q->error, i),
+                    l->products + l->stripes[i] * values);
+}
+
+gptvq_status gptvq_vq_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes_listed,
+                                   const float *directions, double *products, gptvq_error *err) {
+  listed l = {q, stripes_listed, directions, products};
+  size_t rows = 0;
+  for (size_t i = 0; i < count; i++) rows += last_row(q, stripes_listed[i]) - first_row(q, stripes_listed[i]);
+  gptvq_parallel_for(count, 1, decode_listed, &l);
+  GPTVQ_TRY(q->backend->times_hessian(q, rows, q->work, q->error, err));
+  gptvq_parallel_for(count, 1, gather_listed, &l);
+  return GPTVQ_OK;
 }
 
 static size_t active_row_count(const stripes *job) {
@@ -145,7 +172,7 @@ static void take(gptvq_arena *arena, stripes *job) {
   job->cg = (gptvq_cg){.systems = q->stripes,
                        .values = q->groups * q->k * q->dim,
                        .block = q->dim,
-                       .gather = gather_active,
+                       .gather = gather_nothing,
                        .context = q};
   job->row_loss = gptvq_arena_take(arena, q->rows, sizeof *job->row_loss);
   job->row_after = gptvq_arena_take(arena, q->rows, sizeof *job->row_after);
@@ -190,9 +217,8 @@ gptvq_status gptvq_vq_update_by(gptvq_vq *q, bool direct, double *loss, gptvq_er
   if (direct) GPTVQ_TRY(solve_directly(&job, err));
   gptvq_cg_begin(s);
   for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
-    gptvq_parallel_for(s->active_count, 1, decode_active, &job);
     gptvq_stage_count(q->stages, 2.0 * (double)(active_row_count(&job) * q->padded * q->padded));
-    GPTVQ_TRY(q->backend->times_hessian(q, active_row_count(&job), q->work, q->error, err));
+    GPTVQ_TRY(q->backend->times_system(q, s->active_count, s->active, s->direction, s->product, err));
     gptvq_cg_step(s);
   }
   GPTVQ_TRY(store(&job, loss, err));
