@@ -19,7 +19,7 @@ if(CMAKE_CXX_COMPILER)
   set_target_properties(gptvq_shim PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden)
   target_include_directories(gptvq_shim PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
   target_compile_options(gptvq_shim PRIVATE -Wall -Wextra -Wconversion -Wshadow -Wno-sign-conversion -ffp-contract=off
-    -fno-exceptions -fno-rtti -fno-threadsafe-statics -ftls-model=initial-exec $<$<BOOL:${GPTVQ_WERROR}>:-Werror>)
+    -fno-exceptions -fno-rtti -fno-threadsafe-statics $<$<BOOL:${GPTVQ_WERROR}>:-Werror>)
   if(GPTVQ_SANITIZE)
     target_compile_options(gptvq_shim PRIVATE -fsanitize=${GPTVQ_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   endif()

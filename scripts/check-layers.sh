@@ -1,40 +1,43 @@
-#!/ bin / sh
-#The house has one direction : a folder may include only itself and what its row names; \
-    the CLI only the public headers and tools / bench.h; every
-#symbol that the libraries export begins with gptvq_.
-set - u build = ${1 : -build / release} cd "$(dirname " $0 ")/.." || exit 1 failed = 0
+#!/bin/sh
+# The house has one direction: a folder may include only itself and what its row names; the CLI only the public headers and tools/bench.h; every
+# symbol that the libraries export begins with gptvq_.
+set -u
+build=${1:-build/release}
+cd "$(dirname "$0")/.." || exit 1
+failed=0
 
-#folder : folders that it may include, lowest first.ref /, x86 /, \
-    arm / and multi / belong to the folder around them.
-    rules = "
-            base : linalg : base linalg /
-                            solve : base linalg format : base kernels : base format gguf : base checkpoint
-    : base format kernels gguf text : base gguf text /
-                                      template : base gguf text model / arch : base checkpoint model /
-                                                                               layer
-    : base linalg kernels model /
-      arch model : base linalg format kernels checkpoint model / arch model /
-                   layer eval : base linalg kernels checkpoint text model calib
-    : base linalg linalg /
-      solve kernels text model /
-      layer model train : base linalg format kernels model / layer model calib quant /
-                          options : base quant / layer : base linalg linalg / solve format kernels quant /
-                                                         options cuda
-    : base linalg linalg /
-      solve format kernels quant / options quant / layer cuda / shim : base linalg linalg / solve cuda quant /
-                                                                       transform
-    : base linalg format kernels checkpoint model calib quant /
-      options quant /
-      plan : base linalg linalg / solve format kernels model calib train quant / options quant / layer quant /
-             run : base linalg format kernels gguf checkpoint text model / arch model eval calib train quant /
-                   options quant / layer cuda quant / transform quant /
-                   plan export
-    : base format kernels gguf checkpoint text model model /
-      layer tools : base linalg format kernels checkpoint model / arch model quant / options quant /
-                    layer cuda server : base server / api : base server server / http : base server server /
-                                                                                        api "
-                                                                                        path_of() {
-#tools / and server / stand beside src / : they are no part of the library case $1 in tools/* | server/*) echo "$1" ;; *) echo "src/$1" ;; esac
+# folder: folders that it may include, lowest first. ref/, x86/, arm/ and multi/ belong to the folder around them.
+rules="
+base:
+linalg: base
+linalg/solve: base linalg
+format: base
+kernels: base format
+gguf: base
+checkpoint: base format kernels gguf
+text: base gguf
+text/template: base gguf text
+model/arch: base checkpoint
+model/layer: base linalg kernels model/arch
+model: base linalg format kernels checkpoint model/arch model/layer
+eval: base linalg kernels checkpoint text model
+calib: base linalg linalg/solve kernels text model/layer model
+train: base linalg format kernels model/layer model calib
+quant/options: base
+quant/layer: base linalg linalg/solve format kernels quant/options
+cuda: base linalg linalg/solve format kernels quant/options quant/layer
+cuda/shim: base linalg linalg/solve cuda
+quant/transform: base linalg format kernels checkpoint model calib quant/options
+quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
+quant/run: base linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer cuda quant/transform quant/plan
+export: base format kernels gguf checkpoint text model model/layer
+tools: base linalg format kernels checkpoint model/arch model quant/options quant/layer cuda
+server: base
+server/api: base server
+server/http: base server server/api
+"
+path_of() { # tools/ and server/ stand beside src/: they are no part of the library
+  case $1 in tools/* | server/*) echo "$1" ;; *) echo "src/$1" ;; esac
 }
 folder_of() { # the folder with a rule that a path in src/, or of tools/, belongs to
   part=$1

@@ -23,8 +23,7 @@ typedef struct gptvq_kernel_round_bf16_arguments {
 /* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
 #define GPTVQ_CUDA_KERNELS(X) \
   X(add_ridge) \
-  X(assign) X(decode) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) X(add_sums) \
-      X(round_bf16)
+  X(assign) X(decode) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) X(add_sums) X(round_bf16)
 
 typedef enum gptvq_kernel {
 #define GPTVQ_KERNEL_ID(name) GPTVQ_KERNEL_##name,
