@@ -278,5 +278,6 @@ int gptvq_cmd_export(int argc, char **argv);
 int gptvq_cmd_bench(int argc, char **argv);
 int gptvq_cmd_bench_kernels(int argc, char **argv);  /* bench kernels */
 int gptvq_cmd_bench_quantize(int argc, char **argv); /* bench quantize */
+int gptvq_cmd_bench_device(int argc, char **argv);   /* bench device */
 
 #endif

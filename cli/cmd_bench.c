@@ -317,13 +317,14 @@ static int help(void) {
          "  gptvq bench make-model -o DIR [options]  a model of random weights in the shape of a known one\n"
          "  gptvq bench kernels [options]            the kernels alone, against memory and 4-bit integers\n"
          "  gptvq bench memory [options]             how fast memory is read\n"
-         "  gptvq bench quantize [options]           where the time of quantizing goes\n\n"
+         "  gptvq bench quantize [options]           where the time of quantizing goes\n"
+         "  gptvq bench device [options]             copies and products on a card\n\n"
          "gptvq bench model --help and so on explain them.\n");
   return gptvq_cli_flush();
 }
 
 int gptvq_cmd_bench(int argc, char **argv) {
-  static const char *const names[] = {"model", "make-model", "kernels", "memory", "quantize", NULL};
+  static const char *const names[] = {"model", "make-model", "kernels", "memory", "quantize", "device", NULL};
   const char *name = argc > 1 ? argv[1] : "";
   if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return help();
   if (strcmp(name, names[0]) == 0) return bench_model(argc - 1, argv + 1);
@@ -331,14 +332,16 @@ int gptvq_cmd_bench(int argc, char **argv) {
   if (strcmp(name, names[2]) == 0) return gptvq_cmd_bench_kernels(argc - 1, argv + 1);
   if (strcmp(name, names[3]) == 0) return bench_memory(argc - 1, argv + 1);
   if (strcmp(name, names[4]) == 0) return gptvq_cmd_bench_quantize(argc - 1, argv + 1);
+  if (strcmp(name, names[5]) == 0) return gptvq_cmd_bench_device(argc - 1, argv + 1);
   if (argc < 2)
     return gptvq_cli_error(
         GPTVQ_ERROR_ARGUMENT,
-        "bench what? model, make-model, kernels, memory or quantize; see gptvq bench --help");
+        "bench what? model, make-model, kernels, memory, quantize or device; see gptvq bench --help");
   const char *near = gptvq_cli_suggest(name, names);
   if (near != NULL)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "unknown bench '%s'; did you mean %s?", name, near);
   return gptvq_cli_error(
       GPTVQ_ERROR_ARGUMENT,
-      "unknown bench '%s': model, make-model, kernels, memory or quantize; see gptvq bench --help", name);
+      "unknown bench '%s': model, make-model, kernels, memory, quantize or device; see gptvq bench --help",
+      name);
 }

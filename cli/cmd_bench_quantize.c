@@ -27,6 +27,8 @@ static void print(const gptvq_quantize_speed *s) {
       const double rate = t->flop / t->cpu_seconds;
       printf(" %10.1f %9.1f %7.0f%%", 1e-9 * t->flop, 1e-9 * rate, 100.0 * rate / peak_of(s, t->name));
     }
+    if (r->stage_device_seconds[i] > 0)
+      printf(" %.3f s of %.3f on %s", r->stage_device_seconds[i], t->seconds, r->device);
     printf("\n");
   }
   printf("%-20s %9.3f\n", "all", r->cpu_seconds);
@@ -39,16 +41,18 @@ static json_t *to_json(const char *shape, const gptvq_quantize_bench *bench, con
     const gptvq_stage_time *t = &r->stages[i];
     const double rate = t->cpu_seconds > 0 ? t->flop / t->cpu_seconds : 0;
     gptvq_cli_json_append(stages,
-                          json_pack("{s:s, s:f, s:f, s:f, s:f, s:f}", "name", t->name, "seconds", t->seconds,
-                                    "cpu_seconds", t->cpu_seconds, "flop", t->flop, "gflop_per_s",
-                                    1e-9 * rate, "peak_share", rate / peak_of(s, t->name)));
+                          json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "name", t->name, "seconds",
+                                    t->seconds, "cpu_seconds", t->cpu_seconds, "flop", t->flop, "gflop_per_s",
+                                    1e-9 * rate, "peak_share", rate / peak_of(s, t->name), "device_seconds",
+                                    r->stage_device_seconds[i]));
   }
-  return json_pack("{s:s, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:o}", "shape", shape, "layers",
-                   (json_int_t)bench->layers, "calib_samples", (json_int_t)bench->options.calib_samples,
-                   "calib_length", (json_int_t)bench->options.calib_length, "threads", gptvq_get_threads(),
-                   "calib_compute", gptvq_compute_name(r->calib_compute), "fp32_gflop_per_s",
-                   1e-9 * s->fp32_flops, "bf16_gflop_per_s", 1e-9 * s->bf16_flops, "seconds", r->seconds,
-                   "cpu_seconds", r->cpu_seconds, "stages", stages);
+  return json_pack("{s:s, s:s, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:o}", "shape", shape, "device",
+                   r->device, "layers", (json_int_t)bench->layers, "calib_samples",
+                   (json_int_t)bench->options.calib_samples, "calib_length",
+                   (json_int_t)bench->options.calib_length, "threads", gptvq_get_threads(), "calib_compute",
+                   gptvq_compute_name(r->calib_compute), "fp32_gflop_per_s", 1e-9 * s->fp32_flops,
+                   "bf16_gflop_per_s", 1e-9 * s->bf16_flops, "seconds", r->seconds, "cpu_seconds",
+                   r->cpu_seconds, "stages", stages);
 }
 
 int gptvq_cmd_bench_quantize(int argc, char **argv) {
@@ -69,6 +73,7 @@ int gptvq_cmd_bench_quantize(int argc, char **argv) {
       gptvq_cli_field("calib_compute", o),
       gptvq_cli_field("bits", o),
       gptvq_cli_field("dim", o),
+      gptvq_cli_field("device", o),
       {GPTVQ_OPTION_FLAG, "json", .value = &json, .help = "everything as JSON"},
       {.kind = GPTVQ_OPTION_END}};
   const gptvq_cli_command command = {

@@ -139,8 +139,11 @@ static json_t *stages_json(const gptvq_quantize_report *r) {
   json_t *stages = json_array();
   for (size_t i = 0; i < r->stage_count; i++) {
     const gptvq_stage_time *s = &r->stages[i];
-    gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f, s:f}", "name", s->name, "seconds", s->seconds,
-                                            "cpu_seconds", s->cpu_seconds, "flop", s->flop));
+    const double device = r->stage_device_seconds[i];
+    gptvq_cli_json_append(stages,
+                          json_pack("{s:s, s:f, s:f, s:f, s:s, s:f}", "name", s->name, "seconds", s->seconds,
+                                    "cpu_seconds", s->cpu_seconds, "flop", s->flop, "device",
+                                    device > 0 ? r->device : "cpu", "device_seconds", device));
   }
   return stages;
 }
@@ -194,6 +197,13 @@ static void print_loss(const char *name, const char *on, const gptvq_quantize_lo
          (unsigned long long)loss->tokens, on);
 }
 
+/* A stage that a device took part in, by the time that it took. */
+static void print_device(const gptvq_quantize_report *r, size_t stage) {
+  const double seconds = r->stages[stage].seconds, device = r->stage_device_seconds[stage];
+  if (device > 5e-4 * seconds)
+    printf("   %s %5.1f %% of %.1f s", r->device, 100.0 * device / seconds, seconds);
+}
+
 /* Where the CPU time went, the longest first. */
 static void print_stages(const gptvq_quantize_report *r) {
   bool shown[GPTVQ_MAX_STAGES] = {false};
@@ -207,6 +217,7 @@ static void print_stages(const gptvq_quantize_report *r) {
     printf("  %-18s %9.1f s %5.1f %%", most->name, most->cpu_seconds,
            100.0 * most->cpu_seconds / r->cpu_seconds);
     if (most->flop > 0) printf(" %7.1f GFLOP/s a core", 1e-9 * most->flop / most->cpu_seconds);
+    print_device(r, (size_t)(most - r->stages));
     printf("\n");
   }
 }
@@ -238,7 +249,7 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
         "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:I, "
-        "s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I}",
+        "s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:I, s:I}",
         "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
         "bits_per_value", r->bits_per_value, "model_bits_per_value",
         gptvq_cli_number(known ? info[1].model_bits_per_value : NAN), "mean_error",
@@ -250,9 +261,9 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
         "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
         gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after),
         "calib_compute", calibrated ? json_string(gptvq_compute_name(r->calib_compute)) : json_null(),
-        "stages", stages_json(r), "expert_tokens", expert_json(r), "loss_text", loss_json(&r->loss_text),
-        "loss_self", loss_json(&r->loss_self), "ranks", (json_int_t)r->ranks, "sent_bytes",
-        (json_int_t)r->sent_bytes, "sent_bytes_block", (json_int_t)r->sent_bytes_block));
+        "device", r->device, "stages", stages_json(r), "expert_tokens", expert_json(r), "loss_text",
+        loss_json(&r->loss_text), "loss_self", loss_json(&r->loss_self), "ranks", (json_int_t)r->ranks,
+        "sent_bytes", (json_int_t)r->sent_bytes, "sent_bytes_block", (json_int_t)r->sent_bytes_block));
   }
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("wrote            %s (%s)\n", line->out, method);

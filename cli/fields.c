@@ -10,7 +10,7 @@ static gptvq_option as_option(const gptvq_field *field, gptvq_quantize_options *
       [GPTVQ_FIELD_UNSIGNED] = GPTVQ_OPTION_UNSIGNED, [GPTVQ_FIELD_SIZE] = GPTVQ_OPTION_SIZE,
       [GPTVQ_FIELD_SEED] = GPTVQ_OPTION_SEED,         [GPTVQ_FIELD_DOUBLE] = GPTVQ_OPTION_DOUBLE,
       [GPTVQ_FIELD_ENUM] = GPTVQ_OPTION_CHOICE,       [GPTVQ_FIELD_TEXT] = GPTVQ_OPTION_LINES,
-      [GPTVQ_FIELD_BYTES] = GPTVQ_OPTION_BYTES};
+      [GPTVQ_FIELD_BYTES] = GPTVQ_OPTION_BYTES,       [GPTVQ_FIELD_WORD] = GPTVQ_OPTION_STRING};
   gptvq_option option = {.kind = field->choices != NULL ? GPTVQ_OPTION_CHOICE : kinds[field->type],
                          .name = field->flag,
                          .value = (char *)options + field->offset,
@@ -27,7 +27,8 @@ static gptvq_option as_option(const gptvq_field *field, gptvq_quantize_options *
     word = field->initial != 0 ? "on" : "off";
   else if (field->type == GPTVQ_FIELD_SWITCH) option.kind = GPTVQ_OPTION_FLAG; /* nothing to turn off */
   if (word != NULL) (void)snprintf(option.initial, sizeof option.initial, "%s", word);
-  else if (field->type != GPTVQ_FIELD_TEXT && field->type != GPTVQ_FIELD_SWITCH)
+  else if (field->type != GPTVQ_FIELD_TEXT && field->type != GPTVQ_FIELD_WORD &&
+           field->type != GPTVQ_FIELD_SWITCH)
     (void)snprintf(option.initial, sizeof option.initial, "%.10g", field->initial);
   return option;
 }

@@ -17,4 +17,4 @@ version=$("$program" --version | cut -d ' ' -f 2)
   case $name in bench) continue ;; esac
   "$program" "$name" --help=man > "$folder/gptvq-$name.1"
 done
-for name in model make-model kernels memory quantize; do "$program" bench $name --help=man > "$folder/gptvq-bench-$name.1"; done
+for name in model make-model kernels memory quantize device; do "$program" bench $name --help=man > "$folder/gptvq-bench-$name.1"; done

@@ -33,7 +33,7 @@ quant/plan: base linalg linalg/solve format kernels model calib train quant/opti
 quant/run: base dist linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer cuda quant/transform quant/plan
 export: base format kernels gguf checkpoint text model model/layer
 export/report: base checkpoint
-tools: base linalg format kernels checkpoint model/arch model quant/options quant/layer
+tools: base linalg format kernels checkpoint model/arch model quant/options quant/layer cuda
 mpi: base
 server: base
 server/api: base server

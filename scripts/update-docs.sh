@@ -3,7 +3,7 @@
 #   scripts/update-docs.sh [PROGRAM] [FILE]
 set -eu
 program=${1:-build/release/gptvq} file=${2:-docs/CLI.md}
-for command in quantize eval compare generate chat serve inspect report export tokenize "bench model" "bench make-model" "bench kernels" "bench memory" "bench quantize"; do
+for command in quantize eval compare generate chat serve inspect report export tokenize "bench model" "bench make-model" "bench kernels" "bench memory" "bench quantize" "bench device"; do
   printf '\n### %s\n```\n' "$command"
   # shellcheck disable=SC2086
   "$program" $command --help

@@ -82,4 +82,24 @@ void gptvq_quantize_bench_init(gptvq_quantize_bench *bench);
 gptvq_status gptvq_bench_quantize(const gptvq_quantize_bench *bench, gptvq_quantize_speed *speed,
                                   gptvq_error *err);
 
+/* What a device can do, and how fast. */
+typedef struct gptvq_device_bench {
+  const char *device; /* as gptvq_quantize_options has it: "cuda:0", "shim" */
+  size_t bytes;       /* of each copy; 256 MiB */
+  size_t side;        /* of the square products; 8192 */
+  double seconds;     /* that each measurement is repeated for; 1 */
+} gptvq_device_bench;
+typedef struct gptvq_device_speed {
+  char name[256];
+  double memory;                 /* bytes; 0: not known */
+  double upload, download;       /* bytes a second, the fastest of the repetitions, from and to memory as
+                                  * programs allocate it */
+  double fp32_flops, tf32_flops; /* of products, on the device alone; the fastest, too */
+  double factor_seconds;         /* a factorisation of the same side, at most 4096, in double */
+  size_t factor_side;
+} gptvq_device_speed;
+void gptvq_device_bench_init(gptvq_device_bench *bench);
+/* Errors of a run on that device; GPTVQ_ERROR_ARGUMENT for the CPU. */
+gptvq_status gptvq_bench_device(const gptvq_device_bench *bench, gptvq_device_speed *speed, gptvq_error *err);
+
 #endif

@@ -110,13 +110,16 @@ typedef struct gptvq_quantize_options {
   double calib_self;   /* 0 to 0.99: share of the windows that the model writes itself where `calib` names
                         * texts, but not "self"; 0.5 */
   size_t
-      memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
-                     * through the windows and what lies in a scratch file, not what it writes (but for
-                     * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
-  gptvq_code code;  /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
-                     * group_size,  scale_block, svd_rank and em_init are not used, codebook_bits is 8. No
-                     * fine-tuning, no allocation */
-  unsigned trellis; /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
+      memory_limit;   /* bytes of resident memory that a run keeps within, which changes how often it runs
+                       * through the windows and what lies in a scratch file, not what it writes (but for
+                       * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
+  gptvq_code code;    /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
+                       * group_size,  scale_block, svd_rank and em_init are not used, codebook_bits is 8. No
+                       * fine-tuning, no allocation */
+  unsigned trellis;   /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
+  const char *device; /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
+                       * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
+                       * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */
@@ -161,6 +164,11 @@ typedef struct gptvq_quantize_report {
   /* what they sent each other for the blocks, all together, and for the block with most; a broadcast counts
    * once for each that gets it */
   uint64_t sent_bytes, sent_bytes_block;
+  char device[32]; /* "cpu", "shim", "cuda:0": where products and solver ran, as far as it has functions for
+                    * them
+                    */
+  double stage_device_seconds[GPTVQ_MAX_STAGES]; /* of each stage's seconds those that the device took; on the
+                                                  * CPU 0 */
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 
@@ -217,9 +225,10 @@ typedef enum gptvq_field_type {
   GPTVQ_FIELD_DOUBLE,     /* double */
   GPTVQ_FIELD_ENUM,       /* an enum; JSON: the name of the choice */
   GPTVQ_FIELD_TEXT,       /* const char *, not copied; NULL: none */
-  GPTVQ_FIELD_BYTES       /* size_t; as text perhaps with K, M, G or T: times 2^10, 2^20, 2^30, 2^40 */
+  GPTVQ_FIELD_BYTES,      /* size_t; as text perhaps with K, M, G or T: times 2^10, 2^20, 2^30, 2^40 */
+  GPTVQ_FIELD_WORD        /* as TEXT, but never several lines */
 } gptvq_field_type;
-/* "switch", "int", "unsigned", "size", "seed", "double", "enum", "text", "bytes" */
+/* "switch", "int", "unsigned", "size", "seed", "double", "enum", "text", "bytes", "word" */
 GPTVQ_API const char *gptvq_field_type_name(gptvq_field_type type);
 
 /* Does a run with another value count as another run? (--resume refuses; packed folders say the value) */
@@ -239,7 +248,7 @@ typedef struct gptvq_field {
   gptvq_field_type type;
   size_t offset;              /* of the member in the struct, bytes */
   double min, max;            /* numbers without choices; inclusive */
-  double initial, paper;      /* values in the two recipes; SEED 0, TEXT NULL */
+  double initial, paper;      /* values in the two recipes; SEED 0, TEXT and WORD NULL */
   const char *derived;        /* not NULL: 0 is possible too and means this, such as "from --bits" */
   const char *const *choices; /* not NULL: names of the values 0, 1, …; NULL-terminated */
   gptvq_field_identity identity;

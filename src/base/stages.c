@@ -28,6 +28,10 @@ void gptvq_stage_count(gptvq_stages *stages, double flop) {
   if (stages != NULL) stages->sums[stages->now].flop += flop;
 }
 
+void gptvq_stage_device(gptvq_stages *stages, double seconds) {
+  if (stages != NULL) stages->sums[stages->now].device_seconds += seconds;
+}
+
 const char *gptvq_stage_name(gptvq_stage stage) {
   static const char *const names[GPTVQ_STAGES] = {[GPTVQ_STAGE_OTHER] = "other",
                                                   [GPTVQ_STAGE_FORWARD_ORIGINAL] = "forward, original",

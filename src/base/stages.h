@@ -20,6 +20,7 @@ typedef enum gptvq_stage {
 
 typedef struct gptvq_stage_sum {
   double seconds, cpu_seconds, flop; /* flop: of matrix products and factorisations */
+  double device_seconds;             /* of `seconds`: at work on a device, or waiting for it */
 } gptvq_stage_sum;
 
 typedef struct gptvq_stages {
@@ -34,6 +35,8 @@ void gptvq_stages_start(gptvq_stages *stages);
 gptvq_stage gptvq_stage_enter(gptvq_stages *stages, gptvq_stage stage);
 /* Work of the stage that is entered. */
 void gptvq_stage_count(gptvq_stages *stages, double flop);
+/* Time of the stage at work that a device took. */
+void gptvq_stage_device(gptvq_stages *stages, double seconds);
 /* "forward, original"; static storage */
 const char *gptvq_stage_name(gptvq_stage stage);
 

@@ -44,6 +44,7 @@ gptvq_status gptvq_hessian_add_group(gptvq_hessian *hessian, gptvq_dist *dist, c
                                      size_t round, gptvq_error *err) {
   const gptvq_sum sum = sum_of(hessian);
   hessian->grouped = true;
+  GPTVQ_TRY(hessian->linalg->settle(hessian->linalg, hessian->values, err));
   return gptvq_sum_add(&sum, dist, deal, round, err);
 }
 
@@ -79,6 +80,7 @@ static void mean_rows(void *context, size_t begin, size_t end, size_t thread) {
 gptvq_status gptvq_hessian_finish(gptvq_hessian *hessian, const char *name, gptvq_error *err) {
   size_t cols = hessian->cols;
   if (hessian->tokens == 0) return GPTVQ_OK;
+  GPTVQ_TRY(hessian->linalg->settle(hessian->linalg, hessian->values, err));
   if (hessian->grouped) {
     const gptvq_sum sum = sum_of(hessian);
     gptvq_sum_unfold(&sum);
@@ -97,6 +99,7 @@ gptvq_status gptvq_hessian_finish(gptvq_hessian *hessian, const char *name, gptv
 }
 
 void gptvq_hessian_release(gptvq_hessian *hessian) {
+  if (hessian->values != NULL) hessian->linalg->forget(hessian->linalg, hessian->values);
   free(hessian->values);
   *hessian = (gptvq_hessian){0};
 }

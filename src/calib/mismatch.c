@@ -57,6 +57,7 @@ gptvq_status gptvq_mismatch_init(gptvq_mismatch *mismatch, const gptvq_linalg *l
 }
 
 void gptvq_mismatch_release(gptvq_mismatch *mismatch) {
+  if (mismatch->part != NULL) mismatch->linalg->forget(mismatch->linalg, mismatch->part);
   free(mismatch->sums);
   free(mismatch->part);
   free(mismatch->difference);
@@ -117,6 +118,7 @@ static gptvq_sum sum_of(const gptvq_mismatch *m) {
 gptvq_status gptvq_mismatch_add_group(gptvq_mismatch *m, gptvq_dist *dist, const gptvq_deal *deal,
                                       size_t round, gptvq_error *err) {
   const gptvq_sum sum = sum_of(m);
+  GPTVQ_TRY(m->linalg->settle(m->linalg, m->part, err));
   return gptvq_sum_add(&sum, dist, deal, round, err);
 }
 
@@ -270,6 +272,7 @@ gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, const flo
   m->difference = NULL;
   if (m->part != NULL) { /* no group was ended: all tokens are one */
     const gptvq_sum sum = sum_of(m);
+    GPTVQ_TRY(m->linalg->settle(m->linalg, m->part, err));
     GPTVQ_TRY(gptvq_sum_add(&sum, NULL, NULL, 0, err));
     free(m->part);
     m->part = NULL;

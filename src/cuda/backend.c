@@ -152,8 +152,7 @@ const gptvq_backend *gptvq_cuda_backend(const gptvq_cuda *cuda) { return &cuda->
 
 const char *gptvq_cuda_left_to_cpu(const gptvq_cuda *cuda) {
   (void)cuda;
-  return "Gram products; a Hessian that has no room for its factorisation; vectors of the codebook update; "
-         "of k-means the "
+  return "a Hessian that has no room for its factorisation; vectors of the codebook update; of k-means the "
          "start "
          "kmeanspp, of loop and search more than 32 partial assignments; trellises; uniform codes but for "
          "feedback";

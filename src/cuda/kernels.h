@@ -7,9 +7,23 @@
 
 #include <stdint.h>
 
+/* sums[rows × ld, the first `cols` columns] += product[rows × cols], in double */
+typedef struct gptvq_kernel_add_sums_arguments {
+  uint64_t rows, cols, ld;
+  const float *product;
+  double *sums;
+} gptvq_kernel_add_sums_arguments;
+
+/* The fp32 numbers of these bits rounded to the nearest bf16, ties to even; NaN stays NaN. */
+typedef struct gptvq_kernel_round_bf16_arguments {
+  uint64_t count;
+  uint32_t *bits;
+} gptvq_kernel_round_bf16_arguments;
+
 /* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
 #define GPTVQ_CUDA_KERNELS(X) \
-  X(add_ridge) X(assign) X(decode) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept)
+  X(add_ridge) \
+  X(assign) X(decode) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) X(add_sums) X(round_bf16)
 
 typedef enum gptvq_kernel {
 #define GPTVQ_KERNEL_ID(name) GPTVQ_KERNEL_##name,

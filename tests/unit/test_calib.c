@@ -457,7 +457,7 @@ static void run_state_survives_the_file_and_differences_are_named(void **state) 
 
 /* Each word of the options shows in the identity of a run, so that one added later cannot be forgotten: but
  * where the text comes from (its tokens are hashed; samples and length stand beside), what to do with the
- * output, and padding. Any bit changes a number of any type. */
+ * output, where it is made, and padding. Any bit changes a number of any type. */
 static void every_option_is_in_the_identity(void **state) {
   (void)state;
 #define WORDS_OF(member) \
@@ -470,6 +470,7 @@ static void every_option_is_in_the_identity(void **state) {
       WORDS_OF(force),
       WORDS_OF(resume),
       WORDS_OF(memory_limit),
+      WORDS_OF(device),
       {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
       {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
       {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4},

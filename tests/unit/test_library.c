@@ -37,7 +37,7 @@ static void values_have_names(void **state) {
   CHECK_NAMES(gptvq_rotate_name, gptvq_rotate, "none", "residual", "heads", "all");
   CHECK_NAMES(gptvq_recipe_name, gptvq_recipe, "default", "paper");
   CHECK_NAMES(gptvq_field_type_name, gptvq_field_type, "switch", "int", "unsigned", "size", "seed", "double",
-              "enum", "text", "bytes");
+              "enum", "text", "bytes", "word");
   CHECK_NAMES(gptvq_field_identity_name, gptvq_field_identity, "none", "always", "nonzero", "data");
   CHECK_NAMES(gptvq_text_kind_name, gptvq_text_kind, "plain", "foreign", "wrapped", "repeated");
   CHECK_NAMES(gptvq_log_level_name, gptvq_log_level, "info", "warning");

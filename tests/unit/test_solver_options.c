@@ -244,7 +244,7 @@ static void every_choice_of_every_option_is_possible(void **state) {
       assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_OK);
     }
     if (f->choices != NULL || f->type == GPTVQ_FIELD_SWITCH || f->type == GPTVQ_FIELD_SEED ||
-        f->type == GPTVQ_FIELD_TEXT)
+        f->type == GPTVQ_FIELD_TEXT || f->type == GPTVQ_FIELD_WORD)
       continue;
     (void)snprintf(name, sizeof name, "`%s`", f->name);
     double outside[2] = {f->min - (f->type == GPTVQ_FIELD_DOUBLE ? 1e-10 : 1), f->max + 1};

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Union
 
 from ._library import ArgumentError, Callbacks, CProgress, CReport, call, lib, path_of
 
-_TYPES = ("switch", "int", "unsigned", "size", "seed", "double", "enum", "text", "bytes")
+_TYPES = ("switch", "int", "unsigned", "size", "seed", "double", "enum", "text", "bytes", "word")
 
 
 @dataclass(frozen=True)

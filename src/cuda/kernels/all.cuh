@@ -5,3 +5,4 @@
 #include "cuda/kernels/em.cuh"
 #include "cuda/kernels/reassign.cuh"
 #include "cuda/kernels/search.cuh"
+#include "cuda/kernels/sums.cuh"

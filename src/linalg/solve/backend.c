@@ -30,7 +30,20 @@ static gptvq_status inverse_factor(const gptvq_linalg *linalg, size_t n, double 
   return GPTVQ_OK;
 }
 
-const gptvq_linalg gptvq_cpu_linalg = {gram, cross, inverse_factor, NULL};
+/* Sums are where they belong at once. */
+static gptvq_status settle(const gptvq_linalg *linalg, double *sums, gptvq_error *err) {
+  (void)linalg;
+  (void)sums;
+  (void)err;
+  return GPTVQ_OK;
+}
+
+static void forget(const gptvq_linalg *linalg, const double *sums) {
+  (void)linalg;
+  (void)sums;
+}
+
+const gptvq_linalg gptvq_cpu_linalg = {gram, cross, inverse_factor, settle, forget, NULL};
 
 size_t gptvq_cpu_linalg_bf16_bytes(size_t m, size_t c, size_t n) {
   return gptvq_saturated_size(n, gptvq_saturated_size(gptvq_saturated_sum(m, c), sizeof(uint16_t)));
@@ -58,4 +71,4 @@ static gptvq_status gram_bf16(const gptvq_linalg *linalg, size_t c, size_t n, si
   return cross_bf16(linalg, 0, c, n, chunk, NULL, 0, x, ldx, h, err);
 }
 
-const gptvq_linalg gptvq_cpu_linalg_bf16 = {gram_bf16, cross_bf16, inverse_factor, NULL};
+const gptvq_linalg gptvq_cpu_linalg_bf16 = {gram_bf16, cross_bf16, inverse_factor, settle, forget, NULL};

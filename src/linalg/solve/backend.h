@@ -17,7 +17,7 @@
 typedef struct gptvq_linalg gptvq_linalg;
 struct gptvq_linalg {
   /* H[c × c] += Xᵀ X, upper triangle, for X[n × ldx] (ldx >= c): products in fp32 over `chunk` rows, their
-   * sums in double. */
+   * sums in double. The backend may keep the sums until they are settled; those of cross, too. */
   gptvq_status (*gram)(const gptvq_linalg *linalg, size_t c, size_t n, size_t chunk, const float *x,
                        size_t ldx, double *h, gptvq_error *err);
   /* S[m × c] += Yᵀ X for Y[n × ldy], X[n × ldx], likewise. */
@@ -29,6 +29,10 @@ struct gptvq_linalg {
    * false: A is not positive definite, and destroyed. scratch: gptvq_invert_lower's. */
   gptvq_status (*inverse_factor)(const gptvq_linalg *linalg, size_t n, double *a, double *scratch, bool *done,
                                  gptvq_error *err);
+  /* Adds what is kept of these sums to them: before they are read. */
+  gptvq_status (*settle)(const gptvq_linalg *linalg, double *sums, gptvq_error *err);
+  /* Nothing is kept of these sums any more: before their memory is given back. */
+  void (*forget)(const gptvq_linalg *linalg, const double *sums);
   void *context; /* the backend's own */
 };
 

@@ -26,6 +26,7 @@ static double get_number(const gptvq_field *field, const gptvq_quantize_options 
   case GPTVQ_FIELD_SIZE: return (double)*(const size_t *)member;
   case GPTVQ_FIELD_DOUBLE: return *(const double *)member;
   case GPTVQ_FIELD_SEED:
+  case GPTVQ_FIELD_WORD:
   case GPTVQ_FIELD_TEXT: break;
   }
   return 0.0;
@@ -42,8 +43,13 @@ static void put_number(const gptvq_field *field, double value, gptvq_quantize_op
   case GPTVQ_FIELD_SIZE: *(size_t *)member = (size_t)value; break;
   case GPTVQ_FIELD_DOUBLE: *(double *)member = value; break;
   case GPTVQ_FIELD_SEED:
+  case GPTVQ_FIELD_WORD:
   case GPTVQ_FIELD_TEXT: break;
   }
+}
+
+static bool is_text(const gptvq_field *field) {
+  return field->type == GPTVQ_FIELD_TEXT || field->type == GPTVQ_FIELD_WORD;
 }
 
 static size_t choice_count(const gptvq_field *field) {
@@ -102,9 +108,10 @@ gptvq_status gptvq_fields_check(const gptvq_quantize_options *options, gptvq_err
   size_t count;
   const gptvq_field *fields = gptvq_fields(&count);
   for (size_t i = 0; i < count; i++)
-    if (fields[i].type != GPTVQ_FIELD_SEED && fields[i].type != GPTVQ_FIELD_TEXT)
+    if (fields[i].type != GPTVQ_FIELD_SEED && !is_text(&fields[i]))
       GPTVQ_TRY(check_number(&fields[i], get_number(&fields[i], options), err));
-  return GPTVQ_OK;
+  gptvq_device_choice device;
+  return gptvq_device_parse(options->device, &device, err);
 }
 
 /* ---- names ---- */
@@ -145,8 +152,8 @@ gptvq_status gptvq_recipe_from_name(const char *name, gptvq_recipe *recipe, gptv
 }
 
 const char *gptvq_field_type_name(gptvq_field_type type) {
-  static const char *const names[] = {"switch", "int",  "unsigned", "size", "seed",
-                                      "double", "enum", "text",     "bytes"};
+  static const char *const names[] = {"switch", "int",  "unsigned", "size",  "seed",
+                                      "double", "enum", "text",     "bytes", "word"};
   return (unsigned)type < sizeof names / sizeof names[0] ? names[type] : "unknown";
 }
 
@@ -180,7 +187,7 @@ static gptvq_status set(const gptvq_field *field, gptvq_quantize_options *option
                         gptvq_error *err) {
   const char *name = field->name;
   void *member = (char *)options + field->offset;
-  if (field->type == GPTVQ_FIELD_TEXT) {
+  if (is_text(field)) {
     *(const char **)member = value;
     return GPTVQ_OK;
   }
@@ -239,7 +246,7 @@ gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *options, c
   GPTVQ_TRY(gptvq_options_take(options, &own, err));
   double number = get_number(field, &own);
   int length;
-  if (field->type == GPTVQ_FIELD_TEXT) {
+  if (is_text(field)) {
     const char *text = *(const char *const *)at(field, &own);
     length = snprintf(value, size, "%s", text != NULL ? text : "");
   } else if (field->type == GPTVQ_FIELD_SEED) {
@@ -253,6 +260,31 @@ gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *options, c
   return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "the value of %s does not fit into %zu bytes", name, size);
 }
 
+/* ---- devices ---- */
+
+gptvq_status gptvq_device_parse(const char *text, gptvq_device_choice *out, gptvq_error *err) {
+  static const char *const names[] = {"cpu", "cuda", "auto", "shim"};
+  static const gptvq_device_kind kinds[] = {GPTVQ_ON_CPU, GPTVQ_ON_CUDA, GPTVQ_ON_ANY, GPTVQ_ON_SHIM};
+  *out = (gptvq_device_choice){GPTVQ_ON_CPU, 0};
+  for (size_t i = 0; text != NULL && i < sizeof kinds / sizeof kinds[0]; i++)
+    if (strcmp(text, names[i]) == 0) {
+      out->kind = kinds[i];
+      return GPTVQ_OK;
+    }
+  if (text == NULL || text[0] == '\0') return GPTVQ_OK;
+  if (strncmp(text, "cuda:", 5) == 0 && text[5] >= '0' && text[5] <= '9') {
+    char *end;
+    errno = 0;
+    const unsigned long number = strtoul(text + 5, &end, 10);
+    if (*end == '\0' && errno == 0 && number < GPTVQ_MAX_CARDS) {
+      *out = (gptvq_device_choice){GPTVQ_ON_CUDA, (unsigned)number};
+      return GPTVQ_OK;
+    }
+  }
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                    "`device` '%.64s' is unknown: choose cpu, cuda, cuda:N, auto or shim", text);
+}
+
 /* ---- JSON ---- */
 
 static json_t *field_json(const gptvq_field *field, const gptvq_quantize_options *options) {
@@ -264,6 +296,7 @@ static json_t *field_json(const gptvq_field *field, const gptvq_quantize_options
   case GPTVQ_FIELD_SWITCH: return json_boolean(number != 0);
   case GPTVQ_FIELD_DOUBLE: return json_real(number);
   case GPTVQ_FIELD_SEED: return json_integer((json_int_t) * (const uint64_t *)at(field, options));
+  case GPTVQ_FIELD_WORD:
   case GPTVQ_FIELD_TEXT: {
     const char *text = *(const char *const *)at(field, options);
     return text != NULL ? json_string(text) : json_null();

@@ -39,6 +39,16 @@ const gptvq_field *gptvq_fields(size_t *count);
  * that is not. */
 gptvq_status gptvq_fields_check(const gptvq_quantize_options *options, gptvq_error *err);
 
+/* What `device` says. */
+typedef enum gptvq_device_kind { GPTVQ_ON_CPU, GPTVQ_ON_CUDA, GPTVQ_ON_ANY, GPTVQ_ON_SHIM } gptvq_device_kind;
+enum { GPTVQ_MAX_CARDS = 1024 };
+typedef struct gptvq_device_choice {
+  gptvq_device_kind kind;
+  unsigned card; /* its number; of CUDA */
+} gptvq_device_choice;
+/* "cuda:1"; NULL and "": the CPU. GPTVQ_ERROR_ARGUMENT: it is none of them. */
+gptvq_status gptvq_device_parse(const char *text, gptvq_device_choice *out, gptvq_error *err);
+
 /* The rows that belong to a run's identity and are not about its data (packed folders say them too), or those
  * that are, as a new object; NULL when out of memory. */
 json_t *gptvq_options_json(const gptvq_resolved *options);

@@ -63,6 +63,13 @@ gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantiz
   GPTVQ_TRY(gptvq_check_result("gptvq_quantize_plan", plan, err));
   GPTVQ_TRY(gptvq_resolve(&own, &resolved, err));
   GPTVQ_TRY(gptvq_pipeline_settle_options(&resolved, err));
+  gptvq_device_choice device;
+  GPTVQ_TRY(gptvq_device_parse(own.device, &device, err));
+  if (device.kind == GPTVQ_ON_CUDA || device.kind == GPTVQ_ON_SHIM)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_UNSUPPORTED,
+        "a plan measures the CPU only: leave `device` %s out (docs/GPU.md has what a card takes)",
+        own.device);
   const gptvq_model_options open = {
       .size = sizeof open, .compute = GPTVQ_COMPUTE_FP32, .callbacks = &own_callbacks};
   GPTVQ_TRY(gptvq_model_open(model_dir, &open, &model, err));

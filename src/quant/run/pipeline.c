@@ -36,7 +36,7 @@ typedef struct run {
   uint64_t sent, sent_in_block; /* bytes that all members have sent for blocks; the most for one */
   gptvq_model *model;
   gptvq_model calibrating; /* the same, with the calibration's precision */
-  gptvq_backend backend;   /* likewise */
+  gptvq_place device;      /* products and solver */
   gptvq_output out;
   gptvq_tensor_plan plan;
   gptvq_run_state state;
@@ -435,6 +435,7 @@ static void report_cost(run *r, gptvq_quantize_report *report) {
     const gptvq_stage_sum *sum = &stages->sums[i];
     report->stages[i] =
         (gptvq_stage_time){gptvq_stage_name((gptvq_stage)i), sum->seconds, sum->cpu_seconds, sum->flop};
+    report->stage_device_seconds[i] = sum->device_seconds;
   }
   report->seconds = gptvq_clock() - r->start;
   report->cpu_seconds = gptvq_cpu_seconds() - r->cpu_start;
@@ -467,11 +468,9 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
 
 static void choose_precision(run *r) {
   r->calibrating = *r->model;
-  r->backend = gptvq_cpu_backend;
   if (r->options->calib_compute != GPTVQ_COMPUTE_BF16) return;
   r->calibrating.compute = GPTVQ_COMPUTE_BF16;
   r->calibrating.rounds_attention = true;
-  r->backend.linalg = &gptvq_cpu_linalg_bf16;
 }
 
 static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error *err) {
@@ -495,6 +494,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   bool changes = gptvq_transform_wanted(&r->resolved); /* what is quantized is not there yet */
   if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   GPTVQ_TRY(plan_memory(r, err));
+  GPTVQ_TRY(gptvq_pipeline_place(r->model, &r->resolved, &r->stages, r->callbacks, &r->device, err));
   if (r->leads) GPTVQ_TRY(open_output(r, err));
   GPTVQ_TRY(gptvq_team_send_state(&r->dist, &r->out, &r->state, &r->resumed, err));
   GPTVQ_TRY(choose_place(r, err));
@@ -503,11 +503,12 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(prepare_model(r, bytes, err));
   if (changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   choose_precision(r);
-  r->pipeline = (gptvq_pipeline){.model = &r->calibrating,
-                                 .solver = {&r->resolved, &r->backend, r->callbacks, &r->stages, &r->dist},
-                                 .hessian_budget = r->memory.hessian_budget,
-                                 .kept_budget = r->memory.kept_budget,
-                                 .layers_total = gptvq_model_layer_count(r->model)};
+  r->pipeline =
+      (gptvq_pipeline){.model = &r->calibrating,
+                       .solver = {&r->resolved, &r->device.backend, r->callbacks, &r->stages, &r->dist},
+                       .hessian_budget = r->memory.hessian_budget,
+                       .kept_budget = r->memory.kept_budget,
+                       .layers_total = gptvq_model_layer_count(r->model)};
   if (r->needs_data) {
     GPTVQ_TRY(prepare_data(r, err));
     if (r->leads) GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
@@ -571,6 +572,8 @@ gptvq_status gptvq_quantize_team(const char *model_dir, const char *out_dir,
   gptvq_guide_release(&r.guide);
   gptvq_allocation_release(&r.allocation);
   gptvq_workspace_destroy(r.workspace);
+  (void)snprintf(result.device, sizeof result.device, "%s", r.device.device != NULL ? r.device.name : "cpu");
+  gptvq_place_close(&r.device);
   gptvq_calibration_release(&r.calibration);
   gptvq_run_state_release(&r.state);
   gptvq_plan_release(&r.plan);

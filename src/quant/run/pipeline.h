@@ -6,6 +6,7 @@
 #include "model/model_internal.h"
 #include "calib/calib.h"
 #include "checkpoint/output.h"
+#include "cuda/place.h"
 #include "dist/dist.h"
 #include "quant/layer/solver.h"
 #include "train/finetune.h"
@@ -104,6 +105,11 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
 /* Refuses options that do not go together or not on this processor; calib_compute auto becomes what it is
  * here. */
 gptvq_status gptvq_pipeline_settle_options(gptvq_resolved *options, gptvq_error *err);
+/* The device that the options ask for (place.c): its errors come before any work. The options are settled. On
+ * success the caller closes *out. */
+gptvq_status gptvq_pipeline_place(const gptvq_model *model, const gptvq_resolved *options,
+                                  gptvq_stages *stages, const gptvq_callbacks *callbacks, gptvq_place *out,
+                                  gptvq_error *err);
 /* GPTVQ_ERROR_NUMERIC naming the first linear that a uniform method could not store with fp16 scales. */
 gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_resolved *options,
                                          gptvq_error *err);

@@ -1,0 +1,336 @@
+/* Device memory: the sums, each as long as it is not settled; a panel of a product; slabs of inputs. Where it
+ * does not suffice, the sums that were used longest ago are settled first, and slabs get smaller. */
+#include "cuda/linalg.h"
+#include "base/memory.h"
+
+#include <string.h>
+
+/* PANEL: rows of a product before its sums are added. SLAB: tokens that are uploaded together, a multiple of
+ * every chunk. PIECE: bytes of a triangle that come back together. */
+enum { THREADS = 256, PANEL = 2048, SLAB = 2048, PIECE = 8 << 20 };
+/* Buffers, in the order in which they are reserved. */
+enum { PRODUCT, INPUTS, OTHERS, BUFFERS };
+
+typedef struct kept {
+  struct kept *next; /* used longer ago */
+  double *host;      /* what it belongs to */
+  double *sums;      /* [m × c] on the device */
+  size_t m, c;
+  bool upper;
+} kept;
+
+typedef struct buffer {
+  float *memory;
+  size_t bytes;
+} buffer;
+
+struct gptvq_cuda_linalg {
+  gptvq_linalg table;
+  gptvq_device *device;
+  bool rounds;
+  kept *latest;
+  buffer buffers[BUFFERS];
+};
+
+static gptvq_cuda_linalg *of(const gptvq_linalg *table) { return table->context; }
+
+static void free_buffer(gptvq_device *device, buffer *b) {
+  device->free(device, b->memory);
+  *b = (buffer){0};
+}
+
+static void free_kept(gptvq_device *device, kept *k) {
+  device->free(device, k->sums);
+  free(k);
+}
+
+/* ---- sums that are kept ---- */
+
+static kept **find(gptvq_cuda_linalg *l, const double *host) {
+  for (kept **at = &l->latest; *at != NULL; at = &(*at)->next)
+    if ((*at)->host == host) return at;
+  return NULL;
+}
+
+/* Adds them to the host's, rows in pieces. */
+static gptvq_status add_to_host(gptvq_cuda_linalg *l, const kept *k, gptvq_error *err) {
+  gptvq_device *d = l->device;
+  const size_t row_bytes = gptvq_saturated_size(k->c, sizeof(double)),
+               rows = gptvq_min_size(k->m, gptvq_max_size(1, PIECE / row_bytes));
+  double *piece = gptvq_alloc(rows, row_bytes);
+  if (piece == NULL)
+    return gptvq_fail_memory(err, "sums from the device", gptvq_saturated_size(rows, row_bytes));
+  gptvq_status status = GPTVQ_OK;
+  for (size_t r = 0; r < k->m && status == GPTVQ_OK; r += rows) {
+    const size_t count = gptvq_min_size(rows, k->m - r);
+    status = gptvq_device_download(d, count * row_bytes, piece, k->sums + r * k->c, err);
+    for (size_t i = 0; i < count && status == GPTVQ_OK; i++)
+      for (size_t c = k->upper ? r + i : 0; c < k->c; c++) k->host[(r + i) * k->c + c] += piece[i * k->c + c];
+  }
+  free(piece);
+  return status;
+}
+
+static gptvq_status settle_at(gptvq_cuda_linalg *l, kept **at, gptvq_error *err) {
+  kept *k = *at;
+  GPTVQ_TRY(add_to_host(l, k, err));
+  *at = k->next;
+  free_kept(l->device, k);
+  return GPTVQ_OK;
+}
+
+/* Makes room: the sums used longest ago but for `spare` go. *done false: there are none. */
+static gptvq_status settle_one(gptvq_cuda_linalg *l, const double *spare, bool *done, gptvq_error *err) {
+  kept **last = NULL;
+  for (kept **at = &l->latest; *at != NULL; at = &(*at)->next)
+    if ((*at)->host != spare) last = at;
+  *done = last != NULL;
+  return last != NULL ? settle_at(l, last, err) : GPTVQ_OK;
+}
+
+/* Buffers from number `first` on are given back, too, if need be. */
+static gptvq_status take(gptvq_cuda_linalg *l, const double *spare, size_t first, size_t bytes, void **out,
+                         gptvq_error *err) {
+  for (bool more = true;;) {
+    const gptvq_status status = l->device->alloc(l->device, bytes, out, err);
+    if (status != GPTVQ_ERROR_MEMORY) return status;
+    bool freed = false;
+    for (size_t i = first; i < BUFFERS; i++) {
+      freed = freed || l->buffers[i].memory != NULL;
+      free_buffer(l->device, &l->buffers[i]);
+    }
+    if (freed) continue;
+    gptvq_error settling;
+    const gptvq_status other = settle_one(l, spare, &more, &settling);
+    if (other != GPTVQ_OK) {
+      if (err != NULL) *err = settling;
+      return other;
+    }
+    if (!more) return status;
+  }
+}
+
+static gptvq_status reserve(gptvq_cuda_linalg *l, const double *spare, size_t number, size_t bytes,
+                            gptvq_error *err) {
+  buffer *b = &l->buffers[number];
+  void *memory;
+  if (b->bytes >= bytes) return GPTVQ_OK;
+  free_buffer(l->device, b);
+  GPTVQ_TRY(take(l, spare, number + 1, bytes, &memory, err));
+  *b = (buffer){memory, bytes};
+  return GPTVQ_OK;
+}
+
+/* The sums of `host`, zeros if there were none. */
+static gptvq_status keep(gptvq_cuda_linalg *l, double *host, size_t m, size_t c, bool upper, kept **out,
+                         gptvq_error *err) {
+  kept **at = find(l, host), *k = at != NULL ? *at : NULL;
+  if (k != NULL) { /* the one used last comes first */
+    *at = k->next;
+    k->next = l->latest;
+    l->latest = *out = k;
+    return GPTVQ_OK;
+  }
+  const size_t bytes = gptvq_saturated_size(m, gptvq_saturated_size(c, sizeof(double)));
+  void *sums;
+  GPTVQ_TRY(take(l, NULL, 0, bytes, &sums, err));
+  k = gptvq_alloc(1, sizeof *k);
+  gptvq_status status =
+      k != NULL ? l->device->set(l->device, sums, 0, bytes, err) : gptvq_fail_memory(err, "sums", sizeof *k);
+  if (status != GPTVQ_OK) {
+    l->device->free(l->device, sums);
+    free(k);
+    return status;
+  }
+  *k = (kept){l->latest, host, sums, m, c, upper};
+  l->latest = *out = k;
+  return GPTVQ_OK;
+}
+
+static gptvq_status settle(const gptvq_linalg *table, double *sums, gptvq_error *err) {
+  gptvq_cuda_linalg *l = of(table);
+  kept **at = find(l, sums);
+  return at != NULL ? settle_at(l, at, err) : GPTVQ_OK;
+}
+
+static void forget(const gptvq_linalg *table, const double *sums) {
+  gptvq_cuda_linalg *l = of(table);
+  kept **at = find(l, sums), *k = at != NULL ? *at : NULL;
+  if (k == NULL) return;
+  *at = k->next;
+  free_kept(l->device, k);
+}
+
+/* ---- products ---- */
+
+/* A grid's blocks in one direction at most; rows that each sees at least. */
+enum { MOST_BLOCKS = 32768, ROWS_EACH = 8 };
+
+static gptvq_device_grid grid_of(size_t cols, size_t rows) {
+  return (gptvq_device_grid){(unsigned)gptvq_min_size(gptvq_ceil_div(cols, THREADS), MOST_BLOCKS),
+                             (unsigned)gptvq_min_size(gptvq_ceil_div(rows, ROWS_EACH), MOST_BLOCKS), THREADS,
+                             0};
+}
+
+/* x[n × ldx], the first `cols` columns, close together on the device, rounded if asked for */
+static gptvq_status upload_inputs(gptvq_cuda_linalg *l, size_t n, size_t cols, const float *x, size_t ldx,
+                                  float *to, gptvq_error *err) {
+  const gptvq_device_rows rows = {cols * sizeof *x, n, cols * sizeof *x, ldx * sizeof *x};
+  GPTVQ_TRY(l->device->upload(l->device, &rows, to, x, err));
+  if (!l->rounds) return GPTVQ_OK;
+  const gptvq_kernel_round_bf16_arguments arguments = {n * cols, (uint32_t *)(void *)to};
+  const gptvq_device_grid grid = grid_of(n * cols, 1);
+  return l->device->launch(l->device, GPTVQ_KERNEL_round_bf16, &grid, &arguments, err);
+}
+
+/* sums += yᵀ x over at most `chunk` tokens, in panels of rows; of a triangle without the columns left of each
+ * panel's first diagonal element. */
+static gptvq_status add_chunk(gptvq_cuda_linalg *l, const kept *k, size_t n, const float *y, const float *x,
+                              gptvq_error *err) {
+  gptvq_device *d = l->device;
+  for (size_t r = 0; r < k->m; r += PANEL) {
+    const size_t rows = gptvq_min_size(PANEL, k->m - r), from = k->upper ? r : 0, cols = k->c - from;
+    /* bf16 values are exact in TF32 */
+    const gptvq_device_product product = {.transpose_a = true,
+                                          .precision = l->rounds ? GPTVQ_PRODUCT_TF32 : GPTVQ_PRODUCT_FP32,
+                                          .m = rows,
+                                          .n = cols,
+                                          .k = n,
+                                          .alpha = 1.0f,
+                                          .a = y + r,
+                                          .lda = k->m,
+                                          .b = x + from,
+                                          .ldb = k->c,
+                                          .c = l->buffers[PRODUCT].memory,
+                                          .ldc = cols};
+    GPTVQ_TRY(d->product(d, &product, err));
+    const gptvq_kernel_add_sums_arguments arguments = {rows, cols, k->c, l->buffers[PRODUCT].memory,
+                                                       k->sums + r * k->c + from};
+    const gptvq_device_grid grid = grid_of(cols, rows);
+    GPTVQ_TRY(d->launch(d, GPTVQ_KERNEL_add_sums, &grid, &arguments, err));
+  }
+  return GPTVQ_OK;
+}
+
+/* Room for slabs of as many tokens as fit, at most `most`; at least `chunk`. */
+static gptvq_status reserve_inputs(gptvq_cuda_linalg *l, const kept *k, size_t most, size_t chunk, bool both,
+                                   size_t *slab, gptvq_error *err) {
+  for (*slab = gptvq_round_up(most, chunk);; *slab = gptvq_round_up(*slab / 2, chunk)) {
+    gptvq_status status = reserve(l, k->host, INPUTS, *slab * k->c * sizeof(float), err);
+    if (status == GPTVQ_OK && both) status = reserve(l, k->host, OTHERS, *slab * k->m * sizeof(float), err);
+    if (status != GPTVQ_ERROR_MEMORY || *slab <= chunk) return status;
+    free_buffer(l->device, &l->buffers[INPUTS]);
+  }
+}
+
+static gptvq_status add(gptvq_cuda_linalg *l, size_t m, size_t c, size_t n, size_t chunk, const float *y,
+                        size_t ldy, const float *x, size_t ldx, double *host, gptvq_error *err) {
+  kept *k;
+  size_t slab;
+  if (n == 0 || m == 0 || c == 0) return GPTVQ_OK;
+  GPTVQ_TRY(keep(l, host, m, c, y == NULL, &k, err));
+  GPTVQ_TRY(reserve(l, host, PRODUCT, gptvq_min_size(PANEL, m) * c * sizeof(float), err));
+  GPTVQ_TRY(reserve_inputs(l, k, gptvq_min_size(n, SLAB), chunk, y != NULL, &slab, err));
+  float *inputs = l->buffers[INPUTS].memory, *others = y != NULL ? l->buffers[OTHERS].memory : inputs;
+  for (size_t t = 0; t < n; t += slab) {
+    const size_t count = gptvq_min_size(slab, n - t);
+    GPTVQ_TRY(upload_inputs(l, count, c, x + t * ldx, ldx, inputs, err));
+    if (y != NULL) GPTVQ_TRY(upload_inputs(l, count, m, y + t * ldy, ldy, others, err));
+    for (size_t i = 0; i < count; i += chunk)
+      GPTVQ_TRY(add_chunk(l, k, gptvq_min_size(chunk, count - i), others + i * m, inputs + i * c, err));
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status gram(const gptvq_linalg *table, size_t c, size_t n, size_t chunk, const float *x,
+                         size_t ldx, double *h, gptvq_error *err) {
+  return add(of(table), c, c, n, chunk, NULL, 0, x, ldx, h, err);
+}
+
+static gptvq_status cross(const gptvq_linalg *table, size_t m, size_t c, size_t n, size_t chunk,
+                          const float *y, size_t ldy, const float *x, size_t ldx, double *sums,
+                          gptvq_error *err) {
+  return add(of(table), m, c, n, chunk, y, ldy, x, ldx, sums, err);
+}
+
+/* ---- factorisation ---- */
+
+/* Rows up to their diagonal, to the device or back, in pieces; what stands right of it stays. */
+static gptvq_status copy_triangle(gptvq_device *d, size_t n, double *host, double *device, bool back,
+                                  gptvq_error *err) {
+  const size_t most = gptvq_min_size(n, gptvq_max_size(1, PIECE / (n * sizeof(double))));
+  double *piece = back ? gptvq_alloc(most, n * sizeof *piece) : NULL;
+  gptvq_status status = GPTVQ_OK;
+  if (back && piece == NULL)
+    return gptvq_fail_memory(err, "the Hessian factorisation", most * n * sizeof *piece);
+  for (size_t r = 0; r < n && status == GPTVQ_OK; r += most) {
+    const size_t count = gptvq_min_size(most, n - r), cols = r + count;
+    const gptvq_device_rows rows = {cols * sizeof *host, count, n * sizeof *host,
+                                    (back ? cols : n) * sizeof *host};
+    status = back ? d->download(d, &rows, piece, device + r * n, err)
+                  : d->upload(d, &rows, device + r * n, host + r * n, err);
+    for (size_t i = 0; i < count && back && status == GPTVQ_OK; i++)
+      memcpy(host + (r + i) * n, piece + i * cols, (r + i + 1) * sizeof *host);
+  }
+  free(piece);
+  return status;
+}
+
+static gptvq_status inverse_factor(const gptvq_linalg *table, size_t n, double *a, double *scratch,
+                                   bool *done, gptvq_error *err) {
+  (void)scratch;
+  gptvq_cuda_linalg *l = of(table);
+  gptvq_device *d = l->device;
+  void *memory;
+  *done = true;
+  if (n == 0) return GPTVQ_OK;
+  GPTVQ_TRY(take(l, NULL, 0, gptvq_saturated_size(n, gptvq_saturated_size(n, sizeof *a)), &memory, err));
+  gptvq_status status = copy_triangle(d, n, a, memory, false, err);
+  for (bool more = true; status == GPTVQ_OK;) {
+    status = d->inverse_factor(d, n, memory, done, err);
+    if (status != GPTVQ_ERROR_MEMORY) break;
+    gptvq_error settling;
+    for (size_t i = 0; i < BUFFERS; i++) free_buffer(d, &l->buffers[i]);
+    if (settle_one(l, NULL, &more, &settling) != GPTVQ_OK || !more) break;
+    status = copy_triangle(d, n, a, memory, false, err);
+  }
+  if (status == GPTVQ_OK && *done) status = copy_triangle(d, n, a, memory, true, err);
+  d->free(d, memory);
+  return status;
+}
+
+/* ---- the whole ---- */
+
+gptvq_status gptvq_cuda_linalg_create(gptvq_device *device, bool rounds, gptvq_cuda_linalg **out,
+                                      gptvq_error *err) {
+  gptvq_cuda_linalg *l = *out = gptvq_alloc_zero(1, sizeof *l);
+  if (l == NULL) return gptvq_fail_memory(err, "products on a device", sizeof *l);
+  l->table = (gptvq_linalg){gram, cross, inverse_factor, settle, forget, l};
+  l->device = device;
+  l->rounds = rounds;
+  return GPTVQ_OK;
+}
+
+const gptvq_linalg *gptvq_cuda_linalg_table(const gptvq_cuda_linalg *linalg) { return &linalg->table; }
+
+void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *l) {
+  if (l == NULL) return;
+  while (l->latest != NULL) {
+    kept *k = l->latest;
+    l->latest = k->next;
+    free_kept(l->device, k);
+  }
+  for (size_t i = 0; i < BUFFERS; i++) free_buffer(l->device, &l->buffers[i]);
+  free(l);
+}
+
+size_t gptvq_cuda_linalg_bytes(size_t m, size_t c) {
+  enum { CHUNK = 1024 };
+  const size_t height = m > 0 ? m : c;
+  const size_t sums = gptvq_saturated_size(height, gptvq_saturated_size(c, sizeof(double)));
+  const size_t panel =
+      gptvq_saturated_size(gptvq_min_size(PANEL, height), gptvq_saturated_size(c, sizeof(float)));
+  const size_t inputs =
+      gptvq_saturated_size(CHUNK, gptvq_saturated_size(gptvq_saturated_sum(c, m), sizeof(float)));
+  return gptvq_saturated_sum(sums, gptvq_saturated_sum(panel, inputs));
+}

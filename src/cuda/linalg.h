@@ -1,0 +1,23 @@
+/* cuda/linalg.h: linalg/solve/backend.h on a device: Gram and cross products, whose sums stay on the device
+ * until they are settled, and the factorisation of Hessians. */
+#ifndef GPTVQ_CUDA_LINALG_H
+#define GPTVQ_CUDA_LINALG_H
+
+#include "cuda/device.h"
+#include "linalg/solve/backend.h"
+
+typedef struct gptvq_cuda_linalg gptvq_cuda_linalg;
+
+/* rounds: inputs of products are rounded to bf16, as gptvq_cpu_linalg_bf16's. The device stays the caller's
+ * and has to live longer. GPTVQ_ERROR_MEMORY of the host. On success the caller destroys *out. */
+gptvq_status gptvq_cuda_linalg_create(gptvq_device *device, bool rounds, gptvq_cuda_linalg **out,
+                                      gptvq_error *err);
+const gptvq_linalg *gptvq_cuda_linalg_table(const gptvq_cuda_linalg *linalg); /* its own */
+/* Gives all of its device memory back. NULL: nothing. */
+void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *linalg);
+
+/* Device bytes without which nothing goes: for the sums of m × c numbers (0: of c × c, and to factorise
+ * them), where as much as possible was given back. */
+size_t gptvq_cuda_linalg_bytes(size_t m, size_t c);
+
+#endif

@@ -1,0 +1,81 @@
+#include "cuda/place.h"
+#include "cuda/card.h"
+#include "cuda/meter.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void stay_on_cpu(const gptvq_place_need *need, gptvq_place *out) {
+  *out = (gptvq_place){.name = "cpu", .backend = gptvq_cpu_backend};
+  if (need->rounds) out->backend.linalg = &gptvq_cpu_linalg_bf16;
+}
+
+static gptvq_status open_card(unsigned number, const gptvq_place_need *need, gptvq_place *out,
+                              char *description, size_t size, gptvq_error *err) {
+  const gptvq_card_need card = {.bytes = need->bytes};
+  gptvq_card_info info;
+  GPTVQ_TRY(gptvq_card_open(number, &card, &out->device, err));
+  gptvq_card_describe(out->device, &info);
+  (void)snprintf(out->name, sizeof out->name, "cuda:%u", info.number);
+  (void)snprintf(description, size, "%s, compute capability %u.%u, %.1f GB, driver for CUDA %d.%d", info.name,
+                 info.major, info.minor, (double)info.memory * 1e-9, info.driver / 1000,
+                 info.driver % 1000 / 10);
+  return GPTVQ_OK;
+}
+
+static gptvq_status open_shim(gptvq_place *out, char *description, size_t size, gptvq_error *err) {
+  GPTVQ_TRY(gptvq_device_open_shim(&out->device, err));
+  (void)snprintf(out->name, sizeof out->name, "shim");
+  (void)snprintf(description, size, "a card's kernels on the CPU, which is slow and for tests");
+  return GPTVQ_OK;
+}
+
+/* The device is open: time is measured, tables are made. */
+static gptvq_status equip(const gptvq_place_need *need, gptvq_place *out, gptvq_error *err) {
+  gptvq_device *metered;
+  GPTVQ_TRY(gptvq_device_meter(out->device, need->stages, &metered, err));
+  out->device = metered;
+  GPTVQ_TRY(gptvq_cuda_create(metered, &out->cuda, err));
+  GPTVQ_TRY(gptvq_cuda_linalg_create(metered, need->rounds, &out->linalg, err));
+  out->backend = *gptvq_cuda_backend(out->cuda);
+  out->backend.linalg = gptvq_cuda_linalg_table(out->linalg);
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_place_need *need,
+                              const gptvq_callbacks *callbacks, gptvq_place *out, gptvq_error *err) {
+  char description[512] = "";
+  gptvq_status status = GPTVQ_OK;
+  *out = (gptvq_place){0};
+  switch (choice->kind) {
+  case GPTVQ_ON_CPU: stay_on_cpu(need, out); return GPTVQ_OK;
+  case GPTVQ_ON_SHIM: status = open_shim(out, description, sizeof description, err); break;
+  case GPTVQ_ON_CUDA:
+    status = open_card(choice->card, need, out, description, sizeof description, err);
+    break;
+  case GPTVQ_ON_ANY: {
+    gptvq_error why;
+    if (open_card(GPTVQ_CARD_ANY, need, out, description, sizeof description, &why) == GPTVQ_OK) break;
+    gptvq_log(callbacks, GPTVQ_LOG_INFO, "device: cpu (%s)", why.message);
+    stay_on_cpu(need, out);
+    return GPTVQ_OK;
+  }
+  }
+  if (status == GPTVQ_OK) status = equip(need, out, err);
+  if (status != GPTVQ_OK) {
+    gptvq_place_close(out);
+    return status;
+  }
+  gptvq_log(callbacks, GPTVQ_LOG_INFO, "device: %s (%s)", out->name, description);
+  const char *left = gptvq_cuda_left_to_cpu(out->cuda);
+  if (left != NULL && left[0] != '\0')
+    gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does the forward passes, and of the solver: %s", left);
+  return GPTVQ_OK;
+}
+
+void gptvq_place_close(gptvq_place *place) {
+  gptvq_cuda_linalg_destroy(place->linalg);
+  gptvq_cuda_destroy(place->cuda);
+  if (place->device != NULL) place->device->close(place->device);
+  memset(place, 0, sizeof *place);
+}

@@ -1,0 +1,31 @@
+/* cuda/place.h: where a run's products and solver are at work: the CPU, a card, the shim. */
+#ifndef GPTVQ_CUDA_PLACE_H
+#define GPTVQ_CUDA_PLACE_H
+
+#include "base/stages.h"
+#include "cuda/backend.h"
+#include "cuda/linalg.h"
+#include "quant/options/options.h"
+
+typedef struct gptvq_place {
+  char name[32];         /* "cpu", "shim", "cuda:0" */
+  gptvq_backend backend; /* to be used */
+  gptvq_device *device;  /* NULL: the CPU */
+  gptvq_cuda *cuda;
+  gptvq_cuda_linalg *linalg;
+} gptvq_place;
+
+typedef struct gptvq_place_need {
+  size_t bytes;         /* of device memory, at least */
+  bool rounds;          /* inputs of products of calibration are rounded to bf16 */
+  gptvq_stages *stages; /* that device time is counted in; or NULL */
+} gptvq_place_need;
+
+/* What `choice` asks for; says which in the log, and with ON_ANY why not a card. Errors of cuda/card.h, which
+ * ON_ANY does not have. On success the caller closes *out. */
+gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_place_need *need,
+                              const gptvq_callbacks *callbacks, gptvq_place *out, gptvq_error *err);
+/* A zeroed one is fine. What was kept on the device is lost. */
+void gptvq_place_close(gptvq_place *place);
+
+#endif

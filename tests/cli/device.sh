@@ -1,0 +1,74 @@
+# --device: what is wrong with a card or its driver is one line before any work, with the right exit code; auto says why it stays on the CPU;
+# runs on the shim, and through a driver that stands for NVIDIA's ($FAKES, tests/driver), match the CPU's.
+. "$SOURCE/tests/cli/lib.sh"
+
+[ -n "${FAKES:-}" ] || exit 0 # a sanitizer, another machine, or no C++ compiler
+options="--method gptq --index-bits 4 --group-size 128 --calib $SOURCE/examples/text/calib.txt --calib-self 0 --calib-samples 4 --calib-length 256 --judge-tokens 0"
+# one block of the example's shape, random
+"$GPTVQ" bench make-model -o one --shape stories --layers 1 --dense --quiet
+cp "$model"/tokenizer* one
+# quantize_on FOLDER OUT…: with the libraries of $FAKES/FOLDER
+quantize_on() {
+  folder=$1
+  shift
+  # shellcheck disable=SC2086
+  env LD_LIBRARY_PATH="$FAKES/$folder" "$GPTVQ" quantize one $options "$@"
+}
+# refused FOLDER CODE PATTERN [DEVICE]
+refused() { expect_fail "$2" "$3" quantize_on "$1" -o out --quiet --device "${4:-cuda}"; }
+
+refused none 5 'no CUDA driver: .*libcuda\.so\.1.*--device cpu'
+refused old 5 'driver is too old: it is for CUDA 10\.2, and this program needs 1[1-9]\.0'
+refused empty 5 'no CUDA card: the driver finds none'
+refused stub 5 'libcuda\.so\.1 is the toolkit.s stub'
+refused mismatch 5 'different versions: restart'
+refused lacking 5 'libcuda\.so\.1 has no cuLaunchKernel'
+refused ancient 5 'card 0, Fake 0, is too old: its compute capability is 7\.5, and 8\.0 is needed'
+refused ancient 5 'card 1, Fake 1, is too old' cuda:1
+refused whole 5 'no CUDA card 2: the driver finds 2, counted from 0' cuda:2
+refused small 7 'Fake 0 has too little memory: 0\.0 of 25\.8 GB are free'
+refused no_libraries 5 'libcublas\.so\.13 .*cannot be loaded'
+# without nvcc there is nothing to run on a card
+kernels=0
+run quantize_on whole -o out --quiet --device cuda
+if [ "$code" = 0 ]; then kernels=1; else expect_err 'no kernels for cards: it was built without nvcc'; fi
+rm -rf out
+[ $kernels = 0 ] || refused image 5 'kernels do not run on Fake 0 with this driver'
+for device in gpu cuda: cuda:x cpu:0 CUDA; do refused whole 2 "--device '$device' is unknown" $device; done
+expect_fail 5 'a plan measures the CPU only: leave --device shim out' quantize_on whole --dry-run --device shim
+
+# auto: the CPU and its bytes, and why
+quantize_on none -o plain --quiet > /dev/null 2>&1
+for folder in none old small; do
+  expect_ok quantize_on $folder -o auto --device auto --force
+  expect_err '^device: cpu \(.*(no CUDA driver|too old|too little memory)'
+  for file in plain/*; do cmp "$file" "auto/$(basename "$file")" || die "auto is not the CPU: $file"; done
+done
+
+# errors FOLDER: of its layers
+errors() { "$GPTVQ" inspect "$1" --json | sed -n 's/^ *"error": \([0-9.e-]*\),\{0,1\}$/\1/p'; }
+# matches FOLDER: the error of q, k and v of the first block, whose inputs nothing has changed yet, is within 1 % of the CPU's, as is the mean
+# over all layers. A later layer is calibrated on the outputs of those before, where a tie may have fallen the other way.
+matches() {
+  errors plain > "$capture/plain"
+  errors "$1" > "$capture/other"
+  [ "$(wc -l < "$capture/plain")" = 7 ] || die "7 layers have errors"
+  paste "$capture/plain" "$capture/other" | awk '{a += $1; b += $2; d = $2 / $1 - 1; if (NR <= 3 && (d < -0.01 || d > 0.01)) bad = 1}
+    END {d = b / a - 1; exit bad || d < -0.01 || d > 0.01}' || die "$1: errors differ by more than 1 %"
+}
+expect_ok quantize_on none -o shim --device shim --json
+expect_err '^device: shim'
+[ "$(json device)" = shim ] || die "the report names $(json device)"
+grep -A 5 '"name": "factorisation"' "$capture/out" | grep -q '"device": "shim"' || die "the factorisation was not on the shim"
+grep -A 5 '"name": "forward, original"' "$capture/out" | grep -q '"device": "cpu"' || die "the forward pass was not on the CPU"
+matches shim
+expect_ok quantize_on none -o again --device shim --threads 1 --quiet
+for file in shim/*; do cmp "$file" "again/$(basename "$file")" || die "not the same bytes again: $file"; done
+expect_out '^  factorisation .* shim +[0-9.]+ % of'
+if [ $kernels = 1 ]; then
+  expect_ok quantize_on whole -o card --device cuda:1
+  expect_err '^device: cuda:1 \(Fake 1, compute capability 9\.0, 25\.8 GB, driver for CUDA 13\.0\)'
+  expect_out '^  factorisation .* cuda:1 +[0-9.]+ % of'
+  matches card
+  expect_ok quantize_on whole -o card --device auto --quiet --force
+fi

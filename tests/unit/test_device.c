@@ -1,0 +1,295 @@
+/* --device as text; products and factorisations on the shim (cuda/linalg.h) against those of the CPU. */
+#include "device_fixture.h"
+#include "cuda/linalg.h"
+#include "cuda/shim/shim.h"
+#include "base/half.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "linalg/gemm.h"
+#include "linalg/solve/cholesky.h"
+#include "quant/options/options.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define ok(call) assert_int_equal(call, GPTVQ_OK)
+
+static void devices_have_names(void **state) {
+  (void)state;
+  gptvq_device_choice d;
+  gptvq_error err;
+  static const struct {
+    const char *text;
+    gptvq_device_choice choice;
+  } good[] = {{NULL, {GPTVQ_ON_CPU, 0}},
+              {"", {GPTVQ_ON_CPU, 0}},
+              {"cpu", {GPTVQ_ON_CPU, 0}},
+              {"cuda", {GPTVQ_ON_CUDA, 0}},
+              {"cuda:0", {GPTVQ_ON_CUDA, 0}},
+              {"cuda:12", {GPTVQ_ON_CUDA, 12}},
+              {"cuda:1023", {GPTVQ_ON_CUDA, 1023}},
+              {"auto", {GPTVQ_ON_ANY, 0}},
+              {"shim", {GPTVQ_ON_SHIM, 0}}};
+  static const char *const bad[] = {"gpu",       "CUDA",    "cuda:",
+                                    "cuda:-1",   "cuda:1x", "cuda: 1",
+                                    "cuda:1024", "cpu:0",   "cuda:99999999999999999999"};
+  for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+    ok(gptvq_device_parse(good[i].text, &d, &err));
+    assert_int_equal(d.kind, good[i].choice.kind);
+    assert_int_equal(d.card, good[i].choice.card);
+  }
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    assert_int_equal(gptvq_device_parse(bad[i], &d, &err), GPTVQ_ERROR_ARGUMENT);
+    assert_non_null(strstr(err.message, "`device`"));
+  }
+  gptvq_quantize_options options;
+  gptvq_quantize_options_init(&options);
+  options.device = "gpu";
+  assert_int_equal(gptvq_quantize_options_resolve(&options, &err), GPTVQ_ERROR_ARGUMENT);
+}
+
+/* ---- sums ---- */
+
+enum { M = 90, C = 2100, N = 600, LDX = C + 3, LDY = M + 1, CHUNK = 256 }; /* C: more than a panel of rows */
+
+typedef struct inputs {
+  float *x, *y;                        /* [N × LDX], [N × LDY] */
+  double *expected, *magnitude, *sums; /* [C × C] */
+} inputs;
+
+static int make_inputs(void **state) {
+  static inputs in;
+  uint64_t seed = 7;
+  in.x = gptvq_alloc(N, LDX * sizeof *in.x);
+  in.y = gptvq_alloc(N, LDY * sizeof *in.y);
+  in.expected = gptvq_alloc(C, C * sizeof(double));
+  in.magnitude = gptvq_alloc(C, C * sizeof(double));
+  in.sums = gptvq_alloc(C, C * sizeof(double));
+  if (in.x == NULL || in.y == NULL || in.expected == NULL || in.magnitude == NULL || in.sums == NULL)
+    return 1;
+  for (size_t i = 0; i < (size_t)N * LDX; i++) in.x[i] = (float)(gptvq_random_unit(&seed) - 0.5);
+  for (size_t i = 0; i < (size_t)N * LDY; i++) in.y[i] = (float)(gptvq_random_unit(&seed) - 0.25);
+  *state = &in;
+  return 0;
+}
+
+static int release_inputs(void **state) {
+  inputs *in = *state;
+  free(in->x);
+  free(in->y);
+  free(in->expected);
+  free(in->magnitude);
+  free(in->sums);
+  return 0;
+}
+
+static float rounded(float x, bool rounds) {
+  return rounds ? gptvq_bf16_to_float(gptvq_float_to_bf16(x)) : x;
+}
+
+/* Of many rows a few are looked at, those around a panel's end among them. */
+static bool is_checked(size_t m, size_t r) {
+  return m == M || r % 191 == 0 || (r > 2045 && r < 2051) || r == m - 1;
+}
+
+/* yᵀ x, in double, and the same of absolute values. */
+static void make_expected(const inputs *in, bool cross, bool rounds) {
+  const size_t m = cross ? M : C;
+  memset(in->expected, 0, m * C * sizeof(double));
+  memset(in->magnitude, 0, m * C * sizeof(double));
+  for (size_t t = 0; t < N; t++)
+    for (size_t r = 0; r < m; r++) {
+      if (!is_checked(m, r)) continue;
+      const double y = (double)rounded(cross ? in->y[t * LDY + r] : in->x[t * LDX + r], rounds);
+      for (size_t c = cross ? 0 : r; c < C; c++) {
+        const double product = y * (double)rounded(in->x[t * LDX + c], rounds);
+        in->expected[r * C + c] += product;
+        in->magnitude[r * C + c] += fabs(product);
+      }
+    }
+}
+
+/* An fp32 sum of CHUNK products is off by at most CHUNK · 2^-24 of the sum of their magnitudes (each product
+ * and each partial sum is rounded once); the sums of chunks, in double, by nothing that matters. */
+static void check_sums(const inputs *in, size_t m, bool upper, double start) {
+  for (size_t r = 0; r < m; r++)
+    for (size_t c = 0; c < C; c++) {
+      const double found = in->sums[r * C + c], bound = CHUNK * 0x1p-24 * in->magnitude[r * C + c];
+      if (upper && c < r) {
+        if (found != start) fail_msg("below the diagonal, at %zu, %zu: %g", r, c, found);
+      } else if (is_checked(m, r) && !(fabs(found - start - in->expected[r * C + c]) <= bound)) {
+        fail_msg("at %zu, %zu: %.9g instead of %.9g, bound %.2g", r, c, found - start,
+                 in->expected[r * C + c], bound);
+      }
+    }
+}
+
+static void fill(const inputs *in, double value) {
+  for (size_t i = 0; i < (size_t)C * C; i++) in->sums[i] = value;
+}
+
+static gptvq_status add_all(const gptvq_linalg *l, const inputs *in, bool cross, double *sums,
+                            gptvq_error *err) {
+  enum { FIRST = 300 }; /* in two calls of different sizes */
+  for (size_t t = 0; t < N; t += t == 0 ? FIRST : N) {
+    const size_t n = t == 0 ? FIRST : N - FIRST;
+    const float *x = in->x + t * LDX, *y = in->y + t * LDY;
+    GPTVQ_TRY(cross ? l->cross(l, M, C, n, CHUNK, y, LDY, x, LDX, sums, err)
+                    : l->gram(l, C, n, CHUNK, x, LDX, sums, err));
+  }
+  return GPTVQ_OK;
+}
+
+static void sums_are_those_of_the_definition(void **state) {
+  const inputs *in = *state;
+  gptvq_device *device;
+  gptvq_error err;
+  ok(open_test_device(&device, &err));
+  for (int rounds = 0; rounds < 2; rounds++)
+    for (int cross = 0; cross < 2; cross++) {
+      gptvq_cuda_linalg *linalg;
+      size_t before, after, total;
+      ok(device->memory(device, &before, &total, &err));
+      ok(gptvq_cuda_linalg_create(device, rounds != 0, &linalg, &err));
+      const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
+      make_expected(in, cross != 0, rounds != 0);
+      fill(in, 0.5);
+      ok(add_all(l, in, cross != 0, in->sums, &err));
+      ok(l->settle(l, in->sums, &err));
+      check_sums(in, cross ? M : C, !cross, 0.5);
+      ok(l->settle(l, in->sums, &err)); /* nothing is left to add */
+      check_sums(in, cross ? M : C, !cross, 0.5);
+      gptvq_cuda_linalg_destroy(linalg);
+      ok(device->memory(device, &after, &total, &err));
+      if (!on_test_card()) assert_int_equal(before, after);
+    }
+  device->close(device);
+}
+
+static void forgotten_sums_are_gone(void **state) {
+  const inputs *in = *state;
+  gptvq_device *device;
+  gptvq_cuda_linalg *linalg;
+  gptvq_error err;
+  ok(open_test_device(&device, &err));
+  ok(gptvq_cuda_linalg_create(device, false, &linalg, &err));
+  const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
+  fill(in, 0.0);
+  ok(add_all(l, in, true, in->sums, &err));
+  l->forget(l, in->sums);
+  l->forget(l, in->sums);
+  ok(l->settle(l, in->sums, &err));
+  for (size_t i = 0; i < (size_t)M * C; i++) assert_true(in->sums[i] == 0.0);
+  gptvq_cuda_linalg_destroy(linalg);
+  device->close(device);
+}
+
+/* With less and less memory: sums of others go back to the host first, then slabs get smaller; the result is
+ * the same to the bit; at last it is an error. */
+static void little_memory_is_enough(void **state) {
+  const inputs *in = *state;
+  if (on_test_card()) skip(); /* only the shim's can be limited */
+  gptvq_device *device;
+  gptvq_error err;
+  double *other = gptvq_alloc_zero(M, C * sizeof *other), *first = gptvq_alloc(C, C * sizeof *first);
+  assert_non_null(other);
+  assert_non_null(first);
+  const size_t least =
+      (size_t)C * C * sizeof(double) + (size_t)2048 * C * sizeof(float) + (size_t)CHUNK * C * sizeof(float);
+  const size_t limits[] = {SIZE_MAX, least + (size_t)M * C * sizeof(double) / 2, least};
+  make_expected(in, true, false);
+  for (size_t i = 0; i < 3; i++) {
+    gptvq_cuda_linalg *linalg;
+    ok(gptvq_device_open_shim(&device, &err));
+    if (limits[i] != SIZE_MAX) gptvq_shim_limit(device, limits[i]);
+    ok(gptvq_cuda_linalg_create(device, false, &linalg, &err));
+    const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
+    memset(other, 0, (size_t)M * C * sizeof *other);
+    fill(in, 0.0);
+    ok(add_all(l, in, true, other, &err));
+    ok(add_all(l, in, false, in->sums, &err));
+    ok(l->settle(l, in->sums, &err));
+    ok(l->settle(l, other, &err));
+    if (i == 0) memcpy(first, in->sums, (size_t)C * C * sizeof *first);
+    else assert_memory_equal(first, in->sums, (size_t)C * C * sizeof *first);
+    memcpy(in->sums, other, (size_t)M * C * sizeof *other);
+    check_sums(in, M, false, 0.0);
+    gptvq_cuda_linalg_destroy(linalg);
+    device->close(device);
+  }
+  gptvq_cuda_linalg *linalg;
+  ok(gptvq_device_open_shim(&device, &err));
+  gptvq_shim_limit(device, least - 1);
+  ok(gptvq_cuda_linalg_create(device, false, &linalg, &err));
+  const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
+  assert_int_equal(add_all(l, in, false, in->sums, &err), GPTVQ_ERROR_MEMORY);
+  gptvq_cuda_linalg_destroy(linalg);
+  device->close(device);
+  free(other);
+  free(first);
+}
+
+/* ---- factorisation ---- */
+
+enum { SIDE = 333 };
+
+static void factorisations_are_the_cpu_s(void **state) {
+  (void)state;
+  gptvq_device *device;
+  gptvq_cuda_linalg *linalg;
+  gptvq_error err;
+  const size_t count = (size_t)SIDE * SIDE, block = GPTVQ_CHOLESKY_BLOCK;
+  double *a = gptvq_alloc(count, sizeof *a), *inverse = gptvq_alloc(count, sizeof *inverse);
+  double *scratch = gptvq_alloc(SIDE, block * sizeof *scratch);
+  bool done;
+  assert_true(a != NULL && inverse != NULL && scratch != NULL);
+  ok(open_test_device(&device, &err));
+  ok(gptvq_cuda_linalg_create(device, false, &linalg, &err));
+  const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
+  uint64_t seed = 3;
+  for (size_t r = 0; r < SIDE; r++)
+    for (size_t c = 0; c < SIDE; c++) {
+      a[r * SIDE + c] = c > r ? -77.0 : c == r ? (double)SIDE : gptvq_random_unit(&seed) - 0.5;
+      inverse[r * SIDE + c] = a[r * SIDE + c];
+    }
+  ok(l->inverse_factor(l, SIDE, inverse, scratch, &done, &err));
+  assert_true(done);
+  /* L⁻¹ A L⁻ᵀ = 1; A is close to SIDE · 1: errors are few ε, SIDE of them are summed */
+  for (size_t i = 0; i < SIDE; i++)
+    for (size_t j = 0; j <= i; j++) {
+      double sum = 0.0;
+      for (size_t r = 0; r <= i; r++)
+        for (size_t c = 0; c <= j; c++)
+          sum += inverse[i * SIDE + r] * a[r >= c ? r * SIDE + c : c * SIDE + r] * inverse[j * SIDE + c];
+      if (!(fabs(sum - (i == j ? 1.0 : 0.0)) <= 8.0 * SIDE * 0x1p-53)) fail_msg("at %zu, %zu: %g", i, j, sum);
+      if (i % 37 != 0) break; /* of some rows all, of all the first: it is a product of three */
+    }
+  for (size_t r = 0; r < SIDE; r++)
+    for (size_t c = r + 1; c < SIDE; c++)
+      if (c / block != r / block) assert_true(inverse[r * SIDE + c] == -77.0);
+  a[5 * SIDE + 5] = -1.0;
+  ok(l->inverse_factor(l, SIDE, a, scratch, &done, &err));
+  assert_false(done);
+  ok(l->inverse_factor(l, 0, a, scratch, &done, &err));
+  assert_true(done);
+  gptvq_cuda_linalg_destroy(linalg);
+  device->close(device);
+  free(a);
+  free(inverse);
+  free(scratch);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(devices_have_names),
+      cmocka_unit_test_setup_teardown(sums_are_those_of_the_definition, make_inputs, release_inputs),
+      cmocka_unit_test_setup_teardown(forgotten_sums_are_gone, make_inputs, release_inputs),
+      cmocka_unit_test_setup_teardown(little_memory_is_enough, make_inputs, release_inputs),
+      cmocka_unit_test(factorisations_are_the_cpu_s)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
