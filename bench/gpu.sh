@@ -86,11 +86,12 @@ for size in "2 2.125" "4 2.25" "2 3.125"; do
   "$gptvq" bench quantize --shape $shape --layers 1 --calib-samples $samples --calib-length $length --dim "$1" --bits "$2" --device "$device" --json --quiet > "$scratch/run.json"
   awk -v name="$name" -v shape=$shape -v dim="$1" -v bits="$2" -v windows=$samples -v length_=$length -v peak="$peak" '
     function number(s) { sub(/^[^:]*: */, "", s); sub(/,? *$/, "", s); gsub(/"/, "", s); return s }
+    function amount(s) { return number(s) + 0 }
     /"stages"/ {inside = 1}
     inside && /"name"/ {stage = number($0); gsub(/,/, " and", stage)}
-    inside && /"seconds"/ {seconds = number($0)}
-    inside && /"flop"/ {flop = number($0) / 1e9}
-    inside && /"device_seconds"/ {device = number($0)
+    inside && /"seconds"/ {seconds = amount($0)}
+    inside && /"flop"/ {flop = amount($0) / 1e9}
+    inside && /"device_seconds"/ {device = amount($0)
       busy = device > 0 ? device : seconds
       rate = busy > 0 ? flop / busy : 0
       printf "%s,%s,%s,%s,%s,%s,%s,%.4f,%.4f,%.2f,%.2f,%.4f\n", name, shape, dim, bits, windows, length_, stage, seconds, device, flop, rate, rate / peak}' "$scratch/run.json" >> "$scratch/out.csv"
