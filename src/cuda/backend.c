@@ -122,11 +122,7 @@ gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_err
   gptvq_cuda *cuda = gptvq_alloc_zero(1, sizeof *cuda);
   if (cuda == NULL) return gptvq_fail_memory(err, "a device's backend", sizeof *cuda);
   cuda->device = device;
-  cuda->linalg = gptvq_cpu_linalg;
-  cuda->linalg.context = cuda;
-  cuda->linalg.inverse_factor = gptvq_cuda_inverse_factor;
   cuda->backend = gptvq_cpu_backend;
-  cuda->backend.linalg = &cuda->linalg;
   cuda->backend.name = device->name;
   cuda->backend.context = cuda;
   cuda->backend.times_hessian = gptvq_cuda_times_hessian;

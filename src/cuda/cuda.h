@@ -41,7 +41,6 @@ typedef struct gptvq_cuda_factor {
 struct gptvq_cuda {
   gptvq_device *device;
   gptvq_backend backend;
-  gptvq_linalg linalg;
   gptvq_cuda_factor factor;
   gptvq_cuda_buffer buffers[GPTVQ_CUDA_USES];
 };
@@ -82,8 +81,6 @@ gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const floa
 gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
                                  gptvq_span from, gptvq_span to, const float *error, float *work,
                                  gptvq_error *err);
-gptvq_status gptvq_cuda_inverse_factor(const gptvq_linalg *linalg, size_t n, double *a, double *scratch,
-                                       bool *done, gptvq_error *err);
 gptvq_status gptvq_cuda_codebooks(gptvq_vq *q, size_t group, gptvq_error *err);
 gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
 gptvq_status gptvq_cuda_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes,

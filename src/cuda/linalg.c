@@ -278,14 +278,15 @@ static gptvq_status copy_triangle(gptvq_device *d, size_t n, double *host, doubl
 
 static gptvq_status inverse_factor(const gptvq_linalg *table, size_t n, double *a, double *scratch,
                                    bool *done, gptvq_error *err) {
-  (void)scratch;
   gptvq_cuda_linalg *l = of(table);
   gptvq_device *d = l->device;
   void *memory;
   *done = true;
   if (n == 0) return GPTVQ_OK;
-  GPTVQ_TRY(take(l, NULL, 0, gptvq_saturated_size(n, gptvq_saturated_size(n, sizeof *a)), &memory, err));
-  gptvq_status status = copy_triangle(d, n, a, memory, false, err);
+  gptvq_status status =
+      take(l, NULL, 0, gptvq_saturated_size(n, gptvq_saturated_size(n, sizeof *a)), &memory, err);
+  if (status != GPTVQ_OK) memory = NULL;
+  else status = copy_triangle(d, n, a, memory, false, err);
   for (bool more = true; status == GPTVQ_OK;) {
     status = d->inverse_factor(d, n, memory, done, err);
     if (status != GPTVQ_ERROR_MEMORY) break;
@@ -296,7 +297,8 @@ static gptvq_status inverse_factor(const gptvq_linalg *table, size_t n, double *
   }
   if (status == GPTVQ_OK && *done) status = copy_triangle(d, n, a, memory, true, err);
   d->free(d, memory);
-  return status;
+  if (status != GPTVQ_ERROR_MEMORY) return status;
+  return gptvq_cpu_linalg.inverse_factor(&gptvq_cpu_linalg, n, a, scratch, done, err); /* a is as it was */
 }
 
 /* ---- the whole ---- */

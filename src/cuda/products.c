@@ -1,4 +1,4 @@
-/* Products with H and U, whose rows go through the device in pieces that fit, and the factorisation. */
+/* Products with H and U, whose rows go through the device in pieces that fit. */
 #include "base/memory.h"
 #include "cuda/cuda.h"
 #include "linalg/solve/cholesky.h"
@@ -74,32 +74,4 @@ gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_facto
     GPTVQ_TRY(cuda->device->download(cuda->device, &shape, work + begin * n + to.begin, w, err));
   }
   return GPTVQ_OK;
-}
-
-/* Only the lower triangle comes back, with the rest of its diagonal blocks: the caller keeps H above. */
-static gptvq_status download_triangle(gptvq_device *device, size_t n, double *a, const double *there,
-                                      gptvq_error *err) {
-  for (size_t begin = 0; begin < n; begin += GPTVQ_CHOLESKY_BLOCK) {
-    const size_t end = gptvq_min_size(n, begin + GPTVQ_CHOLESKY_BLOCK);
-    const gptvq_device_rows shape = {end * sizeof *a, end - begin, n * sizeof *a, n * sizeof *a};
-    GPTVQ_TRY(device->download(device, &shape, a + begin * n, there + begin * n, err));
-  }
-  return GPTVQ_OK;
-}
-
-gptvq_status gptvq_cuda_inverse_factor(const gptvq_linalg *linalg, size_t n, double *a, double *scratch,
-                                       bool *done, gptvq_error *err) {
-  gptvq_cuda *cuda = linalg->context;
-  gptvq_device *device = cuda->device;
-  const size_t bytes = gptvq_saturated_size(n, gptvq_saturated_size(n, sizeof *a));
-  void *there;
-  gptvq_cuda_forget_factor(cuda);               /* its layers are done */
-  (void)gptvq_cuda_piece(cuda, 1, 1, bytes, 0); /* buffers go if it does not fit beside them */
-  gptvq_status status = device->alloc(device, bytes, &there, err);
-  if (status == GPTVQ_OK) status = gptvq_device_upload(device, bytes, there, a, err);
-  if (status == GPTVQ_OK) status = device->inverse_factor(device, n, there, done, err);
-  if (status == GPTVQ_OK && *done) status = download_triangle(device, n, a, there, err);
-  device->free(device, there);
-  if (status != GPTVQ_ERROR_MEMORY) return status;
-  return gptvq_cpu_linalg.inverse_factor(&gptvq_cpu_linalg, n, a, scratch, done, err); /* a is as it was */
 }

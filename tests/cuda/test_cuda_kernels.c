@@ -228,41 +228,12 @@ static void products_are_the_cpus(void **state) {
   release_input(&in);
 }
 
-/* The lower triangle and all that is above it outside of the diagonal blocks are as the CPU leaves them. */
-static void factorisation_is_the_cpus(void **state) {
-  (void)state;
-  enum { N = 300 };
-  fixture f = open_fixture();
-  const gptvq_linalg *linalg = gptvq_cuda_backend(f.cuda)->linalg;
-  double *h = random_hessian(N, 2 * N, 5), *scratch = gptvq_alloc(N, GPTVQ_CHOLESKY_BLOCK * sizeof *scratch);
-  for (size_t i = 0; i < N; i++) h[i * N + i] += 0.01;
-  for (int little = 0; little < 2; little++) { /* then the CPU does it */
-    double *a = duplicate(h, N * N * sizeof *h), *b = duplicate(h, N * N * sizeof *h);
-    gptvq_error err = {.message = ""};
-    bool done[2] = {false, false};
-    if (little) gptvq_shim_limit(f.device, 1000);
-    assert_int_equal(gptvq_cpu_linalg.inverse_factor(&gptvq_cpu_linalg, N, a, scratch, &done[0], &err),
-                     GPTVQ_OK);
-    assert_int_equal(linalg->inverse_factor(linalg, N, b, scratch, &done[1], &err), GPTVQ_OK);
-    assert_true(done[0] && done[1]);
-    assert_memory_equal(a, b, N * N * sizeof *a);
-    memcpy(b, h, N * N * sizeof *b);
-    b[7 * N + 7] = -1.0;
-    assert_int_equal(linalg->inverse_factor(linalg, N, b, scratch, &done[1], &err), GPTVQ_OK);
-    assert_false(done[1]);
-    free(a);
-    free(b);
-  }
-  free(h);
-  free(scratch);
-  close_fixture(&f);
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(assignments_are_the_cpus),  cmocka_unit_test(codebooks_are_the_cpus),
-      cmocka_unit_test(sweeps_are_the_cpus),       cmocka_unit_test(products_are_the_cpus),
-      cmocka_unit_test(factorisation_is_the_cpus),
+      cmocka_unit_test(assignments_are_the_cpus),
+      cmocka_unit_test(codebooks_are_the_cpus),
+      cmocka_unit_test(sweeps_are_the_cpus),
+      cmocka_unit_test(products_are_the_cpus),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
 static gptvq_layer_result solve_on(const gptvq_backend *backend, const layer_case *c, const layer_input *in) {
   gptvq_error err = {.message = ""};
   gptvq_layer_result result;
-  if (gptvq_solve_layer(&(gptvq_solver){&in->options, backend, NULL, NULL},
+  if (gptvq_solve_layer(&(gptvq_solver){&in->options, backend, NULL, NULL, NULL},
                         &(gptvq_weights){"test", c->rows, c->cols, in->w}, in->factor, &result,
                         &err) != GPTVQ_OK)
     fail_msg("%s", err.message);
@@ -66,7 +66,7 @@ static void little_memory_means_smaller_pieces(void **state) {
   gptvq_layer_result result, expected = solve_on(&gptvq_cpu_backend, &c, &in);
   const gptvq_weights weights = {"test", c.rows, c.cols, in.w};
   fixture f = open_fixture();
-  const gptvq_solver solver = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL};
+  const gptvq_solver solver = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL, NULL};
   gptvq_shim_limit(f.device, 160 << 10);
   if (gptvq_solve_layer(&solver, &weights, in.factor, &result, &err) != GPTVQ_OK) fail_msg("%s", err.message);
   assert_true(fabs(result.error - expected.error) <= 0.05 * expected.error);
@@ -75,7 +75,7 @@ static void little_memory_means_smaller_pieces(void **state) {
   close_fixture(&f);
   /* and on which not even one stripe does */
   f = open_fixture();
-  const gptvq_solver without = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL};
+  const gptvq_solver without = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL, NULL};
   gptvq_shim_limit(f.device, 8 << 10);
   assert_int_equal(gptvq_solve_layer(&without, &weights, in.factor, &result, &err), GPTVQ_ERROR_MEMORY);
   assert_non_null(strstr(err.message, "device 'shim': "));
@@ -104,7 +104,7 @@ static void all_kernels_are_used_and_their_failures_reported(void **state) {
   fixture f = open_fixture();
   launch = f.device->launch;
   f.device->launch = counted_launch;
-  const gptvq_solver solver = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL};
+  const gptvq_solver solver = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL, NULL};
   for (int kernel = SOLVER_KERNELS; kernel >= 0; kernel--) {
     gptvq_error err = {.message = ""};
     failing = kernel;
