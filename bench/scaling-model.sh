@@ -1,5 +1,5 @@
 #!/bin/sh
-# The model of docs/SCALING.md: hours, and bytes, of quantizing on 1 to 64 machines. Prints its table.
+# The model of docs/SCALING.md: hours, and bytes, of quantizing on 1 to 64 machines, no more than groups of windows. Prints its table.
 #
 #   bench/scaling-model.sh [TFLOPS [TOKENS]]    what a machine reaches in products (default 2), calibration tokens (default 128 windows of 2,048)
 set -eu
@@ -13,15 +13,19 @@ function input(c, m, stream) {
   alone += 2 * c ^ 3 + 2 * (stream ? m : c) * c * c               # factor and inverse, the map
   alone += (stream ? 0 : 2 * m * c * c) + 4 * m * c * c           # the map applied, the error
 }
-function model(name, layers, h, inter, kv,   length_, nodes, per) {
+function model(name, layers, h, inter, kv,   length_, windows, groups, nodes, per) {
   linears = sums = shared = alone = 0
   length_ = 2048
+  windows = int(tokens / length_)
+  groups = windows <= 16 ? windows : int(windows / 4) # src/dist/deal.h
+  if (windows > 16 && groups < 16) groups = 16
+  if (groups > 64) groups = 64
   input(h, h + 2 * kv, 0); input(h, h, 1); input(h, 2 * inter, 0); input(inter, h, 1)
   shared += tokens * 2 * (2 * linears + 2 * (length_ + 1) * h)    # both streams
   printf "| %s | | %.2f PFLOP a block shared, %.3f by each | | | |\n", name, shared / 1e15, alone / 1e15
-  for (nodes = 1; nodes <= 64; nodes *= 2) {
+  for (nodes = 1; nodes <= groups; nodes *= 2) {
     # to a machine: its part of the sums of groups, the totals, the quantized rows (a byte a weight)
-    per = nodes == 1 ? 0 : 64 * 8 * sums * (1 - 1 / nodes) / nodes + 8 * sums * (1 - 1 / nodes) + linears
+    per = nodes == 1 ? 0 : groups * 8 * sums * (1 - 1 / nodes) / nodes + 8 * sums * (1 - 1 / nodes) + linears
     work = (shared / nodes + alone) / (tflops * 1e12)
     if (nodes == 1) one = work
     for (g = 0; g < 2; g++) wire[g] = per * 8 / ((g ? 100 : 10) * 1e9)

@@ -2,14 +2,24 @@
  *
  * The windows fall into groups of neighbours, as many whoever works: sums over windows are made of the sums
  * of the groups, added in their order. So the result is the same bit for bit with any number of members.
- * Groups are dealt out in rounds: in round t member r works on group t · members + r. */
+ * Groups are dealt out in rounds: in round t member r works on group t · members + r. A team has at most as
+ * many members as there are groups. */
 #ifndef GPTVQ_DIST_DEAL_H
 #define GPTVQ_DIST_DEAL_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { GPTVQ_MAX_GROUPS = 64 };
+enum { GPTVQ_MAX_GROUPS = 64, GPTVQ_FEW_GROUPS = 16 };
+
+/* Each window of a few is a group; of more windows four go together, in 64 groups at most. Ending a group
+ * adds and clears a c × c matrix of doubles for every input: one or two windows do not pay for that. */
+static inline size_t gptvq_deal_groups(size_t windows) {
+  const size_t quarter = windows / 4;
+  if (windows <= GPTVQ_FEW_GROUPS) return windows;
+  if (quarter <= GPTVQ_FEW_GROUPS) return GPTVQ_FEW_GROUPS;
+  return quarter < GPTVQ_MAX_GROUPS ? quarter : GPTVQ_MAX_GROUPS;
+}
 
 typedef struct gptvq_deal {
   size_t windows, groups; /* of all members */
@@ -17,10 +27,8 @@ typedef struct gptvq_deal {
 } gptvq_deal;
 
 static inline gptvq_deal gptvq_deal_of(size_t windows, size_t rank, size_t members) {
-  return (gptvq_deal){.windows = windows,
-                      .groups = windows < GPTVQ_MAX_GROUPS ? windows : GPTVQ_MAX_GROUPS,
-                      .rank = rank,
-                      .members = members};
+  return (gptvq_deal){
+      .windows = windows, .groups = gptvq_deal_groups(windows), .rank = rank, .members = members};
 }
 static inline size_t gptvq_deal_rounds(const gptvq_deal *s) {
   return (s->groups + s->members - 1) / s->members;

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-enum { MOST = 5, COLS = 37, ROWS = 11, WINDOWS = 13 };
+enum { MOST = 5, COLS = 37, ROWS = 11, WINDOWS = 21 };
 
 /* Everyone leaves what it has where all see it, between two barriers. */
 typedef struct table {
@@ -156,7 +156,8 @@ static void sums_do_not_depend_on_the_members(void **unused) {
       }
       /* docs/SCALING.md: groups to the rows' owners, totals to all; and a counter each */
       const uint64_t values = upper ? COLS * (COLS + 1) / 2 : ROWS * COLS;
-      const uint64_t totals = 8 * (count - 1) * (values + count), groups = 8 * WINDOWS * values;
+      const uint64_t totals = 8 * (count - 1) * (values + count),
+                     groups = 8 * gptvq_deal_groups(WINDOWS) * values;
       if (count == 1) assert_int_equal(sent, 0);
       else
         assert_true(sent >= totals + groups - groups / count - groups / 8 &&
@@ -165,15 +166,23 @@ static void sums_do_not_depend_on_the_members(void **unused) {
   }
 }
 
+static void groups_are_few_and_no_fewer(void **unused) {
+  static const size_t expected[][2] = {{0, 0},   {1, 1},    {15, 15},  {16, 16},  {17, 16},  {67, 16},
+                                       {68, 17}, {128, 32}, {255, 63}, {256, 64}, {257, 64}, {4096, 64}};
+  (void)unused;
+  for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++)
+    assert_int_equal(gptvq_deal_groups(expected[i][0]), expected[i][1]);
+}
+
 static void every_window_is_dealt_once(void **unused) {
   (void)unused;
-  for (size_t windows = 1; windows < 200; windows += 7)
+  for (size_t windows = 1; windows < 400; windows += 7)
     for (size_t members = 1; members <= MOST; members++) {
       size_t count = 0, next = 0;
       for (size_t r = 0; r < members; r++) {
         const gptvq_deal deal = gptvq_deal_of(windows, r, members);
         count += gptvq_deal_count(&deal);
-        assert_true(deal.groups == (windows < GPTVQ_MAX_GROUPS ? windows : GPTVQ_MAX_GROUPS));
+        assert_true(deal.groups == gptvq_deal_groups(windows));
         assert_int_equal(gptvq_deal_begin(&deal, 0), 0);
         assert_int_equal(gptvq_deal_begin(&deal, deal.groups), windows);
         for (size_t g = 0; g < deal.groups; g++)
@@ -187,6 +196,7 @@ static void every_window_is_dealt_once(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(groups_are_few_and_no_fewer),
       cmocka_unit_test(every_window_is_dealt_once),
       cmocka_unit_test(sums_do_not_depend_on_the_members),
   };
