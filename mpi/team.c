@@ -19,6 +19,7 @@ static const double patience = 10.0;         /* seconds for the others to hear o
 
 static struct {
   int joined, heard; /* heard: another member has failed and says so */
+  int abandoned; /* an operation was left unfinished: its memory may be gone, and no call must move it on */
   int rank, count;
   int (*stop)(void);
   MPI_Request *told; /* [count] of the others, that this member has failed */
@@ -83,10 +84,15 @@ static gptvq_status wait_for(MPI_Request *request, gptvq_error *err) {
       (void)sched_yield();
       continue;
     }
-    if (turn % 16 == 0 && failure_heard(0))
+    const int stopped = state.stop != NULL && state.stop();
+    if (stopped ? failure_heard_within(state.rank == 0 ? 0.2 : 0.0, 0) : turn % 16 == 0 && failure_heard(0)) {
+      state.abandoned = 1;
       return gptvq_fail(err, GPTVQ_ERROR_CANCELLED, "another rank has failed");
-    if (state.stop != NULL && state.stop())
+    }
+    if (stopped) {
+      state.abandoned = 1;
       return gptvq_fail(err, GPTVQ_ERROR_CANCELLED, "stopped on request, or as another rank has died");
+    }
     pause_briefly(50000);
   }
 }
@@ -130,7 +136,7 @@ static gptvq_status gather(void *context, void *data, const size_t *offsets, gpt
   const int code = MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_BYTE, data, counts, counts + n, MPI_BYTE,
                                    MPI_COMM_WORLD, &request);
   gptvq_status status = code == MPI_SUCCESS ? wait_for(&request, err) : fail_mpi(code, err);
-  free(counts);
+  if (!state.abandoned) free(counts);
   return status;
 }
 
@@ -149,7 +155,7 @@ static gptvq_status exchange(void *context, const void *send, const size_t *send
   const int code = MPI_Ialltoallv(send, counts, counts + n, MPI_BYTE, receive, counts + 2 * n, counts + 3 * n,
                                   MPI_BYTE, MPI_COMM_WORLD, &request);
   gptvq_status status = code == MPI_SUCCESS ? wait_for(&request, err) : fail_mpi(code, err);
-  free(counts);
+  if (!state.abandoned) free(counts);
   return status;
 }
 
@@ -203,7 +209,8 @@ int gptvq_mpi_speaks(gptvq_status status) {
     return rank == 0;
   }
   if (state.heard) return 0;
-  if (status == GPTVQ_ERROR_CANCELLED) return state.rank == 0 && !failure_heard_within(0.2, 0);
+  if (status == GPTVQ_ERROR_CANCELLED)
+    return state.rank == 0 && (state.abandoned || !failure_heard_within(0.2, 0));
   /* all may have failed in the same way: the lowest speaks */
   if (state.rank > 0 && failure_heard_within(1.0, 1)) return 0;
   state.told = malloc((size_t)state.count * sizeof(MPI_Request));
