@@ -31,7 +31,9 @@ static size_t own_options(command_line *line, const char *section, gptvq_option 
         (gptvq_option){GPTVQ_OPTION_FLAG, "dry-run", .value = &line->dry_run,
                        .help = "say what size, memory and time it would take, and stop: reads headers\n"
                                "only (fp8 folders whole, as they are widened on\n"
-                               "opening), measures this machine for two seconds"};
+                               "opening), measures this machine for two seconds;\n"
+                               "its time is without the calibration text, which the\n"
+                               "model may write, and the losses at the end"};
   } else if (strcmp(section, "Size") == 0) {
     table[n++] =
         (gptvq_option){GPTVQ_OPTION_SIZE,
@@ -185,9 +187,11 @@ static void print_experts(const gptvq_quantize_report *r) {
 
 static json_t *loss_json(const gptvq_quantize_loss *loss) {
   if (loss->tokens == 0) return json_null();
-  return json_pack("{s:f, s:f, s:f, s:f, s:I, s:b}", "kl", loss->kl, "kl_stderr", loss->kl_stderr,
-                   "perplexity_before", loss->perplexity_before, "perplexity", loss->perplexity, "tokens",
-                   (json_int_t)loss->tokens, "seen", loss->seen);
+  return json_pack("{s:o, s:o, s:o, s:o, s:I, s:b}", "kl", gptvq_cli_number(loss->kl), "kl_stderr",
+                   gptvq_cli_number(loss->kl_stderr), "perplexity_before",
+                   gptvq_cli_number(loss->perplexity_before), "perplexity",
+                   gptvq_cli_number(loss->perplexity), "tokens", (json_int_t)loss->tokens, "seen",
+                   loss->seen);
 }
 
 static void print_loss(const char *name, const char *on, const gptvq_quantize_loss *loss) {
@@ -305,8 +309,9 @@ static int print_plan_json(const gptvq_quantize_plan *p) {
       gptvq_cli_json_append(phases, json_pack("{s:s, s:I}", "name", p->phases[i].name, "peak_bytes",
                                               (json_int_t)p->phases[i].bytes));
   for (size_t i = 0; i < p->stage_count; i++)
-    gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f}", "name", p->stages[i].name, "seconds",
-                                            p->stages[i].seconds, "flop", p->stages[i].flop));
+    if (p->stages[i].seconds > 0)
+      gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f}", "name", p->stages[i].name, "seconds",
+                                              p->stages[i].seconds, "flop", p->stages[i].flop));
   return gptvq_cli_print_json(json_pack(
       "{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:o}", "linear_values", (json_int_t)p->linear_values,
       "output_bytes", (json_int_t)p->output_bytes, "limit_bytes", (json_int_t)p->limit_bytes, "peak_bytes",
@@ -355,7 +360,7 @@ static int fail(const gptvq_team *team, const gptvq_error *err) {
     gptvq_error own = *err;
     gptvq_cli_set_mute(false);
     if (team->rank > 0)
-      (void)snprintf(own.message, sizeof own.message, "rank %zu: %.400s", team->rank, err->message);
+      (void)snprintf(own.message, sizeof own.message, "rank %zu: %.990s", team->rank, err->message);
     (void)gptvq_cli_fail(&own);
   }
   if (team->count > 1) gptvq_cli_in_team(1); /* all is said */

@@ -34,6 +34,7 @@ void gptvq_stage_device(gptvq_stages *stages, double seconds) {
 
 const char *gptvq_stage_name(gptvq_stage stage) {
   static const char *const names[GPTVQ_STAGES] = {[GPTVQ_STAGE_OTHER] = "other",
+                                                  [GPTVQ_STAGE_SAMPLE] = "calibration text",
                                                   [GPTVQ_STAGE_FORWARD_ORIGINAL] = "forward, original",
                                                   [GPTVQ_STAGE_FORWARD] = "forward, quantized",
                                                   [GPTVQ_STAGE_HESSIAN] = "Hessians",
@@ -43,6 +44,7 @@ const char *gptvq_stage_name(gptvq_stage stage) {
                                                   [GPTVQ_STAGE_LOOP] = "loop",
                                                   [GPTVQ_STAGE_UPDATE] = "codebook update",
                                                   [GPTVQ_STAGE_REASSIGN] = "re-assignment",
-                                                  [GPTVQ_STAGE_WRITE] = "writing"};
+                                                  [GPTVQ_STAGE_WRITE] = "writing",
+                                                  [GPTVQ_STAGE_JUDGE] = "losses at the end"};
   return (unsigned)stage < GPTVQ_STAGES ? names[stage] : "";
 }

@@ -5,6 +5,7 @@
 
 typedef enum gptvq_stage {
   GPTVQ_STAGE_OTHER,
+  GPTVQ_STAGE_SAMPLE,           /* the calibration text is read, or written by the model */
   GPTVQ_STAGE_FORWARD_ORIGINAL, /* the original model's blocks */
   GPTVQ_STAGE_FORWARD,          /* those of the model that is being quantized */
   GPTVQ_STAGE_HESSIAN,
@@ -15,6 +16,7 @@ typedef enum gptvq_stage {
   GPTVQ_STAGE_UPDATE,
   GPTVQ_STAGE_REASSIGN,
   GPTVQ_STAGE_WRITE,
+  GPTVQ_STAGE_JUDGE, /* the finished model beside the original */
   GPTVQ_STAGES
 } gptvq_stage;
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static void stay_on_cpu(const gptvq_place_need *need, gptvq_place *out) {
-  *out = (gptvq_place){.name = "cpu", .backend = gptvq_cpu_backend};
+  *out = (gptvq_place){.name = "cpu", .kind = "cpu", .backend = gptvq_cpu_backend};
   if (need->rounds) out->backend.linalg = &gptvq_cpu_linalg_bf16;
 }
 
@@ -17,6 +17,8 @@ static gptvq_status open_card(unsigned number, const gptvq_place_need *need, gpt
   GPTVQ_TRY(gptvq_card_open(number, &card, &out->device, err));
   gptvq_card_describe(out->device, &info);
   (void)snprintf(out->name, sizeof out->name, "cuda:%u", info.number);
+  (void)snprintf(out->kind, sizeof out->kind, "%s, driver for CUDA %d.%d", info.name, info.driver / 1000,
+                 info.driver % 1000 / 10);
   (void)snprintf(description, size, "%s, compute capability %u.%u, %.1f GB, driver for CUDA %d.%d", info.name,
                  info.major, info.minor, (double)info.memory * 1e-9, info.driver / 1000,
                  info.driver % 1000 / 10);
@@ -26,6 +28,7 @@ static gptvq_status open_card(unsigned number, const gptvq_place_need *need, gpt
 static gptvq_status open_shim(gptvq_place *out, char *description, size_t size, gptvq_error *err) {
   GPTVQ_TRY(gptvq_device_open_shim(&out->device, err));
   (void)snprintf(out->name, sizeof out->name, "shim");
+  (void)snprintf(out->kind, sizeof out->kind, "shim");
   (void)snprintf(description, size, "a card's kernels on the CPU, which is slow and for tests");
   return GPTVQ_OK;
 }

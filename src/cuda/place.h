@@ -9,6 +9,7 @@
 
 typedef struct gptvq_place {
   char name[32];         /* "cpu", "shim", "cuda:0" */
+  char kind[320];        /* places of one kind round alike: "cpu", "shim", the card and its driver */
   gptvq_backend backend; /* to be used */
   gptvq_device *device;  /* NULL: the CPU */
   gptvq_cuda *cuda;

@@ -7,6 +7,7 @@ files | cmp -s - "$capture/before" || die "something was written"
 [ "$(json linear_values)" = 3145728 ] || die "another number of weights"
 planned=$(json output_bytes)
 awk -v least="$(json least_bytes)" -v peak="$(json peak_bytes)" 'BEGIN {exit !(0 < least && least <= peak)}' || die "no memory"
+grep -q '"name": "Hessians"' "$capture/out" && ! grep -q '"name": "losses at the end"' "$capture/out" || die "stages that cannot be estimated have a figure"
 awk -v seconds="$(json seconds)" 'BEGIN {exit !(seconds > 0)}' || die "no time"
 expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run
 expect_out '^output .* 3145728 weights'

@@ -57,6 +57,7 @@ refused() { expect_fail "$@"; }
   tiny llama $small --dim 2 --bits 3 --group-size 256 --scale-block 16 --no-true-sequential --guide 0.5
   tiny llama $small --dim 2 --bits 3 --group-size 256 --act-order absorb --rotate all --finetune-steps 2
   if [ "$kills" -ge 10 ]; then
+    tiny llama $small --dim 2 --bits 3 --group-size 256 --beam 1 --device shim
     tiny llama $small --dim 1 --bits 3 --group-size 256 --svd-rank 2
     tiny llama $small --bits 3 --code trellis --trellis 6
     tiny llama $small --method gptq --index-bits 3 --group-size 32
@@ -84,6 +85,13 @@ refused() { expect_fail "$@"; }
     -n 1 "$GPTVQ" quantize "$model" -o out $options --seed 5
   refused 2 'rank 1 has another processor' mpirun -q -n 1 "$GPTVQ" quantize "$model" -o out $options : \
     -n 1 env OPENBLAS_CORETYPE=Prescott "$GPTVQ" quantize "$model" -o out $options --cpu ref
+  run "$GPTVQ" quantize "$model" -o out --device shim --method rtn --bits 4 --quiet # there is none without a C++ compiler
+  rm -rf out
+  [ "$code" != 0 ] || refused 2 'rank 1 computes on another --device \(shim\) than rank 0 \(cpu\)' mpirun -q -n 1 "$GPTVQ" quantize "$model" \
+    -o out $options : -n 1 "$GPTVQ" quantize "$model" -o out $options --device shim
+  mkdir away # what rank 0 has transformed is not seen from there
+  refused 3 'rank 1: the transformed model, .*, is not there on this machine' mpirun -q -n 1 "$GPTVQ" quantize "$model" -o out $options --rotate all : \
+    -n 1 --wdir "$PWD/away" "$GPTVQ" quantize "$model" -o out $options --rotate all
   refused 2 '3 ranks, but only 2 groups' ranks 3 "$GPTVQ" quantize "$model" -o out $options --calib-samples 2
   refused 5 'finetune-block-steps.* needs all windows in one process' ranks 2 "$GPTVQ" quantize "$model" -o out $options \
     --finetune-block-steps 2

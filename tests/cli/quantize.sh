@@ -53,6 +53,10 @@ near "$(awk '$1 == "\"seconds\":" {gsub(",", ""); n++; if (n > 1) s += $2; else 
 
 # the end says what was lost, on windows that were not calibrated on; without a text the model writes all
 quantize judged --dim 2 --bits 3.125
+stage_seconds() { awk -v name="\"$1\"" '$1 == "\"name\":" {found = index($0, name)} found && $1 == "\"seconds\":" {print $2 + 0}' "$capture/out"; }
+for stage in 'calibration text' 'losses at the end'; do
+  awk -v s="$(stage_seconds "$stage")" 'BEGIN {exit !(s > 0.001)}' || die "no time for the $stage: $(stage_seconds "$stage")"
+done
 [ "$(grep -c '"kl":' "$capture/out")" = 2 ] && [ "$(grep -c '"seen": false' "$capture/out")" = 2 ] || die "the loss is not in the report"
 grep -q '"source": "calib.txt: 1, self: 1"' judged/config.json || die "half of the windows are not the model's"
 expect_ok "$GPTVQ" quantize "$model" -o written --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --quiet
@@ -65,6 +69,7 @@ expect_ok "$GPTVQ" quantize "$model" -o latin --calib "$latin" --calib-samples 2
 grep -q '"source": "caf?.txt"' latin/config.json || die "the name of the text: $(grep '"source"' latin/config.json)"
 quantize unjudged --dim 2 --bits 3.125 --judge-tokens 0 --calib-self 0
 [ "$(grep -c '"loss_[a-z]*": null' "$capture/out")" = 2 ] || die "a loss that was not asked for"
+awk -v s="$(stage_seconds 'losses at the end')" 'BEGIN {exit !(s != "" && s < 0.001)}' || die "time for losses that were not asked for"
 grep -q '"source": "calib.txt"' unjudged/config.json || die "the model wrote, unasked"
 
 # the precision of the calibration

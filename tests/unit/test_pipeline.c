@@ -496,20 +496,21 @@ static void memory_of_a_plan(const gptvq_model *model, const gptvq_quantize_opti
   o.bits = 4.125;
   o.mismatch = o.mismatch_stream = 0.0;
   ok(gptvq_resolve(&o, &resolved, err));
-  gptvq_memory_plan_make(model, &resolved, 0.0, 0.0, false, &plain);
+  gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 0.0, false, &plain);
   assert_true(plain.peak > 0.0 && plain.peak < 4.0 * 20000.0 * 20000.0);
   o = *options;
   o.calib_samples = 16;
   o.calib = NULL; /* the model writes */
   ok(gptvq_resolve(&o, &resolved, err));
-  gptvq_memory_plan_make(model, &resolved, 0.0, 0.0, false, &plain);
+  gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 0.0, false, &plain);
   for (int all = 0; all < 2; all++) {
-    gptvq_memory_plan_make(model, &resolved, 0.0, plain.phases[GPTVQ_MEMORY_TEXT] / 2.0, all != 0, &plan);
+    gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, plain.phases[GPTVQ_MEMORY_TEXT] / 2.0,
+                           all != 0, &plan);
     assert_int_equal(plan.cache_budget < plain.cache_budget, all);
     assert_int_equal(plan.phases[GPTVQ_MEMORY_TEXT] < plain.phases[GPTVQ_MEMORY_TEXT], all);
     assert_true(plan.guide_budget <= plain.guide_budget && plan.hessian_budget <= plain.hessian_budget);
   }
-  gptvq_memory_plan_make(model, &resolved, 0.0, 64e9, true, &plan);
+  gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 64e9, true, &plan);
   assert_true(plan.cache_budget == plain.cache_budget);
 }
 

@@ -53,8 +53,9 @@ const char *gptvq_memory_phase_name(gptvq_memory_phase phase) {
 typedef struct run {
   const gptvq_model *model;
   const gptvq_resolved *options;
-  size_t budget; /* of Hessians */
-  size_t kept;   /* of layer inputs */
+  size_t budget;  /* of Hessians */
+  size_t kept;    /* of layer inputs */
+  size_t windows; /* whose activations are kept */
   bool corrects, two;
 } run;
 
@@ -75,7 +76,7 @@ static double kept_inputs(const run *r, const gptvq_block *block, gptvq_block_in
   const gptvq_quantize_options *o = &r->options->options;
   if (r->kept == 0 || !gptvq_run_keeps(r->options, r->model, block, input)) return 0.0;
   const size_t window = gptvq_stream_bytes(1, o->calib_length * cols, gptvq_run_keeps_half(r->options));
-  return (double)gptvq_min_size(o->calib_samples, r->kept / window) * (double)window;
+  return (double)gptvq_min_size(r->windows, r->kept / window) * (double)window;
 }
 
 /* Bytes while the linears of one input are made: Hessians of `together` bytes are collected in the same pass.
@@ -162,10 +163,10 @@ static gptvq_model with_compute(const gptvq_model *model, const gptvq_resolved *
   return own;
 }
 
-/* Streams in memory, and how many of them there are at most. */
-static double streams(const gptvq_model *model, const gptvq_resolved *options, bool two) {
+/* Streams of so many windows in memory, and how many of them there are at most. */
+static double streams(const gptvq_model *model, const gptvq_resolved *options, size_t windows, bool two) {
   const gptvq_quantize_options *o = &options->options;
-  const double one = (double)gptvq_stream_bytes(o->calib_samples, o->calib_length * model->config.hidden,
+  const double one = (double)gptvq_stream_bytes(windows, o->calib_length * model->config.hidden,
                                                 gptvq_run_keeps_half(options));
   return one * ((two ? 2.0 : 1.0) + (gptvq_run_tunes_blocks(options) ? 1.0 : 0.0));
 }
@@ -190,8 +191,14 @@ static double blocks_peak(const run *r) {
 
 double gptvq_blocks_peak(const gptvq_model *model, const gptvq_resolved *options, bool two_streams,
                          size_t hessian_budget) {
-  const run r = {model, options, hessian_budget, 0, two_streams && gptvq_run_corrects(options), two_streams};
-  return blocks_peak(&r) + streams(model, options, two_streams);
+  const size_t windows = options->options.calib_samples;
+  const run r = {.model = model,
+                 .options = options,
+                 .budget = hessian_budget,
+                 .windows = windows,
+                 .corrects = two_streams && gptvq_run_corrects(options),
+                 .two = two_streams};
+  return blocks_peak(&r) + streams(model, options, windows, two_streams);
 }
 
 static double linear_pages(const gptvq_linear *linear) {
@@ -251,7 +258,7 @@ static double allocation_peak(const gptvq_model *model, const gptvq_resolved *op
 }
 
 /* Everything with the plan's budgets. */
-static void add_up(const gptvq_model *model, const gptvq_resolved *options, double resident,
+static void add_up(const gptvq_model *model, const gptvq_resolved *options, size_t windows, double resident,
                    gptvq_memory_plan *plan) {
   const gptvq_quantize_options *o = &options->options;
   const bool data = gptvq_run_uses_data(options), two = data && gptvq_run_keeps_both(options);
@@ -260,9 +267,13 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
                base = resident + (data ? tokens : 0.0);
   double *phases = plan->phases;
   for (size_t i = 0; i < GPTVQ_MEMORY_PHASES; i++) phases[i] = 0.0;
-  const run r = {
-      model, options, plan->hessian_budget, data ? plan->kept_budget : 0, two && gptvq_run_corrects(options),
-      two};
+  const run r = {.model = model,
+                 .options = options,
+                 .budget = plan->hessian_budget,
+                 .kept = data ? plan->kept_budget : 0,
+                 .windows = windows,
+                 .corrects = two && gptvq_run_corrects(options),
+                 .two = two};
   if (o->rotate != GPTVQ_ROTATE_NONE) /* a matrix in fp32 at a time */
     phases[GPTVQ_MEMORY_TRANSFORM] = base + 2.0 * largest_matrix(model) * sizeof(float);
   if (!data) {
@@ -272,7 +283,8 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
     plan->peak = fmax(phases[GPTVQ_MEMORY_TRANSFORM], phases[GPTVQ_MEMORY_BLOCKS]);
     return;
   }
-  const double all_streams = streams(model, options, two), stream = streams(model, options, false);
+  const double all_streams = streams(model, options, windows, two),
+               stream = streams(model, options, samples, false);
   phases[GPTVQ_MEMORY_TEXT] = resident + gptvq_calibration_peak(model, o, plan->cache_budget);
   if (o->act_order == 3)
     phases[GPTVQ_MEMORY_TRANSFORM] = fmax(phases[GPTVQ_MEMORY_TRANSFORM],
@@ -281,8 +293,8 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, doub
                                               (double)gptvq_workspace_bytes(model, 1, length, length));
   double gradients = 0.0, weights = 0.0;
   if (gptvq_run_allocates(options)) {
-    const size_t windows = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, samples);
-    gradients = fmax(gptvq_guide_peak(model, windows, length, plan->guide_budget),
+    const size_t some = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, samples);
+    gradients = fmax(gptvq_guide_peak(model, some, length, plan->guide_budget),
                      allocation_peak(model, options, plan->hessian_budget));
   }
   if (gptvq_run_is_guided(options)) {
@@ -322,33 +334,33 @@ static void spare(double limit, size_t budget, bool all, gptvq_memory_plan *plan
     plan->hessian_budget = gptvq_min_size(budget, plan->hessian_budget);
 }
 
-void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *options, double resident,
-                            double limit, bool all, gptvq_memory_plan *plan) {
+void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *options, size_t windows,
+                            double resident, double limit, bool all, gptvq_memory_plan *plan) {
   *plan = (gptvq_memory_plan){.scratch = true, .cache_budget = 1, .guide_budget = 1};
-  add_up(model, options, resident, plan); /* one Hessian, cache, window at a time */
+  add_up(model, options, windows, resident, plan); /* one Hessian, cache, window at a time */
   plan->least = plan->peak;
   *plan = (gptvq_memory_plan){.least = plan->least,
                               .hessian_budget = default_hessians,
                               .cache_budget = default_caches,
                               .guide_budget = default_gradients};
-  add_up(model, options, resident, plan);
+  add_up(model, options, windows, resident, plan);
   if (limit <= 0.0) return;
   if (plan->peak > limit && gptvq_run_uses_data(options)) {
     plan->scratch = true;
-    add_up(model, options, resident, plan);
+    add_up(model, options, windows, resident, plan);
   }
   for (size_t budget = (size_t)(limit / 4.0); budget > 0 && plan->peak > limit; budget /= 16) {
     spare(limit, budget, all, plan);
-    add_up(model, options, resident, plan);
+    add_up(model, options, windows, resident, plan);
   }
   if (plan->peak >= limit) return;
   const double left = (limit - plan->phases[GPTVQ_MEMORY_BLOCKS]) * (all ? 1.0 : 0.5);
   plan->kept_budget = left > 0.0 ? (size_t)left : 0;
-  add_up(model, options, resident, plan);
+  add_up(model, options, windows, resident, plan);
   while (plan->peak > limit && plan->kept_budget > 0) { /* buffers of what is kept */
     const double over = plan->peak - limit;
     plan->kept_budget = (double)plan->kept_budget > 2.0 * over ? plan->kept_budget - (size_t)over - 1 : 0;
-    add_up(model, options, resident, plan);
+    add_up(model, options, windows, resident, plan);
   }
 }
 

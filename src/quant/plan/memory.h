@@ -53,12 +53,13 @@ typedef struct gptvq_memory_plan {
   double least; /* the peak could not be lower */
 } gptvq_memory_plan;
 
-/* The plan that keeps within `limit` bytes (0: unknown, no limit) if there is one, else that of plan->least.
+/* windows: whose activations this process keeps: calib_samples, or its part of them in a team.
+ * The plan that keeps within `limit` bytes (0: unknown, no limit) if there is one, else that of plan->least.
  * With `all` what is left may be used for layer inputs, else half of it: available memory is not ours alone.
  * Only with `all` does cache_budget depend on the limit. `resident`: what the process has now. The sum of the
  * `_bytes` functions beside the allocations, and of the pages of the model's files that are looked at. */
-void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *options, double resident,
-                            double limit, bool all, gptvq_memory_plan *plan);
+void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *options, size_t windows,
+                            double resident, double limit, bool all, gptvq_memory_plan *plan);
 /* Bytes that the blocks take at their peak beside mapped files, streams in memory included, without what is
  * kept to save forward passes. */
 double gptvq_blocks_peak(const gptvq_model *model, const gptvq_resolved *options, bool two_streams,

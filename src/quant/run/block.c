@@ -130,6 +130,7 @@ static gptvq_status end_group(void *context, size_t round, gptvq_error *err) {
   gptvq_stage before = gptvq_stage_enter(p->solver.stages, GPTVQ_STAGE_HESSIAN);
   for (input *in = c->first; in <= c->last; in++)
     GPTVQ_TRY(gptvq_hessian_add_group(&in->hessian, p->dist, &p->deal, round, err));
+  (void)gptvq_stage_enter(p->solver.stages, GPTVQ_STAGE_MISMATCH);
   if (c->first->mismatch.cols > 0)
     GPTVQ_TRY(gptvq_mismatch_add_group(&c->first->mismatch, p->dist, &p->deal, round, err));
   (void)gptvq_stage_enter(p->solver.stages, before);
@@ -141,6 +142,7 @@ static gptvq_status end_collection(const collection *c, gptvq_error *err) {
   const gptvq_pipeline *p = c->pipeline;
   gptvq_stage before = gptvq_stage_enter(p->solver.stages, GPTVQ_STAGE_HESSIAN);
   for (input *in = c->first; in <= c->last; in++) GPTVQ_TRY(gptvq_hessian_gather(&in->hessian, p->dist, err));
+  (void)gptvq_stage_enter(p->solver.stages, GPTVQ_STAGE_MISMATCH);
   if (c->first->mismatch.cols > 0) GPTVQ_TRY(gptvq_mismatch_gather(&c->first->mismatch, p->dist, err));
   (void)gptvq_stage_enter(p->solver.stages, before);
   return GPTVQ_OK;

@@ -29,7 +29,7 @@ static gptvq_status plan_model(const gptvq_model *model, gptvq_resolved *options
                limit = o->memory_limit > 0 ? (double)o->memory_limit
                        : available > 0.0   ? available + resident
                                            : 0.0;
-  gptvq_memory_plan_make(model, options, resident, limit, o->memory_limit > 0, &memory);
+  gptvq_memory_plan_make(model, options, o->calib_samples, resident, limit, o->memory_limit > 0, &memory);
   GPTVQ_TRY(gptvq_time_plan_make(model, options, &backend, &memory, sums, err));
   out->linear_values = model->info.linear_values;
   out->output_bytes = bytes;

@@ -123,15 +123,11 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
                own = (double)r->options->memory_limit, neighbours = (double)r->dist.team.neighbours,
                available = free_bytes > 0.0 ? free_bytes / neighbours + resident : 0.0;
   gptvq_memory_plan *plan = &r->memory;
-  gptvq_memory_plan_make(r->model, &r->resolved, resident, own > 0.0 ? own : available, own > 0.0, plan);
-  if (!gptvq_dist_alone(&r->dist)) { /* streams of fewer windows; but the same text */
-    const size_t cache_budget = plan->cache_budget;
-    gptvq_resolved part = r->resolved;
-    part.options.calib_samples = gptvq_ceil_div(part.options.calib_samples, r->dist.team.count);
-    gptvq_memory_plan_make(r->model, &part, resident, own > 0.0 ? own : available, own > 0.0, plan);
-    plan->cache_budget = cache_budget;
-    GPTVQ_TRY(gptvq_team_agree(&r->dist, plan, err));
-  }
+  const gptvq_deal deal = gptvq_deal_of(r->options->calib_samples, r->dist.team.rank, r->dist.team.count);
+  const size_t windows = gptvq_deal_count(&deal);
+  gptvq_memory_plan_make(r->model, &r->resolved, windows, resident, own > 0.0 ? own : available, own > 0.0,
+                         plan);
+  GPTVQ_TRY(gptvq_team_agree(&r->dist, plan, err));
   if (own > 0.0 && plan->peak > own)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
@@ -141,7 +137,7 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   gptvq_resolved without = r->resolved;
   without.options.mismatch = without.options.mismatch_stream = 0.0; /* no other member depends on these */
   gptvq_memory_plan simple;
-  gptvq_memory_plan_make(r->model, &without, resident, available, false, &simple);
+  gptvq_memory_plan_make(r->model, &without, windows, resident, available, false, &simple);
   char text[256];
   if (gptvq_memory_warning(plan->peak, simple.peak, available, text, sizeof text))
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "%s", text);
@@ -201,8 +197,10 @@ done:
 static gptvq_status make_calibration(run *r, const gptvq_token_windows *written, char *hash,
                                      gptvq_error *err) {
   gptvq_calibration_release(&r->calibration);
+  gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_SAMPLE);
   GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, r->options, written, r->memory.cache_budget,
                                      r->callbacks, &r->calibration, err));
+  (void)gptvq_stage_enter(&r->stages, before);
   gptvq_hash_text(r->calibration.hash, hash);
   return GPTVQ_OK;
 }
@@ -243,8 +241,13 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
 /* From here on the transformed model, if one is asked for, is the original. */
 static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *err) {
   gptvq_model *prepared;
-  GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->resolved, &r->calibration, r->place, output_bytes,
-                                   r->callbacks, &prepared, err));
+  bool there = false;
+  if (r->leads)
+    GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->resolved, &r->calibration, r->place, output_bytes,
+                                     r->callbacks, &prepared, err));
+  GPTVQ_TRY(
+      gptvq_dist_broadcast(&r->dist, &there, sizeof there, err)); /* the others wait until it is there */
+  if (!r->leads) GPTVQ_TRY(gptvq_pipeline_take_prepared(&r->out, &r->resolved, &prepared, err));
   if (prepared != NULL) {
     gptvq_model_close(r->model);
     r->model = prepared;
@@ -385,27 +388,6 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
   return gptvq_pipeline_take_tuned(&r->out, &r->plan, err);
 }
 
-/* What the folder says of itself, opened as any reader will. */
-static gptvq_status report_folder(const char *folder, gptvq_quantize_report *report, gptvq_error *err) {
-  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
-  gptvq_model *packed;
-  GPTVQ_TRY(gptvq_model_open(folder, &open, &packed, err));
-  double sum = 0;
-  size_t layers = gptvq_model_layer_count(packed);
-  for (size_t i = 0; i < layers; i++) {
-    gptvq_layer_info info = {.size = sizeof info};
-    gptvq_model_get_layer(packed, i, &info);
-    sum += info.error;
-  }
-  report->linear_values = packed->info.linear_values;
-  report->linear_bytes = packed->info.linear_bytes;
-  report->bits_per_value = packed->info.bits_per_value;
-  report->mean_error = layers > 0 ? sum / (double)layers : NAN;
-  report->layers = layers;
-  gptvq_model_close(packed);
-  return GPTVQ_OK;
-}
-
 /* The interrupted run had reached its end: OUT is complete, and what a kill left of the run goes. */
 static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   json_t *saved;
@@ -415,7 +397,7 @@ static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptv
   if (status == GPTVQ_OK && !r->resumed)
     status =
         gptvq_fail(err, GPTVQ_ERROR_IO, "output folder %s exists; use `force` to replace it", r->out.path);
-  if (status == GPTVQ_OK) status = report_folder(r->out.path, report, err);
+  if (status == GPTVQ_OK) status = gptvq_report_folder(r->out.path, report, err);
   if (status != GPTVQ_OK) return status;
   report->blocks_resumed = r->state.blocks;
   if (r->state.finetuned) {
@@ -423,23 +405,6 @@ static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptv
     report->finetune_after = r->state.finetune_after;
   }
   return gptvq_output_settle(&r->out, err);
-}
-
-/* What the run took so far. */
-static void report_cost(run *r, gptvq_quantize_report *report) {
-  gptvq_stages *stages = &r->stages;
-  _Static_assert((int)GPTVQ_STAGES <= (int)GPTVQ_MAX_STAGES, "room in the report");
-  (void)gptvq_stage_enter(stages, GPTVQ_STAGE_OTHER);
-  report->stage_count = GPTVQ_STAGES;
-  for (size_t i = 0; i < GPTVQ_STAGES; i++) {
-    const gptvq_stage_sum *sum = &stages->sums[i];
-    report->stages[i] =
-        (gptvq_stage_time){gptvq_stage_name((gptvq_stage)i), sum->seconds, sum->cpu_seconds, sum->flop};
-    report->stage_device_seconds[i] = sum->device_seconds;
-  }
-  report->seconds = gptvq_clock() - r->start;
-  report->cpu_seconds = gptvq_cpu_seconds() - r->cpu_start;
-  report->peak_bytes = gptvq_peak_memory();
 }
 
 /* Everything but the blocks; then the folder is opened as any reader will, and what it says is the report. */
@@ -452,13 +417,15 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, -1, err));
   if (r->options->finetune_steps > 0) GPTVQ_TRY(finetune(r, report, err));
-  GPTVQ_TRY(report_folder(r->out.work, report, err));
+  GPTVQ_TRY(gptvq_report_folder(r->out.work, report, err));
   GPTVQ_TRY(
       gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, report->bits_per_value, err));
+  gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_JUDGE);
   if (calibration != NULL)
     GPTVQ_TRY(gptvq_pipeline_judge(&r->calibrating, r->out.work, calibration, r->callbacks, report, err));
+  (void)gptvq_stage_enter(&r->stages, before);
   GPTVQ_TRY(gptvq_write_card(&r->out, r->model_dir, &r->resolved, calibration, report, err));
-  report_cost(r, report);
+  gptvq_report_cost(&r->stages, r->start, r->cpu_start, report);
   GPTVQ_TRY(gptvq_write_record(&r->out, r->original_bytes, report, err));
   gptvq_model_close(r->model);
   r->model = NULL;
@@ -487,7 +454,10 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(gptvq_team_check(&r->dist, &r->resolved, r->state.identity, err));
   bool published = r->out.published;
   GPTVQ_TRY(gptvq_dist_broadcast(&r->dist, &published, sizeof published, err));
-  if (published) return r->leads ? finish_published(r, report, err) : GPTVQ_OK;
+  if (published) {
+    if (r->leads) GPTVQ_TRY(finish_published(r, report, err));
+    return gptvq_dist_broadcast(&r->dist, &published, sizeof published, err); /* the others wait for it */
+  }
   GPTVQ_TRY(gptvq_transform_check(r->model, &r->resolved, err));
   GPTVQ_TRY(gptvq_blas_init(err));
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->resolved, &bytes, err));
@@ -495,6 +465,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   GPTVQ_TRY(plan_memory(r, err));
   GPTVQ_TRY(gptvq_pipeline_place(r->model, &r->resolved, &r->stages, r->callbacks, &r->device, err));
+  GPTVQ_TRY(gptvq_team_check_place(&r->dist, &r->device, err));
   if (r->leads) GPTVQ_TRY(open_output(r, err));
   GPTVQ_TRY(gptvq_team_send_state(&r->dist, &r->out, &r->state, &r->resumed, err));
   GPTVQ_TRY(choose_place(r, err));
@@ -581,7 +552,7 @@ gptvq_status gptvq_quantize_team(const char *model_dir, const char *out_dir,
   gptvq_model_close(r.model);
   gptvq_dist_release(&r.dist);
   if (status == GPTVQ_OK) {
-    report_cost(&r, &result);
+    gptvq_report_cost(&r.stages, r.start, r.cpu_start, &result);
     if (r.needs_data) {
       bool rounds = r.options->calib_compute == GPTVQ_COMPUTE_BF16;
       result.calib_compute = rounds ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;

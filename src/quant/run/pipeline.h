@@ -124,6 +124,10 @@ gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output
                                     gptvq_stream_place place, uint64_t output_bytes,
                                     const gptvq_callbacks *callbacks, gptvq_model **prepared,
                                     gptvq_error *err);
+/* Of a team the others than member 0, which has made the folder: opens it. GPTVQ_ERROR_IO: this machine does
+ * not have it. */
+gptvq_status gptvq_pipeline_take_prepared(const gptvq_output *out, const gptvq_resolved *options,
+                                          gptvq_model **prepared, gptvq_error *err);
 /* Removes that folder, if it is there; the model has been closed. */
 gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err);
 
@@ -134,6 +138,12 @@ gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *
 gptvq_status gptvq_pipeline_judge(const gptvq_model *original, const char *folder,
                                   const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
                                   gptvq_quantize_report *report, gptvq_error *err);
+
+/* ---- the report (report.c) ---- */
+/* What the folder says of itself, opened as any reader will. */
+gptvq_status gptvq_report_folder(const char *folder, gptvq_quantize_report *report, gptvq_error *err);
+/* What the run took so far: stages, and times since `start` and `cpu_start` of base/clock.h. */
+void gptvq_report_cost(gptvq_stages *stages, double start, double cpu_start, gptvq_quantize_report *report);
 
 /* ---- fine-tuning (tune.c) ---- */
 typedef struct gptvq_copies { /* memory that belongs together */

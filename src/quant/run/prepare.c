@@ -35,22 +35,50 @@ done:
   return status;
 }
 
+/* The folder's path, and whether it is whole: the tensors appear last; the configuration may be gone before
+ * them. */
+static gptvq_status look(const gptvq_output *out, char folder[GPTVQ_PATH_MAX], bool *whole,
+                         gptvq_error *err) {
+  char config[GPTVQ_PATH_MAX], tensors[GPTVQ_PATH_MAX];
+  GPTVQ_TRY(gptvq_output_path(out, folder_name, folder, err));
+  GPTVQ_TRY(gptvq_output_path(out, config_name, config, err));
+  GPTVQ_TRY(gptvq_output_path(out, tensors_name, tensors, err));
+  *whole = gptvq_path_exists(tensors) && gptvq_path_exists(config);
+  return GPTVQ_OK;
+}
+
+static gptvq_status open_folder(const char *folder, gptvq_model **prepared, gptvq_error *err) {
+  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
+  return gptvq_model_open(folder, &open, prepared, err);
+}
+
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
                                     const gptvq_resolved *options, const gptvq_calibration *calibration,
                                     gptvq_stream_place place, uint64_t output_bytes,
                                     const gptvq_callbacks *callbacks, gptvq_model **prepared,
                                     gptvq_error *err) {
-  char folder[GPTVQ_PATH_MAX], config[GPTVQ_PATH_MAX], tensors[GPTVQ_PATH_MAX];
+  char folder[GPTVQ_PATH_MAX];
+  bool whole;
   *prepared = NULL;
   if (!gptvq_transform_wanted(options)) return GPTVQ_OK;
-  GPTVQ_TRY(gptvq_output_path(out, folder_name, folder, err));
-  GPTVQ_TRY(gptvq_output_path(out, config_name, config, err));
-  GPTVQ_TRY(gptvq_output_path(out, tensors_name, tensors, err));
-  /* the tensors appear last, and whole; the configuration may be gone before them */
-  if (!gptvq_path_exists(tensors) || !gptvq_path_exists(config))
+  GPTVQ_TRY(look(out, folder, &whole, err));
+  if (!whole)
     GPTVQ_TRY(write_folder(model, out, folder, options, calibration, place, output_bytes, callbacks, err));
-  const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
-  return gptvq_model_open(folder, &open, prepared, err);
+  return open_folder(folder, prepared, err);
+}
+
+gptvq_status gptvq_pipeline_take_prepared(const gptvq_output *out, const gptvq_resolved *options,
+                                          gptvq_model **prepared, gptvq_error *err) {
+  char folder[GPTVQ_PATH_MAX];
+  bool whole;
+  *prepared = NULL;
+  if (!gptvq_transform_wanted(options)) return GPTVQ_OK;
+  GPTVQ_TRY(look(out, folder, &whole, err));
+  if (whole) return open_folder(folder, prepared, err);
+  return gptvq_fail(err, GPTVQ_ERROR_IO,
+                    "the transformed model, %s, is not there on this machine: give an output folder that all "
+                    "machines share",
+                    folder);
 }
 
 gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err) {

@@ -80,10 +80,27 @@ gptvq_status gptvq_team_check(gptvq_dist *dist, const gptvq_resolved *options, c
   if (gptvq_run_uses_data(options) && dist->team.count > deal.groups)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
-        "%zu ranks, but only %zu groups of calibration windows (%zu `calib_samples`, at most %d "
-        "groups): start fewer, or give more windows",
+        "%zu ranks, but only %zu groups of the %zu calibration windows: start fewer, or give more windows "
+        "(`calib_samples`; beyond 64 four make a group, and there are %d at most)",
         dist->team.count, deal.groups, deal.windows, GPTVQ_MAX_GROUPS);
   return compare_all(dist, options, identity, err);
+}
+
+gptvq_status gptvq_team_check_place(gptvq_dist *dist, const gptvq_place *place, gptvq_error *err) {
+  typedef char kind[sizeof place->kind];
+  if (gptvq_dist_alone(dist)) return GPTVQ_OK;
+  kind *all = gptvq_alloc_zero(dist->team.count, sizeof *all);
+  if (all == NULL) return gptvq_fail_memory(err, "a team", dist->team.count * sizeof *all);
+  (void)snprintf(all[dist->team.rank], sizeof *all, "%s", place->kind);
+  gptvq_status status = gptvq_dist_gather(dist, all, sizeof *all, err);
+  for (size_t r = 1; r < dist->team.count && status == GPTVQ_OK; r++)
+    if (strcmp(all[r], all[0]) != 0)
+      status = gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                          "rank %zu computes on another `device` (%s) than rank 0 (%s), which rounds "
+                          "differently: take cards of one kind for all, or cpu",
+                          r, all[r], all[0]);
+  free(all);
+  return status;
 }
 
 /* ---- what member 0 tells ---- */

@@ -4,6 +4,7 @@
 #define GPTVQ_QUANT_RUN_TEAM_H
 
 #include "calib/calib.h"
+#include "cuda/place.h"
 #include "dist/dist.h"
 #include "format/packed.h"
 #include "quant/plan/memory.h"
@@ -14,6 +15,8 @@
  * on all members. */
 gptvq_status gptvq_team_check(gptvq_dist *dist, const gptvq_resolved *options, const json_t *identity,
                               gptvq_error *err);
+/* GPTVQ_ERROR_ARGUMENT: members are at work on devices of different kinds. The same on all members. */
+gptvq_status gptvq_team_check_place(gptvq_dist *dist, const gptvq_place *place, gptvq_error *err);
 /* The smallest budgets of all members, so that all make the same passes. What may differ stays. */
 gptvq_status gptvq_team_agree(gptvq_dist *dist, gptvq_memory_plan *plan, gptvq_error *err);
 /* OUT.partial as member 0 names it, and what is finished there; *resumed likewise. */
