@@ -69,7 +69,7 @@ if [ -e again.partial ]; then
   # shellcheck disable=SC2086
   expect_ok "$GPTVQ" quantize "$model" -o again $options --bits 2.125 --svd-rank 2 --threads 2 --resume
 fi
-for file in small/*; do
+for file in $(lasting small); do
   cmp "$file" "again/$(basename "$file")" || die "$file depends on threads or resuming"
 done
 

@@ -512,6 +512,13 @@ static void memory_of_a_plan(const gptvq_model *model, const gptvq_quantize_opti
   }
   gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 64e9, true, &plan);
   assert_true(plan.cache_budget == plain.cache_budget);
+  /* of a team: all of the text, some windows of both streams */
+  const size_t values = o.calib_length * model->config.hidden;
+  const bool half = gptvq_run_keeps_half(&resolved);
+  gptvq_memory_plan_make(model, &resolved, 4, 0.0, 0.0, false, &plan);
+  assert_true(plan.phases[GPTVQ_MEMORY_TEXT] == plain.phases[GPTVQ_MEMORY_TEXT]);
+  assert_true(plain.phases[GPTVQ_MEMORY_BLOCKS] - plan.phases[GPTVQ_MEMORY_BLOCKS] ==
+              2.0 * (double)(gptvq_stream_bytes(16, values, half) - gptvq_stream_bytes(4, values, half)));
 }
 
 /* The estimate counts what a wide layer needs, the correction's share of it can be saved, and a run that does
