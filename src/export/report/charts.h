@@ -29,8 +29,8 @@ typedef struct gptvq_bar {
 void gptvq_chart_bars(FILE *out, const char *label, const gptvq_bar *bars, size_t count);
 
 /* Points by size in bytes (x, from 0) and `value` (y, from 0 or from near the least); points of one series
- * share a colour, 0 … GPTVQ_SERIES
- * - 1, and are joined in their order. Hollow: the original. */
+ * share a colour, 0 … GPTVQ_SERIES - 1, and those of one name are joined in their order. Hollow: the
+ * original. */
 enum { GPTVQ_SERIES = 6 };
 typedef struct gptvq_point {
   double bytes, value;
