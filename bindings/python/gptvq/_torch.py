@@ -169,6 +169,8 @@ class GptvqQuantizer(HfQuantizer):
         return None, {_KEY + module.name: module.description for module in model.modules() if isinstance(module, GptvqLinear)}
 
     def _dequantize(self, model: Any, dtype: Optional[torch.dtype] = None) -> Any:
+        if isinstance(dtype, str):  # as save_pretrained leaves it in the model's configuration
+            dtype = getattr(torch, dtype)
         for name, module in list(model.named_modules()):
             if not isinstance(module, GptvqLinear):
                 continue
