@@ -137,3 +137,8 @@ def test_damaged_folders(tmp_path):
     model = load(folder)
     with pytest.raises(gptvq.FormatError, match="model.layers.0"):
         model(torch.tensor([IDS]))
+    for old, new, message in ((b'\\"rows\\":', b'\\"r_ws\\":', "damaged"), (b'\\"cols\\":32', b'\\"cols\\":33', "33"), (b'"dtype":"F16"', b'"dtype":"I16"', "I16")):
+        shard.write_bytes(data.replace(old, new))
+        assert shard.read_bytes() != data
+        with pytest.raises(gptvq.FormatError, match=message):
+            load(folder)
