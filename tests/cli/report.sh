@@ -41,7 +41,7 @@ expect_ok "$GPTVQ" eval rtn --text "$text" --ctx 64 --max-windows 3 --record
 expect_fail 3 'rtn.html exists; use --force' "$GPTVQ" report rtn
 expect_ok "$GPTVQ" report rtn --force
 well_formed rtn.html
-grep -Fq "<td>$(printf %.4f "$before")</td><td>$(printf %.4f "$ppl")</td><td>$(printf %.6f "$kl") ±" rtn.html || die "other figures than compare printed"
+grep -Fq "<td>64</td><td>$(printf %.4f "$before")</td><td>$(printf %.4f "$ppl")</td><td>$(printf %.6f "$kl") ±" rtn.html || die "other figures than compare printed"
 
 # each layer's row is what inspect says
 expect_ok "$GPTVQ" inspect rtn

@@ -147,20 +147,20 @@ static double perplexity_of(const json_t *evaluation) {
 static void put_evaluation_table(FILE *out, const folder *folders, size_t count) {
   (void)fprintf(
       out, "<div class=\"scroll\"><table id=\"evaluations\">\n<tr><th>text</th><th "
-           "class=\"name\">model</th><th>original's "
-           "perplexity</th>"
+           "class=\"name\">model</th><th>context</th><th>original's perplexity</th>"
            "<th>perplexity</th><th>KL divergence</th><th>same top token</th><th>predictions</th></tr>\n");
   for (size_t f = 0; f < count; f++) {
     const json_t *list = json_object_get(folders[f].record, "evaluations");
     for (size_t i = 0; i < json_array_size(list); i++) {
       const json_t *e = json_array_get(list, i);
       const double kl = number_of(e, "kl_mean"), before = number_of(e, "perplexity_a"),
-                   top = number_of(e, "top1_agreement");
+                   top = number_of(e, "top1_agreement"), ctx = number_of(e, "ctx");
       (void)fprintf(out, "<tr><td>");
       gptvq_put_html(out, text_of(e, "text"));
       if (json_is_true(json_object_get(e, "seen"))) (void)fprintf(out, " (calibrated on it)");
       (void)fprintf(out, "</td><td class=\"name\">");
       gptvq_put_html(out, folders[f].name);
+      (void)fprintf(out, isnan(ctx) ? "</td><td>–" : "</td><td>%.0f", ctx);
       (void)fprintf(out, isnan(before) ? "</td><td>–" : "</td><td>%.4f", before);
       (void)fprintf(out, "</td><td>%.4f</td><td>", perplexity_of(e));
       if (isnan(kl)) (void)fprintf(out, "–");
