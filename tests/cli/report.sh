@@ -78,15 +78,16 @@ expect_ok "$GPTVQ" report odd -o odd.html
 well_formed odd.html
 grep -Fq '&lt;b&gt;?&amp;&quot;' odd.html || die "a name is not what it was"
 grep -Fq 'packed by gptvq &lt;i&gt;0&amp;<' odd.html || die "the version is not what it was"
-# evaluations that differ in the last bit of a double, more texts than there are colours, tokens of experts that the model has not
+# evaluations that differ in the last bit of a double, or in their context, more texts than there are colours, tokens of experts that the model has not
 {
   echo '{"format": 1, "run": {"expert_tokens": [[1, 2, 3]]}, "evaluations": [{"text": "x", "perplexity": 1}, {"text": "x", "perplexity": 1.0000000000000002}'
+  echo ', {"text": "x", "perplexity": 1.5, "ctx": 64}'
   for i in 1 2 3 4 5 6 7 8; do echo ", {\"text\": \"text $i\", \"perplexity\": 1}"; done
   echo ']}'
 } > odd/gptvq.json
 (ulimit -t 20 && exec "$GPTVQ" report odd -o odd.html --force --quiet) || die "a page of two figures that are nearly the same"
 well_formed odd.html
-[ "$(grep -c '<path class="join' odd.html)" = 1 ] || die "points of different texts are joined"
+[ "$(grep -c '<path class="join' odd.html)" = 1 ] || die "points of different texts or contexts are joined"
 ! grep -q 'expert 0' odd.html || die "experts of a model that has none"
 rm odd/gptvq.json
 expect_ok "$GPTVQ" report odd -o odd.html --force

@@ -192,7 +192,7 @@ void gptvq_chart_points(FILE *out, const char *label, const char *y_axis, const 
   for (size_t i = 0; i < count; i++) {
     const gptvq_point *p = &points[i];
     const double x = x_at(&s, p->bytes * 1e-6), y = y_at(&s, p->value);
-    if (i > 0 && p[-1].series == p->series && strcmp(p[-1].name, p->name) == 0)
+    if (i > 0 && p[-1].series == p->series && p[-1].context == p->context && strcmp(p[-1].name, p->name) == 0)
       (void)fprintf(out, "<path class=\"join s%u\" d=\"M%.1f %.1fL%.1f %.1f\"/>\n", p->series,
                     x_at(&s, p[-1].bytes * 1e-6), y_at(&s, p[-1].value), x, y);
     if (places != NULL) places[i] = (place){i, y};
@@ -202,6 +202,7 @@ void gptvq_chart_points(FILE *out, const char *label, const char *y_axis, const 
     (void)fprintf(out, "<circle class=\"%s s%u\" cx=\"%.1f\" cy=\"%.1f\" r=\"5\"><title>",
                   p->hollow ? "hollow" : "dot", p->series, x_at(&s, p->bytes * 1e-6), y_at(&s, p->value));
     put_name(out, p);
+    if (p->context > 0) (void)fprintf(out, ", context %.0f", p->context);
     (void)fprintf(out, ": %.2f MB, %.6g</title></circle>\n", p->bytes * 1e-6, p->value);
   }
   if (places != NULL) qsort(places, count, sizeof *places, by_y);

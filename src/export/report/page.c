@@ -177,6 +177,7 @@ static int by_series(const void *a, const void *b) {
   if (x->series != y->series) return x->series < y->series ? -1 : 1;
   const int names = strcmp(x->name, y->name); /* the last series has all texts beyond it */
   if (names != 0) return names;
+  if (x->context != y->context) return x->context < y->context ? -1 : 1;
   if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
   return (x->value > y->value) - (x->value < y->value);
 }
@@ -194,14 +195,15 @@ static size_t collect_points(const folder *folders, size_t count, bool kl, gptvq
         const json_t *e = json_array_get(list, i);
         const char *text = text_of(e, "text");
         const double value = kl ? number_of(e, "kl_mean") : perplexity_of(e),
-                     was = number_of(e, "perplexity_a");
+                     was = number_of(e, "perplexity_a"), ctx = number_of(e, "ctx"),
+                     context = ctx > 0 ? ctx : 0;
         if (series_of(folders, f, text) != series || isnan(value)) continue;
         if (!kl && !original && !isnan(before) && !isnan(was)) {
-          points[n++] = (gptvq_point){before, was, text, "original", series, 1};
+          points[n++] = (gptvq_point){before, was, context, text, "original", series, 1};
           original = true;
         }
-        points[n++] =
-            (gptvq_point){bytes_of(&folders[f]), value, text, count > 1 ? folders[f].name : NULL, series, 0};
+        points[n++] = (gptvq_point){
+            bytes_of(&folders[f]), value, context, text, count > 1 ? folders[f].name : NULL, series, 0};
       }
     }
   }
