@@ -199,7 +199,8 @@ int gptvq_cli_eval_width(const gptvq_cli_eval *eval);
 json_t *gptvq_cli_eval_json(const gptvq_eval_result *result, const char *path, const gptvq_model *model);
 void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t i, size_t windows, size_t ctx,
                              size_t score_from, double seconds);
-/* Before the work, with --record: an error (exit code) unless the model is a packed folder's. */
+/* Before the work, with --record: an error (exit code) unless the model is a packed folder's, and that can be
+ * written to. */
 int gptvq_cli_eval_packed(const char *path, const gptvq_model *model);
 /* --record: keeps the run's figures in the packed folder; an exit code. */
 int gptvq_cli_eval_record(const gptvq_cli_eval *eval, const char *folder, const json_t *object);

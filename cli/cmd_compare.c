@@ -30,9 +30,9 @@ static void print_one(const gptvq_compare_result *r, const char *const paths[2],
   printf(")\ntime              %s\n", gptvq_cli_time_text(seconds, time));
 }
 
-/* One text; its row, and its object into `texts`. An exit code. */
+/* One text; its row, and its object into `texts`. An exit code; *kept: that of --record, where it failed. */
 static int compare(gptvq_cli_eval *eval, size_t i, const char *const paths[2], gptvq_model *const models[2],
-                   const gptvq_tokenizer *tokenizer, json_t *texts, double *kl) {
+                   const gptvq_tokenizer *tokenizer, json_t *texts, double *kl, int *kept) {
   gptvq_cli_progress progress;
   gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
   gptvq_compare_result result = {.size = sizeof result};
@@ -52,8 +52,8 @@ static int compare(gptvq_cli_eval *eval, size_t i, const char *const paths[2], g
   json_t *object = as_json(&result, paths, info);
   gptvq_cli_eval_json_run(object, eval, i, result.windows, result.ctx, result.score_from, seconds);
   gptvq_cli_json_append(texts, object);
-  int code = gptvq_cli_eval_record(eval, paths[1], object);
-  if (code != 0) return code;
+  const int code = gptvq_cli_eval_record(eval, paths[1], object);
+  if (code != 0) *kept = code; /* the figures are there: they are printed all the same */
   *kl = result.kl_mean;
   if (eval->json) return 0;
   if (eval->count == 1) {
@@ -73,23 +73,27 @@ static int run(gptvq_cli_eval *eval, const char *const paths[2], gptvq_model *co
                const gptvq_tokenizer *tokenizer) {
   json_t *texts = json_array();
   double sum = 0, worst = 0;
-  int code = 0;
+  int code = 0, kept = 0;
   for (size_t i = 0; i < 2; i++) gptvq_cli_eval_warn(eval, paths[i], models[i]);
   for (size_t i = 0; i < eval->count && code == 0; i++) {
     double kl = 0;
-    code = compare(eval, i, paths, models, tokenizer, texts, &kl);
+    code = compare(eval, i, paths, models, tokenizer, texts, &kl, &kept);
     if (code != 0) break;
     sum += kl;
     if (kl > worst) worst = kl;
   }
-  if (code == 0 && eval->json) return gptvq_cli_eval_print_json(eval, texts);
+  if (code == 0 && eval->json) {
+    code = gptvq_cli_eval_print_json(eval, texts);
+    return kept != 0 ? kept : code;
+  }
   json_decref(texts);
   if (code != 0) return code;
   if (eval->count > 1) {
     const int width = gptvq_cli_eval_width(eval);
     printf("%-*s  %.6f\n%-*s  %.6f\n", width, "mean", sum / (double)eval->count, width, "worst", worst);
   }
-  return gptvq_cli_flush();
+  code = gptvq_cli_flush();
+  return kept != 0 ? kept : code;
 }
 
 int gptvq_cmd_compare(int argc, char **argv) {

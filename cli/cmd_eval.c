@@ -23,6 +23,7 @@ static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,
   gptvq_error err;
   json_t *texts = json_array();
   const int width = gptvq_cli_eval_width(eval);
+  int kept = 0; /* exit code of --record */
   gptvq_cli_eval_warn(eval, path, model);
   for (size_t i = 0; i < eval->count; i++) {
     gptvq_eval_result result = {.size = sizeof result};
@@ -37,11 +38,8 @@ static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,
     json_t *object = gptvq_cli_eval_json(&result, path, model);
     gptvq_cli_eval_json_run(object, eval, i, result.windows, result.ctx, result.score_from, result.seconds);
     gptvq_cli_json_append(texts, object);
-    int code = gptvq_cli_eval_record(eval, path, object);
-    if (code != 0) {
-      json_decref(texts);
-      return code;
-    }
+    const int code = gptvq_cli_eval_record(eval, path, object);
+    if (code != 0) kept = code; /* the figures are there: they are printed all the same */
     if (eval->json) continue;
     if (eval->count == 1) print_one(&result, model);
     else if (i == 0) printf("%-*s  perplexity       nll  predictions\n", width, "text");
@@ -50,9 +48,14 @@ static int run(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,
              (unsigned long long)result.tokens);
     (void)fflush(stdout); /* a row as soon as it is known */
   }
-  if (eval->json) return gptvq_cli_eval_print_json(eval, texts);
-  json_decref(texts);
-  return gptvq_cli_flush();
+  int code;
+  if (eval->json) {
+    code = gptvq_cli_eval_print_json(eval, texts);
+  } else {
+    json_decref(texts);
+    code = gptvq_cli_flush();
+  }
+  return kept != 0 ? kept : code;
 }
 
 static int run_task(gptvq_cli_eval *eval, const char *path, const gptvq_model *model,

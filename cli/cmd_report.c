@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* realpath */
 /* gptvq report: what a packed folder says of itself, as a page to look at. */
 #include "cli.h"
 
@@ -11,9 +12,18 @@ static char *default_name(const char *folder) {
   size_t end = strlen(folder), begin;
   while (end > 1 && folder[end - 1] == '/') end--;
   for (begin = end; begin > 0 && folder[begin - 1] != '/'; begin--) continue;
+  /* "." and ".." have a name elsewhere */
+  const bool stands = end - begin <= 2 && strspn(folder + begin, ".") >= end - begin;
+  char *full = stands ? realpath(folder, NULL) : NULL;
+  if (full != NULL) {
+    folder = full;
+    end = strlen(full);
+    begin = (size_t)(strrchr(full, '/') - full) + 1;
+  }
   size_t size = end - begin + sizeof ".html";
   char *name = malloc(size);
   if (name != NULL) (void)snprintf(name, size, "%.*s.html", (int)(end - begin), folder + begin);
+  free(full);
   return name;
 }
 

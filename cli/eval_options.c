@@ -134,9 +134,11 @@ void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t 
 }
 
 int gptvq_cli_eval_packed(const char *path, const gptvq_model *model) {
-  if (gptvq_model_quantization_json(model) != NULL) return 0;
-  return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--record keeps results in packed folders, and %s is none",
-                         path);
+  gptvq_error err;
+  if (gptvq_model_quantization_json(model) == NULL)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--record keeps results in packed folders, and %s is none",
+                           path);
+  return gptvq_record_evaluation(path, NULL, 0, &err) != GPTVQ_OK ? gptvq_cli_fail(&err) : 0;
 }
 
 int gptvq_cli_eval_record(const gptvq_cli_eval *eval, const char *folder, const json_t *object) {

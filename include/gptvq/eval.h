@@ -79,8 +79,9 @@ GPTVQ_API gptvq_status gptvq_eval_task(const gptvq_model *model, const gptvq_tok
 
 /* Keeps an evaluation of PACKED_DIR in its gptvq.json (docs/FORMAT.md, section 7), for gptvq_export_report.
  * evaluation[size]: a JSON object with "text" (its name) and what `gptvq eval --json` or `compare --json`
- * print. It takes the place of one of the same text and windows. One process at a time. GPTVQ_ERROR_ARGUMENT:
- * no such object; GPTVQ_ERROR_FORMAT: gptvq.json is damaged. */
+ * print. It takes the place of one of the same text and windows. NULL: only checks, before the work, that
+ * gptvq.json can be read and the folder written to. One process at a time. GPTVQ_ERROR_ARGUMENT: no such
+ * object; GPTVQ_ERROR_FORMAT: gptvq.json is damaged; GPTVQ_ERROR_UNSUPPORTED: it is of a later version. */
 GPTVQ_API gptvq_status gptvq_record_evaluation(const char *packed_dir, const char *evaluation, size_t size,
                                                gptvq_error *err);
 

@@ -49,8 +49,9 @@ GPTVQ_API int gptvq_packed_layer_get_array(const gptvq_packed_layer *layer, size
  * themselves. description[description_size]: the text under "gptvq.NAME" in the file's metadata; arrays in
  * any order, types and shapes as in the file. They are used where they lie: they have to outlive the layer,
  * and stay as they are. Everything is checked as if it came from a file; `name` stands in messages. On
- * success the caller owns *out; its get_array gives the arrays back. GPTVQ_ERROR_FORMAT,
- * GPTVQ_ERROR_UNSUPPORTED: as of a folder. */
+ * success the caller owns *out; its get_array gives the arrays back (permutations as U32, which open takes of
+ * more than 65,536 columns only, as files have them). GPTVQ_ERROR_FORMAT, GPTVQ_ERROR_UNSUPPORTED: as of a
+ * folder. */
 GPTVQ_API gptvq_status gptvq_packed_layer_open(const char *name, const char *description,
                                                size_t description_size, const gptvq_array *arrays,
                                                size_t count, gptvq_packed_layer **out, gptvq_error *err);

@@ -41,7 +41,7 @@ expect_ok "$GPTVQ" eval rtn --text "$text" --ctx 64 --max-windows 3 --record
 expect_fail 3 'rtn.html exists; use --force' "$GPTVQ" report rtn
 expect_ok "$GPTVQ" report rtn --force
 well_formed rtn.html
-grep -Fq "<td>$(printf %.4f "$before")</td><td>$(printf %.4f "$ppl")</td><td>$(printf %.6f "$kl") ±" rtn.html || die "other figures than compare printed"
+grep -Fq "<td>64</td><td>$(printf %.4f "$before")</td><td>$(printf %.4f "$ppl")</td><td>$(printf %.6f "$kl") ±" rtn.html || die "other figures than compare printed"
 
 # each layer's row is what inspect says
 expect_ok "$GPTVQ" inspect rtn
@@ -68,12 +68,31 @@ cp -r rtn odd && echo '{"format": 1, "evaluations": 7}' > odd/gptvq.json
 expect_fail 4 'odd/gptvq.json is damaged' "$GPTVQ" report odd -o x.html
 echo '{"format": 2, "evaluations": []}' > odd/gptvq.json
 expect_fail 5 'format 2, not 1' "$GPTVQ" report odd -o x.html
-echo '{"format": 1, "evaluations": [{"text": "<b>\u0001&\"", "perplexity": "no", "kl_mean": 1e308, "perplexity_a": -5}], "run": {"stages": [7], "expert_tokens": [[-1], 3]}}' > odd/gptvq.json
+# said before the work, not behind it
+for command in "eval odd" "compare $model odd"; do
+  expect_fail 5 'format 2, not 1' "$GPTVQ" $command --text "$text" --ctx 64 --max-windows 1 --record
+  ! grep -q 'perplexity\|KL' "$capture/err" || die "$command worked before it looked where its figures go"
+done
+echo '{"format": 1, "gptvq_version": "<i>0&", "evaluations": [{"text": "<b>\u0001&\"", "perplexity": "no", "kl_mean": 1e308, "perplexity_a": -5}], "run": {"stages": [7], "expert_tokens": [[-1], 3]}}' > odd/gptvq.json
 expect_ok "$GPTVQ" report odd -o odd.html
 well_formed odd.html
 grep -Fq '&lt;b&gt;?&amp;&quot;' odd.html || die "a name is not what it was"
+grep -Fq 'packed by gptvq &lt;i&gt;0&amp;<' odd.html || die "the version is not what it was"
+# evaluations that differ in the last bit of a double, or in their context, more texts than there are colours, tokens of experts that the model has not
+{
+  echo '{"format": 1, "run": {"expert_tokens": [[1, 2, 3]]}, "evaluations": [{"text": "x", "perplexity": 1}, {"text": "x", "perplexity": 1.0000000000000002}'
+  echo ', {"text": "x", "perplexity": 1.5, "ctx": 64}'
+  for i in 1 2 3 4 5 6 7 8; do echo ", {\"text\": \"text $i\", \"perplexity\": 1}"; done
+  echo ']}'
+} > odd/gptvq.json
+(ulimit -t 20 && exec "$GPTVQ" report odd -o odd.html --force --quiet) || die "a page of two figures that are nearly the same"
+well_formed odd.html
+[ "$(grep -c '<path class="join' odd.html)" = 1 ] || die "points of different texts or contexts are joined"
+! grep -q 'expert 0' odd.html || die "experts of a model that has none"
 rm odd/gptvq.json
 expect_ok "$GPTVQ" report odd -o odd.html --force
+(cd odd && expect_ok "$GPTVQ" report . -o ../dot.html && expect_ok "$GPTVQ" report . && mv odd.html ..)
+grep -q '<h1>odd</h1>' dot.html && cmp dot.html odd.html || die "report . does not name the folder"
 mv rtn '<i> "&x'
 expect_ok "$GPTVQ" report '<i> "&x' -o name.html
 well_formed name.html

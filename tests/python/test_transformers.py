@@ -65,6 +65,13 @@ def test_formats(tmp_path, name):
     model.save_pretrained(again)
     np.testing.assert_array_equal(logits(load(again, dtype=torch.float32)), logits(model))
     np.testing.assert_array_equal(gptvq.Model.open(again, compute="fp32").logits(IDS), gptvq.Model.open(folder, compute="fp32").logits(IDS))
+    decoded = [m.decode() for m in packed]
+    for dtype in (torch.float16, torch.bfloat16):  # packed arrays are as the files have them, whatever all else is
+        half = [m for m in load(folder, dtype=dtype).modules() if isinstance(m, gptvq._torch.GptvqLinear)]
+        assert all(torch.equal(m.decode(), y) for m, y in zip(half, decoded)) and len(half) == len(packed)
+    plain, expected = tmp_path / "plain", logits(copy.deepcopy(model).dequantize())
+    model.dequantize().save_pretrained(plain)  # after save_pretrained
+    np.testing.assert_array_equal(logits(load(plain, dtype=torch.float32)), expected)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "phi3", "gemma2", "llama-tied", "mistral", "olmo2", "granite", "smollm3", "glm4"])
@@ -115,7 +122,8 @@ def test_import_order(tmp_path):
     """import gptvq does not import transformers; whichever is first, packed folders open."""
     folder = pack(tmp_path, "llama", **FORMATS["uniform"])
     use = f"AutoModelForCausalLM.from_pretrained({str(folder)!r})"
-    for first in ("import sys, gptvq; assert 'torch' not in sys.modules and 'transformers' not in sys.modules\nfrom transformers import AutoModelForCausalLM",
+    for first in ("import importlib.util, transformers, gptvq; importlib.util.find_spec('transformers.quantizers.auto')\nfrom transformers import AutoModelForCausalLM",
+                  "import sys, gptvq; assert 'torch' not in sys.modules and 'transformers' not in sys.modules\nfrom transformers import AutoModelForCausalLM",
                   "from transformers import AutoModelForCausalLM; import gptvq", "from transformers import AutoModelForCausalLM; import transformers.quantizers.auto, gptvq"):
         subprocess.run([sys.executable, "-c", f"{first}\nassert type({use}.model.layers[0].mlp.up_proj).__name__ == 'GptvqLinear'"], check=True)
 
@@ -129,3 +137,8 @@ def test_damaged_folders(tmp_path):
     model = load(folder)
     with pytest.raises(gptvq.FormatError, match="model.layers.0"):
         model(torch.tensor([IDS]))
+    for old, new, message in ((b'\\"rows\\":', b'\\"r_ws\\":', "damaged"), (b'\\"cols\\":32', b'\\"cols\\":33', "33"), (b'"dtype":"F16"', b'"dtype":"I16"', "I16")):
+        shard.write_bytes(data.replace(old, new))
+        assert shard.read_bytes() != data
+        with pytest.raises(gptvq.FormatError, match=message):
+            load(folder)

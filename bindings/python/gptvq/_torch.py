@@ -18,6 +18,17 @@ _DTYPES = {"U8": torch.uint8, "I8": torch.int8, "F16": torch.float16, "BF16": to
 _KEY = "gptvq."
 
 
+def _shape_of(name: str, description: str) -> Dict[str, Any]:
+    """The description of a packed layer, as far as it is read here; libgptvq checks all of it when the layer is first used."""
+    try:
+        shape = json.loads(description)
+    except ValueError:
+        shape = None
+    if not isinstance(shape, dict) or not all(isinstance(shape.get(key), int) for key in ("rows", "cols")):
+        raise FormatError(f"{name}: its description in the file's metadata is damaged: {description[:80]!r}")
+    return shape
+
+
 class GptvqConfig(QuantizationConfigMixin):
     """quantization_config of a packed folder: how the model was made, as it stands in config.json."""
 
@@ -50,7 +61,7 @@ class GptvqLinear(torch.nn.Module):
 
     def __init__(self, name: str, description: str, parts: Dict[str, Tuple[torch.dtype, List[int]]], bias: Optional[torch.Tensor] = None) -> None:
         super().__init__()
-        shape = json.loads(description)
+        shape = _shape_of(name, description)
         self.name, self.description, self.parts, self.compute = name, description, sorted(parts), "fp32"
         self.in_features, self.out_features = shape["cols"], shape["rows"]
         for part, (dtype, dims) in parts.items():
@@ -119,7 +130,7 @@ class GptvqLinear(torch.nn.Module):
 
     def packed_text(self) -> str:
         shape = json.loads(self.description)
-        return f"{shape['format']}, dim={shape['dim']}, index_bits={shape['index_bits']}"
+        return ", ".join(f"{key}={shape[key]}" for key in ("format", "dim", "index_bits") if key in shape)
 
 
 class _Nothing:
@@ -149,6 +160,8 @@ class GptvqQuantizer(HfQuantizer):
                     name, _, part = key.rpartition(".")
                     if name in described and part != "bias":
                         view = tensors.get_slice(key)
+                        if view.get_dtype() not in _DTYPES:
+                            raise FormatError(f"{file}: tensor {key} is {view.get_dtype()}, which packed layers do not have")
                         parts.setdefault(name, {})[part] = (_DTYPES[view.get_dtype()], view.get_shape())
                         found[name] = described[name]
         if not found:
@@ -163,12 +176,17 @@ class GptvqQuantizer(HfQuantizer):
             if not isinstance(linear, torch.nn.Linear):
                 raise UnsupportedError(f"{name} is packed, but {type(model).__name__} of this transformers has no linear of that name (experts of a layer are one "
                                        f"tensor there): `gptvq export --format hf` makes a folder that it loads")
+            shape = _shape_of(name, description)
+            if (shape["rows"], shape["cols"]) != (linear.out_features, linear.in_features):
+                raise FormatError(f"{name} is packed as {shape['rows']} × {shape['cols']}, but config.json makes it {linear.out_features} × {linear.in_features}")
             setattr(parent, last, GptvqLinear(name, description, parts[name], linear.bias))
 
     def get_state_dict_and_metadata(self, model: Any) -> Tuple[None, Dict[str, str]]:
         return None, {_KEY + module.name: module.description for module in model.modules() if isinstance(module, GptvqLinear)}
 
     def _dequantize(self, model: Any, dtype: Optional[torch.dtype] = None) -> Any:
+        if isinstance(dtype, str):  # as save_pretrained leaves it in the model's configuration
+            dtype = getattr(torch, dtype)
         for name, module in list(model.named_modules()):
             if not isinstance(module, GptvqLinear):
                 continue

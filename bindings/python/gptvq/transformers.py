@@ -16,11 +16,17 @@ _HOME = "transformers.quantizers.auto"  # where quantizers are registered
 class _Hook(importlib.abc.MetaPathFinder):
     """Registers as soon as transformers imports its list of quantizers, so that `import gptvq` need not import transformers."""
 
+    def __init__(self) -> None:
+        self._searching = False
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != _HOME:
+        if name != _HOME or self._searching:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._searching = True  # the other finders find it; this one stays, as not all that is found is imported
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._searching = False
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module
 

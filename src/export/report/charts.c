@@ -167,11 +167,12 @@ static span span_of(const gptvq_point *points, size_t count) {
     s.least_y = fmin(s.least_y, points[i].value);
     s.most_y = fmax(s.most_y, points[i].value);
   }
-  const double room = 0.1 * (s.most_y - s.least_y);
+  /* no less than what the labels' four digits tell apart: steps too small to count would not end */
+  const double room = fmax(0.1 * (s.most_y - s.least_y), 0.005 * s.most_y);
   if (!(s.least_y > 0.5 * s.most_y)) s.least_y = 0;
-  else s.least_y -= room > 0 ? room : 0.1 * s.most_y;
+  else s.least_y -= room;
   s.most_x = s.most_x > 0 ? s.most_x * 1.05 : 1;
-  s.most_y = s.most_y > 0 ? s.most_y + (room > 0 ? room : 0.1 * s.most_y) : 1;
+  s.most_y = s.most_y > 0 ? s.most_y + room : 1;
   return s;
 }
 
@@ -191,7 +192,7 @@ void gptvq_chart_points(FILE *out, const char *label, const char *y_axis, const 
   for (size_t i = 0; i < count; i++) {
     const gptvq_point *p = &points[i];
     const double x = x_at(&s, p->bytes * 1e-6), y = y_at(&s, p->value);
-    if (i > 0 && points[i - 1].series == p->series)
+    if (i > 0 && p[-1].series == p->series && p[-1].context == p->context && strcmp(p[-1].name, p->name) == 0)
       (void)fprintf(out, "<path class=\"join s%u\" d=\"M%.1f %.1fL%.1f %.1f\"/>\n", p->series,
                     x_at(&s, p[-1].bytes * 1e-6), y_at(&s, p[-1].value), x, y);
     if (places != NULL) places[i] = (place){i, y};
@@ -201,6 +202,7 @@ void gptvq_chart_points(FILE *out, const char *label, const char *y_axis, const 
     (void)fprintf(out, "<circle class=\"%s s%u\" cx=\"%.1f\" cy=\"%.1f\" r=\"5\"><title>",
                   p->hollow ? "hollow" : "dot", p->series, x_at(&s, p->bytes * 1e-6), y_at(&s, p->value));
     put_name(out, p);
+    if (p->context > 0) (void)fprintf(out, ", context %.0f", p->context);
     (void)fprintf(out, ": %.2f MB, %.6g</title></circle>\n", p->bytes * 1e-6, p->value);
   }
   if (places != NULL) qsort(places, count, sizeof *places, by_y);

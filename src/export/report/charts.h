@@ -29,11 +29,12 @@ typedef struct gptvq_bar {
 void gptvq_chart_bars(FILE *out, const char *label, const gptvq_bar *bars, size_t count);
 
 /* Points by size in bytes (x, from 0) and `value` (y, from 0 or from near the least); points of one series
- * share a colour, 0 … GPTVQ_SERIES
- * - 1, and are joined in their order. Hollow: the original. */
+ * share a colour, 0 … GPTVQ_SERIES - 1, and those of one name and context are joined in their order. Hollow:
+ * the original. */
 enum { GPTVQ_SERIES = 6 };
 typedef struct gptvq_point {
   double bytes, value;
+  double context;        /* tokens that it was measured with; 0: not told */
   const char *name, *of; /* of: NULL, or what it is a figure of */
   unsigned series;
   int hollow;

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* realpath */
 /* gptvq_export_report: what packed folders say of themselves, as one HTML page that needs nothing else. */
 #include "base/file.h"
 #include "base/memory.h"
@@ -77,8 +78,10 @@ static void put_head(FILE *out, const folder *f, double mean_error) {
   gptvq_put_html(out, f->name);
   (void)fprintf(out, " · gptvq report</title>\n<style>\n%s</style></head>\n<body>\n<h1>", style);
   gptvq_put_html(out, f->name);
-  (void)fprintf(out, "</h1>\n<p class=\"note\">%s, %zu blocks, packed by gptvq %s</p>\n<dl>\n",
-                f->info.architecture, f->info.layers, text_of(f->record, "gptvq_version"));
+  (void)fprintf(out, "</h1>\n<p class=\"note\">%s, %zu blocks, packed by gptvq ", f->info.architecture,
+                f->info.layers);
+  gptvq_put_html(out, text_of(f->record, "gptvq_version"));
+  (void)fprintf(out, "</p>\n<dl>\n");
   fact(out, "bits per value, block linears", "%.4f", f->info.bits_per_value);
   fact(out, "bits per value, whole model", "%.4f", f->info.model_bits_per_value);
   fact(out, "tensors, MB", "%.2f", bytes_of(f) * 1e-6);
@@ -144,20 +147,20 @@ static double perplexity_of(const json_t *evaluation) {
 static void put_evaluation_table(FILE *out, const folder *folders, size_t count) {
   (void)fprintf(
       out, "<div class=\"scroll\"><table id=\"evaluations\">\n<tr><th>text</th><th "
-           "class=\"name\">model</th><th>original's "
-           "perplexity</th>"
+           "class=\"name\">model</th><th>context</th><th>original's perplexity</th>"
            "<th>perplexity</th><th>KL divergence</th><th>same top token</th><th>predictions</th></tr>\n");
   for (size_t f = 0; f < count; f++) {
     const json_t *list = json_object_get(folders[f].record, "evaluations");
     for (size_t i = 0; i < json_array_size(list); i++) {
       const json_t *e = json_array_get(list, i);
       const double kl = number_of(e, "kl_mean"), before = number_of(e, "perplexity_a"),
-                   top = number_of(e, "top1_agreement");
+                   top = number_of(e, "top1_agreement"), ctx = number_of(e, "ctx");
       (void)fprintf(out, "<tr><td>");
       gptvq_put_html(out, text_of(e, "text"));
       if (json_is_true(json_object_get(e, "seen"))) (void)fprintf(out, " (calibrated on it)");
       (void)fprintf(out, "</td><td class=\"name\">");
       gptvq_put_html(out, folders[f].name);
+      (void)fprintf(out, isnan(ctx) ? "</td><td>–" : "</td><td>%.0f", ctx);
       (void)fprintf(out, isnan(before) ? "</td><td>–" : "</td><td>%.4f", before);
       (void)fprintf(out, "</td><td>%.4f</td><td>", perplexity_of(e));
       if (isnan(kl)) (void)fprintf(out, "–");
@@ -172,6 +175,9 @@ static void put_evaluation_table(FILE *out, const folder *folders, size_t count)
 static int by_series(const void *a, const void *b) {
   const gptvq_point *x = a, *y = b;
   if (x->series != y->series) return x->series < y->series ? -1 : 1;
+  const int names = strcmp(x->name, y->name); /* the last series has all texts beyond it */
+  if (names != 0) return names;
+  if (x->context != y->context) return x->context < y->context ? -1 : 1;
   if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
   return (x->value > y->value) - (x->value < y->value);
 }
@@ -189,14 +195,15 @@ static size_t collect_points(const folder *folders, size_t count, bool kl, gptvq
         const json_t *e = json_array_get(list, i);
         const char *text = text_of(e, "text");
         const double value = kl ? number_of(e, "kl_mean") : perplexity_of(e),
-                     was = number_of(e, "perplexity_a");
+                     was = number_of(e, "perplexity_a"), ctx = number_of(e, "ctx"),
+                     context = ctx > 0 ? ctx : 0;
         if (series_of(folders, f, text) != series || isnan(value)) continue;
         if (!kl && !original && !isnan(before) && !isnan(was)) {
-          points[n++] = (gptvq_point){before, was, text, "original", series, 1};
+          points[n++] = (gptvq_point){before, was, context, text, "original", series, 1};
           original = true;
         }
-        points[n++] =
-            (gptvq_point){bytes_of(&folders[f]), value, text, count > 1 ? folders[f].name : NULL, series, 0};
+        points[n++] = (gptvq_point){
+            bytes_of(&folders[f]), value, context, text, count > 1 ? folders[f].name : NULL, series, 0};
       }
     }
   }
@@ -257,7 +264,8 @@ static void put_stages(FILE *out, const json_t *run) {
   gptvq_chart_bars(out, "Time of each stage", bars, n);
 }
 
-static gptvq_status put_experts(FILE *out, const json_t *run, gptvq_error *err) {
+static gptvq_status put_experts(FILE *out, const gptvq_model_info *info, const json_t *run,
+                                gptvq_error *err) {
   const json_t *blocks = json_object_get(run, "expert_tokens");
   size_t rows = 0, cols = 0;
   for (size_t b = 0; b < json_array_size(blocks); b++) {
@@ -265,7 +273,7 @@ static gptvq_status put_experts(FILE *out, const json_t *run, gptvq_error *err) 
     rows += experts > 0;
     cols = gptvq_max_size(cols, experts);
   }
-  if (rows == 0) return GPTVQ_OK;
+  if (rows == 0 || rows > info->layers || cols > info->experts) return GPTVQ_OK; /* not of this model */
   enum { NAME = 32 };
   double *values = gptvq_alloc(gptvq_saturated_size(rows, cols), sizeof *values);
   char(*texts)[NAME] = gptvq_alloc(rows, sizeof *texts);
@@ -305,10 +313,24 @@ static gptvq_status put_page(FILE *out, const folder *folders, size_t count, gpt
   gptvq_status status = put_evaluations(out, folders, count, err);
   if (status == GPTVQ_OK) put_layers(out, folders[0].model, &grid);
   if (status == GPTVQ_OK) put_stages(out, run);
-  if (status == GPTVQ_OK) status = put_experts(out, run, err);
+  if (status == GPTVQ_OK) status = put_experts(out, &folders[0].info, run, err);
   (void)fprintf(out, "</body>\n</html>\n");
   gptvq_layer_grid_release(&grid);
   return status;
+}
+
+/* The last part of a path, "b" of "a/b/"; of "." and ".." that of the folder that they stand for. NULL: out
+ * of memory. */
+static char *name_of(const char *path) {
+  size_t end = strlen(path), begin;
+  while (end > 1 && path[end - 1] == '/') end--;
+  for (begin = end; begin > 0 && path[begin - 1] != '/'; begin--) continue;
+  const bool stands = end - begin <= 2 && strspn(path + begin, ".") >= end - begin;
+  char *full = stands ? realpath(path, NULL) : NULL, *name = NULL;
+  if (full != NULL) name = strdup(strrchr(full, '/') + 1);
+  else name = strndup(path + begin, end - begin);
+  free(full);
+  return name;
 }
 
 static gptvq_status open_folder(const char *path, folder *f, gptvq_error *err) {
@@ -319,11 +341,8 @@ static gptvq_status open_folder(const char *path, folder *f, gptvq_error *err) {
   if (!f->info.packed)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s is not packed by gptvq: there is nothing to report",
                       path);
-  size_t end = strlen(path), begin;
-  while (end > 1 && path[end - 1] == '/') end--;
-  for (begin = end; begin > 0 && path[begin - 1] != '/'; begin--) continue;
-  f->name = strndup(path + begin, end - begin);
-  if (f->name == NULL) return gptvq_fail_memory(err, path, end);
+  f->name = name_of(path);
+  if (f->name == NULL) return gptvq_fail_memory(err, path, strlen(path));
   return gptvq_record_load(path, &f->record, err);
 }
 
