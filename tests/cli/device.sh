@@ -42,7 +42,7 @@ quantize_on none -o plain --quiet > /dev/null 2>&1
 for folder in none old small; do
   expect_ok quantize_on $folder -o auto --device auto --force
   expect_err '^device: cpu \(.*(no CUDA driver|too old|too little memory)'
-  for file in plain/*; do cmp "$file" "auto/$(basename "$file")" || die "auto is not the CPU: $file"; done
+  for file in $(lasting plain); do cmp "$file" "auto/$(basename "$file")" || die "auto is not the CPU: $file"; done
 done
 
 # errors FOLDER: of its layers
@@ -63,7 +63,7 @@ grep -A 5 '"name": "factorisation"' "$capture/out" | grep -q '"device": "shim"' 
 grep -A 5 '"name": "forward, original"' "$capture/out" | grep -q '"device": "cpu"' || die "the forward pass was not on the CPU"
 matches shim
 expect_ok quantize_on none -o again --device shim --threads 1 --quiet
-for file in shim/*; do cmp "$file" "again/$(basename "$file")" || die "not the same bytes again: $file"; done
+for file in $(lasting shim); do cmp "$file" "again/$(basename "$file")" || die "not the same bytes again: $file"; done
 expect_out '^  factorisation .* shim +[0-9.]+ % of'
 if [ $kernels = 1 ]; then
   expect_ok quantize_on whole -o card --device cuda:1
