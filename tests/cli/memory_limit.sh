@@ -2,7 +2,7 @@
 . "$SOURCE/tests/cli/lib.sh"
 
 quantize() {
-  "$GPTVQ" quantize "$model" --calib "$SOURCE/examples/text/calib.txt" --calib-samples 48 --calib-length 256 --method gptq --bits 3.125 \
+  "$GPTVQ" quantize "$model" --calib "$SOURCE/examples/text/calib.txt" --calib-samples 96 --calib-length 256 --method gptq --bits 3.125 \
     --threads 2 "$@"
 }
 expect_fail 2 "option --memory-limit: '20X' is not a number of bytes: give one like 20G" quantize -o x --memory-limit 20X
@@ -14,7 +14,7 @@ expect_fail 2 'are not enough' "$GPTVQ" quantize "$model" -o x --method rtn --bi
 expect_ok quantize -o plain --json
 cp "$capture/out" "$capture/report"
 ! grep -q 'scratch' "$capture/err" || die "activations on disk although there is room"
-# a third of the activations' 25 MB (two streams of 48 x 256 x 256 numbers) does not fit any more
+# a third of the activations' 25 MB (two streams of 96 x 256 x 256 numbers of 16 bits) does not fit any more
 peak=$(json peak_bytes)
 limit=$((peak * 5 / 6))
 if [ -z "${SANITIZE:-}" ]; then # whose shadow memory is no part of the plan
@@ -29,6 +29,6 @@ if [ -z "${SANITIZE:-}" ]; then # whose shadow memory is no part of the plan
   # no room for the scratch file: a file-size limit
   limited() { (ulimit -f 2048 && exec "$GPTVQ" quantize "$@"); }
   expect_fail 3 'the scratch file of calibration activations in full.partial \(0.0 GB\): (File too large|No space left).*--memory-limit' \
-    limited "$model" -o full --calib "$SOURCE/examples/text/calib.txt" --calib-samples 48 --calib-length 256 --method gptq --bits 3.125 \
+    limited "$model" -o full --calib "$SOURCE/examples/text/calib.txt" --calib-samples 96 --calib-length 256 --method gptq --bits 3.125 \
     --threads 2 --quiet --memory-limit $limit
 fi
