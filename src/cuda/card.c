@@ -128,13 +128,20 @@ static gptvq_status find_kernel(card *c, gptvq_kernel kernel, gptvq_error *err) 
 #undef NAME
   CUfunction function = NULL;
   char what[96];
-  (void)snprintf(what, sizeof what, "looking for %s", names[kernel]);
+  (void)snprintf(what, sizeof what, "preparing %s", names[kernel]);
   GPTVQ_TRY(gptvq_nvidia_check(&c->nvidia, c->nvidia.module_function(&function, c->module, names[kernel]),
                                what, err));
-  /* more than 48 KiB of dynamic shared memory have to be asked for; what is static counts too, and the driver
-   * refuses more than fits at the launch */
-  (void)c->nvidia.function_set(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                               (int)c->device.shared_bytes);
+  /* more than 48 KiB of dynamic shared memory have to be asked for, and no more can be than static arrays
+   * leave
+   */
+  int fixed = 0;
+  GPTVQ_TRY(gptvq_nvidia_check(
+      &c->nvidia, c->nvidia.function_get(&fixed, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function), what, err));
+  GPTVQ_TRY(
+      gptvq_nvidia_check(&c->nvidia,
+                         c->nvidia.function_set(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                                (int)c->device.shared_bytes - fixed),
+                         what, err));
   c->kernels[kernel] = function;
   return GPTVQ_OK;
 }
@@ -163,8 +170,7 @@ static gptvq_status product(gptvq_device *device, const gptvq_device_product *p,
                       p->n, p->k);
   GPTVQ_TRY(enter(c, err));
   const int compute = p->precision == GPTVQ_PRODUCT_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-  return gptvq_nvidia_check_library(
-      "cuBLAS",
+  return gptvq_nvidia_check_blas(
       c->nvidia.blas_gemm(c->blas, p->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                           p->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, (int)p->n, (int)p->m, (int)p->k,
                           &p->alpha, p->b, CUDA_R_32F, (int)p->ldb, p->a, CUDA_R_32F, (int)p->lda, &p->beta,
@@ -181,14 +187,13 @@ static gptvq_status measure(card *c, size_t n, double *a, workspace *w, gptvq_er
   size_t inversion = 0;
   w->doubles = 0;
   w->host = 0;
-  GPTVQ_TRY(gptvq_nvidia_check_library(
-      "cuSOLVER", c->nvidia.cholesky_size(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, a, (int)n, &w->doubles),
+  GPTVQ_TRY(gptvq_nvidia_check_solver(
+      c->nvidia.cholesky_size(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, a, (int)n, &w->doubles),
       "preparing a factorisation", err));
-  GPTVQ_TRY(gptvq_nvidia_check_library("cuSOLVER",
-                                       c->nvidia.invert_size(c->solver, CUBLAS_FILL_MODE_UPPER,
-                                                             CUBLAS_DIAG_NON_UNIT, (int64_t)n, CUDA_R_64F, a,
-                                                             (int64_t)n, &inversion, &w->host),
-                                       "preparing an inversion", err));
+  GPTVQ_TRY(gptvq_nvidia_check_solver(c->nvidia.invert_size(c->solver, CUBLAS_FILL_MODE_UPPER,
+                                                            CUBLAS_DIAG_NON_UNIT, (int64_t)n, CUDA_R_64F, a,
+                                                            (int64_t)n, &inversion, &w->host),
+                                      "preparing an inversion", err));
   if (w->doubles < 0)
     return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "cuSOLVER asks for %d numbers to factorise", w->doubles);
   w->bytes = gptvq_max_size((size_t)w->doubles * sizeof(double), inversion);
@@ -204,16 +209,14 @@ static gptvq_status read_info(card *c, const void *from, int *info, gptvq_error 
 static gptvq_status factorise(card *c, size_t n, double *a, const workspace *w, void *memory, void *host,
                               bool *done, gptvq_error *err) {
   int *device_info = (int *)(void *)((char *)memory + gptvq_round_up(w->bytes, 256)), info = 0;
-  GPTVQ_TRY(gptvq_nvidia_check_library("cuSOLVER",
-                                       c->nvidia.cholesky(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, a,
-                                                          (int)n, memory, w->doubles, device_info),
-                                       "a factorisation", err));
+  GPTVQ_TRY(gptvq_nvidia_check_solver(c->nvidia.cholesky(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, a, (int)n,
+                                                         memory, w->doubles, device_info),
+                                      "a factorisation", err));
   GPTVQ_TRY(read_info(c, device_info, &info, err));
   if (info < 0)
     return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "cuSOLVER refuses parameter %d of a factorisation", -info);
   if (info > 0) return GPTVQ_OK;
-  GPTVQ_TRY(gptvq_nvidia_check_library(
-      "cuSOLVER",
+  GPTVQ_TRY(gptvq_nvidia_check_solver(
       c->nvidia.invert(c->solver, CUBLAS_FILL_MODE_UPPER, CUBLAS_DIAG_NON_UNIT, (int64_t)n, CUDA_R_64F, a,
                        (int64_t)n, memory, w->bytes, host, w->host, device_info),
       "an inversion", err));
@@ -337,10 +340,10 @@ static gptvq_status start_on(card *c, unsigned number, const gptvq_card_need *ne
   GPTVQ_TRY(load_kernels(c, need->image, err));
   int result = c->nvidia.blas_create(&c->blas);
   if (result != 0) c->blas = NULL;
-  GPTVQ_TRY(gptvq_nvidia_check_library("cuBLAS", result, "starting cuBLAS", err));
+  GPTVQ_TRY(gptvq_nvidia_check_blas(result, "starting cuBLAS", err));
   result = c->nvidia.solver_create(&c->solver);
   if (result != 0) c->solver = NULL;
-  return gptvq_nvidia_check_library("cuSOLVER", result, "starting cuSOLVER", err);
+  return gptvq_nvidia_check_solver(result, "starting cuSOLVER", err);
 }
 
 static gptvq_status open_card(card *c, unsigned number, const gptvq_card_need *need, gptvq_error *err) {

@@ -39,13 +39,22 @@ gptvq_status gptvq_nvidia_check(const gptvq_nvidia *n, CUresult result, const ch
       what, result, name);
 }
 
-gptvq_status gptvq_nvidia_check_library(const char *library, int result, const char *what, gptvq_error *err) {
+static gptvq_status check_library(const char *library, int out_of_memory, int result, const char *what,
+                                  gptvq_error *err) {
   if (result == 0) return GPTVQ_OK;
   return gptvq_fail(
-      err, result == CUBLAS_STATUS_ALLOC_FAILED ? GPTVQ_ERROR_MEMORY : GPTVQ_ERROR_INTERNAL,
+      err, result == out_of_memory ? GPTVQ_ERROR_MEMORY : GPTVQ_ERROR_INTERNAL,
       "the card failed (%s): %s status %d; `resume` goes on after the last finished block, with "
       "`device` cpu too",
       what, library, result);
+}
+
+gptvq_status gptvq_nvidia_check_blas(int result, const char *what, gptvq_error *err) {
+  return check_library("cuBLAS", CUBLAS_STATUS_ALLOC_FAILED, result, what, err);
+}
+
+gptvq_status gptvq_nvidia_check_solver(int result, const char *what, gptvq_error *err) {
+  return check_library("cuSOLVER", CUSOLVER_STATUS_ALLOC_FAILED, result, what, err);
 }
 
 static gptvq_status start(const gptvq_nvidia *n, gptvq_error *err) {

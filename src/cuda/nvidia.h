@@ -33,8 +33,10 @@ enum {
   CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
   CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
   CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97,
+  CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES = 1,
   CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
   CUBLAS_STATUS_ALLOC_FAILED = 3,
+  CUSOLVER_STATUS_ALLOC_FAILED = 2, /* 3 is an invalid value there */
   CUBLAS_OP_N = 0,
   CUBLAS_OP_T = 1,
   CUBLAS_FILL_MODE_LOWER = 0,
@@ -93,6 +95,7 @@ _Static_assert(sizeof(CUDA_MEMCPY2D) == 16 * 8, "as in cuda.h");
   X(module_unload, "cuModuleUnload", CUresult, (CUmodule module)) \
   X(module_function, "cuModuleGetFunction", CUresult, \
     (CUfunction * function, CUmodule module, const char *name)) \
+  X(function_get, "cuFuncGetAttribute", CUresult, (int *value, int attribute, CUfunction function)) \
   X(function_set, "cuFuncSetAttribute", CUresult, (CUfunction function, int attribute, int value)) \
   X(launch, "cuLaunchKernel", CUresult, \
     (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, \
@@ -141,6 +144,7 @@ void gptvq_nvidia_unload(gptvq_nvidia *n);
 /* CUDA_SUCCESS is GPTVQ_OK; what is out of memory GPTVQ_ERROR_MEMORY; the rest, GPTVQ_ERROR_INTERNAL, named
  * as the driver names it. what: "uploading the inputs of a layer". */
 gptvq_status gptvq_nvidia_check(const gptvq_nvidia *n, CUresult result, const char *what, gptvq_error *err);
-gptvq_status gptvq_nvidia_check_library(const char *library, int result, const char *what, gptvq_error *err);
+gptvq_status gptvq_nvidia_check_blas(int result, const char *what, gptvq_error *err);
+gptvq_status gptvq_nvidia_check_solver(int result, const char *what, gptvq_error *err);
 
 #endif

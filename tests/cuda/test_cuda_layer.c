@@ -40,8 +40,8 @@ static void layers_are_the_cpus(void **state) {
 static void errors_are_within_one_percent(void **state) {
   (void)state;
   const layer_case cases[] = {
-      {.dim = 2, .index_bits = 4, .beam = 4, .rows = 64, .cols = 96, .group_size = 1024, .group_cols = 96},
-      {.dim = 1, .index_bits = 3, .beam = 4, .rows = 48, .cols = 96, .group_size = 1024, .group_cols = 96}};
+      {.dim = 2, .index_bits = 4, .beam = 2, .rows = 48, .cols = 64, .group_size = 1024, .group_cols = 64},
+      {.dim = 1, .index_bits = 3, .beam = 2, .rows = 32, .cols = 96, .group_size = 1024, .group_cols = 96}};
   fixture f = open_fixture();
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     layer_input in = make_input(&cases[i]);
@@ -60,7 +60,7 @@ static void errors_are_within_one_percent(void **state) {
 static void little_memory_means_smaller_pieces(void **state) {
   (void)state;
   const layer_case c = {
-      .dim = 2, .index_bits = 4, .beam = 4, .rows = 64, .cols = 64, .group_size = 512, .group_cols = 64};
+      .dim = 2, .index_bits = 4, .beam = 2, .rows = 64, .cols = 64, .group_size = 512, .group_cols = 64};
   layer_input in = make_input(&c);
   gptvq_error err = {.message = ""};
   gptvq_layer_result result, expected = solve_on(&gptvq_cpu_backend, &c, &in);
@@ -98,8 +98,10 @@ static gptvq_status counted_launch(gptvq_device *device, gptvq_kernel kernel, co
 
 static void all_kernels_are_used_and_their_failures_reported(void **state) {
   (void)state;
-  layer_input in = make_input(&layer_cases[1]);
-  const gptvq_weights weights = {"test", layer_cases[1].rows, layer_cases[1].cols, in.w};
+  const layer_case c = {
+      .dim = 2, .index_bits = 3, .beam = 2, .rows = 8, .cols = 32, .group_size = 128, .group_cols = 32};
+  layer_input in = make_input(&c);
+  const gptvq_weights weights = {"test", c.rows, c.cols, in.w};
   gptvq_layer_result result;
   fixture f = open_fixture();
   launch = f.device->launch;

@@ -47,6 +47,7 @@ struct CUctx_st {
 };
 struct CUfunc_st {
   gptvq_kernel kernel;
+  int fixed;  /* bytes of static shared memory: kernel em has arrays */
   int shared; /* dynamic bytes that it may ask for */
 };
 
@@ -227,16 +228,23 @@ FAKE CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const c
   if (module == NULL) return INVALID_VALUE;
   for (size_t i = 0; i < GPTVQ_KERNEL_COUNT; i++)
     if (strcmp(name, names[i]) == 0) {
-      functions[i] = (struct CUfunc_st){(gptvq_kernel)i, PLAIN_SHARED};
+      functions[i] = (struct CUfunc_st){(gptvq_kernel)i, i == GPTVQ_KERNEL_em ? 512 : 0, PLAIN_SHARED};
       *function = &functions[i];
       return CUDA_SUCCESS;
     }
   return NOT_FOUND;
 }
 
+FAKE CUresult cuFuncGetAttribute(int *value, int attribute, CUfunction function);
+FAKE CUresult cuFuncGetAttribute(int *value, int attribute, CUfunction function) {
+  *value = function->fixed;
+  return attribute == CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES ? CUDA_SUCCESS : INVALID_VALUE;
+}
+
 FAKE CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value);
 FAKE CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value) {
-  if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || (size_t)value > shim->shared_bytes)
+  if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value < 0 ||
+      (size_t)value + (size_t)function->fixed > shim->shared_bytes)
     return INVALID_VALUE;
   function->shared = value;
   return CUDA_SUCCESS;

@@ -203,10 +203,64 @@ static void kernels_are_launched(void **state) {
   card->free(card, ds);
 }
 
+/* Kernel `em` has arrays in static shared memory: less than all is left for dynamic, more than 48 KiB can be
+ * had. Two centroids of four points, at their quantiles. */
+static void static_shared_memory_counts(void **state) {
+  (void)state;
+  enum { ROWS = 4 };
+  gptvq_error err;
+  const float w[ROWS] = {1.0f, 2.0f, 3.0f, 4.0f}, one = 1.0f;
+  const uint32_t column = 0;
+  float centroids[2];
+  void *dw, *dt, *dc, *out, *scratch;
+  if (card == NULL) skip();
+  ok(card->alloc(card, sizeof w, &dw, &err));
+  ok(card->alloc(card, sizeof one, &dt, &err));
+  ok(card->alloc(card, sizeof column, &dc, &err));
+  ok(card->alloc(card, sizeof centroids, &out, &err));
+  ok(card->alloc(card, 7 * ROWS * sizeof(double), &scratch, &err));
+  ok(gptvq_device_upload(card, sizeof w, dw, w, &err));
+  ok(gptvq_device_upload(card, sizeof one, dt, &one, &err));
+  ok(gptvq_device_upload(card, sizeof column, dc, &column, &err));
+  double *keys = scratch;
+  const gptvq_kernel_em_arguments a = {.rows = ROWS,
+                                       .stripe_rows = ROWS,
+                                       .dim = 1,
+                                       .k = 2,
+                                       .blocks = 1,
+                                       .cdf = 1,
+                                       .w = dw,
+                                       .w_stride = 1,
+                                       .column = dc,
+                                       .t = dt,
+                                       .centroids = out,
+                                       .book_stride = 2,
+                                       .most = ROWS,
+                                       .x = (float *)(void *)(keys + ROWS),
+                                       .xt = (float *)(void *)(keys + 2 * ROWS),
+                                       .distance = (float *)(void *)(keys + 3 * ROWS),
+                                       .index = (uint16_t *)(void *)(keys + 4 * ROWS),
+                                       .previous = (uint16_t *)(void *)(keys + 5 * ROWS),
+                                       .keys = keys,
+                                       .sorted = (uint32_t *)(void *)(keys + 6 * ROWS)};
+  const gptvq_device_grid grid = {1, 1, GPTVQ_EM_THREADS, 60 << 10};
+  gptvq_device_grid much = grid;
+  ok(card->launch(card, GPTVQ_KERNEL_em, &grid, &a, &err));
+  ok(gptvq_device_download(card, sizeof centroids, centroids, out, &err));
+  assert_true(centroids[0] == 2.0f && centroids[1] == 4.0f);
+  much.shared_bytes = card->shared_bytes;
+  assert_int_equal(card->launch(card, GPTVQ_KERNEL_em, &much, &a, &err), GPTVQ_ERROR_INTERNAL);
+  card->free(card, dw);
+  card->free(card, dt);
+  card->free(card, dc);
+  card->free(card, out);
+  card->free(card, scratch);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(cards_are_described), cmocka_unit_test(rows_are_copied),
-                                     cmocka_unit_test(products_are_row_major),
-                                     cmocka_unit_test(factorisations_are_row_major),
-                                     cmocka_unit_test(kernels_are_launched)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(cards_are_described),    cmocka_unit_test(rows_are_copied),
+      cmocka_unit_test(products_are_row_major), cmocka_unit_test(factorisations_are_row_major),
+      cmocka_unit_test(kernels_are_launched),   cmocka_unit_test(static_shared_memory_counts)};
   return cmocka_run_group_tests(tests, open_card, close_card);
 }

@@ -17,8 +17,9 @@ static int make_scratch(void **state) {
 static gptvq_quantize_options options_on(const char *device) {
   gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
   o.beam = 1; /* more take long on the shim */
-  o.em_iterations = 3;
-  o.index_bits = 4;
+  o.em_iterations = 2;
+  o.dim = 4;
+  o.index_bits = 5;
   o.device = device;
   return o;
 }
