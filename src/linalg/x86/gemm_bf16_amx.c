@@ -60,7 +60,7 @@ static inline __attribute__((always_inline)) void multiply(bool tall, size_t ste
  * Rows beyond `depth` and columns beyond `cols` are zeros. */
 static inline __attribute__((always_inline)) void load_pairs(size_t depth, size_t cols, const uint16_t *x,
                                                              size_t ldx, __m512i values[SIDE]) {
-  const __mmask16 some = cols >= SIDE ? 0xffffu : (__mmask16)((1u << cols) - 1u);
+  const __mmask16 some = (__mmask16)(cols >= SIDE ? 0xffffu : (1u << cols) - 1u);
   for (size_t p = 0; p < SIDE; p++) {
     const uint16_t *row = x + 2 * p * ldx;
     values[p] = _mm512_setzero_si512();
@@ -164,7 +164,7 @@ static inline __attribute__((always_inline)) void product(layout how, bool add, 
 static void store_transposed(size_t rows, size_t cols, const float *sums, bool add, float *c, size_t ldc) {
   for (size_t i = 0; i < rows; i += SIDE)
     for (size_t j = 0; j < cols; j += SIDE) {
-      const __mmask16 some = rows - i >= SIDE ? 0xffffu : (__mmask16)((1u << (rows - i)) - 1u);
+      const __mmask16 some = (__mmask16)(rows - i >= SIDE ? 0xffffu : (1u << (rows - i)) - 1u);
       __m512i values[SIDE];
       for (size_t r = 0; r < SIDE; r++) values[r] = _mm512_load_si512(sums + (i + r) * COLS + j);
       gptvq_transpose_16(values);
