@@ -44,7 +44,7 @@ cd "$here/.."
 mkdir -p bench/speed
 "$python" bench/peers.py --gptvq "$gptvq" --scratch "$SCRATCH" --out "bench/speed/$name.csv" "$@"
 echo "bench/speed/$name.csv"
-bench/speed-table.sh "bench/speed/$name.csv"
+bench/speed-table.sh
 if command -v gnuplot >/dev/null; then bench/plot-speed.sh "bench/speed/$name.csv"
 else echo "peers.sh: no picture: gnuplot is missing (scripts/install-deps.sh --bench)" >&2
 fi

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Renews the table of docs/KERNELS.md between its markers from a file that bench/peers.sh has written.
-#   bench/speed-table.sh CSV
+# Renews the tables of docs/KERNELS.md between their markers from the files that bench/peers.sh has written, one a processor.
+#   bench/speed-table.sh
 set -eu
 cd "$(dirname "$0")/.."
-csv=${1:?usage: bench/speed-table.sh CSV}
+for csv in bench/speed/*.csv; do
 awk -F, -v cpu="$(basename "$csv" .csv)" '
   function short(x) { return x >= 100 ? sprintf("%.0f", x) : x }
   function range(what) { return v[what "_median"] == "" ? "" : short(v[what "_median"]) " (" short(v[what "_q1"]) "–" short(v[what "_q3"]) ")" }
@@ -20,4 +20,6 @@ awk -F, -v cpu="$(basename "$csv" .csv)" '
   }
   { print "| " v["format"] " | " v["bits_per_value"] " | " range("decode_tokens_per_s") " | " short(v["decode_tokens_per_s_least_times"]) " | " range("decode_vs_q4_0") " | " \
       v["decode_vs_q4_0_least_times"] " | " range("decode_vs_q2_k") " | " v["decode_vs_q2_k_least_times"] " | " range("prompt_tokens_per_s") " | " range("prompt_vs_q4_0") " |" }
-' "$csv" | bench/insert-table.sh docs/KERNELS.md speed
+  END { print "" }
+' "$csv"
+done | bench/insert-table.sh docs/KERNELS.md speed
