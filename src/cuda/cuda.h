@@ -71,6 +71,10 @@ size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_b
 gptvq_status gptvq_cuda_add_ridge(gptvq_cuda *cuda, const gptvq_kernel_add_ridge_arguments *a,
                                   gptvq_error *err);
 
+/* y[rows × n] = x (H + ridge), both on the device, as H and ridge are since gptvq_cuda_hessian; n: padded. */
+gptvq_status gptvq_cuda_multiply_hessian(gptvq_cuda *cuda, size_t rows, size_t n, const float *x, float *y,
+                                         gptvq_error *err);
+
 /* Scales of sub-vectors [first, first + blocks) of rows [begin, end): *out NULL without block scales. */
 gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t end,
                                     size_t first, size_t blocks, const float **out, gptvq_error *err);

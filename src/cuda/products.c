@@ -12,6 +12,25 @@ gptvq_status gptvq_cuda_add_ridge(gptvq_cuda *cuda, const gptvq_kernel_add_ridge
   return cuda->device->launch(cuda->device, GPTVQ_KERNEL_add_ridge, &grid, a, err);
 }
 
+gptvq_status gptvq_cuda_multiply_hessian(gptvq_cuda *cuda, size_t rows, size_t n, const float *x, float *y,
+                                         gptvq_error *err) {
+  const gptvq_device_product product = {.m = rows,
+                                        .n = n,
+                                        .k = n,
+                                        .alpha = 1.0f,
+                                        .beta = 0.0f,
+                                        .a = x,
+                                        .lda = n,
+                                        .b = cuda->factor.h,
+                                        .ldb = n,
+                                        .c = y,
+                                        .ldc = n};
+  GPTVQ_TRY(cuda->device->product(cuda->device, &product, err));
+  const gptvq_kernel_add_ridge_arguments ridge = {
+      .rows = rows, .n = n, .x_stride = n, .y_stride = n, .ridge = cuda->factor.ridge, .x = x, .y = y};
+  return gptvq_cuda_add_ridge(cuda, &ridge, err);
+}
+
 gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,
                                       gptvq_error *err) {
   if (q->factor == NULL) return gptvq_vq_times_hessian(q, rows, x, y, err);
@@ -24,21 +43,7 @@ gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const floa
     float *from, *to;
     GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_ROWS, count * n, sizeof *x, x + begin * n, &from, err));
     GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_RESULT, count * n, sizeof *y, &to, err));
-    const gptvq_device_product product = {.m = count,
-                                          .n = n,
-                                          .k = n,
-                                          .alpha = 1.0f,
-                                          .beta = 0.0f,
-                                          .a = from,
-                                          .lda = n,
-                                          .b = cuda->factor.h,
-                                          .ldb = n,
-                                          .c = to,
-                                          .ldc = n};
-    GPTVQ_TRY(cuda->device->product(cuda->device, &product, err));
-    const gptvq_kernel_add_ridge_arguments ridge = {
-        .rows = count, .n = n, .x_stride = n, .y_stride = n, .ridge = cuda->factor.ridge, .x = from, .y = to};
-    GPTVQ_TRY(gptvq_cuda_add_ridge(cuda, &ridge, err));
+    GPTVQ_TRY(gptvq_cuda_multiply_hessian(cuda, count, n, from, to, err));
     GPTVQ_TRY(gptvq_device_download(cuda->device, count * n * sizeof *y, y + begin * n, to, err));
   }
   return GPTVQ_OK;

@@ -73,21 +73,7 @@ static gptvq_status multiply(system_product *s, size_t first, size_t count, size
   const gptvq_device_grid by_blocks = {(unsigned)gptvq_ceil_div(q->blocks, GPTVQ_ROWS_THREADS),
                                        (unsigned)gptvq_min_size(rows, 4096), GPTVQ_ROWS_THREADS, 0};
   GPTVQ_TRY(device->launch(device, GPTVQ_KERNEL_decode, &by_blocks, &s->decode, err));
-  const gptvq_device_product product = {.m = rows,
-                                        .n = n,
-                                        .k = n,
-                                        .alpha = 1.0f,
-                                        .beta = 0.0f,
-                                        .a = x,
-                                        .lda = n,
-                                        .b = cuda->factor.h,
-                                        .ldb = n,
-                                        .c = y,
-                                        .ldc = n};
-  GPTVQ_TRY(device->product(device, &product, err));
-  const gptvq_kernel_add_ridge_arguments ridge = {
-      .rows = rows, .n = n, .x_stride = n, .y_stride = n, .ridge = cuda->factor.ridge, .x = x, .y = y};
-  GPTVQ_TRY(gptvq_cuda_add_ridge(cuda, &ridge, err));
+  GPTVQ_TRY(gptvq_cuda_multiply_hessian(cuda, rows, n, x, y, err));
   const gptvq_device_grid by_groups = {(unsigned)q->groups, (unsigned)count, GPTVQ_ROWS_THREADS, 0};
   GPTVQ_TRY(device->launch(device, GPTVQ_KERNEL_gather, &by_groups, &s->gather, err));
   return gptvq_device_download(device, count * s->values * sizeof *sums, sums, there, err);

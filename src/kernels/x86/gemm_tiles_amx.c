@@ -2,10 +2,10 @@
  * products. */
 #include "kernels/gemm_tiles.h"
 #include "base/memory.h"
+#include "base/x86/tiles_amx.h"
 #include "base/x86/transpose_avx512.h"
 #include "kernels/x86/x86.h"
 
-#include <assert.h>
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -18,19 +18,8 @@ enum {
   NEAR = 768
 };
 
-/* Palette 1, and eight tiles of 16 rows of 64 bytes: 0 … 3 sums, 4 and 5 weights, 6 and 7 activations. In
- * memory from the start, since gcc's _tile_loadconfig says that it reads eight bytes only. */
-static const _Alignas(64) union {
-  struct {
-    uint8_t palette, start, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } tiles;
-  uint8_t bytes[64];
-} config = {{1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}}};
-static_assert(sizeof config == 64, "what LDTILECFG reads");
-
-static void begin(void) { _tile_loadconfig(config.bytes); }
+/* Tiles 0 … 3 are sums, 4 and 5 weights, 6 and 7 activations. */
+static void begin(void) { gptvq_tiles_begin(); }
 
 static void end(void) { _tile_release(); }
 

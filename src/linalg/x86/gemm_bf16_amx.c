@@ -2,6 +2,7 @@
  * as [pair][column] and stays near while all rows pass; 32 × 32 sums in four tiles. Of a transposed A rows
  * are packed too. */
 #include "linalg/x86/gemm_bf16.h"
+#include "base/x86/tiles_amx.h"
 #include "base/x86/transpose_avx512.h"
 
 #include <assert.h>
@@ -10,18 +11,8 @@
 
 enum { SIDE = 16, ROWS = 2 * SIDE, COLS = 2 * SIDE, STEP = 32 /* of k, in a tile */, DEPTH = 512 };
 
-/* Palette 1, and eight tiles of 16 rows of 64 bytes: 0 … 3 sums, 4 and 5 of A, 6 and 7 of B. */
-static const _Alignas(64) union {
-  struct {
-    uint8_t palette, start, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } tiles;
-  uint8_t bytes[64];
-} config = {{1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}}};
-static_assert(sizeof config == 64, "what LDTILECFG reads");
-
-/* out[ROWS or, not `tall`, SIDE rows × COLS, rows of ldo] = (add ? out : 0) + A · B; a: rows of lda, b:
+/* Tiles 0 … 3 are sums, 4 and 5 of A, 6 and 7 of B.
+ * out[ROWS or, not `tall`, SIDE rows × COLS, rows of ldo] = (add ? out : 0) + A · B; a: rows of lda, b:
  * [steps · SIDE pairs][COLS] */
 static inline __attribute__((always_inline)) void multiply(bool tall, size_t steps, const uint16_t *a,
                                                            size_t lda, const uint32_t *b, bool add,
@@ -143,7 +134,7 @@ static inline __attribute__((always_inline)) void product(layout how, bool add, 
                                                           const uint16_t *a, size_t lda, const uint16_t *b,
                                                           size_t ldb, float *c, size_t ldc) {
   static _Thread_local _Alignas(64) uint32_t block[DEPTH / 2 * COLS];
-  _tile_loadconfig(config.bytes);
+  gptvq_tiles_begin();
   for (size_t j = 0; j < n; j += COLS)
     for (size_t from = 0; from < k; from += DEPTH) {
       const size_t depth = least(DEPTH, k - from), cols = least(COLS, n - j);
@@ -183,7 +174,7 @@ static void few_rows(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda
                      size_t ldb, float *c, size_t ldc) {
   static _Thread_local _Alignas(64) uint32_t block[DEPTH / 2 * COLS];
   _Alignas(64) float sums[ROWS * COLS];
-  _tile_loadconfig(config.bytes);
+  gptvq_tiles_begin();
   for (size_t from = 0; from < k; from += DEPTH) {
     const size_t depth = least(DEPTH, k - from);
     pack_rows(depth, m, a + from, lda, block);
@@ -217,7 +208,7 @@ void gptvq_gemm_bf16_tn_amx(bool upper, size_t m, size_t n, size_t k, const uint
   static _Thread_local _Alignas(64) uint32_t block[DEPTH / 2 * COLS];
   static _Thread_local _Alignas(64) uint16_t rows[GPTVQ_BF16_TN_ROWS * DEPTH];
   static_assert(GPTVQ_BF16_TN_ROWS % ROWS == 0, "blocks of rows are whole");
-  _tile_loadconfig(config.bytes);
+  gptvq_tiles_begin();
   for (size_t from = 0; from < k; from += DEPTH) {
     const size_t depth = least(DEPTH, k - from), steps = (depth + STEP - 1) / STEP;
     pack_transposed(depth, m, a + from * lda, lda, rows);
