@@ -84,7 +84,7 @@ typedef struct gptvq_quantize_options {
                            biases */
   double finetune_index_rate; /* the same for the weights behind the VQ indices; 0 = indices stay */
   unsigned beam; /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published. Of
-                  * a trellis: for each of its prefixes, at most 4 */
+                  * a trellis: half as many for each of its prefixes, 1 to 4 */
   double mismatch; /* 0 … 1: share by which each layer makes up for its inputs' deviation from the original
                     * model's (with true_sequential only; twice the activations and forward passes) */
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */

@@ -132,7 +132,8 @@ static const gptvq_field fields[] = {
      .help = "the same for the error of the residual stream, by o_proj and down_proj"},
     {MEMBER(beam, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = GPTVQ_BEAM_MAX, .initial = 4, .paper = 1,
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "beam", .argument = "N",
-     .help = "partial assignments kept per row; 1: greedy, as published"},
+     .help = "partial assignments kept per row; 1: greedy, as published. With --code trellis half as\n"
+             "many for each prefix, 1 to 4"},
     {MEMBER(finetune_index_rate, GPTVQ_FIELD_DOUBLE), .max = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = finetuning, .flag = "finetune-index-rate", .argument = "F",
      .help = "the same for the indices, which then may change too; takes three times the memory;\n"
