@@ -339,17 +339,23 @@ static void options_are_resolved(void **state) {
     const char *words;
   } refused[] = {{offsetof(gptvq_quantize_options, scale_block), "`scale_block`"},
                  {offsetof(gptvq_quantize_options, svd_rank), "`svd_rank`"},
-                 {offsetof(gptvq_quantize_options, allocate), "`allocate` sensitivity"},
                  {offsetof(gptvq_quantize_options, finetune_steps), "`finetune_steps`"},
                  {offsetof(gptvq_quantize_options, finetune_block_steps), "`finetune_block_steps`"},
                  {offsetof(gptvq_quantize_options, group_size), "`group_size`"}};
   gptvq_error err;
   for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
     o = trellis_options(2, 7);
-    *(unsigned char *)((char *)&o + refused[i].offset) = i == 2 ? 1 : 8;
+    *(unsigned char *)((char *)&o + refused[i].offset) = 8;
     assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
     assert_non_null(strstr(err.message, refused[i].words));
   }
+  o = trellis_options(2, 7); /* `bits` as asked for where layers share them */
+  o.allocate = 1;
+  o.bits = 2.5;
+  r = resolved(&o);
+  assert_true(r.options.index_bits == 2 && r.options.bits == 2.5);
+  again = resolved(&r.options);
+  assert_memory_equal(&r, &again, sizeof r);
   o = trellis_options(1, 7);
   assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
   assert_non_null(strstr(err.message, "nearest possible size is 2.031"));
