@@ -74,11 +74,10 @@ static int open_all(serving *s, const char *path) {
 static int announce(const serving *s) {
   char size[GPTVQ_CLI_SIZE_TEXT];
   const gptvq_server_options *o = &s->options;
-  size_t each = gptvq_session_estimate(s->model, o->ctx);
   const char *bracket = strchr(o->host, ':') != NULL ? "[" : "";
   gptvq_cli_note("%s: %zu text%s of up to %zu tokens at a time, which take up to %s; Ctrl-C stops", o->name,
                  o->parallel, o->parallel == 1 ? "" : "s", o->ctx,
-                 gptvq_cli_size_text((uint64_t)each * o->parallel, size));
+                 gptvq_cli_size_text(gptvq_server_estimate(s->model, o->parallel, o->ctx), size));
   printf("http://%s%s%s:%u\n", bracket, o->host, bracket[0] != '\0' ? "]" : "", gptvq_server_port(s->server));
   return gptvq_cli_flush();
 }
