@@ -184,8 +184,8 @@ int gptvq_cmd_serve(int argc, char **argv) {
        .help = "a chat template (Jinja) instead of the model's"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &s.compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
-       .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 "
-               "for others"},
+       .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, else "
+               "bf16\nwhere the weights and the processor have it, or fp32"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &s.model_options.head_bits, .min = 8, .max = 16,
        .argument = "8|16", .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {.kind = GPTVQ_OPTION_END}};

@@ -113,7 +113,7 @@ class Session:
 class Model:
     """A model folder, original or packed, or a GGUF file. Weights stay in the files, mapped; to be shared between threads.
 
-    compute: "auto" (int8 inputs for packed folders), "fp32", "bf16" or "int8"; head_bits: 8, 16 or 0 (8 where compute is int8)."""
+    compute: "auto" (int8 inputs for packed folders, else bf16 where weights and processor have it), "fp32", "bf16" or "int8"; head_bits: 8, 16 or 0 (8 where compute is int8)."""
 
     def __init__(self, path: Union[str, os.PathLike], compute: str = "auto", head_bits: int = 0) -> None:
         self.path = os.fspath(path)
