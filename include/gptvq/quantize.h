@@ -94,8 +94,8 @@ typedef struct gptvq_quantize_options {
                  * that equal sizes would take (GPTVQ only); 0 (default): the same
                  * for all layers */
   int rotate; /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
-  unsigned head_bits; /* of the output head in the file: 16 (default): as the original has it; 8: int8 codes.
-                         Tied heads stay */
+  unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16 (default): as the original
+                         has it. A head that is the embedding's matrix is packed with it, by either option */
   unsigned svd_rank;  /* R > 0: the codebooks of a layer, a matrix of one row per group, are stored as int8
                        * factors of rank R (dim 1, at most 256 centroids, no fine-tuning; layers with fewer
                        * groups than R: that many). codebook_bits is then the precision of the codebooks that
@@ -120,6 +120,7 @@ typedef struct gptvq_quantize_options {
   const char *device; /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                        * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                        * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
+  unsigned embedding_bits; /* as head_bits, of the embedding; 0 (default): 16 */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */

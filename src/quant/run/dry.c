@@ -20,7 +20,7 @@ static gptvq_status plan_model(const gptvq_model *model, gptvq_resolved *options
   if (gptvq_run_keeps_half(options)) backend.linalg = &gptvq_cpu_linalg_bf16;
   if (gptvq_run_uses_data(options)) GPTVQ_TRY(gptvq_calibration_length(model, o, &o->calib_length, err));
   GPTVQ_TRY(gptvq_transform_check(model, options, err));
-  GPTVQ_TRY(gptvq_plan_create(model, o->head_bits, &tensors, err));
+  GPTVQ_TRY(gptvq_plan_create(model, options, &tensors, err));
   gptvq_status status = gptvq_estimate_bytes(model, &tensors, options, &bytes, err);
   gptvq_plan_release(&tensors);
   GPTVQ_TRY(status);

@@ -6,6 +6,7 @@
 #include "checkpoint/names.h"
 #include "train/finetune.h"
 #include "checkpoint/output_files.h"
+#include "quant/run/outside.h"
 #include "quant/run/resume.h"
 #include "quant/options/options.h"
 
@@ -240,7 +241,11 @@ static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const 
     GPTVQ_TRY(status);
   }
   gptvq_tuned rest = {.final_norm = t->final_norm};
-  return gptvq_write_shard(&sub, t->model, plan, plan->blocks, NULL, NULL, &rest, err);
+  gptvq_outside outside;
+  gptvq_status status = gptvq_outside_read(t->packed->checkpoint, &outside, err);
+  if (status == GPTVQ_OK) status = gptvq_write_rest(&sub, t->model, plan, &outside, &rest, err);
+  gptvq_outside_release(&outside);
+  return status;
 }
 
 static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
