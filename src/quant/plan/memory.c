@@ -319,8 +319,11 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
     gptvq_finetune_options_init(&tuning);
     tuning.batch = o->finetune_batch;
     tuning.index_rate = o->finetune_index_rate;
+    gptvq_outside_bits bits;
+    if (gptvq_outside_bits_of(model, o, &bits, NULL) == GPTVQ_OK && gptvq_outside_packs_head(model, o, &bits))
+      tuning.head = &model->head;
     phases[GPTVQ_MEMORY_TUNING] =
-        base + (double)model->info.linear_bytes +
+        base + kept + (double)model->info.linear_bytes +
         (double)gptvq_finetune_model_bytes(model, samples + gptvq_ceil_div(samples, 8), length, &tuning);
   }
   plan->peak = 0.0;

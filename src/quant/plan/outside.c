@@ -31,6 +31,11 @@ static unsigned head_bits(const gptvq_model *model, const gptvq_quantize_options
   return tied ? bits->embedding : bits->head;
 }
 
+bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_quantize_options *options,
+                              const gptvq_outside_bits *bits) {
+  return head_bits(model, options, bits) != 16;
+}
+
 bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_options *options,
                                 const gptvq_outside_bits *bits) {
   const bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
