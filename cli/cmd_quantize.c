@@ -14,7 +14,7 @@ typedef struct command_line {
   const char *out;
   int no_act_order, recipe, json, dry_run;
   size_t centroids;
-  int bits_given, centroids_given, index_bits_given, group_size_given;
+  int bits_given, model_bits_given, centroids_given, index_bits_given, group_size_given;
 } command_line;
 
 /* What the table of options does not have: where the result goes, and second spellings. Put before a
@@ -59,6 +59,7 @@ static size_t own_options(command_line *line, const char *section, gptvq_option 
 }
 
 static void note_given(command_line *line, gptvq_option *option) {
+  if (strcmp(option->name, "model-bits") == 0) option->given = &line->model_bits_given;
   if (strcmp(option->name, "bits") == 0) option->given = &line->bits_given;
   if (strcmp(option->name, "index-bits") == 0) option->given = &line->index_bits_given;
   if (strcmp(option->name, "group-size") == 0) option->given = &line->group_size_given;
@@ -118,6 +119,11 @@ static int finish(command_line *line) {
                              line->centroids);
     for (o->index_bits = 0; (size_t)1 << o->index_bits < line->centroids;) o->index_bits++;
   }
+  if (line->model_bits_given &&
+      (line->bits_given || line->centroids_given || line->index_bits_given || line->group_size_given))
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT,
+                           "--model-bits chooses the sizes of layers: leave out --bits, --index-bits, "
+                           "--centroids and --group-size");
   /* both parts of the size are given: nothing is left for --bits to decide */
   if ((line->centroids_given || line->index_bits_given) && line->group_size_given) {
     if (line->bits_given)

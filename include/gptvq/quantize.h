@@ -121,6 +121,9 @@ typedef struct gptvq_quantize_options {
                        * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                        * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
   unsigned embedding_bits; /* as head_bits, of the embedding; 0 (default): 16 */
+  double model_bits; /* > 0: the model's safetensors files take at most so many bits per parameter: chooses
+                      * bits, index_bits and group_size, and embedding_bits and head_bits where they are 0 and
+                      * 16, when the model is known; 0 (default): they are as given */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */

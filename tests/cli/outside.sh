@@ -9,14 +9,12 @@ expect_fail 2 '--embedding-bits 4 and --head-bits 8: embedding and output head o
   "$GPTVQ" quantize "$tied" -o x --method rtn --bits 4.5 --embedding-bits 4 --head-bits 8 --quiet
 
 # 1024 x 256: 4 bits a code, 16 + 4 for every 64 columns; 8 bits with a scale and a zero point for 256
-options="--bits 2.25 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --judge-tokens 0 --calib-self 0 --quiet"
+options="--method gptq --bits 4.25 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --judge-tokens 0 --calib-self 0 --quiet"
 # shellcheck disable=SC2086
 {
   expect_ok "$GPTVQ" quantize "$model" -o small $options --embedding-bits 4 --head-bits 5 --threads 1 --json
   expect_ok "$GPTVQ" quantize "$model" -o again $options --embedding-bits 4 --head-bits 5 --threads 3
   for file in small/*.safetensors; do cmp "$file" "again/$(basename "$file")" || die "other bytes from three threads"; done
-  expect_ok "$GPTVQ" quantize "$model" -o shim $options --embedding-bits 4 --head-bits 5 --device shim --beam 1
-  cmp small/model-00005-of-00005.safetensors shim/model-00005-of-00005.safetensors || die "other bytes on the shim"
 }
 expect_ok "$GPTVQ" inspect small
 expect_out '^packed         model\.embed_tokens, 1024 x 256, 141312 bytes, 4\.3125 bits per value: the embedding$'
@@ -43,6 +41,23 @@ near "$(json perplexity)" "$perplexity" 1e-2
 # the codes of the head are used as they are stored
 expect_fail 2 'the output head is stored with 5 bits: it cannot be used with 16' "$GPTVQ" eval small --text "$text" --head-bits 16
 
+# the budget of the whole model is kept by its files, whatever chooses
+files_of() { cat "$1"/*.safetensors | wc -c | tr -d ' '; }
+budget() { # budget B PARAMETERS MODEL OPTIONS…: at least 90 % of it is used
+  bits=$1 parameters=$2 of=$3
+  shift 3
+  expect_ok "$GPTVQ" quantize "$of" -o budget --model-bits "$bits" "$@" --quiet --force
+  awk -v f="$(files_of budget)" -v b="$bits" -v p="$parameters" 'BEGIN {x = 8 * f / p; exit !(x <= b && x > 0.9 * b)}' ||
+    die "$(files_of budget) bytes of files for $bits bits and $parameters parameters"
+}
+for bits in 3 4.1 6; do budget $bits 3672320 "$model" --method kmeans --em-iterations 1; done
+budget 4.5 3672320 "$model" --method rtn --embedding-bits 8
+grep -q '"embedding_bits": 8' budget/config.json || die "the embedding's bits are not those that were given"
+expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 3 --method kmeans --quiet
+expect_fail 2 '--model-bits 1 is not possible for this model: the least is [0-9.]+$' "$GPTVQ" quantize "$model" -o x --model-bits 1 --method rtn --quiet
+expect_fail 2 '--model-bits chooses the sizes of layers' "$GPTVQ" quantize "$model" -o x --model-bits 3 --bits 2
+expect_fail 2 '--model-bits is not possible with --rotate' "$GPTVQ" quantize "$model" -o x --model-bits 3 --rotate all --method rtn --quiet
+
 # interrupted and resumed; with other bits it is another run
 kill_after_block() {
   "$GPTVQ" "$@" > /dev/null 2>&1 &
@@ -59,7 +74,7 @@ kill_after_block() {
   kill_after_block quantize "$model" -o cut $options --embedding-bits 4 --head-bits 5
   if [ -e cut.partial ]; then
     run "$GPTVQ" quantize "$model" -o cut $options --embedding-bits 5 --head-bits 5 --resume
-    [ "$code" = 2 ] && grep -q 'embedding_bits' "$capture/err" || die "a run with other bits was resumed"
+    [ "$code" = 2 ] && grep -q -- '--embedding-bits was 4, is now 5' "$capture/err" || die "a run with other bits was resumed"
     expect_ok "$GPTVQ" quantize "$model" -o cut $options --embedding-bits 4 --head-bits 5 --resume
   fi
 }

@@ -170,6 +170,11 @@ static const gptvq_field fields[] = {
      .derived = "16: as the original has it", .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
      .flag = "embedding-bits", .argument = "N", .help = "the same of the embedding"},
 
+    {MEMBER(model_bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .derived = "none",
+     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "model-bits", .argument = "B",
+     .help = "budget of the whole model instead: at most so many bits of its files per parameter;\n"
+             "chooses --bits, and --embedding-bits and --head-bits where they are not given"},
+
     {MEMBER(device, GPTVQ_FIELD_WORD), .derived = "cpu", .section = "", .flag = "device",
      .argument = "cpu|cuda[:N]|auto|shim",
      .help = "where products and solver run: on the CPU, on a CUDA card (of number N), on a card where one\n"

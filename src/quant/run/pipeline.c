@@ -13,6 +13,7 @@
 #include "train/guide.h"
 #include "quant/plan/memory.h"
 #include "quant/plan/sensitivity.h"
+#include "quant/run/budget.h"
 #include "quant/run/outside.h"
 #include "quant/run/resume.h"
 #include "quant/run/team.h"
@@ -67,6 +68,7 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
                       r->model_dir, method != NULL ? method : "quantization_config in config.json");
   }
+  GPTVQ_TRY(gptvq_budget_settle(r->model, r->callbacks, &r->resolved, err));
   if (r->needs_data)
     GPTVQ_TRY(gptvq_calibration_length(r->model, r->options, &r->resolved.options.calib_length, err));
   GPTVQ_TRY(gptvq_run_identity(r->model, &r->resolved, &r->state.identity, err));
