@@ -318,17 +318,21 @@ static int print_plan_json(const gptvq_quantize_plan *p) {
     if (p->stages[i].seconds > 0)
       gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f}", "name", p->stages[i].name, "seconds",
                                               p->stages[i].seconds, "flop", p->stages[i].flop));
-  return gptvq_cli_print_json(json_pack(
-      "{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:o}", "linear_values", (json_int_t)p->linear_values,
-      "output_bytes", (json_int_t)p->output_bytes, "limit_bytes", (json_int_t)p->limit_bytes, "peak_bytes",
-      (json_int_t)p->peak_bytes, "least_bytes", (json_int_t)p->least_bytes, "scratch_bytes",
-      (json_int_t)p->scratch_bytes, "phases", phases, "seconds", p->seconds, "stages", stages));
+  return gptvq_cli_print_json(
+      json_pack("{s:I, s:f, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:o}", "linear_values",
+                (json_int_t)p->linear_values, "bits", p->bits, "embedding_bits", (int)p->embedding_bits,
+                "head_bits", (int)p->head_bits, "output_bytes", (json_int_t)p->output_bytes, "limit_bytes",
+                (json_int_t)p->limit_bytes, "peak_bytes", (json_int_t)p->peak_bytes, "least_bytes",
+                (json_int_t)p->least_bytes, "scratch_bytes", (json_int_t)p->scratch_bytes, "phases", phases,
+                "seconds", p->seconds, "stages", stages));
 }
 
 static int print_plan(const gptvq_quantize_plan *p) {
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("output           %s, %llu weights quantized\n", gptvq_cli_size_text(p->output_bytes, a),
          (unsigned long long)p->linear_values);
+  printf("sizes            %.4g bits per weight, embedding %u, output head %u\n", p->bits, p->embedding_bits,
+         p->head_bits);
   printf("peak memory      %s of %s; at least %s\n", gptvq_cli_size_text(p->peak_bytes, a),
          p->limit_bytes > 0 ? gptvq_cli_size_text(p->limit_bytes, b) : "?",
          gptvq_cli_size_text(p->least_bytes, (char[GPTVQ_CLI_SIZE_TEXT]){0}));

@@ -193,6 +193,8 @@ typedef struct gptvq_quantize_plan {
   double seconds; /* with the context's threads; gradients, sampling and fine-tuning are not in it */
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* cpu_seconds 0 */
+  double bits;                        /* of the layers, as `model_bits` has chosen them or they were given */
+  unsigned embedding_bits, head_bits; /* 16: as they are; those of a tied pair are the same */
 } gptvq_quantize_plan;
 static inline void gptvq_quantize_plan_init(gptvq_quantize_plan *plan) { GPTVQ_INIT(plan); }
 

@@ -53,7 +53,8 @@ budget() { # budget B PARAMETERS MODEL OPTIONS…: at least 90 % of it is used
 for bits in 3 4.1 6; do budget $bits 3672320 "$model" --method kmeans --em-iterations 1; done
 budget 4.5 3672320 "$model" --method rtn --embedding-bits 8
 grep -q '"embedding_bits": 8' budget/config.json || die "the embedding's bits are not those that were given"
-expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 3 --method kmeans --quiet
+expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 3 --method kmeans --head-bits 8
+expect_out '^sizes +[0-9.]+ bits per weight, embedding [3-8], output head 8$'
 expect_fail 2 '--model-bits 1 is not possible for this model: the least is [0-9.]+$' "$GPTVQ" quantize "$model" -o x --model-bits 1 --method rtn --quiet
 expect_fail 2 '--model-bits chooses the sizes of layers' "$GPTVQ" quantize "$model" -o x --model-bits 3 --bits 2
 expect_fail 2 '--model-bits is not possible with --rotate' "$GPTVQ" quantize "$model" -o x --model-bits 3 --rotate all --method rtn --quiet

@@ -23,6 +23,11 @@ static gptvq_status plan_model(const gptvq_model *model, const gptvq_callbacks *
   if (gptvq_run_uses_data(options)) GPTVQ_TRY(gptvq_calibration_length(model, o, &o->calib_length, err));
   GPTVQ_TRY(gptvq_transform_check(model, options, err));
   GPTVQ_TRY(gptvq_plan_create(model, options, &tensors, err));
+  out->bits = o->bits;
+  out->embedding_bits = tensors.bits.embedding;
+  out->head_bits = gptvq_outside_packs_head(model, o, &tensors.bits) && tensors.bits.head == 16
+                       ? tensors.bits.embedding
+                       : tensors.bits.head;
   gptvq_status status = gptvq_estimate_bytes(model, &tensors, options, &bytes, err);
   gptvq_plan_release(&tensors);
   GPTVQ_TRY(status);
