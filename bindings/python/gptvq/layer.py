@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 
 import numpy as np
 
-from ._library import ArgumentError, Callbacks, CArray, CLayerInfo, call, lib
+from ._library import ArgumentError, Callbacks, CArray, CLayerInfo, call, lib, text_of
 from .model import LayerInfo, compute_number, layer_info
 from .quantizing import CQuantizeOptions, progress_of
 
@@ -51,11 +51,11 @@ class PackedLayer:
             if array.dtype not in _TYPES or array.ndim > 4 or not array.flags.c_contiguous:
                 raise ArgumentError(f"{name}: the array {part} is {array.dtype} of {array.ndim} dimensions, or not contiguous")
             kind = "BF16" if part == "codebook_scales" and array.dtype == np.uint16 else _TYPES[array.dtype]
-            kept += [array, part.encode()]
+            kept += [array, text_of("an array", part)]
             struct.size, struct.name, struct.type = c.sizeof(CArray), kept[-1], kind.encode()
             struct.rank, struct.dims, struct.data = array.ndim, (c.c_size_t * 4)(*array.shape), array.ctypes.data
         text, handle = description.encode(), c.c_void_p()
-        call("gptvq_packed_layer_open", name.encode(), text, len(text), structs, len(arrays), c.byref(handle))
+        call("gptvq_packed_layer_open", text_of("name", name), text, len(text), structs, len(arrays), c.byref(handle))
         layer = cls.__new__(cls)
         layer._owner_of(handle)._arrays = kept  # live as long as the layer, and as views of it
         layer.__init__(handle)
@@ -98,6 +98,15 @@ class PackedLayer:
         lib.gptvq_packed_layer_decode(self._handle, out.ctypes.data)
         return out
 
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
+        """[n, cols] float32: the rows of these numbers [n], as an embedding looks them up."""
+        wanted = np.ascontiguousarray(numbers, np.int64)
+        if wanted.ndim != 1:
+            raise ArgumentError(f"numbers of rows are {wanted.shape}, not [n]")
+        out = np.empty((wanted.shape[0], self.info.cols), np.float32)
+        call("gptvq_packed_layer_rows", self._handle, wanted.shape[0], wanted.ctypes.data, out.ctypes.data)
+        return out
+
     def multiply(self, x: np.ndarray, compute: str = "fp32") -> np.ndarray:
         """[n, rows] float32: inputs x [n, cols] times the packed matrix, transposed; compute "fp32" or "int8"."""
         inputs = _matrix("x", x, np.float32)
@@ -129,6 +138,6 @@ def solve(weights: np.ndarray, hessian: Optional[np.ndarray] = None, *, name: st
         if own.shape != (matrix.shape[1], matrix.shape[1]):
             raise ArgumentError(f"the Hessian is {own.shape}, not [{matrix.shape[1]}, {matrix.shape[1]}]")
     settings, handle, calls = CQuantizeOptions(recipe, values), c.c_void_p(), Callbacks(None, log, progress_of)
-    calls.run("gptvq_pack_layer", name.encode(), matrix.shape[0], matrix.shape[1], matrix.ctypes.data, None if own is None else own.ctypes.data, settings.buffer,
+    calls.run("gptvq_pack_layer", text_of("name", name), matrix.shape[0], matrix.shape[1], matrix.ctypes.data, None if own is None else own.ctypes.data, settings.buffer,
               c.byref(calls.struct), c.byref(handle))
     return PackedLayer(handle)

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
+#include "linalg/rows_product.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/trellis.h"
 
@@ -123,7 +124,7 @@ gptvq_status gptvq_packed_error(gptvq_arena *arena, const gptvq_packed *packed, 
         }
       const float *y = x;
       if (factor != NULL) {
-        gptvq_gemm_nn(m, n, n, 1.0f, x, n, factor->h, n, 0.0f, scratch.product, n);
+        gptvq_rows_product(false, m, n, n, x, n, factor->h, n, scratch.product, n);
         y = scratch.product;
       }
       for (size_t i = 0; i < m * n; i++) sums[pass] += (double)x[i] * (double)y[i];

@@ -151,9 +151,10 @@ static const gptvq_field fields[] = {
      .help = "Hadamard rotation, folded into the weights: residual (of the residual stream), heads (of\n"
              "the values in each attention head), all or none. Takes a temporary fp32 copy of the\n"
              "model on disk"},
-    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 8, .max = 16, .initial = 16, .paper = 16,
-     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "head-bits", .argument = "8|16",
-     .help = "the output head as int8 codes (half its size), or as the original has it"},
+    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .initial = 16, .paper = 16,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "head-bits", .argument = "N",
+     .help = "bits of the output head's codes: 3, 4, 5, 6 or 8; 16: as the original has it. A head that is\n"
+             "the embedding's matrix is packed with it, by either option"},
     /* absent means none: folders without factors stay byte for byte what they were */
     {MEMBER(svd_rank, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 256, .derived = "whole",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "svd-rank", .argument = "R",
@@ -166,6 +167,15 @@ static const gptvq_field fields[] = {
     {MEMBER(trellis, GPTVQ_FIELD_UNSIGNED), .min = 6, .max = 8, .derived = "7 with --code trellis",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "trellis", .argument = "L",
      .help = "bits of the window that chooses a weight's value from the table, 6 to 8"},
+
+    {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16,
+     .derived = "16: as the original has it", .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
+     .flag = "embedding-bits", .argument = "N", .help = "the same of the embedding"},
+
+    {MEMBER(model_bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .derived = "none",
+     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "model-bits", .argument = "B",
+     .help = "budget of the whole model instead: at most so many bits of its files per parameter;\n"
+             "chooses --bits, and --embedding-bits and --head-bits where they are not given"},
 
     {MEMBER(device, GPTVQ_FIELD_WORD), .derived = "cpu", .section = "", .flag = "device",
      .argument = "cpu|cuda[:N]|auto|shim",
