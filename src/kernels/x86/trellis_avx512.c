@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { ROWS = 4, FEW_ROWS = 2, STRIP = 64, CHUNKS = GPTVQ_I8_MAX_WIDTH / GPTVQ_TRELLIS_CHUNK };
+enum { ROWS = 4, FEW_ROWS = 2, STRIP = 64, FAR = 8192, CHUNKS = GPTVQ_I8_MAX_WIDTH / GPTVQ_TRELLIS_CHUNK };
 
 /* How the windows of set j of a chunk are found: bytes spread to dwords by `bytes` (not with 2 bits per
  * weight: there a qword holds the windows of its own 32 columns but for the first ones, which are those of a
@@ -114,7 +114,10 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
 #pragma GCC unroll 4
       for (size_t r = 0; r < rows; r++, chunk += job->row_bytes, ahead += chunk_bytes) {
         __m512i weights[4], total = start;
-        for (size_t i = 0; i < chunk_bytes; i += 64) _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
+        for (size_t i = 0; i < chunk_bytes; i += 64) {
+          _mm_prefetch((const char *)ahead + FAR + i, _MM_HINT_T1);
+          _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
+        }
         chunk_values(chunk, chunk_bytes, 1, 1, k, state_bits, w, &table, weights);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++) total = _mm512_dpbusd_epi32(total, weights[j], q[j]);
