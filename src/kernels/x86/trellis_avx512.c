@@ -160,6 +160,30 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
     }
     gptvq_table512 table;
     gptvq_load_table512(job->tables + (g << state_bits), state_bits, 1, 0x80, &table);
+    if (width == GPTVQ_TRELLIS_CHUNK && g > 0) { /* the usual one */
+      __m512i whole[FEW_ROWS][4];
+#pragma GCC unroll 2
+      for (size_t r = 0; r < rows; r++) {
+        const uint8_t *chunk = job->streams + (row + r) * job->row_bytes + g * 32 * k;
+        for (size_t i = 0; i < 32 * k; i += 64)
+          _mm_prefetch((const char *)chunk + rows * job->row_bytes + i, _MM_HINT_T0);
+        chunk_values(chunk, 32 * k, 1, 1, k, state_bits, w, &table, whole[r]);
+      }
+      for (size_t t = 0; t < job->tokens; t++) {
+        const __m512i *q = (const void *)(job->x + g * job->group_codes + t * job->input_stride),
+                      start = _mm512_loadu_si512((const char *)(job->corrections + 16 * g) +
+                                                 t * job->input_stride);
+#pragma GCC unroll 2
+        for (size_t r = 0; r < rows; r++) {
+          __m512i total = start;
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; j++) total = _mm512_dpbusd_epi32(total, whole[r][j], q[j]);
+          sums[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total),
+                                       _mm512_set1_ps(base[t][g % STRIP] * scales[r][g % STRIP]), sums[r][t]);
+        }
+      }
+      continue;
+    }
     __m512i weights[FEW_ROWS][4 * CHUNKS];
     const size_t sets = (width + GPTVQ_TRELLIS_CHUNK - 1) / GPTVQ_TRELLIS_CHUNK * 4;
     for (size_t r = 0; r < rows; r++)
