@@ -53,11 +53,18 @@ static void print_others(const gptvq_model *model) {
     for (size_t i = 0; i < gptvq_model_other_count(model); i++) {
       gptvq_model_get_other(model, i, &other);
       if (other.used != used) continue;
-      printf("%s  %s, ", used ? "not quantized" : "left out     ", other.name);
+      printf("%s  %s, ",
+             !used                  ? "left out     "
+             : other.index_bits > 0 ? "packed       "
+                                    : "not quantized",
+             other.name);
       if (strchr(other.name, '*') != NULL)
         printf("%zu tensor%s of %zu values", other.tensors, other.tensors == 1 ? "" : "s", other.rows);
       else printf("%zu x %zu", other.rows, other.cols);
-      printf(", %" PRIu64 " bytes: %s\n", other.bytes, other.why);
+      printf(", %" PRIu64 " bytes", other.bytes);
+      if (other.index_bits > 0)
+        printf(", %.4f bits per value", 8.0 * (double)other.bytes / (double)(other.rows * other.cols));
+      printf(": %s\n", other.why);
     }
 }
 
@@ -122,10 +129,11 @@ static json_t *others_json(const gptvq_model *model) {
   for (size_t i = 0; i < gptvq_model_other_count(model); i++) {
     gptvq_other_info other = {.size = sizeof other};
     gptvq_model_get_other(model, i, &other);
-    gptvq_cli_json_append(array, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:s}", "name", other.name, "used",
-                                           other.used, "tensors", (json_int_t)other.tensors, "rows",
-                                           (json_int_t)other.rows, "cols", (json_int_t)other.cols, "bytes",
-                                           (json_int_t)other.bytes, "why", other.why));
+    gptvq_cli_json_append(array, json_pack("{s:s, s:b, s:i, s:I, s:I, s:I, s:I, s:s}", "name", other.name,
+                                           "used", other.used, "index_bits", (int)other.index_bits, "tensors",
+                                           (json_int_t)other.tensors, "rows", (json_int_t)other.rows, "cols",
+                                           (json_int_t)other.cols, "bytes", (json_int_t)other.bytes, "why",
+                                           other.why));
   }
   return array;
 }

@@ -14,7 +14,7 @@ typedef struct command_line {
   const char *out;
   int no_act_order, recipe, json, dry_run;
   size_t centroids;
-  int bits_given, centroids_given, index_bits_given, group_size_given;
+  int bits_given, model_bits_given, centroids_given, index_bits_given, group_size_given;
 } command_line;
 
 /* What the table of options does not have: where the result goes, and second spellings. Put before a
@@ -59,6 +59,7 @@ static size_t own_options(command_line *line, const char *section, gptvq_option 
 }
 
 static void note_given(command_line *line, gptvq_option *option) {
+  if (strcmp(option->name, "model-bits") == 0) option->given = &line->model_bits_given;
   if (strcmp(option->name, "bits") == 0) option->given = &line->bits_given;
   if (strcmp(option->name, "index-bits") == 0) option->given = &line->index_bits_given;
   if (strcmp(option->name, "group-size") == 0) option->given = &line->group_size_given;
@@ -118,6 +119,11 @@ static int finish(command_line *line) {
                              line->centroids);
     for (o->index_bits = 0; (size_t)1 << o->index_bits < line->centroids;) o->index_bits++;
   }
+  if (line->model_bits_given &&
+      (line->bits_given || line->centroids_given || line->index_bits_given || line->group_size_given))
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT,
+                           "--model-bits chooses the sizes of layers: leave out --bits, --index-bits, "
+                           "--centroids and --group-size");
   /* both parts of the size are given: nothing is left for --bits to decide */
   if ((line->centroids_given || line->index_bits_given) && line->group_size_given) {
     if (line->bits_given)
@@ -312,17 +318,21 @@ static int print_plan_json(const gptvq_quantize_plan *p) {
     if (p->stages[i].seconds > 0)
       gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f}", "name", p->stages[i].name, "seconds",
                                               p->stages[i].seconds, "flop", p->stages[i].flop));
-  return gptvq_cli_print_json(json_pack(
-      "{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:o}", "linear_values", (json_int_t)p->linear_values,
-      "output_bytes", (json_int_t)p->output_bytes, "limit_bytes", (json_int_t)p->limit_bytes, "peak_bytes",
-      (json_int_t)p->peak_bytes, "least_bytes", (json_int_t)p->least_bytes, "scratch_bytes",
-      (json_int_t)p->scratch_bytes, "phases", phases, "seconds", p->seconds, "stages", stages));
+  return gptvq_cli_print_json(
+      json_pack("{s:I, s:f, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:o}", "linear_values",
+                (json_int_t)p->linear_values, "bits", p->bits, "embedding_bits", (int)p->embedding_bits,
+                "head_bits", (int)p->head_bits, "output_bytes", (json_int_t)p->output_bytes, "limit_bytes",
+                (json_int_t)p->limit_bytes, "peak_bytes", (json_int_t)p->peak_bytes, "least_bytes",
+                (json_int_t)p->least_bytes, "scratch_bytes", (json_int_t)p->scratch_bytes, "phases", phases,
+                "seconds", p->seconds, "stages", stages));
 }
 
 static int print_plan(const gptvq_quantize_plan *p) {
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("output           %s, %llu weights quantized\n", gptvq_cli_size_text(p->output_bytes, a),
          (unsigned long long)p->linear_values);
+  printf("sizes            %.4g bits per weight, embedding %u, output head %u\n", p->bits, p->embedding_bits,
+         p->head_bits);
   printf("peak memory      %s of %s; at least %s\n", gptvq_cli_size_text(p->peak_bytes, a),
          p->limit_bytes > 0 ? gptvq_cli_size_text(p->limit_bytes, b) : "?",
          gptvq_cli_size_text(p->least_bytes, (char[GPTVQ_CLI_SIZE_TEXT]){0}));

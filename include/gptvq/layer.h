@@ -57,6 +57,10 @@ GPTVQ_API gptvq_status gptvq_packed_layer_open(const char *name, const char *des
                                                size_t count, gptvq_packed_layer **out, gptvq_error *err);
 /* weights[rows × cols] as the packed arrays decode, columns in their original order. */
 GPTVQ_API void gptvq_packed_layer_decode(const gptvq_packed_layer *layer, float *weights);
+/* The rows of these numbers, out[n × cols], columns in their original order: what an embedding looks up.
+ * GPTVQ_ERROR_ARGUMENT: there is no such row. */
+GPTVQ_API gptvq_status gptvq_packed_layer_rows(const gptvq_packed_layer *layer, size_t n, const int64_t *rows,
+                                               float *out, gptvq_error *err);
 /* y[n × rows] = x[n × cols] times the packed weights, transposed. compute: FP32, or INT8 (AUTO: INT8) as
  * gptvq_session_forward does it. */
 GPTVQ_API gptvq_status gptvq_packed_layer_multiply(const gptvq_packed_layer *layer, gptvq_compute compute,

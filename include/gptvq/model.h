@@ -51,7 +51,7 @@ typedef struct gptvq_model_info {
   const int32_t *eos; /* [eos_count] ids that end a text, from the same files; lives as long as the model */
   size_t eos_count;
   gptvq_compute compute; /* in force: never AUTO */
-  unsigned head_bits;    /* 16: as stored */
+  unsigned head_bits;    /* of the output head's weights as they are used; 16, 32: as stored */
   const char *family;    /* "Llama", "Gemma2": a row of docs/MODELS.md; a constant */
   uint64_t beside_bytes; /* of groups of tensors that the text model does without (what makes inputs of
                             pictures, layers and heads that guess further tokens): part of nothing above */
@@ -79,17 +79,20 @@ typedef struct gptvq_layer_info {
 } gptvq_layer_info;
 static inline void gptvq_layer_info_init(gptvq_layer_info *info) { GPTVQ_INIT(info); }
 
-/* A tensor that is none of the block linears': a matrix that is never quantized with them, or one (or a
- * group) that the model leaves out. Norms and biases are not told. Strings live as long as the model. */
+/* A tensor that is none of the block linears': a matrix that is not quantized with them, perhaps packed by
+ * itself (embedding, output head), or one (or a group) that the model leaves out. Norms and biases are not
+ * told. Strings live as long as the model. */
 typedef struct gptvq_other_info {
   size_t size;
   const char *name; /* "lm_head.weight" */
-  const char *why;  /* it stays as it is, or is left out */
+  const char *why;  /* it stays as it is, or is left out; of a packed one: what it is */
   int used;         /* 0: left out */
   size_t rows, cols;
   uint64_t bytes; /* in the files */
   size_t tensors; /* more than 1: of a group that is left out, name its names' beginning and "*", rows all
                      values */
+  unsigned
+      index_bits; /* of a packed matrix, whose `name` is without ".weight": bits of a code; 0: it is none */
 } gptvq_other_info;
 static inline void gptvq_other_info_init(gptvq_other_info *info) { GPTVQ_INIT(info); }
 

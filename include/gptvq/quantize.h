@@ -84,7 +84,7 @@ typedef struct gptvq_quantize_options {
                            biases */
   double finetune_index_rate; /* the same for the weights behind the VQ indices; 0 = indices stay */
   unsigned beam; /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published. Of
-                  * a trellis: for each of its prefixes, at most 4 */
+                  * a trellis: half as many for each of its prefixes, 1 to 4 */
   double mismatch; /* 0 … 1: share by which each layer makes up for its inputs' deviation from the original
                     * model's (with true_sequential only; twice the activations and forward passes) */
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
@@ -94,8 +94,8 @@ typedef struct gptvq_quantize_options {
                  * that equal sizes would take (GPTVQ only); 0 (default): the same
                  * for all layers */
   int rotate; /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
-  unsigned head_bits; /* of the output head in the file: 16 (default): as the original has it; 8: int8 codes.
-                         Tied heads stay */
+  unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16 (default): as the original
+                         has it. A head that is the embedding's matrix is packed with it, by either option */
   unsigned svd_rank;  /* R > 0: the codebooks of a layer, a matrix of one row per group, are stored as int8
                        * factors of rank R (dim 1, at most 256 centroids, no fine-tuning; layers with fewer
                        * groups than R: that many). codebook_bits is then the precision of the codebooks that
@@ -114,12 +114,16 @@ typedef struct gptvq_quantize_options {
                        * through the windows and what lies in a scratch file, not what it writes (but for
                        * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
   gptvq_code code;    /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
-                       * group_size,  scale_block, svd_rank and em_init are not used, codebook_bits is 8. No
-                       * fine-tuning, no allocation */
+                       * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
+                       * allocate bits may lie between */
   unsigned trellis;   /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
   const char *device; /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                        * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                        * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
+  unsigned embedding_bits; /* as head_bits, of the embedding; 0 (default): 16 */
+  double model_bits; /* > 0: the model's safetensors files take at most so many bits per parameter: chooses
+                      * bits, index_bits and group_size, and embedding_bits and head_bits where they are 0 and
+                      * 16, when the model is known; 0 (default): they are as given */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */
@@ -189,6 +193,8 @@ typedef struct gptvq_quantize_plan {
   double seconds; /* with the context's threads; gradients, sampling and fine-tuning are not in it */
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* cpu_seconds 0 */
+  double bits;                        /* of the layers, as `model_bits` has chosen them or they were given */
+  unsigned embedding_bits, head_bits; /* 16: as they are; those of a tied pair are the same */
 } gptvq_quantize_plan;
 static inline void gptvq_quantize_plan_init(gptvq_quantize_plan *plan) { GPTVQ_INIT(plan); }
 

@@ -58,7 +58,7 @@ static bool is_part_of_packed(const char *name, const gptvq_linear *const *linea
 static gptvq_status list_tensors(export_job *job, gptvq_error *err) {
   const gptvq_checkpoint *checkpoint = job->model->checkpoint;
   size_t stored = gptvq_checkpoint_tensor_count(checkpoint), linears = 0,
-         total = gptvq_model_layer_count(job->model) + 1;
+         total = gptvq_model_layer_count(job->model) + 2;
   const gptvq_linear **packed = gptvq_alloc(total, sizeof *packed);
   job->tensors = gptvq_alloc_zero(stored + total, sizeof *job->tensors);
   if (packed == NULL || job->tensors == NULL) {
@@ -75,10 +75,13 @@ static gptvq_status list_tensors(export_job *job, gptvq_error *err) {
       job->tensors[job->count++] =
           (export_tensor){.linear = linear, .bytes = linear->rows * linear->cols * 2};
     }
-  const gptvq_linear *head = &job->model->head;
-  if (head->is_packed && linears < total) {
-    packed[linears++] = head;
-    job->tensors[job->count++] = (export_tensor){.linear = head, .bytes = head->rows * head->cols * 2};
+  const bool tied = job->model->config.tie_embeddings;
+  const gptvq_linear *const outside[2] = {&job->model->embedding, tied ? NULL : &job->model->head};
+  for (size_t i = 0; i < 2; i++) {
+    if (outside[i] == NULL || !outside[i]->is_packed || linears == total) continue;
+    packed[linears++] = outside[i];
+    job->tensors[job->count++] =
+        (export_tensor){.linear = outside[i], .bytes = outside[i]->rows * outside[i]->cols * 2};
   }
   qsort((void *)packed, linears, sizeof *packed, compare_linears);
   for (size_t t = 0; t < stored; t++) {

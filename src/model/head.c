@@ -28,32 +28,31 @@ static void quantize_rows(void *context, size_t begin, size_t end, size_t thread
 }
 
 /* A head stored as 8-bit codes in the way of quant/run/head.c: its bytes are the codes that the kernels take.
- * False: stored otherwise. */
-static bool use_stored(gptvq_model *model, float *scales, size_t groups) {
-  gptvq_linear *head = &model->head;
+ */
+static bool is_stored(const gptvq_packed_shape *s) {
+  return s->kind == GPTVQ_PACKED_UNIFORM && s->index_bits == 8 && s->scale_block == GPTVQ_ROWS_GROUP &&
+         !s->permuted && gptvq_unit_bytes(s, 0) == s->cols;
+}
+
+static void use_stored(gptvq_linear *head, float *scales, size_t groups) {
   const gptvq_packed *p = &head->packed;
-  const gptvq_packed_shape *s = &p->shape;
-  if (s->kind != GPTVQ_PACKED_UNIFORM || s->index_bits != 8 || s->scale_block != GPTVQ_ROWS_GROUP ||
-      s->permuted)
-    return false;
-  if (gptvq_unit_bytes(s, 0) != s->cols) return false;
-  for (size_t i = 0; i < s->rows * groups; i++) {
-    if (p->zeros[i] != 128) return false;
+  for (size_t i = 0; i < p->shape.rows * groups; i++) {
+    if (p->zeros[i] != 128) return;
     scales[i] = gptvq_fp16_to_float(p->scales[i]);
   }
   head->codes = p->indices;
   head->code_scales = scales;
-  return true;
 }
 
 gptvq_status gptvq_quantize_head(gptvq_model *model, gptvq_error *err) {
   gptvq_linear *head = &model->head;
   size_t groups = gptvq_ceil_div(head->cols, GPTVQ_ROWS_GROUP);
-  if (head->is_packed) { /* no kernel for its codes as they are stored: it is decoded as it is used */
+  if (head->is_packed) { /* others have kernels of their own, or are decoded as they are used */
+    if (!is_stored(&head->packed.shape)) return GPTVQ_OK;
     float *scales = gptvq_model_alloc(model, head->rows * groups, sizeof *scales);
     if (scales == NULL)
       return gptvq_fail_memory(err, "the output head's scales", head->rows * groups * sizeof *scales);
-    (void)use_stored(model, scales, groups);
+    use_stored(head, scales, groups);
     return GPTVQ_OK;
   }
   head_job job = {.head = head, .rows = gptvq_alloc(gptvq_thread_count() * head->cols, sizeof(float))};

@@ -155,9 +155,28 @@ gptvq_status gptvq_load_linear(gptvq_model *model, const char *name, size_t rows
   return gptvq_load_vector(model, full, rows, &out->bias, err);
 }
 
+/* A packed matrix that is none of the blocks', with a line in the account of those. */
+static gptvq_status load_packed_outside(gptvq_model *model, const char *name, const char *why,
+                                        gptvq_linear *out, gptvq_error *err) {
+  const size_t rows = model->config.vocab, cols = model->config.hidden;
+  gptvq_stored stored = {.linear = out};
+  *out = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
+  GPTVQ_TRY(load_packed(model, name, out, &stored, err));
+  model->info.parameters += rows * cols;
+  const gptvq_tensor account = {
+      .name = name, .rank = 2, .dims = {rows, cols}, .count = rows * cols, .file_bytes = stored.bytes};
+  GPTVQ_TRY(gptvq_note_tensors(model, &account, 1, true, why, err));
+  parts_of(model)->others[parts_of(model)->other_count - 1].index_bits = out->packed.shape.index_bits;
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_load_embedding(gptvq_model *model, gptvq_error *err) {
   static const char name[] = GPTVQ_NAME_EMBEDDING, full[] = GPTVQ_NAME_EMBEDDING ".weight";
   const gptvq_checkpoint *checkpoint = model->checkpoint;
+  if (gptvq_checkpoint_find(checkpoint, full) == NULL && gptvq_checkpoint_has_packed(checkpoint, name))
+    return load_packed_outside(
+        model, name, model->config.tie_embeddings ? "the embedding and output head" : "the embedding",
+        &model->embedding, err);
   for (size_t i = 0; gptvq_checkpoint_find(checkpoint, full) == NULL; i++) {
     if (i == gptvq_checkpoint_tensor_count(checkpoint)) break; /* reported as missing */
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(checkpoint, i);
@@ -167,8 +186,9 @@ gptvq_status gptvq_load_embedding(gptvq_model *model, gptvq_error *err) {
                         "other prefixes are not supported",
                         tensor->file, tensor->name, full);
   }
-  return gptvq_load_dense(model, name, model->config.vocab, model->config.hidden, "rows of it are looked up",
-                          &model->embedding, err);
+  return gptvq_load_dense(model, name, model->config.vocab, model->config.hidden,
+                          "rows of it are looked up; option --embedding-bits packs it", &model->embedding,
+                          err);
 }
 
 /* Do two tensors hold the same numbers, in whatever types? Stops at the first difference. */
@@ -191,10 +211,10 @@ static bool same_values(const gptvq_tensor *a, const gptvq_tensor *b) {
 /* A head that config.json ties to the embedding may have values of its own all the same (a merged adapter).
  */
 static void check_tie(gptvq_model *model, const gptvq_tensor *weight, bool is_packed) {
+  const gptvq_tensor *embedding =
+      gptvq_checkpoint_find(model->checkpoint, GPTVQ_NAME_EMBEDDING ".weight"); /* NULL: it is packed */
   if (weight == NULL && !is_packed) return;
-  if (weight != NULL &&
-      same_values(weight, gptvq_checkpoint_find(model->checkpoint, GPTVQ_NAME_EMBEDDING ".weight")))
-    return;
+  if (weight != NULL && embedding != NULL && same_values(weight, embedding)) return;
   model->config.tie_embeddings = false;
   gptvq_log(parts_of(model)->callbacks, GPTVQ_LOG_WARNING,
             "%s: config.json ties the output head to the embedding (tie_word_embeddings), but lm_head has "
@@ -221,9 +241,5 @@ gptvq_status gptvq_load_head(gptvq_model *model, gptvq_error *err) {
         "%s: tensor %s is missing, and config.json does not tie the output head to the embedding "
         "(tie_word_embeddings): without a head no tokens can be predicted",
         gptvq_checkpoint_folder(model->checkpoint), full);
-  gptvq_stored stored = {.linear = &model->head};
-  model->head = (gptvq_linear){.name = name, .rows = rows, .cols = cols};
-  GPTVQ_TRY(load_packed(model, name, &model->head, &stored, err));
-  model->info.parameters += rows * cols;
-  return GPTVQ_OK;
+  return load_packed_outside(model, name, "the output head", &model->head, err);
 }

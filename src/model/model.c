@@ -468,7 +468,8 @@ gptvq_status gptvq_model_open(const char *path, const gptvq_model_options *optio
   }
   if (compute == GPTVQ_COMPUTE_AUTO) model->compute = pick_compute(model);
   model->info.compute = model->compute;
-  model->info.head_bits = model->head.is_packed ? model->head.packed.shape.index_bits
+  const gptvq_packed_shape *stored = &model->head.packed.shape;
+  model->info.head_bits = model->head.is_packed ? (stored->index_bits + stored->dim - 1) / stored->dim
                                                 : (unsigned)gptvq_dtype_size(model->head.dtype) * 8;
   if (head_bits == 16 && model->head.is_packed)
     status = gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,

@@ -12,18 +12,18 @@ enum { PASS_ROWS = 512 };
 gptvq_status gptvq_embed(const gptvq_model *model, const int32_t *tokens, size_t n, float *x,
                          gptvq_error *err) {
   const gptvq_linear *table = &model->embedding;
-  size_t hidden = table->cols, row_bytes = hidden * gptvq_dtype_size(table->dtype);
+  size_t hidden = table->cols;
   const float scale = (float)model->config.embedding_scale;
   for (size_t i = 0; i < n; i++)
     if (tokens[i] < 0 || (size_t)tokens[i] >= table->rows)
       return gptvq_fail(err, GPTVQ_ERROR_DATA, "token id %d is outside the vocabulary of %zu", (int)tokens[i],
                         table->rows);
   for (size_t i = 0; i < n; i++, x += hidden) {
-    gptvq_to_float(table->dtype, (const char *)table->weights + (size_t)tokens[i] * row_bytes, hidden, x);
+    gptvq_linear_decode_rows(table, (size_t)tokens[i], (size_t)tokens[i] + 1, x);
     if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(hidden, x))
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                        "%s.weight: NaN or infinity in the row of token %d: the file is damaged", table->name,
-                        (int)tokens[i]);
+                        "%s%s: NaN or infinity in the row of token %d: the file is damaged", table->name,
+                        table->is_packed ? "" : ".weight", (int)tokens[i]);
     if (scale != 1.0f)
       for (size_t h = 0; h < hidden; h++) x[h] *= scale;
   }

@@ -21,6 +21,8 @@ typedef struct gptvq_finetune_options {
   size_t max_tokens; /* tokens that go through the block at once: bounds the memory */
   uint64_t seed;
   gptvq_dtype vector_dtype; /* precision that norms and biases are kept at */
+  /* of the whole model, which are not trained; NULL: the original's */
+  const gptvq_linear *embedding, *head;
 } gptvq_finetune_options;
 void gptvq_finetune_options_init(gptvq_finetune_options *options);
 

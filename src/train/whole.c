@@ -25,7 +25,9 @@ typedef struct whole {
   gptvq_ft_adam *adams;    /* [layers + 1]; the last for the final norm */
   gptvq_ft_tape **tapes;   /* [layers] */
   float **best;            /* [layers + 1] */
+  gptvq_model student;     /* the original with the embedding that the quantized model has */
   float *head;             /* [vocab × hidden] fp32 */
+  float *student_head;     /* the same of the quantized model; NULL: the original's */
   float *teacher;          /* [windows · length × hidden]: the original's last hidden states, normalised */
   float *norm, *norm_theta, *norm_unit,
       *norm_gradient;                   /* [hidden]: the student's final norm, rounded; exact; … */
@@ -122,16 +124,17 @@ static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gr
 static gptvq_status run_windows(whole *w, const size_t *list, size_t count, double scale, double *sum,
                                 gptvq_error *err) {
   size_t tokens = count * w->length, each = w->length * w->hidden;
-  const float logit_scale = (float)w->original->config.logit_scale;
+  const float logit_scale = (float)w->original->config.logit_scale,
+              *student_head = w->student_head != NULL ? w->student_head : w->head;
   for (size_t i = 0; i < count; i++)
-    GPTVQ_TRY(gptvq_embed(w->original, w->tokens + list[i] * w->length, w->length, w->x + i * each, err));
+    GPTVQ_TRY(gptvq_embed(&w->student, w->tokens + list[i] * w->length, w->length, w->x + i * each, err));
   const float *x = w->x;
   for (size_t b = 0; b < w->layers; b++)
     x = gptvq_ft_forward(&w->dims[b], &w->params[b].weights, w->tapes[b], tokens, x);
   gptvq_ft_norm_forward(&w->dims[0], tokens, x, w->norm, w->normed, w->scale);
   for (size_t first = 0; first < tokens; first += HEAD_TOKENS) {
     size_t n = gptvq_min_size(HEAD_TOKENS, tokens - first), done = 0;
-    gptvq_gemm_nt(n, w->vocab, w->hidden, logit_scale, w->normed + first * w->hidden, w->hidden, w->head,
+    gptvq_gemm_nt(n, w->vocab, w->hidden, logit_scale, w->normed + first * w->hidden, w->hidden, student_head,
                   w->hidden, 0.0f, w->logits, w->vocab);
     while (done < n) { /* the teacher's rows lie together window by window */
       size_t at = first + done, window = at / w->length, inside = at % w->length;
@@ -149,7 +152,7 @@ static gptvq_status run_windows(whole *w, const size_t *list, size_t count, doub
     gptvq_parallel_for(n, 4, divergence_task, &job);
     for (size_t i = 0; i < n; i++) *sum += w->losses[i];
     if (scale != 0.0)
-      gptvq_gemm_nn(n, w->hidden, w->vocab, logit_scale, w->logits, w->vocab, w->head, w->hidden, 0.0f,
+      gptvq_gemm_nn(n, w->hidden, w->vocab, logit_scale, w->logits, w->vocab, student_head, w->hidden, 0.0f,
                     w->gradient + first * w->hidden, w->hidden);
   }
   if (scale == 0.0) return GPTVQ_OK;
@@ -219,6 +222,7 @@ static gptvq_status create(whole *w, gptvq_block *blocks, const float *final_nor
     size_t floats;
   } parts[] = {{&w->best[w->layers], w->hidden},
                {&w->head, w->vocab * w->hidden},
+               {&w->student_head, options->head != NULL ? w->vocab * w->hidden : 0},
                {&w->teacher, windows * w->length * w->hidden},
                {&w->norm, w->hidden},
                {&w->norm_theta, w->hidden},
@@ -234,10 +238,12 @@ static gptvq_status create(whole *w, gptvq_block *blocks, const float *final_nor
   bool failed = (w->losses = gptvq_alloc(HEAD_TOKENS, sizeof(double))) == NULL;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     total += gptvq_saturated_size(parts[i].floats, sizeof(float));
-    if ((*parts[i].place = gptvq_alloc(parts[i].floats, sizeof(float))) == NULL) failed = true;
+    if (parts[i].floats > 0 && (*parts[i].place = gptvq_alloc(parts[i].floats, sizeof(float))) == NULL)
+      failed = true;
   }
   if (failed) return gptvq_fail_memory(err, "fine-tuning: the model's head and hidden states", total);
   gptvq_linear_decode(&w->original->head, w->head);
+  if (options->head != NULL) gptvq_linear_decode(options->head, w->student_head);
   double sum = 0;
   for (size_t i = 0; i < w->hidden; i++) sum += (double)final_norm[i] * (double)final_norm[i];
   for (size_t i = 0; i < w->hidden; i++) {
@@ -257,10 +263,10 @@ static void release(whole *w) {
     if (w->adams != NULL) gptvq_ft_adam_release(&w->adams[b]);
     if (w->best != NULL) free(w->best[b]);
   }
-  void *parts[] = {w->dims,  w->rope,    w->params,   w->adams,      w->tapes,     w->best,
-                   w->head,  w->teacher, w->norm,     w->norm_theta, w->norm_unit, w->norm_gradient,
-                   w->x,     w->normed,  w->gradient, w->scale,      w->logits,    w->teacher_logits,
-                   w->losses};
+  void *parts[] = {w->dims,   w->rope,        w->params,   w->adams,      w->tapes,     w->best,
+                   w->head,   w->teacher,     w->norm,     w->norm_theta, w->norm_unit, w->norm_gradient,
+                   w->x,      w->normed,      w->gradient, w->scale,      w->logits,    w->teacher_logits,
+                   w->losses, w->student_head};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
   gptvq_ft_windows_release(&w->split);
 }
@@ -326,12 +332,13 @@ size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, s
     const gptvq_ft_dims dims = gptvq_ft_dims_of(original, &original->blocks[b], length);
     tapes += (double)gptvq_ft_tape_bytes(&dims, tokens, true);
   }
-  double bytes = (double)original->info.linear_values *
-                     (options->index_rate > 0 ? 20.0 : 6.0) + /* weights, indices, shadow values */
-                 tapes +
-                 sizeof(float) * ((double)windows * (double)length * (double)c->hidden +
-                                  3.0 * (double)tokens * (double)c->hidden +
-                                  (double)c->vocab * (double)(c->hidden + 2 * HEAD_TOKENS));
+  double bytes =
+      (double)original->info.linear_values *
+          (options->index_rate > 0 ? 20.0 : 6.0) + /* weights, indices, shadow values */
+      tapes +
+      sizeof(float) *
+          ((double)windows * (double)length * (double)c->hidden + 3.0 * (double)tokens * (double)c->hidden +
+           (double)c->vocab * (double)((options->head != NULL ? 2 : 1) * c->hidden + 2 * HEAD_TOKENS));
   return bytes < 9e18 ? (size_t)bytes : SIZE_MAX;
 }
 
@@ -343,6 +350,7 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
   *result = (gptvq_finetune_result){0};
   const gptvq_config *c = &original->config;
   whole w = {.original = original,
+             .student = *original,
              .layers = c->layers,
              .length = windows->length,
              .hidden = c->hidden,
@@ -350,6 +358,7 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
              .micro = windows_at_once(options, windows->length),
              .tokens = windows->tokens,
              .vector_dtype = options->vector_dtype};
+  if (options->embedding != NULL) w.student.embedding = *options->embedding;
   gptvq_status status = create(&w, blocks, final_norm, windows->count, options, err);
   if (status == GPTVQ_OK) status = run_teacher(&w, windows->count, options, callbacks, err);
   if (status == GPTVQ_OK) status = train(&w, options, callbacks, result, err);

@@ -6,7 +6,7 @@ expect_out '^LlamaForCausalLM, 4 blocks, hidden 256, MLP 768, 8 heads of 32 \(4 
 expect_out '^model\.layers\.3\.mlp\.down_proj +256 x 768 +bf16 .* 16\.0000 +393216 '
 expect_out '^block linears +3145728 values in 6\.29 MB: 16\.0000 bits per value$'
 expect_out '^family Llama, original weights$'
-expect_out '^not quantized  model\.embed_tokens\.weight, 1024 x 256, 524288 bytes: rows of it are looked up$'
+expect_out '^not quantized  model\.embed_tokens\.weight, 1024 x 256, 524288 bytes: rows of it are looked up; option --embedding-bits packs it$'
 expect_out '^not quantized  lm_head\.weight, 1024 x 256, 524288 bytes: the output head; '
 [ "$(grep -c '_proj ' "$capture/out")" = 28 ] || die "expected 28 layers"
 

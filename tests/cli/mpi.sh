@@ -56,12 +56,14 @@ refused() { expect_fail "$@"; }
   tiny mixtral $small --dim 2 --bits 3 --group-size 256
   tiny llama $small --dim 2 --bits 3 --group-size 256 --scale-block 16 --no-true-sequential --guide 0.5
   tiny llama $small --dim 2 --bits 3 --group-size 256 --act-order absorb --rotate all --finetune-steps 2
+  tiny llama-tied $small --method gptq --index-bits 3 --group-size 32 --embedding-bits 4
   if [ "$kills" -ge 10 ]; then
     tiny llama $small --dim 2 --bits 3 --group-size 256 --beam 1 --device shim
     tiny llama $small --dim 1 --bits 3 --group-size 256 --svd-rank 2
     tiny llama $small --bits 3 --code trellis --trellis 6
     tiny llama $small --method gptq --index-bits 3 --group-size 32
-    tiny llama --method rtn --bits 4
+    tiny llama --method rtn --bits 4 --embedding-bits 3 --head-bits 8
+    tiny llama $small --dim 2 --bits 3 --group-size 256 --embedding-bits 3 --head-bits 5
     tiny llama --method kmeans --dim 2 --bits 3 --group-size 256
     # layers high enough to be dealt out by rows
     "$GPTVQ" bench make-model --shape smollm2-135m --layers 1 --dense -o high --quiet > /dev/null

@@ -22,7 +22,9 @@ FORMATS = {
     "permuted": dict(method="gptq", index_bits=4, group_size=16, act_order="columns", calib="self", calib_samples=2, calib_length=16),
     "trellis": dict(code="trellis", bits=3.25, calib="self", calib_samples=2, calib_length=16),
     "head": dict(method="rtn", index_bits=4, group_size=16, head_bits=8),
+    "outside": dict(method="gptq", index_bits=4, group_size=16, head_bits=5, embedding_bits=3, calib="self", calib_samples=2, calib_length=16),
 }
+OUTSIDE = {"head": 1, "outside": 2}  # packed matrices that are no block's
 
 
 def pack(tmp_path, model, **options):
@@ -58,8 +60,8 @@ def test_formats(tmp_path, name):
     folder = pack(tmp_path, "llama", **FORMATS[name])
     model = check(folder)
     packed = [m for m in model.modules() if isinstance(m, gptvq._torch.GptvqLinear)]
-    assert len(packed) == len(gptvq.Model.open(folder).layers) + (name == "head")
-    stored = sum(getattr(m, part).nbytes for m in packed if m.name != "lm_head" for part in m.parts)
+    assert len(packed) == len(gptvq.Model.open(folder).layers) + OUTSIDE.get(name, 0)
+    stored = sum(getattr(m, part).nbytes for m in packed if m.name not in ("lm_head", "model.embed_tokens") for part in m.parts)
     assert stored == gptvq.Model.open(folder).info.linear_bytes  # nothing is unpacked in memory
     again = tmp_path / "again"
     model.save_pretrained(again)
@@ -77,6 +79,22 @@ def test_formats(tmp_path, name):
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "phi3", "gemma2", "llama-tied", "mistral", "olmo2", "granite", "smollm3", "glm4"])
 def test_families(tmp_path, family):
     check(pack(tmp_path, family, method="rtn", index_bits=6, group_size=16))
+
+
+@pytest.mark.parametrize("family", ["gemma", "gemma2", "gemma3", "llama-tied", "qwen2", "granite"])
+def test_packed_embeddings(tmp_path, family):
+    """Tied ones stay one matrix, in memory and in what is saved; families that scale the rows do so still."""
+    folder = pack(tmp_path, family, method="rtn", index_bits=6, group_size=16, embedding_bits=6)
+    model = check(folder)
+    assert isinstance(model.get_input_embeddings(), gptvq._torch.GptvqEmbedding)
+    assert load(folder, dtype=torch.bfloat16)(torch.tensor([IDS])).logits.dtype == torch.bfloat16
+    again, plain = tmp_path / "again", tmp_path / "plain"
+    model.save_pretrained(again)
+    np.testing.assert_array_equal(logits(load(again, dtype=torch.float32)), logits(model))
+    np.testing.assert_array_equal(gptvq.Model.open(again, compute="fp32").logits(IDS), gptvq.Model.open(folder, compute="fp32").logits(IDS))
+    expected = logits(copy.deepcopy(model).dequantize())
+    model.dequantize().save_pretrained(plain)
+    np.testing.assert_array_equal(logits(load(plain, dtype=torch.float32)), expected)
 
 
 def test_experts_are_refused(tmp_path):

@@ -178,6 +178,7 @@ _FUNCTIONS = {  # result, arguments without the error; fallible ones have a trai
     "gptvq_packed_layer_get_info": (None, [_V, _P(CLayerInfo)]),
     "gptvq_packed_layer_get_array": (c.c_int, [_V, c.c_size_t, _P(CArray)]),
     "gptvq_packed_layer_decode": (None, [_V, _V]),
+    "gptvq_packed_layer_rows": (c.c_int, [_V, c.c_size_t, _V, _V], True),
     "gptvq_packed_layer_multiply": (c.c_int, [_V, c.c_int, c.c_size_t, _V, _V], True),
 }
 for _name, (_result, _arguments, *_fallible) in _FUNCTIONS.items():

@@ -1,6 +1,7 @@
 """What gptvq.transformers registers; imported with torch and transformers only."""
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from typing import Any, Dict, List, Optional, Tuple
@@ -77,13 +78,13 @@ class GptvqLinear(torch.nn.Module):
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> "GptvqLinear":
-        copy = GptvqLinear(self.name, self.description, {part: (getattr(self, part).dtype, list(getattr(self, part).shape)) for part in self.parts}, self.bias)
+        twin = type(self)(self.name, self.description, {part: (getattr(self, part).dtype, list(getattr(self, part).shape)) for part in self.parts}, self.bias)
         for part in self.parts:
-            setattr(copy, part, getattr(self, part).clone())
+            setattr(twin, part, getattr(self, part).clone())
         if self.bias is not None:
-            copy.bias = torch.nn.Parameter(self.bias.detach().clone(), requires_grad=self.bias.requires_grad)
-        copy.compute = self.compute
-        return copy
+            twin.bias = torch.nn.Parameter(self.bias.detach().clone(), requires_grad=self.bias.requires_grad)
+        twin.compute = self.compute
+        return twin
 
     def _apply(self, function: Any, recurse: bool = True) -> "GptvqLinear":
         """Types of packed arrays stay: model.float() and the like are for everything else; they move with the model."""
@@ -137,6 +138,58 @@ class _Nothing:
     """A context for products without gradients."""
 
 
+class GptvqEmbedding(GptvqLinear):
+    """An embedding whose rows are those of a packed matrix: token ids [...] -> [..., in_features] of the type that the model has elsewhere, times `scale`. Packed
+    arrays have no gradients. `like` follows the model's type."""
+
+    def __init__(self, name: str, description: str, parts: Dict[str, Tuple[torch.dtype, List[int]]], bias: Any = None, dtype: Optional[torch.dtype] = None,
+                 scale: float = 1.0) -> None:
+        super().__init__(name, description, parts)
+        self.scale = scale
+        self.register_buffer("like", torch.empty(0, dtype=dtype or torch.float32, device="cpu"), persistent=False)
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> "GptvqEmbedding":
+        twin = super().__deepcopy__(memo)
+        twin.like, twin.scale = self.like.clone(), self.scale
+        return twin
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        if ids.device.type != "cpu":
+            raise UnsupportedError(f"{self.name}: packed layers run on the CPU, not on {ids.device}; model.dequantize() makes a plain embedding of this one")
+        rows = torch.from_numpy(self.packed().rows(ids.reshape(-1).numpy())).to(self.like.dtype)
+        if self.scale != 1.0:
+            rows = rows * torch.tensor(self.scale, dtype=rows.dtype)
+        return rows.reshape(*ids.shape, self.in_features)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        return GptvqLinear.forward(self, x)
+
+
+class GptvqTiedHead(torch.nn.Module):
+    """The output head of a model whose embedding is its matrix too, packed: nothing of its own."""
+
+    def __init__(self, embedding: GptvqEmbedding) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # no submodule: its arrays are the embedding's alone
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> "GptvqTiedHead":
+        return GptvqTiedHead(copy.deepcopy(self._embedding[0], memo))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._embedding[0].product(x)
+
+
+def _scale_of(embedding: Any, name: str) -> float:
+    """What some families multiply the rows by, in a class of their own."""
+    if type(embedding) is torch.nn.Embedding:
+        return 1.0
+    scale = getattr(embedding, "scalar_embed_scale", None)
+    if scale is None:
+        raise UnsupportedError(f"{name} is packed, but this transformers has a {type(embedding).__name__} there, which does more than look up rows: "
+                               f"`gptvq export --format hf` makes a folder that it loads")
+    return float(scale)
+
+
 class GptvqQuantizer(HfQuantizer):
     requires_calibration = True  # transformers does not quantize with it: gptvq.quantize does
 
@@ -173,6 +226,9 @@ class GptvqQuantizer(HfQuantizer):
                 linear = getattr(parent, last)
             except AttributeError:
                 linear = None
+            if isinstance(linear, torch.nn.Embedding):
+                self._replace_embedding(model, name, description, parts[name], linear)
+                continue
             if not isinstance(linear, torch.nn.Linear):
                 raise UnsupportedError(f"{name} is packed, but {type(model).__name__} of this transformers has no linear of that name (experts of a layer are one "
                                        f"tensor there): `gptvq export --format hf` makes a folder that it loads")
@@ -180,6 +236,21 @@ class GptvqQuantizer(HfQuantizer):
             if (shape["rows"], shape["cols"]) != (linear.out_features, linear.in_features):
                 raise FormatError(f"{name} is packed as {shape['rows']} × {shape['cols']}, but config.json makes it {linear.out_features} × {linear.in_features}")
             setattr(parent, last, GptvqLinear(name, description, parts[name], linear.bias))
+
+    def _replace_embedding(self, model: Any, name: str, description: str, parts: Dict[str, Tuple[torch.dtype, List[int]]], embedding: Any) -> None:
+        shape = _shape_of(name, description)
+        if (shape["rows"], shape["cols"]) != (embedding.num_embeddings, embedding.embedding_dim):
+            raise FormatError(f"{name} is packed as {shape['rows']} × {shape['cols']}, but config.json makes it {embedding.num_embeddings} × {embedding.embedding_dim}")
+        packed = GptvqEmbedding(name, description, parts, None, embedding.weight.dtype, _scale_of(embedding, name))
+        tied = [target for target, source in (getattr(model, "all_tied_weights_keys", None) or {}).items() if source == f"{name}.weight"]
+        above, _, last = name.rpartition(".")
+        setattr(model.get_submodule(above), last, packed)
+        for target in tied:
+            above, _, last = target.rpartition(".")[0].rpartition(".")
+            setattr(model.get_submodule(above), last, GptvqTiedHead(packed))
+            model.all_tied_weights_keys.pop(target)
+        if tied:
+            model._tied_weights_keys = {target: source for target, source in (model._tied_weights_keys or {}).items() if target not in tied}
 
     def get_state_dict_and_metadata(self, model: Any) -> Tuple[None, Dict[str, str]]:
         return None, {_KEY + module.name: module.description for module in model.modules() if isinstance(module, GptvqLinear)}
@@ -191,9 +262,39 @@ class GptvqQuantizer(HfQuantizer):
             if not isinstance(module, GptvqLinear):
                 continue
             above, _, last = name.rpartition(".")
+            if isinstance(module, GptvqEmbedding):
+                self._dequantize_embedding(model, name, module, dtype)
+                continue
             plain = torch.nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
             plain.weight = torch.nn.Parameter(module.decode().to(dtype or torch.float32), requires_grad=False)
             if module.bias is not None:
                 plain.bias = module.bias
             setattr(model.get_submodule(above), last, plain)
         return model
+
+    @staticmethod
+    def _dequantize_embedding(model: Any, name: str, packed: GptvqEmbedding, dtype: Optional[torch.dtype]) -> None:
+        weight = torch.nn.Parameter(packed.decode().to(dtype or torch.float32), requires_grad=False)
+        plain = _ScaledEmbedding(weight, packed.scale)
+        above, _, last = name.rpartition(".")
+        setattr(model.get_submodule(above), last, plain)
+        for other, head in list(model.named_modules()):
+            if isinstance(head, GptvqTiedHead):
+                linear = torch.nn.Linear(packed.in_features, packed.out_features, False, device="meta")
+                linear.weight = weight
+                above, _, last = other.rpartition(".")
+                setattr(model.get_submodule(above), last, linear)
+                model.__dict__.pop("_tied_weights_keys", None)
+                model.all_tied_weights_keys[f"{other}.weight"] = f"{name}.weight"
+
+
+class _ScaledEmbedding(torch.nn.Embedding):
+    """A plain embedding, times the family's scale."""
+
+    def __init__(self, weight: torch.nn.Parameter, scale: float) -> None:
+        super().__init__(*weight.shape, device="meta")
+        self.weight, self.scalar_embed_scale = weight, scale
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        rows = super().forward(ids)
+        return rows if self.scalar_embed_scale == 1.0 else rows * torch.tensor(self.scalar_embed_scale, dtype=rows.dtype, device=rows.device)

@@ -98,6 +98,15 @@ class PackedLayer:
         lib.gptvq_packed_layer_decode(self._handle, out.ctypes.data)
         return out
 
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
+        """[n, cols] float32: the rows of these numbers [n], as an embedding looks them up."""
+        wanted = np.ascontiguousarray(numbers, np.int64)
+        if wanted.ndim != 1:
+            raise ArgumentError(f"numbers of rows are {wanted.shape}, not [n]")
+        out = np.empty((wanted.shape[0], self.info.cols), np.float32)
+        call("gptvq_packed_layer_rows", self._handle, wanted.shape[0], wanted.ctypes.data, out.ctypes.data)
+        return out
+
     def multiply(self, x: np.ndarray, compute: str = "fp32") -> np.ndarray:
         """[n, rows] float32: inputs x [n, cols] times the packed matrix, transposed; compute "fp32" or "int8"."""
         inputs = _matrix("x", x, np.float32)

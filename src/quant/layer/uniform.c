@@ -140,7 +140,8 @@ gptvq_status gptvq_solve_uniform(gptvq_arena *arena, const gptvq_solver *solver,
       gptvq_parallel_for(rows, 4, quantize_rows, &u);
     }
   }
-  GPTVQ_TRY(gptvq_check_uniform_rows(weights->name, rows, u.energy, err));
+  if (!solver->options->scales_checked)
+    GPTVQ_TRY(gptvq_check_uniform_rows(weights->name, rows, u.energy, err));
   for (size_t row = 0; row < rows; row++)
     gptvq_pack_unit(u.codes + row * u.unit, u.unit, shape->index_bits,
                     (uint8_t *)result->packed.indices + gptvq_unit_offset(shape, row, 0));

@@ -20,6 +20,8 @@ static inline bool gptvq_is_uniform(const gptvq_quantize_options *options) {
  * makes them (and whoever changes a member resolves again), so that what takes them need not ask. */
 typedef struct gptvq_resolved {
   gptvq_quantize_options options;
+  bool scales_checked; /* fp16 scales are known to hold the weights: uniform codes are not refused. For parts
+                          of a matrix; gptvq_resolve gives false */
 } gptvq_resolved;
 
 /* GPTVQ_ERROR_ARGUMENT, as gptvq_quantize_options_resolve, which is this in place. Options that are resolved

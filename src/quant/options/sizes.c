@@ -135,7 +135,6 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
                      : o->group_size != 0          ? "`group_size`"
                      : o->finetune_steps > 0       ? "`finetune_steps`"
                      : o->finetune_block_steps > 0 ? "`finetune_block_steps`"
-                     : o->allocate                 ? "`allocate` sensitivity"
                      : o->codebook_bits != 8       ? "`codebook_bits` other than 8"
                                                    : NULL;
   if (what != NULL)
@@ -158,7 +157,8 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
   o->index_bits = b;
   if (o->trellis == 0) o->trellis = STATE_BITS;
   o->dim = 1;
-  o->bits = trellis_bits(o, b);
+  /* with layers of different sizes `bits` is what all of them together may take */
+  o->bits = o->allocate ? fmin(fmax(o->bits, trellis_bits(o, b)), trellis_bits(o, MOST)) : trellis_bits(o, b);
   return GPTVQ_OK;
 }
 
@@ -196,13 +196,21 @@ static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err)
   return GPTVQ_OK;
 }
 
+/* Of embedding and head. */
+static gptvq_status check_outside(const char *name, unsigned bits, gptvq_error *err) {
+  if ((bits >= 3 && bits <= 6) || bits == 8 || bits == 16) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`%s` %u is not possible: choose 3, 4, 5, 6, 8 or 16", name,
+                    bits);
+}
+
 gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved *out, gptvq_error *err) {
   gptvq_quantize_options *o = &out->options;
   *o = *options;
+  out->scales_checked = false;
   GPTVQ_TRY(gptvq_fields_check(o, err));
-  if (o->head_bits != 8 && o->head_bits != 16)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`head_bits` %u is not possible: choose 8 or 16",
-                      o->head_bits);
+  GPTVQ_TRY(check_outside("head_bits", o->head_bits, err));
+  if (o->embedding_bits == 16) o->embedding_bits = 0;
+  if (o->embedding_bits != 0) GPTVQ_TRY(check_outside("embedding_bits", o->embedding_bits, err));
   if (o->code == GPTVQ_CODE_TRELLIS && gptvq_is_uniform(o))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`code` trellis is not possible with uniform methods: choose `method` gptvq or kmeans");

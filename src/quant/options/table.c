@@ -132,7 +132,8 @@ static const gptvq_field fields[] = {
      .help = "the same for the error of the residual stream, by o_proj and down_proj"},
     {MEMBER(beam, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = GPTVQ_BEAM_MAX, .initial = 4, .paper = 1,
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "beam", .argument = "N",
-     .help = "partial assignments kept per row; 1: greedy, as published"},
+     .help = "partial assignments kept per row; 1: greedy, as published. With --code trellis half as\n"
+             "many for each prefix, 1 to 4"},
     {MEMBER(finetune_index_rate, GPTVQ_FIELD_DOUBLE), .max = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = finetuning, .flag = "finetune-index-rate", .argument = "F",
      .help = "the same for the indices, which then may change too; takes three times the memory;\n"
@@ -150,9 +151,10 @@ static const gptvq_field fields[] = {
      .help = "Hadamard rotation, folded into the weights: residual (of the residual stream), heads (of\n"
              "the values in each attention head), all or none. Takes a temporary fp32 copy of the\n"
              "model on disk"},
-    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 8, .max = 16, .initial = 16, .paper = 16,
-     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "head-bits", .argument = "8|16",
-     .help = "the output head as int8 codes (half its size), or as the original has it"},
+    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .initial = 16, .paper = 16,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "head-bits", .argument = "N",
+     .help = "bits of the output head's codes: 3, 4, 5, 6 or 8; 16: as the original has it. A head that is\n"
+             "the embedding's matrix is packed with it, by either option"},
     /* absent means none: folders without factors stay byte for byte what they were */
     {MEMBER(svd_rank, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 256, .derived = "whole",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "svd-rank", .argument = "R",
@@ -160,10 +162,20 @@ static const gptvq_field fields[] = {
     {MEMBER(code, GPTVQ_FIELD_ENUM), .choices = codes, .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
      .flag = "code", .argument = "vq|trellis",
      .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and a\n"
-             "trained table per column group, 2, 3 or 4 bits (the whole part of --bits) and about 0.05"},
+             "trained table per column group, 2, 3 or 4 bits (the whole part of --bits; with --allocate\n"
+             "sensitivity by layer) and about 0.05"},
     {MEMBER(trellis, GPTVQ_FIELD_UNSIGNED), .min = 6, .max = 8, .derived = "7 with --code trellis",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "trellis", .argument = "L",
      .help = "bits of the window that chooses a weight's value from the table, 6 to 8"},
+
+    {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16,
+     .derived = "16: as the original has it", .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
+     .flag = "embedding-bits", .argument = "N", .help = "the same of the embedding"},
+
+    {MEMBER(model_bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .derived = "none",
+     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "model-bits", .argument = "B",
+     .help = "budget of the whole model instead: at most so many bits of its files per parameter;\n"
+             "chooses --bits, and --embedding-bits and --head-bits where they are not given"},
 
     {MEMBER(device, GPTVQ_FIELD_WORD), .derived = "cpu", .section = "", .flag = "device",
      .argument = "cpu|cuda[:N]|auto|shim",

@@ -3,6 +3,7 @@
 #include "calib/calib.h"
 #include "calib/observers.h"
 #include "model/workspace.h"
+#include "quant/plan/outside.h"
 #include "train/finetune.h"
 #include "train/guide.h"
 
@@ -264,6 +265,7 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
   const bool data = gptvq_run_uses_data(options), two = data && gptvq_run_keeps_both(options);
   const size_t samples = o->calib_samples, length = o->calib_length;
   const double tokens = sizeof(int32_t) * (double)samples * (double)length, pages = block_pages(model),
+               kept = gptvq_outside_kept(model, options), packing = gptvq_outside_peak(model, options),
                base = resident + (data ? tokens : 0.0);
   double *phases = plan->phases;
   for (size_t i = 0; i < GPTVQ_MEMORY_PHASES; i++) phases[i] = 0.0;
@@ -279,7 +281,8 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
   if (!data) {
     for (size_t b = 0; b < model->config.layers; b++)
       phases[GPTVQ_MEMORY_BLOCKS] =
-          fmax(phases[GPTVQ_MEMORY_BLOCKS], resident + pages + block_peak(&r, &model->blocks[b]));
+          fmax(phases[GPTVQ_MEMORY_BLOCKS], resident + kept + pages + block_peak(&r, &model->blocks[b]));
+    phases[GPTVQ_MEMORY_BLOCKS] = fmax(phases[GPTVQ_MEMORY_BLOCKS], resident + packing);
     plan->peak = fmax(phases[GPTVQ_MEMORY_TRANSFORM], phases[GPTVQ_MEMORY_BLOCKS]);
     return;
   }
@@ -303,15 +306,24 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
   }
   plan->scratch_bytes = plan->scratch ? all_streams : 0.0;
   if (gradients > 0.0) phases[GPTVQ_MEMORY_GRADIENTS] = base + pages + gradients;
+  const gptvq_model own = with_compute(model, options);
+  const double window = (double)gptvq_sweep_bytes(length, model->config.hidden, 2, 0);
   phases[GPTVQ_MEMORY_BLOCKS] =
-      base + weights + pages + (plan->scratch ? 0.0 : all_streams) + blocks_peak(&r);
+      base + weights + (plan->scratch ? 0.0 : all_streams) +
+      fmax(kept + pages + blocks_peak(&r),
+           packing == 0.0 ? 0.0
+                          : window + (double)gptvq_workspace_bytes(&own, 1, length, length) +
+                                fmax(pages, packing)); /* embedding and head come before the blocks */
   if (o->finetune_steps > 0) {
     gptvq_finetune_options tuning;
     gptvq_finetune_options_init(&tuning);
     tuning.batch = o->finetune_batch;
     tuning.index_rate = o->finetune_index_rate;
+    gptvq_outside_bits bits;
+    if (gptvq_outside_bits_of(model, o, &bits, NULL) == GPTVQ_OK && gptvq_outside_packs_head(model, o, &bits))
+      tuning.head = &model->head;
     phases[GPTVQ_MEMORY_TUNING] =
-        base + (double)model->info.linear_bytes +
+        base + kept + (double)model->info.linear_bytes +
         (double)gptvq_finetune_model_bytes(model, samples + gptvq_ceil_div(samples, 8), length, &tuning);
   }
   plan->peak = 0.0;

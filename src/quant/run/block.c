@@ -390,7 +390,8 @@ static gptvq_status collect_inputs(block_work *work, size_t begin, size_t end, b
   size_t weighted = 0, watched = 0;
   if (p->guide != NULL)
     for (size_t i = begin; i < end; i++) weighted = gptvq_max_size(weighted, work->inputs[i].hessian.cols);
-  bool alike = work->original->index == 0 && first->kind == GPTVQ_INPUT_QKV; /* nothing stands before it */
+  const bool alike = work->original->index == 0 && first->kind == GPTVQ_INPUT_QKV &&
+                     !p->embedding_packed; /* nothing stands before it */
   const bool expert = in_mlp(first) && gptvq_block_routes(work->original) && first != router_input(work);
   if (corrects(work) && !whole && end == begin + 1 && !expert && !alike) {
     size_t rows = gptvq_writes_stream(work->original, first->kind) ? linear->rows : 0;

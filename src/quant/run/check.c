@@ -42,10 +42,9 @@ static void check_rows(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-static gptvq_status check_linear(const gptvq_linear *linear, const gptvq_resolved *options,
-                                 gptvq_error *err) {
-  check c = {.linear = linear};
-  GPTVQ_TRY(gptvq_layer_shape(linear->rows, linear->cols, options, &c.shape, err));
+gptvq_status gptvq_check_linear(const gptvq_linear *linear, const gptvq_packed_shape *shape,
+                                const char *instead, gptvq_error *err) {
+  check c = {.linear = linear, .shape = *shape};
   c.rows = gptvq_alloc(gptvq_thread_count(), linear->cols * sizeof *c.rows);
   c.energy = gptvq_alloc_zero(linear->rows, sizeof *c.energy);
   gptvq_status status = GPTVQ_OK;
@@ -53,7 +52,8 @@ static gptvq_status check_linear(const gptvq_linear *linear, const gptvq_resolve
     status = gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, sizeof *c.energy));
   } else {
     gptvq_parallel_for(linear->rows, ROWS, check_rows, &c);
-    status = gptvq_check_uniform_rows(linear->name, linear->rows, c.energy, err);
+    status = instead != NULL ? gptvq_check_half_scales(linear->name, linear->rows, c.energy, instead, err)
+                             : gptvq_check_uniform_rows(linear->name, linear->rows, c.energy, err);
   }
   free(c.rows);
   free(c.energy);
@@ -64,7 +64,11 @@ gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_r
                                          gptvq_error *err) {
   if (!gptvq_is_uniform(&options->options)) return GPTVQ_OK;
   for (size_t b = 0; b < model->config.layers; b++)
-    for (size_t i = 0; i < model->blocks[b].linear_count; i++)
-      GPTVQ_TRY(check_linear(&model->blocks[b].linears[i], options, err));
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
+      const gptvq_linear *linear = &model->blocks[b].linears[i];
+      gptvq_packed_shape shape;
+      GPTVQ_TRY(gptvq_layer_shape(linear->rows, linear->cols, options, &shape, err));
+      GPTVQ_TRY(gptvq_check_linear(linear, &shape, NULL, err));
+    }
   return GPTVQ_OK;
 }

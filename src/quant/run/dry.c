@@ -5,13 +5,15 @@
 #include "linalg/gemm.h"
 #include "linalg/gemm_bf16.h"
 #include "quant/options/options.h"
+#include "quant/run/budget.h"
 #include "quant/plan/memory.h"
 #include "quant/plan/time.h"
 #include "quant/transform/transform.h"
 
-static gptvq_status plan_model(const gptvq_model *model, gptvq_resolved *options, gptvq_quantize_plan *out,
-                               gptvq_error *err) {
+static gptvq_status plan_model(const gptvq_model *model, const gptvq_callbacks *callbacks,
+                               gptvq_resolved *options, gptvq_quantize_plan *out, gptvq_error *err) {
   gptvq_quantize_options *o = &options->options;
+  GPTVQ_TRY(gptvq_budget_settle(model, callbacks, options, err));
   gptvq_tensor_plan tensors;
   gptvq_memory_plan memory;
   gptvq_stage_sum sums[GPTVQ_STAGES];
@@ -20,7 +22,12 @@ static gptvq_status plan_model(const gptvq_model *model, gptvq_resolved *options
   if (gptvq_run_keeps_half(options)) backend.linalg = &gptvq_cpu_linalg_bf16;
   if (gptvq_run_uses_data(options)) GPTVQ_TRY(gptvq_calibration_length(model, o, &o->calib_length, err));
   GPTVQ_TRY(gptvq_transform_check(model, options, err));
-  GPTVQ_TRY(gptvq_plan_create(model, o->head_bits, &tensors, err));
+  GPTVQ_TRY(gptvq_plan_create(model, options, &tensors, err));
+  out->bits = o->bits;
+  out->embedding_bits = tensors.bits.embedding;
+  out->head_bits = gptvq_outside_packs_head(model, o, &tensors.bits) && tensors.bits.head == 16
+                       ? tensors.bits.embedding
+                       : tensors.bits.head;
   gptvq_status status = gptvq_estimate_bytes(model, &tensors, options, &bytes, err);
   gptvq_plan_release(&tensors);
   GPTVQ_TRY(status);
@@ -74,7 +81,7 @@ gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantiz
       .size = sizeof open, .compute = GPTVQ_COMPUTE_FP32, .callbacks = &own_callbacks};
   GPTVQ_TRY(gptvq_model_open(model_dir, &open, &model, err));
   gptvq_status status = gptvq_model_quantization_json(model) == NULL
-                            ? plan_model(model, &resolved, &result, err)
+                            ? plan_model(model, &own_callbacks, &resolved, &result, err)
                             : gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                                          "%s is already quantized: give the original model", model_dir);
   gptvq_model_close(model);

@@ -3,23 +3,13 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "quant/layer/half_scales.h"
+#include "quant/plan/outside.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ROWS = 64, ZERO = 128, TOP = 127 };
-
-gptvq_packed_shape gptvq_head_shape(size_t rows, size_t cols) {
-  return (gptvq_packed_shape){.kind = GPTVQ_PACKED_UNIFORM,
-                              .rows = rows,
-                              .cols = cols,
-                              .dim = 1,
-                              .index_bits = 8,
-                              .group_rows = 1,
-                              .group_cols = cols,
-                              .scale_block = GPTVQ_ROWS_GROUP};
-}
 
 typedef struct head_job {
   const gptvq_linear *head;
@@ -66,10 +56,10 @@ static void pack_rows(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, void **memory,
-                             gptvq_error *err) {
+gptvq_status gptvq_pack_head(const gptvq_linear *head, const char *instead, gptvq_packed *packed,
+                             void **memory, gptvq_error *err) {
   gptvq_packed_sizes sizes;
-  *packed = (gptvq_packed){.shape = gptvq_head_shape(head->rows, head->cols)};
+  *packed = (gptvq_packed){.shape = gptvq_outside_shape(head->rows, head->cols, 8)};
   *memory = NULL;
   GPTVQ_TRY(gptvq_packed_check(&packed->shape, head->name, err));
   gptvq_packed_measure(&packed->shape, &sizes);
@@ -85,7 +75,7 @@ gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, voi
     free(block);
     free(job.rows);
     free(job.energy);
-    return gptvq_fail_memory(err, "the output head as int8", codes);
+    return gptvq_fail_memory(err, "a matrix as int8", codes);
   }
   job.scales = (uint16_t *)(void *)(block + codes + zeros);
   memset(block + codes, ZERO,
@@ -96,12 +86,9 @@ gptvq_status gptvq_pack_head(const gptvq_linear *head, gptvq_packed *packed, voi
   for (size_t i = 0; i < sizes.uniform_scales && status == GPTVQ_OK; i++)
     if (!isfinite(gptvq_fp16_to_float(job.scales[i])))
       status = gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
-                          "%s.weight: row %zu holds NaN, infinity or numbers too large for fp16 scales; "
-                          "`head_bits` 16 keeps the head as it is",
-                          head->name, i / job.groups);
-  if (status == GPTVQ_OK)
-    status = gptvq_check_half_scales(head->name, head->rows, job.energy,
-                                     "`head_bits` 16 keeps the head as it is", err);
+                          "%s.weight: row %zu holds NaN, infinity or numbers too large for fp16 scales; %s",
+                          head->name, i / job.groups, instead);
+  if (status == GPTVQ_OK) status = gptvq_check_half_scales(head->name, head->rows, job.energy, instead, err);
   free(job.energy);
   if (status != GPTVQ_OK) {
     free(block);

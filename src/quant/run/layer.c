@@ -154,6 +154,18 @@ void gptvq_packed_layer_decode(const gptvq_packed_layer *layer, float *weights) 
   gptvq_linear_decode(&layer->linear, weights);
 }
 
+gptvq_status gptvq_packed_layer_rows(const gptvq_packed_layer *layer, size_t n, const int64_t *rows,
+                                     float *out, gptvq_error *err) {
+  const gptvq_linear *linear = &layer->linear;
+  for (size_t i = 0; i < n; i++)
+    if (rows[i] < 0 || (uint64_t)rows[i] >= linear->rows)
+      return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "%s has %zu rows: there is no row %lld", layer->name,
+                        linear->rows, (long long)rows[i]);
+  for (size_t i = 0; i < n; i++)
+    gptvq_linear_decode_rows(linear, (size_t)rows[i], (size_t)rows[i] + 1, out + i * linear->cols);
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_packed_layer_multiply(const gptvq_packed_layer *layer, gptvq_compute compute, size_t n,
                                          const float *x, float *y, gptvq_error *err) {
   if ((unsigned)compute > GPTVQ_COMPUTE_INT8)

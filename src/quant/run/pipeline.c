@@ -11,9 +11,10 @@
 #include "linalg/gemm.h"
 #include "linalg/gemm_bf16.h"
 #include "train/guide.h"
-#include "quant/run/head.h"
 #include "quant/plan/memory.h"
 #include "quant/plan/sensitivity.h"
+#include "quant/run/budget.h"
+#include "quant/run/outside.h"
 #include "quant/run/resume.h"
 #include "quant/run/team.h"
 #include "quant/options/options.h"
@@ -39,6 +40,7 @@ typedef struct run {
   gptvq_place device;      /* products and solver */
   gptvq_output out;
   gptvq_tensor_plan plan;
+  gptvq_outside outside;
   gptvq_run_state state;
   gptvq_calibration calibration;
   bool needs_data, resumed, keep; /* keep: the work folder is worth resuming */
@@ -66,10 +68,11 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
                       r->model_dir, method != NULL ? method : "quantization_config in config.json");
   }
+  GPTVQ_TRY(gptvq_budget_settle(r->model, r->callbacks, &r->resolved, err));
   if (r->needs_data)
     GPTVQ_TRY(gptvq_calibration_length(r->model, r->options, &r->resolved.options.calib_length, err));
   GPTVQ_TRY(gptvq_run_identity(r->model, &r->resolved, &r->state.identity, err));
-  return gptvq_plan_create(r->model, r->options->head_bits, &r->plan, err);
+  return gptvq_plan_create(r->model, &r->resolved, &r->plan, err);
 }
 
 /* A run that was interrupted before, as its state says; r->resumed stays false when there is nothing to
@@ -182,8 +185,8 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
                                          &standing, &r->allocation, err));
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
-            "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f "
-            "instead of %.4f",
+            "allocation: %.4f bits per value of at most %.4f, predicted increase of the loss %.4f (%.4f with "
+            "equal sizes)",
             8.0 * (double)r->allocation.bytes / (double)r->model->info.linear_values,
             8.0 * (double)r->allocation.budget / (double)r->model->info.linear_values, r->allocation.loss,
             r->allocation.loss_uniform);
@@ -252,18 +255,29 @@ static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *er
     gptvq_model_close(r->model);
     r->model = prepared;
     gptvq_plan_release(&r->plan);
-    GPTVQ_TRY(gptvq_plan_create(r->model, r->options->head_bits, &r->plan, err));
+    GPTVQ_TRY(gptvq_plan_create(r->model, &r->resolved, &r->plan, err));
   }
-  if (r->options->head_bits == 8 && r->model->config.tie_embeddings)
-    gptvq_log(r->callbacks, GPTVQ_LOG_WARNING,
-              "the output head is the embedding's matrix: it stays as it is, not in 8 bits");
-  else if (r->options->head_bits == 8) { /* packed when all blocks are: what it cannot hold is said now */
-    gptvq_packed head;
-    void *memory;
-    GPTVQ_TRY(gptvq_pack_head(&r->model->head, &head, &memory, err));
-    free(memory);
+  return gptvq_outside_check(r->model, &r->plan.bits, err);
+}
+
+/* Embedding and head are packed before the first block, so that the blocks make up for what the embedding has
+ * lost: with what the original's last norm gives for the head, where there are windows. An interrupted run
+ * makes them anew. */
+static gptvq_status pack_outside(run *r, const gptvq_token_windows *windows, gptvq_error *err) {
+  const gptvq_outside_bits *bits = &r->plan.bits;
+  gptvq_hessian hessian = {.values = NULL};
+  gptvq_status status = GPTVQ_OK;
+  if (bits->embedding == 16 && bits->head == 16) return GPTVQ_OK;
+  if (windows != NULL && gptvq_outside_uses_hessian(r->model, r->options, bits)) {
+    GPTVQ_TRY(gptvq_embed_windows(r->model, windows, &r->pipeline.deal, r->pipeline.x, err));
+    GPTVQ_TRY_GOTO(gptvq_outside_hessian(&r->pipeline, &hessian, err));
   }
-  return GPTVQ_OK;
+  gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_LOOP);
+  status = gptvq_outside_pack(r->model, &r->pipeline.solver, bits, hessian.values, &r->outside, err);
+  (void)gptvq_stage_enter(&r->stages, before);
+done:
+  gptvq_hessian_release(&hessian);
+  return status;
 }
 
 /* The windows' embeddings, and what else is known of them beforehand. */
@@ -294,9 +308,16 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
   p->workspace = r->workspace;
-  GPTVQ_TRY(gptvq_embed_windows(r->model, &all, &p->deal, p->x, err));
+  GPTVQ_TRY(pack_outside(r, &all, err));
+  p->embedding_packed = r->outside.embedding.is_packed;
+  const gptvq_model embedded = gptvq_outside_embedded(r->model, &r->outside);
+  GPTVQ_TRY(gptvq_embed_windows(&embedded, &all, &p->deal, p->x, err));
+  gptvq_status status = GPTVQ_OK;
+  if (p->x_original != NULL)
+    status = p->embedding_packed ? gptvq_embed_windows(r->model, &all, &p->deal, p->x_original, err)
+                                 : gptvq_stream_copy(p->x, p->x_original, err);
   gptvq_model_rest(r->model);
-  return p->x_original != NULL ? gptvq_stream_copy(p->x, p->x_original, err) : GPTVQ_OK;
+  return status;
 }
 
 static size_t first_layer(const run *r, size_t block) {
@@ -411,8 +432,7 @@ static gptvq_status finish_published(run *r, gptvq_quantize_report *report, gptv
 static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *err) {
   const gptvq_calibration *calibration = r->needs_data ? &r->calibration : NULL;
   release_blocks(r);
-  if (!r->state.finetuned)
-    GPTVQ_TRY(gptvq_write_shard(&r->out, r->model, &r->plan, r->plan.blocks, NULL, NULL, NULL, err));
+  if (!r->state.finetuned) GPTVQ_TRY(gptvq_write_rest(&r->out, r->model, &r->plan, &r->outside, NULL, err));
   GPTVQ_TRY(gptvq_write_shard_index(&r->out, &r->plan, r->plan.blocks + 1, err));
   GPTVQ_TRY(gptvq_copy_side_files(r->model_dir, r->out.work, err));
   GPTVQ_TRY(gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, -1, err));
@@ -483,6 +503,8 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   if (r->needs_data) {
     GPTVQ_TRY(prepare_data(r, err));
     if (r->leads) GPTVQ_TRY(gptvq_run_state_write(&r->out, &r->state, err));
+  } else {
+    GPTVQ_TRY(pack_outside(r, NULL, err));
   }
   if (r->needs_data && gptvq_model_routes(r->model)) {
     report->expert_blocks = r->model->config.layers;
@@ -547,6 +569,7 @@ gptvq_status gptvq_quantize_team(const char *model_dir, const char *out_dir,
   gptvq_place_close(&r.device);
   gptvq_calibration_release(&r.calibration);
   gptvq_run_state_release(&r.state);
+  gptvq_outside_release(&r.outside);
   gptvq_plan_release(&r.plan);
   gptvq_output_release(&r.out);
   gptvq_model_close(r.model);

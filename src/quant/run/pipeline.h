@@ -9,6 +9,7 @@
 #include "cuda/place.h"
 #include "dist/dist.h"
 #include "quant/layer/solver.h"
+#include "quant/plan/outside.h"
 #include "train/finetune.h"
 
 /* What quantizing the blocks of one model takes. `x` holds the activations of all calibration windows as they
@@ -31,6 +32,7 @@ typedef struct gptvq_pipeline {
   size_t hessian_budget; /* bytes of Hessians kept at a time (at least one is); more take further passes */
   size_t kept_budget; /* bytes of layer inputs kept to save forward passes; the results do not depend on it */
   size_t layers_done, layers_total;
+  bool embedding_packed;   /* x begins with a packed embedding's rows, x_original with the original's */
   uint64_t *expert_tokens; /* [layers × experts] that each is calibrated with; NULL: not asked */
 } gptvq_pipeline;
 
@@ -58,15 +60,15 @@ void gptvq_linear_set_packed(gptvq_linear *linear, const gptvq_packed *packed);
 /* Which tensors of the original folder go where. */
 typedef struct gptvq_tensor_plan {
   size_t count, blocks;
-  size_t *place; /* [count] by checkpoint order: block index, gptvq_place_rest, gptvq_place_head or
+  size_t *place; /* [count] by checkpoint order: block index, gptvq_place_rest, gptvq_place_packed or
                     gptvq_place_replaced */
+  gptvq_outside_bits bits;
 } gptvq_tensor_plan;
 #define gptvq_place_rest SIZE_MAX           /* embeddings, head, final norm: the last shard */
 #define gptvq_place_replaced (SIZE_MAX - 1) /* NAME.weight of a linear that is quantized */
-#define gptvq_place_head (SIZE_MAX - 2) /* lm_head.weight that is stored as int8 codes, in the last shard */
-/* head_bits 8: an output head of its own is packed. */
-gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gptvq_tensor_plan *plan,
-                               gptvq_error *err);
+#define gptvq_place_packed (SIZE_MAX - 2)   /* embedding or head that is packed, in the last shard */
+gptvq_status gptvq_plan_create(const gptvq_model *model, const gptvq_resolved *options,
+                               gptvq_tensor_plan *plan, gptvq_error *err);
 void gptvq_plan_release(gptvq_tensor_plan *plan);
 
 /* Fine-tuned vectors that take the place of the original's: norms and biases of a block, the final norm. */
@@ -74,8 +76,8 @@ typedef struct gptvq_tuned {
   const gptvq_block *block; /* or NULL */
   const float *final_norm;  /* or NULL */
 } gptvq_tuned;
-/* Packed layers of the block, then its other tensors in their original types. results NULL for the last shard
- * (the rest); tuned NULL: all other tensors as they were. */
+/* Packed layers of the block, then its other tensors in their original types. tuned NULL: all other tensors
+ * as they were. */
 gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model,
                                const gptvq_tensor_plan *plan, size_t shard, const gptvq_layer_result *results,
                                const char *method, const gptvq_tuned *tuned, gptvq_error *err);
@@ -110,7 +112,11 @@ gptvq_status gptvq_pipeline_settle_options(gptvq_resolved *options, gptvq_error 
 gptvq_status gptvq_pipeline_place(const gptvq_model *model, const gptvq_resolved *options,
                                   gptvq_stages *stages, const gptvq_callbacks *callbacks, gptvq_place *out,
                                   gptvq_error *err);
-/* GPTVQ_ERROR_NUMERIC naming the first linear that a uniform method could not store with fp16 scales. */
+/* GPTVQ_ERROR_NUMERIC: fp16 scales do not hold the weights of a linear of this uniform shape; instead: what
+ * to do then, NULL: what other methods do. */
+gptvq_status gptvq_check_linear(const gptvq_linear *linear, const gptvq_packed_shape *shape,
+                                const char *instead, gptvq_error *err);
+/* The first such linear of the blocks, if the method is uniform. */
 gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_resolved *options,
                                          gptvq_error *err);
 

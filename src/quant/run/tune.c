@@ -6,6 +6,7 @@
 #include "checkpoint/names.h"
 #include "train/finetune.h"
 #include "checkpoint/output_files.h"
+#include "quant/run/outside.h"
 #include "quant/run/resume.h"
 #include "quant/options/options.h"
 
@@ -240,7 +241,11 @@ static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const 
     GPTVQ_TRY(status);
   }
   gptvq_tuned rest = {.final_norm = t->final_norm};
-  return gptvq_write_shard(&sub, t->model, plan, plan->blocks, NULL, NULL, &rest, err);
+  gptvq_outside outside;
+  gptvq_status status = gptvq_outside_read(t->packed->checkpoint, &outside, err);
+  if (status == GPTVQ_OK) status = gptvq_write_rest(&sub, t->model, plan, &outside, &rest, err);
+  gptvq_outside_release(&outside);
+  return status;
 }
 
 static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
@@ -260,12 +265,16 @@ gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_outpu
                                      gptvq_error *err) {
   tuning t = {.model = model};
   const gptvq_quantize_options *o = &solver->options->options;
-  const gptvq_finetune_options settings = settings_of(model, o, o->finetune_steps, calibration->held);
+  gptvq_finetune_options settings = settings_of(model, o, o->finetune_steps, calibration->held);
   const gptvq_token_windows windows = {calibration->samples + calibration->held, calibration->length,
                                        calibration->tokens};
+  const bool own_head = gptvq_outside_packs_head(model, o, &plan->bits);
   gptvq_status status;
+  settings.head = own_head ? &model->head : NULL; /* of the same size as the packed one */
   GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows.count, windows.length, &settings), err));
   GPTVQ_TRY_GOTO(open_tuning(&t, out, err));
+  settings.head = own_head ? &t.packed->head : NULL;
+  settings.embedding = plan->bits.embedding != 16 ? &t.packed->embedding : NULL;
   GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, &windows, &settings, solver->callbacks,
                                       result, err));
   gptvq_log(solver->callbacks, GPTVQ_LOG_INFO,

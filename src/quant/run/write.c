@@ -3,7 +3,8 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "checkpoint/names.h"
-#include "quant/run/head.h"
+#include "quant/plan/sensitivity.h"
+#include "quant/run/outside.h"
 #include "quant/run/resume.h"
 #include "quant/options/options.h"
 
@@ -26,10 +27,18 @@ static size_t block_of(const char *name) {
   return digits > 0 && *at == '.' ? index : SIZE_MAX;
 }
 
-gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gptvq_tensor_plan *plan,
-                               gptvq_error *err) {
+/* Will the tensor be packed, and is it none of the blocks'? */
+static bool packs_outside(const gptvq_outside_bits *bits, const char *name) {
+  return (bits->embedding != 16 && strcmp(name, GPTVQ_NAME_EMBEDDING ".weight") == 0) ||
+         (bits->head != 16 && strcmp(name, GPTVQ_NAME_HEAD ".weight") == 0);
+}
+
+gptvq_status gptvq_plan_create(const gptvq_model *model, const gptvq_resolved *options,
+                               gptvq_tensor_plan *plan, gptvq_error *err) {
   const gptvq_checkpoint *checkpoint = model->checkpoint;
-  *plan = (gptvq_tensor_plan){gptvq_checkpoint_tensor_count(checkpoint), model->config.layers, NULL};
+  *plan =
+      (gptvq_tensor_plan){.count = gptvq_checkpoint_tensor_count(checkpoint), .blocks = model->config.layers};
+  GPTVQ_TRY(gptvq_outside_bits_of(model, &options->options, &plan->bits, err));
   size_t linears = gptvq_model_layer_count(model), n = 0;
   const char **names = gptvq_alloc(linears, sizeof *names);
   plan->place = gptvq_alloc(plan->count, sizeof *plan->place);
@@ -46,8 +55,7 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, unsigned head_bits, gpt
     const char *name = gptvq_checkpoint_tensor_at(checkpoint, t)->name;
     size_t length = strlen(name), block = block_of(name);
     plan->place[t] = block < plan->blocks ? block : gptvq_place_rest;
-    if (head_bits == 8 && !model->config.tie_embeddings && strcmp(name, GPTVQ_NAME_HEAD ".weight") == 0)
-      plan->place[t] = gptvq_place_head;
+    if (packs_outside(&plan->bits, name)) plan->place[t] = gptvq_place_packed;
     static const char suffix[] = ".weight";
     if (length <= strlen(suffix) || strcmp(name + length - strlen(suffix), suffix) != 0) continue;
     char *base = strdup(name);
@@ -122,49 +130,90 @@ static gptvq_status write_values(gptvq_st_writer *writer, const gptvq_tensor *te
   return status;
 }
 
-static bool packs_head(const gptvq_tensor_plan *plan) {
-  for (size_t t = 0; t < plan->count; t++)
-    if (plan->place[t] == gptvq_place_head) return true;
-  return false;
+/* Packed layers to write before other tensors. */
+typedef struct layers {
+  size_t count;
+  const char *names[2];
+  const gptvq_packed *packed[2];
+  const char *methods[2];
+  double errors[2];
+} layers;
+
+static void add_outside(layers *list, const char *name, const gptvq_outside_matrix *matrix) {
+  if (!matrix->is_packed) return;
+  list->names[list->count] = name;
+  list->packed[list->count] = &matrix->packed;
+  list->methods[list->count] = matrix->method;
+  list->errors[list->count++] = matrix->error;
 }
 
-gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model,
-                               const gptvq_tensor_plan *plan, size_t shard, const gptvq_layer_result *results,
-                               const char *method, const gptvq_tuned *tuned, gptvq_error *err) {
-  char name[GPTVQ_SHARD_NAME], path[GPTVQ_PATH_MAX];
-  gptvq_st_writer *writer = NULL;
-  gptvq_status status;
-  bool rest = shard == plan->blocks;
-  const gptvq_block *block = rest ? NULL : &model->blocks[shard];
-  size_t linears = rest ? 0 : block->linear_count, place = rest ? gptvq_place_rest : shard;
-  gptvq_packed head = {0};
-  void *head_memory = NULL;
-  gptvq_shard_name(shard, plan->blocks + 1, name);
-  GPTVQ_TRY(gptvq_output_path(out, name, path, err));
-  if (rest && packs_head(plan)) GPTVQ_TRY(gptvq_pack_head(&model->head, &head, &head_memory, err));
-  GPTVQ_TRY_GOTO(gptvq_st_writer_create(path, &writer, err));
-  if (head_memory != NULL)
-    GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, GPTVQ_NAME_HEAD, &head, "rtn", NAN, err));
-  for (size_t i = 0; i < linears; i++)
-    GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, block->linears[i].name, &results[i].packed, method,
-                                        results[i].error, err));
-  for (size_t t = 0; t < plan->count; t++)
-    if (plan->place[t] == place)
-      GPTVQ_TRY_GOTO(gptvq_declare_tensor(writer, gptvq_checkpoint_tensor_at(model->checkpoint, t), err));
-  if (head_memory != NULL) GPTVQ_TRY_GOTO(gptvq_packed_write(writer, &head, err));
-  for (size_t i = 0; i < linears; i++) GPTVQ_TRY_GOTO(gptvq_packed_write(writer, &results[i].packed, err));
+static gptvq_status write_tensors(gptvq_st_writer *writer, const gptvq_model *model,
+                                  const gptvq_tensor_plan *plan, size_t place, const gptvq_tuned *tuned,
+                                  gptvq_error *err) {
   for (size_t t = 0; t < plan->count; t++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
     if (plan->place[t] != place) continue;
     bool gains;
     const float *values = tuned_values(model, tuned, tensor->name, &gains);
-    if (values != NULL) GPTVQ_TRY_GOTO(write_values(writer, tensor, values, gains ? model->arch : NULL, err));
-    else GPTVQ_TRY_GOTO(gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
+    if (values != NULL) GPTVQ_TRY(write_values(writer, tensor, values, gains ? model->arch : NULL, err));
+    else GPTVQ_TRY(gptvq_st_writer_write(writer, tensor->data, tensor->bytes, err));
   }
-  free(head_memory);
+  return GPTVQ_OK;
+}
+
+static gptvq_status declare_tensors(gptvq_st_writer *writer, const gptvq_model *model,
+                                    const gptvq_tensor_plan *plan, size_t place, gptvq_error *err) {
+  for (size_t t = 0; t < plan->count; t++)
+    if (plan->place[t] == place)
+      GPTVQ_TRY(gptvq_declare_tensor(writer, gptvq_checkpoint_tensor_at(model->checkpoint, t), err));
+  return GPTVQ_OK;
+}
+
+static gptvq_status open_shard(const gptvq_output *out, const gptvq_tensor_plan *plan, size_t shard,
+                               gptvq_st_writer **writer, gptvq_error *err) {
+  char name[GPTVQ_SHARD_NAME], path[GPTVQ_PATH_MAX];
+  gptvq_shard_name(shard, plan->blocks + 1, name);
+  GPTVQ_TRY(gptvq_output_path(out, name, path, err));
+  return gptvq_st_writer_create(path, writer, err);
+}
+
+gptvq_status gptvq_write_shard(const gptvq_output *out, const gptvq_model *model,
+                               const gptvq_tensor_plan *plan, size_t shard, const gptvq_layer_result *results,
+                               const char *method, const gptvq_tuned *tuned, gptvq_error *err) {
+  gptvq_st_writer *writer;
+  gptvq_status status;
+  const gptvq_block *block = &model->blocks[shard];
+  GPTVQ_TRY(open_shard(out, plan, shard, &writer, err));
+  for (size_t i = 0; i < block->linear_count; i++)
+    GPTVQ_TRY_GOTO(gptvq_packed_declare(writer, block->linears[i].name, &results[i].packed, method,
+                                        results[i].error, err));
+  GPTVQ_TRY_GOTO(declare_tensors(writer, model, plan, shard, err));
+  for (size_t i = 0; i < block->linear_count; i++)
+    GPTVQ_TRY_GOTO(gptvq_packed_write(writer, &results[i].packed, err));
+  GPTVQ_TRY_GOTO(write_tensors(writer, model, plan, shard, tuned, err));
   return gptvq_st_writer_commit(writer, err);
 done:
-  free(head_memory);
+  gptvq_st_writer_abort(writer);
+  return status;
+}
+
+gptvq_status gptvq_write_rest(const gptvq_output *out, const gptvq_model *model,
+                              const gptvq_tensor_plan *plan, const gptvq_outside *outside,
+                              const gptvq_tuned *tuned, gptvq_error *err) {
+  gptvq_st_writer *writer;
+  gptvq_status status;
+  layers list = {.count = 0};
+  add_outside(&list, GPTVQ_NAME_EMBEDDING, &outside->embedding);
+  add_outside(&list, GPTVQ_NAME_HEAD, &outside->head);
+  GPTVQ_TRY(open_shard(out, plan, plan->blocks, &writer, err));
+  for (size_t i = 0; i < list.count; i++)
+    GPTVQ_TRY_GOTO(
+        gptvq_packed_declare(writer, list.names[i], list.packed[i], list.methods[i], list.errors[i], err));
+  GPTVQ_TRY_GOTO(declare_tensors(writer, model, plan, gptvq_place_rest, err));
+  for (size_t i = 0; i < list.count; i++) GPTVQ_TRY_GOTO(gptvq_packed_write(writer, list.packed[i], err));
+  GPTVQ_TRY_GOTO(write_tensors(writer, model, plan, gptvq_place_rest, tuned, err));
+  return gptvq_st_writer_commit(writer, err);
+done:
   gptvq_st_writer_abort(writer);
   return status;
 }
@@ -214,9 +263,20 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
                                   const gptvq_resolved *options, uint64_t *bytes, gptvq_error *err) {
   uint64_t total = 0;
-  for (size_t t = 0; t < plan->count; t++)
-    if (plan->place[t] != gptvq_place_replaced) /* the head at its full size: an upper bound */
-      total += gptvq_checkpoint_tensor_at(model->checkpoint, t)->bytes;
+  for (size_t t = 0; t < plan->count; t++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
+    if (plan->place[t] == gptvq_place_packed) {
+      const bool head = strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0;
+      const gptvq_packed_shape shape = gptvq_outside_shape(model->config.vocab, model->config.hidden,
+                                                           head ? plan->bits.head : plan->bits.embedding);
+      gptvq_packed_sizes sizes;
+      GPTVQ_TRY(gptvq_packed_check(&shape, tensor->name, err));
+      gptvq_packed_measure(&shape, &sizes);
+      total += sizes.stored_bytes;
+    } else if (plan->place[t] != gptvq_place_replaced) {
+      total += tensor->bytes;
+    }
+  }
   for (size_t b = 0; b < model->config.layers; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];
@@ -226,6 +286,6 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
       gptvq_packed_measure(&shape, &sizes);
       total += sizes.stored_bytes;
     }
-  *bytes = total;
+  *bytes = total + gptvq_allocation_spare(model, options);
   return GPTVQ_OK;
 }

@@ -1,0 +1,120 @@
+#include "quant/plan/outside.h"
+
+#include "base/memory.h"
+#include "calib/hessian.h"
+#include "quant/layer/solver.h"
+
+#include <math.h>
+
+enum { GROUP = 64, SLAB_VALUES = 1 << 22, SLAB_ROWS = 256 };
+
+gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantize_options *options,
+                                   gptvq_outside_bits *bits, gptvq_error *err) {
+  const unsigned embedding = options->embedding_bits != 0 ? options->embedding_bits : 16,
+                 head = options->head_bits != 0 ? options->head_bits : 16;
+  *bits = (gptvq_outside_bits){embedding, head};
+  if (!model->config.tie_embeddings || (options->rotate & GPTVQ_ROTATE_RESIDUAL) != 0) return GPTVQ_OK;
+  if (embedding != head && embedding != 16 && head != 16)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "`embedding_bits` %u and `head_bits` %u: embedding and output head of this model are one "
+        "matrix: give the same for both, or one of the two",
+        embedding, head);
+  *bits = (gptvq_outside_bits){embedding != 16 ? embedding : head, 16};
+  return GPTVQ_OK;
+}
+
+/* A head of its own, or the matrix that is both. */
+static unsigned head_bits(const gptvq_model *model, const gptvq_quantize_options *options,
+                          const gptvq_outside_bits *bits) {
+  const bool tied = model->config.tie_embeddings && (options->rotate & GPTVQ_ROTATE_RESIDUAL) == 0;
+  return tied ? bits->embedding : bits->head;
+}
+
+bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_quantize_options *options,
+                              const gptvq_outside_bits *bits) {
+  return head_bits(model, options, bits) != 16;
+}
+
+bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_options *options,
+                                const gptvq_outside_bits *bits) {
+  const bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
+  return data && head_bits(model, options, bits) < 8;
+}
+
+gptvq_packed_shape gptvq_outside_shape(size_t rows, size_t cols, unsigned bits) {
+  const size_t group = bits == 8 ? GPTVQ_ROWS_GROUP : gptvq_min_size(GROUP, cols);
+  return (gptvq_packed_shape){.kind = GPTVQ_PACKED_UNIFORM,
+                              .rows = rows,
+                              .cols = cols,
+                              .dim = 1,
+                              .index_bits = bits,
+                              .group_rows = 1,
+                              .group_cols = cols,
+                              .scale_block = (unsigned)group};
+}
+
+gptvq_status gptvq_outside_options(const gptvq_quantize_options *options, unsigned bits, bool hessian,
+                                   gptvq_resolved *out, gptvq_error *err) {
+  gptvq_quantize_options own;
+  gptvq_quantize_options_recipe(&own, GPTVQ_RECIPE_PAPER);
+  own.method = hessian ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_RTN;
+  own.bits = 0.0;
+  own.index_bits = bits;
+  own.group_size = GROUP;
+  own.act_order = 0;
+  own.damping = options->damping;
+  GPTVQ_TRY(gptvq_resolve(&own, out, err));
+  out->scales_checked = true; /* of the whole matrix, before any work */
+  return GPTVQ_OK;
+}
+
+size_t gptvq_outside_rows(size_t rows, size_t cols) {
+  return gptvq_min_size(rows, gptvq_max_size(SLAB_ROWS, SLAB_VALUES / cols));
+}
+
+static double kept_bytes(const gptvq_model *model, unsigned bits) {
+  if (bits == 16) return 0.0;
+  const gptvq_packed_shape shape = gptvq_outside_shape(model->config.vocab, model->config.hidden, bits);
+  return (double)gptvq_packed_bytes(&shape);
+}
+
+double gptvq_outside_kept(const gptvq_model *model, const gptvq_resolved *options) {
+  gptvq_outside_bits bits;
+  if (gptvq_outside_bits_of(model, &options->options, &bits, NULL) != GPTVQ_OK) return 0.0;
+  return kept_bytes(model, bits.embedding) + kept_bytes(model, bits.head);
+}
+
+/* Beside what is kept: a slab of rows in fp32 and the solver's work on it, its factor, zero points that are
+ * not packed yet. */
+static double work_bytes(const gptvq_model *model, const gptvq_resolved *options, unsigned bits,
+                         bool hessian) {
+  const size_t vocab = model->config.vocab, hidden = model->config.hidden,
+               rows = gptvq_outside_rows(vocab, hidden);
+  gptvq_resolved own;
+  if (bits >= 8 || gptvq_outside_options(&options->options, bits, hessian, &own, NULL) != GPTVQ_OK)
+    return 0.0;
+  const gptvq_packed_shape slab = gptvq_outside_shape(rows, hidden, bits);
+  const double zeros = 2.0 * (double)vocab * (double)gptvq_ceil_div(hidden, slab.scale_block);
+  return zeros + 2.0 * sizeof(float) * (double)rows * (double)hidden + (double)gptvq_packed_bytes(&slab) +
+         (double)gptvq_solve_bytes(&own, &slab, hessian) +
+         (hessian ? (double)gptvq_factor_peak_bytes(hidden, &own) + sizeof(float) * (double)(hidden * hidden)
+                  : 0.0);
+}
+
+static double pages(const gptvq_linear *linear, unsigned bits) {
+  return bits == 16 ? 0.0
+                    : (double)linear->rows * (double)linear->cols * (double)gptvq_dtype_size(linear->dtype);
+}
+
+double gptvq_outside_peak(const gptvq_model *model, const gptvq_resolved *options) {
+  gptvq_outside_bits bits;
+  if (gptvq_outside_bits_of(model, &options->options, &bits, NULL) != GPTVQ_OK) return 0.0;
+  const bool hessian = gptvq_outside_uses_hessian(model, &options->options, &bits),
+             own_head = bits.head != 16;
+  return gptvq_outside_kept(model, options) +
+         fmax(pages(&model->embedding, bits.embedding), pages(&model->head, bits.head)) +
+         (hessian ? (double)gptvq_hessian_bytes(model->config.hidden) : 0.0) +
+         fmax(work_bytes(model, options, bits.embedding, hessian && !own_head),
+              work_bytes(model, options, bits.head, hessian));
+}

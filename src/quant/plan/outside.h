@@ -1,0 +1,40 @@
+/* quant/plan/outside.h: what becomes of the matrices outside of the blocks, the embedding and the output
+ * head: their bits, shapes and sizes. docs/METHOD.md, "The embedding and the head". */
+#ifndef GPTVQ_QUANT_PLAN_OUTSIDE_H
+#define GPTVQ_QUANT_PLAN_OUTSIDE_H
+
+#include "model/model_internal.h"
+#include "quant/options/options.h"
+
+/* Bits of a code, 3 … 6 or 8; 16: the matrix stays as it is. A head that is the embedding's matrix has none
+ * of its own: 16. */
+typedef struct gptvq_outside_bits {
+  unsigned embedding, head;
+} gptvq_outside_bits;
+
+/* Of the model as it will be stored: a rotation of the residual stream gives a tied head a matrix of its own.
+ * GPTVQ_ERROR_ARGUMENT: different bits for one matrix. */
+gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantize_options *options,
+                                   gptvq_outside_bits *bits, gptvq_error *err);
+/* Is the head packed, by itself or with the embedding? */
+bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_quantize_options *options,
+                              const gptvq_outside_bits *bits);
+/* Is the head, or the matrix that is both, made with the Hessian of the last norm's outputs? */
+bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_options *options,
+                                const gptvq_outside_bits *bits);
+
+/* Uniform: of 8 bits as kernels take it in place, a scale per 256 columns, zero points 128; of less a scale
+ * and a zero point per 64 columns. */
+gptvq_packed_shape gptvq_outside_shape(size_t rows, size_t cols, unsigned bits);
+/* The options that a matrix of less than 8 bits is made with, by error feedback or, without a Hessian,
+ * rounded to nearest. */
+gptvq_status gptvq_outside_options(const gptvq_quantize_options *options, unsigned bits, bool hessian,
+                                   gptvq_resolved *out, gptvq_error *err);
+
+/* Rows that are worked on together: results do not depend on it. */
+size_t gptvq_outside_rows(size_t rows, size_t cols);
+/* Bytes of the packed matrices, which are kept, and of the work on them; in both cases 0 if they stay. */
+double gptvq_outside_kept(const gptvq_model *model, const gptvq_resolved *options);
+double gptvq_outside_peak(const gptvq_model *model, const gptvq_resolved *options);
+
+#endif

@@ -1,0 +1,201 @@
+#include "quant/run/budget.h"
+
+#include "base/memory.h"
+#include "checkpoint/names.h"
+#include "checkpoint/packed_parts.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The layers' sizes that are tried: bits per value in steps of 1 / STEPS. Codebooks of less than
+ * LEAST_CODEBOOK bits per value serve too many weights, indices of more than FAST_BITS bits decode slowly. */
+enum { STEPS = 64, MOST_BITS = 8, FAST_BITS = 8 };
+#define LEAST_CODEBOOK (1.0 / 32.0)
+
+/* ---- bytes of files ---- */
+
+static size_t digits(uint64_t value) {
+  size_t n = 1;
+  for (; value >= 10; value /= 10) n++;
+  return n;
+}
+
+/* Of the entry of a tensor in a header, with offsets of so many digits. */
+static uint64_t entry_bytes(size_t name, const char *type, size_t rank, const size_t *dims, size_t offset) {
+  static const char text[] = "\"\":{\"dtype\":\"\",\"shape\":[],\"data_offsets\":[,]},";
+  uint64_t bytes = sizeof text + name + strlen(type) + 2 * offset;
+  for (size_t i = 0; i < rank; i++) bytes += digits(dims[i]) + 1;
+  return bytes;
+}
+
+/* Of a packed layer: tensors, their entries, the description, in which quotes are escaped and `error` has at
+ * most 24 characters. */
+static uint64_t layer_bytes(const char *name, const gptvq_packed_shape *s, size_t offset) {
+  static const char text[] =
+      "\"gptvq.\":\"\",{'format':'trellis','version':3,'rows':,'cols':,'dim':4,'index_bits':12,"
+      "'group_rows':,'group_cols':,'codebook_bits':16,'scale_block':,'permuted':false,"
+      "'method':'kmeans','error':,'state_bits':256}";
+  enum { QUOTES = 34, ERROR = 24 };
+  gptvq_packed_sizes sizes;
+  gptvq_packed_part parts[GPTVQ_PART_COUNT];
+  const size_t length = strlen(name);
+  gptvq_packed_measure(s, &sizes);
+  gptvq_packed_parts(s, parts);
+  uint64_t bytes = sizes.stored_bytes + sizeof text + QUOTES + ERROR + length + digits(s->rows) +
+                   digits(s->cols) + digits(s->group_rows) + digits(s->group_cols) + digits(s->scale_block);
+  for (int i = 0; i < GPTVQ_PART_COUNT; i++)
+    if (parts[i].present)
+      bytes += entry_bytes(length + strlen(parts[i].suffix), gptvq_tensor_type_name(parts[i].type),
+                           parts[i].rank, parts[i].dims, offset);
+  return bytes;
+}
+
+/* All that is not packed, and what every shard has: the length of its header, its end, padding. Vectors count
+ * as fp32, which a transform may make of them. */
+static uint64_t other_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan, size_t offset) {
+  enum { SHARD = 8 + 64 + 64 /* {"__metadata__":{"format":"pt"},…} */ };
+  uint64_t bytes = (plan->blocks + 1) * SHARD;
+  for (size_t t = 0; t < plan->count; t++) {
+    const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
+    if (plan->place[t] == gptvq_place_replaced || plan->place[t] == gptvq_place_packed) continue;
+    bytes += tensor->rank < 2 ? gptvq_max_size(tensor->bytes, 4 * tensor->count) : tensor->bytes;
+    bytes += entry_bytes(strlen(tensor->name), gptvq_tensor_type_name(tensor->type), tensor->rank,
+                         tensor->dims, offset);
+  }
+  return bytes;
+}
+
+/* ---- what is chosen from ---- */
+
+typedef struct choice {
+  gptvq_outside_bits bits;
+  uint64_t bytes; /* of everything but the layers */
+  double loss;
+} choice;
+
+/* Measured on SmolLM2-135M, KL in nats a token, the mean of three kinds of text: all layers at b bits
+ * lose 1.28 · 3.45^(2.28 − b), the matrix that is embedding and head at b bits of code 0.047 · 4.4^(4 − b).
+ * Apart each of the two counts as half of it. */
+static double layers_loss(double bits) { return 1.28 * pow(3.45, 2.28 - bits); }
+static double matrix_loss(unsigned bits) { return bits == 16 ? 0.0 : 0.047 * pow(4.4, 4.0 - (double)bits); }
+
+static double outside_loss(const gptvq_outside_bits *bits, bool tied) {
+  return tied ? matrix_loss(bits->embedding) : 0.5 * (matrix_loss(bits->embedding) + matrix_loss(bits->head));
+}
+
+/* The layers with options of a size; UINT64_MAX: a layer cannot have it. */
+static uint64_t layers_bytes(const gptvq_model *model, const gptvq_resolved *options, size_t offset) {
+  uint64_t total = 0;
+  for (size_t b = 0; b < model->config.layers; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
+      const gptvq_linear *linear = &model->blocks[b].linears[i];
+      gptvq_packed_shape shape;
+      if (gptvq_layer_shape(linear->rows, linear->cols, options, &shape, NULL) != GPTVQ_OK) return UINT64_MAX;
+      total += layer_bytes(linear->name, &shape, offset);
+    }
+  return total;
+}
+
+/* Options of so many bits, unless they are none of usual use, or the same as those of fewer bits. */
+static bool size_of(const gptvq_resolved *options, double bits, double before, gptvq_resolved *out) {
+  gptvq_quantize_options o = options->options;
+  o.bits = bits;
+  o.index_bits = 0;
+  o.group_size = 0;
+  if (gptvq_resolve(&o, out, NULL) != GPTVQ_OK) return false;
+  const gptvq_quantize_options *r = &out->options;
+  if (fabs(r->bits - before) < 1e-9) return false;
+  if (gptvq_is_uniform(r) || r->code == GPTVQ_CODE_TRELLIS) return true;
+  return r->index_bits <= FAST_BITS && r->bits - (double)r->index_bits / r->dim >= LEAST_CODEBOOK - 1e-9;
+}
+
+typedef struct best {
+  double loss;
+  gptvq_resolved options;
+  gptvq_outside_bits bits;
+  uint64_t bytes, least; /* least: of all choices */
+} best;
+
+/* The choices of embedding and head beside layers of one size. */
+static void try_size(const gptvq_resolved *size, uint64_t layers, const choice *choices, size_t count,
+                     uint64_t budget, best *b) {
+  for (size_t i = 0; i < count; i++) {
+    const uint64_t bytes = layers + choices[i].bytes;
+    const double loss = layers_loss(size->options.bits) + choices[i].loss;
+    if (bytes < b->least) b->least = bytes;
+    if (bytes > budget || !(loss < b->loss)) continue;
+    *b = (best){loss, *size, choices[i].bits, bytes, b->least};
+  }
+}
+
+/* Bits of the two that are not given are all that there are. */
+static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved *options, size_t offset,
+                                 choice *choices, size_t *count, gptvq_error *err) {
+  static const unsigned sizes[] = {16, 8, 6, 5, 4, 3};
+  enum { SIZES = sizeof sizes / sizeof sizes[0] };
+  const bool tied = model->config.tie_embeddings;
+  const gptvq_quantize_options *o = &options->options;
+  const bool embedding_given = o->embedding_bits != 0, head_given = o->head_bits != 16;
+  const size_t vocab = model->config.vocab, hidden = model->config.hidden;
+  *count = 0;
+  for (size_t e = 0; e < SIZES; e++)
+    for (size_t h = 0; h < SIZES; h++) {
+      gptvq_resolved own = *options;
+      gptvq_tensor_plan plan;
+      if (tied ? h > 0 || ((embedding_given || head_given) && e > 0)
+               : (embedding_given && e > 0) || (head_given && h > 0))
+        continue;
+      if (!embedding_given && !(tied && head_given)) own.options.embedding_bits = sizes[e];
+      if (!head_given && !tied) own.options.head_bits = sizes[h];
+      GPTVQ_TRY(gptvq_plan_create(model, &own, &plan, err));
+      choice *c = &choices[(*count)++];
+      *c = (choice){plan.bits, other_bytes(model, &plan, offset), outside_loss(&plan.bits, tied)};
+      gptvq_plan_release(&plan);
+      const gptvq_packed_shape embedding = gptvq_outside_shape(vocab, hidden, c->bits.embedding),
+                               head = gptvq_outside_shape(vocab, hidden, c->bits.head);
+      if (c->bits.embedding != 16) c->bytes += layer_bytes(GPTVQ_NAME_EMBEDDING, &embedding, offset);
+      if (c->bits.head != 16) c->bytes += layer_bytes(GPTVQ_NAME_HEAD, &head, offset);
+    }
+  return GPTVQ_OK;
+}
+
+gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks *callbacks,
+                                 gptvq_resolved *options, gptvq_error *err) {
+  const gptvq_quantize_options *o = &options->options;
+  const double wanted = o->model_bits, parameters = (double)model->info.parameters;
+  choice choices[36];
+  size_t count;
+  if (wanted == 0.0) return GPTVQ_OK;
+  if (o->rotate != GPTVQ_ROTATE_NONE)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "`model_bits` is not possible with `rotate`, which changes the types of other tensors: give `bits`");
+  const uint64_t budget = (uint64_t)floor(wanted * parameters / 8.0);
+  const size_t offset = digits(gptvq_checkpoint_bytes(model->checkpoint));
+  GPTVQ_TRY(list_choices(model, options, offset, choices, &count, err));
+  best b = {.loss = INFINITY, .least = UINT64_MAX};
+  double before = 0.0;
+  for (size_t step = STEPS; step <= (size_t)MOST_BITS * STEPS; step++) {
+    gptvq_resolved size;
+    if (!size_of(options, (double)step / STEPS, before, &size)) continue;
+    before = size.options.bits;
+    const uint64_t layers = layers_bytes(model, &size, offset);
+    if (layers != UINT64_MAX) try_size(&size, layers, choices, count, budget, &b);
+  }
+  if (!isfinite(b.loss))
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "`model_bits` %g is not possible for this model%s: the least is %.4f", wanted,
+                      count < 6 ? " with these bits of embedding and head" : "",
+                      ceil(8e4 * (double)b.least / parameters) / 1e4);
+  *options = b.options;
+  options->options.embedding_bits = b.bits.embedding != 16 ? b.bits.embedding : 0;
+  options->options.head_bits = b.bits.head;
+  gptvq_log(callbacks, GPTVQ_LOG_INFO,
+            "sizes: layers %.4f bits per value, embedding %u, %s: at most %.4f of %g bits per parameter",
+            b.options.options.bits, b.bits.embedding,
+            model->config.tie_embeddings ? "head the same matrix" : "head apart",
+            8.0 * (double)b.bytes / parameters, wanted);
+  return GPTVQ_OK;
+}
