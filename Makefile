@@ -47,7 +47,7 @@ install: release
 	@cmake --install build/release --prefix $(PREFIX)
 
 # gptvq-VERSION.tar.gz of what is committed.
-VERSION = $(shell sed -n 's/^project(gptvq VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
+VERSION = $(shell sed -n 's,^project.gptvq VERSION \([0-9.]*\).*,\1,p' CMakeLists.txt)
 dist:
 	@git archive --prefix=gptvq-$(VERSION)/ -o gptvq-$(VERSION).tar.gz HEAD
 	@echo gptvq-$(VERSION).tar.gz

@@ -67,3 +67,10 @@ done
 ! readelf -d consumer/build/runtime | grep -q 'NEEDED.*libgptvq\.' || die "the runtime's program needs the whole library"
 # shellcheck disable=SC2046
 expect_ok "$CC" consumer/main.c $(PKG_CONFIG_PATH="$root/$LIBDIR/pkgconfig" pkg-config --cflags --libs gptvq) -o main
+
+# the source tarball has the program's version in its name
+if command -v make > /dev/null; then
+  version=$("$GPTVQ" --version | cut -d ' ' -f 2)
+  expect_ok make -s -n -C "$SOURCE" dist
+  expect_out "git archive --prefix=gptvq-$version/ -o gptvq-$version\\.tar\\.gz HEAD"
+fi
