@@ -79,10 +79,9 @@ typedef struct choice {
  * lose 1.28 · 3.45^(2.28 − b), the matrix that is embedding and head at b bits of code 0.047 · 4.4^(4 − b).
  * Apart each of the two counts as half of it. */
 static double layers_loss(double bits) { return 1.28 * pow(3.45, 2.28 - bits); }
-static double matrix_loss(unsigned bits) { return bits == 16 ? 0.0 : 0.047 * pow(4.4, 4.0 - (double)bits); }
-
-static double outside_loss(const gptvq_outside_bits *bits, bool tied) {
-  return tied ? matrix_loss(bits->embedding) : 0.5 * (matrix_loss(bits->embedding) + matrix_loss(bits->head));
+static double matrix_loss(const gptvq_packed_shape *shape, unsigned bits) {
+  const double code = shape->kind == GPTVQ_PACKED_TRELLIS ? 0.55 : 1.0; /* a trellis code of as many bits */
+  return bits == 16 ? 0.0 : code * 0.047 * pow(4.4, 4.0 - (double)bits);
 }
 
 /* The layers with options of a size; UINT64_MAX: a layer cannot have it. */
@@ -151,10 +150,12 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
       if (!head_given && !tied) own.options.head_bits = sizes[h];
       GPTVQ_TRY(gptvq_plan_create(model, &own, &plan, err));
       choice *c = &choices[(*count)++];
-      *c = (choice){plan.bits, other_bytes(model, &plan, offset), outside_loss(&plan.bits, tied)};
+      *c = (choice){plan.bits, other_bytes(model, &plan, offset), 0.0};
       gptvq_plan_release(&plan);
-      const gptvq_packed_shape embedding = gptvq_outside_shape(vocab, hidden, c->bits.embedding),
-                               head = gptvq_outside_shape(vocab, hidden, c->bits.head);
+      const gptvq_packed_shape embedding = gptvq_outside_shape(o, vocab, hidden, c->bits.embedding),
+                               head = gptvq_outside_shape(o, vocab, hidden, c->bits.head);
+      c->loss = (tied ? 1.0 : 0.5) *
+                (matrix_loss(&embedding, c->bits.embedding) + matrix_loss(&head, c->bits.head));
       if (c->bits.embedding != 16) c->bytes += layer_bytes(GPTVQ_NAME_EMBEDDING, &embedding, offset);
       if (c->bits.head != 16) c->bytes += layer_bytes(GPTVQ_NAME_HEAD, &head, offset);
     }
