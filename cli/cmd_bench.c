@@ -195,7 +195,8 @@ static int bench_model(int argc, char **argv) {
        .help = "turns of prompt and single tokens (default 5), after one to warm up"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &job.compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
-       .help = "arithmetic (default auto: int8 for packed folders, fp32 for others)"},
+       .help = "arithmetic (default auto: int8 for packed folders, else bf16 where the weights and the\n"
+               "processor have it, or fp32)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &job.head_bits, .min = 8, .max = 16, .argument = "8|16",
        .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &job.json, .help = "everything as JSON"},

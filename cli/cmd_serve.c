@@ -74,11 +74,10 @@ static int open_all(serving *s, const char *path) {
 static int announce(const serving *s) {
   char size[GPTVQ_CLI_SIZE_TEXT];
   const gptvq_server_options *o = &s->options;
-  size_t each = gptvq_session_estimate(s->model, o->ctx);
   const char *bracket = strchr(o->host, ':') != NULL ? "[" : "";
   gptvq_cli_note("%s: %zu text%s of up to %zu tokens at a time, which take up to %s; Ctrl-C stops", o->name,
                  o->parallel, o->parallel == 1 ? "" : "s", o->ctx,
-                 gptvq_cli_size_text((uint64_t)each * o->parallel, size));
+                 gptvq_cli_size_text(gptvq_server_estimate(s->model, o->parallel, o->ctx), size));
   printf("http://%s%s%s:%u\n", bracket, o->host, bracket[0] != '\0' ? "]" : "", gptvq_server_port(s->server));
   return gptvq_cli_flush();
 }
@@ -185,8 +184,8 @@ int gptvq_cmd_serve(int argc, char **argv) {
        .help = "a chat template (Jinja) instead of the model's"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &s.compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
-       .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 "
-               "for others"},
+       .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, else "
+               "bf16\nwhere the weights and the processor have it, or fp32"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &s.model_options.head_bits, .min = 8, .max = 16,
        .argument = "8|16", .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {.kind = GPTVQ_OPTION_END}};

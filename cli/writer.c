@@ -36,8 +36,8 @@ void gptvq_cli_compute_table(gptvq_cli_writer *w, gptvq_option table[GPTVQ_CLI_C
   const gptvq_option options[GPTVQ_CLI_COMPUTE_OPTIONS] = {
       {GPTVQ_OPTION_CHOICE, "compute", .value = &w->compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
-       .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, fp32 "
-               "for others"},
+       .help = "precision of the inputs of matrix products; auto (default): int8 for packed folders, else "
+               "bf16\nwhere the weights and the processor have it, or fp32"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &w->head_bits, .min = 8, .max = 16, .argument = "8|16",
        .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "json", .value = &w->json, .help = "text, ids and speed as JSON, at the end"}};

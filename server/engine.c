@@ -13,6 +13,30 @@
 enum { PIECE = 256, TOGETHER = 512 };               /* TOGETHER: tokens of a pass */
 static const size_t logit_bytes = (size_t)64 << 20; /* of a piece that is scored */
 
+/* Rows of logits when a prompt is scored. */
+static size_t score_rows(size_t vocab) {
+  return gptvq_max_size(1, gptvq_min_size(PIECE, logit_bytes / (vocab * sizeof(float))));
+}
+
+/* Tokens of a piece that may be with others; 0: none is. */
+static size_t prompt_least(const gptvq_model *model, size_t slots) {
+  return slots > 1 ? gptvq_batch_prompt_tokens(model) : 0;
+}
+
+size_t gptvq_engine_estimate(const gptvq_model *model, size_t slots, size_t ctx) {
+  gptvq_model_info info = {.size = sizeof info};
+  gptvq_model_get_info(model, &info);
+  const size_t each = gptvq_saturated_sum(gptvq_session_estimate(model, ctx),
+                                          gptvq_saturated_size(ctx, sizeof(int32_t)) + sizeof(gptvq_slot));
+  const size_t rows = slots + gptvq_max_size(slots, score_rows(info.vocab));
+  size_t bytes = gptvq_saturated_size(slots, each);
+  bytes = gptvq_saturated_sum(bytes, gptvq_batch_estimate(model, slots * GPTVQ_BATCH_TOKENS));
+  if (prompt_least(model, slots) > 0)
+    bytes = gptvq_saturated_sum(bytes, gptvq_batch_estimate(model, TOGETHER));
+  bytes = gptvq_saturated_sum(bytes, gptvq_saturated_size(rows, info.vocab * sizeof(float)));
+  return gptvq_saturated_sum(bytes, sizeof(gptvq_engine));
+}
+
 gptvq_status gptvq_engine_create(const gptvq_model *model, const gptvq_tokenizer *tokenizer, size_t slots,
                                  size_t ctx, gptvq_engine **out, gptvq_error *err) {
   *out = NULL;
@@ -23,10 +47,10 @@ gptvq_status gptvq_engine_create(const gptvq_model *model, const gptvq_tokenizer
   gptvq_model_info_init(&engine->info);
   gptvq_model_get_info(model, &engine->info);
   size_t vocab = engine->info.vocab;
-  engine->score_rows = gptvq_max_size(1, gptvq_min_size(PIECE, logit_bytes / (vocab * sizeof(float))));
+  engine->score_rows = score_rows(vocab);
   gptvq_status status = gptvq_slots_create(model, slots, ctx, &engine->slots, err);
   if (status == GPTVQ_OK) status = gptvq_batch_create(model, slots * GPTVQ_BATCH_TOKENS, &engine->batch, err);
-  engine->prompt_least = slots > 1 ? gptvq_batch_prompt_tokens(model) : 0;
+  engine->prompt_least = prompt_least(model, slots);
   if (status == GPTVQ_OK && engine->prompt_least > 0)
     status = gptvq_batch_create(model, TOGETHER, &engine->prompts, err);
   if (status == GPTVQ_OK) {

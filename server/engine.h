@@ -26,6 +26,8 @@ typedef struct gptvq_engine {
   gptvq_engine_counts counts;
 } gptvq_engine;
 
+/* Bytes that gptvq_engine_create takes; SIZE_MAX where they cannot be counted. */
+size_t gptvq_engine_estimate(const gptvq_model *model, size_t slots, size_t ctx);
 gptvq_status gptvq_engine_create(const gptvq_model *model, const gptvq_tokenizer *tokenizer, size_t slots,
                                  size_t ctx, gptvq_engine **out, gptvq_error *err);
 void gptvq_engine_destroy(gptvq_engine *engine); /* NULL is fine */

@@ -28,6 +28,9 @@ bool gptvq_server_available(void);
 /* Is it an address of this machine alone, or the one name that is always one? 127.example.com is anybody's.
  */
 bool gptvq_server_is_loopback(const char *host);
+/* Bytes that the slots and what they compute in take: parallel texts of ctx tokens. SIZE_MAX where they
+ * cannot be counted. */
+size_t gptvq_server_estimate(const gptvq_model *model, size_t parallel, size_t ctx);
 /* Listens, and answers in threads of its own. Model, tokenizer, chat (NULL: no_chat says why there is none)
  * and the options' texts have to outlive it. On success the caller owns *out. GPTVQ_ERROR_UNSUPPORTED: not in
  * this build; GPTVQ_ERROR_IO: the address is not to be had. */

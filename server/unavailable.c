@@ -7,6 +7,11 @@
 
 bool gptvq_server_available(void) { return false; }
 
+size_t gptvq_server_estimate(const gptvq_model *model, size_t parallel, size_t ctx) {
+  (void)model, (void)parallel, (void)ctx;
+  return 0;
+}
+
 gptvq_status gptvq_server_start(const gptvq_model *model, const gptvq_tokenizer *tokenizer,
                                 const gptvq_chat *chat, const char *no_chat,
                                 const gptvq_server_options *options, gptvq_server **out, gptvq_error *err) {

@@ -2,6 +2,9 @@
 import argparse
 import contextlib
 import csv
+import importlib.util
+import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,6 +12,8 @@ import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+TEXT = ROOT / "examples/text/eval.txt"
+WINDOWS, CTX = 4, 256  # of what is compared
 
 
 def options():
@@ -26,6 +31,7 @@ def options():
 
 
 def row(client, what, ours, peer=""):
+    require(not any("," in str(cell) for cell in (client, what, ours, peer)), f"a comma in the row of {what}")  # awk reads the table
     csv.writer(sys.stdout, lineterminator="\n").writerow([client, what, ours, peer])
     sys.stdout.flush()
 
@@ -39,6 +45,50 @@ def require(condition, what):
     if not condition:
         note(f"ecosystem: FAILED: {what}")
         sys.exit(1)
+
+
+def need(*modules):
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        note(f"ecosystem: no {', '.join(missing)}: left out")
+    return not missing
+
+
+def run(o, *arguments):
+    """What a command of gptvq prints; its failure ends the run."""
+    done = subprocess.run([o.gptvq, *map(str, arguments), "--threads", str(o.threads)], capture_output=True, text=True)
+    require(done.returncode == 0, f"gptvq {' '.join(map(str, arguments))}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def perplexity(o, model, compute="fp32"):
+    return json.loads(run(o, "eval", model, "--text", TEXT, "--ctx", CTX, "--max-windows", WINDOWS, "--compute", compute, "--json", "--quiet"))["perplexity"]
+
+
+def is_packed(model):
+    config = pathlib.Path(model) / "config.json"
+    return json.loads(config.read_text()).get("quantization_config", {}).get("quant_method") == "gptvq"
+
+
+def packed_folder(o):
+    """The model itself where it is packed, else packed without data, which is quick."""
+    if is_packed(o.model):
+        return pathlib.Path(o.model)
+    out = o.scratch / "packed"
+    if not out.exists():
+        run(o, "quantize", o.model, "-o", out, "--method", "rtn", "--bits", "4.25", "--quiet")
+    return out
+
+
+def package(o):
+    """The Python package of this tree, with the library that is beside the program."""
+    library = pathlib.Path(o.gptvq).resolve().parent / "libgptvq.so"
+    if library.exists():
+        os.environ.setdefault("GPTVQ_LIBRARY", str(library))
+    sys.path.insert(0, str(ROOT / "bindings/python"))
+    import gptvq
+    gptvq.set_threads(o.threads)
+    return gptvq
 
 
 @contextlib.contextmanager

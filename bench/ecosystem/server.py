@@ -1,11 +1,10 @@
-"""gptvq serve with the openai client and lm-evaluation-harness, and under load."""
-import concurrent.futures
+"""gptvq serve with the openai client and lm-evaluation-harness."""
 import json
-import statistics
+import re
 import subprocess
 import time
 
-from common import ROOT, note, options, require, row, serving, serving_peer
+from common import note, options, package, require, row, serving
 
 CHOICES = """task: gptvq_choices
 dataset_path: json
@@ -52,19 +51,20 @@ def openai_client(o):
     with serving(o, "--api-key", "secret", "--parallel", "4") as url:
         client = openai.OpenAI(base_url=url + "/v1", api_key="secret", max_retries=0)
         name = client.models.list().data[0].id
+        fresh = {"cache_prompt": False}  # the same answer every time
         tests = 0
 
         def passed():
             nonlocal tests
             tests += 1
 
-        whole = client.completions.create(model=name, prompt="Once upon a time", max_tokens=16, temperature=0)
+        whole = client.completions.create(model=name, prompt="Once upon a time", max_tokens=16, temperature=0, extra_body=fresh)
         require(whole.usage.completion_tokens == 16 and whole.choices[0].finish_reason == "length", "a completion")
         passed()
-        pieces = client.completions.create(model=name, prompt="Once upon a time", max_tokens=16, temperature=0, stream=True)
+        pieces = client.completions.create(model=name, prompt="Once upon a time", max_tokens=16, temperature=0, stream=True, extra_body=fresh)
         require("".join(p.choices[0].text for p in pieces if p.choices) == whole.choices[0].text, "a streamed completion")
         passed()
-        many = client.completions.create(model=name, prompt=["One day", "Once upon a time"], n=2, max_tokens=16, temperature=0)
+        many = client.completions.create(model=name, prompt=["One day", "Once upon a time"], n=2, max_tokens=16, temperature=0, extra_body=fresh)
         require([c.index for c in many.choices] == [0, 1, 2, 3] and many.choices[3].text == whole.choices[0].text, "prompts and n")
         passed()
         scored = client.completions.create(model=name, prompt="Once upon a time", max_tokens=1, echo=True, logprobs=3, temperature=0)
@@ -72,7 +72,7 @@ def openai_client(o):
         require(found.token_logprobs[0] is None and all(p < 0 for p in found.token_logprobs[1:]) and
                 len(found.tokens) == len(found.text_offset) == scored.usage.total_tokens, "log probabilities of the prompt")
         passed()
-        seeded = [client.completions.create(model=name, prompt="One", max_tokens=16, seed=3, extra_body={"cache_prompt": False}).choices[0].text
+        seeded = [client.completions.create(model=name, prompt="One", max_tokens=16, seed=3, extra_body=fresh).choices[0].text
                   for _ in range(2)]
         require(seeded[0] == seeded[1], "seeds")
         passed()
@@ -89,7 +89,8 @@ def openai_client(o):
             passed()
         messages = [{"role": "user", "content": "What is the capital of France?"}]
         try:
-            answer = client.chat.completions.create(model=name, messages=messages, max_tokens=16, temperature=0, logprobs=True, top_logprobs=2)
+            answer = client.chat.completions.create(model=name, messages=messages, max_tokens=16, temperature=0, logprobs=True, top_logprobs=2,
+                                                    extra_body=fresh)
         except openai.BadRequestError as error:
             require(error.code == "no_chat_template", "a chat")
             note("ecosystem: the model has no chat template")
@@ -98,7 +99,7 @@ def openai_client(o):
         require(len(answer.choices[0].logprobs.content) == answer.usage.completion_tokens, "a chat's log probabilities")
         passed()
         stream = client.chat.completions.create(model=name, messages=messages, max_tokens=16, temperature=0, stream=True,
-                                                stream_options={"include_usage": True})
+                                                stream_options={"include_usage": True}, extra_body=fresh)
         chunks = list(stream)
         require("".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == content, "a streamed chat")
         require(chunks[-1].usage.completion_tokens == answer.usage.completion_tokens, "a stream's usage")
@@ -129,7 +130,7 @@ def lm_eval_client(o):
         arguments["model"] = json.loads(subprocess.run(["curl", "-sS", url + "/v1/models"], check=True, capture_output=True, text=True).stdout)["data"][0]["id"]
         start = time.monotonic()
         results = lm_eval.simple_evaluate(model="local-completions", model_args=arguments, tasks=["gptvq_choices", "gptvq_generate"],
-                                          bootstrap_iters=0, task_manager=TaskManager(include_path=str(folder), include_defaults=False))
+                                          bootstrap_iters=0, log_samples=True, task_manager=TaskManager(include_path=str(folder), include_defaults=False))
         seconds = time.monotonic() - start
     found = results["results"]
     choices, generated = found["gptvq_choices"], found["gptvq_generate"]
@@ -138,52 +139,15 @@ def lm_eval_client(o):
         require(abs(choices[name + ",none"] - ours[key]) < 1e-9, f"{name}: {choices[name + ',none']} through the server, {ours[key]} by gptvq eval")
         row(version, f"{name} on {ours['questions']} questions; ours: gptvq eval --task", f"{ours[key]:.4f} ± {ours[key + '_stderr']:.4f}",
             f"{choices[name + ',none']:.4f}")
-    row(version, "exact_match of a generate_until task through the server", f"{generated['exact_match,strip']:.4f}")
+    written = [(s["doc"]["question"], s["resps"][0][0]) for s in results["samples"]["gptvq_generate"]]
+    model = package(o).Model.open(o.model, compute="fp32")
+    same = sum(re.split(r"[.!?]", "".join(model.generate(question, max_tokens=16, temperature=0)))[0] == text for question, text in written)
+    require(len(written) == ours["questions"] and same == len(written), f"{same} texts of {len(written)} are what Model.generate writes")
+    row(version, f"texts of generate_until (exact_match {generated['exact_match,strip']:.4f}); peer: the same by Model.generate", len(written), same)
     note(f"ecosystem: lm_eval took {seconds:.1f} s")
-
-
-PROMPT = ("Once upon a time there was a little girl who lived in a small house near the forest. Every day she went out to play with "
-          "her dog, and they ran and jumped until")
-
-
-def ask(url, number, tokens):
-    import urllib.request
-    body = {"prompt": f"{number}: {PROMPT}", "max_tokens": tokens, "temperature": 0.8, "seed": number, "ignore_eos": True}
-    request = urllib.request.Request(url + "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=3600) as reply:
-        return json.load(reply)["usage"]["completion_tokens"]
-
-
-def throughput(url, clients, tokens):
-    ask(url, 0, 4)
-    start = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
-        made = sum(pool.map(lambda i: ask(url, i, tokens), range(clients)))
-    return made / (time.monotonic() - start)
-
-
-def load(o, rounds=3):
-    """Tokens per second of one client and of many, ours and the peers' in turns: medians of three rounds."""
-    peers = [p for p in o.peer.split(",") if p]
-    ours = {1: [], o.clients: []}
-    theirs = {peer: {1: [], o.clients: []} for peer in peers}
-    for _ in range(rounds):
-        with serving(o, "--parallel", str(o.clients), "--ctx", "512") as url:
-            for clients in ours:
-                ours[clients].append(throughput(url, clients, o.tokens))
-        for peer in peers:
-            with serving_peer(o, peer) as url:
-                for clients in ours:
-                    theirs[peer][clients].append(throughput(url, clients, o.tokens))
-    for clients in ours:
-        mine = statistics.median(ours[clients])
-        for peer in peers or [""]:
-            other = f"{statistics.median(theirs[peer][clients]):.1f} tokens/s ({peer.rsplit('/', 1)[-1]})" if peer else ""
-            row("load", f"{clients} client{'s' * (clients > 1)} of {o.tokens} tokens", f"{mine:.1f} tokens/s", other)
 
 
 if __name__ == "__main__":
     o = options()
     openai_client(o)
     lm_eval_client(o)
-    load(o)

@@ -169,7 +169,9 @@ enum { GPTVQ_BATCH_TOKENS = 4 };
  * room for). 0: not in this model, where numbers could come out otherwise in company: computing in FP32 or
  * BF16, with experts, latent or linear attention, or matrices that are not packed. */
 GPTVQ_API size_t gptvq_batch_prompt_tokens(const gptvq_model *model);
-/* For steps of up to max_tokens tokens, those of all sessions counted. On success the caller owns *out. */
+/* For steps of up to max_tokens tokens, those of all sessions counted. On success the caller owns *out. Bytes
+ * it will take: gptvq_batch_estimate, SIZE_MAX where they cannot be counted. */
+GPTVQ_API size_t gptvq_batch_estimate(const gptvq_model *model, size_t max_tokens);
 GPTVQ_API gptvq_status gptvq_batch_create(const gptvq_model *model, size_t max_tokens, gptvq_batch **out,
                                           gptvq_error *err);
 GPTVQ_API void gptvq_batch_destroy(gptvq_batch *batch); /* before its model is closed; NULL is fine */

@@ -84,7 +84,7 @@ typedef struct gptvq_quantize_options {
                            biases */
   double finetune_index_rate; /* the same for the weights behind the VQ indices; 0 = indices stay */
   unsigned beam; /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published. Of
-                  * a trellis: for each of its prefixes, at most 4 */
+                  * a trellis: half as many for each of its prefixes, 1 to 4 */
   double mismatch; /* 0 … 1: share by which each layer makes up for its inputs' deviation from the original
                     * model's (with true_sequential only; twice the activations and forward passes) */
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
@@ -114,8 +114,8 @@ typedef struct gptvq_quantize_options {
                        * through the windows and what lies in a scratch file, not what it writes (but for
                        * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
   gptvq_code code;    /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
-                       * group_size,  scale_block, svd_rank and em_init are not used, codebook_bits is 8. No
-                       * fine-tuning, no allocation */
+                       * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
+                       * allocate bits may lie between */
   unsigned trellis;   /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
   const char *device; /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                        * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the

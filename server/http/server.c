@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "server/engine.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -114,6 +115,10 @@ static gptvq_status start(gptvq_server *server, const char *no_chat, gptvq_error
   if (server->daemon != NULL) return GPTVQ_OK;
   (void)close(fd);
   return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "libmicrohttpd does not start");
+}
+
+size_t gptvq_server_estimate(const gptvq_model *model, size_t parallel, size_t ctx) {
+  return gptvq_engine_estimate(model, parallel, ctx);
 }
 
 gptvq_status gptvq_server_start(const gptvq_model *model, const gptvq_tokenizer *tokenizer,

@@ -22,10 +22,6 @@ void gptvq_gemm_serial_nn(size_t m, size_t n, size_t k, float alpha, const float
 /* C[m × n] = alpha · A[k × m]ᵀ · B[k × n] + beta · C */
 void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                    size_t ldb, float beta, float *c, size_t ldc);
-/* Are the numbers of a row of gptvq_gemm_nn the same bits whatever other rows are multiplied with it, where
- * no tile is small (the BLAS may have kernels of their own for products of a million or less)? Nothing in the
- * BLAS says so: tried once, on products of several shapes. */
-bool gptvq_gemm_rows_stand_alone(void);
 /* C[m × n] += alpha · A[m × k] · B[k × n] in double */
 void gptvq_gemm_double_nn(size_t m, size_t n, size_t k, double alpha, const double *a, size_t lda,
                           const double *b, size_t ldb, double *c, size_t ldc);

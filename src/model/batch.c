@@ -29,6 +29,15 @@ typedef struct step {
   bool prompts; /* each of PROMPT_TOKENS and more */
 } step;
 
+size_t gptvq_batch_estimate(const gptvq_model *model, size_t max_tokens) {
+  gptvq_context *before = gptvq_context_use(model->context);
+  const size_t bytes = gptvq_workspace_bytes(model, 1, max_tokens, 1);
+  (void)gptvq_context_use(before);
+  const size_t row = model->config.hidden * sizeof(float) + sizeof(gptvq_attention_text);
+  return gptvq_saturated_sum(gptvq_saturated_sum(bytes, sizeof(gptvq_batch)),
+                             gptvq_saturated_size(max_tokens, row));
+}
+
 static gptvq_status create(const gptvq_model *model, size_t max_tokens, gptvq_batch **out, gptvq_error *err) {
   gptvq_batch *batch = calloc(1, sizeof *batch);
   if (batch == NULL) return gptvq_fail_memory(err, "a batch", sizeof *batch);
@@ -40,8 +49,7 @@ static gptvq_status create(const gptvq_model *model, size_t max_tokens, gptvq_ba
     batch->x = gptvq_alloc(max_tokens, row);
     batch->texts = gptvq_alloc(max_tokens, sizeof *batch->texts);
     if (batch->x == NULL || batch->texts == NULL)
-      status =
-          gptvq_fail_memory(err, "a batch", gptvq_saturated_size(max_tokens, row + sizeof *batch->texts));
+      status = gptvq_fail_memory(err, "a batch", gptvq_batch_estimate(model, max_tokens));
   }
   if (status != GPTVQ_OK) gptvq_batch_destroy(batch);
   else *out = batch;

@@ -43,6 +43,19 @@ expect_ok "$GPTVQ" report rtn --force
 well_formed rtn.html
 grep -Fq "<td>64</td><td>$(printf %.4f "$before")</td><td>$(printf %.4f "$ppl")</td><td>$(printf %.6f "$kl") ±" rtn.html || die "other figures than compare printed"
 
+# the record cannot be written when the figures are there: they are printed all the same, and the old record stands
+if [ -z "${SANITIZE:-}" ]; then # which writes files of its own
+  cp rtn/gptvq.json before.json
+  for command in "eval rtn" "compare $model rtn"; do
+    for json in "" --json; do
+      { code=0; (ulimit -f 0 && exec "$GPTVQ" $command --text "$text" --ctx 48 --max-windows 1 --record $json 2>&3) || code=$?; echo "code $code"; } 3>&1 | cat > "$capture/all"
+      grep -q '^code 3$' "$capture/all" && grep -Eq '^gptvq: error: .*rtn/.*(large|space)' "$capture/all" || die "$command: a record that cannot be written: $(cat "$capture/all")"
+      grep -Eiq 'perplexity.*[0-9]' "$capture/all" || die "$command keeps the figures to itself: $(cat "$capture/all")"
+      cmp before.json rtn/gptvq.json && [ -z "$(find rtn -name '*.partial*' -o -name '*.tmp*')" ] || die "$command leaves a damaged record: $(ls -a rtn)"
+    done
+  done
+fi
+
 # each layer's row is what inspect says
 expect_ok "$GPTVQ" inspect rtn
 awk '$1 ~ /^model\.layers/ {print $1, $(NF - 2), $(NF - 1), $NF}' "$capture/out" > wanted
@@ -88,6 +101,9 @@ grep -Fq 'packed by gptvq &lt;i&gt;0&amp;<' odd.html || die "the version is not 
 (ulimit -t 20 && exec "$GPTVQ" report odd -o odd.html --force --quiet) || die "a page of two figures that are nearly the same"
 well_formed odd.html
 [ "$(grep -c '<path class="join' odd.html)" = 1 ] || die "points of different texts or contexts are joined"
+# ten points at one place, each with a ring of its own as far as 32 pixels
+rings=$(sed -n 's/.*<circle class="dot .* r="\([0-9]*\)"><title>.*: [0-9.]* MB, 1<.*/\1/p' odd.html | tr '\n' ' ')
+[ "$rings" = "29 29 26 23 20 17 14 11 8 5 " ] || die "points on one another have the radii $rings"
 ! grep -q 'expert 0' odd.html || die "experts of a model that has none"
 rm odd/gptvq.json
 expect_ok "$GPTVQ" report odd -o odd.html --force

@@ -6,7 +6,7 @@ expect_fail 2 'option --trellis: 9 is out of range, 6 to 8' "$GPTVQ" quantize "$
 expect_fail 2 '--bits 1.5 is not possible with --code trellis; the nearest possible size is 2.031' \
   "$GPTVQ" quantize "$model" -o x --code trellis --bits 1.5
 expect_fail 2 '--code trellis is not possible with uniform methods' "$GPTVQ" quantize "$model" -o x --code trellis --method rtn
-for option in "--finetune-steps 5" "--allocate sensitivity" "--svd-rank 2" "--scale-block 64"; do
+for option in "--finetune-steps 5" "--svd-rank 2" "--scale-block 64"; do
   # shellcheck disable=SC2086
   expect_fail 2 "${option%% *} .*is not possible with --code trellis: leave it out" \
     "$GPTVQ" quantize "$model" -o x --code trellis --bits 2.25 $option

@@ -1,8 +1,10 @@
 """The Python package against the example model, and against the command line tool (GPTVQ: its path)."""
+import copy
 import gc
 import math
 import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -155,6 +157,41 @@ def test_errors(tmp_path):
         gptvq.Model(MODEL, compute="fp64")
     with pytest.raises(TypeError):
         gptvq.Model(5)
+
+
+def test_misuse(model, tmp_path):
+    """What C would take for something else is an exception; copies share what the library made."""
+    for one in (model, model.session(4), gptvq.Tokenizer(MODEL), layer.solve(np.ones((16, 32)), bits=3.25)):
+        other = copy.copy(one)
+        del one
+        gc.collect()
+        if isinstance(other, gptvq.Session):
+            assert other.forward([1]).shape == (model.info.vocab,)
+        elif isinstance(other, layer.PackedLayer):
+            assert other.decode().shape == (16, 32)
+        else:
+            (other if isinstance(other, gptvq.Tokenizer) else other.tokenizer).encode("a")
+        del other
+        gc.collect()
+    assert model.logits("a").shape == (model.info.vocab,)
+    calls = [lambda: gptvq.Model(f"{MODEL}\0x"), lambda: model.tokenizer.id("a\0b"), lambda: gptvq.quantize(MODEL, "x\0y", method="rtn"),
+             lambda: layer.solve(np.ones((16, 32)), calib="x\0y"), lambda: layer.solve(np.ones((16, 32)), name="x\0y"), lambda: model.session(-1),
+             lambda: model.session(2**64 + 5), lambda: model.session(1.5), lambda: model.generate("a", max_tokens=-1), lambda: model.generate("a", top_k=-1),
+             lambda: model.perplexity(TEXT, ctx=2**64 + 16), lambda: model.perplexity(TEXT, max_windows=-1), lambda: model.multiply(-1, np.ones((1, 64))),
+             lambda: layer.solve(np.ones((16, 32)), bits=float("nan")), lambda: layer.solve(np.ones((16, 32)), bits=float("inf")),
+             lambda: layer.solve(np.ones((16, 32)), bits=10**400), lambda: layer.solve(np.ones((16, 32)), bits=np.array([1, 2])),
+             lambda: gptvq.Model(MODEL, compute=5)]
+    for number, call in enumerate(calls):
+        with pytest.raises(gptvq.ArgumentError):
+            call()
+            pytest.fail(f"call {number} is taken")
+    for wrong in (5, None):
+        with pytest.raises(TypeError):
+            model.tokenizer.encode(wrong)
+    assert layer.solve(np.ones((16, 32)), bits=np.float32(3.25), seed=np.uint64(2**63 + 1)).info.rows == 16
+    failed = subprocess.run([sys.executable, "-c", "import os, sys, gptvq\nm = gptvq.Model(sys.argv[1])\nm.logits('a b c')\npid = os.fork()\n"
+                             "m.logits('a b c')\nif pid:\n    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))", str(MODEL)], timeout=60)
+    assert failed.returncode == 0  # a process that was forked computes as well
 
 
 def test_threads_run_meanwhile(model):

@@ -90,10 +90,12 @@ static const char *const goldens[] = {"llama/golden.bin",
 enum { GOLDENS = sizeof goldens / sizeof goldens[0] };
 
 /* Our sums and transformers' have the same terms in another order, so their rounding errors are of the same
- * size; but each fixture holds only one sample of the largest of a few thousand. Four times the oracle's own
- * distance from the truth leaves room for that chance; any mistake of substance is thousands of times larger
- * (the smallest change of weights or positions moves logits by > 1e-2). */
-static const double slack = 4.0;
+ * size; but each fixture holds only one sample of the largest of a few thousand, and OpenBLAS's products for
+ * one processor are up to 4.4 times as far off as those for another (qwen3_5-inner: Haswell's and
+ * SkylakeX's). Eight times the oracle's own distance from the truth leaves room for that chance; any mistake
+ * of substance is more than ten times larger still (the smallest change of weights or positions moves logits
+ * by > 1e-2). */
+static const double slack = 8.0;
 
 typedef struct golden {
   const char *name;

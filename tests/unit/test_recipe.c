@@ -73,6 +73,30 @@ static void allocation_stays_within_the_bytes_of_equal_sizes(void **state) {
   assert_true(index_widths("allocated") > 1);
 }
 
+/* A trellis: any number of bits, within a layer's step of it; whole ones are equal sizes. */
+static void trellis_layers_share_fractions_of_bits(void **state) {
+  (void)state;
+  static const double bits[] = {2.03125, 2.75, 3.75};
+  double loss = INFINITY;
+  for (size_t i = 0; i < 3; i++) {
+    gptvq_quantize_options o = recipe_options();
+    gptvq_quantize_report report = {.size = sizeof report};
+    o.index_bits = 0;
+    o.group_size = 0;
+    o.bits = bits[i];
+    o.code = GPTVQ_CODE_TRELLIS;
+    o.allocate = 1;
+    ok(gptvq_quantize("llama", "trellis", &o, NULL, &report, err));
+    double most = bits[i], least = bits[i] - 0.35; /* of 14 layers the largest has an eighth of the weights */
+    if (i == 0) most = 4.0;                        /* tables weigh much in so small a model */
+    if (!(report.bits_per_value <= most && report.bits_per_value > least))
+      fail_msg("%g bits asked for, %g stored", bits[i], report.bits_per_value);
+    assert_true(report.mean_error < loss);
+    loss = report.mean_error;
+    assert_int_equal(index_widths("trellis") > 1, i > 0);
+  }
+}
+
 static void same_bytes_for_any_thread_count_and_after_resuming(void **state) {
   (void)state;
   for (int variant = 0; variant < 3; variant++) {
@@ -160,6 +184,7 @@ static void absurd_values_are_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(allocation_stays_within_the_bytes_of_equal_sizes),
+      cmocka_unit_test(trellis_layers_share_fractions_of_bits),
       cmocka_unit_test(same_bytes_for_any_thread_count_and_after_resuming),
       cmocka_unit_test(options_belong_to_the_run),
       cmocka_unit_test(experts_are_allocated),

@@ -2,10 +2,12 @@
  * waits for is let go of. */
 #include "base/clock.h"
 #include "base/file.h"
+#include "server/engine.h"
 #include "server/scheduler.h"
 
 #include <gptvq/quantize.h>
 
+#include <malloc.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -394,6 +396,30 @@ static const char *long_prompt(size_t number, size_t least, char text[TEXT]) {
   return text;
 }
 
+/* What the server says at its start is what the allocator gives out, but for what that adds to a piece. */
+static void memory_is_what_was_estimated(void **state) {
+  (void)state;
+#if defined __GLIBC__ && __GLIBC_PREREQ(2, 33)
+  static const size_t slots[] = {1, 3, SLOTS}, contexts[] = {64, CTX, 2048};
+  for (size_t i = 0; i < 3; i++) {
+    gptvq_engine *engine;
+    const size_t estimate = gptvq_engine_estimate(model, slots[i], contexts[i]);
+    const struct mallinfo2 before = mallinfo2();
+    ok(gptvq_engine_create(model, tokenizer, slots[i], contexts[i], &engine, &err));
+    const struct mallinfo2 after = mallinfo2();
+    gptvq_engine_destroy(engine);
+    const size_t taken = after.uordblks + after.hblkhd - before.uordblks - before.hblkhd;
+    if (taken == 0) skip(); /* a sanitizer's allocator, which counts for itself */
+    /* pieces are of whole 64 bytes and aligned to them, with 16 before them; large ones are of whole pages */
+    const size_t pieces = 8 * slots[i] + 16, pages = after.hblks - before.hblks;
+    assert_in_range(taken, estimate, estimate + pieces * 144 + pages * 2 * 4096);
+  }
+  assert_int_equal(gptvq_engine_estimate(model, 4, SIZE_MAX / 2), SIZE_MAX);
+#else
+  skip();
+#endif
+}
+
 /* Logits of prompts in one pass are those of each by itself, to the bit, wherever the sessions are. */
 static void prompts_together_are_prompts_alone(void **state) {
   (void)state;
@@ -515,7 +541,8 @@ static void a_shared_pass_outlives_a_client(void **state) {
 
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
-  const struct CMUnitTest tests[] = {TEST(texts_together_are_what_they_are_alone),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(memory_is_what_was_estimated),
+                                     TEST(texts_together_are_what_they_are_alone),
                                      TEST(seeds_decide_whoever_else_is_there),
                                      TEST(prompts_are_shared),
                                      TEST(prompts_are_scored_once),
@@ -523,7 +550,8 @@ int main(void) {
                                      TEST(biases_and_penalties_change_answers),
                                      TEST(nobody_waits_for_what_is_not_wanted),
                                      TEST(answers_end_where_the_context_does)};
-  const struct CMUnitTest packed[] = {cmocka_unit_test(prompts_together_are_prompts_alone),
+  const struct CMUnitTest packed[] = {cmocka_unit_test(memory_is_what_was_estimated),
+                                      cmocka_unit_test(prompts_together_are_prompts_alone),
                                       TEST(prompts_share_passes), TEST(a_shared_pass_outlives_a_client)};
   return cmocka_run_group_tests(tests, set_up, tear_down) +
          cmocka_run_group_tests(packed, set_up_packed, tear_down_packed);

@@ -91,6 +91,101 @@ static void paths_are_the_best(void **state) {
     }
 }
 
+/* The search as the header says it, paths in full: kept[width][prefixes] with costs, weights and states. */
+typedef struct kept {
+  float cost, w[GPTVQ_BATCH], error[GPTVQ_BATCH];
+  uint16_t state[GPTVQ_BATCH];
+} kept;
+
+static double plain_search(const gptvq_path *path, const float *w, uint16_t *state, float *error) {
+  const unsigned k = path->step_bits;
+  const size_t states = (size_t)1 << path->state_bits, prefixes = states >> k, all = path->width * prefixes;
+  kept *now = gptvq_alloc_zero(all, sizeof *now), *next = gptvq_alloc_zero(all, sizeof *next), *swap;
+  for (size_t i = 0; i < all; i++) {
+    now[i].cost = i < prefixes && (path->start < 0 || (size_t)path->start == i) ? 0.0f : INFINITY;
+    memcpy(now[i].w, w, path->columns * sizeof *w);
+  }
+  for (size_t c = 0; c < path->columns; c++, swap = now, now = next, next = swap) {
+    const float scale = path->scale[c], inverse = scale > 0.0f ? 1.0f / scale : 0.0f,
+                weight = path->lookup[c] * scale * path->lookup[c] * scale;
+    for (size_t i = 0; i < all; i++) next[i].cost = INFINITY;
+    for (size_t i = 0; i < path->width * states; i++) {
+      const size_t s = i % states;
+      const kept *from = &now[i / states * prefixes + (s >> k)];
+      const float delta = from->w[c] * inverse - path->table[c][s],
+                  cost = from->cost + delta * delta * weight;
+      kept carried = *from, other;
+      carried.cost = cost;
+      carried.state[c] = (uint16_t)s;
+      carried.error[c] = (from->w[c] - path->table[c][s] * scale) * path->metric[c];
+      for (size_t j = c + 1; path->u != NULL && j < path->columns; j++)
+        carried.w[j] = from->w[j] - carried.error[c] * path->u[c * path->u_stride + j];
+      for (size_t rank = 0; rank < path->width; rank++) { /* a path that gives way is inserted further on */
+        kept *place = &next[rank * prefixes + s % prefixes];
+        if (!(carried.cost < place->cost)) continue;
+        other = *place;
+        *place = carried;
+        carried = other;
+      }
+    }
+  }
+  const kept *best = &now[path->end < 0 ? 0 : path->end];
+  for (size_t p = 0; path->end < 0 && p < prefixes; p++)
+    if (now[p].cost < best->cost) best = &now[p];
+  double sum = best->cost < INFINITY ? 0.0 : INFINITY;
+  memcpy(state, best->state, path->columns * sizeof *state);
+  memcpy(error, best->error, path->columns * sizeof *error);
+  for (size_t c = path->columns; c-- > 0;) sum += (double)error[c] * (double)error[c];
+  free(now);
+  free(next);
+  return sum;
+}
+
+/* Every level finds what the plain search finds, bit for bit. */
+static void levels_find_the_same(void **state) {
+  (void)state;
+  static const size_t lengths[] = {1, 7, 40, GPTVQ_BATCH};
+  uint64_t random = 11;
+  float w[GPTVQ_BATCH], t[GPTVQ_BATCH], scale[GPTVQ_BATCH], tables[2][GPTVQ_TRELLIS_STATES];
+  const float *table[GPTVQ_BATCH];
+  float *u = gptvq_alloc_zero(GPTVQ_BATCH, GPTVQ_BATCH * sizeof *u);
+  for (size_t c = 0; c < GPTVQ_BATCH; c++) {
+    w[c] = (float)gauss(&random);
+    t[c] = (float)(0.5 + gptvq_random_unit(&random));
+    scale[c] = c == 5 ? 0.0f : (float)(0.5 + gptvq_random_unit(&random));
+    table[c] = tables[c > 20];
+    for (size_t j = c; j < GPTVQ_BATCH; j++) u[c * GPTVQ_BATCH + j] = (float)(0.2 * gauss(&random));
+  }
+  for (size_t i = 0; i < 2 * GPTVQ_TRELLIS_STATES; i++)
+    tables[i / GPTVQ_TRELLIS_STATES][i % GPTVQ_TRELLIS_STATES] = (float)gauss(&random);
+  for (unsigned variant = 0; variant < 3 * 3 * 4 * 4; variant++) {
+    const unsigned k = 2 + variant % 3, bits = 6 + variant / 3 % 3;
+    const size_t width = 1 + variant / 9 % 4, n = lengths[variant / 36], prefixes = (size_t)1 << (bits - k);
+    gptvq_path path = {k,           bits, n, width, table, scale, t, t, variant % 5 == 0 ? NULL : u,
+                       GPTVQ_BATCH, -1,   -1};
+    if (variant % 2) path.start = (int)(variant * 7 % prefixes);
+    if (variant % 4 < 2 && n > 1) path.end = (int)(variant * 5 % prefixes);
+    uint16_t expected[GPTVQ_BATCH], found[GPTVQ_BATCH];
+    float expected_error[GPTVQ_BATCH], error[GPTVQ_BATCH];
+    double sum = plain_search(&path, w, expected, expected_error);
+    const gptvq_cpu_features levels[] = {0, GPTVQ_CPU_AVX2, GPTVQ_CPU_AVX2 | GPTVQ_CPU_AVX512};
+    for (size_t level = 0; level < 3; level++) {
+      gptvq_cpu_features features = levels[level];
+      if ((gptvq_cpu() & features) != features) continue;
+      size_t bytes = GPTVQ_MULTI_FOR(gptvq_path_scratch, features)(k, bits, width);
+      char *memory = gptvq_alloc(bytes, 1);
+      memset(memory, 0xff, bytes);
+      double got = GPTVQ_MULTI_FOR(gptvq_find_path, features)(&path, w, found, error, memory);
+      if (got != sum || (sum < INFINITY && (memcmp(found, expected, n * sizeof *found) != 0 ||
+                                            memcmp(error, expected_error, n * sizeof *error) != 0)))
+        fail_msg("k %u, L %u, %zu columns, width %zu, start %d, end %d, level %zu: %g, not %g", k, bits, n,
+                 width, path.start, path.end, level, got, sum);
+      free(memory);
+    }
+  }
+  free(u);
+}
+
 /* ---- tables ---- */
 
 /* Each round's objective is not above the one before; a trained table beats independent 2-bit codes of normal
@@ -244,17 +339,23 @@ static void options_are_resolved(void **state) {
     const char *words;
   } refused[] = {{offsetof(gptvq_quantize_options, scale_block), "`scale_block`"},
                  {offsetof(gptvq_quantize_options, svd_rank), "`svd_rank`"},
-                 {offsetof(gptvq_quantize_options, allocate), "`allocate` sensitivity"},
                  {offsetof(gptvq_quantize_options, finetune_steps), "`finetune_steps`"},
                  {offsetof(gptvq_quantize_options, finetune_block_steps), "`finetune_block_steps`"},
                  {offsetof(gptvq_quantize_options, group_size), "`group_size`"}};
   gptvq_error err;
   for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
     o = trellis_options(2, 7);
-    *(unsigned char *)((char *)&o + refused[i].offset) = i == 2 ? 1 : 8;
+    *(unsigned char *)((char *)&o + refused[i].offset) = 8;
     assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
     assert_non_null(strstr(err.message, refused[i].words));
   }
+  o = trellis_options(2, 7); /* `bits` as asked for where layers share them */
+  o.allocate = 1;
+  o.bits = 2.5;
+  r = resolved(&o);
+  assert_true(r.options.index_bits == 2 && r.options.bits == 2.5);
+  again = resolved(&r.options);
+  assert_memory_equal(&r, &again, sizeof r);
   o = trellis_options(1, 7);
   assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
   assert_non_null(strstr(err.message, "nearest possible size is 2.031"));
@@ -271,11 +372,9 @@ static void options_are_resolved(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(paths_are_the_best),
-      cmocka_unit_test(tables_of_normal_numbers),
-      cmocka_unit_test(stages_lower_the_loss),
-      cmocka_unit_test(beats_vector_codes),
-      cmocka_unit_test(any_layer),
+      cmocka_unit_test(paths_are_the_best),       cmocka_unit_test(levels_find_the_same),
+      cmocka_unit_test(tables_of_normal_numbers), cmocka_unit_test(stages_lower_the_loss),
+      cmocka_unit_test(beats_vector_codes),       cmocka_unit_test(any_layer),
       cmocka_unit_test(options_are_resolved),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

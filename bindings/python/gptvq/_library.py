@@ -3,6 +3,7 @@ goes by that, so that a newer library works with these."""
 from __future__ import annotations
 
 import ctypes as c
+import operator
 import os
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -197,8 +198,42 @@ def call(name: str, *arguments: Any) -> None:
         raise failure
 
 
+class Handle:
+    """What a function of the library makes, until nothing has it any more: copies of an object share it. keeps: what it needs as long."""
+
+    def __init__(self, destroy: str, make: str, *arguments: Any, keeps: Any = None) -> None:
+        self._as_parameter_, self._destroy, self._keeps = c.c_void_p(), getattr(lib, destroy), keeps
+        call(make, *arguments, c.byref(self._as_parameter_))
+
+    def __del__(self) -> None:
+        made, self._as_parameter_ = getattr(self, "_as_parameter_", None), None
+        if made:
+            self._destroy(made)
+
+
+def text_of(name: str, text: Any) -> bytes:
+    """As C has it, where a NUL would be its end."""
+    if not isinstance(text, (str, bytes)):
+        raise ArgumentError(f"{name}: {text!r} is no text")
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if b"\0" in data:
+        raise ArgumentError(f"{name}: {text!r} has a NUL in it")
+    return data
+
+
 def path_of(path: Any) -> bytes:
-    return os.fsencode(os.fspath(path))
+    return text_of("a path", os.fsencode(os.fspath(path)))
+
+
+def size_of(name: str, number: Any) -> int:
+    """A number of things, which the library takes modulo 2^64."""
+    try:
+        size = operator.index(number)
+    except TypeError:
+        raise ArgumentError(f"{name}: {number!r} is no whole number") from None
+    if not 0 <= size < 2**63:
+        raise ArgumentError(f"{name}: {size} is out of range")
+    return size
 
 
 class Callbacks:

@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 
 import numpy as np
 
-from ._library import ArgumentError, Callbacks, CArray, CLayerInfo, call, lib
+from ._library import ArgumentError, Callbacks, CArray, CLayerInfo, call, lib, text_of
 from .model import LayerInfo, compute_number, layer_info
 from .quantizing import CQuantizeOptions, progress_of
 
@@ -51,11 +51,11 @@ class PackedLayer:
             if array.dtype not in _TYPES or array.ndim > 4 or not array.flags.c_contiguous:
                 raise ArgumentError(f"{name}: the array {part} is {array.dtype} of {array.ndim} dimensions, or not contiguous")
             kind = "BF16" if part == "codebook_scales" and array.dtype == np.uint16 else _TYPES[array.dtype]
-            kept += [array, part.encode()]
+            kept += [array, text_of("an array", part)]
             struct.size, struct.name, struct.type = c.sizeof(CArray), kept[-1], kind.encode()
             struct.rank, struct.dims, struct.data = array.ndim, (c.c_size_t * 4)(*array.shape), array.ctypes.data
         text, handle = description.encode(), c.c_void_p()
-        call("gptvq_packed_layer_open", name.encode(), text, len(text), structs, len(arrays), c.byref(handle))
+        call("gptvq_packed_layer_open", text_of("name", name), text, len(text), structs, len(arrays), c.byref(handle))
         layer = cls.__new__(cls)
         layer._owner_of(handle)._arrays = kept  # live as long as the layer, and as views of it
         layer.__init__(handle)
@@ -138,6 +138,6 @@ def solve(weights: np.ndarray, hessian: Optional[np.ndarray] = None, *, name: st
         if own.shape != (matrix.shape[1], matrix.shape[1]):
             raise ArgumentError(f"the Hessian is {own.shape}, not [{matrix.shape[1]}, {matrix.shape[1]}]")
     settings, handle, calls = CQuantizeOptions(recipe, values), c.c_void_p(), Callbacks(None, log, progress_of)
-    calls.run("gptvq_pack_layer", name.encode(), matrix.shape[0], matrix.shape[1], matrix.ctypes.data, None if own is None else own.ctypes.data, settings.buffer,
+    calls.run("gptvq_pack_layer", text_of("name", name), matrix.shape[0], matrix.shape[1], matrix.ctypes.data, None if own is None else own.ctypes.data, settings.buffer,
               c.byref(calls.struct), c.byref(handle))
     return PackedLayer(handle)

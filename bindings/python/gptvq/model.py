@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Union
 
 import numpy as np
 
-from ._library import ArgumentError, Callbacks, CEvalOptions, CEvalResult, CLayerInfo, CModelInfo, CModelOptions, CSampler, call, lib, path_of
+from ._library import ArgumentError, Callbacks, CEvalOptions, CEvalResult, CLayerInfo, CModelInfo, CModelOptions, CSampler, Handle, call, lib, path_of, size_of, text_of
 from .quantizing import Progress, progress_of
 from .tokenizer import Tokenizer, as_ids
 
@@ -87,7 +87,7 @@ def layer_info(struct: CLayerInfo) -> LayerInfo:
 
 def compute_number(name: str) -> int:
     number = c.c_int()
-    call("gptvq_compute_from_name", name.encode(), c.byref(number))
+    call("gptvq_compute_from_name", text_of("compute", name), c.byref(number))
     return number.value
 
 
@@ -95,15 +95,8 @@ class Session:
     """Keys and values of a running text, of at most max_tokens tokens; for one thread at a time (calls wait for each other)."""
 
     def __init__(self, model: "Model", max_tokens: int) -> None:
-        self._handle = c.c_void_p()
-        self._model = model  # lives as long
-        self._lock = threading.Lock()
-        call("gptvq_session_create", model._open_handle(), max_tokens, c.byref(self._handle))
-
-    def __del__(self) -> None:
-        handle, self._handle = getattr(self, "_handle", None), None
-        if handle and lib is not None:
-            lib.gptvq_session_destroy(handle)
+        self._model, self._lock = model, threading.Lock()
+        self._handle = Handle("gptvq_session_destroy", "gptvq_session_create", model._handle, size_of("max_tokens", max_tokens), keeps=model._handle)
 
     def forward(self, ids: Iterable[int], all_logits: bool = False) -> np.ndarray:
         """Appends tokens. Returns logits as float32, [vocab] after the last token, or [count, vocab] after each, written by the library where they are."""
@@ -120,13 +113,12 @@ class Session:
 class Model:
     """A model folder, original or packed, or a GGUF file. Weights stay in the files, mapped; to be shared between threads.
 
-    compute: "auto" (int8 inputs for packed folders), "fp32", "bf16" or "int8"; head_bits: 8, 16 or 0 (8 where compute is int8)."""
+    compute: "auto" (int8 inputs for packed folders, else bf16 where weights and processor have it), "fp32", "bf16" or "int8"; head_bits: 8, 16 or 0 (8 where compute is int8)."""
 
     def __init__(self, path: Union[str, os.PathLike], compute: str = "auto", head_bits: int = 0) -> None:
-        self._handle = c.c_void_p()
         self.path = os.fspath(path)
         options = CModelOptions(compute=compute_number(compute), head_bits=head_bits)
-        call("gptvq_model_open", path_of(path), c.byref(options), c.byref(self._handle))
+        self._handle = Handle("gptvq_model_close", "gptvq_model_open", path_of(path), c.byref(options))
         info = CModelInfo()
         lib.gptvq_model_get_info(self._handle, c.byref(info))
         self.info = ModelInfo(**{**_members(ModelInfo, info), "packed": bool(info.packed), "compute": lib.gptvq_compute_name(info.compute).decode()})
@@ -137,14 +129,6 @@ class Model:
     @classmethod
     def open(cls, path: Union[str, os.PathLike], compute: str = "auto", head_bits: int = 0) -> "Model":
         return cls(path, compute, head_bits)
-
-    def __del__(self) -> None:
-        handle, self._handle = getattr(self, "_handle", None), None
-        if handle and lib is not None:
-            lib.gptvq_model_close(handle)
-
-    def _open_handle(self) -> c.c_void_p:
-        return self._handle
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -170,7 +154,7 @@ class Model:
 
     def multiply(self, layer: int, x: np.ndarray, compute: str = "auto") -> np.ndarray:
         """y[n, rows] = x[n, cols] Wᵀ + bias of matrix number `layer`, decoded on the fly; float32."""
-        struct = CLayerInfo()
+        struct, layer = CLayerInfo(), size_of("layer", layer)
         lib.gptvq_model_get_layer(self._handle, layer, c.byref(struct))
         inputs = np.ascontiguousarray(x, np.float32)
         if inputs.ndim != 2 or inputs.shape[1] != struct.cols:
@@ -203,8 +187,8 @@ class Model:
         room = self.info.max_positions - ids.size if self.info.max_positions > 0 else max_tokens
         if room < 0:
             raise ArgumentError(f"{ids.size} tokens, but the model's context has {self.info.max_positions}")
-        return self._generate(ids, min(max_tokens, room), CSampler(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, state=seed,
-                                                                   repetition_penalty=repetition_penalty))
+        return self._generate(ids, min(size_of("max_tokens", max_tokens), room), CSampler(
+            temperature=temperature, top_p=top_p, top_k=size_of("top_k", top_k), min_p=min_p, state=seed, repetition_penalty=repetition_penalty))
 
     def _generate(self, ids: np.ndarray, count: int, sampler: CSampler) -> Iterator[str]:
         session, ends = self.session(int(ids.size) + count), self._ends | {self.tokenizer.eos}
@@ -234,8 +218,8 @@ class Model:
     def perplexity(self, text: Union[str, bytes], ctx: int = 0, max_windows: int = 0, score_from: int = 0, bos: bool = False,
                    progress: Optional[Callable[[Progress], Any]] = None, log: Optional[Callable[[str, str], Any]] = None) -> Perplexity:
         """Perplexity on windows of ctx tokens (0: 2048, or the model's context) that do not overlap. progress: called after each; False stops with Cancelled."""
-        data = text.encode() if isinstance(text, str) else bytes(text)
-        options = CEvalOptions(ctx=ctx, max_windows=max_windows, score_from=score_from, bos=int(bos))
+        data = text.encode() if isinstance(text, str) else bytes(memoryview(text))
+        options = CEvalOptions(ctx=size_of("ctx", ctx), max_windows=size_of("max_windows", max_windows), score_from=size_of("score_from", score_from), bos=int(bos))
         result, calls = CEvalResult(), Callbacks(progress, log, progress_of)
         calls.run("gptvq_eval_text", self._handle, self.tokenizer._handle, data, len(data), c.byref(options), c.byref(calls.struct), c.byref(result))
         return Perplexity(**_members(Perplexity, result))
@@ -245,13 +229,7 @@ class _Stream:
     """Text of ids as they come."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._handle, self._tokenizer = c.c_void_p(), tokenizer
-        call("gptvq_text_stream_create", tokenizer._handle, 1, c.byref(self._handle))
-
-    def __del__(self) -> None:
-        handle, self._handle = getattr(self, "_handle", None), None
-        if handle and lib is not None:
-            lib.gptvq_text_stream_destroy(handle)
+        self._handle = Handle("gptvq_text_stream_destroy", "gptvq_text_stream_create", tokenizer._handle, 1, keeps=tokenizer._handle)
 
     def _take(self, name: str, *arguments: Any) -> str:
         piece, size = c.c_void_p(), c.c_size_t()

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import ctypes as c
+import numbers
 import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Union
 
-from ._library import ArgumentError, Callbacks, CProgress, CReport, call, lib, path_of
+from ._library import ArgumentError, Callbacks, CProgress, CReport, call, lib, path_of, text_of
 
 _TYPES = ("switch", "int", "unsigned", "size", "seed", "double", "enum", "text", "bytes", "word")
 
@@ -83,7 +84,7 @@ class CQuantizeOptions:
         self.buffer = c.create_string_buffer(self.ROOM)
         c.cast(self.buffer, c.POINTER(c.c_size_t))[0] = self.ROOM
         number = c.c_int()
-        call("gptvq_recipe_from_name", recipe.encode(), c.byref(number))
+        call("gptvq_recipe_from_name", text_of("recipe", recipe), c.byref(number))
         lib.gptvq_quantize_options_fill(self.buffer, number)
         self.texts = []  # are not copied
         for name, value in values.items():
@@ -92,13 +93,16 @@ class CQuantizeOptions:
             if isinstance(value, bool):
                 text = b"1" if value else b"0"
             elif isinstance(value, (str, bytes, os.PathLike)):
-                text = os.fsencode(value)
-            elif isinstance(value, (int, float)) or hasattr(value, "__float__"):
-                text = (repr(int(value)) if float(value) == int(value) else repr(float(value))).encode()
+                text = text_of(f"option {name}", os.fsencode(value))
+            elif isinstance(value, numbers.Integral):
+                text = repr(int(value)).encode()
+            elif isinstance(value, float) or (hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0):
+                number = float(value)
+                text = (repr(int(number)) if number.is_integer() else repr(number)).encode()
             else:
                 raise ArgumentError(f"option {name}: {value!r} is neither a number nor a text")
             self.texts.append(text)
-            call("gptvq_quantize_options_set", self.buffer, name.encode(), text)
+            call("gptvq_quantize_options_set", self.buffer, text_of("an option", name), text)
 
 
 def quantize(model: Union[str, os.PathLike], out: Union[str, os.PathLike], *, recipe: str = "default", progress: Optional[Callable[[Progress], Any]] = None,

@@ -7,7 +7,7 @@ from typing import Iterable, List, Optional, Union
 
 import numpy as np
 
-from ._library import call, lib, path_of
+from ._library import Handle, call, lib, path_of, text_of
 
 
 def as_ids(ids: Iterable[int]) -> np.ndarray:
@@ -26,17 +26,11 @@ class Tokenizer:
     """The tokenizer of a model folder, a GGUF file or a tokenizer.json. Immutable, to be shared between threads."""
 
     def __init__(self, path: Union[str, os.PathLike]) -> None:
-        self._handle = c.c_void_p()
-        call("gptvq_tokenizer_open", path_of(path), c.byref(self._handle))
-
-    def __del__(self) -> None:
-        handle, self._handle = getattr(self, "_handle", None), None
-        if handle and lib is not None:
-            lib.gptvq_tokenizer_close(handle)
+        self._handle = Handle("gptvq_tokenizer_close", "gptvq_tokenizer_open", path_of(path))
 
     def encode(self, text: Union[str, bytes], special: bool = True) -> List[int]:
         """Ids of the text. special: with what the tokenizer's template puts around it (BOS, EOS)."""
-        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(memoryview(text))
         ids, count = c.POINTER(c.c_int32)(), c.c_size_t()
         call("gptvq_tokenizer_encode", self._handle, data, len(data), int(special), c.byref(ids), c.byref(count))
         try:
@@ -56,7 +50,7 @@ class Tokenizer:
 
     def id(self, token: str) -> Optional[int]:
         """Id of a token's text, or None."""
-        found = lib.gptvq_tokenizer_token_to_id(self._handle, token.encode())
+        found = lib.gptvq_tokenizer_token_to_id(self._handle, text_of("a token", token))
         return None if found < 0 else found
 
     @property

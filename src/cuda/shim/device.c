@@ -6,8 +6,10 @@
 #include "cuda/shim/run.h"
 #include "cuda/shim/shim.h"
 #include "linalg/gemm.h"
+#include "linalg/rows_product.h"
 #include "linalg/solve/cholesky.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -151,10 +153,14 @@ static gptvq_status launch(gptvq_device *device, gptvq_kernel kernel, const gptv
 static gptvq_status product(gptvq_device *device, const gptvq_device_product *p, gptvq_error *err) {
   (void)device;
   (void)err;
-  (p->transpose_a ? gptvq_gemm_tn
-   : p->transpose_b
-       ? gptvq_gemm_nt
-       : gptvq_gemm_nn)(p->m, p->n, p->k, p->alpha, p->a, p->lda, p->b, p->ldb, p->beta, p->c, p->ldc);
+  if (!p->transpose_a && !p->transpose_b && fabsf(p->alpha) == 1.0f &&
+      p->beta == (p->alpha < 0.0f ? 1.0f : 0.0f))
+    gptvq_rows_product(p->alpha < 0.0f, p->m, p->n, p->k, p->a, p->lda, p->b, p->ldb, p->c, p->ldc);
+  else
+    (p->transpose_a ? gptvq_gemm_tn
+     : p->transpose_b
+         ? gptvq_gemm_nt
+         : gptvq_gemm_nn)(p->m, p->n, p->k, p->alpha, p->a, p->lda, p->b, p->ldb, p->beta, p->c, p->ldc);
   return GPTVQ_OK;
 }
 

@@ -1,5 +1,7 @@
 #include "export/report/charts.h"
 
+#include "base/memory.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,6 +185,16 @@ static void put_name(FILE *out, const gptvq_point *p) {
   gptvq_put_html(out, p->of);
 }
 
+/* Points that are drawn later within so many pixels: a point on others is a ring around them. */
+static size_t points_over(const span *s, const gptvq_point *points, size_t count, size_t i) {
+  enum { SAME = 3 };
+  const double x = x_at(s, points[i].bytes * 1e-6), y = y_at(s, points[i].value);
+  size_t over = 0;
+  for (size_t j = i + 1; j < count; j++)
+    over += fabs(x_at(s, points[j].bytes * 1e-6) - x) < SAME && fabs(y_at(s, points[j].value) - y) < SAME;
+  return over;
+}
+
 void gptvq_chart_points(FILE *out, const char *label, const char *y_axis, const gptvq_point *points,
                         size_t count) {
   const span s = span_of(points, count);
@@ -199,8 +211,9 @@ void gptvq_chart_points(FILE *out, const char *label, const char *y_axis, const 
   }
   for (size_t i = 0; i < count; i++) {
     const gptvq_point *p = &points[i];
-    (void)fprintf(out, "<circle class=\"%s s%u\" cx=\"%.1f\" cy=\"%.1f\" r=\"5\"><title>",
-                  p->hollow ? "hollow" : "dot", p->series, x_at(&s, p->bytes * 1e-6), y_at(&s, p->value));
+    (void)fprintf(out, "<circle class=\"%s s%u\" cx=\"%.1f\" cy=\"%.1f\" r=\"%zu\"><title>",
+                  p->hollow ? "hollow" : "dot", p->series, x_at(&s, p->bytes * 1e-6), y_at(&s, p->value),
+                  5 + 3 * gptvq_min_size(points_over(&s, points, count, i), 8));
     put_name(out, p);
     if (p->context > 0) (void)fprintf(out, ", context %.0f", p->context);
     (void)fprintf(out, ": %.2f MB, %.6g</title></circle>\n", p->bytes * 1e-6, p->value);

@@ -2,7 +2,7 @@
 #ifndef GPTVQ_KERNELS_QUANTIZE_INPUT_H
 #define GPTVQ_KERNELS_QUANTIZE_INPUT_H
 
-#include "kernels/multi/multi.h"
+#include "base/multi.h"
 #include <stddef.h>
 #include <stdint.h>
 

@@ -3,7 +3,7 @@
 #ifndef GPTVQ_KERNELS_ROW_VALUES_H
 #define GPTVQ_KERNELS_ROW_VALUES_H
 
-#include "kernels/multi/multi.h"
+#include "base/multi.h"
 #include "format/tile.h"
 
 /* All n indices of a packed unit (n a multiple of 8), bits <= 8. */

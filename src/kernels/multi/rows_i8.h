@@ -7,7 +7,7 @@
 #ifndef GPTVQ_KERNELS_ROWS_I8_H
 #define GPTVQ_KERNELS_ROWS_I8_H
 
-#include "kernels/multi/multi.h"
+#include "base/multi.h"
 
 #include <stddef.h>
 #include <stdint.h>

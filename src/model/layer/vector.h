@@ -4,7 +4,7 @@
 #ifndef GPTVQ_MODEL_LAYER_VECTOR_H
 #define GPTVQ_MODEL_LAYER_VECTOR_H
 
-#include "kernels/multi/multi.h"
+#include "base/multi.h"
 #include "model/arch/config.h"
 
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /* Stored codebooks, decoding in processing order, loss of a layer. */
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/gemm.h"
+#include "linalg/rows_product.h"
 #include "quant/layer/layer.h"
 
 #include <string.h>
@@ -68,7 +68,7 @@ gptvq_status gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float 
     memcpy(y, x, rows * n * sizeof *y);
     return GPTVQ_OK;
   }
-  gptvq_gemm_nn(rows, n, n, 1.0f, x, n, q->factor->h, n, 0.0f, y, n);
+  gptvq_rows_product(false, rows, n, n, x, n, q->factor->h, n, y, n);
   ridge_job job = {q->factor, x, y};
   gptvq_parallel_for(rows, 8, add_ridge, &job);
   return GPTVQ_OK;

@@ -1,27 +1,14 @@
 /* Layers in parts: stripes of rows, dealt out to the members of a team. Given the Hessian a stripe depends on
  * no other, but for the losses that decide when rounds end: these are added up over all, in one order. */
 #include "base/memory.h"
-#include "linalg/gemm.h"
 #include "quant/layer/layer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows and columns that linalg/gemm.c multiplies in one call, and what a call takes at least (m · n · k) to
- * be multiplied by the kernels of large matrices: OpenBLAS has others for a million or less. */
-static const size_t tile = 256, small = 1200000;
-
-/* The first stripe of member r: parts begin where tiles do. */
+/* The first stripe of member r. */
 static size_t first_of(const gptvq_vq *q, const gptvq_dist *dist, size_t r) {
-  if (r == dist->team.count) return gptvq_ceil_div(q->all_rows, q->shape.group_rows);
-  const size_t tiles = (q->all_rows * r / dist->team.count + tile / 2) / tile;
-  return tiles * (tile / q->shape.group_rows);
-}
-
-/* Are products of any number of stripes with H so large that no call is small? */
-static bool never_small(const gptvq_vq *q) {
-  const size_t height = q->shape.group_rows, rest = q->padded % tile, narrowest = rest == 0 ? tile : rest;
-  return q->all_rows % height == 0 && height * narrowest * q->padded >= small;
+  return gptvq_ceil_div(q->all_rows, q->shape.group_rows) * r / dist->team.count;
 }
 
 /* Parts of arrays with so many bytes for each stripe; the last stripe may have fewer rows. offsets[members +
@@ -55,16 +42,13 @@ gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *tot
   return GPTVQ_OK;
 }
 
-/* A layer with data is dealt out where each row of all products comes out as in the whole. */
+/* A layer with data, of a stripe or more for each member. */
 static bool can_deal(const gptvq_vq *q, const gptvq_dist *dist) {
   if (!q->has_factor || q->step_bits > 0 || q->scale_block > 0 || q->shape.svd_rank > 0) return false;
-  if (tile % q->shape.group_rows != 0) return false;
   if (q->backend->times_hessian != gptvq_cpu_backend.times_hessian ||
       q->backend->feedback != gptvq_cpu_backend.feedback)
     return false;
-  for (size_t r = 0; r < dist->team.count; r++)
-    if (first_of(q, dist, r) >= first_of(q, dist, r + 1)) return false;
-  return never_small(q) && gptvq_gemm_rows_stand_alone();
+  return gptvq_ceil_div(q->all_rows, q->shape.group_rows) >= dist->team.count;
 }
 
 bool gptvq_vq_deal(const gptvq_solver *solver, const gptvq_vq *q, gptvq_vq *part) {

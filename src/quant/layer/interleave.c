@@ -1,7 +1,7 @@
 /* The GPTVQ loop: group by group a codebook, sub-vector by sub-vector nearest centroid and error feedback. */
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/gemm.h"
+#include "linalg/rows_product.h"
 #include "quant/layer/beam.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/lookup.h"
@@ -165,8 +165,8 @@ gptvq_status gptvq_feed_back(const gptvq_backend *backend, const gptvq_factor *f
   (void)backend;
   (void)err;
   size_t n = factor->padded;
-  gptvq_gemm_nn(rows, to.end - to.begin, from.end - from.begin, -1.0f, error + from.begin, n,
-                factor->u + from.begin * n + to.begin, n, 1.0f, work + to.begin, n);
+  gptvq_rows_product(true, rows, to.end - to.begin, from.end - from.begin, error + from.begin, n,
+                     factor->u + from.begin * n + to.begin, n, work + to.begin, n);
   return GPTVQ_OK;
 }
 

@@ -3,7 +3,7 @@
 #ifndef GPTVQ_QUANT_LAYER_LOOKUP_H
 #define GPTVQ_QUANT_LAYER_LOOKUP_H
 
-#include "kernels/multi/multi.h"
+#include "base/multi.h"
 
 #include <stddef.h>
 #include <stdint.h>

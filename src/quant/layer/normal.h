@@ -4,7 +4,7 @@
 #ifndef GPTVQ_QUANT_LAYER_NORMAL_H
 #define GPTVQ_QUANT_LAYER_NORMAL_H
 
-#include "kernels/multi/multi.h"
+#include "base/multi.h"
 
 #include <stddef.h>
 #include <stdint.h>

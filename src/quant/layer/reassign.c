@@ -2,7 +2,7 @@
  * is best while all others stay. */
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/gemm.h"
+#include "linalg/rows_product.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/lookup.h"
 
@@ -115,8 +115,8 @@ gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err) {
     size_t stop = q->group[s.group].start + q->group[s.group].width;
     for (s.begin = q->group[s.group].start; s.begin < stop; s.begin = s.end) {
       s.end = gptvq_min_size(stop, s.begin + BATCH);
-      gptvq_gemm_nn(q->rows, s.end - s.begin, n, 1.0f, q->work, n, q->factor->h + s.begin, n, 0.0f, q->error,
-                    n);
+      gptvq_rows_product(false, q->rows, s.end - s.begin, n, q->work, n, q->factor->h + s.begin, n, q->error,
+                         n);
       gptvq_parallel_for(q->stripes, 1, sweep_stripes, &s);
     }
   }

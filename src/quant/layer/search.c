@@ -3,7 +3,7 @@
  * cannot move. */
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/gemm.h"
+#include "linalg/rows_product.h"
 #include "quant/layer/beam.h"
 #include "linalg/solve/cholesky.h"
 #include "quant/layer/layer.h"
@@ -186,9 +186,9 @@ static void search_batch(search *s) {
   gptvq_vq *q = s->q;
   size_t n = q->padded, m = s->end - s->begin;
   if (!gptvq_batch_factor_make(q, (gptvq_span){s->begin, s->end}, &s->of)) return;
-  gptvq_gemm_nn(q->rows, m, n, 1.0f, q->work, n, q->factor->h + s->begin, n, 0.0f, q->error, n);
+  gptvq_rows_product(false, q->rows, m, n, q->work, n, q->factor->h + s->begin, n, q->error, n);
   gptvq_parallel_for(q->rows, 16, ridge_rows, s);
-  gptvq_gemm_nn(q->rows, m, m, 1.0f, q->error, n, s->of.inverse, m, 0.0f, s->target, m);
+  gptvq_rows_product(false, q->rows, m, m, q->error, n, s->of.inverse, m, s->target, m);
   if (q->step_bits > 0) {
     gptvq_trellis_set_columns(q, (gptvq_span){s->begin, s->end}, &s->columns);
     gptvq_parallel_for(q->rows, 4, search_rows, s);

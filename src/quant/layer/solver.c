@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
+#include "linalg/rows_product.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/trellis.h"
 
@@ -17,8 +18,7 @@
 #define ROUND_GAIN 2e-3
 #define SWEEP_GAIN 1e-3
 #define MAX_BF16 0x1.fep127f
-/* Tables and row scales of a trellis are fitted in turn so often. */
-enum { TRELLIS_FITS = 2, MAX_SWEEPS = 4, PLAIN_EXPONENT = 30, PARTS = 12 };
+enum { MAX_SWEEPS = 4, PLAIN_EXPONENT = 30, PARTS = 12 };
 
 void gptvq_layer_result_release(gptvq_layer_result *result) {
   free(result->storage);
@@ -124,7 +124,7 @@ gptvq_status gptvq_packed_error(gptvq_arena *arena, const gptvq_packed *packed, 
         }
       const float *y = x;
       if (factor != NULL) {
-        gptvq_gemm_nn(m, n, n, 1.0f, x, n, factor->h, n, 0.0f, scratch.product, n);
+        gptvq_rows_product(false, m, n, n, x, n, factor->h, n, scratch.product, n);
         y = scratch.product;
       }
       for (size_t i = 0; i < m * n; i++) sums[pass] += (double)x[i] * (double)y[i];
@@ -182,7 +182,7 @@ gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_p
   q.scale_blocks = scale_codes_per_group(shape) * q.groups;
   if (shape->kind == GPTVQ_PACKED_TRELLIS) {
     q.step_bits = shape->index_bits;
-    q.beam = gptvq_min_size(gptvq_max_size(1, o->beam), GPTVQ_PATHS_MAX);
+    q.beam = gptvq_min_size(gptvq_ceil_div(gptvq_max_size(1, o->beam), 2), GPTVQ_PATHS_MAX);
     q.scale_blocks = q.groups;
     q.scale_block = (unsigned)gptvq_min_size(shape->group_cols, shape->cols);
     for (unsigned code = 0; code < 256; code++) q.scale_table[code] = gptvq_row_scale((uint8_t)code);
@@ -293,10 +293,8 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
   }
   for (unsigned round = 0;; round++) {
     double before = loss;
-    for (int fit = 0; o->codebook_update && fit < (q->step_bits > 0 ? TRELLIS_FITS : 1); fit++) {
-      GPTVQ_TRY(update(q, &loss, err));
-      if (q->step_bits > 0) GPTVQ_TRY(update_row_scales(q, &loss, err));
-    }
+    if (o->codebook_update) GPTVQ_TRY(update(q, &loss, err));
+    if (o->codebook_update && q->step_bits > 0) GPTVQ_TRY(update_row_scales(q, &loss, err));
     if (round >= o->reassign_rounds || (round > 0 && before - loss < ROUND_GAIN * loss && isfinite(before)))
       return GPTVQ_OK;
     double gained = 0.0, gain;

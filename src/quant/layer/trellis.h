@@ -5,7 +5,7 @@
 #define GPTVQ_QUANT_LAYER_TRELLIS_H
 
 #include "base/arena.h"
-#include "kernels/multi/multi.h"
+#include "base/multi.h"
 
 #include <stddef.h>
 #include <stdint.h>

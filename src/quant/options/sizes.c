@@ -135,7 +135,6 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
                      : o->group_size != 0          ? "`group_size`"
                      : o->finetune_steps > 0       ? "`finetune_steps`"
                      : o->finetune_block_steps > 0 ? "`finetune_block_steps`"
-                     : o->allocate                 ? "`allocate` sensitivity"
                      : o->codebook_bits != 8       ? "`codebook_bits` other than 8"
                                                    : NULL;
   if (what != NULL)
@@ -158,7 +157,8 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
   o->index_bits = b;
   if (o->trellis == 0) o->trellis = STATE_BITS;
   o->dim = 1;
-  o->bits = trellis_bits(o, b);
+  /* with layers of different sizes `bits` is what all of them together may take */
+  o->bits = o->allocate ? fmin(fmax(o->bits, trellis_bits(o, b)), trellis_bits(o, MOST)) : trellis_bits(o, b);
   return GPTVQ_OK;
 }
 

@@ -132,7 +132,8 @@ static const gptvq_field fields[] = {
      .help = "the same for the error of the residual stream, by o_proj and down_proj"},
     {MEMBER(beam, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = GPTVQ_BEAM_MAX, .initial = 4, .paper = 1,
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = method, .flag = "beam", .argument = "N",
-     .help = "partial assignments kept per row; 1: greedy, as published"},
+     .help = "partial assignments kept per row; 1: greedy, as published. With --code trellis half as\n"
+             "many for each prefix, 1 to 4"},
     {MEMBER(finetune_index_rate, GPTVQ_FIELD_DOUBLE), .max = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = finetuning, .flag = "finetune-index-rate", .argument = "F",
      .help = "the same for the indices, which then may change too; takes three times the memory;\n"
@@ -161,7 +162,8 @@ static const gptvq_field fields[] = {
     {MEMBER(code, GPTVQ_FIELD_ENUM), .choices = codes, .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
      .flag = "code", .argument = "vq|trellis",
      .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and a\n"
-             "trained table per column group, 2, 3 or 4 bits (the whole part of --bits) and about 0.05"},
+             "trained table per column group, 2, 3 or 4 bits (the whole part of --bits; with --allocate\n"
+             "sensitivity by layer) and about 0.05"},
     {MEMBER(trellis, GPTVQ_FIELD_UNSIGNED), .min = 6, .max = 8, .derived = "7 with --code trellis",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "trellis", .argument = "L",
      .help = "bits of the window that chooses a weight's value from the table, 6 to 8"},

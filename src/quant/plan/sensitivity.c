@@ -32,6 +32,16 @@ void gptvq_allocation_release(gptvq_allocation *allocation) {
   *allocation = (gptvq_allocation){0};
 }
 
+/* Of a trellis 2, 3 and 4 bits. The window's length stays: it costs next to nothing, and decides the speed.
+ */
+static void list_trellis_settings(work *w) {
+  const gptvq_resolved *own = w->solver->options;
+  for (unsigned bits = 2; bits <= 4; bits++)
+    if (bits != own->options.index_bits &&
+        gptvq_resolve_sizes(own, bits, 0, &w->resolved[w->setting_count], NULL) == GPTVQ_OK)
+      w->settings[w->setting_count++] = (gptvq_allocated){bits, 0};
+}
+
 /* Half a bit per value up and down (a whole one for d = 1) in steps of one index bit, each with the options'
  * codebook cost, half and a quarter of it. Column groups stay as they are, so that one Hessian factor serves
  * all. A factored codebook costs the same for any number of centroids. */
@@ -41,6 +51,10 @@ static void list_settings(work *w) {
   int reach = o->dim > 2 ? (int)o->dim / 2 : 1;
   w->resolved[0] = *own;
   w->settings[w->setting_count++] = (gptvq_allocated){o->index_bits, o->group_size};
+  if (o->code == GPTVQ_CODE_TRELLIS) {
+    list_trellis_settings(w);
+    return;
+  }
   for (int step = -reach; step <= reach; step++)
     for (unsigned larger = 0; larger < 3; larger++) {
       int bits = (int)o->index_bits + step;
@@ -146,7 +160,9 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
   size_t cols = linear->cols;
   gptvq_packed_shape shape;
   GPTVQ_TRY(gptvq_layer_shape(linear->rows, cols, w->solver->options, &shape, err));
-  size_t rows = gptvq_min_size(linear->rows, gptvq_max_size(shape.group_rows, SAMPLE_ROWS));
+  /* of a trellis, whose tables are those of all rows, some as well */
+  const bool trellis = shape.kind == GPTVQ_PACKED_TRELLIS;
+  size_t rows = gptvq_min_size(linear->rows, gptvq_max_size(trellis ? 1 : shape.group_rows, SAMPLE_ROWS));
   float *weights = gptvq_alloc(linear->rows, cols * sizeof *weights);
   if (weights == NULL)
     return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, cols * sizeof *weights));
@@ -163,7 +179,7 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
     gptvq_packed_measure(&shape, &sizes);
     costs[s].bytes = sizes.stored_bytes;
     costs[s].loss = NAN;
-    if (rows < linear->rows && shape.group_rows > rows)
+    if (!trellis && rows < linear->rows && shape.group_rows > rows)
       continue; /* a codebook for fewer rows would look too good */
     gptvq_resolved quick;
     const gptvq_solver solver = {&quick, w->solver->backend, w->sweep.callbacks, NULL, NULL};
@@ -269,11 +285,28 @@ static gptvq_status prepare(work *w, const int32_t *tokens, gptvq_allocation *ou
   return gptvq_embed(model, tokens, count, w->x, err);
 }
 
+uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options) {
+  double spare = 0.0;
+  if (options->options.code != GPTVQ_CODE_TRELLIS || options->options.allocate == 0) return 0;
+  for (size_t b = 0; b < model->config.layers; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
+      const gptvq_linear *linear = &model->blocks[b].linears[i];
+      gptvq_packed_shape shape;
+      gptvq_packed_sizes sizes;
+      if (gptvq_layer_shape(linear->rows, linear->cols, options, &shape, NULL) != GPTVQ_OK) return 0;
+      gptvq_packed_measure(&shape, &sizes);
+      spare += options->options.bits / 8.0 * (double)linear->rows * (double)linear->cols -
+               (double)sizes.stored_bytes;
+    }
+  return spare > 0.0 ? (uint64_t)spare : 0;
+}
+
 static gptvq_status choose(work *w, gptvq_allocation *out, gptvq_error *err) {
   size_t layers = gptvq_model_layer_count(w->model), n = w->setting_count;
   size_t *chosen = gptvq_alloc_zero(layers, sizeof *chosen);
   if (chosen == NULL) return gptvq_fail_memory(err, "the allocation of bits", layers * sizeof *chosen);
   for (size_t l = 0; l < layers; l++) out->budget += w->costs[l * n].bytes;
+  out->budget += gptvq_allocation_spare(w->model, w->solver->options);
   gptvq_status status = gptvq_allocate(layers, n, w->costs, out->budget, chosen, err);
   size_t l = 0;
   for (size_t b = 0; b < out->blocks; b++)

@@ -14,7 +14,8 @@ typedef struct gptvq_allocated {
 typedef struct gptvq_allocation {
   size_t blocks;
   gptvq_allocated **layers;  /* [blocks][linear_count], owned */
-  uint64_t bytes, budget;    /* of all linears with these settings, and with the options' own */
+  uint64_t bytes, budget;    /* of all linears with these settings, and what they might take: the options' own
+                                and gptvq_allocation_spare */
   double loss, loss_uniform; /* predicted increase of the loss, nats per token: with these settings, with the
                                 options' own */
 } gptvq_allocation;
@@ -23,11 +24,14 @@ typedef struct gptvq_allocation {
  * (at most 256 of its rows, or one group of them) is quantized at each setting, without the refinements of
  * the full method; error times energy is the loss that gptvq_allocate works with. Layers that no token
  * reaches keep the options' sizes. hessian_budget: bytes of Hessians at a time, at least one is kept; more
- * take further passes. Options: VQ. The caller releases *out. */
+ * take further passes. Options: not a uniform method. The caller releases *out. */
 gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_model *model,
                                      const gptvq_token_windows *windows, const gptvq_guide *guide,
                                      size_t hessian_budget, const gptvq_standing *standing,
                                      gptvq_allocation *out, gptvq_error *err);
+/* Bytes that all linears together may take beyond equal sizes: of a trellis, whose `bits` may lie between
+ * those. */
+uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options);
 void gptvq_allocation_release(gptvq_allocation *allocation); /* a zeroed struct is fine */
 
 #endif

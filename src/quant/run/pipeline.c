@@ -185,8 +185,8 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
                                          &standing, &r->allocation, err));
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
-            "allocation: %.4f bits per value as with equal sizes (%.4f), predicted increase of the loss %.4f "
-            "instead of %.4f",
+            "allocation: %.4f bits per value of at most %.4f, predicted increase of the loss %.4f (%.4f with "
+            "equal sizes)",
             8.0 * (double)r->allocation.bytes / (double)r->model->info.linear_values,
             8.0 * (double)r->allocation.budget / (double)r->model->info.linear_values, r->allocation.loss,
             r->allocation.loss_uniform);

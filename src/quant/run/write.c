@@ -3,6 +3,7 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "checkpoint/names.h"
+#include "quant/plan/sensitivity.h"
 #include "quant/run/outside.h"
 #include "quant/run/resume.h"
 #include "quant/options/options.h"
@@ -286,6 +287,6 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
       gptvq_packed_measure(&shape, &sizes);
       total += sizes.stored_bytes;
     }
-  *bytes = total;
+  *bytes = total + gptvq_allocation_spare(model, options);
   return GPTVQ_OK;
 }

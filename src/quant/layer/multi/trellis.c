@@ -1,5 +1,4 @@
-/* Paths through a trellis: plain loops over states or rows, which every level's compiler turns into vectors.
- */
+/* Paths through a trellis: vectors of prefixes, or of rows. */
 #include "quant/layer/trellis.h"
 #include "base/memory.h"
 #include "base/vector.h"
@@ -10,25 +9,38 @@
 
 enum { STATES = GPTVQ_TRELLIS_STATES, ROWS = GPTVQ_TRELLIS_ROWS, MOST = STATES / 4 };
 
-/* Paths that are kept, [width][prefixes], the cheaper ones of a prefix first. */
+/* Paths that are kept, [width][stride], the cheaper ones of a prefix first; prefixes are filled up to
+ * `stride`, a multiple of V, with paths of infinite cost. */
 typedef struct survivors {
-  float x[GPTVQ_PATHS_MAX * STATES], cost[GPTVQ_PATHS_MAX * STATES]; /* of a state's predecessor, per state */
-  float candidate[GPTVQ_PATHS_MAX * STATES], best[GPTVQ_PATHS_MAX * MOST], carried[MOST];
-  int32_t from[GPTVQ_PATHS_MAX * MOST], carried_from[MOST]; /* predecessor's rank · 2^k + upper k bits */
-  const float *segment[GPTVQ_PATHS_MAX * MOST], *old[GPTVQ_PATHS_MAX * MOST];
+  float x[GPTVQ_PATHS_MAX * STATES],
+      cost[GPTVQ_PATHS_MAX * STATES]; /* [width][symbols][stride]: of the path to a
+                                         state, which is h · prefixes + p */
+  float table[STATES];                /* likewise, where stride > prefixes */
+  float best[GPTVQ_PATHS_MAX * MOST], now[GPTVQ_PATHS_MAX * MOST]; /* now: weights of the present column */
+  int32_t from[GPTVQ_PATHS_MAX * MOST]; /* predecessor's rank · 2^k + upper k bits */
 } survivors;
 
 typedef struct memory {
   survivors *s;
-  float *segments[2]; /* [width][prefixes][GPTVQ_BATCH] */
-  float *error;       /* [columns][width][prefixes] */
-  uint8_t *state;     /* [columns][width][prefixes] */
-  uint8_t *rank;      /* [columns][width][prefixes] of the predecessor */
+  float *segments[2]; /* [width][stride][GPTVQ_BATCH] */
+  float *error;       /* [columns][width][stride] */
+  uint8_t *state;     /* [columns][width][stride] */
+  uint8_t *rank;      /* [columns][width][stride] of the predecessor */
   size_t bytes;
 } memory;
 
-static memory place(unsigned step_bits, unsigned state_bits, size_t width, char *scratch) {
-  const size_t each = (width << (state_bits - step_bits)) * GPTVQ_BATCH;
+typedef struct sizes {
+  unsigned k;
+  size_t symbols, prefixes, stride, width;
+} sizes;
+
+static inline sizes sizes_of(unsigned step_bits, unsigned state_bits, size_t width) {
+  const size_t prefixes = (size_t)1 << (state_bits - step_bits);
+  return (sizes){step_bits, (size_t)1 << step_bits, prefixes, gptvq_max_size(V, prefixes), width};
+}
+
+static memory place(const sizes *z, char *scratch) {
+  const size_t each = z->width * z->stride * GPTVQ_BATCH;
   memory m = {.bytes = gptvq_round_up(sizeof(survivors), 64)};
   if (scratch != NULL) {
     m.s = (survivors *)(void *)scratch;
@@ -43,93 +55,130 @@ static memory place(unsigned step_bits, unsigned state_bits, size_t width, char 
 }
 
 size_t GPTVQ_MULTI(gptvq_path_scratch)(unsigned step_bits, unsigned state_bits, size_t width) {
-  return place(step_bits, state_bits, width, NULL).bytes;
+  const sizes z = sizes_of(step_bits, state_bits, width);
+  return place(&z, NULL).bytes;
 }
 
-/* Of all candidates with the same prefix the `width` cheapest, in order. */
-static inline void choose(survivors *s, size_t prefixes, size_t symbols, size_t width) {
-  for (size_t i = 0; i < width * prefixes; i++) {
-    s->best[i] = INFINITY;
-    s->from[i] = 0;
-  }
-  for (size_t i = 0; i < width * symbols; i++) {
-    const float *candidate = s->candidate + i * prefixes;
-    for (size_t p = 0; p < prefixes; p++) {
-      s->carried[p] = candidate[p];
-      s->carried_from[p] = (int32_t)i;
+/* Weight and cost of each path to the states that it leads to, `run` = min(symbols, prefixes) of which lie
+ * side by side. */
+static inline void spread(survivors *s, const sizes *z, float inverse, size_t run) {
+  for (size_t rank = 0; rank < z->width; rank++)
+    for (size_t p = 0; p < z->prefixes; p++) {
+      const size_t state = p * z->symbols;
+      const float x = s->now[rank * z->stride + p] * inverse, cost = s->best[rank * z->stride + p];
+      size_t at = (rank * z->symbols + state / z->prefixes) * z->stride + state % z->prefixes;
+      for (size_t j = 0; j < z->symbols / run; j++, at += z->stride)
+        for (size_t i = 0; i < run; i++) {
+          s->x[at + i] = x;
+          s->cost[at + i] = cost;
+        }
     }
-    for (size_t rank = 0; rank < width; rank++) {
-      float *best = s->best + rank * prefixes;
-      int32_t *from = s->from + rank * prefixes;
-      for (size_t p = 0; p < prefixes; p++) {
-        const float c = s->carried[p], b = best[p];
-        const int32_t cf = s->carried_from[p], bf = from[p];
-        best[p] = c < b ? c : b;
-        from[p] = c < b ? cf : bf;
-        s->carried[p] = c < b ? b : c;
-        s->carried_from[p] = c < b ? bf : cf;
+}
+
+/* Of all paths to states with the same prefix the `width` (a constant) cheapest, in order. */
+static inline void choose(survivors *s, const sizes *z, const float *table, float weight, size_t width) {
+  const vfloat factor = (vfloat){0} + weight;
+  for (size_t p = 0; p < z->stride; p += V) {
+    vfloat best[GPTVQ_PATHS_MAX];
+    vint from[GPTVQ_PATHS_MAX];
+    for (size_t i = 0; i < width; i++) {
+      best[i] = (vfloat){0} + INFINITY;
+      from[i] = (vint){0};
+    }
+    for (size_t i = 0, h = 0; i < width * z->symbols; i++, h = h + 1 == z->symbols ? 0 : h + 1) {
+      const size_t at = i * z->stride + p;
+      const vfloat delta = LOAD(s->x + at) - LOAD(table + h * z->stride + p);
+      vfloat carried = LOAD(s->cost + at) + delta * delta * factor;
+      vint carried_from = (vint){0} + (int32_t)i;
+      for (size_t rank = 0; rank < width; rank++) {
+        const vfloat b = best[rank];
+        const vint less = carried < b, bf = from[rank];
+        best[rank] = (vfloat)BLEND(less, (vint)carried, (vint)b);
+        from[rank] = BLEND(less, carried_from, bf);
+        carried = (vfloat)BLEND(less, (vint)b, (vint)carried);
+        carried_from = BLEND(less, bf, carried_from);
       }
     }
+    for (size_t rank = 0; rank < width; rank++) {
+      *(vfloat *)(void *)(s->best + rank * z->stride + p) = best[rank];
+      *(vint *)(void *)(s->from + rank * z->stride + p) = from[rank];
+    }
   }
 }
 
-/* to[i] = from[i] − e u[i], i < n */
-static inline void feed_back(size_t n, float e, const float *u, const float *from, float *to) {
-  size_t i = 0;
-  for (; i + V <= n; i += V) *(vfloat *)(void *)(to + i) = LOAD(from + i) - e * LOAD(u + i);
+/* to[i] = from[i] − e u[i] for i = first … n − 1, and perhaps for some before `first`, which nobody reads */
+static inline void feed_back(size_t first, size_t n, float e, const float *u, const float *from, float *to) {
+  size_t i = first & ~(size_t)(V - 1);
+  const vfloat each = (vfloat){0} + e;
+  for (; i + V <= n; i += V) *(vfloat *)(void *)(to + i) = LOAD(from + i) - each * LOAD(u + i);
   for (; i < n; i++) to[i] = from[i] - e * u[i];
 }
 
-double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint16_t *state, float *error,
-                                    void *scratch) {
-  const unsigned k = path->step_bits;
-  const size_t n = path->columns, states = (size_t)1 << path->state_bits, symbols = (size_t)1 << k,
-               prefixes = states >> k, width = path->width, all = width * prefixes;
-  memory m = place(k, path->state_bits, width, scratch);
-  survivors *s = m.s;
-  for (size_t i = 0; i < all; i++) {
-    s->segment[i] = w;
-    s->best[i] = i < prefixes && (path->start < 0 || (size_t)path->start == i) ? 0.0f : INFINITY;
+/* Everything that a first step reads. */
+static void begin(const memory *m, const sizes *z, const gptvq_path *path, const float *w) {
+  survivors *s = m->s;
+  for (size_t i = 0; i < z->width * z->symbols * z->stride; i++) {
+    s->x[i] = 0.0f;
+    s->cost[i] = INFINITY;
   }
+  for (size_t i = 0; i < z->width * z->stride; i++)
+    s->best[i] = i < z->prefixes && (path->start < 0 || (size_t)path->start == i) ? 0.0f : INFINITY;
+  for (size_t i = 0; path->u != NULL && i < z->width * z->stride; i++)
+    for (int j = 0; j < 2; j++) memcpy(m->segments[j] + i * GPTVQ_BATCH, w, path->columns * sizeof *w);
+}
+
+/* A table as `choose` reads it. */
+static const float *fill_up(survivors *s, const sizes *z, const float *table) {
+  if (z->stride == z->prefixes) return table;
+  memset(s->table, 0, sizeof s->table);
+  for (size_t i = 0; i < z->symbols; i++)
+    memcpy(s->table + i * z->stride, table + i * z->prefixes, z->prefixes * sizeof *table);
+  return s->table;
+}
+
+/* k: a constant */
+static inline double find_path(const gptvq_path *path, const float *w, uint16_t *state, float *error,
+                               void *scratch, unsigned k) {
+  const sizes z = sizes_of(k, path->state_bits, path->width);
+  const size_t n = path->columns, all = z.width * z.stride, run = gptvq_min_size(z.symbols, z.prefixes),
+               apart = path->u != NULL ? GPTVQ_BATCH : 0;
+  const float *ready = NULL, *made_of = NULL;
+  memory m = place(&z, scratch);
+  survivors *s = m.s;
+  begin(&m, &z, path, w);
   for (size_t c = 0; c < n; c++) {
-    const float *table = path->table[c];
+    const float *table = path->table[c], *u = path->u != NULL ? path->u + c * path->u_stride : NULL,
+                *old = path->u != NULL ? m.segments[~c & 1] : w;
     const float scale = path->scale[c], inverse = scale > 0.0f ? 1.0f / scale : 0.0f,
-                weight = path->lookup[c] * scale * path->lookup[c] * scale;
-    for (size_t p = 0; p < all; p++) {
-      const float x = s->segment[p][c] * inverse;
-      for (size_t i = 0; i < symbols; i++) {
-        s->x[p * symbols + i] = x;
-        s->cost[p * symbols + i] = s->best[p];
-      }
-    }
-    for (size_t rank = 0; rank < width; rank++)
-      for (size_t i = 0; i < states; i++) {
-        const float delta = s->x[rank * states + i] - table[i];
-        s->candidate[rank * states + i] = s->cost[rank * states + i] + delta * delta * weight;
-      }
-    choose(s, prefixes, symbols, width);
-    uint8_t *chosen = m.state + c * all, *ranks = m.rank + c * all;
+                weight = path->lookup[c] * scale * path->lookup[c] * scale, metric = path->metric[c];
     float *errors = m.error + c * all, *segments = m.segments[c & 1];
-    memcpy(s->old, s->segment, all * sizeof *s->old);
-    for (size_t i = 0; i < all; i++) {
-      const size_t rank = (size_t)s->from[i] >> k, h = (size_t)s->from[i] & (symbols - 1),
-                   at = h * prefixes + (i & (prefixes - 1));
-      const float *from = s->old[rank * prefixes + (at >> k)];
-      chosen[i] = (uint8_t)at;
-      ranks[i] = (uint8_t)rank;
-      errors[i] = (from[c] - table[at] * scale) * path->metric[c];
-      if (path->u == NULL) continue;
-      if (!(s->best[i] < INFINITY)) {
-        s->segment[i] = w; /* anything finite */
-        continue;
+    uint8_t *states = m.state + c * all, *ranks = m.rank + c * all;
+    if (table != made_of) ready = fill_up(s, &z, made_of = table);
+    for (size_t rank = 0; rank < z.width; rank++)
+      for (size_t p = 0; p < z.prefixes; p++)
+        s->now[rank * z.stride + p] = old[(rank * z.stride + p) * apart + c];
+    if (run == 4) spread(s, &z, inverse, 4);
+    else if (run == 8) spread(s, &z, inverse, 8);
+    else spread(s, &z, inverse, 16);
+    if (z.width == 1) choose(s, &z, ready, weight, 1);
+    else if (z.width == 2) choose(s, &z, ready, weight, 2);
+    else if (z.width == 3) choose(s, &z, ready, weight, 3);
+    else choose(s, &z, ready, weight, 4);
+    for (size_t rank = 0; rank < z.width; rank++)
+      for (size_t p = 0; p < z.prefixes; p++) {
+        const size_t i = rank * z.stride + p, from = (size_t)s->from[i],
+                     at = (from & (z.symbols - 1)) * z.prefixes + p,
+                     before = (from >> k) * z.stride + (at >> k);
+        const float e = (s->now[before] - table[at] * scale) * metric;
+        states[i] = (uint8_t)at;
+        ranks[i] = (uint8_t)(from >> k);
+        errors[i] = e;
+        if (apart > 0 && s->best[i] < INFINITY)
+          feed_back(c + 1, n, e, u, old + before * GPTVQ_BATCH, segments + i * GPTVQ_BATCH);
       }
-      float *to = segments + i * GPTVQ_BATCH;
-      feed_back(n - c - 1, errors[i], path->u + c * path->u_stride + c + 1, from + c + 1, to + c + 1);
-      s->segment[i] = to;
-    }
   }
   size_t last = path->end < 0 ? 0 : (size_t)path->end;
-  for (size_t p = 0; path->end < 0 && p < prefixes; p++)
+  for (size_t p = 0; path->end < 0 && p < z.prefixes; p++)
     if (s->best[p] < s->best[last]) last = p;
   if (!(s->best[last] < INFINITY)) return INFINITY;
   double sum = 0.0;
@@ -137,13 +186,21 @@ double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint
     state[c] = m.state[c * all + last];
     error[c] = m.error[c * all + last];
     sum += (double)error[c] * (double)error[c];
-    last = m.rank[c * all + last] * prefixes + ((size_t)state[c] >> k);
+    last = m.rank[c * all + last] * z.stride + ((size_t)state[c] >> k);
   }
   return sum;
 }
 
-void GPTVQ_MULTI(gptvq_viterbi)(unsigned k, unsigned state_bits, size_t columns, const float *table,
-                                const float *x, const float *weight, uint8_t *state, uint8_t *scratch) {
+double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint16_t *state, float *error,
+                                    void *scratch) {
+  if (path->step_bits == 2) return find_path(path, w, state, error, scratch, 2);
+  if (path->step_bits == 3) return find_path(path, w, state, error, scratch, 3);
+  return find_path(path, w, state, error, scratch, 4);
+}
+
+/* k: a constant */
+static inline void viterbi(unsigned k, unsigned state_bits, size_t columns, const float *table,
+                           const float *x, const float *weight, uint8_t *state, uint8_t *scratch) {
   enum { PARTS = ROWS / V };
   const size_t states = (size_t)1 << state_bits, prefixes = states >> k, symbols = (size_t)1 << k;
   float costs[2][MOST * ROWS];
@@ -172,14 +229,23 @@ void GPTVQ_MULTI(gptvq_viterbi)(unsigned k, unsigned state_bits, size_t columns,
     }
   }
   const float *final = costs[columns & 1];
+  size_t last[ROWS];
   for (size_t row = 0; row < ROWS; row++) {
-    size_t p = 0;
+    last[row] = 0;
     for (size_t i = 1; i < prefixes; i++)
-      if (final[i * ROWS + row] < final[p * ROWS + row]) p = i;
-    for (size_t c = columns; c-- > 0;) {
-      const size_t s = scratch[(c * prefixes + p) * ROWS + row] * prefixes + p;
-      state[c * ROWS + row] = (uint8_t)s;
-      p = s >> k;
-    }
+      if (final[i * ROWS + row] < final[last[row] * ROWS + row]) last[row] = i;
   }
+  for (size_t c = columns; c-- > 0;)
+    for (size_t row = 0; row < ROWS; row++) { /* whose steps back do not wait for each other */
+      const size_t s = scratch[(c * prefixes + last[row]) * ROWS + row] * prefixes + last[row];
+      state[c * ROWS + row] = (uint8_t)s;
+      last[row] = s >> k;
+    }
+}
+
+void GPTVQ_MULTI(gptvq_viterbi)(unsigned k, unsigned state_bits, size_t columns, const float *table,
+                                const float *x, const float *weight, uint8_t *state, uint8_t *scratch) {
+  if (k == 2) viterbi(2, state_bits, columns, table, x, weight, state, scratch);
+  else if (k == 3) viterbi(3, state_bits, columns, table, x, weight, state, scratch);
+  else viterbi(4, state_bits, columns, table, x, weight, state, scratch);
 }

@@ -1,12 +1,12 @@
-/* kernels/multi/multi.h: portable C compiled once per CPU level.
+/* base/multi.h: portable C compiled once per CPU level.
  *
  * Every .c file in a folder named multi/ is compiled for each level of the architecture (baseline, AVX2,
  * AVX-512) with its own flags and no fast-math: the same source, the same results bit for bit, wider vectors.
  * Functions are named GPTVQ_MULTI(name) = name_base, name_avx2, name_avx512; GPTVQ_MULTI_DECLARE declares all
  * three, GPTVQ_MULTI_PICK takes the best one for gptvq_cpu(). No FMA contraction (ISO C mode), so levels
  * agree exactly. */
-#ifndef GPTVQ_KERNELS_MULTI_H
-#define GPTVQ_KERNELS_MULTI_H
+#ifndef GPTVQ_BASE_MULTI_H
+#define GPTVQ_BASE_MULTI_H
 
 #include "base/cpu.h"
 
