@@ -19,8 +19,11 @@ cat >"$work/markers.h" <<'MARKERS'
 #define GPTVQ_MCA_BEGIN(name) __asm__ volatile("// LLVM-MCA-BEGIN " name)
 #define GPTVQ_MCA_END(name) __asm__ volatile("// LLVM-MCA-END " name)
 MARKERS
-"$compiler" -std=c11 -D_POSIX_C_SOURCE=200809L -O3 -ffp-contract=off -march=armv8.2-a+dotprod -include "$work/markers.h" \
-  -Isrc -Iinclude -S src/kernels/arm/i8_dotprod.c -o "$work/all.s"
+for file in i8 trellis; do
+  "$compiler" -std=c11 -D_POSIX_C_SOURCE=200809L -O3 -ffp-contract=off -march=armv8.2-a+dotprod -include "$work/markers.h" \
+    -Isrc -Iinclude -S "src/kernels/arm/${file}_dotprod.c" -o "$work/$file.s"
+done
+cat "$work/i8.s" "$work/trellis.s" >"$work/all.s"
 
 # cycles CPU FUNCTION MARKER: of one pass through the marked part of a function
 cycles() {
@@ -42,6 +45,11 @@ cat >"$work/formats" <<'FORMATS'
 1-D, k = 4|2.125, 2.25|vq_loop_pairs|vq|
 1-D, k = 8|3.125|tile_3_1|vq|
 1-D, k = 16|4.125|tile_4_1|vq|
+trellis, L = 6|2.04|trellis_2_6|trellis|
+trellis, L = 7|2.04|trellis_2_7|trellis|
+trellis, L = 8|2.04|trellis_2_8|trellis|
+trellis, L = 7|3.04|trellis_3_7|trellis|
+trellis, L = 7|4.04|trellis_4_7|trellis|
 FORMATS
 
 title="| format | bits |" rule="| --- | --- |" first="| int4, 128 columns per scale | 4.156 |" bases=""

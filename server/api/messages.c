@@ -64,6 +64,9 @@ static bool render(const gptvq_call *call, char **text, size_t *size, gptvq_api_
   if (!gptvq_member_bool(call->body, "add_generation_prompt", &open, error) ||
       !gptvq_member_bool(call->body, "continue_final_message", &go_on, error))
     return false;
+  if (variables != NULL && !json_is_object(variables))
+    return gptvq_api_fail(error, 400, NULL, "chat_template_kwargs",
+                          "'chat_template_kwargs' must be an object");
   char *messages = dump(gptvq_member(call->body, "messages"), error);
   char *extra = messages != NULL && variables != NULL ? dump(variables, error) : NULL;
   bool fine = messages != NULL && (variables == NULL || extra != NULL);

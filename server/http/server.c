@@ -1,4 +1,5 @@
 /* The daemon: where it listens, how many it listens to, how it ends. */
+#define _GNU_SOURCE /* dl_iterate_phdr */
 #include "server/http/internal.h"
 
 #include "base/memory.h"
@@ -7,6 +8,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <link.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +99,23 @@ static gptvq_status open_service(gptvq_server *server, const char *no_chat, gptv
   return gptvq_scheduler_create(service->model, service->tokenizer, &options, &service->scheduler, err);
 }
 
+/* Adds what a program or library keeps for each thread. */
+static int add_thread_locals(struct dl_phdr_info *info, size_t size, void *context) {
+  (void)size;
+  for (size_t i = 0; i < info->dlpi_phnum; i++)
+    if (info->dlpi_phdr[i].p_type == PT_TLS)
+      *(size_t *)context += info->dlpi_phdr[i].p_memsz + info->dlpi_phdr[i].p_align;
+  return 0;
+}
+
+/* Of a connection's thread: glibc takes thread-local variables, buffers of the kernels among them, from it.
+ */
+static size_t stack_bytes(void) {
+  size_t locals = 0;
+  (void)dl_iterate_phdr(add_thread_locals, &locals);
+  return STACK_BYTES + gptvq_round_up(locals, 4096);
+}
+
 static gptvq_status start(gptvq_server *server, const char *no_chat, gptvq_error *err) {
   int fd = -1;
   GPTVQ_TRY(listen_at(server->options.host, server->options.port, &fd, &server->port, err));
@@ -111,7 +130,7 @@ static gptvq_status start(gptvq_server *server, const char *no_chat, gptvq_error
       gptvq_exchange_completed, server, MHD_OPTION_NOTIFY_CONNECTION, notify_connection, server,
       MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
       (size_t)HEADER_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)GPTVQ_HTTP_PATIENCE,
-      MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES, MHD_OPTION_END);
+      MHD_OPTION_THREAD_STACK_SIZE, stack_bytes(), MHD_OPTION_END);
   if (server->daemon != NULL) return GPTVQ_OK;
   (void)close(fd);
   return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "libmicrohttpd does not start");

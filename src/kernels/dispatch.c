@@ -17,11 +17,11 @@ static const struct {
     {0, gptvq_kernels_init_ref},
 #if defined(__x86_64__)
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_rows},
-    {GPTVQ_CPU_AVX2, gptvq_kernels_init_trellis},
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_dense_avx2},
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_codes_avx2},
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_gemm_avx2},
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_i8_avx2},
+    {GPTVQ_CPU_AVX2, gptvq_kernels_init_trellis_avx2},
     {GPTVQ_CPU_AVX2, gptvq_kernels_init_uniform_avx2},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_dense_avx512},
     {GPTVQ_CPU_AVX512, gptvq_kernels_init_codes_avx512},
@@ -35,10 +35,11 @@ static const struct {
 #endif
 #elif defined(__aarch64__)
     {GPTVQ_CPU_NEON, gptvq_kernels_init_rows},
-    {GPTVQ_CPU_NEON, gptvq_kernels_init_trellis},
     {GPTVQ_CPU_NEON, gptvq_kernels_init_dense_neon},
     {GPTVQ_CPU_NEON, gptvq_kernels_init_i8_neon},
+    {GPTVQ_CPU_NEON, gptvq_kernels_init_trellis_neon},
     {GPTVQ_CPU_DOTPROD, gptvq_kernels_init_i8_dotprod},
+    {GPTVQ_CPU_DOTPROD, gptvq_kernels_init_trellis_dotprod},
 #endif
 };
 

@@ -6,7 +6,5 @@
 #include "kernels/table.h"
 
 void gptvq_kernels_init_rows(gptvq_kernel_table *table);
-/* Trellis rows for all of these levels (trellis.c). */
-void gptvq_kernels_init_trellis(gptvq_kernel_table *table);
 
 #endif

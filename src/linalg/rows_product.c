@@ -14,12 +14,13 @@ typedef struct job {
 
 static void multiply_tiles(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
+  static _Thread_local float packed[GPTVQ_ROWS_PRODUCT_PACKED];
   const job *w = context;
   for (size_t tile = begin; tile < end; tile++) {
     const size_t i = tile / w->tiles_n * TILE_ROWS, j = tile % w->tiles_n * TILE_COLS;
     GPTVQ_MULTI_PICK(gptvq_rows_product_tile)
     (w->subtract, gptvq_min_size(TILE_ROWS, w->m - i), gptvq_min_size(TILE_COLS, w->n - j), w->k,
-     w->a + i * w->lda, w->lda, w->b + j, w->ldb, w->c + i * w->ldc + j, w->ldc);
+     w->a + i * w->lda, w->lda, w->b + j, w->ldb, w->c + i * w->ldc + j, w->ldc, packed);
   }
 }
 

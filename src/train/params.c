@@ -8,6 +8,14 @@
 #include <string.h>
 
 static bool is_vq(const gptvq_ft_table *table) { return table->packed->shape.kind == GPTVQ_PACKED_VQ; }
+static bool is_trellis(const gptvq_ft_table *table) {
+  return table->packed->shape.kind == GPTVQ_PACKED_TRELLIS;
+}
+static bool has_codebooks(const gptvq_ft_table *table) { return is_vq(table) || is_trellis(table); }
+/* of one codebook, or table of a trellis */
+static size_t codebook_values(const gptvq_ft_table *table) {
+  return table->sizes.codebook_values / table->sizes.codebook_scales;
+}
 
 /* codes per uniform scale row */
 static size_t uniform_groups(const gptvq_packed_shape *shape) {
@@ -27,8 +35,10 @@ static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linea
   table->row_offset = row_offset;
   gptvq_packed_measure(shape, &table->sizes);
   table->first = params->count;
-  table->count = is_vq(table) ? table->sizes.codebook_values : table->sizes.uniform_scales;
+  table->count = has_codebooks(table) ? table->sizes.codebook_values + table->sizes.row_scale_bytes
+                                      : table->sizes.uniform_scales;
   params->count += table->count;
+  if (is_trellis(table)) return gptvq_ft_trellis_states(table, err);
   size_t n = table->sizes.index_bytes * 8 / shape->index_bits;
   table->indices = gptvq_alloc(n, sizeof *table->indices);
   if (table->indices == NULL)
@@ -99,12 +109,13 @@ static void read_values(gptvq_ft_params *params) {
     const gptvq_ft_table *table = &params->tables[t];
     const gptvq_packed *packed = table->packed;
     float *theta = params->theta + table->first, *unit = params->unit + table->first;
-    if (!is_vq(table)) {
+    if (is_trellis(table)) gptvq_ft_trellis_read(table, params->theta, params->unit);
+    if (!has_codebooks(table)) {
       for (size_t i = 0; i < table->count; i++)
         unit[i] = fabsf(theta[i] = gptvq_fp16_to_float(packed->scales[i]));
       continue;
     }
-    size_t each = table->count / table->sizes.codebook_scales; /* values of a codebook */
+    size_t each = codebook_values(table);
     for (size_t tile = 0; tile < table->sizes.codebook_scales; tile++) {
       float scale = gptvq_bf16_to_float(packed->codebook_scales[tile]);
       double sum = 0;
@@ -170,6 +181,7 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
     goto done;
   }
   read_values(params);
+  memcpy(params->rounded, params->theta, params->count * sizeof(float)); /* as stored, so far */
   return GPTVQ_OK;
 done:
   gptvq_ft_params_release(params);
@@ -239,7 +251,7 @@ static void round_tiles(void *context, size_t begin, size_t end, size_t thread) 
   (void)thread;
   const table_job *job = context;
   const gptvq_ft_table *table = job->table;
-  size_t each = table->count / table->sizes.codebook_scales;
+  size_t each = codebook_values(table);
   for (size_t tile = begin; tile < end; tile++) {
     const float *theta = job->params->theta + table->first + tile * each;
     float *rounded = job->params->rounded + table->first + tile * each;
@@ -257,7 +269,8 @@ static void round_values(gptvq_ft_params *params, bool rounding) {
   for (size_t t = 0; t < params->table_count; t++) {
     const gptvq_ft_table *table = &params->tables[t];
     table_job job = {params, table, rounding, NULL};
-    if (is_vq(table)) {
+    if (is_trellis(table)) gptvq_ft_trellis_round(table, rounding, params->theta, params->rounded);
+    if (has_codebooks(table)) {
       gptvq_parallel_for(table->sizes.codebook_scales, 16, round_tiles, &job);
       continue;
     }
@@ -282,7 +295,7 @@ static void vq_tile(const table_job *job, size_t tile, bool scatter) {
   const gptvq_packed *packed = table->packed;
   const gptvq_packed_shape *shape = &packed->shape;
   size_t groups = table->sizes.column_groups, g = tile % groups, dim = shape->dim, cols = shape->cols;
-  size_t each = table->count / table->sizes.codebook_scales, width = gptvq_packed_width(shape, g);
+  size_t each = codebook_values(table), width = gptvq_packed_width(shape, g);
   size_t first_row = tile / groups * shape->group_rows;
   size_t last_row = gptvq_min_size(first_row + shape->group_rows, shape->rows);
   const float *values = job->params->rounded + table->first + tile * each;
@@ -347,7 +360,8 @@ void gptvq_ft_params_build(gptvq_ft_params *params, bool rounding) {
   gptvq_ft_indices_assign(params);
   for (size_t t = 0; t < params->table_count; t++) {
     table_job job = {params, &params->tables[t], rounding, NULL};
-    gptvq_parallel_for(task_count(job.table), 4, build_task, &job);
+    if (is_trellis(job.table)) gptvq_ft_trellis_build(params, job.table);
+    else gptvq_parallel_for(task_count(job.table), 4, build_task, &job);
   }
   for (size_t v = 0; v < params->vector_count; v++)
     memcpy(params->vectors[v].weight, params->rounded + params->vectors[v].first,
@@ -359,7 +373,8 @@ void gptvq_ft_params_scatter(void *context, gptvq_ft_matrix matrix, const float 
   for (size_t t = 0; t < params->table_count; t++) {
     if (params->tables[t].matrix != matrix) continue;
     table_job job = {params, &params->tables[t], false, gradient};
-    gptvq_parallel_for(task_count(job.table), 4, scatter_task, &job);
+    if (is_trellis(job.table)) gptvq_ft_trellis_scatter(params, job.table, gradient);
+    else gptvq_parallel_for(task_count(job.table), 4, scatter_task, &job);
   }
 }
 
@@ -381,12 +396,13 @@ void gptvq_ft_params_store(gptvq_ft_params *params) {
     const gptvq_ft_table *table = &params->tables[t];
     const gptvq_packed *packed = table->packed;
     const float *theta = params->theta + table->first;
-    if (!is_vq(table)) {
+    if (is_trellis(table)) gptvq_ft_trellis_store(table, params->theta);
+    if (!has_codebooks(table)) {
       uint16_t *scales = (uint16_t *)packed->scales;
       for (size_t i = 0; i < table->count; i++) scales[i] = gptvq_float_to_fp16(theta[i]);
       continue;
     }
-    size_t each = table->count / table->sizes.codebook_scales;
+    size_t each = codebook_values(table);
     for (size_t tile = 0; tile < table->sizes.codebook_scales; tile++) {
       uint16_t bits = codebook_scale(theta + tile * each, each);
       float scale = gptvq_bf16_to_float(bits);

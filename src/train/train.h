@@ -166,7 +166,7 @@ typedef struct gptvq_ft_table {
   size_t linear; /* index into the block's linears */
   gptvq_ft_matrix matrix;
   size_t row_offset;     /* of its first row in the stacked matrix */
-  size_t first, count;   /* its range of theta: [tile][k][dim] or [row][group] */
+  size_t first, count;   /* its range of theta: [tile][k][dim], or [row][group], or, of a trellis, both */
   uint16_t *indices;     /* unpacked, units in stored order */
   uint16_t *zeros;       /* uniform: unpacked zero points */
   float block_scale[16]; /* what each block-scale code multiplies with; 1 without block scales */
@@ -226,6 +226,18 @@ void gptvq_ft_params_store(gptvq_ft_params *params);
 static inline size_t gptvq_ft_unit_index(const gptvq_packed_shape *shape, size_t row, size_t group) {
   return gptvq_unit_offset(shape, row, group) * 8 / shape->index_bits;
 }
+
+/* ---- trellis layers (trellis.c) ---- */
+
+/* table->indices = the states of all columns, [rows × cols] */
+gptvq_status gptvq_ft_trellis_states(gptvq_ft_table *table, gptvq_error *err);
+/* What the functions above do with the row scales of a trellis; its tables are codebooks. */
+void gptvq_ft_trellis_read(const gptvq_ft_table *table, float *theta, float *unit);
+void gptvq_ft_trellis_round(const gptvq_ft_table *table, bool rounding, const float *theta, float *rounded);
+void gptvq_ft_trellis_store(const gptvq_ft_table *table, const float *theta);
+/* Weights from tables and row scales; their gradients from those of the weights. */
+void gptvq_ft_trellis_build(gptvq_ft_params *params, const gptvq_ft_table *table);
+void gptvq_ft_trellis_scatter(gptvq_ft_params *params, const gptvq_ft_table *table, const float *gradient);
 
 /* ---- indices (indices.c) ---- */
 

@@ -163,6 +163,9 @@ refused 415 'must be JSON' /v1/completions '' -d '{}' -H 'Content-Type: text/pla
 refused 400 "only .*text.* is supported" /v1/chat/completions '{"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "json_object"}}'
 refused 400 "'tools' is not supported" /v1/chat/completions '{"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function"}]}'
 refused 400 'reads text only' /v1/chat/completions '{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}'
+for wrong in true 1 '"a"' '[]'; do
+  refused 400 "'chat_template_kwargs' must be an object" /v1/chat/completions '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": '"$wrong"'}'
+done
 refused 400 "message 0 must be an object" /v1/chat/completions '{"messages": [{}]}'
 refused 400 "'tokens' must be a list" /detokenize '{"tokens": 3}'
 printf '{"prompt": "a\377"}' > "$capture/body"

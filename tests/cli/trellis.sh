@@ -6,7 +6,7 @@ expect_fail 2 'option --trellis: 9 is out of range, 6 to 8' "$GPTVQ" quantize "$
 expect_fail 2 '--bits 1.5 is not possible with --code trellis; the nearest possible size is 2.031' \
   "$GPTVQ" quantize "$model" -o x --code trellis --bits 1.5
 expect_fail 2 '--code trellis is not possible with uniform methods' "$GPTVQ" quantize "$model" -o x --code trellis --method rtn
-for option in "--finetune-steps 5" "--svd-rank 2" "--scale-block 64"; do
+for option in "--finetune-index-rate 0.001" "--svd-rank 2" "--scale-block 64"; do
   # shellcheck disable=SC2086
   expect_fail 2 "${option%% *} .*is not possible with --code trellis: leave it out" \
     "$GPTVQ" quantize "$model" -o x --code trellis --bits 2.25 $option
@@ -35,6 +35,15 @@ near "$(json perplexity)" "$perplexity" 5e-3
 expect_ok "$GPTVQ" export small -o exported --format hf
 expect_ok "$GPTVQ" eval exported --text "$text" --ctx 128 --max-windows 4 --json --quiet
 near "$(json perplexity)" "$perplexity" 5e-3
+
+# layers of several sizes, tuned; the same bytes from three threads
+mixed="$options --allocate sensitivity --bits 2.5 --finetune-block-steps 2 --finetune-steps 2 --finetune-batch 1"
+# shellcheck disable=SC2086
+expect_ok "$GPTVQ" quantize "$model" -o mixed $mixed --threads 1 --json
+awk -v b="$(json bits_per_value)" 'BEGIN {exit !(b > 2.4 && b <= 2.5)}' || die "bits $(json bits_per_value)"
+# shellcheck disable=SC2086
+expect_ok "$GPTVQ" quantize "$model" -o mixed-3 $mixed --threads 3
+cmp mixed/model-00001-of-00005.safetensors mixed-3/model-00001-of-00005.safetensors || die "other bytes from three threads"
 
 shard=m/model-00001-of-00005.safetensors
 bad() { expect_fail "$1" "$2" "$GPTVQ" inspect m; rm -r m; }

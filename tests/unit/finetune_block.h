@@ -53,7 +53,8 @@ typedef struct variant {
     LATENT,
     DIRECT, /* latent, queries made directly, rotated in halves */
     GATED,  /* heads' outputs */
-    DELTA
+    DELTA,
+    TRELLIS /* layers, windows of six bits */
   } kind;
 } variant;
 
@@ -90,6 +91,7 @@ static const variant variants[] = {
      false, 4, 8, DIRECT},
     {"gated attention", 4, 2, 8, 4, 0, false, false, true, 2, 3, 8, 0, false, false, false, 4, 8, GATED},
     {"gated delta net", 2, 2, 8, 0, 0, false, false, false, 2, 3, 8, 0, false, false, false, 4, 8, DELTA},
+    {"trellis, permuted", 4, 2, 8, 8, 0, false, true, true, 1, 2, 8, 0, true, false, false, 0, 16, TRELLIS},
     {"uniform, dense output", 3, 3, 8, 8, 0, false, true, true, 1, 3, 0, 8, true, true, true, 1, 32, PLAIN},
 };
 enum { VARIANTS = sizeof variants / sizeof variants[0] };
@@ -126,12 +128,16 @@ static void make_linear(fixture *f, size_t index, size_t rows, size_t cols, bool
   }
   linear->is_packed = true;
   gptvq_packed *p = &linear->packed;
-  p->shape = (gptvq_packed_shape){.kind = v->uniform ? GPTVQ_PACKED_UNIFORM : GPTVQ_PACKED_VQ,
+  const bool trellis = v->kind == TRELLIS;
+  p->shape = (gptvq_packed_shape){.kind = v->uniform ? GPTVQ_PACKED_UNIFORM
+                                          : trellis  ? GPTVQ_PACKED_TRELLIS
+                                                     : GPTVQ_PACKED_VQ,
                                   .rows = rows,
                                   .cols = cols,
                                   .dim = v->dim,
                                   .index_bits = v->index_bits,
-                                  .group_rows = gptvq_min_size(v->group_rows, rows),
+                                  .group_rows = trellis ? rows : gptvq_min_size(v->group_rows, rows),
+                                  .state_bits = trellis ? 6 : 0,
                                   .group_cols = v->uniform ? cols : gptvq_min_size(v->group_cols, cols),
                                   .codebook_bits = v->codebook_bits,
                                   .scale_block = v->scale_block,
@@ -162,6 +168,12 @@ static void make_linear(fixture *f, size_t index, size_t rows, size_t cols, bool
   uint16_t *scales = keep(f, gptvq_alloc(sizes.codebook_scales, sizeof *scales));
   for (size_t i = 0; i < sizes.codebook_scales; i++) scales[i] = gptvq_float_to_bf16(0.4f + uniform(0.1f));
   p->codebook_scales = scales;
+  if (trellis) {
+    uint8_t *row_scales = keep(f, gptvq_alloc(sizes.row_scale_bytes, 1));
+    for (size_t i = 0; i < sizes.row_scale_bytes; i++)
+      row_scales[i] = gptvq_row_scale_code(exp2((double)uniform(0.5f)));
+    p->row_scales = row_scales;
+  }
   if (v->codebook_bits == 8) {
     int8_t *codes = keep(f, gptvq_alloc(sizes.codebook_values, 1));
     for (size_t i = 0; i < sizes.codebook_values; i++)

@@ -313,10 +313,10 @@ static uint64_t fingerprint(const fixture *f) {
     if (!f->linears[i].is_packed) continue;
     gptvq_packed_measure(&p->shape, &sizes);
     const uint8_t *parts[] = {p->codebooks, (const uint8_t *)p->codebook_scales, (const uint8_t *)p->scales,
-                              (const uint8_t *)f->block.norms[norm]};
+                              p->row_scales, (const uint8_t *)f->block.norms[norm]};
     size_t bytes[] = {sizes.codebook_bytes, 2 * sizes.codebook_scales, 2 * sizes.uniform_scales,
-                      HIDDEN * sizeof(float)};
-    for (size_t part = 0; part < 4; part++)
+                      sizes.row_scale_bytes, HIDDEN * sizeof(float)};
+    for (size_t part = 0; part < 5; part++)
       for (size_t j = 0; j < bytes[part]; j++) hash = (hash ^ parts[part][j]) * 1099511628211u;
   }
   return hash;

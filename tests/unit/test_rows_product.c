@@ -14,7 +14,9 @@
 #include <cmocka.h>
 
 typedef void tile_fn(bool, size_t, size_t, size_t, const float *, size_t, const float *, size_t, float *,
-                     size_t);
+                     size_t, float *);
+
+static float packed[GPTVQ_ROWS_PRODUCT_PACKED];
 
 typedef struct matrices {
   size_t m, n, k, lda, ldb, ldc;
@@ -47,7 +49,7 @@ static void check(bool subtract, tile_fn *tile) {
     float *before = random_matrix(x.m * x.ldc, 3);
     if (tile != NULL && x.m > GPTVQ_ROWS_PRODUCT_HEIGHT) x.m = GPTVQ_ROWS_PRODUCT_HEIGHT;
     if (tile != NULL && x.n > GPTVQ_ROWS_PRODUCT_WIDTH) x.n = GPTVQ_ROWS_PRODUCT_WIDTH;
-    if (tile != NULL) tile(subtract, x.m, x.n, x.k, x.a, x.lda, x.b, x.ldb, x.c, x.ldc);
+    if (tile != NULL) tile(subtract, x.m, x.n, x.k, x.a, x.lda, x.b, x.ldb, x.c, x.ldc, packed);
     else gptvq_rows_product(subtract, x.m, x.n, x.k, x.a, x.lda, x.b, x.ldb, x.c, x.ldc);
     for (size_t i = 0; i < x.m; i++)
       for (size_t j = 0; j < x.ldc; j++) {
@@ -81,7 +83,7 @@ static void levels_agree(void **unused) {
   (void)unused;
   matrices x = make(100, 101, 300), y = make(100, 101, 300);
   gptvq_rows_product(false, x.m, x.n, x.k, x.a, x.lda, x.b, x.ldb, x.c, x.ldc);
-  gptvq_rows_product_tile_base(false, y.m, y.n, y.k, y.a, y.lda, y.b, y.ldb, y.c, y.ldc);
+  gptvq_rows_product_tile_base(false, y.m, y.n, y.k, y.a, y.lda, y.b, y.ldb, y.c, y.ldc, packed);
   assert_memory_equal(x.c, y.c, x.m * x.ldc * sizeof *x.c);
   drop(&x);
   drop(&y);

@@ -339,8 +339,6 @@ static void options_are_resolved(void **state) {
     const char *words;
   } refused[] = {{offsetof(gptvq_quantize_options, scale_block), "`scale_block`"},
                  {offsetof(gptvq_quantize_options, svd_rank), "`svd_rank`"},
-                 {offsetof(gptvq_quantize_options, finetune_steps), "`finetune_steps`"},
-                 {offsetof(gptvq_quantize_options, finetune_block_steps), "`finetune_block_steps`"},
                  {offsetof(gptvq_quantize_options, group_size), "`group_size`"}};
   gptvq_error err;
   for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
@@ -349,6 +347,10 @@ static void options_are_resolved(void **state) {
     assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
     assert_non_null(strstr(err.message, refused[i].words));
   }
+  o = trellis_options(2, 7);
+  o.finetune_index_rate = 0.001;
+  assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(err.message, "`finetune_index_rate`"));
   o = trellis_options(2, 7); /* `bits` as asked for where layers share them */
   o.allocate = 1;
   o.bits = 2.5;

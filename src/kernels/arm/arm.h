@@ -7,5 +7,7 @@
 void gptvq_kernels_init_dense_neon(gptvq_kernel_table *table);
 void gptvq_kernels_init_i8_neon(gptvq_kernel_table *table);
 void gptvq_kernels_init_i8_dotprod(gptvq_kernel_table *table);
+void gptvq_kernels_init_trellis_neon(gptvq_kernel_table *table);
+void gptvq_kernels_init_trellis_dotprod(gptvq_kernel_table *table);
 
 #endif

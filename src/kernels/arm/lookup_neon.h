@@ -72,9 +72,9 @@ INLINE int8x16_t gptvq_look_up_neon(const gptvq_tables_neon *t, unsigned bits, u
   if (bits <= 4) return vqtbl1q_s8(part[0].val[0], index);
   if (bits == 5) return vqtbl2q_s8((int8x16x2_t){{part[0].val[0], part[0].val[1]}}, index);
   int8x16_t found =
-      vqtbl4q_s8(part[0], index); /* 0 where the index is out of range, which vqtbx leaves alone */
+      vqtbl4q_s8(part[0], index); /* 0 where the index is out of range; vqtbx would take longer */
   for (unsigned i = 1; i < (1u << bits) / 64; i++)
-    found = vqtbx4q_s8(found, part[i], index - (uint8_t)(64 * i));
+    found = vorrq_s8(found, vqtbl4q_s8(part[i], index - (uint8_t)(64 * i)));
   return found;
 }
 

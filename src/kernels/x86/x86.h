@@ -17,6 +17,7 @@ void gptvq_kernels_init_gemm_avx2(gptvq_kernel_table *table);
 void gptvq_kernels_init_stripe_avx512(gptvq_kernel_table *table);
 void gptvq_kernels_init_gemm_avx512(gptvq_kernel_table *table);
 void gptvq_kernels_init_tiles_amx(gptvq_kernel_table *table);
+void gptvq_kernels_init_trellis_avx2(gptvq_kernel_table *table);
 void gptvq_kernels_init_trellis_avx512(gptvq_kernel_table *table);
 void gptvq_kernels_init_uniform_avx2(gptvq_kernel_table *table);
 void gptvq_kernels_init_uniform_avx512(gptvq_kernel_table *table);

@@ -13,7 +13,7 @@ enum { ROWS = 8, VECTORS = 3 }; /* of 32 registers 24 are sums */
 #else
 enum { ROWS = 4, VECTORS = 3 }; /* of 16 registers 12 */
 #endif
-enum { COLS = VECTORS * V, DEPTH = 128, PANELS = GPTVQ_ROWS_PRODUCT_WIDTH / COLS };
+enum { COLS = VECTORS * V, DEPTH = GPTVQ_ROWS_PRODUCT_DEPTH };
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -63,8 +63,9 @@ static void pack(size_t rows, size_t cols, size_t height, size_t width, const fl
 }
 
 void GPTVQ_MULTI(gptvq_rows_product_tile)(bool subtract, size_t m, size_t n, size_t k, const float *a,
-                                          size_t lda, const float *b, size_t ldb, float *c, size_t ldc) {
-  static _Thread_local float left[GPTVQ_ROWS_PRODUCT_HEIGHT * DEPTH], right[PANELS * DEPTH * COLS];
+                                          size_t lda, const float *b, size_t ldb, float *c, size_t ldc,
+                                          float *packed) {
+  float *left = packed, *right = packed + GPTVQ_ROWS_PRODUCT_HEIGHT * DEPTH;
   for (size_t from = 0; from < k; from += DEPTH) {
     const size_t depth = least(DEPTH, k - from), filled = (m + ROWS - 1) / ROWS * ROWS;
     pack(m, depth, filled, DEPTH, a + from, lda, left);

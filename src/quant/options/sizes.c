@@ -130,13 +130,12 @@ static double trellis_bits(const gptvq_quantize_options *o, unsigned index_bits)
 
 static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err) {
   enum { LEAST = 2, MOST = 4, STATE_BITS = 7 };
-  const char *what = o->scale_block != 0           ? "`scale_block`"
-                     : o->svd_rank != 0            ? "`svd_rank`"
-                     : o->group_size != 0          ? "`group_size`"
-                     : o->finetune_steps > 0       ? "`finetune_steps`"
-                     : o->finetune_block_steps > 0 ? "`finetune_block_steps`"
-                     : o->codebook_bits != 8       ? "`codebook_bits` other than 8"
-                                                   : NULL;
+  const char *what = o->scale_block != 0          ? "`scale_block`"
+                     : o->svd_rank != 0           ? "`svd_rank`"
+                     : o->group_size != 0         ? "`group_size`"
+                     : o->finetune_index_rate > 0 ? "`finetune_index_rate`"
+                     : o->codebook_bits != 8      ? "`codebook_bits` other than 8"
+                                                  : NULL;
   if (what != NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "%s is not possible with `code` trellis: leave it out, or use `code` vq", what);

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "calib/sweep.h"
+#include "linalg/rows_product.h"
 #include "quant/layer/solver.h"
 #include "quant/plan/outside.h"
 
@@ -13,11 +14,11 @@
 /* The layer that is solved to see how fast that is, and the products: SIDE inputs, so many rows and tokens.
  */
 enum { SIDE = 512, ROWS = 64, TOKENS = 512 };
-static const double each_seconds = 0.3; /* of a measurement that is repeated */
+static const double each_seconds = 0.25; /* of a measurement that is repeated */
 
 /* What this machine does: flop a second, and seconds of solving the sample layer. */
 typedef struct speeds {
-  double forward, gram, cross, factor;
+  double forward, gram, cross, product, factor;
   gptvq_stage_sum solving[GPTVQ_STAGES];
 } speeds;
 
@@ -57,7 +58,7 @@ static gptvq_status prepare(samples *s, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-typedef enum product { FORWARD, GRAM, CROSS } product;
+typedef enum product { FORWARD, GRAM, CROSS, SOLVER } product;
 
 static gptvq_status run_product(const samples *s, product what, gptvq_compute compute,
                                 const gptvq_backend *backend, gptvq_error *err) {
@@ -69,6 +70,9 @@ static gptvq_status run_product(const samples *s, product what, gptvq_compute co
   case CROSS:
     return backend->linalg->cross(backend->linalg, SIDE, SIDE, TOKENS, 256, s->x, SIDE, s->x, SIDE, s->sums,
                                   err);
+  case SOLVER:
+    gptvq_rows_product(false, TOKENS, SIDE, SIDE, s->x, SIDE, s->weights, SIDE, s->y, SIDE);
+    return GPTVQ_OK;
   }
   return GPTVQ_OK;
 }
@@ -122,6 +126,7 @@ static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *
   if (status == GPTVQ_OK) status = measure_product(&s, FORWARD, compute, backend, &out->forward, err);
   if (status == GPTVQ_OK) status = measure_product(&s, GRAM, compute, backend, &out->gram, err);
   if (status == GPTVQ_OK) status = measure_product(&s, CROSS, compute, backend, &out->cross, err);
+  if (status == GPTVQ_OK) status = measure_product(&s, SOLVER, compute, backend, &out->product, err);
   if (status == GPTVQ_OK) status = measure_solver(&s, options, backend, out, err);
   release(&s);
   return status;
@@ -208,7 +213,7 @@ static void add_input(const gptvq_model *model, const gptvq_resolved *options, c
         machine->cross);
 }
 
-/* Stages whose work grows with rows × columns, others with rows × columns². */
+/* Work that grows with rows × columns, and in two stages products, which grow with rows × columns². */
 static void add_solving(const gptvq_linear *linear, const speeds *machine, gptvq_stage_sum *sums) {
   static const gptvq_stage parts[] = {GPTVQ_STAGE_KMEANS, GPTVQ_STAGE_LOOP, GPTVQ_STAGE_UPDATE,
                                       GPTVQ_STAGE_REASSIGN};
@@ -216,8 +221,9 @@ static void add_solving(const gptvq_linear *linear, const speeds *machine, gptvq
                volume = area * (double)linear->cols / SIDE;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     const gptvq_stage_sum *sample = &machine->solving[parts[i]];
-    const bool products = parts[i] == GPTVQ_STAGE_UPDATE || parts[i] == GPTVQ_STAGE_REASSIGN;
-    sums[parts[i]].seconds += sample->seconds * (products ? volume : area);
+    const bool multiplies = parts[i] == GPTVQ_STAGE_UPDATE || parts[i] == GPTVQ_STAGE_REASSIGN;
+    const double products = multiplies ? fmin(sample->seconds, sample->flop / machine->product) : 0.0;
+    sums[parts[i]].seconds += products * volume + (sample->seconds - products) * area;
     sums[parts[i]].flop += sample->flop * volume;
   }
 }

@@ -93,11 +93,14 @@ static gptvq_status copy_tables(gptvq_block *block, gptvq_copies *copies, gptvq_
     gptvq_packed_sizes sizes;
     if (!block->linears[i].is_packed) continue;
     gptvq_packed_measure(&packed->shape, &sizes);
-    const void *scales = packed->codebook_scales, *uniform = packed->scales, *indices = packed->indices;
+    const void *scales = packed->codebook_scales, *uniform = packed->scales, *indices = packed->indices,
+               *row_scales = packed->row_scales;
     GPTVQ_TRY(copy_bytes(copies, &packed->codebooks, sizes.codebook_bytes, err));
     GPTVQ_TRY(copy_bytes(copies, &scales, sizes.codebook_scales * sizeof(uint16_t), err));
     GPTVQ_TRY(copy_bytes(copies, &uniform, sizes.uniform_scales * sizeof(uint16_t), err));
     GPTVQ_TRY(copy_bytes(copies, &indices, sizes.index_bytes, err));
+    GPTVQ_TRY(copy_bytes(copies, &row_scales, sizes.row_scale_bytes, err));
+    packed->row_scales = row_scales;
     packed->codebook_scales = scales;
     packed->scales = uniform;
     packed->indices = indices;
