@@ -67,7 +67,7 @@ static void same_model(void **state) {
   assert_int_equal(b.head_bits, 8);
   assert_int_equal(a.parameters, b.parameters);
   assert_true(a.linear_bytes == b.linear_bytes);
-  gptvq_packed_shape shape = gptvq_outside_shape(TINY_VOCAB, TINY_HIDDEN, 8);
+  gptvq_packed_shape shape = gptvq_outside_shape(NULL, TINY_VOCAB, TINY_HIDDEN, 8);
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(&shape, &sizes);
   const gptvq_linear *head;

@@ -162,6 +162,44 @@ static void two_matrices(void **state) {
   one_matrix("llama", false, GPTVQ_METHOD_GPTQ);
 }
 
+/* With the trellis code, 3 and 4 bits are one too, where the matrix is not too large for it. */
+static void trellis(void **state) {
+  (void)state;
+  gptvq_quantize_options o = options_of(GPTVQ_METHOD_GPTVQ, 3, 16);
+  gptvq_outside outside;
+  o.code = GPTVQ_CODE_TRELLIS;
+  o.bits = 3;
+  o.index_bits = 0;
+  o.group_size = 0;
+  o.em_iterations = 5;
+  ok(gptvq_quantize("tied", "packed", &o, NULL, NULL, err));
+  for (gptvq_compute compute = GPTVQ_COMPUTE_FP32; compute <= GPTVQ_COMPUTE_INT8; compute++) {
+    gptvq_model *model = open_as("packed", compute);
+    assert_int_equal(model->embedding.packed.shape.kind, GPTVQ_PACKED_TRELLIS);
+    assert_int_equal(model->embedding.packed.shape.index_bits, 3);
+    if (compute == GPTVQ_COMPUTE_FP32) {
+      ok(gptvq_outside_read(model->checkpoint, &outside, err));
+      assert_string_equal(outside.embedding.method, "gptvq");
+      gptvq_outside_release(&outside);
+    }
+    check_gather(model);
+    if (compute != GPTVQ_COMPUTE_BF16) check_head(model, compute == GPTVQ_COMPUTE_INT8);
+    gptvq_model_close(model);
+  }
+  ok(gptvq_quantize("llama", "packed", &o, NULL, NULL, err)); /* no Hessian of an embedding */
+  gptvq_model *model = open_as("packed", GPTVQ_COMPUTE_FP32);
+  assert_int_equal(model->embedding.packed.shape.kind, GPTVQ_PACKED_TRELLIS);
+  assert_false(model->head.is_packed);
+  check_gather(model);
+  gptvq_model_close(model);
+  gptvq_resolved resolved;
+  ok(gptvq_resolve(&o, &resolved, err));
+  const gptvq_quantize_options *r = &resolved.options;
+  assert_int_equal(gptvq_outside_shape(r, 1 << 17, 1 << 11, 4).kind, GPTVQ_PACKED_TRELLIS);
+  assert_int_equal(gptvq_outside_shape(r, (1 << 17) + 1, 1 << 11, 4).kind, GPTVQ_PACKED_UNIFORM);
+  assert_int_equal(gptvq_outside_shape(r, 1 << 17, 1 << 11, 5).kind, GPTVQ_PACKED_UNIFORM);
+}
+
 /* The head is made with a Hessian where there is data, the embedding is not; one may stay. */
 static void which_method(void **state) {
   (void)state;
@@ -215,7 +253,7 @@ static void slabs(void **state) {
   ok(gptvq_resolve(&o, &run, err));
   const gptvq_solver solver = {&run, &gptvq_cpu_backend, NULL, NULL, NULL};
   assert_true(gptvq_outside_rows(rows, COLS) < rows);
-  ok(gptvq_outside_options(&o, 3, true, &own, err));
+  ok(gptvq_outside_options(&o, GPTVQ_PACKED_UNIFORM, 3, true, &own, err));
   const gptvq_solver at_once = {&own, &gptvq_cpu_backend, NULL, NULL, NULL};
   ok(gptvq_factor_create(&at_once, "embedding", COLS, hessian, &factor, err));
   ok(gptvq_solve_layer(&at_once, &(gptvq_weights){"embedding", rows, COLS, weights}, factor, &whole, err));
@@ -378,6 +416,7 @@ int main(void) {
                                      cmocka_unit_test(which_method),
                                      cmocka_unit_test(slabs),
                                      cmocka_unit_test(resumed),
+                                     cmocka_unit_test(trellis),
                                      cmocka_unit_test(tuned),
                                      cmocka_unit_test(refusals),
                                      cmocka_unit_test(hostile)};

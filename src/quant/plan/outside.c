@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-enum { GROUP = 64, SLAB_VALUES = 1 << 22, SLAB_ROWS = 256 };
+enum { GROUP = 64, SLAB_VALUES = 1 << 22, SLAB_ROWS = 256, TRELLIS_BITS = 4, TRELLIS_VALUES = 1 << 28 };
 
 gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantize_options *options,
                                    gptvq_outside_bits *bits, gptvq_error *err) {
@@ -42,28 +42,45 @@ bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_o
   return data && head_bits(model, options, bits) < 8;
 }
 
-gptvq_packed_shape gptvq_outside_shape(size_t rows, size_t cols, unsigned bits) {
+gptvq_packed_shape gptvq_outside_shape(const gptvq_quantize_options *options, size_t rows, size_t cols,
+                                       unsigned bits) {
   const size_t group = bits == 8 ? GPTVQ_ROWS_GROUP : gptvq_min_size(GROUP, cols);
-  return (gptvq_packed_shape){.kind = GPTVQ_PACKED_UNIFORM,
-                              .rows = rows,
-                              .cols = cols,
-                              .dim = 1,
-                              .index_bits = bits,
-                              .group_rows = 1,
-                              .group_cols = cols,
-                              .scale_block = (unsigned)group};
+  const gptvq_packed_shape uniform = {.kind = GPTVQ_PACKED_UNIFORM,
+                                      .rows = rows,
+                                      .cols = cols,
+                                      .dim = 1,
+                                      .index_bits = bits,
+                                      .group_rows = 1,
+                                      .group_cols = cols,
+                                      .scale_block = (unsigned)group};
+  gptvq_packed_shape trellis;
+  gptvq_resolved own;
+  if (options == NULL || options->code != GPTVQ_CODE_TRELLIS || bits > TRELLIS_BITS ||
+      rows > TRELLIS_VALUES / cols ||
+      gptvq_outside_options(options, GPTVQ_PACKED_TRELLIS, bits, false, &own, NULL) != GPTVQ_OK ||
+      gptvq_layer_shape(rows, cols, &own, &trellis, NULL) != GPTVQ_OK)
+    return uniform;
+  return trellis;
 }
 
-gptvq_status gptvq_outside_options(const gptvq_quantize_options *options, unsigned bits, bool hessian,
-                                   gptvq_resolved *out, gptvq_error *err) {
+gptvq_status gptvq_outside_options(const gptvq_quantize_options *options, gptvq_packed_kind kind,
+                                   unsigned bits, bool hessian, gptvq_resolved *out, gptvq_error *err) {
   gptvq_quantize_options own;
-  gptvq_quantize_options_recipe(&own, GPTVQ_RECIPE_PAPER);
-  own.method = hessian ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_RTN;
-  own.bits = 0.0;
+  if (kind == GPTVQ_PACKED_TRELLIS) {
+    own = *options;
+    own.method = hessian ? GPTVQ_METHOD_GPTVQ : GPTVQ_METHOD_KMEANS;
+    own.bits = bits;
+    own.group_size = 0;
+    own.beam = 1; /* the rows are many, and more paths are worth little */
+  } else {
+    gptvq_quantize_options_recipe(&own, GPTVQ_RECIPE_PAPER);
+    own.method = hessian ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_RTN;
+    own.bits = 0.0;
+    own.group_size = GROUP;
+    own.damping = options->damping;
+  }
   own.index_bits = bits;
-  own.group_size = GROUP;
   own.act_order = 0;
-  own.damping = options->damping;
   GPTVQ_TRY(gptvq_resolve(&own, out, err));
   out->scales_checked = true; /* of the whole matrix, before any work */
   return GPTVQ_OK;
@@ -73,33 +90,40 @@ size_t gptvq_outside_rows(size_t rows, size_t cols) {
   return gptvq_min_size(rows, gptvq_max_size(SLAB_ROWS, SLAB_VALUES / cols));
 }
 
-static double kept_bytes(const gptvq_model *model, unsigned bits) {
+static gptvq_packed_shape shape_of(const gptvq_model *model, const gptvq_resolved *options, unsigned bits) {
+  return gptvq_outside_shape(&options->options, model->config.vocab, model->config.hidden, bits);
+}
+
+static double kept_bytes(const gptvq_model *model, const gptvq_resolved *options, unsigned bits) {
   if (bits == 16) return 0.0;
-  const gptvq_packed_shape shape = gptvq_outside_shape(model->config.vocab, model->config.hidden, bits);
+  const gptvq_packed_shape shape = shape_of(model, options, bits);
   return (double)gptvq_packed_bytes(&shape);
 }
 
 double gptvq_outside_kept(const gptvq_model *model, const gptvq_resolved *options) {
   gptvq_outside_bits bits;
   if (gptvq_outside_bits_of(model, &options->options, &bits, NULL) != GPTVQ_OK) return 0.0;
-  return kept_bytes(model, bits.embedding) + kept_bytes(model, bits.head);
+  return kept_bytes(model, options, bits.embedding) + kept_bytes(model, options, bits.head);
 }
 
-/* Beside what is kept: a slab of rows in fp32 and the solver's work on it, its factor, zero points that are
- * not packed yet. */
+/* Beside what is kept: rows in fp32 (a slab, or all) and the solver's work on them, its factor; of slabs what
+ * they become, and zero points that are not packed yet. */
 static double work_bytes(const gptvq_model *model, const gptvq_resolved *options, unsigned bits,
                          bool hessian) {
-  const size_t vocab = model->config.vocab, hidden = model->config.hidden,
-               rows = gptvq_outside_rows(vocab, hidden);
+  const size_t vocab = model->config.vocab, hidden = model->config.hidden;
+  if (bits >= 8) return 0.0;
+  gptvq_packed_shape shape = shape_of(model, options, bits);
   gptvq_resolved own;
-  if (bits >= 8 || gptvq_outside_options(&options->options, bits, hessian, &own, NULL) != GPTVQ_OK)
-    return 0.0;
-  const gptvq_packed_shape slab = gptvq_outside_shape(rows, hidden, bits);
-  const double zeros = 2.0 * (double)vocab * (double)gptvq_ceil_div(hidden, slab.scale_block);
-  return zeros + 2.0 * sizeof(float) * (double)rows * (double)hidden + (double)gptvq_packed_bytes(&slab) +
-         (double)gptvq_solve_bytes(&own, &slab, hessian) +
-         (hessian ? (double)gptvq_factor_peak_bytes(hidden, &own) + sizeof(float) * (double)(hidden * hidden)
-                  : 0.0);
+  if (gptvq_outside_options(&options->options, shape.kind, bits, hessian, &own, NULL) != GPTVQ_OK) return 0.0;
+  double bytes = hessian ? (double)gptvq_factor_peak_bytes(hidden, &own) : 0.0;
+  if (shape.kind == GPTVQ_PACKED_UNIFORM) {
+    shape.rows = gptvq_outside_rows(vocab, hidden);
+    bytes += 2.0 * (double)vocab * (double)gptvq_ceil_div(hidden, shape.scale_block) +
+             (double)gptvq_packed_bytes(&shape) +
+             (hessian ? sizeof(float) * (double)hidden * (double)(hidden + shape.rows) : 0.0);
+  }
+  return bytes + sizeof(float) * (double)shape.rows * (double)hidden +
+         (double)gptvq_solve_bytes(&own, &shape, hessian);
 }
 
 static double pages(const gptvq_linear *linear, unsigned bits) {

@@ -24,14 +24,17 @@ bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_o
                                 const gptvq_outside_bits *bits);
 
 /* Uniform: of 8 bits as kernels take it in place, a scale per 256 columns, zero points 128; of less a scale
- * and a zero point per 64 columns. */
-gptvq_packed_shape gptvq_outside_shape(size_t rows, size_t cols, unsigned bits);
-/* The options that a matrix of less than 8 bits is made with, by error feedback or, without a Hessian,
- * rounded to nearest. */
-gptvq_status gptvq_outside_options(const gptvq_quantize_options *options, unsigned bits, bool hessian,
-                                   gptvq_resolved *out, gptvq_error *err);
+ * and a zero point per 64 columns. With `code` trellis 3 and 4 bits are a trellis code, unless the matrix has
+ * more than 2^28 values, which have to be in memory together for that. options: resolved; NULL: no trellis.
+ */
+gptvq_packed_shape gptvq_outside_shape(const gptvq_quantize_options *options, size_t rows, size_t cols,
+                                       unsigned bits);
+/* The options that a matrix of that shape and less than 8 bits is made with: error feedback, or without a
+ * Hessian rounding to nearest (uniform) and the nearest paths (trellis). */
+gptvq_status gptvq_outside_options(const gptvq_quantize_options *options, gptvq_packed_kind kind,
+                                   unsigned bits, bool hessian, gptvq_resolved *out, gptvq_error *err);
 
-/* Rows that are worked on together: results do not depend on it. */
+/* Rows of a uniform one that are worked on together: results do not depend on it. */
 size_t gptvq_outside_rows(size_t rows, size_t cols);
 /* Bytes of the packed matrices, which are kept, and of the work on them; in both cases 0 if they stay. */
 double gptvq_outside_kept(const gptvq_model *model, const gptvq_resolved *options);

@@ -6,6 +6,7 @@
 #include "calib/sweep.h"
 #include "linalg/rows_product.h"
 #include "quant/layer/solver.h"
+#include "quant/plan/outside.h"
 
 #include <math.h>
 #include <string.h>
@@ -168,6 +169,9 @@ static void add_forward(const gptvq_model *model, const gptvq_resolved *options,
   const gptvq_quantize_options *o = &options->options;
   const double tokens = (double)o->calib_samples * (double)o->calib_length;
   const bool last_block = block->index + 1 == model->config.layers && o->finetune_block_steps == 0;
+  gptvq_outside_bits bits;
+  const bool for_head =
+      gptvq_outside_bits_of(model, o, &bits, NULL) == GPTVQ_OK && gptvq_outside_uses_hessian(model, o, &bits);
   for (int mlp = 0; mlp < 2; mlp++) {
     const half_flop half = half_of(model, block, mlp != 0, o->calib_length);
     const size_t cols = block->linears[mlp != 0 ? block->mlps[0].down : block->o].cols;
@@ -181,6 +185,8 @@ static void add_forward(const gptvq_model *model, const gptvq_resolved *options,
     add(&sums[GPTVQ_STAGE_FORWARD], tokens * own, machine->forward);
     if (gptvq_run_keeps_both(options))
       add(&sums[GPTVQ_STAGE_FORWARD_ORIGINAL], tokens * (half.first + half.last), machine->forward);
+    if (for_head) /* its Hessian: once through the original */
+      add(&sums[GPTVQ_STAGE_FORWARD], tokens * (half.first + half.last), machine->forward);
     if (o->act_order == 3) add(&sums[GPTVQ_STAGE_OTHER], tokens * (half.first + half.last), machine->forward);
   }
 }

@@ -59,7 +59,7 @@ static void pack_rows(void *context, size_t begin, size_t end, size_t thread) {
 gptvq_status gptvq_pack_head(const gptvq_linear *head, const char *instead, gptvq_packed *packed,
                              void **memory, gptvq_error *err) {
   gptvq_packed_sizes sizes;
-  *packed = (gptvq_packed){.shape = gptvq_outside_shape(head->rows, head->cols, 8)};
+  *packed = (gptvq_packed){.shape = gptvq_outside_shape(NULL, head->rows, head->cols, 8)};
   *memory = NULL;
   GPTVQ_TRY(gptvq_packed_check(&packed->shape, head->name, err));
   gptvq_packed_measure(&packed->shape, &sizes);

@@ -18,14 +18,17 @@ static void say_instead(bool head, char text[64]) {
   (void)snprintf(text, 64, "`%s` 16 keeps it as it is", head ? "head_bits" : "embedding_bits");
 }
 
-gptvq_status gptvq_outside_check(const gptvq_model *model, const gptvq_outside_bits *bits, gptvq_error *err) {
+gptvq_status gptvq_outside_check(const gptvq_model *model, const gptvq_resolved *options,
+                                 const gptvq_outside_bits *bits, gptvq_error *err) {
   const gptvq_linear *const matrices[2] = {&model->embedding, &model->head};
   const unsigned wanted[2] = {bits->embedding, bits->head};
   for (size_t i = 0; i < 2; i++) {
     char instead[64];
     say_instead(i == 1, instead);
-    const gptvq_packed_shape shape = gptvq_outside_shape(matrices[i]->rows, matrices[i]->cols, wanted[i]);
-    if (wanted[i] < 8) GPTVQ_TRY(gptvq_check_linear(matrices[i], &shape, instead, err));
+    const gptvq_packed_shape shape =
+        gptvq_outside_shape(&options->options, matrices[i]->rows, matrices[i]->cols, wanted[i]);
+    if (wanted[i] < 8 && shape.kind == GPTVQ_PACKED_UNIFORM)
+      GPTVQ_TRY(gptvq_check_linear(matrices[i], &shape, instead, err));
   }
   return GPTVQ_OK;
 }
@@ -155,15 +158,47 @@ static gptvq_status prepare_packing(packing *p, const gptvq_packed_shape *shape,
   return gptvq_factor_create(&p->solver, p->linear->name, cols, hessian, &p->factor, err);
 }
 
+static void take_result(const gptvq_layer_result *result, const gptvq_resolved *options, double error,
+                        gptvq_outside_matrix *out) {
+  out->packed = result->packed;
+  out->memory = result->storage;
+  out->error = error;
+  (void)snprintf(out->method, sizeof out->method, "%s", gptvq_method_name(options->options.method));
+}
+
+/* A trellis code, whose tables serve all rows. */
+static gptvq_status pack_whole(const gptvq_linear *linear, const gptvq_solver *solver, const double *hessian,
+                               gptvq_outside_matrix *out, gptvq_error *err) {
+  const size_t values = linear->rows * linear->cols;
+  gptvq_layer_result result;
+  gptvq_factor *factor = NULL;
+  gptvq_status status = GPTVQ_OK;
+  float *weights = gptvq_alloc(values, sizeof *weights);
+  if (weights == NULL)
+    return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(values, sizeof *weights));
+  gptvq_linear_decode(linear, weights);
+  if (hessian != NULL)
+    GPTVQ_TRY_GOTO(gptvq_factor_create(solver, linear->name, linear->cols, hessian, &factor, err));
+  const gptvq_weights w = {linear->name, linear->rows, linear->cols, weights};
+  GPTVQ_TRY_GOTO(gptvq_solve_layer(solver, &w, factor, &result, err));
+  gptvq_linear_rest(linear);
+  take_result(&result, solver->options, result.error, out);
+done:
+  gptvq_factor_destroy(factor);
+  free(weights);
+  return status;
+}
+
 /* Of less than 8 bits. layers: of the run, for its progress. */
 static gptvq_status pack_rows(const gptvq_linear *linear, size_t layers, const gptvq_solver *run,
                               unsigned bits, const double *hessian, gptvq_outside_matrix *out,
                               gptvq_error *err) {
   gptvq_resolved options;
   gptvq_layer_result result = {.storage = NULL};
-  const gptvq_packed_shape shape = gptvq_outside_shape(linear->rows, linear->cols, bits);
+  const gptvq_packed_shape shape =
+      gptvq_outside_shape(&run->options->options, linear->rows, linear->cols, bits);
   GPTVQ_TRY(gptvq_packed_check(&shape, linear->name, err));
-  GPTVQ_TRY(gptvq_outside_options(&run->options->options, bits, hessian != NULL, &options, err));
+  GPTVQ_TRY(gptvq_outside_options(&run->options->options, shape.kind, bits, hessian != NULL, &options, err));
   packing p = {.linear = linear,
                .slab = gptvq_outside_rows(linear->rows, linear->cols),
                .solver = {.options = &options,
@@ -171,6 +206,7 @@ static gptvq_status pack_rows(const gptvq_linear *linear, size_t layers, const g
                           .callbacks = run->callbacks,
                           .stages = run->stages}};
   gptvq_status status;
+  if (shape.kind == GPTVQ_PACKED_TRELLIS) return pack_whole(linear, &p.solver, hessian, out, err);
   GPTVQ_TRY_GOTO(prepare_packing(&p, &shape, hessian, err));
   GPTVQ_TRY_GOTO(gptvq_packed_allocate(&shape, &result, err));
   for (size_t first = 0; first < linear->rows; first += p.slab) {
@@ -180,10 +216,7 @@ static gptvq_status pack_rows(const gptvq_linear *linear, size_t layers, const g
   const size_t zeros = gptvq_round_up(linear->rows * gptvq_ceil_div(linear->cols, shape.scale_block), 8);
   gptvq_pack_unit(p.zeros, zeros, bits, (uint8_t *)(uintptr_t)result.packed.zeros);
   gptvq_linear_rest(linear);
-  out->packed = result.packed;
-  out->memory = result.storage;
-  out->error = p.all > 0.0 ? p.lost / p.all : 0.0;
-  (void)snprintf(out->method, sizeof out->method, "%s", gptvq_method_name(options.options.method));
+  take_result(&result, &options, p.all > 0.0 ? p.lost / p.all : 0.0, out);
 done:
   release_packing(&p);
   if (status != GPTVQ_OK) gptvq_layer_result_release(&result);

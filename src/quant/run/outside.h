@@ -19,7 +19,8 @@ typedef struct gptvq_outside {
 } gptvq_outside;
 
 /* GPTVQ_ERROR_NUMERIC before any work: fp16 scales do not hold the weights of one that is to be packed. */
-gptvq_status gptvq_outside_check(const gptvq_model *model, const gptvq_outside_bits *bits, gptvq_error *err);
+gptvq_status gptvq_outside_check(const gptvq_model *model, const gptvq_resolved *options,
+                                 const gptvq_outside_bits *bits, gptvq_error *err);
 /* The mean of x xᵀ over what the last norm of the original makes of all windows, which stand in pipeline->x
  * and are taken through its blocks there. */
 gptvq_status gptvq_outside_hessian(const gptvq_pipeline *pipeline, gptvq_hessian *hessian, gptvq_error *err);

@@ -257,7 +257,7 @@ static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *er
     gptvq_plan_release(&r->plan);
     GPTVQ_TRY(gptvq_plan_create(r->model, &r->resolved, &r->plan, err));
   }
-  return gptvq_outside_check(r->model, &r->plan.bits, err);
+  return gptvq_outside_check(r->model, &r->resolved, &r->plan.bits, err);
 }
 
 /* Embedding and head are packed before the first block, so that the blocks make up for what the embedding has

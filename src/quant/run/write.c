@@ -267,8 +267,9 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
     if (plan->place[t] == gptvq_place_packed) {
       const bool head = strcmp(tensor->name, GPTVQ_NAME_HEAD ".weight") == 0;
-      const gptvq_packed_shape shape = gptvq_outside_shape(model->config.vocab, model->config.hidden,
-                                                           head ? plan->bits.head : plan->bits.embedding);
+      const gptvq_packed_shape shape =
+          gptvq_outside_shape(&options->options, model->config.vocab, model->config.hidden,
+                              head ? plan->bits.head : plan->bits.embedding);
       gptvq_packed_sizes sizes;
       GPTVQ_TRY(gptvq_packed_check(&shape, tensor->name, err));
       gptvq_packed_measure(&shape, &sizes);
