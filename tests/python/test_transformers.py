@@ -88,6 +88,8 @@ def test_packed_embeddings(tmp_path, family):
     model = check(folder)
     assert isinstance(model.get_input_embeddings(), gptvq._torch.GptvqEmbedding)
     assert load(folder, dtype=torch.bfloat16)(torch.tensor([IDS])).logits.dtype == torch.bfloat16
+    with pytest.raises(AttributeError, match="model.embed_tokens is packed and has no weight: model.dequantize"):
+        model.resize_token_embeddings(8)
     again, plain = tmp_path / "again", tmp_path / "plain"
     model.save_pretrained(again)
     np.testing.assert_array_equal(logits(load(again, dtype=torch.float32)), logits(model))

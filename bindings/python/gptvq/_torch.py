@@ -70,6 +70,11 @@ class GptvqLinear(torch.nn.Module):
         self.bias = None if bias is None else torch.nn.Parameter(torch.empty_like(bias, device="meta"), requires_grad=False)
         self._lock, self._packed, self._made_of = threading.Lock(), None, None
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight":  # what resize_token_embeddings and the like ask for
+            raise AttributeError(f"{self.__dict__.get('name')} is packed and has no weight: model.dequantize() gives it one")
+        return super().__getattr__(name)
+
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_lock": None, "_packed": None, "_made_of": None}
 
