@@ -9,7 +9,9 @@ expect_fail 2 "option --memory-limit: '20X' is not a number of bytes: give one l
 expect_fail 2 'option --memory-limit: 1K is out of range' quantize -o x --memory-limit 1K
 expect_fail 2 '8 MB \(--memory-limit\) are not enough: .* this takes [0-9]+ MB; give as many, or turn off --mismatch' \
   quantize -o x --memory-limit 8M
-expect_fail 2 'are not enough' "$GPTVQ" quantize "$model" -o x --method rtn --bits 3.125 --memory-limit 1M
+expect_fail 2 'are not enough: .*; give as many$' "$GPTVQ" quantize "$model" -o x --method rtn --bits 3.125 --memory-limit 1M
+expect_fail 2 'give as many, or leave embedding and head as they are \(--embedding-bits, --head-bits 16\)$' \
+  "$GPTVQ" quantize "$model" -o x --method rtn --bits 3.125 --embedding-bits 8 --memory-limit 1M
 
 expect_ok quantize -o plain --json
 cp "$capture/out" "$capture/report"

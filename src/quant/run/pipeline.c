@@ -125,16 +125,26 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   gptvq_memory_plan_make(r->model, &r->resolved, windows, resident, own > 0.0 ? own : available, own > 0.0,
                          plan);
   GPTVQ_TRY(gptvq_team_agree(&r->dist, plan, err));
-  if (own > 0.0 && plan->peak > own)
-    return gptvq_fail(
-        err, GPTVQ_ERROR_ARGUMENT,
-        "%.0f MB (`memory_limit`) are not enough: with activations on disk and one Hessian at a "
-        "time this takes %.0f MB; give as many, or turn off `mismatch` and `mismatch_stream`",
-        own * 1e-6, ceil(plan->least * 1e-6));
   gptvq_resolved without = r->resolved;
   without.options.mismatch = without.options.mismatch_stream = 0.0; /* no other member depends on these */
   gptvq_memory_plan simple;
   gptvq_memory_plan_make(r->model, &without, windows, resident, available, false, &simple);
+  if (own > 0.0 && plan->peak > own) {
+    gptvq_resolved plain = r->resolved;
+    gptvq_memory_plan unpacked;
+    plain.options.embedding_bits = 0;
+    plain.options.head_bits = 16;
+    gptvq_memory_plan_make(r->model, &plain, windows, resident, own, true, &unpacked);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "%.0f MB (`memory_limit`) are not enough: with activations on disk and one Hessian at a "
+        "time this takes %.0f MB; give as many%s%s",
+        own * 1e-6, ceil(plan->least * 1e-6),
+        simple.least < plan->least ? ", or turn off `mismatch` and `mismatch_stream`" : "",
+        unpacked.least < plan->least
+            ? ", or leave embedding and head as they are (`embedding_bits`, `head_bits` 16)"
+            : "");
+  }
   char text[256];
   if (gptvq_memory_warning(plan->peak, simple.peak, available, text, sizeof text))
     gptvq_log(r->callbacks, GPTVQ_LOG_WARNING, "%s", text);
