@@ -91,9 +91,10 @@ static gptvq_status measure_product(const samples *s, product what, gptvq_comput
   return GPTVQ_OK;
 }
 
-/* A layer like the run's, quantized once. */
+/* A layer like the run's, quantized once. around: the stage of what is in none of its own. */
 static gptvq_status measure_solver(const samples *s, const gptvq_resolved *options,
-                                   const gptvq_backend *backend, speeds *out, gptvq_error *err) {
+                                   const gptvq_backend *backend, gptvq_stage around, speeds *out,
+                                   gptvq_error *err) {
   gptvq_stages stages;
   gptvq_callbacks silent = {.size = sizeof silent};
   const gptvq_solver solver = {options, backend, &silent, &stages, NULL};
@@ -107,19 +108,48 @@ static gptvq_status measure_solver(const samples *s, const gptvq_resolved *optio
   gptvq_stages_start(&stages);
   (void)gptvq_stage_enter(&stages, GPTVQ_STAGE_FACTOR);
   GPTVQ_TRY(gptvq_factor_create(&solver, "a sample", SIDE, s->sum, &factor, err));
-  (void)gptvq_stage_enter(&stages, GPTVQ_STAGE_OTHER);
+  (void)gptvq_stage_enter(&stages, around);
   gptvq_status status = gptvq_solve_layer(&solver, &weights, factor, &result, err);
+  (void)gptvq_stage_enter(&stages, GPTVQ_STAGE_OTHER);
   gptvq_factor_destroy(factor);
   if (status != GPTVQ_OK) return status;
   gptvq_layer_result_release(&result);
-  (void)gptvq_stage_enter(&stages, GPTVQ_STAGE_OTHER);
   memcpy(out->solving, stages.sums, sizeof out->solving);
   out->factor = 2.0 / 3.0 * SIDE * SIDE * SIDE / fmax(stages.sums[GPTVQ_STAGE_FACTOR].seconds, 1e-6);
   return GPTVQ_OK;
 }
 
-static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *backend, speeds *out,
-                            gptvq_error *err) {
+/* Embedding or head, where it is solved like a layer, with options of its own; codes of 8 bits take no time
+ * beside that. */
+typedef struct outside_part {
+  const gptvq_linear *linear;
+  bool hessian;
+  gptvq_resolved options;
+  speeds machine;
+} outside_part;
+
+static gptvq_status list_outside(const gptvq_model *model, const gptvq_resolved *options,
+                                 outside_part parts[2], size_t *count, gptvq_error *err) {
+  gptvq_outside_bits bits;
+  *count = 0;
+  GPTVQ_TRY(gptvq_outside_bits_of(model, &options->options, &bits, err));
+  const bool hessian = gptvq_outside_uses_hessian(model, &options->options, &bits);
+  const gptvq_linear *const matrices[2] = {&model->embedding, &model->head};
+  const unsigned wanted[2] = {bits.embedding, bits.head};
+  for (size_t i = 0; i < 2; i++) {
+    if (wanted[i] >= 8) continue;
+    outside_part *part = &parts[(*count)++];
+    const gptvq_packed_shape shape =
+        gptvq_outside_shape(&options->options, matrices[i]->rows, matrices[i]->cols, wanted[i]);
+    *part = (outside_part){.linear = matrices[i], .hessian = hessian && (i == 1 || bits.head == 16)};
+    GPTVQ_TRY(
+        gptvq_outside_options(&options->options, shape.kind, wanted[i], part->hessian, &part->options, err));
+  }
+  return GPTVQ_OK;
+}
+
+static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *backend, outside_part *parts,
+                            size_t count, speeds *out, gptvq_error *err) {
   const gptvq_compute compute = gptvq_run_keeps_half(options) ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
   samples s = {0};
   gptvq_status status = prepare(&s, err);
@@ -127,7 +157,12 @@ static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *
   if (status == GPTVQ_OK) status = measure_product(&s, GRAM, compute, backend, &out->gram, err);
   if (status == GPTVQ_OK) status = measure_product(&s, CROSS, compute, backend, &out->cross, err);
   if (status == GPTVQ_OK) status = measure_product(&s, SOLVER, compute, backend, &out->product, err);
-  if (status == GPTVQ_OK) status = measure_solver(&s, options, backend, out, err);
+  if (status == GPTVQ_OK) status = measure_solver(&s, options, backend, GPTVQ_STAGE_OTHER, out, err);
+  for (size_t i = 0; i < count && status == GPTVQ_OK; i++) {
+    parts[i].machine = *out;
+    status =
+        measure_solver(&s, &parts[i].options, &gptvq_cpu_backend, GPTVQ_STAGE_LOOP, &parts[i].machine, err);
+  }
   release(&s);
   return status;
 }
@@ -228,12 +263,27 @@ static void add_solving(const gptvq_linear *linear, const speeds *machine, gptvq
   }
 }
 
+static void add_outside(const gptvq_resolved *options, const outside_part *part, gptvq_stage_sum *sums) {
+  const double tokens = (double)options->options.calib_samples * (double)options->options.calib_length,
+               rows = (double)part->linear->rows, c = (double)part->linear->cols;
+  const speeds *machine = &part->machine;
+  add_solving(part->linear, machine, sums);
+  if (!part->hessian) return;
+  add(&sums[GPTVQ_STAGE_HESSIAN], tokens * c * c, machine->gram);
+  add(&sums[GPTVQ_STAGE_FACTOR], 2.0 / 3.0 * c * c * c, machine->factor);
+  add(&sums[GPTVQ_STAGE_LOOP], 2.0 * rows * c * c, machine->product); /* the power that errors relate to */
+}
+
 gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved *options,
                                   const gptvq_backend *backend, const gptvq_memory_plan *plan,
                                   gptvq_stage_sum sums[GPTVQ_STAGES], gptvq_error *err) {
   speeds machine = {0};
+  outside_part parts[2];
+  size_t count;
   memset(sums, 0, GPTVQ_STAGES * sizeof *sums);
-  GPTVQ_TRY(measure(options, backend, &machine, err));
+  GPTVQ_TRY(list_outside(model, options, parts, &count, err));
+  GPTVQ_TRY(measure(options, backend, parts, count, &machine, err));
+  for (size_t i = 0; i < count; i++) add_outside(options, &parts[i], sums);
   for (size_t b = 0; b < model->config.layers; b++) {
     const gptvq_block *block = &model->blocks[b];
     if (gptvq_run_uses_data(options)) {
