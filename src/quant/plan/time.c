@@ -91,10 +91,9 @@ static gptvq_status measure_product(const samples *s, product what, gptvq_comput
   return GPTVQ_OK;
 }
 
-/* A layer like the run's, quantized once. around: the stage of what is in none of its own. */
-static gptvq_status measure_solver(const samples *s, const gptvq_resolved *options,
-                                   const gptvq_backend *backend, gptvq_stage around, speeds *out,
-                                   gptvq_error *err) {
+static gptvq_status solve_sample(const samples *s, const gptvq_resolved *options,
+                                 const gptvq_backend *backend, gptvq_stage around, speeds *out,
+                                 gptvq_error *err) {
   gptvq_stages stages;
   gptvq_callbacks silent = {.size = sizeof silent};
   const gptvq_solver solver = {options, backend, &silent, &stages, NULL};
@@ -117,6 +116,16 @@ static gptvq_status measure_solver(const samples *s, const gptvq_resolved *optio
   memcpy(out->solving, stages.sums, sizeof out->solving);
   out->factor = 2.0 / 3.0 * SIDE * SIDE * SIDE / fmax(stages.sums[GPTVQ_STAGE_FACTOR].seconds, 1e-6);
   return GPTVQ_OK;
+}
+
+/* A layer like the run's, quantized once. around: the stage of what is in none of its own. The table that all
+ * of a trellis start from is made in the first solution, whatever its size: the second one counts. */
+static gptvq_status measure_solver(const samples *s, const gptvq_resolved *options,
+                                   const gptvq_backend *backend, gptvq_stage around, speeds *out,
+                                   gptvq_error *err) {
+  if (options->options.code == GPTVQ_CODE_TRELLIS)
+    GPTVQ_TRY(solve_sample(s, options, backend, around, out, err));
+  return solve_sample(s, options, backend, around, out, err);
 }
 
 /* Embedding or head, where it is solved like a layer, with options of its own; codes of 8 bits take no time
