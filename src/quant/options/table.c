@@ -168,9 +168,9 @@ static const gptvq_field fields[] = {
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "trellis", .argument = "L",
      .help = "bits of the window that chooses a weight's value from the table, 6 to 8"},
 
-    {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16,
-     .derived = "16: as the original has it", .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
-     .flag = "embedding-bits", .argument = "N", .help = "the same of the embedding"},
+    {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "16",
+     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "embedding-bits", .argument = "N",
+     .help = "bits of the embedding's codes, as --head-bits"},
 
     {MEMBER(model_bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .derived = "none",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "model-bits", .argument = "B",
