@@ -51,6 +51,9 @@ budget() { # budget B PARAMETERS MODEL OPTIONS…: at least 90 % of it is used
     die "$(files_of budget) bytes of files for $bits bits and $parameters parameters"
 }
 for bits in 3 4.1 6; do budget $bits 3672320 "$model" --method kmeans --em-iterations 1; done
+# layers that share bits, of 2 to 4 each
+budget 3.4 3672320 "$model" --code trellis --allocate sensitivity --calib "$SOURCE/examples/text/calib.txt" --calib-self 0 --calib-samples 2 --calib-length 64 \
+  --em-iterations 1 --reassign-rounds 0 --no-codebook-update --beam 1 --judge-tokens 0
 budget 4.5 3672320 "$model" --method rtn --embedding-bits 8
 grep -q '"embedding_bits": 8' budget/config.json || die "the embedding's bits are not those that were given"
 expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 3 --method kmeans --head-bits 8

@@ -358,6 +358,15 @@ static void options_are_resolved(void **state) {
   assert_true(r.options.index_bits == 2 && r.options.bits == 2.5);
   again = resolved(&r.options);
   assert_memory_equal(&r, &again, sizeof r);
+  assert_int_equal(gptvq_resolve_sizes(&r, 4, 0, &again, &err), GPTVQ_OK); /* of one of them */
+  assert_true(again.options.index_bits == 4 && again.options.bits == 4.0 + 8.0 / 256.0);
+  o.index_bits = 3;
+  assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(err.message, "`bits` 2.5 is not possible with `index_bits` 3"));
+  o = trellis_options(2, 7); /* without data nothing is shared */
+  o.allocate = 1;
+  o.method = GPTVQ_METHOD_KMEANS;
+  assert_true(resolved(&o).options.bits == 2.0 + 8.0 / 256.0);
   o = trellis_options(1, 7);
   assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
   assert_non_null(strstr(err.message, "nearest possible size is 2.031"));

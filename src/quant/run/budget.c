@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "checkpoint/names.h"
 #include "checkpoint/packed_parts.h"
+#include "quant/plan/sensitivity.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -86,7 +87,8 @@ static double matrix_loss(matrix_role role, const gptvq_packed_shape *shape, uns
   return bits == 16 ? 0.0 : code * of_4_bits[role] * pow(4.4, 4.0 - (double)bits);
 }
 
-/* The layers with options of a size; UINT64_MAX: a layer cannot have it. */
+/* The layers with options of a size; UINT64_MAX: a layer cannot have it. Those that share bits may take more
+ * than the size's own, and a digit more in the shape of their indices. */
 static uint64_t layers_bytes(const gptvq_model *model, const gptvq_resolved *options, size_t offset) {
   uint64_t total = 0;
   for (size_t b = 0; b < model->config.layers; b++)
@@ -96,7 +98,8 @@ static uint64_t layers_bytes(const gptvq_model *model, const gptvq_resolved *opt
       if (gptvq_layer_shape(linear->rows, linear->cols, options, &shape, NULL) != GPTVQ_OK) return UINT64_MAX;
       total += layer_bytes(linear->name, &shape, offset);
     }
-  return total;
+  const uint64_t spare = gptvq_allocation_spare(model, options);
+  return spare == 0 ? total : total + spare + gptvq_model_layer_count(model);
 }
 
 /* Options of so many bits, unless they are none of usual use, or the same as those of fewer bits. */
