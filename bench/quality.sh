@@ -34,7 +34,7 @@ while IFS='|' read -r setting options count; do
   esac
   for seed in $(echo "$seeds" | cut -d' ' -f-"$count"); do
     # shellcheck disable=SC2086
-    "$gptvq" quantize "$model" -o "$work/packed" --force --quiet --json --calib "$calib" --calib-length "$ctx" \
+    "$gptvq" quantize "$model" -o "$work/packed" --force --quiet --json --calib "$calib" --calib-samples 128 --calib-length "$ctx" \
       --seed "$seed" $options > "$work/quantize.json" < /dev/null
     "$gptvq" compare "$model" "$work/packed" --text "$text" --ctx "$ctx" --json --quiet > "$work/compare.json"
     perplexity=$(json_get perplexity_b < "$work/compare.json")

@@ -4,13 +4,13 @@
 #
 #   bench/quantize-speed.sh --model MODEL --calib FILE --text FILE [--full] [--commit 6271ecb] [--threads N] [--windows 24] [--rounds N] [-- QUANTIZE OPTIONS…]
 #
-# Short (a few minutes): a copy of the model with its first two blocks, 8 calibration windows of 2,048 tokens; CPU seconds for each window and block show
-# what a whole run takes. --full: the whole model at each program's default calibration, with perplexity and KL divergence on --text (--windows of 512 tokens);
+# Short (a few minutes): a copy of the model with its first two blocks, 8 calibration windows of 2,048 tokens of the text (the new program writes none itself
+# and measures no losses at the end, whose time would be that of the head); CPU seconds for each window and block show what a whole run takes. --full: the whole model at each program's default calibration, with perplexity and KL divergence on --text (--windows of 512 tokens);
 # an hour or more. What follows -- goes to both (for example --calib-samples 64).
 # The copy is made by $PYTHON (default python3) with the standard library alone. $SCRATCH (default: a folder that is removed) keeps builds and models.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
-commit=6271ecb threads=1 windows=24 rounds=1 full=0 model='' calib='' text=''
+commit=6271ecb threads=1 windows=24 rounds=1 full=0 model='' calib='' text='' blocks_only=''
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
   case $1 in
@@ -36,6 +36,7 @@ if [ $full = 0 ]; then
   "${PYTHON:-python3}" "$here/bench/first_blocks.py" "$model" "$SCRATCH/two" 2
   model=$SCRATCH/two
   set -- --calib-samples 8 --calib-length 2048 "$@"
+  blocks_only="--calib-self 0 --judge-tokens 0"
 fi
 field() { awk -v name="\"$1\":" '$1 == name {gsub(",", ""); print $2; exit}' "$2"; }
 run() { # NAME PROGRAM OPTIONS…
@@ -47,12 +48,13 @@ run() { # NAME PROGRAM OPTIONS…
 }
 for round in $(seq "$rounds"); do
   for name in old new; do
-    program=$old
-    [ $name = old ] || program=$new
+    program=$old only=''
+    [ $name = old ] || program=$new only=$blocks_only
     # CPU seconds by the shell: older commits do not report them
     times > "$SCRATCH/times"
     start=$(date +%s)
-    run $name "$program" "$@"
+    # shellcheck disable=SC2086
+    run $name "$program" $only "$@"
     wall=$(($(date +%s) - start))
     times >> "$SCRATCH/times"
     cpu=$(sed 's/[ms]/ /g' "$SCRATCH/times" | awk 'NR == 2 {before = 60 * ($1 + $3) + $2 + $4} NR == 4 {print 60 * ($1 + $3) + $2 + $4 - before}')
@@ -69,4 +71,4 @@ for round in $(seq "$rounds"); do
 done
 echo "stages of the new program:"
 awk '$1 == "\"name\":" {sub(/.*: "/, ""); sub(/".*/, ""); name = $0} $1 == "\"cpu_seconds\":" && name != "" {gsub(",", ""); cpu = $2}
-  $1 == "\"flop\":" {gsub(",", ""); printf "  %-20s %9.2f s %8.1f GFLOP/s\n", name, cpu, cpu > 0 ? $2 / cpu / 1e9 : 0}' "$SCRATCH/new.json"
+  $1 == "\"flop\":" {gsub(",", ""); printf "  %-20s %9.2f s %8.1f GFLOP/s\n", name, cpu, (cpu > 0 ? $2 / cpu / 1e9 : 0)}' "$SCRATCH/new.json"

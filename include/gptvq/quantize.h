@@ -68,7 +68,7 @@ typedef struct gptvq_quantize_options {
   const char *calib; /* text file, or "self" (and NULL): sampled from the model itself. Several, a line each,
                       * share the windows by their weights: "FILE:WEIGHT", any numbers above 0 up to 1e6, 1
                       * without; a path that itself ends like that needs a weight behind it */
-  size_t calib_samples; /* windows, 128 */
+  size_t calib_samples; /* windows, 64 */
   size_t calib_length;  /* tokens per window; 0 = min(2048, the model's context) */
   uint64_t seed;
   int force;  /* replace an existing output folder, if it is a model and nothing else */

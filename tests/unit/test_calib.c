@@ -474,11 +474,12 @@ static void every_option_is_in_the_identity(void **state) {
       {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
       {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
       {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4},
-      {offsetof(gptvq_quantize_options, calib_compute) + sizeof(gptvq_compute), 4}};
+      {offsetof(gptvq_quantize_options, calib_compute) + sizeof(gptvq_compute), 4},
+      {offsetof(gptvq_quantize_options, embedding_bits) + sizeof(unsigned), 4}};
 #undef WORDS_OF
   gptvq_resolved options = {0};
   json_t *none = gptvq_options_json(&options);
-  for (size_t at = 0; at < sizeof options; at += 4) {
+  for (size_t at = 0; at < sizeof options.options; at += 4) {
     const uint32_t one = 1;
     bool expected = true;
     for (size_t i = 0; i < sizeof left_out / sizeof left_out[0]; i++)

@@ -19,27 +19,36 @@ static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 static void store(float *to, vfloat value) { memcpy(to, &value, sizeof value); }
 
-/* c[ROWS × COLS] = a[ROWS × DEPTH] b[depth × COLS], added to what is there or subtracted from it */
-static inline void multiply(bool first, bool subtract, size_t depth, const float *a, const float *b, float *c,
-                            size_t ldc) {
+/* c[ROWS × V · vectors] = a[ROWS × DEPTH] b[depth × COLS], added to what is there or subtracted from it;
+ * `vectors` is a constant where it is inlined */
+static inline __attribute__((always_inline)) void multiply(size_t vectors, bool first, bool subtract,
+                                                           size_t depth, const float *a, const float *b,
+                                                           float *c, size_t ldc) {
   vfloat sums[ROWS][VECTORS];
   for (size_t r = 0; r < ROWS; r++)
-    for (size_t v = 0; v < VECTORS; v++) sums[r][v] = (vfloat){0};
+    for (size_t v = 0; v < vectors; v++) sums[r][v] = (vfloat){0};
   for (size_t p = 0; p < depth; p++) {
     vfloat columns[VECTORS];
-    for (size_t v = 0; v < VECTORS; v++) columns[v] = LOAD(b + p * COLS + v * V);
+    for (size_t v = 0; v < vectors; v++) columns[v] = LOAD(b + p * COLS + v * V);
     for (size_t r = 0; r < ROWS; r++) {
       const float value = a[r * DEPTH + p];
-      for (size_t v = 0; v < VECTORS; v++) sums[r][v] += value * columns[v];
+      for (size_t v = 0; v < vectors; v++) sums[r][v] += value * columns[v];
     }
   }
   for (size_t r = 0; r < ROWS; r++)
-    for (size_t v = 0; v < VECTORS; v++) {
+    for (size_t v = 0; v < vectors; v++) {
       float *to = c + r * ldc + v * V;
       if (subtract) store(to, LOAD(to) - sums[r][v]);
       else if (first) store(to, sums[r][v]);
       else store(to, LOAD(to) + sums[r][v]);
     }
+}
+
+static void multiply_columns(size_t cols, bool first, bool subtract, size_t depth, const float *a,
+                             const float *b, float *c, size_t ldc) {
+  if (cols > 2 * V) multiply(3, first, subtract, depth, a, b, c, ldc);
+  else if (cols > V) multiply(2, first, subtract, depth, a, b, c, ldc);
+  else multiply(1, first, subtract, depth, a, b, c, ldc);
 }
 
 /* The same at the edges of C. */
@@ -48,7 +57,7 @@ static void multiply_edge(bool first, bool subtract, size_t depth, const float *
   float tile[ROWS * COLS] = {0};
   for (size_t r = 0; r < rows && (!first || subtract); r++)
     memcpy(tile + r * COLS, c + r * ldc, cols * sizeof *c);
-  multiply(first, subtract, depth, a, b, tile, COLS);
+  multiply_columns(cols, first, subtract, depth, a, b, tile, COLS);
   for (size_t r = 0; r < rows; r++) memcpy(c + r * ldc, tile + r * COLS, cols * sizeof *c);
 }
 
@@ -76,9 +85,9 @@ void GPTVQ_MULTI(gptvq_rows_product_tile)(bool subtract, size_t m, size_t n, siz
       for (size_t i = 0; i < m; i += ROWS) {
         const float *x = left + i * DEPTH, *y = right + j * DEPTH;
         float *out = c + i * ldc + j;
-        if (m - i >= ROWS && n - j >= COLS) multiply(from == 0, subtract, depth, x, y, out, ldc);
-        else
-          multiply_edge(from == 0, subtract, depth, x, y, least(ROWS, m - i), least(COLS, n - j), out, ldc);
+        const size_t rows = least(ROWS, m - i), cols = least(COLS, n - j);
+        if (rows == ROWS && cols % V == 0) multiply_columns(cols, from == 0, subtract, depth, x, y, out, ldc);
+        else multiply_edge(from == 0, subtract, depth, x, y, rows, cols, out, ldc);
       }
   }
 }

@@ -59,7 +59,7 @@ static const gptvq_field fields[] = {
      .section = calibration, .flag = "calib-self", .argument = "F",
      .help = "share of the windows that the model writes itself beside those of texts: what keeps it\n"
              "sound on other kinds of text"},
-    {MEMBER(calib_samples, GPTVQ_FIELD_SIZE), .min = 1, .max = 1 << 24, .initial = 128, .paper = 128,
+    {MEMBER(calib_samples, GPTVQ_FIELD_SIZE), .min = 1, .max = 1 << 24, .initial = 64, .paper = 128,
      .identity = GPTVQ_IDENTITY_DATA, .section = calibration, .flag = "calib-samples", .argument = "N",
      .help = "windows of text"},
     {MEMBER(calib_length, GPTVQ_FIELD_SIZE), .min = 2, .max = 1 << 24,
