@@ -5,8 +5,9 @@
 #   bench/quantize-speed.sh --model MODEL --calib FILE --text FILE [--full] [--commit 6271ecb] [--threads N] [--windows 24] [--rounds N] [-- QUANTIZE OPTIONS…]
 #
 # Short (a few minutes): a copy of the model with its first two blocks, 8 calibration windows of 2,048 tokens of the text (the new program writes none itself
-# and measures no losses at the end, whose time would be that of the head); CPU seconds for each window and block show what a whole run takes. --full: the whole model at each program's default calibration, with perplexity and KL divergence on --text (--windows of 512 tokens);
-# an hour or more. What follows -- goes to both (for example --calib-samples 64).
+# and measures no losses at the end, whose time would be that of the head); CPU seconds for each window and block show what a whole run takes.
+# --full: the whole model at each program's default calibration, with perplexity and KL divergence on --text (--windows of 512 tokens); an hour or more.
+# What follows -- goes to both (for example --calib-samples 64).
 # The copy is made by $PYTHON (default python3) with the standard library alone. $SCRATCH (default: a folder that is removed) keeps builds and models.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)

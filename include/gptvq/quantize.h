@@ -94,8 +94,9 @@ typedef struct gptvq_quantize_options {
                  * that equal sizes would take (GPTVQ only); 0 (default): the same
                  * for all layers */
   int rotate; /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
-  unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16 (default): as the original
-                         has it. A head that is the embedding's matrix is packed with it, by either option */
+  unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16: as the original has it; 0
+                         (default): 16, or as `model_bits` chooses. A head that is the embedding's matrix is
+                         packed with it, by either option */
   unsigned svd_rank;  /* R > 0: the codebooks of a layer, a matrix of one row per group, are stored as int8
                        * factors of rank R (dim 1, at most 256 centroids, no fine-tuning; layers with fewer
                        * groups than R: that many). codebook_bits is then the precision of the codebooks that
@@ -120,10 +121,10 @@ typedef struct gptvq_quantize_options {
   const char *device; /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                        * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                        * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
-  unsigned embedding_bits; /* as head_bits, of the embedding; 0 (default): 16 */
+  unsigned embedding_bits; /* as head_bits, of the embedding */
   double model_bits; /* > 0: the model's safetensors files take at most so many bits per parameter: chooses
-                      * bits, index_bits and group_size, and embedding_bits and head_bits where they are 0 and
-                      * 16, when the model is known; 0 (default): they are as given */
+                      * bits, index_bits and group_size, and embedding_bits and head_bits where they are 0,
+                      * when the model is known; 0 (default): they are as given */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */

@@ -51,13 +51,21 @@ budget() { # budget B PARAMETERS MODEL OPTIONS…: at least 90 % of it is used
     die "$(files_of budget) bytes of files for $bits bits and $parameters parameters"
 }
 for bits in 3 4.1 6; do budget $bits 3672320 "$model" --method kmeans --em-iterations 1; done
-# layers that share bits, of 2 to 4 each
-budget 3.4 3672320 "$model" --code trellis --allocate sensitivity --calib "$SOURCE/examples/text/calib.txt" --calib-self 0 --calib-samples 2 --calib-length 64 \
-  --em-iterations 1 --reassign-rounds 0 --no-codebook-update --beam 1 --judge-tokens 0
 budget 4.5 3672320 "$model" --method rtn --embedding-bits 8
 grep -q '"embedding_bits": 8' budget/config.json || die "the embedding's bits are not those that were given"
 expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 3 --method kmeans --head-bits 8
 expect_out '^sizes +[0-9.]+ bits per weight, embedding [3-8], output head 8$'
+for option in embedding-bits head-bits; do # 16 that is given is not chosen anew
+  expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 5 --method rtn --$option 16 --json
+  [ "$(json "$(echo $option | tr - _)")" = 16 ] || die "--$option 16 became $(json "$(echo $option | tr - _)")"
+done
+expect_fail 2 '--model-bits 1.5 is not possible for this model with these bits of embedding and head: the least is [0-9.]+$' \
+  "$GPTVQ" quantize "$model" -o x --model-bits 1.5 --method rtn --head-bits 16 --quiet
+# layers of several sizes may take all that --bits says, whatever the smallest of them takes
+expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 4 --code trellis --allocate sensitivity --json
+awk -v f="$(json output_bytes)" 'BEGIN {exit !(8 * f <= 4 * 3672320)}' || die "$(json output_bytes) bytes planned for 4 bits per parameter"
+expect_ok "$GPTVQ" quantize "$model" --dry-run --method kmeans --code trellis --allocate sensitivity --bits 2.5 --json
+[ "$(json bits)" = 2.03125 ] || die "$(json bits) bits of layers that are all of one size"
 expect_fail 2 '--model-bits 1 is not possible for this model: the least is [0-9.]+$' "$GPTVQ" quantize "$model" -o x --model-bits 1 --method rtn --quiet
 expect_fail 2 '--model-bits chooses the sizes of layers' "$GPTVQ" quantize "$model" -o x --model-bits 3 --bits 2
 expect_fail 2 '--model-bits is not possible with --rotate' "$GPTVQ" quantize "$model" -o x --model-bits 3 --rotate all --method rtn --quiet

@@ -234,6 +234,8 @@ static int set_up(void **state) {
   o.head_bits = 8;
   if (status == GPTVQ_OK) status = gptvq_quantize("llama", "ordered", &o, NULL, NULL, NULL);
   o = tiny_quantize_options(GPTVQ_METHOD_RTN);
+  o.embedding_bits = 4; /* both packed, the head with a kernel of its codes */
+  o.head_bits = 5;
   if (status == GPTVQ_OK) status = gptvq_quantize("llama", "uniform", &o, NULL, NULL, NULL);
   o = tiny_quantize_options(GPTVQ_METHOD_KMEANS);
   if (status == GPTVQ_OK) status = gptvq_quantize("mixtral", "experts", &o, NULL, NULL, NULL);

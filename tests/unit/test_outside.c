@@ -406,6 +406,15 @@ static void hostile(void **state) {
   assert_int_equal(json_dump_file(config, "bad/config.json", 0), 0);
   expect(gptvq_model_open("bad", &fp32, &model, &error), GPTVQ_ERROR_FORMAT, &error,
          "lm_head.weight is missing");
+  /* packed, though config.json does not say so: no original */
+  json_object_del(config, "quantization_config");
+  json_object_set_new(config, "tie_word_embeddings", json_true());
+  assert_int_equal(json_dump_file(config, "bad/config.json", 0), 0);
+  gptvq_quantize_plan plan = {.size = sizeof plan};
+  expect(gptvq_quantize("bad", "x", &o, NULL, NULL, &error), GPTVQ_ERROR_UNSUPPORTED, &error,
+         "bad is already quantized (it has packed layers)");
+  expect(gptvq_quantize_plan_make("bad", &o, NULL, &plan, &error), GPTVQ_ERROR_UNSUPPORTED, &error,
+         "bad is already quantized (it has packed layers)");
   json_decref(config);
 }
 

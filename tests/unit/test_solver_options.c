@@ -62,8 +62,7 @@ static void the_paper_s_recipe_has_nothing_else(void **state) {
   bare.hessian_weights = bare.feedback = bare.codebook_update = 1;
   bare.damping = 0.01;
   bare.calib_samples = 128;
-  bare.beam = 1;       /* off */
-  bare.head_bits = 16; /* as the original has it */
+  bare.beam = 1; /* off */
   gptvq_quantize_options_recipe(&paper, GPTVQ_RECIPE_PAPER);
   assert_int_equal(paper.finetune_steps, 0);
   bare.finetune_batch = paper.finetune_batch; /* without steps of no effect */

@@ -16,6 +16,11 @@ static inline bool gptvq_is_uniform(const gptvq_quantize_options *options) {
   return options->method == GPTVQ_METHOD_GPTQ || options->method == GPTVQ_METHOD_RTN;
 }
 
+/* Sizes layer by layer, which needs data: without, `allocate` changes nothing. */
+static inline bool gptvq_allocates(const gptvq_quantize_options *options) {
+  return options->allocate != 0 && options->method == GPTVQ_METHOD_GPTVQ;
+}
+
 /* Options that were checked and whose sizes are known: every member has its final value. Only gptvq_resolve
  * makes them (and whoever changes a member resolves again), so that what takes them need not ask. */
 typedef struct gptvq_resolved {

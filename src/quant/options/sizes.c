@@ -160,8 +160,8 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
   if (o->trellis == 0) o->trellis = STATE_BITS;
   o->dim = 1;
   /* with layers of different sizes `bits` is what all of them together may take */
-  const bool shared = o->allocate != 0 && o->method == GPTVQ_METHOD_GPTVQ;
-  o->bits = shared ? fmin(fmax(o->bits, trellis_bits(o, b)), trellis_bits(o, MOST)) : trellis_bits(o, b);
+  o->bits = gptvq_allocates(o) ? fmin(fmax(o->bits, trellis_bits(o, b)), trellis_bits(o, MOST))
+                               : trellis_bits(o, b);
   return GPTVQ_OK;
 }
 
@@ -211,9 +211,12 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   *o = *options;
   out->scales_checked = false;
   GPTVQ_TRY(gptvq_fields_check(o, err));
-  GPTVQ_TRY(check_outside("head_bits", o->head_bits, err));
-  if (o->embedding_bits == 16) o->embedding_bits = 0;
+  if (o->head_bits != 0) GPTVQ_TRY(check_outside("head_bits", o->head_bits, err));
   if (o->embedding_bits != 0) GPTVQ_TRY(check_outside("embedding_bits", o->embedding_bits, err));
+  if (o->model_bits == 0.0) { /* with a budget, 16 that is given is none to choose */
+    if (o->head_bits == 0) o->head_bits = 16;
+    if (o->embedding_bits == 16) o->embedding_bits = 0;
+  }
   if (o->code == GPTVQ_CODE_TRELLIS && gptvq_is_uniform(o))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`code` trellis is not possible with uniform methods: choose `method` gptvq or kmeans");

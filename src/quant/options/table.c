@@ -151,7 +151,7 @@ static const gptvq_field fields[] = {
      .help = "Hadamard rotation, folded into the weights: residual (of the residual stream), heads (of\n"
              "the values in each attention head), all or none. Takes a temporary fp32 copy of the\n"
              "model on disk"},
-    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .initial = 16, .paper = 16,
+    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "16",
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "head-bits", .argument = "N",
      .help = "bits of the output head's codes: 3, 4, 5, 6 or 8; 16: as the original has it. A head that is\n"
              "the embedding's matrix is packed with it, by either option"},

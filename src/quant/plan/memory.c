@@ -41,9 +41,7 @@ bool gptvq_run_keeps_both(const gptvq_resolved *options) {
 
 bool gptvq_run_is_guided(const gptvq_resolved *options) { return options->options.guide > 0.0; }
 
-bool gptvq_run_allocates(const gptvq_resolved *options) {
-  return options->options.allocate != 0 && options->options.method == GPTVQ_METHOD_GPTVQ;
-}
+bool gptvq_run_allocates(const gptvq_resolved *options) { return gptvq_allocates(&options->options); }
 
 const char *gptvq_memory_phase_name(gptvq_memory_phase phase) {
   static const char *const names[] = {"calibration text", "order of columns", "gradients", "blocks",

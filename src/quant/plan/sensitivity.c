@@ -3,7 +3,6 @@
 #include "base/memory.h"
 #include "linalg/gemm.h"
 #include "quant/plan/allocate.h"
-#include "quant/plan/memory.h"
 #include "calib/observers.h"
 #include "quant/layer/layer.h"
 
@@ -288,7 +287,7 @@ static gptvq_status prepare(work *w, const int32_t *tokens, gptvq_allocation *ou
 
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options) {
   double spare = 0.0;
-  if (options->options.code != GPTVQ_CODE_TRELLIS || !gptvq_run_allocates(options)) return 0;
+  if (options->options.code != GPTVQ_CODE_TRELLIS || !gptvq_allocates(&options->options)) return 0;
   for (size_t b = 0; b < model->config.layers; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];

@@ -87,10 +87,9 @@ static double matrix_loss(matrix_role role, const gptvq_packed_shape *shape, uns
   return bits == 16 ? 0.0 : code * of_4_bits[role] * pow(4.4, 4.0 - (double)bits);
 }
 
-/* The layers with options of a size; UINT64_MAX: a layer cannot have it. Those that share bits may take more
- * than the size's own, and a digit more in the shape of their indices. */
+/* The layers with options of a size, and what an allocation may add; UINT64_MAX: a layer cannot have it. */
 static uint64_t layers_bytes(const gptvq_model *model, const gptvq_resolved *options, size_t offset) {
-  uint64_t total = 0;
+  uint64_t total = gptvq_allocation_spare(model, options);
   for (size_t b = 0; b < model->config.layers; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];
@@ -98,8 +97,7 @@ static uint64_t layers_bytes(const gptvq_model *model, const gptvq_resolved *opt
       if (gptvq_layer_shape(linear->rows, linear->cols, options, &shape, NULL) != GPTVQ_OK) return UINT64_MAX;
       total += layer_bytes(linear->name, &shape, offset);
     }
-  const uint64_t spare = gptvq_allocation_spare(model, options);
-  return spare == 0 ? total : total + spare + gptvq_model_layer_count(model);
+  return total;
 }
 
 /* Options of so many bits, unless they are none of usual use, or the same as those of fewer bits. */
@@ -141,7 +139,7 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
   enum { SIZES = sizeof sizes / sizeof sizes[0] };
   const bool tied = model->config.tie_embeddings;
   const gptvq_quantize_options *o = &options->options;
-  const bool embedding_given = o->embedding_bits != 0, head_given = o->head_bits != 16;
+  const bool embedding_given = o->embedding_bits != 0, head_given = o->head_bits != 0;
   const size_t vocab = model->config.vocab, hidden = model->config.hidden;
   *count = 0;
   for (size_t e = 0; e < SIZES; e++)
@@ -152,7 +150,7 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
                : (embedding_given && e > 0) || (head_given && h > 0))
         continue;
       if (!embedding_given && !(tied && head_given)) own.options.embedding_bits = sizes[e];
-      if (!head_given && !tied) own.options.head_bits = sizes[h];
+      if (!head_given) own.options.head_bits = tied ? 16 : sizes[h];
       GPTVQ_TRY(gptvq_plan_create(model, &own, &plan, err));
       choice *c = &choices[(*count)++];
       *c = (choice){plan.bits, other_bytes(model, &plan, offset), 0.0};
@@ -191,10 +189,10 @@ gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks
     if (layers != UINT64_MAX) try_size(&size, layers, choices, count, budget, &b);
   }
   if (!isfinite(b.loss))
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
-                      "`model_bits` %g is not possible for this model%s: the least is %.4f", wanted,
-                      count < 6 ? " with these bits of embedding and head" : "",
-                      ceil(8e4 * (double)b.least / parameters) / 1e4);
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT, "`model_bits` %g is not possible for this model%s: the least is %.4f",
+        wanted, o->embedding_bits != 0 || o->head_bits != 0 ? " with these bits of embedding and head" : "",
+        ceil(8e4 * (double)b.least / parameters) / 1e4);
   *options = b.options;
   options->options.embedding_bits = b.bits.embedding != 16 ? b.bits.embedding : 0;
   options->options.head_bits = b.bits.head;

@@ -21,6 +21,20 @@ gptvq_status gptvq_pipeline_settle_options(gptvq_resolved *options, gptvq_error 
   return GPTVQ_OK;
 }
 
+gptvq_status gptvq_pipeline_check_original(const gptvq_model *model, const char *model_dir,
+                                           gptvq_error *err) {
+  const json_t *said = json_object_get(gptvq_checkpoint_config(model->checkpoint), "quantization_config");
+  if (gptvq_model_quantization_json(model) != NULL) {
+    const char *method = json_string_value(json_object_get(said, "quant_method"));
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
+                      model_dir, method != NULL ? method : "quantization_config in config.json");
+  }
+  if (model->info.packed) /* a folder whose config.json has lost it */
+    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
+                      "%s is already quantized (it has packed layers): give the original model", model_dir);
+  return GPTVQ_OK;
+}
+
 enum { ROWS = 16 };
 
 typedef struct check {

@@ -80,10 +80,8 @@ gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantiz
   const gptvq_model_options open = {
       .size = sizeof open, .compute = GPTVQ_COMPUTE_FP32, .callbacks = &own_callbacks};
   GPTVQ_TRY(gptvq_model_open(model_dir, &open, &model, err));
-  gptvq_status status = gptvq_model_quantization_json(model) == NULL
-                            ? plan_model(model, &own_callbacks, &resolved, &result, err)
-                            : gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                                         "%s is already quantized: give the original model", model_dir);
+  gptvq_status status = gptvq_pipeline_check_original(model, model_dir, err);
+  if (status == GPTVQ_OK) status = plan_model(model, &own_callbacks, &resolved, &result, err);
   gptvq_model_close(model);
   if (status == GPTVQ_OK) gptvq_give_struct(&result, sizeof result, plan);
   return status;

@@ -232,7 +232,9 @@ static gptvq_status pack_matrix(const gptvq_model *model, bool head, const gptvq
   if (bits < 8) return pack_rows(linear, gptvq_model_layer_count(model), solver, bits, hessian, out, err);
   char instead[64];
   say_instead(head, instead);
-  return gptvq_pack_head(linear, instead, &out->packed, &out->memory, err);
+  const gptvq_status status = gptvq_pack_head(linear, instead, &out->packed, &out->memory, err);
+  gptvq_linear_rest(linear);
+  return status;
 }
 
 gptvq_status gptvq_outside_pack(const gptvq_model *model, const gptvq_solver *solver,

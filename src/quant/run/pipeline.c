@@ -61,13 +61,7 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
       .size = sizeof options, .compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
   r->original_bytes = gptvq_checkpoint_bytes(r->model->checkpoint);
-  const json_t *before =
-      json_object_get(gptvq_checkpoint_config(r->model->checkpoint), "quantization_config");
-  if (gptvq_model_quantization_json(r->model) != NULL) {
-    const char *method = json_string_value(json_object_get(before, "quant_method"));
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED, "%s is already quantized (%s): give the original model",
-                      r->model_dir, method != NULL ? method : "quantization_config in config.json");
-  }
+  GPTVQ_TRY(gptvq_pipeline_check_original(r->model, r->model_dir, err));
   GPTVQ_TRY(gptvq_budget_settle(r->model, r->callbacks, &r->resolved, err));
   if (r->needs_data)
     GPTVQ_TRY(gptvq_calibration_length(r->model, r->options, &r->resolved.options.calib_length, err));

@@ -107,6 +107,8 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
 /* Refuses options that do not go together or not on this processor; calib_compute auto becomes what it is
  * here. */
 gptvq_status gptvq_pipeline_settle_options(gptvq_resolved *options, gptvq_error *err);
+/* GPTVQ_ERROR_UNSUPPORTED: the model is packed, whatever config.json says, or says to be. */
+gptvq_status gptvq_pipeline_check_original(const gptvq_model *model, const char *model_dir, gptvq_error *err);
 /* The device that the options ask for (place.c): its errors come before any work. The options are settled. On
  * success the caller closes *out. */
 gptvq_status gptvq_pipeline_place(const gptvq_model *model, const gptvq_resolved *options,

@@ -33,24 +33,14 @@ static bool packs_outside(const gptvq_outside_bits *bits, const char *name) {
          (bits->head != 16 && strcmp(name, GPTVQ_NAME_HEAD ".weight") == 0);
 }
 
-gptvq_status gptvq_plan_create(const gptvq_model *model, const gptvq_resolved *options,
-                               gptvq_tensor_plan *plan, gptvq_error *err) {
+static gptvq_status fill_plan(const gptvq_model *model, gptvq_tensor_plan *plan, const char **names,
+                              size_t linears, gptvq_error *err) {
   const gptvq_checkpoint *checkpoint = model->checkpoint;
-  *plan =
-      (gptvq_tensor_plan){.count = gptvq_checkpoint_tensor_count(checkpoint), .blocks = model->config.layers};
-  GPTVQ_TRY(gptvq_outside_bits_of(model, &options->options, &plan->bits, err));
-  size_t linears = gptvq_model_layer_count(model), n = 0;
-  const char **names = gptvq_alloc(linears, sizeof *names);
-  plan->place = gptvq_alloc(plan->count, sizeof *plan->place);
-  if (names == NULL || plan->place == NULL) {
-    free((void *)names);
-    return gptvq_fail_memory(err, "the tensor list", gptvq_saturated_size(plan->count, sizeof *plan->place));
-  }
+  size_t n = 0, replaced = 0;
   for (size_t b = 0; b < model->config.layers; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count && n < linears; i++)
       names[n++] = model->blocks[b].linears[i].name;
   qsort((void *)names, n, sizeof *names, compare_names);
-  size_t replaced = 0;
   for (size_t t = 0; t < plan->count; t++) {
     const char *name = gptvq_checkpoint_tensor_at(checkpoint, t)->name;
     size_t length = strlen(name), block = block_of(name);
@@ -59,10 +49,7 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, const gptvq_resolved *o
     static const char suffix[] = ".weight";
     if (length <= strlen(suffix) || strcmp(name + length - strlen(suffix), suffix) != 0) continue;
     char *base = strdup(name);
-    if (base == NULL) {
-      free((void *)names);
-      return gptvq_fail_memory(err, name, length);
-    }
+    if (base == NULL) return gptvq_fail_memory(err, name, length);
     base[length - strlen(suffix)] = '\0';
     const char *key = base;
     if (bsearch(&key, (const void *)names, n, sizeof *names, compare_names) != NULL) {
@@ -71,12 +58,26 @@ gptvq_status gptvq_plan_create(const gptvq_model *model, const gptvq_resolved *o
     }
     free(base);
   }
+  if (replaced == n) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%zu of %zu linear layers are not tensors of their own in %s",
+                    n - replaced, n, gptvq_checkpoint_folder(checkpoint));
+}
+
+gptvq_status gptvq_plan_create(const gptvq_model *model, const gptvq_resolved *options,
+                               gptvq_tensor_plan *plan, gptvq_error *err) {
+  *plan = (gptvq_tensor_plan){.count = gptvq_checkpoint_tensor_count(model->checkpoint),
+                              .blocks = model->config.layers};
+  GPTVQ_TRY(gptvq_outside_bits_of(model, &options->options, &plan->bits, err));
+  const size_t linears = gptvq_model_layer_count(model);
+  const char **names = gptvq_alloc(linears, sizeof *names);
+  plan->place = gptvq_alloc(plan->count, sizeof *plan->place);
+  const gptvq_status status =
+      names != NULL && plan->place != NULL
+          ? fill_plan(model, plan, names, linears, err)
+          : gptvq_fail_memory(err, "the tensor list", gptvq_saturated_size(plan->count, sizeof *plan->place));
   free((void *)names);
-  if (replaced != n)
-    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL,
-                      "%zu of %zu linear layers are not tensors of their own in %s", n - replaced, n,
-                      gptvq_checkpoint_folder(checkpoint));
-  return GPTVQ_OK;
+  if (status != GPTVQ_OK) gptvq_plan_release(plan);
+  return status;
 }
 
 void gptvq_plan_release(gptvq_tensor_plan *plan) {
