@@ -21,13 +21,18 @@ static inline const uint8_t *gptvq_pad_chunk(const uint8_t *chunk, size_t bytes,
   return room->bytes + 1;
 }
 
-/* Columns [c, c + 256) of a stream, of which `left` are left of what may be read: where they lie, or in *room
- * if there is not the byte before them, not all of them, or, with 3 bits, not three bytes behind them. */
+/* Can columns [c, c + 256) of a stream, of which `left` are left of what may be read, be read in place: are
+ * the byte before them there, all of them, and, with 3 bits, three bytes behind them? */
+static inline bool gptvq_chunk_in_place(unsigned k, size_t c, size_t left) {
+  return c > 0 && left >= GPTVQ_TRELLIS_CHUNK + (k == 3 ? 8 : 0);
+}
+
+/* Where they lie, or else in *room. */
 static inline const uint8_t *gptvq_find_chunk(const uint8_t *stream, unsigned k, size_t c, size_t left,
                                               gptvq_padded_chunk *room) {
   const uint8_t *chunk = stream + c * k / 8;
   const size_t columns = left < GPTVQ_TRELLIS_CHUNK ? left : GPTVQ_TRELLIS_CHUNK;
-  if (c > 0 && columns == GPTVQ_TRELLIS_CHUNK && (k != 3 || left >= GPTVQ_TRELLIS_CHUNK + 8)) return chunk;
+  if (gptvq_chunk_in_place(k, c, left)) return chunk;
   return gptvq_pad_chunk(chunk, (columns * k + 7) / 8, c > 0, room);
 }
 

@@ -25,6 +25,7 @@ static void check_tokens(const gptvq_packed_shape *shape, size_t count, uint64_t
   fill_input((float *)x.data, count * cols, state);
   size_t begin = gptvq_random_below(state, shape->rows),
          end = begin + 1 + gptvq_random_below(state, shape->rows - begin);
+  if (gptvq_random_below(state, 2)) end = shape->rows; /* behind it there is nothing to read */
   size_t ldy = end - begin + gptvq_random_below(state, 3), total = (count - 1) * ldy + end - begin;
   float *expected = gptvq_alloc(total, sizeof *expected);
   unsigned char *first_inputs = gptvq_alloc(count * bytes, 1);
@@ -119,7 +120,7 @@ static void formats(void **test) {
 static void trellises(void **test) {
   (void)test;
   uint64_t state = 17;
-  static const size_t widths[][2] = {{512, 256},        {576, 256}, {256 + 13, 256},
+  static const size_t widths[][2] = {{512, 256},        {576, 256}, {256 + 13, 256}, {512 + 1, 256},
                                      {1024 + 40, 1024}, {300, 40},  {5, 8}};
   for (unsigned k = 2; k <= 4; k++)
     for (unsigned bits = 6; bits <= 8; bits++)

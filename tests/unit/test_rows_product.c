@@ -38,8 +38,8 @@ static matrices make(size_t m, size_t n, size_t k) {
 }
 static void drop(matrices *x) { free(x->a), free(x->b), free(x->c); }
 
-static const size_t shapes[][3] = {{1, 1, 1},    {3, 17, 5},   {8, 48, 128},   {9, 49, 129},
-                                   {5, 300, 31}, {96, 64, 64}, {97, 289, 257}, {200, 130, 400}};
+static const size_t shapes[][3] = {{1, 1, 1},    {3, 17, 5},     {8, 48, 128},    {9, 49, 129}, {5, 300, 31},
+                                   {96, 64, 64}, {97, 289, 257}, {200, 130, 400}, {16, 80, 130}};
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 
 /* A sum of k terms, and of ceil(k / 128) parts, errs by at most (k + 1) ulps of the sum of magnitudes. */

@@ -333,7 +333,7 @@ static void options_are_resolved(void **state) {
   assert_int_equal(r.options.trellis, 7);
   assert_int_equal(r.options.dim, 1);
   assert_true(r.options.bits == 3.0 + 8.0 / 256.0);
-  assert_memory_equal(&r, &again, sizeof r);
+  assert_memory_equal(&r.options, &again.options, sizeof r.options);
   static const struct {
     size_t offset;
     const char *words;
@@ -357,7 +357,16 @@ static void options_are_resolved(void **state) {
   r = resolved(&o);
   assert_true(r.options.index_bits == 2 && r.options.bits == 2.5);
   again = resolved(&r.options);
-  assert_memory_equal(&r, &again, sizeof r);
+  assert_memory_equal(&r.options, &again.options, sizeof r.options);
+  assert_int_equal(gptvq_resolve_sizes(&r, 4, 0, &again, &err), GPTVQ_OK); /* of one of them */
+  assert_true(again.options.index_bits == 4 && again.options.bits == 4.0 + 8.0 / 256.0);
+  o.index_bits = 3;
+  assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
+  assert_non_null(strstr(err.message, "`bits` 2.5 is not possible with `index_bits` 3"));
+  o = trellis_options(2, 7); /* without data nothing is shared */
+  o.allocate = 1;
+  o.method = GPTVQ_METHOD_KMEANS;
+  assert_true(resolved(&o).options.bits == 2.0 + 8.0 / 256.0);
   o = trellis_options(1, 7);
   assert_int_equal(gptvq_resolve(&o, &r, &err), GPTVQ_ERROR_ARGUMENT);
   assert_non_null(strstr(err.message, "nearest possible size is 2.031"));

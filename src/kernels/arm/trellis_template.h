@@ -169,7 +169,7 @@ INLINE void chunk_values(const uint8_t *chunk, unsigned k, unsigned state_bits, 
              gptvq_look_up_neon(table, state_bits, 0, vector_windows(chunk, k, state_bits, t, v)));
 }
 
-/* One token: rows of group g whose chunk is whole and follows others. */
+/* One token: rows of group g, which is a chunk that can be read in place. */
 INLINE void whole_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, size_t g, unsigned k,
                        unsigned state_bits, const triples *t, const gptvq_tables_neon *table, const int8_t *x,
                        float scale, float (*sums)[GPTVQ_I8_LANES]) {
@@ -208,7 +208,7 @@ INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, 
       for (size_t c = 0; c < chunks; c++)
         order_inputs(job->x + g * job->group_codes + step + c * CHUNK, k, x[i] + c * CHUNK);
     }
-    if (tokens == 1 && g > 0 && g + 1 < job->groups && width == CHUNK) {
+    if (tokens == 1 && width == CHUNK && gptvq_chunk_in_place(k, at, cols - at)) {
       whole_rows(job, first, rows, g, k, state_bits, &t, &table, x[0], scales[0], sums);
       continue;
     }

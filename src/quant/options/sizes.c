@@ -153,6 +153,9 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
                       o->index_bits != 0 ? "index_bits" : "bits", o->index_bits != 0 ? (double)b : o->bits,
                       o->index_bits != 0 ? (double)(b < LEAST ? LEAST : MOST)
                                          : trellis_bits(o, b < LEAST ? LEAST : MOST));
+  if (o->bits != 0.0 && o->bits + 1e-9 < b)
+    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
+                      "`bits` %g is not possible with `index_bits` %u: leave one of them out", o->bits, b);
   o->index_bits = b;
   if (o->trellis == 0) o->trellis = STATE_BITS;
   o->dim = 1;
@@ -227,6 +230,7 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
 gptvq_status gptvq_resolve_sizes(const gptvq_resolved *options, unsigned index_bits, size_t group_size,
                                  gptvq_resolved *out, gptvq_error *err) {
   gptvq_quantize_options changed = options->options;
+  changed.bits = 0.0; /* follow from these */
   changed.index_bits = index_bits;
   changed.group_size = group_size;
   return gptvq_resolve(&changed, out, err);
