@@ -18,9 +18,12 @@ static void say(const char *text) {
   (void)!write(STDERR_FILENO, text, strlen(text));
 }
 
+static const char team_stopped[] = "gptvq: error: stopped on request, or as another rank has died; the same "
+                                   "options with --resume go on after the last finished block\n";
+
 static void on_signal(int signal_number) {
   if (!heard) {
-    if (leads) say("gptvq: error: stopped on request\n");
+    if (leads) say(in_team ? team_stopped : "gptvq: error: stopped on request\n");
     _exit(GPTVQ_ERROR_CANCELLED);
   }
   interrupted = signal_number;
@@ -39,9 +42,7 @@ static void on_alarm(int signal_number) {
   (void)signal_number;
   if (!in_team)
     say("gptvq: error: stopped on request, in the middle of a step that takes too long to end in order\n");
-  else if (leads)
-    say("gptvq: error: stopped on request, or as another rank has died; the same options with --resume go on "
-        "after the last finished block\n");
+  else if (leads) say(team_stopped);
   _exit(GPTVQ_ERROR_CANCELLED);
 }
 
