@@ -119,14 +119,15 @@ gptvq_status gptvq_embed_windows(const gptvq_model *model, const gptvq_token_win
   if (window == NULL)
     return gptvq_fail_memory(err, "calibration activations", gptvq_saturated_size(x->values, sizeof *window));
   gptvq_status status = GPTVQ_OK;
-  size_t slot = 0;
+  size_t slot = 0, begin, end;
   if (deal == NULL) deal = &all;
-  for (size_t group = deal->rank; group < deal->groups; group += deal->members)
-    for (size_t w = gptvq_deal_begin(deal, group);
-         w < gptvq_deal_begin(deal, group + 1) && status == GPTVQ_OK; w++) {
+  for (size_t round = 0; round < gptvq_deal_rounds(deal); round++) {
+    gptvq_deal_round(deal, round, &begin, &end);
+    for (size_t w = begin; w < end && status == GPTVQ_OK; w++) {
       status = gptvq_embed(model, windows->tokens + w * windows->length, windows->length, window, err);
       if (status == GPTVQ_OK) status = gptvq_stream_write(x, slot++, window, err);
     }
+  }
   gptvq_linear_rest(&model->embedding);
   free(window);
   return status;
@@ -159,14 +160,11 @@ static gptvq_status pass_window(const gptvq_sweep *s, const gptvq_pass *passes, 
 
 static gptvq_status pass_windows(const gptvq_sweep *s, const gptvq_pass *passes, size_t count,
                                  const buffers *b, gptvq_error *err) {
-  size_t slot = 0;
+  size_t slot = 0, begin, end;
   const gptvq_deal one = {.windows = s->windows, .groups = 1, .members = 1};
   const gptvq_deal *deal = s->deal != NULL ? s->deal : &one;
   for (size_t round = 0; round < gptvq_deal_rounds(deal); round++) {
-    const size_t group = round * deal->members + deal->rank;
-    const bool has = gptvq_deal_has(deal, round, deal->rank);
-    const size_t begin = has ? gptvq_deal_begin(deal, group) : 0,
-                 end = has ? gptvq_deal_begin(deal, group + 1) : 0;
+    gptvq_deal_round(deal, round, &begin, &end);
     for (size_t w = begin; w < end; w++) GPTVQ_TRY(pass_window(s, passes, count, w, slot++, b, err));
     if (s->on_round != NULL) GPTVQ_TRY(s->on_round(s->round_context, round, err));
   }

@@ -41,6 +41,14 @@ static inline bool gptvq_deal_has(const gptvq_deal *s, size_t round, size_t rank
 static inline size_t gptvq_deal_begin(const gptvq_deal *s, size_t group) {
   return s->windows / s->groups * group + s->windows % s->groups * group / s->groups;
 }
+/* Windows [begin, end) of this member in that round; none where it has no group. */
+static inline void gptvq_deal_round(const gptvq_deal *s, size_t round, size_t *begin, size_t *end) {
+  const size_t group = round * s->members + s->rank;
+  *begin = *end = 0;
+  if (!gptvq_deal_has(s, round, s->rank)) return;
+  *begin = gptvq_deal_begin(s, group);
+  *end = gptvq_deal_begin(s, group + 1);
+}
 /* Windows of this member: all of its groups, in the order of the rounds. */
 static inline size_t gptvq_deal_count(const gptvq_deal *s) {
   size_t count = 0;

@@ -65,7 +65,7 @@ refused() { expect_fail "$@"; }
     tiny llama --method rtn --bits 4 --embedding-bits 3 --head-bits 8
     tiny llama $small --dim 2 --bits 3 --group-size 256 --embedding-bits 3 --head-bits 5
     tiny llama --method kmeans --dim 2 --bits 3 --group-size 256
-    # layers high enough to be dealt out by rows
+    # layers of a real width
     "$GPTVQ" bench make-model --shape smollm2-135m --layers 1 --dense -o high --quiet > /dev/null
     cp "$model"/tokenizer*.json high/ && echo '{"bos_token_id": 1}' > high/generation_config.json
     high="--dim 2 --bits 2.25 --calib $calib --calib-self 0 --calib-samples 3 --calib-length 256 --em-iterations 2 --judge-tokens 0 --quiet"

@@ -9,19 +9,7 @@ static inline int32x4_t dot4(int32x4_t sum, int8x16_t a, int8x16_t b) {
 
 #include "kernels/arm/trellis_template.h"
 
-#define CODES_OF(k, bits) \
-  static void codes_##k##_##bits(const uint8_t *stream, size_t begin, size_t count, const int8_t *values, \
-                                 int8_t *codes) { \
-    row_codes(stream, k, bits, begin, count, values, codes); \
-  }
-SHAPES(CODES_OF)
-#define CODES_ENTRY(k, bits) [k - 2][bits - 6] = codes_##k##_##bits,
-static void trellis_codes(const uint8_t *stream, unsigned index_bits, unsigned state_bits, size_t begin,
-                          size_t count, const int8_t *values, int8_t *codes) {
-  static void (*const functions[3][3])(const uint8_t *, size_t, size_t, const int8_t *,
-                                       int8_t *) = {SHAPES(CODES_ENTRY)};
-  functions[index_bits - 2][state_bits - 6](stream, begin, count, values, codes);
-}
+GPTVQ_TRELLIS_CODES()
 
 void gptvq_kernels_init_trellis_neon(gptvq_kernel_table *table) {
   table->trellis_rows = trellis_rows;

@@ -9,6 +9,7 @@
 #include "kernels/arm/lookup_neon.h"
 #include "kernels/ref/ref.h"
 #include "kernels/trellis_chunk.h"
+#include "kernels/trellis_shapes.h"
 
 /* bench/arm-mca.sh marks the loops that it has analysed. */
 #ifndef GPTVQ_MCA_BEGIN
@@ -255,16 +256,9 @@ INLINE void row_codes(const uint8_t *stream, unsigned k, unsigned state_bits, si
   }
 }
 
-#define BITS(X, k) X(k, 6) X(k, 7) X(k, 8)
-#define SHAPES(X) BITS(X, 2) BITS(X, 3) BITS(X, 4)
-#define ROWS_OF(k, bits) \
-  static void trellis_##k##_##bits(const gptvq_trellis_rows *job) { \
-    for (size_t row = 0; row < job->rows; row += ROWS) \
-      some_rows(job, row, job->rows - row < ROWS ? job->rows - row : ROWS, k, bits); \
-  }
-SHAPES(ROWS_OF)
-#define ROWS_ENTRY(k, bits) [k - 2][bits - 6] = trellis_##k##_##bits,
-static void trellis_rows(const gptvq_trellis_rows *job) {
-  static void (*const functions[3][3])(const gptvq_trellis_rows *) = {SHAPES(ROWS_ENTRY)};
-  functions[job->index_bits - 2][job->state_bits - 6](job);
+INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k, unsigned state_bits) {
+  for (size_t row = 0; row < job->rows; row += ROWS)
+    some_rows(job, row, job->rows - row < ROWS ? job->rows - row : ROWS, k, state_bits);
 }
+
+GPTVQ_TRELLIS_ROWS()

@@ -1,5 +1,6 @@
 /* Trellis rows with AVX-512 VBMI: windows by vpmultishiftqb, values by vpermb and vpermi2b. */
 #include "kernels/trellis.h"
+#include "kernels/trellis_shapes.h"
 #include "base/half.h"
 #include "kernels/x86/fold_avx512.h"
 #include "kernels/x86/lookup_avx512.h"
@@ -253,28 +254,8 @@ GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, unsigned state_bi
   }
 }
 
-#define TRELLIS(k, bits) \
-  static void rows_##k##_##bits(const gptvq_trellis_rows *job) { all_rows(job, k, bits); } \
-  static void codes_##k##_##bits(const uint8_t *stream, size_t begin, size_t count, const int8_t *values, \
-                                 int8_t *codes) { \
-    row_codes(stream, k, bits, begin, count, values, codes); \
-  }
-#define BITS(X, k) X(k, 6) X(k, 7) X(k, 8)
-#define SHAPES(X) BITS(X, 2) BITS(X, 3) BITS(X, 4)
-SHAPES(TRELLIS)
-
-#define ROWS_ENTRY(k, bits) [k - 2][bits - 6] = rows_##k##_##bits,
-#define CODES_ENTRY(k, bits) [k - 2][bits - 6] = codes_##k##_##bits,
-static void trellis_rows(const gptvq_trellis_rows *job) {
-  static void (*const functions[3][3])(const gptvq_trellis_rows *) = {SHAPES(ROWS_ENTRY)};
-  functions[job->index_bits - 2][job->state_bits - 6](job);
-}
-static void trellis_codes(const uint8_t *stream, unsigned index_bits, unsigned state_bits, size_t begin,
-                          size_t count, const int8_t *values, int8_t *codes) {
-  static void (*const functions[3][3])(const uint8_t *, size_t, size_t, const int8_t *,
-                                       int8_t *) = {SHAPES(CODES_ENTRY)};
-  functions[index_bits - 2][state_bits - 6](stream, begin, count, values, codes);
-}
+GPTVQ_TRELLIS_ROWS()
+GPTVQ_TRELLIS_CODES()
 
 void gptvq_kernels_init_trellis_avx512(gptvq_kernel_table *table) {
   table->trellis_rows = trellis_rows;

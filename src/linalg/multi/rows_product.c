@@ -4,6 +4,7 @@
  * first-level cache, while all rows pass, packed as well, as rows a power of two apart share cache lines;
  * sums of ROWS × COLS stay in registers. */
 #include "linalg/multi/rows_product.h"
+#include "base/memory.h"
 #include "base/vector.h"
 
 #include <string.h>
@@ -14,8 +15,6 @@ enum { ROWS = 8, VECTORS = 3 }; /* of 32 registers 24 are sums */
 enum { ROWS = 4, VECTORS = 3 }; /* of 16 registers 12 */
 #endif
 enum { COLS = VECTORS * V, DEPTH = GPTVQ_ROWS_PRODUCT_DEPTH };
-
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 static void store(float *to, vfloat value) { memcpy(to, &value, sizeof value); }
 
@@ -76,16 +75,17 @@ void GPTVQ_MULTI(gptvq_rows_product_tile)(bool subtract, size_t m, size_t n, siz
                                           float *packed) {
   float *left = packed, *right = packed + GPTVQ_ROWS_PRODUCT_HEIGHT * DEPTH;
   for (size_t from = 0; from < k; from += DEPTH) {
-    const size_t depth = least(DEPTH, k - from), filled = (m + ROWS - 1) / ROWS * ROWS;
+    const size_t depth = gptvq_min_size(DEPTH, k - from), filled = gptvq_round_up(m, ROWS);
     pack(m, depth, filled, DEPTH, a + from, lda, left);
     for (size_t p = 0; p < depth; p++)
       for (size_t j = 0; j < n; j += COLS)
-        pack(1, least(COLS, n - j), 1, COLS, b + (from + p) * ldb + j, ldb, right + j * DEPTH + p * COLS);
+        pack(1, gptvq_min_size(COLS, n - j), 1, COLS, b + (from + p) * ldb + j, ldb,
+             right + j * DEPTH + p * COLS);
     for (size_t j = 0; j < n; j += COLS)
       for (size_t i = 0; i < m; i += ROWS) {
         const float *x = left + i * DEPTH, *y = right + j * DEPTH;
         float *out = c + i * ldc + j;
-        const size_t rows = least(ROWS, m - i), cols = least(COLS, n - j);
+        const size_t rows = gptvq_min_size(ROWS, m - i), cols = gptvq_min_size(COLS, n - j);
         if (rows == ROWS && cols % V == 0) multiply_columns(cols, from == 0, subtract, depth, x, y, out, ldc);
         else multiply_edge(from == 0, subtract, depth, x, y, rows, cols, out, ldc);
       }

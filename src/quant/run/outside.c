@@ -45,13 +45,10 @@ static gptvq_status add_window(const gptvq_pipeline *p, size_t slot, float *x, f
 
 static gptvq_status add_windows(const gptvq_pipeline *p, float *x, float *norm, gptvq_hessian *sum,
                                 gptvq_error *err) {
-  size_t slot = 0;
+  size_t slot = 0, begin, end;
   for (size_t round = 0; round < gptvq_deal_rounds(&p->deal); round++) {
-    if (gptvq_deal_has(&p->deal, round, p->deal.rank)) {
-      const size_t group = round * p->deal.members + p->deal.rank, begin = gptvq_deal_begin(&p->deal, group),
-                   end = gptvq_deal_begin(&p->deal, group + 1);
-      for (size_t w = begin; w < end; w++) GPTVQ_TRY(add_window(p, slot++, x, norm, sum, err));
-    }
+    gptvq_deal_round(&p->deal, round, &begin, &end);
+    for (size_t w = begin; w < end; w++) GPTVQ_TRY(add_window(p, slot++, x, norm, sum, err));
     GPTVQ_TRY(gptvq_hessian_add_group(sum, p->dist, &p->deal, round, err));
   }
   return gptvq_hessian_gather(sum, p->dist, err);
