@@ -10,6 +10,7 @@
 # What follows -- goes to both (for example --calib-samples 64).
 # The copy is made by $PYTHON (default python3) with the standard library alone. $SCRATCH (default: a folder that is removed) keeps builds and models.
 set -eu
+unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE # a machine's own kernels: the older commit multiplies with nothing else
 here=$(cd "$(dirname "$0")/.." && pwd)
 commit=6271ecb threads=1 windows=24 rounds=1 full=0 model='' calib='' text='' blocks_only=''
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }

@@ -1,6 +1,7 @@
 /* linalg/rows_product.h: a product whose rows come out the same bits whatever other rows are multiplied with
  * them, as the layer solver needs that multiplies stripes of a layer together or apart (some stripes of a
- * sweep, the rows of one member of a team). A BLAS does not promise that, and OpenBLAS does not keep it. */
+ * sweep, the rows of one member of a team). A BLAS does not promise that, and OpenBLAS's AVX2 kernels do not
+ * keep it. */
 #ifndef GPTVQ_LINALG_ROWS_PRODUCT_H
 #define GPTVQ_LINALG_ROWS_PRODUCT_H
 
