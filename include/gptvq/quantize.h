@@ -117,7 +117,6 @@ typedef struct gptvq_quantize_options {
   gptvq_code code;    /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
                        * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
                        * allocate bits may lie between */
-  unsigned trellis;   /* of TRELLIS: bits of a window, 6 to 8; 0: 7 */
   const char *device; /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                        * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                        * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */

@@ -137,6 +137,9 @@ void gptvq_unpack_unit(const uint8_t *bytes, size_t n, unsigned bits, uint16_t *
  * bf16 number that is not below the largest magnitude (the largest finite one when there is none); codes:
  * int8 of value / scale · 127 rounded to even, or fp16 of value / scale. */
 void gptvq_round_codebook(const float *values, size_t n, unsigned bits, void *codes, uint16_t *scale);
+/* The two tables of a trellis' group (in either order): codes whose sums are within ±127. */
+void gptvq_round_trellis_tables(const float values[GPTVQ_TRELLIS_TABLE], int8_t codes[GPTVQ_TRELLIS_TABLE],
+                                uint16_t *scale);
 /* The other way: values[n] in fp32. */
 void gptvq_expand_codebook(const void *codes, size_t n, unsigned bits, uint16_t scale, float *values);
 /* Codebooks [tiles][k] of `bits` bits and their scales [tiles] from the factors: the equation above, the same

@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MOST_VALUES = 4 << 12 }; /* of a codebook */
+
 static bool is_vq(const gptvq_ft_table *table) { return table->packed->shape.kind == GPTVQ_PACKED_VQ; }
 static bool is_trellis(const gptvq_ft_table *table) {
   return table->packed->shape.kind == GPTVQ_PACKED_TRELLIS;
@@ -213,23 +215,10 @@ size_t gptvq_ft_table_values(const gptvq_ft_params *params) {
 
 /* ---- theta to the packed format's numbers ---- */
 
-/* The smallest bf16 number >= x >= 0, so that no code is clipped. */
-static uint16_t bf16_above(float x) {
-  uint16_t bits = gptvq_float_to_bf16(x);
-  return gptvq_bf16_to_float(bits) < x ? (uint16_t)(bits + 1) : bits;
-}
-
-/* bf16 bits of the scale of a codebook of `each` values. */
-static uint16_t codebook_scale(const float *theta, size_t each) {
-  float max = 0;
-  for (size_t i = 0; i < each; i++) max = fmaxf(max, fabsf(theta[i]));
-  return bf16_above(max);
-}
-
-static int8_t codebook_code(float value, float scale) {
-  if (!(scale > 0)) return 0;
-  float code = rintf(value / scale * 127.0f);
-  return (int8_t)(code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : code);
+/* One codebook, or the tables of a trellis' group, as they are stored. */
+static void round_codebook(const gptvq_ft_table *table, const float *theta, void *codes, uint16_t *scale) {
+  if (is_trellis(table)) gptvq_round_trellis_tables(theta, codes, scale);
+  else gptvq_round_codebook(theta, codebook_values(table), table->packed->shape.codebook_bits, codes, scale);
 }
 
 float gptvq_ft_round(gptvq_dtype dtype, float offset, float x) {
@@ -255,13 +244,11 @@ static void round_tiles(void *context, size_t begin, size_t end, size_t thread) 
   for (size_t tile = begin; tile < end; tile++) {
     const float *theta = job->params->theta + table->first + tile * each;
     float *rounded = job->params->rounded + table->first + tile * each;
-    float scale = gptvq_bf16_to_float(codebook_scale(theta, each));
-    if (!job->rounding) memcpy(rounded, theta, each * sizeof *rounded);
-    else if (table->packed->shape.codebook_bits == 8)
-      for (size_t i = 0; i < each; i++) rounded[i] = (float)codebook_code(theta[i], scale) * (scale / 127.0f);
-    else
-      for (size_t i = 0; i < each; i++)
-        rounded[i] = scale > 0 ? gptvq_fp16_to_float(gptvq_float_to_fp16(theta[i] / scale)) * scale : 0.0f;
+    uint16_t codes[MOST_VALUES], scale;
+    memcpy(rounded, theta, each * sizeof *rounded);
+    if (!job->rounding) continue;
+    round_codebook(table, theta, codes, &scale);
+    gptvq_expand_codebook(codes, each, table->packed->shape.codebook_bits, scale, rounded);
   }
 }
 
@@ -402,16 +389,10 @@ void gptvq_ft_params_store(gptvq_ft_params *params) {
       for (size_t i = 0; i < table->count; i++) scales[i] = gptvq_float_to_fp16(theta[i]);
       continue;
     }
-    size_t each = codebook_values(table);
-    for (size_t tile = 0; tile < table->sizes.codebook_scales; tile++) {
-      uint16_t bits = codebook_scale(theta + tile * each, each);
-      float scale = gptvq_bf16_to_float(bits);
-      ((uint16_t *)packed->codebook_scales)[tile] = bits;
-      for (size_t i = tile * each; i < (tile + 1) * each; i++)
-        if (packed->shape.codebook_bits == 8)
-          ((int8_t *)packed->codebooks)[i] = codebook_code(theta[i], scale);
-        else ((uint16_t *)packed->codebooks)[i] = scale > 0 ? gptvq_float_to_fp16(theta[i] / scale) : 0;
-    }
+    const size_t each = codebook_values(table), bytes = each * packed->shape.codebook_bits / 8;
+    for (size_t tile = 0; tile < table->sizes.codebook_scales; tile++)
+      round_codebook(table, theta + tile * each, (char *)(uintptr_t)packed->codebooks + tile * bytes,
+                     (uint16_t *)(uintptr_t)packed->codebook_scales + tile);
   }
   for (size_t v = 0; v < params->vector_count; v++)
     for (size_t i = 0; i < params->vectors[v].count; i++)

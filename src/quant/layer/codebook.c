@@ -3,6 +3,7 @@
 #include "base/threads.h"
 #include "linalg/rows_product.h"
 #include "quant/layer/layer.h"
+#include "quant/layer/trellis.h"
 
 #include <string.h>
 
@@ -10,8 +11,10 @@ void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids) {
   size_t n = q->k * q->dim;
   unsigned bits = q->shape.codebook_bits;
   void *codes = (char *)q->codes + tile * n * (bits / 8);
-  gptvq_round_codebook(centroids, n, bits, codes, &q->codebook_scales[tile]);
+  if (q->step_bits > 0) gptvq_round_trellis_tables(centroids, codes, &q->codebook_scales[tile]);
+  else gptvq_round_codebook(centroids, n, bits, codes, &q->codebook_scales[tile]);
   gptvq_expand_codebook(codes, n, bits, q->codebook_scales[tile], q->centroids + tile * n);
+  if (q->step_bits > 0) gptvq_trellis_expand(q, tile);
 }
 
 typedef struct decode_job {
@@ -20,8 +23,24 @@ typedef struct decode_job {
   float *out;
 } decode_job;
 
+static void decode_paths(const gptvq_vq *q, const float *tables, size_t begin, size_t end, float *out) {
+  for (size_t row = begin; row < end; row++, out += q->padded) {
+    const uint16_t *state = q->index + row * q->blocks;
+    for (size_t g = 0; g < q->groups; g++) {
+      const float *newer = tables + g * q->k, *older = newer + GPTVQ_TRELLIS_HALF,
+                  scale = gptvq_vq_scale(q, row, q->group[g].start);
+      for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++)
+        out[c] = (newer[state[c] % GPTVQ_TRELLIS_HALF] + older[state[c] / GPTVQ_TRELLIS_HALF]) * scale;
+    }
+  }
+}
+
 void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out) {
   size_t d = q->dim;
+  if (q->step_bits > 0) {
+    decode_paths(q, centroids, begin, end, out);
+    return;
+  }
   for (size_t row = begin; row < end; row++, out += q->padded) {
     const float *books = centroids + row / q->shape.group_rows * q->groups * q->k * d;
     for (size_t g = 0; g < q->groups; g++, books += q->k * d)

@@ -70,7 +70,9 @@ typedef struct gptvq_vq {
   float *lookup;             /* [blocks][dim²] T as the k-means and the look-ups use it */
   float *metric;             /* [blocks][dim²] T as the feedback uses it */
   uint16_t *index;           /* [rows × blocks] */
-  float *centroids;          /* [stripes][groups, processing order][k][dim]: as stored, decoded */
+  float *centroids;          /* [stripes][groups, processing order][k][dim]: as stored, decoded; of a trellis
+                                the group's two tables, of a state's newer four bits, of its older ones */
+  float *state_values;       /* of a trellis [groups][256]: their sums, gptvq_trellis_expand */
   void *codes;               /* int8_t or fp16 bits, same layout */
   uint16_t *codebook_scales; /* bf16 bits [stripes][groups] */
   int exponent; /* target = weights · 2^−exponent; 0 but for weights whose squares leave the range of fp32 */
@@ -98,6 +100,10 @@ static inline float gptvq_vq_scale(const gptvq_vq *q, size_t row, size_t block) 
 }
 static inline float *gptvq_vq_codebook(const gptvq_vq *q, size_t stripe, size_t group) {
   return q->centroids + (stripe * q->groups + group) * q->k * q->dim;
+}
+
+static inline float *gptvq_vq_state_values(const gptvq_vq *q, size_t group) {
+  return q->state_values + (group << GPTVQ_TRELLIS_STATE_BITS);
 }
 
 /* Functions with an entry in the table of backends are described there (quant/layer/backend.h) and called
@@ -194,8 +200,10 @@ void gptvq_batch_factor_take(gptvq_arena *arena, const gptvq_vq *q, gptvq_batch_
 /* false when H_BB + ridge is not positive definite in double (the batch is then left alone) */
 bool gptvq_batch_factor_make(const gptvq_vq *q, gptvq_span batch, const gptvq_batch_factor *out);
 
-/* trellis.c: as codebooks and assign, of a group's tables and row scales, of a batch's states. */
+/* trellis.c: as codebooks and assign, of a group's tables and row scales, of a batch's states; the values of
+ * a group's states, whose tables have changed. */
 gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err);
+void gptvq_trellis_expand(gptvq_vq *q, size_t group);
 gptvq_status gptvq_trellis_assign(gptvq_vq *q, gptvq_span batch, gptvq_error *err);
 size_t gptvq_trellis_loop_bytes(const gptvq_vq *q);
 /* The tables of columns, at most GPTVQ_BATCH; scratch of a path; prefix that a row has before a column. */

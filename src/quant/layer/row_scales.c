@@ -30,7 +30,7 @@ static void take(gptvq_arena *arena, fit *f) {
 static void gather_row(const gptvq_vq *q, size_t row, const float *y, double *out) {
   const uint16_t *state = q->index + row * q->blocks;
   for (size_t g = 0; g < q->groups; g++) {
-    const float *table = gptvq_vq_codebook(q, 0, g);
+    const float *table = gptvq_vq_state_values(q, g);
     double sum = 0.0;
     for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++)
       sum += (double)table[state[c]] * (double)y[c];
@@ -53,7 +53,7 @@ static void prepare(void *context, size_t begin, size_t end, size_t thread) {
     gather_row(q, row, q->error + row * q->padded, f->cg.residual + row * q->groups);
     f->cg.enough[row] = REMAINING * f->row_loss[row];
     for (size_t g = 0; g < q->groups; g++) {
-      const float *table = gptvq_vq_codebook(q, 0, g);
+      const float *table = gptvq_vq_state_values(q, g);
       double sum = 0.0;
       for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++)
         sum += ((double)q->factor->h[c * q->padded + c] + gptvq_factor_ridge(q->factor, c)) *
@@ -72,7 +72,7 @@ static void decode_active(void *context, size_t begin, size_t end, size_t thread
     size_t row = f->cg.active[slot];
     const uint16_t *state = q->index + row * q->blocks;
     for (size_t g = 0; g < q->groups; g++) {
-      const float *table = gptvq_vq_codebook(q, 0, g), scale = f->cg.direction[row * q->groups + g];
+      const float *table = gptvq_vq_state_values(q, g), scale = f->cg.direction[row * q->groups + g];
       for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++)
         q->work[slot * q->padded + c] = table[state[c]] * scale;
     }

@@ -174,7 +174,7 @@ gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_p
                 .padded = gptvq_round_up(shape->cols, shape->dim),
                 .groups = gptvq_ceil_div(shape->cols, shape->group_cols),
                 .stripes = gptvq_ceil_div(shape->rows, shape->group_rows),
-                .k = (size_t)1 << (shape->state_bits > 0 ? shape->state_bits : shape->index_bits),
+                .k = shape->kind == GPTVQ_PACKED_TRELLIS ? GPTVQ_TRELLIS_TABLE : (size_t)1 << shape->index_bits,
                 /* partial assignments can only be compared in the metric of the feedback */
                 .beam = o->hessian_weights ? gptvq_max_size(1, o->beam) : 1,
                 .scale_block = shape->scale_block};
@@ -204,6 +204,8 @@ static void take_arrays(gptvq_arena *arena, gptvq_vq *q) {
   q->index = gptvq_arena_take(arena, q->rows, q->blocks * sizeof *q->index);
   q->centroids = gptvq_arena_take(arena, tiles, values * sizeof *q->centroids);
   q->codes = gptvq_arena_take(arena, tiles, values * s->codebook_bits / 8);
+  q->state_values = gptvq_arena_take(arena, q->step_bits > 0 ? q->groups : 0,
+                                     GPTVQ_TRELLIS_STATES * sizeof *q->state_values);
   q->stripe_values =
       gptvq_arena_take(arena, gptvq_max_size(q->stripes, gptvq_ceil_div(q->all_rows, s->group_rows)),
                        sizeof *q->stripe_values);

@@ -1,4 +1,4 @@
-/* The trellis code in the GPTVQ loop: per column group a scale for each row and one table for all rows, then
+/* The trellis code in the GPTVQ loop: per column group a scale for each row and two tables for all rows, then
  * best paths batch by batch. */
 #include "base/memory.h"
 #include "base/threads.h"
@@ -16,7 +16,6 @@ enum {
 static gptvq_trellis_points points_of(const gptvq_vq *q) {
   size_t rows = gptvq_min_size(q->rows, TABLE_ROWS);
   return (gptvq_trellis_points){.step_bits = q->step_bits,
-                                .state_bits = q->shape.state_bits,
                                 .rows = gptvq_round_up(rows, GPTVQ_TRELLIS_ROWS),
                                 .columns = gptvq_packed_width(&q->shape, 0)};
 }
@@ -54,7 +53,7 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
   gptvq_trellis_points p = points_of(q);
   size_t mark = q->arena->used, used = gptvq_min_size(q->rows, TABLE_ROWS);
   making m;
-  float table[GPTVQ_TRELLIS_STATES];
+  float tables[GPTVQ_TRELLIS_TABLE];
   take_making(q->arena, q, &p, &m);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the table of a trellis", err));
   p.columns = group->width;
@@ -77,30 +76,34 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
       m.x[(i / GPTVQ_TRELLIS_ROWS * group->width + c) * GPTVQ_TRELLIS_ROWS + i % GPTVQ_TRELLIS_ROWS] =
           q->work[row * q->padded + group->start + c] / scale;
   }
-  gptvq_gaussian_table(p.step_bits, p.state_bits, table, q->arena);
-  for (size_t s = 0; s < q->k; s++) table[s] *= (float)base;
-  (void)gptvq_trellis_em(&p, q->options->em_iterations, table, q->arena);
-  gptvq_vq_store_codebook(q, g, table);
+  gptvq_gaussian_tables(p.step_bits, tables, q->arena);
+  for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++) tables[i] *= (float)base;
+  (void)gptvq_trellis_em(&p, q->options->em_iterations, tables, q->arena);
+  gptvq_vq_store_codebook(q, g, tables);
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
+}
+
+void gptvq_trellis_expand(gptvq_vq *q, size_t g) {
+  gptvq_trellis_sums(gptvq_vq_codebook(q, 0, g), gptvq_vq_state_values(q, g));
 }
 
 /* ---- paths ---- */
 
 size_t gptvq_trellis_path_bytes(const gptvq_vq *q) {
-  return gptvq_round_up(GPTVQ_MULTI_PICK(gptvq_path_scratch)(q->step_bits, q->shape.state_bits, q->beam), 64);
+  return gptvq_round_up(GPTVQ_MULTI_PICK(gptvq_path_scratch)(q->step_bits, q->beam), 64);
 }
 
 void gptvq_trellis_set_columns(const gptvq_vq *q, gptvq_span columns, gptvq_trellis_columns *out) {
   size_t g = 0;
   for (size_t c = columns.begin; c < columns.end; c++) {
     while (c >= q->group[g].start + q->group[g].width) g++;
-    out->table[c - columns.begin] = gptvq_vq_codebook(q, 0, g);
+    out->table[c - columns.begin] = gptvq_vq_state_values(q, g);
   }
 }
 
 int gptvq_trellis_prefix(const gptvq_vq *q, size_t row, size_t column) {
-  return column == 0 ? 0 : (int)(q->index[row * q->blocks + column - 1] & ((q->k >> q->step_bits) - 1));
+  return column == 0 ? 0 : (int)(q->index[row * q->blocks + column - 1] & ((GPTVQ_TRELLIS_STATES >> q->step_bits) - 1));
 }
 
 typedef struct assignment {
@@ -117,7 +120,6 @@ static void assign_rows(void *context, size_t begin, size_t end, size_t thread) 
   size_t n = q->padded, first = a->batch.begin;
   float scale[GPTVQ_BATCH], error[GPTVQ_BATCH];
   gptvq_path path = {.step_bits = q->step_bits,
-                     .state_bits = q->shape.state_bits,
                      .columns = a->batch.end - first,
                      .width = q->beam,
                      .table = a->columns.table,
@@ -161,7 +163,7 @@ size_t gptvq_trellis_loop_bytes(const gptvq_vq *q) {
   take_making(&making_tables, q, &p, &m);
   take_assign(&assigning, &a);
   size_t training =
-      gptvq_max_size(gptvq_trellis_em_bytes(&p), gptvq_gaussian_table_bytes(p.step_bits, p.state_bits));
+      gptvq_max_size(gptvq_trellis_em_bytes(&p), gptvq_gaussian_tables_bytes(p.step_bits));
   return gptvq_max_size(gptvq_saturated_sum(making_tables.peak, training), assigning.peak);
 }
 
@@ -174,18 +176,20 @@ static unsigned reversed(unsigned state, unsigned bits) {
 }
 
 void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *states) {
-  const unsigned bits = q->shape.state_bits;
   size_t row_bytes = gptvq_trellis_row_bytes(&q->shape);
   uint8_t *row_scales = (uint8_t *)(uintptr_t)packed->row_scales,
           *streams = (uint8_t *)(uintptr_t)packed->indices;
   int8_t *tables = (int8_t *)(uintptr_t)packed->codebooks;
   for (size_t g = 0; g < q->groups; g++)
-    for (size_t s = 0; s < q->k; s++)
-      tables[g * q->k + reversed((unsigned)s, bits)] = ((const int8_t *)q->codes)[g * q->k + s];
+    for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++) { /* stored ones begin with the older bits' */
+      const size_t half = i < GPTVQ_TRELLIS_HALF ? GPTVQ_TRELLIS_HALF : 0;
+      tables[g * q->k + half + reversed(i % GPTVQ_TRELLIS_HALF, GPTVQ_TRELLIS_STATE_BITS / 2)] =
+          ((const int8_t *)q->codes)[g * q->k + i];
+    }
   memcpy(row_scales, q->scale_codes, q->rows * q->groups);
   for (size_t row = 0; row < q->rows; row++) {
     for (size_t c = 0; c < q->shape.cols; c++)
-      states[c] = (uint8_t)reversed(q->index[row * q->blocks + c], bits);
-    gptvq_trellis_pack(states, q->shape.cols, q->shape.index_bits, bits, streams + row * row_bytes);
+      states[c] = (uint8_t)reversed(q->index[row * q->blocks + c], GPTVQ_TRELLIS_STATE_BITS);
+    gptvq_trellis_pack(states, q->shape.cols, q->shape.index_bits, streams + row * row_bytes);
   }
 }

@@ -129,7 +129,7 @@ static double trellis_bits(const gptvq_quantize_options *o, unsigned index_bits)
 }
 
 static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err) {
-  enum { LEAST = 2, MOST = 4, STATE_BITS = 7 };
+  enum { LEAST = 2, MOST = 4 };
   const char *what = o->scale_block != 0          ? "`scale_block`"
                      : o->svd_rank != 0           ? "`svd_rank`"
                      : o->group_size != 0         ? "`group_size`"
@@ -157,7 +157,6 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`bits` %g is not possible with `index_bits` %u: leave one of them out", o->bits, b);
   o->index_bits = b;
-  if (o->trellis == 0) o->trellis = STATE_BITS;
   o->dim = 1;
   /* with layers of different sizes `bits` is what all of them together may take */
   o->bits = gptvq_allocates(o) ? fmin(fmax(o->bits, trellis_bits(o, b)), trellis_bits(o, MOST))
@@ -220,8 +219,6 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   if (o->code == GPTVQ_CODE_TRELLIS && gptvq_is_uniform(o))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`code` trellis is not possible with uniform methods: choose `method` gptvq or kmeans");
-  if (o->code != GPTVQ_CODE_TRELLIS && o->trellis != 0)
-    return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`trellis` %u needs `code` trellis", o->trellis);
   if (o->code == GPTVQ_CODE_TRELLIS) return resolve_trellis(o, err);
   GPTVQ_TRY(check_svd(o, err));
   return gptvq_is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);

@@ -161,12 +161,9 @@ static const gptvq_field fields[] = {
      .help = "codebooks of a layer stored as int8 factors of rank R (--dim 1)"},
     {MEMBER(code, GPTVQ_FIELD_ENUM), .choices = codes, .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
      .flag = "code", .argument = "vq|trellis",
-     .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and a\n"
-             "trained table per column group, 2, 3 or 4 bits (the whole part of --bits; with --allocate\n"
+     .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and two\n"
+             "trained tables per column group, 2, 3 or 4 bits (the whole part of --bits; with --allocate\n"
              "sensitivity by layer) and about 0.05"},
-    {MEMBER(trellis, GPTVQ_FIELD_UNSIGNED), .min = 6, .max = 8, .derived = "7 with --code trellis",
-     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "trellis", .argument = "L",
-     .help = "bits of the window that chooses a weight's value from the table, 6 to 8"},
 
     {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "16",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "embedding-bits", .argument = "N",

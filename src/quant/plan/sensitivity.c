@@ -32,8 +32,7 @@ void gptvq_allocation_release(gptvq_allocation *allocation) {
   *allocation = (gptvq_allocation){0};
 }
 
-/* Of a trellis 2, 3 and 4 bits. The window's length stays: it costs next to nothing, and decides the speed.
- */
+/* Of a trellis 2, 3 and 4 bits. */
 static void list_trellis_settings(work *w) {
   const gptvq_resolved *own = w->solver->options;
   for (unsigned bits = 2; bits <= 4; bits++)

@@ -34,8 +34,8 @@ typedef struct sizes {
   size_t symbols, prefixes, stride, width;
 } sizes;
 
-static inline sizes sizes_of(unsigned step_bits, unsigned state_bits, size_t width) {
-  const size_t prefixes = (size_t)1 << (state_bits - step_bits);
+static inline sizes sizes_of(unsigned step_bits, size_t width) {
+  const size_t prefixes = (size_t)STATES >> step_bits;
   return (sizes){step_bits, (size_t)1 << step_bits, prefixes, gptvq_max_size(V, prefixes), width};
 }
 
@@ -54,8 +54,8 @@ static memory place(const sizes *z, char *scratch) {
   return m;
 }
 
-size_t GPTVQ_MULTI(gptvq_path_scratch)(unsigned step_bits, unsigned state_bits, size_t width) {
-  const sizes z = sizes_of(step_bits, state_bits, width);
+size_t GPTVQ_MULTI(gptvq_path_scratch)(unsigned step_bits, size_t width) {
+  const sizes z = sizes_of(step_bits, width);
   return place(&z, NULL).bytes;
 }
 
@@ -139,7 +139,7 @@ static const float *fill_up(survivors *s, const sizes *z, const float *table) {
 /* k: a constant */
 static inline double find_path(const gptvq_path *path, const float *w, uint16_t *state, float *error,
                                void *scratch, unsigned k) {
-  const sizes z = sizes_of(k, path->state_bits, path->width);
+  const sizes z = sizes_of(k, path->width);
   const size_t n = path->columns, all = z.width * z.stride, run = gptvq_min_size(z.symbols, z.prefixes),
                apart = path->u != NULL ? GPTVQ_BATCH : 0;
   const float *ready = NULL, *made_of = NULL;
@@ -199,10 +199,10 @@ double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint
 }
 
 /* k: a constant */
-static inline void viterbi(unsigned k, unsigned state_bits, size_t columns, const float *table,
-                           const float *x, const float *weight, uint8_t *state, uint8_t *scratch) {
+static inline void viterbi(unsigned k, size_t columns, const float *table, const float *x,
+                           const float *weight, uint8_t *state, uint8_t *scratch) {
   enum { PARTS = ROWS / V };
-  const size_t states = (size_t)1 << state_bits, prefixes = states >> k, symbols = (size_t)1 << k;
+  const size_t prefixes = (size_t)STATES >> k, symbols = (size_t)1 << k;
   float costs[2][MOST * ROWS];
   memset(costs[0], 0, sizeof costs[0]);
   for (size_t c = 0; c < columns; c++) {
@@ -243,9 +243,9 @@ static inline void viterbi(unsigned k, unsigned state_bits, size_t columns, cons
     }
 }
 
-void GPTVQ_MULTI(gptvq_viterbi)(unsigned k, unsigned state_bits, size_t columns, const float *table,
-                                const float *x, const float *weight, uint8_t *state, uint8_t *scratch) {
-  if (k == 2) viterbi(2, state_bits, columns, table, x, weight, state, scratch);
-  else if (k == 3) viterbi(3, state_bits, columns, table, x, weight, state, scratch);
-  else viterbi(4, state_bits, columns, table, x, weight, state, scratch);
+void GPTVQ_MULTI(gptvq_viterbi)(unsigned k, size_t columns, const float *table, const float *x,
+                                const float *weight, uint8_t *state, uint8_t *scratch) {
+  if (k == 2) viterbi(2, columns, table, x, weight, state, scratch);
+  else if (k == 3) viterbi(3, columns, table, x, weight, state, scratch);
+  else viterbi(4, columns, table, x, weight, state, scratch);
 }
