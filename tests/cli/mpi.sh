@@ -60,7 +60,7 @@ refused() { expect_fail "$@"; }
   if [ "$kills" -ge 10 ]; then
     tiny llama $small --dim 2 --bits 3 --group-size 256 --beam 1 --device shim
     tiny llama $small --dim 1 --bits 3 --group-size 256 --svd-rank 2
-    tiny llama $small --bits 3 --code trellis --trellis 6
+    tiny llama $small --bits 3 --code trellis
     tiny llama $small --method gptq --index-bits 3 --group-size 32
     tiny llama --method rtn --bits 4 --embedding-bits 3 --head-bits 8
     tiny llama $small --dim 2 --bits 3 --group-size 256 --embedding-bits 3 --head-bits 5

@@ -1,8 +1,6 @@
 # The trellis code (--code trellis): bad options, the packed folder through the commands, resume, damaged files.
 . "$SOURCE/tests/cli/lib.sh"
 
-expect_fail 2 '--trellis 7 needs --code trellis' "$GPTVQ" quantize "$model" -o x --trellis 7
-expect_fail 2 'option --trellis: 9 is out of range, 6 to 8' "$GPTVQ" quantize "$model" -o x --code trellis --trellis 9
 expect_fail 2 '--bits 1.5 is not possible with --code trellis; the nearest possible size is 2.031' \
   "$GPTVQ" quantize "$model" -o x --code trellis --bits 1.5
 expect_fail 2 '--code trellis is not possible with uniform methods' "$GPTVQ" quantize "$model" -o x --code trellis --method rtn
