@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { STATES = 256 };
+enum { ENTRIES = GPTVQ_TRELLIS_TABLE, PART = ENTRIES / 2 };
 
 static size_t scales_at(const gptvq_ft_table *table) { return table->first + table->sizes.codebook_values; }
 
@@ -23,8 +23,8 @@ gptvq_status gptvq_ft_trellis_states(gptvq_ft_table *table, gptvq_error *err) {
                              gptvq_saturated_size(shape->rows, shape->cols * sizeof *table->indices));
   }
   for (size_t row = 0; row < shape->rows; row++) {
-    gptvq_trellis_states(table->packed->indices + row * row_bytes, shape->index_bits, shape->state_bits, 0,
-                         shape->cols, row_states);
+    gptvq_trellis_states(table->packed->indices + row * row_bytes, shape->index_bits, 0, shape->cols,
+                         row_states);
     for (size_t c = 0; c < shape->cols; c++) table->indices[row * shape->cols + c] = row_states[c];
   }
   free(row_states);
@@ -79,9 +79,10 @@ static void build_rows(void *context, size_t begin, size_t end, size_t thread) {
     float *out = job->params->weights.matrix[table->matrix] + (table->row_offset + row) * shape->cols;
     for (size_t g = 0; g < groups; g++) {
       const part p = part_of(table, row, g);
-      const float *values = job->params->rounded + table->first + (g << shape->state_bits),
+      const float *values = job->params->rounded + table->first + g * ENTRIES,
                   scale = job->params->rounded[scales_at(table) + row * groups + g];
-      for (size_t c = p.begin; c < p.end; c++) out[column(&p, c)] = values[p.states[c]] * scale;
+      for (size_t c = p.begin; c < p.end; c++)
+        out[column(&p, c)] = (values[p.states[c] % PART] + values[PART + p.states[c] / PART]) * scale;
     }
   }
 }
@@ -97,11 +98,11 @@ static void scatter_groups(void *context, size_t begin, size_t end, size_t threa
   const trellis_job *job = context;
   const gptvq_ft_table *table = job->table;
   const gptvq_packed_shape *shape = &table->packed->shape;
-  const size_t groups = table->sizes.column_groups, states = (size_t)1 << shape->state_bits;
+  const size_t groups = table->sizes.column_groups;
   for (size_t g = begin; g < end; g++) {
-    const float *values = job->params->rounded + table->first + g * states;
-    float *sums = job->params->gradient + table->first + g * states;
-    double own[STATES] = {0};
+    const float *values = job->params->rounded + table->first + g * ENTRIES;
+    float *sums = job->params->gradient + table->first + g * ENTRIES;
+    double own[ENTRIES] = {0};
     for (size_t row = 0; row < shape->rows; row++) {
       const part p = part_of(table, row, g);
       const float *gradient = job->gradient + (table->row_offset + row) * shape->cols;
@@ -110,12 +111,16 @@ static void scatter_groups(void *context, size_t begin, size_t end, size_t threa
       double slope = 0.0;
       for (size_t c = p.begin; c < p.end; c++) {
         const double d = (double)gradient[column(&p, c)];
-        own[p.states[c]] += d * scale;
-        slope += d * (double)values[p.states[c]];
+        const size_t older = p.states[c] % PART
+        , newer = PART
+        +p.states[c] / PART;
+        own[older] += d * scale;
+        own[newer] += d * scale;
+        slope += d * ((double)values[older] + (double)values[newer]);
       }
       job->params->gradient[at] += (float)slope;
     }
-    for (size_t s = 0; s < states; s++) sums[s] += (float)own[s];
+    for (size_t s = 0; s < ENTRIES; s++) sums[s] += (float)own[s];
   }
 }
 

@@ -110,7 +110,7 @@ static void search_rows(void *context, size_t begin, size_t end, size_t thread) 
   float scale[GPTVQ_BATCH], now[GPTVQ_BATCH], error[GPTVQ_BATCH];
   uint16_t found[GPTVQ_BATCH];
   gptvq_path path = {.step_bits = q->step_bits,
-                     .state_bits = q->shape.state_bits,
+                     .state_bits = GPTVQ_TRELLIS_STATE_BITS,
                      .columns = m,
                      .width = q->beam,
                      .table = s->columns.table,

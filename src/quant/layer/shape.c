@@ -47,7 +47,6 @@ gptvq_status gptvq_layer_shape(size_t rows, size_t cols, const gptvq_resolved *o
     shape->scale_block = (unsigned)gptvq_min_size(o->group_size, cols);
   } else if (o->code == GPTVQ_CODE_TRELLIS) {
     shape->kind = GPTVQ_PACKED_TRELLIS;
-    shape->state_bits = o->trellis;
     shape->codebook_bits = o->codebook_bits;
     shape->group_rows = rows;
   } else {

@@ -161,23 +161,24 @@ static size_t scale_codes_per_group(const gptvq_packed_shape *s) {
 gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_packed_shape *shape,
                      const gptvq_factor *factor, bool has_factor) {
   const gptvq_quantize_options *o = &solver->options->options;
-  gptvq_vq q = {.name = name,
-                .options = o,
-                .backend = solver->backend,
-                .stages = solver->stages,
-                .factor = factor,
-                .has_factor = has_factor,
-                .shape = *shape,
-                .rows = shape->rows,
-                .all_rows = shape->rows,
-                .dim = shape->dim,
-                .padded = gptvq_round_up(shape->cols, shape->dim),
-                .groups = gptvq_ceil_div(shape->cols, shape->group_cols),
-                .stripes = gptvq_ceil_div(shape->rows, shape->group_rows),
-                .k = (size_t)1 << (shape->state_bits > 0 ? shape->state_bits : shape->index_bits),
-                /* partial assignments can only be compared in the metric of the feedback */
-                .beam = o->hessian_weights ? gptvq_max_size(1, o->beam) : 1,
-                .scale_block = shape->scale_block};
+  gptvq_vq q = {
+      .name = name,
+      .options = o,
+      .backend = solver->backend,
+      .stages = solver->stages,
+      .factor = factor,
+      .has_factor = has_factor,
+      .shape = *shape,
+      .rows = shape->rows,
+      .all_rows = shape->rows,
+      .dim = shape->dim,
+      .padded = gptvq_round_up(shape->cols, shape->dim),
+      .groups = gptvq_ceil_div(shape->cols, shape->group_cols),
+      .stripes = gptvq_ceil_div(shape->rows, shape->group_rows),
+      .k = (size_t)1 << (shape->kind == GPTVQ_PACKED_TRELLIS ? GPTVQ_TRELLIS_STATE_BITS : shape->index_bits),
+      /* partial assignments can only be compared in the metric of the feedback */
+      .beam = o->hessian_weights ? gptvq_max_size(1, o->beam) : 1,
+      .scale_block = shape->scale_block};
   q.blocks = q.padded / q.dim;
   q.scale_blocks = scale_codes_per_group(shape) * q.groups;
   if (shape->kind == GPTVQ_PACKED_TRELLIS) {
@@ -358,8 +359,9 @@ static void pack(const gptvq_vq *q, gptvq_packed *packed, uint16_t *unit) {
   for (size_t stripe = 0; stripe < q->stripes; stripe++)
     for (size_t g = 0; g < q->groups; g++) {
       size_t from = stripe * q->groups + g, to = stripe * q->groups + q->group[g].id;
-      memcpy((char *)packed->codebooks + to * values * code_size,
-             (char *)q->codes + from * values * code_size, values * code_size);
+      if (q->step_bits == 0)
+        memcpy((char *)packed->codebooks + to * values * code_size,
+               (char *)q->codes + from * values * code_size, values * code_size);
       uint16_t scale = q->codebook_scales[from];
       if (q->exponent != 0)
         scale = gptvq_float_to_bf16(fminf(ldexpf(gptvq_bf16_to_float(scale), q->exponent), MAX_BF16));

@@ -16,7 +16,7 @@ enum {
 static gptvq_trellis_points points_of(const gptvq_vq *q) {
   size_t rows = gptvq_min_size(q->rows, TABLE_ROWS);
   return (gptvq_trellis_points){.step_bits = q->step_bits,
-                                .state_bits = q->shape.state_bits,
+                                .state_bits = GPTVQ_TRELLIS_STATE_BITS,
                                 .rows = gptvq_round_up(rows, GPTVQ_TRELLIS_ROWS),
                                 .columns = gptvq_packed_width(&q->shape, 0)};
 }
@@ -88,7 +88,8 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
 /* ---- paths ---- */
 
 size_t gptvq_trellis_path_bytes(const gptvq_vq *q) {
-  return gptvq_round_up(GPTVQ_MULTI_PICK(gptvq_path_scratch)(q->step_bits, q->shape.state_bits, q->beam), 64);
+  return gptvq_round_up(GPTVQ_MULTI_PICK(gptvq_path_scratch)(q->step_bits, GPTVQ_TRELLIS_STATE_BITS, q->beam),
+                        64);
 }
 
 void gptvq_trellis_set_columns(const gptvq_vq *q, gptvq_span columns, gptvq_trellis_columns *out) {
@@ -117,7 +118,7 @@ static void assign_rows(void *context, size_t begin, size_t end, size_t thread) 
   size_t n = q->padded, first = a->batch.begin;
   float scale[GPTVQ_BATCH], error[GPTVQ_BATCH];
   gptvq_path path = {.step_bits = q->step_bits,
-                     .state_bits = q->shape.state_bits,
+                     .state_bits = GPTVQ_TRELLIS_STATE_BITS,
                      .columns = a->batch.end - first,
                      .width = q->beam,
                      .table = a->columns.table,
@@ -174,18 +175,30 @@ static unsigned reversed(unsigned state, unsigned bits) {
 }
 
 void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *states) {
-  const unsigned bits = q->shape.state_bits;
+  const unsigned bits = GPTVQ_TRELLIS_STATE_BITS;
+  enum { PART = GPTVQ_TRELLIS_TABLE / 2 };
   size_t row_bytes = gptvq_trellis_row_bytes(&q->shape);
   uint8_t *row_scales = (uint8_t *)(uintptr_t)packed->row_scales,
           *streams = (uint8_t *)(uintptr_t)packed->indices;
   int8_t *tables = (int8_t *)(uintptr_t)packed->codebooks;
-  for (size_t g = 0; g < q->groups; g++)
-    for (size_t s = 0; s < q->k; s++)
-      tables[g * q->k + reversed((unsigned)s, bits)] = ((const int8_t *)q->codes)[g * q->k + s];
+  for (size_t g = 0; g < q->groups; g++) { /* the two tables nearest to the solver's one */
+    double older[PART] = {0}, newer[PART] = {0}, mean = 0.0;
+    for (size_t s = 0; s < q->k; s++) {
+      const unsigned state = reversed((unsigned)s, bits);
+      const double value = (double)((const int8_t *)q->codes)[g * q->k + s] / PART;
+      older[state % PART] += value;
+      newer[state / PART] += value;
+      mean += value / PART;
+    }
+    for (size_t i = 0; i < PART; i++) {
+      tables[g * GPTVQ_TRELLIS_TABLE + i] = (int8_t)fmax(-63.0, fmin(63.0, rint(older[i] - mean)));
+      tables[g * GPTVQ_TRELLIS_TABLE + PART + i] = (int8_t)fmax(-63.0, fmin(63.0, rint(newer[i])));
+    }
+  }
   memcpy(row_scales, q->scale_codes, q->rows * q->groups);
   for (size_t row = 0; row < q->rows; row++) {
     for (size_t c = 0; c < q->shape.cols; c++)
       states[c] = (uint8_t)reversed(q->index[row * q->blocks + c], bits);
-    gptvq_trellis_pack(states, q->shape.cols, q->shape.index_bits, bits, streams + row * row_bytes);
+    gptvq_trellis_pack(states, q->shape.cols, q->shape.index_bits, streams + row * row_bytes);
   }
 }
