@@ -13,10 +13,7 @@ static void describe(const gptvq_layer_info *layer, char text[64]) {
                           (size_t)1 << layer->index_bits, layer->codebook_bits);
     if (layer->svd_rank > 0 && length > 0 && length < 64)
       (void)snprintf(text + length, 64 - (size_t)length, " r%u", layer->svd_rank);
-  } else if (layer->state_bits > 0)
-    (void)snprintf(text, 64, "%s%s%s %u-bit L=%u", layer->method, space, layer->format, layer->index_bits,
-                   layer->state_bits);
-  else if (layer->index_bits > 0)
+  } else if (layer->index_bits > 0)
     (void)snprintf(text, 64, "%s%s%s %u-bit", layer->method, space, layer->format, layer->index_bits);
   else (void)snprintf(text, 64, "%s%s%s", layer->method, space, layer->format);
 }
@@ -112,14 +109,13 @@ static json_t *layers_json(const gptvq_model *model) {
     gptvq_layer_info l = {.size = sizeof l};
     gptvq_model_get_layer(model, i, &l);
     gptvq_cli_json_append(
-        array,
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:f, s:o, s:i, s:i}", "name",
-                  l.name, "format", l.format, "method", l.method, "rows", (json_int_t)l.rows, "cols",
-                  (json_int_t)l.cols, "dim", (int)l.dim, "index_bits", (int)l.index_bits, "group_rows",
-                  (json_int_t)l.group_rows, "group_cols", (json_int_t)l.group_cols, "codebook_bits",
-                  (int)l.codebook_bits, "scale_block", (int)l.scale_block, "bytes", (json_int_t)l.bytes,
-                  "bits_per_value", l.bits_per_value, "error", gptvq_cli_number(l.error), "svd_rank",
-                  (int)l.svd_rank, "state_bits", (int)l.state_bits));
+        array, json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:f, s:o, s:i}",
+                         "name", l.name, "format", l.format, "method", l.method, "rows", (json_int_t)l.rows,
+                         "cols", (json_int_t)l.cols, "dim", (int)l.dim, "index_bits", (int)l.index_bits,
+                         "group_rows", (json_int_t)l.group_rows, "group_cols", (json_int_t)l.group_cols,
+                         "codebook_bits", (int)l.codebook_bits, "scale_block", (int)l.scale_block, "bytes",
+                         (json_int_t)l.bytes, "bits_per_value", l.bits_per_value, "error",
+                         gptvq_cli_number(l.error), "svd_rank", (int)l.svd_rank));
   }
   return array;
 }

@@ -25,6 +25,17 @@ static inline void *fixture_array(fixture *f, size_t count, size_t size) {
   return block;
 }
 
+/* Random tables of a trellis of which one takes a random part of the range, the other one the rest. */
+static inline void fixture_trellis_tables(int8_t *tables, size_t groups, uint64_t *seed) {
+  for (size_t g = 0; g < groups; g++) {
+    const unsigned older = (unsigned)gptvq_random_below(seed, 128);
+    for (unsigned i = 0; i < GPTVQ_TRELLIS_TABLE; i++) {
+      const unsigned most = i < GPTVQ_TRELLIS_TABLE / 2 ? older : 127 - older;
+      *tables++ = (int8_t)((int)gptvq_random_below(seed, 2 * most + 1) - (int)most);
+    }
+  }
+}
+
 /* Random contents everywhere (index padding included: readers must not use it). The shape must pass
  * gptvq_packed_check. */
 static inline fixture fixture_make(const gptvq_packed_shape *shape, uint64_t seed) {
@@ -42,6 +53,7 @@ static inline fixture fixture_make(const gptvq_packed_shape *shape, uint64_t see
       if (shape->codebook_bits == 8) codes[i] = (int8_t)((int)gptvq_random_below(&seed, 255) - 127);
       else halves[i] = gptvq_float_to_fp16((float)(2.0 * gptvq_random_unit(&seed) - 1.0));
     }
+    if (shape->kind == GPTVQ_PACKED_TRELLIS) fixture_trellis_tables(codes, f.sizes.column_groups, &seed);
     for (size_t i = 0; i < f.sizes.codebook_scales; i++)
       scales[i] = gptvq_float_to_bf16((float)(0.5 + gptvq_random_unit(&seed)));
     f.packed.codebooks = codes;
@@ -106,33 +118,33 @@ static inline void fixture_release(fixture *f) {
 /* Shapes with every kind of edge: narrow last column group, short last stripe, groups larger than the matrix,
  * odd columns. */
 static const gptvq_packed_shape fixture_shapes[] = {
-    {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 256, 8, 0, false, 0, 0},
-    {GPTVQ_PACKED_VQ, 13, 600, 2, 6, 4, 256, 8, 0, true, 0, 0},
-    {GPTVQ_PACKED_VQ, 7, 40, 1, 2, 7, 256, 8, 0, false, 0, 0},
-    {GPTVQ_PACKED_VQ, 5, 37, 1, 3, 2, 16, 16, 0, true, 0, 0},
-    {GPTVQ_PACKED_VQ, 9, 130, 4, 8, 5, 64, 8, 0, false, 0, 0},
-    {GPTVQ_PACKED_VQ, 3, 101, 4, 12, 3, 4096, 8, 0, true, 0, 0},
-    {GPTVQ_PACKED_VQ, 11, 320, 2, 5, 4, 128, 16, 16, true, 0, 0},
-    {GPTVQ_PACKED_VQ, 6, 72, 2, 7, 4, 32, 8, 32, false, 0, 0},
-    {GPTVQ_PACKED_VQ, 4, 50, 1, 1, 3, 24, 8, 8, true, 0, 0},
-    {GPTVQ_PACKED_VQ, 1, 1, 1, 1, 1, 8, 8, 0, false, 0, 0},
-    {GPTVQ_PACKED_VQ, 2, 9, 4, 9, 1, 8, 16, 4, true, 0, 0},
-    {GPTVQ_PACKED_VQ, 8, 52, 4, 10, 8, 24, 8, 12, false, 0, 0},
-    {GPTVQ_PACKED_VQ, 9, 80, 1, 3, 2, 32, 8, 0, false, 3, 0},
-    {GPTVQ_PACKED_VQ, 7, 50, 1, 2, 1, 24, 16, 8, true, 4, 0},
-    {GPTVQ_PACKED_VQ, 3, 20, 1, 8, 3, 64, 8, 4, true, 1, 0},
-    {GPTVQ_PACKED_VQ, 5, 33, 1, 1, 1, 8, 8, 0, false, 2, 0},
-    {GPTVQ_PACKED_VQ, 8, 52, 2, 11, 3, 64, 8, 20, false, 0, 0},
-    {GPTVQ_PACKED_UNIFORM, 6, 256, 1, 2, 1, 256, 0, 64, false, 0, 0},
-    {GPTVQ_PACKED_UNIFORM, 7, 75, 1, 3, 1, 80, 0, 32, true, 0, 0},
-    {GPTVQ_PACKED_UNIFORM, 3, 10, 1, 4, 1, 10, 0, 128, true, 0, 0},
-    {GPTVQ_PACKED_UNIFORM, 5, 33, 1, 8, 1, 33, 0, 1, false, 0, 0},
-    {GPTVQ_PACKED_UNIFORM, 1, 5, 1, 5, 1, 5, 0, 3, false, 0, 0},
-    {GPTVQ_PACKED_TRELLIS, 6, 512, 1, 2, 6, 256, 8, 0, false, 0, 7},
-    {GPTVQ_PACKED_TRELLIS, 5, 576, 1, 2, 5, 256, 8, 0, true, 0, 8},
-    {GPTVQ_PACKED_TRELLIS, 7, 333, 1, 3, 7, 128, 8, 0, false, 0, 7},
-    {GPTVQ_PACKED_TRELLIS, 3, 75, 1, 4, 3, 40, 8, 0, true, 0, 6},
-    {GPTVQ_PACKED_TRELLIS, 2, 1, 1, 3, 2, 8, 8, 0, false, 0, 6},
+    {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 256, 8, 0, false, 0},
+    {GPTVQ_PACKED_VQ, 13, 600, 2, 6, 4, 256, 8, 0, true, 0},
+    {GPTVQ_PACKED_VQ, 7, 40, 1, 2, 7, 256, 8, 0, false, 0},
+    {GPTVQ_PACKED_VQ, 5, 37, 1, 3, 2, 16, 16, 0, true, 0},
+    {GPTVQ_PACKED_VQ, 9, 130, 4, 8, 5, 64, 8, 0, false, 0},
+    {GPTVQ_PACKED_VQ, 3, 101, 4, 12, 3, 4096, 8, 0, true, 0},
+    {GPTVQ_PACKED_VQ, 11, 320, 2, 5, 4, 128, 16, 16, true, 0},
+    {GPTVQ_PACKED_VQ, 6, 72, 2, 7, 4, 32, 8, 32, false, 0},
+    {GPTVQ_PACKED_VQ, 4, 50, 1, 1, 3, 24, 8, 8, true, 0},
+    {GPTVQ_PACKED_VQ, 1, 1, 1, 1, 1, 8, 8, 0, false, 0},
+    {GPTVQ_PACKED_VQ, 2, 9, 4, 9, 1, 8, 16, 4, true, 0},
+    {GPTVQ_PACKED_VQ, 8, 52, 4, 10, 8, 24, 8, 12, false, 0},
+    {GPTVQ_PACKED_VQ, 9, 80, 1, 3, 2, 32, 8, 0, false, 3},
+    {GPTVQ_PACKED_VQ, 7, 50, 1, 2, 1, 24, 16, 8, true, 4},
+    {GPTVQ_PACKED_VQ, 3, 20, 1, 8, 3, 64, 8, 4, true, 1},
+    {GPTVQ_PACKED_VQ, 5, 33, 1, 1, 1, 8, 8, 0, false, 2},
+    {GPTVQ_PACKED_VQ, 8, 52, 2, 11, 3, 64, 8, 20, false, 0},
+    {GPTVQ_PACKED_UNIFORM, 6, 256, 1, 2, 1, 256, 0, 64, false, 0},
+    {GPTVQ_PACKED_UNIFORM, 7, 75, 1, 3, 1, 80, 0, 32, true, 0},
+    {GPTVQ_PACKED_UNIFORM, 3, 10, 1, 4, 1, 10, 0, 128, true, 0},
+    {GPTVQ_PACKED_UNIFORM, 5, 33, 1, 8, 1, 33, 0, 1, false, 0},
+    {GPTVQ_PACKED_UNIFORM, 1, 5, 1, 5, 1, 5, 0, 3, false, 0},
+    {GPTVQ_PACKED_TRELLIS, 6, 512, 1, 2, 6, 256, 8, 0, false, 0},
+    {GPTVQ_PACKED_TRELLIS, 5, 576, 1, 2, 5, 256, 8, 0, true, 0},
+    {GPTVQ_PACKED_TRELLIS, 7, 333, 1, 3, 7, 128, 8, 0, false, 0},
+    {GPTVQ_PACKED_TRELLIS, 3, 75, 1, 4, 3, 40, 8, 0, true, 0},
+    {GPTVQ_PACKED_TRELLIS, 2, 1, 1, 3, 2, 8, 8, 0, false, 0},
 };
 enum { FIXTURE_SHAPES = sizeof fixture_shapes / sizeof fixture_shapes[0] };
 

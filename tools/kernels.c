@@ -36,11 +36,8 @@ typedef struct kernel {
     .kind = GPTVQ_PACKED_VQ, .dim = d, .index_bits = bits, .group_rows = height, .group_cols = 256, \
     .codebook_bits = 8, .scale_block = block \
   }
-#define TRELLIS(bits, states) \
-  { \
-    .kind = GPTVQ_PACKED_TRELLIS, .dim = 1, .index_bits = bits, .state_bits = states, .group_cols = 256, \
-    .codebook_bits = 8 \
-  }
+#define TRELLIS(bits) \
+  { .kind = GPTVQ_PACKED_TRELLIS, .dim = 1, .index_bits = bits, .group_cols = 256, .codebook_bits = 8 }
 #define UNIFORM(bits, block) \
   { .kind = GPTVQ_PACKED_UNIFORM, .dim = 1, .index_bits = bits, .group_rows = 1, .scale_block = block }
 /* one token, a few, and a prompt */
@@ -64,10 +61,9 @@ static const kernel kernels[] = {
     {"vq-4d-k4096", PATH_I8, VQ(4, 12, 512, 0), 1},
     TOKENS("vq-1d-2.125", PATH_I8, VQ(1, 2, 1, 0)),
     {"vq-1d-3.125", PATH_I8, VQ(1, 3, 2, 0), 1},
-    TOKENS("trellis-2", PATH_I8, TRELLIS(2, 7)),
-    {"trellis-2-L8", PATH_I8, TRELLIS(2, 8), 1},
-    {"trellis-3", PATH_I8, TRELLIS(3, 7), 1},
-    {"trellis-4", PATH_I8, TRELLIS(4, 7), 1},
+    TOKENS("trellis-2", PATH_I8, TRELLIS(2)),
+    {"trellis-3", PATH_I8, TRELLIS(3), 1},
+    {"trellis-4", PATH_I8, TRELLIS(4), 1},
     TOKENS("head-int8", PATH_HEAD, NO_SHAPE),
     {"vq-2d-2.125 fp32", PATH_FP32, VQ(2, 4, 8, 0), 1},
     {"vq-2d-2.125 decode", PATH_DECODE, VQ(2, 4, 8, 0), 1},

@@ -73,9 +73,8 @@ typedef struct gptvq_layer_info {
   unsigned scale_block;   /* N_s, 0 = none; for uniform the group size */
   uint64_t bytes;         /* all of its tensors, in the files */
   double bits_per_value;
-  double error;        /* relative layer error reported when it was quantized, NaN if unknown */
-  unsigned svd_rank;   /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
-  unsigned state_bits; /* "trellis": bits of the window that chooses a value; otherwise 0 */
+  double error;      /* relative layer error reported when it was quantized, NaN if unknown */
+  unsigned svd_rank; /* rank of the stored factors of all codebooks; 0 = codebooks stored as they are */
 } gptvq_layer_info;
 static inline void gptvq_layer_info_init(gptvq_layer_info *info) { GPTVQ_INIT(info); }
 

@@ -9,7 +9,7 @@ void gptvq_packed_parts(const gptvq_packed_shape *shape, gptvq_packed_part parts
   bool vq = shape->kind == GPTVQ_PACKED_VQ, trellis = shape->kind == GPTVQ_PACKED_TRELLIS,
        uniform = shape->kind == GPTVQ_PACKED_UNIFORM, scaled = vq && shape->scale_block > 0,
        factored = vq && shape->svd_rank > 0, codebooks = trellis || (vq && !factored);
-  size_t k = (size_t)1 << (trellis ? shape->state_bits : shape->index_bits), s = sizes.stripes,
+  size_t k = trellis ? GPTVQ_TRELLIS_TABLE : (size_t)1 << shape->index_bits, s = sizes.stripes,
          g = sizes.column_groups;
   size_t rank = shape->svd_rank;
   parts[GPTVQ_PART_FACTOR_SCALES] =

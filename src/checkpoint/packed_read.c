@@ -45,12 +45,14 @@ static gptvq_status read_size(const gptvq_config_source *source, const char *key
 }
 
 static gptvq_status check_keys(const gptvq_config_source *source, unsigned version, gptvq_error *err) {
-  static const char *const further[] = {[GPTVQ_FORMAT_VERSION_PLAIN] = "error", /* nothing new */
-                                        [GPTVQ_FORMAT_VERSION_FACTORED] = "svd_rank",
-                                        [GPTVQ_FORMAT_VERSION_TRELLIS] = "state_bits"};
-  const char *const known[] = {"format",     "version",    "rows",       "cols",          "dim",
-                               "index_bits", "group_rows", "group_cols", "codebook_bits", "scale_block",
-                               "permuted",   "method",     "error",      further[version]};
+  const char *const known[] = {
+      "format",        "version",
+      "rows",          "cols",
+      "dim",           "index_bits",
+      "group_rows",    "group_cols",
+      "codebook_bits", "scale_block",
+      "permuted",      "method",
+      "error",         version == GPTVQ_FORMAT_VERSION_FACTORED ? "svd_rank" : "error"};
   const size_t count = sizeof known / sizeof known[0];
   const char *key;
   json_t *value;
@@ -85,6 +87,9 @@ static gptvq_status parse_description(const gptvq_config_source *source, gptvq_p
     return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
                       "%s: %s: format \"%s\" is not supported; supported: vq, uniform, trellis",
                       source->folder, source->file, format);
+  if ((shape->kind == GPTVQ_PACKED_TRELLIS) != (version == GPTVQ_FORMAT_VERSION_TRELLIS))
+    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: %s: format \"%s\" is not one of version %u",
+                      source->folder, source->file, format, version);
   GPTVQ_TRY(check_keys(source, version, err));
   GPTVQ_TRY(read_size(source, "rows", &shape->rows, err));
   GPTVQ_TRY(read_size(source, "cols", &shape->cols, err));
@@ -104,8 +109,6 @@ static gptvq_status parse_description(const gptvq_config_source *source, gptvq_p
                       source->file, shape->codebook_bits);
   if (version == GPTVQ_FORMAT_VERSION_FACTORED)
     GPTVQ_TRY(read_unsigned(source, "svd_rank", &shape->svd_rank, err));
-  if (version == GPTVQ_FORMAT_VERSION_TRELLIS)
-    GPTVQ_TRY(read_unsigned(source, "state_bits", &shape->state_bits, err));
   gptvq_error detail; /* names the layer, not the file */
   gptvq_status status = gptvq_packed_check(shape, source->file, &detail);
   return status == GPTVQ_OK ? status : gptvq_fail(err, status, "%s: %s", source->folder, detail.message);
@@ -276,6 +279,14 @@ static gptvq_status check_range(const gptvq_tensor *tensor, const float *range, 
                     tensor->file, tensor->name, (double)low, (double)high, GPTVQ_MAX_SCALE_EXPONENT);
 }
 
+static gptvq_status check_tables(const gptvq_tensor *tensor, const int8_t *tables, gptvq_error *err) {
+  const size_t groups = tensor->count / GPTVQ_TRELLIS_TABLE, at = gptvq_trellis_find_overflow(tables, groups);
+  if (at == groups) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                    "%s: tensor %s has values beyond ±127: sums of the two tables of column group %zu",
+                    tensor->file, tensor->name, at);
+}
+
 static gptvq_status check_values(const gptvq_tensor *const *tensors, const gptvq_packed *packed,
                                  gptvq_error *err) {
   static const int numbers[] = {GPTVQ_PART_BLOCK_SCALE_RANGE, GPTVQ_PART_CODEBOOK_SCALES, GPTVQ_PART_SCALES,
@@ -286,6 +297,8 @@ static gptvq_status check_values(const gptvq_tensor *const *tensors, const gptvq
     GPTVQ_TRY(check_range(tensors[GPTVQ_PART_BLOCK_SCALE_RANGE], packed->block_scale_range, err));
   if (packed->permutation != NULL)
     GPTVQ_TRY(check_permutation(tensors[GPTVQ_PART_PERMUTATION], packed->permutation, err));
+  if (packed->shape.kind == GPTVQ_PACKED_TRELLIS)
+    GPTVQ_TRY(check_tables(tensors[GPTVQ_PART_CODEBOOKS], packed->codebooks, err));
   return GPTVQ_OK;
 }
 

@@ -13,18 +13,17 @@ static gptvq_status declare_description(gptvq_st_writer *writer, const char *nam
       [GPTVQ_PACKED_VQ] = "vq", [GPTVQ_PACKED_UNIFORM] = "uniform", [GPTVQ_PACKED_TRELLIS] = "trellis"};
   json_t *json = json_pack("{s:s, s:i, s:I, s:I, s:i, s:i, s:I, s:I, s:i, s:i, s:b, s:s, s:o}", "format",
                            formats[s->kind], "version",
-                           s->state_bits > 0 ? GPTVQ_FORMAT_VERSION_TRELLIS
-                           : s->svd_rank > 0 ? GPTVQ_FORMAT_VERSION_FACTORED
-                                             : GPTVQ_FORMAT_VERSION_PLAIN,
+                           s->kind == GPTVQ_PACKED_TRELLIS ? GPTVQ_FORMAT_VERSION_TRELLIS
+                           : s->svd_rank > 0               ? GPTVQ_FORMAT_VERSION_FACTORED
+                                                           : GPTVQ_FORMAT_VERSION_PLAIN,
                            "rows", (json_int_t)s->rows, "cols", (json_int_t)s->cols, "dim", (int)s->dim,
                            "index_bits", (int)s->index_bits, "group_rows", (json_int_t)s->group_rows,
                            "group_cols", (json_int_t)s->group_cols, "codebook_bits",
                            s->kind == GPTVQ_PACKED_UNIFORM ? 0 : (int)s->codebook_bits, "scale_block",
                            (int)s->scale_block, "permuted", (int)s->permuted, "method", method, "error",
                            isfinite(error) ? json_real(error) : json_null());
-  const char *further = s->svd_rank > 0 ? "svd_rank" : s->state_bits > 0 ? "state_bits" : NULL;
-  if (json != NULL && further != NULL &&
-      json_object_set_new(json, further, json_integer((json_int_t)(s->svd_rank + s->state_bits))) != 0) {
+  if (json != NULL && s->svd_rank > 0 &&
+      json_object_set_new(json, "svd_rank", json_integer((json_int_t)s->svd_rank)) != 0) {
     json_decref(json);
     json = NULL;
   }

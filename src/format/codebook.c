@@ -28,7 +28,8 @@ void gptvq_round_codebook(const float *values, size_t n, unsigned bits, void *co
 
 static int at_most(float code, int limit) { return (int)fminf((float)limit, fmaxf(-(float)limit, code)); }
 
-void gptvq_round_trellis_tables(const float *values, int8_t *codes, uint16_t *stored) {
+void gptvq_round_trellis_tables(const float values[GPTVQ_TRELLIS_TABLE], int8_t codes[GPTVQ_TRELLIS_TABLE],
+                                uint16_t *stored) {
   enum { HALF = GPTVQ_TRELLIS_TABLE / 2 };
   float low[2], high[2];
   for (size_t t = 0; t < 2; t++) {
@@ -40,15 +41,15 @@ void gptvq_round_trellis_tables(const float *values, int8_t *codes, uint16_t *st
   }
   *stored = bf16_above(fmaxf(fabsf(low[0] + low[1]), fabsf(high[0] + high[1])));
   const float scale = gptvq_bf16_to_float(*stored), unit = scale > 0.0f ? 127.0f / scale : 0.0f,
-              shift = 0.5f * (low[0] + high[0]);
+              shift = rintf(0.5f * (low[0] + high[0]) * unit); /* whole, so that stored tables stay */
   int least = 127, most = -127;
   for (size_t i = HALF; i < 2 * HALF; i++) { /* the second table takes what the first one's middle is off 0 */
-    codes[i] = (int8_t)at_most(rintf((values[i] + shift) * unit), 127);
+    codes[i] = (int8_t)at_most(rintf(values[i] * unit + shift), 127);
     least = codes[i] < least ? codes[i] : least;
     most = codes[i] > most ? codes[i] : most;
   }
   for (size_t i = 0; i < HALF; i++) { /* both may have been rounded away from 0 */
-    int code = at_most(rintf((values[i] - shift) * unit), 127);
+    int code = at_most(rintf(values[i] * unit - shift), 127);
     if (code + most > 127) code = 127 - most;
     if (code + least < -127) code = -127 - least;
     codes[i] = (int8_t)code;

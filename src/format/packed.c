@@ -61,9 +61,6 @@ gptvq_status gptvq_packed_check(const gptvq_packed_shape *s, const char *name, g
   if (s->rows == 0 || s->cols == 0 || !gptvq_mul(s->rows, s->cols, &values) || values > limit)
     return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: impossible packed shape %zu x %zu", name, s->rows,
                       s->cols);
-  if (s->kind != GPTVQ_PACKED_TRELLIS && s->state_bits != 0)
-    return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: states of %u bits without a trellis", name,
-                      s->state_bits);
   if (s->kind == GPTVQ_PACKED_VQ) {
     if (s->dim != 1 && s->dim != 2 && s->dim != 4)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT, "%s: VQ dimension %u is not 1, 2 or 4", name, s->dim);
@@ -97,12 +94,10 @@ gptvq_status gptvq_packed_check(const gptvq_packed_shape *s, const char *name, g
                         "%s: impossible uniform format (%u bits, scales every %u columns)", name,
                         s->index_bits, s->scale_block);
   } else if (s->kind == GPTVQ_PACKED_TRELLIS) {
-    if (s->dim != 1 || s->index_bits < 2 || s->index_bits > 4 || s->state_bits < 6 || s->state_bits > 8)
-      return gptvq_fail(
-          err, GPTVQ_ERROR_FORMAT,
-          "%s: a trellis of %u bits per weight and states of %u bits is not possible (2 to 4, 6 "
-          "to 8)",
-          name, s->index_bits, s->state_bits);
+    if (s->dim != 1 || s->index_bits < 2 || s->index_bits > 4)
+      return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
+                        "%s: a trellis of %u bits per weight and dimension %u is not possible (2 to 4, 1)",
+                        name, s->index_bits, s->dim);
     if (s->group_rows != s->rows || s->codebook_bits != 8 || s->scale_block != 0 || s->svd_rank != 0 ||
         s->group_cols == 0 || (s->group_cols < s->cols && s->group_cols % 8 != 0) || s->group_cols > limit)
       return gptvq_fail(err, GPTVQ_ERROR_FORMAT,
@@ -132,7 +127,7 @@ void gptvq_packed_measure(const gptvq_packed_shape *s, gptvq_packed_sizes *sizes
     sizes->stored_bytes += sizes->block_scale_bytes + (s->scale_block > 0 ? 2 * sizeof(float) : 0);
   } else if (s->kind == GPTVQ_PACKED_TRELLIS) {
     sizes->codebook_scales = sizes->column_groups;
-    sizes->codebook_values = sizes->codebook_bytes = sizes->column_groups << s->state_bits;
+    sizes->codebook_values = sizes->codebook_bytes = sizes->column_groups * GPTVQ_TRELLIS_TABLE;
     sizes->row_scale_bytes = s->rows * sizes->column_groups;
     sizes->stored_bytes = sizes->codebook_bytes + 2 * sizes->codebook_scales + sizes->row_scale_bytes;
   } else {
@@ -230,8 +225,8 @@ static void decode_row_trellis(const gptvq_packed *p, size_t row, float *out) {
   for (size_t c = 0; c < s->cols; c++) {
     size_t g = c / s->group_cols;
     uint8_t state;
-    gptvq_trellis_states(stream, s->index_bits, s->state_bits, c, 1, &state);
-    float value = (float)((const int8_t *)p->codebooks)[(g << s->state_bits) + state] *
+    gptvq_trellis_states(stream, s->index_bits, c, 1, &state);
+    float value = (float)gptvq_trellis_value((const int8_t *)p->codebooks + g * GPTVQ_TRELLIS_TABLE, state) *
                   (gptvq_bf16_to_float(p->codebook_scales[g]) / 127.0f);
     out[p->permutation != NULL ? p->permutation[c] : c] =
         value * gptvq_row_scale(p->row_scales[row * groups + g]);

@@ -24,12 +24,13 @@
  * codebook_right[r][m]), r ascending, fp32; codebooks and codebook_scales are what gptvq_round_codebook makes
  * of v[tile]: computed once, when a layer is read or quantized.
  *
- * TRELLIS. dim 1. One *table* of 2^state_bits int8 entries per column group, shared by all rows (group_rows =
- * rows). Each row is one bit stream over all its columns, ceil(cols · index_bits / 8) bytes, rows in order;
- * bit i is bit i mod 8 of byte i / 8. The state of a column is a window of the stream that ends with the
- * column's own index_bits bits: bits index_bits · (c + 1) − state_bits … index_bits · (c + 1) − 1, the first
- * one lowest; bits before the stream are 0, those after its last column are padding. Then
- *   value(row, c) = table[group][state] / 127 · codebook_scales[group] ·
+ * TRELLIS. dim 1. Two tables of 16 int8 entries per column group, shared by all rows (group_rows = rows):
+ * codebooks[group] = older[16], newer[16], of which no sum of one entry each is beyond ±127. Each row is one
+ * bit stream over all its columns, ceil(cols · index_bits / 8) bytes, rows in order; bit i is bit i mod 8 of
+ * byte i / 8. The state of a column is the window of 8 bits of the stream that ends with the column's own
+ * index_bits bits: bits index_bits · (c + 1) − 8 … index_bits · (c + 1) − 1, the first one lowest; bits
+ * before the stream are 0, those after its last column are padding. Then
+ *   value(row, c) = (older[state mod 16] + newer[state / 16]) / 127 · codebook_scales[group] ·
  * gptvq_row_scale(row_scales[row][group])
  *
  * UNIFORM. dim 1, index = code of index_bits bits. scale_block columns share (row-wise) one scale (fp16) and
@@ -43,6 +44,10 @@
 
 /* Of block scales, both ways: fp32 holds them with room for products. */
 enum { GPTVQ_MAX_SCALE_EXPONENT = 120 };
+
+/* Bits of a trellis' window; entries of the two tables of a column group: half of them for its older (lower)
+ * bits, half for its newer ones. */
+enum { GPTVQ_TRELLIS_STATE_BITS = 8, GPTVQ_TRELLIS_TABLE = 32 };
 
 typedef enum gptvq_packed_kind {
   GPTVQ_PACKED_VQ = 0,
@@ -62,14 +67,14 @@ typedef struct gptvq_packed_shape {
   bool permuted;
   unsigned
       svd_rank; /* R: VQ of dim 1 with at most 8 index bits: 1 … min(k, tiles), or 0 = none; otherwise 0 */
-  unsigned state_bits; /* L, trellis: 6 … 8 bits of a state; otherwise 0 */
 } gptvq_packed_shape;
 
 /* Arrays of a layer; those that its shape does not have are NULL. Not owned by this struct. */
 typedef struct gptvq_packed {
   gptvq_packed_shape shape;
   const uint8_t *indices;
-  const void *codebooks;           /* int8_t or fp16 bits [stripes][column groups][k][dim] */
+  const void *codebooks; /* int8_t or fp16 bits [stripes][column groups][k][dim]; trellis: int8_t [column
+                            groups][GPTVQ_TRELLIS_TABLE] */
   const uint16_t *codebook_scales; /* bf16 bits [stripes][column groups] */
   const uint8_t
       *block_scales; /* 4-bit codes; per unit ceil(width / N) codes, two per byte (low first), unit order */
@@ -119,12 +124,18 @@ static inline float gptvq_row_scale(uint8_t code) {
 /* The nearest code of a scale, at least 1; 0 for what is not positive. */
 uint8_t gptvq_row_scale_code(double scale);
 /* States of columns [begin, begin + count) of a row's stream. */
-void gptvq_trellis_states(const uint8_t *stream, unsigned index_bits, unsigned state_bits, size_t begin,
-                          size_t count, uint8_t *states);
-/* The other way: the stream of a row whose states follow from each other (each one's lower state_bits −
- * index_bits bits are the upper ones of the one before, of the first: 0). */
-void gptvq_trellis_pack(const uint8_t *states, size_t cols, unsigned index_bits, unsigned state_bits,
-                        uint8_t *stream);
+void gptvq_trellis_states(const uint8_t *stream, unsigned index_bits, size_t begin, size_t count,
+                          uint8_t *states);
+/* The other way: the stream of a row whose states follow from each other (each one's lower 8 − index_bits
+ * bits are the upper ones of the one before, of the first: 0). */
+void gptvq_trellis_pack(const uint8_t *states, size_t cols, unsigned index_bits, uint8_t *stream);
+/* The int8 value of a state in a group's tables. */
+static inline int8_t gptvq_trellis_value(const int8_t table[GPTVQ_TRELLIS_TABLE], unsigned state) {
+  return (int8_t)(table[state % 16] + table[16 + state / 16]);
+}
+/* The first of `groups` groups of tables [groups][GPTVQ_TRELLIS_TABLE] with a sum beyond ±127, which no
+ * layer may have; `groups` if there is none. */
+size_t gptvq_trellis_find_overflow(const int8_t *tables, size_t groups);
 
 /* Byte offset in `block_scales` of the codes of (row, column group g): each unit starts on a whole byte. */
 size_t gptvq_block_scale_offset(const gptvq_packed_shape *shape, size_t row, size_t g);

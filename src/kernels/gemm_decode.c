@@ -79,8 +79,8 @@ static void decode_trellis(const decoding *d, const gptvq_packed *packed, size_t
   for (size_t g = 0; g < groups; g++) {
     size_t first = g * d->columns->segment, width = gptvq_packed_width(s, g);
     gptvq_kernels(gptvq_cpu())
-        ->trellis_codes(packed->indices + stream, s->index_bits, s->state_bits, first, width,
-                        (const int8_t *)packed->codebooks + (g << s->state_bits),
+        ->trellis_codes(packed->indices + stream, s->index_bits, first, width,
+                        (const int8_t *)packed->codebooks + g * GPTVQ_TRELLIS_TABLE,
                         d->codes + lane * d->columns->stride + first);
     d->scales[g * ROWS + lane] = gptvq_bf16_to_float(packed->codebook_scales[g]) / 127.0f *
                                  gptvq_row_scale(packed->row_scales[row * groups + g]);

@@ -243,7 +243,6 @@ static void multiply_trellis(const gptvq_packed *packed, const gptvq_input_layou
                              size_t ldy) {
   const gptvq_packed_shape *s = &packed->shape;
   gptvq_trellis_rows job = {.index_bits = s->index_bits,
-                            .state_bits = s->state_bits,
                             .rows = end - begin,
                             .row_bytes = gptvq_trellis_row_bytes(s),
                             .groups = layout->groups,

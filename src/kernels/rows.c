@@ -134,8 +134,8 @@ static void trellis_rows(pass *p, size_t begin, size_t end) {
     for (size_t g = 0; g < groups; g++) {
       size_t first = g * s->group_cols, width = gptvq_packed_width(s, g);
       gptvq_kernels(gptvq_cpu())
-          ->trellis_codes(p->packed->indices + row * row_bytes, s->index_bits, s->state_bits, first, width,
-                          (const int8_t *)p->packed->codebooks + (g << s->state_bits), codes);
+          ->trellis_codes(p->packed->indices + row * row_bytes, s->index_bits, first, width,
+                          (const int8_t *)p->packed->codebooks + g * GPTVQ_TRELLIS_TABLE, codes);
       GPTVQ_MULTI_PICK(gptvq_scale_codes)
       (codes, width, gptvq_bf16_to_float(p->packed->codebook_scales[g]) / 127.0f, values);
       GPTVQ_MULTI_PICK(gptvq_multiply)

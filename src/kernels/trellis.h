@@ -14,11 +14,11 @@ enum { GPTVQ_TRELLIS_CHUNK = 256 };
 
 /* Some rows of a layer times the activations of at most GPTVQ_I8_MAX_TOKENS tokens. */
 typedef struct gptvq_trellis_rows {
-  unsigned index_bits, state_bits;
+  unsigned index_bits;
   size_t rows, row_bytes;
   const uint8_t *streams; /* rows × row_bytes */
   size_t groups, width, last_width;
-  const int8_t *tables;         /* [groups][2^state_bits] */
+  const int8_t *tables;         /* [groups][GPTVQ_TRELLIS_TABLE] */
   const uint16_t *table_scales; /* [groups] bf16 */
   const uint8_t *row_scales;    /* [rows][groups] */
   size_t tokens, input_stride;  /* of token t what follows is t · input_stride bytes further */
@@ -30,13 +30,13 @@ typedef struct gptvq_trellis_rows {
   size_t ldy;
 } gptvq_trellis_rows;
 
-/* Table values of columns [begin, begin + count) of one row's stream, all in one group; begin a multiple
- * of 8. */
-typedef void (*gptvq_trellis_codes_fn)(const uint8_t *stream, unsigned index_bits, unsigned state_bits,
-                                       size_t begin, size_t count, const int8_t *table, int8_t *codes);
+/* Values of columns [begin, begin + count) of one row's stream, all in one group, with its tables; begin a
+ * multiple of 8. */
+typedef void (*gptvq_trellis_codes_fn)(const uint8_t *stream, unsigned index_bits, size_t begin, size_t count,
+                                       const int8_t *table, int8_t *codes);
 
 void gptvq_trellis_rows_ref(const gptvq_trellis_rows *job);
-void gptvq_trellis_codes_ref(const uint8_t *stream, unsigned index_bits, unsigned state_bits, size_t begin,
-                             size_t count, const int8_t *table, int8_t *codes);
+void gptvq_trellis_codes_ref(const uint8_t *stream, unsigned index_bits, size_t begin, size_t count,
+                             const int8_t *table, int8_t *codes);
 
 #endif

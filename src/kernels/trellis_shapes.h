@@ -1,40 +1,42 @@
-/* kernels/trellis_shapes.h: one function for each shape of a trellis (2 to 4 bits a weight, windows of 6 to 8
- * bits), made of a function that has both as its last arguments and is inlined with constants, and the one
- * that picks it. For the files of the levels' kernels. */
+/* kernels/trellis_shapes.h: one function for each number of bits that a trellis has per weight (2 to 4), made
+ * of a function that has it as its last argument or its second one and is inlined with a constant, and the
+ * one that picks it. For the files of the levels' kernels. */
 #ifndef GPTVQ_KERNELS_TRELLIS_SHAPES_H
 #define GPTVQ_KERNELS_TRELLIS_SHAPES_H
 
-#define GPTVQ_TRELLIS_STATE_BITS(X, k) X(k, 6) X(k, 7) X(k, 8)
-#define GPTVQ_TRELLIS_SHAPES(X) \
-  GPTVQ_TRELLIS_STATE_BITS(X, 2) GPTVQ_TRELLIS_STATE_BITS(X, 3) GPTVQ_TRELLIS_STATE_BITS(X, 4)
+/* The values of all states. */
+static inline const int8_t *gptvq_all_values(const int8_t *table, int8_t all[256]) {
+  for (unsigned s = 0; s < 256; s++) all[s] = gptvq_trellis_value(table, s);
+  return all;
+}
 
-/* static void trellis_rows(job), of an all_rows(job, k, state_bits) */
-#define GPTVQ_TRELLIS_ROWS_OF(k, bits) \
-  static void trellis_##k##_##bits(const gptvq_trellis_rows *job) { all_rows(job, k, bits); }
-#define GPTVQ_TRELLIS_ROWS_ENTRY(k, bits) [k - 2][bits - 6] = trellis_##k##_##bits,
+/* static void trellis_rows(job), of an all_rows(job, k) */
 #define GPTVQ_TRELLIS_ROWS() \
-  GPTVQ_TRELLIS_SHAPES(GPTVQ_TRELLIS_ROWS_OF) \
+  static void trellis_rows_2(const gptvq_trellis_rows *job) { all_rows(job, 2); } \
+  static void trellis_rows_3(const gptvq_trellis_rows *job) { all_rows(job, 3); } \
+  static void trellis_rows_4(const gptvq_trellis_rows *job) { all_rows(job, 4); } \
   static void trellis_rows(const gptvq_trellis_rows *job) { \
-    static void (*const functions[3][3])(const gptvq_trellis_rows *) = { \
-        GPTVQ_TRELLIS_SHAPES(GPTVQ_TRELLIS_ROWS_ENTRY)}; \
-    functions[job->index_bits - 2][job->state_bits - 6](job); \
+    static void (*const functions[3])(const gptvq_trellis_rows *) = {trellis_rows_2, trellis_rows_3, \
+                                                                     trellis_rows_4}; \
+    functions[job->index_bits - 2](job); \
   }
 
-/* static void trellis_codes(stream, index_bits, state_bits, begin, count, values, codes), of a
- * row_codes(stream, k, state_bits, begin, count, values, codes) */
-#define GPTVQ_TRELLIS_CODES_OF(k, bits) \
-  static void codes_##k##_##bits(const uint8_t *stream, size_t begin, size_t count, const int8_t *values, \
-                                 int8_t *codes) { \
-    row_codes(stream, k, bits, begin, count, values, codes); \
+/* static void trellis_codes(stream, index_bits, begin, count, table, codes), of a
+ * row_codes(stream, k, begin, count, table, codes) */
+#define GPTVQ_TRELLIS_CODES_OF(k) \
+  static void trellis_codes_##k(const uint8_t *stream, size_t begin, size_t count, const int8_t *table, \
+                                int8_t *codes) { \
+    row_codes(stream, k, begin, count, table, codes); \
   }
-#define GPTVQ_TRELLIS_CODES_ENTRY(k, bits) [k - 2][bits - 6] = codes_##k##_##bits,
 #define GPTVQ_TRELLIS_CODES() \
-  GPTVQ_TRELLIS_SHAPES(GPTVQ_TRELLIS_CODES_OF) \
-  static void trellis_codes(const uint8_t *stream, unsigned index_bits, unsigned state_bits, size_t begin, \
-                            size_t count, const int8_t *values, int8_t *codes) { \
-    static void (*const functions[3][3])(const uint8_t *, size_t, size_t, const int8_t *, \
-                                         int8_t *) = {GPTVQ_TRELLIS_SHAPES(GPTVQ_TRELLIS_CODES_ENTRY)}; \
-    functions[index_bits - 2][state_bits - 6](stream, begin, count, values, codes); \
+  GPTVQ_TRELLIS_CODES_OF(2) \
+  GPTVQ_TRELLIS_CODES_OF(3) \
+  GPTVQ_TRELLIS_CODES_OF(4) \
+  static void trellis_codes(const uint8_t *stream, unsigned index_bits, size_t begin, size_t count, \
+                            const int8_t *table, int8_t *codes) { \
+    static void (*const functions[3])(const uint8_t *, size_t, size_t, const int8_t *, \
+                                      int8_t *) = {trellis_codes_2, trellis_codes_3, trellis_codes_4}; \
+    functions[index_bits - 2](stream, begin, count, table, codes); \
   }
 
 #endif

@@ -541,7 +541,6 @@ void gptvq_linear_info(const gptvq_linear *linear, const char *method, uint64_t 
   info->codebook_bits = shape->kind != GPTVQ_PACKED_UNIFORM ? shape->codebook_bits : 0;
   info->scale_block = shape->scale_block;
   info->svd_rank = shape->svd_rank;
-  info->state_bits = shape->state_bits;
 }
 
 void gptvq_model_get_layer(const gptvq_model *model, size_t index, gptvq_layer_info *info) {

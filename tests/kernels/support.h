@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "kernels/table.h"
+#include "packed_fixture.h"
 
 #include <float.h>
 #include <gptvq/gptvq.h>
@@ -98,6 +99,8 @@ static inline void random_layer_new(random_layer *layer, const gptvq_packed_shap
         memcpy(layer->memory[1].data + 2 * i, &h, 2);
       }
     }
+    if (shape->kind == GPTVQ_PACKED_TRELLIS)
+      fixture_trellis_tables((int8_t *)layer->memory[1].data, sizes->column_groups, state);
     layer->memory[2] = guarded_new(sizes->codebook_scales * 2);
     p->codebook_scales = (const uint16_t *)layer->memory[2].data;
     for (size_t i = 0; i < sizes->codebook_scales; i++)
@@ -206,7 +209,6 @@ static inline gptvq_packed_shape random_shape(uint64_t *state, size_t max_rows, 
     s.kind = GPTVQ_PACKED_TRELLIS;
     s.dim = 1;
     s.index_bits = 2 + (unsigned)gptvq_random_below(state, 3);
-    s.state_bits = 6 + (unsigned)gptvq_random_below(state, 3);
     s.group_rows = s.rows;
     s.group_cols = groups[gptvq_random_below(state, 9)];
     s.codebook_bits = 8;

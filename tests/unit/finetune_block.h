@@ -137,7 +137,6 @@ static void make_linear(fixture *f, size_t index, size_t rows, size_t cols, bool
                                   .dim = v->dim,
                                   .index_bits = v->index_bits,
                                   .group_rows = trellis ? rows : gptvq_min_size(v->group_rows, rows),
-                                  .state_bits = trellis ? 6 : 0,
                                   .group_cols = v->uniform ? cols : gptvq_min_size(v->group_cols, cols),
                                   .codebook_bits = v->codebook_bits,
                                   .scale_block = v->scale_block,
@@ -178,6 +177,7 @@ static void make_linear(fixture *f, size_t index, size_t rows, size_t cols, bool
     int8_t *codes = keep(f, gptvq_alloc(sizes.codebook_values, 1));
     for (size_t i = 0; i < sizes.codebook_values; i++)
       codes[i] = (int8_t)((int)gptvq_random_below(&seed, 255) - 127);
+    for (size_t i = 0; trellis && i < sizes.codebook_values; i++) codes[i] /= 2; /* sums within ±127 */
     p->codebooks = codes;
   } else {
     uint16_t *values = keep(f, gptvq_alloc(sizes.codebook_values, sizeof *values));

@@ -111,11 +111,10 @@ static void dense_layers(void **state) {
 
 static void packed_layers(void **state) {
   (void)state;
-  static const gptvq_packed_shape more[] = {
-      /* several tasks and panels */
-      {GPTVQ_PACKED_VQ, 200, 96, 2, 4, 64, 32, 8, 0, true, 0, 0},
-      {GPTVQ_PACKED_VQ, 150, 1030, 4, 8, 32, 256, 8, 16, true, 0, 0},
-      {GPTVQ_PACKED_UNIFORM, 130, 1030, 1, 3, 1, 1030, 0, 32, true, 0, 0}};
+  static const gptvq_packed_shape more[] = {/* several tasks and panels */
+                                            {GPTVQ_PACKED_VQ, 200, 96, 2, 4, 64, 32, 8, 0, true, 0},
+                                            {GPTVQ_PACKED_VQ, 150, 1030, 4, 8, 32, 256, 8, 16, true, 0},
+                                            {GPTVQ_PACKED_UNIFORM, 130, 1030, 1, 3, 1, 1030, 0, 32, true, 0}};
   enum { MORE = sizeof more / sizeof more[0] };
   for (size_t s = 0; s < FIXTURE_SHAPES + MORE; s++) {
     const gptvq_packed_shape *shape = s < FIXTURE_SHAPES ? &fixture_shapes[s] : &more[s - FIXTURE_SHAPES];

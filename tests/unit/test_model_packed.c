@@ -25,9 +25,9 @@ typedef struct folders {
 
 static gptvq_packed_shape shape_of(size_t i, size_t rows, size_t cols) {
   if (i % 3 == 2)
-    return (gptvq_packed_shape){GPTVQ_PACKED_UNIFORM, rows, cols, 1, 3, 1, cols, 0, 16, true, 0, 0};
+    return (gptvq_packed_shape){GPTVQ_PACKED_UNIFORM, rows, cols, 1, 3, 1, cols, 0, 16, true, 0};
   return (gptvq_packed_shape){GPTVQ_PACKED_VQ, rows, cols, i % 3 == 0 ? 2 : 4, 6, 16, 16, 8, 0,
-                              i % 2 == 0,      0,    0};
+                              i % 2 == 0,      0};
 }
 
 static void write_config(const char *folder, bool packed) {

@@ -113,48 +113,65 @@ static void offsets_follow_the_walk(void **state) {
 /* Streams, tables and scales add up; so do the bits that FORMAT.md counts. */
 static void trellis_sizes(void **state) {
   (void)state;
-  const gptvq_packed_shape s = {GPTVQ_PACKED_TRELLIS, 256, 768, 1, 2, 256, 256, 8, 0, false, 0, 7};
+  const gptvq_packed_shape s = {GPTVQ_PACKED_TRELLIS, 256, 768, 1, 2, 256, 256, 8, 0, false, 0};
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(&s, &sizes);
   assert_int_equal(sizes.index_bytes, 256 * 768 / 4);
-  assert_int_equal(sizes.codebook_bytes, 3 * 128);
+  assert_int_equal(sizes.codebook_bytes, 3 * 32);
   assert_int_equal(sizes.codebook_scales, 3);
   assert_int_equal(sizes.row_scale_bytes, 256 * 3);
-  assert_int_equal(sizes.stored_bytes, 256 * 768 / 4 + 3 * 128 + 2 * 3 + 256 * 3);
+  assert_int_equal(sizes.stored_bytes, 256 * 768 / 4 + 3 * 32 + 2 * 3 + 256 * 3);
 }
 
 /* The worked example of docs/FORMAT.md, 4.7. */
 static void trellis_example(void **state) {
   (void)state;
-  static const uint8_t stream[2] = {0xd8, 0x27}, expected[6] = {0, 32, 24, 54, 61, 31};
+  static const uint8_t stream[2] = {0xd8, 0x27}, expected[6] = {0, 128, 96, 216, 246, 125};
   uint8_t states[6];
-  gptvq_trellis_states(stream, 2, 6, 0, 6, states);
+  gptvq_trellis_states(stream, 2, 0, 6, states);
   assert_memory_equal(states, expected, sizeof states);
 }
 
-/* A window is the last L bits of the stream, read bit by bit; packing is the inverse of reading. */
+/* A window is the last 8 bits of the stream, read bit by bit; packing is the inverse of reading. */
 static void trellis_windows(void **state) {
   (void)state;
   enum { COLS = 77 };
   uint64_t random = 4;
-  for (unsigned k = 2; k <= 4; k++)
-    for (unsigned bits = 6; bits <= 8; bits++) {
-      uint8_t stream[COLS * 4 / 8 + 1], again[sizeof stream], states[COLS];
-      size_t bytes = (COLS * k + 7) / 8;
-      for (size_t i = 0; i < bytes; i++) stream[i] = (uint8_t)gptvq_random(&random);
-      if (COLS * k % 8 != 0) stream[bytes - 1] &= (uint8_t)((1u << COLS * k % 8) - 1u); /* padding is 0 */
-      gptvq_trellis_states(stream, k, bits, 0, COLS, states);
-      for (size_t c = 0; c < COLS; c++) {
-        unsigned expected = 0;
-        for (unsigned i = 0; i < bits; i++) {
-          long at = (long)(k * (c + 1)) - (long)bits + (long)i;
-          if (at >= 0) expected |= (unsigned)(stream[at / 8] >> at % 8 & 1) << i;
-        }
-        assert_int_equal(states[c], expected);
+  for (unsigned k = 2; k <= 4; k++) {
+    uint8_t stream[COLS * 4 / 8 + 1], again[sizeof stream], states[COLS];
+    size_t bytes = (COLS * k + 7) / 8;
+    for (size_t i = 0; i < bytes; i++) stream[i] = (uint8_t)gptvq_random(&random);
+    if (COLS * k % 8 != 0) stream[bytes - 1] &= (uint8_t)((1u << COLS * k % 8) - 1u); /* padding is 0 */
+    gptvq_trellis_states(stream, k, 0, COLS, states);
+    for (size_t c = 0; c < COLS; c++) {
+      unsigned expected = 0;
+      for (unsigned i = 0; i < 8; i++) {
+        long at = (long)(k * (c + 1)) - 8 + (long)i;
+        if (at >= 0) expected |= (unsigned)(stream[at / 8] >> at % 8 & 1) << i;
       }
-      gptvq_trellis_pack(states, COLS, k, bits, again);
-      assert_memory_equal(stream, again, bytes);
+      assert_int_equal(states[c], expected);
     }
+    gptvq_trellis_pack(states, COLS, k, again);
+    assert_memory_equal(stream, again, bytes);
+  }
+}
+
+/* Sums of the two tables within ±127, up to both ends, and one beyond either. */
+static void trellis_tables_are_bounded(void **state) {
+  (void)state;
+  int8_t tables[3][GPTVQ_TRELLIS_TABLE] = {{0}};
+  tables[0][3] = 100, tables[0][16 + 9] = 27;
+  tables[1][15] = -127;
+  tables[2][0] = -1, tables[2][31] = -126;
+  assert_int_equal(gptvq_trellis_find_overflow(tables[0], 3), 3);
+  assert_int_equal(gptvq_trellis_value(tables[0], 9 << 4 | 3), 127);
+  assert_int_equal(gptvq_trellis_value(tables[2], 15 << 4), -127);
+  tables[2][31] = -127;
+  assert_int_equal(gptvq_trellis_find_overflow(tables[0], 3), 2);
+  tables[1][15] = -128;
+  assert_int_equal(gptvq_trellis_find_overflow(tables[0], 3), 1);
+  tables[0][16 + 8] = 28;
+  assert_int_equal(gptvq_trellis_find_overflow(tables[0], 3), 0);
 }
 
 /* Codes ascend with their scales; the nearest code of a scale is at most half a step away. */
@@ -185,16 +202,17 @@ static void naive_decode(const fixture *f, double *out) {
   for (size_t row = 0; s->kind == GPTVQ_PACKED_TRELLIS && row < s->rows; row++)
     for (size_t c = 0; c < s->cols; c++) {
       unsigned window = 0;
-      for (unsigned i = 0; i < s->state_bits; i++) {
-        long at = (long)(s->index_bits * (c + 1)) - (long)s->state_bits + (long)i;
+      for (unsigned i = 0; i < 8; i++) {
+        long at = (long)(s->index_bits * (c + 1)) - 8 + (long)i;
         const uint8_t *row_stream = p->indices + row * ((s->cols * s->index_bits + 7) / 8);
         if (at >= 0) window |= (unsigned)(row_stream[at / 8] >> at % 8 & 1) << i;
       }
       size_t g = c / s->group_cols, groups = (s->cols + s->group_cols - 1) / s->group_cols;
+      const int8_t *table = (const int8_t *)p->codebooks + g * 32;
       unsigned code = p->row_scales[row * groups + g];
       double scale = code == 0 ? 0.0 : (1.0 + code % 16 / 16.0) * exp2((double)(code / 16) - 8.0);
       out[row * s->cols + (p->permutation != NULL ? p->permutation[c] : c)] =
-          (double)((const int8_t *)p->codebooks)[(g << s->state_bits) + window] / 127.0 *
+          ((double)table[window % 16] + table[16 + window / 16]) / 127.0 *
           (double)gptvq_bf16_to_float(p->codebook_scales[g]) * scale;
     }
   if (s->kind == GPTVQ_PACKED_TRELLIS) return;
@@ -329,15 +347,14 @@ static void codebooks_of_factors(void **state) {
 
 static void impossible_shapes_are_refused(void **state) {
   (void)state;
-  const gptvq_packed_shape good = {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 128, 8, 0, false, 0, 0};
-  const gptvq_packed_shape uniform = {GPTVQ_PACKED_UNIFORM, 16, 256, 1, 4, 1, 256, 0, 64, false, 0, 0};
+  const gptvq_packed_shape good = {GPTVQ_PACKED_VQ, 16, 256, 2, 4, 4, 128, 8, 0, false, 0};
+  const gptvq_packed_shape uniform = {GPTVQ_PACKED_UNIFORM, 16, 256, 1, 4, 1, 256, 0, 64, false, 0};
   const gptvq_packed_shape factored = {GPTVQ_PACKED_VQ, 16, 256, 1, 3, 4, 128, 8, 0,
-                                       false,           8,  0}; /* 8 codebooks of 8 */
-  const gptvq_packed_shape trellis = {GPTVQ_PACKED_TRELLIS, 16, 256, 1, 2, 16, 128, 8, 0, false, 0, 7};
-  gptvq_packed_shape bad[36];
+                                       false,           8}; /* 8 codebooks of 8 */
+  const gptvq_packed_shape trellis = {GPTVQ_PACKED_TRELLIS, 16, 256, 1, 2, 16, 128, 8, 0, false, 0};
+  gptvq_packed_shape bad[34];
   size_t n = 0;
-  for (size_t i = 0; i < 36; i++)
-    bad[i] = i < 16 ? good : i < 20 ? uniform : i < 25 ? factored : i < 35 ? trellis : good;
+  for (size_t i = 0; i < 34; i++) bad[i] = i < 16 ? good : i < 20 ? uniform : i < 25 ? factored : trellis;
   bad[n++].rows = 0;
   bad[n++].cols = 0;
   bad[n++].rows = SIZE_MAX;
@@ -366,15 +383,13 @@ static void impossible_shapes_are_refused(void **state) {
   bad[n++].dim = 2;
   bad[n++].index_bits = 1;
   bad[n++].index_bits = 5;
-  bad[n++].state_bits = 5;
-  bad[n++].state_bits = 9;
+  bad[n++].dim = 2;
   bad[n++].group_rows = 8;
   bad[n++].group_cols = 100;
   bad[n++].codebook_bits = 16;
   bad[n++].scale_block = 8;
   bad[n++].svd_rank = 1;
-  bad[n++].state_bits = 7; /* of a vector code */
-  assert_int_equal(n, 36);
+  assert_int_equal(n, 34);
   gptvq_error err;
   assert_int_equal(gptvq_packed_check(&trellis, "layer", &err), GPTVQ_OK);
   assert_int_equal(gptvq_packed_check(&factored, "layer", &err), GPTVQ_OK);
@@ -396,6 +411,7 @@ int main(void) {
       cmocka_unit_test(trellis_sizes),
       cmocka_unit_test(trellis_example),
       cmocka_unit_test(trellis_windows),
+      cmocka_unit_test(trellis_tables_are_bounded),
       cmocka_unit_test(row_scales_are_ordered),
       cmocka_unit_test(decode_equals_the_naive_definition),
       cmocka_unit_test(codebooks_of_factors),

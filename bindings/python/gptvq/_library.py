@@ -89,8 +89,7 @@ class CModelInfo(Sized):
 class CLayerInfo(Sized):
     _fields_ = [("size", c.c_size_t), ("name", c.c_char_p), ("format", c.c_char_p), ("method", c.c_char_p), ("rows", c.c_size_t), ("cols", c.c_size_t),
                 ("dim", c.c_uint), ("index_bits", c.c_uint), ("group_rows", c.c_size_t), ("group_cols", c.c_size_t), ("codebook_bits", c.c_uint),
-                ("scale_block", c.c_uint), ("bytes", c.c_uint64), ("bits_per_value", c.c_double), ("error", c.c_double), ("svd_rank", c.c_uint),
-                ("state_bits", c.c_uint)]
+                ("scale_block", c.c_uint), ("bytes", c.c_uint64), ("bits_per_value", c.c_double), ("error", c.c_double), ("svd_rank", c.c_uint)]
 
 
 class CEvalOptions(Sized):

@@ -43,7 +43,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One matrix as it is stored: "vq", "trellis" or "uniform" where it is packed (state_bits: of a trellis, otherwise 0). error: relative layer error when it was quantized, NaN: unknown."""
+    """One matrix as it is stored: "vq", "trellis" or "uniform" where it is packed. error: relative layer error when it was quantized, NaN: unknown."""
 
     name: str
     format: str
@@ -60,7 +60,6 @@ class LayerInfo:
     bits_per_value: float
     error: float
     svd_rank: int
-    state_bits: int
 
 
 @dataclass(frozen=True)

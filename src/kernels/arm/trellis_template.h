@@ -202,7 +202,8 @@ INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, 
                  chunks = (width + CHUNK - 1) / CHUNK, at = g * job->width;
     const float scale = gptvq_bf16_to_float(job->table_scales[g]) / 127.0f;
     gptvq_tables_neon table;
-    gptvq_load_tables_neon(job->tables + (g << state_bits), state_bits, 1, &table);
+    gptvq_load_tables_neon(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, (int8_t[256]){0}),
+                           state_bits, 1, &table);
     for (size_t i = 0; i < tokens; i++) {
       const size_t step = i * job->input_stride;
       scales[i] = scale * *(const float *)(const void *)((const char *)(job->x_scales + g) + step);
@@ -240,13 +241,14 @@ INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, 
 }
 
 /* Values of a row in column order. */
-INLINE void row_codes(const uint8_t *stream, unsigned k, unsigned state_bits, size_t begin, size_t count,
-                      const int8_t *values, int8_t *codes) {
+INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count, const int8_t *values,
+                      int8_t *codes) {
+  enum { state_bits = 8 };
   gptvq_tables_neon table;
   triples t;
   gptvq_padded_chunk room;
   int8_t found[CHUNK], part[CHUNK];
-  gptvq_load_tables_neon(values, state_bits, 1, &table);
+  gptvq_load_tables_neon(gptvq_all_values(values, (int8_t[256]){0}), state_bits, 1, &table);
   if (k == 3) make_triples(state_bits, &t);
   for (size_t c = 0; c < count; c += CHUNK) {
     const size_t columns = count - c < CHUNK ? count - c : CHUNK;
@@ -256,7 +258,8 @@ INLINE void row_codes(const uint8_t *stream, unsigned k, unsigned state_bits, si
   }
 }
 
-INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k, unsigned state_bits) {
+INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k) {
+  enum { state_bits = 8 };
   for (size_t row = 0; row < job->rows; row += ROWS)
     some_rows(job, row, job->rows - row < ROWS ? job->rows - row : ROWS, k, state_bits);
 }

@@ -106,8 +106,8 @@ static void trellis_row(const gptvq_packed *p, size_t row, emit_fn emit, void *c
           row_scale = gptvq_row_scale(p->row_scales[row * groups + g]);
     for (size_t c = begin; c < end; c += CHUNK) {
       size_t count = gptvq_min_size(CHUNK, end - c);
-      gptvq_trellis_codes_ref(stream, s->index_bits, s->state_bits, c, count,
-                              (const int8_t *)p->codebooks + (g << s->state_bits), codes);
+      gptvq_trellis_codes_ref(stream, s->index_bits, c, count,
+                              (const int8_t *)p->codebooks + g * GPTVQ_TRELLIS_TABLE, codes);
       for (size_t i = 0; i < count; i++) values[i] = (float)codes[i] * scale * row_scale;
       emit(context, p, c, count, values);
     }

@@ -6,14 +6,14 @@
 
 #include <math.h>
 
-void gptvq_trellis_codes_ref(const uint8_t *stream, unsigned index_bits, unsigned state_bits, size_t begin,
-                             size_t count, const int8_t *table, int8_t *codes) {
+void gptvq_trellis_codes_ref(const uint8_t *stream, unsigned index_bits, size_t begin, size_t count,
+                             const int8_t *table, int8_t *codes) {
   enum { PIECE = 256 };
   uint8_t states[PIECE];
   for (size_t at = 0; at < count; at += PIECE) {
     size_t n = gptvq_min_size(PIECE, count - at);
-    gptvq_trellis_states(stream, index_bits, state_bits, begin + at, n, states);
-    for (size_t i = 0; i < n; i++) codes[at + i] = table[states[i]];
+    gptvq_trellis_states(stream, index_bits, begin + at, n, states);
+    for (size_t i = 0; i < n; i++) codes[at + i] = gptvq_trellis_value(table, states[i]);
   }
 }
 
@@ -38,8 +38,8 @@ void gptvq_trellis_rows_ref(const gptvq_trellis_rows *job) {
       size_t width = g + 1 == job->groups ? job->last_width : job->width;
       float scale = gptvq_bf16_to_float(job->table_scales[g]) / 127.0f,
             row_scale = gptvq_row_scale(job->row_scales[row * job->groups + g]);
-      gptvq_trellis_codes_ref(job->streams + row * job->row_bytes, job->index_bits, job->state_bits,
-                              g * job->width, width, job->tables + (g << job->state_bits), codes);
+      gptvq_trellis_codes_ref(job->streams + row * job->row_bytes, job->index_bits, g * job->width, width,
+                              job->tables + g * GPTVQ_TRELLIS_TABLE, codes);
       for (size_t t = 0; t < job->tokens; t++) {
         size_t step = t * job->input_stride;
         float x_scale = *(const float *)(const void *)((const char *)(job->x_scales + g) + step);

@@ -233,7 +233,8 @@ GPTVQ_INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t 
                  chunks = (width + CHUNK - 1) / CHUNK, at = g * job->width;
     const float scale = gptvq_bf16_to_float(job->table_scales[g]) / 127.0f;
     gptvq_table256 table;
-    gptvq_load_table256(job->tables + (g << state_bits), state_bits, 1, &table);
+    gptvq_load_table256(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, (int8_t[256]){0}), state_bits,
+                        1, &table);
     for (size_t i = 0; i < tokens; i++) {
       const size_t step = i * job->input_stride;
       scales[i] = scale * *(const float *)(const void *)((const char *)(job->x_scales + g) + step);
@@ -280,12 +281,13 @@ GPTVQ_INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t 
 }
 
 /* Values of a row in column order. */
-GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, unsigned state_bits, size_t begin,
-                            size_t count, const int8_t *values, int8_t *codes) {
+GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count,
+                            const int8_t *values, int8_t *codes) {
+  enum { state_bits = 8 };
   gptvq_table256 table;
   triples t;
   gptvq_padded_chunk room;
-  gptvq_load_table256(values, state_bits, 1, &table);
+  gptvq_load_table256(gptvq_all_values(values, (int8_t[256]){0}), state_bits, 1, &table);
   if (k == 3) make_triples(state_bits, &t);
   for (size_t c = 0; c < count; c += CHUNK) {
     const size_t columns = count - c < CHUNK ? count - c : CHUNK;
@@ -298,7 +300,8 @@ GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, unsigned state_bi
   }
 }
 
-GPTVQ_INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k, unsigned state_bits) {
+GPTVQ_INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k) {
+  enum { state_bits = 8 };
   for (size_t row = 0; row < job->rows; row += ROWS)
     some_rows(job, row, job->rows - row < ROWS ? job->rows - row : ROWS, k, state_bits);
 }

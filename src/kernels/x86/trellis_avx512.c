@@ -95,7 +95,7 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
   __m512 sums[8];
 #pragma GCC unroll 8
   for (int r = 0; r < 8; r++) sums[r] = _mm512_setzero_ps();
-  for (size_t g = 0; g < job->groups; g++, table_codes += (size_t)1 << state_bits, x += job->group_codes) {
+  for (size_t g = 0; g < job->groups; g++, table_codes += GPTVQ_TRELLIS_TABLE, x += job->group_codes) {
     const size_t width = g + 1 == job->groups ? job->last_width : job->width;
     if (g % STRIP == 0) {
       base_scales(job, job->x_scales, g, base);
@@ -107,7 +107,7 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
                                                    job->groups - g - i)));
     }
     gptvq_table512 table;
-    gptvq_load_table512(table_codes, state_bits, 1, 0x80, &table);
+    gptvq_load_table512(gptvq_all_values(table_codes, (int8_t[256]){0}), state_bits, 1, 0x80, &table);
     const __m512i start = _mm512_loadu_si512(job->corrections + 16 * g);
     if (width == GPTVQ_TRELLIS_CHUNK && g > 0) { /* the usual one */
       const __m512i *q = (const void *)x;
@@ -160,7 +160,8 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
                           row_scales(job->row_scales + (row + r) * job->groups + g + i, job->groups - g - i));
     }
     gptvq_table512 table;
-    gptvq_load_table512(job->tables + (g << state_bits), state_bits, 1, 0x80, &table);
+    gptvq_load_table512(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, (int8_t[256]){0}), state_bits,
+                        1, 0x80, &table);
     if (width == GPTVQ_TRELLIS_CHUNK && g > 0) { /* the usual one */
       __m512i whole[FEW_ROWS][4];
 #pragma GCC unroll 2
@@ -220,7 +221,8 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
     }
 }
 
-GPTVQ_INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k, unsigned state_bits) {
+GPTVQ_INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k) {
+  enum { state_bits = 8 };
   windows w;
   make_windows(k, state_bits, &w);
   size_t row = 0;
@@ -234,8 +236,9 @@ GPTVQ_INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k, unsigned s
 }
 
 /* 64 columns at a time: their bytes and the one before, spread to 8 columns a qword. */
-GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, unsigned state_bits, size_t begin,
-                            size_t count, const int8_t *values, int8_t *codes) {
+GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count,
+                            const int8_t *values, int8_t *codes) {
+  enum { state_bits = 8 };
   const __m512i p = gptvq_iota512(), b = _mm512_and_si512(p, _mm512_set1_epi8(7)),
                 qword = _mm512_and_si512(_mm512_srli_epi16(p, 3), _mm512_set1_epi8(7));
   __m512i bytes = b, bits = _mm512_set1_epi8((char)(8 + k - state_bits));
@@ -244,7 +247,7 @@ GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, unsigned state_bi
     bits = _mm512_add_epi8(bits, b);
   }
   gptvq_table512 table;
-  gptvq_load_table512(values, state_bits, 1, 0, &table);
+  gptvq_load_table512(gptvq_all_values(values, (int8_t[256]){0}), state_bits, 1, 0, &table);
   for (size_t c = 0; c < count; c += 64) {
     const size_t columns = count - c < 64 ? count - c : 64;
     __m512i x = load_part(stream + (begin + c) * k / 8, -1, (columns * k + 7) / 8, begin + c > 0 ? -1 : 0);
