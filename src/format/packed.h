@@ -25,12 +25,12 @@
  * of v[tile]: computed once, when a layer is read or quantized.
  *
  * TRELLIS. dim 1. Two tables of 16 int8 entries per column group, shared by all rows (group_rows = rows):
- * codebooks[group] = older[16], newer[16], of which no sum of one entry each is beyond ±127. Each row is one
+ * codebooks[group] = first[16], second[16], of which no sum of one entry each is beyond ±127. Each row is one
  * bit stream over all its columns, ceil(cols · index_bits / 8) bytes, rows in order; bit i is bit i mod 8 of
  * byte i / 8. The state of a column is the window of 8 bits of the stream that ends with the column's own
  * index_bits bits: bits index_bits · (c + 1) − 8 … index_bits · (c + 1) − 1, the first one lowest; bits
  * before the stream are 0, those after its last column are padding. Then
- *   value(row, c) = (older[state mod 16] + newer[state / 16]) / 127 · codebook_scales[group] ·
+ *   value(row, c) = (first[entry of state] + second[entry of state]) / 127 · codebook_scales[group] ·
  * gptvq_row_scale(row_scales[row][group])
  *
  * UNIFORM. dim 1, index = code of index_bits bits. scale_block columns share (row-wise) one scale (fp16) and
@@ -45,8 +45,7 @@
 /* Of block scales, both ways: fp32 holds them with room for products. */
 enum { GPTVQ_MAX_SCALE_EXPONENT = 120 };
 
-/* Bits of a trellis' window; entries of the two tables of a column group: half of them for its older (lower)
- * bits, half for its newer ones. */
+/* Bits of a trellis' window; entries of the two tables of a column group together. */
 enum { GPTVQ_TRELLIS_STATE_BITS = 8, GPTVQ_TRELLIS_TABLE = 32 };
 
 typedef enum gptvq_packed_kind {
@@ -129,9 +128,18 @@ void gptvq_trellis_states(const uint8_t *stream, unsigned index_bits, size_t beg
 /* The other way: the stream of a row whose states follow from each other (each one's lower 8 − index_bits
  * bits are the upper ones of the one before, of the first: 0). */
 void gptvq_trellis_pack(const uint8_t *states, size_t cols, unsigned index_bits, uint8_t *stream);
+/* Entry of the first (member 0) or second table of a group that a state's value is the sum of: of 2 bits per
+ * weight the oldest and the newest two bits choose from the first, those between from the second; otherwise
+ * the older four bits from the first and the newer four from the second. */
+static inline unsigned gptvq_trellis_entry(unsigned index_bits, unsigned state, unsigned member) {
+  if (index_bits == 2) return member == 0 ? (state & 3) | (state >> 4 & 12) : state >> 2 & 15;
+  return member == 0 ? state & 15 : state >> 4;
+}
 /* The int8 value of a state in a group's tables. */
-static inline int8_t gptvq_trellis_value(const int8_t table[GPTVQ_TRELLIS_TABLE], unsigned state) {
-  return (int8_t)(table[state % 16] + table[16 + state / 16]);
+static inline int8_t gptvq_trellis_value(const int8_t table[GPTVQ_TRELLIS_TABLE], unsigned index_bits,
+                                         unsigned state) {
+  return (int8_t)(table[gptvq_trellis_entry(index_bits, state, 0)] +
+                  table[GPTVQ_TRELLIS_TABLE / 2 + gptvq_trellis_entry(index_bits, state, 1)]);
 }
 /* The first of `groups` groups of tables [groups][GPTVQ_TRELLIS_TABLE] with a sum beyond ±127, which no
  * layer may have; `groups` if there is none. */

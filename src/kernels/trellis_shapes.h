@@ -5,8 +5,8 @@
 #define GPTVQ_KERNELS_TRELLIS_SHAPES_H
 
 /* The values of all states. */
-static inline const int8_t *gptvq_all_values(const int8_t *table, int8_t all[256]) {
-  for (unsigned s = 0; s < 256; s++) all[s] = gptvq_trellis_value(table, s);
+static inline const int8_t *gptvq_all_values(const int8_t *table, unsigned k, int8_t all[256]) {
+  for (unsigned s = 0; s < 256; s++) all[s] = gptvq_trellis_value(table, k, s);
   return all;
 }
 

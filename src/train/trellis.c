@@ -63,9 +63,11 @@ static part part_of(const gptvq_ft_table *table, size_t row, size_t g) {
 static size_t column(const part *p, size_t c) { return p->permutation != NULL ? p->permutation[c] : c; }
 
 /* Entries of a group's tables that a state's value is the sum of. */
-static size_t older(unsigned state) { return state % HALF; }
-static size_t newer(unsigned state) { return HALF + state / HALF; }
-static float value_of(const float *tables, unsigned state) { return tables[older(state)] + tables[newer(state)]; }
+static size_t first(unsigned k, unsigned state) { return gptvq_trellis_entry(k, state, 0); }
+static size_t second(unsigned k, unsigned state) { return HALF + gptvq_trellis_entry(k, state, 1); }
+static float value_of(const float *tables, unsigned k, unsigned state) {
+  return tables[first(k, state)] + tables[second(k, state)];
+}
 
 typedef struct trellis_job {
   gptvq_ft_params *params;
@@ -85,7 +87,7 @@ static void build_rows(void *context, size_t begin, size_t end, size_t thread) {
       const part p = part_of(table, row, g);
       const float *values = job->params->rounded + table->first + g * TABLE,
                   scale = job->params->rounded[scales_at(table) + row * groups + g];
-      for (size_t c = p.begin; c < p.end; c++) out[column(&p, c)] = value_of(values, p.states[c]) * scale;
+      for (size_t c = p.begin; c < p.end; c++) out[column(&p, c)] = value_of(values, shape->index_bits, p.states[c]) * scale;
     }
   }
 }
@@ -114,9 +116,9 @@ static void scatter_groups(void *context, size_t begin, size_t end, size_t threa
       double slope = 0.0;
       for (size_t c = p.begin; c < p.end; c++) {
         const double d = (double)gradient[column(&p, c)];
-        own[older(p.states[c])] += d * scale;
-        own[newer(p.states[c])] += d * scale;
-        slope += d * (double)value_of(values, p.states[c]);
+        own[first(shape->index_bits, p.states[c])] += d * scale;
+        own[second(shape->index_bits, p.states[c])] += d * scale;
+        slope += d * (double)value_of(values, shape->index_bits, p.states[c]);
       }
       job->params->gradient[at] += (float)slope;
     }

@@ -164,8 +164,8 @@ static void trellis_tables_are_bounded(void **state) {
   tables[1][15] = -127;
   tables[2][0] = -1, tables[2][31] = -126;
   assert_int_equal(gptvq_trellis_find_overflow(tables[0], 3), 3);
-  assert_int_equal(gptvq_trellis_value(tables[0], 9 << 4 | 3), 127);
-  assert_int_equal(gptvq_trellis_value(tables[2], 15 << 4), -127);
+  assert_int_equal(gptvq_trellis_value(tables[0], 3, 9 << 4 | 3), 127);
+  assert_int_equal(gptvq_trellis_value(tables[2], 4, 15 << 4), -127);
   tables[2][31] = -127;
   assert_int_equal(gptvq_trellis_find_overflow(tables[0], 3), 2);
   tables[1][15] = -128;

@@ -192,7 +192,7 @@ static void levels_find_the_same(void **state) {
  * seen. */
 static void tables_of_normal_numbers(void **state) {
   (void)state;
-  static const double most[] = {0.0835, 0.0235, 0.0067};
+  static const double most[] = {0.0810, 0.0230, 0.0066};
   enum { ROWS = 64, COLUMNS = 256 };
   float *x = gptvq_alloc(ROWS, COLUMNS * sizeof *x), weight[COLUMNS], row_weight[ROWS];
   uint64_t random = 5;
@@ -201,14 +201,11 @@ static void tables_of_normal_numbers(void **state) {
   for (size_t i = 0; i < ROWS; i++) row_weight[i] = 1.0f;
   for (unsigned k = 2; k <= 4; k++) {
     const gptvq_trellis_points p = {k, ROWS, COLUMNS, x, weight, row_weight};
-    float tables[TABLE], again[TABLE];
+    float tables[TABLE];
     gptvq_arena arena = {0};
     gptvq_error err;
-    size_t bytes = gptvq_max_size(gptvq_gaussian_tables_bytes(k), gptvq_trellis_em_bytes(&p));
-    assert_int_equal(gptvq_arena_create(&arena, bytes, "test", &err), GPTVQ_OK);
-    gptvq_gaussian_tables(k, tables, &arena);
-    gptvq_gaussian_tables(k, again, &arena);
-    assert_memory_equal(tables, again, sizeof tables);
+    assert_int_equal(gptvq_arena_create(&arena, gptvq_trellis_em_bytes(&p), "test", &err), GPTVQ_OK);
+    memcpy(tables, gptvq_gaussian_tables[k - 2], sizeof tables);
     double loss = gptvq_trellis_em(&p, 1, tables, &arena);
     if (!(loss < most[k - 2] && loss > pow(4.0, -(double)k))) fail_msg("%u bits: %g", k, loss);
     for (int round = 0; round < 8; round++) {
@@ -261,10 +258,6 @@ static void stages_lower_the_loss(void **state) {
   gptvq_vq q = open_layer(ROWS, COLS, w, f, &r, &arena);
   double before = layer_loss(&q, row_loss), loss = 0.0, gain = 0.0;
   for (int round = 0; round < 3; round++) {
-    assert_int_equal(gptvq_vq_update(&q, &loss, &err), GPTVQ_OK);
-    if (!(loss < before)) fail_msg("round %d: %.9g, before %.9g", round, loss, before);
-    assert_true(fabs(layer_loss(&q, row_loss) - loss) <= 1e-5 * loss);
-    before = loss;
     assert_int_equal(gptvq_trellis_update_scales(&q, &loss, &err), GPTVQ_OK);
     assert_true(loss <= before);
     assert_true(fabs(layer_loss(&q, row_loss) - loss) <= 1e-5 * loss);
@@ -279,33 +272,6 @@ static void stages_lower_the_loss(void **state) {
         assert_int_equal(q.index[row * q.blocks + c] >> 2, gptvq_trellis_prefix(&q, row, c));
   }
   gptvq_arena_destroy(&arena);
-  gptvq_factor_destroy(f);
-  free(w);
-  free(h);
-}
-
-/* The systems of the tables, which have a degree of freedom too many, are solved as well directly as by
- * conjugate gradients. */
-static void both_updates_find_the_same(void **state) {
-  (void)state;
-  enum { ROWS = 48, COLS = 520 };
-  float *w = random_weights(ROWS, COLS, 21);
-  double *h = random_hessian(COLS, 700, 22), loss[2], row_loss[ROWS];
-  gptvq_quantize_options o = trellis_options(2);
-  const gptvq_resolved r = resolved(&o);
-  gptvq_factor *f = NULL;
-  gptvq_error err = {.message = ""};
-  assert_int_equal(make_factor("test", COLS, h, &o, NULL, &f, &err), GPTVQ_OK);
-  for (int direct = 0; direct < 2; direct++) {
-    gptvq_arena arena = {0};
-    gptvq_vq q = open_layer(ROWS, COLS, w, f, &r, &arena);
-    assert_true(gptvq_vq_is_direct(&q));
-    double before = layer_loss(&q, row_loss);
-    assert_int_equal(gptvq_vq_update_by(&q, direct, &loss[direct], &err), GPTVQ_OK);
-    assert_true(loss[direct] < before);
-    gptvq_arena_destroy(&arena);
-  }
-  if (!(fabs(loss[1] - loss[0]) <= 3e-3 * loss[0])) fail_msg("%g directly, %g by gradients", loss[1], loss[0]);
   gptvq_factor_destroy(f);
   free(w);
   free(h);
@@ -367,7 +333,7 @@ static void any_layer(void **state) {
         assert_int_equal(a.packed.shape.kind, GPTVQ_PACKED_TRELLIS);
         assert_int_equal(a.packed.shape.permuted, data && i % 2);
         double error = relative_error(&a.packed, w, h);
-        if (!(error < (k == 2 ? 0.2 : 0.1)))
+        if (!(error < (k == 2 || rows * cols < 16 ? 0.2 : 0.1)))
           fail_msg("shape %zu, %u bits, data %d: error %g", i, k, data, error);
         gptvq_layer_result_release(&a);
         gptvq_layer_result_release(&b);
@@ -429,9 +395,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(paths_are_the_best),       cmocka_unit_test(levels_find_the_same),
       cmocka_unit_test(tables_of_normal_numbers), cmocka_unit_test(stored_tables_add_up),
-      cmocka_unit_test(stages_lower_the_loss),    cmocka_unit_test(both_updates_find_the_same),
-      cmocka_unit_test(beats_vector_codes),       cmocka_unit_test(any_layer),
-      cmocka_unit_test(options_are_resolved),
+      cmocka_unit_test(stages_lower_the_loss),    cmocka_unit_test(beats_vector_codes),
+      cmocka_unit_test(any_layer),                cmocka_unit_test(options_are_resolved),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -202,7 +202,7 @@ INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, 
                  chunks = (width + CHUNK - 1) / CHUNK, at = g * job->width;
     const float scale = gptvq_bf16_to_float(job->table_scales[g]) / 127.0f;
     gptvq_tables_neon table;
-    gptvq_load_tables_neon(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, (int8_t[256]){0}),
+    gptvq_load_tables_neon(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, k, (int8_t[256]){0}),
                            state_bits, 1, &table);
     for (size_t i = 0; i < tokens; i++) {
       const size_t step = i * job->input_stride;
@@ -248,7 +248,7 @@ INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t co
   triples t;
   gptvq_padded_chunk room;
   int8_t found[CHUNK], part[CHUNK];
-  gptvq_load_tables_neon(gptvq_all_values(values, (int8_t[256]){0}), state_bits, 1, &table);
+  gptvq_load_tables_neon(gptvq_all_values(values, k, (int8_t[256]){0}), state_bits, 1, &table);
   if (k == 3) make_triples(state_bits, &t);
   for (size_t c = 0; c < count; c += CHUNK) {
     const size_t columns = count - c < CHUNK ? count - c : CHUNK;

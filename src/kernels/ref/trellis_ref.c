@@ -13,7 +13,7 @@ void gptvq_trellis_codes_ref(const uint8_t *stream, unsigned index_bits, size_t 
   for (size_t at = 0; at < count; at += PIECE) {
     size_t n = gptvq_min_size(PIECE, count - at);
     gptvq_trellis_states(stream, index_bits, begin + at, n, states);
-    for (size_t i = 0; i < n; i++) codes[at + i] = gptvq_trellis_value(table, states[i]);
+    for (size_t i = 0; i < n; i++) codes[at + i] = gptvq_trellis_value(table, index_bits, states[i]);
   }
 }
 

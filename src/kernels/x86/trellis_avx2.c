@@ -233,7 +233,7 @@ GPTVQ_INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t 
                  chunks = (width + CHUNK - 1) / CHUNK, at = g * job->width;
     const float scale = gptvq_bf16_to_float(job->table_scales[g]) / 127.0f;
     gptvq_table256 table;
-    gptvq_load_table256(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, (int8_t[256]){0}), state_bits,
+    gptvq_load_table256(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, k, (int8_t[256]){0}), state_bits,
                         1, &table);
     for (size_t i = 0; i < tokens; i++) {
       const size_t step = i * job->input_stride;
@@ -287,7 +287,7 @@ GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, siz
   gptvq_table256 table;
   triples t;
   gptvq_padded_chunk room;
-  gptvq_load_table256(gptvq_all_values(values, (int8_t[256]){0}), state_bits, 1, &table);
+  gptvq_load_table256(gptvq_all_values(values, k, (int8_t[256]){0}), state_bits, 1, &table);
   if (k == 3) make_triples(state_bits, &t);
   for (size_t c = 0; c < count; c += CHUNK) {
     const size_t columns = count - c < CHUNK ? count - c : CHUNK;

@@ -107,7 +107,7 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
                                                    job->groups - g - i)));
     }
     gptvq_table512 table;
-    gptvq_load_table512(gptvq_all_values(table_codes, (int8_t[256]){0}), state_bits, 1, 0x80, &table);
+    gptvq_load_table512(gptvq_all_values(table_codes, k, (int8_t[256]){0}), state_bits, 1, 0x80, &table);
     const __m512i start = _mm512_loadu_si512(job->corrections + 16 * g);
     if (width == GPTVQ_TRELLIS_CHUNK && g > 0) { /* the usual one */
       const __m512i *q = (const void *)x;
@@ -160,7 +160,7 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
                           row_scales(job->row_scales + (row + r) * job->groups + g + i, job->groups - g - i));
     }
     gptvq_table512 table;
-    gptvq_load_table512(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, (int8_t[256]){0}), state_bits,
+    gptvq_load_table512(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, k, (int8_t[256]){0}), state_bits,
                         1, 0x80, &table);
     if (width == GPTVQ_TRELLIS_CHUNK && g > 0) { /* the usual one */
       __m512i whole[FEW_ROWS][4];
@@ -247,7 +247,7 @@ GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, siz
     bits = _mm512_add_epi8(bits, b);
   }
   gptvq_table512 table;
-  gptvq_load_table512(gptvq_all_values(values, (int8_t[256]){0}), state_bits, 1, 0, &table);
+  gptvq_load_table512(gptvq_all_values(values, k, (int8_t[256]){0}), state_bits, 1, 0, &table);
   for (size_t c = 0; c < count; c += 64) {
     const size_t columns = count - c < 64 ? count - c : 64;
     __m512i x = load_part(stream + (begin + c) * k / 8, -1, (columns * k + 7) / 8, begin + c > 0 ? -1 : 0);

@@ -27,10 +27,12 @@ static void decode_paths(const gptvq_vq *q, const float *tables, size_t begin, s
   for (size_t row = begin; row < end; row++, out += q->padded) {
     const uint16_t *state = q->index + row * q->blocks;
     for (size_t g = 0; g < q->groups; g++) {
-      const float *newer = tables + g * q->k, *older = newer + GPTVQ_TRELLIS_HALF,
+      const float *first = tables + g * q->k, *second = first + GPTVQ_TRELLIS_HALF,
                   scale = gptvq_vq_scale(q, row, q->group[g].start);
       for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++)
-        out[c] = (newer[state[c] % GPTVQ_TRELLIS_HALF] + older[state[c] / GPTVQ_TRELLIS_HALF]) * scale;
+        out[c] = (first[gptvq_trellis_entry(q->step_bits, state[c], 0)] +
+                  second[gptvq_trellis_entry(q->step_bits, state[c], 1)]) *
+                 scale;
     }
   }
 }

@@ -1,14 +1,12 @@
 /* Codebook update, the systems of small codebooks: the normal equations of a stripe, N = Σ over its rows of
  * Dᵀ (H + ridge) D with D the row's decoding (columns × centroids, one entry per column), formed and
- * factorised. Rows of H are added up by centroid, which is one addition per entry of H and row, then columns. Of a
- * trellis, whose weights are sums of two entries, D has two entries per column, and each is added up.
+ * factorised. Rows of H are added up by centroid, which is one addition per entry of H and row, then columns.
  */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/solve/cholesky.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/normal.h"
-#include "quant/layer/trellis.h"
 
 #include <string.h>
 
@@ -31,14 +29,12 @@ typedef struct direct {
 
 typedef struct tile_scratch {
   float *sums, *block, *scale; /* [widest × COLUMNS], [widest²], [columns of a group] */
-  uint16_t *entry;             /* of a trellis [columns of a group] */
 } tile_scratch;
 
 static void take_tile(gptvq_arena *arena, const direct *d, tile_scratch *t) {
   t->sums = gptvq_arena_take(arena, d->widest, COLUMNS * sizeof *t->sums);
   t->block = gptvq_arena_take(arena, d->widest, d->widest * sizeof *t->block);
   t->scale = gptvq_arena_take(arena, d->q->padded, sizeof *t->scale);
-  t->entry = gptvq_arena_take(arena, d->q->step_bits > 0 ? d->q->padded : 0, sizeof *t->entry);
 }
 
 static direct direct_of(const gptvq_vq *q) {
@@ -76,22 +72,6 @@ static void row_scales(const gptvq_vq *q, size_t row, size_t first, size_t block
   for (size_t b = 0; b < blocks; b++) scale[b] = gptvq_vq_scale(q, row, first + b);
 }
 
-/* Entries of the codebook that a sub-vector is the sum of: the numbers of `members` of them. */
-static size_t members(const gptvq_vq *q) { return q->step_bits > 0 ? 2 : 1; }
-static size_t entry_of(const gptvq_vq *q, size_t index, size_t member) {
-  if (q->step_bits == 0) return index;
-  return member == 0 ? index % GPTVQ_TRELLIS_HALF : GPTVQ_TRELLIS_HALF + index / GPTVQ_TRELLIS_HALF;
-}
-
-/* Those of `blocks` sub-vectors of a row from `first` on. */
-static const uint16_t *entries(const gptvq_vq *q, size_t row, size_t first, size_t blocks, size_t member,
-                               const tile_scratch *t) {
-  const uint16_t *index = q->index + row * q->blocks + first;
-  if (q->step_bits == 0) return index;
-  for (size_t b = 0; b < blocks; b++) t->entry[b] = (uint16_t)entry_of(q, index[b], member);
-  return t->entry;
-}
-
 /* The part of one stripe's matrix that groups g (rows) and f (columns) make, columns [begin, end) of H. */
 static void add_tile(const direct *d, size_t stripe, size_t g, size_t f, size_t begin, size_t end,
                      const tile_scratch *t) {
@@ -101,17 +81,15 @@ static void add_tile(const direct *d, size_t stripe, size_t g, size_t f, size_t 
   size_t last = gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
   memset(t->block, 0, d->widest * d->widest * sizeof *t->block);
   for (size_t row = stripe * q->shape.group_rows; row < last; row++) {
+    const uint16_t *index = q->index + row * q->blocks;
     memset(t->sums, 0, d->widest * width * sizeof *t->sums);
     row_scales(q, row, rows->start / dim, rows->width / dim, t->scale);
-    for (size_t m = 0; m < members(q); m++)
-      GPTVQ_MULTI_PICK(gptvq_normal_rows)
-      (dim, rows->width / dim, entries(q, row, rows->start / dim, rows->width / dim, m, t), t->scale, width,
-       q->factor->h + rows->start * n + begin, n, t->sums);
+    GPTVQ_MULTI_PICK(gptvq_normal_rows)
+    (dim, rows->width / dim, index + rows->start / dim, t->scale, width,
+     q->factor->h + rows->start * n + begin, n, t->sums);
     row_scales(q, row, begin / dim, width / dim, t->scale);
-    for (size_t m = 0; m < members(q); m++)
-      GPTVQ_MULTI_PICK(gptvq_normal_columns)
-      (dim, width / dim, entries(q, row, begin / dim, width / dim, m, t), t->scale, d->widest, t->sums, width,
-       t->block, d->widest);
+    GPTVQ_MULTI_PICK(gptvq_normal_columns)
+    (dim, width / dim, index + begin / dim, t->scale, d->widest, t->sums, width, t->block, d->widest);
   }
   double *out = d->matrices + (stripe - d->first) * d->values * d->values;
   for (size_t v = 0; v < d->widest; v++)
@@ -139,15 +117,6 @@ static void add_pairs(void *context, size_t first, size_t last, size_t thread) {
   }
 }
 
-/* The tables of a trellis have a degree of freedom that changes nothing, a number more in one and less in the
- * other: the first entry of the second table stays. */
-static void fix_entry(const direct *d, size_t v, double *matrix, double *change) {
-  for (size_t w = 0; w < v; w++) matrix[v * d->values + w] = 0.0;
-  for (size_t w = v + 1; w < d->values; w++) matrix[w * d->values + v] = 0.0;
-  matrix[v * d->values + v] = 1.0;
-  change[v] = 0.0;
-}
-
 /* A centroid that nothing uses has an empty row, and stays. */
 static void add_ridge(const direct *d, size_t stripe, double *matrix) {
   const gptvq_vq *q = d->q;
@@ -157,14 +126,8 @@ static void add_ridge(const direct *d, size_t stripe, double *matrix) {
       for (size_t b = q->group[g].start / dim; b < (q->group[g].start + q->group[g].width) / dim; b++)
         for (size_t i = 0; i < dim; i++) {
           const double scale = (double)gptvq_vq_scale(q, row, b);
-          const double ridge = scale * scale * gptvq_factor_ridge(q->factor, b * dim + i);
-          for (size_t m = 0; m < members(q); m++)
-            for (size_t l = 0; l <= m; l++) {
-              const size_t index = q->index[row * q->blocks + b],
-                           v = g * d->widest + entry_of(q, index, m) * dim + i,
-                           w = g * d->widest + entry_of(q, index, l) * dim + i;
-              matrix[v * d->values + w] += ridge;
-            }
+          const size_t v = g * d->widest + q->index[row * q->blocks + b] * dim + i;
+          matrix[v * d->values + v] += scale * scale * gptvq_factor_ridge(q->factor, b * dim + i);
         }
   for (size_t v = 0; v < d->values; v++)
     if (matrix[v * d->values + v] == 0.0) matrix[v * d->values + v] = 1.0;
@@ -178,8 +141,6 @@ static void solve(void *context, size_t begin, size_t end, size_t thread) {
     double *matrix = d->matrices + i * d->values * d->values, *change = d->solution + at;
     add_ridge(d, stripe, matrix);
     memcpy(change, d->gradient + at, d->values * sizeof *change);
-    for (size_t g = 0; d->q->step_bits > 0 && g < d->q->groups; g++)
-      fix_entry(d, g * d->widest + GPTVQ_TRELLIS_HALF, matrix, change);
     d->solved[stripe] = gptvq_solve_positive(d->values, matrix, change);
   }
 }

@@ -76,8 +76,8 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
       m.x[(i / GPTVQ_TRELLIS_ROWS * group->width + c) * GPTVQ_TRELLIS_ROWS + i % GPTVQ_TRELLIS_ROWS] =
           q->work[row * q->padded + group->start + c] / scale;
   }
-  gptvq_gaussian_tables(p.step_bits, tables, q->arena);
-  for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++) tables[i] *= (float)base;
+  for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++)
+    tables[i] = gptvq_gaussian_tables[p.step_bits - 2][i] * (float)base;
   (void)gptvq_trellis_em(&p, q->options->em_iterations, tables, q->arena);
   gptvq_vq_store_codebook(q, g, tables);
   gptvq_arena_return(q->arena, mark);
@@ -85,7 +85,7 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
 }
 
 void gptvq_trellis_expand(gptvq_vq *q, size_t g) {
-  gptvq_trellis_sums(gptvq_vq_codebook(q, 0, g), gptvq_vq_state_values(q, g));
+  gptvq_trellis_sums(q->step_bits, gptvq_vq_codebook(q, 0, g), gptvq_vq_state_values(q, g));
 }
 
 /* ---- paths ---- */
@@ -162,9 +162,7 @@ size_t gptvq_trellis_loop_bytes(const gptvq_vq *q) {
   making m;
   take_making(&making_tables, q, &p, &m);
   take_assign(&assigning, &a);
-  size_t training =
-      gptvq_max_size(gptvq_trellis_em_bytes(&p), gptvq_gaussian_tables_bytes(p.step_bits));
-  return gptvq_max_size(gptvq_saturated_sum(making_tables.peak, training), assigning.peak);
+  return gptvq_max_size(gptvq_saturated_sum(making_tables.peak, gptvq_trellis_em_bytes(&p)), assigning.peak);
 }
 
 /* ---- packing ---- */
@@ -181,9 +179,11 @@ void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *
           *streams = (uint8_t *)(uintptr_t)packed->indices;
   int8_t *tables = (int8_t *)(uintptr_t)packed->codebooks;
   for (size_t g = 0; g < q->groups; g++)
-    for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++) { /* stored ones begin with the older bits' */
-      const size_t half = i < GPTVQ_TRELLIS_HALF ? GPTVQ_TRELLIS_HALF : 0;
-      tables[g * q->k + half + reversed(i % GPTVQ_TRELLIS_HALF, GPTVQ_TRELLIS_STATE_BITS / 2)] =
+    for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++) {
+      /* with the bits the tables change places, but for those of 2 bits per weight, of inner and outer ones */
+      const size_t half = q->step_bits == 2 ? i / GPTVQ_TRELLIS_HALF : 1 - i / GPTVQ_TRELLIS_HALF;
+      tables[g * q->k + half * GPTVQ_TRELLIS_HALF +
+             reversed(i % GPTVQ_TRELLIS_HALF, GPTVQ_TRELLIS_STATE_BITS / 2)] =
           ((const int8_t *)q->codes)[g * q->k + i];
     }
   memcpy(row_scales, q->scale_codes, q->rows * q->groups);

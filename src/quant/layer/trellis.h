@@ -1,7 +1,7 @@
 /* quant/layer/trellis.h: paths through a trellis. In the solver a state's newest bits are its lowest, state'
  * = (state << k | symbol) mod 2^8: the bits of format/packed.h in reverse order, so that what a state leaves
- * to the next one, its *prefix*, are its lower 8 − k bits. Its value is the sum of entry `state & 15` of a
- * first table of 16 and entry `state >> 4` of a second, which follows the first in memory. */
+ * to the next one, its *prefix*, are its lower 8 − k bits. Its value is the sum of an entry each of two tables
+ * of 16, which gptvq_trellis_entry names here as well; one table follows the other in memory. */
 #ifndef GPTVQ_QUANT_LAYER_TRELLIS_H
 #define GPTVQ_QUANT_LAYER_TRELLIS_H
 
@@ -22,10 +22,11 @@ enum {
 };
 
 /* values[s] of all states from both tables */
-static inline void gptvq_trellis_sums(const float tables[GPTVQ_TRELLIS_TABLE],
+static inline void gptvq_trellis_sums(unsigned step_bits, const float tables[GPTVQ_TRELLIS_TABLE],
                                       float values[GPTVQ_TRELLIS_STATES]) {
-  for (size_t s = 0; s < GPTVQ_TRELLIS_STATES; s++)
-    values[s] = tables[s % GPTVQ_TRELLIS_HALF] + tables[GPTVQ_TRELLIS_HALF + s / GPTVQ_TRELLIS_HALF];
+  for (unsigned s = 0; s < GPTVQ_TRELLIS_STATES; s++)
+    values[s] = tables[gptvq_trellis_entry(step_bits, s, 0)] +
+                tables[GPTVQ_TRELLIS_HALF + gptvq_trellis_entry(step_bits, s, 1)];
 }
 
 /* Columns of one row, at most GPTVQ_BATCH. */
@@ -72,8 +73,7 @@ size_t gptvq_trellis_em_bytes(const gptvq_trellis_points *points);
  * 2e-5. Returns the weighted mean squared error before the last round. */
 double gptvq_trellis_em(const gptvq_trellis_points *points, unsigned iterations,
                         float tables[GPTVQ_TRELLIS_TABLE], gptvq_arena *arena);
-/* Tables trained on normal numbers of variance 1, the same on every call. */
-size_t gptvq_gaussian_tables_bytes(unsigned step_bits);
-void gptvq_gaussian_tables(unsigned step_bits, float tables[GPTVQ_TRELLIS_TABLE], gptvq_arena *arena);
+/* Tables for normal numbers of variance 1, which EM starts from. */
+extern const float gptvq_gaussian_tables[3][GPTVQ_TRELLIS_TABLE]; /* of k = 2, 3, 4 */
 
 #endif

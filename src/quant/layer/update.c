@@ -5,7 +5,6 @@
 #include "base/threads.h"
 #include "linalg/solve/cg.h"
 #include "quant/layer/layer.h"
-#include "quant/layer/trellis.h"
 
 #include <math.h>
 #include <string.h>
@@ -21,28 +20,10 @@ static size_t last_row(const gptvq_vq *q, size_t stripe) {
   return gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
 }
 
-/* The same of a trellis, whose weights have an entry of both tables. */
-static void gather_paths(const gptvq_vq *q, const float *y, double *out) {
-  for (size_t row = 0; row < q->rows; row++, y += q->padded)
-    for (size_t g = 0; g < q->groups; g++) {
-      double scale = (double)gptvq_vq_scale(q, row, q->group[g].start), *newer = out + g * q->k,
-             *older = newer + GPTVQ_TRELLIS_HALF;
-      const uint16_t *state = q->index + row * q->blocks;
-      for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++) {
-        newer[state[c] % GPTVQ_TRELLIS_HALF] += scale * (double)y[c];
-        older[state[c] / GPTVQ_TRELLIS_HALF] += scale * (double)y[c];
-      }
-    }
-}
-
 /* Σ over rows and blocks of scale · y at the centroid of that block: the transpose of decode */
 void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *out) {
   size_t d = q->dim;
   memset(out, 0, q->groups * q->k * d * sizeof *out);
-  if (q->step_bits > 0) {
-    gather_paths(q, y, out);
-    return;
-  }
   for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++, y += q->padded)
     for (size_t g = 0; g < q->groups; g++)
       for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++) {
@@ -52,30 +33,22 @@ void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *o
       }
 }
 
-/* of H + ridge */
-static double curvature(const gptvq_vq *q, size_t i, size_t j) {
-  if (q->factor == NULL) return i == j ? 1.0 : 0.0;
-  return (double)q->factor->h[i * q->padded + j] + (i == j ? gptvq_factor_ridge(q->factor, i) : 0.0);
-}
-
 void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks) {
+  const gptvq_factor *f = q->factor;
   size_t d = q->dim;
   memset(blocks, 0, q->groups * q->k * d * d * sizeof *blocks);
   for (size_t g = 0; g < q->groups; g++)
     for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++)
       for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) {
         double scale = (double)gptvq_vq_scale(q, row, b);
-        size_t index = q->index[row * q->blocks + b];
-        if (q->step_bits > 0) {
-          const double h = scale * scale * curvature(q, b, b);
-          blocks[g * q->k + index % GPTVQ_TRELLIS_HALF] += h;
-          blocks[g * q->k + GPTVQ_TRELLIS_HALF + index / GPTVQ_TRELLIS_HALF] += h;
-          continue;
-        }
-        double *sum = blocks + (g * q->k + index) * d * d;
+        double *sum = blocks + (g * q->k + q->index[row * q->blocks + b]) * d * d;
         for (size_t i = 0; i < d; i++)
-          for (size_t j = 0; j <= i; j++)
-            sum[i * d + j] += scale * scale * curvature(q, b * d + i, b * d + j);
+          for (size_t j = 0; j <= i; j++) {
+            double h = f == NULL ? (i == j ? 1.0 : 0.0)
+                                 : (double)f->h[(b * d + i) * q->padded + b * d + j] +
+                                       (i == j ? gptvq_factor_ridge(f, b * d + i) : 0.0);
+            sum[i * d + j] += scale * scale * h;
+          }
       }
 }
 
@@ -189,7 +162,6 @@ static gptvq_status store(const stripes *job, double *loss, gptvq_error *err) {
     memcpy(codes + at * code_size, job->saved_codes + at * code_size, s->values * code_size);
     memcpy(q->codebook_scales + stripe * q->groups, job->saved_scales + stripe * q->groups,
            q->groups * sizeof *job->saved_scales);
-    for (size_t g = 0; q->step_bits > 0 && g < q->groups; g++) gptvq_trellis_expand(q, g);
   }
   return gptvq_vq_total(q, q->stripe_values, loss, err);
 }
