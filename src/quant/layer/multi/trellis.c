@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { STATES = GPTVQ_TRELLIS_STATES, ROWS = GPTVQ_TRELLIS_ROWS, MOST = STATES / 4 };
+enum { STATES = GPTVQ_TRELLIS_STATES, ROWS = GPTVQ_TRELLIS_ROWS, MOST = STATES / 4, BLOCK = 16 };
 
 /* Paths that are kept, [width][stride], the cheaper ones of a prefix first; prefixes are filled up to
  * `stride`, a multiple of V, with paths of infinite cost. */
@@ -16,41 +16,56 @@ typedef struct survivors {
       cost[GPTVQ_PATHS_MAX * STATES]; /* [width][symbols][stride]: of the path to a
                                          state, which is h · prefixes + p */
   float table[STATES];                /* likewise, where stride > prefixes */
-  float best[GPTVQ_PATHS_MAX * MOST], now[GPTVQ_PATHS_MAX * MOST]; /* now: weights of the present column */
-  int32_t from[GPTVQ_PATHS_MAX * MOST]; /* predecessor's rank · 2^k + upper k bits */
+  float best[GPTVQ_PATHS_MAX * MOST];
+  int32_t at[GPTVQ_PATHS_MAX * MOST], before[GPTVQ_PATHS_MAX * MOST]; /* state, and the path that it goes on */
+  uint8_t root[2][GPTVQ_PATHS_MAX * MOST]; /* path at the end of the block before that it goes on */
+  uint8_t tail[2][GPTVQ_PATHS_MAX * MOST]; /* of paths at the end of the block before: the one of `tails` */
+  int16_t given[GPTVQ_PATHS_MAX * MOST];
+  float u[BLOCK][BLOCK], masked[BLOCK]; /* of the block at hand to the next one; of a column to later ones */
 } survivors;
 
+/* The columns of a row pass in blocks. A path carries the weights of the block at hand alone, and its errors
+ * there. Before that paths have few ancestors in common: later columns take up the errors of a block when the
+ * next one is done, for these ancestors. Subtractions come in the order of the columns all the same. */
 typedef struct memory {
   survivors *s;
-  float *segments[2]; /* [width][stride][GPTVQ_BATCH] */
-  float *error;       /* [columns][width][stride] */
-  uint8_t *state;     /* [columns][width][stride] */
-  uint8_t *rank;      /* [columns][width][stride] of the predecessor */
+  float *now, *next;  /* [width][stride][BLOCK]: errors of the block's columns up to the present one, then
+                         weights; of the next column */
+  float *errors;      /* likewise, at the end of the block before */
+  float *tails[2];    /* [width · stride][GPTVQ_BATCH]: weights, compensated for the blocks before that */
+  int32_t *from;      /* [columns][width][stride]: predecessor's rank · 2^k + upper k bits of the state */
   size_t bytes;
 } memory;
 
 typedef struct sizes {
-  unsigned k;
+  unsigned k, prefix_bits, stride_bits;
   size_t symbols, prefixes, stride, width;
 } sizes;
 
 static inline sizes sizes_of(unsigned step_bits, unsigned state_bits, size_t width) {
-  const size_t prefixes = (size_t)1 << (state_bits - step_bits);
-  return (sizes){step_bits, (size_t)1 << step_bits, prefixes, gptvq_max_size(V, prefixes), width};
+  const size_t prefixes = (size_t)1 << (state_bits - step_bits), stride = gptvq_max_size(V, prefixes);
+  return (sizes){.k = step_bits,
+                 .prefix_bits = state_bits - step_bits,
+                 .stride_bits = (unsigned)__builtin_ctzll(stride),
+                 .symbols = (size_t)1 << step_bits,
+                 .prefixes = prefixes,
+                 .stride = stride,
+                 .width = width};
 }
 
 static memory place(const sizes *z, char *scratch) {
-  const size_t each = z->width * z->stride * GPTVQ_BATCH;
+  const size_t all = z->width * z->stride;
   memory m = {.bytes = gptvq_round_up(sizeof(survivors), 64)};
   if (scratch != NULL) {
     m.s = (survivors *)(void *)scratch;
-    m.segments[0] = (float *)(void *)(scratch + m.bytes);
-    m.segments[1] = m.segments[0] + each;
-    m.error = m.segments[1] + each;
-    m.state = (uint8_t *)(m.error + each);
-    m.rank = m.state + each;
+    m.now = (float *)(void *)(scratch + m.bytes);
+    m.next = m.now + all * BLOCK;
+    m.errors = m.next + all * BLOCK;
+    m.tails[0] = m.errors + all * BLOCK;
+    m.tails[1] = m.tails[0] + all * GPTVQ_BATCH;
+    m.from = (int32_t *)(void *)(m.tails[1] + all * GPTVQ_BATCH);
   }
-  m.bytes += each * (3 * sizeof(float) + 2);
+  m.bytes += all * (3 * BLOCK + 2 * GPTVQ_BATCH) * sizeof(float) + all * GPTVQ_BATCH * sizeof(int32_t);
   return m;
 }
 
@@ -59,14 +74,16 @@ size_t GPTVQ_MULTI(gptvq_path_scratch)(unsigned step_bits, unsigned state_bits, 
   return place(&z, NULL).bytes;
 }
 
+static inline void put(void *to, vfloat value) { *(vfloat *)to = value; }
+
 /* Weight and cost of each path to the states that it leads to, `run` = min(symbols, prefixes) of which lie
  * side by side. */
-static inline void spread(survivors *s, const sizes *z, float inverse, size_t run) {
+static inline void spread(survivors *s, const sizes *z, const float *now, float inverse, size_t run) {
   for (size_t rank = 0; rank < z->width; rank++)
     for (size_t p = 0; p < z->prefixes; p++) {
       const size_t state = p * z->symbols;
-      const float x = s->now[rank * z->stride + p] * inverse, cost = s->best[rank * z->stride + p];
-      size_t at = (rank * z->symbols + state / z->prefixes) * z->stride + state % z->prefixes;
+      const float x = now[(rank * z->stride + p) * BLOCK] * inverse, cost = s->best[rank * z->stride + p];
+      size_t at = (rank * z->symbols + (state >> z->prefix_bits)) * z->stride + (state & (z->prefixes - 1));
       for (size_t j = 0; j < z->symbols / run; j++, at += z->stride)
         for (size_t i = 0; i < run; i++) {
           s->x[at + i] = x;
@@ -76,8 +93,11 @@ static inline void spread(survivors *s, const sizes *z, float inverse, size_t ru
 }
 
 /* Of all paths to states with the same prefix the `width` (a constant) cheapest, in order. */
-static inline void choose(survivors *s, const sizes *z, const float *table, float weight, size_t width) {
+static inline void choose(survivors *s, const sizes *z, const float *table, float weight, int32_t *chosen,
+                          size_t width) {
   const vfloat factor = (vfloat){0} + weight;
+  vint lane = {0};
+  for (int l = 0; l < V; l++) lane[l] = l;
   for (size_t p = 0; p < z->stride; p += V) {
     vfloat best[GPTVQ_PATHS_MAX];
     vint from[GPTVQ_PATHS_MAX];
@@ -100,31 +120,122 @@ static inline void choose(survivors *s, const sizes *z, const float *table, floa
       }
     }
     for (size_t rank = 0; rank < width; rank++) {
-      *(vfloat *)(void *)(s->best + rank * z->stride + p) = best[rank];
-      *(vint *)(void *)(s->from + rank * z->stride + p) = from[rank];
+      const size_t i = rank * z->stride + p;
+      const vint at = ((from[rank] & (int32_t)(z->symbols - 1)) << (int)z->prefix_bits) + lane + (int32_t)p,
+                 before = ((from[rank] >> (int)z->k) << (int)z->stride_bits) + (at >> (int)z->k);
+      put(s->best + i, best[rank]);
+      *(vint *)(void *)(s->at + i) = at;
+      *(vint *)(void *)(s->before + i) = before;
+      *(vint *)(void *)(chosen + i) = from[rank];
     }
   }
 }
 
-/* to[i] = from[i] − e u[i] for i = first … n − 1, and perhaps for some before `first`, which nobody reads */
-static inline void feed_back(size_t first, size_t n, float e, const float *u, const float *from, float *to) {
-  size_t i = first & ~(size_t)(V - 1);
-  const vfloat each = (vfloat){0} + e;
-  for (; i + V <= n; i += V) *(vfloat *)(void *)(to + i) = LOAD(from + i) - each * LOAD(u + i);
-  for (; i < n; i++) to[i] = from[i] - e * u[i];
+/* to[i] = from[i] − Σ_s e[s] u[s][i] for i < BLOCK, s < BLOCK, in that order */
+static inline void feed_block(const float *e, const float *u, const float *from, float *to) {
+  vfloat sum[BLOCK / V];
+  for (size_t v = 0; v < BLOCK / V; v++) sum[v] = LOAD(from + v * V);
+  for (size_t s = 0; s < BLOCK; s++)
+    for (size_t v = 0; v < BLOCK / V; v++) sum[v] -= e[s] * LOAD(u + s * BLOCK + v * V);
+  for (size_t v = 0; v < BLOCK / V; v++) put(to + v * V, sum[v]);
+}
+
+/* The same for i < n, rows of u lying apart. */
+static void feed_tail(size_t n, const float *e, const float *u, size_t stride, const float *from, float *to) {
+  const size_t whole = n & ~(size_t)(V - 1);
+  for (size_t i = 0; i < whole; i += V) {
+    vfloat sum = LOAD(from + i);
+    for (size_t s = 0; s < BLOCK; s++) sum -= e[s] * LOAD(u + s * stride + i);
+    put(to + i, sum);
+  }
+  for (size_t i = whole; i < n; i++) {
+    to[i] = from[i];
+    for (size_t s = 0; s < BLOCK; s++) to[i] -= e[s] * u[s * stride + i];
+  }
+}
+
+/* The weights of the block from column c on, at most BLOCK; `step`: columns of the block before, whose errors
+ * they have to take up. */
+static void enter_block(memory *m, const sizes *z, const gptvq_path *path, const float *w, size_t c,
+                        unsigned block) {
+  survivors *s = m->s;
+  const size_t all = z->width * z->stride, n = path->columns, wide = gptvq_min_size(BLOCK, n - c);
+  if (block == 0 || path->u == NULL) {
+    for (size_t i = 0; i < all; i++) memcpy(m->now + i * BLOCK, w + c, wide * sizeof *w);
+    if (path->u == NULL) return;
+    memcpy(m->tails[0], w, n * sizeof *w);
+    memset(s->tail[0], 0, all);
+  } else {
+    const uint8_t *tail = s->tail[~block & 1], *root = s->root[c & 1];
+    const float *old = m->tails[~block & 1], *u = path->u + (c - BLOCK) * path->u_stride;
+    float *made = m->tails[block & 1], *swap = m->errors;
+    int16_t count = 0;
+    memset(s->given, 0xff, sizeof s->given);
+    for (size_t rank = 0; rank < z->width; rank++)
+      for (size_t p = 0; p < z->prefixes; p++) {
+        const size_t i = rank * z->stride + p, from = root[i];
+        if (s->given[from] < 0) {
+          const size_t at = (size_t)tail[from] * GPTVQ_BATCH + c;
+          float *to = made + (size_t)count * GPTVQ_BATCH + c;
+          if (block == 1) memcpy(to, old + at, (n - c) * sizeof *to);
+          else
+            feed_tail(n - c, m->errors + from * BLOCK, u - BLOCK * path->u_stride + c, path->u_stride, old + at,
+                      to);
+          s->given[from] = count++;
+        }
+        s->tail[block & 1][i] = (uint8_t)s->given[from];
+      }
+    for (size_t j = 0; j < BLOCK; j++) memcpy(s->u[j], u + j * path->u_stride + c, wide * sizeof *u);
+    for (size_t rank = 0; rank < z->width; rank++)
+      for (size_t p = 0; p < z->prefixes; p++) {
+        const size_t i = rank * z->stride + p;
+        feed_block(m->now + i * BLOCK, s->u[0], made + (size_t)s->tail[block & 1][i] * GPTVQ_BATCH + c,
+                   m->next + i * BLOCK);
+      }
+    m->errors = m->now;
+    m->now = m->next;
+    m->next = swap;
+  }
+  for (size_t i = 0; i < all; i++) s->root[c & 1][i] = (uint8_t)i;
+}
+
+/* Errors and weights of all paths for the column behind c. */
+static inline void go_on(memory *m, const sizes *z, const gptvq_path *path, const float *table, size_t c) {
+  survivors *s = m->s;
+  const size_t j = c % BLOCK, wide = gptvq_min_size(BLOCK, path->columns - (c - j));
+  const float scale = path->scale[c], metric = path->metric[c];
+  const uint8_t *root = s->root[c & 1];
+  uint8_t *next_root = s->root[~c & 1];
+  memset(s->masked, 0, sizeof s->masked);
+  memcpy(s->masked + j + 1, path->u + c * path->u_stride + c + 1, (wide - j - 1) * sizeof *s->masked);
+  vfloat u[BLOCK / V];
+  for (size_t v = 0; v < BLOCK / V; v++) u[v] = LOAD(s->masked + v * V);
+  for (size_t rank = 0; rank < z->width; rank++)
+    for (size_t p = 0; p < z->prefixes; p++) {
+      const size_t i = rank * z->stride + p, before = (size_t)s->before[i];
+      const float *from = m->now + before * BLOCK, e = (from[j] - table[s->at[i]] * scale) * metric;
+      float *to = m->next + i * BLOCK;
+      for (size_t v = 0; v < BLOCK / V; v++) put(to + v * V, LOAD(from + v * V) - e * u[v]);
+      to[j] = e;
+      next_root[i] = root[before];
+    }
+  float *swap = m->now;
+  m->now = m->next;
+  m->next = swap;
 }
 
 /* Everything that a first step reads. */
-static void begin(const memory *m, const sizes *z, const gptvq_path *path, const float *w) {
+static void begin(const memory *m, const sizes *z, const gptvq_path *path) {
   survivors *s = m->s;
   for (size_t i = 0; i < z->width * z->symbols * z->stride; i++) {
     s->x[i] = 0.0f;
     s->cost[i] = INFINITY;
   }
-  for (size_t i = 0; i < z->width * z->stride; i++)
+  for (size_t i = 0; i < z->width * z->stride; i++) {
     s->best[i] = i < z->prefixes && (path->start < 0 || (size_t)path->start == i) ? 0.0f : INFINITY;
-  for (size_t i = 0; path->u != NULL && i < z->width * z->stride; i++)
-    for (int j = 0; j < 2; j++) memcpy(m->segments[j] + i * GPTVQ_BATCH, w, path->columns * sizeof *w);
+  }
+  memset(m->now, 0, 3 * z->width * z->stride * BLOCK * sizeof *m->now);
+  memset(s->u, 0, sizeof s->u);
 }
 
 /* A table as `choose` reads it. */
@@ -136,59 +247,56 @@ static const float *fill_up(survivors *s, const sizes *z, const float *table) {
   return s->table;
 }
 
+/* Errors of a path that is known, and their squares. */
+static double errors_of(const gptvq_path *path, const float *w, const uint16_t *state, float *error) {
+  const size_t n = path->columns;
+  float now[GPTVQ_BATCH];
+  double sum = 0.0;
+  memcpy(now, w, n * sizeof *w);
+  for (size_t c = 0; c < n; c++) {
+    error[c] = (now[c] - path->table[c][state[c]] * path->scale[c]) * path->metric[c];
+    if (path->u == NULL) continue;
+    const float *u = path->u + c * path->u_stride;
+    for (size_t i = c + 1; i < n; i++) now[i] -= error[c] * u[i];
+  }
+  for (size_t c = n; c-- > 0;) sum += (double)error[c] * (double)error[c];
+  return sum;
+}
+
 /* k: a constant */
 static inline double find_path(const gptvq_path *path, const float *w, uint16_t *state, float *error,
                                void *scratch, unsigned k) {
   const sizes z = sizes_of(k, path->state_bits, path->width);
-  const size_t n = path->columns, all = z.width * z.stride, run = gptvq_min_size(z.symbols, z.prefixes),
-               apart = path->u != NULL ? GPTVQ_BATCH : 0;
+  const size_t n = path->columns, all = z.width * z.stride, run = gptvq_min_size(z.symbols, z.prefixes);
   const float *ready = NULL, *made_of = NULL;
   memory m = place(&z, scratch);
   survivors *s = m.s;
-  begin(&m, &z, path, w);
+  begin(&m, &z, path);
   for (size_t c = 0; c < n; c++) {
-    const float *table = path->table[c], *u = path->u != NULL ? path->u + c * path->u_stride : NULL,
-                *old = path->u != NULL ? m.segments[~c & 1] : w;
-    const float scale = path->scale[c], inverse = scale > 0.0f ? 1.0f / scale : 0.0f,
-                weight = path->lookup[c] * scale * path->lookup[c] * scale, metric = path->metric[c];
-    float *errors = m.error + c * all, *segments = m.segments[c & 1];
-    uint8_t *states = m.state + c * all, *ranks = m.rank + c * all;
+    const float *table = path->table[c], scale = path->scale[c], inverse = scale > 0.0f ? 1.0f / scale : 0.0f,
+                weight = path->lookup[c] * scale * path->lookup[c] * scale;
+    int32_t *from = m.from + c * all;
     if (table != made_of) ready = fill_up(s, &z, made_of = table);
-    for (size_t rank = 0; rank < z.width; rank++)
-      for (size_t p = 0; p < z.prefixes; p++)
-        s->now[rank * z.stride + p] = old[(rank * z.stride + p) * apart + c];
-    if (run == 4) spread(s, &z, inverse, 4);
-    else if (run == 8) spread(s, &z, inverse, 8);
-    else spread(s, &z, inverse, 16);
-    if (z.width == 1) choose(s, &z, ready, weight, 1);
-    else if (z.width == 2) choose(s, &z, ready, weight, 2);
-    else if (z.width == 3) choose(s, &z, ready, weight, 3);
-    else choose(s, &z, ready, weight, 4);
-    for (size_t rank = 0; rank < z.width; rank++)
-      for (size_t p = 0; p < z.prefixes; p++) {
-        const size_t i = rank * z.stride + p, from = (size_t)s->from[i],
-                     at = (from & (z.symbols - 1)) * z.prefixes + p,
-                     before = (from >> k) * z.stride + (at >> k);
-        const float e = (s->now[before] - table[at] * scale) * metric;
-        states[i] = (uint8_t)at;
-        ranks[i] = (uint8_t)(from >> k);
-        errors[i] = e;
-        if (apart > 0 && s->best[i] < INFINITY)
-          feed_back(c + 1, n, e, u, old + before * GPTVQ_BATCH, segments + i * GPTVQ_BATCH);
-      }
+    if (c % BLOCK == 0) enter_block(&m, &z, path, w, c, (unsigned)(c / BLOCK));
+    if (run == 4) spread(s, &z, m.now + c % BLOCK, inverse, 4);
+    else if (run == 8) spread(s, &z, m.now + c % BLOCK, inverse, 8);
+    else spread(s, &z, m.now + c % BLOCK, inverse, 16);
+    if (z.width == 1) choose(s, &z, ready, weight, from, 1);
+    else if (z.width == 2) choose(s, &z, ready, weight, from, 2);
+    else if (z.width == 3) choose(s, &z, ready, weight, from, 3);
+    else choose(s, &z, ready, weight, from, 4);
+    if (path->u != NULL) go_on(&m, &z, path, table, c);
   }
   size_t last = path->end < 0 ? 0 : (size_t)path->end;
   for (size_t p = 0; path->end < 0 && p < z.prefixes; p++)
     if (s->best[p] < s->best[last]) last = p;
   if (!(s->best[last] < INFINITY)) return INFINITY;
-  double sum = 0.0;
   for (size_t c = n; c-- > 0;) {
-    state[c] = m.state[c * all + last];
-    error[c] = m.error[c * all + last];
-    sum += (double)error[c] * (double)error[c];
-    last = m.rank[c * all + last] * z.stride + ((size_t)state[c] >> k);
+    const size_t from = (size_t)m.from[c * all + last];
+    state[c] = (uint16_t)((from & (z.symbols - 1)) * z.prefixes + last % z.stride);
+    last = (from >> k) * z.stride + ((size_t)state[c] >> k);
   }
-  return sum;
+  return errors_of(path, w, state, error);
 }
 
 double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint16_t *state, float *error,
