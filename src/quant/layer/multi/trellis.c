@@ -12,10 +12,10 @@ enum { STATES = GPTVQ_TRELLIS_STATES, ROWS = GPTVQ_TRELLIS_ROWS, MOST = STATES /
 /* Paths that are kept, [width][stride], the cheaper ones of a prefix first; prefixes are filled up to
  * `stride`, a multiple of V, with paths of infinite cost. */
 typedef struct survivors {
-  float x[GPTVQ_PATHS_MAX * STATES],
-      cost[GPTVQ_PATHS_MAX * STATES]; /* [width][symbols][stride]: of the path to a
-                                         state, which is h · prefixes + p */
-  float table[STATES];                /* likewise, where stride > prefixes */
+  float x[GPTVQ_PATHS_MAX * STATES];    /* [width][symbols][stride]: of the path to a state, which is
+                                           h · prefixes + p */
+  float table[STATES];                  /* likewise, where stride > prefixes */
+  float cost[GPTVQ_PATHS_MAX * STATES]; /* as x, and not 4 KiB from it */
   float best[GPTVQ_PATHS_MAX * MOST];
   int32_t at[GPTVQ_PATHS_MAX * MOST], before[GPTVQ_PATHS_MAX * MOST]; /* state, and the path that it goes on */
   uint8_t root[2][GPTVQ_PATHS_MAX * MOST]; /* path at the end of the block before that it goes on */
@@ -76,20 +76,26 @@ size_t GPTVQ_MULTI(gptvq_path_scratch)(unsigned step_bits, unsigned state_bits, 
 
 static inline void put(void *to, vfloat value) { *(vfloat *)to = value; }
 
-/* Weight and cost of each path to the states that it leads to, `run` = min(symbols, prefixes) of which lie
- * side by side. */
-static inline void spread(survivors *s, const sizes *z, const float *now, float inverse, size_t run) {
-  for (size_t rank = 0; rank < z->width; rank++)
-    for (size_t p = 0; p < z->prefixes; p++) {
-      const size_t state = p * z->symbols;
-      const float x = now[(rank * z->stride + p) * BLOCK] * inverse, cost = s->best[rank * z->stride + p];
-      size_t at = (rank * z->symbols + (state >> z->prefix_bits)) * z->stride + (state & (z->prefixes - 1));
-      for (size_t j = 0; j < z->symbols / run; j++, at += z->stride)
-        for (size_t i = 0; i < run; i++) {
-          s->x[at + i] = x;
-          s->cost[at + i] = cost;
+/* Weight and cost of each path to the states that it leads to; `symbols`: a constant */
+static inline void spread(survivors *s, const sizes *z, const float *now, float inverse, size_t symbols) {
+  const size_t prefixes = z->prefixes, stride = z->stride;
+  for (size_t rank = 0; rank < z->width; rank++) {
+    const float *weight = now + rank * stride * BLOCK, *cost = s->best + rank * stride;
+    float *x = s->x + rank * symbols * stride, *costs = s->cost + rank * symbols * stride;
+    for (size_t p = 0; p < prefixes; p++) {
+      const float here = weight[p * BLOCK] * inverse, carried = cost[p];
+      size_t at = p * symbols;
+      if (stride == prefixes) {
+        for (size_t i = 0; i < symbols; i++) x[at + i] = here;
+        for (size_t i = 0; i < symbols; i++) costs[at + i] = carried;
+      } else {
+        for (const size_t end = at + symbols; at < end; at++) {
+          x[at / prefixes * stride + at % prefixes] = here;
+          costs[at / prefixes * stride + at % prefixes] = carried;
         }
+      }
     }
+  }
 }
 
 /* Of all paths to states with the same prefix the `width` (a constant) cheapest, in order. */
@@ -267,7 +273,7 @@ static double errors_of(const gptvq_path *path, const float *w, const uint16_t *
 static inline double find_path(const gptvq_path *path, const float *w, uint16_t *state, float *error,
                                void *scratch, unsigned k) {
   const sizes z = sizes_of(k, path->state_bits, path->width);
-  const size_t n = path->columns, all = z.width * z.stride, run = gptvq_min_size(z.symbols, z.prefixes);
+  const size_t n = path->columns, all = z.width * z.stride;
   const float *ready = NULL, *made_of = NULL;
   memory m = place(&z, scratch);
   survivors *s = m.s;
@@ -278,9 +284,7 @@ static inline double find_path(const gptvq_path *path, const float *w, uint16_t 
     int32_t *from = m.from + c * all;
     if (table != made_of) ready = fill_up(s, &z, made_of = table);
     if (c % BLOCK == 0) enter_block(&m, &z, path, w, c, (unsigned)(c / BLOCK));
-    if (run == 4) spread(s, &z, m.now + c % BLOCK, inverse, 4);
-    else if (run == 8) spread(s, &z, m.now + c % BLOCK, inverse, 8);
-    else spread(s, &z, m.now + c % BLOCK, inverse, 16);
+    spread(s, &z, m.now + c % BLOCK, inverse, (size_t)1 << k);
     if (z.width == 1) choose(s, &z, ready, weight, from, 1);
     else if (z.width == 2) choose(s, &z, ready, weight, from, 2);
     else if (z.width == 3) choose(s, &z, ready, weight, from, 3);
@@ -306,35 +310,53 @@ double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint
   return find_path(path, w, state, error, scratch, 4);
 }
 
+/* Cheapest ways to four prefixes from p on, of all rows. cost[prefixes][ROWS] before and after the column;
+ * of a state t: add[2 t], and times x[ROWS] add[2 t + 1]. from[ROWS]: a byte for each prefix. k: a constant */
+static inline void step(unsigned k, size_t prefixes, size_t p, const float *add, const float *x,
+                        const float *before, float *after, int32_t *from) {
+  enum { PARTS = ROWS / V };
+  vint words[PARTS];
+  for (size_t i = 0; i < PARTS; i++) words[i] = (vint){0};
+  for (size_t j = 0; j < 4; j++) {
+    vfloat best[PARTS];
+    vint ways[PARTS];
+    for (size_t h = 0; h < (size_t)1 << k; h++) {
+      const size_t s = h * prefixes + p + j;
+      for (size_t i = 0; i < PARTS; i++) {
+        const vfloat cost = LOAD(before + (s >> k) * ROWS + i * V) +
+                            (add[2 * s] + add[2 * s + 1] * LOAD(x + i * V));
+        const vint less = cost < best[i];
+        if (h > 0) {
+          best[i] = (vfloat)BLEND(less, (vint)cost, (vint)best[i]);
+          ways[i] = BLEND(less, (vint){0} + ((int32_t)h << 8 * j), ways[i]);
+        } else {
+          best[i] = cost;
+          ways[i] = (vint){0};
+        }
+      }
+    }
+    for (size_t i = 0; i < PARTS; i++) {
+      put(after + (p + j) * ROWS + i * V, best[i]);
+      words[i] |= ways[i];
+    }
+  }
+  for (size_t i = 0; i < PARTS; i++) *(vint *)(void *)(from + i * V) = words[i];
+}
+
 /* k: a constant */
 static inline void viterbi(unsigned k, unsigned state_bits, size_t columns, const float *table,
                            const float *x, const float *weight, uint8_t *state, uint8_t *scratch) {
-  enum { PARTS = ROWS / V };
-  const size_t states = (size_t)1 << state_bits, prefixes = states >> k, symbols = (size_t)1 << k;
-  float costs[2][MOST * ROWS];
-  memset(costs[0], 0, sizeof costs[0]);
+  const size_t states = (size_t)1 << state_bits, prefixes = states >> k;
+  float costs[2][MOST * ROWS + 64] = {{0}}, add[2 * STATES];
   for (size_t c = 0; c < columns; c++) {
-    const float *before = costs[c & 1];
-    float *after = costs[~c & 1];
-    const vfloat w = (vfloat){0} + weight[c];
-    for (size_t part = 0; part < PARTS; part++) {
-      const vfloat point = LOAD(x + c * ROWS + part * V);
-      for (size_t p = 0; p < prefixes; p++) {
-        vfloat best = (vfloat){0} + INFINITY;
-        vint from = {0};
-        for (size_t h = 0; h < symbols; h++) {
-          const size_t s = h * prefixes + p;
-          const vfloat delta = point - table[s];
-          const vfloat cost = LOAD(before + (s >> k) * ROWS + part * V) + delta * delta * w;
-          const vint less = cost < best;
-          best = (vfloat)BLEND(less, (vint)cost, (vint)best);
-          from = BLEND(less, (vint){0} + (int32_t)h, from);
-        }
-        *(vfloat *)(void *)(after + p * ROWS + part * V) = best;
-        uint8_t *to = scratch + (c * prefixes + p) * ROWS + part * V;
-        for (size_t l = 0; l < V; l++) to[l] = (uint8_t)from[l];
-      }
+    const float w = weight[c];
+    for (size_t s = 0; s < states; s++) { /* (x − t)² but for x², which all paths have in common */
+      add[2 * s] = w * table[s] * table[s];
+      add[2 * s + 1] = -2.0f * w * table[s];
     }
+    for (size_t p = 0; p < prefixes; p += 4)
+      step(k, prefixes, p, add, x + c * ROWS, costs[c & 1], costs[~c & 1],
+           (int32_t *)(void *)(scratch + (c * prefixes + p) * ROWS));
   }
   const float *final = costs[columns & 1];
   size_t last[ROWS];
@@ -345,7 +367,10 @@ static inline void viterbi(unsigned k, unsigned state_bits, size_t columns, cons
   }
   for (size_t c = columns; c-- > 0;)
     for (size_t row = 0; row < ROWS; row++) { /* whose steps back do not wait for each other */
-      const size_t s = scratch[(c * prefixes + last[row]) * ROWS + row] * prefixes + last[row];
+      int32_t ways;
+      memcpy(&ways, scratch + (c * prefixes + (last[row] & ~(size_t)3)) * ROWS + row * sizeof ways,
+             sizeof ways);
+      const size_t s = ((size_t)ways >> (last[row] & 3) * 8 & 15) * prefixes + last[row];
       state[c * ROWS + row] = (uint8_t)s;
       last[row] = s >> k;
     }
