@@ -9,9 +9,9 @@
 #include <math.h>
 #include <string.h>
 
-enum {
-  TABLE_ROWS = 512
-}; /* rows that a table is made from, at most: a thousand weights per state and more */
+/* Rows that a table is made from, at most: a thousand weights per state and more; rounds that it takes, at
+ * most: what is left to gain is made up for by the update and the re-assignment. */
+enum { TABLE_ROWS = 512, TABLE_ROUNDS = 24 };
 
 static gptvq_trellis_points points_of(const gptvq_vq *q) {
   size_t rows = gptvq_min_size(q->rows, TABLE_ROWS);
@@ -79,7 +79,8 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
   }
   gptvq_gaussian_table(p.step_bits, p.state_bits, table, q->arena);
   for (size_t s = 0; s < q->k; s++) table[s] *= (float)base;
-  (void)gptvq_trellis_em(&p, q->options->em_iterations, table, q->arena);
+  const unsigned rounds = q->options->em_iterations < TABLE_ROUNDS ? q->options->em_iterations : TABLE_ROUNDS;
+  (void)gptvq_trellis_em(&p, rounds, table, q->arena);
   gptvq_vq_store_codebook(q, g, table);
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
