@@ -94,7 +94,7 @@ static void add_tile(const direct *d, size_t stripe, size_t g, size_t f, size_t 
   double *out = d->matrices + (stripe - d->first) * d->values * d->values;
   for (size_t v = 0; v < d->widest; v++)
     for (size_t w = 0; w < d->widest; w++)
-      out[(g * d->widest + v) * d->values + f * d->widest + w] += (double)t->block[v * d->widest + w];
+      out[(g * d->widest + v) * d->values + f * d->widest + w] += (double)t->block[w * d->widest + v];
 }
 
 /* Items are (pair of groups, some stripes). */

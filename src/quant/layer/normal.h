@@ -12,7 +12,7 @@
 /* sums[index[b] · dim + i][n] += scale[b] · h[b · dim + i][n], rows of h `stride` apart */
 GPTVQ_MULTI_DECLARE(void, gptvq_normal_rows, size_t dim, size_t blocks, const uint16_t *index,
                     const float *scale, size_t n, const float *h, size_t stride, float *sums);
-/* out[v][index[b] · dim + i] += scale[b] · sums[v][b · dim + i] for v < values; rows of out have `width`
+/* out[index[b] · dim + i][v] += scale[b] · sums[v][b · dim + i] for v < values; rows of out have `width`
  * numbers, those of sums `stride`. */
 GPTVQ_MULTI_DECLARE(void, gptvq_normal_columns, size_t dim, size_t blocks, const uint16_t *index,
                     const float *scale, size_t values, const float *sums, size_t stride, float *out,

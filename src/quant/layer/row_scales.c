@@ -1,122 +1,138 @@
-/* Scales of a trellis by conjugate gradients: with tables and states fixed the layer loss is a quadratic in
- * the scales of each row. */
+/* Scales of a trellis: with tables and states fixed the layer loss is a quadratic in the scales of each row,
+ * one for each group, whose system is formed and solved. With t the row's table values and H_gf the part of H
+ * in the rows of group g and the columns of f, its matrix is t_gᵀ (H + ridge)_gf t_f. */
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/solve/cg.h"
+#include "linalg/rows_product.h"
+#include "linalg/solve/cholesky.h"
 #include "quant/layer/layer.h"
 
 #include <string.h>
 
-enum { MAX_STEPS = 30 };
-#define REMAINING 3e-4 /* of a row's loss, as for codebooks */
+enum { SLAB = 384 }; /* rows that are worked on together */
 
-/* The systems are the rows. */
 typedef struct fit {
   gptvq_vq *q;
-  double *row_loss, *row_after; /* [rows] */
-  uint8_t *saved;               /* [rows × groups] */
-  gptvq_cg cg;
+  size_t first, group;   /* the slab; the group whose rows of the matrices are being made */
+  double *row_loss;      /* [rows]; afterwards what the rows gain */
+  double *matrix, *work; /* [SLAB][groups²], lower triangles */
+  double *slope, *step;  /* [SLAB][groups]: minus half the gradient; what leads to the least loss */
 } fit;
 
 static void take(gptvq_arena *arena, fit *f) {
   const gptvq_vq *q = f->q;
+  const size_t slab = gptvq_min_size(SLAB, q->rows), square = gptvq_saturated_size(q->groups, q->groups);
   f->row_loss = gptvq_arena_take(arena, q->rows, sizeof *f->row_loss);
-  f->row_after = gptvq_arena_take(arena, q->rows, sizeof *f->row_after);
-  f->saved = gptvq_arena_take(arena, q->rows, q->groups);
-  gptvq_cg_take(&f->cg, arena);
+  f->matrix = gptvq_arena_take(arena, slab, gptvq_saturated_size(square, sizeof *f->matrix));
+  f->work = gptvq_arena_take(arena, slab, gptvq_saturated_size(square, sizeof *f->work));
+  f->slope = gptvq_arena_take(arena, slab, q->groups * sizeof *f->slope);
+  f->step = gptvq_arena_take(arena, slab, q->groups * sizeof *f->step);
 }
 
-/* out[groups] = Σ over the columns of a group of y · table value */
-static void gather_row(const gptvq_vq *q, size_t row, const float *y, double *out) {
-  const uint16_t *state = q->index + row * q->blocks;
-  for (size_t g = 0; g < q->groups; g++) {
-    const float *table = gptvq_vq_state_values(q, g);
-    double sum = 0.0;
-    for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++)
-      sum += (double)table[state[c]] * (double)y[c];
-    out[g] = sum;
-  }
+static double dot(size_t n, const float *x, const float *y) {
+  double sum[4] = {0.0, 0.0, 0.0, 0.0};
+  size_t i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (size_t l = 0; l < 4; l++) sum[l] += (double)x[i + l] * (double)y[i + l];
+  for (; i < n; i++) sum[0] += (double)x[i] * (double)y[i];
+  return sum[0] + sum[1] + (sum[2] + sum[3]);
 }
 
-/* Rows that are at work lie side by side in q->work and q->error. */
-static void gather_active(const gptvq_cg *s, size_t row, size_t slot, double *out) {
-  const fit *f = s->context;
-  gather_row(f->q, row, f->q->error + slot * f->q->padded, out);
-}
-
-static void prepare(void *context, size_t begin, size_t end, size_t thread) {
+/* The rows' table values take the place of their errors, of which the slopes are left. */
+static void begin_rows(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const fit *f = context;
   const gptvq_vq *q = f->q;
-  for (size_t row = begin; row < end; row++) {
+  for (size_t i = begin; i < end; i++) {
+    const size_t row = f->first + i;
     const uint16_t *state = q->index + row * q->blocks;
-    gather_row(q, row, q->error + row * q->padded, f->cg.residual + row * q->groups);
-    f->cg.enough[row] = REMAINING * f->row_loss[row];
+    float *values = q->work + row * q->padded;
     for (size_t g = 0; g < q->groups; g++) {
       const float *table = gptvq_vq_state_values(q, g);
-      double sum = 0.0;
-      for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++)
-        sum += ((double)q->factor->h[c * q->padded + c] + gptvq_factor_ridge(q->factor, c)) *
-               (double)table[state[c]] * (double)table[state[c]];
-      f->cg.blocks[row * q->groups + g] = sum;
-      f->cg.solution[row * q->groups + g] = (double)gptvq_vq_scale(q, row, q->group[g].start);
+      const size_t start = q->group[g].start, width = q->group[g].width;
+      for (size_t c = start; c < start + width; c++) values[c] = table[state[c]];
+      f->slope[i * q->groups + g] = dot(width, values + start, q->error + row * q->padded + start);
     }
   }
 }
 
-static void decode_active(void *context, size_t begin, size_t end, size_t thread) {
+/* q->error: the values of the group times its rows of H. */
+static void add_group(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const fit *f = context;
   const gptvq_vq *q = f->q;
-  for (size_t slot = begin; slot < end; slot++) {
-    size_t row = f->cg.active[slot];
-    const uint16_t *state = q->index + row * q->blocks;
-    for (size_t g = 0; g < q->groups; g++) {
-      const float *table = gptvq_vq_state_values(q, g), scale = f->cg.direction[row * q->groups + g];
-      for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++)
-        q->work[slot * q->padded + c] = table[state[c]] * scale;
+  const gptvq_group *own = &q->group[f->group];
+  for (size_t i = begin; i < end; i++) {
+    const float *values = q->work + (f->first + i) * q->padded,
+                *product = q->error + (f->first + i) * q->padded;
+    double *out = f->matrix + (i * q->groups + f->group) * q->groups, ridge = 0.0;
+    for (size_t g = 0; g <= f->group; g++)
+      out[g] = dot(q->group[g].width, values + q->group[g].start, product + q->group[g].start);
+    for (size_t c = own->start; c < own->start + own->width; c++)
+      ridge += gptvq_factor_ridge(q->factor, c) * (double)values[c] * (double)values[c];
+    out[f->group] += ridge;
+    if (out[f->group] == 0.0) out[f->group] = 1.0; /* a table of nothing: any scale will do */
+  }
+}
+
+/* The scales that lead to the least loss, rounded; taken where the loss falls. */
+static void solve_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const fit *f = context;
+  const gptvq_vq *q = f->q;
+  const size_t n = q->groups;
+  for (size_t i = begin; i < end; i++) {
+    const double *matrix = f->matrix + i * n * n, *slope = f->slope + i * n;
+    double *work = f->work + i * n * n, *step = f->step + i * n, gain = 0.0;
+    uint8_t *codes = q->scale_codes + (f->first + i) * n;
+    f->row_loss[f->first + i] = 0.0;
+    memcpy(work, matrix, n * n * sizeof *work);
+    memcpy(step, slope, n * sizeof *step);
+    if (!gptvq_solve_positive(n, work, step)) continue;
+    for (size_t g = 0; g < n; g++) {
+      const double now = (double)q->scale_table[codes[q->group[g].id]];
+      step[g] = (double)q->scale_table[gptvq_row_scale_code(now + step[g])] - now;
+    }
+    for (size_t g = 0; g < n; g++) {
+      gain += step[g] * (2.0 * slope[g] - step[g] * matrix[g * n + g]);
+      for (size_t h = 0; h < g; h++) gain -= 2.0 * step[g] * step[h] * matrix[g * n + h];
+    }
+    if (!(gain > 0.0)) continue;
+    f->row_loss[f->first + i] = gain;
+    for (size_t g = 0; g < n; g++) {
+      uint8_t *code = codes + q->group[g].id;
+      *code = gptvq_row_scale_code((double)q->scale_table[*code] + step[g]);
     }
   }
 }
 
 size_t gptvq_trellis_scales_bytes(const gptvq_vq *q) {
   gptvq_arena counting = {0};
-  fit f = {.q = (gptvq_vq *)(uintptr_t)q, .cg = {.systems = q->rows, .values = q->groups, .block = 1}};
+  fit f = {.q = (gptvq_vq *)(uintptr_t)q};
   take(&counting, &f);
   return counting.peak;
 }
 
 gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error *err) {
-  fit f = {
-      .q = q,
-      .cg = {.systems = q->rows, .values = q->groups, .block = 1, .gather = gather_active, .context = &f}};
-  gptvq_cg *s = &f.cg;
-  size_t mark = q->arena->used;
-  double after;
+  fit f = {.q = q};
+  const size_t n = q->padded, mark = q->arena->used;
   take(q->arena, &f);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the fit of row scales", err));
   GPTVQ_TRY(gptvq_vq_loss(q, f.row_loss, loss, err));
-  gptvq_parallel_for(q->rows, 4, prepare, &f);
-  gptvq_cg_begin(s);
-  for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
-    gptvq_parallel_for(s->active_count, 4, decode_active, &f);
-    gptvq_stage_count(q->stages, 2.0 * (double)(s->active_count * q->padded * q->padded));
-    GPTVQ_TRY(q->backend->times_hessian(q, s->active_count, q->work, q->error, err));
-    gptvq_cg_step(s);
-  }
-  memcpy(f.saved, q->scale_codes, q->rows * q->groups);
-  for (size_t row = 0; row < q->rows; row++)
-    for (size_t g = 0; g < q->groups; g++)
-      q->scale_codes[row * q->groups + q->group[g].id] =
-          gptvq_row_scale_code(s->solution[row * q->groups + g]);
-  GPTVQ_TRY(gptvq_vq_loss(q, f.row_after, &after, err));
-  for (size_t row = 0; row < q->rows; row++) {
-    if (f.row_after[row] < f.row_loss[row]) {
-      *loss += f.row_after[row] - f.row_loss[row];
-      continue;
+  for (f.first = 0; f.first < q->rows; f.first += SLAB) {
+    const size_t count = gptvq_min_size(SLAB, q->rows - f.first);
+    float *values = q->work + f.first * n, *products = q->error + f.first * n;
+    gptvq_parallel_for(count, 4, begin_rows, &f);
+    for (f.group = 0; f.group < q->groups; f.group++) {
+      const size_t start = q->group[f.group].start, width = q->group[f.group].width;
+      gptvq_stage_count(q->stages, 2.0 * (double)(count * (start + width) * width));
+      gptvq_rows_product(false, count, start + width, width, values + start, n, q->factor->h + start * n, n,
+                         products, n);
+      gptvq_parallel_for(count, 4, add_group, &f);
     }
-    memcpy(q->scale_codes + row * q->groups, f.saved + row * q->groups, q->groups);
+    gptvq_parallel_for(count, 1, solve_rows, &f);
   }
+  for (size_t row = 0; row < q->rows; row++) *loss -= f.row_loss[row];
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
 }

@@ -9,9 +9,9 @@
 #include <math.h>
 #include <string.h>
 
-enum {
-  TABLE_ROWS = 512
-}; /* rows that a table is made from, at most: a thousand weights per state and more */
+/* Rows that a table is made from, at most: a thousand weights per state and more; rounds that it takes, at
+ * most: what is left to gain is made up for by the re-assignment. */
+enum { TABLE_ROWS = 512, TABLE_ROUNDS = 24 };
 
 static gptvq_trellis_points points_of(const gptvq_vq *q) {
   size_t rows = gptvq_min_size(q->rows, TABLE_ROWS);
@@ -78,7 +78,8 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
   }
   for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++)
     tables[i] = gptvq_gaussian_tables[p.step_bits - 2][i] * (float)base;
-  (void)gptvq_trellis_em(&p, q->options->em_iterations, tables, q->arena);
+  const unsigned rounds = q->options->em_iterations < TABLE_ROUNDS ? q->options->em_iterations : TABLE_ROUNDS;
+  (void)gptvq_trellis_em(&p, rounds, tables, q->arena);
   gptvq_vq_store_codebook(q, g, tables);
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;

@@ -69,8 +69,8 @@ typedef struct gptvq_trellis_points {
   const float *row_weight; /* [rows] */
 } gptvq_trellis_points;
 size_t gptvq_trellis_em_bytes(const gptvq_trellis_points *points);
-/* EM rounds on both tables from the values that are there, until the objective gains less than a fraction
- * 2e-5. Returns the weighted mean squared error before the last round. */
+/* EM rounds on both tables from the values that are there, over-relaxed but for the last one, until the
+ * objective gains less than a fraction 2e-5. Returns the weighted mean squared error before the last round. */
 double gptvq_trellis_em(const gptvq_trellis_points *points, unsigned iterations,
                         float tables[GPTVQ_TRELLIS_TABLE], gptvq_arena *arena);
 /* Tables for normal numbers of variance 1, which EM starts from. */
