@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* ROWS at a time, of several tokens fewer; scales of STRIP groups of them are made at once. */
-enum { ROWS = 16, SUMS = 64, STRIP = 32, MAX_STEPS = GPTVQ_I8_MAX_WIDTH / 32 };
+enum { ROWS = 32, SUMS = 64, STRIP = 32, MAX_STEPS = GPTVQ_I8_MAX_WIDTH / 32 };
 
 /* Bytes of the stream that a step ends, that it reads, and that are read before it. */
 GPTVQ_INLINE size_t step_bytes(unsigned k) { return k == 3 ? 12 : 32; }
@@ -137,9 +137,8 @@ GPTVQ_INLINE __m256i add_products(__m256i total, __m256i magnitude, __m256i othe
   return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-GPTVQ_INLINE void add_total(__m256i total, float scale, float *sums) {
-  _mm256_store_ps(sums,
-                  _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), _mm256_set1_ps(scale), _mm256_load_ps(sums)));
+GPTVQ_INLINE void add_total(__m256i total, __m256 scale, float *sums) {
+  _mm256_store_ps(sums, _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), scale, _mm256_load_ps(sums)));
 }
 
 /* Activations of a group, all planes, and their magnitudes. */
@@ -169,7 +168,7 @@ GPTVQ_INLINE void multiply_steps(const uint8_t *at, unsigned k, int first, size_
 
 /* A group of a row, one token. `whole`: it has 256 columns. */
 GPTVQ_INLINE void multiply_group(const uint8_t *at, unsigned k, int first, int whole, size_t steps,
-                                 const thirds *third, const tables *table, const inputs *x, float scale,
+                                 const thirds *third, const tables *table, const inputs *x, __m256 scale,
                                  float *sums) {
   __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   if (whole) {
@@ -221,7 +220,7 @@ GPTVQ_INLINE void multiply_tokens(const __m256i *weights, unsigned k, size_t ste
       }
 #pragma GCC unroll 4
     for (size_t t = 0; t < tokens; t++)
-      add_total(totals[t], scales[t] * row_scale, sums + t * GPTVQ_I8_LANES + 8 * half);
+      add_total(totals[t], _mm256_set1_ps(scales[t] * row_scale), sums + t * GPTVQ_I8_LANES + 8 * half);
   }
 }
 
@@ -230,9 +229,19 @@ GPTVQ_INLINE void multiply_tokens(const __m256i *weights, unsigned k, size_t ste
 /* Scales of up to STRIP groups from g on: (table scale / 127) · activation scale of every token, and those of
  * the rows, of one token times the former. */
 typedef struct strip {
-  _Alignas(32) float rows[ROWS][STRIP];
-  float base[GPTVQ_I8_MAX_TOKENS][STRIP];
+  _Alignas(32) float rows[ROWS][STRIP], base[GPTVQ_I8_MAX_TOKENS][STRIP];
 } strip;
+
+/* Scales of eight rows' codes, of which `there` are in memory that may be read. */
+GPTVQ_INLINE __m256 eight_scales(const uint8_t *codes, size_t there) {
+  uint64_t few = 0;
+  if (there >= 8) memcpy(&few, codes, 8);
+  else
+    for (size_t i = 0; i < there; i++) few |= (uint64_t)codes[i] << 8 * i;
+  const __m256i code = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)few)),
+                bits = _mm256_add_epi32(_mm256_slli_epi32(code, 19), _mm256_set1_epi32((127 - 8) << 23));
+  return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpeq_epi32(code, _mm256_setzero_si256()), bits));
+}
 
 GPTVQ_INLINE void make_strip(const gptvq_trellis_rows *job, size_t row, size_t rows, size_t g, strip *s) {
   const size_t count = job->groups - g < STRIP ? job->groups - g : STRIP;
@@ -242,9 +251,12 @@ GPTVQ_INLINE void make_strip(const gptvq_trellis_rows *job, size_t row, size_t r
       s->base[t][i] = gptvq_bf16_to_float(job->table_scales[g + i]) / 127.0f * x_scales[i];
   }
   for (size_t r = 0; r < rows; r++) {
-    const uint8_t *codes = job->row_scales + (row + r) * job->groups + g;
-    for (size_t i = 0; i < count; i++) s->rows[r][i] = gptvq_row_scale(codes[i]);
-    for (size_t i = 0; job->tokens == 1 && i < count; i++) s->rows[r][i] *= s->base[0][i];
+    const size_t at = (row + r) * job->groups + g, there = job->rows * job->groups - at;
+    for (size_t i = 0; i < count; i += 8) {
+      __m256 scale = eight_scales(job->row_scales + at + i, there - i);
+      if (job->tokens == 1) scale = _mm256_mul_ps(_mm256_load_ps(s->base[0] + i), scale);
+      _mm256_store_ps(s->rows[r] + i, scale);
+    }
   }
 }
 
@@ -267,10 +279,10 @@ GPTVQ_INLINE void group_rows(const gptvq_trellis_rows *job, size_t row, size_t r
                        _mm256_abs_epi8(_mm256_load_si256((const void *)(codes + i))));
   for (size_t r = 0; r < rows; r++, at += job->row_bytes) {
     const uint8_t *from = at;
-    const float scale = scales->rows[r][g % STRIP];
+    const float *scale = &scales->rows[r][g % STRIP];
     if (!easy && !can_read(job, at, &e)) from = pad(at, g * job->width, k, e.bytes, &room);
     if (one) {
-      multiply_group(from, k, first, whole, e.steps, third, &table, &x, scale, sums[r]);
+      multiply_group(from, k, first, whole, e.steps, third, &table, &x, _mm256_broadcast_ss(scale), sums[r]);
       continue;
     }
     group_values(from, k, first, e.steps, third, &table, weights);
@@ -280,7 +292,7 @@ GPTVQ_INLINE void group_rows(const gptvq_trellis_rows *job, size_t row, size_t r
       const size_t some = tokens - t < 4 ? tokens - t : 4;
       for (size_t i = 0; i < some; i++) base[i] = scales->base[t + i][g % STRIP];
 #define SOME(n) \
-  multiply_tokens(weights, k, e.steps, codes + t * stride, x.plane, stride, base, scale, n, to[t])
+  multiply_tokens(weights, k, e.steps, codes + t * stride, x.plane, stride, base, *scale, n, to[t])
       if (some == 4) SOME(4);
       else if (some == 3) SOME(3);
       else if (some == 2) SOME(2);
