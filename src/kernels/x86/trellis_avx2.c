@@ -1,8 +1,8 @@
 /* Trellis rows with AVX2. A step takes 32 bytes of the stream, which with 2 and 4 bits per weight end the
  * windows of four or two columns each, or with 3 bits the twelve bytes of 32 columns: the windows' nibbles
  * by shifts of the bytes and of those before them, values by vpshufb from the two tables. */
-#include "kernels/trellis.h"
 #include "kernels/trellis_shapes.h"
+#include "kernels/trellis_streams.h"
 #include "base/half.h"
 #include "kernels/ref/ref.h"
 #include "kernels/x86/x86.h"
@@ -11,16 +11,7 @@
 #include <string.h>
 
 /* ROWS at a time, of several tokens fewer; scales of STRIP groups of them are made at once. */
-enum { ROWS = 32, SUMS = 64, STRIP = 32, MAX_STEPS = GPTVQ_I8_MAX_WIDTH / 32 };
-
-/* Bytes of the stream that a step ends, that it reads, and that are read before it. */
-GPTVQ_INLINE size_t step_bytes(unsigned k) { return k == 3 ? 12 : 32; }
-GPTVQ_INLINE size_t step_before(unsigned k) { return k == 3 ? 4 : 1; }
-/* Of `width` columns. */
-GPTVQ_INLINE size_t step_count(unsigned k, size_t width) {
-  const size_t columns = 32 * gptvq_trellis_planes(k);
-  return (width + columns - 1) / columns;
-}
+enum { BYTES = 32, ROWS = 32, SUMS = 64, STRIP = 32, VECTORS = GPTVQ_I8_MAX_WIDTH / 32 };
 
 /* ---- values ---- */
 
@@ -99,37 +90,6 @@ GPTVQ_INLINE void step_values(const uint8_t *at, unsigned k, int first, const th
   weights[3] = look_up(table, x0, x4);
 }
 
-/* ---- streams ---- */
-
-/* Steps of a group, the bytes of its columns in a row, and what is read of them. */
-typedef struct extent {
-  size_t steps, bytes, before, read;
-} extent;
-
-GPTVQ_INLINE extent extent_of(unsigned k, size_t width, int first) {
-  const size_t steps = step_count(k, width);
-  return (extent){.steps = steps,
-                  .bytes = (width * k + 7) / 8,
-                  .before = first ? 0 : step_before(k),
-                  .read = steps * step_bytes(k) + (k == 3 && first ? 4 : 0)};
-}
-
-GPTVQ_INLINE bool can_read(const gptvq_trellis_rows *job, const uint8_t *at, const extent *e) {
-  return (size_t)(at - job->streams) >= e->before && (size_t)(job->end - at) >= e->read;
-}
-
-/* Room for the bytes of a group with others around them, for groups that cannot be read where they are. */
-typedef struct padded {
-  uint8_t bytes[8 + GPTVQ_I8_MAX_WIDTH / 2 + 32];
-} padded;
-
-static const uint8_t *pad(const uint8_t *at, size_t begin, unsigned k, size_t bytes, padded *room) {
-  const size_t there = begin * k / 8, before = there < step_before(k) ? there : step_before(k);
-  memset(room, 0, sizeof *room);
-  memcpy(room->bytes + 8 - before, at - before, before + bytes);
-  return room->bytes + 8;
-}
-
 /* ---- products ---- */
 
 GPTVQ_INLINE __m256i add_products(__m256i total, __m256i magnitude, __m256i other) {
@@ -154,7 +114,7 @@ GPTVQ_INLINE void multiply_steps(const uint8_t *at, unsigned k, int first, size_
 #pragma GCC unroll 8
   for (size_t v = 0; v < count; v++) {
     __m256i weights[4];
-    step_values(at + v * step_bytes(k), k, first && v == 0, third, table, weights);
+    step_values(at + v * gptvq_step_bytes(k, BYTES), k, first && v == 0, third, table, weights);
 #pragma GCC unroll 4
     for (size_t e = 0; e < planes; e++) {
       const size_t i = e * x->plane + 32 * v;
@@ -172,15 +132,15 @@ GPTVQ_INLINE void multiply_group(const uint8_t *at, unsigned k, int first, int w
                                  float *sums) {
   __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   if (whole) {
-    multiply_steps(at, k, first, step_count(k, 256), third, table, x, totals);
+    multiply_steps(at, k, first, 256 / gptvq_step_columns(k, BYTES), third, table, x, totals);
   } else {
     inputs rest = *x;
     size_t left = steps;
     if (first && left > 1) {
       multiply_steps(at, k, 1, 2, third, table, &rest, totals);
-      at += 2 * step_bytes(k), rest.codes += 64, rest.magnitudes += 64, left -= 2, first = 0;
+      at += 2 * gptvq_step_bytes(k, BYTES), rest.codes += 64, rest.magnitudes += 64, left -= 2, first = 0;
     }
-    for (; left > 1; left -= 2, at += 2 * step_bytes(k), rest.codes += 64, rest.magnitudes += 64)
+    for (; left > 1; left -= 2, at += 2 * gptvq_step_bytes(k, BYTES), rest.codes += 64, rest.magnitudes += 64)
       multiply_steps(at, k, 0, 2, third, table, &rest, totals);
     if (left > 0 && first) multiply_steps(at, k, 1, 1, third, table, &rest, totals);
     else if (left > 0) multiply_steps(at, k, 0, 1, third, table, &rest, totals);
@@ -195,7 +155,7 @@ GPTVQ_INLINE void group_values(const uint8_t *at, unsigned k, int first, size_t 
   const size_t planes = gptvq_trellis_planes(k);
   if (first) step_values(at, k, 1, third, table, weights);
   for (size_t v = first ? 1 : 0; v < steps; v++)
-    step_values(at + v * step_bytes(k), k, 0, third, table, weights + v * planes);
+    step_values(at + v * gptvq_step_bytes(k, BYTES), k, 0, third, table, weights + v * planes);
 }
 
 /* Weights of a group of a row times the activations of `tokens` (a constant) tokens. */
@@ -265,22 +225,22 @@ GPTVQ_INLINE void group_rows(const gptvq_trellis_rows *job, size_t row, size_t r
                              int one, int first, int whole, size_t width, const thirds *third,
                              const strip *scales, float (*sums)[GPTVQ_I8_LANES]) {
   _Alignas(32) int8_t magnitudes[GPTVQ_I8_MAX_WIDTH];
-  __m256i weights[MAX_STEPS];
-  padded room;
+  __m256i weights[VECTORS];
+  gptvq_padded room;
   const size_t planes = gptvq_trellis_planes(k), tokens = job->tokens, stride = job->input_stride;
-  const extent e = extent_of(k, whole ? 256 : width, first);
+  const gptvq_extent e = gptvq_extent_of(k, whole ? 256 : width, first, BYTES);
   const tables table = load_tables(job->tables + g * GPTVQ_TRELLIS_TABLE);
   const int8_t *codes = job->x + g * job->group_codes;
   const inputs x = {codes, magnitudes, whole ? 256 / planes : ((width + planes - 1) / planes + 63) / 64 * 64};
   const uint8_t *at = job->streams + row * job->row_bytes + g * job->width * k / 8;
-  const bool easy = can_read(job, at, &e) && can_read(job, at + (rows - 1) * job->row_bytes, &e);
+  const bool easy = gptvq_can_read(job, at, &e) && gptvq_can_read(job, at + (rows - 1) * job->row_bytes, &e);
   for (size_t i = 0; one && i < planes * x.plane; i += 32)
     _mm256_store_si256((void *)(magnitudes + i),
                        _mm256_abs_epi8(_mm256_load_si256((const void *)(codes + i))));
   for (size_t r = 0; r < rows; r++, at += job->row_bytes) {
     const uint8_t *from = at;
     const float *scale = &scales->rows[r][g % STRIP];
-    if (!easy && !can_read(job, at, &e)) from = pad(at, g * job->width, k, e.bytes, &room);
+    if (!easy && !gptvq_can_read(job, at, &e)) from = gptvq_pad(at, g * job->width, k, e.bytes, &room);
     if (one) {
       multiply_group(from, k, first, whole, e.steps, third, &table, &x, _mm256_broadcast_ss(scale), sums[r]);
       continue;
@@ -359,21 +319,23 @@ GPTVQ_INLINE void order_codes(const __m256i *w, unsigned k, int8_t *codes) {
   }
 }
 
-/* Whole steps after the row's first bytes are read where they are: nothing behind them is needed. */
+/* Whole steps are read where they are, but for the first twelve bytes of a row. */
 GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count,
                             const int8_t *entries, int8_t *codes) {
   const tables table = load_tables(entries);
-  const size_t columns = 32 * gptvq_trellis_planes(k);
+  const size_t columns = gptvq_step_columns(k, BYTES);
   thirds third;
   if (k == 3) make_thirds(&third);
   for (size_t c = 0; c < count; c += columns) {
-    const size_t some = count - c < columns ? count - c : columns, before = (begin + c) * k / 8;
-    const uint8_t *at = stream + before;
+    const size_t some = count - c < columns ? count - c : columns;
+    const uint8_t *at = stream + (begin + c) * k / 8;
     __m256i weights[4];
-    int8_t part[128];
-    padded room;
-    if (some < columns || before < step_before(k)) at = pad(at, begin + c, k, (some * k + 7) / 8, &room);
-    step_values(at, k, 0, &third, &table, weights);
+    int8_t part[4 * BYTES];
+    gptvq_padded room;
+    if (some < columns || (k == 3 && begin + c == 0))
+      step_values(gptvq_pad(at, begin + c, k, (some * k + 7) / 8, &room), k, 0, &third, &table, weights);
+    else if (begin + c == 0) step_values(at, k, 1, &third, &table, weights);
+    else step_values(at, k, 0, &third, &table, weights);
     order_codes(weights, k, some == columns ? codes + c : part);
     if (some < columns) memcpy(codes + c, part, some);
   }
