@@ -14,14 +14,18 @@ bool gptvq_packed_has_i8(const gptvq_packed_shape *s) {
   return s->scale_block == 0 || s->scale_block / s->dim % 4 == 0;
 }
 
+/* Columns of one group are those of components 0 … dim − 1 of its vectors. */
+static size_t input_dim(const gptvq_packed_shape *s) {
+  return s->kind == GPTVQ_PACKED_TRELLIS ? gptvq_trellis_planes(s->index_bits) : s->dim;
+}
+
 void gptvq_input_measure(const gptvq_packed_shape *s, gptvq_input_layout *layout) {
   const bool uniform = s->kind == GPTVQ_PACKED_UNIFORM;
   layout->width = gptvq_min_size(uniform ? s->scale_block : s->group_cols, s->cols);
   layout->groups = gptvq_ceil_div(s->cols, layout->width);
-  layout->group_codes = uniform ? layout->width
-                        : s->kind == GPTVQ_PACKED_TRELLIS
-                            ? gptvq_round_up(layout->width, GPTVQ_TRELLIS_CHUNK)
-                            : s->dim * gptvq_round_up(gptvq_ceil_div(layout->width, s->dim), GPTVQ_I8_SET);
+  const size_t dim = input_dim(s);
+  layout->group_codes =
+      uniform ? layout->width : dim * gptvq_round_up(gptvq_ceil_div(layout->width, dim), GPTVQ_I8_SET);
   layout->corrections = gptvq_round_up(layout->groups * layout->group_codes, 64);
   layout->scales =
       layout->corrections + layout->groups * (uniform ? sizeof(float) : GPTVQ_I8_LANES * sizeof(int32_t));
@@ -35,23 +39,18 @@ size_t gptvq_packed_input_bytes(const gptvq_packed_shape *shape) {
 }
 
 bool gptvq_packed_same_input(const gptvq_packed *a, const gptvq_packed *b) {
-  return a->shape.kind == b->shape.kind && a->shape.cols == b->shape.cols && a->shape.dim == b->shape.dim &&
-         a->permutation == b->permutation &&
+  return a->shape.kind == b->shape.kind && a->shape.cols == b->shape.cols &&
+         input_dim(&a->shape) == input_dim(&b->shape) && a->permutation == b->permutation &&
          (a->shape.kind == GPTVQ_PACKED_UNIFORM ? a->shape.scale_block == b->shape.scale_block
                                                 : gptvq_min_size(a->shape.group_cols, a->shape.cols) ==
                                                       gptvq_min_size(b->shape.group_cols, b->shape.cols));
-}
-
-/* `bytes` codes in column order to the order of trellis.h */
-static void weave(const int8_t *from, size_t bytes, int8_t *to) {
-  for (size_t at = 0; at < bytes; at += 4)
-    memcpy(to + at / 256 * 256 + at / 4 % 4 * 64 + at % 256 / 16 * 4, from + at, 4);
 }
 
 void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *input) {
   const gptvq_packed_shape *s = &packed->shape;
   gptvq_input_layout layout;
   gptvq_input_measure(s, &layout);
+  const size_t dim = input_dim(s);
   int8_t *codes = input;
   void *corrections = codes + layout.corrections;
   float *scales = (float *)(void *)(codes + layout.scales);
@@ -67,17 +66,11 @@ void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *inpu
     if (s->kind == GPTVQ_PACKED_UNIFORM) {
       scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, 1, width, codes);
       ((float *)corrections)[g] = (float)GPTVQ_MULTI_PICK(gptvq_sum_codes)(codes, width);
-    } else if (s->kind == GPTVQ_PACKED_TRELLIS) {
-      int8_t ordered[GPTVQ_I8_MAX_WIDTH];
-      size_t bytes = gptvq_round_up(width, GPTVQ_TRELLIS_CHUNK);
-      scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, 1, bytes, ordered);
-      weave(ordered, bytes, codes);
-      GPTVQ_MULTI_PICK(gptvq_correct_lanes)(codes, bytes, (int32_t *)corrections + g * GPTVQ_I8_LANES);
     } else {
-      size_t plane = gptvq_round_up(gptvq_ceil_div(width, s->dim), GPTVQ_I8_SET);
-      scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, s->dim, plane, codes);
+      size_t plane = gptvq_round_up(gptvq_ceil_div(width, dim), GPTVQ_I8_SET);
+      scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, dim, plane, codes);
       GPTVQ_MULTI_PICK(gptvq_correct_lanes)
-      (codes, s->dim * plane, (int32_t *)corrections + g * GPTVQ_I8_LANES);
+      (codes, dim * plane, (int32_t *)corrections + g * GPTVQ_I8_LANES);
     }
   }
 }
@@ -255,6 +248,7 @@ static void multiply_trellis(const gptvq_packed *packed, const gptvq_input_layou
                             .group_codes = layout->group_codes,
                             .ldy = ldy};
   job.streams = packed->indices + begin * job.row_bytes;
+  job.end = packed->indices + s->rows * job.row_bytes;
   for (size_t token = 0; token < count; token += job.tokens) {
     job.tokens = gptvq_min_size(GPTVQ_I8_MAX_TOKENS, count - token);
     job.x = inputs + token * layout->bytes;

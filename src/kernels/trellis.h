@@ -1,22 +1,27 @@
 /* kernels/trellis.h: trellis layers times int8 activations (docs/KERNELS.md, "Trellis rows").
  *
- * The columns of a group are cut into chunks of 256, the last one filled up with activations of 0. Lane L = 0
- * … 15 owns columns 16L … 16L + 15 of every chunk, in prepared inputs as the bytes 4L … 4L + 3 of four sets:
- * byte 64j + 4L + b of a chunk is its column 16L + 4j + b. A group adds to the 16 fp32 sums of a row sum(L) =
- * fma(Σ over chunks and columns of lane L of w · q, ((table scale / 127) · activation scale) · row scale,
- * sum(L)), groups ascending; y = the sums folded as in i8.h. */
+ * Prepared inputs are those of vectors of n = 4, 1, 2 columns with k = 2, 3, 4 bits per weight (i8.h): of a
+ * group, whose columns are filled up to whole sets of 64 n, byte e·plane + i is column n·i + e, plane =
+ * 64 · sets. So bytes of the stream, with 3 bits twelve of its bits, are what a byte, with 3 bits a dword, of
+ * each of the n planes belongs to. A group adds to the 16 fp32 sums of a row sum(L) = fma(Σ over sets s,
+ * planes e and b = 0 … 3 of w · q of index 64s + 4L + b, ((table scale / 127) · activation scale) · row
+ * scale, sum(L)), groups ascending; y = the sums folded as in i8.h. */
 #ifndef GPTVQ_KERNELS_TRELLIS_H
 #define GPTVQ_KERNELS_TRELLIS_H
 
 #include "kernels/i8.h"
 
-enum { GPTVQ_TRELLIS_CHUNK = 256 };
+/* n */
+static inline size_t gptvq_trellis_planes(unsigned index_bits) {
+  return index_bits == 3 ? 1 : 8 / index_bits;
+}
 
 /* Some rows of a layer times the activations of at most GPTVQ_I8_MAX_TOKENS tokens. */
 typedef struct gptvq_trellis_rows {
   unsigned index_bits;
   size_t rows, row_bytes;
   const uint8_t *streams; /* rows × row_bytes */
+  const uint8_t *end;     /* of the layer's streams: up to here may be read */
   size_t groups, width, last_width;
   const int8_t *tables;         /* [groups][GPTVQ_TRELLIS_TABLE] */
   const uint16_t *table_scales; /* [groups] bf16 */

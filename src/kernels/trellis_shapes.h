@@ -4,11 +4,7 @@
 #ifndef GPTVQ_KERNELS_TRELLIS_SHAPES_H
 #define GPTVQ_KERNELS_TRELLIS_SHAPES_H
 
-/* The values of all states. */
-static inline const int8_t *gptvq_all_values(const int8_t *table, unsigned k, int8_t all[256]) {
-  for (unsigned s = 0; s < 256; s++) all[s] = gptvq_trellis_value(table, k, s);
-  return all;
-}
+#include "kernels/trellis.h"
 
 /* static void trellis_rows(job), of an all_rows(job, k) */
 #define GPTVQ_TRELLIS_ROWS() \

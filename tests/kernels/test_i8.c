@@ -23,7 +23,7 @@ static void check_tokens(const gptvq_packed_shape *shape, size_t count, uint64_t
   size_t bytes = gptvq_packed_input_bytes(shape), cols = shape->cols;
   guarded x = guarded_new(count * cols * sizeof(float)), inputs = guarded_new(count * bytes);
   fill_input((float *)x.data, count * cols, state);
-  size_t begin = gptvq_random_below(state, shape->rows),
+  size_t begin = gptvq_random_below(state, 2) ? 0 : gptvq_random_below(state, shape->rows),
          end = begin + 1 + gptvq_random_below(state, shape->rows - begin);
   if (gptvq_random_below(state, 2)) end = shape->rows; /* behind it there is nothing to read */
   size_t ldy = end - begin + gptvq_random_below(state, 3), total = (count - 1) * ldy + end - begin;
@@ -116,26 +116,56 @@ static void formats(void **test) {
       }
 }
 
+static gptvq_packed_shape trellis_shape(unsigned k, size_t rows, size_t cols, size_t group_cols) {
+  return (gptvq_packed_shape){.kind = GPTVQ_PACKED_TRELLIS,
+                              .rows = rows,
+                              .cols = cols,
+                              .dim = 1,
+                              .index_bits = k,
+                              .group_rows = rows,
+                              .group_cols = group_cols,
+                              .codebook_bits = 8};
+}
+
 /* Every trellis, with whole groups, wide ones, a rest of any kind, and few and many rows and tokens. */
 static void trellises(void **test) {
   (void)test;
   uint64_t state = 17;
   static const size_t widths[][2] = {{512, 256},        {576, 256}, {256 + 13, 256}, {512 + 1, 256},
-                                     {1024 + 40, 1024}, {300, 40},  {5, 8}};
-  for (unsigned k = 2; k <= 4; k++)
+                                     {1024 + 40, 1024}, {300, 40},  {5, 8},          {1, 8},
+                                     {700, 512},        {129, 64},  {1021, 1024},    {255, 256}};
+  static const size_t rows[] = {1, 2, 13, 31, 33, 70};
+  for (unsigned k = 2; k <= 4; k++) {
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++)
+      for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        gptvq_packed_shape s = trellis_shape(k, rows[r], widths[i][0], widths[i][1]);
+        check_tokens(&s, 1 + (i + r) % 8, &state);
+      }
     for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
-      gptvq_packed_shape s = {.kind = GPTVQ_PACKED_TRELLIS,
-                              .rows = 13,
-                              .cols = widths[i][0],
-                              .dim = 1,
-                              .index_bits = k,
-                              .group_rows = 13,
-                              .group_cols = widths[i][1],
-                              .codebook_bits = 8};
+      gptvq_packed_shape s = trellis_shape(k, 13, widths[i][0], widths[i][1]);
       check_tokens(&s, 1, &state);
       check_tokens(&s, 5, &state);
       check_tokens(&s, 35, &state);
     }
+    for (size_t w = 0; w < MODEL_WIDTHS; w++) {
+      gptvq_packed_shape s = trellis_shape(k, 5, model_widths[w], 256);
+      check_tokens(&s, 1 + w % 3, &state);
+    }
+  }
+}
+
+/* Streams that begin and end beside unreadable pages: whole pages of them. */
+static void trellises_between_pages(void **test) {
+  (void)test;
+  uint64_t state = 19;
+  const size_t rows = (size_t)sysconf(_SC_PAGESIZE) / 32; /* of 32 k bytes */
+  static const size_t groups[] = {256, 8, 64, 136};
+  for (unsigned k = 2; k <= 4; k++)
+    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++)
+      for (size_t tokens = 1; tokens <= 2; tokens++) {
+        gptvq_packed_shape s = trellis_shape(k, rows, 256, groups[i]);
+        check_tokens(&s, tokens, &state);
+      }
 }
 
 /* Blocks that are no power of two of columns, which groups of 256 columns cannot have unless they hold all of
@@ -309,11 +339,15 @@ static void bad_activations(void **test) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(formats),         cmocka_unit_test(trellises),
-      cmocka_unit_test(odd_blocks),      cmocka_unit_test(small_and_wide_tiles),
-      cmocka_unit_test(uniform_formats), cmocka_unit_test(widths_of_models),
-      cmocka_unit_test(random_shapes),   cmocka_unit_test(same_everywhere),
-      cmocka_unit_test(bad_activations)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(formats),
+                                     cmocka_unit_test(trellises),
+                                     cmocka_unit_test(trellises_between_pages),
+                                     cmocka_unit_test(odd_blocks),
+                                     cmocka_unit_test(small_and_wide_tiles),
+                                     cmocka_unit_test(uniform_formats),
+                                     cmocka_unit_test(widths_of_models),
+                                     cmocka_unit_test(random_shapes),
+                                     cmocka_unit_test(same_everywhere),
+                                     cmocka_unit_test(bad_activations)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -413,6 +413,45 @@ static void bad_factors_are_refused(void **state) {
   refuse(&f, GPTVQ_ERROR_NUMERIC, "codebook_factor_scales gives centroids beyond");
 }
 
+/* 2 × 16, groups of 8 columns */
+static layer_file trellis_layer(void) {
+  static const int8_t tables[64] = {[3] = -100, [20] = -27, [32] = 127};
+  layer_file f = {
+      .description =
+          "{\"format\":\"trellis\",\"version\":3,\"rows\":2,\"cols\":16,\"dim\":1,\"index_bits\":2,"
+          "\"group_rows\":2,\"group_cols\":8,\"codebook_bits\":8,\"scale_block\":0,"
+          "\"permuted\":false,\"method\":\"gptvq\",\"error\":0.5}",
+      .tensors = {{"layer.codebook_scales", GPTVQ_T_BF16, 2, {1, 2}, ones_bf16, 4},
+                  {"layer.codebooks", GPTVQ_T_I8, 4, {1, 2, 32, 1}, tables, 64},
+                  {"layer.indices", GPTVQ_T_U8, 1, {8}, zeros, 8},
+                  {"layer.row_scales", GPTVQ_T_U8, 2, {2, 2}, zeros, 4}},
+      .count = 4};
+  return f;
+}
+
+static void bad_trellises_are_refused(void **state) {
+  (void)state;
+  static const int8_t low[64] = {[3] = -100, [20] = -28}, high[64] = {[47] = 127, [63] = 1};
+  gptvq_error err;
+  layer_file f = trellis_layer();
+  if (try_layer(&f, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+  static const edit edits[] = {
+      {"\"version\":3", "\"version\":2", GPTVQ_ERROR_FORMAT, "\"trellis\" is not one of version 2"},
+      {"\"dim\":1", "\"dim\":1,\"state_bits\":8", GPTVQ_ERROR_UNSUPPORTED, "state_bits"},
+      {"\"index_bits\":2", "\"index_bits\":5", GPTVQ_ERROR_FORMAT, "5 bits per weight"},
+      {"\"index_bits\":2", "\"index_bits\":3", GPTVQ_ERROR_FORMAT, "indices has shape"},
+      {"\"group_rows\":2", "\"group_rows\":1", GPTVQ_ERROR_FORMAT, "groups of 1 rows"},
+      {"\"group_cols\":8", "\"group_cols\":16", GPTVQ_ERROR_FORMAT, "shape"},
+  };
+  refuse_edits(trellis_layer, edits, sizeof edits / sizeof edits[0]);
+  refuse_tensors(trellis_layer);
+  f.tensors[1].data = low;
+  refuse(&f, GPTVQ_ERROR_FORMAT,
+         "codebooks has values beyond ±127: sums of the two tables of column group 0");
+  f.tensors[1].data = high;
+  refuse(&f, GPTVQ_ERROR_FORMAT, "column group 1");
+}
+
 /* Permutations of more than 65536 columns are 32 bits wide in the file. */
 static void wide_permutations(void **state) {
   (void)state;
@@ -517,8 +556,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(layers_round_trip),          cmocka_unit_test(contradictions_are_refused),
       cmocka_unit_test(other_versions_are_refused), cmocka_unit_test(bad_numbers_are_refused),
-      cmocka_unit_test(bad_factors_are_refused),    cmocka_unit_test(wide_permutations),
-      cmocka_unit_test(damaged_files_never_crash),
+      cmocka_unit_test(bad_factors_are_refused),    cmocka_unit_test(bad_trellises_are_refused),
+      cmocka_unit_test(wide_permutations),          cmocka_unit_test(damaged_files_never_crash),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

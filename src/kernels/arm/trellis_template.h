@@ -1,15 +1,18 @@
-/* kernels/arm/trellis_template.h: trellis rows for aarch64; included by trellis_neon.c and trellis_dotprod.c,
+/* kernels/arm/trellis_template.h: trellis rows for aarch64, included by trellis_neon.c and trellis_dotprod.c,
  * which define dot4(sum, a, b) as for i8_template.h.
  *
- * With 2 and 4 bits per weight a byte of the stream ends the windows of four or two columns, so that a shift
- * of the bytes and an insertion from those before them make 16 of them; a lane's activations are brought into
- * that order first. With 3 bits a dword has the windows of four columns. Values by TBL and TBX. */
+ * A step takes 16 bytes of the stream, which with 2 and 4 bits per weight end the windows of four or two
+ * columns each, or with 3 bits the twelve bytes of 32 columns: the windows' nibbles by shifts of the bytes
+ * and of those before them, values by TBL from the two tables. */
 #include "base/half.h"
 #include "kernels/arm/arm.h"
-#include "kernels/arm/lookup_neon.h"
 #include "kernels/ref/ref.h"
-#include "kernels/trellis_chunk.h"
 #include "kernels/trellis_shapes.h"
+#include "kernels/trellis_streams.h"
+
+#include <arm_neon.h>
+
+#define INLINE static inline __attribute__((always_inline))
 
 /* bench/arm-mca.sh marks the loops that it has analysed. */
 #ifndef GPTVQ_MCA_BEGIN
@@ -17,220 +20,187 @@
 #define GPTVQ_MCA_END(name) ((void)0)
 #endif
 
-/* VECTORS of 16 weights make a chunk, quarters of them the columns of four lanes. */
-enum { ROWS = 32, CHUNK = GPTVQ_TRELLIS_CHUNK, VECTORS = 16 };
+enum { BYTES = 16, ROWS = 32 };
 
-/* ---- windows ---- */
+/* ---- values ---- */
 
-/* Windows that end n bits before the ends of bytes x begin; −n: behind them. p: the bytes before x. */
-INLINE uint8x16_t byte_windows(uint8x16_t x, uint8x16_t p, unsigned state_bits, int n) {
-  switch (n) {
-  case 6: x = vsriq_n_u8(vshlq_n_u8(x, 6), p, 2); break;
-  case 5: x = vsriq_n_u8(vshlq_n_u8(x, 5), p, 3); break;
-  case 4: x = vsriq_n_u8(vshlq_n_u8(x, 4), p, 4); break;
-  case 3: x = vsriq_n_u8(vshlq_n_u8(x, 3), p, 5); break;
-  case 2: x = vsriq_n_u8(vshlq_n_u8(x, 2), p, 6); break;
-  case 1: x = vsriq_n_u8(vshlq_n_u8(x, 1), p, 7); break;
-  case 0: break;
-  case -1: return vshrq_n_u8(x, 1); /* the last ones of their bytes: nothing is above them */
-  default: return vshrq_n_u8(x, 2);
-  }
-  return state_bits == 8 ? x : x & (uint8_t)((1u << state_bits) - 1u);
-}
+/* Three bits per weight: the bytes that the windows of even and odd columns lie in, of both vectors of a
+ * step, and how far up in them they begin. */
+typedef struct thirds {
+  uint8x16_t bytes[2][2]; /* [vector][odd] */
+  int16x8_t down[2][2];
+} thirds;
 
-/* Three bits per weight: the bytes that the windows of a dword lie in, from one before the 6 bytes of two
- * lanes on, and how far up they begin. */
-typedef struct triples {
-  uint8x16_t bytes[2];
-  int32x4_t down[2];
-} triples;
-
-INLINE void make_triples(unsigned state_bits, triples *t) {
-  for (int part = 0; part < 2; part++) {
+INLINE void make_thirds(thirds *t) {
+  for (unsigned i = 0; i < 4; i++) {
     uint8_t bytes[16];
-    int32_t down[4];
-    for (int d = 0; d < 4; d++) {
-      const int start = 8 + 48 * (d / 2) + 12 * (2 * part + d % 2) + 3 - (int)state_bits;
-      for (int b = 0; b < 4; b++) bytes[4 * d + b] = (uint8_t)(start / 8 + b);
-      down[d] = -(start % 8);
+    int16_t down[8];
+    for (unsigned w = 0; w < 8; w++) {
+      const unsigned start = 32 + 3 * (16 * (i / 2) + 2 * w + i % 2 + 1) - 8;
+      bytes[2 * w] = (uint8_t)(start / 8);
+      bytes[2 * w + 1] = (uint8_t)(start / 8 + 1);
+      down[w] = (int16_t)(-(int)(start % 8));
     }
-    t->bytes[part] = vld1q_u8(bytes);
-    t->down[part] = vld1q_s32(down);
+    t->bytes[i / 2][i % 2] = vld1q_u8(bytes);
+    t->down[i / 2][i % 2] = vld1q_s16(down);
   }
 }
 
-INLINE uint8x16_t dword_windows(uint8x16_t bytes, const triples *t, unsigned state_bits, int part) {
-  const uint32x4_t x = vshlq_u32(vreinterpretq_u32_u8(vqtbl1q_u8(bytes, t->bytes[part])), t->down[part]);
-  uint32x4_t all = vsliq_n_u32(x, vshrq_n_u32(x, 3), 8);
-  all = vsliq_n_u32(all, vshrq_n_u32(x, 6), 16);
-  all = vsliq_n_u32(all, vshrq_n_u32(x, 9), 24);
-  const uint8x16_t index = vreinterpretq_u8_u32(all);
-  return state_bits == 8 ? index : index & (uint8_t)((1u << state_bits) - 1u);
+INLINE uint8x16_t bytes_down(uint8x16_t x, const thirds *t, size_t vector, size_t odd) {
+  return vreinterpretq_u8_u16(
+      vshlq_u16(vreinterpretq_u16_u8(vqtbl1q_u8(x, t->bytes[vector][odd])), t->down[vector][odd]));
 }
 
-/* Windows of vector v of a chunk; the byte before it is there, with 3 bits three behind it too. */
-INLINE uint8x16_t vector_windows(const uint8_t *chunk, unsigned k, unsigned state_bits, const triples *t,
-                                 size_t v) {
-  if (k == 3) return dword_windows(vld1q_u8(chunk + v / 2 * 12 - 1), t, state_bits, (int)(v % 2));
-  const size_t columns = 8 / k; /* that end in a byte */
-  const uint8_t *bytes = chunk + v / columns * 16;
-  return byte_windows(vld1q_u8(bytes), vld1q_u8(bytes - 1), state_bits,
-                      (int)state_bits - (int)k * (1 + (int)(v % columns)));
+/* Both tables of a column group, also for indices whose halves have changed places. */
+typedef struct tables {
+  int8x16_t first, second, first_swapped, second_swapped;
+} tables;
+
+INLINE tables load_tables(const int8_t *entries) {
+  static const uint8_t swap[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  const int8x16_t first = vld1q_s8(entries), second = vld1q_s8(entries + 16);
+  return (tables){first, second, vqtbl1q_s8(first, vld1q_u8(swap)), vqtbl1q_s8(second, vld1q_u8(swap))};
 }
 
-/* ---- order ---- */
-
-INLINE int8x16_t shuffle(int8x16_t x, const uint8_t order[16]) { return vqtbl1q_s8(x, vld1q_u8(order)); }
-
-INLINE int8x16_t zip_low(int8x16_t a, int8x16_t b) {
-  return vreinterpretq_s8_s64(vzip1q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
-}
-INLINE int8x16_t zip_high(int8x16_t a, int8x16_t b) {
-  return vreinterpretq_s8_s64(vzip2q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
-}
-INLINE int8x16_t even_dwords(int8x16_t a, int8x16_t b) {
-  return vreinterpretq_s8_s32(vtrn1q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
-}
-INLINE int8x16_t odd_dwords(int8x16_t a, int8x16_t b) {
-  return vreinterpretq_s8_s32(vtrn2q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
+INLINE int8x16_t look_up(int8x16_t first, uint8x16_t a, int8x16_t second, uint8x16_t b) {
+  return vaddq_s8(vqtbl1q_s8(first, a), vqtbl1q_s8(second, b));
 }
 
-/* Activations of a chunk from prepared order to that of the vectors. */
-INLINE void order_inputs(const int8_t *x, unsigned k, int8_t *out) {
-  static const uint8_t square[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15},
-                       apart[16] = {0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};
-  for (size_t quarter = 0; quarter < 4; quarter++, out += 64) {
-    int8x16_t a[4], lane[4];
-    for (size_t j = 0; j < 4; j++) {
-      a[j] = vld1q_s8(x + 64 * j + 16 * quarter);
-      if (k == 2) a[j] = shuffle(a[j], square); /* the lanes' first bytes side by side, … */
-    }
-    const int8x16_t even[2] = {even_dwords(a[0], a[1]), even_dwords(a[2], a[3])},
-                    odd[2] = {odd_dwords(a[0], a[1]), odd_dwords(a[2], a[3])};
-    lane[0] = zip_low(even[0], even[1]), lane[1] = zip_low(odd[0], odd[1]);
-    lane[2] = zip_high(even[0], even[1]), lane[3] = zip_high(odd[0], odd[1]);
-    if (k == 2) {
-      for (size_t i = 0; i < 4; i++) vst1q_s8(out + 16 * i, shuffle(lane[i], square));
-      continue;
-    }
-    for (size_t i = 0; k == 4 && i < 4; i++) lane[i] = shuffle(lane[i], apart);
+/* Vectors of a step: of the planes, or with 3 bits of 16 columns each; where they are in a group's prepared
+ * input, and to which quarter of the lanes they belong. */
+INLINE size_t step_vectors(unsigned k) { return k == 2 ? 4 : 2; }
+INLINE size_t input_at(unsigned k, size_t v, size_t i, size_t plane) {
+  return k == 3 ? 32 * v + 16 * i : i * plane + 16 * v;
+}
+INLINE size_t quarter_of(unsigned k, size_t v, size_t i) { return (k == 3 ? 2 * v + i : v) % 4; }
+
+/* Values of the step at `at`. `first`: nothing is before it. */
+INLINE void step_values(const uint8_t *at, unsigned k, int first, const thirds *third, const tables *table,
+                        int8x16_t *weights) {
+  const uint8x16_t zero = vdupq_n_u8(0), nibble = vdupq_n_u8(15);
+  if (k == 3) {
+    const uint8x16_t x = first ? vextq_u8(zero, vld1q_u8(at), 12) : vld1q_u8(at - 4);
     for (size_t i = 0; i < 2; i++) {
-      vst1q_s8(out + 32 * i, zip_low(lane[2 * i], lane[2 * i + 1]));
-      vst1q_s8(out + 32 * i + 16, zip_high(lane[2 * i], lane[2 * i + 1]));
+      const uint8x16_t windows = vtrn1q_u8(bytes_down(x, third, i, 0), bytes_down(x, third, i, 1));
+      weights[i] =
+          look_up(table->first, vandq_u8(windows, nibble), table->second, vshrq_n_u8(windows, 4));
     }
+    return;
   }
-}
-
-/* Values in the order of the vectors to column order. */
-INLINE void order_codes(const int8_t *from, unsigned k, int8_t *codes) {
-  for (size_t i = 0; i < CHUNK; i += k == 2 ? 64 : 32) {
-    const int8x16_t a = vld1q_s8(from + i), b = vld1q_s8(from + i + 16);
-    if (k == 2) {
-      const int8x16x4_t four = {{a, b, vld1q_s8(from + i + 32), vld1q_s8(from + i + 48)}};
-      vst4q_s8(codes + i, four);
-    } else if (k == 4) {
-      const int8x16x2_t two = {{a, b}};
-      vst2q_s8(codes + i, two);
-    } else {
-      vst1q_s8(codes + i, zip_low(a, b));
-      vst1q_s8(codes + i + 16, zip_high(a, b));
-    }
+  const uint8x16_t x = vld1q_u8(at), p = first ? vextq_u8(zero, x, 15) : vld1q_u8(at - 1),
+                   x0 = vandq_u8(x, nibble), x4 = vshrq_n_u8(x, 4), p4 = vshrq_n_u8(p, 4);
+  if (k == 4) {
+    weights[0] = look_up(table->first, p4, table->second, x0);
+    weights[1] = look_up(table->first, x0, table->second, x4);
+    return;
   }
+  /* the window's symbols are the oldest, two, the newest: two bits each of x and of p */
+  const uint8x16_t low = vdupq_n_u8(3);
+  weights[0] = look_up(table->first_swapped, vbslq_u8(low, x, vandq_u8(p, nibble)), table->second, p4);
+  weights[1] = look_up(table->first, vbslq_u8(low, p4, x0), table->second_swapped, vbslq_u8(low, x, p4));
+  weights[2] = look_up(table->first_swapped, vbslq_u8(low, x4, p4), table->second, x0);
+  weights[3] = look_up(table->first, vbslq_u8(low, x, x4), table->second,
+                       vandq_u8(vshrq_n_u8(x, 2), nibble));
 }
 
 /* ---- products ---- */
 
-/* Which of the totals vector v belongs to: those of four lanes, or, but with 2 bits, of two lanes twice. */
-INLINE size_t total_of(unsigned k, size_t v) { return k == 2 ? v / 4 : v / 2; }
+INLINE void add_totals(const int32x4_t totals[4], float scale, float *sums) {
+  for (size_t i = 0; i < 4; i++)
+    vst1q_f32(sums + 4 * i, vfmaq_n_f32(vld1q_f32(sums + 4 * i), vcvtq_f32_s32(totals[i]), scale));
+}
 
-INLINE void add_totals(const int32x4_t totals[8], unsigned k, float scale, float *sums) {
-  for (size_t quarter = 0; quarter < 4; quarter++) {
-    const int32x4_t total =
-        k == 2 ? totals[quarter] : vpaddq_s32(totals[2 * quarter], totals[2 * quarter + 1]);
-    vst1q_f32(sums + 4 * quarter, vfmaq_n_f32(vld1q_f32(sums + 4 * quarter), vcvtq_f32_s32(total), scale));
+/* Step v of a group, at `at`, times its activations onto the totals. */
+INLINE void multiply_step(const uint8_t *at, unsigned k, int first, size_t v, const thirds *third,
+                          const tables *table, const int8_t *x, size_t plane, int32x4_t totals[4]) {
+  int8x16_t weights[4];
+  step_values(at, k, first, third, table, weights);
+#pragma GCC unroll 4
+  for (size_t i = 0; i < step_vectors(k); i++) {
+    const size_t quarter = quarter_of(k, v, i);
+    totals[quarter] = dot4(totals[quarter], weights[i], vld1q_s8(x + input_at(k, v, i, plane)));
   }
 }
 
-/* A chunk times the activations x onto the totals. */
-INLINE void multiply_chunk(const uint8_t *chunk, unsigned k, unsigned state_bits, const triples *t,
-                           const gptvq_tables_neon *table, const int8_t *x, int32x4_t totals[8]) {
-#pragma GCC unroll 16
-  for (size_t v = 0; v < VECTORS; v++)
-    totals[total_of(k, v)] =
-        dot4(totals[total_of(k, v)],
-             gptvq_look_up_neon(table, state_bits, 0, vector_windows(chunk, k, state_bits, t, v)),
-             vld1q_s8(x + 16 * v));
-}
-
-INLINE void chunk_values(const uint8_t *chunk, unsigned k, unsigned state_bits, const triples *t,
-                         const gptvq_tables_neon *table, int8_t *values) {
-#pragma GCC unroll 16
-  for (size_t v = 0; v < VECTORS; v++)
-    vst1q_s8(values + 16 * v,
-             gptvq_look_up_neon(table, state_bits, 0, vector_windows(chunk, k, state_bits, t, v)));
-}
-
-/* One token: rows of group g, which is a chunk that can be read in place. */
+/* One token: rows of group g, which has 256 columns, is not the first one, and can be read where it is. */
 INLINE void whole_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, size_t g, unsigned k,
-                       unsigned state_bits, const triples *t, const gptvq_tables_neon *table, const int8_t *x,
-                       float scale, float (*sums)[GPTVQ_I8_LANES]) {
-  const uint8_t *chunk = job->streams + first * job->row_bytes + g * (CHUNK / 8) * k,
+                       const thirds *third, const tables *table, float scale, float (*sums)[GPTVQ_I8_LANES]) {
+  const size_t steps = 256 / gptvq_step_columns(k, BYTES), plane = 256 / gptvq_trellis_planes(k);
+  const uint8_t *at = job->streams + first * job->row_bytes + g * 32 * k,
                 *row_scales = job->row_scales + first * job->groups + g;
-  for (size_t r = 0; r < rows; r++, chunk += job->row_bytes, row_scales += job->groups) {
+  const int8_t *x = job->x + g * job->group_codes;
+  for (size_t r = 0; r < rows; r++, at += job->row_bytes, row_scales += job->groups) {
     GPTVQ_MCA_BEGIN("trellis");
-    int32x4_t totals[8];
-    for (size_t i = 0; i < 8; i++) totals[i] = vdupq_n_s32(0);
-    multiply_chunk(chunk, k, state_bits, t, table, x, totals);
-    add_totals(totals, k, scale * gptvq_row_scale(*row_scales), sums[r]);
+    int32x4_t totals[4];
+    for (size_t i = 0; i < 4; i++) totals[i] = vdupq_n_s32(0);
+#pragma GCC unroll 8
+    for (size_t v = 0; v < steps; v++)
+      multiply_step(at + v * gptvq_step_bytes(k, BYTES), k, 0, v, third, table, x, plane, totals);
+    add_totals(totals, scale * gptvq_row_scale(*row_scales), sums[r]);
     GPTVQ_MCA_END("trellis");
   }
 }
 
-/* At most ROWS rows: tables are loaded and activations reordered once a group. */
+/* Values of a group of a row, vector by vector. */
+INLINE void group_values(const uint8_t *at, unsigned k, int first, size_t steps, const thirds *third,
+                         const tables *table, int8x16_t *weights) {
+  for (size_t v = 0; v < steps; v++, at += gptvq_step_bytes(k, BYTES), weights += step_vectors(k)) {
+    if (first && v == 0) step_values(at, k, 1, third, table, weights);
+    else step_values(at, k, 0, third, table, weights);
+  }
+}
+
+INLINE void multiply_values(const int8x16_t *weights, unsigned k, size_t steps, const int8_t *x, size_t plane,
+                            float scale, float *sums) {
+  int32x4_t totals[4];
+  for (size_t i = 0; i < 4; i++) totals[i] = vdupq_n_s32(0);
+  for (size_t v = 0; v < steps; v += 4)
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; j++) {
+      if (v + j >= steps) break;
+#pragma GCC unroll 4
+      for (size_t i = 0; i < step_vectors(k); i++) {
+        const size_t quarter = quarter_of(k, j, i);
+        totals[quarter] = dot4(totals[quarter], weights[(v + j) * step_vectors(k) + i],
+                               vld1q_s8(x + input_at(k, v + j, i, plane)));
+      }
+    }
+  add_totals(totals, scale, sums);
+}
+
+/* At most ROWS rows. */
 INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, unsigned k,
-                      unsigned state_bits) {
+                      const thirds *third) {
   _Alignas(64) float sums[ROWS * GPTVQ_I8_MAX_TOKENS][GPTVQ_I8_LANES];
-  int8_t x[GPTVQ_I8_MAX_TOKENS][GPTVQ_I8_MAX_WIDTH], codes[GPTVQ_I8_MAX_WIDTH];
+  int8x16_t weights[GPTVQ_I8_MAX_WIDTH / 16];
   float scales[GPTVQ_I8_MAX_TOKENS];
-  gptvq_padded_chunk room;
-  triples t;
-  const size_t tokens = job->tokens, cols = (job->groups - 1) * job->width + job->last_width;
-  if (k == 3) make_triples(state_bits, &t);
+  gptvq_padded room;
+  const size_t tokens = job->tokens, planes = gptvq_trellis_planes(k);
   memset(sums, 0, rows * tokens * sizeof sums[0]);
   for (size_t g = 0; g < job->groups; g++) {
     const size_t width = g + 1 == job->groups ? job->last_width : job->width,
-                 chunks = (width + CHUNK - 1) / CHUNK, at = g * job->width;
+                 plane = ((width + planes - 1) / planes + 63) / 64 * 64;
+    const gptvq_extent e = gptvq_extent_of(k, width, g == 0, BYTES);
     const float scale = gptvq_bf16_to_float(job->table_scales[g]) / 127.0f;
-    gptvq_tables_neon table;
-    gptvq_load_tables_neon(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, k, (int8_t[256]){0}),
-                           state_bits, 1, &table);
-    for (size_t i = 0; i < tokens; i++) {
-      const size_t step = i * job->input_stride;
-      scales[i] = scale * *(const float *)(const void *)((const char *)(job->x_scales + g) + step);
-      for (size_t c = 0; c < chunks; c++)
-        order_inputs(job->x + g * job->group_codes + step + c * CHUNK, k, x[i] + c * CHUNK);
-    }
-    if (tokens == 1 && width == CHUNK && gptvq_chunk_in_place(k, at, cols - at)) {
-      whole_rows(job, first, rows, g, k, state_bits, &t, &table, x[0], scales[0], sums);
+    const tables table = load_tables(job->tables + g * GPTVQ_TRELLIS_TABLE);
+    const int8_t *x = job->x + g * job->group_codes;
+    for (size_t i = 0; i < tokens; i++)
+      scales[i] =
+          scale * *(const float *)(const void *)((const char *)(job->x_scales + g) + i * job->input_stride);
+    const uint8_t *at = job->streams + first * job->row_bytes + g * job->width * k / 8;
+    if (tokens == 1 && width == 256 && g > 0 && gptvq_can_read(job, at, &e) &&
+        gptvq_can_read(job, at + (rows - 1) * job->row_bytes, &e)) {
+      whole_rows(job, first, rows, g, k, third, &table, scales[0], sums);
       continue;
     }
-    for (size_t r = 0; r < rows; r++) {
-      const size_t row = first + r;
-      const float row_scale = gptvq_row_scale(job->row_scales[row * job->groups + g]);
-      for (size_t c = 0; c < chunks; c++)
-        chunk_values(gptvq_find_chunk(job->streams + row * job->row_bytes, k, at + c * CHUNK,
-                                      cols - at - c * CHUNK, &room),
-                     k, state_bits, &t, &table, codes + c * CHUNK);
-      for (size_t i = 0; i < tokens; i++) {
-        int32x4_t totals[8];
-        for (size_t j = 0; j < 8; j++) totals[j] = vdupq_n_s32(0);
-        for (size_t c = 0; c < chunks * CHUNK; c += CHUNK)
-#pragma GCC unroll 16
-          for (size_t v = 0; v < VECTORS; v++)
-            totals[total_of(k, v)] =
-                dot4(totals[total_of(k, v)], vld1q_s8(codes + c + 16 * v), vld1q_s8(x[i] + c + 16 * v));
-        add_totals(totals, k, scales[i] * row_scale, sums[r * tokens + i]);
-      }
+    for (size_t r = 0; r < rows; r++, at += job->row_bytes) {
+      const float row_scale = gptvq_row_scale(job->row_scales[(first + r) * job->groups + g]);
+      const uint8_t *from =
+          gptvq_can_read(job, at, &e) ? at : gptvq_pad(at, g * job->width, k, e.bytes, &room);
+      group_values(from, k, g == 0, e.steps, third, &table, weights);
+      for (size_t i = 0; i < tokens; i++)
+        multiply_values(weights, k, e.steps, x + i * job->input_stride, plane, scales[i] * row_scale,
+                        sums[r * tokens + i]);
     }
   }
   for (size_t r = 0; r < rows; r++) {
@@ -240,28 +210,48 @@ INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, 
   }
 }
 
-/* Values of a row in column order. */
-INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count, const int8_t *values,
-                      int8_t *codes) {
-  enum { state_bits = 8 };
-  gptvq_tables_neon table;
-  triples t;
-  gptvq_padded_chunk room;
-  int8_t found[CHUNK], part[CHUNK];
-  gptvq_load_tables_neon(gptvq_all_values(values, k, (int8_t[256]){0}), state_bits, 1, &table);
-  if (k == 3) make_triples(state_bits, &t);
-  for (size_t c = 0; c < count; c += CHUNK) {
-    const size_t columns = count - c < CHUNK ? count - c : CHUNK;
-    chunk_values(gptvq_find_chunk(stream, k, begin + c, count - c, &room), k, state_bits, &t, &table, found);
-    order_codes(found, k, columns == CHUNK ? codes + c : part);
-    if (columns < CHUNK) memcpy(codes + c, part, columns);
+INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k) {
+  thirds third;
+  if (k == 3) make_thirds(&third);
+  for (size_t row = 0; row < job->rows; row += ROWS)
+    some_rows(job, row, job->rows - row < ROWS ? job->rows - row : ROWS, k, &third);
+}
+
+/* ---- values in column order ---- */
+
+INLINE void order_codes(const int8x16_t *w, unsigned k, int8_t *codes) {
+  if (k == 2) {
+    const int8x16x4_t four = {{w[0], w[1], w[2], w[3]}};
+    vst4q_s8(codes, four);
+  } else if (k == 4) {
+    const int8x16x2_t two = {{w[0], w[1]}};
+    vst2q_s8(codes, two);
+  } else {
+    vst1q_s8(codes, w[0]);
+    vst1q_s8(codes + 16, w[1]);
   }
 }
 
-INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k) {
-  enum { state_bits = 8 };
-  for (size_t row = 0; row < job->rows; row += ROWS)
-    some_rows(job, row, job->rows - row < ROWS ? job->rows - row : ROWS, k, state_bits);
+/* Whole steps are read where they are, but for the first twelve bytes of a row. */
+INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count, const int8_t *entries,
+                      int8_t *codes) {
+  const tables table = load_tables(entries);
+  const size_t columns = gptvq_step_columns(k, BYTES);
+  thirds third;
+  if (k == 3) make_thirds(&third);
+  for (size_t c = 0; c < count; c += columns) {
+    const size_t some = count - c < columns ? count - c : columns;
+    const uint8_t *at = stream + (begin + c) * k / 8;
+    int8x16_t weights[4];
+    int8_t part[4 * BYTES];
+    gptvq_padded room;
+    if (some < columns || (k == 3 && begin + c == 0))
+      step_values(gptvq_pad(at, begin + c, k, (some * k + 7) / 8, &room), k, 0, &third, &table, weights);
+    else if (begin + c == 0) step_values(at, k, 1, &third, &table, weights);
+    else step_values(at, k, 0, &third, &table, weights);
+    order_codes(weights, k, some == columns ? codes + c : part);
+    if (some < columns) memcpy(codes + c, part, some);
+  }
 }
 
 GPTVQ_TRELLIS_ROWS()

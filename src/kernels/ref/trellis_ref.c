@@ -17,16 +17,16 @@ void gptvq_trellis_codes_ref(const uint8_t *stream, unsigned index_bits, size_t 
   }
 }
 
-static void add_group(const int8_t *codes, size_t width, const int8_t *x, float scale, float *sums) {
-  for (size_t lane = 0; lane < GPTVQ_I8_LANES; lane++) {
-    int32_t total = 0;
-    for (size_t chunk = 0; chunk < width; chunk += GPTVQ_TRELLIS_CHUNK)
-      for (size_t i = 0; i < 16; i++) {
-        size_t column = chunk + 16 * lane + i, at = chunk + i / 4 * 64 + 4 * lane + i % 4;
-        if (column < width) total += (int32_t)codes[column] * x[at];
-      }
-    sums[lane] = fmaf((float)total, scale, sums[lane]);
+static void add_group(const int8_t *codes, size_t width, size_t planes, const int8_t *x, float scale,
+                      float *sums) {
+  int32_t totals[GPTVQ_I8_LANES] = {0};
+  const size_t plane = gptvq_round_up(gptvq_ceil_div(width, planes), GPTVQ_I8_SET);
+  for (size_t c = 0; c < width; c++) {
+    size_t index = c / planes;
+    totals[index % GPTVQ_I8_SET / 4] += (int32_t)codes[c] * x[c % planes * plane + index];
   }
+  for (size_t lane = 0; lane < GPTVQ_I8_LANES; lane++)
+    sums[lane] = fmaf((float)totals[lane], scale, sums[lane]);
 }
 
 void gptvq_trellis_rows_ref(const gptvq_trellis_rows *job) {
@@ -43,7 +43,8 @@ void gptvq_trellis_rows_ref(const gptvq_trellis_rows *job) {
       for (size_t t = 0; t < job->tokens; t++) {
         size_t step = t * job->input_stride;
         float x_scale = *(const float *)(const void *)((const char *)(job->x_scales + g) + step);
-        add_group(codes, width, job->x + g * job->group_codes + step, scale * x_scale * row_scale, sums[t]);
+        add_group(codes, width, gptvq_trellis_planes(job->index_bits), job->x + g * job->group_codes + step,
+                  scale * x_scale * row_scale, sums[t]);
       }
     }
     for (size_t t = 0; t < job->tokens; t++) gptvq_i8_fold_scalar(sums[t], 1, job->y + t * job->ldy + row);

@@ -1,309 +1,351 @@
-/* Trellis rows with AVX2. With 2 and 4 bits per weight a byte of the stream ends the windows of four or two
- * columns, so that a few shifts of the bytes and of those before them make 32 of them; a lane's activations
- * are brought into that order first. With 3 bits a dword has the windows of four columns. Values by vpshufb,
- * as those of codebooks. */
-#include "kernels/trellis_chunk.h"
+/* Trellis rows with AVX2. A step takes 32 bytes of the stream, which with 2 and 4 bits per weight end the
+ * windows of four or two columns each, or with 3 bits the twelve bytes of 32 columns: the windows' nibbles
+ * by shifts of the bytes and of those before them, values by vpshufb from the two tables. */
 #include "kernels/trellis_shapes.h"
+#include "kernels/trellis_streams.h"
 #include "base/half.h"
 #include "kernels/ref/ref.h"
-#include "kernels/x86/lookup_avx2.h"
 #include "kernels/x86/x86.h"
 
+#include <immintrin.h>
 #include <string.h>
 
-/* VECTORS of 32 weights make a chunk, and come in pairs. */
-enum { ROWS = 32, CHUNK = GPTVQ_TRELLIS_CHUNK, VECTORS = 8, AHEAD = 512 };
+/* ROWS at a time, of several tokens fewer; scales of STRIP groups of them are made at once. */
+enum { BYTES = 32, ROWS = 32, SUMS = 64, STRIP = 32, VECTORS = GPTVQ_I8_MAX_WIDTH / 32 };
 
-/* ---- windows ---- */
+/* ---- values ---- */
 
-/* Windows that end n bits before the ends of bytes x are below; −n: after those of the bytes before them, p.
- */
-GPTVQ_INLINE __m256i byte_windows(__m256i x, __m256i p, unsigned state_bits, int n) {
-  const int mask = (1 << state_bits) - 1, low = n > 0 ? (1 << n) - 1 : 0;
-  if (n > 0)
-    return _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi16(x, n), _mm256_set1_epi8((char)(mask & ~low))),
-                           _mm256_and_si256(_mm256_srli_epi16(p, 8 - n), _mm256_set1_epi8((char)low)));
-  if (n < 0) x = _mm256_srli_epi16(x, -n);
-  return state_bits == 8 ? x : _mm256_and_si256(x, _mm256_set1_epi8((char)mask));
-}
+/* Three bits per weight: the bytes that the windows of a step's even and odd columns lie in, and the powers
+ * of two that move those of even columns down to the lower byte of a word from the one above and those of
+ * odd columns up to the upper byte. */
+typedef struct thirds {
+  __m256i even, odd, down, up;
+} thirds;
 
-/* Three bits per weight: the bytes that the windows of a dword lie in, from one before the 12 bytes of two
- * lanes on, and how far up they begin. */
-typedef struct triples {
-  __m256i bytes[2], up[2];
-} triples;
-
-GPTVQ_INLINE void make_triples(unsigned state_bits, triples *t) {
-  for (int part = 0; part < 2; part++) {
-    _Alignas(32) uint8_t bytes[32];
-    _Alignas(32) uint32_t up[8];
-    for (int d = 0; d < 8; d++) {
-      const int start = 8 + 48 * (d / 2 % 2) + 12 * (2 * part + d % 2) + 3 - (int)state_bits;
-      for (int b = 0; b < 4; b++) bytes[4 * d + b] = (uint8_t)(start / 8 + b);
-      up[d] = (uint32_t)(start % 8);
+GPTVQ_INLINE void make_thirds(thirds *t) {
+  _Alignas(32) uint8_t bytes[2][32];
+  _Alignas(32) uint16_t factors[2][16];
+  for (unsigned w = 0; w < 16; w++)
+    for (unsigned odd = 0; odd < 2; odd++) {
+      const unsigned start = 32 + 3 * (2 * w + odd + 1) - 8, part = start % 8;
+      const unsigned byte = start / 8 - (odd == 0 && part == 0); /* not up by 16 */
+      bytes[odd][2 * w] = (uint8_t)byte;
+      bytes[odd][2 * w + 1] = (uint8_t)(byte + 1);
+      factors[odd][w] = (uint16_t)(odd == 1 ? 1u << (8 - part) : 1u << (part == 0 ? 8 : 16 - part));
     }
-    t->bytes[part] = _mm256_load_si256((const void *)bytes);
-    t->up[part] = _mm256_load_si256((const void *)up);
-  }
+  t->even = _mm256_load_si256((const void *)bytes[0]);
+  t->odd = _mm256_load_si256((const void *)bytes[1]);
+  t->down = _mm256_load_si256((const void *)factors[0]);
+  t->up = _mm256_load_si256((const void *)factors[1]);
 }
 
-GPTVQ_INLINE __m256i dword_windows(__m256i x, const triples *t, unsigned state_bits, int part) {
-  const int mask = (1 << state_bits) - 1;
-  x = _mm256_srlv_epi32(_mm256_shuffle_epi8(x, t->bytes[part]), t->up[part]);
-  __m256i low = _mm256_or_si256(_mm256_and_si256(x, _mm256_set1_epi32(mask)),
-                                _mm256_and_si256(_mm256_slli_epi32(x, 5), _mm256_set1_epi32(mask << 8)));
-  __m256i high = _mm256_or_si256(
-      _mm256_and_si256(_mm256_slli_epi32(x, 10), _mm256_set1_epi32(mask << 16)),
-      _mm256_and_si256(_mm256_slli_epi32(x, 15), _mm256_set1_epi32((int)((unsigned)mask << 24))));
-  return _mm256_or_si256(low, high);
+/* Both tables of a column group, also for indices whose halves have changed places. */
+typedef struct tables {
+  __m256i first, second, first_swapped, second_swapped;
+} tables;
+
+GPTVQ_INLINE tables load_tables(const int8_t *entries) {
+  const __m128i first = _mm_loadu_si128((const void *)entries),
+                second = _mm_loadu_si128((const void *)(entries + 16)),
+                swap = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return (tables){_mm256_broadcastsi128_si256(first), _mm256_broadcastsi128_si256(second),
+                  _mm256_broadcastsi128_si256(_mm_shuffle_epi8(first, swap)),
+                  _mm256_broadcastsi128_si256(_mm_shuffle_epi8(second, swap))};
 }
 
-/* Windows of pair `pair` of a chunk's vectors; the byte before the chunk is there, with 3 bits three behind
- * it too. */
-GPTVQ_INLINE void pair_windows(const uint8_t *chunk, unsigned k, unsigned state_bits, const triples *t,
-                               size_t pair, __m256i index[2]) {
-  const size_t v = k == 2 ? pair / 2 : pair;
-  const int first = k == 2 ? (int)(pair % 2 * 2) : 0;
+/* Of nibbles; above them only the top bit must be clear. */
+GPTVQ_INLINE __m256i look_up(__m256i first, __m256i a, __m256i second, __m256i b) {
+  return _mm256_add_epi8(_mm256_shuffle_epi8(first, a), _mm256_shuffle_epi8(second, b));
+}
+
+/* Values of the step at `at`, of the planes: weights[0 … n − 1]. `first`: nothing is before it. */
+GPTVQ_INLINE void step_values(const uint8_t *at, unsigned k, int first, const thirds *third,
+                              const tables *table, __m256i *weights) {
+  const __m256i nibble = _mm256_set1_epi8(15);
   if (k == 3) {
-    const __m128i low = _mm_loadu_si128((const void *)(chunk + 24 * v - 1)),
-                  high = _mm_loadu_si128((const void *)(chunk + 24 * v + 11));
-    const __m256i x = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
-    for (int i = 0; i < 2; i++) index[i] = dword_windows(x, t, state_bits, i);
+    __m128i bytes = _mm_loadu_si128((const void *)(first ? at : at - 4));
+    if (first) bytes = _mm_slli_si128(bytes, 4);
+    const __m256i x = _mm256_broadcastsi128_si256(bytes),
+                  even = _mm256_mulhi_epu16(_mm256_shuffle_epi8(x, third->even), third->down),
+                  odd = _mm256_mullo_epi16(_mm256_shuffle_epi8(x, third->odd), third->up),
+                  windows = _mm256_blendv_epi8(even, odd, _mm256_set1_epi16((short)0xff00));
+    weights[0] = look_up(table->first, _mm256_and_si256(windows, nibble), table->second,
+                         _mm256_and_si256(_mm256_srli_epi16(windows, 4), nibble));
     return;
   }
-  const __m256i x = _mm256_loadu_si256((const void *)(chunk + 32 * v)),
-                p = _mm256_loadu_si256((const void *)(chunk + 32 * v - 1));
-  for (int i = 0; i < 2; i++)
-    index[i] = byte_windows(x, p, state_bits, (int)state_bits - (int)k - (int)k * (first + i));
-}
-
-/* ---- order ---- */
-
-/* Activations of a chunk from prepared order to that of the vectors. */
-GPTVQ_INLINE void order_inputs(const int8_t *x, unsigned k, int8_t *out) {
-  const __m256i bytes = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1,
-                                         5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
-                odd = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8,
-                                       10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-  __m256i *to = (void *)out;
-#pragma GCC unroll 2
-  for (size_t half = 0; half < 2; half++) {
-    __m256i a[4], b[4];
-    for (size_t j = 0; j < 4; j++) {
-      a[j] = _mm256_load_si256((const void *)(x + 64 * j + 32 * half));
-      if (k == 2) a[j] = _mm256_shuffle_epi8(a[j], bytes); /* the lanes' first bytes side by side, … */
-    }
-    for (size_t j = 0; j < 2; j++) {
-      b[j] = j == 0 ? _mm256_unpacklo_epi32(a[0], a[1]) : _mm256_unpackhi_epi32(a[0], a[1]);
-      b[j + 2] = j == 0 ? _mm256_unpacklo_epi32(a[2], a[3]) : _mm256_unpackhi_epi32(a[2], a[3]);
-    }
-    a[0] = _mm256_unpacklo_epi64(b[0], b[2]), a[1] = _mm256_unpackhi_epi64(b[0], b[2]);
-    a[2] = _mm256_unpacklo_epi64(b[1], b[3]), a[3] = _mm256_unpackhi_epi64(b[1], b[3]);
-    if (k == 2) {
-      for (size_t i = 0; i < 4; i++) to[4 * half + i] = _mm256_shuffle_epi8(a[i], bytes);
-      continue;
-    }
-    for (size_t i = 0; k == 4 && i < 4; i++) a[i] = _mm256_shuffle_epi8(a[i], odd); /* of a lane */
-    for (size_t i = 0; i < 2; i++) {
-      const __m256i u = i == 0 ? _mm256_unpacklo_epi64(a[0], a[1]) : _mm256_unpackhi_epi64(a[0], a[1]),
-                    w = i == 0 ? _mm256_unpacklo_epi64(a[2], a[3]) : _mm256_unpackhi_epi64(a[2], a[3]);
-      to[4 * half + i] = _mm256_permute2x128_si256(u, w, 0x20);
-      to[4 * half + 2 + i] = _mm256_permute2x128_si256(u, w, 0x31);
-    }
-  }
-}
-
-/* Values in the order of the vectors to column order. */
-GPTVQ_INLINE void order_codes(const __m256i found[VECTORS], unsigned k, int8_t *codes) {
-  __m128i *to = (void *)codes;
-  if (k == 2) {
-#pragma GCC unroll 2
-    for (size_t half = 0; half < 2; half++) {
-      const __m256i *f = found + 4 * half;
-      const __m256i t[2] = {_mm256_unpacklo_epi8(f[0], f[1]), _mm256_unpackhi_epi8(f[0], f[1])},
-                    u[2] = {_mm256_unpacklo_epi8(f[2], f[3]), _mm256_unpackhi_epi8(f[2], f[3])};
-#pragma GCC unroll 4
-      for (size_t i = 0; i < 4; i++) {
-        const __m256i r = i % 2 == 0 ? _mm256_unpacklo_epi16(t[i / 2], u[i / 2])
-                                     : _mm256_unpackhi_epi16(t[i / 2], u[i / 2]);
-        _mm_storeu_si128(to + 8 * half + i, _mm256_castsi256_si128(r));
-        _mm_storeu_si128(to + 8 * half + 4 + i, _mm256_extracti128_si256(r, 1));
-      }
-    }
+  const __m256i x = _mm256_loadu_si256((const void *)at),
+                p = first ? _mm256_alignr_epi8(x, _mm256_permute2x128_si256(x, x, 0x08), 15)
+                          : _mm256_loadu_si256((const void *)(at - 1)),
+                x0 = _mm256_and_si256(x, nibble), x4 = _mm256_srli_epi16(x, 4), p4 = _mm256_srli_epi16(p, 4),
+                b0 = _mm256_and_si256(p4, nibble);
+  if (k == 4) {
+    weights[0] = look_up(table->first, b0, table->second, x0);
+    weights[1] = look_up(table->first, x0, table->second, _mm256_and_si256(x4, nibble));
     return;
   }
-#pragma GCC unroll 4
-  for (size_t v = 0; v < 4; v++) {
-    const __m256i a = found[2 * v], b = found[2 * v + 1],
-                  low = k == 3 ? _mm256_unpacklo_epi64(a, b) : _mm256_unpacklo_epi8(a, b),
-                  high = k == 3 ? _mm256_unpackhi_epi64(a, b) : _mm256_unpackhi_epi8(a, b);
-    _mm_storeu_si128(to + 4 * v, _mm256_castsi256_si128(low));
-    _mm_storeu_si128(to + 4 * v + 1, _mm256_castsi256_si128(high));
-    _mm_storeu_si128(to + 4 * v + 2, _mm256_extracti128_si256(low, 1));
-    _mm_storeu_si128(to + 4 * v + 3, _mm256_extracti128_si256(high, 1));
-  }
+  /* the window's symbols are the oldest, two, the newest: two bits each of x and of p */
+  const __m256i low = _mm256_set1_epi8(3), high = _mm256_set1_epi8(12), x_low = _mm256_and_si256(x, low),
+                p4_high = _mm256_and_si256(p4, high);
+  weights[0] = look_up(table->first_swapped, _mm256_or_si256(x_low, _mm256_and_si256(p, high)), table->second,
+                       b0);
+  weights[1] =
+      look_up(table->first, _mm256_or_si256(_mm256_and_si256(p4, low), _mm256_and_si256(x, high)),
+              table->second_swapped, _mm256_or_si256(x_low, p4_high));
+  weights[2] = look_up(table->first_swapped, _mm256_or_si256(_mm256_and_si256(x4, low), p4_high),
+                       table->second, x0);
+  weights[3] = look_up(table->first, _mm256_or_si256(x_low, _mm256_and_si256(x4, high)), table->second,
+                       _mm256_and_si256(_mm256_srli_epi16(x, 2), nibble));
 }
 
 /* ---- products ---- */
 
-GPTVQ_INLINE __m256i dot4(__m256i sum, __m256i w, __m256i q) {
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+GPTVQ_INLINE __m256i add_products(__m256i total, __m256i magnitude, __m256i other) {
+  const __m256i pairs = _mm256_maddubs_epi16(magnitude, other); /* at most 2 · 127 · 127 */
+  return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-/* Totals of vectors to those of lanes: of the two vectors of half the lanes each, or of four with two totals
- * a lane, onto a row's sums. */
-GPTVQ_INLINE void add_totals(const __m256i totals[4], unsigned k, float scale, float *sums) {
-#pragma GCC unroll 2
-  for (size_t half = 0; half < 2; half++) {
-    __m256i total = totals[half];
-    if (k != 2)
-      total = _mm256_permute4x64_epi64(_mm256_hadd_epi32(totals[2 * half], totals[2 * half + 1]), 0xd8);
-    _mm256_store_ps(sums + 8 * half, _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), _mm256_set1_ps(scale),
-                                                     _mm256_load_ps(sums + 8 * half)));
-  }
+GPTVQ_INLINE void add_total(__m256i total, __m256 scale, float *sums) {
+  _mm256_store_ps(sums, _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), scale, _mm256_load_ps(sums)));
 }
 
-/* Values of four vectors of windows, as gptvq_look_up256 finds them: each part of the table is loaded once
- * for them. */
-GPTVQ_INLINE void look_up(const gptvq_table256 *table, unsigned state_bits, __m256i index[4],
-                          __m256i found[4]) {
-  const __m256i *part = table->part[0], below = _mm256_set1_epi8(-16);
-  __m256i at[4], high[4];
-  for (size_t i = 0; i < 4; i++)
-    at[i] = state_bits == 8 ? _mm256_and_si256(index[i], _mm256_set1_epi8(127)) : index[i];
-  for (size_t i = 0; i < 4; i++) {
-    found[i] = _mm256_shuffle_epi8(part[0], at[i]);
-    if (state_bits == 8) high[i] = _mm256_shuffle_epi8(part[8], at[i]);
-  }
+/* Activations of a group, all planes, and their magnitudes. */
+typedef struct inputs {
+  const int8_t *codes, *magnitudes;
+  size_t plane;
+} inputs;
+
+/* `count` steps onto the totals of both halves in turn. `first`: they are the first ones of the row. */
+GPTVQ_INLINE void multiply_steps(const uint8_t *at, unsigned k, int first, size_t count, const thirds *third,
+                                 const tables *table, const inputs *x, __m256i totals[2]) {
+  const size_t planes = gptvq_trellis_planes(k);
 #pragma GCC unroll 8
-  for (size_t t = 1; t < 8; t++) {
-    if (state_bits == 6 && t == 4) break;
+  for (size_t v = 0; v < count; v++) {
+    __m256i weights[4];
+    step_values(at + v * gptvq_step_bytes(k, BYTES), k, first && v == 0, third, table, weights);
 #pragma GCC unroll 4
-    for (size_t i = 0; i < 4; i++) {
-      at[i] = _mm256_add_epi8(at[i], below);
-      found[i] = _mm256_xor_si256(found[i], _mm256_shuffle_epi8(part[t], at[i]));
-      GPTVQ_KEEP(found[i]);
-      if (state_bits == 8) {
-        high[i] = _mm256_xor_si256(high[i], _mm256_shuffle_epi8(part[8 + t], at[i]));
-        GPTVQ_KEEP(high[i]);
-      }
-    }
-  }
-  for (size_t i = 0; state_bits == 8 && i < 4; i++)
-    found[i] = _mm256_blendv_epi8(found[i], high[i], index[i]);
-}
-
-/* Chunk `chunk` times the activations x onto the totals, or, codes not NULL, its values there. */
-GPTVQ_INLINE void take_chunk(const uint8_t *chunk, unsigned k, unsigned state_bits, const triples *t,
-                             const gptvq_table256 *table, const int8_t *x, __m256i *totals, __m256i *codes) {
-#pragma GCC unroll 2
-  for (size_t four = 0; four < 2; four++) {
-    __m256i index[4], found[4];
-    pair_windows(chunk, k, state_bits, t, 2 * four, index);
-    pair_windows(chunk, k, state_bits, t, 2 * four + 1, index + 2);
-    look_up(table, state_bits, index, found);
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 4; i++) {
-      const size_t v = 4 * four + i;
-      if (codes != NULL) codes[v] = found[i];
-      else {
-        __m256i *total = &totals[k == 2 ? v / 4 : v / 2];
-        *total = dot4(*total, found[i], _mm256_load_si256((const void *)(x + 32 * v)));
-        GPTVQ_KEEP(*total);
-      }
+    for (size_t e = 0; e < planes; e++) {
+      const size_t i = e * x->plane + 32 * v;
+      totals[v % 2] =
+          add_products(totals[v % 2], _mm256_load_si256((const void *)(x->magnitudes + i)),
+                       _mm256_sign_epi8(weights[e], _mm256_load_si256((const void *)(x->codes + i))));
+      GPTVQ_KEEP(totals[v % 2]);
     }
   }
 }
 
-/* At most ROWS rows: tables are loaded and activations reordered once a group. */
-GPTVQ_INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, unsigned k,
-                            unsigned state_bits) {
-  _Alignas(64) float sums[ROWS * GPTVQ_I8_MAX_TOKENS][GPTVQ_I8_LANES];
-  _Alignas(64) int8_t x[GPTVQ_I8_MAX_TOKENS][GPTVQ_I8_MAX_WIDTH];
-  _Alignas(64) __m256i codes[GPTVQ_I8_MAX_WIDTH / 32];
-  float scales[GPTVQ_I8_MAX_TOKENS];
-  gptvq_padded_chunk room;
-  triples t;
-  const size_t tokens = job->tokens, cols = (job->groups - 1) * job->width + job->last_width;
-  if (k == 3) make_triples(state_bits, &t);
-  memset(sums, 0, rows * tokens * sizeof sums[0]);
-  for (size_t g = 0; g < job->groups; g++) {
-    const size_t width = g + 1 == job->groups ? job->last_width : job->width,
-                 chunks = (width + CHUNK - 1) / CHUNK, at = g * job->width;
-    const float scale = gptvq_bf16_to_float(job->table_scales[g]) / 127.0f;
-    gptvq_table256 table;
-    gptvq_load_table256(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, k, (int8_t[256]){0}), state_bits,
-                        1, &table);
-    for (size_t i = 0; i < tokens; i++) {
-      const size_t step = i * job->input_stride;
-      scales[i] = scale * *(const float *)(const void *)((const char *)(job->x_scales + g) + step);
-      for (size_t c = 0; c < chunks; c++)
-        order_inputs(job->x + g * job->group_codes + step + c * CHUNK, k, x[i] + c * CHUNK);
+/* A group of a row, one token. `whole`: it has 256 columns. */
+GPTVQ_INLINE void multiply_group(const uint8_t *at, unsigned k, int first, int whole, size_t steps,
+                                 const thirds *third, const tables *table, const inputs *x, __m256 scale,
+                                 float *sums) {
+  __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  if (whole) {
+    multiply_steps(at, k, first, 256 / gptvq_step_columns(k, BYTES), third, table, x, totals);
+  } else {
+    inputs rest = *x;
+    size_t left = steps;
+    if (first && left > 1) {
+      multiply_steps(at, k, 1, 2, third, table, &rest, totals);
+      at += 2 * gptvq_step_bytes(k, BYTES), rest.codes += 64, rest.magnitudes += 64, left -= 2, first = 0;
     }
-    for (size_t r = 0; r < rows; r++) {
-      const size_t row = first + r;
-      const float row_scale = gptvq_row_scale(job->row_scales[row * job->groups + g]);
-      const uint8_t *stream = job->streams + row * job->row_bytes;
-      if (tokens == 1) {
-        __m256i totals[4];
-        for (size_t i = 0; i < 4; i++) totals[i] = _mm256_setzero_si256();
-        for (size_t c = 0; c < chunks; c++) {
-          const uint8_t *chunk = gptvq_find_chunk(stream, k, at + c * CHUNK, cols - at - c * CHUNK, &room);
-          _mm_prefetch((const char *)chunk + AHEAD, _MM_HINT_T0);
-          take_chunk(chunk, k, state_bits, &t, &table, x[0] + c * CHUNK, totals, NULL);
+    for (; left > 1; left -= 2, at += 2 * gptvq_step_bytes(k, BYTES), rest.codes += 64, rest.magnitudes += 64)
+      multiply_steps(at, k, 0, 2, third, table, &rest, totals);
+    if (left > 0 && first) multiply_steps(at, k, 1, 1, third, table, &rest, totals);
+    else if (left > 0) multiply_steps(at, k, 0, 1, third, table, &rest, totals);
+  }
+  add_total(totals[0], scale, sums);
+  if (whole || steps > 1) add_total(totals[1], scale, sums + 8);
+}
+
+/* Values of a group of a row, step by step. */
+GPTVQ_INLINE void group_values(const uint8_t *at, unsigned k, int first, size_t steps, const thirds *third,
+                               const tables *table, __m256i *weights) {
+  const size_t planes = gptvq_trellis_planes(k);
+  if (first) step_values(at, k, 1, third, table, weights);
+  for (size_t v = first ? 1 : 0; v < steps; v++)
+    step_values(at + v * gptvq_step_bytes(k, BYTES), k, 0, third, table, weights + v * planes);
+}
+
+/* Weights of a group of a row times the activations of `tokens` (a constant) tokens. */
+GPTVQ_INLINE void multiply_tokens(const __m256i *weights, unsigned k, size_t steps, const int8_t *x,
+                                  size_t plane, size_t stride, const float *scales, float row_scale,
+                                  size_t tokens, float *sums) {
+  const size_t planes = gptvq_trellis_planes(k);
+  for (size_t half = 0; half < 2 && half < steps; half++) {
+    __m256i totals[4];
+#pragma GCC unroll 4
+    for (size_t t = 0; t < tokens; t++) totals[t] = _mm256_setzero_si256();
+    for (size_t v = half; v < steps; v += 2)
+#pragma GCC unroll 4
+      for (size_t e = 0; e < planes; e++) {
+        const __m256i w = weights[v * planes + e], magnitude = _mm256_abs_epi8(w);
+#pragma GCC unroll 4
+        for (size_t t = 0; t < tokens; t++) {
+          const __m256i q = _mm256_load_si256((const void *)(x + t * stride + e * plane + 32 * v));
+          totals[t] = add_products(totals[t], magnitude, _mm256_sign_epi8(q, w));
+          GPTVQ_KEEP(totals[t]);
         }
-        add_totals(totals, k, scales[0] * row_scale, sums[r]);
-        continue;
       }
-      for (size_t c = 0; c < chunks; c++)
-        take_chunk(gptvq_find_chunk(stream, k, at + c * CHUNK, cols - at - c * CHUNK, &room), k, state_bits,
-                   &t, &table, NULL, NULL, codes + c * VECTORS);
-      for (size_t i = 0; i < tokens; i++) {
-        __m256i totals[4];
-        for (size_t j = 0; j < 4; j++) totals[j] = _mm256_setzero_si256();
-        for (size_t c = 0; c < chunks; c++)
-#pragma GCC unroll 8
-          for (size_t v = 0; v < VECTORS; v++) {
-            __m256i *total = &totals[k == 2 ? v / 4 : v / 2];
-            *total = dot4(*total, codes[c * VECTORS + v],
-                          _mm256_load_si256((const void *)(x[i] + c * CHUNK + 32 * v)));
-          }
-        add_totals(totals, k, scales[i] * row_scale, sums[r * tokens + i]);
-      }
-    }
+#pragma GCC unroll 4
+    for (size_t t = 0; t < tokens; t++)
+      add_total(totals[t], _mm256_set1_ps(scales[t] * row_scale), sums + t * GPTVQ_I8_LANES + 8 * half);
+  }
+}
+
+/* ---- rows ---- */
+
+/* Scales of up to STRIP groups from g on: (table scale / 127) · activation scale of every token, and those of
+ * the rows, of one token times the former. */
+typedef struct strip {
+  _Alignas(32) float rows[ROWS][STRIP], base[GPTVQ_I8_MAX_TOKENS][STRIP];
+} strip;
+
+/* Scales of eight rows' codes, of which `there` are in memory that may be read. */
+GPTVQ_INLINE __m256 eight_scales(const uint8_t *codes, size_t there) {
+  uint64_t few = 0;
+  if (there >= 8) memcpy(&few, codes, 8);
+  else
+    for (size_t i = 0; i < there; i++) few |= (uint64_t)codes[i] << 8 * i;
+  const __m256i code = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)few)),
+                bits = _mm256_add_epi32(_mm256_slli_epi32(code, 19), _mm256_set1_epi32((127 - 8) << 23));
+  return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpeq_epi32(code, _mm256_setzero_si256()), bits));
+}
+
+GPTVQ_INLINE void make_strip(const gptvq_trellis_rows *job, size_t row, size_t rows, size_t g, strip *s) {
+  const size_t count = job->groups - g < STRIP ? job->groups - g : STRIP;
+  for (size_t t = 0; t < job->tokens; t++) {
+    const float *x_scales = (const void *)((const char *)(job->x_scales + g) + t * job->input_stride);
+    for (size_t i = 0; i < count; i++)
+      s->base[t][i] = gptvq_bf16_to_float(job->table_scales[g + i]) / 127.0f * x_scales[i];
   }
   for (size_t r = 0; r < rows; r++) {
-    float y[GPTVQ_I8_MAX_TOKENS];
-    gptvq_kernels(GPTVQ_CPU_AVX2)->i8_fold(sums[r * tokens], tokens, y);
-    for (size_t i = 0; i < tokens; i++) job->y[i * job->ldy + first + r] = y[i];
+    const size_t at = (row + r) * job->groups + g, there = job->rows * job->groups - at;
+    for (size_t i = 0; i < count; i += 8) {
+      __m256 scale = eight_scales(job->row_scales + at + i, there - i);
+      if (job->tokens == 1) scale = _mm256_mul_ps(_mm256_load_ps(s->base[0] + i), scale);
+      _mm256_store_ps(s->rows[r] + i, scale);
+    }
   }
 }
 
-/* Values of a row in column order. */
-GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count,
-                            const int8_t *values, int8_t *codes) {
-  enum { state_bits = 8 };
-  gptvq_table256 table;
-  triples t;
-  gptvq_padded_chunk room;
-  gptvq_load_table256(gptvq_all_values(values, k, (int8_t[256]){0}), state_bits, 1, &table);
-  if (k == 3) make_triples(state_bits, &t);
-  for (size_t c = 0; c < count; c += CHUNK) {
-    const size_t columns = count - c < CHUNK ? count - c : CHUNK;
-    __m256i found[VECTORS];
-    int8_t part[CHUNK];
-    take_chunk(gptvq_find_chunk(stream, k, begin + c, count - c, &room), k, state_bits, &t, &table, NULL,
-               NULL, found);
-    order_codes(found, k, columns == CHUNK ? codes + c : part);
-    if (columns < CHUNK) memcpy(codes + c, part, columns);
+/* A group of `rows` rows. `one`: one token. */
+GPTVQ_INLINE void group_rows(const gptvq_trellis_rows *job, size_t row, size_t rows, size_t g, unsigned k,
+                             int one, int first, int whole, size_t width, const thirds *third,
+                             const strip *scales, float (*sums)[GPTVQ_I8_LANES]) {
+  _Alignas(32) int8_t magnitudes[GPTVQ_I8_MAX_WIDTH];
+  __m256i weights[VECTORS];
+  gptvq_padded room;
+  const size_t planes = gptvq_trellis_planes(k), tokens = job->tokens, stride = job->input_stride;
+  const gptvq_extent e = gptvq_extent_of(k, whole ? 256 : width, first, BYTES);
+  const tables table = load_tables(job->tables + g * GPTVQ_TRELLIS_TABLE);
+  const int8_t *codes = job->x + g * job->group_codes;
+  const inputs x = {codes, magnitudes, whole ? 256 / planes : ((width + planes - 1) / planes + 63) / 64 * 64};
+  const uint8_t *at = job->streams + row * job->row_bytes + g * job->width * k / 8;
+  const bool easy = gptvq_can_read(job, at, &e) && gptvq_can_read(job, at + (rows - 1) * job->row_bytes, &e);
+  for (size_t i = 0; one && i < planes * x.plane; i += 32)
+    _mm256_store_si256((void *)(magnitudes + i),
+                       _mm256_abs_epi8(_mm256_load_si256((const void *)(codes + i))));
+  for (size_t r = 0; r < rows; r++, at += job->row_bytes) {
+    const uint8_t *from = at;
+    const float *scale = &scales->rows[r][g % STRIP];
+    if (!easy && !gptvq_can_read(job, at, &e)) from = gptvq_pad(at, g * job->width, k, e.bytes, &room);
+    if (one) {
+      multiply_group(from, k, first, whole, e.steps, third, &table, &x, _mm256_broadcast_ss(scale), sums[r]);
+      continue;
+    }
+    group_values(from, k, first, e.steps, third, &table, weights);
+    size_t t = 0;
+    float base[4], (*to)[GPTVQ_I8_LANES] = sums + r * tokens;
+    for (; t < tokens; t += 4) {
+      const size_t some = tokens - t < 4 ? tokens - t : 4;
+      for (size_t i = 0; i < some; i++) base[i] = scales->base[t + i][g % STRIP];
+#define SOME(n) \
+  multiply_tokens(weights, k, e.steps, codes + t * stride, x.plane, stride, base, *scale, n, to[t])
+      if (some == 4) SOME(4);
+      else if (some == 3) SOME(3);
+      else if (some == 2) SOME(2);
+      else SOME(1);
+#undef SOME
+    }
   }
+}
+
+GPTVQ_INLINE void some_rows(const gptvq_trellis_rows *job, size_t row, size_t rows, unsigned k, int one,
+                            const thirds *third) {
+  _Alignas(64) float sums[SUMS][GPTVQ_I8_LANES];
+  strip scales;
+  memset(sums, 0, rows * job->tokens * sizeof sums[0]);
+  for (size_t g = 0; g < job->groups; g++) {
+    const size_t width = g + 1 == job->groups ? job->last_width : job->width;
+    if (g % STRIP == 0) make_strip(job, row, rows, g, &scales);
+    if (width == 256 && g > 0) group_rows(job, row, rows, g, k, one, 0, 1, width, third, &scales, sums);
+    else if (width == 256) group_rows(job, row, rows, g, k, one, 1, 1, width, third, &scales, sums);
+    else if (g > 0) group_rows(job, row, rows, g, k, one, 0, 0, width, third, &scales, sums);
+    else group_rows(job, row, rows, g, k, one, 1, 0, width, third, &scales, sums);
+  }
+  float y[SUMS];
+  gptvq_kernels(GPTVQ_CPU_AVX2)->i8_fold(sums[0], rows * job->tokens, y);
+  for (size_t r = 0; r < rows; r++)
+    for (size_t t = 0; t < job->tokens; t++) job->y[t * job->ldy + row + r] = y[r * job->tokens + t];
 }
 
 GPTVQ_INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k) {
-  enum { state_bits = 8 };
-  for (size_t row = 0; row < job->rows; row += ROWS)
-    some_rows(job, row, job->rows - row < ROWS ? job->rows - row : ROWS, k, state_bits);
+  thirds third;
+  if (k == 3) make_thirds(&third);
+  const size_t most = job->tokens <= SUMS / ROWS ? ROWS : SUMS / job->tokens;
+  for (size_t row = 0, rows; row < job->rows; row += rows) {
+    rows = job->rows - row < most ? job->rows - row : most;
+    if (job->tokens == 1) some_rows(job, row, rows, k, 1, &third);
+    else some_rows(job, row, rows, k, 0, &third);
+  }
+}
+
+/* ---- values in column order ---- */
+
+/* Values of a step to column order. */
+GPTVQ_INLINE void order_codes(const __m256i *w, unsigned k, int8_t *codes) {
+  __m128i *to = (void *)codes;
+  if (k == 3) {
+    _mm256_storeu_si256((void *)codes, w[0]);
+    return;
+  }
+  const __m256i low = _mm256_unpacklo_epi8(w[0], w[1]), high = _mm256_unpackhi_epi8(w[0], w[1]);
+  if (k == 4) {
+    _mm256_storeu_si256((void *)codes, _mm256_permute2x128_si256(low, high, 0x20));
+    _mm256_storeu_si256((void *)(codes + 32), _mm256_permute2x128_si256(low, high, 0x31));
+    return;
+  }
+  const __m256i t[2] = {low, high},
+                u[2] = {_mm256_unpacklo_epi8(w[2], w[3]), _mm256_unpackhi_epi8(w[2], w[3])};
+#pragma GCC unroll 2
+  for (size_t i = 0; i < 2; i++) {
+    const __m256i a = _mm256_unpacklo_epi16(t[i], u[i]), b = _mm256_unpackhi_epi16(t[i], u[i]);
+    _mm_storeu_si128(to + 2 * i, _mm256_castsi256_si128(a));
+    _mm_storeu_si128(to + 2 * i + 1, _mm256_castsi256_si128(b));
+    _mm_storeu_si128(to + 2 * i + 4, _mm256_extracti128_si256(a, 1));
+    _mm_storeu_si128(to + 2 * i + 5, _mm256_extracti128_si256(b, 1));
+  }
+}
+
+/* Whole steps are read where they are, but for the first twelve bytes of a row. */
+GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count,
+                            const int8_t *entries, int8_t *codes) {
+  const tables table = load_tables(entries);
+  const size_t columns = gptvq_step_columns(k, BYTES);
+  thirds third;
+  if (k == 3) make_thirds(&third);
+  for (size_t c = 0; c < count; c += columns) {
+    const size_t some = count - c < columns ? count - c : columns;
+    const uint8_t *at = stream + (begin + c) * k / 8;
+    __m256i weights[4];
+    int8_t part[4 * BYTES];
+    gptvq_padded room;
+    if (some < columns || (k == 3 && begin + c == 0))
+      step_values(gptvq_pad(at, begin + c, k, (some * k + 7) / 8, &room), k, 0, &third, &table, weights);
+    else if (begin + c == 0) step_values(at, k, 1, &third, &table, weights);
+    else step_values(at, k, 0, &third, &table, weights);
+    order_codes(weights, k, some == columns ? codes + c : part);
+    if (some < columns) memcpy(codes + c, part, some);
+  }
 }
 
 GPTVQ_TRELLIS_ROWS()

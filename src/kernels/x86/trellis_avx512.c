@@ -1,4 +1,6 @@
-/* Trellis rows with AVX-512 VBMI: windows by vpmultishiftqb, values by vpermb and vpermi2b. */
+/* Trellis rows with AVX-512 VBMI: nibbles by shifts of the stream's bytes and of those before them, with 3
+ * bits by vpmultishiftqb; values by vpermb from the two tables, which are repeated four times: it looks at
+ * six bits, so that garbage above a nibble does not matter. */
 #include "kernels/trellis.h"
 #include "kernels/trellis_shapes.h"
 #include "base/half.h"
@@ -8,61 +10,104 @@
 
 #include <string.h>
 
-enum { ROWS = 4, FEW_ROWS = 2, STRIP = 64, FAR = 8192, CHUNKS = GPTVQ_I8_MAX_WIDTH / GPTVQ_TRELLIS_CHUNK };
+enum { ROWS = 4, FEW_ROWS = 2, STRIP = 64, FAR = 8192, SETS = GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET };
 
-/* How the windows of set j of a chunk are found: bytes spread to dwords by `bytes` (not with 2 bits per
- * weight: there a qword holds the windows of its own 32 columns but for the first ones, which are those of a
- * load one byte earlier), then shifted by `bits`. */
+/* Both tables of a column group, also for indices whose halves have changed places. */
+typedef struct tables {
+  __m512i first, second, first_swapped, second_swapped;
+} tables;
+
+/* With `flip` = 0x80 sums of both are values + 128. */
+GPTVQ_INLINE tables load_tables(const int8_t *entries, int flip) {
+  const __m128i first = _mm_loadu_si128((const void *)entries),
+                second = _mm_xor_si128(_mm_loadu_si128((const void *)(entries + 16)),
+                                       _mm_set1_epi8((char)flip)),
+                swap = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return (tables){_mm512_broadcast_i32x4(first), _mm512_broadcast_i32x4(second),
+                  _mm512_broadcast_i32x4(_mm_shuffle_epi8(first, swap)),
+                  _mm512_broadcast_i32x4(_mm_shuffle_epi8(second, swap))};
+}
+
+GPTVQ_INLINE __m512i look_up(__m512i first, __m512i a, __m512i second, __m512i b) {
+  return _mm512_add_epi8(_mm512_permutexvar_epi8(a, first), _mm512_permutexvar_epi8(b, second));
+}
+
+/* The lower two bits of x, the others of y. */
+GPTVQ_INLINE __m512i merge(__m512i x, __m512i y) {
+  return _mm512_ternarylogic_epi64(_mm512_set1_epi8(3), x, y, 0xca);
+}
+
+/* Values of windows. */
+GPTVQ_INLINE __m512i window_values(const tables *t, unsigned k, __m512i w) {
+  const __m512i upper = _mm512_srli_epi16(w, 4);
+  if (k == 2) return look_up(t->first, merge(w, upper), t->second, _mm512_srli_epi16(w, 2));
+  return look_up(t->first, w, t->second, upper);
+}
+
+/* How windows of k bits are taken from a load that begins one byte before them: the bytes of eight columns
+ * spread to a qword, then shifted. */
 typedef struct windows {
-  __m512i bytes[4], bits[4];
+  __m512i bytes, bits;
 } windows;
 
-GPTVQ_INLINE void make_windows(unsigned k, unsigned state_bits, windows *w) {
-  const __m512i p = gptvq_iota512(), three = _mm512_set1_epi8(3);
-  const __m512i b = _mm512_and_si512(p, three);
-  __m512i kb = _mm512_setzero_si512(); /* k · b */
-  for (unsigned i = 0; i < k; i++) kb = _mm512_add_epi8(kb, b);
-  const __m512i upper =
-      _mm512_and_si512(_mm512_slli_epi16(p, 3), _mm512_set1_epi8(32)); /* 32 · (lane is odd) */
-  const __m512i lane = _mm512_and_si512(_mm512_srli_epi16(p, 2), _mm512_set1_epi8(15));
-  for (int j = 0; j < 4; j++) {
-    const int first = (int)(4 * k) * j + (int)k - (int)state_bits + (j == 0 ? 8 : 0); /* bit of column 4j */
-    const int start = k == 2 ? first : first % 8;
-    w->bits[j] = _mm512_add_epi8(_mm512_add_epi8(upper, kb), _mm512_set1_epi8((char)start));
-    __m512i from = _mm512_add_epi8(b, _mm512_set1_epi8((char)(first / 8)));
-    for (unsigned i = 0; i < 2 * k; i++) from = _mm512_add_epi8(from, lane);
-    w->bytes[j] = from;
+GPTVQ_INLINE windows make_windows(unsigned k) {
+  const __m512i p = gptvq_iota512(), b = _mm512_and_si512(p, _mm512_set1_epi8(7)),
+                qword = _mm512_and_si512(_mm512_srli_epi16(p, 3), _mm512_set1_epi8(7));
+  windows w = {b, _mm512_set1_epi8((char)k)};
+  for (unsigned i = 0; i < k; i++) {
+    w.bytes = _mm512_add_epi8(w.bytes, qword);
+    w.bits = _mm512_add_epi8(w.bits, b);
   }
+  return w;
 }
 
-/* Bytes [from, from + 64) of a chunk of `bytes` bytes, from >= −1; those before `first` and beyond the chunk
- * are not read. */
-GPTVQ_INLINE __m512i load_part(const uint8_t *chunk, int from, size_t bytes, int first) {
-  const size_t end = bytes > (size_t)(from + 64) ? 64 : (size_t)((int)bytes - from);
-  if ((int)bytes <= from) return _mm512_setzero_si512();
-  __mmask64 mask = end == 64 ? ~(__mmask64)0 : ((__mmask64)1 << end) - 1;
-  if (from < first) mask &= ~(__mmask64)1;
-  return _mm512_maskz_loadu_epi8(mask, chunk + from);
+GPTVQ_INLINE __m512i find_windows(const windows *w, __m512i x) {
+  return _mm512_multishift_epi64_epi8(w->bits, _mm512_permutexvar_epi8(w->bytes, x));
 }
 
-/* The values (code + 128) of a chunk, in the order of prepared inputs: weights[4]. whole: all of its 32k
- * bytes are there, and the byte before them. */
-GPTVQ_INLINE void chunk_values(const uint8_t *chunk, size_t bytes, int before, int whole, unsigned k,
-                               unsigned state_bits, const windows *w, const gptvq_table512 *table,
-                               __m512i *weights) {
-  __m512i part[4]; /* one byte earlier: low, high; in place: low, high */
-  for (int i = 0; i < (k == 2 ? 3 : 4); i++) {
-    if (k == 2 && i == 1) continue;
-    const int from = i == 0 ? -1 : i == 1 ? 63 : i == 2 ? 0 : 64;
-    part[i] = whole && (k != 3 || i % 2 == 0) ? _mm512_loadu_si512(chunk + from)
-                                              : load_part(chunk, from, bytes, before ? -1 : 0);
+/* `count` bytes, at most 64, from `at` on; but for the first if not `whole`. */
+GPTVQ_INLINE __m512i load_bytes(const uint8_t *at, size_t count, int whole) {
+  __mmask64 mask = count == 64 ? ~(__mmask64)0 : ((__mmask64)1 << count) - 1;
+  if (!whole) mask &= ~(__mmask64)1;
+  return _mm512_maskz_loadu_epi8(mask, at);
+}
+
+/* Bytes of the stream that a set of 64 indices of all planes ends. */
+GPTVQ_INLINE size_t set_bytes(unsigned k) { return k == 3 ? 24 : 64; }
+
+/* Values (with the tables' flip) of the set at `at`, of which `bytes` are there, of the planes:
+ * weights[0 … n − 1]. `before`: there is a byte before it. */
+GPTVQ_INLINE void set_values(const uint8_t *at, size_t bytes, int before, unsigned k, const windows *w,
+                             const tables *t, __m512i *weights) {
+  if (k == 3) {
+    weights[0] = window_values(t, k, find_windows(w, load_bytes(at - 1, bytes + 1, before)));
+    return;
   }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; j++) {
-    __m512i x = part[j == 0 ? 0 : 2];
-    if (k != 2) x = _mm512_permutex2var_epi8(x, w->bytes[j], part[j == 0 ? 1 : 3]);
-    weights[j] = gptvq_look_up512(table, state_bits, 0, _mm512_multishift_epi64_epi8(w->bits[j], x));
+  const __m512i x = load_bytes(at, bytes, 1), p = load_bytes(at - 1, bytes, before),
+                x4 = _mm512_srli_epi16(x, 4), p4 = _mm512_srli_epi16(p, 4);
+  if (k == 4) {
+    weights[0] = look_up(t->first, p4, t->second, x);
+    weights[1] = look_up(t->first, x, t->second, x4);
+    return;
   }
+  /* the window's symbols are the oldest, two, the newest: two bits each of x and of p */
+  weights[0] = look_up(t->first_swapped, merge(x, p), t->second, p4);
+  weights[1] = look_up(t->first, merge(p4, x), t->second_swapped, merge(x, p4));
+  weights[2] = look_up(t->first_swapped, merge(x4, p4), t->second, x);
+  weights[3] = look_up(t->first, merge(x, x4), t->second, _mm512_srli_epi16(x, 2));
+}
+
+/* The place of set s, plane e of a group of `sets` sets in its prepared input. */
+GPTVQ_INLINE size_t input_at(size_t s, size_t e, size_t sets) { return 64 * (e * sets + s); }
+
+/* Sets of `width` columns; bytes that set s of a group of that width has. */
+GPTVQ_INLINE size_t set_count(unsigned k, size_t width) {
+  const size_t columns = 64 * gptvq_trellis_planes(k);
+  return (width + columns - 1) / columns;
+}
+GPTVQ_INLINE size_t bytes_of_set(unsigned k, size_t width, size_t s) {
+  const size_t left = (width * k + 7) / 8 - s * set_bytes(k);
+  return left < set_bytes(k) ? left : set_bytes(k);
 }
 
 /* Row scales of `count` groups; beyond them 0. */
@@ -86,16 +131,16 @@ GPTVQ_INLINE void base_scales(const gptvq_trellis_rows *job, const float *x_scal
 }
 
 /* `rows` (a constant) rows from `row` on, one token. */
-GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned k, unsigned state_bits,
-                            const windows *w, size_t rows) {
+GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned k, const windows *w,
+                            size_t rows) {
   _Alignas(64) float base[STRIP], scales[ROWS][STRIP];
-  const size_t chunk_bytes = 32 * k;
+  const size_t chunk_bytes = 32 * k, planes = gptvq_trellis_planes(k);
   const uint8_t *stream = job->streams + row * job->row_bytes, *ahead = stream + rows * job->row_bytes;
-  const int8_t *table_codes = job->tables, *x = job->x;
+  const int8_t *entries = job->tables, *x = job->x;
   __m512 sums[8];
 #pragma GCC unroll 8
   for (int r = 0; r < 8; r++) sums[r] = _mm512_setzero_ps();
-  for (size_t g = 0; g < job->groups; g++, table_codes += GPTVQ_TRELLIS_TABLE, x += job->group_codes) {
+  for (size_t g = 0; g < job->groups; g++, entries += GPTVQ_TRELLIS_TABLE, x += job->group_codes) {
     const size_t width = g + 1 == job->groups ? job->last_width : job->width;
     if (g % STRIP == 0) {
       base_scales(job, job->x_scales, g, base);
@@ -106,22 +151,25 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
                                         row_scales(job->row_scales + (row + r) * job->groups + g + i,
                                                    job->groups - g - i)));
     }
-    gptvq_table512 table;
-    gptvq_load_table512(gptvq_all_values(table_codes, k, (int8_t[256]){0}), state_bits, 1, 0x80, &table);
+    const tables table = load_tables(entries, 0x80);
     const __m512i start = _mm512_loadu_si512(job->corrections + 16 * g);
-    if (width == GPTVQ_TRELLIS_CHUNK && g > 0) { /* the usual one */
-      const __m512i *q = (const void *)x;
+    if (width == 256 && g > 0) { /* the usual one */
       const uint8_t *chunk = stream + g * chunk_bytes;
 #pragma GCC unroll 4
       for (size_t r = 0; r < rows; r++, chunk += job->row_bytes, ahead += chunk_bytes) {
-        __m512i weights[4], total = start;
+        __m512i total = start;
         for (size_t i = 0; i < chunk_bytes; i += 64) {
           _mm_prefetch((const char *)ahead + FAR + i, _MM_HINT_T1);
           _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
         }
-        chunk_values(chunk, chunk_bytes, 1, 1, k, state_bits, w, &table, weights);
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) total = _mm512_dpbusd_epi32(total, weights[j], q[j]);
+        for (size_t s = 0; s < 4 / planes; s++) {
+          __m512i weights[4];
+          set_values(chunk + s * set_bytes(k), set_bytes(k), 1, k, w, &table, weights);
+#pragma GCC unroll 4
+          for (size_t e = 0; e < planes; e++)
+            total = _mm512_dpbusd_epi32(total, weights[e], _mm512_load_si512(x + input_at(s, e, 4 / planes)));
+        }
         sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), _mm512_set1_ps(scales[r][g % STRIP]), sums[r]);
       }
       continue;
@@ -129,13 +177,14 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
 #pragma GCC unroll 4
     for (size_t r = 0; r < rows; r++) {
       const uint8_t *chunk = stream + r * job->row_bytes + g * job->width * k / 8;
+      const size_t sets = set_count(k, width);
       __m512i total = start;
-      for (size_t c = 0; c < width; c += GPTVQ_TRELLIS_CHUNK, chunk += chunk_bytes) {
-        const size_t columns = width - c < GPTVQ_TRELLIS_CHUNK ? width - c : GPTVQ_TRELLIS_CHUNK;
+      for (size_t s = 0; s < sets; s++) {
         __m512i weights[4];
-        chunk_values(chunk, (columns * k + 7) / 8, g + c > 0, 0, k, state_bits, w, &table, weights);
-        for (int j = 0; j < 4; j++)
-          total = _mm512_dpbusd_epi32(total, weights[j], _mm512_load_si512(x + c + 64 * j));
+        set_values(chunk + s * set_bytes(k), bytes_of_set(k, width, s), g + s > 0, k, w, &table, weights);
+#pragma GCC unroll 4
+        for (size_t e = 0; e < planes; e++)
+          total = _mm512_dpbusd_epi32(total, weights[e], _mm512_load_si512(x + input_at(s, e, sets)));
       }
       sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), _mm512_set1_ps(scales[r][g % STRIP]), sums[r]);
     }
@@ -144,10 +193,11 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
 }
 
 /* `rows` (a constant) rows from `row` on, several tokens: weights of a group are looked up once. */
-GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned k, unsigned state_bits,
-                             const windows *w, size_t rows) {
+GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned k, const windows *w,
+                             size_t rows) {
   _Alignas(64) float base[GPTVQ_I8_MAX_TOKENS][STRIP], scales[FEW_ROWS][STRIP];
   __m512 sums[FEW_ROWS][GPTVQ_I8_MAX_TOKENS];
+  const size_t planes = gptvq_trellis_planes(k);
   memset(sums, 0, sizeof sums);
   for (size_t g = 0; g < job->groups; g++) {
     const size_t width = g + 1 == job->groups ? job->last_width : job->width;
@@ -159,52 +209,55 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
           _mm512_store_ps(scales[r] + i,
                           row_scales(job->row_scales + (row + r) * job->groups + g + i, job->groups - g - i));
     }
-    gptvq_table512 table;
-    gptvq_load_table512(gptvq_all_values(job->tables + g * GPTVQ_TRELLIS_TABLE, k, (int8_t[256]){0}), state_bits,
-                        1, 0x80, &table);
-    if (width == GPTVQ_TRELLIS_CHUNK && g > 0) { /* the usual one */
-      __m512i whole[FEW_ROWS][4];
+    const tables table = load_tables(job->tables + g * GPTVQ_TRELLIS_TABLE, 0x80);
+    if (width == 256 && g > 0) {  /* the usual one */
+      __m512i whole[FEW_ROWS][4]; /* set by set */
 #pragma GCC unroll 2
       for (size_t r = 0; r < rows; r++) {
         const uint8_t *chunk = job->streams + (row + r) * job->row_bytes + g * 32 * k;
         for (size_t i = 0; i < 32 * k; i += 64)
           _mm_prefetch((const char *)chunk + rows * job->row_bytes + i, _MM_HINT_T0);
-        chunk_values(chunk, 32 * k, 1, 1, k, state_bits, w, &table, whole[r]);
+#pragma GCC unroll 4
+        for (size_t s = 0; s < 4 / planes; s++)
+          set_values(chunk + s * set_bytes(k), set_bytes(k), 1, k, w, &table, whole[r] + s * planes);
       }
       for (size_t t = 0; t < job->tokens; t++) {
-        const __m512i *q = (const void *)(job->x + g * job->group_codes + t * job->input_stride),
-                      start = _mm512_loadu_si512((const char *)(job->corrections + 16 * g) +
-                                                 t * job->input_stride);
+        const int8_t *x = job->x + g * job->group_codes + t * job->input_stride;
+        const __m512i start =
+            _mm512_loadu_si512((const char *)(job->corrections + 16 * g) + t * job->input_stride);
 #pragma GCC unroll 2
         for (size_t r = 0; r < rows; r++) {
           __m512i total = start;
 #pragma GCC unroll 4
-          for (int j = 0; j < 4; j++) total = _mm512_dpbusd_epi32(total, whole[r][j], q[j]);
+          for (size_t i = 0; i < 4; i++)
+            total = _mm512_dpbusd_epi32(total, whole[r][i],
+                                        _mm512_load_si512(x + input_at(i / planes, i % planes, 4 / planes)));
           sums[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total),
                                        _mm512_set1_ps(base[t][g % STRIP] * scales[r][g % STRIP]), sums[r][t]);
         }
       }
       continue;
     }
-    __m512i weights[FEW_ROWS][4 * CHUNKS];
-    const size_t sets = (width + GPTVQ_TRELLIS_CHUNK - 1) / GPTVQ_TRELLIS_CHUNK * 4;
+    __m512i weights[FEW_ROWS][SETS];
+    const size_t sets = set_count(k, width);
     for (size_t r = 0; r < rows; r++)
-      for (size_t s = 0; s < sets; s += 4) {
-        const size_t c = s * 64, columns = width - c < GPTVQ_TRELLIS_CHUNK ? width - c : GPTVQ_TRELLIS_CHUNK;
-        chunk_values(job->streams + (row + r) * job->row_bytes + (g * job->width + c) * k / 8,
-                     (columns * k + 7) / 8, g + c > 0, 0, k, state_bits, w, &table, weights[r] + s);
-      }
+      for (size_t s = 0; s < sets; s++)
+        set_values(job->streams + (row + r) * job->row_bytes + g * job->width * k / 8 + s * set_bytes(k),
+                   bytes_of_set(k, width, s), g + s > 0, k, w, &table, weights[r] + s * planes);
     for (size_t t = 0; t < job->tokens; t++) {
       const int8_t *x = job->x + g * job->group_codes + t * job->input_stride;
       const __m512i start =
           _mm512_loadu_si512((const char *)(job->corrections + 16 * g) + t * job->input_stride);
       __m512i total[FEW_ROWS];
       for (size_t r = 0; r < rows; r++) total[r] = start;
-      for (size_t s = 0; s < sets; s++) {
-        const __m512i q = _mm512_load_si512(x + 64 * s);
+      for (size_t s = 0; s < sets; s++)
+#pragma GCC unroll 4
+        for (size_t e = 0; e < planes; e++) {
+          const __m512i q = _mm512_load_si512(x + input_at(s, e, sets));
 #pragma GCC unroll 2
-        for (size_t r = 0; r < rows; r++) total[r] = _mm512_dpbusd_epi32(total[r], weights[r][s], q);
-      }
+          for (size_t r = 0; r < rows; r++)
+            total[r] = _mm512_dpbusd_epi32(total[r], weights[r][s * planes + e], q);
+        }
 #pragma GCC unroll 2
       for (size_t r = 0; r < rows; r++)
         sums[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r]),
@@ -222,38 +275,28 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
 }
 
 GPTVQ_INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k) {
-  enum { state_bits = 8 };
-  windows w;
-  make_windows(k, state_bits, &w);
+  const windows w = make_windows(k);
   size_t row = 0;
   if (job->tokens == 1) {
-    for (; row + ROWS <= job->rows; row += ROWS) one_token(job, row, k, state_bits, &w, ROWS);
-    for (; row < job->rows; row++) one_token(job, row, k, state_bits, &w, 1);
+    for (; row + ROWS <= job->rows; row += ROWS) one_token(job, row, k, &w, ROWS);
+    for (; row < job->rows; row++) one_token(job, row, k, &w, 1);
   } else {
-    for (; row + FEW_ROWS <= job->rows; row += FEW_ROWS) few_tokens(job, row, k, state_bits, &w, FEW_ROWS);
-    for (; row < job->rows; row++) few_tokens(job, row, k, state_bits, &w, 1);
+    for (; row + FEW_ROWS <= job->rows; row += FEW_ROWS) few_tokens(job, row, k, &w, FEW_ROWS);
+    for (; row < job->rows; row++) few_tokens(job, row, k, &w, 1);
   }
 }
 
-/* 64 columns at a time: their bytes and the one before, spread to 8 columns a qword. */
+/* 64 columns at a time. */
 GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count,
-                            const int8_t *values, int8_t *codes) {
-  enum { state_bits = 8 };
-  const __m512i p = gptvq_iota512(), b = _mm512_and_si512(p, _mm512_set1_epi8(7)),
-                qword = _mm512_and_si512(_mm512_srli_epi16(p, 3), _mm512_set1_epi8(7));
-  __m512i bytes = b, bits = _mm512_set1_epi8((char)(8 + k - state_bits));
-  for (unsigned i = 0; i < k; i++) {
-    bytes = _mm512_add_epi8(bytes, qword);
-    bits = _mm512_add_epi8(bits, b);
-  }
-  gptvq_table512 table;
-  gptvq_load_table512(gptvq_all_values(values, k, (int8_t[256]){0}), state_bits, 1, 0, &table);
+                            const int8_t *entries, int8_t *codes) {
+  const windows w = make_windows(k);
+  const tables table = load_tables(entries, 0);
   for (size_t c = 0; c < count; c += 64) {
     const size_t columns = count - c < 64 ? count - c : 64;
-    __m512i x = load_part(stream + (begin + c) * k / 8, -1, (columns * k + 7) / 8, begin + c > 0 ? -1 : 0);
-    x = _mm512_multishift_epi64_epi8(bits, _mm512_permutexvar_epi8(bytes, x));
+    const __m512i y = find_windows(
+        &w, load_bytes(stream + (begin + c) * k / 8 - 1, (columns * k + 7) / 8 + 1, begin + c > 0));
     _mm512_mask_storeu_epi8(codes + c, columns == 64 ? ~(__mmask64)0 : ((__mmask64)1 << columns) - 1,
-                            gptvq_look_up512(&table, state_bits, 0, x));
+                            window_values(&table, k, y));
   }
 }
 
