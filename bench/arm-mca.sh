@@ -45,11 +45,9 @@ cat >"$work/formats" <<'FORMATS'
 1-D, k = 4|2.125, 2.25|vq_loop_pairs|vq|
 1-D, k = 8|3.125|tile_3_1|vq|
 1-D, k = 16|4.125|tile_4_1|vq|
-trellis, L = 6|2.04|trellis_2_6|trellis|
-trellis, L = 7|2.04|trellis_2_7|trellis|
-trellis, L = 8|2.04|trellis_2_8|trellis|
-trellis, L = 7|3.04|trellis_3_7|trellis|
-trellis, L = 7|4.04|trellis_4_7|trellis|
+trellis|2.04|trellis_rows_2|trellis|
+trellis|3.04|trellis_rows_3|trellis|
+trellis|4.04|trellis_rows_4|trellis|
 FORMATS
 
 title="| format | bits |" rule="| --- | --- |" first="| int4, 128 columns per scale | 4.156 |" bases=""

@@ -212,7 +212,9 @@ static void naive_decode(const fixture *f, double *out) {
       unsigned code = p->row_scales[row * groups + g];
       double scale = code == 0 ? 0.0 : (1.0 + code % 16 / 16.0) * exp2((double)(code / 16) - 8.0);
       out[row * s->cols + (p->permutation != NULL ? p->permutation[c] : c)] =
-          ((double)table[window % 16] + table[16 + window / 16]) / 127.0 *
+          ((double)table[s->index_bits == 2 ? window % 4 + window / 64 * 4 : window % 16] +
+           table[16 + (s->index_bits == 2 ? window / 4 % 16 : window / 16)]) /
+          127.0 *
           (double)gptvq_bf16_to_float(p->codebook_scales[g]) * scale;
     }
   if (s->kind == GPTVQ_PACKED_TRELLIS) return;

@@ -244,8 +244,12 @@ GPTVQ_INLINE void group_rows(const gptvq_trellis_rows *job, size_t row, size_t r
   for (size_t i = 0; one && i < planes * x.plane; i += 32)
     _mm256_store_si256((void *)(magnitudes + i),
                        _mm256_abs_epi8(_mm256_load_si256((const void *)(codes + i))));
-  for (size_t r = 0; r < rows; r++, at += job->row_bytes) {
+  /* The next rows' streams come into the second-level cache in the order of memory. */
+  const char *ahead =
+      (const char *)job->streams + (row + rows) * job->row_bytes + rows * (g * job->width * k / 8);
+  for (size_t r = 0; r < rows; r++, at += job->row_bytes, ahead += e.bytes) {
     const uint8_t *from = at;
+    for (size_t i = 0; i < (whole ? 32 * (size_t)k : 64); i += 64) _mm_prefetch(ahead + i, _MM_HINT_T1);
     const float *scale = &scales->rows[r][g % STRIP];
     if (!easy && !gptvq_can_read(job, at, &e)) from = gptvq_pad(at, g * job->width, k, e.bytes, &room);
     if (one) {
