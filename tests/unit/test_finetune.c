@@ -35,8 +35,8 @@ static void forward_is_the_definition(void **state) {
   }
 }
 
-/* Building the weights from theta gives the decoded packed weights exactly (no scale changes before a step).
- */
+/* Building the weights from theta gives the decoded packed weights (no scale changes before a step), of all
+ * but trellises exactly. */
 static void theta_starts_as_the_packed_weights(void **state) {
   (void)state;
   for (size_t i = 0; i < VARIANTS; i++) {
@@ -54,7 +54,13 @@ static void theta_starts_as_the_packed_weights(void **state) {
       gptvq_packed_decode_ref(table->packed, 0, shape->rows, expected, shape->cols);
       memset(built, 0x7f, shape->rows * shape->cols * sizeof *built);
       gptvq_ft_params_build(&params, false);
-      assert_memory_equal(built, expected, shape->rows * shape->cols * sizeof *built);
+      if (shape->kind != GPTVQ_PACKED_TRELLIS)
+        assert_memory_equal(built, expected, shape->rows * shape->cols * sizeof *built);
+      /* sums of entries, whose own roundings are of the size of the largest sum */
+      float largest = 0.0f;
+      for (size_t j = 0; j < shape->rows * shape->cols; j++) largest = fmaxf(largest, fabsf(expected[j]));
+      for (size_t j = 0; j < shape->rows * shape->cols; j++)
+        assert_true(fabsf(built[j] - expected[j]) <= 4.0f * FLT_EPSILON * largest);
       free(expected);
     }
     gptvq_ft_params_release(&params);
