@@ -17,11 +17,13 @@ typedef struct survivors {
   float table[STATES];                  /* likewise, where stride > prefixes */
   float cost[GPTVQ_PATHS_MAX * STATES]; /* as x, and not 4 KiB from it */
   float best[GPTVQ_PATHS_MAX * MOST];
-  int32_t at[GPTVQ_PATHS_MAX * MOST], before[GPTVQ_PATHS_MAX * MOST]; /* state, and the path that it goes on */
-  uint8_t root[2][GPTVQ_PATHS_MAX * MOST]; /* path at the end of the block before that it goes on */
-  uint8_t tail[2][GPTVQ_PATHS_MAX * MOST]; /* of paths at the end of the block before: the one of `tails` */
-  int16_t given[GPTVQ_PATHS_MAX * MOST];
-  float u[BLOCK][BLOCK], masked[BLOCK]; /* of the block at hand to the next one; of a column to later ones */
+  /* Its state, and the path that it goes on from. */
+  int32_t at[GPTVQ_PATHS_MAX * MOST], before[GPTVQ_PATHS_MAX * MOST];
+  /* Of this column and the next one: the path at the end of the block before that a path goes back to; of
+   * this block and the next one: which of `tails` that path has. */
+  uint8_t root[2][GPTVQ_PATHS_MAX * MOST], tail[2][GPTVQ_PATHS_MAX * MOST];
+  int16_t given[GPTVQ_PATHS_MAX * MOST]; /* the new tail of a root, −1: none yet */
+  float u[BLOCK][BLOCK], masked[BLOCK];  /* of the block at hand to the next one; of a column to later ones */
 } survivors;
 
 /* The columns of a row pass in blocks. A path carries the weights of the block at hand alone, and its errors
@@ -29,11 +31,11 @@ typedef struct survivors {
  * next one is done, for these ancestors. Subtractions come in the order of the columns all the same. */
 typedef struct memory {
   survivors *s;
-  float *now, *next;  /* [width][stride][BLOCK]: errors of the block's columns up to the present one, then
-                         weights; of the next column */
-  float *errors;      /* likewise, at the end of the block before */
-  float *tails[2];    /* [width · stride][GPTVQ_BATCH]: weights, compensated for the blocks before that */
-  int32_t *from;      /* [columns][width][stride]: predecessor's rank · 2^k + upper k bits of the state */
+  float *now, *next; /* [width][stride][BLOCK]: errors of the block's columns up to the present one, then
+                        weights; of the next column */
+  float *errors;     /* likewise, at the end of the block before */
+  float *tails[2];   /* [width · stride][GPTVQ_BATCH]: weights, compensated for the blocks before that */
+  int32_t *from;     /* [columns][width][stride]: predecessor's rank · 2^k + upper k bits of the state */
   size_t bytes;
 } memory;
 
@@ -77,7 +79,8 @@ size_t GPTVQ_MULTI(gptvq_path_scratch)(unsigned step_bits, unsigned state_bits, 
 static inline void put(void *to, vfloat value) { *(vfloat *)to = value; }
 
 /* Weight and cost of each path to the states that it leads to; `symbols`: a constant */
-static inline void spread(survivors *s, const sizes *z, const float *now, float inverse, size_t symbols) {
+static inline __attribute__((always_inline)) void spread(survivors *s, const sizes *z, const float *now,
+                                                         float inverse, size_t symbols) {
   const size_t prefixes = z->prefixes, stride = z->stride;
   for (size_t rank = 0; rank < z->width; rank++) {
     const float *weight = now + rank * stride * BLOCK, *cost = s->best + rank * stride;
@@ -99,8 +102,8 @@ static inline void spread(survivors *s, const sizes *z, const float *now, float 
 }
 
 /* Of all paths to states with the same prefix the `width` (a constant) cheapest, in order. */
-static inline void choose(survivors *s, const sizes *z, const float *table, float weight, int32_t *chosen,
-                          size_t width) {
+static inline __attribute__((always_inline)) void choose(survivors *s, const sizes *z, const float *table,
+                                                         float weight, int32_t *chosen, size_t width) {
   const vfloat factor = (vfloat){0} + weight;
   vint lane = {0};
   for (int l = 0; l < V; l++) lane[l] = l;
@@ -160,8 +163,8 @@ static void feed_tail(size_t n, const float *e, const float *u, size_t stride, c
   }
 }
 
-/* The weights of the block from column c on, at most BLOCK; `step`: columns of the block before, whose errors
- * they have to take up. */
+/* The weights of the block from column c on, which take up the errors of the block before; the errors of the
+ * one before that go into the tails. */
 static void enter_block(memory *m, const sizes *z, const gptvq_path *path, const float *w, size_t c,
                         unsigned block) {
   survivors *s = m->s;
@@ -185,8 +188,8 @@ static void enter_block(memory *m, const sizes *z, const gptvq_path *path, const
           float *to = made + (size_t)count * GPTVQ_BATCH + c;
           if (block == 1) memcpy(to, old + at, (n - c) * sizeof *to);
           else
-            feed_tail(n - c, m->errors + from * BLOCK, u - BLOCK * path->u_stride + c, path->u_stride, old + at,
-                      to);
+            feed_tail(n - c, m->errors + from * BLOCK, u - BLOCK * path->u_stride + c, path->u_stride,
+                      old + at, to);
           s->given[from] = count++;
         }
         s->tail[block & 1][i] = (uint8_t)s->given[from];
@@ -206,7 +209,8 @@ static void enter_block(memory *m, const sizes *z, const gptvq_path *path, const
 }
 
 /* Errors and weights of all paths for the column behind c. */
-static inline void go_on(memory *m, const sizes *z, const gptvq_path *path, const float *table, size_t c) {
+static inline __attribute__((always_inline)) void go_on(memory *m, const sizes *z, const gptvq_path *path,
+                                                        const float *table, size_t c) {
   survivors *s = m->s;
   const size_t j = c % BLOCK, wide = gptvq_min_size(BLOCK, path->columns - (c - j));
   const float scale = path->scale[c], metric = path->metric[c];
@@ -237,9 +241,8 @@ static void begin(const memory *m, const sizes *z, const gptvq_path *path) {
     s->x[i] = 0.0f;
     s->cost[i] = INFINITY;
   }
-  for (size_t i = 0; i < z->width * z->stride; i++) {
+  for (size_t i = 0; i < z->width * z->stride; i++)
     s->best[i] = i < z->prefixes && (path->start < 0 || (size_t)path->start == i) ? 0.0f : INFINITY;
-  }
   memset(m->now, 0, 3 * z->width * z->stride * BLOCK * sizeof *m->now);
   memset(s->u, 0, sizeof s->u);
 }
@@ -270,8 +273,8 @@ static double errors_of(const gptvq_path *path, const float *w, const uint16_t *
 }
 
 /* k: a constant */
-static inline double find_path(const gptvq_path *path, const float *w, uint16_t *state, float *error,
-                               void *scratch, unsigned k) {
+static inline __attribute__((always_inline)) double
+find_path(const gptvq_path *path, const float *w, uint16_t *state, float *error, void *scratch, unsigned k) {
   const sizes z = sizes_of(k, path->state_bits, path->width);
   const size_t n = path->columns, all = z.width * z.stride;
   const float *ready = NULL, *made_of = NULL;
@@ -311,9 +314,11 @@ double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint
 }
 
 /* Cheapest ways to four prefixes from p on, of all rows. cost[prefixes][ROWS] before and after the column;
- * of a state t: add[2 t], and times x[ROWS] add[2 t + 1]. from[ROWS]: a byte for each prefix. k: a constant */
-static inline void step(unsigned k, size_t prefixes, size_t p, const float *add, const float *x,
-                        const float *before, float *after, int32_t *from) {
+ * of a state t: add[2 t], and times x[ROWS] add[2 t + 1]. from[ROWS]: a byte for each prefix. k: a constant
+ */
+static inline __attribute__((always_inline)) void step(unsigned k, size_t prefixes, size_t p,
+                                                       const float *add, const float *x, const float *before,
+                                                       float *after, int32_t *from) {
   enum { PARTS = ROWS / V };
   vint words[PARTS];
   for (size_t i = 0; i < PARTS; i++) words[i] = (vint){0};
@@ -323,8 +328,8 @@ static inline void step(unsigned k, size_t prefixes, size_t p, const float *add,
     for (size_t h = 0; h < (size_t)1 << k; h++) {
       const size_t s = h * prefixes + p + j;
       for (size_t i = 0; i < PARTS; i++) {
-        const vfloat cost = LOAD(before + (s >> k) * ROWS + i * V) +
-                            (add[2 * s] + add[2 * s + 1] * LOAD(x + i * V));
+        const vfloat cost =
+            LOAD(before + (s >> k) * ROWS + i * V) + (add[2 * s] + add[2 * s + 1] * LOAD(x + i * V));
         const vint less = cost < best[i];
         if (h > 0) {
           best[i] = (vfloat)BLEND(less, (vint)cost, (vint)best[i]);
@@ -344,8 +349,10 @@ static inline void step(unsigned k, size_t prefixes, size_t p, const float *add,
 }
 
 /* k: a constant */
-static inline void viterbi(unsigned k, unsigned state_bits, size_t columns, const float *table,
-                           const float *x, const float *weight, uint8_t *state, uint8_t *scratch) {
+static inline __attribute__((always_inline)) void viterbi(unsigned k, unsigned state_bits, size_t columns,
+                                                          const float *table, const float *x,
+                                                          const float *weight, uint8_t *state,
+                                                          uint8_t *scratch) {
   const size_t states = (size_t)1 << state_bits, prefixes = states >> k;
   float costs[2][MOST * ROWS + 64] = {{0}}, add[2 * STATES];
   for (size_t c = 0; c < columns; c++) {
