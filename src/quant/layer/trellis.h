@@ -55,7 +55,8 @@ typedef struct gptvq_trellis_points {
 } gptvq_trellis_points;
 size_t gptvq_trellis_em_bytes(const gptvq_trellis_points *points);
 /* EM rounds on table[2^L] from the values that are there, over-relaxed but for the last one, until the
- * objective gains less than a fraction 2e-5. Returns the weighted mean squared error before the last round. */
+ * objective gains less than a fraction 2e-5. Returns the weighted mean squared error before the last round.
+ */
 double gptvq_trellis_em(const gptvq_trellis_points *points, unsigned iterations, float *table,
                         gptvq_arena *arena);
 /* A table trained on normal numbers of variance 1, the same on every call. */
