@@ -71,6 +71,7 @@ int gptvq_cmd_bench_quantize(int argc, char **argv) {
       {GPTVQ_OPTION_SIZE, "calib-length", .value = &o->calib_length, .min = 2, .max = 1 << 20,
        .argument = "N", .help = "tokens of a window (default 512)"},
       gptvq_cli_field("calib_compute", o),
+      gptvq_cli_field("code", o),
       gptvq_cli_field("bits", o),
       gptvq_cli_field("dim", o),
       gptvq_cli_field("device", o),

@@ -56,6 +56,9 @@ static void paths_are_the_best(void **state) {
       tables[c] = table;
     }
     GPTVQ_MULTI_PICK(gptvq_viterbi)(k, COLUMNS, table, x, weight, states, scratch);
+    uint8_t base[COLUMNS * ROWS];
+    GPTVQ_MULTI_FOR(gptvq_viterbi, 0)(k, COLUMNS, table, x, weight, base, scratch);
+    assert_memory_equal(base, states, sizeof base);
     gptvq_arena arena = {0};
     gptvq_error err;
     size_t bytes = GPTVQ_MULTI_PICK(gptvq_path_scratch)(k, WIDTH);

@@ -15,11 +15,13 @@ typedef struct survivors {
   float apart[STATES];                  /* so that cost is not a multiple of 4 KiB from x */
   float cost[GPTVQ_PATHS_MAX * STATES]; /* as x */
   float best[GPTVQ_PATHS_MAX * MOST];
-  int32_t at[GPTVQ_PATHS_MAX * MOST], before[GPTVQ_PATHS_MAX * MOST]; /* state, and the path that it goes on */
-  uint8_t root[2][GPTVQ_PATHS_MAX * MOST]; /* path at the end of the block before that it goes on */
-  uint8_t tail[2][GPTVQ_PATHS_MAX * MOST]; /* of paths at the end of the block before: the one of `tails` */
-  int16_t given[GPTVQ_PATHS_MAX * MOST];
-  float u[BLOCK][BLOCK], masked[BLOCK]; /* of the block at hand to the next one; of a column to later ones */
+  /* Its state, and the path that it goes on from. */
+  int32_t at[GPTVQ_PATHS_MAX * MOST], before[GPTVQ_PATHS_MAX * MOST];
+  /* Of this column and the next one: the path at the end of the block before that a path goes back to; of
+   * this block and the next one: which of `tails` that path has. */
+  uint8_t root[2][GPTVQ_PATHS_MAX * MOST], tail[2][GPTVQ_PATHS_MAX * MOST];
+  int16_t given[GPTVQ_PATHS_MAX * MOST]; /* the new tail of a root, −1: none yet */
+  float u[BLOCK][BLOCK], masked[BLOCK];  /* of the block at hand to the next one; of a column to later ones */
 } survivors;
 
 /* The columns of a row pass in blocks. A path carries the weights of the block at hand alone, and its errors
@@ -27,11 +29,11 @@ typedef struct survivors {
  * next one is done, for these ancestors. Subtractions come in the order of the columns all the same. */
 typedef struct memory {
   survivors *s;
-  float *now, *next;  /* [width][prefixes][BLOCK]: errors of the block's columns up to the present one, then
-                         weights; of the next column */
-  float *errors;      /* likewise, at the end of the block before */
-  float *tails[2];    /* [width · prefixes][GPTVQ_BATCH]: weights, compensated for the blocks before that */
-  int32_t *from;      /* [columns][width][prefixes]: predecessor's rank · 2^k + upper k bits of the state */
+  float *now, *next; /* [width][prefixes][BLOCK]: errors of the block's columns up to the present one, then
+                        weights; of the next column */
+  float *errors;     /* likewise, at the end of the block before */
+  float *tails[2];   /* [width · prefixes][GPTVQ_BATCH]: weights, compensated for the blocks before that */
+  int32_t *from;     /* [columns][width][prefixes]: predecessor's rank · 2^k + upper k bits of the state */
   size_t bytes;
 } memory;
 
@@ -72,7 +74,8 @@ size_t GPTVQ_MULTI(gptvq_path_scratch)(unsigned step_bits, size_t width) {
 static inline void put(void *to, vfloat value) { *(vfloat *)to = value; }
 
 /* Weight and cost of each path to the states that it leads to; `symbols`: a constant */
-static inline void spread(survivors *s, const sizes *z, const float *now, float inverse, size_t symbols) {
+static inline __attribute__((always_inline)) void spread(survivors *s, const sizes *z, const float *now,
+                                                         float inverse, size_t symbols) {
   const size_t all = z->width * z->prefixes; /* states of a rank follow those of the one before */
   for (size_t p = 0; p < all; p++) {
     const float here = now[p * BLOCK] * inverse, carried = s->best[p];
@@ -82,8 +85,8 @@ static inline void spread(survivors *s, const sizes *z, const float *now, float 
 }
 
 /* Of all paths to states with the same prefix the `width` (a constant) cheapest, in order. */
-static inline void choose(survivors *s, const sizes *z, const float *table, float weight, int32_t *chosen,
-                          size_t width) {
+static inline __attribute__((always_inline)) void choose(survivors *s, const sizes *z, const float *table,
+                                                         float weight, int32_t *chosen, size_t width) {
   const vfloat factor = (vfloat){0} + weight;
   vint lane = {0};
   for (int l = 0; l < V; l++) lane[l] = l;
@@ -143,8 +146,8 @@ static void feed_tail(size_t n, const float *e, const float *u, size_t stride, c
   }
 }
 
-/* The weights of the block from column c on, at most BLOCK; `step`: columns of the block before, whose errors
- * they have to take up. */
+/* The weights of the block from column c on, which take up the errors of the block before; the errors of the
+ * one before that go into the tails. */
 static void enter_block(memory *m, const sizes *z, const gptvq_path *path, const float *w, size_t c,
                         unsigned block) {
   survivors *s = m->s;
@@ -168,8 +171,8 @@ static void enter_block(memory *m, const sizes *z, const gptvq_path *path, const
           float *to = made + (size_t)count * GPTVQ_BATCH + c;
           if (block == 1) memcpy(to, old + at, (n - c) * sizeof *to);
           else
-            feed_tail(n - c, m->errors + from * BLOCK, u - BLOCK * path->u_stride + c, path->u_stride, old + at,
-                      to);
+            feed_tail(n - c, m->errors + from * BLOCK, u - BLOCK * path->u_stride + c, path->u_stride,
+                      old + at, to);
           s->given[from] = count++;
         }
         s->tail[block & 1][i] = (uint8_t)s->given[from];
@@ -189,7 +192,8 @@ static void enter_block(memory *m, const sizes *z, const gptvq_path *path, const
 }
 
 /* Errors and weights of all paths for the column behind c. */
-static inline void go_on(memory *m, const sizes *z, const gptvq_path *path, const float *table, size_t c) {
+static inline __attribute__((always_inline)) void go_on(memory *m, const sizes *z, const gptvq_path *path,
+                                                        const float *table, size_t c) {
   survivors *s = m->s;
   const size_t j = c % BLOCK, wide = gptvq_min_size(BLOCK, path->columns - (c - j));
   const float scale = path->scale[c], metric = path->metric[c];
@@ -220,9 +224,8 @@ static void begin(const memory *m, const sizes *z, const gptvq_path *path) {
     s->x[i] = 0.0f;
     s->cost[i] = INFINITY;
   }
-  for (size_t i = 0; i < z->width * z->prefixes; i++) {
+  for (size_t i = 0; i < z->width * z->prefixes; i++)
     s->best[i] = i < z->prefixes && (path->start < 0 || (size_t)path->start == i) ? 0.0f : INFINITY;
-  }
   memset(m->now, 0, 3 * z->width * z->prefixes * BLOCK * sizeof *m->now);
   memset(s->u, 0, sizeof s->u);
 }
@@ -244,8 +247,8 @@ static double errors_of(const gptvq_path *path, const float *w, const uint16_t *
 }
 
 /* k: a constant */
-static inline double find_path(const gptvq_path *path, const float *w, uint16_t *state, float *error,
-                               void *scratch, unsigned k) {
+static inline __attribute__((always_inline)) double
+find_path(const gptvq_path *path, const float *w, uint16_t *state, float *error, void *scratch, unsigned k) {
   const sizes z = sizes_of(k, path->width);
   const size_t n = path->columns, all = z.width * z.prefixes;
     memory m = place(&z, scratch);
@@ -283,9 +286,11 @@ double GPTVQ_MULTI(gptvq_find_path)(const gptvq_path *path, const float *w, uint
 }
 
 /* Cheapest ways to four prefixes from p on, of all rows. cost[prefixes][ROWS] before and after the column;
- * of a state t: add[2 t], and times x[ROWS] add[2 t + 1]. from[ROWS]: a byte for each prefix. k: a constant */
-static inline void step(unsigned k, size_t prefixes, size_t p, const float *add, const float *x,
-                        const float *before, float *after, int32_t *from) {
+ * of a state t: add[2 t], and times x[ROWS] add[2 t + 1]. from[ROWS]: a byte for each prefix. k: a constant
+ */
+static inline __attribute__((always_inline)) void step(unsigned k, size_t prefixes, size_t p,
+                                                       const float *add, const float *x, const float *before,
+                                                       float *after, int32_t *from) {
   enum { PARTS = ROWS / V };
   vint words[PARTS];
   for (size_t i = 0; i < PARTS; i++) words[i] = (vint){0};
@@ -295,8 +300,8 @@ static inline void step(unsigned k, size_t prefixes, size_t p, const float *add,
     for (size_t h = 0; h < (size_t)1 << k; h++) {
       const size_t s = h * prefixes + p + j;
       for (size_t i = 0; i < PARTS; i++) {
-        const vfloat cost = LOAD(before + (s >> k) * ROWS + i * V) +
-                            (add[2 * s] + add[2 * s + 1] * LOAD(x + i * V));
+        const vfloat cost =
+            LOAD(before + (s >> k) * ROWS + i * V) + (add[2 * s] + add[2 * s + 1] * LOAD(x + i * V));
         const vint less = cost < best[i];
         if (h > 0) {
           best[i] = (vfloat)BLEND(less, (vint)cost, (vint)best[i]);
@@ -316,8 +321,9 @@ static inline void step(unsigned k, size_t prefixes, size_t p, const float *add,
 }
 
 /* k: a constant */
-static inline void viterbi(unsigned k, size_t columns, const float *table, const float *x,
-                           const float *weight, uint8_t *state, uint8_t *scratch) {
+static inline __attribute__((always_inline)) void viterbi(unsigned k, size_t columns, const float *table,
+                                                          const float *x, const float *weight,
+                                                          uint8_t *state, uint8_t *scratch) {
   const size_t prefixes = (size_t)STATES >> k;
   float costs[2][MOST * ROWS + 64] = {{0}}, add[2 * STATES];
   for (size_t c = 0; c < columns; c++) {
