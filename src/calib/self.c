@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* TEXT: tokens of a text, at most. Caches stay short, and many texts go together. */
-enum { TEXT = 512, TOGETHER = 128, REPORT_EVERY = 64 };
+enum { TEXT = 256, TOGETHER = 192, REPORT_EVERY = 64 };
 
 /* Windows are cut into texts of equal length, which begin anew; that of a window's last one may go beyond its
  * end. They are written side by side, token by token, so that the weights are read once for all of them. */
@@ -85,6 +85,7 @@ static gptvq_status sample_step(sampling *job, gptvq_error *err) {
                                          job->count, job->x, err));
     GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL,
                               NULL, NULL, err));
+    gptvq_block_rest(&model->blocks[b]); /* a step takes far longer than to get the pages back */
   }
   GPTVQ_TRY(gptvq_head(model, job->workspace, job->count, job->x, job->logits, err));
   gptvq_parallel_for(job->count, 1, choose, job);
