@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* TEXT: tokens of a text, at most. Caches stay short, and many texts go together. */
-enum { TEXT = 256, TOGETHER = 192, REPORT_EVERY = 64 };
+enum { TEXT = 512, TOGETHER = 128, REPORT_EVERY = 64 };
 
 /* Windows are cut into texts of equal length, which begin anew; that of a window's last one may go beyond its
  * end. They are written side by side, token by token, so that the weights are read once for all of them. */
