@@ -29,7 +29,7 @@ quant/layer: base dist linalg linalg/solve format kernels quant/options
 cuda: base linalg linalg/solve format kernels quant/options quant/layer
 cuda/shim: base linalg linalg/solve cuda
 quant/transform: base linalg format kernels checkpoint model calib quant/options
-quant/plan: base linalg linalg/solve format kernels model calib train quant/options quant/layer
+quant/plan: base linalg linalg/solve format kernels model eval calib train quant/options quant/layer
 quant/run: base dist linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer cuda quant/transform quant/plan
 export: base format kernels gguf checkpoint text model model/layer
 export/report: base checkpoint

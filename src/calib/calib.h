@@ -34,11 +34,12 @@ typedef struct gptvq_calibration {
  * those that the finished model is judged by, without a warning.
  * GPTVQ_ERROR_DATA: fewer than `length` tokens, or an id that the model lacks.
  *
- * "self": each window is sampled from the model at temperature 1, started with BOS (a random token for a
- * model without one) and restarted so after each EOS. Up to 32 windows are written side by side (fewer where
- * their caches exceed cache_budget bytes), with inputs in bf16 and caches in fp16. The text depends on the
- * seed, the number of windows, their length and (by the last digits of the logits) how many go together and
- * the processor, not on the number of threads. `written`, or NULL: what the same run wrote before, taken in
+ * "self": each window is made of equal texts of at most 512 tokens, sampled from the model at temperature 1,
+ * every other one started with BOS, the others (all, of a model without one) with a random token, and
+ * restarted so after each EOS. Up to 128 texts are written side by side (fewer where their caches exceed
+ * cache_budget bytes), with inputs in bf16 and caches in fp16. The text depends on the seed, the number of
+ * windows, their length and (by the last digits of the logits) how many go together and the processor, not
+ * on the number of threads. `written`, or NULL: what the same run wrote before, taken in
  * its place where it is as many windows.
  *
  * GPTVQ_ERROR_ARGUMENT: no calib, zero samples, fewer than sources, a length above the model's context. The

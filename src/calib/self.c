@@ -10,21 +10,34 @@
 #include <math.h>
 #include <string.h>
 
-enum { TOGETHER = 32, REPORT_EVERY = 64 };
+/* TEXT: tokens of a text, at most. Caches stay short, and many texts go together. */
+enum { TEXT = 512, TOGETHER = 128, REPORT_EVERY = 64 };
 
-/* Windows that are written side by side, token by token, so that the weights are read once for all of them:
- * as many as their caches fit into the budget. The text depends on it in the last digits of the logits. */
-static size_t windows_together(const gptvq_model *sampling_model, size_t windows, size_t length,
-                               size_t budget) {
-  const size_t window = gptvq_max_size(1, gptvq_workspace_text_bytes(sampling_model, length));
-  return gptvq_min_size(gptvq_max_size(1, budget / window), gptvq_min_size(TOGETHER, windows));
+/* Windows are cut into texts of equal length, which begin anew; that of a window's last one may go beyond its
+ * end. They are written side by side, token by token, so that the weights are read once for all of them. */
+typedef struct texts {
+  size_t of_window, length, count; /* length: of a text */
+  size_t together;
+} texts;
+
+/* As many side by side as fit into the budget with their caches and logits, in groups of the same size. What
+ * is written depends on it in the last digits of the logits. */
+static texts divide(const gptvq_model *sampling_model, size_t windows, size_t length, size_t budget) {
+  texts t = {.length = gptvq_ceil_div(length, gptvq_ceil_div(length, TEXT))};
+  t.of_window = gptvq_ceil_div(length, t.length);
+  t.count = windows * t.of_window;
+  const size_t own = gptvq_saturated_sum(gptvq_workspace_text_bytes(sampling_model, t.length),
+                                         sampling_model->config.vocab * sizeof(float));
+  const size_t most = gptvq_min_size(gptvq_max_size(1, budget / gptvq_max_size(1, own)), TOGETHER);
+  t.together = gptvq_ceil_div(t.count, gptvq_ceil_div(t.count, most));
+  return t;
 }
 
 typedef struct sampling {
   gptvq_model model; /* with inputs in bf16 and caches in fp16 where it may: the text need not be exact */
   gptvq_workspace *workspace;
+  size_t length, count, position, first; /* first: number of the first text */
   int32_t *tokens;                       /* [count × length] */
-  size_t length, count, position, first; /* first: number of the first window */
   uint64_t state[TOGETHER];
   gptvq_sampler sampler[TOGETHER];
   gptvq_error error[TOGETHER];
@@ -33,11 +46,11 @@ typedef struct sampling {
   float *x, *logits; /* [count × hidden], [count × vocab] */
 } sampling;
 
-/* Every other window starts its texts with any token at all: what a model writes from its BOS alone is
- * narrow, a chat model's little but chat. */
-static int32_t start_token(const gptvq_model *model, size_t window, uint64_t *state) {
+/* Every other text starts with any token at all: what a model writes from its BOS alone is narrow, a chat
+ * model's little but chat. */
+static int32_t start_token(const gptvq_model *model, size_t text, uint64_t *state) {
   int32_t bos = model->info.bos;
-  if (window % 2 == 0 && bos >= 0 && (size_t)bos < model->config.vocab) return bos;
+  if (text % 2 == 0 && bos >= 0 && (size_t)bos < model->config.vocab) return bos;
   return (int32_t)gptvq_random_below(state, model->config.vocab);
 }
 
@@ -47,7 +60,7 @@ static bool ends_text(const gptvq_model *model, int32_t token) {
   return false;
 }
 
-/* Token position + 1 of each window. */
+/* Token position + 1 of each text. */
 static void choose(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   sampling *job = context;
@@ -72,6 +85,7 @@ static gptvq_status sample_step(sampling *job, gptvq_error *err) {
                                          job->count, job->x, err));
     GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL,
                               NULL, NULL, err));
+    gptvq_block_rest(&model->blocks[b]); /* a step takes far longer than to get the pages back */
   }
   GPTVQ_TRY(gptvq_head(model, job->workspace, job->count, job->x, job->logits, err));
   gptvq_parallel_for(job->count, 1, choose, job);
@@ -81,13 +95,12 @@ static gptvq_status sample_step(sampling *job, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-/* Windows [first, first + count) */
-static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, uint64_t seed,
-                                   const gptvq_callbacks *callbacks, gptvq_error *err) {
+/* Texts [first, first + count) */
+static gptvq_status sample_texts(sampling *job, size_t first, const texts *all, size_t windows, uint64_t seed,
+                                 const gptvq_callbacks *callbacks, gptvq_error *err) {
   job->first = first;
   for (size_t i = 0; i < job->count; i++) {
-    job->state[i] =
-        seed ^ (first + i + 1) * 0xd1342543de82ef95u; /* odd multiplier: distinct for all windows */
+    job->state[i] = seed ^ (first + i + 1) * 0xd1342543de82ef95u; /* odd multiplier: distinct for all texts */
     job->sampler[i] = (gptvq_sampler){.size = sizeof(gptvq_sampler),
                                       .temperature = 1.0f,
                                       .top_p = 1.0f,
@@ -101,9 +114,19 @@ static gptvq_status sample_windows(sampling *job, size_t first, size_t samples, 
       return gptvq_fail(err, inner.status, "sampling calibration text from the model: %s", inner.message);
     if (job->position % REPORT_EVERY == 0) /* the caller may stop it */
       GPTVQ_TRY(gptvq_report_progress(callbacks, "sample", "",
-                                      first + job->count * job->position / job->length, samples, NAN, err));
+                                      (first + job->count * job->position / job->length) / all->of_window,
+                                      windows, NAN, err));
   }
   return GPTVQ_OK;
+}
+
+/* The texts of the job, each in its place of its window. */
+static void put_down(const sampling *job, const texts *all, gptvq_calibration *out) {
+  for (size_t i = 0; i < job->count; i++) {
+    const size_t text = job->first + i, at = text % all->of_window * all->length;
+    memcpy(out->tokens + text / all->of_window * out->length + at, job->tokens + i * job->length,
+           gptvq_min_size(job->length, out->length - at) * sizeof *out->tokens);
+  }
 }
 
 gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, size_t cache_budget,
@@ -115,33 +138,36 @@ gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, s
   if (job == NULL) return gptvq_fail_memory(err, "sampling", sizeof *job);
   job->model = *model;
   job->model.compute = GPTVQ_COMPUTE_INT8;
-  size_t windows = out->samples + out->held + out->judged_self;
-  size_t together = windows_together(&job->model, windows, out->length, cache_budget);
-  job->length = out->length;
-  job->last = gptvq_alloc(together, sizeof *job->last);
-  job->x = gptvq_alloc(together, c->hidden * sizeof *job->x);
-  job->logits = gptvq_alloc(together, c->vocab * sizeof *job->logits);
-  if (job->last == NULL || job->x == NULL || job->logits == NULL) {
+  const size_t windows = out->samples + out->held + out->judged_self;
+  const texts all = divide(&job->model, windows, out->length, cache_budget);
+  job->length = all.length;
+  job->tokens = gptvq_alloc(all.together, all.length * sizeof *job->tokens);
+  job->last = gptvq_alloc(all.together, sizeof *job->last);
+  job->x = gptvq_alloc(all.together, c->hidden * sizeof *job->x);
+  job->logits = gptvq_alloc(all.together, c->vocab * sizeof *job->logits);
+  if (job->tokens == NULL || job->last == NULL || job->x == NULL || job->logits == NULL) {
     status = gptvq_fail_memory(err, "sampling",
-                               gptvq_saturated_size(together, (c->hidden + c->vocab) * sizeof(float)));
+                               gptvq_saturated_size(all.together, (c->hidden + c->vocab) * sizeof(float)));
     goto done;
   }
-  for (size_t first = 0; first < windows; first += job->count) {
-    size_t count = gptvq_min_size(together, windows - first);
-    if (count != job->count) { /* caches lie closer in the last, smaller batch */
+  for (size_t first = 0; first < all.count; first += job->count) {
+    size_t count = gptvq_min_size(all.together, all.count - first);
+    if (count != job->count) { /* caches lie closer in the last, smaller group */
       gptvq_workspace_destroy(job->workspace);
       job->workspace = NULL;
       GPTVQ_TRY_GOTO(
-          gptvq_workspace_create(&job->model, c->layers * count, count, out->length, &job->workspace, err));
+          gptvq_workspace_create(&job->model, c->layers * count, count, all.length, &job->workspace, err));
     }
     job->count = count;
-    job->tokens = out->tokens + first * out->length;
-    GPTVQ_TRY_GOTO(sample_windows(job, first, windows, seed, callbacks, err));
-    GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "sample", "", first + count, windows, NAN, err));
+    GPTVQ_TRY_GOTO(sample_texts(job, first, &all, windows, seed, callbacks, err));
+    put_down(job, &all, out);
+    GPTVQ_TRY_GOTO(
+        gptvq_report_progress(callbacks, "sample", "", (first + count) / all.of_window, windows, NAN, err));
   }
   gptvq_text_warn(callbacks, "the text sampled from the model", NULL, 0, out->tokens, windows * out->length);
 done:
   gptvq_workspace_destroy(job->workspace);
+  free(job->tokens);
   free(job->last);
   free(job->x);
   free(job->logits);
@@ -172,9 +198,11 @@ double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_opt
   if (writes) {
     gptvq_model own = *model;
     own.compute = GPTVQ_COMPUTE_INT8;
-    const size_t together = windows_together(&own, windows, length, cache_budget);
-    writing = (double)gptvq_workspace_bytes(&own, model->config.layers * together, together, length) +
-              sizeof(float) * (double)together * (double)(model->config.hidden + model->config.vocab);
+    const texts all = divide(&own, windows, length, cache_budget);
+    writing =
+        (double)gptvq_workspace_bytes(&own, model->config.layers * all.together, all.together, all.length) +
+        (double)all.together * (sizeof(int32_t) * (double)all.length +
+                                sizeof(float) * (double)(model->config.hidden + model->config.vocab));
   }
   /* of a text its bytes, and its tokens: some two bytes of text each */
   return sizeof(int32_t) * (double)windows * (double)length + fmax(writing, 3.0 * largest);

@@ -26,6 +26,9 @@ gptvq_status gptvq_windows_create(const gptvq_model *model, const gptvq_tokenize
  * the logits of a few rows, whatever the vocabulary. */
 typedef struct gptvq_runner gptvq_runner;
 gptvq_status gptvq_runner_create(const gptvq_model *model, size_t ctx, gptvq_runner **out, gptvq_error *err);
+/* Bytes of one, the model aside, of which a block at a time is in memory (gptvq_block_rest); SIZE_MAX on
+ * overflow. */
+size_t gptvq_runner_bytes(const gptvq_model *model, size_t ctx);
 void gptvq_runner_destroy(gptvq_runner *runner); /* NULL is fine */
 /* Called between blocks, with the context given; a failure ends the run. */
 typedef gptvq_status (*gptvq_between)(void *context, gptvq_error *err);

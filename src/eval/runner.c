@@ -1,6 +1,7 @@
 #include "eval/eval.h"
 
 #include "base/memory.h"
+#include "model/workspace.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,6 +11,20 @@ enum {
   LOGIT_ROWS = 256,  /* rows of logits at most … */
   LOGIT_FLOATS = 16 << 20 /* … and 64 MB of them at most */
 };
+
+static size_t block_rows(size_t ctx) { return gptvq_min_size(ctx, BLOCK_ROWS); }
+
+static size_t logit_rows(const gptvq_config *c, size_t ctx) {
+  return gptvq_max_size(1, gptvq_min_size(gptvq_min_size(ctx, LOGIT_ROWS), LOGIT_FLOATS / c->vocab));
+}
+
+size_t gptvq_runner_bytes(const gptvq_model *model, size_t ctx) {
+  const gptvq_config *c = &model->config;
+  const size_t numbers = gptvq_saturated_sum(gptvq_saturated_size(ctx, c->hidden),
+                                             gptvq_saturated_size(logit_rows(c, ctx), c->vocab));
+  return gptvq_saturated_sum(gptvq_workspace_bytes(model, 1, block_rows(ctx), ctx),
+                             gptvq_saturated_size(numbers, sizeof(float)));
+}
 
 struct gptvq_runner {
   const gptvq_model *model;
@@ -29,9 +44,8 @@ gptvq_status gptvq_runner_create(const gptvq_model *model, size_t ctx, gptvq_run
   runner->hidden = c->hidden;
   runner->vocab = c->vocab;
   runner->layers = c->layers;
-  runner->block_rows = gptvq_min_size(ctx, BLOCK_ROWS);
-  runner->logit_rows =
-      gptvq_max_size(1, gptvq_min_size(gptvq_min_size(ctx, LOGIT_ROWS), LOGIT_FLOATS / c->vocab));
+  runner->block_rows = block_rows(ctx);
+  runner->logit_rows = logit_rows(c, ctx);
   size_t x_size, logits_size;
   gptvq_status status = GPTVQ_OK;
   if (!gptvq_mul(ctx, c->hidden, &x_size) || !gptvq_mul(runner->logit_rows, c->vocab, &logits_size)) {
@@ -75,6 +89,7 @@ gptvq_status gptvq_runner_window(gptvq_runner *runner, const int32_t *tokens, gp
       GPTVQ_TRY(
           gptvq_block_mlp(runner->model, block, runner->workspace, n, x, GPTVQ_RUN_ALL, NULL, NULL, err));
     }
+    gptvq_block_rest(block);
     if (between != NULL) GPTVQ_TRY(between(context, err));
   }
   return GPTVQ_OK;

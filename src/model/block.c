@@ -208,8 +208,13 @@ gptvq_status gptvq_block_output(const gptvq_model *model, const gptvq_block *blo
 }
 
 void gptvq_linear_rest(const gptvq_linear *linear) {
-  if (!linear->is_packed)
+  if (!linear->is_packed) {
     gptvq_mapping_rest(linear->weights, linear->rows * linear->cols * gptvq_dtype_size(linear->dtype));
+    return;
+  }
+  gptvq_packed_sizes sizes;
+  gptvq_packed_measure(&linear->packed.shape, &sizes);
+  gptvq_mapping_rest(linear->packed.indices, sizes.index_bytes);
 }
 
 void gptvq_block_rest(const gptvq_block *block) {

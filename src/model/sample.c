@@ -7,6 +7,7 @@
 #include "base/sized.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "model/layer/vector.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -115,33 +116,83 @@ static gptvq_status penalize(const gptvq_sampler *sampler, const float *logits, 
   return GPTVQ_OK;
 }
 
-static gptvq_status sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
-                           gptvq_error *err) {
-  size_t best = 0;
-  for (size_t i = 0; i < vocab; i++) {
-    if (isnan(logits[i]) || logits[i] == INFINITY)
+/* *top: the largest. */
+static gptvq_status check_logits(const float *logits, size_t vocab, float *top, gptvq_error *err) {
+  unsigned bad = 0;
+  for (size_t i = 0; i < vocab; i++) bad |= !(logits[i] < INFINITY) ? 1u : 0u;
+  for (size_t i = 0; bad && i < vocab; i++)
+    if (!(logits[i] < INFINITY))
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                         "logit %zu is %g: the model's weights are damaged or too large", i,
                         (double)logits[i]);
-    if (logits[i] > logits[best]) best = i;
+  *top = GPTVQ_MULTI_PICK(gptvq_max)(vocab, logits);
+  return *top > -INFINITY ? GPTVQ_OK : gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "all logits are minus infinity");
+}
+
+static size_t first_of(const float *logits, float value) {
+  size_t i = 0;
+  while (logits[i] != value) i++;
+  return i;
+}
+
+/* Weights of some tokens in fp32, and their sum. */
+enum { CHUNK = 256 };
+static double weigh(const candidates *c, size_t begin, size_t count, float *weights) {
+  for (size_t i = 0; i < count; i++)
+    weights[i] = (float)(((double)c->logits[begin + i] - c->maximum) * c->inverse_temperature);
+  return (double)GPTVQ_MULTI_PICK(gptvq_exp_sum)(count, 0.0f, weights);
+}
+
+/* Where nothing is cut: a pass for the sum of all weights, and one to where the sum passes its share. */
+static size_t draw_from_all(const candidates *c, uint64_t *state) {
+  float weights[CHUNK];
+  double sum = 0.0;
+  for (size_t at = 0; at < c->vocab; at += CHUNK)
+    sum += weigh(c, at, gptvq_min_size(CHUNK, c->vocab - at), weights);
+  double left = gptvq_random_unit(state) * sum;
+  for (size_t at = 0; at < c->vocab; at += CHUNK) {
+    const size_t count = gptvq_min_size(CHUNK, c->vocab - at);
+    const double of_chunk = weigh(c, at, count, weights);
+    if (left >= of_chunk) {
+      left -= of_chunk;
+      continue;
+    }
+    for (size_t i = 0; i < count; i++) {
+      if ((double)weights[i] > left && c->logits[at + i] > -INFINITY) return at + i;
+      left -= (double)weights[i];
+    }
   }
-  if (logits[best] == -INFINITY) return gptvq_fail(err, GPTVQ_ERROR_NUMERIC, "all logits are minus infinity");
-  *token = (int32_t)best;
-  if (sampler->temperature == 0.0f) return GPTVQ_OK;
-  candidates c = {logits, vocab, (double)logits[best], 1.0 / (double)sampler->temperature, 0, 0};
-  if (sampler->top_k > 0 && sampler->top_k < vocab) keep_top(&c, true, (double)sampler->top_k);
-  if (sampler->top_p < 1.0f) keep_top(&c, false, (double)sampler->top_p * total_weight(&c));
-  if (sampler->min_p > 0.0f) keep_likely(&c, (double)sampler->min_p);
-  double threshold = gptvq_random_unit(&sampler->state) * total_weight(&c), sum = 0.0;
-  size_t ties_left = c.ties;
-  for (size_t i = 0; i < vocab; i++) {
-    if (!is_kept(&c, i, &ties_left)) continue;
-    double weight = weight_of(&c, i, false);
-    if (weight > 0.0)
-      *token = (int32_t)i; /* the last possible one when rounding leaves the sum below the threshold */
+  return first_of(c->logits, (float)c->maximum); /* by rounding the sum never gets there */
+}
+
+static size_t draw_from_kept(const candidates *c, uint64_t *state) {
+  double threshold = gptvq_random_unit(state) * total_weight(c), sum = 0.0;
+  size_t ties_left = c->ties, token = 0;
+  for (size_t i = 0; i < c->vocab; i++) {
+    if (!is_kept(c, i, &ties_left)) continue;
+    double weight = weight_of(c, i, false);
+    if (weight > 0.0) token = i; /* the last possible one when rounding leaves the sum below the threshold */
     sum += weight;
     if (sum > threshold) break;
   }
+  return token;
+}
+
+static gptvq_status sample(gptvq_sampler *sampler, const float *logits, size_t vocab, int32_t *token,
+                           gptvq_error *err) {
+  float top = -INFINITY;
+  GPTVQ_TRY(check_logits(logits, vocab, &top, err));
+  if (sampler->temperature == 0.0f) {
+    *token = (int32_t)first_of(logits, top);
+    return GPTVQ_OK;
+  }
+  candidates c = {logits, vocab, (double)top, 1.0 / (double)sampler->temperature, 0, 0};
+  const bool counts = sampler->top_k > 0 && sampler->top_k < vocab,
+             cuts = counts || sampler->top_p < 1.0f || sampler->min_p > 0.0f;
+  if (counts) keep_top(&c, true, (double)sampler->top_k);
+  if (sampler->top_p < 1.0f) keep_top(&c, false, (double)sampler->top_p * total_weight(&c));
+  if (sampler->min_p > 0.0f) keep_likely(&c, (double)sampler->min_p);
+  *token = (int32_t)(cuts ? draw_from_kept(&c, &sampler->state) : draw_from_all(&c, &sampler->state));
   return GPTVQ_OK;
 }
 

@@ -638,6 +638,26 @@ static void side_files_travel_and_weights_do_not(void **state) {
   }
 }
 
+/* So that they are the windows of that length: text after text, the last one of each window cut. */
+static void a_written_window_is_made_of_short_texts(void **state) {
+  (void)state;
+  enum { TEXTS = 3, WINDOWS = 2, SHORT = 401, LONG = TEXTS * SHORT - 2 };
+  static int32_t whole[WINDOWS * LONG], parts[WINDOWS * TEXTS * SHORT];
+  gptvq_model *model;
+  tiny_write(&tiny_llama, "writes");
+  ok(gptvq_model_open("writes", &in_fp32, &model, err));
+  gptvq_calibration a = {.samples = WINDOWS, .length = LONG, .tokens = whole},
+                    b = {.samples = WINDOWS * TEXTS, .length = SHORT, .tokens = parts};
+  ok(gptvq_calibration_sample(model, 5, (size_t)4 << 30, NULL, &a, err));
+  ok(gptvq_calibration_sample(model, 5, (size_t)4 << 30, NULL, &b, err));
+  for (size_t w = 0; w < WINDOWS; w++)
+    assert_memory_equal(whole + w * LONG, parts + w * TEXTS * SHORT, LONG * sizeof *whole);
+  size_t from_bos = 0;
+  for (size_t t = 0; t < WINDOWS * TEXTS; t += 2) from_bos += parts[t * SHORT] == model->info.bos;
+  assert_int_equal(from_bos, TEXTS);
+  gptvq_model_close(model);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(hessian_is_the_mean_of_outer_products),
@@ -654,6 +674,7 @@ int main(void) {
       cmocka_unit_test(token_hash_sees_every_token_and_the_cut),
       cmocka_unit_test(run_state_survives_the_file_and_differences_are_named),
       cmocka_unit_test(every_option_is_in_the_identity),
+      cmocka_unit_test(a_written_window_is_made_of_short_texts),
       cmocka_unit_test(output_folders_are_checked_before_any_work),
       cmocka_unit_test(publishing_replaces_a_folder_whole),
       cmocka_unit_test(a_folder_that_has_appeared_is_not_replaced),

@@ -2,6 +2,7 @@
 #include "quant/plan/memory.h"
 #include "tiny_model.h"
 #include "base/memory.h"
+#include "eval/eval.h"
 #include "quant/run/pipeline.h"
 
 #include <gptvq/gptvq.h>
@@ -512,6 +513,12 @@ static void memory_of_a_plan(const gptvq_model *model, const gptvq_quantize_opti
   }
   gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 64e9, true, &plan);
   assert_true(plan.cache_budget == plain.cache_budget);
+  assert_int_equal(plan.phases[GPTVQ_MEMORY_JUDGE] > 0.0, o.judge_tokens > 0);
+  /* to be judged takes both models, a block of each, and their logits */
+  o.judge_tokens = 64;
+  ok(gptvq_resolve(&o, &resolved, err));
+  gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 64e9, true, &plan);
+  assert_true(plan.phases[GPTVQ_MEMORY_JUDGE] >= 2.0 * (double)gptvq_runner_bytes(model, o.calib_length));
   /* of a team: all of the text, some windows of both streams */
   const size_t values = o.calib_length * model->config.hidden;
   const bool half = gptvq_run_keeps_half(&resolved);

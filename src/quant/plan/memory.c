@@ -2,8 +2,10 @@
 #include "base/memory.h"
 #include "calib/calib.h"
 #include "calib/observers.h"
+#include "eval/eval.h"
 #include "model/workspace.h"
 #include "quant/plan/outside.h"
+#include "quant/plan/sensitivity.h"
 #include "train/finetune.h"
 #include "train/guide.h"
 
@@ -44,8 +46,8 @@ bool gptvq_run_is_guided(const gptvq_resolved *options) { return options->option
 bool gptvq_run_allocates(const gptvq_resolved *options) { return gptvq_allocates(&options->options); }
 
 const char *gptvq_memory_phase_name(gptvq_memory_phase phase) {
-  static const char *const names[] = {"calibration text", "order of columns", "gradients", "blocks",
-                                      "fine-tuning"};
+  static const char *const names[] = {"calibration text", "order of columns", "gradients",
+                                      "blocks",           "fine-tuning",      "losses at the end"};
   return (unsigned)phase < GPTVQ_MEMORY_PHASES ? names[phase] : "unknown";
 }
 
@@ -218,6 +220,12 @@ static double block_pages(const gptvq_model *model) {
   return most;
 }
 
+/* Pages of embedding and head. */
+static double outside_pages(const gptvq_model *model) {
+  const bool one = model->head.weights == model->embedding.weights;
+  return linear_pages(&model->embedding) + (one ? 0.0 : linear_pages(&model->head));
+}
+
 /* Numbers of the largest matrix, embedding included. */
 static double largest_matrix(const gptvq_model *model) {
   double most = (double)model->config.vocab * (double)model->config.hidden;
@@ -227,12 +235,14 @@ static double largest_matrix(const gptvq_model *model) {
   return most;
 }
 
-/* Sensitivities are measured with the Hessians of a block that fit into the budget and a factor at a time. */
+/* Sensitivities are measured with the Hessians of a block that fit into the budget and a factor at a time,
+ * with which a linear is solved at one setting after the other. */
 static double allocation_peak(const gptvq_model *model, const gptvq_resolved *options,
                               size_t hessian_budget) {
   const size_t length = options->options.calib_length,
                windows = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, options->options.calib_samples);
   double most = 0.0;
+  size_t widest = model->config.hidden;
   for (size_t b = 0; b < model->config.layers; b++) {
     const gptvq_block *block = &model->blocks[b];
     double hessians = 0.0, largest = 0.0, solving_one = 0.0;
@@ -244,16 +254,30 @@ static double allocation_peak(const gptvq_model *model, const gptvq_resolved *op
         largest = fmax(largest, hessian);
         for (size_t l = 0; l < readers.count; l++) {
           const gptvq_linear *linear = &block->linears[readers.linear[l]];
-          const double rows = (double)linear->rows, cols = (double)linear->cols;
-          solving_one = fmax(solving_one, (double)gptvq_factor_peak_bytes(linear->cols, options) +
-                                              sizeof(float) * cols * (rows + cols));
+          const size_t cols = linear->cols;
+          widest = gptvq_max_size(widest, cols);
+          solving_one = fmax(solving_one, fmax((double)gptvq_factor_peak_bytes(cols, options),
+                                               (double)gptvq_factor_bytes(cols, options) +
+                                                   gptvq_allocation_solve_bytes(options, linear)));
         }
       }
     most = fmax(most, fmax(largest, fmin(hessians, (double)hessian_budget)) + solving_one);
   }
   return most + gptvq_guide_bytes(model, windows, length) +
-         sizeof(float) * (double)(windows * length) * (double)model->config.hidden +
+         sizeof(float) * (double)length * ((double)windows * (double)model->config.hidden + (double)widest) +
+         (double)gptvq_sweep_bytes(length, model->config.hidden, 1, 0) +
          (double)gptvq_workspace_bytes(model, 1, length, length);
+}
+
+/* The finished model beside the original, a block of each at a time. */
+static double judge_peak(const run *r) {
+  const size_t length = r->options->options.calib_length;
+  double packed = 0.0;
+  for (size_t b = 0; b < r->model->config.layers; b++)
+    packed = fmax(packed, packed_block(r, &r->model->blocks[b]));
+  const gptvq_model own = with_compute(r->model, r->options);
+  return block_pages(r->model) + packed + 2.0 * outside_pages(r->model) +
+         2.0 * (double)gptvq_runner_bytes(&own, length);
 }
 
 /* Everything with the plan's budgets. */
@@ -286,7 +310,9 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
   }
   const double all_streams = streams(model, options, windows, two),
                stream = streams(model, options, samples, false);
-  phases[GPTVQ_MEMORY_TEXT] = resident + gptvq_calibration_peak(model, o, plan->cache_budget);
+  phases[GPTVQ_MEMORY_TEXT] =
+      resident + pages + outside_pages(model) + gptvq_calibration_peak(model, o, plan->cache_budget);
+  if (o->judge_tokens > 0) phases[GPTVQ_MEMORY_JUDGE] = base + judge_peak(&r);
   if (o->act_order == 3)
     phases[GPTVQ_MEMORY_TRANSFORM] = fmax(phases[GPTVQ_MEMORY_TRANSFORM],
                                           base + pages + (plan->scratch ? 0.0 : stream) +
@@ -303,11 +329,11 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
     weights = gptvq_guide_bytes(model, samples, length);
   }
   plan->scratch_bytes = plan->scratch ? all_streams : 0.0;
-  if (gradients > 0.0) phases[GPTVQ_MEMORY_GRADIENTS] = base + pages + gradients;
+  if (gradients > 0.0) phases[GPTVQ_MEMORY_GRADIENTS] = base + pages + outside_pages(model) + gradients;
   const gptvq_model own = with_compute(model, options);
   const double window = (double)gptvq_sweep_bytes(length, model->config.hidden, 2, 0);
   phases[GPTVQ_MEMORY_BLOCKS] =
-      base + weights + (plan->scratch ? 0.0 : all_streams) +
+      base + weights + linear_pages(&model->embedding) + (plan->scratch ? 0.0 : all_streams) +
       fmax(kept + pages + blocks_peak(&r),
            packing == 0.0 ? 0.0
                           : window + (double)gptvq_workspace_bytes(&own, 1, length, length) +
@@ -321,7 +347,7 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
     if (gptvq_outside_bits_of(model, o, &bits, NULL) == GPTVQ_OK && gptvq_outside_packs_head(model, o, &bits))
       tuning.head = &model->head;
     phases[GPTVQ_MEMORY_TUNING] =
-        base + kept + (double)model->info.linear_bytes +
+        base + kept + outside_pages(model) + (double)model->info.linear_bytes +
         (double)gptvq_finetune_model_bytes(model, samples + gptvq_ceil_div(samples, 8), length, &tuning);
   }
   plan->peak = 0.0;

@@ -35,6 +35,7 @@ typedef enum gptvq_memory_phase {
   GPTVQ_MEMORY_GRADIENTS, /* sensitivities, token weights */
   GPTVQ_MEMORY_BLOCKS,
   GPTVQ_MEMORY_TUNING, /* of the whole model */
+  GPTVQ_MEMORY_JUDGE,  /* losses at the end */
   GPTVQ_MEMORY_PHASES
 } gptvq_memory_phase;
 /* "calibration text"; static storage */

@@ -152,6 +152,12 @@ static gptvq_status make_quick(const gptvq_resolved *options, gptvq_resolved *qu
   return gptvq_resolve(&o, quick, err);
 }
 
+/* How many rows of a linear are quantized; of a trellis, whose tables are those of all rows, some as well. */
+static size_t sample_rows(const gptvq_packed_shape *shape) {
+  const bool trellis = shape->kind == GPTVQ_PACKED_TRELLIS;
+  return gptvq_min_size(shape->rows, gptvq_max_size(trellis ? 1 : shape->group_rows, SAMPLE_ROWS));
+}
+
 /* Bytes and predicted loss of one linear at every setting. */
 static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hessian *hessian,
                             const gptvq_factor *factor, double energy, gptvq_setting_cost *costs,
@@ -159,9 +165,8 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hes
   size_t cols = linear->cols;
   gptvq_packed_shape shape;
   GPTVQ_TRY(gptvq_layer_shape(linear->rows, cols, w->solver->options, &shape, err));
-  /* of a trellis, whose tables are those of all rows, some as well */
   const bool trellis = shape.kind == GPTVQ_PACKED_TRELLIS;
-  size_t rows = gptvq_min_size(linear->rows, gptvq_max_size(trellis ? 1 : shape.group_rows, SAMPLE_ROWS));
+  const size_t rows = sample_rows(&shape);
   float *weights = gptvq_alloc(linear->rows, cols * sizeof *weights);
   if (weights == NULL)
     return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, cols * sizeof *weights));
@@ -282,6 +287,24 @@ static gptvq_status prepare(work *w, const int32_t *tokens, gptvq_allocation *ou
                              gptvq_saturated_size(count, hidden * sizeof *w->x));
   GPTVQ_TRY(gptvq_workspace_create(model, 1, length, length, &w->sweep.workspace, err));
   return gptvq_embed(model, tokens, count, w->x, err);
+}
+
+double gptvq_allocation_solve_bytes(const gptvq_resolved *options, const gptvq_linear *linear) {
+  const gptvq_solver solver = {.options = options};
+  const size_t cols = linear->cols;
+  work w = {.solver = &solver};
+  gptvq_packed_shape shape;
+  gptvq_resolved quick;
+  const double decoded = sizeof(float) * (double)linear->rows * (double)cols;
+  if (gptvq_layer_shape(linear->rows, cols, options, &shape, NULL) != GPTVQ_OK) return decoded;
+  const size_t rows = sample_rows(&shape);
+  double most = sizeof(float) * (double)cols * (double)(cols + rows); /* output_power */
+  list_settings(&w);
+  for (size_t s = 0; s < w.setting_count; s++)
+    if (make_quick(&w.resolved[s], &quick, NULL) == GPTVQ_OK &&
+        gptvq_layer_shape(rows, cols, &quick, &shape, NULL) == GPTVQ_OK)
+      most = fmax(most, (double)gptvq_packed_bytes(&shape) + (double)gptvq_solve_bytes(&quick, &shape, true));
+  return decoded + most;
 }
 
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options) {

@@ -29,6 +29,8 @@ gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_mod
                                      const gptvq_token_windows *windows, const gptvq_guide *guide,
                                      size_t hessian_budget, const gptvq_standing *standing,
                                      gptvq_allocation *out, gptvq_error *err);
+/* Bytes beside Hessian and factor while one linear is measured. */
+double gptvq_allocation_solve_bytes(const gptvq_resolved *options, const gptvq_linear *linear);
 /* Bytes that all linears together may take beyond equal sizes: of a trellis, whose `bits` may lie between
  * those. */
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options);

@@ -24,12 +24,19 @@ static inline float dot(size_t n, const float *a, const float *b) {
   return add_lanes(lanes);
 }
 
+/* yes where `choice` is 1, no where it is 0, without a branch: the compiler splits loops with branches to
+ * constants into scalar ways, where it could work on vectors. */
+static inline float pick(uint32_t choice, float yes, float no) {
+  const uint32_t mask = 0u - choice;
+  return gptvq_bits_float((mask & gptvq_float_bits(yes)) | (~mask & gptvq_float_bits(no)));
+}
+
 /* exp by x = k ln 2 + r, |r| <= ln 2 / 2, and the Taylor sum to r^7 / 7!: truncation below 6e-9 of the
  * result. ln 2 is split in two so that k · high is exact. */
 static inline float exponential(float x) {
   const float magic = 12582912.0f; /* 1.5 · 2^23: adding it rounds to an integer in the low bits */
-  x = x < -87.0f ? -87.0f : x;     /* NaN stays NaN */
-  x = x > 88.0f ? 88.0f : x;
+  x = pick(x < -87.0f, -87.0f, x); /* NaN stays NaN */
+  x = pick(x > 88.0f, 88.0f, x);
   float shifted = x * 1.44269504f + magic, k = shifted - magic;
   float r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
   float p = 1.0f / 5040.0f;
@@ -84,14 +91,14 @@ static inline float hyperbolic_tangent(float x) {
   p = p * s + 1.33314422036e-1f;
   p = p * s - 3.33332819422e-1f;
   float small = p * s * x + x, large = copysignf(1.0f - 2.0f / (exponential(2.0f * a) + 1.0f), x);
-  return a < 0.625f ? small : large;
+  return pick(a < 0.625f, small, large);
 }
 
 void GPTVQ_MULTI(gptvq_clamped_mul)(size_t n, float *gate, const float *up) {
   const float limit = GPTVQ_SWIGLU_LIMIT;
   for (size_t i = 0; i < n; i++) {
-    float g = gate[i] > limit ? limit : gate[i], u = up[i] > limit ? limit : up[i];
-    u = u < -limit ? -limit : u;
+    const float g = pick(gate[i] > limit, limit, gate[i]), below = pick(up[i] > limit, limit, up[i]),
+                u = pick(below < -limit, -limit, below);
     gate[i] = g / (1.0f + exponential(-GPTVQ_SWIGLU_ALPHA * g)) * (u + 1.0f);
   }
 }
@@ -145,8 +152,10 @@ void GPTVQ_MULTI(gptvq_to_half)(size_t n, const float *x, uint16_t *half) {
     uint32_t bits = gptvq_float_bits(x[i]), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
     uint32_t normal = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
     uint32_t tiny = gptvq_float_bits(gptvq_bits_float(magnitude) + 0.5f) - 0x3f000000u;
-    uint32_t result = magnitude < 0x38800000u ? tiny : normal;
-    half[i] = (uint16_t)(sign | (magnitude >= 0x477ff000u ? 0x7e00u : result)); /* from 65520 on: NaN */
+    /* masks, as in `pick`; from 65520 on: NaN */
+    const uint32_t small = 0u - (magnitude < 0x38800000u), large = 0u - (magnitude >= 0x477ff000u);
+    const uint32_t result = (small & tiny) | (~small & normal);
+    half[i] = (uint16_t)(sign | (large & 0x7e00u) | (~large & result));
   }
 }
 
