@@ -47,7 +47,7 @@ bool gptvq_run_allocates(const gptvq_resolved *options) { return gptvq_allocates
 
 const char *gptvq_memory_phase_name(gptvq_memory_phase phase) {
   static const char *const names[] = {"calibration text", "order of columns", "gradients",
-                                      "blocks",           "fine-tuning",      "losses at the end"};
+                                      "blocks",           "fine-tuning",      "judgement"};
   return (unsigned)phase < GPTVQ_MEMORY_PHASES ? names[phase] : "unknown";
 }
 
