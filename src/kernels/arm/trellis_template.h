@@ -82,8 +82,7 @@ INLINE void step_values(const uint8_t *at, unsigned k, int first, const thirds *
     const uint8x16_t x = first ? vextq_u8(zero, vld1q_u8(at), 12) : vld1q_u8(at - 4);
     for (size_t i = 0; i < 2; i++) {
       const uint8x16_t windows = vtrn1q_u8(bytes_down(x, third, i, 0), bytes_down(x, third, i, 1));
-      weights[i] =
-          look_up(table->first, vandq_u8(windows, nibble), table->second, vshrq_n_u8(windows, 4));
+      weights[i] = look_up(table->first, vandq_u8(windows, nibble), table->second, vshrq_n_u8(windows, 4));
     }
     return;
   }
@@ -99,8 +98,7 @@ INLINE void step_values(const uint8_t *at, unsigned k, int first, const thirds *
   weights[0] = look_up(table->first_swapped, vbslq_u8(low, x, vandq_u8(p, nibble)), table->second, p4);
   weights[1] = look_up(table->first, vbslq_u8(low, p4, x0), table->second_swapped, vbslq_u8(low, x, p4));
   weights[2] = look_up(table->first_swapped, vbslq_u8(low, x4, p4), table->second, x0);
-  weights[3] = look_up(table->first, vbslq_u8(low, x, x4), table->second,
-                       vandq_u8(vshrq_n_u8(x, 2), nibble));
+  weights[3] = look_up(table->first, vbslq_u8(low, x, x4), table->second, vandq_u8(vshrq_n_u8(x, 2), nibble));
 }
 
 /* ---- products ---- */

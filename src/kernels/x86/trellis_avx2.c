@@ -86,13 +86,12 @@ GPTVQ_INLINE void step_values(const uint8_t *at, unsigned k, int first, const th
   /* the window's symbols are the oldest, two, the newest: two bits each of x and of p */
   const __m256i low = _mm256_set1_epi8(3), high = _mm256_set1_epi8(12), x_low = _mm256_and_si256(x, low),
                 p4_high = _mm256_and_si256(p4, high);
-  weights[0] = look_up(table->first_swapped, _mm256_or_si256(x_low, _mm256_and_si256(p, high)), table->second,
-                       b0);
-  weights[1] =
-      look_up(table->first, _mm256_or_si256(_mm256_and_si256(p4, low), _mm256_and_si256(x, high)),
-              table->second_swapped, _mm256_or_si256(x_low, p4_high));
-  weights[2] = look_up(table->first_swapped, _mm256_or_si256(_mm256_and_si256(x4, low), p4_high),
-                       table->second, x0);
+  weights[0] =
+      look_up(table->first_swapped, _mm256_or_si256(x_low, _mm256_and_si256(p, high)), table->second, b0);
+  weights[1] = look_up(table->first, _mm256_or_si256(_mm256_and_si256(p4, low), _mm256_and_si256(x, high)),
+                       table->second_swapped, _mm256_or_si256(x_low, p4_high));
+  weights[2] =
+      look_up(table->first_swapped, _mm256_or_si256(_mm256_and_si256(x4, low), p4_high), table->second, x0);
   weights[3] = look_up(table->first, _mm256_or_si256(x_low, _mm256_and_si256(x4, high)), table->second,
                        _mm256_and_si256(_mm256_srli_epi16(x, 2), nibble));
 }

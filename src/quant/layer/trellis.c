@@ -104,7 +104,9 @@ void gptvq_trellis_set_columns(const gptvq_vq *q, gptvq_span columns, gptvq_trel
 }
 
 int gptvq_trellis_prefix(const gptvq_vq *q, size_t row, size_t column) {
-  return column == 0 ? 0 : (int)(q->index[row * q->blocks + column - 1] & ((GPTVQ_TRELLIS_STATES >> q->step_bits) - 1));
+  return column == 0
+             ? 0
+             : (int)(q->index[row * q->blocks + column - 1] & ((GPTVQ_TRELLIS_STATES >> q->step_bits) - 1));
 }
 
 typedef struct assignment {
@@ -181,7 +183,8 @@ void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *
   int8_t *tables = (int8_t *)(uintptr_t)packed->codebooks;
   for (size_t g = 0; g < q->groups; g++)
     for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++) {
-      /* with the bits the tables change places, but for those of 2 bits per weight, of inner and outer ones */
+      /* with the bits the tables change places, but for those of 2 bits per weight, of inner and outer ones
+       */
       const size_t half = q->step_bits == 2 ? i / GPTVQ_TRELLIS_HALF : 1 - i / GPTVQ_TRELLIS_HALF;
       tables[g * q->k + half * GPTVQ_TRELLIS_HALF +
              reversed(i % GPTVQ_TRELLIS_HALF, GPTVQ_TRELLIS_STATE_BITS / 2)] =
