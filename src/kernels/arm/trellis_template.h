@@ -82,8 +82,7 @@ INLINE void step_values(const uint8_t *at, unsigned k, int first, const thirds *
     const uint8x16_t x = first ? vextq_u8(zero, vld1q_u8(at), 12) : vld1q_u8(at - 4);
     for (size_t i = 0; i < 2; i++) {
       const uint8x16_t windows = vtrn1q_u8(bytes_down(x, third, i, 0), bytes_down(x, third, i, 1));
-      weights[i] =
-          look_up(table->first, vandq_u8(windows, nibble), table->second, vshrq_n_u8(windows, 4));
+      weights[i] = look_up(table->first, vandq_u8(windows, nibble), table->second, vshrq_n_u8(windows, 4));
     }
     return;
   }
@@ -99,8 +98,7 @@ INLINE void step_values(const uint8_t *at, unsigned k, int first, const thirds *
   weights[0] = look_up(table->first_swapped, vbslq_u8(low, x, vandq_u8(p, nibble)), table->second, p4);
   weights[1] = look_up(table->first, vbslq_u8(low, p4, x0), table->second_swapped, vbslq_u8(low, x, p4));
   weights[2] = look_up(table->first_swapped, vbslq_u8(low, x4, p4), table->second, x0);
-  weights[3] = look_up(table->first, vbslq_u8(low, x, x4), table->second,
-                       vandq_u8(vshrq_n_u8(x, 2), nibble));
+  weights[3] = look_up(table->first, vbslq_u8(low, x, x4), table->second, vandq_u8(vshrq_n_u8(x, 2), nibble));
 }
 
 /* ---- products ---- */
@@ -232,7 +230,7 @@ INLINE void order_codes(const int8x16_t *w, unsigned k, int8_t *codes) {
   }
 }
 
-/* Whole steps are read where they are, but for the first twelve bytes of a row. */
+/* Whole steps are read where they are, but with 3 bits for those that too little of the row is before. */
 INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count, const int8_t *entries,
                       int8_t *codes) {
   const tables table = load_tables(entries);
@@ -245,7 +243,7 @@ INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t co
     int8x16_t weights[4];
     int8_t part[4 * BYTES];
     gptvq_padded room;
-    if (some < columns || (k == 3 && begin + c == 0))
+    if (some < columns || (k == 3 && (begin + c) * k / 8 < gptvq_step_before(k)))
       step_values(gptvq_pad(at, begin + c, k, (some * k + 7) / 8, &room), k, 0, &third, &table, weights);
     else if (begin + c == 0) step_values(at, k, 1, &third, &table, weights);
     else step_values(at, k, 0, &third, &table, weights);

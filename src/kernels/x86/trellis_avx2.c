@@ -86,13 +86,12 @@ GPTVQ_INLINE void step_values(const uint8_t *at, unsigned k, int first, const th
   /* the window's symbols are the oldest, two, the newest: two bits each of x and of p */
   const __m256i low = _mm256_set1_epi8(3), high = _mm256_set1_epi8(12), x_low = _mm256_and_si256(x, low),
                 p4_high = _mm256_and_si256(p4, high);
-  weights[0] = look_up(table->first_swapped, _mm256_or_si256(x_low, _mm256_and_si256(p, high)), table->second,
-                       b0);
-  weights[1] =
-      look_up(table->first, _mm256_or_si256(_mm256_and_si256(p4, low), _mm256_and_si256(x, high)),
-              table->second_swapped, _mm256_or_si256(x_low, p4_high));
-  weights[2] = look_up(table->first_swapped, _mm256_or_si256(_mm256_and_si256(x4, low), p4_high),
-                       table->second, x0);
+  weights[0] =
+      look_up(table->first_swapped, _mm256_or_si256(x_low, _mm256_and_si256(p, high)), table->second, b0);
+  weights[1] = look_up(table->first, _mm256_or_si256(_mm256_and_si256(p4, low), _mm256_and_si256(x, high)),
+                       table->second_swapped, _mm256_or_si256(x_low, p4_high));
+  weights[2] =
+      look_up(table->first_swapped, _mm256_or_si256(_mm256_and_si256(x4, low), p4_high), table->second, x0);
   weights[3] = look_up(table->first, _mm256_or_si256(x_low, _mm256_and_si256(x4, high)), table->second,
                        _mm256_and_si256(_mm256_srli_epi16(x, 2), nibble));
 }
@@ -330,7 +329,7 @@ GPTVQ_INLINE void order_codes(const __m256i *w, unsigned k, int8_t *codes) {
   }
 }
 
-/* Whole steps are read where they are, but for the first twelve bytes of a row. */
+/* Whole steps are read where they are, but with 3 bits for those that too little of the row is before. */
 GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count,
                             const int8_t *entries, int8_t *codes) {
   const tables table = load_tables(entries);
@@ -343,7 +342,7 @@ GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, siz
     __m256i weights[4];
     int8_t part[4 * BYTES];
     gptvq_padded room;
-    if (some < columns || (k == 3 && begin + c == 0))
+    if (some < columns || (k == 3 && (begin + c) * k / 8 < gptvq_step_before(k)))
       step_values(gptvq_pad(at, begin + c, k, (some * k + 7) / 8, &room), k, 0, &third, &table, weights);
     else if (begin + c == 0) step_values(at, k, 1, &third, &table, weights);
     else step_values(at, k, 0, &third, &table, weights);
