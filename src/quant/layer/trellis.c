@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Rows that a table is made from, at most: a thousand weights per state and more; rounds that it takes, at
+/* Rows that tables are made from, at most: thousands of weights for each entry; rounds that they take, at
  * most: what is left to gain is made up for by the re-assignment. */
 enum { TABLE_ROWS = 512, TABLE_ROUNDS = 24 };
 
@@ -55,7 +55,7 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
   making m;
   float tables[GPTVQ_TRELLIS_TABLE];
   take_making(q->arena, q, &p, &m);
-  GPTVQ_TRY(gptvq_arena_check(q->arena, "the table of a trellis", err));
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "the tables of a trellis", err));
   p.columns = group->width;
   p.x = m.x;
   p.weight = m.weight;
@@ -104,7 +104,9 @@ void gptvq_trellis_set_columns(const gptvq_vq *q, gptvq_span columns, gptvq_trel
 }
 
 int gptvq_trellis_prefix(const gptvq_vq *q, size_t row, size_t column) {
-  return column == 0 ? 0 : (int)(q->index[row * q->blocks + column - 1] & ((GPTVQ_TRELLIS_STATES >> q->step_bits) - 1));
+  return column == 0
+             ? 0
+             : (int)(q->index[row * q->blocks + column - 1] & ((GPTVQ_TRELLIS_STATES >> q->step_bits) - 1));
 }
 
 typedef struct assignment {
@@ -181,7 +183,8 @@ void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *
   int8_t *tables = (int8_t *)(uintptr_t)packed->codebooks;
   for (size_t g = 0; g < q->groups; g++)
     for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++) {
-      /* with the bits the tables change places, but for those of 2 bits per weight, of inner and outer ones */
+      /* with the bits the tables change places, but for those of 2 bits per weight, of inner and outer ones
+       */
       const size_t half = q->step_bits == 2 ? i / GPTVQ_TRELLIS_HALF : 1 - i / GPTVQ_TRELLIS_HALF;
       tables[g * q->k + half * GPTVQ_TRELLIS_HALF +
              reversed(i % GPTVQ_TRELLIS_HALF, GPTVQ_TRELLIS_STATE_BITS / 2)] =
