@@ -1,7 +1,8 @@
-/* Makes src/quant/layer/gaussian_tables.c: the pairs of tables that the trellis code's EM starts from, trained
- * on normal numbers from many random starts (EM ends in what the start leads to, some 3 % apart).
+/* Makes src/quant/layer/gaussian_tables.c: the pairs of tables that the trellis code's EM starts from,
+ * trained on normal numbers from many random starts (EM ends in what the start leads to, some 3 % apart).
  *
- *   cc -O3 -march=native -ffast-math -o trellis_tables bench/trellis_tables.c -lm && ./trellis_tables > gaussian_tables.c
+ *   cc -O3 -march=native -ffast-math -o trellis_tables bench/trellis_tables.c -lm && ./trellis_tables >
+ * gaussian_tables.c
  *
  * States as in src/quant/layer/trellis.h. Distortions on numbers that were not trained on go to stderr. */
 #include <math.h>
@@ -114,9 +115,11 @@ int main(void) {
       starts[i].loss = viterbi(k, values, unseen, MANY);
     }
     qsort(starts, KEPT, sizeof *starts, compare);
-    fprintf(stderr, "%u bits: %.5f, of others %.5f to %.5f\n", k, starts[0].loss, starts[1].loss, starts[KEPT - 1].loss);
+    fprintf(stderr, "%u bits: %.5f, of others %.5f to %.5f\n", k, starts[0].loss, starts[1].loss,
+            starts[KEPT - 1].loss);
     printf("    {");
-    for (int j = 0; j < TABLE; j++) printf("%.6ff%s", starts[0].tables[j], j + 1 == TABLE ? "},\n" : j % 8 == 7 ? ",\n     " : ", ");
+    for (int j = 0; j < TABLE; j++)
+      printf("%.6ff%s", starts[0].tables[j], j + 1 == TABLE ? "},\n" : j % 8 == 7 ? ",\n     " : ", ");
   }
   printf("};\n");
   return 0;

@@ -226,7 +226,8 @@ static void decode_row_trellis(const gptvq_packed *p, size_t row, float *out) {
     size_t g = c / s->group_cols;
     uint8_t state;
     gptvq_trellis_states(stream, s->index_bits, c, 1, &state);
-    float value = (float)gptvq_trellis_value((const int8_t *)p->codebooks + g * GPTVQ_TRELLIS_TABLE, s->index_bits, state) *
+    float value = (float)gptvq_trellis_value((const int8_t *)p->codebooks + g * GPTVQ_TRELLIS_TABLE,
+                                             s->index_bits, state) *
                   (gptvq_bf16_to_float(p->codebook_scales[g]) / 127.0f);
     out[p->permutation != NULL ? p->permutation[c] : c] =
         value * gptvq_row_scale(p->row_scales[row * groups + g]);

@@ -23,7 +23,8 @@ gptvq_status gptvq_ft_trellis_states(gptvq_ft_table *table, gptvq_error *err) {
                              gptvq_saturated_size(shape->rows, shape->cols * sizeof *table->indices));
   }
   for (size_t row = 0; row < shape->rows; row++) {
-    gptvq_trellis_states(table->packed->indices + row * row_bytes, shape->index_bits, 0, shape->cols, row_states);
+    gptvq_trellis_states(table->packed->indices + row * row_bytes, shape->index_bits, 0, shape->cols,
+                         row_states);
     for (size_t c = 0; c < shape->cols; c++) table->indices[row * shape->cols + c] = row_states[c];
   }
   free(row_states);
@@ -87,7 +88,8 @@ static void build_rows(void *context, size_t begin, size_t end, size_t thread) {
       const part p = part_of(table, row, g);
       const float *values = job->params->rounded + table->first + g * TABLE,
                   scale = job->params->rounded[scales_at(table) + row * groups + g];
-      for (size_t c = p.begin; c < p.end; c++) out[column(&p, c)] = value_of(values, shape->index_bits, p.states[c]) * scale;
+      for (size_t c = p.begin; c < p.end; c++)
+        out[column(&p, c)] = value_of(values, shape->index_bits, p.states[c]) * scale;
     }
   }
 }

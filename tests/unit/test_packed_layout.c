@@ -214,8 +214,7 @@ static void naive_decode(const fixture *f, double *out) {
       out[row * s->cols + (p->permutation != NULL ? p->permutation[c] : c)] =
           ((double)table[s->index_bits == 2 ? window % 4 + window / 64 * 4 : window % 16] +
            table[16 + (s->index_bits == 2 ? window / 4 % 16 : window / 16)]) /
-          127.0 *
-          (double)gptvq_bf16_to_float(p->codebook_scales[g]) * scale;
+          127.0 * (double)gptvq_bf16_to_float(p->codebook_scales[g]) * scale;
     }
   if (s->kind == GPTVQ_PACKED_TRELLIS) return;
   uint16_t *zeros = NULL;

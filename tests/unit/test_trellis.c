@@ -78,8 +78,7 @@ static void paths_are_the_best(void **state) {
       for (int ends = 0; ends < 4; ends++) {
         uint16_t found[COLUMNS];
         float error[COLUMNS];
-        int start = ends & 1 ? (int)(r % prefixes) : -1,
-            end = ends & 2 ? (int)((r * 5 + 1) % prefixes) : -1;
+        int start = ends & 1 ? (int)(r % prefixes) : -1, end = ends & 2 ? (int)((r * 5 + 1) % prefixes) : -1;
         gptvq_path path = {k, COLUMNS, WIDTH, tables, scale, t, t, NULL, 0, start, end};
         double got = GPTVQ_MULTI_PICK(gptvq_find_path)(&path, row, found, error, memory);
         least = least_cost(k, COLUMNS, table, row, weight, start, end);
@@ -180,8 +179,8 @@ static void levels_find_the_same(void **state) {
       double got = GPTVQ_MULTI_FOR(gptvq_find_path, features)(&path, w, found, error, memory);
       if (got != sum || (sum < INFINITY && (memcmp(found, expected, n * sizeof *found) != 0 ||
                                             memcmp(error, expected_error, n * sizeof *error) != 0)))
-        fail_msg("k %u, %zu columns, width %zu, start %d, end %d, level %zu: %g, not %g", k, n, width, path.start,
-                 path.end, level, got, sum);
+        fail_msg("k %u, %zu columns, width %zu, start %d, end %d, level %zu: %g, not %g", k, n, width,
+                 path.start, path.end, level, got, sum);
       free(memory);
     }
   }
@@ -239,7 +238,8 @@ static void stored_tables_add_up(void **state) {
       for (size_t j = TABLE / 2; j < TABLE; j++) {
         const int sum = codes[i] + codes[j];
         assert_true(sum >= -127 && sum <= 127);
-        const double off = fabs((double)stored[i] + (double)stored[j] - (double)values[i] - (double)values[j]);
+        const double off =
+            fabs((double)stored[i] + (double)stored[j] - (double)values[i] - (double)values[j]);
         assert_true(off <= 1.5 * (double)gptvq_bf16_to_float(scale) / 127.0 + 1e-6 * (1.0 + fabs(shift)));
       }
   }
@@ -396,10 +396,14 @@ static void options_are_resolved(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(paths_are_the_best),       cmocka_unit_test(levels_find_the_same),
-      cmocka_unit_test(tables_of_normal_numbers), cmocka_unit_test(stored_tables_add_up),
-      cmocka_unit_test(stages_lower_the_loss),    cmocka_unit_test(beats_vector_codes),
-      cmocka_unit_test(any_layer),                cmocka_unit_test(options_are_resolved),
+      cmocka_unit_test(paths_are_the_best),
+      cmocka_unit_test(levels_find_the_same),
+      cmocka_unit_test(tables_of_normal_numbers),
+      cmocka_unit_test(stored_tables_add_up),
+      cmocka_unit_test(stages_lower_the_loss),
+      cmocka_unit_test(beats_vector_codes),
+      cmocka_unit_test(any_layer),
+      cmocka_unit_test(options_are_resolved),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,8 +20,8 @@ typedef struct tables {
 /* With `flip` = 0x80 sums of both are values + 128. */
 GPTVQ_INLINE tables load_tables(const int8_t *entries, int flip) {
   const __m128i first = _mm_loadu_si128((const void *)entries),
-                second = _mm_xor_si128(_mm_loadu_si128((const void *)(entries + 16)),
-                                       _mm_set1_epi8((char)flip)),
+                second =
+                    _mm_xor_si128(_mm_loadu_si128((const void *)(entries + 16)), _mm_set1_epi8((char)flip)),
                 swap = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   return (tables){_mm512_broadcast_i32x4(first), _mm512_broadcast_i32x4(second),
                   _mm512_broadcast_i32x4(_mm_shuffle_epi8(first, swap)),

@@ -174,7 +174,8 @@ gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_p
                 .padded = gptvq_round_up(shape->cols, shape->dim),
                 .groups = gptvq_ceil_div(shape->cols, shape->group_cols),
                 .stripes = gptvq_ceil_div(shape->rows, shape->group_rows),
-                .k = shape->kind == GPTVQ_PACKED_TRELLIS ? GPTVQ_TRELLIS_TABLE : (size_t)1 << shape->index_bits,
+                .k = shape->kind == GPTVQ_PACKED_TRELLIS ? GPTVQ_TRELLIS_TABLE
+                                                         : (size_t)1 << shape->index_bits,
                 /* partial assignments can only be compared in the metric of the feedback */
                 .beam = o->hessian_weights ? gptvq_max_size(1, o->beam) : 1,
                 .scale_block = shape->scale_block};

@@ -1,7 +1,7 @@
 /* quant/layer/trellis.h: paths through a trellis. In the solver a state's newest bits are its lowest, state'
  * = (state << k | symbol) mod 2^8: the bits of format/packed.h in reverse order, so that what a state leaves
- * to the next one, its *prefix*, are its lower 8 − k bits. Its value is the sum of an entry each of two tables
- * of 16, which gptvq_trellis_entry names here as well; one table follows the other in memory. */
+ * to the next one, its *prefix*, are its lower 8 − k bits. Its value is the sum of an entry each of two
+ * tables of 16, which gptvq_trellis_entry names here as well; one table follows the other in memory. */
 #ifndef GPTVQ_QUANT_LAYER_TRELLIS_H
 #define GPTVQ_QUANT_LAYER_TRELLIS_H
 
@@ -58,8 +58,8 @@ GPTVQ_MULTI_DECLARE(void, gptvq_viterbi, unsigned step_bits, size_t columns, con
 
 /* ---- trellis_em.c ---- */
 
-/* Points of a pair of tables: `rows` (a multiple of GPTVQ_TRELLIS_ROWS; those beyond the last are of weight 0) ×
- * columns.
+/* Points of a pair of tables: `rows` (a multiple of GPTVQ_TRELLIS_ROWS; those beyond the last are of weight
+ * 0) × columns.
  */
 typedef struct gptvq_trellis_points {
   unsigned step_bits;
@@ -70,7 +70,8 @@ typedef struct gptvq_trellis_points {
 } gptvq_trellis_points;
 size_t gptvq_trellis_em_bytes(const gptvq_trellis_points *points);
 /* EM rounds on both tables from the values that are there, over-relaxed but for the last one, until the
- * objective gains less than a fraction 2e-5. Returns the weighted mean squared error before the last round. */
+ * objective gains less than a fraction 2e-5. Returns the weighted mean squared error before the last round.
+ */
 double gptvq_trellis_em(const gptvq_trellis_points *points, unsigned iterations,
                         float tables[GPTVQ_TRELLIS_TABLE], gptvq_arena *arena);
 /* Tables for normal numbers of variance 1, which EM starts from. */

@@ -57,8 +57,8 @@ static void fit(unsigned step_bits, const double *sum, const double *weight, flo
     double total[HALF] = {0}, mass[HALF] = {0};
     for (unsigned s = 0; s < STATES; s++) {
       const unsigned entry = gptvq_trellis_entry(step_bits, s, own);
-      total[entry] += sum[s] - weight[s] * (double)tables[other * HALF +
-                                                          gptvq_trellis_entry(step_bits, s, other)];
+      total[entry] +=
+          sum[s] - weight[s] * (double)tables[other * HALF + gptvq_trellis_entry(step_bits, s, other)];
       mass[entry] += weight[s];
     }
     for (size_t i = 0; i < HALF; i++)

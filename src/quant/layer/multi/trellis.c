@@ -251,7 +251,7 @@ static inline __attribute__((always_inline)) double
 find_path(const gptvq_path *path, const float *w, uint16_t *state, float *error, void *scratch, unsigned k) {
   const sizes z = sizes_of(k, path->width);
   const size_t n = path->columns, all = z.width * z.prefixes;
-    memory m = place(&z, scratch);
+  memory m = place(&z, scratch);
   survivors *s = m.s;
   begin(&m, &z, path);
   for (size_t c = 0; c < n; c++) {
@@ -322,8 +322,8 @@ static inline __attribute__((always_inline)) void step(unsigned k, size_t prefix
 
 /* k: a constant */
 static inline __attribute__((always_inline)) void viterbi(unsigned k, size_t columns, const float *table,
-                                                          const float *x, const float *weight,
-                                                          uint8_t *state, uint8_t *scratch) {
+                                                          const float *x, const float *weight, uint8_t *state,
+                                                          uint8_t *scratch) {
   const size_t prefixes = (size_t)STATES >> k;
   float costs[2][MOST * ROWS + 64] = {{0}}, add[2 * STATES];
   for (size_t c = 0; c < columns; c++) {
