@@ -42,9 +42,9 @@ size_t gptvq_trellis_find_overflow(const int8_t *tables, size_t groups) {
   for (size_t g = 0; g < groups; g++) {
     int low[2] = {127, 127}, high[2] = {-128, -128};
     for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++) {
-      const int value = tables[g * GPTVQ_TRELLIS_TABLE + i];
-      if (value < low[i / 16]) low[i / 16] = value;
-      if (value > high[i / 16]) high[i / 16] = value;
+      const int value = tables[g * GPTVQ_TRELLIS_TABLE + i], table = i >= GPTVQ_TRELLIS_TABLE / 2;
+      if (value < low[table]) low[table] = value;
+      if (value > high[table]) high[table] = value;
     }
     if (low[0] + low[1] < -127 || high[0] + high[1] > 127) return g;
   }

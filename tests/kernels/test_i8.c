@@ -154,6 +154,33 @@ static void trellises(void **test) {
   }
 }
 
+/* Values from any multiple of eight columns on, of a stream that has nothing before it and nothing behind. */
+static void trellis_codes_from_any_column(void **test) {
+  (void)test;
+  uint64_t state = 23;
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  guarded stream = guarded_new(page);
+  int8_t tables[GPTVQ_TRELLIS_TABLE], expected[256], codes[256];
+  fixture_trellis_tables(tables, 1, &state);
+  for (size_t i = 0; i < page; i++) stream.data[i] = (uint8_t)gptvq_random(&state);
+  for (unsigned k = 2; k <= 4; k++)
+    for (size_t begin = 0; begin <= 64; begin += 8)
+      for (size_t count = 1; count <= 200; count += 13) {
+        const size_t last = (8 * page / k - count) / 8 * 8 - begin; /* as far before the end */
+        for (int end = 0; end < 2; end++) {
+          const size_t at = end ? last : begin;
+          gptvq_trellis_codes_ref(stream.data, k, at, count, tables, expected);
+          FOR_EACH_LEVEL(level) {
+            gptvq_kernels(gptvq_cpu())->trellis_codes(stream.data, k, at, count, tables, codes);
+            if (memcmp(codes, expected, count) != 0)
+              fail_msg("%s, %u bits: %zu columns from %zu on", level_names[level], k, count, at);
+          }
+        }
+      }
+  assert_int_equal(gptvq_set_cpu("auto", NULL), GPTVQ_OK);
+  guarded_free(&stream);
+}
+
 /* Streams that begin and end beside unreadable pages: whole pages of them. */
 static void trellises_between_pages(void **test) {
   (void)test;
@@ -342,6 +369,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(formats),
                                      cmocka_unit_test(trellises),
                                      cmocka_unit_test(trellises_between_pages),
+                                     cmocka_unit_test(trellis_codes_from_any_column),
                                      cmocka_unit_test(odd_blocks),
                                      cmocka_unit_test(small_and_wide_tiles),
                                      cmocka_unit_test(uniform_formats),

@@ -230,7 +230,7 @@ INLINE void order_codes(const int8x16_t *w, unsigned k, int8_t *codes) {
   }
 }
 
-/* Whole steps are read where they are, but for the first twelve bytes of a row. */
+/* Whole steps are read where they are, but with 3 bits for those that too little of the row is before. */
 INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count, const int8_t *entries,
                       int8_t *codes) {
   const tables table = load_tables(entries);
@@ -243,7 +243,7 @@ INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t co
     int8x16_t weights[4];
     int8_t part[4 * BYTES];
     gptvq_padded room;
-    if (some < columns || (k == 3 && begin + c == 0))
+    if (some < columns || (k == 3 && (begin + c) * k / 8 < gptvq_step_before(k)))
       step_values(gptvq_pad(at, begin + c, k, (some * k + 7) / 8, &room), k, 0, &third, &table, weights);
     else if (begin + c == 0) step_values(at, k, 1, &third, &table, weights);
     else step_values(at, k, 0, &third, &table, weights);

@@ -71,7 +71,7 @@ typedef struct gptvq_vq {
   float *metric;             /* [blocks][dim²] T as the feedback uses it */
   uint16_t *index;           /* [rows × blocks] */
   float *centroids;          /* [stripes][groups, processing order][k][dim]: as stored, decoded; of a trellis
-                                the group's two tables, of a state's newer four bits, of its older ones */
+                                the group's two tables, as trellis.h has them */
   float *state_values;       /* of a trellis [groups][256]: their sums, gptvq_trellis_expand */
   void *codes;               /* int8_t or fp16 bits, same layout */
   uint16_t *codebook_scales; /* bf16 bits [stripes][groups] */

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Rows that a table is made from, at most: a thousand weights per state and more; rounds that it takes, at
+/* Rows that tables are made from, at most: thousands of weights for each entry; rounds that they take, at
  * most: what is left to gain is made up for by the re-assignment. */
 enum { TABLE_ROWS = 512, TABLE_ROUNDS = 24 };
 
@@ -55,7 +55,7 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
   making m;
   float tables[GPTVQ_TRELLIS_TABLE];
   take_making(q->arena, q, &p, &m);
-  GPTVQ_TRY(gptvq_arena_check(q->arena, "the table of a trellis", err));
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "the tables of a trellis", err));
   p.columns = group->width;
   p.x = m.x;
   p.weight = m.weight;

@@ -37,7 +37,7 @@ static uint64_t layer_bytes(const char *name, const gptvq_packed_shape *s, size_
   static const char text[] =
       "\"gptvq.\":\"\",{'format':'trellis','version':3,'rows':,'cols':,'dim':4,'index_bits':12,"
       "'group_rows':,'group_cols':,'codebook_bits':16,'scale_block':,'permuted':false,"
-      "'method':'kmeans','error':,'state_bits':256}";
+      "'method':'kmeans','error':,'svd_rank':256}";
   enum { QUOTES = 34, ERROR = 24 };
   gptvq_packed_sizes sizes;
   gptvq_packed_part parts[GPTVQ_PART_COUNT];
