@@ -139,6 +139,8 @@ static gptvq_status fill_layer(job *j, const linear_figures *f, gptvq_packed *p,
       word = (word & 0x83ff83ff83ff83ffu) | 0x3800380038003800u; /* fp16 of 0.5 to 1 */
     memcpy(at + i, &word, sizeof word);
   }
+  for (size_t i = indices; p->shape.kind == GPTVQ_PACKED_TRELLIS && i < indices + codebooks; i++)
+    at[i] = (uint8_t)(at[i] % 127 - 63); /* sums of two are within ±127 */
   p->indices = at;
   uint16_t *numbers = (uint16_t *)(void *)(at + random);
   for (size_t i = 0; i < scales; i++) numbers[i] = vq ? 0x3d4d : 0x211f; /* 0.05 as bf16, 0.01 as fp16 */
