@@ -113,7 +113,7 @@ typedef struct gptvq_quantize_options {
   size_t
       memory_limit;   /* bytes of resident memory that a run keeps within, which changes how often it runs
                        * through the windows and what lies in a scratch file, not what it writes (but for
-                       * the text of calib "self" where caches of 4 GiB are too much); 0: what is available */
+                       * what the model writes where caches exceed it or 4 GiB); 0: what is available */
   gptvq_code code;    /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
                        * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
                        * allocate bits may lie between */

@@ -3,7 +3,7 @@
 
 quantize() {
   "$GPTVQ" quantize "$model" --calib "$SOURCE/examples/text/calib.txt" --calib-samples 96 --calib-length 256 --method gptq --bits 3.125 \
-    --threads 2 "$@"
+    --calib-self 0 --judge-tokens 0 --threads 2 "$@"
 }
 expect_fail 2 "option --memory-limit: '20X' is not a number of bytes: give one like 20G" quantize -o x --memory-limit 20X
 expect_fail 2 'option --memory-limit: 1K is out of range' quantize -o x --memory-limit 1K
