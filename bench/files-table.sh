@@ -1,5 +1,5 @@
 #!/bin/sh
-# Renews the table of docs/RESULTS.md from what bench/files.sh has written, and draws it as bench/files.svg where there is gnuplot.
+# The table of what bench/files.sh has written, on stdout, and a picture of it, bench/files.svg, where there is gnuplot.
 #   bench/files-table.sh [CSV]
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,7 +9,7 @@ awk -F, '
   {
     name = $1 ~ /^llama/ ? $1 : "**" $1 "**"
     printf "| %s | %.1f | %.3f | %.1f %%, %.3f | %.1f %%, %.3f | %.1f %%, %.3f |\n", name, $2 / 1e6, $3, 100 * $4, $5, 100 * $6, $7, 100 * $8, $9
-  }' "$csv" | bench/insert-table.sh docs/RESULTS.md files
+  }' "$csv"
 command -v gnuplot > /dev/null || { echo "files-table.sh: no picture: gnuplot is missing (scripts/install-deps.sh --bench)" >&2; exit 0; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

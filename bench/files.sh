@@ -1,6 +1,6 @@
 #!/bin/sh
-# Loss against the size of the whole file, beside llama.cpp's mixes with an importance matrix from the same text: writes bench/files.csv, the table of
-# docs/RESULTS.md and, with gnuplot, a picture.
+# Loss against the size of the whole file, beside llama.cpp's mixes with an importance matrix from the same text: writes bench/files.csv, prints it as
+# a table and, with gnuplot, draws bench/files.svg.
 #
 #   PYTHON=python3 SCRATCH=DIR bench/files.sh MODEL CALIB PROSE OTHER-TEXTS
 #
