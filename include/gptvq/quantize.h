@@ -110,16 +110,15 @@ typedef struct gptvq_quantize_options {
                         * is calibrated on; 4096; 0 = none */
   double calib_self;   /* 0 to 0.99: share of the windows that the model writes itself where `calib` names
                         * texts, but not "self"; 0.5 */
-  size_t
-      memory_limit;   /* bytes of resident memory that a run keeps within, which changes how often it runs
-                       * through the windows and what lies in a scratch file, not what it writes (but for
-                       * what the model writes where caches exceed it or 4 GiB); 0: what is available */
-  gptvq_code code;    /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
-                       * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
-                       * allocate bits may lie between */
-  const char *device; /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
-                       * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
-                       * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
+  size_t memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
+                        * through the windows and what lies in a scratch file, not what it writes (but for
+                        * what the model writes where caches exceed it or 4 GiB); 0: what is available */
+  gptvq_code code;     /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
+                        * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
+                        * allocate bits may lie between */
+  const char *device;  /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
+                        * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
+                        * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
   unsigned embedding_bits; /* as head_bits, of the embedding */
   double model_bits; /* > 0: the model's safetensors files take at most so many bits per parameter: chooses
                       * bits, index_bits and group_size, and embedding_bits and head_bits where they are 0,
