@@ -34,7 +34,7 @@ typedef struct gptvq_calibration {
  * those that the finished model is judged by, without a warning.
  * GPTVQ_ERROR_DATA: fewer than `length` tokens, or an id that the model lacks.
  *
- * "self": each window is made of equal texts of at most 512 tokens, sampled from the model at temperature 1,
+ * "self": each window is made of equal texts of at most 2048 tokens, sampled from the model at temperature 1,
  * every other one started with BOS, the others (all, of a model without one) with a random token, and
  * restarted so after each EOS. Up to 128 texts are written side by side (fewer where their caches exceed
  * cache_budget bytes), with inputs in bf16 and caches in fp16. The text depends on the seed, the number of

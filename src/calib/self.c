@@ -10,8 +10,8 @@
 #include <math.h>
 #include <string.h>
 
-/* TEXT: tokens of a text, at most. Caches stay short, and many texts go together. */
-enum { TEXT = 512, TOGETHER = 128, REPORT_EVERY = 64 };
+/* TEXT: tokens of a text, at most: shorter ones would cost less, and are worth less (docs/METHOD.md). */
+enum { TEXT = 2048, TOGETHER = 128, REPORT_EVERY = 64 };
 
 /* Windows are cut into texts of equal length, which begin anew; that of a window's last one may go beyond its
  * end. They are written side by side, token by token, so that the weights are read once for all of them. */

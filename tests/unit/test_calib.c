@@ -642,7 +642,7 @@ static void side_files_travel_and_weights_do_not(void **state) {
 /* So that they are the windows of that length: text after text, the last one of each window cut. */
 static void a_written_window_is_made_of_short_texts(void **state) {
   (void)state;
-  enum { TEXTS = 3, WINDOWS = 2, SHORT = 401, LONG = TEXTS * SHORT - 2 };
+  enum { TEXTS = 2, WINDOWS = 2, SHORT = 1301, LONG = TEXTS * SHORT - 1 };
   static int32_t whole[WINDOWS * LONG], parts[WINDOWS * TEXTS * SHORT];
   gptvq_model *model;
   tiny_write(&tiny_llama, "writes");
