@@ -3,7 +3,6 @@
 #include "base/threads.h"
 #include "linalg/rows_product.h"
 #include "quant/layer/layer.h"
-#include "quant/layer/trellis.h"
 
 #include <string.h>
 
@@ -23,16 +22,13 @@ typedef struct decode_job {
   float *out;
 } decode_job;
 
-static void decode_paths(const gptvq_vq *q, const float *tables, size_t begin, size_t end, float *out) {
+static void decode_paths(const gptvq_vq *q, size_t begin, size_t end, float *out) {
   for (size_t row = begin; row < end; row++, out += q->padded) {
     const uint16_t *state = q->index + row * q->blocks;
     for (size_t g = 0; g < q->groups; g++) {
-      const float *first = tables + g * q->k, *second = first + GPTVQ_TRELLIS_HALF,
-                  scale = gptvq_vq_scale(q, row, q->group[g].start);
+      const float *values = gptvq_vq_state_values(q, g), scale = gptvq_vq_scale(q, row, q->group[g].start);
       for (size_t c = q->group[g].start; c < q->group[g].start + q->group[g].width; c++)
-        out[c] = (first[gptvq_trellis_entry(q->step_bits, state[c], 0)] +
-                  second[gptvq_trellis_entry(q->step_bits, state[c], 1)]) *
-                 scale;
+        out[c] = values[state[c]] * scale;
     }
   }
 }
@@ -40,7 +36,7 @@ static void decode_paths(const gptvq_vq *q, const float *tables, size_t begin, s
 void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out) {
   size_t d = q->dim;
   if (q->step_bits > 0) {
-    decode_paths(q, centroids, begin, end, out);
+    decode_paths(q, begin, end, out);
     return;
   }
   for (size_t row = begin; row < end; row++, out += q->padded) {

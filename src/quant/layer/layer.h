@@ -125,8 +125,8 @@ gptvq_status gptvq_feed_back(const gptvq_backend *backend, const gptvq_factor *f
 /* codebook.c: stores the k × dim centroids of tile (stripe · groups + group) and replaces them by what the
  * stored codes decode to. */
 void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids);
-/* out[rows × padded] = values that these centroids (layout of q->centroids) give with the present assignment.
- */
+/* out[rows × padded] = values that these centroids (layout of q->centroids; of a trellis they are those) give
+ * with the present assignment. */
 void gptvq_vq_decode(const gptvq_vq *q, const float *centroids, float *out);
 /* The same for rows [begin, end) only, into out[end − begin × padded]. */
 void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out);

@@ -220,10 +220,6 @@ static inline __attribute__((always_inline)) void go_on(memory *m, const sizes *
 /* Everything that a first step reads. */
 static void begin(const memory *m, const sizes *z, const gptvq_path *path) {
   survivors *s = m->s;
-  for (size_t i = 0; i < z->width * z->symbols * z->prefixes; i++) {
-    s->x[i] = 0.0f;
-    s->cost[i] = INFINITY;
-  }
   for (size_t i = 0; i < z->width * z->prefixes; i++)
     s->best[i] = i < z->prefixes && (path->start < 0 || (size_t)path->start == i) ? 0.0f : INFINITY;
   memset(m->now, 0, 3 * z->width * z->prefixes * BLOCK * sizeof *m->now);
