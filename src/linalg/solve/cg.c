@@ -86,7 +86,7 @@ static void step_systems(void *context, size_t begin, size_t end, size_t thread)
   gptvq_cg *s = context;
   for (size_t slot = begin; slot < end; slot++) {
     size_t system = s->active[slot], at = system * s->values;
-    s->gather(s, system, slot, s->product + at);
+    if (s->gather != NULL) s->gather(s, system, s->product + at);
     double curvature = 0.0, slope = 0.0;
     for (size_t i = 0; i < s->values; i++) {
       curvature += (double)s->direction[at + i] * s->product[at + i];

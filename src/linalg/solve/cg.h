@@ -12,8 +12,8 @@ struct gptvq_cg {
   size_t systems, values; /* independent systems; unknowns of each, a multiple of block */
   size_t block;           /* size of the diagonal blocks that the preconditioner inverts */
   /* out[values] = the product of one system's matrix with its direction, as the caller has prepared it; any
-   * thread. slot: its place in active. */
-  void (*gather)(const gptvq_cg *s, size_t system, size_t slot, double *out);
+   * thread. NULL: the caller has put the products into `product`. */
+  void (*gather)(const gptvq_cg *s, size_t system, double *out);
   const void *context;
   /* gptvq_cg_take; solution, residual (minus the gradient at the solution), blocks (lower triangles) and
    * enough are filled in by the caller */
@@ -31,8 +31,8 @@ struct gptvq_cg {
 void gptvq_cg_take(gptvq_cg *s, gptvq_arena *arena);
 /* Factors the blocks and makes the first directions. */
 void gptvq_cg_begin(gptvq_cg *s);
-/* While systems are active the caller prepares what gather needs of their directions (what these change in
- * the layer's values, times H), and calls this. */
+/* While systems are active the caller prepares the products with their directions, or what gather needs of
+ * them (what these change in the layer's values, times H), and calls this. */
 void gptvq_cg_step(gptvq_cg *s);
 
 #endif

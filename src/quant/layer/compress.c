@@ -111,8 +111,7 @@ static void curvature_stripes(void *context, size_t begin, size_t end, size_t th
 }
 
 /* The unknowns of a stripe: its rows of the left factor */
-static void gather_left(const gptvq_cg *s, size_t stripe, size_t slot, double *out) {
-  (void)slot;
+static void gather_left(const gptvq_cg *s, size_t stripe, double *out) {
   const fit *f = s->context;
   size_t k = f->q->k, groups = f->q->groups;
   for (size_t g = 0; g < groups; g++)
@@ -125,8 +124,8 @@ static void gather_left(const gptvq_cg *s, size_t stripe, size_t slot, double *o
 }
 
 /* One system: the right factor, transposed to [k × rank] */
-static void gather_right(const gptvq_cg *s, size_t system, size_t slot, double *out) {
-  (void)system, (void)slot;
+static void gather_right(const gptvq_cg *s, size_t system, double *out) {
+  (void)system;
   const fit *f = s->context;
   size_t k = f->q->k, rank = f->rank;
   memset(out, 0, k * rank * sizeof *out);
@@ -208,8 +207,7 @@ static gptvq_status solve_factor(fit *f, bool left, gptvq_error *err) {
   take_system(q->arena, f, left, &s);
   GPTVQ_TRY(gptvq_arena_check(q->arena, factors_name, err));
   gptvq_parallel_for(q->stripes, 1, gather_stripes, f);
-  for (size_t system = 0; system < s.systems; system++)
-    s.gather(&s, system, system, s.residual + system * s.values);
+  for (size_t system = 0; system < s.systems; system++) s.gather(&s, system, s.residual + system * s.values);
   memset(s.enough, 0, s.systems * sizeof *s.enough);
   for (size_t row = 0; row < q->rows; row++)
     s.enough[left ? row / q->shape.group_rows : 0] += REMAINING * f->row_loss[row];

@@ -63,14 +63,6 @@ typedef struct stripes {
   gptvq_cg cg;
 } stripes;
 
-/* The products are there when gptvq_cg_step asks for them. */
-static void gather_nothing(const gptvq_cg *s, size_t stripe, size_t slot, double *out) {
-  (void)s;
-  (void)stripe;
-  (void)slot;
-  (void)out;
-}
-
 static void prepare(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const stripes *job = context;
@@ -169,11 +161,8 @@ static gptvq_status store(const stripes *job, double *loss, gptvq_error *err) {
 static void take(gptvq_arena *arena, stripes *job) {
   const gptvq_vq *q = job->q;
   size_t tiles = q->stripes * q->groups, n = tiles * q->k * q->dim;
-  job->cg = (gptvq_cg){.systems = q->stripes,
-                       .values = q->groups * q->k * q->dim,
-                       .block = q->dim,
-                       .gather = gather_nothing,
-                       .context = q};
+  job->cg =
+      (gptvq_cg){.systems = q->stripes, .values = q->groups * q->k * q->dim, .block = q->dim, .context = q};
   job->row_loss = gptvq_arena_take(arena, q->rows, sizeof *job->row_loss);
   job->row_after = gptvq_arena_take(arena, q->rows, sizeof *job->row_after);
   job->saved = gptvq_arena_take(arena, n, sizeof *job->saved);
