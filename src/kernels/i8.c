@@ -24,8 +24,7 @@ void gptvq_input_measure(const gptvq_packed_shape *s, gptvq_input_layout *layout
   layout->width = gptvq_min_size(uniform ? s->scale_block : s->group_cols, s->cols);
   layout->groups = gptvq_ceil_div(s->cols, layout->width);
   const size_t dim = input_dim(s);
-  layout->group_codes =
-      uniform ? layout->width : dim * gptvq_round_up(gptvq_ceil_div(layout->width, dim), GPTVQ_I8_SET);
+  layout->group_codes = uniform ? layout->width : dim * gptvq_input_plane(layout->width, dim);
   layout->corrections = gptvq_round_up(layout->groups * layout->group_codes, 64);
   layout->scales =
       layout->corrections + layout->groups * (uniform ? sizeof(float) : GPTVQ_I8_LANES * sizeof(int32_t));
@@ -67,7 +66,7 @@ void gptvq_packed_prepare(const gptvq_packed *packed, const float *x, void *inpu
       scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, 1, width, codes);
       ((float *)corrections)[g] = (float)GPTVQ_MULTI_PICK(gptvq_sum_codes)(codes, width);
     } else {
-      size_t plane = gptvq_round_up(gptvq_ceil_div(width, dim), GPTVQ_I8_SET);
+      size_t plane = gptvq_input_plane(width, dim);
       scales[g] = GPTVQ_MULTI_PICK(gptvq_quantize_group)(from, width, dim, plane, codes);
       GPTVQ_MULTI_PICK(gptvq_correct_lanes)
       (codes, dim * plane, (int32_t *)corrections + g * GPTVQ_I8_LANES);

@@ -31,6 +31,10 @@ typedef struct gptvq_input_layout {
   size_t corrections, scales, bytes;
 } gptvq_input_layout;
 void gptvq_input_measure(const gptvq_packed_shape *shape, gptvq_input_layout *layout);
+/* Bytes of a component's codes in a group of so many columns, of vectors of `dim` of them. */
+static inline size_t gptvq_input_plane(size_t width, size_t dim) {
+  return ((width + dim - 1) / dim + GPTVQ_I8_SET - 1) / GPTVQ_I8_SET * GPTVQ_I8_SET;
+}
 
 /* Some rows of one tile times the activations of its column group. */
 typedef struct gptvq_i8_tile {

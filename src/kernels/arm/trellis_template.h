@@ -177,7 +177,7 @@ INLINE void some_rows(const gptvq_trellis_rows *job, size_t first, size_t rows, 
   memset(sums, 0, rows * tokens * sizeof sums[0]);
   for (size_t g = 0; g < job->groups; g++) {
     const size_t width = g + 1 == job->groups ? job->last_width : job->width,
-                 plane = ((width + planes - 1) / planes + 63) / 64 * 64;
+                 plane = gptvq_input_plane(width, planes);
     const gptvq_extent e = gptvq_extent_of(k, width, g == 0, BYTES);
     const float scale = gptvq_bf16_to_float(job->table_scales[g]) / 127.0f;
     const tables table = load_tables(job->tables + g * GPTVQ_TRELLIS_TABLE);
@@ -217,6 +217,8 @@ INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k) {
 
 /* ---- values in column order ---- */
 
+typedef int8x16_t step_vector;
+
 INLINE void order_codes(const int8x16_t *w, unsigned k, int8_t *codes) {
   if (k == 2) {
     const int8x16x4_t four = {{w[0], w[1], w[2], w[3]}};
@@ -230,26 +232,6 @@ INLINE void order_codes(const int8x16_t *w, unsigned k, int8_t *codes) {
   }
 }
 
-/* Whole steps are read where they are, but with 3 bits for those that too little of the row is before. */
-INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count, const int8_t *entries,
-                      int8_t *codes) {
-  const tables table = load_tables(entries);
-  const size_t columns = gptvq_step_columns(k, BYTES);
-  thirds third;
-  if (k == 3) make_thirds(&third);
-  for (size_t c = 0; c < count; c += columns) {
-    const size_t some = count - c < columns ? count - c : columns;
-    const uint8_t *at = stream + (begin + c) * k / 8;
-    int8x16_t weights[4];
-    int8_t part[4 * BYTES];
-    gptvq_padded room;
-    if (some < columns || (k == 3 && (begin + c) * k / 8 < gptvq_step_before(k)))
-      step_values(gptvq_pad(at, begin + c, k, (some * k + 7) / 8, &room), k, 0, &third, &table, weights);
-    else if (begin + c == 0) step_values(at, k, 1, &third, &table, weights);
-    else step_values(at, k, 0, &third, &table, weights);
-    order_codes(weights, k, some == columns ? codes + c : part);
-    if (some < columns) memcpy(codes + c, part, some);
-  }
-}
+#include "kernels/trellis_codes_template.h"
 
 GPTVQ_TRELLIS_ROWS()

@@ -20,7 +20,7 @@ void gptvq_trellis_codes_ref(const uint8_t *stream, unsigned index_bits, size_t 
 static void add_group(const int8_t *codes, size_t width, size_t planes, const int8_t *x, float scale,
                       float *sums) {
   int32_t totals[GPTVQ_I8_LANES] = {0};
-  const size_t plane = gptvq_round_up(gptvq_ceil_div(width, planes), GPTVQ_I8_SET);
+  const size_t plane = gptvq_input_plane(width, planes);
   for (size_t c = 0; c < width; c++) {
     size_t index = c / planes;
     totals[index % GPTVQ_I8_SET / 4] += (int32_t)codes[c] * x[c % planes * plane + index];

@@ -5,6 +5,7 @@
 #include "kernels/trellis_streams.h"
 #include "base/half.h"
 #include "kernels/ref/ref.h"
+#include "kernels/x86/trellis_tables.h"
 #include "kernels/x86/x86.h"
 
 #include <immintrin.h>
@@ -39,18 +40,15 @@ GPTVQ_INLINE void make_thirds(thirds *t) {
   t->up = _mm256_load_si256((const void *)factors[1]);
 }
 
-/* Both tables of a column group, also for indices whose halves have changed places. */
 typedef struct tables {
   __m256i first, second, first_swapped, second_swapped;
 } tables;
 
 GPTVQ_INLINE tables load_tables(const int8_t *entries) {
-  const __m128i first = _mm_loadu_si128((const void *)entries),
-                second = _mm_loadu_si128((const void *)(entries + 16)),
-                swap = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return (tables){_mm256_broadcastsi128_si256(first), _mm256_broadcastsi128_si256(second),
-                  _mm256_broadcastsi128_si256(_mm_shuffle_epi8(first, swap)),
-                  _mm256_broadcastsi128_si256(_mm_shuffle_epi8(second, swap))};
+  const gptvq_trellis_tables t = gptvq_load_trellis_tables(entries, 0);
+  return (tables){_mm256_broadcastsi128_si256(t.first), _mm256_broadcastsi128_si256(t.second),
+                  _mm256_broadcastsi128_si256(t.first_swapped),
+                  _mm256_broadcastsi128_si256(t.second_swapped)};
 }
 
 /* Of nibbles; above them only the top bit must be clear. */
@@ -237,7 +235,7 @@ GPTVQ_INLINE void group_rows(const gptvq_trellis_rows *job, size_t row, size_t r
   const gptvq_extent e = gptvq_extent_of(k, whole ? 256 : width, first, BYTES);
   const tables table = load_tables(job->tables + g * GPTVQ_TRELLIS_TABLE);
   const int8_t *codes = job->x + g * job->group_codes;
-  const inputs x = {codes, magnitudes, whole ? 256 / planes : ((width + planes - 1) / planes + 63) / 64 * 64};
+  const inputs x = {codes, magnitudes, gptvq_input_plane(whole ? 256 : width, planes)};
   const uint8_t *at = job->streams + row * job->row_bytes + g * job->width * k / 8;
   const bool easy = gptvq_can_read(job, at, &e) && gptvq_can_read(job, at + (rows - 1) * job->row_bytes, &e);
   for (size_t i = 0; one && i < planes * x.plane; i += 32)
@@ -304,6 +302,8 @@ GPTVQ_INLINE void all_rows(const gptvq_trellis_rows *job, unsigned k) {
 
 /* ---- values in column order ---- */
 
+typedef __m256i step_vector;
+
 /* Values of a step to column order. */
 GPTVQ_INLINE void order_codes(const __m256i *w, unsigned k, int8_t *codes) {
   __m128i *to = (void *)codes;
@@ -329,27 +329,7 @@ GPTVQ_INLINE void order_codes(const __m256i *w, unsigned k, int8_t *codes) {
   }
 }
 
-/* Whole steps are read where they are, but with 3 bits for those that too little of the row is before. */
-GPTVQ_INLINE void row_codes(const uint8_t *stream, unsigned k, size_t begin, size_t count,
-                            const int8_t *entries, int8_t *codes) {
-  const tables table = load_tables(entries);
-  const size_t columns = gptvq_step_columns(k, BYTES);
-  thirds third;
-  if (k == 3) make_thirds(&third);
-  for (size_t c = 0; c < count; c += columns) {
-    const size_t some = count - c < columns ? count - c : columns;
-    const uint8_t *at = stream + (begin + c) * k / 8;
-    __m256i weights[4];
-    int8_t part[4 * BYTES];
-    gptvq_padded room;
-    if (some < columns || (k == 3 && (begin + c) * k / 8 < gptvq_step_before(k)))
-      step_values(gptvq_pad(at, begin + c, k, (some * k + 7) / 8, &room), k, 0, &third, &table, weights);
-    else if (begin + c == 0) step_values(at, k, 1, &third, &table, weights);
-    else step_values(at, k, 0, &third, &table, weights);
-    order_codes(weights, k, some == columns ? codes + c : part);
-    if (some < columns) memcpy(codes + c, part, some);
-  }
-}
+#include "kernels/trellis_codes_template.h"
 
 GPTVQ_TRELLIS_ROWS()
 GPTVQ_TRELLIS_CODES()

@@ -6,26 +6,21 @@
 #include "base/half.h"
 #include "kernels/x86/fold_avx512.h"
 #include "kernels/x86/lookup_avx512.h"
+#include "kernels/x86/trellis_tables.h"
 #include "kernels/x86/x86.h"
 
 #include <string.h>
 
 enum { ROWS = 4, FEW_ROWS = 2, STRIP = 64, FAR = 8192, SETS = GPTVQ_I8_MAX_WIDTH / GPTVQ_I8_SET };
 
-/* Both tables of a column group, also for indices whose halves have changed places. */
 typedef struct tables {
   __m512i first, second, first_swapped, second_swapped;
 } tables;
 
-/* With `flip` = 0x80 sums of both are values + 128. */
 GPTVQ_INLINE tables load_tables(const int8_t *entries, int flip) {
-  const __m128i first = _mm_loadu_si128((const void *)entries),
-                second =
-                    _mm_xor_si128(_mm_loadu_si128((const void *)(entries + 16)), _mm_set1_epi8((char)flip)),
-                swap = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return (tables){_mm512_broadcast_i32x4(first), _mm512_broadcast_i32x4(second),
-                  _mm512_broadcast_i32x4(_mm_shuffle_epi8(first, swap)),
-                  _mm512_broadcast_i32x4(_mm_shuffle_epi8(second, swap))};
+  const gptvq_trellis_tables t = gptvq_load_trellis_tables(entries, flip);
+  return (tables){_mm512_broadcast_i32x4(t.first), _mm512_broadcast_i32x4(t.second),
+                  _mm512_broadcast_i32x4(t.first_swapped), _mm512_broadcast_i32x4(t.second_swapped)};
 }
 
 GPTVQ_INLINE __m512i look_up(__m512i first, __m512i a, __m512i second, __m512i b) {
@@ -102,8 +97,7 @@ GPTVQ_INLINE size_t input_at(size_t s, size_t e, size_t sets) { return 64 * (e *
 
 /* Sets of `width` columns; bytes that set s of a group of that width has. */
 GPTVQ_INLINE size_t set_count(unsigned k, size_t width) {
-  const size_t columns = 64 * gptvq_trellis_planes(k);
-  return (width + columns - 1) / columns;
+  return gptvq_input_plane(width, gptvq_trellis_planes(k)) / GPTVQ_I8_SET;
 }
 GPTVQ_INLINE size_t bytes_of_set(unsigned k, size_t width, size_t s) {
   const size_t left = (width * k + 7) / 8 - s * set_bytes(k);
