@@ -66,6 +66,7 @@ gptvq_status gptvq_check_linear(const gptvq_linear *linear, const gptvq_packed_s
     status = gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, sizeof *c.energy));
   } else {
     gptvq_parallel_for(linear->rows, ROWS, check_rows, &c);
+    gptvq_linear_rest(linear);
     status = instead != NULL ? gptvq_check_half_scales(linear->name, linear->rows, c.energy, instead, err)
                              : gptvq_check_uniform_rows(linear->name, linear->rows, c.energy, err);
   }
