@@ -21,8 +21,15 @@ static inline bool gptvq_allocates(const gptvq_quantize_options *options) {
   return options->allocate != 0 && options->method == GPTVQ_METHOD_GPTVQ;
 }
 
-/* Options that were checked and whose sizes are known: every member has its final value. Only gptvq_resolve
- * makes them (and whoever changes a member resolves again), so that what takes them need not ask. */
+/* Bits of embedding and head where neither is given: beside a trellis 6, which costs the head of a small
+ * model less than its layers lose, and makes up most of its file. */
+static inline unsigned gptvq_usual_outside_bits(const gptvq_quantize_options *options) {
+  return options->code == GPTVQ_CODE_TRELLIS ? 6 : 16;
+}
+
+/* Options that were checked and whose sizes are known: every member has its final value, but for those of
+ * embedding and head that the model decides (0, until gptvq_budget_settle). Only gptvq_resolve makes them
+ * (and whoever changes a member resolves again), so that what takes them need not ask. */
 typedef struct gptvq_resolved {
   gptvq_quantize_options options;
   bool scales_checked; /* fp16 scales are known to hold the weights: uniform codes are not refused. For parts

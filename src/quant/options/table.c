@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
-static const char *const codes[] = {"vq", "trellis", NULL};
+static const char *const codes[] = {"auto", "vq", "trellis", NULL};
 static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
 static const char *const metrics[] = {"diagonal", "exact", NULL};
 static const char *const orders[] = {"off", "columns", "blocks", "absorb", NULL};
@@ -33,9 +33,9 @@ static const gptvq_field fields[] = {
     {MEMBER(bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .initial = 2.25, .paper = 2.25,
      .derived = "from --index-bits and --group-size", .identity = GPTVQ_IDENTITY_ALWAYS, .section = size,
      .flag = "bits", .argument = "B", .help = "bits per value, codebooks and scales included"},
-    {MEMBER(dim, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 4, .initial = 2, .paper = 2,
-     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "dim", .argument = "1|2|4",
-     .help = "weights per index"},
+    {MEMBER(dim, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 4,
+     .derived = "2; with a trellis and uniform methods 1", .identity = GPTVQ_IDENTITY_ALWAYS, .section = size,
+     .flag = "dim", .argument = "1|2|4", .help = "weights per index of --code vq"},
     {MEMBER(index_bits, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 12, .derived = "from --bits",
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "index-bits", .argument = "N",
      .help = "bits of an index; at most 8 with rtn and gptq"},
@@ -151,7 +151,7 @@ static const gptvq_field fields[] = {
      .help = "Hadamard rotation, folded into the weights: residual (of the residual stream), heads (of\n"
              "the values in each attention head), all or none. Takes a temporary fp32 copy of the\n"
              "model on disk"},
-    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "16",
+    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "6 with a trellis, else 16",
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "head-bits", .argument = "N",
      .help = "bits of the output head's codes: 3, 4, 5, 6 or 8; 16: as the original has it. A head that is\n"
              "the embedding's matrix is packed with it, by either option"},
@@ -159,15 +159,18 @@ static const gptvq_field fields[] = {
     {MEMBER(svd_rank, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 256, .derived = "whole",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "svd-rank", .argument = "R",
      .help = "codebooks of a layer stored as int8 factors of rank R (--dim 1)"},
-    {MEMBER(code, GPTVQ_FIELD_ENUM), .choices = codes, .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
-     .flag = "code", .argument = "vq|trellis",
+    {MEMBER(code, GPTVQ_FIELD_ENUM), .choices = codes, .paper = GPTVQ_CODE_VQ, .absent = GPTVQ_CODE_VQ,
+     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "code", .argument = "auto|vq|trellis",
      .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and two\n"
              "trained tables per column group, 2, 3 or 4 bits (the whole part of --bits; with --allocate\n"
-             "sensitivity by layer) and about 0.05"},
+             "sensitivity by layer) and about 0.05, which loses less; auto: trellis where --bits is one of\n"
+             "its sizes or up to 0.45 more, vq with other sizes, --model-bits and what only vectors have\n"
+             "(--dim, --index-bits, --group-size, --scale-block, --svd-rank, --codebook-bits 16,\n"
+             "--em-init, --finetune-index-rate)"},
 
-    {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "16",
-     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "embedding-bits", .argument = "N",
-     .help = "bits of the embedding's codes, as --head-bits"},
+    {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .absent = 16,
+     .derived = "6 with a trellis, else 16", .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
+     .flag = "embedding-bits", .argument = "N", .help = "bits of the embedding's codes, as --head-bits"},
 
     {MEMBER(model_bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .derived = "none",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "model-bits", .argument = "B",

@@ -171,7 +171,10 @@ gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks
   const double wanted = o->model_bits, parameters = (double)model->info.parameters;
   choice choices[36];
   size_t count;
-  if (wanted == 0.0) return GPTVQ_OK;
+  if (wanted == 0.0) {
+    gptvq_outside_settle(model, &options->options);
+    return GPTVQ_OK;
+  }
   if (o->rotate != GPTVQ_ROTATE_NONE)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
@@ -194,7 +197,7 @@ gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks
         wanted, o->embedding_bits != 0 || o->head_bits != 0 ? " with these bits of embedding and head" : "",
         ceil(8e4 * (double)b.least / parameters) / 1e4);
   *options = b.options;
-  options->options.embedding_bits = b.bits.embedding != 16 ? b.bits.embedding : 0;
+  options->options.embedding_bits = b.bits.embedding;
   options->options.head_bits = b.bits.head;
   gptvq_log(callbacks, GPTVQ_LOG_INFO,
             "sizes: layers %.4f bits per value, embedding %u, %s: at most %.4f of %g bits per parameter",

@@ -69,6 +69,17 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
   return gptvq_plan_create(r->model, &r->resolved, &r->plan, err);
 }
 
+/* A budget has said it already. */
+static gptvq_status say_sizes(const run *r, gptvq_error *err) {
+  gptvq_quantize_plan plan;
+  if (r->options->model_bits > 0.0) return GPTVQ_OK;
+  GPTVQ_TRY(gptvq_plan_sizes(r->model, &r->plan, &r->resolved, &plan, err));
+  gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "sizes: %s, %s%.4f bits per weight, embedding %u, output head %u",
+            plan.format, gptvq_allocates(r->options) ? "at most " : "", plan.bits, plan.embedding_bits,
+            plan.head_bits);
+  return GPTVQ_OK;
+}
+
 /* A run that was interrupted before, as its state says; r->resumed stays false when there is nothing to
  * resume. */
 static gptvq_status take_up(run *r, const json_t *saved, gptvq_error *err) {
@@ -132,8 +143,7 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   if (own > 0.0 && plan->peak > own) {
     gptvq_resolved plain = r->resolved;
     gptvq_memory_plan unpacked;
-    plain.options.embedding_bits = 0;
-    plain.options.head_bits = 16;
+    plain.options.embedding_bits = plain.options.head_bits = 16;
     gptvq_memory_plan_make(r->model, &plain, windows, resident, own, true, &unpacked);
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
@@ -491,6 +501,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(gptvq_pipeline_place(r->model, &r->resolved, &r->stages, r->callbacks, &r->device, err));
   GPTVQ_TRY(gptvq_team_check_place(&r->dist, &r->device, err));
   if (r->leads) GPTVQ_TRY(open_output(r, err));
+  GPTVQ_TRY(say_sizes(r, err));
   GPTVQ_TRY(gptvq_team_send_state(&r->dist, &r->out, &r->state, &r->resumed, err));
   GPTVQ_TRY(choose_place(r, err));
   if (r->leads && !r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
