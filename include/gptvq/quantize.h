@@ -120,15 +120,16 @@ typedef struct gptvq_quantize_options {
                         * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
                         * allocate bits may lie between. AUTO (default): TRELLIS where bits is 2, 3 or 4 and
                         * at most 0.45 (with allocate 2 to 4.05, too); VQ otherwise, with uniform methods,
-                        * with model_bits, and where one of dim, index_bits, group_size, scale_block, svd_rank,
-                        * codebook_bits, em_init and finetune_index_rate is not at its default */
+                        * and where one of dim, index_bits, group_size, scale_block, svd_rank, codebook_bits,
+                        * em_init and finetune_index_rate is not at its default; with model_bits the one whose
+                        * predicted loss is less */
   const char *device;  /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                         * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                         * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
   unsigned embedding_bits; /* as head_bits, of the embedding */
   double model_bits; /* > 0: the model's safetensors files take at most so many bits per parameter: chooses
-                      * bits, index_bits and group_size, and embedding_bits and head_bits where they are 0,
-                      * when the model is known; 0 (default): they are as given */
+                      * bits, index_bits and group_size, code where it is AUTO, and embedding_bits and
+                      * head_bits where they are 0, when the model is known; 0 (default): they are as given */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */

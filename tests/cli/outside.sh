@@ -54,7 +54,14 @@ for bits in 3 4.1 6; do budget $bits 3672320 "$model" --method kmeans --em-itera
 budget 4.5 3672320 "$model" --method rtn --embedding-bits 8
 grep -q '"embedding_bits": 8' budget/config.json || die "the embedding's bits are not those that were given"
 expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 3 --method kmeans --head-bits 8
-expect_out '^sizes +vq, [0-9.]+ bits per weight, embedding [3-8], output head 8$'
+expect_out '^sizes +[a-z]+, [0-9.]+ bits per weight, embedding [3-8], output head 8$'
+# the code of the less predicted loss, where none is given; vectors where no trellis is small enough
+expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 3.5 --json
+[ "$(json format)" = trellis ] || die "$(json format) of $(json bits) bits for a budget that a trellis of 3 fits"
+expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 3.5 --dim 2 --json
+[ "$(json format)" = vq ] || die "$(json format) though vectors were asked for"
+expect_ok "$GPTVQ" quantize "$model" --dry-run --model-bits 2 --json
+[ "$(json format)" = vq ] || die "$(json format) of $(json bits) bits for a budget of 2"
 # the time of a plan has the work on the head: 2 · 1024 · 256² operations for its power, which GPTQ's layers do not have
 expect_ok "$GPTVQ" quantize "$model" --dry-run --method gptq --bits 4.25 --json
 ! grep -q '"loop"' "$capture/out" || die "a loop of layers that have none"

@@ -32,6 +32,7 @@ static inline unsigned gptvq_usual_outside_bits(const gptvq_quantize_options *op
  * (and whoever changes a member resolves again), so that what takes them need not ask. */
 typedef struct gptvq_resolved {
   gptvq_quantize_options options;
+  bool code_open;      /* `code` auto beside `model_bits`, which chooses it: VQ until then */
   bool scales_checked; /* fp16 scales are known to hold the weights: uniform codes are not refused. For parts
                           of a matrix; gptvq_resolve gives false */
 } gptvq_resolved;

@@ -63,7 +63,7 @@ static bool asks_for_vectors(const gptvq_quantize_options *o) {
 }
 
 /* A trellis has 2, 3 or 4 bits and some 0.04: what `bits` is above that it leaves unused, but where layers
- * have sizes of their own. A budget of the whole model asks for sizes between. */
+ * have sizes of their own. With a budget of the whole model gptvq_budget_settle chooses. */
 static gptvq_code resolve_code(const gptvq_quantize_options *o) {
   if (o->code != GPTVQ_CODE_AUTO) return o->code;
   if (gptvq_is_uniform(o) || o->model_bits != 0.0 || asks_for_vectors(o)) return GPTVQ_CODE_VQ;
@@ -240,6 +240,8 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   GPTVQ_TRY(gptvq_fields_check(o, err));
   if (o->head_bits != 0) GPTVQ_TRY(check_outside("head_bits", o->head_bits, err));
   if (o->embedding_bits != 0) GPTVQ_TRY(check_outside("embedding_bits", o->embedding_bits, err));
+  out->code_open =
+      o->code == GPTVQ_CODE_AUTO && o->model_bits != 0.0 && !gptvq_is_uniform(o) && !asks_for_vectors(o);
   o->code = resolve_code(o);
   resolve_outside(o);
   if (o->code == GPTVQ_CODE_TRELLIS && gptvq_is_uniform(o))
