@@ -21,8 +21,8 @@ static inline bool gptvq_allocates(const gptvq_quantize_options *options) {
   return options->allocate != 0 && options->method == GPTVQ_METHOD_GPTVQ;
 }
 
-/* Bits of embedding and head where neither is given: beside a trellis 6, which costs the head of a small
- * model less than its layers lose, and makes up most of its file. */
+/* Bits of embedding and head where none are given. Beside a trellis 6: of a small model both are most of the
+ * file, and what they lose so is little beside what its layers do. */
 static inline unsigned gptvq_usual_outside_bits(const gptvq_quantize_options *options) {
   return options->code == GPTVQ_CODE_TRELLIS ? 6 : 16;
 }

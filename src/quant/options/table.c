@@ -164,9 +164,9 @@ static const gptvq_field fields[] = {
      .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and two\n"
              "trained tables per column group, 2, 3 or 4 bits (the whole part of --bits; with --allocate\n"
              "sensitivity by layer) and about 0.05, which loses less; auto: trellis where --bits is one of\n"
-             "its sizes or up to 0.45 more, vq with other sizes, --model-bits and what only vectors have\n"
-             "(--dim, --index-bits, --group-size, --scale-block, --svd-rank, --codebook-bits 16,\n"
-             "--em-init, --finetune-index-rate)"},
+             "its sizes or up to 0.45 more, vq with other sizes and what only vectors have (--dim,\n"
+             "--index-bits, --group-size, --scale-block, --svd-rank, --codebook-bits 16, --em-init,\n"
+             "--finetune-index-rate); with --model-bits what loses less"},
 
     {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .absent = 16,
      .derived = "6 with a trellis, else 16", .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
@@ -175,7 +175,7 @@ static const gptvq_field fields[] = {
     {MEMBER(model_bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .derived = "none",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "model-bits", .argument = "B",
      .help = "budget of the whole model instead: at most so many bits of its files per parameter;\n"
-             "chooses --bits, and --embedding-bits and --head-bits where they are not given"},
+             "chooses --bits, and --code, --embedding-bits and --head-bits where they are not given"},
 
     {MEMBER(device, GPTVQ_FIELD_WORD), .derived = "cpu", .section = "", .flag = "device",
      .argument = "cpu|cuda[:N]|auto|shim",
