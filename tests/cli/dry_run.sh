@@ -12,6 +12,10 @@ awk -v seconds="$(json seconds)" 'BEGIN {exit !(seconds > 0)}' || die "no time"
 expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run
 expect_out '^output .* 3145728 weights'
 expect_out '^  forward, quantized '
+! grep -q gradients "$capture/out" || die "gradients that nobody asked for"
+expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --allocate sensitivity --dry-run
+expect_out '^  gradients '
+expect_out '^  sensitivities '
 expect_ok "$GPTVQ" quantize "$model" -o out --method rtn --bits 3.125 --quiet
 expect_ok "$GPTVQ" quantize "$model" --method rtn --bits 3.125 --dry-run --json
 near "$(json output_bytes)" "$(cat out/*.safetensors | wc -c)" 0.02 # headers
