@@ -247,8 +247,7 @@ static double largest_matrix(const gptvq_model *model) {
  * with which a linear is solved at one setting after the other. */
 static double allocation_peak(const gptvq_model *model, const gptvq_resolved *options,
                               size_t hessian_budget) {
-  const size_t length = options->options.calib_length,
-               windows = gptvq_allocation_windows(&options->options);
+  const size_t length = options->options.calib_length, windows = gptvq_allocation_windows(&options->options);
   double most = 0.0;
   size_t widest = model->config.hidden;
   for (size_t b = 0; b < model->config.layers; b++) {
