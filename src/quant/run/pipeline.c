@@ -13,6 +13,7 @@
 #include "train/guide.h"
 #include "quant/plan/memory.h"
 #include "quant/plan/sensitivity.h"
+#include "quant/plan/time.h"
 #include "quant/run/budget.h"
 #include "quant/run/outside.h"
 #include "quant/run/resume.h"
@@ -183,7 +184,7 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
   if (!gptvq_run_allocates(&r->resolved)) return GPTVQ_OK;
-  size_t count = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, c->samples);
+  const size_t count = gptvq_min_size(gptvq_allocation_windows(&r->resolved.options), c->samples);
   int32_t *tokens = gptvq_alloc(count * c->length, sizeof *tokens);
   if (tokens == NULL)
     return gptvq_fail_memory(err, "calibration windows", count * c->length * sizeof *tokens);
@@ -194,9 +195,13 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_standing standing = {r->callbacks, 0, p->layers_total};
   gptvq_guide guide = {0};
   gptvq_status status;
+  const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_GRADIENT);
+  gptvq_stage_count(&r->stages, gptvq_gradient_flop(r->model, count, c->length));
   GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, &windows, 1.0, r->memory.guide_budget, &standing, &guide, err));
+  (void)gptvq_stage_enter(&r->stages, GPTVQ_STAGE_SENSITIVITY);
   GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, r->memory.hessian_budget,
                                          &standing, &r->allocation, err));
+  (void)gptvq_stage_enter(&r->stages, before);
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
             "allocation: %.4f bits per value of at most %.4f, predicted increase of the loss %.4f (%.4f with "
@@ -316,8 +321,11 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   GPTVQ_TRY(allocate_bits(r, err));
   if (gptvq_run_is_guided(&r->resolved)) {
     const gptvq_standing standing = {r->callbacks, p->layers_done, p->layers_total};
+    const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_GRADIENT);
+    gptvq_stage_count(&r->stages, gptvq_gradient_flop(r->model, all.count, all.length));
     GPTVQ_TRY(gptvq_guide_create(r->model, &all, r->options->guide, r->memory.guide_budget, &standing,
                                  &r->guide, err));
+    (void)gptvq_stage_enter(&r->stages, before);
     p->guide = &r->guide;
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
