@@ -329,12 +329,12 @@ static int print_plan_json(const gptvq_quantize_plan *p) {
                 (json_int_t)p->scratch_bytes, "phases", phases, "seconds", p->seconds, "stages", stages));
 }
 
-static int print_plan(const gptvq_quantize_plan *p, bool allocates) {
+static int print_plan(const gptvq_quantize_plan *p) {
   char a[GPTVQ_CLI_SIZE_TEXT], b[GPTVQ_CLI_SIZE_TEXT];
   printf("output           %s, %llu weights quantized\n", gptvq_cli_size_text(p->output_bytes, a),
          (unsigned long long)p->linear_values);
   printf("sizes            %s, %s%.4f bits per weight, embedding %u, output head %u\n", p->format,
-         allocates ? "at most " : "", p->bits, p->embedding_bits, p->head_bits);
+         p->allocates ? "at most " : "", p->bits, p->embedding_bits, p->head_bits);
   printf("peak memory      %s of %s; at least %s\n", gptvq_cli_size_text(p->peak_bytes, a),
          p->limit_bytes > 0 ? gptvq_cli_size_text(p->limit_bytes, b) : "?",
          gptvq_cli_size_text(p->least_bytes, (char[GPTVQ_CLI_SIZE_TEXT]){0}));
@@ -360,9 +360,7 @@ static int show_plan(const command_line *line, const char *path) {
   gptvq_error err;
   if (gptvq_quantize_plan_make(path, &line->options, NULL, &plan, &err) != GPTVQ_OK)
     return gptvq_cli_fail(&err);
-  return line->json
-             ? print_plan_json(&plan)
-             : print_plan(&plan, line->options.allocate != 0 && line->options.method == GPTVQ_METHOD_GPTVQ);
+  return line->json ? print_plan_json(&plan) : print_plan(&plan);
 }
 
 static int stop(void) { return gptvq_cli_interrupted(); }

@@ -29,6 +29,13 @@ typedef enum gptvq_code {
 /* "auto", "vq", "trellis" */
 GPTVQ_API const char *gptvq_code_name(gptvq_code code);
 
+/* Index bits and group sizes: the same for all layers, or layer by layer, by measured sensitivity. */
+typedef enum gptvq_allocate_sizes {
+  GPTVQ_ALLOCATE_UNIFORM = 0,
+  GPTVQ_ALLOCATE_SENSITIVITY,
+  GPTVQ_ALLOCATE_AUTO
+} gptvq_allocate_sizes;
+
 typedef enum gptvq_em_init { GPTVQ_INIT_MAHALANOBIS = 0, GPTVQ_INIT_KMEANSPP, GPTVQ_INIT_CDF } gptvq_em_init;
 /* "mahalanobis", "kmeans++", "cdf" */
 GPTVQ_API const char *gptvq_em_init_name(gptvq_em_init init);
@@ -92,9 +99,9 @@ typedef struct gptvq_quantize_options {
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
   double guide; /* 0 … 1: calibration tokens are weighted by (squared gradient of the loss by the layer's
                  * outputs)^guide; 0 = equally */
-  int allocate; /* 1: index bits and group sizes layer by layer, by measured sensitivity, within the bytes
-                 * that equal sizes would take (GPTVQ only); 0 (default): the same
-                 * for all layers */
+  int allocate; /* gptvq_allocate_sizes. SENSITIVITY (GPTVQ only): within the bytes that equal sizes would
+                 * take, of a trellis within `bits`; AUTO (default): that with a trellis whose `bits` leave
+                 * something to choose, else UNIFORM */
   int rotate; /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
   unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16: as the original has it; 0
                          (default): 6 with a trellis, else 16, or as `model_bits` chooses. A head that is the
@@ -119,7 +126,7 @@ typedef struct gptvq_quantize_options {
   gptvq_code code;     /* VQ, or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
                         * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
                         * allocate bits may lie between. AUTO (default): TRELLIS where bits is 2, 3 or 4 and
-                        * at most 0.45 (with allocate 2 to 4.05, too); VQ otherwise, with uniform methods,
+                        * at most 0.45 (with allocate 2 to 4.05 too); VQ otherwise, with uniform methods,
                         * and where one of dim, index_bits, group_size, scale_block, svd_rank, codebook_bits,
                         * em_init and finetune_index_rate is not at its default; with model_bits the one whose
                         * predicted loss is less */
@@ -196,12 +203,14 @@ typedef struct gptvq_quantize_plan {
   uint64_t scratch_bytes;               /* of disk, for activations that memory has no room for */
   size_t phase_count;
   gptvq_plan_phase phases[GPTVQ_MAX_PHASES];
-  double seconds; /* with the context's threads; gradients, sampling and fine-tuning are not in it */
+  double seconds; /* with the context's threads; sampling, the gradients of `guide` and fine-tuning are not in
+                   * it */
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* cpu_seconds 0 */
   double bits; /* stored bits per value of the layers, exact; with `allocate` what they take at most */
   unsigned embedding_bits, head_bits; /* 16: as they are; those of a tied pair are the same */
   const char *format;                 /* "vq", "trellis" or "uniform"; static storage */
+  int allocates;                      /* layers have sizes of their own */
 } gptvq_quantize_plan;
 static inline void gptvq_quantize_plan_init(gptvq_quantize_plan *plan) { GPTVQ_INIT(plan); }
 

@@ -398,6 +398,7 @@ static void defaults_are_what_they_became(void **state) {
   o.dim = 1;
   o.code = GPTVQ_CODE_TRELLIS;
   o.index_bits = 2;
+  o.allocate = GPTVQ_ALLOCATE_SENSITIVITY;
   o.head_bits = 6;
   o.embedding_bits = 16;
   expect(gptvq_quantize("llama", "begun", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error,

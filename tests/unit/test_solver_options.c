@@ -152,7 +152,9 @@ static void codes_follow_from_the_other_options(void **state) {
       {"calib", "self", 0.0, GPTVQ_CODE_TRELLIS, 2},
       {"calib", "self", 2.0, GPTVQ_CODE_TRELLIS, 2},
       {"calib", "self", 2.45, GPTVQ_CODE_TRELLIS, 2},
-      {"calib", "self", 2.46, GPTVQ_CODE_VQ, 4},
+      {"calib", "self", 2.46, GPTVQ_CODE_TRELLIS, 2},
+      {"allocate", "uniform", 2.45, GPTVQ_CODE_TRELLIS, 2},
+      {"allocate", "uniform", 2.46, GPTVQ_CODE_VQ, 4},
       {"calib", "self", 3.125, GPTVQ_CODE_TRELLIS, 3},
       {"calib", "self", 4.45, GPTVQ_CODE_TRELLIS, 4},
       {"calib", "self", 1.99, GPTVQ_CODE_VQ, 3},
@@ -161,6 +163,7 @@ static void codes_follow_from_the_other_options(void **state) {
       {"allocate", "sensitivity", 4.04, GPTVQ_CODE_TRELLIS, 4},
       {"allocate", "sensitivity", 4.6, GPTVQ_CODE_VQ, 9},
       {"method", "kmeans", 0.0, GPTVQ_CODE_TRELLIS, 2},
+      {"method", "kmeans", 2.46, GPTVQ_CODE_VQ, 4},
       {"method", "gptq", 0.0, GPTVQ_CODE_VQ, 2},
       {"method", "rtn", 0.0, GPTVQ_CODE_VQ, 2},
       {"beam", "8", 0.0, GPTVQ_CODE_TRELLIS, 2},
@@ -196,6 +199,10 @@ static void codes_follow_from_the_other_options(void **state) {
     const unsigned outside = o.model_bits > 0.0 ? 0 : trellis ? 6 : 16;
     assert_int_equal(o.embedding_bits, outside);
     assert_int_equal(o.head_bits, outside);
+    const bool chooses = trellis && o.method == GPTVQ_METHOD_GPTVQ && cases[i].bits != 2.0 &&
+                         strcmp(cases[i].value, "uniform") != 0;
+    const bool asked_for = strcmp(cases[i].value, "sensitivity") == 0;
+    assert_int_equal(o.allocate, chooses || asked_for ? GPTVQ_ALLOCATE_SENSITIVITY : GPTVQ_ALLOCATE_UNIFORM);
     again = o;
     assert_int_equal(gptvq_quantize_options_resolve(&again, &err), GPTVQ_OK);
     assert_memory_equal(&again, &o, sizeof o);

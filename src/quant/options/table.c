@@ -11,7 +11,7 @@ static const char *const metrics[] = {"diagonal", "exact", NULL};
 static const char *const orders[] = {"off", "columns", "blocks", "absorb", NULL};
 static const char *const rotations[] = {"none", "residual", "heads", "all", NULL};
 static const char *const computes[] = {"auto", "fp32", "bf16", NULL};
-static const char *const allocations[] = {"uniform", "sensitivity", NULL};
+static const char *const allocations[] = {"uniform", "sensitivity", "auto", NULL};
 
 static const char size[] = "Size", calibration[] = "Calibration (gptvq and gptq)",
                   finetuning[] = "Fine-tuning (gptvq and gptq)",
@@ -142,10 +142,12 @@ static const gptvq_field fields[] = {
      .flag = "guide", .argument = "F",
      .help = "calibration tokens weigh by the squared gradient of the loss, to this power; 0 = all\n"
              "the same"},
-    {MEMBER(allocate, GPTVQ_FIELD_SWITCH), .choices = allocations, .identity = GPTVQ_IDENTITY_ALWAYS,
-     .section = size, .flag = "allocate", .argument = "uniform|sensitivity",
+    {MEMBER(allocate, GPTVQ_FIELD_SWITCH), .choices = allocations, .initial = GPTVQ_ALLOCATE_AUTO,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "allocate",
+     .argument = "uniform|sensitivity|auto",
      .help = "the same size for every layer, or more bits where the loss feels them, for the same\n"
-             "total (gptvq; takes a backward pass)"},
+             "total, of a trellis for --bits (gptvq; takes a backward pass); auto: sensitivity with a\n"
+             "trellis and --bits above its smallest size, else uniform"},
     {MEMBER(rotate, GPTVQ_FIELD_INT), .choices = rotations, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = method, .flag = "rotate", .argument = "WHAT",
      .help = "Hadamard rotation, folded into the weights: residual (of the residual stream), heads (of\n"
@@ -163,10 +165,10 @@ static const gptvq_field fields[] = {
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "code", .argument = "auto|vq|trellis",
      .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and two\n"
              "trained tables per column group, 2, 3 or 4 bits (the whole part of --bits; with --allocate\n"
-             "sensitivity by layer) and about 0.05, which loses less; auto: trellis where --bits is one of\n"
-             "its sizes or up to 0.45 more, vq with other sizes and what only vectors have (--dim,\n"
-             "--index-bits, --group-size, --scale-block, --svd-rank, --codebook-bits 16, --em-init,\n"
-             "--finetune-index-rate); with --model-bits what loses less"},
+             "sensitivity by layer) and about 0.05, which loses less; auto: trellis for --bits of 2 to 4.45\n"
+             "(with --allocate uniform and kmeans only up to 0.45 above 2, 3 and 4), vq with other sizes\n"
+             "and what only vectors have (--dim, --index-bits, --group-size, --scale-block, --svd-rank,\n"
+             "--codebook-bits 16, --em-init, --finetune-index-rate); with --model-bits what loses less"},
 
     {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .absent = 16,
      .derived = "6 with a trellis, else 16", .identity = GPTVQ_IDENTITY_NONZERO, .section = size,

@@ -107,6 +107,7 @@ static uint64_t layers_bytes(const gptvq_model *model, const gptvq_resolved *opt
 static bool size_of(const gptvq_resolved *options, double bits, double before, gptvq_resolved *out) {
   gptvq_quantize_options o = options->options;
   o.bits = bits;
+  if (options->allocate_open) o.allocate = GPTVQ_ALLOCATE_AUTO;
   o.index_bits = 0;
   o.group_size = 0;
   if (gptvq_resolve(&o, out, NULL) != GPTVQ_OK) return false;
@@ -193,6 +194,7 @@ static gptvq_status with_trellis(const gptvq_resolved *options, gptvq_resolved *
   o.bits = 2.0;
   o.dim = o.index_bits = 0;
   o.group_size = 0;
+  if (options->allocate_open) o.allocate = GPTVQ_ALLOCATE_AUTO;
   return gptvq_resolve(&o, out, err);
 }
 

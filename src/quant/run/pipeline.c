@@ -76,8 +76,7 @@ static gptvq_status say_sizes(const run *r, gptvq_error *err) {
   if (r->options->model_bits > 0.0) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_plan_sizes(r->model, &r->plan, &r->resolved, &plan, err));
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "sizes: %s, %s%.4f bits per weight, embedding %u, output head %u",
-            plan.format, gptvq_allocates(r->options) ? "at most " : "", plan.bits, plan.embedding_bits,
-            plan.head_bits);
+            plan.format, plan.allocates ? "at most " : "", plan.bits, plan.embedding_bits, plan.head_bits);
   return GPTVQ_OK;
 }
 
