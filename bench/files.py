@@ -67,34 +67,34 @@ class Logits:
         self.batch = self.llama.api.llama_batch_init(WINDOW, 0, 1)
 
     def of(self, window):
-        import numpy
+        import numpy, torch
         self.llama.reset()
         self.batch.n_tokens = WINDOW
         for i, token in enumerate(window):
             self.batch.token[i], self.batch.pos[i], self.batch.n_seq_id[i], self.batch.seq_id[i][0], self.batch.logits[i] = token, i, 1, 0, True
         if self.llama.api.llama_decode(self.llama.context, self.batch) != 0:
             sys.exit(f"{self.llama.path}: llama_decode failed")
-        logits = numpy.ctypeslib.as_array(self.llama.api.llama_get_logits(self.llama.context), shape=(WINDOW, self.vocab))[:-1].copy()
-        logits -= logits.max(axis=1, keepdims=True)
-        return logits - numpy.log(numpy.exp(logits).sum(axis=1, keepdims=True))
+        logits = numpy.ctypeslib.as_array(self.llama.api.llama_get_logits(self.llama.context), shape=(WINDOW, self.vocab))[:-1]
+        return torch.log_softmax(torch.from_numpy(logits), dim=1)
 
     def close(self):
         self.llama.api.llama_batch_free(self.batch)
         self.llama.close()
 
 
-def judge_llama(path, original, windows, threads):
-    """(perplexity, the original's, KL divergence)"""
-    import numpy
-    a, b, sums = Logits(original, threads), Logits(path, threads), [0.0, 0.0, 0.0]
+def judge_llama(paths, original, windows, threads):
+    """{path: (perplexity, the original's, KL divergence)}; the original runs once for all."""
+    a, files, sums = Logits(original, threads), {path: Logits(path, threads) for path in paths}, {path: [0.0, 0.0, 0.0] for path in paths}
     for window in windows:
-        p, q, at = a.of(window), b.of(window), (numpy.arange(WINDOW - 1), window[1:])
-        for i, x in enumerate((-q[at].sum(), -p[at].sum(), (numpy.exp(p) * (p - q)).sum())):
-            sums[i] += float(x)
-    a.close()
-    b.close()
+        p, at = a.of(window), (range(WINDOW - 1), window[1:])
+        for path, b in files.items():
+            q = b.of(window)
+            for i, x in enumerate((-q[at].sum(), -p[at].sum(), (p.exp() * (p - q)).sum(dim=1).double().sum())):
+                sums[path][i] += float(x)
+    for logits in (a, *files.values()):
+        logits.close()
     count = len(windows) * (WINDOW - 1)
-    return math.exp(sums[0] / count), math.exp(sums[1] / count), sums[2] / count
+    return {path: (math.exp(s[0] / count), math.exp(s[1] / count), s[2] / count) for path, s in sums.items()}
 
 
 def tokens(a, text, windows):
@@ -139,17 +139,16 @@ def main():
         os.replace(a.out + ".new", a.out)
         note(json.dumps(row))
 
-    imatrix = None
-    for kind in PEERS:
-        name, path = f"llama.cpp {kind}", f"{a.scratch}/{kind}.gguf"
-        if name in rows:
-            continue
+    imatrix, files = None, {kind: f"{a.scratch}/{kind}.gguf" for kind in PEERS if f"llama.cpp {kind}" not in rows}
+    for kind, path in files.items():
         if not os.path.exists(path):
             imatrix = imatrix or importance(a.model, sum(tokens(a, a.calib, 128), []))
             quantize(f16, path + ".tmp", kind, imatrix, a.threads)
             os.replace(path + ".tmp", path)
+    judged = {t: judge_llama(files.values(), f16, w, a.threads) for t, w in texts.items() if files}
+    for kind, path in files.items():
         import gguf_model
-        add(name, path, f"{gguf_model.measure(path)[0]:.4f}", {t: judge_llama(path, f16, w, a.threads) for t, w in texts.items()})
+        add(f"llama.cpp {kind}", path, f"{gguf_model.measure(path)[0]:.4f}", {t: losses[path] for t, losses in judged.items()})
     with open(a.settings) as file:
         for line in file:
             if line.startswith("#") or "|" not in line:
@@ -166,7 +165,7 @@ def main():
             for text, windows in texts.items():
                 r = json.loads(run([a.gptvq, "compare", a.model, path, "--text", paths[text], "--ctx", str(WINDOW), "--max-windows", str(len(windows)), "--quiet",
                                     "--json"]))
-                losses[text] = r["perplexity_b"], r["perplexity_a"], r["kl_divergence"]
+                losses[text] = r["perplexity_b"], r["perplexity_a"], r["kl_mean"]
             add(name, path, f"{report['bits_per_value']:.4f}", losses)
 
 

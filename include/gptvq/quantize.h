@@ -20,12 +20,21 @@ GPTVQ_API const char *gptvq_method_name(gptvq_method method);
 
 /* What the codes of gptvq and kmeans are. */
 typedef enum gptvq_code {
-  GPTVQ_CODE_VQ = 0, /* an index per sub-vector, a codebook per group */
+  GPTVQ_CODE_AUTO = 0, /* TRELLIS, or VQ where other options ask for vectors or for a size that no trellis
+                        * has; resolved options have one of the other two */
+  GPTVQ_CODE_VQ,       /* an index per sub-vector, a codebook per group */
   GPTVQ_CODE_TRELLIS /* a bit stream per row of which every weight sees a window; a table per column group, a
                       * scale per row and column group */
 } gptvq_code;
-/* "vq", "trellis" */
+/* "auto", "vq", "trellis" */
 GPTVQ_API const char *gptvq_code_name(gptvq_code code);
+
+/* Index bits and group sizes: the same for all layers, or layer by layer, by measured sensitivity. */
+typedef enum gptvq_allocate_sizes {
+  GPTVQ_ALLOCATE_UNIFORM = 0,
+  GPTVQ_ALLOCATE_SENSITIVITY,
+  GPTVQ_ALLOCATE_AUTO
+} gptvq_allocate_sizes;
 
 typedef enum gptvq_em_init { GPTVQ_INIT_MAHALANOBIS = 0, GPTVQ_INIT_KMEANSPP, GPTVQ_INIT_CDF } gptvq_em_init;
 /* "mahalanobis", "kmeans++", "cdf" */
@@ -47,7 +56,7 @@ typedef struct gptvq_quantize_options {
   gptvq_method method;
   double
       bits; /* target bits per value, indices + codebooks (+ scales); chooses k and l. 0: use those below */
-  unsigned dim;           /* d: 1, 2, 4 (VQ) */
+  unsigned dim;           /* d: 1, 2, 4 (VQ); 0 = 2, or 1 of a trellis and of uniform methods */
   unsigned index_bits;    /* log2 k, 0 = from bits */
   size_t group_size;      /* l, weights per codebook (VQ) or per scale (uniform); 0 = from bits */
   size_t group_cols;      /* columns per VQ group, 256 */
@@ -90,13 +99,14 @@ typedef struct gptvq_quantize_options {
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
   double guide; /* 0 … 1: calibration tokens are weighted by (squared gradient of the loss by the layer's
                  * outputs)^guide; 0 = equally */
-  int allocate; /* 1: index bits and group sizes layer by layer, by measured sensitivity, within the bytes
-                 * that equal sizes would take (GPTVQ only); 0 (default): the same
-                 * for all layers */
+  int allocate; /* gptvq_allocate_sizes. SENSITIVITY (GPTVQ only): within the bytes that equal sizes would
+                 * take, of a trellis within `bits`; AUTO (default): that with a trellis whose `bits` leave
+                 * something to choose, else UNIFORM */
   int rotate; /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
   unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16: as the original has it; 0
-                         (default): 16, or as `model_bits` chooses. A head that is the embedding's matrix is
-                         packed with it, by either option */
+                         (default): 6 with a trellis, else 16, or as `model_bits` chooses. A head that is the
+                         embedding's matrix is packed with it, by either option: where one is given, 0 of the
+                         other follows it */
   unsigned svd_rank;  /* R > 0: the codebooks of a layer, a matrix of one row per group, are stored as int8
                        * factors of rank R (dim 1, at most 256 centroids, no fine-tuning; layers with fewer
                        * groups than R: that many). codebook_bits is then the precision of the codebooks that
@@ -113,16 +123,20 @@ typedef struct gptvq_quantize_options {
   size_t memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
                         * through the windows and what lies in a scratch file, not what it writes (but for
                         * what the model writes where caches exceed it or 4 GiB); 0: what is available */
-  gptvq_code code;     /* VQ (default) or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
+  gptvq_code code;     /* VQ, or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
                         * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
-                        * allocate bits may lie between */
+                        * allocate bits may lie between. AUTO (default): TRELLIS where bits is 2, 3 or 4 and
+                        * at most 0.45 (with allocate 2 to 4.05 too); VQ otherwise, with uniform methods,
+                        * and where one of dim, index_bits, group_size, scale_block, svd_rank, codebook_bits,
+                        * em_init and finetune_index_rate is not at its default; with model_bits the one whose
+                        * predicted loss is less */
   const char *device;  /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                         * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                         * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
   unsigned embedding_bits; /* as head_bits, of the embedding */
   double model_bits; /* > 0: the model's safetensors files take at most so many bits per parameter: chooses
-                      * bits, index_bits and group_size, and embedding_bits and head_bits where they are 0,
-                      * when the model is known; 0 (default): they are as given */
+                      * bits, index_bits and group_size, code where it is AUTO, and embedding_bits and
+                      * head_bits where they are 0, when the model is known; 0 (default): they are as given */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */
@@ -189,11 +203,14 @@ typedef struct gptvq_quantize_plan {
   uint64_t scratch_bytes;               /* of disk, for activations that memory has no room for */
   size_t phase_count;
   gptvq_plan_phase phases[GPTVQ_MAX_PHASES];
-  double seconds; /* with the context's threads; gradients, sampling and fine-tuning are not in it */
+  double seconds; /* with the context's threads; sampling, the gradients of `guide` and fine-tuning are not in
+                   * it */
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* cpu_seconds 0 */
-  double bits;                        /* of the layers, as `model_bits` has chosen them or they were given */
+  double bits; /* stored bits per value of the layers, exact; with `allocate` what they take at most */
   unsigned embedding_bits, head_bits; /* 16: as they are; those of a tied pair are the same */
+  const char *format;                 /* "vq", "trellis" or "uniform"; static storage */
+  int allocates;                      /* layers have sizes of their own */
 } gptvq_quantize_plan;
 static inline void gptvq_quantize_plan_init(gptvq_quantize_plan *plan) { GPTVQ_INIT(plan); }
 
@@ -240,7 +257,7 @@ GPTVQ_API const char *gptvq_field_type_name(gptvq_field_type type);
 typedef enum gptvq_field_identity {
   GPTVQ_IDENTITY_NONE = 0,
   GPTVQ_IDENTITY_ALWAYS,
-  GPTVQ_IDENTITY_NONZERO, /* as ALWAYS, but 0 is left out */
+  GPTVQ_IDENTITY_NONZERO, /* as ALWAYS, but `absent` is left out */
   GPTVQ_IDENTITY_DATA     /* of methods that take calibration data */
 } gptvq_field_identity;
 /* "none", "always", "nonzero", "data" */
@@ -261,6 +278,7 @@ typedef struct gptvq_field {
   const char *flag;     /* on the command line, without dashes */
   const char *argument; /* what the help calls the value; NULL for switches */
   const char *help;     /* one or more lines, without the default */
+  double absent;        /* of NONZERO: what a folder means that does not say the value; 0 of most */
 } gptvq_field;
 
 /* "20G": a number of bytes, perhaps with a fraction and one of K, M, G, T (powers of 1024).

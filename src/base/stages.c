@@ -35,6 +35,8 @@ void gptvq_stage_device(gptvq_stages *stages, double seconds) {
 const char *gptvq_stage_name(gptvq_stage stage) {
   static const char *const names[GPTVQ_STAGES] = {[GPTVQ_STAGE_OTHER] = "other",
                                                   [GPTVQ_STAGE_SAMPLE] = "calibration text",
+                                                  [GPTVQ_STAGE_GRADIENT] = "gradients",
+                                                  [GPTVQ_STAGE_SENSITIVITY] = "sensitivities",
                                                   [GPTVQ_STAGE_FORWARD_ORIGINAL] = "forward, original",
                                                   [GPTVQ_STAGE_FORWARD] = "forward, quantized",
                                                   [GPTVQ_STAGE_HESSIAN] = "Hessians",

@@ -6,6 +6,8 @@
 typedef enum gptvq_stage {
   GPTVQ_STAGE_OTHER,
   GPTVQ_STAGE_SAMPLE,           /* the calibration text is read, or written by the model */
+  GPTVQ_STAGE_GRADIENT,         /* of the end loss: backwards through the original */
+  GPTVQ_STAGE_SENSITIVITY,      /* what each layer's size would cost */
   GPTVQ_STAGE_FORWARD_ORIGINAL, /* the original model's blocks */
   GPTVQ_STAGE_FORWARD,          /* those of the model that is being quantized */
   GPTVQ_STAGE_HESSIAN,

@@ -65,6 +65,13 @@ matches shim
 expect_ok quantize_on none -o again --device shim --threads 1 --quiet
 for file in $(lasting shim); do cmp "$file" "again/$(basename "$file")" || die "not the same bytes again: $file"; done
 expect_out '^  factorisation .* shim +[0-9.]+ % of'
+# the default, a trellis: what surrounds its solver runs there, and the report says so
+expect_ok "$GPTVQ" quantize one -o trellis --calib self --calib-samples 2 --calib-length 256 --judge-tokens 0 --beam 1 --em-iterations 2 --device shim --json
+expect_err '^sizes: trellis, '
+expect_err 'trellises'
+[ "$(json device)" = shim ] || die "the report of a trellis names $(json device)"
+grep -A 5 '"name": "Hessians"' "$capture/out" | grep -q '"device": "shim"' || die "the Hessians of a trellis were not on the shim"
+grep -A 5 '"name": "k-means"' "$capture/out" | grep -q '"device": "cpu"' || die "a trellis was solved on the shim"
 if [ $kernels = 1 ]; then
   expect_ok quantize_on whole -o card --device cuda:1
   expect_err '^device: cuda:1 \(Fake 1, compute capability 9\.0, 25\.8 GB, driver for CUDA 13\.0\)'

@@ -12,9 +12,23 @@ awk -v seconds="$(json seconds)" 'BEGIN {exit !(seconds > 0)}' || die "no time"
 expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run
 expect_out '^output .* 3145728 weights'
 expect_out '^  forward, quantized '
+expect_out '^sizes +trellis, at most 2\.2500 bits per weight, embedding 6, output head 6$'
+expect_out '^  gradients '
+expect_out '^  sensitivities '
+for options in '--allocate uniform' '--bits 2'; do
+  expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 $options --dry-run
+  expect_out '^sizes +trellis, 2\.0344 bits per weight, embedding 6, output head 6$'
+  ! grep -q gradients "$capture/out" || die "gradients that nobody asked for"
+done
+expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run --bits 2.5
+expect_out '^sizes +trellis, at most 2\.5000 bits per weight, '
 expect_ok "$GPTVQ" quantize "$model" -o out --method rtn --bits 3.125 --quiet
 expect_ok "$GPTVQ" quantize "$model" --method rtn --bits 3.125 --dry-run --json
 near "$(json output_bytes)" "$(cat out/*.safetensors | wc -c)" 0.02 # headers
+planned_bits=$(json bits) planned_format=$(json format)
+expect_ok "$GPTVQ" inspect out --json
+near "$(json bits_per_value)" "$planned_bits" 1e-9
+[ "$planned_format" = uniform ] || die "rtn in the format $planned_format"
 [ "$planned" -gt 0 ] || die "no size"
 expect_fail 3 'absent' "$GPTVQ" quantize absent --calib x --dry-run
 expect_fail 5 'already quantized' "$GPTVQ" quantize out --calib x --dry-run

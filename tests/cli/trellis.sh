@@ -10,7 +10,7 @@ for option in "--finetune-index-rate 0.001" "--svd-rank 2" "--scale-block 64"; d
     "$GPTVQ" quantize "$model" -o x --code trellis --bits 2.25 $option
 done
 
-options="--code trellis --bits 2.25 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --judge-tokens 0 --calib-self 0 --quiet"
+options="--code trellis --bits 2 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --judge-tokens 0 --calib-self 0 --quiet"
 # shellcheck disable=SC2086
 expect_ok "$GPTVQ" quantize "$model" -o small $options --threads 1 --json
 bits=$(json bits_per_value)

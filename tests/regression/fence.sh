@@ -52,7 +52,9 @@ tiny() { # MODEL-VARIANT OPTIONS…: a random one of a few thousand weights; VAR
 }
 vq="--em-iterations 3 --group-size 256 --group-columns 32 --index-bits 3"
 all() {
-  example gptvq_2d
+  example default
+  example default_3bit --bits 3
+  example gptvq_2d --dim 2
   example gptvq_4d --dim 4
   example paper --recipe paper
   example gptq --method gptq
@@ -71,13 +73,15 @@ all() {
     tiny llama-scales $vq --scale-block 16
     tiny llama-svd $vq --dim 1 --svd-rank 3
     tiny llama-head $vq --head-bits 8
-    tiny llama-allocate --allocate sensitivity --bits 4 --em-iterations 3 --group-columns 32
+    tiny llama-allocate --dim 2 --allocate sensitivity --bits 4 --em-iterations 3 --group-columns 32
     tiny llama-finetune $vq --finetune-steps 3
     tiny llama-finetune_indices $vq --finetune-steps 2 --finetune-index-rate 0.001
     tiny llama-finetune_block $vq --finetune-block-steps 3
     tiny llama-columns $vq --act-order columns
     tiny llama-order_off $vq --no-act-order --no-true-sequential --mismatch 0 --mismatch-stream 0
     tiny llama-guide $vq --guide 0.5
+    tiny llama-trellis_4bit --bits 4 --em-iterations 3 --group-columns 32 --act-order columns --finetune-steps 2
+    tiny llama-trellis_allocate --bits 2.6 --em-iterations 3 --group-columns 32 --allocate sensitivity --embedding-bits 4
     tiny llama-plain $vq --no-hessian-weights --metric diagonal --no-codebook-update --reassign-rounds 0 --beam 1
     for model in "$source"/tests/golden/model/*/; do
       model=$(basename "$model")
@@ -93,7 +97,7 @@ all() {
     done
     tiny gemma2-finetune $vq --finetune-steps 3
     tiny gemma2-finetune_block $vq --finetune-block-steps 3
-    tiny gemma2-allocate --allocate sensitivity --bits 4 --em-iterations 3 --group-columns 32 --guide 0.5
+    tiny gemma2-allocate --dim 2 --allocate sensitivity --bits 4 --em-iterations 3 --group-columns 32 --guide 0.5
   }
 }
 case "${2:-}" in

@@ -9,6 +9,7 @@
 #include "linalg/gemm.h"
 #include "model/loader.h"
 #include "quant/layer/solver.h"
+#include "quant/run/budget.h"
 #include "quant/run/outside.h"
 
 #include <gptvq/gptvq.h>
@@ -277,6 +278,65 @@ static void slabs(void **state) {
   free(weights);
 }
 
+static void expect(gptvq_status status, gptvq_status wanted, const gptvq_error *error, const char *text) {
+  if (status != wanted || strstr(error->message, text) == NULL)
+    fail_msg("%d '%s', expected %d '%s'", (int)status, error->message, (int)wanted, text);
+}
+
+/* What of both is not given: 6 beside a trellis, 16 beside all else; of one matrix what the other one says.
+ */
+static void what_is_not_given(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    gptvq_code code;
+    int rotate;
+    unsigned embedding, head;               /* given */
+    unsigned wanted_embedding, wanted_head; /* of one matrix: 16 for the head */
+  } cases[] = {
+      {"llama", GPTVQ_CODE_AUTO, 0, 0, 0, 6, 6},
+      {"tied", GPTVQ_CODE_AUTO, 0, 0, 0, 6, 16},
+      {"llama", GPTVQ_CODE_VQ, 0, 0, 0, 16, 16},
+      {"tied", GPTVQ_CODE_VQ, 0, 0, 0, 16, 16},
+      {"llama", GPTVQ_CODE_AUTO, 0, 4, 0, 4, 6},
+      {"tied", GPTVQ_CODE_AUTO, 0, 4, 0, 4, 16},
+      {"llama", GPTVQ_CODE_AUTO, 0, 0, 8, 6, 8},
+      {"tied", GPTVQ_CODE_AUTO, 0, 0, 8, 8, 16},
+      {"llama", GPTVQ_CODE_AUTO, 0, 16, 0, 16, 6},
+      {"tied", GPTVQ_CODE_AUTO, 0, 16, 0, 16, 16},
+      {"llama", GPTVQ_CODE_AUTO, 0, 0, 16, 6, 16},
+      {"tied", GPTVQ_CODE_AUTO, 0, 0, 16, 16, 16},
+      {"llama", GPTVQ_CODE_AUTO, 0, 16, 16, 16, 16},
+      {"tied", GPTVQ_CODE_AUTO, 0, 16, 16, 16, 16},
+      {"llama", GPTVQ_CODE_VQ, 0, 4, 0, 4, 16},
+      {"tied", GPTVQ_CODE_VQ, 0, 4, 0, 4, 16},
+      {"llama", GPTVQ_CODE_VQ, 0, 0, 4, 16, 4},
+      {"tied", GPTVQ_CODE_VQ, 0, 0, 4, 4, 16},
+      {"tied", GPTVQ_CODE_AUTO, GPTVQ_ROTATE_RESIDUAL, 3, 0, 3, 6},
+      {"tied", GPTVQ_CODE_AUTO, GPTVQ_ROTATE_RESIDUAL, 0, 0, 6, 6},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    gptvq_model *model = open_as(cases[i].name, GPTVQ_COMPUTE_FP32);
+    gptvq_quantize_options o;
+    gptvq_resolved r;
+    gptvq_outside_bits bits;
+    gptvq_quantize_options_init(&o);
+    o.code = cases[i].code;
+    o.rotate = cases[i].rotate;
+    o.embedding_bits = cases[i].embedding;
+    o.head_bits = cases[i].head;
+    ok(gptvq_resolve(&o, &r, err));
+    ok(gptvq_budget_settle(model, NULL, &r, err));
+    ok(gptvq_outside_bits_of(model, &r.options, &bits, err));
+    if (bits.embedding != cases[i].wanted_embedding || bits.head != cases[i].wanted_head)
+      fail_msg("%s, case %zu: embedding %u, head %u", cases[i].name, i, bits.embedding, bits.head);
+    gptvq_resolved again; /* nothing is left to settle */
+    ok(gptvq_resolve(&r.options, &again, err));
+    assert_memory_equal(&again.options, &r.options, sizeof r.options);
+    gptvq_model_close(model);
+  }
+}
+
 static int stop_late(void *user, const gptvq_progress *progress) {
   int *left = user;
   (void)progress;
@@ -315,6 +375,40 @@ static void resumed(void **state) {
   }
 }
 
+/* A run goes on with what its defaults have become, and with nothing else. */
+static void defaults_are_what_they_became(void **state) {
+  (void)state;
+  int left = 1 << 30;
+  const gptvq_callbacks stopping = {.size = sizeof stopping, .user = &left, .progress = stop_late};
+  gptvq_quantize_options o = options_of(GPTVQ_METHOD_GPTVQ, 0, 0);
+  gptvq_error error;
+  o.bits = 2.25;
+  o.index_bits = 0;
+  o.group_size = 0;
+  o.em_iterations = 3;
+  ok(gptvq_quantize("llama", "begun", &o, &stopping, NULL, err));
+  ok(gptvq_remove_tree("begun", err));
+  left = ((1 << 30) - left) * 4 / 5;
+  assert_int_equal(gptvq_quantize("llama", "begun", &o, &stopping, NULL, NULL), GPTVQ_ERROR_CANCELLED);
+  o.force = 0;
+  o.resume = 1;
+  o.dim = 2;
+  expect(gptvq_quantize("llama", "begun", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error,
+         "`dim` was 1, is now 2");
+  o.dim = 1;
+  o.code = GPTVQ_CODE_TRELLIS;
+  o.index_bits = 2;
+  o.allocate = GPTVQ_ALLOCATE_SENSITIVITY;
+  o.head_bits = 6;
+  o.embedding_bits = 16;
+  expect(gptvq_quantize("llama", "begun", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error,
+         "`embedding_bits` was 6, is now absent");
+  o.embedding_bits = 6;
+  gptvq_quantize_report report = {.size = sizeof report};
+  ok(gptvq_quantize("llama", "begun", &o, NULL, &report, err));
+  assert_true(report.blocks_resumed > 0);
+}
+
 /* Tuning is against the predictions through the packed matrices, which stay as they are: what it says of the
  * model is what the folder then is. */
 static void tuned(void **state) {
@@ -346,11 +440,6 @@ static void tuned(void **state) {
   gptvq_outside_release(&after);
   gptvq_model_close(a);
   gptvq_model_close(b);
-}
-
-static void expect(gptvq_status status, gptvq_status wanted, const gptvq_error *error, const char *text) {
-  if (status != wanted || strstr(error->message, text) == NULL)
-    fail_msg("%d '%s', expected %d '%s'", (int)status, error->message, (int)wanted, text);
 }
 
 static void refusals(void **state) {
@@ -424,7 +513,9 @@ int main(void) {
                                      cmocka_unit_test(two_matrices),
                                      cmocka_unit_test(which_method),
                                      cmocka_unit_test(slabs),
+                                     cmocka_unit_test(what_is_not_given),
                                      cmocka_unit_test(resumed),
+                                     cmocka_unit_test(defaults_are_what_they_became),
                                      cmocka_unit_test(trellis),
                                      cmocka_unit_test(tuned),
                                      cmocka_unit_test(refusals),

@@ -83,6 +83,7 @@ static void trellis_layers_share_fractions_of_bits(void **state) {
     gptvq_quantize_report report = {.size = sizeof report};
     o.index_bits = 0;
     o.group_size = 0;
+    o.dim = 0;
     o.bits = bits[i];
     o.code = GPTVQ_CODE_TRELLIS;
     o.allocate = 1;

@@ -55,7 +55,7 @@ static void the_paper_s_recipe_has_nothing_else(void **state) {
   gptvq_error err;
   GPTVQ_INIT(&bare);
   bare.bits = 2.25; /* what the paper has */
-  bare.dim = 2;
+  bare.code = GPTVQ_CODE_VQ;
   bare.group_cols = 256;
   bare.codebook_bits = 8;
   bare.em_iterations = 100;
@@ -69,6 +69,8 @@ static void the_paper_s_recipe_has_nothing_else(void **state) {
   bare.finetune_rate = paper.finetune_rate;
   assert_memory_equal(&paper, &bare, sizeof paper);
   assert_int_equal(gptvq_quantize_options_resolve(&paper, &err), GPTVQ_OK);
+  assert_int_equal(paper.dim, 2);
+  assert_true(paper.embedding_bits == 16 && paper.head_bits == 16);
   gptvq_quantize_options_recipe(&usual, GPTVQ_RECIPE_DEFAULT);
   gptvq_quantize_options_init(&init);
   assert_memory_equal(&usual, &init, sizeof usual);
@@ -111,7 +113,6 @@ static void absurd_values_are_named(void **state) {
   o.member = setting; \
   refused(o, #member, value)
   REFUSED(dim, 3, "3");
-  REFUSED(dim, 0, "0");
   REFUSED(bits, -1.0, "-1");
   REFUSED(bits, (double)NAN, "nan");
   REFUSED(bits, 0.0, "bits");
@@ -137,6 +138,86 @@ static void absurd_values_are_named(void **state) {
   refused(o, "bits", "nearest");
   o = asked(GPTVQ_METHOD_GPTQ, 12.0, 1, 0);
   refused(o, "bits", "8.125");
+}
+
+/* What `code` auto becomes, and what it means for dimension, size, embedding and head. */
+static void codes_follow_from_the_other_options(void **state) {
+  (void)state;
+  static const struct {
+    const char *name, *value; /* set beside the defaults */
+    double bits;              /* 0: the default's */
+    gptvq_code code;
+    unsigned index_bits;
+  } cases[] = {
+      {"calib", "self", 0.0, GPTVQ_CODE_TRELLIS, 2},
+      {"calib", "self", 2.0, GPTVQ_CODE_TRELLIS, 2},
+      {"calib", "self", 2.45, GPTVQ_CODE_TRELLIS, 2},
+      {"calib", "self", 2.46, GPTVQ_CODE_TRELLIS, 2},
+      {"allocate", "uniform", 2.45, GPTVQ_CODE_TRELLIS, 2},
+      {"allocate", "uniform", 2.46, GPTVQ_CODE_VQ, 4},
+      {"calib", "self", 3.125, GPTVQ_CODE_TRELLIS, 3},
+      {"calib", "self", 4.45, GPTVQ_CODE_TRELLIS, 4},
+      {"calib", "self", 1.99, GPTVQ_CODE_VQ, 3},
+      {"calib", "self", 5.125, GPTVQ_CODE_VQ, 10},
+      {"allocate", "sensitivity", 2.7, GPTVQ_CODE_TRELLIS, 2},
+      {"allocate", "sensitivity", 4.04, GPTVQ_CODE_TRELLIS, 4},
+      {"allocate", "sensitivity", 4.6, GPTVQ_CODE_VQ, 9},
+      {"method", "kmeans", 0.0, GPTVQ_CODE_TRELLIS, 2},
+      {"method", "kmeans", 2.46, GPTVQ_CODE_VQ, 4},
+      {"method", "gptq", 0.0, GPTVQ_CODE_VQ, 2},
+      {"method", "rtn", 0.0, GPTVQ_CODE_VQ, 2},
+      {"beam", "8", 0.0, GPTVQ_CODE_TRELLIS, 2},
+      {"act_order", "columns", 0.0, GPTVQ_CODE_TRELLIS, 2},
+      {"group_cols", "128", 0.0, GPTVQ_CODE_TRELLIS, 2},
+      {"finetune_steps", "2", 0.0, GPTVQ_CODE_TRELLIS, 2},
+      {"code", "vq", 0.0, GPTVQ_CODE_VQ, 4},
+      {"dim", "2", 0.0, GPTVQ_CODE_VQ, 4},
+      {"dim", "1", 0.0, GPTVQ_CODE_VQ, 2},
+      {"index_bits", "4", 0.0, GPTVQ_CODE_VQ, 4},
+      {"group_size", "1024", 0.0, GPTVQ_CODE_VQ, 4},
+      {"scale_block", "64", 0.0, GPTVQ_CODE_VQ, 4},
+      {"codebook_bits", "16", 0.0, GPTVQ_CODE_VQ, 4},
+      {"em_init", "cdf", 0.0, GPTVQ_CODE_VQ, 4},
+      {"finetune_index_rate", "0.001", 0.0, GPTVQ_CODE_VQ, 4},
+      {"model_bits", "3", 0.0, GPTVQ_CODE_VQ, 4},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    gptvq_quantize_options o, again;
+    gptvq_error err = {.message = ""};
+    gptvq_quantize_options_init(&o);
+    assert_int_equal(o.code, GPTVQ_CODE_AUTO);
+    if (cases[i].bits > 0.0) o.bits = cases[i].bits;
+    assert_int_equal(gptvq_quantize_options_set(&o, cases[i].name, cases[i].value, &err), GPTVQ_OK);
+    if (gptvq_quantize_options_resolve(&o, &err) != GPTVQ_OK)
+      fail_msg("%s %s: %s", cases[i].name, cases[i].value, err.message);
+    if (o.code != cases[i].code || o.index_bits != cases[i].index_bits)
+      fail_msg("%s %s, %g bits: %s of %u bits", cases[i].name, cases[i].value, cases[i].bits,
+               gptvq_code_name(o.code), o.index_bits);
+    const bool trellis = o.code == GPTVQ_CODE_TRELLIS,
+               uniform = o.method == GPTVQ_METHOD_GPTQ || o.method == GPTVQ_METHOD_RTN;
+    if (strcmp(cases[i].name, "dim") != 0) assert_int_equal(o.dim, trellis || uniform ? 1 : 2);
+    const unsigned outside = o.model_bits > 0.0 ? 0 : trellis ? 6 : 16;
+    assert_int_equal(o.embedding_bits, outside);
+    assert_int_equal(o.head_bits, outside);
+    const bool chooses = trellis && o.method == GPTVQ_METHOD_GPTVQ && cases[i].bits != 2.0 &&
+                         strcmp(cases[i].value, "uniform") != 0;
+    const bool asked_for = strcmp(cases[i].value, "sensitivity") == 0;
+    assert_int_equal(o.allocate, chooses || asked_for ? GPTVQ_ALLOCATE_SENSITIVITY : GPTVQ_ALLOCATE_UNIFORM);
+    again = o;
+    assert_int_equal(gptvq_quantize_options_resolve(&again, &err), GPTVQ_OK);
+    assert_memory_equal(&again, &o, sizeof o);
+  }
+  /* what is explicit stays */
+  gptvq_quantize_options o;
+  gptvq_error err;
+  gptvq_quantize_options_recipe(&o, GPTVQ_RECIPE_PAPER);
+  o.code = GPTVQ_CODE_TRELLIS;
+  o.embedding_bits = o.head_bits = 16;
+  assert_int_equal(gptvq_quantize_options_resolve(&o, &err), GPTVQ_OK);
+  assert_int_equal(o.code, GPTVQ_CODE_TRELLIS);
+  assert_true(o.embedding_bits == 16 && o.head_bits == 16);
+  o.dim = 2;
+  refused(o, "`dim` other than 1", "use `code` vq");
 }
 
 static gptvq_packed_shape shape_of(size_t rows, size_t cols, const gptvq_quantize_options *o) {
@@ -283,6 +364,7 @@ int main(void) {
                                      cmocka_unit_test(the_paper_s_recipe_has_nothing_else),
                                      cmocka_unit_test(part_of_the_sizes_may_be_given),
                                      cmocka_unit_test(absurd_values_are_named),
+                                     cmocka_unit_test(codes_follow_from_the_other_options),
                                      cmocka_unit_test(layers_get_whole_or_even_groups),
                                      cmocka_unit_test(shapes_are_valid_and_sized),
                                      cmocka_unit_test(every_choice_of_every_option_is_possible)};

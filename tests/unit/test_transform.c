@@ -315,6 +315,7 @@ static void orders_are_exact(void **state) {
   gptvq_quantize_options o;
   int32_t tokens[48];
   gptvq_quantize_options_init(&o);
+  o.dim = 2;
   o.act_order = 3;
   gptvq_resolved resolved;
   ok(gptvq_resolve(&o, &resolved, err));

@@ -9,6 +9,7 @@ static gptvq_quantize_options trellis_options(unsigned bits) {
   gptvq_quantize_options o;
   gptvq_quantize_options_init(&o);
   o.code = GPTVQ_CODE_TRELLIS;
+  o.allocate = GPTVQ_ALLOCATE_UNIFORM;
   o.bits = bits + 0.25;
   return o;
 }

@@ -315,8 +315,9 @@ static json_t *collect(const gptvq_quantize_options *options, bool data) {
   json_t *object = json_object();
   for (size_t i = 0; object != NULL && i < count; i++) {
     const gptvq_field *field = &fields[i];
-    bool wanted = field->identity == (data ? GPTVQ_IDENTITY_DATA : GPTVQ_IDENTITY_ALWAYS) ||
-                  (!data && field->identity == GPTVQ_IDENTITY_NONZERO && get_number(field, options) != 0);
+    bool wanted =
+        field->identity == (data ? GPTVQ_IDENTITY_DATA : GPTVQ_IDENTITY_ALWAYS) ||
+        (!data && field->identity == GPTVQ_IDENTITY_NONZERO && get_number(field, options) != field->absent);
     if (wanted && json_object_set_new(object, field->name, field_json(field, options)) != 0) {
       json_decref(object);
       object = NULL;

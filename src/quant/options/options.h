@@ -18,13 +18,22 @@ static inline bool gptvq_is_uniform(const gptvq_quantize_options *options) {
 
 /* Sizes layer by layer, which needs data: without, `allocate` changes nothing. */
 static inline bool gptvq_allocates(const gptvq_quantize_options *options) {
-  return options->allocate != 0 && options->method == GPTVQ_METHOD_GPTVQ;
+  return options->allocate == GPTVQ_ALLOCATE_SENSITIVITY && options->method == GPTVQ_METHOD_GPTVQ;
 }
 
-/* Options that were checked and whose sizes are known: every member has its final value. Only gptvq_resolve
- * makes them (and whoever changes a member resolves again), so that what takes them need not ask. */
+/* Bits of embedding and head where none are given. Beside a trellis 6: of a small model both are most of the
+ * file, and what they lose so is little beside what its layers do. */
+static inline unsigned gptvq_usual_outside_bits(const gptvq_quantize_options *options) {
+  return options->code == GPTVQ_CODE_TRELLIS ? 6 : 16;
+}
+
+/* Options that were checked and whose sizes are known: every member has its final value, but for those of
+ * embedding and head that the model decides (0, until gptvq_budget_settle). Only gptvq_resolve makes them
+ * (and whoever changes a member resolves again), so that what takes them need not ask. */
 typedef struct gptvq_resolved {
   gptvq_quantize_options options;
+  bool code_open;      /* `code` auto beside `model_bits`, which chooses it: VQ until then */
+  bool allocate_open;  /* `allocate` was auto: a budget's sizes ask again */
   bool scales_checked; /* fp16 scales are known to hold the weights: uniform codes are not refused. For parts
                           of a matrix; gptvq_resolve gives false */
 } gptvq_resolved;

@@ -56,6 +56,25 @@ static gptvq_status no_such_size(const gptvq_quantize_options *o, gptvq_error *e
       o->index_bits ? " and this `index_bits`" : "", o->group_size ? " and this `group_size`" : "", nearest);
 }
 
+/* Is anything given that only vectors have? */
+static bool asks_for_vectors(const gptvq_quantize_options *o) {
+  return o->dim != 0 || o->index_bits != 0 || o->group_size != 0 || o->scale_block != 0 || o->svd_rank != 0 ||
+         o->codebook_bits != 8 || o->em_init != GPTVQ_INIT_MAHALANOBIS || o->finetune_index_rate > 0.0;
+}
+
+/* A trellis has 2, 3 or 4 bits and some 0.04: what `bits` is above that it leaves unused, but where layers
+ * have sizes of their own, as they have with calibration unless told otherwise. With a budget of the whole
+ * model gptvq_budget_settle chooses. */
+static gptvq_code resolve_code(const gptvq_quantize_options *o) {
+  if (o->code != GPTVQ_CODE_AUTO) return o->code;
+  if (gptvq_is_uniform(o) || o->model_bits != 0.0 || asks_for_vectors(o)) return GPTVQ_CODE_VQ;
+  const double whole = floor(o->bits + 1e-9);
+  const bool close = whole >= 2.0 && whole <= 4.0 && o->bits - whole <= 0.45 + 1e-9,
+             between = o->allocate != GPTVQ_ALLOCATE_UNIFORM && o->method == GPTVQ_METHOD_GPTVQ &&
+                       o->bits >= 2.0 && o->bits < 4.05;
+  return close || between ? GPTVQ_CODE_TRELLIS : GPTVQ_CODE_VQ;
+}
+
 /* Before any size is known. */
 static gptvq_status check_svd(const gptvq_quantize_options *o, gptvq_error *err) {
   if (o->svd_rank == 0) return GPTVQ_OK;
@@ -76,6 +95,7 @@ static gptvq_status check_svd(const gptvq_quantize_options *o, gptvq_error *err)
 }
 
 static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
+  if (o->dim == 0) o->dim = 2;
   if (o->dim != 1 && o->dim != 2 && o->dim != 4)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`dim` %u is not possible: choose 1, 2 or 4", o->dim);
   if (o->codebook_bits != 8 && o->codebook_bits != 16)
@@ -130,7 +150,9 @@ static double trellis_bits(const gptvq_quantize_options *o, unsigned index_bits)
 
 static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err) {
   enum { LEAST = 2, MOST = 4 };
-  const char *what = o->scale_block != 0          ? "`scale_block`"
+  static const double choice = 0.02; /* bits beyond the smallest size that are worth looking for layers */
+  const char *what = o->dim > 1                   ? "`dim` other than 1"
+                     : o->scale_block != 0        ? "`scale_block`"
                      : o->svd_rank != 0           ? "`svd_rank`"
                      : o->group_size != 0         ? "`group_size`"
                      : o->finetune_index_rate > 0 ? "`finetune_index_rate`"
@@ -156,6 +178,11 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
   if (o->bits != 0.0 && o->bits + 1e-9 < b)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`bits` %g is not possible with `index_bits` %u: leave one of them out", o->bits, b);
+  if (o->allocate == GPTVQ_ALLOCATE_AUTO)
+    o->allocate =
+        o->index_bits == 0 && o->method == GPTVQ_METHOD_GPTVQ && o->bits > trellis_bits(o, LEAST) + choice
+            ? GPTVQ_ALLOCATE_SENSITIVITY
+            : GPTVQ_ALLOCATE_UNIFORM;
   o->index_bits = b;
   o->dim = 1;
   /* with layers of different sizes `bits` is what all of them together may take */
@@ -205,6 +232,15 @@ static gptvq_status check_outside(const char *name, unsigned bits, gptvq_error *
                     bits);
 }
 
+/* Of embedding and head, without a budget, which chooses what is not given. Beside one that is given, the
+ * other one of a trellis waits for the model: gptvq_outside_settle. */
+static void resolve_outside(gptvq_quantize_options *o) {
+  const unsigned usual = gptvq_usual_outside_bits(o);
+  if (o->model_bits != 0.0 || (usual != 16 && o->embedding_bits != o->head_bits)) return;
+  if (o->embedding_bits == 0) o->embedding_bits = usual;
+  if (o->head_bits == 0) o->head_bits = usual;
+}
+
 gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved *out, gptvq_error *err) {
   gptvq_quantize_options *o = &out->options;
   *o = *options;
@@ -212,14 +248,16 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   GPTVQ_TRY(gptvq_fields_check(o, err));
   if (o->head_bits != 0) GPTVQ_TRY(check_outside("head_bits", o->head_bits, err));
   if (o->embedding_bits != 0) GPTVQ_TRY(check_outside("embedding_bits", o->embedding_bits, err));
-  if (o->model_bits == 0.0) { /* with a budget, 16 that is given is none to choose */
-    if (o->head_bits == 0) o->head_bits = 16;
-    if (o->embedding_bits == 16) o->embedding_bits = 0;
-  }
+  out->allocate_open = o->allocate == GPTVQ_ALLOCATE_AUTO;
+  out->code_open =
+      o->code == GPTVQ_CODE_AUTO && o->model_bits != 0.0 && !gptvq_is_uniform(o) && !asks_for_vectors(o);
+  o->code = resolve_code(o);
+  resolve_outside(o);
   if (o->code == GPTVQ_CODE_TRELLIS && gptvq_is_uniform(o))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`code` trellis is not possible with uniform methods: choose `method` gptvq or kmeans");
   if (o->code == GPTVQ_CODE_TRELLIS) return resolve_trellis(o, err);
+  if (o->allocate == GPTVQ_ALLOCATE_AUTO) o->allocate = GPTVQ_ALLOCATE_UNIFORM;
   GPTVQ_TRY(check_svd(o, err));
   return gptvq_is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
 }

@@ -5,13 +5,13 @@
 #include <stddef.h>
 
 static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
-static const char *const codes[] = {"vq", "trellis", NULL};
+static const char *const codes[] = {"auto", "vq", "trellis", NULL};
 static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
 static const char *const metrics[] = {"diagonal", "exact", NULL};
 static const char *const orders[] = {"off", "columns", "blocks", "absorb", NULL};
 static const char *const rotations[] = {"none", "residual", "heads", "all", NULL};
 static const char *const computes[] = {"auto", "fp32", "bf16", NULL};
-static const char *const allocations[] = {"uniform", "sensitivity", NULL};
+static const char *const allocations[] = {"uniform", "sensitivity", "auto", NULL};
 
 static const char size[] = "Size", calibration[] = "Calibration (gptvq and gptq)",
                   finetuning[] = "Fine-tuning (gptvq and gptq)",
@@ -33,9 +33,9 @@ static const gptvq_field fields[] = {
     {MEMBER(bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .initial = 2.25, .paper = 2.25,
      .derived = "from --index-bits and --group-size", .identity = GPTVQ_IDENTITY_ALWAYS, .section = size,
      .flag = "bits", .argument = "B", .help = "bits per value, codebooks and scales included"},
-    {MEMBER(dim, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 4, .initial = 2, .paper = 2,
-     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "dim", .argument = "1|2|4",
-     .help = "weights per index"},
+    {MEMBER(dim, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 4,
+     .derived = "2; with a trellis and uniform methods 1", .identity = GPTVQ_IDENTITY_ALWAYS, .section = size,
+     .flag = "dim", .argument = "1|2|4", .help = "weights per index of --code vq"},
     {MEMBER(index_bits, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 12, .derived = "from --bits",
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "index-bits", .argument = "N",
      .help = "bits of an index; at most 8 with rtn and gptq"},
@@ -142,16 +142,18 @@ static const gptvq_field fields[] = {
      .flag = "guide", .argument = "F",
      .help = "calibration tokens weigh by the squared gradient of the loss, to this power; 0 = all\n"
              "the same"},
-    {MEMBER(allocate, GPTVQ_FIELD_SWITCH), .choices = allocations, .identity = GPTVQ_IDENTITY_ALWAYS,
-     .section = size, .flag = "allocate", .argument = "uniform|sensitivity",
+    {MEMBER(allocate, GPTVQ_FIELD_SWITCH), .choices = allocations, .initial = GPTVQ_ALLOCATE_AUTO,
+     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "allocate",
+     .argument = "uniform|sensitivity|auto",
      .help = "the same size for every layer, or more bits where the loss feels them, for the same\n"
-             "total (gptvq; takes a backward pass)"},
+             "total, of a trellis for --bits (gptvq; takes a backward pass); auto: sensitivity with a\n"
+             "trellis and --bits above its smallest size, else uniform"},
     {MEMBER(rotate, GPTVQ_FIELD_INT), .choices = rotations, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = method, .flag = "rotate", .argument = "WHAT",
      .help = "Hadamard rotation, folded into the weights: residual (of the residual stream), heads (of\n"
              "the values in each attention head), all or none. Takes a temporary fp32 copy of the\n"
              "model on disk"},
-    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "16",
+    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "6 with a trellis, else 16",
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "head-bits", .argument = "N",
      .help = "bits of the output head's codes: 3, 4, 5, 6 or 8; 16: as the original has it. A head that is\n"
              "the embedding's matrix is packed with it, by either option"},
@@ -159,20 +161,23 @@ static const gptvq_field fields[] = {
     {MEMBER(svd_rank, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 256, .derived = "whole",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "svd-rank", .argument = "R",
      .help = "codebooks of a layer stored as int8 factors of rank R (--dim 1)"},
-    {MEMBER(code, GPTVQ_FIELD_ENUM), .choices = codes, .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
-     .flag = "code", .argument = "vq|trellis",
+    {MEMBER(code, GPTVQ_FIELD_ENUM), .choices = codes, .paper = GPTVQ_CODE_VQ, .absent = GPTVQ_CODE_VQ,
+     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "code", .argument = "auto|vq|trellis",
      .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and two\n"
              "trained tables per column group, 2, 3 or 4 bits (the whole part of --bits; with --allocate\n"
-             "sensitivity by layer) and about 0.05"},
+             "sensitivity by layer) and about 0.05, which loses less; auto: trellis for --bits of 2 to 4.45\n"
+             "(with --allocate uniform and kmeans only up to 0.45 above 2, 3 and 4), vq with other sizes\n"
+             "and what only vectors have (--dim, --index-bits, --group-size, --scale-block, --svd-rank,\n"
+             "--codebook-bits 16, --em-init, --finetune-index-rate); with --model-bits what loses less"},
 
-    {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "16",
-     .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "embedding-bits", .argument = "N",
-     .help = "bits of the embedding's codes, as --head-bits"},
+    {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .absent = 16,
+     .derived = "6 with a trellis, else 16", .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
+     .flag = "embedding-bits", .argument = "N", .help = "bits of the embedding's codes, as --head-bits"},
 
     {MEMBER(model_bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .derived = "none",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "model-bits", .argument = "B",
      .help = "budget of the whole model instead: at most so many bits of its files per parameter;\n"
-             "chooses --bits, and --embedding-bits and --head-bits where they are not given"},
+             "chooses --bits, and --code, --embedding-bits and --head-bits where they are not given"},
 
     {MEMBER(device, GPTVQ_FIELD_WORD), .derived = "cpu", .section = "", .flag = "device",
      .argument = "cpu|cuda[:N]|auto|shim",

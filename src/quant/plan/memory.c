@@ -43,6 +43,14 @@ bool gptvq_run_keeps_both(const gptvq_resolved *options) {
 
 bool gptvq_run_is_guided(const gptvq_resolved *options) { return options->options.guide > 0.0; }
 
+/* 8 windows of 1,024 tokens choose as well as 32. */
+enum { ALLOCATION_TOKENS = 8192, ALLOCATION_WINDOWS = 4 };
+
+size_t gptvq_allocation_windows(const gptvq_quantize_options *o) {
+  const size_t wanted = gptvq_ceil_div(ALLOCATION_TOKENS, gptvq_max_size(1, o->calib_length));
+  return gptvq_min_size(o->calib_samples, gptvq_max_size(wanted, ALLOCATION_WINDOWS));
+}
+
 bool gptvq_run_allocates(const gptvq_resolved *options) { return gptvq_allocates(&options->options); }
 
 const char *gptvq_memory_phase_name(gptvq_memory_phase phase) {
@@ -240,8 +248,7 @@ static double largest_matrix(const gptvq_model *model) {
  * with which a linear is solved at one setting after the other. */
 static double allocation_peak(const gptvq_model *model, const gptvq_resolved *options,
                               size_t hessian_budget) {
-  const size_t length = options->options.calib_length,
-               windows = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, options->options.calib_samples);
+  const size_t length = options->options.calib_length, windows = gptvq_allocation_windows(&options->options);
   double most = 0.0;
   size_t widest = model->config.hidden;
   for (size_t b = 0; b < model->config.layers; b++) {
@@ -321,7 +328,7 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
                                               (double)gptvq_workspace_bytes(model, 1, length, length));
   double gradients = 0.0, weights = 0.0;
   if (gptvq_run_allocates(options)) {
-    const size_t some = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, samples);
+    const size_t some = gptvq_allocation_windows(o);
     gradients = fmax(gptvq_guide_peak(model, some, length, plan->guide_budget),
                      allocation_peak(model, options, plan->hessian_budget));
   }

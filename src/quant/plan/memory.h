@@ -27,7 +27,8 @@ static inline bool gptvq_run_keeps_half(const gptvq_resolved *options) {
 }
 
 /* ---- memory ---- */
-enum { GPTVQ_ALLOCATION_WINDOWS = 32 }; /* that sizes are chosen by */
+/* How many windows sizes are chosen by. */
+size_t gptvq_allocation_windows(const gptvq_quantize_options *options);
 
 typedef enum gptvq_memory_phase {
   GPTVQ_MEMORY_TEXT,      /* calibration tokens */

@@ -13,6 +13,13 @@ static bool is_one_matrix(const gptvq_model *model, const gptvq_quantize_options
   return model->config.tie_embeddings && (options->rotate & GPTVQ_ROTATE_RESIDUAL) == 0;
 }
 
+/* 16 of one matrix: as the other one says. */
+void gptvq_outside_settle(const gptvq_model *model, gptvq_quantize_options *options) {
+  const unsigned bits = is_one_matrix(model, options) ? 16 : gptvq_usual_outside_bits(options);
+  if (options->embedding_bits == 0) options->embedding_bits = bits;
+  if (options->head_bits == 0) options->head_bits = bits;
+}
+
 gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantize_options *options,
                                    gptvq_outside_bits *bits, gptvq_error *err) {
   const unsigned embedding = options->embedding_bits != 0 ? options->embedding_bits : 16,

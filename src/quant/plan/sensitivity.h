@@ -22,13 +22,16 @@ typedef struct gptvq_allocation {
 
 /* The layers' inputs are those of the original model on the windows, weighted by their `guide`. Every layer
  * (at most 256 of its rows, or one group of them) is quantized at each setting, without the refinements of
- * the full method; error times energy is the loss that gptvq_allocate works with. Layers that no token
+ * the full method (a trellis at the options' own size alone: what other sizes lose relates to that); error
+ * times energy is the loss that gptvq_allocate works with. Layers that no token
  * reaches keep the options' sizes. hessian_budget: bytes of Hessians at a time, at least one is kept; more
  * take further passes. Options: not a uniform method. The caller releases *out. */
 gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_model *model,
                                      const gptvq_token_windows *windows, const gptvq_guide *guide,
                                      size_t hessian_budget, const gptvq_standing *standing,
                                      gptvq_allocation *out, gptvq_error *err);
+/* How often a linear's weights are quantized in that: settings that are tried times its share of rows. */
+double gptvq_allocation_share(const gptvq_resolved *options, const gptvq_linear *linear);
 /* Bytes beside Hessian and factor while one linear is measured. */
 double gptvq_allocation_solve_bytes(const gptvq_resolved *options, const gptvq_linear *linear);
 /* Bytes that all linears together may take beyond equal sizes: of a trellis, whose `bits` may lie between

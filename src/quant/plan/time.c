@@ -7,6 +7,7 @@
 #include "linalg/rows_product.h"
 #include "quant/layer/solver.h"
 #include "quant/plan/outside.h"
+#include "quant/plan/sensitivity.h"
 
 #include <math.h>
 #include <string.h>
@@ -208,6 +209,45 @@ static half_flop half_of(const gptvq_model *model, const gptvq_block *block, boo
   return half;
 }
 
+static double block_flop(const gptvq_model *model, const gptvq_block *block, size_t length) {
+  const half_flop attention = half_of(model, block, false, length), mlp = half_of(model, block, true, length);
+  return attention.first + attention.last + mlp.first + mlp.last;
+}
+
+double gptvq_gradient_flop(const gptvq_model *model, size_t windows, size_t length) {
+  double token = 4.0 * (double)model->head.rows * (double)model->head.cols;
+  for (size_t b = 0; b < model->config.layers; b++)
+    token += 3.0 * block_flop(model, &model->blocks[b], length);
+  return token * (double)windows * (double)length;
+}
+
+/* Gradients, and the Hessians that layers are tried with; what trying them takes is a part of solving them.
+ */
+static void add_allocation(const gptvq_model *model, const gptvq_resolved *options, const speeds *machine,
+                           gptvq_stage_sum *sums) {
+  const gptvq_quantize_options *o = &options->options;
+  const size_t windows = gptvq_allocation_windows(o), tokens = windows * o->calib_length;
+  add(&sums[GPTVQ_STAGE_GRADIENT], gptvq_gradient_flop(model, windows, o->calib_length), machine->product);
+  for (size_t b = 0; b < model->config.layers; b++) {
+    const gptvq_block *block = &model->blocks[b];
+    add(&sums[GPTVQ_STAGE_SENSITIVITY], (double)tokens * block_flop(model, block, o->calib_length),
+        machine->product);
+    for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
+      for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
+        const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
+        const double c = (double)block->linears[readers.linear[0]].cols;
+        add(&sums[GPTVQ_STAGE_SENSITIVITY], share(model, block, i, e) * (double)tokens * c * (c + 1.0),
+            machine->gram);
+        add(&sums[GPTVQ_STAGE_SENSITIVITY], 2.0 / 3.0 * c * c * c, machine->factor);
+        for (size_t l = 0; l < readers.count; l++)
+          sums[GPTVQ_STAGE_SENSITIVITY].seconds +=
+              gptvq_allocation_share(options, &block->linears[readers.linear[l]]) *
+              (double)block->linears[readers.linear[l]].rows * c / ((double)ROWS * SIDE) *
+              (machine->solving[GPTVQ_STAGE_KMEANS].seconds + machine->solving[GPTVQ_STAGE_LOOP].seconds);
+      }
+  }
+}
+
 static void add_forward(const gptvq_model *model, const gptvq_resolved *options, const gptvq_block *block,
                         const gptvq_memory_plan *plan, const speeds *machine, gptvq_stage_sum *sums) {
   const gptvq_quantize_options *o = &options->options;
@@ -293,6 +333,7 @@ gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved
   GPTVQ_TRY(list_outside(model, options, parts, &count, err));
   GPTVQ_TRY(measure(options, backend, parts, count, &machine, err));
   for (size_t i = 0; i < count; i++) add_outside(options, &parts[i], sums);
+  if (gptvq_run_allocates(options)) add_allocation(model, options, &machine, sums);
   for (size_t b = 0; b < model->config.layers; b++) {
     const gptvq_block *block = &model->blocks[b];
     if (gptvq_run_uses_data(options)) {

@@ -9,10 +9,13 @@
 
 /* *plan: where inputs of output layers are kept, their half of a block runs once. Seconds of all the
  * context's threads together and flop of each stage into sums[GPTVQ_STAGES]; cpu_seconds stay 0. Options with
- * calib_length set. Not in it: gradients, fine-tuning, packing of
- * embedding and head. GPTVQ_ERROR_MEMORY. */
+ * calib_length set. Not in it: the calibration text, fine-tuning, losses at the end. GPTVQ_ERROR_MEMORY. */
 gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved *options,
                                   const gptvq_backend *backend, const gptvq_memory_plan *plan,
                                   gptvq_stage_sum sums[GPTVQ_STAGES], gptvq_error *err);
+
+/* Of the gradients of the loss (gptvq_guide_create): each block forwards twice, as its activations are made
+ * again, and once backwards. */
+double gptvq_gradient_flop(const gptvq_model *model, size_t windows, size_t length);
 
 #endif

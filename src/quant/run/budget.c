@@ -77,10 +77,13 @@ typedef struct choice {
 } choice;
 
 /* Measured on SmolLM2-135M, KL in nats a token, the mean of three kinds of text: all layers at b bits
- * lose 1.28 · 3.45^(2.28 − b); codes of 4 bits of the matrix that is embedding and head 0.047, of an
- * embedding 0.011, of a head 0.034, and of b bits 4.4^(4 − b) times that; a trellis code 0.55 of it. */
+ * lose 1.28 · 3.45^(2.28 − b), of a trellis 0.6 of it; codes of 4 bits of the matrix that is embedding and
+ * head 0.047, of an embedding 0.011, of a head 0.034, and of b bits 4.4^(4 − b) times that; a trellis code
+ * 0.55 of it. */
 typedef enum matrix_role { BOTH, EMBEDDING, HEAD } matrix_role;
-static double layers_loss(double bits) { return 1.28 * pow(3.45, 2.28 - bits); }
+static double layers_loss(const gptvq_quantize_options *o) {
+  return (o->code == GPTVQ_CODE_TRELLIS ? 0.6 : 1.0) * 1.28 * pow(3.45, 2.28 - o->bits);
+}
 static double matrix_loss(matrix_role role, const gptvq_packed_shape *shape, unsigned bits) {
   static const double of_4_bits[] = {[BOTH] = 0.047, [EMBEDDING] = 0.011, [HEAD] = 0.034};
   const double code = shape->kind == GPTVQ_PACKED_TRELLIS ? 0.55 : 1.0;
@@ -104,6 +107,7 @@ static uint64_t layers_bytes(const gptvq_model *model, const gptvq_resolved *opt
 static bool size_of(const gptvq_resolved *options, double bits, double before, gptvq_resolved *out) {
   gptvq_quantize_options o = options->options;
   o.bits = bits;
+  if (options->allocate_open) o.allocate = GPTVQ_ALLOCATE_AUTO;
   o.index_bits = 0;
   o.group_size = 0;
   if (gptvq_resolve(&o, out, NULL) != GPTVQ_OK) return false;
@@ -125,7 +129,7 @@ static void try_size(const gptvq_resolved *size, uint64_t layers, const choice *
                      uint64_t budget, best *b) {
   for (size_t i = 0; i < count; i++) {
     const uint64_t bytes = layers + choices[i].bytes;
-    const double loss = layers_loss(size->options.bits) + choices[i].loss;
+    const double loss = layers_loss(&size->options) + choices[i].loss;
     if (bytes < b->least) b->least = bytes;
     if (bytes > budget || !(loss < b->loss)) continue;
     *b = (best){loss, *size, choices[i].bits, bytes, b->least};
@@ -165,28 +169,54 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks *callbacks,
-                                 gptvq_resolved *options, gptvq_error *err) {
-  const gptvq_quantize_options *o = &options->options;
-  const double wanted = o->model_bits, parameters = (double)model->info.parameters;
+/* All sizes that the code of the options has. */
+static gptvq_status try_code(const gptvq_model *model, const gptvq_resolved *options, uint64_t budget,
+                             best *b, gptvq_error *err) {
+  const size_t offset = digits(gptvq_checkpoint_bytes(model->checkpoint));
   choice choices[36];
   size_t count;
-  if (wanted == 0.0) return GPTVQ_OK;
-  if (o->rotate != GPTVQ_ROTATE_NONE)
-    return gptvq_fail(
-        err, GPTVQ_ERROR_ARGUMENT,
-        "`model_bits` is not possible with `rotate`, which changes the types of other tensors: give `bits`");
-  const uint64_t budget = (uint64_t)floor(wanted * parameters / 8.0);
-  const size_t offset = digits(gptvq_checkpoint_bytes(model->checkpoint));
   GPTVQ_TRY(list_choices(model, options, offset, choices, &count, err));
-  best b = {.loss = INFINITY, .least = UINT64_MAX};
   double before = 0.0;
   for (size_t step = STEPS; step <= (size_t)MOST_BITS * STEPS; step++) {
     gptvq_resolved size;
     if (!size_of(options, (double)step / STEPS, before, &size)) continue;
     before = size.options.bits;
     const uint64_t layers = layers_bytes(model, &size, offset);
-    if (layers != UINT64_MAX) try_size(&size, layers, choices, count, budget, &b);
+    if (layers != UINT64_MAX) try_size(&size, layers, choices, count, budget, b);
+  }
+  return GPTVQ_OK;
+}
+
+/* The same options with a trellis. */
+static gptvq_status with_trellis(const gptvq_resolved *options, gptvq_resolved *out, gptvq_error *err) {
+  gptvq_quantize_options o = options->options;
+  o.code = GPTVQ_CODE_TRELLIS;
+  o.bits = 2.0;
+  o.dim = o.index_bits = 0;
+  o.group_size = 0;
+  if (options->allocate_open) o.allocate = GPTVQ_ALLOCATE_AUTO;
+  return gptvq_resolve(&o, out, err);
+}
+
+gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks *callbacks,
+                                 gptvq_resolved *options, gptvq_error *err) {
+  const gptvq_quantize_options *o = &options->options;
+  const double wanted = o->model_bits, parameters = (double)model->info.parameters;
+  if (wanted == 0.0) {
+    gptvq_outside_settle(model, &options->options);
+    return GPTVQ_OK;
+  }
+  if (o->rotate != GPTVQ_ROTATE_NONE)
+    return gptvq_fail(
+        err, GPTVQ_ERROR_ARGUMENT,
+        "`model_bits` is not possible with `rotate`, which changes the types of other tensors: give `bits`");
+  const uint64_t budget = (uint64_t)floor(wanted * parameters / 8.0);
+  best b = {.loss = INFINITY, .least = UINT64_MAX};
+  GPTVQ_TRY(try_code(model, options, budget, &b, err));
+  if (options->code_open) {
+    gptvq_resolved trellis;
+    GPTVQ_TRY(with_trellis(options, &trellis, err));
+    GPTVQ_TRY(try_code(model, &trellis, budget, &b, err));
   }
   if (!isfinite(b.loss))
     return gptvq_fail(
@@ -194,12 +224,12 @@ gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks
         wanted, o->embedding_bits != 0 || o->head_bits != 0 ? " with these bits of embedding and head" : "",
         ceil(8e4 * (double)b.least / parameters) / 1e4);
   *options = b.options;
-  options->options.embedding_bits = b.bits.embedding != 16 ? b.bits.embedding : 0;
+  options->options.embedding_bits = b.bits.embedding;
   options->options.head_bits = b.bits.head;
   gptvq_log(callbacks, GPTVQ_LOG_INFO,
-            "sizes: layers %.4f bits per value, embedding %u, %s: at most %.4f of %g bits per parameter",
-            b.options.options.bits, b.bits.embedding,
-            model->config.tie_embeddings ? "head the same matrix" : "head apart",
+            "sizes: %s, layers %.4f bits per value, embedding %u, %s: at most %.4f of %g bits per parameter",
+            gptvq_is_uniform(o) ? "uniform" : gptvq_code_name(b.options.options.code), b.options.options.bits,
+            b.bits.embedding, model->config.tie_embeddings ? "head the same matrix" : "head apart",
             8.0 * (double)b.bytes / parameters, wanted);
   return GPTVQ_OK;
 }

@@ -10,6 +10,21 @@
 #include "quant/plan/time.h"
 #include "quant/transform/transform.h"
 
+gptvq_status gptvq_plan_sizes(const gptvq_model *model, const gptvq_tensor_plan *tensors,
+                              const gptvq_resolved *options, gptvq_quantize_plan *out, gptvq_error *err) {
+  const gptvq_quantize_options *o = &options->options;
+  const gptvq_outside_bits *bits = &tensors->bits;
+  uint64_t bytes;
+  GPTVQ_TRY(gptvq_estimate_layers(model, options, &bytes, err));
+  out->format = gptvq_is_uniform(o) ? "uniform" : gptvq_code_name(o->code);
+  out->allocates = gptvq_allocates(o);
+  out->bits = 8.0 * (double)bytes / (double)model->info.linear_values;
+  out->embedding_bits = bits->embedding;
+  out->head_bits =
+      gptvq_outside_packs_head(model, o, bits) && bits->head == 16 ? bits->embedding : bits->head;
+  return GPTVQ_OK;
+}
+
 static gptvq_status plan_model(const gptvq_model *model, const gptvq_callbacks *callbacks,
                                gptvq_resolved *options, gptvq_quantize_plan *out, gptvq_error *err) {
   gptvq_quantize_options *o = &options->options;
@@ -23,12 +38,8 @@ static gptvq_status plan_model(const gptvq_model *model, const gptvq_callbacks *
   if (gptvq_run_uses_data(options)) GPTVQ_TRY(gptvq_calibration_length(model, o, &o->calib_length, err));
   GPTVQ_TRY(gptvq_transform_check(model, options, err));
   GPTVQ_TRY(gptvq_plan_create(model, options, &tensors, err));
-  out->bits = o->bits;
-  out->embedding_bits = tensors.bits.embedding;
-  out->head_bits = gptvq_outside_packs_head(model, o, &tensors.bits) && tensors.bits.head == 16
-                       ? tensors.bits.embedding
-                       : tensors.bits.head;
-  gptvq_status status = gptvq_estimate_bytes(model, &tensors, options, &bytes, err);
+  gptvq_status status = gptvq_plan_sizes(model, &tensors, options, out, err);
+  if (status == GPTVQ_OK) status = gptvq_estimate_bytes(model, &tensors, options, &bytes, err);
   gptvq_plan_release(&tensors);
   GPTVQ_TRY(status);
   GPTVQ_TRY(gptvq_blas_init(err));

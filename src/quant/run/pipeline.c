@@ -13,6 +13,7 @@
 #include "train/guide.h"
 #include "quant/plan/memory.h"
 #include "quant/plan/sensitivity.h"
+#include "quant/plan/time.h"
 #include "quant/run/budget.h"
 #include "quant/run/outside.h"
 #include "quant/run/resume.h"
@@ -67,6 +68,16 @@ static gptvq_status open_input(run *r, gptvq_error *err) {
     GPTVQ_TRY(gptvq_calibration_length(r->model, r->options, &r->resolved.options.calib_length, err));
   GPTVQ_TRY(gptvq_run_identity(r->model, &r->resolved, &r->state.identity, err));
   return gptvq_plan_create(r->model, &r->resolved, &r->plan, err);
+}
+
+/* A budget has said it already. */
+static gptvq_status say_sizes(const run *r, gptvq_error *err) {
+  gptvq_quantize_plan plan;
+  if (r->options->model_bits > 0.0) return GPTVQ_OK;
+  GPTVQ_TRY(gptvq_plan_sizes(r->model, &r->plan, &r->resolved, &plan, err));
+  gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "sizes: %s, %s%.4f bits per weight, embedding %u, output head %u",
+            plan.format, plan.allocates ? "at most " : "", plan.bits, plan.embedding_bits, plan.head_bits);
+  return GPTVQ_OK;
 }
 
 /* A run that was interrupted before, as its state says; r->resumed stays false when there is nothing to
@@ -132,8 +143,7 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   if (own > 0.0 && plan->peak > own) {
     gptvq_resolved plain = r->resolved;
     gptvq_memory_plan unpacked;
-    plain.options.embedding_bits = 0;
-    plain.options.head_bits = 16;
+    plain.options.embedding_bits = plain.options.head_bits = 16;
     gptvq_memory_plan_make(r->model, &plain, windows, resident, own, true, &unpacked);
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
@@ -173,7 +183,7 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
   if (!gptvq_run_allocates(&r->resolved)) return GPTVQ_OK;
-  size_t count = gptvq_min_size(GPTVQ_ALLOCATION_WINDOWS, c->samples);
+  const size_t count = gptvq_min_size(gptvq_allocation_windows(&r->resolved.options), c->samples);
   int32_t *tokens = gptvq_alloc(count * c->length, sizeof *tokens);
   if (tokens == NULL)
     return gptvq_fail_memory(err, "calibration windows", count * c->length * sizeof *tokens);
@@ -184,9 +194,13 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_standing standing = {r->callbacks, 0, p->layers_total};
   gptvq_guide guide = {0};
   gptvq_status status;
+  const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_GRADIENT);
+  gptvq_stage_count(&r->stages, gptvq_gradient_flop(r->model, count, c->length));
   GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, &windows, 1.0, r->memory.guide_budget, &standing, &guide, err));
+  (void)gptvq_stage_enter(&r->stages, GPTVQ_STAGE_SENSITIVITY);
   GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, r->memory.hessian_budget,
                                          &standing, &r->allocation, err));
+  (void)gptvq_stage_enter(&r->stages, before);
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
             "allocation: %.4f bits per value of at most %.4f, predicted increase of the loss %.4f (%.4f with "
@@ -306,8 +320,11 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   GPTVQ_TRY(allocate_bits(r, err));
   if (gptvq_run_is_guided(&r->resolved)) {
     const gptvq_standing standing = {r->callbacks, p->layers_done, p->layers_total};
+    const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_GRADIENT);
+    gptvq_stage_count(&r->stages, gptvq_gradient_flop(r->model, all.count, all.length));
     GPTVQ_TRY(gptvq_guide_create(r->model, &all, r->options->guide, r->memory.guide_budget, &standing,
                                  &r->guide, err));
+    (void)gptvq_stage_enter(&r->stages, before);
     p->guide = &r->guide;
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
@@ -491,6 +508,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(gptvq_pipeline_place(r->model, &r->resolved, &r->stages, r->callbacks, &r->device, err));
   GPTVQ_TRY(gptvq_team_check_place(&r->dist, &r->device, err));
   if (r->leads) GPTVQ_TRY(open_output(r, err));
+  GPTVQ_TRY(say_sizes(r, err));
   GPTVQ_TRY(gptvq_team_send_state(&r->dist, &r->out, &r->state, &r->resumed, err));
   GPTVQ_TRY(choose_place(r, err));
   if (r->leads && !r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));

@@ -99,9 +99,16 @@ gptvq_status gptvq_write_record(const gptvq_output *out, uint64_t original_bytes
 gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_model *model,
                                        const gptvq_resolved *options, const gptvq_calibration *calibration,
                                        double bits_per_value, gptvq_error *err);
+/* Bytes that the packed layers will take; those that they may take at most where sizes are allocated. */
+gptvq_status gptvq_estimate_layers(const gptvq_model *model, const gptvq_resolved *options, uint64_t *bytes,
+                                   gptvq_error *err);
 /* Bytes that the output will take, headers aside. */
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
                                   const gptvq_resolved *options, uint64_t *bytes, gptvq_error *err);
+
+/* The members of a plan that say what sizes were chosen (dry.c): format, bits, embedding_bits, head_bits. */
+gptvq_status gptvq_plan_sizes(const gptvq_model *model, const gptvq_tensor_plan *tensors,
+                              const gptvq_resolved *options, gptvq_quantize_plan *out, gptvq_error *err);
 
 /* ---- before the first block (check.c) ---- */
 /* Refuses options that do not go together or not on this processor; calib_compute auto becomes what it is

@@ -261,6 +261,21 @@ gptvq_status gptvq_write_packed_config(const gptvq_output *out, const gptvq_mode
   return status;
 }
 
+gptvq_status gptvq_estimate_layers(const gptvq_model *model, const gptvq_resolved *options, uint64_t *bytes,
+                                   gptvq_error *err) {
+  *bytes = gptvq_allocation_spare(model, options);
+  for (size_t b = 0; b < model->config.layers; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
+      const gptvq_linear *linear = &model->blocks[b].linears[i];
+      gptvq_packed_shape shape;
+      gptvq_packed_sizes sizes;
+      GPTVQ_TRY(gptvq_layer_shape(linear->rows, linear->cols, options, &shape, err));
+      gptvq_packed_measure(&shape, &sizes);
+      *bytes += sizes.stored_bytes;
+    }
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan,
                                   const gptvq_resolved *options, uint64_t *bytes, gptvq_error *err) {
   uint64_t total = 0;
@@ -279,15 +294,7 @@ gptvq_status gptvq_estimate_bytes(const gptvq_model *model, const gptvq_tensor_p
       total += tensor->bytes;
     }
   }
-  for (size_t b = 0; b < model->config.layers; b++)
-    for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
-      const gptvq_linear *linear = &model->blocks[b].linears[i];
-      gptvq_packed_shape shape;
-      gptvq_packed_sizes sizes;
-      GPTVQ_TRY(gptvq_layer_shape(linear->rows, linear->cols, options, &shape, err));
-      gptvq_packed_measure(&shape, &sizes);
-      total += sizes.stored_bytes;
-    }
-  *bytes = total + gptvq_allocation_spare(model, options);
+  GPTVQ_TRY(gptvq_estimate_layers(model, options, bytes, err));
+  *bytes += total;
   return GPTVQ_OK;
 }
