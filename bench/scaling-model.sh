@@ -9,9 +9,9 @@ function input(c, m, stream) {
   linears += m * c
   sums += c * (c + 1) / 2 + (stream ? m * c : c * c)
   shared += tokens * (c * (c + 1) + (stream ? 2 * m * c : 2 * c * c))
-  shared += 30 * m * c * c                                        # the solver: loop, update, re-assignment
+  shared += 34 * m * c * c                                        # the solver: loop, update, re-assignment; the error
   alone += 2 * c ^ 3 + 2 * (stream ? m : c) * c * c               # factor and inverse, the map
-  alone += (stream ? 0 : 2 * m * c * c) + 4 * m * c * c           # the map applied, the error
+  alone += stream ? 0 : 2 * m * c * c                             # the map applied
 }
 function model(name, layers, h, inter, kv,   length_, windows, groups, nodes, per) {
   linears = sums = shared = alone = 0

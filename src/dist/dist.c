@@ -34,10 +34,14 @@ gptvq_status gptvq_dist_gather_parts(gptvq_dist *d, void *data, const size_t *of
 }
 
 gptvq_status gptvq_dist_gather(gptvq_dist *d, void *all, size_t bytes, gptvq_error *err) {
-  if (gptvq_dist_alone(d)) return GPTVQ_OK;
+  return gptvq_dist_gather_items(d, all, d->team.count, bytes, err);
+}
+
+gptvq_status gptvq_dist_gather_items(gptvq_dist *d, void *all, size_t items, size_t bytes, gptvq_error *err) {
+  if (d == NULL || gptvq_dist_alone(d)) return GPTVQ_OK;
   size_t *offsets = gptvq_alloc(d->team.count + 1, sizeof *offsets);
   if (offsets == NULL) return gptvq_fail_memory(err, "a team", (d->team.count + 1) * sizeof *offsets);
-  for (size_t r = 0; r <= d->team.count; r++) offsets[r] = r * bytes;
+  for (size_t r = 0; r <= d->team.count; r++) offsets[r] = gptvq_dist_first(d, items, r) * bytes;
   gptvq_status status = gptvq_dist_gather_parts(d, all, offsets, err);
   free(offsets);
   return status;

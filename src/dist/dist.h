@@ -28,6 +28,20 @@ gptvq_status gptvq_dist_broadcast(gptvq_dist *dist, void *data, size_t bytes, gp
 gptvq_status gptvq_dist_gather(gptvq_dist *dist, void *all, size_t bytes, gptvq_error *err);
 /* data[offsets[members]]: likewise, parts of any size; offsets[members + 1] in bytes. */
 gptvq_status gptvq_dist_gather_parts(gptvq_dist *dist, void *data, const size_t *offsets, gptvq_error *err);
+/* Items dealt out in equal parts: those of a member begin here; of member `count` their number. dist NULL,
+ * here and in the next two: alone. */
+static inline size_t gptvq_dist_first(const gptvq_dist *dist, size_t items, size_t member) {
+  return dist == NULL ? items * member : items * member / dist->team.count;
+}
+/* This member's, [begin, end). */
+static inline void gptvq_dist_own(const gptvq_dist *dist, size_t items, size_t *begin, size_t *end) {
+  const size_t member = dist == NULL ? 0 : dist->team.rank;
+  *begin = gptvq_dist_first(dist, items, member);
+  *end = gptvq_dist_first(dist, items, member + 1);
+}
+/* all[items × bytes], each member's items in their place, for all. */
+gptvq_status gptvq_dist_gather_items(gptvq_dist *dist, void *all, size_t items, size_t bytes,
+                                     gptvq_error *err);
 /* values[count]: the sums over all members. */
 gptvq_status gptvq_dist_total(gptvq_dist *dist, uint64_t *values, size_t count, gptvq_error *err);
 

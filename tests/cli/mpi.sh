@@ -41,6 +41,20 @@ refused() { expect_fail "$@"; }
     [ $n = 1 ] || [ "$(json sent_bytes)" -ge "$(json sent_bytes_block)" ] || die "a block sent more than all"
   done
 
+  # a trellis code, too, and each has its share of the work: the operations of rank 0
+  flop() { sed -n "/^ *\"name\": \"$1\"/,/}/s/^ *\"flop\": \([^,]*\),*\$/\1/p" "$capture/out"; }
+  trellis="--code trellis --bits 2.25 $(echo "$options" | sed 's/--dim 2 --bits 2.25//')"
+  expect_ok "$GPTVQ" quantize "$model" -o one_trellis $trellis --json
+  update=$(flop 'codebook update') reassign=$(flop re-assignment)
+  for n in 1 2 3; do
+    expect_ok ranks $n "$GPTVQ" quantize "$model" -o ranks_trellis $trellis --json --threads 1
+    same ranks_trellis one_trellis
+    near "$(flop 'codebook update')" "$(awk -v all="$update" -v n=$n 'BEGIN {print all / n}')" 0.05 || die "rank 0 of $n has not its share of the update"
+    near "$(flop re-assignment)" "$(awk -v all="$reassign" -v n=$n 'BEGIN {print all / n}')" 0.05 || die "rank 0 of $n has not its share of re-assignment"
+    rm -rf ranks_trellis
+  done
+  rm -rf one_trellis
+
   # other methods, experts, transforms, what comes after the blocks
   tiny() { # tiny NAME OPTIONS…
     name=$1
@@ -57,10 +71,10 @@ refused() { expect_fail "$@"; }
   tiny llama $small --dim 2 --bits 3 --group-size 256 --scale-block 16 --no-true-sequential --guide 0.5
   tiny llama $small --dim 2 --bits 3 --group-size 256 --act-order absorb --rotate all --finetune-steps 2
   tiny llama-tied $small --method gptq --index-bits 3 --group-size 32 --embedding-bits 4
+  tiny llama-tied $small --bits 3 --code trellis --embedding-bits 3
   if [ "$kills" -ge 10 ]; then
     tiny llama $small --dim 2 --bits 3 --group-size 256 --beam 1 --device shim
     tiny llama $small --dim 1 --bits 3 --group-size 256 --svd-rank 2
-    tiny llama $small --bits 3 --code trellis
     tiny llama $small --method gptq --index-bits 3 --group-size 32
     tiny llama --method rtn --bits 4 --embedding-bits 3 --head-bits 8
     tiny llama $small --dim 2 --bits 3 --group-size 256 --embedding-bits 3 --head-bits 5

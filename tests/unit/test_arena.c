@@ -87,7 +87,7 @@ static void solving_takes_what_was_planned(void **state) {
         shape.permuted = false;
       }
       assert_int_equal(gptvq_packed_allocate(&shape, &result, &err), GPTVQ_OK);
-      size_t planned = gptvq_solve_bytes(&r, &shape, data);
+      size_t planned = gptvq_solve_bytes(&solver, &shape, data);
       assert_int_equal(gptvq_arena_create(&arena, planned, "layer", &err), GPTVQ_OK);
       const gptvq_weights weights = {"layer", rows, cols, w};
       if (gptvq_solve_layer_in(&arena, &solver, &weights, f, &result, &err) != GPTVQ_OK)

@@ -1,73 +1,9 @@
 /* dist/: windows dealt out, and sums whose bits do not depend on the number of members. Members are threads
  * here. */
 #include "base/random.h"
-#include "dist/dist.h"
+#include "team_fixture.h"
 
-#include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-enum { MOST = 5, COLS = 37, ROWS = 11, WINDOWS = 21 };
-
-/* Everyone leaves what it has where all see it, between two barriers. */
-typedef struct table {
-  pthread_barrier_t barrier;
-  size_t count;
-  const void *data[MOST];
-  const size_t *offsets[MOST];
-} table;
-typedef struct member {
-  table *table;
-  size_t rank;
-} member;
-
-static void meet(const member *m, const void *data, const size_t *offsets) {
-  m->table->data[m->rank] = data;
-  m->table->offsets[m->rank] = offsets;
-  (void)pthread_barrier_wait(&m->table->barrier);
-}
-static void part(const member *m) { (void)pthread_barrier_wait(&m->table->barrier); }
-
-static gptvq_status broadcast(void *context, void *data, size_t bytes, gptvq_error *err) {
-  const member *m = context;
-  (void)err;
-  meet(m, data, NULL);
-  if (m->rank > 0) memcpy(data, m->table->data[0], bytes);
-  part(m);
-  return GPTVQ_OK;
-}
-static gptvq_status gather(void *context, void *data, const size_t *offsets, gptvq_error *err) {
-  const member *m = context;
-  (void)err;
-  meet(m, data, offsets);
-  for (size_t r = 0; r < m->table->count; r++) {
-    assert_memory_equal(offsets, m->table->offsets[r], (m->table->count + 1) * sizeof *offsets);
-    if (r != m->rank)
-      memcpy((char *)data + offsets[r], (const char *)m->table->data[r] + offsets[r],
-             offsets[r + 1] - offsets[r]);
-  }
-  part(m);
-  return GPTVQ_OK;
-}
-static gptvq_status exchange(void *context, const void *send, const size_t *send_offsets, void *receive,
-                             const size_t *receive_offsets, gptvq_error *err) {
-  const member *m = context;
-  (void)err;
-  meet(m, send, send_offsets);
-  for (size_t r = 0; r < m->table->count; r++) {
-    const size_t *theirs = m->table->offsets[r], bytes = theirs[m->rank + 1] - theirs[m->rank];
-    assert_int_equal(bytes, receive_offsets[r + 1] - receive_offsets[r]);
-    if (bytes > 0)
-      memcpy((char *)receive + receive_offsets[r], (const char *)m->table->data[r] + theirs[m->rank], bytes);
-  }
-  part(m);
-  return GPTVQ_OK;
-}
+enum { MOST = MOST_MEMBERS, COLS = 37, ROWS = 11, WINDOWS = 21 };
 
 /* The sum of a window: numbers of very different size, so that another order gives other bits. */
 static void add_window(size_t window, size_t values, double *sums) {
@@ -87,14 +23,7 @@ typedef struct job {
 
 static void *work(void *context) {
   job *j = context;
-  gptvq_team team = {.size = sizeof team,
-                     .context = &j->member,
-                     .rank = j->member.rank,
-                     .count = j->member.table->count,
-                     .neighbours = 1,
-                     .broadcast = broadcast,
-                     .gather = gather,
-                     .exchange = exchange};
+  const gptvq_team team = team_of(&j->member);
   static _Thread_local double values[COLS * (COLS + 1)], total[ROWS * COLS];
   gptvq_dist dist;
   gptvq_error err;
@@ -136,17 +65,9 @@ static void sums_do_not_depend_on_the_members(void **unused) {
     static job jobs[MOST];
     static double expected[COLS * (COLS + 1)];
     for (size_t count = 1; count <= MOST; count++) {
-      table meeting = {.count = count};
-      pthread_t threads[MOST];
-      assert_int_equal(pthread_barrier_init(&meeting.barrier, NULL, (unsigned)count), 0);
       memset(jobs, 0, sizeof jobs);
-      for (size_t r = 0; r < count; r++) {
-        jobs[r].member = (member){&meeting, r};
-        jobs[r].upper = upper == 1;
-        assert_int_equal(pthread_create(&threads[r], NULL, work, &jobs[r]), 0);
-      }
-      for (size_t r = 0; r < count; r++) assert_int_equal(pthread_join(threads[r], NULL), 0);
-      (void)pthread_barrier_destroy(&meeting.barrier);
+      for (size_t r = 0; r < count; r++) jobs[r].upper = upper == 1;
+      run_members(count, work, jobs, sizeof jobs[0]);
       if (count == 1) memcpy(expected, jobs[0].result, sizeof expected);
       uint64_t sent = 0;
       for (size_t r = 0; r < count; r++) {

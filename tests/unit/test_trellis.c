@@ -209,10 +209,11 @@ static void tables_of_normal_numbers(void **state) {
     gptvq_error err;
     assert_int_equal(gptvq_arena_create(&arena, gptvq_trellis_em_bytes(&p), "test", &err), GPTVQ_OK);
     memcpy(tables, gptvq_gaussian_tables[k - 2], sizeof tables);
-    double loss = gptvq_trellis_em(&p, 1, tables, &arena);
+    double loss, next;
+    assert_int_equal(gptvq_trellis_em(&p, 1, NULL, tables, &loss, &arena, &err), GPTVQ_OK);
     if (!(loss < most[k - 2] && loss > pow(4.0, -(double)k))) fail_msg("%u bits: %g", k, loss);
     for (int round = 0; round < 8; round++) {
-      double next = gptvq_trellis_em(&p, 1, tables, &arena);
+      assert_int_equal(gptvq_trellis_em(&p, 1, NULL, tables, &next, &arena, &err), GPTVQ_OK);
       assert_true(next <= loss * (1.0 + 1e-6));
       loss = next;
     }

@@ -127,11 +127,11 @@ gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_er
   loss_job job = {q, row_loss};
   gptvq_parallel_for(q->rows, 8, dot_rows, &job);
   if (loss == NULL) return GPTVQ_OK;
-  for (size_t stripe = 0; stripe < q->stripes; stripe++) {
-    const size_t first = stripe * q->shape.group_rows;
-    q->stripe_values[stripe] = 0.0;
-    for (size_t row = first; row < gptvq_min_size(q->rows, first + q->shape.group_rows); row++)
-      q->stripe_values[stripe] += row_loss[row];
+  for (size_t unit = 0; unit < q->units; unit++) {
+    const size_t first = unit * q->unit_rows;
+    q->unit_values[unit] = 0.0;
+    for (size_t row = first; row < gptvq_min_size(q->rows, first + q->unit_rows); row++)
+      q->unit_values[unit] += row_loss[row];
   }
-  return gptvq_vq_total(q, q->stripe_values, loss, err);
+  return gptvq_vq_total(q, q->unit_values, loss, err);
 }

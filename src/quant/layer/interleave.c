@@ -79,7 +79,9 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
                 q->work[row * q->padded + l->live[b] * d + j] / scale;
       }
     gptvq_em(&points, q->k, q->options->em_init, q->options->em_iterations,
-             q->options->seed + 0x9e3779b97f4a7c15u * ((q->first_stripe + stripe) * q->groups + l->group + 1),
+             q->options->seed +
+                 0x9e3779b97f4a7c15u *
+                     ((q->first_row / q->shape.group_rows + stripe) * q->groups + l->group + 1),
              centroids, NULL, &own);
     gptvq_vq_store_codebook(q, stripe * q->groups + l->group, centroids);
   }

@@ -58,11 +58,14 @@ typedef struct gptvq_vq {
   gptvq_packed_shape shape;
   gptvq_arena *arena; /* all arrays, and scratch */
   size_t rows, padded, blocks, groups, stripes, k;
-  /* rows and stripes may be a part of the layer's, which others work on as well (deal.c): where it begins */
-  size_t first_row, first_stripe, all_rows;
-  gptvq_dist *dist;      /* these; NULL: the part is the whole */
-  double *stripe_values; /* [stripes], and those of all if there are others: of gptvq_vq_total */
-  size_t beam;           /* partial assignments kept per row, of a trellis per prefix; 1 = greedy */
+  /* Rows that depend on each other, from the first row on, are a unit: stripes; of a trellis each row. */
+  size_t unit_rows, units;
+  /* rows, units and stripes may be a part of the layer's, which others work on as well (deal.c): where it
+   * begins */
+  size_t first_row, all_rows;
+  gptvq_dist *dist;    /* these; NULL: the part is the whole */
+  double *unit_values; /* [units], and those of all if there are others: of gptvq_vq_total */
+  size_t beam;         /* partial assignments kept per row, of a trellis per prefix; 1 = greedy */
   unsigned dim;
   gptvq_group *group; /* [groups] in processing order */
   float *target, *work,
@@ -138,13 +141,20 @@ void gptvq_vq_residual(gptvq_vq *q);
  * work and E (H + ridge) in error. */
 gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err);
 
-/* deal.c: Σ of a value of each stripe, values[stripes], over those of the whole layer, in their order. */
+/* deal.c: Σ of a value of each unit, values[units], over those of the whole layer, in their order. */
 gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *total, gptvq_error *err);
+/* The first row of a member's part, of the layer's; of member `count` their number. */
+size_t gptvq_vq_first_row(const gptvq_vq *part, size_t member);
+/* all[…][bytes]: what each member has from its first(part, member) on, for all. Of a whole layer it is there.
+ */
+gptvq_status gptvq_vq_collect(const gptvq_vq *part, void *all, size_t bytes,
+                              size_t (*first)(const gptvq_vq *part, size_t member), gptvq_error *err);
 /* Is this layer worked on in parts, with the same result? Then *part is this member's of it, *q the whole. */
 bool gptvq_vq_deal(const gptvq_solver *solver, const gptvq_vq *q, gptvq_vq *part);
-/* Indices and codebooks of all parts, solved, into the whole, whose arrays are taken from the part's arena.
- * Fills what packing needs. */
+/* Indices, codebooks and row scales of all parts, solved, into the whole, whose arrays are taken from the
+ * part's arena, or are the part's. Fills what packing needs. */
 gptvq_status gptvq_vq_assemble(const gptvq_vq *part, gptvq_vq *q, gptvq_error *err);
+size_t gptvq_vq_assemble_bytes(const gptvq_vq *part);
 
 /* update.c */
 gptvq_status gptvq_vq_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes,
@@ -249,7 +259,7 @@ gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_p
                      const gptvq_factor *factor, bool has_factor);
 /* The arrays of *q from its arena: 3 floats per weight, 2 / dim bytes of index, the codebooks. */
 gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err);
-/* All that a solve takes of the arena until the layer is packed. */
+/* All that a solve takes of the arena until the layer is packed; of a part likewise. */
 size_t gptvq_vq_bytes(const gptvq_vq *q);
 /* gptvq_solve_layer with its scratch, gptvq_solve_bytes of it, from a given arena, into the storage of a
  * result that is there. What a failure leaves in the arena is unspecified, here and in all that follows. */
@@ -265,9 +275,11 @@ size_t gptvq_solve_uniform_bytes(const gptvq_packed_shape *shape, bool feedback)
  * through casts are the solver's). */
 gptvq_status gptvq_packed_allocate(const gptvq_packed_shape *shape, gptvq_layer_result *result,
                                    gptvq_error *err);
-/* Relative error of the packed arrays against the weights. */
-gptvq_status gptvq_packed_error(gptvq_arena *arena, const gptvq_packed *packed, const float *weights,
-                                const gptvq_factor *factor, double *error, gptvq_error *err);
+/* Relative error of the packed arrays against the weights. dist: who shares the work with a factor; or NULL.
+ */
+gptvq_status gptvq_packed_error(gptvq_arena *arena, gptvq_dist *dist, const gptvq_packed *packed,
+                                const float *weights, const gptvq_factor *factor, double *error,
+                                gptvq_error *err);
 size_t gptvq_packed_error_bytes(const gptvq_packed_shape *shape, bool with_factor);
 
 #endif

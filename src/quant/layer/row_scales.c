@@ -116,6 +116,7 @@ size_t gptvq_trellis_scales_bytes(const gptvq_vq *q) {
 gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error *err) {
   fit f = {.q = q};
   const size_t n = q->padded, mark = q->arena->used;
+  double gained;
   take(q->arena, &f);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the fit of row scales", err));
   GPTVQ_TRY(gptvq_vq_loss(q, f.row_loss, loss, err));
@@ -132,7 +133,8 @@ gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error 
     }
     gptvq_parallel_for(count, 1, solve_rows, &f);
   }
-  for (size_t row = 0; row < q->rows; row++) *loss -= f.row_loss[row];
+  GPTVQ_TRY(gptvq_vq_total(q, f.row_loss, &gained, err));
+  *loss -= gained;
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
 }

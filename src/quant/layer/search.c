@@ -23,7 +23,7 @@ typedef struct search {
   gptvq_trellis_columns columns;
   char *memory; /* per thread: beam scratch, then table; of a trellis: scratch of a path */
   size_t memory_bytes, beam_bytes;
-  double *gain; /* [stripes], of a trellis [rows] */
+  double *gain; /* [units] */
 } search;
 
 /* U, T and the inverse of H_BB + ridge */
@@ -163,15 +163,14 @@ static void take(gptvq_arena *arena, search *s) {
   enum { B = GPTVQ_BATCH };
   const gptvq_vq *q = s->q;
   size_t padded = gptvq_round_up(q->k, GPTVQ_LOOKUP_LANES);
-  bool trellis = q->step_bits > 0;
   s->beam_bytes = gptvq_round_up(gptvq_beam_scratch(padded, q->beam), 64);
   s->memory_bytes =
       gptvq_round_up(s->beam_bytes + gptvq_batch_table_floats(q->dim, padded) * sizeof(float), 64);
-  if (trellis) s->memory_bytes = gptvq_trellis_path_bytes(q);
+  if (q->step_bits > 0) s->memory_bytes = gptvq_trellis_path_bytes(q);
   gptvq_batch_factor_take(arena, q, &s->of);
   s->target = gptvq_arena_take(arena, q->rows, B * sizeof *s->target);
   s->memory = gptvq_arena_take(arena, gptvq_thread_count(), s->memory_bytes);
-  s->gain = gptvq_arena_take_zero(arena, trellis ? q->rows : q->stripes, sizeof *s->gain);
+  s->gain = gptvq_arena_take_zero(arena, q->units, sizeof *s->gain);
 }
 
 size_t gptvq_vq_search_bytes(const gptvq_vq *q) {
@@ -217,12 +216,7 @@ gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
       }
     }
   }
-  if (q->step_bits == 0) {
-    GPTVQ_TRY(gptvq_vq_total(q, s.gain, gain, err));
-  } else {
-    *gain = 0.0;
-    for (size_t row = 0; row < q->rows; row++) *gain += s.gain[row];
-  }
+  GPTVQ_TRY(gptvq_vq_total(q, s.gain, gain, err));
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;
 }

@@ -79,7 +79,8 @@ static gptvq_status check_weights(const gptvq_weights *w, gptvq_error *err) {
 }
 
 typedef struct error_scratch { /* slab: rows that are worked on together */
-  size_t slab;
+  size_t slab, slabs;
+  double (*sums)[2];            /* [slabs] */
   float *decoded, *x, *product; /* [slab × cols], [slab × padded] */
 } error_scratch;
 
@@ -87,6 +88,8 @@ static void take_error(gptvq_arena *arena, const gptvq_packed_shape *shape, bool
                        error_scratch *s) {
   size_t n = with_factor ? gptvq_round_up(shape->cols, shape->dim) : shape->cols;
   s->slab = gptvq_min_size(256, shape->rows);
+  s->slabs = gptvq_ceil_div(shape->rows, s->slab);
+  s->sums = gptvq_arena_take(arena, s->slabs, sizeof *s->sums);
   s->decoded = gptvq_arena_take(arena, s->slab, shape->cols * sizeof(float));
   s->x = gptvq_arena_take(arena, s->slab, n * sizeof(float));
   s->product = with_factor ? gptvq_arena_take(arena, s->slab, n * sizeof(float)) : NULL;
@@ -99,37 +102,47 @@ size_t gptvq_packed_error_bytes(const gptvq_packed_shape *shape, bool with_facto
   return counting.peak;
 }
 
-/* tr(E H Eᵀ) and tr(W H Wᵀ) over slabs of rows, undamped H; without a factor the plain sums of squares */
-gptvq_status gptvq_packed_error(gptvq_arena *arena, const gptvq_packed *packed, const float *weights,
-                                const gptvq_factor *factor, double *error, gptvq_error *err) {
-  size_t rows = packed->shape.rows, cols = packed->shape.cols, n = factor != NULL ? factor->padded : cols;
-  size_t mark = arena->used;
-  error_scratch scratch;
-  take_error(arena, &packed->shape, factor != NULL, &scratch);
-  GPTVQ_TRY(gptvq_arena_check(arena, "the layer error", err));
-  float *decoded = scratch.decoded, *x = scratch.x;
-  size_t slab = scratch.slab;
-  double sums[2] = {0.0, 0.0};
-  for (size_t first = 0; first < rows; first += slab) {
-    size_t m = gptvq_min_size(slab, rows - first);
-    gptvq_packed_decode_ref(packed, first, first + m, decoded, cols);
-    for (int pass = 0; pass < 2; pass++) {
-      for (size_t i = 0; i < m; i++)
-        for (size_t c = 0; c < n; c++) {
-          uint32_t column = factor != NULL ? factor->order[c] : (uint32_t)c;
-          if (column == GPTVQ_NO_COLUMN) x[i * n + c] = 0.0f;
-          else
-            x[i * n + c] =
-                weights[(first + i) * cols + column] - (pass == 0 ? decoded[i * cols + column] : 0.0f);
-        }
-      const float *y = x;
-      if (factor != NULL) {
-        gptvq_rows_product(false, m, n, n, x, n, factor->h, n, scratch.product, n);
-        y = scratch.product;
+/* tr(E H Eᵀ) and tr(W H Wᵀ) of one slab of rows, undamped H; without a factor the plain sums of squares */
+static void sum_slab(const gptvq_packed *packed, const float *weights, const gptvq_factor *factor,
+                     const error_scratch *s, size_t first, double sums[2]) {
+  const size_t cols = packed->shape.cols, n = factor != NULL ? factor->padded : cols,
+               m = gptvq_min_size(s->slab, packed->shape.rows - first);
+  float *x = s->x;
+  gptvq_packed_decode_ref(packed, first, first + m, s->decoded, cols);
+  for (int pass = 0; pass < 2; pass++) {
+    for (size_t i = 0; i < m; i++)
+      for (size_t c = 0; c < n; c++) {
+        uint32_t column = factor != NULL ? factor->order[c] : (uint32_t)c;
+        if (column == GPTVQ_NO_COLUMN) x[i * n + c] = 0.0f;
+        else
+          x[i * n + c] =
+              weights[(first + i) * cols + column] - (pass == 0 ? s->decoded[i * cols + column] : 0.0f);
       }
-      for (size_t i = 0; i < m * n; i++) sums[pass] += (double)x[i] * (double)y[i];
+    const float *y = x;
+    if (factor != NULL) {
+      gptvq_rows_product(false, m, n, n, x, n, factor->h, n, s->product, n);
+      y = s->product;
     }
+    sums[pass] = 0.0;
+    for (size_t i = 0; i < m * n; i++) sums[pass] += (double)x[i] * (double)y[i];
   }
+}
+
+gptvq_status gptvq_packed_error(gptvq_arena *arena, gptvq_dist *dist, const gptvq_packed *packed,
+                                const float *weights, const gptvq_factor *factor, double *error,
+                                gptvq_error *err) {
+  gptvq_dist *shared = factor != NULL ? dist : NULL; /* plain sums are soon made */
+  size_t mark = arena->used, begin, end;
+  error_scratch s;
+  take_error(arena, &packed->shape, factor != NULL, &s);
+  GPTVQ_TRY(gptvq_arena_check(arena, "the layer error", err));
+  gptvq_dist_own(shared, s.slabs, &begin, &end);
+  for (size_t slab = begin; slab < end; slab++)
+    sum_slab(packed, weights, factor, &s, slab * s.slab, s.sums[slab]);
+  GPTVQ_TRY(gptvq_dist_gather_items(shared, s.sums, s.slabs, sizeof *s.sums, err));
+  double sums[2] = {0.0, 0.0};
+  for (size_t slab = 0; slab < s.slabs; slab++)
+    for (int pass = 0; pass < 2; pass++) sums[pass] += s.sums[slab][pass];
   gptvq_arena_return(arena, mark);
   *error = sums[0] <= 0.0 ? 0.0 : sums[1] > 0.0 ? sums[0] / sums[1] : 1.0;
   return GPTVQ_OK;
@@ -161,25 +174,27 @@ static size_t scale_codes_per_group(const gptvq_packed_shape *s) {
 gptvq_vq gptvq_vq_of(const gptvq_solver *solver, const char *name, const gptvq_packed_shape *shape,
                      const gptvq_factor *factor, bool has_factor) {
   const gptvq_quantize_options *o = &solver->options->options;
-  gptvq_vq q = {.name = name,
-                .options = o,
-                .backend = solver->backend,
-                .stages = solver->stages,
-                .factor = factor,
-                .has_factor = has_factor,
-                .shape = *shape,
-                .rows = shape->rows,
-                .all_rows = shape->rows,
-                .dim = shape->dim,
-                .padded = gptvq_round_up(shape->cols, shape->dim),
-                .groups = gptvq_ceil_div(shape->cols, shape->group_cols),
-                .stripes = gptvq_ceil_div(shape->rows, shape->group_rows),
-                .k = shape->kind == GPTVQ_PACKED_TRELLIS ? GPTVQ_TRELLIS_TABLE
-                                                         : (size_t)1 << shape->index_bits,
-                /* partial assignments can only be compared in the metric of the feedback */
-                .beam = o->hessian_weights ? gptvq_max_size(1, o->beam) : 1,
-                .scale_block = shape->scale_block};
+  gptvq_vq q = {
+      .name = name,
+      .options = o,
+      .backend = solver->backend,
+      .stages = solver->stages,
+      .factor = factor,
+      .has_factor = has_factor,
+      .shape = *shape,
+      .rows = shape->rows,
+      .all_rows = shape->rows,
+      .dim = shape->dim,
+      .padded = gptvq_round_up(shape->cols, shape->dim),
+      .groups = gptvq_ceil_div(shape->cols, shape->group_cols),
+      .stripes = shape->kind == GPTVQ_PACKED_TRELLIS ? 1 : gptvq_ceil_div(shape->rows, shape->group_rows),
+      .unit_rows = shape->kind == GPTVQ_PACKED_TRELLIS ? 1 : shape->group_rows,
+      .k = shape->kind == GPTVQ_PACKED_TRELLIS ? GPTVQ_TRELLIS_TABLE : (size_t)1 << shape->index_bits,
+      /* partial assignments can only be compared in the metric of the feedback */
+      .beam = o->hessian_weights ? gptvq_max_size(1, o->beam) : 1,
+      .scale_block = shape->scale_block};
   q.blocks = q.padded / q.dim;
+  q.units = gptvq_ceil_div(q.rows, q.unit_rows);
   q.scale_blocks = scale_codes_per_group(shape) * q.groups;
   if (shape->kind == GPTVQ_PACKED_TRELLIS) {
     q.step_bits = shape->index_bits;
@@ -207,9 +222,7 @@ static void take_arrays(gptvq_arena *arena, gptvq_vq *q) {
   q->codes = gptvq_arena_take(arena, tiles, values * s->codebook_bits / 8);
   q->state_values = gptvq_arena_take(arena, q->step_bits > 0 ? q->groups : 0,
                                      GPTVQ_TRELLIS_STATES * sizeof *q->state_values);
-  q->stripe_values =
-      gptvq_arena_take(arena, gptvq_max_size(q->stripes, gptvq_ceil_div(q->all_rows, s->group_rows)),
-                       sizeof *q->stripe_values);
+  q->unit_values = gptvq_arena_take(arena, gptvq_ceil_div(q->all_rows, q->unit_rows), sizeof *q->unit_values);
   q->codebook_scales = gptvq_arena_take(arena, tiles, sizeof *q->codebook_scales);
   q->block_scale_of = gptvq_arena_take(arena, q->blocks, sizeof *q->block_scale_of);
   q->scale_codes = gptvq_arena_take_zero(arena, q->rows, q->scale_blocks);
@@ -399,6 +412,7 @@ size_t gptvq_vq_bytes(const gptvq_vq *q) {
   size_t stages = gptvq_max_size(gptvq_vq_interleave_bytes(q), refine_bytes(q, false));
   if (q->shape.svd_rank > 0)
     stages = gptvq_max_size(stages, gptvq_max_size(gptvq_vq_compress_bytes(q), refine_bytes(q, true)));
+  if (q->dist != NULL) stages = gptvq_max_size(stages, gptvq_vq_assemble_bytes(q));
   return gptvq_saturated_sum(counting.peak, stages);
 }
 
@@ -442,15 +456,15 @@ static bool uses_data(const gptvq_resolved *options) {
   return method == GPTVQ_METHOD_GPTVQ || method == GPTVQ_METHOD_GPTQ;
 }
 
-size_t gptvq_solve_bytes(const gptvq_resolved *options, const gptvq_packed_shape *shape, bool with_factor) {
-  bool used = with_factor && uses_data(options);
+size_t gptvq_solve_bytes(const gptvq_solver *solver, const gptvq_packed_shape *shape, bool with_factor) {
+  bool used = with_factor && uses_data(solver->options);
   size_t solving;
   if (shape->kind != GPTVQ_PACKED_UNIFORM) {
-    const gptvq_solver solver = {.options = options};
-    const gptvq_vq q = gptvq_vq_of(&solver, "", shape, NULL, used);
-    solving = gptvq_vq_bytes(&q);
+    gptvq_vq part;
+    const gptvq_vq q = gptvq_vq_of(solver, "", shape, NULL, used);
+    solving = gptvq_vq_bytes(gptvq_vq_deal(solver, &q, &part) ? &part : &q);
   } else {
-    solving = gptvq_solve_uniform_bytes(shape, used && options->options.feedback);
+    solving = gptvq_solve_uniform_bytes(shape, used && solver->options->options.feedback);
   }
   return gptvq_max_size(solving, gptvq_packed_error_bytes(shape, with_factor));
 }
@@ -464,7 +478,8 @@ gptvq_status gptvq_solve_layer_in(gptvq_arena *arena, const gptvq_solver *solver
                : gptvq_solve_uniform(arena, solver, weights, used, result, err));
   if (result->packed.shape.permuted)
     memcpy((uint32_t *)result->packed.permutation, used->order, weights->cols * sizeof(uint32_t));
-  return gptvq_packed_error(arena, &result->packed, weights->values, factor, &result->error, err);
+  return gptvq_packed_error(arena, solver->dist, &result->packed, weights->values, factor, &result->error,
+                            err);
 }
 
 gptvq_status gptvq_solve_layer(const gptvq_solver *solver, const gptvq_weights *weights,
@@ -485,8 +500,8 @@ gptvq_status gptvq_solve_layer(const gptvq_solver *solver, const gptvq_weights *
                       weights->name);
   if (used == NULL) shape.permuted = false; /* no Hessian, no order */
   GPTVQ_TRY(gptvq_packed_allocate(&shape, result, err));
-  GPTVQ_TRY_GOTO(gptvq_arena_create(&arena, gptvq_solve_bytes(solver->options, &shape, factor != NULL),
-                                    weights->name, err));
+  GPTVQ_TRY_GOTO(
+      gptvq_arena_create(&arena, gptvq_solve_bytes(solver, &shape, factor != NULL), weights->name, err));
   status = gptvq_solve_layer_in(&arena, solver, weights, factor, result, err);
 done:
   gptvq_arena_destroy(&arena);

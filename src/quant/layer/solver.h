@@ -60,7 +60,7 @@ gptvq_status gptvq_solve_layer(const gptvq_solver *solver, const gptvq_weights *
                                const gptvq_factor *factor, gptvq_layer_result *result, gptvq_error *err);
 /* Bytes of scratch that it takes, exactly where every stage runs that the options may ask for, and of the
  * result's storage. */
-size_t gptvq_solve_bytes(const gptvq_resolved *options, const gptvq_packed_shape *shape, bool with_factor);
+size_t gptvq_solve_bytes(const gptvq_solver *solver, const gptvq_packed_shape *shape, bool with_factor);
 size_t gptvq_packed_bytes(const gptvq_packed_shape *shape);
 
 /* The shape that the options give a rows × cols layer (narrow and short layers included): exact size before

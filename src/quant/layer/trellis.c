@@ -13,8 +13,15 @@
  * most: what is left to gain is made up for by the re-assignment. */
 enum { TABLE_ROWS = 512, TABLE_ROUNDS = 24 };
 
+static size_t sample_rows(const gptvq_vq *q) { return gptvq_min_size(q->all_rows, TABLE_ROWS); }
+/* The sample is spread evenly over the layer's rows. */
+static size_t sample_row(const gptvq_vq *q, size_t i) { return i * q->all_rows / sample_rows(q); }
+static size_t first_sample(const gptvq_vq *part, size_t member) {
+  return gptvq_ceil_div(gptvq_vq_first_row(part, member) * sample_rows(part), part->all_rows);
+}
+
 static gptvq_trellis_points points_of(const gptvq_vq *q) {
-  size_t rows = gptvq_min_size(q->rows, TABLE_ROWS);
+  size_t rows = sample_rows(q);
   return (gptvq_trellis_points){.step_bits = q->step_bits,
                                 .rows = gptvq_round_up(rows, GPTVQ_TRELLIS_ROWS),
                                 .columns = gptvq_packed_width(&q->shape, 0)};
@@ -22,36 +29,72 @@ static gptvq_trellis_points points_of(const gptvq_vq *q) {
 
 typedef struct making {
   float *x, *weight, *row_weight;
-  double *size; /* [rows] weighted root mean square */
+  float *sample; /* [sample rows × width] of all members; NULL: the part is the whole */
+  double *size;  /* [all rows] weighted root mean square */
 } making;
 
 static void take_making(gptvq_arena *arena, const gptvq_vq *q, const gptvq_trellis_points *p, making *m) {
   m->x = gptvq_arena_take_zero(arena, p->rows, p->columns * sizeof *m->x);
   m->weight = gptvq_arena_take(arena, p->columns, sizeof *m->weight);
   m->row_weight = gptvq_arena_take_zero(arena, p->rows, sizeof *m->row_weight);
-  m->size = gptvq_arena_take(arena, q->rows, sizeof *m->size);
+  m->size = gptvq_arena_take(arena, q->all_rows, sizeof *m->size);
+  m->sample =
+      q->dist == NULL ? NULL : gptvq_arena_take(arena, sample_rows(q), p->columns * sizeof *m->sample);
 }
 
-/* size of all rows; returns the geometric mean of those that are not 0, or 0 */
-static double measure_rows(const gptvq_vq *q, const gptvq_group *group, const making *m) {
+/* size of all rows; *base: the geometric mean of those that are not 0, or 0 */
+static gptvq_status measure_rows(const gptvq_vq *q, const gptvq_group *group, const making *m, double *base,
+                                 gptvq_error *err) {
   double total = 0.0, logs = 0.0, count = 0.0;
   for (size_t c = 0; c < group->width; c++) total += (double)m->weight[c];
   for (size_t row = 0; row < q->rows; row++) {
     const float *w = q->work + row * q->padded + group->start;
     double sum = 0.0;
     for (size_t c = 0; c < group->width; c++) sum += (double)m->weight[c] * (double)w[c] * (double)w[c];
-    m->size[row] = total > 0.0 ? sqrt(sum / total) : 0.0;
+    m->size[q->first_row + row] = total > 0.0 ? sqrt(sum / total) : 0.0;
+  }
+  GPTVQ_TRY(gptvq_vq_collect(q, m->size, sizeof *m->size, gptvq_vq_first_row, err));
+  for (size_t row = 0; row < q->all_rows; row++) {
     if (!(m->size[row] > 0.0)) continue;
     logs += log2(m->size[row]);
     count += 1.0;
   }
-  return count > 0.0 ? exp2(logs / count) : 0.0;
+  *base = count > 0.0 ? exp2(logs / count) : 0.0;
+  return GPTVQ_OK;
+}
+
+/* The sampled rows of other members, as they are before they are scaled. */
+static gptvq_status collect_sample(const gptvq_vq *q, const gptvq_group *group, const making *m,
+                                   gptvq_error *err) {
+  if (q->dist == NULL) return GPTVQ_OK;
+  const size_t own = q->dist->team.rank;
+  for (size_t i = first_sample(q, own); i < first_sample(q, own + 1); i++)
+    memcpy(m->sample + i * group->width,
+           q->work + (sample_row(q, i) - q->first_row) * q->padded + group->start,
+           group->width * sizeof *m->sample);
+  return gptvq_vq_collect(q, m->sample, group->width * sizeof *m->sample, first_sample, err);
+}
+
+/* The scaled sample, weighted by the square of the scales. */
+static void set_points(const gptvq_vq *q, const gptvq_group *group, const making *m, double base) {
+  for (size_t i = 0; i < sample_rows(q) && base > 0.0; i++) {
+    const size_t row = sample_row(q, i);
+    const float *w =
+                    q->dist == NULL ? q->work + row * q->padded + group->start : m->sample + i * group->width,
+                scale = q->scale_table[gptvq_row_scale_code(m->size[row] / base)];
+    if (!(scale > 0.0f)) continue;
+    m->row_weight[i] = scale * scale;
+    for (size_t c = 0; c < group->width; c++)
+      m->x[(i / GPTVQ_TRELLIS_ROWS * group->width + c) * GPTVQ_TRELLIS_ROWS + i % GPTVQ_TRELLIS_ROWS] =
+          w[c] / scale;
+  }
 }
 
 gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
   const gptvq_group *group = &q->group[g];
   gptvq_trellis_points p = points_of(q);
-  size_t mark = q->arena->used, used = gptvq_min_size(q->rows, TABLE_ROWS);
+  size_t mark = q->arena->used;
+  double base, loss;
   making m;
   float tables[GPTVQ_TRELLIS_TABLE];
   take_making(q->arena, q, &p, &m);
@@ -64,22 +107,16 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
     float t = q->lookup[group->start + c];
     m.weight[c] = gptvq_factor_is_dead(q->factor, group->start + c) ? 0.0f : t * t;
   }
-  double base = measure_rows(q, group, &m);
+  GPTVQ_TRY(measure_rows(q, group, &m, &base, err));
   for (size_t row = 0; row < q->rows; row++)
-    q->scale_codes[row * q->groups + group->id] = base > 0.0 ? gptvq_row_scale_code(m.size[row] / base) : 0;
-  for (size_t i = 0; i < used; i++) {
-    size_t row = i * q->rows / used;
-    float scale = gptvq_vq_scale(q, row, group->start);
-    if (!(scale > 0.0f)) continue;
-    m.row_weight[i] = scale * scale;
-    for (size_t c = 0; c < group->width; c++)
-      m.x[(i / GPTVQ_TRELLIS_ROWS * group->width + c) * GPTVQ_TRELLIS_ROWS + i % GPTVQ_TRELLIS_ROWS] =
-          q->work[row * q->padded + group->start + c] / scale;
-  }
+    q->scale_codes[row * q->groups + group->id] =
+        base > 0.0 ? gptvq_row_scale_code(m.size[q->first_row + row] / base) : 0;
+  GPTVQ_TRY(collect_sample(q, group, &m, err));
+  set_points(q, group, &m, base);
   for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++)
     tables[i] = gptvq_gaussian_tables[p.step_bits - 2][i] * (float)base;
   const unsigned rounds = q->options->em_iterations < TABLE_ROUNDS ? q->options->em_iterations : TABLE_ROUNDS;
-  (void)gptvq_trellis_em(&p, rounds, tables, q->arena);
+  GPTVQ_TRY(gptvq_trellis_em(&p, rounds, q->dist, tables, &loss, q->arena, err));
   gptvq_vq_store_codebook(q, g, tables);
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;

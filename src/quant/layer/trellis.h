@@ -7,6 +7,7 @@
 
 #include "base/arena.h"
 #include "base/multi.h"
+#include "dist/dist.h"
 #include "format/packed.h"
 
 #include <stddef.h>
@@ -70,10 +71,11 @@ typedef struct gptvq_trellis_points {
 } gptvq_trellis_points;
 size_t gptvq_trellis_em_bytes(const gptvq_trellis_points *points);
 /* EM rounds on both tables from the values that are there, over-relaxed but for the last one, until the
- * objective gains less than a fraction 2e-5. Returns the weighted mean squared error before the last round.
- */
-double gptvq_trellis_em(const gptvq_trellis_points *points, unsigned iterations,
-                        float tables[GPTVQ_TRELLIS_TABLE], gptvq_arena *arena);
+ * objective gains less than a fraction 2e-5. dist: all of whose members have the points and share the paths;
+ * or NULL. *loss: the weighted mean squared error before the last round. */
+gptvq_status gptvq_trellis_em(const gptvq_trellis_points *points, unsigned iterations, gptvq_dist *dist,
+                              float tables[GPTVQ_TRELLIS_TABLE], double *loss, gptvq_arena *arena,
+                              gptvq_error *err);
 /* Tables for normal numbers of variance 1, which EM starts from. */
 extern const float gptvq_gaussian_tables[3][GPTVQ_TRELLIS_TABLE]; /* of k = 2, 3, 4 */
 

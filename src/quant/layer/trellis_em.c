@@ -25,6 +25,7 @@ typedef struct em {
   uint8_t *state; /* [rows / 16][columns][16] */
   uint8_t *scratch;
   size_t thread_bytes;
+  size_t first; /* set of 16 rows whose paths this member finds */
 } em;
 
 static void take(gptvq_arena *arena, em *e) {
@@ -44,7 +45,7 @@ size_t gptvq_trellis_em_bytes(const gptvq_trellis_points *points) {
 static void find_paths(void *context, size_t begin, size_t end, size_t thread) {
   const em *e = context;
   const gptvq_trellis_points *p = e->points;
-  for (size_t i = begin; i < end; i++) GPTVQ_MULTI_PICK(gptvq_viterbi)
+  for (size_t i = e->first + begin; i < e->first + end; i++) GPTVQ_MULTI_PICK(gptvq_viterbi)
   (p->step_bits, p->columns, e->values, p->x + i * p->columns * ROWS, p->weight,
    e->state + i * p->columns * ROWS, e->scratch + thread * e->thread_bytes);
 }
@@ -66,29 +67,39 @@ static void fit(unsigned step_bits, const double *sum, const double *weight, flo
   }
 }
 
-double gptvq_trellis_em(const gptvq_trellis_points *p, unsigned iterations, float tables[TABLE],
-                        gptvq_arena *arena) {
+/* What each state is to fit: Σ w x and Σ w of its points; returns the weighted mean squared error of all. */
+static double sum_states(const em *e, double sum[STATES], double weight[STATES]) {
+  const gptvq_trellis_points *p = e->points;
+  double loss = 0.0, total = 0.0;
+  memset(sum, 0, STATES * sizeof *sum);
+  memset(weight, 0, STATES * sizeof *weight);
+  for (size_t set = 0, i = 0; set < p->rows / ROWS; set++)
+    for (size_t c = 0; c < p->columns; c++)
+      for (size_t row = set * ROWS; row < (set + 1) * ROWS; row++, i++) {
+        const uint8_t state = e->state[i];
+        const double x = (double)p->x[i], w = (double)p->weight[c] * (double)p->row_weight[row],
+                     delta = x - (double)e->values[state];
+        sum[state] += w * x;
+        weight[state] += w;
+        loss += w * delta * delta;
+        total += w;
+      }
+  return total > 0.0 ? loss / total : 0.0;
+}
+
+gptvq_status gptvq_trellis_em(const gptvq_trellis_points *p, unsigned iterations, gptvq_dist *dist,
+                              float tables[TABLE], double *out, gptvq_arena *arena, gptvq_error *err) {
   em e = {.points = p};
-  size_t mark = arena->used;
+  size_t mark = arena->used, end;
   double sum[STATES], weight[STATES], before = INFINITY, loss = 0.0;
   take(arena, &e);
+  GPTVQ_TRY(gptvq_arena_check(arena, "the tables of a trellis", err));
+  gptvq_dist_own(dist, p->rows / ROWS, &e.first, &end);
   for (unsigned round = 0; round < iterations; round++) {
     gptvq_trellis_sums(p->step_bits, tables, e.values);
-    gptvq_parallel_for(p->rows / ROWS, 1, find_paths, &e);
-    memset(sum, 0, sizeof sum);
-    memset(weight, 0, sizeof weight);
-    double total = 0.0;
-    loss = 0.0;
-    for (size_t i = 0; i < p->rows * p->columns; i++) {
-      size_t row = i / ROWS / p->columns * ROWS + i % ROWS, c = i / ROWS % p->columns;
-      double x = (double)p->x[i], w = (double)p->weight[c] * (double)p->row_weight[row],
-             delta = x - (double)e.values[e.state[i]];
-      sum[e.state[i]] += w * x;
-      weight[e.state[i]] += w;
-      loss += w * delta * delta;
-      total += w;
-    }
-    loss = total > 0.0 ? loss / total : 0.0;
+    gptvq_parallel_for(end - e.first, 1, find_paths, &e);
+    GPTVQ_TRY(gptvq_dist_gather_items(dist, e.state, p->rows / ROWS, p->columns * ROWS, err));
+    loss = sum_states(&e, sum, weight);
     const bool last = round + 1 == iterations || (round > 3 && loss > before * (1.0 - LEAST_GAIN));
     float old[TABLE];
     memcpy(old, tables, sizeof old);
@@ -98,5 +109,6 @@ double gptvq_trellis_em(const gptvq_trellis_points *p, unsigned iterations, floa
     before = loss;
   }
   gptvq_arena_return(arena, mark);
-  return loss;
+  *out = loss;
+  return GPTVQ_OK;
 }

@@ -147,7 +147,7 @@ static gptvq_status store(const stripes *job, double *loss, gptvq_error *err) {
       before += job->row_loss[row];
       after += job->row_after[row];
     }
-    q->stripe_values[stripe] = after < before ? after : before;
+    q->unit_values[stripe] = after < before ? after : before;
     if (after < before) continue;
     size_t at = stripe * s->values;
     memcpy(q->centroids + at, job->saved + at, s->values * sizeof(float));
@@ -155,7 +155,7 @@ static gptvq_status store(const stripes *job, double *loss, gptvq_error *err) {
     memcpy(q->codebook_scales + stripe * q->groups, job->saved_scales + stripe * q->groups,
            q->groups * sizeof *job->saved_scales);
   }
-  return gptvq_vq_total(q, q->stripe_values, loss, err);
+  return gptvq_vq_total(q, q->unit_values, loss, err);
 }
 
 static void take(gptvq_arena *arena, stripes *job) {

@@ -75,8 +75,9 @@ static double solving(const run *r, const gptvq_linear *linear) {
   gptvq_packed_shape shape;
   if (gptvq_layer_shape(linear->rows, linear->cols, r->options, &shape, NULL) != GPTVQ_OK) return weights;
   double correcting = r->corrects ? (double)gptvq_mismatch_apply_bytes(linear->cols, linear->rows) : 0.0;
+  const gptvq_solver alone = {.options = r->options}; /* a part takes less, but of the lowest layers */
   double packing = (double)gptvq_packed_bytes(&shape) +
-                   (double)gptvq_solve_bytes(r->options, &shape, gptvq_run_uses_data(r->options));
+                   (double)gptvq_solve_bytes(&alone, &shape, gptvq_run_uses_data(r->options));
   return weights + fmax(correcting, packing);
 }
 

@@ -134,7 +134,7 @@ static double work_bytes(const gptvq_model *model, const gptvq_resolved *options
              (hessian ? sizeof(float) * (double)hidden * (double)(hidden + shape.rows) : 0.0);
   }
   return bytes + sizeof(float) * (double)shape.rows * (double)hidden +
-         (double)gptvq_solve_bytes(&own, &shape, hessian);
+         (double)gptvq_solve_bytes(&(gptvq_solver){.options = &own}, &shape, hessian);
 }
 
 static double pages(const gptvq_linear *linear, unsigned bits) {

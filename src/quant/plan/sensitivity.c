@@ -325,7 +325,8 @@ double gptvq_allocation_solve_bytes(const gptvq_resolved *options, const gptvq_l
   for (size_t s = 0; s < trials(&w); s++)
     if (make_quick(&w.resolved[s], &quick, NULL) == GPTVQ_OK &&
         gptvq_layer_shape(rows, cols, &quick, &shape, NULL) == GPTVQ_OK)
-      most = fmax(most, (double)gptvq_packed_bytes(&shape) + (double)gptvq_solve_bytes(&quick, &shape, true));
+      most = fmax(most, (double)gptvq_packed_bytes(&shape) +
+                            (double)gptvq_solve_bytes(&(gptvq_solver){.options = &quick}, &shape, true));
   return decoded + most;
 }
 
