@@ -23,8 +23,11 @@ typedef struct work {
   float *gradient; /* [batch × length × hidden] */
   float *head, *normed, *scale, *logits, *gain_gradient;
   double *losses; /* [HEAD_TOKENS] */
+  double *sums;   /* [windows][linears of all blocks, loss], added up window by window once all are known */
+  size_t linears; /* of all blocks */
   /* the block at work */
   const gptvq_block *block;
+  size_t first_linear;             /* its first one among those of all blocks */
   float *squares[GPTVQ_MAX_PARTS]; /* [length] per linear of a group: mean square over its outputs */
   float *share_squares;            /* [length] */
   size_t first;                    /* first token of the window at work */
@@ -55,6 +58,8 @@ static void square_task(void *context, size_t begin, size_t end, size_t thread) 
   }
 }
 
+static double *window_sums(const work *w, size_t window) { return w->sums + window * (w->linears + 1); }
+
 /* gptvq_ft_watch: squares of all windows of a batch are kept as they come: the mean over the linears of a
  * group needs their means over all tokens, so that only the sums below are final. Those of experts are added
  * up token by token, and so are the squares of their shares (share_squares). */
@@ -74,7 +79,7 @@ static void watch(void *context, const gptvq_ft_watched *in) {
       sum += (double)w->squares[i][t];
       weights[in->tokens != NULL ? in->tokens[t] : t] += w->squares[i][t] * (float)rows / (float)in->width;
     }
-    guide->energy[w->block->index][group.linear[i]] += sum;
+    window_sums(w, w->first / w->length)[w->first_linear + group.linear[i]] += sum;
   }
   for (size_t t = 0; in->tokens != NULL && input == GPTVQ_INPUT_DOWN && t < in->count; t++)
     w->share_squares[in->tokens[t]] += in->shares[t] * in->shares[t];
@@ -188,7 +193,7 @@ static gptvq_status block_backward(work *w, size_t b, size_t first_window, size_
   return status;
 }
 
-static gptvq_status run_batch(work *w, size_t first_window, size_t windows, double *loss, gptvq_error *err) {
+static gptvq_status run_batch(work *w, size_t first_window, size_t windows, gptvq_error *err) {
   const gptvq_model *model = w->model;
   size_t values = w->length * w->hidden, stride = w->batch * values, blocks = model->config.layers;
   w->sweep.windows = windows;
@@ -207,10 +212,13 @@ static gptvq_status run_batch(work *w, size_t first_window, size_t windows, doub
   float *tables;
   GPTVQ_TRY(gptvq_ft_dims_create(model, &model->blocks[0], w->length, &dims, &tables, err));
   for (size_t i = 0; i < windows; i++)
-    *loss += head(w, &dims, w->tokens + (first_window + i) * w->length,
-                  w->inputs + blocks * stride + i * values, w->gradient + i * values);
+    window_sums(w, first_window + i)[w->linears] =
+        head(w, &dims, w->tokens + (first_window + i) * w->length, w->inputs + blocks * stride + i * values,
+             w->gradient + i * values);
   free(tables);
+  w->first_linear = w->linears;
   for (size_t b = blocks; b-- > 0;) {
+    w->first_linear -= model->blocks[b].linear_count;
     GPTVQ_TRY(block_backward(w, b, first_window, windows, err));
     gptvq_block_rest(&model->blocks[b]);
   }
@@ -242,6 +250,7 @@ double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length,
     largest = fmax(largest, bytes);
   }
   return gptvq_guide_bytes(model, windows, length) +
+         sizeof(double) * (double)windows * (double)(gptvq_model_layer_count(model) + 1) +
          sizeof(float) * (rows * (double)((c->layers + 2) * batch_size(model, windows, length, budget) + 1) +
                           (double)c->vocab * (double)(c->hidden + HEAD_TOKENS)) +
          fmax(largest, (double)gptvq_workspace_bytes(model, 1, length, length) + sizeof(float) * rows);
@@ -250,6 +259,7 @@ double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length,
 static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t budget, gptvq_error *err) {
   const gptvq_model *model = w->model;
   size_t blocks = model->config.layers;
+  w->linears = gptvq_model_layer_count(model);
   w->batch = batch_size(model, windows, w->length, budget);
   guide->blocks = blocks;
   guide->inputs = model->config.latent.kv_rank > 0 ? GPTVQ_ALL_INPUTS : GPTVQ_INPUTS;
@@ -281,7 +291,25 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
       failed = true;
   }
   if (!failed) w->losses = gptvq_alloc(HEAD_TOKENS, sizeof *w->losses);
-  if (failed || w->losses == NULL) return gptvq_fail_memory(err, "the gradients of the loss", total);
+  if (!failed) w->sums = gptvq_alloc_zero(windows, (w->linears + 1) * sizeof *w->sums);
+  if (failed || w->losses == NULL || w->sums == NULL)
+    return gptvq_fail_memory(err, "the gradients of the loss", total);
+  return GPTVQ_OK;
+}
+
+/* What the members know of their windows, to all; and the sums over windows, in the order of these. */
+static gptvq_status collect(work *w, size_t windows, gptvq_dist *dist, gptvq_error *err) {
+  gptvq_guide *guide = w->guide;
+  GPTVQ_TRY(gptvq_dist_gather_items(dist, w->sums, windows, (w->linears + 1) * sizeof *w->sums, err));
+  for (size_t row = 0; row < guide->blocks * guide->inputs; row++)
+    GPTVQ_TRY(gptvq_dist_gather_items(dist, guide->weights + row * guide->tokens, windows,
+                                      w->length * sizeof *guide->weights, err));
+  for (size_t window = 0; window < windows; window++) {
+    const double *sum = window_sums(w, window);
+    for (size_t b = 0; b < guide->blocks; b++)
+      for (size_t i = 0; i < w->model->blocks[b].linear_count; i++) guide->energy[b][i] += *sum++;
+    guide->loss += *sum;
+  }
   return GPTVQ_OK;
 }
 
@@ -307,9 +335,9 @@ static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, doub
 }
 
 gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_windows *windows, double power,
-                                size_t budget, const gptvq_standing *standing, gptvq_guide *out,
-                                gptvq_error *err) {
-  size_t samples = windows->count, length = windows->length;
+                                size_t budget, gptvq_dist *dist, const gptvq_standing *standing,
+                                gptvq_guide *out, gptvq_error *err) {
+  size_t samples = windows->count, length = windows->length, begin, end;
   *out = (gptvq_guide){.power = power};
   work w = {.model = model,
             .guide = out,
@@ -328,21 +356,24 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_wind
   GPTVQ_TRY_GOTO(allocate(&w, out, samples, budget, err));
   GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &w.sweep.workspace, err));
   gptvq_linear_decode(&model->head, w.head);
-  for (size_t first = 0; first < samples; first += w.batch) {
-    GPTVQ_TRY_GOTO(run_batch(&w, first, gptvq_min_size(w.batch, samples - first), &out->loss, err));
-    if (!isfinite(out->loss)) {
-      status = gptvq_fail_numbers(model, NULL, "the output head", err);
-      goto done;
-    }
+  gptvq_dist_own(dist, samples, &begin, &end);
+  for (size_t first = begin; first < end; first += w.batch) {
+    GPTVQ_TRY_GOTO(run_batch(&w, first, gptvq_min_size(w.batch, end - first), err));
     GPTVQ_TRY_GOTO(gptvq_report_progress(standing->callbacks, "quantize", "gradients", standing->done,
                                          standing->total, NAN, err));
+  }
+  GPTVQ_TRY_GOTO(collect(&w, samples, dist, err));
+  if (!isfinite(out->loss)) {
+    status = gptvq_fail_numbers(model, NULL, "the output head", err);
+    goto done;
   }
   out->loss /= (double)(samples * (length - 1));
   status = normalise(out, model, power, err);
 done:
   gptvq_workspace_destroy(w.sweep.workspace);
-  void *parts[] = {w.inputs,        w.gradient,   w.head,       w.normed,     w.scale,         w.logits,
-                   w.gain_gradient, w.squares[0], w.squares[1], w.squares[2], w.share_squares, w.losses};
+  void *parts[] = {w.inputs,        w.gradient,      w.head,       w.normed,     w.scale,
+                   w.logits,        w.gain_gradient, w.squares[0], w.squares[1], w.squares[2],
+                   w.share_squares, w.losses,        w.sums};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
   if (status != GPTVQ_OK) gptvq_guide_release(out);
   return status;

@@ -11,6 +11,7 @@
 #define GPTVQ_TRAIN_GUIDE_H
 
 #include "calib/observers.h"
+#include "dist/dist.h"
 
 typedef struct gptvq_guide {
   size_t blocks, inputs, tokens; /* inputs: GPTVQ_INPUTS, or with latent attention GPTVQ_ALL_INPUTS */
@@ -24,11 +25,12 @@ typedef struct gptvq_guide {
 /* Windows of at least 2 tokens. weights are tempered: (mean square)^power before they are
  * normalised; power 0: all 1. Memory: the block inputs of as many windows as fit into `budget` bytes (at
  * least one), the fp32 weights of one block and of the head.
+ * dist: whose members deal out the windows, with one result for all; NULL: alone.
  * GPTVQ_ERROR_NUMERIC: the loss is not finite. The caller releases *out. Progress is reported as ("quantize",
  * item, done, total) after each window. */
 gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_windows *windows, double power,
-                                size_t budget, const gptvq_standing *standing, gptvq_guide *out,
-                                gptvq_error *err);
+                                size_t budget, gptvq_dist *dist, const gptvq_standing *standing,
+                                gptvq_guide *out, gptvq_error *err);
 /* Bytes that it takes at its peak, and that are left in *out. */
 double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length, size_t budget);
 double gptvq_guide_bytes(const gptvq_model *model, size_t windows, size_t length);

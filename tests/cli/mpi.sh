@@ -45,11 +45,12 @@ refused() { expect_fail "$@"; }
   flop() { sed -n "/^ *\"name\": \"$1\"/,/}/s/^ *\"flop\": \([^,]*\),*\$/\1/p" "$capture/out"; }
   trellis="--code trellis --bits 2.25 $(echo "$options" | sed 's/--dim 2 --bits 2.25//')"
   expect_ok "$GPTVQ" quantize "$model" -o one_trellis $trellis --json
-  update=$(flop 'codebook update') reassign=$(flop re-assignment)
+  update=$(flop "codebook update") reassign=$(flop re-assignment) gradients=$(flop gradients)
   for n in 1 2 3; do
     expect_ok ranks $n "$GPTVQ" quantize "$model" -o ranks_trellis $trellis --json --threads 1
     same ranks_trellis one_trellis
     near "$(flop 'codebook update')" "$(awk -v all="$update" -v n=$n 'BEGIN {print all / n}')" 0.05 || die "rank 0 of $n has not its share of the update"
+    near "$(flop gradients)" "$(awk -v all="$gradients" -v n=$n 'BEGIN {printf "%.0f", all * int(4 / n) / 4}')" 1e-9 || die "rank 0 of $n has not its share of the gradients"
     near "$(flop re-assignment)" "$(awk -v all="$reassign" -v n=$n 'BEGIN {print all / n}')" 0.05 || die "rank 0 of $n has not its share of re-assignment"
     rm -rf ranks_trellis
   done

@@ -50,8 +50,8 @@ static void squares_match_finite_differences(void **state) {
     gptvq_model *model;
     gptvq_guide guide;
     ok(gptvq_model_open(models[f].folder, &in_fp32, &model, err));
-    ok(gptvq_guide_create(model, &(gptvq_token_windows){1, 2, tokens}, 1.0, (size_t)1 << 20, &alone, &guide,
-                          err));
+    ok(gptvq_guide_create(model, &(gptvq_token_windows){1, 2, tokens}, 1.0, (size_t)1 << 20, NULL, &alone,
+                          &guide, err));
     assert_true(fabs(guide.loss - pair_loss(model, tokens)) < 1e-4);
     for (size_t b = 0; b < model->config.layers; b++) {
       gptvq_block *block = &model->blocks[b];
@@ -106,7 +106,7 @@ static void weights_are_deterministic_and_normalised(void **state) {
   ok(gptvq_model_open("llama", &in_fp32, &model, err));
   for (int i = 0; i < 3; i++) {
     gptvq_set_threads(i == 0 ? 1 : 3);
-    ok(gptvq_guide_create(model, &windows, 0.5, i == 2 ? 1 : (size_t)1 << 24, &alone, &guides[i], err));
+    ok(gptvq_guide_create(model, &windows, 0.5, i == 2 ? 1 : (size_t)1 << 24, NULL, &alone, &guides[i], err));
   }
   size_t rows = guides[0].blocks * guides[0].inputs, bytes = rows * SAMPLES * LENGTH * sizeof(float);
   for (int i = 1; i < 3; i++) assert_memory_equal(guides[i].weights, guides[0].weights, bytes);
@@ -116,7 +116,7 @@ static void weights_are_deterministic_and_normalised(void **state) {
       sum += (double)guides[0].weights[row * SAMPLES * LENGTH + t];
     assert_true(fabs(sum / (SAMPLES * LENGTH) - 1.0) < 1e-5);
   }
-  ok(gptvq_guide_create(model, &windows, 0.0, (size_t)1 << 24, &alone, &flat, err));
+  ok(gptvq_guide_create(model, &windows, 0.0, (size_t)1 << 24, NULL, &alone, &flat, err));
   for (size_t i = 0; i < rows * SAMPLES * LENGTH; i++) assert_true(flat.weights[i] == 1.0f);
   gptvq_guide_release(&flat);
   for (int i = 0; i < 3; i++) gptvq_guide_release(&guides[i]);
@@ -135,9 +135,9 @@ static void overflow_is_named(void **state) {
   m.scale = 1e25;
   tiny_write(&m, "steep");
   ok(gptvq_model_open("steep", &in_fp32, &model, err));
-  assert_int_equal(
-      gptvq_guide_create(model, &(gptvq_token_windows){1, 4, tokens}, 0.5, 1 << 20, &alone, &guide, &failure),
-      GPTVQ_ERROR_NUMERIC);
+  assert_int_equal(gptvq_guide_create(model, &(gptvq_token_windows){1, 4, tokens}, 0.5, 1 << 20, NULL, &alone,
+                                      &guide, &failure),
+                   GPTVQ_ERROR_NUMERIC);
   assert_non_null(strstr(failure.message, "the gradients of the loss"));
   gptvq_model_close(model);
 }

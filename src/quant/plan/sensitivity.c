@@ -251,6 +251,30 @@ static gptvq_status measure_input(work *w, const gptvq_block *block, const input
   return status;
 }
 
+/* x passes a block that another member measures. */
+static gptvq_status pass_block(work *w, const gptvq_block *block, gptvq_error *err) {
+  const gptvq_stream x = gptvq_stream_over(w->sweep.windows, w->sweep.length * w->model->config.hidden, w->x);
+  const gptvq_pass pass = gptvq_whole_block(block, &x, NULL, 0);
+  return gptvq_sweep_block(&w->sweep, &pass, 1, err);
+}
+
+/* Costs of all blocks, from the members that measured them: member r blocks [first of r, first of r + 1). */
+static gptvq_status gather_costs(work *w, gptvq_error *err) {
+  gptvq_dist *dist = w->solver->dist;
+  if (dist == NULL || gptvq_dist_alone(dist)) return GPTVQ_OK;
+  const size_t blocks = w->model->config.layers, members = dist->team.count;
+  size_t *offsets = gptvq_alloc(members + 1, sizeof *offsets);
+  if (offsets == NULL)
+    return gptvq_fail_memory(err, "the allocation of bits", (members + 1) * sizeof *offsets);
+  for (size_t r = 0, b = 0, linears = 0; r <= members; r++) {
+    for (; b < gptvq_dist_first(dist, blocks, r); b++) linears += w->model->blocks[b].linear_count;
+    offsets[r] = linears * w->setting_count * sizeof *w->costs;
+  }
+  gptvq_status status = gptvq_dist_gather_parts(dist, w->costs, offsets, err);
+  free(offsets);
+  return status;
+}
+
 /* As many Hessians at a time as the budget allows, at least one; x has passed the block at the end. */
 static gptvq_status measure_block(work *w, const gptvq_block *block, gptvq_setting_cost *costs,
                                   gptvq_error *err) {
@@ -385,11 +409,15 @@ gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_mod
   gptvq_status status;
   list_settings(&w);
   GPTVQ_TRY_GOTO(prepare(&w, windows->tokens, out, err));
-  size_t first = 0;
-  for (size_t b = 0; b < out->blocks; b++) {
-    GPTVQ_TRY_GOTO(measure_block(&w, &model->blocks[b], w.costs + first * w.setting_count, err));
-    first += model->blocks[b].linear_count;
+  size_t linears = 0, begin, end;
+  gptvq_dist_own(solver->dist, out->blocks, &begin, &end);
+  for (size_t b = 0; b < end; b++) {
+    const gptvq_block *block = &model->blocks[b];
+    GPTVQ_TRY_GOTO(b < begin ? pass_block(&w, block, err)
+                             : measure_block(&w, block, w.costs + linears * w.setting_count, err));
+    linears += block->linear_count;
   }
+  GPTVQ_TRY_GOTO(gather_costs(&w, err));
   GPTVQ_TRY_GOTO(choose(&w, out, err));
 done:
   gptvq_workspace_destroy(w.sweep.workspace);

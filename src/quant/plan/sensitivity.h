@@ -25,7 +25,8 @@ typedef struct gptvq_allocation {
  * the full method (a trellis at the options' own size alone: what other sizes lose relates to that); error
  * times energy is the loss that gptvq_allocate works with. Layers that no token
  * reaches keep the options' sizes. hessian_budget: bytes of Hessians at a time, at least one is kept; more
- * take further passes. Options: not a uniform method. The caller releases *out. */
+ * take further passes. Options: not a uniform method. The members of the
+ * solver's team deal out the blocks, and all get the same. The caller releases *out. */
 gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_model *model,
                                      const gptvq_token_windows *windows, const gptvq_guide *guide,
                                      size_t hessian_budget, const gptvq_standing *standing,

@@ -178,6 +178,19 @@ static gptvq_status choose_place(run *r, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
+/* The gradients of the loss, on windows that the team deals out. */
+static gptvq_status find_gradients(run *r, const gptvq_token_windows *windows, double power,
+                                   const gptvq_standing *standing, gptvq_guide *guide, gptvq_error *err) {
+  size_t begin, end;
+  gptvq_dist_own(&r->dist, windows->count, &begin, &end);
+  const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_GRADIENT);
+  gptvq_stage_count(&r->stages, gptvq_gradient_flop(r->model, end - begin, windows->length));
+  GPTVQ_TRY(
+      gptvq_guide_create(r->model, windows, power, r->memory.guide_budget, &r->dist, standing, guide, err));
+  (void)gptvq_stage_enter(&r->stages, before);
+  return GPTVQ_OK;
+}
+
 /* Sizes layer by layer, from a spread of the calibration windows. */
 static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
@@ -194,10 +207,8 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_standing standing = {r->callbacks, 0, p->layers_total};
   gptvq_guide guide = {0};
   gptvq_status status;
-  const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_GRADIENT);
-  gptvq_stage_count(&r->stages, gptvq_gradient_flop(r->model, count, c->length));
-  GPTVQ_TRY_GOTO(gptvq_guide_create(r->model, &windows, 1.0, r->memory.guide_budget, &standing, &guide, err));
-  (void)gptvq_stage_enter(&r->stages, GPTVQ_STAGE_SENSITIVITY);
+  GPTVQ_TRY_GOTO(find_gradients(r, &windows, 1.0, &standing, &guide, err));
+  const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_SENSITIVITY);
   GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, r->memory.hessian_budget,
                                          &standing, &r->allocation, err));
   (void)gptvq_stage_enter(&r->stages, before);
@@ -320,11 +331,7 @@ static gptvq_status prepare_data(run *r, gptvq_error *err) {
   GPTVQ_TRY(allocate_bits(r, err));
   if (gptvq_run_is_guided(&r->resolved)) {
     const gptvq_standing standing = {r->callbacks, p->layers_done, p->layers_total};
-    const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_GRADIENT);
-    gptvq_stage_count(&r->stages, gptvq_gradient_flop(r->model, all.count, all.length));
-    GPTVQ_TRY(gptvq_guide_create(r->model, &all, r->options->guide, r->memory.guide_budget, &standing,
-                                 &r->guide, err));
-    (void)gptvq_stage_enter(&r->stages, before);
+    GPTVQ_TRY(find_gradients(r, &all, r->options->guide, &standing, &r->guide, err));
     p->guide = &r->guide;
   }
   GPTVQ_TRY(gptvq_workspace_create(r->model, 1, c->length, c->length, &r->workspace, err));
