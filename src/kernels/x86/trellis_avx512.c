@@ -128,7 +128,7 @@ GPTVQ_INLINE void base_scales(const gptvq_trellis_rows *job, const float *x_scal
 GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned k, const windows *w,
                             size_t rows) {
   _Alignas(64) float base[STRIP], scales[ROWS][STRIP];
-  const size_t chunk_bytes = 32 * k, planes = gptvq_trellis_planes(k), sets = 4 / planes;
+  const size_t chunk_bytes = 32 * k, planes = gptvq_trellis_planes(k), whole_sets = 4 / planes;
   const uint8_t *stream = job->streams + row * job->row_bytes, *ahead = stream + rows * job->row_bytes;
   const int8_t *entries = job->tables, *x = job->x;
   __m512 sums[8];
@@ -157,12 +157,12 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
           _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
         }
 #pragma GCC unroll 4
-        for (size_t s = 0; s < sets; s++) {
+        for (size_t s = 0; s < whole_sets; s++) {
           __m512i weights[4];
           set_values(chunk + s * set_bytes(k), set_bytes(k), 1, k, w, &table, weights);
 #pragma GCC unroll 4
           for (size_t e = 0; e < planes; e++)
-            total = _mm512_dpbusd_epi32(total, weights[e], _mm512_load_si512(x + input_at(s, e, sets)));
+            total = _mm512_dpbusd_epi32(total, weights[e], _mm512_load_si512(x + input_at(s, e, whole_sets)));
         }
         sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), _mm512_set1_ps(scales[r][g % STRIP]), sums[r]);
       }
@@ -191,7 +191,7 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
                              size_t rows) {
   _Alignas(64) float base[GPTVQ_I8_MAX_TOKENS][STRIP], scales[FEW_ROWS][STRIP];
   __m512 sums[FEW_ROWS][GPTVQ_I8_MAX_TOKENS];
-  const size_t planes = gptvq_trellis_planes(k), sets = 4 / planes;
+  const size_t planes = gptvq_trellis_planes(k), whole_sets = 4 / planes;
   memset(sums, 0, sizeof sums);
   for (size_t g = 0; g < job->groups; g++) {
     const size_t width = g + 1 == job->groups ? job->last_width : job->width;
@@ -212,7 +212,7 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
         for (size_t i = 0; i < 32 * k; i += 64)
           _mm_prefetch((const char *)chunk + rows * job->row_bytes + i, _MM_HINT_T0);
 #pragma GCC unroll 4
-        for (size_t s = 0; s < sets; s++)
+        for (size_t s = 0; s < whole_sets; s++)
           set_values(chunk + s * set_bytes(k), set_bytes(k), 1, k, w, &table, whole[r] + s * planes);
       }
       for (size_t t = 0; t < job->tokens; t++) {
@@ -225,7 +225,7 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
 #pragma GCC unroll 4
           for (size_t i = 0; i < 4; i++)
             total = _mm512_dpbusd_epi32(total, whole[r][i],
-                                        _mm512_load_si512(x + input_at(i / planes, i % planes, sets)));
+                                        _mm512_load_si512(x + input_at(i / planes, i % planes, whole_sets)));
           sums[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total),
                                        _mm512_set1_ps(base[t][g % STRIP] * scales[r][g % STRIP]), sums[r][t]);
         }
