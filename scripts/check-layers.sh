@@ -23,7 +23,7 @@ model: base linalg format kernels checkpoint model/arch model/layer
 eval: base linalg kernels checkpoint text model
 dist: base
 calib: base linalg linalg/solve kernels text model/layer model dist
-train: base linalg format kernels model/layer model calib
+train: base dist linalg format kernels model/layer model calib
 quant/options: base
 quant/layer: base dist linalg linalg/solve format kernels quant/options
 cuda: base linalg linalg/solve format kernels quant/options quant/layer
