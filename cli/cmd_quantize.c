@@ -85,7 +85,8 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
       .summary = "compress the linear layers of a model folder",
       .examples =
           "  gptvq quantize Llama-2-7b/ -o small/ --calib wiki.train.txt\n"
-          "      the least loss at some 2 bits: a trellis of 2.03 bits per weight, embedding and head in 6\n"
+          "      the least loss at some 2 bits: a trellis of up to 2.25 bits per weight, embedding and head "
+          "in 4\n"
           "  gptvq quantize Llama-2-7b/ -o small/ --bits 3 --calib self\n"
           "      3 bits; no text at hand: calibrated on what the model itself writes\n"
           "  gptvq quantize Llama-2-7b/ -o small/ --dim 2 --bits 2.25 --calib wiki.train.txt\n"

@@ -104,9 +104,9 @@ typedef struct gptvq_quantize_options {
                  * something to choose, else UNIFORM */
   int rotate; /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
   unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16: as the original has it; 0
-                         (default): 6 with a trellis, else 16, or as `model_bits` chooses. A head that is the
-                         embedding's matrix is packed with it, by either option: where one is given, 0 of the
-                         other follows it */
+                         (default): with a trellis as many, from 4 on, as lose least in a file of that size,
+                         as with `model_bits`, else 16. A head that is the embedding's matrix is packed with
+                         it, by either option: where one is given, 0 of the other follows it */
   unsigned svd_rank;  /* R > 0: the codebooks of a layer, a matrix of one row per group, are stored as int8
                        * factors of rank R (dim 1, at most 256 centroids, no fine-tuning; layers with fewer
                        * groups than R: that many). codebook_bits is then the precision of the codebooks that

@@ -12,12 +12,12 @@ awk -v seconds="$(json seconds)" 'BEGIN {exit !(seconds > 0)}' || die "no time"
 expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run
 expect_out '^output .* 3145728 weights'
 expect_out '^  forward, quantized '
-expect_out '^sizes +trellis, at most 2\.2500 bits per weight, embedding 6, output head 6$'
+expect_out '^sizes +trellis, at most 2\.2500 bits per weight, embedding 4, output head 4$'
 expect_out '^  gradients '
 expect_out '^  sensitivities '
 for options in '--allocate uniform' '--bits 2'; do
   expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 $options --dry-run
-  expect_out '^sizes +trellis, 2\.0344 bits per weight, embedding 6, output head 6$'
+  expect_out '^sizes +trellis, 2\.0344 bits per weight, embedding 4, output head 4$'
   ! grep -q gradients "$capture/out" || die "gradients that nobody asked for"
 done
 expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run --bits 2.5

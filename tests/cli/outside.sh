@@ -82,14 +82,15 @@ expect_fail 2 '--model-bits 1 is not possible for this model: the least is [0-9.
 expect_fail 2 '--model-bits chooses the sizes of layers' "$GPTVQ" quantize "$model" -o x --model-bits 3 --bits 2
 expect_fail 2 '--model-bits is not possible with --rotate' "$GPTVQ" quantize "$model" -o x --model-bits 3 --rotate all --method rtn --quiet
 
-# what neither is given nor follows from the other one: 6 beside a trellis, 16 beside all else
+# what neither is given nor follows from the other one: beside a trellis what loses least in a file of that size, 16 beside all else
 default() { # default EMBEDDING HEAD MODEL OPTIONS…
   embedding=$1 head=$2 of=$3
   shift 3
   expect_ok "$GPTVQ" quantize "$of" --dry-run --json "$@"
   [ "$(json embedding_bits) $(json head_bits)" = "$embedding $head" ] || die "$*: embedding $(json embedding_bits), head $(json head_bits)"
 }
-default 6 6 "$model"
+default 4 4 "$model"
+default 4 6 "$model" --bits 4.2
 default 16 16 "$model" --dim 2
 default 4 4 "$tied" --embedding-bits 4
 

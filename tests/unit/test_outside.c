@@ -294,17 +294,17 @@ static void what_is_not_given(void **state) {
     unsigned embedding, head;               /* given */
     unsigned wanted_embedding, wanted_head; /* of one matrix: 16 for the head */
   } cases[] = {
-      {"llama", GPTVQ_CODE_AUTO, 0, 0, 0, 6, 6},
-      {"tied", GPTVQ_CODE_AUTO, 0, 0, 0, 6, 16},
+      {"llama", GPTVQ_CODE_AUTO, 0, 0, 0, 4, 4},
+      {"tied", GPTVQ_CODE_AUTO, 0, 0, 0, 4, 16},
       {"llama", GPTVQ_CODE_VQ, 0, 0, 0, 16, 16},
       {"tied", GPTVQ_CODE_VQ, 0, 0, 0, 16, 16},
-      {"llama", GPTVQ_CODE_AUTO, 0, 4, 0, 4, 6},
+      {"llama", GPTVQ_CODE_AUTO, 0, 4, 0, 4, 4},
       {"tied", GPTVQ_CODE_AUTO, 0, 4, 0, 4, 16},
-      {"llama", GPTVQ_CODE_AUTO, 0, 0, 8, 6, 8},
+      {"llama", GPTVQ_CODE_AUTO, 0, 0, 8, 4, 8},
       {"tied", GPTVQ_CODE_AUTO, 0, 0, 8, 8, 16},
-      {"llama", GPTVQ_CODE_AUTO, 0, 16, 0, 16, 6},
+      {"llama", GPTVQ_CODE_AUTO, 0, 16, 0, 16, 4},
       {"tied", GPTVQ_CODE_AUTO, 0, 16, 0, 16, 16},
-      {"llama", GPTVQ_CODE_AUTO, 0, 0, 16, 6, 16},
+      {"llama", GPTVQ_CODE_AUTO, 0, 0, 16, 4, 16},
       {"tied", GPTVQ_CODE_AUTO, 0, 0, 16, 16, 16},
       {"llama", GPTVQ_CODE_AUTO, 0, 16, 16, 16, 16},
       {"tied", GPTVQ_CODE_AUTO, 0, 16, 16, 16, 16},
@@ -312,8 +312,8 @@ static void what_is_not_given(void **state) {
       {"tied", GPTVQ_CODE_VQ, 0, 4, 0, 4, 16},
       {"llama", GPTVQ_CODE_VQ, 0, 0, 4, 16, 4},
       {"tied", GPTVQ_CODE_VQ, 0, 0, 4, 4, 16},
-      {"tied", GPTVQ_CODE_AUTO, GPTVQ_ROTATE_RESIDUAL, 3, 0, 3, 6},
-      {"tied", GPTVQ_CODE_AUTO, GPTVQ_ROTATE_RESIDUAL, 0, 0, 6, 6},
+      {"tied", GPTVQ_CODE_AUTO, GPTVQ_ROTATE_RESIDUAL, 3, 0, 3, 3},
+      {"tied", GPTVQ_CODE_AUTO, GPTVQ_ROTATE_RESIDUAL, 0, 0, 4, 4},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     gptvq_model *model = open_as(cases[i].name, GPTVQ_COMPUTE_FP32);
@@ -399,11 +399,11 @@ static void defaults_are_what_they_became(void **state) {
   o.code = GPTVQ_CODE_TRELLIS;
   o.index_bits = 2;
   o.allocate = GPTVQ_ALLOCATE_SENSITIVITY;
-  o.head_bits = 6;
+  o.head_bits = 4;
   o.embedding_bits = 16;
   expect(gptvq_quantize("llama", "begun", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error,
-         "`embedding_bits` was 6, is now absent");
-  o.embedding_bits = 6;
+         "`embedding_bits` was 4, is now absent");
+  o.embedding_bits = 4;
   gptvq_quantize_report report = {.size = sizeof report};
   ok(gptvq_quantize("llama", "begun", &o, NULL, &report, err));
   assert_true(report.blocks_resumed > 0);

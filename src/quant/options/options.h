@@ -21,12 +21,6 @@ static inline bool gptvq_allocates(const gptvq_quantize_options *options) {
   return options->allocate == GPTVQ_ALLOCATE_SENSITIVITY && options->method == GPTVQ_METHOD_GPTVQ;
 }
 
-/* Bits of embedding and head where none are given. Beside a trellis 6: of a small model both are most of the
- * file, and what they lose so is little beside what its layers do. */
-static inline unsigned gptvq_usual_outside_bits(const gptvq_quantize_options *options) {
-  return options->code == GPTVQ_CODE_TRELLIS ? 6 : 16;
-}
-
 /* Options that were checked and whose sizes are known: every member has its final value, but for those of
  * embedding and head that the model decides (0, until gptvq_budget_settle). Only gptvq_resolve makes them
  * (and whoever changes a member resolves again), so that what takes them need not ask. */

@@ -232,13 +232,12 @@ static gptvq_status check_outside(const char *name, unsigned bits, gptvq_error *
                     bits);
 }
 
-/* Of embedding and head, without a budget, which chooses what is not given. Beside one that is given, the
- * other one of a trellis waits for the model: gptvq_outside_settle. */
+/* Of embedding and head. What is not given beside a trellis, or with a budget, waits for the model:
+ * gptvq_budget_settle. */
 static void resolve_outside(gptvq_quantize_options *o) {
-  const unsigned usual = gptvq_usual_outside_bits(o);
-  if (o->model_bits != 0.0 || (usual != 16 && o->embedding_bits != o->head_bits)) return;
-  if (o->embedding_bits == 0) o->embedding_bits = usual;
-  if (o->head_bits == 0) o->head_bits = usual;
+  if (o->model_bits != 0.0 || o->code == GPTVQ_CODE_TRELLIS) return;
+  if (o->embedding_bits == 0) o->embedding_bits = 16;
+  if (o->head_bits == 0) o->head_bits = 16;
 }
 
 gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved *out, gptvq_error *err) {

@@ -153,8 +153,9 @@ static const gptvq_field fields[] = {
      .help = "Hadamard rotation, folded into the weights: residual (of the residual stream), heads (of\n"
              "the values in each attention head), all or none. Takes a temporary fp32 copy of the\n"
              "model on disk"},
-    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .derived = "6 with a trellis, else 16",
-     .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "head-bits", .argument = "N",
+    {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16,
+     .derived = "with a trellis what loses least, mostly 4, else 16", .identity = GPTVQ_IDENTITY_ALWAYS,
+     .section = size, .flag = "head-bits", .argument = "N",
      .help = "bits of the output head's codes: 3, 4, 5, 6 or 8; 16: as the original has it. A head that is\n"
              "the embedding's matrix is packed with it, by either option"},
     /* absent means none: folders without factors stay byte for byte what they were */
@@ -171,8 +172,9 @@ static const gptvq_field fields[] = {
              "--codebook-bits 16, --em-init, --finetune-index-rate); with --model-bits what loses less"},
 
     {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .absent = 16,
-     .derived = "6 with a trellis, else 16", .identity = GPTVQ_IDENTITY_NONZERO, .section = size,
-     .flag = "embedding-bits", .argument = "N", .help = "bits of the embedding's codes, as --head-bits"},
+     .derived = "with a trellis what loses least, mostly 4, else 16", .identity = GPTVQ_IDENTITY_NONZERO,
+     .section = size, .flag = "embedding-bits", .argument = "N",
+     .help = "bits of the embedding's codes, as --head-bits"},
 
     {MEMBER(model_bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .derived = "none",
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "model-bits", .argument = "B",

@@ -8,16 +8,8 @@
 
 enum { GROUP = 64, SLAB_VALUES = 1 << 22, SLAB_ROWS = 256, TRELLIS_BITS = 4, TRELLIS_VALUES = 1 << 28 };
 
-/* One matrix for both, which a rotation of the residual stream takes apart. */
-static bool is_one_matrix(const gptvq_model *model, const gptvq_quantize_options *options) {
+bool gptvq_outside_is_one(const gptvq_model *model, const gptvq_quantize_options *options) {
   return model->config.tie_embeddings && (options->rotate & GPTVQ_ROTATE_RESIDUAL) == 0;
-}
-
-/* 16 of one matrix: as the other one says. */
-void gptvq_outside_settle(const gptvq_model *model, gptvq_quantize_options *options) {
-  const unsigned bits = is_one_matrix(model, options) ? 16 : gptvq_usual_outside_bits(options);
-  if (options->embedding_bits == 0) options->embedding_bits = bits;
-  if (options->head_bits == 0) options->head_bits = bits;
 }
 
 gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantize_options *options,
@@ -25,7 +17,7 @@ gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantiz
   const unsigned embedding = options->embedding_bits != 0 ? options->embedding_bits : 16,
                  head = options->head_bits != 0 ? options->head_bits : 16;
   *bits = (gptvq_outside_bits){embedding, head};
-  if (!is_one_matrix(model, options)) return GPTVQ_OK;
+  if (!gptvq_outside_is_one(model, options)) return GPTVQ_OK;
   if (embedding != head && embedding != 16 && head != 16)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
@@ -39,7 +31,7 @@ gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantiz
 /* A head of its own, or the matrix that is both. */
 static unsigned head_bits(const gptvq_model *model, const gptvq_quantize_options *options,
                           const gptvq_outside_bits *bits) {
-  return is_one_matrix(model, options) ? bits->embedding : bits->head;
+  return gptvq_outside_is_one(model, options) ? bits->embedding : bits->head;
 }
 
 bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_quantize_options *options,

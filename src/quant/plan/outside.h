@@ -12,10 +12,8 @@ typedef struct gptvq_outside_bits {
   unsigned embedding, head;
 } gptvq_outside_bits;
 
-/* Bits of embedding and head that neither were given nor follow from the options alone: those of the other
- * one where both are one matrix, else the usual ones. */
-void gptvq_outside_settle(const gptvq_model *model, gptvq_quantize_options *options);
-
+/* One matrix for both, which a rotation of the residual stream takes apart. */
+bool gptvq_outside_is_one(const gptvq_model *model, const gptvq_quantize_options *options);
 /* Of the model as it will be stored: a rotation of the residual stream gives a tied head a matrix of its own.
  * GPTVQ_ERROR_ARGUMENT: different bits for one matrix. */
 gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantize_options *options,

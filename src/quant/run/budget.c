@@ -13,6 +13,9 @@
 /* The layers' sizes that are tried: bits per value in steps of 1 / STEPS. Codebooks of less than
  * LEAST_CODEBOOK bits per value serve too many weights, indices of more than FAST_BITS bits decode slowly. */
 enum { STEPS = 64, MOST_BITS = 8, FAST_BITS = 8 };
+/* Embedding and head of less than LEAST_OUTSIDE bits only where a budget leaves no more, or they are given.
+ */
+enum { LEAST_OUTSIDE = 4 };
 #define LEAST_CODEBOOK (1.0 / 32.0)
 
 /* ---- bytes of files ---- */
@@ -80,9 +83,10 @@ typedef struct choice {
  * lose 0.68 · 3.45^(2.28 − b), of a trellis 0.6 of it; codes of 4 bits of the matrix that is embedding and
  * head 0.047, of an embedding 0.011, of a head 0.034, and of b bits 4.4^(4 − b) times that; a trellis code
  * 0.55 of it. */
+#define PER_BIT 3.45
 typedef enum matrix_role { BOTH, EMBEDDING, HEAD } matrix_role;
 static double layers_loss(const gptvq_quantize_options *o) {
-  return (o->code == GPTVQ_CODE_TRELLIS ? 0.6 : 1.0) * 0.68 * pow(3.45, 2.28 - o->bits);
+  return (o->code == GPTVQ_CODE_TRELLIS ? 0.6 : 1.0) * 0.68 * pow(PER_BIT, 2.28 - o->bits);
 }
 static double matrix_loss(matrix_role role, const gptvq_packed_shape *shape, unsigned bits) {
   static const double of_4_bits[] = {[BOTH] = 0.047, [EMBEDDING] = 0.011, [HEAD] = 0.034};
@@ -141,9 +145,9 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
                                  choice *choices, size_t *count, gptvq_error *err) {
   static const unsigned sizes[] = {16, 8, 6, 5, 4, 3};
   enum { SIZES = sizeof sizes / sizeof sizes[0] };
-  const bool tied = model->config.tie_embeddings;
   const gptvq_quantize_options *o = &options->options;
-  const bool embedding_given = o->embedding_bits != 0, head_given = o->head_bits != 0;
+  const bool tied = gptvq_outside_is_one(model, o), embedding_given = o->embedding_bits != 0,
+             head_given = o->head_bits != 0;
   const size_t vocab = model->config.vocab, hidden = model->config.hidden;
   *count = 0;
   for (size_t e = 0; e < SIZES; e++)
@@ -198,14 +202,38 @@ static gptvq_status with_trellis(const gptvq_resolved *options, gptvq_resolved *
   return gptvq_resolve(&o, out, err);
 }
 
+/* Where a byte more of them would gain as much as one of the layers, by the slope of their curve. */
+static gptvq_status settle_outside(const gptvq_model *model, gptvq_resolved *options, gptvq_error *err) {
+  gptvq_quantize_options *o = &options->options;
+  const double slope =
+      layers_loss(o) * log(PER_BIT) * 8.0 / (double)gptvq_max_size(1, model->info.linear_values);
+  choice choices[36];
+  size_t count;
+  double least = INFINITY;
+  gptvq_outside_bits bits = {16, 16};
+  GPTVQ_TRY(list_choices(model, options, 0, choices, &count, err));
+  for (size_t i = 0; i < count; i++) {
+    const choice *c = &choices[i];
+    const double loss = c->loss + slope * (double)c->bytes;
+    const bool short_ones = (o->embedding_bits == 0 && c->bits.embedding < LEAST_OUTSIDE) ||
+                            (o->head_bits == 0 && c->bits.head < LEAST_OUTSIDE);
+    if (!(loss < least) || (short_ones && count > 1)) continue;
+    least = loss;
+    bits = c->bits;
+  }
+  if (o->head_bits == 0 && model->config.tie_embeddings && !gptvq_outside_is_one(model, o))
+    bits.head = bits.embedding; /* the head that a rotation makes is not among the bytes yet */
+  o->embedding_bits = bits.embedding;
+  o->head_bits = bits.head;
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks *callbacks,
                                  gptvq_resolved *options, gptvq_error *err) {
   const gptvq_quantize_options *o = &options->options;
   const double wanted = o->model_bits, parameters = (double)model->info.parameters;
-  if (wanted == 0.0) {
-    gptvq_outside_settle(model, &options->options);
-    return GPTVQ_OK;
-  }
+  if (wanted == 0.0)
+    return o->embedding_bits == 0 || o->head_bits == 0 ? settle_outside(model, options, err) : GPTVQ_OK;
   if (o->rotate != GPTVQ_ROTATE_NONE)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,

@@ -7,8 +7,8 @@
 
 /* Chooses `bits` of the layers and, where they are not given, of embedding and head: of all choices whose
  * safetensors files keep within model_bits per parameter, headers included, the one whose predicted loss is
- * least. Without model_bits only what embedding and head still wait for is settled (gptvq_outside_settle).
- * GPTVQ_ERROR_ARGUMENT: there is none, or an option that changes
+ * least. Without model_bits only those of embedding and head beside a trellis, where they are not given: as
+ * many as lose least in a file of that size. GPTVQ_ERROR_ARGUMENT: there is none, or an option that changes
  * sizes later. */
 gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks *callbacks,
                                  gptvq_resolved *options, gptvq_error *err);
