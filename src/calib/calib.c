@@ -7,7 +7,16 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DEFAULT_LENGTH = 2048 };
+/* Tokens of a window where nothing is said: of a narrow model, with fewer columns to know, fewer do. */
+enum { DEFAULT_LENGTH = 2048, NARROW_LENGTH = 1024, NARROW_COLUMNS = 2048 };
+
+static size_t widest_input(const gptvq_model *model) {
+  size_t widest = 0;
+  for (size_t b = 0; b < model->config.layers; b++)
+    for (size_t i = 0; i < model->blocks[b].linear_count; i++)
+      widest = gptvq_max_size(widest, model->blocks[b].linears[i].cols);
+  return widest;
+}
 static const size_t max_tokens = (size_t)1 << 40; /* absurd beyond; keeps every product below in range */
 
 uint64_t gptvq_calibration_hash(size_t samples, size_t length, const int32_t *tokens) {
@@ -17,8 +26,10 @@ uint64_t gptvq_calibration_hash(size_t samples, size_t length, const int32_t *to
 
 gptvq_status gptvq_calibration_length(const gptvq_model *model, const gptvq_quantize_options *options,
                                       size_t *length, gptvq_error *err) {
-  size_t context = model->config.max_positions, tokens;
-  *length = options->calib_length != 0 ? options->calib_length : gptvq_min_size(DEFAULT_LENGTH, context);
+  const size_t context = model->config.max_positions,
+               usual = widest_input(model) <= NARROW_COLUMNS ? NARROW_LENGTH : DEFAULT_LENGTH;
+  size_t tokens;
+  *length = options->calib_length != 0 ? options->calib_length : gptvq_min_size(usual, context);
   if (options->calib_samples == 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "0 calibration windows: give at least 1 (`calib_samples`)");
   if (*length > context)

@@ -62,7 +62,7 @@ grep -q '"source": "calib.txt: 1, self: 1"' judged/config.json || die "half of t
 expect_ok "$GPTVQ" quantize "$model" -o written --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --quiet
 expect_out '^on its own text +KL divergence 0\.[0-9]+ \+- .* \(127 predictions of what the model itself writes, not seen by calibration\)$'
 # the default code, embedding and head
-grep -q '"code": "trellis"' written/config.json && grep -q '"embedding_bits": 6' written/config.json && grep -q '"head_bits": 6' written/config.json ||
+grep -q '"code": "trellis"' written/config.json && grep -q '"embedding_bits": 4' written/config.json && grep -q '"head_bits": 4' written/config.json ||
   die "the default is not what it is said to be: $(grep -E '"(code|embedding_bits|head_bits)"' written/config.json)"
 ! grep -qE '"(code|embedding_bits)"' vq-2/config.json || die "a folder of vectors says more than before"
 ! grep -q '^loss on the text' "$capture/out" || die "a loss on a text that was not given"

@@ -63,8 +63,9 @@ static const gptvq_field fields[] = {
      .identity = GPTVQ_IDENTITY_DATA, .section = calibration, .flag = "calib-samples", .argument = "N",
      .help = "windows of text"},
     {MEMBER(calib_length, GPTVQ_FIELD_SIZE), .min = 2, .max = 1 << 24,
-     .derived = "2048, or the model's context if smaller", .identity = GPTVQ_IDENTITY_DATA,
-     .section = calibration, .flag = "calib-length", .argument = "N", .help = "tokens per window"},
+     .derived = "2048, of models with at most 2048 columns 1024, or the model's context if smaller",
+     .identity = GPTVQ_IDENTITY_DATA, .section = calibration, .flag = "calib-length", .argument = "N",
+     .help = "tokens per window"},
     {MEMBER(calib_compute, GPTVQ_FIELD_ENUM), .choices = computes, .identity = GPTVQ_IDENTITY_NONZERO,
      .section = calibration, .flag = "calib-compute", .argument = "auto|fp32|bf16",
      .help = "precision of the inputs of products while calibrating; auto: bf16 where the processor\n"
