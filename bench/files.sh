@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3} gptvq=${GPTVQ:-build/release/gptvq} csv=${FILES_OUT:-bench/files.csv}
 [ -x "$gptvq" ] || die "build first: make release"
 [ -n "${SCRATCH:-}" ] || { SCRATCH=$(mktemp -d); trap 'rm -rf "$SCRATCH"' EXIT; }
+mkdir -p "$SCRATCH"
 sed "/^[^#]/s/\$/ ${QUANTIZE:---calib-samples 32 --calib-length 1024}/" bench/files.settings > "$SCRATCH/settings"
 "$python" bench/files.py --gptvq "$gptvq" --scratch "$SCRATCH" --out "$csv" --model "$1" --calib "$2" --settings "$SCRATCH/settings" \
   --text "prose=$3:40" --text "code=$4/code.txt:16" --text "dialogue=$4/dialogue.txt:16"

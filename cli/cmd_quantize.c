@@ -322,9 +322,9 @@ static int print_plan_json(const gptvq_quantize_plan *p) {
       gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f}", "name", p->stages[i].name, "seconds",
                                               p->stages[i].seconds, "flop", p->stages[i].flop));
   return gptvq_cli_print_json(
-      json_pack("{s:I, s:s, s:f, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:o}", "linear_values",
-                (json_int_t)p->linear_values, "format", p->format, "bits", p->bits, "embedding_bits",
-                (int)p->embedding_bits, "head_bits", (int)p->head_bits, "output_bytes",
+      json_pack("{s:I, s:s, s:f, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:o}", "linear_values",
+                (json_int_t)p->linear_values, "format", p->format, "bits", p->bits, "allocates", p->allocates,
+                "embedding_bits", (int)p->embedding_bits, "head_bits", (int)p->head_bits, "output_bytes",
                 (json_int_t)p->output_bytes, "limit_bytes", (json_int_t)p->limit_bytes, "peak_bytes",
                 (json_int_t)p->peak_bytes, "least_bytes", (json_int_t)p->least_bytes, "scratch_bytes",
                 (json_int_t)p->scratch_bytes, "phases", phases, "seconds", p->seconds, "stages", stages));

@@ -30,7 +30,7 @@ quantize() { # NAME FOLDER OPTIONS…
 }
 quantize "RTN, 2 bits"          rtn-2.25    --method rtn  --bits 2.25
 quantize "GPTQ, 2 bits"         gptq-2.25   --recipe paper --method gptq --bits 2.25
-quantize "GPTVQ, the default"   gptvq       # a trellis of 2 bits, embedding and head in 6
+quantize "GPTVQ, the default"   gptvq       # a trellis of 2.25 bits, embedding and head in 4
 quantize "GPTVQ 2-D, 2.25 bits" gptvq-2.25  --dim 2 --bits 2.25
 quantize "GPTVQ 4-D, 2.25 bits" gptvq4-2.25 --dim 4 --bits 2.25
 quantize "GPTVQ 2-D, 3.125 bits" gptvq-3.125 --dim 2 --bits 3.125

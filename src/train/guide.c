@@ -253,7 +253,7 @@ double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length,
          sizeof(double) * (double)windows * (double)(gptvq_model_layer_count(model) + 1) +
          sizeof(float) * (rows * (double)((c->layers + 2) * batch_size(model, windows, length, budget) + 1) +
                           (double)c->vocab * (double)(c->hidden + HEAD_TOKENS)) +
-         fmax(largest, (double)gptvq_workspace_bytes(model, 1, length, length) + sizeof(float) * rows);
+         (double)gptvq_workspace_bytes(model, 1, length, length) + fmax(largest, sizeof(float) * rows);
 }
 
 static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t budget, gptvq_error *err) {

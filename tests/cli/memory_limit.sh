@@ -30,6 +30,17 @@ if [ -z "${SANITIZE:-}" ]; then # whose shadow memory is no part of the plan
   diff -r -x gptvq.json plain tight || die "another output under a limit"
   [ ! -e tight.partial ] || die "a scratch file is left"
 
+  # the default, whose gradients take most
+  default() {
+    "$GPTVQ" quantize "$model" -o default --force --calib "$SOURCE/examples/text/calib.txt" --calib-samples 8 --calib-length 1024 --calib-self 0 --judge-tokens 0 \
+      --em-iterations 2 --reassign-rounds 0 --threads 2 --json "$@"
+  }
+  expect_ok default --dry-run
+  least=$(json least_bytes)
+  expect_ok default --memory-limit $((least * 11 / 10))
+  [ "$(json peak_bytes)" -le $((least * 11 / 10)) ] || die "the default: $(json peak_bytes) bytes at the peak, the limit is $((least * 11 / 10))"
+  expect_fail 2 'give as many, or give all layers equal sizes \(--allocate uniform\)' default --memory-limit $((least * 9 / 10))
+
   # no room for the scratch file: a file-size limit
   limited() { (ulimit -f 2048 && exec "$GPTVQ" quantize "$@"); }
   expect_fail 3 'the scratch file of calibration activations in full.partial \(0.0 GB\): (File too large|No space left).*--memory-limit' \

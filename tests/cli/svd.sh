@@ -4,6 +4,7 @@
 expect_fail 2 "option --svd-rank: 257 is out of range, 1 to 256" "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank 257
 expect_fail 2 'option --svd-rank: -1 is out of range' "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank -1
 expect_fail 2 "option --svd-rank: 'two' is not a number" "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank two
+expect_fail 2 '--svd-rank 4 is not possible with --dim 2' "$GPTVQ" quantize "$model" -o x --svd-rank 4
 expect_fail 2 '--svd-rank 5 is not possible with 4 centroids' "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank 5
 expect_fail 2 '--svd-rank 2 is not possible with --dim 2' "$GPTVQ" quantize "$model" -o x --dim 2 --bits 2.125 --svd-rank 2
 expect_fail 2 '--svd-rank 2 is not possible with 512 centroids: .* at most 256' \

@@ -54,6 +54,27 @@ static int make_scratch(void **state) {
 
 enum { ROWS = 24, COLS = 48, N = 7 };
 
+/* A layer alone shares no bytes with others: the code that fills `bits`. */
+static void a_layer_takes_its_bits(void **state) {
+  (void)state;
+  enum { SIDE = 512 };
+  float *w = random_weights(SIDE, SIDE, 4);
+  static const double bits[] = {2.25, 2.9, 3.95};
+  for (size_t i = 0; i < sizeof bits / sizeof bits[0]; i++) {
+    gptvq_quantize_options o;
+    gptvq_packed_layer *layer;
+    gptvq_layer_info info = {.size = sizeof info};
+    gptvq_quantize_options_init(&o);
+    o.bits = bits[i];
+    o.em_iterations = 1;
+    ok(gptvq_pack_layer("a layer", SIDE, SIDE, w, NULL, &o, NULL, &layer, err));
+    gptvq_packed_layer_get_info(layer, &info);
+    assert_true(info.bits_per_value > bits[i] - 0.25 && info.bits_per_value < bits[i] + 0.1);
+    gptvq_packed_layer_destroy(layer);
+  }
+  free(w);
+}
+
 /* Errors and products are what the decoded weights give; sums in fp32 of at most COLS terms. */
 static void figures_are_those_of_the_decoded_weights(void **state) {
   (void)state;
@@ -387,9 +408,11 @@ static void arrays_that_are_none(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(arrays_of_a_folder_are_its_layers), cmocka_unit_test(arrays_that_are_none),
-      cmocka_unit_test(figures_are_those_of_the_decoded_weights), cmocka_unit_test(packs_what_quantize_packs),
-      cmocka_unit_test(nonsense_is_refused)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(arrays_of_a_folder_are_its_layers),
+                                     cmocka_unit_test(arrays_that_are_none),
+                                     cmocka_unit_test(a_layer_takes_its_bits),
+                                     cmocka_unit_test(figures_are_those_of_the_decoded_weights),
+                                     cmocka_unit_test(packs_what_quantize_packs),
+                                     cmocka_unit_test(nonsense_is_refused)};
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -2,6 +2,8 @@
  * mismatch correction. */
 #include "tiny_model.h"
 
+#include "quant/plan/memory.h"
+
 #include <gptvq/gptvq.h>
 #include <unistd.h>
 
@@ -57,6 +59,22 @@ static size_t index_widths(const char *folder) {
   size_t count = 0;
   for (; seen != 0; seen >>= 1) count += seen & 1;
   return count;
+}
+
+/* Windows of all parts, none twice, and of both sources where these take turns. */
+static void sizes_are_chosen_by_windows_of_every_source(void **state) {
+  (void)state;
+  for (size_t windows = 1; windows <= 40; windows++)
+    for (size_t count = 1; count <= windows; count++) {
+      size_t odd = 0, next = 0;
+      for (size_t i = 0; i < count; i++) {
+        const size_t window = gptvq_allocation_window(i, count, windows);
+        assert_true(window >= next && window < windows);
+        next = window + 1;
+        odd += window % 2;
+      }
+      if (count >= 4 && windows >= 2 * count) assert_true(odd > 0 && odd < count);
+    }
 }
 
 static void allocation_stays_within_the_bytes_of_equal_sizes(void **state) {
@@ -184,6 +202,7 @@ static void absurd_values_are_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(sizes_are_chosen_by_windows_of_every_source),
       cmocka_unit_test(allocation_stays_within_the_bytes_of_equal_sizes),
       cmocka_unit_test(trellis_layers_share_fractions_of_bits),
       cmocka_unit_test(same_bytes_for_any_thread_count_and_after_resuming),

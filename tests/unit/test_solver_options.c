@@ -179,7 +179,9 @@ static void codes_follow_from_the_other_options(void **state) {
       {"codebook_bits", "16", 0.0, GPTVQ_CODE_VQ, 4},
       {"em_init", "cdf", 0.0, GPTVQ_CODE_VQ, 4},
       {"finetune_index_rate", "0.001", 0.0, GPTVQ_CODE_VQ, 4},
-      {"model_bits", "3", 0.0, GPTVQ_CODE_VQ, 4},
+      {"model_bits", "3", 0.0, GPTVQ_CODE_AUTO, 0},
+      {"group_cols", "32", 2.19, GPTVQ_CODE_VQ, 4}, /* 0.25 bits of scales */
+      {"group_cols", "32", 2.25, GPTVQ_CODE_TRELLIS, 2},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     gptvq_quantize_options o, again;
@@ -195,14 +197,17 @@ static void codes_follow_from_the_other_options(void **state) {
                gptvq_code_name(o.code), o.index_bits);
     const bool trellis = o.code == GPTVQ_CODE_TRELLIS,
                uniform = o.method == GPTVQ_METHOD_GPTQ || o.method == GPTVQ_METHOD_RTN;
-    if (strcmp(cases[i].name, "dim") != 0) assert_int_equal(o.dim, trellis || uniform ? 1 : 2);
+    if (strcmp(cases[i].name, "dim") != 0)
+      assert_int_equal(o.dim, o.model_bits > 0.0 ? 0 : trellis || uniform ? 1 : 2);
     const unsigned outside = o.model_bits > 0.0 || trellis ? 0 : 16; /* 0: the model decides */
     assert_int_equal(o.embedding_bits, outside);
     assert_int_equal(o.head_bits, outside);
     const bool chooses = trellis && o.method == GPTVQ_METHOD_GPTVQ && cases[i].bits != 2.0 &&
-                         strcmp(cases[i].value, "uniform") != 0;
-    const bool asked_for = strcmp(cases[i].value, "sensitivity") == 0;
-    assert_int_equal(o.allocate, chooses || asked_for ? GPTVQ_ALLOCATE_SENSITIVITY : GPTVQ_ALLOCATE_UNIFORM);
+                         o.index_bits < 4 && strcmp(cases[i].value, "uniform") != 0;
+    const bool asked_for = strcmp(cases[i].value, "sensitivity") == 0, waits = o.model_bits > 0.0;
+    assert_int_equal(o.allocate, waits                  ? GPTVQ_ALLOCATE_AUTO
+                                 : chooses || asked_for ? GPTVQ_ALLOCATE_SENSITIVITY
+                                                        : GPTVQ_ALLOCATE_UNIFORM);
     again = o;
     assert_int_equal(gptvq_quantize_options_resolve(&again, &err), GPTVQ_OK);
     assert_memory_equal(&again, &o, sizeof o);

@@ -220,7 +220,8 @@ static gptvq_status set(const gptvq_field *field, gptvq_quantize_options *option
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`%s` '%s' is not a %snumber", name, value,
                       is_whole(field) ? "whole " : "");
   GPTVQ_TRY(check_number(field, number, err));
-  put_number(field, field->type == GPTVQ_FIELD_SWITCH ? number != 0 : number, options);
+  put_number(field, field->type == GPTVQ_FIELD_SWITCH && field->choices == NULL ? number != 0 : number,
+             options);
   return GPTVQ_OK;
 }
 

@@ -62,13 +62,20 @@ static bool asks_for_vectors(const gptvq_quantize_options *o) {
          o->codebook_bits != 8 || o->em_init != GPTVQ_INIT_MAHALANOBIS || o->finetune_index_rate > 0.0;
 }
 
+/* Bits per value beyond the stream's: a scale per row and group of columns (the tables are left to the exact
+ * report). */
+static double trellis_bits(const gptvq_quantize_options *o, unsigned index_bits) {
+  return index_bits + (double)TRELLIS_SCALE_BITS / (double)o->group_cols;
+}
+
 /* A trellis has 2, 3 or 4 bits and some 0.04: what `bits` is above that it leaves unused, but where layers
  * have sizes of their own, as they have with calibration unless told otherwise. With a budget of the whole
  * model gptvq_budget_settle chooses. */
 static gptvq_code resolve_code(const gptvq_quantize_options *o) {
   if (o->code != GPTVQ_CODE_AUTO) return o->code;
   if (gptvq_is_uniform(o) || o->model_bits != 0.0 || asks_for_vectors(o)) return GPTVQ_CODE_VQ;
-  const double whole = floor(o->bits + 1e-9);
+  const double whole = floor(o->bits + 1e-9), margin = 0.05; /* of scales, which `bits` has room for */
+  if (whole < 2.0 || trellis_bits(o, (unsigned)fmin(whole, 4.0)) > o->bits + margin) return GPTVQ_CODE_VQ;
   const bool close = whole >= 2.0 && whole <= 4.0 && o->bits - whole <= 0.45 + 1e-9,
              between = o->allocate != GPTVQ_ALLOCATE_UNIFORM && o->method == GPTVQ_METHOD_GPTVQ &&
                        o->bits >= 2.0 && o->bits < 4.05;
@@ -95,7 +102,6 @@ static gptvq_status check_svd(const gptvq_quantize_options *o, gptvq_error *err)
 }
 
 static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
-  if (o->dim == 0) o->dim = 2;
   if (o->dim != 1 && o->dim != 2 && o->dim != 4)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`dim` %u is not possible: choose 1, 2 or 4", o->dim);
   if (o->codebook_bits != 8 && o->codebook_bits != 16)
@@ -142,12 +148,6 @@ static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-/* Bits per value beyond the stream's: a scale per row and group of columns (the tables are left to the exact
- * report). */
-static double trellis_bits(const gptvq_quantize_options *o, unsigned index_bits) {
-  return index_bits + (double)TRELLIS_SCALE_BITS / (double)o->group_cols;
-}
-
 static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err) {
   enum { LEAST = 2, MOST = 4 };
   static const double choice = 0.02; /* bits beyond the smallest size that are worth looking for layers */
@@ -179,10 +179,10 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`bits` %g is not possible with `index_bits` %u: leave one of them out", o->bits, b);
   if (o->allocate == GPTVQ_ALLOCATE_AUTO)
-    o->allocate =
-        o->index_bits == 0 && o->method == GPTVQ_METHOD_GPTVQ && o->bits > trellis_bits(o, LEAST) + choice
-            ? GPTVQ_ALLOCATE_SENSITIVITY
-            : GPTVQ_ALLOCATE_UNIFORM;
+    o->allocate = o->index_bits == 0 && b < MOST && o->method == GPTVQ_METHOD_GPTVQ &&
+                          o->bits > trellis_bits(o, LEAST) + choice
+                      ? GPTVQ_ALLOCATE_SENSITIVITY
+                      : GPTVQ_ALLOCATE_UNIFORM;
   o->index_bits = b;
   o->dim = 1;
   /* with layers of different sizes `bits` is what all of them together may take */
@@ -257,6 +257,7 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
                       "`code` trellis is not possible with uniform methods: choose `method` gptvq or kmeans");
   if (o->code == GPTVQ_CODE_TRELLIS) return resolve_trellis(o, err);
   if (o->allocate == GPTVQ_ALLOCATE_AUTO) o->allocate = GPTVQ_ALLOCATE_UNIFORM;
+  if (o->dim == 0) o->dim = gptvq_is_uniform(o) ? 1 : 2;
   GPTVQ_TRY(check_svd(o, err));
   return gptvq_is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
 }
@@ -275,6 +276,12 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *options, gpt
   gptvq_resolved resolved;
   GPTVQ_TRY(gptvq_options_take(options, &own, err));
   GPTVQ_TRY(gptvq_resolve(&own, &resolved, err));
+  if (resolved.code_open) { /* waits for the model, as sizes do */
+    resolved.options.code = GPTVQ_CODE_AUTO;
+    resolved.options.dim = resolved.options.index_bits = 0;
+    resolved.options.group_size = 0;
+  }
+  if (own.model_bits != 0.0) resolved.options.allocate = own.allocate;
   gptvq_give_struct(&resolved.options, sizeof resolved.options, options);
   return GPTVQ_OK;
 }

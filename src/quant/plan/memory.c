@@ -51,6 +51,14 @@ size_t gptvq_allocation_windows(const gptvq_quantize_options *o) {
   return gptvq_min_size(o->calib_samples, gptvq_max_size(wanted, ALLOCATION_WINDOWS));
 }
 
+size_t gptvq_allocation_window(size_t i, size_t count, size_t windows) {
+  const double golden = 0.6180339887498949, turn = golden * (double)i;
+  const size_t begin = i * windows / count, length = (i + 1) * windows / count - begin;
+  size_t at = (size_t)((turn - floor(turn)) * (double)length);
+  if (length > 1 && (begin + at + i) % 2 == 1) at = at > 0 ? at - 1 : 1; /* even and odd ones by turns */
+  return begin + at;
+}
+
 bool gptvq_run_allocates(const gptvq_resolved *options) { return gptvq_allocates(&options->options); }
 
 const char *gptvq_memory_phase_name(gptvq_memory_phase phase) {

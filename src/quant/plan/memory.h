@@ -27,8 +27,10 @@ static inline bool gptvq_run_keeps_half(const gptvq_resolved *options) {
 }
 
 /* ---- memory ---- */
-/* How many windows sizes are chosen by. */
+/* How many windows sizes are chosen by, and which of all the i-th one of `count` is: one of each part of
+ * equal length, at changing places of it, as sources take turns. */
 size_t gptvq_allocation_windows(const gptvq_quantize_options *options);
+size_t gptvq_allocation_window(size_t i, size_t count, size_t windows);
 
 typedef enum gptvq_memory_phase {
   GPTVQ_MEMORY_TEXT,      /* calibration tokens */

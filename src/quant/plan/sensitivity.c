@@ -370,6 +370,11 @@ uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *
   return spare > 0.0 ? (uint64_t)spare : 0;
 }
 
+bool gptvq_allocation_has_choice(const gptvq_model *model, const gptvq_resolved *options) {
+  return options->options.code != GPTVQ_CODE_TRELLIS || options->options.index_bits > 2 ||
+         gptvq_allocation_spare(model, options) > 0;
+}
+
 static gptvq_status choose(work *w, gptvq_allocation *out, gptvq_error *err) {
   size_t layers = gptvq_model_layer_count(w->model), n = w->setting_count;
   size_t *chosen = gptvq_alloc_zero(layers, sizeof *chosen);

@@ -38,6 +38,8 @@ double gptvq_allocation_solve_bytes(const gptvq_resolved *options, const gptvq_l
 /* Bytes that all linears together may take beyond equal sizes: of a trellis, whose `bits` may lie between
  * those. */
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options);
+/* Not where all layers of a trellis have its smallest size and nothing is left. */
+bool gptvq_allocation_has_choice(const gptvq_model *model, const gptvq_resolved *options);
 void gptvq_allocation_release(gptvq_allocation *allocation); /* a zeroed struct is fine */
 
 #endif

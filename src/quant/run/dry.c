@@ -43,6 +43,7 @@ static gptvq_status plan_model(const gptvq_model *model, const gptvq_callbacks *
   gptvq_plan_release(&tensors);
   GPTVQ_TRY(status);
   GPTVQ_TRY(gptvq_blas_init(err));
+  gptvq_model_rest(model); /* pages of what was looked at */
   const double resident = (double)gptvq_resident_memory(), available = (double)gptvq_available_memory(),
                limit = o->memory_limit > 0 ? (double)o->memory_limit
                        : available > 0.0   ? available + resident

@@ -141,15 +141,18 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   gptvq_memory_plan simple;
   gptvq_memory_plan_make(r->model, &without, windows, resident, available, false, &simple);
   if (own > 0.0 && plan->peak > own) {
-    gptvq_resolved plain = r->resolved;
-    gptvq_memory_plan unpacked;
+    gptvq_resolved plain = r->resolved, equal = r->resolved;
+    gptvq_memory_plan unpacked, uniform;
+    equal.options.allocate = GPTVQ_ALLOCATE_UNIFORM;
+    gptvq_memory_plan_make(r->model, &equal, windows, resident, own, true, &uniform);
     plain.options.embedding_bits = plain.options.head_bits = 16;
     gptvq_memory_plan_make(r->model, &plain, windows, resident, own, true, &unpacked);
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
         "%.0f MB (`memory_limit`) are not enough: with activations on disk and one Hessian at a "
-        "time this takes %.0f MB; give as many%s%s",
+        "time this takes %.0f MB; give as many%s%s%s",
         own * 1e-6, ceil(plan->least * 1e-6),
+        uniform.least < plan->least ? ", or give all layers equal sizes (`allocate` uniform)" : "",
         simple.least < plan->least ? ", or turn off `mismatch` and `mismatch_stream`" : "",
         unpacked.least < plan->least
             ? ", or leave embedding and head as they are (`embedding_bits`, `head_bits` 16)"
@@ -195,13 +198,14 @@ static gptvq_status find_gradients(run *r, const gptvq_token_windows *windows, d
 static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   const gptvq_calibration *c = &r->calibration;
   gptvq_pipeline *p = &r->pipeline;
-  if (!gptvq_run_allocates(&r->resolved)) return GPTVQ_OK;
+  if (!gptvq_run_allocates(&r->resolved) || !gptvq_allocation_has_choice(r->model, &r->resolved))
+    return GPTVQ_OK;
   const size_t count = gptvq_min_size(gptvq_allocation_windows(&r->resolved.options), c->samples);
   int32_t *tokens = gptvq_alloc(count * c->length, sizeof *tokens);
   if (tokens == NULL)
     return gptvq_fail_memory(err, "calibration windows", count * c->length * sizeof *tokens);
   for (size_t i = 0; i < count; i++)
-    memcpy(tokens + i * c->length, c->tokens + i * c->samples / count * c->length,
+    memcpy(tokens + i * c->length, c->tokens + gptvq_allocation_window(i, count, c->samples) * c->length,
            c->length * sizeof *tokens);
   const gptvq_token_windows windows = {count, c->length, tokens};
   const gptvq_standing standing = {r->callbacks, 0, p->layers_total};
