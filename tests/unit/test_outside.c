@@ -402,7 +402,7 @@ static void defaults_are_what_they_became(void **state) {
   o.head_bits = 4;
   o.embedding_bits = 16;
   expect(gptvq_quantize("llama", "begun", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error,
-         "`embedding_bits` was 4, is now absent");
+         "`embedding_bits` was 4, is now 16");
   o.embedding_bits = 4;
   gptvq_quantize_report report = {.size = sizeof report};
   ok(gptvq_quantize("llama", "begun", &o, NULL, &report, err));

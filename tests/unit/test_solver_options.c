@@ -181,7 +181,7 @@ static void codes_follow_from_the_other_options(void **state) {
       {"finetune_index_rate", "0.001", 0.0, GPTVQ_CODE_VQ, 4},
       {"model_bits", "3", 0.0, GPTVQ_CODE_AUTO, 0},
       {"group_cols", "32", 2.19, GPTVQ_CODE_VQ, 4}, /* 0.25 bits of scales */
-      {"group_cols", "32", 2.25, GPTVQ_CODE_TRELLIS, 2},
+      {"group_cols", "32", 2.45, GPTVQ_CODE_TRELLIS, 2},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     gptvq_quantize_options o, again;

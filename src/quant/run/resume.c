@@ -161,15 +161,36 @@ typedef struct difference_list {
   size_t count;
 } difference_list;
 
+static const gptvq_field *field_of(const char *name) {
+  size_t count;
+  const gptvq_field *fields = gptvq_fields(&count);
+  for (size_t i = 0; i < count; i++)
+    if (strcmp(fields[i].name, name) == 0) return &fields[i];
+  return NULL;
+}
+
+/* A value as its option is given; of an option that is not there what that means. */
+static void print_value(const char *name, const json_t *value, char *text, size_t size) {
+  const gptvq_field *field = field_of(name);
+  char *json = value != NULL ? gptvq_json_dump(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+  if (field != NULL && field->choices != NULL && json_is_boolean(value))
+    (void)snprintf(text, size, "%s", field->choices[json_is_true(value)]);
+  else if (json != NULL) (void)snprintf(text, size, "%s", json);
+  else if (field != NULL && field->choices != NULL)
+    (void)snprintf(text, size, "\"%s\"", field->choices[(size_t)field->absent]);
+  else if (field != NULL) (void)snprintf(text, size, "%g", field->absent);
+  else (void)snprintf(text, size, "absent");
+  free(json);
+}
+
 static void add_difference(difference_list *list, const char *name, const json_t *saved, const json_t *now) {
+  char before[64], after[64];
   if (list->count++ >= 3) return;
-  char *a = saved != NULL ? gptvq_json_dump(saved, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-  char *b = now != NULL ? gptvq_json_dump(now, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-  size_t used = strlen(list->text);
-  (void)snprintf(list->text + used, sizeof list->text - used, "%s`%s` was %.60s, is now %.60s",
-                 used > 0 ? "; " : "", name, a != NULL ? a : "absent", b != NULL ? b : "absent");
-  free(a);
-  free(b);
+  print_value(name, saved, before, sizeof before);
+  print_value(name, now, after, sizeof after);
+  const size_t used = strlen(list->text);
+  (void)snprintf(list->text + used, sizeof list->text - used, "%s`%s` was %s, is now %s",
+                 used > 0 ? "; " : "", name, before, after);
 }
 
 static void compare(difference_list *list, const char *prefix, const json_t *saved, const json_t *now) {
