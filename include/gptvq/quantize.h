@@ -126,8 +126,8 @@ typedef struct gptvq_quantize_options {
                         * what the model writes where caches exceed it or 4 GiB); 0: what is available */
   gptvq_code code;     /* VQ, or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
                         * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
-                        * allocate bits may lie between. AUTO (default): TRELLIS where bits is 2, 3 or 4 and
-                        * at most 0.45 (with allocate 2 to 4.05 too); VQ otherwise, with uniform methods,
+                        * allocate bits may lie between. AUTO (default): TRELLIS for bits of 2 to 4.45, without
+                        * allocate only up to 0.45 above 2, 3 and 4; VQ otherwise, with uniform methods,
                         * and where one of dim, index_bits, group_size, scale_block, svd_rank, codebook_bits,
                         * em_init and finetune_index_rate is not at its default; with model_bits the one whose
                         * predicted loss is less */
