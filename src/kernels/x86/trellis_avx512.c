@@ -147,7 +147,7 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
     }
     const tables table = load_tables(entries, 0x80);
     const __m512i start = _mm512_loadu_si512(job->corrections + 16 * g);
-    if (width == 256 && g > 0) { /* the usual one */
+    if (width == 256) { /* the usual one */
       const uint8_t *chunk = stream + g * chunk_bytes;
 #pragma GCC unroll 4
       for (size_t r = 0; r < rows; r++, chunk += job->row_bytes, ahead += chunk_bytes) {
@@ -159,7 +159,7 @@ GPTVQ_INLINE void one_token(const gptvq_trellis_rows *job, size_t row, unsigned 
 #pragma GCC unroll 4
         for (size_t s = 0; s < whole_sets; s++) {
           __m512i weights[4];
-          set_values(chunk + s * set_bytes(k), set_bytes(k), 1, k, w, &table, weights);
+          set_values(chunk + s * set_bytes(k), set_bytes(k), g + s > 0, k, w, &table, weights);
 #pragma GCC unroll 4
           for (size_t e = 0; e < planes; e++)
             total = _mm512_dpbusd_epi32(total, weights[e], _mm512_load_si512(x + input_at(s, e, whole_sets)));
@@ -204,7 +204,7 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
                           row_scales(job->row_scales + (row + r) * job->groups + g + i, job->groups - g - i));
     }
     const tables table = load_tables(job->tables + g * GPTVQ_TRELLIS_TABLE, 0x80);
-    if (width == 256 && g > 0) {  /* the usual one */
+    if (width == 256) {           /* the usual one */
       __m512i whole[FEW_ROWS][4]; /* set by set */
 #pragma GCC unroll 2
       for (size_t r = 0; r < rows; r++) {
@@ -213,7 +213,7 @@ GPTVQ_INLINE void few_tokens(const gptvq_trellis_rows *job, size_t row, unsigned
           _mm_prefetch((const char *)chunk + rows * job->row_bytes + i, _MM_HINT_T0);
 #pragma GCC unroll 4
         for (size_t s = 0; s < whole_sets; s++)
-          set_values(chunk + s * set_bytes(k), set_bytes(k), 1, k, w, &table, whole[r] + s * planes);
+          set_values(chunk + s * set_bytes(k), set_bytes(k), g + s > 0, k, w, &table, whole[r] + s * planes);
       }
       for (size_t t = 0; t < job->tokens; t++) {
         const int8_t *x = job->x + g * job->group_codes + t * job->input_stride;

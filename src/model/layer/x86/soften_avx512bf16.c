@@ -7,7 +7,8 @@ enum { LANES = 16 };
 #define LOG2E 1.44269504f
 
 static inline __mmask16 inside(size_t i, size_t n) {
-  return n - i >= LANES ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1);
+  const unsigned lanes = n - i >= LANES ? 0xffffu : (1u << (n - i)) - 1;
+  return (__mmask16)lanes;
 }
 
 /* 2^t = 2^k 2^f with |f| <= 1/2, and the Taylor sum to f^5: truncation below 3e-6 of the result. */
