@@ -79,7 +79,7 @@ typedef struct gptvq_quantize_options {
                       * without; a path that itself ends like that needs a weight behind it */
   size_t calib_samples; /* windows, 64 */
   size_t calib_length;  /* tokens per window; 0 = 2048, where no layer has more than 2048 inputs 1024, or the
-                         * model's  context if smaller */
+                         * model's context if smaller */
   uint64_t seed;
   int force;  /* replace an existing output folder, if it is a model and nothing else */
   int resume; /* continue a killed run in the output folder */
