@@ -2,6 +2,7 @@
 # refused. All of it, with kills at ten moments: MPI_KILLS=10.
 . "$SOURCE/tests/cli/lib.sh"
 kills=${MPI_KILLS:-2}
+[ -z "${SANITIZE:-}" ] || export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0" # Open MPI keeps what it has
 calib=$SOURCE/examples/text/calib.txt
 options="--dim 2 --bits 2.25 --calib $calib --calib-samples 4 --calib-length 64 --em-iterations 2 --reassign-rounds 1 --judge-tokens 128 --quiet"
 

@@ -174,6 +174,8 @@ static void architectures_gain(void **state) {
       ok(gptvq_quantize("any", "tuned", &o, NULL, &tuned, err));
       o.finetune_steps = 0;
       ok(gptvq_quantize("any", "plain", &o, NULL, &plain, err));
+      gptvq_free(plain.expert_tokens);
+      gptvq_free(tuned.expert_tokens);
       assert_true(isnan(plain.finetune_before) && isnan(plain.finetune_after));
       if (!(tuned.finetune_after <= tuned.finetune_before))
         fail_msg("%s, uniform %d: held-out KL rose from %g to %g", models[m]->architecture, uniform,

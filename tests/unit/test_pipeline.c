@@ -58,6 +58,7 @@ static void every_architecture_and_method(void **state) {
       if (methods[method] == GPTVQ_METHOD_RTN || methods[method] == GPTVQ_METHOD_KMEANS) o.calib = NULL;
       o.force = 1;
       ok(gptvq_quantize("any", "any-packed", &o, NULL, &report, err));
+      gptvq_free(report.expert_tokens);
       double distance = tiny_logit_distance("any-packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
       if (!(distance < bound))
         fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
@@ -141,6 +142,7 @@ static void every_golden_model(void **state) {
       o.force = 1;
       if (gptvq_quantize(folder, "golden", &o, NULL, &report, &error) != GPTVQ_OK)
         fail_msg("%s: %s", entry->d_name, error.message);
+      gptvq_free(report.expert_tokens);
       ok(gptvq_export_hf("golden", "golden-hf", 1, NULL, err));
       ok(gptvq_model_open("golden", &in_fp32, &model, err));
       ok(gptvq_model_open(folder, &in_fp32, &original, err));

@@ -412,6 +412,7 @@ static void every_architecture_is_quantized(void **state) {
       o.force = 1;
       gptvq_quantize_report report = {.size = sizeof report};
       ok(gptvq_quantize("any", "packed", &o, NULL, &report, err));
+      gptvq_free(report.expert_tokens);
       double distance = tiny_logit_distance("packed", "any"), bound = o.index_bits == 4 ? 0.5 : 0.8;
       if (!(distance < bound))
         fail_msg("%s, method %zu: logits are off by %g", models[m]->architecture, method, distance);
