@@ -169,16 +169,17 @@ static const gptvq_field *field_of(const char *name) {
   return NULL;
 }
 
-/* A value as its option is given; of an option that is not there what that means. */
+/* A value as its option is given; of an option that is not there what that means,
+ * if it is not 0. */
 static void print_value(const char *name, const json_t *value, char *text, size_t size) {
   const gptvq_field *field = field_of(name);
   char *json = value != NULL ? gptvq_json_dump(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
   if (field != NULL && field->choices != NULL && json_is_boolean(value))
     (void)snprintf(text, size, "%s", field->choices[json_is_true(value)]);
   else if (json != NULL) (void)snprintf(text, size, "%s", json);
-  else if (field != NULL && field->choices != NULL)
+  else if (field != NULL && field->choices != NULL && field->absent != 0.0)
     (void)snprintf(text, size, "\"%s\"", field->choices[(size_t)field->absent]);
-  else if (field != NULL) (void)snprintf(text, size, "%g", field->absent);
+  else if (field != NULL && field->absent != 0.0) (void)snprintf(text, size, "%g", field->absent);
   else (void)snprintf(text, size, "absent");
   free(json);
 }
