@@ -44,7 +44,7 @@ refused() { expect_fail "$@"; }
 
   # a trellis code, too, and each has its share of the work: the operations of rank 0
   flop() { sed -n "/^ *\"name\": \"$1\"/,/}/s/^ *\"flop\": \([^,]*\),*\$/\1/p" "$capture/out"; }
-  trellis="--code trellis --bits 2.25 $(echo "$options" | sed 's/--dim 2 --bits 2.25//')"
+  trellis="--code trellis --bits 2.25 --embedding-bits 16 --head-bits 16 $(echo "$options" | sed 's/--dim 2 --bits 2.25//')"
   expect_ok "$GPTVQ" quantize "$model" -o one_trellis $trellis --json
   update=$(flop "codebook update") reassign=$(flop re-assignment) gradients=$(flop gradients)
   for n in 1 2 3; do
