@@ -116,7 +116,7 @@ gptvq_status gptvq_fields_check(const gptvq_quantize_options *options, gptvq_err
 
 /* ---- names ---- */
 
-static const gptvq_field *find(const char *name) {
+const gptvq_field *gptvq_field_find(const char *name) {
   size_t count;
   const gptvq_field *fields = gptvq_fields(&count);
   for (size_t i = 0; i < count; i++)
@@ -125,7 +125,7 @@ static const gptvq_field *find(const char *name) {
 }
 
 static const char *choice_name(const char *member, int value) {
-  const gptvq_field *field = find(member);
+  const gptvq_field *field = gptvq_field_find(member);
   return value >= 0 && (size_t)value < choice_count(field) ? field->choices[value] : "unknown";
 }
 
@@ -227,7 +227,7 @@ static gptvq_status set(const gptvq_field *field, gptvq_quantize_options *option
 
 gptvq_status gptvq_quantize_options_set(gptvq_quantize_options *options, const char *name, const char *value,
                                         gptvq_error *err) {
-  const gptvq_field *field = find(name);
+  const gptvq_field *field = gptvq_field_find(name);
   if (field == NULL) return no_such_field(name, err);
   gptvq_quantize_options own;
   GPTVQ_TRY(gptvq_options_take(options, &own, err));
@@ -241,7 +241,7 @@ gptvq_status gptvq_quantize_options_set(gptvq_quantize_options *options, const c
 
 gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *options, const char *name, char *value,
                                         size_t size, gptvq_error *err) {
-  const gptvq_field *field = find(name);
+  const gptvq_field *field = gptvq_field_find(name);
   if (field == NULL) return no_such_field(name, err);
   gptvq_quantize_options own;
   GPTVQ_TRY(gptvq_options_take(options, &own, err));

@@ -16,6 +16,11 @@ static inline bool gptvq_is_uniform(const gptvq_quantize_options *options) {
   return options->method == GPTVQ_METHOD_GPTQ || options->method == GPTVQ_METHOD_RTN;
 }
 
+/* "uniform", or the name of the code. */
+static inline const char *gptvq_format_name(const gptvq_quantize_options *options) {
+  return gptvq_is_uniform(options) ? "uniform" : gptvq_code_name(options->code);
+}
+
 /* Sizes layer by layer, which needs data: without, `allocate` changes nothing. */
 static inline bool gptvq_allocates(const gptvq_quantize_options *options) {
   return options->allocate == GPTVQ_ALLOCATE_SENSITIVITY && options->method == GPTVQ_METHOD_GPTVQ;
@@ -45,6 +50,8 @@ gptvq_status gptvq_options_take(const gptvq_quantize_options *given, gptvq_quant
                                 gptvq_error *err);
 /* The rows of the table, one after the other. */
 const gptvq_field *gptvq_fields(size_t *count);
+/* The member of that name, or NULL. */
+const gptvq_field *gptvq_field_find(const char *name);
 /* Each member by itself: within its row's range, one of its choices. GPTVQ_ERROR_ARGUMENT naming the first
  * that is not. */
 gptvq_status gptvq_fields_check(const gptvq_quantize_options *options, gptvq_error *err);

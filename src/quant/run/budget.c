@@ -256,8 +256,8 @@ gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks
   options->options.head_bits = b.bits.head;
   gptvq_log(callbacks, GPTVQ_LOG_INFO,
             "sizes: %s, layers %.4f bits per value, embedding %u, %s: at most %.4f of %g bits per parameter",
-            gptvq_is_uniform(o) ? "uniform" : gptvq_code_name(b.options.options.code), b.options.options.bits,
-            b.bits.embedding, model->config.tie_embeddings ? "head the same matrix" : "head apart",
+            gptvq_format_name(&b.options.options), b.options.options.bits, b.bits.embedding,
+            model->config.tie_embeddings ? "head the same matrix" : "head apart",
             8.0 * (double)b.bytes / parameters, wanted);
   return GPTVQ_OK;
 }

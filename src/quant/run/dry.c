@@ -16,7 +16,7 @@ gptvq_status gptvq_plan_sizes(const gptvq_model *model, const gptvq_tensor_plan 
   const gptvq_outside_bits *bits = &tensors->bits;
   uint64_t bytes;
   GPTVQ_TRY(gptvq_estimate_layers(model, options, &bytes, err));
-  out->format = gptvq_is_uniform(o) ? "uniform" : gptvq_code_name(o->code);
+  out->format = gptvq_format_name(o);
   out->allocates = gptvq_allocates(o);
   out->bits = 8.0 * (double)bytes / (double)model->info.linear_values;
   out->embedding_bits = bits->embedding;

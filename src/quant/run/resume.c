@@ -161,18 +161,10 @@ typedef struct difference_list {
   size_t count;
 } difference_list;
 
-static const gptvq_field *field_of(const char *name) {
-  size_t count;
-  const gptvq_field *fields = gptvq_fields(&count);
-  for (size_t i = 0; i < count; i++)
-    if (strcmp(fields[i].name, name) == 0) return &fields[i];
-  return NULL;
-}
-
-/* A value as its option is given; of an option that is not there what that means,
- * if it is not 0. */
+/* A value as its option is given; of an option that is not there what that means, if it is not 0.
+ */
 static void print_value(const char *name, const json_t *value, char *text, size_t size) {
-  const gptvq_field *field = field_of(name);
+  const gptvq_field *field = gptvq_field_find(name);
   char *json = value != NULL ? gptvq_json_dump(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
   if (field != NULL && field->choices != NULL && json_is_boolean(value))
     (void)snprintf(text, size, "%s", field->choices[json_is_true(value)]);
