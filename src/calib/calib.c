@@ -162,6 +162,26 @@ static gptvq_status share_out(const gptvq_calibration *whole, mixture *m, gptvq_
   return GPTVQ_OK;
 }
 
+static bool writes(const mixture *m, size_t part) {
+  return part >= m->sources.count || m->sources.items[part].self;
+}
+
+void gptvq_calibration_count(const gptvq_model *model, const gptvq_quantize_options *options, size_t *written,
+                             size_t *windows) {
+  mixture m;
+  gptvq_calibration whole = {0};
+  gptvq_error unused = {.status = GPTVQ_OK};
+  *written = *windows = 0;
+  if (create_mixture(options, &m, &unused) != GPTVQ_OK) return;
+  if (set_numbers(model, options, &m, &whole, &unused) == GPTVQ_OK &&
+      share_out(&whole, &m, &unused) == GPTVQ_OK) {
+    *windows = window_count(&whole);
+    for (size_t i = 0; i < m.count; i++)
+      if (writes(&m, i)) *written += window_count(&m.parts[i]);
+  }
+  release(&m);
+}
+
 /* Are they windows that the model can have written? They come from a file. */
 static bool fits(const gptvq_token_windows *before, const gptvq_model *model, size_t windows, size_t length) {
   if (before == NULL || before->count != windows || before->length != length) return false;
@@ -190,12 +210,12 @@ static gptvq_status fill_parts(mixture *m, const gptvq_model *model, const char 
                                const gptvq_token_windows *written, size_t cache_budget,
                                const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
   for (size_t i = 0; i < m->count; i++) {
-    const gptvq_calibration_source *source = i < m->sources.count ? &m->sources.items[i] : NULL;
     gptvq_calibration *part = &m->parts[i];
     GPTVQ_TRY(allocate_tokens(part, err));
-    if (source == NULL || source->self)
-      GPTVQ_TRY(write_part(model, seed, written, cache_budget, callbacks, part, out, err));
-    else GPTVQ_TRY(gptvq_calibration_cut(model, model_dir, source->path, seed, callbacks, part, err));
+    if (writes(m, i)) GPTVQ_TRY(write_part(model, seed, written, cache_budget, callbacks, part, out, err));
+    else
+      GPTVQ_TRY(
+          gptvq_calibration_cut(model, model_dir, m->sources.items[i].path, seed, callbacks, part, err));
   }
   return GPTVQ_OK;
 }

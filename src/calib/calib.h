@@ -50,8 +50,8 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
                                       const gptvq_token_windows *written, size_t cache_budget,
                                       const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                       gptvq_error *err);
-/* Bytes that making the windows takes, the mapped model aside; calib_length set. Asks for the sizes of text
- * files. */
+/* Bytes that making the windows takes, pages of the model's blocks included, those of embedding and head
+ * aside; calib_length set. Asks for the sizes of text files. */
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
                               size_t cache_budget);
 void gptvq_calibration_release(gptvq_calibration *calibration);

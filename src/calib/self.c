@@ -12,6 +12,8 @@
 
 /* TEXT: tokens of a text, at most: shorter ones would cost less, and are worth less (docs/METHOD.md). */
 enum { TEXT = 2048, TOGETHER = 128, REPORT_EVERY = 64 };
+/* Memory for each byte of a text that is tokenized: measured. */
+static const double bytes_of_text = 10.0;
 
 /* Windows are cut into texts of equal length, which begin anew; that of a window's last one may go beyond its
  * end. They are written side by side, token by token, so that the weights are read once for all of them. */
@@ -33,8 +35,36 @@ static texts divide(const gptvq_model *sampling_model, size_t windows, size_t le
   return t;
 }
 
+/* Bytes of matrices as they are mapped. */
+static size_t pages_of(const gptvq_block *block) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < block->linear_count; i++) {
+    const gptvq_linear *linear = &block->linears[i];
+    if (!linear->is_packed) bytes += linear->rows * linear->cols * gptvq_dtype_size(linear->dtype);
+  }
+  return bytes;
+}
+
+static size_t block_pages(const gptvq_model *model) {
+  size_t bytes = 0;
+  for (size_t b = 0; b < model->config.layers; b++) bytes += pages_of(&model->blocks[b]);
+  return bytes;
+}
+
+/* Caches, and what a step works with. */
+static size_t workspace_bytes(const gptvq_model *sampling_model, const texts *all) {
+  return gptvq_workspace_bytes(sampling_model, sampling_model->config.layers * all->together, all->together,
+                               all->length);
+}
+
+/* To give back each block's pages until the next step takes a sixth of the time. */
+static bool gives_pages_back(const gptvq_model *sampling_model, const texts *all, size_t budget) {
+  return gptvq_saturated_sum(block_pages(sampling_model), workspace_bytes(sampling_model, all)) > budget;
+}
+
 typedef struct sampling {
   gptvq_model model; /* with inputs in bf16 and caches in fp16 where it may: the text need not be exact */
+  bool gives_pages_back;
   gptvq_workspace *workspace;
   size_t length, count, position, first; /* first: number of the first text */
   int32_t *tokens;                       /* [count × length] */
@@ -85,7 +115,7 @@ static gptvq_status sample_step(sampling *job, gptvq_error *err) {
                                          job->count, job->x, err));
     GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL,
                               NULL, NULL, err));
-    gptvq_block_rest(&model->blocks[b]); /* a step takes far longer than to get the pages back */
+    if (job->gives_pages_back) gptvq_block_rest(&model->blocks[b]);
   }
   GPTVQ_TRY(gptvq_head(model, job->workspace, job->count, job->x, job->logits, err));
   gptvq_parallel_for(job->count, 1, choose, job);
@@ -140,6 +170,7 @@ gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, s
   job->model.compute = GPTVQ_COMPUTE_INT8;
   const size_t windows = out->samples + out->held + out->judged_self;
   const texts all = divide(&job->model, windows, out->length, cache_budget);
+  job->gives_pages_back = gives_pages_back(&job->model, &all, cache_budget);
   job->length = all.length;
   job->tokens = gptvq_alloc(all.together, all.length * sizeof *job->tokens);
   job->last = gptvq_alloc(all.together, sizeof *job->last);
@@ -164,8 +195,11 @@ gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, s
     GPTVQ_TRY_GOTO(
         gptvq_report_progress(callbacks, "sample", "", (first + count) / all.of_window, windows, NAN, err));
   }
+  gptvq_workspace_destroy(job->workspace);
+  job->workspace = NULL;
   gptvq_text_warn(callbacks, "the text sampled from the model", NULL, 0, out->tokens, windows * out->length);
 done:
+  for (size_t b = 0; b < c->layers; b++) gptvq_block_rest(&model->blocks[b]);
   gptvq_workspace_destroy(job->workspace);
   free(job->tokens);
   free(job->last);
@@ -175,35 +209,41 @@ done:
   return status;
 }
 
-/* Does the model write, and how large is the largest text file? A list that cannot be read fails later. */
-static void look_at_sources(const gptvq_quantize_options *options, bool *writes, double *largest) {
+static double largest_text(const gptvq_quantize_options *options) {
   gptvq_calibration_sources sources;
   gptvq_error unused = {.status = GPTVQ_OK};
-  *writes = options->judge_tokens > 0;
-  *largest = 0.0;
+  double largest = 0.0;
   if (gptvq_calibration_sources_parse(options->calib, options->calib_self, &sources, &unused) != GPTVQ_OK)
-    return;
+    return largest; /* a list that cannot be read fails later */
   for (size_t s = 0; s < sources.count; s++)
-    if (sources.items[s].self) *writes = true;
-    else *largest = fmax(*largest, (double)gptvq_file_size(sources.items[s].path));
+    if (!sources.items[s].self) largest = fmax(largest, (double)gptvq_file_size(sources.items[s].path));
   gptvq_calibration_sources_release(&sources);
+  return largest;
+}
+
+/* Bytes while the model writes so many windows. */
+static double writing_peak(const gptvq_model *model, size_t windows, size_t length, size_t cache_budget) {
+  gptvq_model own = *model;
+  own.compute = GPTVQ_COMPUTE_INT8;
+  const gptvq_config *c = &model->config;
+  const texts all = divide(&own, windows, length, cache_budget);
+  size_t pages = 0;
+  if (!gives_pages_back(&own, &all, cache_budget)) pages = block_pages(&own);
+  else
+    for (size_t b = 0; b < c->layers; b++) pages = gptvq_max_size(pages, pages_of(&own.blocks[b]));
+  return (double)pages + (double)workspace_bytes(&own, &all) +
+         (double)all.together *
+             (sizeof(int32_t) * (double)all.length + sizeof(float) * (double)(c->hidden + c->vocab));
 }
 
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
                               size_t cache_budget) {
-  const size_t length = options->calib_length, windows = 2 * options->calib_samples; /* with those held out */
-  bool writes;
-  double largest, writing = 0.0;
-  look_at_sources(options, &writes, &largest);
-  if (writes) {
-    gptvq_model own = *model;
-    own.compute = GPTVQ_COMPUTE_INT8;
-    const texts all = divide(&own, windows, length, cache_budget);
-    writing =
-        (double)gptvq_workspace_bytes(&own, model->config.layers * all.together, all.together, all.length) +
-        (double)all.together * (sizeof(int32_t) * (double)all.length +
-                                sizeof(float) * (double)(model->config.hidden + model->config.vocab));
-  }
-  /* of a text its bytes, and its tokens: some two bytes of text each */
-  return sizeof(int32_t) * (double)windows * (double)length + fmax(writing, 3.0 * largest);
+  size_t written, windows;
+  gptvq_calibration_count(model, options, &written, &windows);
+  const double writing =
+      written > 0 ? writing_peak(model, written, options->calib_length, cache_budget) : 0.0;
+  /* each source's windows and all of them; of a text its bytes, pieces and tokens, whose memory the process
+   * keeps */
+  return 2.0 * sizeof(int32_t) * (double)windows * (double)options->calib_length + writing +
+         bytes_of_text * largest_text(options);
 }

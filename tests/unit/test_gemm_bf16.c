@@ -80,8 +80,8 @@ static void rows_are_rounded(void **state) {
 
 /* Tails of all kinds, odd depths and strides, more than one block of the depth. Sums as above. */
 static void check_products(const char *level) {
-  static const size_t shapes[][3] = {{8, 48, 64},  {192, 192, 64},  {17, 50, 33},  {5, 16, 1},
-                                     {9, 64, 600}, {100, 70, 1100}, {64, 64, 1024}};
+  static const size_t shapes[][3] = {{8, 48, 64},  {192, 192, 64},  {17, 50, 33},   {5, 16, 1},    {5, 15, 7},
+                                     {9, 64, 600}, {100, 70, 1100}, {64, 64, 1024}, {20, 33, 2307}};
   for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
     for (int plain = 0; plain < 2; plain++) {
       const size_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2], lda = k + s, ldc = n + 2,
@@ -112,6 +112,38 @@ static void check_products(const char *level) {
       free(a);
       free(b);
     }
+}
+
+/* What few rows take is another way to the same bits as what many take: at the edges of groups of tokens, of
+ * tiles of rows, of blocks of the depth. */
+static void few_rows_have_the_bits_of_many(void **state) {
+  (void)state;
+  enum { MANY = 200, WEIGHTS = 45, MOST = 2064 };
+  static const size_t depths[] = {1, 2, 7, 8, 33, 64, 1023, 1024, 1026, 2059},
+                      counts[] = {1, 4, 5, 20, 21, 44, 80};
+  if (gptvq_set_cpu("avx512", NULL) != GPTVQ_OK || !gptvq_gemm_bf16_available()) skip();
+  float *x = numbers(MANY * MOST, 7), *y = numbers(WEIGHTS * MOST, 8);
+  float *many = gptvq_alloc(MANY * WEIGHTS, sizeof *many), *few = gptvq_alloc(MANY * WEIGHTS, sizeof *few);
+  uint16_t *a = gptvq_alloc(MANY * MOST, sizeof *a), *b = gptvq_alloc(WEIGHTS * MOST, sizeof *b);
+  y[5 * MOST] = INFINITY;
+  x[2 * MOST] = 0.0f; /* times infinity */
+  gptvq_to_bf16(MANY * MOST, x, a);
+  gptvq_to_bf16(WEIGHTS * MOST, y, b);
+  for (size_t d = 0; d < sizeof depths / sizeof depths[0]; d++) {
+    gptvq_gemm_bf16_nt(MANY, WEIGHTS, depths[d], a, MOST, b, MOST, many, WEIGHTS);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+      gptvq_gemm_bf16_nt(counts[i], WEIGHTS, depths[d], a, MOST, b, MOST, few, WEIGHTS);
+      if (memcmp(few, many, counts[i] * WEIGHTS * sizeof *few) != 0)
+        fail_msg("%zu rows of depth %zu differ from the same among %d", counts[i], depths[d], MANY);
+    }
+  }
+  gptvq_set_cpu("auto", NULL);
+  free(x);
+  free(y);
+  free(many);
+  free(few);
+  free(a);
+  free(b);
 }
 
 static void at_all_levels(void (*check)(const char *level)) {
@@ -156,6 +188,7 @@ static void numbers_are_rounded(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(sums_are_those_of_rounded_inputs),
                                      cmocka_unit_test(rows_are_rounded), cmocka_unit_test(products),
+                                     cmocka_unit_test(few_rows_have_the_bits_of_many),
                                      cmocka_unit_test(numbers_are_rounded)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

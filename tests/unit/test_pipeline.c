@@ -521,6 +521,10 @@ static void memory_of_a_plan(const gptvq_model *model, const gptvq_quantize_opti
   ok(gptvq_resolve(&o, &resolved, err));
   gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 64e9, true, &plan);
   assert_true(plan.phases[GPTVQ_MEMORY_JUDGE] >= 2.0 * (double)gptvq_runner_bytes(model, o.calib_length));
+  /* the windows that it is judged by are written, too */
+  gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 0.0, false, &plan);
+  assert_true(plan.phases[GPTVQ_MEMORY_TEXT] > plain.phases[GPTVQ_MEMORY_TEXT]);
+  plain = plan;
   /* of a team: all of the text, some windows of both streams */
   const size_t values = o.calib_length * model->config.hidden;
   const bool half = gptvq_run_keeps_half(&resolved);

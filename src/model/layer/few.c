@@ -75,25 +75,53 @@ static void set_query(task *t, size_t i, size_t number, size_t part) {
   memset(t->out[i], 0, rows->head_dim * sizeof(float));
 }
 
+/* Keys or values on their way to the first-level cache: a context is not read often enough to be in any
+ * other, and what is read next lies elsewhere than what was read before. As a function that is not inlined it
+ * would have no effect that compilers see. */
+static inline __attribute__((always_inline)) void fetch(const task *t, const char *cache, size_t begin,
+                                                        size_t end) {
+  enum { LINE = 64 };
+  const gptvq_attention_rows *rows = t->job->rows;
+  const size_t size = rows->head_dim * gptvq_attend_number_bytes(rows);
+  const char *at = cache + (t->kv_head * t->text->max_positions + begin) * size,
+             *last = at + (gptvq_min_size(end, t->end) - begin) * size;
+  for (; begin < t->end && at < last; at += LINE) __builtin_prefetch(at);
+}
+
+/* Meanwhile the values of these keys are fetched. */
 static void score_strip(task *t, size_t tile, size_t begin, size_t end) {
   const gptvq_attention_rows *rows = t->job->rows;
   float decoded[STRIP * GPTVQ_HALF_DIM];
+  fetch(t, gptvq_attend_values_of(t->text), begin, end);
   const float *keys = gptvq_attend_numbers(rows, t->text, t->text->keys, t->kv_head, begin, end, decoded);
-  for (size_t i = 0; i < t->count; i++)
-    if (t->low[i] < end && t->high[i] > begin) GPTVQ_MULTI_PICK(gptvq_attend_scores)
-  (end - begin, rows->head_dim, rows->how.scale, t->q[i], keys, t->scores[i] + (begin - tile));
+  const float *q[QUERIES];
+  float *scores[QUERIES];
+  size_t count = 0;
+  for (size_t i = 0; i < t->count; i++) {
+    if (t->low[i] >= end || t->high[i] <= begin) continue;
+    q[count] = t->q[i];
+    scores[count++] = t->scores[i] + (begin - tile);
+  }
+  GPTVQ_MULTI_PICK(gptvq_attend_scores)(count, end - begin, rows->head_dim, rows->how.scale, q, keys, scores);
 }
 
+/* Meanwhile the keys of the next tile are fetched. */
 static void add_strip(task *t, size_t tile, size_t begin, size_t end) {
   const gptvq_attention_rows *rows = t->job->rows;
   size_t dim = rows->head_dim;
   float decoded[STRIP * GPTVQ_HALF_DIM];
+  fetch(t, t->text->keys, begin + TILE, end + TILE);
   const float *values =
       gptvq_attend_numbers(rows, t->text, gptvq_attend_values_of(t->text), t->kv_head, begin, end, decoded);
-  for (size_t i = 0; i < t->count; i++) {
-    size_t low = gptvq_max_size(t->low[i], begin), high = gptvq_min_size(t->high[i], end);
+  for (size_t i = 0, next; i < t->count; i = next) { /* those that see the same keys go together */
+    const size_t low = gptvq_max_size(t->low[i], begin), high = gptvq_min_size(t->high[i], end);
+    const float *weights[QUERIES];
+    for (next = i; next < t->count && gptvq_max_size(t->low[next], begin) == low &&
+                   gptvq_min_size(t->high[next], end) == high;
+         next++)
+      weights[next - i] = t->scores[next] + (low - tile);
     if (low < high) GPTVQ_MULTI_PICK(gptvq_attend_values)
-    (high - low, dim, t->scores[i] + (low - tile), values + (low - begin) * dim, t->out[i]);
+    (next - i, high - low, dim, weights, values + (low - begin) * dim, t->out + i);
   }
 }
 
@@ -126,7 +154,10 @@ static void attend_part(const few *job, const gptvq_attention_text *text, size_t
     set_query(&t, i, first + i, part);
     lowest = gptvq_min_size(lowest, t.low[i]);
   }
-  for (size_t tile = lowest / TILE * TILE; tile < t.end; tile += TILE)
+  lowest = lowest / TILE
+  *TILE;
+  fetch(&t, text->keys, lowest, lowest + TILE);
+  for (size_t tile = lowest; tile < t.end; tile += TILE)
     attend_tile(&t, tile, gptvq_min_size(tile + TILE, t.end));
   for (size_t i = 0; i < t.count; i++) {
     if (job->most_parts > 1) memcpy(t.out[i] + dim, &t.run[i], sizeof t.run[i]);

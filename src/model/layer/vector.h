@@ -46,17 +46,17 @@ GPTVQ_MULTI_DECLARE(float, gptvq_max, size_t n, const float *x);
 typedef struct gptvq_softmax {
   float maximum, sum;
 } gptvq_softmax;
-/* Attention of one query in three steps (multi/attend.c). Scores scale · q·k for `count` keys [count × dim].
- */
-GPTVQ_MULTI_DECLARE(void, gptvq_attend_scores, size_t count, size_t dim, float scale, const float *q,
-                    const float *keys, float *scores);
+/* Attention in three steps (multi/attend.c), the first and the last of several queries that read the same
+ * keys and values. Scores scale · q·k of each, for `count` keys [count × dim]. */
+GPTVQ_MULTI_DECLARE(void, gptvq_attend_scores, size_t queries, size_t count, size_t dim, float scale,
+                    const float *const *q, const float *keys, float *const *scores);
 /* Scores, capped (gptvq_soft_cap) unless cap is 0, become exp(score − maximum) and go into the sum; where the
  * maximum rises, sum and out[dim] are brought down to it. */
 GPTVQ_MULTI_DECLARE(void, gptvq_attend_soften, size_t count, float cap, float *scores, gptvq_softmax *run,
                     size_t dim, float *out);
-/* out[dim] += Σ weights[j] · values[j × dim …]; out / sum is the result */
-GPTVQ_MULTI_DECLARE(void, gptvq_attend_values, size_t count, size_t dim, const float *weights,
-                    const float *values, float *out);
+/* Of each out[dim] += Σ weights[j] · values[j × dim …]; out / sum is the result */
+GPTVQ_MULTI_DECLARE(void, gptvq_attend_values, size_t queries, size_t count, size_t dim,
+                    const float *const *weights, const float *values, float *const *out);
 /* One step of the gated delta rule: with S the state `from`, change = beta · (v − decay · kᵀ S), the state
  * `to`, which may be `from`, is decay · S + k changeᵀ, and out = qᵀ `to`. States are [key_dim × value_dim]; v
  * and out [value_dim], apart from all else. */

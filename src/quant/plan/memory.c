@@ -322,7 +322,7 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
   const double all_streams = streams(model, options, windows, two),
                stream = streams(model, options, samples, false);
   phases[GPTVQ_MEMORY_TEXT] =
-      resident + pages + outside_pages(model) + gptvq_calibration_peak(model, o, plan->cache_budget);
+      resident + outside_pages(model) + gptvq_calibration_peak(model, o, plan->cache_budget);
   if (o->judge_tokens > 0) phases[GPTVQ_MEMORY_JUDGE] = base + judge_peak(&r);
   if (o->act_order == 3)
     phases[GPTVQ_MEMORY_TRANSFORM] = fmax(phases[GPTVQ_MEMORY_TRANSFORM],
