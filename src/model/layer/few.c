@@ -154,8 +154,7 @@ static void attend_part(const few *job, const gptvq_attention_text *text, size_t
     set_query(&t, i, first + i, part);
     lowest = gptvq_min_size(lowest, t.low[i]);
   }
-  lowest = lowest / TILE
-  *TILE;
+  lowest -= lowest % TILE;
   fetch(&t, text->keys, lowest, lowest + TILE);
   for (size_t tile = lowest; tile < t.end; tile += TILE)
     attend_tile(&t, tile, gptvq_min_size(tile + TILE, t.end));
