@@ -112,7 +112,7 @@ static const gptvq_field fields[] = {
     {MEMBER(finetune_steps, GPTVQ_FIELD_SIZE), .max = 1 << 24, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = finetuning, .flag = "finetune-steps", .argument = "N",
      .help = "codebooks, scales and norms of the whole model are optimised against the original's\n"
-             "predictions for N steps; needs the model's weights in memory in fp32"},
+             "predictions for N steps, in memory for a block at a time"},
     {MEMBER(finetune_block_steps, GPTVQ_FIELD_SIZE), .max = 1 << 24, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = finetuning, .flag = "finetune-block-steps", .argument = "N",
      .help = "the same block after block, against the original block's outputs, for N steps each;\n"

@@ -430,7 +430,7 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
   if (!r->state.finetuned) {
     gptvq_finetune_result result;
     GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->pipeline.solver, &r->calibration,
-                                      &result, err));
+                                      r->place, &result, err));
     r->state.finetune_before = result.before;
     r->state.finetune_after = result.after;
     r->state.finetuned = true;
