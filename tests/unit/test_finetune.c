@@ -186,6 +186,60 @@ static void gradients_are_finite_differences(void **state) {
   }
 }
 
+/* The gradients of all parameters of one pass, as `compute` gives them. */
+static void gradients_of(const fixture *f, gptvq_ft_params *params, gptvq_compute compute, const float *r,
+                         float *gradient_in) {
+  gptvq_error err;
+  gptvq_ft_bench bench;
+  assert_int_equal(gptvq_ft_bench_create(&f->dims, 1, TOKENS, true, compute, &bench, &err), GPTVQ_OK);
+  gptvq_ft_params_fill(params, &bench.weights);
+  gptvq_ft_params_begin(params);
+  gptvq_ft_forward(&f->dims, &bench.weights, bench.tape, TOKENS, f->x);
+  gptvq_ft_backward(&f->dims, &bench.weights, bench.tape, r, &params->vector_gradients,
+                    gptvq_ft_params_scatter, params, gradient_in);
+  gptvq_ft_params_finish(params);
+  gptvq_ft_bench_destroy(&bench);
+}
+
+static double distance(size_t n, const float *a, const float *b) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < n; i++) {
+    difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    size += (double)b[i] * (double)b[i];
+  }
+  return sqrt(difference / size);
+}
+
+/* Both factors of a product are off by 2^-9 of themselves at most, and a gradient is behind a chain of some
+ * products forward and as many back, whose errors add up: 2 · 2 · CHAIN · 2^-9 of its length, less what is
+ * random about them. That they are rounded at all shows as well. */
+static void gradients_in_bf16_are_near(void **state) {
+  (void)state;
+  if (!gptvq_ft_rounds(GPTVQ_COMPUTE_BF16)) skip();
+  for (size_t v = 0; v < VARIANTS; v++) {
+    fixture f;
+    gptvq_error err;
+    gptvq_ft_params params;
+    if (routes(&variants[v])) continue; /* tokens may be sent elsewhere */
+    seed = 300 + v;
+    make_fixture(&f, &variants[v], WINDOWS);
+    assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+    float *r = random_vector(TOKENS * HIDDEN, 0, 1), in[2][TOKENS * HIDDEN];
+    float *all = gptvq_alloc(params.count, sizeof *all);
+    gradients_of(&f, &params, GPTVQ_COMPUTE_FP32, r, in[0]);
+    memcpy(all, params.gradient, params.count * sizeof *all);
+    gradients_of(&f, &params, GPTVQ_COMPUTE_BF16, r, in[1]);
+    const double off = distance(params.count, params.gradient, all),
+                 off_in = distance(TOKENS * HIDDEN, in[1], in[0]);
+    if (!(off > 0.0 && off <= 4 * CHAIN * 0x1p-9 && off_in <= 4 * CHAIN * 0x1p-9))
+      fail_msg("%s: off by %.3g, of the inputs by %.3g", variants[v].name, off, off_in);
+    free(all);
+    free(r);
+    gptvq_ft_params_release(&params);
+    free_fixture(&f);
+  }
+}
+
 /* ---- training ---- */
 
 enum { MANY = 24 };
@@ -424,6 +478,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(forward_is_the_definition),
                                      cmocka_unit_test(theta_starts_as_the_packed_weights),
                                      cmocka_unit_test(gradients_are_finite_differences),
+                                     cmocka_unit_test(gradients_in_bf16_are_near),
                                      cmocka_unit_test(training_lowers_the_stored_error),
                                      cmocka_unit_test(training_of_indices_repairs_them),
                                      cmocka_unit_test(same_bytes_for_any_threads),

@@ -194,6 +194,7 @@ typedef struct tuning {
 static gptvq_status open_tuning(tuning *t, const gptvq_output *out, bool indices_too, gptvq_error *err) {
   const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
   GPTVQ_TRY(gptvq_model_open(out->work, &open, &t->packed, err));
+  gptvq_model_rest(t->packed); /* pages that were checked */
   size_t layers = t->model->config.layers;
   t->blocks = calloc(layers, sizeof *t->blocks);
   if (t->blocks == NULL) return gptvq_fail_memory(err, "fine-tuning: blocks", layers * sizeof *t->blocks);
