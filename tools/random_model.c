@@ -26,6 +26,8 @@ typedef struct figures {
 #define PHI3 "Phi3ForCausalLM", "phi3"
 static const figures known[] = {
     {"llama-2-7b", LLAMA, 4096, 11008, 32, 32, 32, 128, 32000, 4096, 1e4, 1e-5, false, 0},
+    {"llama-2-13b", LLAMA, 5120, 13824, 40, 40, 40, 128, 32000, 4096, 1e4, 1e-5, false, 0},
+    {"llama-2-70b", LLAMA, 8192, 28672, 80, 64, 8, 128, 32000, 4096, 1e4, 1e-5, false, 0},
     {"mistral-7b", MISTRAL, 4096, 14336, 32, 32, 8, 128, 32000, 32768, 1e4, 1e-5, false, 0},
     {"mixtral-8x7b", MIXTRAL, 4096, 14336, 32, 32, 8, 128, 32000, 32768, 1e6, 1e-5, false, 8},
     {"llama-3-8b", LLAMA, 4096, 14336, 32, 32, 8, 128, 128256, 8192, 5e5, 1e-5, false, 0},

@@ -279,23 +279,18 @@ static double allocation_peak(const gptvq_model *model, const gptvq_resolved *op
   size_t widest = model->config.hidden;
   for (size_t b = 0; b < model->config.layers; b++) {
     const gptvq_block *block = &model->blocks[b];
-    double hessians = 0.0, largest = 0.0, solving_one = 0.0;
+    double hessians = 0.0, largest = 0.0, measuring = 0.0; /* measuring: beyond the Hessian that it is over */
     for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
       for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
         const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
-        const double hessian = (double)gptvq_hessian_bytes(block->linears[readers.linear[0]].cols);
+        const size_t cols = block->linears[readers.linear[0]].cols;
+        const double hessian = (double)gptvq_hessian_bytes(cols);
         hessians += hessian;
         largest = fmax(largest, hessian);
-        for (size_t l = 0; l < readers.count; l++) {
-          const gptvq_linear *linear = &block->linears[readers.linear[l]];
-          const size_t cols = linear->cols;
-          widest = gptvq_max_size(widest, cols);
-          solving_one = fmax(solving_one, fmax((double)gptvq_factor_peak_bytes(cols, options),
-                                               (double)gptvq_factor_bytes(cols, options) +
-                                                   gptvq_allocation_solve_bytes(options, linear)));
-        }
+        widest = gptvq_max_size(widest, cols);
+        measuring = fmax(measuring, gptvq_allocation_input_bytes(options, block, &readers) - hessian);
       }
-    most = fmax(most, fmax(largest, fmin(hessians, (double)hessian_budget)) + solving_one);
+    most = fmax(most, fmax(largest, fmin(hessians, (double)hessian_budget)) + measuring);
   }
   return most + gptvq_guide_bytes(model, windows, length) +
          sizeof(float) * (double)length * ((double)windows * (double)model->config.hidden + (double)widest) +

@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* Indices of more than FAST_BITS bits decode slowly: only where the options ask for such. */
-enum { SAMPLE_ROWS = 256, QUICK_EM = 8, MAX_SETTINGS = 32, FAST_BITS = 8 };
+enum { SAMPLE_ROWS = 256, QUICK_EM = 8, MAX_SETTINGS = 32, FAST_BITS = 8, STRIP = 512 };
 
 /* Layer errors of a trellis of 2, 3 and 4 bits beside each other: medians over the layers of SmolLM2-135M,
  * half of which lie within a tenth of that. */
@@ -128,19 +128,29 @@ done:
   return status;
 }
 
-/* tr(W H Wᵀ) */
-static gptvq_status output_power(size_t rows, size_t cols, const float *weights, const double *hessian,
-                                 double *power, gptvq_error *err) {
-  float *h = gptvq_alloc(cols, cols * sizeof *h), *product = gptvq_alloc(rows, cols * sizeof *product);
+/* What output_power takes. */
+static size_t power_bytes(size_t rows, size_t cols) {
+  return gptvq_saturated_size(cols, (rows + gptvq_min_size(STRIP, cols)) * sizeof(float));
+}
+
+/* tr(W H Wᵀ); H in fp32 a strip of columns at a time */
+static gptvq_status output_power(const gptvq_weights *w, const double *hessian, double *power,
+                                 gptvq_error *err) {
+  const size_t cols = w->cols, strip = gptvq_min_size(STRIP, cols);
+  float *h = gptvq_alloc(cols, strip * sizeof *h), *product = gptvq_alloc(w->rows, cols * sizeof *product);
   if (h == NULL || product == NULL) {
     free(h);
     free(product);
-    return gptvq_fail_memory(err, "the allocation of bits", gptvq_saturated_size(cols, cols * sizeof *h));
+    return gptvq_fail_memory(err, "the allocation of bits", power_bytes(w->rows, cols));
   }
-  for (size_t i = 0; i < cols * cols; i++) h[i] = (float)hessian[i];
-  gptvq_gemm_nn(rows, cols, cols, 1.0f, weights, cols, h, cols, 0.0f, product, cols);
+  for (size_t first = 0; first < cols; first += strip) {
+    const size_t n = gptvq_min_size(strip, cols - first);
+    for (size_t i = 0; i < cols; i++)
+      for (size_t c = 0; c < n; c++) h[i * n + c] = (float)hessian[i * cols + first + c];
+    gptvq_gemm_nn(w->rows, n, cols, 1.0f, w->values, cols, h, n, 0.0f, product + first, cols);
+  }
   *power = 0;
-  for (size_t i = 0; i < rows * cols; i++) *power += (double)product[i] * (double)weights[i];
+  for (size_t i = 0; i < w->rows * cols; i++) *power += (double)product[i] * (double)w->values[i];
   free(h);
   free(product);
   return GPTVQ_OK;
@@ -167,47 +177,53 @@ static size_t sample_rows(const gptvq_packed_shape *shape) {
   return gptvq_min_size(shape->rows, gptvq_max_size(trellis ? 1 : shape->group_rows, SAMPLE_ROWS));
 }
 
-/* Bytes and predicted loss of one linear at every setting. */
-static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_hessian *hessian,
-                            const gptvq_factor *factor, double energy, gptvq_setting_cost *costs,
-                            gptvq_error *err) {
-  size_t cols = linear->cols;
+/* Some rows of a linear, evenly spread, in memory that is the caller's to free. */
+static gptvq_status take_sample(const work *w, const gptvq_linear *linear, gptvq_weights *sample,
+                                gptvq_error *err) {
   gptvq_packed_shape shape;
-  GPTVQ_TRY(gptvq_layer_shape(linear->rows, cols, w->solver->options, &shape, err));
-  const bool trellis = shape.kind == GPTVQ_PACKED_TRELLIS;
+  GPTVQ_TRY(gptvq_layer_shape(linear->rows, linear->cols, w->solver->options, &shape, err));
   const size_t rows = sample_rows(&shape);
-  float *weights = gptvq_alloc(linear->rows, cols * sizeof *weights);
-  if (weights == NULL)
-    return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(linear->rows, cols * sizeof *weights));
-  gptvq_linear_decode(linear, weights);
-  for (size_t r = 0; r < rows; r++)
-    memmove(weights + r * cols, weights + r * linear->rows / rows * cols, cols * sizeof *weights);
-  double power = 0;
-  gptvq_status status = output_power(rows, cols, weights, hessian->values, &power, err);
-  const gptvq_weights sample = {linear->name, rows, cols, weights};
+  float *values = gptvq_alloc(rows, linear->cols * sizeof *values);
+  if (values == NULL)
+    return gptvq_fail_memory(err, linear->name, gptvq_saturated_size(rows, linear->cols * sizeof *values));
+  for (size_t r = 0; r < rows; r++) {
+    const size_t row = r * linear->rows / rows;
+    gptvq_linear_decode_rows(linear, row, row + 1, values + r * linear->cols);
+  }
+  *sample = (gptvq_weights){linear->name, rows, linear->cols, values};
+  return GPTVQ_OK;
+}
+
+/* Bytes and predicted loss of one linear at every setting; energy_power: of what its outputs are worth, of
+ * the sample's rows. */
+static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_weights *sample,
+                            const gptvq_factor *factor, double energy_power, gptvq_setting_cost *costs,
+                            gptvq_error *err) {
+  gptvq_packed_shape shape;
   const unsigned own_bits = w->settings[0].index_bits;
+  gptvq_status status = GPTVQ_OK;
   for (size_t s = 0; s < w->setting_count && status == GPTVQ_OK; s++) {
     gptvq_packed_sizes sizes;
-    status = gptvq_layer_shape(linear->rows, cols, &w->resolved[s], &shape, err);
+    status = gptvq_layer_shape(linear->rows, linear->cols, &w->resolved[s], &shape, err);
     if (status != GPTVQ_OK) break;
+    const bool trellis = shape.kind == GPTVQ_PACKED_TRELLIS;
     gptvq_packed_measure(&shape, &sizes);
     costs[s].bytes = sizes.stored_bytes;
     costs[s].loss =
         trellis ? costs[0].loss * trellis_error[w->settings[s].index_bits - 2] / trellis_error[own_bits - 2]
                 : (double)NAN;
     if (s >= trials(w)) continue;
-    if (!trellis && rows < linear->rows && shape.group_rows > rows)
+    if (!trellis && sample->rows < linear->rows && shape.group_rows > sample->rows)
       continue; /* a codebook for fewer rows would look too good */
     gptvq_resolved quick;
     const gptvq_solver solver = {&quick, w->solver->backend, w->sweep.callbacks, NULL, NULL};
     gptvq_layer_result result;
     status = make_quick(&w->resolved[s], &quick, err);
-    if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, &sample, factor, &result, err);
+    if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, sample, factor, &result, err);
     if (status != GPTVQ_OK) break;
-    costs[s].loss = 0.5 * energy * result.error * power * (double)linear->rows / (double)rows;
+    costs[s].loss = 0.5 * energy_power * result.error * (double)linear->rows / (double)sample->rows;
     gptvq_layer_result_release(&result);
   }
-  free(weights);
   return status;
 }
 
@@ -224,31 +240,56 @@ static gptvq_status keep_own(const work *w, const gptvq_linear *linear, gptvq_se
   return GPTVQ_OK;
 }
 
-/* Of all linears of one input. The guide's energy is a mean over all tokens, the Hessian of an expert one
- * over its own, and weights whose sum may be another than their number. */
-static gptvq_status measure_input(work *w, const gptvq_block *block, const input *in,
-                                  gptvq_setting_cost *costs, gptvq_error *err) {
+/* Of all linears of one input that tokens have reached. Its Hessian is gone afterwards: the factor takes its
+ * place. The guide's energy is a mean over all tokens, the Hessian of an expert one over its own, and weights
+ * whose sum may be another than their number. */
+static gptvq_status measure_reached(work *w, const gptvq_block *block, input *in, gptvq_setting_cost *costs,
+                                    gptvq_error *err) {
   const gptvq_linear *first = &block->linears[in->readers.linear[0]];
-  const bool reached = in->hessian.tokens > 0 && in->watch.sum > 0.0;
-  const double scale = gptvq_block_routes(block) && gptvq_input_in_mlp(in->kind) && reached
-                           ? (double)in->hessian.tokens / in->watch.sum
-                           : 1.0;
+  const bool routed = gptvq_block_routes(block) && gptvq_input_in_mlp(in->kind);
+  const double scale = routed ? (double)in->hessian.tokens / in->watch.sum : 1.0;
+  const size_t count = in->readers.count;
   gptvq_factor *factor = NULL;
   gptvq_status status = GPTVQ_OK;
-  if (reached)
-    status = gptvq_factor_create(w->solver, first->name, first->cols, in->hessian.values, &factor, err);
-  for (size_t i = 0; i < in->readers.count && status == GPTVQ_OK; i++) {
-    size_t index = in->readers.linear[i];
-    gptvq_setting_cost *own = costs + index * w->setting_count;
-    status = reached ? measure(w, &block->linears[index], &in->hessian, factor,
-                               w->guide->energy[block->index][index] * scale, own, err)
-                     : keep_own(w, &block->linears[index], own, err);
-    if (status == GPTVQ_OK)
-      status = gptvq_report_progress(w->sweep.callbacks, w->sweep.phase, w->sweep.item, w->sweep.done,
-                                     w->sweep.total, NAN, err);
+  double *power = calloc(count, sizeof *power);
+  gptvq_weights *samples = calloc(count, sizeof *samples);
+  if (power == NULL || samples == NULL) {
+    status = gptvq_fail_memory(err, "the allocation of bits", count * (sizeof *power + sizeof *samples));
+    goto done;
   }
+  for (size_t i = 0; i < count; i++) {
+    GPTVQ_TRY_GOTO(take_sample(w, &block->linears[in->readers.linear[i]], &samples[i], err));
+    GPTVQ_TRY_GOTO(output_power(&samples[i], in->hessian.values, &power[i], err));
+  }
+  double *hessian = in->hessian.values;
+  in->hessian.values = NULL; /* the factor's memory from now on */
+  GPTVQ_TRY_GOTO(gptvq_factor_create_over(w->solver, first->name, first->cols, hessian, &factor, err));
+  for (size_t i = 0; i < count; i++) {
+    const size_t index = in->readers.linear[i];
+    GPTVQ_TRY_GOTO(measure(w, &block->linears[index], &samples[i], factor,
+                           w->guide->energy[block->index][index] * scale * power[i],
+                           costs + index * w->setting_count, err));
+    GPTVQ_TRY_GOTO(gptvq_report_progress(w->sweep.callbacks, w->sweep.phase, w->sweep.item, w->sweep.done,
+                                         w->sweep.total, NAN, err));
+  }
+done:
+  for (size_t i = 0; samples != NULL && i < count; i++) free((float *)(uintptr_t)samples[i].values);
+  free(samples);
+  free(power);
   gptvq_factor_destroy(factor);
   return status;
+}
+
+static gptvq_status measure_input(work *w, const gptvq_block *block, input *in, gptvq_setting_cost *costs,
+                                  gptvq_error *err) {
+  if (in->hessian.tokens > 0 && in->watch.sum > 0.0) return measure_reached(w, block, in, costs, err);
+  for (size_t i = 0; i < in->readers.count; i++) {
+    const size_t index = in->readers.linear[i];
+    GPTVQ_TRY(keep_own(w, &block->linears[index], costs + index * w->setting_count, err));
+    GPTVQ_TRY(gptvq_report_progress(w->sweep.callbacks, w->sweep.phase, w->sweep.item, w->sweep.done,
+                                    w->sweep.total, NAN, err));
+  }
+  return GPTVQ_OK;
 }
 
 /* x passes a block that another member measures. */
@@ -335,23 +376,32 @@ double gptvq_allocation_share(const gptvq_resolved *options, const gptvq_linear 
   return (double)trials(&w) * (double)sample_rows(&shape) / (double)linear->rows;
 }
 
-double gptvq_allocation_solve_bytes(const gptvq_resolved *options, const gptvq_linear *linear) {
+double gptvq_allocation_input_bytes(const gptvq_resolved *options, const gptvq_block *block,
+                                    const gptvq_linear_group *readers) {
   const gptvq_solver solver = {.options = options};
-  const size_t cols = linear->cols;
+  const size_t cols = block->linears[readers->linear[0]].cols;
+  double samples = 0.0, power = 0.0, solving = 0.0;
   work w = {.solver = &solver};
-  gptvq_packed_shape shape;
-  gptvq_resolved quick;
-  const double decoded = sizeof(float) * (double)linear->rows * (double)cols;
-  if (gptvq_layer_shape(linear->rows, cols, options, &shape, NULL) != GPTVQ_OK) return decoded;
-  const size_t rows = sample_rows(&shape);
-  double most = sizeof(float) * (double)cols * (double)(cols + rows); /* output_power */
   list_settings(&w);
-  for (size_t s = 0; s < trials(&w); s++)
-    if (make_quick(&w.resolved[s], &quick, NULL) == GPTVQ_OK &&
-        gptvq_layer_shape(rows, cols, &quick, &shape, NULL) == GPTVQ_OK)
-      most = fmax(most, (double)gptvq_packed_bytes(&shape) +
-                            (double)gptvq_solve_bytes(&(gptvq_solver){.options = &quick}, &shape, true));
-  return decoded + most;
+  for (size_t i = 0; i < readers->count; i++) {
+    gptvq_packed_shape shape;
+    gptvq_resolved quick;
+    if (gptvq_layer_shape(block->linears[readers->linear[i]].rows, cols, options, &shape, NULL) != GPTVQ_OK)
+      continue;
+    const size_t rows = sample_rows(&shape);
+    samples += sizeof(float) * (double)rows * (double)cols;
+    power = fmax(power, (double)power_bytes(rows, cols));
+    for (size_t s = 0; s < trials(&w); s++)
+      if (make_quick(&w.resolved[s], &quick, NULL) == GPTVQ_OK &&
+          gptvq_layer_shape(rows, cols, &quick, &shape, NULL) == GPTVQ_OK)
+        solving =
+            fmax(solving, (double)gptvq_packed_bytes(&shape) +
+                              (double)gptvq_solve_bytes(&(gptvq_solver){.options = &quick}, &shape, true));
+  }
+  const double before = (double)gptvq_hessian_bytes(cols) + power,
+               during = (double)gptvq_factor_peak_bytes(cols, options),
+               after = (double)gptvq_factor_bytes(cols, options) + solving;
+  return samples + fmax(before, fmax(during, after));
 }
 
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options) {

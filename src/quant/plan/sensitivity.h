@@ -33,8 +33,9 @@ gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_mod
                                      gptvq_allocation *out, gptvq_error *err);
 /* How often a linear's weights are quantized in that: settings that are tried times its share of rows. */
 double gptvq_allocation_share(const gptvq_resolved *options, const gptvq_linear *linear);
-/* Bytes beside Hessian and factor while one linear is measured. */
-double gptvq_allocation_solve_bytes(const gptvq_resolved *options, const gptvq_linear *linear);
+/* Bytes at the peak while the linears of one input are measured, with its Hessian. */
+double gptvq_allocation_input_bytes(const gptvq_resolved *options, const gptvq_block *block,
+                                    const gptvq_linear_group *readers);
 /* Bytes that all linears together may take beyond equal sizes: of a trellis, whose `bits` may lie between
  * those. */
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options);
