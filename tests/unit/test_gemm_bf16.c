@@ -117,10 +117,10 @@ static void check_products(const char *level) {
 /* The threaded ones: more than one tile in both directions, tails; the same bits for 1 and 3 threads. Sums as
  * above, and a rounding by the factor. Some rows and columns are compared. */
 static void check_tiled(const char *level) {
-  typedef void product(size_t, size_t, size_t, float, const uint16_t *, size_t, const uint16_t *, size_t,
-                       float *, size_t);
-  static product *const products[] = {gptvq_gemm_bf16_tiled_nt, gptvq_gemm_bf16_tiled_nn,
-                                      gptvq_gemm_bf16_tiled_tn};
+  typedef void tiled(size_t, size_t, size_t, float, const uint16_t *, size_t, const uint16_t *, size_t,
+                     float *, size_t);
+  static tiled *const products[] = {gptvq_gemm_bf16_tiled_nt, gptvq_gemm_bf16_tiled_nn,
+                                    gptvq_gemm_bf16_tiled_tn};
   enum { ROWS = 521, COLS = 531, DEPTH = 75 };
   for (int how = 0; how < 3; how++) {
     const size_t lda = how == 2 ? ROWS + 1 : DEPTH, a_rows = how == 2 ? DEPTH : ROWS,
