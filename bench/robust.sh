@@ -32,7 +32,7 @@ while IFS='|' read -r setting options; do
   for name in "$@"; do [ "$name" != "$setting" ] || wanted=0; done
   [ "$wanted" = 0 ] || continue
   # shellcheck disable=SC2086
-  "$gptvq" quantize "$model" -o "$work/packed" --force --quiet --json --dim 2 --bits 2.25 --calib-samples 32 --calib-length 1024 --judge-tokens 0 \
+  "$gptvq" quantize "$model" -o "$work/packed" --force --quiet --json --bits 2.25 --calib-samples 32 --calib-length 1024 --judge-tokens 0 \
     $(echo "$options" | sed "s|T/|$texts/|g") > "$work/quantize.json" < /dev/null
   # shellcheck disable=SC2086
   "$gptvq" compare "$model" "$work/packed" $judged --ctx 512 --max-windows "$windows" --compute bf16 --json --quiet > "$work/compare.json"

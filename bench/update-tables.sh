@@ -85,8 +85,8 @@ grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
 
 # kinds of text
 [ ! -e bench/robust.csv ] || grep -v '^#' bench/robust.csv | awk -F, '
-  NR == 1 { for (i = 1; i < NF; i++) if (i != 2) head = head "| " $i " "; print head "|"; gsub(/[^|]+/, " --- ", head); print head "|" }
-  NR > 1 { row = ""; for (i = 1; i < NF; i++) if (i != 2) row = row "| " (i == 1 ? $i : sprintf("%.3f", $i)) " "; print row "|" }' | bench/insert-table.sh docs/RESULTS.md robust
+  NR == 1 { for (i = 1; i < NF; i++) head = head "| " (i == 2 ? "bits" : $i) " "; print head "|"; gsub(/[^|]+/, " --- ", head); print head "|" }
+  NR > 1 { row = ""; for (i = 1; i < NF; i++) row = row "| " (i == 1 ? $i : sprintf("%.3f", $i)) " "; print row "|" }' | bench/insert-table.sh docs/RESULTS.md robust
 
 # clients and peers
 [ ! -e bench/ecosystem.csv ] || bench/ecosystem-table.sh | bench/insert-table.sh docs/RESULTS.md ecosystem

@@ -9,6 +9,10 @@ for option in "--finetune-index-rate 0.001" "--svd-rank 2" "--scale-block 64"; d
   expect_fail 2 "${option%% *} .*is not possible with --code trellis: leave it out" \
     "$GPTVQ" quantize "$model" -o x --code trellis --bits 2.25 $option
 done
+expect_fail 2 '--bits 2.5 is not possible with --index-bits 3: leave one of them out' \
+  "$GPTVQ" quantize "$model" -o x --code trellis --bits 2.5 --index-bits 3
+expect_ok "$GPTVQ" quantize "$model" --code trellis --index-bits 3 --dry-run
+expect_out 'sizes +trellis, 3\.0344 bits per weight'
 
 options="--code trellis --bits 2 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --judge-tokens 0 --calib-self 0 --quiet"
 # shellcheck disable=SC2086
