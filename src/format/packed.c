@@ -1,4 +1,5 @@
 #include "format/packed.h"
+#include "format/unpack.h"
 #include "base/half.h"
 #include "base/memory.h"
 
@@ -163,20 +164,29 @@ void gptvq_pack_unit(const uint16_t *indices, size_t n, unsigned bits, uint8_t *
   }
 }
 
-void gptvq_unpack_unit(const uint8_t *bytes, size_t n, unsigned bits, uint16_t *indices) {
+void gptvq_unpack_indices(const uint8_t *bytes, size_t n, unsigned bits, size_t first, size_t count,
+                          uint16_t *indices) {
   unsigned fields[4], shift = 0;
-  size_t count = split_fields(bits, fields);
-  memset(indices, 0, n * sizeof *indices);
-  for (size_t field = 0; field < count; field++) {
-    unsigned f = fields[field], mask = (1u << f) - 1u;
-    size_t size = n / 8 * f;
-    for (size_t j = 0; j < size; j++)
-      for (unsigned i = 0; i < 8 / f; i++)
-        indices[j + i * size] =
-            (uint16_t)(indices[j + i * size] | ((unsigned)bytes[j] >> (f * i) & mask) << shift);
+  const size_t parts = split_fields(bits, fields);
+  memset(indices, 0, count * sizeof *indices);
+  for (size_t field = 0; field < parts; field++) {
+    const unsigned f = fields[field], mask = (1u << f) - 1u;
+    const size_t size = n / 8 * f;
+    for (size_t at = 0, run; at < count; at += run) { /* indices at the same bits of bytes that follow */
+      const unsigned place = f * (unsigned)((first + at) / size);
+      const uint8_t *from = bytes + (first + at) % size;
+      const size_t left = size - (first + at) % size;
+      run = left < count - at ? left : count - at;
+      for (size_t j = 0; j < run; j++)
+        indices[at + j] = (uint16_t)(indices[at + j] | ((unsigned)from[j] >> place & mask) << shift);
+    }
     bytes += size;
     shift += f;
   }
+}
+
+void gptvq_unpack_unit(const uint8_t *bytes, size_t n, unsigned bits, uint16_t *indices) {
+  gptvq_unpack_indices(bytes, n, bits, 0, n, indices);
 }
 
 /* index of element `at` of a packed unit of n indices */

@@ -47,15 +47,16 @@ void gptvq_gemm_bf16_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t 
 
 static void add_row(size_t n, const float *x, double *sums) { gptvq_add_in_double_avx512(n, x, sums); }
 
-static void multiply_chunk(bool upper, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
-                           size_t ldb, float *product) {
+/* m <= GPTVQ_BF16_TN_ROWS */
+static void multiply_tn(bool upper, size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
+                        const uint16_t *b, size_t ldb, float *c, size_t ldc) {
 #if defined(GPTVQ_HAVE_AMX)
   if (gptvq_cpu() & GPTVQ_CPU_AMX) {
-    gptvq_gemm_bf16_tn_amx(upper, m, n, k, a, lda, b, ldb, product, GPTVQ_SUMS_TILE);
+    gptvq_gemm_bf16_tn_amx(upper, m, n, k, a, lda, b, ldb, c, ldc);
     return;
   }
 #endif
-  gptvq_gemm_bf16_tn_avx512(upper, m, n, k, a, lda, b, ldb, product, GPTVQ_SUMS_TILE);
+  gptvq_gemm_bf16_tn_avx512(upper, m, n, k, a, lda, b, ldb, c, ldc);
 }
 
 void gptvq_to_bf16(size_t n, const float *x, uint16_t *out) {
@@ -77,9 +78,9 @@ void gptvq_gemm_bf16_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t 
 
 static void add_row(size_t n, const float *x, double *sums) { gptvq_add_in_double(n, x, sums); }
 
-static void multiply_chunk(bool upper, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
-                           size_t ldb, float *product) {
-  (void)upper, (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)product;
+static void multiply_tn(bool upper, size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
+                        const uint16_t *b, size_t ldb, float *c, size_t ldc) {
+  (void)upper, (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
 }
 
 void gptvq_to_bf16(size_t n, const float *x, uint16_t *out) { to_bf16(n, x, out); }
@@ -101,6 +102,11 @@ static void round_rows(void *context, size_t begin, size_t end, size_t thread) {
 void gptvq_rows_to_bf16(size_t n, size_t cols, const float *x, size_t ldx, uint16_t *out) {
   rounding_job job = {cols, ldx, x, out};
   gptvq_parallel_for(n, 16, round_rows, &job);
+}
+
+static void multiply_chunk(bool upper, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
+                           size_t ldb, float *product) {
+  multiply_tn(upper, m, n, k, a, lda, b, ldb, product, GPTVQ_SUMS_TILE);
 }
 
 static void add_sums(bool upper, size_t m, size_t c, size_t n, const uint16_t *y, const uint16_t *x,
@@ -128,4 +134,91 @@ void gptvq_gram_update_bf16(size_t c, size_t n, const uint16_t *x, double *h) {
 void gptvq_cross_update_bf16(size_t m, size_t c, size_t n, const uint16_t *y, const uint16_t *x,
                              double *sums) {
   add_sums(false, m, c, n, y, x, sums);
+}
+
+/* ---- threaded products ---- */
+
+/* For every tile B, or in the last case A, is packed anew: rows enough that it does not tell. */
+enum { TILE_ROWS = 512, TILE_COLS = 192 };
+
+typedef enum product { NT, NN, TN } product;
+
+typedef struct product_job {
+  product how;
+  size_t m, n, k, lda, ldb, ldc, tile_rows, tile_cols, tiles_n;
+  float alpha;
+  const uint16_t *a, *b;
+  float *c;
+} product_job;
+
+static void multiply_tiles(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const product_job *job = context;
+  for (size_t tile = begin; tile < end; tile++) {
+    const size_t i = tile / job->tiles_n * job->tile_rows, j = tile % job->tiles_n * job->tile_cols,
+                 m = gptvq_min_size(job->tile_rows, job->m - i),
+                 n = gptvq_min_size(job->tile_cols, job->n - j);
+    const uint16_t *a = job->a + (job->how == TN ? i : i * job->lda),
+                   *b = job->b + (job->how == NT ? j * job->ldb : j);
+    float *c = job->c + i * job->ldc + j;
+    if (job->how == NN)
+      for (size_t row = 0; row < m; row++) memset(c + row * job->ldc, 0, n * sizeof *c);
+    if (job->how == NT) gptvq_gemm_bf16_nt(m, n, job->k, a, job->lda, b, job->ldb, c, job->ldc);
+    else if (job->how == NN) gptvq_gemm_bf16_nn(m, n, job->k, a, job->lda, b, job->ldb, c, job->ldc);
+    else multiply_tn(false, m, n, job->k, a, job->lda, b, job->ldb, c, job->ldc);
+    for (size_t row = 0; row < m && job->alpha != 1.0f; row++)
+      for (size_t col = 0; col < n; col++) c[row * job->ldc + col] *= job->alpha;
+  }
+}
+
+static void multiply(product_job job) {
+  job.tile_rows = job.how == TN ? GPTVQ_BF16_TN_ROWS : TILE_ROWS;
+  job.tile_cols = job.how == TN ? TILE_ROWS : TILE_COLS;
+  job.tiles_n = gptvq_ceil_div(job.n, job.tile_cols);
+  gptvq_parallel_for(gptvq_ceil_div(job.m, job.tile_rows) * job.tiles_n, 1, multiply_tiles, &job);
+}
+
+void gptvq_gemm_bf16_tiled_nt(size_t m, size_t n, size_t k, float alpha, const uint16_t *a, size_t lda,
+                              const uint16_t *b, size_t ldb, float *c, size_t ldc) {
+  multiply((product_job){.how = NT,
+                         .m = m,
+                         .n = n,
+                         .k = k,
+                         .lda = lda,
+                         .ldb = ldb,
+                         .ldc = ldc,
+                         .alpha = alpha,
+                         .a = a,
+                         .b = b,
+                         .c = c});
+}
+
+void gptvq_gemm_bf16_tiled_nn(size_t m, size_t n, size_t k, float alpha, const uint16_t *a, size_t lda,
+                              const uint16_t *b, size_t ldb, float *c, size_t ldc) {
+  multiply((product_job){.how = NN,
+                         .m = m,
+                         .n = n,
+                         .k = k,
+                         .lda = lda,
+                         .ldb = ldb,
+                         .ldc = ldc,
+                         .alpha = alpha,
+                         .a = a,
+                         .b = b,
+                         .c = c});
+}
+
+void gptvq_gemm_bf16_tiled_tn(size_t m, size_t n, size_t k, float alpha, const uint16_t *a, size_t lda,
+                              const uint16_t *b, size_t ldb, float *c, size_t ldc) {
+  multiply((product_job){.how = TN,
+                         .m = m,
+                         .n = n,
+                         .k = k,
+                         .lda = lda,
+                         .ldb = ldb,
+                         .ldc = ldc,
+                         .alpha = alpha,
+                         .a = a,
+                         .b = b,
+                         .c = c});
 }

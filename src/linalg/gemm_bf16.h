@@ -18,6 +18,16 @@ void gptvq_gemm_bf16_nt(size_t m, size_t n, size_t k, const uint16_t *a, size_t 
 void gptvq_gemm_bf16_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                         size_t ldb, float *c, size_t ldc);
 
+/* Threaded, in tiles that the shapes alone decide, so that results do not depend on the number of threads;
+ * outputs must not alias inputs. Only where gptvq_gemm_bf16_available.
+ * C[m × n] = alpha · A[m × k] · B[n × k]ᵀ, alpha · A[m × k] · B[k × n], alpha · A[k × m]ᵀ · B[k × n] */
+void gptvq_gemm_bf16_tiled_nt(size_t m, size_t n, size_t k, float alpha, const uint16_t *a, size_t lda,
+                              const uint16_t *b, size_t ldb, float *c, size_t ldc);
+void gptvq_gemm_bf16_tiled_nn(size_t m, size_t n, size_t k, float alpha, const uint16_t *a, size_t lda,
+                              const uint16_t *b, size_t ldb, float *c, size_t ldc);
+void gptvq_gemm_bf16_tiled_tn(size_t m, size_t n, size_t k, float alpha, const uint16_t *a, size_t lda,
+                              const uint16_t *b, size_t ldb, float *c, size_t ldc);
+
 /* out[n]: x[n] rounded as gptvq_float_to_bf16 does; out may be x's memory. */
 void gptvq_to_bf16(size_t n, const float *x, uint16_t *out);
 /* out[n × cols]: the rows of x[n × ldx] rounded. Threaded. */

@@ -70,17 +70,20 @@ gptvq_status gptvq_ft_dims_create(const gptvq_model *model, const gptvq_block *b
   return GPTVQ_OK;
 }
 
+double gptvq_ft_index_bytes(const gptvq_block *block, const gptvq_finetune_options *options) {
+  double weights = 0;
+  for (size_t i = 0; i < block->linear_count; i++)
+    weights += (double)block->linears[i].rows * (double)block->linears[i].cols;
+  return options->index_rate > 0 ? 16.0 * weights : 0.0;
+}
+
 double gptvq_finetune_block_peak(const gptvq_model *model, const gptvq_block *block, size_t length,
                                  const gptvq_finetune_options *options) {
   const gptvq_ft_dims dims = gptvq_ft_dims_of(model, block, length);
   const size_t micro =
       gptvq_min_size(gptvq_max_size(1, options->max_tokens / length), gptvq_max_size(options->batch, 1));
-  double weights = 0;
-  for (size_t i = 0; i < block->linear_count; i++)
-    weights += (double)block->linears[i].rows * (double)block->linears[i].cols;
-  /* weights and indices; shadow values, their moments and the best indices */
-  return (options->index_rate > 0 ? 20.0 : 6.0) * weights +
-         (double)gptvq_ft_tape_bytes(&dims, micro * length, true) +
+  return gptvq_ft_index_bytes(block, options) +
+         (double)gptvq_ft_bench_bytes(&dims, micro * length, true, options->compute) +
          sizeof(float) * 3.0 * (double)(micro * length) * (double)dims.hidden;
 }
 

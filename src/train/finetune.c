@@ -17,6 +17,7 @@ void gptvq_finetune_options_init(gptvq_finetune_options *options) {
                                       .vector_rate = 0.005,
                                       .index_pull = 0.4,
                                       .max_tokens = 4096,
+                                      .compute = GPTVQ_COMPUTE_FP32,
                                       .seed = 0};
 }
 
@@ -25,7 +26,7 @@ typedef struct trainer {
   const gptvq_ft_dims *dims;
   const gptvq_stream *inputs, *targets;
   size_t windows, micro; /* micro: windows that go through the block at once */
-  gptvq_ft_tape *tape;
+  gptvq_ft_bench bench;
   float *x, *target, *gradient; /* [micro · length × hidden] */
   double *losses;               /* [micro · length] */
   double weight; /* of a squared error: one over the mean squared deviation of the targets, per window */
@@ -65,7 +66,7 @@ static gptvq_status run_windows(trainer *t, const size_t *list, size_t count, do
     GPTVQ_TRY(gptvq_stream_read(t->inputs, list[i], t->x + i * each, err));
     GPTVQ_TRY(gptvq_stream_read(t->targets, list[i], t->target + i * each, err));
   }
-  row_job job = {t, gptvq_ft_forward(t->dims, &t->params->weights, t->tape, tokens, t->x), scale};
+  row_job job = {t, gptvq_ft_forward(t->dims, &t->bench.weights, t->bench.tape, tokens, t->x), scale};
   gptvq_parallel_for(tokens, 16, loss_task, &job);
   double own = 0;
   for (size_t i = 0; i < tokens; i++) own += t->losses[i];
@@ -118,7 +119,8 @@ static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *opt
   t->micro = gptvq_min_size(t->micro, gptvq_max_size(options->batch, 1));
   size_t tokens = t->micro * d->length;
   GPTVQ_TRY(gptvq_ft_windows_create(t->windows, options, &t->split, err));
-  GPTVQ_TRY(gptvq_ft_tape_create(d, tokens, true, &t->tape, err));
+  GPTVQ_TRY(gptvq_ft_bench_create(d, 1, tokens, true, options->compute, &t->bench, err));
+  gptvq_ft_params_fill(t->params, &t->bench.weights);
   t->x = gptvq_alloc(tokens * d->hidden, sizeof(float));
   t->target = gptvq_alloc(tokens * d->hidden, sizeof(float));
   t->gradient = gptvq_alloc(tokens * d->hidden, sizeof(float));
@@ -130,7 +132,7 @@ static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *opt
 }
 
 static void trainer_release(trainer *t) {
-  gptvq_ft_tape_destroy(t->tape);
+  gptvq_ft_bench_destroy(&t->bench);
   free(t->x);
   free(t->target);
   free(t->gradient);
@@ -144,6 +146,11 @@ static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gr
   gptvq_ft_indices_update(t->params, matrix, gradient, t->index_rate, t->passes);
 }
 
+static void build(trainer *t) {
+  gptvq_ft_params_round(t->params, true);
+  gptvq_ft_params_fill(t->params, &t->bench.weights);
+}
+
 /* Gradient of the mean relative error over `count` windows into params->gradient. */
 static gptvq_status add_gradients(trainer *t, const size_t *list, size_t count, gptvq_error *err) {
   double sum = 0;
@@ -152,7 +159,7 @@ static gptvq_status add_gradients(trainer *t, const size_t *list, size_t count, 
     GPTVQ_TRY(
         run_windows(t, list + i, gptvq_min_size(t->micro, count - i), t->weight / (double)count, &sum, err));
     t->passes++;
-    gptvq_ft_backward(t->dims, &t->params->weights, t->tape, t->gradient, &t->params->vector_gradients,
+    gptvq_ft_backward(t->dims, &t->bench.weights, t->bench.tape, t->gradient, &t->params->vector_gradients,
                       take_gradient, t, NULL);
   }
   gptvq_ft_params_finish(t->params);
@@ -187,7 +194,7 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq
   size_t tables = gptvq_ft_table_values(params), stale = 0;
   size_t batch = gptvq_min_size(gptvq_max_size(options->batch, 1), t.split.training_count);
   for (size_t step = 0; step < options->steps; step++) {
-    if (step > 0) gptvq_ft_params_build(params, true);
+    if (step > 0) build(&t);
     double factor = gptvq_ft_schedule(step, options->steps);
     t.index_rate = factor * options->index_rate;
     GPTVQ_TRY_GOTO(add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch, err));
@@ -195,7 +202,7 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq
                          params->unit, params->gradient, params->theta);
     result->steps = step + 1;
     if ((step + 1) % gptvq_max_size(options->evaluate_every, 1) != 0 && step + 1 != options->steps) continue;
-    gptvq_ft_params_build(params, true);
+    build(&t);
     double error;
     GPTVQ_TRY_GOTO(evaluate(&t, &error, err));
     GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "finetune", "", step + 1, options->steps, error, err));

@@ -1,7 +1,7 @@
 /* train/finetune.h: after a block's linears are quantized, its continuous parameters (codebooks, uniform
  * scales, norms, biases) are optimised by back-propagation through the block, so that its outputs on the
  * quantized model's activations match those of the original block on the original model's activations.
- * Indices stay as they are. Formulas: docs/METHOD.md. */
+ * Indices stay as they are unless index_rate is given. Formulas: docs/METHOD.md. */
 #ifndef GPTVQ_TRAIN_FINETUNE_H
 #define GPTVQ_TRAIN_FINETUNE_H
 
@@ -19,10 +19,12 @@ typedef struct gptvq_finetune_options {
                         = indices stay */
   double index_pull; /* where those weights start: 0 = at the quantized, 1 = at the original weights */
   size_t max_tokens; /* tokens that go through the block at once: bounds the memory */
+  gptvq_compute compute; /* BF16: the factors of products are rounded, where the processor has instructions */
   uint64_t seed;
   gptvq_dtype vector_dtype; /* precision that norms and biases are kept at */
   /* of the whole model, which are not trained; NULL: the original's */
   const gptvq_linear *embedding, *head;
+  gptvq_stream_place place; /* of the original model's final hidden states */
 } gptvq_finetune_options;
 void gptvq_finetune_options_init(gptvq_finetune_options *options);
 
@@ -56,15 +58,20 @@ double gptvq_finetune_block_peak(const gptvq_model *model, const gptvq_block *bl
 /* The whole model at once: the continuous parameters of all blocks and the final norm are optimised so that
  * the quantized model's next token distribution matches the original's: mean KL divergence over all positions
  * of the windows. blocks: [layers] copies of the original's blocks whose linears are packed, writable as
- * above; final_norm[hidden] is writable. result->before and after are nats per token over the held-out
- * windows. Needs the fp32 weights of all blocks in memory. */
+ * above, the indices only where they are trained; final_norm[hidden] is writable. result->before and after
+ * are nats per token over the held-out windows. Of weights, and of what the backward pass needs of the
+ * forward pass, those of one block at a time are in memory: the inputs of all blocks are kept, the rest is
+ * computed again. Pages of both models' files are given back block by block. */
 gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *blocks, float *final_norm,
                                   const gptvq_token_windows *windows, const gptvq_finetune_options *options,
                                   const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
                                   gptvq_error *err);
 
-/* Bytes that gptvq_finetune_model needs beside the original model's own mapping; SIZE_MAX on overflow. */
-size_t gptvq_finetune_model_bytes(const gptvq_model *original, size_t windows, size_t length,
+/* Bytes that gptvq_finetune_model needs beside the mappings of files, of a model whose packed linears have
+ * `values` trained values together (gptvq_finetune_values); SIZE_MAX on overflow. */
+size_t gptvq_finetune_model_bytes(const gptvq_model *original, double values, size_t windows, size_t length,
                                   const gptvq_finetune_options *options);
+/* Those of one linear: numbers of its codebooks, and scales. */
+size_t gptvq_finetune_values(const gptvq_packed_shape *shape);
 
 #endif

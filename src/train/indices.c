@@ -121,13 +121,19 @@ gptvq_status gptvq_ft_indices_create(gptvq_ft_params *params, const gptvq_block 
     table->shadow = gptvq_alloc_zero(n, sizeof(float));
     table->shadow_mean = gptvq_alloc_zero(n, sizeof(float));
     table->shadow_square = gptvq_alloc_zero(n, sizeof(float));
+    table->indices = gptvq_alloc(indices, sizeof *table->indices);
     table->kept = gptvq_alloc(indices, sizeof *table->kept);
-    if (weights == NULL || table->kept == NULL || table->shadow == NULL || table->shadow_mean == NULL ||
-        table->shadow_square == NULL) {
+    if (weights == NULL || table->indices == NULL || table->kept == NULL || table->shadow == NULL ||
+        table->shadow_mean == NULL || table->shadow_square == NULL) {
       free(weights);
       gptvq_ft_indices_release(params);
       return gptvq_fail_memory(err, "fine-tuning of indices", gptvq_saturated_size(n, 4 * sizeof(float)));
     }
+    for (size_t row = 0; row < shape->rows; row++)
+      for (size_t g = 0; g < table->sizes.column_groups; g++)
+        gptvq_unpack_unit(table->packed->indices + gptvq_unit_offset(shape, row, g),
+                          gptvq_unit_indices(shape, g), shape->index_bits,
+                          table->indices + gptvq_ft_unit_index(shape, row, g));
     gptvq_linear_decode(linear, weights);
     index_job job = {.params = params, .table = table, .original = weights, .pull = pull};
     for_tiles(&job, start_tile);
@@ -143,8 +149,9 @@ void gptvq_ft_indices_release(gptvq_ft_params *params) {
     free(table->shadow_mean);
     free(table->shadow_square);
     free(table->kept);
+    free(table->indices);
     table->shadow = table->shadow_mean = table->shadow_square = NULL;
-    table->kept = NULL;
+    table->kept = table->indices = NULL;
   }
 }
 

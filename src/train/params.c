@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
+#include "linalg/gemm_bf16.h"
 
 #include <math.h>
 #include <string.h>
@@ -19,9 +20,20 @@ static size_t codebook_values(const gptvq_ft_table *table) {
   return table->sizes.codebook_values / table->sizes.codebook_scales;
 }
 
-/* codes per uniform scale row */
-static size_t uniform_groups(const gptvq_packed_shape *shape) {
-  return gptvq_ceil_div(shape->cols, shape->scale_block);
+size_t gptvq_finetune_values(const gptvq_packed_shape *shape) {
+  gptvq_packed_sizes sizes;
+  gptvq_packed_measure(shape, &sizes);
+  return shape->kind == GPTVQ_PACKED_UNIFORM ? sizes.uniform_scales
+                                             : sizes.codebook_values + sizes.row_scale_bytes;
+}
+
+size_t gptvq_ft_vector_values(const gptvq_ft_dims *dims) {
+  size_t count = 0;
+  for (gptvq_ft_matrix m = 0; m < gptvq_ft_matrices(dims); m++)
+    if (dims->has_bias[gptvq_ft_input(m)]) count += gptvq_ft_rows(dims, m);
+  for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++)
+    if (dims->has_norm[n]) count += gptvq_ft_norm_size(dims, n);
+  return count;
 }
 
 /* ---- creation ---- */
@@ -37,26 +49,14 @@ static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linea
   table->row_offset = row_offset;
   gptvq_packed_measure(shape, &table->sizes);
   table->first = params->count;
-  table->count = has_codebooks(table) ? table->sizes.codebook_values + table->sizes.row_scale_bytes
-                                      : table->sizes.uniform_scales;
+  table->count = gptvq_finetune_values(shape);
   params->count += table->count;
-  if (is_trellis(table)) return gptvq_ft_trellis_states(table, err);
-  size_t n = table->sizes.index_bytes * 8 / shape->index_bits;
-  table->indices = gptvq_alloc(n, sizeof *table->indices);
-  if (table->indices == NULL)
-    return gptvq_fail_memory(err, "fine-tuning: unpacked indices",
-                             gptvq_saturated_size(n, sizeof *table->indices));
-  size_t groups = is_vq(table) ? table->sizes.column_groups : 1;
-  for (size_t row = 0; row < shape->rows; row++)
-    for (size_t g = 0; g < groups; g++) {
-      gptvq_unpack_unit(packed->indices + gptvq_unit_offset(shape, row, g), gptvq_unit_indices(shape, g),
-                        shape->index_bits, table->indices + gptvq_ft_unit_index(shape, row, g));
-    }
-  if (!is_vq(table)) {
-    n = gptvq_round_up(table->count, 8);
+  if (!has_codebooks(table)) {
+    const size_t n = gptvq_round_up(table->count, 8);
     table->zeros = gptvq_alloc(n, sizeof *table->zeros);
     if (table->zeros == NULL)
-      return gptvq_fail_memory(err, "fine-tuning: zero points", n * sizeof *table->zeros);
+      return gptvq_fail_memory(err, "fine-tuning: zero points",
+                               gptvq_saturated_size(n, sizeof *table->zeros));
     gptvq_unpack_unit(packed->zeros, n, shape->index_bits, table->zeros);
   }
   for (unsigned code = 0; code < 16; code++)
@@ -73,16 +73,12 @@ static gptvq_status add_linear(gptvq_ft_params *params, const gptvq_block *block
   const gptvq_ft_dims *dims = params->dims;
   if (linear->cols != gptvq_ft_cols(dims, matrix) || row_offset + linear->rows > gptvq_ft_rows(dims, matrix))
     return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "fine-tuning: %s does not fit the block", linear->name);
-  float *weights = params->weights.matrix[matrix] + row_offset * linear->cols;
-  if (linear->is_packed) gptvq_packed_decode(&linear->packed, 0, linear->rows, weights, linear->cols);
-  else gptvq_to_float(linear->dtype, linear->weights, linear->rows * linear->cols, weights);
-  if (linear->bias != NULL) {
-    float *place = params->weights.bias[matrix] + row_offset;
-    memcpy(place, linear->bias, linear->rows * sizeof *place);
-    params->vectors[params->vector_count++] =
-        (gptvq_ft_vector){(float *)linear->bias, place, params->vector_gradients.bias[matrix] + row_offset, 0,
-                          linear->rows,          0.0f};
-  }
+  if (linear->bias != NULL)
+    params->vectors[params->vector_count++] = (gptvq_ft_vector){.target = (float *)linear->bias,
+                                                                .norm = GPTVQ_NORMS,
+                                                                .matrix = matrix,
+                                                                .row_offset = row_offset,
+                                                                .count = linear->rows};
   return linear->is_packed ? add_table(params, linear, index, matrix, row_offset, err) : GPTVQ_OK;
 }
 
@@ -92,17 +88,6 @@ static gptvq_status add_group(gptvq_ft_params *params, const gptvq_block *block,
   for (size_t i = 0; i < group.count; i++)
     GPTVQ_TRY(add_linear(params, block, group.linear[i], matrix, group.offset[i], err));
   return GPTVQ_OK;
-}
-
-/* What is not optimised. */
-static void read_frozen(const gptvq_ft_dims *dims, const gptvq_block *block, gptvq_ft_weights *weights) {
-  if (weights->router != NULL) gptvq_linear_decode(&block->router, weights->router);
-  if (weights->router_bias != NULL)
-    memcpy(weights->router_bias, block->router.bias, dims->experts * sizeof *weights->router_bias);
-  if (weights->shared_gate != NULL) gptvq_linear_decode(&block->shared_gate, weights->shared_gate);
-  if (weights->delta_gates == NULL) return;
-  gptvq_linear_decode(&block->delta->decay, weights->delta_gates);
-  gptvq_linear_decode(&block->delta->beta, weights->delta_gates + dims->delta.value_heads * dims->hidden);
 }
 
 /* theta as the block has it now */
@@ -132,25 +117,41 @@ static void read_values(gptvq_ft_params *params) {
     }
   }
   for (size_t v = 0; v < params->vector_count; v++) {
-    gptvq_ft_vector *vector = &params->vectors[v];
+    const gptvq_ft_vector *vector = &params->vectors[v];
     double sum = 0;
-    for (size_t i = 0; i < vector->count; i++) sum += (double)vector->weight[i] * (double)vector->weight[i];
+    for (size_t i = 0; i < vector->count; i++) sum += (double)vector->target[i] * (double)vector->target[i];
     float rms = (float)sqrt(sum / (double)vector->count);
     for (size_t i = 0; i < vector->count; i++) {
-      params->theta[vector->first + i] = vector->weight[i];
+      params->theta[vector->first + i] = vector->target[i];
       params->unit[vector->first + i] = rms;
     }
   }
+}
+
+/* The arrays of a block with so many parameters. */
+static void take_arrays(gptvq_arena *arena, gptvq_ft_params *params) {
+  params->theta = gptvq_arena_take(arena, params->count, sizeof(float));
+  params->gradient = gptvq_arena_take_zero(arena, params->count, sizeof(float));
+  params->rounded = gptvq_arena_take(arena, params->count, sizeof(float));
+  params->unit = gptvq_arena_take(arena, params->count, sizeof(float));
+  gptvq_ft_take_vectors(arena, params->dims, &params->vector_gradients);
+}
+
+static gptvq_status create_arrays(gptvq_ft_params *params, gptvq_error *err) {
+  gptvq_arena counted = {0};
+  take_arrays(&counted, params);
+  GPTVQ_TRY(gptvq_arena_create(&params->memory, counted.peak, "fine-tuning: parameters", err));
+  take_arrays(&params->memory, params);
+  return gptvq_arena_check(&params->memory, "fine-tuning: parameters", err);
 }
 
 gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block,
                                     gptvq_dtype vector_dtype, gptvq_ft_params *params, gptvq_error *err) {
   memset(params, 0, sizeof *params);
   params->dims = dims;
+  params->block = block;
   params->vector_dtype = vector_dtype;
   gptvq_status status;
-  GPTVQ_TRY_GOTO(gptvq_ft_weights_create(dims, true, &params->weights, err));
-  GPTVQ_TRY_GOTO(gptvq_ft_weights_create(dims, false, &params->vector_gradients, err));
   params->tables = calloc(block->linear_count, sizeof *params->tables);
   params->vectors = calloc(block->linear_count + GPTVQ_NORMS, sizeof *params->vectors);
   if (params->tables == NULL || params->vectors == NULL) {
@@ -160,28 +161,17 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
   }
   for (gptvq_ft_matrix m = 0; m < gptvq_ft_matrices(dims); m++)
     if (gptvq_ft_rows(dims, m) > 0) GPTVQ_TRY_GOTO(add_group(params, block, m, err));
-  read_frozen(dims, block, &params->weights);
-  for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++) {
-    if (!dims->has_norm[n]) continue;
-    size_t size = gptvq_ft_norm_size(dims, n);
-    memcpy(params->weights.norm[n], block->norms[n], size * sizeof(float));
-    params->vectors[params->vector_count++] = (gptvq_ft_vector){
-        (float *)block->norms[n], params->weights.norm[n], params->vector_gradients.norm[n], 0, size,
-        dims->norm_offset};
-  }
+  for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++)
+    if (dims->has_norm[n])
+      params->vectors[params->vector_count++] = (gptvq_ft_vector){.target = (float *)block->norms[n],
+                                                                  .norm = n,
+                                                                  .count = gptvq_ft_norm_size(dims, n),
+                                                                  .offset = dims->norm_offset};
   for (size_t v = 0; v < params->vector_count; v++) {
     params->vectors[v].first = params->count;
     params->count += params->vectors[v].count;
   }
-  params->theta = gptvq_alloc(params->count, sizeof(float));
-  params->gradient = gptvq_alloc_zero(params->count, sizeof(float));
-  params->rounded = gptvq_alloc(params->count, sizeof(float));
-  params->unit = gptvq_alloc(params->count, sizeof(float));
-  if (params->theta == NULL || params->gradient == NULL || params->rounded == NULL || params->unit == NULL) {
-    status = gptvq_fail_memory(err, "fine-tuning: parameters",
-                               gptvq_saturated_size(params->count, 4 * sizeof(float)));
-    goto done;
-  }
+  GPTVQ_TRY_GOTO(create_arrays(params, err));
   read_values(params);
   memcpy(params->rounded, params->theta, params->count * sizeof(float)); /* as stored, so far */
   return GPTVQ_OK;
@@ -192,18 +182,10 @@ done:
 
 void gptvq_ft_params_release(gptvq_ft_params *params) {
   gptvq_ft_indices_release(params);
-  for (size_t t = 0; t < params->table_count; t++) {
-    free(params->tables[t].indices);
-    free(params->tables[t].zeros);
-  }
+  for (size_t t = 0; t < params->table_count; t++) free(params->tables[t].zeros);
   free(params->tables);
   free(params->vectors);
-  free(params->theta);
-  free(params->gradient);
-  free(params->rounded);
-  free(params->unit);
-  gptvq_ft_weights_release(&params->weights);
-  gptvq_ft_weights_release(&params->vector_gradients);
+  gptvq_arena_destroy(&params->memory);
   memset(params, 0, sizeof *params);
 }
 
@@ -232,7 +214,6 @@ typedef struct table_job {
   gptvq_ft_params *params;
   const gptvq_ft_table *table;
   bool rounding;
-  const float *gradient; /* scatter: the stacked matrix's gradient */
 } table_job;
 
 /* Codebooks of tiles [begin, end) as they will be stored. */
@@ -252,10 +233,10 @@ static void round_tiles(void *context, size_t begin, size_t end, size_t thread) 
   }
 }
 
-static void round_values(gptvq_ft_params *params, bool rounding) {
+void gptvq_ft_params_round(gptvq_ft_params *params, bool rounding) {
   for (size_t t = 0; t < params->table_count; t++) {
     const gptvq_ft_table *table = &params->tables[t];
-    table_job job = {params, table, rounding, NULL};
+    table_job job = {params, table, rounding};
     if (is_trellis(table)) gptvq_ft_trellis_round(table, rounding, params->theta, params->rounded);
     if (has_codebooks(table)) {
       gptvq_parallel_for(table->sizes.codebook_scales, 16, round_tiles, &job);
@@ -271,109 +252,86 @@ static void round_values(gptvq_ft_params *params, bool rounding) {
       params->rounded[i] = rounding ? gptvq_ft_round(params->vector_dtype, vector->offset, params->theta[i])
                                     : params->theta[i];
   }
-}
-
-/* ---- tables to matrices and back ---- */
-
-/* Calls for each unit of a tile what `scatter` says: weights = table[index] · block scale, or table gradient
- * += gradient. */
-static void vq_tile(const table_job *job, size_t tile, bool scatter) {
-  const gptvq_ft_table *table = job->table;
-  const gptvq_packed *packed = table->packed;
-  const gptvq_packed_shape *shape = &packed->shape;
-  size_t groups = table->sizes.column_groups, g = tile % groups, dim = shape->dim, cols = shape->cols;
-  size_t each = codebook_values(table), width = gptvq_packed_width(shape, g);
-  size_t first_row = tile / groups * shape->group_rows;
-  size_t last_row = gptvq_min_size(first_row + shape->group_rows, shape->rows);
-  const float *values = job->params->rounded + table->first + tile * each;
-  float *sums = job->params->gradient + table->first + tile * each;
-  for (size_t row = first_row; row < last_row; row++) {
-    const uint16_t *indices = table->indices + gptvq_ft_unit_index(shape, row, g);
-    const uint8_t *codes =
-        shape->scale_block ? packed->block_scales + gptvq_block_scale_offset(shape, row, g) : NULL;
-    size_t at = (table->row_offset + row) * cols;
-    for (size_t c = 0; c < width; c++) {
-      size_t place = indices[c / dim] * dim + c % dim, column = g * shape->group_cols + c;
-      float scale = 1.0f;
-      if (codes != NULL) {
-        size_t block = c / shape->scale_block;
-        scale = table->block_scale[(unsigned)codes[block / 2] >> (block % 2 * 4) & 15u];
-      }
-      if (packed->permutation != NULL) column = packed->permutation[column];
-      if (scatter) sums[place] += job->gradient[at + column] * scale;
-      else job->params->weights.matrix[table->matrix][at + column] = values[place] * scale;
-    }
-  }
-}
-
-static void uniform_row(const table_job *job, size_t row, bool scatter) {
-  const gptvq_ft_table *table = job->table;
-  const gptvq_packed_shape *shape = &table->packed->shape;
-  const uint32_t *permutation = table->packed->permutation;
-  size_t groups = uniform_groups(shape), at = (table->row_offset + row) * shape->cols;
-  const uint16_t *codes = table->indices + gptvq_ft_unit_index(shape, row, 0);
-  for (size_t c = 0; c < shape->cols; c++) {
-    size_t place = row * groups + c / shape->scale_block, column = permutation != NULL ? permutation[c] : c;
-    float code = (float)((int)codes[c] - (int)table->zeros[place]);
-    if (scatter) job->params->gradient[table->first + place] += job->gradient[at + column] * code;
-    else
-      job->params->weights.matrix[table->matrix][at + column] =
-          job->params->rounded[table->first + place] * code;
-  }
-}
-
-static void build_task(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const table_job *job = context;
-  for (size_t i = begin; i < end; i++)
-    if (is_vq(job->table)) vq_tile(job, i, false);
-    else uniform_row(job, i, false);
-}
-
-static void scatter_task(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const table_job *job = context;
-  for (size_t i = begin; i < end; i++)
-    if (is_vq(job->table)) vq_tile(job, i, true);
-    else uniform_row(job, i, true);
-}
-
-static size_t task_count(const gptvq_ft_table *table) {
-  return is_vq(table) ? table->sizes.codebook_scales : table->packed->shape.rows;
-}
-
-void gptvq_ft_params_build(gptvq_ft_params *params, bool rounding) {
-  round_values(params, rounding);
   gptvq_ft_indices_assign(params);
+}
+
+/* ---- parameters to matrices and back ---- */
+
+static void fill_frozen(const gptvq_ft_params *params, gptvq_ft_matrix matrix, gptvq_ft_weights *weights) {
+  const gptvq_block *block = params->block;
+  const gptvq_linear_group group = gptvq_input_readers(block, gptvq_ft_input(matrix), gptvq_ft_mlp(matrix));
+  for (size_t i = 0; i < group.count; i++) {
+    const gptvq_linear *linear = &block->linears[group.linear[i]];
+    if (!linear->is_packed)
+      gptvq_linear_decode(linear, weights->matrix[matrix] + group.offset[i] * linear->cols);
+  }
+}
+
+/* What stands beside the linears. */
+static void fill_others(const gptvq_ft_dims *dims, const gptvq_block *block, gptvq_ft_weights *weights) {
+  if (weights->router != NULL) gptvq_linear_decode(&block->router, weights->router);
+  if (weights->router_bias != NULL)
+    memcpy(weights->router_bias, block->router.bias, dims->experts * sizeof *weights->router_bias);
+  if (weights->shared_gate != NULL) gptvq_linear_decode(&block->shared_gate, weights->shared_gate);
+  if (weights->delta_gates == NULL) return;
+  gptvq_linear_decode(&block->delta->decay, weights->delta_gates);
+  gptvq_linear_decode(&block->delta->beta, weights->delta_gates + dims->delta.value_heads * dims->hidden);
+}
+
+typedef struct rounding_job {
+  float *matrix;
+  size_t cols;
+} rounding_job;
+
+static void round_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const rounding_job *job = context;
+  for (size_t row = begin; row < end; row++) {
+    float *at = job->matrix + row * job->cols;
+    gptvq_to_bf16(job->cols, at, (uint16_t *)(void *)at);
+  }
+}
+
+void gptvq_ft_params_fill(const gptvq_ft_params *params, gptvq_ft_weights *weights) {
+  const gptvq_ft_dims *dims = params->dims;
+  for (gptvq_ft_matrix m = 0; m < weights->matrices; m++)
+    if (gptvq_ft_rows(dims, m) > 0) fill_frozen(params, m, weights);
   for (size_t t = 0; t < params->table_count; t++) {
-    table_job job = {params, &params->tables[t], rounding, NULL};
-    if (is_trellis(job.table)) gptvq_ft_trellis_build(params, job.table);
-    else gptvq_parallel_for(task_count(job.table), 4, build_task, &job);
+    const gptvq_ft_table *table = &params->tables[t];
+    if (is_trellis(table)) gptvq_ft_trellis_fill(params, table, weights->matrix[table->matrix]);
+    else gptvq_ft_table_fill(params, table, weights->matrix[table->matrix]);
+  }
+  for (gptvq_ft_matrix m = 0; m < weights->matrices && weights->rounded[0] != NULL; m++) {
+    rounding_job job = {weights->matrix[m], gptvq_ft_cols(dims, m)};
+    gptvq_parallel_for(gptvq_ft_rows(dims, m), gptvq_rows_per_task(job.cols), round_rows, &job);
   }
   for (size_t v = 0; v < params->vector_count; v++)
-    memcpy(params->vectors[v].weight, params->rounded + params->vectors[v].first,
+    memcpy(gptvq_ft_vector_in(&params->vectors[v], weights), params->rounded + params->vectors[v].first,
            params->vectors[v].count * sizeof(float));
+  fill_others(dims, params->block, weights);
 }
 
 void gptvq_ft_params_scatter(void *context, gptvq_ft_matrix matrix, const float *gradient) {
   gptvq_ft_params *params = context;
   for (size_t t = 0; t < params->table_count; t++) {
-    if (params->tables[t].matrix != matrix) continue;
-    table_job job = {params, &params->tables[t], false, gradient};
-    if (is_trellis(job.table)) gptvq_ft_trellis_scatter(params, job.table, gradient);
-    else gptvq_parallel_for(task_count(job.table), 4, scatter_task, &job);
+    const gptvq_ft_table *table = &params->tables[t];
+    if (table->matrix != matrix) continue;
+    if (is_trellis(table)) gptvq_ft_trellis_scatter(params, table, gradient);
+    else gptvq_ft_table_scatter(params, table, gradient);
   }
 }
 
 void gptvq_ft_params_begin(gptvq_ft_params *params) {
   memset(params->gradient, 0, params->count * sizeof(float));
   for (size_t v = 0; v < params->vector_count; v++)
-    memset(params->vectors[v].gradient, 0, params->vectors[v].count * sizeof(float));
+    memset(gptvq_ft_vector_in(&params->vectors[v], &params->vector_gradients), 0,
+           params->vectors[v].count * sizeof(float));
 }
 
 void gptvq_ft_params_finish(gptvq_ft_params *params) {
   for (size_t v = 0; v < params->vector_count; v++)
-    memcpy(params->gradient + params->vectors[v].first, params->vectors[v].gradient,
+    memcpy(params->gradient + params->vectors[v].first,
+           gptvq_ft_vector_in(&params->vectors[v], &params->vector_gradients),
            params->vectors[v].count * sizeof(float));
 }
 

@@ -66,7 +66,7 @@ void gptvq_ft_give(const gptvq_ft_back *back, const gptvq_ft_watched *watched, c
                          back->vectors->bias[matrix]);
   if (tape->watch != NULL) tape->watch(tape->watch_context, watched);
   if (back->sink == NULL) return;
-  gptvq_ft_linear_gradient(back->dims, matrix, watched->count, watched->dy, x, tape->d_matrix);
+  gptvq_ft_linear_gradient(back->dims, back->weights, matrix, watched->count, watched->dy, x, tape->d_matrix);
   back->sink(back->context, matrix, tape->d_matrix);
 }
 

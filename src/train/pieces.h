@@ -6,13 +6,14 @@
 
 #include "train/train.h"
 
-/* ---- linear.c ---- */
+/* ---- linear.c: in the precision of the weights (gptvq_ft_weights.rounded) ---- */
 /* y[tokens × rows] = x[tokens × cols] Wᵀ + b */
 void gptvq_ft_linear_forward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights,
                              gptvq_ft_matrix matrix, size_t tokens, const float *x, float *y);
 /* dW[rows × cols] = dyᵀ x */
-void gptvq_ft_linear_gradient(const gptvq_ft_dims *dims, gptvq_ft_matrix matrix, size_t tokens,
-                              const float *dy, const float *x, float *gradient);
+void gptvq_ft_linear_gradient(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights,
+                              gptvq_ft_matrix matrix, size_t tokens, const float *dy, const float *x,
+                              float *gradient);
 /* dx[tokens × cols] = dy W */
 void gptvq_ft_linear_backward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weights,
                               gptvq_ft_matrix matrix, size_t tokens, const float *dy, float *dx);

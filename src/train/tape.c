@@ -2,6 +2,7 @@
 #include "train/pieces.h"
 
 #include "base/memory.h"
+#include "linalg/gemm_bf16.h"
 
 #include <string.h>
 
@@ -62,54 +63,40 @@ size_t gptvq_ft_norm_size(const gptvq_ft_dims *d, gptvq_norm_place norm) {
   }
 }
 
-/* Zeros; `wanted` adds up what was asked for. NULL: out of memory, or none were asked for. */
-static float *zeros(size_t count, size_t *wanted, bool *failed) {
-  if (count == 0) return NULL;
-  float *values = gptvq_alloc_zero(count, sizeof *values);
-  *wanted = gptvq_saturated_sum(*wanted, gptvq_saturated_size(count, sizeof *values));
-  if (values == NULL) *failed = true;
-  return values;
+static float *take_floats(gptvq_arena *arena, size_t count) {
+  return count > 0 ? gptvq_arena_take(arena, count, sizeof(float)) : NULL;
 }
 
-gptvq_status gptvq_ft_weights_create(const gptvq_ft_dims *d, bool with_matrices, gptvq_ft_weights *out,
-                                     gptvq_error *err) {
+static float *take_zeros(gptvq_arena *arena, size_t count) {
+  return count > 0 ? gptvq_arena_take_zero(arena, count, sizeof(float)) : NULL;
+}
+
+/* with_matrices false: only norms and biases. These are zeroed, matrices are not initialised. */
+static void take_weights(gptvq_arena *arena, const gptvq_ft_dims *d, bool with_matrices,
+                         gptvq_ft_weights *out) {
   const size_t matrices = gptvq_ft_matrices(d);
   *out = (gptvq_ft_weights){.matrices = matrices};
-  out->matrix = calloc(matrices, sizeof *out->matrix);
-  out->bias = calloc(matrices, sizeof *out->bias);
-  bool failed = out->matrix == NULL || out->bias == NULL;
-  size_t wanted = 2 * matrices * sizeof *out->matrix;
-  for (gptvq_ft_matrix m = 0; m < matrices && !failed; m++) {
+  out->matrix = gptvq_arena_take_zero(arena, matrices, sizeof *out->matrix);
+  out->bias = gptvq_arena_take_zero(arena, matrices, sizeof *out->bias);
+  for (gptvq_ft_matrix m = 0; m < matrices; m++) {
     const size_t rows = gptvq_ft_rows(d, m);
-    if (with_matrices) out->matrix[m] = zeros(rows * gptvq_ft_cols(d, m), &wanted, &failed);
-    if (d->has_bias[gptvq_ft_input(m)]) out->bias[m] = zeros(rows, &wanted, &failed);
+    float *matrix = with_matrices ? take_floats(arena, rows * gptvq_ft_cols(d, m)) : NULL,
+          *bias = d->has_bias[gptvq_ft_input(m)] ? take_zeros(arena, rows) : NULL;
+    if (out->matrix == NULL || out->bias == NULL) continue; /* only counted */
+    out->matrix[m] = matrix;
+    out->bias[m] = bias;
   }
   for (gptvq_norm_place n = 0; n < GPTVQ_NORMS; n++)
-    if (d->has_norm[n]) out->norm[n] = zeros(gptvq_ft_norm_size(d, n), &wanted, &failed);
-  if (with_matrices) {
-    out->router = zeros(d->experts * d->hidden, &wanted, &failed);
-    out->router_bias = zeros(d->router_bias ? d->experts : 0, &wanted, &failed);
-    out->shared_gate = zeros(d->shared_gate ? d->hidden : 0, &wanted, &failed);
-    out->delta_gates = zeros(2 * d->delta.value_heads * d->hidden, &wanted, &failed);
-  }
-  if (!failed) return GPTVQ_OK;
-  gptvq_ft_weights_release(out);
-  return gptvq_fail_memory(err, "fine-tuning: the weights of a block", wanted);
+    if (d->has_norm[n]) out->norm[n] = take_zeros(arena, gptvq_ft_norm_size(d, n));
+  if (!with_matrices) return;
+  out->router = take_floats(arena, d->experts * d->hidden);
+  out->router_bias = take_floats(arena, d->router_bias ? d->experts : 0);
+  out->shared_gate = take_floats(arena, d->shared_gate ? d->hidden : 0);
+  out->delta_gates = take_floats(arena, 2 * d->delta.value_heads * d->hidden);
 }
 
-void gptvq_ft_weights_release(gptvq_ft_weights *weights) {
-  for (size_t m = 0; m < weights->matrices; m++) {
-    if (weights->matrix != NULL) free(weights->matrix[m]);
-    if (weights->bias != NULL) free(weights->bias[m]);
-  }
-  free((void *)weights->matrix);
-  free((void *)weights->bias);
-  for (int n = 0; n < GPTVQ_NORMS; n++) free(weights->norm[n]);
-  free(weights->router);
-  free(weights->router_bias);
-  free(weights->shared_gate);
-  free(weights->delta_gates);
-  *weights = (gptvq_ft_weights){0};
+void gptvq_ft_take_vectors(gptvq_arena *arena, const gptvq_ft_dims *dims, gptvq_ft_weights *out) {
+  take_weights(arena, dims, false, out);
 }
 
 /* Are q and k needed as they were before their norms? */
@@ -202,36 +189,14 @@ static gptvq_routing routing_of(const gptvq_ft_dims *d, size_t max_tokens) {
                          .correction = d->router_correction};
 }
 
-/* What of routes is no floats. */
-static size_t route_bytes(const gptvq_ft_dims *d, size_t max_tokens) {
-  const gptvq_routing routing = routing_of(d, max_tokens);
-  if (d->experts == 0) return 0;
-  return gptvq_saturated_sum(
-      gptvq_routing_bytes(&routing),
-      gptvq_saturated_sum(gptvq_saturated_size(routed_rows(d, max_tokens), 2 * sizeof(uint32_t)),
-                          (d->mlp_count + 1) * sizeof(size_t)));
-}
-
-static bool create_routes(const gptvq_ft_dims *d, size_t max_tokens, gptvq_ft_routes *r) {
-  if (d->experts == 0) return true;
+static void take_routes(gptvq_arena *arena, const gptvq_ft_dims *d, size_t max_tokens, gptvq_ft_routes *r) {
+  if (d->experts == 0) return;
   r->routing = routing_of(d, max_tokens);
-  r->memory = gptvq_alloc(gptvq_routing_bytes(&r->routing), 1);
-  r->tokens = gptvq_alloc(routed_rows(d, max_tokens), sizeof *r->tokens);
-  r->slots = gptvq_alloc(routed_rows(d, max_tokens), sizeof *r->slots);
-  r->first = calloc(d->mlp_count + 1, sizeof *r->first);
-  if (r->memory == NULL || r->tokens == NULL || r->slots == NULL || r->first == NULL) return false;
-  gptvq_routing_place(&r->routing, r->memory);
-  return true;
-}
-
-size_t gptvq_ft_tape_bytes(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward) {
-  gptvq_ft_tape tape;
-  tape_part parts[TAPE_PARTS];
-  size_t total = gptvq_saturated_sum(sizeof tape, route_bytes(dims, max_tokens));
-  list_parts(dims, max_tokens, with_backward, &tape, parts);
-  for (size_t i = 0; i < TAPE_PARTS; i++)
-    total = gptvq_saturated_sum(total, gptvq_saturated_size(parts[i].floats, sizeof(float)));
-  return total;
+  char *memory = gptvq_arena_take(arena, gptvq_routing_bytes(&r->routing), 1);
+  r->tokens = gptvq_arena_take(arena, routed_rows(d, max_tokens), sizeof *r->tokens);
+  r->slots = gptvq_arena_take(arena, routed_rows(d, max_tokens), sizeof *r->slots);
+  r->first = gptvq_arena_take_zero(arena, d->mlp_count + 1, sizeof *r->first);
+  if (memory != NULL) gptvq_routing_place(&r->routing, memory);
 }
 
 /* Values of the widest norm of which partial sums are kept. */
@@ -244,42 +209,69 @@ static size_t widest_norm(const gptvq_ft_dims *d) {
   return widest;
 }
 
-gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *d, size_t max_tokens, bool with_backward,
-                                  gptvq_ft_tape **out, gptvq_error *err) {
-  *out = NULL;
-  gptvq_ft_tape *tape = calloc(1, sizeof *tape);
-  if (tape == NULL) return gptvq_fail_memory(err, "fine-tuning", sizeof *tape);
+static gptvq_ft_tape *take_tape(gptvq_arena *arena, const gptvq_ft_dims *d, size_t max_tokens,
+                                bool with_backward) {
+  gptvq_ft_tape counted = {0}, *made = gptvq_arena_take_zero(arena, 1, sizeof *made),
+                *tape = made != NULL ? made : &counted;
   tape_part parts[TAPE_PARTS];
   list_parts(d, max_tokens, with_backward, tape, parts);
-  bool failed = !create_routes(d, max_tokens, &tape->routes);
-  for (size_t i = 0; i < TAPE_PARTS; i++)
-    if (parts[i].floats != 0 && (*parts[i].place = gptvq_alloc(parts[i].floats, sizeof(float))) == NULL)
-      failed = true;
+  for (size_t i = 0; i < TAPE_PARTS; i++) *parts[i].place = take_floats(arena, parts[i].floats);
+  take_routes(arena, d, max_tokens, &tape->routes);
   const size_t norm = with_backward ? widest_norm(d) : 0;
-  if (norm > 0) {
-    tape->partial = gptvq_alloc(gptvq_ceil_div(max_tokens, GPTVQ_FT_HEAD_CHUNK) * norm, sizeof(double));
-    failed = failed || tape->partial == NULL;
-  }
-  if (failed) {
-    gptvq_ft_tape_destroy(tape);
-    return gptvq_fail_memory(err, "fine-tuning: the activations of a block",
-                             gptvq_ft_tape_bytes(d, max_tokens, with_backward));
-  }
+  if (norm > 0)
+    tape->partial =
+        gptvq_arena_take(arena, gptvq_ceil_div(max_tokens, GPTVQ_FT_HEAD_CHUNK) * norm, sizeof(double));
   tape->max_tokens = max_tokens;
-  *out = tape;
-  return GPTVQ_OK;
+  return made;
 }
 
-void gptvq_ft_tape_destroy(gptvq_ft_tape *tape) {
-  static const gptvq_ft_dims none;
-  tape_part parts[TAPE_PARTS];
-  if (tape == NULL) return;
-  list_parts(&none, 0, false, tape, parts);
-  for (size_t i = 0; i < TAPE_PARTS; i++) free(*parts[i].place);
-  free(tape->partial);
-  free(tape->routes.memory);
-  free(tape->routes.tokens);
-  free(tape->routes.slots);
-  free(tape->routes.first);
-  free(tape);
+static void take_bench(gptvq_ft_bench *bench, const gptvq_ft_dims *dims) {
+  size_t widest = 0;
+  take_weights(&bench->arena, dims, true, &bench->weights);
+  for (gptvq_ft_matrix m = 0; m < gptvq_ft_matrices(dims); m++)
+    widest = gptvq_max_size(widest, gptvq_max_size(gptvq_ft_rows(dims, m), gptvq_ft_cols(dims, m)));
+  for (size_t i = 0; i < 2 && bench->rounds; i++)
+    bench->weights.rounded[i] = gptvq_arena_take(&bench->arena, bench->max_tokens * widest, sizeof(uint16_t));
+  bench->tape = take_tape(&bench->arena, dims, bench->max_tokens, bench->with_backward);
+}
+
+bool gptvq_ft_rounds(gptvq_compute compute) {
+  return compute == GPTVQ_COMPUTE_BF16 && gptvq_gemm_bf16_available();
+}
+
+static gptvq_ft_bench bench_of(size_t max_tokens, bool with_backward, gptvq_compute compute) {
+  return (gptvq_ft_bench){
+      .max_tokens = max_tokens, .with_backward = with_backward, .rounds = gptvq_ft_rounds(compute)};
+}
+
+size_t gptvq_ft_bench_bytes(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward,
+                            gptvq_compute compute) {
+  gptvq_ft_bench bench = bench_of(max_tokens, with_backward, compute);
+  take_bench(&bench, dims);
+  return bench.arena.peak;
+}
+
+gptvq_status gptvq_ft_bench_set(gptvq_ft_bench *bench, const gptvq_ft_dims *dims, gptvq_error *err) {
+  gptvq_arena_return(&bench->arena, 0);
+  take_bench(bench, dims);
+  return gptvq_arena_check(&bench->arena, "fine-tuning: the weights and activations of a block", err);
+}
+
+gptvq_status gptvq_ft_bench_create(const gptvq_ft_dims *dims, size_t count, size_t max_tokens,
+                                   bool with_backward, gptvq_compute compute, gptvq_ft_bench *bench,
+                                   gptvq_error *err) {
+  size_t most = 0;
+  for (size_t i = 0; i < count; i++)
+    most = gptvq_max_size(most, gptvq_ft_bench_bytes(&dims[i], max_tokens, with_backward, compute));
+  *bench = bench_of(max_tokens, with_backward, compute);
+  GPTVQ_TRY(
+      gptvq_arena_create(&bench->arena, most, "fine-tuning: the weights and activations of a block", err));
+  gptvq_status status = gptvq_ft_bench_set(bench, &dims[0], err);
+  if (status != GPTVQ_OK) gptvq_ft_bench_destroy(bench);
+  return status;
+}
+
+void gptvq_ft_bench_destroy(gptvq_ft_bench *bench) {
+  gptvq_arena_destroy(&bench->arena);
+  *bench = (gptvq_ft_bench){0};
 }

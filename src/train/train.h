@@ -6,6 +6,7 @@
 #ifndef GPTVQ_TRAIN_TRAIN_H
 #define GPTVQ_TRAIN_TRAIN_H
 
+#include "base/arena.h"
 #include "base/half.h"
 #include "model/layer/experts.h"
 #include "model/model_internal.h"
@@ -61,26 +62,47 @@ size_t gptvq_ft_core_width(const gptvq_ft_dims *dims);
  * there). */
 typedef struct gptvq_ft_weights {
   size_t matrices;
-  float **matrix;           /* [matrices], each [rows × cols] or NULL */
+  float **matrix;           /* [matrices], each [rows × cols] or NULL; see `rounded` */
   float **bias;             /* [matrices], each [rows] or NULL */
   float *norm[GPTVQ_NORMS]; /* or NULL */
   /* what stays as it is; NULL where there is none */
   float *router, *router_bias; /* [experts × hidden], [experts] */
   float *shared_gate;          /* [hidden] */
   float *delta_gates;          /* [2 value_heads × hidden]: decay | beta */
+  /* Room for the factors of a product, rounded to bf16: [max_tokens × the most rows or columns of a matrix].
+   * Not NULL: products are of bf16 numbers, and the first half of each row of a matrix's memory holds them.
+   */
+  uint16_t *rounded[2];
 } gptvq_ft_weights;
-/* with_matrices false: only norms and biases. Zeroed. On failure nothing is left allocated. */
-gptvq_status gptvq_ft_weights_create(const gptvq_ft_dims *dims, bool with_matrices, gptvq_ft_weights *out,
-                                     gptvq_error *err);
-void gptvq_ft_weights_release(gptvq_ft_weights *weights);
 
 /* What the forward pass leaves behind for the backward pass, for up to max_tokens tokens. */
 typedef struct gptvq_ft_tape gptvq_ft_tape;
-gptvq_status gptvq_ft_tape_create(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward,
-                                  gptvq_ft_tape **out, gptvq_error *err);
-void gptvq_ft_tape_destroy(gptvq_ft_tape *tape); /* NULL is fine */
-/* What that takes; SIZE_MAX on overflow. */
-size_t gptvq_ft_tape_bytes(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward);
+
+/* Where one block at a time is worked on: the memory of its weights and of its tape, which the next block
+ * takes over. Owned. */
+typedef struct gptvq_ft_bench {
+  gptvq_arena arena;
+  size_t max_tokens;
+  bool with_backward, rounds;
+  gptvq_ft_weights weights; /* gptvq_ft_params_fill */
+  gptvq_ft_tape *tape;
+} gptvq_ft_bench;
+/* Are the factors of products rounded to bf16? Sums and all else stay in fp32. With GPTVQ_COMPUTE_BF16, where
+ * gptvq_gemm_bf16_available. */
+bool gptvq_ft_rounds(gptvq_compute compute);
+/* A bench for any of the blocks dims[count], set up for the first. On failure nothing is left
+ * allocated. */
+gptvq_status gptvq_ft_bench_create(const gptvq_ft_dims *dims, size_t count, size_t max_tokens,
+                                   bool with_backward, gptvq_compute compute, gptvq_ft_bench *bench,
+                                   gptvq_error *err);
+/* Sets it up for another of them: the weights are undefined then, and the tape is empty. */
+gptvq_status gptvq_ft_bench_set(gptvq_ft_bench *bench, const gptvq_ft_dims *dims, gptvq_error *err);
+void gptvq_ft_bench_destroy(gptvq_ft_bench *bench); /* a zeroed struct is fine */
+/* What it takes for one block; SIZE_MAX on overflow. */
+size_t gptvq_ft_bench_bytes(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward,
+                            gptvq_compute compute);
+/* Norms and biases alone, zeroed. */
+void gptvq_ft_take_vectors(gptvq_arena *arena, const gptvq_ft_dims *dims, gptvq_ft_weights *out);
 
 /* Returns block(x) for `tokens` tokens (a multiple of dims->length, at most max_tokens): [tokens × hidden],
  * valid until the next call. x must stay as it is until the backward pass is done. */
@@ -113,7 +135,6 @@ void gptvq_ft_backward(const gptvq_ft_dims *dims, const gptvq_ft_weights *weight
  * …, of the MLP beside them, each in the order of its tokens. */
 typedef struct gptvq_ft_routes {
   gptvq_routing routing;    /* logits: probabilities, see experts.h */
-  char *memory;             /* of that */
   bool routed;              /* the last forward call found experts for all its tokens */
   size_t *first;            /* [mlp_count + 1]: rows of each MLP */
   uint32_t *tokens, *slots; /* [rows]: which token, and which of its choices */
@@ -157,7 +178,7 @@ struct gptvq_ft_tape {
   void *watch_context;
 };
 
-/* ---- parameters (params.c) ---- */
+/* ---- parameters (params.c, tables.c) ---- */
 
 /* A packed linear whose table (codebooks, or uniform scales) is optimised. */
 typedef struct gptvq_ft_table {
@@ -167,28 +188,37 @@ typedef struct gptvq_ft_table {
   gptvq_ft_matrix matrix;
   size_t row_offset;     /* of its first row in the stacked matrix */
   size_t first, count;   /* its range of theta: [tile][k][dim], or [row][group], or, of a trellis, both */
-  uint16_t *indices;     /* unpacked, units in stored order */
   uint16_t *zeros;       /* uniform: unpacked zero points */
   float block_scale[16]; /* what each block-scale code multiplies with; 1 without block scales */
-  /* Where indices are trained too (indices.c), else NULL: for each weight, in the order of the
-   * indices, a continuous value whose nearest centroid is the index, and Adam's two averages of its gradient.
-   */
+  /* Where indices are trained too (indices.c), else NULL: the indices, unpacked, units in stored order; for
+   * each weight, in the order of the indices, a continuous value whose nearest centroid is the index, and
+   * Adam's two averages of its gradient. */
+  uint16_t *indices;
   float *shadow, *shadow_mean, *shadow_square;
   uint16_t *kept; /* indices of the best step */
 } gptvq_ft_table;
 
 /* A norm or a bias. */
 typedef struct gptvq_ft_vector {
-  float *target;            /* the block's own vector, written by gptvq_ft_params_store */
-  float *weight, *gradient; /* its place in the weights and in the vectors' gradient */
+  float *target;          /* the block's own vector, written by gptvq_ft_params_store */
+  gptvq_norm_place norm;  /* GPTVQ_NORMS: a bias */
+  gptvq_ft_matrix matrix; /* of a bias: where it belongs */
+  size_t row_offset;
   size_t first, count;
   float offset; /* what is stored of a value is that much less */
 } gptvq_ft_vector;
+/* Its place in a block's weights, or in their gradients. */
+static inline float *gptvq_ft_vector_in(const gptvq_ft_vector *vector, const gptvq_ft_weights *weights) {
+  return vector->norm < GPTVQ_NORMS ? weights->norm[vector->norm]
+                                    : weights->bias[vector->matrix] + vector->row_offset;
+}
 
 /* All that is optimised in one block, as one flat vector theta. Codebook values are in the weights' own units
- * (centroid · scale). */
+ * (centroid · scale). There is nothing here of the size of the weights, unless indices are trained: those are
+ * made of theta and the packed indices whenever they are needed. */
 typedef struct gptvq_ft_params {
   const gptvq_ft_dims *dims;
+  const gptvq_block *block;
   size_t table_count, vector_count, count;
   gptvq_ft_table *tables;
   gptvq_ft_vector *vectors;
@@ -196,23 +226,29 @@ typedef struct gptvq_ft_params {
   float *rounded;           /* theta as the packed format can hold it */
   float *unit;              /* typical size of each value at the start: learning rates are relative to it */
   gptvq_dtype vector_dtype; /* precision that norms and biases are stored in */
-  gptvq_ft_weights weights, vector_gradients; /* owned */
+  gptvq_ft_weights vector_gradients;
+  gptvq_arena memory; /* of these */
 } gptvq_ft_params;
 
-/* Reads the block: packed linears become tables, dense ones frozen matrices, norms and biases vectors. The
- * weights are filled with the block as it is. The block is borrowed: its packed codebooks, scales, norms and
- * biases must be writable memory if gptvq_ft_params_store is called. Routers, their biases, and what a delta
- * net has beside its linears stay as they are. */
+/* Reads the block: packed linears become tables, norms and biases vectors; dense linears are frozen.
+ * `rounded` is the block as it is. The block is borrowed: its packed codebooks, scales, norms and biases must
+ * be writable memory if gptvq_ft_params_store is called. Routers, their biases, and what a delta net has
+ * beside its linears stay as they are. */
 gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block *block,
                                     gptvq_dtype vector_dtype, gptvq_ft_params *params, gptvq_error *err);
 void gptvq_ft_params_release(gptvq_ft_params *params);
+/* Values of theta of a block's norms and biases. */
+size_t gptvq_ft_vector_values(const gptvq_ft_dims *dims);
 /* How many of theta's values are codebooks and scales; they come first. */
 size_t gptvq_ft_table_values(const gptvq_ft_params *params);
 /* x as it is stored in that precision, less `offset` */
 float gptvq_ft_round(gptvq_dtype dtype, float offset, float x);
 
-/* theta → weights; with `rounding` as the packed format will hold it, without exactly. */
-void gptvq_ft_params_build(gptvq_ft_params *params, bool rounding);
+/* theta → rounded, as the packed format will hold it, or, without `rounding`, exactly; and, where they are
+ * trained, the indices that go with it. */
+void gptvq_ft_params_round(gptvq_ft_params *params, bool rounding);
+/* rounded → weights, all of them; threaded. */
+void gptvq_ft_params_fill(const gptvq_ft_params *params, gptvq_ft_weights *weights);
 /* A gptvq_ft_sink (context: gptvq_ft_params): adds a matrix's gradient to the gradient of the tables. */
 void gptvq_ft_params_scatter(void *params, gptvq_ft_matrix matrix, const float *gradient);
 /* Before and after the backward passes of a step: zeroes all gradients; moves the vectors' gradients into
@@ -227,26 +263,30 @@ static inline size_t gptvq_ft_unit_index(const gptvq_packed_shape *shape, size_t
   return gptvq_unit_offset(shape, row, group) * 8 / shape->index_bits;
 }
 
-/* ---- trellis layers (trellis.c) ---- */
+/* ---- tables to matrices and back: tables.c, of trellis layers trellis.c ---- */
 
-/* table->indices = the states of all columns, [rows × cols] */
-gptvq_status gptvq_ft_trellis_states(gptvq_ft_table *table, gptvq_error *err);
-/* What the functions above do with the row scales of a trellis; its tables are codebooks. */
+/* The rows of a packed linear in `matrix`, its whole stacked matrix, from params->rounded. */
+void gptvq_ft_table_fill(const gptvq_ft_params *params, const gptvq_ft_table *table, float *matrix);
+/* params->gradient += what the gradient of the stacked matrix says of the table. */
+void gptvq_ft_table_scatter(gptvq_ft_params *params, const gptvq_ft_table *table, const float *gradient);
+void gptvq_ft_trellis_fill(const gptvq_ft_params *params, const gptvq_ft_table *table, float *matrix);
+void gptvq_ft_trellis_scatter(gptvq_ft_params *params, const gptvq_ft_table *table, const float *gradient);
+/* What params.c does with the row scales of a trellis; its tables are codebooks. */
 void gptvq_ft_trellis_read(const gptvq_ft_table *table, float *theta, float *unit);
 void gptvq_ft_trellis_round(const gptvq_ft_table *table, bool rounding, const float *theta, float *rounded);
 void gptvq_ft_trellis_store(const gptvq_ft_table *table, const float *theta);
-/* Weights from tables and row scales; their gradients from those of the weights. */
-void gptvq_ft_trellis_build(gptvq_ft_params *params, const gptvq_ft_table *table);
-void gptvq_ft_trellis_scatter(gptvq_ft_params *params, const gptvq_ft_table *table, const float *gradient);
 
 /* ---- indices (indices.c) ---- */
 
-/* Makes the VQ indices of all tables trainable. Shadow values start from the quantized weights, moved by the
- * fraction `pull` of the way towards the original weights (block `original`, not modified), less far where
- * the index would not stay the nearest. */
+/* Makes the VQ indices of all tables trainable: they are unpacked. Shadow values start from the quantized
+ * weights, moved by the fraction `pull` of the way towards the original weights (block `original`, not
+ * modified), less far where the index would not stay the nearest. */
 gptvq_status gptvq_ft_indices_create(gptvq_ft_params *params, const gptvq_block *original, float pull,
                                      gptvq_error *err);
 void gptvq_ft_indices_release(gptvq_ft_params *params);
+/* What that takes for a block of one value per index, at most: shadow values and averages, indices and the
+ * best ones; 0 where the options do not ask for it. */
+double gptvq_ft_index_bytes(const gptvq_block *block, const gptvq_finetune_options *options);
 /* One Adam step of the shadow values of `matrix` by its gradient; `step` counts from 1. */
 void gptvq_ft_indices_update(gptvq_ft_params *params, gptvq_ft_matrix matrix, const float *gradient,
                              double rate, size_t step);

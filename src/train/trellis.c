@@ -8,28 +8,15 @@
 #include <math.h>
 #include <string.h>
 
-enum { TABLE = GPTVQ_TRELLIS_TABLE, HALF = TABLE / 2 };
+enum {
+  TABLE = GPTVQ_TRELLIS_TABLE,
+  HALF = TABLE / 2,
+  STATES = 1 << GPTVQ_TRELLIS_STATE_BITS,
+  CHUNK = 1024, /* columns at a time */
+  ROWS = 64     /* of a task */
+};
 
 static size_t scales_at(const gptvq_ft_table *table) { return table->first + table->sizes.codebook_values; }
-
-gptvq_status gptvq_ft_trellis_states(gptvq_ft_table *table, gptvq_error *err) {
-  const gptvq_packed_shape *shape = &table->packed->shape;
-  const size_t row_bytes = gptvq_trellis_row_bytes(shape);
-  uint8_t *row_states = gptvq_alloc(shape->cols, 1);
-  table->indices = gptvq_alloc(shape->rows, shape->cols * sizeof *table->indices);
-  if (row_states == NULL || table->indices == NULL) {
-    free(row_states);
-    return gptvq_fail_memory(err, "fine-tuning: states of a trellis",
-                             gptvq_saturated_size(shape->rows, shape->cols * sizeof *table->indices));
-  }
-  for (size_t row = 0; row < shape->rows; row++) {
-    gptvq_trellis_states(table->packed->indices + row * row_bytes, shape->index_bits, 0, shape->cols,
-                         row_states);
-    for (size_t c = 0; c < shape->cols; c++) table->indices[row * shape->cols + c] = row_states[c];
-  }
-  free(row_states);
-  return GPTVQ_OK;
-}
 
 void gptvq_ft_trellis_read(const gptvq_ft_table *table, float *theta, float *unit) {
   for (size_t i = 0; i < table->sizes.row_scale_bytes; i++)
@@ -47,88 +34,112 @@ void gptvq_ft_trellis_store(const gptvq_ft_table *table, const float *theta) {
     codes[i] = gptvq_row_scale_code((double)theta[scales_at(table) + i]);
 }
 
-/* A row of one column group: its states, its values' places in the matrix. */
+/* Some columns of a row of one column group, as they are stored: their states, and where their values are. */
 typedef struct part {
-  const uint16_t *states;
+  size_t begin, count;
   const uint32_t *permutation; /* NULL: none */
-  size_t begin, end;           /* columns as they are stored */
+  uint8_t states[CHUNK];
 } part;
 
-static part part_of(const gptvq_ft_table *table, size_t row, size_t g) {
-  const gptvq_packed_shape *shape = &table->packed->shape;
-  const size_t begin = g * shape->group_cols;
-  return (part){table->indices + row * shape->cols, table->packed->permutation, begin,
-                begin + gptvq_packed_width(shape, g)};
+static void read_part(const gptvq_packed *packed, size_t row, size_t begin, size_t count, part *out) {
+  const gptvq_packed_shape *shape = &packed->shape;
+  out->begin = begin;
+  out->count = count;
+  out->permutation = packed->permutation;
+  gptvq_trellis_states(packed->indices + row * gptvq_trellis_row_bytes(shape), shape->index_bits, begin,
+                       count, out->states);
 }
 
-static size_t column(const part *p, size_t c) { return p->permutation != NULL ? p->permutation[c] : c; }
+static size_t column(const part *p, size_t i) {
+  return p->permutation != NULL ? p->permutation[p->begin + i] : p->begin + i;
+}
 
-/* Entries of a group's tables that a state's value is the sum of. */
+/* The entries of a group's tables that a state's value is the sum of, and these sums. */
 static size_t first(unsigned k, unsigned state) { return gptvq_trellis_entry(k, state, 0); }
 static size_t second(unsigned k, unsigned state) { return HALF + gptvq_trellis_entry(k, state, 1); }
-static float value_of(const float *tables, unsigned k, unsigned state) {
-  return tables[first(k, state)] + tables[second(k, state)];
+static void list_values(const float *tables, unsigned k, float values[STATES]) {
+  for (unsigned state = 0; state < STATES; state++)
+    values[state] = tables[first(k, state)] + tables[second(k, state)];
 }
 
 typedef struct trellis_job {
-  gptvq_ft_params *params;
   const gptvq_ft_table *table;
-  const float *gradient; /* of the stacked matrix */
+  const float *rounded;  /* of all parameters */
+  float *matrix;         /* fill: the stacked one */
+  const float *gradient; /* scatter: of that */
+  float *sums;           /* of all parameters */
 } trellis_job;
 
-static void build_rows(void *context, size_t begin, size_t end, size_t thread) {
+/* A task: some rows of one group. */
+static void fill_rows(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const trellis_job *job = context;
   const gptvq_ft_table *table = job->table;
   const gptvq_packed_shape *shape = &table->packed->shape;
   const size_t groups = table->sizes.column_groups;
-  for (size_t row = begin; row < end; row++) {
-    float *out = job->params->weights.matrix[table->matrix] + (table->row_offset + row) * shape->cols;
-    for (size_t g = 0; g < groups; g++) {
-      const part p = part_of(table, row, g);
-      const float *values = job->params->rounded + table->first + g * TABLE,
-                  scale = job->params->rounded[scales_at(table) + row * groups + g];
-      for (size_t c = p.begin; c < p.end; c++)
-        out[column(&p, c)] = value_of(values, shape->index_bits, p.states[c]) * scale;
+  for (size_t task = begin; task < end; task++) {
+    const size_t g = task % groups, from = task / groups * ROWS,
+                 to = gptvq_min_size(from + ROWS, shape->rows),
+                 end_column = g * shape->group_cols + gptvq_packed_width(shape, g);
+    float values[STATES];
+    list_values(job->rounded + table->first + g * TABLE, shape->index_bits, values);
+    for (size_t row = from; row < to; row++) {
+      const float scale = job->rounded[scales_at(table) + row * groups + g];
+      float *out = job->matrix + (table->row_offset + row) * shape->cols;
+      for (size_t c = g * shape->group_cols; c < end_column; c += CHUNK) {
+        part p;
+        read_part(table->packed, row, c, gptvq_min_size(CHUNK, end_column - c), &p);
+        for (size_t i = 0; i < p.count; i++) out[column(&p, i)] = values[p.states[i]] * scale;
+      }
     }
   }
 }
 
-void gptvq_ft_trellis_build(gptvq_ft_params *params, const gptvq_ft_table *table) {
-  trellis_job job = {params, table, NULL};
-  gptvq_parallel_for(table->packed->shape.rows, 4, build_rows, &job);
+void gptvq_ft_trellis_fill(const gptvq_ft_params *params, const gptvq_ft_table *table, float *matrix) {
+  trellis_job job = {.table = table, .rounded = params->rounded, .matrix = matrix};
+  gptvq_parallel_for(gptvq_ceil_div(table->packed->shape.rows, ROWS) * table->sizes.column_groups, 1,
+                     fill_rows, &job);
 }
 
-/* A group's table is that of all rows: it is one task's. */
+/* A group's table is that of all rows: it is one task's. Its gradient is gathered by states first. */
 static void scatter_groups(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const trellis_job *job = context;
   const gptvq_ft_table *table = job->table;
   const gptvq_packed_shape *shape = &table->packed->shape;
   const size_t groups = table->sizes.column_groups;
+  const unsigned k = shape->index_bits;
   for (size_t g = begin; g < end; g++) {
-    const float *values = job->params->rounded + table->first + g * TABLE;
-    float *sums = job->params->gradient + table->first + g * TABLE;
-    double own[TABLE] = {0};
+    const size_t end_column = g * shape->group_cols + gptvq_packed_width(shape, g);
+    float values[STATES], *sums = job->sums + table->first + g * TABLE;
+    double by_state[STATES] = {0}, own[TABLE] = {0};
+    list_values(job->rounded + table->first + g * TABLE, k, values);
     for (size_t row = 0; row < shape->rows; row++) {
-      const part p = part_of(table, row, g);
       const float *gradient = job->gradient + (table->row_offset + row) * shape->cols;
       const size_t at = scales_at(table) + row * groups + g;
-      const double scale = (double)job->params->rounded[at];
+      const double scale = (double)job->rounded[at];
       double slope = 0.0;
-      for (size_t c = p.begin; c < p.end; c++) {
-        const double d = (double)gradient[column(&p, c)];
-        own[first(shape->index_bits, p.states[c])] += d * scale;
-        own[second(shape->index_bits, p.states[c])] += d * scale;
-        slope += d * (double)value_of(values, shape->index_bits, p.states[c]);
+      for (size_t c = g * shape->group_cols; c < end_column; c += CHUNK) {
+        part p;
+        read_part(table->packed, row, c, gptvq_min_size(CHUNK, end_column - c), &p);
+        for (size_t i = 0; i < p.count; i++) {
+          const double d = (double)gradient[column(&p, i)];
+          by_state[p.states[i]] += d * scale;
+          slope += d * (double)values[p.states[i]];
+        }
       }
-      job->params->gradient[at] += (float)slope;
+      job->sums[at] += (float)slope;
+    }
+    for (unsigned state = 0; state < STATES; state++) {
+      own[first(k, state)] += by_state[state];
+      own[second(k, state)] += by_state[state];
     }
     for (size_t i = 0; i < TABLE; i++) sums[i] += (float)own[i];
   }
 }
 
 void gptvq_ft_trellis_scatter(gptvq_ft_params *params, const gptvq_ft_table *table, const float *gradient) {
-  trellis_job job = {params, table, gradient};
+  trellis_job job = {
+      .table = table, .rounded = params->rounded, .gradient = gradient, .sums = params->gradient};
   gptvq_parallel_for(table->sizes.column_groups, 1, scatter_groups, &job);
 }

@@ -41,6 +41,20 @@ if [ -z "${SANITIZE:-}" ]; then # whose shadow memory is no part of the plan
   [ "$(json peak_bytes)" -le $((least * 11 / 10)) ] || die "the default: $(json peak_bytes) bytes at the peak, the limit is $((least * 11 / 10))"
   expect_fail 2 'give as many, or give all layers equal sizes \(--allocate uniform\)' default --memory-limit $((least * 9 / 10))
 
+  # fine-tuning of the model, which takes most here: the estimate is what it takes, and the same model for 1 and 2 threads
+  tuned() {
+    "$GPTVQ" quantize "$model" --calib "$SOURCE/examples/text/calib.txt" --calib-samples 16 --calib-length 256 --method gptq --bits 3.125 \
+      --calib-self 0 --judge-tokens 0 --finetune-steps 2 --finetune-batch 16 --finetune-rate 0.0005 --json "$@"
+  }
+  expect_ok tuned -o tuned-1 --threads 1
+  near "$(json estimated_peak_bytes)" "$(json peak_bytes)" 0.1
+  more=$(json peak_bytes)
+  [ "$more" -gt $((peak * 3 / 2)) ] || die "fine-tuning takes $more bytes, all else $peak: it is not what is measured"
+  awk -v a="$(json finetune_after)" -v b="$(json finetune_before)" 'BEGIN {exit !(a < b)}' || die "nothing was gained"
+  expect_ok tuned -o tuned-2 --threads 2
+  diff -r -x gptvq.json tuned-1 tuned-2 || die "another model with two threads"
+  expect_fail 2 'give as many, or leave out fine-tuning of the model \(--finetune-steps 0\)' tuned -o x --memory-limit $((more * 9 / 10))
+
   # no room for the scratch file: a file-size limit
   limited() { (ulimit -f 2048 && exec "$GPTVQ" quantize "$@"); }
   expect_fail 3 'the scratch file of calibration activations in full.partial \(0.0 GB\): (File too large|No space left).*--memory-limit' \

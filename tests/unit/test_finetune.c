@@ -10,26 +10,41 @@
  * around. */
 enum { WIDTH = 64, CHAIN = 8 };
 
+/* A bench with the block's weights on it, as it came. */
+static void set_up(const gptvq_ft_params *params, size_t tokens, bool with_backward, gptvq_ft_bench *bench) {
+  gptvq_error err;
+  assert_int_equal(
+      gptvq_ft_bench_create(params->dims, 1, tokens, with_backward, GPTVQ_COMPUTE_FP32, bench, &err),
+      GPTVQ_OK);
+  gptvq_ft_params_fill(params, &bench->weights);
+}
+
+/* As theta is now, without rounding. */
+static void build(gptvq_ft_params *params, gptvq_ft_bench *bench) {
+  gptvq_ft_params_round(params, false);
+  gptvq_ft_params_fill(params, &bench->weights);
+}
+
 static void forward_is_the_definition(void **state) {
   (void)state;
   for (size_t i = 0; i < VARIANTS; i++) {
     fixture f;
     gptvq_error err;
     gptvq_ft_params params;
-    gptvq_ft_tape *tape;
+    gptvq_ft_bench bench;
     seed = i;
     make_fixture(&f, &variants[i], WINDOWS);
     assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-    assert_int_equal(gptvq_ft_tape_create(&f.dims, TOKENS, false, &tape, &err), GPTVQ_OK);
+    set_up(&params, TOKENS, false, &bench);
     double x[TOKENS * HIDDEN], expected[TOKENS * HIDDEN], largest = 0;
     for (size_t j = 0; j < TOKENS * HIDDEN; j++) x[j] = (double)f.x[j];
-    (void)ref_block(&f.dims, &params.weights, TOKENS, x, expected);
+    (void)ref_block(&f.dims, &bench.weights, TOKENS, x, expected);
     for (size_t j = 0; j < TOKENS * HIDDEN; j++) largest = fmax(largest, fabs(expected[j]));
-    const float *y = gptvq_ft_forward(&f.dims, &params.weights, tape, TOKENS, f.x);
+    const float *y = gptvq_ft_forward(&f.dims, &bench.weights, bench.tape, TOKENS, f.x);
     for (size_t j = 0; j < TOKENS * HIDDEN; j++)
       if (!(fabs((double)y[j] - expected[j]) <= CHAIN * WIDTH * (double)FLT_EPSILON * largest))
         fail_msg("%s: output %zu is %.9g, not %.9g", variants[i].name, j, (double)y[j], expected[j]);
-    gptvq_ft_tape_destroy(tape);
+    gptvq_ft_bench_destroy(&bench);
     gptvq_ft_params_release(&params);
     free_fixture(&f);
   }
@@ -45,15 +60,17 @@ static void theta_starts_as_the_packed_weights(void **state) {
     gptvq_ft_params params;
     seed = i;
     make_fixture(&f, &variants[i], WINDOWS);
+    gptvq_ft_bench bench;
     assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+    set_up(&params, TOKENS, false, &bench);
     for (size_t t = 0; t < params.table_count; t++) {
       const gptvq_ft_table *table = &params.tables[t];
       const gptvq_packed_shape *shape = &table->packed->shape;
       float *expected = gptvq_alloc(shape->rows * shape->cols, sizeof *expected);
-      float *built = params.weights.matrix[table->matrix] + table->row_offset * shape->cols;
+      float *built = bench.weights.matrix[table->matrix] + table->row_offset * shape->cols;
       gptvq_packed_decode_ref(table->packed, 0, shape->rows, expected, shape->cols);
       memset(built, 0x7f, shape->rows * shape->cols * sizeof *built);
-      gptvq_ft_params_build(&params, false);
+      build(&params, &bench);
       if (shape->kind != GPTVQ_PACKED_TRELLIS)
         assert_memory_equal(built, expected, shape->rows * shape->cols * sizeof *built);
       /* sums of entries, whose own roundings are of the size of the largest sum */
@@ -63,6 +80,7 @@ static void theta_starts_as_the_packed_weights(void **state) {
         assert_true(fabsf(built[j] - expected[j]) <= 4.0f * FLT_EPSILON * largest);
       free(expected);
     }
+    gptvq_ft_bench_destroy(&bench);
     gptvq_ft_params_release(&params);
     free_fixture(&f);
   }
@@ -99,15 +117,15 @@ static void gradients_are_finite_differences(void **state) {
     fixture f;
     gptvq_error err;
     gptvq_ft_params params;
-    gptvq_ft_tape *tape;
+    gptvq_ft_bench bench;
     for (uint64_t start = 100 + v;; start += VARIANTS) {
       seed = start;
       make_fixture(&f, &variants[v], WINDOWS);
       assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-      assert_int_equal(gptvq_ft_tape_create(&f.dims, TOKENS, true, &tape, &err), GPTVQ_OK);
-      gptvq_ft_forward(&f.dims, &params.weights, tape, TOKENS, f.x);
-      if (limits_are_far(&f, &params.weights, tape)) break;
-      gptvq_ft_tape_destroy(tape);
+      set_up(&params, TOKENS, true, &bench);
+      gptvq_ft_forward(&f.dims, &bench.weights, bench.tape, TOKENS, f.x);
+      if (limits_are_far(&f, &bench.weights, bench.tape)) break;
+      gptvq_ft_bench_destroy(&bench);
       gptvq_ft_params_release(&params);
       free_fixture(&f);
     }
@@ -115,9 +133,9 @@ static void gradients_are_finite_differences(void **state) {
     double x[TOKENS * HIDDEN];
     for (size_t i = 0; i < TOKENS * HIDDEN; i++) x[i] = (double)f.x[i];
     gptvq_ft_params_begin(&params);
-    gptvq_ft_forward(&f.dims, &params.weights, tape, TOKENS, f.x);
-    gptvq_ft_backward(&f.dims, &params.weights, tape, r, &params.vector_gradients, gptvq_ft_params_scatter,
-                      &params, gradient_in);
+    gptvq_ft_forward(&f.dims, &bench.weights, bench.tape, TOKENS, f.x);
+    gptvq_ft_backward(&f.dims, &bench.weights, bench.tape, r, &params.vector_gradients,
+                      gptvq_ft_params_scatter, &params, gradient_in);
     gptvq_ft_params_finish(&params);
 
     /* arrays of parameters, each with its own largest gradient */
@@ -136,8 +154,8 @@ static void gradients_are_finite_differences(void **state) {
         double value[4];
         for (int k = 0; k < 4; k++) {
           params.theta[i] = start + h * (float)(k < 2 ? k - 2 : k - 1);
-          gptvq_ft_params_build(&params, false);
-          value[k] = functional(&f.dims, &params.weights, x, r);
+          build(&params, &bench);
+          value[k] = functional(&f.dims, &bench.weights, x, r);
         }
         params.theta[i] = start;
         double expected = (8.0 * (value[2] - value[1]) - (value[3] - value[0])) / (12.0 * (double)h);
@@ -146,14 +164,14 @@ static void gradients_are_finite_differences(void **state) {
                    variants[v].name, a, i - starts[a], (double)params.gradient[i], expected, largest);
       }
     }
-    gptvq_ft_params_build(&params, false);
+    build(&params, &bench);
     double largest = 0;
     for (size_t i = 0; i < TOKENS * HIDDEN; i++) largest = fmax(largest, fabs((double)gradient_in[i]));
     for (size_t i = 0; i < TOKENS * HIDDEN; i += 5) {
       double start = x[i], h = 0x1p-9, value[4];
       for (int k = 0; k < 4; k++) {
         x[i] = start + h * (double)(k < 2 ? k - 2 : k - 1);
-        value[k] = functional(&f.dims, &params.weights, x, r);
+        value[k] = functional(&f.dims, &bench.weights, x, r);
       }
       x[i] = start;
       double expected = (8.0 * (value[2] - value[1]) - (value[3] - value[0])) / (12.0 * h);
@@ -162,7 +180,61 @@ static void gradients_are_finite_differences(void **state) {
                  (double)gradient_in[i], expected);
     }
     free(r);
-    gptvq_ft_tape_destroy(tape);
+    gptvq_ft_bench_destroy(&bench);
+    gptvq_ft_params_release(&params);
+    free_fixture(&f);
+  }
+}
+
+/* The gradients of all parameters of one pass, as `compute` gives them. */
+static void gradients_of(const fixture *f, gptvq_ft_params *params, gptvq_compute compute, const float *r,
+                         float *gradient_in) {
+  gptvq_error err;
+  gptvq_ft_bench bench;
+  assert_int_equal(gptvq_ft_bench_create(&f->dims, 1, TOKENS, true, compute, &bench, &err), GPTVQ_OK);
+  gptvq_ft_params_fill(params, &bench.weights);
+  gptvq_ft_params_begin(params);
+  gptvq_ft_forward(&f->dims, &bench.weights, bench.tape, TOKENS, f->x);
+  gptvq_ft_backward(&f->dims, &bench.weights, bench.tape, r, &params->vector_gradients,
+                    gptvq_ft_params_scatter, params, gradient_in);
+  gptvq_ft_params_finish(params);
+  gptvq_ft_bench_destroy(&bench);
+}
+
+static double distance(size_t n, const float *a, const float *b) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < n; i++) {
+    difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    size += (double)b[i] * (double)b[i];
+  }
+  return sqrt(difference / size);
+}
+
+/* Both factors of a product are off by 2^-9 of themselves at most, and a gradient is behind a chain of some
+ * products forward and as many back, whose errors add up: 2 · 2 · CHAIN · 2^-9 of its length, less what is
+ * random about them. That they are rounded at all shows as well. */
+static void gradients_in_bf16_are_near(void **state) {
+  (void)state;
+  if (!gptvq_ft_rounds(GPTVQ_COMPUTE_BF16)) skip();
+  for (size_t v = 0; v < VARIANTS; v++) {
+    fixture f;
+    gptvq_error err;
+    gptvq_ft_params params;
+    if (routes(&variants[v])) continue; /* tokens may be sent elsewhere */
+    seed = 300 + v;
+    make_fixture(&f, &variants[v], WINDOWS);
+    assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+    float *r = random_vector(TOKENS * HIDDEN, 0, 1), in[2][TOKENS * HIDDEN];
+    float *all = gptvq_alloc(params.count, sizeof *all);
+    gradients_of(&f, &params, GPTVQ_COMPUTE_FP32, r, in[0]);
+    memcpy(all, params.gradient, params.count * sizeof *all);
+    gradients_of(&f, &params, GPTVQ_COMPUTE_BF16, r, in[1]);
+    const double off = distance(params.count, params.gradient, all),
+                 off_in = distance(TOKENS * HIDDEN, in[1], in[0]);
+    if (!(off > 0.0 && off <= 4 * CHAIN * 0x1p-9 && off_in <= 4 * CHAIN * 0x1p-9))
+      fail_msg("%s: off by %.3g, of the inputs by %.3g", variants[v].name, off, off_in);
+    free(all);
+    free(r);
     gptvq_ft_params_release(&params);
     free_fixture(&f);
   }
@@ -176,13 +248,13 @@ enum { MANY = 24 };
 static float *disturb(fixture *f) {
   gptvq_error err;
   gptvq_ft_params params;
-  gptvq_ft_tape *tape;
+  gptvq_ft_bench bench;
   float *targets = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *targets);
   assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-  assert_int_equal(gptvq_ft_tape_create(&f->dims, MANY * LENGTH, false, &tape, &err), GPTVQ_OK);
-  memcpy(targets, gptvq_ft_forward(&f->dims, &params.weights, tape, MANY * LENGTH, f->x),
+  set_up(&params, MANY * LENGTH, false, &bench);
+  memcpy(targets, gptvq_ft_forward(&f->dims, &bench.weights, bench.tape, MANY * LENGTH, f->x),
          MANY * LENGTH * HIDDEN * sizeof *targets);
-  gptvq_ft_tape_destroy(tape);
+  gptvq_ft_bench_destroy(&bench);
   for (size_t i = 0; i < params.count; i++) params.theta[i] += 0.15f * params.unit[i] * uniform(1.0f);
   gptvq_ft_params_store(&params);
   gptvq_ft_params_release(&params);
@@ -195,10 +267,12 @@ static double stored_error(fixture *f, const float *targets) {
   gptvq_error err;
   gptvq_ft_params params;
   assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
+  gptvq_ft_bench bench;
+  set_up(&params, TOKENS, false, &bench);
   double *x = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *x),
          *out = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *out);
   for (size_t i = 0; i < MANY * LENGTH * HIDDEN; i++) x[i] = (double)f->x[i];
-  (void)ref_block(&f->dims, &params.weights, MANY * LENGTH, x, out);
+  (void)ref_block(&f->dims, &bench.weights, MANY * LENGTH, x, out);
   double errors = 0, deviation = 0;
   for (size_t j = 0; j < HIDDEN; j++) {
     double sum = 0, squares = 0;
@@ -212,6 +286,7 @@ static double stored_error(fixture *f, const float *targets) {
   }
   free(x);
   free(out);
+  gptvq_ft_bench_destroy(&bench);
   gptvq_ft_params_release(&params);
   return errors / (MANY / 3) / (deviation / MANY);
 }
@@ -403,6 +478,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(forward_is_the_definition),
                                      cmocka_unit_test(theta_starts_as_the_packed_weights),
                                      cmocka_unit_test(gradients_are_finite_differences),
+                                     cmocka_unit_test(gradients_in_bf16_are_near),
                                      cmocka_unit_test(training_lowers_the_stored_error),
                                      cmocka_unit_test(training_of_indices_repairs_them),
                                      cmocka_unit_test(same_bytes_for_any_threads),

@@ -146,6 +146,55 @@ static void few_rows_have_the_bits_of_many(void **state) {
   free(b);
 }
 
+/* The threaded ones: more than one tile in both directions, tails; the same bits for 1 and 3 threads. Sums as
+ * above, and a rounding by the factor. Some rows and columns are compared. */
+static void check_tiled(const char *level) {
+  typedef void tiled(size_t, size_t, size_t, float, const uint16_t *, size_t, const uint16_t *, size_t,
+                     float *, size_t);
+  static tiled *const products[] = {gptvq_gemm_bf16_tiled_nt, gptvq_gemm_bf16_tiled_nn,
+                                    gptvq_gemm_bf16_tiled_tn};
+  enum { ROWS = 521, COLS = 531, DEPTH = 75 };
+  for (int how = 0; how < 3; how++) {
+    const size_t lda = how == 2 ? ROWS + 1 : DEPTH, a_rows = how == 2 ? DEPTH : ROWS,
+                 ldb = how == 0 ? DEPTH + 2 : COLS + 3, b_rows = how == 0 ? COLS : DEPTH, ldc = COLS + 2;
+    float *x = numbers(a_rows * lda, 7), *y = numbers(b_rows * ldb, 8),
+          *c[2] = {numbers(ROWS * ldc, 9), numbers(ROWS * ldc, 9)};
+    uint16_t *a = gptvq_alloc(a_rows * lda, sizeof *a), *b = gptvq_alloc(b_rows * ldb, sizeof *b);
+    gptvq_to_bf16(a_rows * lda, x, a);
+    gptvq_to_bf16(b_rows * ldb, y, b);
+    for (int i = 0; i < 2; i++) {
+      gptvq_set_threads(i == 0 ? 1 : 3);
+      products[how](ROWS, COLS, DEPTH, 0.3f, a, lda, b, ldb, c[i], ldc);
+    }
+    gptvq_set_threads(0);
+    assert_memory_equal(c[0], c[1], ROWS * ldc * sizeof **c);
+    float *before = numbers(ROWS * ldc, 9);
+    for (size_t i = 0; i < ROWS; i += 5)
+      for (size_t j = 0; j < ldc; j++) {
+        double sum = 0.0, scale = 0.0, got = (double)c[0][i * ldc + j];
+        if (j >= COLS) {
+          assert_true(c[0][i * ldc + j] == before[i * ldc + j]);
+          continue;
+        }
+        for (size_t t = 0; t < DEPTH; t++) {
+          double product = 0.3f * (double)rounded(how == 2 ? x[t * lda + i] : x[i * lda + t]) *
+                           (double)rounded(how == 0 ? y[j * ldb + t] : y[t * ldb + j]);
+          sum += product;
+          scale += fabs(product);
+        }
+        if (!(fabs(got - sum) <= (double)(DEPTH + 1) * 0x1p-24 * scale))
+          fail_msg("%s, tiled %d: row %zu, column %zu is %.9g, should be %.9g", level, how, i, j, got, sum);
+      }
+    free(before);
+    free(x);
+    free(y);
+    free(c[0]);
+    free(c[1]);
+    free(a);
+    free(b);
+  }
+}
+
 static void at_all_levels(void (*check)(const char *level)) {
   static const char *const levels[] = {"avx512", "amx"};
   size_t checked = 0;
@@ -161,6 +210,11 @@ static void at_all_levels(void (*check)(const char *level)) {
 static void products(void **state) {
   (void)state;
   at_all_levels(check_products);
+}
+
+static void tiled_products(void **state) {
+  (void)state;
+  at_all_levels(check_tiled);
 }
 
 static void sums_are_those_of_rounded_inputs(void **state) {
@@ -187,8 +241,10 @@ static void numbers_are_rounded(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(sums_are_those_of_rounded_inputs),
-                                     cmocka_unit_test(rows_are_rounded), cmocka_unit_test(products),
+                                     cmocka_unit_test(rows_are_rounded),
+                                     cmocka_unit_test(products),
                                      cmocka_unit_test(few_rows_have_the_bits_of_many),
+                                     cmocka_unit_test(tiled_products),
                                      cmocka_unit_test(numbers_are_rounded)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* format/packed: the layout against a walk through memory in storage order, decoding against a second, naive
  * definition. */
 #include "packed_fixture.h"
+#include "format/unpack.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -13,7 +14,7 @@ static void units_round_trip(void **state) {
   uint64_t seed = 1;
   for (unsigned bits = 1; bits <= 12; bits++)
     for (size_t n = 8; n <= 136; n += 8) {
-      uint16_t in[136], out[136];
+      uint16_t in[136], out[136 + 1];
       uint8_t bytes[136 * 12 / 8 + 1];
       size_t size = n / 8 * bits;
       for (size_t i = 0; i < n; i++) in[i] = (uint16_t)(gptvq_random(&seed) & ((1u << bits) - 1u));
@@ -22,6 +23,13 @@ static void units_round_trip(void **state) {
       assert_int_equal(bytes[size], 0xa5);
       gptvq_unpack_unit(bytes, n, bits, out);
       assert_memory_equal(in, out, n * sizeof in[0]);
+      for (size_t first = 0; first < n; first += 3)
+        for (size_t count = 1; first + count <= n; count += 7) {
+          memset(out, 0xff, sizeof out);
+          gptvq_unpack_indices(bytes, n, bits, first, count, out);
+          assert_memory_equal(in + first, out, count * sizeof in[0]);
+          assert_int_equal(out[count], 0xffff);
+        }
     }
 }
 

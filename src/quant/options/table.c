@@ -112,7 +112,8 @@ static const gptvq_field fields[] = {
     {MEMBER(finetune_steps, GPTVQ_FIELD_SIZE), .max = 1 << 24, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = finetuning, .flag = "finetune-steps", .argument = "N",
      .help = "codebooks, scales and norms of the whole model are optimised against the original's\n"
-             "predictions for N steps; needs the model's weights in memory in fp32"},
+             "predictions for N steps; of weights and activations one block's are in memory at a time,\n"
+             "and what goes into each block"},
     {MEMBER(finetune_block_steps, GPTVQ_FIELD_SIZE), .max = 1 << 24, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = finetuning, .flag = "finetune-block-steps", .argument = "N",
      .help = "the same block after block, against the original block's outputs, for N steps each;\n"
@@ -137,8 +138,8 @@ static const gptvq_field fields[] = {
              "many for each prefix, 1 to 4"},
     {MEMBER(finetune_index_rate, GPTVQ_FIELD_DOUBLE), .max = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = finetuning, .flag = "finetune-index-rate", .argument = "F",
-     .help = "the same for the indices, which then may change too; takes three times the memory;\n"
-             "0 = they stay"},
+     .help = "the same for the indices, which then may change too; takes 12 bytes a weight and 4 an index\n"
+             "of memory; 0 = they stay"},
     {MEMBER(guide, GPTVQ_FIELD_DOUBLE), .max = 1, .identity = GPTVQ_IDENTITY_ALWAYS, .section = method,
      .flag = "guide", .argument = "F",
      .help = "calibration tokens weigh by the squared gradient of the loss, to this power; 0 = all\n"

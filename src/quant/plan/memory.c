@@ -137,6 +137,18 @@ static double packed_block(const run *r, const gptvq_block *block) {
   return sum;
 }
 
+/* Trained values of all layers. */
+static double trained_values(const run *r) {
+  double sum = 0.0;
+  gptvq_packed_shape shape;
+  for (size_t b = 0; b < r->model->config.layers; b++)
+    for (size_t i = 0; i < r->model->blocks[b].linear_count; i++)
+      if (gptvq_layer_shape(r->model->blocks[b].linears[i].rows, r->model->blocks[b].linears[i].cols,
+                            r->options, &shape, NULL) == GPTVQ_OK)
+        sum += (double)gptvq_finetune_values(&shape);
+  return sum;
+}
+
 /* Bytes of the block's layers and of the work on them. */
 static double block_peak(const run *r, const gptvq_block *block) {
   double peak = 0.0, square[GPTVQ_ALL_INPUTS] = {0.0}, all = 0.0;
@@ -189,6 +201,15 @@ static double streams(const gptvq_model *model, const gptvq_resolved *options, s
   return one * ((two ? 2.0 : 1.0) + (gptvq_run_tunes_blocks(options) ? 1.0 : 0.0));
 }
 
+static gptvq_finetune_options tuning_of(const gptvq_quantize_options *o) {
+  gptvq_finetune_options tuning;
+  gptvq_finetune_options_init(&tuning);
+  tuning.batch = o->finetune_batch;
+  tuning.index_rate = o->finetune_index_rate;
+  tuning.compute = o->calib_compute;
+  return tuning;
+}
+
 /* The blocks without the streams. */
 static double blocks_peak(const run *r) {
   const gptvq_model own = with_compute(r->model, r->options);
@@ -198,10 +219,7 @@ static double blocks_peak(const run *r) {
     const gptvq_block *block = &r->model->blocks[b];
     peak = fmax(peak, block_peak(r, block));
     if (!gptvq_run_tunes_blocks(r->options)) continue;
-    gptvq_finetune_options tuning;
-    gptvq_finetune_options_init(&tuning);
-    tuning.batch = r->options->options.finetune_batch;
-    tuning.index_rate = r->options->options.finetune_index_rate;
+    const gptvq_finetune_options tuning = tuning_of(&r->options->options);
     peak = fmax(peak, packed_block(r, block) + gptvq_finetune_block_peak(r->model, block, length, &tuning));
   }
   return peak + sweep_peak(r) + (double)gptvq_workspace_bytes(&own, 1, length, length);
@@ -291,6 +309,28 @@ static double judge_peak(const run *r) {
          2.0 * (double)gptvq_runner_bytes(&own, length);
 }
 
+/* All blocks together: of the original and of the finished model a block of pages at a time, of the latter
+ * all indices where they are trained. */
+static double tuning_peak(const run *r, bool scratch) {
+  const gptvq_model *model = r->model;
+  const gptvq_quantize_options *o = &r->options->options;
+  gptvq_finetune_options tuning = tuning_of(o);
+  gptvq_outside_bits bits;
+  double packed = 0.0, most = 0.0;
+  for (size_t b = 0; b < model->config.layers; b++) {
+    const double block = packed_block(r, &model->blocks[b]);
+    packed += block;
+    most = fmax(most, block);
+  }
+  if (gptvq_outside_bits_of(model, o, &bits, NULL) == GPTVQ_OK && gptvq_outside_packs_head(model, o, &bits))
+    tuning.head = &model->head;
+  tuning.place = (gptvq_stream_place){gptvq_run_keeps_half(r->options), scratch ? "" : NULL};
+  const gptvq_model own = with_compute(model, r->options);
+  const size_t windows = o->calib_samples + gptvq_ceil_div(o->calib_samples, 8);
+  return outside_pages(model) + block_pages(model) + (o->finetune_index_rate > 0.0 ? packed : most) +
+         (double)gptvq_finetune_model_bytes(&own, trained_values(r), windows, o->calib_length, &tuning);
+}
+
 /* Everything with the plan's budgets. */
 static void add_up(const gptvq_model *model, const gptvq_resolved *options, size_t windows, double resident,
                    gptvq_memory_plan *plan) {
@@ -349,18 +389,7 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
            packing == 0.0 ? 0.0
                           : window + (double)gptvq_workspace_bytes(&own, 1, length, length) +
                                 fmax(pages, packing)); /* embedding and head come before the blocks */
-  if (o->finetune_steps > 0) {
-    gptvq_finetune_options tuning;
-    gptvq_finetune_options_init(&tuning);
-    tuning.batch = o->finetune_batch;
-    tuning.index_rate = o->finetune_index_rate;
-    gptvq_outside_bits bits;
-    if (gptvq_outside_bits_of(model, o, &bits, NULL) == GPTVQ_OK && gptvq_outside_packs_head(model, o, &bits))
-      tuning.head = &model->head;
-    phases[GPTVQ_MEMORY_TUNING] =
-        base + kept + outside_pages(model) + (double)model->info.linear_bytes +
-        (double)gptvq_finetune_model_bytes(model, samples + gptvq_ceil_div(samples, 8), length, &tuning);
-  }
+  if (o->finetune_steps > 0) phases[GPTVQ_MEMORY_TUNING] = base + kept + tuning_peak(&r, plan->scratch);
   plan->peak = 0.0;
   for (size_t i = 0; i < GPTVQ_MEMORY_PHASES; i++) plan->peak = fmax(plan->peak, phases[i]);
 }

@@ -141,8 +141,10 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   gptvq_memory_plan simple;
   gptvq_memory_plan_make(r->model, &without, windows, resident, available, false, &simple);
   if (own > 0.0 && plan->peak > own) {
-    gptvq_resolved plain = r->resolved, equal = r->resolved;
-    gptvq_memory_plan unpacked, uniform;
+    gptvq_resolved plain = r->resolved, equal = r->resolved, untuned = r->resolved;
+    gptvq_memory_plan unpacked, uniform, quantized;
+    untuned.options.finetune_steps = 0;
+    gptvq_memory_plan_make(r->model, &untuned, windows, resident, own, true, &quantized);
     equal.options.allocate = GPTVQ_ALLOCATE_UNIFORM;
     gptvq_memory_plan_make(r->model, &equal, windows, resident, own, true, &uniform);
     plain.options.embedding_bits = plain.options.head_bits = 16;
@@ -150,8 +152,9 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
         "%.0f MB (`memory_limit`) are not enough: with activations on disk and one Hessian at a "
-        "time this takes %.0f MB; give as many%s%s%s",
+        "time this takes %.0f MB; give as many%s%s%s%s",
         own * 1e-6, ceil(plan->least * 1e-6),
+        quantized.least < plan->least ? ", or leave out fine-tuning of the model (`finetune_steps` 0)" : "",
         uniform.least < plan->least ? ", or give all layers equal sizes (`allocate` uniform)" : "",
         simple.least < plan->least ? ", or turn off `mismatch` and `mismatch_stream`" : "",
         unpacked.least < plan->least
@@ -430,7 +433,7 @@ static gptvq_status finetune(run *r, gptvq_quantize_report *report, gptvq_error 
   if (!r->state.finetuned) {
     gptvq_finetune_result result;
     GPTVQ_TRY(gptvq_pipeline_finetune(r->model, &r->out, &r->plan, &r->pipeline.solver, &r->calibration,
-                                      &result, err));
+                                      r->place, &result, err));
     r->state.finetune_before = result.before;
     r->state.finetune_after = result.after;
     r->state.finetuned = true;

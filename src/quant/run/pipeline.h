@@ -182,12 +182,12 @@ gptvq_status gptvq_pipeline_block_tuned(gptvq_pipeline *pipeline, const gptvq_bl
 gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint *shards, gptvq_block *block,
                                 gptvq_copies *copies, gptvq_error *err);
 /* Fine-tunes the finished packed model in out->work and writes all its shards anew into the folder
- * "finetuned" inside out->work. GPTVQ_ERROR_MEMORY before any
- * work when it cannot fit. */
+ * "finetuned" inside out->work. place: of activations. GPTVQ_ERROR_MEMORY before any work when it cannot fit.
+ */
 gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
                                      const gptvq_tensor_plan *plan, const gptvq_solver *solver,
-                                     const gptvq_calibration *calibration, gptvq_finetune_result *result,
-                                     gptvq_error *err);
+                                     const gptvq_calibration *calibration, gptvq_stream_place place,
+                                     gptvq_finetune_result *result, gptvq_error *err);
 /* Moves those shards over the first ones. May be repeated after an interruption. */
 gptvq_status gptvq_pipeline_take_tuned(const gptvq_output *out, const gptvq_tensor_plan *plan,
                                        gptvq_error *err);

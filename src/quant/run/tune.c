@@ -86,8 +86,9 @@ gptvq_status gptvq_copy_vectors(const gptvq_model *model, const gptvq_checkpoint
   return GPTVQ_OK;
 }
 
-/* The packed linears' codebooks and scales become copies. */
-static gptvq_status copy_tables(gptvq_block *block, gptvq_copies *copies, gptvq_error *err) {
+/* The packed linears' codebooks and scales become copies, their indices where these are trained. */
+static gptvq_status copy_tables(gptvq_block *block, bool indices_too, gptvq_copies *copies,
+                                gptvq_error *err) {
   for (size_t i = 0; i < block->linear_count; i++) {
     gptvq_packed *packed = &block->linears[i].packed;
     gptvq_packed_sizes sizes;
@@ -98,7 +99,7 @@ static gptvq_status copy_tables(gptvq_block *block, gptvq_copies *copies, gptvq_
     GPTVQ_TRY(copy_bytes(copies, &packed->codebooks, sizes.codebook_bytes, err));
     GPTVQ_TRY(copy_bytes(copies, &scales, sizes.codebook_scales * sizeof(uint16_t), err));
     GPTVQ_TRY(copy_bytes(copies, &uniform, sizes.uniform_scales * sizeof(uint16_t), err));
-    GPTVQ_TRY(copy_bytes(copies, &indices, sizes.index_bytes, err));
+    if (indices_too) GPTVQ_TRY(copy_bytes(copies, &indices, sizes.index_bytes, err));
     GPTVQ_TRY(copy_bytes(copies, &row_scales, sizes.row_scale_bytes, err));
     packed->row_scales = row_scales;
     packed->codebook_scales = scales;
@@ -127,6 +128,7 @@ static gptvq_finetune_options settings_of(const gptvq_model *model, const gptvq_
   settings.holdout = held;
   settings.seed = options->seed;
   settings.vector_dtype = norm_dtype(model);
+  settings.compute = options->calib_compute;
   return settings;
 }
 
@@ -189,9 +191,10 @@ typedef struct tuning {
   gptvq_copies copies; /* what they own */
 } tuning;
 
-static gptvq_status open_tuning(tuning *t, const gptvq_output *out, gptvq_error *err) {
+static gptvq_status open_tuning(tuning *t, const gptvq_output *out, bool indices_too, gptvq_error *err) {
   const gptvq_model_options open = {.size = sizeof open, .compute = GPTVQ_COMPUTE_FP32};
   GPTVQ_TRY(gptvq_model_open(out->work, &open, &t->packed, err));
+  gptvq_model_rest(t->packed); /* pages that were checked */
   size_t layers = t->model->config.layers;
   t->blocks = calloc(layers, sizeof *t->blocks);
   if (t->blocks == NULL) return gptvq_fail_memory(err, "fine-tuning: blocks", layers * sizeof *t->blocks);
@@ -199,7 +202,7 @@ static gptvq_status open_tuning(tuning *t, const gptvq_output *out, gptvq_error 
     GPTVQ_TRY(gptvq_block_copy(&t->packed->blocks[b], &t->blocks[b], err));
     GPTVQ_TRY(keep(&t->copies, t->blocks[b].linears, 0, err));
     GPTVQ_TRY(gptvq_copy_vectors(t->model, NULL, &t->blocks[b], &t->copies, err));
-    GPTVQ_TRY(copy_tables(&t->blocks[b], &t->copies, err));
+    GPTVQ_TRY(copy_tables(&t->blocks[b], indices_too, &t->copies, err));
   }
   const float *norm = t->packed->final_norm;
   GPTVQ_TRY(copy_floats(&t->copies, &norm, t->model->config.hidden, err));
@@ -251,21 +254,30 @@ static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const 
   return status;
 }
 
+static double trained_values(const gptvq_model *packed) {
+  double sum = 0.0;
+  for (size_t b = 0; b < packed->config.layers; b++)
+    for (size_t i = 0; i < packed->blocks[b].linear_count; i++)
+      if (packed->blocks[b].linears[i].is_packed)
+        sum += (double)gptvq_finetune_values(&packed->blocks[b].linears[i].packed.shape);
+  return sum;
+}
+
 static gptvq_status check_memory(size_t bytes, gptvq_error *err) {
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
   if (pages > 0 && page > 0 && bytes / (size_t)page >= (size_t)pages)
     return gptvq_fail(
         err, GPTVQ_ERROR_MEMORY,
         "fine-tuning the whole model takes about %.1f GB, more than this machine's memory: leave it out "
-        "(`finetune_steps` 0) or use a larger machine",
+        "(`finetune_steps` 0), give shorter windows (`calib_length`) or use a larger machine",
         (double)bytes * 1e-9);
   return GPTVQ_OK;
 }
 
 gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_output *out,
                                      const gptvq_tensor_plan *plan, const gptvq_solver *solver,
-                                     const gptvq_calibration *calibration, gptvq_finetune_result *result,
-                                     gptvq_error *err) {
+                                     const gptvq_calibration *calibration, gptvq_stream_place place,
+                                     gptvq_finetune_result *result, gptvq_error *err) {
   tuning t = {.model = model};
   const gptvq_quantize_options *o = &solver->options->options;
   gptvq_finetune_options settings = settings_of(model, o, o->finetune_steps, calibration->held);
@@ -273,10 +285,12 @@ gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_outpu
                                        calibration->tokens};
   const bool own_head = gptvq_outside_packs_head(model, o, &plan->bits);
   gptvq_status status;
-  settings.head = own_head ? &model->head : NULL; /* of the same size as the packed one */
-  GPTVQ_TRY(check_memory(gptvq_finetune_model_bytes(model, windows.count, windows.length, &settings), err));
-  GPTVQ_TRY_GOTO(open_tuning(&t, out, err));
+  settings.place = place;
+  GPTVQ_TRY_GOTO(open_tuning(&t, out, settings.index_rate > 0, err));
   settings.head = own_head ? &t.packed->head : NULL;
+  GPTVQ_TRY_GOTO(check_memory(
+      gptvq_finetune_model_bytes(model, trained_values(t.packed), windows.count, windows.length, &settings),
+      err));
   settings.embedding = plan->bits.embedding != 16 ? &t.packed->embedding : NULL;
   GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, &windows, &settings, solver->callbacks,
                                       result, err));
