@@ -184,6 +184,7 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq
                                gptvq_saturated_size(params->count, sizeof(float)));
     goto done;
   }
+  memcpy(best, params->theta, params->count * sizeof(float));
   GPTVQ_TRY_GOTO(evaluate(&t, &result->before, err)); /* the weights are those of the block as it came */
   result->after = result->before;
   if (!isfinite(result->before)) {
@@ -192,10 +193,11 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq
     goto done;
   }
   size_t tables = gptvq_ft_table_values(params), stale = 0;
+  double slower = 1.0;
   size_t batch = gptvq_min_size(gptvq_max_size(options->batch, 1), t.split.training_count);
   for (size_t step = 0; step < options->steps; step++) {
     if (step > 0) build(&t);
-    double factor = gptvq_ft_schedule(step, options->steps);
+    double factor = slower * gptvq_ft_schedule(step, options->steps);
     t.index_rate = factor * options->index_rate;
     GPTVQ_TRY_GOTO(add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch, err));
     gptvq_ft_adam_update(&adam, tables, factor * options->table_rate, factor * options->vector_rate,
@@ -212,7 +214,11 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq
       memcpy(best, params->theta, params->count * sizeof(float));
       gptvq_ft_indices_keep(params);
       stale = 0;
-    } else if (++stale >= options->patience) break;
+      continue;
+    }
+    if (++stale >= options->patience) break;
+    memcpy(params->theta, best, params->count * sizeof(float)); /* the rate was too high */
+    slower *= 0.5;
   }
   if (result->best_step > 0) {
     memcpy(params->theta, best, params->count * sizeof(float));

@@ -12,9 +12,9 @@ typedef struct gptvq_finetune_options {
   size_t batch;          /* windows per step */
   size_t holdout;        /* the last windows, never trained on, which decide what parameters are kept */
   size_t evaluate_every; /* steps between two looks at the held-out windows */
-  size_t patience;       /* stop after so many looks without a new best */
-  double table_rate;     /* learning rate of codebooks and scales, relative to a codebook's rms value */
-  double vector_rate;    /* of norms and biases, relative to the vector's rms value; 0 = leave them */
+  size_t patience; /* stop after so many looks without a new best; each halves the rates, from the best on */
+  double table_rate;  /* learning rate of codebooks and scales, relative to a codebook's rms value */
+  double vector_rate; /* of norms and biases, relative to the vector's rms value; 0 = leave them */
   double index_rate; /* learning rate of the weights behind the indices, relative to a codebook's rms value; 0
                         = indices stay */
   double index_pull; /* where those weights start: 0 = at the quantized, 1 = at the original weights */

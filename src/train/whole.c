@@ -295,9 +295,18 @@ static gptvq_status take_step(whole *w, double table_rate, double vector_rate, g
   return GPTVQ_OK;
 }
 
+/* Indices that are trained follow their shadow values, which stay. */
+static void go_back(whole *w) {
+  for (size_t b = 0; b < w->layers; b++)
+    memcpy(w->params[b].theta, w->best[b], w->params[b].count * sizeof(float));
+  memcpy(w->norm_theta, w->best[w->layers], w->hidden * sizeof(float));
+}
+
 static gptvq_status train(whole *w, const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
                           gptvq_finetune_result *result, gptvq_error *err) {
   size_t stale = 0;
+  double slower = 1.0;
+  keep_best(w);
   GPTVQ_TRY(evaluate(w, &result->before, err));
   result->after = result->before;
   if (!isfinite(result->before))
@@ -306,7 +315,7 @@ static gptvq_status train(whole *w, const gptvq_finetune_options *options, const
         "fine-tuning: NaN or infinity in the predictions of the original or of the quantized model");
   for (size_t step = 0; step < options->steps; step++) {
     if (step > 0) round_all(w);
-    double factor = gptvq_ft_schedule(step, options->steps), divergence;
+    double factor = slower * gptvq_ft_schedule(step, options->steps), divergence;
     w->index_rate = factor * options->index_rate;
     GPTVQ_TRY(take_step(w, factor * options->table_rate, factor * options->vector_rate, err));
     result->steps = step + 1;
@@ -319,7 +328,11 @@ static gptvq_status train(whole *w, const gptvq_finetune_options *options, const
       result->best_step = step + 1;
       keep_best(w);
       stale = 0;
-    } else if (++stale >= options->patience) break;
+      continue;
+    }
+    if (++stale >= options->patience) break;
+    go_back(w); /* the rate was too high */
+    slower *= 0.5;
   }
   return GPTVQ_OK;
 }
