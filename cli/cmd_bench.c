@@ -246,11 +246,9 @@ static int make_model(int argc, char **argv) {
       {GPTVQ_OPTION_STRING, "output", 'o', .value = &out, .argument = "DIR",
        .help = "where the model is written"},
       {GPTVQ_OPTION_CHOICE, "shape", .value = &shape, .choices = gptvq_random_shapes(), .argument = "NAME",
-       .help = "llama-2-7b (default), llama-2-13b, llama-2-70b, llama-3-8b, llama-3.2-1b, llama-3.2-3b, "
-               "mistral-7b,\n"
-               "mixtral-8x7b, phi-3-mini, "
-               "qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, smollm2-135m, smollm2-360m or stories (the example "
-               "model)"},
+       .help = "llama-2-7b (default), llama-2-13b, llama-2-70b, llama-3-8b, llama-3.2-1b, llama-3.2-3b,\n"
+               "mistral-7b, mixtral-8x7b, phi-3-mini, qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, smollm2-135m,\n"
+               "smollm2-360m or stories (the example model)"},
       {GPTVQ_OPTION_SIZE, "layers", .value = &model.layers, .min = 1, .max = 1000, .argument = "N",
        .help = "decoder blocks (default: as many as the real model)"},
       {GPTVQ_OPTION_FLAG, "dense", .value = &model.dense, .help = "bf16 weights, not packed"},

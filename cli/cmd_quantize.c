@@ -135,7 +135,8 @@ static int finish(command_line *line) {
           "--bits follows from the size of index and group: give --bits and at most one of them");
     o->bits = 0;
   }
-  if (o->code == GPTVQ_CODE_TRELLIS && line->index_bits_given && !line->bits_given) o->bits = 0;
+  if (o->code == GPTVQ_CODE_TRELLIS && (line->index_bits_given || line->centroids_given) && !line->bits_given)
+    o->bits = 0;
   gptvq_quantize_options resolved = *o; /* says what is wrong before any work */
   gptvq_error err;
   if (gptvq_quantize_options_resolve(&resolved, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);

@@ -90,7 +90,7 @@ typedef struct gptvq_quantize_options {
   size_t finetune_block_steps; /* on each block against the original block's outputs, as soon as it is
                                   quantized; 0 = none */
   size_t finetune_batch;       /* windows per step, 4 */
-  double finetune_rate; /* learning rate relative to a codebook's rms value, 0.01; half of it for norms and
+  double finetune_rate; /* learning rate relative to a codebook's rms value, 0.004; half of it for norms and
                            biases */
   double finetune_index_rate; /* the same for the weights behind the VQ indices; 0 = indices stay */
   unsigned beam; /* partial assignments kept per row in the GPTVQ loop (1 to 64); 1: greedy, as published. Of

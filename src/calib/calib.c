@@ -192,8 +192,8 @@ static bool fits(const gptvq_token_windows *before, const gptvq_model *model, si
 
 /* `out` keeps what the model writes; `before`: what it wrote in the same run before, or NULL. */
 static gptvq_status write_part(const gptvq_model *model, uint64_t seed, const gptvq_token_windows *before,
-                               size_t cache_budget, const gptvq_callbacks *callbacks, gptvq_calibration *part,
-                               gptvq_calibration *out, gptvq_error *err) {
+                               gptvq_text_room room, const gptvq_callbacks *callbacks,
+                               gptvq_calibration *part, gptvq_calibration *out, gptvq_error *err) {
   size_t windows = window_count(part), tokens = windows * part->length;
   out->written = gptvq_alloc(tokens, sizeof *out->written);
   if (out->written == NULL)
@@ -201,18 +201,18 @@ static gptvq_status write_part(const gptvq_model *model, uint64_t seed, const gp
   out->written_count = windows;
   if (fits(before, model, windows, part->length))
     memcpy(part->tokens, before->tokens, tokens * sizeof *part->tokens);
-  else GPTVQ_TRY(gptvq_calibration_sample(model, seed, cache_budget, callbacks, part, err));
+  else GPTVQ_TRY(gptvq_calibration_sample(model, seed, room, callbacks, part, err));
   memcpy(out->written, part->tokens, tokens * sizeof *part->tokens);
   return GPTVQ_OK;
 }
 
 static gptvq_status fill_parts(mixture *m, const gptvq_model *model, const char *model_dir, uint64_t seed,
-                               const gptvq_token_windows *written, size_t cache_budget,
+                               const gptvq_token_windows *written, gptvq_text_room room,
                                const gptvq_callbacks *callbacks, gptvq_calibration *out, gptvq_error *err) {
   for (size_t i = 0; i < m->count; i++) {
     gptvq_calibration *part = &m->parts[i];
     GPTVQ_TRY(allocate_tokens(part, err));
-    if (writes(m, i)) GPTVQ_TRY(write_part(model, seed, written, cache_budget, callbacks, part, out, err));
+    if (writes(m, i)) GPTVQ_TRY(write_part(model, seed, written, room, callbacks, part, out, err));
     else
       GPTVQ_TRY(
           gptvq_calibration_cut(model, model_dir, m->sources.items[i].path, seed, callbacks, part, err));
@@ -258,7 +258,7 @@ static gptvq_status merge_parts(mixture *m, gptvq_calibration *out, gptvq_error 
 
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
                                       const gptvq_quantize_options *options,
-                                      const gptvq_token_windows *written, size_t cache_budget,
+                                      const gptvq_token_windows *written, gptvq_text_room room,
                                       const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                       gptvq_error *err) {
   mixture m;
@@ -268,7 +268,7 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
   if (status == GPTVQ_OK) status = share_out(out, &m, err);
   if (status == GPTVQ_OK) {
     name_sources(&m, out->source, sizeof out->source);
-    status = fill_parts(&m, model, model_dir, options->seed, written, cache_budget, callbacks, out, err);
+    status = fill_parts(&m, model, model_dir, options->seed, written, room, callbacks, out, err);
   }
   if (status == GPTVQ_OK) status = merge_parts(&m, out, err);
   if (status == GPTVQ_OK) out->hash = gptvq_calibration_hash(window_count(out), out->length, out->tokens);

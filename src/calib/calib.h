@@ -23,6 +23,12 @@ typedef struct gptvq_calibration {
   char source[256]; /* "self" or the text file's name without its folder; of several each with its windows */
 } gptvq_calibration;
 
+/* Memory for the model to write its windows in. */
+typedef struct gptvq_text_room {
+  size_t caches; /* bytes of caches and logits of texts that are written side by side */
+  bool pages;    /* do the pages of blocks stay from token to token? Without, a token takes a sixth longer */
+} gptvq_text_room;
+
 /* Windows to take from options->calib (samples and length as in the options; length 0 = min(2048, the model's
  * context)). Several sources, a line each, share the windows by weight; each one's windows are spread evenly
  * among the others'.
@@ -37,7 +43,7 @@ typedef struct gptvq_calibration {
  * "self": each window is made of equal texts of at most 2048 tokens, sampled from the model at temperature 1,
  * every other one started with BOS, the others (all, of a model without one) with a random token, and
  * restarted so after each EOS. Up to 128 texts are written side by side (fewer where their caches exceed
- * cache_budget bytes), with inputs in bf16 and caches in fp16. The text depends on the seed, the number of
+ * room.caches bytes), with inputs in bf16 and caches in fp16. The text depends on the seed, the number of
  * windows, their length and (by the last digits of the logits) how many go together and the processor, not
  * on the number of threads. `written`, or NULL: what the same run wrote before, taken in
  * its place where it is as many windows.
@@ -47,13 +53,13 @@ typedef struct gptvq_calibration {
  */
 gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *model_dir,
                                       const gptvq_quantize_options *options,
-                                      const gptvq_token_windows *written, size_t cache_budget,
+                                      const gptvq_token_windows *written, gptvq_text_room room,
                                       const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                       gptvq_error *err);
 /* Bytes that making the windows takes, pages of the model's blocks included, those of embedding and head
  * aside; calib_length set. Asks for the sizes of text files. */
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
-                              size_t cache_budget);
+                              gptvq_text_room room);
 void gptvq_calibration_release(gptvq_calibration *calibration);
 
 /* Checks the numbers of the options against the model and says how long windows are. */

@@ -35,7 +35,7 @@ void gptvq_calibration_count(const gptvq_model *model, const gptvq_quantize_opti
 gptvq_status gptvq_calibration_cut(const gptvq_model *model, const char *model_dir, const char *path,
                                    uint64_t seed, const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                    gptvq_error *err);
-gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, size_t cache_budget,
+gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, gptvq_text_room room,
                                       const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                       gptvq_error *err);
 

@@ -57,14 +57,9 @@ static size_t workspace_bytes(const gptvq_model *sampling_model, const texts *al
                                all->length);
 }
 
-/* To give back each block's pages until the next step takes a sixth of the time. */
-static bool gives_pages_back(const gptvq_model *sampling_model, const texts *all, size_t budget) {
-  return gptvq_saturated_sum(block_pages(sampling_model), workspace_bytes(sampling_model, all)) > budget;
-}
-
 typedef struct sampling {
   gptvq_model model; /* with inputs in bf16 and caches in fp16 where it may: the text need not be exact */
-  bool gives_pages_back;
+  bool keeps_pages;
   gptvq_workspace *workspace;
   size_t length, count, position, first; /* first: number of the first text */
   int32_t *tokens;                       /* [count × length] */
@@ -115,7 +110,7 @@ static gptvq_status sample_step(sampling *job, gptvq_error *err) {
                                          job->count, job->x, err));
     GPTVQ_TRY(gptvq_block_mlp(model, &model->blocks[b], job->workspace, job->count, job->x, GPTVQ_RUN_ALL,
                               NULL, NULL, err));
-    if (job->gives_pages_back) gptvq_block_rest(&model->blocks[b]);
+    if (!job->keeps_pages) gptvq_block_rest(&model->blocks[b]);
   }
   GPTVQ_TRY(gptvq_head(model, job->workspace, job->count, job->x, job->logits, err));
   gptvq_parallel_for(job->count, 1, choose, job);
@@ -159,7 +154,7 @@ static void put_down(const sampling *job, const texts *all, gptvq_calibration *o
   }
 }
 
-gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, size_t cache_budget,
+gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, gptvq_text_room room,
                                       const gptvq_callbacks *callbacks, gptvq_calibration *out,
                                       gptvq_error *err) {
   const gptvq_config *c = &model->config;
@@ -169,8 +164,8 @@ gptvq_status gptvq_calibration_sample(const gptvq_model *model, uint64_t seed, s
   job->model = *model;
   job->model.compute = GPTVQ_COMPUTE_INT8;
   const size_t windows = out->samples + out->held + out->judged_self;
-  const texts all = divide(&job->model, windows, out->length, cache_budget);
-  job->gives_pages_back = gives_pages_back(&job->model, &all, cache_budget);
+  const texts all = divide(&job->model, windows, out->length, room.caches);
+  job->keeps_pages = room.pages;
   job->length = all.length;
   job->tokens = gptvq_alloc(all.together, all.length * sizeof *job->tokens);
   job->last = gptvq_alloc(all.together, sizeof *job->last);
@@ -222,13 +217,13 @@ static double largest_text(const gptvq_quantize_options *options) {
 }
 
 /* Bytes while the model writes so many windows. */
-static double writing_peak(const gptvq_model *model, size_t windows, size_t length, size_t cache_budget) {
+static double writing_peak(const gptvq_model *model, size_t windows, size_t length, gptvq_text_room room) {
   gptvq_model own = *model;
   own.compute = GPTVQ_COMPUTE_INT8;
   const gptvq_config *c = &model->config;
-  const texts all = divide(&own, windows, length, cache_budget);
+  const texts all = divide(&own, windows, length, room.caches);
   size_t pages = 0;
-  if (!gives_pages_back(&own, &all, cache_budget)) pages = block_pages(&own);
+  if (room.pages) pages = block_pages(&own);
   else
     for (size_t b = 0; b < c->layers; b++) pages = gptvq_max_size(pages, pages_of(&own.blocks[b]));
   return (double)pages + (double)workspace_bytes(&own, &all) +
@@ -237,11 +232,10 @@ static double writing_peak(const gptvq_model *model, size_t windows, size_t leng
 }
 
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
-                              size_t cache_budget) {
+                              gptvq_text_room room) {
   size_t written, windows;
   gptvq_calibration_count(model, options, &written, &windows);
-  const double writing =
-      written > 0 ? writing_peak(model, written, options->calib_length, cache_budget) : 0.0;
+  const double writing = written > 0 ? writing_peak(model, written, options->calib_length, room) : 0.0;
   /* each source's windows and all of them; of a text its bytes, pieces and tokens, whose memory the process
    * keeps */
   return 2.0 * sizeof(int32_t) * (double)windows * (double)options->calib_length + writing +

@@ -18,6 +18,12 @@ gptvq_status gptvq_ft_adam_create(size_t count, gptvq_ft_adam *adam, gptvq_error
                            gptvq_saturated_size(count, 2 * sizeof(float)));
 }
 
+void gptvq_ft_adam_restart(gptvq_ft_adam *adam) {
+  memset(adam->mean, 0, adam->count * sizeof *adam->mean);
+  memset(adam->square, 0, adam->count * sizeof *adam->square);
+  adam->step = 0;
+}
+
 void gptvq_ft_adam_release(gptvq_ft_adam *adam) {
   free(adam->mean);
   free(adam->square);

@@ -78,11 +78,12 @@ double gptvq_ft_index_bytes(const gptvq_block *block, const gptvq_finetune_optio
 }
 
 double gptvq_finetune_block_peak(const gptvq_model *model, const gptvq_block *block, size_t length,
-                                 const gptvq_finetune_options *options) {
+                                 double linears, const gptvq_finetune_options *options) {
   const gptvq_ft_dims dims = gptvq_ft_dims_of(model, block, length);
   const size_t micro =
       gptvq_min_size(gptvq_max_size(1, options->max_tokens / length), gptvq_max_size(options->batch, 1));
-  return gptvq_ft_index_bytes(block, options) +
+  return linears + GPTVQ_FT_VALUE_BYTES * (double)gptvq_ft_vector_values(&dims) +
+         gptvq_ft_index_bytes(block, options) +
          (double)gptvq_ft_bench_bytes(&dims, micro * length, true, options->compute) +
          sizeof(float) * 3.0 * (double)(micro * length) * (double)dims.hidden;
 }

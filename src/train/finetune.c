@@ -13,8 +13,8 @@ void gptvq_finetune_options_init(gptvq_finetune_options *options) {
                                       .holdout = 16,
                                       .evaluate_every = 20,
                                       .patience = 5,
-                                      .table_rate = 0.01,
-                                      .vector_rate = 0.005,
+                                      .table_rate = 0.004,
+                                      .vector_rate = 0.002,
                                       .index_pull = 0.4,
                                       .max_tokens = 4096,
                                       .compute = GPTVQ_COMPUTE_FP32,
@@ -217,8 +217,10 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq
       continue;
     }
     if (++stale >= options->patience) break;
-    memcpy(params->theta, best, params->count * sizeof(float)); /* the rate was too high */
-    slower *= 0.5;
+    slower *= 0.5; /* the rate was too high */
+    if (options->index_rate > 0.0) continue;
+    memcpy(params->theta, best, params->count * sizeof(float));
+    gptvq_ft_adam_restart(&adam);
   }
   if (result->best_step > 0) {
     memcpy(params->theta, best, params->count * sizeof(float));

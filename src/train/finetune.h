@@ -12,7 +12,9 @@ typedef struct gptvq_finetune_options {
   size_t batch;          /* windows per step */
   size_t holdout;        /* the last windows, never trained on, which decide what parameters are kept */
   size_t evaluate_every; /* steps between two looks at the held-out windows */
-  size_t patience; /* stop after so many looks without a new best; each halves the rates, from the best on */
+  /* Stop after so many looks without a new best. Each halves the rates, and training goes on from the best
+   * values (not where indices are trained, whose shadow values have no such record). */
+  size_t patience;
   double table_rate;  /* learning rate of codebooks and scales, relative to a codebook's rms value */
   double vector_rate; /* of norms and biases, relative to the vector's rms value; 0 = leave them */
   double index_rate; /* learning rate of the weights behind the indices, relative to a codebook's rms value; 0
@@ -51,9 +53,12 @@ gptvq_status gptvq_finetune_block(const gptvq_model *model, gptvq_block *block,
                                   const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
                                   gptvq_error *err);
 
-/* Bytes that it takes at its peak beside the windows. */
+/* Bytes of one packed linear's trained values, with what training keeps of each, and of its tables and
+ * scales. */
+double gptvq_finetune_linear_bytes(const gptvq_packed_shape *shape);
+/* Bytes that it takes at its peak beside the windows; linears: the block's gptvq_finetune_linear_bytes. */
 double gptvq_finetune_block_peak(const gptvq_model *model, const gptvq_block *block, size_t length,
-                                 const gptvq_finetune_options *options);
+                                 double linears, const gptvq_finetune_options *options);
 
 /* The whole model at once: the continuous parameters of all blocks and the final norm are optimised so that
  * the quantized model's next token distribution matches the original's: mean KL divergence over all positions
@@ -67,11 +72,9 @@ gptvq_status gptvq_finetune_model(const gptvq_model *original, gptvq_block *bloc
                                   const gptvq_callbacks *callbacks, gptvq_finetune_result *result,
                                   gptvq_error *err);
 
-/* Bytes that gptvq_finetune_model needs beside the mappings of files, of a model whose packed linears have
- * `values` trained values together (gptvq_finetune_values); SIZE_MAX on overflow. */
-size_t gptvq_finetune_model_bytes(const gptvq_model *original, double values, size_t windows, size_t length,
+/* Bytes that gptvq_finetune_model needs beside the mappings of files, those of tables and scales included;
+ * linears: all gptvq_finetune_linear_bytes. SIZE_MAX on overflow. */
+size_t gptvq_finetune_model_bytes(const gptvq_model *original, double linears, size_t windows, size_t length,
                                   const gptvq_finetune_options *options);
-/* Those of one linear: numbers of its codebooks, and scales. */
-size_t gptvq_finetune_values(const gptvq_packed_shape *shape);
 
 #endif

@@ -20,11 +20,20 @@ static size_t codebook_values(const gptvq_ft_table *table) {
   return table->sizes.codebook_values / table->sizes.codebook_scales;
 }
 
-size_t gptvq_finetune_values(const gptvq_packed_shape *shape) {
+static size_t trained_values(const gptvq_packed_shape *shape) {
   gptvq_packed_sizes sizes;
   gptvq_packed_measure(shape, &sizes);
   return shape->kind == GPTVQ_PACKED_UNIFORM ? sizes.uniform_scales
                                              : sizes.codebook_values + sizes.row_scale_bytes;
+}
+
+double gptvq_finetune_linear_bytes(const gptvq_packed_shape *shape) {
+  enum { COPIED = 2 }; /* tables and scales: in memory of their own, beside the file's pages */
+  gptvq_packed_sizes sizes;
+  gptvq_packed_measure(shape, &sizes);
+  return (double)GPTVQ_FT_VALUE_BYTES * (double)trained_values(shape) +
+         COPIED * (double)(sizes.stored_bytes - sizes.index_bytes) +
+         (double)(sizes.uniform_scales * sizeof(uint16_t)); /* zero points */
 }
 
 size_t gptvq_ft_vector_values(const gptvq_ft_dims *dims) {
@@ -49,7 +58,7 @@ static gptvq_status add_table(gptvq_ft_params *params, const gptvq_linear *linea
   table->row_offset = row_offset;
   gptvq_packed_measure(shape, &table->sizes);
   table->first = params->count;
-  table->count = gptvq_finetune_values(shape);
+  table->count = trained_values(shape);
   params->count += table->count;
   if (!has_codebooks(table)) {
     const size_t n = gptvq_round_up(table->count, 8);

@@ -122,7 +122,7 @@ static void scatter_tile(const table_job *job, size_t tile) {
     }
 }
 
-/* Groups of columns that share a scale, and those of them that chunks begin in. */
+/* The place of a column's scale among those of all rows. */
 static size_t scale_of(const gptvq_packed_shape *shape, size_t row, size_t column) {
   return row * gptvq_ceil_div(shape->cols, shape->scale_block) + column / shape->scale_block;
 }

@@ -239,6 +239,8 @@ gptvq_status gptvq_ft_params_create(const gptvq_ft_dims *dims, const gptvq_block
 void gptvq_ft_params_release(gptvq_ft_params *params);
 /* Values of theta of a block's norms and biases. */
 size_t gptvq_ft_vector_values(const gptvq_ft_dims *dims);
+/* Of a trained value: theta, gradient, rounded, unit, best and Adam's two. */
+enum { GPTVQ_FT_VALUE_BYTES = 7 * sizeof(float) };
 /* How many of theta's values are codebooks and scales; they come first. */
 size_t gptvq_ft_table_values(const gptvq_ft_params *params);
 /* x as it is stored in that precision, less `offset` */
@@ -307,6 +309,7 @@ typedef struct gptvq_ft_adam {
 } gptvq_ft_adam;
 gptvq_status gptvq_ft_adam_create(size_t count, gptvq_ft_adam *adam, gptvq_error *err);
 void gptvq_ft_adam_release(gptvq_ft_adam *adam);
+void gptvq_ft_adam_restart(gptvq_ft_adam *adam); /* as it was created */
 /* theta[i] −= rate(i) · unit[i] · Adam's direction; rate(i) = table_rate below `tables`, vector_rate from
  * there on. */
 void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate, double vector_rate,

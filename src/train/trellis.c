@@ -5,9 +5,6 @@
 #include "base/memory.h"
 #include "base/threads.h"
 
-#include <math.h>
-#include <string.h>
-
 enum {
   TABLE = GPTVQ_TRELLIS_TABLE,
   HALF = TABLE / 2,

@@ -152,6 +152,7 @@ static gptvq_status evaluate(whole *w, double *divergence, gptvq_error *err) {
 }
 
 static void round_all(whole *w) {
+  if (w->at < w->layers) gptvq_block_rest(w->params[w->at].block);
   for (size_t b = 0; b < w->layers; b++) gptvq_ft_params_round(&w->params[b], true);
   for (size_t i = 0; i < w->hidden; i++)
     w->norm[i] = gptvq_ft_round(w->vector_dtype, w->original->arch->norm_offset, w->norm_theta[i]);
@@ -295,11 +296,11 @@ static gptvq_status take_step(whole *w, double table_rate, double vector_rate, g
   return GPTVQ_OK;
 }
 
-/* Indices that are trained follow their shadow values, which stay. */
 static void go_back(whole *w) {
   for (size_t b = 0; b < w->layers; b++)
     memcpy(w->params[b].theta, w->best[b], w->params[b].count * sizeof(float));
   memcpy(w->norm_theta, w->best[w->layers], w->hidden * sizeof(float));
+  for (size_t b = 0; b <= w->layers; b++) gptvq_ft_adam_restart(&w->adams[b]);
 }
 
 static gptvq_status train(whole *w, const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
@@ -331,8 +332,8 @@ static gptvq_status train(whole *w, const gptvq_finetune_options *options, const
       continue;
     }
     if (++stale >= options->patience) break;
-    go_back(w); /* the rate was too high */
-    slower *= 0.5;
+    slower *= 0.5; /* the rate was too high */
+    if (options->index_rate == 0.0) go_back(w);
   }
   return GPTVQ_OK;
 }
@@ -341,20 +342,19 @@ static size_t windows_at_once(const gptvq_finetune_options *options, size_t leng
   return gptvq_min_size(gptvq_max_size(1, options->max_tokens / length), gptvq_max_size(options->batch, 1));
 }
 
-size_t gptvq_finetune_model_bytes(const gptvq_model *original, double values, size_t windows, size_t length,
+size_t gptvq_finetune_model_bytes(const gptvq_model *original, double linears, size_t windows, size_t length,
                                   const gptvq_finetune_options *options) {
-  enum { ARRAYS = 7 }; /* theta, gradient, rounded, unit, best and Adam's two */
   const gptvq_config *c = &original->config;
   whole w = {.layers = c->layers, .length = length, .hidden = c->hidden};
   gptvq_arena counted = {0};
   size_t bench = 0;
-  double resident = values, indices = 0;
+  double vectors = (double)w.hidden, indices = 0;
   w.micro = windows_at_once(options, length);
   take_arrays(&counted, &w);
   for (size_t b = 0; b < c->layers; b++) {
     const gptvq_ft_dims dims = gptvq_ft_dims_of(original, &original->blocks[b], length);
     bench = gptvq_max_size(bench, gptvq_ft_bench_bytes(&dims, w.micro * length, true, options->compute));
-    resident += (double)gptvq_ft_vector_values(&dims);
+    vectors += (double)gptvq_ft_vector_values(&dims);
     indices += gptvq_ft_index_bytes(&original->blocks[b], options);
   }
   const double teacher = options->place.folder != NULL
@@ -364,8 +364,8 @@ size_t gptvq_finetune_model_bytes(const gptvq_model *original, double values, si
       (double)bench + (double)gptvq_ft_head_bytes(original, options->head != NULL, options->compute);
   const double sweep = (double)gptvq_sweep_bytes(length, c->hidden, 1, 0) +
                        (double)gptvq_workspace_bytes(original, 1, length, length);
-  const double bytes =
-      ARRAYS * sizeof(float) * resident + indices + (double)counted.peak + teacher + fmax(student, sweep);
+  const double bytes = linears + GPTVQ_FT_VALUE_BYTES * vectors + indices + (double)counted.peak + teacher +
+                       fmax(student, sweep);
   return bytes < 9e18 ? (size_t)bytes : SIZE_MAX;
 }
 

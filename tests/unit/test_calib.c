@@ -170,7 +170,8 @@ static void fine_tuning_is_judged_by_tokens_of_its_own(void **state) {
       o.judge_tokens = 0;
       o.finetune_block_steps = (size_t)kinds & 1;
       o.finetune_steps = (size_t)kinds >> 1;
-      ok(gptvq_calibration_create(model, "tuned", &o, NULL, (size_t)4 << 30, &callbacks, &c, err));
+      ok(gptvq_calibration_create(model, "tuned", &o, NULL, (gptvq_text_room){(size_t)4 << 30, true},
+                                  &callbacks, &c, err));
       size_t wanted = (kinds & 1 ? SAMPLES / 8u : 0) + (kinds & 2 ? SAMPLES / 8u : 0);
       size_t windows = c.samples + c.held, first = c.samples - c.block_held, users[LONGEST] = {0};
       assert_int_equal(c.samples, SAMPLES);
@@ -287,11 +288,13 @@ static void texts_are_mixed(void **state) {
     for (size_t s = 0; s < 2; s++) {
       o.calib = lists[s];
       o.calib_samples = shares[s];
-      ok(gptvq_calibration_create(model, "mixed", &o, NULL, (size_t)4 << 30, NULL, &alone[s], err));
+      ok(gptvq_calibration_create(model, "mixed", &o, NULL, (gptvq_text_room){(size_t)4 << 30, true}, NULL,
+                                  &alone[s], err));
     }
     o.calib = "first.txt:3\nsecond.txt";
     o.calib_samples = SAMPLES;
-    ok(gptvq_calibration_create(model, "mixed", &o, NULL, (size_t)4 << 30, NULL, &whole, err));
+    ok(gptvq_calibration_create(model, "mixed", &o, NULL, (gptvq_text_room){(size_t)4 << 30, true}, NULL,
+                                &whole, err));
     assert_int_equal(whole.samples, SAMPLES);
     assert_string_equal(whole.source, "first.txt: 18, second.txt: 6");
     assert_int_equal(whole.held, tunes ? 3 : 0);
@@ -313,7 +316,8 @@ static void texts_are_mixed(void **state) {
   gptvq_error error = {0};
   o.finetune_steps = 0;
   o.calib_samples = 1;
-  assert_int_equal(gptvq_calibration_create(model, "mixed", &o, NULL, (size_t)4 << 30, NULL, &c, &error),
+  assert_int_equal(gptvq_calibration_create(model, "mixed", &o, NULL,
+                                            (gptvq_text_room){(size_t)4 << 30, true}, NULL, &c, &error),
                    GPTVQ_ERROR_ARGUMENT);
   assert_non_null(strstr(error.message, "second.txt gets none of 1 calibration windows"));
   gptvq_model_close(model);
@@ -345,7 +349,8 @@ static void the_finished_model_is_judged_by_unseen_windows(void **state) {
       o.calib_self = 0.5;
       o.judge_tokens = 2 * LENGTH + 1; /* three windows, which is a quarter, too */
       o.finetune_steps = (size_t)tunes;
-      ok(gptvq_calibration_create(model, "judged", &o, NULL, (size_t)4 << 30, NULL, &c, err));
+      ok(gptvq_calibration_create(model, "judged", &o, NULL, (gptvq_text_room){(size_t)4 << 30, true}, NULL,
+                                  &c, err));
       assert_int_equal(c.samples, SAMPLES);
       assert_int_equal(c.judged_text, 3);
       assert_int_equal(c.judged_self, 3);
@@ -372,11 +377,13 @@ static void the_finished_model_is_judged_by_unseen_windows(void **state) {
       gptvq_token_windows written = {c.written_count, LENGTH, c.written};
       const int32_t first = c.written[0];
       c.written[0] = (first + 1) % 2; /* taken as it is, where it fits */
-      ok(gptvq_calibration_create(model, "judged", &o, &written, (size_t)4 << 30, NULL, &again, err));
+      ok(gptvq_calibration_create(model, "judged", &o, &written, (gptvq_text_room){(size_t)4 << 30, true},
+                                  NULL, &again, err));
       assert_int_equal(again.written[0], c.written[0]);
       gptvq_calibration_release(&again);
       c.written[0] = (int32_t)model->config.vocab;
-      ok(gptvq_calibration_create(model, "judged", &o, &written, (size_t)4 << 30, NULL, &again, err));
+      ok(gptvq_calibration_create(model, "judged", &o, &written, (gptvq_text_room){(size_t)4 << 30, true},
+                                  NULL, &again, err));
       assert_int_equal(again.written[0], first);
       assert_true(again.hash == c.hash);
       gptvq_calibration_release(&again);
@@ -653,8 +660,8 @@ static void a_written_window_is_made_of_short_texts(void **state) {
   ok(gptvq_model_open("writes", &in_fp32, &model, err));
   gptvq_calibration a = {.samples = WINDOWS, .length = LONG, .tokens = whole},
                     b = {.samples = WINDOWS * TEXTS, .length = SHORT, .tokens = parts};
-  ok(gptvq_calibration_sample(model, 5, (size_t)4 << 30, NULL, &a, err));
-  ok(gptvq_calibration_sample(model, 5, (size_t)4 << 30, NULL, &b, err));
+  ok(gptvq_calibration_sample(model, 5, (gptvq_text_room){(size_t)4 << 30, true}, NULL, &a, err));
+  ok(gptvq_calibration_sample(model, 5, (gptvq_text_room){(size_t)4 << 30, true}, NULL, &b, err));
   for (size_t w = 0; w < WINDOWS; w++)
     assert_memory_equal(whole + w * LONG, parts + w * TEXTS * SHORT, LONG * sizeof *whole);
   size_t from_bos = 0;

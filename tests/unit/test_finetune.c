@@ -447,6 +447,27 @@ static void a_useless_training_changes_nothing(void **state) {
   free_fixture(&f);
 }
 
+/* Far too high, and high to the end of the schedule: training gains by going back, and by halving the rates.
+ */
+static void too_high_a_rate_is_halved(void **state) {
+  (void)state;
+  fixture f;
+  gptvq_finetune_result result;
+  gptvq_finetune_options options = training_options();
+  options.table_rate = 2.0;
+  options.vector_rate = 1.0;
+  options.steps = 120;
+  options.evaluate_every = 5;
+  options.patience = 20;
+  seed = 7;
+  make_fixture(&f, &variants[0], MANY);
+  float *targets = disturb(&f);
+  train(&f, targets, &options, &result);
+  assert_true(result.best_step > 25 && result.after < 0.5 * result.before);
+  free(targets);
+  free_fixture(&f);
+}
+
 static void bad_input_is_refused(void **state) {
   (void)state;
   fixture f;
@@ -483,6 +504,7 @@ int main(void) {
                                      cmocka_unit_test(training_of_indices_repairs_them),
                                      cmocka_unit_test(same_bytes_for_any_threads),
                                      cmocka_unit_test(a_useless_training_changes_nothing),
+                                     cmocka_unit_test(too_high_a_rate_is_halved),
                                      cmocka_unit_test(bad_input_is_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

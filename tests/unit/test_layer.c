@@ -177,7 +177,8 @@ static void packs_what_quantize_packs(void **state) {
     if (data) {
       gptvq_calibration calibration;
       gptvq_workspace *workspace;
-      ok(gptvq_calibration_create(model, "llama", &o, NULL, (size_t)4 << 30, NULL, &calibration, err));
+      ok(gptvq_calibration_create(model, "llama", &o, NULL, (gptvq_text_room){(size_t)4 << 30, true}, NULL,
+                                  &calibration, err));
       assert_int_equal(calibration.samples, 1);
       ok(gptvq_workspace_create(model, 1, calibration.length, calibration.length, &workspace, err));
       float *x = gptvq_alloc(calibration.length, model->config.hidden * sizeof *x);

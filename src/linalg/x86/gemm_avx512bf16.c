@@ -122,7 +122,7 @@ static inline void product(layout how, bool add, size_t m, size_t n, size_t k, c
 
 void gptvq_gemm_bf16_nt_avx512(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc) {
-  if (m <= GPTVQ_BF16_FEW && n >= GPTVQ_BF16_FEW_ROWS)
+  if (m > 0 && k > 0 && m <= GPTVQ_BF16_FEW && n >= GPTVQ_BF16_FEW_ROWS)
     gptvq_gemm_bf16_few_avx512(m, n, k, a, lda, b, ldb, c, ldc);
   else product(TRANSPOSED, false, m, n, k, a, lda, b, ldb, c, ldc);
 }

@@ -83,9 +83,10 @@ static inline __attribute__((always_inline)) void fetch(const task *t, const cha
   enum { LINE = 64 };
   const gptvq_attention_rows *rows = t->job->rows;
   const size_t size = rows->head_dim * gptvq_attend_number_bytes(rows);
+  if (begin >= t->end) return;
   const char *at = cache + (t->kv_head * t->text->max_positions + begin) * size,
              *last = at + (gptvq_min_size(end, t->end) - begin) * size;
-  for (; begin < t->end && at < last; at += LINE) __builtin_prefetch(at);
+  for (; at < last; at += LINE) __builtin_prefetch(at);
 }
 
 /* Meanwhile the values of these keys are fetched. */

@@ -121,7 +121,7 @@ static const gptvq_field fields[] = {
     {MEMBER(finetune_batch, GPTVQ_FIELD_SIZE), .min = 1, .max = 1 << 20, .initial = 4, .paper = 4,
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = finetuning, .flag = "finetune-batch", .argument = "N",
      .help = "calibration windows per step"},
-    {MEMBER(finetune_rate, GPTVQ_FIELD_DOUBLE), .min = 1e-9, .max = 1, .initial = 0.01, .paper = 0.01,
+    {MEMBER(finetune_rate, GPTVQ_FIELD_DOUBLE), .min = 1e-9, .max = 1, .initial = 0.004, .paper = 0.004,
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = finetuning, .flag = "finetune-rate", .argument = "F",
      .help = "learning rate, relative to a codebook's values"},
 

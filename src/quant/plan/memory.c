@@ -137,15 +137,14 @@ static double packed_block(const run *r, const gptvq_block *block) {
   return sum;
 }
 
-/* Trained values of all layers. */
-static double trained_values(const run *r) {
+/* What fine-tuning keeps of the block's packed linears. */
+static double tuned_block(const run *r, const gptvq_block *block) {
   double sum = 0.0;
   gptvq_packed_shape shape;
-  for (size_t b = 0; b < r->model->config.layers; b++)
-    for (size_t i = 0; i < r->model->blocks[b].linear_count; i++)
-      if (gptvq_layer_shape(r->model->blocks[b].linears[i].rows, r->model->blocks[b].linears[i].cols,
-                            r->options, &shape, NULL) == GPTVQ_OK)
-        sum += (double)gptvq_finetune_values(&shape);
+  for (size_t i = 0; i < block->linear_count; i++)
+    if (gptvq_layer_shape(block->linears[i].rows, block->linears[i].cols, r->options, &shape, NULL) ==
+        GPTVQ_OK)
+      sum += gptvq_finetune_linear_bytes(&shape);
   return sum;
 }
 
@@ -220,7 +219,8 @@ static double blocks_peak(const run *r) {
     peak = fmax(peak, block_peak(r, block));
     if (!gptvq_run_tunes_blocks(r->options)) continue;
     const gptvq_finetune_options tuning = tuning_of(&r->options->options);
-    peak = fmax(peak, packed_block(r, block) + gptvq_finetune_block_peak(r->model, block, length, &tuning));
+    peak = fmax(peak, packed_block(r, block) +
+                          gptvq_finetune_block_peak(r->model, block, length, tuned_block(r, block), &tuning));
   }
   return peak + sweep_peak(r) + (double)gptvq_workspace_bytes(&own, 1, length, length);
 }
@@ -316,9 +316,10 @@ static double tuning_peak(const run *r, bool scratch) {
   const gptvq_quantize_options *o = &r->options->options;
   gptvq_finetune_options tuning = tuning_of(o);
   gptvq_outside_bits bits;
-  double packed = 0.0, most = 0.0;
+  double packed = 0.0, most = 0.0, tuned = 0.0;
   for (size_t b = 0; b < model->config.layers; b++) {
     const double block = packed_block(r, &model->blocks[b]);
+    tuned += tuned_block(r, &model->blocks[b]);
     packed += block;
     most = fmax(most, block);
   }
@@ -328,7 +329,7 @@ static double tuning_peak(const run *r, bool scratch) {
   const gptvq_model own = with_compute(model, r->options);
   const size_t windows = o->calib_samples + gptvq_ceil_div(o->calib_samples, 8);
   return outside_pages(model) + block_pages(model) + (o->finetune_index_rate > 0.0 ? packed : most) +
-         (double)gptvq_finetune_model_bytes(&own, trained_values(r), windows, o->calib_length, &tuning);
+         (double)gptvq_finetune_model_bytes(&own, tuned, windows, o->calib_length, &tuning);
 }
 
 /* Everything with the plan's budgets. */
@@ -361,8 +362,7 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
   }
   const double all_streams = streams(model, options, windows, two),
                stream = streams(model, options, samples, false);
-  phases[GPTVQ_MEMORY_TEXT] =
-      resident + outside_pages(model) + gptvq_calibration_peak(model, o, plan->cache_budget);
+  phases[GPTVQ_MEMORY_TEXT] = resident + outside_pages(model) + gptvq_calibration_peak(model, o, plan->room);
   if (o->judge_tokens > 0) phases[GPTVQ_MEMORY_JUDGE] = base + judge_peak(&r);
   if (o->act_order == 3)
     phases[GPTVQ_MEMORY_TRANSFORM] = fmax(phases[GPTVQ_MEMORY_TRANSFORM],
@@ -401,7 +401,7 @@ static const size_t default_hessians = (size_t)4 << 30, default_caches = (size_t
  * together: only a limit that is asked for changes that (`all`), free memory does not. */
 static void spare(double limit, size_t budget, bool all, gptvq_memory_plan *plan) {
   if (all && plan->phases[GPTVQ_MEMORY_TEXT] > limit)
-    plan->cache_budget = gptvq_min_size(budget, plan->cache_budget);
+    plan->room.caches = gptvq_min_size(budget, plan->room.caches);
   if (plan->phases[GPTVQ_MEMORY_GRADIENTS] > limit) {
     plan->guide_budget = gptvq_min_size(budget, plan->guide_budget);
     plan->hessian_budget = gptvq_min_size(budget, plan->hessian_budget);
@@ -412,15 +412,19 @@ static void spare(double limit, size_t budget, bool all, gptvq_memory_plan *plan
 
 void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *options, size_t windows,
                             double resident, double limit, bool all, gptvq_memory_plan *plan) {
-  *plan = (gptvq_memory_plan){.scratch = true, .cache_budget = 1, .guide_budget = 1};
+  *plan = (gptvq_memory_plan){.scratch = true, .room = {1, false}, .guide_budget = 1};
   add_up(model, options, windows, resident, plan); /* one Hessian, cache, window at a time */
   plan->least = plan->peak;
   *plan = (gptvq_memory_plan){.least = plan->least,
                               .hessian_budget = default_hessians,
-                              .cache_budget = default_caches,
+                              .room = {default_caches, true},
                               .guide_budget = default_gradients};
   add_up(model, options, windows, resident, plan);
   if (limit <= 0.0) return;
+  if (plan->phases[GPTVQ_MEMORY_TEXT] > limit) {
+    plan->room.pages = false;
+    add_up(model, options, windows, resident, plan);
+  }
   if (plan->peak > limit && gptvq_run_uses_data(options)) {
     plan->scratch = true;
     add_up(model, options, windows, resident, plan);

@@ -3,6 +3,7 @@
 #ifndef GPTVQ_QUANT_PLAN_MEMORY_H
 #define GPTVQ_QUANT_PLAN_MEMORY_H
 
+#include "calib/calib.h"
 #include "model/model_internal.h"
 #include "quant/layer/solver.h"
 
@@ -49,7 +50,7 @@ typedef struct gptvq_memory_plan {
   double scratch_bytes;  /* of disk, then */
   size_t hessian_budget; /* bytes of Hessians kept at a time */
   size_t kept_budget;    /* of layer inputs kept to save forward passes */
-  size_t cache_budget;   /* of windows sampled side by side; their text depends on it */
+  gptvq_text_room room;  /* while the model writes its windows; the text depends on room.caches */
   size_t guide_budget;   /* of block inputs kept for gradients */
   /* resident bytes at the peak of each phase, with what the process has before; 0: there is no such phase */
   double phases[GPTVQ_MEMORY_PHASES];
@@ -60,7 +61,7 @@ typedef struct gptvq_memory_plan {
 /* windows: whose activations this process keeps: calib_samples, or its part of them in a team.
  * The plan that keeps within `limit` bytes (0: unknown, no limit) if there is one, else that of plan->least.
  * With `all` what is left may be used for layer inputs, else half of it: available memory is not ours alone.
- * Only with `all` does cache_budget depend on the limit. `resident`: what the process has now. The sum of the
+ * Only with `all` does room.caches depend on the limit. `resident`: what the process has now. The sum of the
  * `_bytes` functions beside the allocations, and of the pages of the model's files that are looked at. */
 void gptvq_memory_plan_make(const gptvq_model *model, const gptvq_resolved *options, size_t windows,
                             double resident, double limit, bool all, gptvq_memory_plan *plan);

@@ -237,7 +237,7 @@ static gptvq_status make_calibration(run *r, const gptvq_token_windows *written,
                                      gptvq_error *err) {
   gptvq_calibration_release(&r->calibration);
   gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_SAMPLE);
-  GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, r->options, written, r->memory.cache_budget,
+  GPTVQ_TRY(gptvq_calibration_create(r->model, r->model_dir, r->options, written, r->memory.room,
                                      r->callbacks, &r->calibration, err));
   (void)gptvq_stage_enter(&r->stages, before);
   gptvq_hash_text(r->calibration.hash, hash);

@@ -254,12 +254,12 @@ static gptvq_status write_tuned(const tuning *t, const gptvq_output *out, const 
   return status;
 }
 
-static double trained_values(const gptvq_model *packed) {
+static double trained_bytes(const gptvq_model *packed) {
   double sum = 0.0;
   for (size_t b = 0; b < packed->config.layers; b++)
     for (size_t i = 0; i < packed->blocks[b].linear_count; i++)
       if (packed->blocks[b].linears[i].is_packed)
-        sum += (double)gptvq_finetune_values(&packed->blocks[b].linears[i].packed.shape);
+        sum += gptvq_finetune_linear_bytes(&packed->blocks[b].linears[i].packed.shape);
   return sum;
 }
 
@@ -289,7 +289,7 @@ gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_outpu
   GPTVQ_TRY_GOTO(open_tuning(&t, out, settings.index_rate > 0, err));
   settings.head = own_head ? &t.packed->head : NULL;
   GPTVQ_TRY_GOTO(check_memory(
-      gptvq_finetune_model_bytes(model, trained_values(t.packed), windows.count, windows.length, &settings),
+      gptvq_finetune_model_bytes(model, trained_bytes(t.packed), windows.count, windows.length, &settings),
       err));
   settings.embedding = plan->bits.embedding != 16 ? &t.packed->embedding : NULL;
   GPTVQ_TRY_GOTO(gptvq_finetune_model(model, t.blocks, t.final_norm, &windows, &settings, solver->callbacks,
