@@ -12,7 +12,8 @@ enum { GPTVQ_BF16_TN_ROWS = 192, GPTVQ_BF16_FEW = 80, GPTVQ_BF16_FEW_ROWS = 16 }
 /* C[m × n] = A[m × k] · B[n × k]ᵀ; fastest with even k and lda */
 void gptvq_gemm_bf16_nt_avx512(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
                                size_t ldb, float *c, size_t ldc);
-/* The same, to the bit, for 0 < m <= GPTVQ_BF16_FEW and n >= GPTVQ_BF16_FEW_ROWS: B is read once, in order. */
+/* The same, to the bit, for 0 < m <= GPTVQ_BF16_FEW and n >= GPTVQ_BF16_FEW_ROWS: B is read once, in order.
+ */
 void gptvq_gemm_bf16_few_avx512(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
                                 const uint16_t *b, size_t ldb, float *c, size_t ldc);
 /* The same with AMX-BF16. */
