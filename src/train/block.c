@@ -84,7 +84,7 @@ double gptvq_finetune_block_peak(const gptvq_model *model, const gptvq_block *bl
       gptvq_min_size(gptvq_max_size(1, options->max_tokens / length), gptvq_max_size(options->batch, 1));
   return linears + GPTVQ_FT_VALUE_BYTES * (double)gptvq_ft_vector_values(&dims) +
          gptvq_ft_index_bytes(block, options) +
-         (double)gptvq_ft_bench_bytes(&dims, micro * length, true, options->compute) +
+         (double)gptvq_ft_workspace_bytes(&dims, micro * length, true, options->compute) +
          sizeof(float) * 3.0 * (double)(micro * length) * (double)dims.hidden;
 }
 

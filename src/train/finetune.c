@@ -26,7 +26,7 @@ typedef struct trainer {
   const gptvq_ft_dims *dims;
   const gptvq_stream *inputs, *targets;
   size_t windows, micro; /* micro: windows that go through the block at once */
-  gptvq_ft_bench bench;
+  gptvq_ft_workspace workspace;
   float *x, *target, *gradient; /* [micro · length × hidden] */
   double *losses;               /* [micro · length] */
   double weight; /* of a squared error: one over the mean squared deviation of the targets, per window */
@@ -66,7 +66,7 @@ static gptvq_status run_windows(trainer *t, const size_t *list, size_t count, do
     GPTVQ_TRY(gptvq_stream_read(t->inputs, list[i], t->x + i * each, err));
     GPTVQ_TRY(gptvq_stream_read(t->targets, list[i], t->target + i * each, err));
   }
-  row_job job = {t, gptvq_ft_forward(t->dims, &t->bench.weights, t->bench.tape, tokens, t->x), scale};
+  row_job job = {t, gptvq_ft_forward(t->dims, &t->workspace.weights, t->workspace.tape, tokens, t->x), scale};
   gptvq_parallel_for(tokens, 16, loss_task, &job);
   double own = 0;
   for (size_t i = 0; i < tokens; i++) own += t->losses[i];
@@ -119,8 +119,8 @@ static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *opt
   t->micro = gptvq_min_size(t->micro, gptvq_max_size(options->batch, 1));
   size_t tokens = t->micro * d->length;
   GPTVQ_TRY(gptvq_ft_windows_create(t->windows, options, &t->split, err));
-  GPTVQ_TRY(gptvq_ft_bench_create(d, 1, tokens, true, options->compute, &t->bench, err));
-  gptvq_ft_params_fill(t->params, &t->bench.weights);
+  GPTVQ_TRY(gptvq_ft_workspace_create(d, 1, tokens, true, options->compute, &t->workspace, err));
+  gptvq_ft_params_fill(t->params, &t->workspace.weights);
   t->x = gptvq_alloc(tokens * d->hidden, sizeof(float));
   t->target = gptvq_alloc(tokens * d->hidden, sizeof(float));
   t->gradient = gptvq_alloc(tokens * d->hidden, sizeof(float));
@@ -132,7 +132,7 @@ static gptvq_status trainer_create(trainer *t, const gptvq_finetune_options *opt
 }
 
 static void trainer_release(trainer *t) {
-  gptvq_ft_bench_destroy(&t->bench);
+  gptvq_ft_workspace_destroy(&t->workspace);
   free(t->x);
   free(t->target);
   free(t->gradient);
@@ -148,7 +148,7 @@ static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gr
 
 static void build(trainer *t) {
   gptvq_ft_params_round(t->params, true);
-  gptvq_ft_params_fill(t->params, &t->bench.weights);
+  gptvq_ft_params_fill(t->params, &t->workspace.weights);
 }
 
 /* Gradient of the mean relative error over `count` windows into params->gradient. */
@@ -159,8 +159,8 @@ static gptvq_status add_gradients(trainer *t, const size_t *list, size_t count, 
     GPTVQ_TRY(
         run_windows(t, list + i, gptvq_min_size(t->micro, count - i), t->weight / (double)count, &sum, err));
     t->passes++;
-    gptvq_ft_backward(t->dims, &t->bench.weights, t->bench.tape, t->gradient, &t->params->vector_gradients,
-                      take_gradient, t, NULL);
+    gptvq_ft_backward(t->dims, &t->workspace.weights, t->workspace.tape, t->gradient,
+                      &t->params->vector_gradients, take_gradient, t, NULL);
   }
   gptvq_ft_params_finish(t->params);
   return GPTVQ_OK;

@@ -167,29 +167,29 @@ static double head(work *w, const gptvq_ft_dims *dims, const int32_t *tokens, co
 static gptvq_status block_backward(work *w, size_t b, size_t first_window, size_t windows, gptvq_error *err) {
   gptvq_ft_dims dims;
   gptvq_ft_params params = {0};
-  gptvq_ft_bench bench = {0};
+  gptvq_ft_workspace workspace = {0};
   float *tables;
   size_t values = w->length * w->hidden;
   w->block = &w->model->blocks[b];
   GPTVQ_TRY(gptvq_ft_dims_create(w->model, w->block, w->length, &dims, &tables, err));
   gptvq_status status = gptvq_ft_params_create(&dims, w->block, GPTVQ_F32, &params, err);
   if (status == GPTVQ_OK)
-    status = gptvq_ft_bench_create(&dims, 1, w->length, true, GPTVQ_COMPUTE_FP32, &bench, err);
+    status = gptvq_ft_workspace_create(&dims, 1, w->length, true, GPTVQ_COMPUTE_FP32, &workspace, err);
   if (status == GPTVQ_OK) {
-    gptvq_ft_params_fill(&params, &bench.weights);
-    bench.tape->watch = watch;
-    bench.tape->watch_context = w;
+    gptvq_ft_params_fill(&params, &workspace.weights);
+    workspace.tape->watch = watch;
+    workspace.tape->watch_context = w;
     const float *inputs = w->inputs + b * w->batch * values;
     for (size_t i = 0; i < windows; i++) {
       w->first = (first_window + i) * w->length;
       begin_window(w);
-      (void)gptvq_ft_forward(&dims, &bench.weights, bench.tape, w->length, inputs + i * values);
-      gptvq_ft_backward(&dims, &bench.weights, bench.tape, w->gradient + i * values, &params.vector_gradients,
-                        NULL, NULL, w->gradient + i * values);
+      (void)gptvq_ft_forward(&dims, &workspace.weights, workspace.tape, w->length, inputs + i * values);
+      gptvq_ft_backward(&dims, &workspace.weights, workspace.tape, w->gradient + i * values,
+                        &params.vector_gradients, NULL, NULL, w->gradient + i * values);
       finish_window(w);
     }
   }
-  gptvq_ft_bench_destroy(&bench);
+  gptvq_ft_workspace_destroy(&workspace);
   gptvq_ft_params_release(&params);
   free(tables);
   return status;
@@ -245,7 +245,7 @@ double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length,
   double largest = 0;
   for (size_t b = 0; b < c->layers; b++) { /* a block backwards */
     const gptvq_ft_dims dims = gptvq_ft_dims_of(model, &model->blocks[b], length);
-    largest = fmax(largest, (double)gptvq_ft_bench_bytes(&dims, length, true, GPTVQ_COMPUTE_FP32));
+    largest = fmax(largest, (double)gptvq_ft_workspace_bytes(&dims, length, true, GPTVQ_COMPUTE_FP32));
   }
   return gptvq_guide_bytes(model, windows, length) +
          sizeof(double) * (double)windows * (double)(gptvq_model_layer_count(model) + 1) +

@@ -225,53 +225,55 @@ static gptvq_ft_tape *take_tape(gptvq_arena *arena, const gptvq_ft_dims *d, size
   return made;
 }
 
-static void take_bench(gptvq_ft_bench *bench, const gptvq_ft_dims *dims) {
+static void take_workspace(gptvq_ft_workspace *workspace, const gptvq_ft_dims *dims) {
   size_t widest = 0;
-  take_weights(&bench->arena, dims, true, &bench->weights);
+  take_weights(&workspace->arena, dims, true, &workspace->weights);
   for (gptvq_ft_matrix m = 0; m < gptvq_ft_matrices(dims); m++)
     widest = gptvq_max_size(widest, gptvq_max_size(gptvq_ft_rows(dims, m), gptvq_ft_cols(dims, m)));
-  for (size_t i = 0; i < 2 && bench->rounds; i++)
-    bench->weights.rounded[i] = gptvq_arena_take(&bench->arena, bench->max_tokens * widest, sizeof(uint16_t));
-  bench->tape = take_tape(&bench->arena, dims, bench->max_tokens, bench->with_backward);
+  for (size_t i = 0; i < 2 && workspace->rounds; i++)
+    workspace->weights.rounded[i] =
+        gptvq_arena_take(&workspace->arena, workspace->max_tokens * widest, sizeof(uint16_t));
+  workspace->tape = take_tape(&workspace->arena, dims, workspace->max_tokens, workspace->with_backward);
 }
 
 bool gptvq_ft_rounds(gptvq_compute compute) {
   return compute == GPTVQ_COMPUTE_BF16 && gptvq_gemm_bf16_available();
 }
 
-static gptvq_ft_bench bench_of(size_t max_tokens, bool with_backward, gptvq_compute compute) {
-  return (gptvq_ft_bench){
+static gptvq_ft_workspace workspace_of(size_t max_tokens, bool with_backward, gptvq_compute compute) {
+  return (gptvq_ft_workspace){
       .max_tokens = max_tokens, .with_backward = with_backward, .rounds = gptvq_ft_rounds(compute)};
 }
 
-size_t gptvq_ft_bench_bytes(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward,
-                            gptvq_compute compute) {
-  gptvq_ft_bench bench = bench_of(max_tokens, with_backward, compute);
-  take_bench(&bench, dims);
-  return bench.arena.peak;
+size_t gptvq_ft_workspace_bytes(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward,
+                                gptvq_compute compute) {
+  gptvq_ft_workspace workspace = workspace_of(max_tokens, with_backward, compute);
+  take_workspace(&workspace, dims);
+  return workspace.arena.peak;
 }
 
-gptvq_status gptvq_ft_bench_set(gptvq_ft_bench *bench, const gptvq_ft_dims *dims, gptvq_error *err) {
-  gptvq_arena_return(&bench->arena, 0);
-  take_bench(bench, dims);
-  return gptvq_arena_check(&bench->arena, "fine-tuning: the weights and activations of a block", err);
+gptvq_status gptvq_ft_workspace_set(gptvq_ft_workspace *workspace, const gptvq_ft_dims *dims,
+                                    gptvq_error *err) {
+  gptvq_arena_return(&workspace->arena, 0);
+  take_workspace(workspace, dims);
+  return gptvq_arena_check(&workspace->arena, "fine-tuning: the weights and activations of a block", err);
 }
 
-gptvq_status gptvq_ft_bench_create(const gptvq_ft_dims *dims, size_t count, size_t max_tokens,
-                                   bool with_backward, gptvq_compute compute, gptvq_ft_bench *bench,
-                                   gptvq_error *err) {
+gptvq_status gptvq_ft_workspace_create(const gptvq_ft_dims *dims, size_t count, size_t max_tokens,
+                                       bool with_backward, gptvq_compute compute,
+                                       gptvq_ft_workspace *workspace, gptvq_error *err) {
   size_t most = 0;
   for (size_t i = 0; i < count; i++)
-    most = gptvq_max_size(most, gptvq_ft_bench_bytes(&dims[i], max_tokens, with_backward, compute));
-  *bench = bench_of(max_tokens, with_backward, compute);
-  GPTVQ_TRY(
-      gptvq_arena_create(&bench->arena, most, "fine-tuning: the weights and activations of a block", err));
-  gptvq_status status = gptvq_ft_bench_set(bench, &dims[0], err);
-  if (status != GPTVQ_OK) gptvq_ft_bench_destroy(bench);
+    most = gptvq_max_size(most, gptvq_ft_workspace_bytes(&dims[i], max_tokens, with_backward, compute));
+  *workspace = workspace_of(max_tokens, with_backward, compute);
+  GPTVQ_TRY(gptvq_arena_create(&workspace->arena, most, "fine-tuning: the weights and activations of a block",
+                               err));
+  gptvq_status status = gptvq_ft_workspace_set(workspace, &dims[0], err);
+  if (status != GPTVQ_OK) gptvq_ft_workspace_destroy(workspace);
   return status;
 }
 
-void gptvq_ft_bench_destroy(gptvq_ft_bench *bench) {
-  gptvq_arena_destroy(&bench->arena);
-  *bench = (gptvq_ft_bench){0};
+void gptvq_ft_workspace_destroy(gptvq_ft_workspace *workspace) {
+  gptvq_arena_destroy(&workspace->arena);
+  *workspace = (gptvq_ft_workspace){0};
 }

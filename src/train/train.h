@@ -80,27 +80,28 @@ typedef struct gptvq_ft_tape gptvq_ft_tape;
 
 /* Where one block at a time is worked on: the memory of its weights and of its tape, which the next block
  * takes over. Owned. */
-typedef struct gptvq_ft_bench {
+typedef struct gptvq_ft_workspace {
   gptvq_arena arena;
   size_t max_tokens;
   bool with_backward, rounds;
   gptvq_ft_weights weights; /* gptvq_ft_params_fill */
   gptvq_ft_tape *tape;
-} gptvq_ft_bench;
+} gptvq_ft_workspace;
 /* Are the factors of products rounded to bf16? Sums and all else stay in fp32. With GPTVQ_COMPUTE_BF16, where
  * gptvq_gemm_bf16_available. */
 bool gptvq_ft_rounds(gptvq_compute compute);
-/* A bench for any of the blocks dims[count], set up for the first. On failure nothing is left
+/* A workspace for any of the blocks dims[count], set up for the first. On failure nothing is left
  * allocated. */
-gptvq_status gptvq_ft_bench_create(const gptvq_ft_dims *dims, size_t count, size_t max_tokens,
-                                   bool with_backward, gptvq_compute compute, gptvq_ft_bench *bench,
-                                   gptvq_error *err);
+gptvq_status gptvq_ft_workspace_create(const gptvq_ft_dims *dims, size_t count, size_t max_tokens,
+                                       bool with_backward, gptvq_compute compute,
+                                       gptvq_ft_workspace *workspace, gptvq_error *err);
 /* Sets it up for another of them: the weights are undefined then, and the tape is empty. */
-gptvq_status gptvq_ft_bench_set(gptvq_ft_bench *bench, const gptvq_ft_dims *dims, gptvq_error *err);
-void gptvq_ft_bench_destroy(gptvq_ft_bench *bench); /* a zeroed struct is fine */
+gptvq_status gptvq_ft_workspace_set(gptvq_ft_workspace *workspace, const gptvq_ft_dims *dims,
+                                    gptvq_error *err);
+void gptvq_ft_workspace_destroy(gptvq_ft_workspace *workspace); /* a zeroed struct is fine */
 /* What it takes for one block; SIZE_MAX on overflow. */
-size_t gptvq_ft_bench_bytes(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward,
-                            gptvq_compute compute);
+size_t gptvq_ft_workspace_bytes(const gptvq_ft_dims *dims, size_t max_tokens, bool with_backward,
+                                gptvq_compute compute);
 /* Norms and biases alone, zeroed. */
 void gptvq_ft_take_vectors(gptvq_arena *arena, const gptvq_ft_dims *dims, gptvq_ft_weights *out);
 

@@ -24,8 +24,8 @@ typedef struct whole {
   gptvq_ft_params *params; /* [layers] */
   gptvq_ft_adam *adams;    /* [layers + 1]; the last for the final norm */
   float **best;            /* [layers + 1] */
-  gptvq_ft_bench bench;
-  size_t at;           /* the block on the bench, with its weights; layers: none */
+  gptvq_ft_workspace workspace;
+  size_t at;           /* the block in the workspace, with its weights; layers: none */
   gptvq_model student; /* the original with the embedding that the quantized model has */
   gptvq_ft_head head;
   gptvq_stream teacher; /* [windows][length × hidden]: the original's last hidden states, normalised */
@@ -75,19 +75,20 @@ static float *inputs_of(const whole *w, size_t block) {
   return w->inputs + block * w->micro * w->length * w->hidden;
 }
 
-/* The block's weights on the bench; the pages that the one before was read from are given back. */
+/* The block's weights in the workspace; the pages that the one before was read from are given back. */
 static gptvq_status lay_out(whole *w, size_t block, gptvq_error *err) {
   if (w->at == block) return GPTVQ_OK;
   if (w->at < w->layers) gptvq_block_rest(w->params[w->at].block);
   w->at = w->layers;
-  GPTVQ_TRY(gptvq_ft_bench_set(&w->bench, &w->dims[block], err));
-  gptvq_ft_params_fill(&w->params[block], &w->bench.weights);
+  GPTVQ_TRY(gptvq_ft_workspace_set(&w->workspace, &w->dims[block], err));
+  gptvq_ft_params_fill(&w->params[block], &w->workspace.weights);
   w->at = block;
   return GPTVQ_OK;
 }
 
 static const float *forward(whole *w, size_t block, size_t tokens) {
-  return gptvq_ft_forward(&w->dims[block], &w->bench.weights, w->bench.tape, tokens, inputs_of(w, block));
+  return gptvq_ft_forward(&w->dims[block], &w->workspace.weights, w->workspace.tape, tokens,
+                          inputs_of(w, block));
 }
 
 typedef struct sink_context {
@@ -103,7 +104,8 @@ static void take_gradient(void *context, gptvq_ft_matrix matrix, const float *gr
     gptvq_ft_indices_update(params, matrix, gradient, sink->w->index_rate, sink->w->passes);
 }
 
-/* From the gradient of the last block's outputs in w->gradient. The bench is as the forward pass left it. */
+/* From the gradient of the last block's outputs in w->gradient. The workspace is as the forward pass left it.
+ */
 static gptvq_status run_backward(whole *w, size_t tokens, gptvq_error *err) {
   w->passes++;
   for (size_t b = w->layers; b-- > 0;) {
@@ -112,7 +114,7 @@ static gptvq_status run_backward(whole *w, size_t tokens, gptvq_error *err) {
       GPTVQ_TRY(lay_out(w, b, err));
       (void)forward(w, b, tokens);
     }
-    gptvq_ft_backward(&w->dims[b], &w->bench.weights, w->bench.tape, w->gradient,
+    gptvq_ft_backward(&w->dims[b], &w->workspace.weights, w->workspace.tape, w->gradient,
                       &w->params[b].vector_gradients, take_gradient, &sink, b > 0 ? w->gradient : NULL);
   }
   return GPTVQ_OK;
@@ -156,7 +158,7 @@ static void round_all(whole *w) {
   for (size_t b = 0; b < w->layers; b++) gptvq_ft_params_round(&w->params[b], true);
   for (size_t i = 0; i < w->hidden; i++)
     w->norm[i] = gptvq_ft_round(w->vector_dtype, w->original->arch->norm_offset, w->norm_theta[i]);
-  w->at = w->layers; /* what is on the bench is of before */
+  w->at = w->layers; /* what is in the workspace is of before */
 }
 
 static void keep_best(whole *w) {
@@ -250,8 +252,8 @@ static gptvq_status create(whole *w, const gptvq_block *blocks, const float *fin
 static gptvq_status create_student(whole *w, const gptvq_finetune_options *options, gptvq_error *err) {
   GPTVQ_TRY(gptvq_ft_head_create(w->original, options->head, options->compute, &w->head, err));
   w->at = w->layers;
-  return gptvq_ft_bench_create(w->dims, w->layers, w->micro * w->length, true, options->compute, &w->bench,
-                               err);
+  return gptvq_ft_workspace_create(w->dims, w->layers, w->micro * w->length, true, options->compute,
+                                   &w->workspace, err);
 }
 
 static void release(whole *w) {
@@ -271,7 +273,7 @@ static void release(whole *w) {
   gptvq_arena_destroy(&w->memory);
   gptvq_stream_release(&w->teacher);
   gptvq_ft_head_release(&w->head);
-  gptvq_ft_bench_destroy(&w->bench);
+  gptvq_ft_workspace_destroy(&w->workspace);
   gptvq_ft_windows_release(&w->split);
 }
 
@@ -347,13 +349,14 @@ size_t gptvq_finetune_model_bytes(const gptvq_model *original, double linears, s
   const gptvq_config *c = &original->config;
   whole w = {.layers = c->layers, .length = length, .hidden = c->hidden};
   gptvq_arena counted = {0};
-  size_t bench = 0;
+  size_t workspace = 0;
   double vectors = (double)w.hidden, indices = 0;
   w.micro = windows_at_once(options, length);
   take_arrays(&counted, &w);
   for (size_t b = 0; b < c->layers; b++) {
     const gptvq_ft_dims dims = gptvq_ft_dims_of(original, &original->blocks[b], length);
-    bench = gptvq_max_size(bench, gptvq_ft_bench_bytes(&dims, w.micro * length, true, options->compute));
+    workspace =
+        gptvq_max_size(workspace, gptvq_ft_workspace_bytes(&dims, w.micro * length, true, options->compute));
     vectors += (double)gptvq_ft_vector_values(&dims);
     indices += gptvq_ft_index_bytes(&original->blocks[b], options);
   }
@@ -361,7 +364,7 @@ size_t gptvq_finetune_model_bytes(const gptvq_model *original, double linears, s
                              ? 0.0
                              : (double)gptvq_stream_bytes(windows, length * c->hidden, options->place.half);
   const double student =
-      (double)bench + (double)gptvq_ft_head_bytes(original, options->head != NULL, options->compute);
+      (double)workspace + (double)gptvq_ft_head_bytes(original, options->head != NULL, options->compute);
   const double sweep = (double)gptvq_sweep_bytes(length, c->hidden, 1, 0) +
                        (double)gptvq_workspace_bytes(original, 1, length, length);
   const double bytes = linears + GPTVQ_FT_VALUE_BYTES * vectors + indices + (double)counted.peak + teacher +

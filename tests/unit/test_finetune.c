@@ -10,19 +10,20 @@
  * around. */
 enum { WIDTH = 64, CHAIN = 8 };
 
-/* A bench with the block's weights on it, as it came. */
-static void set_up(const gptvq_ft_params *params, size_t tokens, bool with_backward, gptvq_ft_bench *bench) {
+/* A workspace with the block's weights on it, as it came. */
+static void set_up(const gptvq_ft_params *params, size_t tokens, bool with_backward,
+                   gptvq_ft_workspace *workspace) {
   gptvq_error err;
   assert_int_equal(
-      gptvq_ft_bench_create(params->dims, 1, tokens, with_backward, GPTVQ_COMPUTE_FP32, bench, &err),
+      gptvq_ft_workspace_create(params->dims, 1, tokens, with_backward, GPTVQ_COMPUTE_FP32, workspace, &err),
       GPTVQ_OK);
-  gptvq_ft_params_fill(params, &bench->weights);
+  gptvq_ft_params_fill(params, &workspace->weights);
 }
 
 /* As theta is now, without rounding. */
-static void build(gptvq_ft_params *params, gptvq_ft_bench *bench) {
+static void build(gptvq_ft_params *params, gptvq_ft_workspace *workspace) {
   gptvq_ft_params_round(params, false);
-  gptvq_ft_params_fill(params, &bench->weights);
+  gptvq_ft_params_fill(params, &workspace->weights);
 }
 
 static void forward_is_the_definition(void **state) {
@@ -31,20 +32,20 @@ static void forward_is_the_definition(void **state) {
     fixture f;
     gptvq_error err;
     gptvq_ft_params params;
-    gptvq_ft_bench bench;
+    gptvq_ft_workspace workspace;
     seed = i;
     make_fixture(&f, &variants[i], WINDOWS);
     assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-    set_up(&params, TOKENS, false, &bench);
+    set_up(&params, TOKENS, false, &workspace);
     double x[TOKENS * HIDDEN], expected[TOKENS * HIDDEN], largest = 0;
     for (size_t j = 0; j < TOKENS * HIDDEN; j++) x[j] = (double)f.x[j];
-    (void)ref_block(&f.dims, &bench.weights, TOKENS, x, expected);
+    (void)ref_block(&f.dims, &workspace.weights, TOKENS, x, expected);
     for (size_t j = 0; j < TOKENS * HIDDEN; j++) largest = fmax(largest, fabs(expected[j]));
-    const float *y = gptvq_ft_forward(&f.dims, &bench.weights, bench.tape, TOKENS, f.x);
+    const float *y = gptvq_ft_forward(&f.dims, &workspace.weights, workspace.tape, TOKENS, f.x);
     for (size_t j = 0; j < TOKENS * HIDDEN; j++)
       if (!(fabs((double)y[j] - expected[j]) <= CHAIN * WIDTH * (double)FLT_EPSILON * largest))
         fail_msg("%s: output %zu is %.9g, not %.9g", variants[i].name, j, (double)y[j], expected[j]);
-    gptvq_ft_bench_destroy(&bench);
+    gptvq_ft_workspace_destroy(&workspace);
     gptvq_ft_params_release(&params);
     free_fixture(&f);
   }
@@ -60,17 +61,17 @@ static void theta_starts_as_the_packed_weights(void **state) {
     gptvq_ft_params params;
     seed = i;
     make_fixture(&f, &variants[i], WINDOWS);
-    gptvq_ft_bench bench;
+    gptvq_ft_workspace workspace;
     assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-    set_up(&params, TOKENS, false, &bench);
+    set_up(&params, TOKENS, false, &workspace);
     for (size_t t = 0; t < params.table_count; t++) {
       const gptvq_ft_table *table = &params.tables[t];
       const gptvq_packed_shape *shape = &table->packed->shape;
       float *expected = gptvq_alloc(shape->rows * shape->cols, sizeof *expected);
-      float *built = bench.weights.matrix[table->matrix] + table->row_offset * shape->cols;
+      float *built = workspace.weights.matrix[table->matrix] + table->row_offset * shape->cols;
       gptvq_packed_decode_ref(table->packed, 0, shape->rows, expected, shape->cols);
       memset(built, 0x7f, shape->rows * shape->cols * sizeof *built);
-      build(&params, &bench);
+      build(&params, &workspace);
       if (shape->kind != GPTVQ_PACKED_TRELLIS)
         assert_memory_equal(built, expected, shape->rows * shape->cols * sizeof *built);
       /* sums of entries, whose own roundings are of the size of the largest sum */
@@ -80,7 +81,7 @@ static void theta_starts_as_the_packed_weights(void **state) {
         assert_true(fabsf(built[j] - expected[j]) <= 4.0f * FLT_EPSILON * largest);
       free(expected);
     }
-    gptvq_ft_bench_destroy(&bench);
+    gptvq_ft_workspace_destroy(&workspace);
     gptvq_ft_params_release(&params);
     free_fixture(&f);
   }
@@ -117,15 +118,15 @@ static void gradients_are_finite_differences(void **state) {
     fixture f;
     gptvq_error err;
     gptvq_ft_params params;
-    gptvq_ft_bench bench;
+    gptvq_ft_workspace workspace;
     for (uint64_t start = 100 + v;; start += VARIANTS) {
       seed = start;
       make_fixture(&f, &variants[v], WINDOWS);
       assert_int_equal(gptvq_ft_params_create(&f.dims, &f.block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-      set_up(&params, TOKENS, true, &bench);
-      gptvq_ft_forward(&f.dims, &bench.weights, bench.tape, TOKENS, f.x);
-      if (limits_are_far(&f, &bench.weights, bench.tape)) break;
-      gptvq_ft_bench_destroy(&bench);
+      set_up(&params, TOKENS, true, &workspace);
+      gptvq_ft_forward(&f.dims, &workspace.weights, workspace.tape, TOKENS, f.x);
+      if (limits_are_far(&f, &workspace.weights, workspace.tape)) break;
+      gptvq_ft_workspace_destroy(&workspace);
       gptvq_ft_params_release(&params);
       free_fixture(&f);
     }
@@ -133,8 +134,8 @@ static void gradients_are_finite_differences(void **state) {
     double x[TOKENS * HIDDEN];
     for (size_t i = 0; i < TOKENS * HIDDEN; i++) x[i] = (double)f.x[i];
     gptvq_ft_params_begin(&params);
-    gptvq_ft_forward(&f.dims, &bench.weights, bench.tape, TOKENS, f.x);
-    gptvq_ft_backward(&f.dims, &bench.weights, bench.tape, r, &params.vector_gradients,
+    gptvq_ft_forward(&f.dims, &workspace.weights, workspace.tape, TOKENS, f.x);
+    gptvq_ft_backward(&f.dims, &workspace.weights, workspace.tape, r, &params.vector_gradients,
                       gptvq_ft_params_scatter, &params, gradient_in);
     gptvq_ft_params_finish(&params);
 
@@ -154,8 +155,8 @@ static void gradients_are_finite_differences(void **state) {
         double value[4];
         for (int k = 0; k < 4; k++) {
           params.theta[i] = start + h * (float)(k < 2 ? k - 2 : k - 1);
-          build(&params, &bench);
-          value[k] = functional(&f.dims, &bench.weights, x, r);
+          build(&params, &workspace);
+          value[k] = functional(&f.dims, &workspace.weights, x, r);
         }
         params.theta[i] = start;
         double expected = (8.0 * (value[2] - value[1]) - (value[3] - value[0])) / (12.0 * (double)h);
@@ -164,14 +165,14 @@ static void gradients_are_finite_differences(void **state) {
                    variants[v].name, a, i - starts[a], (double)params.gradient[i], expected, largest);
       }
     }
-    build(&params, &bench);
+    build(&params, &workspace);
     double largest = 0;
     for (size_t i = 0; i < TOKENS * HIDDEN; i++) largest = fmax(largest, fabs((double)gradient_in[i]));
     for (size_t i = 0; i < TOKENS * HIDDEN; i += 5) {
       double start = x[i], h = 0x1p-9, value[4];
       for (int k = 0; k < 4; k++) {
         x[i] = start + h * (double)(k < 2 ? k - 2 : k - 1);
-        value[k] = functional(&f.dims, &bench.weights, x, r);
+        value[k] = functional(&f.dims, &workspace.weights, x, r);
       }
       x[i] = start;
       double expected = (8.0 * (value[2] - value[1]) - (value[3] - value[0])) / (12.0 * h);
@@ -180,7 +181,7 @@ static void gradients_are_finite_differences(void **state) {
                  (double)gradient_in[i], expected);
     }
     free(r);
-    gptvq_ft_bench_destroy(&bench);
+    gptvq_ft_workspace_destroy(&workspace);
     gptvq_ft_params_release(&params);
     free_fixture(&f);
   }
@@ -190,15 +191,15 @@ static void gradients_are_finite_differences(void **state) {
 static void gradients_of(const fixture *f, gptvq_ft_params *params, gptvq_compute compute, const float *r,
                          float *gradient_in) {
   gptvq_error err;
-  gptvq_ft_bench bench;
-  assert_int_equal(gptvq_ft_bench_create(&f->dims, 1, TOKENS, true, compute, &bench, &err), GPTVQ_OK);
-  gptvq_ft_params_fill(params, &bench.weights);
+  gptvq_ft_workspace workspace;
+  assert_int_equal(gptvq_ft_workspace_create(&f->dims, 1, TOKENS, true, compute, &workspace, &err), GPTVQ_OK);
+  gptvq_ft_params_fill(params, &workspace.weights);
   gptvq_ft_params_begin(params);
-  gptvq_ft_forward(&f->dims, &bench.weights, bench.tape, TOKENS, f->x);
-  gptvq_ft_backward(&f->dims, &bench.weights, bench.tape, r, &params->vector_gradients,
+  gptvq_ft_forward(&f->dims, &workspace.weights, workspace.tape, TOKENS, f->x);
+  gptvq_ft_backward(&f->dims, &workspace.weights, workspace.tape, r, &params->vector_gradients,
                     gptvq_ft_params_scatter, params, gradient_in);
   gptvq_ft_params_finish(params);
-  gptvq_ft_bench_destroy(&bench);
+  gptvq_ft_workspace_destroy(&workspace);
 }
 
 static double distance(size_t n, const float *a, const float *b) {
@@ -248,13 +249,13 @@ enum { MANY = 24 };
 static float *disturb(fixture *f) {
   gptvq_error err;
   gptvq_ft_params params;
-  gptvq_ft_bench bench;
+  gptvq_ft_workspace workspace;
   float *targets = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *targets);
   assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-  set_up(&params, MANY * LENGTH, false, &bench);
-  memcpy(targets, gptvq_ft_forward(&f->dims, &bench.weights, bench.tape, MANY * LENGTH, f->x),
+  set_up(&params, MANY * LENGTH, false, &workspace);
+  memcpy(targets, gptvq_ft_forward(&f->dims, &workspace.weights, workspace.tape, MANY * LENGTH, f->x),
          MANY * LENGTH * HIDDEN * sizeof *targets);
-  gptvq_ft_bench_destroy(&bench);
+  gptvq_ft_workspace_destroy(&workspace);
   for (size_t i = 0; i < params.count; i++) params.theta[i] += 0.15f * params.unit[i] * uniform(1.0f);
   gptvq_ft_params_store(&params);
   gptvq_ft_params_release(&params);
@@ -267,12 +268,12 @@ static double stored_error(fixture *f, const float *targets) {
   gptvq_error err;
   gptvq_ft_params params;
   assert_int_equal(gptvq_ft_params_create(&f->dims, &f->block, GPTVQ_BF16, &params, &err), GPTVQ_OK);
-  gptvq_ft_bench bench;
-  set_up(&params, TOKENS, false, &bench);
+  gptvq_ft_workspace workspace;
+  set_up(&params, TOKENS, false, &workspace);
   double *x = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *x),
          *out = gptvq_alloc(MANY * LENGTH * HIDDEN, sizeof *out);
   for (size_t i = 0; i < MANY * LENGTH * HIDDEN; i++) x[i] = (double)f->x[i];
-  (void)ref_block(&f->dims, &bench.weights, MANY * LENGTH, x, out);
+  (void)ref_block(&f->dims, &workspace.weights, MANY * LENGTH, x, out);
   double errors = 0, deviation = 0;
   for (size_t j = 0; j < HIDDEN; j++) {
     double sum = 0, squares = 0;
@@ -286,7 +287,7 @@ static double stored_error(fixture *f, const float *targets) {
   }
   free(x);
   free(out);
-  gptvq_ft_bench_destroy(&bench);
+  gptvq_ft_workspace_destroy(&workspace);
   gptvq_ft_params_release(&params);
   return errors / (MANY / 3) / (deviation / MANY);
 }

@@ -29,13 +29,13 @@ static void compare_block(const char *name, const gptvq_model *model, const gptv
   size_t hidden = model->config.hidden, n = LENGTH * hidden;
   gptvq_ft_dims dims;
   gptvq_ft_params params;
-  gptvq_ft_bench bench;
+  gptvq_ft_workspace own;
   float *rope;
   ok(gptvq_ft_dims_create(model, block, LENGTH, &dims, &rope, err));
   ok(gptvq_ft_params_create(&dims, block, GPTVQ_F32, &params, err));
-  ok(gptvq_ft_bench_create(&dims, 1, LENGTH, false, GPTVQ_COMPUTE_FP32, &bench, err));
-  gptvq_ft_params_fill(&params, &bench.weights);
-  const float *y = gptvq_ft_forward(&dims, &bench.weights, bench.tape, LENGTH, x);
+  ok(gptvq_ft_workspace_create(&dims, 1, LENGTH, false, GPTVQ_COMPUTE_FP32, &own, err));
+  gptvq_ft_params_fill(&params, &own.weights);
+  const float *y = gptvq_ft_forward(&dims, &own.weights, own.tape, LENGTH, x);
   float *expected = gptvq_alloc(n, sizeof *expected);
   assert_non_null(expected);
   memcpy(expected, x, n * sizeof *x);
@@ -49,7 +49,7 @@ static void compare_block(const char *name, const gptvq_model *model, const gptv
                (double)expected[i]);
   memcpy(x, expected, n * sizeof *x);
   free(expected);
-  gptvq_ft_bench_destroy(&bench);
+  gptvq_ft_workspace_destroy(&own);
   gptvq_ft_params_release(&params);
   free(rope);
 }
