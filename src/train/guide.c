@@ -174,7 +174,7 @@ static gptvq_status block_backward(work *w, size_t b, size_t first_window, size_
   GPTVQ_TRY(gptvq_ft_dims_create(w->model, w->block, w->length, &dims, &tables, err));
   gptvq_status status = gptvq_ft_params_create(&dims, w->block, GPTVQ_F32, &params, err);
   if (status == GPTVQ_OK)
-    status = gptvq_ft_workspace_create(&dims, 1, w->length, true, GPTVQ_COMPUTE_FP32, &workspace, err);
+    status = gptvq_ft_workspace_create(&dims, 1, w->length, true, w->model->compute, &workspace, err);
   if (status == GPTVQ_OK) {
     gptvq_ft_params_fill(&params, &workspace.weights);
     workspace.tape->watch = watch;
@@ -245,7 +245,7 @@ double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length,
   double largest = 0;
   for (size_t b = 0; b < c->layers; b++) { /* a block backwards */
     const gptvq_ft_dims dims = gptvq_ft_dims_of(model, &model->blocks[b], length);
-    largest = fmax(largest, (double)gptvq_ft_workspace_bytes(&dims, length, true, GPTVQ_COMPUTE_FP32));
+    largest = fmax(largest, (double)gptvq_ft_workspace_bytes(&dims, length, true, model->compute));
   }
   return gptvq_guide_bytes(model, windows, length) +
          sizeof(double) * (double)windows * (double)(gptvq_model_layer_count(model) + 1) +

@@ -369,19 +369,19 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
                                           base + pages + (plan->scratch ? 0.0 : stream) +
                                               (double)gptvq_sweep_bytes(length, model->config.hidden, 1, 0) +
                                               (double)gptvq_workspace_bytes(model, 1, length, length));
+  const gptvq_model own = with_compute(model, options);
   double gradients = 0.0, weights = 0.0;
   if (gptvq_run_allocates(options)) {
     const size_t some = gptvq_allocation_windows(o);
-    gradients = fmax(gptvq_guide_peak(model, some, length, plan->guide_budget),
-                     allocation_peak(model, options, plan->hessian_budget));
+    gradients = fmax(gptvq_guide_peak(&own, some, length, plan->guide_budget),
+                     allocation_peak(&own, options, plan->hessian_budget));
   }
   if (gptvq_run_is_guided(options)) {
-    gradients = fmax(gradients, gptvq_guide_peak(model, samples, length, plan->guide_budget));
+    gradients = fmax(gradients, gptvq_guide_peak(&own, samples, length, plan->guide_budget));
     weights = gptvq_guide_bytes(model, samples, length);
   }
   plan->scratch_bytes = plan->scratch ? all_streams : 0.0;
   if (gradients > 0.0) phases[GPTVQ_MEMORY_GRADIENTS] = base + pages + outside_pages(model) + gradients;
-  const gptvq_model own = with_compute(model, options);
   const double window = (double)gptvq_sweep_bytes(length, model->config.hidden, 2, 0);
   phases[GPTVQ_MEMORY_BLOCKS] =
       base + weights + linear_pages(&model->embedding) + (plan->scratch ? 0.0 : all_streams) +

@@ -227,7 +227,7 @@ static void add_allocation(const gptvq_model *model, const gptvq_resolved *optio
                            gptvq_stage_sum *sums) {
   const gptvq_quantize_options *o = &options->options;
   const size_t windows = gptvq_allocation_windows(o), tokens = windows * o->calib_length;
-  add(&sums[GPTVQ_STAGE_GRADIENT], gptvq_gradient_flop(model, windows, o->calib_length), machine->product);
+  add(&sums[GPTVQ_STAGE_GRADIENT], gptvq_gradient_flop(model, windows, o->calib_length), machine->forward);
   for (size_t b = 0; b < model->config.layers; b++) {
     const gptvq_block *block = &model->blocks[b];
     add(&sums[GPTVQ_STAGE_SENSITIVITY], (double)tokens * block_flop(model, block, o->calib_length),

@@ -191,8 +191,8 @@ static gptvq_status find_gradients(run *r, const gptvq_token_windows *windows, d
   gptvq_dist_own(&r->dist, windows->count, &begin, &end);
   const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_GRADIENT);
   gptvq_stage_count(&r->stages, gptvq_gradient_flop(r->model, end - begin, windows->length));
-  GPTVQ_TRY(
-      gptvq_guide_create(r->model, windows, power, r->memory.guide_budget, &r->dist, standing, guide, err));
+  GPTVQ_TRY(gptvq_guide_create(&r->calibrating, windows, power, r->memory.guide_budget, &r->dist, standing,
+                               guide, err));
   (void)gptvq_stage_enter(&r->stages, before);
   return GPTVQ_OK;
 }
@@ -216,8 +216,8 @@ static gptvq_status allocate_bits(run *r, gptvq_error *err) {
   gptvq_status status;
   GPTVQ_TRY_GOTO(find_gradients(r, &windows, 1.0, &standing, &guide, err));
   const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_SENSITIVITY);
-  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, r->model, &windows, &guide, r->memory.hessian_budget,
-                                         &standing, &r->allocation, err));
+  GPTVQ_TRY_GOTO(gptvq_pipeline_allocate(&p->solver, &r->calibrating, &windows, &guide,
+                                         r->memory.hessian_budget, &standing, &r->allocation, err));
   (void)gptvq_stage_enter(&r->stages, before);
   p->allocation = &r->allocation;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO,
