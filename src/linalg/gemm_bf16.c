@@ -180,45 +180,15 @@ static void multiply(product_job job) {
 
 void gptvq_gemm_bf16_tiled_nt(size_t m, size_t n, size_t k, float alpha, const uint16_t *a, size_t lda,
                               const uint16_t *b, size_t ldb, float *c, size_t ldc) {
-  multiply((product_job){.how = NT,
-                         .m = m,
-                         .n = n,
-                         .k = k,
-                         .lda = lda,
-                         .ldb = ldb,
-                         .ldc = ldc,
-                         .alpha = alpha,
-                         .a = a,
-                         .b = b,
-                         .c = c});
+  multiply((product_job){NT, m, n, k, lda, ldb, ldc, 0, 0, 0, alpha, a, b, c});
 }
 
 void gptvq_gemm_bf16_tiled_nn(size_t m, size_t n, size_t k, float alpha, const uint16_t *a, size_t lda,
                               const uint16_t *b, size_t ldb, float *c, size_t ldc) {
-  multiply((product_job){.how = NN,
-                         .m = m,
-                         .n = n,
-                         .k = k,
-                         .lda = lda,
-                         .ldb = ldb,
-                         .ldc = ldc,
-                         .alpha = alpha,
-                         .a = a,
-                         .b = b,
-                         .c = c});
+  multiply((product_job){NN, m, n, k, lda, ldb, ldc, 0, 0, 0, alpha, a, b, c});
 }
 
 void gptvq_gemm_bf16_tiled_tn(size_t m, size_t n, size_t k, float alpha, const uint16_t *a, size_t lda,
                               const uint16_t *b, size_t ldb, float *c, size_t ldc) {
-  multiply((product_job){.how = TN,
-                         .m = m,
-                         .n = n,
-                         .k = k,
-                         .lda = lda,
-                         .ldb = ldb,
-                         .ldc = ldc,
-                         .alpha = alpha,
-                         .a = a,
-                         .b = b,
-                         .c = c});
+  multiply((product_job){TN, m, n, k, lda, ldb, ldc, 0, 0, 0, alpha, a, b, c});
 }

@@ -46,6 +46,18 @@ void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate,
   }
 }
 
+gptvq_ft_look gptvq_ft_judge(gptvq_ft_looks *looks, const gptvq_finetune_options *options, double error,
+                             gptvq_finetune_result *result) {
+  if (error < result->after) {
+    result->after = error;
+    result->best_step = result->steps;
+    looks->stale = 0;
+    return GPTVQ_FT_BETTER;
+  }
+  looks->slower *= 0.5; /* the rates were too high */
+  return ++looks->stale >= options->patience ? GPTVQ_FT_OVER : GPTVQ_FT_WORSE;
+}
+
 double gptvq_ft_schedule(size_t step, size_t steps) {
   const double pi = 3.14159265358979323846;
   size_t warm = steps / 20 + 1;

@@ -192,12 +192,12 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq
                         "fine-tuning: NaN or infinity in the quantized block's activations");
     goto done;
   }
-  size_t tables = gptvq_ft_table_values(params), stale = 0;
-  double slower = 1.0;
+  size_t tables = gptvq_ft_table_values(params);
+  gptvq_ft_looks looks = {.slower = 1.0};
   size_t batch = gptvq_min_size(gptvq_max_size(options->batch, 1), t.split.training_count);
   for (size_t step = 0; step < options->steps; step++) {
     if (step > 0) build(&t);
-    double factor = slower * gptvq_ft_schedule(step, options->steps);
+    double factor = looks.slower * gptvq_ft_schedule(step, options->steps);
     t.index_rate = factor * options->index_rate;
     GPTVQ_TRY_GOTO(add_gradients(&t, gptvq_ft_windows_next(&t.split, batch), batch, err));
     gptvq_ft_adam_update(&adam, tables, factor * options->table_rate, factor * options->vector_rate,
@@ -208,19 +208,15 @@ gptvq_status gptvq_ft_train(gptvq_ft_params *params, size_t windows, const gptvq
     double error;
     GPTVQ_TRY_GOTO(evaluate(&t, &error, err));
     GPTVQ_TRY_GOTO(gptvq_report_progress(callbacks, "finetune", "", step + 1, options->steps, error, err));
-    if (error < result->after) { /* false for NaN too */
-      result->after = error;
-      result->best_step = step + 1;
+    const gptvq_ft_look look = gptvq_ft_judge(&looks, options, error, result);
+    if (look == GPTVQ_FT_OVER) break;
+    if (look == GPTVQ_FT_BETTER) {
       memcpy(best, params->theta, params->count * sizeof(float));
       gptvq_ft_indices_keep(params);
-      stale = 0;
-      continue;
+    } else if (options->index_rate == 0.0) {
+      memcpy(params->theta, best, params->count * sizeof(float));
+      gptvq_ft_adam_restart(&adam);
     }
-    if (++stale >= options->patience) break;
-    slower *= 0.5; /* the rate was too high */
-    if (options->index_rate > 0.0) continue;
-    memcpy(params->theta, best, params->count * sizeof(float));
-    gptvq_ft_adam_restart(&adam);
   }
   if (result->best_step > 0) {
     memcpy(params->theta, best, params->count * sizeof(float));

@@ -78,47 +78,58 @@ typedef struct table_job {
   float *sums;           /* of all parameters */
 } table_job;
 
+/* The rows and columns that share a codebook. */
+typedef struct tile_place {
+  size_t g, column, width, subs;  /* its group of columns, their first, their number, indices of a row */
+  size_t first_row, last_row, at; /* at: of the codebook's first value among the table's */
+} tile_place;
+
+static tile_place place_of(const gptvq_ft_table *table, size_t tile) {
+  const gptvq_packed_shape *shape = &table->packed->shape;
+  const size_t groups = table->sizes.column_groups, g = tile % groups, width = gptvq_packed_width(shape, g),
+               first_row = tile / groups * shape->group_rows;
+  return (tile_place){.g = g,
+                      .column = g * shape->group_cols,
+                      .width = width,
+                      .subs = gptvq_ceil_div(width, shape->dim),
+                      .first_row = first_row,
+                      .last_row = gptvq_min_size(first_row + shape->group_rows, shape->rows),
+                      .at = tile * (table->sizes.codebook_values / table->sizes.codebook_scales)};
+}
+
 static void fill_tile(const table_job *job, size_t tile) {
   const gptvq_ft_table *table = job->table;
-  const gptvq_packed_shape *shape = &table->packed->shape;
-  const size_t groups = table->sizes.column_groups, g = tile % groups, dim = shape->dim,
-               width = gptvq_packed_width(shape, g), subs = gptvq_ceil_div(width, dim),
-               each = table->sizes.codebook_values / table->sizes.codebook_scales,
-               first_row = tile / groups * shape->group_rows,
-               last_row = gptvq_min_size(first_row + shape->group_rows, shape->rows);
-  const float *values = job->rounded + table->first + tile * each;
+  const tile_place p = place_of(table, tile);
+  const size_t dim = table->packed->shape.dim, cols = table->packed->shape.cols;
+  const float *values = job->rounded + table->first + p.at;
   uint16_t room[CHUNK];
   float part[CHUNK * MOST_DIM];
-  for (size_t row = first_row; row < last_row; row++)
-    for (size_t s = 0; s < subs; s += CHUNK) {
-      const size_t count = gptvq_min_size(CHUNK, subs - s), n = gptvq_min_size(count * dim, width - s * dim);
-      look_up_any(dim, count, indices_of(table, row, g, s, count, room), values, part);
-      scale_blocks(table, row, g, s * dim, n, part);
-      put(table->packed, g * shape->group_cols + s * dim, n, part,
-          job->matrix + (table->row_offset + row) * shape->cols);
+  for (size_t row = p.first_row; row < p.last_row; row++)
+    for (size_t s = 0; s < p.subs; s += CHUNK) {
+      const size_t count = gptvq_min_size(CHUNK, p.subs - s),
+                   n = gptvq_min_size(count * dim, p.width - s * dim);
+      look_up_any(dim, count, indices_of(table, row, p.g, s, count, room), values, part);
+      scale_blocks(table, row, p.g, s * dim, n, part);
+      put(table->packed, p.column + s * dim, n, part, job->matrix + (table->row_offset + row) * cols);
     }
 }
 
 static void scatter_tile(const table_job *job, size_t tile) {
   const gptvq_ft_table *table = job->table;
-  const gptvq_packed_shape *shape = &table->packed->shape;
-  const size_t groups = table->sizes.column_groups, g = tile % groups, dim = shape->dim,
-               width = gptvq_packed_width(shape, g), subs = gptvq_ceil_div(width, dim),
-               each = table->sizes.codebook_values / table->sizes.codebook_scales,
-               first_row = tile / groups * shape->group_rows,
-               last_row = gptvq_min_size(first_row + shape->group_rows, shape->rows);
-  float *sums = job->sums + table->first + tile * each;
+  const tile_place p = place_of(table, tile);
+  const size_t dim = table->packed->shape.dim, cols = table->packed->shape.cols;
+  float *sums = job->sums + table->first + p.at;
   uint16_t room[CHUNK];
   float part[CHUNK * MOST_DIM];
-  for (size_t row = first_row; row < last_row; row++)
-    for (size_t s = 0; s < subs; s += CHUNK) {
-      const size_t count = gptvq_min_size(CHUNK, subs - s), n = gptvq_min_size(count * dim, width - s * dim);
-      take(table->packed, g * shape->group_cols + s * dim, n,
-           job->gradient + (table->row_offset + row) * shape->cols, part);
-      scale_blocks(table, row, g, s * dim, n, part);
+  for (size_t row = p.first_row; row < p.last_row; row++)
+    for (size_t s = 0; s < p.subs; s += CHUNK) {
+      const size_t count = gptvq_min_size(CHUNK, p.subs - s),
+                   n = gptvq_min_size(count * dim, p.width - s * dim);
+      take(table->packed, p.column + s * dim, n, job->gradient + (table->row_offset + row) * cols, part);
+      scale_blocks(table, row, p.g, s * dim, n, part);
       for (size_t c = n; c < count * dim; c++)
         part[c] = 0.0f; /* what the last centroid has beyond the edge */
-      add_up_any(dim, count, indices_of(table, row, g, s, count, room), part, sums);
+      add_up_any(dim, count, indices_of(table, row, p.g, s, count, room), part, sums);
     }
 }
 

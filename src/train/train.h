@@ -315,6 +315,17 @@ void gptvq_ft_adam_restart(gptvq_ft_adam *adam); /* as it was created */
  * there on. */
 void gptvq_ft_adam_update(gptvq_ft_adam *adam, size_t tables, double table_rate, double vector_rate,
                           const float *unit, const float *gradient, float *theta);
+/* What looks at the held-out windows have found: {.slower = 1} at first. */
+typedef struct gptvq_ft_looks {
+  size_t stale;  /* in a row without a new best */
+  double slower; /* what learning rates are multiplied with */
+} gptvq_ft_looks;
+typedef enum gptvq_ft_look { GPTVQ_FT_BETTER, GPTVQ_FT_WORSE, GPTVQ_FT_OVER } gptvq_ft_look;
+/* A new best, which *result then has; none, and the rates are halved; none for the last time. NaN is no best.
+ */
+gptvq_ft_look gptvq_ft_judge(gptvq_ft_looks *looks, const gptvq_finetune_options *options, double error,
+                             gptvq_finetune_result *result);
+
 /* 0 … 1: a short linear warm-up, then half a cosine down to 0. */
 double gptvq_ft_schedule(size_t step, size_t steps);
 

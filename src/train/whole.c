@@ -307,8 +307,7 @@ static void go_back(whole *w) {
 
 static gptvq_status train(whole *w, const gptvq_finetune_options *options, const gptvq_callbacks *callbacks,
                           gptvq_finetune_result *result, gptvq_error *err) {
-  size_t stale = 0;
-  double slower = 1.0;
+  gptvq_ft_looks looks = {.slower = 1.0};
   keep_best(w);
   GPTVQ_TRY(evaluate(w, &result->before, err));
   result->after = result->before;
@@ -318,7 +317,7 @@ static gptvq_status train(whole *w, const gptvq_finetune_options *options, const
         "fine-tuning: NaN or infinity in the predictions of the original or of the quantized model");
   for (size_t step = 0; step < options->steps; step++) {
     if (step > 0) round_all(w);
-    double factor = slower * gptvq_ft_schedule(step, options->steps), divergence;
+    double factor = looks.slower * gptvq_ft_schedule(step, options->steps), divergence;
     w->index_rate = factor * options->index_rate;
     GPTVQ_TRY(take_step(w, factor * options->table_rate, factor * options->vector_rate, err));
     result->steps = step + 1;
@@ -326,16 +325,10 @@ static gptvq_status train(whole *w, const gptvq_finetune_options *options, const
     round_all(w);
     GPTVQ_TRY(evaluate(w, &divergence, err));
     GPTVQ_TRY(gptvq_report_progress(callbacks, "finetune", "", step + 1, options->steps, divergence, err));
-    if (divergence < result->after) {
-      result->after = divergence;
-      result->best_step = step + 1;
-      keep_best(w);
-      stale = 0;
-      continue;
-    }
-    if (++stale >= options->patience) break;
-    slower *= 0.5; /* the rate was too high */
-    if (options->index_rate == 0.0) go_back(w);
+    const gptvq_ft_look look = gptvq_ft_judge(&looks, options, divergence, result);
+    if (look == GPTVQ_FT_OVER) break;
+    if (look == GPTVQ_FT_BETTER) keep_best(w);
+    else if (options->index_rate == 0.0) go_back(w);
   }
   return GPTVQ_OK;
 }

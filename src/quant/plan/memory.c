@@ -126,26 +126,28 @@ static double input_peak(const run *r, const gptvq_block *block, const size_t *l
   return others + peak;
 }
 
-/* Bytes of the block's layers as they are kept until the block is written. */
-static double packed_block(const run *r, const gptvq_block *block) {
+/* The sum over the block's layers, as the options would pack them. */
+static double sum_layers(const run *r, const gptvq_block *block,
+                         double (*bytes)(const gptvq_packed_shape *shape)) {
   double sum = 0.0;
   gptvq_packed_shape shape;
   for (size_t i = 0; i < block->linear_count; i++)
     if (gptvq_layer_shape(block->linears[i].rows, block->linears[i].cols, r->options, &shape, NULL) ==
         GPTVQ_OK)
-      sum += (double)gptvq_packed_bytes(&shape);
+      sum += bytes(&shape);
   return sum;
+}
+
+static double packed_layer(const gptvq_packed_shape *shape) { return (double)gptvq_packed_bytes(shape); }
+
+/* Bytes of the block's layers as they are kept until the block is written. */
+static double packed_block(const run *r, const gptvq_block *block) {
+  return sum_layers(r, block, packed_layer);
 }
 
 /* What fine-tuning keeps of the block's packed linears. */
 static double tuned_block(const run *r, const gptvq_block *block) {
-  double sum = 0.0;
-  gptvq_packed_shape shape;
-  for (size_t i = 0; i < block->linear_count; i++)
-    if (gptvq_layer_shape(block->linears[i].rows, block->linears[i].cols, r->options, &shape, NULL) ==
-        GPTVQ_OK)
-      sum += gptvq_finetune_linear_bytes(&shape);
-  return sum;
+  return sum_layers(r, block, gptvq_finetune_linear_bytes);
 }
 
 /* Bytes of the block's layers and of the work on them. */
