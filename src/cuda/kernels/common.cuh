@@ -22,13 +22,19 @@ extern __shared__ double2 gptvq_dynamic_shared[]; /* 16-byte aligned */
 #define GPTVQ_UNROLL
 #endif
 
-/* The definition of a kernel, whose arguments are `a`; threads: of a block at most. */
-#define GPTVQ_KERNEL(name, threads) \
-  extern "C" __global__ void __launch_bounds__(threads, 1) \
+/* The definition of a kernel, whose arguments are `a`; threads: of a block at most; blocks: that a processor
+ * is to have at work at a time, for which the compiler saves registers. */
+#define GPTVQ_KERNEL_BLOCKS(name, threads, blocks) \
+  extern "C" __global__ void __launch_bounds__(threads, blocks) \
       gptvq_kernel_##name(const gptvq_kernel_##name##_arguments a)
+#define GPTVQ_KERNEL(name, threads) GPTVQ_KERNEL_BLOCKS(name, threads, 1)
 
 enum { GPTVQ_WARP = 32 };
 #define GPTVQ_ALL_LANES 0xffffffffu
+
+GPTVQ_DEVICE float gptvq_scale(const gptvq_kernel_scales &s, uint64_t row, unsigned b) {
+  return s.value == nullptr ? 1.0f : s.value[row * s.stride + s.of[b]];
+}
 
 /* out[j] = Σ_{i <= j} v[i] t[i][j], in the CPU's order */
 template <int D> GPTVQ_DEVICE void gptvq_times_upper(const float *t, const float *v, float *out) {

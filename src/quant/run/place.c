@@ -13,6 +13,13 @@ static size_t solver_bytes(size_t rows, size_t cols) {
                              gptvq_saturated_size(cols, SQUARE_ARRAYS * row));
 }
 
+/* Tails of a trellis of 2 bits with as many paths as there can be. */
+static size_t trellis_bytes(size_t rows, const gptvq_resolved *options) {
+  enum { ROW = 2 * 4 * 64 * 128 * sizeof(float) };
+  if (options->options.code != GPTVQ_CODE_TRELLIS) return 0;
+  return gptvq_min_size(GPTVQ_CUDA_TAIL_BYTES, gptvq_saturated_size(rows, ROW));
+}
+
 /* Its largest layer's: what is left of the layer before, and the sums for the next. */
 static size_t device_bytes(const gptvq_model *model, const gptvq_resolved *options) {
   size_t most = 0;
@@ -20,7 +27,8 @@ static size_t device_bytes(const gptvq_model *model, const gptvq_resolved *optio
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];
       const size_t height = gptvq_max_size(linear->rows, linear->cols);
-      size_t bytes = solver_bytes(linear->rows, linear->cols);
+      size_t bytes =
+          gptvq_saturated_sum(solver_bytes(linear->rows, linear->cols), trellis_bytes(linear->rows, options));
       if (gptvq_run_uses_data(options))
         bytes = gptvq_saturated_sum(bytes, gptvq_cuda_linalg_bytes(height, linear->cols));
       most = gptvq_max_size(most, bytes);
