@@ -231,6 +231,19 @@ static double writing_peak(const gptvq_model *model, size_t windows, size_t leng
              (sizeof(int32_t) * (double)all.length + sizeof(float) * (double)(c->hidden + c->vocab));
 }
 
+gptvq_writing gptvq_calibration_writing(const gptvq_model *model, const gptvq_quantize_options *options,
+                                        gptvq_text_room room) {
+  gptvq_model own = *model;
+  own.compute = GPTVQ_COMPUTE_INT8;
+  size_t written, windows;
+  gptvq_calibration_count(model, options, &written, &windows);
+  if (written == 0) return (gptvq_writing){0};
+  const texts all = divide(&own, written, options->calib_length, room.caches);
+  return (gptvq_writing){.tokens = (double)all.count * (double)all.length,
+                         .together = all.together,
+                         .caches = 0.5 * (double)gptvq_workspace_text_bytes(&own, all.length)};
+}
+
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
                               gptvq_text_room room) {
   size_t written, windows;
