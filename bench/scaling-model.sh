@@ -17,15 +17,15 @@ function model(name, layers, h, inter, kv,   length_, windows, groups, nodes, pe
   linears = sums = shared = alone = 0
   length_ = 2048
   windows = int(tokens / length_)
-  groups = windows <= 16 ? windows : int(windows / 4) # src/dist/deal.h
-  if (windows > 16 && groups < 16) groups = 16
+  groups = windows <= 8 ? windows : int(windows / 4) # src/dist/deal.h
+  if (windows > 8 && groups < 8) groups = 8
   if (groups > 64) groups = 64
   input(h, h + 2 * kv, 0); input(h, h, 1); input(h, 2 * inter, 0); input(inter, h, 1)
   shared += tokens * 2 * (2 * linears + 2 * (length_ + 1) * h)    # both streams
   printf "| %s | | %.2f PFLOP a block shared, %.3f by each | | | |\n", name, shared / 1e15, alone / 1e15
   for (nodes = 1; nodes <= groups; nodes *= 2) {
     # to a machine: its part of the sums of groups, the totals, the quantized rows (a byte a weight)
-    per = nodes == 1 ? 0 : groups * 8 * sums * (1 - 1 / nodes) / nodes + 8 * sums * (1 - 1 / nodes) + linears
+    per = nodes == 1 ? 0 : groups * 4 * sums * (1 - 1 / nodes) / nodes + 8 * sums * (1 - 1 / nodes) + linears
     work = (shared / nodes + alone) / (tflops * 1e12)
     if (nodes == 1) one = work
     for (g = 0; g < 2; g++) wire[g] = per * 8 / ((g ? 100 : 10) * 1e9)

@@ -31,9 +31,9 @@ static size_t own_options(command_line *line, const char *section, gptvq_option 
         (gptvq_option){GPTVQ_OPTION_FLAG, "dry-run", .value = &line->dry_run,
                        .help = "say what size, memory and time it would take, and stop: reads headers\n"
                                "only (fp8 folders whole, as they are widened on\n"
-                               "opening), measures this machine for two seconds;\n"
-                               "its time is without the calibration text, which the\n"
-                               "model may write, and the losses at the end"};
+                               "opening), measures this machine for three seconds;\n"
+                               "its time is without reading and writing files, and\n"
+                               "without --finetune-block-steps"};
   } else if (strcmp(section, "Size") == 0) {
     table[n++] =
         (gptvq_option){GPTVQ_OPTION_SIZE,

@@ -204,8 +204,7 @@ typedef struct gptvq_quantize_plan {
   uint64_t scratch_bytes;               /* of disk, for activations that memory has no room for */
   size_t phase_count;
   gptvq_plan_phase phases[GPTVQ_MAX_PHASES];
-  double seconds; /* with the context's threads; sampling, the gradients of `guide` and fine-tuning are not in
-                   * it */
+  double seconds; /* with the context's threads; reading, writing and fine-tuning of blocks are not in it */
   size_t stage_count;
   gptvq_stage_time stages[GPTVQ_MAX_STAGES]; /* cpu_seconds 0 */
   double bits; /* stored bits per value of the layers, exact; with `allocate` what they take at most */

@@ -60,6 +60,14 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
  * aside; calib_length set. Asks for the sizes of text files. */
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
                               gptvq_text_room room);
+/* What the model's writing is, of the same options. */
+typedef struct gptvq_writing {
+  double tokens;   /* 0: it writes nothing */
+  size_t together; /* texts side by side */
+  double caches;   /* bytes of keys and values that a token reads, on the mean */
+} gptvq_writing;
+gptvq_writing gptvq_calibration_writing(const gptvq_model *model, const gptvq_quantize_options *options,
+                                        gptvq_text_room room);
 void gptvq_calibration_release(gptvq_calibration *calibration);
 
 /* Checks the numbers of the options against the model and says how long windows are. */

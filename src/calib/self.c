@@ -231,13 +231,26 @@ static double writing_peak(const gptvq_model *model, size_t windows, size_t leng
              (sizeof(int32_t) * (double)all.length + sizeof(float) * (double)(c->hidden + c->vocab));
 }
 
+gptvq_writing gptvq_calibration_writing(const gptvq_model *model, const gptvq_quantize_options *options,
+                                        gptvq_text_room room) {
+  gptvq_model own = *model;
+  own.compute = GPTVQ_COMPUTE_INT8;
+  size_t written, windows;
+  gptvq_calibration_count(model, options, &written, &windows);
+  if (written == 0) return (gptvq_writing){0};
+  const texts all = divide(&own, written, options->calib_length, room.caches);
+  return (gptvq_writing){.tokens = (double)all.count * (double)all.length,
+                         .together = all.together,
+                         .caches = 0.5 * (double)gptvq_workspace_text_bytes(&own, all.length)};
+}
+
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
                               gptvq_text_room room) {
   size_t written, windows;
   gptvq_calibration_count(model, options, &written, &windows);
   const double writing = written > 0 ? writing_peak(model, written, options->calib_length, room) : 0.0;
-  /* each source's windows and all of them; of a text its bytes, pieces and tokens, whose memory the process
-   * keeps */
-  return 2.0 * sizeof(int32_t) * (double)windows * (double)options->calib_length + writing +
+  /* each source's windows, all of them, and those that the model wrote once more; of a text its bytes, pieces
+   * and tokens, whose memory the process keeps */
+  return sizeof(int32_t) * (double)(2 * windows + written) * (double)options->calib_length + writing +
          bytes_of_text * largest_text(options);
 }

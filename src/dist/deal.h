@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { GPTVQ_MAX_GROUPS = 64, GPTVQ_FEW_GROUPS = 16 };
+enum { GPTVQ_MAX_GROUPS = 64, GPTVQ_FEW_GROUPS = 8 };
 
 /* Each window of a few is a group; of more windows four go together, in 64 groups at most. Ending a group
  * adds and clears a c × c matrix of doubles for every input: one or two windows do not pay for that. */

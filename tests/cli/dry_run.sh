@@ -7,7 +7,7 @@ files | cmp -s - "$capture/before" || die "something was written"
 [ "$(json linear_values)" = 3145728 ] || die "another number of weights"
 planned=$(json output_bytes)
 awk -v least="$(json least_bytes)" -v peak="$(json peak_bytes)" 'BEGIN {exit !(0 < least && least <= peak)}' || die "no memory"
-grep -q '"name": "Hessians"' "$capture/out" && ! grep -q '"name": "losses at the end"' "$capture/out" || die "stages that cannot be estimated have a figure"
+grep -q '"name": "Hessians"' "$capture/out" && ! grep -q '"name": "writing"' "$capture/out" || die "stages that cannot be estimated have a figure"
 awk -v seconds="$(json seconds)" 'BEGIN {exit !(seconds > 0)}' || die "no time"
 expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run
 expect_out '^output .* 3145728 weights'
@@ -15,6 +15,14 @@ expect_out '^  forward, quantized '
 expect_out '^sizes +trellis, at most 2\.2500 bits per weight, embedding 4, output head 4$'
 expect_out '^  gradients '
 expect_out '^  sensitivities '
+expect_out '^  calibration text .*FLOP'
+expect_out '^  losses at the end '
+! grep -q '^  other ' "$capture/out" || die "fine-tuning that nobody asked for"
+expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --calib-self 0 --judge-tokens 0 --finetune-steps 4 --guide 0.5 \
+  --allocate uniform --dry-run
+expect_out '^  other '
+expect_out '^  gradients '
+! grep -q '^  calibration text .*FLOP\|^  losses at the end ' "$capture/out" || die "a text that nobody writes or judges by"
 for options in '--allocate uniform' '--bits 2'; do
   expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 $options --dry-run
   expect_out '^sizes +trellis, 2\.0344 bits per weight, embedding 4, output head 4$'

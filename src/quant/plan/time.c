@@ -14,12 +14,14 @@
 
 /* The layer that is solved to see how fast that is, and the products: SIDE inputs, so many rows and tokens.
  */
-enum { SIDE = 512, ROWS = 64, TOKENS = 512 };
+enum { SIDE = 512, ROWS = 64, TOKENS = 512, LARGE = 32 << 20 };
 static const double each_seconds = 0.25; /* of a measurement that is repeated */
 
-/* What this machine does: flop a second, and seconds of solving the sample layer. */
+/* What this machine does: flop a second, bytes of memory read a second, and seconds of solving the sample
+ * layer. */
 typedef struct speeds {
   double forward, gram, cross, product, factor;
+  double few, read; /* while the model writes: products of as many tokens as it writes texts */
   gptvq_stage_sum solving[GPTVQ_STAGES];
 } speeds;
 
@@ -61,12 +63,13 @@ static gptvq_status prepare(samples *s, gptvq_error *err) {
 
 typedef enum product { FORWARD, GRAM, CROSS, SOLVER } product;
 
-static gptvq_status run_product(const samples *s, product what, gptvq_compute compute,
+/* `tokens` of them: FORWARD's alone. */
+static gptvq_status run_product(const samples *s, product what, size_t tokens, gptvq_compute compute,
                                 const gptvq_backend *backend, gptvq_error *err) {
   const gptvq_linear linear = {
       .name = "a sample", .rows = SIDE, .cols = SIDE, .dtype = GPTVQ_BF16, .weights = s->rounded};
   switch (what) {
-  case FORWARD: return gptvq_linear_forward(&linear, compute, TOKENS, s->x, SIDE, s->y, SIDE, err);
+  case FORWARD: return gptvq_linear_forward(&linear, compute, tokens, s->x, SIDE, s->y, SIDE, err);
   case GRAM: return backend->linalg->gram(backend->linalg, SIDE, TOKENS, 256, s->x, SIDE, s->sum, err);
   case CROSS:
     return backend->linalg->cross(backend->linalg, SIDE, SIDE, TOKENS, 256, s->x, SIDE, s->x, SIDE, s->sums,
@@ -79,16 +82,46 @@ static gptvq_status run_product(const samples *s, product what, gptvq_compute co
 }
 
 /* flop a second; the first call, which finds nothing in the caches, does not count */
-static gptvq_status measure_product(const samples *s, product what, gptvq_compute compute,
+static gptvq_status measure_product(const samples *s, product what, size_t tokens, gptvq_compute compute,
                                     const gptvq_backend *backend, double *speed, gptvq_error *err) {
-  const double flop = (what == GRAM ? 1.0 : 2.0) * TOKENS * SIDE * SIDE;
-  GPTVQ_TRY(run_product(s, what, compute, backend, err));
+  const double flop = (what == GRAM ? 1.0 : 2.0) * (double)tokens * SIDE * SIDE;
+  GPTVQ_TRY(run_product(s, what, tokens, compute, backend, err));
   const double start = gptvq_clock();
   double passed = 0.0;
   size_t count = 0;
   for (; passed < each_seconds; passed = gptvq_clock() - start, count++)
-    GPTVQ_TRY(run_product(s, what, compute, backend, err));
+    GPTVQ_TRY(run_product(s, what, tokens, compute, backend, err));
   *speed = flop * (double)count / passed;
+  return GPTVQ_OK;
+}
+
+typedef struct reading {
+  const uint64_t *from; /* [LARGE / 8] */
+  uint64_t sums[LARGE >> 20];
+} reading;
+
+static void read_megabytes(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  reading *r = context;
+  for (size_t part = begin; part < end; part++) {
+    uint64_t sum = 0;
+    for (size_t i = part << 17; i < (part + 1) << 17; i++) sum += r->from[i];
+    r->sums[part] += sum; /* used: the reading is not optimised away */
+  }
+}
+
+static gptvq_status measure_reading(double *speed, gptvq_error *err) {
+  uint64_t *large = gptvq_alloc(LARGE, 1);
+  if (large == NULL) return gptvq_fail_memory(err, "the measurement of this machine", LARGE);
+  memset(large, 1, LARGE);
+  reading r = {.from = large};
+  const double start = gptvq_clock();
+  double passed = 0.0;
+  size_t count = 0;
+  for (; passed < each_seconds; passed = gptvq_clock() - start, count++)
+    gptvq_parallel_for(LARGE >> 20, 1, read_megabytes, &r);
+  *speed = LARGE * (double)count / passed;
+  free(large);
   return GPTVQ_OK;
 }
 
@@ -158,15 +191,20 @@ static gptvq_status list_outside(const gptvq_model *model, const gptvq_resolved 
   return GPTVQ_OK;
 }
 
-static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *backend, outside_part *parts,
-                            size_t count, speeds *out, gptvq_error *err) {
+/* together: texts that the model writes side by side; 0: none */
+static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *backend, size_t together,
+                            outside_part *parts, size_t count, speeds *out, gptvq_error *err) {
   const gptvq_compute compute = gptvq_run_keeps_half(options) ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
   samples s = {0};
   gptvq_status status = prepare(&s, err);
-  if (status == GPTVQ_OK) status = measure_product(&s, FORWARD, compute, backend, &out->forward, err);
-  if (status == GPTVQ_OK) status = measure_product(&s, GRAM, compute, backend, &out->gram, err);
-  if (status == GPTVQ_OK) status = measure_product(&s, CROSS, compute, backend, &out->cross, err);
-  if (status == GPTVQ_OK) status = measure_product(&s, SOLVER, compute, backend, &out->product, err);
+  if (status == GPTVQ_OK) status = measure_product(&s, FORWARD, TOKENS, compute, backend, &out->forward, err);
+  if (status == GPTVQ_OK) status = measure_product(&s, GRAM, TOKENS, compute, backend, &out->gram, err);
+  if (status == GPTVQ_OK) status = measure_product(&s, CROSS, TOKENS, compute, backend, &out->cross, err);
+  if (status == GPTVQ_OK) status = measure_product(&s, SOLVER, TOKENS, compute, backend, &out->product, err);
+  if (status == GPTVQ_OK && together > 0)
+    status = measure_product(&s, FORWARD, gptvq_min_size(together, TOKENS), GPTVQ_COMPUTE_INT8, backend,
+                             &out->few, err);
+  if (status == GPTVQ_OK && together > 0) status = measure_reading(&out->read, err);
   if (status == GPTVQ_OK) status = measure_solver(&s, options, backend, GPTVQ_STAGE_OTHER, out, err);
   for (size_t i = 0; i < count && status == GPTVQ_OK; i++) {
     parts[i].machine = *out;
@@ -219,6 +257,37 @@ double gptvq_gradient_flop(const gptvq_model *model, size_t windows, size_t leng
   for (size_t b = 0; b < model->config.layers; b++)
     token += 3.0 * block_flop(model, &model->blocks[b], length);
   return token * (double)windows * (double)length;
+}
+
+static double model_flop(const gptvq_model *model, size_t length) {
+  double token = 2.0 * (double)model->head.rows * (double)model->head.cols;
+  for (size_t b = 0; b < model->config.layers; b++) token += block_flop(model, &model->blocks[b], length);
+  return token;
+}
+
+static void add_writing(const gptvq_model *model, const gptvq_resolved *options, const gptvq_writing *writing,
+                        const speeds *machine, gptvq_stage_sum *sums) {
+  if (writing->tokens == 0.0) return;
+  add(&sums[GPTVQ_STAGE_SAMPLE], writing->tokens * model_flop(model, options->options.calib_length),
+      machine->few);
+  sums[GPTVQ_STAGE_SAMPLE].seconds += writing->tokens * writing->caches / machine->read;
+}
+
+/* Fine-tuning of the model: the original once, each step forward twice, back, and the gradients of weights;
+ * the output heads of both, and one of them back. Then the finished model beside the original. */
+static void add_end(const gptvq_model *model, const gptvq_resolved *options, const speeds *machine,
+                    gptvq_stage_sum *sums) {
+  const gptvq_quantize_options *o = &options->options;
+  const double length = (double)o->calib_length, all = model_flop(model, o->calib_length),
+               head = 2.0 * (double)model->head.rows * (double)model->head.cols, blocks = all - head;
+  if (o->finetune_steps > 0) {
+    const double windows = (double)o->calib_samples * length, step = (double)o->finetune_batch * length;
+    add(&sums[GPTVQ_STAGE_OTHER], windows * blocks, machine->forward);
+    add(&sums[GPTVQ_STAGE_OTHER], (double)o->finetune_steps * step * (4.0 * blocks + 3.0 * head),
+        machine->forward);
+  }
+  if (o->judge_tokens > 0) /* of a text and of its own */
+    add(&sums[GPTVQ_STAGE_JUDGE], 2.0 * 2.0 * (double)o->judge_tokens * all, machine->forward);
 }
 
 /* Gradients, and the Hessians that layers are tried with; what trying them takes is a part of solving them.
@@ -331,8 +400,17 @@ gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved
   size_t count;
   memset(sums, 0, GPTVQ_STAGES * sizeof *sums);
   GPTVQ_TRY(list_outside(model, options, parts, &count, err));
-  GPTVQ_TRY(measure(options, backend, parts, count, &machine, err));
+  const gptvq_writing writing = gptvq_run_uses_data(options)
+                                    ? gptvq_calibration_writing(model, &options->options, plan->room)
+                                    : (gptvq_writing){0};
+  GPTVQ_TRY(measure(options, backend, writing.together, parts, count, &machine, err));
+  add_writing(model, options, &writing, &machine, sums);
+  if (gptvq_run_uses_data(options)) add_end(model, options, &machine, sums);
   for (size_t i = 0; i < count; i++) add_outside(options, &parts[i], sums);
+  if (gptvq_run_is_guided(options))
+    add(&sums[GPTVQ_STAGE_GRADIENT],
+        gptvq_gradient_flop(model, options->options.calib_samples, options->options.calib_length),
+        machine.forward);
   if (gptvq_run_allocates(options)) add_allocation(model, options, &machine, sums);
   for (size_t b = 0; b < model->config.layers; b++) {
     const gptvq_block *block = &model->blocks[b];

@@ -1,5 +1,5 @@
 /* quant/plan/time.h: how long a run will take: operations counted from the shapes alone, divided by what this
- * machine does in two seconds. */
+ * machine does in three seconds. */
 #ifndef GPTVQ_QUANT_PLAN_TIME_H
 #define GPTVQ_QUANT_PLAN_TIME_H
 
@@ -9,7 +9,8 @@
 
 /* *plan: where inputs of output layers are kept, their half of a block runs once. Seconds of all the
  * context's threads together and flop of each stage into sums[GPTVQ_STAGES]; cpu_seconds stay 0. Options with
- * calib_length set. Not in it: the calibration text, fine-tuning, losses at the end. GPTVQ_ERROR_MEMORY. */
+ * calib_length set. Not in it:
+ * fine-tuning of blocks by themselves. GPTVQ_ERROR_MEMORY. */
 gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved *options,
                                   const gptvq_backend *backend, const gptvq_memory_plan *plan,
                                   gptvq_stage_sum sums[GPTVQ_STAGES], gptvq_error *err);
