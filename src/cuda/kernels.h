@@ -31,7 +31,8 @@ typedef struct gptvq_kernel_scales {
 #define GPTVQ_CUDA_KERNELS(X) \
   X(add_ridge) \
   X(assign) \
-  X(decode) X(em) X(gather) X(path) X(reassign) X(search_prepare) X(search_accept) X(add_sums) X(round_bf16)
+  X(decode) \
+  X(dots) X(em) X(gather) X(path) X(reassign) X(search_prepare) X(search_accept) X(add_sums) X(round_bf16)
 
 typedef enum gptvq_kernel {
 #define GPTVQ_KERNEL_ID(name) GPTVQ_KERNEL_##name,
@@ -144,6 +145,19 @@ typedef struct gptvq_kernel_decode_arguments {
   const float *target;     /* [rows × blocks · dim] or NULL */
   float *out;              /* likewise */
 } gptvq_kernel_decode_arguments;
+
+/* out[rows × out_stride], `count` of a row: Σ x y over columns [start[i], start[i + 1]) in double, of which
+ * `ways` (1, or 4: quant/layer/row_scales.c) are added up side by side; the last one and Σ ridge x², if there
+ * is a ridge. Grid: x over rows · count · ways; GPTVQ_ROWS_THREADS threads; no shared memory. */
+typedef struct gptvq_kernel_dots_arguments {
+  uint64_t rows, stride; /* of x and y */
+  uint32_t count, ways;
+  const float *x, *y;
+  const uint32_t *start; /* [count + 1] */
+  const double *ridge;   /* [columns] or NULL */
+  double *out;
+  uint64_t out_stride;
+} gptvq_kernel_dots_arguments;
 
 /* gptvq_vq_gather: sums[stripes × sums_stride] = the transpose of decode, applied to y; the same bits. Grid:
  * x groups, y stripes; GPTVQ_ROWS_THREADS threads; no shared memory. */

@@ -72,8 +72,8 @@ trellis() { "$GPTVQ" quantize one --calib self --calib-samples 2 --calib-length 
 expect_ok trellis -o trellis-cpu --quiet
 expect_ok trellis -o trellis --device shim --json
 expect_err '^sizes: trellis, '
-expect_err 'of the solver: .*of a trellis k-means'
-for stage in Hessians loop re-assignment; do
+expect_err 'of the solver: .*of k-means trellises'
+for stage in Hessians loop "codebook update" re-assignment; do
   [ "$(on_device "$stage")" = shim ] || die "$stage of a trellis: $(on_device "$stage"), not the shim"
 done
 [ "$(on_device k-means)" = cpu ] || die "the report says that k-means of a trellis was on the shim"

@@ -2,6 +2,7 @@
 #include "cuda/kernels/add_ridge.cuh"
 #include "cuda/kernels/assign.cuh"
 #include "cuda/kernels/decode.cuh"
+#include "cuda/kernels/dots.cuh"
 #include "cuda/kernels/em.cuh"
 #include "cuda/kernels/path.cuh"
 #include "cuda/kernels/reassign.cuh"
