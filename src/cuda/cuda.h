@@ -88,6 +88,7 @@ size_t gptvq_cuda_path_bytes(const gptvq_cuda *cuda, const gptvq_vq *q, size_t r
 /* Launches it, once rows, columns and arrays are set, all but the tails. */
 gptvq_status gptvq_cuda_find_paths(gptvq_cuda *cuda, const gptvq_vq *q, gptvq_kernel_path_arguments *a,
                                    gptvq_error *err);
+gptvq_status gptvq_cuda_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err);
 gptvq_status gptvq_cuda_trellis_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
 /* scales.c */
 gptvq_status gptvq_cuda_update_scales(gptvq_vq *q, double *loss, gptvq_error *err);

@@ -8,3 +8,4 @@
 #include "cuda/kernels/reassign.cuh"
 #include "cuda/kernels/search.cuh"
 #include "cuda/kernels/sums.cuh"
+#include "cuda/kernels/viterbi.cuh"

@@ -216,6 +216,12 @@ bool gptvq_batch_factor_make(const gptvq_vq *q, gptvq_span batch, const gptvq_ba
  * of a group's states, whose tables have changed. */
 gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err);
 void gptvq_trellis_expand(gptvq_vq *q, size_t group);
+/* The same with EM on the points (trellis.h) from elsewhere. */
+struct gptvq_trellis_points;
+typedef gptvq_status (*gptvq_trellis_tables_em)(gptvq_vq *q, const struct gptvq_trellis_points *points,
+                                                unsigned iterations, float *tables, double *loss,
+                                                gptvq_error *err);
+gptvq_status gptvq_trellis_tables_by(gptvq_vq *q, size_t group, gptvq_trellis_tables_em em, gptvq_error *err);
 gptvq_status gptvq_trellis_assign(gptvq_vq *q, gptvq_span batch, gptvq_error *err);
 size_t gptvq_trellis_loop_bytes(const gptvq_vq *q);
 /* The tables of columns, at most GPTVQ_BATCH; scratch of a path; prefix that a row has before a column. */
