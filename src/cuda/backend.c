@@ -40,9 +40,11 @@ void gptvq_cuda_forget_factor(gptvq_cuda *cuda) {
   cuda->device->free(cuda->device, f->u);
   cuda->device->free(cuda->device, f->ridge);
   *f = (gptvq_cuda_factor){0};
+  cuda->layer = (gptvq_cuda_layer){0};
 }
 
 static void release_buffers(gptvq_cuda *cuda) {
+  cuda->layer = (gptvq_cuda_layer){0};
   for (int use = 0; use < GPTVQ_CUDA_USES; use++) {
     cuda->device->free(cuda->device, cuda->buffers[use].memory);
     cuda->buffers[use] = (gptvq_cuda_buffer){0};
@@ -73,6 +75,11 @@ static void know_factor(gptvq_cuda *cuda, const gptvq_factor *factor) {
   cuda->factor.id = factor->id;
 }
 
+void gptvq_cuda_begin_layer(gptvq_cuda *cuda, const gptvq_factor *factor) {
+  if (factor != NULL) know_factor(cuda, factor);
+  cuda->layer = (gptvq_cuda_layer){0};
+}
+
 gptvq_status gptvq_cuda_hessian(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err) {
   const size_t n = factor->padded;
   know_factor(cuda, factor);
@@ -101,6 +108,28 @@ size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_b
   }
   const size_t fit = free_bytes > other ? (free_bytes - other) / gptvq_max_size(1, row_bytes) : 0;
   return gptvq_min_size(rows, gptvq_max_size(unit, fit / unit * unit));
+}
+
+gptvq_status gptvq_cuda_target(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t rows,
+                               const float **out, gptvq_error *err) {
+  const size_t n = q->padded;
+  if (cuda->layer.target == q->target && cuda->layer.rows == q->rows) {
+    *out = (const float *)cuda->buffers[GPTVQ_CUDA_TARGET].memory + begin * n;
+    return GPTVQ_OK;
+  }
+  cuda->layer.target = NULL;
+  GPTVQ_TRY(
+      gptvq_cuda_send(cuda, GPTVQ_CUDA_TARGET, rows * n, sizeof **out, q->target + begin * n, out, err));
+  cuda->layer.rows = q->rows;
+  if (rows == q->rows) cuda->layer.target = q->target;
+  return GPTVQ_OK;
+}
+
+const float *gptvq_cuda_errors(const gptvq_cuda *cuda, const float *error, size_t rows, size_t end) {
+  const gptvq_cuda_layer *layer = &cuda->layer;
+  return layer->error == error && layer->rows == rows && layer->columns >= end
+             ? cuda->buffers[GPTVQ_CUDA_ERRORS].memory
+             : NULL;
 }
 
 /* value[rows][count] of rows from `begin` on: the scales `which` of each */

@@ -7,7 +7,7 @@
  * near as what that does to their distances. On the shim the products are the CPU's where rows need not be
  * cut into pieces. The codebook update is by conjugate gradients, also where the CPU solves small systems
  * directly, until what an update can still gain is put at 3e-4 of the loss (quant/layer/update.c); other
- * assignments may follow from there. */
+ * assignments may follow from there. Of a trellis tables and row scales are made as on the CPU. */
 #ifndef GPTVQ_CUDA_BACKEND_H
 #define GPTVQ_CUDA_BACKEND_H
 

@@ -15,6 +15,7 @@ typedef enum gptvq_cuda_use {                    /* what the buffers are for */
                               GPTVQ_CUDA_TARGET, /* a piece's weights as they were */
                               GPTVQ_CUDA_ROWS,   /* weights, residuals or directions of a piece's rows */
                               GPTVQ_CUDA_RESULT, /* errors, gradients or products of these rows */
+                              GPTVQ_CUDA_ERRORS, /* of all rows of a trellis, as long as its loop goes on */
                               GPTVQ_CUDA_STEP,   /* where a batch's columns would be best */
                               GPTVQ_CUDA_SCALE,
                               GPTVQ_CUDA_SCALE_OF,
@@ -41,10 +42,20 @@ typedef struct gptvq_cuda_factor {
   float *h, *u, *ridge; /* [padded²], [padded²], [padded]; NULL: not there (yet) */
 } gptvq_cuda_factor;
 
+/* What of the layer at work is on the device from one call to the next, each with the host's array that it is
+ * a copy of (NULL: none): weights as they were, in GPTVQ_CUDA_TARGET; scaled errors of columns [0, columns),
+ * in GPTVQ_CUDA_ERRORS. Both [rows × padded]. It begins with a layer's first batch, and ends with another
+ * factor. */
+typedef struct gptvq_cuda_layer {
+  const float *target, *error;
+  size_t rows, columns;
+} gptvq_cuda_layer;
+
 struct gptvq_cuda {
   gptvq_device *device;
   gptvq_backend backend;
   gptvq_cuda_factor factor;
+  gptvq_cuda_layer layer;
   gptvq_cuda_buffer buffers[GPTVQ_CUDA_USES];
 };
 
@@ -64,11 +75,19 @@ gptvq_status gptvq_cuda_send_rows(gptvq_cuda *cuda, gptvq_cuda_use use, size_t r
  * be lost. GPTVQ_ERROR_MEMORY: it has no room beside nothing else. */
 gptvq_status gptvq_cuda_hessian(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
 gptvq_status gptvq_cuda_triangle(gptvq_cuda *cuda, const gptvq_factor *factor, gptvq_error *err);
-/* What is kept of a factor goes. */
+/* Another layer begins: what is kept of the one before goes. factor: the layer's, or NULL. */
+void gptvq_cuda_begin_layer(gptvq_cuda *cuda, const gptvq_factor *factor);
+/* What is kept of a factor and of its layer goes. */
 void gptvq_cuda_forget_factor(gptvq_cuda *cuda);
 /* As many of the rows, a multiple of `unit` and at least that, as fit with row_bytes each beside `other`
  * bytes. Where memory is short all buffers are lost: before anything is reserved for the work. */
 size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_bytes, size_t other);
+
+/* *out[rows × padded]: weights as they were of a layer's rows from `begin` on; those of all rows stay. */
+gptvq_status gptvq_cuda_target(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t rows,
+                               const float **out, gptvq_error *err);
+/* The device's copy of columns [0, end) of `rows` rows of errors, from where it has any; NULL: it has not. */
+const float *gptvq_cuda_errors(const gptvq_cuda *cuda, const float *error, size_t rows, size_t end);
 
 /* Launches the kernel with a grid that suits. */
 gptvq_status gptvq_cuda_add_ridge(gptvq_cuda *cuda, const gptvq_kernel_add_ridge_arguments *a,

@@ -30,14 +30,18 @@ typedef struct gptvq_kernel_scales {
 /* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
 #define GPTVQ_CUDA_KERNELS(X) \
   X(add_ridge) \
-  X(assign) X(decode) X(dots) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) \
-      GPTVQ_PATH_KERNELS(X) X(viterbi) X(add_states) X(add_sums) X(round_bf16)
+  X(assign) \
+  X(decode) \
+  X(dots) \
+  X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) GPTVQ_PATH_KERNELS(X) X(viterbi) \
+      X(add_states) X(add_sums) X(round_bf16)
 
 /* path_K_W for k bits and W partial paths of a prefix: one kernel of all took a compiler minutes. */
 #define GPTVQ_PATH_KERNELS(X) \
   X(path_2_1) \
-  X(path_2_2) X(path_2_3) X(path_2_4) X(path_3_1) X(path_3_2) X(path_3_3) X(path_3_4) X(path_4_1) \
-      X(path_4_2) X(path_4_3) X(path_4_4)
+  X(path_2_2) \
+  X(path_2_3) \
+  X(path_2_4) X(path_3_1) X(path_3_2) X(path_3_3) X(path_3_4) X(path_4_1) X(path_4_2) X(path_4_3) X(path_4_4)
 enum { GPTVQ_PATH_WIDTHS = 4 };
 
 typedef enum gptvq_kernel {

@@ -22,8 +22,9 @@ size_t gptvq_cuda_assign_warps(const gptvq_cuda *cuda, const gptvq_vq *q, size_t
 }
 
 gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {
-  if (q->step_bits > 0) return gptvq_cuda_trellis_assign(q, group, batch, err);
   gptvq_cuda *cuda = gptvq_cuda_of(q->backend);
+  if (batch.begin == 0) gptvq_cuda_begin_layer(cuda, q->factor);
+  if (q->step_bits > 0) return gptvq_cuda_trellis_assign(q, group, batch, err);
   gptvq_device *device = cuda->device;
   const size_t d = q->dim, n = q->padded, first = batch.begin / d, columns = batch.end - batch.begin,
                blocks = columns / d, height = q->shape.group_rows;

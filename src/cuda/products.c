@@ -55,12 +55,19 @@ gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_facto
   gptvq_cuda *cuda = gptvq_cuda_of(backend);
   const size_t n = factor->padded, k = from.end - from.begin, width = to.end - to.begin;
   GPTVQ_TRY(gptvq_cuda_triangle(cuda, factor, err));
-  const size_t piece = gptvq_cuda_piece(cuda, rows, 1, (k + width) * sizeof(float), 0);
+  /* what is there may go where memory is short */
+  const float *there = gptvq_cuda_errors(cuda, error, rows, from.end);
+  size_t piece = gptvq_cuda_piece(cuda, rows, 1, ((there != NULL ? 0 : k) + width) * sizeof(float), 0);
+  if (there != NULL && gptvq_cuda_errors(cuda, error, rows, from.end) == NULL) {
+    there = NULL;
+    piece = gptvq_cuda_piece(cuda, rows, 1, (k + width) * sizeof(float), 0);
+  }
   for (size_t begin = 0; begin < rows; begin += piece) {
     const size_t count = gptvq_min_size(piece, rows - begin);
-    float *e, *w;
-    GPTVQ_TRY(
-        gptvq_cuda_send_rows(cuda, GPTVQ_CUDA_RESULT, count, k, error + begin * n + from.begin, n, &e, err));
+    float *sent = NULL, *w;
+    if (there == NULL)
+      GPTVQ_TRY(gptvq_cuda_send_rows(cuda, GPTVQ_CUDA_RESULT, count, k, error + begin * n + from.begin, n,
+                                     &sent, err));
     GPTVQ_TRY(
         gptvq_cuda_send_rows(cuda, GPTVQ_CUDA_ROWS, count, width, work + begin * n + to.begin, n, &w, err));
     const gptvq_device_product product = {.m = count,
@@ -68,8 +75,8 @@ gptvq_status gptvq_cuda_feedback(const gptvq_backend *backend, const gptvq_facto
                                           .k = k,
                                           .alpha = -1.0f,
                                           .beta = 1.0f,
-                                          .a = e,
-                                          .lda = k,
+                                          .a = there != NULL ? there + begin * n + from.begin : sent,
+                                          .lda = there != NULL ? n : k,
                                           .b = cuda->factor.u + from.begin * n + to.begin,
                                           .ldb = n,
                                           .c = w,

@@ -46,7 +46,6 @@ static gptvq_status decode(piece *p, gptvq_error *err) {
   gptvq_device *device = p->cuda->device;
   const gptvq_vq *q = p->q;
   const size_t n = q->padded;
-  float *target;
   gptvq_kernel_decode_arguments a = {.rows = p->rows,
                                      .stripe_rows = q->shape.group_rows,
                                      .dim = q->dim,
@@ -56,10 +55,8 @@ static gptvq_status decode(piece *p, gptvq_error *err) {
                                      .books = p->books,
                                      .book_stride = q->groups * book_values(q),
                                      .book_of = p->book_of};
-  GPTVQ_TRY(gptvq_cuda_send(p->cuda, GPTVQ_CUDA_TARGET, p->rows * n, sizeof *target, q->target + p->begin * n,
-                            &target, err));
+  GPTVQ_TRY(gptvq_cuda_target(p->cuda, q, p->begin, p->rows, &a.target, err));
   GPTVQ_TRY(gptvq_cuda_reserve(p->cuda, GPTVQ_CUDA_ROWS, p->rows * n, sizeof *p->work, &p->work, err));
-  a.target = target;
   a.out = p->work;
   const gptvq_device_grid grid = {(unsigned)gptvq_ceil_div(q->blocks, GPTVQ_ROWS_THREADS),
                                   (unsigned)gptvq_min_size(p->rows, 4096), GPTVQ_ROWS_THREADS, 0};

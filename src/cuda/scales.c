@@ -70,14 +70,12 @@ static gptvq_status begin(slab *s, gptvq_error *err) {
                                      .dim = 1,
                                      .blocks = (uint32_t)q->blocks,
                                      .book_stride = groups * GPTVQ_TRELLIS_STATES};
-  float *target;
   uint16_t *state;
   double *memory;
   GPTVQ_TRY(send_columns(s, &a.book_of, err));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_BOOKS, groups * GPTVQ_TRELLIS_STATES, sizeof(float),
                             q->state_values, &a.books, err));
-  GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_TARGET, s->rows * n, sizeof *target, q->target + s->first * n,
-                            &target, err));
+  GPTVQ_TRY(gptvq_cuda_target(cuda, q, s->first, s->rows, &a.target, err));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_INDEX, s->rows * n, sizeof *state, q->index + s->first * n,
                             &state, err));
   GPTVQ_TRY(gptvq_cuda_send_scales(cuda, q, s->first, s->first + s->rows, NULL, 0, q->blocks, &a.scale, err));
@@ -90,7 +88,6 @@ static gptvq_status begin(slab *s, gptvq_error *err) {
   const gptvq_device_grid grid = {(unsigned)gptvq_ceil_div(q->blocks, GPTVQ_ROWS_THREADS),
                                   (unsigned)gptvq_min_size(s->rows, 4096), GPTVQ_ROWS_THREADS, 0};
   a.index = state;
-  a.target = target;
   a.out = s->values;
   GPTVQ_TRY(cuda->device->launch(cuda->device, GPTVQ_KERNEL_decode, &grid, &a, err));
   GPTVQ_TRY(gptvq_cuda_multiply_hessian(cuda, s->rows, n, s->values, s->products, err));

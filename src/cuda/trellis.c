@@ -52,6 +52,28 @@ static gptvq_status send_before(gptvq_cuda *cuda, const gptvq_vq *q, size_t begi
   return status;
 }
 
+/* Errors of all rows stay on the device, where feedback takes them up, if there is room from the first batch
+ * on. */
+static bool keeps_errors(const gptvq_cuda *cuda, const gptvq_vq *q, gptvq_span batch) {
+  return batch.begin == 0 || gptvq_cuda_errors(cuda, q->error, q->rows, batch.begin) != NULL;
+}
+
+/* The batch's part of these; NULL: they do not stay. */
+static gptvq_status keep_errors(gptvq_cuda *cuda, const gptvq_vq *q, gptvq_span batch, bool keep, float **out,
+                                gptvq_error *err) {
+  *out = NULL;
+  if (!keep || !keeps_errors(cuda, q, batch)) {
+    cuda->layer.error = NULL;
+    return GPTVQ_OK;
+  }
+  GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_ERRORS, q->rows, q->padded * sizeof **out, out, err));
+  *out += batch.begin;
+  cuda->layer.rows = q->rows;
+  cuda->layer.columns = batch.end;
+  cuda->layer.error = batch.end < q->padded ? q->error : NULL; /* nobody asks for them any more */
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_cuda_trellis_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {
   gptvq_cuda *cuda = gptvq_cuda_of(q->backend);
   gptvq_device *device = cuda->device;
@@ -64,14 +86,18 @@ gptvq_status gptvq_cuda_trellis_assign(gptvq_vq *q, size_t group, gptvq_span bat
                                    .u_stride = columns,
                                    .state_stride = columns,
                                    .error_stride = columns};
-  float *w, *u, *error = NULL;
+  float *w, *u, *error;
   uint16_t *state;
-  const size_t row_bytes =
-      2 * columns * sizeof(float) + columns * sizeof *state + sizeof(float) + sizeof *state;
+  const bool keep = feedback && keeps_errors(cuda, q, batch);
+  const size_t row_bytes = (2 * columns + (keep && batch.begin == 0 ? n : 0)) * sizeof(float) +
+                           columns * sizeof *state + sizeof(float) + sizeof *state;
   const size_t piece =
       gptvq_cuda_piece(cuda, q->rows, 1, row_bytes,
                        gptvq_cuda_path_bytes(cuda, q, q->rows, feedback) +
                            (columns * columns + 3 * columns + GPTVQ_TRELLIS_STATES) * sizeof(float));
+  GPTVQ_TRY(keep_errors(cuda, q, batch, keep && piece == q->rows, &error, err));
+  const bool kept = error != NULL;
+  if (kept) a.error_stride = n;
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_LOOKUP, columns, sizeof(float), q->lookup + batch.begin,
                             &a.lookup, err));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_METRIC, columns, sizeof(float), q->metric + batch.begin,
@@ -92,7 +118,7 @@ gptvq_status gptvq_cuda_trellis_assign(gptvq_vq *q, size_t group, gptvq_span bat
         gptvq_cuda_send_scales(cuda, q, begin, begin + rows, NULL, batch.begin, columns, &a.scale, err));
     GPTVQ_TRY(send_before(cuda, q, begin, rows, batch.begin, &a, err));
     GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_INDEX, rows * columns, sizeof *state, &state, err));
-    if (feedback)
+    if (feedback && !kept)
       GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_RESULT, rows * columns, sizeof *error, &error, err));
     a.w = w;
     a.state = state;
@@ -100,7 +126,7 @@ gptvq_status gptvq_cuda_trellis_assign(gptvq_vq *q, size_t group, gptvq_span bat
     GPTVQ_TRY(gptvq_cuda_find_paths(cuda, q, &a, err));
     const gptvq_device_rows states = {columns * sizeof *state, rows, columns * sizeof *state,
                                       q->blocks * sizeof *state},
-                            errors = {columns * sizeof *error, rows, columns * sizeof *error,
+                            errors = {columns * sizeof *error, rows, a.error_stride * sizeof *error,
                                       n * sizeof *error};
     GPTVQ_TRY(device->download(device, &states, q->index + begin * q->blocks + batch.begin, state, err));
     if (feedback)

@@ -234,12 +234,66 @@ static void products_are_the_cpus(void **state) {
   release_input(&in);
 }
 
+/* Bytes that go to the device, beside the device's function. */
+static gptvq_status (*upload)(gptvq_device *, const gptvq_device_rows *, void *, const void *, gptvq_error *);
+static size_t uploaded;
+static gptvq_status counted_upload(gptvq_device *device, const gptvq_device_rows *shape, void *to,
+                                   const void *from, gptvq_error *err) {
+  uploaded += shape->rows * shape->row_bytes;
+  return upload(device, shape, to, from, err);
+}
+
+/* In the loop of a trellis errors of earlier batches are on the device already, and feedback takes these; not
+ * another layer's, and not where memory is too short for all of them. */
+static void errors_stay_on_the_device(void **state) {
+  (void)state;
+  const layer_case c = {
+      .trellis = true, .index_bits = 4, .beam = 2, .rows = 20, .cols = 96, .group_cols = 32};
+  layer_input in = make_input(&c);
+  gptvq_arena arena;
+  gptvq_error err = {.message = ""};
+  gptvq_vq q = open_layer(c.rows, c.cols, in.w, in.factor, &in.options, &arena);
+  float *expected = gptvq_alloc(c.rows, c.cols * sizeof *expected);
+  enum { TIGHT = 110 << 10 }; /* U, a batch's rows and tails, not 20 · 96 errors beside them in any case */
+  for (int little = 0; little < 2; little++) {
+    fixture f = open_fixture();
+    if (little && on_test_card()) continue;
+    upload = f.device->upload;
+    f.device->upload = counted_upload;
+    if (little) gptvq_shim_limit(f.device, TIGHT);
+    q.backend = gptvq_cuda_backend(f.cuda);
+    memcpy(q.work, q.target, c.rows * c.cols * sizeof *q.work);
+    for (size_t g = 0; g < 3; g++) {
+      const gptvq_span from = {0, 32 * g}, to = {32 * g, 32 * g + 32};
+      memcpy(expected, q.work, c.rows * c.cols * sizeof *expected);
+      gptvq_feed_back(&gptvq_cpu_backend, in.factor, c.rows, from, to, q.error, expected, &err);
+      uploaded = 0;
+      if (g > 0 &&
+          q.backend->feedback(q.backend, in.factor, c.rows, from, to, q.error, q.work, &err) != GPTVQ_OK)
+        fail_msg("%s", err.message);
+      if (!little && g > 1) assert_int_equal(uploaded, c.rows * 32 * sizeof(float)); /* the weights alone */
+      for (size_t i = 0; i < c.rows * c.cols; i++) /* other tiles of products: rounding */
+        assert_true(fabs((double)q.work[i] - (double)expected[i]) <= (little ? 1e-5 : 0.0));
+      if (q.backend->assign(&q, g, to, &err) != GPTVQ_OK) fail_msg("%s", err.message);
+    }
+    /* the loop is over: whoever has the array now sends it */
+    uploaded = 0;
+    assert_int_equal(q.backend->feedback(q.backend, in.factor, c.rows, (gptvq_span){0, 64},
+                                         (gptvq_span){64, 96}, q.error, q.work, &err),
+                     GPTVQ_OK);
+    assert_int_equal(uploaded, c.rows * 96 * sizeof(float));
+    close_fixture(&f);
+  }
+  free(expected);
+  gptvq_arena_destroy(&arena);
+  release_input(&in);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(assignments_are_the_cpus),
-      cmocka_unit_test(codebooks_are_the_cpus),
-      cmocka_unit_test(sweeps_are_the_cpus),
-      cmocka_unit_test(products_are_the_cpus),
+      cmocka_unit_test(assignments_are_the_cpus),  cmocka_unit_test(codebooks_are_the_cpus),
+      cmocka_unit_test(sweeps_are_the_cpus),       cmocka_unit_test(products_are_the_cpus),
+      cmocka_unit_test(errors_stay_on_the_device),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
