@@ -182,7 +182,7 @@ const gptvq_backend *gptvq_cuda_backend(const gptvq_cuda *cuda) { return &cuda->
 
 const char *gptvq_cuda_left_to_cpu(const gptvq_cuda *cuda) {
   (void)cuda;
-  return "a Hessian that has no room for its factorisation; vectors of the codebook update; of k-means the "
-         "start kmeanspp, of loop and search more than 32 partial assignments; of a trellis k-means and row "
-         "scales; uniform codes but for feedback";
+  return "a Hessian that has no room for its factorisation; vectors of the codebook update, and solving for "
+         "row scales; of k-means the start kmeanspp and what surrounds the paths of a trellis, of loop and "
+         "search more than 32 partial assignments; uniform codes but for feedback";
 }

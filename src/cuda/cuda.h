@@ -21,7 +21,7 @@ typedef enum gptvq_cuda_use {                    /* what the buffers are for */
                               GPTVQ_CUDA_INDEX,
                               GPTVQ_CUDA_FOUND, /* new indices */
                               GPTVQ_CUDA_LOSS, /* [3 × rows] gain of a row, loss of its assignment, loss of a
-                                                  new one */
+                                                  new one; systems of row scales */
                               GPTVQ_CUDA_BOOKS,
                               GPTVQ_CUDA_LOOKUP,
                               GPTVQ_CUDA_METRIC,
@@ -88,7 +88,10 @@ size_t gptvq_cuda_path_bytes(const gptvq_cuda *cuda, const gptvq_vq *q, size_t r
 /* Launches it, once rows, columns and arrays are set, all but the tails. */
 gptvq_status gptvq_cuda_find_paths(gptvq_cuda *cuda, const gptvq_vq *q, gptvq_kernel_path_arguments *a,
                                    gptvq_error *err);
+gptvq_status gptvq_cuda_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err);
 gptvq_status gptvq_cuda_trellis_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+/* scales.c */
+gptvq_status gptvq_cuda_update_scales(gptvq_vq *q, double *loss, gptvq_error *err);
 
 /* The table's entries: products.c, loop.c, update.c, refine.c. */
 gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,

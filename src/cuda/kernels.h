@@ -30,8 +30,15 @@ typedef struct gptvq_kernel_scales {
 /* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
 #define GPTVQ_CUDA_KERNELS(X) \
   X(add_ridge) \
-  X(assign) \
-  X(decode) X(em) X(gather) X(path) X(reassign) X(search_prepare) X(search_accept) X(add_sums) X(round_bf16)
+  X(assign) X(decode) X(dots) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) \
+      GPTVQ_PATH_KERNELS(X) X(viterbi) X(add_states) X(add_sums) X(round_bf16)
+
+/* path_K_W for k bits and W partial paths of a prefix: one kernel of all took a compiler minutes. */
+#define GPTVQ_PATH_KERNELS(X) \
+  X(path_2_1) \
+  X(path_2_2) X(path_2_3) X(path_2_4) X(path_3_1) X(path_3_2) X(path_3_3) X(path_3_4) X(path_4_1) \
+      X(path_4_2) X(path_4_3) X(path_4_4)
+enum { GPTVQ_PATH_WIDTHS = 4 };
 
 typedef enum gptvq_kernel {
 #define GPTVQ_KERNEL_ID(name) GPTVQ_KERNEL_##name,
@@ -81,8 +88,8 @@ enum { GPTVQ_PATH_BLOCK = 8 /* columns that a path has at hand */, GPTVQ_PATH_CO
    4u * (256 + GPTVQ_PATH_BLOCK * (2 * GPTVQ_PATH_BLOCK + 4)))
 typedef struct gptvq_kernel_path_arguments {
   uint64_t rows;
-  uint32_t step_bits, width, columns; /* k; partial paths of a prefix, 4 at most */
-  const float *w;                     /* [rows × w_stride] the batch's columns; not changed */
+  uint32_t columns;
+  const float *w; /* [rows × w_stride] the batch's columns; not changed */
   uint64_t w_stride;
   gptvq_kernel_scales scale;
   const float *books;           /* values of the states */
@@ -101,6 +108,29 @@ typedef struct gptvq_kernel_path_arguments {
   double *loss; /* [rows] or NULL; infinite where `last` cannot be reached */
   float *tails; /* [blocks of the grid][2][paths][GPTVQ_PATH_COLUMNS] scratch; only with u */
 } gptvq_kernel_path_arguments;
+#define GPTVQ_PATH_ARGUMENTS(name) typedef gptvq_kernel_path_arguments gptvq_kernel_##name##_arguments;
+GPTVQ_PATH_KERNELS(GPTVQ_PATH_ARGUMENTS)
+#undef GPTVQ_PATH_ARGUMENTS
+
+/* gptvq_viterbi (quant/layer/trellis.h) of all rows, the same paths, and sums of each row as
+ * gptvq_state_sums has them. Grid: x rows; 32 threads. Shared memory: GPTVQ_VITERBI_SHARED bytes. */
+#define GPTVQ_VITERBI_SHARED(columns) (8u * 512 + 4u * 128 + 41u * (columns))
+enum { GPTVQ_STATE_SUMS = 513 };
+typedef struct gptvq_kernel_viterbi_arguments {
+  uint32_t step_bits, columns;
+  const float *x;                   /* [rows / 16][columns][16] */
+  const float *weight, *row_weight; /* [columns], [rows] */
+  const float *values;              /* [256] of the states */
+  double *sums;                     /* [rows × GPTVQ_STATE_SUMS] */
+} gptvq_kernel_viterbi_arguments;
+
+/* out[GPTVQ_STATE_SUMS] = those of all rows, added up in sets of 16. Grid: x over numbers; 32 threads; no
+ * shared memory. */
+typedef struct gptvq_kernel_add_states_arguments {
+  uint64_t rows; /* a multiple of 16 */
+  const double *sums;
+  double *out;
+} gptvq_kernel_add_states_arguments;
 
 /* gptvq_em (quant/layer/layer.h) of one group in each stripe, the same bits. The points are sub-vectors of w
  * / scale, n = rows of the stripe · blocks. Grid: x stripes; GPTVQ_EM_THREADS threads. Shared memory: dim · k
@@ -144,6 +174,19 @@ typedef struct gptvq_kernel_decode_arguments {
   const float *target;     /* [rows × blocks · dim] or NULL */
   float *out;              /* likewise */
 } gptvq_kernel_decode_arguments;
+
+/* out[rows × out_stride], `count` of a row: Σ x y over columns [start[i], start[i + 1]) in double, of which
+ * `ways` (1, or 4: quant/layer/row_scales.c) are added up side by side; the last one and Σ ridge x², if there
+ * is a ridge. Grid: x over rows · count · ways; GPTVQ_ROWS_THREADS threads; no shared memory. */
+typedef struct gptvq_kernel_dots_arguments {
+  uint64_t rows, stride; /* of x and y */
+  uint32_t count, ways;
+  const float *x, *y;
+  const uint32_t *start; /* [count + 1] */
+  const double *ridge;   /* [columns] or NULL */
+  double *out;
+  uint64_t out_stride;
+} gptvq_kernel_dots_arguments;
 
 /* gptvq_vq_gather: sums[stripes × sums_stride] = the transpose of decode, applied to y; the same bits. Grid:
  * x groups, y stripes; GPTVQ_ROWS_THREADS threads; no shared memory. */

@@ -191,10 +191,11 @@ static gptvq_status cluster(gptvq_cuda *cuda, points *p, gptvq_error *err) {
 }
 
 gptvq_status gptvq_cuda_codebooks(gptvq_vq *q, size_t group, gptvq_error *err) {
+  if (q->step_bits > 0) return gptvq_cuda_trellis_tables(q, group, err);
   gptvq_cuda *cuda = gptvq_cuda_of(q->backend);
   const size_t d = q->dim, blocks = q->group[group].width / d;
   const size_t shared = q->k * (d * sizeof(float) + 1) + 1024; /* and the kernel's static arrays */
-  if (q->step_bits > 0 || q->options->em_init == GPTVQ_INIT_KMEANSPP || shared > cuda->device->shared_bytes ||
+  if (q->options->em_init == GPTVQ_INIT_KMEANSPP || shared > cuda->device->shared_bytes ||
       q->shape.group_rows * blocks > (size_t)1 << 30)
     return gptvq_vq_codebooks(q, group, err);
   points p = {.q = q,

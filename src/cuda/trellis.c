@@ -1,9 +1,11 @@
-/* A trellis: paths of a batch of columns by kernel `path`. Rows go through the device in pieces that fit. */
+/* A trellis: tables by EM, whose paths and sums are kernel `viterbi`'s; paths of a batch of columns by kernel
+ * `path`, whose rows go through the device in pieces that fit. */
 #include "base/memory.h"
 #include "cuda/cuda.h"
 #include "quant/layer/beam.h"
 #include "quant/layer/trellis.h"
 
+_Static_assert(sizeof(gptvq_state_sums) == GPTVQ_STATE_SUMS * sizeof(double), "what the kernels write");
 _Static_assert((int)GPTVQ_PATH_COLUMNS == (int)GPTVQ_BATCH, "a batch is what the kernel takes");
 
 /* Blocks of a grid for each processor: more than it has at work at a time. */
@@ -27,13 +29,13 @@ size_t gptvq_cuda_path_bytes(const gptvq_cuda *cuda, const gptvq_vq *q, size_t r
 
 gptvq_status gptvq_cuda_find_paths(gptvq_cuda *cuda, const gptvq_vq *q, gptvq_kernel_path_arguments *a,
                                    gptvq_error *err) {
-  a->step_bits = q->step_bits;
-  a->width = (uint32_t)q->beam;
+  const gptvq_kernel kernel =
+      (gptvq_kernel)(GPTVQ_KERNEL_path_2_1 + (q->step_bits - 2) * GPTVQ_PATH_WIDTHS + q->beam - 1);
   size_t tail_bytes;
   const size_t blocks = grid_blocks(cuda, q, a->rows, &tail_bytes);
   if (a->u != NULL) GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_TAILS, blocks, tail_bytes, &a->tails, err));
   const gptvq_device_grid grid = {(unsigned)blocks, 1, 32, GPTVQ_PATH_SHARED(q->step_bits, q->beam)};
-  return cuda->device->launch(cuda->device, GPTVQ_KERNEL_path, &grid, a, err);
+  return cuda->device->launch(cuda->device, kernel, &grid, a, err);
 }
 
 /* States of the column before a batch, of rows [begin, begin + rows). */
@@ -106,4 +108,50 @@ gptvq_status gptvq_cuda_trellis_assign(gptvq_vq *q, size_t group, gptvq_span bat
     begin += rows;
   }
   return GPTVQ_OK;
+}
+
+/* ---- tables ---- */
+
+typedef struct fitting {
+  gptvq_cuda *cuda;
+  size_t rows;
+  gptvq_kernel_viterbi_arguments a;
+  double *total; /* [GPTVQ_STATE_SUMS] */
+} fitting;
+
+static gptvq_status sum_paths(void *context, const float values[GPTVQ_TRELLIS_STATES], gptvq_state_sums *out,
+                              gptvq_error *err) {
+  fitting *f = context;
+  gptvq_device *device = f->cuda->device;
+  GPTVQ_TRY(gptvq_cuda_send(f->cuda, GPTVQ_CUDA_BOOKS, GPTVQ_TRELLIS_STATES, sizeof *values, values,
+                            &f->a.values, err));
+  const gptvq_device_grid rows = {(unsigned)f->rows, 1, 32, GPTVQ_VITERBI_SHARED(f->a.columns)},
+                          numbers = {(GPTVQ_STATE_SUMS + 31) / 32, 1, 32, 0};
+  GPTVQ_TRY(device->launch(device, GPTVQ_KERNEL_viterbi, &rows, &f->a, err));
+  const gptvq_kernel_add_states_arguments add = {.rows = f->rows, .sums = f->a.sums, .out = f->total};
+  GPTVQ_TRY(device->launch(device, GPTVQ_KERNEL_add_states, &numbers, &add, err));
+  return gptvq_device_download(device, sizeof *out, out, f->total, err);
+}
+
+static gptvq_status em(gptvq_vq *q, const gptvq_trellis_points *p, unsigned iterations, float *tables,
+                       double *loss, gptvq_error *err) {
+  gptvq_cuda *cuda = gptvq_cuda_of(q->backend);
+  fitting f = {
+      .cuda = cuda, .rows = p->rows, .a = {.step_bits = p->step_bits, .columns = (uint32_t)p->columns}};
+  const size_t sums = (p->rows + 1) * GPTVQ_STATE_SUMS * sizeof(double),
+               points = (p->rows * (p->columns + 1) + p->columns + GPTVQ_TRELLIS_STATES) * sizeof(float);
+  (void)gptvq_cuda_piece(cuda, 1, 1, 0, sums + points); /* where memory is short, buffers go */
+  GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_ROWS, p->rows * p->columns, sizeof *p->x, p->x, &f.a.x, err));
+  GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_LOOKUP, p->columns, sizeof(float), p->weight, &f.a.weight, err));
+  GPTVQ_TRY(
+      gptvq_cuda_send(cuda, GPTVQ_CUDA_SCALE, p->rows, sizeof(float), p->row_weight, &f.a.row_weight, err));
+  GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_POINTS, 1, sums, &f.a.sums, err));
+  f.total = f.a.sums + p->rows * GPTVQ_STATE_SUMS;
+  return gptvq_trellis_fit(p, iterations, sum_paths, &f, tables, loss, err);
+}
+
+gptvq_status gptvq_cuda_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err) {
+  const size_t shared = gptvq_cuda_of(q->backend)->device->shared_bytes;
+  if (GPTVQ_VITERBI_SHARED(q->group[group].width) > shared) return gptvq_vq_codebooks(q, group, err);
+  return gptvq_trellis_tables_by(q, group, em, err);
 }

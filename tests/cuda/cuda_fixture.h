@@ -113,6 +113,8 @@ static const layer_case layer_cases[] = {
     {.trellis = true, .index_bits = 3, .beam = 4, .rows = 7, .cols = 150, .group_cols = 72, .dead = true},
     {.trellis = true, .index_bits = 3, .beam = 1, .rows = 4, .cols = 90, .group_cols = 256},
     {.trellis = true, .index_bits = 3, .beam = 8, .rows = 3, .cols = 140, .group_cols = 64},
+    {.trellis = true, .index_bits = 3, .beam = 6, .rows = 3, .cols = 50, .group_cols = 64},
+    {.trellis = true, .index_bits = 4, .beam = 6, .rows = 3, .cols = 50, .group_cols = 64},
     {.trellis = true, .index_bits = 4, .beam = 4, .rows = 6, .cols = 133, .group_cols = 64},
     {.trellis = true, .index_bits = 4, .beam = 1, .rows = 4, .cols = 40, .group_cols = 24},
     {.trellis = true, .index_bits = 4, .beam = 8, .rows = 3, .cols = 60, .group_cols = 64},
@@ -156,7 +158,7 @@ static inline layer_input make_input(const layer_case *c) {
   o.beam = c->beam;
   o.scale_block = c->scale_block;
   if (!c->trellis) o.em_init = c->init;
-  o.em_iterations = 20;
+  o.em_iterations = c->trellis ? 5 : 20;
   o.exact_metric = !c->diagonal_metric;
   o.feedback = !c->no_feedback;
   in.options = resolved(&o);

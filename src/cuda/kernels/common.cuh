@@ -32,6 +32,18 @@ extern __shared__ double2 gptvq_dynamic_shared[]; /* 16-byte aligned */
 enum { GPTVQ_WARP = 32 };
 #define GPTVQ_ALL_LANES 0xffffffffu
 
+/* The least value of a warp's lanes and what came with it, the lowest of equal ones; to all lanes. */
+GPTVQ_DEVICE void gptvq_least(float &value, unsigned &at) {
+  for (unsigned with = GPTVQ_WARP / 2; with > 0; with /= 2) {
+    const float other = __shfl_xor_sync(GPTVQ_ALL_LANES, value, with);
+    const unsigned other_at = __shfl_xor_sync(GPTVQ_ALL_LANES, at, with);
+    if (other < value || (other == value && other_at < at)) {
+      value = other;
+      at = other_at;
+    }
+  }
+}
+
 GPTVQ_DEVICE float gptvq_scale(const gptvq_kernel_scales &s, uint64_t row, unsigned b) {
   return s.value == nullptr ? 1.0f : s.value[row * s.stride + s.of[b]];
 }

@@ -138,23 +138,27 @@ GPTVQ_DEVICE void feed_block(const arguments &a, const row<K, W> &r, unsigned c,
   memory<K, W> &m = *r.m;
   const float *tails = r.tails + turn * PATHS * COLUMNS + c;
   for (unsigned round = 0; round < ROUNDS; round += TOGETHER) {
-    float e[TOGETHER][BLOCK], sum[TOGETHER][BLOCK];
+    float sum[TOGETHER][BLOCK];
     GPTVQ_UNROLL
     for (int x = 0; x < TOGETHER; x++) {
       const unsigned i = (round + x) * GPTVQ_WARP + r.lane;
       const float *tail = i < PATHS ? tails + m.tail[turn][i] * COLUMNS : tails;
       GPTVQ_UNROLL
-      for (int j = 0; j < BLOCK; j++) {
-        e[x][j] = i < PATHS ? m.carried[r.now][j][i] : 0.0f;
-        sum[x][j] = i < PATHS && c + j < a.columns ? tail[j] : 0.0f;
-      }
+      for (int j = 0; j < BLOCK; j++) sum[x][j] = i < PATHS && c + j < a.columns ? tail[j] : 0.0f;
     }
-    GPTVQ_UNROLL
-    for (int s = 0; s < BLOCK; s++) GPTVQ_UNROLL
-    for (int j = 0; j < BLOCK; j++) {
-      const float u = m.u[s][j];
+    for (unsigned s = 0; s < BLOCK; s++) {
+      float e[TOGETHER];
       GPTVQ_UNROLL
-      for (int x = 0; x < TOGETHER; x++) sum[x][j] -= e[x][s] * u;
+      for (int x = 0; x < TOGETHER; x++) {
+        const unsigned i = (round + x) * GPTVQ_WARP + r.lane;
+        e[x] = i < PATHS ? m.carried[r.now][s][i] : 0.0f;
+      }
+      GPTVQ_UNROLL
+      for (int j = 0; j < BLOCK; j++) {
+        const float u = m.u[s][j];
+        GPTVQ_UNROLL
+        for (int x = 0; x < TOGETHER; x++) sum[x][j] -= e[x] * u;
+      }
     }
     GPTVQ_UNROLL
     for (int x = 0; x < TOGETHER; x++) {
@@ -287,14 +291,7 @@ template <int K, int W> GPTVQ_DEVICE unsigned find_end(const row<K, W> &r, unsig
       best = r.m->best[place<K>(0, p)];
       at = p;
     }
-  for (unsigned with = GPTVQ_WARP / 2; with > 0; with /= 2) {
-    const float other = __shfl_xor_sync(GPTVQ_ALL_LANES, best, with);
-    const unsigned other_at = __shfl_xor_sync(GPTVQ_ALL_LANES, at, with);
-    if (other < best || (other == best && other_at < at)) {
-      best = other;
-      at = other_at;
-    }
-  }
+  gptvq_least(best, at);
   *least = best;
   return at;
 }
@@ -391,17 +388,21 @@ template <int K, int W> GPTVQ_DEVICE void run(const arguments &a) {
   }
 }
 
-template <int K> GPTVQ_DEVICE void run_width(const arguments &a) {
-  if (a.width == 1) run<K, 1>(a);
-  else if (a.width == 2) run<K, 2>(a);
-  else if (a.width == 3) run<K, 3>(a);
-  else run<K, 4>(a);
-}
-
 } // namespace gptvq_path
 
-GPTVQ_KERNEL_BLOCKS(path, 32, 9) { /* as many as have room in shared memory */
-  if (a.step_bits == 2) gptvq_path::run_width<2>(a);
-  else if (a.step_bits == 3) gptvq_path::run_width<3>(a);
-  else gptvq_path::run_width<4>(a);
-}
+/* as many blocks as have room in shared memory with k = 2, W = 2 */
+#define GPTVQ_PATH(k, w) \
+  GPTVQ_KERNEL_BLOCKS(path_##k##_##w, 32, 9) { gptvq_path::run<k, w>(a); }
+GPTVQ_PATH(2, 1)
+GPTVQ_PATH(2, 2)
+GPTVQ_PATH(2, 3)
+GPTVQ_PATH(2, 4)
+GPTVQ_PATH(3, 1)
+GPTVQ_PATH(3, 2)
+GPTVQ_PATH(3, 3)
+GPTVQ_PATH(3, 4)
+GPTVQ_PATH(4, 1)
+GPTVQ_PATH(4, 2)
+GPTVQ_PATH(4, 3)
+GPTVQ_PATH(4, 4)
+#undef GPTVQ_PATH
