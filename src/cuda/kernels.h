@@ -33,8 +33,9 @@ typedef struct gptvq_kernel_scales {
   X(assign) \
   X(decode) \
   X(dots) \
-  X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) GPTVQ_PATH_KERNELS(X) X(viterbi) \
-      X(add_states) X(add_sums) X(round_bf16)
+  X(em) \
+  X(gather) X(reassign) X(search_prepare) X(search_accept) GPTVQ_PATH_KERNELS(X) X(viterbi) X(add_states) \
+      X(add_sums) X(round_bf16)
 
 /* path_K_W for k bits and W partial paths of a prefix: one kernel of all took a compiler minutes. */
 #define GPTVQ_PATH_KERNELS(X) \
