@@ -14,6 +14,7 @@
 #define GPTVQ_CALIB_SWEEP_H
 
 #include "base/stages.h"
+#include "calib/forward.h"
 #include "calib/stream.h"
 #include "dist/deal.h"
 #include "model/model_internal.h"
@@ -86,8 +87,9 @@ static inline gptvq_pass gptvq_whole_block(const gptvq_block *block, const gptvq
 
 typedef struct gptvq_sweep {
   const gptvq_model *model;
-  gptvq_workspace *workspace; /* for one block, `length` rows and positions */
-  size_t windows, length;     /* windows in the streams */
+  gptvq_workspace *workspace;   /* for one block, `length` rows and positions */
+  const gptvq_forward *forward; /* runs the halves that it takes; NULL: the CPU does all */
+  size_t windows, length;       /* windows in the streams */
   /* the windows are those of this member of a team, group after group, each followed by on_round, which is
    * called in rounds without a group too; NULL: all, and no groups */
   const gptvq_deal *deal;

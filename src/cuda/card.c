@@ -170,12 +170,13 @@ static gptvq_status product(gptvq_device *device, const gptvq_device_product *p,
                       p->n, p->k);
   GPTVQ_TRY(enter(c, err));
   const int compute = p->precision == GPTVQ_PRODUCT_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-  return gptvq_nvidia_check_blas(
-      c->nvidia.blas_gemm(c->blas, p->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-                          p->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, (int)p->n, (int)p->m, (int)p->k,
-                          &p->alpha, p->b, CUDA_R_32F, (int)p->ldb, p->a, CUDA_R_32F, (int)p->lda, &p->beta,
-                          p->c, CUDA_R_32F, (int)p->ldc, compute, CUBLAS_GEMM_DEFAULT),
-      "a product", err);
+  const int type = p->precision == GPTVQ_PRODUCT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+  return gptvq_nvidia_check_blas(c->nvidia.blas_gemm(c->blas, p->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                                     p->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, (int)p->n,
+                                                     (int)p->m, (int)p->k, &p->alpha, p->b, type, (int)p->ldb,
+                                                     p->a, type, (int)p->lda, &p->beta, p->c, CUDA_R_32F,
+                                                     (int)p->ldc, compute, CUBLAS_GEMM_DEFAULT),
+                                 "a product", err);
 }
 
 typedef struct workspace {

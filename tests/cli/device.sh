@@ -60,7 +60,10 @@ expect_ok quantize_on none -o shim --device shim --json
 expect_err '^device: shim'
 [ "$(json device)" = shim ] || die "the report names $(json device)"
 grep -A 5 '"name": "factorisation"' "$capture/out" | grep -q '"device": "shim"' || die "the factorisation was not on the shim"
-grep -A 5 '"name": "forward, original"' "$capture/out" | grep -q '"device": "cpu"' || die "the forward pass was not on the CPU"
+for stage in "forward, original" "forward, quantized"; do
+  grep -A 5 "\"name\": \"$stage\"" "$capture/out" | grep -q '"device": "shim"' || die "$stage: not on the shim"
+done
+grep -A 5 '"name": "writing"' "$capture/out" | grep -q '"device": "cpu"' || die "writing was not on the CPU"
 matches shim
 expect_ok quantize_on none -o again --device shim --threads 1 --quiet
 for file in $(lasting shim); do cmp "$file" "again/$(basename "$file")" || die "not the same bytes again: $file"; done

@@ -1,6 +1,7 @@
 /* A card (cuda/card.h) through the driver of tests/driver, which LD_LIBRARY_PATH names: what the driver,
  * cuBLAS and cuSOLVER are asked for is what the interface of devices means. Skipped without. */
 #include "cuda/card.h"
+#include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
 
@@ -105,12 +106,15 @@ static void products_are_row_major(void **state) {
   ok(card->alloc(card, sizeof c, &dc, &err));
   ok(gptvq_device_upload(card, sizeof a, da, a, &err));
   ok(gptvq_device_upload(card, sizeof b, db, b, &err));
-  for (int which = 0; which < 8; which++) {
+  for (int which = 0; which < 12; which++) {
     const bool ta = which & 1, tb = which & 2;
     const float beta = which & 4 ? -1.0f : 0.0f;
+    const bool half = which & 8;
     const gptvq_device_product p = {.transpose_a = ta,
                                     .transpose_b = tb,
-                                    .precision = which & 4 ? GPTVQ_PRODUCT_TF32 : GPTVQ_PRODUCT_FP32,
+                                    .precision = half        ? GPTVQ_PRODUCT_BF16
+                                                 : which & 4 ? GPTVQ_PRODUCT_TF32
+                                                             : GPTVQ_PRODUCT_FP32,
                                     .m = M,
                                     .n = N,
                                     .k = K,
@@ -122,6 +126,12 @@ static void products_are_row_major(void **state) {
                                     .lda = LDA,
                                     .ldb = LDB,
                                     .ldc = LDC};
+    if (which == 8)
+      for (size_t i = 0; i < 2; i++) {
+        uint16_t bits[MOST];
+        for (size_t e = 0; e < MOST; e++) bits[e] = gptvq_float_to_bf16((i == 0 ? a : b)[e]);
+        ok(gptvq_device_upload(card, sizeof bits, i == 0 ? da : db, bits, &err));
+      }
     ok(gptvq_device_upload(card, sizeof c, dc, c, &err));
     ok(card->product(card, &p, &err));
     ok(card->synchronize(card, &err));

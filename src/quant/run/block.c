@@ -103,6 +103,7 @@ static gptvq_status run_windows(const gptvq_pipeline *p, const char *item, const
   const gptvq_deal all = gptvq_deal_of(p->samples, 0, 1);
   const gptvq_sweep sweep = {.model = p->model,
                              .workspace = p->workspace,
+                             .forward = p->forward,
                              .windows = p->samples,
                              .length = p->length,
                              .deal = p->deal.windows > 0 ? &p->deal : &all,
