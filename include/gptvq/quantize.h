@@ -131,7 +131,7 @@ typedef struct gptvq_quantize_options {
                         * and where one of dim, index_bits, group_size, scale_block, svd_rank, codebook_bits,
                         * em_init and finetune_index_rate is not at its default; with model_bits the one whose
                         * predicted loss is less */
-  const char *device;  /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
+  const char *device;  /* where calibration and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                         * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                         * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
   unsigned embedding_bits; /* as head_bits, of the embedding */
@@ -182,7 +182,7 @@ typedef struct gptvq_quantize_report {
   /* what they sent each other for the blocks, all together, and for the block with most; a broadcast counts
    * once for each that gets it */
   uint64_t sent_bytes, sent_bytes_block;
-  char device[32]; /* "cpu", "shim", "cuda:0": where products and solver ran, as far as it has functions for
+  char device[32]; /* "cpu", "shim", "cuda:0": where calibration and solver ran, as far as it has functions for
                     * them
                     */
   double stage_device_seconds[GPTVQ_MAX_STAGES]; /* of each stage's seconds those that the device took; on the

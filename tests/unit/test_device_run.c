@@ -131,8 +131,30 @@ static void a_run_may_change_its_device(void **state) {
   }
 }
 
+static void hear(void *user, gptvq_log_level level, const char *message) {
+  (void)level;
+  if (strstr(message, "of the forward passes") != NULL) (void)snprintf(user, 128, "%s", message);
+}
+
+/* What the device does not take, the CPU does: the same bytes again, and it is said. */
+static void the_cpu_does_the_rest(void **state) {
+  (void)state;
+  tiny_write(&tiny_mixtral, "experts");
+  for (int i = 0; i < 2; i++) {
+    char said[128] = "";
+    gptvq_quantize_options o = options_on("shim");
+    gptvq_quantize_report report = {.size = sizeof report};
+    const gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = said, .log = hear};
+    ok(gptvq_quantize("experts", i == 0 ? "experts-shim" : "experts-again", &o, &callbacks, &report, err));
+    assert_string_equal(said, "of the forward passes the CPU does: experts, in 2 of 2 blocks");
+    check_stages(&report, true); /* the attention is the device's */
+  }
+  assert_same_folder("experts-shim", "experts-again");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(quality_is_the_cpu_s),
-                                     cmocka_unit_test(a_run_may_change_its_device)};
+                                     cmocka_unit_test(a_run_may_change_its_device),
+                                     cmocka_unit_test(the_cpu_does_the_rest)};
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -185,7 +185,7 @@ static const gptvq_field fields[] = {
 
     {MEMBER(device, GPTVQ_FIELD_WORD), .derived = "cpu", .section = "", .flag = "device",
      .argument = "cpu|cuda[:N]|auto|shim",
-     .help = "where products and solver run: on the CPU, on a CUDA card (of number N), on a card where one\n"
+     .help = "where calibration and solver run: on the CPU, on a CUDA card (of number N), on a card where one\n"
              "will do, or, for tests, a card's kernels on the CPU; --resume may change it"},
     {MEMBER(memory_limit, GPTVQ_FIELD_BYTES), .min = 1 << 20, .max = 0x1p50, .derived = "what is available",
      .section = "", .flag = "memory-limit", .argument = "SIZE",
