@@ -249,8 +249,8 @@ double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_opt
   size_t written, windows;
   gptvq_calibration_count(model, options, &written, &windows);
   const double writing = written > 0 ? writing_peak(model, written, options->calib_length, room) : 0.0;
-  /* each source's windows and all of them; of a text its bytes, pieces and tokens, whose memory the process
-   * keeps */
-  return 2.0 * sizeof(int32_t) * (double)windows * (double)options->calib_length + writing +
+  /* each source's windows, all of them, and those that the model wrote once more; of a text its bytes, pieces
+   * and tokens, whose memory the process keeps */
+  return sizeof(int32_t) * (double)(2 * windows + written) * (double)options->calib_length + writing +
          bytes_of_text * largest_text(options);
 }

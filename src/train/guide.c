@@ -322,7 +322,8 @@ static gptvq_status normalise(gptvq_guide *guide, const gptvq_model *model, doub
     if (!isfinite(sum))
       return gptvq_fail(err, GPTVQ_ERROR_NUMERIC,
                         "block %zu (model.layers.%zu): the gradients of the loss are NaN or too large: the "
-                        "weights are damaged or too large",
+                        "weights are damaged or too large; without `guide`, and with `allocate` uniform, "
+                        "none are needed",
                         row / guide->inputs, row / guide->inputs);
     float scale = sum > 0 ? (float)((double)guide->tokens / sum) : 0.0f;
     for (size_t t = 0; t < guide->tokens; t++) weights[t] = sum > 0 ? weights[t] * scale : 1.0f;
