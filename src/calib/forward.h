@@ -8,8 +8,9 @@
 /* Who looks at inputs of linears. */
 typedef struct gptvq_forward_watch {
   gptvq_capture capture;
-  /* Does anybody look at the numbers of the inputs of these linears? Where not, capture is given x NULL. */
-  bool (*wants)(void *context, size_t linear);
+  /* Are the inputs of the linears read? Where not, x is given to a gptvq_linalg alone, to which it may be an
+   * address that stands for numbers elsewhere. */
+  bool (*reads)(void *context, size_t linear);
   void *context;
 } gptvq_forward_watch;
 

@@ -43,11 +43,11 @@ static double forward_flop(const audience *a, const gptvq_block *block, const si
   return flop;
 }
 
-/* gptvq_forward_watch.wants */
-static bool is_watched(void *context, size_t linear) {
+/* gptvq_forward_watch */
+static bool is_read(void *context, size_t linear) {
   const audience *a = context;
   for (size_t i = 0; i < a->pass->observer_count; i++)
-    if (a->pass->observers[i].linear == linear) return true;
+    if (a->pass->observers[i].linear == linear && !a->pass->observers[i].passes_on) return true;
   return false;
 }
 
@@ -110,7 +110,7 @@ static gptvq_status run_half(audience *a, bool mlp, gptvq_stop stop, float *x, g
   const gptvq_forward *forward = forward_of(s, a->pass, mlp);
   if (forward != NULL) {
     const gptvq_forward_half half = half_of(s, a->pass, mlp, stop);
-    const gptvq_forward_watch watch = {show, is_watched, a};
+    const gptvq_forward_watch watch = {show, is_read, a};
     return forward->run(forward, &half, s->length, x, &watch, err);
   }
   if (mlp) return gptvq_block_mlp(s->model, block, s->workspace, s->length, x, stop, show, a, err);

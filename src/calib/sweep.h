@@ -50,6 +50,7 @@ typedef struct gptvq_observer {
   void *context;
   gptvq_stage stage; /* of its work, and how much of it there is for each row */
   double row_flop;
+  bool passes_on; /* it does not read x, but gives it to the linalg of the run: forward.h */
 } gptvq_observer;
 
 /* Inputs of an output linear (o_proj, or down_proj of the block's only MLP) of the first windows, to go on

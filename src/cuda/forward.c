@@ -28,6 +28,7 @@ typedef struct buffer {
 struct gptvq_cuda_forward {
   gptvq_forward table;
   gptvq_device *device;
+  gptvq_cuda_linalg *linalg; /* or NULL */
   kept *kept;
   buffer buffers[BUFFERS];
 };
@@ -72,6 +73,7 @@ static void rest(const gptvq_forward *table) {
     f->device->free(f->device, f->buffers[i].memory);
     f->buffers[i] = (buffer){0};
   }
+  if (f->linalg != NULL) gptvq_cuda_linalg_rest(f->linalg);
 }
 
 /* The copy of `host`. *fresh: it is still to be filled. */
@@ -227,18 +229,23 @@ static gptvq_status apply(const work *w, const gptvq_linear_group *group, const 
   return GPTVQ_OK;
 }
 
-/* Shows what linears are about to read, x[n × ldx] on the device, through host memory at the same stride. */
+/* Shows what linears are about to read, x[n × ldx] on the device, under an address of the host at the same
+ * stride; there, too, where somebody reads there. */
 static gptvq_status show(const work *w, const size_t *linears, size_t count, const float *x, size_t ldx,
                          float *host, gptvq_error *err) {
   const gptvq_forward_watch *watch = w->watch;
+  gptvq_cuda_linalg *linalg = w->f->linalg;
   if (watch == NULL) return GPTVQ_OK;
-  const bool wanted = watch->wants(watch->context, linears[0]);
-  if (wanted) {
+  if (linalg == NULL || watch->reads(watch->context, linears[0])) {
     const size_t row = w->half->block->linears[linears[0]].cols * sizeof *x;
     const gptvq_device_rows rows = {row, w->n, ldx * sizeof *x, ldx * sizeof *x};
     GPTVQ_TRY(w->f->device->download(w->f->device, &rows, host, x, err));
   }
-  return watch->capture(watch->context, w->half->block, linears, count, wanted ? host : NULL, w->n, ldx, err);
+  if (linalg != NULL) gptvq_cuda_linalg_lend(linalg, host, w->n, ldx, x);
+  const gptvq_status status =
+      watch->capture(watch->context, w->half->block, linears, count, host, w->n, ldx, err);
+  if (linalg != NULL) gptvq_cuda_linalg_take_back(linalg);
+  return status;
 }
 
 static gptvq_status look(const work *w, bool *fine, gptvq_error *err) {
@@ -446,15 +453,18 @@ size_t gptvq_cuda_forward_bytes(const gptvq_model *model, const gptvq_block *blo
     if (half == 0) heads = last->cols;
   }
   if (weights == 0) return 0;
-  const size_t row = (2 * hidden + wide + heads) * sizeof(float) + (rounds ? widest * sizeof(uint16_t) : 0);
+  const size_t row =
+      (2 * hidden + wide + heads + widest) * sizeof(float) + (rounds ? widest * sizeof(uint16_t) : 0);
   return gptvq_saturated_sum(gptvq_saturated_size(weights, ways * size), gptvq_saturated_size(n, row));
 }
 
-gptvq_status gptvq_cuda_forward_create(gptvq_device *device, gptvq_cuda_forward **out, gptvq_error *err) {
+gptvq_status gptvq_cuda_forward_create(gptvq_device *device, gptvq_cuda_linalg *linalg,
+                                       gptvq_cuda_forward **out, gptvq_error *err) {
   gptvq_cuda_forward *f = *out = gptvq_alloc_zero(1, sizeof *f);
   if (f == NULL) return gptvq_fail_memory(err, "forward passes on a device", sizeof *f);
   f->table = (gptvq_forward){gptvq_cuda_forward_lacks, run, output, rest, f};
   f->device = device;
+  f->linalg = linalg;
   return GPTVQ_OK;
 }
 

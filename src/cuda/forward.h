@@ -8,20 +8,22 @@
 #define GPTVQ_CUDA_FORWARD_H
 
 #include "calib/forward.h"
-#include "cuda/device.h"
+#include "cuda/linalg.h"
 
 typedef struct gptvq_cuda_forward gptvq_cuda_forward;
 
-/* The device stays the caller's and has to live longer. GPTVQ_ERROR_MEMORY of the host. On success the caller
- * destroys *out. */
-gptvq_status gptvq_cuda_forward_create(gptvq_device *device, gptvq_cuda_forward **out, gptvq_error *err);
+/* linalg: of the same device, is lent what is captured; NULL: none. Both stay the caller's and have to live
+ * longer. GPTVQ_ERROR_MEMORY of the host. On success the caller destroys *out. */
+gptvq_status gptvq_cuda_forward_create(gptvq_device *device, gptvq_cuda_linalg *linalg,
+                                       gptvq_cuda_forward **out, gptvq_error *err);
 const gptvq_forward *gptvq_cuda_forward_table(const gptvq_cuda_forward *forward); /* its own */
 /* Gives all of its device memory back. NULL: nothing. */
 void gptvq_cuda_forward_destroy(gptvq_cuda_forward *forward);
 
 /* The table's `lacks`. */
 const char *gptvq_cuda_forward_lacks(const gptvq_model *model, const gptvq_block *block, bool mlp);
-/* Device bytes at most for windows of so many tokens through the block, in `ways` versions of it. */
+/* Device bytes at most for windows of so many tokens through the block, in `ways` versions of it, with what
+ * the linalg may remember. */
 size_t gptvq_cuda_forward_bytes(const gptvq_model *model, const gptvq_block *block, size_t n, size_t ways);
 
 #endif

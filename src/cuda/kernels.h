@@ -20,11 +20,22 @@ typedef struct gptvq_kernel_round_bf16_arguments {
   uint32_t *bits;
 } gptvq_kernel_round_bf16_arguments;
 
+/* y[rows × cols] = x[rows × x_stride], or other[rows × cols] − x, and with `rounds` that rounded to bf16.
+ * Grid: x over columns, y over rows, both strided; 256 threads at most; no shared memory. */
+typedef struct gptvq_kernel_take_rows_arguments {
+  uint64_t rows, cols;
+  const float *x;
+  uint64_t x_stride;
+  const float *other; /* or NULL */
+  uint32_t rounds;
+  float *y;
+} gptvq_kernel_take_rows_arguments;
+
 /* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
 /* clang-format off */
 #define GPTVQ_CUDA_KERNELS(X) \
   X(add_ridge) X(assign) X(decode) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) \
-  X(add_sums) X(round_bf16) \
+  X(add_sums) X(round_bf16) X(take_rows) \
   X(norm_rows) X(add_rows) X(gate_rows) X(rotate_rows) X(rows_to_bf16) X(attend)
 /* clang-format on */
 

@@ -40,7 +40,7 @@ static gptvq_status equip(const gptvq_place_need *need, gptvq_place *out, gptvq_
   out->device = metered;
   GPTVQ_TRY(gptvq_cuda_create(metered, &out->cuda, err));
   GPTVQ_TRY(gptvq_cuda_linalg_create(metered, need->rounds, &out->linalg, err));
-  GPTVQ_TRY(gptvq_cuda_forward_create(metered, &out->forward, err));
+  GPTVQ_TRY(gptvq_cuda_forward_create(metered, out->linalg, &out->forward, err));
   out->backend = *gptvq_cuda_backend(out->cuda);
   out->backend.linalg = gptvq_cuda_linalg_table(out->linalg);
   return GPTVQ_OK;

@@ -15,3 +15,14 @@ GPTVQ_KERNEL(round_bf16, 256) {
        i += (uint64_t)gridDim.x * blockDim.x)
     a.bits[i] = gptvq_round_bits(a.bits[i]);
 }
+
+/* Blocks: x over columns, y over rows (both strided); threads: columns. */
+GPTVQ_KERNEL(take_rows, 256) {
+  for (uint64_t row = blockIdx.y; row < a.rows; row += gridDim.y)
+    for (uint64_t c = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; c < a.cols;
+         c += (uint64_t)gridDim.x * blockDim.x) {
+      const float x = a.x[row * a.x_stride + c],
+                  value = a.other != nullptr ? a.other[row * a.cols + c] - x : x;
+      a.y[row * a.cols + c] = a.rounds ? __uint_as_float(gptvq_round_bits(__float_as_uint(value))) : value;
+    }
+}
