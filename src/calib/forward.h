@@ -35,7 +35,9 @@ struct gptvq_forward {
   /* gptvq_block_output; input[n × cols] */
   gptvq_status (*output)(const gptvq_forward *forward, const gptvq_forward_half *half, size_t n,
                          const float *input, float *x, gptvq_error *err);
-  /* All that it keeps goes: weights may change from here on. */
+  /* This memory of the host is what x and input will be in until `rest`. */
+  void (*prepare)(const gptvq_forward *forward, void *memory, size_t bytes);
+  /* All that it keeps goes: weights may change, and memory be freed, from here on. */
   void (*rest)(const gptvq_forward *forward);
   void *context; /* its own */
 };

@@ -219,6 +219,7 @@ gptvq_status gptvq_sweep_block(const gptvq_sweep *s, const gptvq_pass *passes, s
   float *windows = gptvq_alloc(bytes, 1);
   if (windows == NULL) return gptvq_fail_memory(err, "calibration activations", bytes);
   const buffers b = {windows, windows + count * values};
+  if (s->forward != NULL) s->forward->prepare(s->forward, windows, bytes);
   gptvq_status status = pass_windows(s, passes, count, &b, err);
   if (s->forward != NULL) s->forward->rest(s->forward);
   free(windows);

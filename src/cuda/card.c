@@ -112,6 +112,17 @@ static gptvq_status download(gptvq_device *device, const gptvq_device_rows *shap
                             "copying from it", err);
 }
 
+static bool pin(gptvq_device *device, void *memory, size_t bytes) {
+  card *c = card_of(device);
+  return bytes > 0 && c->nvidia.context_set(c->context) == CUDA_SUCCESS &&
+         c->nvidia.host_register(memory, bytes, 0) == CUDA_SUCCESS;
+}
+
+static void unpin(gptvq_device *device, void *memory) {
+  card *c = card_of(device);
+  if (c->nvidia.context_set(c->context) == CUDA_SUCCESS) (void)c->nvidia.host_unregister(memory);
+}
+
 static gptvq_status set(gptvq_device *device, void *to, unsigned char value, size_t bytes, gptvq_error *err) {
   card *c = card_of(device);
   if (bytes == 0) return GPTVQ_OK;
@@ -390,6 +401,8 @@ gptvq_status gptvq_card_open(unsigned number, const gptvq_card_need *need, gptvq
                              .free = release,
                              .upload = upload,
                              .download = download,
+                             .pin = pin,
+                             .unpin = unpin,
                              .set = set,
                              .launch = launch,
                              .product = product,

@@ -72,6 +72,10 @@ struct gptvq_device {
                          gptvq_error *err);
   gptvq_status (*download)(gptvq_device *device, const gptvq_device_rows *shape, void *to, const void *from,
                            gptvq_error *err);
+  /* Copies to and from this memory of the host get faster, until unpin, which comes before it is freed.
+   * false: they do not, and there is nothing to unpin. */
+  bool (*pin)(gptvq_device *device, void *memory, size_t bytes);
+  void (*unpin)(gptvq_device *device, void *memory);
   /* bytes of `to` = value */
   gptvq_status (*set)(gptvq_device *device, void *to, unsigned char value, size_t bytes, gptvq_error *err);
   /* arguments: the kernel's struct of cuda/kernels.h, its addresses the device's. A grid without blocks does

@@ -14,6 +14,8 @@ enum { THREADS = GPTVQ_ROWS_THREADS, PIECE = 1 << 24, MOST_BLOCKS = 32768, ROWS_
 /* Buffers. SUM: what a half begins with is done with when it has something to add. */
 enum { X, NORM, SUM = NORM, WIDE, HEADS, ROUNDED, FLAGS, BUFFERS };
 
+enum { PINNED = 4 }; /* the sweep's, and three of the workspace */
+
 typedef struct kept {
   struct kept *next;
   const void *host; /* what it is a copy of, of this sweep */
@@ -31,6 +33,7 @@ struct gptvq_cuda_forward {
   gptvq_cuda_linalg *linalg; /* or NULL */
   kept *kept;
   buffer buffers[BUFFERS];
+  void *pinned[PINNED]; /* memory of the host */
 };
 
 /* A half of a window at work. */
@@ -61,6 +64,16 @@ static gptvq_status reserve(gptvq_cuda_forward *f, size_t number, size_t count, 
   return GPTVQ_OK;
 }
 
+static void prepare(const gptvq_forward *table, void *memory, size_t bytes) {
+  gptvq_cuda_forward *f = table->context;
+  for (size_t i = 0; i < PINNED; i++) {
+    if (f->pinned[i] == memory) return;
+    if (f->pinned[i] != NULL) continue;
+    if (f->device->pin(f->device, memory, bytes)) f->pinned[i] = memory;
+    return;
+  }
+}
+
 static void rest(const gptvq_forward *table) {
   gptvq_cuda_forward *f = table->context;
   while (f->kept != NULL) {
@@ -72,6 +85,10 @@ static void rest(const gptvq_forward *table) {
   for (size_t i = 0; i < BUFFERS; i++) {
     f->device->free(f->device, f->buffers[i].memory);
     f->buffers[i] = (buffer){0};
+  }
+  for (size_t i = 0; i < PINNED; i++) {
+    if (f->pinned[i] != NULL) f->device->unpin(f->device, f->pinned[i]);
+    f->pinned[i] = NULL;
   }
   if (f->linalg != NULL) gptvq_cuda_linalg_rest(f->linalg);
 }
@@ -239,6 +256,7 @@ static gptvq_status show(const work *w, const size_t *linears, size_t count, con
   if (linalg == NULL || watch->reads(watch->context, linears[0])) {
     const size_t row = w->half->block->linears[linears[0]].cols * sizeof *x;
     const gptvq_device_rows rows = {row, w->n, ldx * sizeof *x, ldx * sizeof *x};
+    prepare(&w->f->table, host, w->n * ldx * sizeof *x);
     GPTVQ_TRY(w->f->device->download(w->f->device, &rows, host, x, err));
   }
   if (linalg != NULL) gptvq_cuda_linalg_lend(linalg, host, w->n, ldx, x);
@@ -462,7 +480,7 @@ gptvq_status gptvq_cuda_forward_create(gptvq_device *device, gptvq_cuda_linalg *
                                        gptvq_cuda_forward **out, gptvq_error *err) {
   gptvq_cuda_forward *f = *out = gptvq_alloc_zero(1, sizeof *f);
   if (f == NULL) return gptvq_fail_memory(err, "forward passes on a device", sizeof *f);
-  f->table = (gptvq_forward){gptvq_cuda_forward_lacks, run, output, rest, f};
+  f->table = (gptvq_forward){gptvq_cuda_forward_lacks, run, output, prepare, rest, f};
   f->device = device;
   f->linalg = linalg;
   return GPTVQ_OK;

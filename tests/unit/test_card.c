@@ -63,6 +63,18 @@ static void cards_are_described(void **state) {
   card->free(card, NULL);
 }
 
+static void memory_is_pinned_once(void **state) {
+  (void)state;
+  static float host[5000];
+  if (card == NULL) skip();
+  for (int round = 0; round < 2; round++) {
+    assert_true(card->pin(card, host, sizeof host));
+    assert_false(card->pin(card, host, sizeof host));
+    card->unpin(card, host);
+  }
+  assert_false(card->pin(card, host, 0));
+}
+
 static void rows_are_copied(void **state) {
   (void)state;
   gptvq_error err;
@@ -268,9 +280,12 @@ static void static_shared_memory_counts(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(cards_are_described),    cmocka_unit_test(rows_are_copied),
-      cmocka_unit_test(products_are_row_major), cmocka_unit_test(factorisations_are_row_major),
-      cmocka_unit_test(kernels_are_launched),   cmocka_unit_test(static_shared_memory_counts)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(cards_are_described),
+                                     cmocka_unit_test(memory_is_pinned_once),
+                                     cmocka_unit_test(rows_are_copied),
+                                     cmocka_unit_test(products_are_row_major),
+                                     cmocka_unit_test(factorisations_are_row_major),
+                                     cmocka_unit_test(kernels_are_launched),
+                                     cmocka_unit_test(static_shared_memory_counts)};
   return cmocka_run_group_tests(tests, open_card, close_card);
 }

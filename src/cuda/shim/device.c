@@ -26,7 +26,7 @@ typedef struct allocation {
 typedef struct shim {
   gptvq_device device;
   allocation *allocations;
-  size_t used, limit;
+  size_t used, limit, pinned;
   bool reverse;
 } shim;
 
@@ -86,6 +86,19 @@ static gptvq_status download(gptvq_device *device, const gptvq_device_rows *shap
     memcpy((char *)to + row * shape->host_pitch, (const char *)from + row * shape->device_pitch,
            shape->row_bytes);
   return GPTVQ_OK;
+}
+
+/* Counted only. */
+static bool pin(gptvq_device *device, void *memory, size_t bytes) {
+  (void)memory;
+  (void)bytes;
+  of(device)->pinned++;
+  return true;
+}
+
+static void unpin(gptvq_device *device, void *memory) {
+  (void)memory;
+  of(device)->pinned--;
 }
 
 static gptvq_status set(gptvq_device *device, void *to, unsigned char value, size_t bytes, gptvq_error *err) {
@@ -220,6 +233,7 @@ static void close_shim(gptvq_device *device) {
 }
 
 void gptvq_shim_reverse(gptvq_device *device, bool reverse) { of(device)->reverse = reverse; }
+size_t gptvq_shim_pinned(gptvq_device *device) { return of(device)->pinned; }
 void gptvq_shim_limit(gptvq_device *device, size_t bytes) {
   of(device)->limit = gptvq_max_size(bytes, of(device)->used);
 }
@@ -238,6 +252,8 @@ gptvq_status gptvq_device_open_shim(gptvq_device **out, gptvq_error *err) {
                          .free = release,
                          .upload = upload,
                          .download = download,
+                         .pin = pin,
+                         .unpin = unpin,
                          .set = set,
                          .launch = launch,
                          .product = product,
