@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that is to be known of a card, in under ten minutes: builds; names card and driver; measures copies and products; compares every kernel on the card,
-# and forward passes, with the CPU, then once more under compute-sanitizer; times the stages of a block of Llama-2-7B's shape at three sizes. Writes bench/speed/CARD.csv.
+# and forward passes, with the CPU, then once more under compute-sanitizer; times the stages of a block of Llama-2-7B's shape, of a trellis and of vectors at three sizes. Writes bench/speed/CARD.csv.
 #   bench/gpu.sh [--device cuda[:N]|shim] [--out FILE]
 # shim: the same in small, on the CPU, to try the script. BUILD: the build folder (build/release).
 set -eu
@@ -80,29 +80,33 @@ unset GPTVQ_TEST_DEVICE
 say "stages of a block of $shape, $samples windows of $length tokens"
 export TMPDIR="${TMPDIR:-/tmp}"
 {
-  echo "device,shape,dim,bits,windows,length,stage,seconds,device_seconds,gflop,gflop_per_s,share_of_tf32"
+  echo "device,shape,code,bits,windows,length,stage,seconds,device_seconds,gflop,gflop_per_s,share_of_tf32"
   echo "$name,copy to the device,,,,,,,,,$(value upload_bytes_per_s "$scratch/device.json" | awk '{print $1 / 1e9}'),"
   echo "$name,copy from the device,,,,,,,,,$(value download_bytes_per_s "$scratch/device.json" | awk '{print $1 / 1e9}'),"
   echo "$name,fp32 products,,,,,,,,,$(value fp32_gflop_per_s "$scratch/device.json"),"
   echo "$name,TF32 products,,,,,,,,,$(value tf32_gflop_per_s "$scratch/device.json"),"
 } > "$scratch/out.csv"
 peak=$(value tf32_gflop_per_s "$scratch/device.json")
-# measure_block DIM BITS: its report. On the shim the solver's short way, which takes seconds.
+# measure_block CODE BITS: its report; CODE: trellis, or the dimensions of vectors. On the shim the solver's short way, which takes seconds.
 measure_block() {
+  code="--dim $1" # words
+  [ "$1" != trellis ] || code="--code trellis"
   if [ $card = yes ]; then
-    "$gptvq" bench quantize --shape $shape --layers 1 --calib-samples $samples --calib-length $length --dim "$1" --bits "$2" --device "$device" --json --quiet
+    # shellcheck disable=SC2086
+    "$gptvq" bench quantize --shape $shape --layers 1 --calib-samples $samples --calib-length $length $code --bits "$2" --device "$device" --json --quiet
     return
   fi
-  "$gptvq" bench make-model -o "$scratch/one" --shape $shape --layers 1 --dense --quiet
+  [ -d "$scratch/one" ] || "$gptvq" bench make-model -o "$scratch/one" --shape $shape --layers 1 --dense --quiet
   cp examples/stories-4m/tokenizer* "$scratch/one"
-  "$gptvq" quantize "$scratch/one" -o "$scratch/packed" --calib examples/text/calib.txt --calib-self 0 --calib-samples $samples --calib-length $length --judge-tokens 0 \
-    --dim "$1" --bits "$2" --beam 1 --em-iterations 2 --reassign-rounds 0 --device "$device" --json --quiet
+  # shellcheck disable=SC2086
+  "$gptvq" quantize "$scratch/one" -o "$scratch/packed" --force --calib examples/text/calib.txt --calib-self 0 --calib-samples $samples --calib-length $length --judge-tokens 0 \
+    $code --bits "$2" --beam 1 --em-iterations 2 --reassign-rounds 0 --device "$device" --json --quiet
 }
-for size in "2 2.125" "4 2.25" "2 3.125"; do
-  [ "$device" != shim ] || [ "$size" = "2 2.125" ] || continue
+for size in "trellis 2.04" "2 2.125" "4 2.25" "2 3.125"; do
+  [ "$device" != shim ] || [ "$size" = "trellis 2.04" ] || [ "$size" = "2 2.125" ] || continue
   set -- $size
   measure_block "$1" "$2" > "$scratch/run.json"
-  awk -v name="$name" -v shape=$shape -v dim="$1" -v bits="$2" -v windows=$samples -v length_=$length -v peak="$peak" '
+  awk -v name="$name" -v shape=$shape -v code="$1" -v bits="$2" -v windows=$samples -v length_=$length -v peak="$peak" '
     function number(s) { sub(/^[^:]*: */, "", s); sub(/,? *$/, "", s); gsub(/"/, "", s); return s }
     function amount(s) { return number(s) + 0 }
     /"stages"/ {inside = 1}
@@ -112,8 +116,8 @@ for size in "2 2.125" "4 2.25" "2 3.125"; do
     inside && /"device_seconds"/ {device = amount($0)
       busy = device > 0 ? device : seconds
       rate = busy > 0 ? flop / busy : 0
-      printf "%s,%s,%s,%s,%s,%s,%s,%.4f,%.4f,%.2f,%.2f,%.4f\n", name, shape, dim, bits, windows, length_, stage, seconds, device, flop, rate, rate / peak}' "$scratch/run.json" >> "$scratch/out.csv"
-  say "$1-D, $2 bits: $(value seconds "$scratch/run.json") s"
+      printf "%s,%s,%s,%s,%s,%s,%s,%.4f,%.4f,%.2f,%.2f,%.4f\n", name, shape, code, bits, windows, length_, stage, seconds, device, flop, rate, rate / peak}' "$scratch/run.json" >> "$scratch/out.csv"
+  say "$1, $2 bits: $(value seconds "$scratch/run.json") s"
 done
 mkdir -p "$(dirname "$out")"
 mv "$scratch/out.csv" "$out"

@@ -2,7 +2,10 @@
 # Writes bench/robust.csv: what calibrations and regularisations are worth on kinds of text that calibration saw and did not see.
 #   bench/robust.sh MODEL TEXTS [SETTING ...]
 # TEXTS: the folder that bench/texts.py makes. Settings stand in bench/robust.settings; those named are made anew, without any all are.
-# Environment: ROBUST_OUT (the csv), ROBUST_SETTINGS, ROBUST_WINDOWS (8 of 512 tokens of each kind), GPTVQ.
+# Environment: ROBUST_OUT (the csv), ROBUST_SETTINGS, ROBUST_KINDS, ROBUST_WINDOWS (8 of 512 tokens of each kind), GPTVQ.
+# Two more tables come from here:
+#   ROBUST_SETTINGS=bench/ingredients.settings ROBUST_OUT=bench/ingredients.csv bench/robust.sh MODEL TEXTS
+#   ROBUST_SETTINGS=bench/targets.settings ROBUST_OUT=bench/targets.csv ROBUST_KINDS="prose stories code" ROBUST_WINDOWS=40 bench/robust.sh MODEL TEXTS
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -14,7 +17,7 @@ gptvq=${GPTVQ:-build/release/gptvq}
 [ -x "$gptvq" ] || die "build first: make release"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-kinds="prose dialogue code german mathematics markup stories"
+kinds=${ROBUST_KINDS:-prose dialogue code german mathematics markup stories}
 cp examples/text/eval.txt "$work/stories.txt"
 judged=
 for kind in $kinds; do

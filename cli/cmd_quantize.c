@@ -90,7 +90,7 @@ static bool parse(command_line *line, int argc, char **argv, const char **path, 
           "  gptvq quantize Llama-2-7b/ -o small/ --bits 3 --calib self\n"
           "      3 bits; no text at hand: calibrated on what the model itself writes\n"
           "  gptvq quantize Llama-2-7b/ -o small/ --dim 2 --bits 2.25 --calib wiki.train.txt\n"
-          "      pairs of weights: decodes fastest on Arm, solved on a card with --device\n"
+          "      pairs of weights: decodes fastest on Arm\n"
           "  gptvq quantize Llama-2-7b/ -o small/ --calib wiki.train.txt:2 --calib code.txt --calib self\n"
           "      half of the windows from the first text, a quarter from each of the others\n"
           "  gptvq quantize Llama-2-7b/ -o g128/ --method gptq --index-bits 4 --group-size 128 "

@@ -182,8 +182,8 @@ typedef struct gptvq_quantize_report {
   /* what they sent each other for the blocks, all together, and for the block with most; a broadcast counts
    * once for each that gets it */
   uint64_t sent_bytes, sent_bytes_block;
-  char device[32]; /* "cpu", "shim", "cuda:0": where calibration and solver ran, as far as it has functions for
-                    * them
+  char device[32]; /* "cpu", "shim", "cuda:0": where calibration and solver ran, as far as it has functions
+                    * for them
                     */
   double stage_device_seconds[GPTVQ_MAX_STAGES]; /* of each stage's seconds those that the device took; on the
                                                   * CPU 0 */

@@ -103,17 +103,51 @@ size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_b
   return gptvq_min_size(rows, gptvq_max_size(unit, fit / unit * unit));
 }
 
+/* value[rows][count] of rows from `begin` on: the scales `which` of each */
+static void copy_scales(const gptvq_vq *q, size_t begin, size_t rows, const uint32_t *which, size_t count,
+                        float *value) {
+  for (size_t row = 0; row < rows; row++) {
+    const uint8_t *codes = q->scale_codes + (begin + row) * q->scale_blocks;
+    for (size_t i = 0; i < count; i++) value[row * count + i] = q->scale_table[codes[which[i]]];
+  }
+}
+
 gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t end,
-                                    size_t first, size_t blocks, const float **out, gptvq_error *err) {
-  *out = NULL;
+                                    const uint32_t *list, size_t first, size_t blocks,
+                                    gptvq_kernel_scales *out, gptvq_error *err) {
+  *out = (gptvq_kernel_scales){0};
   if (q->scale_block == 0) return GPTVQ_OK;
-  const size_t count = (end - begin) * blocks;
-  float *scale = gptvq_alloc(count, sizeof *scale);
-  if (scale == NULL) return gptvq_fail_memory(err, "scales for the device", count * sizeof *scale);
-  for (size_t row = begin; row < end; row++)
-    for (size_t b = 0; b < blocks; b++) scale[(row - begin) * blocks + b] = gptvq_vq_scale(q, row, first + b);
-  const gptvq_status status = gptvq_cuda_send(cuda, GPTVQ_CUDA_SCALE, count, sizeof *scale, scale, out, err);
-  free(scale);
+  size_t count = 0; /* of those that the sub-vectors have */
+  gptvq_status status = GPTVQ_OK;
+  uint32_t *place = gptvq_alloc(q->scale_blocks, sizeof *place),
+           *which = gptvq_alloc(q->scale_blocks, sizeof *which), *of = gptvq_alloc(blocks, sizeof *of);
+  float *value = NULL;
+  if (place != NULL && which != NULL && of != NULL) {
+    memset(place, 0xff, q->scale_blocks * sizeof *place);
+    for (size_t b = 0; b < blocks; b++) {
+      const uint32_t scale = q->block_scale_of[list != NULL ? list[b] : first + b];
+      if (place[scale] == UINT32_MAX) {
+        which[count] = scale;
+        place[scale] = (uint32_t)count++;
+      }
+      of[b] = place[scale];
+    }
+    value = gptvq_alloc(end - begin, count * sizeof *value);
+  }
+  if (value == NULL) {
+    status = gptvq_fail_memory(err, "scales for the device", (end - begin) * sizeof *value);
+  } else {
+    copy_scales(q, begin, end - begin, which, count, value);
+    out->stride = count;
+    status = gptvq_cuda_send(cuda, GPTVQ_CUDA_SCALE_OF, blocks, sizeof *of, of, &out->of, err);
+    if (status == GPTVQ_OK)
+      status = gptvq_cuda_send(cuda, GPTVQ_CUDA_SCALE, (end - begin) * count, sizeof *value, value,
+                               &out->value, err);
+  }
+  free(place);
+  free(which);
+  free(of);
+  free(value);
   return status;
 }
 
@@ -148,8 +182,7 @@ const gptvq_backend *gptvq_cuda_backend(const gptvq_cuda *cuda) { return &cuda->
 
 const char *gptvq_cuda_left_to_cpu(const gptvq_cuda *cuda) {
   (void)cuda;
-  return "a Hessian that has no room for its factorisation; vectors of the codebook update; of k-means the "
-         "start "
-         "kmeanspp, of loop and search more than 32 partial assignments; trellises; uniform codes but for "
-         "feedback";
+  return "a Hessian that has no room for its factorisation; vectors of the codebook update, and solving for "
+         "row scales; of k-means the start kmeanspp and what surrounds the paths of a trellis, of loop and "
+         "search more than 32 partial assignments; uniform codes but for feedback";
 }

@@ -16,6 +16,9 @@
 
 typedef struct gptvq_cuda gptvq_cuda;
 
+/* Device memory that a trellis takes beside its layer's arrays, at most: tails of kernel `path`. */
+enum { GPTVQ_CUDA_TAIL_BYTES = 256 << 20 };
+
 /* Makes a backend of a device, which stays the caller's and has to live longer. GPTVQ_ERROR_MEMORY of the
  * host. On success the caller destroys *out. */
 gptvq_status gptvq_cuda_create(gptvq_device *device, gptvq_cuda **out, gptvq_error *err);

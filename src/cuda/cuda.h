@@ -17,10 +17,11 @@ typedef enum gptvq_cuda_use {                    /* what the buffers are for */
                               GPTVQ_CUDA_RESULT, /* errors, gradients or products of these rows */
                               GPTVQ_CUDA_STEP,   /* where a batch's columns would be best */
                               GPTVQ_CUDA_SCALE,
+                              GPTVQ_CUDA_SCALE_OF,
                               GPTVQ_CUDA_INDEX,
                               GPTVQ_CUDA_FOUND, /* new indices */
                               GPTVQ_CUDA_LOSS, /* [3 × rows] gain of a row, loss of its assignment, loss of a
-                                                  new one */
+                                                  new one; systems of row scales */
                               GPTVQ_CUDA_BOOKS,
                               GPTVQ_CUDA_LOOKUP,
                               GPTVQ_CUDA_METRIC,
@@ -29,6 +30,8 @@ typedef enum gptvq_cuda_use {                    /* what the buffers are for */
                               GPTVQ_CUDA_COLUMNS,
                               GPTVQ_CUDA_POINTS, /* all scratch of k-means */
                               GPTVQ_CUDA_LISTED, /* stripes */
+                              GPTVQ_CUDA_BEFORE, /* states before a batch */
+                              GPTVQ_CUDA_TAILS,  /* scratch of kernel `path` */
                               GPTVQ_CUDA_USES
 } gptvq_cuda_use;
 
@@ -75,9 +78,20 @@ gptvq_status gptvq_cuda_add_ridge(gptvq_cuda *cuda, const gptvq_kernel_add_ridge
 gptvq_status gptvq_cuda_multiply_hessian(gptvq_cuda *cuda, size_t rows, size_t n, const float *x, float *y,
                                          gptvq_error *err);
 
-/* Scales of sub-vectors [first, first + blocks) of rows [begin, end): *out NULL without block scales. */
+/* Scales of `blocks` sub-vectors, those of list[] or (NULL) from the `first` on, of rows [begin, end). */
 gptvq_status gptvq_cuda_send_scales(gptvq_cuda *cuda, const gptvq_vq *q, size_t begin, size_t end,
-                                    size_t first, size_t blocks, const float **out, gptvq_error *err);
+                                    const uint32_t *list, size_t first, size_t blocks,
+                                    gptvq_kernel_scales *out, gptvq_error *err);
+
+/* trellis.c: device memory of kernel `path` beside its arguments, in bytes; 0 without feedback. */
+size_t gptvq_cuda_path_bytes(const gptvq_cuda *cuda, const gptvq_vq *q, size_t rows, bool feedback);
+/* Launches it, once rows, columns and arrays are set, all but the tails. */
+gptvq_status gptvq_cuda_find_paths(gptvq_cuda *cuda, const gptvq_vq *q, gptvq_kernel_path_arguments *a,
+                                   gptvq_error *err);
+gptvq_status gptvq_cuda_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err);
+gptvq_status gptvq_cuda_trellis_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
+/* scales.c */
+gptvq_status gptvq_cuda_update_scales(gptvq_vq *q, double *loss, gptvq_error *err);
 
 /* The table's entries: products.c, loop.c, update.c, refine.c. */
 gptvq_status gptvq_cuda_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,

@@ -31,13 +31,26 @@ typedef struct gptvq_kernel_take_rows_arguments {
   float *y;
 } gptvq_kernel_take_rows_arguments;
 
+/* Scales of sub-vectors: row r's sub-vector b has value[r · stride + of[b]]; value NULL: all have 1. */
+typedef struct gptvq_kernel_scales {
+  const float *value;
+  uint64_t stride;
+  const uint32_t *of;
+} gptvq_kernel_scales;
+
 /* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
 /* clang-format off */
 #define GPTVQ_CUDA_KERNELS(X) \
-  X(add_ridge) X(assign) X(decode) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) \
-  X(add_sums) X(round_bf16) X(take_rows) \
+  X(add_ridge) X(assign) X(decode) X(dots) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) \
+  GPTVQ_PATH_KERNELS(X) X(viterbi) X(add_states) X(add_sums) X(round_bf16) X(take_rows) \
   X(norm_rows) X(add_rows) X(gate_rows) X(rotate_rows) X(rows_to_bf16) X(attend)
+
+/* path_K_W for k bits and W partial paths of a prefix: one kernel of all took a compiler minutes. */
+#define GPTVQ_PATH_KERNELS(X) \
+  X(path_2_1) X(path_2_2) X(path_2_3) X(path_2_4) X(path_3_1) X(path_3_2) X(path_3_3) X(path_3_4) \
+  X(path_4_1) X(path_4_2) X(path_4_3) X(path_4_4)
 /* clang-format on */
+enum { GPTVQ_PATH_WIDTHS = 4 };
 
 typedef enum gptvq_kernel {
 #define GPTVQ_KERNEL_ID(name) GPTVQ_KERNEL_##name,
@@ -64,8 +77,7 @@ typedef struct gptvq_kernel_assign_arguments {
   uint32_t dim, k, blocks, width;
   const float *w; /* [rows × w_stride] the batch's columns; not changed */
   uint64_t w_stride;
-  const float *scale; /* [rows × scale_stride], NULL: 1 */
-  uint64_t scale_stride;
+  gptvq_kernel_scales scale;
   const float *books; /* [stripes × book_stride] the k × dim centroids of each stripe */
   uint64_t book_stride;
   const float *lookup, *metric; /* [blocks][dim²] */
@@ -78,6 +90,60 @@ typedef struct gptvq_kernel_assign_arguments {
   double *loss; /* [rows] or NULL */
 } gptvq_kernel_assign_arguments;
 
+/* gptvq_find_path (quant/layer/trellis.h) of all rows, the same bits. Grid: any number of blocks, each with
+ * one row at a time; 32 threads. Shared memory: GPTVQ_PATH_SHARED bytes. */
+enum { GPTVQ_PATH_BLOCK = 8 /* columns that a path has at hand */, GPTVQ_PATH_COLUMNS = 128 /* at most */ };
+#define GPTVQ_PATH_PATHS(step_bits, width) ((width) * (256u >> (step_bits)))
+#define GPTVQ_PATH_SHARED(step_bits, width) \
+  (GPTVQ_PATH_PATHS(step_bits, width) * (4u * (3 * GPTVQ_PATH_BLOCK + 1) + 6) + \
+   GPTVQ_PATH_COLUMNS * (32u * ((width) > 2 ? 4 : 2) + 4 + 1) + \
+   4u * (256 + GPTVQ_PATH_BLOCK * (2 * GPTVQ_PATH_BLOCK + 4)))
+typedef struct gptvq_kernel_path_arguments {
+  uint64_t rows;
+  uint32_t columns;
+  const float *w; /* [rows × w_stride] the batch's columns; not changed */
+  uint64_t w_stride;
+  gptvq_kernel_scales scale;
+  const float *books;           /* values of the states */
+  const uint32_t *book_of;      /* [columns] where a column's 256 begin; NULL: all have the first ones */
+  const float *lookup, *metric; /* [columns] */
+  const float *u;               /* [columns × u_stride], NULL: no feedback, neither error nor loss */
+  uint64_t u_stride;
+  /* [rows × bound_stride] states of the columns before the batch's first one and of its last one, which
+   * prefixes at both ends are of; before NULL: prefix 0; last NULL: any prefix */
+  const uint16_t *before, *last;
+  uint64_t bound_stride;
+  uint16_t *state; /* [rows × state_stride]; zeros where `last` cannot be reached */
+  uint64_t state_stride;
+  float *error; /* [rows × error_stride] or NULL */
+  uint64_t error_stride;
+  double *loss; /* [rows] or NULL; infinite where `last` cannot be reached */
+  float *tails; /* [blocks of the grid][2][paths][GPTVQ_PATH_COLUMNS] scratch; only with u */
+} gptvq_kernel_path_arguments;
+#define GPTVQ_PATH_ARGUMENTS(name) typedef gptvq_kernel_path_arguments gptvq_kernel_##name##_arguments;
+GPTVQ_PATH_KERNELS(GPTVQ_PATH_ARGUMENTS)
+#undef GPTVQ_PATH_ARGUMENTS
+
+/* gptvq_viterbi (quant/layer/trellis.h) of all rows, the same paths, and sums of each row as
+ * gptvq_state_sums has them. Grid: x rows; 32 threads. Shared memory: GPTVQ_VITERBI_SHARED bytes. */
+#define GPTVQ_VITERBI_SHARED(columns) (8u * 512 + 4u * 128 + 41u * (columns))
+enum { GPTVQ_STATE_SUMS = 513 };
+typedef struct gptvq_kernel_viterbi_arguments {
+  uint32_t step_bits, columns;
+  const float *x;                   /* [rows / 16][columns][16] */
+  const float *weight, *row_weight; /* [columns], [rows] */
+  const float *values;              /* [256] of the states */
+  double *sums;                     /* [rows × GPTVQ_STATE_SUMS] */
+} gptvq_kernel_viterbi_arguments;
+
+/* out[GPTVQ_STATE_SUMS] = those of all rows, added up in sets of 16. Grid: x over numbers; 32 threads; no
+ * shared memory. */
+typedef struct gptvq_kernel_add_states_arguments {
+  uint64_t rows; /* a multiple of 16 */
+  const double *sums;
+  double *out;
+} gptvq_kernel_add_states_arguments;
+
 /* gptvq_em (quant/layer/layer.h) of one group in each stripe, the same bits. The points are sub-vectors of w
  * / scale, n = rows of the stripe · blocks. Grid: x stripes; GPTVQ_EM_THREADS threads. Shared memory: dim · k
  * floats and k bytes. */
@@ -88,7 +154,7 @@ typedef struct gptvq_kernel_em_arguments {
   uint32_t cdf;   /* start from quantiles of the coordinates, not of Mahalanobis distances */
   const float *w; /* [rows × w_stride] */
   uint64_t w_stride;
-  const float *scale;     /* [rows × blocks], NULL: 1 */
+  gptvq_kernel_scales scale;
   const uint32_t *column; /* [blocks · dim] of w; UINT32_MAX: dead, the coordinate is 0 */
   const float *t;         /* [blocks][dim²] upper triangular, rows and columns of dead ones 0 */
   float *centroids;       /* [stripes × book_stride] */
@@ -113,13 +179,26 @@ typedef struct gptvq_kernel_decode_arguments {
   uint32_t dim, blocks;
   const uint32_t *stripes;
   const uint16_t *index; /* [rows × blocks] */
-  const float *scale;    /* [rows × blocks], NULL: 1 */
-  const float *books;    /* [stripes × book_stride] */
+  gptvq_kernel_scales scale;
+  const float *books; /* [stripes × book_stride] */
   uint64_t book_stride;
   const uint32_t *book_of; /* [blocks] */
   const float *target;     /* [rows × blocks · dim] or NULL */
   float *out;              /* likewise */
 } gptvq_kernel_decode_arguments;
+
+/* out[rows × out_stride], `count` of a row: Σ x y over columns [start[i], start[i + 1]) in double, of which
+ * `ways` (1, or 4: quant/layer/row_scales.c) are added up side by side; the last one and Σ ridge x², if there
+ * is a ridge. Grid: x over rows · count · ways; GPTVQ_ROWS_THREADS threads; no shared memory. */
+typedef struct gptvq_kernel_dots_arguments {
+  uint64_t rows, stride; /* of x and y */
+  uint32_t count, ways;
+  const float *x, *y;
+  const uint32_t *start; /* [count + 1] */
+  const double *ridge;   /* [columns] or NULL */
+  double *out;
+  uint64_t out_stride;
+} gptvq_kernel_dots_arguments;
 
 /* gptvq_vq_gather: sums[stripes × sums_stride] = the transpose of decode, applied to y; the same bits. Grid:
  * x groups, y stripes; GPTVQ_ROWS_THREADS threads; no shared memory. */
@@ -129,7 +208,7 @@ typedef struct gptvq_kernel_gather_arguments {
   const uint32_t *stripes;     /* as for decode */
   const uint32_t *group_first; /* [groups + 1] first sub-vector of each, and the end */
   const uint16_t *index;
-  const float *scale;
+  gptvq_kernel_scales scale;
   const float *y; /* [rows × blocks · dim] */
   double *sums;
   uint64_t sums_stride;
@@ -140,8 +219,7 @@ typedef struct gptvq_kernel_gather_arguments {
 typedef struct gptvq_kernel_reassign_arguments {
   uint64_t rows, stripe_rows;
   uint32_t dim, k, blocks;
-  const float *scale; /* [rows × scale_stride], NULL: 1 */
-  uint64_t scale_stride;
+  gptvq_kernel_scales scale;
   const float *books; /* [stripes × book_stride] */
   uint64_t book_stride;
   const double *metric_h; /* [blocks][dim²] R */
@@ -156,23 +234,23 @@ typedef struct gptvq_kernel_reassign_arguments {
   double *gain; /* [rows] is added to */
 } gptvq_kernel_reassign_arguments;
 
-/* Re-assignment of a batch as a whole (quant/layer/search.c), around kernel `assign`: step = step + present
- * values, where the batch would be best, and loss = what the present assignment loses there; then the
+/* Re-assignment of a batch as a whole (quant/layer/search.c), around kernel `assign` or `path`: step = step +
+ * present values, where the batch would be best, and loss = what the present assignment loses there; then the
  * assignments of less loss are taken over. Grid: x over rows, a row per warp; GPTVQ_ROWS_THREADS threads; no
  * shared memory. */
 typedef struct gptvq_kernel_search_arguments {
   uint64_t rows, stripe_rows;
   uint32_t dim, blocks;
-  const float *scale; /* [rows × scale_stride], NULL: 1 */
-  uint64_t scale_stride;
+  gptvq_kernel_scales scale;
   const float *books; /* [stripes × book_stride] */
   uint64_t book_stride;
-  const float *gradient; /* [rows × columns] E (H + ridge) */
-  float *step;           /* [rows × columns] */
-  const uint16_t *found; /* [rows × blocks] */
-  const double *least;   /* [rows] loss of `found` */
-  double *loss;          /* [rows] */
-  float *work;           /* [rows × work_stride] */
+  const uint32_t *book_of; /* [blocks], as for decode */
+  const float *gradient;   /* [rows × columns] E (H + ridge) */
+  float *step;             /* [rows × columns] */
+  const uint16_t *found;   /* [rows × blocks] */
+  const double *least;     /* [rows] loss of `found` */
+  double *loss;            /* [rows] */
+  float *work;             /* [rows × work_stride] */
   uint64_t work_stride;
   uint16_t *index; /* [rows × index_stride] */
   uint64_t index_stride;

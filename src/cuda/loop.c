@@ -22,6 +22,7 @@ size_t gptvq_cuda_assign_warps(const gptvq_cuda *cuda, const gptvq_vq *q, size_t
 }
 
 gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {
+  if (q->step_bits > 0) return gptvq_cuda_trellis_assign(q, group, batch, err);
   gptvq_cuda *cuda = gptvq_cuda_of(q->backend);
   gptvq_device *device = cuda->device;
   const size_t d = q->dim, n = q->padded, first = batch.begin / d, columns = batch.end - batch.begin,
@@ -35,7 +36,6 @@ gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptv
                                      .blocks = (uint32_t)blocks,
                                      .width = (uint32_t)(kept ? q->beam : 1),
                                      .w_stride = columns,
-                                     .scale_stride = blocks,
                                      .book_stride = q->k * d,
                                      .u_stride = columns,
                                      .index_stride = blocks,
@@ -63,7 +63,7 @@ gptvq_status gptvq_cuda_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptv
                                    &w, err));
     GPTVQ_TRY(gptvq_cuda_send_rows(cuda, GPTVQ_CUDA_BOOKS, stripes, q->k * d,
                                    gptvq_vq_codebook(q, stripe, group), q->groups * q->k * d, &books, err));
-    GPTVQ_TRY(gptvq_cuda_send_scales(cuda, q, begin, begin + rows, first, blocks, &a.scale, err));
+    GPTVQ_TRY(gptvq_cuda_send_scales(cuda, q, begin, begin + rows, NULL, first, blocks, &a.scale, err));
     GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_INDEX, rows * blocks, sizeof *index, &index, err));
     if (feedback)
       GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_RESULT, rows * columns, sizeof *error, &error, err));
@@ -129,22 +129,6 @@ static void describe_points(points *p) {
     }
 }
 
-/* Scales of the points' sub-vectors; they need not lie side by side. */
-static gptvq_status send_scales(gptvq_cuda *cuda, const points *p, size_t begin, size_t rows,
-                                const float **out, gptvq_error *err) {
-  *out = NULL;
-  if (p->q->scale_block == 0) return GPTVQ_OK;
-  float *scale = gptvq_alloc(rows * p->blocks, sizeof *scale);
-  if (scale == NULL) return gptvq_fail_memory(err, "scales for the device", rows * p->blocks * sizeof *scale);
-  for (size_t row = 0; row < rows; row++)
-    for (size_t b = 0; b < p->blocks; b++)
-      scale[row * p->blocks + b] = gptvq_vq_scale(p->q, begin + row, p->live[b]);
-  const gptvq_status status =
-      gptvq_cuda_send(cuda, GPTVQ_CUDA_SCALE, rows * p->blocks, sizeof *scale, scale, out, err);
-  free(scale);
-  return status;
-}
-
 /* The kernel's scratch for some stripes, cut out of one buffer. */
 static gptvq_status reserve_scratch(gptvq_cuda *cuda, gptvq_kernel_em_arguments *a, size_t stripes,
                                     gptvq_error *err) {
@@ -194,7 +178,7 @@ static gptvq_status cluster(gptvq_cuda *cuda, points *p, gptvq_error *err) {
     GPTVQ_TRY(gptvq_cuda_send_rows(cuda, GPTVQ_CUDA_ROWS, rows, group->width,
                                    q->work + begin * q->padded + group->start, q->padded, &w, err));
     a.w = w;
-    GPTVQ_TRY(send_scales(cuda, p, begin, rows, &a.scale, err));
+    GPTVQ_TRY(gptvq_cuda_send_scales(cuda, q, begin, begin + rows, p->live, 0, p->blocks, &a.scale, err));
     GPTVQ_TRY(reserve_scratch(cuda, &a, stripes, err));
     GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_BOOKS, stripes * book, sizeof(float), &a.centroids, err));
     const gptvq_device_grid grid = {(unsigned)stripes, 1, GPTVQ_EM_THREADS, book * sizeof(float) + q->k};
@@ -207,6 +191,7 @@ static gptvq_status cluster(gptvq_cuda *cuda, points *p, gptvq_error *err) {
 }
 
 gptvq_status gptvq_cuda_codebooks(gptvq_vq *q, size_t group, gptvq_error *err) {
+  if (q->step_bits > 0) return gptvq_cuda_trellis_tables(q, group, err);
   gptvq_cuda *cuda = gptvq_cuda_of(q->backend);
   const size_t d = q->dim, blocks = q->group[group].width / d;
   const size_t shared = q->k * (d * sizeof(float) + 1) + 1024; /* and the kernel's static arrays */

@@ -73,7 +73,7 @@ gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_pla
   gptvq_log(callbacks, GPTVQ_LOG_INFO, "device: %s (%s)", out->name, description);
   const char *left = gptvq_cuda_left_to_cpu(out->cuda);
   if (left != NULL && left[0] != '\0')
-    gptvq_log(callbacks, GPTVQ_LOG_INFO, "of the solver the CPU does: %s", left);
+    gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does of the solver: %s", left);
   return GPTVQ_OK;
 }
 

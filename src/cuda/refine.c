@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "cuda/cuda.h"
 #include "quant/layer/beam.h"
+#include "quant/layer/trellis.h"
 
 #include <string.h>
 
@@ -12,7 +13,9 @@ typedef struct piece {
   gptvq_vq *q;
   size_t begin, rows, stripes;
   float *work; /* [rows × padded] E */
-  const float *scale, *books;
+  gptvq_kernel_scales scale;
+  const float *books;
+  const uint32_t *book_of;
   uint16_t *index;
   double *gain; /* [rows], then loss[rows] and least[rows] of a search */
   gptvq_batch_factor of;
@@ -20,14 +23,26 @@ typedef struct piece {
 
 typedef gptvq_status (*batch_function)(piece *p, size_t group, gptvq_span batch, gptvq_error *err);
 
+/* What a row of a stripe has in the codebooks of a group: of a trellis the values of all states. */
+static size_t book_values(const gptvq_vq *q) {
+  return q->step_bits > 0 ? GPTVQ_TRELLIS_STATES : q->k * q->dim;
+}
+
 static size_t row_bytes(const gptvq_vq *q) {
-  return 2 * q->padded * sizeof(float) + q->blocks * (sizeof(uint16_t) + sizeof(float) + sizeof(uint32_t)) +
+  return 2 * q->padded * sizeof(float) + q->blocks * sizeof(uint16_t) + q->scale_blocks * sizeof(float) +
          2 * GPTVQ_BATCH * (sizeof(float) + sizeof(uint16_t)) + 3 * sizeof(double) +
-         q->groups * q->k * q->dim * sizeof(float) / q->shape.group_rows + 1;
+         q->groups * book_values(q) * sizeof(float) / q->shape.group_rows + 1;
+}
+
+/* Of sub-vectors from the `first` on. */
+static gptvq_kernel_scales scales_from(const piece *p, size_t first) {
+  gptvq_kernel_scales out = p->scale;
+  if (out.of != NULL) out.of += first;
+  return out;
 }
 
 /* work = the residual */
-static gptvq_status decode(piece *p, const uint32_t *book_of, gptvq_error *err) {
+static gptvq_status decode(piece *p, gptvq_error *err) {
   gptvq_device *device = p->cuda->device;
   const gptvq_vq *q = p->q;
   const size_t n = q->padded;
@@ -39,11 +54,10 @@ static gptvq_status decode(piece *p, const uint32_t *book_of, gptvq_error *err) 
                                      .index = p->index,
                                      .scale = p->scale,
                                      .books = p->books,
-                                     .book_stride = q->groups * q->k * q->dim};
+                                     .book_stride = q->groups * book_values(q),
+                                     .book_of = p->book_of};
   GPTVQ_TRY(gptvq_cuda_send(p->cuda, GPTVQ_CUDA_TARGET, p->rows * n, sizeof *target, q->target + p->begin * n,
                             &target, err));
-  GPTVQ_TRY(
-      gptvq_cuda_send(p->cuda, GPTVQ_CUDA_COLUMNS, q->blocks, sizeof *book_of, book_of, &a.book_of, err));
   GPTVQ_TRY(gptvq_cuda_reserve(p->cuda, GPTVQ_CUDA_ROWS, p->rows * n, sizeof *p->work, &p->work, err));
   a.target = target;
   a.out = p->work;
@@ -54,15 +68,20 @@ static gptvq_status decode(piece *p, const uint32_t *book_of, gptvq_error *err) 
 
 static gptvq_status open_piece(piece *p, const uint32_t *book_of, gptvq_error *err) {
   const gptvq_vq *q = p->q;
-  const size_t book = q->groups * q->k * q->dim;
-  GPTVQ_TRY(gptvq_cuda_send(p->cuda, GPTVQ_CUDA_BOOKS, p->stripes * book, sizeof(float),
-                            gptvq_vq_codebook(q, p->begin / q->shape.group_rows, 0), &p->books, err));
-  GPTVQ_TRY(gptvq_cuda_send_scales(p->cuda, q, p->begin, p->begin + p->rows, 0, q->blocks, &p->scale, err));
+  const size_t book = q->groups * book_values(q);
+  const float *books =
+      q->step_bits > 0 ? q->state_values : gptvq_vq_codebook(q, p->begin / q->shape.group_rows, 0);
+  GPTVQ_TRY(
+      gptvq_cuda_send(p->cuda, GPTVQ_CUDA_BOOKS, p->stripes * book, sizeof *books, books, &p->books, err));
+  GPTVQ_TRY(
+      gptvq_cuda_send(p->cuda, GPTVQ_CUDA_COLUMNS, q->blocks, sizeof *book_of, book_of, &p->book_of, err));
+  GPTVQ_TRY(
+      gptvq_cuda_send_scales(p->cuda, q, p->begin, p->begin + p->rows, NULL, 0, q->blocks, &p->scale, err));
   GPTVQ_TRY(gptvq_cuda_send(p->cuda, GPTVQ_CUDA_INDEX, p->rows * q->blocks, sizeof *p->index,
                             q->index + p->begin * q->blocks, &p->index, err));
   GPTVQ_TRY(gptvq_cuda_reserve(p->cuda, GPTVQ_CUDA_LOSS, 3 * p->rows, sizeof *p->gain, &p->gain, err));
   GPTVQ_TRY(p->cuda->device->set(p->cuda->device, p->gain, 0, p->rows * sizeof *p->gain, err));
-  return decode(p, book_of, err);
+  return decode(p, err);
 }
 
 /* Indices and the sum of gains; host: scratch, [rows] */
@@ -115,8 +134,7 @@ static gptvq_status reassign_batch(piece *p, size_t group, gptvq_span batch, gpt
                                        .dim = q->dim,
                                        .k = (uint32_t)q->k,
                                        .blocks = (uint32_t)(columns / d),
-                                       .scale = p->scale != NULL ? p->scale + first : NULL,
-                                       .scale_stride = q->blocks,
+                                       .scale = scales_from(p, first),
                                        .books = p->books + group * q->k * d,
                                        .book_stride = q->groups * q->k * d,
                                        .h = p->cuda->factor.h + batch.begin * n + batch.begin,
@@ -136,13 +154,67 @@ static gptvq_status reassign_batch(piece *p, size_t group, gptvq_span batch, gpt
   return device->launch(device, GPTVQ_KERNEL_reassign, &grid, &a, err);
 }
 
+/* What is found for a batch, and its loss; metric and u: the device's, of H_BB. */
+static gptvq_status find_vectors(piece *p, size_t group, const gptvq_kernel_search_arguments *s,
+                                 const float *metric, const float *u, uint16_t *found, double *least,
+                                 gptvq_error *err) {
+  const gptvq_vq *q = p->q;
+  const size_t m = s->blocks * q->dim;
+  const gptvq_kernel_assign_arguments a = {.rows = p->rows,
+                                           .stripe_rows = q->shape.group_rows,
+                                           .dim = q->dim,
+                                           .k = (uint32_t)q->k,
+                                           .blocks = s->blocks,
+                                           .width = (uint32_t)q->beam,
+                                           .w = s->step,
+                                           .w_stride = m,
+                                           .scale = s->scale,
+                                           .books = p->books + group * q->k * q->dim,
+                                           .book_stride = s->book_stride,
+                                           .lookup = metric,
+                                           .metric = metric,
+                                           .u = u,
+                                           .u_stride = m,
+                                           .index = found,
+                                           .index_stride = s->blocks,
+                                           .loss = least};
+  const gptvq_device_grid grid = sweep_grid(p, m, q->beam > 1);
+  return p->cuda->device->launch(p->cuda->device, GPTVQ_KERNEL_assign, &grid, &a, err);
+}
+
+/* The same of a trellis: both ends of the batch's part of a path stay. */
+static gptvq_status find_paths(piece *p, gptvq_span batch, const gptvq_kernel_search_arguments *s,
+                               const float *metric, const float *u, uint16_t *found, double *least,
+                               gptvq_error *err) {
+  const gptvq_vq *q = p->q;
+  const size_t m = batch.end - batch.begin;
+  gptvq_kernel_path_arguments a = {.rows = p->rows,
+                                   .columns = (uint32_t)m,
+                                   .w = s->step,
+                                   .w_stride = m,
+                                   .scale = s->scale,
+                                   .books = s->books,
+                                   .book_of = s->book_of,
+                                   .lookup = metric,
+                                   .metric = metric,
+                                   .u = u,
+                                   .u_stride = m,
+                                   .before = batch.begin > 0 ? p->index + batch.begin - 1 : NULL,
+                                   .last = batch.end < q->padded ? p->index + batch.end - 1 : NULL,
+                                   .bound_stride = q->blocks,
+                                   .state = found,
+                                   .state_stride = m,
+                                   .loss = least};
+  return gptvq_cuda_find_paths(p->cuda, q, &a, err);
+}
+
 static gptvq_status search_batch(piece *p, size_t group, gptvq_span batch, gptvq_error *err) {
   gptvq_device *device = p->cuda->device;
   const gptvq_vq *q = p->q;
   const size_t d = q->dim, n = q->padded, first = batch.begin / d, m = batch.end - batch.begin;
-  const bool kept = q->beam > 1;
   float *gradient, *step;
   const float *metric, *u, *inverse;
+  double *least = p->gain + 2 * p->rows;
   uint16_t *found;
   if (!gptvq_batch_factor_make(q, batch, &p->of)) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_cuda_send(p->cuda, GPTVQ_CUDA_METRIC, m * d, sizeof *metric, p->of.metric, &metric, err));
@@ -176,15 +248,15 @@ static gptvq_status search_batch(piece *p, size_t group, gptvq_span batch, gptvq
                                            .stripe_rows = q->shape.group_rows,
                                            .dim = q->dim,
                                            .blocks = (uint32_t)(m / d),
-                                           .scale = p->scale != NULL ? p->scale + first : NULL,
-                                           .scale_stride = q->blocks,
-                                           .books = p->books + group * q->k * d,
-                                           .book_stride = q->groups * q->k * d,
+                                           .scale = scales_from(p, first),
+                                           .books = p->books,
+                                           .book_stride = q->groups * book_values(q),
+                                           .book_of = p->book_of + first,
                                            .gradient = gradient,
                                            .step = step,
                                            .found = found,
                                            .loss = p->gain + p->rows,
-                                           .least = p->gain + 2 * p->rows,
+                                           .least = least,
                                            .work = p->work + batch.begin,
                                            .work_stride = n,
                                            .index = p->index + first,
@@ -193,53 +265,51 @@ static gptvq_status search_batch(piece *p, size_t group, gptvq_span batch, gptvq
   const gptvq_device_grid each_row = {(unsigned)gptvq_ceil_div(p->rows, GPTVQ_ROWS_THREADS / 32), 1,
                                       GPTVQ_ROWS_THREADS, 0};
   GPTVQ_TRY(device->launch(device, GPTVQ_KERNEL_search_prepare, &each_row, &a, err));
-  const gptvq_kernel_assign_arguments assign = {.rows = p->rows,
-                                                .stripe_rows = q->shape.group_rows,
-                                                .dim = q->dim,
-                                                .k = (uint32_t)q->k,
-                                                .blocks = a.blocks,
-                                                .width = (uint32_t)q->beam,
-                                                .w = step,
-                                                .w_stride = m,
-                                                .scale = a.scale,
-                                                .scale_stride = a.scale_stride,
-                                                .books = a.books,
-                                                .book_stride = a.book_stride,
-                                                .lookup = metric,
-                                                .metric = metric,
-                                                .u = u,
-                                                .u_stride = m,
-                                                .index = found,
-                                                .index_stride = m / d,
-                                                .loss = p->gain + 2 * p->rows};
-  const gptvq_device_grid grid = sweep_grid(p, m, kept);
-  GPTVQ_TRY(device->launch(device, GPTVQ_KERNEL_assign, &grid, &assign, err));
+  GPTVQ_TRY(q->step_bits > 0 ? find_paths(p, batch, &a, metric, u, found, least, err)
+                             : find_vectors(p, group, &a, metric, u, found, least, err));
   return device->launch(device, GPTVQ_KERNEL_search_accept, &each_row, &a, err);
+}
+
+/* The batches of a piece in order: of a trellis over groups, boundaries alternate from search to search. */
+static gptvq_status each_batch(piece *p, batch_function function, gptvq_error *err) {
+  const gptvq_vq *q = p->q;
+  if (q->step_bits > 0) {
+    for (gptvq_span batch = {0, 0}; batch.begin < q->padded; batch.begin = batch.end) {
+      batch.end = gptvq_trellis_search_end(q, batch.begin);
+      GPTVQ_TRY(function(p, 0, batch, err));
+    }
+    return GPTVQ_OK;
+  }
+  for (size_t g = 0; g < q->groups; g++) {
+    const size_t stop = q->group[g].start + q->group[g].width;
+    for (gptvq_span batch = {q->group[g].start, 0}; batch.begin < stop; batch.begin = batch.end) {
+      batch.end = gptvq_min_size(stop, batch.begin + GPTVQ_BATCH);
+      GPTVQ_TRY(function(p, g, batch, err));
+    }
+  }
+  return GPTVQ_OK;
 }
 
 /* All batches of all groups, piece by piece; host: [rows], book_of: [blocks] */
 static gptvq_status sweep(piece *p, batch_function function, uint32_t *book_of, double *host, double *gain,
                           gptvq_error *err) {
   const gptvq_vq *q = p->q;
-  const size_t d = q->dim, height = q->shape.group_rows,
-               squares = 4 * GPTVQ_BATCH * GPTVQ_BATCH * sizeof(float) + q->blocks * sizeof *book_of;
+  const size_t d = q->dim, height = q->unit_rows,
+               others = 4 * GPTVQ_BATCH * GPTVQ_BATCH * sizeof(float) + 2 * q->blocks * sizeof *book_of +
+                        (q->step_bits > 0 ? gptvq_cuda_path_bytes(p->cuda, q, q->rows, true) +
+                                                q->groups * book_values(q) * sizeof(float)
+                                          : 0);
   for (size_t g = 0; g < q->groups; g++)
     for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++)
-      book_of[b] = (uint32_t)(g * q->k * d);
+      book_of[b] = (uint32_t)(g * book_values(q));
   GPTVQ_TRY(gptvq_cuda_hessian(p->cuda, q->factor, err));
   *gain = 0.0;
-  const size_t most = gptvq_cuda_piece(p->cuda, q->rows, height, row_bytes(q), squares);
+  const size_t most = gptvq_cuda_piece(p->cuda, q->rows, height, row_bytes(q), others);
   for (p->begin = 0; p->begin < q->rows; p->begin += p->rows) {
     p->rows = gptvq_min_size(most, q->rows - p->begin);
-    p->stripes = gptvq_ceil_div(p->rows, height);
+    p->stripes = gptvq_ceil_div(p->rows, q->shape.group_rows);
     GPTVQ_TRY(open_piece(p, book_of, err));
-    for (size_t g = 0; g < q->groups; g++) {
-      const size_t stop = q->group[g].start + q->group[g].width;
-      for (gptvq_span batch = {q->group[g].start, 0}; batch.begin < stop; batch.begin = batch.end) {
-        batch.end = gptvq_min_size(stop, batch.begin + GPTVQ_BATCH);
-        GPTVQ_TRY(function(p, g, batch, err));
-      }
-    }
+    GPTVQ_TRY(each_batch(p, function, err));
     GPTVQ_TRY(close_piece(p, host, gain, err));
   }
   return GPTVQ_OK;
@@ -269,7 +339,16 @@ gptvq_status gptvq_cuda_reassign(gptvq_vq *q, double *gain, gptvq_error *err) {
   return run(q, reassign_batch, gain, err);
 }
 
+static gptvq_status search_trellis(gptvq_vq *q, double *gain, gptvq_error *err) {
+  if (GPTVQ_PATH_SHARED(q->step_bits, q->beam) > gptvq_cuda_of(q->backend)->device->shared_bytes)
+    return gptvq_vq_search(q, gain, err);
+  GPTVQ_TRY(run(q, search_batch, gain, err));
+  q->searches++;
+  return GPTVQ_OK;
+}
+
 gptvq_status gptvq_cuda_search(gptvq_vq *q, double *gain, gptvq_error *err) {
+  if (q->step_bits > 0) return search_trellis(q, gain, err);
   if (sweep_warps(gptvq_cuda_of(q->backend), q, q->beam > 1) == 0 || q->beam > GPTVQ_ASSIGN_WIDTH)
     return gptvq_vq_search(q, gain, err);
   return run(q, search_batch, gain, err);

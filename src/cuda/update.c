@@ -7,6 +7,7 @@
 
 /* Not the CPU's direct way, which forms the systems row by row. */
 gptvq_status gptvq_cuda_update(gptvq_vq *q, double *loss, gptvq_error *err) {
+  if (q->step_bits > 0) return gptvq_cuda_update_scales(q, loss, err);
   return gptvq_vq_update_by(q, false, loss, err);
 }
 
@@ -45,7 +46,7 @@ static gptvq_status send(system_product *s, size_t count, const uint32_t *stripe
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_LISTED, count, sizeof *stripes, stripes, &s->stripes, err));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_INDEX, q->rows * q->blocks, sizeof *q->index, q->index,
                             &s->decode.index, err));
-  GPTVQ_TRY(gptvq_cuda_send_scales(cuda, q, 0, q->rows, 0, q->blocks, &s->decode.scale, err));
+  GPTVQ_TRY(gptvq_cuda_send_scales(cuda, q, 0, q->rows, NULL, 0, q->blocks, &s->decode.scale, err));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_BOOKS, q->stripes * s->values, sizeof *directions, directions,
                             &s->decode.books, err));
   s->gather.index = s->decode.index;

@@ -32,7 +32,7 @@ typedef struct layer_case {
   unsigned dim, index_bits, beam, scale_block;
   size_t rows, cols, group_size, group_cols;
   gptvq_em_init init;
-  bool diagonal_metric, no_feedback, no_data, dead;
+  bool diagonal_metric, no_feedback, no_data, dead, trellis;
 } layer_case;
 
 static const layer_case layer_cases[] = {
@@ -106,6 +106,33 @@ static const layer_case layer_cases[] = {
      .cols = 32,
      .group_size = 96,
      .group_cols = 32}, /* empty centroids */
+    {.trellis = true, .index_bits = 2, .beam = 4, .rows = 9, .cols = 150, .group_cols = 64},
+    {.trellis = true, .index_bits = 2, .beam = 2, .rows = 5, .cols = 260, .group_cols = 160},
+    {.trellis = true, .index_bits = 2, .beam = 6, .rows = 3, .cols = 130, .group_cols = 40},
+    {.trellis = true, .index_bits = 2, .beam = 8, .rows = 3, .cols = 70, .group_cols = 40, .dead = true},
+    {.trellis = true, .index_bits = 3, .beam = 4, .rows = 7, .cols = 150, .group_cols = 72, .dead = true},
+    {.trellis = true, .index_bits = 3, .beam = 1, .rows = 4, .cols = 90, .group_cols = 256},
+    {.trellis = true, .index_bits = 3, .beam = 8, .rows = 3, .cols = 140, .group_cols = 64},
+    {.trellis = true, .index_bits = 3, .beam = 6, .rows = 3, .cols = 50, .group_cols = 64},
+    {.trellis = true, .index_bits = 4, .beam = 6, .rows = 3, .cols = 50, .group_cols = 64},
+    {.trellis = true, .index_bits = 4, .beam = 4, .rows = 6, .cols = 133, .group_cols = 64},
+    {.trellis = true, .index_bits = 4, .beam = 1, .rows = 4, .cols = 40, .group_cols = 24},
+    {.trellis = true, .index_bits = 4, .beam = 8, .rows = 3, .cols = 60, .group_cols = 64},
+    {.trellis = true,
+     .index_bits = 2,
+     .beam = 4,
+     .rows = 5,
+     .cols = 50,
+     .group_cols = 24,
+     .diagonal_metric = true},
+    {.trellis = true,
+     .index_bits = 2,
+     .beam = 4,
+     .rows = 5,
+     .cols = 50,
+     .group_cols = 24,
+     .no_feedback = true},
+    {.trellis = true, .index_bits = 3, .beam = 4, .rows = 5, .cols = 50, .group_cols = 24, .no_data = true},
 };
 enum { LAYER_CASES = sizeof layer_cases / sizeof layer_cases[0] };
 
@@ -121,15 +148,22 @@ static inline layer_input make_input(const layer_case *c) {
   gptvq_quantize_options o = small_options(c->dim, c->index_bits, c->group_size);
   gptvq_error err = {.message = ""};
   layer_input in = {0};
+  if (c->trellis) {
+    gptvq_quantize_options_init(&o);
+    o.code = GPTVQ_CODE_TRELLIS;
+    o.allocate = GPTVQ_ALLOCATE_UNIFORM;
+    o.bits = c->index_bits + 0.5;
+  }
   o.group_cols = c->group_cols;
   o.beam = c->beam;
   o.scale_block = c->scale_block;
-  o.em_init = c->init;
-  o.em_iterations = 20;
+  if (!c->trellis) o.em_init = c->init;
+  o.em_iterations = c->trellis ? 5 : 20;
   o.exact_metric = !c->diagonal_metric;
   o.feedback = !c->no_feedback;
   in.options = resolved(&o);
   in.w = random_weights(c->rows, c->cols, 17 + c->dim);
+  for (size_t i = 0; c->trellis && i < c->cols; i++) in.w[i] = 0.0f; /* a row of nothing */
   in.h = random_hessian(c->cols, 3 * c->cols, 23 + c->index_bits);
   if (c->dead)
     for (size_t i = 0; i < c->cols; i++) in.h[3 * c->cols + i] = in.h[i * c->cols + 3] = 0.0;

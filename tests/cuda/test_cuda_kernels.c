@@ -9,6 +9,7 @@ typedef struct copy { /* of all that the functions change */
   char *codes;
   uint8_t *scale_codes;
   size_t n, errors, books, tiles, indices, scales, code_bytes;
+  unsigned searches;
 } copy;
 
 static void *duplicate(const void *from, size_t bytes) {
@@ -21,7 +22,8 @@ static copy take_copy(const gptvq_vq *q) {
             .errors = q->error != NULL ? q->rows * q->padded : 0,
             .tiles = q->stripes * q->groups,
             .indices = q->rows * q->blocks,
-            .scales = q->scale_block ? q->rows * q->scale_blocks : 0};
+            .scales = q->scale_block ? q->rows * q->scale_blocks : 0,
+            .searches = q->searches};
   c.books = c.tiles * q->k * q->dim;
   c.code_bytes = c.books * q->shape.codebook_bits / 8;
   c.work = duplicate(q->work, c.n * sizeof *c.work);
@@ -50,6 +52,7 @@ static void restore(gptvq_vq *q, const copy *c) {
   memcpy(q->codebook_scales, c->codebook_scales, c->tiles * sizeof *c->codebook_scales);
   memcpy(q->codes, c->codes, c->code_bytes);
   if (c->scales > 0) memcpy(q->scale_codes, c->scale_codes, c->scales);
+  q->searches = c->searches;
 }
 
 /* All but work, which both may destroy. */
@@ -69,6 +72,7 @@ static void assert_same(const gptvq_vq *q, const copy *c, size_t number) {
   assert_memory_equal(q->codebook_scales, c->codebook_scales, c->tiles * sizeof *c->codebook_scales);
   assert_memory_equal(q->codes, c->codes, c->code_bytes);
   if (c->scales > 0) assert_memory_equal(q->scale_codes, c->scale_codes, c->scales);
+  assert_int_equal(q->searches, c->searches);
 }
 
 typedef gptvq_status (*step)(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
@@ -128,14 +132,15 @@ static void codebooks_are_the_cpus(void **state) {
 
 typedef gptvq_status (*sweep)(gptvq_vq *q, double *value, gptvq_error *err);
 static gptvq_status reassign(gptvq_vq *q, double *gain, gptvq_error *err) {
-  return q->backend->reassign(q, gain, err);
+  *gain = 0.0;
+  return q->step_bits > 0 ? GPTVQ_OK : q->backend->reassign(q, gain, err);
 }
 static gptvq_status search(gptvq_vq *q, double *gain, gptvq_error *err) {
   return q->backend->search(q, gain, err);
 }
 static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
-  return q->backend == &gptvq_cpu_backend ? gptvq_vq_update_by(q, false, loss, err)
-                                          : q->backend->update(q, loss, err);
+  return q->backend == &gptvq_cpu_backend && q->step_bits == 0 ? gptvq_vq_update_by(q, false, loss, err)
+                                                               : q->backend->update(q, loss, err);
 }
 
 /* The same for what goes over the whole layer. Gains are sums over rows or over stripes: another order. Did
@@ -148,6 +153,7 @@ static bool compare_sweep(const fixture *f, size_t number, sweep function) {
   gptvq_error err = {.message = ""};
   gptvq_vq q = open_layer(c->rows, c->cols, in.w, in.factor, &in.options, &arena);
   double cpu, shim;
+  q.searches = (unsigned)number; /* boundaries of batches alternate */
   copy before = take_copy(&q);
   assert_int_equal(function(&q, &cpu, &err), GPTVQ_OK);
   copy expected = take_copy(&q);

@@ -13,7 +13,7 @@ static gptvq_layer_result solve_on(const gptvq_backend *backend, const layer_cas
 
 /* The CPU with the backend's way in the codebook update. */
 static gptvq_status update_by_gradients(gptvq_vq *q, double *loss, gptvq_error *err) {
-  return gptvq_vq_update_by(q, false, loss, err);
+  return q->step_bits > 0 ? gptvq_vq_update(q, loss, err) : gptvq_vq_update_by(q, false, loss, err);
 }
 
 /* The shim's products are the CPU's, the kernels' operations too: the bytes have to be the same. */
@@ -59,28 +59,39 @@ static void errors_are_within_one_percent(void **state) {
 /* A device on which only some rows fit at a time: the same kernels and sums; products of other heights. */
 static void little_memory_means_smaller_pieces(void **state) {
   (void)state;
-  const layer_case c = {
-      .dim = 2, .index_bits = 4, .beam = 2, .rows = 64, .cols = 64, .group_size = 512, .group_cols = 64};
-  layer_input in = make_input(&c);
-  gptvq_error err = {.message = ""};
-  gptvq_layer_result result, expected = solve_on(&gptvq_cpu_backend, &c, &in);
-  const gptvq_weights weights = {"test", c.rows, c.cols, in.w};
-  fixture f = open_fixture();
-  const gptvq_solver solver = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL, NULL};
-  gptvq_shim_limit(f.device, 160 << 10);
-  if (gptvq_solve_layer(&solver, &weights, in.factor, &result, &err) != GPTVQ_OK) fail_msg("%s", err.message);
-  assert_true(fabs(result.error - expected.error) <= 0.05 * expected.error);
-  gptvq_layer_result_release(&result);
-  gptvq_layer_result_release(&expected);
-  close_fixture(&f);
-  /* and on which not even one stripe does */
-  f = open_fixture();
-  const gptvq_solver without = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL, NULL};
-  gptvq_shim_limit(f.device, 8 << 10);
-  assert_int_equal(gptvq_solve_layer(&without, &weights, in.factor, &result, &err), GPTVQ_ERROR_MEMORY);
-  assert_non_null(strstr(err.message, "device 'shim': "));
-  release_input(&in);
-  close_fixture(&f);
+  const struct {
+    layer_case layer;
+    size_t some, none; /* bytes of the device on which some rows fit, or not even one */
+  } cases[] = {
+      {{.dim = 2, .index_bits = 4, .beam = 2, .rows = 64, .cols = 64, .group_size = 512, .group_cols = 64},
+       160 << 10,
+       8 << 10},
+      {{.trellis = true, .index_bits = 4, .beam = 2, .rows = 64, .cols = 96, .group_cols = 48},
+       420 << 10,
+       8 << 10}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const layer_case *c = &cases[i].layer;
+    layer_input in = make_input(c);
+    gptvq_error err = {.message = ""};
+    gptvq_layer_result result, expected = solve_on(&gptvq_cpu_backend, c, &in);
+    const gptvq_weights weights = {"test", c->rows, c->cols, in.w};
+    fixture f = open_fixture();
+    const gptvq_solver solver = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL, NULL};
+    gptvq_shim_limit(f.device, cases[i].some);
+    if (gptvq_solve_layer(&solver, &weights, in.factor, &result, &err) != GPTVQ_OK)
+      fail_msg("%s", err.message);
+    assert_true(fabs(result.error - expected.error) <= 0.05 * expected.error);
+    gptvq_layer_result_release(&result);
+    gptvq_layer_result_release(&expected);
+    close_fixture(&f);
+    f = open_fixture();
+    const gptvq_solver without = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL, NULL};
+    gptvq_shim_limit(f.device, cases[i].none);
+    assert_int_equal(gptvq_solve_layer(&without, &weights, in.factor, &result, &err), GPTVQ_ERROR_MEMORY);
+    assert_non_null(strstr(err.message, "device 'shim': "));
+    release_input(&in);
+    close_fixture(&f);
+  }
 }
 
 /* The same functions run: kernels are launched, not the CPU's functions called. */
@@ -98,29 +109,37 @@ static gptvq_status counted_launch(gptvq_device *device, gptvq_kernel kernel, co
 
 static void all_kernels_are_used_and_their_failures_reported(void **state) {
   (void)state;
-  const layer_case c = {
-      .dim = 2, .index_bits = 3, .beam = 2, .rows = 8, .cols = 32, .group_size = 128, .group_cols = 32};
-  layer_input in = make_input(&c);
-  const gptvq_weights weights = {"test", c.rows, c.cols, in.w};
-  gptvq_layer_result result;
+  const layer_case cases[] = {
+      {.dim = 2, .index_bits = 3, .beam = 2, .rows = 8, .cols = 32, .group_size = 128, .group_cols = 32},
+      {.trellis = true, .index_bits = 4, .beam = 4, .rows = 4, .cols = 32, .group_cols = 32}};
   fixture f = open_fixture();
   launch = f.device->launch;
   f.device->launch = counted_launch;
-  const gptvq_solver solver = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL, NULL};
-  for (int kernel = SOLVER_KERNELS; kernel >= 0; kernel--) {
-    gptvq_error err = {.message = ""};
-    failing = kernel;
-    const gptvq_status status = gptvq_solve_layer(&solver, &weights, in.factor, &result, &err);
-    if (kernel < SOLVER_KERNELS) {
-      assert_int_equal(status, GPTVQ_ERROR_INTERNAL);
-      assert_string_equal(err.message, "the card is lost");
-      continue;
-    }
-    assert_int_equal(status, GPTVQ_OK);
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const layer_case *c = &cases[i];
+    layer_input in = make_input(c);
+    const gptvq_weights weights = {"test", c->rows, c->cols, in.w};
+    const gptvq_solver solver = {&in.options, gptvq_cuda_backend(f.cuda), NULL, NULL, NULL};
+    size_t before[GPTVQ_KERNEL_COUNT], used[SOLVER_KERNELS];
+    gptvq_layer_result result;
+    failing = GPTVQ_KERNEL_COUNT;
+    memcpy(before, launches, sizeof before);
+    assert_int_equal(gptvq_solve_layer(&solver, &weights, in.factor, &result, NULL), GPTVQ_OK);
     gptvq_layer_result_release(&result);
-    for (size_t i = 0; i < SOLVER_KERNELS; i++) assert_true(launches[i] > 0);
+    for (size_t kernel = 0; kernel < SOLVER_KERNELS; kernel++)
+      used[kernel] = launches[kernel] - before[kernel];
+    for (failing = (gptvq_kernel)0; (int)failing < SOLVER_KERNELS; failing++) {
+      gptvq_error err = {.message = ""};
+      if (used[failing] == 0) continue;
+      assert_int_equal(gptvq_solve_layer(&solver, &weights, in.factor, &result, &err), GPTVQ_ERROR_INTERNAL);
+      assert_string_equal(err.message, "the card is lost");
+    }
+    release_input(&in);
   }
-  release_input(&in);
+  for (size_t kernel = 0; kernel < SOLVER_KERNELS;
+       kernel++) /* of the paths' one; test_cuda_kernels has all */
+    assert_true(launches[kernel] > 0 || (kernel >= GPTVQ_KERNEL_path_2_1 && kernel <= GPTVQ_KERNEL_path_4_4));
+  assert_true(launches[GPTVQ_KERNEL_path_4_2] > 0);
   close_fixture(&f);
 }
 

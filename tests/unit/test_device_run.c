@@ -146,7 +146,7 @@ static void the_cpu_does_the_rest(void **state) {
     gptvq_quantize_report report = {.size = sizeof report};
     const gptvq_callbacks callbacks = {.size = sizeof callbacks, .user = said, .log = hear};
     ok(gptvq_quantize("experts", i == 0 ? "experts-shim" : "experts-again", &o, &callbacks, &report, err));
-    assert_string_equal(said, "of the forward passes the CPU does: experts, in 2 of 2 blocks");
+    assert_string_equal(said, "the CPU does of the forward passes: experts, in 2 of 2 blocks");
     check_stages(&report, true); /* the attention is the device's */
   }
   assert_same_folder("experts-shim", "experts-again");

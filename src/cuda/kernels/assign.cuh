@@ -63,16 +63,12 @@ GPTVQ_DEVICE void feed_back(const gptvq_kernel_assign_arguments &a, const row &r
   gptvq_feed_back<D>(e, a.u + (uint64_t)b * D * a.u_stride, a.u_stride, (b + 1) * D, r.columns, from, to);
 }
 
-GPTVQ_DEVICE float scale_of(const gptvq_kernel_assign_arguments &a, const row &r, unsigned b) {
-  return a.scale == nullptr ? 1.0f : a.scale[r.number * a.scale_stride + b];
-}
-
 /* Sub-vector b gets centroid m: its error is written, the row in `now` made up for. */
 template <int D>
 GPTVQ_DEVICE double settle(const gptvq_kernel_assign_arguments &a, const row &r, unsigned b, unsigned m) {
   float e[D];
   const double loss = scaled_error<D>(a.metric + (uint64_t)b * D * D, r.now + b * D, r.book + (uint64_t)m * D,
-                                      scale_of(a, r, b), e);
+                                      gptvq_scale(a.scale, r.number, b), e);
   GPTVQ_UNROLL
   for (int j = 0; j < D; j++)
     if (a.error != nullptr && r.lane == (unsigned)j) a.error[r.number * a.error_stride + b * D + j] = e[j];
@@ -85,7 +81,7 @@ template <int D>
 GPTVQ_DEVICE double greedy(const gptvq_kernel_assign_arguments &a, const row &r, unsigned b,
                            const float *table) {
   float x[D];
-  transform<D>(a.lookup + (uint64_t)b * D * D, r.now + b * D, scale_of(a, r, b), x);
+  transform<D>(a.lookup + (uint64_t)b * D * D, r.now + b * D, gptvq_scale(a.scale, r.number, b), x);
   const unsigned at = gptvq_find_nearest<D>(table, a.k, x);
   if (r.lane == 0) a.index[r.number * a.index_stride + b] = (uint16_t)at;
   return a.u == nullptr ? 0.0 : settle<D>(a, r, b, at);
@@ -96,7 +92,7 @@ template <int D>
 GPTVQ_DEVICE unsigned extend(const gptvq_kernel_assign_arguments &a, row &r, unsigned b, const float *table,
                              unsigned live, double *loss) {
   const float *t = a.metric + (uint64_t)b * D * D;
-  const float scale = scale_of(a, r, b);
+  const float scale = gptvq_scale(a.scale, r.number, b);
   const double squared = (double)scale * (double)scale;
   double best = 0.0, worst = 0.0; /* this lane's place; the last place, once all are taken */
   uint32_t step = 0;

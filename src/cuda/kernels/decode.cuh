@@ -13,7 +13,7 @@ GPTVQ_KERNEL(decode, GPTVQ_ROWS_THREADS) {
   for (uint64_t row = blockIdx.y; row < a.rows; row += gridDim.y) {
     const uint64_t from = gptvq_listed_row(a.stripes, a.stripe_rows, row), at = from * a.blocks + b,
                    to = (row * a.blocks + b) * a.dim;
-    const float scale = a.scale == nullptr ? 1.0f : a.scale[at];
+    const float scale = gptvq_scale(a.scale, from, b);
     const float *c =
         a.books + from / a.stripe_rows * a.book_stride + a.book_of[b] + (uint64_t)a.index[at] * a.dim;
     for (uint32_t i = 0; i < a.dim; i++) {
@@ -40,7 +40,7 @@ GPTVQ_KERNEL(gather, GPTVQ_ROWS_THREADS) {
         unsigned votes = __ballot_sync(GPTVQ_ALL_LANES, b + lane < end && a.index[at + lane] == m);
         for (; votes != 0; votes &= votes - 1) {
           const unsigned next = (unsigned)__ffs(votes) - 1;
-          const double scale = a.scale == nullptr ? 1.0 : (double)a.scale[at + next];
+          const double scale = (double)gptvq_scale(a.scale, source + row, b + next);
           if (lane < a.dim) sum += scale * (double)a.y[((first + row) * a.blocks + b + next) * a.dim + lane];
         }
       }

@@ -9,7 +9,6 @@ namespace gptvq_em {
 struct stripe {
   uint64_t first; /* row */
   unsigned rows, n;
-  const float *scale;
   float *x, *xt, *distance; /* x and xt: [dim][most] */
   uint16_t *index, *previous;
   double *keys;
@@ -19,8 +18,7 @@ struct stripe {
 };
 
 GPTVQ_DEVICE double weight(const gptvq_kernel_em_arguments &a, const stripe &s, unsigned p) {
-  if (a.scale == nullptr) return 1.0;
-  const float scale = a.scale[(s.first + p % s.rows) * a.blocks + p / s.rows];
+  const float scale = gptvq_scale(a.scale, s.first + p % s.rows, p / s.rows);
   return (double)(scale * scale);
 }
 
@@ -33,7 +31,7 @@ template <int D> GPTVQ_DEVICE void load_points(const gptvq_kernel_em_arguments &
   for (unsigned p = threadIdx.x; p < s.n; p += blockDim.x) {
     const unsigned b = p / s.rows;
     const uint64_t row = s.first + p % s.rows;
-    const float scale = a.scale == nullptr ? 1.0f : a.scale[row * a.blocks + b];
+    const float scale = gptvq_scale(a.scale, row, b);
     float x[D], xt[D];
     GPTVQ_UNROLL
     for (int j = 0; j < D; j++) {

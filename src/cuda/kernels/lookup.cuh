@@ -29,14 +29,7 @@ GPTVQ_DEVICE unsigned gptvq_find_nearest(const float *table, unsigned k, const f
       at = m;
     }
   }
-  for (unsigned with = GPTVQ_WARP / 2; with > 0; with /= 2) {
-    const float other = __shfl_xor_sync(GPTVQ_ALL_LANES, best, with);
-    const unsigned other_at = __shfl_xor_sync(GPTVQ_ALL_LANES, at, with);
-    if (other < best || (other == best && other_at < at)) {
-      best = other;
-      at = other_at;
-    }
-  }
+  gptvq_least(best, at);
   return at;
 }
 

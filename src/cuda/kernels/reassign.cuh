@@ -45,7 +45,7 @@ template <int D>
 GPTVQ_DEVICE double move(const gptvq_kernel_reassign_arguments &a, const float *book, const float *table,
                          uint64_t row, unsigned b, float *gradient) {
   const unsigned lane = threadIdx.x % GPTVQ_WARP;
-  const float scale = a.scale == nullptr ? 1.0f : a.scale[row * a.scale_stride + b];
+  const float scale = gptvq_scale(a.scale, row, b);
   uint16_t *index = a.index + row * a.index_stride + b;
   const unsigned now = *index;
   double z[D];

@@ -8,8 +8,8 @@ typedef gptvq_kernel_search_arguments arguments;
 
 GPTVQ_DEVICE float value(const arguments &a, uint64_t row, unsigned c, unsigned m) {
   const unsigned b = c / a.dim;
-  const float scale = a.scale == nullptr ? 1.0f : a.scale[row * a.scale_stride + b];
-  return a.books[row / a.stripe_rows * a.book_stride + (uint64_t)m * a.dim + c % a.dim] * scale;
+  return a.books[row / a.stripe_rows * a.book_stride + a.book_of[b] + (uint64_t)m * a.dim + c % a.dim] *
+         gptvq_scale(a.scale, row, b);
 }
 
 GPTVQ_DEVICE uint64_t my_row() {

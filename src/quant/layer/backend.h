@@ -36,11 +36,13 @@ struct gptvq_backend {
                            gptvq_span from, gptvq_span to, const float *error, float *work, gptvq_error *err);
   /* k-means of one group (its place in q->group) in all stripes, from q->work: assignment to the nearest in
    * the metric q->lookup, and centroids from these, from the options' start, em_iterations times at most.
-   * Codebooks are stored (gptvq_vq_store_codebook); scale codes of the group are chosen first. */
+   * Codebooks are stored (gptvq_vq_store_codebook); scale codes of the group are chosen first. Of a trellis
+   * its two tables, which all rows share. */
   gptvq_status (*codebooks)(struct gptvq_vq *q, size_t group, gptvq_error *err);
   /* The GPTVQ step for a batch of at most GPTVQ_BATCH columns of that group: q->index of its sub-vectors, the
-   * best of q->beam partial assignments kept in each row; q->error = their scaled errors e′, with feedback
-   * among the batch's columns only; q->work of the batch is destroyed. Without feedback q->error stays. */
+   * best of q->beam partial assignments kept in each row, of a trellis for each prefix; q->error = their
+   * scaled errors e′, with feedback among the batch's columns only; q->work of the batch is destroyed.
+   * Without feedback q->error stays. */
   gptvq_status (*assign)(struct gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err);
   /* Of stripes[0 … count): products[stripe × values] = the matrix of the stripe's codebook update times its
    * direction, directions[stripe × values], values = groups · k · dim: decoded, times H + ridge, gathered by
@@ -48,11 +50,12 @@ struct gptvq_backend {
   gptvq_status (*times_system)(const struct gptvq_vq *q, size_t count, const uint32_t *stripes,
                                const float *directions, double *products, gptvq_error *err);
   /* q's codebooks by conjugate gradients on the layer loss, assignments fixed; a stripe that is not better
-   * when its codebooks are stored keeps what it had. *loss: afterwards. Destroys q->work and q->error. */
+   * when its codebooks are stored keeps what it had. Of a trellis its row scales, row by row. *loss:
+   * afterwards. Destroys q->work and q->error. */
   gptvq_status (*update)(struct gptvq_vq *q, double *loss, gptvq_error *err);
-  /* One sweep of re-assignment, codebooks fixed: over single sub-vectors, and over batches of columns
-   * searched as a whole with q->beam partial assignments. *gain: decrease of the loss, >= 0. Both likewise.
-   */
+  /* One sweep of re-assignment, codebooks fixed: over single sub-vectors (not of a trellis), and over batches
+   * of columns searched as a whole with q->beam partial assignments. *gain: decrease of the loss, >= 0. Both
+   * likewise. */
   gptvq_status (*reassign)(struct gptvq_vq *q, double *gain, gptvq_error *err);
   gptvq_status (*search)(struct gptvq_vq *q, double *gain, gptvq_error *err);
   void *context; /* the backend's own */

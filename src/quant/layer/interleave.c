@@ -100,6 +100,7 @@ static void take_codebooks(gptvq_arena *arena, loop *l) {
 }
 
 gptvq_status gptvq_vq_codebooks(gptvq_vq *q, size_t group, gptvq_error *err) {
+  if (q->step_bits > 0) return gptvq_trellis_tables(q, group, err);
   loop l = {.q = q, .group = group};
   size_t mark = q->arena->used;
   take_codebooks(q->arena, &l);
@@ -152,6 +153,7 @@ static void take_assign(gptvq_arena *arena, loop *l) {
 }
 
 gptvq_status gptvq_vq_assign(gptvq_vq *q, size_t group, gptvq_span batch, gptvq_error *err) {
+  if (q->step_bits > 0) return gptvq_trellis_assign(q, batch, err);
   loop l = {.q = q, .group = group, .batch = batch};
   size_t mark = q->arena->used;
   take_assign(q->arena, &l);
@@ -193,13 +195,12 @@ gptvq_status gptvq_vq_interleave(gptvq_vq *q, gptvq_error *err) {
     const gptvq_span group = {q->group[g].start, q->group[g].start + q->group[g].width};
     GPTVQ_TRY(feed_back(q, (gptvq_span){0, group.begin}, group, err));
     gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_KMEANS);
-    GPTVQ_TRY(q->step_bits > 0 ? gptvq_trellis_tables(q, g, err) : q->backend->codebooks(q, g, err));
+    GPTVQ_TRY(q->backend->codebooks(q, g, err));
     (void)gptvq_stage_enter(q->stages, before);
     for (gptvq_span batch = {group.begin, 0}; batch.begin < group.end; batch.begin = batch.end) {
       batch.end = gptvq_min_size(group.end, batch.begin + GPTVQ_BATCH);
       GPTVQ_TRY(feed_back(q, (gptvq_span){group.begin, batch.begin}, batch, err));
-      GPTVQ_TRY(q->step_bits > 0 ? gptvq_trellis_assign(q, batch, err)
-                                 : q->backend->assign(q, g, batch, err));
+      GPTVQ_TRY(q->backend->assign(q, g, batch, err));
     }
   }
   return GPTVQ_OK;

@@ -199,6 +199,8 @@ gptvq_status gptvq_vq_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
 size_t gptvq_vq_reassign_bytes(const gptvq_vq *q);
 gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err);
 size_t gptvq_vq_search_bytes(const gptvq_vq *q);
+/* Where the batch that begins at a column ends in the present search of a trellis: boundaries alternate. */
+size_t gptvq_trellis_search_end(const gptvq_vq *q, size_t begin);
 /* What a search needs of the columns of a batch, at most GPTVQ_BATCH; the first of what gptvq_vq_search takes
  * of the arena. */
 typedef struct gptvq_batch_factor {
@@ -210,10 +212,16 @@ void gptvq_batch_factor_take(gptvq_arena *arena, const gptvq_vq *q, gptvq_batch_
 /* false when H_BB + ridge is not positive definite in double (the batch is then left alone) */
 bool gptvq_batch_factor_make(const gptvq_vq *q, gptvq_span batch, const gptvq_batch_factor *out);
 
-/* trellis.c: as codebooks and assign, of a group's tables and row scales, of a batch's states; the values of
- * a group's states, whose tables have changed. */
+/* trellis.c: codebooks and assign of a trellis, a group's tables and row scales, a batch's states; the values
+ * of a group's states, whose tables have changed. */
 gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t group, gptvq_error *err);
 void gptvq_trellis_expand(gptvq_vq *q, size_t group);
+/* The same with EM on the points (trellis.h) from elsewhere. */
+struct gptvq_trellis_points;
+typedef gptvq_status (*gptvq_trellis_tables_em)(gptvq_vq *q, const struct gptvq_trellis_points *points,
+                                                unsigned iterations, float *tables, double *loss,
+                                                gptvq_error *err);
+gptvq_status gptvq_trellis_tables_by(gptvq_vq *q, size_t group, gptvq_trellis_tables_em em, gptvq_error *err);
 gptvq_status gptvq_trellis_assign(gptvq_vq *q, gptvq_span batch, gptvq_error *err);
 size_t gptvq_trellis_loop_bytes(const gptvq_vq *q);
 /* The tables of columns, at most GPTVQ_BATCH; scratch of a path; prefix that a row has before a column. */
@@ -225,8 +233,16 @@ size_t gptvq_trellis_path_bytes(const gptvq_vq *q);
 int gptvq_trellis_prefix(const gptvq_vq *q, size_t row, size_t column);
 /* tables, streams and row scales; states: scratch, [cols] */
 void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *states);
-/* row_scales.c: likewise as update, of the row scales; a row that is not better keeps what it had. */
+/* row_scales.c: update of a trellis, of the row scales; a row that is not better keeps what it had. */
 gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error *err);
+/* What it solves for rows [first, first + count): row_loss[count], as gptvq_vq_loss has it; with tables'
+ * values t_g of each row in group g matrix[count][groups²], t_gᵀ (H + ridge)_gf t_f for f <= g, and
+ * slope[count][groups], t_gᵀ of the row of E (H + ridge). Destroys work and error of these rows. */
+typedef gptvq_status (*gptvq_scale_systems)(gptvq_vq *q, size_t first, size_t count, double *row_loss,
+                                            double *matrix, double *slope, gptvq_error *err);
+/* The same with systems from elsewhere. */
+gptvq_status gptvq_trellis_update_scales_by(gptvq_vq *q, gptvq_scale_systems make, double *loss,
+                                            gptvq_error *err);
 size_t gptvq_trellis_scales_bytes(const gptvq_vq *q);
 
 /* factor.c: t = u⁻¹, d × d upper triangular with a positive diagonal, row-major. */

@@ -195,6 +195,11 @@ static void search_batch(search *s) {
   }
 }
 
+size_t gptvq_trellis_search_end(const gptvq_vq *q, size_t begin) {
+  const size_t shift = q->searches % 2 == 1 && begin == 0 ? GPTVQ_BATCH / 2 : 0;
+  return gptvq_min_size(q->padded, begin + GPTVQ_BATCH - shift);
+}
+
 gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
   size_t mark = q->arena->used;
   search s = {.q = q};
@@ -202,11 +207,11 @@ gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
   GPTVQ_TRY(gptvq_arena_check(q->arena, "re-assignment", err));
   gptvq_vq_residual(q);
   if (q->step_bits > 0) {
-    size_t shift = q->searches++ % 2 == 1 ? GPTVQ_BATCH / 2 : 0;
     for (s.begin = 0; s.begin < q->padded; s.begin = s.end) {
-      s.end = gptvq_min_size(q->padded, s.begin + GPTVQ_BATCH - (s.begin == 0 ? shift : 0));
+      s.end = gptvq_trellis_search_end(q, s.begin);
       search_batch(&s);
     }
+    q->searches++;
   } else {
     for (s.group = 0; s.group < q->groups; s.group++) {
       size_t stop = q->group[s.group].start + q->group[s.group].width;

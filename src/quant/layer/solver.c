@@ -269,12 +269,9 @@ gptvq_status gptvq_vq_set_up(gptvq_vq *q, const float *weights, gptvq_error *err
   return GPTVQ_OK;
 }
 
-/* The tables of a trellis stay as EM found them: all rows share each, so that exact ones would gain 0.05 to
- * 0.5 %, and rounding them to 8 bits costs as much. */
 static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
   gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_UPDATE);
-  if (q->step_bits > 0) GPTVQ_TRY(gptvq_trellis_update_scales(q, loss, err));
-  else if (q->rank > 0) GPTVQ_TRY(gptvq_vq_update_factors(q, loss, err));
+  if (q->rank > 0) GPTVQ_TRY(gptvq_vq_update_factors(q, loss, err));
   else GPTVQ_TRY(q->backend->update(q, loss, err));
   (void)gptvq_stage_enter(q->stages, before);
   return GPTVQ_OK;
@@ -316,7 +313,7 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
       if (q->beam > 1 || gain < SWEEP_GAIN * loss) break;
     }
     if (q->beam > 1 || q->step_bits > 0) {
-      GPTVQ_TRY(reassign(q, q->step_bits > 0 ? gptvq_vq_search : q->backend->search, &gain, err));
+      GPTVQ_TRY(reassign(q, q->backend->search, &gain, err));
       gained += gain;
     }
     if (!o->codebook_update) {

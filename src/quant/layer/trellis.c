@@ -42,17 +42,33 @@ static void take_making(gptvq_arena *arena, const gptvq_vq *q, const gptvq_trell
       q->dist == NULL ? NULL : gptvq_arena_take(arena, sample_rows(q), p->columns * sizeof *m->sample);
 }
 
+typedef struct measuring {
+  const gptvq_vq *q;
+  const gptvq_group *group;
+  const making *m;
+  double total; /* of the columns' weights */
+} measuring;
+
+static void measure(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const measuring *job = context;
+  const gptvq_vq *q = job->q;
+  for (size_t row = begin; row < end; row++) {
+    const float *w = q->work + row * q->padded + job->group->start;
+    double sum = 0.0;
+    for (size_t c = 0; c < job->group->width; c++)
+      sum += (double)job->m->weight[c] * (double)w[c] * (double)w[c];
+    job->m->size[q->first_row + row] = job->total > 0.0 ? sqrt(sum / job->total) : 0.0;
+  }
+}
+
 /* size of all rows; *base: the geometric mean of those that are not 0, or 0 */
 static gptvq_status measure_rows(const gptvq_vq *q, const gptvq_group *group, const making *m, double *base,
                                  gptvq_error *err) {
-  double total = 0.0, logs = 0.0, count = 0.0;
-  for (size_t c = 0; c < group->width; c++) total += (double)m->weight[c];
-  for (size_t row = 0; row < q->rows; row++) {
-    const float *w = q->work + row * q->padded + group->start;
-    double sum = 0.0;
-    for (size_t c = 0; c < group->width; c++) sum += (double)m->weight[c] * (double)w[c] * (double)w[c];
-    m->size[q->first_row + row] = total > 0.0 ? sqrt(sum / total) : 0.0;
-  }
+  measuring job = {q, group, m, 0.0};
+  double logs = 0.0, count = 0.0;
+  for (size_t c = 0; c < group->width; c++) job.total += (double)m->weight[c];
+  gptvq_parallel_for(q->rows, 64, measure, &job);
   GPTVQ_TRY(gptvq_vq_collect(q, m->size, sizeof *m->size, gptvq_vq_first_row, err));
   for (size_t row = 0; row < q->all_rows; row++) {
     if (!(m->size[row] > 0.0)) continue;
@@ -90,7 +106,16 @@ static void set_points(const gptvq_vq *q, const gptvq_group *group, const making
   }
 }
 
+static gptvq_status em_here(gptvq_vq *q, const gptvq_trellis_points *p, unsigned rounds, float *tables,
+                            double *loss, gptvq_error *err) {
+  return gptvq_trellis_em(p, rounds, q->dist, tables, loss, q->arena, err);
+}
+
 gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
+  return gptvq_trellis_tables_by(q, g, em_here, err);
+}
+
+gptvq_status gptvq_trellis_tables_by(gptvq_vq *q, size_t g, gptvq_trellis_tables_em em, gptvq_error *err) {
   const gptvq_group *group = &q->group[g];
   gptvq_trellis_points p = points_of(q);
   size_t mark = q->arena->used;
@@ -116,7 +141,7 @@ gptvq_status gptvq_trellis_tables(gptvq_vq *q, size_t g, gptvq_error *err) {
   for (size_t i = 0; i < GPTVQ_TRELLIS_TABLE; i++)
     tables[i] = gptvq_gaussian_tables[p.step_bits - 2][i] * (float)base;
   const unsigned rounds = q->options->em_iterations < TABLE_ROUNDS ? q->options->em_iterations : TABLE_ROUNDS;
-  GPTVQ_TRY(gptvq_trellis_em(&p, rounds, q->dist, tables, &loss, q->arena, err));
+  GPTVQ_TRY(em(q, &p, rounds, tables, &loss, err));
   gptvq_vq_store_codebook(q, g, tables);
   gptvq_arena_return(q->arena, mark);
   return GPTVQ_OK;

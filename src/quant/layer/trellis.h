@@ -69,6 +69,11 @@ typedef struct gptvq_trellis_points {
   const float *weight;     /* [columns] of squared errors */
   const float *row_weight; /* [rows] */
 } gptvq_trellis_points;
+/* Of paths what each state is to fit: Σ w x and Σ w of its points, w the product of both weights; loss: Σ w
+ * (x − its value)² of all. Sums over columns, then rows, then sets of rows. */
+typedef struct gptvq_state_sums {
+  double wx[GPTVQ_TRELLIS_STATES], w[GPTVQ_TRELLIS_STATES], loss;
+} gptvq_state_sums;
 size_t gptvq_trellis_em_bytes(const gptvq_trellis_points *points);
 /* EM rounds on both tables from the values that are there, over-relaxed but for the last one, until the
  * objective gains less than a fraction 2e-5. dist: all of whose members have the points and share the paths;
@@ -76,6 +81,12 @@ size_t gptvq_trellis_em_bytes(const gptvq_trellis_points *points);
 gptvq_status gptvq_trellis_em(const gptvq_trellis_points *points, unsigned iterations, gptvq_dist *dist,
                               float tables[GPTVQ_TRELLIS_TABLE], double *loss, gptvq_arena *arena,
                               gptvq_error *err);
+/* The same with paths and sums from elsewhere: those of the best paths for these values. */
+gptvq_status gptvq_trellis_fit(const gptvq_trellis_points *points, unsigned iterations,
+                               gptvq_status (*sum)(void *context, const float values[GPTVQ_TRELLIS_STATES],
+                                                   gptvq_state_sums *out, gptvq_error *err),
+                               void *context, float tables[GPTVQ_TRELLIS_TABLE], double *loss,
+                               gptvq_error *err);
 /* Tables for normal numbers of variance 1, which EM starts from. */
 extern const float gptvq_gaussian_tables[3][GPTVQ_TRELLIS_TABLE]; /* of k = 2, 3, 4 */
 

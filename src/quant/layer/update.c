@@ -192,6 +192,7 @@ size_t gptvq_vq_update_bytes(const gptvq_vq *q) {
 }
 
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err) {
+  if (q->step_bits > 0) return gptvq_trellis_update_scales(q, loss, err);
   return gptvq_vq_update_by(q, gptvq_vq_is_direct(q), loss, err);
 }
 

@@ -185,8 +185,9 @@ static const gptvq_field fields[] = {
 
     {MEMBER(device, GPTVQ_FIELD_WORD), .derived = "cpu", .section = "", .flag = "device",
      .argument = "cpu|cuda[:N]|auto|shim",
-     .help = "where calibration and solver run: on the CPU, on a CUDA card (of number N), on a card where one\n"
-             "will do, or, for tests, a card's kernels on the CPU; --resume may change it"},
+     .help =
+         "where calibration and solver run: on the CPU, a CUDA card (of number N), a card where one will\n"
+         "do, or, for tests, a card's kernels on the CPU; --resume may change it"},
     {MEMBER(memory_limit, GPTVQ_FIELD_BYTES), .min = 1 << 20, .max = 0x1p50, .derived = "what is available",
      .section = "", .flag = "memory-limit", .argument = "SIZE",
      .help = "keep within that much memory, such as 20G; what does not fit lies in a scratch file beside\n"

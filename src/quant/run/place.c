@@ -15,6 +15,13 @@ static size_t solver_bytes(size_t rows, size_t cols) {
                              gptvq_saturated_size(cols, SQUARE_ARRAYS * row));
 }
 
+/* Tails of a trellis of 2 bits with as many paths as there can be. */
+static size_t trellis_bytes(size_t rows, const gptvq_resolved *options) {
+  enum { ROW = 2 * 4 * 64 * 128 * sizeof(float) };
+  if (options->options.code != GPTVQ_CODE_TRELLIS) return 0;
+  return gptvq_min_size(GPTVQ_CUDA_TAIL_BYTES, gptvq_saturated_size(rows, ROW));
+}
+
 /* Of a sweep over the block: `ways` versions of it, the original's and the quantized one's. */
 static gptvq_status forward_bytes(const gptvq_model *model, const gptvq_resolved *options, size_t *most,
                                   gptvq_error *err) {
@@ -39,7 +46,8 @@ static gptvq_status device_bytes(const gptvq_model *model, const gptvq_resolved 
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];
       const size_t height = gptvq_max_size(linear->rows, linear->cols);
-      size_t one = solver_bytes(linear->rows, linear->cols);
+      size_t one =
+          gptvq_saturated_sum(solver_bytes(linear->rows, linear->cols), trellis_bytes(linear->rows, options));
       if (gptvq_run_uses_data(options))
         one = gptvq_saturated_sum(one, gptvq_cuda_linalg_bytes(height, linear->cols));
       most = gptvq_max_size(most, one);
@@ -64,7 +72,7 @@ static void say_forward(const gptvq_model *model, const gptvq_resolved *options,
       count++;
     }
     if (count > 0)
-      gptvq_log(callbacks, GPTVQ_LOG_INFO, "of the forward passes the CPU does: %s, in %zu of %zu blocks",
+      gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does of the forward passes: %s, in %zu of %zu blocks",
                 why, count, model->config.layers);
   }
 }
