@@ -114,8 +114,8 @@ typedef struct gptvq_quantize_options {
                        * the factors are multiplied out to; 0 (default): none */
   gptvq_compute calib_compute; /* of the calibration passes and of what is summed over their inputs: FP32;
                                 * BF16 (inputs of products rounded, sums in fp32 and double), which takes a
-                                * processor with AVX512-BF16; AUTO (default):
-                                * BF16 where it can be had */
+                                * processor with AVX512-BF16, or `device` cuda;
+                                * AUTO (default): BF16 where it can be had */
   size_t judge_tokens; /* of held-out text, and as many that the model writes, by which the result is judged
                         * at the end (the report's `loss_text` and `loss_self`); at most a quarter of what it
                         * is calibrated on; 4096; 0 = none */

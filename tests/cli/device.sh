@@ -80,6 +80,11 @@ for stage in Hessians k-means loop "codebook update" re-assignment; do
   [ "$(on_device "$stage")" = shim ] || die "$stage of a trellis: $(on_device "$stage"), not the shim"
 done
 matches trellis trellis-cpu
+# calibration in bf16: the device multiplies, the processor need not
+expect_ok quantize_on none -o half --device shim --cpu avx2 --json
+[ "$(json calib_compute)" = bf16 ] || die "calibration on the shim ran in $(json calib_compute)"
+expect_ok quantize_on none -o half --cpu avx2 --json --force
+[ "$(json calib_compute)" = fp32 ] || die "calibration on a CPU without bf16 instructions ran in $(json calib_compute)"
 if [ $kernels = 1 ]; then
   expect_ok quantize_on whole -o card --device cuda:1
   expect_err '^device: cuda:1 \(Fake 1, compute capability 9\.0, 25\.8 GB, driver for CUDA 13\.0\)'
