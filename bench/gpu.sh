@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything that is to be known of a card, in under ten minutes: builds; names card and driver; measures copies and products; compares every kernel on the card
-# with the CPU, then once more under compute-sanitizer; times the stages of a block of Llama-2-7B's shape, of a trellis and of vectors at three sizes. Writes bench/speed/CARD.csv.
+# Everything that is to be known of a card, in under ten minutes: builds; names card and driver; measures copies and products; compares every kernel on the card,
+# and forward passes, with the CPU, then once more under compute-sanitizer; times the stages of a block of Llama-2-7B's shape, of a trellis and of vectors at three sizes. Writes bench/speed/CARD.csv.
 #   bench/gpu.sh [--device cuda[:N]|shim] [--out FILE]
 # shim: the same in small, on the CPU, to try the script. BUILD: the build folder (build/release).
 set -eu
@@ -48,7 +48,7 @@ say "kernels against the CPU"
 failed=0
 export GPTVQ_TEST_DEVICE="$device"
 [ "$device" != shim ] || unset GPTVQ_TEST_DEVICE
-programs="test_device test_cuda_kernels test_cuda_layer"
+programs="test_device test_cuda_kernels test_cuda_forward test_cuda_layer"
 for test in $programs; do
   program=$(find "$build/tests" -name "$test" -type f | head -n 1)
   [ -n "$program" ] || { echo "$test is not built"; failed=1; continue; }
@@ -61,15 +61,17 @@ elif [ -z "$sanitizer" ]; then
   echo "compute-sanitizer: not installed"
 else
   for tool in memcheck racecheck synccheck; do
-    say "compute-sanitizer $tool"
-    program=$(find "$build/tests" -name test_cuda_kernels -type f | head -n 1)
-    code=0
-    timeout 90 "$sanitizer" --tool $tool --error-exitcode 9 "$program" > "$scratch/$tool.log" 2>&1 || code=$?
-    case $code in
-      0) echo "$tool: clean" ;;
-      124) echo "$tool: not done after 90 s" ;;
-      *) echo "$tool: FAILED"; tail -n 15 "$scratch/$tool.log"; failed=1 ;;
-    esac
+    for test in test_cuda_kernels test_cuda_forward; do
+      say "compute-sanitizer $tool, $test"
+      program=$(find "$build/tests" -name $test -type f | head -n 1)
+      code=0
+      timeout 60 "$sanitizer" --tool $tool --error-exitcode 9 "$program" > "$scratch/$tool.log" 2>&1 || code=$?
+      case $code in
+        0) echo "$tool, $test: clean" ;;
+        124) echo "$tool, $test: not done after 60 s" ;;
+        *) echo "$tool, $test: FAILED"; tail -n 15 "$scratch/$tool.log"; failed=1 ;;
+      esac
+    done
   done
 fi
 unset GPTVQ_TEST_DEVICE

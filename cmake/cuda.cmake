@@ -2,7 +2,7 @@
 # and, where there is nvcc, an image of the kernels for cards; nothing of CUDA is linked.
 include(CheckLanguage)
 gptvq_part(cuda)
-target_link_libraries(gptvq_cuda PUBLIC gptvq_quant_layer ${CMAKE_DL_LIBS})
+target_link_libraries(gptvq_cuda PUBLIC gptvq_quant_layer gptvq_calib ${CMAKE_DL_LIBS})
 
 if(NOT CMAKE_CROSSCOMPILING) # else the toolchain file names it, and what is found would be this machine's
   check_language(CXX)

@@ -26,7 +26,7 @@ calib: base linalg linalg/solve kernels text model/layer model dist
 train: base dist linalg format kernels model/layer model calib
 quant/options: base
 quant/layer: base dist linalg linalg/solve format kernels quant/options
-cuda: base linalg linalg/solve format kernels quant/options quant/layer
+cuda: base linalg linalg/solve format kernels model calib quant/options quant/layer
 cuda/shim: base linalg linalg/solve cuda
 quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model eval calib train quant/options quant/layer

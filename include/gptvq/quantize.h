@@ -114,8 +114,8 @@ typedef struct gptvq_quantize_options {
                        * the factors are multiplied out to; 0 (default): none */
   gptvq_compute calib_compute; /* of the calibration passes and of what is summed over their inputs: FP32;
                                 * BF16 (inputs of products rounded, sums in fp32 and double), which takes a
-                                * processor with AVX512-BF16; AUTO (default):
-                                * BF16 where it can be had */
+                                * processor with AVX512-BF16, or `device` cuda;
+                                * AUTO (default): BF16 where it can be had */
   size_t judge_tokens; /* of held-out text, and as many that the model writes, by which the result is judged
                         * at the end (the report's `loss_text` and `loss_self`); at most a quarter of what it
                         * is calibrated on; 4096; 0 = none */
@@ -131,7 +131,7 @@ typedef struct gptvq_quantize_options {
                         * and where one of dim, index_bits, group_size, scale_block, svd_rank, codebook_bits,
                         * em_init and finetune_index_rate is not at its default; with model_bits the one whose
                         * predicted loss is less */
-  const char *device;  /* where the products and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
+  const char *device;  /* where calibration and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                         * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                         * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
   unsigned embedding_bits; /* as head_bits, of the embedding */
@@ -182,8 +182,8 @@ typedef struct gptvq_quantize_report {
   /* what they sent each other for the blocks, all together, and for the block with most; a broadcast counts
    * once for each that gets it */
   uint64_t sent_bytes, sent_bytes_block;
-  char device[32]; /* "cpu", "shim", "cuda:0": where products and solver ran, as far as it has functions for
-                    * them
+  char device[32]; /* "cpu", "shim", "cuda:0": where calibration and solver ran, as far as it has functions
+                    * for them
                     */
   double stage_device_seconds[GPTVQ_MAX_STAGES]; /* of each stage's seconds those that the device took; on the
                                                   * CPU 0 */

@@ -110,6 +110,15 @@ gptvq_status gptvq_mismatch_add(gptvq_mismatch *m, const gptvq_deviation *tokens
   return GPTVQ_OK;
 }
 
+bool gptvq_mismatch_remembers(const gptvq_mismatch *m) { return m->rows == 0 && m->linalg->remember != NULL; }
+
+gptvq_status gptvq_mismatch_add_change(gptvq_mismatch *m, size_t n, const float *x, size_t ldx,
+                                       gptvq_error *err) {
+  GPTVQ_TRY(m->linalg->cross_change(m->linalg, m->cols, n, CHUNK, x, ldx, m->part, err));
+  m->tokens += n;
+  return GPTVQ_OK;
+}
+
 static gptvq_sum sum_of(const gptvq_mismatch *m) {
   return (gptvq_sum){
       .rows = m->rows > 0 ? m->rows : m->cols, .cols = m->cols, .part = m->part, .total = m->sums};

@@ -47,6 +47,11 @@ typedef struct gptvq_deviation {
 } gptvq_deviation;
 /* The result depends on how tokens are cut into calls, not on the number of threads. */
 gptvq_status gptvq_mismatch_add(gptvq_mismatch *mismatch, const gptvq_deviation *tokens, gptvq_error *err);
+/* The same without rows and weights, where the backend remembers (gptvq_linalg.remember) what the n tokens'
+ * inputs were. */
+bool gptvq_mismatch_remembers(const gptvq_mismatch *mismatch);
+gptvq_status gptvq_mismatch_add_change(gptvq_mismatch *mismatch, size_t n, const float *x, size_t ldx,
+                                       gptvq_error *err);
 /* As gptvq_hessian_add_group and gptvq_hessian_gather. */
 gptvq_status gptvq_mismatch_add_group(gptvq_mismatch *mismatch, gptvq_dist *dist, const gptvq_deal *deal,
                                       size_t round, gptvq_error *err);

@@ -37,8 +37,10 @@ gptvq_status gptvq_hessian_observe(void *context, const gptvq_observed *in, gptv
 }
 
 gptvq_status gptvq_mismatch_remember(void *context, const gptvq_observed *in, gptvq_error *err) {
-  (void)err;
   gptvq_mismatch_watch *watch = context;
+  const gptvq_linalg *linalg = watch->mismatch->linalg;
+  if (gptvq_mismatch_backend_remembers(watch))
+    return linalg->remember(linalg, in->cols, in->rows, in->x, in->ldx, err);
   float *to = watch->remembered;
   size_t rows = watch->mismatch->rows;
   if (rows > 0) memcpy(to, in->stream, in->rows * rows * sizeof *to);
@@ -49,6 +51,8 @@ gptvq_status gptvq_mismatch_remember(void *context, const gptvq_observed *in, gp
 
 gptvq_status gptvq_mismatch_observe(void *context, const gptvq_observed *in, gptvq_error *err) {
   const gptvq_mismatch_watch *watch = context;
+  if (gptvq_mismatch_backend_remembers(watch))
+    return gptvq_mismatch_add_change(watch->mismatch, in->rows, in->x, in->ldx, err);
   const gptvq_deviation tokens = {.n = in->rows,
                                   .x_original = watch->remembered,
                                   .x = in->x,

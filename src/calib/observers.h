@@ -20,6 +20,10 @@ typedef struct gptvq_hessian_watch {
   float *scratch; /* [length × cols], with weights */
   double sum;     /* of the weights so far, with weights */
 } gptvq_hessian_watch;
+/* Does it pass inputs on unread (gptvq_observer.passes_on)? */
+static inline bool gptvq_hessian_passes_on(const gptvq_hessian_watch *watch) {
+  return watch->weights.values == NULL;
+}
 size_t gptvq_hessian_watch_bytes(size_t length, size_t cols); /* of scratch; no weights: none */
 /* on_input (context: gptvq_hessian_watch): adds w x xᵀ. */
 gptvq_status gptvq_hessian_observe(void *watch, const gptvq_observed *in, gptvq_error *err);
@@ -34,6 +38,14 @@ typedef struct gptvq_mismatch_watch {
   const float *bias; /* [rows] of the layer, or NULL */
   float scale;       /* as in gptvq_deviation */
 } gptvq_mismatch_watch;
+/* Is it the backend that remembers the original's inputs? */
+static inline bool gptvq_mismatch_backend_remembers(const gptvq_mismatch_watch *watch) {
+  return watch->weights.values == NULL && gptvq_mismatch_remembers(watch->mismatch);
+}
+/* Do both pass inputs on unread? With rows, what was remembered is the stream. */
+static inline bool gptvq_mismatch_passes_on(const gptvq_mismatch_watch *watch) {
+  return watch->mismatch->rows > 0 || gptvq_mismatch_backend_remembers(watch);
+}
 size_t gptvq_mismatch_watch_bytes(size_t length, size_t cols, size_t rows); /* of what is remembered */
 gptvq_status gptvq_mismatch_remember(void *watch, const gptvq_observed *in, gptvq_error *err); /* first */
 gptvq_status gptvq_mismatch_observe(void *watch, const gptvq_observed *in, gptvq_error *err);  /* second */

@@ -43,6 +43,14 @@ static double forward_flop(const audience *a, const gptvq_block *block, const si
   return flop;
 }
 
+/* gptvq_forward_watch */
+static bool is_read(void *context, size_t linear) {
+  const audience *a = context;
+  for (size_t i = 0; i < a->pass->observer_count; i++)
+    if (a->pass->observers[i].linear == linear && !a->pass->observers[i].passes_on) return true;
+  return false;
+}
+
 /* gptvq_capture */
 static gptvq_status show(void *context, const gptvq_block *block, const size_t *linears, size_t count,
                          const float *x, size_t n, size_t ldx, gptvq_error *err) {
@@ -86,6 +94,37 @@ static gptvq_status wanted_mlps(const gptvq_pass *pass, bool **wanted, gptvq_err
   return GPTVQ_OK;
 }
 
+/* Who runs that half of the pass: a device, or with NULL the CPU. */
+static const gptvq_forward *forward_of(const gptvq_sweep *s, const gptvq_pass *pass, bool mlp) {
+  return s->forward != NULL && s->forward->lacks(s->model, pass->block, mlp) == NULL ? s->forward : NULL;
+}
+
+static gptvq_forward_half half_of(const gptvq_sweep *s, const gptvq_pass *pass, bool mlp, gptvq_stop stop) {
+  return (gptvq_forward_half){s->model, pass->block, mlp, stop, s->workspace};
+}
+
+/* One half of a window as far as `stop` says. */
+static gptvq_status run_half(audience *a, bool mlp, gptvq_stop stop, float *x, gptvq_error *err) {
+  const gptvq_sweep *s = a->sweep;
+  const gptvq_block *block = a->pass->block;
+  const gptvq_forward *forward = forward_of(s, a->pass, mlp);
+  if (forward != NULL) {
+    const gptvq_forward_half half = half_of(s, a->pass, mlp, stop);
+    const gptvq_forward_watch watch = {show, is_read, a};
+    return forward->run(forward, &half, s->length, x, &watch, err);
+  }
+  if (mlp) return gptvq_block_mlp(s->model, block, s->workspace, s->length, x, stop, show, a, err);
+  return gptvq_block_attention(s->model, block, s->workspace, 0, 0, s->length, x, stop, show, a, err);
+}
+
+static gptvq_status run_output(const gptvq_sweep *s, const gptvq_pass *pass, const float *input, float *x,
+                               gptvq_error *err) {
+  const gptvq_forward *forward = forward_of(s, pass, pass->mlp);
+  const gptvq_forward_half half = half_of(s, pass, pass->mlp, GPTVQ_RUN_ALL);
+  if (forward != NULL) return forward->output(forward, &half, s->length, input, x, err);
+  return gptvq_block_output(s->model, pass->block, s->workspace, pass->mlp, s->length, input, x, err);
+}
+
 /* One window, which is the streams' number `slot`, through one pass, from x[length × hidden]; kept: [length ×
  * kept->cols] scratch. */
 static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, size_t window, size_t slot,
@@ -96,17 +135,15 @@ static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, siz
   if (kept != NULL && slot < kept->inputs.windows) {
     gptvq_stage_count(s->stages, 2.0 * (double)(pass->x->values * kept->cols));
     GPTVQ_TRY(gptvq_stream_read(&kept->inputs, slot, input, err));
-    return gptvq_block_output(s->model, pass->block, s->workspace, pass->mlp, s->length, input, x, err);
+    return run_output(s, pass, input, x, err);
   }
   audience a = {s, pass, {.window = window, .slot = slot, .stream = x, .before = before}};
-  if (pass->attention)
-    GPTVQ_TRY(gptvq_block_attention(s->model, pass->block, s->workspace, 0, 0, s->length, x,
-                                    pass->mlp ? GPTVQ_RUN_ALL : pass->stop, show, &a, err));
+  if (pass->attention) GPTVQ_TRY(run_half(&a, false, pass->mlp ? GPTVQ_RUN_ALL : pass->stop, x, err));
   if (pass->attention && pass->mlp) gptvq_stream_round(pass->x, x); /* as in two passes */
   if (!pass->mlp) return GPTVQ_OK;
   GPTVQ_TRY(wanted_mlps(pass, &wanted, err));
   s->workspace->wanted = wanted;
-  status = gptvq_block_mlp(s->model, pass->block, s->workspace, s->length, x, pass->stop, show, &a, err);
+  status = run_half(&a, true, pass->stop, x, err);
   s->workspace->wanted = NULL;
   free(wanted);
   return status;
@@ -182,7 +219,9 @@ gptvq_status gptvq_sweep_block(const gptvq_sweep *s, const gptvq_pass *passes, s
   float *windows = gptvq_alloc(bytes, 1);
   if (windows == NULL) return gptvq_fail_memory(err, "calibration activations", bytes);
   const buffers b = {windows, windows + count * values};
+  if (s->forward != NULL) s->forward->prepare(s->forward, windows, bytes);
   gptvq_status status = pass_windows(s, passes, count, &b, err);
+  if (s->forward != NULL) s->forward->rest(s->forward);
   free(windows);
   return status;
 }

@@ -14,6 +14,7 @@
 #define GPTVQ_CALIB_SWEEP_H
 
 #include "base/stages.h"
+#include "calib/forward.h"
 #include "calib/stream.h"
 #include "dist/deal.h"
 #include "model/model_internal.h"
@@ -49,6 +50,7 @@ typedef struct gptvq_observer {
   void *context;
   gptvq_stage stage; /* of its work, and how much of it there is for each row */
   double row_flop;
+  bool passes_on; /* it does not read x, but gives it to the linalg of the run: forward.h */
 } gptvq_observer;
 
 /* Inputs of an output linear (o_proj, or down_proj of the block's only MLP) of the first windows, to go on
@@ -86,8 +88,9 @@ static inline gptvq_pass gptvq_whole_block(const gptvq_block *block, const gptvq
 
 typedef struct gptvq_sweep {
   const gptvq_model *model;
-  gptvq_workspace *workspace; /* for one block, `length` rows and positions */
-  size_t windows, length;     /* windows in the streams */
+  gptvq_workspace *workspace;   /* for one block, `length` rows and positions */
+  const gptvq_forward *forward; /* runs the halves that it takes; NULL: the CPU does all */
+  size_t windows, length;       /* windows in the streams */
   /* the windows are those of this member of a team, group after group, each followed by on_round, which is
    * called in rounds without a group too; NULL: all, and no groups */
   const gptvq_deal *deal;

@@ -112,6 +112,17 @@ static gptvq_status download(gptvq_device *device, const gptvq_device_rows *shap
                             "copying from it", err);
 }
 
+static bool pin(gptvq_device *device, void *memory, size_t bytes) {
+  card *c = card_of(device);
+  return bytes > 0 && c->nvidia.context_set(c->context) == CUDA_SUCCESS &&
+         c->nvidia.host_register(memory, bytes, 0) == CUDA_SUCCESS;
+}
+
+static void unpin(gptvq_device *device, void *memory) {
+  card *c = card_of(device);
+  if (c->nvidia.context_set(c->context) == CUDA_SUCCESS) (void)c->nvidia.host_unregister(memory);
+}
+
 static gptvq_status set(gptvq_device *device, void *to, unsigned char value, size_t bytes, gptvq_error *err) {
   card *c = card_of(device);
   if (bytes == 0) return GPTVQ_OK;
@@ -170,12 +181,13 @@ static gptvq_status product(gptvq_device *device, const gptvq_device_product *p,
                       p->n, p->k);
   GPTVQ_TRY(enter(c, err));
   const int compute = p->precision == GPTVQ_PRODUCT_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-  return gptvq_nvidia_check_blas(
-      c->nvidia.blas_gemm(c->blas, p->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-                          p->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, (int)p->n, (int)p->m, (int)p->k,
-                          &p->alpha, p->b, CUDA_R_32F, (int)p->ldb, p->a, CUDA_R_32F, (int)p->lda, &p->beta,
-                          p->c, CUDA_R_32F, (int)p->ldc, compute, CUBLAS_GEMM_DEFAULT),
-      "a product", err);
+  const int type = p->precision == GPTVQ_PRODUCT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+  return gptvq_nvidia_check_blas(c->nvidia.blas_gemm(c->blas, p->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                                     p->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, (int)p->n,
+                                                     (int)p->m, (int)p->k, &p->alpha, p->b, type, (int)p->ldb,
+                                                     p->a, type, (int)p->lda, &p->beta, p->c, CUDA_R_32F,
+                                                     (int)p->ldc, compute, CUBLAS_GEMM_DEFAULT),
+                                 "a product", err);
 }
 
 typedef struct workspace {
@@ -389,6 +401,8 @@ gptvq_status gptvq_card_open(unsigned number, const gptvq_card_need *need, gptvq
                              .free = release,
                              .upload = upload,
                              .download = download,
+                             .pin = pin,
+                             .unpin = unpin,
                              .set = set,
                              .launch = launch,
                              .product = product,

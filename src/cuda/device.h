@@ -36,7 +36,8 @@ typedef struct gptvq_device_grid {
 /* How precisely inputs of a product are taken; sums are fp32 at least. */
 typedef enum gptvq_product_precision {
   GPTVQ_PRODUCT_FP32, /* as they are */
-  GPTVQ_PRODUCT_TF32  /* 10 bits of mantissa are enough; a device may do better */
+  GPTVQ_PRODUCT_TF32, /* 10 bits of mantissa are enough; a device may do better */
+  GPTVQ_PRODUCT_BF16  /* they are bf16, 2 bytes each */
 } gptvq_product_precision;
 
 /* C[m × n] = alpha op(A) op(B) + beta C, where op(A) is m × k and op(B) k × n; A is stored as it is or, where
@@ -47,7 +48,7 @@ typedef struct gptvq_device_product {
   gptvq_product_precision precision;
   size_t m, n, k;
   float alpha, beta;
-  const float *a, *b;
+  const void *a, *b; /* fp32, or bf16 with that precision */
   float *c;
   size_t lda, ldb, ldc;
 } gptvq_device_product;
@@ -71,6 +72,10 @@ struct gptvq_device {
                          gptvq_error *err);
   gptvq_status (*download)(gptvq_device *device, const gptvq_device_rows *shape, void *to, const void *from,
                            gptvq_error *err);
+  /* Copies to and from this memory of the host get faster, until unpin, which comes before it is freed.
+   * false: they do not, and there is nothing to unpin. */
+  bool (*pin)(gptvq_device *device, void *memory, size_t bytes);
+  void (*unpin)(gptvq_device *device, void *memory);
   /* bytes of `to` = value */
   gptvq_status (*set)(gptvq_device *device, void *to, unsigned char value, size_t bytes, gptvq_error *err);
   /* arguments: the kernel's struct of cuda/kernels.h, its addresses the device's. A grid without blocks does

@@ -20,6 +20,17 @@ typedef struct gptvq_kernel_round_bf16_arguments {
   uint32_t *bits;
 } gptvq_kernel_round_bf16_arguments;
 
+/* y[rows × cols] = x[rows × x_stride], or other[rows × cols] − x, and with `rounds` that rounded to bf16.
+ * Grid: x over columns, y over rows, both strided; 256 threads at most; no shared memory. */
+typedef struct gptvq_kernel_take_rows_arguments {
+  uint64_t rows, cols;
+  const float *x;
+  uint64_t x_stride;
+  const float *other; /* or NULL */
+  uint32_t rounds;
+  float *y;
+} gptvq_kernel_take_rows_arguments;
+
 /* Scales of sub-vectors: row r's sub-vector b has value[r · stride + of[b]]; value NULL: all have 1. */
 typedef struct gptvq_kernel_scales {
   const float *value;
@@ -28,21 +39,17 @@ typedef struct gptvq_kernel_scales {
 } gptvq_kernel_scales;
 
 /* X(name): entry gptvq_kernel_NAME, which takes one struct gptvq_kernel_NAME_arguments by value. */
+/* clang-format off */
 #define GPTVQ_CUDA_KERNELS(X) \
-  X(add_ridge) \
-  X(assign) \
-  X(decode) \
-  X(dots) \
-  X(em) \
-  X(gather) X(reassign) X(search_prepare) X(search_accept) GPTVQ_PATH_KERNELS(X) X(viterbi) X(add_states) \
-      X(add_sums) X(round_bf16)
+  X(add_ridge) X(assign) X(decode) X(dots) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) \
+  GPTVQ_PATH_KERNELS(X) X(viterbi) X(add_states) X(add_sums) X(round_bf16) X(take_rows) \
+  X(norm_rows) X(add_rows) X(gate_rows) X(rotate_rows) X(rows_to_bf16) X(attend)
 
 /* path_K_W for k bits and W partial paths of a prefix: one kernel of all took a compiler minutes. */
 #define GPTVQ_PATH_KERNELS(X) \
-  X(path_2_1) \
-  X(path_2_2) \
-  X(path_2_3) \
-  X(path_2_4) X(path_3_1) X(path_3_2) X(path_3_3) X(path_3_4) X(path_4_1) X(path_4_2) X(path_4_3) X(path_4_4)
+  X(path_2_1) X(path_2_2) X(path_2_3) X(path_2_4) X(path_3_1) X(path_3_2) X(path_3_3) X(path_3_4) \
+  X(path_4_1) X(path_4_2) X(path_4_3) X(path_4_4)
+/* clang-format on */
 enum { GPTVQ_PATH_WIDTHS = 4 };
 
 typedef enum gptvq_kernel {
@@ -251,5 +258,74 @@ typedef struct gptvq_kernel_search_arguments {
 } gptvq_kernel_search_arguments;
 typedef gptvq_kernel_search_arguments gptvq_kernel_search_prepare_arguments;
 typedef gptvq_kernel_search_arguments gptvq_kernel_search_accept_arguments;
+
+/* ---- forward passes (cuda/forward.c): rows are tokens, the definitions model/layer/'s ---- */
+
+/* gptvq_rms_norm of `parts` vectors of `size` values, side by side in each row of x, into y, which may be x;
+ * the same bits. *bad = 1 where the squares of one, or without gain its values, are not finite; else it
+ * stays. Grid: x over vectors, 16 lanes each; GPTVQ_ROWS_THREADS threads; no shared memory. */
+typedef struct gptvq_kernel_norm_rows_arguments {
+  uint64_t rows, parts, size;
+  const float *x; /* [rows × x_stride] */
+  uint64_t x_stride;
+  const float *gain; /* [size]; NULL: y = x */
+  float eps;
+  float *y; /* [rows × y_stride] */
+  uint64_t y_stride;
+  uint32_t *bad;
+} gptvq_kernel_norm_rows_arguments;
+
+/* y[rows × y_stride] += scale · x[rows × x_stride], `cols` columns; x_stride 0: x is one row, a bias. The
+ * same bits. Grid of this and the next three: x over columns, y over rows; GPTVQ_ROWS_THREADS threads; no
+ * shared memory. */
+typedef struct gptvq_kernel_add_rows_arguments {
+  uint64_t rows, cols;
+  float scale;
+  const float *x;
+  uint64_t x_stride;
+  float *y;
+  uint64_t y_stride;
+} gptvq_kernel_add_rows_arguments;
+
+/* gate | up in each row of wide[rows × 2 · cols]: gate = silu(gate) · up (gptvq_silu_mul), the same bits. */
+typedef struct gptvq_kernel_gate_rows_arguments {
+  uint64_t rows, cols;
+  float *wide;
+} gptvq_kernel_gate_rows_arguments;
+
+/* gptvq_rotate_heads of x[rows × stride], row r by the cosines and sines [rows × half] of its own; the same
+ * bits. Columns of the grid: heads · half. */
+typedef struct gptvq_kernel_rotate_rows_arguments {
+  uint64_t rows, stride;
+  uint32_t heads, dim, half, neighbours;
+  const float *cosines, *sines;
+  float *x;
+} gptvq_kernel_rotate_rows_arguments;
+
+/* bits[rows × cols] = x[rows × x_stride] as gptvq_float_to_bf16 rounds. */
+typedef struct gptvq_kernel_rows_to_bf16_arguments {
+  uint64_t rows, cols;
+  const float *x;
+  uint64_t x_stride;
+  uint16_t *bits;
+} gptvq_kernel_rows_to_bf16_arguments;
+
+/* Causal attention of n tokens, a text from its beginning: out[n × heads · dim] = softmax(scale · Q Kᵀ) V of
+ * each query head and the key head that it shares, each token seeing the last `window` up to itself. Products
+ * and sums in fp32, fused; a softmax over GPTVQ_ATTEND_ROWS keys at a time. Grid: x over GPTVQ_ATTEND_ROWS
+ * tokens, y heads; GPTVQ_ATTEND_THREADS threads; shared memory: GPTVQ_ATTEND_BYTES. */
+enum { GPTVQ_ATTEND_ROWS = 64, GPTVQ_ATTEND_THREADS = 256, GPTVQ_ATTEND_DIM = 128 /* at most */ };
+typedef struct gptvq_kernel_attend_arguments {
+  uint64_t n, window;
+  uint32_t heads, kv_heads, dim;
+  float scale;
+  const float *qkv; /* [n × stride] q | k | v, rotated */
+  uint64_t stride;
+  float *out;
+} gptvq_kernel_attend_arguments;
+/* Values of a head that a thread has are every 16th: so many. */
+#define GPTVQ_ATTEND_COLS(dim) ((dim) <= 64 ? 4u : 8u)
+#define GPTVQ_ATTEND_BYTES(dim) \
+  (sizeof(float) * GPTVQ_ATTEND_ROWS * (2u * (16u * GPTVQ_ATTEND_COLS(dim) + 1u) + GPTVQ_ATTEND_ROWS + 1u))
 
 #endif

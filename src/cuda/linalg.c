@@ -3,11 +3,13 @@
 #include "cuda/linalg.h"
 #include "base/memory.h"
 
+#include <stdint.h>
 #include <string.h>
 
 /* PANEL: rows of a product before its sums are added. SLAB: tokens that are uploaded together, a multiple of
- * every chunk. PIECE: bytes of a triangle that come back together. */
-enum { THREADS = 256, PANEL = 2048, SLAB = 2048, PIECE = 8 << 20 };
+ * every chunk. ROUNDED_CHUNK: tokens whose products are added in fp32 where inputs are bf16, as the CPU's.
+ * PIECE: bytes of a triangle that come back together. */
+enum { THREADS = 256, PANEL = 2048, SLAB = 2048, ROUNDED_CHUNK = 1024, PIECE = 8 << 20 };
 /* Buffers, in the order in which they are reserved. */
 enum { PRODUCT, INPUTS, OTHERS, BUFFERS };
 
@@ -24,12 +26,20 @@ typedef struct buffer {
   size_t bytes;
 } buffer;
 
+typedef struct lent {
+  const float *host, *device; /* [rows × ld] each; NULL: none */
+  size_t rows, ld;
+} lent;
+
 struct gptvq_cuda_linalg {
   gptvq_linalg table;
   gptvq_device *device;
   bool rounds;
   kept *latest;
   buffer buffers[BUFFERS];
+  lent lent;
+  buffer remembered; /* [remembered_rows × remembered_cols], as they came */
+  size_t remembered_rows, remembered_cols;
 };
 
 static gptvq_cuda_linalg *of(const gptvq_linalg *table) { return table->context; }
@@ -172,16 +182,42 @@ static gptvq_device_grid grid_of(size_t cols, size_t rows) {
                              0};
 }
 
+static gptvq_status take_rows(gptvq_cuda_linalg *l, const gptvq_kernel_take_rows_arguments *a,
+                              gptvq_error *err) {
+  const gptvq_device_grid grid = grid_of(a->cols, a->rows);
+  return l->device->launch(l->device, GPTVQ_KERNEL_take_rows, &grid, a, err);
+}
+
+/* Where the device has rows of the host already; NULL: nowhere. */
+static const float *find_lent(const gptvq_cuda_linalg *l, const float *x, size_t ldx) {
+  const uintptr_t begin = (uintptr_t)l->lent.host, at = (uintptr_t)x;
+  if (begin == 0 || ldx != l->lent.ld || at < begin) return NULL;
+  const size_t offset = (at - begin) / sizeof *x;
+  return offset < l->lent.rows * l->lent.ld ? l->lent.device + offset : NULL;
+}
+
 /* x[n × ldx], the first `cols` columns, close together on the device, rounded if asked for */
-static gptvq_status upload_inputs(gptvq_cuda_linalg *l, size_t n, size_t cols, const float *x, size_t ldx,
-                                  float *to, gptvq_error *err) {
+static gptvq_status bring_inputs(gptvq_cuda_linalg *l, size_t n, size_t cols, const float *x, size_t ldx,
+                                 bool rounds, float *to, gptvq_error *err) {
   const gptvq_device_rows rows = {cols * sizeof *x, n, cols * sizeof *x, ldx * sizeof *x};
+  const float *there = find_lent(l, x, ldx);
+  if (there != NULL) {
+    const gptvq_kernel_take_rows_arguments a = {n, cols, there, ldx, NULL, rounds, to};
+    return take_rows(l, &a, err);
+  }
   GPTVQ_TRY(l->device->upload(l->device, &rows, to, x, err));
-  if (!l->rounds) return GPTVQ_OK;
+  if (!rounds) return GPTVQ_OK;
   const gptvq_kernel_round_bf16_arguments arguments = {n * cols, (uint32_t *)(void *)to};
   const gptvq_device_grid grid = grid_of(n * cols, 1);
   return l->device->launch(l->device, GPTVQ_KERNEL_round_bf16, &grid, &arguments, err);
 }
+
+/* What one side of a product is made of. */
+typedef enum others {
+  ITSELF, /* the inputs: a triangle of sums */
+  ROWS,   /* other rows */
+  CHANGE  /* what was remembered less the inputs, which are still to be rounded */
+} others;
 
 /* sums += yᵀ x over at most `chunk` tokens, in panels of rows; of a triangle without the columns left of each
  * panel's first diagonal element. */
@@ -223,34 +259,81 @@ static gptvq_status reserve_inputs(gptvq_cuda_linalg *l, const kept *k, size_t m
   }
 }
 
-static gptvq_status add(gptvq_cuda_linalg *l, size_t m, size_t c, size_t n, size_t chunk, const float *y,
-                        size_t ldy, const float *x, size_t ldx, double *host, gptvq_error *err) {
+static gptvq_status add(gptvq_cuda_linalg *l, others kind, size_t m, size_t c, size_t n, size_t chunk,
+                        const float *y, size_t ldy, const float *x, size_t ldx, double *host,
+                        gptvq_error *err) {
   kept *k;
   size_t slab;
   if (n == 0 || m == 0 || c == 0) return GPTVQ_OK;
-  GPTVQ_TRY(keep(l, host, m, c, y == NULL, &k, err));
+  if (l->rounds) chunk = gptvq_max_size(chunk, ROUNDED_CHUNK);
+  GPTVQ_TRY(keep(l, host, m, c, kind == ITSELF, &k, err));
   GPTVQ_TRY(reserve(l, host, PRODUCT, gptvq_min_size(PANEL, m) * c * sizeof(float), err));
-  GPTVQ_TRY(reserve_inputs(l, k, gptvq_min_size(n, SLAB), chunk, y != NULL, &slab, err));
-  float *inputs = l->buffers[INPUTS].memory, *others = y != NULL ? l->buffers[OTHERS].memory : inputs;
+  GPTVQ_TRY(reserve_inputs(l, k, gptvq_min_size(n, SLAB), chunk, kind != ITSELF, &slab, err));
+  float *inputs = l->buffers[INPUTS].memory, *other = kind != ITSELF ? l->buffers[OTHERS].memory : inputs;
   for (size_t t = 0; t < n; t += slab) {
     const size_t count = gptvq_min_size(slab, n - t);
-    GPTVQ_TRY(upload_inputs(l, count, c, x + t * ldx, ldx, inputs, err));
-    if (y != NULL) GPTVQ_TRY(upload_inputs(l, count, m, y + t * ldy, ldy, others, err));
+    GPTVQ_TRY(bring_inputs(l, count, c, x + t * ldx, ldx, l->rounds && kind != CHANGE, inputs, err));
+    if (kind == ROWS) GPTVQ_TRY(bring_inputs(l, count, m, y + t * ldy, ldy, l->rounds, other, err));
+    if (kind == CHANGE) {
+      const gptvq_kernel_take_rows_arguments change = {
+          count, c, inputs, c, (const float *)l->remembered.memory + t * c, l->rounds, other};
+      const gptvq_kernel_round_bf16_arguments round = {count * c, (uint32_t *)(void *)inputs};
+      const gptvq_device_grid grid = grid_of(count * c, 1);
+      GPTVQ_TRY(take_rows(l, &change, err));
+      if (l->rounds) GPTVQ_TRY(l->device->launch(l->device, GPTVQ_KERNEL_round_bf16, &grid, &round, err));
+    }
     for (size_t i = 0; i < count; i += chunk)
-      GPTVQ_TRY(add_chunk(l, k, gptvq_min_size(chunk, count - i), others + i * m, inputs + i * c, err));
+      GPTVQ_TRY(add_chunk(l, k, gptvq_min_size(chunk, count - i), other + i * m, inputs + i * c, err));
   }
   return GPTVQ_OK;
 }
 
 static gptvq_status gram(const gptvq_linalg *table, size_t c, size_t n, size_t chunk, const float *x,
                          size_t ldx, double *h, gptvq_error *err) {
-  return add(of(table), c, c, n, chunk, NULL, 0, x, ldx, h, err);
+  return add(of(table), ITSELF, c, c, n, chunk, NULL, 0, x, ldx, h, err);
 }
 
 static gptvq_status cross(const gptvq_linalg *table, size_t m, size_t c, size_t n, size_t chunk,
                           const float *y, size_t ldy, const float *x, size_t ldx, double *sums,
                           gptvq_error *err) {
-  return add(of(table), m, c, n, chunk, y, ldy, x, ldx, sums, err);
+  return add(of(table), ROWS, m, c, n, chunk, y, ldy, x, ldx, sums, err);
+}
+
+static gptvq_status remember(const gptvq_linalg *table, size_t c, size_t n, const float *x, size_t ldx,
+                             gptvq_error *err) {
+  gptvq_cuda_linalg *l = of(table);
+  const size_t bytes = gptvq_saturated_size(n, gptvq_saturated_size(c, sizeof *x));
+  void *memory;
+  l->remembered_rows = l->remembered_cols = 0;
+  if (l->remembered.memory == NULL || l->remembered.bytes < bytes) {
+    free_buffer(l->device, &l->remembered);
+    GPTVQ_TRY(take(l, NULL, 0, bytes, &memory, err));
+    l->remembered = (buffer){memory, bytes};
+  }
+  GPTVQ_TRY(bring_inputs(l, n, c, x, ldx, false, l->remembered.memory, err));
+  l->remembered_rows = n;
+  l->remembered_cols = c;
+  return GPTVQ_OK;
+}
+
+static gptvq_status cross_change(const gptvq_linalg *table, size_t c, size_t n, size_t chunk, const float *x,
+                                 size_t ldx, double *sums, gptvq_error *err) {
+  gptvq_cuda_linalg *l = of(table);
+  if (l->remembered_rows != n || l->remembered_cols != c)
+    return gptvq_fail(err, GPTVQ_ERROR_INTERNAL, "%zu x %zu inputs were remembered, not %zu x %zu",
+                      l->remembered_rows, l->remembered_cols, n, c);
+  return add(l, CHANGE, c, c, n, chunk, NULL, 0, x, ldx, sums, err);
+}
+
+void gptvq_cuda_linalg_lend(gptvq_cuda_linalg *l, const float *x, size_t n, size_t ld, const float *device) {
+  l->lent = (lent){x, device, n, ld};
+}
+
+void gptvq_cuda_linalg_take_back(gptvq_cuda_linalg *l) { l->lent = (lent){0}; }
+
+void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *l) {
+  free_buffer(l->device, &l->remembered);
+  l->remembered_rows = l->remembered_cols = 0;
 }
 
 /* ---- factorisation ---- */
@@ -307,7 +390,14 @@ gptvq_status gptvq_cuda_linalg_create(gptvq_device *device, bool rounds, gptvq_c
                                       gptvq_error *err) {
   gptvq_cuda_linalg *l = *out = gptvq_alloc_zero(1, sizeof *l);
   if (l == NULL) return gptvq_fail_memory(err, "products on a device", sizeof *l);
-  l->table = (gptvq_linalg){gram, cross, inverse_factor, settle, forget, l};
+  l->table = (gptvq_linalg){.gram = gram,
+                            .cross = cross,
+                            .inverse_factor = inverse_factor,
+                            .settle = settle,
+                            .forget = forget,
+                            .remember = remember,
+                            .cross_change = cross_change,
+                            .context = l};
   l->device = device;
   l->rounds = rounds;
   return GPTVQ_OK;
@@ -323,6 +413,7 @@ void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *l) {
     free_kept(l->device, k);
   }
   for (size_t i = 0; i < BUFFERS; i++) free_buffer(l->device, &l->buffers[i]);
+  gptvq_cuda_linalg_rest(l);
   free(l);
 }
 

@@ -1,5 +1,5 @@
 /* cuda/linalg.h: linalg/solve/backend.h on a device: Gram and cross products, whose sums stay on the device
- * until they are settled, and the factorisation of Hessians. */
+ * until they are settled, and the factorisation of Hessians. Inputs may be the device's own. */
 #ifndef GPTVQ_CUDA_LINALG_H
 #define GPTVQ_CUDA_LINALG_H
 
@@ -15,6 +15,14 @@ gptvq_status gptvq_cuda_linalg_create(gptvq_device *device, bool rounds, gptvq_c
 const gptvq_linalg *gptvq_cuda_linalg_table(const gptvq_cuda_linalg *linalg); /* its own */
 /* Gives all of its device memory back. NULL: nothing. */
 void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *linalg);
+
+/* The device has the rows x[n × ld] at an address of its own, too: until they are taken back, that address of
+ * the host stands for them in calls of the table, which do not read there. One array at a time. */
+void gptvq_cuda_linalg_lend(gptvq_cuda_linalg *linalg, const float *x, size_t n, size_t ld,
+                            const float *device);
+void gptvq_cuda_linalg_take_back(gptvq_cuda_linalg *linalg);
+/* What was remembered goes. */
+void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *linalg);
 
 /* Device bytes without which nothing goes: for the sums of m × c numbers (0: of c × c, and to factorise
  * them), where as much as possible was given back. */

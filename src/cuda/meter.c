@@ -39,6 +39,19 @@ static gptvq_status download(gptvq_device *d, const gptvq_device_rows *shape, vo
   return note(d, start, inner(d)->download(inner(d), shape, to, from, err));
 }
 
+static bool pin(gptvq_device *d, void *memory, size_t bytes) {
+  const double start = gptvq_clock();
+  const bool done = inner(d)->pin(inner(d), memory, bytes);
+  (void)note(d, start, GPTVQ_OK);
+  return done;
+}
+
+static void unpin(gptvq_device *d, void *memory) {
+  const double start = gptvq_clock();
+  inner(d)->unpin(inner(d), memory);
+  (void)note(d, start, GPTVQ_OK);
+}
+
 static gptvq_status set(gptvq_device *d, void *to, unsigned char value, size_t bytes, gptvq_error *err) {
   const double start = gptvq_clock();
   return note(d, start, inner(d)->set(inner(d), to, value, bytes, err));
@@ -87,6 +100,8 @@ gptvq_status gptvq_device_meter(gptvq_device *of, gptvq_stages *stages, gptvq_de
                              .free = release,
                              .upload = upload,
                              .download = download,
+                             .pin = pin,
+                             .unpin = unpin,
                              .set = set,
                              .launch = launch,
                              .product = product,

@@ -90,6 +90,8 @@ _Static_assert(sizeof(CUDA_MEMCPY2D) == 16 * 8, "as in cuda.h");
   X(memory_set, "cuMemsetD8_v2", CUresult, (CUdeviceptr pointer, unsigned char value, size_t bytes)) \
   X(upload, "cuMemcpyHtoD_v2", CUresult, (CUdeviceptr to, const void *from, size_t bytes)) \
   X(download, "cuMemcpyDtoH_v2", CUresult, (void *to, CUdeviceptr from, size_t bytes)) \
+  X(host_register, "cuMemHostRegister_v2", CUresult, (void *memory, size_t bytes, unsigned flags)) \
+  X(host_unregister, "cuMemHostUnregister", CUresult, (void *memory)) \
   X(copy_rows, "cuMemcpy2D_v2", CUresult, (const CUDA_MEMCPY2D *copy)) \
   X(module_load, "cuModuleLoadData", CUresult, (CUmodule * module, const void *image)) \
   X(module_unload, "cuModuleUnload", CUresult, (CUmodule module)) \

@@ -40,6 +40,7 @@ static gptvq_status equip(const gptvq_place_need *need, gptvq_place *out, gptvq_
   out->device = metered;
   GPTVQ_TRY(gptvq_cuda_create(metered, &out->cuda, err));
   GPTVQ_TRY(gptvq_cuda_linalg_create(metered, need->rounds, &out->linalg, err));
+  GPTVQ_TRY(gptvq_cuda_forward_create(metered, out->linalg, &out->forward, err));
   out->backend = *gptvq_cuda_backend(out->cuda);
   out->backend.linalg = gptvq_cuda_linalg_table(out->linalg);
   return GPTVQ_OK;
@@ -72,11 +73,16 @@ gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_pla
   gptvq_log(callbacks, GPTVQ_LOG_INFO, "device: %s (%s)", out->name, description);
   const char *left = gptvq_cuda_left_to_cpu(out->cuda);
   if (left != NULL && left[0] != '\0')
-    gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does the forward passes, and of the solver: %s", left);
+    gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does of the solver: %s", left);
   return GPTVQ_OK;
 }
 
+const gptvq_forward *gptvq_place_forward(const gptvq_place *place) {
+  return place->forward != NULL ? gptvq_cuda_forward_table(place->forward) : NULL;
+}
+
 void gptvq_place_close(gptvq_place *place) {
+  gptvq_cuda_forward_destroy(place->forward);
   gptvq_cuda_linalg_destroy(place->linalg);
   gptvq_cuda_destroy(place->cuda);
   if (place->device != NULL) place->device->close(place->device);

@@ -1,9 +1,11 @@
-/* cuda/place.h: where a run's products and solver are at work: the CPU, a card, the shim. */
+/* cuda/place.h: where a run's products, solver and forward passes of calibration are at work: the CPU, a
+ * card, the shim. */
 #ifndef GPTVQ_CUDA_PLACE_H
 #define GPTVQ_CUDA_PLACE_H
 
 #include "base/stages.h"
 #include "cuda/backend.h"
+#include "cuda/forward.h"
 #include "cuda/linalg.h"
 #include "quant/options/options.h"
 
@@ -14,6 +16,7 @@ typedef struct gptvq_place {
   gptvq_device *device;  /* NULL: the CPU */
   gptvq_cuda *cuda;
   gptvq_cuda_linalg *linalg;
+  gptvq_cuda_forward *forward;
 } gptvq_place;
 
 typedef struct gptvq_place_need {
@@ -26,6 +29,8 @@ typedef struct gptvq_place_need {
  * ON_ANY does not have. On success the caller closes *out. */
 gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_place_need *need,
                               const gptvq_callbacks *callbacks, gptvq_place *out, gptvq_error *err);
+/* NULL: the CPU runs all. */
+const gptvq_forward *gptvq_place_forward(const gptvq_place *place);
 /* A zeroed one is fine. What was kept on the device is lost. */
 void gptvq_place_close(gptvq_place *place);
 

@@ -11,8 +11,8 @@
 #include <stdbool.h>
 
 typedef struct gptvq_dist {
-  gptvq_team team;        /* count 1: alone */
-  uint64_t sent;          /* bytes that this member has sent to others, a broadcast once to each of them */
+  gptvq_team team;      /* count 1: alone */
+  uint64_t sent;        /* bytes that this member has sent to others, a broadcast once to each of them */
   void *send, *receive; /* buffers, owned; NULL until they are needed */
 } gptvq_dist;
 
@@ -55,8 +55,8 @@ typedef struct gptvq_sum {
   double *part, *total; /* [rows × cols]; with `upper` total is part */
 } gptvq_sum;
 
-/* total += part rounded to fp32, part = 0; of several members the parts in their order, of those for which the deal has a
- * group in this round. The total is only complete after gptvq_sum_gather. */
+/* total += part rounded to fp32, part = 0; of several members the parts in their order, of those for which
+ * the deal has a group in this round. The total is only complete after gptvq_sum_gather. */
 /* dist NULL: alone; the deal is not looked at then. */
 gptvq_status gptvq_sum_add(const gptvq_sum *sum, gptvq_dist *dist, const gptvq_deal *deal, size_t round,
                            gptvq_error *err);

@@ -34,10 +34,9 @@ static bool half_inputs(const gptvq_model *model, const gptvq_block *block, gptv
                       : gptvq_copy_rows(n, c->hidden, x, w->norm);
 }
 
-/* The attention's inputs. When they are not to be had, what came before is to blame. */
-static gptvq_status attention_inputs(const gptvq_model *model, const gptvq_block *block, gptvq_workspace *w,
-                                     size_t n, const float *x, gptvq_error *err) {
-  if (half_inputs(model, block, w, GPTVQ_NORM_ATTENTION, n, x)) return GPTVQ_OK;
+gptvq_status gptvq_fail_half_inputs(const gptvq_model *model, const gptvq_block *block, bool mlp,
+                                    gptvq_error *err) {
+  if (mlp) return gptvq_fail_numbers(model, block, "the attention", err);
   return block->index == 0 ? gptvq_fail_numbers(model, NULL, "the embedding", err)
                            : gptvq_fail_numbers(model, &model->blocks[block->index - 1], "the MLP", err);
 }
@@ -73,7 +72,8 @@ static gptvq_status run_attention(const gptvq_model *model, const gptvq_block *b
                                   const gptvq_attention_text *texts, size_t count, size_t n, float *x,
                                   gptvq_stop stop, gptvq_capture capture, void *context, gptvq_error *err) {
   const gptvq_config *c = &model->config;
-  GPTVQ_TRY(attention_inputs(model, block, w, n, x, err));
+  if (!half_inputs(model, block, w, GPTVQ_NORM_ATTENTION, n, x))
+    return gptvq_fail_half_inputs(model, block, false, err);
   GPTVQ_TRY(capture_inputs(capture, context, block, block->qkv.linear, block->qkv.count, w->norm, n,
                            c->hidden, err));
   if (stop == GPTVQ_STOP_AT_INPUT || n == 0) return GPTVQ_OK;
@@ -190,7 +190,7 @@ gptvq_status gptvq_block_mlp(const gptvq_model *model, const gptvq_block *block,
   gptvq_workspace *w = workspace;
   GPTVQ_TRY(check_rows(w, block, n, err));
   if (!half_inputs(model, block, w, GPTVQ_NORM_MLP, n, x))
-    return gptvq_fail_numbers(model, block, "the attention", err);
+    return gptvq_fail_half_inputs(model, block, true, err);
   if (gptvq_block_routes(block)) GPTVQ_TRY(run_experts(model, block, w, n, stop, capture, context, err));
   else GPTVQ_TRY(run_mlp(model, block, &block->mlps[0], w, n, w->norm, w->sum, stop, capture, context, err));
   return stop == GPTVQ_RUN_ALL ? add_output(model, block, w, GPTVQ_NORM_MLP_OUT, n, x, err) : GPTVQ_OK;

@@ -191,6 +191,9 @@ json_t *gptvq_model_config(const gptvq_model *model);
  * column. */
 gptvq_status gptvq_fail_numbers(const gptvq_model *model, const gptvq_block *block, const char *part,
                                 gptvq_error *err);
+/* The same where they are what the attention or the MLP of the block reads: what came before is to blame. */
+gptvq_status gptvq_fail_half_inputs(const gptvq_model *model, const gptvq_block *block, bool mlp,
+                                    gptvq_error *err);
 
 /* The weights of a linear, of a block, or of the whole model, will not be looked at for a while: the pages of
  * their files no longer count as this process's memory (base/file.h). */

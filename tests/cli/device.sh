@@ -60,7 +60,10 @@ expect_ok quantize_on none -o shim --device shim --json
 expect_err '^device: shim'
 [ "$(json device)" = shim ] || die "the report names $(json device)"
 grep -A 5 '"name": "factorisation"' "$capture/out" | grep -q '"device": "shim"' || die "the factorisation was not on the shim"
-grep -A 5 '"name": "forward, original"' "$capture/out" | grep -q '"device": "cpu"' || die "the forward pass was not on the CPU"
+for stage in "forward, original" "forward, quantized"; do
+  grep -A 5 "\"name\": \"$stage\"" "$capture/out" | grep -q '"device": "shim"' || die "$stage: not on the shim"
+done
+grep -A 5 '"name": "writing"' "$capture/out" | grep -q '"device": "cpu"' || die "writing was not on the CPU"
 matches shim plain
 expect_ok quantize_on none -o again --device shim --threads 1 --quiet
 for file in $(lasting shim); do cmp "$file" "again/$(basename "$file")" || die "not the same bytes again: $file"; done
@@ -77,6 +80,11 @@ for stage in Hessians k-means loop "codebook update" re-assignment; do
   [ "$(on_device "$stage")" = shim ] || die "$stage of a trellis: $(on_device "$stage"), not the shim"
 done
 matches trellis trellis-cpu
+# calibration in bf16: the device multiplies, the processor need not
+expect_ok quantize_on none -o half --device shim --cpu avx2 --json
+[ "$(json calib_compute)" = bf16 ] || die "calibration on the shim ran in $(json calib_compute)"
+expect_ok quantize_on none -o half --cpu avx2 --json --force
+[ "$(json calib_compute)" = fp32 ] || die "calibration on a CPU without bf16 instructions ran in $(json calib_compute)"
 if [ $kernels = 1 ]; then
   expect_ok quantize_on whole -o card --device cuda:1
   expect_err '^device: cuda:1 \(Fake 1, compute capability 9\.0, 25\.8 GB, driver for CUDA 13\.0\)'

@@ -84,9 +84,9 @@ case " $(sed -n '/^flags/{p;q}' /proc/cpuinfo) " in *" avx512_bf16 "*) rounds=bf
 same=0 # as in fp32
 cmp -s rounded/model-00001-of-00005.safetensors stages/model-00001-of-00005.safetensors && same=1
 [ "$rounds $same" = "bf16 0" ] || [ "$rounds $same" = "fp32 1" ] || die "auto says $rounds: are the bytes those of fp32? $same"
-expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16: choose auto or fp32' \
+expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16, or --device cuda: choose auto or fp32' \
   "$GPTVQ" quantize "$model" -o refused --calib self --calib-compute bf16 --cpu avx2
-expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16: choose auto or fp32' \
+expect_fail 5 'calib-compute bf16 needs a processor with AVX512-BF16, or --device cuda: choose auto or fp32' \
   "$GPTVQ" quantize "$model" --dry-run --calib self --calib-compute bf16 --cpu avx2
 quantize stages-avx2 --dim 2 --bits 2.25 --cpu avx2
 quantize stages-avx2-fp32 --dim 2 --bits 2.25 --calib-compute fp32 --cpu avx2

@@ -2,6 +2,7 @@
  * sense of their manuals. FAKE_… (CMakeLists.txt) says what is wrong with the driver; without any it works,
  * on the shim: kernels run on the host, products and factorisations are column-major BLAS's and LAPACK's. It
  * is strict: a call without a context on its thread, a launch that a card would refuse, are errors. */
+#include "base/half.h"
 #include "cuda/device.h"
 #include "cuda/nvidia.h"
 
@@ -173,6 +174,36 @@ FAKE CUresult cuMemFree_v2(CUdeviceptr pointer) {
   return CUDA_SUCCESS;
 }
 
+/* Of host memory: each once, and its ends are touched. */
+static void *registered[16];
+
+FAKE CUresult cuMemHostRegister_v2(void *memory, size_t bytes, unsigned flags);
+FAKE CUresult cuMemHostRegister_v2(void *memory, size_t bytes, unsigned flags) {
+  size_t place = sizeof registered / sizeof *registered;
+  READY();
+  for (size_t i = 0; i < sizeof registered / sizeof *registered; i++) {
+    if (registered[i] == memory) return INVALID_VALUE;
+    if (registered[i] == NULL) place = i;
+  }
+  if (flags != 0 || bytes == 0 || place == sizeof registered / sizeof *registered) return INVALID_VALUE;
+  volatile char *ends = memory;
+  ends[0] = ends[0];
+  ends[bytes - 1] = ends[bytes - 1];
+  registered[place] = memory;
+  return CUDA_SUCCESS;
+}
+
+FAKE CUresult cuMemHostUnregister(void *memory);
+FAKE CUresult cuMemHostUnregister(void *memory) {
+  READY();
+  for (size_t i = 0; i < sizeof registered / sizeof *registered; i++) {
+    if (registered[i] != memory) continue;
+    registered[i] = NULL;
+    return CUDA_SUCCESS;
+  }
+  return INVALID_VALUE;
+}
+
 FAKE CUresult cuMemsetD8_v2(CUdeviceptr pointer, unsigned char value, size_t bytes);
 FAKE CUresult cuMemsetD8_v2(CUdeviceptr pointer, unsigned char value, size_t bytes) {
   READY();
@@ -278,6 +309,16 @@ FAKE cublasStatus_t cublasCreate_v2(cublasHandle_t *handle) {
 FAKE cublasStatus_t cublasDestroy_v2(cublasHandle_t handle);
 FAKE cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) { return handle != NULL ? 0 : 1; }
 
+/* bf16 columns[count × ld] of so many rows as fp32 */
+static float *widen(int rows, int count, int ld, const void *from) {
+  const uint16_t *bits = from;
+  float *to = malloc((size_t)count * (size_t)ld * sizeof *to + 1);
+  for (size_t c = 0; to != NULL && c < (size_t)count; c++)
+    for (size_t r = c * (size_t)ld; r < c * (size_t)ld + (size_t)rows; r++)
+      to[r] = gptvq_bf16_to_float(bits[r]);
+  return to;
+}
+
 FAKE cublasStatus_t cublasGemmEx(cublasHandle_t handle, int op_a, int op_b, int m, int n, int k,
                                  const void *alpha, const void *a, int type_a, int lda, const void *b,
                                  int type_b, int ldb, const void *beta, void *c, int type_c, int ldc,
@@ -287,11 +328,23 @@ FAKE cublasStatus_t cublasGemmEx(cublasHandle_t handle, int op_a, int op_b, int 
                                  int type_b, int ldb, const void *beta, void *c, int type_c, int ldc,
                                  int compute, int algorithm) {
   if (handle == NULL || ready() != CUDA_SUCCESS) return 1;
-  if (type_a != CUDA_R_32F || type_b != CUDA_R_32F || type_c != CUDA_R_32F ||
+  if ((type_a != CUDA_R_32F && type_a != CUDA_R_16BF) || type_b != type_a || type_c != CUDA_R_32F ||
       algorithm != CUBLAS_GEMM_DEFAULT ||
       (compute != CUBLAS_COMPUTE_32F && compute != CUBLAS_COMPUTE_32F_FAST_TF32) || m < 0 || n < 0 || k < 0 ||
       lda < (op_a == CUBLAS_OP_N ? m : k) || ldb < (op_b == CUBLAS_OP_N ? k : n) || ldc < m)
     return 7;
+  if (type_a == CUDA_R_16BF) {
+    if (compute != CUBLAS_COMPUTE_32F) return 15;
+    float *wide_a = widen(op_a == CUBLAS_OP_N ? m : k, op_a == CUBLAS_OP_N ? k : m, lda, a),
+          *wide_b = widen(op_b == CUBLAS_OP_N ? k : n, op_b == CUBLAS_OP_N ? n : k, ldb, b);
+    const int result = wide_a == NULL || wide_b == NULL
+                           ? 3
+                           : cublasGemmEx(handle, op_a, op_b, m, n, k, alpha, wide_a, CUDA_R_32F, lda, wide_b,
+                                          CUDA_R_32F, ldb, beta, c, type_c, ldc, compute, algorithm);
+    free(wide_a);
+    free(wide_b);
+    return result;
+  }
   cblas_sgemm(CblasColMajor, op_a == CUBLAS_OP_N ? CblasNoTrans : CblasTrans,
               op_b == CUBLAS_OP_N ? CblasNoTrans : CblasTrans, m, n, k, *(const float *)alpha, a, lda, b, ldb,
               *(const float *)beta, c, ldc);

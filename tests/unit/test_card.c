@@ -1,6 +1,7 @@
 /* A card (cuda/card.h) through the driver of tests/driver, which LD_LIBRARY_PATH names: what the driver,
  * cuBLAS and cuSOLVER are asked for is what the interface of devices means. Skipped without. */
 #include "cuda/card.h"
+#include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
 
@@ -62,6 +63,18 @@ static void cards_are_described(void **state) {
   card->free(card, NULL);
 }
 
+static void memory_is_pinned_once(void **state) {
+  (void)state;
+  static float host[5000];
+  if (card == NULL) skip();
+  for (int round = 0; round < 2; round++) {
+    assert_true(card->pin(card, host, sizeof host));
+    assert_false(card->pin(card, host, sizeof host));
+    card->unpin(card, host);
+  }
+  assert_false(card->pin(card, host, 0));
+}
+
 static void rows_are_copied(void **state) {
   (void)state;
   gptvq_error err;
@@ -105,12 +118,15 @@ static void products_are_row_major(void **state) {
   ok(card->alloc(card, sizeof c, &dc, &err));
   ok(gptvq_device_upload(card, sizeof a, da, a, &err));
   ok(gptvq_device_upload(card, sizeof b, db, b, &err));
-  for (int which = 0; which < 8; which++) {
+  for (int which = 0; which < 12; which++) {
     const bool ta = which & 1, tb = which & 2;
     const float beta = which & 4 ? -1.0f : 0.0f;
+    const bool half = which & 8;
     const gptvq_device_product p = {.transpose_a = ta,
                                     .transpose_b = tb,
-                                    .precision = which & 4 ? GPTVQ_PRODUCT_TF32 : GPTVQ_PRODUCT_FP32,
+                                    .precision = half        ? GPTVQ_PRODUCT_BF16
+                                                 : which & 4 ? GPTVQ_PRODUCT_TF32
+                                                             : GPTVQ_PRODUCT_FP32,
                                     .m = M,
                                     .n = N,
                                     .k = K,
@@ -122,6 +138,12 @@ static void products_are_row_major(void **state) {
                                     .lda = LDA,
                                     .ldb = LDB,
                                     .ldc = LDC};
+    if (which == 8)
+      for (size_t i = 0; i < 2; i++) {
+        uint16_t bits[MOST];
+        for (size_t e = 0; e < MOST; e++) bits[e] = gptvq_float_to_bf16((i == 0 ? a : b)[e]);
+        ok(gptvq_device_upload(card, sizeof bits, i == 0 ? da : db, bits, &err));
+      }
     ok(gptvq_device_upload(card, sizeof c, dc, c, &err));
     ok(card->product(card, &p, &err));
     ok(card->synchronize(card, &err));
@@ -258,9 +280,12 @@ static void static_shared_memory_counts(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(cards_are_described),    cmocka_unit_test(rows_are_copied),
-      cmocka_unit_test(products_are_row_major), cmocka_unit_test(factorisations_are_row_major),
-      cmocka_unit_test(kernels_are_launched),   cmocka_unit_test(static_shared_memory_counts)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(cards_are_described),
+                                     cmocka_unit_test(memory_is_pinned_once),
+                                     cmocka_unit_test(rows_are_copied),
+                                     cmocka_unit_test(products_are_row_major),
+                                     cmocka_unit_test(factorisations_are_row_major),
+                                     cmocka_unit_test(kernels_are_launched),
+                                     cmocka_unit_test(static_shared_memory_counts)};
   return cmocka_run_group_tests(tests, open_card, close_card);
 }

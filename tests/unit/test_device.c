@@ -116,10 +116,11 @@ static void make_expected(const inputs *in, bool cross, bool rounds) {
 
 /* An fp32 sum of CHUNK products is off by at most CHUNK · 2^-24 of the sum of their magnitudes (each product
  * and each partial sum is rounded once); the sums of chunks, in double, by nothing that matters. */
-static void check_sums(const inputs *in, size_t m, bool upper, double start) {
+static void check_sums(const inputs *in, size_t m, bool upper, bool rounds, double start) {
+  const double terms = rounds ? N : CHUNK; /* 1,024 at most with bf16 */
   for (size_t r = 0; r < m; r++)
     for (size_t c = 0; c < C; c++) {
-      const double found = in->sums[r * C + c], bound = CHUNK * 0x1p-24 * in->magnitude[r * C + c];
+      const double found = in->sums[r * C + c], bound = terms * 0x1p-24 * in->magnitude[r * C + c];
       if (upper && c < r) {
         if (found != start) fail_msg("below the diagonal, at %zu, %zu: %g", r, c, found);
       } else if (is_checked(m, r) && !(fabs(found - start - in->expected[r * C + c]) <= bound)) {
@@ -161,14 +162,95 @@ static void sums_are_those_of_the_definition(void **state) {
       fill(in, 0.5);
       ok(add_all(l, in, cross != 0, in->sums, &err));
       ok(l->settle(l, in->sums, &err));
-      check_sums(in, cross ? M : C, !cross, 0.5);
+      check_sums(in, cross ? M : C, !cross, rounds != 0, 0.5);
       ok(l->settle(l, in->sums, &err)); /* nothing is left to add */
-      check_sums(in, cross ? M : C, !cross, 0.5);
+      check_sums(in, cross ? M : C, !cross, rounds != 0, 0.5);
       gptvq_cuda_linalg_destroy(linalg);
       ok(device->memory(device, &after, &total, &err));
       if (!on_test_card()) assert_int_equal(before, after);
     }
   device->close(device);
+}
+
+/* Rows that the device has count for those at the host's address, which is not read: from the same numbers
+ * the same bits, in two calls. */
+static void lent_rows_are_not_read(void **state) {
+  const inputs *in = *state;
+  gptvq_device *device;
+  gptvq_error err;
+  void *memory;
+  const size_t values = (size_t)N * LDX, count = (size_t)C * C;
+  double *expected = in->expected;
+  inputs unread = *in;
+  unread.x = gptvq_alloc(values, sizeof *unread.x);
+  assert_non_null(unread.x);
+  for (size_t i = 0; i < values; i++) unread.x[i] = NAN;
+  ok(open_test_device(&device, &err));
+  ok(device->alloc(device, values * sizeof *in->x, &memory, &err));
+  ok(gptvq_device_upload(device, values * sizeof *in->x, memory, in->x, &err));
+  for (int which = 0; which < 4; which++) {
+    const bool rounds = which & 1, cross = which & 2;
+    gptvq_cuda_linalg *linalg;
+    ok(gptvq_cuda_linalg_create(device, rounds, &linalg, &err));
+    const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
+    memset(expected, 0, count * sizeof *expected);
+    fill(in, 0.0);
+    ok(add_all(l, in, cross, expected, &err));
+    gptvq_cuda_linalg_lend(linalg, unread.x, N, LDX, memory);
+    ok(add_all(l, &unread, cross, in->sums, &err));
+    gptvq_cuda_linalg_take_back(linalg);
+    ok(l->settle(l, expected, &err));
+    ok(l->settle(l, in->sums, &err));
+    assert_memory_equal(expected, in->sums, count * sizeof *expected);
+    gptvq_cuda_linalg_destroy(linalg);
+  }
+  device->free(device, memory);
+  device->close(device);
+  free(unread.x);
+}
+
+/* (X₀ − X)ᵀ X with X₀ remembered, from the host or lent: what the cross product of the difference gives. */
+static void changes_are_differences(void **state) {
+  const inputs *in = *state;
+  gptvq_device *device;
+  gptvq_error err;
+  void *memory;
+  enum { ROWS = 300, COLS = M, LD = LDX, AT = 7 }; /* columns from AT on are X₀'s */
+  const size_t count = (size_t)COLS * COLS;
+  float *difference = gptvq_alloc(ROWS, COLS * sizeof *difference),
+        *unread = gptvq_alloc(ROWS, LD * sizeof *unread);
+  double *expected = in->expected;
+  assert_true(difference != NULL && unread != NULL);
+  for (size_t i = 0; i < (size_t)ROWS * LD; i++) unread[i] = NAN;
+  for (size_t t = 0; t < ROWS; t++)
+    for (size_t c = 0; c < COLS; c++) difference[t * COLS + c] = in->x[t * LD + AT + c] - in->y[t * LDY + c];
+  ok(open_test_device(&device, &err));
+  ok(device->alloc(device, (size_t)ROWS * LD * sizeof *in->x, &memory, &err));
+  ok(gptvq_device_upload(device, (size_t)ROWS * LD * sizeof *in->x, memory, in->x, &err));
+  for (int which = 0; which < 4; which++) {
+    const bool rounds = which & 1, lends = which & 2;
+    gptvq_cuda_linalg *linalg;
+    ok(gptvq_cuda_linalg_create(device, rounds, &linalg, &err));
+    const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
+    memset(expected, 0, count * sizeof *expected);
+    memset(in->sums, 0, count * sizeof *in->sums);
+    assert_int_equal(l->cross_change(l, COLS, ROWS, CHUNK, in->y, LDY, in->sums, &err), GPTVQ_ERROR_INTERNAL);
+    if (lends) gptvq_cuda_linalg_lend(linalg, unread, ROWS, LD, memory);
+    ok(l->remember(l, COLS, ROWS, (lends ? unread : in->x) + AT, LD, &err));
+    gptvq_cuda_linalg_take_back(linalg);
+    assert_int_equal(l->cross_change(l, COLS, ROWS - 1, CHUNK, in->y, LDY, in->sums, &err),
+                     GPTVQ_ERROR_INTERNAL);
+    ok(l->cross_change(l, COLS, ROWS, CHUNK, in->y, LDY, in->sums, &err));
+    ok(l->cross(l, COLS, COLS, ROWS, CHUNK, difference, COLS, in->y, LDY, expected, &err));
+    ok(l->settle(l, expected, &err));
+    ok(l->settle(l, in->sums, &err));
+    assert_memory_equal(expected, in->sums, count * sizeof *expected);
+    gptvq_cuda_linalg_destroy(linalg);
+  }
+  device->free(device, memory);
+  device->close(device);
+  free(difference);
+  free(unread);
 }
 
 static void forgotten_sums_are_gone(void **state) {
@@ -218,7 +300,7 @@ static void little_memory_is_enough(void **state) {
     if (i == 0) memcpy(first, in->sums, (size_t)C * C * sizeof *first);
     else assert_memory_equal(first, in->sums, (size_t)C * C * sizeof *first);
     memcpy(in->sums, other, (size_t)M * C * sizeof *other);
-    check_sums(in, M, false, 0.0);
+    check_sums(in, M, false, false, 0.0);
     gptvq_cuda_linalg_destroy(linalg);
     device->close(device);
   }
@@ -288,6 +370,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(devices_have_names),
       cmocka_unit_test_setup_teardown(sums_are_those_of_the_definition, make_inputs, release_inputs),
+      cmocka_unit_test_setup_teardown(lent_rows_are_not_read, make_inputs, release_inputs),
+      cmocka_unit_test_setup_teardown(changes_are_differences, make_inputs, release_inputs),
       cmocka_unit_test_setup_teardown(forgotten_sums_are_gone, make_inputs, release_inputs),
       cmocka_unit_test_setup_teardown(little_memory_is_enough, make_inputs, release_inputs),
       cmocka_unit_test(factorisations_are_the_cpu_s)};

@@ -1,11 +1,13 @@
 /* All kernels: one translation unit for each of the two compilers. */
 #include "cuda/kernels/add_ridge.cuh"
 #include "cuda/kernels/assign.cuh"
+#include "cuda/kernels/attend.cuh"
 #include "cuda/kernels/decode.cuh"
 #include "cuda/kernels/dots.cuh"
 #include "cuda/kernels/em.cuh"
 #include "cuda/kernels/path.cuh"
 #include "cuda/kernels/reassign.cuh"
+#include "cuda/kernels/rows.cuh"
 #include "cuda/kernels/search.cuh"
 #include "cuda/kernels/sums.cuh"
 #include "cuda/kernels/viterbi.cuh"

@@ -1,5 +1,5 @@
 /* For sums over calibration tokens (cuda/linalg.c). */
-#include "cuda/kernels/common.cuh"
+#include "cuda/kernels/bf16.cuh"
 
 /* Blocks: x over columns, y over rows (both strided); threads: columns. */
 GPTVQ_KERNEL(add_sums, 256) {
@@ -12,9 +12,17 @@ GPTVQ_KERNEL(add_sums, 256) {
 /* Blocks and threads: numbers, strided. */
 GPTVQ_KERNEL(round_bf16, 256) {
   for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < a.count;
-       i += (uint64_t)gridDim.x * blockDim.x) {
-    const uint32_t x = a.bits[i];
-    const bool nan = (x & 0x7fffffffu) > 0x7f800000u;
-    a.bits[i] = (nan ? x | 0x00400000u : x + 0x7fffu + (x >> 16 & 1u)) & 0xffff0000u;
-  }
+       i += (uint64_t)gridDim.x * blockDim.x)
+    a.bits[i] = gptvq_round_bits(a.bits[i]);
+}
+
+/* Blocks: x over columns, y over rows (both strided); threads: columns. */
+GPTVQ_KERNEL(take_rows, 256) {
+  for (uint64_t row = blockIdx.y; row < a.rows; row += gridDim.y)
+    for (uint64_t c = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; c < a.cols;
+         c += (uint64_t)gridDim.x * blockDim.x) {
+      const float x = a.x[row * a.x_stride + c],
+                  value = a.other != nullptr ? a.other[row * a.cols + c] - x : x;
+      a.y[row * a.cols + c] = a.rounds ? __uint_as_float(gptvq_round_bits(__float_as_uint(value))) : value;
+    }
 }

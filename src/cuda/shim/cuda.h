@@ -84,6 +84,8 @@ static inline unsigned gptvq_shim_ballot(unsigned mask, bool predicate, const ch
   return votes;
 }
 
+static inline unsigned __float_as_uint(float x) { return (unsigned)gptvq_shim_bits(x); }
+static inline float __uint_as_float(unsigned x) { return gptvq_shim_value<float>(x); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
 

@@ -1,6 +1,7 @@
 /* The shim as a device: memory of the heap, products by OpenBLAS, blocks of a grid on the context's threads.
  */
 #include "cuda/device.h"
+#include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "cuda/shim/run.h"
@@ -25,7 +26,7 @@ typedef struct allocation {
 typedef struct shim {
   gptvq_device device;
   allocation *allocations;
-  size_t used, limit;
+  size_t used, limit, pinned;
   bool reverse;
 } shim;
 
@@ -85,6 +86,19 @@ static gptvq_status download(gptvq_device *device, const gptvq_device_rows *shap
     memcpy((char *)to + row * shape->host_pitch, (const char *)from + row * shape->device_pitch,
            shape->row_bytes);
   return GPTVQ_OK;
+}
+
+/* Counted only. */
+static bool pin(gptvq_device *device, void *memory, size_t bytes) {
+  (void)memory;
+  (void)bytes;
+  of(device)->pinned++;
+  return true;
+}
+
+static void unpin(gptvq_device *device, void *memory) {
+  (void)memory;
+  of(device)->pinned--;
 }
 
 static gptvq_status set(gptvq_device *device, void *to, unsigned char value, size_t bytes, gptvq_error *err) {
@@ -150,18 +164,41 @@ static gptvq_status launch(gptvq_device *device, gptvq_kernel kernel, const gptv
 }
 
 /* The CPU's own products: the same tiles, the same bits. */
-static gptvq_status product(gptvq_device *device, const gptvq_device_product *p, gptvq_error *err) {
-  (void)device;
-  (void)err;
+static void multiply(const gptvq_device_product *p, const float *a, const float *b) {
   if (!p->transpose_a && !p->transpose_b && fabsf(p->alpha) == 1.0f &&
       p->beta == (p->alpha < 0.0f ? 1.0f : 0.0f))
-    gptvq_rows_product(p->alpha < 0.0f, p->m, p->n, p->k, p->a, p->lda, p->b, p->ldb, p->c, p->ldc);
+    gptvq_rows_product(p->alpha < 0.0f, p->m, p->n, p->k, a, p->lda, b, p->ldb, p->c, p->ldc);
   else
     (p->transpose_a ? gptvq_gemm_tn
      : p->transpose_b
          ? gptvq_gemm_nt
-         : gptvq_gemm_nn)(p->m, p->n, p->k, p->alpha, p->a, p->lda, p->b, p->ldb, p->beta, p->c, p->ldc);
-  return GPTVQ_OK;
+         : gptvq_gemm_nn)(p->m, p->n, p->k, p->alpha, a, p->lda, b, p->ldb, p->beta, p->c, p->ldc);
+}
+
+/* A bf16 matrix [rows × cols] at a stride of ld as fp32 at the same one; the caller frees it. */
+static float *widen(size_t rows, size_t cols, size_t ld, const uint16_t *from) {
+  float *to = gptvq_alloc(rows, gptvq_saturated_size(ld, sizeof *to));
+  for (size_t r = 0; to != NULL && r < rows; r++)
+    for (size_t c = 0; c < cols; c++) to[r * ld + c] = gptvq_bf16_to_float(from[r * ld + c]);
+  return to;
+}
+
+static gptvq_status product(gptvq_device *device, const gptvq_device_product *p, gptvq_error *err) {
+  (void)device;
+  if (p->precision != GPTVQ_PRODUCT_BF16) {
+    multiply(p, p->a, p->b);
+    return GPTVQ_OK;
+  }
+  const size_t a_rows = p->transpose_a ? p->k : p->m, b_rows = p->transpose_b ? p->n : p->k;
+  float *a = widen(a_rows, p->transpose_a ? p->m : p->k, p->lda, p->a);
+  float *b = widen(b_rows, p->transpose_b ? p->k : p->n, p->ldb, p->b);
+  const bool fine = a != NULL && b != NULL;
+  if (fine) multiply(p, a, b);
+  free(a);
+  free(b);
+  return fine ? GPTVQ_OK
+              : gptvq_fail_memory(err, "a product on the shim",
+                                  (a_rows * p->lda + b_rows * p->ldb) * sizeof *a);
 }
 
 static gptvq_status inverse_factor(gptvq_device *device, size_t n, double *a, bool *done, gptvq_error *err) {
@@ -196,6 +233,7 @@ static void close_shim(gptvq_device *device) {
 }
 
 void gptvq_shim_reverse(gptvq_device *device, bool reverse) { of(device)->reverse = reverse; }
+size_t gptvq_shim_pinned(gptvq_device *device) { return of(device)->pinned; }
 void gptvq_shim_limit(gptvq_device *device, size_t bytes) {
   of(device)->limit = gptvq_max_size(bytes, of(device)->used);
 }
@@ -214,6 +252,8 @@ gptvq_status gptvq_device_open_shim(gptvq_device **out, gptvq_error *err) {
                          .free = release,
                          .upload = upload,
                          .download = download,
+                         .pin = pin,
+                         .unpin = unpin,
                          .set = set,
                          .launch = launch,
                          .product = product,

@@ -9,6 +9,8 @@
 void gptvq_shim_reverse(gptvq_device *device, bool reverse);
 /* What its memory is said to be in all, in bytes; more is refused. */
 void gptvq_shim_limit(gptvq_device *device, size_t bytes);
+/* Calls of pin that are still to be followed by unpin. */
+size_t gptvq_shim_pinned(gptvq_device *device);
 /* Runs a kernel that is not in the table. */
 gptvq_status gptvq_shim_launch_other(gptvq_device *device, const char *name, void (*kernel)(const void *),
                                      const gptvq_device_grid *grid, const void *arguments, gptvq_error *err);

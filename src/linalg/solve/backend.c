@@ -43,7 +43,8 @@ static void forget(const gptvq_linalg *linalg, const double *sums) {
   (void)sums;
 }
 
-const gptvq_linalg gptvq_cpu_linalg = {gram, cross, inverse_factor, settle, forget, NULL};
+const gptvq_linalg gptvq_cpu_linalg = {
+    .gram = gram, .cross = cross, .inverse_factor = inverse_factor, .settle = settle, .forget = forget};
 
 size_t gptvq_cpu_linalg_bf16_bytes(size_t m, size_t c, size_t n) {
   return gptvq_saturated_size(n, gptvq_saturated_size(gptvq_saturated_sum(m, c), sizeof(uint16_t)));
@@ -71,4 +72,8 @@ static gptvq_status gram_bf16(const gptvq_linalg *linalg, size_t c, size_t n, si
   return cross_bf16(linalg, 0, c, n, chunk, NULL, 0, x, ldx, h, err);
 }
 
-const gptvq_linalg gptvq_cpu_linalg_bf16 = {gram_bf16, cross_bf16, inverse_factor, settle, forget, NULL};
+const gptvq_linalg gptvq_cpu_linalg_bf16 = {.gram = gram_bf16,
+                                            .cross = cross_bf16,
+                                            .inverse_factor = inverse_factor,
+                                            .settle = settle,
+                                            .forget = forget};

@@ -2,11 +2,12 @@
  * a backend may override (quant/layer/backend.h holds it, with the solver's functions). The CPU's are the
  * definition.
  *
- * All arrays are in host memory, row-major, the caller's before and after; strides and counts in elements;
- * outputs alias no inputs. A function may use all threads, and is called from one thread at a time. Results
- * depend on how rows are cut into calls, not on the number of threads. Errors: GPTVQ_ERROR_MEMORY, or
- * GPTVQ_ERROR_INTERNAL where the backend fails; outputs are then unspecified. Each function is given the
- * table that it was taken from. */
+ * All arrays are in host memory, row-major, the caller's before and after (but where a device has lent rows
+ * of its own, the address that stands for them: cuda/linalg.h); strides and counts in elements; outputs alias
+ * no inputs. A function may use all threads, and is called from one thread at a time. Results depend on how
+ * rows are cut into calls, not on the number of threads. Errors: GPTVQ_ERROR_MEMORY, or GPTVQ_ERROR_INTERNAL
+ * where the backend fails; outputs are then unspecified. Each function is given the table that it was taken
+ * from. */
 #ifndef GPTVQ_LINALG_SOLVE_BACKEND_H
 #define GPTVQ_LINALG_SOLVE_BACKEND_H
 
@@ -33,6 +34,13 @@ struct gptvq_linalg {
   gptvq_status (*settle)(const gptvq_linalg *linalg, double *sums, gptvq_error *err);
   /* Nothing is kept of these sums any more: before their memory is given back. */
   void (*forget)(const gptvq_linalg *linalg, const double *sums);
+  /* What a device that has inputs itself adds, so that they need not come to the host; both NULL: the host
+   * does it. remember: the backend keeps a copy of x[n × ldx], c columns, in place of the one before.
+   * cross_change: S[c × c] += (X₀ − X)ᵀ X, where X₀ are the n rows remembered last, as cross. */
+  gptvq_status (*remember)(const gptvq_linalg *linalg, size_t c, size_t n, const float *x, size_t ldx,
+                           gptvq_error *err);
+  gptvq_status (*cross_change)(const gptvq_linalg *linalg, size_t c, size_t n, size_t chunk, const float *x,
+                               size_t ldx, double *sums, gptvq_error *err);
   void *context; /* the backend's own */
 };
 

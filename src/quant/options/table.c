@@ -69,7 +69,7 @@ static const gptvq_field fields[] = {
     {MEMBER(calib_compute, GPTVQ_FIELD_ENUM), .choices = computes, .identity = GPTVQ_IDENTITY_NONZERO,
      .section = calibration, .flag = "calib-compute", .argument = "auto|fp32|bf16",
      .help = "precision of the inputs of products while calibrating; auto: bf16 where the processor\n"
-             "has instructions for it, else fp32"},
+             "has instructions for it, and on a card, else fp32"},
 
     {MEMBER(judge_tokens, GPTVQ_FIELD_SIZE), .max = 1 << 30, .initial = 4096,
      .identity = GPTVQ_IDENTITY_NONZERO, .section = calibration, .flag = "judge-tokens", .argument = "N",
@@ -185,8 +185,9 @@ static const gptvq_field fields[] = {
 
     {MEMBER(device, GPTVQ_FIELD_WORD), .derived = "cpu", .section = "", .flag = "device",
      .argument = "cpu|cuda[:N]|auto|shim",
-     .help = "where products and solver run: on the CPU, on a CUDA card (of number N), on a card where one\n"
-             "will do, or, for tests, a card's kernels on the CPU; --resume may change it"},
+     .help =
+         "where calibration and solver run: on the CPU, a CUDA card (of number N), a card where one will\n"
+         "do, or, for tests, a card's kernels on the CPU; --resume may change it"},
     {MEMBER(memory_limit, GPTVQ_FIELD_BYTES), .min = 1 << 20, .max = 0x1p50, .derived = "what is available",
      .section = "", .flag = "memory-limit", .argument = "SIZE",
      .help = "keep within that much memory, such as 20G; what does not fit lies in a scratch file beside\n"

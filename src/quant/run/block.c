@@ -103,6 +103,7 @@ static gptvq_status run_windows(const gptvq_pipeline *p, const char *item, const
   const gptvq_deal all = gptvq_deal_of(p->samples, 0, 1);
   const gptvq_sweep sweep = {.model = p->model,
                              .workspace = p->workspace,
+                             .forward = p->forward,
                              .windows = p->samples,
                              .length = p->length,
                              .deal = p->deal.windows > 0 ? &p->deal : &all,
@@ -173,7 +174,8 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
                                                     .on_input = gptvq_hessian_observe,
                                                     .context = &in->watch,
                                                     .stage = GPTVQ_STAGE_HESSIAN,
-                                                    .row_flop = cols * (cols + 1.0)};
+                                                    .row_flop = cols * (cols + 1.0),
+                                                    .passes_on = gptvq_hessian_passes_on(&in->watch)};
   }
   gptvq_mismatch_watch mismatch = {.mismatch = &first->mismatch,
                                    .weights = first->watch.weights,
@@ -186,14 +188,16 @@ static gptvq_status collect(block_work *work, size_t begin, size_t end, bool who
                          .on_input = gptvq_mismatch_observe,
                          .context = &mismatch,
                          .stage = GPTVQ_STAGE_MISMATCH,
-                         .row_flop = 2.0 * (double)(mismatch_height(first) * first->mismatch.cols)};
+                         .row_flop = 2.0 * (double)(mismatch_height(first) * first->mismatch.cols),
+                         .passes_on = gptvq_mismatch_passes_on(&mismatch)};
   if (work->kept.inputs.windows > 0)
     work->observers[observers++] = (gptvq_observer){
         .linear = linear, .on_input = gptvq_keep_input, .context = &work->kept, .stage = GPTVQ_STAGE_FORWARD};
   const gptvq_observer remember = {.linear = linear,
                                    .on_input = gptvq_mismatch_remember,
                                    .context = &mismatch,
-                                   .stage = GPTVQ_STAGE_MISMATCH};
+                                   .stage = GPTVQ_STAGE_MISMATCH,
+                                   .passes_on = corrects && gptvq_mismatch_passes_on(&mismatch)};
   work->original_passed = corrects && is_output(first); /* its weights are known: it need not come back */
   const gptvq_pass passes[2] = {{.block = work->original,
                                  .x = p->x_original,

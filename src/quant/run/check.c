@@ -6,16 +6,25 @@
 #include "quant/layer/half_scales.h"
 #include "quant/plan/memory.h"
 
+/* Has what multiplies in calibration products in bf16: the CPU, or the device that is asked for? Not `auto`,
+ * which may end on the CPU. */
+static bool multiplies_bf16(const gptvq_quantize_options *o) {
+  gptvq_device_choice choice;
+  return gptvq_gemm_bf16_available() || (gptvq_device_parse(o->device, &choice, NULL) == GPTVQ_OK &&
+                                         (choice.kind == GPTVQ_ON_CUDA || choice.kind == GPTVQ_ON_SHIM));
+}
+
 gptvq_status gptvq_pipeline_settle_options(gptvq_resolved *options, gptvq_error *err) {
   gptvq_quantize_options *o = &options->options;
-  const bool data = gptvq_run_uses_data(options), rounds = gptvq_gemm_bf16_available();
+  const bool data = gptvq_run_uses_data(options), rounds = multiplies_bf16(o);
   if ((o->finetune_steps > 0 || o->finetune_block_steps > 0) && !data)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "fine-tuning needs calibration data: `method` gptvq or gptq, not %s",
                       gptvq_method_name(o->method));
   if (o->calib_compute == GPTVQ_COMPUTE_BF16 && !rounds)
-    return gptvq_fail(err, GPTVQ_ERROR_UNSUPPORTED,
-                      "`calib_compute` bf16 needs a processor with AVX512-BF16: choose auto or fp32");
+    return gptvq_fail(
+        err, GPTVQ_ERROR_UNSUPPORTED,
+        "`calib_compute` bf16 needs a processor with AVX512-BF16, or `device` cuda: choose auto or fp32");
   /* what auto means here is part of the run: it is not resumed where that is something else */
   if (data && o->calib_compute == GPTVQ_COMPUTE_AUTO && rounds) o->calib_compute = GPTVQ_COMPUTE_BF16;
   return GPTVQ_OK;

@@ -533,6 +533,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   r->pipeline =
       (gptvq_pipeline){.model = &r->calibrating,
                        .solver = {&r->resolved, &r->device.backend, r->callbacks, &r->stages, &r->dist},
+                       .forward = gptvq_place_forward(&r->device),
                        .hessian_budget = r->memory.hessian_budget,
                        .kept_budget = r->memory.kept_budget,
                        .layers_total = gptvq_model_layer_count(r->model)};

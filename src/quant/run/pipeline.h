@@ -29,6 +29,7 @@ typedef struct gptvq_pipeline {
   const struct gptvq_allocation *allocation; /* sizes layer by layer; NULL: those of the options */
   const struct gptvq_guide *guide;           /* token weights of the Hessians; NULL: all 1 */
   gptvq_workspace *workspace;                /* one block, `length` positions */
+  const gptvq_forward *forward;              /* of the place; NULL: the CPU */
   size_t hessian_budget; /* bytes of Hessians kept at a time (at least one is); more take further passes */
   size_t kept_budget; /* bytes of layer inputs kept to save forward passes; the results do not depend on it */
   size_t layers_done, layers_total;

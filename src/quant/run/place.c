@@ -3,6 +3,8 @@
 #include "base/memory.h"
 #include "quant/plan/memory.h"
 
+#include <string.h>
+
 /* fp32 arrays of rows × cols, and of cols × cols, that the solver has on a device: weights, work and errors;
  * H and U. */
 enum { LAYER_ARRAYS = 4, SQUARE_ARRAYS = 2 };
@@ -20,29 +22,69 @@ static size_t trellis_bytes(size_t rows, const gptvq_resolved *options) {
   return gptvq_min_size(GPTVQ_CUDA_TAIL_BYTES, gptvq_saturated_size(rows, ROW));
 }
 
-/* Its largest layer's: what is left of the layer before, and the sums for the next. */
-static size_t device_bytes(const gptvq_model *model, const gptvq_resolved *options) {
-  size_t most = 0;
+/* Of a sweep over the block: `ways` versions of it, the original's and the quantized one's. */
+static gptvq_status forward_bytes(const gptvq_model *model, const gptvq_resolved *options, size_t *most,
+                                  gptvq_error *err) {
+  gptvq_model calibrating = *model;
+  size_t length;
+  *most = 0;
+  if (!gptvq_run_uses_data(options)) return GPTVQ_OK;
+  calibrating.compute = options->options.calib_compute;
+  GPTVQ_TRY(gptvq_calibration_length(model, &options->options, &length, err));
+  const size_t ways = gptvq_run_keeps_both(options) ? 2 : 1;
+  for (size_t b = 0; b < model->config.layers; b++)
+    *most = gptvq_max_size(*most, gptvq_cuda_forward_bytes(&calibrating, &model->blocks[b], length, ways));
+  return GPTVQ_OK;
+}
+
+/* Its largest layer's: what is left of the layer before, the sums for the next, and what a sweep takes. */
+static gptvq_status device_bytes(const gptvq_model *model, const gptvq_resolved *options, size_t *bytes,
+                                 gptvq_error *err) {
+  size_t most = 0, forward;
+  GPTVQ_TRY(forward_bytes(model, options, &forward, err));
   for (size_t b = 0; b < model->config.layers; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];
       const size_t height = gptvq_max_size(linear->rows, linear->cols);
-      size_t bytes =
+      size_t one =
           gptvq_saturated_sum(solver_bytes(linear->rows, linear->cols), trellis_bytes(linear->rows, options));
       if (gptvq_run_uses_data(options))
-        bytes = gptvq_saturated_sum(bytes, gptvq_cuda_linalg_bytes(height, linear->cols));
-      most = gptvq_max_size(most, bytes);
+        one = gptvq_saturated_sum(one, gptvq_cuda_linalg_bytes(height, linear->cols));
+      most = gptvq_max_size(most, one);
     }
-  return most;
+  *bytes = gptvq_saturated_sum(most, forward);
+  return GPTVQ_OK;
+}
+
+/* Which halves of which blocks stay on the CPU: a line for each reason. */
+static void say_forward(const gptvq_model *model, const gptvq_resolved *options,
+                        const gptvq_callbacks *callbacks) {
+  gptvq_model calibrating = *model;
+  const size_t halves = 2 * model->config.layers;
+  calibrating.compute = options->options.calib_compute;
+  for (size_t first = 0; first < halves; first++) {
+    size_t count = 0;
+    const char *why = gptvq_cuda_forward_lacks(&calibrating, &model->blocks[first / 2], first % 2);
+    for (size_t i = 0; why != NULL && i < halves; i++) {
+      const char *other = gptvq_cuda_forward_lacks(&calibrating, &model->blocks[i / 2], i % 2);
+      if (other == NULL || strcmp(other, why) != 0) continue;
+      if (i < first) break; /* that has been said */
+      count++;
+    }
+    if (count > 0)
+      gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does of the forward passes: %s, in %zu of %zu blocks",
+                why, count, model->config.layers);
+  }
 }
 
 gptvq_status gptvq_pipeline_place(const gptvq_model *model, const gptvq_resolved *options,
                                   gptvq_stages *stages, const gptvq_callbacks *callbacks, gptvq_place *out,
                                   gptvq_error *err) {
   gptvq_device_choice choice;
+  gptvq_place_need need = {.rounds = options->options.calib_compute == GPTVQ_COMPUTE_BF16, .stages = stages};
   GPTVQ_TRY(gptvq_device_parse(options->options.device, &choice, err));
-  const gptvq_place_need need = {.bytes = device_bytes(model, options),
-                                 .rounds = options->options.calib_compute == GPTVQ_COMPUTE_BF16,
-                                 .stages = stages};
-  return gptvq_place_open(&choice, &need, callbacks, out, err);
+  GPTVQ_TRY(device_bytes(model, options, &need.bytes, err));
+  GPTVQ_TRY(gptvq_place_open(&choice, &need, callbacks, out, err));
+  if (out->device != NULL && gptvq_run_uses_data(options)) say_forward(model, options, callbacks);
+  return GPTVQ_OK;
 }
