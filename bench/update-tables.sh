@@ -84,9 +84,13 @@ grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
   $1 != "bf16" { printf "| %s | %.4f | %.2f %% ± %.2f | %.4f ± %.4f |\n", $1, $3, 100 * $5, 100 * $6, $7, $8 }' | bench/insert-table.sh docs/RESULTS.md halves
 
 # kinds of text
-[ ! -e bench/robust.csv ] || grep -v '^#' bench/robust.csv | awk -F, '
-  NR == 1 { for (i = 1; i < NF; i++) head = head "| " (i == 2 ? "bits" : $i) " "; print head "|"; gsub(/[^|]+/, " --- ", head); print head "|" }
-  NR > 1 { row = ""; for (i = 1; i < NF; i++) row = row "| " (i == 1 ? $i : sprintf("%.3f", $i)) " "; print row "|" }' | bench/insert-table.sh docs/RESULTS.md robust
+kinds() { # CSV NAME
+  [ ! -e "$1" ] || grep -v '^#' "$1" | awk -F, '
+    NR == 1 { for (i = 1; i < NF; i++) head = head "| " (i == 2 ? "bits" : $i) " "; print head "|"; gsub(/[^|]+/, " --- ", head); print head "|" }
+    NR > 1 { row = ""; for (i = 1; i < NF; i++) row = row "| " (i == 1 ? $i : sprintf("%.3f", $i)) " "; print row "|" }' | bench/insert-table.sh docs/RESULTS.md "$2"
+}
+kinds bench/robust.csv robust
+kinds bench/ingredients.csv real-ingredients
 
 # clients and peers
 [ ! -e bench/ecosystem.csv ] || bench/ecosystem-table.sh | bench/insert-table.sh docs/RESULTS.md ecosystem
