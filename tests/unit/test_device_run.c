@@ -50,18 +50,35 @@ static void check_stages(const gptvq_quantize_report *r, bool on_device) {
   }
 }
 
+/* By how much the logits' distance of two runs on the CPU differs that have other windows: three standard
+ * deviations of a difference, relative, from some seeds. */
+static double other_draws(gptvq_quantize_options o) {
+  enum { SEEDS = 6 };
+  double sum = 0.0, squares = 0.0;
+  o.device = "cpu";
+  for (int seed = 1; seed <= SEEDS; seed++) {
+    o.seed = (uint64_t)seed;
+    ok(gptvq_quantize("model", "on-seed", &o, NULL, NULL, err));
+    const double distance = tiny_logit_distance("on-seed", "model");
+    sum += distance;
+    squares += distance * distance;
+  }
+  const double mean = sum / SEEDS, variance = (squares - sum * mean) / (SEEDS - 1);
+  return 3.0 * sqrt(2.0 * variance) / mean;
+}
+
 /* Without mismatch, in fp32 and with all layers of a block calibrated on the original's inputs, the Hessians
  * of the first block are the CPU's but for the order of fp32 sums (1e-6), and its errors within 1 %: a tie
  * that falls the other way is no loss. It moves the inputs of what comes behind (the next block; with
  * mismatch, as is the default, all layers behind q, k and v), which is another draw of their errors: on so
- * few tokens a few per cent for one layer, less for the mean of all, and for the logits' distance from the
- * original's. */
+ * few tokens a few per cent for one layer, less for the mean of all; the logits' distance from the original's
+ * then is that of another draw, such as other windows are. */
 static void quality_is_the_cpu_s(void **state) {
   (void)state;
   static const char *const devices[] = {"cpu", "shim"};
   for (int chained = 0; chained < 2; chained++) {
     gptvq_quantize_report reports[2] = {{.size = sizeof reports[0]}, {.size = sizeof reports[0]}};
-    double errors[2][LAYERS], distance[2];
+    double errors[2][LAYERS], distance[2], most = 0.0;
     for (int i = 0; i < 2; i++) {
       gptvq_quantize_options o = options_on(devices[i]);
       char folder[16];
@@ -75,13 +92,15 @@ static void quality_is_the_cpu_s(void **state) {
       check_stages(&reports[i], i == 1);
       errors_of(folder, errors[i]);
       distance[i] = tiny_logit_distance(folder, "model");
+      if (i == 0) most = other_draws(o);
     }
     for (size_t l = 0; l < (chained ? 3 : LAYERS / 2); l++) /* q, k and v come first */
       if (!(fabs(errors[1][l] / errors[0][l] - 1.0) < 0.01))
         fail_msg("layer %zu: error %g on the shim, %g on the CPU", l, errors[1][l], errors[0][l]);
     const double mean = reports[1].mean_error / reports[0].mean_error, logits = distance[1] / distance[0];
-    if (!(fabs(mean - 1.0) < 0.05 && fabs(logits - 1.0) < 0.05))
-      fail_msg("mean errors %g of the CPU's, logits' distance %g", mean, logits);
+    if (!(fabs(mean - 1.0) < 0.05 && fabs(logits - 1.0) < most))
+      fail_msg("mean errors %g of the CPU's, logits' distance %g, off by %g at most", mean, logits, most);
+    print_message("logits' distance %g of the CPU's; other windows move it by %g at most\n", logits, most);
   }
 }
 
