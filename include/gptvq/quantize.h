@@ -133,7 +133,8 @@ typedef struct gptvq_quantize_options {
                         * predicted loss is less */
   const char *device;  /* where calibration and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                         * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
-                        * CPU, for tests. No part of a run's identity: `resume` may change it. docs/GPU.md */
+                        * CPU, for tests. No part of a run's identity: `resume` may change it, where the
+                        * precision of the calibration stays. docs/GPU.md */
   unsigned embedding_bits; /* as head_bits, of the embedding */
   double model_bits; /* > 0: the model's safetensors files take at most so many bits per parameter: chooses
                       * bits, index_bits and group_size, code where it is AUTO, and embedding_bits and
@@ -308,7 +309,7 @@ GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir
                                       gptvq_quantize_report *report, gptvq_error *err);
 
 /* Reads the headers of the model's files (an fp8 folder, widened on opening, whole) and measures this machine
- * for two seconds; writes nothing. The calib text is not opened. Errors as gptvq_quantize of options and
+ * for three seconds; writes nothing. The calib text is not opened. Errors as gptvq_quantize of options and
  * model. callbacks may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantize_options *options,
                                                 const gptvq_callbacks *callbacks, gptvq_quantize_plan *plan,

@@ -167,15 +167,16 @@ static bool writes(const mixture *m, size_t part) {
 }
 
 void gptvq_calibration_count(const gptvq_model *model, const gptvq_quantize_options *options, size_t *written,
-                             size_t *windows) {
+                             size_t *windows, size_t *judged) {
   mixture m;
   gptvq_calibration whole = {0};
   gptvq_error unused = {.status = GPTVQ_OK};
-  *written = *windows = 0;
+  *written = *windows = *judged = 0;
   if (create_mixture(options, &m, &unused) != GPTVQ_OK) return;
   if (set_numbers(model, options, &m, &whole, &unused) == GPTVQ_OK &&
       share_out(&whole, &m, &unused) == GPTVQ_OK) {
     *windows = window_count(&whole);
+    *judged = whole.judged_text + whole.judged_self;
     for (size_t i = 0; i < m.count; i++)
       if (writes(&m, i)) *written += window_count(&m.parts[i]);
   }

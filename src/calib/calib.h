@@ -65,6 +65,7 @@ typedef struct gptvq_writing {
   double tokens;   /* 0: it writes nothing */
   size_t together; /* texts side by side */
   double caches;   /* bytes of keys and values that a token reads, on the mean */
+  size_t judged;   /* windows of all that the finished model is judged by */
 } gptvq_writing;
 gptvq_writing gptvq_calibration_writing(const gptvq_model *model, const gptvq_quantize_options *options,
                                         gptvq_text_room room);

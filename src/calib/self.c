@@ -235,19 +235,20 @@ gptvq_writing gptvq_calibration_writing(const gptvq_model *model, const gptvq_qu
                                         gptvq_text_room room) {
   gptvq_model own = *model;
   own.compute = GPTVQ_COMPUTE_INT8;
-  size_t written, windows;
-  gptvq_calibration_count(model, options, &written, &windows);
-  if (written == 0) return (gptvq_writing){0};
+  size_t written, windows, judged;
+  gptvq_calibration_count(model, options, &written, &windows, &judged);
+  if (written == 0) return (gptvq_writing){.judged = judged};
   const texts all = divide(&own, written, options->calib_length, room.caches);
   return (gptvq_writing){.tokens = (double)all.count * (double)all.length,
                          .together = all.together,
+                         .judged = judged,
                          .caches = 0.5 * (double)gptvq_workspace_text_bytes(&own, all.length)};
 }
 
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
                               gptvq_text_room room) {
-  size_t written, windows;
-  gptvq_calibration_count(model, options, &written, &windows);
+  size_t written, windows, judged;
+  gptvq_calibration_count(model, options, &written, &windows, &judged);
   const double writing = written > 0 ? writing_peak(model, written, options->calib_length, room) : 0.0;
   /* each source's windows, all of them, and those that the model wrote once more; of a text its bytes, pieces
    * and tokens, whose memory the process keeps */

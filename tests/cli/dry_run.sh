@@ -17,6 +17,13 @@ expect_out '^  gradients '
 expect_out '^  sensitivities '
 expect_out '^  calibration text .*FLOP'
 expect_out '^  losses at the end '
+judged() { # of `--dry-run --json` flop of the last stage
+  awk '$1 == "\"name\":" {at = /losses at the end/} at && $1 == "\"flop\":" {gsub(",", ""); print $2}' "$capture/out"
+}
+expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --dry-run --json
+both=$(judged)
+expect_ok "$GPTVQ" quantize "$model" --calib self --calib-samples 8 --calib-length 128 --dry-run --json
+near "$both" "$(awk -v own="$(judged)" 'BEGIN {printf "%.0f", 2 * own}')" 1e-9 # two windows, and two of the text
 ! grep -q '^  other ' "$capture/out" || die "fine-tuning that nobody asked for"
 expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 --calib-self 0 --judge-tokens 0 --finetune-steps 4 --guide 0.5 \
   --allocate uniform --dry-run

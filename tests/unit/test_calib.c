@@ -357,7 +357,7 @@ static void the_finished_model_is_judged_by_unseen_windows(void **state) {
       assert_int_equal(c.seen, counts[i] == 20);
       assert_int_equal(c.written_count, SAMPLES / 2 + 3 + (tunes ? 1 : 0));
       size_t counted, windows;
-      gptvq_calibration_count(model, &o, &counted, &windows);
+      gptvq_calibration_count(model, &o, &counted, &windows, &(size_t){0});
       assert_int_equal(counted, c.written_count);
       if (!c.seen) assert_int_equal(windows, c.samples + c.held + c.judged_text + c.judged_self);
       size_t found = 0;

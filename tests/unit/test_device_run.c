@@ -21,6 +21,7 @@ static gptvq_quantize_options options_on(const char *device) {
   o.dim = 4;
   o.index_bits = 5;
   o.device = device;
+  o.calib_compute = GPTVQ_COMPUTE_FP32; /* on any processor */
   return o;
 }
 

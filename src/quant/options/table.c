@@ -69,7 +69,7 @@ static const gptvq_field fields[] = {
     {MEMBER(calib_compute, GPTVQ_FIELD_ENUM), .choices = computes, .identity = GPTVQ_IDENTITY_NONZERO,
      .section = calibration, .flag = "calib-compute", .argument = "auto|fp32|bf16",
      .help = "precision of the inputs of products while calibrating; auto: bf16 where the processor\n"
-             "has instructions for it, and on a card, else fp32"},
+             "has instructions for it, and with --device cuda, else fp32"},
 
     {MEMBER(judge_tokens, GPTVQ_FIELD_SIZE), .max = 1 << 30, .initial = 4096,
      .identity = GPTVQ_IDENTITY_NONZERO, .section = calibration, .flag = "judge-tokens", .argument = "N",

@@ -14,7 +14,7 @@
 
 /* The layer that is solved to see how fast that is, and the products: SIDE inputs, so many rows and tokens.
  */
-enum { SIDE = 512, ROWS = 64, TOKENS = 512, LARGE = 32 << 20 };
+enum { SIDE = 512, ROWS = 64, TOKENS = 512, LARGE = 128 << 20 };
 static const double each_seconds = 0.25; /* of a measurement that is repeated */
 
 /* What this machine does: flop a second, bytes of memory read a second, and seconds of solving the sample
@@ -268,15 +268,18 @@ static double model_flop(const gptvq_model *model, size_t length) {
 static void add_writing(const gptvq_model *model, const gptvq_resolved *options, const gptvq_writing *writing,
                         const speeds *machine, gptvq_stage_sum *sums) {
   if (writing->tokens == 0.0) return;
-  add(&sums[GPTVQ_STAGE_SAMPLE], writing->tokens * model_flop(model, options->options.calib_length),
-      machine->few);
-  sums[GPTVQ_STAGE_SAMPLE].seconds += writing->tokens * writing->caches / machine->read;
+  /* weights of 2 bytes, of which each makes 2 flop a token: all are read for the texts of a step */
+  const double flop = writing->tokens * model_flop(model, options->options.calib_length);
+  sums[GPTVQ_STAGE_SAMPLE].flop += flop;
+  sums[GPTVQ_STAGE_SAMPLE].seconds +=
+      fmax(flop / machine->few, flop / ((double)writing->together * machine->read)) +
+      writing->tokens * writing->caches / machine->read;
 }
 
 /* Fine-tuning of the model: the original once, each step forward twice, back, and the gradients of weights;
  * the output heads of both, and one of them back. Then the finished model beside the original. */
-static void add_end(const gptvq_model *model, const gptvq_resolved *options, const speeds *machine,
-                    gptvq_stage_sum *sums) {
+static void add_end(const gptvq_model *model, const gptvq_resolved *options, size_t judged,
+                    const speeds *machine, gptvq_stage_sum *sums) {
   const gptvq_quantize_options *o = &options->options;
   const double length = (double)o->calib_length, all = model_flop(model, o->calib_length),
                head = 2.0 * (double)model->head.rows * (double)model->head.cols, blocks = all - head;
@@ -286,8 +289,7 @@ static void add_end(const gptvq_model *model, const gptvq_resolved *options, con
     add(&sums[GPTVQ_STAGE_OTHER], (double)o->finetune_steps * step * (4.0 * blocks + 3.0 * head),
         machine->forward);
   }
-  if (o->judge_tokens > 0) /* of a text and of its own */
-    add(&sums[GPTVQ_STAGE_JUDGE], 2.0 * 2.0 * (double)o->judge_tokens * all, machine->forward);
+  if (judged > 0) add(&sums[GPTVQ_STAGE_JUDGE], 2.0 * (double)judged * length * all, machine->forward);
 }
 
 /* Gradients, and the Hessians that layers are tried with; what trying them takes is a part of solving them.
@@ -405,7 +407,7 @@ gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved
                                     : (gptvq_writing){0};
   GPTVQ_TRY(measure(options, backend, writing.together, parts, count, &machine, err));
   add_writing(model, options, &writing, &machine, sums);
-  if (gptvq_run_uses_data(options)) add_end(model, options, &machine, sums);
+  if (gptvq_run_uses_data(options)) add_end(model, options, writing.judged, &machine, sums);
   for (size_t i = 0; i < count; i++) add_outside(options, &parts[i], sums);
   if (gptvq_run_is_guided(options))
     add(&sums[GPTVQ_STAGE_GRADIENT],

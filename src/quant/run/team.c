@@ -81,8 +81,8 @@ gptvq_status gptvq_team_check(gptvq_dist *dist, const gptvq_resolved *options, c
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
         "%zu ranks, but only %zu groups of the %zu calibration windows: start fewer, or give more windows "
-        "(`calib_samples`; beyond 64 four make a group, and there are %d at most)",
-        dist->team.count, deal.groups, deal.windows, GPTVQ_MAX_GROUPS);
+        "(`calib_samples`; beyond %d four make a group, and there are %d at most)",
+        dist->team.count, deal.groups, deal.windows, 4 * GPTVQ_FEW_GROUPS, GPTVQ_MAX_GROUPS);
   return compare_all(dist, options, identity, err);
 }
 
