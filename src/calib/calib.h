@@ -60,12 +60,15 @@ gptvq_status gptvq_calibration_create(const gptvq_model *model, const char *mode
  * aside; calib_length set. Asks for the sizes of text files. */
 double gptvq_calibration_peak(const gptvq_model *model, const gptvq_quantize_options *options,
                               gptvq_text_room room);
+/* How many windows gptvq_calibration_create makes of these options, how many of them the model writes, and by
+ * how many the finished model is judged; 0 where it would fail. */
+void gptvq_calibration_count(const gptvq_model *model, const gptvq_quantize_options *options, size_t *written,
+                             size_t *windows, size_t *judged);
 /* What the model's writing is, of the same options. */
 typedef struct gptvq_writing {
   double tokens;   /* 0: it writes nothing */
   size_t together; /* texts side by side */
   double caches;   /* bytes of keys and values that a token reads, on the mean */
-  size_t judged;   /* windows of all that the finished model is judged by */
 } gptvq_writing;
 gptvq_writing gptvq_calibration_writing(const gptvq_model *model, const gptvq_quantize_options *options,
                                         gptvq_text_room room);

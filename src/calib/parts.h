@@ -25,11 +25,6 @@ void gptvq_calibration_sources_release(gptvq_calibration_sources *sources);
 /* shares[count]: `total` things handed out by weight, largest remainders first; sums to total. */
 void gptvq_calibration_share(const gptvq_calibration_sources *sources, size_t total, size_t *shares);
 
-/* How many windows gptvq_calibration_create makes of these options, how many of them the model writes, and by
- * how many the finished model is judged; 0 where it would fail. */
-void gptvq_calibration_count(const gptvq_model *model, const gptvq_quantize_options *options, size_t *written,
-                             size_t *windows, size_t *judged);
-
 /* Fill out->tokens (allocated, numbers set) from one source. A text may have no room for all held-out
  * windows: block_held and held become less, and then judged_text are windows that are seen. */
 gptvq_status gptvq_calibration_cut(const gptvq_model *model, const char *model_dir, const char *path,

@@ -237,11 +237,10 @@ gptvq_writing gptvq_calibration_writing(const gptvq_model *model, const gptvq_qu
   own.compute = GPTVQ_COMPUTE_INT8;
   size_t written, windows, judged;
   gptvq_calibration_count(model, options, &written, &windows, &judged);
-  if (written == 0) return (gptvq_writing){.judged = judged};
+  if (written == 0) return (gptvq_writing){0};
   const texts all = divide(&own, written, options->calib_length, room.caches);
   return (gptvq_writing){.tokens = (double)all.count * (double)all.length,
                          .together = all.together,
-                         .judged = judged,
                          .caches = 0.5 * (double)gptvq_workspace_text_bytes(&own, all.length)};
 }
 

@@ -6,14 +6,8 @@
 
 gptvq_status gptvq_cuda_reserve(gptvq_cuda *cuda, gptvq_cuda_use use, size_t count, size_t size, void *out,
                                 gptvq_error *err) {
-  gptvq_cuda_buffer *b = &cuda->buffers[use];
-  const size_t bytes = gptvq_saturated_size(count, size);
-  if (b->memory == NULL || bytes > b->bytes) {
-    cuda->device->free(cuda->device, b->memory);
-    *b = (gptvq_cuda_buffer){0};
-    GPTVQ_TRY(cuda->device->alloc(cuda->device, bytes, &b->memory, err));
-    b->bytes = bytes;
-  }
+  gptvq_device_buffer *b = &cuda->buffers[use];
+  GPTVQ_TRY(gptvq_device_grow(cuda->device, b, gptvq_saturated_size(count, size), err));
   memcpy(out, &b->memory, sizeof b->memory); /* a pointer to whatever the caller has there */
   return GPTVQ_OK;
 }
@@ -45,10 +39,7 @@ void gptvq_cuda_forget_factor(gptvq_cuda *cuda) {
 
 static void release_buffers(gptvq_cuda *cuda) {
   cuda->layer = (gptvq_cuda_layer){0};
-  for (int use = 0; use < GPTVQ_CUDA_USES; use++) {
-    cuda->device->free(cuda->device, cuda->buffers[use].memory);
-    cuda->buffers[use] = (gptvq_cuda_buffer){0};
-  }
+  for (int use = 0; use < GPTVQ_CUDA_USES; use++) gptvq_device_drop(cuda->device, &cuda->buffers[use]);
 }
 
 /* *to = numbers of the factor, unless it is there. Where memory is short, buffers and *other go. */

@@ -5,12 +5,6 @@
 #include "cuda/backend.h"
 #include "quant/layer/layer.h"
 
-/* Device memory that is kept from call to call and grows. */
-typedef struct gptvq_cuda_buffer {
-  void *memory;
-  size_t bytes;
-} gptvq_cuda_buffer;
-
 typedef enum gptvq_cuda_use {                    /* what the buffers are for */
                               GPTVQ_CUDA_TARGET, /* a piece's weights as they were */
                               GPTVQ_CUDA_ROWS,   /* weights, residuals or directions of a piece's rows */
@@ -56,7 +50,7 @@ struct gptvq_cuda {
   gptvq_backend backend;
   gptvq_cuda_factor factor;
   gptvq_cuda_layer layer;
-  gptvq_cuda_buffer buffers[GPTVQ_CUDA_USES];
+  gptvq_device_buffer buffers[GPTVQ_CUDA_USES];
 };
 
 static inline gptvq_cuda *gptvq_cuda_of(const gptvq_backend *backend) { return backend->context; }

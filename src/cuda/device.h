@@ -113,4 +113,24 @@ static inline gptvq_status gptvq_device_download(gptvq_device *device, size_t by
   return device->download(device, &all, to, from, err);
 }
 
+/* Device memory that is kept from use to use and grows; {0}: none. */
+typedef struct gptvq_device_buffer {
+  void *memory;
+  size_t bytes;
+} gptvq_device_buffer;
+
+static inline void gptvq_device_drop(gptvq_device *device, gptvq_device_buffer *buffer) {
+  device->free(device, buffer->memory);
+  *buffer = (gptvq_device_buffer){0};
+}
+/* At least `bytes`, contents unspecified; where it grows, what was there is lost first. Errors of alloc. */
+static inline gptvq_status gptvq_device_grow(gptvq_device *device, gptvq_device_buffer *buffer, size_t bytes,
+                                             gptvq_error *err) {
+  if (buffer->memory != NULL && buffer->bytes >= bytes) return GPTVQ_OK;
+  gptvq_device_drop(device, buffer);
+  const gptvq_status status = device->alloc(device, bytes, &buffer->memory, err);
+  buffer->bytes = status == GPTVQ_OK ? bytes : 0;
+  return status;
+}
+
 #endif

@@ -22,17 +22,12 @@ typedef struct kept {
   void *device;
 } kept;
 
-typedef struct buffer {
-  void *memory;
-  size_t bytes;
-} buffer;
-
 struct gptvq_cuda_forward {
   gptvq_forward table;
   gptvq_device *device;
   gptvq_cuda_linalg *linalg; /* or NULL */
   kept *kept;
-  buffer buffers[BUFFERS];
+  gptvq_device_buffer buffers[BUFFERS];
   void *pinned[PINNED]; /* memory of the host */
 };
 
@@ -53,15 +48,7 @@ typedef struct work {
 
 static gptvq_status reserve(gptvq_cuda_forward *f, size_t number, size_t count, size_t size,
                             gptvq_error *err) {
-  buffer *b = &f->buffers[number];
-  const size_t bytes = gptvq_saturated_size(count, size);
-  void *memory;
-  if (b->memory != NULL && b->bytes >= bytes) return GPTVQ_OK;
-  f->device->free(f->device, b->memory);
-  *b = (buffer){0};
-  GPTVQ_TRY(f->device->alloc(f->device, bytes, &memory, err));
-  *b = (buffer){memory, bytes};
-  return GPTVQ_OK;
+  return gptvq_device_grow(f->device, &f->buffers[number], gptvq_saturated_size(count, size), err);
 }
 
 static void prepare(const gptvq_forward *table, void *memory, size_t bytes) {
@@ -82,10 +69,7 @@ static void rest(const gptvq_forward *table) {
     f->device->free(f->device, k->device);
     free(k);
   }
-  for (size_t i = 0; i < BUFFERS; i++) {
-    f->device->free(f->device, f->buffers[i].memory);
-    f->buffers[i] = (buffer){0};
-  }
+  for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(f->device, &f->buffers[i]);
   for (size_t i = 0; i < PINNED; i++) {
     if (f->pinned[i] != NULL) f->device->unpin(f->device, f->pinned[i]);
     f->pinned[i] = NULL;

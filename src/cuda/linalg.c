@@ -21,11 +21,6 @@ typedef struct kept {
   bool upper;
 } kept;
 
-typedef struct buffer {
-  float *memory;
-  size_t bytes;
-} buffer;
-
 typedef struct lent {
   const float *host, *device; /* [rows × ld] each; NULL: none */
   size_t rows, ld;
@@ -36,18 +31,13 @@ struct gptvq_cuda_linalg {
   gptvq_device *device;
   bool rounds;
   kept *latest;
-  buffer buffers[BUFFERS];
+  gptvq_device_buffer buffers[BUFFERS];
   lent lent;
-  buffer remembered; /* [remembered_rows × remembered_cols], as they came */
+  gptvq_device_buffer remembered; /* [remembered_rows × remembered_cols], as they came */
   size_t remembered_rows, remembered_cols;
 };
 
 static gptvq_cuda_linalg *of(const gptvq_linalg *table) { return table->context; }
-
-static void free_buffer(gptvq_device *device, buffer *b) {
-  device->free(device, b->memory);
-  *b = (buffer){0};
-}
 
 static void free_kept(gptvq_device *device, kept *k) {
   device->free(device, k->sums);
@@ -107,7 +97,7 @@ static gptvq_status take(gptvq_cuda_linalg *l, const double *spare, size_t first
     bool freed = false;
     for (size_t i = first; i < BUFFERS; i++) {
       freed = freed || l->buffers[i].memory != NULL;
-      free_buffer(l->device, &l->buffers[i]);
+      gptvq_device_drop(l->device, &l->buffers[i]);
     }
     if (freed) continue;
     gptvq_error settling;
@@ -122,12 +112,12 @@ static gptvq_status take(gptvq_cuda_linalg *l, const double *spare, size_t first
 
 static gptvq_status reserve(gptvq_cuda_linalg *l, const double *spare, size_t number, size_t bytes,
                             gptvq_error *err) {
-  buffer *b = &l->buffers[number];
+  gptvq_device_buffer *b = &l->buffers[number];
   void *memory;
   if (b->bytes >= bytes) return GPTVQ_OK;
-  free_buffer(l->device, b);
+  gptvq_device_drop(l->device, b);
   GPTVQ_TRY(take(l, spare, number + 1, bytes, &memory, err));
-  *b = (buffer){memory, bytes};
+  *b = (gptvq_device_buffer){memory, bytes};
   return GPTVQ_OK;
 }
 
@@ -255,7 +245,7 @@ static gptvq_status reserve_inputs(gptvq_cuda_linalg *l, const kept *k, size_t m
     gptvq_status status = reserve(l, k->host, INPUTS, *slab * k->c * sizeof(float), err);
     if (status == GPTVQ_OK && both) status = reserve(l, k->host, OTHERS, *slab * k->m * sizeof(float), err);
     if (status != GPTVQ_ERROR_MEMORY || *slab <= chunk) return status;
-    free_buffer(l->device, &l->buffers[INPUTS]);
+    gptvq_device_drop(l->device, &l->buffers[INPUTS]);
   }
 }
 
@@ -306,9 +296,9 @@ static gptvq_status remember(const gptvq_linalg *table, size_t c, size_t n, cons
   void *memory;
   l->remembered_rows = l->remembered_cols = 0;
   if (l->remembered.memory == NULL || l->remembered.bytes < bytes) {
-    free_buffer(l->device, &l->remembered);
+    gptvq_device_drop(l->device, &l->remembered);
     GPTVQ_TRY(take(l, NULL, 0, bytes, &memory, err));
-    l->remembered = (buffer){memory, bytes};
+    l->remembered = (gptvq_device_buffer){memory, bytes};
   }
   GPTVQ_TRY(bring_inputs(l, n, c, x, ldx, false, l->remembered.memory, err));
   l->remembered_rows = n;
@@ -332,7 +322,7 @@ void gptvq_cuda_linalg_lend(gptvq_cuda_linalg *l, const float *x, size_t n, size
 void gptvq_cuda_linalg_take_back(gptvq_cuda_linalg *l) { l->lent = (lent){0}; }
 
 void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *l) {
-  free_buffer(l->device, &l->remembered);
+  gptvq_device_drop(l->device, &l->remembered);
   l->remembered_rows = l->remembered_cols = 0;
 }
 
@@ -374,7 +364,7 @@ static gptvq_status inverse_factor(const gptvq_linalg *table, size_t n, double *
     status = d->inverse_factor(d, n, memory, done, err);
     if (status != GPTVQ_ERROR_MEMORY) break;
     gptvq_error settling;
-    for (size_t i = 0; i < BUFFERS; i++) free_buffer(d, &l->buffers[i]);
+    for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(d, &l->buffers[i]);
     if (settle_one(l, NULL, &more, &settling) != GPTVQ_OK || !more) break;
     status = copy_triangle(d, n, a, memory, false, err);
   }
@@ -412,7 +402,7 @@ void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *l) {
     l->latest = k->next;
     free_kept(l->device, k);
   }
-  for (size_t i = 0; i < BUFFERS; i++) free_buffer(l->device, &l->buffers[i]);
+  for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(l->device, &l->buffers[i]);
   gptvq_cuda_linalg_rest(l);
   free(l);
 }

@@ -278,14 +278,16 @@ static void add_writing(const gptvq_model *model, const gptvq_resolved *options,
 
 /* Fine-tuning of the model: the original once, each step forward twice, back, and the gradients of weights;
  * the output heads of both, and one of them back. Then the finished model beside the original. */
-static void add_end(const gptvq_model *model, const gptvq_resolved *options, size_t judged,
-                    const speeds *machine, gptvq_stage_sum *sums) {
+static void add_end(const gptvq_model *model, const gptvq_resolved *options, const speeds *machine,
+                    gptvq_stage_sum *sums) {
   const gptvq_quantize_options *o = &options->options;
+  size_t written, windows, judged;
+  gptvq_calibration_count(model, o, &written, &windows, &judged);
   const double length = (double)o->calib_length, all = model_flop(model, o->calib_length),
                head = 2.0 * (double)model->head.rows * (double)model->head.cols, blocks = all - head;
   if (o->finetune_steps > 0) {
-    const double windows = (double)o->calib_samples * length, step = (double)o->finetune_batch * length;
-    add(&sums[GPTVQ_STAGE_OTHER], windows * blocks, machine->forward);
+    const double step = (double)o->finetune_batch * length;
+    add(&sums[GPTVQ_STAGE_OTHER], (double)o->calib_samples * length * blocks, machine->forward);
     add(&sums[GPTVQ_STAGE_OTHER], (double)o->finetune_steps * step * (4.0 * blocks + 3.0 * head),
         machine->forward);
   }
@@ -407,7 +409,7 @@ gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved
                                     : (gptvq_writing){0};
   GPTVQ_TRY(measure(options, backend, writing.together, parts, count, &machine, err));
   add_writing(model, options, &writing, &machine, sums);
-  if (gptvq_run_uses_data(options)) add_end(model, options, writing.judged, &machine, sums);
+  if (gptvq_run_uses_data(options)) add_end(model, options, &machine, sums);
   for (size_t i = 0; i < count; i++) add_outside(options, &parts[i], sums);
   if (gptvq_run_is_guided(options))
     add(&sums[GPTVQ_STAGE_GRADIENT],
