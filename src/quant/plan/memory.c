@@ -308,7 +308,7 @@ static double judge_peak(const run *r) {
     packed = fmax(packed, packed_block(r, &r->model->blocks[b]));
   const gptvq_model own = with_compute(r->model, r->options);
   return block_pages(r->model) + packed + 2.0 * outside_pages(r->model) +
-         2.0 * (double)gptvq_runner_bytes(&own, length);
+         2.0 * (double)gptvq_runner_bytes(&own, length, 1);
 }
 
 /* All blocks together: of the original and of the finished model a block of pages at a time, of the latter

@@ -9,7 +9,7 @@ static gptvq_status judge(const gptvq_model *original, const gptvq_model *packed
   gptvq_error inner = {.status = GPTVQ_OK};
   if (windows == 0 || length < 2) return GPTVQ_OK;
   const gptvq_windows cut = {(int32_t *)(uintptr_t)tokens, windows, length, 0}; /* only read */
-  gptvq_status status = gptvq_compare_windows(original, packed, &cut, callbacks, &result, &inner);
+  gptvq_status status = gptvq_compare_windows(original, packed, NULL, &cut, callbacks, &result, &inner);
   if (status == GPTVQ_ERROR_NUMERIC) {
     gptvq_log(callbacks, GPTVQ_LOG_WARNING, "what was lost is not known: %s", inner.message);
     return GPTVQ_OK;
