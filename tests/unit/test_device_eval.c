@@ -1,19 +1,21 @@
-/* Evaluation on the shim: the scores of the same halves and heads run by hand to the last bit, those of the
- * CPU within what another order of sums does, groups of windows, memory. */
-#include "cuda/card.h"
+/* Evaluation on the shim (or a card, device_fixture.h): the scores of the same halves and heads run by hand,
+ * those of the CPU within what another order of sums does, groups of windows, memory. */
 #include "cuda/forward.h"
 #include "cuda/shim/shim.h"
+#include "device_fixture.h"
 #include "eval/device/device.h"
 #include "tiny_model.h"
 
 enum { CTX = 66, WINDOWS = 2, MODELS = 9 };
+
+enum { LOGITS = (CTX - 1) * TINY_VOCAB };
 
 static const char *const folders[MODELS] = {"llama", "tied",  "qwen2",  "qwen3", "olmo3",
                                             "fused", "mixed", "gemma2", "packed"};
 static const gptvq_compute computes[] = {GPTVQ_COMPUTE_FP32, GPTVQ_COMPUTE_BF16};
 
 static gptvq_device *device;
-static gptvq_cuda_forward *shim;
+static gptvq_cuda_forward *owner;
 static const gptvq_forward *forward;
 static int32_t tokens[WINDOWS * CTX];
 static const gptvq_windows windows = {tokens, WINDOWS, CTX, 0};
@@ -30,17 +32,17 @@ static int make_scratch(void **state) {
   ok(gptvq_quantize("llama", "packed", &o, NULL, NULL, err));
   uint64_t random = 7;
   for (size_t i = 0; i < WINDOWS * CTX; i++) tokens[i] = (int32_t)gptvq_random_below(&random, TINY_VOCAB);
-  ok(gptvq_device_open_shim(&device, err));
-  ok(gptvq_cuda_forward_create(device, NULL, &shim, err));
-  forward = gptvq_cuda_forward_table(shim);
+  ok(open_test_device(&device, err));
+  ok(gptvq_cuda_forward_create(device, NULL, &owner, err));
+  forward = gptvq_cuda_forward_table(owner);
   return 0;
 }
 
 static int drop_scratch(void **state) {
   size_t free_bytes, total;
-  const bool all = device->memory(device, &free_bytes, &total, NULL) == GPTVQ_OK && free_bytes == total &&
-                   gptvq_shim_pinned(device) == 0;
-  gptvq_cuda_forward_destroy(shim);
+  const bool all = on_test_card() || (device->memory(device, &free_bytes, &total, NULL) == GPTVQ_OK &&
+                                      free_bytes == total && gptvq_shim_pinned(device) == 0);
+  gptvq_cuda_forward_destroy(owner);
   device->close(device);
   return tiny_drop_scratch(state) != 0 || !all ? -1 : 0;
 }
@@ -54,8 +56,8 @@ static gptvq_model *open_model(const char *folder, gptvq_compute compute) {
 
 /* ---- by hand ---- */
 
-/* Logits of a window, half after half on the shim or with `on` NULL on the CPU. noise: root mean square of
- * relative changes to the embeddings. */
+/* Logits of a window, those that predict, half after half on the device or with `on` NULL on the CPU. noise:
+ * root mean square of relative changes to the embeddings. */
 static void run_by_hand(const gptvq_model *model, const gptvq_forward *on, const int32_t *ids, double noise,
                         float *logits) {
   gptvq_workspace *workspace;
@@ -73,12 +75,10 @@ static void run_by_hand(const gptvq_model *model, const gptvq_forward *on, const
     else if (mlp) ok(gptvq_block_mlp(model, h.block, workspace, CTX, x, h.stop, NULL, NULL, err));
     else ok(gptvq_block_attention(model, h.block, workspace, 0, 0, CTX, x, h.stop, NULL, NULL, err));
   }
-  ok(gptvq_head_on(model, on, workspace, CTX, x, logits, err));
+  ok(gptvq_head_on(model, on, workspace, CTX - 1, x, logits, err));
   if (on != NULL) on->rest(on);
   gptvq_workspace_destroy(workspace);
 }
-
-enum { LOGITS = CTX * TINY_VOCAB };
 
 static double score(const float *logits, int32_t target) {
   return gptvq_log_sum_exp(logits, TINY_VOCAB) - (double)logits[target];
@@ -89,7 +89,7 @@ static void score_by_hand(const float *a, const float *b, double *nll, double *k
   *nll = *kl = 0.0;
   for (size_t w = 0; w < WINDOWS; w++)
     for (size_t p = 0; p + 1 < CTX; p++) {
-      const float *x = a + (w * CTX + p) * TINY_VOCAB, *y = b + (w * CTX + p) * TINY_VOCAB;
+      const float *x = a + w * LOGITS + p * TINY_VOCAB, *y = b + w * LOGITS + p * TINY_VOCAB;
       *nll += score(x, tokens[w * CTX + p + 1]);
       for (int32_t i = 0; i < TINY_VOCAB; i++) *kl += exp(-score(x, i)) * (score(y, i) - score(x, i));
     }
@@ -125,7 +125,7 @@ static gptvq_compare_result evaluate(const gptvq_model *a, const gptvq_model *b,
  * that change no more than the logits do, by twice their largest difference. */
 static void scores_are_those_of_the_halves(void **state) {
   (void)state;
-  static float logits[3][WINDOWS * LOGITS]; /* on the CPU, on the shim, disturbed */
+  static float logits[3][WINDOWS * LOGITS]; /* on the CPU, on the device, disturbed */
   for (size_t i = 0; i < MODELS; i++)
     for (size_t c = 0; c < 2; c++) {
       const double noise = 0x1p-10, half = c == 0 ? 0x1p-18 : 0x1p-10;
@@ -229,6 +229,7 @@ static void groups_of_windows_are_one_text(void **state) {
 /* What is asked for fits into what is said to be needed; less is an error that leaves nothing behind. */
 static void memory_is_what_was_said(void **state) {
   (void)state;
+  if (on_test_card()) skip();
   gptvq_model *a = open_model("llama", GPTVQ_COMPUTE_FP32), *b = open_model("packed", GPTVQ_COMPUTE_FP32);
   const size_t vectors = 4 * CTX * TINY_HIDDEN * sizeof(float), /* gains, rotations */
       bytes = gptvq_eval_device_bytes(a, b, CTX);
