@@ -1,6 +1,7 @@
 /* Where a run is at work, and how much memory a card needs for it. */
 #include "quant/run/pipeline.h"
 #include "base/memory.h"
+#include "eval/device/device.h"
 #include "quant/plan/memory.h"
 
 /* fp32 arrays of rows × cols, and of cols × cols, that the solver has on a device: weights, work and errors;
@@ -20,7 +21,7 @@ static size_t trellis_bytes(size_t rows, const gptvq_resolved *options) {
   return gptvq_min_size(GPTVQ_CUDA_TAIL_BYTES, gptvq_saturated_size(rows, ROW));
 }
 
-/* Of a sweep over the block: `ways` versions of it, the original's and the quantized one's. */
+/* Of a sweep over the block, `ways` versions of it, the original's and the quantized one's; of judging. */
 static gptvq_status forward_bytes(const gptvq_model *model, const gptvq_resolved *options, size_t *most,
                                   gptvq_error *err) {
   gptvq_model calibrating = *model;
@@ -33,6 +34,8 @@ static gptvq_status forward_bytes(const gptvq_model *model, const gptvq_resolved
   for (size_t b = 0; b < model->config.layers; b++)
     *most = gptvq_max_size(*most,
                            gptvq_cuda_forward_bytes(&calibrating, &model->blocks[b], length, length, ways));
+  if (options->options.judge_tokens > 0) /* the packed model is no larger than the original */
+    *most = gptvq_max_size(*most, gptvq_eval_device_bytes(&calibrating, &calibrating, length));
   return GPTVQ_OK;
 }
 
