@@ -11,7 +11,7 @@ typedef struct slab {
   float *values, *products;    /* [rows × padded], the device's, likewise what follows */
   const uint32_t *group_first; /* [groups + 1], and 0, padded: the whole row */
   const double *ridge;         /* [padded] */
-  double *matrix, *slope, *row_loss;
+  double *matrix, *side, *constant;
 } slab;
 
 /* Where columns have their values in the books, then where groups begin, the row, and ridges. */
@@ -42,14 +42,15 @@ done:
   return status;
 }
 
-/* out = sums over parts of values and products */
-static gptvq_status add_up(const slab *s, uint32_t count, uint32_t ways, const uint32_t *start,
-                           const double *ridge, double *out, size_t out_stride, gptvq_error *err) {
+/* out = sums over parts of x and products */
+static gptvq_status add_up(const slab *s, const float *x, uint32_t count, uint32_t ways,
+                           const uint32_t *start, const double *ridge, double *out, size_t out_stride,
+                           gptvq_error *err) {
   const gptvq_kernel_dots_arguments a = {.rows = s->rows,
                                          .stride = s->q->padded,
                                          .count = count,
                                          .ways = ways,
-                                         .x = s->values,
+                                         .x = x,
                                          .y = s->products,
                                          .start = start,
                                          .ridge = ridge,
@@ -60,7 +61,7 @@ static gptvq_status add_up(const slab *s, uint32_t count, uint32_t ways, const u
   return s->cuda->device->launch(s->cuda->device, GPTVQ_KERNEL_dots, &grid, &a, err);
 }
 
-/* Residuals, their products with H, losses; then values of the tables, which the slopes are made with. */
+/* Weights' products with H, their constants; values of the tables, and right sides. */
 static gptvq_status begin(slab *s, gptvq_error *err) {
   gptvq_cuda *cuda = s->cuda;
   const gptvq_vq *q = s->q;
@@ -70,32 +71,29 @@ static gptvq_status begin(slab *s, gptvq_error *err) {
                                      .dim = 1,
                                      .blocks = (uint32_t)q->blocks,
                                      .book_stride = groups * GPTVQ_TRELLIS_STATES};
+  const float *target;
   uint16_t *state;
   double *memory;
   GPTVQ_TRY(send_columns(s, &a.book_of, err));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_BOOKS, groups * GPTVQ_TRELLIS_STATES, sizeof(float),
                             q->state_values, &a.books, err));
-  GPTVQ_TRY(gptvq_cuda_target(cuda, q, s->first, s->rows, &a.target, err));
+  GPTVQ_TRY(gptvq_cuda_target(cuda, q, s->first, s->rows, &target, err));
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_INDEX, s->rows * n, sizeof *state, q->index + s->first * n,
                             &state, err));
-  GPTVQ_TRY(gptvq_cuda_send_scales(cuda, q, s->first, s->first + s->rows, NULL, 0, q->blocks, &a.scale, err));
   GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_ROWS, s->rows * n, sizeof *s->values, &s->values, err));
   GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_RESULT, s->rows * n, sizeof *s->products, &s->products, err));
   GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_LOSS, s->rows, system * sizeof *memory, &memory, err));
   s->matrix = memory;
-  s->slope = memory + s->rows * groups * groups;
-  s->row_loss = s->slope + s->rows * groups;
+  s->side = memory + s->rows * groups * groups;
+  s->constant = s->side + s->rows * groups;
+  GPTVQ_TRY(gptvq_cuda_multiply_hessian(cuda, s->rows, n, target, s->products, err));
+  GPTVQ_TRY(add_up(s, target, 1, 1, s->group_first + groups + 1, NULL, s->constant, 1, err));
   const gptvq_device_grid grid = {(unsigned)gptvq_ceil_div(q->blocks, GPTVQ_ROWS_THREADS),
                                   (unsigned)gptvq_min_size(s->rows, 4096), GPTVQ_ROWS_THREADS, 0};
   a.index = state;
   a.out = s->values;
   GPTVQ_TRY(cuda->device->launch(cuda->device, GPTVQ_KERNEL_decode, &grid, &a, err));
-  GPTVQ_TRY(gptvq_cuda_multiply_hessian(cuda, s->rows, n, s->values, s->products, err));
-  GPTVQ_TRY(add_up(s, 1, 1, s->group_first + groups + 1, NULL, s->row_loss, 1, err));
-  a.target = NULL;
-  a.scale = (gptvq_kernel_scales){0};
-  GPTVQ_TRY(cuda->device->launch(cuda->device, GPTVQ_KERNEL_decode, &grid, &a, err));
-  return add_up(s, (uint32_t)groups, 4, s->group_first, NULL, s->slope, groups, err);
+  return add_up(s, s->values, (uint32_t)groups, 4, s->group_first, NULL, s->side, groups, err);
 }
 
 /* The matrices' row of group g. */
@@ -114,12 +112,12 @@ static gptvq_status add_group(slab *s, size_t g, gptvq_error *err) {
                                         .c = s->products,
                                         .ldc = n};
   GPTVQ_TRY(s->cuda->device->product(s->cuda->device, &product, err));
-  return add_up(s, (uint32_t)g + 1, 4, s->group_first, s->ridge, s->matrix + g * q->groups,
+  return add_up(s, s->values, (uint32_t)g + 1, 4, s->group_first, s->ridge, s->matrix + g * q->groups,
                 q->groups * q->groups, err);
 }
 
-static gptvq_status make_systems(gptvq_vq *q, size_t first, size_t count, double *row_loss, double *matrix,
-                                 double *slope, gptvq_error *err) {
+static gptvq_status make_systems(gptvq_vq *q, size_t first, size_t count, double *constant, double *matrix,
+                                 double *side, gptvq_error *err) {
   gptvq_cuda *cuda = gptvq_cuda_of(q->backend);
   gptvq_device *device = cuda->device;
   const size_t n = q->padded, groups = q->groups,
@@ -136,8 +134,8 @@ static gptvq_status make_systems(gptvq_vq *q, size_t first, size_t count, double
     GPTVQ_TRY(gptvq_device_download(device, s.rows * groups * groups * sizeof *matrix,
                                     matrix + done * groups * groups, s.matrix, err));
     GPTVQ_TRY(
-        gptvq_device_download(device, s.rows * groups * sizeof *slope, slope + done * groups, s.slope, err));
-    GPTVQ_TRY(gptvq_device_download(device, s.rows * sizeof *row_loss, row_loss + done, s.row_loss, err));
+        gptvq_device_download(device, s.rows * groups * sizeof *side, side + done * groups, s.side, err));
+    GPTVQ_TRY(gptvq_device_download(device, s.rows * sizeof *constant, constant + done, s.constant, err));
     done += s.rows;
   }
   return GPTVQ_OK;

@@ -8,7 +8,7 @@
 /* Not the CPU's direct way, which forms the systems row by row. */
 gptvq_status gptvq_cuda_update(gptvq_vq *q, double *loss, gptvq_error *err) {
   if (q->step_bits > 0) return gptvq_cuda_update_scales(q, loss, err);
-  return gptvq_vq_update_by(q, false, loss, err);
+  return gptvq_vq_update_gradients(q, loss, err);
 }
 
 typedef struct system_product {

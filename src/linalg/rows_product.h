@@ -9,8 +9,8 @@
 #include <stddef.h>
 
 /* C[m × n] = A[m × k] · B[k × n], or C −= A · B; row-major, strides in elements, C apart from A and B.
- * Threaded; the bits depend neither on the number of threads nor on the CPU level (no fused multiplications).
- */
+ * Threaded; the bits depend neither on the number of threads nor on the CPU level (multiplications are
+ * fused with additions at all of them). */
 void gptvq_rows_product(bool subtract, size_t m, size_t n, size_t k, const float *a, size_t lda,
                         const float *b, size_t ldb, float *c, size_t ldc);
 

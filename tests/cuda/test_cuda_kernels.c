@@ -139,7 +139,7 @@ static gptvq_status search(gptvq_vq *q, double *gain, gptvq_error *err) {
   return q->backend->search(q, gain, err);
 }
 static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
-  return q->backend == &gptvq_cpu_backend && q->step_bits == 0 ? gptvq_vq_update_by(q, false, loss, err)
+  return q->backend == &gptvq_cpu_backend && q->step_bits == 0 ? gptvq_vq_update_gradients(q, loss, err)
                                                                : q->backend->update(q, loss, err);
 }
 

@@ -13,7 +13,7 @@ static gptvq_layer_result solve_on(const gptvq_backend *backend, const layer_cas
 
 /* The CPU with the backend's way in the codebook update. */
 static gptvq_status update_by_gradients(gptvq_vq *q, double *loss, gptvq_error *err) {
-  return q->step_bits > 0 ? gptvq_vq_update(q, loss, err) : gptvq_vq_update_by(q, false, loss, err);
+  return q->step_bits > 0 ? gptvq_vq_update(q, loss, err) : gptvq_vq_update_gradients(q, loss, err);
 }
 
 /* The shim's products are the CPU's, the kernels' operations too: the bytes have to be the same. */

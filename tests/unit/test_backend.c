@@ -169,7 +169,7 @@ static void failures_of_a_backend_are_reported(void **state) {
 }
 
 static gptvq_status update_by_gradients(gptvq_vq *q, double *loss, gptvq_error *err) {
-  return gptvq_vq_update_by(q, false, loss, err);
+  return gptvq_vq_update_gradients(q, loss, err);
 }
 
 static void conjugate_gradients_go_through_the_table(void **state) {

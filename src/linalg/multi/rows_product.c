@@ -1,6 +1,6 @@
-/* Each number of C is one chain of multiplications and additions for every DEPTH of its terms, and the sums
- * of these are added in their order: nothing depends on which other rows and columns there are, as it does
- * in a BLAS, nor on the level. Columns of B are packed into panels of DEPTH × COLS, small enough for the
+/* Each number of C is one chain of fused multiplications and additions for every DEPTH of its terms, and the
+ * sums of these are added in their order: nothing depends on which other rows and columns there are, as it
+ * does in a BLAS, nor on the level. Columns of B are packed into panels of DEPTH × COLS, small enough for the
  * first-level cache, while all rows pass, packed as well, as rows a power of two apart share cache lines;
  * sums of ROWS × COLS stay in registers. */
 #include "linalg/multi/rows_product.h"
@@ -30,8 +30,8 @@ static inline __attribute__((always_inline)) void multiply(size_t vectors, bool 
     vfloat columns[VECTORS];
     for (size_t v = 0; v < vectors; v++) columns[v] = LOAD(b + p * COLS + v * V);
     for (size_t r = 0; r < ROWS; r++) {
-      const float value = a[r * DEPTH + p];
-      for (size_t v = 0; v < vectors; v++) sums[r][v] += value * columns[v];
+      const vfloat value = broadcast(a[r * DEPTH + p]);
+      for (size_t v = 0; v < vectors; v++) sums[r][v] = multiply_add(value, columns[v], sums[r][v]);
     }
   }
   for (size_t r = 0; r < ROWS; r++)
@@ -78,9 +78,12 @@ void GPTVQ_MULTI(gptvq_rows_product_tile)(bool subtract, size_t m, size_t n, siz
     const size_t depth = gptvq_min_size(DEPTH, k - from), filled = gptvq_round_up(m, ROWS);
     pack(m, depth, filled, DEPTH, a + from, lda, left);
     for (size_t p = 0; p < depth; p++)
-      for (size_t j = 0; j < n; j += COLS)
-        pack(1, gptvq_min_size(COLS, n - j), 1, COLS, b + (from + p) * ldb + j, ldb,
-             right + j * DEPTH + p * COLS);
+      for (size_t j = 0; j < n; j += COLS) {
+        const float *row = b + (from + p) * ldb + j;
+        float *to = right + j * DEPTH + p * COLS;
+        if (n - j >= COLS) memcpy(to, row, COLS * sizeof *to);
+        else pack(1, n - j, 1, COLS, row, ldb, to);
+      }
     for (size_t j = 0; j < n; j += COLS)
       for (size_t i = 0; i < m; i += ROWS) {
         const float *x = left + i * DEPTH, *y = right + j * DEPTH;

@@ -11,7 +11,7 @@
  * WIDTH, multiples of what stays in registers at every level. packed[GPTVQ_ROWS_PRODUCT_PACKED]: room for
  * DEPTH columns of A and rows of B. */
 enum {
-  GPTVQ_ROWS_PRODUCT_HEIGHT = 192,
+  GPTVQ_ROWS_PRODUCT_HEIGHT = 384,
   GPTVQ_ROWS_PRODUCT_WIDTH = 288,
   GPTVQ_ROWS_PRODUCT_DEPTH = 128,
   GPTVQ_ROWS_PRODUCT_PACKED =

@@ -135,3 +135,11 @@ gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_er
   }
   return gptvq_vq_total(q, q->unit_values, loss, err);
 }
+
+gptvq_status gptvq_vq_target_product(gptvq_vq *q, gptvq_error *err) {
+  if (q->has_product) return GPTVQ_OK;
+  gptvq_stage_count(q->stages, 2.0 * (double)(q->rows * q->padded * q->padded));
+  GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->target, q->target_product, err));
+  q->has_product = true;
+  return GPTVQ_OK;
+}

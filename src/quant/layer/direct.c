@@ -1,6 +1,8 @@
-/* Codebook update, the systems of small codebooks: the normal equations of a stripe, N = Σ over its rows of
- * Dᵀ (H + ridge) D with D the row's decoding (columns × centroids, one entry per column), formed and
- * factorised. Rows of H are added up by centroid, which is one addition per entry of H and row, then columns.
+/* Codebook update, the systems of small codebooks: the normal equations of a stripe, N c = g with N = Σ over
+ * its rows of Dᵀ (H + ridge) D, D the row's decoding (columns × centroids, one entry per column), and g = Σ
+ * Dᵀ (H + ridge) w, formed and factorised. Rows of H are added up by centroid, which is one addition per
+ * entry of H and row, then columns. Losses follow from the system: of codebooks c, wᵀ (H + ridge) w − c (2 g
+ * − N c).
  */
 #include "base/memory.h"
 #include "base/threads.h"
@@ -8,21 +10,21 @@
 #include "quant/layer/layer.h"
 #include "quant/layer/normal.h"
 
+#include <math.h>
 #include <string.h>
 
 /* COLUMNS of H that are added up at a time: sums stay in the first-level cache, that part of H in the second.
  * TOGETHER: stripes that meet them there. MATRICES: of those that are worked on at a time. */
 enum { COLUMNS = 128, TOGETHER = 8, MOST_STRIPES = 64, MOST_VALUES = 4096 };
+/* What is less than that of wᵀ (H + ridge) w is no gain: products with H are in fp32. */
+#define ROUNDING 0x1p-22
 static const size_t matrices_bytes = (size_t)128 << 20;
 
 typedef struct direct {
-  const gptvq_vq *q;
+  gptvq_vq *q;
   size_t values, widest, batch; /* unknowns of a stripe, of a group; stripes worked on together */
   size_t first, count;          /* stripes at work */
   double *matrices;             /* [batch][values²], lower triangles */
-  const double *gradient;       /* [stripes × values] */
-  double *solution;             /* likewise */
-  bool *solved;                 /* [stripes] */
   char *scratch;                /* per thread */
   size_t thread_bytes;
 } direct;
@@ -31,6 +33,22 @@ typedef struct tile_scratch {
   float *sums, *block, *scale; /* [widest × COLUMNS], [widest²], [columns of a group] */
 } tile_scratch;
 
+typedef struct stripe_scratch {
+  double *slope, *step; /* [values] minus half the gradient of the loss; of the codebooks */
+  float *saved, *found; /* [values] the codebooks before and afterwards */
+  char *codes;          /* of those before, likewise */
+  uint16_t *scales;
+} stripe_scratch;
+
+static void take_stripe(gptvq_arena *arena, const direct *d, stripe_scratch *s) {
+  s->slope = gptvq_arena_take(arena, d->values, sizeof *s->slope);
+  s->step = gptvq_arena_take(arena, d->values, sizeof *s->step);
+  s->saved = gptvq_arena_take(arena, d->values, sizeof *s->saved);
+  s->found = gptvq_arena_take(arena, d->values, sizeof *s->found);
+  s->codes = gptvq_arena_take(arena, d->values, d->q->shape.codebook_bits / 8);
+  s->scales = gptvq_arena_take(arena, d->q->groups, sizeof *s->scales);
+}
+
 static void take_tile(gptvq_arena *arena, const direct *d, tile_scratch *t) {
   t->sums = gptvq_arena_take(arena, d->widest, COLUMNS * sizeof *t->sums);
   t->block = gptvq_arena_take(arena, d->widest, d->widest * sizeof *t->block);
@@ -38,13 +56,14 @@ static void take_tile(gptvq_arena *arena, const direct *d, tile_scratch *t) {
 }
 
 static direct direct_of(const gptvq_vq *q) {
-  direct d = {.q = q, .widest = q->k * q->dim};
+  direct d = {.q = (gptvq_vq *)(uintptr_t)q, .widest = q->k * q->dim};
   d.values = q->groups * d.widest;
   size_t one = gptvq_saturated_size(d.values, gptvq_saturated_size(d.values, sizeof *d.matrices));
   d.batch = gptvq_min_size(q->stripes, gptvq_max_size(1, gptvq_min_size(MOST_STRIPES, matrices_bytes / one)));
-  gptvq_arena counting = {0};
-  take_tile(&counting, &d, &(tile_scratch){0});
-  d.thread_bytes = counting.peak;
+  gptvq_arena tile = {0}, stripe = {0};
+  take_tile(&tile, &d, &(tile_scratch){0});
+  take_stripe(&stripe, &d, &(stripe_scratch){0});
+  d.thread_bytes = gptvq_max_size(tile.peak, stripe.peak);
   return d;
 }
 
@@ -117,7 +136,7 @@ static void add_pairs(void *context, size_t first, size_t last, size_t thread) {
   }
 }
 
-/* A centroid that nothing uses has an empty row, and stays. */
+/* A centroid that nothing uses has an empty row, and stays: it gets a weight next to nothing. */
 static void add_ridge(const direct *d, size_t stripe, double *matrix) {
   const gptvq_vq *q = d->q;
   const size_t dim = q->dim, last = gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
@@ -130,30 +149,89 @@ static void add_ridge(const direct *d, size_t stripe, double *matrix) {
           matrix[v * d->values + v] += scale * scale * gptvq_factor_ridge(q->factor, b * dim + i);
         }
   for (size_t v = 0; v < d->values; v++)
-    if (matrix[v * d->values + v] == 0.0) matrix[v * d->values + v] = 1.0;
+    if (matrix[v * d->values + v] == 0.0) matrix[v * d->values + v] = 0x1p-500;
 }
 
+/* slope = g − N c of the present codebooks; *whole: wᵀ (H + ridge) w. Returns their loss. */
+static double measure(const direct *d, size_t stripe, const double *matrix, double *slope, double *whole) {
+  const gptvq_vq *q = d->q;
+  const float *now = q->centroids + stripe * d->values;
+  const size_t first = stripe * q->shape.group_rows,
+               last = gptvq_min_size(q->rows, first + q->shape.group_rows);
+  *whole = 0.0;
+  for (size_t i = first * q->padded; i < last * q->padded; i++)
+    *whole += (double)q->target[i] * (double)q->target_product[i];
+  gptvq_vq_gather(q, stripe, q->target_product + first * q->padded, slope);
+  double loss = *whole;
+  for (size_t v = 0; v < d->values; v++) loss -= (double)now[v] * slope[v];
+  for (size_t v = 0; v < d->values; v++) {
+    const double *row = matrix + v * d->values;
+    double sum = 0.0;
+    for (size_t w = 0; w < v; w++) {
+      sum += row[w] * (double)now[w];
+      slope[w] -= row[w] * (double)now[v];
+    }
+    slope[v] -= sum + row[v] * (double)now[v];
+  }
+  for (size_t v = 0; v < d->values; v++) loss -= (double)now[v] * slope[v];
+  return fmax(loss, 0.0);
+}
+
+/* |Lᵀ x|² = x N x; sums: scratch */
+static double square(size_t n, const double *factor, const float *to, const float *from, double *sums) {
+  double total = 0.0;
+  memset(sums, 0, n * sizeof *sums);
+  for (size_t v = 0; v < n; v++) {
+    const double x = (double)to[v] - (double)from[v];
+    for (size_t w = 0; w <= v; w++) sums[w] += factor[v * n + w] * x;
+  }
+  for (size_t v = 0; v < n; v++) total += sums[v] * sums[v];
+  return total;
+}
+
+/* The codebooks of the least loss, rounded; a stripe that is not better keeps what it had, as does one whose
+ * system is not positive definite in double. */
 static void solve(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
   const direct *d = context;
+  gptvq_vq *q = d->q;
+  const size_t n = d->values, groups = q->groups, code_bytes = n * (q->shape.codebook_bits / 8);
+  gptvq_arena own = gptvq_arena_over(d->scratch + thread * d->thread_bytes, d->thread_bytes);
+  stripe_scratch s;
+  take_stripe(&own, d, &s);
   for (size_t i = begin; i < end; i++) {
-    const size_t stripe = d->first + i, at = stripe * d->values;
-    double *matrix = d->matrices + i * d->values * d->values, *change = d->solution + at;
+    const size_t stripe = d->first + i;
+    double *matrix = d->matrices + i * n * n, *loss = q->unit_values + stripe, whole;
+    float *book = q->centroids + stripe * n;
+    char *codes = (char *)q->codes + stripe * code_bytes;
+    uint16_t *scales = q->codebook_scales + stripe * groups;
     add_ridge(d, stripe, matrix);
-    memcpy(change, d->gradient + at, d->values * sizeof *change);
-    d->solved[stripe] = gptvq_solve_positive(d->values, matrix, change);
+    *loss = measure(d, stripe, matrix, s.slope, &whole);
+    memcpy(s.step, s.slope, n * sizeof *s.step);
+    if (!gptvq_solve_positive(n, matrix, s.step)) continue;
+    memcpy(s.saved, book, n * sizeof *book);
+    memcpy(s.codes, codes, code_bytes);
+    memcpy(s.scales, scales, groups * sizeof *scales);
+    for (size_t v = 0; v < n; v++) s.found[v] = (float)((double)book[v] + s.step[v]);
+    for (size_t g = 0; g < groups; g++)
+      gptvq_vq_store_codebook(q, stripe * groups + g, s.found + g * d->widest);
+    double gain = -square(n, matrix, book, s.saved, s.step);
+    for (size_t v = 0; v < n; v++) gain += 2.0 * ((double)book[v] - (double)s.saved[v]) * s.slope[v];
+    if (gain > ROUNDING * whole) {
+      *loss = fmax(*loss - gain, 0.0);
+      continue;
+    }
+    memcpy(book, s.saved, n * sizeof *book);
+    memcpy(codes, s.codes, code_bytes);
+    memcpy(scales, s.scales, groups * sizeof *scales);
   }
 }
 
-gptvq_status gptvq_vq_direct(const gptvq_vq *q, const double *gradient, double *change, bool *solved,
-                             gptvq_error *err) {
+gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err) {
   direct d = direct_of(q);
   const size_t mark = q->arena->used;
   take(q->arena, &d);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the codebook update", err));
-  d.gradient = gradient;
-  d.solution = change;
-  d.solved = solved;
+  GPTVQ_TRY(gptvq_vq_target_product(q, err));
   for (d.first = 0; d.first < q->stripes; d.first += d.count) {
     d.count = gptvq_min_size(d.batch, q->stripes - d.first);
     memset(d.matrices, 0, d.count * d.values * d.values * sizeof *d.matrices);
@@ -163,5 +241,5 @@ gptvq_status gptvq_vq_direct(const gptvq_vq *q, const double *gradient, double *
                                      ((double)d.values * (double)d.values / 3.0 + 2.0 * (double)d.values));
   }
   gptvq_arena_return(q->arena, mark);
-  return GPTVQ_OK;
+  return gptvq_vq_total(q, q->unit_values, loss, err);
 }

@@ -70,11 +70,14 @@ typedef struct gptvq_vq {
   gptvq_group *group; /* [groups] in processing order */
   float *target, *work,
       *error; /* [rows × padded] weights; compensated weights, then scratch; scaled errors, then scratch */
-  float *lookup;             /* [blocks][dim²] T as the k-means and the look-ups use it */
-  float *metric;             /* [blocks][dim²] T as the feedback uses it */
-  uint16_t *index;           /* [rows × blocks] */
-  float *centroids;          /* [stripes][groups, processing order][k][dim]: as stored, decoded; of a trellis
-                                the group's two tables, as trellis.h has them */
+  float
+      *target_product; /* [rows × padded] target (H + ridge), gptvq_vq_target_product; NULL: no update asks */
+  bool has_product;    /* it is there */
+  float *lookup;       /* [blocks][dim²] T as the k-means and the look-ups use it */
+  float *metric;       /* [blocks][dim²] T as the feedback uses it */
+  uint16_t *index;     /* [rows × blocks] */
+  float *centroids;    /* [stripes][groups, processing order][k][dim]: as stored, decoded; of a trellis
+                          the group's two tables, as trellis.h has them */
   float *state_values;       /* of a trellis [groups][256]: their sums, gptvq_trellis_expand */
   void *codes;               /* int8_t or fp16 bits, same layout */
   uint16_t *codebook_scales; /* bf16 bits [stripes][groups] */
@@ -141,6 +144,9 @@ void gptvq_vq_residual(gptvq_vq *q);
  * work and E (H + ridge) in error. */
 gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err);
 
+/* q->target_product, unless it is there. */
+gptvq_status gptvq_vq_target_product(gptvq_vq *q, gptvq_error *err);
+
 /* deal.c: Σ of a value of each unit, values[units], over those of the whole layer, in their order. */
 gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *total, gptvq_error *err);
 /* The first row of a member's part, of the layer's; of member `count` their number. */
@@ -160,8 +166,7 @@ size_t gptvq_vq_assemble_bytes(const gptvq_vq *part);
 gptvq_status gptvq_vq_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes,
                                    const float *directions, double *products, gptvq_error *err);
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err);
-/* The same in one way or the other; `direct` only where it is gptvq_vq_update's way, too. */
-gptvq_status gptvq_vq_update_by(gptvq_vq *q, bool direct, double *loss, gptvq_error *err);
+gptvq_status gptvq_vq_update_gradients(gptvq_vq *q, double *loss, gptvq_error *err);
 size_t gptvq_vq_update_bytes(const gptvq_vq *q);
 /* update.c, for one stripe: out[groups × k × dim] = the transpose of decode applied to y[rows of the stripe ×
  * padded]; blocks[groups × k][dim²] = Σ s² H_BB over the sub-vectors of each centroid, lower triangles. */
@@ -170,11 +175,8 @@ void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks);
 
 /* direct.c: are the systems of the update small enough to be formed and factorised? */
 bool gptvq_vq_is_direct(const gptvq_vq *q);
-/* Then: change[stripes × k · dim · groups], what takes the codebooks to the least loss, from minus half the
- * gradient there, gathered; solved[stripes]: false where the system is not positive definite, whose change is
- * unspecified then. */
-gptvq_status gptvq_vq_direct(const gptvq_vq *q, const double *gradient, double *change, bool *solved,
-                             gptvq_error *err);
+/* Then: the update. Keeps q->work and q->error. */
+gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err);
 size_t gptvq_vq_direct_bytes(const gptvq_vq *q);
 
 /* compress.c (dim 1). Sorts each codebook in ascending order and relabels the indices: no value changes. */
@@ -235,11 +237,11 @@ int gptvq_trellis_prefix(const gptvq_vq *q, size_t row, size_t column);
 void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *states);
 /* row_scales.c: update of a trellis, of the row scales; a row that is not better keeps what it had. */
 gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error *err);
-/* What it solves for rows [first, first + count): row_loss[count], as gptvq_vq_loss has it; with tables'
- * values t_g of each row in group g matrix[count][groups²], t_gᵀ (H + ridge)_gf t_f for f <= g, and
- * slope[count][groups], t_gᵀ of the row of E (H + ridge). Destroys work and error of these rows. */
-typedef gptvq_status (*gptvq_scale_systems)(gptvq_vq *q, size_t first, size_t count, double *row_loss,
-                                            double *matrix, double *slope, gptvq_error *err);
+/* What it solves for rows w of weights [first, first + count): constant[count], wᵀ (H + ridge) w; with
+ * tables' values t_g of each row in group g matrix[count][groups²], t_gᵀ (H + ridge)_gf t_f for f <= g, and
+ * side[count][groups], t_gᵀ (H + ridge) w. Destroys work and error of these rows. */
+typedef gptvq_status (*gptvq_scale_systems)(gptvq_vq *q, size_t first, size_t count, double *constant,
+                                            double *matrix, double *side, gptvq_error *err);
 /* The same with systems from elsewhere. */
 gptvq_status gptvq_trellis_update_scales_by(gptvq_vq *q, gptvq_scale_systems make, double *loss,
                                             gptvq_error *err);

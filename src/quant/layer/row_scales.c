@@ -1,31 +1,33 @@
 /* Scales of a trellis: with tables and states fixed the layer loss is a quadratic in the scales of each row,
  * one for each group, whose system is formed and solved. With t the row's table values and H_gf the part of H
- * in the rows of group g and the columns of f, its matrix is t_gᵀ (H + ridge)_gf t_f. The tables stay as EM
- * found them: all rows share each, so that exact ones would gain 0.05 to 0.5 %, and rounding them to 8 bits
- * costs as much. */
+ * in the rows of group g and the columns of f, its matrix is M_gf = t_gᵀ (H + ridge)_gf t_f, its right side
+ * t_gᵀ (H + ridge) w of the row's weights w, and the loss of scales s wᵀ (H + ridge) w − s (2 side − M s).
+ * The tables stay as EM found them: all rows share each, so that exact ones would gain 0.05 to 0.5 %, and
+ * rounding them to 8 bits costs as much. */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/rows_product.h"
 #include "linalg/solve/cholesky.h"
 #include "quant/layer/layer.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { SLAB = 384 }; /* rows that are worked on together */
 
 typedef struct fit {
   gptvq_vq *q;
-  size_t first;            /* of the slab, likewise what follows but for the first two */
-  double *row_loss, *gain; /* [rows] of all */
-  double *matrix, *work;   /* [SLAB][groups²], lower triangles */
-  double *slope, *step;    /* [SLAB][groups]: minus half the gradient; what leads to the least loss */
+  size_t first;          /* of the slab, likewise what follows but for the first two */
+  double *row_loss;      /* [rows] of all; wᵀ (H + ridge) w, then the loss */
+  double *matrix, *work; /* [SLAB][groups²], lower triangles */
+  double *slope,
+      *step; /* [SLAB][groups]: the right side, then minus half the gradient; what leads to the least loss */
 } fit;
 
 static void take(gptvq_arena *arena, fit *f) {
   const gptvq_vq *q = f->q;
   const size_t slab = gptvq_min_size(SLAB, q->rows), square = gptvq_saturated_size(q->groups, q->groups);
   f->row_loss = gptvq_arena_take(arena, q->rows, sizeof *f->row_loss);
-  f->gain = gptvq_arena_take(arena, q->rows, sizeof *f->gain);
   f->matrix = gptvq_arena_take(arena, slab, gptvq_saturated_size(square, sizeof *f->matrix));
   f->work = gptvq_arena_take(arena, slab, gptvq_saturated_size(square, sizeof *f->work));
   f->slope = gptvq_arena_take(arena, slab, q->groups * sizeof *f->slope);
@@ -36,8 +38,8 @@ static void take(gptvq_arena *arena, fit *f) {
 
 typedef struct making {
   gptvq_vq *q;
-  size_t first, group;               /* the group whose rows of the matrices are being made */
-  double *row_loss, *matrix, *slope; /* of the slab */
+  size_t first, group;              /* the group whose rows of the matrices are being made */
+  double *constant, *matrix, *side; /* of the slab */
 } making;
 
 static double dot(size_t n, const float *x, const float *y) {
@@ -49,32 +51,23 @@ static double dot(size_t n, const float *x, const float *y) {
   return sum[0] + sum[1] + (sum[2] + sum[3]);
 }
 
-static void residual_rows(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const making *m = context;
-  const gptvq_vq *q = m->q;
-  const size_t from = (m->first + begin) * q->padded, to = (m->first + end) * q->padded;
-  gptvq_vq_decode_rows(q, q->centroids, m->first + begin, m->first + end, q->work + from);
-  for (size_t i = from; i < to; i++) q->work[i] = q->target[i] - q->work[i];
-}
-
-/* The rows' losses; their table values take the place of their errors, of which the slopes are left. */
+/* The rows' constants, table values and right sides. */
 static void begin_rows(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const making *m = context;
   const gptvq_vq *q = m->q;
   for (size_t i = begin; i < end; i++) {
-    const size_t row = m->first + i;
+    const size_t row = m->first + i, at = row * q->padded;
     const uint16_t *state = q->index + row * q->blocks;
-    float *values = q->work + row * q->padded;
-    const float *product = q->error + row * q->padded;
-    m->row_loss[i] = 0.0;
-    for (size_t c = 0; c < q->padded; c++) m->row_loss[i] += (double)values[c] * (double)product[c];
+    float *values = q->work + at;
+    const float *product = q->target_product + at;
+    m->constant[i] = 0.0;
+    for (size_t c = 0; c < q->padded; c++) m->constant[i] += (double)q->target[at + c] * (double)product[c];
     for (size_t g = 0; g < q->groups; g++) {
       const float *table = gptvq_vq_state_values(q, g);
       const size_t start = q->group[g].start, width = q->group[g].width;
       for (size_t c = start; c < start + width; c++) values[c] = table[state[c]];
-      m->slope[i * q->groups + g] = dot(width, values + start, product + start);
+      m->side[i * q->groups + g] = dot(width, values + start, product + start);
     }
   }
 }
@@ -97,13 +90,12 @@ static void add_group(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-static gptvq_status make_systems(gptvq_vq *q, size_t first, size_t count, double *row_loss, double *matrix,
-                                 double *slope, gptvq_error *err) {
-  making m = {q, first, 0, row_loss, matrix, slope};
+static gptvq_status make_systems(gptvq_vq *q, size_t first, size_t count, double *constant, double *matrix,
+                                 double *side, gptvq_error *err) {
+  making m = {q, first, 0, constant, matrix, side};
   const size_t n = q->padded;
   float *values = q->work + first * n, *products = q->error + first * n;
-  gptvq_parallel_for(count, 4, residual_rows, &m);
-  GPTVQ_TRY(q->backend->times_hessian(q, count, values, products, err));
+  GPTVQ_TRY(gptvq_vq_target_product(q, err));
   gptvq_parallel_for(count, 4, begin_rows, &m);
   for (m.group = 0; m.group < q->groups; m.group++) {
     const size_t start = q->group[m.group].start, width = q->group[m.group].width;
@@ -116,6 +108,24 @@ static gptvq_status make_systems(gptvq_vq *q, size_t first, size_t count, double
 
 /* ---- their solution ---- */
 
+/* From the right side to the slope at the row's scales. Returns the loss there. */
+static double measure(const gptvq_vq *q, size_t row, const double *matrix, double constant, double *slope) {
+  const size_t n = q->groups;
+  const uint8_t *codes = q->scale_codes + row * n;
+  double loss = constant;
+  for (size_t g = 0; g < n; g++) loss -= (double)q->scale_table[codes[q->group[g].id]] * slope[g];
+  for (size_t g = 0; g < n; g++) {
+    const double scale = (double)q->scale_table[codes[q->group[g].id]];
+    for (size_t h = 0; h < g; h++) {
+      slope[g] -= matrix[g * n + h] * (double)q->scale_table[codes[q->group[h].id]];
+      slope[h] -= matrix[g * n + h] * scale;
+    }
+    slope[g] -= matrix[g * n + g] * scale;
+  }
+  for (size_t g = 0; g < n; g++) loss -= (double)q->scale_table[codes[q->group[g].id]] * slope[g];
+  return fmax(loss, 0.0);
+}
+
 /* The scales that lead to the least loss, rounded; taken where the loss falls. */
 static void solve_rows(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
@@ -123,10 +133,11 @@ static void solve_rows(void *context, size_t begin, size_t end, size_t thread) {
   const gptvq_vq *q = f->q;
   const size_t n = q->groups;
   for (size_t i = begin; i < end; i++) {
-    const double *matrix = f->matrix + i * n * n, *slope = f->slope + i * n;
-    double *work = f->work + i * n * n, *step = f->step + i * n, gain = 0.0;
+    const double *matrix = f->matrix + i * n * n;
+    double *slope = f->slope + i * n, *work = f->work + i * n * n, *step = f->step + i * n, gain = 0.0,
+           *loss = f->row_loss + f->first + i;
     uint8_t *codes = q->scale_codes + (f->first + i) * n;
-    f->gain[f->first + i] = 0.0;
+    *loss = measure(q, f->first + i, matrix, *loss, slope);
     memcpy(work, matrix, n * n * sizeof *work);
     memcpy(step, slope, n * sizeof *step);
     for (size_t g = 0; g < n; g++) /* a table of nothing: any scale will do */
@@ -141,7 +152,7 @@ static void solve_rows(void *context, size_t begin, size_t end, size_t thread) {
       for (size_t h = 0; h < g; h++) gain -= 2.0 * step[g] * step[h] * matrix[g * n + h];
     }
     if (!(gain > 0.0)) continue;
-    f->gain[f->first + i] = gain;
+    *loss = fmax(*loss - gain, 0.0);
     for (size_t g = 0; g < n; g++) {
       uint8_t *code = codes + q->group[g].id;
       *code = gptvq_row_scale_code((double)q->scale_table[*code] + step[g]);
@@ -160,23 +171,18 @@ gptvq_status gptvq_trellis_update_scales_by(gptvq_vq *q, gptvq_scale_systems mak
                                             gptvq_error *err) {
   fit f = {.q = q};
   const size_t mark = q->arena->used;
-  double gained;
   take(q->arena, &f);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the fit of row scales", err));
   for (f.first = 0; f.first < q->rows; f.first += SLAB) {
-    const size_t count = gptvq_min_size(SLAB, q->rows - f.first), n = q->padded;
+    const size_t count = gptvq_min_size(SLAB, q->rows - f.first);
     for (size_t g = 0; g < q->groups; g++)
       gptvq_stage_count(q->stages,
                         2.0 * (double)(count * (q->group[g].start + q->group[g].width) * q->group[g].width));
-    gptvq_stage_count(q->stages, 2.0 * (double)(count * n * n));
     GPTVQ_TRY(make(q, f.first, count, f.row_loss + f.first, f.matrix, f.slope, err));
     gptvq_parallel_for(count, 1, solve_rows, &f);
   }
-  GPTVQ_TRY(gptvq_vq_total(q, f.row_loss, loss, err));
-  GPTVQ_TRY(gptvq_vq_total(q, f.gain, &gained, err));
-  *loss -= gained;
   gptvq_arena_return(q->arena, mark);
-  return GPTVQ_OK;
+  return gptvq_vq_total(q, f.row_loss, loss, err);
 }
 
 gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error *err) {

@@ -1,6 +1,6 @@
 /* Codebook update: with assignments fixed the layer loss is a quadratic in all centroids, one independent
- * system per stripe. Small systems are solved directly (direct.c), the others by preconditioned conjugate
- * gradients on the normal equations; the operator is decode, times H, gather. */
+ * system per stripe. Small systems are solved directly (direct.c), the others here, by preconditioned
+ * conjugate gradients on the normal equations; the operator is decode, times H, gather. */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/solve/cg.h"
@@ -59,7 +59,6 @@ typedef struct stripes {
   float *saved;                 /* the codebooks before: centroids, codes, scales */
   char *saved_codes;
   uint16_t *saved_scales;
-  bool *solved; /* [stripes] directly */
   gptvq_cg cg;
 } stripes;
 
@@ -168,35 +167,23 @@ static void take(gptvq_arena *arena, stripes *job) {
   job->saved = gptvq_arena_take(arena, n, sizeof *job->saved);
   job->saved_codes = gptvq_arena_take(arena, n, q->shape.codebook_bits / 8);
   job->saved_scales = gptvq_arena_take(arena, tiles, sizeof *job->saved_scales);
-  job->solved = gptvq_arena_take_zero(arena, q->stripes, sizeof *job->solved);
   gptvq_cg_take(&job->cg, arena);
-}
-
-/* The solution of the stripes whose systems are small; conjugate gradients find them finished. */
-static gptvq_status solve_directly(const stripes *job, gptvq_error *err) {
-  const gptvq_cg *s = &job->cg;
-  GPTVQ_TRY(gptvq_vq_direct(job->q, s->residual, s->product, job->solved, err));
-  for (size_t stripe = 0; stripe < s->systems; stripe++) {
-    if (!job->solved[stripe]) continue;
-    s->enough[stripe] = INFINITY;
-    for (size_t i = stripe * s->values; i < (stripe + 1) * s->values; i++) s->solution[i] += s->product[i];
-  }
-  return GPTVQ_OK;
 }
 
 size_t gptvq_vq_update_bytes(const gptvq_vq *q) {
   gptvq_arena counting = {0};
   stripes job = {.q = (gptvq_vq *)(uintptr_t)q};
   take(&counting, &job);
-  return gptvq_saturated_sum(counting.peak, gptvq_vq_is_direct(q) ? gptvq_vq_direct_bytes(q) : 0);
+  return gptvq_max_size(counting.peak, gptvq_vq_is_direct(q) ? gptvq_vq_direct_bytes(q) : 0);
 }
 
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err) {
   if (q->step_bits > 0) return gptvq_trellis_update_scales(q, loss, err);
-  return gptvq_vq_update_by(q, gptvq_vq_is_direct(q), loss, err);
+  if (gptvq_vq_is_direct(q)) return gptvq_vq_update_direct(q, loss, err);
+  return gptvq_vq_update_gradients(q, loss, err);
 }
 
-gptvq_status gptvq_vq_update_by(gptvq_vq *q, bool direct, double *loss, gptvq_error *err) {
+gptvq_status gptvq_vq_update_gradients(gptvq_vq *q, double *loss, gptvq_error *err) {
   stripes job = {.q = q};
   gptvq_cg *s = &job.cg;
   size_t mark = q->arena->used;
@@ -204,7 +191,6 @@ gptvq_status gptvq_vq_update_by(gptvq_vq *q, bool direct, double *loss, gptvq_er
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the codebook update", err));
   GPTVQ_TRY(gptvq_vq_loss(q, job.row_loss, NULL, err));
   gptvq_parallel_for(q->stripes, 1, prepare, &job);
-  if (direct) GPTVQ_TRY(solve_directly(&job, err));
   gptvq_cg_begin(s);
   for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
     gptvq_stage_count(q->stages, 2.0 * (double)(active_row_count(&job) * q->padded * q->padded));
