@@ -70,8 +70,7 @@ typedef struct gptvq_quantize_options {
   int codebook_update;      /* 1: optimise codebooks on the layer loss afterwards */
   unsigned reassign_rounds; /* rounds of (update, coordinate-descent re-assignment) at most */
   int act_order; /* by descending H_ii: 0 off, 1 columns (permutation stored), 2 whole groups and sub-vectors
-                  * (nothing stored), 3 as 2, after the columns of o_proj and down_proj were ordered and the
-                  * order taken up by v_proj, gate and up (nothing stored) */
+                  * (nothing stored) */
   int true_sequential; /* 1: each layer sees the quantized outputs of the layers before it inside the block */
   double damping;      /* fraction of the mean diagonal of H, 0.01 */
   const char *calib; /* text file, or "self" (and NULL): sampled from the model itself. Several, a line each,

@@ -71,7 +71,7 @@ refused() { expect_fail "$@"; }
   small="--calib self --calib-samples 3 --calib-length 8 --em-iterations 2 --judge-tokens 0"
   tiny mixtral $small --dim 2 --bits 3 --group-size 256
   tiny llama $small --dim 2 --bits 3 --group-size 256 --scale-block 16 --no-true-sequential --guide 0.5
-  tiny llama $small --dim 2 --bits 3 --group-size 256 --act-order absorb --rotate all --finetune-steps 2
+  tiny llama $small --dim 2 --bits 3 --group-size 256 --rotate all --finetune-steps 2
   tiny llama-tied $small --method gptq --index-bits 3 --group-size 32 --embedding-bits 4
   tiny llama-tied $small --bits 3 --code trellis --embedding-bits 3
   if [ "$kills" -ge 10 ]; then

@@ -49,7 +49,7 @@ expect_fail 2 'option --repeat-penalty: 0 is out of range' "$GPTVQ" generate m -
 expect_fail 2 'option --temp: -0.5 is out of range' "$GPTVQ" generate m -p x --temp -0.5
 expect_fail 2 "option --method: 'vq' is not one of gptvq, gptq, rtn, kmeans" "$GPTVQ" quantize m -o x --method vq
 expect_fail 2 "option --rotate: 'stream' is not one of none, residual, heads, all" "$GPTVQ" quantize m -o x --rotate stream
-expect_fail 2 "option --act-order: 'sorted' is not one of off, columns, blocks, absorb" "$GPTVQ" quantize m -o x --act-order sorted
+expect_fail 2 "option --act-order: 'sorted' is not one of off, columns, blocks" "$GPTVQ" quantize m -o x --act-order sorted
 expect_fail 2 "option --compute: 'fp64' is not one of auto, fp32, bf16" "$GPTVQ" eval m --compute fp64
 
 # both spellings of a value, the letter forms, and the end of options

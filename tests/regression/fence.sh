@@ -87,7 +87,6 @@ all() {
       model=$(basename "$model")
       tiny "$model-default" $vq
       tiny "$model-gptq" --method gptq --index-bits 4 --group-size 32
-      tiny "$model-absorb" $vq --act-order absorb
       case $model in
         gemma2* | glm4* | gemma3* | olmo2* | olmo3* | exaone4*) rotate=heads ;; # norms behind o_proj hold the residual stream where it is
         deepseek* | qwen3_5* | qwen3-next*) rotate=residual ;; # one linear makes keys and values; gates before o_proj hold the heads

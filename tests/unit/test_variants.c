@@ -409,7 +409,6 @@ static void text_models_inside_of_others(void **state) {
     gptvq_model_close(model);
     gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
     o.force = 1;
-    o.act_order = 3;
     ok(gptvq_quantize("variant", "packed", &o, NULL, NULL, err));
     ok(gptvq_quantize("tiny", "alone", &o, NULL, NULL, err));
     ok(open_heard("packed", &model, err));
@@ -424,7 +423,6 @@ static void text_models_inside_of_others(void **state) {
 static gptvq_quantize_options options_of(int rotate, unsigned head_bits) {
   gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
   o.rotate = rotate;
-  o.act_order = 3;
   o.head_bits = head_bits;
   o.force = 1;
   return o;

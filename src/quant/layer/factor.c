@@ -43,7 +43,7 @@ static void order_blocks(gptvq_factor *f, const double *diagonal, gptvq_keyed *g
 /* keys: [2 · padded] scratch */
 static void make_order(gptvq_factor *f, const double *diagonal, int act_order, gptvq_keyed *keys) {
   for (size_t c = 0; c < f->padded; c++) f->order[c] = c < f->cols ? (uint32_t)c : GPTVQ_NO_COLUMN;
-  if (act_order == 0 || (act_order >= 2 && f->group_cols == 0)) return;
+  if (act_order == 0 || (act_order == 2 && f->group_cols == 0)) return;
   if (act_order == 1) {
     for (size_t c = 0; c < f->cols; c++) keys[c] = (gptvq_keyed){diagonal[c], (uint32_t)c};
     gptvq_sort_descending(keys, f->cols);

@@ -8,7 +8,7 @@ static const char *const methods[] = {"gptvq", "gptq", "rtn", "kmeans", NULL};
 static const char *const codes[] = {"auto", "vq", "trellis", NULL};
 static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
 static const char *const metrics[] = {"diagonal", "exact", NULL};
-static const char *const orders[] = {"off", "columns", "blocks", "absorb", NULL};
+static const char *const orders[] = {"off", "columns", "blocks", NULL};
 static const char *const rotations[] = {"none", "residual", "heads", "all", NULL};
 static const char *const computes[] = {"auto", "fp32", "bf16", NULL};
 static const char *const allocations[] = {"uniform", "sensitivity", "auto", NULL};
@@ -97,8 +97,7 @@ static const gptvq_field fields[] = {
     {MEMBER(act_order, GPTVQ_FIELD_INT), .choices = orders, .initial = 2, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = method, .flag = "act-order", .argument = "ORDER",
      .help = "columns in the order of their weight in the loss: columns (permutation stored),\n"
-             "blocks (whole groups and sub-vectors only, nothing stored), absorb (blocks, and\n"
-             "columns of down_proj and o_proj with the order taken up by the layers before) or off"},
+             "blocks (whole groups and sub-vectors only, nothing stored) or off"},
     {MEMBER(true_sequential, GPTVQ_FIELD_SWITCH), .initial = 1, .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = method, .flag = "true-sequential",
      .help = "each layer is calibrated on the quantized outputs of those before it"},

@@ -368,15 +368,9 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
     plan->peak = fmax(phases[GPTVQ_MEMORY_TRANSFORM], phases[GPTVQ_MEMORY_BLOCKS]);
     return;
   }
-  const double all_streams = streams(model, options, windows, two),
-               stream = streams(model, options, samples, false);
+  const double all_streams = streams(model, options, windows, two);
   phases[GPTVQ_MEMORY_TEXT] = resident + outside_pages(model) + gptvq_calibration_peak(model, o, plan->room);
   if (o->judge_tokens > 0) phases[GPTVQ_MEMORY_JUDGE] = base + judge_peak(&r);
-  if (o->act_order == 3)
-    phases[GPTVQ_MEMORY_TRANSFORM] = fmax(phases[GPTVQ_MEMORY_TRANSFORM],
-                                          base + pages + (plan->scratch ? 0.0 : stream) +
-                                              (double)gptvq_sweep_bytes(length, model->config.hidden, 1, 0) +
-                                              (double)gptvq_workspace_bytes(model, 1, length, length));
   const gptvq_model own = with_compute(model, options);
   double gradients = 0.0, weights = 0.0;
   if (gptvq_run_allocates(options)) {

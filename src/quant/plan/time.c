@@ -344,7 +344,6 @@ static void add_forward(const gptvq_model *model, const gptvq_resolved *options,
       add(&sums[GPTVQ_STAGE_FORWARD_ORIGINAL], tokens * (half.first + half.last), machine->forward);
     if (for_head) /* its Hessian: once through the original */
       add(&sums[GPTVQ_STAGE_FORWARD], tokens * (half.first + half.last), machine->forward);
-    if (o->act_order == 3) add(&sums[GPTVQ_STAGE_OTHER], tokens * (half.first + half.last), machine->forward);
   }
 }
 

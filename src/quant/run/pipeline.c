@@ -282,8 +282,8 @@ static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *er
   gptvq_model *prepared;
   bool there = false;
   if (r->leads)
-    GPTVQ_TRY(gptvq_pipeline_prepare(r->model, &r->out, &r->resolved, &r->calibration, r->place, output_bytes,
-                                     r->callbacks, &prepared, err));
+    GPTVQ_TRY(
+        gptvq_pipeline_prepare(r->model, &r->out, &r->resolved, output_bytes, r->callbacks, &prepared, err));
   GPTVQ_TRY(
       gptvq_dist_broadcast(&r->dist, &there, sizeof there, err)); /* the others wait until it is there */
   if (!r->leads) GPTVQ_TRY(gptvq_pipeline_take_prepared(&r->out, &r->resolved, &prepared, err));

@@ -133,11 +133,9 @@ gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_r
 /* ---- the model to quantize (prepare.c) ---- */
 /* The transformed model (quant/transform/transform.h) that the options ask for, as a folder inside out->work,
  * written unless an interrupted run has left it there whole; *prepared is NULL when they ask for none.
- * calibration->samples 0: without data. place: of activations; output_bytes: room that the output itself will
- * need. The caller closes *prepared. */
+ * output_bytes: room that the output itself will need. The caller closes *prepared. */
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
-                                    const gptvq_resolved *options, const gptvq_calibration *calibration,
-                                    gptvq_stream_place place, uint64_t output_bytes,
+                                    const gptvq_resolved *options, uint64_t output_bytes,
                                     const gptvq_callbacks *callbacks, gptvq_model **prepared,
                                     gptvq_error *err);
 /* Of a team the others than member 0, which has made the folder: opens it. GPTVQ_ERROR_IO: this machine does

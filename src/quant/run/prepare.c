@@ -10,13 +10,11 @@ static const char folder_name[] = GPTVQ_TRANSFORMED_NAME,
                   tensors_name[] = GPTVQ_TRANSFORMED_NAME "/model.safetensors";
 
 static gptvq_status write_folder(const gptvq_model *model, const gptvq_output *out, const char *folder,
-                                 const gptvq_resolved *options, const gptvq_calibration *calibration,
-                                 gptvq_stream_place place, uint64_t output_bytes,
+                                 const gptvq_resolved *options, uint64_t output_bytes,
                                  const gptvq_callbacks *callbacks, gptvq_error *err) {
   gptvq_transform transform;
   uint64_t bytes;
-  const gptvq_token_windows windows = {calibration->samples, calibration->length, calibration->tokens};
-  gptvq_status status = gptvq_transform_create(model, options, &windows, place, callbacks, &transform, err);
+  gptvq_status status = gptvq_transform_create(model, options, &transform, err);
   if (status != GPTVQ_OK) goto done;
   GPTVQ_TRY_GOTO(gptvq_transform_bytes(&transform, &bytes, err));
   GPTVQ_TRY_GOTO(gptvq_output_check_space(out, bytes + output_bytes, err));
@@ -53,8 +51,7 @@ static gptvq_status open_folder(const char *folder, gptvq_model **prepared, gptv
 }
 
 gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
-                                    const gptvq_resolved *options, const gptvq_calibration *calibration,
-                                    gptvq_stream_place place, uint64_t output_bytes,
+                                    const gptvq_resolved *options, uint64_t output_bytes,
                                     const gptvq_callbacks *callbacks, gptvq_model **prepared,
                                     gptvq_error *err) {
   char folder[GPTVQ_PATH_MAX];
@@ -62,8 +59,7 @@ gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output
   *prepared = NULL;
   if (!gptvq_transform_wanted(options)) return GPTVQ_OK;
   GPTVQ_TRY(look(out, folder, &whole, err));
-  if (!whole)
-    GPTVQ_TRY(write_folder(model, out, folder, options, calibration, place, output_bytes, callbacks, err));
+  if (!whole) GPTVQ_TRY(write_folder(model, out, folder, options, output_bytes, callbacks, err));
   return open_folder(folder, prepared, err);
 }
 

@@ -9,14 +9,12 @@
 
 enum { VALUES_SALT = 0x76616c75, STREAM_SALT = 0x73747265 };
 
-bool gptvq_heads_are_gated(const gptvq_model *model) {
+static bool heads_are_gated(const gptvq_model *model) {
   return model->arch->output_gate || gptvq_model_has_state(model);
 }
 
 bool gptvq_transform_wanted(const gptvq_resolved *resolved) {
-  const gptvq_quantize_options *options = &resolved->options;
-  bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
-  return options->rotate != GPTVQ_ROTATE_NONE || (data && options->act_order == 3);
+  return resolved->options.rotate != GPTVQ_ROTATE_NONE;
 }
 
 gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolved *resolved,
@@ -26,7 +24,7 @@ gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolve
                       "the heads of a %s cannot be rotated (`rotate` heads): keys and values are made by one "
                       "linear layer; its residual stream can be (`rotate` residual)",
                       model->config.architecture);
-  if ((resolved->options.rotate & GPTVQ_ROTATE_HEADS) != 0 && gptvq_heads_are_gated(model))
+  if ((resolved->options.rotate & GPTVQ_ROTATE_HEADS) != 0 && heads_are_gated(model))
     return gptvq_fail(
         err, GPTVQ_ERROR_UNSUPPORTED,
         "the heads of a %s cannot be rotated (`rotate` heads): what they give is gated value by value; the "
@@ -44,9 +42,7 @@ gptvq_status gptvq_transform_check(const gptvq_model *model, const gptvq_resolve
 }
 
 gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolved *resolved,
-                                    const gptvq_token_windows *windows, gptvq_stream_place place,
-                                    const gptvq_callbacks *callbacks, gptvq_transform *out,
-                                    gptvq_error *err) {
+                                    gptvq_transform *out, gptvq_error *err) {
   const gptvq_config *c = &model->config;
   const gptvq_quantize_options *options = &resolved->options;
   *out = (gptvq_transform){.model = model, .rotate = options->rotate};
@@ -62,20 +58,7 @@ gptvq_status gptvq_transform_create(const gptvq_model *model, const gptvq_resolv
       GPTVQ_TRY(gptvq_rotation_init(&out->heads[b], c->head_dim,
                                     (options->seed ^ VALUES_SALT) + ((uint64_t)b << 32), "a head size", err));
   }
-  if (options->act_order == 3 && windows->count > 0)
-    GPTVQ_TRY(gptvq_transform_orders(out, windows, options->method == GPTVQ_METHOD_GPTVQ ? options->dim : 1,
-                                     place, callbacks, err));
   return GPTVQ_OK;
-}
-
-uint32_t *gptvq_block_value_order(const gptvq_transform *t, size_t block) {
-  const gptvq_config *c = &t->model->config;
-  return t->value_order != NULL ? t->value_order + block * c->kv_heads * c->head_dim : NULL;
-}
-
-uint32_t *gptvq_expert_order(const gptvq_transform *t, size_t block, size_t expert) {
-  size_t experts = gptvq_model_mlps(t->model), values = gptvq_model_mlp_width(t->model);
-  return t->mlp_order != NULL ? t->mlp_order + (block * experts + expert) * values : NULL;
 }
 
 void gptvq_transform_release(gptvq_transform *transform) {
@@ -83,8 +66,6 @@ void gptvq_transform_release(gptvq_transform *transform) {
   if (transform->heads != NULL)
     for (size_t b = 0; b < transform->model->config.layers; b++) gptvq_rotation_release(&transform->heads[b]);
   free(transform->heads);
-  free(transform->value_order);
-  free(transform->mlp_order);
   *transform = (gptvq_transform){0};
 }
 
@@ -103,7 +84,6 @@ const gptvq_edit *gptvq_edits_find(const gptvq_edits *edits, const char *name) {
 void gptvq_edits_release(gptvq_edits *edits) {
   for (size_t i = 0; i < edits->count; i++) free(edits->items[i].name);
   free(edits->items);
-  free(edits->o_order);
   *edits = (gptvq_edits){0};
 }
 
@@ -151,9 +131,8 @@ static gptvq_status add(const builder *b, gptvq_edit change, const char *source,
 static gptvq_status add_linear(const builder *b, const gptvq_linear *linear, gptvq_edit change,
                                gptvq_error *err) {
   GPTVQ_TRY(add(b, change, NULL, err, "%s.weight", linear->name));
-  if (linear->bias == NULL || (change.down == NULL && change.row_order == NULL)) return GPTVQ_OK;
+  if (linear->bias == NULL || change.down == NULL) return GPTVQ_OK;
   change.gain = NULL;
-  change.col_order = NULL;
   change.across = NULL;
   return add(b, change, NULL, err, "%s.bias", linear->name);
 }
@@ -162,10 +141,9 @@ static gptvq_status add_attention(const builder *b, const gptvq_block *block, gp
                                   gptvq_error *err) {
   const gptvq_transform *t = b->transform;
   const gptvq_config *c = &t->model->config;
-  size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, shared = c->heads / c->kv_heads;
+  size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
   const gptvq_rotation *residual = t->residual.n > 0 ? &t->residual : NULL;
   const gptvq_rotation *values = t->heads != NULL ? &t->heads[block->index] : NULL;
-  const uint32_t *order = gptvq_block_value_order(t, block->index);
   for (size_t i = 0; i < block->qkv.count; i++) {
     gptvq_edit change = plain;
     if (residual != NULL) {
@@ -179,67 +157,42 @@ static gptvq_status add_attention(const builder *b, const gptvq_block *block, gp
         change.down_begin = first;
         change.down_end = first + kv;
       }
-      if (order != NULL) {
-        change.row_order = order;
-        change.order_begin = first;
-        change.order_count = kv;
-        change.order_parts = 1;
-      }
     }
-    if (change.across != NULL || change.down != NULL || change.row_order != NULL)
+    if (change.across != NULL || change.down != NULL)
       GPTVQ_TRY(add_linear(b, &block->linears[block->qkv.linear[i]], change, err));
   }
   gptvq_edit change = plain;
   change.across = values;
   change.down = residual;
   change.down_end = c->hidden;
-  if (order != NULL) {
-    uint32_t *columns = b->edits->o_order + block->index * q;
-    for (size_t h = 0; h < c->heads; h++)
-      for (size_t j = 0; j < c->head_dim; j++) {
-        size_t group = h / shared, inside = order[group * c->head_dim + j] - group * c->head_dim;
-        columns[h * c->head_dim + j] = (uint32_t)(h * c->head_dim + inside);
-      }
-    change.col_order = columns;
-  }
   return add_linear(b, &block->linears[block->o], change, err);
 }
 
-static gptvq_status add_mlp(const builder *b, const gptvq_block *block, size_t expert, gptvq_edit plain,
-                            gptvq_error *err) {
+static gptvq_status add_mlp(const builder *b, const gptvq_block *block, const gptvq_mlp *mlp,
+                            gptvq_edit plain, gptvq_error *err) {
   const gptvq_transform *t = b->transform;
-  const gptvq_config *c = &t->model->config;
-  const gptvq_mlp *mlp = &block->mlps[expert];
-  const gptvq_rotation *residual = t->residual.n > 0 ? &t->residual : NULL;
-  const uint32_t *order = gptvq_expert_order(t, block->index, expert);
   gptvq_edit change = plain;
-  change.across = residual;
-  change.gain = residual != NULL ? block->norms[GPTVQ_NORM_MLP] : NULL;
-  change.row_order = order;
-  change.order_count = gptvq_mlp_width(mlp);
-  change.order_parts = mlp->input.count == 1 ? 2 : 1; /* gate | up in one */
-  for (size_t i = 0; i < mlp->input.count && (residual != NULL || order != NULL); i++)
+  change.across = &t->residual;
+  change.gain = block->norms[GPTVQ_NORM_MLP];
+  for (size_t i = 0; i < mlp->input.count; i++)
     GPTVQ_TRY(add_linear(b, &block->linears[mlp->input.linear[i]], change, err));
   change = plain;
-  change.col_order = order;
-  change.down = residual;
-  change.down_end = c->hidden;
-  return residual != NULL || order != NULL ? add_linear(b, &block->linears[mlp->down], change, err)
-                                           : GPTVQ_OK;
+  change.down = &t->residual;
+  change.down_end = t->model->config.hidden;
+  return add_linear(b, &block->linears[mlp->down], change, err);
 }
 
 static gptvq_status add_all(const builder *b, gptvq_error *err) {
   const gptvq_transform *t = b->transform;
   const gptvq_model *model = t->model;
-  /* only reordered values are what they were; others are kept in fp32 until they are quantized */
-  const gptvq_edit same = {.type = GPTVQ_T_OTHER}, ones = {.type = GPTVQ_T_OTHER, .unit_gain = true};
-  const gptvq_edit plain = {.type = t->rotate != GPTVQ_ROTATE_NONE ? GPTVQ_T_F32 : GPTVQ_T_OTHER};
+  /* what is quantized is kept in fp32 until then */
+  const gptvq_edit same = {.type = GPTVQ_T_OTHER}, ones = {.type = GPTVQ_T_OTHER, .unit_gain = true},
+                   plain = {.type = GPTVQ_T_F32};
   for (size_t i = 0; i < model->config.layers; i++) {
     const gptvq_block *block = &model->blocks[i];
-    if (t->value_order != NULL || t->rotate != GPTVQ_ROTATE_NONE)
-      GPTVQ_TRY(add_attention(b, block, plain, err));
-    for (size_t e = 0; e < block->mlp_count; e++) GPTVQ_TRY(add_mlp(b, block, e, plain, err));
+    GPTVQ_TRY(add_attention(b, block, plain, err));
     if (t->residual.n == 0) continue;
+    for (size_t e = 0; e < block->mlp_count; e++) GPTVQ_TRY(add_mlp(b, block, &block->mlps[e], plain, err));
     gptvq_edit small = plain;
     small.across = &t->residual;
     small.gain = block->norms[GPTVQ_NORM_ATTENTION];
@@ -271,14 +224,7 @@ static gptvq_status add_all(const builder *b, gptvq_error *err) {
 }
 
 gptvq_status gptvq_edits_create(const gptvq_transform *transform, gptvq_edits *edits, gptvq_error *err) {
-  const gptvq_config *c = &transform->model->config;
   *edits = (gptvq_edits){0};
-  if (transform->value_order != NULL) {
-    size_t wide = c->heads * c->head_dim * sizeof *edits->o_order;
-    edits->o_order = gptvq_alloc(c->layers, wide);
-    if (edits->o_order == NULL)
-      return gptvq_fail_memory(err, "column orders", gptvq_saturated_size(c->layers, wide));
-  }
   const builder b = {transform, edits};
   gptvq_status status = add_all(&b, err);
   if (status == GPTVQ_OK && edits->count > 0)

@@ -25,13 +25,6 @@ typedef struct edit_job {
   atomic_bool bad; /* a value is not finite */
 } edit_job;
 
-static size_t source_row(const gptvq_edit *e, size_t row) {
-  if (e->row_order == NULL || row < e->order_begin || row - e->order_begin >= e->order_count * e->order_parts)
-    return row;
-  size_t part = (row - e->order_begin) / e->order_count * e->order_count + e->order_begin;
-  return part + e->row_order[row - part];
-}
-
 static void edit_rows(void *context, size_t begin, size_t end, size_t thread) {
   edit_job *job = context;
   const gptvq_edit *e = job->edit;
@@ -39,9 +32,9 @@ static void edit_rows(void *context, size_t begin, size_t end, size_t thread) {
   size_t stride = e->cols * gptvq_dtype_size(job->dtype);
   for (size_t i = begin; i < end; i++) {
     float *out = job->values + i * e->cols;
-    gptvq_to_float(job->dtype, e->source->data + source_row(e, job->first + i) * stride, e->cols, out);
+    gptvq_to_float(job->dtype, e->source->data + (job->first + i) * stride, e->cols, out);
     for (size_t c = 0; c < e->cols; c++) {
-      line[c] = (double)out[e->col_order != NULL ? e->col_order[c] : c];
+      line[c] = (double)out[c];
       if (e->gain != NULL) line[c] *= (double)e->gain[c];
     }
     for (size_t c = 0; e->across != NULL && c < e->cols; c += e->across->n)
