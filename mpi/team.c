@@ -159,15 +159,17 @@ static gptvq_status exchange(void *context, const void *send, const size_t *send
   return status;
 }
 
-/* Processes that share this one's memory. */
-static int count_neighbours(void) {
+/* Processes that share this one's memory, and its number among them. */
+static void count_neighbours(gptvq_team *team) {
   MPI_Comm here;
-  int count = 1;
+  int count = 1, number = 0;
   if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &here) != MPI_SUCCESS)
-    return 1;
+    return;
   (void)MPI_Comm_size(here, &count);
+  (void)MPI_Comm_rank(here, &number);
   (void)MPI_Comm_free(&here);
-  return count;
+  team->neighbours = (size_t)count;
+  team->neighbour = (size_t)number;
 }
 
 gptvq_status gptvq_mpi_join(int (*stop)(void), gptvq_team *team, gptvq_error *err) {
@@ -189,7 +191,7 @@ gptvq_status gptvq_mpi_join(int (*stop)(void), gptvq_team *team, gptvq_error *er
                       launched, gptvq_mpi_version());
   team->rank = (size_t)state.rank;
   team->count = (size_t)state.count;
-  team->neighbours = (size_t)count_neighbours();
+  count_neighbours(team);
   team->broadcast = broadcast;
   team->gather = gather;
   team->exchange = exchange;

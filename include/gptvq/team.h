@@ -17,6 +17,7 @@ typedef struct gptvq_team {
   void *context;
   size_t rank, count; /* this member, of how many */
   size_t neighbours;  /* members on this machine, this one included: they share its memory */
+  size_t neighbour;   /* this member's number among these: of the card that it takes */
   /* data[bytes] of member 0 becomes everyone's */
   gptvq_status (*broadcast)(void *context, void *data, size_t bytes, gptvq_error *err);
   /* everyone gets data[offsets[r] … offsets[r + 1]) of each member r */

@@ -47,6 +47,11 @@ static gptvq_status equip(const gptvq_place_need *need, gptvq_place *out, gptvq_
   return GPTVQ_OK;
 }
 
+static unsigned card_number(const gptvq_device_choice *choice, const gptvq_place_need *need) {
+  if (need->neighbours > 1 && !choice->numbered) return (unsigned)need->neighbour;
+  return choice->kind == GPTVQ_ON_ANY ? GPTVQ_CARD_ANY : choice->card;
+}
+
 gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_place_need *need,
                               const gptvq_callbacks *callbacks, gptvq_place *out, gptvq_error *err) {
   char description[512] = "";
@@ -56,11 +61,12 @@ gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_pla
   case GPTVQ_ON_CPU: stay_on_cpu(need, out); return GPTVQ_OK;
   case GPTVQ_ON_SHIM: status = open_shim(out, description, sizeof description, err); break;
   case GPTVQ_ON_CUDA:
-    status = open_card(choice->card, need, out, description, sizeof description, err);
+    status = open_card(card_number(choice, need), need, out, description, sizeof description, err);
     break;
   case GPTVQ_ON_ANY: {
     gptvq_error why;
-    if (open_card(GPTVQ_CARD_ANY, need, out, description, sizeof description, &why) == GPTVQ_OK) break;
+    if (open_card(card_number(choice, need), need, out, description, sizeof description, &why) == GPTVQ_OK)
+      break;
     gptvq_log(callbacks, GPTVQ_LOG_INFO, "device: cpu (%s)", why.message);
     stay_on_cpu(need, out);
     return GPTVQ_OK;

@@ -19,9 +19,12 @@ typedef struct gptvq_place {
 } gptvq_place;
 
 typedef struct gptvq_place_need {
-  size_t bytes;         /* of device memory, at least */
-  bool rounds;          /* inputs of products of calibration are rounded to bf16 */
-  bool forward_only;    /* no solver */
+  size_t bytes;      /* of device memory, at least */
+  bool rounds;       /* inputs of products of calibration are rounded to bf16 */
+  bool forward_only; /* no solver */
+  /* So many processes on this machine, or 0, take a card each, the one of their number, if they are not told
+   * which. */
+  size_t neighbours, neighbour;
   gptvq_stages *stages; /* that device time is counted in; or NULL */
 } gptvq_place_need;
 

@@ -81,14 +81,14 @@ static gptvq_status open_piece(piece *p, const uint32_t *book_of, gptvq_error *e
   return decode(p, err);
 }
 
-/* Indices and the sum of gains; host: scratch, [rows] */
-static gptvq_status close_piece(const piece *p, double *host, double *gain, gptvq_error *err) {
+/* Indices, and gains onto those of the units; host: scratch, [rows] */
+static gptvq_status close_piece(const piece *p, double *host, gptvq_error *err) {
   const gptvq_vq *q = p->q;
   gptvq_device *device = p->cuda->device;
   GPTVQ_TRY(gptvq_device_download(device, p->rows * q->blocks * sizeof *p->index,
                                   q->index + p->begin * q->blocks, p->index, err));
   GPTVQ_TRY(gptvq_device_download(device, p->rows * sizeof *host, host, p->gain, err));
-  for (size_t row = 0; row < p->rows; row++) *gain += host[row];
+  for (size_t row = 0; row < p->rows; row++) q->unit_values[(p->begin + row) / q->unit_rows] += host[row];
   return GPTVQ_OK;
 }
 
@@ -288,7 +288,7 @@ static gptvq_status each_batch(piece *p, batch_function function, gptvq_error *e
 }
 
 /* All batches of all groups, piece by piece; host: [rows], book_of: [blocks] */
-static gptvq_status sweep(piece *p, batch_function function, uint32_t *book_of, double *host, double *gain,
+static gptvq_status sweep(piece *p, batch_function function, uint32_t *book_of, double *host,
                           gptvq_error *err) {
   const gptvq_vq *q = p->q;
   const size_t d = q->dim, height = q->unit_rows,
@@ -300,14 +300,14 @@ static gptvq_status sweep(piece *p, batch_function function, uint32_t *book_of, 
     for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++)
       book_of[b] = (uint32_t)(g * book_values(q));
   GPTVQ_TRY(gptvq_cuda_hessian(p->cuda, q->factor, err));
-  *gain = 0.0;
+  memset(q->unit_values, 0, q->units * sizeof *q->unit_values);
   const size_t most = gptvq_cuda_piece(p->cuda, q->rows, height, row_bytes(q), others);
   for (p->begin = 0; p->begin < q->rows; p->begin += p->rows) {
     p->rows = gptvq_min_size(most, q->rows - p->begin);
     p->stripes = gptvq_ceil_div(p->rows, q->shape.group_rows);
     GPTVQ_TRY(open_piece(p, book_of, err));
     GPTVQ_TRY(each_batch(p, function, err));
-    GPTVQ_TRY(close_piece(p, host, gain, err));
+    GPTVQ_TRY(close_piece(p, host, err));
   }
   return GPTVQ_OK;
 }
@@ -323,7 +323,8 @@ static gptvq_status run(gptvq_vq *q, batch_function function, double *gain, gptv
                      : gptvq_fail_memory(err, "re-assignment on a device", q->rows * sizeof *host));
   if (function == search_batch) gptvq_batch_factor_take(q->arena, q, &p.of);
   GPTVQ_TRY_GOTO(gptvq_arena_check(q->arena, "re-assignment", err));
-  GPTVQ_TRY_GOTO(sweep(&p, function, book_of, host, gain, err));
+  GPTVQ_TRY_GOTO(sweep(&p, function, book_of, host, err));
+  GPTVQ_TRY_GOTO(gptvq_vq_total(q, q->unit_values, gain, err));
   gptvq_arena_return(q->arena, mark);
 done:
   free(book_of);

@@ -7,7 +7,7 @@
 gptvq_status gptvq_dist_create(const gptvq_team *team, gptvq_dist *out, gptvq_error *err) {
   *out = (gptvq_dist){.team = {.size = sizeof out->team, .count = 1, .neighbours = 1}};
   if (team == NULL || team->count == 1) return GPTVQ_OK;
-  if (team->size < sizeof *team || team->rank >= team->count || team->neighbours == 0 ||
+  if (team->size < sizeof *team || team->rank >= team->count || team->neighbour >= team->neighbours ||
       team->broadcast == NULL || team->gather == NULL || team->exchange == NULL)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "gptvq_team: member %zu of %zu, or functions are missing",
                       team->rank, team->count);

@@ -26,15 +26,15 @@ static void devices_have_names(void **state) {
   static const struct {
     const char *text;
     gptvq_device_choice choice;
-  } good[] = {{NULL, {GPTVQ_ON_CPU, 0}},
-              {"", {GPTVQ_ON_CPU, 0}},
-              {"cpu", {GPTVQ_ON_CPU, 0}},
-              {"cuda", {GPTVQ_ON_CUDA, 0}},
-              {"cuda:0", {GPTVQ_ON_CUDA, 0}},
-              {"cuda:12", {GPTVQ_ON_CUDA, 12}},
-              {"cuda:1023", {GPTVQ_ON_CUDA, 1023}},
-              {"auto", {GPTVQ_ON_ANY, 0}},
-              {"shim", {GPTVQ_ON_SHIM, 0}}};
+  } good[] = {{NULL, {GPTVQ_ON_CPU, 0, false}},
+              {"", {GPTVQ_ON_CPU, 0, false}},
+              {"cpu", {GPTVQ_ON_CPU, 0, false}},
+              {"cuda", {GPTVQ_ON_CUDA, 0, false}},
+              {"cuda:0", {GPTVQ_ON_CUDA, 0, false}},
+              {"cuda:12", {GPTVQ_ON_CUDA, 12, false}},
+              {"cuda:1023", {GPTVQ_ON_CUDA, 1023, false}},
+              {"auto", {GPTVQ_ON_ANY, 0, false}},
+              {"shim", {GPTVQ_ON_SHIM, 0, false}}};
   static const char *const bad[] = {"gpu",       "CUDA",    "cuda:",
                                     "cuda:-1",   "cuda:1x", "cuda: 1",
                                     "cuda:1024", "cpu:0",   "cuda:99999999999999999999"};

@@ -41,17 +41,15 @@ gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *tot
 }
 
 /* A layer with data, of several units. */
-static bool can_deal(const gptvq_vq *q) {
+static bool can_deal(const gptvq_vq *q, size_t members) {
   if (!q->has_factor || q->shape.scale_block > 0 || q->shape.svd_rank > 0) return false;
-  if (q->backend->times_hessian != gptvq_cpu_backend.times_hessian ||
-      q->backend->feedback != gptvq_cpu_backend.feedback)
-    return false;
-  return q->units > 1;
+  const bool on_cpu = q->backend->times_hessian == gptvq_cpu_backend.times_hessian;
+  return q->units >= (on_cpu ? 2 : members); /* a device works on no rows of nothing */
 }
 
 bool gptvq_vq_deal(const gptvq_solver *solver, const gptvq_vq *q, gptvq_vq *part) {
   gptvq_dist *dist = solver->dist;
-  if (dist == NULL || gptvq_dist_alone(dist) || !can_deal(q)) return false;
+  if (dist == NULL || gptvq_dist_alone(dist) || !can_deal(q, dist->team.count)) return false;
   gptvq_vq whole = *q;
   whole.dist = dist;
   const size_t first = gptvq_vq_first_row(&whole, dist->team.rank);

@@ -266,7 +266,7 @@ gptvq_status gptvq_quantize_options_get(const gptvq_quantize_options *options, c
 gptvq_status gptvq_device_parse(const char *text, gptvq_device_choice *out, gptvq_error *err) {
   static const char *const names[] = {"cpu", "cuda", "auto", "shim"};
   static const gptvq_device_kind kinds[] = {GPTVQ_ON_CPU, GPTVQ_ON_CUDA, GPTVQ_ON_ANY, GPTVQ_ON_SHIM};
-  *out = (gptvq_device_choice){GPTVQ_ON_CPU, 0};
+  *out = (gptvq_device_choice){GPTVQ_ON_CPU, 0, false};
   for (size_t i = 0; text != NULL && i < sizeof kinds / sizeof kinds[0]; i++)
     if (strcmp(text, names[i]) == 0) {
       out->kind = kinds[i];
@@ -278,7 +278,7 @@ gptvq_status gptvq_device_parse(const char *text, gptvq_device_choice *out, gptv
     errno = 0;
     const unsigned long number = strtoul(text + 5, &end, 10);
     if (*end == '\0' && errno == 0 && number < GPTVQ_MAX_CARDS) {
-      *out = (gptvq_device_choice){GPTVQ_ON_CUDA, (unsigned)number};
+      *out = (gptvq_device_choice){GPTVQ_ON_CUDA, (unsigned)number, true};
       return GPTVQ_OK;
     }
   }

@@ -62,6 +62,7 @@ enum { GPTVQ_MAX_CARDS = 1024 };
 typedef struct gptvq_device_choice {
   gptvq_device_kind kind;
   unsigned card; /* its number; of CUDA */
+  bool numbered; /* given: else 0, of several processes on a machine that of the process */
 } gptvq_device_choice;
 /* "cuda:1"; NULL and "": the CPU. GPTVQ_ERROR_ARGUMENT: it is none of them. */
 gptvq_status gptvq_device_parse(const char *text, gptvq_device_choice *out, gptvq_error *err);

@@ -520,7 +520,8 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   bool changes = gptvq_transform_wanted(&r->resolved); /* what is quantized is not there yet */
   if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   GPTVQ_TRY(plan_memory(r, err));
-  GPTVQ_TRY(gptvq_pipeline_place(r->model, &r->resolved, &r->stages, r->callbacks, &r->device, err));
+  GPTVQ_TRY(
+      gptvq_pipeline_place(r->model, &r->resolved, &r->stages, &r->dist.team, r->callbacks, &r->device, err));
   GPTVQ_TRY(gptvq_team_check_place(&r->dist, &r->device, err));
   if (r->leads) GPTVQ_TRY(open_output(r, err));
   GPTVQ_TRY(say_sizes(r, err));

@@ -120,8 +120,8 @@ gptvq_status gptvq_pipeline_check_original(const gptvq_model *model, const char 
 /* The device that the options ask for (place.c): its errors come before any work. The options are settled. On
  * success the caller closes *out. */
 gptvq_status gptvq_pipeline_place(const gptvq_model *model, const gptvq_resolved *options,
-                                  gptvq_stages *stages, const gptvq_callbacks *callbacks, gptvq_place *out,
-                                  gptvq_error *err);
+                                  gptvq_stages *stages, const gptvq_team *team,
+                                  const gptvq_callbacks *callbacks, gptvq_place *out, gptvq_error *err);
 /* GPTVQ_ERROR_NUMERIC: fp16 scales do not hold the weights of a linear of this uniform shape; instead: what
  * to do then, NULL: what other methods do. */
 gptvq_status gptvq_check_linear(const gptvq_linear *linear, const gptvq_packed_shape *shape,

@@ -59,10 +59,13 @@ static gptvq_status device_bytes(const gptvq_model *model, const gptvq_resolved 
 }
 
 gptvq_status gptvq_pipeline_place(const gptvq_model *model, const gptvq_resolved *options,
-                                  gptvq_stages *stages, const gptvq_callbacks *callbacks, gptvq_place *out,
-                                  gptvq_error *err) {
+                                  gptvq_stages *stages, const gptvq_team *team,
+                                  const gptvq_callbacks *callbacks, gptvq_place *out, gptvq_error *err) {
   gptvq_device_choice choice;
-  gptvq_place_need need = {.rounds = options->options.calib_compute == GPTVQ_COMPUTE_BF16, .stages = stages};
+  gptvq_place_need need = {.rounds = options->options.calib_compute == GPTVQ_COMPUTE_BF16,
+                           .stages = stages,
+                           .neighbours = team->neighbours,
+                           .neighbour = team->neighbour};
   GPTVQ_TRY(gptvq_device_parse(options->options.device, &choice, err));
   GPTVQ_TRY(device_bytes(model, options, &need.bytes, err));
   GPTVQ_TRY(gptvq_place_open(&choice, &need, callbacks, out, err));
