@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that is to be known of a card, in under ten minutes: builds; names card and driver; measures copies and products; compares every kernel on the card,
-# and forward passes, with the CPU, then once more under compute-sanitizer; times the stages of a block of Llama-2-7B's shape, of a trellis and of vectors at three sizes. Writes bench/speed/CARD.csv.
+# forward passes, and perplexity, with the CPU, then once more under compute-sanitizer; times the stages of a block of Llama-2-7B's shape, of a trellis and of vectors at three sizes. Writes bench/speed/CARD.csv.
 #   bench/gpu.sh [--device cuda[:N]|shim] [--out FILE]
 # shim: the same in small, on the CPU, to try the script. BUILD: the build folder (build/release).
 set -eu
@@ -48,7 +48,7 @@ say "kernels against the CPU"
 failed=0
 export GPTVQ_TEST_DEVICE="$device"
 [ "$device" != shim ] || unset GPTVQ_TEST_DEVICE
-programs="test_device test_cuda_kernels test_cuda_forward test_cuda_layer"
+programs="test_device test_cuda_kernels test_cuda_forward test_cuda_layer test_device_eval"
 for test in $programs; do
   program=$(find "$build/tests" -name "$test" -type f | head -n 1)
   [ -n "$program" ] || { echo "$test is not built"; failed=1; continue; }

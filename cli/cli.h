@@ -178,16 +178,20 @@ typedef struct gptvq_cli_eval {
   gptvq_model_options model_options;
   const char *text_paths; /* a line each */
   const char *task_path;  /* in their place: eval alone */
+  const char *device_name;
   int compute, json, record;
-  size_t count; /* texts; all owned */
+  gptvq_eval_device *device; /* owned; NULL: the CPU */
+  size_t count;              /* texts; all owned */
   char **paths, **texts;
   size_t *sizes;
 } gptvq_cli_eval;
-enum { GPTVQ_CLI_EVAL_OPTIONS = 10 };
+enum { GPTVQ_CLI_EVAL_OPTIONS = 11 };
 void gptvq_cli_eval_init(gptvq_cli_eval *eval);
 void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVAL_OPTIONS]);
 /* After parsing: reads the texts; an exit code. */
 int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command);
+/* Once the models are open, b or NULL: --device; an exit code. */
+int gptvq_cli_eval_open_device(gptvq_cli_eval *eval, const gptvq_model *a, const gptvq_model *b);
 void gptvq_cli_eval_release(gptvq_cli_eval *eval);
 /* options.name becomes that of text i. */
 void gptvq_cli_eval_choose(gptvq_cli_eval *eval, size_t i);

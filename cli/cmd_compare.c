@@ -109,7 +109,9 @@ int gptvq_cmd_compare(int argc, char **argv) {
       .examples = "  gptvq compare Llama-2-7b/ small/ --text wiki.test.txt --ctx 2048\n"
                   "      mean KL(A || B) with its standard error, top-1 agreement, both perplexities\n"
                   "  gptvq compare Llama-2-7b/ small/ --text prose.txt --text code.txt --text german.txt\n"
-                  "      a row for each kind of text, their mean and the worst\n",
+                  "      a row for each kind of text, their mean and the worst\n"
+                  "  gptvq compare Llama-2-7b/ small/ --text wiki.test.txt --device cuda --compute bf16\n"
+                  "      on a card\n",
       .options = options,
       .arguments = {"A", "B"}};
   const char *paths[2];
@@ -124,6 +126,7 @@ int gptvq_cmd_compare(int argc, char **argv) {
                     gptvq_tokenizer_open(paths[0], &tokenizer, &err) != GPTVQ_OK))
     code = gptvq_cli_fail(&err);
   if (code == 0 && eval.record) code = gptvq_cli_eval_packed(paths[1], models[1]);
+  if (code == 0) code = gptvq_cli_eval_open_device(&eval, models[0], models[1]);
   if (code == 0) code = run(&eval, paths, models, tokenizer);
   gptvq_tokenizer_close(tokenizer);
   for (size_t i = 0; i < 2; i++) gptvq_model_close(models[i]);

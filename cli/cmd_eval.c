@@ -122,6 +122,8 @@ int gptvq_cmd_eval(int argc, char **argv) {
                   "      llama.cpp's protocol, result as JSON\n"
                   "  gptvq eval small/ --text prose.txt --text code.txt\n"
                   "      a row for each\n"
+                  "  gptvq eval Llama-2-7b/ --text wiki.test.txt --device cuda --compute bf16\n"
+                  "      on a card\n"
                   "  gptvq eval small/ --task questions.jsonl\n"
                   "      multiple choice, as lm-evaluation-harness counts it\n",
       .options = options,
@@ -135,6 +137,8 @@ int gptvq_cmd_eval(int argc, char **argv) {
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--score-from is for --text");
   if (eval.task_path != NULL && eval.record)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--record is for --text");
+  if (eval.task_path != NULL && eval.device_name != NULL)
+    return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--device is for --text: a --task is answered on the CPU");
   gptvq_model *model = NULL;
   gptvq_tokenizer *tokenizer = NULL;
   gptvq_error err;
@@ -143,6 +147,7 @@ int gptvq_cmd_eval(int argc, char **argv) {
                     gptvq_tokenizer_open(path, &tokenizer, &err) != GPTVQ_OK))
     code = gptvq_cli_fail(&err);
   if (code == 0 && eval.record) code = gptvq_cli_eval_packed(path, model);
+  if (code == 0) code = gptvq_cli_eval_open_device(&eval, model, NULL);
   if (code == 0) code = (eval.task_path != NULL ? run_task : run)(&eval, path, model, tokenizer);
   gptvq_tokenizer_close(tokenizer);
   gptvq_model_close(model);

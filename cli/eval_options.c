@@ -33,8 +33,13 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
        .help = "put the tokenizer's BOS before the text, once (default: --no-bos)"},
       {GPTVQ_OPTION_CHOICE, "compute", .value = &eval->compute, .choices = gptvq_cli_computes(),
        .argument = "auto|fp32|bf16|int8",
-       .help = "precision of the inputs of matrix products; sums are fp32 always; int8 is for packed layers\n"
-               "(default fp32)"},
+       .help =
+           "precision of the inputs of matrix products; sums are fp32 always; int8 is for packed layers,\n"
+           "on the CPU (default fp32)"},
+      {GPTVQ_OPTION_STRING, "device", .value = &eval->device_name, .argument = "cpu|cuda[:N]|auto|shim",
+       .help =
+           "where blocks and head run on --text: on the CPU, a CUDA card (of number N), a card where one\n"
+           "will do, or, for tests, a card's kernels on the CPU; --compute auto is bf16 then (default cpu)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &eval->model_options.head_bits, .min = 8, .max = 16,
        .argument = "8|16", .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "record", .value = &eval->record,
@@ -58,6 +63,9 @@ int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
   const char *paths = eval->task_path != NULL ? eval->task_path : eval->text_paths;
   if (paths == NULL)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--text FILE is missing; see gptvq %s --help", command);
+  if (eval->compute == GPTVQ_COMPUTE_AUTO && eval->device_name != NULL &&
+      strcmp(eval->device_name, "cpu") != 0)
+    eval->compute = GPTVQ_COMPUTE_BF16; /* which the processor need not have */
   eval->model_options.compute = (gptvq_compute)eval->compute;
   size_t most = 1;
   for (const char *at = paths; *at != '\0'; at++) most += *at == '\n';
@@ -78,7 +86,19 @@ int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
   return 0;
 }
 
+int gptvq_cli_eval_open_device(gptvq_cli_eval *eval, const gptvq_model *a, const gptvq_model *b) {
+  gptvq_cli_progress progress;
+  const gptvq_callbacks callbacks = gptvq_cli_progress_callbacks(&progress);
+  gptvq_error err;
+  if (gptvq_eval_device_open(eval->device_name, a, b, &eval->options, &callbacks, &eval->device, &err) !=
+      GPTVQ_OK)
+    return gptvq_cli_fail(&err);
+  eval->options.device = eval->device;
+  return 0;
+}
+
 void gptvq_cli_eval_release(gptvq_cli_eval *eval) {
+  gptvq_eval_device_close(eval->device);
   for (size_t i = 0; i < eval->count; i++) {
     free(eval->paths[i]);
     free(eval->texts[i]);
@@ -128,6 +148,7 @@ void gptvq_cli_eval_json_run(json_t *object, const gptvq_cli_eval *eval, size_t 
   gptvq_cli_json_set(object, "bos", json_boolean(eval->options.bos));
   gptvq_cli_json_set(object, "text", gptvq_cli_text(eval->paths[i]));
   gptvq_cli_json_set(object, "compute", json_string(gptvq_compute_name((gptvq_compute)eval->compute)));
+  gptvq_cli_json_set(object, "device", json_string(gptvq_eval_device_name(eval->device)));
   gptvq_cli_json_set(object, "seconds", gptvq_cli_number(seconds));
   double predicted = (double)windows * (double)ctx;
   gptvq_cli_json_set(object, "tokens_per_second", gptvq_cli_number(seconds > 0 ? predicted / seconds : 0));

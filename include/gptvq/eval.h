@@ -9,6 +9,9 @@
 extern "C" {
 #endif
 
+/* A card that blocks of models run on, and their output head: docs/GPU.md. */
+typedef struct gptvq_eval_device gptvq_eval_device;
+
 typedef struct gptvq_eval_options {
   size_t size;
   size_t ctx;         /* tokens per window; 0 = min(2048, the model's context) */
@@ -17,8 +20,23 @@ typedef struct gptvq_eval_options {
                        * token. 0 = all  ctx - 1 of a window; ctx / 2 is llama.cpp's protocol */
   int bos;            /* 1: the tokenizer's template is applied to the text once. Default 0 */
   const char *name;   /* what warnings call the text, such as its file; NULL (default): "the text" */
+  const gptvq_eval_device *device; /* opened for these models, or for larger ones; NULL (default): the CPU */
 } gptvq_eval_options;
 static inline void gptvq_eval_options_init(gptvq_eval_options *options) { GPTVQ_INIT(options); }
+
+/* What `device` names, "cpu", "cuda", "cuda:1", "auto", "shim", as for gptvq_quantize, for evaluating models
+ * a and b (or NULL) in windows of options->ctx tokens (options NULL: the default). Says in the log which it
+ * is, and what of the forward passes the CPU does. It is used by one call at a time; results are the same
+ * from run to run, but not the CPU's to the last digit. Part of libgptvq, not of libgptvq-runtime.
+ * GPTVQ_ERROR_ARGUMENT: no such name; GPTVQ_ERROR_UNSUPPORTED and GPTVQ_ERROR_MEMORY: the card will not do,
+ * and why. On success the caller closes *out. */
+GPTVQ_API gptvq_status gptvq_eval_device_open(const char *device, const gptvq_model *a, const gptvq_model *b,
+                                              const gptvq_eval_options *options,
+                                              const gptvq_callbacks *callbacks, gptvq_eval_device **out,
+                                              gptvq_error *err);
+/* "cpu", "shim", "cuda:0"; lives as long as the device. NULL: "cpu". */
+GPTVQ_API const char *gptvq_eval_device_name(const gptvq_eval_device *device);
+GPTVQ_API void gptvq_eval_device_close(gptvq_eval_device *device); /* NULL is fine */
 
 typedef struct gptvq_eval_result {
   size_t size;

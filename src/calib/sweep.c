@@ -94,11 +94,6 @@ static gptvq_status wanted_mlps(const gptvq_pass *pass, bool **wanted, gptvq_err
   return GPTVQ_OK;
 }
 
-/* Who runs that half of the pass: a device, or with NULL the CPU. */
-static const gptvq_forward *forward_of(const gptvq_sweep *s, const gptvq_pass *pass, bool mlp) {
-  return s->forward != NULL && s->forward->lacks(s->model, pass->block, mlp) == NULL ? s->forward : NULL;
-}
-
 static gptvq_forward_half half_of(const gptvq_sweep *s, const gptvq_pass *pass, bool mlp, gptvq_stop stop) {
   return (gptvq_forward_half){s->model, pass->block, mlp, stop, s->workspace};
 }
@@ -107,7 +102,7 @@ static gptvq_forward_half half_of(const gptvq_sweep *s, const gptvq_pass *pass, 
 static gptvq_status run_half(audience *a, bool mlp, gptvq_stop stop, float *x, gptvq_error *err) {
   const gptvq_sweep *s = a->sweep;
   const gptvq_block *block = a->pass->block;
-  const gptvq_forward *forward = forward_of(s, a->pass, mlp);
+  const gptvq_forward *forward = gptvq_forward_takes(s->forward, s->model, block, mlp);
   if (forward != NULL) {
     const gptvq_forward_half half = half_of(s, a->pass, mlp, stop);
     const gptvq_forward_watch watch = {show, is_read, a};
@@ -119,7 +114,7 @@ static gptvq_status run_half(audience *a, bool mlp, gptvq_stop stop, float *x, g
 
 static gptvq_status run_output(const gptvq_sweep *s, const gptvq_pass *pass, const float *input, float *x,
                                gptvq_error *err) {
-  const gptvq_forward *forward = forward_of(s, pass, pass->mlp);
+  const gptvq_forward *forward = gptvq_forward_takes(s->forward, s->model, pass->block, pass->mlp);
   const gptvq_forward_half half = half_of(s, pass, pass->mlp, GPTVQ_RUN_ALL);
   if (forward != NULL) return forward->output(forward, &half, s->length, input, x, err);
   return gptvq_block_output(s->model, pass->block, s->workspace, pass->mlp, s->length, input, x, err);

@@ -14,9 +14,9 @@
 #define GPTVQ_CALIB_SWEEP_H
 
 #include "base/stages.h"
-#include "calib/forward.h"
 #include "calib/stream.h"
 #include "dist/deal.h"
+#include "model/forward.h"
 #include "model/model_internal.h"
 
 /* Windows of tokens, one after the other, all of one length. */

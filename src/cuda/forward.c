@@ -61,7 +61,7 @@ static void prepare(const gptvq_forward *table, void *memory, size_t bytes) {
   }
 }
 
-static void rest(const gptvq_forward *table) {
+static void drop(const gptvq_forward *table) {
   gptvq_cuda_forward *f = table->context;
   while (f->kept != NULL) {
     kept *k = f->kept;
@@ -70,11 +70,16 @@ static void rest(const gptvq_forward *table) {
     free(k);
   }
   for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(f->device, &f->buffers[i]);
+  if (f->linalg != NULL) gptvq_cuda_linalg_rest(f->linalg);
+}
+
+static void rest(const gptvq_forward *table) {
+  gptvq_cuda_forward *f = table->context;
+  drop(table);
   for (size_t i = 0; i < PINNED; i++) {
     if (f->pinned[i] != NULL) f->device->unpin(f->device, f->pinned[i]);
     f->pinned[i] = NULL;
   }
-  if (f->linalg != NULL) gptvq_cuda_linalg_rest(f->linalg);
 }
 
 /* The copy of `host`. *fresh: it is still to be filled. */
@@ -196,37 +201,41 @@ static gptvq_status add_rows(const work *w, size_t cols, float scale, const floa
   return w->f->device->launch(w->f->device, GPTVQ_KERNEL_add_rows, &grid, &a, err);
 }
 
+/* w->rounded = x[n × cols], where inputs of products are rounded */
+static gptvq_status round_inputs(const work *w, size_t cols, const float *x, size_t ldx, gptvq_error *err) {
+  const gptvq_kernel_rows_to_bf16_arguments a = {w->n, cols, x, ldx, w->rounded};
+  const gptvq_device_grid grid = grid_of(cols, w->n);
+  return w->rounds ? w->f->device->launch(w->f->device, GPTVQ_KERNEL_rows_to_bf16, &grid, &a, err) : GPTVQ_OK;
+}
+
+/* y[n × ldy] = the linear of x[n × ldx], after round_inputs */
+static gptvq_status multiply(const work *w, const gptvq_linear *linear, const float *x, size_t ldx, float *y,
+                             size_t ldy, gptvq_error *err) {
+  const float *bias;
+  gptvq_device_product p = {.transpose_b = true,
+                            .precision = w->rounds ? GPTVQ_PRODUCT_BF16 : GPTVQ_PRODUCT_FP32,
+                            .m = w->n,
+                            .n = linear->rows,
+                            .k = linear->cols,
+                            .alpha = 1.0f,
+                            .a = w->rounds ? (const void *)w->rounded : x,
+                            .lda = w->rounds ? linear->cols : ldx,
+                            .ldb = linear->cols,
+                            .c = y,
+                            .ldc = ldy};
+  GPTVQ_TRY(keep_linear(w, linear, &p.b, err));
+  GPTVQ_TRY(w->f->device->product(w->f->device, &p, err));
+  GPTVQ_TRY(keep_vector(w->f, linear->bias, linear->rows, &bias, err));
+  return bias != NULL ? add_rows(w, linear->rows, 1.0f, bias, 0, y, ldy, err) : GPTVQ_OK;
+}
+
 /* The group's linears, which all read x[n × ldx], into y[n × its width]. */
 static gptvq_status apply(const work *w, const gptvq_linear_group *group, const float *x, size_t ldx,
                           float *y, gptvq_error *err) {
-  gptvq_device *d = w->f->device;
   const gptvq_linear *linears = w->half->block->linears;
-  const size_t cols = linears[group->linear[0]].cols;
-  if (w->rounds) {
-    const gptvq_kernel_rows_to_bf16_arguments a = {w->n, cols, x, ldx, w->rounded};
-    const gptvq_device_grid grid = grid_of(cols, w->n);
-    GPTVQ_TRY(d->launch(d, GPTVQ_KERNEL_rows_to_bf16, &grid, &a, err));
-  }
-  for (size_t i = 0; i < group->count; i++) {
-    const gptvq_linear *linear = &linears[group->linear[i]];
-    float *out = y + group->offset[i];
-    const float *bias;
-    gptvq_device_product p = {.transpose_b = true,
-                              .precision = w->rounds ? GPTVQ_PRODUCT_BF16 : GPTVQ_PRODUCT_FP32,
-                              .m = w->n,
-                              .n = linear->rows,
-                              .k = cols,
-                              .alpha = 1.0f,
-                              .a = w->rounds ? (const void *)w->rounded : x,
-                              .lda = w->rounds ? cols : ldx,
-                              .ldb = cols,
-                              .c = out,
-                              .ldc = group->width};
-    GPTVQ_TRY(keep_linear(w, linear, &p.b, err));
-    GPTVQ_TRY(d->product(d, &p, err));
-    GPTVQ_TRY(keep_vector(w->f, linear->bias, linear->rows, &bias, err));
-    if (bias != NULL) GPTVQ_TRY(add_rows(w, linear->rows, 1.0f, bias, 0, out, group->width, err));
-  }
+  GPTVQ_TRY(round_inputs(w, linears[group->linear[0]].cols, x, ldx, err));
+  for (size_t i = 0; i < group->count; i++)
+    GPTVQ_TRY(multiply(w, &linears[group->linear[i]], x, ldx, y + group->offset[i], group->width, err));
   return GPTVQ_OK;
 }
 
@@ -391,8 +400,10 @@ static work work_of(const gptvq_forward *table, const gptvq_forward_half *half, 
                 .rounds = half->model->compute == GPTVQ_COMPUTE_BF16};
 }
 
-static gptvq_status check_rows(const gptvq_forward_half *half, size_t n, gptvq_error *err) {
-  const size_t most = gptvq_min_size(half->workspace->max_rows, half->workspace->max_positions);
+/* shows: what is captured has to fit into the workspace */
+static gptvq_status check_rows(const gptvq_forward_half *half, size_t n, bool shows, gptvq_error *err) {
+  const size_t positions = half->workspace->max_positions,
+               most = shows ? gptvq_min_size(half->workspace->max_rows, positions) : positions;
   if (n <= most) return GPTVQ_OK;
   return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                     "block %zu: %zu tokens in one call, but the workspace is for %zu", half->block->index, n,
@@ -403,7 +414,7 @@ static gptvq_status run(const gptvq_forward *table, const gptvq_forward_half *ha
                         const gptvq_forward_watch *watch, gptvq_error *err) {
   work w = work_of(table, half, n);
   w.watch = watch;
-  GPTVQ_TRY(check_rows(half, n, err));
+  GPTVQ_TRY(check_rows(half, n, watch != NULL, err));
   GPTVQ_TRY(begin(&w, x, err));
   GPTVQ_TRY(normalise_inputs(&w, err));
   return half->mlp ? run_mlp(&w, x, err) : run_attention(&w, x, err);
@@ -414,18 +425,37 @@ static gptvq_status output(const gptvq_forward *table, const gptvq_forward_half 
   work w = work_of(table, half, n);
   const gptvq_block *block = half->block;
   const size_t cols = block->linears[half->mlp ? block->mlps[0].down : block->o].cols;
-  GPTVQ_TRY(check_rows(half, n, err));
+  GPTVQ_TRY(check_rows(half, n, false, err));
   GPTVQ_TRY(begin(&w, x, err));
   float *to = half->mlp ? w.wide : w.heads;
   GPTVQ_TRY(gptvq_device_upload(w.f->device, n * cols * sizeof *input, to, input, err));
   return finish(&w, to, cols, x, err);
 }
 
+static gptvq_status head(const gptvq_forward *table, const gptvq_model *model, size_t n, const float *norm,
+                         float *logits, gptvq_error *err) {
+  gptvq_cuda_forward *f = table->context;
+  const gptvq_linear *linear = &model->head;
+  const size_t row = linear->cols * sizeof *norm, logit_row = linear->rows * sizeof *logits;
+  work w = {.f = f, .n = n, .rounds = model->compute == GPTVQ_COMPUTE_BF16};
+  GPTVQ_TRY(reserve(f, NORM, n, row, err));
+  GPTVQ_TRY(reserve(f, WIDE, n, logit_row, err));
+  if (w.rounds) GPTVQ_TRY(reserve(f, ROUNDED, n, linear->cols * sizeof *w.rounded, err));
+  w.norm = f->buffers[NORM].memory;
+  w.wide = f->buffers[WIDE].memory;
+  w.rounded = f->buffers[ROUNDED].memory;
+  GPTVQ_TRY(gptvq_device_upload(f->device, n * row, w.norm, norm, err));
+  GPTVQ_TRY(round_inputs(&w, linear->cols, w.norm, linear->cols, err));
+  GPTVQ_TRY(multiply(&w, linear, w.norm, linear->cols, w.wide, linear->rows, err));
+  return gptvq_device_download(f->device, n * logit_row, logits, w.wide, err);
+}
+
 /* ---- the whole ---- */
 
 const char *gptvq_cuda_forward_lacks(const gptvq_model *model, const gptvq_block *block, bool mlp) {
-  const gptvq_attention *how = &block->attention;
   if (model->compute == GPTVQ_COMPUTE_INT8) return "int8 products";
+  if (block == NULL) return model->head.codes != NULL ? "int8 products" : NULL;
+  const gptvq_attention *how = &block->attention;
   if (mlp && gptvq_block_routes(block)) return "experts";
   if (mlp) return block->activation != GPTVQ_SILU ? "gates other than SiLU" : NULL;
   if (block->delta != NULL) return "delta nets";
@@ -437,10 +467,15 @@ const char *gptvq_cuda_forward_lacks(const gptvq_model *model, const gptvq_block
   return model->config.head_dim > GPTVQ_ATTEND_DIM ? "attention with heads of more than 128 values" : NULL;
 }
 
-size_t gptvq_cuda_forward_bytes(const gptvq_model *model, const gptvq_block *block, size_t n, size_t ways) {
+static size_t number_bytes(const gptvq_model *model) {
+  return model->compute == GPTVQ_COMPUTE_BF16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+size_t gptvq_cuda_forward_bytes(const gptvq_model *model, const gptvq_block *block, size_t n, size_t mlp_n,
+                                size_t ways) {
   const bool rounds = model->compute == GPTVQ_COMPUTE_BF16;
-  const size_t size = rounds ? sizeof(uint16_t) : sizeof(float), hidden = model->config.hidden;
-  size_t weights = 0, wide = 0, heads = 0, widest = hidden;
+  const size_t hidden = model->config.hidden, rows[2] = {n, mlp_n};
+  size_t weights = 0, stream = 0, wide = 0, heads = 0, widest = 0;
   for (size_t half = 0; half < 2; half++) {
     if (gptvq_cuda_forward_lacks(model, block, half == 1) != NULL) continue;
     const gptvq_linear_group *first = half == 1 ? &block->mlps[0].input : &block->qkv;
@@ -450,21 +485,40 @@ size_t gptvq_cuda_forward_bytes(const gptvq_model *model, const gptvq_block *blo
       weights = gptvq_saturated_sum(weights, gptvq_saturated_size(linear->rows, linear->cols));
     }
     weights = gptvq_saturated_sum(weights, gptvq_saturated_size(last->rows, last->cols));
-    wide = gptvq_max_size(wide, first->width);
-    widest = gptvq_max_size(widest, last->cols);
-    if (half == 0) heads = last->cols;
+    stream = gptvq_max_size(stream, gptvq_saturated_size(rows[half], hidden));
+    wide = gptvq_max_size(wide, gptvq_saturated_size(rows[half], first->width));
+    widest = gptvq_max_size(widest, gptvq_saturated_size(rows[half], gptvq_max_size(hidden, last->cols)));
+    if (half == 0) heads = gptvq_saturated_size(n, last->cols);
   }
   if (weights == 0) return 0;
-  const size_t row =
-      (2 * hidden + wide + heads + widest) * sizeof(float) + (rounds ? widest * sizeof(uint16_t) : 0);
-  return gptvq_saturated_sum(gptvq_saturated_size(weights, ways * size), gptvq_saturated_size(n, row));
+  const size_t numbers = gptvq_saturated_sum(gptvq_saturated_sum(gptvq_saturated_size(stream, 2), wide),
+                                             gptvq_saturated_sum(heads, widest));
+  size_t bytes = gptvq_saturated_size(weights, ways * number_bytes(model));
+  bytes = gptvq_saturated_sum(bytes, gptvq_saturated_size(numbers, sizeof(float)));
+  return gptvq_saturated_sum(bytes, rounds ? gptvq_saturated_size(widest, sizeof(uint16_t)) : 0);
+}
+
+size_t gptvq_cuda_head_bytes(const gptvq_model *model, size_t n) {
+  const gptvq_linear *head = &model->head;
+  if (gptvq_cuda_forward_lacks(model, NULL, false) != NULL) return 0;
+  const size_t weights =
+                   gptvq_saturated_size(gptvq_saturated_size(head->rows, head->cols), number_bytes(model)),
+               row = gptvq_saturated_size(gptvq_saturated_sum(head->rows, 2 * head->cols), sizeof(float));
+  return gptvq_saturated_sum(weights, gptvq_saturated_size(n, row));
 }
 
 gptvq_status gptvq_cuda_forward_create(gptvq_device *device, gptvq_cuda_linalg *linalg,
                                        gptvq_cuda_forward **out, gptvq_error *err) {
   gptvq_cuda_forward *f = *out = gptvq_alloc_zero(1, sizeof *f);
   if (f == NULL) return gptvq_fail_memory(err, "forward passes on a device", sizeof *f);
-  f->table = (gptvq_forward){gptvq_cuda_forward_lacks, run, output, prepare, rest, f};
+  f->table = (gptvq_forward){.lacks = gptvq_cuda_forward_lacks,
+                             .run = run,
+                             .output = output,
+                             .head = head,
+                             .prepare = prepare,
+                             .drop = drop,
+                             .rest = rest,
+                             .context = f};
   f->device = device;
   f->linalg = linalg;
   return GPTVQ_OK;

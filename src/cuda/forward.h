@@ -1,4 +1,4 @@
-/* cuda/forward.h: calib/forward.h on a device: dense blocks with norms, rotary grouped-query attention and
+/* cuda/forward.h: model/forward.h on a device: dense blocks with norms, rotary grouped-query attention and
  * MLPs gated by SiLU.
  *
  * How results compare with the CPU's. What stands between products gives its bits; products and attention sum
@@ -7,7 +7,7 @@
 #ifndef GPTVQ_CUDA_FORWARD_H
 #define GPTVQ_CUDA_FORWARD_H
 
-#include "calib/forward.h"
+#include "model/forward.h"
 #include "cuda/linalg.h"
 
 typedef struct gptvq_cuda_forward gptvq_cuda_forward;
@@ -22,8 +22,11 @@ void gptvq_cuda_forward_destroy(gptvq_cuda_forward *forward);
 
 /* The table's `lacks`. */
 const char *gptvq_cuda_forward_lacks(const gptvq_model *model, const gptvq_block *block, bool mlp);
-/* Device bytes at most for windows of so many tokens through the block, in `ways` versions of it, with what
- * the linalg may remember. */
-size_t gptvq_cuda_forward_bytes(const gptvq_model *model, const gptvq_block *block, size_t n, size_t ways);
+/* Device bytes at most for windows of n tokens through the block, mlp_n of them at a time through its MLP, in
+ * `ways` versions of the block, with what the linalg may remember. */
+size_t gptvq_cuda_forward_bytes(const gptvq_model *model, const gptvq_block *block, size_t n, size_t mlp_n,
+                                size_t ways);
+/* The same for n rows of logits. */
+size_t gptvq_cuda_head_bytes(const gptvq_model *model, size_t n);
 
 #endif

@@ -38,6 +38,7 @@ static gptvq_status equip(const gptvq_place_need *need, gptvq_place *out, gptvq_
   gptvq_device *metered;
   GPTVQ_TRY(gptvq_device_meter(out->device, need->stages, &metered, err));
   out->device = metered;
+  if (need->forward_only) return gptvq_cuda_forward_create(metered, NULL, &out->forward, err);
   GPTVQ_TRY(gptvq_cuda_create(metered, &out->cuda, err));
   GPTVQ_TRY(gptvq_cuda_linalg_create(metered, need->rounds, &out->linalg, err));
   GPTVQ_TRY(gptvq_cuda_forward_create(metered, out->linalg, &out->forward, err));
@@ -71,7 +72,7 @@ gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_pla
     return status;
   }
   gptvq_log(callbacks, GPTVQ_LOG_INFO, "device: %s (%s)", out->name, description);
-  const char *left = gptvq_cuda_left_to_cpu(out->cuda);
+  const char *left = out->cuda != NULL ? gptvq_cuda_left_to_cpu(out->cuda) : NULL;
   if (left != NULL && left[0] != '\0')
     gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does of the solver: %s", left);
   return GPTVQ_OK;
@@ -79,6 +80,41 @@ gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_pla
 
 const gptvq_forward *gptvq_place_forward(const gptvq_place *place) {
   return place->forward != NULL ? gptvq_cuda_forward_table(place->forward) : NULL;
+}
+
+/* Half number i of the model's: attention and MLP of each block. */
+static const char *lacks(const gptvq_model *model, size_t i) {
+  return gptvq_cuda_forward_lacks(model, &model->blocks[i / 2], i % 2);
+}
+
+static bool same(const char *a, const char *b) { return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0; }
+
+static bool lack_the_same(const gptvq_model *a, const gptvq_model *b) {
+  bool all = a->config.layers == b->config.layers &&
+             same(gptvq_cuda_forward_lacks(a, NULL, false), gptvq_cuda_forward_lacks(b, NULL, false));
+  for (size_t i = 0; all && i < 2 * a->config.layers; i++) all = same(lacks(a, i), lacks(b, i));
+  return all;
+}
+
+void gptvq_place_say_forward(const gptvq_model *model, const gptvq_model *beside,
+                             const gptvq_callbacks *callbacks) {
+  const size_t blocks = model->config.layers;
+  const char *of_head = gptvq_cuda_forward_lacks(model, NULL, false);
+  for (size_t half = 0; half < 2 * blocks; half++) {
+    const char *why = lacks(model, half);
+    bool said = why == NULL;
+    size_t count = 0;
+    for (size_t i = 0; i < half && !said; i++) said = same(lacks(model, i), why);
+    for (size_t b = 0; b < blocks && !said; b++)
+      count += same(lacks(model, 2 * b), why) || same(lacks(model, 2 * b + 1), why);
+    if (count > 0)
+      gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does of the forward passes: %s, in %zu of %zu blocks",
+                why, count, blocks);
+  }
+  if (of_head != NULL)
+    gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does of the forward passes: %s of the output head",
+              of_head);
+  if (beside != NULL && !lack_the_same(model, beside)) gptvq_place_say_forward(beside, NULL, callbacks);
 }
 
 void gptvq_place_close(gptvq_place *place) {

@@ -1,5 +1,4 @@
-/* cuda/place.h: where a run's products, solver and forward passes of calibration are at work: the CPU, a
- * card, the shim. */
+/* cuda/place.h: where a run's products, solver and forward passes are at work: the CPU, a card, the shim. */
 #ifndef GPTVQ_CUDA_PLACE_H
 #define GPTVQ_CUDA_PLACE_H
 
@@ -22,6 +21,7 @@ typedef struct gptvq_place {
 typedef struct gptvq_place_need {
   size_t bytes;         /* of device memory, at least */
   bool rounds;          /* inputs of products of calibration are rounded to bf16 */
+  bool forward_only;    /* no solver */
   gptvq_stages *stages; /* that device time is counted in; or NULL */
 } gptvq_place_need;
 
@@ -31,6 +31,10 @@ gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_pla
                               const gptvq_callbacks *callbacks, gptvq_place *out, gptvq_error *err);
 /* NULL: the CPU runs all. */
 const gptvq_forward *gptvq_place_forward(const gptvq_place *place);
+/* Logs which halves of which blocks stay on the CPU on a device, a line for each reason, and whether the head
+ * does. beside: another model, whose lines are left out where they are the same; or NULL. */
+void gptvq_place_say_forward(const gptvq_model *model, const gptvq_model *beside,
+                             const gptvq_callbacks *callbacks);
 /* A zeroed one is fine. What was kept on the device is lost. */
 void gptvq_place_close(gptvq_place *place);
 

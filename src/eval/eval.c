@@ -92,10 +92,28 @@ static gptvq_status between_blocks(void *context, gptvq_error *err) {
 
 typedef struct measurement {
   gptvq_windows windows;
+  size_t together;          /* windows that go through the blocks together */
   size_t vocab, rows;       /* rows whose logits are looked at together */
   gptvq_runner *runners[2]; /* the second NULL for one model */
   row_score *scores;        /* [rows] */
 } measurement;
+
+/* The scores of window `number`, the `slot`th of those that went through the blocks. */
+static gptvq_status score_window(const measurement *m, size_t number, size_t slot, sums *total,
+                                 gptvq_error *err) {
+  const gptvq_windows *windows = &m->windows;
+  gptvq_runner *a = m->runners[0], *b = m->runners[1];
+  const int32_t *tokens = windows->ids + number * windows->ctx;
+  for (size_t row = windows->first; row + 1 < windows->ctx; row += m->rows) {
+    size_t n = gptvq_min_size(m->rows, windows->ctx - 1 - row);
+    row_job job = {.vocab = m->vocab, .targets = tokens + row + 1, .scores = m->scores};
+    GPTVQ_TRY(gptvq_runner_logits(a, slot, row, n, &job.a, err));
+    if (b != NULL) GPTVQ_TRY(gptvq_runner_logits(b, slot, row, n, &job.b, err));
+    gptvq_parallel_for(n, 4, score_rows, &job);
+    add_scores(total, m->scores, n, b != NULL);
+  }
+  return GPTVQ_OK;
+}
 
 static gptvq_status run(const measurement *m, const gptvq_callbacks *callbacks, sums *total,
                         gptvq_error *err) {
@@ -103,21 +121,17 @@ static gptvq_status run(const measurement *m, const gptvq_callbacks *callbacks, 
   gptvq_runner *a = m->runners[0], *b = m->runners[1];
   between_context between = {callbacks, b != NULL ? "compare" : "evaluate", 0, windows->count, NAN};
   GPTVQ_TRY(between_blocks(&between, err));
-  for (size_t window = 0; window < windows->count; window++) {
-    const int32_t *tokens = windows->ids + window * windows->ctx;
-    GPTVQ_TRY(gptvq_runner_window(a, tokens, between_blocks, &between, err));
-    if (b != NULL) GPTVQ_TRY(gptvq_runner_window(b, tokens, between_blocks, &between, err));
-    for (size_t row = windows->first; row + 1 < windows->ctx; row += m->rows) {
-      size_t n = gptvq_min_size(m->rows, windows->ctx - 1 - row);
-      row_job job = {.vocab = m->vocab, .targets = tokens + row + 1, .scores = m->scores};
-      GPTVQ_TRY(gptvq_runner_logits(a, row, n, &job.a, err));
-      if (b != NULL) GPTVQ_TRY(gptvq_runner_logits(b, row, n, &job.b, err));
-      gptvq_parallel_for(n, 4, score_rows, &job);
-      add_scores(total, m->scores, n, b != NULL);
+  for (size_t first = 0; first < windows->count; first += m->together) {
+    const size_t count = gptvq_min_size(m->together, windows->count - first);
+    const int32_t *tokens = windows->ids + first * windows->ctx;
+    GPTVQ_TRY(gptvq_runner_windows(a, tokens, count, between_blocks, &between, err));
+    if (b != NULL) GPTVQ_TRY(gptvq_runner_windows(b, tokens, count, between_blocks, &between, err));
+    for (size_t slot = 0; slot < count; slot++) {
+      GPTVQ_TRY(score_window(m, first + slot, slot, total, err));
+      between.done = first + slot + 1;
+      between.value = b != NULL ? total->kl_mean : exp(total->nll_a / (double)total->count);
+      GPTVQ_TRY(between_blocks(&between, err));
     }
-    between.done = window + 1;
-    between.value = b != NULL ? total->kl_mean : exp(total->nll_a / (double)total->count);
-    GPTVQ_TRY(between_blocks(&between, err));
   }
   return GPTVQ_OK;
 }
@@ -145,16 +159,19 @@ typedef struct bytes {
 } bytes;
 
 /* models: the second NULL for one */
-static gptvq_status measure_windows(const gptvq_model *const models[2], const gptvq_windows *windows,
-                                    const gptvq_callbacks *callbacks, gptvq_compare_result *result,
-                                    gptvq_error *err) {
+static gptvq_status measure_windows(const gptvq_model *const models[2], const gptvq_forward *forward,
+                                    const gptvq_windows *windows, const gptvq_callbacks *callbacks,
+                                    gptvq_compare_result *result, gptvq_error *err) {
   double start = gptvq_clock();
   measurement m = {.windows = *windows, .vocab = models[0]->config.vocab};
+  m.together = windows->count;
   sums total = {0};
   gptvq_status status;
   for (size_t i = 0; i < 2 && models[i] != NULL; i++)
-    GPTVQ_TRY_GOTO(gptvq_runner_create(models[i], m.windows.ctx, &m.runners[i], err));
-  m.rows = gptvq_runner_rows(m.runners[0]);
+    m.together = gptvq_runner_together(models[i], windows->ctx, m.together, forward != NULL);
+  for (size_t i = 0; i < 2 && models[i] != NULL; i++)
+    GPTVQ_TRY_GOTO(gptvq_runner_create(models[i], forward, m.windows.ctx, m.together, &m.runners[i], err));
+  m.rows = gptvq_runner_rows_of(models[0], m.windows.ctx).logits;
   m.scores = gptvq_alloc_zero(m.rows, sizeof *m.scores);
   if (m.scores == NULL) {
     status = gptvq_fail_memory(err, "scores", m.rows * sizeof *m.scores);
@@ -182,10 +199,10 @@ done:
   return status;
 }
 
-gptvq_status gptvq_compare_windows(const gptvq_model *a, const gptvq_model *b, const gptvq_windows *windows,
-                                   const gptvq_callbacks *callbacks, gptvq_compare_result *result,
-                                   gptvq_error *err) {
-  return measure_windows((const gptvq_model *const[2]){a, b}, windows, callbacks, result, err);
+gptvq_status gptvq_compare_windows(const gptvq_model *a, const gptvq_model *b, const gptvq_forward *forward,
+                                   const gptvq_windows *windows, const gptvq_callbacks *callbacks,
+                                   gptvq_compare_result *result, gptvq_error *err) {
+  return measure_windows((const gptvq_model *const[2]){a, b}, forward, windows, callbacks, result, err);
 }
 
 static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq_tokenizer *tokenizer,
@@ -208,7 +225,8 @@ static gptvq_status measure_here(const gptvq_model *const models[2], const gptvq
                           "the tokenizer belong "
                           "to the model?",
                           i, (long)windows.ids[i], vocab);
-  if (status == GPTVQ_OK) status = measure_windows(models, &windows, callbacks, result, err);
+  const gptvq_forward *forward = options->device != NULL ? options->device->forward : NULL;
+  if (status == GPTVQ_OK) status = measure_windows(models, forward, &windows, callbacks, result, err);
   result->seconds = gptvq_clock() - start;
   gptvq_free(windows.ids);
   return status;

@@ -4,13 +4,17 @@
 
 enum { DEFAULT_CTX = 2048, MOST_CTX = 1 << 24 };
 
+size_t gptvq_windows_ctx(const gptvq_model *model, const gptvq_eval_options *options) {
+  const size_t positions = model->config.max_positions;
+  if (options->ctx > 0) return options->ctx;
+  return positions > 0 && positions < DEFAULT_CTX ? positions : DEFAULT_CTX;
+}
+
 gptvq_status gptvq_windows_create(const gptvq_model *model, const gptvq_tokenizer *tokenizer,
                                   const char *text, size_t size, const gptvq_eval_options *options,
                                   gptvq_windows *out, gptvq_error *err) {
-  const size_t positions = model->config.max_positions;
+  const size_t ctx = gptvq_windows_ctx(model, options);
   memset(out, 0, sizeof *out);
-  size_t ctx = options->ctx;
-  if (ctx == 0) ctx = positions > 0 && positions < DEFAULT_CTX ? positions : DEFAULT_CTX;
   if (ctx < 2 || ctx > MOST_CTX)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "a window of %zu tokens makes no sense: ctx must be 2 to %d",
                       ctx, MOST_CTX);

@@ -1,4 +1,5 @@
 #include "base/memory.h"
+#include "model/forward.h"
 #include "model/layer/norm.h"
 #include "model/layer/vector.h"
 #include "model/session.h"
@@ -39,13 +40,22 @@ gptvq_status gptvq_final_norm(const gptvq_model *model, size_t n, const float *x
 
 gptvq_status gptvq_head(const gptvq_model *model, gptvq_workspace *workspace, size_t n, const float *x,
                         float *logits, gptvq_error *err) {
+  return gptvq_head_on(model, NULL, workspace, n, x, logits, err);
+}
+
+gptvq_status gptvq_head_on(const gptvq_model *model, const gptvq_forward *forward, gptvq_workspace *workspace,
+                           size_t n, const float *x, float *logits, gptvq_error *err) {
   size_t hidden = model->config.hidden, vocab = model->config.vocab, zero = 0;
   const gptvq_linear *head = &model->head;
+  forward = gptvq_forward_takes(forward, model, NULL, false);
   for (size_t begin = 0; begin < n; begin += workspace->max_rows) {
     size_t rows = gptvq_min_size(workspace->max_rows, n - begin);
     GPTVQ_TRY(gptvq_final_norm(model, rows, x + begin * hidden, workspace->norm, err));
-    GPTVQ_TRY(gptvq_linears_forward(&head, &zero, 1, model->compute, rows, workspace->norm, hidden,
-                                    logits + begin * vocab, vocab, &workspace->scratch, err));
+    if (forward != NULL)
+      GPTVQ_TRY(forward->head(forward, model, rows, workspace->norm, logits + begin * vocab, err));
+    else
+      GPTVQ_TRY(gptvq_linears_forward(&head, &zero, 1, model->compute, rows, workspace->norm, hidden,
+                                      logits + begin * vocab, vocab, &workspace->scratch, err));
     gptvq_scale_values(rows * vocab, (float)model->config.logit_scale, logits + begin * vocab);
     if (!GPTVQ_MULTI_PICK(gptvq_all_finite)(rows * vocab, logits + begin * vocab))
       return gptvq_fail_numbers(model, NULL, "the output head", err);

@@ -37,6 +37,43 @@ rm -rf out
 for device in gpu cuda: cuda:x cpu:0 CUDA; do refused whole 2 "--device '$device' is unknown" $device; done
 expect_fail 5 'a plan measures the CPU only: leave --device shim out' quantize_on whole --dry-run --device shim
 
+# eval and compare refuse what quantize refuses
+evaluate_on() {
+  folder=$1
+  shift
+  env LD_LIBRARY_PATH="$FAKES/$folder" "$GPTVQ" eval one --text "$text" --ctx 64 --max-windows 2 --json "$@"
+}
+expect_fail 5 'no CUDA driver: .*--device cpu' evaluate_on none --device cuda
+expect_fail 5 'no CUDA card 2' evaluate_on whole --device cuda:2
+expect_fail 7 'Fake 0 has too little memory' evaluate_on small --device cuda
+expect_fail 5 'no CUDA driver' env LD_LIBRARY_PATH="$FAKES/none" "$GPTVQ" compare one one --text "$text" --device cuda
+expect_fail 2 "--device 'gpu' is unknown: choose cpu, cuda, cuda:N, auto or shim" evaluate_on whole --device gpu
+expect_fail 2 '--device is for --text' "$GPTVQ" eval one --task "$text" --device shim
+# auto is the CPU and its figures; the shim's are near them (tests/unit/test_device_eval.c has how near), and the same again
+for how in cpu auto shim; do
+  expect_ok evaluate_on none --device $how
+  json nll > $how.nll
+  case $how in
+    cpu) [ ! -s "$capture/err" ] || ! grep -q '^device' "$capture/err" || die "the CPU is said to be a device" ;;
+    auto) expect_err '^device: cpu \(.*no CUDA driver' ;;
+    shim) expect_err '^device: shim' ;;
+  esac
+  [ "$(json device)" = "$(echo $how | sed s/auto/cpu/)" ] || die "--device $how is $(json device)"
+done
+cmp cpu.nll auto.nll || die "auto is not the CPU"
+near "$(cat shim.nll)" "$(cat cpu.nll)" 1e-5
+expect_ok evaluate_on none --device shim --threads 1
+[ "$(json nll)" = "$(cat shim.nll)" ] || die "the shim's loss depends on the number of threads"
+expect_ok evaluate_on none --device shim --compute auto
+[ "$(json compute)" = bf16 ] || die "auto is $(json compute) on a device"
+expect_ok evaluate_on none --device shim --compute int8
+expect_err 'the CPU does of the forward passes: int8 products, in 1 of 1 blocks'
+if [ $kernels = 1 ]; then
+  expect_ok evaluate_on whole --device cuda:1
+  [ "$(json device)" = cuda:1 ] || die "evaluated on $(json device)"
+  near "$(json nll)" "$(cat cpu.nll)" 1e-5
+fi
+
 # auto: the CPU and its bytes, and why
 quantize_on none -o plain --quiet > /dev/null 2>&1
 for folder in none old small; do

@@ -500,7 +500,7 @@ static void memory_is_what_was_said(void **state) {
   const gptvq_block *block = &f.model->blocks[0];
   gptvq_error err = {.message = ""};
   const size_t vectors = 4 * N * f.model->config.hidden * sizeof(float), /* gains, rotations */
-      bytes = gptvq_cuda_forward_bytes(f.model, block, N, 1);
+      bytes = gptvq_cuda_forward_bytes(f.model, block, N, N, 1);
   for (int enough = 0; enough < 2; enough++)
     for (int mlp = 0; mlp < 2; mlp++) {
       const gptvq_forward_half half = {f.model, block, mlp, GPTVQ_RUN_ALL, f.workspace};

@@ -172,9 +172,47 @@ static void the_cpu_does_the_rest(void **state) {
   assert_same_folder("experts-shim", "experts-again");
 }
 
+static int stop_at_judging(void *user, const gptvq_progress *progress) {
+  (void)user;
+  return strcmp(progress->phase, "compare") == 0;
+}
+
+/* The same folder, judged on the CPU and on the shim. Logits of either model are at most m from the CPU's:
+ * five times 2^-18, grown twofold (tests/unit/test_device_eval.c), of logits that are products of 64 normed
+ * numbers with a gain of 1.1 and 64 of 0.2 at most. A loss is twice as far, and KL = Σ p (log p − log q) as
+ * well by log q, and by p 2 m Σ p |log p − log q|, which is at most KL + 2 / e, as t log t >= −1 / e. */
+static void a_device_judges_as_the_cpu(void **state) {
+  (void)state;
+  const double m = 5.0 * 0x1p-18 * 2.0 * (64.0 * 1.1 * 0.2);
+  gptvq_quantize_report reports[2] = {{.size = sizeof reports[0]}, {.size = sizeof reports[1]}};
+  for (size_t i = 0; i < 2; i++) {
+    const gptvq_callbacks callbacks = {.size = sizeof callbacks, .progress = stop_at_judging};
+    gptvq_quantize_options o = options_on("cpu");
+    const char *folder = i == 0 ? "judged-cpu" : "judged-shim";
+    o.judge_tokens = 96;
+    if (i == 1) {
+      assert_int_equal(gptvq_quantize("model", folder, &o, &callbacks, NULL, NULL), GPTVQ_ERROR_CANCELLED);
+      o.device = "shim";
+      o.resume = 1;
+    }
+    ok(gptvq_quantize("model", folder, &o, NULL, &reports[i], err));
+  }
+  assert_same_folder("judged-cpu", "judged-shim");
+  const gptvq_quantize_loss *cpu = &reports[0].loss_text, *shim = &reports[1].loss_text;
+  assert_true(cpu->tokens > 0 && cpu->tokens == shim->tokens);
+  const double most = 2.0 * m * (1.0 + cpu->kl + 2.0 / exp(1.0));
+  assert_true(most < 0.05 * cpu->kl); /* it can tell */
+  assert_true(fabs(log(shim->perplexity / cpu->perplexity)) <= 2.0 * m &&
+              fabs(log(shim->perplexity_before / cpu->perplexity_before)) <= 2.0 * m &&
+              fabs(shim->kl - cpu->kl) <= most);
+  for (size_t s = 0; s < reports[1].stage_count; s++)
+    if (strcmp(reports[1].stages[s].name, "losses at the end") == 0)
+      assert_true(reports[1].stage_device_seconds[s] > 0.0);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(quality_is_the_cpu_s),
-                                     cmocka_unit_test(a_run_may_change_its_device),
-                                     cmocka_unit_test(the_cpu_does_the_rest)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(quality_is_the_cpu_s), cmocka_unit_test(a_run_may_change_its_device),
+      cmocka_unit_test(the_cpu_does_the_rest), cmocka_unit_test(a_device_judges_as_the_cpu)};
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

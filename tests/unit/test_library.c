@@ -83,6 +83,7 @@ static void null_may_be_destroyed(void **state) {
   gptvq_chat_close(NULL);
   gptvq_text_stream_destroy(NULL);
   gptvq_context_destroy(NULL);
+  gptvq_eval_device_close(NULL);
   gptvq_free(NULL);
 }
 
@@ -94,7 +95,7 @@ static void zero_means_the_defaults(void **state) {
   gptvq_eval_options_init(&eval);
   assert_true(eval.ctx == zero_eval.ctx && eval.max_windows == zero_eval.max_windows &&
               eval.score_from == zero_eval.score_from && eval.bos == zero_eval.bos &&
-              eval.name == zero_eval.name);
+              eval.name == zero_eval.name && eval.device == zero_eval.device);
   const gptvq_model_options zero = {.size = sizeof zero};
   const gptvq_model_options *options[] = {&zero, NULL};
   for (size_t i = 0; i < 2; i++) {

@@ -521,7 +521,7 @@ static void memory_of_a_plan(const gptvq_model *model, const gptvq_quantize_opti
   o.judge_tokens = 64;
   ok(gptvq_resolve(&o, &resolved, err));
   gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 64e9, true, &plan);
-  assert_true(plan.phases[GPTVQ_MEMORY_JUDGE] >= 2.0 * (double)gptvq_runner_bytes(model, o.calib_length));
+  assert_true(plan.phases[GPTVQ_MEMORY_JUDGE] >= 2.0 * (double)gptvq_runner_bytes(model, o.calib_length, 1));
   /* the windows that it is judged by are written, too */
   gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 0.0, false, &plan);
   assert_true(plan.phases[GPTVQ_MEMORY_TEXT] > plain.phases[GPTVQ_MEMORY_TEXT]);

@@ -93,7 +93,8 @@ class CLayerInfo(Sized):
 
 
 class CEvalOptions(Sized):
-    _fields_ = [("size", c.c_size_t), ("ctx", c.c_size_t), ("max_windows", c.c_size_t), ("score_from", c.c_size_t), ("bos", c.c_int), ("name", c.c_char_p)]
+    _fields_ = [("size", c.c_size_t), ("ctx", c.c_size_t), ("max_windows", c.c_size_t), ("score_from", c.c_size_t), ("bos", c.c_int), ("name", c.c_char_p),
+                ("device", c.c_void_p)]
 
 
 class CEvalResult(Sized):

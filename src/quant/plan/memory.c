@@ -292,13 +292,19 @@ static double allocation_peak(const gptvq_model *model, const gptvq_resolved *op
 
 /* The finished model beside the original, a block of each at a time. */
 static double judge_peak(const run *r) {
-  const size_t length = r->options->options.calib_length;
+  const gptvq_quantize_options *o = &r->options->options;
+  const size_t length = o->calib_length;
+  gptvq_device_choice device;
+  const bool on_device =
+      gptvq_device_parse(o->device, &device, NULL) == GPTVQ_OK && device.kind != GPTVQ_ON_CPU;
   double packed = 0.0;
   for (size_t b = 0; b < r->model->config.layers; b++)
     packed = fmax(packed, packed_block(r, &r->model->blocks[b]));
   const gptvq_model own = with_compute(r->model, r->options);
+  const size_t together =
+      gptvq_runner_together(&own, length, gptvq_ceil_div(o->judge_tokens, length), on_device);
   return block_pages(r->model) + packed + 2.0 * outside_pages(r->model) +
-         2.0 * (double)gptvq_runner_bytes(&own, length);
+         2.0 * (double)gptvq_runner_bytes(&own, length, together);
 }
 
 /* All blocks together: of the original and of the finished model a block of pages at a time, of the latter

@@ -455,7 +455,8 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
       gptvq_write_packed_config(&r->out, r->model, &r->resolved, calibration, report->bits_per_value, err));
   gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_JUDGE);
   if (calibration != NULL)
-    GPTVQ_TRY(gptvq_pipeline_judge(&r->calibrating, r->out.work, calibration, r->callbacks, report, err));
+    GPTVQ_TRY(gptvq_pipeline_judge(&r->calibrating, r->out.work, gptvq_place_forward(&r->device), calibration,
+                                   r->callbacks, report, err));
   (void)gptvq_stage_enter(&r->stages, before);
   GPTVQ_TRY(gptvq_write_card(&r->out, r->model_dir, &r->resolved, calibration, report, err));
   gptvq_report_cost(&r->stages, r->start, r->cpu_start, report);

@@ -132,11 +132,12 @@ gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_r
 
 /* ---- the honest end (judge.c) ---- */
 /* What the packed model of `folder` has lost against the original on windows that calibration did not see,
- * into the report: of the texts, and of what the model writes. Numbers that are not finite there are a
- * warning. */
+ * into the report: of the texts, and of what the model writes. forward: as gptvq_compare_windows. Numbers
+ * that are not finite there are a warning. */
 gptvq_status gptvq_pipeline_judge(const gptvq_model *original, const char *folder,
-                                  const gptvq_calibration *calibration, const gptvq_callbacks *callbacks,
-                                  gptvq_quantize_report *report, gptvq_error *err);
+                                  const gptvq_forward *forward, const gptvq_calibration *calibration,
+                                  const gptvq_callbacks *callbacks, gptvq_quantize_report *report,
+                                  gptvq_error *err);
 
 /* ---- the report (report.c) ---- */
 /* What the folder says of itself, opened as any reader will. */

@@ -1,9 +1,8 @@
 /* Where a run is at work, and how much memory a card needs for it. */
 #include "quant/run/pipeline.h"
 #include "base/memory.h"
+#include "eval/device/device.h"
 #include "quant/plan/memory.h"
-
-#include <string.h>
 
 /* fp32 arrays of rows × cols, and of cols × cols, that the solver has on a device: weights, work and errors;
  * H and U. */
@@ -22,7 +21,7 @@ static size_t trellis_bytes(size_t rows, const gptvq_resolved *options) {
   return gptvq_min_size(GPTVQ_CUDA_TAIL_BYTES, gptvq_saturated_size(rows, ROW));
 }
 
-/* Of a sweep over the block: `ways` versions of it, the original's and the quantized one's. */
+/* Of a sweep over the block, `ways` versions of it, the original's and the quantized one's; of judging. */
 static gptvq_status forward_bytes(const gptvq_model *model, const gptvq_resolved *options, size_t *most,
                                   gptvq_error *err) {
   gptvq_model calibrating = *model;
@@ -33,7 +32,10 @@ static gptvq_status forward_bytes(const gptvq_model *model, const gptvq_resolved
   GPTVQ_TRY(gptvq_calibration_length(model, &options->options, &length, err));
   const size_t ways = gptvq_run_keeps_both(options) ? 2 : 1;
   for (size_t b = 0; b < model->config.layers; b++)
-    *most = gptvq_max_size(*most, gptvq_cuda_forward_bytes(&calibrating, &model->blocks[b], length, ways));
+    *most = gptvq_max_size(*most,
+                           gptvq_cuda_forward_bytes(&calibrating, &model->blocks[b], length, length, ways));
+  if (options->options.judge_tokens > 0) /* the packed model is no larger than the original */
+    *most = gptvq_max_size(*most, gptvq_eval_device_bytes(&calibrating, &calibrating, length));
   return GPTVQ_OK;
 }
 
@@ -56,27 +58,6 @@ static gptvq_status device_bytes(const gptvq_model *model, const gptvq_resolved 
   return GPTVQ_OK;
 }
 
-/* Which halves of which blocks stay on the CPU: a line for each reason. */
-static void say_forward(const gptvq_model *model, const gptvq_resolved *options,
-                        const gptvq_callbacks *callbacks) {
-  gptvq_model calibrating = *model;
-  const size_t halves = 2 * model->config.layers;
-  calibrating.compute = options->options.calib_compute;
-  for (size_t first = 0; first < halves; first++) {
-    size_t count = 0;
-    const char *why = gptvq_cuda_forward_lacks(&calibrating, &model->blocks[first / 2], first % 2);
-    for (size_t i = 0; why != NULL && i < halves; i++) {
-      const char *other = gptvq_cuda_forward_lacks(&calibrating, &model->blocks[i / 2], i % 2);
-      if (other == NULL || strcmp(other, why) != 0) continue;
-      if (i < first) break; /* that has been said */
-      count++;
-    }
-    if (count > 0)
-      gptvq_log(callbacks, GPTVQ_LOG_INFO, "the CPU does of the forward passes: %s, in %zu of %zu blocks",
-                why, count, model->config.layers);
-  }
-}
-
 gptvq_status gptvq_pipeline_place(const gptvq_model *model, const gptvq_resolved *options,
                                   gptvq_stages *stages, const gptvq_callbacks *callbacks, gptvq_place *out,
                                   gptvq_error *err) {
@@ -85,6 +66,9 @@ gptvq_status gptvq_pipeline_place(const gptvq_model *model, const gptvq_resolved
   GPTVQ_TRY(gptvq_device_parse(options->options.device, &choice, err));
   GPTVQ_TRY(device_bytes(model, options, &need.bytes, err));
   GPTVQ_TRY(gptvq_place_open(&choice, &need, callbacks, out, err));
-  if (out->device != NULL && gptvq_run_uses_data(options)) say_forward(model, options, callbacks);
+  if (out->device == NULL || !gptvq_run_uses_data(options)) return GPTVQ_OK;
+  gptvq_model calibrating = *model;
+  calibrating.compute = options->options.calib_compute;
+  gptvq_place_say_forward(&calibrating, NULL, callbacks);
   return GPTVQ_OK;
 }
