@@ -29,9 +29,8 @@ quant/layer: base dist linalg linalg/solve format kernels quant/options
 cuda: base linalg linalg/solve format kernels model calib quant/options quant/layer
 cuda/shim: base linalg linalg/solve cuda
 eval/device: base model eval quant/options cuda
-quant/transform: base linalg format kernels checkpoint model calib quant/options
 quant/plan: base linalg linalg/solve format kernels model eval calib train quant/options quant/layer
-quant/run: base dist linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer cuda eval/device quant/transform quant/plan
+quant/run: base dist linalg format kernels gguf checkpoint text model/arch model eval calib train quant/options quant/layer cuda eval/device quant/plan
 export: base format kernels gguf checkpoint text model model/layer
 export/report: base checkpoint
 tools: base linalg format kernels checkpoint model/arch model quant/options quant/layer cuda

@@ -21,7 +21,7 @@ GPTVQ_API gptvq_status gptvq_input_hessian(size_t n, size_t cols, const float *x
 /* Packs weights[rows × cols], row-major; y = W x. `name` stands in messages. hessian[cols × cols]: symmetric,
  * of the layer's inputs; NULL: none, which is an identity to GPTVQ and GPTQ and all the same to RTN and
  * k-means. options: NULL for those of gptvq_quantize_options_init; members about whole models (calibration,
- * rotation, fine-tuning, allocation, the head) mean nothing here. Same bytes whatever the number of threads.
+ * fine-tuning, allocation, the head) mean nothing here. Same bytes whatever the number of threads.
  * callbacks (may be NULL): log hears of damping that had to be raised. On success the caller owns *out; on
  * failure it is NULL. GPTVQ_ERROR_NUMERIC: NaN or infinity in the weights or the Hessian. */
 GPTVQ_API gptvq_status gptvq_pack_layer(const char *name, size_t rows, size_t cols, const float *weights,

@@ -40,16 +40,6 @@ typedef enum gptvq_em_init { GPTVQ_INIT_MAHALANOBIS = 0, GPTVQ_INIT_KMEANSPP, GP
 /* "mahalanobis", "kmeans++", "cdf" */
 GPTVQ_API const char *gptvq_em_init_name(gptvq_em_init init);
 
-/* Hadamard rotations folded into the weights; bits. */
-typedef enum gptvq_rotate {
-  GPTVQ_ROTATE_NONE = 0,
-  GPTVQ_ROTATE_RESIDUAL = 1, /* of the residual stream */
-  GPTVQ_ROTATE_HEADS = 2,    /* of the values inside each attention head */
-  GPTVQ_ROTATE_ALL = 3
-} gptvq_rotate;
-/* "none", "residual", "heads", "all" */
-GPTVQ_API const char *gptvq_rotate_name(gptvq_rotate rotate);
-
 /* 0 means "derive it" where so noted. */
 typedef struct gptvq_quantize_options {
   size_t size;
@@ -102,7 +92,6 @@ typedef struct gptvq_quantize_options {
   int allocate; /* gptvq_allocate_sizes. SENSITIVITY (GPTVQ only): within the bytes that equal sizes would
                  * take, of a trellis within `bits`; AUTO (default): that with a trellis whose `bits` leave
                  * something to choose, else UNIFORM */
-  int rotate; /* bits of gptvq_rotate; the random signs come from seed. Tied embeddings become two matrices */
   unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16: as the original has it; 0
                          (default): with a trellis as many, from 4 on, as lose least in a file of that size,
                          as with `model_bits`, else 16. A head that is the embedding's matrix is packed with

@@ -228,14 +228,6 @@ gptvq_status gptvq_write_file(const char *path, const void *data, size_t size, g
   return status;
 }
 
-gptvq_status gptvq_copy_file(const char *from, const char *to, gptvq_error *err) {
-  gptvq_mapping mapping;
-  GPTVQ_TRY(gptvq_map_file(from, &mapping, err));
-  gptvq_status status = gptvq_write_file(to, mapping.data, mapping.size, err);
-  gptvq_unmap_file(&mapping);
-  return status;
-}
-
 bool gptvq_path_exists(const char *path) {
   struct stat info;
   return lstat(path, &info) == 0;

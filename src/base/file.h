@@ -37,7 +37,6 @@ gptvq_status gptvq_writer_commit(gptvq_writer *writer, gptvq_error *err);
 void gptvq_writer_abort(gptvq_writer *writer); /* NULL is fine */
 
 gptvq_status gptvq_write_file(const char *path, const void *data, size_t size, gptvq_error *err);
-gptvq_status gptvq_copy_file(const char *from, const char *to, gptvq_error *err);
 
 bool gptvq_path_exists(const char *path);
 uint64_t gptvq_file_size(const char *path); /* 0 if there is none */

@@ -23,7 +23,7 @@ typedef struct gptvq_output {
   bool published;     /* OUT is complete; at most tidying up is left */
 } gptvq_output;
 
-enum { GPTVQ_STATE_FORMAT = 5 };
+enum { GPTVQ_STATE_FORMAT = 6 };
 
 /* Paths and the checks that need no work: OUT is neither the source folder nor around it; it does not exist,
  * or `force` is set and it holds a model and nothing else, or nothing (anything else is never replaced); its

@@ -63,7 +63,7 @@ static const char *const model_names[] = {"config.json",
                                           GPTVQ_RECORD_NAME,
                                           NULL};
 static const char *const work_names[] = {GPTVQ_STATE_NAME, GPTVQ_TOKENS_NAME, NULL};
-static const char *const work_folders[] = {GPTVQ_TRANSFORMED_NAME, GPTVQ_FINETUNED_NAME, NULL};
+static const char *const work_folders[] = {GPTVQ_FINETUNED_NAME, "transformed" /* of older runs */, NULL};
 
 static bool is_regular(const char *folder, const char *name) {
   struct stat info;

@@ -8,10 +8,9 @@
 #include <stdbool.h>
 
 /* What a run keeps in its work folder beside the model: its state, which is also the mark of a work folder,
- * sampled calibration tokens, and two folders of shards. */
+ * sampled calibration tokens, and a folder of shards. */
 #define GPTVQ_STATE_NAME "resume.json"
 #define GPTVQ_TOKENS_NAME "calibration.tokens"
-#define GPTVQ_TRANSFORMED_NAME "transformed"
 #define GPTVQ_FINETUNED_NAME "finetuned"
 /* The model card of a packed folder. */
 #define GPTVQ_CARD_NAME "README.md"

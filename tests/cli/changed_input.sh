@@ -50,8 +50,8 @@ options="--method rtn --bits 3 --quiet"
   cp kept m/tokenizer.json
 
   # a file of somebody else's in the work folder: neither published nor removed, whatever is asked for
-  for foreign in notes.txt model.bin .hidden transformed/mine; do
-    mkdir -p out.partial/transformed
+  for foreign in notes.txt model.bin .hidden finetuned/mine; do
+    mkdir -p out.partial/finetuned
     echo mine > out.partial/$foreign
     for way in "" --resume --force; do
       expect_fail 3 "out.partial/$foreign was not written by gptvq" "$GPTVQ" quantize m -o out $options $way
@@ -59,7 +59,7 @@ options="--method rtn --bits 3 --quiet"
     expect_fail 3 "out.partial/$foreign was not written by gptvq" "$GPTVQ" export expected -o out --force --quiet
     rm out.partial/$foreign
   done
-  rmdir out.partial/transformed
+  rmdir out.partial/finetuned
   # finished blocks are worth more than an export
   expect_fail 3 'out.partial holds [0-9]+ finished blocks' "$GPTVQ" export expected -o out --quiet
   # a state as an earlier version wrote it
@@ -67,6 +67,10 @@ options="--method rtn --bits 3 --quiet"
   edit out.partial/resume.json 's/"format": [0-9]*/"format": 2/'
   expect_fail 5 'out.partial was begun by gptvq .*, whose runs this version cannot resume.*--force' \
     "$GPTVQ" quantize m -o out $options --resume
+  cp -r out.partial old.partial
+  mkdir old.partial/transformed && touch old.partial/transformed/model.safetensors # such a version's, too
+  expect_ok "$GPTVQ" quantize m -o old $options --force
+  [ ! -e old.partial ] && [ ! -e old/transformed ] || die "what an earlier version left is still there"
   cp kept out.partial/resume.json
   expect_ok "$GPTVQ" quantize m -o out $options --resume
   for file in $(lasting expected); do cmp "$file" "out/$(basename "$file")" || die "$file differs after --resume"; done

@@ -64,7 +64,7 @@ expect_ok "$GPTVQ" quantize tiny -o old --method rtn --bits 4 --quiet
   export FAULT_NO_EXCHANGE=1
   sweep "replaced without an exchange" 97 old "$GPTVQ" quantize tiny $gptvq --quiet
   unset FAULT_NO_EXCHANGE
-  sweep "transformed and fine-tuned" 61 "" "$GPTVQ" quantize tiny $gptvq --rotate all --finetune-steps 2 --quiet
+  sweep "fine-tuned" 61 "" "$GPTVQ" quantize tiny $gptvq --finetune-steps 2 --quiet
   sweep "an export" 11 "" "$GPTVQ" export old --quiet
   sweep "an export over a folder" 17 old "$GPTVQ" export old --quiet
   sweep "a random model" 23 "" "$GPTVQ" bench make-model --shape stories --layers 1 --quiet

@@ -57,7 +57,7 @@ refused() { expect_fail "$@"; }
   done
   rm -rf one_trellis
 
-  # other methods, experts, transforms, what comes after the blocks
+  # other methods, experts, what comes after the blocks
   tiny() { # tiny NAME OPTIONS…
     name=$1
     shift
@@ -71,7 +71,7 @@ refused() { expect_fail "$@"; }
   small="--calib self --calib-samples 3 --calib-length 8 --em-iterations 2 --judge-tokens 0"
   tiny mixtral $small --dim 2 --bits 3 --group-size 256
   tiny llama $small --dim 2 --bits 3 --group-size 256 --scale-block 16 --no-true-sequential --guide 0.5
-  tiny llama $small --dim 2 --bits 3 --group-size 256 --rotate all --finetune-steps 2
+  tiny llama $small --dim 2 --bits 3 --group-size 256 --finetune-steps 2
   tiny llama-tied $small --method gptq --index-bits 3 --group-size 32 --embedding-bits 4
   tiny llama-tied $small --bits 3 --code trellis --embedding-bits 3
   if [ "$kills" -ge 10 ]; then
@@ -107,9 +107,6 @@ refused() { expect_fail "$@"; }
   rm -rf out
   [ "$code" != 0 ] || refused 2 'rank 1 computes on another --device \(shim\) than rank 0 \(cpu\)' mpirun -q -n 1 "$GPTVQ" quantize "$model" \
     -o out $options : -n 1 "$GPTVQ" quantize "$model" -o out $options --device shim
-  mkdir away # what rank 0 has transformed is not seen from there
-  refused 3 'rank 1: the transformed model, .*, is not there on this machine' mpirun -q -n 1 "$GPTVQ" quantize "$model" -o out $options --rotate all : \
-    -n 1 --wdir "$PWD/away" "$GPTVQ" quantize "$model" -o out $options --rotate all
   refused 2 '3 ranks, but only 2 groups' ranks 3 "$GPTVQ" quantize "$model" -o out $options --calib-samples 2
   refused 5 'finetune-block-steps.* needs all windows in one process' ranks 2 "$GPTVQ" quantize "$model" -o out $options \
     --finetune-block-steps 2

@@ -48,7 +48,6 @@ expect_fail 2 'option --min-p: 1.5 is out of range' "$GPTVQ" generate m -p x --m
 expect_fail 2 'option --repeat-penalty: 0 is out of range' "$GPTVQ" generate m -p x --repeat-penalty 0
 expect_fail 2 'option --temp: -0.5 is out of range' "$GPTVQ" generate m -p x --temp -0.5
 expect_fail 2 "option --method: 'vq' is not one of gptvq, gptq, rtn, kmeans" "$GPTVQ" quantize m -o x --method vq
-expect_fail 2 "option --rotate: 'stream' is not one of none, residual, heads, all" "$GPTVQ" quantize m -o x --rotate stream
 expect_fail 2 "option --act-order: 'sorted' is not one of off, columns, blocks" "$GPTVQ" quantize m -o x --act-order sorted
 expect_fail 2 "option --compute: 'fp64' is not one of auto, fp32, bf16" "$GPTVQ" eval m --compute fp64
 

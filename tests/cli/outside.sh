@@ -80,7 +80,6 @@ expect_ok "$GPTVQ" quantize "$model" --dry-run --method kmeans --code trellis --
 near "$(json bits)" "$(awk 'BEGIN {printf "%.9f", 2.03125 + 36 * 272 / 3145728}')" 1e-9
 expect_fail 2 '--model-bits 1 is not possible for this model: the least is [0-9.]+$' "$GPTVQ" quantize "$model" -o x --model-bits 1 --method rtn --quiet
 expect_fail 2 '--model-bits chooses the sizes of layers' "$GPTVQ" quantize "$model" -o x --model-bits 3 --bits 2
-expect_fail 2 '--model-bits is not possible with --rotate' "$GPTVQ" quantize "$model" -o x --model-bits 3 --rotate all --method rtn --quiet
 
 # what neither is given nor follows from the other one: beside a trellis what loses least in a file of that size, 16 beside all else
 default() { # default EMBEDDING HEAD MODEL OPTIONS…

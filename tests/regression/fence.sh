@@ -1,5 +1,5 @@
 #!/bin/sh
-# Packed bytes of every method, recipe and transform: sha256 over all files of the folders that short runs on the example and on the tiny
+# Packed bytes of every method and recipe: sha256 over all files of the folders that short runs on the example and on the tiny
 # models make. Work that should change no output is done behind this fence; what does change it shows as a diff of fence.txt.
 #   fence.sh PROGRAM           compares with fence.txt; exit 77, skipped: other libraries or processor than its head names
 #   fence.sh PROGRAM --write   makes fence.txt again
@@ -87,12 +87,6 @@ all() {
       model=$(basename "$model")
       tiny "$model-default" $vq
       tiny "$model-gptq" --method gptq --index-bits 4 --group-size 32
-      case $model in
-        gemma2* | glm4* | gemma3* | olmo2* | olmo3* | exaone4*) rotate=heads ;; # norms behind o_proj hold the residual stream where it is
-        deepseek* | qwen3_5* | qwen3-next*) rotate=residual ;; # one linear makes keys and values; gates before o_proj hold the heads
-        *) rotate=all ;;
-      esac
-      tiny "$model-rotate" $vq --rotate $rotate
     done
     tiny gemma2-finetune $vq --finetune-steps 3
     tiny gemma2-finetune_block $vq --finetune-block-steps 3

@@ -485,7 +485,6 @@ static void every_option_is_in_the_identity(void **state) {
       {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
       {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
       {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4},
-      {offsetof(gptvq_quantize_options, calib_compute) + sizeof(gptvq_compute), 4},
       {offsetof(gptvq_quantize_options, code) + sizeof(gptvq_code), 4},
       {offsetof(gptvq_quantize_options, embedding_bits) + sizeof(unsigned), 4}};
 #undef WORDS_OF

@@ -1,5 +1,6 @@
 /* GGUF files as originals: blocks, the merges of scored vocabularies. Whole files: tests/cli/gguf_in.sh. */
 #include "base/memory.h"
+#include "copy_file.h"
 #include "gguf/ggml.h"
 #include "gguf/merges.h"
 #include "gguf/reader.h"
@@ -151,7 +152,7 @@ static void tokenizers(void **state) {
     (void)snprintf(from, sizeof from, TEST_SOURCE_DIR "/tests/golden/text/%s.json", names[i]);
     (void)snprintf(to, sizeof to, "%s/tokenizer.json", folder);
     (void)snprintf(path, sizeof path, "%s/x.gguf", folder);
-    assert_int_equal(gptvq_copy_file(from, to, &err), GPTVQ_OK);
+    assert_int_equal(copy_file(from, to, &err), GPTVQ_OK);
     write_tokenizer(folder, path);
     assert_int_equal(gptvq_tokenizer_open(folder, &a, &err), GPTVQ_OK);
     if (gptvq_tokenizer_open(path, &b, &err) != GPTVQ_OK) fail_msg("%s: %s", names[i], err.message);

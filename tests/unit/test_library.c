@@ -34,7 +34,6 @@ static void values_have_names(void **state) {
   CHECK_NAMES(gptvq_compute_name, gptvq_compute, "auto", "fp32", "bf16", "int8");
   CHECK_NAMES(gptvq_method_name, gptvq_method, "gptvq", "gptq", "rtn", "kmeans");
   CHECK_NAMES(gptvq_em_init_name, gptvq_em_init, "mahalanobis", "kmeans++", "cdf");
-  CHECK_NAMES(gptvq_rotate_name, gptvq_rotate, "none", "residual", "heads", "all");
   CHECK_NAMES(gptvq_recipe_name, gptvq_recipe, "default", "paper");
   CHECK_NAMES(gptvq_field_type_name, gptvq_field_type, "switch", "int", "unsigned", "size", "seed", "double",
               "enum", "text", "bytes", "word");
@@ -44,7 +43,6 @@ static void values_have_names(void **state) {
   assert_string_equal(gptvq_compute_name(GPTVQ_COMPUTE_INT8), "int8");
   assert_string_equal(gptvq_method_name(GPTVQ_METHOD_KMEANS), "kmeans");
   assert_string_equal(gptvq_em_init_name(GPTVQ_INIT_CDF), "cdf");
-  assert_string_equal(gptvq_rotate_name(GPTVQ_ROTATE_ALL), "all");
   assert_string_equal(gptvq_recipe_name(GPTVQ_RECIPE_PAPER), "paper");
   assert_string_equal(gptvq_field_type_name(GPTVQ_FIELD_TEXT), "text");
   assert_string_equal(gptvq_field_identity_name(GPTVQ_IDENTITY_DATA), "data");

@@ -2,7 +2,7 @@
  * tests/golden/model/make_models.py. */
 #include <gptvq/gptvq.h>
 
-#include "base/file.h"
+#include "copy_file.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -429,7 +429,7 @@ static gptvq_status open_changed(const char *folder, const char *change, gptvq_e
   json_decref(changes);
   snprintf(from, sizeof from, "%s/model.safetensors", folder);
   to = gptvq_join_path(scratch, "model.safetensors");
-  assert_int_equal(gptvq_copy_file(from, to, NULL), GPTVQ_OK);
+  assert_int_equal(copy_file(from, to, NULL), GPTVQ_OK);
   free(to);
   gptvq_model *model;
   gptvq_status status = gptvq_model_open(scratch, &in_fp32, &model, err);

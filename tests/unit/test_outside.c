@@ -290,30 +290,18 @@ static void what_is_not_given(void **state) {
   static const struct {
     const char *name;
     gptvq_code code;
-    int rotate;
     unsigned embedding, head;               /* given */
     unsigned wanted_embedding, wanted_head; /* of one matrix: 16 for the head */
   } cases[] = {
-      {"llama", GPTVQ_CODE_AUTO, 0, 0, 0, 4, 4},
-      {"tied", GPTVQ_CODE_AUTO, 0, 0, 0, 4, 16},
-      {"llama", GPTVQ_CODE_VQ, 0, 0, 0, 16, 16},
-      {"tied", GPTVQ_CODE_VQ, 0, 0, 0, 16, 16},
-      {"llama", GPTVQ_CODE_AUTO, 0, 4, 0, 4, 4},
-      {"tied", GPTVQ_CODE_AUTO, 0, 4, 0, 4, 16},
-      {"llama", GPTVQ_CODE_AUTO, 0, 0, 8, 4, 8},
-      {"tied", GPTVQ_CODE_AUTO, 0, 0, 8, 8, 16},
-      {"llama", GPTVQ_CODE_AUTO, 0, 16, 0, 16, 4},
-      {"tied", GPTVQ_CODE_AUTO, 0, 16, 0, 16, 16},
-      {"llama", GPTVQ_CODE_AUTO, 0, 0, 16, 4, 16},
-      {"tied", GPTVQ_CODE_AUTO, 0, 0, 16, 16, 16},
-      {"llama", GPTVQ_CODE_AUTO, 0, 16, 16, 16, 16},
-      {"tied", GPTVQ_CODE_AUTO, 0, 16, 16, 16, 16},
-      {"llama", GPTVQ_CODE_VQ, 0, 4, 0, 4, 16},
-      {"tied", GPTVQ_CODE_VQ, 0, 4, 0, 4, 16},
-      {"llama", GPTVQ_CODE_VQ, 0, 0, 4, 16, 4},
-      {"tied", GPTVQ_CODE_VQ, 0, 0, 4, 4, 16},
-      {"tied", GPTVQ_CODE_AUTO, GPTVQ_ROTATE_RESIDUAL, 3, 0, 3, 3},
-      {"tied", GPTVQ_CODE_AUTO, GPTVQ_ROTATE_RESIDUAL, 0, 0, 4, 4},
+      {"llama", GPTVQ_CODE_AUTO, 0, 0, 4, 4},     {"tied", GPTVQ_CODE_AUTO, 0, 0, 4, 16},
+      {"llama", GPTVQ_CODE_VQ, 0, 0, 16, 16},     {"tied", GPTVQ_CODE_VQ, 0, 0, 16, 16},
+      {"llama", GPTVQ_CODE_AUTO, 4, 0, 4, 4},     {"tied", GPTVQ_CODE_AUTO, 4, 0, 4, 16},
+      {"llama", GPTVQ_CODE_AUTO, 0, 8, 4, 8},     {"tied", GPTVQ_CODE_AUTO, 0, 8, 8, 16},
+      {"llama", GPTVQ_CODE_AUTO, 16, 0, 16, 4},   {"tied", GPTVQ_CODE_AUTO, 16, 0, 16, 16},
+      {"llama", GPTVQ_CODE_AUTO, 0, 16, 4, 16},   {"tied", GPTVQ_CODE_AUTO, 0, 16, 16, 16},
+      {"llama", GPTVQ_CODE_AUTO, 16, 16, 16, 16}, {"tied", GPTVQ_CODE_AUTO, 16, 16, 16, 16},
+      {"llama", GPTVQ_CODE_VQ, 4, 0, 4, 16},      {"tied", GPTVQ_CODE_VQ, 4, 0, 4, 16},
+      {"llama", GPTVQ_CODE_VQ, 0, 4, 16, 4},      {"tied", GPTVQ_CODE_VQ, 0, 4, 4, 16},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     gptvq_model *model = open_as(cases[i].name, GPTVQ_COMPUTE_FP32);
@@ -322,7 +310,6 @@ static void what_is_not_given(void **state) {
     gptvq_outside_bits bits;
     gptvq_quantize_options_init(&o);
     o.code = cases[i].code;
-    o.rotate = cases[i].rotate;
     o.embedding_bits = cases[i].embedding;
     o.head_bits = cases[i].head;
     ok(gptvq_resolve(&o, &r, err));
@@ -454,13 +441,6 @@ static void refusals(void **state) {
   o = options_of(GPTVQ_METHOD_RTN, 4, 8);
   expect(gptvq_quantize("tied", "x", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error, "are one matrix");
   assert_int_equal(access("x", F_OK), -1);
-  o.rotate = GPTVQ_ROTATE_RESIDUAL; /* which makes them two */
-  ok(gptvq_quantize("tied", "two", &o, NULL, NULL, err));
-  gptvq_model *model = open_as("two", GPTVQ_COMPUTE_FP32);
-  assert_int_equal(model->embedding.packed.shape.index_bits, 4);
-  assert_int_equal(model->head.packed.shape.index_bits, 8);
-  assert_false(model->config.tie_embeddings);
-  gptvq_model_close(model);
   tiny_model huge = tiny_tied; /* beyond fp16 scales */
   huge.scaled_name = "embed_tokens";
   huge.scale = 1e12;

@@ -1,6 +1,6 @@
 /* The tokenizer against the `tokenizers` package, id for id (tests/golden/text/make_fixtures.py says what the
  * files hold); streams, bad files, damaged files, long texts. */
-#include "base/file.h"
+#include "copy_file.h"
 #include "base/memory.h"
 #include "base/random.h"
 
@@ -297,7 +297,7 @@ static void nul_is_a_character(void **state) {
 
   /* tokenizer_config.json is read the same way */
   assert_int_equal(gptvq_make_folder("nul-tokenizer", &err), GPTVQ_OK);
-  assert_int_equal(gptvq_copy_file(GOLDEN "nul.json", "nul-tokenizer/tokenizer.json", &err), GPTVQ_OK);
+  assert_int_equal(copy_file(GOLDEN "nul.json", "nul-tokenizer/tokenizer.json", &err), GPTVQ_OK);
   static const char config[] =
       "{\"eos_token\": \"\\u0000\\u0000\", \"bos_token\": \"<s>\", \"extra\": {\"\\u0000\": 1}}";
   assert_int_equal(gptvq_write_file("nul-tokenizer/tokenizer_config.json", config, sizeof config - 1, &err),

@@ -420,9 +420,8 @@ static void text_models_inside_of_others(void **state) {
   }
 }
 
-static gptvq_quantize_options options_of(int rotate, unsigned head_bits) {
+static gptvq_quantize_options options_of(unsigned head_bits) {
   gptvq_quantize_options o = tiny_quantize_options(GPTVQ_METHOD_GPTVQ);
-  o.rotate = rotate;
   o.head_bits = head_bits;
   o.force = 1;
   return o;
@@ -436,8 +435,8 @@ static void assert_stored(const char *folder, const char *name, bool there) {
   gptvq_checkpoint_close(checkpoint);
 }
 
-/* Folders that mean the same are packed to the same bytes, config.json included, with a head of 8 bits or
- * rotated; so are their exports. */
+/* Folders that mean the same are packed to the same bytes, config.json included, with a head of 8 bits or as
+ * it is; so are their exports. */
 static void what_means_the_same_is_packed_alike(void **state) {
   (void)state;
   static const variant variants[] = {
@@ -448,8 +447,8 @@ static void what_means_the_same_is_packed_alike(void **state) {
   };
   ok(gptvq_remove_tree("tiny", err));
   tiny_write(&tiny_llama, "tiny");
-  for (int rotate = 0; rotate < 2; rotate++) {
-    gptvq_quantize_options o = options_of(rotate ? GPTVQ_ROTATE_ALL : GPTVQ_ROTATE_NONE, rotate ? 16 : 8);
+  for (unsigned head_bits = 8; head_bits <= 16; head_bits += 8) {
+    gptvq_quantize_options o = options_of(head_bits);
     ok(gptvq_quantize("tiny", "packed", &o, NULL, NULL, err));
     ok(gptvq_export_hf("packed", "plain", 1, NULL, err));
     for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
@@ -466,7 +465,7 @@ static void what_means_the_same_is_packed_alike(void **state) {
 static void packed_heads_are_used(void **state) {
   (void)state;
   for (unsigned head_bits = 8; head_bits <= 16; head_bits += 8) {
-    gptvq_quantize_options o = options_of(GPTVQ_ROTATE_NONE, head_bits);
+    gptvq_quantize_options o = options_of(head_bits);
     gptvq_model *model;
     char *text;
     size_t size;
@@ -507,7 +506,7 @@ static void accounts_are_of_the_files(void **state) {
   assert_int_equal(other->info.parameters, whole.parameters - table);
   assert_int_equal(other->info.other_bytes, whole.other_bytes);
   gptvq_model_close(other);
-  gptvq_quantize_options o = options_of(GPTVQ_ROTATE_NONE, 16);
+  gptvq_quantize_options o = options_of(16);
   ok(gptvq_quantize("variant", "packed", &o, NULL, NULL, err));
   assert_stored("packed", EMBEDDING, true);
   assert_stored("packed", HEAD, false); /* not twice */
@@ -534,19 +533,16 @@ static void accounts_are_of_the_files(void **state) {
 static void wide_types_are_quantized(void **state) {
   (void)state;
   const variant wide = {.all = GPTVQ_T_F64, .head_type = GPTVQ_T_OTHER};
-  for (int rotate = 0; rotate < 2; rotate++) {
-    gptvq_quantize_options o = options_of(GPTVQ_ROTATE_NONE, 8);
-    if (rotate) o.rotate = GPTVQ_ROTATE_HEADS; /* the residual's rotation rounds to the embedding's type */
-    gptvq_model *model;
-    write_variant("tiny", "variant", &wide);
-    assert_true(tiny_logit_distance("variant", "tiny") == 0);
-    ok(gptvq_quantize("tiny", "packed", &o, NULL, NULL, err));
-    ok(gptvq_quantize("variant", "packed-variant", &o, NULL, NULL, err));
-    assert_true(tiny_logit_distance("packed-variant", "packed") == 0);
-    ok(open_heard("packed-variant", &model, err));
-    assert_string_equal(heard, "");
-    gptvq_model_close(model);
-  }
+  gptvq_quantize_options o = options_of(8);
+  gptvq_model *model;
+  write_variant("tiny", "variant", &wide);
+  assert_true(tiny_logit_distance("variant", "tiny") == 0);
+  ok(gptvq_quantize("tiny", "packed", &o, NULL, NULL, err));
+  ok(gptvq_quantize("variant", "packed-variant", &o, NULL, NULL, err));
+  assert_true(tiny_logit_distance("packed-variant", "packed") == 0);
+  ok(open_heard("packed-variant", &model, err));
+  assert_string_equal(heard, "");
+  gptvq_model_close(model);
 }
 
 static int set_up(void **state) {

@@ -1,6 +1,6 @@
 /* model/arch/arch.h: a family of models as constants: what its config.json may leave out, what its tensors
  * are called, and of which pieces its blocks are made. One file per family; GPTVQ_FAMILIES lists them.
- * Loading, both directions of the arithmetic, memory estimates, transforms and writers read this and nothing
+ * Loading, both directions of the arithmetic, memory estimates and writers read this and nothing
  * else about a family. */
 #ifndef GPTVQ_MODEL_ARCH_ARCH_H
 #define GPTVQ_MODEL_ARCH_ARCH_H

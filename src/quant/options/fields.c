@@ -132,7 +132,6 @@ static const char *choice_name(const char *member, int value) {
 const char *gptvq_method_name(gptvq_method method) { return choice_name("method", (int)method); }
 const char *gptvq_code_name(gptvq_code code) { return choice_name("code", (int)code); }
 const char *gptvq_em_init_name(gptvq_em_init init) { return choice_name("em_init", (int)init); }
-const char *gptvq_rotate_name(gptvq_rotate rotate) { return choice_name("rotate", (int)rotate); }
 
 const char *gptvq_recipe_name(gptvq_recipe recipe) {
   switch (recipe) {

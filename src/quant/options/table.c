@@ -9,7 +9,6 @@ static const char *const codes[] = {"auto", "vq", "trellis", NULL};
 static const char *const inits[] = {"mahalanobis", "kmeans++", "cdf", NULL};
 static const char *const metrics[] = {"diagonal", "exact", NULL};
 static const char *const orders[] = {"off", "columns", "blocks", NULL};
-static const char *const rotations[] = {"none", "residual", "heads", "all", NULL};
 static const char *const computes[] = {"auto", "fp32", "bf16", NULL};
 static const char *const allocations[] = {"uniform", "sensitivity", "auto", NULL};
 
@@ -149,11 +148,6 @@ static const gptvq_field fields[] = {
      .help = "the same size for every layer, or more bits where the loss feels them, for the same\n"
              "total, of a trellis for --bits (gptvq; takes a backward pass); auto: sensitivity with a\n"
              "trellis and --bits above its smallest size, else uniform"},
-    {MEMBER(rotate, GPTVQ_FIELD_INT), .choices = rotations, .identity = GPTVQ_IDENTITY_ALWAYS,
-     .section = method, .flag = "rotate", .argument = "WHAT",
-     .help = "Hadamard rotation, folded into the weights: residual (of the residual stream), heads (of\n"
-             "the values in each attention head), all or none. Takes a temporary fp32 copy of the\n"
-             "model on disk"},
     {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16,
      .derived = "with a trellis what loses least, mostly 4, else 16", .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = size, .flag = "head-bits", .argument = "N",

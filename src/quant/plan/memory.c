@@ -62,8 +62,7 @@ size_t gptvq_allocation_window(size_t i, size_t count, size_t windows) {
 bool gptvq_run_allocates(const gptvq_resolved *options) { return gptvq_allocates(&options->options); }
 
 const char *gptvq_memory_phase_name(gptvq_memory_phase phase) {
-  static const char *const names[] = {"calibration text", "order of columns", "gradients",
-                                      "blocks",           "fine-tuning",      "judgement"};
+  static const char *const names[] = {"calibration text", "gradients", "blocks", "fine-tuning", "judgement"};
   return (unsigned)phase < GPTVQ_MEMORY_PHASES ? names[phase] : "unknown";
 }
 
@@ -263,15 +262,6 @@ static double outside_pages(const gptvq_model *model) {
   return linear_pages(&model->embedding) + (one ? 0.0 : linear_pages(&model->head));
 }
 
-/* Numbers of the largest matrix, embedding included. */
-static double largest_matrix(const gptvq_model *model) {
-  double most = (double)model->config.vocab * (double)model->config.hidden;
-  for (size_t b = 0; b < model->config.layers; b++)
-    for (size_t i = 0; i < model->blocks[b].linear_count; i++)
-      most = fmax(most, (double)model->blocks[b].linears[i].rows * (double)model->blocks[b].linears[i].cols);
-  return most;
-}
-
 /* Sensitivities are measured with the Hessians of a block that fit into the budget and a factor at a time,
  * with which a linear is solved at one setting after the other. */
 static double allocation_peak(const gptvq_model *model, const gptvq_resolved *options,
@@ -331,7 +321,7 @@ static double tuning_peak(const run *r, bool scratch) {
     packed += block;
     most = fmax(most, block);
   }
-  if (gptvq_outside_bits_of(model, o, &bits, NULL) == GPTVQ_OK && gptvq_outside_packs_head(model, o, &bits))
+  if (gptvq_outside_bits_of(model, o, &bits, NULL) == GPTVQ_OK && gptvq_outside_packs_head(model, &bits))
     tuning.head = &model->head;
   tuning.place = (gptvq_stream_place){gptvq_run_keeps_half(r->options), scratch ? "" : NULL};
   const gptvq_model own = with_compute(model, r->options);
@@ -348,7 +338,7 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
   const size_t samples = o->calib_samples, length = o->calib_length;
   const double tokens = sizeof(int32_t) * (double)samples * (double)length, pages = block_pages(model),
                kept = gptvq_outside_kept(model, options), packing = gptvq_outside_peak(model, options),
-               base = resident + (data ? tokens : 0.0);
+               base = resident + tokens;
   double *phases = plan->phases;
   for (size_t i = 0; i < GPTVQ_MEMORY_PHASES; i++) phases[i] = 0.0;
   const run r = {.model = model,
@@ -358,14 +348,11 @@ static void add_up(const gptvq_model *model, const gptvq_resolved *options, size
                  .windows = windows,
                  .corrects = two && gptvq_run_corrects(options),
                  .two = two};
-  if (o->rotate != GPTVQ_ROTATE_NONE) /* a matrix in fp32 at a time */
-    phases[GPTVQ_MEMORY_TRANSFORM] = base + 2.0 * largest_matrix(model) * sizeof(float);
   if (!data) {
     for (size_t b = 0; b < model->config.layers; b++)
       phases[GPTVQ_MEMORY_BLOCKS] =
           fmax(phases[GPTVQ_MEMORY_BLOCKS], resident + kept + pages + block_peak(&r, &model->blocks[b]));
-    phases[GPTVQ_MEMORY_BLOCKS] = fmax(phases[GPTVQ_MEMORY_BLOCKS], resident + packing);
-    plan->peak = fmax(phases[GPTVQ_MEMORY_TRANSFORM], phases[GPTVQ_MEMORY_BLOCKS]);
+    plan->peak = phases[GPTVQ_MEMORY_BLOCKS] = fmax(phases[GPTVQ_MEMORY_BLOCKS], resident + packing);
     return;
   }
   const double all_streams = streams(model, options, windows, two);

@@ -35,7 +35,6 @@ size_t gptvq_allocation_window(size_t i, size_t count, size_t windows);
 
 typedef enum gptvq_memory_phase {
   GPTVQ_MEMORY_TEXT,      /* calibration tokens */
-  GPTVQ_MEMORY_TRANSFORM, /* rotations */
   GPTVQ_MEMORY_GRADIENTS, /* sensitivities, token weights */
   GPTVQ_MEMORY_BLOCKS,
   GPTVQ_MEMORY_TUNING, /* of the whole model */

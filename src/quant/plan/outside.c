@@ -8,16 +8,12 @@
 
 enum { GROUP = 64, SLAB_VALUES = 1 << 22, SLAB_ROWS = 256, TRELLIS_BITS = 4, TRELLIS_VALUES = 1 << 28 };
 
-bool gptvq_outside_is_one(const gptvq_model *model, const gptvq_quantize_options *options) {
-  return model->config.tie_embeddings && (options->rotate & GPTVQ_ROTATE_RESIDUAL) == 0;
-}
-
 gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantize_options *options,
                                    gptvq_outside_bits *bits, gptvq_error *err) {
   const unsigned embedding = options->embedding_bits != 0 ? options->embedding_bits : 16,
                  head = options->head_bits != 0 ? options->head_bits : 16;
   *bits = (gptvq_outside_bits){embedding, head};
-  if (!gptvq_outside_is_one(model, options)) return GPTVQ_OK;
+  if (!model->config.tie_embeddings) return GPTVQ_OK;
   if (embedding != head && embedding != 16 && head != 16)
     return gptvq_fail(
         err, GPTVQ_ERROR_ARGUMENT,
@@ -29,20 +25,18 @@ gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantiz
 }
 
 /* A head of its own, or the matrix that is both. */
-static unsigned head_bits(const gptvq_model *model, const gptvq_quantize_options *options,
-                          const gptvq_outside_bits *bits) {
-  return gptvq_outside_is_one(model, options) ? bits->embedding : bits->head;
+static unsigned head_bits(const gptvq_model *model, const gptvq_outside_bits *bits) {
+  return model->config.tie_embeddings ? bits->embedding : bits->head;
 }
 
-bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_quantize_options *options,
-                              const gptvq_outside_bits *bits) {
-  return head_bits(model, options, bits) != 16;
+bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_outside_bits *bits) {
+  return head_bits(model, bits) != 16;
 }
 
 bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_options *options,
                                 const gptvq_outside_bits *bits) {
   const bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
-  return data && head_bits(model, options, bits) < 8;
+  return data && head_bits(model, bits) < 8;
 }
 
 gptvq_packed_shape gptvq_outside_shape(const gptvq_quantize_options *options, size_t rows, size_t cols,

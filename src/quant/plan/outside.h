@@ -12,15 +12,11 @@ typedef struct gptvq_outside_bits {
   unsigned embedding, head;
 } gptvq_outside_bits;
 
-/* One matrix for both, which a rotation of the residual stream takes apart. */
-bool gptvq_outside_is_one(const gptvq_model *model, const gptvq_quantize_options *options);
-/* Of the model as it will be stored: a rotation of the residual stream gives a tied head a matrix of its own.
- * GPTVQ_ERROR_ARGUMENT: different bits for one matrix. */
+/* GPTVQ_ERROR_ARGUMENT: different bits for one matrix. */
 gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantize_options *options,
                                    gptvq_outside_bits *bits, gptvq_error *err);
 /* Is the head packed, by itself or with the embedding? */
-bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_quantize_options *options,
-                              const gptvq_outside_bits *bits);
+bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_outside_bits *bits);
 /* Is the head, or the matrix that is both, made with the Hessian of the last norm's outputs? */
 bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_options *options,
                                 const gptvq_outside_bits *bits);

@@ -56,17 +56,15 @@ static uint64_t layer_bytes(const char *name, const gptvq_packed_shape *s, size_
   return bytes;
 }
 
-/* All that is not packed, and what every shard has: the length of its header, its end, padding. Vectors count
- * as fp32, which a transform may make of them. */
+/* All that is not packed, and what every shard has: the length of its header, its end, padding. */
 static uint64_t other_bytes(const gptvq_model *model, const gptvq_tensor_plan *plan, size_t offset) {
   enum { SHARD = 8 + 64 + 64 /* {"__metadata__":{"format":"pt"},…} */ };
   uint64_t bytes = (plan->blocks + 1) * SHARD;
   for (size_t t = 0; t < plan->count; t++) {
     const gptvq_tensor *tensor = gptvq_checkpoint_tensor_at(model->checkpoint, t);
     if (plan->place[t] == gptvq_place_replaced || plan->place[t] == gptvq_place_packed) continue;
-    bytes += tensor->rank < 2 ? gptvq_max_size(tensor->bytes, 4 * tensor->count) : tensor->bytes;
-    bytes += entry_bytes(strlen(tensor->name), gptvq_tensor_type_name(tensor->type), tensor->rank,
-                         tensor->dims, offset);
+    bytes += tensor->bytes + entry_bytes(strlen(tensor->name), gptvq_tensor_type_name(tensor->type),
+                                         tensor->rank, tensor->dims, offset);
   }
   return bytes;
 }
@@ -146,7 +144,7 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
   static const unsigned sizes[] = {16, 8, 6, 5, 4, 3};
   enum { SIZES = sizeof sizes / sizeof sizes[0] };
   const gptvq_quantize_options *o = &options->options;
-  const bool tied = gptvq_outside_is_one(model, o), embedding_given = o->embedding_bits != 0,
+  const bool tied = model->config.tie_embeddings, embedding_given = o->embedding_bits != 0,
              head_given = o->head_bits != 0;
   const size_t vocab = model->config.vocab, hidden = model->config.hidden;
   *count = 0;
@@ -221,8 +219,6 @@ static gptvq_status settle_outside(const gptvq_model *model, gptvq_resolved *opt
     least = loss;
     bits = c->bits;
   }
-  if (o->head_bits == 0 && model->config.tie_embeddings && !gptvq_outside_is_one(model, o))
-    bits.head = bits.embedding; /* the head that a rotation makes is not among the bytes yet */
   o->embedding_bits = bits.embedding;
   o->head_bits = bits.head;
   return GPTVQ_OK;
@@ -234,10 +230,6 @@ gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks
   const double wanted = o->model_bits, parameters = (double)model->info.parameters;
   if (wanted == 0.0)
     return o->embedding_bits == 0 || o->head_bits == 0 ? settle_outside(model, options, err) : GPTVQ_OK;
-  if (o->rotate != GPTVQ_ROTATE_NONE)
-    return gptvq_fail(
-        err, GPTVQ_ERROR_ARGUMENT,
-        "`model_bits` is not possible with `rotate`, which changes the types of other tensors: give `bits`");
   const uint64_t budget = (uint64_t)floor(wanted * parameters / 8.0);
   best b = {.loss = INFINITY, .least = UINT64_MAX};
   GPTVQ_TRY(try_code(model, options, budget, &b, err));

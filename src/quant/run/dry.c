@@ -8,7 +8,6 @@
 #include "quant/run/budget.h"
 #include "quant/plan/memory.h"
 #include "quant/plan/time.h"
-#include "quant/transform/transform.h"
 
 gptvq_status gptvq_plan_sizes(const gptvq_model *model, const gptvq_tensor_plan *tensors,
                               const gptvq_resolved *options, gptvq_quantize_plan *out, gptvq_error *err) {
@@ -20,8 +19,7 @@ gptvq_status gptvq_plan_sizes(const gptvq_model *model, const gptvq_tensor_plan 
   out->allocates = gptvq_allocates(o);
   out->bits = 8.0 * (double)bytes / (double)model->info.linear_values;
   out->embedding_bits = bits->embedding;
-  out->head_bits =
-      gptvq_outside_packs_head(model, o, bits) && bits->head == 16 ? bits->embedding : bits->head;
+  out->head_bits = gptvq_outside_packs_head(model, bits) && bits->head == 16 ? bits->embedding : bits->head;
   return GPTVQ_OK;
 }
 
@@ -36,7 +34,6 @@ static gptvq_status plan_model(const gptvq_model *model, const gptvq_callbacks *
   uint64_t bytes;
   if (gptvq_run_keeps_half(options)) backend.linalg = &gptvq_cpu_linalg_bf16;
   if (gptvq_run_uses_data(options)) GPTVQ_TRY(gptvq_calibration_length(model, o, &o->calib_length, err));
-  GPTVQ_TRY(gptvq_transform_check(model, options, err));
   GPTVQ_TRY(gptvq_plan_create(model, options, &tensors, err));
   gptvq_status status = gptvq_plan_sizes(model, &tensors, options, out, err);
   if (status == GPTVQ_OK) status = gptvq_estimate_bytes(model, &tensors, options, &bytes, err);

@@ -19,7 +19,6 @@
 #include "quant/run/resume.h"
 #include "quant/run/team.h"
 #include "quant/options/options.h"
-#include "quant/transform/transform.h"
 
 #include <gptvq/tokenizer.h>
 #include <math.h>
@@ -54,14 +53,12 @@ typedef struct run {
   gptvq_workspace *workspace;
   gptvq_stages stages;
   double start, cpu_start;
-  uint64_t original_bytes; /* of the input's tensors */
 } run;
 
 static gptvq_status open_input(run *r, gptvq_error *err) {
   gptvq_model_options options = {
       .size = sizeof options, .compute = GPTVQ_COMPUTE_FP32, .callbacks = r->callbacks};
   GPTVQ_TRY(gptvq_model_open(r->model_dir, &options, &r->model, err));
-  r->original_bytes = gptvq_checkpoint_bytes(r->model->checkpoint);
   GPTVQ_TRY(gptvq_pipeline_check_original(r->model, r->model_dir, err));
   GPTVQ_TRY(gptvq_budget_settle(r->model, r->callbacks, &r->resolved, err));
   if (r->needs_data)
@@ -277,25 +274,6 @@ static gptvq_status load_calibration(run *r, gptvq_error *err) {
   return gptvq_team_send_calibration(&r->dist, &r->calibration, err);
 }
 
-/* From here on the transformed model, if one is asked for, is the original. */
-static gptvq_status prepare_model(run *r, uint64_t output_bytes, gptvq_error *err) {
-  gptvq_model *prepared;
-  bool there = false;
-  if (r->leads)
-    GPTVQ_TRY(
-        gptvq_pipeline_prepare(r->model, &r->out, &r->resolved, output_bytes, r->callbacks, &prepared, err));
-  GPTVQ_TRY(
-      gptvq_dist_broadcast(&r->dist, &there, sizeof there, err)); /* the others wait until it is there */
-  if (!r->leads) GPTVQ_TRY(gptvq_pipeline_take_prepared(&r->out, &r->resolved, &prepared, err));
-  if (prepared != NULL) {
-    gptvq_model_close(r->model);
-    r->model = prepared;
-    gptvq_plan_release(&r->plan);
-    GPTVQ_TRY(gptvq_plan_create(r->model, &r->resolved, &r->plan, err));
-  }
-  return gptvq_outside_check(r->model, &r->resolved, &r->plan.bits, err);
-}
-
 /* Embedding and head are packed before the first block, so that the blocks make up for what the embedding has
  * lost: with what the original's last norm gives for the head, where there are windows. An interrupted run
  * makes them anew. */
@@ -482,10 +460,7 @@ static gptvq_status finish(run *r, gptvq_quantize_report *report, gptvq_error *e
   (void)gptvq_stage_enter(&r->stages, before);
   GPTVQ_TRY(gptvq_write_card(&r->out, r->model_dir, &r->resolved, calibration, report, err));
   gptvq_report_cost(&r->stages, r->start, r->cpu_start, report);
-  GPTVQ_TRY(gptvq_write_record(&r->out, r->original_bytes, report, err));
-  gptvq_model_close(r->model);
-  r->model = NULL;
-  GPTVQ_TRY(gptvq_pipeline_drop_prepared(&r->out, err));
+  GPTVQ_TRY(gptvq_write_record(&r->out, gptvq_checkpoint_bytes(r->model->checkpoint), report, err));
   return gptvq_output_publish(&r->out, r->callbacks, err);
 }
 
@@ -514,11 +489,10 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
     if (r->leads) GPTVQ_TRY(finish_published(r, report, err));
     return gptvq_dist_broadcast(&r->dist, &published, sizeof published, err); /* the others wait for it */
   }
-  GPTVQ_TRY(gptvq_transform_check(r->model, &r->resolved, err));
   GPTVQ_TRY(gptvq_blas_init(err));
   GPTVQ_TRY(gptvq_estimate_bytes(r->model, &r->plan, &r->resolved, &bytes, err));
-  bool changes = gptvq_transform_wanted(&r->resolved); /* what is quantized is not there yet */
-  if (!changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
+  GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
+  GPTVQ_TRY(gptvq_outside_check(r->model, &r->resolved, &r->plan.bits, err));
   GPTVQ_TRY(plan_memory(r, err));
   GPTVQ_TRY(
       gptvq_pipeline_place(r->model, &r->resolved, &r->stages, &r->dist.team, r->callbacks, &r->device, err));
@@ -529,8 +503,6 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(choose_place(r, err));
   if (r->leads && !r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
   if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
-  GPTVQ_TRY(prepare_model(r, bytes, err));
-  if (changes) GPTVQ_TRY(gptvq_pipeline_check_layers(r->model, &r->resolved, err));
   choose_precision(r);
   r->pipeline =
       (gptvq_pipeline){.model = &r->calibrating,

@@ -130,21 +130,6 @@ gptvq_status gptvq_check_linear(const gptvq_linear *linear, const gptvq_packed_s
 gptvq_status gptvq_pipeline_check_layers(const gptvq_model *model, const gptvq_resolved *options,
                                          gptvq_error *err);
 
-/* ---- the model to quantize (prepare.c) ---- */
-/* The transformed model (quant/transform/transform.h) that the options ask for, as a folder inside out->work,
- * written unless an interrupted run has left it there whole; *prepared is NULL when they ask for none.
- * output_bytes: room that the output itself will need. The caller closes *prepared. */
-gptvq_status gptvq_pipeline_prepare(const gptvq_model *model, const gptvq_output *out,
-                                    const gptvq_resolved *options, uint64_t output_bytes,
-                                    const gptvq_callbacks *callbacks, gptvq_model **prepared,
-                                    gptvq_error *err);
-/* Of a team the others than member 0, which has made the folder: opens it. GPTVQ_ERROR_IO: this machine does
- * not have it. */
-gptvq_status gptvq_pipeline_take_prepared(const gptvq_output *out, const gptvq_resolved *options,
-                                          gptvq_model **prepared, gptvq_error *err);
-/* Removes that folder, if it is there; the model has been closed. */
-gptvq_status gptvq_pipeline_drop_prepared(const gptvq_output *out, gptvq_error *err);
-
 /* ---- the honest end (judge.c) ---- */
 /* What the packed model of `folder` has lost against the original on windows that calibration did not see,
  * into the report: of the texts, and of what the model writes. forward: as gptvq_compare_windows. Numbers

@@ -283,7 +283,7 @@ gptvq_status gptvq_pipeline_finetune(const gptvq_model *model, const gptvq_outpu
   gptvq_finetune_options settings = settings_of(model, o, o->finetune_steps, calibration->held);
   const gptvq_token_windows windows = {calibration->samples + calibration->held, calibration->length,
                                        calibration->tokens};
-  const bool own_head = gptvq_outside_packs_head(model, o, &plan->bits);
+  const bool own_head = gptvq_outside_packs_head(model, &plan->bits);
   gptvq_status status;
   settings.place = place;
   GPTVQ_TRY_GOTO(open_tuning(&t, out, settings.index_rate > 0, err));
