@@ -106,7 +106,7 @@ refused() { expect_fail "$@"; }
   run "$GPTVQ" quantize "$model" -o out --device shim --method rtn --bits 4 --quiet # there is none without a C++ compiler
   rm -rf out
   [ "$code" != 0 ] || refused 2 'rank 1 computes on another --device \(shim\) than rank 0 \(cpu\)' mpirun -q -n 1 "$GPTVQ" quantize "$model" \
-    -o out $options : -n 1 "$GPTVQ" quantize "$model" -o out $options --device shim
+    -o out $options --calib-compute fp32 : -n 1 "$GPTVQ" quantize "$model" -o out $options --calib-compute fp32 --device shim
   refused 2 '3 ranks, but only 2 groups' ranks 3 "$GPTVQ" quantize "$model" -o out $options --calib-samples 2
   refused 5 'finetune-block-steps.* needs all windows in one process' ranks 2 "$GPTVQ" quantize "$model" -o out $options \
     --finetune-block-steps 2
