@@ -9,7 +9,7 @@ function input(c, m, stream) {
   linears += m * c
   sums += c * (c + 1) / 2 + (stream ? m * c : c * c)
   shared += tokens * (c * (c + 1) + (stream ? 2 * m * c : 2 * c * c))
-  shared += 20 * m * c * c                                        # the solver: loop, update, re-assignment; the error
+  shared += 26 * m * c * c                                        # the solver: loop, update, re-assignment; the error
   alone += 2 * c ^ 3 + 2 * (stream ? m : c) * c * c               # factor and inverse, the map
   alone += stream ? 0 : 2 * m * c * c                             # the map applied
 }

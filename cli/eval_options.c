@@ -39,7 +39,8 @@ void gptvq_cli_eval_table(gptvq_cli_eval *eval, gptvq_option table[GPTVQ_CLI_EVA
       {GPTVQ_OPTION_STRING, "device", .value = &eval->device_name, .argument = "cpu|cuda[:N]|auto|shim",
        .help =
            "where blocks and head run on --text: on the CPU, a CUDA card (of number N), a card where one\n"
-           "will do, or, for tests, a card's kernels on the CPU; --compute auto is bf16 then (default cpu)"},
+           "will do, or, for tests, a card's kernels on the CPU; with cuda and shim --compute auto is bf16 "
+           "(default cpu)"},
       {GPTVQ_OPTION_UNSIGNED, "head-bits", .value = &eval->model_options.head_bits, .min = 8, .max = 16,
        .argument = "8|16", .help = "weights of the output head (default: 8 with int8, else as stored)"},
       {GPTVQ_OPTION_FLAG, "record", .value = &eval->record,
@@ -64,7 +65,7 @@ int gptvq_cli_eval_load(gptvq_cli_eval *eval, const char *command) {
   if (paths == NULL)
     return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "--text FILE is missing; see gptvq %s --help", command);
   if (eval->compute == GPTVQ_COMPUTE_AUTO && eval->device_name != NULL &&
-      strcmp(eval->device_name, "cpu") != 0)
+      (strncmp(eval->device_name, "cuda", 4) == 0 || strcmp(eval->device_name, "shim") == 0))
     eval->compute = GPTVQ_COMPUTE_BF16; /* which the processor need not have */
   eval->model_options.compute = (gptvq_compute)eval->compute;
   size_t most = 1;

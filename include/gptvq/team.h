@@ -28,7 +28,8 @@ typedef struct gptvq_team {
 } gptvq_team;
 static inline void gptvq_team_init(gptvq_team *team) { GPTVQ_INIT(team); }
 
-/* gptvq_quantize by all members of a team: the bytes of the output are those of one process. Every member
+/* gptvq_quantize by all members of a team: the bytes of the output are those of one process, unless they
+ * run on cards. Every member
  * opens the model; member 0 alone reads the calibration text and writes out_dir, is called back and gets a
  * whole report. GPTVQ_ERROR_ARGUMENT on all members: more of them than groups of calibration windows, or
  * members whose model, options, version, processor or device differ. GPTVQ_ERROR_UNSUPPORTED: an option that

@@ -373,7 +373,7 @@ static gptvq_status open_card(card *c, unsigned number, const gptvq_card_need *n
   gptvq_status first = GPTVQ_OK;
   for (unsigned i = 0; i < (unsigned)count; i++) { /* of several that will not do, the first one's reason */
     gptvq_error why;
-    const gptvq_status status = start_on(c, i, need, &why);
+    const gptvq_status status = start_on(c, (need->first + i) % (unsigned)count, need, &why);
     if (status == GPTVQ_OK) return GPTVQ_OK;
     leave(c);
     if (first == GPTVQ_OK && err != NULL) *err = why;

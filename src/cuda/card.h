@@ -13,9 +13,10 @@ enum { GPTVQ_CARD_CAPABILITY = 80 };
 typedef struct gptvq_card_need {
   size_t bytes;      /* of free device memory at least */
   const void *image; /* kernels: gptvq_cuda_image; NULL: that one */
+  unsigned first;    /* of any card: where to begin, counted round and round */
 } gptvq_card_need;
 
-#define GPTVQ_CARD_ANY UINT_MAX /* the first one that will do */
+#define GPTVQ_CARD_ANY UINT_MAX /* the first one that will do, from need->first on */
 
 /* The card of this number, as the driver counts (CUDA_VISIBLE_DEVICES holds). GPTVQ_ERROR_UNSUPPORTED: no
  * driver, one that is too old, no such card, one that is too old, a library is missing, or the program has no

@@ -12,7 +12,7 @@ static void stay_on_cpu(const gptvq_place_need *need, gptvq_place *out) {
 
 static gptvq_status open_card(unsigned number, const gptvq_place_need *need, gptvq_place *out,
                               char *description, size_t size, gptvq_error *err) {
-  const gptvq_card_need card = {.bytes = need->bytes};
+  const gptvq_card_need card = {.bytes = need->bytes, .first = (unsigned)need->neighbour};
   gptvq_card_info info;
   GPTVQ_TRY(gptvq_card_open(number, &card, &out->device, err));
   gptvq_card_describe(out->device, &info);
@@ -48,8 +48,8 @@ static gptvq_status equip(const gptvq_place_need *need, gptvq_place *out, gptvq_
 }
 
 static unsigned card_number(const gptvq_device_choice *choice, const gptvq_place_need *need) {
-  if (need->neighbours > 1 && !choice->numbered) return (unsigned)need->neighbour;
-  return choice->kind == GPTVQ_ON_ANY ? GPTVQ_CARD_ANY : choice->card;
+  const bool any = choice->kind == GPTVQ_ON_ANY || (need->neighbours > 1 && !choice->numbered);
+  return any ? GPTVQ_CARD_ANY : choice->card;
 }
 
 gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_place_need *need,

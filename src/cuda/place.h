@@ -22,8 +22,8 @@ typedef struct gptvq_place_need {
   size_t bytes;      /* of device memory, at least */
   bool rounds;       /* inputs of products of calibration are rounded to bf16 */
   bool forward_only; /* no solver */
-  /* So many processes on this machine, or 0, take a card each, the one of their number, if they are not told
-   * which. */
+  /* So many processes on this machine, or 0, take a card each if they are not told which: the one of their
+   * number, counted round and round, or the next one that will do. */
   size_t neighbours, neighbour;
   gptvq_stages *stages; /* that device time is counted in; or NULL */
 } gptvq_place_need;

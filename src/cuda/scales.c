@@ -86,6 +86,7 @@ static gptvq_status begin(slab *s, gptvq_error *err) {
   s->matrix = memory;
   s->side = memory + s->rows * groups * groups;
   s->constant = s->side + s->rows * groups;
+  gptvq_stage_count(q->stages, 2.0 * (double)(s->rows * n * n));
   GPTVQ_TRY(gptvq_cuda_multiply_hessian(cuda, s->rows, n, target, s->products, err));
   GPTVQ_TRY(add_up(s, target, 1, 1, s->group_first + groups + 1, NULL, s->constant, 1, err));
   const gptvq_device_grid grid = {(unsigned)gptvq_ceil_div(q->blocks, GPTVQ_ROWS_THREADS),

@@ -1,6 +1,7 @@
 /* A card (cuda/card.h) through the driver of tests/driver, which LD_LIBRARY_PATH names: what the driver,
  * cuBLAS and cuSOLVER are asked for is what the interface of devices means. Skipped without. */
 #include "cuda/card.h"
+#include "cuda/place.h"
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -15,7 +16,7 @@
 
 #define ok(call) assert_int_equal(call, GPTVQ_OK)
 
-static const gptvq_card_need need = {1 << 20, "an image"};
+static const gptvq_card_need need = {1 << 20, "an image", 0};
 static gptvq_device *card;
 
 static int open_card(void **state) {
@@ -48,10 +49,21 @@ static void cards_are_described(void **state) {
   gptvq_card_describe(other, &info);
   assert_int_equal(info.number, 0);
   other->close(other);
+  for (unsigned i = 0; i < 5; i++) { /* of the third process on a machine with two cards: the first one */
+    const gptvq_place_need process = {.neighbours = 5, .neighbour = i, .forward_only = true};
+    const gptvq_device_choice choices[] = {
+        {GPTVQ_ON_CUDA, 0, false}, {GPTVQ_ON_ANY, 0, false}, {GPTVQ_ON_CUDA, 1, true}};
+    for (size_t j = 0; j < 3; j++) {
+      gptvq_place place;
+      ok(gptvq_place_open(&choices[j], &process, NULL, &place, &err));
+      assert_string_equal(place.name, j == 2 || i % 2 == 1 ? "cuda:1" : "cuda:0");
+      gptvq_place_close(&place);
+    }
+  }
   assert_int_equal(gptvq_card_open(2, &need, &other, &err), GPTVQ_ERROR_UNSUPPORTED);
   assert_null(other);
   assert_non_null(strstr(err.message, "finds 2"));
-  const gptvq_card_need much = {(size_t)25 << 30, "an image"};
+  const gptvq_card_need much = {(size_t)25 << 30, "an image", 0};
   assert_int_equal(gptvq_card_open(GPTVQ_CARD_ANY, &much, &other, &err), GPTVQ_ERROR_MEMORY);
   assert_non_null(strstr(err.message, "Fake 0"));
   void *memory;

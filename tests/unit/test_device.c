@@ -26,14 +26,10 @@ static void devices_have_names(void **state) {
   static const struct {
     const char *text;
     gptvq_device_choice choice;
-  } good[] = {{NULL, {GPTVQ_ON_CPU, 0, false}},
-              {"", {GPTVQ_ON_CPU, 0, false}},
-              {"cpu", {GPTVQ_ON_CPU, 0, false}},
-              {"cuda", {GPTVQ_ON_CUDA, 0, false}},
-              {"cuda:0", {GPTVQ_ON_CUDA, 0, false}},
-              {"cuda:12", {GPTVQ_ON_CUDA, 12, false}},
-              {"cuda:1023", {GPTVQ_ON_CUDA, 1023, false}},
-              {"auto", {GPTVQ_ON_ANY, 0, false}},
+  } good[] = {{NULL, {GPTVQ_ON_CPU, 0, false}},           {"", {GPTVQ_ON_CPU, 0, false}},
+              {"cpu", {GPTVQ_ON_CPU, 0, false}},          {"cuda", {GPTVQ_ON_CUDA, 0, false}},
+              {"cuda:0", {GPTVQ_ON_CUDA, 0, true}},       {"cuda:12", {GPTVQ_ON_CUDA, 12, true}},
+              {"cuda:1023", {GPTVQ_ON_CUDA, 1023, true}}, {"auto", {GPTVQ_ON_ANY, 0, false}},
               {"shim", {GPTVQ_ON_SHIM, 0, false}}};
   static const char *const bad[] = {"gpu",       "CUDA",    "cuda:",
                                     "cuda:-1",   "cuda:1x", "cuda: 1",
@@ -42,6 +38,7 @@ static void devices_have_names(void **state) {
     ok(gptvq_device_parse(good[i].text, &d, &err));
     assert_int_equal(d.kind, good[i].choice.kind);
     assert_int_equal(d.card, good[i].choice.card);
+    assert_int_equal(d.numbered, good[i].choice.numbered);
   }
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     assert_int_equal(gptvq_device_parse(bad[i], &d, &err), GPTVQ_ERROR_ARGUMENT);

@@ -1,8 +1,7 @@
-/* Codebook update, the systems of small codebooks: the normal equations of a stripe, N c = g with N = Σ over
- * its rows of Dᵀ (H + ridge) D, D the row's decoding (columns × centroids, one entry per column), and g = Σ
- * Dᵀ (H + ridge) w, formed and factorised. Rows of H are added up by centroid, which is one addition per
- * entry of H and row, then columns. Losses follow from the system: of codebooks c, wᵀ (H + ridge) w − c (2 g
- * − N c).
+/* Codebook update, the systems of small codebooks: the normal equations of a stripe, N = Σ over its rows of
+ * Dᵀ (H + ridge) D with D the row's decoding (columns × centroids, one entry per column), formed and
+ * factorised. Rows of H are added up by centroid, which is one addition per entry of H and row, then columns.
+ * What a change x of the codebooks gains follows from the system: x (2 slope − N x).
  */
 #include "base/memory.h"
 #include "base/threads.h"
@@ -10,20 +9,18 @@
 #include "quant/layer/layer.h"
 #include "quant/layer/normal.h"
 
-#include <math.h>
 #include <string.h>
 
 /* COLUMNS of H that are added up at a time: sums stay in the first-level cache, that part of H in the second.
  * TOGETHER: stripes that meet them there. MATRICES: of those that are worked on at a time. */
 enum { COLUMNS = 128, TOGETHER = 8, MOST_STRIPES = 64, MOST_VALUES = 4096 };
-/* What is less than that of wᵀ (H + ridge) w is no gain: products with H are in fp32. */
-#define ROUNDING 0x1p-22
 static const size_t matrices_bytes = (size_t)128 << 20;
 
 typedef struct direct {
   gptvq_vq *q;
   size_t values, widest, batch; /* unknowns of a stripe, of a group; stripes worked on together */
   size_t first, count;          /* stripes at work */
+  double *row_loss;             /* [rows] before */
   double *matrices;             /* [batch][values²], lower triangles */
   char *scratch;                /* per thread */
   size_t thread_bytes;
@@ -76,6 +73,7 @@ bool gptvq_vq_is_direct(const gptvq_vq *q) {
 }
 
 static void take(gptvq_arena *arena, direct *d) {
+  d->row_loss = gptvq_arena_take(arena, d->q->rows, sizeof *d->row_loss);
   d->matrices = gptvq_arena_take(arena, d->batch, d->values * d->values * sizeof *d->matrices);
   d->scratch = gptvq_arena_take(arena, gptvq_thread_count(), d->thread_bytes);
 }
@@ -152,31 +150,6 @@ static void add_ridge(const direct *d, size_t stripe, double *matrix) {
     if (matrix[v * d->values + v] == 0.0) matrix[v * d->values + v] = 0x1p-500;
 }
 
-/* slope = g − N c of the present codebooks; *whole: wᵀ (H + ridge) w. Returns their loss. */
-static double measure(const direct *d, size_t stripe, const double *matrix, double *slope, double *whole) {
-  const gptvq_vq *q = d->q;
-  const float *now = q->centroids + stripe * d->values;
-  const size_t first = stripe * q->shape.group_rows,
-               last = gptvq_min_size(q->rows, first + q->shape.group_rows);
-  *whole = 0.0;
-  for (size_t i = first * q->padded; i < last * q->padded; i++)
-    *whole += (double)q->target[i] * (double)q->target_product[i];
-  gptvq_vq_gather(q, stripe, q->target_product + first * q->padded, slope);
-  double loss = *whole;
-  for (size_t v = 0; v < d->values; v++) loss -= (double)now[v] * slope[v];
-  for (size_t v = 0; v < d->values; v++) {
-    const double *row = matrix + v * d->values;
-    double sum = 0.0;
-    for (size_t w = 0; w < v; w++) {
-      sum += row[w] * (double)now[w];
-      slope[w] -= row[w] * (double)now[v];
-    }
-    slope[v] -= sum + row[v] * (double)now[v];
-  }
-  for (size_t v = 0; v < d->values; v++) loss -= (double)now[v] * slope[v];
-  return fmax(loss, 0.0);
-}
-
 /* |Lᵀ x|² = x N x; sums: scratch */
 static double square(size_t n, const double *factor, const float *to, const float *from, double *sums) {
   double total = 0.0;
@@ -200,12 +173,16 @@ static void solve(void *context, size_t begin, size_t end, size_t thread) {
   take_stripe(&own, d, &s);
   for (size_t i = begin; i < end; i++) {
     const size_t stripe = d->first + i;
-    double *matrix = d->matrices + i * n * n, *loss = q->unit_values + stripe, whole;
+    double *matrix = d->matrices + i * n * n, *loss = q->unit_values + stripe;
     float *book = q->centroids + stripe * n;
     char *codes = (char *)q->codes + stripe * code_bytes;
     uint16_t *scales = q->codebook_scales + stripe * groups;
     add_ridge(d, stripe, matrix);
-    *loss = measure(d, stripe, matrix, s.slope, &whole);
+    const size_t first = stripe * q->shape.group_rows,
+                 last = gptvq_min_size(q->rows, first + q->shape.group_rows);
+    *loss = 0.0;
+    for (size_t row = first; row < last; row++) *loss += d->row_loss[row];
+    gptvq_vq_gather(q, stripe, q->error + first * q->padded, s.slope);
     memcpy(s.step, s.slope, n * sizeof *s.step);
     if (!gptvq_solve_positive(n, matrix, s.step)) continue;
     memcpy(s.saved, book, n * sizeof *book);
@@ -216,8 +193,8 @@ static void solve(void *context, size_t begin, size_t end, size_t thread) {
       gptvq_vq_store_codebook(q, stripe * groups + g, s.found + g * d->widest);
     double gain = -square(n, matrix, book, s.saved, s.step);
     for (size_t v = 0; v < n; v++) gain += 2.0 * ((double)book[v] - (double)s.saved[v]) * s.slope[v];
-    if (gain > ROUNDING * whole) {
-      *loss = fmax(*loss - gain, 0.0);
+    if (gain > 0.0) {
+      *loss -= gain;
       continue;
     }
     memcpy(book, s.saved, n * sizeof *book);
@@ -231,7 +208,7 @@ gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err)
   const size_t mark = q->arena->used;
   take(q->arena, &d);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the codebook update", err));
-  GPTVQ_TRY(gptvq_vq_target_product(q, err));
+  GPTVQ_TRY(gptvq_vq_loss(q, d.row_loss, NULL, err));
   for (d.first = 0; d.first < q->stripes; d.first += d.count) {
     d.count = gptvq_min_size(d.batch, q->stripes - d.first);
     memset(d.matrices, 0, d.count * d.values * d.values * sizeof *d.matrices);

@@ -70,16 +70,16 @@ typedef struct gptvq_vq {
   gptvq_group *group; /* [groups] in processing order */
   float *target, *work,
       *error; /* [rows × padded] weights; compensated weights, then scratch; scaled errors, then scratch */
-  float
-      *target_product; /* [rows × padded] target (H + ridge), gptvq_vq_target_product; NULL: no update asks */
-  bool has_product;    /* it is there */
-  float *lookup;       /* [blocks][dim²] T as the k-means and the look-ups use it */
-  float *metric;       /* [blocks][dim²] T as the feedback uses it */
-  uint16_t *index;     /* [rows × blocks] */
-  float *centroids;    /* [stripes][groups, processing order][k][dim]: as stored, decoded; of a trellis
-                          the group's two tables, as trellis.h has them */
-  float *state_values;       /* of a trellis [groups][256]: their sums, gptvq_trellis_expand */
-  void *codes;               /* int8_t or fp16 bits, same layout */
+  float *target_product; /* [rows × padded] target (H + ridge), gptvq_vq_target_product; of a trellis, for its
+                            row scales */
+  bool has_product;      /* it is there */
+  float *lookup;         /* [blocks][dim²] T as the k-means and the look-ups use it */
+  float *metric;         /* [blocks][dim²] T as the feedback uses it */
+  uint16_t *index;       /* [rows × blocks] */
+  float *centroids;      /* [stripes][groups, processing order][k][dim]: as stored, decoded; of a trellis
+                            the group's two tables, as trellis.h has them */
+  float *state_values;   /* of a trellis [groups][256]: their sums, gptvq_trellis_expand */
+  void *codes;           /* int8_t or fp16 bits, same layout */
   uint16_t *codebook_scales; /* bf16 bits [stripes][groups] */
   int exponent; /* target = weights · 2^−exponent; 0 but for weights whose squares leave the range of fp32 */
   unsigned scale_block;                   /* N_s in columns, 0 = none */
@@ -175,7 +175,7 @@ void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks);
 
 /* direct.c: are the systems of the update small enough to be formed and factorised? */
 bool gptvq_vq_is_direct(const gptvq_vq *q);
-/* Then: the update. Keeps q->work and q->error. */
+/* Then: the update. Destroys q->work and q->error. */
 gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err);
 size_t gptvq_vq_direct_bytes(const gptvq_vq *q);
 

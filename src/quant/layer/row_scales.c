@@ -10,7 +10,6 @@
 #include "linalg/solve/cholesky.h"
 #include "quant/layer/layer.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { SLAB = 384 }; /* rows that are worked on together */
@@ -123,7 +122,7 @@ static double measure(const gptvq_vq *q, size_t row, const double *matrix, doubl
     slope[g] -= matrix[g * n + g] * scale;
   }
   for (size_t g = 0; g < n; g++) loss -= (double)q->scale_table[codes[q->group[g].id]] * slope[g];
-  return fmax(loss, 0.0);
+  return loss < 0.0 ? 0.0 : loss; /* NaN stays */
 }
 
 /* The scales that lead to the least loss, rounded; taken where the loss falls. */
@@ -152,7 +151,7 @@ static void solve_rows(void *context, size_t begin, size_t end, size_t thread) {
       for (size_t h = 0; h < g; h++) gain -= 2.0 * step[g] * step[h] * matrix[g * n + h];
     }
     if (!(gain > 0.0)) continue;
-    *loss = fmax(*loss - gain, 0.0);
+    *loss = gain > *loss ? 0.0 : *loss - gain;
     for (size_t g = 0; g < n; g++) {
       uint8_t *code = codes + q->group[g].id;
       *code = gptvq_row_scale_code((double)q->scale_table[*code] + step[g]);

@@ -215,10 +215,9 @@ static void take_arrays(gptvq_arena *arena, gptvq_vq *q) {
   q->target = gptvq_arena_take(arena, q->rows, row_floats);
   q->work = gptvq_arena_take(arena, q->rows, row_floats);
   q->error = scores ? gptvq_arena_take(arena, q->rows, row_floats) : NULL;
-  q->target_product =
-      q->has_factor && q->options->codebook_update && (q->step_bits > 0 || gptvq_vq_is_direct(q))
-          ? gptvq_arena_take(arena, q->rows, row_floats)
-          : NULL;
+  q->target_product = q->has_factor && q->options->codebook_update && q->step_bits > 0
+                          ? gptvq_arena_take(arena, q->rows, row_floats)
+                          : NULL;
   q->lookup = gptvq_arena_take_zero(arena, q->blocks, d * d * sizeof *q->lookup);
   q->metric = gptvq_arena_take_zero(arena, q->blocks, d * d * sizeof *q->metric);
   q->index = gptvq_arena_take(arena, q->rows, q->blocks * sizeof *q->index);
