@@ -29,11 +29,10 @@ typedef struct gptvq_team {
 static inline void gptvq_team_init(gptvq_team *team) { GPTVQ_INIT(team); }
 
 /* gptvq_quantize by all members of a team: the bytes of the output are those of one process, unless they
- * run on cards. Every member
- * opens the model; member 0 alone reads the calibration text and writes out_dir, is called back and gets a
- * whole report. GPTVQ_ERROR_ARGUMENT on all members: more of them than groups of calibration windows, or
- * members whose model, options, version, processor or device differ. GPTVQ_ERROR_UNSUPPORTED: an option that
- * one process alone can do. team NULL, or of one: gptvq_quantize. */
+ * run on cards. Every member opens the model; member 0 alone reads the calibration text and writes out_dir,
+ * is called back and gets a whole report. GPTVQ_ERROR_ARGUMENT on all members: more of them than groups of
+ * calibration windows, or members whose model, options, version, processor or device differ.
+ * GPTVQ_ERROR_UNSUPPORTED: an option that one process alone can do. team NULL, or of one: gptvq_quantize. */
 GPTVQ_API gptvq_status gptvq_quantize_team(const char *model_dir, const char *out_dir,
                                            const gptvq_quantize_options *options,
                                            const gptvq_callbacks *callbacks, const gptvq_team *team,

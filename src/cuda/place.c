@@ -55,18 +55,16 @@ static unsigned card_number(const gptvq_device_choice *choice, const gptvq_place
 gptvq_status gptvq_place_open(const gptvq_device_choice *choice, const gptvq_place_need *need,
                               const gptvq_callbacks *callbacks, gptvq_place *out, gptvq_error *err) {
   char description[512] = "";
+  const unsigned card = card_number(choice, need);
   gptvq_status status = GPTVQ_OK;
   *out = (gptvq_place){0};
   switch (choice->kind) {
   case GPTVQ_ON_CPU: stay_on_cpu(need, out); return GPTVQ_OK;
   case GPTVQ_ON_SHIM: status = open_shim(out, description, sizeof description, err); break;
-  case GPTVQ_ON_CUDA:
-    status = open_card(card_number(choice, need), need, out, description, sizeof description, err);
-    break;
+  case GPTVQ_ON_CUDA: status = open_card(card, need, out, description, sizeof description, err); break;
   case GPTVQ_ON_ANY: {
     gptvq_error why;
-    if (open_card(card_number(choice, need), need, out, description, sizeof description, &why) == GPTVQ_OK)
-      break;
+    if (open_card(card, need, out, description, sizeof description, &why) == GPTVQ_OK) break;
     gptvq_log(callbacks, GPTVQ_LOG_INFO, "device: cpu (%s)", why.message);
     stay_on_cpu(need, out);
     return GPTVQ_OK;

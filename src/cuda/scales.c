@@ -61,6 +61,17 @@ static gptvq_status add_up(const slab *s, const float *x, uint32_t count, uint32
   return s->cuda->device->launch(s->cuda->device, GPTVQ_KERNEL_dots, &grid, &a, err);
 }
 
+/* The weights' products with H: made once, and kept by the host. */
+static gptvq_status bring_products(slab *s, const float *target, gptvq_error *err) {
+  const size_t n = s->q->padded, count = s->rows * n;
+  float *kept = s->q->target_product + s->first * n;
+  if (s->q->has_product)
+    return gptvq_cuda_send(s->cuda, GPTVQ_CUDA_RESULT, count, sizeof *kept, kept, &s->products, err);
+  GPTVQ_TRY(gptvq_cuda_reserve(s->cuda, GPTVQ_CUDA_RESULT, count, sizeof *kept, &s->products, err));
+  GPTVQ_TRY(gptvq_cuda_multiply_hessian(s->cuda, s->rows, n, target, s->products, err));
+  return gptvq_device_download(s->cuda->device, count * sizeof *kept, kept, s->products, err);
+}
+
 /* Weights' products with H, their constants; values of the tables, and right sides. */
 static gptvq_status begin(slab *s, gptvq_error *err) {
   gptvq_cuda *cuda = s->cuda;
@@ -81,13 +92,11 @@ static gptvq_status begin(slab *s, gptvq_error *err) {
   GPTVQ_TRY(gptvq_cuda_send(cuda, GPTVQ_CUDA_INDEX, s->rows * n, sizeof *state, q->index + s->first * n,
                             &state, err));
   GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_ROWS, s->rows * n, sizeof *s->values, &s->values, err));
-  GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_RESULT, s->rows * n, sizeof *s->products, &s->products, err));
   GPTVQ_TRY(gptvq_cuda_reserve(cuda, GPTVQ_CUDA_LOSS, s->rows, system * sizeof *memory, &memory, err));
   s->matrix = memory;
   s->side = memory + s->rows * groups * groups;
   s->constant = s->side + s->rows * groups;
-  gptvq_stage_count(q->stages, 2.0 * (double)(s->rows * n * n));
-  GPTVQ_TRY(gptvq_cuda_multiply_hessian(cuda, s->rows, n, target, s->products, err));
+  GPTVQ_TRY(bring_products(s, target, err));
   GPTVQ_TRY(add_up(s, target, 1, 1, s->group_first + groups + 1, NULL, s->constant, 1, err));
   const gptvq_device_grid grid = {(unsigned)gptvq_ceil_div(q->blocks, GPTVQ_ROWS_THREADS),
                                   (unsigned)gptvq_min_size(s->rows, 4096), GPTVQ_ROWS_THREADS, 0};

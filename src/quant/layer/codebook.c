@@ -16,6 +16,31 @@ void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids) {
   if (q->step_bits > 0) gptvq_trellis_expand(q, tile);
 }
 
+static size_t stripe_values(const gptvq_vq *q) { return q->groups * q->k * q->dim; }
+static size_t code_bytes(const gptvq_vq *q) { return stripe_values(q) * (q->shape.codebook_bits / 8); }
+
+void gptvq_saved_codebooks_take(gptvq_arena *arena, const gptvq_vq *q, size_t stripes,
+                                gptvq_saved_codebooks *out) {
+  out->centroids = gptvq_arena_take(arena, stripes, stripe_values(q) * sizeof *out->centroids);
+  out->codes = gptvq_arena_take(arena, stripes, code_bytes(q));
+  out->scales = gptvq_arena_take(arena, stripes, q->groups * sizeof *out->scales);
+}
+
+void gptvq_vq_save_codebooks(const gptvq_vq *q, size_t stripe, const gptvq_saved_codebooks *to,
+                             size_t place) {
+  const size_t n = stripe_values(q), bytes = code_bytes(q), groups = q->groups;
+  memcpy(to->centroids + place * n, q->centroids + stripe * n, n * sizeof *q->centroids);
+  memcpy(to->codes + place * bytes, (const char *)q->codes + stripe * bytes, bytes);
+  memcpy(to->scales + place * groups, q->codebook_scales + stripe * groups, groups * sizeof *to->scales);
+}
+
+void gptvq_vq_restore_codebooks(gptvq_vq *q, size_t stripe, const gptvq_saved_codebooks *from, size_t place) {
+  const size_t n = stripe_values(q), bytes = code_bytes(q), groups = q->groups;
+  memcpy(q->centroids + stripe * n, from->centroids + place * n, n * sizeof *q->centroids);
+  memcpy((char *)q->codes + stripe * bytes, from->codes + place * bytes, bytes);
+  memcpy(q->codebook_scales + stripe * groups, from->scales + place * groups, groups * sizeof *from->scales);
+}
+
 typedef struct decode_job {
   const gptvq_vq *q;
   const float *centroids;
@@ -134,12 +159,4 @@ gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_er
       q->unit_values[unit] += row_loss[row];
   }
   return gptvq_vq_total(q, q->unit_values, loss, err);
-}
-
-gptvq_status gptvq_vq_target_product(gptvq_vq *q, gptvq_error *err) {
-  if (q->has_product) return GPTVQ_OK;
-  gptvq_stage_count(q->stages, 2.0 * (double)(q->rows * q->padded * q->padded));
-  GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->target, q->target_product, err));
-  q->has_product = true;
-  return GPTVQ_OK;
 }

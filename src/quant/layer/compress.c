@@ -40,8 +40,8 @@ static void sort_stripes(void *context, size_t begin, size_t end, size_t thread)
         memcpy(stored + m * size, (const char *)codes + order[m].at * size, size);
         label[order[m].at] = (uint16_t)m;
       }
-      size_t last = gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
-      for (size_t row = stripe * q->shape.group_rows; row < last; row++)
+      size_t last = gptvq_stripe_end(q, stripe);
+      for (size_t row = gptvq_stripe_begin(q, stripe); row < last; row++)
         for (size_t b = q->group[g].start; b < q->group[g].start + q->group[g].width; b++) {
           uint16_t *index = &q->index[row * q->blocks + b];
           *index = label[*index];

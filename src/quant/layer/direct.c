@@ -31,19 +31,16 @@ typedef struct tile_scratch {
 } tile_scratch;
 
 typedef struct stripe_scratch {
-  double *slope, *step; /* [values] minus half the gradient of the loss; of the codebooks */
-  float *saved, *found; /* [values] the codebooks before and afterwards */
-  char *codes;          /* of those before, likewise */
-  uint16_t *scales;
+  double *slope, *step;        /* [values] minus half the gradient of the loss; of the codebooks */
+  float *found;                /* [values] the least loss's codebooks */
+  gptvq_saved_codebooks saved; /* those before */
 } stripe_scratch;
 
 static void take_stripe(gptvq_arena *arena, const direct *d, stripe_scratch *s) {
   s->slope = gptvq_arena_take(arena, d->values, sizeof *s->slope);
   s->step = gptvq_arena_take(arena, d->values, sizeof *s->step);
-  s->saved = gptvq_arena_take(arena, d->values, sizeof *s->saved);
   s->found = gptvq_arena_take(arena, d->values, sizeof *s->found);
-  s->codes = gptvq_arena_take(arena, d->values, d->q->shape.codebook_bits / 8);
-  s->scales = gptvq_arena_take(arena, d->q->groups, sizeof *s->scales);
+  gptvq_saved_codebooks_take(arena, d->q, 1, &s->saved);
 }
 
 static void take_tile(gptvq_arena *arena, const direct *d, tile_scratch *t) {
@@ -95,9 +92,8 @@ static void add_tile(const direct *d, size_t stripe, size_t g, size_t f, size_t 
   const gptvq_vq *q = d->q;
   const size_t dim = q->dim, n = q->padded, width = end - begin;
   const gptvq_group *rows = &q->group[g];
-  size_t last = gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
   memset(t->block, 0, d->widest * d->widest * sizeof *t->block);
-  for (size_t row = stripe * q->shape.group_rows; row < last; row++) {
+  for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++) {
     const uint16_t *index = q->index + row * q->blocks;
     memset(t->sums, 0, d->widest * width * sizeof *t->sums);
     row_scales(q, row, rows->start / dim, rows->width / dim, t->scale);
@@ -137,8 +133,8 @@ static void add_pairs(void *context, size_t first, size_t last, size_t thread) {
 /* A centroid that nothing uses has an empty row, and stays: it gets a weight next to nothing. */
 static void add_ridge(const direct *d, size_t stripe, double *matrix) {
   const gptvq_vq *q = d->q;
-  const size_t dim = q->dim, last = gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
-  for (size_t row = stripe * q->shape.group_rows; row < last; row++)
+  const size_t dim = q->dim;
+  for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
     for (size_t g = 0; g < q->groups; g++)
       for (size_t b = q->group[g].start / dim; b < (q->group[g].start + q->group[g].width) / dim; b++)
         for (size_t i = 0; i < dim; i++) {
@@ -167,39 +163,29 @@ static double square(size_t n, const double *factor, const float *to, const floa
 static void solve(void *context, size_t begin, size_t end, size_t thread) {
   const direct *d = context;
   gptvq_vq *q = d->q;
-  const size_t n = d->values, groups = q->groups, code_bytes = n * (q->shape.codebook_bits / 8);
+  const size_t n = d->values;
   gptvq_arena own = gptvq_arena_over(d->scratch + thread * d->thread_bytes, d->thread_bytes);
   stripe_scratch s;
   take_stripe(&own, d, &s);
   for (size_t i = begin; i < end; i++) {
     const size_t stripe = d->first + i;
     double *matrix = d->matrices + i * n * n, *loss = q->unit_values + stripe;
-    float *book = q->centroids + stripe * n;
-    char *codes = (char *)q->codes + stripe * code_bytes;
-    uint16_t *scales = q->codebook_scales + stripe * groups;
+    const float *book = q->centroids + stripe * n, *before = s.saved.centroids;
     add_ridge(d, stripe, matrix);
-    const size_t first = stripe * q->shape.group_rows,
-                 last = gptvq_min_size(q->rows, first + q->shape.group_rows);
     *loss = 0.0;
-    for (size_t row = first; row < last; row++) *loss += d->row_loss[row];
-    gptvq_vq_gather(q, stripe, q->error + first * q->padded, s.slope);
+    for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
+      *loss += d->row_loss[row];
+    gptvq_vq_gather(q, stripe, q->error + gptvq_stripe_begin(q, stripe) * q->padded, s.slope);
     memcpy(s.step, s.slope, n * sizeof *s.step);
     if (!gptvq_solve_positive(n, matrix, s.step)) continue;
-    memcpy(s.saved, book, n * sizeof *book);
-    memcpy(s.codes, codes, code_bytes);
-    memcpy(s.scales, scales, groups * sizeof *scales);
+    gptvq_vq_save_codebooks(q, stripe, &s.saved, 0);
     for (size_t v = 0; v < n; v++) s.found[v] = (float)((double)book[v] + s.step[v]);
-    for (size_t g = 0; g < groups; g++)
-      gptvq_vq_store_codebook(q, stripe * groups + g, s.found + g * d->widest);
-    double gain = -square(n, matrix, book, s.saved, s.step);
-    for (size_t v = 0; v < n; v++) gain += 2.0 * ((double)book[v] - (double)s.saved[v]) * s.slope[v];
-    if (gain > 0.0) {
-      *loss -= gain;
-      continue;
-    }
-    memcpy(book, s.saved, n * sizeof *book);
-    memcpy(codes, s.codes, code_bytes);
-    memcpy(scales, s.scales, groups * sizeof *scales);
+    for (size_t g = 0; g < q->groups; g++)
+      gptvq_vq_store_codebook(q, stripe * q->groups + g, s.found + g * d->widest);
+    double gain = -square(n, matrix, book, before, s.step);
+    for (size_t v = 0; v < n; v++) gain += 2.0 * ((double)book[v] - (double)before[v]) * s.slope[v];
+    if (gain > 0.0) *loss -= gain;
+    else gptvq_vq_restore_codebooks(q, stripe, &s.saved, 0);
   }
 }
 

@@ -56,8 +56,7 @@ static void make_codebooks(void *context, size_t begin, size_t end, size_t threa
   take_points(&own, q, lanes, &memory);
   float *x = memory.x, *t = memory.t, *weight = memory.weight, *centroids = memory.centroids;
   for (size_t stripe = begin; stripe < end; stripe++) {
-    size_t row_begin = stripe * q->shape.group_rows,
-           row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
+    size_t row_begin = gptvq_stripe_begin(q, stripe), row_end = gptvq_stripe_end(q, stripe);
     gptvq_em_points points = {row_end - row_begin,           blocks, lanes, q->dim, x, t,
                               q->scale_block ? weight : NULL};
     if (q->scale_block) gptvq_vq_scale_group(q, &q->group[l->group], row_begin, row_end);
@@ -131,8 +130,7 @@ static void assign_batch(void *context, size_t begin, size_t end, size_t thread)
   for (size_t stripe = begin; stripe < end; stripe++) {
     batch.book = gptvq_vq_codebook(q, stripe, l->group);
     gptvq_batch_prepare(&batch);
-    size_t row_begin = stripe * q->shape.group_rows,
-           row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
+    size_t row_begin = gptvq_stripe_begin(q, stripe), row_end = gptvq_stripe_end(q, stripe);
     for (size_t row = row_begin; row < row_end; row++) {
       float scale[GPTVQ_BATCH];
       for (size_t b = 0; b < batch.blocks; b++) scale[b] = gptvq_vq_scale(q, row, first + b);

@@ -70,8 +70,7 @@ typedef struct gptvq_vq {
   gptvq_group *group; /* [groups] in processing order */
   float *target, *work,
       *error; /* [rows × padded] weights; compensated weights, then scratch; scaled errors, then scratch */
-  float *target_product; /* [rows × padded] target (H + ridge), gptvq_vq_target_product; of a trellis, for its
-                            row scales */
+  float *target_product; /* [rows × padded] target (H + ridge), for the row scales of a trellis; or NULL */
   bool has_product;      /* it is there */
   float *lookup;         /* [blocks][dim²] T as the k-means and the look-ups use it */
   float *metric;         /* [blocks][dim²] T as the feedback uses it */
@@ -104,6 +103,14 @@ static inline float gptvq_vq_scale(const gptvq_vq *q, size_t row, size_t block) 
              ? 1.0f
              : q->scale_table[q->scale_codes[row * q->scale_blocks + q->block_scale_of[block]]];
 }
+/* The rows of a stripe, [begin, end): only the last stripe may be lower. */
+static inline size_t gptvq_stripe_begin(const gptvq_vq *q, size_t stripe) {
+  return stripe * q->shape.group_rows;
+}
+static inline size_t gptvq_stripe_end(const gptvq_vq *q, size_t stripe) {
+  const size_t end = (stripe + 1) * q->shape.group_rows;
+  return end < q->rows ? end : q->rows;
+}
 static inline float *gptvq_vq_codebook(const gptvq_vq *q, size_t stripe, size_t group) {
   return q->centroids + (stripe * q->groups + group) * q->k * q->dim;
 }
@@ -131,6 +138,17 @@ gptvq_status gptvq_feed_back(const gptvq_backend *backend, const gptvq_factor *f
 /* codebook.c: stores the k × dim centroids of tile (stripe · groups + group) and replaces them by what the
  * stored codes decode to. */
 void gptvq_vq_store_codebook(gptvq_vq *q, size_t tile, const float *centroids);
+/* Copies of the codebooks, codes and scales of some stripes, and back again. */
+typedef struct gptvq_saved_codebooks {
+  float *centroids; /* [stripes][values of a stripe], likewise what follows */
+  char *codes;
+  uint16_t *scales;
+} gptvq_saved_codebooks;
+void gptvq_saved_codebooks_take(gptvq_arena *arena, const gptvq_vq *q, size_t stripes,
+                                gptvq_saved_codebooks *out);
+/* place: of the stripe among the copies */
+void gptvq_vq_save_codebooks(const gptvq_vq *q, size_t stripe, const gptvq_saved_codebooks *to, size_t place);
+void gptvq_vq_restore_codebooks(gptvq_vq *q, size_t stripe, const gptvq_saved_codebooks *from, size_t place);
 /* out[rows × padded] = values that these centroids (layout of q->centroids; of a trellis they are those) give
  * with the present assignment. */
 void gptvq_vq_decode(const gptvq_vq *q, const float *centroids, float *out);
@@ -143,9 +161,6 @@ void gptvq_vq_residual(gptvq_vq *q);
 /* tr(E (H + ridge) Eᵀ) of the whole layer (loss NULL: not asked) and its terms row_loss[rows]; leaves E in
  * work and E (H + ridge) in error. */
 gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err);
-
-/* q->target_product, unless it is there. */
-gptvq_status gptvq_vq_target_product(gptvq_vq *q, gptvq_error *err);
 
 /* deal.c: Σ of a value of each unit, values[units], over those of the whole layer, in their order. */
 gptvq_status gptvq_vq_total(const gptvq_vq *q, const double *values, double *total, gptvq_error *err);
@@ -239,7 +254,8 @@ void gptvq_trellis_pack_layer(const gptvq_vq *q, gptvq_packed *packed, uint8_t *
 gptvq_status gptvq_trellis_update_scales(gptvq_vq *q, double *loss, gptvq_error *err);
 /* What it solves for rows w of weights [first, first + count): constant[count], wᵀ (H + ridge) w; with
  * tables' values t_g of each row in group g matrix[count][groups²], t_gᵀ (H + ridge)_gf t_f for f <= g, and
- * side[count][groups], t_gᵀ (H + ridge) w. Destroys work and error of these rows. */
+ * side[count][groups], t_gᵀ (H + ridge) w. Makes these rows of q->target_product unless it is there. Destroys
+ * work and error of these rows. */
 typedef gptvq_status (*gptvq_scale_systems)(gptvq_vq *q, size_t first, size_t count, double *constant,
                                             double *matrix, double *side, gptvq_error *err);
 /* The same with systems from elsewhere. */

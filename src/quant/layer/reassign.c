@@ -44,8 +44,7 @@ static void sweep_stripe(sweep *s, size_t stripe, float *table) {
   const gptvq_factor *f = q->factor;
   size_t d = q->dim, k = q->k, padded = gptvq_round_up(k, GPTVQ_LOOKUP_LANES), n = q->padded;
   const float *book = gptvq_vq_codebook(q, stripe, s->group);
-  size_t row_begin = stripe * q->shape.group_rows,
-         row_end = gptvq_min_size(q->rows, row_begin + q->shape.group_rows);
+  size_t row_begin = gptvq_stripe_begin(q, stripe), row_end = gptvq_stripe_end(q, stripe);
   for (size_t b = s->begin / d; b < s->end / d; b++) {
     const double *r = f->metric_h + b * d * d;
     for (size_t j = 0; j < d; j++)
@@ -83,8 +82,8 @@ static void sweep_stripes(void *context, size_t begin, size_t end, size_t thread
   float *table = s->tables + thread * s->table_floats;
   for (size_t i = 0; i < s->table_floats; i++) table[i] = INFINITY;
   for (size_t stripe = begin; stripe < end; stripe++) {
-    size_t row_end = gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
-    for (size_t row = stripe * q->shape.group_rows; row < row_end; row++)
+    size_t row_end = gptvq_stripe_end(q, stripe);
+    for (size_t row = gptvq_stripe_begin(q, stripe); row < row_end; row++)
       for (size_t c = s->begin; c < s->end; c++)
         q->error[row * q->padded + c - s->begin] +=
             (float)gptvq_factor_ridge(q->factor, c) * q->work[row * q->padded + c];

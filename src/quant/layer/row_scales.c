@@ -19,8 +19,8 @@ typedef struct fit {
   size_t first;          /* of the slab, likewise what follows but for the first two */
   double *row_loss;      /* [rows] of all; wᵀ (H + ridge) w, then the loss */
   double *matrix, *work; /* [SLAB][groups²], lower triangles */
-  double *slope,
-      *step; /* [SLAB][groups]: the right side, then minus half the gradient; what leads to the least loss */
+  double *slope;         /* [SLAB][groups]: the right side, then minus half the gradient */
+  double *step;          /* likewise: the scales, then what leads to the least loss */
 } fit;
 
 static void take(gptvq_arena *arena, fit *f) {
@@ -94,7 +94,8 @@ static gptvq_status make_systems(gptvq_vq *q, size_t first, size_t count, double
   making m = {q, first, 0, constant, matrix, side};
   const size_t n = q->padded;
   float *values = q->work + first * n, *products = q->error + first * n;
-  GPTVQ_TRY(gptvq_vq_target_product(q, err));
+  if (!q->has_product)
+    GPTVQ_TRY(q->backend->times_hessian(q, count, q->target + first * n, q->target_product + first * n, err));
   gptvq_parallel_for(count, 4, begin_rows, &m);
   for (m.group = 0; m.group < q->groups; m.group++) {
     const size_t start = q->group[m.group].start, width = q->group[m.group].width;
@@ -107,21 +108,24 @@ static gptvq_status make_systems(gptvq_vq *q, size_t first, size_t count, double
 
 /* ---- their solution ---- */
 
-/* From the right side to the slope at the row's scales. Returns the loss there. */
-static double measure(const gptvq_vq *q, size_t row, const double *matrix, double constant, double *slope) {
+/* From the right side to the slope at the row's scales, which scale[groups] becomes. Returns the loss there.
+ */
+static double measure(const gptvq_vq *q, size_t row, const double *matrix, double constant, double *slope,
+                      double *scale) {
   const size_t n = q->groups;
-  const uint8_t *codes = q->scale_codes + row * n;
   double loss = constant;
-  for (size_t g = 0; g < n; g++) loss -= (double)q->scale_table[codes[q->group[g].id]] * slope[g];
   for (size_t g = 0; g < n; g++) {
-    const double scale = (double)q->scale_table[codes[q->group[g].id]];
-    for (size_t h = 0; h < g; h++) {
-      slope[g] -= matrix[g * n + h] * (double)q->scale_table[codes[q->group[h].id]];
-      slope[h] -= matrix[g * n + h] * scale;
-    }
-    slope[g] -= matrix[g * n + g] * scale;
+    scale[g] = (double)q->scale_table[q->scale_codes[row * n + q->group[g].id]];
+    loss -= scale[g] * slope[g];
   }
-  for (size_t g = 0; g < n; g++) loss -= (double)q->scale_table[codes[q->group[g].id]] * slope[g];
+  for (size_t g = 0; g < n; g++) {
+    for (size_t h = 0; h < g; h++) {
+      slope[g] -= matrix[g * n + h] * scale[h];
+      slope[h] -= matrix[g * n + h] * scale[g];
+    }
+    slope[g] -= matrix[g * n + g] * scale[g];
+  }
+  for (size_t g = 0; g < n; g++) loss -= scale[g] * slope[g];
   return loss < 0.0 ? 0.0 : loss; /* NaN stays */
 }
 
@@ -136,7 +140,7 @@ static void solve_rows(void *context, size_t begin, size_t end, size_t thread) {
     double *slope = f->slope + i * n, *work = f->work + i * n * n, *step = f->step + i * n, gain = 0.0,
            *loss = f->row_loss + f->first + i;
     uint8_t *codes = q->scale_codes + (f->first + i) * n;
-    *loss = measure(q, f->first + i, matrix, *loss, slope);
+    *loss = measure(q, f->first + i, matrix, *loss, slope, step);
     memcpy(work, matrix, n * n * sizeof *work);
     memcpy(step, slope, n * sizeof *step);
     for (size_t g = 0; g < n; g++) /* a table of nothing: any scale will do */
@@ -173,13 +177,15 @@ gptvq_status gptvq_trellis_update_scales_by(gptvq_vq *q, gptvq_scale_systems mak
   take(q->arena, &f);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the fit of row scales", err));
   for (f.first = 0; f.first < q->rows; f.first += SLAB) {
-    const size_t count = gptvq_min_size(SLAB, q->rows - f.first);
+    const size_t count = gptvq_min_size(SLAB, q->rows - f.first), n = q->padded;
+    if (!q->has_product) gptvq_stage_count(q->stages, 2.0 * (double)(count * n * n));
     for (size_t g = 0; g < q->groups; g++)
       gptvq_stage_count(q->stages,
                         2.0 * (double)(count * (q->group[g].start + q->group[g].width) * q->group[g].width));
     GPTVQ_TRY(make(q, f.first, count, f.row_loss + f.first, f.matrix, f.slope, err));
     gptvq_parallel_for(count, 1, solve_rows, &f);
   }
+  q->has_product = true;
   gptvq_arena_return(q->arena, mark);
   return gptvq_vq_total(q, f.row_loss, loss, err);
 }

@@ -77,8 +77,8 @@ static void search_stripes(void *context, size_t begin, size_t end, size_t threa
   for (size_t stripe = begin; stripe < end; stripe++) {
     batch.book = gptvq_vq_codebook(q, stripe, s->group);
     gptvq_batch_prepare(&batch);
-    size_t row_end = gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
-    for (size_t row = stripe * q->shape.group_rows; row < row_end; row++) {
+    size_t row_end = gptvq_stripe_end(q, stripe);
+    for (size_t row = gptvq_stripe_begin(q, stripe); row < row_end; row++) {
       float *step = s->target + row * m, *gradient = q->error + row * n, scale[GPTVQ_BATCH], now[GPTVQ_BATCH],
             error[GPTVQ_BATCH];
       uint16_t *index = q->index + row * q->blocks + first, found[GPTVQ_BATCH];

@@ -15,16 +15,11 @@ enum { MAX_STEPS = 60 };
  * alone costs more. */
 #define REMAINING 3e-4
 
-static size_t first_row(const gptvq_vq *q, size_t stripe) { return stripe * q->shape.group_rows; }
-static size_t last_row(const gptvq_vq *q, size_t stripe) {
-  return gptvq_min_size(q->rows, (stripe + 1) * q->shape.group_rows);
-}
-
 /* Σ over rows and blocks of scale · y at the centroid of that block: the transpose of decode */
 void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *out) {
   size_t d = q->dim;
   memset(out, 0, q->groups * q->k * d * sizeof *out);
-  for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++, y += q->padded)
+  for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++, y += q->padded)
     for (size_t g = 0; g < q->groups; g++)
       for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++) {
         double scale = (double)gptvq_vq_scale(q, row, b),
@@ -39,7 +34,7 @@ void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks) {
   memset(blocks, 0, q->groups * q->k * d * d * sizeof *blocks);
   for (size_t g = 0; g < q->groups; g++)
     for (size_t b = q->group[g].start / d; b < (q->group[g].start + q->group[g].width) / d; b++)
-      for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) {
+      for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++) {
         double scale = (double)gptvq_vq_scale(q, row, b);
         double *sum = blocks + (g * q->k + q->index[row * q->blocks + b]) * d * d;
         for (size_t i = 0; i < d; i++)
@@ -56,9 +51,7 @@ void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks) {
 typedef struct stripes {
   gptvq_vq *q;
   double *row_loss, *row_after; /* [rows] before and afterwards */
-  float *saved;                 /* the codebooks before: centroids, codes, scales */
-  char *saved_codes;
-  uint16_t *saved_scales;
+  gptvq_saved_codebooks saved;  /* [stripes] before */
   gptvq_cg cg;
 } stripes;
 
@@ -71,10 +64,10 @@ static void prepare(void *context, size_t begin, size_t end, size_t thread) {
     gptvq_vq_curvature(q, stripe, s->blocks + stripe * s->values * s->block);
     const float *centroids = q->centroids + stripe * s->values;
     for (size_t i = 0; i < s->values; i++) s->solution[stripe * s->values + i] = (double)centroids[i];
-    gptvq_vq_gather(q, stripe, q->error + first_row(q, stripe) * q->padded,
+    gptvq_vq_gather(q, stripe, q->error + gptvq_stripe_begin(q, stripe) * q->padded,
                     s->residual + stripe * s->values); /* E (H + ridge) */
     s->enough[stripe] = 0.0;
-    for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++)
+    for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
       s->enough[stripe] += REMAINING * job->row_loss[row];
   }
 }
@@ -96,8 +89,8 @@ static void decode_listed(void *context, size_t begin, size_t end, size_t thread
   (void)thread;
   const listed *l = context;
   for (size_t i = begin; i < end; i++)
-    gptvq_vq_decode_rows(l->q, l->directions, first_row(l->q, l->stripes[i]), last_row(l->q, l->stripes[i]),
-                         slot_rows(l->q, l->q->work, i));
+    gptvq_vq_decode_rows(l->q, l->directions, gptvq_stripe_begin(l->q, l->stripes[i]),
+                         gptvq_stripe_end(l->q, l->stripes[i]), slot_rows(l->q, l->q->work, i));
 }
 
 static void gather_listed(void *context, size_t begin, size_t end, size_t thread) {
@@ -113,7 +106,8 @@ gptvq_status gptvq_vq_times_system(const gptvq_vq *q, size_t count, const uint32
                                    const float *directions, double *products, gptvq_error *err) {
   listed l = {q, stripes_listed, directions, products};
   size_t rows = 0;
-  for (size_t i = 0; i < count; i++) rows += last_row(q, stripes_listed[i]) - first_row(q, stripes_listed[i]);
+  for (size_t i = 0; i < count; i++)
+    rows += gptvq_stripe_end(q, stripes_listed[i]) - gptvq_stripe_begin(q, stripes_listed[i]);
   gptvq_parallel_for(count, 1, decode_listed, &l);
   GPTVQ_TRY(q->backend->times_hessian(q, rows, q->work, q->error, err));
   gptvq_parallel_for(count, 1, gather_listed, &l);
@@ -123,7 +117,7 @@ gptvq_status gptvq_vq_times_system(const gptvq_vq *q, size_t count, const uint32
 static size_t active_row_count(const stripes *job) {
   size_t rows = 0;
   for (size_t i = 0; i < job->cg.active_count; i++)
-    rows += last_row(job->q, job->cg.active[i]) - first_row(job->q, job->cg.active[i]);
+    rows += gptvq_stripe_end(job->q, job->cg.active[i]) - gptvq_stripe_begin(job->q, job->cg.active[i]);
   return rows;
 }
 
@@ -131,49 +125,39 @@ static size_t active_row_count(const stripes *job) {
 static gptvq_status store(const stripes *job, double *loss, gptvq_error *err) {
   gptvq_vq *q = job->q;
   const gptvq_cg *s = &job->cg;
-  size_t n = q->stripes * s->values, code_size = q->shape.codebook_bits / 8, tiles = q->stripes * q->groups;
-  char *codes = q->codes;
-  memcpy(job->saved, q->centroids, n * sizeof(float));
-  memcpy(job->saved_codes, codes, n * code_size);
-  memcpy(job->saved_scales, q->codebook_scales, tiles * sizeof *job->saved_scales);
+  const size_t n = q->stripes * s->values, tiles = q->stripes * q->groups;
+  for (size_t stripe = 0; stripe < q->stripes; stripe++)
+    gptvq_vq_save_codebooks(q, stripe, &job->saved, stripe);
   for (size_t i = 0; i < n; i++) s->direction[i] = (float)s->solution[i];
   for (size_t tile = 0; tile < tiles; tile++)
     gptvq_vq_store_codebook(q, tile, s->direction + tile * q->k * q->dim);
   GPTVQ_TRY(gptvq_vq_loss(q, job->row_after, NULL, err));
   for (size_t stripe = 0; stripe < q->stripes; stripe++) {
     double before = 0.0, after = 0.0;
-    for (size_t row = first_row(q, stripe); row < last_row(q, stripe); row++) {
+    for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++) {
       before += job->row_loss[row];
       after += job->row_after[row];
     }
     q->unit_values[stripe] = after < before ? after : before;
-    if (after < before) continue;
-    size_t at = stripe * s->values;
-    memcpy(q->centroids + at, job->saved + at, s->values * sizeof(float));
-    memcpy(codes + at * code_size, job->saved_codes + at * code_size, s->values * code_size);
-    memcpy(q->codebook_scales + stripe * q->groups, job->saved_scales + stripe * q->groups,
-           q->groups * sizeof *job->saved_scales);
+    if (!(after < before)) gptvq_vq_restore_codebooks(q, stripe, &job->saved, stripe);
   }
   return gptvq_vq_total(q, q->unit_values, loss, err);
 }
 
 static void take(gptvq_arena *arena, stripes *job) {
   const gptvq_vq *q = job->q;
-  size_t tiles = q->stripes * q->groups, n = tiles * q->k * q->dim;
   job->cg =
       (gptvq_cg){.systems = q->stripes, .values = q->groups * q->k * q->dim, .block = q->dim, .context = q};
   job->row_loss = gptvq_arena_take(arena, q->rows, sizeof *job->row_loss);
   job->row_after = gptvq_arena_take(arena, q->rows, sizeof *job->row_after);
-  job->saved = gptvq_arena_take(arena, n, sizeof *job->saved);
-  job->saved_codes = gptvq_arena_take(arena, n, q->shape.codebook_bits / 8);
-  job->saved_scales = gptvq_arena_take(arena, tiles, sizeof *job->saved_scales);
+  gptvq_saved_codebooks_take(arena, q, q->stripes, &job->saved);
   gptvq_cg_take(&job->cg, arena);
 }
 
 size_t gptvq_vq_update_bytes(const gptvq_vq *q) {
   gptvq_arena counting = {0};
   stripes job = {.q = (gptvq_vq *)(uintptr_t)q};
-  take(&counting, &job);
+  take(&counting, &job); /* which a device may use where the CPU is direct */
   return gptvq_max_size(counting.peak, gptvq_vq_is_direct(q) ? gptvq_vq_direct_bytes(q) : 0);
 }
 
