@@ -3,14 +3,9 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/sums.h"
 #include "linalg/x86/gemm_bf16.h"
 
 #include <string.h>
-
-/* Tokens whose products are summed in fp32: with inputs of 8 bits its rounding does not tell, adding to the
- * sums in double would. */
-enum { SUMS_CHUNK = 1024 };
 
 /* out may be x's memory: element i of out lies never beyond element i of x. */
 static void to_bf16(size_t n, const float *x, uint16_t *out) {
@@ -45,18 +40,16 @@ void gptvq_gemm_bf16_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t 
   gptvq_gemm_bf16_nn_avx512(m, n, k, a, lda, b, ldb, c, ldc);
 }
 
-static void add_row(size_t n, const float *x, double *sums) { gptvq_add_in_double_avx512(n, x, sums); }
-
 /* m <= GPTVQ_BF16_TN_ROWS */
-static void multiply_tn(bool upper, size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
-                        const uint16_t *b, size_t ldb, float *c, size_t ldc) {
+static void multiply_tn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                        size_t ldb, float *c, size_t ldc) {
 #if defined(GPTVQ_HAVE_AMX)
   if (gptvq_cpu() & GPTVQ_CPU_AMX) {
-    gptvq_gemm_bf16_tn_amx(upper, m, n, k, a, lda, b, ldb, c, ldc);
+    gptvq_gemm_bf16_tn_amx(false, m, n, k, a, lda, b, ldb, c, ldc);
     return;
   }
 #endif
-  gptvq_gemm_bf16_tn_avx512(upper, m, n, k, a, lda, b, ldb, c, ldc);
+  gptvq_gemm_bf16_tn_avx512(m, n, k, a, lda, b, ldb, c, ldc);
 }
 
 void gptvq_to_bf16(size_t n, const float *x, uint16_t *out) {
@@ -76,11 +69,9 @@ void gptvq_gemm_bf16_nn(size_t m, size_t n, size_t k, const uint16_t *a, size_t 
   (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
 }
 
-static void add_row(size_t n, const float *x, double *sums) { gptvq_add_in_double(n, x, sums); }
-
-static void multiply_tn(bool upper, size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
-                        const uint16_t *b, size_t ldb, float *c, size_t ldc) {
-  (void)upper, (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
+static void multiply_tn(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                        size_t ldb, float *c, size_t ldc) {
+  (void)m, (void)n, (void)k, (void)a, (void)lda, (void)b, (void)ldb, (void)c, (void)ldc;
 }
 
 void gptvq_to_bf16(size_t n, const float *x, uint16_t *out) { to_bf16(n, x, out); }
@@ -102,38 +93,6 @@ static void round_rows(void *context, size_t begin, size_t end, size_t thread) {
 void gptvq_rows_to_bf16(size_t n, size_t cols, const float *x, size_t ldx, uint16_t *out) {
   rounding_job job = {cols, ldx, x, out};
   gptvq_parallel_for(n, 16, round_rows, &job);
-}
-
-static void multiply_chunk(bool upper, size_t m, size_t n, size_t k, const void *a, size_t lda, const void *b,
-                           size_t ldb, float *product) {
-  multiply_tn(upper, m, n, k, a, lda, b, ldb, product, GPTVQ_SUMS_TILE);
-}
-
-static void add_sums(bool upper, size_t m, size_t c, size_t n, const uint16_t *y, const uint16_t *x,
-                     double *sums) {
-  gptvq_sums_add(&(gptvq_sums){.m = m,
-                               .n = c,
-                               .tokens = n,
-                               .chunk = SUMS_CHUNK,
-                               .tile = GPTVQ_BF16_TN_ROWS,
-                               .size = sizeof *x,
-                               .a = y,
-                               .b = x,
-                               .lda = m,
-                               .ldb = c,
-                               .upper = upper,
-                               .multiply = multiply_chunk,
-                               .add = add_row,
-                               .sums = sums});
-}
-
-void gptvq_gram_update_bf16(size_t c, size_t n, const uint16_t *x, double *h) {
-  add_sums(true, c, c, n, x, x, h);
-}
-
-void gptvq_cross_update_bf16(size_t m, size_t c, size_t n, const uint16_t *y, const uint16_t *x,
-                             double *sums) {
-  add_sums(false, m, c, n, y, x, sums);
 }
 
 /* ---- threaded products ---- */
@@ -165,7 +124,7 @@ static void multiply_tiles(void *context, size_t begin, size_t end, size_t threa
       for (size_t row = 0; row < m; row++) memset(c + row * job->ldc, 0, n * sizeof *c);
     if (job->how == NT) gptvq_gemm_bf16_nt(m, n, job->k, a, job->lda, b, job->ldb, c, job->ldc);
     else if (job->how == NN) gptvq_gemm_bf16_nn(m, n, job->k, a, job->lda, b, job->ldb, c, job->ldc);
-    else multiply_tn(false, m, n, job->k, a, job->lda, b, job->ldb, c, job->ldc);
+    else multiply_tn(m, n, job->k, a, job->lda, b, job->ldb, c, job->ldc);
     for (size_t row = 0; row < m && job->alpha != 1.0f; row++)
       for (size_t col = 0; col < n; col++) c[row * job->ldc + col] *= job->alpha;
   }

@@ -33,11 +33,14 @@ void gptvq_to_bf16(size_t n, const float *x, uint16_t *out);
 /* out[n × cols]: the rows of x[n × ldx] rounded. Threaded. */
 void gptvq_rows_to_bf16(size_t n, size_t cols, const float *x, size_t ldx, uint16_t *out);
 
-/* H[c × c] += Xᵀ X for X[n × c], upper triangle, and S[m × c] += Yᵀ X for Y[n × m], X[n × c]: products in
- * fp32 over 1,024 rows at a time, their sums in double. Threaded; the result does not depend on the number of
- * threads. Only where gptvq_gemm_bf16_available. */
-void gptvq_gram_update_bf16(size_t c, size_t n, const uint16_t *x, double *h);
-void gptvq_cross_update_bf16(size_t m, size_t c, size_t n, const uint16_t *y, const uint16_t *x,
-                             double *sums);
+/* H[c × c] += Xᵀ X for X[n × ldx], upper triangle, and S[m × c] += Yᵀ X for Y[n × ldy], X[n × ldx], inputs
+ * rounded to bf16: products in fp32 over 1,024 rows at a time, their sums in double. Threaded; the result
+ * does not depend on the number of threads. Only where gptvq_gemm_bf16_available. scratch:
+ * gptvq_sums_bf16_bytes, aligned to 64 bytes. */
+void gptvq_gram_update_bf16(size_t c, size_t n, const float *x, size_t ldx, void *scratch, double *h);
+void gptvq_cross_update_bf16(size_t m, size_t c, size_t n, const float *y, size_t ldy, const float *x,
+                             size_t ldx, void *scratch, double *sums);
+/* m: 0 for gptvq_gram_update_bf16; SIZE_MAX on overflow */
+size_t gptvq_sums_bf16_bytes(size_t m, size_t c, size_t n);
 
 #endif

@@ -46,24 +46,20 @@ static void forget(const gptvq_linalg *linalg, const double *sums) {
 const gptvq_linalg gptvq_cpu_linalg = {
     .gram = gram, .cross = cross, .inverse_factor = inverse_factor, .settle = settle, .forget = forget};
 
-size_t gptvq_cpu_linalg_bf16_bytes(size_t m, size_t c, size_t n) {
-  return gptvq_saturated_size(n, gptvq_saturated_size(gptvq_saturated_sum(m, c), sizeof(uint16_t)));
-}
+size_t gptvq_cpu_linalg_bf16_bytes(size_t m, size_t c, size_t n) { return gptvq_sums_bf16_bytes(m, c, n); }
 
+/* m 0: gram */
 static gptvq_status cross_bf16(const gptvq_linalg *linalg, size_t m, size_t c, size_t n, size_t chunk,
                                const float *y, size_t ldy, const float *x, size_t ldx, double *sums,
                                gptvq_error *err) {
   (void)linalg;
   (void)chunk;
-  size_t bytes = gptvq_cpu_linalg_bf16_bytes(m, c, n);
-  uint16_t *rounded = gptvq_alloc(bytes, 1), *other;
-  if (rounded == NULL) return gptvq_fail_memory(err, "calibration inputs in bf16", bytes);
-  gptvq_rows_to_bf16(n, c, x, ldx, rounded);
-  other = rounded + n * c;
-  if (m > 0) gptvq_rows_to_bf16(n, m, y, ldy, other);
-  if (m > 0) gptvq_cross_update_bf16(m, c, n, other, rounded, sums);
-  else gptvq_gram_update_bf16(c, n, rounded, sums);
-  free(rounded);
+  size_t bytes = gptvq_sums_bf16_bytes(m, c, n);
+  void *scratch = gptvq_alloc(bytes, 1);
+  if (scratch == NULL) return gptvq_fail_memory(err, "calibration inputs in bf16", bytes);
+  if (m > 0) gptvq_cross_update_bf16(m, c, n, y, ldy, x, ldx, scratch, sums);
+  else gptvq_gram_update_bf16(c, n, x, ldx, scratch, sums);
+  free(scratch);
   return GPTVQ_OK;
 }
 

@@ -132,17 +132,17 @@ void gptvq_gemm_bf16_nn_avx512(size_t m, size_t n, size_t k, const uint16_t *a, 
   product(PLAIN, true, m, n, k, a, lda, b, ldb, c, ldc);
 }
 
-void gptvq_gemm_bf16_tn_avx512(bool upper, size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
-                               const uint16_t *b, size_t ldb, float *c, size_t ldc) {
+void gptvq_gemm_bf16_tn_avx512(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda, const uint16_t *b,
+                               size_t ldb, float *c, size_t ldc) {
   static _Thread_local uint32_t block[PAIRS * COLS], rows[PAIRS * GPTVQ_BF16_TN_ROWS];
   for (size_t from = 0; from < k; from += 2 * PAIRS) {
     size_t depth = least(2 * PAIRS, k - from), pairs = (depth + 1) / 2;
     for (size_t i = 0; i < m; i += ROWS)
       pack_columns(depth, least(ROWS, m - i), ROWS, a + from * lda + i, lda, rows + i * PAIRS);
     for (size_t j = 0; j < n; j += COLS) {
-      size_t cols = least(COLS, n - j), end = upper ? least(m, j + cols) : m;
+      size_t cols = least(COLS, n - j);
       pack_columns(depth, cols, COLS, b + from * ldb + j, ldb, block);
-      for (size_t i = 0; i < end; i += ROWS) {
+      for (size_t i = 0; i < m; i += ROWS) {
         float *out = c + i * ldc + j;
         if (m - i >= ROWS && cols % LANES == 0)
           multiply_tile(cols, pairs, rows + i * PAIRS, 1, ROWS, block, from > 0, out, ldc);
