@@ -38,6 +38,8 @@ refused() { expect_fail "$@"; }
     expect_ok ranks $n "$GPTVQ" quantize "$model" -o ranks$n $options --json --threads 1
     same ranks$n one
     [ "$(json ranks)" = $n ] || die "$n processes report $(json ranks)"
+    [ $n = 1 ] || near "$(json estimated_peak_bytes)" "$(json peak_bytes)" 0.25 # buffers of sums on their way included
+    [ "$(json estimated_seconds)" = null ] || die "the time of so short a run was estimated"
     [ $n = 1 ] || [ "$(json sent_bytes_block)" -gt 0 ] || die "no bytes were counted"
     [ $n = 1 ] || [ "$(json sent_bytes)" -ge "$(json sent_bytes_block)" ] || die "a block sent more than all"
   done
