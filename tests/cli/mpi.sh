@@ -82,6 +82,7 @@ refused() { expect_fail "$@"; }
   tiny llama $small --dim 2 --bits 3 --group-size 256 --finetune-steps 2
   tiny llama-tied $small --method gptq --index-bits 3 --group-size 32 --embedding-bits 4
   tiny llama-tied $small --bits 3 --code trellis --embedding-bits 3
+  tiny llama-tied $small --calib-samples 64 --calib-length 64 --bits 3 --code trellis --embedding-bits 3 # a spread of the windows for the head
   if [ "$kills" -ge 10 ]; then
     tiny llama $small --dim 2 --bits 3 --group-size 256 --beam 1 --device shim
     tiny llama $small --dim 1 --bits 3 --group-size 256 --svd-rank 2

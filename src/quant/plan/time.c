@@ -433,7 +433,10 @@ static void add_forward(const gptvq_model *model, const gptvq_resolved *options,
     if (gptvq_run_keeps_both(options))
       add(&sums[GPTVQ_STAGE_FORWARD_ORIGINAL], tokens * (half.first + half.last), machine->forward);
     if (for_head) /* its Hessian: once through the original */
-      add(&sums[GPTVQ_STAGE_FORWARD], tokens * (half.first + half.last), machine->forward);
+      add(&sums[GPTVQ_STAGE_FORWARD],
+          (double)gptvq_outside_windows(model, o->calib_samples, o->calib_length) * (double)o->calib_length *
+              (half.first + half.last),
+          machine->forward);
   }
 }
 
@@ -459,8 +462,10 @@ static void add_input(const gptvq_model *model, const gptvq_resolved *options, c
         machine->cross);
 }
 
-static void add_outside(const gptvq_resolved *options, const outside_part *part, gptvq_stage_sum *sums) {
-  const double tokens = (double)options->options.calib_samples * (double)options->options.calib_length,
+/* windows: of the Hessian */
+static void add_outside(const gptvq_resolved *options, size_t windows, const outside_part *part,
+                        gptvq_stage_sum *sums) {
+  const double tokens = (double)windows * (double)options->options.calib_length,
                rows = (double)part->linear->rows, c = (double)part->linear->cols;
   const speeds *machine = &part->machine;
   add_layer(&part->options, part->linear, machine, sums);
@@ -485,7 +490,9 @@ gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved
   add_writing(model, options, &writing, &machine, sums);
   if (gptvq_run_uses_data(options)) add_end(model, options, &machine, sums);
   for (size_t i = 0; i < count; i++)
-    add_outside(options, &parts[i], sums);
+    add_outside(options,
+                gptvq_outside_windows(model, options->options.calib_samples, options->options.calib_length),
+                &parts[i], sums);
   if (gptvq_run_is_guided(options))
     add_gradients(model, options->options.calib_samples, options->options.calib_length, &machine,
                   &sums[GPTVQ_STAGE_GRADIENT]);

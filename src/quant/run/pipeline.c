@@ -305,10 +305,8 @@ static gptvq_status pack_outside(run *r, const gptvq_token_windows *windows, gpt
   gptvq_hessian hessian = {.values = NULL};
   gptvq_status status = GPTVQ_OK;
   if (bits->embedding == 16 && bits->head == 16) return GPTVQ_OK;
-  if (windows != NULL && gptvq_outside_uses_hessian(r->model, r->options, bits)) {
-    GPTVQ_TRY(gptvq_embed_windows(r->model, windows, &r->pipeline.deal, r->pipeline.x, err));
-    GPTVQ_TRY_GOTO(gptvq_outside_hessian(&r->pipeline, &hessian, err));
-  }
+  if (windows != NULL && gptvq_outside_uses_hessian(r->model, r->options, bits))
+    GPTVQ_TRY_GOTO(gptvq_outside_hessian(&r->pipeline, windows, &hessian, err));
   gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_LOOP);
   status = gptvq_outside_pack(r->model, &r->pipeline.solver, bits, hessian.values, &r->outside, err);
   (void)gptvq_stage_enter(&r->stages, before);
