@@ -133,7 +133,8 @@ typedef struct gptvq_quantize_options {
 typedef struct gptvq_stage_time {
   const char *name; /* static storage */
   double seconds, cpu_seconds;
-  double flop; /* of its matrix products and factorisations; 0: none, or not counted */
+  double flop; /* of its matrix products and factorisations, not of look-ups, a trellis' paths and the
+                * additions of the codebook update; 0: none */
 } gptvq_stage_time;
 enum { GPTVQ_MAX_STAGES = 16 };
 
@@ -176,6 +177,10 @@ typedef struct gptvq_quantize_report {
                     */
   double stage_device_seconds[GPTVQ_MAX_STAGES]; /* of each stage's seconds those that the device took; on the
                                                   * CPU 0 */
+  /* What `seconds`, and those of each stage, were expected to be (as gptvq_quantize_plan); 0: not known, as
+   * of a run on a device, by several processes, resumed, or so short that measuring the machine does not pay.
+   */
+  double estimated_seconds, stage_estimated_seconds[GPTVQ_MAX_STAGES];
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 
@@ -297,7 +302,7 @@ GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir
                                       gptvq_quantize_report *report, gptvq_error *err);
 
 /* Reads the headers of the model's files (an fp8 folder, widened on opening, whole) and measures this machine
- * for three seconds; writes nothing. The calib text is not opened. Errors as gptvq_quantize of options and
+ * for two seconds; writes nothing. The calib text is not opened. Errors as gptvq_quantize of options and
  * model. callbacks may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantize_options *options,
                                                 const gptvq_callbacks *callbacks, gptvq_quantize_plan *plan,

@@ -62,6 +62,8 @@ gptvq_status gptvq_sum_add(const gptvq_sum *sum, gptvq_dist *dist, const gptvq_d
                            gptvq_error *err);
 /* Every member gets the whole total. */
 gptvq_status gptvq_sum_gather(const gptvq_sum *sum, gptvq_dist *dist, gptvq_error *err);
+/* What the buffers of such sums take of memory with so many members, until gptvq_dist_release. */
+size_t gptvq_sum_bytes(size_t members, size_t rows, size_t cols);
 /* With `upper`: the total becomes the upper triangle; the rest is left as it was. */
 void gptvq_sum_unfold(const gptvq_sum *sum);
 

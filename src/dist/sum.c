@@ -50,12 +50,24 @@ static size_t values_of(const gptvq_sum *s, size_t begin, size_t end) {
   return values;
 }
 
+/* Values that are sent at a time: a block has one row at least. Received are at most twice those, as many as
+ * a block's rows would have with the length of the first, and of the row that each member may have more. */
+static size_t sent_values(size_t cols) { return gptvq_max_size(BUFFER, cols); }
+static size_t received_values(size_t sent, size_t count, size_t cols) {
+  return gptvq_saturated_sum(2 * sent, gptvq_saturated_size(count, cols));
+}
+
+size_t gptvq_sum_bytes(size_t count, size_t rows, size_t cols) {
+  if (count == 1) return 0;
+  const size_t sent = gptvq_min_size(gptvq_saturated_size(rows, cols), sent_values(cols));
+  return gptvq_saturated_sum(sent * sizeof(double),
+                             gptvq_saturated_size(received_values(sent, count, cols), sizeof(float)));
+}
+
 /* Memory for what is on its way, and where each member's part of it lies. */
 static gptvq_status take_buffers(const gptvq_sum *s, gptvq_dist *d, size_t **offsets, gptvq_error *err) {
-  /* a block has one row at least, and at most twice its values below its first row's length; of the slice
-   * that one member adds up there are as many as members */
-  const size_t values = gptvq_max_size(BUFFER, s->cols), count = d->team.count;
-  const size_t received = gptvq_saturated_sum(2 * values, gptvq_saturated_size(count, s->cols));
+  const size_t count = d->team.count, values = sent_values(s->cols),
+               received = received_values(values, count, s->cols);
   void *send = realloc(d->send, gptvq_saturated_size(values, sizeof(double)));
   if (send != NULL) d->send = send;
   void *receive = realloc(d->receive, gptvq_saturated_size(received, sizeof(float)));

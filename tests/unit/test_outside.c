@@ -487,6 +487,17 @@ static void hostile(void **state) {
   json_decref(config);
 }
 
+static void few_windows_do_for_the_head(void **state) {
+  (void)state;
+  gptvq_model *model = open_as("tied", GPTVQ_COMPUTE_FP32);
+  const size_t hidden = model->config.hidden;
+  assert_int_equal(gptvq_outside_windows(model, 64, hidden), 28);      /* as many as columns ask for */
+  assert_int_equal(gptvq_outside_windows(model, 64, hidden * 28), 16); /* a quarter */
+  assert_int_equal(gptvq_outside_windows(model, 40, hidden), 40);      /* more than half: all */
+  assert_int_equal(gptvq_outside_windows(model, 1, hidden * 28), 1);
+  gptvq_model_close(model);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(tied_without_data),
                                      cmocka_unit_test(tied_with_data),
@@ -499,6 +510,7 @@ int main(void) {
                                      cmocka_unit_test(trellis),
                                      cmocka_unit_test(tuned),
                                      cmocka_unit_test(refusals),
-                                     cmocka_unit_test(hostile)};
+                                     cmocka_unit_test(hostile),
+                                     cmocka_unit_test(few_windows_do_for_the_head)};
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -21,6 +21,10 @@ bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_outside_bits
 bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_options *options,
                                 const gptvq_outside_bits *bits);
 
+/* How many of the calibration windows that Hessian is made from: a spread of them (gptvq_allocation_window),
+ * at least a quarter of them, 8, and 28 tokens for each column, or all where that is more than half. */
+size_t gptvq_outside_windows(const gptvq_model *model, size_t windows, size_t length);
+
 /* Uniform: of 8 bits as kernels take it in place, a scale per 256 columns, zero points 128; of less a scale
  * and a zero point per 64 columns. With `code` trellis 3 and 4 bits are a trellis code, unless the matrix has
  * more than 2^28 values, which have to be in memory together for that. options: resolved; NULL: no trellis.
