@@ -232,10 +232,14 @@ static void close_shim(gptvq_device *device) {
   free(s);
 }
 
-void gptvq_shim_reverse(gptvq_device *device, bool reverse) { of(device)->reverse = reverse; }
-size_t gptvq_shim_pinned(gptvq_device *device) { return of(device)->pinned; }
+static bool is_shim(const gptvq_device *device) { return device->close == close_shim; }
+
+void gptvq_shim_reverse(gptvq_device *device, bool reverse) {
+  if (is_shim(device)) of(device)->reverse = reverse;
+}
+size_t gptvq_shim_pinned(gptvq_device *device) { return is_shim(device) ? of(device)->pinned : 0; }
 void gptvq_shim_limit(gptvq_device *device, size_t bytes) {
-  of(device)->limit = gptvq_max_size(bytes, of(device)->used);
+  if (is_shim(device)) of(device)->limit = gptvq_max_size(bytes, of(device)->used);
 }
 
 gptvq_status gptvq_device_open_shim(gptvq_device **out, gptvq_error *err) {
