@@ -24,8 +24,8 @@ void gptvq_cuda_linalg_take_back(gptvq_cuda_linalg *linalg);
 /* What was remembered goes. */
 void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *linalg);
 
-/* Device bytes without which nothing goes: for the sums of m × c numbers (0: of c × c, and to factorise
- * them), where as much as possible was given back. */
+/* Device bytes without which nothing goes: for the sums of m × c numbers, or of c × c and to factorise them,
+ * where as much as possible was given back. */
 size_t gptvq_cuda_linalg_bytes(size_t m, size_t c);
 
 #endif
