@@ -129,7 +129,12 @@ static gptvq_status make_room(gptvq_cuda_linalg *l, const double *spare, size_t 
   for (kept *k = l->latest; k != NULL; k = k->next)
     if (k->part != NULL && k->sum.part != spare) last = k;
   *done = last != NULL;
+  l->device->crowded = l->device->crowded || *done;
   return last != NULL ? give_back(l, last, err) : GPTVQ_OK;
+}
+
+gptvq_status gptvq_cuda_linalg_make_room(gptvq_cuda_linalg *linalg, bool *done, gptvq_error *err) {
+  return make_room(linalg, NULL, 0, done, err);
 }
 
 static gptvq_status take(gptvq_cuda_linalg *l, const double *spare, size_t first, size_t bytes, void **out,
@@ -209,6 +214,7 @@ static gptvq_status begin_total(gptvq_cuda_linalg *l, kept *k, gptvq_error *err)
   }
   const gptvq_status status = l->device->alloc(l->device, bytes, &memory, err);
   k->on_host = status == GPTVQ_ERROR_MEMORY;
+  l->device->crowded = l->device->crowded || k->on_host;
   if (status != GPTVQ_OK) return k->on_host ? GPTVQ_OK : status;
   k->total = memory;
   return l->device->set(l->device, memory, 0, bytes, err);
@@ -357,14 +363,16 @@ static gptvq_status add_chunk(gptvq_cuda_linalg *l, const kept *k, size_t n, con
   return GPTVQ_OK;
 }
 
-/* Room for slabs of as many tokens as fit, at most `most`; at least `chunk`. */
+/* Room for slabs of as many tokens as fit, at most `most`; at least `chunk`, where there are as many. */
 static gptvq_status reserve_inputs(gptvq_cuda_linalg *l, const kept *k, size_t most, size_t chunk, bool both,
                                    size_t *slab, gptvq_error *err) {
+  const gptvq_sum *s = &k->sum;
   for (*slab = gptvq_round_up(most, chunk);; *slab = gptvq_round_up(*slab / 2, chunk)) {
-    gptvq_status status = reserve(l, k->sum.part, INPUTS, *slab * k->sum.cols * sizeof(float), err);
-    if (status == GPTVQ_OK && both)
-      status = reserve(l, k->sum.part, OTHERS, *slab * k->sum.rows * sizeof(float), err);
+    const size_t bytes = gptvq_min_size(*slab, most) * sizeof(float);
+    gptvq_status status = reserve(l, s->part, INPUTS, bytes * s->cols, err);
+    if (status == GPTVQ_OK && both) status = reserve(l, s->part, OTHERS, bytes * s->rows, err);
     if (status != GPTVQ_ERROR_MEMORY || *slab <= chunk) return status;
+    l->device->crowded = true;
     gptvq_device_drop(l->device, &l->buffers[INPUTS]);
   }
 }
@@ -443,6 +451,7 @@ void gptvq_cuda_linalg_lend(gptvq_cuda_linalg *l, const float *x, size_t n, size
 void gptvq_cuda_linalg_take_back(gptvq_cuda_linalg *l) { l->lent = (lent){0}; }
 
 void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *l) {
+  for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(l->device, &l->buffers[i]);
   gptvq_device_drop(l->device, &l->remembered);
   l->remembered_rows = l->remembered_cols = 0;
 }
@@ -491,6 +500,7 @@ static gptvq_status inverse_factor(const gptvq_linalg *table, size_t n, double *
   if (status == GPTVQ_OK && *done) status = copy_triangle(d, n, a, memory, true, err);
   d->free(d, memory);
   if (status != GPTVQ_ERROR_MEMORY) return status;
+  d->crowded = true;
   return gptvq_cpu_linalg.inverse_factor(&gptvq_cpu_linalg, n, a, scratch, done, err); /* a is as it was */
 }
 
@@ -520,7 +530,6 @@ const gptvq_linalg *gptvq_cuda_linalg_table(const gptvq_cuda_linalg *linalg) { r
 void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *l) {
   if (l == NULL) return;
   while (l->latest != NULL) remove_at(l, &l->latest);
-  for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(l->device, &l->buffers[i]);
   gptvq_cuda_linalg_rest(l);
   free(l);
 }
