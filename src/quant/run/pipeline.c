@@ -406,6 +406,7 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
       gptvq_copies_release(&tuned.copies);
     }
     free(results);
+    gptvq_place_say_crowded(&r->device, r->callbacks);
     GPTVQ_TRY(status);
     gptvq_block_rest(block);
     r->state.blocks = b + 1;
