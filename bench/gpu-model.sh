@@ -17,7 +17,7 @@ path=200                  cycles of a processor for a weight of a trellis in a p
 round=70                  microseconds of a round of the k-means of tables
 pinned=25 copies=10       GB/s between card and host, of pinned memory (activations) and of other
 cpu=2 serial=8            TFLOP/s of products on the host in fp32 and bf16, twice that in int8, half in double; GB/s of passes by one thread
-decode=5                  nanoseconds of one thread for a weight that is decoded and compared
+decode=9                  nanoseconds of one thread for a weight that is decoded and compared: measured, a trellis on an EPYC Zen 4
 memory=150 disk=2         GB/s of memory of the host, by all threads; of files of the model
 weight=3 cores=32         core microseconds of k-means and loop for a weight on the host, and its cores
 "
