@@ -219,8 +219,8 @@ for shape in $(echo "$shapes" | tr , ' '); do
   # shellcheck disable=SC2086
   add_total "$shape" $first
   echo "$codes" | tr , '\n' | sed 1d > "$scratch/codes"
-  while read -r code bits; do
-    ! measure_block "$shape" "$code" "$bits" $few || add_total "$shape" "$code" "$bits"
+  while read -r kind bits; do
+    ! measure_block "$shape" "$kind" "$bits" $few || add_total "$shape" "$kind" "$bits"
   done < "$scratch/codes"
 done
 say "wrote $out"
