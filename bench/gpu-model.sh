@@ -16,10 +16,13 @@ processors=132 clock=1.7  of the card, GHz
 path=200                  cycles of a processor for a weight of a trellis in a pass (src/cuda/kernels/path.cuh)
 round=70                  microseconds of a round of the k-means of tables
 pinned=25 copies=10       GB/s between card and host, of pinned memory (activations) and of other
-cpu=2 serial=8            TFLOP/s of products on the host in fp32 and bf16, twice that in int8, half in double; GB/s of passes by one thread
+cores=32                  of the host; what one does, GFLOP/s of products (docs/METHOD.md, as bench/scaling-model.sh):
+bf16core=310 fp32core=100 fp64core=45
+serial=8                  GB/s of passes by one thread
 decode=9                  nanoseconds of one thread for a weight that is decoded and compared: measured, a trellis on an EPYC Zen 4
-memory=150 disk=2         GB/s of memory of the host, by all threads; of files of the model
-weight=3 cores=32         core microseconds of k-means and loop for a weight on the host, and its cores
+memory=200 disk=2         GB/s of memory of the host, by all threads; of files of the model
+caches=4                  GiB of caches of texts that the model writes side by side
+weight=3                  core microseconds of k-means and loop for a weight on the host
 "
 shape='' layers=''
 if [ "${1:-}" = --flop ]; then
@@ -81,10 +84,11 @@ function part(where, text, seconds) {
   total[model, where == "default" ? 2 : 1] += seconds
   if (where != "default") split_[model, where] += seconds
 }
-function compute(name,   weights, all, stream, T) {
+function compute(name,   weights, all, stream, T, half, single, double, side) {
   shape(name)
   rows = 0
   T = 1e12
+  half = is["cores"] * is["bf16core"] * 1e9; single = is["cores"] * is["fp32core"] * 1e9; double = is["cores"] * is["fp64core"] * 1e9
   weights = layers * linears
   all = layers * (2 * linears + scores) + 2 * vocab * h    # a token, forward
   stream = tokens * h * 4
@@ -102,17 +106,20 @@ function compute(name,   weights, all, stream, T) {
   part("copies", "weights of both streams, bf16, and for the head", 6 * weights / is["copies"] / 1e9)
   part("copies", "sums, once a layer; factors, twice up and down", layers * (8 * (squares + crosses) + 16 * squares) / is["copies"] / 1e9)
   part("copies", "solver: 74 bytes a weight", 74 * weights / is["copies"] / 1e9)
-  part("CPU", "mismatch: division, new weights; the part in double", layers * (maps + 2 * doubles) / is["cpu"] / T)
+  part("CPU", "mismatch: division, new weights; the part in double", layers * (maps / single + doubles / double))
   part("CPU", "passes of one thread over sums, maps, inverses", layers * (24 * numbers + 12 * crosses + 12 * squares) / is["serial"] / 1e9)
-  part("CPU", "layer errors: products, 4 r c²", 4 * layers * volume / is["cpu"] / T)
+  part("CPU", "layer errors: products, 4 r c²", 4 * layers * volume / single)
   part("CPU", "layer errors: weights decoded and compared by one thread", weights * is["decode"] / 1e9)
-  part("CPU", "output head: its Hessian, its codes", (tokens * h * h + 3 * vocab * h * h) / is["cpu"] / T)
+  part("CPU", "output head: its Hessian, its codes", (tokens * h * h + 3 * vocab * h * h) / single)
   part("CPU", "streams: to and from bf16, differences", layers * stream * (16 * 1.5 + 2 * 5) / is["memory"] / 1e9)
   part("CPU", "original read, result written", (2 * weights + 4 * vocab * h + weights * 2.25 / 8) / is["disk"] / 1e9)
   part("CPU", "judging: weights to the card, both models", 4 * weights / is["copies"] / 1e9)
-  part("default", "text that the model writes, a half, int8", (is["windows"] / 2 + 2) * is["length"] * all / (2 * is["cpu"]) / T)
-  part("default", "gradients of 8,192 tokens", 8192 * (3 * (all - 2 * vocab * h) + 4 * vocab * h) / is["cpu"] / T)
-  part("default", "sensitivities", (8192 * layers * (2 * linears + hessian / tokens)) / is["cpu"] / T + layers * tries * is["weight"] / is["cores"] / 1e6)
+  texts = is["windows"] / 2 + 2
+  side = int(is["caches"] * 2 ^ 30 / (layers * 2 * kv * 2 * is["length"])) # texts at a time; for each of their tokens all weights are read
+  if (side > 128) side = 128
+  part("default", "text that the model writes: " texts " windows", int((texts + side - 1) / side) * is["length"] * 2 * weights / is["memory"] / 1e9)
+  part("default", "gradients of 8,192 tokens", 8192 * (3 * (all - 2 * vocab * h) + 4 * vocab * h) / half)
+  part("default", "sensitivities", 8192 * layers * (2 * linears + hessian / tokens) / single + layers * tries * is["weight"] / is["cores"] / 1e6)
 }
 function minutes(s) { return s < 3600 ? sprintf("%.1f min", s / 60) : sprintf("%.1f h", s / 3600) }
 END {

@@ -13,7 +13,7 @@
 # BUILD: the build folder (build/release); SANITIZER: in place of compute-sanitizer.
 set -eu
 cd "$(dirname "$0")/.."
-device=cuda steps='' seconds=570 shapes='' codes='trellis 2.04,2 2.125,4 2.25,2 3.125' small=no out=''
+device=cuda steps='' seconds=570 shapes='' codes='trellis 2.05,2 2.125,4 2.25,2 3.125' small=no out=''
 while [ $# -gt 0 ]; do
   case $1 in
     --device) device=$2; shift 2 ;;
