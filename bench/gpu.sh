@@ -5,15 +5,15 @@
 #
 #   bench/gpu.sh [--device cuda[:N]|shim] [--steps NAME,…] [--seconds N] [--shapes NAME,…] [--codes 'CODE BITS,…'] [--small] [--out FILE]
 #
-# In two calls of ten minutes:
+# In two calls, which a lease of fifteen minutes has room for:
 #   bench/gpu.sh --steps build,parity,sanitizer
 #   bench/gpu.sh --steps blocks
-# All steps together end after --seconds (570). Exit code 0: all was done, and right; 1: something is wrong; 3: something was not done, and is named.
+# All steps of a call end after --seconds (390). Exit code 0: all was done, and right; 1: something is wrong; 3: something was not done, and is named.
 # --device shim, and --small with a driver that stands for a card's: the script itself, tried on the CPU. --codes: the first is measured at two numbers of windows.
 # BUILD: the build folder (build/release); SANITIZER: in place of compute-sanitizer.
 set -eu
 cd "$(dirname "$0")/.."
-device=cuda steps='' seconds=570 shapes='' codes='trellis 2.05,2 2.125,4 2.25,2 3.125' small=no out=''
+device=cuda steps='' seconds=390 shapes='' codes='trellis 2.05,2 2.125,4 2.25,2 3.125' small=no out=''
 while [ $# -gt 0 ]; do
   case $1 in
     --device) device=$2; shift 2 ;;
