@@ -92,7 +92,7 @@ typedef struct gptvq_quantize_options {
   int allocate; /* gptvq_allocate_sizes. SENSITIVITY (GPTVQ only): within the bytes that equal sizes would
                  * take, of a trellis within `bits`; AUTO (default): that with a trellis whose `bits` leave
                  * something to choose, else UNIFORM */
-  unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16: as the original has it; 0
+  unsigned head_bits; /* of the output head's codes in the file: 3 to 8; 16: as the original has it; 0
                          (default): with a trellis as many, from 4 on, as lose least in a file of that size,
                          as with `model_bits`, else 16. A head that is the embedding's matrix is packed with
                          it, by either option: where one is given, 0 of the other follows it */

@@ -227,9 +227,8 @@ static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err)
 
 /* Of embedding and head. */
 static gptvq_status check_outside(const char *name, unsigned bits, gptvq_error *err) {
-  if ((bits >= 3 && bits <= 6) || bits == 8 || bits == 16) return GPTVQ_OK;
-  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`%s` %u is not possible: choose 3, 4, 5, 6, 8 or 16", name,
-                    bits);
+  if ((bits >= 3 && bits <= 8) || bits == 16) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`%s` %u is not possible: choose 3 to 8, or 16", name, bits);
 }
 
 /* Of embedding and head. What is not given beside a trellis, or with a budget, waits for the model:

@@ -151,7 +151,7 @@ static const gptvq_field fields[] = {
     {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16,
      .derived = "with a trellis what loses least, mostly 4, else 16", .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = size, .flag = "head-bits", .argument = "N",
-     .help = "bits of the output head's codes: 3, 4, 5, 6 or 8; 16: as the original has it. A head that is\n"
+     .help = "bits of the output head's codes: 3 to 8; 16: as the original has it. A head that is\n"
              "the embedding's matrix is packed with it, by either option"},
     /* absent means none: folders without factors stay byte for byte what they were */
     {MEMBER(svd_rank, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 256, .derived = "whole",

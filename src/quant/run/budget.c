@@ -17,6 +17,8 @@ enum { STEPS = 64, MOST_BITS = 8, FAST_BITS = 8 };
  */
 enum { LEAST_OUTSIDE = 4 };
 #define LEAST_CODEBOOK (1.0 / 32.0)
+static const unsigned outside_sizes[] = {16, 8, 7, 6, 5, 4, 3};
+enum { SIZES = sizeof outside_sizes / sizeof outside_sizes[0], MOST_CHOICES = SIZES * SIZES };
 
 /* ---- bytes of files ---- */
 
@@ -141,8 +143,6 @@ static void try_size(const gptvq_resolved *size, uint64_t layers, const choice *
 /* Bits of the two that are not given are all that there are. */
 static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved *options, size_t offset,
                                  choice *choices, size_t *count, gptvq_error *err) {
-  static const unsigned sizes[] = {16, 8, 6, 5, 4, 3};
-  enum { SIZES = sizeof sizes / sizeof sizes[0] };
   const gptvq_quantize_options *o = &options->options;
   const bool tied = model->config.tie_embeddings, embedding_given = o->embedding_bits != 0,
              head_given = o->head_bits != 0;
@@ -155,8 +155,8 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
       if (tied ? h > 0 || ((embedding_given || head_given) && e > 0)
                : (embedding_given && e > 0) || (head_given && h > 0))
         continue;
-      if (!embedding_given && !(tied && head_given)) own.options.embedding_bits = sizes[e];
-      if (!head_given) own.options.head_bits = tied ? 16 : sizes[h];
+      if (!embedding_given && !(tied && head_given)) own.options.embedding_bits = outside_sizes[e];
+      if (!head_given) own.options.head_bits = tied ? 16 : outside_sizes[h];
       GPTVQ_TRY(gptvq_plan_create(model, &own, &plan, err));
       choice *c = &choices[(*count)++];
       *c = (choice){plan.bits, other_bytes(model, &plan, offset), 0.0};
@@ -175,7 +175,7 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
 static gptvq_status try_code(const gptvq_model *model, const gptvq_resolved *options, uint64_t budget,
                              best *b, gptvq_error *err) {
   const size_t offset = digits(gptvq_checkpoint_bytes(model->checkpoint));
-  choice choices[36];
+  choice choices[MOST_CHOICES];
   size_t count;
   GPTVQ_TRY(list_choices(model, options, offset, choices, &count, err));
   double before = 0.0;
@@ -205,7 +205,7 @@ static gptvq_status settle_outside(const gptvq_model *model, gptvq_resolved *opt
   gptvq_quantize_options *o = &options->options;
   const double slope =
       layers_loss(o) * log(PER_BIT) * 8.0 / (double)gptvq_max_size(1, model->info.linear_values);
-  choice choices[36];
+  choice choices[MOST_CHOICES];
   size_t count;
   double least = INFINITY;
   gptvq_outside_bits bits = {16, 16};
