@@ -9,11 +9,14 @@ near "$(json bits_per_value)" 2.25 0.03
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --dense -o dense
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --method gptq --index-bits 4 --group-size 128 -o int4
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --dim 4 --bits 2.5 --scale-block 32 -o vq4
+expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --code trellis --bits 3 -o trellis
+expect_ok "$GPTVQ" inspect trellis
+expect_out 'q_proj +256 x 256 +gptvq trellis 3-bit '
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --seed 1 -o again --bits 2.25
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 2 -o again --force
 cmp vq/model-00002-of-00003.safetensors again/model-00002-of-00003.safetensors || die "the same seed gives other weights"
 
-for name in vq dense int4 vq4; do
+for name in vq dense int4 vq4 trellis; do
   for compute in fp32 bf16 int8 auto; do
     expect_ok "$GPTVQ" bench model $name --prompt 20 --tokens 3 --repeats 2 --compute $compute --json
     want=$compute
