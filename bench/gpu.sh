@@ -102,8 +102,8 @@ measure_block() {
   "$gptvq" quantize "$scratch/one" -o "$scratch/packed" --force --calib examples/text/calib.txt --calib-self 0 --calib-samples $samples --calib-length $length --judge-tokens 0 \
     $code --bits "$2" --beam 1 --em-iterations 2 --reassign-rounds 0 --device "$device" --json --quiet
 }
-for size in "trellis 2.04" "2 2.125" "4 2.25" "2 3.125"; do
-  [ "$device" != shim ] || [ "$size" = "trellis 2.04" ] || [ "$size" = "2 2.125" ] || continue
+for size in "trellis 2.05" "2 2.125" "4 2.25" "2 3.125"; do
+  [ "$device" != shim ] || [ "$size" = "trellis 2.05" ] || [ "$size" = "2 2.125" ] || continue
   set -- $size
   measure_block "$1" "$2" > "$scratch/run.json"
   awk -v name="$name" -v shape=$shape -v code="$1" -v bits="$2" -v windows=$samples -v length_=$length -v peak="$peak" '

@@ -91,7 +91,7 @@ default() { # default EMBEDDING HEAD MODEL OPTIONS…
 default 4 4 "$model"
 default 4 6 "$model" --bits 4.2
 default 16 16 "$model" --dim 2
-default 4 4 "$tied" --embedding-bits 4
+default 4 4 "$tied" --embedding-bits 4 --bits 2.5
 
 # interrupted and resumed; with other bits it is another run
 kill_after_block() {

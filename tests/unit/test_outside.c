@@ -432,9 +432,9 @@ static void tuned(void **state) {
 static void refusals(void **state) {
   (void)state;
   gptvq_error error;
-  gptvq_quantize_options o = options_of(GPTVQ_METHOD_RTN, 7, 16);
+  gptvq_quantize_options o = options_of(GPTVQ_METHOD_RTN, 9, 16);
   expect(gptvq_quantize("tied", "x", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error,
-         "`embedding_bits` 7 is not possible");
+         "`embedding_bits` 9 is not possible");
   o = options_of(GPTVQ_METHOD_RTN, 4, 12);
   expect(gptvq_quantize("tied", "x", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error,
          "`head_bits` 12 is not possible");

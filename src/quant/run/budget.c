@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "checkpoint/names.h"
 #include "checkpoint/packed_parts.h"
+#include "quant/plan/ceiling.h"
 #include "quant/plan/sensitivity.h"
 
 #include <inttypes.h>
@@ -16,9 +17,9 @@ enum { STEPS = 64, MOST_BITS = 8, FAST_BITS = 8 };
 /* Embedding and head of less than LEAST_OUTSIDE bits only where a budget leaves no more, or they are given.
  */
 enum { LEAST_OUTSIDE = 4 };
-#define LEAST_CODEBOOK (1.0 / 32.0)
 static const unsigned outside_sizes[] = {16, 8, 7, 6, 5, 4, 3};
 enum { SIZES = sizeof outside_sizes / sizeof outside_sizes[0], MOST_CHOICES = SIZES * SIZES };
+#define LEAST_CODEBOOK (1.0 / 32.0)
 
 /* ---- bytes of files ---- */
 
@@ -228,6 +229,7 @@ gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks
                                  gptvq_resolved *options, gptvq_error *err) {
   const gptvq_quantize_options *o = &options->options;
   const double wanted = o->model_bits, parameters = (double)model->info.parameters;
+  GPTVQ_TRY(gptvq_ceiling_settle(model, options, err));
   if (wanted == 0.0)
     return o->embedding_bits == 0 || o->head_bits == 0 ? settle_outside(model, options, err) : GPTVQ_OK;
   const uint64_t budget = (uint64_t)floor(wanted * parameters / 8.0);
