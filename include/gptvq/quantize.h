@@ -91,9 +91,9 @@ typedef struct gptvq_quantize_options {
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
   double guide; /* 0 … 1: calibration tokens are weighted by (squared gradient of the loss by the layer's
                  * outputs)^guide; 0 = equally */
-  int allocate; /* gptvq_allocate_sizes. SENSITIVITY (GPTVQ only): within the bytes that equal sizes would
-                 * take, of a trellis within `bits`; AUTO (default): that with a trellis whose `bits` leave
-                 * something to choose, else UNIFORM */
+  int allocate; /* gptvq_allocate_sizes. SENSITIVITY (GPTVQ only): within `bits` all together; vectors with
+                 * `nominal` within the bytes that equal sizes would take; AUTO (default): that with a trellis
+                 * whose `bits` leave something to choose, else UNIFORM */
   unsigned head_bits; /* of the output head's codes in the file: 3 to 8; 16: as the original has it; 0
                          (default): with a trellis as many, from 4 on, as lose least in a file of that size,
                          as with `model_bits`, else 16. A head that is the embedding's matrix is packed with

@@ -5,6 +5,7 @@
 
 #include "quant/layer/solver.h"
 #include "quant/plan/ceiling.h"
+#include "quant/plan/sensitivity.h"
 
 #include <gptvq/gptvq.h>
 #include <math.h>
@@ -65,6 +66,17 @@ static void check_tight(const char *name, const gptvq_quantize_options *given) {
                               &other, NULL) == GPTVQ_OK &&
           stored(model, &other) <= given->bits)
         fail_msg("%s, %g bits: indices of %u bits do, %u are taken", name, given->bits, b, o->index_bits);
+  assert_true(gptvq_allocation_spare(model, &chosen) == 0);
+  if (!gptvq_is_uniform(o)) { /* sizes by layer have all of it */
+    gptvq_quantize_options several = *given;
+    several.method = GPTVQ_METHOD_GPTVQ;
+    several.allocate = GPTVQ_ALLOCATE_SENSITIVITY;
+    ok(gptvq_resolve(&several, &other, err));
+    ok(gptvq_ceiling_settle(model, &other, err));
+    const double spare = (double)gptvq_allocation_spare(model, &other),
+                 values = (double)model->info.linear_values;
+    assert_true(fabs(stored(model, &other) + 8.0 * spare / values - given->bits) < 8.0 / values * 1.001);
+  }
   gptvq_resolved again = chosen; /* once is enough */
   ok(gptvq_ceiling_settle(model, &again, err));
   assert_memory_equal(&again, &chosen, sizeof chosen);

@@ -35,6 +35,8 @@ typedef struct gptvq_resolved {
   bool code_open;     /* `code` auto beside `model_bits`, which chooses it: VQ until then */
   bool allocate_open; /* `allocate` was auto: a budget's sizes ask again */
   double ceiling;     /* `bits`, where sizes are still to be kept within it (gptvq_ceiling_settle); 0: not */
+  double shared;      /* bits per weight that layers of sizes of their own may take together; 0: as many as
+                       * equal sizes take */
   bool index_given, group_given; /* what of the two `bits` has not chosen */
   bool scales_checked; /* fp16 scales are known to hold the weights: uniform codes are not refused. For parts
                           of a matrix; gptvq_resolve gives false */

@@ -247,7 +247,7 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   gptvq_quantize_options *o = &out->options;
   *o = *options;
   out->scales_checked = false;
-  out->ceiling = 0.0;
+  out->ceiling = out->shared = 0.0;
   GPTVQ_TRY(gptvq_fields_check(o, err));
   if (o->head_bits != 0) GPTVQ_TRY(check_outside("head_bits", o->head_bits, err));
   if (o->embedding_bits != 0) GPTVQ_TRY(check_outside("embedding_bits", o->embedding_bits, err));
@@ -264,7 +264,11 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   if (o->code == GPTVQ_CODE_TRELLIS && gptvq_is_uniform(o))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`code` trellis is not possible with uniform methods: choose `method` gptvq or kmeans");
-  if (o->code == GPTVQ_CODE_TRELLIS) return resolve_trellis(o, err);
+  if (o->code == GPTVQ_CODE_TRELLIS) {
+    GPTVQ_TRY(resolve_trellis(o, err));
+    if (gptvq_allocates(o)) out->shared = o->bits;
+    return GPTVQ_OK;
+  }
   if (o->allocate == GPTVQ_ALLOCATE_AUTO) o->allocate = GPTVQ_ALLOCATE_UNIFORM;
   if (o->dim == 0) o->dim = gptvq_is_uniform(o) ? 1 : 2;
   GPTVQ_TRY(check_svd(o, err));

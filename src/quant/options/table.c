@@ -147,8 +147,8 @@ static const gptvq_field fields[] = {
     {MEMBER(allocate, GPTVQ_FIELD_SWITCH), .choices = allocations, .initial = GPTVQ_ALLOCATE_AUTO,
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "allocate",
      .argument = "uniform|sensitivity|auto",
-     .help = "the same size for every layer, or more bits where the loss feels them, for the same\n"
-             "total, of a trellis for --bits (gptvq; takes a backward pass); auto: sensitivity with a\n"
+     .help = "the same size for every layer, or more bits where the loss feels them, --bits for all\n"
+             "together (gptvq; takes a backward pass); auto: sensitivity with a\n"
              "trellis and --bits above its smallest size, else uniform"},
     {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16,
      .derived = "with a trellis what loses least, mostly 4, else 16", .identity = GPTVQ_IDENTITY_ALWAYS,

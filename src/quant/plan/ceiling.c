@@ -76,7 +76,10 @@ static bool settle_groups(const model_kinds *m, gptvq_resolved *options, double 
   const gptvq_resolved own = *options;
   const unsigned given = own.index_given ? own.options.index_bits : 0;
   for (unsigned b = given != 0 ? given : MOST; b >= 1; b--) {
-    if (fits(m, &own, b, least, options)) return true;
+    if (fits(m, &own, b, least, options)) {
+      if (gptvq_allocates(&own.options)) options->shared = own.ceiling;
+      return true;
+    }
     if (given != 0) break;
   }
   *options = own;
