@@ -60,7 +60,7 @@ run() { # NAME PROGRAM OPTIONS…
   name=$1 program=$2
   shift 2
   out=$SCRATCH/out-$name
-  "$program" quantize "$model" -o "$out" --force --calib "$calib" --dim 2 --bits 2.25 --threads "$threads" --quiet --json "$@" > "$SCRATCH/$name.json" &
+  "$program" quantize "$model" -o "$out" --force --calib "$calib" --dim 2 --index-bits 4 --group-size 1024 --threads "$threads" --quiet --json "$@" > "$SCRATCH/$name.json" &
   wait $! || { echo "quantize-speed.sh: $name failed" >&2; exit 1; }
 }
 for round in $(seq "$rounds"); do

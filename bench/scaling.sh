@@ -6,7 +6,7 @@
 #
 # --blocks N: a copy of the model with its first N blocks, for a quick look. Each process takes --threads threads; several numbers of them (--ranks 1 --threads "1 2"), with
 # each number of ranks, are several runs. speedup: beside the first of all. What stands behind -- goes to all runs
-# (default: the default recipe, --dim 2 --bits 2.25). Needs mpirun and a gptvq that is built with MPI ($GPTVQ, default build/release/gptvq).
+# (default: the default recipe, --dim 2 --bits 2.25 --nominal). Needs mpirun and a gptvq that is built with MPI ($GPTVQ, default build/release/gptvq).
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 . "$here/scripts/lib.sh"
@@ -29,7 +29,7 @@ if [ -n "$blocks" ]; then
   "${PYTHON:-python3}" "$here/bench/first_blocks.py" "$model" "$scratch/model" "$blocks"
   model=$scratch/model name=$name-$blocks
 fi
-[ $# -gt 0 ] || set -- --dim 2 --bits 2.25
+[ $# -gt 0 ] || set -- --dim 2 --bits 2.25 --nominal
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 

@@ -6,7 +6,7 @@
 #include "model/model_internal.h"
 #include "quant/options/options.h"
 
-/* Bits of a code, 3 … 6 or 8; 16: the matrix stays as it is. A head that is the embedding's matrix has none
+/* Bits of a code, 3 … 8; 16: the matrix stays as it is. A head that is the embedding's matrix has none
  * of its own: 16. */
 typedef struct gptvq_outside_bits {
   unsigned embedding, head;

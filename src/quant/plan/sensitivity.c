@@ -408,7 +408,7 @@ double gptvq_allocation_input_bytes(const gptvq_resolved *options, const gptvq_b
 
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options) {
   double spare = 0.0;
-  if (options->options.code != GPTVQ_CODE_TRELLIS || !gptvq_allocates(&options->options)) return 0;
+  if (options->shared == 0.0) return 0;
   for (size_t b = 0; b < model->config.layers; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];
@@ -416,8 +416,8 @@ uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *
       gptvq_packed_sizes sizes;
       if (gptvq_layer_shape(linear->rows, linear->cols, options, &shape, NULL) != GPTVQ_OK) return 0;
       gptvq_packed_measure(&shape, &sizes);
-      spare += options->options.bits / 8.0 * (double)linear->rows * (double)linear->cols -
-               (double)sizes.stored_bytes;
+      spare +=
+          options->shared / 8.0 * (double)linear->rows * (double)linear->cols - (double)sizes.stored_bytes;
     }
   return spare > 0.0 ? (uint64_t)spare : 0;
 }

@@ -40,8 +40,7 @@ gptvq_status gptvq_allocation_quick(const gptvq_resolved *options, gptvq_resolve
 /* Bytes at the peak while the linears of one input are measured, with its Hessian. */
 double gptvq_allocation_input_bytes(const gptvq_resolved *options, const gptvq_block *block,
                                     const gptvq_linear_group *readers);
-/* Bytes that all linears together may take beyond equal sizes: of a trellis, whose `bits` may lie between
- * those. */
+/* Bytes that all linears together may take beyond equal sizes, which seldom take all of `bits`. */
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options);
 /* Not where all layers of a trellis have its smallest size and nothing is left. */
 bool gptvq_allocation_has_choice(const gptvq_model *model, const gptvq_resolved *options);
