@@ -54,7 +54,7 @@ static void restore(gptvq_vq *q, const copy *c) {
   memcpy(q->codes, c->codes, c->code_bytes);
   if (c->scales > 0) memcpy(q->scale_codes, c->scale_codes, c->scales);
   q->searches = c->searches;
-  q->has_product = false; /* each makes its own */
+  q->has_product = q->has_gradient = false; /* each makes its own */
 }
 
 /* All but work, which both may destroy. */
