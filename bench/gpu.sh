@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that is to be known of a card, in under ten minutes: builds; names card and driver; measures copies and products; compares every kernel on the card,
-# forward passes, and perplexity, with the CPU, then once more under compute-sanitizer; times the stages of a block of Llama-2-7B's shape, of a trellis and of vectors at three sizes. Writes bench/speed/CARD.csv.
+# forward passes, and perplexity, with the CPU, then once more under compute-sanitizer, and a whole run of the bundled example; times the stages of a block of Llama-2-7B's shape, of a trellis and of vectors at three sizes. Writes bench/speed/CARD.csv.
 #   bench/gpu.sh [--device cuda[:N]|shim] [--out FILE]
 # shim: the same in small, on the CPU, to try the script. BUILD: the build folder (build/release).
 set -eu
@@ -75,6 +75,10 @@ else
   done
 fi
 unset GPTVQ_TEST_DEVICE
+if [ $card = yes ]; then
+  say "a whole run beside the CPU"
+  BUILD=$build bench/device-parity.sh --device "$device" || failed=1
+fi
 [ $failed = 0 ] || { echo "no times: the kernels are not right here"; exit 1; }
 
 say "stages of a block of $shape, $samples windows of $length tokens"
