@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
+#include "linalg/multi/rows_product.h"
 #include "linalg/rows_product.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/trellis.h"
@@ -78,10 +79,14 @@ static gptvq_status check_weights(const gptvq_weights *w, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
+/* Columns of H that are multiplied together: of those before the diagonal block the products count twice. */
+enum { ERROR_COLUMNS = 2 * GPTVQ_ROWS_PRODUCT_WIDTH };
+
 typedef struct error_scratch { /* slab: rows that are worked on together */
   size_t slab, slabs;
   double (*sums)[2];            /* [slabs] */
-  float *decoded, *x, *product; /* [slab × cols], [slab × padded] */
+  double *row_sums;             /* [slab] */
+  float *decoded, *x, *product; /* [slab × cols], [slab × padded], [slab × ERROR_COLUMNS] */
 } error_scratch;
 
 static void take_error(gptvq_arena *arena, const gptvq_packed_shape *shape, bool with_factor,
@@ -92,7 +97,8 @@ static void take_error(gptvq_arena *arena, const gptvq_packed_shape *shape, bool
   s->sums = gptvq_arena_take(arena, s->slabs, sizeof *s->sums);
   s->decoded = gptvq_arena_take(arena, s->slab, shape->cols * sizeof(float));
   s->x = gptvq_arena_take(arena, s->slab, n * sizeof(float));
-  s->product = with_factor ? gptvq_arena_take(arena, s->slab, n * sizeof(float)) : NULL;
+  s->row_sums = gptvq_arena_take(arena, s->slab, sizeof *s->row_sums);
+  s->product = with_factor ? gptvq_arena_take(arena, s->slab, ERROR_COLUMNS * sizeof(float)) : NULL;
 }
 
 size_t gptvq_packed_error_bytes(const gptvq_packed_shape *shape, bool with_factor) {
@@ -102,29 +108,77 @@ size_t gptvq_packed_error_bytes(const gptvq_packed_shape *shape, bool with_facto
   return counting.peak;
 }
 
-/* tr(E H Eᵀ) and tr(W H Wᵀ) of one slab of rows, undamped H; without a factor the plain sums of squares */
+typedef struct error_rows {
+  const gptvq_packed *packed;
+  const float *weights;
+  const gptvq_factor *factor;
+  const error_scratch *s;
+  size_t first;        /* row of the slab */
+  bool minus_decoded;  /* x = weights − decoded; else weights */
+  size_t begin, width; /* of columns that were multiplied */
+  double times;        /* what their products count */
+} error_rows;
+
+static void decode_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const error_rows *e = context;
+  const size_t cols = e->packed->shape.cols;
+  gptvq_packed_decode_ref(e->packed, e->first + begin, e->first + end, e->s->decoded + begin * cols, cols);
+}
+
+/* x, and the sum of its squares */
+static void take_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const error_rows *e = context;
+  const size_t cols = e->packed->shape.cols, n = e->factor != NULL ? e->factor->padded : cols;
+  for (size_t i = begin; i < end; i++) {
+    float *x = e->s->x + i * n;
+    e->s->row_sums[i] = 0.0;
+    for (size_t c = 0; c < n; c++) {
+      const uint32_t column = e->factor != NULL ? e->factor->order[c] : (uint32_t)c;
+      const bool phantom = column == GPTVQ_NO_COLUMN;
+      x[c] = phantom ? 0.0f : e->weights[(e->first + i) * cols + column];
+      if (!phantom && e->minus_decoded) x[c] -= e->s->decoded[i * cols + column];
+      if (e->factor == NULL) e->s->row_sums[i] += (double)x[c] * (double)x[c];
+    }
+  }
+}
+
+static void add_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const error_rows *e = context;
+  for (size_t i = begin; i < end; i++) {
+    const float *x = e->s->x + i * e->factor->padded + e->begin, *product = e->s->product + i * ERROR_COLUMNS;
+    double sum = 0.0;
+    for (size_t c = 0; c < e->width; c++) sum += (double)x[c] * (double)product[c];
+    e->s->row_sums[i] += e->times * sum;
+  }
+}
+
+/* tr(E H Eᵀ) and tr(W H Wᵀ) of one slab of rows, undamped H, which is symmetric; without a factor the plain
+ * sums of squares */
 static void sum_slab(const gptvq_packed *packed, const float *weights, const gptvq_factor *factor,
                      const error_scratch *s, size_t first, double sums[2]) {
-  const size_t cols = packed->shape.cols, n = factor != NULL ? factor->padded : cols,
+  const size_t n = factor != NULL ? factor->padded : 0,
                m = gptvq_min_size(s->slab, packed->shape.rows - first);
-  float *x = s->x;
-  gptvq_packed_decode_ref(packed, first, first + m, s->decoded, cols);
+  error_rows e = {.packed = packed, .weights = weights, .factor = factor, .s = s, .first = first};
+  gptvq_parallel_for(m, 4, decode_rows, &e);
   for (int pass = 0; pass < 2; pass++) {
-    for (size_t i = 0; i < m; i++)
-      for (size_t c = 0; c < n; c++) {
-        uint32_t column = factor != NULL ? factor->order[c] : (uint32_t)c;
-        if (column == GPTVQ_NO_COLUMN) x[i * n + c] = 0.0f;
-        else
-          x[i * n + c] =
-              weights[(first + i) * cols + column] - (pass == 0 ? s->decoded[i * cols + column] : 0.0f);
+    e.minus_decoded = pass == 0;
+    gptvq_parallel_for(m, 4, take_rows, &e);
+    for (e.begin = 0; e.begin < n; e.begin += e.width) {
+      e.width = gptvq_min_size(ERROR_COLUMNS, n - e.begin);
+      for (int before = 0; before < 2; before++) { /* the rows of the diagonal block, then those before it */
+        const size_t row = before ? 0 : e.begin, rows = before ? e.begin : e.width;
+        if (rows == 0) continue;
+        e.times = before ? 2.0 : 1.0;
+        gptvq_rows_product(false, m, e.width, rows, s->x + row, n, factor->h + row * n + e.begin, n,
+                           s->product, ERROR_COLUMNS);
+        gptvq_parallel_for(m, 16, add_rows, &e);
       }
-    const float *y = x;
-    if (factor != NULL) {
-      gptvq_rows_product(false, m, n, n, x, n, factor->h, n, s->product, n);
-      y = s->product;
     }
     sums[pass] = 0.0;
-    for (size_t i = 0; i < m * n; i++) sums[pass] += (double)x[i] * (double)y[i];
+    for (size_t i = 0; i < m; i++) sums[pass] += s->row_sums[i];
   }
 }
 
