@@ -24,40 +24,43 @@ static float *numbers(size_t count, uint64_t seed) {
   return x;
 }
 
-/* sums[m × C] = start + Yᵀ X, from `begin` columns on in each row. Products of bf16 numbers are exact in
- * fp32; a sum of n of them is off by n · 2^-24 · Σ |y x| at most. */
-static void check_sums(const char *level, const char *what, size_t m, const float *y, size_t ldy,
+/* sums[m × C] = start + Yᵀ X of n rows, from `begin` columns on in each row. Products of bf16 numbers are
+ * exact in fp32; a sum of n of them is off by n · 2^-24 · Σ |y x| at most. */
+static void check_sums(const char *level, const char *what, size_t m, size_t n, const float *y, size_t ldy,
                        const float *x, double start, bool upper, const double *sums) {
   for (size_t i = 0; i < m; i++)
     for (size_t j = 0; j < C; j++) {
       double sum = start, scale = 0.0, got = sums[i * C + j];
-      for (size_t t = 0; t < N && (!upper || j >= i); t++) {
+      for (size_t t = 0; t < n && (!upper || j >= i); t++) {
         double product = (double)rounded(y[t * ldy + i]) * (double)rounded(x[t * LDX + j]);
         sum += product;
         scale += fabs(product);
       }
-      if (!(fabs(got - sum) <= N * 0x1p-24 * scale))
-        fail_msg("%s, %s: row %zu, column %zu is %.9g, should be %.9g", level, what, i, j, got, sum);
+      if (!(fabs(got - sum) <= (double)n * 0x1p-24 * scale))
+        fail_msg("%s, %s of %zu rows: row %zu, column %zu is %.9g, should be %.9g", level, what, n, i, j, got,
+                 sum);
     }
 }
 
 static void check_all_sums(const char *level) {
+  static const size_t counts[] = {N, 1023, 7, 1, 0};
   float *x = numbers(N * LDX, 1), *y = numbers(N * LDY, 2);
   double *h = gptvq_alloc(C * C, sizeof *h), *again = gptvq_alloc(C * C, sizeof *again);
-  for (int cross = 0; cross < 2; cross++) {
-    size_t m = cross ? M : C;
+  for (size_t k = 0; k < 2 * sizeof counts / sizeof counts[0]; k++) {
+    const bool cross = k % 2 != 0;
+    const size_t m = cross ? M : C, n = counts[k / 2];
     for (int threads = 1; threads <= 3; threads += 2) {
       double *sums = threads == 1 ? h : again;
       for (size_t i = 0; i < C * C; i++) sums[i] = 0.5;
       gptvq_set_threads(threads);
       assert_int_equal(
           cross
-              ? gptvq_cpu_linalg_bf16.cross(&gptvq_cpu_linalg_bf16, M, C, N, 256, y, LDY, x, LDX, sums, NULL)
-              : gptvq_cpu_linalg_bf16.gram(&gptvq_cpu_linalg_bf16, C, N, 256, x, LDX, sums, NULL),
+              ? gptvq_cpu_linalg_bf16.cross(&gptvq_cpu_linalg_bf16, M, C, n, 256, y, LDY, x, LDX, sums, NULL)
+              : gptvq_cpu_linalg_bf16.gram(&gptvq_cpu_linalg_bf16, C, n, 256, x, LDX, sums, NULL),
           GPTVQ_OK);
     }
     assert_memory_equal(h, again, m * C * sizeof *h);
-    check_sums(level, cross ? "cross" : "gram", m, cross ? y : x, cross ? LDY : LDX, x, 0.5, !cross, h);
+    check_sums(level, cross ? "cross" : "gram", m, n, cross ? y : x, cross ? LDY : LDX, x, 0.5, !cross, h);
   }
   gptvq_set_threads(0);
   free(x);
