@@ -147,7 +147,7 @@ void gptvq_vq_residual(gptvq_vq *q) {
 
 gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err) {
   gptvq_vq_residual(q);
-  gptvq_stage_count(q->stages, 2.0 * (double)(q->rows * q->padded * q->padded));
+  gptvq_stage_count(q->stages, GPTVQ_IN_FP32, 2.0 * (double)(q->rows * q->padded * q->padded));
   GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->work, q->error, err));
   loss_job job = {q, row_loss};
   gptvq_parallel_for(q->rows, 8, dot_rows, &job);

@@ -200,8 +200,9 @@ gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err)
     memset(d.matrices, 0, d.count * d.values * d.values * sizeof *d.matrices);
     gptvq_parallel_for(q->groups * (q->groups + 1) / 2 * gptvq_ceil_div(d.count, TOGETHER), 1, add_pairs, &d);
     gptvq_parallel_for(d.count, 1, solve, &d);
-    gptvq_stage_count(q->stages, (double)d.count * (double)d.values *
-                                     ((double)d.values * (double)d.values / 3.0 + 2.0 * (double)d.values));
+    gptvq_stage_count(q->stages, GPTVQ_IN_FP32,
+                      (double)d.count * (double)d.values *
+                          ((double)d.values * (double)d.values / 3.0 + 2.0 * (double)d.values));
   }
   gptvq_arena_return(q->arena, mark);
   return gptvq_vq_total(q, q->unit_values, loss, err);
