@@ -1,5 +1,5 @@
 # Thin front of CMake: see README.md.
-.PHONY: install dist deb release debug asan-ubsan tsan aarch64-cross check check-plain check-sanitized check-aarch64 check-python demo quality reproduce-paper deps clean
+.PHONY: install dist deb release debug asan-ubsan tsan aarch64-cross check check-plain check-sanitized check-cuda-sanitized check-aarch64 check-python demo quality reproduce-paper deps clean
 JOBS ?= $(shell nproc)
 
 release debug asan-ubsan tsan: deps
@@ -22,6 +22,12 @@ check-plain: deps
 
 check-sanitized: asan-ubsan
 	@scripts/check.sh build/asan-ubsan
+
+# The kernels for cards, on the shim: what else there is is compiled as by `make release`.
+check-cuda-sanitized: deps
+	@cmake --preset cuda-sanitized >/dev/null
+	@cmake --build --preset cuda-sanitized -j $(JOBS)
+	@scripts/check.sh build/cuda-sanitized -L shim
 
 check-aarch64: aarch64-cross
 	@scripts/check.sh build/aarch64-cross

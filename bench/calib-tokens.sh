@@ -23,7 +23,7 @@ field() { awk -v name="\"$1\":" '$1 == name {gsub(",", ""); print $2; exit}' "$s
 echo "samples,length,tokens,seed,cpu_seconds,mean_error$text"
 for count in $(echo "$samples" | tr ',' ' '); do
   for seed in $(echo "$seeds" | tr ',' ' '); do
-    "$gptvq" quantize "$model" -o "$scratch/out" --force --calib "$calib" --calib-samples "$count" --calib-length "$length" --seed "$seed" --dim 2 --bits 2.25 \
+    "$gptvq" quantize "$model" -o "$scratch/out" --force --calib "$calib" --calib-samples "$count" --calib-length "$length" --seed "$seed" --dim 2 --bits 2.25 --nominal \
       --judge-tokens 0 --threads "$threads" --quiet --json "$@" > "$scratch/run"
     # shellcheck disable=SC2086
     "$gptvq" compare "$model" "$scratch/out" $texts --ctx 512 --max-windows "$windows" --compute bf16 --quiet --json > "$scratch/kl"

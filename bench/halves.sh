@@ -10,9 +10,9 @@ trap 'rm -rf "$halves"' EXIT
 split -n l/2 -a 1 "$text" "$halves/half-"
 cat > "$halves/settings" << 'SETTINGS'
 paper 2d-2.125|--recipe paper --dim 2 --bits 2.125|1
-gptvq-2d-2.125|--dim 2 --bits 2.125|1
+gptvq-2d-2.125|--dim 2 --bits 2.125 --nominal|1
 paper 4d-2.25|--recipe paper --dim 4 --bits 2.25|1
-gptvq-4d-2.25|--dim 4 --bits 2.25|1
+gptvq-4d-2.25|--dim 4 --bits 2.25 --nominal|1
 SETTINGS
 export QUALITY_SETTINGS="$halves/settings" QUALITY_SEEDS=0
 QUALITY_OUT=$halves/1.csv bench/quality.sh "$model" "$halves/half-a" "$halves/half-b"

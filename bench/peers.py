@@ -19,6 +19,8 @@ PACKED = {  # name: options of gptvq bench make-model
     "gptvq 2-D 2.25": ["--dim", "2", "--bits", "2.25"],
     "gptvq 2-D 3.125": ["--dim", "2", "--bits", "3.125"],
     "gptvq 4-D 2.25": ["--dim", "4", "--bits", "2.25"],
+    "gptvq trellis 2": ["--code", "trellis", "--bits", "2"],
+    "gptvq trellis 3": ["--code", "trellis", "--bits", "3"],
     "own int4 g128": ["--method", "gptq", "--index-bits", "4", "--group-size", "128"],
 }
 PEERS = {"llama.cpp Q4_0": "Q4_0", "llama.cpp Q2_K": "Q2_K", "llama.cpp IQ2_XXS": "IQ2_XXS"}

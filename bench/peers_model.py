@@ -10,8 +10,8 @@ from peers import Gptvq, Llama, quartiles, ratio, read_bandwidth, show, start_ll
 
 BASE = "llama.cpp Q4_0"
 PACKED = {  # name: options of gptvq quantize, does it take calibration text
-    "gptvq 2-D 2.25": (["--dim", "2", "--bits", "2.25"], True),
-    "gptvq RTN 4.25": (["--method", "rtn", "--bits", "4.25"], False),
+    "gptvq 2-D 2.25": (["--dim", "2", "--bits", "2.25", "--nominal"], True),
+    "gptvq RTN 4.25": (["--method", "rtn", "--bits", "4.25", "--nominal"], False),
 }
 PLAIN = "gptvq unquantized"
 PEERS = ["F16", "Q4_0", "Q2_K"]  # IQ2_XXS needs an importance matrix, which llama-cpp-python does not make

@@ -3,9 +3,9 @@
 #   bench/robust.sh MODEL TEXTS [SETTING ...]
 # TEXTS: the folder that bench/texts.py makes. Settings stand in bench/robust.settings; those named are made anew, without any all are.
 # Environment: ROBUST_OUT (the csv), ROBUST_SETTINGS, ROBUST_KINDS, ROBUST_WINDOWS (8 of 512 tokens of each kind), GPTVQ.
-# Two more tables come from here:
+# Two more tables come from here: bench/targets.sh, and
 #   ROBUST_SETTINGS=bench/ingredients.settings ROBUST_OUT=bench/ingredients.csv bench/robust.sh MODEL TEXTS
-#   ROBUST_SETTINGS=bench/targets.settings ROBUST_OUT=bench/targets.csv ROBUST_KINDS="prose stories code" ROBUST_WINDOWS=40 bench/robust.sh MODEL TEXTS
+# Behind the divergences stand the bytes of the safetensors files and each kind's excess of perplexity over the original's; rows of before have neither.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -29,6 +29,7 @@ done
   echo "# $(basename "$model"), $windows windows of 512 tokens of each text of bench/texts.py and of examples/text/eval.txt (stories); KL divergence from the original"
   echo "setting,bits_per_value,$(echo $kinds | tr ' ' ','),mean,worst,cpu_seconds"
 } > "$csv"
+grep -q '^setting,.*,bytes,' "$csv" || sed -i "/^setting,/s/\$/,bytes,excess_$(echo $kinds | sed 's/ /,excess_/g')/" "$csv"
 grep -v '^#' "$settings" | grep . > "$work/settings"
 while IFS='|' read -r setting options; do
   wanted=$#
@@ -41,8 +42,11 @@ while IFS='|' read -r setting options; do
   "$gptvq" compare "$model" "$work/packed" $judged --ctx 512 --max-windows "$windows" --compute bf16 --json --quiet > "$work/compare.json"
   row=$(grep -o '"kl_mean": [0-9.e+-]*' "$work/compare.json" |
     awk '{row = row sprintf("%.4f,", $2); sum += $2; if ($2 > worst) worst = $2} END {printf "%s%.4f,%.4f", row, sum / NR, worst}')
+  excess=$(grep -oE '"perplexity_[ab]": [0-9.e+-]*' "$work/compare.json" |
+    awk '$1 ~ /_a/ {base = $2} $1 ~ /_b/ {row = row sprintf(",%.5f", $2 / base - 1)} END {print row}')
+  cpu=$(grep -m 1 cpu_seconds "$work/quantize.json" | awk '{printf "%.0f", $2}')
+  bytes=$(du -cb "$work/packed"/*.safetensors | awk 'END {print $1}')
   grep -v "^$setting," "$csv" > "$work/csv" || :
-  echo "$setting,$(json_get bits_per_value < "$work/quantize.json"),$row,$(grep -m 1 cpu_seconds "$work/quantize.json" | awk '{printf "%.0f", $2}')" |
-    tee -a "$work/csv" >&2
+  echo "$setting,$(json_get bits_per_value < "$work/quantize.json"),$row,$cpu,$bytes$excess" | tee -a "$work/csv" >&2
   cp "$work/csv" "$csv"
 done < "$work/settings"

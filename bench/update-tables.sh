@@ -84,13 +84,32 @@ grep '^authors' bench/others.csv | awk -F, -v means="$work/means" '
   $1 != "bf16" { printf "| %s | %.4f | %.2f %% ± %.2f | %.4f ± %.4f |\n", $1, $3, 100 * $5, 100 * $6, $7, $8 }' | bench/insert-table.sh docs/RESULTS.md halves
 
 # kinds of text
-kinds() { # CSV NAME
+kinds() { # CSV NAME: divergences
   [ ! -e "$1" ] || grep -v '^#' "$1" | awk -F, '
-    NR == 1 { for (i = 1; i < NF; i++) head = head "| " (i == 2 ? "bits" : $i) " "; print head "|"; gsub(/[^|]+/, " --- ", head); print head "|" }
-    NR > 1 { row = ""; for (i = 1; i < NF; i++) row = row "| " (i == 1 ? $i : sprintf("%.3f", $i)) " "; print row "|" }' | bench/insert-table.sh docs/RESULTS.md "$2"
+    NR == 1 { for (i = 1; $i != "cpu_seconds"; i++) head = head "| " (i == 2 ? "bits" : $i) " "; last = i - 1; print head "|"; gsub(/[^|]+/, " --- ", head); print head "|" }
+    NR > 1 { row = ""; for (i = 1; i <= last; i++) row = row "| " (i == 1 ? $i : sprintf("%.3f", $i)) " "; print row "|" }' | bench/insert-table.sh docs/RESULTS.md "$2"
 }
 kinds bench/robust.csv robust
 kinds bench/ingredients.csv real-ingredients
+
+# the default on a real model: divergences with the excess of perplexity in brackets, and files; rows of before have neither the one nor the other
+[ ! -e bench/targets.csv ] || grep -v '^#' bench/targets.csv | awk -F, '
+  NR == 1 {
+    for (i = 1; i <= NF; i++) column[$i] = i
+    for (i = 3; $i != "mean"; i++) { kind[++kinds] = $i; head = head "| " $i " "; line = line "| --- " }
+    print "| setting | bits | MB " head "| CPU seconds |"; print "| --- | --- | --- " line "| --- |" }
+  NR > 1 {
+    row = ""
+    for (i = 1; i <= kinds; i++) { e = column["excess_" kind[i]]; row = row sprintf("| %.3f%s ", $(i + 2), e && $e != "" ? sprintf(" (%.1f %%)", 100 * $e) : "") }
+    b = column["bytes"]
+    printf "| %s | %.3f | %s %s| %s |\n", $1, $2, b && $b != "" ? sprintf("%.1f", $b / 1e6) : "", row, $(column["cpu_seconds"]) }' |
+  bench/insert-table.sh docs/RESULTS.md targets
+
+# and on the example
+grep '^gptvq-trellis-[0-9]*,' "$work/means" | awk -F, '
+  NR == 1 { print "| setting | bits | KL divergence | excess | seeds |"; print "| --- | --- | --- | --- | --- |" }
+  { printf "| %s | %.4f | %.4f%s | %.2f %%%s | %d |\n", $1, $3, $7, ($2 > 1 ? sprintf(" ± %.4f", $8) : ""), 100 * $5, ($2 > 1 ? sprintf(" ± %.2f", 100 * $6) : ""), $2 }' |
+  bench/insert-table.sh docs/RESULTS.md targets-example
 
 # clients and peers
 [ ! -e bench/ecosystem.csv ] || bench/ecosystem-table.sh | bench/insert-table.sh docs/RESULTS.md ecosystem

@@ -231,15 +231,16 @@ static int bench_model(int argc, char **argv) {
 /* ---- bench make-model ---- */
 
 static int make_model(int argc, char **argv) {
-  static const char *const methods[] = {"gptvq", "gptq", NULL};
+  static const char *const methods[] = {"gptvq", "gptq", NULL}, *const codes[] = {"vq", "trellis", NULL};
   gptvq_random_model model;
   gptvq_random_model_init(&model);
   gptvq_quantize_options *format = &model.format;
-  int shape = 0, method = 0, group_given = 0, index_given = 0, bits_given = 0;
+  int shape = 0, method = 0, code_of_layers = 0, group_given = 0, index_given = 0, bits_given = 0;
   const char *out = NULL;
   gptvq_option bits = gptvq_cli_field("bits", format), index_bits = gptvq_cli_field("index_bits", format),
                group_size = gptvq_cli_field("group_size", format);
   bits.given = &bits_given;
+  bits.help = "bits per value of indices and codebooks (quantize --nominal)";
   index_bits.given = &index_given;
   group_size.given = &group_given;
   const gptvq_option options[] = {
@@ -255,6 +256,8 @@ static int make_model(int argc, char **argv) {
       {GPTVQ_OPTION_CHOICE, "method", .value = &method, .choices = methods, .argument = "gptvq|gptq",
        .help = "vector or uniform quantization (default gptvq)"},
       bits,
+      {GPTVQ_OPTION_CHOICE, "code", .value = &code_of_layers, .choices = codes, .argument = "vq|trellis",
+       .help = "of gptvq: vectors (default) or a trellis of 2, 3 or 4 bits, the whole part of --bits"},
       gptvq_cli_field("dim", format),
       index_bits,
       group_size,
@@ -277,6 +280,7 @@ static int make_model(int argc, char **argv) {
   if (out == NULL) return gptvq_cli_error(GPTVQ_ERROR_ARGUMENT, "give an output folder: -o DIR");
   model.shape = gptvq_random_shapes()[shape];
   format->method = method == 1 ? GPTVQ_METHOD_GPTQ : GPTVQ_METHOD_GPTVQ;
+  if (code_of_layers == 1) format->code = GPTVQ_CODE_TRELLIS;
   if (!bits_given && group_given && index_given) format->bits = 0; /* they say it all */
   gptvq_error err;
   return gptvq_write_random_model(&model, out, &err) == GPTVQ_OK ? 0 : gptvq_cli_fail(&err);

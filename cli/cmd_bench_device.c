@@ -32,14 +32,15 @@ int gptvq_cmd_bench_device(int argc, char **argv) {
   gptvq_error err;
   if (gptvq_bench_device(&bench, &s, &err) != GPTVQ_OK) return gptvq_cli_fail(&err);
   if (json)
-    return gptvq_cli_print_json(
-        json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:I, s:f}", "name", s.name, "memory_bytes", s.memory,
-                  "upload_bytes_per_s", s.upload, "download_bytes_per_s", s.download, "fp32_gflop_per_s",
-                  1e-9 * s.fp32_flops, "tf32_gflop_per_s", 1e-9 * s.tf32_flops, "factor_side",
-                  (json_int_t)s.factor_side, "factor_seconds", s.factor_seconds));
+    return gptvq_cli_print_json(json_pack(
+        "{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:f}", "name", s.name, "memory_bytes", s.memory,
+        "upload_bytes_per_s", s.upload, "download_bytes_per_s", s.download, "fp32_gflop_per_s",
+        1e-9 * s.fp32_flops, "tf32_gflop_per_s", 1e-9 * s.tf32_flops, "bf16_gflop_per_s", 1e-9 * s.bf16_flops,
+        "factor_side", (json_int_t)s.factor_side, "factor_seconds", s.factor_seconds));
   printf("device           %s, %.1f GB\n", s.name, 1e-9 * s.memory);
   printf("copies           %.2f GB/s to it, %.2f GB/s from it\n", 1e-9 * s.upload, 1e-9 * s.download);
-  printf("products         %.1f GFLOP/s in fp32, %.1f in TF32\n", 1e-9 * s.fp32_flops, 1e-9 * s.tf32_flops);
+  printf("products         %.1f GFLOP/s in fp32, %.1f in TF32, %.1f in bf16\n", 1e-9 * s.fp32_flops,
+         1e-9 * s.tf32_flops, 1e-9 * s.bf16_flops);
   printf("factorisation    %.4f s for %zu x %zu in double\n", s.factor_seconds, s.factor_side, s.factor_side);
   return gptvq_cli_flush();
 }

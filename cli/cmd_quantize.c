@@ -31,7 +31,7 @@ static size_t own_options(command_line *line, const char *section, gptvq_option 
         (gptvq_option){GPTVQ_OPTION_FLAG, "dry-run", .value = &line->dry_run,
                        .help = "say what size, memory and time it would take, and stop: reads headers\n"
                                "only (fp8 folders whole, as they are widened on\n"
-                               "opening), measures this machine for three seconds;\n"
+                               "opening), measures this machine for two seconds;\n"
                                "its time is without reading and writing files, and\n"
                                "without --finetune-block-steps"};
   } else if (strcmp(section, "Size") == 0) {
@@ -148,15 +148,21 @@ static json_t *byte_count(bool known, uint64_t bytes) {
   return known ? json_integer((json_int_t)bytes) : json_null();
 }
 
+/* null where no time was estimated */
+static json_t *estimate(const gptvq_quantize_report *r, double seconds) {
+  return r->estimated_seconds > 0 ? json_real(seconds) : json_null();
+}
+
 static json_t *stages_json(const gptvq_quantize_report *r) {
   json_t *stages = json_array();
   for (size_t i = 0; i < r->stage_count; i++) {
     const gptvq_stage_time *s = &r->stages[i];
     const double device = r->stage_device_seconds[i];
-    gptvq_cli_json_append(stages,
-                          json_pack("{s:s, s:f, s:f, s:f, s:s, s:f}", "name", s->name, "seconds", s->seconds,
-                                    "cpu_seconds", s->cpu_seconds, "flop", s->flop, "device",
-                                    device > 0 ? r->device : "cpu", "device_seconds", device));
+    gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:o, s:f, s:f, s:s, s:f}", "name", s->name, "seconds",
+                                            s->seconds, "estimated_seconds",
+                                            estimate(r, r->stage_estimated_seconds[i]), "cpu_seconds",
+                                            s->cpu_seconds, "flop", s->flop, "device",
+                                            device > 0 ? r->device : "cpu", "device_seconds", device));
   }
   return stages;
 }
@@ -222,7 +228,10 @@ static void print_device(const gptvq_quantize_report *r, size_t stage) {
 /* Where the CPU time went, the longest first. */
 static void print_stages(const gptvq_quantize_report *r) {
   bool shown[GPTVQ_MAX_STAGES] = {false};
-  printf("CPU time         %.1f s\n", r->cpu_seconds);
+  printf("CPU time         %.1f s (GFLOP/s: products and factorisations; look-ups, a trellis' paths and the "
+         "update's "
+         "additions are not counted)\n",
+         r->cpu_seconds);
   for (size_t n = 0; n < r->stage_count; n++) {
     const gptvq_stage_time *most = NULL;
     for (size_t i = 0; i < r->stage_count; i++)
@@ -263,7 +272,7 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
   const bool calibrated = r->calib_compute != GPTVQ_COMPUTE_AUTO;
   if (line->json) {
     return gptvq_cli_print_json(json_pack(
-        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I, s:I, "
+        "{s:o, s:o, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:f, s:o, s:f, s:I, s:I, s:I, s:I, "
         "s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:I, s:I}",
         "model", gptvq_cli_text(path), "output", gptvq_cli_text(line->out), "method", method,
         "bits_per_value", r->bits_per_value, "model_bits_per_value",
@@ -271,9 +280,9 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
         gptvq_cli_number(r->mean_error), "linear_values", (json_int_t)r->linear_values, "linear_bytes",
         (json_int_t)r->linear_bytes, "linear_bytes_before", byte_count(known, info[0].linear_bytes),
         "tensor_bytes_before", byte_count(known, before), "tensor_bytes", byte_count(known, after), "seconds",
-        r->seconds, "cpu_seconds", r->cpu_seconds, "peak_bytes", (json_int_t)r->peak_bytes,
-        "estimated_peak_bytes", (json_int_t)r->estimated_peak_bytes, "layers", (json_int_t)r->layers,
-        "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
+        r->seconds, "estimated_seconds", estimate(r, r->estimated_seconds), "cpu_seconds", r->cpu_seconds,
+        "peak_bytes", (json_int_t)r->peak_bytes, "estimated_peak_bytes", (json_int_t)r->estimated_peak_bytes,
+        "layers", (json_int_t)r->layers, "blocks_resumed", (json_int_t)r->blocks_resumed, "finetune_before",
         gptvq_cli_number(r->finetune_before), "finetune_after", gptvq_cli_number(r->finetune_after),
         "calib_compute", calibrated ? json_string(gptvq_compute_name(r->calib_compute)) : json_null(),
         "device", r->device, "stages", stages_json(r), "expert_tokens", expert_json(r), "loss_text",
@@ -304,6 +313,7 @@ static int report(const command_line *line, const char *path, const gptvq_quanti
              &r->loss_text);
   print_loss("on its own text", "what the model itself writes, not seen by calibration", &r->loss_self);
   printf("time             %s", gptvq_cli_time_text(r->seconds, a));
+  if (r->estimated_seconds > 0) printf(" (estimated %s)", gptvq_cli_time_text(r->estimated_seconds, b));
   if (r->blocks_resumed > 0) printf(" (%zu blocks were already there)", r->blocks_resumed);
   printf("\npeak memory      %s", gptvq_cli_size_text(r->peak_bytes, a));
   if (r->estimated_peak_bytes > 0) printf(" (estimated %s)", gptvq_cli_size_text(r->estimated_peak_bytes, b));

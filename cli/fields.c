@@ -23,7 +23,8 @@ static gptvq_option as_option(const gptvq_field *field, gptvq_quantize_options *
   const char *word = NULL;
   if (field->choices != NULL) word = field->choices[(int)field->initial];
   else if (field->initial == 0 && field->derived != NULL) word = field->derived;
-  else if (field->type == GPTVQ_FIELD_SWITCH && field->identity != GPTVQ_IDENTITY_NONE)
+  else if (field->type == GPTVQ_FIELD_SWITCH &&
+           (field->identity != GPTVQ_IDENTITY_NONE || field->paper != field->initial))
     word = field->initial != 0 ? "on" : "off";
   else if (field->type == GPTVQ_FIELD_SWITCH) option.kind = GPTVQ_OPTION_FLAG; /* nothing to turn off */
   if (word != NULL) (void)snprintf(option.initial, sizeof option.initial, "%s", word);

@@ -21,7 +21,7 @@ model/arch: base checkpoint
 model/layer: base linalg kernels model/arch
 model: base linalg format kernels checkpoint model/arch model/layer
 eval: base linalg kernels checkpoint text model
-dist: base
+dist: base linalg/solve
 calib: base linalg linalg/solve kernels text model/layer model dist
 train: base dist linalg format kernels model/layer model calib
 quant/options: base

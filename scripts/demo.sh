@@ -25,7 +25,7 @@ quantize() { # NAME FOLDER OPTIONS…
   name=$1 folder=$out/$2
   shift 2
   echo "== $name" >&2
-  "$gptvq" quantize "$model" -o "$folder" --force --calib self --calib-length 512 --seed 1 "$@" --json > "$folder.json"
+  "$gptvq" quantize "$model" -o "$folder" --nominal --force --calib self --calib-length 512 --seed 1 "$@" --json > "$folder.json"
   measure "$name" "$folder"
 }
 quantize "RTN, 2 bits"          rtn-2.25    --method rtn  --bits 2.25

@@ -4,6 +4,7 @@
 #   scripts/fresh-check.sh            needs root, debootstrap and a Debian mirror; about seven minutes on two cores
 #   MIRROR=URL SUITE=NAME DIR=FOLDER  where packages come from (default: as the host's apt), which Debian (bookworm), where the root
 #                                     is made (default: a fresh folder under $TMPDIR or /tmp)
+#   TESTS=REGEX                       of `make check` those tests alone
 # Exit 0: all of it worked; 1: something did not; 77: it cannot be tried here, with a line that says why.
 set -eu
 cd "$(dirname "$0")/.."
@@ -50,7 +51,7 @@ unshare --mount --propagation private --pid --fork --kill-child sh -euc '
   mount -t proc proc "$root/proc"
   mount --bind /dev "$root/dev"
   exec env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb LANG=C.UTF-8 \
-    ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} \
+    ${TESTS:+TESTS="$TESTS"} ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} \
     chroot "$root" sh -euxc "cd /root/gptvq; . /root/readme.sh"' < /dev/null
 code=$?
 [ "$code" = 0 ] && echo "fresh-check: README's commands work on a bare $suite" && exit 0

@@ -91,11 +91,12 @@ typedef struct gptvq_device_bench {
 } gptvq_device_bench;
 typedef struct gptvq_device_speed {
   char name[256];
-  double memory;                 /* bytes; 0: not known */
-  double upload, download;       /* bytes a second, the fastest of the repetitions, from and to memory as
-                                  * programs allocate it */
-  double fp32_flops, tf32_flops; /* of products, on the device alone; the fastest, too */
-  double factor_seconds;         /* a factorisation of the same side, at most 4096, in double */
+  double memory;           /* bytes; 0: not known */
+  double upload, download; /* bytes a second, the fastest of the repetitions, from and to memory as
+                            * programs allocate it */
+  /* of products, on the device alone; the fastest, too */
+  double fp32_flops, tf32_flops, bf16_flops;
+  double factor_seconds; /* a factorisation of the same side, at most 4096, in double */
   size_t factor_side;
 } gptvq_device_speed;
 void gptvq_device_bench_init(gptvq_device_bench *bench);

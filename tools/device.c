@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* clock_gettime */
 #include "tools/bench.h"
 #include "base/clock.h"
+#include "base/half.h"
 #include "base/memory.h"
 #include "cuda/place.h"
 
@@ -15,7 +16,7 @@ void gptvq_device_bench_init(gptvq_device_bench *bench) {
 
 enum { FACTOR_SIDE = 4096 };
 
-typedef enum work { UPLOAD, DOWNLOAD, FP32, TF32, FACTOR } work;
+typedef enum work { UPLOAD, DOWNLOAD, FP32, TF32, BF16, FACTOR } work;
 
 typedef struct job {
   gptvq_device *device;
@@ -26,7 +27,9 @@ typedef struct job {
 static gptvq_status run(const job *j, work what, gptvq_error *err) {
   gptvq_device *d = j->device;
   bool done = false;
-  const gptvq_device_product product = {.precision = what == TF32 ? GPTVQ_PRODUCT_TF32 : GPTVQ_PRODUCT_FP32,
+  const gptvq_device_product product = {.precision = what == BF16   ? GPTVQ_PRODUCT_BF16
+                                                     : what == TF32 ? GPTVQ_PRODUCT_TF32
+                                                                    : GPTVQ_PRODUCT_FP32,
                                         .m = j->side,
                                         .n = j->side,
                                         .k = j->side,
@@ -41,7 +44,8 @@ static gptvq_status run(const job *j, work what, gptvq_error *err) {
   case UPLOAD: GPTVQ_TRY(gptvq_device_upload(d, j->bytes, j->a, j->host, err)); break;
   case DOWNLOAD: GPTVQ_TRY(gptvq_device_download(d, j->bytes, j->host, j->a, err)); break;
   case FP32:
-  case TF32: GPTVQ_TRY(d->product(d, &product, err)); break;
+  case TF32:
+  case BF16: GPTVQ_TRY(d->product(d, &product, err)); break;
   case FACTOR: GPTVQ_TRY(d->inverse_factor(d, j->factor_side, j->c, &done, err)); break;
   }
   return d->synchronize(d, err);
@@ -58,6 +62,18 @@ static gptvq_status measure(const job *j, work what, double seconds, double *lea
     *least = fmin(*least, gptvq_clock() - before);
   } while (gptvq_clock() - start < seconds);
   return GPTVQ_OK;
+}
+
+/* a and b: the same numbers for products, in fp32 or in bf16 */
+static gptvq_status fill(const job *j, bool rounded, gptvq_error *err) {
+  const size_t size = rounded ? sizeof(uint16_t) : sizeof(float), count = j->bytes / size;
+  for (size_t i = 0; i < count; i++) {
+    const float value = 0.125f * (float)(i % 17) - 1.0f;
+    if (rounded) ((uint16_t *)j->host)[i] = gptvq_float_to_bf16(value);
+    else ((float *)j->host)[i] = value;
+  }
+  GPTVQ_TRY(gptvq_device_upload(j->device, count * size, j->a, j->host, err));
+  return gptvq_device_upload(j->device, count * size, j->b, j->host, err);
 }
 
 /* The diagonal matrix of ones: positive definite, and its inverse factor again. */
@@ -77,17 +93,18 @@ static gptvq_status measure_all(job *j, const gptvq_device_bench *bench, gptvq_d
   GPTVQ_TRY(j->device->alloc(j->device, j->bytes, &j->a, err));
   GPTVQ_TRY(j->device->alloc(j->device, j->bytes, &j->b, err));
   GPTVQ_TRY(j->device->alloc(j->device, j->bytes, &j->c, err));
-  float *values = j->host;
-  for (size_t i = 0; i < j->bytes / sizeof *values; i++) values[i] = 0.125f * (float)(i % 17) - 1.0f;
+  GPTVQ_TRY(fill(j, false, err));
   GPTVQ_TRY(measure(j, UPLOAD, bench->seconds, &seconds, err));
   out->upload = (double)j->bytes / seconds;
-  GPTVQ_TRY(gptvq_device_upload(j->device, j->bytes, j->b, j->host, err));
   GPTVQ_TRY(measure(j, DOWNLOAD, bench->seconds, &seconds, err));
   out->download = (double)j->bytes / seconds;
   GPTVQ_TRY(measure(j, FP32, bench->seconds, &seconds, err));
   out->fp32_flops = flop / seconds;
   GPTVQ_TRY(measure(j, TF32, bench->seconds, &seconds, err));
   out->tf32_flops = flop / seconds;
+  GPTVQ_TRY(fill(j, true, err));
+  GPTVQ_TRY(measure(j, BF16, bench->seconds, &seconds, err));
+  out->bf16_flops = flop / seconds;
   GPTVQ_TRY(make_matrix(j, err)); /* overwrites what was multiplied */
   GPTVQ_TRY(measure(j, FACTOR, bench->seconds, &out->factor_seconds, err));
   out->factor_side = j->factor_side;

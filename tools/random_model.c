@@ -53,7 +53,7 @@ void gptvq_random_model_init(gptvq_random_model *model) {
   memset(model, 0, sizeof *model);
   model->shape = known[0].name;
   gptvq_quantize_options_init(&model->format);
-  model->format.code = GPTVQ_CODE_VQ; /* random tables are no trellis's */
+  model->format.code = GPTVQ_CODE_VQ;
 }
 
 typedef struct linear_figures {

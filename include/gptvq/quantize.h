@@ -44,8 +44,10 @@ GPTVQ_API const char *gptvq_em_init_name(gptvq_em_init init);
 typedef struct gptvq_quantize_options {
   size_t size;
   gptvq_method method;
-  double
-      bits; /* target bits per value, indices + codebooks (+ scales); chooses k and l. 0: use those below */
+  double bits;            /* of a model's linears together at most so many stored bits per weight, exactly:
+                           * chooses k and l, of a trellis the sizes of its layers. With `nominal`, and for a
+                           * matrix alone (gptvq/layer.h), as papers count: indices and codebooks (and scales)
+                           * of whole groups of l. 0: use those below; where both are given they decide */
   unsigned dim;           /* d: 1, 2, 4 (VQ); 0 = 2, or 1 of a trellis and of uniform methods */
   unsigned index_bits;    /* log2 k, 0 = from bits */
   size_t group_size;      /* l, weights per codebook (VQ) or per scale (uniform); 0 = from bits */
@@ -89,10 +91,10 @@ typedef struct gptvq_quantize_options {
   double mismatch_stream; /* 0 … 1: the same for the residual stream's deviation, by o_proj and down_proj */
   double guide; /* 0 … 1: calibration tokens are weighted by (squared gradient of the loss by the layer's
                  * outputs)^guide; 0 = equally */
-  int allocate; /* gptvq_allocate_sizes. SENSITIVITY (GPTVQ only): within the bytes that equal sizes would
-                 * take, of a trellis within `bits`; AUTO (default): that with a trellis whose `bits` leave
-                 * something to choose, else UNIFORM */
-  unsigned head_bits; /* of the output head's codes in the file: 3, 4, 5, 6, 8; 16: as the original has it; 0
+  int allocate; /* gptvq_allocate_sizes. SENSITIVITY (GPTVQ only): within `bits` all together; vectors with
+                 * `nominal` within the bytes that equal sizes would take; AUTO (default): that with a trellis
+                 * whose `bits` leave something to choose, else UNIFORM */
+  unsigned head_bits; /* of the output head's codes in the file: 3 to 8; 16: as the original has it; 0
                          (default): with a trellis as many, from 4 on, as lose least in a file of that size,
                          as with `model_bits`, else 16. A head that is the embedding's matrix is packed with
                          it, by either option: where one is given, 0 of the other follows it */
@@ -112,13 +114,13 @@ typedef struct gptvq_quantize_options {
   size_t memory_limit; /* bytes of resident memory that a run keeps within, which changes how often it runs
                         * through the windows and what lies in a scratch file, not what it writes (but for
                         * what the model writes where caches exceed it or 4 GiB); 0: what is available */
-  gptvq_code code;     /* VQ, or TRELLIS: then index_bits is the whole part of bits, 2 to 4, dim 1;
-                        * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8. With
-                        * allocate bits may lie between. AUTO (default): TRELLIS for bits of 2 to 4.45, without
-                        * allocate only up to 0.45 above 2, 3 and 4; VQ otherwise, with uniform methods,
-                        * and where one of dim, index_bits, group_size, scale_block, svd_rank, codebook_bits,
-                        * em_init and finetune_index_rate is not at its default; with model_bits the one whose
-                        * predicted loss is less */
+  gptvq_code code;     /* VQ, or TRELLIS: then index_bits is the most of 2 to 4 that bits has room for, dim 1;
+                        * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8; with
+                        * allocate layers share what is left of bits. AUTO (default): TRELLIS for bits of 2 to
+                        * 4.45, without allocate only up to 0.45 above 2, 3 and 4; VQ otherwise, with uniform
+                        * methods, and where one of dim, index_bits, group_size, scale_block, svd_rank,
+                        * codebook_bits, em_init and finetune_index_rate is not at its default; with model_bits
+                        * the one whose predicted loss is less */
   const char *device;  /* where calibration and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                         * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                         * CPU, for tests. No part of a run's identity: `resume` may change it, where the
@@ -127,13 +129,15 @@ typedef struct gptvq_quantize_options {
   double model_bits; /* > 0: the model's safetensors files take at most so many bits per parameter: chooses
                       * bits, index_bits and group_size, code where it is AUTO, and embedding_bits and
                       * head_bits where they are 0, when the model is known; 0 (default): they are as given */
+  int nominal;       /* 1: `bits` as papers name sizes, 0 (default): a ceiling of what is stored */
 } gptvq_quantize_options;
 
 /* One of the parts that the time of a run falls into. */
 typedef struct gptvq_stage_time {
   const char *name; /* static storage */
   double seconds, cpu_seconds;
-  double flop; /* of its matrix products and factorisations; 0: none, or not counted */
+  double flop; /* of its matrix products and factorisations, not of look-ups, a trellis' paths and the
+                * additions of the codebook update; 0: none */
 } gptvq_stage_time;
 enum { GPTVQ_MAX_STAGES = 16 };
 
@@ -176,6 +180,10 @@ typedef struct gptvq_quantize_report {
                     */
   double stage_device_seconds[GPTVQ_MAX_STAGES]; /* of each stage's seconds those that the device took; on the
                                                   * CPU 0 */
+  /* What `seconds`, and those of each stage, were expected to be (as gptvq_quantize_plan); 0: not known, as
+   * of a run on a device, by several processes, resumed, or so short that measuring the machine does not pay.
+   */
+  double estimated_seconds, stage_estimated_seconds[GPTVQ_MAX_STAGES];
   /* of each stage's flop those in bf16 and in double, as on the CPU; the rest is in fp32 */
   double stage_bf16_flop[GPTVQ_MAX_STAGES], stage_double_flop[GPTVQ_MAX_STAGES];
 } gptvq_quantize_report;
@@ -224,7 +232,8 @@ static inline void gptvq_quantize_options_init(gptvq_quantize_options *options) 
   gptvq_quantize_options_recipe(options, GPTVQ_RECIPE_DEFAULT);
 }
 
-/* Resolves bits/dim into index_bits and group_size for a layer of unlimited size and checks every member.
+/* Resolves bits/dim into index_bits and group_size for a layer of unlimited size, as with `nominal`, and
+ * checks every member: what a run makes of `bits` follows from its model, too (gptvq_quantize_plan_make).
  * GPTVQ_ERROR_ARGUMENT with an explanation and the nearest possible sizes otherwise. */
 GPTVQ_API gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *options, gptvq_error *err);
 
@@ -299,7 +308,7 @@ GPTVQ_API gptvq_status gptvq_quantize(const char *model_dir, const char *out_dir
                                       gptvq_quantize_report *report, gptvq_error *err);
 
 /* Reads the headers of the model's files (an fp8 folder, widened on opening, whole) and measures this machine
- * for three seconds; writes nothing. The calib text is not opened. Errors as gptvq_quantize of options and
+ * for two seconds; writes nothing. The calib text is not opened. Errors as gptvq_quantize of options and
  * model. callbacks may be NULL. */
 GPTVQ_API gptvq_status gptvq_quantize_plan_make(const char *model_dir, const gptvq_quantize_options *options,
                                                 const gptvq_callbacks *callbacks, gptvq_quantize_plan *plan,

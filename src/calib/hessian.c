@@ -44,8 +44,7 @@ gptvq_status gptvq_hessian_add_group(gptvq_hessian *hessian, gptvq_dist *dist, c
                                      size_t round, gptvq_error *err) {
   const gptvq_sum sum = sum_of(hessian);
   hessian->grouped = true;
-  GPTVQ_TRY(hessian->linalg->settle(hessian->linalg, hessian->values, err));
-  return gptvq_sum_add(&sum, dist, deal, round, err);
+  return gptvq_sum_add(&sum, hessian->linalg, dist, deal, round, err);
 }
 
 gptvq_status gptvq_hessian_gather(gptvq_hessian *hessian, gptvq_dist *dist, gptvq_error *err) {

@@ -127,13 +127,13 @@ static gptvq_sum sum_of(const gptvq_mismatch *m) {
 gptvq_status gptvq_mismatch_add_group(gptvq_mismatch *m, gptvq_dist *dist, const gptvq_deal *deal,
                                       size_t round, gptvq_error *err) {
   const gptvq_sum sum = sum_of(m);
-  GPTVQ_TRY(m->linalg->settle(m->linalg, m->part, err));
-  return gptvq_sum_add(&sum, dist, deal, round, err);
+  return gptvq_sum_add(&sum, m->linalg, dist, deal, round, err);
 }
 
 gptvq_status gptvq_mismatch_gather(gptvq_mismatch *m, gptvq_dist *dist, gptvq_error *err) {
   const gptvq_sum sum = sum_of(m);
   uint64_t tokens = m->tokens;
+  GPTVQ_TRY(m->linalg->settle(m->linalg, m->part, err));
   free(m->part);
   m->part = NULL;
   GPTVQ_TRY(gptvq_dist_total(dist, &tokens, 1, err));
@@ -273,8 +273,8 @@ gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, const flo
   m->difference = NULL;
   if (m->part != NULL) { /* no group was ended: all tokens are one */
     const gptvq_sum sum = sum_of(m);
+    GPTVQ_TRY(m->linalg->fold(m->linalg, &sum, err));
     GPTVQ_TRY(m->linalg->settle(m->linalg, m->part, err));
-    GPTVQ_TRY(gptvq_sum_add(&sum, NULL, NULL, 0, err));
     free(m->part);
     m->part = NULL;
   }

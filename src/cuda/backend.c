@@ -53,6 +53,7 @@ static gptvq_status keep(gptvq_cuda *cuda, size_t count, const float *from, floa
     release_buffers(cuda);
     cuda->device->free(cuda->device, *other);
     *other = NULL;
+    cuda->device->crowded = true;
     status = cuda->device->alloc(cuda->device, bytes, &memory, err);
   }
   GPTVQ_TRY(status);
@@ -97,6 +98,7 @@ size_t gptvq_cuda_piece(gptvq_cuda *cuda, size_t rows, size_t unit, size_t row_b
     free_bytes -= free_bytes / 16; /* what allocation loses */
     if (all <= free_bytes) return rows;
   }
+  cuda->device->crowded = true;
   const size_t fit = free_bytes > other ? (free_bytes - other) / gptvq_max_size(1, row_bytes) : 0;
   return gptvq_min_size(rows, gptvq_max_size(unit, fit / unit * unit));
 }

@@ -62,6 +62,7 @@ struct gptvq_device {
   const char *name;    /* "shim", or what the card calls itself; lives as long as the device */
   size_t shared_bytes; /* of one block at most: dynamic and static shared memory together */
   unsigned processors; /* blocks beyond this number wait for others */
+  bool crowded;        /* set by whoever had to take less of its memory than would be best */
   void *state;         /* the device's own */
 
   /* *out: `bytes` bytes (0: an address that is not NULL), 256-byte aligned on a card; NULL on failure. */
@@ -93,7 +94,8 @@ struct gptvq_device {
   void (*close)(gptvq_device *device);
 };
 
-/* The shim: kernels on the host's threads, products by OpenBLAS. GPTVQ_ERROR_UNSUPPORTED where the library
+/* The shim: kernels on the host's threads, products by OpenBLAS; its memory is what the machine has, or
+ * GPTVQ_SHIM_BYTES of the environment. GPTVQ_ERROR_UNSUPPORTED where the library
  * was built without a C++ compiler. On success the caller closes *out. shim/device.c */
 gptvq_status gptvq_device_open_shim(gptvq_device **out, gptvq_error *err);
 

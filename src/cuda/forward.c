@@ -46,9 +46,22 @@ typedef struct work {
 
 /* ---- memory ---- */
 
+/* A buffer of so many bytes; sums make room for it. */
+static gptvq_status take(gptvq_cuda_forward *f, gptvq_device_buffer *buffer, size_t bytes, gptvq_error *err) {
+  for (bool more = f->linalg != NULL;;) {
+    gptvq_error making;
+    const gptvq_status status = gptvq_device_grow(f->device, buffer, bytes, err);
+    if (status != GPTVQ_ERROR_MEMORY || !more) return status;
+    const gptvq_status other = gptvq_cuda_linalg_make_room(f->linalg, &more, &making);
+    if (other == GPTVQ_OK) continue;
+    if (err != NULL) *err = making;
+    return other;
+  }
+}
+
 static gptvq_status reserve(gptvq_cuda_forward *f, size_t number, size_t count, size_t size,
                             gptvq_error *err) {
-  return gptvq_device_grow(f->device, &f->buffers[number], gptvq_saturated_size(count, size), err);
+  return take(f, &f->buffers[number], gptvq_saturated_size(count, size), err);
 }
 
 static void prepare(const gptvq_forward *table, void *memory, size_t bytes) {
@@ -91,11 +104,13 @@ static gptvq_status keep(gptvq_cuda_forward *f, const void *host, size_t bytes, 
   if (k == NULL) {
     k = gptvq_alloc(1, sizeof *k);
     if (k == NULL) return gptvq_fail_memory(err, "weights on the device", sizeof *k);
-    const gptvq_status status = f->device->alloc(f->device, bytes, &k->device, err);
+    gptvq_device_buffer buffer = {0};
+    const gptvq_status status = take(f, &buffer, bytes, err);
     if (status != GPTVQ_OK) {
       free(k);
       return status;
     }
+    k->device = buffer.memory;
     k->host = host;
     k->next = f->kept;
     f->kept = k;

@@ -7,12 +7,24 @@
 
 #include <stdint.h>
 
-/* sums[rows × ld, the first `cols` columns] += product[rows × cols], in double */
+/* sums[rows × ld, the first `cols` columns] += product[rows × cols], in double; upper: from the diagonal on
+ */
 typedef struct gptvq_kernel_add_sums_arguments {
   uint64_t rows, cols, ld;
+  uint32_t upper;
   const float *product;
   double *sums;
 } gptvq_kernel_add_sums_arguments;
+
+/* A group ends (gptvq_sum_fold, linalg/solve/sum.h): the part, rows `ld` apart, `cols` columns, with `upper`
+ * from the diagonal on, is rounded to fp32 and added to the total, of all its rows and columns, or written to
+ * rounded[rows × cols], in place; then it is zeros. Grid: as take_rows'. */
+typedef struct gptvq_kernel_fold_sums_arguments {
+  uint64_t rows, cols, ld;
+  uint32_t upper;
+  double *part, *total; /* as in gptvq_sum: with `upper` total is part, whose rest it is; or NULL: */
+  float *rounded;
+} gptvq_kernel_fold_sums_arguments;
 
 /* The fp32 numbers of these bits rounded to the nearest bf16, ties to even; NaN stays NaN. */
 typedef struct gptvq_kernel_round_bf16_arguments {
@@ -42,7 +54,7 @@ typedef struct gptvq_kernel_scales {
 /* clang-format off */
 #define GPTVQ_CUDA_KERNELS(X) \
   X(add_ridge) X(assign) X(decode) X(dots) X(em) X(gather) X(reassign) X(search_prepare) X(search_accept) \
-  GPTVQ_PATH_KERNELS(X) X(viterbi) X(add_states) X(add_sums) X(round_bf16) X(take_rows) \
+  GPTVQ_PATH_KERNELS(X) X(viterbi) X(add_states) X(add_sums) X(fold_sums) X(round_bf16) X(take_rows) \
   X(norm_rows) X(add_rows) X(gate_rows) X(rotate_rows) X(rows_to_bf16) X(attend)
 
 /* path_K_W for k bits and W partial paths of a prefix: one kernel of all took a compiler minutes. */

@@ -1,5 +1,6 @@
-/* Device memory: the sums, each as long as it is not settled; a panel of a product; slabs of inputs. Where it
- * does not suffice, the sums that were used longest ago are settled first, and slabs get smaller. */
+/* Device memory: the sums, each as long as it is not settled, and their totals over groups of tokens; a panel
+ * of a product; slabs of inputs. Where it does not suffice, the sums that were used longest ago go back to
+ * the host, which goes on with their totals, and slabs get smaller. */
 #include "cuda/linalg.h"
 #include "base/memory.h"
 
@@ -13,12 +14,16 @@ enum { THREADS = 256, PANEL = 2048, SLAB = 2048, ROUNDED_CHUNK = 1024, PIECE = 8
 /* Buffers, in the order in which they are reserved. */
 enum { PRODUCT, INPUTS, OTHERS, BUFFERS };
 
+/* Sums that are kept. */
 typedef struct kept {
   struct kept *next; /* used longer ago */
-  double *host;      /* what it belongs to */
-  double *sums;      /* [m × c] on the device */
-  size_t m, c;
-  bool upper;
+  gptvq_sum sum;     /* whose: the host's arrays; total NULL before a group has ended */
+  /* on the device, laid out as the host's: [rows × cols], with `upper` [(cols + 1) × cols]; NULL: not there
+   */
+  double *part;
+  double *total; /* with `upper` part; NULL: the device has none (yet) */
+  bool adds;     /* part is not zeros */
+  bool on_host;  /* as the device had no room, some of these sums is the host's, and so is the total */
 } kept;
 
 typedef struct lent {
@@ -39,71 +44,108 @@ struct gptvq_cuda_linalg {
 
 static gptvq_cuda_linalg *of(const gptvq_linalg *table) { return table->context; }
 
-static void free_kept(gptvq_device *device, kept *k) {
-  device->free(device, k->sums);
-  free(k);
-}
-
 /* ---- sums that are kept ---- */
 
 static kept **find(gptvq_cuda_linalg *l, const double *host) {
   for (kept **at = &l->latest; *at != NULL; at = &(*at)->next)
-    if ((*at)->host == host) return at;
+    if ((*at)->sum.part == host) return at;
   return NULL;
 }
 
-/* Adds them to the host's, rows in pieces. */
-static gptvq_status add_to_host(gptvq_cuda_linalg *l, const kept *k, gptvq_error *err) {
-  gptvq_device *d = l->device;
-  const size_t row_bytes = gptvq_saturated_size(k->c, sizeof(double)),
-               rows = gptvq_min_size(k->m, gptvq_max_size(1, PIECE / row_bytes));
+static void free_arrays(gptvq_device *device, kept *k) {
+  if (k->total != k->part) device->free(device, k->total);
+  device->free(device, k->part);
+  k->total = k->part = NULL;
+}
+
+static void remove_at(gptvq_cuda_linalg *l, kept **at) {
+  kept *k = *at;
+  *at = k->next;
+  free_arrays(l->device, k);
+  free(k);
+}
+
+/* What of row r is copied: with `upper` of the part from the diagonal on, of the total, whose rows begin with
+ * 1, what stands before it. */
+typedef enum extent { WHOLE, FROM_DIAGONAL, BEFORE_DIAGONAL } extent;
+
+/* Adds the device's rows [begin, end) of `cols` columns, rows in pieces, to the host's. */
+static gptvq_status add_to_host(gptvq_device *d, extent what, size_t begin, size_t end, size_t cols,
+                                const double *from, double *to, gptvq_error *err) {
+  const size_t row_bytes = gptvq_saturated_size(cols, sizeof(double)),
+               rows = gptvq_min_size(end - begin, gptvq_max_size(1, PIECE / row_bytes));
   double *piece = gptvq_alloc(rows, row_bytes);
   if (piece == NULL)
     return gptvq_fail_memory(err, "sums from the device", gptvq_saturated_size(rows, row_bytes));
   gptvq_status status = GPTVQ_OK;
-  for (size_t r = 0; r < k->m && status == GPTVQ_OK; r += rows) {
-    const size_t count = gptvq_min_size(rows, k->m - r);
-    status = gptvq_device_download(d, count * row_bytes, piece, k->sums + r * k->c, err);
-    for (size_t i = 0; i < count && status == GPTVQ_OK; i++)
-      for (size_t c = k->upper ? r + i : 0; c < k->c; c++) k->host[(r + i) * k->c + c] += piece[i * k->c + c];
+  for (size_t r = begin; r < end && status == GPTVQ_OK; r += rows) {
+    const size_t count = gptvq_min_size(rows, end - r), first = what == FROM_DIAGONAL ? r : 0,
+                 width = (what == BEFORE_DIAGONAL ? r + count - 1 : cols) - first;
+    const gptvq_device_rows shape = {width * sizeof *piece, count, row_bytes, width * sizeof *piece};
+    status = d->download(d, &shape, piece, from + r * cols + first, err);
+    for (size_t i = 0; i < count && status == GPTVQ_OK; i++) {
+      const size_t skip = what == FROM_DIAGONAL ? i : 0, n = what == BEFORE_DIAGONAL ? r + i : width;
+      double *row = to + (r + i) * cols + first;
+      for (size_t c = skip; c < n; c++) row[c] += piece[i * width + c];
+    }
   }
   free(piece);
   return status;
 }
 
-static gptvq_status settle_at(gptvq_cuda_linalg *l, kept **at, gptvq_error *err) {
-  kept *k = *at;
-  GPTVQ_TRY(add_to_host(l, k, err));
-  *at = k->next;
-  free_kept(l->device, k);
+static gptvq_status add_part_to_host(gptvq_cuda_linalg *l, kept *k, gptvq_error *err) {
+  const gptvq_sum *s = &k->sum;
+  if (k->adds)
+    GPTVQ_TRY(
+        add_to_host(l->device, s->upper ? FROM_DIAGONAL : WHOLE, 0, s->rows, s->cols, k->part, s->part, err));
+  k->adds = false;
   return GPTVQ_OK;
 }
 
-/* Makes room: the sums used longest ago but for `spare` go. *done false: there are none. */
-static gptvq_status settle_one(gptvq_cuda_linalg *l, const double *spare, bool *done, gptvq_error *err) {
-  kept **last = NULL;
-  for (kept **at = &l->latest; *at != NULL; at = &(*at)->next)
-    if ((*at)->host != spare) last = at;
-  *done = last != NULL;
-  return last != NULL ? settle_at(l, last, err) : GPTVQ_OK;
+/* All of it goes back to the host. */
+static gptvq_status give_back(gptvq_cuda_linalg *l, kept *k, gptvq_error *err) {
+  const gptvq_sum *s = &k->sum;
+  GPTVQ_TRY(add_part_to_host(l, k, err));
+  if (k->total != NULL && s->upper)
+    GPTVQ_TRY(add_to_host(l->device, BEFORE_DIAGONAL, 1, s->cols + 1, s->cols, k->total, s->part, err));
+  else if (k->total != NULL)
+    GPTVQ_TRY(add_to_host(l->device, WHOLE, 0, s->rows, s->cols, k->total, s->total, err));
+  free_arrays(l->device, k);
+  k->on_host = true;
+  return GPTVQ_OK;
 }
 
-/* Buffers from number `first` on are given back, too, if need be. */
+/* Makes room: buffers from number `first` on go, or, if there are none, the sums used longest ago but for
+ * those of `spare`. *done false: there is nothing to go. */
+static gptvq_status make_room(gptvq_cuda_linalg *l, const double *spare, size_t first, bool *done,
+                              gptvq_error *err) {
+  kept *last = NULL;
+  *done = false;
+  for (size_t i = first; i < BUFFERS; i++) {
+    *done = *done || l->buffers[i].memory != NULL;
+    gptvq_device_drop(l->device, &l->buffers[i]);
+  }
+  if (*done) return GPTVQ_OK;
+  for (kept *k = l->latest; k != NULL; k = k->next)
+    if (k->part != NULL && k->sum.part != spare) last = k;
+  *done = last != NULL;
+  l->device->crowded = l->device->crowded || *done;
+  return last != NULL ? give_back(l, last, err) : GPTVQ_OK;
+}
+
+gptvq_status gptvq_cuda_linalg_make_room(gptvq_cuda_linalg *linalg, bool *done, gptvq_error *err) {
+  return make_room(linalg, NULL, 0, done, err);
+}
+
 static gptvq_status take(gptvq_cuda_linalg *l, const double *spare, size_t first, size_t bytes, void **out,
                          gptvq_error *err) {
   for (bool more = true;;) {
     const gptvq_status status = l->device->alloc(l->device, bytes, out, err);
     if (status != GPTVQ_ERROR_MEMORY) return status;
-    bool freed = false;
-    for (size_t i = first; i < BUFFERS; i++) {
-      freed = freed || l->buffers[i].memory != NULL;
-      gptvq_device_drop(l->device, &l->buffers[i]);
-    }
-    if (freed) continue;
-    gptvq_error settling;
-    const gptvq_status other = settle_one(l, spare, &more, &settling);
+    gptvq_error making;
+    const gptvq_status other = make_room(l, spare, first, &more, &making);
     if (other != GPTVQ_OK) {
-      if (err != NULL) *err = settling;
+      if (err != NULL) *err = making;
       return other;
     }
     if (!more) return status;
@@ -121,47 +163,31 @@ static gptvq_status reserve(gptvq_cuda_linalg *l, const double *spare, size_t nu
   return GPTVQ_OK;
 }
 
-/* The sums of `host`, zeros if there were none. */
+/* The sums of `host`, zeros if the device had none. */
 static gptvq_status keep(gptvq_cuda_linalg *l, double *host, size_t m, size_t c, bool upper, kept **out,
                          gptvq_error *err) {
-  kept **at = find(l, host), *k = at != NULL ? *at : NULL;
-  if (k != NULL) { /* the one used last comes first */
-    *at = k->next;
-    k->next = l->latest;
-    l->latest = *out = k;
-    return GPTVQ_OK;
-  }
-  const size_t bytes = gptvq_saturated_size(m, gptvq_saturated_size(c, sizeof(double)));
-  void *sums;
-  GPTVQ_TRY(take(l, NULL, 0, bytes, &sums, err));
-  k = gptvq_alloc(1, sizeof *k);
-  gptvq_status status =
-      k != NULL ? l->device->set(l->device, sums, 0, bytes, err) : gptvq_fail_memory(err, "sums", sizeof *k);
-  if (status != GPTVQ_OK) {
-    l->device->free(l->device, sums);
-    free(k);
-    return status;
-  }
-  *k = (kept){l->latest, host, sums, m, c, upper};
-  l->latest = *out = k;
-  return GPTVQ_OK;
+  kept **at = find(l, host), *k = *out = at != NULL ? *at : gptvq_alloc(1, sizeof *k);
+  if (k == NULL) return gptvq_fail_memory(err, "sums", sizeof *k);
+  if (at != NULL) *at = k->next;
+  else *k = (kept){.sum = {.rows = m, .cols = c, .upper = upper, .part = host}};
+  k->next = l->latest; /* the one used last comes first */
+  l->latest = k;
+  if (k->part != NULL) return GPTVQ_OK;
+  const size_t bytes = gptvq_saturated_size(upper ? m + 1 : m, gptvq_saturated_size(c, sizeof(double)));
+  void *memory;
+  GPTVQ_TRY(take(l, NULL, 0, bytes, &memory, err));
+  k->part = memory;
+  return l->device->set(l->device, memory, 0, bytes, err);
 }
 
-static gptvq_status settle(const gptvq_linalg *table, double *sums, gptvq_error *err) {
-  gptvq_cuda_linalg *l = of(table);
-  kept **at = find(l, sums);
-  return at != NULL ? settle_at(l, at, err) : GPTVQ_OK;
-}
+/* ---- ends of groups ---- */
 
-static void forget(const gptvq_linalg *table, const double *sums) {
-  gptvq_cuda_linalg *l = of(table);
-  kept **at = find(l, sums), *k = at != NULL ? *at : NULL;
-  if (k == NULL) return;
-  *at = k->next;
-  free_kept(l->device, k);
+/* The host goes on with this group; the device's part begins anew. */
+static gptvq_status bring_part(gptvq_cuda_linalg *l, kept *k, gptvq_error *err) {
+  if (!k->adds) return GPTVQ_OK;
+  GPTVQ_TRY(add_part_to_host(l, k, err));
+  return l->device->set(l->device, k->part, 0, k->sum.rows * k->sum.cols * sizeof(double), err);
 }
-
-/* ---- products ---- */
 
 /* A grid's blocks in one direction at most; rows that each sees at least. */
 enum { MOST_BLOCKS = 32768, ROWS_EACH = 8 };
@@ -171,6 +197,104 @@ static gptvq_device_grid grid_of(size_t cols, size_t rows) {
                              (unsigned)gptvq_min_size(gptvq_ceil_div(rows, ROWS_EACH), MOST_BLOCKS), THREADS,
                              0};
 }
+
+static gptvq_status fold_sums(gptvq_cuda_linalg *l, const gptvq_kernel_fold_sums_arguments *a,
+                              gptvq_error *err) {
+  const gptvq_device_grid grid = grid_of(a->cols, a->rows);
+  return l->device->launch(l->device, GPTVQ_KERNEL_fold_sums, &grid, a, err);
+}
+
+/* The device begins a total, where it has the room: nothing else goes for it. */
+static gptvq_status begin_total(gptvq_cuda_linalg *l, kept *k, gptvq_error *err) {
+  const size_t bytes = k->sum.rows * k->sum.cols * sizeof(double); /* as many as part has */
+  void *memory;
+  if (k->sum.upper) {
+    k->total = k->part;
+    return GPTVQ_OK;
+  }
+  const gptvq_status status = l->device->alloc(l->device, bytes, &memory, err);
+  k->on_host = status == GPTVQ_ERROR_MEMORY;
+  l->device->crowded = l->device->crowded || k->on_host;
+  if (status != GPTVQ_OK) return k->on_host ? GPTVQ_OK : status;
+  k->total = memory;
+  return l->device->set(l->device, memory, 0, bytes, err);
+}
+
+static gptvq_status fold(const gptvq_linalg *table, const gptvq_sum *sum, gptvq_error *err) {
+  gptvq_cuda_linalg *l = of(table);
+  kept **at = find(l, sum->part), *k = at != NULL ? *at : NULL;
+  if (k != NULL) {
+    k->sum = *sum;
+    if (!k->on_host && k->total == NULL && k->part != NULL) GPTVQ_TRY(begin_total(l, k, err));
+    if (!k->on_host && !k->adds) return GPTVQ_OK;
+    if (!k->on_host) {
+      const gptvq_kernel_fold_sums_arguments a = {.rows = sum->rows,
+                                                  .cols = sum->cols,
+                                                  .ld = sum->cols,
+                                                  .upper = sum->upper,
+                                                  .part = k->part,
+                                                  .total = k->total};
+      k->adds = false;
+      return fold_sums(l, &a, err);
+    }
+    GPTVQ_TRY(bring_part(l, k, err));
+  }
+  gptvq_sum_fold(sum);
+  return GPTVQ_OK;
+}
+
+/* In fp32, where all of the group is on the device. */
+static gptvq_status hand_over(const gptvq_linalg *table, double *sums, gptvq_error *err) {
+  gptvq_cuda_linalg *l = of(table);
+  kept **at = find(l, sums), *k = at != NULL ? *at : NULL;
+  if (k == NULL) return GPTVQ_OK;
+  const bool whole = !k->on_host;
+  k->on_host = false;
+  if (!k->adds) return GPTVQ_OK;
+  if (!whole) return bring_part(l, k, err);
+  const gptvq_sum *s = &k->sum;
+  const size_t most =
+      gptvq_min_size(gptvq_min_size(PANEL, s->rows), gptvq_max_size(1, PIECE / (s->cols * sizeof(float))));
+  GPTVQ_TRY(reserve(l, sums, PRODUCT, most * s->cols * sizeof(float), err));
+  float *rounded = l->buffers[PRODUCT].memory, *host = gptvq_alloc(most, s->cols * sizeof *host);
+  if (host == NULL) return gptvq_fail_memory(err, "sums from the device", most * s->cols * sizeof *host);
+  gptvq_status status = GPTVQ_OK;
+  for (size_t r = 0; r < s->rows && status == GPTVQ_OK; r += most) {
+    const size_t rows = gptvq_min_size(most, s->rows - r), first = s->upper ? r : 0, cols = s->cols - first;
+    const gptvq_kernel_fold_sums_arguments a = {.rows = rows,
+                                                .cols = cols,
+                                                .ld = s->cols,
+                                                .upper = s->upper,
+                                                .part = k->part + r * s->cols + first,
+                                                .rounded = rounded};
+    GPTVQ_TRY_GOTO(fold_sums(l, &a, err));
+    GPTVQ_TRY_GOTO(gptvq_device_download(l->device, rows * cols * sizeof *host, host, rounded, err));
+    for (size_t i = 0; i < rows; i++)
+      for (size_t c = s->upper ? i : 0; c < cols; c++)
+        s->part[(r + i) * s->cols + first + c] += (double)host[i * cols + c];
+  }
+  k->adds = false;
+done:
+  free(host);
+  return status;
+}
+
+static gptvq_status settle(const gptvq_linalg *table, double *sums, gptvq_error *err) {
+  gptvq_cuda_linalg *l = of(table);
+  kept **at = find(l, sums);
+  if (at == NULL) return GPTVQ_OK;
+  GPTVQ_TRY(give_back(l, *at, err));
+  remove_at(l, at);
+  return GPTVQ_OK;
+}
+
+static void forget(const gptvq_linalg *table, const double *sums) {
+  gptvq_cuda_linalg *l = of(table);
+  kept **at = find(l, sums);
+  if (at != NULL) remove_at(l, at);
+}
+
+/* ---- products ---- */
 
 static gptvq_status take_rows(gptvq_cuda_linalg *l, const gptvq_kernel_take_rows_arguments *a,
                               gptvq_error *err) {
@@ -214,8 +338,9 @@ typedef enum others {
 static gptvq_status add_chunk(gptvq_cuda_linalg *l, const kept *k, size_t n, const float *y, const float *x,
                               gptvq_error *err) {
   gptvq_device *d = l->device;
-  for (size_t r = 0; r < k->m; r += PANEL) {
-    const size_t rows = gptvq_min_size(PANEL, k->m - r), from = k->upper ? r : 0, cols = k->c - from;
+  const size_t m = k->sum.rows, c = k->sum.cols;
+  for (size_t r = 0; r < m; r += PANEL) {
+    const size_t rows = gptvq_min_size(PANEL, m - r), from = k->sum.upper ? r : 0, cols = c - from;
     /* bf16 values are exact in TF32 */
     const gptvq_device_product product = {.transpose_a = true,
                                           .precision = l->rounds ? GPTVQ_PRODUCT_TF32 : GPTVQ_PRODUCT_FP32,
@@ -224,27 +349,30 @@ static gptvq_status add_chunk(gptvq_cuda_linalg *l, const kept *k, size_t n, con
                                           .k = n,
                                           .alpha = 1.0f,
                                           .a = y + r,
-                                          .lda = k->m,
+                                          .lda = m,
                                           .b = x + from,
-                                          .ldb = k->c,
+                                          .ldb = c,
                                           .c = l->buffers[PRODUCT].memory,
                                           .ldc = cols};
     GPTVQ_TRY(d->product(d, &product, err));
-    const gptvq_kernel_add_sums_arguments arguments = {rows, cols, k->c, l->buffers[PRODUCT].memory,
-                                                       k->sums + r * k->c + from};
+    const gptvq_kernel_add_sums_arguments arguments = {
+        rows, cols, c, k->sum.upper, l->buffers[PRODUCT].memory, k->part + r * c + from};
     const gptvq_device_grid grid = grid_of(cols, rows);
     GPTVQ_TRY(d->launch(d, GPTVQ_KERNEL_add_sums, &grid, &arguments, err));
   }
   return GPTVQ_OK;
 }
 
-/* Room for slabs of as many tokens as fit, at most `most`; at least `chunk`. */
+/* Room for slabs of as many tokens as fit, at most `most`; at least `chunk`, where there are as many. */
 static gptvq_status reserve_inputs(gptvq_cuda_linalg *l, const kept *k, size_t most, size_t chunk, bool both,
                                    size_t *slab, gptvq_error *err) {
+  const gptvq_sum *s = &k->sum;
   for (*slab = gptvq_round_up(most, chunk);; *slab = gptvq_round_up(*slab / 2, chunk)) {
-    gptvq_status status = reserve(l, k->host, INPUTS, *slab * k->c * sizeof(float), err);
-    if (status == GPTVQ_OK && both) status = reserve(l, k->host, OTHERS, *slab * k->m * sizeof(float), err);
+    const size_t bytes = gptvq_min_size(*slab, most) * sizeof(float);
+    gptvq_status status = reserve(l, s->part, INPUTS, bytes * s->cols, err);
+    if (status == GPTVQ_OK && both) status = reserve(l, s->part, OTHERS, bytes * s->rows, err);
     if (status != GPTVQ_ERROR_MEMORY || *slab <= chunk) return status;
+    l->device->crowded = true;
     gptvq_device_drop(l->device, &l->buffers[INPUTS]);
   }
 }
@@ -257,6 +385,7 @@ static gptvq_status add(gptvq_cuda_linalg *l, others kind, size_t m, size_t c, s
   if (n == 0 || m == 0 || c == 0) return GPTVQ_OK;
   if (l->rounds) chunk = gptvq_max_size(chunk, ROUNDED_CHUNK);
   GPTVQ_TRY(keep(l, host, m, c, kind == ITSELF, &k, err));
+  k->adds = true;
   GPTVQ_TRY(reserve(l, host, PRODUCT, gptvq_min_size(PANEL, m) * c * sizeof(float), err));
   GPTVQ_TRY(reserve_inputs(l, k, gptvq_min_size(n, SLAB), chunk, kind != ITSELF, &slab, err));
   float *inputs = l->buffers[INPUTS].memory, *other = kind != ITSELF ? l->buffers[OTHERS].memory : inputs;
@@ -322,6 +451,7 @@ void gptvq_cuda_linalg_lend(gptvq_cuda_linalg *l, const float *x, size_t n, size
 void gptvq_cuda_linalg_take_back(gptvq_cuda_linalg *l) { l->lent = (lent){0}; }
 
 void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *l) {
+  for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(l->device, &l->buffers[i]);
   gptvq_device_drop(l->device, &l->remembered);
   l->remembered_rows = l->remembered_cols = 0;
 }
@@ -363,14 +493,14 @@ static gptvq_status inverse_factor(const gptvq_linalg *table, size_t n, double *
   for (bool more = true; status == GPTVQ_OK;) {
     status = d->inverse_factor(d, n, memory, done, err);
     if (status != GPTVQ_ERROR_MEMORY) break;
-    gptvq_error settling;
-    for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(d, &l->buffers[i]);
-    if (settle_one(l, NULL, &more, &settling) != GPTVQ_OK || !more) break;
+    gptvq_error making;
+    if (make_room(l, NULL, 0, &more, &making) != GPTVQ_OK || !more) break;
     status = copy_triangle(d, n, a, memory, false, err);
   }
   if (status == GPTVQ_OK && *done) status = copy_triangle(d, n, a, memory, true, err);
   d->free(d, memory);
   if (status != GPTVQ_ERROR_MEMORY) return status;
+  d->crowded = true;
   return gptvq_cpu_linalg.inverse_factor(&gptvq_cpu_linalg, n, a, scratch, done, err); /* a is as it was */
 }
 
@@ -383,6 +513,8 @@ gptvq_status gptvq_cuda_linalg_create(gptvq_device *device, bool rounds, gptvq_c
   l->table = (gptvq_linalg){.gram = gram,
                             .cross = cross,
                             .inverse_factor = inverse_factor,
+                            .fold = fold,
+                            .hand_over = hand_over,
                             .settle = settle,
                             .forget = forget,
                             .remember = remember,
@@ -397,12 +529,7 @@ const gptvq_linalg *gptvq_cuda_linalg_table(const gptvq_cuda_linalg *linalg) { r
 
 void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *l) {
   if (l == NULL) return;
-  while (l->latest != NULL) {
-    kept *k = l->latest;
-    l->latest = k->next;
-    free_kept(l->device, k);
-  }
-  for (size_t i = 0; i < BUFFERS; i++) gptvq_device_drop(l->device, &l->buffers[i]);
+  while (l->latest != NULL) remove_at(l, &l->latest);
   gptvq_cuda_linalg_rest(l);
   free(l);
 }
@@ -410,7 +537,7 @@ void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *l) {
 size_t gptvq_cuda_linalg_bytes(size_t m, size_t c) {
   enum { CHUNK = 1024 };
   const size_t height = m > 0 ? m : c;
-  const size_t sums = gptvq_saturated_size(height, gptvq_saturated_size(c, sizeof(double)));
+  const size_t sums = gptvq_saturated_size(gptvq_max_size(m, c + 1), gptvq_saturated_size(c, sizeof(double)));
   const size_t panel =
       gptvq_saturated_size(gptvq_min_size(PANEL, height), gptvq_saturated_size(c, sizeof(float)));
   const size_t inputs =

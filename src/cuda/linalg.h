@@ -21,11 +21,15 @@ void gptvq_cuda_linalg_destroy(gptvq_cuda_linalg *linalg);
 void gptvq_cuda_linalg_lend(gptvq_cuda_linalg *linalg, const float *x, size_t n, size_t ld,
                             const float *device);
 void gptvq_cuda_linalg_take_back(gptvq_cuda_linalg *linalg);
-/* What was remembered goes. */
+/* A sweep is over: what was remembered goes, and all memory but the sums'. */
 void gptvq_cuda_linalg_rest(gptvq_cuda_linalg *linalg);
 
-/* Device bytes without which nothing goes: for the sums of m × c numbers (0: of c × c, and to factorise
- * them), where as much as possible was given back. */
+/* Something of it goes back to the host, for others' sake. *done false: there is nothing. Not while it adds.
+ */
+gptvq_status gptvq_cuda_linalg_make_room(gptvq_cuda_linalg *linalg, bool *done, gptvq_error *err);
+
+/* Device bytes without which nothing goes: for the sums of m × c numbers, or of c × c and to factorise them,
+ * where as much as possible was given back. */
 size_t gptvq_cuda_linalg_bytes(size_t m, size_t c);
 
 #endif

@@ -121,6 +121,16 @@ void gptvq_place_say_forward(const gptvq_model *model, const gptvq_model *beside
   if (beside != NULL && !lack_the_same(model, beside)) gptvq_place_say_forward(beside, NULL, callbacks);
 }
 
+void gptvq_place_say_crowded(gptvq_place *place, const gptvq_callbacks *callbacks) {
+  if (place->device == NULL || !place->device->crowded || place->said_crowded) return;
+  place->said_crowded = true;
+  gptvq_log(
+      callbacks, GPTVQ_LOG_WARNING,
+      "%s has too little memory for the best way: rows are worked on in smaller pieces, or sums wait on "
+      "the host, which takes longer",
+      place->name);
+}
+
 void gptvq_place_close(gptvq_place *place) {
   gptvq_cuda_forward_destroy(place->forward);
   gptvq_cuda_linalg_destroy(place->linalg);

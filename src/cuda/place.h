@@ -16,6 +16,7 @@ typedef struct gptvq_place {
   gptvq_cuda *cuda;
   gptvq_cuda_linalg *linalg;
   gptvq_cuda_forward *forward;
+  bool said_crowded;
 } gptvq_place;
 
 typedef struct gptvq_place_need {
@@ -38,6 +39,8 @@ const gptvq_forward *gptvq_place_forward(const gptvq_place *place);
  * does. beside: another model, whose lines are left out where they are the same; or NULL. */
 void gptvq_place_say_forward(const gptvq_model *model, const gptvq_model *beside,
                              const gptvq_callbacks *callbacks);
+/* Logs, once, that the device's memory was too short for the best way; between layers. */
+void gptvq_place_say_crowded(gptvq_place *place, const gptvq_callbacks *callbacks);
 /* A zeroed one is fine. What was kept on the device is lost. */
 void gptvq_place_close(gptvq_place *place);
 

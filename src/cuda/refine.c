@@ -323,6 +323,7 @@ static gptvq_status run(gptvq_vq *q, batch_function function, double *gain, gptv
                      : gptvq_fail_memory(err, "re-assignment on a device", q->rows * sizeof *host));
   if (function == search_batch) gptvq_batch_factor_take(q->arena, q, &p.of);
   GPTVQ_TRY_GOTO(gptvq_arena_check(q->arena, "re-assignment", err));
+  q->has_gradient = false;
   GPTVQ_TRY_GOTO(sweep(&p, function, book_of, host, err));
   GPTVQ_TRY_GOTO(gptvq_vq_total(q, q->unit_values, gain, err));
   gptvq_arena_return(q->arena, mark);

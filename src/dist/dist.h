@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "dist/deal.h"
+#include "linalg/solve/backend.h"
 
 #include <stdbool.h>
 
@@ -45,24 +46,15 @@ gptvq_status gptvq_dist_gather_items(gptvq_dist *dist, void *all, size_t items, 
 /* values[count]: the sums over all members. */
 gptvq_status gptvq_dist_total(gptvq_dist *dist, uint64_t *values, size_t count, gptvq_error *err);
 
-/* A matrix of sums, and what is added to it: row r begins at total(r) and at part(r) and has length(r)
- * values. Square with `upper`, of which only the triangle from the diagonal on is there: part is the upper
- * triangle of values[(cols + 1) × cols], and the total fills the rest of it: row r of the total is the
- * beginning of its row cols − r. */
-typedef struct gptvq_sum {
-  size_t rows, cols;
-  bool upper;
-  double *part, *total; /* [rows × cols]; with `upper` total is part */
-} gptvq_sum;
-
-/* total += part rounded to fp32, part = 0; of several members the parts in their order, of those for which
- * the deal has a group in this round. The total is only complete after gptvq_sum_gather. */
+/* A group of tokens ends (gptvq_sum_fold); of several members the parts are added in their order, of those
+ * for which the deal has a group in this round. linalg: what has added to the part. The total is only
+ * complete after gptvq_sum_gather, and there once the linalg has settled the part. */
 /* dist NULL: alone; the deal is not looked at then. */
-gptvq_status gptvq_sum_add(const gptvq_sum *sum, gptvq_dist *dist, const gptvq_deal *deal, size_t round,
-                           gptvq_error *err);
+gptvq_status gptvq_sum_add(const gptvq_sum *sum, const gptvq_linalg *linalg, gptvq_dist *dist,
+                           const gptvq_deal *deal, size_t round, gptvq_error *err);
 /* Every member gets the whole total. */
 gptvq_status gptvq_sum_gather(const gptvq_sum *sum, gptvq_dist *dist, gptvq_error *err);
-/* With `upper`: the total becomes the upper triangle; the rest is left as it was. */
-void gptvq_sum_unfold(const gptvq_sum *sum);
+/* What the buffers of such sums take of memory with so many members, until gptvq_dist_release. */
+size_t gptvq_sum_bytes(size_t members, size_t rows, size_t cols);
 
 #endif

@@ -1,10 +1,7 @@
-/* Sums of matrices over the members of a team, in one order for any number of them. Parts are rounded to fp32
- * before they are added, whoever adds them: half of the bytes on the way, and an error of 2^-25 of a part,
- * far below that of the products which it is made of. */
+/* Sums of matrices over the members of a team, in one order for any number of them. */
 #include "dist/dist.h"
 
 #include "base/memory.h"
-#include "base/threads.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,23 +10,6 @@
  * them be, and each member adds up an equal share of a block's rows. */
 enum { BUFFER = 1 << 21 };
 
-static size_t length(const gptvq_sum *s, size_t row) { return s->upper ? s->cols - row : s->cols; }
-static double *part(const gptvq_sum *s, size_t row) { return s->part + row * s->cols + (s->upper ? row : 0); }
-static double *total(const gptvq_sum *s, size_t row) {
-  return s->upper ? s->part + (s->cols - row) * s->cols : s->total + row * s->cols;
-}
-
-static void add_rows(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const gptvq_sum *s = context;
-  for (size_t row = begin; row < end; row++) {
-    double *from = part(s, row), *to = total(s, row);
-    const size_t n = length(s, row);
-    for (size_t i = 0; i < n; i++) to[i] += (double)(float)from[i];
-    memset(from, 0, n * sizeof *from);
-  }
-}
-
 /* Rows [begin, end) of a block, and each member's share of them. */
 typedef struct block {
   size_t begin, end;
@@ -37,7 +17,8 @@ typedef struct block {
 
 static block next_block(const gptvq_sum *s, size_t begin) {
   size_t values = 0, end = begin;
-  while (end < s->rows && (end == begin || values + length(s, end) <= BUFFER)) values += length(s, end++);
+  while (end < s->rows && (end == begin || values + gptvq_sum_length(s, end) <= BUFFER))
+    values += gptvq_sum_length(s, end++);
   return (block){begin, end};
 }
 static size_t first_row(block b, const gptvq_dist *d, size_t rank) {
@@ -46,16 +27,28 @@ static size_t first_row(block b, const gptvq_dist *d, size_t rank) {
 
 static size_t values_of(const gptvq_sum *s, size_t begin, size_t end) {
   size_t values = 0;
-  for (size_t row = begin; row < end; row++) values += length(s, row);
+  for (size_t row = begin; row < end; row++) values += gptvq_sum_length(s, row);
   return values;
+}
+
+/* Values that are sent at a time: a block has one row at least. Received are at most twice those, as many as
+ * a block's rows would have with the length of the first, and of the row that each member may have more. */
+static size_t sent_values(size_t cols) { return gptvq_max_size(BUFFER, cols); }
+static size_t received_values(size_t sent, size_t count, size_t cols) {
+  return gptvq_saturated_sum(2 * sent, gptvq_saturated_size(count, cols));
+}
+
+size_t gptvq_sum_bytes(size_t count, size_t rows, size_t cols) {
+  if (count == 1) return 0;
+  const size_t sent = gptvq_min_size(gptvq_saturated_size(rows, cols), sent_values(cols));
+  return gptvq_saturated_sum(sent * sizeof(double),
+                             gptvq_saturated_size(received_values(sent, count, cols), sizeof(float)));
 }
 
 /* Memory for what is on its way, and where each member's part of it lies. */
 static gptvq_status take_buffers(const gptvq_sum *s, gptvq_dist *d, size_t **offsets, gptvq_error *err) {
-  /* a block has one row at least, and at most twice its values below its first row's length; of the slice
-   * that one member adds up there are as many as members */
-  const size_t values = gptvq_max_size(BUFFER, s->cols), count = d->team.count;
-  const size_t received = gptvq_saturated_sum(2 * values, gptvq_saturated_size(count, s->cols));
+  const size_t count = d->team.count, values = sent_values(s->cols),
+               received = received_values(values, count, s->cols);
   void *send = realloc(d->send, gptvq_saturated_size(values, sizeof(double)));
   if (send != NULL) d->send = send;
   void *receive = realloc(d->receive, gptvq_saturated_size(received, sizeof(float)));
@@ -70,8 +63,8 @@ static gptvq_status take_buffers(const gptvq_sum *s, gptvq_dist *d, size_t **off
 
 static void pack_parts(const gptvq_sum *s, block b, float *to) {
   for (size_t row = b.begin; row < b.end; row++) {
-    const size_t n = length(s, row);
-    double *from = part(s, row);
+    const size_t n = gptvq_sum_length(s, row);
+    double *from = gptvq_sum_part(s, row);
     for (size_t i = 0; i < n; i++) to[i] = (float)from[i];
     memset(from, 0, n * sizeof *from);
     to += n;
@@ -97,8 +90,8 @@ static gptvq_status add_block(const gptvq_sum *s, gptvq_dist *d, const gptvq_dea
     if (received[r + 1] == received[r]) continue;
     const float *from = (const float *)d->receive + received[r] / sizeof *from;
     for (size_t row = begin; row < end; row++) {
-      double *to = total(s, row);
-      const size_t n = length(s, row);
+      double *to = gptvq_sum_total(s, row);
+      const size_t n = gptvq_sum_length(s, row);
       for (size_t i = 0; i < n; i++) to[i] += (double)from[i];
       from += n;
     }
@@ -106,13 +99,11 @@ static gptvq_status add_block(const gptvq_sum *s, gptvq_dist *d, const gptvq_dea
   return GPTVQ_OK;
 }
 
-gptvq_status gptvq_sum_add(const gptvq_sum *s, gptvq_dist *d, const gptvq_deal *deal, size_t round,
-                           gptvq_error *err) {
-  if (d == NULL || gptvq_dist_alone(d)) {
-    gptvq_parallel_for(s->rows, gptvq_rows_per_task(s->cols), add_rows, (void *)(uintptr_t)s);
-    return GPTVQ_OK;
-  }
+gptvq_status gptvq_sum_add(const gptvq_sum *s, const gptvq_linalg *linalg, gptvq_dist *d,
+                           const gptvq_deal *deal, size_t round, gptvq_error *err) {
+  if (d == NULL || gptvq_dist_alone(d)) return linalg->fold(linalg, s, err);
   size_t *offsets;
+  GPTVQ_TRY(linalg->hand_over(linalg, s->part, err));
   GPTVQ_TRY(take_buffers(s, d, &offsets, err));
   gptvq_status status = GPTVQ_OK;
   for (block b = {0, 0}; b.end < s->rows && status == GPTVQ_OK;) {
@@ -130,14 +121,14 @@ static gptvq_status gather_block(const gptvq_sum *s, gptvq_dist *d, block b, siz
     offsets[r + 1] = offsets[r] + values_of(s, first_row(b, d, r), first_row(b, d, r + 1)) * sizeof(double);
   double *all = d->send, *own = all + offsets[d->team.rank] / sizeof *all;
   for (size_t row = first_row(b, d, d->team.rank); row < first_row(b, d, d->team.rank + 1); row++) {
-    memcpy(own, total(s, row), length(s, row) * sizeof *own);
-    own += length(s, row);
+    memcpy(own, gptvq_sum_total(s, row), gptvq_sum_length(s, row) * sizeof *own);
+    own += gptvq_sum_length(s, row);
   }
   GPTVQ_TRY(gptvq_dist_gather_parts(d, all, offsets, err));
   const double *from = all;
   for (size_t row = b.begin; row < b.end; row++) {
-    memcpy(total(s, row), from, length(s, row) * sizeof *from);
-    from += length(s, row);
+    memcpy(gptvq_sum_total(s, row), from, gptvq_sum_length(s, row) * sizeof *from);
+    from += gptvq_sum_length(s, row);
   }
   return GPTVQ_OK;
 }
@@ -153,9 +144,4 @@ gptvq_status gptvq_sum_gather(const gptvq_sum *s, gptvq_dist *d, gptvq_error *er
   }
   free(offsets);
   return status;
-}
-
-void gptvq_sum_unfold(const gptvq_sum *s) {
-  for (size_t row = 0; s->upper && row < s->rows; row++)
-    memcpy(part(s, row), total(s, row), length(s, row) * sizeof(double));
 }

@@ -9,11 +9,14 @@ near "$(json bits_per_value)" 2.25 0.03
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --dense -o dense
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --method gptq --index-bits 4 --group-size 128 -o int4
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --dim 4 --bits 2.5 --scale-block 32 -o vq4
+expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --code trellis --bits 3 -o trellis
+expect_ok "$GPTVQ" inspect trellis
+expect_out 'q_proj +256 x 256 +gptvq trellis 3-bit '
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 1 --seed 1 -o again --bits 2.25
 expect_ok "$GPTVQ" bench make-model --shape stories --layers 2 -o again --force
 cmp vq/model-00002-of-00003.safetensors again/model-00002-of-00003.safetensors || die "the same seed gives other weights"
 
-for name in vq dense int4 vq4; do
+for name in vq dense int4 vq4 trellis; do
   for compute in fp32 bf16 int8 auto; do
     expect_ok "$GPTVQ" bench model $name --prompt 20 --tokens 3 --repeats 2 --compute $compute --json
     want=$compute
@@ -70,8 +73,8 @@ expect_out '"kernel": "vq-2d-2.125"'
 expect_out '"bandwidth_share_median": [0-9.]'
 sed -n 's/.*"kernel": "\([^"]*\)".*/\1/p' "$capture/out" > kernels
 [ "$(head -n 1 kernels)" = int4-g128 ] || die "the first kernel is not the yardstick"
-[ "$(sort -u kernels | wc -l)" = 39 ] && [ "$(wc -l < kernels)" = 78 ] || die "not every kernel was measured once for each shape"
-[ "$(grep -c '"rows": 1536' "$capture/out")" = 39 ] || die "a layer of 576 columns is not SmolLM2's"
+[ "$(sort -u kernels | wc -l)" = 41 ] && [ "$(wc -l < kernels)" = 82 ] || die "not every kernel was measured once for each shape"
+[ "$(grep -c '"rows": 1536' "$capture/out")" = 41 ] || die "a layer of 576 columns is not SmolLM2's"
 [ "$(grep -A 15 '"kernel": "int4-g128' "$capture/out" | grep -c '"int4_ratio": 1.0')" = 8 ] || die "the yardstick is not its own measure"
 expect_ok "$GPTVQ" bench kernels --shapes 64x40 --rounds 1 --memory 64 --formats head,4d --tokens 4
 [ "$(grep -cE '^(int4-g128|vq-4d-2.25|head-int8)( x4)? .* [0-9]+% .* [0-9.]+$' "$capture/out")" = 6 ] || die "not what was asked for: $(cat "$capture/out")"

@@ -22,7 +22,9 @@ refused old 5 'driver is too old: it is for CUDA 10\.2, and this program needs 1
 refused empty 5 'no CUDA card: the driver finds none'
 refused stub 5 'libcuda\.so\.1 is the toolkit.s stub'
 refused mismatch 5 'different versions: restart'
-refused lacking 5 'libcuda\.so\.1 has no cuLaunchKernel'
+refused lacking 5 'libcuda\.so\.1 has no cuLaunchKernel: it is too old, or not NVIDIA.s'
+refused no_product 5 'libcublas\.so\.13 has no cublasGemmEx: it is too old'
+refused no_inversion 5 'libcusolver\.so\.12 has no cusolverDnXtrtri: it is too old'
 refused ancient 5 'card 0, Fake 0, is too old: its compute capability is 7\.5, and 8\.0 is needed'
 refused ancient 5 'card 1, Fake 1, is too old' cuda:1
 refused whole 5 'no CUDA card 2: the driver finds 2, counted from 0' cuda:2

@@ -30,7 +30,7 @@ expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --cali
 expect_out '^  other '
 expect_out '^  gradients '
 ! grep -q '^  calibration text .*FLOP\|^  losses at the end ' "$capture/out" || die "a text that nobody writes or judges by"
-for options in '--allocate uniform' '--bits 2'; do
+for options in '--allocate uniform' '--bits 2.04'; do
   expect_ok "$GPTVQ" quantize "$model" --calib absent.txt --calib-samples 8 --calib-length 128 $options --dry-run
   expect_out '^sizes +trellis, 2\.0344 bits per weight, embedding 4, output head 4$'
   ! grep -q gradients "$capture/out" || die "gradients that nobody asked for"

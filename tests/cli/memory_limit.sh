@@ -2,7 +2,7 @@
 . "$SOURCE/tests/cli/lib.sh"
 
 quantize() {
-  "$GPTVQ" quantize "$model" --calib "$SOURCE/examples/text/calib.txt" --calib-samples 96 --calib-length 256 --method gptq --bits 3.125 \
+  "$GPTVQ" quantize "$model" --calib "$SOURCE/examples/text/calib.txt" --calib-samples 96 --calib-length 256 --method gptq --nominal --bits 3.125 \
     --calib-self 0 --judge-tokens 0 --threads 2 "$@"
 }
 expect_fail 2 "option --memory-limit: '20X' is not a number of bytes: give one like 20G" quantize -o x --memory-limit 20X
@@ -43,7 +43,7 @@ if [ -z "${SANITIZE:-}" ]; then # whose shadow memory is no part of the plan
 
   # fine-tuning of the model, which takes most here: the estimate is what it takes, and the same model for 1 and 2 threads
   tuned() {
-    "$GPTVQ" quantize "$model" --calib "$SOURCE/examples/text/calib.txt" --calib-samples 16 --calib-length 256 --method gptq --bits 3.125 \
+    "$GPTVQ" quantize "$model" --calib "$SOURCE/examples/text/calib.txt" --calib-samples 16 --calib-length 256 --method gptq --nominal --bits 3.125 \
       --calib-self 0 --judge-tokens 0 --finetune-steps 2 --finetune-batch 16 --finetune-rate 0.0005 --json "$@"
   }
   expect_ok tuned -o untuned --threads 1 --finetune-steps 0
@@ -60,6 +60,6 @@ if [ -z "${SANITIZE:-}" ]; then # whose shadow memory is no part of the plan
   # no room for the scratch file: a file-size limit
   limited() { (ulimit -f 2048 && exec "$GPTVQ" quantize "$@"); }
   expect_fail 3 'the scratch file of calibration activations in full.partial \(0.0 GB\): (File too large|No space left).*--memory-limit' \
-    limited "$model" -o full --calib "$SOURCE/examples/text/calib.txt" --calib-samples 96 --calib-length 256 --method gptq --bits 3.125 \
+    limited "$model" -o full --calib "$SOURCE/examples/text/calib.txt" --calib-samples 96 --calib-length 256 --method gptq --nominal --bits 3.125 \
     --threads 2 --quiet --memory-limit $limit
 fi

@@ -25,19 +25,19 @@ check() {
   awk -v a="$(json perplexity_a)" -v b="$(json perplexity_b)" -v f="$4" 'BEGIN {exit !(b > 0.97 * a && b < f * a)}' ||
     die "$1: perplexity $(json perplexity_b) against $(json perplexity_a), expected at most $4 times that"
 }
-quantize rtn-4 --method rtn --bits 4.125
+quantize rtn-4 --method rtn --bits 4.17
 check rtn-4 4.12 4.17 1.05
 quantize kmeans-3 --method kmeans --dim 2 --bits 3.125
-check kmeans-3 3.1 3.2 1.2
-quantize gptq-3 --method gptq --bits 3.125
+check kmeans-3 3.1 3.125 1.2
+quantize gptq-3 --method gptq --bits 3.16
 check gptq-3 3.12 3.16 1.1
 quantize vq-1 --dim 1 --bits 2.25
-check vq-1 2.2 2.4 1.4
+check vq-1 2.2 2.25 1.4
 quantize vq-2 --dim 2 --bits 2.25 --threads 1
-check vq-2 2.2 2.3 1.4
+check vq-2 2.2 2.25 1.4
 vq_2=$(json perplexity_b)
 quantize vq-2-paper --recipe paper --em-iterations 4 --dim 2 --bits 2.25
-check vq-2-paper 2.2 2.3 1.5
+check vq-2-paper 2.2656 2.2657 1.5 # as the paper names sizes
 quantize vq-4 --dim 4 --centroids 256 --group-size 32768
 check vq-4 2.2 2.4 1.4
 
@@ -78,7 +78,7 @@ grep -q '"source": "calib.txt"' unjudged/config.json || die "the model wrote, un
 
 # the precision of the calibration
 quantize rounded --dim 2 --bits 2.25 --calib-compute auto
-near "$(json bits_per_value)" 2.2656 0.01
+near "$(json bits_per_value)" 2.2144 0.001
 case " $(sed -n '/^flags/{p;q}' /proc/cpuinfo) " in *" avx512_bf16 "*) rounds=bf16 ;; *) rounds=fp32 ;; esac
 [ "$(json calib_compute)" = "$rounds" ] || die "auto ran in $(json calib_compute) where it should be $rounds"
 same=0 # as in fp32

@@ -17,7 +17,7 @@ for option in --finetune-steps --finetune-block-steps; do
   expect_fail 2 '--svd-rank 2 is not possible with fine-tuning' "$GPTVQ" quantize "$model" -o x --dim 1 --bits 2.125 --svd-rank 2 $option 5
 done
 
-options="--dim 1 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --quiet"
+options="--nominal --dim 1 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --quiet"
 # shellcheck disable=SC2086
 expect_ok "$GPTVQ" quantize "$model" -o small $options --bits 2.125 --svd-rank 2 --threads 1 --json
 bits=$(json bits_per_value) error=$(json mean_error)
@@ -76,7 +76,7 @@ done
 
 # the other ways to make them
 # shellcheck disable=SC2086
-expect_ok "$GPTVQ" quantize "$model" -o other --method kmeans --dim 1 --bits 3.125 --svd-rank 3 --em-iterations 3 --quiet --json
+expect_ok "$GPTVQ" quantize "$model" -o other --method kmeans --nominal --dim 1 --bits 3.125 --svd-rank 3 --em-iterations 3 --quiet --json
 near "$(json bits_per_value)" 3.104 1e-3 # 192 values are two rows of 128
 # shellcheck disable=SC2086
 expect_ok "$GPTVQ" quantize "$model" -o other --force $options --bits 2.1875 --svd-rank 1 --codebook-bits 16 --scale-block 64 --json

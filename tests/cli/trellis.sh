@@ -11,10 +11,15 @@ for option in "--finetune-index-rate 0.001" "--svd-rank 2" "--scale-block 64"; d
 done
 expect_fail 2 '--bits 2.5 is not possible with --index-bits 3: leave one of them out' \
   "$GPTVQ" quantize "$model" -o x --code trellis --bits 2.5 --index-bits 3
+expect_fail 2 '--bits 2 is less than the layers of this model can have with --code trellis: the smallest is 2\.0344$' \
+  "$GPTVQ" quantize "$model" -o x --bits 2 --quiet
+[ ! -e x ] && [ ! -e x.partial ] || die "something is left"
+expect_ok "$GPTVQ" quantize "$model" --bits 3 --dry-run # layers of 2 to 4 bits
+expect_out 'sizes +trellis, at most 3\.0000 bits per weight'
 expect_ok "$GPTVQ" quantize "$model" --code trellis --index-bits 3 --dry-run
 expect_out 'sizes +trellis, 3\.0344 bits per weight'
 
-options="--code trellis --bits 2 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --judge-tokens 0 --calib-self 0 --quiet"
+options="--code trellis --bits 2.04 --calib $SOURCE/examples/text/calib.txt --calib-samples 2 --calib-length 128 --em-iterations 3 --reassign-rounds 1 --beam 1 --judge-tokens 0 --calib-self 0 --quiet"
 # shellcheck disable=SC2086
 expect_ok "$GPTVQ" quantize "$model" -o small $options --threads 1 --json
 bits=$(json bits_per_value)

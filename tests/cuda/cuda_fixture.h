@@ -1,10 +1,11 @@
-/* The backend on the shim, and layers to try it on. */
+/* The backend on the shim or a card (device_fixture.h), and layers to try it on. */
 #ifndef CUDA_FIXTURE_H
 #define CUDA_FIXTURE_H
 
 #include "cuda/backend.h"
 #include "cuda/shim/shim.h"
 #include "device_fixture.h"
+#include "host_products.h"
 #include "solver_fixture.h"
 
 typedef struct fixture {
@@ -25,6 +26,10 @@ static inline void close_fixture(fixture *f) {
   assert_int_equal(f->device->memory(f->device, &free_bytes, &total, NULL), GPTVQ_OK);
   if (!on_test_card()) assert_int_equal(free_bytes, total); /* all is given back */
   f->device->close(f->device);
+}
+
+static inline void take_cpu_products(const fixture *f) {
+  if (on_test_card()) f->device->product = product_on_host;
 }
 
 /* One kind of layer. */

@@ -54,3 +54,11 @@ void probe_warp_divergent(const void *) {
   if (threadIdx.x % 32 < 7) (void)__ballot_sync(0xffffffffu, true);
 }
 void probe_some_lanes(const void *) { (void)__shfl_sync(0xffu, 1, 0); }
+
+void probe_beyond(const void *arguments) { of(arguments).out[blockDim.x + threadIdx.x] = 1; }
+void probe_beyond_shared(const void *arguments) {
+  GPTVQ_SHARED(int, few, 16);
+  int *at = few; /* UBSan would find an array's index first */
+  at[threadIdx.x] = 1;
+  of(arguments).out[threadIdx.x] = few[0];
+}

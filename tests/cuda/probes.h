@@ -16,6 +16,8 @@ void probe_divergent(const void *arguments);
 void probe_missing(const void *arguments);
 void probe_warp_divergent(const void *arguments);
 void probe_some_lanes(const void *arguments);
+void probe_beyond(const void *arguments);        /* as many values beyond out[threads] */
+void probe_beyond_shared(const void *arguments); /* threads beyond an array of 16 */
 #ifdef __cplusplus
 }
 #endif

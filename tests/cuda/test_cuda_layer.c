@@ -1,4 +1,4 @@
-/* Whole layers through the backend on the shim. */
+/* Whole layers through the backend on the shim, or on a card. */
 #include "cuda_fixture.h"
 
 static gptvq_layer_result solve_on(const gptvq_backend *backend, const layer_case *c, const layer_input *in) {
@@ -16,10 +16,11 @@ static gptvq_status update_by_gradients(gptvq_vq *q, double *loss, gptvq_error *
   return q->step_bits > 0 ? gptvq_vq_update(q, loss, err) : gptvq_vq_update_gradients(q, loss, err);
 }
 
-/* The shim's products are the CPU's, the kernels' operations too: the bytes have to be the same. */
+/* With the CPU's products, and the kernels' operations are the CPU's: the bytes have to be the same. */
 static void layers_are_the_cpus(void **state) {
   (void)state;
   fixture f = open_fixture();
+  take_cpu_products(&f);
   gptvq_backend cpu = gptvq_cpu_backend;
   cpu.update = update_by_gradients;
   for (size_t i = 0; i < LAYER_CASES; i++) {
@@ -59,6 +60,7 @@ static void errors_are_within_one_percent(void **state) {
 /* A device on which only some rows fit at a time: the same kernels and sums; products of other heights. */
 static void little_memory_means_smaller_pieces(void **state) {
   (void)state;
+  if (on_test_card()) skip(); /* only the shim's can be limited */
   const struct {
     layer_case layer;
     size_t some, none; /* bytes of the device on which some rows fit, or not even one */

@@ -7,6 +7,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static gptvq_device *open_shim(void) {
@@ -147,6 +149,49 @@ static void copies_with_strides(void **state) {
   device->close(device);
 }
 
+/* A sanitizer ends the process, so another one runs the kernel. beyond: what its report has to say. */
+static void expect_report(void (*kernel)(const void *), const char *beyond) {
+#ifndef __SANITIZE_ADDRESS__
+  (void)kernel;
+  (void)beyond;
+  skip();
+#else
+  int ends[2], status;
+  char report[8192];
+  size_t length = 0;
+  ssize_t more;
+  assert_int_equal(pipe(ends), 0);
+  const pid_t child = fork();
+  assert_true(child >= 0);
+  if (child == 0) {
+    void *memory;
+    (void)dup2(ends[1], STDERR_FILENO);
+    gptvq_device *device = open_shim();
+    if (device->alloc(device, 64 * sizeof(int), &memory, NULL) == GPTVQ_OK)
+      (void)run(device, kernel, 1, 1, 64, memory, NULL);
+    _exit(0);
+  }
+  (void)close(ends[1]);
+  while ((more = read(ends[0], report + length, sizeof report - 1 - length)) > 0) length += (size_t)more;
+  report[length] = '\0';
+  (void)close(ends[0]);
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_false(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  if (strstr(report, "heap-buffer-overflow") == NULL || strstr(report, beyond) == NULL)
+    fail_msg("%s", report);
+#endif
+}
+
+static void access_beyond_memory_of_the_device_is_found(void **state) {
+  (void)state;
+  expect_report(probe_beyond, "256-byte region");
+}
+
+static void access_beyond_shared_memory_is_found(void **state) {
+  (void)state;
+  expect_report(probe_beyond_shared, "64-byte region");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(barriers_and_shared_memory),
@@ -156,6 +201,8 @@ int main(void) {
       cmocka_unit_test(wrong_launches_are_refused),
       cmocka_unit_test(memory_is_limited_and_counted),
       cmocka_unit_test(copies_with_strides),
+      cmocka_unit_test(access_beyond_memory_of_the_device_is_found),
+      cmocka_unit_test(access_beyond_shared_memory_is_found),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

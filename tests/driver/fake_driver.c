@@ -1,7 +1,9 @@
 /* What stands for NVIDIA's libraries where there is no card: libcuda.so.1, libcublas and libcusolver, in the
  * sense of their manuals. FAKE_… (CMakeLists.txt) says what is wrong with the driver; without any it works,
  * on the shim: kernels run on the host, products and factorisations are column-major BLAS's and LAPACK's. It
- * is strict: a call without a context on its thread, a launch that a card would refuse, are errors. */
+ * is strict: a call without a context on its thread, a launch that a card would refuse, are errors. With
+ * FAKE_LOST_BY=FILE in the environment the card is lost some launches after that file is there: it fails in
+ * all that it is asked for, as cards do. */
 #include "base/half.h"
 #include "cuda/device.h"
 #include "cuda/nvidia.h"
@@ -12,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifndef FAKE_VERSION
 #define FAKE_VERSION 13000
@@ -40,6 +43,8 @@ enum {
   INVALID_CONTEXT = 201,
   NOT_FOUND = 500,
   OUT_OF_RESOURCES = 701,
+  LAUNCH_FAILED = 719,
+  LAST_LAUNCHES = 50, /* of a card that will be lost */
   PLAIN_SHARED = 48 << 10
 };
 
@@ -63,8 +68,11 @@ static const char *const names[] = {
 #undef NAME
 };
 
+static int launches_left = LAST_LAUNCHES;
+
 static CUresult ready(void) {
   if (!initialized) return NOT_INITIALIZED;
+  if (launches_left <= 0) return LAUNCH_FAILED;
   return current != NULL && current->retained > 0 ? CUDA_SUCCESS : INVALID_CONTEXT;
 }
 #define READY() \
@@ -90,7 +98,9 @@ FAKE CUresult cuInit(unsigned flags) {
 
 FAKE CUresult cuGetErrorName(CUresult error, const char **text);
 FAKE CUresult cuGetErrorName(CUresult error, const char **text) {
-  *text = error == OUT_OF_RESOURCES ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES" : "CUDA_ERROR_FAKE";
+  *text = error == OUT_OF_RESOURCES ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"
+          : error == LAUNCH_FAILED  ? "CUDA_ERROR_LAUNCH_FAILED"
+                                    : "CUDA_ERROR_FAKE";
   return CUDA_SUCCESS;
 }
 
@@ -281,20 +291,27 @@ FAKE CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value) 
   return CUDA_SUCCESS;
 }
 
-#ifndef FAKE_LACKING
+#ifndef FAKE_NO_LAUNCH
+static void near_the_end(void) {
+  const char *file = getenv("FAKE_LOST_BY");
+  if (file != NULL && access(file, F_OK) == 0) launches_left--;
+}
+
 FAKE CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                              unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                              CUstream stream, void **arguments, void **extra);
 FAKE CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                              unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                              CUstream stream, void **arguments, void **extra) {
+  near_the_end();
   READY();
   if (grid_x == 0 || grid_y == 0 || grid_y > 65535 || grid_z != 1 || block_x == 0 || block_x > 1024 ||
       block_y != 1 || block_z != 1 || stream != NULL || arguments == NULL || extra != NULL)
     return INVALID_VALUE;
   if (shared_bytes > (unsigned)function->shared) return OUT_OF_RESOURCES;
   const gptvq_device_grid grid = {grid_x, grid_y, block_x, shared_bytes};
-  return shim->launch(shim, function->kernel, &grid, arguments[0], NULL) == GPTVQ_OK ? CUDA_SUCCESS : 719;
+  return shim->launch(shim, function->kernel, &grid, arguments[0], NULL) == GPTVQ_OK ? CUDA_SUCCESS
+                                                                                     : LAUNCH_FAILED;
 }
 #endif
 
@@ -309,6 +326,7 @@ FAKE cublasStatus_t cublasCreate_v2(cublasHandle_t *handle) {
 FAKE cublasStatus_t cublasDestroy_v2(cublasHandle_t handle);
 FAKE cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) { return handle != NULL ? 0 : 1; }
 
+#ifndef FAKE_NO_PRODUCT
 /* bf16 columns[count × ld] of so many rows as fp32 */
 static float *widen(int rows, int count, int ld, const void *from) {
   const uint16_t *bits = from;
@@ -350,6 +368,7 @@ FAKE cublasStatus_t cublasGemmEx(cublasHandle_t handle, int op_a, int op_b, int 
               *(const float *)beta, c, ldc);
   return 0;
 }
+#endif
 
 /* ---- cuSOLVER: column-major ---- */
 
@@ -397,6 +416,7 @@ FAKE cusolverStatus_t cusolverDnXtrtri_bufferSize(cusolverDnHandle_t handle, int
   return handle != NULL && diagonal == CUBLAS_DIAG_NON_UNIT && type == CUDA_R_64F && lda >= n ? 0 : 3;
 }
 
+#ifndef FAKE_NO_INVERSION
 FAKE cusolverStatus_t cusolverDnXtrtri(cusolverDnHandle_t handle, int uplo, int diagonal, int64_t n, int type,
                                        void *a, int64_t lda, void *device_work, size_t device_bytes,
                                        void *host_work, size_t host_bytes, int *info);
@@ -411,3 +431,4 @@ FAKE cusolverStatus_t cusolverDnXtrtri(cusolverDnHandle_t handle, int uplo, int 
   *info = LAPACKE_dtrtri(LAPACK_COL_MAJOR, triangle(uplo), 'N', (lapack_int)n, a, (lapack_int)lda);
   return 0;
 }
+#endif

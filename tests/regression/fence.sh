@@ -80,7 +80,7 @@ all() {
     tiny llama-columns $vq --act-order columns
     tiny llama-order_off $vq --no-act-order --no-true-sequential --mismatch 0 --mismatch-stream 0
     tiny llama-guide $vq --guide 0.5
-    tiny llama-trellis_4bit --bits 4 --em-iterations 3 --group-columns 32 --act-order columns --finetune-steps 2
+    tiny llama-trellis_4bit --code trellis --index-bits 4 --em-iterations 3 --group-columns 32 --act-order columns --finetune-steps 2
     tiny llama-trellis_allocate --bits 2.6 --em-iterations 3 --group-columns 32 --allocate sensitivity --embedding-bits 4
     tiny llama-plain $vq --no-hessian-weights --metric diagonal --no-codebook-update --reassign-rounds 0 --beam 1
     for model in "$source"/tests/golden/model/*/; do

@@ -9,7 +9,7 @@
 
 static inline gptvq_status open_test_device(gptvq_device **out, gptvq_error *err) {
   gptvq_device_choice choice;
-  const gptvq_card_need need = {0};
+  const gptvq_card_need need = {.image = gptvq_cuda_image}; /* what stands for a card takes an empty one */
   GPTVQ_TRY(gptvq_device_parse(getenv("GPTVQ_TEST_DEVICE"), &choice, err));
   return choice.kind == GPTVQ_ON_CUDA ? gptvq_card_open(choice.card, &need, out, err)
                                       : gptvq_device_open_shim(out, err);

@@ -174,6 +174,7 @@ static inline gptvq_vq open_layer(size_t rows, size_t cols, const float *w, cons
 static inline double layer_loss(gptvq_vq *q, double *row_loss) {
   gptvq_error err;
   double loss = NAN;
+  q->has_gradient = false; /* made anew, not as it was kept */
   assert_int_equal(gptvq_vq_loss(q, row_loss, &loss, &err), GPTVQ_OK);
   return loss;
 }

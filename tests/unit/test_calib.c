@@ -482,11 +482,13 @@ static void every_option_is_in_the_identity(void **state) {
       WORDS_OF(resume),
       WORDS_OF(memory_limit),
       WORDS_OF(device),
+      WORDS_OF(nominal), /* the sizes that follow are there */
       {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
       {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
       {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4},
       {offsetof(gptvq_quantize_options, code) + sizeof(gptvq_code), 4},
-      {offsetof(gptvq_quantize_options, embedding_bits) + sizeof(unsigned), 4}};
+      {offsetof(gptvq_quantize_options, embedding_bits) + sizeof(unsigned), 4},
+      {offsetof(gptvq_quantize_options, nominal) + sizeof(int), 4}};
 #undef WORDS_OF
   gptvq_resolved options = {0};
   json_t *none = gptvq_options_json(&options);

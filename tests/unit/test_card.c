@@ -221,7 +221,7 @@ static void kernels_are_launched(void **state) {
   ok(card->alloc(card, sizeof sums, &ds, &err));
   ok(gptvq_device_upload(card, sizeof product, dp, product, &err));
   ok(gptvq_device_upload(card, sizeof sums, ds, sums, &err));
-  const gptvq_kernel_add_sums_arguments arguments = {ROWS, COLS, COLS + 2, dp, ds};
+  const gptvq_kernel_add_sums_arguments arguments = {ROWS, COLS, COLS + 2, false, dp, ds};
   const gptvq_device_grid grid = {2, 2, 256, 60 << 10}, nothing = {0, 1, 256, 0};
   gptvq_device_grid much = grid;
   ok(card->launch(card, GPTVQ_KERNEL_add_sums, &nothing, &arguments, &err));

@@ -1,10 +1,12 @@
-/* --device as text; products and factorisations on the shim (cuda/linalg.h) against those of the CPU. */
+/* --device as text; products and factorisations on the shim or a card (cuda/linalg.h) against the CPU's. */
 #include "device_fixture.h"
 #include "cuda/linalg.h"
 #include "cuda/shim/shim.h"
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "calib/hessian.h"
+#include "calib/mismatch.h"
 #include "linalg/gemm.h"
 #include "linalg/solve/cholesky.h"
 #include "quant/options/options.h"
@@ -112,9 +114,10 @@ static void make_expected(const inputs *in, bool cross, bool rounds) {
 }
 
 /* An fp32 sum of CHUNK products is off by at most CHUNK · 2^-24 of the sum of their magnitudes (each product
- * and each partial sum is rounded once); the sums of chunks, in double, by nothing that matters. */
+ * and each partial sum is rounded once; by twice that where tensor cores cut off); the sums of chunks, in
+ * double, by nothing that matters. */
 static void check_sums(const inputs *in, size_t m, bool upper, bool rounds, double start) {
-  const double terms = rounds ? N : CHUNK; /* 1,024 at most with bf16 */
+  const double terms = !rounds ? CHUNK : on_test_card() ? 2 * N : N; /* 1,024 at most with bf16 */
   for (size_t r = 0; r < m; r++)
     for (size_t c = 0; c < C; c++) {
       const double found = in->sums[r * C + c], bound = terms * 0x1p-24 * in->magnitude[r * C + c];
@@ -268,6 +271,11 @@ static void forgotten_sums_are_gone(void **state) {
   device->close(device);
 }
 
+/* For the Gram product's sums, a panel and a chunk. */
+#define LEAST \
+  ((size_t)(C + 1) * C * sizeof(double) + (size_t)2048 * C * sizeof(float) + \
+   (size_t)CHUNK * C * sizeof(float))
+
 /* With less and less memory: sums of others go back to the host first, then slabs get smaller; the result is
  * the same to the bit; at last it is an error. */
 static void little_memory_is_enough(void **state) {
@@ -278,9 +286,7 @@ static void little_memory_is_enough(void **state) {
   double *other = gptvq_alloc_zero(M, C * sizeof *other), *first = gptvq_alloc(C, C * sizeof *first);
   assert_non_null(other);
   assert_non_null(first);
-  const size_t least =
-      (size_t)C * C * sizeof(double) + (size_t)2048 * C * sizeof(float) + (size_t)CHUNK * C * sizeof(float);
-  const size_t limits[] = {SIZE_MAX, least + (size_t)M * C * sizeof(double) / 2, least};
+  const size_t limits[] = {SIZE_MAX, LEAST + (size_t)M * C * sizeof(double) / 2, LEAST};
   make_expected(in, true, false);
   for (size_t i = 0; i < 3; i++) {
     gptvq_cuda_linalg *linalg;
@@ -303,7 +309,7 @@ static void little_memory_is_enough(void **state) {
   }
   gptvq_cuda_linalg *linalg;
   ok(gptvq_device_open_shim(&device, &err));
-  gptvq_shim_limit(device, least - 1);
+  gptvq_shim_limit(device, LEAST - 1);
   ok(gptvq_cuda_linalg_create(device, false, &linalg, &err));
   const gptvq_linalg *l = gptvq_cuda_linalg_table(linalg);
   assert_int_equal(add_all(l, in, false, in->sums, &err), GPTVQ_ERROR_MEMORY);
@@ -311,6 +317,115 @@ static void little_memory_is_enough(void **state) {
   device->close(device);
   free(other);
   free(first);
+}
+
+/* ---- groups ---- */
+
+/* Bytes that come from the device, beside the device's function. */
+static gptvq_status (*download)(gptvq_device *, const gptvq_device_rows *, void *, const void *,
+                                gptvq_error *);
+static size_t downloaded;
+static gptvq_status counted_download(gptvq_device *device, const gptvq_device_rows *shape, void *to,
+                                     const void *from, gptvq_error *err) {
+  downloaded += shape->rows * shape->row_bytes;
+  return download(device, shape, to, from, err);
+}
+
+/* What folding is defined by. */
+static gptvq_status fold_on_host(const gptvq_linalg *l, const gptvq_sum *sum, gptvq_error *err) {
+  GPTVQ_TRY(l->settle(l, sum->part, err));
+  gptvq_sum_fold(sum);
+  return GPTVQ_OK;
+}
+
+/* The same by way of a team. */
+static gptvq_status fold_handed_over(const gptvq_linalg *l, const gptvq_sum *sum, gptvq_error *err) {
+  GPTVQ_TRY(l->hand_over(l, sum->part, err));
+  gptvq_sum_fold(sum);
+  return GPTVQ_OK;
+}
+
+typedef enum way { ON_DEVICE, ON_HOST, HANDED_OVER } way;
+
+/* A Hessian of C columns and a mismatch of M, of `groups` groups; hessian[C × C], sums[M × M]. limit: of the
+ * device's memory, 0: what is used when the first group ends. */
+static void collect_groups(const inputs *in, size_t groups, way how, size_t limit, double *hessian,
+                           double *sums) {
+  enum {
+    AT = 7
+  }; /* columns of x from here on are the mismatch's inputs, its first N · M numbers what they were */
+  gptvq_device *device;
+  gptvq_cuda_linalg *linalg;
+  gptvq_error err;
+  gptvq_dist alone;
+  gptvq_hessian h;
+  gptvq_mismatch m;
+  ok(open_test_device(&device, &err));
+  if (limit > 0) gptvq_shim_limit(device, limit);
+  download = device->download;
+  device->download = counted_download;
+  downloaded = 0;
+  ok(gptvq_cuda_linalg_create(device, false, &linalg, &err));
+  gptvq_linalg l = *gptvq_cuda_linalg_table(linalg);
+  if (how != ON_DEVICE) l.fold = how == ON_HOST ? fold_on_host : fold_handed_over;
+  ok(gptvq_dist_create(NULL, &alone, &err));
+  ok(gptvq_hessian_init(&h, &l, C, "test", &err));
+  ok(gptvq_mismatch_init(&m, &l, M, 0, 1.0, 0.0, "test", &err));
+  for (size_t g = 0; g < groups; g++) {
+    const size_t begin = N * g / groups, n = N * (g + 1) / groups - begin;
+    const gptvq_deviation tokens = {
+        .n = n, .x_original = in->x + begin * M, .x = in->x + begin * LDX + AT, .ldx = LDX};
+    ok(gptvq_hessian_add(&h, n, in->x + begin * LDX, LDX, &err));
+    ok(gptvq_mismatch_add(&m, &tokens, &err));
+    if (limit == 0) gptvq_shim_limit(device, 0);
+    ok(gptvq_hessian_add_group(&h, &alone, NULL, g, &err));
+    ok(gptvq_mismatch_add_group(&m, &alone, NULL, g, &err));
+  }
+  ok(gptvq_hessian_gather(&h, &alone, &err));
+  ok(gptvq_mismatch_gather(&m, &alone, &err));
+  ok(gptvq_hessian_finish(&h, "test", &err));
+  memcpy(hessian, h.values, (size_t)C * C * sizeof *hessian);
+  memcpy(sums, m.sums, (size_t)M * M * sizeof *sums);
+  gptvq_hessian_release(&h);
+  gptvq_mismatch_release(&m);
+  gptvq_dist_release(&alone);
+  gptvq_cuda_linalg_destroy(linalg);
+  device->close(device);
+}
+
+/* Sums of groups become totals on the device, by the host's operations: the same bits, and they come to the
+ * host once, however many groups there are; what of them goes to others comes in fp32. Where there is no room
+ * for the totals, or for all parts, the host adds up. */
+static void groups_are_folded_on_the_device(void **state) {
+  const inputs *in = *state;
+  enum { GROUPS = 5, SLACK = 8 << 20 /* of a triangle's pieces */ };
+  const size_t values = (size_t)C * C, triangle = (size_t)C * (C + 1) / 2, square = (size_t)M * M;
+  double *h = gptvq_alloc(2 * values, sizeof *h), *sums = gptvq_alloc(2 * square, sizeof *sums);
+  size_t bytes[2];
+  assert_true(h != NULL && sums != NULL);
+  for (size_t i = 0; i < 2; i++) {
+    const size_t groups = i == 0 ? 1 : GROUPS;
+    collect_groups(in, groups, ON_HOST, SIZE_MAX, h, sums);
+    collect_groups(in, groups, ON_DEVICE, SIZE_MAX, h + values, sums + square);
+    assert_memory_equal(h, h + values, values * sizeof *h);
+    assert_memory_equal(sums, sums + square, square * sizeof *sums);
+    bytes[i] = downloaded;
+  }
+  assert_int_equal(bytes[0], bytes[1]);
+  assert_true(bytes[0] <= (triangle + square) * sizeof *h + SLACK);
+  collect_groups(in, GROUPS, HANDED_OVER, SIZE_MAX, h + values, sums + square);
+  assert_memory_equal(h, h + values, values * sizeof *h);
+  assert_memory_equal(sums, sums + square, square * sizeof *sums);
+  assert_true(downloaded <= GROUPS * ((triangle + square) * sizeof(float) + SLACK));
+  for (size_t i = 0; i < 2 && !on_test_card(); i++) { /* the mismatch's total does not fit; nor both parts */
+    const size_t least = LEAST - (CHUNK - N / GROUPS) * C * sizeof(float); /* a group is less than a chunk */
+    collect_groups(in, GROUPS, ON_DEVICE, i == 0 ? 0 : least, h + values, sums + square);
+    assert_memory_equal(h, h + values, values * sizeof *h);
+    assert_memory_equal(sums, sums + square, square * sizeof *sums);
+    assert_true(downloaded > bytes[1]);
+  }
+  free(h);
+  free(sums);
 }
 
 /* ---- factorisation ---- */
@@ -371,6 +486,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(changes_are_differences, make_inputs, release_inputs),
       cmocka_unit_test_setup_teardown(forgotten_sums_are_gone, make_inputs, release_inputs),
       cmocka_unit_test_setup_teardown(little_memory_is_enough, make_inputs, release_inputs),
+      cmocka_unit_test_setup_teardown(groups_are_folded_on_the_device, make_inputs, release_inputs),
       cmocka_unit_test(factorisations_are_the_cpu_s)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,7 +45,7 @@ static void *work(void *context) {
         for (size_t c = j->upper ? r : 0; c < COLS; c++) values[r * COLS + c] += whole[r * COLS + c];
       j->windows++;
     }
-    assert_int_equal(gptvq_sum_add(&sum, &dist, &deal, round, &err), GPTVQ_OK);
+    assert_int_equal(gptvq_sum_add(&sum, &gptvq_cpu_linalg, &dist, &deal, round, &err), GPTVQ_OK);
   }
   assert_int_equal(gptvq_sum_gather(&sum, &dist, &err), GPTVQ_OK);
   assert_int_equal(j->windows, gptvq_deal_count(&deal));

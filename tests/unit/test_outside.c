@@ -15,7 +15,7 @@
 #include <gptvq/gptvq.h>
 
 enum { TOKENS = 12, LOGITS = TOKENS * TINY_VOCAB };
-static const unsigned all_bits[] = {3, 4, 5, 6, 8};
+static const unsigned all_bits[] = {3, 4, 5, 6, 7, 8};
 
 static int make_scratch(void **state) {
   (void)state;
@@ -283,8 +283,8 @@ static void expect(gptvq_status status, gptvq_status wanted, const gptvq_error *
     fail_msg("%d '%s', expected %d '%s'", (int)status, error->message, (int)wanted, text);
 }
 
-/* What of both is not given: 6 beside a trellis, 16 beside all else; of one matrix what the other one says.
- */
+/* What of both is not given: 4 beside a trellis here, 16 beside all else; of one matrix what the other one
+ * says. */
 static void what_is_not_given(void **state) {
   (void)state;
   static const struct {
@@ -432,9 +432,9 @@ static void tuned(void **state) {
 static void refusals(void **state) {
   (void)state;
   gptvq_error error;
-  gptvq_quantize_options o = options_of(GPTVQ_METHOD_RTN, 7, 16);
+  gptvq_quantize_options o = options_of(GPTVQ_METHOD_RTN, 9, 16);
   expect(gptvq_quantize("tied", "x", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error,
-         "`embedding_bits` 7 is not possible");
+         "`embedding_bits` 9 is not possible");
   o = options_of(GPTVQ_METHOD_RTN, 4, 12);
   expect(gptvq_quantize("tied", "x", &o, NULL, NULL, &error), GPTVQ_ERROR_ARGUMENT, &error,
          "`head_bits` 12 is not possible");
@@ -487,6 +487,17 @@ static void hostile(void **state) {
   json_decref(config);
 }
 
+static void few_windows_do_for_the_head(void **state) {
+  (void)state;
+  gptvq_model *model = open_as("tied", GPTVQ_COMPUTE_FP32);
+  const size_t hidden = model->config.hidden;
+  assert_int_equal(gptvq_outside_windows(model, 64, hidden), 28);      /* as many as columns ask for */
+  assert_int_equal(gptvq_outside_windows(model, 64, hidden * 28), 16); /* a quarter */
+  assert_int_equal(gptvq_outside_windows(model, 40, hidden), 40);      /* more than half: all */
+  assert_int_equal(gptvq_outside_windows(model, 1, hidden * 28), 1);
+  gptvq_model_close(model);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(tied_without_data),
                                      cmocka_unit_test(tied_with_data),
@@ -499,6 +510,7 @@ int main(void) {
                                      cmocka_unit_test(trellis),
                                      cmocka_unit_test(tuned),
                                      cmocka_unit_test(refusals),
-                                     cmocka_unit_test(hostile)};
+                                     cmocka_unit_test(hostile),
+                                     cmocka_unit_test(few_windows_do_for_the_head)};
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);
 }

@@ -1,5 +1,6 @@
 /* quant: whole models through gptvq_quantize and gptvq_export_hf. */
 #include "quant/plan/memory.h"
+#include "quant/plan/time.h"
 #include "tiny_model.h"
 #include "base/memory.h"
 #include "eval/eval.h"
@@ -502,6 +503,12 @@ static void memory_of_a_plan(const gptvq_model *model, const gptvq_quantize_opti
   ok(gptvq_resolve(&o, &resolved, err));
   gptvq_memory_plan_make(model, &resolved, o.calib_samples, 0.0, 0.0, false, &plain);
   assert_true(plain.peak > 0.0 && plain.peak < 4.0 * 20000.0 * 20000.0);
+  /* only of long runs the time is estimated: each weight takes 2 flop a token */
+  resolved.options.calib_length = 1;
+  resolved.options.calib_samples = (size_t)(4e12 / 2.0 / (double)model->info.linear_values);
+  assert_true(gptvq_time_plan_pays(model, &resolved));
+  resolved.options.calib_samples = 1;
+  assert_false(gptvq_time_plan_pays(model, &resolved));
   o = *options;
   o.calib_samples = 16;
   o.calib = NULL; /* the model writes */

@@ -55,6 +55,7 @@ static void the_paper_s_recipe_has_nothing_else(void **state) {
   gptvq_error err;
   GPTVQ_INIT(&bare);
   bare.bits = 2.25; /* what the paper has */
+  bare.nominal = 1;
   bare.code = GPTVQ_CODE_VQ;
   bare.group_cols = 256;
   bare.codebook_bits = 8;

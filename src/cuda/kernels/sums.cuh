@@ -4,9 +4,22 @@
 /* Blocks: x over columns, y over rows (both strided); threads: columns. */
 GPTVQ_KERNEL(add_sums, 256) {
   for (uint64_t row = blockIdx.y; row < a.rows; row += gridDim.y)
-    for (uint64_t c = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; c < a.cols;
+    for (uint64_t c = (a.upper ? row : 0) + (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; c < a.cols;
          c += (uint64_t)gridDim.x * blockDim.x)
       a.sums[row * a.ld + c] += (double)a.product[row * a.cols + c];
+}
+
+/* Blocks: x over columns, y over rows (both strided); threads: columns. */
+GPTVQ_KERNEL(fold_sums, 256) {
+  for (uint64_t row = blockIdx.y; row < a.rows; row += gridDim.y)
+    for (uint64_t c = (a.upper ? row : 0) + (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; c < a.cols;
+         c += (uint64_t)gridDim.x * blockDim.x) {
+      const float x = (float)a.part[row * a.ld + c];
+      a.part[row * a.ld + c] = 0.0;
+      if (a.total == nullptr) a.rounded[row * a.cols + c] = x;
+      else if (a.upper) a.total[(a.cols - row) * a.ld + c - row] += (double)x;
+      else a.total[row * a.ld + c] += (double)x;
+    }
 }
 
 /* Blocks and threads: numbers, strided. */

@@ -6,6 +6,10 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef GPTVQ_FIBER_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sys/mman.h>
+#endif
 
 namespace {
 
@@ -118,6 +122,29 @@ void explain() {
   give_up("threads do not meet", first, other == nullptr ? first : other);
 }
 
+/* Stacks of a block's threads. Not from ASan's heap, which would mark all of them, megabytes, at each launch;
+ * what is left on those of a block that was given up is still marked. */
+char *take_stacks(size_t bytes) {
+#ifdef GPTVQ_FIBER_ASAN
+  void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return memory != MAP_FAILED ? static_cast<char *>(memory) : nullptr;
+#else
+  return static_cast<char *>(malloc(bytes));
+#endif
+}
+
+void release_stacks(char *stacks, size_t bytes, bool failed) {
+#ifdef GPTVQ_FIBER_ASAN
+  if (stacks == nullptr) return;
+  if (failed) ASAN_UNPOISON_MEMORY_REGION(stacks, bytes);
+  (void)munmap(stacks, bytes);
+#else
+  (void)bytes;
+  (void)failed;
+  free(stacks);
+#endif
+}
+
 void run_block() {
   const unsigned n = now->launch->threads;
   memset(now->warps, 0, sizeof now->warps);
@@ -222,7 +249,7 @@ gptvq_shim_end gptvq_shim_run(const gptvq_shim_launch *launch, size_t begin, siz
   t->message = message;
   t->message_size = size;
   t->fibers = static_cast<fiber *>(malloc(launch->threads * sizeof *t->fibers));
-  t->stacks = static_cast<char *>(malloc((size_t)launch->threads * GPTVQ_FIBER_STACK));
+  t->stacks = take_stacks((size_t)launch->threads * GPTVQ_FIBER_STACK);
   t->dynamic = malloc(launch->shared_bytes > 0 ? launch->shared_bytes : 1);
   if (t->fibers != nullptr && t->stacks != nullptr && t->dynamic != nullptr) {
     team *before = now;
@@ -241,7 +268,7 @@ gptvq_shim_end gptvq_shim_run(const gptvq_shim_launch *launch, size_t begin, siz
     result = t->no_memory ? GPTVQ_SHIM_NO_MEMORY : t->failed ? GPTVQ_SHIM_FAILED : GPTVQ_SHIM_DONE;
   }
   free(t->fibers);
-  free(t->stacks);
+  release_stacks(t->stacks, (size_t)launch->threads * GPTVQ_FIBER_STACK, t->failed);
   free(t->dynamic);
   free(t);
   return result;

@@ -1,4 +1,4 @@
-/* cuda/shim/shim.h: what only tests ask of the shim. */
+/* cuda/shim/shim.h: what only tests ask of the shim. Other devices are left as they are. */
 #ifndef GPTVQ_CUDA_SHIM_SHIM_H
 #define GPTVQ_CUDA_SHIM_SHIM_H
 

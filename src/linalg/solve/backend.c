@@ -30,6 +30,13 @@ static gptvq_status inverse_factor(const gptvq_linalg *linalg, size_t n, double 
   return GPTVQ_OK;
 }
 
+static gptvq_status fold(const gptvq_linalg *linalg, const gptvq_sum *sum, gptvq_error *err) {
+  (void)linalg;
+  (void)err;
+  gptvq_sum_fold(sum);
+  return GPTVQ_OK;
+}
+
 /* Sums are where they belong at once. */
 static gptvq_status settle(const gptvq_linalg *linalg, double *sums, gptvq_error *err) {
   (void)linalg;
@@ -43,8 +50,13 @@ static void forget(const gptvq_linalg *linalg, const double *sums) {
   (void)sums;
 }
 
-const gptvq_linalg gptvq_cpu_linalg = {
-    .gram = gram, .cross = cross, .inverse_factor = inverse_factor, .settle = settle, .forget = forget};
+const gptvq_linalg gptvq_cpu_linalg = {.gram = gram,
+                                       .cross = cross,
+                                       .inverse_factor = inverse_factor,
+                                       .fold = fold,
+                                       .hand_over = settle,
+                                       .settle = settle,
+                                       .forget = forget};
 
 size_t gptvq_cpu_linalg_bf16_bytes(size_t m, size_t c, size_t n) { return gptvq_sums_bf16_bytes(m, c, n); }
 
@@ -71,5 +83,7 @@ static gptvq_status gram_bf16(const gptvq_linalg *linalg, size_t c, size_t n, si
 const gptvq_linalg gptvq_cpu_linalg_bf16 = {.gram = gram_bf16,
                                             .cross = cross_bf16,
                                             .inverse_factor = inverse_factor,
+                                            .fold = fold,
+                                            .hand_over = settle,
                                             .settle = settle,
                                             .forget = forget};

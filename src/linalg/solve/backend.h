@@ -12,6 +12,7 @@
 #define GPTVQ_LINALG_SOLVE_BACKEND_H
 
 #include "base/status.h"
+#include "linalg/solve/sum.h"
 
 #include <stdbool.h>
 
@@ -30,7 +31,12 @@ struct gptvq_linalg {
    * false: A is not positive definite, and destroyed. scratch: gptvq_invert_lower's. */
   gptvq_status (*inverse_factor)(const gptvq_linalg *linalg, size_t n, double *a, double *scratch, bool *done,
                                  gptvq_error *err);
-  /* Adds what is kept of these sums to them: before they are read. */
+  /* A group of tokens ends (gptvq_sum_fold) whose sums were added to sum->part. The backend may keep the
+   * total, too, until the part is settled. */
+  gptvq_status (*fold)(const gptvq_linalg *linalg, const gptvq_sum *sum, gptvq_error *err);
+  /* A group ends that others add up: what is kept of these sums is added to them, as precisely as fp32 is. */
+  gptvq_status (*hand_over)(const gptvq_linalg *linalg, double *sums, gptvq_error *err);
+  /* Adds what is kept of these sums to them, and of their total to that: before they are read. */
   gptvq_status (*settle)(const gptvq_linalg *linalg, double *sums, gptvq_error *err);
   /* Nothing is kept of these sums any more: before their memory is given back. */
   void (*forget)(const gptvq_linalg *linalg, const double *sums);

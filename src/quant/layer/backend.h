@@ -51,7 +51,8 @@ struct gptvq_backend {
                                const float *directions, double *products, gptvq_error *err);
   /* q's codebooks by conjugate gradients on the layer loss, assignments fixed; a stripe that is not better
    * when its codebooks are stored keeps what it had. Of a trellis its row scales, row by row. *loss:
-   * afterwards. Destroys q->work and q->error. */
+   * afterwards. Destroys q->work and q->error, or has the gradient (q->has_gradient), likewise those that
+   * follow. */
   gptvq_status (*update)(struct gptvq_vq *q, double *loss, gptvq_error *err);
   /* One sweep of re-assignment, codebooks fixed: over single sub-vectors (not of a trellis), and over batches
    * of columns searched as a whole with q->beam partial assignments. *gain: decrease of the loss, >= 0. Both

@@ -3,6 +3,7 @@
 #include "base/threads.h"
 #include "linalg/rows_product.h"
 #include "quant/layer/layer.h"
+#include "quant/layer/lookup.h"
 
 #include <string.h>
 
@@ -139,16 +140,38 @@ static void dot_rows(void *context, size_t begin, size_t end, size_t thread) {
   }
 }
 
-void gptvq_vq_residual(gptvq_vq *q) {
+gptvq_status gptvq_vq_gradient(gptvq_vq *q, gptvq_error *err) {
+  if (q->has_gradient) return GPTVQ_OK;
   gptvq_vq_decode(q, q->centroids, q->work);
   loss_job job = {q, NULL};
   gptvq_parallel_for(q->rows, 8, subtract_rows, &job);
+  gptvq_stage_count(q->stages, GPTVQ_IN_FP32, 2.0 * (double)(q->rows * q->padded * q->padded));
+  GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->work, q->error, err));
+  q->has_gradient = true;
+  return GPTVQ_OK;
+}
+
+void gptvq_vq_follow(const gptvq_vq *q, size_t row, gptvq_span columns, const float *change) {
+  const size_t n = q->padded;
+  float *work = q->work + row * n, *error = q->error + row * n;
+  size_t together =
+      q->dim; /* columns that one pass over the row makes up for; of a trellis more move at once */
+  if (q->step_bits > 0) together = 4;
+  for (size_t c = columns.begin; c < columns.end; c += together, change += together) {
+    const size_t count = gptvq_min_size(together, columns.end - c);
+    bool any = false;
+    for (size_t i = 0; i < count; i++) {
+      any = any || change[i] != 0.0f;
+      work[c + i] -= change[i];
+      error[c + i] -= (float)gptvq_factor_ridge(q->factor, c + i) * change[i];
+    }
+    if (any) GPTVQ_MULTI_PICK(gptvq_feedback)
+    ((unsigned)count, n, change, q->factor->h + c * n, n, error, error);
+  }
 }
 
 gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err) {
-  gptvq_vq_residual(q);
-  gptvq_stage_count(q->stages, GPTVQ_IN_FP32, 2.0 * (double)(q->rows * q->padded * q->padded));
-  GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->work, q->error, err));
+  GPTVQ_TRY(gptvq_vq_gradient(q, err));
   loss_job job = {q, row_loss};
   gptvq_parallel_for(q->rows, 8, dot_rows, &job);
   if (loss == NULL) return GPTVQ_OK;

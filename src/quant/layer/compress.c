@@ -214,6 +214,7 @@ static gptvq_status solve_factor(fit *f, bool left, gptvq_error *err) {
   fill_blocks(f, left, s.blocks);
   for (size_t i = 0; i < s.systems * s.values; i++)
     s.solution[i] = left ? f->left[i] : f->right[i % rank * k + i / rank];
+  q->has_gradient = false;
   gptvq_cg_begin(&s);
   for (unsigned step = 0; step < MAX_STEPS && s.active_count > 0; step++) {
     multiply(f, left ? s.direction : NULL, left ? NULL : s.direction, f->change);
@@ -233,6 +234,7 @@ static gptvq_status solve_factor(fit *f, bool left, gptvq_error *err) {
 /* The loss of the present factors, unrounded; q->error and f->row_loss for solve_factor. */
 static gptvq_status fit_loss(const fit *f, double *loss, gptvq_error *err) {
   multiply(f, NULL, NULL, f->q->centroids);
+  f->q->has_gradient = false;
   return gptvq_vq_loss(f->q, f->row_loss, loss, err);
 }
 
@@ -301,6 +303,7 @@ static void expand_factors(gptvq_vq *q) {
   for (size_t tile = 0; tile < tiles; tile++)
     gptvq_expand_codebook((const char *)q->codes + tile * k * (bits / 8), k, bits, q->codebook_scales[tile],
                           q->centroids + tile * k);
+  q->has_gradient = false;
 }
 
 /* Rounds the factors and makes q's codebooks of them: first brought to the form of a singular value

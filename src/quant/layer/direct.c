@@ -1,58 +1,71 @@
 /* Codebook update, the systems of small codebooks: the normal equations of a stripe, N = Σ over its rows of
- * Dᵀ (H + ridge) D with D the row's decoding (columns × centroids, one entry per column), formed and
- * factorised. Rows of H are added up by centroid, which is one addition per entry of H and row, then columns.
- * What a change x of the codebooks gains follows from the system: x (2 slope − N x).
+ * Dᵀ (H + ridge) D with D the row's decoding (columns × centroids, one entry per column), formed, and solved
+ * by conjugate gradients, whose steps take values² each instead of a product of the stripe with H. Rows of H
+ * are added up by centroid, which is one addition per entry of H and row, then columns. What a change x of
+ * the codebooks gains follows from the system: x (2 slope − N x).
  */
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/solve/cholesky.h"
+#include "linalg/solve/cg.h"
 #include "quant/layer/layer.h"
 #include "quant/layer/normal.h"
 
 #include <string.h>
 
-/* COLUMNS of H that are added up at a time: sums stay in the first-level cache, that part of H in the second.
- * TOGETHER: stripes that meet them there. MATRICES: of those that are worked on at a time. */
-enum { COLUMNS = 128, TOGETHER = 8, MOST_STRIPES = 64, MOST_VALUES = 4096 };
+/* COLUMNS of H that are added up at a time: with the rows of a group they stay in the first-level cache, or
+ * near. TOGETHER: stripes that meet them there. MATRICES: of those that are worked on at a time. */
+enum { COLUMNS = GPTVQ_NORMAL_COLUMNS, TOGETHER = 8, MOST_STRIPES = 64, MOST_VALUES = 8192, MAX_STEPS = 60 };
+/* Of the loss, as in update.c. */
+#define REMAINING 3e-4
 static const size_t matrices_bytes = (size_t)128 << 20;
 
 typedef struct direct {
   gptvq_vq *q;
   size_t values, widest, batch; /* unknowns of a stripe, of a group; stripes worked on together */
+  size_t widest_group;          /* columns */
   size_t first, count;          /* stripes at work */
+  size_t floats;                /* of a matrix: [pairs of groups f <= g][values of f][values of g], by f */
   double *row_loss;             /* [rows] before */
-  double *matrices;             /* [batch][values²], lower triangles */
+  float *matrices;              /* [batch][floats] */
+  uint32_t *order;              /* [rows of the batch][sub-vectors] of a group by centroid */
+  uint32_t *start;              /* [rows of the batch][groups][k + 1] where those of a centroid begin there */
   char *scratch;                /* per thread */
   size_t thread_bytes;
 } direct;
 
 typedef struct tile_scratch {
-  float *sums, *block, *scale; /* [widest × COLUMNS], [widest²], [columns of a group] */
+  float *h, *sums, *scale; /* [columns of a group][COLUMNS], [widest][COLUMNS], [sub-vectors of a group] */
 } tile_scratch;
 
 typedef struct stripe_scratch {
-  double *slope, *step;        /* [values] minus half the gradient of the loss; of the codebooks */
-  float *found;                /* [values] the least loss's codebooks */
-  gptvq_saved_codebooks saved; /* those before */
+  gptvq_cg cg;                 /* one system: the step from the present codebooks */
+  float *found;                /* [values] the least loss's codebooks; a change of them */
+  float *product;              /* [values] N x in fp32 */
+  double *slope;               /* [values] minus half the gradient of the loss */
+  gptvq_saved_codebooks saved; /* codebooks before */
 } stripe_scratch;
 
 static void take_stripe(gptvq_arena *arena, const direct *d, stripe_scratch *s) {
+  s->cg = (gptvq_cg){.systems = 1, .values = d->values, .block = d->q->dim};
+  gptvq_cg_take(&s->cg, arena);
   s->slope = gptvq_arena_take(arena, d->values, sizeof *s->slope);
-  s->step = gptvq_arena_take(arena, d->values, sizeof *s->step);
   s->found = gptvq_arena_take(arena, d->values, sizeof *s->found);
+  s->product = gptvq_arena_take(arena, d->values, sizeof *s->product);
   gptvq_saved_codebooks_take(arena, d->q, 1, &s->saved);
 }
 
 static void take_tile(gptvq_arena *arena, const direct *d, tile_scratch *t) {
+  t->h = gptvq_arena_take(arena, d->widest_group, COLUMNS * sizeof *t->h);
   t->sums = gptvq_arena_take(arena, d->widest, COLUMNS * sizeof *t->sums);
-  t->block = gptvq_arena_take(arena, d->widest, d->widest * sizeof *t->block);
-  t->scale = gptvq_arena_take(arena, d->q->padded, sizeof *t->scale);
+  t->scale = gptvq_arena_take(arena, d->widest_group, sizeof *t->scale);
 }
 
 static direct direct_of(const gptvq_vq *q) {
   direct d = {.q = (gptvq_vq *)(uintptr_t)q, .widest = q->k * q->dim};
   d.values = q->groups * d.widest;
-  size_t one = gptvq_saturated_size(d.values, gptvq_saturated_size(d.values, sizeof *d.matrices));
+  d.widest_group = gptvq_min_size(gptvq_round_up(q->shape.group_cols, q->dim), q->padded);
+  d.floats = gptvq_saturated_size(q->groups * (q->groups + 1) / 2, gptvq_saturated_size(d.widest, d.widest));
+  size_t one = gptvq_saturated_size(d.floats, sizeof *d.matrices);
   d.batch = gptvq_min_size(q->stripes, gptvq_max_size(1, gptvq_min_size(MOST_STRIPES, matrices_bytes / one)));
   gptvq_arena tile = {0}, stripe = {0};
   take_tile(&tile, &d, &(tile_scratch){0});
@@ -61,17 +74,25 @@ static direct direct_of(const gptvq_vq *q) {
   return d;
 }
 
+/* In additions of a product of dense matrices: forming the system runs at half its speed; each of some 25
+ * steps reads it from a cache or, where it is large, from beyond; against some 20 products of the stripe with
+ * H. */
 bool gptvq_vq_is_direct(const gptvq_vq *q) {
-  const double values = (double)(q->groups * q->k * q->dim), columns = (double)q->padded,
+  enum { CACHED_VALUES = 1024 };
+  const size_t count = q->groups * q->k * q->dim;
+  const double values = (double)count, columns = (double)q->padded,
+               steps = count <= CACHED_VALUES ? 25.0 : 200.0,
                rows = (double)gptvq_min_size(q->all_rows, q->shape.group_rows);
-  /* two thirds of values³ in double for the factor, against some twenty products of the stripe with H */
-  return q->has_factor && q->groups * q->k * q->dim <= MOST_VALUES &&
-         values * values * values <= 24.0 * rows * columns * columns;
+  return q->has_factor && count <= MOST_VALUES &&
+         rows * columns * (columns + values) + steps * values * values <= 20.0 * rows * columns * columns;
 }
 
 static void take(gptvq_arena *arena, direct *d) {
   d->row_loss = gptvq_arena_take(arena, d->q->rows, sizeof *d->row_loss);
-  d->matrices = gptvq_arena_take(arena, d->batch, d->values * d->values * sizeof *d->matrices);
+  d->matrices = gptvq_arena_take(arena, d->batch, gptvq_saturated_size(d->floats, sizeof *d->matrices));
+  const size_t rows = gptvq_min_size(d->q->rows, d->batch * d->q->shape.group_rows);
+  d->order = gptvq_arena_take(arena, rows, d->q->blocks * sizeof *d->order);
+  d->start = gptvq_arena_take(arena, rows, d->q->groups * (d->q->k + 1) * sizeof *d->start);
   d->scratch = gptvq_arena_take(arena, gptvq_thread_count(), d->thread_bytes);
 }
 
@@ -82,32 +103,72 @@ size_t gptvq_vq_direct_bytes(const gptvq_vq *q) {
   return counting.peak;
 }
 
+/* Where groups f <= g of a stripe's matrix stand: [values of f][values of g] */
+static float *matrix_block(const direct *d, size_t stripe, size_t f, size_t g) {
+  return d->matrices + (stripe - d->first) * d->floats +
+         (f * d->q->groups - f * (f + 1) / 2 + g) * d->widest * d->widest;
+}
+
 static void row_scales(const gptvq_vq *q, size_t row, size_t first, size_t blocks, float *scale) {
   for (size_t b = 0; b < blocks; b++) scale[b] = gptvq_vq_scale(q, row, first + b);
 }
 
-/* The part of one stripe's matrix that groups g (rows) and f (columns) make, columns [begin, end) of H. */
+static const uint32_t *row_order(const direct *d, size_t row, size_t g) {
+  const gptvq_vq *q = d->q;
+  return d->order + (row - gptvq_stripe_begin(q, d->first)) * q->blocks + q->group[g].start / q->dim;
+}
+static const uint32_t *row_start(const direct *d, size_t row, size_t g) {
+  return d->start + ((row - gptvq_stripe_begin(d->q, d->first)) * d->q->groups + g) * (d->q->k + 1);
+}
+
+/* Items are rows. */
+static void sort_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const direct *d = context;
+  const gptvq_vq *q = d->q;
+  const size_t base = gptvq_stripe_begin(q, d->first);
+  for (size_t row = base + begin; row < base + end; row++)
+    for (size_t g = 0; g < q->groups; g++) {
+      const size_t first = q->group[g].start / q->dim, blocks = q->group[g].width / q->dim;
+      const uint16_t *index = q->index + row * q->blocks + first;
+      uint32_t *order = (uint32_t *)(uintptr_t)row_order(d, row, g),
+               *start = (uint32_t *)(uintptr_t)row_start(d, row, g);
+      memset(start, 0, (q->k + 1) * sizeof *start);
+      for (size_t b = 0; b < blocks; b++) start[index[b] + 1]++;
+      for (size_t m = 0; m < q->k; m++) start[m + 1] += start[m];
+      /* filling moves each start to its end, which is the next one's start */
+      for (size_t b = 0; b < blocks; b++) order[start[index[b]]++] = (uint32_t)b;
+      memmove(start + 1, start, q->k * sizeof *start);
+      start[0] = 0;
+    }
+}
+
+/* The part of one stripe's matrix that groups g (rows of H) and f (columns) make, columns [begin, end): t->h.
+ */
 static void add_tile(const direct *d, size_t stripe, size_t g, size_t f, size_t begin, size_t end,
                      const tile_scratch *t) {
   const gptvq_vq *q = d->q;
-  const size_t dim = q->dim, n = q->padded, width = end - begin;
+  const size_t dim = q->dim, width = end - begin;
   const gptvq_group *rows = &q->group[g];
-  memset(t->block, 0, d->widest * d->widest * sizeof *t->block);
+  float *block = matrix_block(d, stripe, f, g), own[COLUMNS];
   for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++) {
-    const uint16_t *index = q->index + row * q->blocks;
-    memset(t->sums, 0, d->widest * width * sizeof *t->sums);
     row_scales(q, row, rows->start / dim, rows->width / dim, t->scale);
     GPTVQ_MULTI_PICK(gptvq_normal_rows)
-    (dim, rows->width / dim, index + rows->start / dim, t->scale, width,
-     q->factor->h + rows->start * n + begin, n, t->sums);
-    row_scales(q, row, begin / dim, width / dim, t->scale);
+    (dim, q->k, row_start(d, row, g), row_order(d, row, g), t->scale, t->h, t->sums);
+    row_scales(q, row, begin / dim, width / dim, own);
     GPTVQ_MULTI_PICK(gptvq_normal_columns)
-    (dim, width / dim, index + begin / dim, t->scale, d->widest, t->sums, width, t->block, d->widest);
+    (dim, width / dim, q->index + row * q->blocks + begin / dim, own, d->widest, t->sums, COLUMNS, block,
+     d->widest);
   }
-  double *out = d->matrices + (stripe - d->first) * d->values * d->values;
-  for (size_t v = 0; v < d->widest; v++)
-    for (size_t w = 0; w < d->widest; w++)
-      out[(g * d->widest + v) * d->values + f * d->widest + w] += (double)t->block[w * d->widest + v];
+}
+
+/* t->h = rows of H of a group, columns [begin, end), zeros beyond */
+static void copy_tile(const direct *d, size_t g, size_t begin, size_t end, const tile_scratch *t) {
+  const size_t n = d->q->padded;
+  const float *from = d->q->factor->h + d->q->group[g].start * n + begin;
+  if (end - begin < COLUMNS) memset(t->h, 0, d->q->group[g].width * COLUMNS * sizeof *t->h);
+  for (size_t c = 0; c < d->q->group[g].width; c++)
+    memcpy(t->h + c * COLUMNS, from + c * n, (end - begin) * sizeof *from);
 }
 
 /* Items are (pair of groups, some stripes). */
@@ -124,42 +185,61 @@ static void add_pairs(void *context, size_t first, size_t last, size_t thread) {
     const size_t begin = d->first + item % parts * TOGETHER,
                  end = gptvq_min_size(begin + TOGETHER, d->first + d->count),
                  stop = q->group[pair].start + q->group[pair].width;
-    for (size_t c = q->group[pair].start; c < stop; c += COLUMNS)
-      for (size_t stripe = begin; stripe < end; stripe++)
-        add_tile(d, stripe, g, pair, c, gptvq_min_size(stop, c + COLUMNS), &t);
+    for (size_t c = q->group[pair].start, next; c < stop; c = next) {
+      next = gptvq_min_size(stop, c + COLUMNS);
+      copy_tile(d, g, c, next, &t);
+      for (size_t stripe = begin; stripe < end; stripe++) add_tile(d, stripe, g, pair, c, next, &t);
+    }
   }
 }
 
-/* A centroid that nothing uses has an empty row, and stays: it gets a weight next to nothing. */
-static void add_ridge(const direct *d, size_t stripe, double *matrix) {
+static void add_ridge(const direct *d, size_t stripe) {
   const gptvq_vq *q = d->q;
   const size_t dim = q->dim;
   for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
     for (size_t g = 0; g < q->groups; g++)
       for (size_t b = q->group[g].start / dim; b < (q->group[g].start + q->group[g].width) / dim; b++)
         for (size_t i = 0; i < dim; i++) {
-          const double scale = (double)gptvq_vq_scale(q, row, b);
-          const size_t v = g * d->widest + q->index[row * q->blocks + b] * dim + i;
-          matrix[v * d->values + v] += scale * scale * gptvq_factor_ridge(q->factor, b * dim + i);
+          const float scale = gptvq_vq_scale(q, row, b);
+          const size_t v = q->index[row * q->blocks + b] * dim + i;
+          matrix_block(d, stripe, g, g)[v * d->widest + v] +=
+              scale * scale * (float)gptvq_factor_ridge(q->factor, b * dim + i);
         }
-  for (size_t v = 0; v < d->values; v++)
-    if (matrix[v * d->values + v] == 0.0) matrix[v * d->values + v] = 0x1p-500;
 }
 
-/* |Lᵀ x|² = x N x; sums: scratch */
-static double square(size_t n, const double *factor, const float *to, const float *from, double *sums) {
-  double total = 0.0;
-  memset(sums, 0, n * sizeof *sums);
-  for (size_t v = 0; v < n; v++) {
-    const double x = (double)to[v] - (double)from[v];
-    for (size_t w = 0; w <= v; w++) sums[w] += factor[v * n + w] * x;
+/* The blocks of the preconditioner: those of single centroids. One that nothing uses has zeros, and stays. */
+static void set_blocks(const direct *d, size_t stripe, double *blocks) {
+  const size_t dim = d->q->dim;
+  for (size_t g = 0; g < d->q->groups; g++) {
+    const float *block = matrix_block(d, stripe, g, g);
+    for (size_t v = 0; v < d->widest; v++)
+      for (size_t i = 0; i < dim; i++)
+        blocks[(g * d->widest + v) * dim + i] = (double)block[v * d->widest + v / dim * dim + i];
   }
-  for (size_t v = 0; v < n; v++) total += sums[v] * sums[v];
-  return total;
 }
 
-/* The codebooks of the least loss, rounded; a stripe that is not better keeps what it had, as does one whose
- * system is not positive definite in double. */
+/* s->product = N x */
+static void multiply(const direct *d, size_t stripe, const float *x, float *product) {
+  GPTVQ_MULTI_PICK(gptvq_normal_times)
+  (d->q->groups, d->widest, matrix_block(d, stripe, 0, 0), x, product);
+}
+
+/* s->found = the step that takes the loss of a stripe near the least, from its slope */
+static void find_step(const direct *d, size_t stripe, double loss, stripe_scratch *s) {
+  gptvq_cg *cg = &s->cg;
+  memset(cg->solution, 0, d->values * sizeof *cg->solution);
+  memcpy(cg->residual, s->slope, d->values * sizeof *cg->residual);
+  set_blocks(d, stripe, cg->blocks);
+  cg->enough[0] = REMAINING * loss;
+  gptvq_cg_begin(cg);
+  for (unsigned step = 0; step < MAX_STEPS && cg->active_count > 0; step++) {
+    multiply(d, stripe, cg->direction, s->product);
+    for (size_t v = 0; v < d->values; v++) cg->product[v] = (double)s->product[v];
+    gptvq_cg_step(cg);
+  }
+}
+
+/* The codebooks of the least loss, rounded; a stripe that is not better keeps what it had. */
 static void solve(void *context, size_t begin, size_t end, size_t thread) {
   const direct *d = context;
   gptvq_vq *q = d->q;
@@ -167,23 +247,22 @@ static void solve(void *context, size_t begin, size_t end, size_t thread) {
   gptvq_arena own = gptvq_arena_over(d->scratch + thread * d->thread_bytes, d->thread_bytes);
   stripe_scratch s;
   take_stripe(&own, d, &s);
-  for (size_t i = begin; i < end; i++) {
-    const size_t stripe = d->first + i;
-    double *matrix = d->matrices + i * n * n, *loss = q->unit_values + stripe;
+  for (size_t stripe = d->first + begin; stripe < d->first + end; stripe++) {
+    double *loss = q->unit_values + stripe, gain = 0.0;
     const float *book = q->centroids + stripe * n, *before = s.saved.centroids;
-    add_ridge(d, stripe, matrix);
     *loss = 0.0;
     for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
       *loss += d->row_loss[row];
     gptvq_vq_gather(q, stripe, q->error + gptvq_stripe_begin(q, stripe) * q->padded, s.slope);
-    memcpy(s.step, s.slope, n * sizeof *s.step);
-    if (!gptvq_solve_positive(n, matrix, s.step)) continue;
+    add_ridge(d, stripe);
+    find_step(d, stripe, *loss, &s);
     gptvq_vq_save_codebooks(q, stripe, &s.saved, 0);
-    for (size_t v = 0; v < n; v++) s.found[v] = (float)((double)book[v] + s.step[v]);
+    for (size_t v = 0; v < n; v++) s.found[v] = (float)((double)book[v] + s.cg.solution[v]);
     for (size_t g = 0; g < q->groups; g++)
       gptvq_vq_store_codebook(q, stripe * q->groups + g, s.found + g * d->widest);
-    double gain = -square(n, matrix, book, before, s.step);
-    for (size_t v = 0; v < n; v++) gain += 2.0 * ((double)book[v] - (double)before[v]) * s.slope[v];
+    for (size_t v = 0; v < n; v++) s.found[v] = book[v] - before[v];
+    multiply(d, stripe, s.found, s.product);
+    for (size_t v = 0; v < n; v++) gain += (double)s.found[v] * (2.0 * s.slope[v] - (double)s.product[v]);
     if (gain > 0.0) *loss -= gain;
     else gptvq_vq_restore_codebooks(q, stripe, &s.saved, 0);
   }
@@ -197,13 +276,13 @@ gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err)
   GPTVQ_TRY(gptvq_vq_loss(q, d.row_loss, NULL, err));
   for (d.first = 0; d.first < q->stripes; d.first += d.count) {
     d.count = gptvq_min_size(d.batch, q->stripes - d.first);
-    memset(d.matrices, 0, d.count * d.values * d.values * sizeof *d.matrices);
+    memset(d.matrices, 0, d.count * d.floats * sizeof *d.matrices);
+    gptvq_parallel_for(gptvq_stripe_end(q, d.first + d.count - 1) - gptvq_stripe_begin(q, d.first), 8,
+                       sort_rows, &d);
     gptvq_parallel_for(q->groups * (q->groups + 1) / 2 * gptvq_ceil_div(d.count, TOGETHER), 1, add_pairs, &d);
     gptvq_parallel_for(d.count, 1, solve, &d);
-    gptvq_stage_count(q->stages, GPTVQ_IN_FP32,
-                      (double)d.count * (double)d.values *
-                          ((double)d.values * (double)d.values / 3.0 + 2.0 * (double)d.values));
   }
+  q->has_gradient = false;
   gptvq_arena_return(q->arena, mark);
   return gptvq_vq_total(q, q->unit_values, loss, err);
 }

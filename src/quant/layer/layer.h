@@ -72,13 +72,15 @@ typedef struct gptvq_vq {
       *error; /* [rows × padded] weights; compensated weights, then scratch; scaled errors, then scratch */
   float *target_product; /* [rows × padded] target (H + ridge), for the row scales of a trellis; or NULL */
   bool has_product;      /* it is there */
-  float *lookup;         /* [blocks][dim²] T as the k-means and the look-ups use it */
-  float *metric;         /* [blocks][dim²] T as the feedback uses it */
-  uint16_t *index;       /* [rows × blocks] */
-  float *centroids;      /* [stripes][groups, processing order][k][dim]: as stored, decoded; of a trellis
-                            the group's two tables, as trellis.h has them */
-  float *state_values;   /* of a trellis [groups][256]: their sums, gptvq_trellis_expand */
-  void *codes;           /* int8_t or fp16 bits, same layout */
+  bool has_gradient;   /* work is E = target − decoded, error E (H + ridge), of the present values: whoever
+                          changes these or destroys the arrays keeps them or says so */
+  float *lookup;       /* [blocks][dim²] T as the k-means and the look-ups use it */
+  float *metric;       /* [blocks][dim²] T as the feedback uses it */
+  uint16_t *index;     /* [rows × blocks] */
+  float *centroids;    /* [stripes][groups, processing order][k][dim]: as stored, decoded; of a trellis
+                          the group's two tables, as trellis.h has them */
+  float *state_values; /* of a trellis [groups][256]: their sums, gptvq_trellis_expand */
+  void *codes;         /* int8_t or fp16 bits, same layout */
   uint16_t *codebook_scales; /* bf16 bits [stripes][groups] */
   int exponent; /* target = weights · 2^−exponent; 0 but for weights whose squares leave the range of fp32 */
   unsigned scale_block;                   /* N_s in columns, 0 = none */
@@ -156,10 +158,12 @@ void gptvq_vq_decode(const gptvq_vq *q, const float *centroids, float *out);
 void gptvq_vq_decode_rows(const gptvq_vq *q, const float *centroids, size_t begin, size_t end, float *out);
 gptvq_status gptvq_vq_times_hessian(const gptvq_vq *q, size_t rows, const float *x, float *y,
                                     gptvq_error *err);
-/* work = E = target − decoded. */
-void gptvq_vq_residual(gptvq_vq *q);
-/* tr(E (H + ridge) Eᵀ) of the whole layer (loss NULL: not asked) and its terms row_loss[rows]; leaves E in
- * work and E (H + ridge) in error. */
+/* Makes work E = target − decoded and error E (H + ridge), unless has_gradient. */
+gptvq_status gptvq_vq_gradient(gptvq_vq *q, gptvq_error *err);
+/* What a change of a row's values, change[columns], makes of its work and error, which stay the gradient. */
+void gptvq_vq_follow(const gptvq_vq *q, size_t row, gptvq_span columns, const float *change);
+/* tr(E (H + ridge) Eᵀ) of the whole layer (loss NULL: not asked) and its terms row_loss[rows], of the
+ * gradient, which is there afterwards. */
 gptvq_status gptvq_vq_loss(gptvq_vq *q, double *row_loss, double *loss, gptvq_error *err);
 
 /* deal.c: Σ of a value of each unit, values[units], over those of the whole layer, in their order. */

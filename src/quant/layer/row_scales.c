@@ -176,6 +176,7 @@ gptvq_status gptvq_trellis_update_scales_by(gptvq_vq *q, gptvq_scale_systems mak
   const size_t mark = q->arena->used;
   take(q->arena, &f);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the fit of row scales", err));
+  q->has_gradient = false;
   for (f.first = 0; f.first < q->rows; f.first += SLAB) {
     const size_t count = gptvq_min_size(SLAB, q->rows - f.first), n = q->padded;
     if (!q->has_product) gptvq_stage_count(q->stages, GPTVQ_IN_FP32, 2.0 * (double)(count * n * n));

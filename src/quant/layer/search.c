@@ -79,8 +79,8 @@ static void search_stripes(void *context, size_t begin, size_t end, size_t threa
     gptvq_batch_prepare(&batch);
     size_t row_end = gptvq_stripe_end(q, stripe);
     for (size_t row = gptvq_stripe_begin(q, stripe); row < row_end; row++) {
-      float *step = s->target + row * m, *gradient = q->error + row * n, scale[GPTVQ_BATCH], now[GPTVQ_BATCH],
-            error[GPTVQ_BATCH];
+      float *step = s->target + row * m, scale[GPTVQ_BATCH], now[GPTVQ_BATCH], error[GPTVQ_BATCH];
+      const float *gradient = q->error + row * n + s->begin;
       uint16_t *index = q->index + row * q->blocks + first, found[GPTVQ_BATCH];
       double loss = 0.0;
       for (size_t b = 0; b < batch.blocks; b++) {
@@ -96,7 +96,8 @@ static void search_stripes(void *context, size_t begin, size_t end, size_t threa
       s->gain[stripe] += loss - least;
       for (size_t b = 0; b < batch.blocks; b++)
         for (size_t j = 0; j < d; j++)
-          q->work[row * n + s->begin + b * d + j] += now[b * d + j] - batch.book[found[b] * d + j] * scale[b];
+          now[b * d + j] = batch.book[found[b] * d + j] * scale[b] - now[b * d + j];
+      gptvq_vq_follow(q, row, (gptvq_span){s->begin, s->end}, now);
       memcpy(index, found, batch.blocks * sizeof *index);
     }
   }
@@ -119,7 +120,8 @@ static void search_rows(void *context, size_t begin, size_t end, size_t thread) 
                      .u = s->of.u,
                      .u_stride = m};
   for (size_t row = begin; row < end; row++) {
-    float *step = s->target + row * m, *gradient = q->error + row * n;
+    float *step = s->target + row * m;
+    const float *gradient = q->error + row * n + s->begin;
     uint16_t *index = q->index + row * q->blocks + s->begin;
     double loss = 0.0;
     for (size_t c = 0; c < m; c++) {
@@ -134,20 +136,10 @@ static void search_rows(void *context, size_t begin, size_t end, size_t thread) 
         GPTVQ_MULTI_PICK(gptvq_find_path)(&path, step, found, error, s->memory + thread * s->memory_bytes);
     if (!(least < loss * (1.0 - 1e-5))) continue;
     s->gain[row] += loss - least;
-    for (size_t c = 0; c < m; c++)
-      q->work[row * n + s->begin + c] += now[c] - path.table[c][found[c]] * scale[c];
+    for (size_t c = 0; c < m; c++) now[c] = path.table[c][found[c]] * scale[c] - now[c];
+    gptvq_vq_follow(q, row, (gptvq_span){s->begin, s->end}, now);
     memcpy(index, found, m * sizeof *index);
   }
-}
-
-static void ridge_rows(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const search *s = context;
-  size_t n = s->q->padded;
-  for (size_t row = begin; row < end; row++)
-    for (size_t c = s->begin; c < s->end; c++)
-      s->q->error[row * n + c - s->begin] +=
-          (float)gptvq_factor_ridge(s->q->factor, c) * s->q->work[row * n + c];
 }
 
 void gptvq_batch_factor_take(gptvq_arena *arena, const gptvq_vq *q, gptvq_batch_factor *out) {
@@ -184,9 +176,7 @@ static void search_batch(search *s) {
   gptvq_vq *q = s->q;
   size_t n = q->padded, m = s->end - s->begin;
   if (!gptvq_batch_factor_make(q, (gptvq_span){s->begin, s->end}, &s->of)) return;
-  gptvq_rows_product(false, q->rows, m, n, q->work, n, q->factor->h + s->begin, n, q->error, n);
-  gptvq_parallel_for(q->rows, 16, ridge_rows, s);
-  gptvq_rows_product(false, q->rows, m, m, q->error, n, s->of.inverse, m, s->target, m);
+  gptvq_rows_product(false, q->rows, m, m, q->error + s->begin, n, s->of.inverse, m, s->target, m);
   if (q->step_bits > 0) {
     gptvq_trellis_set_columns(q, (gptvq_span){s->begin, s->end}, &s->columns);
     gptvq_parallel_for(q->rows, 4, search_rows, s);
@@ -205,7 +195,7 @@ gptvq_status gptvq_vq_search(gptvq_vq *q, double *gain, gptvq_error *err) {
   search s = {.q = q};
   take(q->arena, &s);
   GPTVQ_TRY(gptvq_arena_check(q->arena, "re-assignment", err));
-  gptvq_vq_residual(q);
+  GPTVQ_TRY(gptvq_vq_gradient(q, err));
   if (q->step_bits > 0) {
     for (s.begin = 0; s.begin < q->padded; s.begin = s.end) {
       s.end = gptvq_trellis_search_end(q, s.begin);

@@ -283,7 +283,6 @@ static gptvq_status update(gptvq_vq *q, double *loss, gptvq_error *err) {
 static gptvq_status reassign(gptvq_vq *q, gptvq_status (*sweep)(gptvq_vq *q, double *gain, gptvq_error *err),
                              double *gain, gptvq_error *err) {
   gptvq_stage before = gptvq_stage_enter(q->stages, GPTVQ_STAGE_REASSIGN);
-  gptvq_stage_count(q->stages, GPTVQ_IN_FP32, 2.0 * (double)(q->rows * q->padded * q->padded));
   GPTVQ_TRY(sweep(q, gain, err));
   (void)gptvq_stage_enter(q->stages, before);
   return GPTVQ_OK;

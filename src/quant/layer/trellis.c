@@ -11,9 +11,9 @@
 
 /* Rows that tables are made from, at most: thousands of weights for each entry; rounds that they take, at
  * most: what is left to gain is made up for by the re-assignment. */
-enum { TABLE_ROWS = 512, TABLE_ROUNDS = 24 };
+enum { TABLE_ROUNDS = 24 };
 
-static size_t sample_rows(const gptvq_vq *q) { return gptvq_min_size(q->all_rows, TABLE_ROWS); }
+static size_t sample_rows(const gptvq_vq *q) { return gptvq_min_size(q->all_rows, GPTVQ_TRELLIS_SAMPLE); }
 /* The sample is spread evenly over the layer's rows. */
 static size_t sample_row(const gptvq_vq *q, size_t i) { return i * q->all_rows / sample_rows(q); }
 static size_t first_sample(const gptvq_vq *part, size_t member) {

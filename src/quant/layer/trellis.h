@@ -13,9 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Rows that a Viterbi pass takes side by side; states; entries of one of the two tables; partial paths per
- * prefix at most. */
+/* Rows that tables are made from at most, and that a Viterbi pass takes side by side; states; entries of one
+ * of the two tables; partial paths per prefix at most. */
 enum {
+  GPTVQ_TRELLIS_SAMPLE = 512,
   GPTVQ_TRELLIS_ROWS = 16,
   GPTVQ_TRELLIS_STATES = 1 << GPTVQ_TRELLIS_STATE_BITS,
   GPTVQ_TRELLIS_HALF = GPTVQ_TRELLIS_TABLE / 2,

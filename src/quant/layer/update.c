@@ -139,7 +139,9 @@ static gptvq_status store(const stripes *job, double *loss, gptvq_error *err) {
       after += job->row_after[row];
     }
     q->unit_values[stripe] = after < before ? after : before;
-    if (!(after < before)) gptvq_vq_restore_codebooks(q, stripe, &job->saved, stripe);
+    if (after < before) continue;
+    gptvq_vq_restore_codebooks(q, stripe, &job->saved, stripe);
+    q->has_gradient = false;
   }
   return gptvq_vq_total(q, q->unit_values, loss, err);
 }
@@ -175,6 +177,7 @@ gptvq_status gptvq_vq_update_gradients(gptvq_vq *q, double *loss, gptvq_error *e
   GPTVQ_TRY(gptvq_arena_check(q->arena, "the codebook update", err));
   GPTVQ_TRY(gptvq_vq_loss(q, job.row_loss, NULL, err));
   gptvq_parallel_for(q->stripes, 1, prepare, &job);
+  q->has_gradient = false;
   gptvq_cg_begin(s);
   for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
     gptvq_stage_count(q->stages, GPTVQ_IN_FP32,

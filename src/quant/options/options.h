@@ -27,12 +27,17 @@ static inline bool gptvq_allocates(const gptvq_quantize_options *options) {
 }
 
 /* Options that were checked and whose sizes are known: every member has its final value, but for those of
- * embedding and head that the model decides (0, until gptvq_budget_settle). Only gptvq_resolve makes them
+ * embedding and head that the model decides (0, until gptvq_budget_settle), and but for sizes beside a
+ * ceiling, which are nominal until then. Only gptvq_resolve makes them
  * (and whoever changes a member resolves again), so that what takes them need not ask. */
 typedef struct gptvq_resolved {
   gptvq_quantize_options options;
-  bool code_open;      /* `code` auto beside `model_bits`, which chooses it: VQ until then */
-  bool allocate_open;  /* `allocate` was auto: a budget's sizes ask again */
+  bool code_open;     /* `code` auto beside `model_bits`, which chooses it: VQ until then */
+  bool allocate_open; /* `allocate` was auto: a budget's sizes ask again */
+  double ceiling;     /* `bits`, where sizes are still to be kept within it (gptvq_ceiling_settle); 0: not */
+  double shared;      /* bits per weight that layers of sizes of their own may take together; 0: as many as
+                       * equal sizes take */
+  bool index_given, group_given; /* what of the two `bits` has not chosen */
   bool scales_checked; /* fp16 scales are known to hold the weights: uniform codes are not refused. For parts
                           of a matrix; gptvq_resolve gives false */
 } gptvq_resolved;

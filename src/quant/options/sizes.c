@@ -74,11 +74,15 @@ static double trellis_bits(const gptvq_quantize_options *o, unsigned index_bits)
 static gptvq_code resolve_code(const gptvq_quantize_options *o) {
   if (o->code != GPTVQ_CODE_AUTO) return o->code;
   if (gptvq_is_uniform(o) || o->model_bits != 0.0 || asks_for_vectors(o)) return GPTVQ_CODE_VQ;
-  const double whole = floor(o->bits + 1e-9), margin = 0.05; /* of scales, which `bits` has room for */
-  if (whole < 2.0 || trellis_bits(o, (unsigned)fmin(whole, 4.0)) > o->bits + margin) return GPTVQ_CODE_VQ;
-  const bool close = whole >= 2.0 && whole <= 4.0 && o->bits - whole <= 0.45 + 1e-9,
-             between = o->allocate != GPTVQ_ALLOCATE_UNIFORM && o->method == GPTVQ_METHOD_GPTVQ &&
-                       o->bits >= 2.0 && o->bits < 4.05;
+  const double whole = floor(o->bits + 1e-9), margin = 0.05; /* of scales */
+  if (whole < 2.0 || trellis_bits(o, 2) > o->bits + margin) return GPTVQ_CODE_VQ;
+  /* 2 bits without room for scales are a trellis, too: that its smallest size is said to be a little more is
+   * more use than vectors of 2 bits */
+  const double room = o->nominal || whole == 2.0 ? margin : 0.0;
+  const bool close = whole <= 4.0 && trellis_bits(o, (unsigned)whole) <= o->bits + room &&
+                     o->bits - whole <= 0.45 + 1e-9,
+             between =
+                 o->allocate != GPTVQ_ALLOCATE_UNIFORM && o->method == GPTVQ_METHOD_GPTVQ && o->bits < 4.05;
   return close || between ? GPTVQ_CODE_TRELLIS : GPTVQ_CODE_VQ;
 }
 
@@ -227,9 +231,8 @@ static gptvq_status resolve_uniform(gptvq_quantize_options *o, gptvq_error *err)
 
 /* Of embedding and head. */
 static gptvq_status check_outside(const char *name, unsigned bits, gptvq_error *err) {
-  if ((bits >= 3 && bits <= 6) || bits == 8 || bits == 16) return GPTVQ_OK;
-  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`%s` %u is not possible: choose 3, 4, 5, 6, 8 or 16", name,
-                    bits);
+  if ((bits >= 3 && bits <= 8) || bits == 16) return GPTVQ_OK;
+  return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT, "`%s` %u is not possible: choose 3 to 8, or 16", name, bits);
 }
 
 /* Of embedding and head. What is not given beside a trellis, or with a budget, waits for the model:
@@ -244,18 +247,28 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   gptvq_quantize_options *o = &out->options;
   *o = *options;
   out->scales_checked = false;
+  out->ceiling = out->shared = 0.0;
   GPTVQ_TRY(gptvq_fields_check(o, err));
   if (o->head_bits != 0) GPTVQ_TRY(check_outside("head_bits", o->head_bits, err));
   if (o->embedding_bits != 0) GPTVQ_TRY(check_outside("embedding_bits", o->embedding_bits, err));
   out->allocate_open = o->allocate == GPTVQ_ALLOCATE_AUTO;
+  out->index_given = o->index_bits != 0;
+  out->group_given = o->group_size != 0;
   out->code_open =
       o->code == GPTVQ_CODE_AUTO && o->model_bits != 0.0 && !gptvq_is_uniform(o) && !asks_for_vectors(o);
   o->code = resolve_code(o);
+  if (!o->nominal && o->model_bits == 0.0 &&
+      !(out->index_given && (out->group_given || o->code == GPTVQ_CODE_TRELLIS)))
+    out->ceiling = o->bits;
   resolve_outside(o);
   if (o->code == GPTVQ_CODE_TRELLIS && gptvq_is_uniform(o))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`code` trellis is not possible with uniform methods: choose `method` gptvq or kmeans");
-  if (o->code == GPTVQ_CODE_TRELLIS) return resolve_trellis(o, err);
+  if (o->code == GPTVQ_CODE_TRELLIS) {
+    GPTVQ_TRY(resolve_trellis(o, err));
+    if (gptvq_allocates(o)) out->shared = o->bits;
+    return GPTVQ_OK;
+  }
   if (o->allocate == GPTVQ_ALLOCATE_AUTO) o->allocate = GPTVQ_ALLOCATE_UNIFORM;
   if (o->dim == 0) o->dim = gptvq_is_uniform(o) ? 1 : 2;
   GPTVQ_TRY(check_svd(o, err));

@@ -31,7 +31,9 @@ static const gptvq_field fields[] = {
 
     {MEMBER(bits, GPTVQ_FIELD_DOUBLE), .min = 0.1, .max = 16, .initial = 2.25, .paper = 2.25,
      .derived = "from --index-bits and --group-size", .identity = GPTVQ_IDENTITY_ALWAYS, .section = size,
-     .flag = "bits", .argument = "B", .help = "bits per value, codebooks and scales included"},
+     .flag = "bits", .argument = "B",
+     .help = "at most so many bits per weight of the layers, on the mean over the model, all that is stored\n"
+             "of them counted"},
     {MEMBER(dim, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 4,
      .derived = "2; with a trellis and uniform methods 1", .identity = GPTVQ_IDENTITY_ALWAYS, .section = size,
      .flag = "dim", .argument = "1|2|4", .help = "weights per index of --code vq"},
@@ -145,13 +147,13 @@ static const gptvq_field fields[] = {
     {MEMBER(allocate, GPTVQ_FIELD_SWITCH), .choices = allocations, .initial = GPTVQ_ALLOCATE_AUTO,
      .identity = GPTVQ_IDENTITY_ALWAYS, .section = size, .flag = "allocate",
      .argument = "uniform|sensitivity|auto",
-     .help = "the same size for every layer, or more bits where the loss feels them, for the same\n"
-             "total, of a trellis for --bits (gptvq; takes a backward pass); auto: sensitivity with a\n"
+     .help = "the same size for every layer, or more bits where the loss feels them, --bits for all\n"
+             "together (gptvq; takes a backward pass); auto: sensitivity with a\n"
              "trellis and --bits above its smallest size, else uniform"},
     {MEMBER(head_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16,
      .derived = "with a trellis what loses least, mostly 4, else 16", .identity = GPTVQ_IDENTITY_ALWAYS,
      .section = size, .flag = "head-bits", .argument = "N",
-     .help = "bits of the output head's codes: 3, 4, 5, 6 or 8; 16: as the original has it. A head that is\n"
+     .help = "bits of the output head's codes: 3 to 8; 16: as the original has it. A head that is\n"
              "the embedding's matrix is packed with it, by either option"},
     /* absent means none: folders without factors stay byte for byte what they were */
     {MEMBER(svd_rank, GPTVQ_FIELD_UNSIGNED), .min = 1, .max = 256, .derived = "whole",
@@ -159,12 +161,13 @@ static const gptvq_field fields[] = {
      .help = "codebooks of a layer stored as int8 factors of rank R (--dim 1)"},
     {MEMBER(code, GPTVQ_FIELD_ENUM), .choices = codes, .paper = GPTVQ_CODE_VQ, .absent = GPTVQ_CODE_VQ,
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "code", .argument = "auto|vq|trellis",
-     .help = "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and two\n"
-             "trained tables per column group, 2, 3 or 4 bits (the whole part of --bits; with --allocate\n"
-             "sensitivity by layer) and about 0.05, which loses less; auto: trellis for --bits of 2 to 4.45\n"
-             "(with --allocate uniform and kmeans only up to 0.45 above 2, 3 and 4), vq with other sizes\n"
-             "and what only vectors have (--dim, --index-bits, --group-size, --scale-block, --svd-rank,\n"
-             "--codebook-bits 16, --em-init, --finetune-index-rate); with --model-bits what loses less"},
+     .help =
+         "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and two\n"
+         "trained tables per column group, 2, 3 or 4 bits (the most that --bits has room for; with\n"
+         "--allocate sensitivity by layer) and about 0.05, which loses less; auto: trellis for --bits of\n"
+         "2 to 4.45 (with --allocate uniform and kmeans only up to 0.45 above 2, 3 and 4), vq with other\n"
+         "sizes and what only vectors have (--dim, --index-bits, --group-size, --scale-block, --svd-rank,\n"
+         "--codebook-bits 16, --em-init, --finetune-index-rate); with --model-bits what loses less"},
 
     {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .absent = 16,
      .derived = "with a trellis what loses least, mostly 4, else 16", .identity = GPTVQ_IDENTITY_NONZERO,
@@ -175,6 +178,11 @@ static const gptvq_field fields[] = {
      .identity = GPTVQ_IDENTITY_NONZERO, .section = size, .flag = "model-bits", .argument = "B",
      .help = "budget of the whole model instead: at most so many bits of its files per parameter;\n"
              "chooses --bits, and --code, --embedding-bits and --head-bits where they are not given"},
+
+    {MEMBER(nominal, GPTVQ_FIELD_SWITCH), .paper = 1, .section = size, .flag = "nominal",
+     .help =
+         "--bits are those of indices and codebooks in groups of exactly the size that makes them up, as\n"
+         "papers name sizes: scales of codebooks, zero points and groups that are not whole come on top"},
 
     {MEMBER(device, GPTVQ_FIELD_WORD), .derived = "cpu", .section = "", .flag = "device",
      .argument = "cpu|cuda[:N]|auto|shim",

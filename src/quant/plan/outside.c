@@ -6,7 +6,14 @@
 
 #include <math.h>
 
-enum { GROUP = 64, SLAB_VALUES = 1 << 22, SLAB_ROWS = 256, TRELLIS_BITS = 4, TRELLIS_VALUES = 1 << 28 };
+enum {
+  GROUP = 64,
+  SLAB_VALUES = 1 << 22,
+  SLAB_ROWS = 256,
+  TRELLIS_BITS = 4,
+  TRELLIS_VALUES = 1 << 28,
+  TOKENS_A_COLUMN = 28
+};
 
 gptvq_status gptvq_outside_bits_of(const gptvq_model *model, const gptvq_quantize_options *options,
                                    gptvq_outside_bits *bits, gptvq_error *err) {
@@ -37,6 +44,13 @@ bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_o
                                 const gptvq_outside_bits *bits) {
   const bool data = options->method == GPTVQ_METHOD_GPTVQ || options->method == GPTVQ_METHOD_GPTQ;
   return data && head_bits(model, bits) < 8;
+}
+
+size_t gptvq_outside_windows(const gptvq_model *model, size_t windows, size_t length) {
+  const size_t wanted = gptvq_ceil_div(TOKENS_A_COLUMN * model->config.hidden, gptvq_max_size(1, length)),
+               groups = gptvq_max_size(windows / 4, 8), /* at least those of dist/deal.h */
+      some = gptvq_max_size(wanted, groups);
+  return some <= windows / 2 ? some : windows;
 }
 
 gptvq_packed_shape gptvq_outside_shape(const gptvq_quantize_options *options, size_t rows, size_t cols,

@@ -6,7 +6,7 @@
 #include "model/model_internal.h"
 #include "quant/options/options.h"
 
-/* Bits of a code, 3 … 6 or 8; 16: the matrix stays as it is. A head that is the embedding's matrix has none
+/* Bits of a code, 3 … 8; 16: the matrix stays as it is. A head that is the embedding's matrix has none
  * of its own: 16. */
 typedef struct gptvq_outside_bits {
   unsigned embedding, head;
@@ -20,6 +20,10 @@ bool gptvq_outside_packs_head(const gptvq_model *model, const gptvq_outside_bits
 /* Is the head, or the matrix that is both, made with the Hessian of the last norm's outputs? */
 bool gptvq_outside_uses_hessian(const gptvq_model *model, const gptvq_quantize_options *options,
                                 const gptvq_outside_bits *bits);
+
+/* How many of the calibration windows that Hessian is made from: a spread of them (gptvq_allocation_window),
+ * at least a quarter of them, 8, and 28 tokens for each column, or all where that is more than half. */
+size_t gptvq_outside_windows(const gptvq_model *model, size_t windows, size_t length);
 
 /* Uniform: of 8 bits as kernels take it in place, a scale per 256 columns, zero points 128; of less a scale
  * and a zero point per 64 columns. With `code` trellis 3 and 4 bits are a trellis code, unless the matrix has

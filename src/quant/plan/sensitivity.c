@@ -156,8 +156,7 @@ static gptvq_status output_power(const gptvq_weights *w, const double *hessian, 
   return GPTVQ_OK;
 }
 
-/* Without the refinements of the full method. */
-static gptvq_status make_quick(const gptvq_resolved *options, gptvq_resolved *quick, gptvq_error *err) {
+gptvq_status gptvq_allocation_quick(const gptvq_resolved *options, gptvq_resolved *quick, gptvq_error *err) {
   gptvq_quantize_options o = options->options;
   o.em_iterations = QUICK_EM < o.em_iterations ? QUICK_EM : o.em_iterations;
   o.codebook_update = 0;
@@ -218,7 +217,7 @@ static gptvq_status measure(work *w, const gptvq_linear *linear, const gptvq_wei
     gptvq_resolved quick;
     const gptvq_solver solver = {&quick, w->solver->backend, w->sweep.callbacks, NULL, NULL};
     gptvq_layer_result result;
-    status = make_quick(&w->resolved[s], &quick, err);
+    status = gptvq_allocation_quick(&w->resolved[s], &quick, err);
     if (status == GPTVQ_OK) status = gptvq_solve_layer(&solver, sample, factor, &result, err);
     if (status != GPTVQ_OK) break;
     costs[s].loss = 0.5 * energy_power * result.error * (double)linear->rows / (double)sample->rows;
@@ -367,13 +366,16 @@ static gptvq_status prepare(work *w, const int32_t *tokens, gptvq_allocation *ou
   return gptvq_embed(model, tokens, count, w->x, err);
 }
 
-double gptvq_allocation_share(const gptvq_resolved *options, const gptvq_linear *linear) {
+void gptvq_allocation_trials(const gptvq_resolved *options, const gptvq_linear *linear, size_t *settings,
+                             size_t *rows) {
   const gptvq_solver solver = {.options = options};
   work w = {.solver = &solver};
   gptvq_packed_shape shape;
-  if (gptvq_layer_shape(linear->rows, linear->cols, options, &shape, NULL) != GPTVQ_OK) return 0.0;
+  *settings = *rows = 0;
+  if (gptvq_layer_shape(linear->rows, linear->cols, options, &shape, NULL) != GPTVQ_OK) return;
   list_settings(&w);
-  return (double)trials(&w) * (double)sample_rows(&shape) / (double)linear->rows;
+  *settings = trials(&w);
+  *rows = sample_rows(&shape);
 }
 
 double gptvq_allocation_input_bytes(const gptvq_resolved *options, const gptvq_block *block,
@@ -392,7 +394,7 @@ double gptvq_allocation_input_bytes(const gptvq_resolved *options, const gptvq_b
     samples += sizeof(float) * (double)rows * (double)cols;
     power = fmax(power, (double)power_bytes(rows, cols));
     for (size_t s = 0; s < trials(&w); s++)
-      if (make_quick(&w.resolved[s], &quick, NULL) == GPTVQ_OK &&
+      if (gptvq_allocation_quick(&w.resolved[s], &quick, NULL) == GPTVQ_OK &&
           gptvq_layer_shape(rows, cols, &quick, &shape, NULL) == GPTVQ_OK)
         solving =
             fmax(solving, (double)gptvq_packed_bytes(&shape) +
@@ -406,7 +408,7 @@ double gptvq_allocation_input_bytes(const gptvq_resolved *options, const gptvq_b
 
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options) {
   double spare = 0.0;
-  if (options->options.code != GPTVQ_CODE_TRELLIS || !gptvq_allocates(&options->options)) return 0;
+  if (options->shared == 0.0) return 0;
   for (size_t b = 0; b < model->config.layers; b++)
     for (size_t i = 0; i < model->blocks[b].linear_count; i++) {
       const gptvq_linear *linear = &model->blocks[b].linears[i];
@@ -414,8 +416,8 @@ uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *
       gptvq_packed_sizes sizes;
       if (gptvq_layer_shape(linear->rows, linear->cols, options, &shape, NULL) != GPTVQ_OK) return 0;
       gptvq_packed_measure(&shape, &sizes);
-      spare += options->options.bits / 8.0 * (double)linear->rows * (double)linear->cols -
-               (double)sizes.stored_bytes;
+      spare +=
+          options->shared / 8.0 * (double)linear->rows * (double)linear->cols - (double)sizes.stored_bytes;
     }
   return spare > 0.0 ? (uint64_t)spare : 0;
 }

@@ -31,13 +31,16 @@ gptvq_status gptvq_pipeline_allocate(const gptvq_solver *solver, const gptvq_mod
                                      const gptvq_token_windows *windows, const gptvq_guide *guide,
                                      size_t hessian_budget, const gptvq_standing *standing,
                                      gptvq_allocation *out, gptvq_error *err);
-/* How often a linear's weights are quantized in that: settings that are tried times its share of rows. */
-double gptvq_allocation_share(const gptvq_resolved *options, const gptvq_linear *linear);
+/* In that a linear is quantized at so many settings, each time with so many of its rows; 0, 0: it cannot be.
+ */
+void gptvq_allocation_trials(const gptvq_resolved *options, const gptvq_linear *linear, size_t *settings,
+                             size_t *rows);
+/* The options for that: without the refinements of the full method. */
+gptvq_status gptvq_allocation_quick(const gptvq_resolved *options, gptvq_resolved *quick, gptvq_error *err);
 /* Bytes at the peak while the linears of one input are measured, with its Hessian. */
 double gptvq_allocation_input_bytes(const gptvq_resolved *options, const gptvq_block *block,
                                     const gptvq_linear_group *readers);
-/* Bytes that all linears together may take beyond equal sizes: of a trellis, whose `bits` may lie between
- * those. */
+/* Bytes that all linears together may take beyond equal sizes, which seldom take all of `bits`. */
 uint64_t gptvq_allocation_spare(const gptvq_model *model, const gptvq_resolved *options);
 /* Not where all layers of a trellis have its smallest size and nothing is left. */
 bool gptvq_allocation_has_choice(const gptvq_model *model, const gptvq_resolved *options);

@@ -4,7 +4,9 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "calib/sweep.h"
+#include "linalg/gemm.h"
 #include "linalg/rows_product.h"
+#include "quant/layer/trellis.h"
 #include "quant/layer/solver.h"
 #include "quant/plan/outside.h"
 #include "quant/plan/sensitivity.h"
@@ -15,14 +17,15 @@
 /* The layer that is solved to see how fast that is, and the products: SIDE inputs, so many rows and tokens.
  */
 enum { SIDE = 512, ROWS = 64, TOKENS = 512, LARGE = 128 << 20 };
-static const double each_seconds = 0.25; /* of a measurement that is repeated */
+static const double each_seconds = 0.2; /* of a measurement that is repeated */
 
 /* What this machine does: flop a second, bytes of memory read a second, and seconds of solving the sample
- * layer. */
+ * layer, also as quickly as its size is chosen. plain: products of fp32 numbers, whatever the calibration
+ * rounds. */
 typedef struct speeds {
-  double forward, gram, cross, product, factor;
+  double forward, gram, cross, product, plain, factor;
   double few, read; /* while the model writes: products of as many tokens as it writes texts */
-  gptvq_stage_sum solving[GPTVQ_STAGES];
+  gptvq_stage_sum solving[GPTVQ_STAGES], trying[GPTVQ_STAGES];
 } speeds;
 
 typedef struct samples {
@@ -61,7 +64,7 @@ static gptvq_status prepare(samples *s, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-typedef enum product { FORWARD, GRAM, CROSS, SOLVER } product;
+typedef enum product { FORWARD, GRAM, CROSS, SOLVER, PLAIN } product;
 
 /* `tokens` of them: FORWARD's alone. */
 static gptvq_status run_product(const samples *s, product what, size_t tokens, gptvq_compute compute,
@@ -77,6 +80,7 @@ static gptvq_status run_product(const samples *s, product what, size_t tokens, g
   case SOLVER:
     gptvq_rows_product(false, TOKENS, SIDE, SIDE, s->x, SIDE, s->weights, SIDE, s->y, SIDE);
     return GPTVQ_OK;
+  case PLAIN: gptvq_gemm_nt(TOKENS, SIDE, SIDE, 1.0f, s->x, SIDE, s->weights, SIDE, 0.0f, s->y, SIDE);
   }
   return GPTVQ_OK;
 }
@@ -126,8 +130,8 @@ static gptvq_status measure_reading(double *speed, gptvq_error *err) {
 }
 
 static gptvq_status solve_sample(const samples *s, const gptvq_resolved *options,
-                                 const gptvq_backend *backend, gptvq_stage around, speeds *out,
-                                 gptvq_error *err) {
+                                 const gptvq_backend *backend, gptvq_stage around,
+                                 gptvq_stage_sum sums[GPTVQ_STAGES], gptvq_error *err) {
   gptvq_stages stages;
   gptvq_callbacks silent = {.size = sizeof silent};
   const gptvq_solver solver = {options, backend, &silent, &stages, NULL};
@@ -147,8 +151,7 @@ static gptvq_status solve_sample(const samples *s, const gptvq_resolved *options
   gptvq_factor_destroy(factor);
   if (status != GPTVQ_OK) return status;
   gptvq_layer_result_release(&result);
-  memcpy(out->solving, stages.sums, sizeof out->solving);
-  out->factor = 2.0 / 3.0 * SIDE * SIDE * SIDE / fmax(stages.sums[GPTVQ_STAGE_FACTOR].seconds, 1e-6);
+  memcpy(sums, stages.sums, sizeof stages.sums);
   return GPTVQ_OK;
 }
 
@@ -158,8 +161,19 @@ static gptvq_status measure_solver(const samples *s, const gptvq_resolved *optio
                                    const gptvq_backend *backend, gptvq_stage around, speeds *out,
                                    gptvq_error *err) {
   if (options->options.code == GPTVQ_CODE_TRELLIS)
-    GPTVQ_TRY(solve_sample(s, options, backend, around, out, err));
-  return solve_sample(s, options, backend, around, out, err);
+    GPTVQ_TRY(solve_sample(s, options, backend, around, out->solving, err));
+  GPTVQ_TRY(solve_sample(s, options, backend, around, out->solving, err));
+  out->factor = 2.0 / 3.0 * SIDE * SIDE * SIDE / fmax(out->solving[GPTVQ_STAGE_FACTOR].seconds, 1e-6);
+  return GPTVQ_OK;
+}
+
+/* As layers are quantized whose size is to be chosen. */
+static gptvq_status measure_trial(const samples *s, const gptvq_resolved *options,
+                                  const gptvq_backend *backend, speeds *out, gptvq_error *err) {
+  gptvq_resolved quick;
+  if (!gptvq_run_allocates(options)) return GPTVQ_OK;
+  GPTVQ_TRY(gptvq_allocation_quick(options, &quick, err));
+  return solve_sample(s, &quick, backend, GPTVQ_STAGE_OTHER, out->trying, err);
 }
 
 /* Embedding or head, where it is solved like a layer, with options of its own; codes of 8 bits take no time
@@ -201,11 +215,13 @@ static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *
   if (status == GPTVQ_OK) status = measure_product(&s, GRAM, TOKENS, compute, backend, &out->gram, err);
   if (status == GPTVQ_OK) status = measure_product(&s, CROSS, TOKENS, compute, backend, &out->cross, err);
   if (status == GPTVQ_OK) status = measure_product(&s, SOLVER, TOKENS, compute, backend, &out->product, err);
+  if (status == GPTVQ_OK) status = measure_product(&s, PLAIN, TOKENS, compute, backend, &out->plain, err);
   if (status == GPTVQ_OK && together > 0)
     status = measure_product(&s, FORWARD, gptvq_min_size(together, TOKENS), GPTVQ_COMPUTE_INT8, backend,
                              &out->few, err);
   if (status == GPTVQ_OK && together > 0) status = measure_reading(&out->read, err);
   if (status == GPTVQ_OK) status = measure_solver(&s, options, backend, GPTVQ_STAGE_OTHER, out, err);
+  if (status == GPTVQ_OK) status = measure_trial(&s, options, backend, out, err);
   for (size_t i = 0; i < count && status == GPTVQ_OK; i++) {
     parts[i].machine = *out;
     status =
@@ -229,6 +245,7 @@ static double share(const gptvq_model *model, const gptvq_block *block, gptvq_bl
 
 typedef struct half_flop {
   double first, last; /* up to the inputs of its last linear, and that */
+  double attention;   /* of `first`: queries with keys and values */
 } half_flop;
 
 /* A token's way through a half of the block. */
@@ -243,7 +260,8 @@ static half_flop half_of(const gptvq_model *model, const gptvq_block *block, boo
             2.0 * share(model, block, i, e) * (double)linear->rows * (double)linear->cols;
       }
     }
-  if (!mlp) half.first += gptvq_attention_flop(&model->config, &block->attention, length) / (double)length;
+  if (!mlp) half.attention = gptvq_attention_flop(&model->config, &block->attention, length) / (double)length;
+  half.first += half.attention;
   return half;
 }
 
@@ -252,17 +270,58 @@ static double block_flop(const gptvq_model *model, const gptvq_block *block, siz
   return attention.first + attention.last + mlp.first + mlp.last;
 }
 
+/* What gradients take of the output heads, of the linears and of attention: forwards in the precision of the
+ * calibration; forwards again, as the activations are made anew, and back with products inside attention in
+ * fp32, five of them back for two forwards, and those of the head. */
+typedef struct gradient_flop {
+  double calibrated, plain;
+  double attention; /* of plain */
+} gradient_flop;
+
+/* What is done to a logit of the output head besides, exponential and sums, takes about as long as so many
+ * flop in fp32. */
+enum { LOGIT_FLOP = 500 };
+
+static double logit_seconds(const gptvq_model *model, double tokens, const speeds *machine) {
+  return LOGIT_FLOP * tokens * (double)model->head.rows / machine->plain;
+}
+
+static gradient_flop gradient_of(const gptvq_model *model, size_t windows, size_t length) {
+  const double tokens = (double)windows * (double)length;
+  gradient_flop flop = {.plain = 4.0 * tokens * (double)model->head.rows * (double)model->head.cols};
+  for (size_t b = 0; b < model->config.layers; b++) {
+    const double attention = half_of(model, &model->blocks[b], false, length).attention;
+    flop.calibrated +=
+        tokens * (3.0 * (block_flop(model, &model->blocks[b], length) - attention) + attention);
+    flop.attention += tokens * 3.5 * attention;
+  }
+  flop.plain += flop.attention;
+  return flop;
+}
+
 double gptvq_gradient_flop(const gptvq_model *model, size_t windows, size_t length) {
-  double token = 4.0 * (double)model->head.rows * (double)model->head.cols;
-  for (size_t b = 0; b < model->config.layers; b++)
-    token += 3.0 * block_flop(model, &model->blocks[b], length);
-  return token * (double)windows * (double)length;
+  const gradient_flop flop = gradient_of(model, windows, length);
+  return flop.calibrated + flop.plain;
+}
+
+static void add_gradients(const gptvq_model *model, size_t windows, size_t length, const speeds *machine,
+                          gptvq_stage_sum *sum) {
+  const gradient_flop flop = gradient_of(model, windows, length);
+  add(sum, flop.calibrated, machine->forward);
+  add(sum, flop.plain, machine->plain);
+  sum->seconds += flop.attention / machine->plain; /* exponentials take as long as the products */
+  sum->seconds += logit_seconds(model, (double)windows * (double)length, machine);
 }
 
 static double model_flop(const gptvq_model *model, size_t length) {
   double token = 2.0 * (double)model->head.rows * (double)model->head.cols;
   for (size_t b = 0; b < model->config.layers; b++) token += block_flop(model, &model->blocks[b], length);
   return token;
+}
+
+bool gptvq_time_plan_pays(const gptvq_model *model, const gptvq_resolved *options) {
+  const gptvq_quantize_options *o = &options->options;
+  return (double)o->calib_samples * (double)o->calib_length * model_flop(model, o->calib_length) >= 4e12;
 }
 
 static void add_writing(const gptvq_model *model, const gptvq_resolved *options, const gptvq_writing *writing,
@@ -291,32 +350,63 @@ static void add_end(const gptvq_model *model, const gptvq_resolved *options, con
     add(&sums[GPTVQ_STAGE_OTHER], (double)o->finetune_steps * step * (4.0 * blocks + 3.0 * head),
         machine->forward);
   }
-  if (judged > 0) add(&sums[GPTVQ_STAGE_JUDGE], 2.0 * (double)judged * length * all, machine->forward);
+  if (judged == 0) return;
+  add(&sums[GPTVQ_STAGE_JUDGE], 2.0 * (double)judged * length * all, machine->forward);
+  sums[GPTVQ_STAGE_JUDGE].seconds += logit_seconds(model, 2.0 * (double)judged * length, machine);
 }
 
-/* Gradients, and the Hessians that layers are tried with; what trying them takes is a part of solving them.
- */
+/* Work that grows with rows × columns, and products, which grow with rows × columns². What the tables of a
+ * trellis are made from is some rows of a layer, whatever its height. The codebook update is all of the
+ * second kind. solving: of the sample layer. */
+static void add_solving(const gptvq_resolved *options, double rows, double cols,
+                        const gptvq_stage_sum *solving, const speeds *machine,
+                        gptvq_stage_sum *out[GPTVQ_STAGES]) {
+  static const gptvq_stage parts[] = {GPTVQ_STAGE_KMEANS, GPTVQ_STAGE_LOOP, GPTVQ_STAGE_UPDATE,
+                                      GPTVQ_STAGE_REASSIGN};
+  const bool trellis = options->options.code == GPTVQ_CODE_TRELLIS;
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    const gptvq_stage_sum *sample = &solving[parts[i]];
+    const double height = trellis && parts[i] == GPTVQ_STAGE_KMEANS ? fmin(rows, GPTVQ_TRELLIS_SAMPLE) : rows,
+                 area = height * cols / ((double)ROWS * SIDE), volume = area * cols / SIDE,
+                 products = parts[i] == GPTVQ_STAGE_UPDATE
+                                ? sample->seconds
+                                : fmin(sample->seconds, sample->flop / machine->product);
+    out[parts[i]]->seconds += products * volume + (sample->seconds - products) * area;
+    out[parts[i]]->flop += sample->flop * volume;
+  }
+}
+
+static void add_layer(const gptvq_resolved *options, const gptvq_linear *linear, const speeds *machine,
+                      gptvq_stage_sum *sums) {
+  gptvq_stage_sum *out[GPTVQ_STAGES];
+  for (size_t i = 0; i < GPTVQ_STAGES; i++) out[i] = &sums[i];
+  add_solving(options, (double)linear->rows, (double)linear->cols, machine->solving, machine, out);
+}
+
+/* Gradients, and layers that are tried, with Hessians of their own. */
 static void add_allocation(const gptvq_model *model, const gptvq_resolved *options, const speeds *machine,
                            gptvq_stage_sum *sums) {
   const gptvq_quantize_options *o = &options->options;
   const size_t windows = gptvq_allocation_windows(o), tokens = windows * o->calib_length;
-  add(&sums[GPTVQ_STAGE_GRADIENT], gptvq_gradient_flop(model, windows, o->calib_length), machine->forward);
+  gptvq_stage_sum *sum = &sums[GPTVQ_STAGE_SENSITIVITY], *all[GPTVQ_STAGES];
+  for (size_t i = 0; i < GPTVQ_STAGES; i++) all[i] = sum;
+  add_gradients(model, windows, o->calib_length, machine, &sums[GPTVQ_STAGE_GRADIENT]);
   for (size_t b = 0; b < model->config.layers; b++) {
     const gptvq_block *block = &model->blocks[b];
-    add(&sums[GPTVQ_STAGE_SENSITIVITY], (double)tokens * block_flop(model, block, o->calib_length),
-        machine->product);
+    add(sum, (double)tokens * block_flop(model, block, o->calib_length), machine->forward);
     for (gptvq_block_input i = 0; i < GPTVQ_ALL_INPUTS; i++)
       for (size_t e = 0; e < gptvq_input_count(block, i); e++) {
         const gptvq_linear_group readers = gptvq_input_readers(block, i, e);
         const double c = (double)block->linears[readers.linear[0]].cols;
-        add(&sums[GPTVQ_STAGE_SENSITIVITY], share(model, block, i, e) * (double)tokens * c * (c + 1.0),
-            machine->gram);
-        add(&sums[GPTVQ_STAGE_SENSITIVITY], 2.0 / 3.0 * c * c * c, machine->factor);
-        for (size_t l = 0; l < readers.count; l++)
-          sums[GPTVQ_STAGE_SENSITIVITY].seconds +=
-              gptvq_allocation_share(options, &block->linears[readers.linear[l]]) *
-              (double)block->linears[readers.linear[l]].rows * c / ((double)ROWS * SIDE) *
-              (machine->solving[GPTVQ_STAGE_KMEANS].seconds + machine->solving[GPTVQ_STAGE_LOOP].seconds);
+        add(sum, share(model, block, i, e) * (double)tokens * c * (c + 1.0), machine->gram);
+        add(sum, 2.0 / 3.0 * c * c * c, machine->factor);
+        for (size_t l = 0; l < readers.count; l++) {
+          size_t settings, rows;
+          gptvq_allocation_trials(options, &block->linears[readers.linear[l]], &settings, &rows);
+          add(sum, 2.0 * (double)rows * c * c, machine->plain); /* the power that errors relate to */
+          for (size_t s = 0; s < settings; s++)
+            add_solving(options, (double)rows, c, machine->trying, machine, all);
+        }
       }
   }
 }
@@ -343,7 +433,10 @@ static void add_forward(const gptvq_model *model, const gptvq_resolved *options,
     if (gptvq_run_keeps_both(options))
       add(&sums[GPTVQ_STAGE_FORWARD_ORIGINAL], tokens * (half.first + half.last), machine->forward);
     if (for_head) /* its Hessian: once through the original */
-      add(&sums[GPTVQ_STAGE_FORWARD], tokens * (half.first + half.last), machine->forward);
+      add(&sums[GPTVQ_STAGE_FORWARD],
+          (double)gptvq_outside_windows(model, o->calib_samples, o->calib_length) * (double)o->calib_length *
+              (half.first + half.last),
+          machine->forward);
   }
 }
 
@@ -369,26 +462,13 @@ static void add_input(const gptvq_model *model, const gptvq_resolved *options, c
         machine->cross);
 }
 
-/* Work that grows with rows × columns, and in two stages products, which grow with rows × columns². */
-static void add_solving(const gptvq_linear *linear, const speeds *machine, gptvq_stage_sum *sums) {
-  static const gptvq_stage parts[] = {GPTVQ_STAGE_KMEANS, GPTVQ_STAGE_LOOP, GPTVQ_STAGE_UPDATE,
-                                      GPTVQ_STAGE_REASSIGN};
-  const double area = (double)linear->rows * (double)linear->cols / ((double)ROWS * SIDE),
-               volume = area * (double)linear->cols / SIDE;
-  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-    const gptvq_stage_sum *sample = &machine->solving[parts[i]];
-    const bool multiplies = parts[i] == GPTVQ_STAGE_UPDATE || parts[i] == GPTVQ_STAGE_REASSIGN;
-    const double products = multiplies ? fmin(sample->seconds, sample->flop / machine->product) : 0.0;
-    sums[parts[i]].seconds += products * volume + (sample->seconds - products) * area;
-    sums[parts[i]].flop += sample->flop * volume;
-  }
-}
-
-static void add_outside(const gptvq_resolved *options, const outside_part *part, gptvq_stage_sum *sums) {
-  const double tokens = (double)options->options.calib_samples * (double)options->options.calib_length,
+/* windows: of the Hessian */
+static void add_outside(const gptvq_resolved *options, size_t windows, const outside_part *part,
+                        gptvq_stage_sum *sums) {
+  const double tokens = (double)windows * (double)options->options.calib_length,
                rows = (double)part->linear->rows, c = (double)part->linear->cols;
   const speeds *machine = &part->machine;
-  add_solving(part->linear, machine, sums);
+  add_layer(&part->options, part->linear, machine, sums);
   if (!part->hessian) return;
   add(&sums[GPTVQ_STAGE_HESSIAN], tokens * c * c, machine->gram);
   add(&sums[GPTVQ_STAGE_FACTOR], 2.0 / 3.0 * c * c * c, machine->factor);
@@ -409,11 +489,13 @@ gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved
   GPTVQ_TRY(measure(options, backend, writing.together, parts, count, &machine, err));
   add_writing(model, options, &writing, &machine, sums);
   if (gptvq_run_uses_data(options)) add_end(model, options, &machine, sums);
-  for (size_t i = 0; i < count; i++) add_outside(options, &parts[i], sums);
+  for (size_t i = 0; i < count; i++)
+    add_outside(options,
+                gptvq_outside_windows(model, options->options.calib_samples, options->options.calib_length),
+                &parts[i], sums);
   if (gptvq_run_is_guided(options))
-    add(&sums[GPTVQ_STAGE_GRADIENT],
-        gptvq_gradient_flop(model, options->options.calib_samples, options->options.calib_length),
-        machine.forward);
+    add_gradients(model, options->options.calib_samples, options->options.calib_length, &machine,
+                  &sums[GPTVQ_STAGE_GRADIENT]);
   if (gptvq_run_allocates(options)) add_allocation(model, options, &machine, sums);
   for (size_t b = 0; b < model->config.layers; b++) {
     const gptvq_block *block = &model->blocks[b];
@@ -423,7 +505,7 @@ gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved
         for (size_t e = 0; e < gptvq_input_count(block, i); e++)
           add_input(model, options, block, i, e, &machine, sums);
     }
-    for (size_t i = 0; i < block->linear_count; i++) add_solving(&block->linears[i], &machine, sums);
+    for (size_t i = 0; i < block->linear_count; i++) add_layer(options, &block->linears[i], &machine, sums);
   }
   return GPTVQ_OK;
 }

@@ -1,5 +1,5 @@
 /* quant/plan/time.h: how long a run will take: operations counted from the shapes alone, divided by what this
- * machine does in three seconds. */
+ * machine does in two seconds. */
 #ifndef GPTVQ_QUANT_PLAN_TIME_H
 #define GPTVQ_QUANT_PLAN_TIME_H
 
@@ -15,8 +15,12 @@ gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved
                                   const gptvq_backend *backend, const gptvq_memory_plan *plan,
                                   gptvq_stage_sum sums[GPTVQ_STAGES], gptvq_error *err);
 
+/* Is a run so long that the measuring pays? From 4 TFLOP of its calibration tokens' way through the original
+ * on. */
+bool gptvq_time_plan_pays(const gptvq_model *model, const gptvq_resolved *options);
+
 /* Of the gradients of the loss (gptvq_guide_create): each block forwards twice, as its activations are made
- * again, and once backwards. */
+ * again, and once backwards, and the output head. */
 double gptvq_gradient_flop(const gptvq_model *model, size_t windows, size_t length);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "checkpoint/names.h"
 #include "checkpoint/packed_parts.h"
+#include "quant/plan/ceiling.h"
 #include "quant/plan/sensitivity.h"
 
 #include <inttypes.h>
@@ -16,6 +17,8 @@ enum { STEPS = 64, MOST_BITS = 8, FAST_BITS = 8 };
 /* Embedding and head of less than LEAST_OUTSIDE bits only where a budget leaves no more, or they are given.
  */
 enum { LEAST_OUTSIDE = 4 };
+static const unsigned outside_sizes[] = {16, 8, 7, 6, 5, 4, 3};
+enum { SIZES = sizeof outside_sizes / sizeof outside_sizes[0], MOST_CHOICES = SIZES * SIZES };
 #define LEAST_CODEBOOK (1.0 / 32.0)
 
 /* ---- bytes of files ---- */
@@ -141,8 +144,6 @@ static void try_size(const gptvq_resolved *size, uint64_t layers, const choice *
 /* Bits of the two that are not given are all that there are. */
 static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved *options, size_t offset,
                                  choice *choices, size_t *count, gptvq_error *err) {
-  static const unsigned sizes[] = {16, 8, 6, 5, 4, 3};
-  enum { SIZES = sizeof sizes / sizeof sizes[0] };
   const gptvq_quantize_options *o = &options->options;
   const bool tied = model->config.tie_embeddings, embedding_given = o->embedding_bits != 0,
              head_given = o->head_bits != 0;
@@ -155,8 +156,8 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
       if (tied ? h > 0 || ((embedding_given || head_given) && e > 0)
                : (embedding_given && e > 0) || (head_given && h > 0))
         continue;
-      if (!embedding_given && !(tied && head_given)) own.options.embedding_bits = sizes[e];
-      if (!head_given) own.options.head_bits = tied ? 16 : sizes[h];
+      if (!embedding_given && !(tied && head_given)) own.options.embedding_bits = outside_sizes[e];
+      if (!head_given) own.options.head_bits = tied ? 16 : outside_sizes[h];
       GPTVQ_TRY(gptvq_plan_create(model, &own, &plan, err));
       choice *c = &choices[(*count)++];
       *c = (choice){plan.bits, other_bytes(model, &plan, offset), 0.0};
@@ -175,7 +176,7 @@ static gptvq_status list_choices(const gptvq_model *model, const gptvq_resolved 
 static gptvq_status try_code(const gptvq_model *model, const gptvq_resolved *options, uint64_t budget,
                              best *b, gptvq_error *err) {
   const size_t offset = digits(gptvq_checkpoint_bytes(model->checkpoint));
-  choice choices[36];
+  choice choices[MOST_CHOICES];
   size_t count;
   GPTVQ_TRY(list_choices(model, options, offset, choices, &count, err));
   double before = 0.0;
@@ -205,7 +206,7 @@ static gptvq_status settle_outside(const gptvq_model *model, gptvq_resolved *opt
   gptvq_quantize_options *o = &options->options;
   const double slope =
       layers_loss(o) * log(PER_BIT) * 8.0 / (double)gptvq_max_size(1, model->info.linear_values);
-  choice choices[36];
+  choice choices[MOST_CHOICES];
   size_t count;
   double least = INFINITY;
   gptvq_outside_bits bits = {16, 16};
@@ -228,6 +229,7 @@ gptvq_status gptvq_budget_settle(const gptvq_model *model, const gptvq_callbacks
                                  gptvq_resolved *options, gptvq_error *err) {
   const gptvq_quantize_options *o = &options->options;
   const double wanted = o->model_bits, parameters = (double)model->info.parameters;
+  GPTVQ_TRY(gptvq_ceiling_settle(model, options, err));
   if (wanted == 0.0)
     return o->embedding_bits == 0 || o->head_bits == 0 ? settle_outside(model, options, err) : GPTVQ_OK;
   const uint64_t budget = (uint64_t)floor(wanted * parameters / 8.0);

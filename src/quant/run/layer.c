@@ -47,6 +47,7 @@ static gptvq_status pack(gptvq_packed_layer *layer, size_t rows, size_t cols, co
   GPTVQ_TRY(gptvq_options_take(options, &given, err));
   GPTVQ_TRY(GPTVQ_TAKE(gptvq_callbacks, callbacks, &own, err));
   given.allocate = GPTVQ_ALLOCATE_UNIFORM; /* a layer alone has none to share with */
+  given.nominal = 1;
   GPTVQ_TRY(gptvq_resolve(&given, &resolved, err));
   GPTVQ_TRY(gptvq_layer_shape(rows, cols, &resolved, &shape, err)); /* sizes are checked before any work */
   GPTVQ_TRY(gptvq_blas_init(err));

@@ -7,6 +7,7 @@
 #include "linalg/gemm.h"
 #include "quant/layer/half_scales.h"
 #include "quant/layer/layer.h"
+#include "quant/plan/memory.h"
 #include "quant/run/head.h"
 #include "quant/run/team.h"
 
@@ -56,11 +57,30 @@ static gptvq_status add_windows(const gptvq_pipeline *p, float *x, float *norm, 
   return gptvq_hessian_gather(sum, p->dist, err);
 }
 
-gptvq_status gptvq_outside_hessian(const gptvq_pipeline *pipeline, gptvq_hessian *hessian, gptvq_error *err) {
+/* A spread of the windows into x, and of them what this member has: as many groups as of all windows, so that
+ * none of its streams is too short, nor any member without work. */
+static gptvq_status embed_some(gptvq_pipeline *p, const gptvq_token_windows *windows, gptvq_error *err) {
+  const size_t length = windows->length, count = gptvq_outside_windows(p->model, windows->count, length);
+  int32_t *tokens = gptvq_alloc(count * length, sizeof *tokens);
+  if (tokens == NULL) return gptvq_fail_memory(err, "calibration windows", count * length * sizeof *tokens);
+  for (size_t i = 0; i < count; i++)
+    memcpy(tokens + i * length, windows->tokens + gptvq_allocation_window(i, count, windows->count) * length,
+           length * sizeof *tokens);
+  const gptvq_token_windows some = {count, length, tokens};
+  p->deal.windows = count;
+  p->samples = gptvq_deal_count(&p->deal);
+  const gptvq_status status = gptvq_embed_windows(p->model, &some, &p->deal, p->x, err);
+  free(tokens);
+  return status;
+}
+
+gptvq_status gptvq_outside_hessian(const gptvq_pipeline *pipeline, const gptvq_token_windows *windows,
+                                   gptvq_hessian *hessian, gptvq_error *err) {
   const gptvq_model *model = pipeline->model;
   const size_t hidden = model->config.hidden, values = pipeline->length * hidden;
   gptvq_pipeline p = *pipeline;
   p.x_original = NULL;
+  GPTVQ_TRY(embed_some(&p, windows, err));
   for (size_t b = 0; b < model->config.layers; b++) {
     GPTVQ_TRY(gptvq_pipeline_run(&p, &model->blocks[b], NULL, err));
     gptvq_block_rest(&model->blocks[b]);

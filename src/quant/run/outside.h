@@ -21,9 +21,10 @@ typedef struct gptvq_outside {
 /* GPTVQ_ERROR_NUMERIC before any work: fp16 scales do not hold the weights of one that is to be packed. */
 gptvq_status gptvq_outside_check(const gptvq_model *model, const gptvq_resolved *options,
                                  const gptvq_outside_bits *bits, gptvq_error *err);
-/* The mean of x xᵀ over what the last norm of the original makes of all windows, which stand in pipeline->x
- * and are taken through its blocks there. */
-gptvq_status gptvq_outside_hessian(const gptvq_pipeline *pipeline, gptvq_hessian *hessian, gptvq_error *err);
+/* The mean of x xᵀ over what the last norm of the original makes of a spread of the windows
+ * (gptvq_outside_windows), which are taken through its blocks in pipeline->x. */
+gptvq_status gptvq_outside_hessian(const gptvq_pipeline *pipeline, const gptvq_token_windows *windows,
+                                   gptvq_hessian *hessian, gptvq_error *err);
 /* hessian[hidden × hidden]: of the head, or NULL. Of a team member 0 packs, and the others get the embedding.
  * Released by the caller. The same for any number of threads. */
 gptvq_status gptvq_outside_pack(const gptvq_model *model, const gptvq_solver *solver,

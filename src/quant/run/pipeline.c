@@ -52,6 +52,7 @@ typedef struct run {
   gptvq_allocation allocation;
   gptvq_workspace *workspace;
   gptvq_stages stages;
+  gptvq_stage_sum estimate[GPTVQ_STAGES]; /* seconds 0: none */
   double start, cpu_start;
 } run;
 
@@ -122,11 +123,21 @@ done:
   return status;
 }
 
+/* What sums over windows take on their way between processes. */
+static double sum_buffers(const run *r) {
+  size_t widest = 0;
+  for (size_t b = 0; b < r->model->config.layers && r->needs_data; b++)
+    for (size_t i = 0; i < r->model->blocks[b].linear_count; i++)
+      widest = gptvq_max_size(widest, r->model->blocks[b].linears[i].cols);
+  return (double)gptvq_sum_bytes(r->dist.team.count, widest, widest);
+}
+
 /* Decides what lies where, and says before hours of work when memory will not do. */
 static gptvq_status plan_memory(run *r, gptvq_error *err) {
-  const double resident = (double)gptvq_resident_memory(), free_bytes = (double)gptvq_available_memory(),
-               own = (double)r->options->memory_limit, neighbours = (double)r->dist.team.neighbours,
-               available = free_bytes > 0.0 ? free_bytes / neighbours + resident : 0.0;
+  const double now = (double)gptvq_resident_memory(), resident = now + sum_buffers(r),
+               free_bytes = (double)gptvq_available_memory(), own = (double)r->options->memory_limit,
+               neighbours = (double)r->dist.team.neighbours,
+               available = free_bytes > 0.0 ? free_bytes / neighbours + now : 0.0;
   gptvq_memory_plan *plan = &r->memory;
   const gptvq_deal deal = gptvq_deal_of(r->options->calib_samples, r->dist.team.rank, r->dist.team.count);
   const size_t windows = gptvq_deal_count(&deal);
@@ -164,6 +175,18 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   if (plan->scratch && r->leads)
     gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "calibration activations lie in scratch files in %s (%.1f GB)",
               r->out.work, plan->scratch_bytes * 1e-9);
+  return GPTVQ_OK;
+}
+
+/* How long it should take: of a whole run in one process on the CPU. */
+static gptvq_status plan_time(run *r, gptvq_error *err) {
+  double seconds = 0.0;
+  if (!r->needs_data || r->resumed || r->device.device != NULL || !gptvq_dist_alone(&r->dist) ||
+      !gptvq_time_plan_pays(r->model, &r->resolved))
+    return GPTVQ_OK;
+  GPTVQ_TRY(gptvq_time_plan_make(r->model, &r->resolved, &r->device.backend, &r->memory, r->estimate, err));
+  for (size_t i = 0; i < GPTVQ_STAGES; i++) seconds += r->estimate[i].seconds;
+  gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "this takes about %.0f minutes", ceil(seconds / 60.0));
   return GPTVQ_OK;
 }
 
@@ -282,10 +305,8 @@ static gptvq_status pack_outside(run *r, const gptvq_token_windows *windows, gpt
   gptvq_hessian hessian = {.values = NULL};
   gptvq_status status = GPTVQ_OK;
   if (bits->embedding == 16 && bits->head == 16) return GPTVQ_OK;
-  if (windows != NULL && gptvq_outside_uses_hessian(r->model, r->options, bits)) {
-    GPTVQ_TRY(gptvq_embed_windows(r->model, windows, &r->pipeline.deal, r->pipeline.x, err));
-    GPTVQ_TRY_GOTO(gptvq_outside_hessian(&r->pipeline, &hessian, err));
-  }
+  if (windows != NULL && gptvq_outside_uses_hessian(r->model, r->options, bits))
+    GPTVQ_TRY_GOTO(gptvq_outside_hessian(&r->pipeline, windows, &hessian, err));
   gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_LOOP);
   status = gptvq_outside_pack(r->model, &r->pipeline.solver, bits, hessian.values, &r->outside, err);
   (void)gptvq_stage_enter(&r->stages, before);
@@ -385,6 +406,7 @@ static gptvq_status quantize_blocks(run *r, gptvq_error *err) {
       gptvq_copies_release(&tuned.copies);
     }
     free(results);
+    gptvq_place_say_crowded(&r->device, r->callbacks);
     GPTVQ_TRY(status);
     gptvq_block_rest(block);
     r->state.blocks = b + 1;
@@ -501,6 +523,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(say_sizes(r, err));
   GPTVQ_TRY(gptvq_team_send_state(&r->dist, &r->out, &r->state, &r->resumed, err));
   GPTVQ_TRY(choose_place(r, err));
+  GPTVQ_TRY(plan_time(r, err));
   if (r->leads && !r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
   if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
   choose_precision(r);
@@ -595,6 +618,10 @@ gptvq_status gptvq_quantize_team(const char *model_dir, const char *out_dir,
     result.sent_bytes = r.sent;
     result.sent_bytes_block = r.sent_in_block;
     result.estimated_peak_bytes = (uint64_t)r.memory.peak;
+    for (size_t i = 0; i < GPTVQ_STAGES; i++) {
+      result.stage_estimated_seconds[i] = r.estimate[i].seconds;
+      result.estimated_seconds += r.estimate[i].seconds;
+    }
     const bool given = report != NULL && report->size >= offsetof(gptvq_quantize_report, expert_tokens) +
                                                              sizeof result.expert_tokens;
     if (!given) gptvq_free(result.expert_tokens);

@@ -13,12 +13,6 @@
 
 /* ---- do the members belong together? ---- */
 
-/* What has to be the same. The processor, as products round differently on another. */
-typedef struct passport {
-  char version[32], processor[64];
-  uint64_t model, options;
-} passport;
-
 static gptvq_status hash_json(const json_t *json, uint64_t seed, uint64_t *hash, gptvq_error *err) {
   char *text = gptvq_json_dump(json, JSON_COMPACT | JSON_SORT_KEYS);
   if (text == NULL) return gptvq_fail_memory(err, "the description of the run", 0);
@@ -27,7 +21,7 @@ static gptvq_status hash_json(const json_t *json, uint64_t seed, uint64_t *hash,
   return GPTVQ_OK;
 }
 
-static gptvq_status fill(const gptvq_resolved *options, const json_t *identity, passport *p,
+static gptvq_status fill(const gptvq_resolved *options, const json_t *identity, gptvq_passport *p,
                          gptvq_error *err) {
   const char *calib = options->options.calib != NULL ? options->options.calib : "";
   memset(p, 0, sizeof *p);
@@ -39,7 +33,8 @@ static gptvq_status fill(const gptvq_resolved *options, const json_t *identity, 
                    err);
 }
 
-static gptvq_status compare(const passport *first, const passport *other, size_t rank, gptvq_error *err) {
+static gptvq_status compare(const gptvq_passport *first, const gptvq_passport *other, size_t rank,
+                            gptvq_error *err) {
   const char *what = NULL;
   if (strcmp(first->version, other->version) != 0)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
@@ -58,7 +53,7 @@ static gptvq_status compare(const passport *first, const passport *other, size_t
 
 static gptvq_status compare_all(gptvq_dist *dist, const gptvq_resolved *options, const json_t *identity,
                                 gptvq_error *err) {
-  passport *all = gptvq_alloc(dist->team.count, sizeof *all);
+  gptvq_passport *all = gptvq_alloc(dist->team.count, sizeof *all);
   if (all == NULL) return gptvq_fail_memory(err, "a team", dist->team.count * sizeof *all);
   gptvq_status status = fill(options, identity, &all[dist->team.rank], err);
   if (status == GPTVQ_OK) status = gptvq_dist_gather(dist, all, sizeof *all, err);

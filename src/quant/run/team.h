@@ -10,6 +10,12 @@
 #include "quant/plan/memory.h"
 #include "quant/run/resume.h"
 
+/* What has to be the same of all members. The processor, as products round differently on another. */
+typedef struct gptvq_passport {
+  char version[32], processor[64];
+  uint64_t model, options; /* hashes */
+} gptvq_passport;
+
 /* Before any work: GPTVQ_ERROR_UNSUPPORTED: an option that one process alone can do; GPTVQ_ERROR_ARGUMENT:
  * more members than groups of windows, or members whose model, options, version or processor differ. The same
  * on all members. */

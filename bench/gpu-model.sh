@@ -1,0 +1,138 @@
+#!/bin/sh
+# The model of docs/SCALING.md, "One card": what quantizing takes on a card of the H100's kind, from FLOP and bytes, with what the CPU still does.
+# Nothing overlaps, as in the program: all parts are added up. Prints the table.
+#
+#   bench/gpu-model.sh [NAME=VALUE…]     with another value of what stands in `assume`, such as copies=50
+#   bench/gpu-model.sh --flop SHAPE N    FLOP of the stages of N blocks of llama-2-7b or llama-2-70b, to be compared with those of
+#                                        gptvq bench make-model --shape SHAPE --layers N --dense -o one && cp examples/stories-4m/tokenizer* one
+#                                        gptvq quantize one --dry-run --json --calib absent.txt --calib-samples 128 --calib-length 2048
+set -eu
+assume="
+windows=128 length=2048   calibration tokens
+bf16=600 tf32=300 fp32=50 fp64=30   TFLOP/s that products reach: an H100 has 990, 495, 67, 67 on paper
+attention=20              TFLOP/s of attend.cuh: of shared memory, which reads 8 numbers for 16 multiplications, come 29 at most
+hbm=2.5                   TB/s of the memory of the card: 3.35 on paper
+processors=132 clock=1.7  of the card, GHz
+path=200                  cycles of a processor for a weight of a trellis in a pass (src/cuda/kernels/path.cuh)
+round=70                  microseconds of a round of the k-means of tables
+pinned=25 copies=10       GB/s between card and host, of pinned memory (activations) and of other
+cores=32                  of the host; what one does, GFLOP/s of products (docs/METHOD.md, as bench/scaling-model.sh):
+bf16core=310 fp32core=100 fp64core=45
+serial=8                  GB/s of passes by one thread
+decode=9                  nanoseconds of one thread for a weight that is decoded and compared: measured, a trellis on an EPYC Zen 4
+memory=200 disk=2         GB/s of memory of the host, by all threads; of files of the model
+caches=4                  GiB of caches of texts that the model writes side by side
+weight=3                  core microseconds of k-means and loop for a weight on the host
+"
+shape='' layers=''
+if [ "${1:-}" = --flop ]; then
+  shape=${2:?SHAPE} layers=${3:?N}
+  shift 3
+fi
+for setting in "$@"; do
+  echo "$assume" | grep -qE "(^| )${setting%%=*}=" || { echo "gpu-model.sh: ${setting%%=*} is no assumption" >&2; exit 2; }
+done
+echo "$assume $*" | awk -v only="$shape" -v only_layers="$layers" '
+{ for (i = 1; i <= NF; i++) if (split($i, pair, "=") == 2) is[pair[1]] = pair[2] }
+
+# c: inputs, m: rows of the n linears that read them, o: rows of the one that writes to the residual stream, or 0
+function input(c, n, m, o,   height, tokens) {
+  tokens = is["windows"] * is["length"]
+  height = o ? o : c
+  linears += m * c
+  volume += m * c * c
+  tries += 256 * n * c                                     # weights that sensitivities are measured by
+  hessian += tokens * c * (c + 1)
+  cross += 2 * tokens * height * c
+  factor += 2 / 3 * c ^ 3                                  # once for the Hessian, once for the maps
+  maps += 2 * height * c * c + (o ? 0 : 2 * m * c * c)     # divided; the new weights
+  doubles += 2 * o * c * c
+  numbers += c * c / 2 + height * c                        # sums
+  squares += c * c
+  crosses += height * c
+  groups += n * int((c + 255) / 256)
+}
+function shape(name) {
+  if (name == "llama-2-7b") { layers = 32; h = 4096; inter = 11008; kv = 4096 }
+  else if (name == "llama-2-70b") { layers = 80; h = 8192; inter = 28672; kv = 1024 }
+  else { print "gpu-model.sh: llama-2-7b or llama-2-70b" > "/dev/stderr"; exit 2 }
+  vocab = 32000
+  linears = volume = hessian = cross = factor = maps = doubles = numbers = squares = crosses = groups = tries = 0
+  input(h, 3, h + 2 * kv, 0); first_cross = cross; first_maps = maps
+  input(h, 1, h, h); input(h, 2, 2 * inter, 0); input(inter, 1, h, h)
+  tokens = is["windows"] * is["length"]
+  scores = 2 * (is["length"] + 1) * h                      # of attention, a token
+}
+function stage(name, flop) { printf "%-20s %.4g\n", name, flop }
+function flops(   n) {
+  n = only_layers
+  stage("calibration text", (is["windows"] / 2 + 2) * is["length"] * (n * (2 * linears + scores) + 2 * vocab * h))
+  stage("gradients", 8192 * (3 * n * (2 * linears + scores) + 4 * vocab * h))
+  stage("sensitivities", 8192 * n * (2 * linears + scores + hessian / tokens) + n * factor)
+  stage("forward, original", n * tokens * (2 * linears + scores))
+  stage("forward, quantized", tokens * (2 * n * (2 * linears + scores) - 2 * inter * h))
+  stage("Hessians", n * hessian + tokens * h * h)
+  stage("mismatch", n * (cross + maps + doubles + factor) - first_cross - first_maps - 2 / 3 * h ^ 3)
+  stage("factorisation", n * factor + 2 / 3 * h ^ 3)
+  stage("losses at the end", 2 * 4 * is["length"] * (n * (2 * linears + scores) + 2 * vocab * h))
+}
+
+function part(where, text, seconds) {
+  rows++
+  place[rows] = where; label[rows] = text
+  figure[rows, model] = seconds
+  total[model, where == "default" ? 2 : 1] += seconds
+  if (where != "default") split_[model, where] += seconds
+}
+function compute(name,   weights, all, stream, T, half, single, double, side) {
+  shape(name)
+  rows = 0
+  T = 1e12
+  half = is["cores"] * is["bf16core"] * 1e9; single = is["cores"] * is["fp32core"] * 1e9; double = is["cores"] * is["fp64core"] * 1e9
+  weights = layers * linears
+  all = layers * (2 * linears + scores) + 2 * vocab * h    # a token, forward
+  stream = tokens * h * 4
+  part("card", "forward passes, bf16: both streams, once more for the head", 3 * 2 * weights * tokens / is["bf16"] / T)
+  part("card", "attention of these", 3 * layers * scores * tokens / is["attention"] / T)
+  part("card", "Hessians and mismatch, TF32", layers * (hessian + cross) / is["tf32"] / T)
+  part("card", "their sums in double, 28 bytes a number for 1,024 tokens", layers * numbers * 28 * tokens / 1024 / is["hbm"] / T)
+  part("card", "norms, gates, rounding: 100 bytes a value of the stream, 26 of the MLP", 3 * layers * tokens * (100 * h + 26 * inter) / is["hbm"] / T)
+  part("card", "factorisations, twice, double", 2 * layers * factor / is["fp64"] / T)
+  part("card", "paths: loop, three re-assignments", 4 * weights * is["path"] / is["processors"] / is["clock"] / 1e9)
+  part("card", "solver: products, 13 r c², fp32", 13 * layers * volume / is["fp32"] / T)
+  part("card", "tables: 24 rounds a group of 256 columns", 24 * layers * groups * is["round"] / 1e6)
+  part("copies", "residual streams, fp32: 12 up, 4 down a block", 16 * layers * stream / is["pinned"] / 1e9)
+  part("copies", "inputs of o and down that are kept, down and up", 2 * layers * tokens * (h + inter) * 4 / is["pinned"] / 1e9)
+  part("copies", "weights of both streams, bf16, and for the head", 6 * weights / is["copies"] / 1e9)
+  part("copies", "sums, once a layer; factors, twice up and down", layers * (8 * (squares + crosses) + 16 * squares) / is["copies"] / 1e9)
+  part("copies", "solver: 74 bytes a weight", 74 * weights / is["copies"] / 1e9)
+  part("CPU", "mismatch: division, new weights; the part in double", layers * (maps / single + doubles / double))
+  part("CPU", "passes of one thread over sums, maps, inverses", layers * (24 * numbers + 12 * crosses + 12 * squares) / is["serial"] / 1e9)
+  part("CPU", "layer errors: products, 4 r c²", 4 * layers * volume / single)
+  part("CPU", "layer errors: weights decoded and compared by one thread", weights * is["decode"] / 1e9)
+  part("CPU", "output head: its Hessian, its codes", (tokens * h * h + 3 * vocab * h * h) / single)
+  part("CPU", "streams: to and from bf16, differences", layers * stream * (16 * 1.5 + 2 * 5) / is["memory"] / 1e9)
+  part("CPU", "original read, result written", (2 * weights + 4 * vocab * h + weights * 2.25 / 8) / is["disk"] / 1e9)
+  part("CPU", "judging: weights to the card, both models", 4 * weights / is["copies"] / 1e9)
+  texts = is["windows"] / 2 + 2
+  side = int(is["caches"] * 2 ^ 30 / (layers * 2 * kv * 2 * is["length"])) # texts at a time; for each of their tokens all weights are read
+  if (side > 128) side = 128
+  part("default", "text that the model writes: " texts " windows", int((texts + side - 1) / side) * is["length"] * 2 * weights / is["memory"] / 1e9)
+  part("default", "gradients of 8,192 tokens", 8192 * (3 * (all - 2 * vocab * h) + 4 * vocab * h) / half)
+  part("default", "sensitivities", 8192 * layers * (2 * linears + hessian / tokens) / single + layers * tries * is["weight"] / is["cores"] / 1e6)
+}
+function minutes(s) { return s < 3600 ? sprintf("%.1f min", s / 60) : sprintf("%.1f h", s / 3600) }
+END {
+  if (only != "") { shape(only); flops(); exit }
+  for (model = 1; model <= 2; model++) compute(model == 1 ? "llama-2-7b" : "llama-2-70b")
+  print "| where | what | 7B, s | 70B, s |"
+  print "| --- | --- | --- | --- |"
+  for (i = 1; i <= rows; i++)
+    if (place[i] != "default") printf "| %s | %s | %.0f | %.0f |\n", place[i], label[i], figure[i, 1], figure[i, 2]
+  n = split("card copies CPU", names, " ")
+  for (i = 1; i <= n; i++) printf "| | **%s** | %s | %s |\n", names[i], minutes(split_[1, names[i]]), minutes(split_[2, names[i]])
+  printf "| | **`--calib-self 0 --allocate uniform`** | %s | %s |\n", minutes(total[1, 1]), minutes(total[2, 1])
+  for (i = 1; i <= rows; i++)
+    if (place[i] == "default") printf "| CPU | %s | %.0f | %.0f |\n", label[i], figure[i, 1], figure[i, 2]
+  printf "| | **the default recipe** | %s | %s |\n", minutes(total[1, 1] + total[1, 2]), minutes(total[2, 1] + total[2, 2])
+}'
