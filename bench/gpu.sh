@@ -109,6 +109,10 @@ if has_step parity; then
     [ -n "$path" ] || { undone "$test: not built"; continue; }
     ! attempt "$test" 60 "$path" || passed "$test"
   done
+  if [ $small = no ] && attempt "the example beside the CPU" 120 env BUILD="$build" bench/device-parity.sh --device "$device"; then
+    cat "$scratch/log"
+    passed "the example beside the CPU"
+  fi
 fi
 if has_step sanitizer; then
   sanitizer=${SANITIZER:-$(command -v compute-sanitizer || ls "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer" 2> /dev/null || true)}

@@ -347,6 +347,59 @@ static void update_solves_the_normal_equations(void **state) {
   free(h);
 }
 
+/* After a sweep that moved values the gradient that followed them is the one that is made anew, up to what
+ * products of so many terms are rounded by: those of the columns, and of all that moved. */
+static void gradients_follow(void **state) {
+  (void)state;
+  enum { ROWS = 24, COLS = 203 };
+  float *w = random_weights(ROWS, COLS, 51);
+  double *h = random_hessian(COLS, 400, 52), largest = 0.0;
+  for (size_t i = 0; i < ROWS * COLS; i++) largest = fmax(largest, fabs((double)w[i]));
+  for (unsigned variant = 0; variant < 6; variant++) {
+    const unsigned d = 1u << variant % 3; /* then a trellis, and block scales */
+    gptvq_quantize_options o = small_options(d, 3, 8 * COLS);
+    if (variant == 3) {
+      gptvq_quantize_options_init(&o);
+      o.code = GPTVQ_CODE_TRELLIS;
+      o.bits = 2.25;
+      o.allocate = GPTVQ_ALLOCATE_UNIFORM;
+    }
+    if (variant > 3) o.scale_block = 16;
+    gptvq_factor *f;
+    gptvq_error err = {.message = ""};
+    assert_int_equal(make_factor("test", COLS, h, &o, NULL, &f, &err), GPTVQ_OK);
+    const gptvq_resolved r = resolved(&o);
+    gptvq_arena arena;
+    gptvq_vq q = open_layer(ROWS, COLS, w, f, &r, &arena);
+    const size_t n = q.padded;
+    float *followed = gptvq_alloc(ROWS * n, sizeof *followed);
+    for (int sweep = 0; sweep < 2; sweep++) {
+      double gain;
+      if (sweep == 0 && q.step_bits > 0) continue;
+      assert_int_equal(sweep == 0 ? gptvq_vq_reassign(&q, &gain, &err) : gptvq_vq_search(&q, &gain, &err),
+                       GPTVQ_OK);
+      assert_true(gain > 0.0 && q.has_gradient);
+      memcpy(followed, q.error, ROWS * n * sizeof *followed);
+      q.has_gradient = false;
+      assert_int_equal(gptvq_vq_gradient(&q, &err), GPTVQ_OK);
+      for (size_t i = 0; i < ROWS * n; i++) {
+        double bound = 2.0 * largest * gptvq_factor_ridge(f, i % n);
+        for (size_t k = 0; k < n; k++)
+          bound += 2.0 * largest * fabs((double)q.factor->h[k * n + i % n]); /* errors, before and after */
+        bound *= 2.0 * (double)(2 * n + 2) * 0x1p-24;
+        if (fabs((double)followed[i] - (double)q.error[i]) > bound)
+          fail_msg("variant %u, sweep %d: %g followed, %g made anew, bound %g", variant, sweep,
+                   (double)followed[i], (double)q.error[i], bound);
+      }
+    }
+    free(followed);
+    gptvq_arena_destroy(&arena);
+    gptvq_factor_destroy(f);
+  }
+  free(w);
+  free(h);
+}
+
 /* The reported error is that of the stored values, for all kinds of settings; each ingredient lowers it. */
 static void reported_error_is_the_stored_one(void **state) {
   (void)state;
@@ -456,6 +509,7 @@ int main(void) {
                                      cmocka_unit_test(without_feedback_it_is_kmeans),
                                      cmocka_unit_test(tiny_layers_against_brute_force),
                                      cmocka_unit_test(update_solves_the_normal_equations),
+                                     cmocka_unit_test(gradients_follow),
                                      cmocka_unit_test(update_of_small_losses),
                                      cmocka_unit_test(reported_error_is_the_stored_one),
                                      cmocka_unit_test(diagonal_metric_is_the_published_one),

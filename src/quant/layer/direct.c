@@ -14,9 +14,7 @@
 
 /* COLUMNS of H that are added up at a time: with the rows of a group they stay in the first-level cache, or
  * near. TOGETHER: stripes that meet them there. MATRICES: of those that are worked on at a time. */
-enum { COLUMNS = GPTVQ_NORMAL_COLUMNS, TOGETHER = 8, MOST_STRIPES = 64, MOST_VALUES = 8192, MAX_STEPS = 60 };
-/* Of the loss, as in update.c. */
-#define REMAINING 3e-4
+enum { COLUMNS = GPTVQ_NORMAL_COLUMNS, TOGETHER = 8, MOST_STRIPES = 64, MOST_VALUES = 8192 };
 static const size_t matrices_bytes = (size_t)128 << 20;
 
 typedef struct direct {
@@ -230,9 +228,9 @@ static void find_step(const direct *d, size_t stripe, double loss, stripe_scratc
   memset(cg->solution, 0, d->values * sizeof *cg->solution);
   memcpy(cg->residual, s->slope, d->values * sizeof *cg->residual);
   set_blocks(d, stripe, cg->blocks);
-  cg->enough[0] = REMAINING * loss;
+  cg->enough[0] = GPTVQ_UPDATE_REMAINING * loss;
   gptvq_cg_begin(cg);
-  for (unsigned step = 0; step < MAX_STEPS && cg->active_count > 0; step++) {
+  for (unsigned step = 0; step < GPTVQ_UPDATE_STEPS && cg->active_count > 0; step++) {
     multiply(d, stripe, cg->direction, s->product);
     for (size_t v = 0; v < d->values; v++) cg->product[v] = (double)s->product[v];
     gptvq_cg_step(cg);

@@ -181,7 +181,10 @@ bool gptvq_vq_deal(const gptvq_solver *solver, const gptvq_vq *q, gptvq_vq *part
 gptvq_status gptvq_vq_assemble(const gptvq_vq *part, gptvq_vq *q, gptvq_error *err);
 size_t gptvq_vq_assemble_bytes(const gptvq_vq *part);
 
-/* update.c */
+/* update.c, direct.c. A stripe is finished after so many steps, or when the preconditioned residual says that
+ * what can still be gained is such a fraction of its loss: storing the codebooks in 8 bits costs more. */
+#define GPTVQ_UPDATE_REMAINING 3e-4
+enum { GPTVQ_UPDATE_STEPS = 60 };
 gptvq_status gptvq_vq_times_system(const gptvq_vq *q, size_t count, const uint32_t *stripes,
                                    const float *directions, double *products, gptvq_error *err);
 gptvq_status gptvq_vq_update(gptvq_vq *q, double *loss, gptvq_error *err);
@@ -192,9 +195,9 @@ size_t gptvq_vq_update_bytes(const gptvq_vq *q);
 void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *out);
 void gptvq_vq_curvature(const gptvq_vq *q, size_t stripe, double *blocks);
 
-/* direct.c: are the systems of the update small enough to be formed and factorised? */
+/* direct.c: are the systems of the update small enough to be formed? */
 bool gptvq_vq_is_direct(const gptvq_vq *q);
-/* Then: the update. Destroys q->work and q->error. */
+/* Then: the update. */
 gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err);
 size_t gptvq_vq_direct_bytes(const gptvq_vq *q);
 

@@ -1,6 +1,6 @@
 /* Codebook update: with assignments fixed the layer loss is a quadratic in all centroids, one independent
- * system per stripe. Small systems are solved directly (direct.c), the others here, by preconditioned
- * conjugate gradients on the normal equations; the operator is decode, times H, gather. */
+ * system per stripe, solved by preconditioned conjugate gradients on the normal equations. Small systems are
+ * formed (direct.c); for the others the operator is decode, times H, gather. */
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/solve/cg.h"
@@ -8,12 +8,6 @@
 
 #include <math.h>
 #include <string.h>
-
-enum { MAX_STEPS = 60 };
-/* What the preconditioned residual says can still be gained, as a fraction of the stripe's loss: from there
- * on a stripe is finished. Each further step costs a product with H, and storing the codebooks in 8 bits
- * alone costs more. */
-#define REMAINING 3e-4
 
 /* Σ over rows and blocks of scale · y at the centroid of that block: the transpose of decode */
 void gptvq_vq_gather(const gptvq_vq *q, size_t stripe, const float *y, double *out) {
@@ -68,7 +62,7 @@ static void prepare(void *context, size_t begin, size_t end, size_t thread) {
                     s->residual + stripe * s->values); /* E (H + ridge) */
     s->enough[stripe] = 0.0;
     for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
-      s->enough[stripe] += REMAINING * job->row_loss[row];
+      s->enough[stripe] += GPTVQ_UPDATE_REMAINING * job->row_loss[row];
   }
 }
 
@@ -179,7 +173,7 @@ gptvq_status gptvq_vq_update_gradients(gptvq_vq *q, double *loss, gptvq_error *e
   gptvq_parallel_for(q->stripes, 1, prepare, &job);
   q->has_gradient = false;
   gptvq_cg_begin(s);
-  for (unsigned step = 0; step < MAX_STEPS && s->active_count > 0; step++) {
+  for (unsigned step = 0; step < GPTVQ_UPDATE_STEPS && s->active_count > 0; step++) {
     gptvq_stage_count(q->stages, GPTVQ_IN_FP32,
                       2.0 * (double)(active_row_count(&job) * q->padded * q->padded));
     GPTVQ_TRY(q->backend->times_system(q, s->active_count, s->active, s->direction, s->product, err));
