@@ -4,20 +4,20 @@
 
 #include <string.h>
 
-/* The peak of what a stage multiplies in: that of the calibration in its stages, else fp32. */
-static double peak_of(const gptvq_quantize_speed *s, const char *stage) {
-  static const char *const calibration[] = {"forward, original", "forward, quantized", "Hessians",
-                                            "mismatch"};
-  for (size_t i = 0; i < sizeof calibration / sizeof *calibration; i++)
-    if (strcmp(stage, calibration[i]) == 0 && s->report.calib_compute == GPTVQ_COMPUTE_BF16)
-      return s->bf16_flops;
-  return s->fp32_flops;
+/* What products in the cache would take for the same work, each in its precision, of what the stage took. */
+static double peak_share(const gptvq_quantize_speed *s, size_t stage) {
+  const gptvq_quantize_report *r = &s->report;
+  const double bf16 = r->stage_bf16_flop[stage], exact = r->stage_double_flop[stage];
+  double seconds = (r->stages[stage].flop - bf16 - exact) / s->fp32_flops + exact / s->double_flops;
+  if (bf16 > 0) seconds += bf16 / s->bf16_flops;
+  return r->stages[stage].cpu_seconds > 0 ? seconds / r->stages[stage].cpu_seconds : 0;
 }
 
 static void print(const gptvq_quantize_speed *s) {
   const gptvq_quantize_report *r = &s->report;
   printf("products reach %.1f GFLOP/s a thread in fp32", 1e-9 * s->fp32_flops);
   if (s->bf16_flops > 0) printf(", %.1f in bf16", 1e-9 * s->bf16_flops);
+  printf(", %.1f in double", 1e-9 * s->double_flops);
   printf("; calibration in %s, %d threads\n", gptvq_compute_name(r->calib_compute), gptvq_get_threads());
   printf("%-20s %9s %6s %10s %9s %8s\n", "stage", "CPU s", "share", "GFLOP", "GFLOP/s", "of peak");
   for (size_t i = 0; i < r->stage_count; i++) {
@@ -25,7 +25,7 @@ static void print(const gptvq_quantize_speed *s) {
     printf("%-20s %9.3f %5.1f%%", t->name, t->cpu_seconds, 100.0 * t->cpu_seconds / r->cpu_seconds);
     if (t->flop > 0 && t->cpu_seconds > 0) {
       const double rate = t->flop / t->cpu_seconds;
-      printf(" %10.1f %9.1f %7.0f%%", 1e-9 * t->flop, 1e-9 * rate, 100.0 * rate / peak_of(s, t->name));
+      printf(" %10.1f %9.1f %7.0f%%", 1e-9 * t->flop, 1e-9 * rate, 100.0 * peak_share(s, i));
     }
     if (r->stage_device_seconds[i] > 0)
       printf(" %.3f s of %.3f on %s", r->stage_device_seconds[i], t->seconds, r->device);
@@ -42,19 +42,19 @@ static json_t *to_json(const char *shape, const gptvq_quantize_bench *bench, con
   for (size_t i = 0; i < r->stage_count; i++) {
     const gptvq_stage_time *t = &r->stages[i];
     const double rate = t->cpu_seconds > 0 ? t->flop / t->cpu_seconds : 0;
-    gptvq_cli_json_append(stages,
-                          json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "name", t->name, "seconds",
-                                    t->seconds, "cpu_seconds", t->cpu_seconds, "flop", t->flop, "gflop_per_s",
-                                    1e-9 * rate, "peak_share", rate / peak_of(s, t->name), "device_seconds",
-                                    r->stage_device_seconds[i]));
+    gptvq_cli_json_append(stages, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "name", t->name,
+                                            "seconds", t->seconds, "cpu_seconds", t->cpu_seconds, "flop",
+                                            t->flop, "bf16_flop", r->stage_bf16_flop[i], "double_flop",
+                                            r->stage_double_flop[i], "gflop_per_s", 1e-9 * rate, "peak_share",
+                                            peak_share(s, i), "device_seconds", r->stage_device_seconds[i]));
   }
-  return json_pack("{s:s, s:s, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:o}", "shape", shape, "device",
-                   r->device, "layers", (json_int_t)bench->layers, "calib_samples",
+  return json_pack("{s:s, s:s, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "shape", shape,
+                   "device", r->device, "layers", (json_int_t)bench->layers, "calib_samples",
                    (json_int_t)bench->options.calib_samples, "calib_length",
                    (json_int_t)bench->options.calib_length, "threads", gptvq_get_threads(), "calib_compute",
                    gptvq_compute_name(r->calib_compute), "fp32_gflop_per_s", 1e-9 * s->fp32_flops,
-                   "bf16_gflop_per_s", 1e-9 * s->bf16_flops, "seconds", r->seconds, "cpu_seconds",
-                   r->cpu_seconds, "stages", stages);
+                   "bf16_gflop_per_s", 1e-9 * s->bf16_flops, "double_gflop_per_s", 1e-9 * s->double_flops,
+                   "seconds", r->seconds, "cpu_seconds", r->cpu_seconds, "stages", stages);
 }
 
 int gptvq_cmd_bench_quantize(int argc, char **argv) {

@@ -75,7 +75,7 @@ typedef struct gptvq_quantize_speed {
   gptvq_quantize_report report;
   /* FLOP per second of one thread while all are at work, of products that stay in its cache; 0: no such
    * instructions */
-  double fp32_flops, bf16_flops;
+  double fp32_flops, bf16_flops, double_flops;
 } gptvq_quantize_speed;
 
 void gptvq_quantize_bench_init(gptvq_quantize_bench *bench);

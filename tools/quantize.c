@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/stages.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "linalg/gemm_bf16.h"
@@ -20,23 +21,29 @@ enum { SIDE = 256, DEPTH = 512, PRODUCTS = 16, ROUNDS = 20 };
 typedef struct products {
   const float *a, *b;
   const uint16_t *a16, *b16;
-  float *c; /* [threads × SIDE²] */
-  bool rounds;
+  const double *a64, *b64;
+  float *c;    /* [threads × SIDE²] */
+  double *c64; /* [threads × SIDE²] */
+  gptvq_precision precision;
 } products;
 
 static void multiply(void *context, size_t begin, size_t end, size_t thread) {
   const products *p = context;
   float *c = p->c + thread * SIDE * SIDE;
+  double *c64 = p->c64 + thread * SIDE * SIDE;
   for (size_t i = begin * PRODUCTS; i < end * PRODUCTS; i++) {
-    if (p->rounds) gptvq_gemm_bf16_nt(SIDE, SIDE, DEPTH, p->a16, DEPTH, p->b16, DEPTH, c, SIDE);
+    if (p->precision == GPTVQ_IN_BF16)
+      gptvq_gemm_bf16_nt(SIDE, SIDE, DEPTH, p->a16, DEPTH, p->b16, DEPTH, c, SIDE);
+    else if (p->precision == GPTVQ_IN_DOUBLE)
+      gptvq_gemm_double_nn(SIDE, SIDE, DEPTH, 1.0, p->a64, DEPTH, p->b64, SIDE, c64, SIDE);
     else gptvq_gemm_serial_nt(SIDE, SIDE, DEPTH, 1.0f, p->a, DEPTH, p->b, DEPTH, 0.0f, c, SIDE);
   }
 }
 
 /* FLOP per second of a thread while all are at work. */
-static double measure(products *p, bool rounds) {
+static double measure(products *p, gptvq_precision precision) {
   double best = 0.0;
-  p->rounds = rounds;
+  p->precision = precision;
   for (size_t i = 0; i < ROUNDS; i++) {
     double start = gptvq_cpu_seconds(); /* as the stages' */
     gptvq_parallel_for(gptvq_thread_count(), 1, multiply, p);
@@ -51,23 +58,30 @@ static gptvq_status measure_products(gptvq_quantize_speed *speed, gptvq_error *e
   const size_t values = (size_t)SIDE * DEPTH, threads = gptvq_thread_count();
   float *numbers = gptvq_alloc(2 * values + threads * SIDE * SIDE, sizeof *numbers);
   uint16_t *rounded = gptvq_alloc(2 * values, sizeof *rounded);
-  gptvq_status status = numbers != NULL && rounded != NULL
+  double *exact = gptvq_alloc_zero(2 * values + threads * SIDE * SIDE, sizeof *exact);
+  gptvq_status status = numbers != NULL && rounded != NULL && exact != NULL
                             ? gptvq_blas_init(err)
-                            : gptvq_fail_memory(err, "matrices to multiply", 2 * values * sizeof *numbers);
+                            : gptvq_fail_memory(err, "matrices to multiply", 2 * values * sizeof *exact);
   if (status == GPTVQ_OK) {
     uint64_t state = 1;
     for (size_t i = 0; i < 2 * values; i++) numbers[i] = (float)gptvq_random_unit(&state) - 0.5f;
+    for (size_t i = 0; i < 2 * values; i++) exact[i] = (double)numbers[i];
     gptvq_to_bf16(2 * values, numbers, rounded);
     products p = {.a = numbers,
                   .b = numbers + values,
                   .a16 = rounded,
                   .b16 = rounded + values,
-                  .c = numbers + 2 * values};
-    speed->fp32_flops = measure(&p, false);
-    speed->bf16_flops = gptvq_gemm_bf16_available() ? measure(&p, true) : 0.0;
+                  .a64 = exact,
+                  .b64 = exact + values,
+                  .c = numbers + 2 * values,
+                  .c64 = exact + 2 * values};
+    speed->fp32_flops = measure(&p, GPTVQ_IN_FP32);
+    speed->bf16_flops = gptvq_gemm_bf16_available() ? measure(&p, GPTVQ_IN_BF16) : 0.0;
+    speed->double_flops = measure(&p, GPTVQ_IN_DOUBLE);
   }
   free(numbers);
   free(rounded);
+  free(exact);
   return status;
 }
 

@@ -184,6 +184,8 @@ typedef struct gptvq_quantize_report {
    * of a run on a device, by several processes, resumed, or so short that measuring the machine does not pay.
    */
   double estimated_seconds, stage_estimated_seconds[GPTVQ_MAX_STAGES];
+  /* of each stage's flop those in bf16 and in double, as on the CPU; the rest is in fp32 */
+  double stage_bf16_flop[GPTVQ_MAX_STAGES], stage_double_flop[GPTVQ_MAX_STAGES];
 } gptvq_quantize_report;
 static inline void gptvq_quantize_report_init(gptvq_quantize_report *report) { GPTVQ_INIT(report); }
 

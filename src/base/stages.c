@@ -24,8 +24,11 @@ gptvq_stage gptvq_stage_enter(gptvq_stages *stages, gptvq_stage stage) {
   return before;
 }
 
-void gptvq_stage_count(gptvq_stages *stages, double flop) {
-  if (stages != NULL) stages->sums[stages->now].flop += flop;
+void gptvq_stage_count(gptvq_stages *stages, gptvq_precision precision, double flop) {
+  if (stages == NULL) return;
+  gptvq_stage_sum *sum = &stages->sums[stages->now];
+  sum->flop += flop;
+  sum->precise_flop[precision] += flop;
 }
 
 void gptvq_stage_device(gptvq_stages *stages, double seconds) {

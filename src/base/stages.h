@@ -22,9 +22,18 @@ typedef enum gptvq_stage {
   GPTVQ_STAGES
 } gptvq_stage;
 
+/* What products and factorisations work in. */
+typedef enum gptvq_precision {
+  GPTVQ_IN_FP32,
+  GPTVQ_IN_BF16,
+  GPTVQ_IN_DOUBLE,
+  GPTVQ_PRECISIONS
+} gptvq_precision;
+
 typedef struct gptvq_stage_sum {
-  double seconds, cpu_seconds, flop; /* flop: of matrix products and factorisations */
-  double device_seconds;             /* of `seconds`: at work on a device, or waiting for it */
+  double seconds, cpu_seconds, flop;     /* flop: of matrix products and factorisations */
+  double precise_flop[GPTVQ_PRECISIONS]; /* the same by their precision */
+  double device_seconds;                 /* of `seconds`: at work on a device, or waiting for it */
 } gptvq_stage_sum;
 
 typedef struct gptvq_stages {
@@ -38,7 +47,7 @@ void gptvq_stages_start(gptvq_stages *stages);
 /* Returns the stage that was at work. */
 gptvq_stage gptvq_stage_enter(gptvq_stages *stages, gptvq_stage stage);
 /* Work of the stage that is entered. */
-void gptvq_stage_count(gptvq_stages *stages, double flop);
+void gptvq_stage_count(gptvq_stages *stages, gptvq_precision precision, double flop);
 /* Time of the stage at work that a device took. */
 void gptvq_stage_device(gptvq_stages *stages, double seconds);
 /* "forward, original"; static storage */

@@ -12,9 +12,9 @@
 #include <string.h>
 
 /* Products of CHUNK tokens are summed in fp32, the sums in double (as calib/hessian.c). TOKENS: that are
- * worked on together. SLAB, STRIP: rows and columns of a map that are divided together, multiples of the
- * tiles of linalg/gemm.c. */
-enum { CHUNK = 256, TOKENS = 2048, SLAB = 2048, STRIP = 2048, DOUBLE_SLAB = 256, ATTEMPTS = 6 };
+ * worked on together. SLAB: rows of a map that are divided together, a multiple of the tiles of
+ * linalg/gemm.c. */
+enum { CHUNK = 256, TOKENS = 2048, SLAB = 2048, DOUBLE_SLAB = 256, ATTEMPTS = 6 };
 
 /* doubles of the two sums; floats of the differences */
 static bool sizes(size_t cols, size_t rows, size_t *sums, size_t *differences) {
@@ -249,20 +249,12 @@ static void narrow_sums(gptvq_mismatch *m) {
   m->sums = NULL;
 }
 
-/* map[rows × n] · L⁻ᵀ L⁻¹ in place; half: [SLAB × n]. In strips of columns: of L⁻¹ only what is not zero is
- * used. */
+/* map[rows × n] · L⁻ᵀ L⁻¹ in place; half: [SLAB × n] */
 static void divide(size_t n, size_t rows, const float *inverse, float *half, float *map) {
   for (size_t r = 0; r < rows; r += SLAB) {
     size_t count = gptvq_min_size(SLAB, rows - r);
-    float *out = map + r * n;
-    for (size_t c = 0, end; c < n; c = end) {
-      end = gptvq_min_size(n, c + STRIP);
-      gptvq_gemm_nt(count, end - c, end, 1.0f, out, n, inverse + c * n, n, 0.0f, half + c, n);
-    }
-    for (size_t c = 0, end; c < n; c = end) {
-      end = gptvq_min_size(n, c + STRIP);
-      gptvq_gemm_nn(count, end - c, n - c, 1.0f, half + c, n, inverse + c * n + c, n, 0.0f, out + c, n);
-    }
+    gptvq_gemm_nt_lower(count, n, map + r * n, n, inverse, n, half, n);
+    gptvq_gemm_nn_lower(count, n, half, n, inverse, n, map + r * n, n);
   }
 }
 

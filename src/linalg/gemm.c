@@ -16,6 +16,7 @@ typedef struct gemm_job {
   const float *a, *b;
   float *c;
   CBLAS_TRANSPOSE trans_a, trans_b;
+  bool lower; /* B as it lies is a lower triangle: what is zero is left out */
 } gemm_job;
 
 static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
@@ -26,8 +27,15 @@ static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
     size_t m = gptvq_min_size(job->tile, job->m - i), n = gptvq_min_size(job->tile, job->n - j);
     const float *a = job->a + (job->trans_a == CblasTrans ? i : i * job->lda);
     const float *b = job->b + (job->trans_b == CblasTrans ? j * job->ldb : j);
-    cblas_sgemm(CblasRowMajor, job->trans_a, job->trans_b, (blasint)m, (blasint)n, (blasint)job->k,
-                job->alpha, a, (blasint)job->lda, b, (blasint)job->ldb, job->beta, job->c + i * job->ldc + j,
+    size_t k = job->k;
+    if (job->lower && job->trans_b == CblasTrans) k = gptvq_min_size(k, j + n);
+    else if (job->lower) {
+      a += j;
+      b += j * job->ldb;
+      k -= j;
+    }
+    cblas_sgemm(CblasRowMajor, job->trans_a, job->trans_b, (blasint)m, (blasint)n, (blasint)k, job->alpha, a,
+                (blasint)job->lda, b, (blasint)job->ldb, job->beta, job->c + i * job->ldc + j,
                 (blasint)job->ldc);
   }
 }
@@ -35,26 +43,38 @@ static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
 static void run(gemm_job *job) {
   gptvq_blas_one_thread();
   if (job->m == 0 || job->n == 0) return;
-  job->tile = job->m >= LARGE && job->n >= LARGE ? 2 * TILE : TILE;
+  job->tile = job->m >= LARGE && job->n >= LARGE && !job->lower ? 2 * TILE : TILE;
   job->tiles_n = gptvq_ceil_div(job->n, job->tile);
   gptvq_parallel_for(gptvq_ceil_div(job->m, job->tile) * job->tiles_n, 1, gemm_tile, job);
 }
 
 void gptvq_gemm_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                    size_t ldb, float beta, float *c, size_t ldc) {
-  gemm_job job = {m, n, k, lda, ldb, ldc, 0, 0, alpha, beta, a, b, c, CblasNoTrans, CblasTrans};
+  gemm_job job = {m, n, k, lda, ldb, ldc, 0, 0, alpha, beta, a, b, c, CblasNoTrans, CblasTrans, false};
   run(&job);
 }
 
 void gptvq_gemm_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                    size_t ldb, float beta, float *c, size_t ldc) {
-  gemm_job job = {m, n, k, lda, ldb, ldc, 0, 0, alpha, beta, a, b, c, CblasNoTrans, CblasNoTrans};
+  gemm_job job = {m, n, k, lda, ldb, ldc, 0, 0, alpha, beta, a, b, c, CblasNoTrans, CblasNoTrans, false};
   run(&job);
 }
 
 void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                    size_t ldb, float beta, float *c, size_t ldc) {
-  gemm_job job = {m, n, k, lda, ldb, ldc, 0, 0, alpha, beta, a, b, c, CblasTrans, CblasNoTrans};
+  gemm_job job = {m, n, k, lda, ldb, ldc, 0, 0, alpha, beta, a, b, c, CblasTrans, CblasNoTrans, false};
+  run(&job);
+}
+
+void gptvq_gemm_nt_lower(size_t m, size_t n, const float *a, size_t lda, const float *l, size_t ldl, float *c,
+                         size_t ldc) {
+  gemm_job job = {m, n, n, lda, ldl, ldc, 0, 0, 1.0f, 0.0f, a, l, c, CblasNoTrans, CblasTrans, true};
+  run(&job);
+}
+
+void gptvq_gemm_nn_lower(size_t m, size_t n, const float *a, size_t lda, const float *l, size_t ldl, float *c,
+                         size_t ldc) {
+  gemm_job job = {m, n, n, lda, ldl, ldc, 0, 0, 1.0f, 0.0f, a, l, c, CblasNoTrans, CblasNoTrans, true};
   run(&job);
 }
 

@@ -94,6 +94,8 @@ awk -v p="$(json fp32_gflop_per_s)" 'BEGIN {exit !(p > 0)}' || die "no products 
 near "$(awk '$1 == "\"cpu_seconds\":" {gsub(",", ""); if (n++) s += $2; else whole = $2} END {print whole / s}' "$capture/out")" 1 0.05
 expect_out '"name": "codebook update"'
 expect_out '"peak_share": 0\.[0-9]'
+awk '$2 == "\"factorisation\"," {on = 1} on && $1 == "\"flop\":" {all = $2} on && $1 == "\"double_flop\":" {found = $2 == all && all + 0 > 0; exit} END {exit !found}' \
+  "$capture/out" || die "the factorisation does not work in double"
 TMPDIR=$PWD/scratch expect_ok "$GPTVQ" bench quantize --shape stories --calib-samples 1 --calib-length 64 --threads 1 --calib-compute fp32
 expect_out '^products reach [0-9.]+ GFLOP/s a thread in fp32.*; calibration in fp32, 1 threads$'
 expect_out '^Hessians +[0-9.]+ +[0-9.]+% +[0-9.]+ +[0-9.]+ +[0-9]+%$'

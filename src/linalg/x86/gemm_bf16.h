@@ -32,7 +32,7 @@ void gptvq_gemm_bf16_tn_amx(bool upper, size_t m, size_t n, size_t k, const uint
                             const uint16_t *b, size_t ldb, float *c, size_t ldc);
 /* out[n] = x[n] rounded as gptvq_float_to_bf16 does; out may be x's memory. */
 void gptvq_to_bf16_avx512(size_t n, const float *x, uint16_t *out);
-/* Two neighbouring rows of x (n = 2, or the last one alone) in bf16 as one row of pairs, the first row's in
+/* Two neighbouring rows of x (n > 1; else the last one alone) in bf16 as one row of pairs, the first row's in
  * the lower half, cut into panels of GPTVQ_BF16_PANEL columns: out[panel · pairs · GPTVQ_BF16_PANEL +
  * column]; zeros beyond the last column. `pairs`: rows of a panel. */
 void gptvq_pack_pair_avx512(size_t n, size_t cols, const float *x, size_t ldx, size_t pairs, uint32_t *out);

@@ -145,7 +145,7 @@ gptvq_status gptvq_vq_gradient(gptvq_vq *q, gptvq_error *err) {
   gptvq_vq_decode(q, q->centroids, q->work);
   loss_job job = {q, NULL};
   gptvq_parallel_for(q->rows, 8, subtract_rows, &job);
-  gptvq_stage_count(q->stages, 2.0 * (double)(q->rows * q->padded * q->padded));
+  gptvq_stage_count(q->stages, GPTVQ_IN_FP32, 2.0 * (double)(q->rows * q->padded * q->padded));
   GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->work, q->error, err));
   q->has_gradient = true;
   return GPTVQ_OK;

@@ -219,7 +219,7 @@ static gptvq_status solve_factor(fit *f, bool left, gptvq_error *err) {
   for (unsigned step = 0; step < MAX_STEPS && s.active_count > 0; step++) {
     multiply(f, left ? s.direction : NULL, left ? NULL : s.direction, f->change);
     gptvq_vq_decode(q, f->change, q->work);
-    gptvq_stage_count(q->stages, 2.0 * (double)(q->rows * q->padded * q->padded));
+    gptvq_stage_count(q->stages, GPTVQ_IN_FP32, 2.0 * (double)(q->rows * q->padded * q->padded));
     GPTVQ_TRY(q->backend->times_hessian(q, q->rows, q->work, q->error, err));
     gptvq_parallel_for(q->stripes, 1, gather_stripes, f);
     gptvq_cg_step(&s);

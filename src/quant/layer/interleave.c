@@ -174,7 +174,8 @@ gptvq_status gptvq_feed_back(const gptvq_backend *backend, const gptvq_factor *f
 
 static gptvq_status feed_back(gptvq_vq *q, gptvq_span from, gptvq_span to, gptvq_error *err) {
   if (!q->options->feedback || q->factor == NULL || from.begin == from.end) return GPTVQ_OK;
-  gptvq_stage_count(q->stages, 2.0 * (double)(q->rows * (from.end - from.begin) * (to.end - to.begin)));
+  gptvq_stage_count(q->stages, GPTVQ_IN_FP32,
+                    2.0 * (double)(q->rows * (from.end - from.begin) * (to.end - to.begin)));
   return q->backend->feedback(q->backend, q->factor, q->rows, from, to, q->error, q->work, err);
 }
 

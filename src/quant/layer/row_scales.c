@@ -179,9 +179,9 @@ gptvq_status gptvq_trellis_update_scales_by(gptvq_vq *q, gptvq_scale_systems mak
   q->has_gradient = false;
   for (f.first = 0; f.first < q->rows; f.first += SLAB) {
     const size_t count = gptvq_min_size(SLAB, q->rows - f.first), n = q->padded;
-    if (!q->has_product) gptvq_stage_count(q->stages, 2.0 * (double)(count * n * n));
+    if (!q->has_product) gptvq_stage_count(q->stages, GPTVQ_IN_FP32, 2.0 * (double)(count * n * n));
     for (size_t g = 0; g < q->groups; g++)
-      gptvq_stage_count(q->stages,
+      gptvq_stage_count(q->stages, GPTVQ_IN_FP32,
                         2.0 * (double)(count * (q->group[g].start + q->group[g].width) * q->group[g].width));
     GPTVQ_TRY(make(q, f.first, count, f.row_loss + f.first, f.matrix, f.slope, err));
     gptvq_parallel_for(count, 1, solve_rows, &f);

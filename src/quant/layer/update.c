@@ -174,7 +174,8 @@ gptvq_status gptvq_vq_update_gradients(gptvq_vq *q, double *loss, gptvq_error *e
   q->has_gradient = false;
   gptvq_cg_begin(s);
   for (unsigned step = 0; step < GPTVQ_UPDATE_STEPS && s->active_count > 0; step++) {
-    gptvq_stage_count(q->stages, 2.0 * (double)(active_row_count(&job) * q->padded * q->padded));
+    gptvq_stage_count(q->stages, GPTVQ_IN_FP32,
+                      2.0 * (double)(active_row_count(&job) * q->padded * q->padded));
     GPTVQ_TRY(q->backend->times_system(q, s->active_count, s->active, s->direction, s->product, err));
     gptvq_cg_step(s);
   }

@@ -248,7 +248,8 @@ static gptvq_status solve_linear(block_work *work, size_t index, const gptvq_fac
   gptvq_status status = GPTVQ_OK;
   if (mismatch->map != NULL) {
     gptvq_stage before = gptvq_stage_enter(solver.stages, GPTVQ_STAGE_MISMATCH);
-    if (mismatch->rows == 0) gptvq_stage_count(solver.stages, 2.0 * (double)(values * linear->cols));
+    if (mismatch->rows == 0)
+      gptvq_stage_count(solver.stages, GPTVQ_IN_FP32, 2.0 * (double)(values * linear->cols));
     status = gptvq_mismatch_apply(mismatch, linear->rows, weights, linear->name, err);
     (void)gptvq_stage_enter(solver.stages, before);
   }
@@ -286,8 +287,9 @@ static gptvq_status finish_mismatch(block_work *work, input *in, gptvq_error *er
     gptvq_linear_decode(linear, weights);
   }
   gptvq_stage before = gptvq_stage_enter(solver->stages, GPTVQ_STAGE_MISMATCH);
-  gptvq_stage_count(solver->stages, 2.0 / 3.0 * square * (double)linear->cols +
-                                        2.0 * square * (double)(mismatch_height(in) + in->mismatch.rows));
+  gptvq_stage_count(solver->stages, GPTVQ_IN_DOUBLE,
+                    2.0 * square * ((double)linear->cols / 3.0 + (double)in->mismatch.rows));
+  gptvq_stage_count(solver->stages, GPTVQ_IN_FP32, 2.0 * square * (double)mismatch_height(in));
   gptvq_status status = gptvq_mismatch_finish(&in->mismatch, in->hessian.values, weights,
                                               solver->options->options.damping, linear->name, err);
   (void)gptvq_stage_enter(solver->stages, before);
@@ -304,7 +306,7 @@ static gptvq_status factorise(block_work *work, input *in, gptvq_factor **factor
   GPTVQ_TRY(gptvq_hessian_finish(&in->hessian, linear->name, err));
   if (in->mismatch.cols > 0) GPTVQ_TRY(finish_mismatch(work, in, err));
   (void)gptvq_stage_enter(solver->stages, GPTVQ_STAGE_FACTOR);
-  gptvq_stage_count(solver->stages, 2.0 / 3.0 * cube);
+  gptvq_stage_count(solver->stages, GPTVQ_IN_DOUBLE, 2.0 / 3.0 * cube);
   double *hessian = in->hessian.values;
   in->hessian.values = NULL; /* the factor's memory from now on */
   GPTVQ_TRY(gptvq_factor_create_over(solver, linear->name, linear->cols, hessian, factor, err));

@@ -50,6 +50,8 @@ static gptvq_status add_windows(const gptvq_pipeline *p, float *x, float *norm, 
   for (size_t round = 0; round < gptvq_deal_rounds(&p->deal); round++) {
     gptvq_deal_round(&p->deal, round, &begin, &end);
     for (size_t w = begin; w < end; w++) GPTVQ_TRY(add_window(p, slot++, x, norm, sum, err));
+    gptvq_stage_count(p->solver.stages, GPTVQ_IN_FP32,
+                      (double)((end - begin) * p->length) * (double)sum->cols * (double)(sum->cols + 1));
     GPTVQ_TRY(gptvq_hessian_add_group(sum, p->dist, &p->deal, round, err));
   }
   return gptvq_hessian_gather(sum, p->dist, err);

@@ -34,6 +34,8 @@ void gptvq_report_cost(gptvq_stages *stages, double start, double cpu_start, gpt
     report->stages[i] =
         (gptvq_stage_time){gptvq_stage_name((gptvq_stage)i), sum->seconds, sum->cpu_seconds, sum->flop};
     report->stage_device_seconds[i] = sum->device_seconds;
+    report->stage_bf16_flop[i] = sum->precise_flop[GPTVQ_IN_BF16];
+    report->stage_double_flop[i] = sum->precise_flop[GPTVQ_IN_DOUBLE];
   }
   report->seconds = gptvq_clock() - start;
   report->cpu_seconds = gptvq_cpu_seconds() - cpu_start;
