@@ -41,7 +41,8 @@ function input(c, n, m, o,   height, tokens) {
   height = o ? o : c
   linears += m * c
   volume += m * c * c
-  tries += 256 * n * c                                     # weights that sensitivities are measured by
+  tries += 256 * n * c                                     # weights that sensitivities are measured by,
+  powers += 2.75 * 256 * n * c * c                         # FLOP of their loop and of what errors relate to
   hessian += tokens * c * (c + 1)
   cross += 2 * tokens * height * c
   factor += 2 / 3 * c ^ 3                                  # once for the Hessian, once for the maps
@@ -57,21 +58,24 @@ function shape(name) {
   else if (name == "llama-2-70b") { layers = 80; h = 8192; inter = 28672; kv = 1024 }
   else { print "gpu-model.sh: llama-2-7b or llama-2-70b" > "/dev/stderr"; exit 2 }
   vocab = 32000
-  linears = volume = hessian = cross = factor = maps = doubles = numbers = squares = crosses = groups = tries = 0
+  linears = volume = hessian = cross = factor = maps = doubles = numbers = squares = crosses = groups = tries = powers = 0
   input(h, 3, h + 2 * kv, 0); first_cross = cross; first_maps = maps
   input(h, 1, h, h); input(h, 2, 2 * inter, 0); input(inter, 1, h, h)
   tokens = is["windows"] * is["length"]
   scores = 2 * (is["length"] + 1) * h                      # of attention, a token
+  head = is["windows"] / 4 > 8 ? is["windows"] / 4 : 8     # windows that the Hessian of the output head is made of
+  if (head < 28 * h / is["length"]) head = int((28 * h + is["length"] - 1) / is["length"])
+  if (head > is["windows"] / 2) head = is["windows"]
 }
 function stage(name, flop) { printf "%-20s %.4g\n", name, flop }
 function flops(   n) {
   n = only_layers
   stage("calibration text", (is["windows"] / 2 + 2) * is["length"] * (n * (2 * linears + scores) + 2 * vocab * h))
-  stage("gradients", 8192 * (3 * n * (2 * linears + scores) + 4 * vocab * h))
-  stage("sensitivities", 8192 * n * (2 * linears + scores + hessian / tokens) + n * factor)
+  stage("gradients", 8192 * (n * (6 * linears + 4.5 * scores) + 4 * vocab * h))
+  stage("sensitivities", 8192 * n * (2 * linears + scores + hessian / tokens) + n * (factor + powers))
   stage("forward, original", n * tokens * (2 * linears + scores))
-  stage("forward, quantized", tokens * (2 * n * (2 * linears + scores) - 2 * inter * h))
-  stage("Hessians", n * hessian + tokens * h * h)
+  stage("forward, quantized", (tokens + head * is["length"]) * n * (2 * linears + scores) - tokens * 2 * inter * h)
+  stage("Hessians", n * hessian + head * is["length"] * h * h)
   stage("mismatch", n * (cross + maps + doubles + factor) - first_cross - first_maps - 2 / 3 * h ^ 3)
   stage("factorisation", n * factor + 2 / 3 * h ^ 3)
   stage("losses at the end", 2 * 4 * is["length"] * (n * (2 * linears + scores) + 2 * vocab * h))
@@ -84,19 +88,19 @@ function part(where, text, seconds) {
   total[model, where == "default" ? 2 : 1] += seconds
   if (where != "default") split_[model, where] += seconds
 }
-function compute(name,   weights, all, stream, T, half, single, double, side) {
+function compute(name,   weights, stream, T, half, single, double, side, passes) {
   shape(name)
+  passes = 2 + head / is["windows"]
   rows = 0
   T = 1e12
   half = is["cores"] * is["bf16core"] * 1e9; single = is["cores"] * is["fp32core"] * 1e9; double = is["cores"] * is["fp64core"] * 1e9
   weights = layers * linears
-  all = layers * (2 * linears + scores) + 2 * vocab * h    # a token, forward
   stream = tokens * h * 4
-  part("card", "forward passes, bf16: both streams, once more for the head", 3 * 2 * weights * tokens / is["bf16"] / T)
-  part("card", "attention of these", 3 * layers * scores * tokens / is["attention"] / T)
+  part("card", "forward passes, bf16: both streams, and some for the head", passes * 2 * weights * tokens / is["bf16"] / T)
+  part("card", "attention of these", passes * layers * scores * tokens / is["attention"] / T)
   part("card", "Hessians and mismatch, TF32", layers * (hessian + cross) / is["tf32"] / T)
   part("card", "their sums in double, 28 bytes a number for 1,024 tokens", layers * numbers * 28 * tokens / 1024 / is["hbm"] / T)
-  part("card", "norms, gates, rounding: 100 bytes a value of the stream, 26 of the MLP", 3 * layers * tokens * (100 * h + 26 * inter) / is["hbm"] / T)
+  part("card", "norms, gates, rounding: 100 bytes a value of the stream, 26 of the MLP", passes * layers * tokens * (100 * h + 26 * inter) / is["hbm"] / T)
   part("card", "factorisations, twice, double", 2 * layers * factor / is["fp64"] / T)
   part("card", "paths: loop, three re-assignments", 4 * weights * is["path"] / is["processors"] / is["clock"] / 1e9)
   part("card", "solver: products, 13 r c², fp32", 13 * layers * volume / is["fp32"] / T)
@@ -110,7 +114,7 @@ function compute(name,   weights, all, stream, T, half, single, double, side) {
   part("CPU", "passes of one thread over sums, maps, inverses", layers * (24 * numbers + 12 * crosses + 12 * squares) / is["serial"] / 1e9)
   part("CPU", "layer errors: products, 4 r c²", 4 * layers * volume / single)
   part("CPU", "layer errors: weights decoded and compared by one thread", weights * is["decode"] / 1e9)
-  part("CPU", "output head: its Hessian, its codes", (tokens * h * h + 3 * vocab * h * h) / single)
+  part("CPU", "output head: its Hessian, its codes", (head * is["length"] * h * h + 3 * vocab * h * h) / single)
   part("CPU", "streams: to and from bf16, differences", layers * stream * (16 * 1.5 + 2 * 5) / is["memory"] / 1e9)
   part("CPU", "original read, result written", (2 * weights + 4 * vocab * h + weights * 2.25 / 8) / is["disk"] / 1e9)
   part("CPU", "judging: weights to the card, both models", 4 * weights / is["copies"] / 1e9)
@@ -118,8 +122,8 @@ function compute(name,   weights, all, stream, T, half, single, double, side) {
   side = int(is["caches"] * 2 ^ 30 / (layers * 2 * kv * 2 * is["length"])) # texts at a time; for each of their tokens all weights are read
   if (side > 128) side = 128
   part("default", "text that the model writes: " texts " windows", int((texts + side - 1) / side) * is["length"] * 2 * weights / is["memory"] / 1e9)
-  part("default", "gradients of 8,192 tokens", 8192 * (3 * (all - 2 * vocab * h) + 4 * vocab * h) / half)
-  part("default", "sensitivities", 8192 * layers * (2 * linears + hessian / tokens) / single + layers * tries * is["weight"] / is["cores"] / 1e6)
+  part("default", "gradients of 8,192 tokens", 8192 * (layers * (6 * linears + 4.5 * scores) + 4 * vocab * h) / half)
+  part("default", "sensitivities", layers * (8192 * (2 * linears + scores + hessian / tokens) / half + factor / double + powers / single + tries * is["weight"] / is["cores"] / 1e6))
 }
 function minutes(s) { return s < 3600 ? sprintf("%.1f min", s / 60) : sprintf("%.1f h", s / 3600) }
 END {
