@@ -98,13 +98,14 @@ value() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$2
 name=$(value name "$scratch/device.json")
 [ -n "$out" ] || out=bench/speed/$(echo "$name" | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-').csv
 
+programs="test_device test_cuda_kernels test_cuda_forward test_cuda_layer test_device_eval" # ctest runs them on what stands for a card (tests/CMakeLists.txt)
 export GPTVQ_TEST_DEVICE="$device"
 [ "$device" != shim ] || unset GPTVQ_TEST_DEVICE
 # program TEST: where it is
 program() { find "$build/tests" -name "$1" -type f | head -n 1; }
 if has_step parity; then
   say "parity"
-  for test in test_device test_cuda_kernels test_cuda_forward test_cuda_layer test_device_eval; do
+  for test in $programs; do
     path=$(program $test)
     [ -n "$path" ] || { undone "$test: not built"; continue; }
     ! attempt "$test" 60 "$path" || passed "$test"
