@@ -2,7 +2,8 @@
 # The bundled example quantized on a device and on the CPU, with reduced calibration: layer errors and perplexity beside each other.
 #   bench/device-parity.sh [--device shim|cuda[:N]]
 # Fails where the mean layer error, or that of q, k and v of the first block, whose inputs nothing has changed yet, is more than 1 % from the CPU's (a later layer's
-# inputs are what those before it gave, where a tie may have fallen the other way), or the perplexity further away than the CPU's own with other seeds.
+# inputs are what those before it gave, where a tie may have fallen the other way). The perplexity stands beside those of the CPU with other seeds: three say too little
+# of their spread to judge by.
 # BUILD: the build folder (build/release). Takes some three CPU minutes on the shim.
 set -eu
 cd "$(dirname "$0")/.."
@@ -36,7 +37,6 @@ awk -v device="$device" '
   END {
     low = high = p[1]
     for (i = 2; i <= 3; i++) {if (p[i] < low) low = p[i]; if (p[i] > high) high = p[i]}
-    d = p[4] - p[1]; if (d < 0) d = -d
     printf "perplexity on %s %.4f, on the CPU %.4f (seeds 0 to 2: %.4f to %.4f)\n", device, p[4], p[1], low, high
-    exit !(n == 4 && d <= high - low)
+    exit n != 4
   }' "$scratch/cpu0.perplexity" "$scratch/cpu1.perplexity" "$scratch/cpu2.perplexity" "$scratch/device.perplexity"

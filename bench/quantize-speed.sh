@@ -86,6 +86,6 @@ for round in $(seq "$rounds"); do
   done
   awk -v a="$cpu_old" -v b="$cpu_new" 'BEGIN {printf "ratio of CPU time: 1 / %.2f\n", a / b}'
 done
-echo "stages of the new program (GFLOP/s: products and factorisations; look-ups, a trellis' paths and the update's additions are not counted):"
+echo "stages of the new program (GFLOP/s of what \`gptvq bench quantize\` counts):"
 awk '$1 == "\"name\":" {sub(/.*: "/, ""); sub(/".*/, ""); name = $0} $1 == "\"cpu_seconds\":" && name != "" {gsub(",", ""); cpu = $2}
   $1 == "\"flop\":" {gsub(",", ""); printf "  %-20s %9.2f s %8.1f GFLOP/s\n", name, cpu, (cpu > 0 ? $2 / cpu / 1e9 : 0)}' "$SCRATCH/new.json"

@@ -12,6 +12,10 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+/* What the FLOP of stages are of. */
+#define GPTVQ_CLI_COUNTED \
+  "products and factorisations; look-ups, a trellis' paths and the update's additions are not counted"
+
 /* ---- options.c ---- */
 typedef enum gptvq_option_kind {
   GPTVQ_OPTION_END = 0,  /* ends a table */

@@ -32,8 +32,7 @@ static void print(const gptvq_quantize_speed *s) {
     printf("\n");
   }
   printf("%-20s %9.3f\n", "all", r->cpu_seconds);
-  printf("GFLOP: of products and factorisations; look-ups, a trellis' paths and the update's additions are "
-         "not counted\n");
+  printf("GFLOP: %s\n", GPTVQ_CLI_COUNTED);
 }
 
 static json_t *to_json(const char *shape, const gptvq_quantize_bench *bench, const gptvq_quantize_speed *s) {

@@ -228,10 +228,7 @@ static void print_device(const gptvq_quantize_report *r, size_t stage) {
 /* Where the CPU time went, the longest first. */
 static void print_stages(const gptvq_quantize_report *r) {
   bool shown[GPTVQ_MAX_STAGES] = {false};
-  printf("CPU time         %.1f s (GFLOP/s: products and factorisations; look-ups, a trellis' paths and the "
-         "update's "
-         "additions are not counted)\n",
-         r->cpu_seconds);
+  printf("CPU time         %.1f s (GFLOP/s: %s)\n", r->cpu_seconds, GPTVQ_CLI_COUNTED);
   for (size_t n = 0; n < r->stage_count; n++) {
     const gptvq_stage_time *most = NULL;
     for (size_t i = 0; i < r->stage_count; i++)

@@ -107,6 +107,7 @@ static gptvq_status multiply(piece *p, gptvq_span batch, float **gradient, gptvq
                                         .ldb = n,
                                         .c = *gradient,
                                         .ldc = m};
+  gptvq_stage_count(p->q->stages, GPTVQ_IN_FP32, 2.0 * (double)(p->rows * m * n));
   return p->cuda->device->product(p->cuda->device, &product, err);
 }
 

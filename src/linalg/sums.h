@@ -1,5 +1,5 @@
 /* linalg/sums.h: sums over tokens in double, of products that are made in chunks: what Gram products in fp32
- * (gemm.c) and in bf16 (gemm_bf16.c) share. */
+ * (gemm.c) and in bf16 (sums_bf16.c) share. */
 #ifndef GPTVQ_LINALG_SUMS_H
 #define GPTVQ_LINALG_SUMS_H
 

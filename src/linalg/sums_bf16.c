@@ -50,8 +50,8 @@ static void add_tiles(void *context, size_t begin, size_t end, size_t thread) {
   (void)thread;
   const tiles_job *job = context;
   for (size_t tile = begin; tile < end; tile++) {
-    const size_t i = tile / job->across * TILE
-    , j = tile % job->across * TILE;
+    const size_t i = tile / job->across * TILE;
+    const size_t j = tile % job->across * TILE;
     if (job->upper && j < i) continue;
     gptvq_add_panels_avx512(job->upper && i == j, gptvq_min_size(TILE, job->m - i),
                             gptvq_min_size(TILE, job->n - j), job->pairs, CHUNK / 2, job->a + i * job->pairs,
@@ -81,11 +81,23 @@ static void add_rows(size_t m, size_t c, size_t n, const float *y, size_t ldy, c
   uint16_t *other = scratch + n * c;
   gptvq_rows_to_bf16(n, c, x, ldx, scratch);
   if (m > 0) gptvq_rows_to_bf16(n, m, y, ldy, other);
-  gptvq_sums_add(&(gptvq_sums) {
-    .m = m > 0 ? m : c, .n = c, .tokens = n, .chunk = CHUNK, .tile = TILE
-    , .size = sizeof *scratch, .a = m > 0 ? other : scratch, .b = scratch, .lda = m > 0 ? m : c, .ldb = c,
-      .upper = m == 0, .multiply = multiply_chunk, .add = gptvq_add_in_double_avx512, .sums = sums
-  });
+  const gptvq_sums job = {
+    .m = m > 0 ? m : c,
+    .n = c,
+    .tokens = n,
+    .chunk = CHUNK,
+    .tile = TILE,
+    .size = sizeof *scratch,
+    .a = m > 0 ? other : scratch,
+    .b = scratch,
+    .lda = m > 0 ? m : c,
+    .ldb = c,
+    .upper = m == 0,
+    .multiply = multiply_chunk,
+    .add = gptvq_add_in_double_avx512,
+    .sums = sums
+  };
+  gptvq_sums_add(&job);
 }
 #endif
 

@@ -96,6 +96,32 @@ static void little_memory_means_smaller_pieces(void **state) {
   }
 }
 
+/* Every sweep multiplies the errors of all rows with H, batch by batch. */
+static void sweeps_are_counted(void **state) {
+  (void)state;
+  const layer_case cases[] = {
+      {.dim = 2, .index_bits = 4, .beam = 2, .rows = 48, .cols = 64, .group_size = 1024, .group_cols = 64},
+      {.trellis = true, .index_bits = 4, .beam = 2, .rows = 16, .cols = 160, .group_cols = 160}};
+  fixture f = open_fixture();
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const layer_case *c = &cases[i];
+    layer_input in = make_input(c);
+    gptvq_layer_result result;
+    gptvq_stages stages;
+    gptvq_stages_start(&stages);
+    const gptvq_solver solver = {&in.options, gptvq_cuda_backend(f.cuda), NULL, &stages, NULL};
+    const gptvq_weights weights = {"test", c->rows, c->cols, in.w};
+    assert_int_equal(gptvq_solve_layer(&solver, &weights, in.factor, &result, NULL), GPTVQ_OK);
+    const double flop = stages.sums[GPTVQ_STAGE_REASSIGN].precise_flop[GPTVQ_IN_FP32],
+                 sweep = 2.0 * (double)(c->rows * c->cols * c->cols);
+    if (!(flop >= sweep) || fmod(flop, sweep) != 0.0)
+      fail_msg("case %zu: %g FLOP of re-assignment, a sweep has %g", i, flop, sweep);
+    gptvq_layer_result_release(&result);
+    release_input(&in);
+  }
+  close_fixture(&f);
+}
+
 /* The same functions run: kernels are launched, not the CPU's functions called. */
 static gptvq_status (*launch)(gptvq_device *, gptvq_kernel, const gptvq_device_grid *, const void *,
                               gptvq_error *);
@@ -150,6 +176,7 @@ int main(void) {
       cmocka_unit_test(layers_are_the_cpus),
       cmocka_unit_test(errors_are_within_one_percent),
       cmocka_unit_test(little_memory_means_smaller_pieces),
+      cmocka_unit_test(sweeps_are_counted),
       cmocka_unit_test(all_kernels_are_used_and_their_failures_reported),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

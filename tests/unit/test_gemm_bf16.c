@@ -13,8 +13,9 @@
 #include <string.h>
 #include <cmocka.h>
 
-/* More than one tile in both directions, more than one chunk of rows, tails everywhere. */
-enum { M = 270, C = 519, N = 1100, LDX = C + 3, LDY = M + 5 };
+/* More than one tile in both directions, more than one chunk of rows, an odd number of them, tails
+ * everywhere. */
+enum { M = 270, C = 519, N = 1101, LDX = C + 3, LDY = M + 5 };
 
 static float rounded(float x) { return gptvq_bf16_to_float(gptvq_float_to_bf16(x)); }
 

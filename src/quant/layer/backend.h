@@ -51,12 +51,11 @@ struct gptvq_backend {
                                const float *directions, double *products, gptvq_error *err);
   /* q's codebooks by conjugate gradients on the layer loss, assignments fixed; a stripe that is not better
    * when its codebooks are stored keeps what it had. Of a trellis its row scales, row by row. *loss:
-   * afterwards. Destroys q->work and q->error, or has the gradient (q->has_gradient), likewise those that
-   * follow. */
+   * afterwards. q->work and q->error are the gradient's afterwards if q->has_gradient says so, and destroyed
+   * otherwise; so with `reassign` and `search`. */
   gptvq_status (*update)(struct gptvq_vq *q, double *loss, gptvq_error *err);
   /* One sweep of re-assignment, codebooks fixed: over single sub-vectors (not of a trellis), and over batches
-   * of columns searched as a whole with q->beam partial assignments. *gain: decrease of the loss, >= 0. Both
-   * likewise. */
+   * of columns searched as a whole with q->beam partial assignments. *gain: decrease of the loss, >= 0. */
   gptvq_status (*reassign)(struct gptvq_vq *q, double *gain, gptvq_error *err);
   gptvq_status (*search)(struct gptvq_vq *q, double *gain, gptvq_error *err);
   void *context; /* the backend's own */

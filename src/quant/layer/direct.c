@@ -13,8 +13,9 @@
 #include <string.h>
 
 /* COLUMNS of H that are added up at a time: with the rows of a group they stay in the first-level cache, or
- * near. TOGETHER: stripes that meet them there. MATRICES: of those that are worked on at a time. */
+ * near. TOGETHER: stripes that meet them there. */
 enum { COLUMNS = GPTVQ_NORMAL_COLUMNS, TOGETHER = 8, MOST_STRIPES = 64, MOST_VALUES = 8192 };
+/* Of the systems that are worked on at a time. */
 static const size_t matrices_bytes = (size_t)128 << 20;
 
 typedef struct direct {

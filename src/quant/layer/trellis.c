@@ -9,8 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Rows that tables are made from, at most: thousands of weights for each entry; rounds that they take, at
- * most: what is left to gain is made up for by the re-assignment. */
+/* Rounds that tables take, at most: what is left to gain is made up for by the re-assignment. */
 enum { TABLE_ROUNDS = 24 };
 
 static size_t sample_rows(const gptvq_vq *q) { return gptvq_min_size(q->all_rows, GPTVQ_TRELLIS_SAMPLE); }
