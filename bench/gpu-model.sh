@@ -19,7 +19,7 @@ pinned=25 copies=10       GB/s between card and host, of pinned memory (activati
 cores=32                  of the host; what one does, GFLOP/s of products (docs/METHOD.md, as bench/scaling-model.sh):
 bf16core=310 fp32core=100 fp64core=45
 serial=8                  GB/s of passes by one thread
-decode=9                  nanoseconds of one thread for a weight that is decoded and compared: measured, a trellis on an EPYC Zen 4
+decode=9                  nanoseconds of a core for a weight that is decoded and compared: measured, a trellis on an EPYC Zen 4
 memory=200 disk=2         GB/s of memory of the host, by all threads; of files of the model
 caches=4                  GiB of caches of texts that the model writes side by side
 weight=3                  core microseconds of k-means and loop for a weight on the host
@@ -63,7 +63,7 @@ function shape(name) {
   input(h, 1, h, h); input(h, 2, 2 * inter, 0); input(inter, 1, h, h)
   tokens = is["windows"] * is["length"]
   scores = 2 * (is["length"] + 1) * h                      # of attention, a token
-  head = is["windows"] / 4 > 8 ? is["windows"] / 4 : 8     # windows that the Hessian of the output head is made of
+  head = is["windows"] / 4 > 8 ? int(is["windows"] / 4) : 8 # windows that the Hessian of the output head is made of
   if (head < 28 * h / is["length"]) head = int((28 * h + is["length"] - 1) / is["length"])
   if (head > is["windows"] / 2) head = is["windows"]
 }
@@ -112,8 +112,8 @@ function compute(name,   weights, stream, T, half, single, double, side, passes)
   part("copies", "solver: 74 bytes a weight", 74 * weights / is["copies"] / 1e9)
   part("CPU", "mismatch: division, new weights; the part in double", layers * (maps / single + doubles / double))
   part("CPU", "passes of one thread over sums, maps, inverses", layers * (24 * numbers + 12 * crosses + 12 * squares) / is["serial"] / 1e9)
-  part("CPU", "layer errors: products, 4 r c²", 4 * layers * volume / single)
-  part("CPU", "layer errors: weights decoded and compared by one thread", weights * is["decode"] / 1e9)
+  part("CPU", "layer errors: products, 2 r c²", 2 * layers * volume / single)
+  part("CPU", "layer errors: weights decoded and compared", weights * is["decode"] / is["cores"] / 1e9)
   part("CPU", "output head: its Hessian, its codes", (head * is["length"] * h * h + 3 * vocab * h * h) / single)
   part("CPU", "streams: to and from bf16, differences", layers * stream * (16 * 1.5 + 2 * 5) / is["memory"] / 1e9)
   part("CPU", "original read, result written", (2 * weights + 4 * vocab * h + weights * 2.25 / 8) / is["disk"] / 1e9)
