@@ -8,14 +8,15 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 awk -v cores="${1:-32}" -v big="${2:-256}" -v csv="${3:-$here/bench/scaling.csv}" '
 # What a core does (EPYC Zen 5, docs/METHOD.md, "Time": the block of the shape of Llama-2-7B, cross that of SmolLM2-135M): products in bf16, in fp32, factorisations in double, the
 # additions of the codebook update, all a second; and seconds of what is serial for each weight: k-means, loop and re-assignment, by rows; decoding and
-# packing, which each rank does. fp32 and additions are not measured by themselves: both runs below fit with these.
+# packing, which each rank does. fp32 is such that the runs below fit, which are of a program before this one; additions are those of the codebook update of four
+# blocks of SmolLM2-135M (docs/SCALING.md).
 function speeds() {
   forward = 310e9; gram = 259e9; cross = 211e9; fp32 = 100e9; double = 45e9; additions = 12e9
   by_rows = 0.82e-6; by_each = 0.04e-6
   memory = 200e9 # bytes a machine reads a second while the model writes
 }
 # c: columns of an input, m: rows of all its linears, stream: the layer writes to the residual stream
-function input(c, m, stream,   height, values) {
+function input(c, m, stream,   height, values, steps) {
   height = stream ? m : c
   linears += m * c
   sums += c * (c + 1) / 2 + height * c
@@ -24,10 +25,12 @@ function input(c, m, stream,   height, values) {
   alone["mismatch"] += 2 / 3 * c ^ 3 / double + 2 * height * c * c / fp32             # inverse, the map
   alone["mismatch"] += stream ? 2 * m * c * c / double : 2 * m * c * c / fp32         # W H, or the map applied
   alone["factorisation"] += 2 / 3 * c ^ 3 / double
-  # four updates, of 16 pairs for each 256 columns of 4 rows: products and additions, and the systems; products of loop, re-assignment and errors
-  values = c / 8
-  shared["update"] += 9 * m * c * c / fp32 + 4 * m * (c * c / 2 + c * values / 2) / additions + 4 * m / 4 * values ^ 3 / 3 / double
-  shared["others"] += 13 * m * c * c / fp32 + 4 * m * c * c / fp32 + by_rows * m * c
+  # four updates, of 16 pairs for each 256 columns of 4 rows: one product, systems formed, and solved in some 25 steps,
+  # which read those of more than 1,024 values from memory and take four times as long (src/quant/layer/direct.c)
+  values = c / 8; steps = values > 1024 ? 100 : 25
+  shared["update"] += 2 * m * c * c / fp32 + 4 * m * (c * c / 2 + c * values / 2) / additions + 4 * m / 4 * steps * values ^ 2 / additions
+  # a product for feedback (half of one), three for re-assignment, whose six sweeps then follow the 2 % of sub-vectors that move; half of one twice for the error
+  shared["others"] += (1 + 6 + 2) * m * c * c / fp32 + 6 * 0.02 * m * c * c / additions + by_rows * m * c
   alone["others"] += by_each * m * c
 }
 function block(h, heads, kv, inter, length_, windows_) {
@@ -71,7 +74,7 @@ function check(what, predicted, measured) { printf "| %s | %.2f | %.2f | %+.0f %
 BEGIN {
   speeds()
   FS = ","
-  print "| | model | measured | |\n| --- | --- | --- | --- |"
+  print "| | model | measured, program before | |\n| --- | --- | --- | --- |"
   while ((getline < csv) > 0) if ($1 == "smollm2-135m-4" && $4 == 1) { time[$3] = $5; sent[$3] = $9 }
   block(576, 576, 192, 1536, 1024, 64)
   one = 4 * (all_shared + all_alone) - end_shared - end_alone; two = 4 * (all_shared / 2 + all_alone) - end_shared / 2 - end_alone
