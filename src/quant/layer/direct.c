@@ -13,7 +13,8 @@
 #include <string.h>
 
 /* COLUMNS of H that are added up at a time: with the rows of a group they stay in the first-level cache, or
- * near. TOGETHER: stripes that meet them there. MATRICES: of those that are worked on at a time. */
+ * near. TOGETHER: stripes that meet them there. MOST_STRIPES, matrices_bytes: that are worked on
+ * at a time. */
 enum { COLUMNS = GPTVQ_NORMAL_COLUMNS, TOGETHER = 8, MOST_STRIPES = 64, MOST_VALUES = 8192 };
 static const size_t matrices_bytes = (size_t)128 << 20;
 
@@ -38,17 +39,21 @@ typedef struct tile_scratch {
 typedef struct stripe_scratch {
   gptvq_cg cg;                 /* one system: the step from the present codebooks */
   float *found;                /* [values] the least loss's codebooks; a change of them */
-  float *product;              /* [values] N x in fp32 */
+  float *product;              /* [parts × values] N x in fp32, and what its parts give */
   double *slope;               /* [values] minus half the gradient of the loss */
   gptvq_saved_codebooks saved; /* codebooks before */
 } stripe_scratch;
+
+/* A product with a large system is made in so many parts, which threads share where stripes are few; by shape
+ * alone, as the order of sums depends on it. */
+static size_t parts_of(const direct *d) { return d->values > 2048 ? 8 : 1; }
 
 static void take_stripe(gptvq_arena *arena, const direct *d, stripe_scratch *s) {
   s->cg = (gptvq_cg){.systems = 1, .values = d->values, .block = d->q->dim};
   gptvq_cg_take(&s->cg, arena);
   s->slope = gptvq_arena_take(arena, d->values, sizeof *s->slope);
   s->found = gptvq_arena_take(arena, d->values, sizeof *s->found);
-  s->product = gptvq_arena_take(arena, d->values, sizeof *s->product);
+  s->product = gptvq_arena_take(arena, parts_of(d) * d->values, sizeof *s->product);
   gptvq_saved_codebooks_take(arena, d->q, 1, &s->saved);
 }
 
@@ -216,10 +221,39 @@ static void set_blocks(const direct *d, size_t stripe, double *blocks) {
   }
 }
 
-/* s->product = N x */
+typedef struct multiplication {
+  const direct *d;
+  size_t stripe;
+  const float *x;
+  float *product;
+} multiplication;
+
+/* The first row of blocks of a part: all have about as many blocks. */
+static size_t part_begin(const direct *d, size_t part) {
+  const size_t groups = d->q->groups, all = groups * (groups + 1) / 2;
+  size_t f = 0, blocks = 0;
+  while (f < groups && blocks * parts_of(d) < part * all) blocks += groups - f++;
+  return f;
+}
+
+static void multiply_parts(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const multiplication *m = context;
+  const direct *d = m->d;
+  for (size_t part = begin; part < end; part++) {
+    const size_t first = part_begin(d, part);
+    GPTVQ_MULTI_PICK(gptvq_normal_times)
+    (d->q->groups, d->widest, first, part_begin(d, part + 1), matrix_block(d, m->stripe, first, first), m->x,
+     m->product + part * d->values);
+  }
+}
+
+/* product[values] = N x; the rest of it is scratch */
 static void multiply(const direct *d, size_t stripe, const float *x, float *product) {
-  GPTVQ_MULTI_PICK(gptvq_normal_times)
-  (d->q->groups, d->widest, matrix_block(d, stripe, 0, 0), x, product);
+  multiplication m = {d, stripe, x, product};
+  gptvq_parallel_for(parts_of(d), 1, multiply_parts, &m);
+  for (size_t part = 1; part < parts_of(d); part++)
+    for (size_t v = 0; v < d->values; v++) product[v] += product[part * d->values + v];
 }
 
 /* s->found = the step that takes the loss of a stripe near the least, from its slope */
@@ -278,7 +312,8 @@ gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err)
     gptvq_parallel_for(gptvq_stripe_end(q, d.first + d.count - 1) - gptvq_stripe_begin(q, d.first), 8,
                        sort_rows, &d);
     gptvq_parallel_for(q->groups * (q->groups + 1) / 2 * gptvq_ceil_div(d.count, TOGETHER), 1, add_pairs, &d);
-    gptvq_parallel_for(d.count, 1, solve, &d);
+    if (parts_of(&d) > 1 && d.count < gptvq_thread_count()) solve(&d, 0, d.count, 0);
+    else gptvq_parallel_for(d.count, 1, solve, &d);
   }
   q->has_gradient = false;
   gptvq_arena_return(q->arena, mark);

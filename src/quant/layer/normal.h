@@ -20,9 +20,10 @@ GPTVQ_MULTI_DECLARE(void, gptvq_normal_rows, size_t dim, size_t k, const uint32_
 GPTVQ_MULTI_DECLARE(void, gptvq_normal_columns, size_t dim, size_t blocks, const uint16_t *index,
                     const float *scale, size_t values, const float *sums, size_t stride, float *out,
                     size_t width);
-/* y = N x for symmetric N of groups × groups blocks of n × n numbers, of which those on and above the
- * diagonal are there, block row by block row, [f][g >= f][n of f][n of g]... */
-GPTVQ_MULTI_DECLARE(void, gptvq_normal_times, size_t groups, size_t n, const float *blocks, const float *x,
-                    float *y);
+/* The part of y = N x that rows of blocks [first, last) make, for symmetric N of groups × groups blocks of n
+ * × n numbers, of which those on and above the diagonal are there, [f][g >= f][n of f][n of g]; blocks: those
+ * of row `first` on. */
+GPTVQ_MULTI_DECLARE(void, gptvq_normal_times, size_t groups, size_t n, size_t first, size_t last,
+                    const float *blocks, const float *x, float *y);
 
 #endif

@@ -122,9 +122,10 @@ static inline void row_times(size_t n, const float *restrict from, float factor,
   }
 }
 
-void GPTVQ_MULTI(gptvq_normal_times)(size_t groups, size_t n, const float *blocks, const float *x, float *y) {
+void GPTVQ_MULTI(gptvq_normal_times)(size_t groups, size_t n, size_t first, size_t last, const float *blocks,
+                                     const float *x, float *y) {
   memset(y, 0, groups * n * sizeof *y);
-  for (size_t f = 0; f < groups; f++)
+  for (size_t f = first; f < last; f++)
     for (size_t g = f; g < groups; g++)
       for (size_t v = 0; v < n; v++, blocks += n) {
         float lanes[LANES] = {0}, *own_row = y + f * n;
