@@ -45,7 +45,7 @@ typedef struct gptvq_option {
   const char *const *choices; /* CHOICE: NULL-terminated */
   const char *argument;       /* what the help calls the value, e.g. "FILE"; not for FLAG and SWITCH */
   const char *help;           /* one or more lines, separated by \n */
-  char initial[48];           /* what holds without the option, for the help; may be empty */
+  char initial[96];           /* what holds without the option, for the help; may be empty */
   int *given;                 /* set to 1 when the option is present; may be NULL */
 } gptvq_option;
 

@@ -117,10 +117,10 @@ typedef struct gptvq_quantize_options {
   gptvq_code code;     /* VQ, or TRELLIS: then index_bits is the most of 2 to 4 that bits has room for, dim 1;
                         * group_size, scale_block, svd_rank and em_init are not used, codebook_bits is 8; with
                         * allocate layers share what is left of bits. AUTO (default): TRELLIS for bits of 2 to
-                        * 4.45, without allocate only up to 0.45 above 2, 3 and 4; VQ otherwise, with uniform
-                        * methods, and where one of dim, index_bits, group_size, scale_block, svd_rank,
-                        * codebook_bits, em_init and finetune_index_rate is not at its default; with model_bits
-                        * the one whose predicted loss is less */
+                        * 4.45, without allocate only from such a size, some 0.04 above 2, 3 and 4, up to 0.45
+                        * above; VQ otherwise, with uniform methods, and where one of dim, index_bits,
+                        * group_size, scale_block, svd_rank, codebook_bits, em_init and finetune_index_rate is
+                        * not at its default; with model_bits the one whose predicted loss is less */
   const char *device;  /* where calibration and the solver run: "cpu" (and NULL), "cuda" or "cuda:N", a card;
                         * "auto", the first card that will do, else the CPU; "shim", a card's kernels on the
                         * CPU, for tests. No part of a run's identity: `resume` may change it, where the

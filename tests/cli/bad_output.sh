@@ -95,7 +95,7 @@ printf 'Once upon a time' > short.txt
 # options that make no sense together or at all
 expect_fail 2 'dim 3 ' quantize m -o x --dim 3
 expect_fail 2 'bits 0\.2 ' quantize m -o x --bits 0.2 --dim 2
-expect_fail 2 'bits 15 ' quantize m -o x --bits 15 --dim 4
+expect_fail 2 'bits 15 ' quantize m -o x --bits 15 --nominal --dim 4
 expect_fail 2 '--centroids: 100 is not a power of two' quantize m -o x --centroids 100
 expect_fail 2 'say the same thing' quantize m -o x --centroids 16 --index-bits 4
 expect_fail 2 '--bits follows' quantize m -o x --centroids 16 --group-size 2048 --bits 2

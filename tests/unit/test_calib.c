@@ -482,7 +482,7 @@ static void every_option_is_in_the_identity(void **state) {
       WORDS_OF(resume),
       WORDS_OF(memory_limit),
       WORDS_OF(device),
-      WORDS_OF(nominal), /* the sizes that follow are there */
+      WORDS_OF(nominal), /* the sizes that follow are there, and shared_bits (test_ceiling) */
       {offsetof(gptvq_quantize_options, method) + sizeof(gptvq_method), 4},
       {offsetof(gptvq_quantize_options, true_sequential) + sizeof(int), 4},
       {offsetof(gptvq_quantize_options, beam) + sizeof(unsigned), 4},

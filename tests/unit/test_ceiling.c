@@ -6,6 +6,7 @@
 #include "quant/layer/solver.h"
 #include "quant/plan/ceiling.h"
 #include "quant/plan/sensitivity.h"
+#include "quant/run/resume.h"
 
 #include <gptvq/gptvq.h>
 #include <math.h>
@@ -146,6 +147,109 @@ static void streams_keep_within(void **state) {
   gptvq_model_close(model);
 }
 
+/* Where layers have one size and scales leave no room for the whole part of `bits`, vectors are chosen. */
+static void a_bit_is_not_left_unused(void **state) {
+  (void)state;
+  gptvq_model *model;
+  size_t vectors = 0, streams = 0;
+  ok(gptvq_model_open("llama", NULL, &model, err));
+  for (int thousandths = 2200; thousandths <= 4450; thousandths += 5) {
+    gptvq_quantize_options o = quick(GPTVQ_METHOD_KMEANS, 0, thousandths / 1000.0);
+    gptvq_resolved r, stream, vector;
+    if (thousandths % 2 != 0) {
+      o.method = GPTVQ_METHOD_GPTVQ;
+      o.allocate = GPTVQ_ALLOCATE_UNIFORM;
+    }
+    o.group_cols = 256;
+    o.code = GPTVQ_CODE_AUTO;
+    ok(gptvq_resolve(&o, &r, err));
+    if (r.options.code != GPTVQ_CODE_TRELLIS) continue;
+    ok(gptvq_ceiling_settle(model, &r, err));
+    o.code = GPTVQ_CODE_TRELLIS;
+    ok(gptvq_resolve(&o, &stream, err));
+    ok(gptvq_ceiling_settle(model, &stream, err));
+    o.code = GPTVQ_CODE_VQ;
+    ok(gptvq_resolve(&o, &vector, err));
+    ok(gptvq_ceiling_settle(model, &vector, err));
+    const bool fits = stream.options.index_bits == (unsigned)o.bits;
+    const gptvq_resolved *expected = fits ? &stream : &vector;
+    ++*(fits ? &streams : &vectors);
+    assert_int_equal(r.options.code, expected->options.code);
+    assert_int_equal(r.options.dim, expected->options.dim);
+    assert_int_equal(r.options.index_bits, expected->options.index_bits);
+    assert_int_equal(r.options.group_size, expected->options.group_size);
+    assert_int_equal(r.options.head_bits, expected->options.head_bits);
+    assert_true(stored(model, &r) <= o.bits && stored(model, &r) > o.bits - 0.5);
+  }
+  assert_true(vectors > 0 && streams > 0);
+  gptvq_model_close(model);
+}
+
+/* A ceiling above all sizes: the largest of them. */
+static void any_ceiling_will_do(void **state) {
+  (void)state;
+  static const struct {
+    gptvq_method method;
+    gptvq_code code;
+    unsigned dim, index_bits, group_size, svd_rank;
+    double bits;
+    unsigned settled;
+  } cases[] = {
+      {GPTVQ_METHOD_RTN, GPTVQ_CODE_AUTO, 0, 0, 0, 0, 10.0, 8},
+      {GPTVQ_METHOD_RTN, GPTVQ_CODE_AUTO, 0, 0, 64, 0, 10.0, 8},
+      {GPTVQ_METHOD_RTN, GPTVQ_CODE_AUTO, 0, 4, 0, 0, 16.0, 4},
+      {GPTVQ_METHOD_KMEANS, GPTVQ_CODE_TRELLIS, 0, 0, 0, 0, 5.0, 4},
+      {GPTVQ_METHOD_KMEANS, GPTVQ_CODE_VQ, 2, 0, 0, 0, 8.5, 0},
+      {GPTVQ_METHOD_KMEANS, GPTVQ_CODE_VQ, 2, 4, 0, 0, 9.0, 4},
+      {GPTVQ_METHOD_KMEANS, GPTVQ_CODE_VQ, 4, 0, 8, 0, 12.0, 0},
+      {GPTVQ_METHOD_KMEANS, GPTVQ_CODE_VQ, 1, 0, 0, 1, 16.0, 8},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    gptvq_quantize_options o = quick(cases[i].method, cases[i].dim, cases[i].bits);
+    gptvq_quantize_report report = {.size = sizeof report};
+    gptvq_model *model;
+    gptvq_resolved r;
+    o.code = cases[i].code;
+    o.index_bits = cases[i].index_bits;
+    o.group_size = cases[i].group_size;
+    o.svd_rank = cases[i].svd_rank;
+    ok(gptvq_model_open("llama", NULL, &model, err));
+    ok(gptvq_resolve(&o, &r, err));
+    ok(gptvq_ceiling_settle(model, &r, err));
+    gptvq_model_close(model);
+    if (cases[i].settled != 0) assert_int_equal(r.options.index_bits, cases[i].settled);
+    ok(gptvq_quantize("llama", "large", &o, NULL, &report, err));
+    assert_true(report.bits_per_value <= o.bits);
+  }
+}
+
+/* Equal sizes, but more or less for the layers together: another run. */
+static void what_layers_share_is_in_the_identity(void **state) {
+  (void)state;
+  gptvq_model *model;
+  gptvq_resolved a, b;
+  json_t *first, *second;
+  gptvq_quantize_options o = quick(GPTVQ_METHOD_GPTVQ, 2, 2.25);
+  o.allocate = GPTVQ_ALLOCATE_SENSITIVITY;
+  ok(gptvq_model_open("llama", NULL, &model, err));
+  ok(gptvq_resolve(&o, &a, err));
+  ok(gptvq_ceiling_settle(model, &a, err));
+  o.bits = 2.2499;
+  ok(gptvq_resolve(&o, &b, err));
+  ok(gptvq_ceiling_settle(model, &b, err));
+  assert_int_equal(a.options.index_bits, b.options.index_bits);
+  assert_int_equal(a.options.group_size, b.options.group_size);
+  ok(gptvq_run_identity(model, &a, &first, err));
+  ok(gptvq_run_identity(model, &b, &second, err));
+  assert_false(json_equal(first, second));
+  json_decref(second);
+  ok(gptvq_run_identity(model, &a, &second, err));
+  assert_true(json_equal(first, second));
+  json_decref(first);
+  json_decref(second);
+  gptvq_model_close(model);
+}
+
 static void the_smallest_size_is_said(void **state) {
   (void)state;
   gptvq_error error = {.message = ""};
@@ -165,6 +269,9 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(files_keep_within),
       cmocka_unit_test(streams_keep_within),
+      cmocka_unit_test(a_bit_is_not_left_unused),
+      cmocka_unit_test(any_ceiling_will_do),
+      cmocka_unit_test(what_layers_share_is_in_the_identity),
       cmocka_unit_test(the_smallest_size_is_said),
   };
   return cmocka_run_group_tests(tests, make_scratch, tiny_drop_scratch);

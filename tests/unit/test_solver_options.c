@@ -118,7 +118,9 @@ static void absurd_values_are_named(void **state) {
   REFUSED(bits, (double)NAN, "nan");
   REFUSED(bits, 0.0, "bits");
   REFUSED(bits, 0.1, "nearest possible size is 0.5");
-  REFUSED(bits, 15.0, "nearest possible size is 7");
+  o = asked(GPTVQ_METHOD_GPTVQ, 15.0, 2, 0);
+  o.nominal = 1;
+  refused(o, "bits", "nearest possible size is 7");
   REFUSED(index_bits, 13, "13");
   REFUSED(index_bits, 8, "8");
   REFUSED(group_size, 7, "7");
@@ -138,6 +140,7 @@ static void absurd_values_are_named(void **state) {
   o = asked(GPTVQ_METHOD_RTN, 0.5, 1, 0);
   refused(o, "bits", "nearest");
   o = asked(GPTVQ_METHOD_GPTQ, 12.0, 1, 0);
+  o.nominal = 1;
   refused(o, "bits", "8.125");
 }
 

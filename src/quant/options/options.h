@@ -10,7 +10,7 @@
 
 /* Largest group: 4-D at 3.125 bits (k = 4096) needs 2^20 weights per codebook. */
 #define GPTVQ_MAX_GROUP ((size_t)1 << 20)
-enum { GPTVQ_BEAM_MAX = 64 };
+enum { GPTVQ_BEAM_MAX = 64, GPTVQ_TRELLIS_LEAST_BITS = 2, GPTVQ_TRELLIS_MOST_BITS = 4 };
 
 static inline bool gptvq_is_uniform(const gptvq_quantize_options *options) {
   return options->method == GPTVQ_METHOD_GPTQ || options->method == GPTVQ_METHOD_RTN;
@@ -32,7 +32,8 @@ static inline bool gptvq_allocates(const gptvq_quantize_options *options) {
  * (and whoever changes a member resolves again), so that what takes them need not ask. */
 typedef struct gptvq_resolved {
   gptvq_quantize_options options;
-  bool code_open;     /* `code` auto beside `model_bits`, which chooses it: VQ until then */
+  bool code_open;     /* `code` was auto, and either is possible: the model's sizes ask again. VQ until then
+                       * beside `model_bits` */
   bool allocate_open; /* `allocate` was auto: a budget's sizes ask again */
   double ceiling;     /* `bits`, where sizes are still to be kept within it (gptvq_ceiling_settle); 0: not */
   double shared;      /* bits per weight that layers of sizes of their own may take together; 0: as many as
@@ -45,6 +46,11 @@ typedef struct gptvq_resolved {
 /* GPTVQ_ERROR_ARGUMENT, as gptvq_quantize_options_resolve, which is this in place. Options that are resolved
  * stay as they are. */
 gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved *out, gptvq_error *err);
+
+/* What `allocate` auto is beside a trellis of index_bits at most, where all layers together may take `bits`
+ * and with the smallest size take `least`. */
+gptvq_allocate_sizes gptvq_trellis_allocate(const gptvq_quantize_options *options, unsigned index_bits,
+                                            double bits, double least);
 
 /* The same with other sizes. */
 gptvq_status gptvq_resolve_sizes(const gptvq_resolved *options, unsigned index_bits, size_t group_size,

@@ -8,7 +8,13 @@
 #include <string.h>
 
 #define MAX_CODEBOOK_COST 2.0 /* bits per value; more would be better spent on indices */
-enum { UNIFORM_GROUP_BITS = 16, BLOCK_SCALE_BITS = 4, TRELLIS_SCALE_BITS = 8 };
+enum {
+  UNIFORM_GROUP_BITS = 16,
+  BLOCK_SCALE_BITS = 4,
+  TRELLIS_SCALE_BITS = 8,
+  LEAST = GPTVQ_TRELLIS_LEAST_BITS,
+  MOST = GPTVQ_TRELLIS_MOST_BITS
+};
 
 /* Ranges of single members are the table's (gptvq_fields_check); here is what members ask of each other. */
 
@@ -86,6 +92,26 @@ static gptvq_code resolve_code(const gptvq_quantize_options *o) {
   return close || between ? GPTVQ_CODE_TRELLIS : GPTVQ_CODE_VQ;
 }
 
+/* The most that nominal `bits` can be. A ceiling may be more: its sizes are chosen from what is stored. */
+static double most_bits(const gptvq_quantize_options *o) {
+  if (o->code == GPTVQ_CODE_TRELLIS) return trellis_bits(o, MOST);
+  if (gptvq_is_uniform(o)) {
+    const double b = o->index_bits != 0 ? o->index_bits : 8.0;
+    return b + (o->group_size != 0 ? (double)UNIFORM_GROUP_BITS / (double)o->group_size : 1.0);
+  }
+  if (o->group_size != 0) return INFINITY;
+  const unsigned b = o->index_bits != 0 ? o->index_bits : o->svd_rank > 0 ? 8 : 12;
+  return vq_bits(o, b, INFINITY) + fmin(MAX_CODEBOOK_COST, codebook_cost(o, b) / 8.0);
+}
+
+gptvq_allocate_sizes gptvq_trellis_allocate(const gptvq_quantize_options *options, unsigned index_bits,
+                                            double bits, double least) {
+  static const double choice = 0.02; /* bits beyond the smallest size that are worth looking for layers */
+  return index_bits < MOST && options->method == GPTVQ_METHOD_GPTVQ && bits > least + choice
+             ? GPTVQ_ALLOCATE_SENSITIVITY
+             : GPTVQ_ALLOCATE_UNIFORM;
+}
+
 /* Before any size is known. */
 static gptvq_status check_svd(const gptvq_quantize_options *o, gptvq_error *err) {
   if (o->svd_rank == 0) return GPTVQ_OK;
@@ -153,8 +179,6 @@ static gptvq_status resolve_vq(gptvq_quantize_options *o, gptvq_error *err) {
 }
 
 static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err) {
-  enum { LEAST = 2, MOST = 4 };
-  static const double choice = 0.02; /* bits beyond the smallest size that are worth looking for layers */
   const char *what = o->dim > 1                   ? "`dim` other than 1"
                      : o->scale_block != 0        ? "`scale_block`"
                      : o->svd_rank != 0           ? "`svd_rank`"
@@ -183,10 +207,8 @@ static gptvq_status resolve_trellis(gptvq_quantize_options *o, gptvq_error *err)
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`bits` %g is not possible with `index_bits` %u: leave one of them out", o->bits, b);
   if (o->allocate == GPTVQ_ALLOCATE_AUTO)
-    o->allocate = o->index_bits == 0 && b < MOST && o->method == GPTVQ_METHOD_GPTVQ &&
-                          o->bits > trellis_bits(o, LEAST) + choice
-                      ? GPTVQ_ALLOCATE_SENSITIVITY
-                      : GPTVQ_ALLOCATE_UNIFORM;
+    o->allocate = o->index_bits == 0 ? gptvq_trellis_allocate(o, b, o->bits, trellis_bits(o, LEAST))
+                                     : GPTVQ_ALLOCATE_UNIFORM;
   o->index_bits = b;
   o->dim = 1;
   /* with layers of different sizes `bits` is what all of them together may take */
@@ -254,8 +276,7 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   out->allocate_open = o->allocate == GPTVQ_ALLOCATE_AUTO;
   out->index_given = o->index_bits != 0;
   out->group_given = o->group_size != 0;
-  out->code_open =
-      o->code == GPTVQ_CODE_AUTO && o->model_bits != 0.0 && !gptvq_is_uniform(o) && !asks_for_vectors(o);
+  out->code_open = o->code == GPTVQ_CODE_AUTO && !gptvq_is_uniform(o) && !asks_for_vectors(o);
   o->code = resolve_code(o);
   if (!o->nominal && o->model_bits == 0.0 &&
       !(out->index_given && (out->group_given || o->code == GPTVQ_CODE_TRELLIS)))
@@ -264,13 +285,14 @@ gptvq_status gptvq_resolve(const gptvq_quantize_options *options, gptvq_resolved
   if (o->code == GPTVQ_CODE_TRELLIS && gptvq_is_uniform(o))
     return gptvq_fail(err, GPTVQ_ERROR_ARGUMENT,
                       "`code` trellis is not possible with uniform methods: choose `method` gptvq or kmeans");
+  if (o->dim == 0 && o->code != GPTVQ_CODE_TRELLIS) o->dim = gptvq_is_uniform(o) ? 1 : 2;
+  if (out->ceiling != 0.0) o->bits = fmin(o->bits, most_bits(o));
   if (o->code == GPTVQ_CODE_TRELLIS) {
     GPTVQ_TRY(resolve_trellis(o, err));
     if (gptvq_allocates(o)) out->shared = o->bits;
     return GPTVQ_OK;
   }
   if (o->allocate == GPTVQ_ALLOCATE_AUTO) o->allocate = GPTVQ_ALLOCATE_UNIFORM;
-  if (o->dim == 0) o->dim = gptvq_is_uniform(o) ? 1 : 2;
   GPTVQ_TRY(check_svd(o, err));
   return gptvq_is_uniform(o) ? resolve_uniform(o, err) : resolve_vq(o, err);
 }
@@ -289,7 +311,7 @@ gptvq_status gptvq_quantize_options_resolve(gptvq_quantize_options *options, gpt
   gptvq_resolved resolved;
   GPTVQ_TRY(gptvq_options_take(options, &own, err));
   GPTVQ_TRY(gptvq_resolve(&own, &resolved, err));
-  if (resolved.code_open) { /* waits for the model, as sizes do */
+  if (resolved.code_open && own.model_bits != 0.0) { /* waits for the model, as sizes do */
     resolved.options.code = GPTVQ_CODE_AUTO;
     resolved.options.dim = resolved.options.index_bits = 0;
     resolved.options.group_size = 0;

@@ -165,9 +165,10 @@ static const gptvq_field fields[] = {
          "vq: an index per --dim weights; trellis: a window of the row's bit stream per weight and two\n"
          "trained tables per column group, 2, 3 or 4 bits (the most that --bits has room for; with\n"
          "--allocate sensitivity by layer) and about 0.05, which loses less; auto: trellis for --bits of\n"
-         "2 to 4.45 (with --allocate uniform and kmeans only up to 0.45 above 2, 3 and 4), vq with other\n"
-         "sizes and what only vectors have (--dim, --index-bits, --group-size, --scale-block, --svd-rank,\n"
-         "--codebook-bits 16, --em-init, --finetune-index-rate); with --model-bits what loses less"},
+         "2 to 4.45 (with --allocate uniform and kmeans only from such a size up to 0.45 above 2, 3 and\n"
+         "4), vq with other sizes and what only vectors have (--dim, --index-bits, --group-size,\n"
+         "--scale-block, --svd-rank, --codebook-bits 16, --em-init, --finetune-index-rate); with\n"
+         "--model-bits what loses less"},
 
     {MEMBER(embedding_bits, GPTVQ_FIELD_UNSIGNED), .min = 3, .max = 16, .absent = 16,
      .derived = "with a trellis what loses least, mostly 4, else 16", .identity = GPTVQ_IDENTITY_NONZERO,

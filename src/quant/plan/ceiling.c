@@ -86,13 +86,12 @@ static bool settle_groups(const model_kinds *m, gptvq_resolved *options, double 
   return false;
 }
 
-/* Sizes of a trellis are those of its streams. */
+/* Sizes of a trellis are those of its streams. Where the choice was ours, and scales leave no room for as
+ * many bits as were asked for, vectors lose less than a stream of a bit less. */
 static bool settle_trellis(const model_kinds *m, gptvq_resolved *options, double *least) {
-  enum { LEAST = 2, MOST = 4 };
-  static const double choice = 0.02; /* bits beyond the smallest size that are worth looking for layers */
   const gptvq_resolved own = *options;
   unsigned best = 0;
-  for (unsigned b = LEAST; b <= MOST; b++) {
+  for (unsigned b = GPTVQ_TRELLIS_LEAST_BITS; b <= GPTVQ_TRELLIS_MOST_BITS; b++) {
     if (gptvq_resolve_sizes(&own, b, 0, options, NULL) != GPTVQ_OK) continue;
     const double bits = stored_bits(m, options);
     *least = fmin(*least, bits);
@@ -103,10 +102,12 @@ static bool settle_trellis(const model_kinds *m, gptvq_resolved *options, double
   gptvq_quantize_options o = own.options;
   o.bits = own.ceiling;
   o.index_bits = best;
-  if (own.allocate_open)
-    o.allocate = best < MOST && o.method == GPTVQ_METHOD_GPTVQ && own.ceiling > *least + choice
-                     ? GPTVQ_ALLOCATE_SENSITIVITY
-                     : GPTVQ_ALLOCATE_UNIFORM;
+  if (own.allocate_open) o.allocate = gptvq_trellis_allocate(&o, best, own.ceiling, *least);
+  if (own.code_open && !gptvq_allocates(&o) && best < floor(own.ceiling)) {
+    o.code = GPTVQ_CODE_VQ;
+    o.dim = o.index_bits = 0;
+    return gptvq_resolve(&o, options, NULL) == GPTVQ_OK && settle_groups(m, options, least);
+  }
   return gptvq_resolve(&o, options, NULL) == GPTVQ_OK;
 }
 

@@ -114,17 +114,20 @@ static void read_megabytes(void *context, size_t begin, size_t end, size_t threa
   }
 }
 
-static gptvq_status measure_reading(double *speed, gptvq_error *err) {
-  uint64_t *large = gptvq_alloc(LARGE, 1);
-  if (large == NULL) return gptvq_fail_memory(err, "the measurement of this machine", LARGE);
-  memset(large, 1, LARGE);
+/* peak: resident bytes that the run reaches in any case, which the measurement keeps within. */
+static gptvq_status measure_reading(double peak, double *speed, gptvq_error *err) {
+  const double room = peak - (double)gptvq_resident_memory();
+  const size_t parts = (size_t)fmin(fmax(room, 1 << 20), LARGE) >> 20, bytes = parts << 20;
+  uint64_t *large = gptvq_alloc(bytes, 1);
+  if (large == NULL) return gptvq_fail_memory(err, "the measurement of this machine", bytes);
+  memset(large, 1, bytes);
   reading r = {.from = large};
   const double start = gptvq_clock();
   double passed = 0.0;
   size_t count = 0;
   for (; passed < each_seconds; passed = gptvq_clock() - start, count++)
-    gptvq_parallel_for(LARGE >> 20, 1, read_megabytes, &r);
-  *speed = LARGE * (double)count / passed;
+    gptvq_parallel_for(parts, 1, read_megabytes, &r);
+  *speed = (double)bytes * (double)count / passed;
   free(large);
   return GPTVQ_OK;
 }
@@ -207,7 +210,7 @@ static gptvq_status list_outside(const gptvq_model *model, const gptvq_resolved 
 
 /* together: texts that the model writes side by side; 0: none */
 static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *backend, size_t together,
-                            outside_part *parts, size_t count, speeds *out, gptvq_error *err) {
+                            double peak, outside_part *parts, size_t count, speeds *out, gptvq_error *err) {
   const gptvq_compute compute = gptvq_run_keeps_half(options) ? GPTVQ_COMPUTE_BF16 : GPTVQ_COMPUTE_FP32;
   samples s = {0};
   gptvq_status status = prepare(&s, err);
@@ -219,7 +222,7 @@ static gptvq_status measure(const gptvq_resolved *options, const gptvq_backend *
   if (status == GPTVQ_OK && together > 0)
     status = measure_product(&s, FORWARD, gptvq_min_size(together, TOKENS), GPTVQ_COMPUTE_INT8, backend,
                              &out->few, err);
-  if (status == GPTVQ_OK && together > 0) status = measure_reading(&out->read, err);
+  if (status == GPTVQ_OK && together > 0) status = measure_reading(peak, &out->read, err);
   if (status == GPTVQ_OK) status = measure_solver(&s, options, backend, GPTVQ_STAGE_OTHER, out, err);
   if (status == GPTVQ_OK) status = measure_trial(&s, options, backend, out, err);
   for (size_t i = 0; i < count && status == GPTVQ_OK; i++) {
@@ -486,7 +489,7 @@ gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved
   const gptvq_writing writing = gptvq_run_uses_data(options)
                                     ? gptvq_calibration_writing(model, &options->options, plan->room)
                                     : (gptvq_writing){0};
-  GPTVQ_TRY(measure(options, backend, writing.together, parts, count, &machine, err));
+  GPTVQ_TRY(measure(options, backend, writing.together, plan->peak, parts, count, &machine, err));
   add_writing(model, options, &writing, &machine, sums);
   if (gptvq_run_uses_data(options)) add_end(model, options, &machine, sums);
   for (size_t i = 0; i < count; i++)

@@ -10,7 +10,8 @@
 /* *plan: where inputs of output layers are kept, their half of a block runs once. Seconds of all the
  * context's threads together and flop of each stage into sums[GPTVQ_STAGES]; cpu_seconds stay 0. Options with
  * calib_length set. Not in it:
- * fine-tuning of blocks by themselves. GPTVQ_ERROR_MEMORY. */
+ * fine-tuning of blocks by themselves. The memory it measures reading with keeps within plan->peak.
+ * GPTVQ_ERROR_MEMORY. */
 gptvq_status gptvq_time_plan_make(const gptvq_model *model, const gptvq_resolved *options,
                                   const gptvq_backend *backend, const gptvq_memory_plan *plan,
                                   gptvq_stage_sum sums[GPTVQ_STAGES], gptvq_error *err);

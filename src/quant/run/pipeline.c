@@ -178,16 +178,19 @@ static gptvq_status plan_memory(run *r, gptvq_error *err) {
   return GPTVQ_OK;
 }
 
-/* How long it should take: of a whole run in one process on the CPU. */
-static gptvq_status plan_time(run *r, gptvq_error *err) {
+/* How long it should take: of a whole run in one process on the CPU. A run does without. */
+static void plan_time(run *r) {
   double seconds = 0.0;
   if (!r->needs_data || r->resumed || r->device.device != NULL || !gptvq_dist_alone(&r->dist) ||
       !gptvq_time_plan_pays(r->model, &r->resolved))
-    return GPTVQ_OK;
-  GPTVQ_TRY(gptvq_time_plan_make(r->model, &r->resolved, &r->device.backend, &r->memory, r->estimate, err));
+    return;
+  if (gptvq_time_plan_make(r->model, &r->resolved, &r->device.backend, &r->memory, r->estimate, NULL) !=
+      GPTVQ_OK) {
+    memset(r->estimate, 0, sizeof r->estimate);
+    return;
+  }
   for (size_t i = 0; i < GPTVQ_STAGES; i++) seconds += r->estimate[i].seconds;
   gptvq_log(r->callbacks, GPTVQ_LOG_INFO, "this takes about %.0f minutes", ceil(seconds / 60.0));
-  return GPTVQ_OK;
 }
 
 /* Where streams lie; the work folder is there. */
@@ -523,7 +526,7 @@ static gptvq_status quantize(run *r, gptvq_quantize_report *report, gptvq_error 
   GPTVQ_TRY(say_sizes(r, err));
   GPTVQ_TRY(gptvq_team_send_state(&r->dist, &r->out, &r->state, &r->resumed, err));
   GPTVQ_TRY(choose_place(r, err));
-  GPTVQ_TRY(plan_time(r, err));
+  plan_time(r);
   if (r->leads && !r->resumed) GPTVQ_TRY(gptvq_output_check_space(&r->out, bytes, err));
   if (r->needs_data) GPTVQ_TRY(load_calibration(r, err));
   choose_precision(r);

@@ -95,6 +95,8 @@ gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_resolved *
     data = gptvq_options_data_json(options);
     fine = data != NULL && json_object_update(shape, data) == 0;
   }
+  if (fine && options->shared != 0.0 && options->shared != options->options.bits)
+    fine = json_object_set_new(shape, "shared_bits", json_real(options->shared)) == 0;
   if (fine) {
     char config_hash[17], tensor_hash[17], side_hash[17];
     gptvq_hash_text(gptvq_hash(0, config, strlen(config)), config_hash);

@@ -15,9 +15,10 @@
  * that is not UTF-8. */
 json_t *gptvq_calibration_json(const gptvq_calibration *calibration, uint64_t seed);
 
-/* gptvq_output_run and {"options", "model": {hashes of config, side files, and all bytes of all tensors}}:
- * two runs with equal identity and equal calibration tokens give equal bytes (new reference). Reads the whole
- * model once; GPTVQ_ERROR_NUMERIC naming the first NaN or infinity (gptvq_tensor_check_finite). */
+/* gptvq_output_run and {"options" (with "shared_bits" where layers share others than `bits`), "model":
+ * {hashes of config, side files, and all bytes of all tensors}}: two runs with equal identity and equal
+ * calibration tokens give equal bytes (new reference). Reads the whole model once; GPTVQ_ERROR_NUMERIC naming
+ * the first NaN or infinity (gptvq_tensor_check_finite). */
 gptvq_status gptvq_run_identity(const gptvq_model *model, const gptvq_resolved *options, json_t **identity,
                                 gptvq_error *err);
 
