@@ -106,7 +106,7 @@ kinds bench/ingredients.csv real-ingredients
   bench/insert-table.sh docs/RESULTS.md targets
 
 # and on the example
-grep '^gptvq-trellis-[0-9]*,' "$work/means" | awk -F, '
+grep '^gptvq-trellis-[0-9.]*,' "$work/means" | awk -F, '
   NR == 1 { print "| setting | bits | KL divergence | excess | seeds |"; print "| --- | --- | --- | --- | --- |" }
   { printf "| %s | %.4f | %.4f%s | %.2f %%%s | %d |\n", $1, $3, $7, ($2 > 1 ? sprintf(" ± %.4f", $8) : ""), 100 * $5, ($2 > 1 ? sprintf(" ± %.2f", 100 * $6) : ""), $2 }' |
   bench/insert-table.sh docs/RESULTS.md targets-example
