@@ -23,7 +23,10 @@ void gptvq_batch_prepare(const gptvq_batch *a) {
   }
 }
 
-size_t gptvq_beam_scratch(size_t padded, size_t width) {
-  return gptvq_round_up(padded * sizeof(float), 64) + 2 * width * GPTVQ_BATCH * sizeof(float) +
-         gptvq_round_up(width * GPTVQ_BATCH * sizeof(gptvq_beam_step), 64);
+void gptvq_batch_feedback(unsigned dim, size_t columns, const float *u, size_t stride, float *out) {
+  enum { BLOCK = GPTVQ_BATCH_BLOCK };
+  for (size_t first = 0; first < columns; first += BLOCK)
+    for (size_t row = 0; row < first + BLOCK; row++)
+      for (size_t c = first; c < first + BLOCK; c++)
+        *out++ = row < columns && c < columns && c >= row / dim * dim + dim ? u[row * stride + c] : 0.0f;
 }
