@@ -137,7 +137,7 @@ static void definition(const problem *p, size_t row, partial *out) {
 static void check(problem *p) {
   const size_t columns = p->batch.blocks * p->batch.dim, blocks = p->batch.blocks, padded = p->batch.padded;
   p->batch.table = gptvq_alloc(gptvq_batch_table_floats(p->batch.dim, padded), sizeof(float));
-  gptvq_batch_prepare(&p->batch);
+  GPTVQ_MULTI_PICK(gptvq_batch_prepare)(&p->batch);
   for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
     const level *l = levels + i;
     if ((gptvq_cpu() & l->needs) != l->needs) continue;
@@ -205,7 +205,7 @@ static void infinite_weights_do_no_harm(void **state) {
   for (size_t c = 10; c < 128; c += 7) p.w[0][c] = c % 2 ? INFINITY : -3e38f;
   p.w[1][20] = NAN;
   p.batch.table = gptvq_alloc(gptvq_batch_table_floats(2, 16), sizeof(float));
-  gptvq_batch_prepare(&p.batch);
+  GPTVQ_MULTI_PICK(gptvq_batch_prepare)(&p.batch);
   for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
     if ((gptvq_cpu() & levels[i].needs) != levels[i].needs) continue;
     p.batch.scratch = gptvq_alloc(1, levels[i].scratch(16, 4));

@@ -41,7 +41,7 @@ size_t gptvq_batch_table_floats(unsigned dim, size_t padded); /* of a full batch
 /* out[GPTVQ_BATCH_FEEDBACK] of u, rows of U of the batch's columns, from the first of these on. */
 void gptvq_batch_feedback(unsigned dim, size_t columns, const float *u, size_t stride, float *out);
 /* Fills table. */
-void gptvq_batch_prepare(const gptvq_batch *batch);
+GPTVQ_MULTI_DECLARE(void, gptvq_batch_prepare, const gptvq_batch *batch);
 GPTVQ_MULTI_DECLARE(size_t, gptvq_beam_scratch, size_t padded, size_t width);
 /* Fills index, error and loss of rows[count], at most GPTVQ_BATCH_ROWS. With width > 1 lookup and metric must
  * be equal. multi/beam.c */

@@ -131,7 +131,7 @@ static void assign_batch(void *context, size_t begin, size_t end, size_t thread)
                        .scratch = scratch};
   for (size_t stripe = begin; stripe < end; stripe++) {
     batch.book = gptvq_vq_codebook(q, stripe, l->group);
-    gptvq_batch_prepare(&batch);
+    GPTVQ_MULTI_PICK(gptvq_batch_prepare)(&batch);
     size_t row_end = gptvq_stripe_end(q, stripe), count;
     for (size_t row = gptvq_stripe_begin(q, stripe); row < row_end; row += count) {
       gptvq_batch_row rows[GPTVQ_BATCH_ROWS];

@@ -59,41 +59,27 @@ bool gptvq_batch_factor_make(const gptvq_vq *q, gptvq_span batch, const gptvq_ba
   return true;
 }
 
-/* Where a row's part of the batch would be best, from the step that leads there, and what it is now. Returns
- * the loss. */
-static double aim(const search *s, const gptvq_batch *batch, size_t row, gptvq_batch_row *r, float *step,
-                  float *scale, float *now) {
-  const gptvq_vq *q = s->q;
-  const size_t d = q->dim, first = s->begin / d, columns = batch->blocks * d;
-  const float *gradient = q->error + row * q->padded + s->begin;
-  const uint16_t *index = q->index + row * q->blocks + first;
-  double loss = 0.0;
-  for (size_t b = 0; b < batch->blocks; b++) {
-    scale[b] = gptvq_vq_scale(q, row, first + b);
-    for (size_t j = 0; j < d; j++) now[b * d + j] = batch->book[index[b] * d + j] * scale[b];
-  }
-  for (size_t c = 0; c < columns; c++) {
-    loss += (double)step[c] * (double)gradient[c];
-    step[c] += now[c];
-  }
-  r->w = step;
-  r->scale = scale;
-  return loss;
-}
-
 /* Rows [row, row + count) of a stripe */
 static void search_together(search *s, const gptvq_batch *batch, size_t stripe, size_t row, size_t count) {
   gptvq_vq *q = s->q;
-  const size_t d = q->dim, m = s->end - s->begin;
+  const size_t d = q->dim, m = s->end - s->begin, first = s->begin / d;
   float scale[GPTVQ_BATCH_ROWS][GPTVQ_BATCH], now[GPTVQ_BATCH_ROWS][GPTVQ_BATCH],
-      error[GPTVQ_BATCH_ROWS][GPTVQ_BATCH];
+      error[GPTVQ_BATCH_ROWS][GPTVQ_BATCH], *step = s->target + row * m;
+  const float *gradient = q->error + row * q->padded + s->begin;
   uint16_t found[GPTVQ_BATCH_ROWS][GPTVQ_BATCH];
-  double loss[GPTVQ_BATCH_ROWS];
+  double loss[GPTVQ_BATCH_ROWS] = {0.0};
   gptvq_batch_row rows[GPTVQ_BATCH_ROWS];
+  for (size_t c = 0; c < m; c++)
+    for (size_t i = 0; i < count; i++)
+      loss[i] += (double)step[i * m + c] * (double)gradient[i * q->padded + c];
   for (size_t i = 0; i < count; i++) {
-    loss[i] = aim(s, batch, row + i, rows + i, s->target + (row + i) * m, scale[i], now[i]);
-    rows[i].index = found[i];
-    rows[i].error = error[i];
+    const uint16_t *index = q->index + (row + i) * q->blocks + first;
+    for (size_t b = 0; b < batch->blocks; b++) {
+      scale[i][b] = gptvq_vq_scale(q, row + i, first + b);
+      for (size_t j = 0; j < d; j++) now[i][b * d + j] = batch->book[index[b] * d + j] * scale[i][b];
+    }
+    for (size_t c = 0; c < m; c++) step[i * m + c] += now[i][c];
+    rows[i] = (gptvq_batch_row){.w = step + i * m, .scale = scale[i], .index = found[i], .error = error[i]};
   }
   GPTVQ_MULTI_PICK(gptvq_batch_assign)(batch, count, rows);
   for (size_t i = 0; i < count; i++) {
@@ -103,7 +89,7 @@ static void search_together(search *s, const gptvq_batch *batch, size_t stripe, 
       for (size_t j = 0; j < d; j++)
         now[i][b * d + j] = batch->book[found[i][b] * d + j] * scale[i][b] - now[i][b * d + j];
     gptvq_vq_follow(q, row + i, (gptvq_span){s->begin, s->end}, now[i]);
-    memcpy(q->index + (row + i) * q->blocks + s->begin / d, found[i], batch->blocks * sizeof *found[i]);
+    memcpy(q->index + (row + i) * q->blocks + first, found[i], batch->blocks * sizeof *found[i]);
   }
 }
 
@@ -123,7 +109,7 @@ static void search_stripes(void *context, size_t begin, size_t end, size_t threa
                        .scratch = memory};
   for (size_t stripe = begin; stripe < end; stripe++) {
     batch.book = gptvq_vq_codebook(q, stripe, s->group);
-    gptvq_batch_prepare(&batch);
+    GPTVQ_MULTI_PICK(gptvq_batch_prepare)(&batch);
     const size_t row_end = gptvq_stripe_end(q, stripe);
     for (size_t row = gptvq_stripe_begin(q, stripe), count; row < row_end; row += count) {
       count = gptvq_min_size(GPTVQ_BATCH_ROWS, row_end - row);

@@ -16,6 +16,31 @@ enum { BLOCK = GPTVQ_BATCH_BLOCK, LANES = GPTVQ_LOOKUP_LANES, PARTS = LANES / V,
 
 static INLINE void put(float *to, vfloat value) { *(vfloat *)(void *)to = value; }
 
+/* d: a constant */
+static INLINE void prepare(size_t d, const gptvq_batch *a) {
+  for (size_t m = 0; m < a->padded; m += V) {
+    float lanes[4][V] = {{0}};
+    for (size_t l = 0; l < V && m + l < a->k; l++)
+      for (size_t i = 0; i < d; i++) lanes[i][l] = a->book[(m + l) * d + i];
+    for (size_t b = 0; b < a->blocks; b++) {
+      const float *t = a->lookup + b * d * d;
+      float *to = a->table + b * d * a->padded + m;
+      for (size_t j = 0; j < d; j++, to += a->padded) {
+        vfloat sum = LOAD(lanes[0]) * t[j];
+        for (size_t i = 1; i <= j; i++) sum += LOAD(lanes[i]) * t[i * d + j];
+        put(to, sum);
+        for (size_t l = V; l > 0 && m + l > a->k; l--) to[l - 1] = INFINITY;
+      }
+    }
+  }
+}
+
+void GPTVQ_MULTI(gptvq_batch_prepare)(const gptvq_batch *a) {
+  if (a->dim == 1) prepare(1, a);
+  else if (a->dim == 2) prepare(2, a);
+  else prepare(4, a);
+}
+
 /* xT in the same order of operations as the table's c T: a point on a centroid is at distance 0 */
 static INLINE void transform(size_t d, const float *t, const float *w, float scale, float *x) {
   float v[4];
