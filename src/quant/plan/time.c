@@ -457,12 +457,11 @@ static void add_input(const gptvq_model *model, const gptvq_resolved *options, c
   add(&sums[GPTVQ_STAGE_FACTOR], 2.0 / 3.0 * c * c * c, machine->factor);
   if (corrects) {
     add(&sums[GPTVQ_STAGE_MISMATCH], 2.0 * tokens * height * c, machine->cross);
-    add(&sums[GPTVQ_STAGE_MISMATCH], 2.0 / 3.0 * c * c * c, machine->factor);
-    add(&sums[GPTVQ_STAGE_MISMATCH], 2.0 * c * c * (height + rows), machine->cross);
+    add(&sums[GPTVQ_STAGE_MISMATCH], 2.0 * c * c * (height + rows), machine->plain);
   }
   for (size_t l = 0; l < readers.count && corrects && rows == 0.0; l++)
     add(&sums[GPTVQ_STAGE_MISMATCH], 2.0 * (double)block->linears[readers.linear[l]].rows * c * c,
-        machine->cross);
+        machine->plain);
 }
 
 /* windows: of the Hessian */
