@@ -335,7 +335,7 @@ static void add_writing(const gptvq_model *model, const gptvq_resolved *options,
   sums[GPTVQ_STAGE_SAMPLE].flop += flop;
   sums[GPTVQ_STAGE_SAMPLE].seconds +=
       fmax(flop / machine->few, flop / ((double)writing->together * machine->read)) +
-      writing->tokens * writing->caches / machine->read;
+      writing->tokens * writing->caches / machine->read + logit_seconds(model, writing->tokens, machine);
 }
 
 /* Fine-tuning of the model: the original once, each step forward twice, back, and the gradients of weights;
