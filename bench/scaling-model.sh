@@ -22,8 +22,7 @@ function input(c, m, stream,   height, values, steps) {
   sums += c * (c + 1) / 2 + height * c
   shared["Hessians"] += tokens * c * (c + 1) / gram
   shared["mismatch"] += tokens * 2 * height * c / cross
-  alone["mismatch"] += 2 / 3 * c ^ 3 / double + 2 * height * c * c / fp32             # inverse, the map
-  alone["mismatch"] += stream ? 2 * m * c * c / double : 2 * m * c * c / fp32         # W H, or the map applied
+  alone["mismatch"] += 2 * (height + m) * c * c / fp32 # divided by H; W H, or the map applied
   alone["factorisation"] += 2 / 3 * c ^ 3 / double
   # four updates, of 16 pairs for each 256 columns of 4 rows: one product, systems formed, and solved in some 25 steps,
   # which read those of more than 1,024 values from memory and take four times as long (src/quant/layer/direct.c)

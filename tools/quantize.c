@@ -11,6 +11,7 @@
 #include "linalg/gemm_bf16.h"
 #include "tools/bench.h"
 
+#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,8 @@ static void multiply(void *context, size_t begin, size_t end, size_t thread) {
     if (p->precision == GPTVQ_IN_BF16)
       gptvq_gemm_bf16_nt(SIDE, SIDE, DEPTH, p->a16, DEPTH, p->b16, DEPTH, c, SIDE);
     else if (p->precision == GPTVQ_IN_DOUBLE)
-      gptvq_gemm_double_nn(SIDE, SIDE, DEPTH, 1.0, p->a64, DEPTH, p->b64, SIDE, c64, SIDE);
+      cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, SIDE, SIDE, DEPTH, 1.0, p->a64, DEPTH, p->b64,
+                  SIDE, 0.0, c64, SIDE);
     else gptvq_gemm_serial_nt(SIDE, SIDE, DEPTH, 1.0f, p->a, DEPTH, p->b, DEPTH, 0.0f, c, SIDE);
   }
 }

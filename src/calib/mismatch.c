@@ -1,11 +1,9 @@
 #include "calib/mismatch.h"
 
-#include "base/arena.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/gemm.h"
 #include "model/layer/vector.h"
-#include "linalg/solve/cholesky.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -14,7 +12,7 @@
 /* Products of CHUNK tokens are summed in fp32, the sums in double (as calib/hessian.c). TOKENS: that are
  * worked on together. SLAB: rows of a map that are divided together, a multiple of the tiles of
  * linalg/gemm.c. */
-enum { CHUNK = 256, TOKENS = 2048, SLAB = 2048, DOUBLE_SLAB = 256, ATTEMPTS = 6 };
+enum { CHUNK = 256, TOKENS = 2048, SLAB = 2048 };
 
 /* doubles of the two sums; floats of the differences */
 static bool sizes(size_t cols, size_t rows, size_t *sums, size_t *differences) {
@@ -141,98 +139,6 @@ gptvq_status gptvq_mismatch_gather(gptvq_mismatch *m, gptvq_dist *dist, gptvq_er
   return gptvq_sum_gather(&sum, dist, err);
 }
 
-/* Columns of a row's diagonal block of the factorisation, right of the diagonal: it does not spare them. */
-static size_t block_end(size_t n, size_t row) {
-  return gptvq_min_size(n, gptvq_round_up(row + 1, GPTVQ_CHOLESKY_BLOCK));
-}
-
-typedef struct triangle_job {
-  size_t n;
-  double *hessian;
-  const double *saved; /* [n × GPTVQ_CHOLESKY_BLOCK] diagonal and what stands right of it in its block */
-} triangle_job;
-
-/* Lower triangle from the upper one. Tiles, for the caches' sake. */
-static void mirror(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const triangle_job *job = context;
-  enum { TILE = 32 };
-  size_t n = job->n;
-  for (size_t i = begin * TILE; i < gptvq_min_size(end * TILE, n); i += TILE)
-    for (size_t j = 0; j <= i; j += TILE)
-      for (size_t r = i; r < gptvq_min_size(i + TILE, n); r++)
-        for (size_t c = j; c < gptvq_min_size(j + TILE, r); c++)
-          job->hessian[r * n + c] = job->hessian[c * n + r];
-}
-
-static void restore(const triangle_job *job) {
-  for (size_t r = 0; r < job->n; r++)
-    memcpy(job->hessian + r * job->n + r, job->saved + r * GPTVQ_CHOLESKY_BLOCK,
-           (block_end(job->n, r) - r) * sizeof *job->saved);
-  gptvq_parallel_for(gptvq_ceil_div(job->n, 32), 1, mirror, (void *)(uintptr_t)job);
-}
-
-typedef struct finish_scratch {
-  double *saved, *scratch; /* [cols × block] */
-  float *inverse, *half;   /* [cols × cols] L⁻¹ of H + λ = L Lᵀ; [SLAB × cols] */
-  double *weights;         /* [DOUBLE_SLAB × cols], with rows */
-} finish_scratch;
-
-static void take_finish(gptvq_arena *arena, size_t n, size_t rows, finish_scratch *s) {
-  s->saved = gptvq_arena_take(arena, n, GPTVQ_CHOLESKY_BLOCK * sizeof *s->saved);
-  s->scratch = gptvq_arena_take(arena, gptvq_max_size(n, GPTVQ_CHOLESKY_BLOCK),
-                                GPTVQ_CHOLESKY_BLOCK * sizeof *s->scratch);
-  s->inverse = gptvq_arena_take(arena, n, gptvq_saturated_size(n, sizeof *s->inverse));
-  s->half = gptvq_arena_take(arena, SLAB, gptvq_saturated_size(n, sizeof *s->half));
-  s->weights =
-      gptvq_arena_take(arena, gptvq_min_size(rows, DOUBLE_SLAB), gptvq_saturated_size(n, sizeof *s->weights));
-}
-
-size_t gptvq_mismatch_finish_bytes(size_t cols, size_t rows) {
-  gptvq_arena counting = {0};
-  finish_scratch s;
-  take_finish(&counting, cols, rows, &s);
-  return counting.peak;
-}
-
-/* Fills s->inverse; *done false: not positive definite at any λ. */
-static gptvq_status invert_factor(const gptvq_mismatch *m, double *hessian, double damping,
-                                  const finish_scratch *s, bool *done, gptvq_error *err) {
-  size_t n = m->cols;
-  double mean = 0.0;
-  gptvq_status status = GPTVQ_OK;
-  *done = false;
-  for (size_t c = 0; c < n; c++) mean += hessian[c * n + c] / (double)n;
-  if (!(mean > 0.0)) return GPTVQ_OK;
-  for (size_t r = 0; r < n; r++)
-    memcpy(s->saved + r * GPTVQ_CHOLESKY_BLOCK, hessian + r * n + r,
-           (block_end(n, r) - r) * sizeof *s->saved);
-  triangle_job job = {n, hessian, s->saved};
-  double lambda = damping > 0.0 ? damping * mean : 1e-6 * mean;
-  for (int attempt = 0; attempt < ATTEMPTS && !*done && status == GPTVQ_OK; attempt++, lambda *= 10.0) {
-    if (attempt > 0) restore(&job);
-    for (size_t c = 0; c < n; c++) hessian[c * n + c] += lambda;
-    status = m->linalg->inverse_factor(m->linalg, n, hessian, s->scratch, done, err);
-  }
-  if (status == GPTVQ_OK && *done)
-    for (size_t r = 0; r < n; r++)
-      for (size_t c = 0; c < n; c++) s->inverse[r * n + c] = c <= r ? (float)hessian[r * n + c] : 0.0f;
-  restore(&job);
-  return status;
-}
-
-/* With rows the sums become those of α W A + β D: less α W H. In double, as little is left. */
-static void subtract_present(gptvq_mismatch *m, const double *hessian, const float *weights,
-                             double *scratch) {
-  size_t n = m->cols;
-  double factor = -m->inputs_share * (double)m->tokens;
-  for (size_t r = 0; r < m->rows && factor != 0.0; r += DOUBLE_SLAB) {
-    size_t count = gptvq_min_size(DOUBLE_SLAB, m->rows - r);
-    for (size_t i = 0; i < count * n; i++) scratch[i] = (double)weights[r * n + i];
-    gptvq_gemm_double_nn(count, n, n, factor, scratch, n, hessian, n, m->sums + r * n, n);
-  }
-}
-
 /* The sums become fp32 means in the same memory. */
 static void narrow_sums(gptvq_mismatch *m) {
   size_t values = (m->rows > 0 ? m->rows : m->cols) * m->cols;
@@ -249,26 +155,12 @@ static void narrow_sums(gptvq_mismatch *m) {
   m->sums = NULL;
 }
 
-/* map[rows × n] · L⁻ᵀ L⁻¹ in place; half: [SLAB × n] */
-static void divide(size_t n, size_t rows, const float *inverse, float *half, float *map) {
-  for (size_t r = 0; r < rows; r += SLAB) {
-    size_t count = gptvq_min_size(SLAB, rows - r);
-    gptvq_gemm_nt_lower(count, n, map + r * n, n, inverse, n, half, n);
-    gptvq_gemm_nn_lower(count, n, half, n, inverse, n, map + r * n, n);
-  }
-}
-
 size_t gptvq_mismatch_map_bytes(size_t cols, size_t rows) {
   size_t sums, differences;
   return sizes(cols, rows, &sums, &differences) ? sums * sizeof(float) : SIZE_MAX;
 }
 
-gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, const float *weights, double damping,
-                                   const char *name, gptvq_error *err) {
-  size_t n = m->cols, height = m->rows > 0 ? m->rows : n;
-  gptvq_arena arena;
-  finish_scratch s;
-  bool done;
+gptvq_status gptvq_mismatch_end(gptvq_mismatch *m, gptvq_error *err) {
   free(m->difference);
   m->difference = NULL;
   if (m->part != NULL) { /* no group was ended: all tokens are one */
@@ -278,20 +170,72 @@ gptvq_status gptvq_mismatch_finish(gptvq_mismatch *m, double *hessian, const flo
     free(m->part);
     m->part = NULL;
   }
-  char context[256];
-  (void)snprintf(context, sizeof context, "the mismatch of %s", name);
-  GPTVQ_TRY(gptvq_arena_create(&arena, gptvq_mismatch_finish_bytes(n, m->rows), context, err));
-  take_finish(&arena, n, m->rows, &s);
-  gptvq_status status = gptvq_arena_check(&arena, context, err);
-  if (status == GPTVQ_OK) {
-    if (m->rows > 0) subtract_present(m, hessian, weights, s.weights);
-    narrow_sums(m);
-    status = invert_factor(m, hessian, damping, &s, &done, err);
+  narrow_sums(m);
+  return GPTVQ_OK;
+}
+
+typedef struct slab_job {
+  const gptvq_factored *f;
+  float *rows, *reordered; /* [rows × cols], [rows × padded] */
+  const float *weights;    /* [rows × cols] or NULL */
+  float *weights_reordered;
+} slab_job;
+
+static void reorder(const gptvq_factored *f, const float *row, float *out) {
+  for (size_t c = 0; c < f->padded; c++) out[c] = f->order[c] < f->cols ? row[f->order[c]] : 0.0f;
+}
+
+/* Items are rows. */
+static void take_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const slab_job *s = context;
+  const size_t cols = s->f->cols, padded = s->f->padded;
+  for (size_t r = begin; r < end; r++) {
+    reorder(s->f, s->rows + r * cols, s->reordered + r * padded);
+    if (s->weights != NULL) reorder(s->f, s->weights + r * cols, s->weights_reordered + r * padded);
   }
-  if (status == GPTVQ_OK && done) divide(n, height, s.inverse, s.half, m->map);
-  else if (status == GPTVQ_OK) memset(m->map, 0, height * n * sizeof *m->map);
-  gptvq_arena_destroy(&arena);
-  return status;
+}
+
+static void give_rows(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const slab_job *s = context;
+  const gptvq_factored *f = s->f;
+  for (size_t r = begin; r < end; r++)
+    for (size_t c = 0; c < f->padded; c++)
+      if (f->order[c] < f->cols)
+        s->rows[r * f->cols + f->order[c]] = s->reordered[r * f->padded + c] * (float)f->scale;
+}
+
+size_t gptvq_mismatch_divide_bytes(size_t padded, size_t rows) {
+  return gptvq_saturated_size(gptvq_min_size(rows > 0 ? rows : padded, SLAB),
+                              gptvq_saturated_size(padded, 2 * sizeof(float)));
+}
+
+gptvq_status gptvq_mismatch_divide(gptvq_mismatch *m, const gptvq_factored *f, const float *weights,
+                                   const char *name, gptvq_error *err) {
+  const size_t n = f->padded, height = m->rows > 0 ? m->rows : m->cols,
+               bytes = gptvq_mismatch_divide_bytes(n, m->rows);
+  if (m->tokens == 0 || f->diagonal) { /* nothing to go by */
+    memset(m->map, 0, height * m->cols * sizeof *m->map);
+    return GPTVQ_OK;
+  }
+  float *scratch = gptvq_alloc(bytes, 1);
+  if (scratch == NULL) return out_of_memory(name, bytes, err);
+  const size_t most = gptvq_min_size(height, SLAB);
+  float *half = scratch + most * n;
+  for (size_t r = 0; r < height; r += most) {
+    const size_t count = gptvq_min_size(most, height - r);
+    slab_job s = {.f = f, .rows = m->map + r * m->cols, .reordered = scratch, .weights_reordered = half};
+    if (m->rows > 0 && m->inputs_share > 0.0) s.weights = weights + r * m->cols;
+    gptvq_parallel_for(count, 16, take_rows, &s);
+    if (s.weights != NULL)
+      gptvq_gemm_nn(count, n, n, (float)(-m->inputs_share / f->scale), half, n, f->h, n, 1.0f, scratch, n);
+    gptvq_gemm_nt_upper(count, n, scratch, n, f->u, n, half, n);
+    gptvq_gemm_nn_upper(count, n, half, n, f->u, n, scratch, n);
+    gptvq_parallel_for(count, 16, give_rows, &s);
+  }
+  free(scratch);
+  return GPTVQ_OK;
 }
 
 size_t gptvq_mismatch_apply_bytes(size_t cols, size_t rows) {

@@ -10,21 +10,23 @@
 
 #include "dist/dist.h"
 #include "linalg/solve/backend.h"
+#include "linalg/solve/factored.h"
 
 typedef struct gptvq_mismatch {
   const gptvq_linalg *linalg;
   size_t cols, rows, tokens;         /* rows: of the residual stream, 0 = the layer does not write to it */
   double inputs_share, stream_share; /* α, β */
   double *sums; /* Σ (x_o − x) xᵀ [cols × cols], or with rows Σ (α W x_o + β r) xᵀ [rows × cols], over the
-                   groups of tokens that are complete; NULL after _finish */
-  double *part;      /* the same over the present group's; NULL after _gather and _finish */
-  float *map;        /* after _finish: A (H + λ)⁻¹, or with rows what the weights gain; same shapes */
-  float *difference; /* of so many tokens as are worked on together; NULL after _finish */
+                   groups of tokens that are complete; NULL after _end */
+  double *part;      /* the same over the present group's; NULL after _gather and _end */
+  float *map;        /* after _end: means of the sums; after _divide: A (H + λ)⁻¹, or with rows what the
+                        weights gain; same shapes */
+  float *difference; /* of so many tokens as are worked on together; NULL after _end */
 } gptvq_mismatch;
 
-size_t gptvq_mismatch_bytes(size_t cols, size_t rows);        /* of _init; SIZE_MAX on overflow */
-size_t gptvq_mismatch_map_bytes(size_t cols, size_t rows);    /* what is left of them after _finish */
-size_t gptvq_mismatch_finish_bytes(size_t cols, size_t rows); /* scratch of _finish */
+size_t gptvq_mismatch_bytes(size_t cols, size_t rows);          /* of _init; SIZE_MAX on overflow */
+size_t gptvq_mismatch_map_bytes(size_t cols, size_t rows);      /* what is left of them after _end */
+size_t gptvq_mismatch_divide_bytes(size_t padded, size_t rows); /* scratch of _divide */
 size_t gptvq_mismatch_apply_bytes(size_t cols,
                                   size_t rows); /* scratch of _apply to a linear of so many rows */
 /* Zeros. Shares: how much of the deviation of the inputs, and of the stream (with rows only), is made up for.
@@ -56,11 +58,13 @@ gptvq_status gptvq_mismatch_add_change(gptvq_mismatch *mismatch, size_t n, const
 gptvq_status gptvq_mismatch_add_group(gptvq_mismatch *mismatch, gptvq_dist *dist, const gptvq_deal *deal,
                                       size_t round, gptvq_error *err);
 gptvq_status gptvq_mismatch_gather(gptvq_mismatch *mismatch, gptvq_dist *dist, gptvq_error *err);
-/* hessian[cols × cols]: mean x xᵀ over the same tokens, symmetric; its lower triangle is used as scratch and
- * afterwards what it was. weights[rows × cols]: the layer's, with rows only. λ = damping · its mean diagonal,
- * raised tenfold until H + λ can be factorised (never: the maps stay zero, and the layer as it is). */
-gptvq_status gptvq_mismatch_finish(gptvq_mismatch *mismatch, double *hessian, const float *weights,
-                                   double damping, const char *name, gptvq_error *err);
+/* No more tokens. */
+gptvq_status gptvq_mismatch_end(gptvq_mismatch *mismatch, gptvq_error *err);
+/* After _end. factored: mean x xᵀ over the same tokens, with λ. weights[rows × cols]: the layer's, with rows
+ * only. What remains of α W (A + H) + β D without α W H is little: fp32 holds what the sums, of products in
+ * that precision, know of it. Without a factor, or tokens, maps are zero, and the layer stays as it is. */
+gptvq_status gptvq_mismatch_divide(gptvq_mismatch *mismatch, const gptvq_factored *factored,
+                                   const float *weights, const char *name, gptvq_error *err);
 /* weights[rows × cols] += α W A (H + λ)⁻¹ + β D (H + λ)⁻¹ (the latter only where the layer writes to the
  * stream: then rows must be those of the stream). */
 gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *mismatch, size_t rows, float *weights,

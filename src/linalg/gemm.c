@@ -16,7 +16,7 @@ typedef struct gemm_job {
   const float *a, *b;
   float *c;
   CBLAS_TRANSPOSE trans_a, trans_b;
-  bool lower; /* B as it lies is a lower triangle: what is zero is left out */
+  bool upper; /* B as it lies is an upper triangle: what is zero is left out */
 } gemm_job;
 
 static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
@@ -28,10 +28,10 @@ static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
     const float *a = job->a + (job->trans_a == CblasTrans ? i : i * job->lda);
     const float *b = job->b + (job->trans_b == CblasTrans ? j * job->ldb : j);
     size_t k = job->k;
-    if (job->lower && job->trans_b == CblasTrans) k = gptvq_min_size(k, j + n);
-    else if (job->lower) {
+    if (job->upper && job->trans_b == CblasNoTrans) k = gptvq_min_size(k, j + n);
+    else if (job->upper) {
       a += j;
-      b += j * job->ldb;
+      b += j;
       k -= j;
     }
     cblas_sgemm(CblasRowMajor, job->trans_a, job->trans_b, (blasint)m, (blasint)n, (blasint)k, job->alpha, a,
@@ -43,7 +43,7 @@ static void gemm_tile(void *context, size_t begin, size_t end, size_t thread) {
 static void run(gemm_job *job) {
   gptvq_blas_one_thread();
   if (job->m == 0 || job->n == 0) return;
-  job->tile = job->m >= LARGE && job->n >= LARGE && !job->lower ? 2 * TILE : TILE;
+  job->tile = job->m >= LARGE && job->n >= LARGE && !job->upper ? 2 * TILE : TILE;
   job->tiles_n = gptvq_ceil_div(job->n, job->tile);
   gptvq_parallel_for(gptvq_ceil_div(job->m, job->tile) * job->tiles_n, 1, gemm_tile, job);
 }
@@ -66,43 +66,16 @@ void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, si
   run(&job);
 }
 
-void gptvq_gemm_nt_lower(size_t m, size_t n, const float *a, size_t lda, const float *l, size_t ldl, float *c,
+void gptvq_gemm_nt_upper(size_t m, size_t n, const float *a, size_t lda, const float *u, size_t ldu, float *c,
                          size_t ldc) {
-  gemm_job job = {m, n, n, lda, ldl, ldc, 0, 0, 1.0f, 0.0f, a, l, c, CblasNoTrans, CblasTrans, true};
+  gemm_job job = {m, n, n, lda, ldu, ldc, 0, 0, 1.0f, 0.0f, a, u, c, CblasNoTrans, CblasTrans, true};
   run(&job);
 }
 
-void gptvq_gemm_nn_lower(size_t m, size_t n, const float *a, size_t lda, const float *l, size_t ldl, float *c,
+void gptvq_gemm_nn_upper(size_t m, size_t n, const float *a, size_t lda, const float *u, size_t ldu, float *c,
                          size_t ldc) {
-  gemm_job job = {m, n, n, lda, ldl, ldc, 0, 0, 1.0f, 0.0f, a, l, c, CblasNoTrans, CblasNoTrans, true};
+  gemm_job job = {m, n, n, lda, ldu, ldc, 0, 0, 1.0f, 0.0f, a, u, c, CblasNoTrans, CblasNoTrans, true};
   run(&job);
-}
-
-typedef struct double_job {
-  size_t m, n, k, lda, ldb, ldc, tiles_n;
-  double alpha;
-  const double *a, *b;
-  double *c;
-} double_job;
-
-static void double_tile(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
-  const double_job *job = context;
-  for (size_t tile = begin; tile < end; tile++) {
-    const size_t i = tile / job->tiles_n * TILE;
-    const size_t j = tile % job->tiles_n * TILE;
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)gptvq_min_size(TILE, job->m - i),
-                (blasint)gptvq_min_size(TILE, job->n - j), (blasint)job->k, job->alpha, job->a + i * job->lda,
-                (blasint)job->lda, job->b + j, (blasint)job->ldb, 1.0, job->c + i * job->ldc + j,
-                (blasint)job->ldc);
-  }
-}
-
-void gptvq_gemm_double_nn(size_t m, size_t n, size_t k, double alpha, const double *a, size_t lda,
-                          const double *b, size_t ldb, double *c, size_t ldc) {
-  double_job job = { m, n, k, lda, ldb, ldc, gptvq_ceil_div(n, TILE), alpha, a, b, c };
-  gptvq_blas_one_thread();
-  gptvq_parallel_for(gptvq_ceil_div(m, TILE) * job.tiles_n, 1, double_tile, &job);
 }
 
 static void run_serial(CBLAS_TRANSPOSE trans_b, size_t m, size_t n, size_t k, float alpha, const float *a,

@@ -22,15 +22,12 @@ void gptvq_gemm_serial_nn(size_t m, size_t n, size_t k, float alpha, const float
 /* C[m × n] = alpha · A[k × m]ᵀ · B[k × n] + beta · C */
 void gptvq_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                    size_t ldb, float beta, float *c, size_t ldc);
-/* C[m × n] = A[m × n] · Lᵀ and A[m × n] · L for a lower triangle L[n × n]: what stands above the diagonal is
+/* C[m × n] = A[m × n] · Uᵀ and A[m × n] · U for an upper triangle U[n × n]: what stands below the diagonal is
  * zero. About half of the work of the products above. */
-void gptvq_gemm_nt_lower(size_t m, size_t n, const float *a, size_t lda, const float *l, size_t ldl, float *c,
+void gptvq_gemm_nt_upper(size_t m, size_t n, const float *a, size_t lda, const float *u, size_t ldu, float *c,
                          size_t ldc);
-void gptvq_gemm_nn_lower(size_t m, size_t n, const float *a, size_t lda, const float *l, size_t ldl, float *c,
+void gptvq_gemm_nn_upper(size_t m, size_t n, const float *a, size_t lda, const float *u, size_t ldu, float *c,
                          size_t ldc);
-/* C[m × n] += alpha · A[m × k] · B[k × n] in double */
-void gptvq_gemm_double_nn(size_t m, size_t n, size_t k, double alpha, const double *a, size_t lda,
-                          const double *b, size_t ldb, double *c, size_t ldc);
 /* H[c × c] += Xᵀ X for X[n × c], upper triangle: products in fp32 over `chunk` rows at a time (few enough
  * that fp32 sums are fine), added in double one chunk after the other. */
 void gptvq_gram_update(size_t c, size_t n, size_t chunk, const float *x, size_t ldx, double *h);

@@ -340,7 +340,8 @@ static gptvq_status create(const gptvq_solver *solver, const char *name, size_t 
     mean = 1.0;
     hessian = spare;
   }
-  job j = {.f = f, .hessian = hessian, .scale = 1.0 / mean, .damping = o->damping};
+  f->scale = 1.0 / mean;
+  job j = {.f = f, .hessian = hessian, .scale = f->scale, .damping = o->damping};
   GPTVQ_TRY_GOTO(gptvq_arena_create(&f->arena, arrays_bytes(*f), "the Hessian of a layer", err));
   take_arrays(&f->arena, f);
   GPTVQ_TRY_GOTO(gptvq_arena_check(&f->arena, "the Hessian of a layer", err));
@@ -386,6 +387,10 @@ gptvq_status gptvq_factor_create_over(const gptvq_solver *solver, const char *na
   if (status == GPTVQ_OK) return create(solver, name, cols, hessian, hessian, out, err);
   free(hessian);
   return status;
+}
+
+gptvq_factored gptvq_factor_arrays(const gptvq_factor *f) {
+  return (gptvq_factored){f->cols, f->padded, f->order, f->h, f->u, f->scale, f->diagonal};
 }
 
 void gptvq_factor_destroy(gptvq_factor *factor) {

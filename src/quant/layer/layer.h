@@ -24,7 +24,8 @@ struct gptvq_factor {
   float *u;                /* [padded²] H⁻¹ = Uᵀ U of the damped H, upper triangular; owned */
   double *metric;          /* [padded / dim][dim²] T = U_BB⁻¹ per block, row-major upper triangular */
   double *metric_h;        /* [padded / dim][dim²] R upper triangular with H_BB (lightly damped) = R Rᵀ */
-  double damping;          /* what was added to the diagonal for U */
+  double scale;            /* h is the Hessian times this */
+  double damping;          /* what was added to the diagonal of h for U */
   double ridge;            /* what update and reassignment add to it */
   bool diagonal;           /* the factorisation failed: U is diagonal */
   bool *dead; /* [padded] inputs that are always zero, or NULL: none. Their weights get the nearest centroids

@@ -6,6 +6,7 @@
 #include "base/stages.h"
 #include "dist/dist.h"
 #include "format/packed.h"
+#include "linalg/solve/factored.h"
 #include "quant/layer/backend.h"
 #include "quant/options/options.h"
 
@@ -34,6 +35,7 @@ gptvq_status gptvq_factor_create(const gptvq_solver *solver, const char *name, s
 gptvq_status gptvq_factor_create_over(const gptvq_solver *solver, const char *name, size_t cols,
                                       double *hessian, gptvq_factor **out, gptvq_error *err);
 void gptvq_factor_destroy(gptvq_factor *factor);
+gptvq_factored gptvq_factor_arrays(const gptvq_factor *factor); /* the factor's own */
 /* Bytes that making one over a Hessian takes at its peak, and that it has then; the Hessian counts in both.
  */
 size_t gptvq_factor_peak_bytes(size_t cols, const gptvq_resolved *options);

@@ -117,7 +117,8 @@ static double input_peak(const run *r, const gptvq_block *block, const size_t *l
   if (r->corrects) {
     collecting += (double)gptvq_mismatch_bytes(c, rows) + (double)gptvq_mismatch_watch_bytes(length, c, rows);
     maps = (double)gptvq_mismatch_map_bytes(c, rows);
-    dividing = own + maps + (double)gptvq_mismatch_finish_bytes(c, rows) + 4.0 * (double)rows * (double)c;
+    dividing = maps + (double)gptvq_factor_bytes(c, r->options) + 4.0 * (double)rows * (double)c +
+               (double)gptvq_mismatch_divide_bytes(gptvq_round_up(c, o->dim), rows);
   }
   double peak = fmax(fmax(collecting, dividing), maps + (double)gptvq_factor_peak_bytes(c, r->options));
   double solved = maps + (double)gptvq_factor_bytes(c, r->options);

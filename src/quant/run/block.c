@@ -273,11 +273,13 @@ static void list_names(const block_work *work, const input *in, char *text, size
   }
 }
 
-/* The sums of the input's mismatch become what changes the weights. */
-static gptvq_status finish_mismatch(block_work *work, input *in, gptvq_error *err) {
+/* The means of the input's mismatch become what changes the weights. */
+static gptvq_status divide_mismatch(block_work *work, input *in, const gptvq_factor *factor,
+                                    gptvq_error *err) {
   const gptvq_solver *solver = &work->pipeline->solver;
   const gptvq_linear *linear = first_reader(work, in);
-  double square = (double)linear->cols * (double)linear->cols;
+  const gptvq_factored factored = gptvq_factor_arrays(factor);
+  double square = (double)factored.padded * (double)factored.padded;
   size_t values = in->mismatch.rows * linear->cols;
   float *weights = NULL;
   if (values > 0) {
@@ -287,31 +289,32 @@ static gptvq_status finish_mismatch(block_work *work, input *in, gptvq_error *er
     gptvq_linear_decode(linear, weights);
   }
   gptvq_stage before = gptvq_stage_enter(solver->stages, GPTVQ_STAGE_MISMATCH);
-  gptvq_stage_count(solver->stages, GPTVQ_IN_DOUBLE,
-                    2.0 * square * ((double)linear->cols / 3.0 + (double)in->mismatch.rows));
-  gptvq_stage_count(solver->stages, GPTVQ_IN_FP32, 2.0 * square * (double)mismatch_height(in));
-  gptvq_status status = gptvq_mismatch_finish(&in->mismatch, in->hessian.values, weights,
-                                              solver->options->options.damping, linear->name, err);
+  gptvq_stage_count(solver->stages, GPTVQ_IN_FP32,
+                    2.0 * square * (double)(mismatch_height(in) + in->mismatch.rows));
+  gptvq_status status = gptvq_mismatch_divide(&in->mismatch, &factored, weights, linear->name, err);
   (void)gptvq_stage_enter(solver->stages, before);
   free(weights);
   return status;
 }
 
-/* The sums of the input's mismatch and Hessian become maps and *factor. */
+/* The sums of the input's Hessian and mismatch become *factor and maps. */
 static gptvq_status factorise(block_work *work, input *in, gptvq_factor **factor, gptvq_error *err) {
   const gptvq_solver *solver = &work->pipeline->solver;
   const gptvq_linear *linear = first_reader(work, in);
   double cube = (double)linear->cols * (double)linear->cols * (double)linear->cols;
   gptvq_stage before = gptvq_stage_enter(solver->stages, GPTVQ_STAGE_HESSIAN);
   GPTVQ_TRY(gptvq_hessian_finish(&in->hessian, linear->name, err));
-  if (in->mismatch.cols > 0) GPTVQ_TRY(finish_mismatch(work, in, err));
+  if (in->mismatch.cols > 0) {
+    (void)gptvq_stage_enter(solver->stages, GPTVQ_STAGE_MISMATCH);
+    GPTVQ_TRY(gptvq_mismatch_end(&in->mismatch, err));
+  }
   (void)gptvq_stage_enter(solver->stages, GPTVQ_STAGE_FACTOR);
   gptvq_stage_count(solver->stages, GPTVQ_IN_DOUBLE, 2.0 / 3.0 * cube);
   double *hessian = in->hessian.values;
   in->hessian.values = NULL; /* the factor's memory from now on */
   GPTVQ_TRY(gptvq_factor_create_over(solver, linear->name, linear->cols, hessian, factor, err));
   (void)gptvq_stage_enter(solver->stages, before);
-  return GPTVQ_OK;
+  return in->mismatch.cols > 0 ? divide_mismatch(work, in, *factor, err) : GPTVQ_OK;
 }
 
 static bool is_expert(const block_work *work, const input *in) {
@@ -424,10 +427,11 @@ static gptvq_status collect_router(block_work *work, gptvq_error *err) {
   if (!corrects(work) || !gptvq_block_routes(work->original)) return GPTVQ_OK;
   GPTVQ_TRY(gptvq_hessian_init(&in->hessian, p->solver.backend->linalg, linear->cols, linear->name, err));
   GPTVQ_TRY(collect_inputs(work, work->input_count, work->input_count + 1, false, err));
-  GPTVQ_TRY(gptvq_hessian_finish(&in->hessian, linear->name, err));
-  GPTVQ_TRY(finish_mismatch(work, in, err));
+  gptvq_factor *factor = NULL;
+  gptvq_status status = factorise(work, in, &factor, err);
+  gptvq_factor_destroy(factor);
   gptvq_hessian_release(&in->hessian);
-  return GPTVQ_OK;
+  return status;
 }
 
 /* Inputs [begin, end): as many Hessians at a time as the budget allows, at least one. Without true_sequential
