@@ -59,6 +59,7 @@ void gptvq_mismatch_release(gptvq_mismatch *mismatch) {
   free(mismatch->sums);
   free(mismatch->part);
   free(mismatch->difference);
+  if (mismatch->map != NULL) mismatch->linalg->forget(mismatch->linalg, mismatch->map);
   free(mismatch->map);
   *mismatch = (gptvq_mismatch){0};
 }
@@ -245,9 +246,13 @@ size_t gptvq_mismatch_apply_bytes(size_t cols, size_t rows) {
 gptvq_status gptvq_mismatch_apply(const gptvq_mismatch *m, size_t rows, float *weights, const char *name,
                                   gptvq_error *err) {
   size_t slab = gptvq_min_size(rows, SLAB), cols = m->cols, bytes = gptvq_mismatch_apply_bytes(cols, rows);
-  float *product = m->rows == 0 ? gptvq_alloc(bytes, 1) : NULL;
-  if (m->rows == 0 && product == NULL) return out_of_memory(name, bytes, err);
-  for (size_t r = 0; r < rows; r += slab) {
+  float *product = NULL;
+  bool done = false;
+  if (m->rows == 0 && m->linalg->add_mapped != NULL)
+    GPTVQ_TRY(m->linalg->add_mapped(m->linalg, rows, cols, m->inputs_share, m->map, weights, &done, err));
+  if (m->rows == 0 && !done && (product = gptvq_alloc(bytes, 1)) == NULL)
+    return out_of_memory(name, bytes, err);
+  for (size_t r = 0; r < rows && !done; r += slab) {
     size_t count = gptvq_min_size(slab, rows - r);
     float *w = weights + r * cols;
     const float *change = product;
