@@ -18,7 +18,6 @@ round=70                  microseconds of a round of the k-means of tables
 pinned=25 copies=10       GB/s between card and host, of pinned memory (activations) and of other
 cores=32                  of the host; what one does, GFLOP/s of products (docs/METHOD.md, as bench/scaling-model.sh):
 bf16core=310 fp32core=100 fp64core=45
-serial=8                  GB/s of passes by one thread
 decode=9                  nanoseconds of a core for a weight that is decoded and compared: measured, a trellis on an EPYC Zen 4
 memory=200 disk=2         GB/s of memory of the host, by all threads; of files of the model
 caches=4                  GiB of caches of texts that the model writes side by side
@@ -108,6 +107,7 @@ function compute(name,   weights, stream, T, half, single, double, side, passes)
   part("card", "factorisations, double", layers * factor / is["fp64"] / T)
   part("card", "paths: loop, three re-assignments", 4 * weights * is["path"] / is["processors"] / is["clock"] / 1e9)
   part("card", "solver: products, 13 r c², fp32", 13 * layers * volume / is["fp32"] / T)
+  part("card", "layer errors: products, 4 r c², fp32", 4 * layers * volume / is["fp32"] / T)
   part("card", "tables: 24 rounds a group of 256 columns", 24 * layers * groups * is["round"] / 1e6)
   part("copies", "residual streams, fp32: 12 up, 4 down a block", 16 * layers * stream / is["pinned"] / 1e9)
   part("copies", "inputs of o and down that are kept, down and up", 2 * layers * tokens * (h + inter) * 4 / is["pinned"] / 1e9)
@@ -115,9 +115,8 @@ function compute(name,   weights, stream, T, half, single, double, side, passes)
   part("copies", "sums, once a layer; factors up and down; H and U", layers * (20 * squares + 8 * crosses) / is["copies"] / 1e9)
   part("copies", "mismatch: means, maps, weights, new weights", layers * mapped / is["copies"] / 1e9)
   part("copies", "solver: 74 bytes a weight", 74 * weights / is["copies"] / 1e9)
-  part("CPU", "sums that come, by all threads", layers * 24 * numbers / is["memory"] / 1e9)
-  part("CPU", "passes of one thread over H and its factor, maps, new weights", layers * (52 * squares + 12 * crosses + 4 * linears + 12 * changed) / is["serial"] / 1e9)
-  part("CPU", "layer errors: products, 2 r c²", 2 * layers * volume / single)
+  part("copies", "layer errors: 8 bytes a weight", 8 * weights / is["copies"] / 1e9)
+  part("CPU", "passes over sums, H and its factor, maps, new weights", layers * (24 * numbers + 52 * squares + 12 * crosses + 4 * linears + 12 * changed) / is["memory"] / 1e9)
   part("CPU", "layer errors: weights decoded and compared", weights * is["decode"] / is["cores"] / 1e9)
   part("CPU", "output head: its Hessian, its codes", (head * is["length"] * h * h + 3 * vocab * h * h) / single)
   part("CPU", "streams: to and from bf16, differences", layers * stream * (16 * 1.5 + 2 * 5) / is["memory"] / 1e9)

@@ -120,6 +120,8 @@ gptvq_status gptvq_cuda_update(gptvq_vq *q, double *loss, gptvq_error *err);
 gptvq_status gptvq_cuda_reassign(gptvq_vq *q, double *gain, gptvq_error *err);
 gptvq_status gptvq_cuda_search(gptvq_vq *q, double *gain, gptvq_error *err);
 
+gptvq_status gptvq_cuda_row_losses(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
+                                   const float *x, double *out, gptvq_error *err);
 /* divide.c */
 gptvq_status gptvq_cuda_divide(const gptvq_backend *backend, const gptvq_factor *factor, size_t rows,
                                const float *weights, double share, float *map, gptvq_error *err);

@@ -553,6 +553,19 @@ static gptvq_status add_mapped(const gptvq_linalg *table, size_t rows, size_t n,
 
 /* ---- factorisation ---- */
 
+typedef struct returned { /* rows of a triangle, from `first` on */
+  size_t first, n, width;
+  const double *piece; /* [rows × width] */
+  double *to;          /* [n × n] */
+} returned;
+
+static void copy_returned(void *context, size_t begin, size_t end, size_t thread) {
+  (void)thread;
+  const returned *g = context;
+  for (size_t i = begin; i < end; i++)
+    memcpy(g->to + (g->first + i) * g->n, g->piece + i * g->width, (g->first + i + 1) * sizeof *g->to);
+}
+
 /* Rows up to their diagonal, to the device or back, in pieces; what stands right of it stays. */
 static gptvq_status copy_triangle(gptvq_device *d, size_t n, double *host, double *device, bool back,
                                   gptvq_error *err) {
@@ -567,8 +580,8 @@ static gptvq_status copy_triangle(gptvq_device *d, size_t n, double *host, doubl
                                     (back ? cols : n) * sizeof *host};
     status = back ? d->download(d, &rows, piece, device + r * n, err)
                   : d->upload(d, &rows, device + r * n, host + r * n, err);
-    for (size_t i = 0; i < count && back && status == GPTVQ_OK; i++)
-      memcpy(host + (r + i) * n, piece + i * cols, (r + i + 1) * sizeof *host);
+    returned got = {r, n, cols, piece, host};
+    if (back && status == GPTVQ_OK) gptvq_parallel_for(count, gptvq_rows_per_task(cols), copy_returned, &got);
   }
   free(piece);
   return status;

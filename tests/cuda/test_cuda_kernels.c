@@ -325,6 +325,42 @@ static void errors_stay_on_the_device(void **state) {
   release_input(&in);
 }
 
+/* x H xᵀ: a product of n terms in fp32, (n + 1) 2⁻²⁴ of its magnitudes; whole and in pieces. */
+static void row_losses_are_exact_enough(void **state) {
+  (void)state;
+  enum { ROWS = 37, COLS = 280, PARTS = 2 };
+  const layer_case c = {
+      .dim = 2, .index_bits = 3, .beam = 1, .rows = ROWS, .cols = COLS, .group_size = 512, .group_cols = 64};
+  layer_input in = make_input(&c);
+  for (int little = 0; little < (on_test_card() ? 1 : 2); little++) {
+    gptvq_error err = {.message = ""};
+    double out[ROWS];
+    fixture f = open_fixture();
+    /* H, the ridge, and ten rows */
+    if (little)
+      gptvq_shim_limit(f.device, ((COLS * COLS + COLS + 10 * 2 * COLS) * sizeof(float) +
+                                  10 * PARTS * sizeof(double) + (PARTS + 1) * sizeof(uint32_t)) *
+                                     17 / 16);
+    const gptvq_backend *backend = gptvq_cuda_backend(f.cuda);
+    if (backend->row_losses(backend, in.factor, ROWS, in.w, out, &err) != GPTVQ_OK)
+      fail_msg("%s", err.message);
+    assert_int_equal(f.device->crowded, little);
+    for (size_t r = 0; r < ROWS; r++) {
+      const float *x = in.w + r * COLS;
+      double expected = 0.0, magnitude = 0.0;
+      for (size_t i = 0; i < COLS; i++)
+        for (size_t j = 0; j < COLS; j++) {
+          const double product = (double)x[i] * (double)in.factor->h[i * COLS + j] * (double)x[j];
+          expected += product;
+          magnitude += fabs(product);
+        }
+      assert_true(fabs(out[r] - expected) <= (COLS + 1) * 0x1p-24 * magnitude);
+    }
+    close_fixture(&f);
+  }
+  release_input(&in);
+}
+
 /* By the definition: map is divided in place. */
 static void divide_on_host(const gptvq_factor *factor, size_t rows, const float *weights, double share,
                            float *map) {
@@ -447,10 +483,10 @@ static void divisions_are_exact(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(assignments_are_the_cpus),  cmocka_unit_test(codebooks_are_the_cpus),
-      cmocka_unit_test(sweeps_are_the_cpus),       cmocka_unit_test(products_are_the_cpus),
-      cmocka_unit_test(errors_stay_on_the_device), cmocka_unit_test(mismatches_are_divided),
-      cmocka_unit_test(divisions_are_exact),
+      cmocka_unit_test(assignments_are_the_cpus),    cmocka_unit_test(codebooks_are_the_cpus),
+      cmocka_unit_test(sweeps_are_the_cpus),         cmocka_unit_test(products_are_the_cpus),
+      cmocka_unit_test(errors_stay_on_the_device),   cmocka_unit_test(mismatches_are_divided),
+      cmocka_unit_test(row_losses_are_exact_enough), cmocka_unit_test(divisions_are_exact),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
