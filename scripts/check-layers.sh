@@ -20,7 +20,7 @@ text/template: base gguf text
 model/arch: base checkpoint
 model/layer: base linalg kernels model/arch
 model: base linalg format kernels checkpoint model/arch model/layer
-eval: base linalg kernels checkpoint text model
+eval: base linalg kernels checkpoint text model/layer model
 dist: base linalg/solve
 calib: base linalg linalg/solve kernels text model/layer model dist
 train: base dist linalg format kernels model/layer model calib

@@ -25,11 +25,8 @@ double gptvq_attention_flop(const gptvq_config *c, const gptvq_attention *how, s
   return 4.0 * pairs * (double)(c->heads * c->head_dim);
 }
 
-/* What products of a window, and of what observers add up, are in: rounded numbers go through those in fp32
- * where there are no others. */
-static gptvq_precision precision_of(const gptvq_sweep *s) {
-  return s->model->compute == GPTVQ_COMPUTE_BF16 && gptvq_gemm_bf16_available() ? GPTVQ_IN_BF16
-                                                                                : GPTVQ_IN_FP32;
+gptvq_precision gptvq_calibration_precision(const gptvq_model *model) {
+  return model->compute == GPTVQ_COMPUTE_BF16 && gptvq_gemm_bf16_available() ? GPTVQ_IN_BF16 : GPTVQ_IN_FP32;
 }
 
 /* What it takes to apply linears to n rows, and to get to their inputs. */
@@ -66,7 +63,8 @@ static gptvq_status show(void *context, const gptvq_block *block, const size_t *
   if (count == 0 || n == 0) return GPTVQ_OK;
   gptvq_stages *stages = a->sweep->stages;
   if (stages != NULL)
-    gptvq_stage_count(stages, precision_of(a->sweep), forward_flop(a, block, linears, count, n));
+    gptvq_stage_count(stages, gptvq_calibration_precision(a->sweep->model),
+                      forward_flop(a, block, linears, count, n));
   const bool routed = linears[0] != GPTVQ_ROUTER_INPUT && gptvq_block_routes(block) &&
                       linears[0] >= block->mlps[0].input.linear[0]; /* those of the attention come first */
   const gptvq_routing *routing = &a->sweep->workspace->routing;
@@ -80,7 +78,7 @@ static gptvq_status show(void *context, const gptvq_block *block, const size_t *
     const gptvq_observer *observer = &a->pass->observers[i];
     if (observer->linear != linears[0]) continue;
     gptvq_stage before = gptvq_stage_enter(stages, observer->stage);
-    gptvq_stage_count(stages, precision_of(a->sweep), observer->row_flop * (double)n);
+    gptvq_stage_count(stages, gptvq_calibration_precision(a->sweep->model), observer->row_flop * (double)n);
     GPTVQ_TRY(observer->on_input(observer->context, &a->in, err));
     (void)gptvq_stage_enter(stages, before);
   }
@@ -137,7 +135,8 @@ static gptvq_status run_window(const gptvq_sweep *s, const gptvq_pass *pass, siz
   bool *wanted;
   const gptvq_kept *kept = pass->kept;
   if (kept != NULL && slot < kept->inputs.windows) {
-    gptvq_stage_count(s->stages, precision_of(s), 2.0 * (double)(pass->x->values * kept->cols));
+    gptvq_stage_count(s->stages, gptvq_calibration_precision(s->model),
+                      2.0 * (double)(pass->x->values * kept->cols));
     GPTVQ_TRY(gptvq_stream_read(&kept->inputs, slot, input, err));
     return run_output(s, pass, input, x, err);
   }

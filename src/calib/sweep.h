@@ -105,6 +105,9 @@ typedef struct gptvq_sweep {
 
 /* Products of queries with keys, and with values, of all tokens of a window. */
 double gptvq_attention_flop(const gptvq_config *config, const gptvq_attention *how, size_t length);
+/* What the model's products are in, and those of what observers add up: rounded numbers go through those in
+ * fp32 where there are no others. */
+gptvq_precision gptvq_calibration_precision(const gptvq_model *model);
 /* The embeddings of the windows into a stream of theirs; deal: of those that are this member's, NULL: all. */
 gptvq_status gptvq_embed_windows(const gptvq_model *model, const gptvq_token_windows *windows,
                                  const gptvq_deal *deal, const gptvq_stream *x, gptvq_error *err);

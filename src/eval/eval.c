@@ -5,6 +5,8 @@
 #include "base/memory.h"
 #include "base/sized.h"
 #include "base/threads.h"
+#include "eval/losses.h"
+#include "model/layer/vector.h"
 #include "text/judge.h"
 
 #include <math.h>
@@ -24,11 +26,12 @@ typedef struct row_job {
   row_score *scores;
 } row_job;
 
+/* The first of the largest. */
 static size_t argmax(const float *x, size_t count) {
-  size_t best = 0;
-  for (size_t i = 1; i < count; i++)
-    if (x[i] > x[best]) best = i;
-  return best;
+  const float largest = GPTVQ_MULTI_PICK(gptvq_max)(count, x);
+  size_t at = 0;
+  while (at + 1 < count && x[at] != largest) at++;
+  return at;
 }
 
 static void score_rows(void *context, size_t begin, size_t end, size_t thread) {
@@ -41,14 +44,9 @@ static void score_rows(void *context, size_t begin, size_t end, size_t thread) {
     score->nll_a = total_a - (double)a[job->targets[row]];
     if (job->b == NULL) continue;
     const float *b = job->b + row * job->vocab;
-    double total_b = gptvq_log_sum_exp(b, job->vocab), kl = 0;
+    double total_b = gptvq_log_sum_exp(b, job->vocab);
     score->nll_b = total_b - (double)b[job->targets[row]];
-    /* KL(A ‖ B) = Σ p_A (log p_A − log p_B) */
-    for (size_t i = 0; i < job->vocab; i++) {
-      double log_a = (double)a[i] - total_a;
-      kl += exp(log_a) * (log_a - ((double)b[i] - total_b));
-    }
-    score->kl = kl;
+    score->kl = GPTVQ_MULTI_PICK(gptvq_divergence)(job->vocab, a, total_a, b, total_b);
     score->agree = argmax(a, job->vocab) == argmax(b, job->vocab);
   }
 }

@@ -1,6 +1,8 @@
 #include "eval/eval.h"
 
 #include "base/memory.h"
+#include "eval/losses.h"
+#include "model/layer/vector.h"
 #include "model/workspace.h"
 
 #include <math.h>
@@ -143,9 +145,6 @@ gptvq_status gptvq_runner_logits(gptvq_runner *runner, size_t window, size_t beg
 }
 
 double gptvq_log_sum_exp(const float *logits, size_t count) {
-  float largest = logits[0];
-  for (size_t i = 1; i < count; i++) largest = logits[i] > largest ? logits[i] : largest;
-  double sum = 0;
-  for (size_t i = 0; i < count; i++) sum += exp((double)logits[i] - (double)largest);
-  return (double)largest + log(sum);
+  const double largest = (double)GPTVQ_MULTI_PICK(gptvq_max)(count, logits);
+  return largest + log(GPTVQ_MULTI_PICK(gptvq_exp_total)(count, logits, largest));
 }

@@ -2,26 +2,28 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
-#include "linalg/gemm.h"
 #include "model/layer/norm.h"
 #include "model/workspace.h"
 #include "train/pieces.h"
+#include "train/projection.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { HEAD_TOKENS = 256 }; /* tokens whose logits are in memory at a time */
+enum { HEAD_TOKENS = GPTVQ_FT_LOGIT_TOKENS };
 
 typedef struct work {
   const gptvq_model *model;
   gptvq_guide *guide;
   const int32_t *tokens;
   size_t length, hidden, vocab, batch;
+  gptvq_ft_projection projection;
   gptvq_sweep sweep; /* windows: those of a batch */
   float *inputs; /* [blocks + 1][batch × length × hidden]: what enters each block; the last: the final hidden
                     states */
   float *gradient; /* [batch × length × hidden] */
-  float *head, *normed, *scale, *logits, *gain_gradient;
+  void *head;      /* [vocab × hidden] */
+  float *normed, *scale, *logits, *gain_gradient;
   double *losses; /* [HEAD_TOKENS] */
   double *sums;   /* [windows][linears of all blocks, loss], added up window by window once all are known */
   size_t linears; /* of all blocks */
@@ -120,7 +122,7 @@ static void nll_task(void *context, size_t begin, size_t end, size_t thread) {
     float *row = job->w->logits + t * n;
     job->w->losses[t] = 0.0;
     if (t >= job->scored) {
-      memset(row, 0, n * sizeof *row);
+      memset(row, 0, n * sizeof *row); /* also rounded */
       continue;
     }
     float max = row[0], target = row[job->next[t]];
@@ -136,6 +138,7 @@ static void nll_task(void *context, size_t begin, size_t end, size_t thread) {
     float inverse = (float)(1.0 / sum);
     for (size_t i = 0; i < n; i++) row[i] *= inverse;
     row[job->next[t]] -= gptvq_ft_cap_slope(cap, target);
+    gptvq_ft_projection_round(&job->w->projection, row);
   }
 }
 
@@ -146,16 +149,11 @@ static double head(work *w, const gptvq_ft_dims *dims, const int32_t *tokens, co
   gptvq_ft_norm_forward(dims, w->length, x, w->model->final_norm, w->normed, w->scale);
   for (size_t first = 0; first < w->length; first += HEAD_TOKENS) {
     size_t n = gptvq_min_size(HEAD_TOKENS, w->length - first);
-    const float scale = (float)w->model->config.logit_scale;
-    gptvq_gemm_nt(n, w->vocab, w->hidden, scale, w->normed + first * w->hidden, w->hidden, w->head, w->hidden,
-                  0.0f, w->logits, w->vocab);
-    if (w->model->config.logit_cap > 0.0)
-      gptvq_cap_values(n * w->vocab, (float)w->model->config.logit_cap, w->logits);
+    gptvq_ft_project(&w->projection, n, w->normed + first * w->hidden, w->head, w->logits);
     head_job job = {w, tokens + first + 1, gptvq_min_size(n, w->length - 1 - first)};
     gptvq_parallel_for(n, 4, nll_task, &job);
     for (size_t t = 0; t < n; t++) sum += w->losses[t];
-    gptvq_gemm_nn(n, w->hidden, w->vocab, scale, w->logits, w->vocab, w->head, w->hidden, 0.0f,
-                  gradient + first * w->hidden, w->hidden);
+    gptvq_ft_project_back(&w->projection, n, w->logits, w->head, gradient + first * w->hidden);
   }
   gptvq_ft_norm_backward(dims, w->length, x, w->model->final_norm, w->scale, gradient, NULL, w->gain_gradient,
                          gradient);
@@ -242,6 +240,7 @@ double gptvq_guide_bytes(const gptvq_model *model, size_t windows, size_t length
 double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length, size_t budget) {
   const gptvq_config *c = &model->config;
   const double rows = (double)length * (double)c->hidden;
+  const gptvq_ft_projection projection = gptvq_ft_projection_of(model, model->compute);
   double largest = 0;
   for (size_t b = 0; b < c->layers; b++) { /* a block backwards */
     const gptvq_ft_dims dims = gptvq_ft_dims_of(model, &model->blocks[b], length);
@@ -250,7 +249,9 @@ double gptvq_guide_peak(const gptvq_model *model, size_t windows, size_t length,
   return gptvq_guide_bytes(model, windows, length) +
          sizeof(double) * (double)windows * (double)(gptvq_model_layer_count(model) + 1) +
          sizeof(float) * (rows * (double)((c->layers + 2) * batch_size(model, windows, length, budget) + 1) +
-                          (double)c->vocab * (double)(c->hidden + HEAD_TOKENS)) +
+                          (double)gptvq_ft_projection_floats(&projection)) +
+         (double)gptvq_ft_projection_matrix_bytes(&projection) +
+         (double)gptvq_ft_projection_states_bytes(&projection) +
          (double)gptvq_workspace_bytes(model, 1, length, length) + fmax(largest, sizeof(float) * rows);
 }
 
@@ -273,16 +274,19 @@ static gptvq_status allocate(work *w, gptvq_guide *guide, size_t windows, size_t
     size_t floats;
   } parts[] = {{&w->inputs, (blocks + 1) * w->batch * w->length * w->hidden},
                {&w->gradient, w->batch * w->length * w->hidden},
-               {&w->head, w->vocab * w->hidden},
                {&w->normed, w->length * w->hidden},
                {&w->scale, w->length},
-               {&w->logits, HEAD_TOKENS * w->vocab},
+               {&w->logits, gptvq_ft_projection_floats(&w->projection)},
                {&w->gain_gradient, w->hidden},
                {&w->squares[0], w->length},
                {&w->squares[1], w->length},
                {&w->squares[2], w->length},
                {&w->share_squares, w->length}};
-  size_t total = 0;
+  const size_t matrix = gptvq_ft_projection_matrix_bytes(&w->projection),
+               states = gptvq_ft_projection_states_bytes(&w->projection);
+  size_t total = gptvq_saturated_sum(matrix, states);
+  if (!failed) failed = (w->head = gptvq_alloc(matrix, 1)) == NULL;
+  if (!failed && states > 0) failed = (w->projection.states = gptvq_alloc(states, 1)) == NULL;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     total += gptvq_saturated_size(parts[i].floats, sizeof(float));
     if (!failed && (*parts[i].place = gptvq_alloc_zero(parts[i].floats, sizeof(float))) == NULL)
@@ -344,6 +348,7 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_wind
             .length = length,
             .hidden = model->config.hidden,
             .vocab = model->config.vocab,
+            .projection = gptvq_ft_projection_of(model, model->compute),
             .sweep = {.model = model,
                       .length = length,
                       .callbacks = standing->callbacks,
@@ -354,7 +359,7 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_wind
   gptvq_status status;
   GPTVQ_TRY_GOTO(allocate(&w, out, samples, budget, err));
   GPTVQ_TRY_GOTO(gptvq_workspace_create(model, 1, length, length, &w.sweep.workspace, err));
-  gptvq_linear_decode(&model->head, w.head);
+  gptvq_ft_projection_read(&w.projection, &model->head, w.logits, w.head);
   gptvq_dist_own(dist, samples, &begin, &end);
   for (size_t first = begin; first < end; first += w.batch) {
     GPTVQ_TRY_GOTO(run_batch(&w, first, gptvq_min_size(w.batch, end - first), err));
@@ -370,9 +375,9 @@ gptvq_status gptvq_guide_create(const gptvq_model *model, const gptvq_token_wind
   status = normalise(out, model, power, err);
 done:
   gptvq_workspace_destroy(w.sweep.workspace);
-  void *parts[] = {w.inputs,        w.gradient,      w.head,       w.normed,     w.scale,
-                   w.logits,        w.gain_gradient, w.squares[0], w.squares[1], w.squares[2],
-                   w.share_squares, w.losses,        w.sums};
+  void *parts[] = {w.inputs,        w.gradient,      w.head,       w.normed,           w.scale,
+                   w.logits,        w.gain_gradient, w.squares[0], w.squares[1],       w.squares[2],
+                   w.share_squares, w.losses,        w.sums,       w.projection.states};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) free(parts[i]);
   if (status != GPTVQ_OK) gptvq_guide_release(out);
   return status;

@@ -22,7 +22,7 @@ typedef struct gptvq_guide {
   double loss;     /* mean −log p(next token), nats */
 } gptvq_guide;
 
-/* Windows of at least 2 tokens; products in the model's precision (`compute`), those of the head in fp32.
+/* Windows of at least 2 tokens; products in the model's precision (`compute`).
  * weights are tempered: (mean square)^power before they are
  * normalised; power 0: all 1. Memory: the block inputs of as many windows as fit into `budget` bytes (at
  * least one), the fp32 weights of one block and of the head.

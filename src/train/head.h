@@ -3,16 +3,13 @@
 #ifndef GPTVQ_TRAIN_HEAD_H
 #define GPTVQ_TRAIN_HEAD_H
 
+#include "train/projection.h"
 #include "train/train.h"
 
-/* Logits are in memory for some tokens at a time. Matrices are fp32, or bf16 where products are (`rounds`).
- */
+/* Logits are in memory for some tokens at a time. */
 typedef struct gptvq_ft_head {
-  size_t hidden, vocab;
-  float scale, cap; /* of logits */
-  bool rounds;
+  gptvq_ft_projection projection;
   void *original, *student; /* [vocab × hidden]; may be the same */
-  void *states;             /* rounds: [some tokens × hidden] */
   float *logits[2];         /* [some tokens × vocab]: the student's, the teacher's */
   double *losses;           /* [some tokens] */
   gptvq_arena memory;

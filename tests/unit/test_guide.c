@@ -1,6 +1,7 @@
 /* train/guide.h: gradients of the loss against finite differences, and what becomes of them. */
 #include "tiny_model.h"
 #include "base/memory.h"
+#include "linalg/gemm_bf16.h"
 #include "train/guide.h"
 
 #include <gptvq/gptvq.h>
@@ -92,6 +93,44 @@ static void squares_match_finite_differences(void **state) {
   }
 }
 
+/* Some twenty factors, of the products that lead to a gradient, are rounded by up to 2^-9 each,
+ * independently: √20 · 2^-9 of it, so twice that of its square. At most eight times as much, as a linear's
+ * gradients can be what is left of larger ones. */
+static void rounded_products_give_the_same(void **state) {
+  (void)state;
+  enum { LENGTH = 24 };
+  int32_t tokens[LENGTH];
+  uint64_t random = 3;
+  gptvq_model_options rounded = {.size = sizeof rounded, .compute = GPTVQ_COMPUTE_BF16};
+  for (size_t i = 0; i < LENGTH; i++) tokens[i] = (int32_t)gptvq_random_below(&random, TINY_VOCAB);
+  const gptvq_token_windows windows = {1, LENGTH, tokens};
+  for (size_t f = 0; f < MODELS; f++) {
+    if (models[f].model->experts > 0 || models[f].model->sparse || models[f].model->gpt_oss ||
+        models[f].model->deepseek)
+      continue; /* a token may go to others */
+    gptvq_model *model[2];
+    gptvq_guide guide[2];
+    bool differs = false;
+    for (int i = 0; i < 2; i++) {
+      ok(gptvq_model_open(models[f].folder, i == 0 ? &in_fp32 : &rounded, &model[i], err));
+      ok(gptvq_guide_create(model[i], &windows, 0.5, (size_t)1 << 24, NULL, &alone, &guide[i], err));
+    }
+    for (size_t b = 0; b < guide[0].blocks; b++)
+      for (size_t i = 0; i < model[0]->blocks[b].linear_count; i++) {
+        const double plain = guide[0].energy[b][i], other = guide[1].energy[b][i];
+        differs |= plain != other;
+        if (!(fabs(plain - other) <= 8.0 * 2.0 * sqrt(20.0) * 0x1p-9 * plain))
+          fail_msg("%s: %s: %g in bf16, %g in fp32", models[f].folder, model[0]->blocks[b].linears[i].name,
+                   other, plain);
+      }
+    assert_true(differs == gptvq_gemm_bf16_available());
+    for (int i = 0; i < 2; i++) {
+      gptvq_guide_release(&guide[i]);
+      gptvq_model_close(model[i]);
+    }
+  }
+}
+
 /* Same bytes whatever the threads, and whatever the number of windows at a time; means of 1; power 0 is no
  * weighting. */
 static void weights_are_deterministic_and_normalised(void **state) {
@@ -145,6 +184,7 @@ static void overflow_is_named(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(squares_match_finite_differences),
+      cmocka_unit_test(rounded_products_give_the_same),
       cmocka_unit_test(weights_are_deterministic_and_normalised),
       cmocka_unit_test(overflow_is_named),
   };

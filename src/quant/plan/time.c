@@ -273,14 +273,6 @@ static double block_flop(const gptvq_model *model, const gptvq_block *block, siz
   return attention.first + attention.last + mlp.first + mlp.last;
 }
 
-/* What gradients take of the output heads, of the linears and of attention: forwards in the precision of the
- * calibration; forwards again, as the activations are made anew, and back with products inside attention in
- * fp32, five of them back for two forwards, and those of the head. */
-typedef struct gradient_flop {
-  double calibrated, plain;
-  double attention; /* of plain */
-} gradient_flop;
-
 /* What is done to a logit of the output head besides, exponential and sums, takes about as long as so many
  * flop in fp32. */
 enum { LOGIT_FLOP = 500 };
@@ -289,30 +281,27 @@ static double logit_seconds(const gptvq_model *model, double tokens, const speed
   return LOGIT_FLOP * tokens * (double)model->head.rows / machine->plain;
 }
 
-static gradient_flop gradient_of(const gptvq_model *model, size_t windows, size_t length) {
+/* Forwards; forwards again, and back, where products inside attention are fp32, five of them back for two
+ * forwards. */
+gptvq_gradient_flop gptvq_gradient_flop_of(const gptvq_model *model, size_t windows, size_t length) {
   const double tokens = (double)windows * (double)length;
-  gradient_flop flop = {.plain = 4.0 * tokens * (double)model->head.rows * (double)model->head.cols};
+  gptvq_gradient_flop flop = {.calibrated =
+                                  4.0 * tokens * (double)model->head.rows * (double)model->head.cols};
   for (size_t b = 0; b < model->config.layers; b++) {
     const double attention = half_of(model, &model->blocks[b], false, length).attention;
     flop.calibrated +=
         tokens * (3.0 * (block_flop(model, &model->blocks[b], length) - attention) + attention);
-    flop.attention += tokens * 3.5 * attention;
+    flop.plain += tokens * 3.5 * attention;
   }
-  flop.plain += flop.attention;
   return flop;
-}
-
-double gptvq_gradient_flop(const gptvq_model *model, size_t windows, size_t length) {
-  const gradient_flop flop = gradient_of(model, windows, length);
-  return flop.calibrated + flop.plain;
 }
 
 static void add_gradients(const gptvq_model *model, size_t windows, size_t length, const speeds *machine,
                           gptvq_stage_sum *sum) {
-  const gradient_flop flop = gradient_of(model, windows, length);
+  const gptvq_gradient_flop flop = gptvq_gradient_flop_of(model, windows, length);
   add(sum, flop.calibrated, machine->forward);
   add(sum, flop.plain, machine->plain);
-  sum->seconds += flop.attention / machine->plain; /* exponentials take as long as the products */
+  sum->seconds += flop.plain / machine->plain; /* exponentials take as long as the products */
   sum->seconds += logit_seconds(model, (double)windows * (double)length, machine);
 }
 
@@ -335,7 +324,7 @@ static void add_writing(const gptvq_model *model, const gptvq_resolved *options,
   sums[GPTVQ_STAGE_SAMPLE].flop += flop;
   sums[GPTVQ_STAGE_SAMPLE].seconds +=
       fmax(flop / machine->few, flop / ((double)writing->together * machine->read)) +
-      writing->tokens * writing->caches / machine->read;
+      writing->tokens * writing->caches / machine->read + logit_seconds(model, writing->tokens, machine);
 }
 
 /* Fine-tuning of the model: the original once, each step forward twice, back, and the gradients of weights;

@@ -22,6 +22,10 @@ bool gptvq_time_plan_pays(const gptvq_model *model, const gptvq_resolved *option
 
 /* Of the gradients of the loss (gptvq_guide_create): each block forwards twice, as its activations are made
  * again, and once backwards, and the output head. */
-double gptvq_gradient_flop(const gptvq_model *model, size_t windows, size_t length);
+typedef struct gptvq_gradient_flop {
+  double calibrated; /* in the precision of the calibration */
+  double plain;      /* in fp32 whatever that is: products inside attention, when it is run again and back */
+} gptvq_gradient_flop;
+gptvq_gradient_flop gptvq_gradient_flop_of(const gptvq_model *model, size_t windows, size_t length);
 
 #endif

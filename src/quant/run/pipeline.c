@@ -213,7 +213,9 @@ static gptvq_status find_gradients(run *r, const gptvq_token_windows *windows, d
   size_t begin, end;
   gptvq_dist_own(&r->dist, windows->count, &begin, &end);
   const gptvq_stage before = gptvq_stage_enter(&r->stages, GPTVQ_STAGE_GRADIENT);
-  gptvq_stage_count(&r->stages, GPTVQ_IN_FP32, gptvq_gradient_flop(r->model, end - begin, windows->length));
+  const gptvq_gradient_flop flop = gptvq_gradient_flop_of(r->model, end - begin, windows->length);
+  gptvq_stage_count(&r->stages, gptvq_calibration_precision(&r->calibrating), flop.calibrated);
+  gptvq_stage_count(&r->stages, GPTVQ_IN_FP32, flop.plain);
   GPTVQ_TRY(gptvq_guide_create(&r->calibrating, windows, power, r->memory.guide_budget, &r->dist, standing,
                                guide, err));
   (void)gptvq_stage_enter(&r->stages, before);

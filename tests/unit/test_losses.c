@@ -1,0 +1,100 @@
+/* eval/losses.h: every CPU level against the C library, and against the others bit for bit. */
+#include "eval/losses.h"
+#include "base/random.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+enum { COUNT = 1003 }; /* lanes and a tail */
+
+static float a[COUNT], b[COUNT];
+
+static void fill(double spread) {
+  uint64_t state = 7;
+  for (size_t i = 0; i < COUNT; i++) {
+    a[i] = (float)(-spread * gptvq_random_unit(&state));
+    b[i] = a[i] + (float)gptvq_random_unit(&state);
+  }
+}
+
+typedef struct level {
+  double (*total)(size_t n, const float *x, double shift);
+  double (*divergence)(size_t n, const float *a, double total_a, const float *b, double total_b);
+} level;
+
+static size_t levels_of(level *levels) {
+  size_t count = 0;
+  levels[count++] = (level){gptvq_exp_total_base, gptvq_divergence_base};
+#if defined(__x86_64__)
+  if (gptvq_cpu() & GPTVQ_CPU_AVX2) levels[count++] = (level){gptvq_exp_total_avx2, gptvq_divergence_avx2};
+  if (gptvq_cpu() & GPTVQ_CPU_AVX512)
+    levels[count++] = (level){gptvq_exp_total_avx512, gptvq_divergence_avx512};
+#endif
+  return count;
+}
+
+/* Terms within 2 ulp (and the C library's within 1), sums of COUNT of them. */
+static void exponentials_are_added(void **state) {
+  (void)state;
+  level levels[3];
+  const size_t count = levels_of(levels);
+  for (int spread = 1; spread <= 600; spread += 37) {
+    fill(spread);
+    double expected = 0.0;
+    for (size_t i = 0; i < COUNT; i++) expected += exp((double)a[i] - 0.5);
+    for (size_t l = 0; l < count; l++) {
+      assert_true(levels[l].total(COUNT, a, 0.5) == levels[0].total(COUNT, a, 0.5));
+      assert_true(fabs(levels[l].total(COUNT, a, 0.5) - expected) <= (3 + COUNT) * 0x1p-53 * expected);
+    }
+    const float one = a[5];
+    assert_true(fabs(levels[0].total(1, &one, 0.0) - exp((double)one)) <= 3 * 0x1p-52 * exp((double)one));
+  }
+}
+
+static void divergence_is_the_mean_of_differences(void **state) {
+  (void)state;
+  level levels[3];
+  const size_t count = levels_of(levels);
+  for (int spread = 1; spread <= 60; spread += 7) {
+    fill(spread);
+    double total_a = 0.0, total_b = 0.0, expected = 0.0, size = 0.0;
+    for (size_t i = 0; i < COUNT; i++) total_a += exp((double)a[i]), total_b += exp((double)b[i]);
+    total_a = log(total_a), total_b = log(total_b);
+    for (size_t i = 0; i < COUNT; i++) {
+      const double term = exp((double)a[i] - total_a) * ((double)a[i] - total_a - ((double)b[i] - total_b));
+      expected += term;
+      size += fabs(term);
+    }
+    assert_true(expected > 0.001);
+    for (size_t l = 0; l < count; l++) {
+      const double found = levels[l].divergence(COUNT, a, total_a, b, total_b);
+      assert_true(found == levels[0].divergence(COUNT, a, total_a, b, total_b));
+      assert_true(fabs(found - expected) <= (4 + COUNT) * 0x1p-52 * size);
+      assert_true(levels[l].divergence(COUNT, a, total_a, a, total_a) == 0.0);
+    }
+  }
+}
+
+static void bad_numbers_show(void **state) {
+  (void)state;
+  level levels[3];
+  const size_t count = levels_of(levels);
+  for (size_t l = 0; l < count; l++)
+    for (size_t at = 0; at < COUNT; at += 167) {
+      fill(3.0);
+      a[at] = NAN;
+      assert_true(isnan(levels[l].total(COUNT, a, 0.0)));
+      a[at] = -INFINITY;
+      assert_true(levels[l].total(COUNT, a, 0.0) > 0.0);
+    }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(exponentials_are_added),
+                                     cmocka_unit_test(divergence_is_the_mean_of_differences),
+                                     cmocka_unit_test(bad_numbers_show)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
