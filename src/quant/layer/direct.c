@@ -7,8 +7,8 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "linalg/solve/cg.h"
-#include "quant/layer/layer.h"
 #include "quant/layer/normal.h"
+#include "quant/layer/system.h"
 
 #include <string.h>
 
@@ -22,13 +22,17 @@ typedef struct direct {
   gptvq_vq *q;
   size_t values, widest, batch; /* unknowns of a stripe, of a group; stripes worked on together */
   size_t widest_group;          /* columns */
+  size_t floats;                /* of a matrix */
   size_t first, count;          /* stripes at work */
-  size_t floats;                /* of a matrix: [pairs of groups f <= g][values of f][values of g], by f */
   double *row_loss;             /* [rows] before */
-  float *matrices;              /* [batch][floats] */
-  uint32_t *order;              /* [rows of the batch][sub-vectors] of a group by centroid */
-  uint32_t *start;              /* [rows of the batch][groups][k + 1] where those of a centroid begin there */
-  char *scratch;                /* per thread */
+  float *matrices;              /* [batch][floats] of those that are not kept, or NULL: all are */
+  float **matrix;               /* [batch] */
+  bool *followed;               /* [batch] it is there; the others are formed */
+  uint32_t *formed;             /* [formed_count] places of these in the batch */
+  size_t formed_count;
+  uint32_t *order; /* [rows of the batch][sub-vectors] of a group by centroid */
+  uint32_t *start; /* [rows of the batch][groups][k + 1] where those of a centroid begin there */
+  char *scratch;   /* per thread */
   size_t thread_bytes;
 } direct;
 
@@ -67,13 +71,14 @@ static direct direct_of(const gptvq_vq *q) {
   direct d = {.q = (gptvq_vq *)(uintptr_t)q, .widest = q->k * q->dim};
   d.values = q->groups * d.widest;
   d.widest_group = gptvq_min_size(gptvq_round_up(q->shape.group_cols, q->dim), q->padded);
-  d.floats = gptvq_saturated_size(q->groups * (q->groups + 1) / 2, gptvq_saturated_size(d.widest, d.widest));
+  d.floats = gptvq_system_floats(q);
   size_t one = gptvq_saturated_size(d.floats, sizeof *d.matrices);
   d.batch = gptvq_min_size(q->stripes, gptvq_max_size(1, gptvq_min_size(MOST_STRIPES, matrices_bytes / one)));
   gptvq_arena tile = {0}, stripe = {0};
   take_tile(&tile, &d, &(tile_scratch){0});
   take_stripe(&stripe, &d, &(stripe_scratch){0});
-  d.thread_bytes = gptvq_max_size(tile.peak, stripe.peak);
+  d.thread_bytes =
+      gptvq_max_size(gptvq_max_size(tile.peak, stripe.peak), gptvq_follow_floats(q) * sizeof(float));
   return d;
 }
 
@@ -92,7 +97,12 @@ bool gptvq_vq_is_direct(const gptvq_vq *q) {
 
 static void take(gptvq_arena *arena, direct *d) {
   d->row_loss = gptvq_arena_take(arena, d->q->rows, sizeof *d->row_loss);
-  d->matrices = gptvq_arena_take(arena, d->batch, gptvq_saturated_size(d->floats, sizeof *d->matrices));
+  const bool all_kept = d->q->kept.count == gptvq_ceil_div(d->q->all_rows, d->q->shape.group_rows);
+  d->matrices =
+      gptvq_arena_take(arena, all_kept ? 0 : d->batch, gptvq_saturated_size(d->floats, sizeof *d->matrices));
+  d->matrix = gptvq_arena_take(arena, d->batch, sizeof *d->matrix);
+  d->followed = gptvq_arena_take(arena, d->batch, sizeof *d->followed);
+  d->formed = gptvq_arena_take(arena, d->batch, sizeof *d->formed);
   const size_t rows = gptvq_min_size(d->q->rows, d->batch * d->q->shape.group_rows);
   d->order = gptvq_arena_take(arena, rows, d->q->blocks * sizeof *d->order);
   d->start = gptvq_arena_take(arena, rows, d->q->groups * (d->q->k + 1) * sizeof *d->start);
@@ -108,8 +118,7 @@ size_t gptvq_vq_direct_bytes(const gptvq_vq *q) {
 
 /* Where groups f <= g of a stripe's matrix stand: [values of f][values of g] */
 static float *matrix_block(const direct *d, size_t stripe, size_t f, size_t g) {
-  return d->matrices + (stripe - d->first) * d->floats +
-         (f * d->q->groups - f * (f + 1) / 2 + g) * d->widest * d->widest;
+  return gptvq_system_block(d->q, d->matrix[stripe - d->first], f, g);
 }
 
 static void row_scales(const gptvq_vq *q, size_t row, size_t first, size_t blocks, float *scale) {
@@ -124,26 +133,53 @@ static const uint32_t *row_start(const direct *d, size_t row, size_t g) {
   return d->start + ((row - gptvq_stripe_begin(d->q, d->first)) * d->q->groups + g) * (d->q->k + 1);
 }
 
-/* Items are rows. */
-static void sort_rows(void *context, size_t begin, size_t end, size_t thread) {
-  (void)thread;
+static void sort_row(const direct *d, size_t row) {
+  const gptvq_vq *q = d->q;
+  for (size_t g = 0; g < q->groups; g++) {
+    const size_t first = q->group[g].start / q->dim, blocks = q->group[g].width / q->dim;
+    const uint16_t *index = q->index + row * q->blocks + first;
+    uint32_t *order = (uint32_t *)(uintptr_t)row_order(d, row, g),
+             *start = (uint32_t *)(uintptr_t)row_start(d, row, g);
+    memset(start, 0, (q->k + 1) * sizeof *start);
+    for (size_t b = 0; b < blocks; b++) start[index[b] + 1]++;
+    for (size_t m = 0; m < q->k; m++) start[m + 1] += start[m];
+    /* filling moves each start to its end, which is the next one's start */
+    for (size_t b = 0; b < blocks; b++) order[start[index[b]]++] = (uint32_t)b;
+    memmove(start + 1, start, q->k * sizeof *start);
+    start[0] = 0;
+  }
+}
+
+static void add_ridge(const direct *d, size_t stripe) {
+  const gptvq_vq *q = d->q;
+  const size_t dim = q->dim;
+  for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
+    for (size_t g = 0; g < q->groups; g++)
+      for (size_t b = q->group[g].start / dim; b < (q->group[g].start + q->group[g].width) / dim; b++)
+        for (size_t i = 0; i < dim; i++) {
+          const float scale = gptvq_vq_scale(q, row, b);
+          const size_t v = q->index[row * q->blocks + b] * dim + i;
+          matrix_block(d, stripe, g, g)[v * d->widest + v] +=
+              scale * scale * (float)gptvq_factor_ridge(q->factor, b * dim + i);
+        }
+}
+
+/* Matrices that are followed; the others' ridge, and what forming needs of their rows. */
+static void begin_matrices(void *context, size_t begin, size_t end, size_t thread) {
   const direct *d = context;
   const gptvq_vq *q = d->q;
-  const size_t base = gptvq_stripe_begin(q, d->first);
-  for (size_t row = base + begin; row < base + end; row++)
-    for (size_t g = 0; g < q->groups; g++) {
-      const size_t first = q->group[g].start / q->dim, blocks = q->group[g].width / q->dim;
-      const uint16_t *index = q->index + row * q->blocks + first;
-      uint32_t *order = (uint32_t *)(uintptr_t)row_order(d, row, g),
-               *start = (uint32_t *)(uintptr_t)row_start(d, row, g);
-      memset(start, 0, (q->k + 1) * sizeof *start);
-      for (size_t b = 0; b < blocks; b++) start[index[b] + 1]++;
-      for (size_t m = 0; m < q->k; m++) start[m + 1] += start[m];
-      /* filling moves each start to its end, which is the next one's start */
-      for (size_t b = 0; b < blocks; b++) order[start[index[b]]++] = (uint32_t)b;
-      memmove(start + 1, start, q->k * sizeof *start);
-      start[0] = 0;
-    }
+  for (size_t i = begin; i < end; i++) {
+    const size_t stripe = d->first + i;
+    float *kept = gptvq_kept_system(q, stripe);
+    d->matrix[i] = kept != NULL ? kept : d->matrices + i * d->floats;
+    d->followed[i] = kept != NULL && q->kept.there &&
+                     gptvq_system_follow(q, stripe, (float *)(void *)(d->scratch + thread * d->thread_bytes));
+    if (d->followed[i]) continue;
+    memset(d->matrix[i], 0, d->floats * sizeof *d->matrix[i]);
+    add_ridge(d, stripe);
+    for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
+      sort_row(d, row);
+  }
 }
 
 /* The part of one stripe's matrix that groups g (rows of H) and f (columns) make, columns [begin, end): t->h.
@@ -174,40 +210,36 @@ static void copy_tile(const direct *d, size_t g, size_t begin, size_t end, const
     memcpy(t->h + c * COLUMNS, from + c * n, (end - begin) * sizeof *from);
 }
 
-/* Items are (pair of groups, some stripes). */
+/* Items are (pair of groups, some of the stripes that are formed). */
 static void add_pairs(void *context, size_t first, size_t last, size_t thread) {
   const direct *d = context;
   const gptvq_vq *q = d->q;
   gptvq_arena own = gptvq_arena_over(d->scratch + thread * d->thread_bytes, d->thread_bytes);
   tile_scratch t;
   take_tile(&own, d, &t);
-  const size_t parts = gptvq_ceil_div(d->count, TOGETHER);
+  const size_t parts = gptvq_ceil_div(d->formed_count, TOGETHER);
   for (size_t item = first; item < last; item++) {
     size_t pair = item / parts, g = 0;
     while (pair > g) pair -= ++g; /* pairs of group g: f = 0 … g */
-    const size_t begin = d->first + item % parts * TOGETHER,
-                 end = gptvq_min_size(begin + TOGETHER, d->first + d->count),
+    const size_t begin = item % parts * TOGETHER, end = gptvq_min_size(begin + TOGETHER, d->formed_count),
                  stop = q->group[pair].start + q->group[pair].width;
     for (size_t c = q->group[pair].start, next; c < stop; c = next) {
       next = gptvq_min_size(stop, c + COLUMNS);
       copy_tile(d, g, c, next, &t);
-      for (size_t stripe = begin; stripe < end; stripe++) add_tile(d, stripe, g, pair, c, next, &t);
+      for (size_t i = begin; i < end; i++) add_tile(d, d->first + d->formed[i], g, pair, c, next, &t);
     }
   }
 }
 
-static void add_ridge(const direct *d, size_t stripe) {
-  const gptvq_vq *q = d->q;
-  const size_t dim = q->dim;
-  for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
-    for (size_t g = 0; g < q->groups; g++)
-      for (size_t b = q->group[g].start / dim; b < (q->group[g].start + q->group[g].width) / dim; b++)
-        for (size_t i = 0; i < dim; i++) {
-          const float scale = gptvq_vq_scale(q, row, b);
-          const size_t v = q->index[row * q->blocks + b] * dim + i;
-          matrix_block(d, stripe, g, g)[v * d->widest + v] +=
-              scale * scale * (float)gptvq_factor_ridge(q->factor, b * dim + i);
-        }
+static void form(direct *d) {
+  const size_t pairs = d->q->groups * (d->q->groups + 1) / 2;
+  d->formed_count = 0;
+  for (size_t i = 0; i < d->count; i++)
+    if (!d->followed[i]) d->formed[d->formed_count++] = (uint32_t)i;
+  gptvq_parallel_for(pairs * gptvq_ceil_div(d->formed_count, TOGETHER), 1, add_pairs, d);
+  for (size_t i = 0; i < d->formed_count; i++)
+    if (gptvq_kept_system(d->q, d->first + d->formed[i]) != NULL)
+      gptvq_system_formed(d->q, d->first + d->formed[i]);
 }
 
 /* The blocks of the preconditioner: those of single centroids. One that nothing uses has zeros, and stays. */
@@ -286,7 +318,6 @@ static void solve(void *context, size_t begin, size_t end, size_t thread) {
     for (size_t row = gptvq_stripe_begin(q, stripe); row < gptvq_stripe_end(q, stripe); row++)
       *loss += d->row_loss[row];
     gptvq_vq_gather(q, stripe, q->error + gptvq_stripe_begin(q, stripe) * q->padded, s.slope);
-    add_ridge(d, stripe);
     find_step(d, stripe, *loss, &s);
     gptvq_vq_save_codebooks(q, stripe, &s.saved, 0);
     for (size_t v = 0; v < n; v++) s.found[v] = (float)((double)book[v] + s.cg.solution[v]);
@@ -308,14 +339,13 @@ gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err)
   GPTVQ_TRY(gptvq_vq_loss(q, d.row_loss, NULL, err));
   for (d.first = 0; d.first < q->stripes; d.first += d.count) {
     d.count = gptvq_min_size(d.batch, q->stripes - d.first);
-    memset(d.matrices, 0, d.count * d.floats * sizeof *d.matrices);
-    gptvq_parallel_for(gptvq_stripe_end(q, d.first + d.count - 1) - gptvq_stripe_begin(q, d.first), 8,
-                       sort_rows, &d);
-    gptvq_parallel_for(q->groups * (q->groups + 1) / 2 * gptvq_ceil_div(d.count, TOGETHER), 1, add_pairs, &d);
+    gptvq_parallel_for(d.count, 1, begin_matrices, &d);
+    form(&d);
     if (parts_of(&d) > 1 && d.count < gptvq_thread_count()) solve(&d, 0, d.count, 0);
     else gptvq_parallel_for(d.count, 1, solve, &d);
   }
   q->has_gradient = false;
+  q->kept.there = true;
   gptvq_arena_return(q->arena, mark);
   return gptvq_vq_total(q, q->unit_values, loss, err);
 }

@@ -48,6 +48,15 @@ typedef struct gptvq_group {
   size_t id, start, width; /* width in processing columns, phantoms included */
 } gptvq_group;
 
+/* Matrices of the codebook update that are kept from one to the next (system.h). */
+typedef struct gptvq_kept_systems {
+  size_t count;    /* of the whole layer's stripes; 0: none are kept */
+  bool there;      /* an update has made them */
+  float *matrices; /* [kept stripes of the part][numbers of a matrix] */
+  float *largest;  /* [kept stripes][values of a stripe] what their diagonals were at most */
+  uint16_t *index; /* [kept stripes][rows × blocks] the assignment that they are of */
+} gptvq_kept_systems;
+
 /* A VQ layer at work. factor NULL: identity Hessian, processing = storage = input order. */
 typedef struct gptvq_vq {
   const char *name;
@@ -95,6 +104,7 @@ typedef struct gptvq_vq {
   size_t rank;          /* > 0: codebooks are the product of the factors below (compress.c); 0: not (yet) */
   int8_t *left, *right; /* [stripes × groups, processing order][rank], [rank][k] */
   float *factor_scales; /* [rank] */
+  gptvq_kept_systems kept;
 } gptvq_vq;
 
 /* Columns per VQ group of a layer with `cols` inputs. */
@@ -201,6 +211,10 @@ bool gptvq_vq_is_direct(const gptvq_vq *q);
 /* Then: the update. */
 gptvq_status gptvq_vq_update_direct(gptvq_vq *q, double *loss, gptvq_error *err);
 size_t gptvq_vq_direct_bytes(const gptvq_vq *q);
+/* kept.c: room in q->kept for the matrices of such updates to come, in no more than so many bytes of the
+ * whole layer's: by shape alone, as a matrix that is followed is rounded otherwise than one formed anew. */
+enum { GPTVQ_KEPT_BYTES = 1 << 30 };
+void gptvq_vq_keep_systems(gptvq_arena *arena, gptvq_vq *q, size_t bytes);
 
 /* compress.c (dim 1). Sorts each codebook in ascending order and relabels the indices: no value changes. */
 gptvq_status gptvq_vq_sort(gptvq_vq *q, gptvq_error *err);

@@ -20,6 +20,10 @@ GPTVQ_MULTI_DECLARE(void, gptvq_normal_rows, size_t dim, size_t k, const uint32_
 GPTVQ_MULTI_DECLARE(void, gptvq_normal_columns, size_t dim, size_t blocks, const uint16_t *index,
                     const float *scale, size_t values, const float *sums, size_t stride, float *out,
                     size_t width);
+/* sums[index[b]][i][j] += scale[b] · h[i][b · dim + j] over b, in order, for i, j < dim; rows of h have
+ * `stride` numbers. */
+GPTVQ_MULTI_DECLARE(void, gptvq_normal_row, size_t dim, size_t blocks, const uint16_t *index,
+                    const float *scale, const float *h, size_t stride, float *sums);
 /* The part of y = N x that rows of blocks [first, last) make, for symmetric N of groups × groups blocks of n
  * × n numbers, of which those on and above the diagonal are there, [f][g >= f][n of f][n of g]; blocks: those
  * of row `first` on. */

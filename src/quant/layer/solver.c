@@ -353,7 +353,7 @@ static gptvq_status reassign(gptvq_vq *q, gptvq_status (*sweep)(gptvq_vq *q, dou
 
 /* Rounds of codebook update and re-assignment sweeps; ends with an update, so that the codebooks fit the last
  * assignment. */
-static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
+static gptvq_status rounds(gptvq_vq *q, gptvq_error *err) {
   const gptvq_quantize_options *o = q->options;
   if (q->factor == NULL && q->rank > 0 && o->codebook_update)
     return update(q, &(double){0.0}, err); /* k-means */
@@ -389,19 +389,38 @@ static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
   }
 }
 
+/* Are the codebooks updated again and again by systems that the CPU forms? (A device leaves the room for them
+ * untouched: what is planned for is the same.) */
+static bool keeps_systems(const gptvq_vq *q, bool factored) {
+  return q->options->codebook_update && q->options->reassign_rounds > 0 && q->step_bits == 0 && !factored &&
+         gptvq_vq_is_direct(q);
+}
+
+static gptvq_status refine(gptvq_vq *q, gptvq_error *err) {
+  const size_t mark = q->arena->used;
+  if (keeps_systems(q, q->rank > 0)) gptvq_vq_keep_systems(q->arena, q, GPTVQ_KEPT_BYTES);
+  GPTVQ_TRY(gptvq_arena_check(q->arena, "refinement", err));
+  GPTVQ_TRY(rounds(q, err));
+  q->kept = (gptvq_kept_systems){0};
+  gptvq_arena_return(q->arena, mark);
+  return GPTVQ_OK;
+}
+
 /* factored: the codebooks are (already) the product of factors */
 static size_t refine_bytes(const gptvq_vq *q, bool factored) {
   const gptvq_quantize_options *o = q->options;
-  bool rounds = q->has_factor && o->reassign_rounds > 0;
-  gptvq_arena counting = {0};
-  if (rounds) (void)gptvq_arena_take(&counting, q->rows, sizeof(double));
+  bool repeated = q->has_factor && o->reassign_rounds > 0;
+  gptvq_arena counting = {0}, kept = {0};
+  gptvq_vq sized = *q;
+  if (keeps_systems(q, factored)) gptvq_vq_keep_systems(&kept, &sized, GPTVQ_KEPT_BYTES);
+  if (repeated) (void)gptvq_arena_take(&counting, q->rows, sizeof(double));
   size_t most = counting.peak;
   if (o->codebook_update && factored) most = gptvq_vq_update_factors_bytes(q);
   else if (o->codebook_update && q->has_factor && q->step_bits > 0) most = gptvq_trellis_scales_bytes(q);
-  else if (o->codebook_update && q->has_factor) most = gptvq_vq_update_bytes(q);
-  if (rounds) most = gptvq_max_size(most, gptvq_vq_reassign_bytes(q));
-  if (rounds && (q->beam > 1 || q->step_bits > 0)) most = gptvq_max_size(most, gptvq_vq_search_bytes(q));
-  return most;
+  else if (o->codebook_update && q->has_factor) most = gptvq_vq_update_bytes(&sized);
+  if (repeated) most = gptvq_max_size(most, gptvq_vq_reassign_bytes(q));
+  if (repeated && (q->beam > 1 || q->step_bits > 0)) most = gptvq_max_size(most, gptvq_vq_search_bytes(q));
+  return gptvq_saturated_sum(kept.peak, most);
 }
 
 /* The factors in storage order, and the codebooks that a reader will make of them. */

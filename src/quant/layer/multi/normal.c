@@ -101,6 +101,41 @@ void GPTVQ_MULTI(gptvq_normal_columns)(size_t dim, size_t blocks, const uint16_t
   }
 }
 
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+#define FOUR(p) (*(four *)(void *)(uintptr_t)(p))
+#if defined(__clang__)
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int select __attribute__((vector_size(16)));
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (select){__VA_ARGS__})
+#endif
+
+/* Of pairs two at a time, whose parts of both rows of h are brought together. */
+static void add_pairs(size_t blocks, const uint16_t *index, const float *scale, const float *h,
+                      const float *second, float *sums) {
+  size_t b = 0;
+  for (; b + 2 <= blocks; b += 2) {
+    const four x = FOUR(h + 2 * b), y = FOUR(second + 2 * b);
+    FOUR(sums + 4 * index[b]) += scale[b] * PICK(x, y, 0, 1, 4, 5);
+    FOUR(sums + 4 * index[b + 1]) += scale[b + 1] * PICK(x, y, 2, 3, 6, 7);
+  }
+  if (b < blocks)
+    FOUR(sums + 4 * index[b]) += scale[b] * (four){h[2 * b], h[2 * b + 1], second[2 * b], second[2 * b + 1]};
+}
+
+void GPTVQ_MULTI(gptvq_normal_row)(size_t dim, size_t blocks, const uint16_t *index, const float *scale,
+                                   const float *h, size_t stride, float *sums) {
+  if (dim == 2) {
+    add_pairs(blocks, index, scale, h, h + stride, sums);
+    return;
+  }
+  for (size_t b = 0; b < blocks; b++)
+    if (dim == 1) sums[index[b]] += scale[b] * h[b];
+    else
+      for (size_t i = 0; i < 4; i++)
+        FOUR(sums + (4 * index[b] + i) * 4) += scale[b] * FOUR(h + i * stride + 4 * b);
+}
+
 /* Sums of LANES products side by side, so that every level adds up in the same order. */
 enum { LANES = 16 };
 
